@@ -1,1 +1,7 @@
+//! `targetwatch`: the agent on every host that writes backups to shared storage.
 
+pub mod agent;
+pub mod check;
+pub mod driver;
+pub mod model;
+pub mod registry;

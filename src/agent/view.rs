@@ -1,0 +1,63 @@
+//! Views: the targets as readers see them, replaced whole and never changed in place.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use crate::model::report::Finding;
+use crate::model::{Report, Status, Target, TargetId, TargetType};
+
+/// All targets at one moment.
+#[derive(Debug, Clone, Default)]
+pub struct View {
+    /// Grows with every change of anything below; what was made from a view of the same
+    /// generation is still right.
+    pub generation: u64,
+    /// The targets, oldest first.
+    pub targets: Vec<Arc<TargetView>>,
+}
+
+impl View {
+    /// The target of an id.
+    #[must_use]
+    pub fn target(&self, id: TargetId) -> Option<&Arc<TargetView>> {
+        self.targets.iter().find(|view| view.target.id == id)
+    }
+
+    /// Whether every target has had its first verdict.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.targets.iter().all(|view| view.report.is_some())
+    }
+}
+
+/// One target at one moment.
+#[derive(Debug, Clone)]
+pub struct TargetView {
+    /// The target as the registry keeps it.
+    pub target: Target,
+    /// Its types, oldest first.
+    pub types: Vec<TargetType>,
+    /// Where it is or would be mounted.
+    pub mount_path: PathBuf,
+    /// What its reports, with hysteresis, make of it.
+    pub status: TargetStatus,
+    /// The latest report; `None` until the first probe ends.
+    pub report: Option<Arc<Report>>,
+}
+
+/// The status of a target, and since when.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TargetStatus {
+    /// The status.
+    pub status: Status,
+    /// When it became so.
+    pub since: Timestamp,
+    /// When a probe last found it available.
+    pub last_available_at: Option<Timestamp>,
+    /// Why it is offline, or what to watch although it is available.
+    pub finding: Option<Finding>,
+    /// How many timeouts in a row the latest probes ended in.
+    pub timeouts_in_a_row: u32,
+}

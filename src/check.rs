@@ -1,0 +1,159 @@
+//! Checks: one named thing verified about a target, one file each.
+//!
+//! A check is an async function that asks the storage one question and gives a [`Checked`]: a
+//! failure is data, with a reason and a sentence, never an `Err`. A driver runs the checks of its
+//! kind in order through a [`CheckLog`], which times them and stops asking once an answer made
+//! the next question pointless. To add a check: a file here, a [`CheckName`], and a line in the
+//! driver that wants it.
+
+use std::future::Future;
+use std::time::{Duration, Instant};
+
+use crate::model::report::Finding;
+use crate::model::{CheckName, CheckResult, Outcome, Reason};
+
+/// What a check found: an outcome, and a fact of type `T` that later checks build on when it
+/// passed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checked<T = ()> {
+    outcome: Outcome,
+    finding: Option<Finding>,
+    detail: Option<String>,
+    fact: Option<T>,
+}
+
+impl<T> Checked<T> {
+    /// Verified.
+    pub fn passed(fact: T) -> Self {
+        Self { outcome: Outcome::Passed, finding: None, detail: None, fact: Some(fact) }
+    }
+
+    /// Verified to be wrong.
+    #[must_use]
+    pub fn failed(finding: Finding) -> Self {
+        Self { outcome: Outcome::Failed, finding: Some(finding), detail: None, fact: None }
+    }
+
+    /// No answer within the deadline.
+    #[must_use]
+    pub fn timed_out(finding: Finding) -> Self {
+        Self { outcome: Outcome::TimedOut, finding: Some(finding), detail: None, fact: None }
+    }
+
+    /// Not tried.
+    #[must_use]
+    pub fn skipped(finding: Finding) -> Self {
+        Self { outcome: Outcome::Skipped, finding: Some(finding), detail: None, fact: None }
+    }
+
+    /// Adds a reservation: a check that passed with one is a warning.
+    #[must_use]
+    pub fn warning(mut self, finding: Option<Finding>) -> Self {
+        self.finding = self.finding.or(finding);
+        self
+    }
+
+    /// Adds a fact for the reader of the report.
+    #[must_use]
+    pub fn detail(mut self, detail: impl Into<String>) -> Self {
+        self.detail = Some(detail.into());
+        self
+    }
+
+    /// What came of it.
+    #[must_use]
+    pub fn outcome(&self) -> Outcome {
+        self.outcome
+    }
+
+    /// The reason code, if it did not simply pass.
+    #[must_use]
+    pub fn reason(&self) -> Option<Reason> {
+        self.finding.as_ref().map(|finding| finding.reason)
+    }
+
+    /// The finding, if it did not simply pass.
+    #[must_use]
+    pub fn finding(&self) -> Option<&Finding> {
+        self.finding.as_ref()
+    }
+}
+
+/// The checks of one probe, in order, each timed.
+#[derive(Debug)]
+pub struct CheckLog {
+    slow_after: Duration,
+    results: Vec<CheckResult>,
+}
+
+impl CheckLog {
+    /// An empty log; a passing check that takes longer than `slow_after` is a warning.
+    #[must_use]
+    pub fn new(slow_after: Duration) -> Self {
+        Self { slow_after, results: Vec::new() }
+    }
+
+    /// Runs a check and records it. Returns its fact when it passed.
+    pub async fn run<T>(&mut self, check: CheckName, checked: impl Future<Output = Checked<T>>) -> Option<T> {
+        let began = Instant::now();
+        let Checked { outcome, mut finding, detail, fact } = checked.await;
+        let duration = began.elapsed();
+        if outcome == Outcome::Passed && finding.is_none() && duration > self.slow_after {
+            finding = Some(Finding::new(
+                Reason::Slow,
+                format!(
+                    "{check} passed but took {} ms, more than the {} ms of [probe] slow_after: look at the load of the storage and of the network to it",
+                    duration.as_millis(),
+                    self.slow_after.as_millis()
+                ),
+            ));
+        }
+        self.results.push(CheckResult { check, outcome, finding, detail, duration });
+        fact
+    }
+
+    /// Records checks that an earlier failure made pointless.
+    pub fn skip_after_failure(&mut self, checks: &[CheckName]) {
+        let failed = self
+            .results
+            .iter()
+            .find(|result| matches!(result.outcome, Outcome::Failed | Outcome::TimedOut))
+            .map_or("an earlier check", |result| result.check.as_str());
+        for &check in checks {
+            let finding = Finding::new(Reason::EarlierCheckFailed, format!("not tried, because {failed} did not pass"));
+            let finding = Some(finding);
+            self.results.push(CheckResult {
+                check,
+                outcome: Outcome::Skipped,
+                finding,
+                detail: None,
+                duration: Duration::ZERO,
+            });
+        }
+    }
+
+    /// The results so far.
+    #[must_use]
+    pub fn into_results(self) -> Vec<CheckResult> {
+        self.results
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_slow_pass_is_a_warning_and_a_failure_names_what_it_prevents() {
+        let mut log = CheckLog::new(Duration::ZERO);
+        assert_eq!(log.run(CheckName::Reachable, async { Checked::passed(7) }).await, Some(7));
+        let failed = Checked::<()>::failed(Finding::new(Reason::ExportDenied, "no"));
+        assert_eq!(log.run(CheckName::Exported, async { failed }).await, None);
+        log.skip_after_failure(&[CheckName::Capacity]);
+        let results = log.into_results();
+        assert_eq!(results[0].finding.as_ref().map(|finding| finding.reason), Some(Reason::Slow));
+        assert!(results[0].is_warning());
+        assert_eq!(results[2].outcome, Outcome::Skipped);
+        assert!(results[2].finding.as_ref().is_some_and(|finding| finding.message.contains("exported")));
+    }
+}

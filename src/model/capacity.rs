@@ -1,0 +1,138 @@
+//! Capacity: how much storage a target has and how much of it is used.
+//!
+//! Facts are bytes. Text for people and for the wire is in 1024 steps with one decimal, as the
+//! clients of the Backup Targets API expect (`"2.4 TB"`).
+
+/// What was measured, in bytes and inodes. A part is `None` when the storage does not tell it: a
+/// bucket without quota has a used size and no capacity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Capacity {
+    /// Size of the file system, or the bucket's quota, in bytes.
+    pub capacity_bytes: Option<u64>,
+    /// Bytes in use: `(f_blocks − f_bfree) × f_frsize`, or what the bucket holds.
+    pub used_bytes: Option<u64>,
+    /// Bytes an unprivileged writer can still use: `f_bavail × f_frsize`, or quota less use.
+    pub available_bytes: Option<u64>,
+    /// Inodes of the file system.
+    pub inodes: Option<u64>,
+    /// Inodes in use.
+    pub inodes_used: Option<u64>,
+}
+
+impl Capacity {
+    /// From the block counts of statvfs(3) or NFS FSSTAT (RFC 1813 §3.3.18).
+    ///
+    /// The unit is `f_frsize`, never `f_bsize`, which on NFS is the transfer size: taking one for
+    /// the other is wrong by up to 256 times. Counts that a server reports inconsistently
+    /// saturate instead of wrapping.
+    #[must_use]
+    pub fn from_blocks(unit_bytes: u64, blocks: u64, free: u64, available: u64, inodes: u64, inodes_free: u64) -> Self {
+        Self {
+            capacity_bytes: Some(blocks.saturating_mul(unit_bytes)),
+            used_bytes: Some(blocks.saturating_sub(free).saturating_mul(unit_bytes)),
+            available_bytes: Some(available.saturating_mul(unit_bytes)),
+            inodes: Some(inodes),
+            inodes_used: Some(inodes.saturating_sub(inodes_free)),
+        }
+    }
+
+    /// From a bucket's used bytes and quota, as far as the service tells them.
+    #[must_use]
+    pub fn from_bucket(used_bytes: Option<u64>, quota_bytes: Option<u64>) -> Self {
+        Self {
+            capacity_bytes: quota_bytes,
+            used_bytes,
+            available_bytes: quota_bytes.zip(used_bytes).map(|(quota, used)| quota.saturating_sub(used)),
+            ..Self::default()
+        }
+    }
+
+    /// How full it is, in percent of what a writer could ever use, as `df` counts it:
+    /// used ÷ (used + available). `None` when either is unknown or there is no room at all.
+    #[must_use]
+    pub fn used_percent(&self) -> Option<f64> {
+        let (used, available) = (self.used_bytes?, self.available_bytes?);
+        let usable = used.checked_add(available).filter(|sum| *sum > 0)?;
+        #[allow(clippy::cast_precision_loss)]
+        Some(used as f64 / usable as f64 * 100.0)
+    }
+}
+
+const UNITS: [&str; 7] = ["B", "KB", "MB", "GB", "TB", "PB", "EB"];
+
+/// A size in 1024 steps with one decimal: `2.4 TB`. Half a tenth rounds up, and 1024 of one unit
+/// is written as 1 of the next.
+#[must_use]
+pub fn format_bytes(bytes: u64) -> String {
+    let mut unit = 0;
+    let mut divisor: u128 = 1;
+    let tenths = loop {
+        let tenths = (u128::from(bytes) * 10 + divisor / 2) / divisor;
+        if tenths < 10_240 || unit + 1 == UNITS.len() {
+            break tenths;
+        }
+        divisor *= 1024;
+        unit += 1;
+    };
+    format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn sizes_are_written_in_1024_steps_with_one_decimal() {
+        for (bytes, text) in [
+            (0, "0.0 B"),
+            (1023, "1023.0 B"),
+            (1024, "1.0 KB"),
+            (1536, "1.5 KB"),
+            (1_048_575, "1.0 MB"),
+            (2_638_827_906_662, "2.4 TB"),
+            (u64::MAX, "16.0 EB"),
+        ] {
+            assert_eq!(format_bytes(bytes), text, "{bytes}");
+        }
+    }
+
+    #[test]
+    fn blocks_count_in_the_fragment_size() {
+        let capacity = Capacity::from_blocks(4096, 1000, 400, 350, 100, 60);
+        assert_eq!(capacity.capacity_bytes, Some(4_096_000));
+        assert_eq!(capacity.used_bytes, Some(2_457_600));
+        assert_eq!(capacity.available_bytes, Some(1_433_600));
+        assert_eq!((capacity.inodes, capacity.inodes_used), (Some(100), Some(40)));
+        let percent = capacity.used_percent().expect("known");
+        assert!((percent - 63.157).abs() < 0.001, "{percent}");
+    }
+
+    #[test]
+    fn a_bucket_without_quota_has_no_capacity_and_no_percentage() {
+        let capacity = Capacity::from_bucket(Some(7), None);
+        assert_eq!((capacity.capacity_bytes, capacity.used_bytes, capacity.used_percent()), (None, Some(7), None));
+        assert_eq!(Capacity::from_bucket(Some(7), Some(5)).available_bytes, Some(0));
+    }
+
+    proptest! {
+        #[test]
+        fn no_server_figure_wraps(unit: u64, blocks: u64, free: u64, available: u64) {
+            let capacity = Capacity::from_blocks(unit, blocks, free, available, free, blocks);
+            prop_assert!(capacity.used_bytes <= capacity.capacity_bytes);
+            if let Some(percent) = capacity.used_percent() {
+                prop_assert!((0.0..=100.0).contains(&percent));
+            }
+        }
+
+        #[test]
+        fn what_is_written_is_within_a_twentieth_of_a_unit(bytes: u64) {
+            let text = format_bytes(bytes);
+            let (number, unit) = text.split_once(' ').expect("a unit");
+            let scale = 1024f64.powi(i32::try_from(UNITS.iter().position(|name| *name == unit).expect("known")).expect("small"));
+            let written: f64 = number.parse().expect("a number");
+            prop_assert!((written - bytes as f64 / scale).abs() <= 0.0501, "{} for {}", text, bytes);
+            prop_assert!(written < 1024.0 || unit == "EB");
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! Reason codes: why a check did not simply pass.
+//!
+//! The codes are part of the interface: monitoring rules and runbooks name them, so a code is
+//! never renamed and never given a second meaning. The sentence beside a code in a report says
+//! what happened this time and what to do; the README lists every code.
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $variant:ident => $code:literal,)*) => {
+        /// Why a check did not simply pass. See [`Reason::code`].
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Reason {
+            $($(#[$doc])* $variant,)*
+        }
+
+        impl Reason {
+            /// Every reason, in the order in which the README lists them.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// The stable code, as reports and metrics show it.
+            #[must_use]
+            pub const fn code(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $code,)*
+                }
+            }
+        }
+    };
+}
+
+reasons! {
+    // Of every target.
+    /// No probe of this target has ended yet.
+    NotChecked => "not_checked",
+    /// An earlier check failed, so this one was not tried.
+    EarlierCheckFailed => "earlier_check_failed",
+    /// The host name has no address.
+    NameNotResolved => "name_not_resolved",
+    /// The name server did not answer within the deadline.
+    NameLookupTimedOut => "name_lookup_timed_out",
+    /// The host answered that nothing listens on the port.
+    ConnectionRefused => "connection_refused",
+    /// Nothing answered the connection attempt within the deadline.
+    ConnectTimedOut => "connect_timed_out",
+    /// The network says there is no way to the host.
+    HostUnreachable => "host_unreachable",
+    /// The connection broke before the answer was whole.
+    ConnectionBroken => "connection_broken",
+    /// Connected, but no answer within the deadline.
+    ResponseTimedOut => "response_timed_out",
+    /// The check passed, but took longer than `[probe] slow_after`.
+    Slow => "slow",
+    /// More of the storage is used than `[probe] nearly_full_percent`.
+    NearlyFull => "nearly_full",
+    /// The agent could not do its own part; the sentence says which.
+    AgentError => "agent_error",
+
+    // Of NFS.
+    /// What listens on the port does not speak ONC RPC.
+    NotNfs => "not_nfs",
+    /// The server does not serve the NFS version that the options ask for.
+    NfsVersionUnsupported => "nfs_version_unsupported",
+    /// The server refuses the credential or the source port.
+    NfsAccessRefused => "nfs_access_refused",
+    /// The server does not export this path to this host.
+    ExportDenied => "export_denied",
+    /// The exported path does not exist on the server.
+    ExportNotFound => "export_not_found",
+    /// Verifying without mounting needs NFSv3, and the options ask for another version.
+    WireNeedsNfsV3 => "wire_needs_nfs_v3",
+    /// The mount command failed; its own words are in the sentence.
+    MountFailed => "mount_failed",
+    /// The mount command did not end within `[probe] mount_deadline` and was killed.
+    MountTimedOut => "mount_timed_out",
+    /// This process may not mount.
+    MountNotPermitted => "mount_not_permitted",
+    /// `mount.nfs` is not installed.
+    MountHelperMissing => "mount_helper_missing",
+    /// Something else is mounted at the mount path.
+    MountConflict => "mount_conflict",
+    /// The mount directory cannot be made or used.
+    MountPointUnusable => "mount_point_unusable",
+    /// The file handle is stale: the exported directory was replaced on the server.
+    StaleHandle => "stale_handle",
+    /// The mounted file system did not answer within the deadline.
+    StorageTimedOut => "storage_timed_out",
+    /// The storage answered with an input/output error.
+    InputOutputError => "io_error",
+    /// A probe child could not be killed; the target is left alone until it is gone.
+    ProbeStuck => "probe_stuck",
+    /// The backup user may not write.
+    WriteDenied => "write_denied",
+    /// The storage is read-only.
+    ReadOnly => "read_only",
+    /// No space is left.
+    StorageFull => "storage_full",
+    /// The backup user's quota is used up.
+    QuotaExceeded => "quota_exceeded",
+    /// What was read back is not what was written.
+    CanaryMismatch => "canary_mismatch",
+
+    // Of S3.
+    /// TLS could not be set up: unknown authority, wrong name or expired certificate.
+    TlsFailed => "tls_failed",
+    /// No credentials were found for the bucket.
+    NoCredentials => "no_credentials",
+    /// The service does not know the access key.
+    UnknownAccessKey => "unknown_access_key",
+    /// The secret does not belong to the access key.
+    WrongSecret => "wrong_secret",
+    /// The user is suspended.
+    UserSuspended => "user_suspended",
+    /// The credentials may not do this on the bucket.
+    AccessDenied => "access_denied",
+    /// The bucket does not exist.
+    BucketNotFound => "bucket_not_found",
+    /// The bucket is in another region than the one configured.
+    WrongRegion => "wrong_region",
+    /// The service sends elsewhere, and that is not followed.
+    Redirected => "redirected",
+    /// This host's clock and the service's disagree.
+    ClockSkewed => "clock_skewed",
+    /// The service asks for fewer requests.
+    Throttled => "throttled",
+    /// The service does not know this call.
+    NotImplemented => "not_implemented",
+    /// The service answered with a server error.
+    ServerError => "server_error",
+    /// The answer is not S3.
+    NotS3 => "not_s3",
+    /// The bucket's versioning is not enabled, which a locked bucket needs.
+    VersioningDisabled => "versioning_disabled",
+    /// The target is declared immutable and its bucket has no object lock.
+    ObjectLockMissing => "object_lock_missing",
+    /// The bucket has object lock, but no default retention.
+    NoDefaultRetention => "no_default_retention",
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn codes_are_unique_and_fit_for_a_label() {
+        let codes: HashSet<&str> = Reason::ALL.iter().map(|reason| reason.code()).collect();
+        assert_eq!(codes.len(), Reason::ALL.len());
+        assert!(
+            codes.iter().all(|code| code
+                .bytes()
+                .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_'))
+        );
+    }
+}

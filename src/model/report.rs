@@ -1,0 +1,264 @@
+//! Reports: what one probe of one target found on this node.
+//!
+//! A probe runs checks in order. Each gives an outcome, and a failed check is data, not an error.
+//! The verdict follows from the checks alone ([`Verdict::of`]); the status that the API shows is
+//! the verdict with hysteresis, which is the agent's business.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::{Capacity, Reason, TargetId};
+
+macro_rules! named {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident => $text:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum $name {
+            $($(#[$variant_doc])* $variant,)*
+        }
+
+        impl $name {
+            /// Every value.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// As reports, tables and metrics show it.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $text,)*
+                }
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                formatter.pad(self.as_str())
+            }
+        }
+    };
+}
+
+named! {
+    /// One named thing that is verified about a target.
+    CheckName {
+        /// The server answers: TCP, then the protocol itself.
+        Reachable => "reachable",
+        /// The export is mounted at its path, and it is the right one.
+        Mounted => "mounted",
+        /// The server exports the path to this host (verified over the wire, without mounting).
+        Exported => "exported",
+        /// Capacity and used space were measured.
+        Capacity => "capacity",
+        /// A file written as the backup user was read back and removed.
+        WriteCanary => "write_canary",
+        /// The bucket exists and these credentials reach it.
+        Bucket => "bucket",
+        /// The bucket keeps versions.
+        Versioning => "versioning",
+        /// The bucket's object-lock configuration.
+        ObjectLock => "object_lock",
+    }
+}
+
+named! {
+    /// What came of a check.
+    Outcome {
+        /// Verified. With a reason it is a warning.
+        Passed => "passed",
+        /// Verified to be wrong.
+        Failed => "failed",
+        /// No answer within the deadline: it may be wrong, or slow.
+        TimedOut => "timed_out",
+        /// Not tried; the reason says why.
+        Skipped => "skipped",
+    }
+}
+
+named! {
+    /// Whether a backup can be written to a target from this node.
+    Status {
+        /// Checked on this host, end to end.
+        Available => "available",
+        /// Anything else.
+        Offline => "offline",
+    }
+}
+
+named! {
+    /// How an NFS target is verified.
+    MountMode {
+        /// Mounted by the kernel, measured and written through the mount.
+        Kernel => "kernel",
+        /// Over the wire, without mounting.
+        None => "none",
+    }
+}
+
+/// A reason code with the sentence that says what happened and what to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// The stable code.
+    pub reason: Reason,
+    /// A sentence for a person: the thing, what was expected, what to do. Never a secret.
+    pub message: String,
+}
+
+impl Finding {
+    /// A finding.
+    pub fn new(reason: Reason, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into() }
+    }
+}
+
+/// What one check found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckResult {
+    /// Which check.
+    pub check: CheckName,
+    /// What came of it.
+    pub outcome: Outcome,
+    /// Why, unless it simply passed. Beside [`Outcome::Passed`] it is a warning.
+    pub finding: Option<Finding>,
+    /// A fact worth showing although nothing is wrong, such as the options in force.
+    pub detail: Option<String>,
+    /// How long it took.
+    pub duration: Duration,
+}
+
+impl CheckResult {
+    /// Whether the check passed with a reservation.
+    #[must_use]
+    pub fn is_warning(&self) -> bool {
+        self.outcome == Outcome::Passed && self.finding.is_some()
+    }
+}
+
+/// What the checks of one probe amount to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Every check that was due passed.
+    Available {
+        /// The first reservation, if any.
+        warning: Option<Finding>,
+    },
+    /// Something is definitely wrong.
+    Failed(Finding),
+    /// Something did not answer in time.
+    TimedOut(Finding),
+}
+
+impl Verdict {
+    /// The verdict of a probe: that of its first check that did not pass. A skipped check counts
+    /// neither way, but a probe in which nothing passed is no proof of anything.
+    #[must_use]
+    pub fn of(checks: &[CheckResult]) -> Self {
+        let missing = || Finding::new(Reason::AgentError, "the check gave no reason; this is a defect of the agent");
+        for result in checks {
+            let finding = || result.finding.clone().unwrap_or_else(missing);
+            match result.outcome {
+                Outcome::Failed => return Self::Failed(finding()),
+                Outcome::TimedOut => return Self::TimedOut(finding()),
+                Outcome::Passed | Outcome::Skipped => {}
+            }
+        }
+        if !checks.iter().any(|result| result.outcome == Outcome::Passed) {
+            return Self::Failed(Finding::new(Reason::NotChecked, "no check of this target has run yet"));
+        }
+        Self::Available {
+            warning: checks.iter().filter(|result| result.is_warning()).find_map(|result| result.finding.clone()),
+        }
+    }
+
+    /// The status that this verdict alone would give.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        match self {
+            Self::Available { .. } => Status::Available,
+            Self::Failed(_) | Self::TimedOut(_) => Status::Offline,
+        }
+    }
+
+    /// The reason and sentence: of the failure, or of the warning.
+    #[must_use]
+    pub fn finding(&self) -> Option<&Finding> {
+        match self {
+            Self::Available { warning } => warning.as_ref(),
+            Self::Failed(finding) | Self::TimedOut(finding) => Some(finding),
+        }
+    }
+}
+
+/// Facts about a bucket that the report and the target's metadata show.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct BucketFacts {
+    /// Whether versioning is enabled; `None` when it was not learnt.
+    pub versioning: Option<bool>,
+    /// Whether an object-lock configuration is in force; `None` when it was not learnt.
+    pub object_lock: Option<bool>,
+    /// The default retention as a person reads it, such as `GOVERNANCE 30 days`.
+    pub default_retention: Option<String>,
+    /// How many objects the bucket holds, where the service tells.
+    pub object_count: Option<u64>,
+}
+
+/// All the checks of one probe of one target on this node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// The target.
+    pub target_id: TargetId,
+    /// When the probe ended.
+    pub checked_at: Timestamp,
+    /// How long the probe took.
+    pub duration: Duration,
+    /// How an NFS target was verified; `None` for S3.
+    pub mode: Option<MountMode>,
+    /// What the checks amount to.
+    pub verdict: Verdict,
+    /// What was measured, if the capacity check got that far.
+    pub capacity: Option<Capacity>,
+    /// Facts about the bucket of an S3 target.
+    pub bucket: Option<BucketFacts>,
+    /// The checks in the order in which they ran.
+    pub checks: Vec<CheckResult>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn result(outcome: Outcome, reason: Option<Reason>) -> CheckResult {
+        CheckResult {
+            check: CheckName::Capacity,
+            outcome,
+            finding: reason.map(|reason| Finding::new(reason, "so")),
+            detail: None,
+            duration: Duration::ZERO,
+        }
+    }
+
+    #[test]
+    fn the_first_check_that_did_not_pass_decides() {
+        let passed = result(Outcome::Passed, None);
+        let stale = result(Outcome::Failed, Some(Reason::StaleHandle));
+        let late = result(Outcome::TimedOut, Some(Reason::StorageTimedOut));
+        let verdict = Verdict::of(&[passed.clone(), late.clone(), stale.clone()]);
+        assert!(matches!(&verdict, Verdict::TimedOut(finding) if finding.reason == Reason::StorageTimedOut));
+        let verdict = Verdict::of(&[passed, stale, late]);
+        assert!(matches!(&verdict, Verdict::Failed(finding) if finding.reason == Reason::StaleHandle));
+        assert_eq!(verdict.status(), Status::Offline);
+    }
+
+    #[test]
+    fn a_warning_leaves_a_target_available_and_is_told() {
+        let verdict = Verdict::of(&[result(Outcome::Passed, None), result(Outcome::Passed, Some(Reason::NearlyFull))]);
+        assert_eq!(verdict.status(), Status::Available);
+        assert_eq!(verdict.finding().map(|finding| finding.reason), Some(Reason::NearlyFull));
+    }
+
+    #[test]
+    fn nothing_verified_is_not_available() {
+        assert_eq!(Verdict::of(&[]).status(), Status::Offline);
+        assert_eq!(Verdict::of(&[result(Outcome::Skipped, Some(Reason::NotChecked))]).status(), Status::Offline);
+    }
+}

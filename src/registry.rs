@@ -1,0 +1,172 @@
+//! The registry: what is known about targets, kept over a restart and over `kill -9`.
+//!
+//! A change that was answered is on disk. The rules that must hold whatever clients race for —
+//! no two targets in one directory, one name for one type, exactly one default — are checked in
+//! the same transaction as the change, here and not above, so that a store which several agents
+//! share can implement this trait later without a lock of its own.
+//!
+//! [`sqlite`] is the embedded store.
+
+// pub mod sqlite;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+
+use crate::model::{S3Endpoint, Target, TargetId, TargetType};
+
+// pub use sqlite::SqliteRegistry;
+
+/// The most targets that one registry holds: what a node can probe in an interval, with room.
+pub const TARGETS_MAX: usize = 10_000;
+
+/// A target with its types, oldest first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The target.
+    pub target: Target,
+    /// Its types; never empty.
+    pub types: Vec<TargetType>,
+}
+
+/// What to change about a target. `None` leaves a field as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TargetChange {
+    /// Whether the bucket is declared immutable.
+    pub immutable: Option<bool>,
+    /// The endpoint with another scheme; host and port are part of the export and stay.
+    pub endpoint: Option<S3Endpoint>,
+    /// Metadata to set; other keys stay.
+    pub metadata: BTreeMap<String, String>,
+    /// Whether to remove all metadata before setting `metadata`.
+    pub purge_metadata: bool,
+}
+
+/// Why the registry could not be opened, read or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryError {
+    /// The file exists and is not a registry.
+    #[error(
+        "registry {path}: {detail}. It was left as it is: restore it from a backup, or move it away to start with an empty registry"
+    )]
+    NotARegistry {
+        /// The database file.
+        path: PathBuf,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// The file was written by a newer agent.
+    #[error(
+        "registry {path} has schema {found} and this agent knows schemas up to {known}: install the agent version that wrote it, or a later one"
+    )]
+    NewerSchema {
+        /// The database file.
+        path: PathBuf,
+        /// The schema of the file.
+        found: i64,
+        /// The newest schema that this agent knows.
+        known: i64,
+    },
+    /// The file or its directory cannot be opened or written.
+    #[error(
+        "registry {path} cannot be opened for writing: {detail}. The agent's user needs to write this file and its directory"
+    )]
+    Unwritable {
+        /// The database file.
+        path: PathBuf,
+        /// What the system says.
+        detail: String,
+    },
+    /// A change could not be made durable: disk full, file gone, input/output error.
+    #[error("the registry could not be changed: {0}. Nothing was changed")]
+    Storage(String),
+    /// No target of that id.
+    #[error("there is no backup target {0}")]
+    TargetNotFound(TargetId),
+    /// Two targets cannot be mounted in one directory.
+    #[error(
+        "filesystem_export {export:?} would be mounted at {mount_name}, which backup target {other_id} ({other_export}) already uses: two exports with the same path cannot both be targets of one node; delete that target first"
+    )]
+    MountPathTaken {
+        /// The refused export.
+        export: String,
+        /// Its directory below the mount root.
+        mount_name: String,
+        /// The target that is there.
+        other_id: TargetId,
+        /// That target's export.
+        other_export: String,
+    },
+    /// Target type names are unique.
+    #[error("btt_name {0:?} is already the name of a backup target type: choose another")]
+    TypeNameTaken(String),
+    /// There is exactly one default.
+    #[error(
+        "is_default: backup target {other_id} ({other_export}) is already the default: create this one without is_default, then GET /backup_targets/<id>/set_default to switch"
+    )]
+    DefaultTaken {
+        /// The default target.
+        other_id: TargetId,
+        /// Its export.
+        other_export: String,
+    },
+    /// The default target cannot go while others exist.
+    #[error(
+        "backup target {0} is the default and others exist: make another one the default first (GET /backup_targets/<id>/set_default)"
+    )]
+    DefaultInUse(TargetId),
+    /// The registry is full.
+    #[error("the registry holds {TARGETS_MAX} backup targets, which is its limit: delete one first")]
+    TooManyTargets,
+    /// A field that this kind of target does not have.
+    #[error("{field} cannot be set on backup target {id}, which is not an s3 target")]
+    NotS3 {
+        /// The target.
+        id: TargetId,
+        /// The field.
+        field: &'static str,
+    },
+    /// The export of a target is fixed.
+    #[error(
+        "s3_endpoint_url {given:?} is another export than that of backup target {id} ({export}): an export cannot be changed; create a new target"
+    )]
+    ExportFixed {
+        /// The target.
+        id: TargetId,
+        /// What was asked for.
+        given: String,
+        /// The target's export.
+        export: String,
+    },
+}
+
+/// A store of targets. Every method that returns `Ok` has made its change durable.
+///
+/// # Errors
+/// Each method gives [`RegistryError`]: the broken rule, or [`RegistryError::Storage`]; in both
+/// cases nothing was changed.
+#[async_trait]
+pub trait Registry: Send + Sync + 'static {
+    /// Every target with its types, oldest first.
+    async fn load(&self) -> Result<Vec<Entry>, RegistryError>;
+
+    /// Adds a target with its first type. The first target of all becomes the default, and so
+    /// does its type, whatever `is_default` says.
+    async fn create_target(&self, target: Target, first_type: TargetType) -> Result<Entry, RegistryError>;
+
+    /// Changes a target.
+    async fn modify_target(&self, id: TargetId, change: TargetChange, now: Timestamp) -> Result<Entry, RegistryError>;
+
+    /// Makes a target, and its first type, the default, and no other. Returns every entry that
+    /// changed, the new default last.
+    async fn set_default_target(&self, id: TargetId, now: Timestamp) -> Result<Vec<Entry>, RegistryError>;
+
+    /// Whether [`Self::delete_target`] would be refused, without deleting: asked before the
+    /// target's mount is taken down.
+    async fn may_delete_target(&self, id: TargetId) -> Result<(), RegistryError>;
+
+    /// Removes a target and its types.
+    async fn delete_target(&self, id: TargetId) -> Result<(), RegistryError>;
+}
