@@ -5,3 +5,4 @@ pub mod check;
 pub mod driver;
 pub mod model;
 pub mod registry;
+pub mod sys;

@@ -1,0 +1,269 @@
+//! Commands: foreign programs such as `mount.nfs`, with a deadline.
+//!
+//! A command gets no input, an environment of `PATH` and `LC_ALL=C` (its words end up in reports,
+//! and options are recognised in them), and a process group of its own. At the deadline, or when
+//! the caller loses interest, the whole group is killed. It also dies with the agent: an agent that
+//! restarts while its predecessor's `mount.nfs` still tries would mount a second time on top.
+//!
+//! `mount.nfs` should be called directly rather than through `mount`: then the process that hangs is
+//! the one that is known. `rpc.statd`, which it may start, leaves the group and stays.
+
+#![allow(clippy::disallowed_methods, reason = "the program is on a local disk, and starts in a thread of its own")]
+
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+use super::children::{self, Assignment, ChildCensus, ClaimError, StuckChild, UNKILLABLE_AFTER};
+use crate::model::TargetId;
+
+/// How much of the end of each output is kept, in bytes. The last words are the ones that matter.
+pub const OUTPUT_MAX_BYTES: usize = 4096;
+
+/// How long output is still read after the command has ended. Normally its end is there already; a
+/// daemon that it started may hold the pipe open for ever.
+const DRAIN_GRACE: Duration = Duration::from_millis(100);
+
+/// Where programs that commands start are looked for when the agent itself has no `PATH`.
+pub(super) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// A command that ended by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finished {
+    /// Its exit code; `None` when a signal ended it.
+    pub code: Option<i32>,
+    /// The signal that ended it.
+    pub signal: Option<i32>,
+    /// The end of what it wrote to standard output, at most [`OUTPUT_MAX_BYTES`].
+    pub stdout: String,
+    /// The end of what it wrote to standard error, at most [`OUTPUT_MAX_BYTES`].
+    pub stderr: String,
+    /// How long it ran.
+    pub duration: Duration,
+}
+
+impl Finished {
+    /// Whether it exited with 0.
+    #[must_use]
+    pub fn is_success(&self) -> bool {
+        self.code == Some(0)
+    }
+}
+
+/// Why a command did not end by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    /// There is no such program.
+    #[error("{} is not installed", .0.display())]
+    NotFound(PathBuf),
+    /// It could not be started.
+    #[error("{} could not be started: {source}", program.display())]
+    Spawn {
+        /// The program.
+        program: PathBuf,
+        /// What fork or exec said.
+        source: io::Error,
+    },
+    /// It did not end before its deadline and was killed.
+    #[error("{} did not end within {} s and was killed", program.display(), after.as_secs_f64())]
+    TimedOut {
+        /// The program.
+        program: PathBuf,
+        /// Its deadline.
+        after: Duration,
+        /// Its process, when that did not die.
+        unkillable: Option<StuckChild>,
+    },
+    /// Another child is at work for the target, or one of it does not die.
+    #[error("{} was not started: {source}", program.display())]
+    Claim {
+        /// The program.
+        program: PathBuf,
+        /// Which of the two.
+        source: ClaimError,
+    },
+}
+
+/// Runs a command for a target and waits for it to end, at most for `deadline`; up to as long again
+/// for an earlier child of the target to end, and [`UNKILLABLE_AFTER`] to see it die. Safe to drop:
+/// that kills it.
+///
+/// # Errors
+/// [`CommandError`] when it did not end by itself. A command that failed is no error here.
+pub async fn run_bounded(
+    census: &ChildCensus,
+    target: TargetId,
+    program: &Path,
+    arguments: &[OsString],
+    deadline: Duration,
+) -> Result<Finished, CommandError> {
+    let claim = census
+        .claim(target, tokio::time::Instant::now() + deadline)
+        .await
+        .map_err(|source| CommandError::Claim { program: program.to_owned(), source })?;
+    let began = Instant::now();
+    let outcome = tokio::time::timeout(deadline, run(census, Assignment { claim, permit: None }, program, arguments));
+    match outcome.await {
+        Ok(Ok((status, stdout, stderr))) => Ok(Finished {
+            code: status.code(),
+            signal: status.signal(),
+            stdout: stdout.into_text(),
+            stderr: stderr.into_text(),
+            duration: began.elapsed(),
+        }),
+        Ok(Err(source)) if source.kind() == io::ErrorKind::NotFound => Err(CommandError::NotFound(program.to_owned())),
+        Ok(Err(source)) => Err(CommandError::Spawn { program: program.to_owned(), source }),
+        Err(_) => {
+            // It was killed with the future that held it. Its claim ends with it.
+            let verdict_by = tokio::time::Instant::now() + UNKILLABLE_AFTER * 2;
+            let unkillable = match census.claim(target, verdict_by).await {
+                Err(ClaimError::Stuck(child)) => Some(child),
+                Ok(_) | Err(ClaimError::Busy) => None,
+            };
+            Err(CommandError::TimedOut { program: program.to_owned(), after: deadline, unkillable })
+        }
+    }
+}
+
+async fn run(
+    census: &ChildCensus,
+    assignment: Assignment,
+    program: &Path,
+    arguments: &[OsString],
+) -> io::Result<(ExitStatus, Tail, Tail)> {
+    let mut command = std::process::Command::new(program);
+    command
+        .args(arguments)
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_else(|| DEFAULT_PATH.into()))
+        .env("LC_ALL", "C")
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = children::spawn(command, program.display().to_string(), census).await?;
+    child.assignment = Some(assignment);
+    let pipes = child.process().map(|process| (process.stdout.take(), process.stderr.take()));
+    let (stdout, stderr) = pipes.unwrap_or_default();
+    let (mut out, mut err) = (Tail::default(), Tail::default());
+    let status = {
+        let copying = async { tokio::join!(out.fill(stdout), err.fill(stderr)) };
+        tokio::pin!(copying);
+        let mut copied = false;
+        let status = loop {
+            tokio::select! {
+                status = child.wait() => break status?,
+                _ = &mut copying, if !copied => copied = true,
+            }
+        };
+        if !copied {
+            let _ = tokio::time::timeout(DRAIN_GRACE, copying).await;
+        }
+        status
+    };
+    Ok((status, out, err))
+}
+
+/// The end of an output.
+#[derive(Debug, Default)]
+struct Tail(Vec<u8>);
+
+impl Tail {
+    async fn fill(&mut self, pipe: Option<impl AsyncRead + Unpin>) {
+        let Some(mut pipe) = pipe else {
+            return;
+        };
+        let mut buffer = [0; OUTPUT_MAX_BYTES];
+        // An output that cannot be read any more has ended.
+        while let Ok(length @ 1..) = pipe.read(&mut buffer).await {
+            self.0.extend_from_slice(&buffer[..length]);
+            let surplus = self.0.len().saturating_sub(OUTPUT_MAX_BYTES);
+            self.0.drain(..surplus);
+        }
+    }
+
+    fn into_text(self) -> String {
+        String::from_utf8_lossy(&self.0).into_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use uuid::Uuid;
+
+    async fn shell(script: &str, deadline_ms: u64) -> Result<Finished, CommandError> {
+        let arguments = ["-c", script].map(OsString::from);
+        let census = ChildCensus::new();
+        let deadline = Duration::from_millis(deadline_ms);
+        let outcome = run_bounded(&census, Uuid::new_v4(), Path::new("/bin/sh"), &arguments, deadline).await;
+        assert_eq!(census.counts().alive, 0, "reaped");
+        outcome
+    }
+
+    #[tokio::test]
+    async fn a_command_tells_how_it_ended_and_what_it_said() {
+        let finished = shell("echo out; echo err >&2; exit 32", 5000).await.expect("ends");
+        assert_eq!((finished.code, finished.signal, finished.is_success()), (Some(32), None, false));
+        assert_eq!((finished.stdout.as_str(), finished.stderr.as_str()), ("out\n", "err\n"));
+        let finished = shell("kill -TERM $$", 5000).await.expect("ends");
+        assert_eq!((finished.code, finished.signal), (None, Some(15)));
+    }
+
+    #[tokio::test]
+    async fn the_last_words_are_kept() {
+        let finished = shell("head -c 3000000 /dev/zero >&2; echo the end >&2", 5000).await.expect("ends");
+        assert_eq!(finished.stderr.len(), OUTPUT_MAX_BYTES);
+        assert!(finished.stderr.ends_with("the end\n"));
+    }
+
+    #[tokio::test]
+    async fn the_environment_is_known_and_there_is_no_input() {
+        let finished = shell("env | cut -d= -f1 | sort | tr '\\n' ' '; cat", 5000).await.expect("ends");
+        assert_eq!(finished.stdout, "LC_ALL PATH PWD ", "PWD is the shell's own");
+    }
+
+    #[tokio::test]
+    async fn at_the_deadline_the_whole_group_is_killed() {
+        let began = Instant::now();
+        let error = shell("sleep 600 & trap '' TERM; sleep 600; sleep 600", 200).await.expect_err("killed");
+        assert!(matches!(&error, CommandError::TimedOut { unkillable: None, .. }), "{error}");
+        assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+        assert_eq!(error.to_string(), "/bin/sh did not end within 0.2 s and was killed");
+    }
+
+    #[tokio::test]
+    async fn a_daemon_that_keeps_the_pipe_open_delays_nobody() {
+        let began = Instant::now();
+        let finished = shell("echo started; setsid sleep 5 & exit 0", 4000).await.expect("ends");
+        assert_eq!(finished.stdout, "started\n");
+        assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    }
+
+    #[tokio::test]
+    async fn a_program_that_is_not_there_is_named() {
+        let (census, deadline) = (ChildCensus::new(), Duration::from_secs(5));
+        let missing = Path::new("/nonexistent/mount.nfs");
+        let error = run_bounded(&census, Uuid::new_v4(), missing, &[], deadline).await.expect_err("missing");
+        assert!(matches!(&error, CommandError::NotFound(path) if path == missing), "{error}");
+        let no_program = Path::new("/etc/passwd");
+        let error = run_bounded(&census, Uuid::new_v4(), no_program, &[], deadline).await.expect_err("no program");
+        assert!(matches!(&error, CommandError::Spawn { .. }), "{error}");
+    }
+
+    #[tokio::test]
+    async fn losing_interest_kills_it() {
+        let (census, target) = (ChildCensus::new(), Uuid::new_v4());
+        let arguments = [OsString::from("600")];
+        let sleep = run_bounded(&census, target, Path::new("/bin/sleep"), &arguments, Duration::from_secs(60));
+        assert!(tokio::time::timeout(Duration::from_millis(100), sleep).await.is_err());
+        let soon = tokio::time::Instant::now() + Duration::from_secs(1);
+        assert!(census.claim(target, soon).await.is_ok(), "its target is free again");
+        assert_eq!(census.counts().killed_total, 1);
+    }
+}

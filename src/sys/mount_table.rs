@@ -1,0 +1,222 @@
+//! The mount table: what the kernel has mounted where, without touching any of it.
+//!
+//! `/proc/self/mountinfo` (proc_pid_mountinfo(5)) is answered from the kernel's memory, so reading
+//! it is safe when every server in it is dead. It is parsed here and not by the `procfs` crate,
+//! which leaves the kernel's octal escapes (`\040` for a space) in paths and takes a single name
+//! that is not UTF-8 for an unreadable table.
+//!
+//! Which mount a path leads to is found the way the kernel finds it: from the root, at each
+//! component over to whatever is mounted on it. The order of the lines is not enough: a mount may
+//! be slid beneath another, or be hidden by one higher up.
+
+#![allow(clippy::disallowed_methods, reason = "procfs answers from memory: nothing here can wait for storage")]
+
+mod watch;
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout};
+
+pub use watch::MountTableWatch;
+
+/// Where the kernel tells what this process's mount namespace holds.
+const MOUNTINFO: &str = "/proc/self/mountinfo";
+
+/// The largest mount table that is read, in bytes. The kernel's own limit is 100 000 mounts
+/// (`fs.mount-max`), some 20 MB.
+const MOUNT_TABLE_MAX_BYTES: u64 = 64 << 20;
+
+/// How often a table is read over again because it changed meanwhile. A read takes many `read`
+/// calls, and a table that changes between two of them may miss a mount that was there throughout.
+const CONSISTENT_READS_MAX: usize = 5;
+
+/// Where the walk from the root begins: the parent of the mounts whose own parent is out of sight.
+const OUTSIDE: u32 = 0;
+
+/// One mount.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MountEntry {
+    /// The mount's id, unique while it exists and used again afterwards.
+    pub mount_id: u32,
+    /// The id of the mount that this one is mounted on.
+    pub parent_id: u32,
+    /// Where, as an absolute path.
+    pub mount_point: PathBuf,
+    /// The type of file system: `nfs`, `nfs4`, `ext4`.
+    pub fs_type: String,
+    /// What is mounted: for NFS, `host:/path`.
+    pub source: String,
+    /// The options of this mount: `rw,relatime`.
+    pub options: String,
+    /// The options of the file system: for NFS, everything negotiated, such as `vers=3,soft`.
+    pub super_options: String,
+}
+
+impl MountEntry {
+    /// Whether it is NFS of any version.
+    #[must_use]
+    pub fn is_nfs(&self) -> bool {
+        matches!(self.fs_type.as_str(), "nfs" | "nfs4")
+    }
+
+    /// Whether it, or its file system, is mounted read-only.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        [&self.options, &self.super_options].iter().any(|options| options.split(',').any(|option| option == "ro"))
+    }
+
+    /// From a line of mountinfo: `36 35 98:0 /root /mount/point rw,noatime master:1 - ext3 /dev/sda
+    /// rw,errors=continue`, with any number of tagged fields before the hyphen.
+    fn parse(line: &[u8]) -> Option<Self> {
+        let mut fields = line.split(|byte| *byte == b' ');
+        let mount_id = number(fields.next()?)?;
+        let parent_id = number(fields.next()?)?;
+        let mount_point = PathBuf::from(OsString::from_vec(unescape(fields.nth(2)?)));
+        let options = text(fields.next()?);
+        fields.find(|field| *field == b"-")?;
+        let fs_type = text(fields.next()?);
+        // Some file systems have an empty source or none at all; both are legal.
+        let source = text(fields.next().unwrap_or_default());
+        let super_options = text(fields.next().unwrap_or_default());
+        Some(Self { mount_id, parent_id, mount_point, fs_type, source, options, super_options })
+    }
+}
+
+fn number(field: &[u8]) -> Option<u32> {
+    std::str::from_utf8(field).ok()?.parse().ok()
+}
+
+fn text(field: &[u8]) -> String {
+    String::from_utf8_lossy(&unescape(field)).into_owned()
+}
+
+/// Undoes the kernel's `\ooo` (mangle_path in fs/seq_file.c). A backslash that begins no such
+/// escape stands for itself.
+fn unescape(field: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((&byte, tail)) = rest.split_first() {
+        if let (b'\\', [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', after @ ..]) = (byte, tail) {
+            bytes.push(((a - b'0') << 6) | ((b - b'0') << 3) | (c - b'0'));
+            rest = after;
+        } else {
+            bytes.push(byte);
+            rest = tail;
+        }
+    }
+    bytes
+}
+
+/// Everything that was mounted at one moment.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct MountTable {
+    entries: Vec<MountEntry>,
+}
+
+impl MountTable {
+    /// Reads the table now. Never waits for storage; takes a few milliseconds for thousands of
+    /// mounts.
+    ///
+    /// # Errors
+    /// When `/proc` is not mounted, or the table is larger than any that a kernel allows.
+    pub fn read() -> io::Result<Self> {
+        let mut table = Self::default();
+        for _ in 0..CONSISTENT_READS_MAX {
+            let file = File::open(MOUNTINFO)
+                .map_err(|error| io::Error::new(error.kind(), format!("cannot open {MOUNTINFO}: {error}")))?;
+            let mut text = Vec::new();
+            (&file)
+                .take(MOUNT_TABLE_MAX_BYTES + 1)
+                .read_to_end(&mut text)
+                .map_err(|error| io::Error::new(error.kind(), format!("cannot read {MOUNTINFO}: {error}")))?;
+            if text.len() as u64 > MOUNT_TABLE_MAX_BYTES {
+                return Err(io::Error::other(format!("{MOUNTINFO} is larger than {MOUNT_TABLE_MAX_BYTES} bytes")));
+            }
+            table = Self::parse(&text);
+            if !changed_since_opened(&file) {
+                break;
+            }
+        }
+        Ok(table)
+    }
+
+    /// From the text of mountinfo. A line that is no mount is left out: one that a future kernel
+    /// writes in another way must not hide the others.
+    #[must_use]
+    pub fn parse(text: &[u8]) -> Self {
+        Self { entries: text.split(|byte| *byte == b'\n').filter_map(MountEntry::parse).collect() }
+    }
+
+    /// Every mount, as the kernel lists them.
+    #[must_use]
+    pub fn entries(&self) -> &[MountEntry] {
+        &self.entries
+    }
+
+    /// The mount that `path` itself leads to, when something is mounted exactly there: with stacked
+    /// mounts, the one on top. `path` must be absolute and is not resolved.
+    #[must_use]
+    pub fn topmost_at(&self, path: &Path) -> Option<&MountEntry> {
+        self.stack_at(path).pop()
+    }
+
+    /// How many mounts lie on top of each other at `path`.
+    #[must_use]
+    pub fn stacked_at(&self, path: &Path) -> usize {
+        self.stack_at(path).len()
+    }
+
+    /// Every mount strictly below `root`, whether or not another hides it.
+    pub fn below<'a>(&'a self, root: &'a Path) -> impl Iterator<Item = &'a MountEntry> {
+        self.entries.iter().filter(move |entry| entry.mount_point != root && entry.mount_point.starts_with(root))
+    }
+
+    /// The mounts at `path` that a walk from the root passes, lowest first.
+    fn stack_at(&self, path: &Path) -> Vec<&MountEntry> {
+        let on_the_way: Vec<&MountEntry> =
+            self.entries.iter().filter(|entry| path.starts_with(&entry.mount_point)).collect();
+        // A parent may be out of sight: the initial ramdisk, or anything outside a chroot.
+        let parent_of = |entry: &MountEntry| {
+            let visible = entry.parent_id != entry.mount_id
+                && self.entries.iter().any(|candidate| candidate.mount_id == entry.parent_id);
+            if visible { entry.parent_id } else { OUTSIDE }
+        };
+        let linked: Vec<(u32, &MountEntry)> = on_the_way.into_iter().map(|entry| (parent_of(entry), entry)).collect();
+        let mut ancestors: Vec<&Path> = path.ancestors().collect();
+        ancestors.reverse();
+        let mut current = OUTSIDE;
+        let mut stack = Vec::new();
+        // A walk enters each mount at most once, so it cannot be longer than the candidates.
+        let mut steps_left = linked.len();
+        for directory in ancestors {
+            while let Some((_, entry)) =
+                linked.iter().rfind(|(parent, entry)| *parent == current && entry.mount_point == directory)
+                && steps_left > 0
+            {
+                steps_left -= 1;
+                current = entry.mount_id;
+                if directory == path {
+                    stack.push(*entry);
+                }
+            }
+        }
+        stack
+    }
+}
+
+/// Whether a mount came or went since `file`, an open mountinfo, was opened or last asked.
+fn changed_since_opened(file: &File) -> bool {
+    let mut fds = [PollFd::new(file.as_fd(), PollFlags::POLLPRI)];
+    match nix::poll::poll(&mut fds, PollTimeout::ZERO) {
+        Ok(_) => fds[0].revents().is_some_and(|seen| seen.intersects(PollFlags::POLLPRI | PollFlags::POLLERR)),
+        Err(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,95 @@
+use super::*;
+
+const TABLE: &[u8] = b"\
+27 1 254:0 / / rw,relatime - ext4 /dev/vda rw,discard
+22 27 0:21 / /proc rw,relatime shared:5 - proc proc rw
+40 27 0:40 / /m/L21udA== rw,relatime shared:7 master:2 - nfs 10.0.0.1:/mnt rw,vers=3,soft
+41 40 0:41 / /m/L21udA== rw,relatime - nfs4 10.0.0.1:/mnt ro,vers=4.2
+42 27 0:42 / /m/with\\040space\\011tab\\134back\\012line rw - nfs nas:/a\\040b rw
+43 27 0:43 / /m/nested/L2I rw - tmpfs  rw
+44 27 0:44 /sub /mm rw - tmpfs none rw
+45 27 0:45 / /m/odd\\9\\04 rw - tmpfs none rw
+not a mount
+46 27 0:46 / /m/\xff rw - tmpfs none rw
+";
+
+fn table() -> MountTable {
+    MountTable::parse(TABLE)
+}
+
+#[test]
+fn the_lines_of_the_kernel_are_read() {
+    let table = table();
+    assert_eq!(table.entries().len(), 9);
+    let entry = table.topmost_at(Path::new("/m/L21udA==")).expect("mounted");
+    assert_eq!((entry.mount_id, entry.source.as_str()), (41, "10.0.0.1:/mnt"));
+    assert!(entry.is_nfs() && entry.is_read_only());
+    assert_eq!(entry.super_options, "ro,vers=4.2");
+    assert_eq!(table.topmost_at(Path::new("/m/nested/L2I")).map(|entry| entry.source.as_str()), Some(""));
+}
+
+#[test]
+fn escapes_are_undone_and_names_need_not_be_text() {
+    let table = table();
+    let entry = table.topmost_at(Path::new("/m/with space\ttab\\back\nline")).expect("mounted");
+    assert_eq!(entry.source, "nas:/a b");
+    assert!(table.topmost_at(Path::new("/m/odd\\9\\04")).is_some(), "what is no escape stays");
+    assert!(table.topmost_at(Path::new(&OsString::from_vec(b"/m/\xff".to_vec()))).is_some());
+    assert_eq!(unescape(b"\\400"), b"\\400", "more than a byte is no escape");
+}
+
+#[test]
+fn only_the_directory_itself_counts_and_components_are_compared_whole() {
+    let table = table();
+    assert!(table.topmost_at(Path::new("/m")).is_none());
+    assert!(table.topmost_at(Path::new("/m/nested")).is_none());
+    assert!(table.topmost_at(Path::new("/m/nested/L2I/")).is_some(), "a trailing slash is the same path");
+    assert_eq!(table.topmost_at(Path::new("/")).map(|entry| entry.mount_id), Some(27));
+    assert_eq!(table.below(Path::new("/m")).count(), 6, "/mm is not below /m");
+}
+
+#[test]
+fn stacked_mounts_are_counted() {
+    assert_eq!(table().stacked_at(Path::new("/m/L21udA==")), 2);
+    assert_eq!(table().stacked_at(Path::new("/proc")), 1);
+    assert_eq!(table().stacked_at(Path::new("/nothing")), 0);
+}
+
+#[test]
+fn the_order_of_the_lines_does_not_decide_what_is_on_top() {
+    // 51 was slid beneath 50 (move_mount with MOVE_MOUNT_BENEATH), so it is listed last.
+    let table = MountTable::parse(
+        b"1 0 0:1 / / rw - ext4 a rw\n50 51 0:5 / /m rw - nfs top:/x rw\n51 1 0:6 / /m rw - tmpfs beneath rw\n",
+    );
+    assert_eq!(table.topmost_at(Path::new("/m")).map(|entry| entry.source.as_str()), Some("top:/x"));
+    assert_eq!(table.stacked_at(Path::new("/m")), 2);
+}
+
+#[test]
+fn a_mount_that_another_hides_higher_up_is_not_there() {
+    let hidden = b"1 0 0:1 / / rw - ext4 a rw\n2 1 0:2 / /m/x rw - nfs nas:/x rw\n3 1 0:3 / /m rw - tmpfs t rw\n";
+    let table = MountTable::parse(hidden);
+    assert!(table.topmost_at(Path::new("/m/x")).is_none());
+    assert_eq!(table.below(Path::new("/m")).count(), 1, "it still shows as being below");
+}
+
+#[test]
+fn a_root_out_of_sight_is_no_obstacle() {
+    // In a chroot the parents of the outermost mounts are not listed, and there may be no "/".
+    let table = MountTable::parse(b"70 12 0:7 / /m/x rw - nfs nas:/x rw\n71 70 0:8 / /m/x rw - nfs nas:/y rw\n");
+    assert_eq!(table.topmost_at(Path::new("/m/x")).map(|entry| entry.source.as_str()), Some("nas:/y"));
+    let own_parent = MountTable::parse(b"1 1 0:1 / / rw - rootfs rootfs rw\n2 1 0:2 / /m rw - nfs nas:/x rw\n");
+    assert!(own_parent.topmost_at(Path::new("/m")).is_some());
+}
+
+#[test]
+fn a_table_that_makes_no_sense_ends() {
+    let table = MountTable::parse(b"2 3 0:1 / /m rw - nfs a rw\n3 2 0:1 / /m rw - nfs b rw\n");
+    assert_eq!(table.stacked_at(Path::new("/m")), 0, "a ring hangs from nothing");
+}
+
+#[test]
+fn this_hosts_own_table_is_read() {
+    let table = MountTable::read().expect("procfs");
+    assert_eq!(table.topmost_at(Path::new("/proc")).map(|entry| entry.fs_type.as_str()), Some("proc"));
+}

@@ -1,0 +1,117 @@
+//! The service manager: readiness, status line and watchdog, as sd_notify(3) has them.
+//!
+//! Everything here does nothing when systemd did not start this process with a `NOTIFY_SOCKET`.
+//! Sending is one datagram to a local socket, and never waits for room in it as the `sd-notify`
+//! crate's own `notify` would: a service manager that is stuck must not stop the agent. A failure
+//! is logged and is nobody's problem, since a manager that hears nothing acts on its timeouts.
+
+use std::env;
+use std::ffi::OsStr;
+use std::fmt::Write as _;
+use std::io;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+
+/// The longest status line, in characters.
+const STATUS_MAX_CHARS: usize = 512;
+
+/// Start-up is complete: the API answers.
+pub fn ready(status: &str) {
+    tell(&[NotifyState::Ready, NotifyState::Status(&line(status))]);
+}
+
+/// The status line that `systemctl status` shows.
+pub fn status(text: &str) {
+    tell(&[NotifyState::Status(&line(text))]);
+}
+
+/// The configuration is being read again; [`ready`] follows when that is done. With the time that
+/// `Type=notify-reload` asks for (systemd 253 and later).
+pub fn reloading() {
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => tell(&[NotifyState::Reloading, now]),
+        Err(error) => tracing::warn!(%error, "the service manager was not told of the reload: no monotonic clock"),
+    }
+}
+
+/// Shutting down.
+pub fn stopping() {
+    tell(&[NotifyState::Stopping]);
+}
+
+/// Still alive. To be sent at every [`watchdog_interval`].
+pub fn watchdog() {
+    tell(&[NotifyState::Watchdog]);
+}
+
+/// How often [`watchdog`] is to be called: half of `WatchdogSec=`, or `None` when the unit has none.
+#[must_use]
+pub fn watchdog_interval() -> Option<Duration> {
+    sd_notify::watchdog_enabled().map(|limit| limit / 2).filter(|interval| !interval.is_zero())
+}
+
+/// A line break would begin another variable of the protocol.
+fn line(text: &str) -> String {
+    text.chars().take(STATUS_MAX_CHARS).map(|char| if char.is_control() { ' ' } else { char }).collect()
+}
+
+fn tell(states: &[NotifyState<'_>]) {
+    let Some(address) = env::var_os("NOTIFY_SOCKET") else {
+        return;
+    };
+    if let Err(error) = send(&address, states) {
+        tracing::warn!(%error, "the service manager could not be told of this service's state");
+    }
+}
+
+fn send(address: &OsStr, states: &[NotifyState<'_>]) -> io::Result<()> {
+    let address = match address.as_bytes() {
+        [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
+        _ => SocketAddr::from_pathname(address)?,
+    };
+    let mut message = String::new();
+    for state in states {
+        writeln!(message, "{state}").map_err(io::Error::other)?;
+    }
+    let socket = UnixDatagram::unbound()?;
+    socket.set_nonblocking(true)?;
+    socket.connect_addr(&address)?;
+    // A datagram goes whole or not at all.
+    socket.send(message.as_bytes()).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_arrive_at_a_path_and_at_an_abstract_address() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("notify");
+        let name = format!("targetwatch-test-{}", std::process::id());
+        let abstract_address = SocketAddr::from_abstract_name(&name).expect("an address");
+        for (socket, address) in [
+            (UnixDatagram::bind(&path).expect("bound"), path.clone().into_os_string()),
+            (UnixDatagram::bind_addr(&abstract_address).expect("bound"), format!("@{name}").into()),
+        ] {
+            let status = line("3 targets\nREADY=0");
+            send(&address, &[NotifyState::Ready, NotifyState::Status(&status)]).expect("sent");
+            let mut buffer = [0; 256];
+            let length = socket.recv(&mut buffer).expect("received");
+            assert_eq!(&buffer[..length], b"READY=1\nSTATUS=3 targets READY=0\n");
+        }
+    }
+
+    #[test]
+    fn a_manager_that_does_not_read_delays_nobody() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("notify");
+        let _socket = UnixDatagram::bind(&path).expect("bound");
+        let full = (0..100_000).find_map(|_| send(path.as_os_str(), &[NotifyState::Watchdog]).err());
+        assert_eq!(full.map(|error| error.kind()), Some(io::ErrorKind::WouldBlock));
+    }
+}

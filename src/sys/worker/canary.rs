@@ -1,0 +1,304 @@
+//! The canary file: written, read back and removed as the user who writes backups.
+//!
+//! A measurement proves that a server answers; only a write proves that a backup could be written.
+//! It is made with that user's file-system ids (setfsuid(2)), which is what the NFS client sends to
+//! the server, and without supplementary groups. Root's own power over files goes with the id.
+//!
+//! What is read back must come from the server. After `fsync` the server has the data, but a plain
+//! read would be answered from this host's page cache, and would match whatever the server kept.
+//! So it is read with `O_DIRECT`; where the file system refuses that, the kernel is asked to forget
+//! its copy first, which it does for clean pages but does not owe, and the answer says so.
+//!
+//! A worker that is killed leaves its file behind. The next canary of the same node removes such
+//! leftovers: by name, regular, small and older than [`LEFTOVER_AGE_S`] by the server's own clock.
+
+#![allow(clippy::disallowed_methods, reason = "runs in a worker, where storage may be touched")]
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use nix::dir::Dir;
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, PosixFadviseAdvice, openat, posix_fadvise};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, close, fsync, getegid, geteuid, getgroups, setfsgid, setfsuid, unlinkat};
+use uuid::Uuid;
+
+use super::child::open_directory;
+use super::protocol::{CanaryNames, CanaryRequest, CanaryWritten, FaultKind, ReadBack, WorkerFault};
+
+/// How much is written, in bytes: one page, which is what `O_DIRECT` reads at the least.
+const CANARY_BYTES: usize = 4096;
+
+/// How old a leftover is before it is removed, in seconds. A canary that is still being written, by
+/// a `targetwatch check` beside the daemon, is not one.
+const LEFTOVER_AGE_S: i64 = 600;
+
+/// How many leftovers one canary removes.
+const LEFTOVERS_MAX: u32 = 16;
+
+/// How many names of the directory are looked at for leftovers.
+const NAMES_MAX: usize = 4096;
+
+/// A page in memory, aligned as `O_DIRECT` wants it.
+#[repr(align(4096))]
+struct Page([u8; CANARY_BYTES]);
+
+/// Writes a canary, reads it back, compares and removes it.
+pub(super) fn write(request: &CanaryRequest) -> Result<CanaryWritten, WorkerFault> {
+    if !request.names.are_sound() {
+        let at = format!("{:?} is not the name of a canary", request.names.name);
+        return Err(WorkerFault::new(FaultKind::BadRequest, at));
+    }
+    let directory = open_directory(&request.path, request.expect_nfs)?;
+    let assumed = Identity::assume(request.uid, request.gid)?;
+    let outcome = write_as_user(&directory, request);
+    drop(assumed);
+    outcome
+}
+
+fn write_as_user(directory: &OwnedFd, request: &CanaryRequest) -> Result<CanaryWritten, WorkerFault> {
+    let name = request.names.name.as_str();
+    let path = request.path.join(name);
+    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let file = openat(directory, name, flags, Mode::S_IRUSR | Mode::S_IWUSR)
+        .map_err(|errno| WorkerFault::system("create", &path, errno))?;
+    let content = content();
+    // From here on there is a file, which goes whatever happens; closed first, or NFS would only
+    // rename it (.nfsXXXX).
+    let outcome =
+        store(file, &content, &path).and_then(|written| Ok((written, read_back(directory, name, &content, &path)?)));
+    let removed = unlinkat(directory, name, UnlinkatFlags::NoRemoveDir);
+    let (written, read_back) = outcome?;
+    removed.map_err(|errno| WorkerFault::system("remove", &path, errno))?;
+    let leftovers_removed = remove_leftovers(directory, &request.names, written.st_mtime);
+    Ok(CanaryWritten { bytes: CANARY_BYTES as u64, read_back, leftovers_removed })
+}
+
+/// Bytes that no earlier canary had, so that nothing stale can match.
+fn content() -> Box<Page> {
+    let mut page = Box::new(Page([0; CANARY_BYTES]));
+    let seed = Uuid::new_v4().as_u64_pair();
+    let mut state = seed.0 ^ seed.1;
+    for chunk in page.0.chunks_exact_mut(8) {
+        // SplitMix64: different everywhere, which is all that is asked of it.
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        chunk.copy_from_slice(&(mixed ^ (mixed >> 31)).to_le_bytes());
+    }
+    page
+}
+
+/// Writes the content to the server's disk. Each step may be the one that tells of a full disk or
+/// quota, closing included.
+fn store(file: OwnedFd, content: &Page, path: &Path) -> Result<FileStat, WorkerFault> {
+    let mut file = File::from(file);
+    file.write_all(&content.0).map_err(|error| WorkerFault::system("write", path, errno_of(&error)))?;
+    fsync(&file).map_err(|errno| WorkerFault::system("fsync", path, errno))?;
+    let written = fstat(&file).map_err(|errno| WorkerFault::system("fstat", path, errno))?;
+    close(file).map_err(|errno| WorkerFault::system("close", path, errno))?;
+    Ok(written)
+}
+
+fn read_back(directory: &OwnedFd, name: &str, content: &Page, path: &Path) -> Result<ReadBack, WorkerFault> {
+    let mut page = Box::new(Page([0; CANARY_BYTES]));
+    let mut how = ReadBack::Direct;
+    let mut read = read_page(directory, name, OFlag::O_DIRECT, &mut page);
+    if let Err(Errno::EINVAL | Errno::EOPNOTSUPP) = read {
+        how = ReadBack::Advised;
+        read = read_page(directory, name, OFlag::empty(), &mut page);
+    }
+    let length = read.map_err(|errno| WorkerFault::system("read", path, errno))?;
+    if length != CANARY_BYTES || page.0 != content.0 {
+        let differing = page.0.iter().zip(&content.0).filter(|(read, written)| read != written).count();
+        let at = format!(
+            "{}: {CANARY_BYTES} bytes were written, {length} were read back, and {differing} differ",
+            path.display()
+        );
+        return Err(WorkerFault::new(FaultKind::CanaryMismatch, at));
+    }
+    Ok(how)
+}
+
+fn read_page(directory: &OwnedFd, name: &str, direct: OFlag, page: &mut Page) -> Result<usize, Errno> {
+    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | direct;
+    let mut file = File::from(openat(directory, name, flags, Mode::empty())?);
+    if direct.is_empty() {
+        posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)?;
+    }
+    let mut length = 0;
+    while length < CANARY_BYTES {
+        match file.read(&mut page.0[length..]) {
+            Ok(0) => break,
+            Ok(more) => length += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(errno_of(&error)),
+        }
+    }
+    Ok(length)
+}
+
+/// Removes what earlier canaries of this node left behind; as far as that works, since the canary
+/// itself has proved what it was to prove. `now` is the server's time, in seconds.
+fn remove_leftovers(directory: &OwnedFd, names: &CanaryNames, now: i64) -> u32 {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    // A directory that may be written to and not listed is legal.
+    let Ok(mut listing) = Dir::openat(directory, ".", flags, Mode::empty()) else {
+        return 0;
+    };
+    let mut removed = 0;
+    for entry in listing.iter().take(NAMES_MAX).flatten() {
+        let Ok(name) = entry.file_name().to_str() else {
+            continue;
+        };
+        if is_leftover(directory, name, names, now) && unlinkat(directory, name, UnlinkatFlags::NoRemoveDir).is_ok() {
+            removed += 1;
+            if removed == LEFTOVERS_MAX {
+                break;
+            }
+        }
+    }
+    removed
+}
+
+fn is_leftover(directory: impl AsFd, name: &str, names: &CanaryNames, now: i64) -> bool {
+    let found = CanaryNames { name: name.to_owned(), leftover_prefix: names.leftover_prefix.clone() };
+    found.are_sound()
+        && fstatat(directory, name, AtFlags::AT_SYMLINK_NOFOLLOW).is_ok_and(|stat| {
+            SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG
+                && stat.st_size <= CANARY_BYTES as i64
+                && stat.st_mtime.saturating_add(LEFTOVER_AGE_S) <= now
+        })
+}
+
+fn errno_of(error: &io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
+}
+
+/// The file-system ids of another user, until dropped.
+struct Identity;
+
+impl Identity {
+    fn assume(uid: u32, gid: u32) -> Result<Self, WorkerFault> {
+        let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+        let assumed = Self;
+        setfsgid(gid);
+        setfsuid(uid);
+        let groups = getgroups().map_or(1, |groups| groups.iter().filter(|group| **group != gid).count());
+        let is_other = uid != geteuid() || gid != getegid();
+        if fs_ids() != (uid, gid) || (is_other && groups > 0) {
+            let at = format!(
+                "cannot write as user {uid} and group {gid}: this needs CAP_SETUID and CAP_SETGID, which the agent has as root"
+            );
+            return Err(WorkerFault::new(FaultKind::Identity, at));
+        }
+        Ok(assumed)
+    }
+}
+
+impl Drop for Identity {
+    fn drop(&mut self) {
+        setfsuid(geteuid());
+        setfsgid(getegid());
+        if fs_ids() != (geteuid(), getegid()) {
+            // The next request must not be done as somebody else: a new worker is started for it.
+            std::process::abort();
+        }
+    }
+}
+
+/// The file-system ids in force. Neither call has a way to ask or to fail: an id that nobody has
+/// changes nothing, and both return the one before.
+fn fs_ids() -> (Uid, Gid) {
+    (setfsuid(Uid::from_raw(u32::MAX)), setfsgid(Gid::from_raw(u32::MAX)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{PermissionsExt, chown};
+    use std::time::{Duration, SystemTime};
+
+    fn request(path: &Path, uid: Uid, gid: Gid) -> CanaryRequest {
+        let names = CanaryNames::new("here");
+        CanaryRequest { path: path.to_owned(), uid: uid.as_raw(), gid: gid.as_raw(), names, expect_nfs: false }
+    }
+
+    fn names(path: &Path) -> Vec<String> {
+        let entries = std::fs::read_dir(path).expect("a directory");
+        let mut names: Vec<String> =
+            entries.map(|entry| entry.expect("an entry").file_name().into_string().expect("text")).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn it_is_written_read_back_and_removed() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let written = write(&request(directory.path(), geteuid(), getegid())).expect("writable");
+        assert_eq!((written.bytes, written.leftovers_removed), (4096, 0));
+        assert_eq!(names(directory.path()), Vec::<String>::new());
+        // A tmpfs of an older kernel knows no O_DIRECT.
+        let in_memory = tempfile::tempdir_in("/dev/shm").expect("a directory");
+        assert!(write(&request(in_memory.path(), geteuid(), getegid())).is_ok());
+    }
+
+    #[test]
+    fn leftovers_of_this_node_go_and_everything_else_stays() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (mine, theirs) = (CanaryNames::new("here"), CanaryNames::new("elsewhere"));
+        let fresh = CanaryNames::new("here").name;
+        let large = CanaryNames::new("here").name;
+        let linked = CanaryNames::new("here").name;
+        let kept = [&fresh, &large, &linked, &theirs.name, "backup.img", ".targetwatch-canary-"];
+        for name in [mine.name.as_str(), &fresh, &large, &theirs.name, "backup.img", ".targetwatch-canary-"] {
+            let file = File::create(directory.path().join(name)).expect("a file");
+            file.set_len(if name == large { 4097 } else { 4096 }).expect("a size");
+            if name != fresh {
+                file.set_modified(SystemTime::now() - Duration::from_secs(3600)).expect("an age");
+            }
+        }
+        std::os::unix::fs::symlink("backup.img", directory.path().join(&linked)).expect("a link");
+        let written = write(&request(directory.path(), geteuid(), getegid())).expect("writable");
+        assert_eq!(written.leftovers_removed, 1);
+        let mut kept = kept.map(str::to_owned).to_vec();
+        kept.sort();
+        assert_eq!(names(directory.path()), kept);
+    }
+
+    #[test]
+    fn names_that_are_no_canarys_are_refused() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut request = request(directory.path(), geteuid(), getegid());
+        request.names.name = "../escape".to_owned();
+        assert_eq!(write(&request).expect_err("refused").kind, FaultKind::BadRequest);
+    }
+
+    #[test]
+    fn the_rights_are_those_of_the_user() {
+        if !geteuid().is_root() {
+            return;
+        }
+        setgroups_of_root();
+        let (uid, gid) = (Uid::from_raw(42436), Gid::from_raw(42436));
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path();
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).expect("a mode");
+        let fault = write(&request(path, uid, gid)).expect_err("root's directory");
+        assert_eq!((fault.kind, fault.errno()), (FaultKind::System, Some(Errno::EACCES)), "{fault}");
+        assert!(fault.at.starts_with("create /"), "{fault}");
+        chown(path, Some(42436), Some(42436)).expect("an owner");
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o300)).expect("a mode");
+        write(&request(path, uid, gid)).expect("its own directory, even if it cannot be listed");
+        assert_eq!(fs_ids(), (geteuid(), getegid()), "and this is root again");
+        assert!(names(path).is_empty());
+    }
+
+    /// As the worker does for itself: they are the process's own, and are none of a test's rights.
+    fn setgroups_of_root() {
+        nix::unistd::setgroups(&[]).expect("root");
+    }
+}

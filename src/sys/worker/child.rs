@@ -1,0 +1,177 @@
+//! The worker's side: one request after the other, with plain blocking system calls.
+//!
+//! There is no runtime, no thread and no state here, so that a worker is small, starts in a
+//! millisecond and can be killed at any point. It ends when its input does, which is when the agent
+//! lets it go or is gone itself. Any request may block for as long as a dead server likes; that is
+//! the agent's business, which holds the deadline and the SIGKILL.
+
+#![allow(clippy::disallowed_methods, reason = "a worker is the one place where storage may be touched")]
+
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::process::ExitCode;
+
+use nix::fcntl::{OFlag, open};
+use nix::mount::{MntFlags, umount2};
+use nix::sys::signal::Signal;
+use nix::sys::stat::{Mode, umask};
+use nix::sys::statfs::{NFS_SUPER_MAGIC, fstatfs};
+use nix::sys::statvfs::fstatvfs;
+use nix::unistd::{geteuid, setgroups};
+
+use super::protocol::{self, FaultKind, FileSystemCounts, Request, Response, UnmountHow, WorkerFault};
+use super::{canary, mount_point};
+
+/// `targetwatch probe-worker`: serves requests until its input ends. Returns the exit code: 0 then,
+/// 1 when the agent said something that no agent says.
+#[must_use]
+pub fn main() -> ExitCode {
+    // The agent has set this already, but exec clears it for a binary that has capabilities of its
+    // own. Had the agent died before this line, the input would be at its end.
+    let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
+    if geteuid().is_root() {
+        // The canary is to be refused what the backup user is refused. Where this is not permitted,
+        // it says so itself.
+        let _ = setgroups(&[]);
+    }
+    umask(Mode::S_IWGRP | Mode::S_IWOTH);
+    match serve(&mut io::stdin().lock(), &mut io::stdout().lock()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Standard error is the agent's own; there is no log here to write to.
+            let _ = writeln!(io::stderr(), "targetwatch probe-worker: {error}; it is started by `targetwatch serve`");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Serves requests until the input ends.
+///
+/// # Errors
+/// When the input is no request or nobody reads the answers.
+pub fn serve(input: &mut impl Read, output: &mut impl Write) -> io::Result<()> {
+    while let Some(request) = protocol::read::<Request>(input)? {
+        protocol::write(output, request.number, &perform(&request.body))?;
+    }
+    Ok(())
+}
+
+/// Does what is asked, for as long as that takes.
+fn perform(request: &Request) -> Result<Response, WorkerFault> {
+    match request {
+        Request::StatVfs { path, expect_nfs } => measure(path, *expect_nfs).map(Response::Counts),
+        Request::Canary(request) => canary::write(request).map(Response::Canary),
+        Request::PrepareMountPoint { root, relative } => mount_point::prepare(root, relative).map(Response::Prepared),
+        Request::RemoveMountPoint { root, relative } => mount_point::remove(root, relative).map(|()| Response::Done),
+        Request::Unmount { path, how } => unmount(path, *how).map(|()| Response::Done),
+    }
+}
+
+/// Opens a directory for being measured and written to. With `O_PATH`: that asks for no permission
+/// to read it, which an export with `root_squash` may refuse root, and yet holds on to it, so that
+/// what is verified to be NFS is also what is used. When it was unmounted a moment ago, the path
+/// leads to the root disk.
+pub(super) fn open_directory(path: &Path, expect_nfs: bool) -> Result<OwnedFd, WorkerFault> {
+    if !path.is_absolute() {
+        return Err(WorkerFault::new(FaultKind::BadRequest, format!("{} is not an absolute path", path.display())));
+    }
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let directory = open(path, flags, Mode::empty()).map_err(|errno| WorkerFault::system("open", path, errno))?;
+    if expect_nfs {
+        let kind = fstatfs(&directory).map_err(|errno| WorkerFault::system("fstatfs", path, errno))?.filesystem_type();
+        if kind != NFS_SUPER_MAGIC {
+            let at = format!("{} is not on NFS (file system type {:#x})", path.display(), kind.0);
+            return Err(WorkerFault::new(FaultKind::NotNfs, at));
+        }
+    }
+    Ok(directory)
+}
+
+fn measure(path: &Path, expect_nfs: bool) -> Result<FileSystemCounts, WorkerFault> {
+    let directory = open_directory(path, expect_nfs)?;
+    let magic = fstatfs(&directory).map_err(|errno| WorkerFault::system("fstatfs", path, errno))?.filesystem_type().0;
+    let counts = fstatvfs(&directory).map_err(|errno| WorkerFault::system("fstatvfs", path, errno))?;
+    Ok(FileSystemCounts {
+        unit_bytes: counts.fragment_size(),
+        blocks: counts.blocks(),
+        blocks_free: counts.blocks_free(),
+        blocks_available: counts.blocks_available(),
+        files: counts.files(),
+        files_free: counts.files_free(),
+        // Magic numbers have 32 bits, whatever the word of the platform.
+        magic: u64::from(magic as u32),
+    })
+}
+
+/// Unmounts with the system call itself. `umount.nfs` would also tell an NFSv3 server's mountd,
+/// which is a courtesy that a dead server makes expensive.
+fn unmount(path: &Path, how: UnmountHow) -> Result<(), WorkerFault> {
+    let (call, flags) = match how {
+        UnmountHow::Plain => ("umount", MntFlags::empty()),
+        UnmountHow::Force => ("umount -f", MntFlags::MNT_FORCE),
+        UnmountHow::Lazy => ("umount -l", MntFlags::MNT_DETACH),
+    };
+    umount2(path, flags | MntFlags::UMOUNT_NOFOLLOW).map_err(|errno| WorkerFault::system(call, path, errno))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::errno::Errno;
+
+    fn stat(path: &Path, expect_nfs: bool) -> Result<Response, WorkerFault> {
+        perform(&Request::StatVfs { path: path.to_owned(), expect_nfs })
+    }
+
+    #[test]
+    fn requests_are_answered_in_turn_until_the_input_ends() {
+        let mut input = Vec::new();
+        for number in [4, 9] {
+            let request = Request::StatVfs { path: "/".into(), expect_nfs: false };
+            input.extend(protocol::encode(number, &request).expect("encodes"));
+        }
+        let mut output = Vec::new();
+        serve(&mut input.as_slice(), &mut output).expect("an end");
+        let mut output = output.as_slice();
+        for number in [4, 9] {
+            let answer = protocol::read::<Result<Response, WorkerFault>>(&mut output).expect("reads").expect("a frame");
+            assert_eq!(answer.number, number);
+            let Ok(Response::Counts(counts)) = answer.body else {
+                panic!("{:?}", answer.body);
+            };
+            assert!(counts.blocks > 0 && counts.unit_bytes >= 512 && counts.magic != 0);
+            assert!(counts.capacity().capacity_bytes > counts.capacity().available_bytes);
+        }
+        assert!(serve(&mut b"\x02\0\0\0[]".as_slice(), &mut Vec::new()).is_err());
+    }
+
+    #[test]
+    fn only_a_directory_on_nfs_is_measured_when_nfs_is_expected() {
+        let fault = stat(Path::new("/tmp"), true).expect_err("not NFS here");
+        assert_eq!((fault.kind, fault.errno()), (FaultKind::NotNfs, None));
+        assert!(fault.at.starts_with("/tmp is not on NFS"), "{fault}");
+        let directory = tempfile::tempdir().expect("a directory");
+        let link = directory.path().join("link");
+        std::os::unix::fs::symlink("/", &link).expect("a link");
+        for (path, kind, errno) in [
+            (link.as_path(), FaultKind::NotADirectory, Some(Errno::ENOTDIR)),
+            (Path::new("/etc/passwd"), FaultKind::NotADirectory, Some(Errno::ENOTDIR)),
+            (Path::new("/nonexistent"), FaultKind::System, Some(Errno::ENOENT)),
+            (Path::new("tmp"), FaultKind::BadRequest, None),
+        ] {
+            let fault = stat(path, false).expect_err("no directory");
+            assert_eq!((fault.kind, fault.errno()), (kind, errno), "{fault}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_mounted_is_not_unmounted() {
+        let directory = tempfile::tempdir().expect("a directory");
+        for how in [UnmountHow::Plain, UnmountHow::Force, UnmountHow::Lazy] {
+            let fault = unmount(directory.path(), how).expect_err("nothing is mounted");
+            // Not root: EPERM.
+            assert!(matches!(fault.errno(), Some(Errno::EINVAL | Errno::EPERM)), "{fault}");
+        }
+    }
+}

@@ -1,0 +1,382 @@
+//! The agent's side of the probe workers: who works, who waits, and until when.
+//!
+//! A call goes through three waits, each bounded. First for the target: it has one child at a time.
+//! Then for a place: at most `workers_max` workers are at work, and half of the places are kept for
+//! targets that were healthy at last sight, which are told apart by their [`Lane`]: any number of
+//! dead servers leaves the other half free. Then for the answer, whose time begins only here, so
+//! that a crowd is never mistaken for slow storage.
+//!
+//! At the deadline the worker is killed ([`super::super::children`]) and the caller goes on at once;
+//! a new one is started when the next call needs it. The same happens when a call is dropped, or
+//! when a worker dies or answers what it was not asked: a worker is either idle and blank, or gone.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::process::{ChildStdin, ChildStdout};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::protocol::{self, Numbered, Request, Response, WorkerFault};
+use crate::model::TargetId;
+use crate::sys::children::{self, Assignment, Child, ChildCensus, ClaimError, StuckChild};
+use crate::sys::command::DEFAULT_PATH;
+
+/// What workers are called in a log.
+const WORKER: &str = "probe-worker";
+
+/// How a pool starts workers, and how many.
+#[derive(Debug, Clone)]
+pub struct WorkerPoolSettings {
+    /// The program: this one.
+    pub program: PathBuf,
+    /// Its arguments: `probe-worker`.
+    pub arguments: Vec<OsString>,
+    /// How many workers are kept when there is nothing to do.
+    pub idle_max: usize,
+    /// How many workers may be at work at the same time, at least 2.
+    pub workers_max: usize,
+}
+
+impl WorkerPoolSettings {
+    /// `program probe-worker`, 4 idle ones, 64 at work.
+    #[must_use]
+    pub fn new(program: PathBuf) -> Self {
+        Self { program, arguments: vec!["probe-worker".into()], idle_max: 4, workers_max: 64 }
+    }
+}
+
+/// Which places a call may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lane {
+    /// The target's last probe passed. Has its own half of the places, and of the other half what
+    /// is free.
+    Healthy,
+    /// It did not, or there was none. Has half of the places.
+    Suspect,
+}
+
+/// Why a call got no answer from storage, or a bad one.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// Storage did not answer before the deadline; the worker was killed.
+    #[error("no answer within {} s; the probe worker was killed", after.as_secs_f64())]
+    TimedOut {
+        /// The deadline.
+        after: Duration,
+    },
+    /// Storage answered with an error.
+    #[error(transparent)]
+    Fault(#[from] WorkerFault),
+    /// The worker ended, or answered what is no answer.
+    #[error("the probe worker broke: {source}; the next probe starts a new one")]
+    WorkerDied {
+        /// What was wrong with its answer.
+        source: io::Error,
+    },
+    /// The last child of this target was killed and does not die.
+    #[error(
+        "{} (process {}) was killed and does not die: it waits in the kernel for storage that does not answer; this target is left alone until it is gone",
+        .0.what,
+        .0.pid
+    )]
+    Stuck(StuckChild),
+    /// No worker could be started.
+    #[error("the probe worker {} could not be started: {source}", program.display())]
+    Spawn {
+        /// The program.
+        program: PathBuf,
+        /// What fork or exec said.
+        source: io::Error,
+    },
+    /// No worker was free in time, or the target's last child had not ended.
+    #[error("no probe worker was free for this target within {} s", after.as_secs_f64())]
+    Overloaded {
+        /// How long was waited.
+        after: Duration,
+    },
+    /// The request cannot be said to a worker: too long, or a path that is not UTF-8.
+    #[error("the request cannot be passed to a probe worker: {source}")]
+    Request {
+        /// What is wrong with it.
+        source: io::Error,
+    },
+    /// The pool was shut down.
+    #[error("the agent is stopping")]
+    ShutDown,
+}
+
+/// How many workers there are and were.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PoolStats {
+    /// Waiting for work.
+    pub idle: usize,
+    /// At work.
+    pub busy: usize,
+    /// Children of any kind that were killed and do not die.
+    pub stuck: usize,
+    /// Workers ever started.
+    pub spawned_total: u64,
+    /// Children of any kind ever killed.
+    pub killed_total: u64,
+}
+
+/// The probe workers. Cheap to clone; all clones are the same pool.
+#[derive(Debug, Clone)]
+pub struct WorkerPool {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    settings: WorkerPoolSettings,
+    census: ChildCensus,
+    /// Most recently used last, so that the surplus of a busy hour is what grows old.
+    idle: Mutex<Vec<Worker>>,
+    busy: AtomicUsize,
+    spawned: AtomicU64,
+    next_number: AtomicU64,
+    healthy_places: Arc<Semaphore>,
+    suspect_places: Arc<Semaphore>,
+    /// Has no places to give: closed at shutdown, which everybody at work waits for.
+    open: Semaphore,
+}
+
+impl WorkerPool {
+    /// A pool without workers: each is started when it is needed. `census` is shared with whatever
+    /// else makes children for the same targets.
+    #[must_use]
+    pub fn new(settings: WorkerPoolSettings, census: ChildCensus) -> Self {
+        let suspects = (settings.workers_max / 2).max(1);
+        let healthy = settings.workers_max.saturating_sub(suspects).max(1);
+        let inner = Inner {
+            settings,
+            census,
+            idle: Mutex::default(),
+            busy: AtomicUsize::new(0),
+            spawned: AtomicU64::new(0),
+            next_number: AtomicU64::new(0),
+            healthy_places: Arc::new(Semaphore::new(healthy)),
+            suspect_places: Arc::new(Semaphore::new(suspects)),
+            open: Semaphore::new(0),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Has a worker do `request` for `target`. Returns within `deadline` of a worker being free,
+    /// and waits for that at most as long again. Safe to drop: the worker is killed then.
+    ///
+    /// # Errors
+    /// [`CallError`]; [`CallError::Fault`] is the storage's own answer.
+    pub async fn call(
+        &self,
+        target: TargetId,
+        lane: Lane,
+        request: Request,
+        deadline: Duration,
+    ) -> Result<Response, CallError> {
+        tokio::select! {
+            biased;
+            _ = self.inner.open.acquire() => Err(CallError::ShutDown),
+            outcome = self.call_while_open(target, lane, request, deadline) => outcome,
+        }
+    }
+
+    /// The counts now.
+    #[must_use]
+    pub fn stats(&self) -> PoolStats {
+        let children = self.inner.census.counts();
+        PoolStats {
+            idle: self.idle().len(),
+            busy: self.inner.busy.load(Ordering::Relaxed),
+            stuck: children.stuck,
+            spawned_total: self.inner.spawned.load(Ordering::Relaxed),
+            killed_total: children.killed_total,
+        }
+    }
+
+    /// The census that this pool's workers are counted in.
+    #[must_use]
+    pub fn census(&self) -> &ChildCensus {
+        &self.inner.census
+    }
+
+    /// Kills every worker, idle or at work, and refuses every call from now on. Does not wait.
+    pub fn shut_down(&self) {
+        self.inner.open.close();
+        let idle = std::mem::take(&mut *self.idle());
+        drop(idle);
+    }
+
+    async fn call_while_open(
+        &self,
+        target: TargetId,
+        lane: Lane,
+        request: Request,
+        deadline: Duration,
+    ) -> Result<Response, CallError> {
+        let number = self.inner.next_number.fetch_add(1, Ordering::Relaxed);
+        let frame = protocol::encode(number, &request).map_err(|source| CallError::Request { source })?;
+        let give_up = Instant::now() + deadline;
+        let claim = self.inner.census.claim(target, give_up).await.map_err(|error| match error {
+            ClaimError::Busy => CallError::Overloaded { after: deadline },
+            ClaimError::Stuck(child) => CallError::Stuck(child),
+        })?;
+        let permit = timeout_at(give_up, self.place(lane))
+            .await
+            .map_err(|_| CallError::Overloaded { after: deadline })?
+            .ok_or(CallError::ShutDown)?;
+        let assignment = Assignment { claim, permit: Some(permit) };
+        let _busy = Busy::new(&self.inner.busy);
+        timeout(deadline, self.work(assignment, number, &frame))
+            .await
+            .unwrap_or(Err(CallError::TimedOut { after: deadline }))
+    }
+
+    /// A place to work, or `None` when the pool is shut down.
+    async fn place(&self, lane: Lane) -> Option<OwnedSemaphorePermit> {
+        let (healthy, suspect) = (self.inner.healthy_places.clone(), self.inner.suspect_places.clone());
+        match lane {
+            Lane::Suspect => suspect.acquire_owned().await.ok(),
+            // A healthy target takes a suspect's place only when nobody waits for one, and waits
+            // itself only where no suspect does.
+            Lane::Healthy => match healthy.clone().try_acquire_owned().or_else(|_| suspect.try_acquire_owned()) {
+                Ok(permit) => Some(permit),
+                Err(_) => healthy.acquire_owned().await.ok(),
+            },
+        }
+    }
+
+    /// Runs the request on an idle worker, or on a new one. When it is dropped, so is the worker.
+    async fn work(&self, assignment: Assignment, number: u64, frame: &[u8]) -> Result<Response, CallError> {
+        let mut assignment = Some(assignment);
+        let reused = self.idle().pop();
+        if let Some(mut worker) = reused {
+            worker.child.assignment = assignment.take();
+            match worker.ask(number, frame).await {
+                Ok(answer) => return self.conclude(worker, answer),
+                // It died while it was idle, or by this request. No request does harm when it is
+                // done twice, so a new worker shows which.
+                Err(error) if is_end(&error) => assignment = worker.child.assignment.take(),
+                Err(source) => return Err(CallError::WorkerDied { source }),
+            }
+        }
+        let mut worker = self.start().await?;
+        worker.child.assignment = assignment;
+        match worker.ask(number, frame).await {
+            Ok(answer) => self.conclude(worker, answer),
+            Err(source) => Err(CallError::WorkerDied { source }),
+        }
+    }
+
+    /// Puts a worker that has answered back, and passes its answer on.
+    fn conclude(&self, mut worker: Worker, answer: Result<Response, WorkerFault>) -> Result<Response, CallError> {
+        // Before the place is given up, so that whoever gets it finds the worker.
+        let assignment = worker.child.assignment.take();
+        let mut idle = self.idle();
+        let surplus = if idle.len() < self.inner.settings.idle_max && !self.inner.open.is_closed() {
+            idle.push(worker);
+            None
+        } else {
+            Some(worker)
+        };
+        drop(idle);
+        drop(assignment);
+        if let Some(worker) = surplus {
+            worker.let_go();
+        }
+        answer.map_err(CallError::Fault)
+    }
+
+    async fn start(&self) -> Result<Worker, CallError> {
+        let settings = &self.inner.settings;
+        let failed = |source| CallError::Spawn { program: settings.program.clone(), source };
+        let worker = Worker::start(settings, &self.inner.census).await.map_err(failed)?;
+        self.inner.spawned.fetch_add(1, Ordering::Relaxed);
+        Ok(worker)
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<Worker>> {
+        // Every change is a single push, pop or take: nothing is half done after a panic.
+        self.inner.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Counts a call as being at work until it ends, however it does.
+struct Busy<'a>(&'a AtomicUsize);
+
+impl<'a> Busy<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A worker. Dropping it kills it.
+#[derive(Debug)]
+struct Worker {
+    child: Child,
+    input: ChildStdin,
+    output: ChildStdout,
+}
+
+impl Worker {
+    #[allow(clippy::disallowed_methods, reason = "the program is this one, and starts in a thread of its own")]
+    async fn start(settings: &WorkerPoolSettings, census: &ChildCensus) -> io::Result<Self> {
+        let mut command = std::process::Command::new(&settings.program);
+        command
+            .args(&settings.arguments)
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_else(|| DEFAULT_PATH.into()))
+            .envs(std::env::var_os("LANG").map(|language| ("LANG", language)))
+            .current_dir("/")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit());
+        let mut child = children::spawn(command, WORKER.to_owned(), census).await?;
+        let pipes = child.process().and_then(|process| process.stdin.take().zip(process.stdout.take()));
+        let (input, output) = pipes.ok_or_else(|| io::Error::other("it has no pipes"))?;
+        Ok(Self { child, input, output })
+    }
+
+    /// Sends a request and waits for its answer, for as long as that takes.
+    async fn ask(&mut self, number: u64, frame: &[u8]) -> io::Result<Result<Response, WorkerFault>> {
+        self.input.write_all(frame).await?;
+        let mut prefix = [0; 4];
+        self.output.read_exact(&mut prefix).await?;
+        let mut body = vec![0; protocol::length(prefix)?];
+        self.output.read_exact(&mut body).await?;
+        let answer: Numbered<Result<Response, WorkerFault>> = protocol::decode(&body)?;
+        if answer.number != number {
+            let message = format!("it answered request {} when asked {number}", answer.number);
+            return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+        }
+        Ok(answer.body)
+    }
+
+    /// Lets a worker go that is not needed: the end of its input is the end of it.
+    fn let_go(self) {
+        drop(self.input);
+        self.child.retire();
+    }
+}
+
+/// Whether a worker was found to have ended.
+fn is_end(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset)
+}
+
+#[cfg(test)]
+mod tests;

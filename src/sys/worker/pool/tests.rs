@@ -1,0 +1,231 @@
+//! Against real children: this test binary, run again as a worker, and shells that misbehave.
+
+#![allow(clippy::disallowed_methods)]
+
+use super::*;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use uuid::Uuid;
+
+const ENOUGH: Duration = Duration::from_secs(10);
+
+/// A worker that is this test binary: the test harness writes to standard output, so the answers go
+/// to another descriptor.
+fn worker() -> (PathBuf, Vec<OsString>) {
+    let script = r#"exec 3>&1 >/dev/null; exec env WORKER_CHILD=1 "$0" --exact "$1" --nocapture"#;
+    let this = std::env::current_exe().expect("this test");
+    ("/bin/sh".into(), vec!["-c".into(), script.into(), this.into(), "sys::worker::pool::tests::worker_child".into()])
+}
+
+/// Not a test: what [`worker`] runs.
+#[test]
+fn worker_child() {
+    if std::env::var_os("WORKER_CHILD").is_some() {
+        let mut output = std::fs::OpenOptions::new().write(true).open("/dev/fd/3").expect("a descriptor");
+        super::super::child::serve(&mut std::io::stdin().lock(), &mut output).expect("an agent");
+    }
+}
+
+fn pool_of((program, arguments): (PathBuf, Vec<OsString>), workers_max: usize) -> WorkerPool {
+    let settings = WorkerPoolSettings { program, arguments, idle_max: 2, workers_max };
+    WorkerPool::new(settings, ChildCensus::new())
+}
+
+fn pool() -> WorkerPool {
+    pool_of(worker(), 4)
+}
+
+fn shell(script: &str) -> WorkerPool {
+    pool_of(("/bin/sh".into(), vec!["-c".into(), script.into()]), 4)
+}
+
+fn stat() -> Request {
+    Request::StatVfs { path: "/tmp".into(), expect_nfs: false }
+}
+
+async fn call(pool: &WorkerPool, deadline: Duration) -> Result<Response, CallError> {
+    pool.call(Uuid::new_v4(), Lane::Healthy, stat(), deadline).await
+}
+
+fn idle_pids(pool: &WorkerPool) -> Vec<Pid> {
+    pool.idle().iter().map(|worker| Pid::from_raw(i32::try_from(worker.child.pid()).expect("a pid"))).collect()
+}
+
+async fn until(what: &str, condition: impl Fn() -> bool) {
+    for _ in 0..500 {
+        if condition() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("not within 5 s: {what}");
+}
+
+#[tokio::test]
+async fn one_worker_answers_one_call_after_the_other() {
+    let pool = pool();
+    for _ in 0..20 {
+        assert!(matches!(call(&pool, ENOUGH).await, Ok(Response::Counts(counts)) if counts.blocks > 0));
+    }
+    assert_eq!(pool.stats(), PoolStats { idle: 1, spawned_total: 1, ..PoolStats::default() });
+    let request = Request::StatVfs { path: "/tmp".into(), expect_nfs: true };
+    let error = pool.call(Uuid::new_v4(), Lane::Suspect, request, ENOUGH).await.expect_err("not NFS here");
+    assert!(matches!(&error, CallError::Fault(fault) if fault.kind == protocol::FaultKind::NotNfs), "{error}");
+    assert_eq!(pool.stats().idle, 1, "a fault is an answer");
+}
+
+#[tokio::test]
+async fn a_worker_that_died_idle_is_replaced_without_a_word() {
+    let pool = pool();
+    call(&pool, ENOUGH).await.expect("answers");
+    for pid in idle_pids(&pool) {
+        kill(pid, Signal::SIGKILL).expect("killed");
+    }
+    call(&pool, ENOUGH).await.expect("answers, by another");
+    assert_eq!(pool.stats().spawned_total, 2);
+}
+
+#[tokio::test]
+async fn a_worker_that_is_stopped_is_killed_at_the_deadline_and_the_next_call_gets_another() {
+    let pool = pool();
+    call(&pool, ENOUGH).await.expect("answers");
+    for pid in idle_pids(&pool) {
+        kill(pid, Signal::SIGSTOP).expect("stopped");
+    }
+    let (target, began) = (Uuid::new_v4(), Instant::now());
+    let deadline = Duration::from_millis(300);
+    let error = pool.call(target, Lane::Healthy, stat(), deadline).await.expect_err("stopped");
+    assert!(matches!(error, CallError::TimedOut { after } if after == deadline), "{error}");
+    assert!(began.elapsed() < Duration::from_millis(600), "{:?}", began.elapsed());
+    pool.call(target, Lane::Suspect, stat(), ENOUGH).await.expect("answers, by another");
+    assert_eq!((pool.stats().spawned_total, pool.stats().killed_total), (2, 1));
+    until("the first is reaped", || pool.census().counts().alive == 1).await;
+}
+
+#[tokio::test]
+async fn broken_workers_are_told_apart_and_never_kept() {
+    for (script, expected) in [
+        ("exit 0", "end"),
+        ("head -c 8 >/dev/null", "end"),
+        ("printf 'garbage, and much of it'; sleep 60", "announced"),
+        ("printf '\\002\\000\\000\\000{}'; sleep 60", "missing field"),
+        ("printf '\\043\\000\\000\\000{\"number\":999,\"body\":{\"Ok\":\"what\"}}'; sleep 60", "unknown variant"),
+        ("printf '\\043\\000\\000\\000{\"number\":999,\"body\":{\"Ok\":\"done\"}}'; sleep 60", "answered request 999"),
+    ] {
+        let pool = shell(script);
+        let error = call(&pool, ENOUGH).await.expect_err(script);
+        let CallError::WorkerDied { source } = &error else {
+            panic!("{script}: {error}");
+        };
+        let text = source.to_string();
+        assert!(text.contains(expected) || (expected == "end" && is_end(source)), "{script}: {text}");
+        assert_eq!(pool.stats().idle, 0, "{script}");
+        until("it is gone", || pool.census().counts().alive == 0).await;
+    }
+}
+
+#[tokio::test]
+async fn a_program_that_is_not_there_is_named() {
+    let pool = pool_of(("/nonexistent/targetwatch".into(), Vec::new()), 4);
+    let error = call(&pool, ENOUGH).await.expect_err("missing");
+    assert!(error.to_string().contains("/nonexistent/targetwatch could not be started"), "{error}");
+    assert_eq!(pool.stats().spawned_total, 0);
+}
+
+#[tokio::test]
+async fn a_dropped_call_kills_its_worker_and_frees_its_target() {
+    let pool = shell("exec sleep 600");
+    let target = Uuid::new_v4();
+    let dropped = timeout(Duration::from_millis(200), pool.call(target, Lane::Healthy, stat(), ENOUGH)).await;
+    assert!(dropped.is_err(), "{dropped:?}");
+    assert_eq!(pool.stats().busy, 0);
+    until("it is gone", || pool.census().counts().alive == 0).await;
+    assert!(pool.census().claim(target, Instant::now() + Duration::from_secs(1)).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_target_has_one_child_at_a_time() {
+    let pool = shell("exec sleep 600");
+    let target = Uuid::new_v4();
+    let first = pool.call(target, Lane::Healthy, stat(), Duration::from_millis(1500));
+    let second = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        pool.call(target, Lane::Healthy, stat(), Duration::from_millis(200)).await
+    };
+    let (first, second) = tokio::join!(first, second);
+    assert!(matches!(first, Err(CallError::TimedOut { .. })), "{first:?}");
+    assert!(matches!(second, Err(CallError::Overloaded { .. })), "{second:?}");
+    assert_eq!(pool.stats().spawned_total, 1);
+}
+
+#[tokio::test]
+async fn suspects_leave_half_of_the_places_free() {
+    let (deadline, pool) = (Duration::from_millis(800), shell("exec sleep 600"));
+    let suspects = (0..10).map(|_| pool.call(Uuid::new_v4(), Lane::Suspect, stat(), deadline));
+    let suspects = futures::future::join_all(suspects);
+    let healthy = async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let at_work = pool.stats().busy;
+        let outcome = call(&pool, Duration::from_millis(100)).await;
+        (at_work, outcome)
+    };
+    let (suspects, (at_work, healthy)) = tokio::join!(suspects, healthy);
+    assert_eq!(at_work, 2, "half of 4");
+    assert!(matches!(healthy, Err(CallError::TimedOut { .. })), "it had its turn at once: {healthy:?}");
+    let overloaded = suspects.iter().filter(|outcome| matches!(outcome, Err(CallError::Overloaded { .. }))).count();
+    assert!((6..=8).contains(&overloaded), "two, and perhaps two after them, had a turn: {suspects:?}");
+}
+
+#[tokio::test]
+async fn healthy_targets_may_use_all_places_and_surplus_workers_are_let_go() {
+    let pool = pool();
+    let calls = futures::future::join_all((0..40).map(|_| call(&pool, ENOUGH))).await;
+    assert!(calls.iter().all(Result::is_ok), "{calls:?}");
+    assert!((1..=4).contains(&pool.stats().spawned_total), "{:?}", pool.stats());
+    until("two are kept", || pool.census().counts().alive <= 2).await;
+    assert_eq!(pool.stats().killed_total, 0, "they ended by themselves");
+}
+
+#[tokio::test]
+async fn shutting_down_ends_calls_and_workers_at_once() {
+    let (pool, began) = (shell("exec sleep 600"), Instant::now());
+    let shut_down = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        pool.shut_down();
+    };
+    let (outcome, ()) = tokio::join!(call(&pool, ENOUGH), shut_down);
+    assert!(matches!(outcome, Err(CallError::ShutDown)), "{outcome:?}");
+    assert!(matches!(call(&pool, ENOUGH).await, Err(CallError::ShutDown)));
+    until("it is gone", || pool.census().counts().alive == 0).await;
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn a_worker_sees_nothing_of_the_agents_environment_or_files() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (seen, held) = (directory.path().join("seen"), directory.path().join("held"));
+    let _held = std::fs::File::create(held).expect("a file");
+    let pool = shell(&format!("{{ env | cut -d= -f1; ls -l /proc/$$/fd; }} >{0}.new; mv {0}.new {0}", seen.display()));
+    let _ = call(&pool, ENOUGH).await;
+    let seen = std::fs::read_to_string(&seen).expect("written");
+    let (environment, files) = seen.split_once("total").expect("two lists");
+    // What the shell sets for itself is not the agent's.
+    let known = ["PATH", "LANG", "PWD", "OLDPWD", "SHLVL", "_"];
+    assert!(environment.lines().all(|name| known.contains(&name)), "{environment}");
+    assert!(files.contains("/seen.new") && !files.contains("/held"), "{files}");
+}
+
+/// `cargo test --release --lib pool -- --ignored --nocapture`.
+#[tokio::test]
+#[ignore = "a measurement"]
+async fn what_a_call_costs() {
+    let pool = pool();
+    let began = Instant::now();
+    call(&pool, ENOUGH).await.expect("answers");
+    println!("first call, with the start of a worker: {:?}", began.elapsed());
+    let began = Instant::now();
+    for _ in 0..1000 {
+        call(&pool, ENOUGH).await.expect("answers");
+    }
+    println!("a call to an idle worker: {:?}", began.elapsed() / 1000);
+}

@@ -1,0 +1,402 @@
+//! What the agent and a worker say to each other: length-prefixed JSON over the worker's standard
+//! input and output.
+//!
+//! A frame is four bytes of length, little-endian, and that many bytes of JSON, at most
+//! [`FRAME_MAX_BYTES`]. Each request has a number and its answer repeats it: an answer to anything
+//! else is a broken worker, never somebody else's measurement.
+
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::model::Capacity;
+
+/// The largest frame, in bytes.
+pub const FRAME_MAX_BYTES: usize = 64 << 10;
+
+/// What every canary file's name begins with.
+const CANARY_PREFIX: &str = ".targetwatch-canary-";
+
+/// A frame on its way: a body and its number.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Numbered<T> {
+    pub(super) number: u64,
+    pub(super) body: T,
+}
+
+/// Something that a worker can be asked to do. Paths must be UTF-8.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Request {
+    /// Measure the file system at a directory. Answered by [`Response::Counts`].
+    StatVfs {
+        /// The directory.
+        path: PathBuf,
+        /// Whether anything but NFS is an error ([`FaultKind::NotNfs`]).
+        expect_nfs: bool,
+    },
+    /// Write, read back and remove a file. Answered by [`Response::Canary`].
+    Canary(CanaryRequest),
+    /// Make the directory that is mounted on. Only when nothing is mounted there. Answered by
+    /// [`Response::Prepared`].
+    PrepareMountPoint {
+        /// The mount root; made if it is missing, with its parents.
+        root: PathBuf,
+        /// The directory below it.
+        relative: PathBuf,
+    },
+    /// Remove that directory, and those between it and the root that are empty then. Answered by
+    /// [`Response::Done`], also when it is gone already.
+    RemoveMountPoint {
+        /// The mount root, which stays.
+        root: PathBuf,
+        /// The directory below it.
+        relative: PathBuf,
+    },
+    /// Unmount what is on top at a path. Answered by [`Response::Done`].
+    Unmount {
+        /// The mount point.
+        path: PathBuf,
+        /// How hard.
+        how: UnmountHow,
+    },
+}
+
+impl Request {
+    /// What it does, for a log.
+    #[must_use]
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::StatVfs { .. } => "statvfs",
+            Self::Canary(_) => "canary",
+            Self::PrepareMountPoint { .. } => "prepare_mount_point",
+            Self::RemoveMountPoint { .. } => "remove_mount_point",
+            Self::Unmount { .. } => "unmount",
+        }
+    }
+}
+
+/// How hard to unmount, as umount2(2) has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UnmountHow {
+    /// Only if nothing uses it.
+    Plain,
+    /// Requests that wait for the server are failed first (`MNT_FORCE`); what is in use stays.
+    Force,
+    /// Out of sight at once, and gone when nothing uses it any more (`MNT_DETACH`).
+    Lazy,
+}
+
+/// A file to write, read back and remove as the user who writes backups.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CanaryRequest {
+    /// The directory.
+    pub path: PathBuf,
+    /// The user.
+    pub uid: u32,
+    /// The user's group. There are no supplementary ones.
+    pub gid: u32,
+    /// The names of the file and of leftovers.
+    pub names: CanaryNames,
+    /// Whether anything but NFS is an error ([`FaultKind::NotNfs`]).
+    pub expect_nfs: bool,
+}
+
+/// The name of a canary, and what those of this node begin with. Many nodes write to one export,
+/// and each removes only what itself left behind.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CanaryNames {
+    /// The name of the file: new for each canary.
+    pub name: String,
+    /// What the names of this node's canaries begin with.
+    pub leftover_prefix: String,
+}
+
+impl CanaryNames {
+    /// For a canary of this node: `.targetwatch-canary-<node>-<uuid>`.
+    #[must_use]
+    pub fn new(hostname: &str) -> Self {
+        // FNV-1a, 64 bits: a name must mean the same in the next release too, which the standard
+        // library's hasher does not promise.
+        let node = hostname
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
+        let leftover_prefix = format!("{CANARY_PREFIX}{node:016x}-");
+        Self { name: format!("{leftover_prefix}{}", Uuid::new_v4()), leftover_prefix }
+    }
+
+    /// Whether both are what [`Self::new`] makes: a worker removes files by these.
+    pub(super) fn are_sound(&self) -> bool {
+        let node = self.leftover_prefix.strip_prefix(CANARY_PREFIX).and_then(|rest| rest.strip_suffix('-'));
+        let id = self.name.strip_prefix(&self.leftover_prefix);
+        node.is_some_and(|node| node.len() == 16 && node.bytes().all(|byte| byte.is_ascii_hexdigit()))
+            && id.is_some_and(|id| Uuid::try_parse(id).is_ok())
+    }
+}
+
+/// A worker's answer when it did what it was asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Response {
+    /// To [`Request::StatVfs`].
+    Counts(FileSystemCounts),
+    /// To [`Request::Canary`].
+    Canary(CanaryWritten),
+    /// To [`Request::PrepareMountPoint`].
+    Prepared(PreparedMountPoint),
+    /// To the others.
+    Done,
+}
+
+/// The counts of statvfs(3). On Linux an NFS client asks the server for them each time (FSSTAT),
+/// so they are never older than the call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileSystemCounts {
+    /// The unit of the block counts, in bytes (`f_frsize`).
+    pub unit_bytes: u64,
+    /// All blocks.
+    pub blocks: u64,
+    /// Free blocks.
+    pub blocks_free: u64,
+    /// Free blocks for unprivileged users.
+    pub blocks_available: u64,
+    /// All inodes.
+    pub files: u64,
+    /// Free inodes.
+    pub files_free: u64,
+    /// The file system's magic number, as in statfs(2).
+    pub magic: u64,
+}
+
+impl FileSystemCounts {
+    /// The capacity that they come to.
+    #[must_use]
+    pub fn capacity(&self) -> Capacity {
+        Capacity::from_blocks(
+            self.unit_bytes,
+            self.blocks,
+            self.blocks_free,
+            self.blocks_available,
+            self.files,
+            self.files_free,
+        )
+    }
+}
+
+/// What came of a canary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CanaryWritten {
+    /// How many bytes were written and read back.
+    pub bytes: u64,
+    /// How they were read back.
+    pub read_back: ReadBack,
+    /// How many files that earlier canaries of this node had left behind were removed.
+    pub leftovers_removed: u32,
+}
+
+/// How a canary was read back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReadBack {
+    /// With `O_DIRECT`: from the server.
+    Direct,
+    /// After asking the kernel to forget its own copy, which it need not do.
+    Advised,
+}
+
+/// What came of preparing a mount point.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PreparedMountPoint {
+    /// Whether it had to be made.
+    pub created: bool,
+    /// Whether others than root could write to the bare directory, which was put right.
+    pub tightened: bool,
+    /// Whether the bare directory holds files, which a mount will hide: perhaps backups that were
+    /// written while nothing was mounted.
+    pub holds_files: bool,
+}
+
+/// Why a worker could not do what it was asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{at}")]
+pub struct WorkerFault {
+    /// What sort of failure it is.
+    pub kind: FaultKind,
+    /// The error number of the system call that failed, if one did.
+    errno: Option<i32>,
+    /// What was tried on what, and how it failed.
+    pub at: String,
+}
+
+/// The sorts of failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FaultKind {
+    /// A system call failed; [`WorkerFault::errno`] says how.
+    System,
+    /// The file system at the path is not NFS: it was unmounted meanwhile.
+    NotNfs,
+    /// What was read back is not what was written.
+    CanaryMismatch,
+    /// The directory to be removed is not empty.
+    NotEmpty,
+    /// A symbolic link or a file is where a directory is needed.
+    NotADirectory,
+    /// Something is mounted where a bare directory was expected.
+    Mounted,
+    /// The worker may not act as the user that it was asked to.
+    Identity,
+    /// The request makes no sense: a relative root, a `..`, a name that is no canary's.
+    BadRequest,
+}
+
+impl WorkerFault {
+    pub(super) fn new(kind: FaultKind, at: impl Into<String>) -> Self {
+        Self { kind, errno: None, at: at.into() }
+    }
+
+    /// A system call that failed on a path.
+    pub(super) fn system(call: &str, path: &Path, errno: Errno) -> Self {
+        let kind = match errno {
+            Errno::ELOOP | Errno::ENOTDIR => FaultKind::NotADirectory,
+            Errno::ENOTEMPTY => FaultKind::NotEmpty,
+            _ => FaultKind::System,
+        };
+        let at = format!("{call} {}: {} ({})", path.display(), errno.desc(), errno_name(errno));
+        Self { kind, errno: Some(errno as i32), at }
+    }
+
+    /// The same failure, known to mean something else.
+    pub(super) fn of_kind(mut self, kind: FaultKind) -> Self {
+        self.kind = kind;
+        self
+    }
+
+    /// The error number of the system call that failed, if one did.
+    #[must_use]
+    pub fn errno(&self) -> Option<Errno> {
+        self.errno.map(Errno::from_raw)
+    }
+}
+
+fn errno_name(errno: Errno) -> String {
+    format!("{errno:?}")
+}
+
+/// A frame of this body, ready to be written.
+///
+/// # Errors
+/// When it is larger than [`FRAME_MAX_BYTES`] or a path in it is not UTF-8.
+pub(super) fn encode<T: Serialize>(number: u64, body: &T) -> io::Result<Vec<u8>> {
+    let mut frame = vec![0; 4];
+    serde_json::to_writer(&mut frame, &Numbered { number, body })?;
+    let length = frame.len() - 4;
+    let prefix = u32::try_from(length).ok().filter(|_| length <= FRAME_MAX_BYTES);
+    let prefix = prefix.ok_or_else(|| io::Error::other(format!("a frame of {length} bytes is too long")))?;
+    frame[..4].copy_from_slice(&prefix.to_le_bytes());
+    Ok(frame)
+}
+
+/// The length that a frame's prefix announces.
+///
+/// # Errors
+/// When it is larger than [`FRAME_MAX_BYTES`].
+pub(super) fn length(prefix: [u8; 4]) -> io::Result<usize> {
+    let length = usize::try_from(u32::from_le_bytes(prefix)).unwrap_or(usize::MAX);
+    if length > FRAME_MAX_BYTES {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a frame of {length} bytes was announced")));
+    }
+    Ok(length)
+}
+
+/// The body of a frame.
+///
+/// # Errors
+/// When it is not what was expected.
+pub(super) fn decode<T: DeserializeOwned>(body: &[u8]) -> io::Result<Numbered<T>> {
+    serde_json::from_slice(body).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
+/// Reads a frame, or `None` at the end of the input.
+///
+/// # Errors
+/// When the input ends within a frame or holds something else.
+pub(super) fn read<T: DeserializeOwned>(input: &mut impl Read) -> io::Result<Option<Numbered<T>>> {
+    let mut prefix = [0; 4];
+    let first = loop {
+        match input.read(&mut prefix[..1]) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => break other?,
+        }
+    };
+    if first == 0 {
+        return Ok(None);
+    }
+    input.read_exact(&mut prefix[1..])?;
+    let mut body = vec![0; length(prefix)?];
+    input.read_exact(&mut body)?;
+    decode(&body).map(Some)
+}
+
+/// Writes a frame.
+///
+/// # Errors
+/// When it is too long or nobody reads.
+pub(super) fn write<T: Serialize>(output: &mut impl Write, number: u64, body: &T) -> io::Result<()> {
+    output.write_all(&encode(number, body)?)?;
+    output.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_survives_the_way() {
+        let request = Request::Canary(CanaryRequest {
+            path: "/m/ü".into(),
+            uid: 42436,
+            gid: 42436,
+            names: CanaryNames::new("node-1"),
+            expect_nfs: true,
+        });
+        let frame = encode(7, &request).expect("encodes");
+        let read: Numbered<Request> = read(&mut frame.as_slice()).expect("reads").expect("a frame");
+        assert_eq!((read.number, read.body), (7, request));
+        let answer: Result<Response, WorkerFault> =
+            Err(WorkerFault::system("fstatvfs", Path::new("/m"), Errno::ESTALE));
+        let frame = encode(8, &answer).expect("encodes");
+        let read: Numbered<Result<Response, WorkerFault>> = decode(&frame[4..]).expect("reads");
+        assert_eq!(read.body.as_ref().map_err(WorkerFault::errno), Err(Some(Errno::ESTALE)));
+        assert_eq!(read.body.expect_err("a fault").to_string(), "fstatvfs /m: Stale file handle (ESTALE)");
+    }
+
+    #[test]
+    fn what_is_no_frame_is_refused() {
+        let mut announced: &[u8] = &[0xff; 8];
+        assert!(read::<Request>(&mut announced).is_err(), "4 GiB");
+        assert!(read::<Request>(&mut [9, 0, 0, 0, b'{'].as_slice()).is_err(), "cut off");
+        assert!(read::<Request>(&mut [2, 0, 0, 0, b'{', b'}'].as_slice()).is_err(), "not a request");
+        assert!(read::<Request>(&mut [].as_slice()).expect("an end").is_none());
+        let long = Request::Unmount { path: "x".repeat(FRAME_MAX_BYTES).into(), how: UnmountHow::Plain };
+        assert!(encode(1, &long).is_err());
+    }
+
+    #[test]
+    fn a_canary_carries_its_node_and_only_that() {
+        let (one, again, other) = (CanaryNames::new("a"), CanaryNames::new("a"), CanaryNames::new("b"));
+        assert!(one.are_sound());
+        assert_eq!(one.leftover_prefix, again.leftover_prefix);
+        assert_eq!(one.leftover_prefix, ".targetwatch-canary-af63dc4c8601ec8c-", "the same in every release");
+        assert_ne!(one.name, again.name);
+        assert!(!other.name.starts_with(&one.leftover_prefix));
+        for (name, prefix) in [("x", ""), ("../x", ".."), (one.name.as_str(), ".targetwatch-canary-"), ("b", "b")] {
+            assert!(!CanaryNames { name: name.into(), leftover_prefix: prefix.into() }.are_sound(), "{prefix}");
+        }
+    }
+}
