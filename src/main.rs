@@ -1,1 +1,3 @@
+//! The `targetwatch` command.
+
 fn main() {}

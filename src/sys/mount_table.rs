@@ -13,6 +13,7 @@
 
 mod watch;
 
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read};
@@ -35,7 +36,8 @@ const MOUNT_TABLE_MAX_BYTES: u64 = 64 << 20;
 /// calls, and a table that changes between two of them may miss a mount that was there throughout.
 const CONSISTENT_READS_MAX: usize = 5;
 
-/// Where the walk from the root begins: the parent of the mounts whose own parent is out of sight.
+/// The parent of the mounts whose own parent is out of sight, where the walk from the root begins.
+/// The kernel gives no mount this id.
 const OUTSIDE: u32 = 0;
 
 /// One mount.
@@ -43,7 +45,8 @@ const OUTSIDE: u32 = 0;
 pub struct MountEntry {
     /// The mount's id, unique while it exists and used again afterwards.
     pub mount_id: u32,
-    /// The id of the mount that this one is mounted on.
+    /// The id of the mount that this one is mounted on; 0 when that is out of sight, as the initial
+    /// ramdisk is, and anything outside a chroot.
     pub parent_id: u32,
     /// Where, as an absolute path.
     pub mount_point: PathBuf,
@@ -149,7 +152,14 @@ impl MountTable {
     /// writes in another way must not hide the others.
     #[must_use]
     pub fn parse(text: &[u8]) -> Self {
-        Self { entries: text.split(|byte| *byte == b'\n').filter_map(MountEntry::parse).collect() }
+        let mut entries: Vec<MountEntry> = text.split(|byte| *byte == b'\n').filter_map(MountEntry::parse).collect();
+        let ids: HashSet<u32> = entries.iter().map(|entry| entry.mount_id).collect();
+        for entry in &mut entries {
+            if entry.parent_id == entry.mount_id || !ids.contains(&entry.parent_id) {
+                entry.parent_id = OUTSIDE;
+            }
+        }
+        Self { entries }
     }
 
     /// Every mount, as the kernel lists them.
@@ -180,28 +190,21 @@ impl MountTable {
     fn stack_at(&self, path: &Path) -> Vec<&MountEntry> {
         let on_the_way: Vec<&MountEntry> =
             self.entries.iter().filter(|entry| path.starts_with(&entry.mount_point)).collect();
-        // A parent may be out of sight: the initial ramdisk, or anything outside a chroot.
-        let parent_of = |entry: &MountEntry| {
-            let visible = entry.parent_id != entry.mount_id
-                && self.entries.iter().any(|candidate| candidate.mount_id == entry.parent_id);
-            if visible { entry.parent_id } else { OUTSIDE }
-        };
-        let linked: Vec<(u32, &MountEntry)> = on_the_way.into_iter().map(|entry| (parent_of(entry), entry)).collect();
         let mut ancestors: Vec<&Path> = path.ancestors().collect();
         ancestors.reverse();
         let mut current = OUTSIDE;
         let mut stack = Vec::new();
         // A walk enters each mount at most once, so it cannot be longer than the candidates.
-        let mut steps_left = linked.len();
+        let mut steps_left = on_the_way.len();
         for directory in ancestors {
-            while let Some((_, entry)) =
-                linked.iter().rfind(|(parent, entry)| *parent == current && entry.mount_point == directory)
+            while let Some(&entry) =
+                on_the_way.iter().rfind(|entry| entry.parent_id == current && entry.mount_point == directory)
                 && steps_left > 0
             {
                 steps_left -= 1;
                 current = entry.mount_id;
                 if directory == path {
-                    stack.push(*entry);
+                    stack.push(entry);
                 }
             }
         }

@@ -9,7 +9,7 @@
 
 use std::fs::File;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::io::Interest;
@@ -28,8 +28,16 @@ const UNPROMPTED_INTERVAL: Duration = Duration::from_secs(30);
 /// The mount table, kept current by a task that ends with it.
 #[derive(Debug)]
 pub struct MountTableWatch {
-    tables: watch::Sender<Arc<MountTable>>,
+    latest: Arc<Latest>,
     task: AbortHandle,
+}
+
+#[derive(Debug)]
+struct Latest {
+    tables: watch::Sender<Arc<MountTable>>,
+    /// Held from the beginning of a reading until it is published, so that of two readings the one
+    /// that began later stays. Whoever only wants the last one does not wait for it.
+    reading: Mutex<()>,
 }
 
 impl MountTableWatch {
@@ -44,22 +52,23 @@ impl MountTableWatch {
         // gives nobody the means to close it before.
         #[allow(unsafe_code, reason = "the safe constructors are deprecated, since they take less trustworthy types")]
         let events = unsafe { AsyncFd::register_with_interest(file, Interest::PRIORITY) }?;
-        let (tables, _) = watch::channel(Arc::new(MountTable::read()?));
-        let task = tokio::spawn(follow(events, tables.clone())).abort_handle();
-        Ok(Self { tables, task })
+        let tables = watch::Sender::new(Arc::new(MountTable::read()?));
+        let latest = Arc::new(Latest { tables, reading: Mutex::new(()) });
+        let task = tokio::spawn(follow(events, latest.clone())).abort_handle();
+        Ok(Self { latest, task })
     }
 
     /// The latest snapshot. One that the kernel has just outdated may be returned for some
     /// milliseconds; who has just mounted something asks [`Self::reread`].
     #[must_use]
     pub fn current(&self) -> Arc<MountTable> {
-        self.tables.borrow().clone()
+        self.latest.tables.borrow().clone()
     }
 
     /// A receiver that is told of each new snapshot.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<Arc<MountTable>> {
-        self.tables.subscribe()
+        self.latest.tables.subscribe()
     }
 
     /// Reads the table now, for its caller and for everybody else. Never waits for storage.
@@ -67,7 +76,7 @@ impl MountTableWatch {
     /// # Errors
     /// When mountinfo cannot be read.
     pub fn reread(&self) -> io::Result<Arc<MountTable>> {
-        reread(&self.tables)
+        self.latest.reread()
     }
 }
 
@@ -77,24 +86,22 @@ impl Drop for MountTableWatch {
     }
 }
 
-fn reread(tables: &watch::Sender<Arc<MountTable>>) -> io::Result<Arc<MountTable>> {
-    // Read inside the sender's lock, so that of two readings at the same time the later one stays.
-    let mut outcome = Ok(());
-    tables.send_if_modified(|current| match MountTable::read() {
-        Ok(table) if table == **current => false,
-        Ok(table) => {
-            *current = Arc::new(table);
-            true
-        }
-        Err(error) => {
-            outcome = Err(error);
-            false
-        }
-    });
-    outcome.map(|()| tables.borrow().clone())
+impl Latest {
+    fn reread(&self) -> io::Result<Arc<MountTable>> {
+        let _reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        let table = Arc::new(MountTable::read()?);
+        self.tables.send_if_modified(|current| {
+            let is_another = table != *current;
+            if is_another {
+                *current = table.clone();
+            }
+            is_another
+        });
+        Ok(table)
+    }
 }
 
-async fn follow(events: AsyncFd<File>, tables: watch::Sender<Arc<MountTable>>) {
+async fn follow(events: AsyncFd<File>, latest: Arc<Latest>) {
     loop {
         // ERROR comes along with PRIORITY on each change, and is cleared with it.
         if let Ok(Ok(mut ready)) =
@@ -102,7 +109,7 @@ async fn follow(events: AsyncFd<File>, tables: watch::Sender<Arc<MountTable>>) {
         {
             ready.clear_ready();
         }
-        if let Err(error) = reread(&tables) {
+        if let Err(error) = latest.reread() {
             tracing::warn!(%error, "the mount table could not be read; the last one stays in force");
         }
         tokio::time::sleep(BURST_INTERVAL).await;
