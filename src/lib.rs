@@ -4,5 +4,6 @@ pub mod agent;
 pub mod check;
 pub mod driver;
 pub mod model;
+pub mod nfs;
 pub mod registry;
 pub mod sys;

@@ -1,0 +1,36 @@
+//! Ping: the NULL procedure of the NFS program, the cheapest proof that a server serves.
+
+use std::time::Duration;
+
+use nfs3_client::RpcError;
+use nfs3_client::rpc::RpcClient;
+use nfs3_types::nfs3;
+use nfs3_types::xdr_codec::Void;
+use tokio::net::TcpStream;
+
+use super::NfsError;
+use super::transport::Records;
+use crate::model::nfs_options::NfsVersion;
+
+const SERVICE: &str = "NFS";
+const CALL: &str = "NULL";
+
+/// The procedure's number in every version (RFC 1813 §3.3.0, RFC 7530 §16.1).
+const NULL_PROCEDURE: u32 = 0;
+
+/// Calls NULL over a fresh connection and waits for the answer.
+///
+/// # Errors
+/// [`NfsError`] when there is none within `deadline`, or it is not that of an NFS server of this
+/// version. Where the version is negotiated, any that Linux mounts will do.
+pub async fn ping(stream: TcpStream, version: NfsVersion, deadline: Duration) -> Result<(), NfsError> {
+    let asked = version.rpc_version();
+    let mut client = RpcClient::new(Records::new(stream));
+    let call = client.call::<Void, Void>(nfs3::PROGRAM, asked, NULL_PROCEDURE, &Void);
+    match tokio::time::timeout(deadline, call).await {
+        Err(_) => Err(NfsError::TimedOut { service: SERVICE, call: CALL, after: deadline }),
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(RpcError::ProgMismatch { high: 3, .. })) if version == NfsVersion::Negotiated => Ok(()),
+        Ok(Err(error)) => Err(NfsError::call(SERVICE, CALL, asked, error)),
+    }
+}

@@ -1,0 +1,213 @@
+//! Volumes: an exported directory, seen over the wire by NFSv3 (RFC 1813).
+
+use std::io::Read;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use nfs3_client::Nfs3Client;
+use nfs3_client::rpc::RpcClient;
+use nfs3_types::mount::{self, MOUNT_PROGRAM, dirpath, mountstat3};
+use nfs3_types::nfs3::{FSINFO3args, FSSTAT3args, Nfs3Result, nfs_fh3};
+use nfs3_types::portmap::{self, PMAP_PROG, mapping};
+use nfs3_types::rpc::{auth_unix, opaque_auth};
+use nfs3_types::xdr_codec::{self, Opaque, Unpack};
+use tokio::time::Instant;
+
+use super::NfsError;
+use super::transport::{self, Records};
+use crate::model::Capacity;
+
+const NFS: &str = "NFS";
+const MOUNT: &str = "MOUNT";
+const PORT_MAPPER: &str = "the port mapper";
+
+/// How many authentication flavors a MOUNT reply may list; servers list at most a handful.
+const FLAVORS_MAX: usize = 64;
+
+/// Where a volume is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VolumeAddress {
+    /// The server.
+    pub server: IpAddr,
+    /// The port of its NFS service.
+    pub nfs_port: u16,
+    /// The port of its MOUNT service; the port mapper is asked without one.
+    pub mount_port: Option<u16>,
+    /// The exported path.
+    pub path: String,
+}
+
+/// An exported directory that the server has given to this host.
+#[derive(Debug, Clone)]
+pub struct Volume {
+    nfs: SocketAddr,
+    path: String,
+    root: nfs_fh3,
+}
+
+impl Volume {
+    /// Asks for the export (MNT) and whether NFS accepts what it got (FSINFO).
+    ///
+    /// # Errors
+    /// [`NfsError`] when that did not succeed within `deadline`, which is for all of it.
+    pub async fn open(address: &VolumeAddress, deadline: Duration) -> Result<Self, NfsError> {
+        let clock = Clock::start(deadline);
+        let mount_port = match address.mount_port {
+            Some(port) => port,
+            None => ask_port_mapper(address.server, &clock).await?,
+        };
+        let root = mount_root(SocketAddr::new(address.server, mount_port), &address.path, &clock).await?;
+        let volume = Self { nfs: SocketAddr::new(address.server, address.nfs_port), path: address.path.clone(), root };
+        let mut client = volume.client(&clock).await?;
+        let arguments = FSINFO3args { fsroot: volume.root.clone() };
+        match clock.call(NFS, "FSINFO", 3, client.fsinfo(&arguments)).await? {
+            Nfs3Result::Ok(_) => Ok(volume),
+            Nfs3Result::Err((status, _)) => Err(NfsError::Status { call: "FSINFO", path: volume.path, status }),
+        }
+    }
+
+    /// Measures it (FSSTAT).
+    ///
+    /// # Errors
+    /// [`NfsError`] when that did not succeed within `deadline`; [`crate::model::Reason::StaleHandle`]
+    /// when the volume has to be opened again.
+    pub async fn capacity(&self, deadline: Duration) -> Result<Capacity, NfsError> {
+        let clock = Clock::start(deadline);
+        let mut client = self.client(&clock).await?;
+        let arguments = FSSTAT3args { fsroot: self.root.clone() };
+        match clock.call(NFS, "FSSTAT", 3, client.fsstat(&arguments)).await? {
+            Nfs3Result::Ok(counts) => {
+                Ok(Capacity::from_blocks(1, counts.tbytes, counts.fbytes, counts.abytes, counts.tfiles, counts.ffiles))
+            }
+            Nfs3Result::Err((status, _)) => Err(NfsError::Status { call: "FSSTAT", path: self.path.clone(), status }),
+        }
+    }
+
+    async fn client(&self, clock: &Clock) -> Result<Nfs3Client<Records>, NfsError> {
+        let stream = clock.connect(NFS, self.nfs).await?;
+        Ok(Nfs3Client::new_with_auth(stream, root_credential(), opaque_auth::default()))
+    }
+}
+
+async fn ask_port_mapper(server: IpAddr, clock: &Clock) -> Result<u16, NfsError> {
+    let address = SocketAddr::new(server, portmap::PMAP_PORT);
+    let mut client = RpcClient::new(clock.connect(PORT_MAPPER, address).await?);
+    let wanted = mapping { prog: mount::PROGRAM, vers: mount::VERSION, prot: portmap::IPPROTO_TCP, port: 0 };
+    let answer = client.call::<_, u32>(portmap::PROGRAM, portmap::VERSION, PMAP_PROG::PMAPPROC_GETPORT as u32, &wanted);
+    let port = clock.call(PORT_MAPPER, "GETPORT", portmap::VERSION, answer).await?;
+    match u16::try_from(port) {
+        Ok(0) => Err(NfsError::NotServed { service: "MOUNT version 3 over TCP" }),
+        Ok(port) => Ok(port),
+        Err(_) => {
+            let detail = format!("it says port {port}, which is none");
+            Err(NfsError::NotRpc { service: PORT_MAPPER, call: "GETPORT", detail })
+        }
+    }
+}
+
+async fn mount_root(address: SocketAddr, path: &str, clock: &Clock) -> Result<nfs_fh3, NfsError> {
+    let stream = clock.connect(MOUNT, address).await?;
+    let mut client = RpcClient::new_with_auth(stream, root_credential(), opaque_auth::default());
+    let directory = dirpath(Opaque::borrowed(path.as_bytes()));
+    let answer =
+        client.call::<_, MountReply>(mount::PROGRAM, mount::VERSION, MOUNT_PROGRAM::MOUNTPROC3_MNT as u32, &directory);
+    match clock.call(MOUNT, "MNT", mount::VERSION, answer).await? {
+        MountReply::Given(root) => Ok(root),
+        MountReply::Refused(status) => Err(NfsError::Export { path: path.to_owned(), status }),
+    }
+}
+
+/// AUTH_UNIX (RFC 5531 §14) as root, which is who mounts.
+fn root_credential() -> opaque_auth<'static> {
+    opaque_auth::auth_unix(&auth_unix { machinename: Opaque::borrowed(b"targetwatch"), ..auth_unix::default() })
+}
+
+/// `mountres3` (RFC 1813 §5.2.1), decoded without trusting its lengths as `nfs3_types` does.
+enum MountReply {
+    Given(nfs_fh3),
+    Refused(mountstat3),
+}
+
+impl Unpack for MountReply {
+    fn unpack(input: &mut impl Read) -> xdr_codec::Result<(Self, usize)> {
+        let (status, mut read) = mountstat3::unpack(input)?;
+        if !matches!(status, mountstat3::MNT3_OK) {
+            return Ok((Self::Refused(status), read));
+        }
+        let (length, prefix) = u32::unpack(input)?;
+        let length = bounded(length, mount::FHSIZE3)?;
+        let mut handle = vec![0; length.next_multiple_of(4)];
+        input.read_exact(&mut handle).map_err(xdr_codec::Error::Io)?;
+        read += prefix + handle.len();
+        handle.truncate(length);
+        let (flavors, prefix) = u32::unpack(input)?;
+        read += prefix;
+        for _ in 0..bounded(flavors, FLAVORS_MAX)? {
+            read += u32::unpack(input)?.1;
+        }
+        Ok((Self::Given(nfs_fh3 { data: Opaque::owned(handle) }), read))
+    }
+}
+
+fn bounded(length: u32, limit: usize) -> xdr_codec::Result<usize> {
+    let length = length as usize;
+    if length > limit { Err(xdr_codec::Error::InvalidLength(length)) } else { Ok(length) }
+}
+
+/// One deadline for several calls.
+struct Clock {
+    deadline: Duration,
+    end: Instant,
+}
+
+impl Clock {
+    fn start(deadline: Duration) -> Self {
+        Self { deadline, end: Instant::now() + deadline }
+    }
+
+    async fn connect(&self, service: &'static str, address: SocketAddr) -> Result<Records, NfsError> {
+        let stream = self.within(service, "connect", transport::connect(address)).await?;
+        stream.map(Records::new).map_err(|source| NfsError::Connect { service, address, source })
+    }
+
+    async fn call<T>(
+        &self,
+        service: &'static str,
+        call: &'static str,
+        version: u32,
+        answer: impl Future<Output = Result<T, nfs3_client::RpcError>>,
+    ) -> Result<T, NfsError> {
+        self.within(service, call, answer).await?.map_err(|error| NfsError::call(service, call, version, error))
+    }
+
+    async fn within<T>(
+        &self,
+        service: &'static str,
+        call: &'static str,
+        answer: impl Future<Output = T>,
+    ) -> Result<T, NfsError> {
+        let late = |_| NfsError::TimedOut { service, call, after: self.deadline };
+        tokio::time::timeout_at(self.end, answer).await.map_err(late)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Cursor;
+
+    fn reply(words: &[u32]) -> Cursor<Vec<u8>> {
+        Cursor::new(words.iter().flat_map(|word| word.to_be_bytes()).collect())
+    }
+
+    #[test]
+    fn a_given_export_is_read_and_lengths_are_not_believed() {
+        let (given, read) = MountReply::unpack(&mut reply(&[0, 4, 0xaabb_ccdd, 1, 1])).expect("a reply");
+        assert_eq!(read, 20);
+        assert!(matches!(given, MountReply::Given(root) if root.data.as_ref() == [0xaa, 0xbb, 0xcc, 0xdd]));
+        let refused = MountReply::unpack(&mut reply(&[13])).expect("a refusal");
+        assert!(matches!(refused, (MountReply::Refused(mountstat3::MNT3ERR_ACCES), 4)));
+        assert!(MountReply::unpack(&mut reply(&[0, u32::MAX, 0])).is_err());
+        assert!(MountReply::unpack(&mut reply(&[0, 4, 0, u32::MAX, 0])).is_err());
+    }
+}
