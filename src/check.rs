@@ -6,6 +6,15 @@
 //! the next question pointless. To add a check: a file here, a [`CheckName`], and a line in the
 //! driver that wants it.
 
+pub mod capacity;
+pub mod exported;
+pub mod mount_capacity;
+pub mod mounted;
+pub mod nfs_reachable;
+pub mod storage_failure;
+pub mod tcp_reachable;
+pub mod write_canary;
+
 use std::future::Future;
 use std::time::{Duration, Instant};
 
@@ -60,6 +69,15 @@ impl<T> Checked<T> {
         self
     }
 
+    /// The fact, or the same failure as another check's.
+    ///
+    /// # Errors
+    /// With what it was instead, when it did not pass.
+    pub fn into_fact<U>(self) -> Result<T, Checked<U>> {
+        let Self { outcome, finding, detail, fact } = self;
+        fact.ok_or(Checked { outcome, finding, detail, fact: None })
+    }
+
     /// What came of it.
     #[must_use]
     pub fn outcome(&self) -> Outcome {
@@ -110,6 +128,26 @@ impl CheckLog {
         }
         self.results.push(CheckResult { check, outcome, finding, detail, duration });
         fact
+    }
+
+    /// Why the latest check failed, if it did.
+    #[must_use]
+    pub fn latest_failure(&self) -> Option<&Finding> {
+        let latest = self.results.last().filter(|result| result.outcome != Outcome::Passed)?;
+        latest.finding.as_ref()
+    }
+
+    /// Takes back a check and everything after it, to do them again.
+    pub fn take_back(&mut self, check: CheckName) {
+        if let Some(at) = self.results.iter().position(|result| result.check == check) {
+            self.results.truncate(at);
+        }
+    }
+
+    /// Records a check that is not due now, and why.
+    pub fn skip(&mut self, check: CheckName, detail: String) {
+        let (outcome, finding, detail, duration) = (Outcome::Skipped, None, Some(detail), Duration::ZERO);
+        self.results.push(CheckResult { check, outcome, finding, detail, duration });
     }
 
     /// Records checks that an earlier failure made pointless.

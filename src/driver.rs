@@ -5,13 +5,28 @@
 //! that is costly to make); what it must not do is wait without a deadline. [`for_spec`] is the
 //! one place that knows which kinds there are.
 
+pub mod nfs;
 // pub mod s3;
+
+use std::sync::Arc;
 
 use async_trait::async_trait;
 
 use crate::model::report::{BucketFacts, Finding, MountMode};
 use crate::model::settings::AgentSettings;
-use crate::model::{Capacity, CheckResult};
+use crate::model::{Capacity, CheckResult, Target, TargetSpec};
+use crate::sys::{MountTableWatch, WorkerPool};
+
+/// What drivers need of the host they run on; one for all targets.
+#[derive(Debug)]
+pub struct Host {
+    /// The probe workers.
+    pub workers: WorkerPool,
+    /// What is mounted.
+    pub mounts: MountTableWatch,
+    /// This node's name.
+    pub hostname: String,
+}
 
 /// What one probe found.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -27,11 +42,13 @@ pub struct Probe {
 }
 
 /// Why a target was not detached.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DetachError {
     /// Something on this host uses it, and its server is alive.
+    #[error("something on this host uses it; `fuser -vm` on the mount path shows what")]
     Busy,
     /// It could not be done; the finding says why.
+    #[error("{}", .0.message)]
     Failed(Finding),
 }
 
@@ -42,10 +59,28 @@ pub trait Driver: Send {
     /// the deadlines of the settings whatever the storage does, and is safe to drop at any await.
     async fn probe(&mut self, settings: &AgentSettings) -> Probe;
 
+    /// The kernel's id of what is mounted at the target's path, of whatever kind; `None` when
+    /// nothing is, or the kind is not mounted. A change of it between probes is a reason to probe at
+    /// once. Answers from memory.
+    fn mount_id(&self, _settings: &AgentSettings) -> Option<u32> {
+        None
+    }
+
     /// Takes down what [`Self::probe`] put up on this host. Bounded like a probe. Returns a
     /// sentence when it was not done the plain way.
     ///
     /// # Errors
     /// [`DetachError`] when it is still up.
     async fn detach(&mut self, settings: &AgentSettings) -> Result<Option<String>, DetachError>;
+}
+
+/// The driver of a target.
+#[must_use]
+pub fn for_spec(target: &Target, host: &Arc<Host>) -> Box<dyn Driver> {
+    match &target.spec {
+        TargetSpec::Nfs(export) => {
+            Box::new(nfs::NfsDriver::new(target.id, export.clone(), target.mount_name.clone(), host.clone()))
+        }
+        TargetSpec::S3 { .. } => todo!(),
+    }
 }

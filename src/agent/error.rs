@@ -1,6 +1,7 @@
 //! What the agent's use cases can fail of.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::model::TargetId;
 use crate::model::mount_name::MountNameError;
@@ -34,6 +35,14 @@ pub enum AgentError {
         id: TargetId,
         /// What went wrong.
         finding: Finding,
+    },
+    /// A probe that was asked for did not end in its time.
+    #[error("the probe of backup target {id} did not end within {} s: ask for its latest report instead", after.as_secs())]
+    CheckTimedOut {
+        /// The target.
+        id: TargetId,
+        /// How long was waited.
+        after: Duration,
     },
     /// The agent is stopping and takes no more changes.
     #[error("the agent is stopping: ask again when it is back")]

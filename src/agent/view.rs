@@ -3,10 +3,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use jiff::Timestamp;
-
-use crate::model::report::Finding;
-use crate::model::{Report, Status, Target, TargetId, TargetType};
+use super::TargetStatus;
+use crate::model::{Report, Target, TargetId, TargetType};
 
 /// All targets at one moment.
 #[derive(Debug, Clone, Default)]
@@ -45,19 +43,4 @@ pub struct TargetView {
     pub status: TargetStatus,
     /// The latest report; `None` until the first probe ends.
     pub report: Option<Arc<Report>>,
-}
-
-/// The status of a target, and since when.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TargetStatus {
-    /// The status.
-    pub status: Status,
-    /// When it became so.
-    pub since: Timestamp,
-    /// When a probe last found it available.
-    pub last_available_at: Option<Timestamp>,
-    /// Why it is offline, or what to watch although it is available.
-    pub finding: Option<Finding>,
-    /// How many timeouts in a row the latest probes ended in.
-    pub timeouts_in_a_row: u32,
 }

@@ -69,6 +69,8 @@ reasons! {
     WireNeedsNfsV3 => "wire_needs_nfs_v3",
     /// The mount command failed; its own words are in the sentence.
     MountFailed => "mount_failed",
+    /// What was mounted is not mounted any more: it was unmounted during the probe.
+    NotMounted => "not_mounted",
     /// The mount command did not end within `[probe] mount_deadline` and was killed.
     MountTimedOut => "mount_timed_out",
     /// This process may not mount.
@@ -77,6 +79,10 @@ reasons! {
     MountHelperMissing => "mount_helper_missing",
     /// Something else is mounted at the mount path.
     MountConflict => "mount_conflict",
+    /// Several file systems are mounted on top of each other at the mount path.
+    MountStacked => "mount_stacked",
+    /// The bare mount directory holds files, which the mount hides.
+    MountPointHoldsFiles => "mount_point_holds_files",
     /// The mount directory cannot be made or used.
     MountPointUnusable => "mount_point_unusable",
     /// The file handle is stale: the exported directory was replaced on the server.

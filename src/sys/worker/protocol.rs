@@ -261,7 +261,8 @@ impl WorkerFault {
     }
 
     /// A system call that failed on a path.
-    pub(super) fn system(call: &str, path: &Path, errno: Errno) -> Self {
+    #[must_use]
+    pub fn system(call: &str, path: &Path, errno: Errno) -> Self {
         let kind = match errno {
             Errno::ELOOP | Errno::ENOTDIR => FaultKind::NotADirectory,
             Errno::ENOTEMPTY => FaultKind::NotEmpty,

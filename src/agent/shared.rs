@@ -1,0 +1,141 @@
+//! What tasks and use cases share: the registry, the settings, and the view that readers get.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+use jiff::Timestamp;
+use tokio::sync::watch;
+
+use super::{AgentError, TargetStatus, TargetView, View};
+use crate::driver::Host;
+use crate::model::settings::AgentSettings;
+use crate::model::{Report, Status, TargetId, TargetSpec};
+use crate::registry::{Entry, Registry};
+
+pub(super) struct Shared {
+    pub(super) registry: Arc<dyn Registry>,
+    pub(super) host: Arc<Host>,
+    pub(super) settings: watch::Sender<Arc<AgentSettings>>,
+    pub(super) stopping: watch::Sender<bool>,
+    /// Held over a change of the registry and the view that follows from it, so that views appear
+    /// in the order in which the changes became durable. Never held while storage is waited for.
+    changing: tokio::sync::Mutex<()>,
+    view: ArcSwap<View>,
+    /// Held while a view is replaced, which waits for nothing.
+    replacing: Mutex<()>,
+}
+
+impl Shared {
+    pub(super) fn new(
+        registry: Arc<dyn Registry>,
+        host: Arc<Host>,
+        settings: Arc<AgentSettings>,
+        entries: Vec<Entry>,
+    ) -> Self {
+        let root = &settings.mounts.root;
+        let since = Timestamp::now();
+        let targets = entries
+            .into_iter()
+            .map(|entry| {
+                Arc::new(TargetView {
+                    mount_path: entry.target.mount_name.below(root),
+                    target: entry.target,
+                    types: entry.types,
+                    status: TargetStatus::not_checked(since),
+                    report: None,
+                })
+            })
+            .collect();
+        Self {
+            registry,
+            host,
+            settings: watch::Sender::new(settings),
+            stopping: watch::Sender::new(false),
+            changing: tokio::sync::Mutex::default(),
+            view: ArcSwap::from_pointee(View { generation: 0, targets }),
+            replacing: Mutex::default(),
+        }
+    }
+
+    pub(super) fn view(&self) -> Arc<View> {
+        self.view.load_full()
+    }
+
+    /// Makes one change of the registry at a time.
+    ///
+    /// # Errors
+    /// [`AgentError::Stopping`] when it is too late for one.
+    pub(super) async fn begin_change(&self) -> Result<tokio::sync::MutexGuard<'_, ()>, AgentError> {
+        let guard = self.changing.lock().await;
+        if *self.stopping.borrow() { Err(AgentError::Stopping) } else { Ok(guard) }
+    }
+
+    /// Shows an entry as the registry has it now; a new one if it is not there yet.
+    pub(super) fn publish_entry(&self, entry: Entry) -> Arc<TargetView> {
+        let root = self.settings.borrow().mounts.root.clone();
+        let now = Timestamp::now();
+        self.replace(|targets| {
+            let old = targets.iter().position(|view| view.target.id == entry.target.id);
+            // What was verified of another bucket or another promise says nothing of this one.
+            let known = old.map(|at| &targets[at]).filter(|view| view.target.spec == entry.target.spec);
+            let view = Arc::new(TargetView {
+                mount_path: entry.target.mount_name.below(&root),
+                status: known.map_or_else(|| TargetStatus::not_checked(now), |view| view.status.clone()),
+                report: known.and_then(|view| view.report.clone()),
+                target: entry.target,
+                types: entry.types,
+            });
+            match old {
+                Some(at) => targets[at] = view.clone(),
+                None => targets.push(view.clone()),
+            }
+            view
+        })
+    }
+
+    /// Shows what a probe of `spec` found, and logs a change of status once.
+    pub(super) fn publish_report(&self, spec: &TargetSpec, report: Arc<Report>, failures_before_offline: u32) {
+        let changed = self.replace(|targets| {
+            // A target that became another during the probe was not the one that was probed.
+            let is_same = |view: &&mut Arc<TargetView>| view.target.id == report.target_id && view.target.spec == *spec;
+            let slot = targets.iter_mut().find(is_same)?;
+            let status = slot.status.after(&report, failures_before_offline);
+            let is_news = status.status != slot.status.status || slot.report.is_none();
+            let view = Arc::new(TargetView { status, report: Some(report.clone()), ..TargetView::clone(slot) });
+            *slot = view.clone();
+            is_news.then_some(view)
+        });
+        if let Some(view) = changed {
+            log_status(&view);
+        }
+    }
+
+    /// Removes a target from registry and view.
+    pub(super) async fn forget_target(&self, id: TargetId) -> Result<(), AgentError> {
+        let _changing = self.begin_change().await?;
+        self.registry.delete_target(id).await?;
+        self.replace(|targets| targets.retain(|view| view.target.id != id));
+        tracing::info!(target_id = %id, "deleted");
+        Ok(())
+    }
+
+    fn replace<T>(&self, change: impl FnOnce(&mut Vec<Arc<TargetView>>) -> T) -> T {
+        let _replacing = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
+        let old = self.view.load();
+        let mut targets = old.targets.clone();
+        let outcome = change(&mut targets);
+        self.view.store(Arc::new(View { generation: old.generation + 1, targets }));
+        outcome
+    }
+}
+
+fn log_status(view: &TargetView) {
+    let (target_id, export) = (view.target.id, view.target.spec.export());
+    let finding = view.status.finding.as_ref();
+    let reason = finding.map_or("", |finding| finding.reason.code());
+    let message = finding.map_or("", |finding| finding.message.as_str());
+    match view.status.status {
+        Status::Available => tracing::info!(%target_id, export, reason, message, "available"),
+        Status::Offline => tracing::warn!(%target_id, export, reason, message, "offline"),
+    }
+}

@@ -1,0 +1,247 @@
+//! Tasks: one for each target, which owns its driver.
+//!
+//! A task probes at its interval, give or take [`JITTER`], and at once when it is asked to, when
+//! the mount table changed at its path, or when the settings did. Requests to probe are a counter
+//! and not a queue: any number of them is served by the next probe. A change of the target or its
+//! deletion interrupts a running probe, whose children die with it, so neither waits for storage
+//! that hangs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::AgentError;
+use super::shared::Shared;
+use crate::driver::{self, DetachError, Driver, Probe};
+use crate::model::report::Verdict;
+use crate::model::settings::AgentSettings;
+use crate::model::{Report, Target, TargetKind};
+
+/// How far an interval is off at most, as a part of it: a thousand nodes that were started by one
+/// command must not probe one server at the same moment for ever.
+const JITTER: f64 = 0.1;
+
+/// The longest that a target waits for its first probe after the agent's start, so that a hundred
+/// targets do not begin at once.
+const START_SPREAD: Duration = Duration::from_millis(500);
+
+/// The shortest time between two probes that the mount table caused: somebody who mounts and
+/// unmounts in a loop must not keep the agent busy.
+const MOUNT_CHANGE_GAP: Duration = Duration::from_millis(500);
+
+/// What a task can be told while it lives.
+pub(super) enum Command {
+    /// Unmount the target, remove it from the registry and end; or say why not, and go on.
+    Delete(oneshot::Sender<Result<(), AgentError>>),
+}
+
+/// The agent's end of a task.
+pub(super) struct TaskHandle {
+    /// One at a time: who deletes twice waits for the first.
+    pub(super) commands: mpsc::Sender<Command>,
+    /// How many probes were asked for.
+    pub(super) requested: watch::Sender<u64>,
+    /// The value of `requested` when the latest finished probe began.
+    pub(super) served: watch::Receiver<u64>,
+    /// The target as the registry has it.
+    pub(super) target: watch::Sender<Arc<Target>>,
+}
+
+/// When a task begins to probe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum FirstProbe {
+    /// Immediately: somebody waits for it.
+    Now,
+    /// Within [`START_SPREAD`].
+    Soon,
+}
+
+struct Task {
+    shared: Arc<Shared>,
+    driver: Box<dyn Driver>,
+    target: watch::Receiver<Arc<Target>>,
+    settings: watch::Receiver<Arc<AgentSettings>>,
+    commands: mpsc::Receiver<Command>,
+    requested: watch::Receiver<u64>,
+    served: watch::Sender<u64>,
+    /// What was mounted at the path when the latest probe ended.
+    mount_id: Option<u32>,
+}
+
+/// What ended a wait.
+enum Event {
+    ProbeDue,
+    Command(Command),
+    TargetChanged,
+    Ended,
+}
+
+/// Starts a target's task.
+pub(super) fn start(shared: &Arc<Shared>, target: Arc<Target>, first: FirstProbe) -> TaskHandle {
+    let (commands, command_receiver) = mpsc::channel(1);
+    let (requested, request_receiver) = watch::channel(0);
+    let (served_sender, served) = watch::channel(0);
+    let driver = driver::for_spec(&target, &shared.host);
+    let (target, target_receiver) = watch::channel(target);
+    let task = Task {
+        shared: shared.clone(),
+        driver,
+        target: target_receiver,
+        settings: shared.settings.subscribe(),
+        commands: command_receiver,
+        requested: request_receiver,
+        served: served_sender,
+        mount_id: None,
+    };
+    tokio::spawn(task.run(first));
+    TaskHandle { commands, requested, served, target }
+}
+
+impl Task {
+    async fn run(mut self, first: FirstProbe) {
+        let mut stopping = self.shared.stopping.subscribe();
+        tokio::select! {
+            _ = stopping.wait_for(|stopping| *stopping) => {}
+            () = self.work(first) => {}
+        }
+    }
+
+    async fn work(&mut self, first: FirstProbe) {
+        let wait = match first {
+            FirstProbe::Now => Duration::ZERO,
+            FirstProbe::Soon => START_SPREAD.mul_f64(random()),
+        };
+        let mut event = self.wait_until(Instant::now() + wait, Instant::now()).await;
+        loop {
+            event = match event {
+                Event::ProbeDue => {
+                    let settings = self.settings.borrow_and_update().clone();
+                    let began = Instant::now();
+                    let interrupted = self.probe(&settings).await;
+                    let interval = match self.target.borrow().spec.kind() {
+                        TargetKind::Nfs => settings.probe.nfs_interval,
+                        TargetKind::S3 => settings.probe.s3_interval,
+                    };
+                    let next = began + interval.mul_f64(1.0 + JITTER * (2.0 * random() - 1.0));
+                    match interrupted {
+                        Some(event) => event,
+                        None => self.wait_until(next, began).await,
+                    }
+                }
+                Event::TargetChanged => {
+                    let target = self.target.borrow_and_update().clone();
+                    self.driver = driver::for_spec(&target, &self.shared.host);
+                    Event::ProbeDue
+                }
+                Event::Command(Command::Delete(reply)) => match self.delete().await {
+                    Ok(()) => {
+                        let _ = reply.send(Ok(()));
+                        return;
+                    }
+                    Err(error) => {
+                        let _ = reply.send(Err(error));
+                        Event::ProbeDue
+                    }
+                },
+                Event::Ended => return,
+            };
+        }
+    }
+
+    /// Probes and publishes. Returns what interrupted it, if something did.
+    async fn probe(&mut self, settings: &Arc<AgentSettings>) -> Option<Event> {
+        let serving = *self.requested.borrow_and_update();
+        let began = Instant::now();
+        let target = self.target.borrow().clone();
+        let probe = tokio::select! {
+            probe = self.driver.probe(settings) => probe,
+            event = interruption(&mut self.commands, &mut self.target) => return Some(event),
+        };
+        self.mount_id = self.driver.mount_id(settings);
+        let report = report(&target, probe, began.elapsed());
+        self.shared.publish_report(&target.spec, Arc::new(report), settings.probe.failures_before_offline);
+        self.served.send_replace(serving);
+        None
+    }
+
+    /// Waits for something to do; `next` is when a probe is due anyway, `began` when the latest did.
+    async fn wait_until(&mut self, next: Instant, began: Instant) -> Event {
+        let mut mounts = self.shared.host.mounts.subscribe();
+        // A probe that was asked for while the last one ran, and a mount that came or went in its
+        // last moments.
+        let mut is_first_look = true;
+        loop {
+            let settings = self.settings.borrow().clone();
+            let mounts_changed = async {
+                if !is_first_look && mounts.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+                // Not missed while this waits: the comparison below is with the table as it is then.
+                tokio::time::sleep_until(began + MOUNT_CHANGE_GAP).await;
+            };
+            tokio::select! {
+                event = interruption(&mut self.commands, &mut self.target) => return event,
+                () = tokio::time::sleep_until(next) => return Event::ProbeDue,
+                changed = self.requested.changed() => {
+                    return if changed.is_ok() { Event::ProbeDue } else { Event::Ended };
+                }
+                changed = self.settings.changed() => {
+                    return if changed.is_ok() { Event::ProbeDue } else { Event::Ended };
+                }
+                () = mounts_changed => {
+                    is_first_look = false;
+                    if self.driver.mount_id(&settings) != self.mount_id {
+                        return Event::ProbeDue;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn delete(&mut self) -> Result<(), AgentError> {
+        let target = self.target.borrow().clone();
+        let settings = self.settings.borrow().clone();
+        self.shared.registry.may_delete_target(target.id).await?;
+        match self.driver.detach(&settings).await {
+            Ok(None) => {}
+            Ok(Some(remark)) => tracing::warn!(target_id = %target.id, "deleting: {remark}"),
+            Err(DetachError::Busy) => {
+                let path = target.mount_name.below(&settings.mounts.root);
+                return Err(AgentError::Busy { id: target.id, path });
+            }
+            Err(DetachError::Failed(finding)) => return Err(AgentError::Detach { id: target.id, finding }),
+        }
+        self.shared.forget_target(target.id).await
+    }
+}
+
+/// Waits for what cannot wait for a probe to end.
+async fn interruption(commands: &mut mpsc::Receiver<Command>, target: &mut watch::Receiver<Arc<Target>>) -> Event {
+    tokio::select! {
+        command = commands.recv() => command.map_or(Event::Ended, Event::Command),
+        changed = target.changed() => if changed.is_ok() { Event::TargetChanged } else { Event::Ended },
+    }
+}
+
+fn report(target: &Target, probe: Probe, duration: Duration) -> Report {
+    Report {
+        target_id: target.id,
+        checked_at: Timestamp::now(),
+        duration,
+        mode: probe.mode,
+        verdict: Verdict::of(&probe.checks),
+        capacity: probe.capacity,
+        bucket: probe.bucket,
+        checks: probe.checks,
+    }
+}
+
+/// A number from 0 to 1, for jitter.
+fn random() -> f64 {
+    let (bits, ..) = Uuid::new_v4().as_fields();
+    f64::from(bits) / f64::from(u32::MAX)
+}

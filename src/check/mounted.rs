@@ -1,0 +1,331 @@
+//! `mounted`: this target's export is what is mounted at its path; mounted now if nothing is.
+//!
+//! What counts is the topmost entry of the mount table at the mount path: an NFS file system whose
+//! source is the export, by the name it was registered under or the address that this node uses.
+//! Anything else that is mounted there is a conflict: never used, never unmounted.
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::time::Duration;
+
+use super::Checked;
+use super::storage_failure::{storage_failure, wrong_answer};
+use crate::model::report::Finding;
+use crate::model::{MountName, NfsExport, NfsOptions, Reason, TargetId};
+use crate::sys::{
+    CommandError, Finished, Lane, MountEntry, MountTable, MountTableWatch, Request, Response, WorkerPool, run_bounded,
+};
+
+/// The command that mounts NFS, called directly so that what hangs is what is known.
+pub const MOUNT_NFS: &str = "/sbin/mount.nfs";
+
+/// The exit code of mount(8) and its helpers for "may not".
+const EXIT_INCORRECT_USE: i32 = 1;
+
+/// Words of mount.nfs (nfs-utils `utils/mount/error.c`, `stropts.c`) that mean something definite,
+/// and what to do.
+const MOUNT_NFS_SAYS: &[(&str, Reason, &str)] = &[
+    ("access denied by server", Reason::ExportDenied, "allow this host in the server's exports"),
+    ("No such file or directory", Reason::ExportNotFound, "correct the path, or create and export it on the server"),
+    ("Stale file handle", Reason::StaleHandle, "export the directory again on the server (exportfs -r)"),
+    (
+        "requested NFS version or transport protocol is not supported",
+        Reason::NfsVersionUnsupported,
+        "change nfsvers= in the NFS options",
+    ),
+    ("Protocol not supported", Reason::NfsVersionUnsupported, "change nfsvers= in the NFS options"),
+    ("Connection refused", Reason::ConnectionRefused, "start the NFS server, and for NFSv3 its port mapper and mountd"),
+    ("No route to host", Reason::HostUnreachable, "look at this host's routes and the server's firewall"),
+    (
+        "Operation not permitted",
+        Reason::MountNotPermitted,
+        "run the agent as root or with CAP_SYS_ADMIN, or with mode = \"none\"",
+    ),
+    (
+        "must be superuser",
+        Reason::MountNotPermitted,
+        "run the agent as root or with CAP_SYS_ADMIN, or with mode = \"none\"",
+    ),
+    (
+        "only root can",
+        Reason::MountNotPermitted,
+        "run the agent as root or with CAP_SYS_ADMIN, or with mode = \"none\"",
+    ),
+    ("No such device", Reason::MountFailed, "this kernel has no NFS client: load it with `modprobe nfs`"),
+    ("unknown filesystem type", Reason::MountFailed, "this kernel has no NFS client: load it with `modprobe nfs`"),
+    ("rpc.statd is not running", Reason::MountFailed, "add nolock to the NFS options, or start rpc-statd"),
+    ("incorrect mount option", Reason::MountFailed, "correct the NFS options, see nfs(5)"),
+];
+
+/// Words of mount.nfs that mean that the server did not answer.
+const MOUNT_NFS_WAITED: &[&str] = &["Connection timed out", "timed out"];
+
+/// One target's place among the mounts.
+#[derive(Debug, Clone, Copy)]
+pub struct MountPlace<'a> {
+    /// The target.
+    pub target: TargetId,
+    /// The export as the target names it.
+    pub export: &'a NfsExport,
+    /// The export as this node reaches it.
+    pub export_here: &'a NfsExport,
+    /// The mount root.
+    pub root: &'a Path,
+    /// The directory below it.
+    pub name: &'a MountName,
+    /// The mount path: both together.
+    pub path: &'a Path,
+}
+
+/// What is mounted at a place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Occupant<'a> {
+    /// Nothing.
+    Nobody,
+    /// The target's export; and how many mounts lie there, this one included.
+    Ours(&'a MountEntry, usize),
+    /// Something else.
+    Stranger(&'a MountEntry),
+}
+
+impl MountPlace<'_> {
+    /// Who is there, by the mount table. Touches nothing.
+    #[must_use]
+    pub fn occupant<'t>(&self, table: &'t MountTable) -> Occupant<'t> {
+        match table.topmost_at(self.path) {
+            None => Occupant::Nobody,
+            Some(entry) if self.is_ours(entry) => Occupant::Ours(entry, table.stacked_at(self.path)),
+            Some(entry) => Occupant::Stranger(entry),
+        }
+    }
+
+    fn is_ours(&self, entry: &MountEntry) -> bool {
+        entry.is_nfs() && (self.export.matches_source(&entry.source) || self.export_here.matches_source(&entry.source))
+    }
+}
+
+/// A mount that is the target's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MountedHere {
+    /// The kernel's id of the mount: another one means that it was mounted again.
+    pub mount_id: u32,
+}
+
+/// Looks whether the export is mounted, and mounts it if nothing is.
+pub async fn mounted(
+    workers: &WorkerPool,
+    mounts: &MountTableWatch,
+    lane: Lane,
+    place: MountPlace<'_>,
+    options: &NfsOptions,
+    deadline: Duration,
+    mount_deadline: Duration,
+) -> Checked<MountedHere> {
+    let mut table = match mounts.reread() {
+        Ok(table) => table,
+        Err(error) => return agent_error(format!("the mount table cannot be read: {error}")),
+    };
+    let mut hidden_files = None;
+    if place.occupant(&table) == Occupant::Nobody {
+        match prepare(workers, lane, place, deadline).await.into_fact() {
+            Ok(finding) => hidden_files = finding,
+            Err(checked) => return checked,
+        }
+        if let Some(failure) = mount(workers, place, options, mount_deadline).await {
+            return failure;
+        }
+        table = match mounts.reread() {
+            Ok(table) => table,
+            Err(error) => return agent_error(format!("the mount table cannot be read: {error}")),
+        };
+    }
+    match place.occupant(&table) {
+        Occupant::Ours(entry, stacked) => Checked::passed(MountedHere { mount_id: entry.mount_id })
+            .warning(stacked_warning(place.path, stacked))
+            .warning(hidden_files)
+            .detail(format!("{} as {} with {}", entry.source, entry.fs_type, entry.super_options)),
+        Occupant::Stranger(entry) => Checked::failed(Finding::new(
+            Reason::MountConflict,
+            format!(
+                "{} is mounted at {}, where {} belongs: unmount it, or if it is the same storage by another address, map that in [mounts] address_map. It was left alone",
+                entry.source,
+                place.path.display(),
+                place.export
+            ),
+        )),
+        Occupant::Nobody => Checked::failed(Finding::new(
+            Reason::MountFailed,
+            format!(
+                "{MOUNT_NFS} succeeded, and yet nothing is mounted at {}: the mount root must be a real directory and not lead through a symbolic link",
+                place.path.display()
+            ),
+        )),
+    }
+}
+
+fn stacked_warning(path: &Path, stacked: usize) -> Option<Finding> {
+    (stacked > 1).then(|| {
+        let path = path.display();
+        Finding::new(
+            Reason::MountStacked,
+            format!("{stacked} file systems are mounted on top of each other at {path}: `umount {path}` until findmnt shows one"),
+        )
+    })
+}
+
+fn agent_error<T>(message: String) -> Checked<T> {
+    Checked::failed(Finding::new(Reason::AgentError, message))
+}
+
+/// Makes the bare directory. The fact is a reservation about it.
+async fn prepare(
+    workers: &WorkerPool,
+    lane: Lane,
+    place: MountPlace<'_>,
+    deadline: Duration,
+) -> Checked<Option<Finding>> {
+    let request = Request::PrepareMountPoint { root: place.root.to_owned(), relative: place.name.as_str().into() };
+    match workers.call(place.target, lane, request, deadline).await {
+        Ok(Response::Prepared(prepared)) => Checked::passed(prepared.holds_files.then(|| {
+            Finding::new(
+                Reason::MountPointHoldsFiles,
+                format!(
+                    "the bare directory {} held files, which the mount now hides: backups may have been written to this host's own disk; unmount it to look",
+                    place.path.display()
+                ),
+            )
+        })),
+        Ok(other) => wrong_answer(&other),
+        Err(error) => {
+            let checked: Checked<Option<Finding>> = storage_failure(error);
+            match checked.finding() {
+                // The bare directory is on this host: what a server is told does not apply.
+                Some(finding) if finding.reason != Reason::AgentError && finding.reason != Reason::ProbeStuck => {
+                    let message = format!("the mount directory cannot be made: {}", finding.message);
+                    Checked::failed(Finding::new(Reason::MountPointUnusable, message))
+                }
+                _ => checked,
+            }
+        }
+    }
+}
+
+/// Mounts; `None` when mount.nfs says that it did.
+async fn mount<T>(
+    workers: &WorkerPool,
+    place: MountPlace<'_>,
+    options: &NfsOptions,
+    deadline: Duration,
+) -> Option<Checked<T>> {
+    let arguments: [OsString; 4] =
+        [place.export_here.to_string().into(), place.path.into(), "-o".into(), options.for_mount().into()];
+    match run_bounded(workers.census(), place.target, Path::new(MOUNT_NFS), &arguments, deadline).await {
+        Ok(finished) if finished.is_success() => None,
+        Ok(finished) => Some(mount_refused(&finished)),
+        Err(error) => Some(not_run(&error)),
+    }
+}
+
+fn mount_refused<T>(finished: &Finished) -> Checked<T> {
+    let words = finished.stderr.trim().replace('\n', "; ");
+    let words = if words.is_empty() { format!("exit code {:?}", finished.code) } else { words };
+    if let Some((_, reason, advice)) = MOUNT_NFS_SAYS.iter().find(|(says, ..)| words.contains(says)) {
+        return Checked::failed(Finding::new(*reason, format!("{words}: {advice}")));
+    }
+    if MOUNT_NFS_WAITED.iter().any(|says| words.contains(says)) {
+        let advice = "the server answers NULL but not the mount: look at its load, its mountd, and the firewall";
+        return Checked::timed_out(Finding::new(Reason::MountTimedOut, format!("{words}: {advice}")));
+    }
+    let advice =
+        if finished.code == Some(EXIT_INCORRECT_USE) { "check the NFS options, see nfs(5)" } else { "see nfs(5)" };
+    Checked::failed(Finding::new(Reason::MountFailed, format!("{words}: {advice}")))
+}
+
+fn not_run<T>(error: &CommandError) -> Checked<T> {
+    match error {
+        CommandError::NotFound(program) => Checked::failed(Finding::new(
+            Reason::MountHelperMissing,
+            format!(
+                "{} is not installed: install nfs-common (Debian, Ubuntu) or nfs-utils (RHEL, SUSE)",
+                program.display()
+            ),
+        )),
+        CommandError::TimedOut { unkillable: Some(_), .. } => Checked::failed(Finding::new(
+            Reason::ProbeStuck,
+            format!("{error}, and does not die; this target is left alone until it is gone"),
+        )),
+        CommandError::TimedOut { .. } => Checked::timed_out(Finding::new(
+            Reason::MountTimedOut,
+            format!(
+                "{error}: the server answers NULL but not the mount; look at its load, its mountd, and the firewall"
+            ),
+        )),
+        CommandError::Claim { .. } => Checked::failed(Finding::new(Reason::ProbeStuck, error.to_string())),
+        CommandError::Spawn { .. } => Checked::failed(Finding::new(Reason::AgentError, error.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Outcome, PathKey, TargetSpec};
+
+    fn refused(code: i32, stderr: &str) -> Checked {
+        let stderr = stderr.to_owned();
+        let (code, signal, stdout, duration) = (Some(code), None, String::new(), Duration::ZERO);
+        mount_refused(&Finished { code, signal, stdout, stderr, duration })
+    }
+
+    #[test]
+    fn the_words_of_mount_nfs_become_reasons() {
+        for (words, reason) in [
+            ("mount.nfs: access denied by server while mounting nas:/b", Reason::ExportDenied),
+            (
+                "mount.nfs: mounting nas:/b failed, reason given by server: No such file or directory",
+                Reason::ExportNotFound,
+            ),
+            (
+                "mount.nfs: requested NFS version or transport protocol is not supported for /m",
+                Reason::NfsVersionUnsupported,
+            ),
+            ("mount.nfs: Operation not permitted for nas:/b on /m", Reason::MountNotPermitted),
+            ("mount.nfs: an incorrect mount option was specified", Reason::MountFailed),
+            ("mount.nfs: what nobody has seen", Reason::MountFailed),
+        ] {
+            let checked = refused(32, words);
+            assert_eq!((checked.outcome(), checked.reason()), (Outcome::Failed, Some(reason)), "{words}");
+            assert!(checked.finding().is_some_and(|finding| finding.message.contains(words)));
+        }
+        let waited = refused(32, "mount.nfs: Connection timed out for nas:/b on /m");
+        assert_eq!((waited.outcome(), waited.reason()), (Outcome::TimedOut, Some(Reason::MountTimedOut)));
+    }
+
+    #[test]
+    fn only_the_export_itself_is_ours() {
+        let export = NfsExport::parse("nas:/b").expect("an export");
+        let export_here = NfsExport::parse("10.0.0.9:/b").expect("an export");
+        let name = MountName::derive(&TargetSpec::Nfs(export.clone()), PathKey::Path).expect("a name");
+        let root = Path::new("/m");
+        let path = name.below(root);
+        let place = MountPlace {
+            target: TargetId::nil(),
+            export: &export,
+            export_here: &export_here,
+            root,
+            name: &name,
+            path: &path,
+        };
+        let table = |fs_type: &str, source: &str| {
+            let line =
+                format!("1 1 0:1 / / rw - ext4 /dev/a rw\n2 1 0:2 / {} rw - {fs_type} {source} rw\n", path.display());
+            MountTable::parse(line.as_bytes())
+        };
+        assert_eq!(place.occupant(&MountTable::parse(b"1 1 0:1 / / rw - ext4 /dev/a rw\n")), Occupant::Nobody);
+        for source in ["nas:/b", "10.0.0.9:/b", "NAS:/b/"] {
+            assert!(matches!(place.occupant(&table("nfs4", source)), Occupant::Ours(_, 1)), "{source}");
+        }
+        for (fs_type, source) in [("nfs", "other:/b"), ("nfs", "nas:/c"), ("tmpfs", "nas:/b")] {
+            assert!(matches!(place.occupant(&table(fs_type, source)), Occupant::Stranger(_)), "{fs_type} {source}");
+        }
+    }
+}

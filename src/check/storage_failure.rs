@@ -1,0 +1,111 @@
+//! What a failed call to a mounted file system means, for every check that makes one.
+
+use nix::errno::Errno;
+
+use super::Checked;
+use crate::model::Reason;
+use crate::model::report::Finding;
+use crate::sys::worker::FaultKind;
+use crate::sys::{CallError, Response, WorkerFault};
+
+/// The outcome of a check whose call to a mounted file system got no good answer.
+///
+/// Which deadline it had is in the error. A file system that says "timed out" itself (a `soft`
+/// mount does) is as late as one that says nothing.
+#[must_use]
+pub fn storage_failure<T>(error: CallError) -> Checked<T> {
+    match error {
+        CallError::Fault(fault) => of_fault(&fault),
+        CallError::TimedOut { after } => Checked::timed_out(Finding::new(
+            Reason::StorageTimedOut,
+            format!(
+                "the mounted file system did not answer within {} ms, although its server was reachable: look at the load and the disks of the server, and at `dmesg` here",
+                after.as_millis()
+            ),
+        )),
+        error @ CallError::Stuck(_) => Checked::failed(Finding::new(
+            Reason::ProbeStuck,
+            format!("{error}. It goes when the server answers, or with `umount -f` of the mount path"),
+        )),
+        error @ CallError::Overloaded { .. } => Checked::timed_out(Finding::new(
+            Reason::AgentError,
+            format!("{error}: too many targets hang at the same time; mend or delete those that are offline"),
+        )),
+        error @ (CallError::WorkerDied { .. }
+        | CallError::Spawn { .. }
+        | CallError::Request { .. }
+        | CallError::ShutDown) => Checked::failed(Finding::new(Reason::AgentError, error.to_string())),
+    }
+}
+
+/// The outcome when a worker answered another question than the one that was asked.
+pub(super) fn wrong_answer<T>(answer: &Response) -> Checked<T> {
+    let message = format!("the probe worker answered another question: {answer:?}; this is a defect of the agent");
+    Checked::failed(Finding::new(Reason::AgentError, message))
+}
+
+fn of_fault<T>(fault: &WorkerFault) -> Checked<T> {
+    let (reason, advice) = match (fault.kind, fault.errno()) {
+        (FaultKind::NotNfs, _) => {
+            (Reason::NotMounted, "it was unmounted during the probe; the next one mounts it again")
+        }
+        (FaultKind::CanaryMismatch, _) => {
+            (Reason::CanaryMismatch, "the storage does not keep what it is given; do not trust it with backups")
+        }
+        (FaultKind::NotEmpty | FaultKind::NotADirectory, _) => {
+            (Reason::MountPointUnusable, "move it away; the agent makes the directory itself")
+        }
+        (FaultKind::Mounted, _) => (Reason::MountConflict, "unmount it, or choose another mount root"),
+        (FaultKind::Identity, _) => (
+            Reason::AgentError,
+            "the agent must run as root or with CAP_SETUID and CAP_SETGID to write as the backup user; or turn the canary off",
+        ),
+        (FaultKind::BadRequest, _) => (Reason::AgentError, "this is a defect of the agent"),
+        (FaultKind::System, Some(errno)) => of_errno(errno),
+        (FaultKind::System, None) => (Reason::InputOutputError, "look at `dmesg` on this host"),
+    };
+    let finding = Finding::new(reason, format!("{fault}: {advice}"));
+    if reason == Reason::StorageTimedOut { Checked::timed_out(finding) } else { Checked::failed(finding) }
+}
+
+fn of_errno(errno: Errno) -> (Reason, &'static str) {
+    match errno {
+        Errno::ESTALE => (Reason::StaleHandle, "the exported directory was replaced on the server"),
+        Errno::ETIMEDOUT | Errno::EAGAIN => (Reason::StorageTimedOut, "the server does not answer"),
+        Errno::EACCES | Errno::EPERM => (
+            Reason::WriteDenied,
+            "give the user of [probe.canary] uid and gid permission on the exported directory, or set them to the user who writes backups",
+        ),
+        Errno::EROFS => (Reason::ReadOnly, "export it read-write, and drop `ro` from the NFS options"),
+        Errno::ENOSPC => (Reason::StorageFull, "delete old backups or enlarge the storage"),
+        Errno::EDQUOT => (Reason::QuotaExceeded, "raise the quota of the backup user on the server"),
+        _ => (Reason::InputOutputError, "look at the server's log and disks, and at `dmesg` here"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Outcome;
+    use std::time::Duration;
+
+    #[test]
+    fn a_late_answer_is_a_timeout_and_a_wrong_one_a_failure() {
+        let late = storage_failure::<()>(CallError::TimedOut { after: Duration::from_secs(2) });
+        assert_eq!((late.outcome(), late.reason()), (Outcome::TimedOut, Some(Reason::StorageTimedOut)));
+        for (errno, outcome, reason) in [
+            (Errno::ETIMEDOUT, Outcome::TimedOut, Reason::StorageTimedOut),
+            (Errno::ESTALE, Outcome::Failed, Reason::StaleHandle),
+            (Errno::ENOSPC, Outcome::Failed, Reason::StorageFull),
+            (Errno::EDQUOT, Outcome::Failed, Reason::QuotaExceeded),
+            (Errno::EROFS, Outcome::Failed, Reason::ReadOnly),
+            (Errno::EACCES, Outcome::Failed, Reason::WriteDenied),
+            (Errno::EIO, Outcome::Failed, Reason::InputOutputError),
+        ] {
+            let fault = WorkerFault::system("write", std::path::Path::new("/m/x"), errno);
+            let checked = storage_failure::<()>(CallError::Fault(fault));
+            assert_eq!((checked.outcome(), checked.reason()), (outcome, Some(reason)), "{errno}");
+            assert!(checked.finding().is_some_and(|finding| finding.message.contains("/m/x")));
+        }
+    }
+}

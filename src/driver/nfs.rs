@@ -1,0 +1,278 @@
+//! NFS targets: mounted by the kernel, or verified over the wire.
+//!
+//! Mounted (`mode = "kernel"`): reachable → mounted → capacity → write canary. The server is asked
+//! before the mount is touched, and the mount before it is written to, so that each failure is
+//! found by the cheapest check that can find it. A stale file handle heals in the same probe:
+//! unmount, mount again, tell.
+//!
+//! Over the wire (`mode = "none"`), for hosts that may not mount: reachable → exported → capacity.
+//! That the export can be written to is not verified then, and the report says which mode it was.
+
+mod take_down;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+
+use super::{DetachError, Driver, Host, Probe};
+use crate::check::exported::exported;
+use crate::check::mount_capacity::{capacity_of_mount, capacity_of_volume};
+use crate::check::mounted::{MountPlace, MountedHere, mounted};
+use crate::check::nfs_reachable::nfs_reachable;
+use crate::check::write_canary::write_canary;
+use crate::check::{CheckLog, Checked};
+use crate::model::report::{Finding, MountMode};
+use crate::model::settings::{AgentSettings, CanarySettings};
+use crate::model::{CheckName, MountName, NfsExport, Outcome, Reason, TargetId};
+use crate::nfs::{Volume, VolumeAddress};
+use crate::sys::Lane;
+
+/// How long an export that the server gave over the wire is used before it is asked for again.
+/// Each request is a line in a server's log, and NFS itself refuses a handle that is not exported
+/// any more, so asking at every probe would only be noise.
+const VOLUME_REUSE: Duration = Duration::from_secs(300);
+
+/// The driver of one NFS target.
+pub struct NfsDriver {
+    target: TargetId,
+    export: NfsExport,
+    name: MountName,
+    host: Arc<Host>,
+    /// Whether the last probe passed: a suspect target must not queue in front of a healthy one.
+    lane: Lane,
+    canary: Option<CanaryRecord>,
+    volume: Option<OpenVolume>,
+}
+
+/// The last canary that came back.
+struct CanaryRecord {
+    at: Instant,
+    written_at: Timestamp,
+    mount: MountedHere,
+    settings: CanarySettings,
+}
+
+/// An export that the server gave us.
+struct OpenVolume {
+    since: Instant,
+    address: VolumeAddress,
+    volume: Volume,
+}
+
+/// Where a target is to be mounted by the settings in force.
+struct Place {
+    export_here: NfsExport,
+    path: PathBuf,
+}
+
+impl NfsDriver {
+    /// The driver of a target that was never probed.
+    #[must_use]
+    pub fn new(target: TargetId, export: NfsExport, name: MountName, host: Arc<Host>) -> Self {
+        Self { target, export, name, host, lane: Lane::Suspect, canary: None, volume: None }
+    }
+
+    fn place(&self, settings: &AgentSettings) -> Place {
+        let mapped = settings.mounts.address_map.get(self.export.address());
+        // The configuration has verified that it is a host.
+        let export_here = mapped.and_then(|host| self.export.with_host(host).ok());
+        Place {
+            export_here: export_here.unwrap_or_else(|| self.export.clone()),
+            path: self.name.below(&settings.mounts.root),
+        }
+    }
+
+    fn mount_place<'a>(&'a self, settings: &'a AgentSettings, place: &'a Place) -> MountPlace<'a> {
+        MountPlace {
+            target: self.target,
+            export: &self.export,
+            export_here: &place.export_here,
+            root: &settings.mounts.root,
+            name: &self.name,
+            path: &place.path,
+        }
+    }
+
+    async fn probe_mounted(&mut self, settings: &AgentSettings, place: &Place) -> Probe {
+        const AFTER_REACHABLE: &[CheckName] = &[CheckName::Mounted, CheckName::Capacity, CheckName::WriteCanary];
+        let probe = &settings.probe;
+        let options = settings.mounts.options_for(&self.export);
+        let mut log = CheckLog::new(probe.slow_after);
+        let mut capacity = None;
+        let reachable = nfs_reachable(place.export_here.address(), options, probe.deadline);
+        let mut remaining = AFTER_REACHABLE;
+        if log.run(CheckName::Reachable, reachable).await.is_some() {
+            let mut healed = None;
+            loop {
+                remaining = &AFTER_REACHABLE[1..];
+                let mounting = mounted(
+                    &self.host.workers,
+                    &self.host.mounts,
+                    self.lane,
+                    self.mount_place(settings, place),
+                    options,
+                    probe.deadline,
+                    probe.mount_deadline,
+                );
+                let mounting = async { mounting.await.warning(healed.clone()) };
+                let Some(mount) = log.run(CheckName::Mounted, mounting).await else {
+                    break;
+                };
+                remaining = &AFTER_REACHABLE[2..];
+                let measuring = capacity_of_mount(
+                    &self.host.workers,
+                    self.target,
+                    self.lane,
+                    &place.path,
+                    probe.nearly_full_percent,
+                    probe.deadline,
+                );
+                capacity = log.run(CheckName::Capacity, measuring).await;
+                if capacity.is_some() {
+                    remaining = &[];
+                    self.canary_if_due(settings, place, mount, &mut log).await;
+                    break;
+                }
+                let is_stale = log.latest_failure().is_some_and(|finding| finding.reason == Reason::StaleHandle);
+                if !is_stale || healed.is_some() {
+                    break;
+                }
+                match self.unmount(settings, place).await {
+                    Ok(_) => {
+                        log.take_back(CheckName::Mounted);
+                        healed = Some(Finding::new(
+                            Reason::StaleHandle,
+                            "the file handle was stale, since the exported directory was replaced on the server: it was unmounted and mounted again; what is in it now is another directory",
+                        ));
+                    }
+                    Err(error) => {
+                        let message = format!("the file handle is stale and the mount cannot be renewed: {error}");
+                        log.take_back(CheckName::Capacity);
+                        let failed = async { Checked::<()>::failed(Finding::new(Reason::StaleHandle, message)) };
+                        log.run(CheckName::Capacity, failed).await;
+                        break;
+                    }
+                }
+            }
+        }
+        log.skip_after_failure(remaining);
+        Probe { checks: log.into_results(), mode: Some(MountMode::Kernel), capacity, bucket: None }
+    }
+
+    async fn canary_if_due(&mut self, settings: &AgentSettings, place: &Place, mount: MountedHere, log: &mut CheckLog) {
+        let canary = &settings.probe.canary;
+        if !canary.enabled {
+            log.skip(CheckName::WriteCanary, "turned off in [probe.canary]: writing is not verified".to_owned());
+            return;
+        }
+        // One that failed left no record, so it is tried again at each probe until it passes.
+        let still_good = self
+            .canary
+            .as_ref()
+            .filter(|last| last.mount == mount && last.settings == *canary && last.at.elapsed() < canary.interval);
+        if let Some(last) = still_good {
+            log.skip(
+                CheckName::WriteCanary,
+                format!(
+                    "written at {:.0}; the next one is due {} s after that",
+                    last.written_at,
+                    canary.interval.as_secs()
+                ),
+            );
+            return;
+        }
+        self.canary = None;
+        let writing = write_canary(
+            &self.host.workers,
+            self.target,
+            self.lane,
+            &place.path,
+            &self.host.hostname,
+            canary,
+            settings.probe.deadline,
+        );
+        if log.run(CheckName::WriteCanary, writing).await.is_some() {
+            let (at, written_at, settings) = (Instant::now(), Timestamp::now(), canary.clone());
+            self.canary = Some(CanaryRecord { at, written_at, mount, settings });
+        }
+    }
+
+    async fn probe_over_the_wire(&mut self, settings: &AgentSettings, place: &Place) -> Probe {
+        let probe = &settings.probe;
+        let options = settings.mounts.options_for(&self.export);
+        let mut log = CheckLog::new(probe.slow_after);
+        let mut capacity = None;
+        let mut remaining: &[CheckName] = &[CheckName::Exported, CheckName::Capacity];
+        let reachable = nfs_reachable(place.export_here.address(), options, probe.deadline);
+        if let Some(server) = log.run(CheckName::Reachable, reachable).await {
+            let address = VolumeAddress {
+                server,
+                nfs_port: options.port(),
+                mount_port: options.mount_port(),
+                path: self.export.path().to_owned(),
+            };
+            let mut reusable =
+                self.volume.take().filter(|open| open.address == address && open.since.elapsed() < VOLUME_REUSE);
+            loop {
+                let is_reused = reusable.is_some();
+                let exporting = async {
+                    match &reusable {
+                        Some(open) => Checked::passed(open.volume.clone())
+                            .detail(format!("given {} s ago", open.since.elapsed().as_secs())),
+                        None => exported(&address, probe.deadline).await,
+                    }
+                };
+                let Some(volume) = log.run(CheckName::Exported, exporting).await else {
+                    remaining = &[CheckName::Capacity];
+                    break;
+                };
+                remaining = &[];
+                let measuring = capacity_of_volume(&volume, probe.nearly_full_percent, probe.deadline);
+                capacity = log.run(CheckName::Capacity, measuring).await;
+                let since = reusable.take().map_or_else(Instant::now, |open| open.since);
+                if capacity.is_some() {
+                    self.volume = Some(OpenVolume { since, address, volume });
+                } else if is_reused && log.latest_failure().is_some_and(|finding| finding.reason == Reason::StaleHandle)
+                {
+                    log.take_back(CheckName::Exported);
+                    continue;
+                }
+                break;
+            }
+        }
+        log.skip_after_failure(remaining);
+        Probe { checks: log.into_results(), mode: Some(MountMode::None), capacity, bucket: None }
+    }
+}
+
+#[async_trait]
+impl Driver for NfsDriver {
+    async fn probe(&mut self, settings: &AgentSettings) -> Probe {
+        let place = self.place(settings);
+        let probe = match settings.mounts.mode {
+            MountMode::Kernel => self.probe_mounted(settings, &place).await,
+            MountMode::None => self.probe_over_the_wire(settings, &place).await,
+        };
+        let is_well = probe.checks.iter().all(|check| matches!(check.outcome, Outcome::Passed | Outcome::Skipped));
+        self.lane = if is_well { Lane::Healthy } else { Lane::Suspect };
+        probe
+    }
+
+    fn mount_id(&self, settings: &AgentSettings) -> Option<u32> {
+        let path = self.name.below(&settings.mounts.root);
+        self.host.mounts.current().topmost_at(&path).map(|entry| entry.mount_id)
+    }
+
+    async fn detach(&mut self, settings: &AgentSettings) -> Result<Option<String>, DetachError> {
+        if settings.mounts.mode == MountMode::None {
+            return Ok(None);
+        }
+        let place = self.place(settings);
+        let unmounted = self.unmount(settings, &place).await?;
+        let removed = self.remove_mount_point(settings).await;
+        Ok(unmounted.or(removed))
+    }
+}

@@ -1,0 +1,124 @@
+//! Taking a mount down: plain, then forced, then lazy, each with a deadline.
+//!
+//! Harder than plain only when the server does not answer: what is in use on a live server belongs
+//! to whoever uses it.
+
+use super::{NfsDriver, Place};
+use crate::check::mounted::Occupant;
+use crate::check::nfs_reachable::nfs_reachable;
+use crate::check::storage_failure::storage_failure;
+use crate::driver::DetachError;
+use crate::model::report::Finding;
+use crate::model::settings::AgentSettings;
+use crate::model::{Outcome, Reason};
+use crate::sys::worker::{FaultKind, UnmountHow};
+use crate::sys::{CallError, Request, Response};
+
+use nix::errno::Errno;
+
+/// How many mounts of the same export, stacked at one path, are taken down at once.
+const STACKED_MAX: usize = 8;
+
+impl NfsDriver {
+    /// Unmounts the target's export, and nothing else. Returns a sentence when it was not the
+    /// plain way, or when something else stays mounted there.
+    ///
+    /// # Errors
+    /// [`DetachError`] when it is still mounted.
+    pub(super) async fn unmount(&self, settings: &AgentSettings, place: &Place) -> Result<Option<String>, DetachError> {
+        let mut told = None;
+        for _ in 0..STACKED_MAX {
+            let table = self.host.mounts.reread().map_err(|error| {
+                let message = format!("the mount table cannot be read: {error}");
+                DetachError::Failed(Finding::new(Reason::AgentError, message))
+            })?;
+            match self.mount_place(settings, place).occupant(&table) {
+                Occupant::Nobody => return Ok(told),
+                Occupant::Stranger(entry) => {
+                    return Ok(Some(format!(
+                        "{} is mounted at {} and was left alone",
+                        entry.source,
+                        place.path.display()
+                    )));
+                }
+                Occupant::Ours(..) => told = self.unmount_topmost(settings, place).await?.or(told),
+            }
+        }
+        let message =
+            format!("{} more than {STACKED_MAX} times: `umount` it until findmnt shows none", place.path.display());
+        Err(DetachError::Failed(Finding::new(Reason::MountStacked, format!("the export is mounted at {message}"))))
+    }
+
+    async fn unmount_topmost(&self, settings: &AgentSettings, place: &Place) -> Result<Option<String>, DetachError> {
+        let mut refusal = match self.try_unmount(settings, place, UnmountHow::Plain).await {
+            Ok(()) => return Ok(None),
+            Err(refusal) => refusal,
+        };
+        if !matters_whether_the_server_is_alive(&refusal) {
+            return Err(DetachError::Failed(finding(refusal)));
+        }
+        let options = settings.mounts.options_for(&self.export);
+        let answer = nfs_reachable(place.export_here.address(), options, settings.probe.deadline).await;
+        if answer.outcome() == Outcome::Passed {
+            return Err(if is_busy(&refusal) { DetachError::Busy } else { DetachError::Failed(finding(refusal)) });
+        }
+        for (how, word) in [(UnmountHow::Force, "by force"), (UnmountHow::Lazy, "lazily")] {
+            match self.try_unmount(settings, place, how).await {
+                Ok(()) => {
+                    return Ok(Some(format!(
+                        "the server does not answer, so {} was unmounted {word}",
+                        place.path.display()
+                    )));
+                }
+                Err(error) => refusal = error,
+            }
+        }
+        Err(DetachError::Failed(finding(refusal)))
+    }
+
+    async fn try_unmount(&self, settings: &AgentSettings, place: &Place, how: UnmountHow) -> Result<(), CallError> {
+        let request = Request::Unmount { path: place.path.clone(), how };
+        match self.host.workers.call(self.target, self.lane, request, settings.probe.deadline).await {
+            // EINVAL is "not a mount point" (umount(2)): somebody was faster.
+            Err(CallError::Fault(fault)) if fault.errno() == Some(Errno::EINVAL) => Ok(()),
+            outcome => outcome.map(|_: Response| ()),
+        }
+    }
+
+    /// Removes the bare directory. Returns a sentence when it stays.
+    pub(super) async fn remove_mount_point(&self, settings: &AgentSettings) -> Option<String> {
+        let (root, relative) = (settings.mounts.root.clone(), self.name.as_str().into());
+        let request = Request::RemoveMountPoint { root, relative };
+        match self.host.workers.call(self.target, self.lane, request, settings.probe.deadline).await {
+            Ok(_) => None,
+            Err(CallError::Fault(fault)) if fault.kind == FaultKind::Mounted => {
+                Some(format!("the mount directory stays, because something else is mounted there: {fault}"))
+            }
+            Err(error) => Some(format!("the mount directory stays: {error}")),
+        }
+    }
+}
+
+fn is_busy(refusal: &CallError) -> bool {
+    matches!(refusal, CallError::Fault(fault) if fault.errno() == Some(Errno::EBUSY))
+}
+
+fn matters_whether_the_server_is_alive(refusal: &CallError) -> bool {
+    match refusal {
+        CallError::TimedOut { .. } => true,
+        CallError::Fault(fault) => {
+            matches!(fault.errno(), Some(Errno::EBUSY | Errno::EIO | Errno::ETIMEDOUT | Errno::ESTALE))
+        }
+        _ => false,
+    }
+}
+
+fn finding(error: CallError) -> Finding {
+    let is_denied = matches!(&error, CallError::Fault(fault) if fault.errno() == Some(Errno::EPERM));
+    if is_denied {
+        let message = format!("{error}: run the agent as root or with CAP_SYS_ADMIN");
+        return Finding::new(Reason::MountNotPermitted, message);
+    }
+    let text = error.to_string();
+    storage_failure::<()>(error).finding().cloned().unwrap_or_else(|| Finding::new(Reason::AgentError, text))
+}
