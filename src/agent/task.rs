@@ -6,9 +6,11 @@
 //! deletion interrupts a running probe, whose children die with it, so neither waits for storage
 //! that hangs.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -17,9 +19,9 @@ use uuid::Uuid;
 use super::AgentError;
 use super::shared::Shared;
 use crate::driver::{self, DetachError, Driver, Probe};
-use crate::model::report::Verdict;
+use crate::model::report::{Finding, Verdict};
 use crate::model::settings::AgentSettings;
-use crate::model::{Report, Target, TargetKind};
+use crate::model::{CheckName, CheckResult, Outcome, Reason, Report, Target, TargetKind};
 
 /// How far an interval is off at most, as a part of it: a thousand nodes that were started by one
 /// command must not probe one server at the same moment for ever.
@@ -158,9 +160,14 @@ impl Task {
         let began = Instant::now();
         let target = self.target.borrow().clone();
         let probe = tokio::select! {
-            probe = self.driver.probe(settings) => probe,
+            biased;
             event = interruption(&mut self.commands, &mut self.target) => return Some(event),
+            probe = AssertUnwindSafe(self.driver.probe(settings)).catch_unwind() => probe,
         };
+        let probe = probe.unwrap_or_else(|_| {
+            self.driver = driver::for_spec(&target, &self.shared.host);
+            panicked()
+        });
         self.mount_id = self.driver.mount_id(settings);
         let report = report(&target, probe, began.elapsed());
         self.shared.publish_report(&target.spec, Arc::new(report), settings.probe.failures_before_offline);
@@ -238,6 +245,19 @@ fn report(target: &Target, probe: Probe, duration: Duration) -> Report {
         bucket: probe.bucket,
         checks: probe.checks,
     }
+}
+
+/// What a probe found that panicked: a defect of the agent must not leave the last verdict standing.
+fn panicked() -> Probe {
+    let message = "the probe panicked: this is a defect of the agent; its log has the place";
+    let check = CheckResult {
+        check: CheckName::Reachable,
+        outcome: Outcome::Failed,
+        finding: Some(Finding::new(Reason::AgentError, message)),
+        detail: None,
+        duration: Duration::ZERO,
+    };
+    Probe { checks: vec![check], ..Probe::default() }
 }
 
 /// A number from 0 to 1, for jitter.
