@@ -17,3 +17,6 @@ pub use protocol::{
     CanaryNames, CanaryRequest, CanaryWritten, FaultKind, FileSystemCounts, PreparedMountPoint, ReadBack, Request,
     Response, UnmountHow, WorkerFault,
 };
+
+/// The argument that makes this program a probe worker.
+pub const ARGUMENT: &str = "probe-worker";

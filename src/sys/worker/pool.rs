@@ -48,7 +48,7 @@ impl WorkerPoolSettings {
     /// `program probe-worker`, 4 idle ones, 64 at work.
     #[must_use]
     pub fn new(program: PathBuf) -> Self {
-        Self { program, arguments: vec!["probe-worker".into()], idle_max: 4, workers_max: 64 }
+        Self { program, arguments: vec![super::ARGUMENT.into()], idle_max: 4, workers_max: 64 }
     }
 }
 
