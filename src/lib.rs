@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod check;
+pub mod config;
 pub mod driver;
 pub mod model;
 pub mod nfs;

@@ -4,6 +4,8 @@
 //! a file. `config` makes them, `cli::serve` hands them out.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -178,6 +180,31 @@ pub struct AgentSettings {
     pub probe: ProbeSettings,
     /// Access to buckets; the first rule that matches wins.
     pub s3_access: Vec<S3AccessRule>,
+}
+
+/// How the API is served (`[api]`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiSettings {
+    /// Where it listens.
+    pub listen: Vec<Listen>,
+}
+
+/// Where the API listens.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Listen {
+    /// A TCP address.
+    Tcp(SocketAddr),
+    /// A Unix socket.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(formatter),
+            Self::Unix(path) => write!(formatter, "unix:{}", path.display()),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,164 @@
+//! What may be written: the keys, their types and their defaults. Nothing is validated here.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use toml::Spanned;
+
+/// A text that will be validated, with its place in the file.
+pub(super) type Text = Spanned<String>;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Raw {
+    pub(super) api: Api,
+    pub(super) registry: Registry,
+    pub(super) mounts: Mounts,
+    pub(super) probe: Probe,
+    pub(super) s3: S3,
+    pub(super) target: Vec<Target>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Api {
+    pub(super) listen: Vec<Text>,
+    pub(super) auth: Text,
+    pub(super) allow_unauthenticated_remote: bool,
+}
+
+impl Default for Api {
+    fn default() -> Self {
+        Self {
+            listen: vec![text("127.0.0.1:8781"), text("unix:/run/targetwatch/api.sock")],
+            auth: text("none"),
+            allow_unauthenticated_remote: false,
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Registry {
+    pub(super) url: Text,
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        Self { url: text("sqlite:///var/lib/targetwatch/registry.db") }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Mounts {
+    pub(super) root: Text,
+    pub(super) mode: Text,
+    pub(super) path_key: Text,
+    pub(super) nfs_options: Text,
+    pub(super) address_map: BTreeMap<String, Text>,
+    pub(super) nfs: Vec<NfsOverride>,
+}
+
+impl Default for Mounts {
+    fn default() -> Self {
+        Self {
+            root: text("/var/trilio/triliovault-mounts"),
+            mode: text("kernel"),
+            path_key: text("path"),
+            nfs_options: text("nolock,soft,timeo=600,intr,lookupcache=none,nfsvers=3,retrans=10"),
+            address_map: BTreeMap::new(),
+            nfs: Vec::new(),
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NfsOverride {
+    pub(super) location: Text,
+    pub(super) options: Text,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Probe {
+    pub(super) nfs_interval: Text,
+    pub(super) s3_interval: Text,
+    pub(super) deadline: Text,
+    pub(super) mount_deadline: Text,
+    pub(super) failures_before_offline: Spanned<u32>,
+    pub(super) slow_after: Text,
+    pub(super) nearly_full_percent: Spanned<f64>,
+    pub(super) canary: Canary,
+}
+
+impl Default for Probe {
+    fn default() -> Self {
+        Self {
+            nfs_interval: text("10s"),
+            s3_interval: text("60s"),
+            deadline: text("2s"),
+            mount_deadline: text("30s"),
+            failures_before_offline: Spanned::new(0..0, 2),
+            slow_after: text("1s"),
+            nearly_full_percent: Spanned::new(0..0, 90.0),
+            canary: Canary::default(),
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Canary {
+    pub(super) enabled: bool,
+    pub(super) interval: Text,
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+}
+
+/// The user and group that guests run as in the field's container images (kolla's `nova`).
+const BACKUP_USER: u32 = 42436;
+
+impl Default for Canary {
+    fn default() -> Self {
+        Self { enabled: true, interval: text("5m"), uid: BACKUP_USER, gid: BACKUP_USER }
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct S3 {
+    pub(super) credentials: Vec<S3Credentials>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct S3Credentials {
+    pub(super) location: Text,
+    pub(super) profile: Option<Text>,
+    pub(super) access_key_id_file: Option<Text>,
+    pub(super) secret_access_key_file: Option<Text>,
+    pub(super) region: Option<Text>,
+    pub(super) ca_bundle: Option<Text>,
+    pub(super) addressing: Option<Text>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Target {
+    #[serde(rename = "type")]
+    pub(super) kind: Text,
+    pub(super) filesystem_export: Option<Text>,
+    pub(super) s3_endpoint_url: Option<Text>,
+    pub(super) s3_bucket: Option<Text>,
+    pub(super) immutable: Option<Spanned<bool>>,
+    pub(super) btt_name: Option<Text>,
+    pub(super) is_default: Option<Spanned<bool>>,
+    #[serde(default)]
+    pub(super) metadata: BTreeMap<String, Text>,
+}
+
+fn text(value: &str) -> Text {
+    Spanned::new(0..0, value.to_owned())
+}

@@ -1,0 +1,146 @@
+//! What a configuration may say, and what a person is told who says something else.
+
+use super::*;
+use crate::model::settings::Listen;
+use std::time::Duration;
+
+fn refused(text: &str) -> String {
+    parse(text, Path::new("c.toml")).expect_err(text).to_string()
+}
+
+#[test]
+fn an_empty_file_is_a_working_agent() {
+    let settings = parse("", Path::new("c.toml")).expect("defaults");
+    assert_eq!(settings.api.listen.len(), 2);
+    assert_eq!(settings.registry_path, Path::new("/var/lib/targetwatch/registry.db"));
+    assert_eq!(settings.agent.mounts.root, Path::new("/var/trilio/triliovault-mounts"));
+    assert_eq!(settings.agent.probe.deadline, Duration::from_secs(2));
+    assert_eq!(settings.agent.probe.canary.interval, Duration::from_secs(300));
+    assert!(settings.declared.is_empty());
+}
+
+#[test]
+fn the_sample_file_shows_every_key_at_its_default() {
+    let sample = include_str!("../../systemd/config.toml");
+    // Keys are commented out with "#" alone, prose and examples with "# ".
+    let uncommented: String = sample
+        .lines()
+        .map(|line| match line.strip_prefix('#') {
+            Some(rest) if !rest.is_empty() && !rest.starts_with([' ', '#']) => rest,
+            _ => line,
+        })
+        .flat_map(|line| [line, "\n"])
+        .collect();
+    let as_shipped = parse(sample, Path::new("sample")).expect("as it is shipped");
+    let with_all_keys = parse(&uncommented, Path::new("sample")).expect("with every key");
+    let defaults = parse("", Path::new("c.toml")).expect("defaults");
+    assert_eq!(as_shipped, defaults);
+    assert_eq!(with_all_keys, defaults);
+    for key in [
+        "listen",
+        "auth",
+        "allow_unauthenticated_remote",
+        "url",
+        "root",
+        "mode",
+        "path_key",
+        "nfs_options",
+        "nfs_interval",
+        "s3_interval",
+        "deadline",
+        "mount_deadline",
+        "failures_before_offline",
+        "slow_after",
+        "nearly_full_percent",
+        "enabled",
+        "interval",
+        "uid",
+        "gid",
+    ] {
+        assert!(uncommented.lines().any(|line| line.starts_with(&format!("{key} ="))), "{key} is not in the sample");
+    }
+}
+
+#[test]
+fn all_of_it_can_be_said() {
+    let text = r#"
+        [api]
+        listen = ["0.0.0.0:8781", "unix:/run/x.sock"]
+        allow_unauthenticated_remote = true
+        [mounts]
+        mode = "none"
+        path_key = "export"
+        address_map = { "192.168.1.34" = "192.168.2.34" }
+        [[mounts.nfs]]
+        location = "nas:/b*"
+        options = "nfsvers=4.2,soft"
+        [probe]
+        nfs_interval = "1m30s"
+        [[s3.credentials]]
+        location = "ceph.example/*"
+        profile = "ceph"
+        addressing = "virtual"
+        [[target]]
+        type = "s3"
+        s3_endpoint_url = "https://ceph.example"
+        s3_bucket = "backups"
+        immutable = true
+        metadata = { rack = "12" }
+    "#;
+    let settings = parse(text, Path::new("c.toml")).expect("valid");
+    assert_eq!(settings.api.listen[1], Listen::Unix("/run/x.sock".into()));
+    assert_eq!(settings.agent.probe.nfs_interval, Duration::from_secs(90));
+    assert!(settings.declared[0].spec.is_immutable());
+    assert_eq!(settings.declared[0].spec.export(), "ceph.example/backups");
+}
+
+#[test]
+fn what_is_wrong_is_told_with_file_line_key_and_what_was_expected() {
+    for (text, expected) in [
+        ("[probe]\nnfs_intervall = \"10s\"", &["c.toml:2", "nfs_intervall", "nfs_interval"][..]),
+        ("[probe]\nnfs_interval = 10", &["c.toml:2", "string", "nfs_interval = 10"]),
+        ("[probe]\n\ndeadline = \"soon\"", &["c.toml:3", "[probe] deadline", "soon", "500ms"]),
+        ("[probe]\ndeadline = \"0s\"", &["[probe] deadline", "10ms"]),
+        ("[probe]\nnfs_interval = \"1ms\"", &["[probe] nfs_interval", "1s"]),
+        ("[probe]\nfailures_before_offline = 0", &["c.toml:2", "failures_before_offline", "1 to 1000"]),
+        ("[probe]\nfailures_before_offline = -1", &["c.toml:2", "failures_before_offline"]),
+        ("[probe]\nnearly_full_percent = 101", &["nearly_full_percent", "0 to 100"]),
+        ("[mounts]\nroot = \"relative\"", &["c.toml:2", "[mounts] root", "absolute"]),
+        ("[mounts]\nroot = \"/a/../b\"", &["[mounts] root", "without \"..\""]),
+        ("[mounts]\nmode = \"fuse\"", &["[mounts] mode", "\"kernel\" or \"none\""]),
+        ("[mounts]\nnfs_options = \"soft, ro\"", &["[mounts] nfs_options", "comma-separated"]),
+        ("[mounts]\naddress_map = { \"a\" = \"-b\" }", &["[mounts] address_map", "-b"]),
+        ("[registry]\nurl = \"etcd://x\"", &["[registry] url", "sqlite:///absolute/path"]),
+        ("[api]\nlisten = []", &["[api] listen", "1 to 16"]),
+        ("[api]\nlisten = [\"8781\"]", &["c.toml:2", "[api] listen", "IP:PORT"]),
+        ("[api]\nlisten = [\"0.0.0.0:1\"]", &["[api] listen", "allow_unauthenticated_remote"]),
+        ("[api]\nauth = \"keystone\"", &["[api] auth", "not available in this version"]),
+        ("[[target]]\ntype = \"smb\"", &["c.toml:2", "[[target]] type", "\"nfs\" or \"s3\""]),
+        ("[[target]]\ntype = \"nfs\"", &["filesystem_export", "needs it"]),
+        ("[[target]]\ntype = \"nfs\"\nfilesystem_export = \"nas\"", &["c.toml:3", "filesystem_export", "host:/path"]),
+        ("[[target]]\ntype = \"s3\"\ns3_endpoint_url = \"https://x\"", &["s3_bucket", "needs it"]),
+        ("[[s3.credentials]]\nlocation = \"*\"\naccess_key_id_file = \"/x\"", &["c.toml:2", "secret_access_key_file"]),
+        ("[api\n", &["c.toml:1"]),
+    ] {
+        let message = refused(text);
+        for part in expected {
+            assert!(message.contains(part), "{text:?} gave {message:?}, without {part:?}");
+        }
+    }
+}
+
+#[test]
+fn declared_targets_must_fit_each_other() {
+    let target =
+        |export: &str, more: &str| format!("[[target]]\ntype = \"nfs\"\nfilesystem_export = \"{export}\"\n{more}\n");
+    let same = refused(&(target("a:/x", "") + &target("b:/x", "")));
+    assert!(same.contains("a:/x") && same.contains("b:/x"), "{same}");
+    let defaults = refused(&(target("a:/x", "is_default = true") + &target("a:/y", "is_default = true")));
+    assert!(defaults.contains("is_default") && defaults.contains("exactly one"), "{defaults}");
+}
+
+#[test]
+fn a_file_that_was_asked_for_must_be_there() {
+    let error = load(Some(Path::new("/nonexistent/config.toml"))).expect_err("missing").to_string();
+    assert!(error.contains("/nonexistent/config.toml"), "{error}");
+}

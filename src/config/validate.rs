@@ -1,0 +1,335 @@
+//! What is meant: each section of the file, validated into settings.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use toml::Spanned;
+
+use super::Settings;
+use super::error::WrongValue;
+use super::raw::{self, Raw, Text};
+use crate::model::report::MountMode;
+use crate::model::settings::{
+    AgentSettings, ApiSettings, CanarySettings, DeclaredTarget, Listen, LocationPattern, MountSettings, NfsOverride,
+    ProbeSettings, S3AccessRule, S3Addressing, S3CredentialSource,
+};
+use crate::model::target::RESERVED_METADATA_KEYS;
+use crate::model::{MountName, NfsExport, NfsOptions, PathKey, S3Endpoint, S3Location, TargetKind, TargetSpec};
+
+/// The most addresses to listen on.
+const LISTEN_MAX: usize = 16;
+
+/// The most entries of any other list.
+const ENTRIES_MAX: usize = 10_000;
+
+/// The longest path of a Unix socket, in bytes (`sun_path` in unix(7), less its end).
+const UNIX_PATH_MAX_BYTES: usize = 107;
+
+/// Times between two probes.
+const INTERVALS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
+
+/// Times to wait for storage. A deadline beyond a minute is no deadline to who polls.
+const DEADLINES: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(60);
+
+/// Times for `mount.nfs`, whose own retries may take long.
+const MOUNT_DEADLINES: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(600);
+
+type Valid<T> = Result<T, WrongValue>;
+
+pub(super) fn settings(raw: Raw) -> Valid<Settings> {
+    let Raw { api, registry, mounts, probe, s3, target } = raw;
+    let mounts = self::mounts(mounts)?;
+    let declared = declared(&target, mounts.path_key)?;
+    Ok(Settings {
+        api: self::api(&api)?,
+        registry_path: registry_path(&registry.url)?,
+        agent: AgentSettings { mounts, probe: self::probe(&probe)?, s3_access: s3_access(&s3.credentials)? },
+        declared,
+    })
+}
+
+fn wrong(at: &Text, key: &str, problem: impl Display) -> WrongValue {
+    WrongValue::new(at.span(), key, problem)
+}
+
+fn api(raw: &raw::Api) -> Valid<ApiSettings> {
+    const KEY: &str = "[api] listen";
+    match raw.auth.get_ref().as_str() {
+        "none" => {}
+        "token" | "keystone" => {
+            let problem = format!("{:?} is not available in this version; expected \"none\"", raw.auth.get_ref());
+            return Err(wrong(&raw.auth, "[api] auth", problem));
+        }
+        other => return Err(wrong(&raw.auth, "[api] auth", format!("{other:?} is not known; expected \"none\""))),
+    }
+    let mut listen = Vec::new();
+    for text in &raw.listen {
+        let address = self::listen(text)?;
+        let is_open = matches!(address, Listen::Tcp(address) if !address.ip().is_loopback());
+        if is_open && !raw.allow_unauthenticated_remote {
+            let problem = format!(
+                "{address} is reachable from other hosts, and auth = \"none\" would let all of them change targets; listen on a loopback address or a Unix socket, or set allow_unauthenticated_remote = true where a firewall keeps others out"
+            );
+            return Err(wrong(text, KEY, problem));
+        }
+        if listen.contains(&address) {
+            return Err(wrong(text, KEY, format!("{address} is there twice")));
+        }
+        listen.push(address);
+    }
+    if listen.is_empty() || listen.len() > LISTEN_MAX {
+        let at = raw.listen.first().map_or(0..0, Spanned::span);
+        return Err(WrongValue::new(at, KEY, format!("expected 1 to {LISTEN_MAX} addresses, found {}", listen.len())));
+    }
+    Ok(ApiSettings { listen })
+}
+
+fn listen(text: &Text) -> Valid<Listen> {
+    const KEY: &str = "[api] listen";
+    let value = text.get_ref();
+    if let Some(path) = value.strip_prefix("unix:") {
+        let path = absolute(text, path, KEY)?;
+        if path.as_os_str().len() > UNIX_PATH_MAX_BYTES {
+            return Err(wrong(text, KEY, format!("the path of a Unix socket has at most {UNIX_PATH_MAX_BYTES} bytes")));
+        }
+        return Ok(Listen::Unix(path));
+    }
+    value.parse::<SocketAddr>().map(Listen::Tcp).map_err(|_| {
+        wrong(
+            text,
+            KEY,
+            format!("{value:?} is no address; expected IP:PORT such as \"127.0.0.1:8781\", or \"unix:/path\""),
+        )
+    })
+}
+
+fn registry_path(url: &Text) -> Valid<PathBuf> {
+    const KEY: &str = "[registry] url";
+    let path = url.get_ref().strip_prefix("sqlite://").ok_or_else(|| {
+        let problem = format!("{:?} is no registry; expected \"sqlite:///absolute/path\"", url.get_ref());
+        wrong(url, KEY, problem)
+    })?;
+    absolute(url, path, KEY)
+}
+
+fn mounts(raw: raw::Mounts) -> Valid<MountSettings> {
+    let mode = one_of(&raw.mode, "[mounts] mode", &[("kernel", MountMode::Kernel), ("none", MountMode::None)])?;
+    let path_key = one_of(&raw.path_key, "[mounts] path_key", &[("path", PathKey::Path), ("export", PathKey::Export)])?;
+    let root = absolute(&raw.root, raw.root.get_ref(), "[mounts] root")?;
+    if root == Path::new("/") {
+        return Err(wrong(&raw.root, "[mounts] root", "/ cannot be the directory that holds all mounts"));
+    }
+    let mut nfs_overrides = Vec::new();
+    for entry in limited(&raw.nfs, "[[mounts.nfs]]")? {
+        nfs_overrides.push(NfsOverride {
+            location: location(&entry.location, "[[mounts.nfs]] location")?,
+            options: nfs_options(&entry.options, "[[mounts.nfs]] options")?,
+        });
+    }
+    let mut address_map = BTreeMap::new();
+    for (from, to) in &raw.address_map {
+        // An export is the parser of hosts: what it takes as a host can be mounted from.
+        let as_export = |host: &str| NfsExport::parse("host:/").and_then(|export| export.with_host(host));
+        for host in [from, to.get_ref()] {
+            as_export(host).map_err(|error| wrong(to, "[mounts] address_map", error))?;
+        }
+        address_map.insert(from.trim_matches(['[', ']']).to_owned(), to.get_ref().clone());
+    }
+    let nfs_options = nfs_options(&raw.nfs_options, "[mounts] nfs_options")?;
+    Ok(MountSettings { root, mode, path_key, nfs_options, nfs_overrides, address_map })
+}
+
+fn nfs_options(text: &Text, key: &str) -> Valid<NfsOptions> {
+    NfsOptions::parse(text.get_ref()).map_err(|error| wrong(text, key, error))
+}
+
+fn probe(raw: &raw::Probe) -> Valid<ProbeSettings> {
+    let failures = &raw.failures_before_offline;
+    if !(1..=1000).contains(failures.get_ref()) {
+        let problem = format!("expected 1 to 1000, found {}", failures.get_ref());
+        return Err(WrongValue::new(failures.span(), "[probe] failures_before_offline", problem));
+    }
+    let percent = &raw.nearly_full_percent;
+    if !(0.0..=100.0).contains(percent.get_ref()) {
+        let problem = format!("expected 0 to 100, found {}", percent.get_ref());
+        return Err(WrongValue::new(percent.span(), "[probe] nearly_full_percent", problem));
+    }
+    Ok(ProbeSettings {
+        nfs_interval: duration(&raw.nfs_interval, "[probe] nfs_interval", INTERVALS)?,
+        s3_interval: duration(&raw.s3_interval, "[probe] s3_interval", INTERVALS)?,
+        deadline: duration(&raw.deadline, "[probe] deadline", DEADLINES)?,
+        mount_deadline: duration(&raw.mount_deadline, "[probe] mount_deadline", MOUNT_DEADLINES)?,
+        failures_before_offline: *failures.get_ref(),
+        slow_after: duration(&raw.slow_after, "[probe] slow_after", DEADLINES)?,
+        nearly_full_percent: *percent.get_ref(),
+        canary: CanarySettings {
+            enabled: raw.canary.enabled,
+            interval: duration(&raw.canary.interval, "[probe.canary] interval", INTERVALS)?,
+            uid: raw.canary.uid,
+            gid: raw.canary.gid,
+        },
+    })
+}
+
+fn s3_access(raw: &[raw::S3Credentials]) -> Valid<Vec<S3AccessRule>> {
+    const SECTION: &str = "[[s3.credentials]]";
+    let mut rules = Vec::new();
+    for entry in limited(raw, SECTION)? {
+        let source = match (&entry.profile, &entry.access_key_id_file, &entry.secret_access_key_file) {
+            (None, None, None) => S3CredentialSource::DefaultChain,
+            (Some(profile), None, None) => S3CredentialSource::Profile(profile.get_ref().clone()),
+            (None, Some(id), Some(secret)) => S3CredentialSource::Files {
+                access_key_id: absolute(id, id.get_ref(), "[[s3.credentials]] access_key_id_file")?,
+                secret_access_key: absolute(secret, secret.get_ref(), "[[s3.credentials]] secret_access_key_file")?,
+            },
+            _ => {
+                let problem = "expected either profile, or access_key_id_file together with secret_access_key_file, or none of them";
+                return Err(wrong(&entry.location, SECTION, problem));
+            }
+        };
+        let addressing = entry.addressing.as_ref().map_or(Ok(S3Addressing::default()), |text| {
+            let known = [("path", S3Addressing::Path), ("virtual", S3Addressing::Virtual)];
+            one_of(text, "[[s3.credentials]] addressing", &known)
+        })?;
+        let ca_bundle = entry.ca_bundle.as_ref();
+        rules.push(S3AccessRule {
+            location: location(&entry.location, "[[s3.credentials]] location")?,
+            source,
+            region: entry.region.as_ref().map(|region| region.get_ref().clone()),
+            ca_bundle: ca_bundle
+                .map(|path| absolute(path, path.get_ref(), "[[s3.credentials]] ca_bundle"))
+                .transpose()?,
+            addressing,
+        });
+    }
+    Ok(rules)
+}
+
+fn declared(raw: &[raw::Target], path_key: PathKey) -> Valid<Vec<DeclaredTarget>> {
+    let mut declared: Vec<DeclaredTarget> = Vec::new();
+    let mut names: Vec<(MountName, String)> = Vec::new();
+    for entry in limited(raw, "[[target]]")? {
+        let target = self::target(entry)?;
+        let name = MountName::derive(&target.spec, path_key)
+            .map_err(|error| wrong(&entry.kind, "[[target]] filesystem_export", error))?;
+        if let Some((_, other)) = names.iter().find(|(other, _)| other.collides_with(&name)) {
+            let problem = format!(
+                "{} would be mounted in the directory of {other}: two exports with the same path cannot both be targets of one node",
+                target.spec.export()
+            );
+            return Err(wrong(&entry.kind, "[[target]]", problem));
+        }
+        if let Some(is_default) = entry.is_default.as_ref().filter(|is_default| *is_default.get_ref())
+            && declared.iter().any(|other| other.is_default)
+        {
+            let problem = "another declared target is the default already: there is exactly one";
+            return Err(WrongValue::new(is_default.span(), "[[target]] is_default", problem));
+        }
+        names.push((name, target.spec.export()));
+        declared.push(target);
+    }
+    Ok(declared)
+}
+
+fn target(raw: &raw::Target) -> Valid<DeclaredTarget> {
+    let kind: TargetKind = raw.kind.get_ref().parse().map_err(|error| wrong(&raw.kind, "[[target]] type", error))?;
+    let spec = match kind {
+        TargetKind::Nfs => {
+            let export = required(raw.filesystem_export.as_ref(), raw, "[[target]] filesystem_export")?;
+            for (key, given) in [("s3_endpoint_url", &raw.s3_endpoint_url), ("s3_bucket", &raw.s3_bucket)] {
+                if let Some(text) = given {
+                    return Err(wrong(text, &format!("[[target]] {key}"), "an nfs target has none"));
+                }
+            }
+            if let Some(immutable) = &raw.immutable {
+                return Err(WrongValue::new(
+                    immutable.span(),
+                    "[[target]] immutable",
+                    "only an s3 target can be immutable",
+                ));
+            }
+            let parsed = NfsExport::parse(export.get_ref());
+            TargetSpec::Nfs(parsed.map_err(|error| wrong(export, "[[target]] filesystem_export", error))?)
+        }
+        TargetKind::S3 => {
+            if let Some(text) = &raw.filesystem_export {
+                let problem = "an s3 target is declared by s3_bucket and s3_endpoint_url";
+                return Err(wrong(text, "[[target]] filesystem_export", problem));
+            }
+            let endpoint = raw.s3_endpoint_url.as_ref().map(|text| {
+                S3Endpoint::parse(text.get_ref()).map_err(|error| wrong(text, "[[target]] s3_endpoint_url", error))
+            });
+            let bucket = required(raw.s3_bucket.as_ref(), raw, "[[target]] s3_bucket")?;
+            let location = S3Location::new(endpoint.transpose()?, bucket.get_ref())
+                .map_err(|error| wrong(bucket, "[[target]] s3_bucket", error))?;
+            TargetSpec::S3 { location, immutable: raw.immutable.as_ref().is_some_and(|flag| *flag.get_ref()) }
+        }
+    };
+    for (key, value) in &raw.metadata {
+        if RESERVED_METADATA_KEYS.contains(&key.as_str()) {
+            return Err(wrong(value, "[[target]] metadata", format!("{key} is set by the agent itself")));
+        }
+    }
+    let metadata = raw.metadata.iter().map(|(key, value)| (key.clone(), value.get_ref().clone())).collect();
+    Ok(DeclaredTarget {
+        spec,
+        type_name: raw.btt_name.as_ref().map(|name| name.get_ref().clone()),
+        is_default: raw.is_default.as_ref().is_some_and(|flag| *flag.get_ref()),
+        metadata,
+    })
+}
+
+fn required<'a>(given: Option<&'a Text>, target: &raw::Target, key: &str) -> Valid<&'a Text> {
+    given.ok_or_else(|| wrong(&target.kind, key, format!("a target of type {} needs it", target.kind.get_ref())))
+}
+
+fn location(text: &Text, key: &str) -> Valid<LocationPattern> {
+    if text.get_ref().is_empty() {
+        return Err(wrong(text, key, "expected an export, in which * stands for any characters"));
+    }
+    Ok(LocationPattern::new(text.get_ref()))
+}
+
+fn one_of<T: Copy>(text: &Text, key: &str, known: &[(&str, T)]) -> Valid<T> {
+    known.iter().find(|(name, _)| name == text.get_ref()).map(|(_, value)| *value).ok_or_else(|| {
+        let names: Vec<String> = known.iter().map(|(name, _)| format!("{name:?}")).collect();
+        wrong(text, key, format!("{:?} is not known; expected {}", text.get_ref(), names.join(" or ")))
+    })
+}
+
+fn absolute(text: &Text, path: &str, key: &str) -> Valid<PathBuf> {
+    let path = PathBuf::from(path);
+    let is_plain = path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
+    if path.is_absolute() && is_plain && !text.get_ref().chars().any(char::is_control) {
+        // Collected anew, so that what is compared later has no doubled or trailing slashes.
+        Ok(path.components().collect())
+    } else {
+        Err(wrong(text, key, format!("{:?} is no path; expected an absolute one without \"..\"", path.display())))
+    }
+}
+
+fn duration(text: &Text, key: &str, range: RangeInclusive<Duration>) -> Valid<Duration> {
+    let parsed = text.get_ref().parse::<SignedDuration>().ok().and_then(|duration| Duration::try_from(duration).ok());
+    parsed.filter(|duration| range.contains(duration)).ok_or_else(|| {
+        let problem = format!(
+            "{:?} is no time from {:?} to {:?}; expected text such as \"10s\" or \"500ms\"",
+            text.get_ref(),
+            range.start(),
+            range.end()
+        );
+        wrong(text, key, problem)
+    })
+}
+
+fn limited<'a, T>(list: &'a [T], key: &str) -> Valid<&'a [T]> {
+    if list.len() <= ENTRIES_MAX {
+        Ok(list)
+    } else {
+        Err(WrongValue::new(0..0, key, format!("{} entries; {ENTRIES_MAX} is the limit", list.len())))
+    }
+}
