@@ -1,6 +1,7 @@
 //! `targetwatch`: the agent on every host that writes backups to shared storage.
 
 pub mod agent;
+pub mod api;
 pub mod check;
 pub mod config;
 pub mod driver;

@@ -1,0 +1,127 @@
+//! The HTTP API: the Backup Targets API guide's target half, and what this agent adds.
+//!
+//! Every answer comes from memory: from the agent's view, or from what was made of it for an
+//! earlier request. No request waits for storage, except `POST …/check` and `DELETE`, which are
+//! bounded by the probe's deadlines.
+//!
+//! [`router`] is the table of routes, and the description at `/openapi.json` is made from the same
+//! table. Every route is served at `/…`, `/v1/…` and `/v1/{project_id}/…` ([`prefix`]); every answer
+//! carries a request id; every error is a fault body ([`fault`]). What a client sends is decoded by
+//! hand ([`body`]), because a client wants to know which field is wrong and what was expected.
+
+pub mod body;
+mod cache;
+pub mod fault;
+mod host;
+pub mod listen;
+pub mod prefix;
+mod targets;
+pub mod wire;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::http::{HeaderName, HeaderValue, Request, Response, Uri};
+use tower::ServiceExt as _;
+use tower::util::BoxCloneSyncService;
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use uuid::Uuid;
+
+use crate::agent::Agent;
+use crate::sys::NodeFacts;
+
+pub use listen::{ListenError, Listeners};
+
+/// The largest request body, in bytes.
+pub const BODY_MAX_BYTES: usize = 1 << 20;
+
+/// The header that OpenStack clients log: a new id for each request.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-compute-request-id");
+
+/// Reads the facts about host and agent, as [`NodeFacts::read`].
+pub type ReadNodeFacts = Arc<dyn Fn() -> NodeFacts + Send + Sync>;
+
+/// What serves requests.
+pub type Service = BoxCloneSyncService<Request<axum::body::Body>, Response<axum::body::Body>, std::convert::Infallible>;
+
+/// What handlers work with.
+#[derive(Clone)]
+struct State {
+    agent: Agent,
+    node_facts: ReadNodeFacts,
+    list: Arc<cache::ListCache>,
+    description: Arc<std::sync::OnceLock<axum::body::Bytes>>,
+}
+
+#[derive(OpenApi)]
+#[openapi(info(
+    title = "targetwatch",
+    description = "Backup targets of this node: what they are, and whether they can be written to. Every path is also served below /v1 and /v1/{project_id}."
+))]
+struct Description;
+
+/// The routes, ready to be served.
+#[must_use]
+pub fn router(agent: Agent, node_facts: ReadNodeFacts) -> Service {
+    let description = Arc::default();
+    let state = State { agent, node_facts, list: Arc::default(), description };
+    let (router, openapi) = table().split_for_parts();
+    // Set before the first request: nothing else has the state yet.
+    let text = openapi.to_json().unwrap_or_default();
+    let _ = state.description.set(text.into());
+    let router: Router = router
+        .fallback(fault::no_such_route)
+        .method_not_allowed_fallback(fault::no_such_method)
+        .layer(DefaultBodyLimit::max(BODY_MAX_BYTES))
+        .with_state(state);
+    let service = router
+        .map_request(|mut request: Request<axum::body::Body>| {
+            if let Some(uri) = prefix::stripped(request.uri()) {
+                *request.uri_mut() = uri;
+            }
+            request
+        })
+        .map_response(|mut response: Response<axum::body::Body>| {
+            response.headers_mut().insert(REQUEST_ID, request_id());
+            response
+        });
+    BoxCloneSyncService::new(service)
+}
+
+fn table() -> OpenApiRouter<State> {
+    OpenApiRouter::with_openapi(Description::openapi())
+        .routes(routes!(targets::list, targets::create))
+        .routes(routes!(targets::detail))
+        .routes(routes!(targets::show, targets::modify, targets::delete))
+        .routes(routes!(targets::set_default))
+        .routes(routes!(targets::checks))
+        .routes(routes!(targets::check))
+        .routes(routes!(host::node))
+        .routes(routes!(host::healthz))
+        .routes(routes!(host::readyz))
+        .routes(routes!(host::openapi))
+}
+
+fn request_id() -> HeaderValue {
+    let text = format!("req-{}", Uuid::new_v4());
+    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("req-"))
+}
+
+/// The last segments of paths that are not below a version: what a version prefix is told from.
+const ROOTS: &[&str] = &["backup_targets", "node", "healthz", "readyz", "openapi.json"];
+
+fn is_root(segment: &str) -> bool {
+    ROOTS.contains(&segment)
+}
+
+/// A path, with the query of another one.
+fn with_path(uri: &Uri, path: &str) -> Option<Uri> {
+    let text = match uri.query() {
+        Some(query) => format!("{path}?{query}"),
+        None => path.to_owned(),
+    };
+    text.parse().ok()
+}

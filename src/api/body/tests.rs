@@ -1,0 +1,84 @@
+//! What is accepted, and what a client is told otherwise.
+
+use super::*;
+use serde_json::json;
+
+fn create(fields: Value) -> Result<NewTarget, String> {
+    new_target(json!({ "backup_target": fields }).to_string().as_bytes()).map_err(|fault| fault.to_string())
+}
+
+#[test]
+fn the_guides_bodies_are_accepted_in_all_their_spellings() {
+    let new = create(json!({
+        "type": "s3", "s3_endpoint_url": "https://cephs3.triliodata.demo", "s3_bucket": "object-locked-cephs3-2",
+        "filesystem_export": null, "is_default": 0, "btt_name": null, "immutable": 1, "metadata": {"a": "b"},
+    }))
+    .expect("accepted");
+    assert_eq!(new.spec.export(), "cephs3.triliodata.demo/object-locked-cephs3-2");
+    assert!(new.spec.is_immutable() && !new.is_default);
+    assert_eq!(new.metadata, BTreeMap::from([("a".to_owned(), "b".to_owned())]));
+    for (flag, expected) in [
+        (json!(1), true),
+        (json!(true), true),
+        (json!("1"), true),
+        (json!("True"), true),
+        (json!(0), false),
+        (json!(false), false),
+        (json!("0"), false),
+        (json!(null), false),
+    ] {
+        let new = create(json!({"type": "nfs", "nfs_export": "nas:/b/", "is_default": flag, "s3_bucket": ""}));
+        let new = new.expect("accepted");
+        assert_eq!((new.is_default, new.spec.export().as_str()), (expected, "nas:/b/"), "{flag}");
+    }
+}
+
+#[test]
+fn a_refusal_names_the_field_and_what_was_expected() {
+    let nfs = |more: Value| {
+        let mut fields = json!({"type": "nfs", "filesystem_export": "nas:/b"});
+        let (Value::Object(fields_map), Value::Object(more)) = (&mut fields, more) else { panic!("objects") };
+        fields_map.extend(more);
+        fields
+    };
+    for (fields, parts) in [
+        (json!({}), &["type is missing", "nfs"][..]),
+        (json!({"type": "smb"}), &["type", "smb", "\"s3\""]),
+        (json!({"type": 7}), &["type is a number", "a text"]),
+        (json!({"type": "nfs"}), &["filesystem_export is missing", "host:/path"]),
+        (nfs(json!({"filesystem_export": "nas"})), &["filesystem_export", "host:/path"]),
+        (nfs(json!({"filesystem_export": "nas:/a/../b"})), &["filesystem_export", ".."]),
+        (nfs(json!({"filesystem_export": "nas:/a\u{7}"})), &["filesystem_export", "control character"]),
+        (nfs(json!({"filesystem_export": ["nas:/a"]})), &["filesystem_export is a list"]),
+        (nfs(json!({"nfs_export": "nas:/other"})), &["nfs_export", "differ"]),
+        (nfs(json!({"is_default": 2})), &["is_default is 2", "0, 1, true or false"]),
+        (nfs(json!({"is_default": "yes"})), &["is_default", "yes"]),
+        (nfs(json!({"immutable": 1})), &["immutable", "nfs"]),
+        (nfs(json!({"s3_bucket": "bucket"})), &["s3_bucket", "leave it out"]),
+        (nfs(json!({"imutable": 1})), &["imutable", "immutable"]),
+        (nfs(json!({"metadata": []})), &["metadata is a list"]),
+        (nfs(json!({"metadata": {"a": 1}})), &["metadata.a is a number"]),
+        (nfs(json!({"metadata": {"immutable": "0"}})), &["metadata.immutable", "the agent itself"]),
+        (nfs(json!({"btt_name": "a\nb"})), &["btt_name", "control character"]),
+        (nfs(json!({"btt_name": "x".repeat(256)})), &["btt_name has 256 characters", "1 to 255"]),
+        (json!({"type": "s3", "s3_endpoint_url": "https://x"}), &["s3_bucket is missing"]),
+        (json!({"type": "s3", "s3_endpoint_url": "ftp://x", "s3_bucket": "bucket"}), &["s3_endpoint_url", "ftp"]),
+        (json!({"type": "s3", "s3_bucket": "b"}), &["s3_bucket", "3 to 63"]),
+        (json!({"type": "s3", "s3_bucket": "bucket", "filesystem_export": "x/y"}), &["filesystem_export", "bucket"]),
+    ] {
+        let message = create(fields.clone()).expect_err(&fields.to_string());
+        for part in parts {
+            assert!(message.contains(part), "{fields} gave {message:?}, without {part:?}");
+        }
+    }
+    for (body, part) in [
+        ("", "not JSON"),
+        ("{\"backup_target\": ", "not JSON"),
+        ("[]", "a list"),
+        ("{}", "backup_target is missing"),
+        ("{\"backup_target\": 1}", "backup_target is a number"),
+    ] {
+        let message = new_target(body.as_bytes()).expect_err(body).to_string();
+        assert!(message.contains(part), "{body:?} gave {message:?}");
+    }
+}

@@ -1,0 +1,48 @@
+//! This host and this agent: node facts, health, readiness, and the description of the API.
+
+use axum::Json;
+use axum::extract::State as Shared;
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+
+use super::State;
+use super::wire;
+
+const TAG: &str = "node";
+
+/// This host and this agent.
+#[utoipa::path(get, path = "/node", tag = TAG, responses(
+    (status = 200, description = "Facts as they are now.", body = wire::Node),
+))]
+pub(super) async fn node(Shared(state): Shared<State>) -> Json<wire::Node> {
+    Json(wire::Node::from(&(state.node_facts)()))
+}
+
+/// Whether the process is alive.
+#[utoipa::path(get, path = "/healthz", tag = TAG, responses(
+    (status = 200, description = "It is.", body = wire::Health),
+))]
+pub(super) async fn healthz() -> Json<wire::Health> {
+    Json(wire::Health { status: "ok".to_owned() })
+}
+
+/// Whether every target has had its first verdict.
+#[utoipa::path(get, path = "/readyz", tag = TAG, responses(
+    (status = 200, description = "Every target has.", body = wire::Readiness),
+    (status = 503, description = "Some have not.", body = wire::Readiness),
+))]
+pub(super) async fn readyz(Shared(state): Shared<State>) -> Response {
+    let readiness = wire::Readiness::from(&*state.agent.view());
+    let status = if readiness.not_checked == 0 { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(readiness)).into_response()
+}
+
+/// The description of this API.
+#[utoipa::path(get, path = "/openapi.json", tag = TAG, responses(
+    (status = 200, description = "An OpenAPI 3.1 document."),
+))]
+pub(super) async fn openapi(Shared(state): Shared<State>) -> Response {
+    let text = state.description.get().cloned().unwrap_or_default();
+    ([(CONTENT_TYPE, "application/json")], text).into_response()
+}

@@ -1,0 +1,49 @@
+//! Wire types: the JSON of requests and answers, for the API and for the command line that reads it.
+//!
+//! Names and shapes are the API guide's. A field that two releases of the field's clients call
+//! differently is there under both names. Times are UTC in the guide's form,
+//! `2025-01-30T12:32:27.000000`. What this agent adds is in `report` and `node`.
+
+mod node;
+mod report;
+mod target;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+pub use node::{Agent, Health, Host, Memory, Node, Readiness, StuckChild};
+pub use report::{Check, Report};
+pub use target::{
+    MetadataEntry, NewTarget, NewTargetBody, OneTarget, Target, TargetDetail, TargetDetailList, TargetList, TargetType,
+};
+
+/// A time as the guide writes it.
+#[must_use]
+pub fn timestamp(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%dT%H:%M:%S.%6f").to_string()
+}
+
+/// The time of a text that [`timestamp`] wrote.
+#[must_use]
+pub fn parse_timestamp(text: &str) -> Option<Timestamp> {
+    format!("{text}Z").parse().ok()
+}
+
+/// An error: one object under the fault's name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(example = json!({"itemNotFound": {"code": 404, "message": "there is no backup target x"}}))]
+#[serde(transparent)]
+pub struct FaultBody(pub std::collections::BTreeMap<String, FaultDetail>);
+
+/// What a fault says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FaultDetail {
+    /// The HTTP status.
+    pub code: u16,
+    /// What was wrong, and what was expected.
+    pub message: String,
+}
+
+#[cfg(test)]
+mod tests;

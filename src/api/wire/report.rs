@@ -1,0 +1,141 @@
+//! Reports on the wire: what stands behind a status.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::timestamp;
+use crate::agent::TargetView;
+use crate::model::report::{CheckResult, Verdict};
+
+/// The latest report of a target on this node, and the status that follows.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Report {
+    /// The target.
+    pub backup_target_id: String,
+    /// Its export.
+    pub filesystem_export: String,
+    /// `available` or `offline`: the reports, with hysteresis.
+    pub status: String,
+    /// Since when it is so.
+    pub since: String,
+    /// When a probe last found it available.
+    pub last_available_at: Option<String>,
+    /// Of this probe alone: `available`, `failed` or `timed_out`; `null` before the first one.
+    pub verdict: Option<String>,
+    /// The stable code of what is wrong, or of a warning beside `available`.
+    pub reason: Option<String>,
+    /// What that means here, and what to do.
+    pub message: Option<String>,
+    /// How many timeouts in a row the latest probes ended in.
+    pub timeouts_in_a_row: u32,
+    /// When the probe ended.
+    pub checked_at: Option<String>,
+    /// How long it took, in milliseconds.
+    pub duration_ms: Option<f64>,
+    /// How an NFS target was verified: `kernel` (mounted) or `none` (over the wire).
+    pub mode: Option<String>,
+    /// Size of the file system, or quota of the bucket.
+    pub capacity_bytes: Option<u64>,
+    /// In use.
+    pub used_bytes: Option<u64>,
+    /// What a writer can still use.
+    pub available_bytes: Option<u64>,
+    /// How full it is, of what a writer could ever use.
+    pub used_percent: Option<f64>,
+    /// Inodes of the file system.
+    pub inodes: Option<u64>,
+    /// Inodes in use.
+    pub inodes_used: Option<u64>,
+    /// Objects in the bucket, where the service tells.
+    pub object_count: Option<u64>,
+    /// Whether the bucket keeps versions.
+    pub versioning: Option<bool>,
+    /// Whether the bucket has an object-lock configuration.
+    pub object_lock: Option<bool>,
+    /// How long it keeps what is written without a retention of its own.
+    pub default_retention: Option<String>,
+    /// The checks in the order in which they ran.
+    pub checks: Vec<Check>,
+}
+
+/// One named thing that was verified.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Check {
+    /// Which.
+    pub name: String,
+    /// `passed`, `failed`, `timed_out` or `skipped`.
+    pub outcome: String,
+    /// The stable code; beside `passed` it is a warning.
+    pub reason: Option<String>,
+    /// What that means here, and what to do.
+    pub message: Option<String>,
+    /// A fact that is worth showing although nothing is wrong.
+    pub detail: Option<String>,
+    /// How long it took, in milliseconds.
+    pub duration_ms: f64,
+}
+
+impl From<&TargetView> for Report {
+    fn from(view: &TargetView) -> Self {
+        let TargetView { target, status, report, .. } = view;
+        let report = report.as_deref();
+        let capacity = report.and_then(|report| report.capacity);
+        let bucket = report.and_then(|report| report.bucket.as_ref());
+        let finding = status.finding.as_ref();
+        Self {
+            backup_target_id: target.id.to_string(),
+            filesystem_export: target.spec.export(),
+            status: status.status.as_str().to_owned(),
+            since: timestamp(status.since),
+            last_available_at: status.last_available_at.map(timestamp),
+            verdict: report.map(|report| verdict(&report.verdict).to_owned()),
+            reason: finding.map(|finding| finding.reason.code().to_owned()),
+            message: finding.map(|finding| finding.message.clone()),
+            timeouts_in_a_row: status.timeouts_in_a_row,
+            checked_at: report.map(|report| timestamp(report.checked_at)),
+            duration_ms: report.map(|report| milliseconds(report.duration)),
+            mode: report.and_then(|report| report.mode).map(|mode| mode.as_str().to_owned()),
+            capacity_bytes: capacity.and_then(|capacity| capacity.capacity_bytes),
+            used_bytes: capacity.and_then(|capacity| capacity.used_bytes),
+            available_bytes: capacity.and_then(|capacity| capacity.available_bytes),
+            used_percent: capacity.and_then(|capacity| capacity.used_percent()),
+            inodes: capacity.and_then(|capacity| capacity.inodes),
+            inodes_used: capacity.and_then(|capacity| capacity.inodes_used),
+            object_count: bucket.and_then(|bucket| bucket.object_count),
+            versioning: bucket.and_then(|bucket| bucket.versioning),
+            object_lock: bucket.and_then(|bucket| bucket.object_lock),
+            default_retention: bucket.and_then(|bucket| bucket.default_retention.clone()),
+            checks: report.map(|report| report.checks.iter().map(Check::from).collect()).unwrap_or_default(),
+        }
+    }
+}
+
+impl From<&CheckResult> for Check {
+    fn from(result: &CheckResult) -> Self {
+        let finding = result.finding.as_ref();
+        Self {
+            name: result.check.as_str().to_owned(),
+            outcome: result.outcome.as_str().to_owned(),
+            reason: finding.map(|finding| finding.reason.code().to_owned()),
+            message: finding.map(|finding| finding.message.clone()),
+            detail: result.detail.clone(),
+            duration_ms: milliseconds(result.duration),
+        }
+    }
+}
+
+fn verdict(verdict: &Verdict) -> &'static str {
+    match verdict {
+        Verdict::Available { .. } => "available",
+        Verdict::Failed(_) => "failed",
+        Verdict::TimedOut(_) => "timed_out",
+    }
+}
+
+/// Milliseconds to the microsecond.
+fn milliseconds(duration: Duration) -> f64 {
+    let micros = u32::try_from(duration.as_micros()).unwrap_or(u32::MAX);
+    f64::from(micros) / 1000.0
+}

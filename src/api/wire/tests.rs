@@ -1,0 +1,135 @@
+//! That answers have the guide's fields, and what else is in them.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::*;
+use crate::agent::{TargetStatus, TargetView, View};
+use crate::model::report::{BucketFacts, Finding, Verdict};
+use crate::model::{self, Capacity, MountName, NfsExport, PathKey, Reason, S3Location, TargetSpec};
+
+fn view(spec: TargetSpec) -> TargetView {
+    let at = Timestamp::from_second(1_738_240_347).expect("a time");
+    let id = Uuid::from_u128(7);
+    let mount_name = MountName::derive(&spec, PathKey::Path).expect("a name");
+    TargetView {
+        mount_path: mount_name.below(Path::new("/var/trilio/triliovault-mounts")),
+        types: vec![model::TargetType {
+            id: Uuid::from_u128(8),
+            target_id: id,
+            name: "nightly".to_owned(),
+            description: None,
+            is_public: true,
+            is_default: true,
+            user_id: None,
+            created_at: at,
+            updated_at: None,
+            version: "1".to_owned(),
+        }],
+        target: model::Target {
+            id,
+            spec,
+            mount_name,
+            is_default: true,
+            created_at: at,
+            updated_at: at,
+            version: "1".to_owned(),
+            metadata: [("rack".to_owned(), "12".to_owned())].into(),
+        },
+        status: TargetStatus::not_checked(at),
+        report: None,
+    }
+}
+
+fn probed(mut view: TargetView, capacity: Option<Capacity>, bucket: Option<BucketFacts>) -> TargetView {
+    let report = model::Report {
+        target_id: view.target.id,
+        checked_at: view.target.created_at,
+        duration: Duration::from_micros(1500),
+        mode: None,
+        verdict: Verdict::Available { warning: Some(Finding::new(Reason::Slow, "slow")) },
+        capacity,
+        bucket,
+        checks: Vec::new(),
+    };
+    view.status = view.status.after(&report, 2);
+    view.report = Some(Arc::new(report));
+    view
+}
+
+fn keys(value: &Value) -> BTreeSet<&str> {
+    value.as_object().expect("an object").keys().map(String::as_str).collect()
+}
+
+#[test]
+fn a_target_has_the_fields_of_both_releases_of_the_guide_and_no_others() {
+    let answer =
+        OneTarget::from(&view(TargetSpec::Nfs(NfsExport::parse("192.168.1.34:/mnt/tvault/162").expect("one"))));
+    let answer = serde_json::to_value(&answer).expect("JSON");
+    let target = &answer["backup_targets"];
+    for (guide, aliases) in [
+        (include_str!("../../../tests/fixtures/guide/create_s3.json"), &["nfs_export", "nfs_export_mount_path"][..]),
+        (
+            include_str!("../../../tests/fixtures/guide/show_nfs.json"),
+            &["filesystem_export", "filesystem_export_mount_path", "backup_target_metadata"],
+        ),
+    ] {
+        let guide: Value = serde_json::from_str(guide).expect("the guide's sample");
+        let sample = &guide["backup_targets"];
+        let expected: BTreeSet<&str> = keys(sample).into_iter().chain(aliases.iter().copied()).collect();
+        assert_eq!(keys(target), expected);
+        assert_eq!(keys(&target["backup_target_types"][0]), keys(&sample["backup_target_types"][0]));
+    }
+    assert_eq!(target["created_at"], "2025-01-30T12:32:27.000000");
+    assert_eq!(target["nfs_export_mount_path"], "/var/trilio/triliovault-mounts/L21udC90dmF1bHQvMTYy");
+    assert_eq!(target["filesystem_export"], target["nfs_export"]);
+    assert_eq!(
+        (&target["status"], &target["capacity"], &target["used"]),
+        (&"offline".into(), &Value::Null, &Value::Null)
+    );
+}
+
+#[test]
+fn figures_are_text_in_the_guides_form_and_bytes_in_the_report() {
+    let capacity = Capacity::from_blocks(1 << 30, 2458, 1229, 1229, 0, 0);
+    let view = probed(view(TargetSpec::Nfs(NfsExport::parse("nas:/b").expect("one"))), Some(capacity), None);
+    let target = Target::from(&view);
+    assert_eq!((target.capacity.as_deref(), target.used.as_deref()), (Some("2.4 TB"), Some("1.2 TB")));
+    assert_eq!(target.status, "available");
+    let report = Report::from(&view);
+    assert_eq!(report.capacity_bytes, Some(2458 << 30));
+    assert_eq!((report.verdict.as_deref(), report.reason.as_deref()), (Some("available"), Some("slow")));
+    assert_eq!(report.duration_ms, Some(1.5));
+}
+
+#[test]
+fn what_a_bucket_declares_and_what_was_verified_are_told_apart() {
+    let spec = TargetSpec::S3 { location: S3Location::new(None, "backups").expect("a bucket"), immutable: true };
+    let notes = |view: &TargetView| -> Vec<(String, String)> {
+        Target::from(view).backup_target_metadata.into_iter().map(|entry| (entry.key, entry.value)).collect()
+    };
+    let note = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+    let declared = vec![note("bucket", "backups"), note("immutable", "1"), note("rack", "12")];
+    assert_eq!(notes(&view(spec.clone())), declared);
+    let unlocked = BucketFacts { object_lock: Some(false), ..BucketFacts::default() };
+    let verified = notes(&probed(view(spec), None, Some(unlocked)));
+    assert!(verified.contains(&note("object_lock", "0")) && verified.contains(&note("immutable", "1")));
+}
+
+#[test]
+fn what_is_written_can_be_read_again() {
+    let view =
+        View { generation: 1, targets: vec![Arc::new(view(TargetSpec::Nfs(NfsExport::parse("a:/b").expect("one"))))] };
+    let list = TargetDetailList::from(&view);
+    let text = serde_json::to_string(&list).expect("JSON");
+    assert_eq!(serde_json::from_str::<TargetDetailList>(&text).expect("its own"), list);
+    assert_eq!(
+        parse_timestamp("2025-01-30T12:32:27.000000").map(timestamp).as_deref(),
+        Some("2025-01-30T12:32:27.000000")
+    );
+}
