@@ -1,0 +1,26 @@
+//! The runtime that commands run on: small, and never waited for at the end.
+
+use anyhow::Context as _;
+
+/// How many threads run tasks. All of them wait for sockets and children; none computes.
+const WORKER_THREADS: usize = 2;
+
+/// The most threads for what tokio cannot do without one, which here is resolving names. A name
+/// server that is down holds each for as long as resolv.conf(5) says.
+const BLOCKING_THREADS_MAX: usize = 32;
+
+/// Runs a future to its end. Threads that are stuck then, in a name lookup, are left behind.
+///
+/// # Errors
+/// When the runtime cannot be made.
+pub fn block_on<T>(future: impl Future<Output = T>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKER_THREADS)
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
+        .enable_all()
+        .build()
+        .context("the runtime cannot be started")?;
+    let outcome = runtime.block_on(future);
+    runtime.shutdown_background();
+    Ok(outcome)
+}

@@ -1,0 +1,153 @@
+//! `targetwatch serve`: the daemon, and the only place that sees everything.
+//!
+//! Start-up is in the order in which it can fail: configuration, registry, listeners; storage has
+//! no part in it. Once the API answers, the service manager is told. `SIGHUP` reads the
+//! configuration again, and a bad one is reported and changes nothing. `SIGTERM` and `SIGINT` end
+//! the agent in under two seconds whatever is dead: requests get [`DRAIN`], children are killed, and
+//! what is mounted stays mounted.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use jiff::Timestamp;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::runtime;
+use crate::agent::Agent;
+use crate::api;
+use crate::config::{self, Settings};
+use crate::driver::Host;
+use crate::registry::SqliteRegistry;
+use crate::sys::{ChildCensus, MountTableWatch, NodeFacts, WorkerPool, WorkerPoolSettings, node, systemd};
+
+/// How long requests that are being answered may go on at the end.
+const DRAIN: Duration = Duration::from_secs(1);
+
+/// What a probe worker is started from: this very program, also after an upgrade has replaced it
+/// on disk (proc(5)).
+const THIS_PROGRAM: &str = "/proc/self/exe";
+
+/// Runs the daemon until it is told to stop. `config` names the configuration file.
+#[must_use]
+pub fn run(config: Option<&Path>) -> ExitCode {
+    super::log::start();
+    match prepare(config).and_then(|prepared| runtime::block_on(serve(prepared, config.map(Path::to_owned)))?) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+struct Prepared {
+    settings: Settings,
+    registry: SqliteRegistry,
+}
+
+fn prepare(config: Option<&Path>) -> anyhow::Result<Prepared> {
+    let settings = config::load(config)?;
+    let registry = SqliteRegistry::open(&settings.registry_path)?;
+    Ok(Prepared { settings, registry })
+}
+
+/// The signals that mean something to the daemon. Taken before it says that it is ready, so that
+/// none of them ends it in another way.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn take() -> anyhow::Result<Self> {
+        let take = |kind| signal(kind).context("signals cannot be handled");
+        Ok(Self {
+            terminate: take(SignalKind::terminate())?,
+            interrupt: take(SignalKind::interrupt())?,
+            hang_up: take(SignalKind::hangup())?,
+        })
+    }
+}
+
+async fn serve(prepared: Prepared, config: Option<PathBuf>) -> anyhow::Result<()> {
+    let started_at = Timestamp::now();
+    let Prepared { settings, registry } = prepared;
+    let mut signals = Signals::take()?;
+    let listeners = api::Listeners::bind(&settings.api.listen).await?;
+
+    let census = ChildCensus::new();
+    let workers = WorkerPool::new(WorkerPoolSettings::new(THIS_PROGRAM.into()), census.clone());
+    let mounts = MountTableWatch::start().context("the mount table cannot be watched: is /proc mounted?")?;
+    let host = Arc::new(Host { workers, mounts, hostname: node::hostname() });
+    let agent = Agent::start(Arc::new(registry), host, settings.agent.clone()).await?;
+
+    let facts = Arc::new(move || NodeFacts::read(started_at, &census));
+    let router = api::router(agent.clone(), facts);
+    let mut stopping = agent.stopping();
+    let stop = async move {
+        let _ = stopping.wait_for(|stopping| *stopping).await;
+    };
+    let serving = tokio::spawn(listeners.serve(router, stop, DRAIN));
+    let watchdog = tokio::spawn(feed_watchdog());
+    let addresses: Vec<String> = settings.api.listen.iter().map(ToString::to_string).collect();
+    let targets = agent.view().targets.len();
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), listen = addresses.join(", "), targets, "ready");
+    systemd::ready(&format!("answering on {}", addresses.join(", ")));
+
+    let declaring = tokio::spawn({
+        let (agent, declared) = (agent.clone(), settings.declared.clone());
+        async move { agent.declare_targets(&declared).await }
+    });
+    let mut settings = settings;
+    loop {
+        tokio::select! {
+            _ = signals.terminate.recv() => break,
+            _ = signals.interrupt.recv() => break,
+            _ = signals.hang_up.recv() => reload(&agent, &mut settings, config.as_deref()).await,
+        }
+    }
+
+    systemd::stopping();
+    tracing::info!("stopping; what is mounted stays mounted");
+    watchdog.abort();
+    declaring.abort();
+    // The listeners end with the agent, and wait for requests that are being answered.
+    let (_, served) = tokio::join!(agent.stop(), serving);
+    served.context("the API ended by a panic")?;
+    Ok(())
+}
+
+async fn reload(agent: &Agent, settings: &mut Settings, config: Option<&Path>) {
+    systemd::reloading();
+    match config::load(config) {
+        Ok(new) => {
+            if new.api != settings.api || new.registry_path != settings.registry_path {
+                tracing::warn!("[api] and [registry] are changed by a restart only; the old ones stay in force");
+            }
+            agent.change_settings(new.agent.clone());
+            agent.declare_targets(&new.declared).await;
+            tracing::info!("the configuration was read again");
+            settings.agent = new.agent;
+            settings.declared = new.declared;
+        }
+        Err(error) => tracing::error!("the configuration was not changed: {error}"),
+    }
+    systemd::ready("");
+}
+
+/// Tells the service manager that this process is alive, from the runtime that the API and all
+/// tasks run on: when that is stuck, it is restarted.
+async fn feed_watchdog() {
+    let Some(every) = systemd::watchdog_interval() else {
+        return;
+    };
+    let mut ticks = tokio::time::interval(every);
+    loop {
+        ticks.tick().await;
+        systemd::watchdog();
+    }
+}
