@@ -7,7 +7,7 @@
 //!
 //! [`sqlite`] is the embedded store.
 
-// pub mod sqlite;
+pub mod sqlite;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -17,7 +17,7 @@ use jiff::Timestamp;
 
 use crate::model::{S3Endpoint, Target, TargetId, TargetType};
 
-// pub use sqlite::SqliteRegistry;
+pub use sqlite::SqliteRegistry;
 
 /// The most targets that one registry holds: what a node can probe in an interval, with room.
 pub const TARGETS_MAX: usize = 10_000;

@@ -1,0 +1,216 @@
+//! Rows and the values that they stand for.
+//!
+//! What is read goes through the same parsers as what a client sends: a row that is not a sound
+//! target is an error, not a target.
+
+use std::collections::HashMap;
+use std::fmt::Display;
+use std::str::FromStr;
+
+use jiff::Timestamp;
+use rusqlite::types::Type;
+use rusqlite::{Connection, OptionalExtension as _, Row, named_params, params};
+
+use super::Entry;
+use crate::model::{
+    MountName, NfsExport, S3Endpoint, S3Location, Target, TargetId, TargetKind, TargetSpec, TargetType,
+};
+
+/// Every target with its types, oldest first.
+///
+/// # Errors
+/// When the file cannot be read or a row is not a sound target.
+pub(super) fn load(connection: &Connection) -> rusqlite::Result<Vec<Entry>> {
+    let mut types: HashMap<TargetId, Vec<TargetType>> = HashMap::new();
+    let mut statement = connection.prepare_cached("SELECT * FROM target_type ORDER BY position")?;
+    for found in statement.query_map([], target_type)? {
+        let found = found?;
+        types.entry(found.target_id).or_default().push(found);
+    }
+    let mut statement = connection.prepare_cached("SELECT * FROM target ORDER BY position")?;
+    statement
+        .query_map([], target)?
+        .map(|found| found.map(|target| Entry { types: types.remove(&target.id).unwrap_or_default(), target }))
+        .collect()
+}
+
+/// One target with its types.
+///
+/// # Errors
+/// As [`load`].
+pub(super) fn find(connection: &Connection, id: TargetId) -> rusqlite::Result<Option<Entry>> {
+    let found = connection
+        .prepare_cached("SELECT * FROM target WHERE id = ?1")?
+        .query_row([id.to_string()], target)
+        .optional()?;
+    let Some(target) = found else {
+        return Ok(None);
+    };
+    let types = connection
+        .prepare_cached("SELECT * FROM target_type WHERE target_id = ?1 ORDER BY position")?
+        .query_map([id.to_string()], target_type)?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(Some(Entry { target, types }))
+}
+
+/// Writes a new target.
+///
+/// # Errors
+/// When it cannot be written or a constraint forbids it.
+pub(super) fn insert_target(connection: &Connection, target: &Target) -> rusqlite::Result<()> {
+    let (export, endpoint, bucket) = match &target.spec {
+        TargetSpec::Nfs(export) => (Some(export.to_string()), None, None),
+        TargetSpec::S3 { location, .. } => {
+            (None, location.endpoint().map(S3Endpoint::url), Some(location.bucket().to_owned()))
+        }
+    };
+    connection
+        .prepare_cached(
+            "INSERT INTO target (id, kind, nfs_export, s3_endpoint, s3_bucket, immutable, mount_name, is_default,
+                                 created_at, updated_at, version, metadata)
+             VALUES (:id, :kind, :nfs_export, :s3_endpoint, :s3_bucket, :immutable, :mount_name, :is_default,
+                     :created_at, :updated_at, :version, :metadata)",
+        )?
+        .execute(named_params! {
+            ":id": target.id.to_string(),
+            ":kind": target.spec.kind().as_str(),
+            ":nfs_export": export,
+            ":s3_endpoint": endpoint,
+            ":s3_bucket": bucket,
+            ":immutable": target.spec.is_immutable(),
+            ":mount_name": target.mount_name.as_str(),
+            ":is_default": target.is_default,
+            ":created_at": target.created_at.to_string(),
+            ":updated_at": target.updated_at.to_string(),
+            ":version": target.version,
+            ":metadata": metadata_text(target)?,
+        })?;
+    Ok(())
+}
+
+/// Writes what can change about a target.
+///
+/// # Errors
+/// As [`insert_target`].
+pub(super) fn update_target(connection: &Connection, target: &Target) -> rusqlite::Result<()> {
+    let endpoint = match &target.spec {
+        TargetSpec::S3 { location, .. } => location.endpoint().map(S3Endpoint::url),
+        TargetSpec::Nfs(_) => None,
+    };
+    connection
+        .prepare_cached(
+            "UPDATE target SET s3_endpoint = ?2, immutable = ?3, is_default = ?4, updated_at = ?5, metadata = ?6
+             WHERE id = ?1",
+        )?
+        .execute(params![
+            target.id.to_string(),
+            endpoint,
+            target.spec.is_immutable(),
+            target.is_default,
+            target.updated_at.to_string(),
+            metadata_text(target)?,
+        ])?;
+    Ok(())
+}
+
+/// Writes a new target type.
+///
+/// # Errors
+/// As [`insert_target`].
+pub(super) fn insert_type(connection: &Connection, new: &TargetType) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "INSERT INTO target_type (id, target_id, name, description, is_public, is_default, user_id, created_at,
+                                      updated_at, version)
+             VALUES (:id, :target_id, :name, :description, :is_public, :is_default, :user_id, :created_at,
+                     :updated_at, :version)",
+        )?
+        .execute(named_params! {
+            ":id": new.id.to_string(),
+            ":target_id": new.target_id.to_string(),
+            ":name": new.name,
+            ":description": new.description,
+            ":is_public": new.is_public,
+            ":is_default": new.is_default,
+            ":user_id": new.user_id,
+            ":created_at": new.created_at.to_string(),
+            ":updated_at": new.updated_at.map(|at| at.to_string()),
+            ":version": new.version,
+        })?;
+    Ok(())
+}
+
+/// Writes whether a target type is the default.
+///
+/// # Errors
+/// As [`insert_target`].
+pub(super) fn update_type(connection: &Connection, changed: &TargetType) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("UPDATE target_type SET is_default = ?2, updated_at = ?3 WHERE id = ?1")?
+        .execute(params![changed.id.to_string(), changed.is_default, changed.updated_at.map(|at| at.to_string())])?;
+    Ok(())
+}
+
+fn target(row: &Row<'_>) -> rusqlite::Result<Target> {
+    let kind: TargetKind = parsed(row, "kind")?;
+    let spec = match kind {
+        TargetKind::Nfs => TargetSpec::Nfs(read(row, "nfs_export", NfsExport::parse)?),
+        TargetKind::S3 => {
+            let endpoint = row
+                .get::<_, Option<String>>("s3_endpoint")?
+                .map(|text| S3Endpoint::parse(&text).map_err(|error| unreadable("s3_endpoint", error)))
+                .transpose()?;
+            let location = read(row, "s3_bucket", |bucket| S3Location::new(endpoint, bucket))?;
+            TargetSpec::S3 { location, immutable: row.get("immutable")? }
+        }
+    };
+    Ok(Target {
+        id: parsed(row, "id")?,
+        spec,
+        mount_name: read(row, "mount_name", MountName::from_stored)?,
+        is_default: row.get("is_default")?,
+        created_at: parsed(row, "created_at")?,
+        updated_at: parsed(row, "updated_at")?,
+        version: row.get("version")?,
+        metadata: read(row, "metadata", |text| serde_json::from_str(text))?,
+    })
+}
+
+fn target_type(row: &Row<'_>) -> rusqlite::Result<TargetType> {
+    let updated_at = row
+        .get::<_, Option<String>>("updated_at")?
+        .map(|text| text.parse::<Timestamp>().map_err(|error| unreadable("updated_at", error)))
+        .transpose()?;
+    Ok(TargetType {
+        id: parsed(row, "id")?,
+        target_id: parsed(row, "target_id")?,
+        name: row.get("name")?,
+        description: row.get("description")?,
+        is_public: row.get("is_public")?,
+        is_default: row.get("is_default")?,
+        user_id: row.get("user_id")?,
+        created_at: parsed(row, "created_at")?,
+        updated_at,
+        version: row.get("version")?,
+    })
+}
+
+fn parsed<T: FromStr<Err: Display>>(row: &Row<'_>, column: &'static str) -> rusqlite::Result<T> {
+    read(row, column, T::from_str)
+}
+
+fn read<T, E: Display>(
+    row: &Row<'_>,
+    column: &'static str,
+    parse: impl FnOnce(&str) -> Result<T, E>,
+) -> rusqlite::Result<T> {
+    parse(&row.get::<_, String>(column)?).map_err(|error| unreadable(column, error))
+}
+
+fn unreadable(column: &str, error: impl Display) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(0, Type::Text, format!("{column}: {error}").into())
+}
+
+fn metadata_text(target: &Target) -> rusqlite::Result<String> {
+    serde_json::to_string(&target.metadata).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))
+}

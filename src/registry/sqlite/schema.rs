@@ -1,0 +1,71 @@
+//! The schema, as the steps that lead to it.
+//!
+//! `user_version` is the number of steps that a file has seen. A release that changes the schema
+//! adds a step at the end and changes none: a file of any older release then takes the missing
+//! steps at its next start.
+
+use rusqlite::{Connection, TransactionBehavior};
+
+/// `application_id` of a registry ("tgtw"): tells it from other programs' databases.
+pub(super) const APPLICATION_ID: u32 = 0x7467_7477;
+
+/// The newest schema that this agent knows.
+pub(super) const KNOWN: i64 = STEPS.len() as i64;
+
+/// The rules that SQL can state are stated here too, as a second line behind `rules`.
+const STEPS: &[&str] = &["
+    CREATE TABLE target (
+        position    INTEGER PRIMARY KEY,
+        id          TEXT NOT NULL UNIQUE,
+        kind        TEXT NOT NULL CHECK (kind IN ('nfs', 's3')),
+        nfs_export  TEXT CHECK ((kind = 'nfs') = (nfs_export IS NOT NULL)),
+        s3_endpoint TEXT CHECK (kind = 's3' OR s3_endpoint IS NULL),
+        s3_bucket   TEXT CHECK ((kind = 's3') = (s3_bucket IS NOT NULL)),
+        immutable   INTEGER NOT NULL CHECK (immutable IN (0, 1)),
+        mount_name  TEXT NOT NULL UNIQUE,
+        is_default  INTEGER NOT NULL CHECK (is_default IN (0, 1)),
+        created_at  TEXT NOT NULL,
+        updated_at  TEXT NOT NULL,
+        version     TEXT NOT NULL,
+        metadata    TEXT NOT NULL CHECK (json_valid(metadata))
+    ) STRICT;
+    CREATE UNIQUE INDEX target_one_default ON target (is_default) WHERE is_default = 1;
+    CREATE TABLE target_type (
+        position    INTEGER PRIMARY KEY,
+        id          TEXT NOT NULL UNIQUE,
+        target_id   TEXT NOT NULL REFERENCES target (id) ON DELETE CASCADE,
+        name        TEXT NOT NULL UNIQUE,
+        description TEXT,
+        is_public   INTEGER NOT NULL CHECK (is_public IN (0, 1)),
+        is_default  INTEGER NOT NULL CHECK (is_default IN (0, 1)),
+        user_id     TEXT,
+        created_at  TEXT NOT NULL,
+        updated_at  TEXT,
+        version     TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX target_type_by_target ON target_type (target_id);
+    CREATE UNIQUE INDEX target_type_one_default ON target_type (is_default) WHERE is_default = 1;
+"];
+
+/// The schema of an open file.
+///
+/// # Errors
+/// When the file cannot be read.
+pub(super) fn version(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.pragma_query_value(None, "user_version", |row| row.get(0))
+}
+
+/// Takes the steps that the file lacks, all or none.
+///
+/// # Errors
+/// When the file cannot be changed; it is then as it was.
+pub(super) fn upgrade(connection: &mut Connection) -> rusqlite::Result<()> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let from = usize::try_from(version(&transaction)?).unwrap_or_default();
+    for step in STEPS.iter().skip(from) {
+        transaction.execute_batch(step)?;
+    }
+    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+    transaction.pragma_update(None, "user_version", KNOWN)?;
+    transaction.commit()
+}
