@@ -1,169 +1,124 @@
-//! The embedded store: one SQLite file, one thread that writes it.
+//! The embedded registry: one SQLite file, one writer.
 //!
-//! Write-ahead log with full synchronisation: a change that was answered survives power loss. All
-//! work is done by one thread that owns the connection and is fed through a bounded queue, so
-//! changes have an order and no caller's thread waits for a disk. The connection is exclusive: a
-//! second agent on the same file is told so and stops, instead of both believing that they own the
-//! mounts. A file that is not a registry of a known schema is never touched.
+//! One thread owns the connection and takes jobs from a bounded queue, so no task of the runtime
+//! ever waits for the disk, and a job that was queued is done even when its caller has gone. Each
+//! change is one `IMMEDIATE` transaction that also checks the rules ([`rules`]). The write-ahead
+//! log with `synchronous = FULL` makes a change durable when its transaction has committed, and
+//! only then is it answered.
+//!
+//! A file that exists is never replaced: what is not a sound registry of a known schema is refused
+//! and left as it is, to the byte ([`file`]). A second agent on the same file is refused too.
 
-mod change;
+mod file;
 mod rows;
+mod rules;
 mod schema;
+#[cfg(test)]
+mod tests;
 
-use std::fs::OpenOptions;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::Path;
+use std::thread;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
+use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Entry, Registry, RegistryError, TargetChange};
 use crate::model::{Target, TargetId, TargetType};
 
-/// How many requests may wait for the thread; whoever comes after that waits for room.
+/// How many jobs may wait for the writer before a caller waits to queue one more.
 const QUEUE_MAX: usize = 64;
-
-/// How long opening waits for another process to let go of the file: an agent that is being
-/// restarted may overlap with its predecessor.
-const BUSY_TIMEOUT: Duration = Duration::from_millis(500);
-
-/// Who may read a new registry: the agent's user. Its log gets the same mode.
-const MODE: u32 = 0o600;
 
 type Job = Box<dyn FnOnce(&mut Connection) + Send>;
 
-/// A registry in an SQLite file. Dropping it lets waiting requests finish.
+/// A registry in a SQLite file. Dropping it lets the queued jobs finish and then closes the file.
+#[derive(Debug)]
 pub struct SqliteRegistry {
     jobs: mpsc::Sender<Job>,
+    closed: oneshot::Receiver<()>,
 }
 
 impl SqliteRegistry {
-    /// Opens the registry at `path`, and makes it if there is none. Its directory must exist.
+    /// Opens the registry at `path`, or creates an empty one when there is no file. The file's
+    /// directory is created when only that is missing. Waits for the disk: call it before the
+    /// runtime serves anything.
     ///
     /// # Errors
     /// [`RegistryError::NotARegistry`], [`RegistryError::NewerSchema`] or
-    /// [`RegistryError::Unwritable`]. The file is left as it was.
+    /// [`RegistryError::Unwritable`], the latter also when another agent has the file; the file is
+    /// then as it was before.
     pub fn open(path: &Path) -> Result<Self, RegistryError> {
-        let connection = connect(path)?;
-        let (jobs, mut waiting) = mpsc::channel::<Job>(QUEUE_MAX);
-        std::thread::Builder::new()
+        let file::Opened { mut connection, lock } = file::open(path)?;
+        let (jobs, mut queue) = mpsc::channel::<Job>(QUEUE_MAX);
+        let (on_close, closed) = oneshot::channel();
+        thread::Builder::new()
             .name("registry".to_owned())
             .spawn(move || {
-                let mut connection = connection;
-                while let Some(job) = waiting.blocking_recv() {
+                while let Some(job) = queue.blocking_recv() {
                     job(&mut connection);
                 }
+                drop(connection);
+                drop(lock);
+                // Nobody listening is the usual case: a registry that was dropped, not closed.
+                let _ = on_close.send(());
             })
-            .map_err(|error| unwritable(path, format!("its thread cannot be started: {error}")))?;
-        Ok(Self { jobs })
+            .map_err(|error| RegistryError::Unwritable { path: path.to_owned(), detail: error.to_string() })?;
+        Ok(Self { jobs, closed })
     }
 
-    /// Has the thread do something in one transaction, which is durable when this returns `Ok`.
-    async fn transact<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&Transaction<'_>) -> Result<T, RegistryError> + Send + 'static,
-    ) -> Result<T, RegistryError> {
+    /// Waits until the queued jobs are done and the file is closed and unlocked.
+    pub async fn close(self) {
+        let Self { jobs, closed } = self;
+        drop(jobs);
+        // An error means that the thread is gone, and the file with it.
+        let _ = closed.await;
+    }
+
+    /// Runs `work` on the writer's thread. It is run even if the caller stops waiting.
+    async fn run<T, F>(&self, work: F) -> Result<T, RegistryError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Connection) -> Result<T, RegistryError> + Send + 'static,
+    {
+        let gone = || RegistryError::Storage("its writer has stopped".to_owned());
         let (reply, answer) = oneshot::channel();
         let job: Job = Box::new(move |connection| {
-            let outcome = in_transaction(connection, work);
-            // A caller who left has its change all the same.
-            let _ = reply.send(outcome);
+            // A caller that has gone needs no answer.
+            let _ = reply.send(work(connection));
         });
-        let gone = || RegistryError::Storage("its thread has ended".to_owned());
         self.jobs.send(job).await.map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
-    }
-}
-
-fn in_transaction<T>(
-    connection: &mut Connection,
-    work: impl FnOnce(&Transaction<'_>) -> Result<T, RegistryError>,
-) -> Result<T, RegistryError> {
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let outcome = work(&transaction)?;
-    transaction.commit()?;
-    Ok(outcome)
-}
-
-impl From<rusqlite::Error> for RegistryError {
-    fn from(error: rusqlite::Error) -> Self {
-        Self::Storage(error.to_string())
     }
 }
 
 #[async_trait]
 impl Registry for SqliteRegistry {
     async fn load(&self) -> Result<Vec<Entry>, RegistryError> {
-        self.transact(rows::entries).await
+        self.run(|connection| rows::load(connection).map_err(storage)).await
     }
 
     async fn create_target(&self, target: Target, first_type: TargetType) -> Result<Entry, RegistryError> {
-        self.transact(move |transaction| change::create(transaction, target, first_type)).await
+        self.run(move |connection| rules::create_target(connection, target, first_type)).await
     }
 
     async fn modify_target(&self, id: TargetId, change: TargetChange, now: Timestamp) -> Result<Entry, RegistryError> {
-        self.transact(move |transaction| change::modify(transaction, id, change, now)).await
+        self.run(move |connection| rules::modify_target(connection, id, change, now)).await
     }
 
     async fn set_default_target(&self, id: TargetId, now: Timestamp) -> Result<Vec<Entry>, RegistryError> {
-        self.transact(move |transaction| change::set_default(transaction, id, now)).await
+        self.run(move |connection| rules::set_default_target(connection, id, now)).await
     }
 
     async fn may_delete_target(&self, id: TargetId) -> Result<(), RegistryError> {
-        self.transact(move |transaction| change::may_delete(transaction, id)).await
+        self.run(move |connection| rules::may_delete_target(connection, id)).await
     }
 
     async fn delete_target(&self, id: TargetId) -> Result<(), RegistryError> {
-        self.transact(move |transaction| change::delete(transaction, id)).await
+        self.run(move |connection| rules::delete_target(connection, id)).await
     }
 }
 
-fn connect(path: &Path) -> Result<Connection, RegistryError> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let opened = |error: rusqlite::Error| open_failure(path, &error);
-    // SQLite would let everybody read it; what cannot be made here, it explains better.
-    let _ = OpenOptions::new().write(true).create_new(true).mode(MODE).open(path);
-    let mut connection = Connection::open_with_flags(path, flags).map_err(opened)?;
-    connection.busy_timeout(BUSY_TIMEOUT).map_err(opened)?;
-    // Looked at before anything is set, since setting may write.
-    schema::verify(&connection, path)?;
-    connection.pragma_update(None, "locking_mode", "EXCLUSIVE").map_err(opened)?;
-    connection.pragma_update(None, "journal_mode", "WAL").map_err(opened)?;
-    connection.pragma_update(None, "synchronous", "FULL").map_err(opened)?;
-    connection.pragma_update(None, "foreign_keys", true).map_err(opened)?;
-    schema::bring_up_to_date(&mut connection).map_err(opened)?;
-    let damage: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(opened)?;
-    if damage != "ok" {
-        return Err(RegistryError::NotARegistry {
-            path: path.to_owned(),
-            detail: format!("the file is damaged ({damage})"),
-        });
-    }
-    in_transaction(&mut connection, rows::entries)
-        .map_err(|error| RegistryError::NotARegistry { path: path.to_owned(), detail: error.to_string() })?;
-    Ok(connection)
+fn storage(error: impl std::fmt::Display) -> RegistryError {
+    RegistryError::Storage(error.to_string())
 }
-
-fn open_failure(path: &Path, error: &rusqlite::Error) -> RegistryError {
-    match error.sqlite_error_code() {
-        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
-            RegistryError::NotARegistry { path: path.to_owned(), detail: format!("it is not a database ({error})") }
-        }
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => unwritable(
-            path,
-            "another process uses it: is another agent running? (systemctl status targetwatch; fuser -v on the file)"
-                .to_owned(),
-        ),
-        _ => unwritable(path, error.to_string()),
-    }
-}
-
-fn unwritable(path: &Path, detail: String) -> RegistryError {
-    RegistryError::Unwritable { path: PathBuf::from(path), detail }
-}
-
-#[cfg(test)]
-mod tests;

@@ -1,97 +1,129 @@
-//! Rows: between tables and the types of the model.
+//! Rows and the values that they stand for.
 //!
-//! What is read is validated by the same constructors that validate input: a registry that was
-//! edited by hand is refused with the value that is wrong, and not acted upon.
+//! What is read goes through the same parsers as what a client sends: a row that is not a sound
+//! target is an error, not a target.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::fmt::Display;
 use std::str::FromStr;
 
 use jiff::Timestamp;
-use rusqlite::{Row, Transaction, named_params};
+use rusqlite::types::Type;
+use rusqlite::{Connection, OptionalExtension as _, Row, named_params, params};
 
+use super::Entry;
 use crate::model::{
     MountName, NfsExport, S3Endpoint, S3Location, Target, TargetId, TargetKind, TargetSpec, TargetType,
 };
-use crate::registry::{Entry, RegistryError};
 
 /// Every target with its types, oldest first.
-pub(super) fn entries(transaction: &Transaction<'_>) -> Result<Vec<Entry>, RegistryError> {
-    let mut types = types(transaction)?;
-    let mut metadata = metadata(transaction)?;
-    let mut statement = transaction.prepare_cached("SELECT * FROM target ORDER BY position")?;
-    let mut rows = statement.query([])?;
-    let mut entries = Vec::new();
-    while let Some(row) = rows.next()? {
-        let id = parsed(row, "id")?;
-        let target = target(row, id, metadata.remove(&id).unwrap_or_default())?;
-        let types = types.remove(&id).unwrap_or_default();
-        if types.is_empty() {
-            return Err(RegistryError::Storage(format!("backup target {id} has no type")));
-        }
-        entries.push(Entry { target, types });
+///
+/// # Errors
+/// When the file cannot be read or a row is not a sound target.
+pub(super) fn load(connection: &Connection) -> rusqlite::Result<Vec<Entry>> {
+    let mut types: HashMap<TargetId, Vec<TargetType>> = HashMap::new();
+    let mut statement = connection.prepare_cached("SELECT * FROM target_type ORDER BY position")?;
+    for found in statement.query_map([], target_type)? {
+        let found = found?;
+        types.entry(found.target_id).or_default().push(found);
     }
-    Ok(entries)
+    let mut statement = connection.prepare_cached("SELECT * FROM target ORDER BY position")?;
+    statement
+        .query_map([], target)?
+        .map(|found| found.map(|target| Entry { types: types.remove(&target.id).unwrap_or_default(), target }))
+        .collect()
 }
 
 /// One target with its types.
-pub(super) fn entry(transaction: &Transaction<'_>, id: TargetId) -> Result<Entry, RegistryError> {
-    let found = entries(transaction)?.into_iter().find(|entry| entry.target.id == id);
-    found.ok_or(RegistryError::TargetNotFound(id))
+///
+/// # Errors
+/// As [`load`].
+pub(super) fn find(connection: &Connection, id: TargetId) -> rusqlite::Result<Option<Entry>> {
+    let found = connection
+        .prepare_cached("SELECT * FROM target WHERE id = ?1")?
+        .query_row([id.to_string()], target)
+        .optional()?;
+    let Some(target) = found else {
+        return Ok(None);
+    };
+    let types = connection
+        .prepare_cached("SELECT * FROM target_type WHERE target_id = ?1 ORDER BY position")?
+        .query_map([id.to_string()], target_type)?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(Some(Entry { target, types }))
 }
 
-pub(super) fn insert_target(transaction: &Transaction<'_>, target: &Target) -> Result<(), RegistryError> {
-    let (endpoint_url, bucket) = match &target.spec {
-        TargetSpec::Nfs(_) => (None, None),
+/// Writes a new target.
+///
+/// # Errors
+/// When it cannot be written or a constraint forbids it.
+pub(super) fn insert_target(connection: &Connection, target: &Target) -> rusqlite::Result<()> {
+    let (export, endpoint, bucket) = match &target.spec {
+        TargetSpec::Nfs(export) => (Some(export.to_string()), None, None),
         TargetSpec::S3 { location, .. } => {
-            (location.endpoint().map(S3Endpoint::url), Some(location.bucket().to_owned()))
+            (None, location.endpoint().map(S3Endpoint::url), Some(location.bucket().to_owned()))
         }
     };
-    transaction
+    connection
         .prepare_cached(
-            "INSERT INTO target (id, kind, export, endpoint_url, bucket, immutable, mount_name, is_default, created_at,
-                updated_at, version, position)
-             VALUES (:id, :kind, :export, :endpoint_url, :bucket, :immutable, :mount_name, :is_default, :created_at,
-                :updated_at, :version, (SELECT coalesce(max(position), 0) + 1 FROM target))",
+            "INSERT INTO target (id, kind, nfs_export, s3_endpoint, s3_bucket, immutable, mount_name, is_default,
+                                 created_at, updated_at, version, metadata)
+             VALUES (:id, :kind, :nfs_export, :s3_endpoint, :s3_bucket, :immutable, :mount_name, :is_default,
+                     :created_at, :updated_at, :version, :metadata)",
         )?
         .execute(named_params! {
             ":id": target.id.to_string(),
             ":kind": target.spec.kind().as_str(),
-            ":export": target.spec.export(),
-            ":endpoint_url": endpoint_url,
-            ":bucket": bucket,
+            ":nfs_export": export,
+            ":s3_endpoint": endpoint,
+            ":s3_bucket": bucket,
             ":immutable": target.spec.is_immutable(),
             ":mount_name": target.mount_name.as_str(),
             ":is_default": target.is_default,
             ":created_at": target.created_at.to_string(),
             ":updated_at": target.updated_at.to_string(),
             ":version": target.version,
+            ":metadata": metadata_text(target)?,
         })?;
-    set_metadata(transaction, target.id, &target.metadata)
-}
-
-pub(super) fn set_metadata(
-    transaction: &Transaction<'_>,
-    id: TargetId,
-    metadata: &BTreeMap<String, String>,
-) -> Result<(), RegistryError> {
-    let mut statement = transaction.prepare_cached(
-        "INSERT INTO target_metadata (target_id, key, value) VALUES (?1, ?2, ?3)
-         ON CONFLICT DO UPDATE SET value = excluded.value",
-    )?;
-    for (key, value) in metadata {
-        statement.execute((id.to_string(), key, value))?;
-    }
     Ok(())
 }
 
-pub(super) fn insert_type(transaction: &Transaction<'_>, new: &TargetType) -> Result<(), RegistryError> {
-    transaction
+/// Writes what can change about a target.
+///
+/// # Errors
+/// As [`insert_target`].
+pub(super) fn update_target(connection: &Connection, target: &Target) -> rusqlite::Result<()> {
+    let endpoint = match &target.spec {
+        TargetSpec::S3 { location, .. } => location.endpoint().map(S3Endpoint::url),
+        TargetSpec::Nfs(_) => None,
+    };
+    connection
+        .prepare_cached(
+            "UPDATE target SET s3_endpoint = ?2, immutable = ?3, is_default = ?4, updated_at = ?5, metadata = ?6
+             WHERE id = ?1",
+        )?
+        .execute(params![
+            target.id.to_string(),
+            endpoint,
+            target.spec.is_immutable(),
+            target.is_default,
+            target.updated_at.to_string(),
+            metadata_text(target)?,
+        ])?;
+    Ok(())
+}
+
+/// Writes a new target type.
+///
+/// # Errors
+/// As [`insert_target`].
+pub(super) fn insert_type(connection: &Connection, new: &TargetType) -> rusqlite::Result<()> {
+    connection
         .prepare_cached(
             "INSERT INTO target_type (id, target_id, name, description, is_public, is_default, user_id, created_at,
-                updated_at, version, position)
+                                      updated_at, version)
              VALUES (:id, :target_id, :name, :description, :is_public, :is_default, :user_id, :created_at,
-                :updated_at, :version, (SELECT coalesce(max(position), 0) + 1 FROM target_type))",
+                     :updated_at, :version)",
         )?
         .execute(named_params! {
             ":id": new.id.to_string(),
@@ -108,78 +140,77 @@ pub(super) fn insert_type(transaction: &Transaction<'_>, new: &TargetType) -> Re
     Ok(())
 }
 
-fn target(row: &Row<'_>, id: TargetId, metadata: BTreeMap<String, String>) -> Result<Target, RegistryError> {
-    let mount_name: String = row.get("mount_name")?;
+/// Writes whether a target type is the default.
+///
+/// # Errors
+/// As [`insert_target`].
+pub(super) fn update_type(connection: &Connection, changed: &TargetType) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("UPDATE target_type SET is_default = ?2, updated_at = ?3 WHERE id = ?1")?
+        .execute(params![changed.id.to_string(), changed.is_default, changed.updated_at.map(|at| at.to_string())])?;
+    Ok(())
+}
+
+fn target(row: &Row<'_>) -> rusqlite::Result<Target> {
+    let kind: TargetKind = parsed(row, "kind")?;
+    let spec = match kind {
+        TargetKind::Nfs => TargetSpec::Nfs(read(row, "nfs_export", NfsExport::parse)?),
+        TargetKind::S3 => {
+            let endpoint = row
+                .get::<_, Option<String>>("s3_endpoint")?
+                .map(|text| S3Endpoint::parse(&text).map_err(|error| unreadable("s3_endpoint", error)))
+                .transpose()?;
+            let location = read(row, "s3_bucket", |bucket| S3Location::new(endpoint, bucket))?;
+            TargetSpec::S3 { location, immutable: row.get("immutable")? }
+        }
+    };
     Ok(Target {
-        id,
-        spec: spec(row)?,
-        mount_name: MountName::from_stored(&mount_name).map_err(|error| wrong("mount_name", &mount_name, &error))?,
+        id: parsed(row, "id")?,
+        spec,
+        mount_name: read(row, "mount_name", MountName::from_stored)?,
         is_default: row.get("is_default")?,
         created_at: parsed(row, "created_at")?,
         updated_at: parsed(row, "updated_at")?,
         version: row.get("version")?,
-        metadata,
+        metadata: read(row, "metadata", |text| serde_json::from_str(text))?,
     })
 }
 
-fn spec(row: &Row<'_>) -> Result<TargetSpec, RegistryError> {
-    match parsed(row, "kind")? {
-        TargetKind::Nfs => {
-            let export: String = row.get("export")?;
-            NfsExport::parse(&export).map(TargetSpec::Nfs).map_err(|error| wrong("export", &export, &error))
-        }
-        TargetKind::S3 => {
-            let url: Option<String> = row.get("endpoint_url")?;
-            let endpoint = url
-                .map(|url| S3Endpoint::parse(&url).map_err(|error| wrong("endpoint_url", &url, &error)))
-                .transpose()?;
-            let bucket: String = row.get("bucket")?;
-            let location = S3Location::new(endpoint, &bucket).map_err(|error| wrong("bucket", &bucket, &error))?;
-            Ok(TargetSpec::S3 { location, immutable: row.get("immutable")? })
-        }
-    }
+fn target_type(row: &Row<'_>) -> rusqlite::Result<TargetType> {
+    let updated_at = row
+        .get::<_, Option<String>>("updated_at")?
+        .map(|text| text.parse::<Timestamp>().map_err(|error| unreadable("updated_at", error)))
+        .transpose()?;
+    Ok(TargetType {
+        id: parsed(row, "id")?,
+        target_id: parsed(row, "target_id")?,
+        name: row.get("name")?,
+        description: row.get("description")?,
+        is_public: row.get("is_public")?,
+        is_default: row.get("is_default")?,
+        user_id: row.get("user_id")?,
+        created_at: parsed(row, "created_at")?,
+        updated_at,
+        version: row.get("version")?,
+    })
 }
 
-fn types(transaction: &Transaction<'_>) -> Result<BTreeMap<TargetId, Vec<TargetType>>, RegistryError> {
-    let mut statement = transaction.prepare_cached("SELECT * FROM target_type ORDER BY position")?;
-    let mut rows = statement.query([])?;
-    let mut types: BTreeMap<TargetId, Vec<TargetType>> = BTreeMap::new();
-    while let Some(row) = rows.next()? {
-        let target_id = parsed(row, "target_id")?;
-        let updated_at: Option<String> = row.get("updated_at")?;
-        types.entry(target_id).or_default().push(TargetType {
-            id: parsed(row, "id")?,
-            target_id,
-            name: row.get("name")?,
-            description: row.get("description")?,
-            is_public: row.get("is_public")?,
-            is_default: row.get("is_default")?,
-            user_id: row.get("user_id")?,
-            created_at: parsed(row, "created_at")?,
-            updated_at: updated_at
-                .map(|text| text.parse::<Timestamp>().map_err(|error| wrong("updated_at", &text, &error)))
-                .transpose()?,
-            version: row.get("version")?,
-        });
-    }
-    Ok(types)
+fn parsed<T: FromStr<Err: Display>>(row: &Row<'_>, column: &'static str) -> rusqlite::Result<T> {
+    read(row, column, T::from_str)
 }
 
-fn metadata(transaction: &Transaction<'_>) -> Result<BTreeMap<TargetId, BTreeMap<String, String>>, RegistryError> {
-    let mut statement = transaction.prepare_cached("SELECT target_id, key, value FROM target_metadata")?;
-    let mut rows = statement.query([])?;
-    let mut metadata: BTreeMap<TargetId, BTreeMap<String, String>> = BTreeMap::new();
-    while let Some(row) = rows.next()? {
-        metadata.entry(parsed(row, "target_id")?).or_default().insert(row.get("key")?, row.get("value")?);
-    }
-    Ok(metadata)
+fn read<T, E: Display>(
+    row: &Row<'_>,
+    column: &'static str,
+    parse: impl FnOnce(&str) -> Result<T, E>,
+) -> rusqlite::Result<T> {
+    parse(&row.get::<_, String>(column)?).map_err(|error| unreadable(column, error))
 }
 
-fn parsed<T: FromStr<Err: Display>>(row: &Row<'_>, column: &str) -> Result<T, RegistryError> {
-    let text: String = row.get(column)?;
-    text.parse().map_err(|error: T::Err| wrong(column, &text, &error))
+fn unreadable(column: &str, error: impl Display) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(0, Type::Text, format!("{column}: {error}").into())
 }
 
-fn wrong(column: &str, value: &str, error: &dyn Display) -> RegistryError {
-    RegistryError::Storage(format!("{column} holds {value:?}: {error}"))
+fn metadata_text(target: &Target) -> rusqlite::Result<String> {
+    serde_json::to_string(&target.metadata).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))
 }

@@ -1,0 +1,168 @@
+//! The changes, each one transaction with the rules that it must keep.
+
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior};
+
+use super::{rows, storage};
+use crate::model::{S3Endpoint, S3Location, Target, TargetId, TargetSpec, TargetType};
+use crate::registry::{Entry, RegistryError, TARGETS_MAX, TargetChange};
+
+/// Adds a target; see `Registry::create_target`.
+pub(super) fn create_target(
+    connection: &mut Connection,
+    mut target: Target,
+    mut first_type: TargetType,
+) -> Result<Entry, RegistryError> {
+    let transaction = begin(connection)?;
+    let others = rows::load(&transaction).map_err(storage)?;
+    if others.len() >= TARGETS_MAX {
+        return Err(RegistryError::TooManyTargets);
+    }
+    if let Some(other) = others.iter().find(|other| other.target.mount_name.collides_with(&target.mount_name)) {
+        return Err(RegistryError::MountPathTaken {
+            export: target.spec.export(),
+            mount_name: target.mount_name.to_string(),
+            other_id: other.target.id,
+            other_export: other.target.spec.export(),
+        });
+    }
+    if others.iter().flat_map(|other| &other.types).any(|other| other.name == first_type.name) {
+        return Err(RegistryError::TypeNameTaken(first_type.name));
+    }
+    match others.iter().find(|other| other.target.is_default) {
+        Some(default) if target.is_default => {
+            return Err(RegistryError::DefaultTaken {
+                other_id: default.target.id,
+                other_export: default.target.spec.export(),
+            });
+        }
+        default => target.is_default = default.is_none(),
+    }
+    first_type.is_default = target.is_default;
+    first_type.target_id = target.id;
+    rows::insert_target(&transaction, &target).map_err(storage)?;
+    rows::insert_type(&transaction, &first_type).map_err(storage)?;
+    transaction.commit().map_err(storage)?;
+    Ok(Entry { target, types: vec![first_type] })
+}
+
+/// Changes a target; see `Registry::modify_target`.
+pub(super) fn modify_target(
+    connection: &mut Connection,
+    id: TargetId,
+    change: TargetChange,
+    now: Timestamp,
+) -> Result<Entry, RegistryError> {
+    let transaction = begin(connection)?;
+    let mut entry = find(&transaction, id)?;
+    let before = entry.target.clone();
+    if let Some(declared) = change.immutable {
+        match &mut entry.target.spec {
+            TargetSpec::S3 { immutable, .. } => *immutable = declared,
+            TargetSpec::Nfs(_) => return Err(RegistryError::NotS3 { id, field: "immutable" }),
+        }
+    }
+    if let Some(endpoint) = change.endpoint {
+        match &mut entry.target.spec {
+            TargetSpec::S3 { location, .. } => *location = with_endpoint(id, location, endpoint)?,
+            TargetSpec::Nfs(_) => return Err(RegistryError::NotS3 { id, field: "s3_endpoint_url" }),
+        }
+    }
+    if change.purge_metadata {
+        entry.target.metadata.clear();
+    }
+    entry.target.metadata.extend(change.metadata);
+    if entry.target != before {
+        entry.target.updated_at = now;
+        rows::update_target(&transaction, &entry.target).map_err(storage)?;
+    }
+    transaction.commit().map_err(storage)?;
+    Ok(entry)
+}
+
+/// Makes a target the default; see `Registry::set_default_target`.
+pub(super) fn set_default_target(
+    connection: &mut Connection,
+    id: TargetId,
+    now: Timestamp,
+) -> Result<Vec<Entry>, RegistryError> {
+    let transaction = begin(connection)?;
+    let mut chosen = find(&transaction, id)?;
+    let mut changed = Vec::new();
+    for mut other in rows::load(&transaction).map_err(storage)?.into_iter().filter(|other| other.target.id != id) {
+        if mark_default(&transaction, &mut other, false, now)? {
+            changed.push(other);
+        }
+    }
+    mark_default(&transaction, &mut chosen, true, now)?;
+    transaction.commit().map_err(storage)?;
+    changed.push(chosen);
+    Ok(changed)
+}
+
+/// Marks a target and its first type as default, or neither it nor any of its types. Whether that
+/// changed anything.
+fn mark_default(
+    transaction: &Transaction<'_>,
+    entry: &mut Entry,
+    is_default: bool,
+    now: Timestamp,
+) -> Result<bool, RegistryError> {
+    let mut changed = false;
+    // The type that stops being the default goes first: there are never two.
+    for (index, kept) in entry.types.iter_mut().enumerate().rev() {
+        let wanted = is_default && index == 0;
+        if kept.is_default != wanted {
+            kept.is_default = wanted;
+            kept.updated_at = Some(now);
+            rows::update_type(transaction, kept).map_err(storage)?;
+            changed = true;
+        }
+    }
+    if entry.target.is_default != is_default {
+        entry.target.is_default = is_default;
+        entry.target.updated_at = now;
+        rows::update_target(transaction, &entry.target).map_err(storage)?;
+        changed = true;
+    }
+    Ok(changed)
+}
+
+/// Whether a target could be deleted; see `Registry::may_delete_target`.
+pub(super) fn may_delete_target(connection: &Connection, id: TargetId) -> Result<(), RegistryError> {
+    let found: Option<bool> = connection
+        .query_row("SELECT is_default FROM target WHERE id = ?1", [id.to_string()], |row| row.get(0))
+        .optional()
+        .map_err(storage)?;
+    let count: i64 = connection.query_row("SELECT count(*) FROM target", [], |row| row.get(0)).map_err(storage)?;
+    match found {
+        None => Err(RegistryError::TargetNotFound(id)),
+        Some(true) if count > 1 => Err(RegistryError::DefaultInUse(id)),
+        Some(_) => Ok(()),
+    }
+}
+
+/// Removes a target; see `Registry::delete_target`.
+pub(super) fn delete_target(connection: &mut Connection, id: TargetId) -> Result<(), RegistryError> {
+    let transaction = begin(connection)?;
+    may_delete_target(&transaction, id)?;
+    transaction.execute("DELETE FROM target WHERE id = ?1", [id.to_string()]).map_err(storage)?;
+    transaction.commit().map_err(storage)
+}
+
+fn begin(connection: &mut Connection) -> Result<Transaction<'_>, RegistryError> {
+    connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(storage)
+}
+
+fn find(transaction: &Transaction<'_>, id: TargetId) -> Result<Entry, RegistryError> {
+    rows::find(transaction, id).map_err(storage)?.ok_or(RegistryError::TargetNotFound(id))
+}
+
+/// The same export by another scheme.
+fn with_endpoint(id: TargetId, location: &S3Location, endpoint: S3Endpoint) -> Result<S3Location, RegistryError> {
+    let given = endpoint.url();
+    S3Location::new(Some(endpoint), location.bucket())
+        .ok()
+        .filter(|other| other.to_string() == location.to_string())
+        .ok_or_else(|| RegistryError::ExportFixed { id, given, export: location.to_string() })
+}
