@@ -6,6 +6,8 @@
 //! the next question pointless. To add a check: a file here, a [`CheckName`], and a line in the
 //! driver that wants it.
 
+pub mod tcp_reachable;
+
 use std::future::Future;
 use std::time::{Duration, Instant};
 
