@@ -6,7 +6,13 @@
 //! the next question pointless. To add a check: a file here, a [`CheckName`], and a line in the
 //! driver that wants it.
 
+pub mod bucket;
+pub mod capacity;
+#[cfg(test)]
+mod fake;
+pub mod object_lock;
 pub mod tcp_reachable;
+pub mod versioning;
 
 use std::future::Future;
 use std::time::{Duration, Instant};

@@ -5,7 +5,7 @@
 //! that is costly to make); what it must not do is wait without a deadline. [`for_spec`] is the
 //! one place that knows which kinds there are.
 
-// pub mod s3;
+pub mod s3;
 
 use async_trait::async_trait;
 

@@ -5,4 +5,5 @@ pub mod check;
 pub mod driver;
 pub mod model;
 pub mod registry;
+pub mod s3;
 pub mod sys;
