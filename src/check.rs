@@ -6,13 +6,18 @@
 //! the next question pointless. To add a check: a file here, a [`CheckName`], and a line in the
 //! driver that wants it.
 
+pub mod bucket;
 pub mod capacity;
 pub mod exported;
+#[cfg(test)]
+mod fake;
 pub mod mount_capacity;
 pub mod mounted;
 pub mod nfs_reachable;
+pub mod object_lock;
 pub mod storage_failure;
 pub mod tcp_reachable;
+pub mod versioning;
 pub mod write_canary;
 
 use std::future::Future;

@@ -6,7 +6,7 @@
 //! one place that knows which kinds there are.
 
 pub mod nfs;
-// pub mod s3;
+pub mod s3;
 
 use std::sync::Arc;
 
@@ -81,6 +81,6 @@ pub fn for_spec(target: &Target, host: &Arc<Host>) -> Box<dyn Driver> {
         TargetSpec::Nfs(export) => {
             Box::new(nfs::NfsDriver::new(target.id, export.clone(), target.mount_name.clone(), host.clone()))
         }
-        TargetSpec::S3 { .. } => todo!(),
+        TargetSpec::S3 { location, immutable } => Box::new(s3::S3Driver::new(location.clone(), *immutable)),
     }
 }

@@ -9,4 +9,5 @@ pub mod driver;
 pub mod model;
 pub mod nfs;
 pub mod registry;
+pub mod s3;
 pub mod sys;

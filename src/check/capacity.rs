@@ -1,33 +1,52 @@
-//! `capacity`: how full storage may become before the report warns.
+//! Capacity: how much room there is, and whether it is nearly used up.
 
+use super::Checked;
 use crate::model::capacity::format_bytes;
 use crate::model::report::Finding;
 use crate::model::{Capacity, Reason};
+use crate::s3::BucketUsage;
 
-/// A warning when more than `limit_percent` of what a writer could use is used.
+/// A reservation when more than `percent` of the storage is used; none when its size is unknown.
 #[must_use]
-pub fn nearly_full(capacity: &Capacity, limit_percent: f64) -> Option<Finding> {
-    let percent = capacity.used_percent().filter(|percent| *percent > limit_percent)?;
-    let left = format_bytes(capacity.available_bytes.unwrap_or(0));
+pub fn nearly_full(capacity: &Capacity, percent: f64) -> Option<Finding> {
+    let used = capacity.used_percent().filter(|used| *used > percent)?;
+    let left = capacity.available_bytes.map(format_bytes).unwrap_or_default();
     Some(Finding::new(
         Reason::NearlyFull,
         format!(
-            "{percent:.1} % is used and {left} is left, the warning begins at {limit_percent} %: delete old backups or enlarge the storage"
+            "{used:.1} % is used and {left} are left, more than the {percent} % of [probe] nearly_full_percent: add storage, raise the quota or remove backups"
         ),
     ))
+}
+
+/// A bucket's capacity from what its service told: the quota, and what it holds.
+#[must_use]
+pub fn bucket_capacity(usage: &BucketUsage, nearly_full_percent: f64) -> Checked<Capacity> {
+    let capacity = Capacity::from_bucket(usage.used_bytes, usage.quota_bytes);
+    let checked = Checked::passed(capacity).warning(nearly_full(&capacity, nearly_full_percent));
+    match (usage.used_bytes, usage.quota_bytes) {
+        (None, _) => checked.detail("the service does not tell how much the bucket holds"),
+        (Some(_), None) => checked.detail("the bucket has no quota that the service tells of"),
+        (Some(_), Some(_)) => checked,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Outcome;
 
     #[test]
-    fn only_what_is_above_the_limit_warns() {
-        let capacity = |used: u64| Capacity::from_blocks(1, 1000, 1000 - used, 1000 - used, 0, 0);
-        assert_eq!(nearly_full(&capacity(900), 90.0), None);
-        let finding = nearly_full(&capacity(901), 90.0).expect("a warning");
-        assert_eq!(finding.reason, Reason::NearlyFull);
-        assert!(finding.message.contains("90.1 %") && finding.message.contains("99.0 B"), "{}", finding.message);
-        assert_eq!(nearly_full(&Capacity::from_bucket(Some(5), None), 0.0), None);
+    fn a_quota_that_is_nearly_used_up_is_a_warning() {
+        let usage = BucketUsage { used_bytes: Some(96), quota_bytes: Some(100), ..BucketUsage::default() };
+        let checked = bucket_capacity(&usage, 95.0);
+        assert_eq!((checked.outcome(), checked.reason()), (Outcome::Passed, Some(Reason::NearlyFull)));
+        assert_eq!(bucket_capacity(&usage, 96.0).reason(), None);
+    }
+
+    #[test]
+    fn a_bucket_of_unknown_size_passes_and_says_so() {
+        let checked = bucket_capacity(&BucketUsage::default(), 90.0);
+        assert_eq!((checked.outcome(), checked.reason()), (Outcome::Passed, None));
     }
 }

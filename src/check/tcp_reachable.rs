@@ -1,86 +1,143 @@
-//! `reachable`, its first half: the name has an address and something accepts connections there.
+//! The first question to any storage over a network: does something accept connections there?
+//!
+//! Name lookup and connect share one deadline. The system's resolver blocks a thread and has
+//! time-outs of its own (resolv.conf(5)), so a lookup that we stop waiting for goes on holding its
+//! thread: [`CONCURRENT_LOOKUPS`] bounds how many do. A name with several addresses is tried
+//! address by address, each with an equal share of the time that is left, so that one address
+//! which swallows packets does not hide another that works.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use tokio::net::{TcpStream, lookup_host};
-use tokio::time::{Instant, timeout_at};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Checked;
 use crate::model::Reason;
 use crate::model::report::Finding;
 
-/// How many addresses of a name are tried.
-const ADDRESSES_MAX: usize = 8;
+/// How many name lookups may hold a thread at the same time, in this process.
+pub const CONCURRENT_LOOKUPS: usize = 16;
 
-/// Connects to `address`, a name or an IP address without brackets. A name's addresses are tried
-/// in the resolver's order, each for its share of what is left of `deadline`, so that a dead first
-/// one does not hide a second that is alive.
+/// How many addresses of one name are tried.
+pub const ADDRESSES_TRIED: usize = 8;
+
+static LOOKUPS: Semaphore = Semaphore::const_new(CONCURRENT_LOOKUPS);
+
+/// Connects to `address` (a name or an IP address without brackets) within `deadline`.
+///
+/// The connection is the fact of the check. Failures are [`Reason::NameNotResolved`],
+/// [`Reason::NameLookupTimedOut`], [`Reason::ConnectionRefused`], [`Reason::ConnectTimedOut`],
+/// [`Reason::HostUnreachable`], and [`Reason::AgentError`] when this host has no socket left.
 pub async fn tcp_connect(address: &str, port: u16, deadline: Duration) -> Checked<TcpStream> {
-    let end = Instant::now() + deadline;
-    // The resolver's thread may stay behind when this gives up; tokio bounds how many there are.
-    let addresses: Vec<SocketAddr> = match timeout_at(end, lookup_host((address, port))).await {
-        Ok(Ok(addresses)) => addresses.take(ADDRESSES_MAX).collect(),
-        Ok(Err(error)) => return not_resolved(address, &error.to_string()),
-        Err(_) => {
-            return Checked::timed_out(Finding::new(
-                Reason::NameLookupTimedOut,
-                format!(
-                    "{address} was not resolved within {} ms: look at the name servers in /etc/resolv.conf",
-                    deadline.as_millis()
-                ),
-            ));
-        }
+    let ends = Instant::now() + deadline;
+    let addresses = match resolve(address, port, ends).await {
+        Ok(addresses) => addresses,
+        Err(Lookup::TimedOut) => return Checked::timed_out(lookup_timed_out(address, deadline)),
+        Err(Lookup::Failed(why)) => return Checked::failed(not_resolved(address, &why)),
     };
     let mut failure = None;
-    for (index, peer) in addresses.iter().enumerate() {
-        let shares = u32::try_from(addresses.len() - index).unwrap_or(1);
-        let until = Instant::now() + end.saturating_duration_since(Instant::now()) / shares;
-        match timeout_at(until, TcpStream::connect(peer)).await {
+    let mut unanswered = false;
+    for (position, socket_address) in addresses.iter().enumerate() {
+        let left = ends.saturating_duration_since(Instant::now());
+        let share = left / u32::try_from(addresses.len() - position).unwrap_or(1);
+        match timeout(share, TcpStream::connect(socket_address)).await {
             Ok(Ok(stream)) => return Checked::passed(stream),
-            Ok(Err(error)) => failure = Some(not_connected(*peer, &error)),
-            Err(_) => failure = Some(connect_timed_out(*peer, deadline)),
+            Ok(Err(error)) if error.kind() == io::ErrorKind::TimedOut => unanswered = true,
+            Ok(Err(error)) => failure = Some((socket_address, error)),
+            Err(_) => unanswered = true,
         }
     }
-    failure.unwrap_or_else(|| not_resolved(address, "it has no address"))
+    match failure {
+        // One address that did not answer may yet do so: only when all refuse is it definite.
+        Some((socket_address, error)) if !unanswered => {
+            Checked::failed(connect_failed(address, *socket_address, &error))
+        }
+        _ => Checked::timed_out(Finding::new(
+            Reason::ConnectTimedOut,
+            format!(
+                "nothing answered at {address} port {port} within {} ms: check that the server is up and that no firewall drops the packets",
+                deadline.as_millis()
+            ),
+        )),
+    }
 }
 
-fn not_resolved(address: &str, detail: &str) -> Checked<TcpStream> {
-    let message = format!(
-        "{address} cannot be resolved ({detail}): correct the host in the export, or add it to DNS or /etc/hosts"
-    );
-    Checked::failed(Finding::new(Reason::NameNotResolved, message))
+enum Lookup {
+    TimedOut,
+    Failed(String),
 }
 
-fn connect_timed_out(peer: SocketAddr, deadline: Duration) -> Checked<TcpStream> {
-    let message = format!(
-        "nothing at {peer} answered within {} ms: the host is down, or a firewall drops packets on the way",
-        deadline.as_millis()
-    );
-    Checked::timed_out(Finding::new(Reason::ConnectTimedOut, message))
-}
-
-fn not_connected(peer: SocketAddr, error: &io::Error) -> Checked<TcpStream> {
-    let (reason, advice) = match error.kind() {
-        io::ErrorKind::ConnectionRefused => (
-            Reason::ConnectionRefused,
-            "the host is up and nothing listens on that port: start the service, or correct the port",
-        ),
-        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
-            (Reason::HostUnreachable, "look at this host's routes (ip route get) and whether that host is up")
-        }
-        io::ErrorKind::TimedOut => {
-            (Reason::ConnectTimedOut, "the host is down, or a firewall drops packets on the way")
-        }
-        io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted => {
-            (Reason::ConnectionBroken, "look at the service's log and at firewalls on the way")
-        }
-        io::ErrorKind::PermissionDenied => (Reason::HostUnreachable, "a firewall of this host forbids it"),
-        _ => (Reason::AgentError, "this is a limit of the agent's own host"),
+async fn resolve(address: &str, port: u16, ends: Instant) -> Result<Vec<SocketAddr>, Lookup> {
+    if let Ok(literal) = address.parse::<IpAddr>() {
+        return Ok(vec![SocketAddr::new(literal, port)]);
+    }
+    let permit = match timeout_at(ends, LOOKUPS.acquire()).await {
+        Ok(Ok(permit)) => permit,
+        Ok(Err(closed)) => return Err(Lookup::Failed(closed.to_string())),
+        Err(_) => return Err(Lookup::TimedOut),
     };
-    let finding = Finding::new(reason, format!("{peer} cannot be connected to ({error}): {advice}"));
-    if reason == Reason::ConnectTimedOut { Checked::timed_out(finding) } else { Checked::failed(finding) }
+    // A task of its own, so that the permit is held for as long as the resolver holds its thread.
+    let host = address.to_owned();
+    let lookup = tokio::spawn(async move {
+        let _permit = permit;
+        lookup_host((host.as_str(), port)).await.map(|found| found.take(ADDRESSES_TRIED).collect::<Vec<_>>())
+    });
+    match timeout_at(ends, lookup).await {
+        Err(_) => Err(Lookup::TimedOut),
+        Ok(Err(task)) => Err(Lookup::Failed(task.to_string())),
+        Ok(Ok(Ok(addresses))) if addresses.is_empty() => Err(Lookup::Failed("it has no address".to_owned())),
+        Ok(Ok(Ok(addresses))) => Ok(addresses),
+        // EAI_AGAIN of getaddrinfo(3): no name server answered. Its text is all that std passes on.
+        Ok(Ok(Err(error))) if error.to_string().contains("Temporary failure") => Err(Lookup::TimedOut),
+        Ok(Ok(Err(error))) => Err(Lookup::Failed(error.to_string())),
+    }
+}
+
+fn lookup_timed_out(address: &str, deadline: Duration) -> Finding {
+    Finding::new(
+        Reason::NameLookupTimedOut,
+        format!(
+            "no name server answered for {address} within {} ms: check the name servers in /etc/resolv.conf",
+            deadline.as_millis()
+        ),
+    )
+}
+
+fn not_resolved(address: &str, why: &str) -> Finding {
+    Finding::new(
+        Reason::NameNotResolved,
+        format!("{address} has no address ({why}): check its spelling, and DNS or /etc/hosts on this host"),
+    )
+}
+
+fn connect_failed(address: &str, socket_address: SocketAddr, error: &io::Error) -> Finding {
+    let port = socket_address.port();
+    let at = if address == socket_address.ip().to_string() {
+        format!("{address} port {port}")
+    } else {
+        format!("{address} ({}) port {port}", socket_address.ip())
+    };
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => Finding::new(
+            Reason::ConnectionRefused,
+            format!("{at} refused the connection: start the service there, or correct the port"),
+        ),
+        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => Finding::new(
+            Reason::HostUnreachable,
+            format!("there is no way from this host to {at} ({error}): check its routes and that the server is up"),
+        ),
+        io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted => Finding::new(
+            Reason::ConnectionBroken,
+            format!("{at} broke the connection off while it was made ({error}): look at the server and at firewalls"),
+        ),
+        _ => Finding::new(
+            Reason::AgentError,
+            format!("this host could not open a connection to {at}: {error}; check its limits on open files and ports"),
+        ),
+    }
 }
 
 #[cfg(test)]
@@ -89,39 +146,54 @@ mod tests {
     use crate::model::Outcome;
     use tokio::net::TcpListener;
 
+    const DEADLINE: Duration = Duration::from_millis(500);
+
     #[tokio::test]
-    async fn what_listens_is_reachable_and_what_does_not_is_refused() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let port = listener.local_addr().expect("an address").port();
-        let reached = tcp_connect("127.0.0.1", port, Duration::from_secs(2)).await;
-        assert_eq!(reached.outcome(), Outcome::Passed);
-        drop((listener, reached));
-        let refused = tcp_connect("127.0.0.1", port, Duration::from_secs(2)).await;
-        assert_eq!((refused.outcome(), refused.reason()), (Outcome::Failed, Some(Reason::ConnectionRefused)));
-        let message = refused.finding().map(|finding| finding.message.clone()).unwrap_or_default();
-        assert!(message.contains(&format!("127.0.0.1:{port}")), "{message}");
+    async fn a_listener_is_reached_by_address_and_by_name() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        let port = listener.local_addr().expect("address").port();
+        assert_eq!(tcp_connect("127.0.0.1", port, DEADLINE).await.outcome(), Outcome::Passed);
+        assert_eq!(tcp_connect("localhost", port, DEADLINE).await.outcome(), Outcome::Passed);
     }
 
     #[tokio::test]
-    async fn a_full_backlog_is_a_timeout_at_the_deadline() {
-        // A listener whose backlog is full drops further attempts, as a black hole would.
-        let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
-        socket.bind(([127, 0, 0, 1], 0).into()).expect("a port");
-        let listener = socket.listen(1).expect("a listener");
-        let address = listener.local_addr().expect("an address");
-        let mut pending = Vec::new();
-        while let Ok(Ok(stream)) = tokio::time::timeout(Duration::from_millis(100), TcpStream::connect(address)).await {
-            pending.push(stream);
-        }
+    async fn a_closed_port_is_refused_definitely() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        let port = listener.local_addr().expect("address").port();
+        drop(listener);
+        let checked = tcp_connect("127.0.0.1", port, DEADLINE).await;
+        assert_eq!((checked.outcome(), checked.reason()), (Outcome::Failed, Some(Reason::ConnectionRefused)));
+        assert!(checked.finding().is_some_and(|finding| finding.message.contains(&format!("127.0.0.1 port {port}"))));
+    }
+
+    #[tokio::test]
+    async fn a_backlog_that_is_full_times_out_within_the_deadline() {
+        // A listener that never accepts, its queue filled: the kernel then drops further SYNs.
+        let socket = tokio::net::TcpSocket::new_v4().expect("socket");
+        socket.bind("127.0.0.1:0".parse().expect("address")).expect("bind");
+        let listener = socket.listen(1).expect("listen");
+        let port = listener.local_addr().expect("address").port();
         let began = Instant::now();
-        let checked = tcp_connect("127.0.0.1", address.port(), Duration::from_millis(200)).await;
+        let mut queue = Vec::new();
+        let checked = loop {
+            let checked = tcp_connect("127.0.0.1", port, DEADLINE).await;
+            if checked.outcome() != Outcome::Passed || queue.len() > 16 {
+                break checked;
+            }
+            queue.push(checked);
+        };
         assert_eq!((checked.outcome(), checked.reason()), (Outcome::TimedOut, Some(Reason::ConnectTimedOut)));
-        assert!(began.elapsed() >= Duration::from_millis(200));
+        assert!(began.elapsed() < DEADLINE * 2, "{:?}", began.elapsed());
     }
 
     #[tokio::test]
-    async fn a_name_without_address_is_named() {
-        let checked = tcp_connect("no-such-host.invalid", 2049, Duration::from_secs(5)).await;
-        assert!(checked.finding().is_some_and(|finding| finding.message.contains("no-such-host.invalid")));
+    async fn a_name_that_does_not_exist_is_told_apart_from_one_that_was_not_looked_up() {
+        // RFC 6761 §6.4: .invalid never exists; without any name server the lookup itself fails.
+        let checked = tcp_connect("nowhere.invalid", 443, DEADLINE).await;
+        assert!(matches!(
+            (checked.outcome(), checked.reason()),
+            (Outcome::Failed, Some(Reason::NameNotResolved)) | (Outcome::TimedOut, Some(Reason::NameLookupTimedOut))
+        ));
+        assert!(checked.finding().is_some_and(|finding| finding.message.contains("nowhere.invalid")));
     }
 }

@@ -1,0 +1,70 @@
+//! Versioning: whether the bucket keeps what is overwritten or deleted. Object lock needs it.
+
+use std::time::Duration;
+
+use super::Checked;
+use super::bucket::not_passed;
+use crate::model::report::Finding;
+use crate::model::{Reason, S3Location};
+use crate::s3::{BucketApi, Versioning, within};
+
+/// Asks whether versioning is enabled. It must be for a target that was declared immutable; for
+/// another it is a fact, and a service that does not tell is no failure.
+pub async fn versioning(
+    api: &dyn BucketApi,
+    location: &S3Location,
+    immutable: bool,
+    deadline: Duration,
+) -> Checked<Versioning> {
+    match within(deadline, api.versioning()).await {
+        Ok(Versioning::Enabled) => Checked::passed(Versioning::Enabled).detail("enabled"),
+        Ok(found) if immutable => Checked::failed(Finding::new(
+            Reason::VersioningDisabled,
+            format!(
+                "{location} is declared immutable and its versioning is {}: enable versioning, which object lock needs",
+                word(found)
+            ),
+        )),
+        Ok(found) => Checked::passed(found).detail(word(found)),
+        Err(failure) if !immutable && failure.is_refusal_to_tell() => Checked::skipped(failure.finding(location)),
+        Err(failure) => not_passed(&failure, location),
+    }
+}
+
+fn word(versioning: Versioning) -> &'static str {
+    match versioning {
+        Versioning::Enabled => "enabled",
+        Versioning::Suspended => "suspended",
+        Versioning::Off => "off",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::fake::FakeBucket;
+    use crate::model::Outcome;
+    use crate::s3::S3Failure;
+
+    async fn checked(fake: &FakeBucket, immutable: bool) -> Checked<Versioning> {
+        versioning(fake, &fake.location(), immutable, Duration::from_millis(100)).await
+    }
+
+    #[tokio::test]
+    async fn only_an_immutable_target_needs_versioning() {
+        let mut fake = FakeBucket::healthy();
+        fake.versioning = Ok(Versioning::Suspended);
+        assert_eq!(checked(&fake, true).await.reason(), Some(Reason::VersioningDisabled));
+        assert_eq!(checked(&fake, false).await.outcome(), Outcome::Passed);
+    }
+
+    #[tokio::test]
+    async fn a_refusal_to_tell_fails_only_an_immutable_target_and_what_is_not_s3_fails_any() {
+        let mut fake = FakeBucket::healthy();
+        fake.versioning = Err(S3Failure::service(501, Some("NotImplemented"), None));
+        assert_eq!(checked(&fake, true).await.outcome(), Outcome::Failed);
+        assert_eq!(checked(&fake, false).await.outcome(), Outcome::Skipped);
+        fake.versioning = Err(S3Failure::NotS3("HTML".to_owned()));
+        assert_eq!(checked(&fake, false).await.outcome(), Outcome::Failed);
+    }
+}
