@@ -65,20 +65,22 @@ impl Bench {
     pub fn stopped(config: &str) -> Self {
         let bench = Self { _private: () };
         bench.mend();
+        succeed("systemctl", &["is-active", "lab-nfs-server.service"]);
         configure(config);
         bench
     }
 
+    /// Never panics, since it also runs while a failed test unwinds.
     fn mend(&self) {
         run("tc", &["qdisc", "del", "dev", "lo", "clsact"]);
-        succeed("systemctl", &["start", "lab-nfs-server.service"]);
+        run("systemctl", &["start", "lab-nfs-server.service"]);
         run("systemctl", &["stop", SERVICE]);
         if fs::remove_file(DROP_IN).is_ok() {
-            succeed("systemctl", &["daemon-reload"]);
+            run("systemctl", &["daemon-reload"]);
         }
         run("systemctl", &["reset-failed", SERVICE]);
         for mount in mounts().iter().rev().filter(|mount| mount.path.starts_with(MOUNT_ROOT)) {
-            run("umount", &["--force", "--lazy", mount.path.to_str().expect("text")]);
+            run("umount", &["--force", "--lazy", &mount.path.to_string_lossy()]);
         }
         for directory in [MOUNT_ROOT, "/var/lib/targetwatch"] {
             empty(Path::new(directory));
