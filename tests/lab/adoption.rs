@@ -3,7 +3,7 @@
 use crate::api::request;
 use crate::api::{Target, get};
 use crate::bench::{
-    ANSWER, Bench, EVERY_SECOND, FIRST_VERDICT, SERVICE, UP_OR_DOWN, eventually, main_pid, mount_of, succeed,
+    ANSWER, Bench, EVERY_SECOND, FIRST_VERDICT, SERVICE, UP_OR_DOWN, eventually, main_pid, mark, mount_of, succeed,
 };
 
 #[test]
@@ -11,7 +11,7 @@ fn a_restart_leaves_mounts_in_place_and_adopts_them() {
     let _bench = Bench::start("");
     let three = Target::create_available("10.0.0.1:/srv/exports/one");
     let four = Target::create_available("10.0.0.2:/srv/exports/two");
-    let before = (mount_of("/srv/exports/one"), mount_of("/srv/exports/two"));
+    let before = (mark("/srv/exports/one"), mark("/srv/exports/two"));
 
     assert!(succeed("systemctl", &["stop", SERVICE]) < UP_OR_DOWN);
     assert_eq!((mount_of("/srv/exports/one"), mount_of("/srv/exports/two")), before, "stopped");
@@ -29,7 +29,7 @@ fn a_restart_leaves_mounts_in_place_and_adopts_them() {
 fn a_killed_agent_comes_back_by_itself_and_knows_its_targets() {
     let _bench = Bench::start("");
     let target = Target::create_available("10.0.0.1:/srv/exports/one");
-    let (mount, pid) = (mount_of("/srv/exports/one"), main_pid());
+    let (mount, pid) = (mark("/srv/exports/one"), main_pid());
     succeed("kill", &["-KILL", &pid.to_string()]);
     eventually("started again", FIRST_VERDICT, || (!matches!(main_pid(), 0) && main_pid() != pid).then_some(()));
     eventually("answering", FIRST_VERDICT, || (request("GET", "/healthz", None).code == 200).then_some(()));

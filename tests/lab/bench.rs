@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use nix::mount::{MsFlags, mount};
 use nix::sys::statvfs::statvfs;
 
 use crate::api;
@@ -147,10 +148,12 @@ pub fn end_black_holes() {
 /// One line of the host's mount table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mount {
-    /// Its id, which a new mount at the same place does not share.
+    /// Its id. The kernel gives it again once it is free, so it alone does not tell a new mount.
     pub id: u64,
     /// Where.
     pub path: PathBuf,
+    /// The options of this one mount of the file system.
+    pub flags: String,
     /// The type of file system.
     pub kind: String,
     /// What is mounted.
@@ -168,6 +171,7 @@ pub fn mounts() -> Vec<Mount> {
         Some(Mount {
             id: left.first()?.parse().ok()?,
             path: left.get(4)?.into(),
+            flags: (*left.get(5)?).to_owned(),
             kind: (*right.first()?).to_owned(),
             source: (*right.get(1)?).to_owned(),
             options: (*right.get(2)?).to_owned(),
@@ -182,6 +186,16 @@ pub fn mount_of(path: &str) -> Option<Mount> {
     let mut found: Vec<Mount> = mounts().into_iter().filter(|mount| mount.path == at).collect();
     assert!(found.len() <= 1, "stacked mounts: {found:#?}");
     found.pop()
+}
+
+/// Marks the mount of an exported path, by a flag that nobody asks for, so that it is told from
+/// whatever is mounted there later.
+pub fn mark(path: &str) -> Option<Mount> {
+    let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RELATIME | MsFlags::MS_NODIRATIME;
+    mount(None::<&str>, &mount_path(path), None::<&str>, flags, None::<&str>).expect("marked");
+    let marked = mount_of(path);
+    assert!(marked.as_ref().is_some_and(|mount| mount.flags.contains("nodiratime")), "{marked:?}");
+    marked
 }
 
 /// Size and used space of the file system at a path, in bytes.

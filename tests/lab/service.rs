@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::api::{SOCKET, Target, request};
 use crate::bench::{
     Bench, CONFIG, EVERY_SECOND, FIRST_VERDICT, MOUNT_ROOT, SERVICE, change_unit, configure, eventually, main_pid,
-    mount_of, output, run, succeed,
+    mark, mount_of, output, run, succeed,
 };
 
 fn log() -> String {
@@ -110,7 +110,7 @@ fn an_agent_that_does_nothing_any_more_is_replaced() {
     change_unit("[Service]\nWatchdogSec=2s\n");
     succeed("systemctl", &["start", SERVICE]);
     let target = Target::create_available("10.0.0.1:/srv/exports/one");
-    let (pid, mount) = (main_pid(), mount_of("/srv/exports/one"));
+    let (pid, mount) = (main_pid(), mark("/srv/exports/one"));
     // Left alone, it keeps its watchdog content.
     std::thread::sleep(Duration::from_secs(5));
     assert_eq!(main_pid(), pid);
