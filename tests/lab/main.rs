@@ -6,6 +6,7 @@
 //! knows no target ([`bench::Bench`]).
 
 #![allow(clippy::disallowed_methods, reason = "storage may hang a test: the lab has a time limit")]
+#![allow(clippy::expect_used, clippy::panic, reason = "that is how a test fails, in its helpers too")]
 
 mod api;
 mod bench;
