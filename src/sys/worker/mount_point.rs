@@ -152,7 +152,9 @@ fn tighten(directory: &OwnedFd, created: bool, path: &Path) -> Result<bool, Work
     }
     let is_writable = mode.intersects(WRITABLE_BY_OTHERS);
     if is_writable {
-        fchmod(&directory, mode - WRITABLE_BY_OTHERS).map_err(|errno| WorkerFault::system("chmod", path, errno))?;
+        // Without set-group-ID, which a hardened unit (RestrictSUIDSGID=) may not even keep.
+        fchmod(&directory, mode - WRITABLE_BY_OTHERS - Mode::S_ISUID - Mode::S_ISGID)
+            .map_err(|errno| WorkerFault::system("chmod", path, errno))?;
     }
     Ok(is_foreign || is_writable)
 }

@@ -1,0 +1,58 @@
+//! Starting, stopping and dying: mounts outlive the agent, and so does what it answered.
+
+use crate::api::request;
+use crate::api::{Target, get};
+use crate::bench::{
+    ANSWER, Bench, EVERY_SECOND, FIRST_VERDICT, SERVICE, UP_OR_DOWN, eventually, main_pid, mark, mount_of, succeed,
+};
+
+#[test]
+fn a_restart_leaves_mounts_in_place_and_adopts_them() {
+    let _bench = Bench::start("");
+    let three = Target::create_available("10.0.0.1:/srv/exports/one");
+    let four = Target::create_available("10.0.0.2:/srv/exports/two");
+    let before = (mark("/srv/exports/one"), mark("/srv/exports/two"));
+
+    assert!(succeed("systemctl", &["stop", SERVICE]) < UP_OR_DOWN);
+    assert_eq!((mount_of("/srv/exports/one"), mount_of("/srv/exports/two")), before, "stopped");
+    assert!(succeed("systemctl", &["start", SERVICE]) < UP_OR_DOWN);
+    three.becomes_available(FIRST_VERDICT);
+    four.becomes_available(FIRST_VERDICT);
+    assert_eq!((mount_of("/srv/exports/one"), mount_of("/srv/exports/two")), before, "started");
+
+    succeed("systemctl", &["restart", SERVICE]);
+    three.becomes_available(FIRST_VERDICT);
+    assert_eq!((mount_of("/srv/exports/one"), mount_of("/srv/exports/two")), before, "restarted");
+}
+
+#[test]
+fn a_killed_agent_comes_back_by_itself_and_knows_its_targets() {
+    let _bench = Bench::start("");
+    let target = Target::create_available("10.0.0.1:/srv/exports/one");
+    let (mount, pid) = (mark("/srv/exports/one"), main_pid());
+    succeed("kill", &["-KILL", &pid.to_string()]);
+    eventually("started again", FIRST_VERDICT, || (!matches!(main_pid(), 0) && main_pid() != pid).then_some(()));
+    eventually("answering", FIRST_VERDICT, || (request("GET", "/healthz", None).code == 200).then_some(()));
+    target.becomes_available(FIRST_VERDICT);
+    assert_eq!(mount_of("/srv/exports/one"), mount);
+}
+
+#[test]
+fn a_create_that_was_answered_survives_being_killed_the_next_instant() {
+    let _bench = Bench::start(EVERY_SECOND);
+    let target = Target::create("10.0.0.1:/srv/exports/one");
+    succeed("kill", &["-KILL", &main_pid().to_string()]);
+    eventually("answering", FIRST_VERDICT * 2, || (request("GET", "/healthz", None).code == 200).then_some(()));
+    target.becomes_available(FIRST_VERDICT);
+    let targets = get("/backup_targets");
+    assert_eq!(targets["backup_targets"].as_array().map(Vec::len), Some(1), "{targets:#}");
+}
+
+#[test]
+fn a_create_is_answered_at_once_whatever_storage_does() {
+    let _bench = Bench::start("");
+    crate::bench::black_hole("10.0.0.3");
+    let answer = Target::try_create("10.0.0.3:/srv/exports/three");
+    assert_eq!(answer.code, 200, "{answer:?}");
+    assert!(answer.took < ANSWER, "{answer:?}");
+}

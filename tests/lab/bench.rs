@@ -1,0 +1,250 @@
+//! The bench: the lab's machine brought into a known state, and the ways to do it harm.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use nix::mount::{MsFlags, mount};
+use nix::sys::statvfs::statvfs;
+
+use crate::api;
+
+/// Where the agent mounts.
+pub const MOUNT_ROOT: &str = "/var/trilio/triliovault-mounts";
+/// The agent's configuration.
+pub const CONFIG: &str = "/etc/targetwatch/config.toml";
+/// The agent's unit.
+pub const SERVICE: &str = "targetwatch.service";
+/// Settings of the unit that a test changes.
+const DROP_IN: &str = "/run/systemd/system/targetwatch.service.d/lab.conf";
+
+/// How soon a target has its first verdict.
+pub const FIRST_VERDICT: Duration = Duration::from_secs(5);
+/// How soon a change of the mount table is noticed and healed.
+pub const HEALED: Duration = Duration::from_secs(2);
+/// How soon the agent is up or down whatever its storage does.
+pub const UP_OR_DOWN: Duration = Duration::from_secs(2);
+/// How soon the API answers whatever storage does.
+pub const ANSWER: Duration = Duration::from_millis(100);
+/// How soon two timeouts in a row of 2 s each are a status, with intervals of 1 s.
+pub const TIMED_OUT: Duration = Duration::from_secs(12);
+
+/// NFSv4.2 for the server as it is known by `10.0.0.2`; the default options, NFSv3, for all others.
+const BASE_CONFIG: &str = r#"
+[[mounts.nfs]]
+location = "10.0.0.2:*"
+options = "nfsvers=4.2,soft,timeo=600,retrans=10"
+
+[probe.canary]
+uid = 42436
+gid = 42436
+"#;
+
+/// The configuration of most tests: a probe every second.
+pub const EVERY_SECOND: &str = "[probe]\nnfs_interval = \"1s\"\n";
+/// A configuration whose interval nobody waits for, so that only an event can cause a probe.
+pub const EVERY_HOUR: &str = "[probe]\nnfs_interval = \"1h\"\n";
+
+/// A machine with a running agent that knows no target. Dropping it mends what a test broke.
+pub struct Bench {
+    _private: (),
+}
+
+impl Bench {
+    /// The agent, started afresh with this configuration beside the common one.
+    pub fn start(config: &str) -> Self {
+        let bench = Self::stopped(config);
+        succeed("systemctl", &["start", SERVICE]);
+        bench
+    }
+
+    /// The same, but not started yet.
+    pub fn stopped(config: &str) -> Self {
+        let bench = Self { _private: () };
+        bench.mend();
+        succeed("systemctl", &["is-active", "lab-nfs-server.service"]);
+        configure(config);
+        bench
+    }
+
+    /// Never panics, since it also runs while a failed test unwinds.
+    fn mend(&self) {
+        run("tc", &["qdisc", "del", "dev", "lo", "clsact"]);
+        run("systemctl", &["start", "lab-nfs-server.service"]);
+        run("systemctl", &["stop", SERVICE]);
+        if fs::remove_file(DROP_IN).is_ok() {
+            run("systemctl", &["daemon-reload"]);
+        }
+        run("systemctl", &["reset-failed", SERVICE]);
+        for mount in mounts().iter().rev().filter(|mount| mount.path.starts_with(MOUNT_ROOT)) {
+            run("umount", &["--force", "--lazy", &mount.path.to_string_lossy()]);
+        }
+        for directory in [MOUNT_ROOT, "/var/lib/targetwatch"] {
+            empty(Path::new(directory));
+        }
+        for export in ["one", "two", "three"] {
+            empty(&export_directory(export));
+        }
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = output("journalctl", &["--no-pager", "--output=cat", "--lines=40", "--unit", SERVICE]);
+            eprintln!("the agent's last words:\n{log}");
+            eprintln!("targets: {}", output("curl", &api::curl_arguments("GET", "/backup_targets/detail")));
+        }
+        self.mend();
+    }
+}
+
+/// Writes the configuration; the agent is not told.
+pub fn configure(config: &str) {
+    fs::create_dir_all("/etc/targetwatch").expect("made");
+    fs::write(CONFIG, format!("{config}{BASE_CONFIG}")).expect("written");
+}
+
+/// Adds settings to the agent's unit.
+pub fn change_unit(settings: &str) {
+    let path = Path::new(DROP_IN);
+    fs::create_dir_all(path.parent().expect("a directory")).expect("made");
+    fs::write(path, settings).expect("written");
+    succeed("systemctl", &["daemon-reload"]);
+}
+
+/// What the server has at `/srv/exports/<name>`.
+pub fn export_directory(name: &str) -> PathBuf {
+    Path::new("/srv/exports").join(name)
+}
+
+/// Where the export of a path is mounted.
+pub fn mount_path(path: &str) -> PathBuf {
+    Path::new(MOUNT_ROOT).join(STANDARD.encode(path))
+}
+
+/// Drops every packet to an address of this machine until the end of the test.
+pub fn black_hole(address: &str) {
+    run("tc", &["qdisc", "add", "dev", "lo", "clsact"]);
+    let target = format!("{address}/32");
+    succeed(
+        "tc",
+        &[
+            "filter", "add", "dev", "lo", "ingress", "protocol", "ip", "u32", "match", "ip", "dst", &target, "action",
+            "drop",
+        ],
+    );
+}
+
+/// Ends every black hole.
+pub fn end_black_holes() {
+    succeed("tc", &["qdisc", "del", "dev", "lo", "clsact"]);
+}
+
+/// One line of the host's mount table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mount {
+    /// Its id. The kernel gives it again once it is free, so it alone does not tell a new mount.
+    pub id: u64,
+    /// Where.
+    pub path: PathBuf,
+    /// The options of this one mount of the file system.
+    pub flags: String,
+    /// The type of file system.
+    pub kind: String,
+    /// What is mounted.
+    pub source: String,
+    /// The file system's own options.
+    pub options: String,
+}
+
+/// The mounts as the first process of the machine sees them, oldest first.
+pub fn mounts() -> Vec<Mount> {
+    let table = fs::read_to_string("/proc/1/mountinfo").expect("the mount table");
+    let parse = |line: &str| {
+        let (left, right) = line.split_once(" - ")?;
+        let (left, right): (Vec<_>, Vec<_>) = (left.split(' ').collect(), right.split(' ').collect());
+        Some(Mount {
+            id: left.first()?.parse().ok()?,
+            path: left.get(4)?.into(),
+            flags: (*left.get(5)?).to_owned(),
+            kind: (*right.first()?).to_owned(),
+            source: (*right.get(1)?).to_owned(),
+            options: (*right.get(2)?).to_owned(),
+        })
+    };
+    table.lines().map(|line| parse(line).unwrap_or_else(|| panic!("a mount was expected: {line}"))).collect()
+}
+
+/// What is mounted at the mount path of an exported path. More than one mount there is a failure.
+pub fn mount_of(path: &str) -> Option<Mount> {
+    let at = mount_path(path);
+    let mut found: Vec<Mount> = mounts().into_iter().filter(|mount| mount.path == at).collect();
+    assert!(found.len() <= 1, "stacked mounts: {found:#?}");
+    found.pop()
+}
+
+/// Marks the mount of an exported path, by a flag that nobody asks for, so that it is told from
+/// whatever is mounted there later.
+pub fn mark(path: &str) -> Option<Mount> {
+    let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RELATIME | MsFlags::MS_NODIRATIME;
+    mount(None::<&str>, &mount_path(path), None::<&str>, flags, None::<&str>).expect("marked");
+    let marked = mount_of(path);
+    assert!(marked.as_ref().is_some_and(|mount| mount.flags.contains("nodiratime")), "{marked:?}");
+    marked
+}
+
+/// Size and used space of the file system at a path, in bytes.
+pub fn measure(path: &Path) -> (u64, u64) {
+    let counts = statvfs(path).expect("measured");
+    let unit = counts.fragment_size();
+    (counts.blocks() * unit, (counts.blocks() - counts.blocks_free()) * unit)
+}
+
+/// The agent's process.
+pub fn main_pid() -> u32 {
+    output("systemctl", &["show", "--property=MainPID", "--value", SERVICE]).trim().parse().expect("a process id")
+}
+
+/// Waits until something is so.
+pub fn eventually<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(start.elapsed() < limit, "not within {limit:?}: {what}");
+        sleep(Duration::from_millis(50));
+    }
+}
+
+/// Runs a command that must succeed, and gives the time that it took.
+pub fn succeed(program: &str, arguments: &[&str]) -> Duration {
+    let start = Instant::now();
+    let output = run(program, arguments);
+    assert!(output.status.success(), "{program} {arguments:?}: {output:?}");
+    start.elapsed()
+}
+
+/// What a command prints.
+pub fn output(program: &str, arguments: &[&str]) -> String {
+    String::from_utf8_lossy(&run(program, arguments).stdout).into_owned()
+}
+
+/// Runs a command.
+pub fn run(program: &str, arguments: &[&str]) -> Output {
+    Command::new(program).args(arguments).output().unwrap_or_else(|error| panic!("{program}: {error}"))
+}
+
+fn empty(directory: &Path) {
+    let Ok(entries) = fs::read_dir(directory) else {
+        return;
+    };
+    for path in entries.flatten().map(|entry| entry.path()).filter(|path| !path.ends_with("lost+found")) {
+        let _ = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+    }
+}

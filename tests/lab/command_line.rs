@@ -1,0 +1,53 @@
+//! The command line beside a running agent, and without one.
+
+use crate::api::Target;
+use crate::bench::{Bench, EVERY_SECOND, SERVICE, TIMED_OUT, black_hole, mount_path, output, run, succeed};
+
+const AVAILABLE: Option<i32> = Some(0);
+const OFFLINE: Option<i32> = Some(2);
+const UNKNOWN: Option<i32> = Some(3);
+
+fn exit_code(arguments: &[&str]) -> Option<i32> {
+    let output = run("targetwatch", arguments);
+    eprintln!("targetwatch {arguments:?}: {output:?}");
+    output.status.code()
+}
+
+#[test]
+fn status_and_check_all_tell_by_their_exit_codes() {
+    let _bench = Bench::start(EVERY_SECOND);
+    let good = Target::create_available("10.0.0.1:/srv/exports/one");
+    assert_eq!(exit_code(&["status"]), AVAILABLE);
+    assert_eq!(exit_code(&["check", "all"]), AVAILABLE);
+    let table = output("targetwatch", &["status"]);
+    assert!(table.contains(&good.export) && table.contains("available"), "{table}");
+
+    let silent = Target::create_available("10.0.0.3:/srv/exports/three");
+    black_hole("10.0.0.3");
+    silent.becomes_offline(&["connect_timed_out"], TIMED_OUT);
+    assert_eq!(exit_code(&["status"]), OFFLINE);
+    assert_eq!(exit_code(&["check", "all"]), OFFLINE);
+    let table = output("targetwatch", &["status"]);
+    assert!(table.contains("connect_timed_out"), "{table}");
+
+    succeed("systemctl", &["stop", SERVICE]);
+    assert_eq!(exit_code(&["status"]), UNKNOWN, "nobody to ask");
+}
+
+#[test]
+fn one_export_is_checked_without_a_daemon() {
+    let _bench = Bench::stopped("");
+    assert_eq!(exit_code(&["check", "nfs", "10.0.0.1:/srv/exports/one"]), AVAILABLE);
+    assert_eq!(exit_code(&["check", "nfs", "10.0.0.1:/srv/private"]), OFFLINE);
+    assert_eq!(exit_code(&["check", "nfs", "no-export"]), UNKNOWN);
+    succeed("systemctl", &["stop", "lab-nfs-server.service"]);
+    let refused = run("targetwatch", &["check", "nfs", "10.0.0.1:/srv/exports/one"]);
+    assert_eq!(refused.status.code(), OFFLINE);
+    assert!(String::from_utf8_lossy(&refused.stdout).contains("connection_refused"), "{refused:?}");
+}
+
+#[test]
+fn the_mount_path_is_told() {
+    let told = output("targetwatch", &["mount-path", "nfs", "10.0.0.1:/srv/exports/one"]);
+    assert_eq!(told.trim(), mount_path("/srv/exports/one").to_str().expect("text"));
+}

@@ -1,0 +1,156 @@
+//! What goes wrong with storage: told with its reason, harming nobody else, and healed.
+
+use std::fs;
+use std::time::Duration;
+
+use crate::api::{Target, request};
+use crate::bench::{
+    ANSWER, Bench, EVERY_HOUR, EVERY_SECOND, FIRST_VERDICT, HEALED, SERVICE, TIMED_OUT, UP_OR_DOWN, black_hole,
+    end_black_holes, eventually, export_directory, mark, mount_of, mount_path, mounts, succeed,
+};
+
+fn answers_at_once() {
+    for path in ["/backup_targets", "/backup_targets/detail", "/healthz"] {
+        let answer = request("GET", path, None);
+        assert!(answer.code == 200 && answer.took < ANSWER, "{path}: {answer:?}");
+    }
+}
+
+#[test]
+fn an_unmount_behind_our_back_is_healed_at_once() {
+    let _bench = Bench::start(EVERY_HOUR);
+    let target = Target::create_available("10.0.0.1:/srv/exports/one");
+    let before = mount_of("/srv/exports/one").expect("mounted");
+    succeed("umount", &[before.path.to_str().expect("text")]);
+    let after = eventually("mounted again", HEALED, || mount_of("/srv/exports/one"));
+    assert_eq!((after.source, after.options), (before.source, before.options));
+    target.becomes_available(HEALED);
+}
+
+#[test]
+fn a_server_that_refuses_is_told_and_heals() {
+    let _bench = Bench::start(EVERY_SECOND);
+    let three = Target::create_available("10.0.0.1:/srv/exports/one");
+    let four = Target::create_available("10.0.0.2:/srv/exports/two");
+    let mount = mark("/srv/exports/one");
+    succeed("systemctl", &["stop", "lab-nfs-server.service"]);
+    for target in [&three, &four] {
+        target.becomes_offline(&["connection_refused"], Duration::from_secs(3));
+    }
+    answers_at_once();
+    succeed("systemctl", &["start", "lab-nfs-server.service"]);
+    // The kernel's client waits before it connects again.
+    for target in [&three, &four] {
+        target.becomes_available(Duration::from_secs(20));
+    }
+    assert_eq!(mount_of("/srv/exports/one"), mount, "a server that was away is no reason to unmount");
+}
+
+#[test]
+fn a_server_that_is_silent_delays_nobody() {
+    let _bench = Bench::start(EVERY_SECOND);
+    let silent = Target::create_available("10.0.0.3:/srv/exports/three");
+    let other = Target::create_available("10.0.0.1:/srv/exports/one");
+    let mount = mark("/srv/exports/three");
+    black_hole("10.0.0.3");
+    silent.becomes_offline(&["connect_timed_out"], TIMED_OUT);
+    answers_at_once();
+    assert!(other.is_available());
+
+    let report = other.check();
+    assert_eq!(report.outcome("write_canary").replace("skipped", "passed"), "passed", "{report:?}");
+    assert!(succeed("systemctl", &["stop", SERVICE]) < UP_OR_DOWN, "stopping");
+    assert!(succeed("systemctl", &["start", SERVICE]) < UP_OR_DOWN, "starting");
+    answers_at_once();
+    other.becomes_available(FIRST_VERDICT);
+    assert!(!silent.is_available());
+    assert_eq!(mount_of("/srv/exports/three"), mount);
+
+    end_black_holes();
+    silent.becomes_available(Duration::from_secs(20));
+    assert_eq!(mount_of("/srv/exports/three"), mount);
+}
+
+#[test]
+fn a_target_of_a_silent_server_can_be_deleted() {
+    let _bench = Bench::start(EVERY_SECOND);
+    let silent = Target::create_available("10.0.0.3:/srv/exports/three");
+    black_hole("10.0.0.3");
+    silent.becomes_offline(&["connect_timed_out"], TIMED_OUT);
+    eventually("deleted", TIMED_OUT * 2, || (silent.delete().code != 409).then_some(()));
+    eventually("unmounted", TIMED_OUT, || mount_of("/srv/exports/three").is_none().then_some(()));
+    answers_at_once();
+}
+
+#[test]
+fn a_stale_handle_heals_by_mounting_again() {
+    let _bench = Bench::start(EVERY_SECOND);
+    let inner = export_directory("one/inner");
+    let make = || {
+        fs::create_dir(&inner).expect("made");
+        succeed("chmod", &["0777", inner.to_str().expect("text")]);
+    };
+    make();
+    let target = Target::create_available("10.0.0.1:/srv/exports/one/inner");
+    let before = mark("/srv/exports/one/inner");
+    fs::remove_dir(&inner).expect("removed");
+    target.becomes_offline(&["stale_handle", "export_not_found", "export_denied"], FIRST_VERDICT);
+    make();
+    target.becomes_available(Duration::from_secs(10));
+    let after = mount_of("/srv/exports/one/inner");
+    assert!(after.is_some() && after != before, "{after:?}");
+}
+
+#[test]
+fn what_others_mounted_at_the_mount_path_is_never_touched() {
+    let _bench = Bench::start(EVERY_SECOND);
+    for (name, arguments) in [
+        ("one", ["-t", "tmpfs", "theirs"].as_slice()),
+        ("two", ["-t", "nfs", "-o", "nolock,soft,nfsvers=3", "10.0.0.4:/srv/exports/three"].as_slice()),
+    ] {
+        let path = format!("/srv/exports/{name}");
+        let at = mount_path(&path);
+        fs::create_dir_all(&at).expect("made");
+        succeed("mount", &[arguments, &[at.to_str().expect("text")]].concat());
+        let foreign = mount_of(&path).expect("mounted");
+        let target = Target::create(&format!("10.0.0.1:{path}"));
+        target.becomes_offline(&["mount_conflict"], FIRST_VERDICT);
+        target.delete();
+        assert_eq!(mount_of(&path), Some(foreign));
+    }
+}
+
+#[test]
+fn a_read_only_export_is_no_backup_target() {
+    let _bench = Bench::start("");
+    let target = Target::create("10.0.0.1:/srv/exports/readonly");
+    target.becomes_offline(&["read_only"], FIRST_VERDICT);
+}
+
+#[test]
+fn an_export_that_the_backup_user_cannot_write_to_is_no_backup_target() {
+    let _bench = Bench::start("");
+    fs::create_dir(export_directory("one/private")).expect("made");
+    let target = Target::create("10.0.0.1:/srv/exports/one/private");
+    target.becomes_offline(&["write_denied"], FIRST_VERDICT);
+}
+
+#[test]
+fn what_is_not_exported_is_told_apart_from_what_is_not_there() {
+    let _bench = Bench::start("");
+    fs::create_dir_all("/srv/private").expect("made");
+    let denied = Target::create("10.0.0.1:/srv/private");
+    let missing = Target::create("10.0.0.2:/srv/exports/missing");
+    denied.becomes_offline(&["export_denied"], FIRST_VERDICT);
+    missing.becomes_offline(&["export_not_found"], FIRST_VERDICT);
+    assert!(!mounts().iter().any(|mount| mount.path.starts_with(crate::bench::MOUNT_ROOT)));
+}
+
+#[test]
+fn a_full_export_is_told() {
+    let _bench = Bench::start("");
+    let fill = format!("of={}/fill", export_directory("one").display());
+    crate::bench::run("dd", &["if=/dev/zero", &fill, "bs=1M"]);
+    let target = Target::create("10.0.0.1:/srv/exports/one");
+    target.becomes_offline(&["storage_full"], FIRST_VERDICT);
+}

@@ -1,0 +1,130 @@
+//! A target's life: created, mounted, measured, written to, deleted.
+
+use std::fs::{self, File};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::path::Path;
+
+use crate::api::{Target, request};
+use crate::bench::FIRST_VERDICT;
+use crate::bench::{
+    Bench, EVERY_SECOND, MOUNT_ROOT, eventually, export_directory, measure, mount_of, mount_path, run, succeed,
+};
+
+fn is_mounted_and_measured(export: &str, name: &str, kind: &str, version: &str) {
+    let _bench = Bench::start("");
+    fs::write(export_directory(name).join("backup.img"), vec![7; 5_000_001]).expect("written");
+    succeed("sync", &[]);
+    let path = format!("/srv/exports/{name}");
+    let target = Target::create_available(export);
+
+    let mount = mount_of(&path).expect("mounted where the first process sees it");
+    assert_eq!((mount.kind.as_str(), mount.source.as_str()), (kind, export));
+    assert!(mount.options.split(',').any(|option| option == version), "{}", mount.options);
+
+    let before = measure(&mount.path);
+    let report = target.check();
+    assert_eq!(before, measure(&mount.path), "nothing else writes");
+    assert_eq!(
+        (report.get("capacity_bytes").as_u64(), report.get("used_bytes").as_u64()),
+        (Some(before.0), Some(before.1))
+    );
+    // The unit over NFS is the transfer size, 128 KiB.
+    assert!(before.1 >= 5_000_001 - (128 << 10), "what is used is told: {before:?}");
+    for check in ["reachable", "mounted", "capacity", "write_canary"] {
+        assert_eq!(report.outcome(check), "passed", "{check}: {report:?}");
+    }
+    let shown = target.show();
+    assert_eq!(shown["filesystem_export_mount_path"], mount.path.to_str().expect("text"));
+    let in_mb = |bytes: u64| format!("{:.1} MB", bytes as f64 / f64::from(1 << 20));
+    assert_eq!(
+        (shown["capacity"].as_str(), shown["used"].as_str()),
+        (Some(&*in_mb(before.0)), Some(&*in_mb(before.1)))
+    );
+
+    let mut names: Vec<_> = fs::read_dir(export_directory(name))
+        .expect("listed")
+        .map(|entry| entry.expect("an entry").file_name())
+        .collect();
+    names.retain(|name| name != "lost+found");
+    assert_eq!(names, ["backup.img"], "a canary leaves nothing behind");
+}
+
+#[test]
+fn a_target_over_nfs_3_is_mounted_and_measured() {
+    is_mounted_and_measured("10.0.0.1:/srv/exports/one", "one", "nfs", "vers=3");
+}
+
+#[test]
+fn a_target_over_nfs_4_2_is_mounted_and_measured() {
+    is_mounted_and_measured("10.0.0.2:/srv/exports/two", "two", "nfs4", "vers=4.2");
+}
+
+#[test]
+fn a_server_that_squashes_root_is_no_obstacle() {
+    let _bench = Bench::start("");
+    fs::set_permissions(export_directory("three"), fs::Permissions::from_mode(0o700)).expect("a mode");
+    chown(export_directory("three"), Some(42436), Some(42436)).expect("an owner");
+    let target = Target::create_available("10.0.0.1:/srv/exports/three");
+    assert_eq!(target.check().outcome("write_canary"), "passed");
+}
+
+#[test]
+fn deleting_unmounts_and_removes_the_directory() {
+    let _bench = Bench::start("");
+    let target = Target::create_available("10.0.0.1:/srv/exports/one");
+    let answer = target.delete();
+    assert_eq!((answer.code, answer.text.as_str()), (202, ""), "{answer:?}");
+    assert_eq!(mount_of("/srv/exports/one"), None);
+    assert!(!mount_path("/srv/exports/one").exists() && Path::new(MOUNT_ROOT).exists());
+    assert_eq!(request("GET", &format!("/backup_targets/{}", target.id), None).code, 404);
+    // And nothing stands in the way of the next one.
+    Target::create_available("10.0.0.1:/srv/exports/one");
+}
+
+#[test]
+fn a_busy_target_is_not_deleted() {
+    let _bench = Bench::start("");
+    fs::write(export_directory("one").join("backup.img"), "in use").expect("written");
+    let target = Target::create_available("10.0.0.1:/srv/exports/one");
+    let in_use = File::open(mount_path("/srv/exports/one").join("backup.img")).expect("opened");
+    let mount = mount_of("/srv/exports/one");
+    let answer = target.delete();
+    assert_eq!(answer.code, 409, "{answer:?}");
+    assert!(answer.message().contains("in use"), "{answer:?}");
+    assert_eq!(mount_of("/srv/exports/one"), mount);
+    target.becomes_available(FIRST_VERDICT);
+    drop(in_use);
+    eventually("deleted once nothing uses it", FIRST_VERDICT, || (target.delete().code == 202).then_some(()));
+    assert!(fs::read(export_directory("one").join("backup.img")).is_ok(), "the backups are still there");
+}
+
+#[test]
+fn two_servers_of_one_path_do_not_share_a_directory() {
+    let _bench = Bench::start("");
+    Target::create_available("10.0.0.1:/srv/exports/one");
+    let mount = mount_of("/srv/exports/one");
+    let answer = Target::try_create("10.0.0.3:/srv/exports/one");
+    assert_eq!(answer.code, 409, "{answer:?}");
+    assert!(answer.message().contains("10.0.0.1:/srv/exports/one"), "it names the first: {answer:?}");
+    assert_eq!(mount_of("/srv/exports/one"), mount);
+}
+
+#[test]
+fn a_backup_cannot_land_in_the_bare_directory() {
+    let _bench = Bench::stopped(EVERY_SECOND);
+    // As a careless script would have left it.
+    let directory = mount_path("/srv/exports/one");
+    fs::create_dir_all(&directory).expect("made");
+    fs::set_permissions(&directory, fs::Permissions::from_mode(0o2777)).expect("a mode");
+    chown(&directory, Some(42436), Some(42436)).expect("an owner");
+    succeed("systemctl", &["start", "targetwatch.service"]);
+    Target::create_available("10.0.0.1:/srv/exports/one");
+
+    // A bind mount shows what lies below the other mounts.
+    fs::create_dir_all("/srv/bare").expect("made");
+    succeed("mount", &["--bind", "/", "/srv/bare"]);
+    let bare = fs::metadata(Path::new("/srv/bare").join(directory.strip_prefix("/").expect("absolute")));
+    run("umount", &["/srv/bare"]);
+    let bare = bare.expect("there");
+    assert_eq!((bare.uid(), bare.mode() & 0o022), (0, 0), "{:o}", bare.mode());
+}

@@ -1,0 +1,129 @@
+//! The agent as a service: its confinement, its configuration, its watchdog.
+
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::time::Duration;
+
+use crate::api::{SOCKET, Target, request};
+use crate::bench::{
+    Bench, CONFIG, EVERY_SECOND, FIRST_VERDICT, MOUNT_ROOT, SERVICE, change_unit, configure, eventually, main_pid,
+    mark, mount_of, output, run, succeed,
+};
+
+fn log() -> String {
+    output("journalctl", &["--no-pager", "--output=cat", "--lines=50", "--unit", SERVICE])
+}
+
+#[test]
+fn it_shares_the_hosts_mount_namespace() {
+    let _bench = Bench::start("");
+    let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/mnt")).expect("a namespace");
+    assert_eq!(namespace(&main_pid().to_string()), namespace("1"));
+}
+
+#[test]
+fn its_socket_is_for_its_group_and_its_registry_for_itself() {
+    let _bench = Bench::start("");
+    let socket = fs::metadata(SOCKET).expect("there");
+    let group = output("getent", &["group", "targetwatch"]);
+    let gid: u32 = group.split(':').nth(2).and_then(|gid| gid.parse().ok()).expect("a group");
+    assert_eq!(socket.gid(), gid);
+    assert_eq!(socket.mode() & 0o066, 0o060, "the group may connect, others may not: {:o}", socket.mode());
+    let registry = fs::metadata("/var/lib/targetwatch/registry.db").expect("there");
+    assert_eq!(registry.mode() & 0o007, 0, "{:o}", registry.mode());
+}
+
+#[test]
+fn a_bad_configuration_is_reported_and_the_old_one_stays_in_force() {
+    let _bench = Bench::start(EVERY_SECOND);
+    let target = Target::create_available("10.0.0.1:/srv/exports/one");
+    let pid = main_pid();
+    configure("[probe]\nnfs_intervall = \"1s\"\n");
+    run("systemctl", &["reload", SERVICE]);
+    eventually("reported", FIRST_VERDICT, || {
+        let log = log();
+        (log.contains(CONFIG) && log.contains("nfs_intervall")).then_some(())
+    });
+    assert_eq!(main_pid(), pid);
+    assert_eq!(target.check().reasons(), Vec::<String>::new());
+
+    configure(EVERY_SECOND);
+    succeed("systemctl", &["reload", SERVICE]);
+    target.becomes_available(FIRST_VERDICT);
+    assert_eq!(main_pid(), pid);
+}
+
+#[test]
+fn a_configuration_that_is_wrong_at_the_start_is_named() {
+    let _bench = Bench::stopped("[mounts]\nmode = \"fuse\"\n");
+    assert!(!run("systemctl", &["start", SERVICE]).status.success());
+    let log = log();
+    assert!(log.contains(CONFIG) && log.contains("mode") && log.contains("kernel"), "{log}");
+    configure("");
+    eventually("started by itself", FIRST_VERDICT, || (request("GET", "/healthz", None).code == 200).then_some(()));
+}
+
+#[test]
+fn a_port_in_use_is_named_and_taken_once_it_is_free() {
+    let _bench = Bench::stopped("");
+    let holder = TcpListener::bind("127.0.0.1:8781").expect("bound");
+    assert!(!run("systemctl", &["start", SERVICE]).status.success());
+    let log = log();
+    assert!(log.contains("127.0.0.1:8781"), "{log}");
+    drop(holder);
+    eventually("started by itself", FIRST_VERDICT, || (request("GET", "/healthz", None).code == 200).then_some(()));
+}
+
+#[test]
+fn a_registry_full_of_noise_is_not_replaced() {
+    let _bench = Bench::stopped("");
+    fs::create_dir_all("/var/lib/targetwatch").expect("made");
+    let noise = vec![0x5a; 4096];
+    fs::write("/var/lib/targetwatch/registry.db", &noise).expect("written");
+    assert!(!run("systemctl", &["start", SERVICE]).status.success());
+    assert!(log().contains("/var/lib/targetwatch/registry.db"), "{}", log());
+    assert_eq!(fs::read("/var/lib/targetwatch/registry.db").expect("there"), noise);
+}
+
+#[test]
+fn an_unwritable_mount_root_is_a_finding_and_not_the_end() {
+    let _bench = Bench::stopped(EVERY_SECOND);
+    // Root may write anywhere but to what is mounted read-only.
+    fs::create_dir_all("/srv/nowhere").expect("made");
+    succeed("mount", &["-t", "tmpfs", "-o", "ro", "nowhere", "/srv/nowhere"]);
+    configure("[mounts]\nroot = \"/srv/nowhere/mounts\"\n[probe]\nnfs_interval = \"1s\"\n");
+    let started = run("systemctl", &["start", SERVICE]).status.success();
+    if started {
+        let target = Target::create("10.0.0.1:/srv/exports/one");
+        target.becomes_offline(&["mount_point_unusable"], FIRST_VERDICT);
+    } else {
+        assert!(log().contains("/srv/nowhere/mounts"), "{}", log());
+    }
+    run("systemctl", &["stop", SERVICE]);
+    succeed("umount", &["/srv/nowhere"]);
+}
+
+#[test]
+fn an_agent_that_does_nothing_any_more_is_replaced() {
+    let _bench = Bench::stopped(EVERY_SECOND);
+    change_unit("[Service]\nWatchdogSec=2s\n");
+    succeed("systemctl", &["start", SERVICE]);
+    let target = Target::create_available("10.0.0.1:/srv/exports/one");
+    let (pid, mount) = (main_pid(), mark("/srv/exports/one"));
+    // Left alone, it keeps its watchdog content.
+    std::thread::sleep(Duration::from_secs(5));
+    assert_eq!(main_pid(), pid);
+    succeed("kill", &["-STOP", &pid.to_string()]);
+    eventually("replaced", Duration::from_secs(12), || (main_pid() != 0 && main_pid() != pid).then_some(()));
+    eventually("answering", FIRST_VERDICT, || (request("GET", "/healthz", None).code == 200).then_some(()));
+    target.becomes_available(FIRST_VERDICT);
+    assert_eq!(mount_of("/srv/exports/one"), mount);
+}
+
+#[test]
+fn the_mount_root_belongs_to_root() {
+    let _bench = Bench::start("");
+    let root = fs::metadata(MOUNT_ROOT).expect("there");
+    assert_eq!((root.uid(), root.permissions().mode() & 0o7777), (0, 0o755));
+}
