@@ -6,3 +6,5 @@ mod support;
 
 #[path = "support_selftest/nfs.rs"]
 mod nfs;
+#[path = "support_selftest/s3.rs"]
+mod s3;

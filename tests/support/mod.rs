@@ -9,4 +9,4 @@
 
 mod loopback;
 pub mod nfs_server;
-//pub mod s3_server;
+pub mod s3_server;
