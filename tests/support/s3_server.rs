@@ -87,6 +87,7 @@ pub struct BucketUsageFixture {
 /// The running server.
 pub struct S3Server {
     listener: Loopback,
+    operations: Operations,
 }
 
 impl S3Server {
@@ -103,14 +104,15 @@ impl S3Server {
     /// # Errors
     /// When the port cannot be had.
     pub async fn start_on(port: u16, fixture: S3Fixture) -> io::Result<Self> {
-        let mut builder = S3ServiceBuilder::new(Operations::new(Store::new(fixture.buckets)));
+        let operations = Operations::new(Store::new(fixture.buckets));
+        let mut builder = S3ServiceBuilder::new(operations.clone());
         builder.set_auth(OneUser {
             access_key_id: fixture.access_key_id,
             secret_access_key: fixture.secret_access_key.into(),
         });
         let service = builder.build();
         let listener = Loopback::start(port, move |stream| serve(stream, service.clone())).await?;
-        Ok(Self { listener })
+        Ok(Self { listener, operations })
     }
 
     /// Where it is: `http://127.0.0.1:PORT`.
@@ -121,6 +123,11 @@ impl S3Server {
     /// Its port.
     pub fn port(&self) -> u16 {
         self.listener.address().port()
+    }
+
+    /// Lets time pass for retention, and for nothing else: what is retained for less becomes deletable.
+    pub fn advance_clock(&self, by: Duration) {
+        self.operations.advance_clock(by);
     }
 
     /// Closes the listener and every connection; from its return on, connections are refused.

@@ -1,7 +1,7 @@
 //! The S3 operations that are served; `s3s` answers `NotImplemented` to the others.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
@@ -27,18 +27,35 @@ const BYTES_USED: HeaderName = HeaderName::from_static("x-rgw-bytes-used");
 const QUOTA_BUCKET_SIZE: HeaderName = HeaderName::from_static("x-rgw-quota-bucket-size");
 
 /// Operations on a store.
-pub struct Operations {
+#[derive(Clone)]
+pub struct Operations(Arc<Shared>);
+
+struct Shared {
     store: Mutex<Store>,
+    /// How far the clock of retention is ahead of the system's.
+    ahead: Mutex<Duration>,
 }
 
 impl Operations {
     pub fn new(store: Store) -> Self {
-        Self { store: Mutex::new(store) }
+        Self(Arc::new(Shared { store: Mutex::new(store), ahead: Mutex::new(Duration::ZERO) }))
+    }
+
+    pub fn advance_clock(&self, by: Duration) {
+        *lock(&self.0.ahead) += by;
+    }
+
+    fn now(&self) -> SystemTime {
+        SystemTime::now() + *lock(&self.0.ahead)
     }
 
     fn store(&self) -> MutexGuard<'_, Store> {
-        self.store.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0.store)
     }
+}
+
+fn lock<T>(value: &Mutex<T>) -> MutexGuard<'_, T> {
+    value.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[async_trait::async_trait]
@@ -126,7 +143,7 @@ impl S3 for Operations {
         let content = read(asked.body).await?;
         let mut store = self.store();
         let bucket = store.bucket(&asked.bucket)?;
-        let version = bucket.put(asked.key, content, retention)?;
+        let version = bucket.put(asked.key, content, retention, self.now())?;
         let version_id = bucket.is_versioned().then(|| version.id.clone());
         Ok(S3Response::new(PutObjectOutput { e_tag: Some(entity_tag(&version)), version_id, ..Default::default() }))
     }
@@ -172,7 +189,7 @@ impl S3 for Operations {
         let asked = request.input;
         let bypass = asked.bypass_governance_retention.unwrap_or_default();
         let mut store = self.store();
-        let done = store.bucket(&asked.bucket)?.delete(&asked.key, asked.version_id.as_deref(), bypass)?;
+        let done = store.bucket(&asked.bucket)?.delete(&asked.key, asked.version_id.as_deref(), bypass, self.now())?;
         Ok(S3Response::new(DeleteObjectOutput {
             delete_marker: done.is_marker.then_some(true),
             version_id: done.version,

@@ -86,8 +86,13 @@ impl Bucket {
     ///
     /// # Errors
     /// `InvalidRequest` for retention in a bucket without lock, `InvalidArgument` for one of the past.
-    pub fn put(&mut self, key: String, content: Bytes, retention: Option<Retention>) -> S3Result<Version> {
-        let modified = SystemTime::now();
+    pub fn put(
+        &mut self,
+        key: String,
+        content: Bytes,
+        retention: Option<Retention>,
+        modified: SystemTime,
+    ) -> S3Result<Version> {
         let retention = match (retention, self.fixture.object_lock) {
             (Some(_), None) => return Err(s3_error!(InvalidRequest, "bucket object lock not configured")),
             (Some(asked), Some(_)) if asked.until <= modified.into() => {
@@ -126,13 +131,19 @@ impl Bucket {
     ///
     /// # Errors
     /// `AccessDenied` while the version is retained, whatever `bypass_governance` says in COMPLIANCE mode.
-    pub fn delete(&mut self, key: &str, id: Option<&str>, bypass_governance: bool) -> S3Result<Deletion> {
-        let Some(id) = id else { return self.hide(key) };
+    pub fn delete(
+        &mut self,
+        key: &str,
+        id: Option<&str>,
+        bypass_governance: bool,
+        now: SystemTime,
+    ) -> S3Result<Deletion> {
+        let Some(id) = id else { return self.hide(key, now) };
         let Some(versions) = self.objects.get_mut(key) else { return Ok(Deletion::nothing(id)) };
         let Some(at) = versions.iter().position(|version| version.id == id) else { return Ok(Deletion::nothing(id)) };
         let is_kept = versions[at].retention.as_ref().is_some_and(|retention| {
             let may_end_early = retention.mode == RetentionMode::Governance && bypass_governance;
-            retention.until > SystemTime::now().into() && !may_end_early
+            retention.until > now.into() && !may_end_early
         });
         if is_kept {
             return Err(s3_error!(AccessDenied, "forbidden by object lock"));
@@ -144,13 +155,13 @@ impl Bucket {
         Ok(Deletion { version: Some(removed.id), is_marker: removed.content.is_none() })
     }
 
-    fn hide(&mut self, key: &str) -> S3Result<Deletion> {
+    fn hide(&mut self, key: &str, now: SystemTime) -> S3Result<Deletion> {
         if !self.is_versioned() {
             self.objects.remove(key);
             return Ok(Deletion { version: None, is_marker: false });
         }
         let id = self.new_version_id();
-        let marker = Version { id: id.clone(), modified: SystemTime::now(), retention: None, content: None };
+        let marker = Version { id: id.clone(), modified: now, retention: None, content: None };
         self.add(key.to_owned(), marker)?;
         Ok(Deletion { version: Some(id), is_marker: true })
     }
