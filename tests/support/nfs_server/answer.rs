@@ -1,0 +1,113 @@
+//! What is answered to a call, as RPC (RFC 5531 §9) and under each behaviour.
+
+use std::io::Cursor;
+use std::sync::Mutex;
+
+use nfs3_types::rpc::{
+    RPC_VERSION_2, accept_stat_data, accepted_reply, auth_stat, call_body, fragment_header, msg_body, opaque_auth,
+    rejected_reply, reply_body, rpc_msg,
+};
+use nfs3_types::xdr_codec::{Pack, Unpack};
+use nfs3_types::{mount, nfs3};
+
+use super::files::Files;
+use super::program::{self, Refusal};
+use super::{Behaviour, lock};
+
+/// The one version of both programs (RFC 1813).
+const VERSION: u32 = 3;
+
+/// What goes onto the wire.
+pub enum Answer {
+    /// Nothing.
+    None,
+    /// The end of the connection.
+    Close,
+    /// A whole record.
+    Record(Vec<u8>),
+    /// The mark of a record and a part of it.
+    Part {
+        /// The length in the mark, in bytes.
+        announced: u32,
+        /// What follows.
+        sent: Vec<u8>,
+        /// Whether the connection ends there.
+        then_close: bool,
+    },
+}
+
+/// The answer to the call in `record`.
+pub fn to(record: &[u8], behaviour: &Behaviour, files: &Mutex<Files>) -> Answer {
+    let mut call = Cursor::new(record);
+    let Ok((rpc_msg { xid, body: msg_body::CALL(body) }, _)) = rpc_msg::unpack(&mut call) else {
+        return Answer::Close;
+    };
+    let arguments = record.get(call.position() as usize..).unwrap_or_default();
+    let reply = match behaviour {
+        Behaviour::Silent => return Answer::None,
+        Behaviour::CloseAtOnce => return Answer::Close,
+        Behaviour::Garbage => Some([&xid.to_be_bytes()[..], &[0xa5; 60]].concat()),
+        Behaviour::AuthError => {
+            encode(xid, reply_body::MSG_DENIED(rejected_reply::auth_error(auth_stat::AUTH_TOOWEAK)), &[])
+        }
+        Behaviour::VersionMismatch { low, high } => {
+            accepted(xid, accept_stat_data::PROG_MISMATCH { low: *low, high: *high }, &[])
+        }
+        Behaviour::HugeRecord => {
+            return Answer::Part { announced: fragment_header::MASK, sent: vec![0; 64], then_close: false };
+        }
+        _ => reply(xid, &body, arguments, behaviour, files),
+    };
+    match reply {
+        None => Answer::Close,
+        Some(mut whole) if *behaviour == Behaviour::EofMidRecord => {
+            let announced = u32::try_from(whole.len()).unwrap_or(fragment_header::MASK);
+            whole.truncate(whole.len() / 2);
+            Answer::Part { announced, sent: whole, then_close: true }
+        }
+        Some(whole) => Answer::Record(whole),
+    }
+}
+
+/// The reply to a call; `None` when it cannot be encoded.
+fn reply(
+    xid: u32,
+    call: &call_body<'_>,
+    arguments: &[u8],
+    behaviour: &Behaviour,
+    files: &Mutex<Files>,
+) -> Option<Vec<u8>> {
+    if call.rpcvers != RPC_VERSION_2 {
+        let mismatch = rejected_reply::rpc_mismatch(RPC_VERSION_2, RPC_VERSION_2);
+        return encode(xid, reply_body::MSG_DENIED(mismatch), &[]);
+    }
+    if !matches!(call.prog, mount::PROGRAM | nfs3::PROGRAM) {
+        return accepted(xid, accept_stat_data::PROG_UNAVAIL, &[]);
+    }
+    if call.vers != VERSION {
+        return accepted(xid, accept_stat_data::PROG_MISMATCH { low: VERSION, high: VERSION }, &[]);
+    }
+    let mut files = lock(files);
+    let result = if call.prog == mount::PROGRAM {
+        program::mount(call.proc, arguments, &mut files, behaviour)
+    } else {
+        program::nfs(call.proc, arguments, &mut files, behaviour)
+    };
+    match result {
+        Ok(result) => accepted(xid, accept_stat_data::SUCCESS, &result),
+        Err(Refusal::NoSuchProcedure) => accepted(xid, accept_stat_data::PROC_UNAVAIL, &[]),
+        Err(Refusal::BadArguments) => accepted(xid, accept_stat_data::GARBAGE_ARGS, &[]),
+        Err(Refusal::CannotEncode) => accepted(xid, accept_stat_data::SYSTEM_ERR, &[]),
+    }
+}
+
+fn accepted(xid: u32, reply_data: accept_stat_data, result: &[u8]) -> Option<Vec<u8>> {
+    encode(xid, reply_body::MSG_ACCEPTED(accepted_reply { verf: opaque_auth::default(), reply_data }), result)
+}
+
+fn encode(xid: u32, body: reply_body<'_>, result: &[u8]) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    rpc_msg { xid, body: msg_body::REPLY(body) }.pack(&mut bytes).ok()?;
+    bytes.extend_from_slice(result);
+    Some(bytes)
+}

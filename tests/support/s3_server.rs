@@ -1,0 +1,160 @@
+//! An S3 server in memory, with versions and an object lock that is in force.
+//!
+//! `s3s` parses requests and verifies their signatures (Signature Version 4); what an operation
+//! does is in `operations`, and what is kept in `store`. Both follow Ceph RADOS Gateway where
+//! services differ: its usage headers on HEAD of a bucket, its answers to a locked DELETE.
+//! Plain HTTP, path addressing.
+
+mod operations;
+mod store;
+
+use std::io;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use s3s::auth::{S3Auth, SecretKey};
+use s3s::service::{S3Service, S3ServiceBuilder};
+use s3s::{S3Result, s3_error};
+use tokio::net::TcpStream;
+
+use super::loopback::Loopback;
+use operations::Operations;
+use store::Store;
+
+/// How long a client may take to send the head of a request.
+const HEAD_DEADLINE: Duration = Duration::from_secs(10);
+
+/// What a server starts with: one user, and the buckets that belong to it.
+pub struct S3Fixture {
+    /// The user's access key id.
+    pub access_key_id: String,
+    /// Its secret.
+    pub secret_access_key: String,
+    /// Its buckets.
+    pub buckets: Vec<BucketFixture>,
+}
+
+/// A bucket.
+#[derive(Debug, Clone, Default)]
+pub struct BucketFixture {
+    /// Its name.
+    pub name: String,
+    /// Whether each PUT makes a version.
+    pub versioning: bool,
+    /// Its object lock, which includes versioning; none when it was made without.
+    pub object_lock: Option<ObjectLockFixture>,
+    /// What the service tells about its use in `X-RGW-…` headers; none for a service that tells nothing.
+    pub usage: Option<BucketUsageFixture>,
+}
+
+/// The object lock of a bucket.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ObjectLockFixture {
+    /// The retention of objects that are put without one.
+    pub default_retention: Option<RetentionFixture>,
+}
+
+/// How long, and how strictly, a version is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RetentionFixture {
+    /// Whether somebody may end it early.
+    pub mode: RetentionMode,
+    /// Its length from the PUT on, in days.
+    pub days: u16,
+}
+
+/// The retention modes of S3.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RetentionMode {
+    /// A DELETE with bypass succeeds.
+    Governance,
+    /// Nobody deletes it before its time.
+    Compliance,
+}
+
+/// The use of a bucket before the server started; what is stored since then is added.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BucketUsageFixture {
+    /// Bytes in all versions.
+    pub used_bytes: u64,
+    /// Versions.
+    pub object_count: u64,
+    /// The quota in bytes, which is told and not enforced; none for no limit.
+    pub quota_bytes: Option<u64>,
+}
+
+/// The running server.
+pub struct S3Server {
+    listener: Loopback,
+    operations: Operations,
+}
+
+impl S3Server {
+    /// Serves the buckets on a free port of 127.0.0.1.
+    ///
+    /// # Errors
+    /// When there is no port.
+    pub async fn start(fixture: S3Fixture) -> io::Result<Self> {
+        Self::start_on(0, fixture).await
+    }
+
+    /// The same on a given port: the server that comes back after [`S3Server::stop`], empty again.
+    ///
+    /// # Errors
+    /// When the port cannot be had.
+    pub async fn start_on(port: u16, fixture: S3Fixture) -> io::Result<Self> {
+        let operations = Operations::new(Store::new(fixture.buckets));
+        let mut builder = S3ServiceBuilder::new(operations.clone());
+        builder.set_auth(OneUser {
+            access_key_id: fixture.access_key_id,
+            secret_access_key: fixture.secret_access_key.into(),
+        });
+        let service = builder.build();
+        let listener = Loopback::start(port, move |stream| serve(stream, service.clone())).await?;
+        Ok(Self { listener, operations })
+    }
+
+    /// Where it is: `http://127.0.0.1:PORT`.
+    pub fn endpoint(&self) -> String {
+        format!("http://{}", self.listener.address())
+    }
+
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.listener.address().port()
+    }
+
+    /// Lets time pass for retention, and for nothing else: what is retained for less becomes deletable.
+    pub fn advance_clock(&self, by: Duration) {
+        self.operations.advance_clock(by);
+    }
+
+    /// Closes the listener and every connection; from its return on, connections are refused.
+    pub async fn stop(self) {
+        self.listener.stop().await;
+    }
+}
+
+async fn serve(stream: TcpStream, service: S3Service) {
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD_DEADLINE);
+    let _client_broke_off = http.serve_connection(TokioIo::new(stream), service).await;
+}
+
+/// The code for an unknown key is that of AWS and Ceph, unlike in `s3s::auth::SimpleAuth`.
+struct OneUser {
+    access_key_id: String,
+    secret_access_key: SecretKey,
+}
+
+#[async_trait::async_trait]
+impl S3Auth for OneUser {
+    async fn get_secret_key(&self, access_key: &str) -> S3Result<SecretKey> {
+        if access_key == self.access_key_id {
+            Ok(self.secret_access_key.clone())
+        } else {
+            Err(s3_error!(InvalidAccessKeyId, "The access key id you provided does not exist."))
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! Buckets, objects and versions in memory, and the rules of retention.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use s3s::dto::Timestamp;
+use s3s::{S3Error, S3Result, s3_error};
+use uuid::Uuid;
+
+use super::{BucketFixture, RetentionMode};
+
+/// The largest object, in bytes.
+pub const OBJECT_MAX_BYTES: usize = 16 * 1024 * 1024;
+
+/// How many versions, delete markers among them, a bucket holds.
+const VERSIONS_MAX: usize = 10_000;
+
+/// The version id of what is put into a bucket without versioning.
+const NULL_VERSION: &str = "null";
+
+const SECONDS_PER_DAY: u64 = 24 * 60 * 60;
+
+/// All buckets.
+pub struct Store {
+    buckets: BTreeMap<String, Bucket>,
+}
+
+/// A bucket and the versions of each key, oldest first.
+pub struct Bucket {
+    /// What it was made with.
+    pub fixture: BucketFixture,
+    objects: BTreeMap<String, Vec<Version>>,
+}
+
+/// One version of an object.
+#[derive(Debug, Clone)]
+pub struct Version {
+    /// Its id.
+    pub id: String,
+    /// When it was put.
+    pub modified: SystemTime,
+    /// Until when it is kept.
+    pub retention: Option<Retention>,
+    /// Its bytes; none in a delete marker.
+    pub content: Option<Bytes>,
+}
+
+/// How long one version is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Retention {
+    /// Whether somebody may end it early.
+    pub mode: RetentionMode,
+    /// Its end.
+    pub until: Timestamp,
+}
+
+/// What a DELETE did.
+pub struct Deletion {
+    /// The version that was removed, or the delete marker that was made.
+    pub version: Option<String>,
+    /// Whether that is a delete marker.
+    pub is_marker: bool,
+}
+
+impl Store {
+    pub fn new(buckets: Vec<BucketFixture>) -> Self {
+        let bucket = |fixture: BucketFixture| (fixture.name.clone(), Bucket { fixture, objects: BTreeMap::new() });
+        Self { buckets: buckets.into_iter().map(bucket).collect() }
+    }
+
+    /// # Errors
+    /// `NoSuchBucket`.
+    pub fn bucket(&mut self, name: &str) -> S3Result<&mut Bucket> {
+        self.buckets.get_mut(name).ok_or_else(|| s3_error!(NoSuchBucket, "The specified bucket does not exist."))
+    }
+}
+
+impl Bucket {
+    /// Whether each PUT makes a version.
+    pub fn is_versioned(&self) -> bool {
+        self.fixture.versioning || self.fixture.object_lock.is_some()
+    }
+
+    /// Stores an object, under the bucket's default retention unless it has one, and gives its version.
+    ///
+    /// # Errors
+    /// `InvalidRequest` for retention in a bucket without lock, `InvalidArgument` for one of the past.
+    pub fn put(
+        &mut self,
+        key: String,
+        content: Bytes,
+        retention: Option<Retention>,
+        modified: SystemTime,
+    ) -> S3Result<Version> {
+        let retention = match (retention, self.fixture.object_lock) {
+            (Some(_), None) => return Err(s3_error!(InvalidRequest, "bucket object lock not configured")),
+            (Some(asked), Some(_)) if asked.until <= modified.into() => {
+                return Err(s3_error!(InvalidArgument, "the retain until date must be in the future"));
+            }
+            (Some(asked), Some(_)) => Some(asked),
+            (None, lock) => lock.and_then(|lock| lock.default_retention).map(|default| Retention {
+                mode: default.mode,
+                until: (modified + Duration::from_secs(u64::from(default.days) * SECONDS_PER_DAY)).into(),
+            }),
+        };
+        let version = Version { id: self.new_version_id(), modified, retention, content: Some(content) };
+        self.add(key, version.clone())?;
+        Ok(version)
+    }
+
+    /// A version of an object: the given one, or the current one.
+    ///
+    /// # Errors
+    /// `NoSuchKey`, also when a delete marker is current; `NoSuchVersion`; `MethodNotAllowed` for a marker by its id.
+    pub fn get(&self, key: &str, id: Option<&str>) -> S3Result<&Version> {
+        let versions = self.objects.get(key).map(Vec::as_slice).unwrap_or_default();
+        match id {
+            None => versions.last().filter(|found| found.content.is_some()).ok_or_else(no_such_key),
+            Some(id) => match versions.iter().find(|found| found.id == id) {
+                None => Err(s3_error!(NoSuchVersion, "The specified version does not exist.")),
+                Some(marker) if marker.content.is_none() => {
+                    Err(s3_error!(MethodNotAllowed, "The specified version is a delete marker."))
+                }
+                Some(found) => Ok(found),
+            },
+        }
+    }
+
+    /// Deletes a version for good, unless it is retained; without an id, hides the object.
+    ///
+    /// # Errors
+    /// `AccessDenied` while the version is retained, whatever `bypass_governance` says in COMPLIANCE mode.
+    pub fn delete(
+        &mut self,
+        key: &str,
+        id: Option<&str>,
+        bypass_governance: bool,
+        now: SystemTime,
+    ) -> S3Result<Deletion> {
+        let Some(id) = id else { return self.hide(key, now) };
+        let Some(versions) = self.objects.get_mut(key) else { return Ok(Deletion::nothing(id)) };
+        let Some(at) = versions.iter().position(|version| version.id == id) else { return Ok(Deletion::nothing(id)) };
+        let is_kept = versions[at].retention.as_ref().is_some_and(|retention| {
+            let may_end_early = retention.mode == RetentionMode::Governance && bypass_governance;
+            retention.until > now.into() && !may_end_early
+        });
+        if is_kept {
+            return Err(s3_error!(AccessDenied, "forbidden by object lock"));
+        }
+        let removed = versions.remove(at);
+        if versions.is_empty() {
+            self.objects.remove(key);
+        }
+        Ok(Deletion { version: Some(removed.id), is_marker: removed.content.is_none() })
+    }
+
+    fn hide(&mut self, key: &str, now: SystemTime) -> S3Result<Deletion> {
+        if !self.is_versioned() {
+            self.objects.remove(key);
+            return Ok(Deletion { version: None, is_marker: false });
+        }
+        let id = self.new_version_id();
+        let marker = Version { id: id.clone(), modified: now, retention: None, content: None };
+        self.add(key.to_owned(), marker)?;
+        Ok(Deletion { version: Some(id), is_marker: true })
+    }
+
+    /// The objects that a listing shows: keys in order, with their current versions.
+    pub fn current(&self) -> impl Iterator<Item = (&str, &Version, usize)> {
+        self.objects.iter().filter_map(|(key, versions)| {
+            let version = versions.last()?;
+            Some((key.as_str(), version, version.content.as_ref()?.len()))
+        })
+    }
+
+    /// How many versions are stored, and their bytes.
+    pub fn stored(&self) -> (u64, u64) {
+        let contents = self.objects.values().flatten().filter_map(|version| version.content.as_ref());
+        contents.fold((0, 0), |(count, bytes), content| (count + 1, bytes + content.len() as u64))
+    }
+
+    fn new_version_id(&self) -> String {
+        if self.is_versioned() { Uuid::new_v4().simple().to_string() } else { NULL_VERSION.to_owned() }
+    }
+
+    fn add(&mut self, key: String, version: Version) -> S3Result<()> {
+        if self.objects.values().map(Vec::len).sum::<usize>() >= VERSIONS_MAX {
+            return Err(s3_error!(SlowDown, "this bucket is in memory and holds {VERSIONS_MAX} versions, no more"));
+        }
+        let is_versioned = self.is_versioned();
+        let versions = self.objects.entry(key).or_default();
+        if !is_versioned {
+            versions.clear();
+        }
+        versions.push(version);
+        Ok(())
+    }
+}
+
+impl Deletion {
+    /// Deleting what is not there succeeds (S3 API reference, DeleteObject).
+    fn nothing(id: &str) -> Self {
+        Self { version: Some(id.to_owned()), is_marker: false }
+    }
+}
+
+fn no_such_key() -> S3Error {
+    s3_error!(NoSuchKey, "The specified key does not exist.")
+}
