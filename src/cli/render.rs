@@ -123,7 +123,8 @@ fn table(look: Look, header: &[&str]) -> Table {
 fn finish(table: &Table) -> String {
     let mut text = String::new();
     for line in table.lines() {
-        text.push_str(line.trim_end());
+        // Cells are padded on both sides, which the first and the last of a line do not need.
+        text.push_str(line.strip_prefix(' ').unwrap_or(&line).trim_end());
         text.push('\n');
     }
     text
