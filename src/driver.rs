@@ -52,12 +52,21 @@ pub enum DetachError {
     Failed(Finding),
 }
 
+/// How much a probe verifies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// What is due: costly checks have intervals of their own.
+    Routine,
+    /// Everything, because somebody asked.
+    Full,
+}
+
 /// One target's kind-specific work.
 #[async_trait]
 pub trait Driver: Send {
     /// Verifies the target, attaching it first where that is part of verifying it. Ends within
     /// the deadlines of the settings whatever the storage does, and is safe to drop at any await.
-    async fn probe(&mut self, settings: &AgentSettings) -> Probe;
+    async fn probe(&mut self, settings: &AgentSettings, depth: Depth) -> Probe;
 
     /// The kernel's id of what is mounted at the target's path, of whatever kind; `None` when
     /// nothing is, or the kind is not mounted. A change of it between probes is a reason to probe at

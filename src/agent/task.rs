@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use super::AgentError;
 use super::shared::Shared;
-use crate::driver::{self, DetachError, Driver, Probe};
+use crate::driver::{self, Depth, DetachError, Driver, Probe};
 use crate::model::report::{Finding, Verdict};
 use crate::model::settings::AgentSettings;
 use crate::model::{CheckName, CheckResult, Outcome, Reason, Report, Target, TargetKind};
@@ -157,12 +157,13 @@ impl Task {
     /// Probes and publishes. Returns what interrupted it, if something did.
     async fn probe(&mut self, settings: &Arc<AgentSettings>) -> Option<Event> {
         let serving = *self.requested.borrow_and_update();
+        let depth = if serving > *self.served.borrow() { Depth::Full } else { Depth::Routine };
         let began = Instant::now();
         let target = self.target.borrow().clone();
         let probe = tokio::select! {
             biased;
             event = interruption(&mut self.commands, &mut self.target) => return Some(event),
-            probe = AssertUnwindSafe(self.driver.probe(settings)).catch_unwind() => probe,
+            probe = AssertUnwindSafe(self.driver.probe(settings, depth)).catch_unwind() => probe,
         };
         let probe = probe.unwrap_or_else(|_| {
             self.driver = driver::for_spec(&target, &self.shared.host);

@@ -28,7 +28,7 @@ const DRAIN: Duration = Duration::from_secs(1);
 
 /// What a probe worker is started from: this very program, also after an upgrade has replaced it
 /// on disk (proc(5)).
-const THIS_PROGRAM: &str = "/proc/self/exe";
+pub(super) const THIS_PROGRAM: &str = "/proc/self/exe";
 
 /// Runs the daemon until it is told to stop. `config` names the configuration file.
 #[must_use]

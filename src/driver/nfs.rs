@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use jiff::Timestamp;
 
-use super::{DetachError, Driver, Host, Probe};
+use super::{Depth, DetachError, Driver, Host, Probe};
 use crate::check::exported::exported;
 use crate::check::mount_capacity::{capacity_of_mount, capacity_of_volume};
 use crate::check::mounted::{MountPlace, MountedHere, mounted};
@@ -96,7 +96,7 @@ impl NfsDriver {
         }
     }
 
-    async fn probe_mounted(&mut self, settings: &AgentSettings, place: &Place) -> Probe {
+    async fn probe_mounted(&mut self, settings: &AgentSettings, place: &Place, depth: Depth) -> Probe {
         const AFTER_REACHABLE: &[CheckName] = &[CheckName::Mounted, CheckName::Capacity, CheckName::WriteCanary];
         let probe = &settings.probe;
         let options = settings.mounts.options_for(&self.export);
@@ -133,7 +133,7 @@ impl NfsDriver {
                 capacity = log.run(CheckName::Capacity, measuring).await;
                 if capacity.is_some() {
                     remaining = &[];
-                    self.canary_if_due(settings, place, mount, &mut log).await;
+                    self.canary_if_due(settings, place, mount, depth, &mut log).await;
                     break;
                 }
                 let is_stale = log.latest_failure().is_some_and(|finding| finding.reason == Reason::StaleHandle);
@@ -162,7 +162,14 @@ impl NfsDriver {
         Probe { checks: log.into_results(), mode: Some(MountMode::Kernel), capacity, bucket: None }
     }
 
-    async fn canary_if_due(&mut self, settings: &AgentSettings, place: &Place, mount: MountedHere, log: &mut CheckLog) {
+    async fn canary_if_due(
+        &mut self,
+        settings: &AgentSettings,
+        place: &Place,
+        mount: MountedHere,
+        depth: Depth,
+        log: &mut CheckLog,
+    ) {
         let canary = &settings.probe.canary;
         if !canary.enabled {
             log.skip(CheckName::WriteCanary, "turned off in [probe.canary]: writing is not verified".to_owned());
@@ -172,6 +179,7 @@ impl NfsDriver {
         let still_good = self
             .canary
             .as_ref()
+            .filter(|_| depth == Depth::Routine)
             .filter(|last| last.mount == mount && last.settings == *canary && last.at.elapsed() < canary.interval);
         if let Some(last) = still_good {
             log.skip(
@@ -250,10 +258,10 @@ impl NfsDriver {
 
 #[async_trait]
 impl Driver for NfsDriver {
-    async fn probe(&mut self, settings: &AgentSettings) -> Probe {
+    async fn probe(&mut self, settings: &AgentSettings, depth: Depth) -> Probe {
         let place = self.place(settings);
         let probe = match settings.mounts.mode {
-            MountMode::Kernel => self.probe_mounted(settings, &place).await,
+            MountMode::Kernel => self.probe_mounted(settings, &place, depth).await,
             MountMode::None => self.probe_over_the_wire(settings, &place).await,
         };
         let is_well = probe.checks.iter().all(|check| matches!(check.outcome, Outcome::Passed | Outcome::Skipped));

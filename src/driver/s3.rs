@@ -5,7 +5,7 @@
 
 use async_trait::async_trait;
 
-use super::{DetachError, Driver, Probe};
+use super::{Depth, DetachError, Driver, Probe};
 use crate::check::bucket::bucket;
 use crate::check::capacity::bucket_capacity;
 use crate::check::object_lock::object_lock;
@@ -90,7 +90,7 @@ fn rule_for<'settings>(settings: &'settings AgentSettings, location: &S3Location
 
 #[async_trait]
 impl Driver for S3Driver {
-    async fn probe(&mut self, settings: &AgentSettings) -> Probe {
+    async fn probe(&mut self, settings: &AgentSettings, _depth: Depth) -> Probe {
         let mut log = CheckLog::new(settings.probe.slow_after);
         let probe = self.run(settings, &mut log).await;
         Probe { checks: log.into_results(), ..probe }

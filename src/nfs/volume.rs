@@ -7,7 +7,7 @@ use std::time::Duration;
 use nfs3_client::Nfs3Client;
 use nfs3_client::rpc::RpcClient;
 use nfs3_types::mount::{self, MOUNT_PROGRAM, dirpath, mountstat3};
-use nfs3_types::nfs3::{FSINFO3args, FSSTAT3args, Nfs3Result, nfs_fh3};
+use nfs3_types::nfs3::{FSINFO3args, FSSTAT3args, Nfs3Option, Nfs3Result, nfs_fh3, nfsstat3};
 use nfs3_types::portmap::{self, PMAP_PROG, mapping};
 use nfs3_types::rpc::{auth_unix, opaque_auth};
 use nfs3_types::xdr_codec::{self, Opaque, Unpack};
@@ -76,6 +76,11 @@ impl Volume {
         let mut client = self.client(&clock).await?;
         let arguments = FSSTAT3args { fsroot: self.root.clone() };
         match clock.call(NFS, "FSSTAT", 3, client.fsstat(&arguments)).await? {
+            // A server may go on giving the counts of a directory that was removed.
+            Nfs3Result::Ok(counts) if matches!(&counts.obj_attributes, Nfs3Option::Some(found) if found.nlink == 0) => {
+                let (call, path, status) = ("FSSTAT", self.path.clone(), nfsstat3::NFS3ERR_STALE);
+                Err(NfsError::Status { call, path, status })
+            }
             Nfs3Result::Ok(counts) => {
                 Ok(Capacity::from_blocks(1, counts.tbytes, counts.fbytes, counts.abytes, counts.tfiles, counts.ffiles))
             }

@@ -12,6 +12,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::ExitCode;
 
+use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::Signal;
@@ -19,6 +20,7 @@ use nix::sys::stat::{Mode, umask};
 use nix::sys::statfs::{NFS_SUPER_MAGIC, fstatfs};
 use nix::sys::statvfs::fstatvfs;
 use nix::unistd::{geteuid, setgroups};
+use rustix::fs::{AtFlags, StatxFlags, statx};
 
 use super::protocol::{self, FaultKind, FileSystemCounts, Request, Response, UnmountHow, WorkerFault};
 use super::{canary, mount_point};
@@ -90,6 +92,7 @@ pub(super) fn open_directory(path: &Path, expect_nfs: bool) -> Result<OwnedFd, W
 
 fn measure(path: &Path, expect_nfs: bool) -> Result<FileSystemCounts, WorkerFault> {
     let directory = open_directory(path, expect_nfs)?;
+    verify_it_exists(&directory, path)?;
     let magic = fstatfs(&directory).map_err(|errno| WorkerFault::system("fstatfs", path, errno))?.filesystem_type().0;
     let counts = fstatvfs(&directory).map_err(|errno| WorkerFault::system("fstatvfs", path, errno))?;
     Ok(FileSystemCounts {
@@ -102,6 +105,17 @@ fn measure(path: &Path, expect_nfs: bool) -> Result<FileSystemCounts, WorkerFaul
         // Magic numbers have 32 bits, whatever the word of the platform.
         magic: u64::from(magic as u32),
     })
+}
+
+/// Whether the directory still exists on the server. The counts alone do not tell: a server may go
+/// on giving them for a directory that was removed while somebody holds on to it, and attributes may
+/// come from this host's cache, so they are asked for anew (statx(2), `AT_STATX_FORCE_SYNC`).
+fn verify_it_exists(directory: &OwnedFd, path: &Path) -> Result<(), WorkerFault> {
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_FORCE_SYNC;
+    let attributes = statx(directory, "", flags, StatxFlags::NLINK)
+        .map_err(|errno| WorkerFault::system("statx", path, Errno::from_raw(errno.raw_os_error())))?;
+    let is_removed = attributes.stx_mask & StatxFlags::NLINK.bits() != 0 && attributes.stx_nlink == 0;
+    if is_removed { Err(WorkerFault::system("statx", path, Errno::ESTALE)) } else { Ok(()) }
 }
 
 /// Unmounts with the system call itself. `umount.nfs` would also tell an NFSv3 server's mountd,
@@ -118,7 +132,6 @@ fn unmount(path: &Path, how: UnmountHow) -> Result<(), WorkerFault> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nix::errno::Errno;
 
     fn stat(path: &Path, expect_nfs: bool) -> Result<Response, WorkerFault> {
         perform(&Request::StatVfs { path: path.to_owned(), expect_nfs })

@@ -1,0 +1,163 @@
+//! What people see: the table of targets, and a report check by check.
+
+use std::fmt::Write as _;
+
+use comfy_table::{Cell, CellAlignment, Color, ContentArrangement, Table, presets};
+use jiff::Timestamp;
+
+use super::exit::State;
+use super::terminal::{Look, age, plain};
+use crate::api::wire::{self, parse_timestamp};
+
+/// The length of a capacity bar, in characters.
+const BAR_CHARS: usize = 10;
+
+/// The table of `status`.
+#[must_use]
+pub fn status_table(list: &wire::TargetDetailList, look: Look, now: Timestamp) -> String {
+    let mut table = table(look, &["TARGET", "TYPE", "STATUS", "SINCE", "CAPACITY", "USED", "CHECKED", "REASON"]);
+    for wire::TargetDetail { target, report } in &list.backup_targets {
+        let ago = |text: Option<&String>| {
+            text.and_then(|text| parse_timestamp(text)).map_or_else(|| "never".to_owned(), |at| age(at, now))
+        };
+        let name = if target.is_default { "* " } else { "" };
+        let (bar, percent) = match report.used_percent {
+            Some(percent) => (bar(percent), format!("{percent:.1} %")),
+            None => ("-".to_owned(), target.used.clone().unwrap_or_else(|| "-".to_owned())),
+        };
+        let size = target.capacity.as_deref().map_or_else(|| bar.clone(), |size| format!("{bar} {size}"));
+        table.add_row([
+            Cell::new(format!("{name}{}", plain(&target.filesystem_export))),
+            Cell::new(plain(&target.kind)),
+            state_cell(&target.status, State::from(report), look),
+            Cell::new(ago(Some(&report.since))),
+            Cell::new(plain(&size)),
+            Cell::new(plain(&percent)).set_alignment(CellAlignment::Right),
+            Cell::new(ago(report.checked_at.as_ref())),
+            Cell::new(plain(report.reason.as_deref().unwrap_or(""))),
+        ]);
+    }
+    let mut text = finish(&table);
+    for wire::TargetDetail { target, report } in &list.backup_targets {
+        if let Some(message) = &report.message {
+            let _ = writeln!(text, "{}: {}", plain(&target.filesystem_export), plain(message));
+        }
+    }
+    text
+}
+
+/// The table of `target list`.
+#[must_use]
+pub fn target_table(list: &wire::TargetList, look: Look) -> String {
+    let mut table = table(look, &["ID", "TARGET", "TYPE", "DEFAULT", "STATUS", "TARGET TYPES", "MOUNT PATH"]);
+    for target in &list.backup_targets {
+        let types: Vec<&str> = target.backup_target_types.iter().map(|found| found.name.as_str()).collect();
+        table.add_row(
+            [
+                target.id.as_str(),
+                &target.filesystem_export,
+                &target.kind,
+                if target.is_default { "yes" } else { "no" },
+                &target.status,
+                &types.join(", "),
+                &target.filesystem_export_mount_path,
+            ]
+            .map(|text| Cell::new(plain(text))),
+        );
+    }
+    finish(&table)
+}
+
+/// A report, one line a check, and what follows.
+#[must_use]
+pub fn report(report: &wire::Report, look: Look) -> String {
+    let mut text = format!("{}\n", plain(&report.filesystem_export));
+    for check in &report.checks {
+        let mark = match (check.outcome.as_str(), &check.reason) {
+            ("passed", None) => paint(&format!("{:<9}", "passed"), Color::Green, look),
+            ("passed", Some(_)) => paint(&format!("{:<9}", "warning"), Color::Yellow, look),
+            ("skipped", _) => format!("{:<9}", "skipped"),
+            (outcome, _) => paint(&format!("{:<9}", plain(outcome)), Color::Red, look),
+        };
+        let _ = write!(text, "  {mark} {:<13} {:>9.1} ms", plain(&check.name), check.duration_ms);
+        if let Some(reason) = &check.reason {
+            let _ = write!(text, "  {}", plain(reason));
+        }
+        for more in [&check.message, &check.detail].into_iter().flatten() {
+            let _ = write!(text, "\n            {}", plain(more));
+        }
+        text.push('\n');
+    }
+    let size = |bytes: Option<u64>| bytes.map_or_else(|| "unknown".to_owned(), crate::model::capacity::format_bytes);
+    if report.capacity_bytes.is_some() || report.used_bytes.is_some() {
+        let _ = writeln!(
+            text,
+            "  capacity {}, used {}, available {}",
+            size(report.capacity_bytes),
+            size(report.used_bytes),
+            size(report.available_bytes)
+        );
+    }
+    let color = color(State::from(report));
+    let _ = write!(text, "  {}", paint(&plain(&report.status), color, look));
+    if let Some(mode) = &report.mode {
+        let how = if mode == "kernel" { "mounted" } else { "over the wire, not mounted" };
+        let _ = write!(text, " ({how})");
+    }
+    text.push('\n');
+    text
+}
+
+fn table(look: Look, header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic).set_width(look.width);
+    if look.has_color {
+        table.enforce_styling();
+    } else {
+        table.force_no_tty();
+    }
+    table.set_header(header.iter().map(Cell::new));
+    table
+}
+
+fn finish(table: &Table) -> String {
+    let mut text = String::new();
+    for line in table.lines() {
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+fn bar(percent: f64) -> String {
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to the bar")]
+    let filled = (percent.clamp(0.0, 100.0) / 100.0 * 10.0).round() as usize;
+    format!("[{}{}]", "#".repeat(filled), ".".repeat(BAR_CHARS.saturating_sub(filled)))
+}
+
+fn color(state: State) -> Color {
+    match state {
+        State::Available => Color::Green,
+        State::Warning => Color::Yellow,
+        State::Unknown => Color::Grey,
+        State::Offline => Color::Red,
+    }
+}
+
+fn state_cell(status: &str, state: State, look: Look) -> Cell {
+    let cell = Cell::new(plain(status));
+    if look.has_color { cell.fg(color(state)) } else { cell }
+}
+
+fn paint(text: &str, color: Color, look: Look) -> String {
+    let code = match color {
+        Color::Green => 32,
+        Color::Yellow => 33,
+        Color::Red => 31,
+        _ => 37,
+    };
+    if look.has_color { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,73 @@
+//! What people see, as they see it.
+
+use super::*;
+use serde_json::json;
+
+fn detail(status: &str, reason: Option<&str>) -> wire::TargetDetail {
+    let report = json!({
+        "backup_target_id": "7a23e2a4-4a2e-4261-9d4e-7fca1d552b36", "filesystem_export": "nas:/b", "status": status,
+        "since": "2025-01-30T12:00:00.000000", "last_available_at": null, "verdict": status, "reason": reason,
+        "message": reason.map(|_| "look at the server"), "timeouts_in_a_row": 0,
+        "checked_at": "2025-01-30T12:09:55.000000", "duration_ms": 1.5, "mode": "kernel",
+        "capacity_bytes": 2_638_827_906_662_u64, "used_bytes": 1_319_413_953_331_u64,
+        "available_bytes": 1_319_413_953_331_u64, "used_percent": 50.0, "inodes": null, "inodes_used": null,
+        "object_count": null, "versioning": null, "object_lock": null, "default_retention": null,
+        "checks": [
+            {"name": "reachable", "outcome": "passed", "reason": null, "message": null, "detail": "ok", "duration_ms": 0.5},
+            {"name": "capacity", "outcome": if reason.is_some() { "timed_out" } else { "passed" }, "reason": reason,
+             "message": null, "detail": null, "duration_ms": 2000.0},
+        ],
+    });
+    let value = json!({
+        "id": "7a23e2a4-4a2e-4261-9d4e-7fca1d552b36", "type": "nfs", "created_at": "", "updated_at": "", "version": "",
+        "filesystem_export": "nas:/b\u{1b}[31m", "filesystem_export_mount_path": "/m/x", "nfs_export": "",
+        "nfs_export_mount_path": "", "is_default": true, "capacity": "2.4 TB", "used": "1.2 TB", "status": status,
+        "backup_target_types": [], "backup_target_metadata": [],
+        "report": report,
+    });
+    serde_json::from_value(value).expect("a target")
+}
+
+fn table(has_color: bool, width: u16) -> String {
+    let list = wire::TargetDetailList {
+        backup_targets: vec![detail("available", None), detail("offline", Some("storage_timed_out"))],
+    };
+    status_table(&list, Look { width, has_color }, "2025-01-30T12:10:00Z".parse().expect("a time"))
+}
+
+#[test]
+fn the_table_tells_what_a_person_wants_to_know() {
+    insta::assert_snapshot!(table(false, 120), @r"
+    TARGET              TYPE  STATUS     SINCE   CAPACITY             USED    CHECKED  REASON
+    * nas:/b\u{1b}[31m  nfs   available  10 min  [#####.....] 2.4 TB  50.0 %  5 s
+    * nas:/b\u{1b}[31m  nfs   offline    10 min  [#####.....] 2.4 TB  50.0 %  5 s      storage_timed_out
+    nas:/b\u{1b}[31m: look at the server
+    ");
+}
+
+#[test]
+fn colour_is_only_there_when_it_is_wanted_and_a_server_cannot_bring_its_own() {
+    assert!(!table(false, 120).contains('\u{1b}'));
+    let colored = table(true, 120);
+    assert!(colored.contains('\u{1b}') && !colored.contains("b\u{1b}[31m"));
+}
+
+#[test]
+fn a_narrow_terminal_is_not_overrun() {
+    let text = table(false, 70);
+    let rows: Vec<&str> = text.lines().take_while(|line| !line.contains("look at the server")).collect();
+    assert!(rows.iter().all(|line| line.chars().count() <= 70), "{text}");
+}
+
+#[test]
+fn a_report_is_told_check_by_check() {
+    let look = Look { width: 100, has_color: false };
+    insta::assert_snapshot!(report(&detail("offline", Some("storage_timed_out")).report, look), @r"
+    nas:/b
+      passed    reachable           0.5 ms
+                ok
+      timed_out capacity         2000.0 ms  storage_timed_out
+      capacity 2.4 TB, used 1.2 TB, available 1.2 TB
+      offline (mounted)
+    ");
+}
