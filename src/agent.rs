@@ -84,6 +84,12 @@ impl Agent {
         self.shared.view()
     }
 
+    /// A receiver that is told of each new view.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.shared.changes.subscribe()
+    }
+
     /// The settings in force.
     #[must_use]
     pub fn settings(&self) -> Arc<AgentSettings> {

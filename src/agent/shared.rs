@@ -21,6 +21,8 @@ pub(super) struct Shared {
     /// in the order in which the changes became durable. Never held while storage is waited for.
     changing: tokio::sync::Mutex<()>,
     view: ArcSwap<View>,
+    /// Told of each new view.
+    pub(super) changes: watch::Sender<()>,
     /// Held while a view is replaced, which waits for nothing.
     replacing: Mutex<()>,
 }
@@ -53,6 +55,7 @@ impl Shared {
             stopping: watch::Sender::new(false),
             changing: tokio::sync::Mutex::default(),
             view: ArcSwap::from_pointee(View { generation: 0, targets }),
+            changes: watch::Sender::new(()),
             replacing: Mutex::default(),
         }
     }
@@ -125,6 +128,7 @@ impl Shared {
         let mut targets = old.targets.clone();
         let outcome = change(&mut targets);
         self.view.store(Arc::new(View { generation: old.generation + 1, targets }));
+        self.changes.send_replace(());
         outcome
     }
 }

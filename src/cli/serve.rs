@@ -14,10 +14,11 @@ use std::time::Duration;
 use anyhow::Context as _;
 use jiff::Timestamp;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinHandle;
 
 use super::runtime;
 use crate::agent::Agent;
-use crate::api;
+use crate::api::{self, Listeners};
 use crate::config::{self, Settings};
 use crate::driver::Host;
 use crate::registry::SqliteRegistry;
@@ -74,24 +75,12 @@ impl Signals {
 }
 
 async fn serve(prepared: Prepared, config: Option<PathBuf>) -> anyhow::Result<()> {
-    let started_at = Timestamp::now();
     let Prepared { settings, registry } = prepared;
     let mut signals = Signals::take()?;
-    let listeners = api::Listeners::bind(&settings.api.listen).await?;
+    let listeners = Listeners::bind(&settings.api.listen).await?;
 
-    let census = ChildCensus::new();
-    let workers = WorkerPool::new(WorkerPoolSettings::new(THIS_PROGRAM.into()), census.clone());
-    let mounts = MountTableWatch::start().context("the mount table cannot be watched: is /proc mounted?")?;
-    let host = Arc::new(Host { workers, mounts, hostname: node::hostname() });
-    let agent = Agent::start(Arc::new(registry), host, settings.agent.clone()).await?;
-
-    let facts = Arc::new(move || NodeFacts::read(started_at, &census));
-    let router = api::router(agent.clone(), facts);
-    let mut stopping = agent.stopping();
-    let stop = async move {
-        let _ = stopping.wait_for(|stopping| *stopping).await;
-    };
-    let serving = tokio::spawn(listeners.serve(router, stop, DRAIN));
+    let running = Running::start(&settings, registry, listeners).await?;
+    let agent = running.agent.clone();
     let watchdog = tokio::spawn(feed_watchdog());
     let addresses: Vec<String> = settings.api.listen.iter().map(ToString::to_string).collect();
     let targets = agent.view().targets.len();
@@ -115,10 +104,46 @@ async fn serve(prepared: Prepared, config: Option<PathBuf>) -> anyhow::Result<()
     tracing::info!("stopping; what is mounted stays mounted");
     watchdog.abort();
     declaring.abort();
-    // The listeners end with the agent, and wait for requests that are being answered.
-    let (_, served) = tokio::join!(agent.stop(), serving);
-    served.context("the API ended by a panic")?;
-    Ok(())
+    running.stop().await
+}
+
+/// An agent that is at work and answers.
+pub struct Running {
+    /// The agent.
+    pub agent: Agent,
+    serving: JoinHandle<()>,
+}
+
+impl Running {
+    /// Starts the agent and its API.
+    ///
+    /// # Errors
+    /// When the registry cannot be read, or this host has no /proc.
+    pub async fn start(settings: &Settings, registry: SqliteRegistry, listeners: Listeners) -> anyhow::Result<Self> {
+        let started_at = Timestamp::now();
+        let census = ChildCensus::new();
+        let workers = WorkerPool::new(WorkerPoolSettings::new(THIS_PROGRAM.into()), census.clone());
+        let mounts = MountTableWatch::start().context("the mount table cannot be watched: is /proc mounted?")?;
+        let host = Arc::new(Host { workers, mounts, hostname: node::hostname() });
+        let agent = Agent::start(Arc::new(registry), host, settings.agent.clone()).await?;
+        let router = api::router(agent.clone(), Arc::new(move || NodeFacts::read(started_at, &census)));
+        let mut stopping = agent.stopping();
+        let stop = async move {
+            let _ = stopping.wait_for(|stopping| *stopping).await;
+        };
+        let serving = tokio::spawn(listeners.serve(router, stop, DRAIN));
+        Ok(Self { agent, serving })
+    }
+
+    /// Stops both, within the time to drain. What is mounted stays mounted.
+    ///
+    /// # Errors
+    /// When the API had ended by a panic.
+    pub async fn stop(self) -> anyhow::Result<()> {
+        // The listeners end with the agent, and wait for requests that are being answered.
+        let ((), served) = tokio::join!(self.agent.stop(), self.serving);
+        served.context("the API ended by a panic")
+    }
 }
 
 async fn reload(agent: &Agent, settings: &mut Settings, config: Option<&Path>) {
