@@ -6,13 +6,16 @@
 //!
 //! [`router`] is the table of routes, and the description at `/openapi.json` is made from the same
 //! table. Every route is served at `/…`, `/v1/…` and `/v1/{project_id}/…` ([`prefix`]); every answer
-//! carries a request id; every error is a fault body ([`fault`]). What a client sends is decoded by
-//! hand ([`body`]), because a client wants to know which field is wrong and what was expected.
+//! carries a request id; every error is a fault body ([`fault`]). Who asks is found out before the
+//! route is ([`auth`]). What a client sends is decoded by hand ([`body`]), because a client wants to
+//! know which field is wrong and what was expected.
 
+pub mod auth;
 pub mod body;
 mod cache;
 pub mod fault;
 mod host;
+pub mod limits;
 pub mod listen;
 pub mod prefix;
 mod targets;
@@ -23,6 +26,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::{HeaderName, HeaderValue, Request, Response, Uri};
+use axum::middleware::{from_fn, from_fn_with_state};
 use tower::ServiceExt as _;
 use tower::util::BoxCloneSyncService;
 use utoipa::OpenApi;
@@ -33,6 +37,7 @@ use uuid::Uuid;
 use crate::agent::Agent;
 use crate::sys::NodeFacts;
 
+pub use auth::{Auth, AuthError};
 pub use listen::{ListenError, Listeners};
 
 /// The largest request body, in bytes.
@@ -63,12 +68,13 @@ struct State {
 ))]
 struct Description;
 
-/// The routes, ready to be served.
+/// The routes, ready to be served to those whom `auth` lets in.
 #[must_use]
-pub fn router(agent: Agent, node_facts: ReadNodeFacts) -> Service {
+pub fn router(agent: Agent, node_facts: ReadNodeFacts, auth: Arc<Auth>) -> Service {
     let description = Arc::default();
     let state = State { agent, node_facts, list: Arc::default(), description };
-    let (router, openapi) = table().split_for_parts();
+    let (router, mut openapi) = table().split_for_parts();
+    auth::describe(&mut openapi);
     // Set before the first request: nothing else has the state yet.
     let text = openapi.to_json().unwrap_or_default();
     let _ = state.description.set(text.into());
@@ -76,18 +82,13 @@ pub fn router(agent: Agent, node_facts: ReadNodeFacts) -> Service {
         .fallback(fault::no_such_route)
         .method_not_allowed_fallback(fault::no_such_method)
         .layer(DefaultBodyLimit::max(BODY_MAX_BYTES))
+        .layer(from_fn_with_state(auth, auth::authenticate))
+        .layer(from_fn(limits::limit))
         .with_state(state);
-    let service = router
-        .map_request(|mut request: Request<axum::body::Body>| {
-            if let Some(uri) = prefix::stripped(request.uri()) {
-                *request.uri_mut() = uri;
-            }
-            request
-        })
-        .map_response(|mut response: Response<axum::body::Body>| {
-            response.headers_mut().insert(REQUEST_ID, request_id());
-            response
-        });
+    let service = router.map_request(prefix::strip).map_response(|mut response: Response<axum::body::Body>| {
+        response.headers_mut().insert(REQUEST_ID, request_id());
+        response
+    });
     BoxCloneSyncService::new(service)
 }
 

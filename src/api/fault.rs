@@ -49,7 +49,9 @@ impl Fault {
             StatusCode::NOT_FOUND => "itemNotFound",
             StatusCode::METHOD_NOT_ALLOWED => "badMethod",
             StatusCode::CONFLICT => "conflictingRequest",
-            StatusCode::PAYLOAD_TOO_LARGE => "overLimit",
+            StatusCode::PAYLOAD_TOO_LARGE | StatusCode::URI_TOO_LONG | StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => {
+                "overLimit"
+            }
             StatusCode::SERVICE_UNAVAILABLE => "serviceUnavailable",
             _ => "computeFault",
         }

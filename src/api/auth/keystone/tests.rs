@@ -1,0 +1,161 @@
+//! One question for each token, whatever comes, and what happens when nobody answers.
+
+use std::time::Duration;
+
+use futures::future::join_all;
+
+use super::*;
+use crate::keystone::fake::FakeKeystone;
+
+async fn auth(settings: &KeystoneSettings) -> KeystoneAuth {
+    KeystoneAuth::load(settings).await.expect("settings")
+}
+
+async fn status(auth: &KeystoneAuth, token: &str) -> u16 {
+    match auth.identify(SecretString::from(token)).await {
+        Ok(_) => 200,
+        Err(fault) => fault.status().as_u16(),
+    }
+}
+
+#[tokio::test]
+async fn a_hundred_requests_with_one_token_are_one_question() {
+    let keystone = FakeKeystone::start().await;
+    keystone.add("t", Some("p"), &["member"], 3600);
+    keystone.state.open.send_replace(false);
+    let auth = auth(&keystone.settings()).await;
+    let requests: Vec<_> = (0..100)
+        .map(|_| {
+            let auth = auth.clone();
+            tokio::spawn(async move { status(&auth, "t").await })
+        })
+        .collect();
+    // The first to ask leaves, and takes the answer from nobody.
+    requests[0].abort();
+    while keystone.asked().0 == 0 {
+        tokio::task::yield_now().await;
+    }
+    keystone.state.open.send_replace(true);
+    let answers = join_all(requests.into_iter().skip(1)).await;
+    assert!(answers.into_iter().all(|answer| answer.expect("an answer") == 200));
+    assert_eq!(keystone.asked(), (1, 1));
+    assert_eq!(auth.shared.cache().sizes(), (1, 0, 0));
+}
+
+#[tokio::test]
+async fn ten_thousand_bad_tokens_fill_no_memory_and_push_out_no_good_one() {
+    let keystone = FakeKeystone::start().await;
+    keystone.add("t", Some("p"), &["member"], 3600);
+    let settings = KeystoneSettings { cache_entries: 100, ..keystone.settings() };
+    let auth = auth(&settings).await;
+    assert_eq!(status(&auth, "t").await, 200);
+    for batch in 0..100 {
+        let tokens: Vec<String> = (0..100).map(|number| format!("garbage-{batch}-{number}")).collect();
+        let answers = join_all(tokens.iter().map(|token| status(&auth, token))).await;
+        assert!(answers.into_iter().all(|answer| answer == 401));
+    }
+    assert_eq!(keystone.asked().0, 10_001);
+    assert_eq!(auth.shared.cache().sizes(), (1, 100, 0));
+    keystone.revoke("t");
+    assert_eq!(status(&auth, "t").await, 200, "remembered");
+    assert_eq!(status(&auth, "garbage-99-99").await, 401);
+    assert_eq!(keystone.asked().0, 10_001, "both were remembered");
+}
+
+#[tokio::test]
+async fn while_keystone_is_down_known_tokens_go_on_and_others_are_told_so() {
+    let mut keystone = FakeKeystone::start().await;
+    keystone.add("t", Some("p"), &["member"], 3600);
+    keystone.add("other", Some("p"), &["member"], 3600);
+    let auth = auth(&keystone.settings()).await;
+    assert_eq!((status(&auth, "t").await, status(&auth, "bad").await), (200, 401));
+    keystone.stop().await;
+    assert_eq!((status(&auth, "t").await, status(&auth, "bad").await), (200, 401));
+    assert_eq!(status(&auth, "other").await, 503);
+    auth.reload().await.expect("a reload needs no Keystone");
+    assert_eq!(status(&auth, "t").await, 200);
+    keystone.start_again().await;
+    assert_eq!(status(&auth, "other").await, 200);
+}
+
+#[tokio::test]
+async fn a_keystone_that_does_not_answer_costs_the_configured_time() {
+    let keystone = FakeKeystone::start().await;
+    keystone.add("t", Some("p"), &["member"], 3600);
+    keystone.state.open.send_replace(false);
+    let settings = KeystoneSettings { timeout: Duration::from_millis(50), validations: 1, ..keystone.settings() };
+    let auth = auth(&settings).await;
+    let since = std::time::Instant::now();
+    let answers = join_all((0..20).map(|number| {
+        let auth = auth.clone();
+        async move { status(&auth, &format!("t{number}")).await }
+    }));
+    assert!(answers.await.into_iter().all(|answer| answer == 503));
+    assert!(since.elapsed() < Duration::from_secs(5), "they waited for each other: {:?}", since.elapsed());
+    assert_eq!(auth.shared.cache().sizes(), (0, 0, 0));
+    keystone.state.open.send_replace(true);
+    assert_eq!(status(&auth, "t").await, 200, "nothing of it is remembered");
+}
+
+#[tokio::test]
+async fn nothing_is_remembered_past_its_time_or_past_its_end() {
+    let keystone = FakeKeystone::start().await;
+    keystone.add("ended", Some("p"), &["member"], -1);
+    keystone.add("short", Some("p"), &["member"], 1);
+    keystone.add("long", Some("p"), &["member"], 3600);
+    let auth = auth(&keystone.settings()).await;
+    assert_eq!(status(&auth, "ended").await, 401);
+    assert_eq!(status(&auth, "short").await, 200);
+    assert_eq!(status(&auth, "long").await, 200);
+    keystone.revoke("short");
+    keystone.revoke("long");
+    // The host's own clock has no other hands than its own.
+    std::thread::sleep(Duration::from_millis(1001));
+    assert_eq!(status(&auth, "short").await, 401, "it ended");
+    assert_eq!(status(&auth, "long").await, 200, "remembered");
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(301)).await;
+    tokio::time::resume();
+    assert_eq!(status(&auth, "long").await, 401, "its time is over");
+}
+
+#[tokio::test]
+async fn a_token_in_use_is_asked_about_again_before_its_time_is_over() {
+    let keystone = FakeKeystone::start().await;
+    keystone.add("t", Some("p"), &["member"], 3600);
+    let auth = auth(&keystone.settings()).await;
+    assert_eq!(status(&auth, "t").await, 200);
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(250)).await;
+    tokio::time::resume();
+    keystone.revoke("t");
+    assert_eq!(status(&auth, "t").await, 200, "who asks does not wait");
+    while auth.shared.cache().sizes().2 > 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(status(&auth, "t").await, 401);
+    assert_eq!(keystone.asked().0, 2);
+}
+
+#[tokio::test]
+async fn admins_are_who_has_the_role_in_a_project_or_the_system() {
+    let keystone = FakeKeystone::start().await;
+    keystone.add("admin", Some("p"), &["reader", "Admin"], 3600);
+    keystone.add("member", Some("p"), &["member", "administrator"], 3600);
+    keystone.add("nowhere", None, &["admin"], 3600);
+    keystone.add_system("system", &["admin"]);
+    keystone.add_system("system reader", &["reader"]);
+    let auth = auth(&keystone.settings()).await;
+    for (token, is_admin, project) in [
+        ("admin", true, Some("p")),
+        ("member", false, Some("p")),
+        ("nowhere", false, None),
+        ("system", true, None),
+        ("system reader", false, None),
+    ] {
+        let identity = auth.identify(SecretString::from(token)).await.expect(token);
+        assert_eq!(identity.caller.is_admin, is_admin, "{token}");
+        assert_eq!(identity.caller.project_id.as_deref(), project, "{token}");
+        assert_eq!(identity.caller.user_id, Some(format!("user of {token}")));
+    }
+}
