@@ -1,20 +1,33 @@
-//! The client: HTTP/1.1 to the agent, over its Unix socket or TCP, every wait and answer bounded.
+//! The client: HTTP/1.1 to the agent, over its Unix socket or TCP, with TLS where the address says
+//! so, every wait and answer bounded.
+//!
+//! A token is got and sent when the agent asks for one (401), and kept for what follows.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, StatusCode, Uri};
+use clap::Args;
+use http::{HeaderValue, Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use secrecy::{ExposeSecret, SecretString};
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::{Mutex, OnceCell};
+use tokio_rustls::TlsConnector;
 
 use super::terminal::plain;
+use super::token::TokenError;
+use crate::api::auth::AUTH_TOKEN;
 use crate::api::wire;
+use crate::tls::{self, TlsError};
 
 /// Where the agent's unit puts its socket.
 const DEFAULT_SOCKET: &str = "/run/targetwatch/api.sock";
@@ -38,6 +51,8 @@ pub enum Address {
     Unix(PathBuf),
     /// `host:port`.
     Tcp(String),
+    /// `host:port`, with TLS.
+    Tls(String),
 }
 
 impl FromStr for Address {
@@ -48,11 +63,13 @@ impl FromStr for Address {
             return Ok(Self::Unix(path.into()));
         }
         let uri: Option<Uri> = text.parse().ok();
-        let authority = uri.filter(|uri| uri.scheme_str() == Some("http") && uri.path() == "/");
-        let authority = authority.and_then(|uri| uri.authority().cloned()).filter(|found| found.port_u16().is_some());
-        authority
-            .map(|authority| Self::Tcp(authority.to_string()))
-            .ok_or_else(|| "expected unix:/path or http://host:port".to_owned())
+        let plain = uri.filter(|uri| uri.path() == "/" && uri.query().is_none() && uri.port_u16().is_some());
+        let parts = plain.map(Uri::into_parts).and_then(|parts| Some((parts.scheme?, parts.authority?)));
+        match parts {
+            Some((scheme, authority)) if scheme == http::uri::Scheme::HTTP => Ok(Self::Tcp(authority.to_string())),
+            Some((scheme, authority)) if scheme == http::uri::Scheme::HTTPS => Ok(Self::Tls(authority.to_string())),
+            _ => Err("expected unix:/path, http://host:port or https://host:port".to_owned()),
+        }
     }
 }
 
@@ -61,6 +78,7 @@ impl std::fmt::Display for Address {
         match self {
             Self::Unix(path) => write!(formatter, "unix:{}", path.display()),
             Self::Tcp(authority) => write!(formatter, "http://{authority}"),
+            Self::Tls(authority) => write!(formatter, "https://{authority}"),
         }
     }
 }
@@ -100,6 +118,30 @@ pub enum ClientError {
         /// What was wrong.
         detail: String,
     },
+    /// Its certificate is not trusted, or it wants one.
+    #[error(
+        "{address} and this client do not agree on TLS ({detail}): name the authority of its certificate with --ca-bundle, and a certificate of your own with --client-certificate if it wants one"
+    )]
+    Untrusted {
+        /// Where it is.
+        address: Address,
+        /// What was wrong.
+        detail: String,
+    },
+    /// Files for TLS cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The agent wants a token and there is none.
+    #[error(
+        "{message} (this command takes one from --token-file, OS_TOKEN, OS_CLOUD, or OS_AUTH_URL and its companions)"
+    )]
+    TokenNeeded {
+        /// What the agent says.
+        message: String,
+    },
+    /// The agent wants a token, and the way to one does not lead there.
+    #[error(transparent)]
+    Token(#[from] TokenError),
     /// The agent refused.
     #[error("{message}")]
     Refused {
@@ -110,17 +152,48 @@ pub enum ClientError {
     },
 }
 
+/// How the agent is reached, for every command that asks it.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Access {
+    /// Where the agent answers: unix:/path, http://host:port or https://host:port [default: its own socket, then http://127.0.0.1:8781]
+    #[arg(long, global = true, env = "TARGETWATCH_API", value_name = "ADDRESS")]
+    api: Option<Address>,
+    /// A file with a token, or the agent's secret [default: OS_TOKEN, OS_CLOUD, or OS_AUTH_URL and its companions]
+    #[arg(long, global = true, env = "TARGETWATCH_TOKEN_FILE", value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// Certificate authorities to trust beside the system's, for https
+    #[arg(long, global = true, env = "TARGETWATCH_CA_BUNDLE", value_name = "FILE")]
+    ca_bundle: Option<PathBuf>,
+    /// A certificate to show, for https
+    #[arg(long, global = true, env = "TARGETWATCH_CLIENT_CERTIFICATE", value_name = "FILE", requires = "client_key")]
+    client_certificate: Option<PathBuf>,
+    /// The key of the certificate to show
+    #[arg(long, global = true, env = "TARGETWATCH_CLIENT_KEY", value_name = "FILE")]
+    client_key: Option<PathBuf>,
+}
+
 /// A client of one agent.
 #[derive(Debug, Clone)]
 pub struct Client {
-    address: Option<Address>,
+    access: Access,
+    token: Arc<Mutex<Option<SecretString>>>,
+    tls: Arc<OnceCell<Arc<ClientConfig>>>,
+}
+
+/// What is asked.
+#[derive(Clone)]
+struct Question<'a> {
+    method: Method,
+    path: &'a str,
+    body: Bytes,
+    token: Option<SecretString>,
 }
 
 impl Client {
-    /// A client of the agent at an address, or where an agent is by default.
+    /// A client of the agent that is reached so.
     #[must_use]
-    pub fn new(address: Option<Address>) -> Self {
-        Self { address }
+    pub fn new(access: Access) -> Self {
+        Self { access, token: Arc::default(), tls: Arc::default() }
     }
 
     /// Asks and reads the answer.
@@ -162,18 +235,63 @@ impl Client {
         body: Bytes,
         timeout: Duration,
     ) -> Result<(Address, Bytes), ClientError> {
-        let Some(address) = &self.address else {
+        let mut token = self.token.lock().await;
+        let question = Question { method, path, body, token: token.clone() };
+        let message = match self.answer(question.clone(), timeout).await {
+            Err(ClientError::Refused { status: StatusCode::UNAUTHORIZED, message }) => message,
+            outcome => return outcome,
+        };
+        let variable = |name: &str| std::env::var(name).ok();
+        let Some(found) = super::token::token(self.access.token_file.as_ref(), variable).await? else {
+            return Err(ClientError::TokenNeeded { message });
+        };
+        let is_refused = |refused: &SecretString| refused.expose_secret() == found.expose_secret();
+        if question.token.as_ref().is_some_and(is_refused) {
+            return Err(ClientError::Refused { status: StatusCode::UNAUTHORIZED, message });
+        }
+        *token = Some(found.clone());
+        self.answer(Question { token: Some(found), ..question }, timeout).await
+    }
+
+    async fn answer(&self, question: Question<'_>, timeout: Duration) -> Result<(Address, Bytes), ClientError> {
+        let Some(address) = &self.access.api else {
             // The socket of the unit first: where it is, it is the one that is meant.
             let socket = Address::Unix(DEFAULT_SOCKET.into());
-            return match within(timeout, &socket, ask(&socket, method.clone(), path, body.clone())).await {
+            return match within(timeout, &socket, self.ask(&socket, question.clone())).await {
                 Err(ClientError::NotRunning { .. } | ClientError::NotPermitted { .. }) => {
                     let tcp = Address::Tcp(DEFAULT_AUTHORITY.to_owned());
-                    within(timeout, &tcp, ask(&tcp, method, path, body)).await
+                    within(timeout, &tcp, self.ask(&tcp, question)).await
                 }
                 outcome => outcome,
             };
         };
-        within(timeout, address, ask(address, method, path, body)).await
+        within(timeout, address, self.ask(address, question)).await
+    }
+
+    async fn ask(&self, address: &Address, question: Question<'_>) -> Result<Bytes, ClientError> {
+        match address {
+            Address::Unix(socket) => over(address, connected(address, connect_unix(socket).await)?, question).await,
+            Address::Tcp(authority) => {
+                over(address, connected(address, TcpStream::connect(authority).await)?, question).await
+            }
+            Address::Tls(authority) => {
+                let untrusted = |detail: String| ClientError::Untrusted { address: address.clone(), detail };
+                let host = authority.rsplit_once(':').map_or(authority.as_str(), |(host, _)| host);
+                let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned());
+                let name = name.map_err(|error| untrusted(error.to_string()))?;
+                let config = self.tls.get_or_try_init(|| self.access.tls()).await?;
+                let stream = connected(address, TcpStream::connect(authority).await)?;
+                let stream = TlsConnector::from(config.clone()).connect(name, stream).await;
+                over(address, stream.map_err(|error| untrusted(plain(&error.to_string())))?, question).await
+            }
+        }
+    }
+}
+
+impl Access {
+    async fn tls(&self) -> Result<Arc<ClientConfig>, TlsError> {
+        let identity = self.client_certificate.as_deref().zip(self.client_key.as_deref());
+        tls::client_config(self.ca_bundle.as_deref(), identity).await.map(Arc::new)
     }
 }
 
@@ -185,17 +303,6 @@ async fn within(
     match tokio::time::timeout(after, answer).await {
         Ok(answer) => answer.map(|bytes| (address.clone(), bytes)),
         Err(_) => Err(ClientError::TimedOut { address: address.clone(), after }),
-    }
-}
-
-async fn ask(address: &Address, method: Method, path: &str, body: Bytes) -> Result<Bytes, ClientError> {
-    match address {
-        Address::Unix(socket) => {
-            over(address, connected(address, connect_unix(socket).await)?, method, path, body).await
-        }
-        Address::Tcp(authority) => {
-            over(address, connected(address, TcpStream::connect(authority).await)?, method, path, body).await
-        }
     }
 }
 
@@ -217,25 +324,30 @@ fn connected<T>(address: &Address, outcome: io::Result<T>) -> Result<T, ClientEr
 async fn over(
     address: &Address,
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    method: Method,
-    path: &str,
-    body: Bytes,
+    question: Question<'_>,
 ) -> Result<Bytes, ClientError> {
+    let Question { method, path, body, token } = question;
     let odd = |detail: String| ClientError::NotUnderstood { address: address.clone(), detail: plain(&detail) };
     let host = match address {
         Address::Unix(_) => "localhost",
-        Address::Tcp(authority) => authority,
+        Address::Tcp(authority) | Address::Tls(authority) => authority,
     };
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| odd(error.to_string()))?;
     let driving = tokio::spawn(connection);
-    let request = Request::builder()
+    let mut request = Request::builder()
         .method(method)
         .uri(path)
         .header(http::header::HOST, host)
         .header(http::header::CONTENT_TYPE, "application/json")
         .body(Full::new(body))
         .map_err(|error| odd(error.to_string()))?;
+    if let Some(token) = token {
+        let value = HeaderValue::from_str(token.expose_secret());
+        let mut value = value.map_err(|_| odd("the token has characters that no header may have".to_owned()))?;
+        value.set_sensitive(true);
+        request.headers_mut().insert(AUTH_TOKEN, value);
+    }
     let answer = sender.send_request(request).await.map_err(|error| odd(error.to_string()))?;
     let status = answer.status();
     let collected = Limited::new(answer.into_body(), ANSWER_MAX_BYTES).collect().await;
@@ -257,12 +369,66 @@ mod tests {
     use tokio::net::UnixListener;
 
     #[test]
-    fn addresses_are_sockets_or_plain_http() {
+    fn addresses_are_sockets_or_http_with_or_without_tls() {
         assert_eq!("unix:/run/x".parse(), Ok(Address::Unix("/run/x".into())));
         assert_eq!("http://[::1]:8781".parse(), Ok(Address::Tcp("[::1]:8781".to_owned())));
-        for bad in ["", "host", "https://host:1", "http://host", "http://host:1/path"] {
+        assert_eq!("https://a.example:8781/".parse(), Ok(Address::Tls("a.example:8781".to_owned())));
+        for bad in ["", "host", "ftp://host:1", "http://host", "https://host", "http://host:1/path"] {
             assert!(bad.parse::<Address>().is_err(), "{bad}");
         }
+    }
+
+    fn at(address: Address) -> Access {
+        Access { api: Some(address), ..Access::default() }
+    }
+
+    /// What a server that answers each connection with the next text was asked.
+    async fn asked(
+        access: Access,
+        path: &Path,
+        answers: &'static [&'static str],
+    ) -> (Result<wire::Health, ClientError>, Vec<String>) {
+        let listener = UnixListener::bind(path).expect("a socket");
+        let serving = tokio::spawn(async move {
+            let mut heads = Vec::new();
+            for answer in answers {
+                let (mut stream, _) = listener.accept().await.expect("a client");
+                let mut head = vec![0; 4096];
+                let length = stream.read(&mut head).await.expect("a request");
+                heads.push(String::from_utf8_lossy(&head[..length]).into_owned());
+                stream.write_all(answer.as_bytes()).await.expect("written");
+            }
+            heads
+        });
+        let client = Client::new(access);
+        let outcome = client.get("/healthz").await;
+        let heads = tokio::time::timeout(ANSWER_TIMEOUT, serving).await.expect("all were asked for");
+        (outcome, heads.expect("no panic"))
+    }
+
+    const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 15\r\n\r\n{\"status\":\"ok\"}";
+    const WANTS_TOKEN: &str = "HTTP/1.1 401 Unauthorized\r\ncontent-length: 47\r\n\r\n{\"unauthorized\":{\"code\":401,\"message\":\"token\"}}";
+
+    #[tokio::test]
+    async fn a_token_is_sent_to_who_asks_for_it_and_to_nobody_else() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("token");
+        std::fs::write(&file, "a-token\n").expect("written");
+        let access = |socket: &str| {
+            let path = directory.path().join(socket);
+            let access = Access { token_file: Some(file.clone()), ..at(Address::Unix(path.clone())) };
+            (access, path)
+        };
+        let (open, path) = access("open");
+        let (outcome, heads) = asked(open, &path, &[OK]).await;
+        assert!(outcome.is_ok() && !heads[0].contains("a-token"), "{heads:?}");
+        let (closed, path) = access("closed");
+        let (outcome, heads) = asked(closed, &path, &[WANTS_TOKEN, OK]).await;
+        assert!(outcome.is_ok() && !heads[0].contains("a-token"), "{heads:?}");
+        assert!(heads[1].contains("x-auth-token: a-token\r\n"), "{heads:?}");
+        let (refusing, path) = access("refusing");
+        let (outcome, _) = asked(refusing, &path, &[WANTS_TOKEN, WANTS_TOKEN]).await;
+        assert!(matches!(outcome, Err(ClientError::Refused { status: StatusCode::UNAUTHORIZED, .. })));
     }
 
     async fn answer(text: &'static [u8]) -> Result<wire::Health, ClientError> {
@@ -275,7 +441,7 @@ mod tests {
             let _ = stream.read(&mut head).await.expect("a request");
             stream.write_all(text).await.expect("written");
         });
-        Client::new(Some(Address::Unix(path))).get("/healthz").await
+        Client::new(at(Address::Unix(path))).get("/healthz").await
     }
 
     #[tokio::test]
@@ -291,7 +457,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_agent_that_is_not_there_is_told_with_what_to_do() {
-        let client = Client::new(Some(Address::Unix("/nonexistent/api.sock".into())));
+        let client = Client::new(at(Address::Unix("/nonexistent/api.sock".into())));
         let error = client.get::<wire::Health>("/healthz").await.expect_err("nobody").to_string();
         assert!(error.contains("systemctl start targetwatch") && error.contains("/nonexistent/api.sock"), "{error}");
     }

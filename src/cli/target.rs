@@ -8,7 +8,7 @@ use bytes::Bytes;
 use clap::{Args, Subcommand};
 use http::Method;
 
-use super::client::{ANSWER_TIMEOUT, Address, Client, PROBE_TIMEOUT};
+use super::client::{ANSWER_TIMEOUT, Access, Client, PROBE_TIMEOUT};
 use super::exit::State;
 use super::terminal::{Look, plain, print};
 use super::{render, runtime};
@@ -126,9 +126,9 @@ fn note(text: &str) -> Result<(String, String), String> {
 ///
 /// # Errors
 /// When the agent does not answer or refuses, with what it says.
-pub fn run(api: Option<Address>, command: Command) -> anyhow::Result<State> {
+pub fn run(access: Access, command: Command) -> anyhow::Result<State> {
     runtime::block_on(async {
-        let client = Client::new(api);
+        let client = Client::new(access);
         match command {
             Command::List { json } => list(&client, json).await,
             Command::Show { target, json } => {
