@@ -20,7 +20,7 @@ use targetwatch::agent::{Agent, View};
 use targetwatch::api::{Listeners, wire};
 use targetwatch::cli::render::status_table;
 use targetwatch::cli::serve::Running;
-use targetwatch::cli::terminal::Look;
+use targetwatch::cli::terminal::{self, Look};
 use targetwatch::config;
 use targetwatch::model::settings::Listen;
 use targetwatch::registry::SqliteRegistry;
@@ -49,7 +49,7 @@ fn main() -> ExitCode {
     match targetwatch::cli::runtime::block_on(run()).and_then(|outcome| outcome) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("demo: {error:#}");
+            eprintln!("demo: {}", terminal::told(&error));
             ExitCode::FAILURE
         }
     }

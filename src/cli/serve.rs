@@ -38,7 +38,7 @@ pub fn run(config: Option<&Path>) -> ExitCode {
     match prepare(config).and_then(|prepared| runtime::block_on(serve(prepared, config.map(Path::to_owned)))?) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!("{error:#}");
+            tracing::error!("{}", super::terminal::told(&error));
             ExitCode::FAILURE
         }
     }

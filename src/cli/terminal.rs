@@ -56,6 +56,20 @@ pub fn plain(text: &str) -> String {
     plain
 }
 
+/// An error with its causes, each told once: many a message says its cause itself.
+#[must_use]
+pub fn told(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    plain(&text)
+}
+
 /// How long ago something was, in its largest unit: `12 s`, `3 min`, `5 h`, `2 d`.
 #[must_use]
 pub fn age(since: Timestamp, now: Timestamp) -> String {
@@ -75,6 +89,15 @@ mod tests {
     #[test]
     fn nothing_can_steer_the_terminal() {
         assert_eq!(plain("a\u{1b}[2Jb\r\nä"), "a\\u{1b}[2Jb\\r\\nä");
+    }
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let cause = || std::io::Error::other("disk full");
+        let error = anyhow::Error::new(cause()).context("the file was not written");
+        assert_eq!(told(&error), "the file was not written: disk full");
+        let error = anyhow::Error::new(cause()).context("the file was not written (disk full): make room");
+        assert_eq!(told(&error), "the file was not written (disk full): make room");
     }
 
     #[test]
