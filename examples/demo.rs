@@ -68,7 +68,7 @@ async fn run() -> anyhow::Result<()> {
     let s3 = S3Server::start(S3Fixture { access_key_id, secret_access_key, buckets: vec![locked_bucket()] }).await?;
 
     let listeners = listen().await?;
-    let address = *listeners.tcp_addresses().first().context("no address")?;
+    let address = listeners.addresses().into_iter().next().context("no address")?;
     let text = configuration(directory.path(), nfs.port(), &s3.endpoint());
     let settings = config::parse(&text, Path::new("the demo's configuration"))?;
     let registry = SqliteRegistry::open(&settings.registry_path)?;

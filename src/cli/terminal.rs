@@ -4,7 +4,8 @@ use std::io::{self, IsTerminal as _, Write as _};
 
 use jiff::Timestamp;
 
-/// The width of a table that goes to a file or a pipe, in columns.
+/// The width of a table that goes to a file or a pipe, or to a terminal that does not know its own (a
+/// serial line says 0), in columns.
 const WIDTH_WITHOUT_TERMINAL: u16 = 160;
 
 /// How output looks.
@@ -26,7 +27,7 @@ impl Look {
         let is_dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
         let columns = comfy_table::Table::new().width();
         Self {
-            width: columns.filter(|_| is_terminal).unwrap_or(WIDTH_WITHOUT_TERMINAL),
+            width: columns.filter(|columns| is_terminal && *columns > 0).unwrap_or(WIDTH_WITHOUT_TERMINAL),
             has_color: is_terminal && !is_dumb && !is_set("NO_COLOR"),
         }
     }
