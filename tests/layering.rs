@@ -33,8 +33,12 @@ const MAY_TOUCH_PATHS: &[&str] = &[
 ];
 
 /// Crates that are named in one place only, so that they can be replaced there.
-const ONE_PLACE: &[(&str, &str)] =
-    &[("aws_", "s3/aws.rs"), ("rusqlite", "registry/sqlite"), ("sd_notify", "sys/systemd.rs"), ("toml::", "config")];
+const ONE_PLACE: &[(&str, &str)] = &[
+    ("aws_sdk_s3", "s3/aws.rs"),
+    ("rusqlite", "registry/sqlite"),
+    ("sd_notify", "sys/systemd.rs"),
+    ("toml::", "config"),
+];
 
 struct Source {
     /// Below `src`.
