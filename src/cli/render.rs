@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use comfy_table::{Cell, CellAlignment, Color, ContentArrangement, Table, presets};
+use comfy_table::{Cell, CellAlignment, Color, ColumnConstraint, ContentArrangement, Table, presets};
 use jiff::Timestamp;
 
 use super::exit::State;
@@ -11,6 +11,9 @@ use crate::api::wire::{self, parse_timestamp};
 
 /// The length of a capacity bar, in characters.
 const BAR_CHARS: usize = 10;
+
+/// Terminals of fewer columns get tables without bars, so that exports stay readable.
+const WIDE: u16 = 110;
 
 /// The table of `status`.
 #[must_use]
@@ -25,7 +28,11 @@ pub fn status_table(list: &wire::TargetDetailList, look: Look, now: Timestamp) -
             Some(percent) => (bar(percent), format!("{percent:.1} %")),
             None => ("-".to_owned(), target.used.clone().unwrap_or_else(|| "-".to_owned())),
         };
-        let size = target.capacity.as_deref().map_or_else(|| bar.clone(), |size| format!("{bar} {size}"));
+        let size = match target.capacity.as_deref() {
+            Some(size) if look.width < WIDE => size.to_owned(),
+            Some(size) => format!("{bar} {size}"),
+            None => bar,
+        };
         table.add_row([
             Cell::new(format!("{name}{}", plain(&target.filesystem_export))),
             Cell::new(plain(&target.kind)),
@@ -37,7 +44,11 @@ pub fn status_table(list: &wire::TargetDetailList, look: Look, now: Timestamp) -
             Cell::new(plain(report.reason.as_deref().unwrap_or(""))),
         ]);
     }
-    let mut text = finish(&table);
+    // A word that is broken cannot be searched for: only the exports give way.
+    for column in table.column_iter_mut().skip(1) {
+        column.set_constraint(ColumnConstraint::ContentWidth);
+    }
+    let mut text = finish(&mut table);
     for wire::TargetDetail { target, report } in &list.backup_targets {
         if let Some(message) = &report.message {
             let _ = writeln!(text, "{}: {}", plain(&target.filesystem_export), plain(message));
@@ -65,7 +76,7 @@ pub fn target_table(list: &wire::TargetList, look: Look) -> String {
             .map(|text| Cell::new(plain(text))),
         );
     }
-    finish(&table)
+    finish(&mut table)
 }
 
 /// A report, one line a check, and what follows.
@@ -120,11 +131,14 @@ fn table(look: Look, header: &[&str]) -> Table {
     table
 }
 
-fn finish(table: &Table) -> String {
+fn finish(table: &mut Table) -> String {
+    let gap = if table.width().is_some_and(|width| width < WIDE) { 1 } else { 2 };
+    for column in table.column_iter_mut() {
+        column.set_padding((0, gap));
+    }
     let mut text = String::new();
     for line in table.lines() {
-        // Cells are padded on both sides, which the first and the last of a line do not need.
-        text.push_str(line.strip_prefix(' ').unwrap_or(&line).trim_end());
+        text.push_str(line.trim_end());
         text.push('\n');
     }
     text

@@ -1,5 +1,6 @@
 //! Clients that are slow, silent or too many.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::Router;
@@ -18,7 +19,7 @@ async fn server() -> (SocketAddr, PathBuf, oneshot::Sender<()>, tempfile::TempDi
     let socket = directory.path().join("s");
     let addresses = [Listen::Tcp("127.0.0.1:0".parse().expect("an address")), Listen::Unix(socket.clone())];
     let listeners = Listeners::bind(&addresses).await.expect("bound");
-    let address = listeners.tcp_addresses()[0];
+    let Listen::Tcp(address) = listeners.addresses()[0] else { panic!("the first is TCP") };
     let router: Router = Router::new()
         .route("/", get(|request: Request<Body>| async move { format!("{:?}", request.extensions().get::<Peer>()) }))
         .route("/large", get(|| async { vec![0_u8; LARGE_BYTES] }));
