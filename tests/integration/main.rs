@@ -26,6 +26,7 @@ mod http;
 mod lifetime;
 mod nfs_verdicts;
 mod place;
+mod protection;
 mod s3_verdicts;
 mod secrets;
 mod storage;

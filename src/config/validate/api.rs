@@ -24,7 +24,7 @@ const KEYSTONE_TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(100)..
 /// Times that a token is not validated again: as long as a revoked one may go on.
 const CACHE_TIMES: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
 
-/// How many tokens may be remembered; a million takes some 300 MB.
+/// How many tokens may be remembered: what bounds the memory that they take.
 const CACHE_ENTRIES: RangeInclusive<u32> = 16..=1_000_000;
 
 /// How many validations there may be at the same time.
