@@ -30,6 +30,8 @@ fn view(spec: TargetSpec) -> TargetView {
             created_at: at,
             updated_at: None,
             version: "1".to_owned(),
+            projects: Vec::new(),
+            metadata: std::collections::BTreeMap::new(),
         }],
         target: model::Target {
             id,

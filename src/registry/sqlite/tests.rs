@@ -1,5 +1,7 @@
 #![allow(clippy::disallowed_methods, reason = "the files are in a temporary directory and the child is this test")]
 
+mod target_types;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -47,6 +49,8 @@ fn new_target(spec: TargetSpec, is_default: bool) -> (Target, TargetType) {
         created_at: at(1),
         updated_at: None,
         version: "0.1.0".to_owned(),
+        projects: Vec::new(),
+        metadata: BTreeMap::new(),
     };
     (target, first_type)
 }
@@ -319,7 +323,7 @@ async fn a_newer_schema_is_refused_wherever_it_is_written() {
         connection.pragma_update(None, "user_version", 99).expect("written");
         drop(connection);
         let error = not_opened(&path);
-        assert!(error.contains("has schema 99") && error.contains("up to 1"), "{error}");
+        assert!(error.contains("has schema 99") && error.contains("up to 2"), "{error}");
     }
 }
 
