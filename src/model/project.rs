@@ -9,6 +9,9 @@ use uuid::Uuid;
 /// The lengths of a project id: 32 hexadecimal digits, or the same as a UUID with dashes.
 const LENGTHS: [usize; 2] = [32, 36];
 
+/// How much of a text that is no project id is shown, in characters.
+const SHOWN_CHARS: usize = 64;
+
 /// A project's id, in the form that Keystone gives it: 32 lower-case hexadecimal digits. Whoever
 /// writes it as a UUID or in capitals means the same project.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -41,7 +44,8 @@ impl FromStr for ProjectId {
     fn from_str(text: &str) -> Result<Self, NotAProjectId> {
         // Other forms that a UUID can be written in have other lengths.
         let id = Uuid::try_parse(text).ok().filter(|_| LENGTHS.contains(&text.len()));
-        id.map(|id| Self(id.simple().to_string())).ok_or_else(|| NotAProjectId(text.to_owned()))
+        id.map(|id| Self(id.simple().to_string()))
+            .ok_or_else(|| NotAProjectId(text.chars().take(SHOWN_CHARS).collect()))
     }
 }
 
