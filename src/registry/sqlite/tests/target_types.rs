@@ -298,27 +298,39 @@ enum Operation {
 }
 
 fn operation() -> impl Strategy<Value = Operation> {
-    let projects = || prop::collection::vec(0_u8..4, 0..3);
+    let projects = || prop_oneof![2 => Just(Vec::new()), 1 => prop::collection::vec(0_u8..4, 1..3)];
+    let rarely = || prop::bool::weighted(0.2);
+    let which = || 0..=MISS;
+    let name = || prop::option::weighted(0.3, 0_u8..9);
     prop_oneof![
         2 => (0_u8..4).prop_map(Operation::CreateTarget),
-        1 => (0_usize..4).prop_map(Operation::DeleteTarget),
-        1 => (0_usize..4).prop_map(Operation::SetDefault),
-        3 => (0_usize..4, 0_u8..6, any::<bool>(), projects(), any::<bool>()).prop_map(
+        1 => which().prop_map(Operation::DeleteTarget),
+        1 => which().prop_map(Operation::SetDefault),
+        3 => (which(), 0_u8..9, rarely(), projects(), rarely()).prop_map(
             |(target, name, is_default, projects, is_public)| Operation::CreateType {
                 target, name, is_default, projects, is_public
             }
         ),
-        4 => (0_usize..8, prop::option::of(0_u8..6), any::<Option<bool>>(), any::<bool>(), any::<bool>(), projects(), projects())
+        6 => (which(), name(), prop::option::of(any::<bool>()), rarely(), rarely(), projects(), projects())
             .prop_map(|(which, name, is_public, make_default, purge, add, remove)| Operation::ModifyType {
                 which, name, is_public, make_default, purge, add, remove
             }),
-        2 => (0_usize..8).prop_map(Operation::DeleteType),
+        2 => which().prop_map(Operation::DeleteType),
     ]
 }
 
+/// The number that chooses what is not there; the others choose among what is.
+const MISS: usize = 20;
+
+fn chosen(ids: &[Uuid], number: usize) -> Uuid {
+    if number == MISS || ids.is_empty() { Uuid::new_v4() } else { ids[number % ids.len()] }
+}
+
 async fn perform(registry: &SqliteRegistry, before: &[Entry], operation: Operation) -> Result<(), RegistryError> {
-    let target = |n: usize| before.get(n).map_or_else(Uuid::new_v4, |entry| entry.target.id);
-    let kept = |n: usize| before.iter().flat_map(|entry| &entry.types).nth(n).map_or_else(Uuid::new_v4, |kept| kept.id);
+    let targets: Vec<Uuid> = before.iter().map(|entry| entry.target.id).collect();
+    let types: Vec<Uuid> = before.iter().flat_map(|entry| &entry.types).map(|kept| kept.id).collect();
+    let target = |number| chosen(&targets, number);
+    let kept = |number| chosen(&types, number);
     let assigned = |projects: Vec<u8>| projects.into_iter().map(|n| project(n.into())).collect();
     match operation {
         Operation::CreateTarget(n) => {
@@ -367,7 +379,7 @@ fn rules_hold(entries: &[Entry]) -> TestCaseResult {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn whatever_is_done_in_whatever_order_the_rules_hold(operations in prop::collection::vec(operation(), 1..40)) {
