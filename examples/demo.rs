@@ -20,7 +20,7 @@ use targetwatch::agent::{Agent, View};
 use targetwatch::api::{Listeners, wire};
 use targetwatch::cli::render::status_table;
 use targetwatch::cli::serve::Running;
-use targetwatch::cli::terminal::Look;
+use targetwatch::cli::terminal::{self, Look};
 use targetwatch::config;
 use targetwatch::model::Caller;
 use targetwatch::model::settings::Listen;
@@ -50,7 +50,7 @@ fn main() -> ExitCode {
     match targetwatch::cli::runtime::block_on(run()).and_then(|outcome| outcome) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("demo: {error:#}");
+            eprintln!("demo: {}", terminal::told(&error));
             ExitCode::FAILURE
         }
     }
@@ -69,7 +69,7 @@ async fn run() -> anyhow::Result<()> {
     let s3 = S3Server::start(S3Fixture { access_key_id, secret_access_key, buckets: vec![locked_bucket()] }).await?;
 
     let listeners = listen().await?;
-    let address = *listeners.tcp_addresses().first().context("no address")?;
+    let address = listeners.addresses().into_iter().next().context("no address")?;
     let text = configuration(directory.path(), nfs.port(), &s3.endpoint());
     let settings = config::parse(&text, Path::new("the demo's configuration"))?;
     let registry = SqliteRegistry::open(&settings.registry_path)?;

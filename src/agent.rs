@@ -22,13 +22,14 @@ use jiff::Timestamp;
 use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
 
-use crate::driver::Host;
 use crate::model::settings::{AgentSettings, DeclaredTarget};
 use crate::model::{MountName, Target, TargetId, TargetSpec, TargetType};
 use crate::registry::{Entry, Registry, RegistryError, TargetChange};
 use shared::Shared;
 use task::{Command, FirstProbe, TaskHandle};
 
+/// What [`Agent::start`] needs of the host.
+pub use crate::driver::Host;
 pub use error::AgentError;
 pub use status::TargetStatus;
 pub use target_types::{NewType, TypeUpdate};

@@ -95,7 +95,7 @@ pub fn main() -> ExitCode {
     match outcome {
         Ok(state) => state.into(),
         Err(error) => {
-            eprintln!("targetwatch: {}", terminal::plain(&format!("{error:#}")));
+            eprintln!("targetwatch: {}", terminal::told(&error));
             State::Unknown.into()
         }
     }

@@ -1,6 +1,6 @@
 //! NFS: the few remote procedure calls that verify a server without mounting it.
 //!
-//! Three questions, each with one deadline: does the server speak NFS ([`ping`]: RPC NULL, RFC
+//! Three questions, each with one deadline: does the server speak NFS ([`mod@ping`]: RPC NULL, RFC
 //! 5531 §11.1), does it export a path to this host ([`Volume::open`]: MOUNT version 3 and FSINFO,
 //! RFC 1813), and how full is that ([`Volume::capacity`]: FSSTAT). The messages are `nfs3_client`'s;
 //! what it leaves to its caller is here: a deadline, a limit on what a server may make us allocate

@@ -130,8 +130,13 @@ pub enum RegistryError {
         other_export: String,
     },
     /// Target type names are unique.
-    #[error("{0:?} is already the name of a backup target type, and names are unique: choose another")]
-    TypeNameTaken(String),
+    #[error("{field} {name:?} is already the name of a backup target type: choose another")]
+    TypeNameTaken {
+        /// What the client called it.
+        field: &'static str,
+        /// The name.
+        name: String,
+    },
     /// There is exactly one default.
     #[error(
         "is_default: backup target {other_id} ({other_export}) is already the default: create this one without is_default, then GET /backup_targets/<id>/set_default to switch"

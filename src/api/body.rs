@@ -11,7 +11,7 @@ mod target_type;
 
 use std::time::Duration;
 
-use axum::body::Bytes;
+use axum::body::{Bytes, HttpBody as _};
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{FromRequest, Request};
 use axum::http::StatusCode;
@@ -33,6 +33,10 @@ impl<S: Send + Sync> FromRequest<S> for Body {
     type Rejection = Fault;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Fault> {
+        // What is announced as too large is not waited for.
+        if request.body().size_hint().lower() > super::BODY_MAX_BYTES as u64 {
+            return Err(too_large());
+        }
         match tokio::time::timeout(BODY_TIMEOUT, Bytes::from_request(request, state)).await {
             Ok(Ok(bytes)) => Ok(Self(bytes)),
             Ok(Err(rejection)) => Err(unread(&rejection)),
@@ -43,8 +47,12 @@ impl<S: Send + Sync> FromRequest<S> for Body {
 
 fn unread(rejection: &BytesRejection) -> Fault {
     if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-        let message = format!("the body is larger than {} bytes, which is the limit", super::BODY_MAX_BYTES);
-        return Fault::new(StatusCode::PAYLOAD_TOO_LARGE, message);
+        return too_large();
     }
     Fault::bad_request(format!("the body could not be read: {}", rejection.body_text()))
+}
+
+fn too_large() -> Fault {
+    let message = format!("the body is larger than {} bytes, which is the limit", super::BODY_MAX_BYTES);
+    Fault::new(StatusCode::PAYLOAD_TOO_LARGE, message)
 }

@@ -87,7 +87,7 @@ fn of_registry(error: &RegistryError) -> StatusCode {
             StatusCode::BAD_REQUEST
         }
         RegistryError::MountPathTaken { .. }
-        | RegistryError::TypeNameTaken(_)
+        | RegistryError::TypeNameTaken { .. }
         | RegistryError::DefaultTaken { .. }
         | RegistryError::DefaultInUse(_)
         | RegistryError::LastType { .. }

@@ -8,7 +8,6 @@
 #![allow(clippy::disallowed_methods, reason = "the socket's own file, which is on a local file system")]
 
 use std::io;
-use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -85,7 +84,7 @@ pub struct Listeners {
 #[derive(Debug)]
 enum Listener {
     Tcp(TcpListener),
-    Unix { listener: UnixListener, _file: SocketFile },
+    Unix { listener: UnixListener, file: SocketFile },
 }
 
 /// The file of a Unix socket, removed with it.
@@ -123,12 +122,12 @@ impl Listeners {
         Ok(Self { listeners })
     }
 
-    /// The TCP addresses that are listened on, with the ports that the system chose for port 0.
+    /// The addresses that are listened on, with the ports that the system chose for port 0.
     #[must_use]
-    pub fn tcp_addresses(&self) -> Vec<SocketAddr> {
+    pub fn addresses(&self) -> Vec<Listen> {
         let address = |listener: &Listener| match listener {
-            Listener::Tcp(listener) => listener.local_addr().ok(),
-            Listener::Unix { .. } => None,
+            Listener::Tcp(listener) => listener.local_addr().ok().map(Listen::Tcp),
+            Listener::Unix { file, .. } => Some(Listen::Unix(file.0.clone())),
         };
         self.listeners.iter().filter_map(address).collect()
     }
@@ -169,7 +168,7 @@ async fn bind_unix(path: &Path, address: &Listen) -> Result<io::Result<Listener>
     };
     Ok(bound.and_then(|listener| {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(SOCKET_MODE))?;
-        Ok(Listener::Unix { listener, _file: SocketFile(path.to_owned()) })
+        Ok(Listener::Unix { listener, file: SocketFile(path.to_owned()) })
     }))
 }
 

@@ -17,8 +17,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tower::ServiceExt as _;
 
-use crate::agent::Agent;
-use crate::driver::Host;
+use crate::agent::{Agent, Host};
 use crate::model::report::MountMode;
 use crate::model::settings::{
     AgentSettings, CanarySettings, LocationPattern, MountSettings, ProbeSettings, S3AccessRule, S3Addressing,

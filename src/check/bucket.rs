@@ -42,6 +42,10 @@ async fn reach(api: &dyn BucketApi) -> Result<Reached, S3Failure> {
         Err(failure) => return Err(failure),
     };
     match api.bucket_location().await {
+        // Every S3 service says NoSuchBucket to a GET: this is the word of some other web server.
+        Err(failure) if failure.lacks_code() && failure.reason() == Reason::BucketNotFound => {
+            Err(S3Failure::NotS3(format!("{failure}, without the error code that S3 has")))
+        }
         Err(failure) if failure.reason() != Reason::AccessDenied => Err(failure),
         Ok(()) if refused.reason() != Reason::AccessDenied => Err(refused),
         Ok(()) => Ok(Reached::HeadRefused),
@@ -87,6 +91,16 @@ mod tests {
         fake.location = Err(S3Failure::service(403, Some("SignatureDoesNotMatch"), None));
         let checked = checked(&fake).await;
         assert_eq!((checked.outcome(), checked.reason()), (Outcome::Failed, Some(Reason::WrongSecret)));
+    }
+
+    #[tokio::test]
+    async fn a_web_server_that_has_no_such_page_is_no_s3_service_without_the_bucket() {
+        let mut fake = FakeBucket::healthy();
+        fake.head = Err(S3Failure::service(404, None, None));
+        fake.location = Err(S3Failure::service(404, None, None));
+        assert_eq!(checked(&fake).await.reason(), Some(Reason::NotS3));
+        fake.location = Err(S3Failure::service(404, Some("NoSuchBucket"), None));
+        assert_eq!(checked(&fake).await.reason(), Some(Reason::BucketNotFound));
     }
 
     #[tokio::test]

@@ -2,11 +2,22 @@
 
 use std::io::{self, IsTerminal as _};
 
-use tracing_subscriber::EnvFilter;
+use tracing::Level;
+use tracing_subscriber::filter::{FilterExt as _, filter_fn};
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, fmt};
 
 /// The environment variable that sets what is logged, in the syntax of `tracing`'s `EnvFilter`:
 /// `debug`, or `info,targetwatch::agent=debug`.
 pub const FILTER_VARIABLE: &str = "TARGETWATCH_LOG";
+
+/// The crates that handle credentials, by the beginning of their names.
+const CRATES_WITH_SECRETS: &str = "aws_";
+
+/// The most that those say, whatever the filter asks for: below it they log access keys, and requests
+/// with their signatures.
+const LEVEL_WITHOUT_SECRETS: Level = Level::INFO;
 
 /// What is logged unless told otherwise.
 const DEFAULT_FILTER: &str = "info";
@@ -21,11 +32,11 @@ pub fn start() {
         });
     let is_terminal = io::stderr().is_terminal();
     let has_color = is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(has_color);
+    let without_secrets = filter_fn(|metadata| {
+        *metadata.level() <= LEVEL_WITHOUT_SECRETS || !metadata.target().starts_with(CRATES_WITH_SECRETS)
+    });
+    let lines = fmt::layer().with_writer(io::stderr).with_ansi(has_color).with_target(false);
+    let lines = if std::env::var_os("JOURNAL_STREAM").is_some() { lines.without_time().boxed() } else { lines.boxed() };
     // A second call, as a test makes, changes nothing.
-    let _ = if std::env::var_os("JOURNAL_STREAM").is_some() {
-        lines.without_time().with_target(false).try_init()
-    } else {
-        lines.with_target(false).try_init()
-    };
+    let _ = tracing_subscriber::registry().with(lines.with_filter(filter.and(without_secrets))).try_init();
 }

@@ -4,7 +4,7 @@ mod target_type;
 
 use std::fmt::Write as _;
 
-use comfy_table::{Cell, CellAlignment, Color, ContentArrangement, Table, presets};
+use comfy_table::{Cell, CellAlignment, Color, ColumnConstraint, ContentArrangement, Table, presets};
 use jiff::Timestamp;
 
 use super::exit::State;
@@ -15,6 +15,9 @@ pub use target_type::{one_type, type_table};
 
 /// The length of a capacity bar, in characters.
 const BAR_CHARS: usize = 10;
+
+/// Terminals of fewer columns get tables without bars, so that exports stay readable.
+const WIDE: u16 = 110;
 
 /// The table of `status`.
 #[must_use]
@@ -29,7 +32,11 @@ pub fn status_table(list: &wire::TargetDetailList, look: Look, now: Timestamp) -
             Some(percent) => (bar(percent), format!("{percent:.1} %")),
             None => ("-".to_owned(), target.used.clone().unwrap_or_else(|| "-".to_owned())),
         };
-        let size = target.capacity.as_deref().map_or_else(|| bar.clone(), |size| format!("{bar} {size}"));
+        let size = match target.capacity.as_deref() {
+            Some(size) if look.width < WIDE => size.to_owned(),
+            Some(size) => format!("{bar} {size}"),
+            None => bar,
+        };
         table.add_row([
             Cell::new(format!("{name}{}", plain(&target.filesystem_export))),
             Cell::new(plain(&target.kind)),
@@ -41,7 +48,11 @@ pub fn status_table(list: &wire::TargetDetailList, look: Look, now: Timestamp) -
             Cell::new(plain(report.reason.as_deref().unwrap_or(""))),
         ]);
     }
-    let mut text = finish(&table);
+    // A word that is broken cannot be searched for: only the exports give way.
+    for column in table.column_iter_mut().skip(1) {
+        column.set_constraint(ColumnConstraint::ContentWidth);
+    }
+    let mut text = finish(&mut table);
     for wire::TargetDetail { target, report } in &list.backup_targets {
         if let Some(message) = &report.message {
             let _ = writeln!(text, "{}: {}", plain(&target.filesystem_export), plain(message));
@@ -69,7 +80,7 @@ pub fn target_table(list: &wire::TargetList, look: Look) -> String {
             .map(|text| Cell::new(plain(text))),
         );
     }
-    finish(&table)
+    finish(&mut table)
 }
 
 /// A report, one line a check, and what follows.
@@ -124,11 +135,14 @@ fn table(look: Look, header: &[&str]) -> Table {
     table
 }
 
-fn finish(table: &Table) -> String {
+fn finish(table: &mut Table) -> String {
+    let gap = if table.width().is_some_and(|width| width < WIDE) { 1 } else { 2 };
+    for column in table.column_iter_mut() {
+        column.set_padding((0, gap));
+    }
     let mut text = String::new();
     for line in table.lines() {
-        // Cells are padded on both sides, which the first and the last of a line do not need.
-        text.push_str(line.strip_prefix(' ').unwrap_or(&line).trim_end());
+        text.push_str(line.trim_end());
         text.push('\n');
     }
     text

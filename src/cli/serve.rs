@@ -38,7 +38,7 @@ pub fn run(config: Option<&Path>) -> ExitCode {
     match prepare(config).and_then(|prepared| runtime::block_on(serve(prepared, config.map(Path::to_owned)))?) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!("{error:#}");
+            tracing::error!("{}", super::terminal::told(&error));
             ExitCode::FAILURE
         }
     }
@@ -78,11 +78,11 @@ async fn serve(prepared: Prepared, config: Option<PathBuf>) -> anyhow::Result<()
     let Prepared { settings, registry } = prepared;
     let mut signals = Signals::take()?;
     let listeners = Listeners::bind(&settings.api.listen).await?;
+    let addresses: Vec<String> = listeners.addresses().iter().map(ToString::to_string).collect();
 
     let running = Running::start(&settings, registry, listeners).await?;
     let agent = running.agent.clone();
     let watchdog = tokio::spawn(feed_watchdog());
-    let addresses: Vec<String> = settings.api.listen.iter().map(ToString::to_string).collect();
     let targets = agent.view().targets.len();
     tracing::info!(version = env!("CARGO_PKG_VERSION"), listen = addresses.join(", "), targets, "ready");
     systemd::ready(&format!("answering on {}", addresses.join(", ")));

@@ -5,7 +5,8 @@ use std::io::{self, IsTerminal as _, Write as _};
 use anyhow::{Context as _, bail};
 use jiff::Timestamp;
 
-/// The width of a table that goes to a file or a pipe, in columns.
+/// The width of a table that goes to a file or a pipe, or to a terminal that does not know its own (a
+/// serial line says 0), in columns.
 const WIDTH_WITHOUT_TERMINAL: u16 = 160;
 
 /// How output looks.
@@ -27,7 +28,7 @@ impl Look {
         let is_dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
         let columns = comfy_table::Table::new().width();
         Self {
-            width: columns.filter(|_| is_terminal).unwrap_or(WIDTH_WITHOUT_TERMINAL),
+            width: columns.filter(|columns| is_terminal && *columns > 0).unwrap_or(WIDTH_WITHOUT_TERMINAL),
             has_color: is_terminal && !is_dumb && !is_set("NO_COLOR"),
         }
     }
@@ -71,6 +72,20 @@ pub fn plain(text: &str) -> String {
     plain
 }
 
+/// An error with its causes, each told once: many a message says its cause itself.
+#[must_use]
+pub fn told(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    plain(&text)
+}
+
 /// How long ago something was, in its largest unit: `12 s`, `3 min`, `5 h`, `2 d`.
 #[must_use]
 pub fn age(since: Timestamp, now: Timestamp) -> String {
@@ -90,6 +105,15 @@ mod tests {
     #[test]
     fn nothing_can_steer_the_terminal() {
         assert_eq!(plain("a\u{1b}[2Jb\r\nä"), "a\\u{1b}[2Jb\\r\\nä");
+    }
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let cause = || std::io::Error::other("disk full");
+        let error = anyhow::Error::new(cause()).context("the file was not written");
+        assert_eq!(told(&error), "the file was not written: disk full");
+        let error = anyhow::Error::new(cause()).context("the file was not written (disk full): make room");
+        assert_eq!(told(&error), "the file was not written (disk full): make room");
     }
 
     #[test]

@@ -35,7 +35,12 @@ impl ConfigError {
     pub(super) fn syntax(file: &Path, text: &str, error: &toml::de::Error) -> Self {
         let span = error.span().unwrap_or_default();
         let source = text.lines().nth(line(text, span.start) - 1).unwrap_or_default().trim();
-        let quoted = if source.is_empty() { String::new() } else { format!(" in `{source}`") };
+        // The key and not its value: somebody may have written a secret where its file belongs.
+        let quoted = match source.split_once('=') {
+            Some((key, _)) => format!(" in `{} = …`", key.trim_end()),
+            None if source.starts_with('[') => format!(" in `{source}`"),
+            None => String::new(),
+        };
         let problem = format!("{}{quoted}", error.message().trim().replace('\n', ", "));
         Self::Wrong { file: file.to_owned(), line: line(text, span.start), key: String::new(), problem }
     }

@@ -98,7 +98,7 @@ fn all_of_it_can_be_said() {
 fn what_is_wrong_is_told_with_file_line_key_and_what_was_expected() {
     for (text, expected) in [
         ("[probe]\nnfs_intervall = \"10s\"", &["c.toml:2", "nfs_intervall", "nfs_interval"][..]),
-        ("[probe]\nnfs_interval = 10", &["c.toml:2", "string", "nfs_interval = 10"]),
+        ("[probe]\nnfs_interval = 10", &["c.toml:2", "string", "in `nfs_interval = …`"]),
         ("[probe]\n\ndeadline = \"soon\"", &["c.toml:3", "[probe] deadline", "soon", "500ms"]),
         ("[probe]\ndeadline = \"0s\"", &["[probe] deadline", "10ms"]),
         ("[probe]\nnfs_interval = \"1ms\"", &["[probe] nfs_interval", "1s"]),

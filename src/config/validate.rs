@@ -184,8 +184,8 @@ fn s3_access(raw: &[raw::S3Credentials]) -> Valid<Vec<S3AccessRule>> {
             (None, None, None) => S3CredentialSource::DefaultChain,
             (Some(profile), None, None) => S3CredentialSource::Profile(profile.get_ref().clone()),
             (None, Some(id), Some(secret)) => S3CredentialSource::Files {
-                access_key_id: absolute(id, id.get_ref(), "[[s3.credentials]] access_key_id_file")?,
-                secret_access_key: absolute(secret, secret.get_ref(), "[[s3.credentials]] secret_access_key_file")?,
+                access_key_id: secret_file(id, "[[s3.credentials]] access_key_id_file")?,
+                secret_access_key: secret_file(secret, "[[s3.credentials]] secret_access_key_file")?,
             },
             _ => {
                 let problem = "expected either profile, or access_key_id_file together with secret_access_key_file, or none of them";
@@ -311,6 +311,13 @@ fn absolute(text: &Text, path: &str, key: &str) -> Valid<PathBuf> {
     } else {
         Err(wrong(text, key, format!("{:?} is no path; expected an absolute one without \"..\"", path.display())))
     }
+}
+
+/// The path of a file that holds a secret. What is no path is not repeated: it may be the secret.
+fn secret_file(text: &Text, key: &str) -> Valid<PathBuf> {
+    absolute(text, text.get_ref(), key).map_err(|_| {
+        wrong(text, key, "expected the absolute path, without \"..\", of a file that holds it and nothing else")
+    })
 }
 
 fn duration(text: &Text, key: &str, range: RangeInclusive<Duration>) -> Valid<Duration> {

@@ -166,7 +166,12 @@ impl S3Endpoint {
     /// [`ExportError::BadEndpoint`] for anything else: another scheme, a path, a query or
     /// credentials in the URL.
     pub fn parse(text: &str) -> Result<Self, ExportError> {
-        let bad = || ExportError::BadEndpoint(text.to_owned());
+        // Credentials do not belong there, and less into what is said about it.
+        let shown = match text.rsplit_once('@') {
+            Some((_, after)) => format!("…@{after}"),
+            None => text.to_owned(),
+        };
+        let bad = || ExportError::BadEndpoint(shown.clone());
         if text.chars().any(char::is_control) {
             return Err(ExportError::ControlCharacter(text.to_owned()));
         }

@@ -156,4 +156,14 @@ mod tests {
                 .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_'))
         );
     }
+
+    #[test]
+    fn the_readme_has_a_line_for_every_code_and_for_no_other() {
+        let readme = include_str!("../../README.md");
+        let (_, section) = readme.split_once("| reason | what to do |").expect("the table");
+        let (table, _) = section.split_once("\n\n").expect("its end");
+        let told: Vec<&str> = table.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
+        let known: Vec<&str> = Reason::ALL.iter().map(|reason| reason.code()).collect();
+        assert_eq!(told, known);
+    }
 }

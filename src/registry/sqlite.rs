@@ -7,7 +7,7 @@
 //! committed, and only then is it answered.
 //!
 //! A file that exists is never replaced: what is not a sound registry of a known schema is refused
-//! and left as it is, to the byte ([`file`]). A second agent on the same file is refused too.
+//! and left as it is, to the byte ([`mod@file`]). A second agent on the same file is refused too.
 
 mod defaults;
 mod file;

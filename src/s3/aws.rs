@@ -412,8 +412,7 @@ fn transport(error: &(dyn std::error::Error + 'static)) -> Option<S3Failure> {
             return Some(S3Failure::Tls(tls.to_string()));
         }
         if let Some(io) = cause.downcast_ref::<std::io::Error>() {
-            // An io::Error that wraps another skips it in its chain of sources.
-            if let Some(tls) = io.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+            if let Some(tls) = wrapped_tls(io) {
                 return Some(S3Failure::Tls(tls.to_string()));
             }
             found = Some(match io.kind() {
@@ -428,6 +427,13 @@ fn transport(error: &(dyn std::error::Error + 'static)) -> Option<S3Failure> {
         next = cause.source();
     }
     found
+}
+
+/// What TLS said, in an error of input and output that wraps it, perhaps in others of its kind: each
+/// skips what it wraps in its chain of sources.
+fn wrapped_tls(io: &std::io::Error) -> Option<&rustls::Error> {
+    let inner = io.get_ref()?;
+    inner.downcast_ref::<rustls::Error>().or_else(|| wrapped_tls(inner.downcast_ref::<std::io::Error>()?))
 }
 
 fn innermost(error: &dyn std::error::Error) -> String {

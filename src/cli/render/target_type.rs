@@ -26,7 +26,7 @@ pub fn type_table(list: &wire::TypeList, exports: &BTreeMap<String, String>, loo
         ];
         table.add_row(cells.map(|text| Cell::new(plain(text))));
     }
-    finish(&table)
+    finish(&mut table)
 }
 
 /// One type, with its projects and notes.
@@ -49,7 +49,7 @@ pub fn one_type(found: &wire::TargetType, exports: &BTreeMap<String, String>, lo
     ] {
         table.add_row([Cell::new(field), Cell::new(plain(value))]);
     }
-    let mut text = finish(&table);
+    let mut text = finish(&mut table);
     for assigned in &target_type.backup_target_type_projects {
         let _ = writeln!(text, "project {} since {}", plain(&assigned.project_id), plain(&assigned.created_at));
     }

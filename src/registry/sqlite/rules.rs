@@ -29,7 +29,7 @@ pub(super) fn create_target(
     if type_rows::count(&transaction).map_err(storage)? >= TYPES_MAX {
         return Err(RegistryError::TooManyTypes);
     }
-    type_rules::free_name(&transaction, &first_type.name)?;
+    type_rules::free_name(&transaction, "btt_name", &first_type.name)?;
     match others.iter().find(|other| other.target.is_default) {
         Some(default) if target.is_default => {
             return Err(RegistryError::DefaultTaken {

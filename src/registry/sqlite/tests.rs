@@ -149,7 +149,7 @@ async fn two_targets_never_share_a_directory_or_a_type_name() {
     let (target, mut same_name) = nfs("nas:/c");
     same_name.name = "nas:/b?".to_owned();
     let error = refused(&registry, (target, same_name)).await;
-    assert!(matches!(&error, RegistryError::TypeNameTaken(name) if name == "nas:/b?"), "{error}");
+    assert!(matches!(&error, RegistryError::TypeNameTaken { field: "btt_name", name } if name == "nas:/b?"), "{error}");
 }
 
 #[tokio::test]

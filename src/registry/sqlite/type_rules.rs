@@ -18,7 +18,7 @@ pub(super) fn create_type(connection: &mut Connection, mut new: TargetType) -> R
     if type_rows::count(&transaction).map_err(storage)? >= TYPES_MAX {
         return Err(RegistryError::TooManyTypes);
     }
-    free_name(&transaction, &new.name)?;
+    free_name(&transaction, "name", &new.name)?;
     if new.is_public && !new.projects.is_empty() {
         return Err(RegistryError::PublicWithProjects);
     }
@@ -42,7 +42,7 @@ pub(super) fn modify_type(
     let mut changed = before.clone();
     apply(&mut changed, change)?;
     if changed.name != before.name {
-        free_name(&transaction, &changed.name)?;
+        free_name(&transaction, "name", &changed.name)?;
     }
     check_sizes(&changed)?;
     if changed != before {
@@ -68,10 +68,10 @@ pub(super) fn delete_type(connection: &mut Connection, id: TargetTypeId) -> Resu
     Ok(left)
 }
 
-/// Refuses a name that a type has.
-pub(super) fn free_name(transaction: &Transaction<'_>, name: &str) -> Result<(), RegistryError> {
+/// Refuses a name that a type has; `field` is what the client called it.
+pub(super) fn free_name(transaction: &Transaction<'_>, field: &'static str, name: &str) -> Result<(), RegistryError> {
     if type_rows::is_name_taken(transaction, name).map_err(storage)? {
-        return Err(RegistryError::TypeNameTaken(name.to_owned()));
+        return Err(RegistryError::TypeNameTaken { field, name: name.to_owned() });
     }
     Ok(())
 }

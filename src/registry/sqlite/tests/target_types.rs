@@ -82,12 +82,12 @@ async fn a_type_of_no_target_or_with_a_taken_name_is_refused() {
     let error = registry.create_type(new_type(unknown, "x")).await.expect_err("no target");
     assert!(matches!(error, RegistryError::TargetNotFound(id) if id == unknown), "{error}");
     let error = registry.create_type(new_type(target_id, "nas:/a")).await.expect_err("taken");
-    assert!(matches!(&error, RegistryError::TypeNameTaken(name) if name == "nas:/a"), "{error}");
+    assert!(matches!(&error, RegistryError::TypeNameTaken { field: "name", name } if name == "nas:/a"), "{error}");
     let second = new_type(target_id, "x");
     registry.create_type(second.clone()).await.expect("created");
     let rename = |name: &str| TypeChange { name: Some(name.to_owned()), ..TypeChange::default() };
     let error = registry.modify_type(second.id, rename("nas:/a"), at(3)).await.expect_err("taken");
-    assert!(matches!(&error, RegistryError::TypeNameTaken(_)), "{error}");
+    assert!(matches!(&error, RegistryError::TypeNameTaken { field: "name", .. }), "{error}");
     assert_eq!(modify(&registry, second.id, rename("x")).await.updated_at, None, "its own name is no change");
     assert_eq!(modify(&registry, second.id, rename("y")).await.name, "y");
 }

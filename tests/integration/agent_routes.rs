@@ -1,0 +1,126 @@
+//! What the API has beyond the guide: health, readiness, the node, the description, and cheap polling.
+
+use serde_json::{Value, json};
+
+use crate::daemon::{Daemon, eventually};
+use crate::http::{over_tcp, over_unix, request};
+use crate::place::Place;
+use crate::storage::{nfs, nfs_target};
+use crate::support::nfs_server::Behaviour;
+
+#[tokio::test]
+async fn ready_means_that_every_target_has_its_first_verdict() {
+    let (server, place) = nfs().await;
+    place.configure("[probe]\ndeadline = \"60s\"");
+    server.set_behaviour(Behaviour::Silent);
+    let daemon = Daemon::start(&place).await;
+    assert_eq!(daemon.get("/readyz").await, json!({ "backup_targets": 0, "not_checked": 0 }));
+    let id = daemon.create(nfs_target("/backups")).await;
+    let waiting = daemon.ask("GET", "/readyz", None).await;
+    assert_eq!((waiting.status, waiting.json()), (503, json!({ "backup_targets": 1, "not_checked": 1 })));
+    assert_eq!(daemon.get("/healthz").await, json!({ "status": "ok" }), "alive all the same");
+    // Its connections break, which is a verdict.
+    server.stop().await;
+    let ready = eventually("ready", async || {
+        Some(daemon.ask("GET", "/readyz", None).await).filter(|answer| answer.status == 200)
+    })
+    .await;
+    assert_eq!(ready.json(), json!({ "backup_targets": 1, "not_checked": 0 }));
+    assert_eq!(daemon.show(&id).await["status"], "offline");
+}
+
+#[tokio::test]
+async fn before_its_first_verdict_a_target_says_so() {
+    let (server, place) = nfs().await;
+    place.configure("[probe]\ndeadline = \"60s\"");
+    server.set_behaviour(Behaviour::Silent);
+    let daemon = Daemon::start(&place).await;
+    let id = daemon.create(nfs_target("/backups")).await;
+    let checks = daemon.get(&format!("/backup_targets/{id}/checks")).await;
+    assert_eq!((&checks["status"], &checks["reason"]), (&json!("offline"), &json!("not_checked")));
+    for key in ["verdict", "checked_at", "last_available_at", "capacity_bytes", "used_bytes", "duration_ms"] {
+        assert_eq!(checks[key], Value::Null, "{key}");
+    }
+    assert_eq!(checks["checks"], json!([]));
+}
+
+#[tokio::test]
+async fn the_node_tells_of_this_host_and_this_agent() {
+    let daemon = Daemon::start(&Place::new()).await;
+    let node = daemon.get("/node").await;
+    let hostname = nix::unistd::gethostname().expect("a name").into_string().expect("text");
+    assert_eq!(node["host"]["hostname"], hostname.as_str());
+    assert_eq!(node["agent"]["pid"], daemon.pid());
+    assert_eq!(node["agent"]["version"], env!("CARGO_PKG_VERSION"));
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("read");
+    assert_eq!(node["host"]["kernel"], kernel.trim());
+    for (section, key) in [("agent", "resident_bytes"), ("agent", "threads"), ("agent", "open_files"), ("host", "cpus")]
+    {
+        assert!(node[section][key].as_u64().is_some_and(|count| count > 0), "{section}.{key}: {node:#}");
+    }
+    assert!(node["host"]["memory"]["total_bytes"].as_u64() > node["host"]["memory"]["available_bytes"].as_u64());
+    assert_eq!(node["agent"]["stuck_children"], json!([]));
+}
+
+#[tokio::test]
+async fn the_description_names_every_route_that_is_served() {
+    let daemon = Daemon::start(&Place::new()).await;
+    let description = daemon.get("/openapi.json").await;
+    assert!(description["openapi"].as_str().is_some_and(|version| version.starts_with("3.")), "{description}");
+    let paths = description["paths"].as_object().expect("an object");
+    for (path, verbs) in [
+        ("/backup_targets", &["get", "post"][..]),
+        ("/backup_targets/detail", &["get"]),
+        ("/backup_targets/{id}", &["get", "put", "delete"]),
+        ("/backup_targets/{id}/set_default", &["get"]),
+        ("/backup_targets/{id}/checks", &["get"]),
+        ("/backup_targets/{id}/check", &["post"]),
+        ("/node", &["get"]),
+        ("/healthz", &["get"]),
+        ("/readyz", &["get"]),
+        ("/openapi.json", &["get"]),
+    ] {
+        let described = paths.get(path).and_then(Value::as_object).unwrap_or_else(|| panic!("{path} is not described"));
+        assert!(verbs.iter().all(|verb| described.contains_key(*verb)), "{path}: {described:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_list_that_has_not_changed_is_not_sent_again() {
+    let (_nfs, place) = nfs().await;
+    let daemon = Daemon::start(&place).await;
+    let id = daemon.create(nfs_target("/one")).await;
+    daemon.check(&id).await;
+    let first = daemon.ask("GET", "/backup_targets", None).await;
+    let tag = first.header("etag").to_owned();
+    let again = async |tag: &str| {
+        let mut request = request("GET", "/backup_targets", Vec::new());
+        request.headers_mut().insert("if-none-match", tag.parse().expect("a header"));
+        over_tcp(daemon.address(), request).await
+    };
+    let unchanged = again(&tag).await;
+    assert_eq!((unchanged.status, unchanged.body.as_str(), unchanged.header("etag")), (304, "", tag.as_str()));
+    assert_eq!(again("\"another\"").await.status, 200);
+
+    daemon.create(nfs_target("/two")).await;
+    let changed = again(&tag).await;
+    assert_eq!(changed.status, 200);
+    assert_ne!(changed.header("etag"), tag);
+    assert_eq!(changed.json()["backup_targets"].as_array().map(Vec::len), Some(2));
+}
+
+#[tokio::test]
+async fn the_socket_and_the_port_answer_the_same_and_the_socket_is_for_the_group_only() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let place = Place::new();
+    let daemon = Daemon::start(&place).await;
+    daemon.create(nfs_target("/one")).await;
+    let socket = place.path("api.sock");
+    let id = daemon.targets().await[0]["id"].as_str().expect("an id").to_owned();
+    let path = format!("/backup_targets/{id}");
+    let over_socket = over_unix(&socket, request("GET", &path, Vec::new())).await;
+    assert_eq!(over_socket.json()["backup_targets"]["id"], daemon.show(&id).await["id"]);
+    let mode = std::fs::metadata(&socket).expect("there").permissions().mode();
+    assert_eq!(mode & 0o777, 0o660, "{mode:o}");
+}

@@ -1,0 +1,284 @@
+//! The target half of the Backup Targets API guide, on the wire: its routes, verbs and samples.
+
+use serde_json::{Value, json};
+
+use crate::daemon::Daemon;
+use crate::place::Place;
+use crate::storage::{immutable_target, nfs, nfs_target, s3, s3_target};
+
+/// What answers have beyond a sample: the names of the other generation of clients, and metadata, which
+/// the older samples lack.
+const BOTH_GENERATIONS: &[&str] = &[
+    "filesystem_export",
+    "filesystem_export_mount_path",
+    "nfs_export",
+    "nfs_export_mount_path",
+    "backup_target_metadata",
+];
+
+/// Texts in the samples that are null here: nobody has a name without authentication.
+const NOBODY: &str = "user_id";
+
+fn sample(text: &str) -> Value {
+    serde_json::from_str(text).expect("JSON")
+}
+
+/// Fails unless an answer has every key of a sample with a value of the same type, and no key beyond
+/// those and `more`.
+fn assert_shape(answer: &Value, sample: &Value, more: &[&str], at: &str) {
+    match (answer, sample) {
+        (Value::Object(answer), Value::Object(sample)) => {
+            for (key, value) in sample {
+                let found = answer.get(key).unwrap_or_else(|| panic!("{at}.{key} is missing"));
+                if key != NOBODY {
+                    assert_shape(found, value, more, &format!("{at}.{key}"));
+                }
+            }
+            let mut unknown = answer.keys().filter(|key| !sample.contains_key(*key) && !more.contains(&key.as_str()));
+            assert_eq!(unknown.next(), None, "at {at}");
+        }
+        (Value::Array(answer), Value::Array(sample)) => {
+            for (index, (found, value)) in answer.iter().zip(sample).enumerate() {
+                assert_shape(found, value, more, &format!("{at}[{index}]"));
+            }
+        }
+        (Value::String(answer), Value::String(sample)) if is_time(sample) => assert!(is_time(answer), "{at}: {answer}"),
+        _ => assert_eq!(
+            std::mem::discriminant(answer),
+            std::mem::discriminant(sample),
+            "{at}: {answer} where the guide has {sample}"
+        ),
+    }
+}
+
+/// Whether a text is a time as the guide writes it: `2025-01-30T12:32:27.000000`.
+fn is_time(text: &str) -> bool {
+    let form = "0000-00-00T00:00:00.000000";
+    text.len() == form.len()
+        && text.bytes().zip(form.bytes()).all(
+            |(found, form)| {
+                if form == b'0' { found.is_ascii_digit() } else { found == form }
+            },
+        )
+}
+
+fn is_request_id(text: &str) -> bool {
+    text.strip_prefix("req-").is_some_and(|id| id.len() == 36 && id.parse::<uuid::Uuid>().is_ok())
+}
+
+/// An agent with the three targets of the guide's list: an available default, a bucket that is offline, and
+/// another that is available.
+async fn guide(daemon: &Daemon) -> Vec<String> {
+    let mut first = nfs_target("/one");
+    first["btt_name"] = json!("nfs_1");
+    first["is_default"] = json!(1);
+    let missing = json!({ "type": "s3", "s3_endpoint_url": "http://127.0.0.1:1", "s3_bucket": "trilio-qamanual", "btt_name": "s3_2" });
+    let mut second = nfs_target("/two");
+    second["btt_name"] = json!("nfs_2");
+    let mut ids = Vec::new();
+    for target in [first, missing, second] {
+        let id = daemon.create(target).await;
+        daemon.check(&id).await;
+        ids.push(id);
+    }
+    ids
+}
+
+#[tokio::test]
+async fn lists_and_single_targets_have_the_shape_of_the_guides_samples() {
+    let (_nfs, place) = nfs().await;
+    let daemon = Daemon::start(&place).await;
+    let ids = guide(&daemon).await;
+
+    let list = daemon.get("/backup_targets").await;
+    assert_eq!(list["backup_targets"].as_array().map(Vec::len), Some(3));
+    assert_shape(&list, &sample(include_str!("../fixtures/guide/list.json")), BOTH_GENERATIONS, "list");
+    let statuses: Vec<_> =
+        list["backup_targets"].as_array().expect("a list").iter().map(|one| &one["status"]).collect();
+    assert_eq!(statuses, ["available", "offline", "available"]);
+
+    let detail = daemon.get("/backup_targets/detail").await;
+    let with_report = [BOTH_GENERATIONS, &["report"]].concat();
+    assert_shape(&detail, &sample(include_str!("../fixtures/guide/detail.json")), &with_report, "detail");
+    assert_eq!(detail["backup_targets"].as_array().map(Vec::len), Some(3));
+
+    let one = daemon.get(&format!("/backup_targets/{}", ids[0])).await;
+    assert_shape(&one, &sample(include_str!("../fixtures/guide/show_nfs.json")), BOTH_GENERATIONS, "show");
+    assert_eq!(one["backup_targets"], list["backup_targets"][0]);
+}
+
+#[tokio::test]
+async fn create_answers_at_once_with_the_guides_sample_and_claims_nothing_yet() {
+    let daemon = Daemon::start(&Place::new()).await;
+    daemon.create(nfs_target("/first")).await;
+    let body = json!({
+        "s3_endpoint_url": "https://127.0.0.1:1", "s3_bucket": "object-locked-cephs3-2", "filesystem_export": null,
+        "type": "s3", "is_default": 0, "btt_name": "", "immutable": 0, "metadata": {},
+    });
+    let answer = daemon.try_create(body).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let created = answer.json();
+    assert_shape(&created, &sample(include_str!("../fixtures/guide/create_s3.json")), BOTH_GENERATIONS, "create");
+    let target = &created["backup_targets"];
+    assert_eq!(target["status"], "offline");
+    assert_eq!(target["capacity"], Value::Null);
+    assert_eq!(
+        target["backup_target_types"][0]["name"], "127.0.0.1:1/object-locked-cephs3-2",
+        "the export, if no name"
+    );
+}
+
+#[tokio::test]
+async fn set_default_is_a_get_that_answers_the_guides_sample_and_moves_the_default() {
+    let s3 = s3().await;
+    let (_nfs, place) = nfs().await;
+    let daemon = Daemon::start(&place).await;
+    let former = daemon.create(nfs_target("/one")).await;
+    let id = daemon.create(immutable_target(&s3, "locked")).await;
+    daemon.check(&id).await;
+    let moved = daemon.get(&format!("/backup_targets/{id}/set_default")).await;
+    let mut guide = sample(include_str!("../fixtures/guide/set_default_s3.json"));
+    // There the bucket is offline, and here it is not.
+    guide["backup_targets"]["used"] = Value::Null;
+    assert_shape(&moved, &guide, BOTH_GENERATIONS, "set_default");
+    assert_eq!(moved["backup_targets"]["is_default"], true);
+    assert_eq!(moved["backup_targets"]["backup_target_types"][0]["is_default"], true);
+    let metadata = json!([
+        { "key": "bucket", "value": "locked" }, { "key": "immutable", "value": "1" }, { "key": "object_lock", "value": "1" },
+    ]);
+    assert_eq!(moved["backup_targets"]["backup_target_metadata"], metadata);
+    let former = daemon.show(&former).await;
+    assert_eq!(
+        (&former["is_default"], &former["backup_target_types"][0]["is_default"]),
+        (&json!(false), &json!(false))
+    );
+}
+
+#[tokio::test]
+async fn every_route_is_served_below_all_three_prefixes() {
+    let (_nfs, place) = nfs().await;
+    let daemon = Daemon::start(&place).await;
+    let keep = daemon.create(nfs_target("/one")).await;
+    for prefix in ["", "/v1", "/v1/f7d2d1b2a7c94d5cbb4cf2f0d3b0a6f1"] {
+        let body = json!({ "backup_target": nfs_target("/two") });
+        let created = daemon.ask("POST", &format!("{prefix}/backup_targets"), Some(&body)).await;
+        assert_eq!(created.status, 200, "{created:?}");
+        let id = created.json()["backup_targets"]["id"].as_str().expect("an id").to_owned();
+        for path in ["", "/detail", &format!("/{id}"), &format!("/{id}/checks"), &format!("/{id}/set_default")] {
+            daemon.get(&format!("{prefix}/backup_targets{path}")).await;
+        }
+        let checked = daemon.ask("POST", &format!("{prefix}/backup_targets/{id}/check"), None).await;
+        assert_eq!(checked.status, 200, "{checked:?}");
+        let note = json!({ "backup_target": { "metadata": { "rack": "b7" } } });
+        let modified = daemon.ask("PUT", &format!("{prefix}/backup_targets/{id}"), Some(&note)).await;
+        assert_eq!(modified.status, 200, "{modified:?}");
+        for path in ["/node", "/healthz", "/readyz", "/openapi.json"] {
+            daemon.get(&format!("{prefix}{path}")).await;
+        }
+        daemon.get(&format!("/backup_targets/{keep}/set_default")).await;
+        let deleted = daemon.ask("DELETE", &format!("{prefix}/backup_targets/{id}"), None).await;
+        assert_eq!(deleted.status, 202, "{deleted:?}");
+    }
+    assert_eq!(daemon.targets().await.len(), 1);
+}
+
+#[tokio::test]
+async fn delete_is_accepted_with_an_empty_html_body_and_the_target_is_gone() {
+    let daemon = Daemon::start(&Place::new()).await;
+    let id = daemon.create(nfs_target("/one")).await;
+    let answer = daemon.ask("DELETE", &format!("/backup_targets/{id}"), None).await;
+    assert_eq!((answer.status, answer.body.as_str()), (202, ""));
+    assert_eq!(answer.header("content-type"), "text/html; charset=UTF-8");
+    assert_eq!(answer.header("content-length"), "0");
+    daemon.ask("GET", &format!("/backup_targets/{id}"), None).await.fault(404, "itemNotFound");
+    assert!(daemon.targets().await.is_empty());
+    daemon.create(nfs_target("/one")).await;
+}
+
+#[tokio::test]
+async fn every_answer_has_a_request_id_of_its_own() {
+    let daemon = Daemon::start(&Place::new()).await;
+    let id = daemon.create(nfs_target("/one")).await;
+    let one = format!("/backup_targets/{id}");
+    let mut ids = std::collections::HashSet::new();
+    let requests = [
+        ("GET", "/backup_targets", 200),
+        ("GET", "/nowhere", 404),
+        ("PATCH", "/backup_targets", 405),
+        ("POST", "/backup_targets", 400),
+        ("GET", "/healthz", 200),
+        ("DELETE", &one, 202),
+    ];
+    for (method, path, status) in requests {
+        let answer = daemon.ask(method, path, None).await;
+        assert_eq!(answer.status, status, "{method} {path}: {answer:?}");
+        let id = answer.header("x-compute-request-id");
+        assert!(is_request_id(id), "{id}");
+        assert!(ids.insert(id.to_owned()), "{id} was given twice");
+    }
+}
+
+#[tokio::test]
+async fn clients_of_both_releases_are_understood_and_find_their_names() {
+    let place = Place::new();
+    let daemon = Daemon::start(&place).await;
+    for (field, path, directory) in [
+        ("nfs_export", "/mnt/tvault/162", "L21udC90dmF1bHQvMTYy"),
+        ("filesystem_export", "/Trilio_Backup", "L1RyaWxpb19CYWNrdXA="),
+    ] {
+        let export = format!("127.0.0.1:{path}");
+        let answer = daemon.try_create(json!({ "type": "nfs", field: export })).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let target = &answer.json()["backup_targets"];
+        let mount_path = place.path("mounts").join(directory);
+        for release in ["nfs", "filesystem"] {
+            assert_eq!(target[format!("{release}_export")], export);
+            assert_eq!(target[format!("{release}_export_mount_path")], mount_path.to_str().expect("text"));
+        }
+    }
+}
+
+#[tokio::test]
+async fn flags_may_be_numbers_booleans_or_texts() {
+    let s3 = s3().await;
+    let daemon = Daemon::start(&Place::new()).await;
+    daemon.create(nfs_target("/one")).await;
+    for (bucket, yes) in [("locked", json!(1)), ("plain", json!(true)), ("versioned", json!("1"))] {
+        let mut target = s3_target(&s3, bucket);
+        target["immutable"] = yes;
+        let id = daemon.create(target).await;
+        let entries = daemon.show(&id).await["backup_target_metadata"].clone();
+        assert!(
+            entries.as_array().expect("a list").contains(&json!({ "key": "immutable", "value": "1" })),
+            "{entries}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn put_changes_metadata_and_the_promise_and_keeps_the_rest() {
+    let s3 = s3().await;
+    let daemon = Daemon::start(&Place::new()).await;
+    let id = daemon.create(s3_target(&s3, "locked")).await;
+    let before = daemon.show(&id).await;
+    let put = async |fields: Value| {
+        let path = format!("/backup_targets/{id}");
+        let answer = daemon.ask("PUT", &path, Some(&json!({ "backup_target": fields }))).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.json()["backup_targets"].clone()
+    };
+    put(json!({ "metadata": { "rack": "b7", "owner": "ops" } })).await;
+    let after = put(json!({ "metadata": { "rack": "b8" }, "immutable": 1 })).await;
+    let find = |target: &Value, key: &str| {
+        let entries = target["backup_target_metadata"].as_array().expect("a list").clone();
+        entries.iter().find(|entry| entry["key"] == key).map(|entry| entry["value"].clone())
+    };
+    assert_eq!(find(&after, "rack"), Some(json!("b8")));
+    assert_eq!(find(&after, "owner"), Some(json!("ops")));
+    assert_eq!(find(&after, "immutable"), Some(json!("1")));
+    for key in ["id", "type", "created_at", "filesystem_export", "filesystem_export_mount_path", "version"] {
+        assert_eq!(after[key], before[key], "{key}");
+    }
+    let purged = put(json!({ "metadata": { "rack": "b9" }, "purge_metadata": true })).await;
+    assert_eq!((find(&purged, "rack"), find(&purged, "owner")), (Some(json!("b9")), None));
+}

@@ -1,0 +1,227 @@
+//! Requests that are wrong in themselves: refused with the field and what was expected, harming nothing.
+
+use serde_json::{Value, json};
+
+use crate::daemon::Daemon;
+use crate::http::raw;
+use crate::place::Place;
+use crate::storage::nfs_target;
+
+/// The largest body that is accepted, in bytes.
+const BODY_MAX_BYTES: usize = 1 << 20;
+
+/// An agent with one target.
+async fn daemon() -> Daemon {
+    let daemon = Daemon::start(&Place::new()).await;
+    daemon.create(nfs_target("/first")).await;
+    daemon
+}
+
+/// Fails unless a body is refused with all these words, and the list is as it was.
+async fn refused(daemon: &Daemon, body: &[u8], words: &[&str]) {
+    let before = ids(daemon).await;
+    let message = daemon.send("POST", "/backup_targets", body.to_vec()).await.fault(400, "badRequest");
+    for word in words {
+        assert!(message.contains(word), "{word:?} is not in: {message}");
+    }
+    assert!(!message.contains(char::is_control), "{message:?}");
+    assert_eq!(ids(daemon).await, before, "after {message}");
+}
+
+async fn refused_target(daemon: &Daemon, target: Value, words: &[&str]) {
+    refused(daemon, json!({ "backup_target": target }).to_string().as_bytes(), words).await;
+}
+
+async fn ids(daemon: &Daemon) -> Vec<Value> {
+    daemon.targets().await.iter().map(|target| target["id"].clone()).collect()
+}
+
+fn with(key: &str, value: Value) -> Value {
+    let mut target = nfs_target("/second");
+    target[key] = value;
+    target
+}
+
+#[tokio::test]
+async fn a_body_that_is_no_json() {
+    let daemon = daemon().await;
+    let deep = "[".repeat(100_000);
+    for body in ["", "{", "backup_target", "{\"backup_target\": {\"type\": \"nfs\"", "\u{0}", &deep] {
+        refused(&daemon, body.as_bytes(), &["not JSON", "expected {\"backup_target\": {…}}"]).await;
+    }
+    refused(&daemon, b"{\"backup_target\": {\"type\": \"\xff\"}}", &["not JSON"]).await;
+}
+
+#[tokio::test]
+async fn a_body_without_backup_target_or_with_another_thing_in_its_place() {
+    let daemon = daemon().await;
+    for (body, found) in [
+        ("{}", "backup_target is missing"),
+        ("{\"backup_targets\": {}}", "backup_target is missing"),
+        ("[]", "the body is a list"),
+        ("\"x\"", "the body is a text"),
+        ("{\"backup_target\": []}", "backup_target is a list"),
+        ("{\"backup_target\": null}", "backup_target is null"),
+    ] {
+        refused(&daemon, body.as_bytes(), &[found, "expected {\"backup_target\": {…}}"]).await;
+    }
+}
+
+#[tokio::test]
+async fn a_field_of_the_wrong_type() {
+    let daemon = daemon().await;
+    for (field, value, expected) in [
+        ("type", json!(1), "expected a text"),
+        ("filesystem_export", json!(["127.0.0.1:/x"]), "expected a text"),
+        ("nfs_export", json!({}), "expected a text"),
+        ("btt_name", json!(false), "expected a text"),
+        ("s3_bucket", json!(7), "expected a text"),
+        ("s3_endpoint_url", json!(7), "expected a text"),
+        ("is_default", json!(2), "expected 0, 1, true or false"),
+        ("is_default", json!(-1), "expected 0, 1, true or false"),
+        ("is_default", json!("maybe"), "expected 0, 1, true or false"),
+        ("immutable", json!(0.5), "expected 0, 1, true or false"),
+        ("metadata", json!([{ "key": "a", "value": "b" }]), "expected an object of texts"),
+    ] {
+        refused_target(&daemon, with(field, value), &[field, expected]).await;
+    }
+    refused_target(&daemon, with("metadata", json!({ "rack": 7 })), &["metadata.rack", "expected a text"]).await;
+}
+
+#[tokio::test]
+async fn a_type_that_is_missing_or_unknown() {
+    let daemon = daemon().await;
+    let export = json!("127.0.0.1:/x");
+    for kind in [Value::Null, json!("")] {
+        let target = json!({ "type": kind, "filesystem_export": export });
+        refused_target(&daemon, target, &["type is missing", "\"nfs\" or \"s3\""]).await;
+    }
+    for kind in ["smb", "NFS", "nfs "] {
+        let target = json!({ "type": kind, "filesystem_export": export });
+        refused_target(&daemon, target, &["type: ", kind, "\"nfs\" or \"s3\""]).await;
+    }
+}
+
+#[tokio::test]
+async fn a_field_that_is_unknown_or_of_the_other_type() {
+    let daemon = daemon().await;
+    refused_target(&daemon, with("imutable", json!(1)), &["imutable", "is not a field"]).await;
+    refused_target(&daemon, with("s3_bucket", json!("backups")), &["s3_bucket", "type nfs has none"]).await;
+    refused_target(&daemon, with("immutable", json!(1)), &["immutable", "type nfs has none"]).await;
+    refused_target(&daemon, with("metadata", json!({ "object_lock": "1" })), &["metadata.object_lock"]).await;
+}
+
+#[tokio::test]
+async fn s3_without_a_bucket_or_with_an_endpoint_that_is_none() {
+    let daemon = daemon().await;
+    let endpoint = "https://s3.example.com";
+    let target = json!({ "type": "s3", "s3_endpoint_url": endpoint });
+    refused_target(&daemon, target, &["s3_bucket is missing"]).await;
+    for bucket in ["ab", "has space", "../etc", "-dash", "a/b"] {
+        let target = json!({ "type": "s3", "s3_endpoint_url": endpoint, "s3_bucket": bucket });
+        refused_target(&daemon, target, &["s3_bucket", bucket, "expected"]).await;
+    }
+    for url in ["ftp://s3.example.com", "https://user:pass@s3.example.com", "https://s3.example.com/path", "https://"] {
+        let target = json!({ "type": "s3", "s3_endpoint_url": url, "s3_bucket": "backups" });
+        refused_target(&daemon, target, &["s3_endpoint_url", "expected"]).await;
+    }
+    let target = json!({ "type": "s3", "s3_endpoint_url": "https://me:hush@s3.example.com", "s3_bucket": "backups" });
+    let message = daemon.try_create(target).await.fault(400, "badRequest");
+    assert!(message.contains("s3.example.com") && !message.contains("hush"), "{message}");
+    let other =
+        json!({ "type": "s3", "s3_endpoint_url": endpoint, "s3_bucket": "backups", "filesystem_export": "else/where" });
+    refused_target(&daemon, other, &["filesystem_export", "s3.example.com/backups"]).await;
+}
+
+#[tokio::test]
+async fn an_export_that_is_no_host_and_path() {
+    let daemon = daemon().await;
+    refused_target(&daemon, json!({ "type": "nfs" }), &["filesystem_export is missing", "host:/path"]).await;
+    for export in ["nas", "/mnt", "nas:mnt", "fd00::1:/x", ":/x", "-o:/x"] {
+        let target = json!({ "type": "nfs", "filesystem_export": export });
+        refused_target(&daemon, target, &["filesystem_export", "expected"]).await;
+    }
+    let both = json!({ "type": "nfs", "filesystem_export": "a:/x", "nfs_export": "b:/x" });
+    refused_target(&daemon, both, &["filesystem_export", "nfs_export", "differ"]).await;
+}
+
+#[tokio::test]
+async fn an_export_with_control_characters_or_a_way_out() {
+    let daemon = daemon().await;
+    for path in ["/a\nb", "/a\u{0}b", "/a\u{1b}[2Jb", "/a\u{7f}"] {
+        refused_target(&daemon, nfs_target(path), &["filesystem_export", "control character"]).await;
+    }
+    for path in ["/..", "/a/../b", "/a/.."] {
+        refused_target(&daemon, nfs_target(path), &["filesystem_export", "\"..\""]).await;
+    }
+    refused_target(&daemon, with("btt_name", json!("a\u{1b}b")), &["btt_name", "control character"]).await;
+    daemon.create(nfs_target("/a..b")).await;
+}
+
+#[tokio::test]
+async fn an_export_whose_directory_would_have_too_long_a_name() {
+    let daemon = daemon().await;
+    let path = |bytes: usize| format!("/{}", "x".repeat(bytes - 1));
+    for bytes in [190, 4000] {
+        refused_target(&daemon, nfs_target(&path(bytes)), &["filesystem_export", "189 bytes"]).await;
+    }
+    daemon.create(nfs_target(&path(189))).await;
+}
+
+#[tokio::test]
+async fn a_change_of_what_cannot_be_changed() {
+    let daemon = daemon().await;
+    let before = daemon.targets().await;
+    let path = format!("/backup_targets/{}", before[0]["id"].as_str().expect("an id"));
+    for (field, value) in [
+        ("type", json!("s3")),
+        ("filesystem_export", json!("127.0.0.1:/another")),
+        ("s3_bucket", json!("backups")),
+        ("is_default", json!(0)),
+        ("immutable", json!(1)),
+        ("btt_name", json!("another")),
+    ] {
+        let answer = daemon.ask("PUT", &path, Some(&json!({ "backup_target": { field: value } }))).await;
+        let message = answer.fault(400, "badRequest");
+        assert!(message.contains(field), "{field}: {message}");
+    }
+    let after = daemon.targets().await;
+    for key in ["type", "filesystem_export", "is_default", "updated_at", "backup_target_types"] {
+        assert_eq!(after[0][key], before[0][key], "{key}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_larger_than_the_limit() {
+    let daemon = daemon().await;
+    let answer = daemon.send("POST", "/backup_targets", vec![b' '; BODY_MAX_BYTES + 1]).await;
+    let message = answer.fault(413, "overLimit");
+    assert!(message.contains("1048576 bytes"), "{message}");
+    // Announced, and never sent: nobody waits for it.
+    let announced = "POST /backup_targets HTTP/1.1\r\nhost: x\r\ncontent-length: 99999999999\r\n\r\n";
+    let answer = raw(daemon.address(), announced.as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+    let mut largest = json!({ "backup_target": nfs_target("/second") }).to_string().into_bytes();
+    largest.resize(BODY_MAX_BYTES, b' ');
+    assert_eq!(daemon.send("POST", "/backup_targets", largest).await.status, 200);
+}
+
+#[tokio::test]
+async fn ten_thousand_headers() {
+    let daemon = daemon().await;
+    let headers: String = (0..10_000).map(|number| format!("x-{number}: y\r\n")).collect();
+    let answer = raw(daemon.address(), format!("GET /healthz HTTP/1.1\r\nhost: x\r\n{headers}\r\n").as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 431 ") || answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    assert_eq!(ids(&daemon).await.len(), 1);
+}
+
+#[tokio::test]
+async fn what_is_no_http() {
+    let daemon = daemon().await;
+    for noise in [&b"SSH-2.0-OpenSSH_9.2\r\n"[..], b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"\r\n\r\n\0\0\0\0"]
+    {
+        let answer = raw(daemon.address(), noise).await;
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    }
+    assert_eq!(ids(&daemon).await.len(), 1);
+}

@@ -1,0 +1,159 @@
+//! Starts that are refused: with what is wrong and what to do, and leaving everything as it was.
+
+use std::os::unix::net::UnixListener as StdUnixListener;
+
+use rusqlite::Connection;
+
+use crate::daemon::Daemon;
+use crate::place::{Place, content};
+use crate::storage::{nfs, nfs_target};
+
+/// A line of a bad configuration is this one.
+const LINE: usize = 3;
+
+/// Starts with a configuration whose third line is this one, and expects its place and these words.
+async fn refused_at(line: &str, words: &[&str]) {
+    let place = Place::new();
+    let section = if line.starts_with('[') { "" } else { "[probe]" };
+    place.write_config(&format!("# The agent of this node.\n{section}\n{line}\n"));
+    let said = Daemon::refuses_to_start(&place).await;
+    let at = format!("{}:{LINE}: ", place.config().display());
+    for word in words.iter().chain([&at.as_str()]) {
+        assert!(said.contains(word), "{word:?} is not in: {said}");
+    }
+    assert!(!place.registry().exists(), "nothing was made");
+}
+
+#[tokio::test]
+async fn a_key_that_is_unknown() {
+    refused_at("deadlin = \"2s\"", &["deadlin", "expected", "deadline"]).await;
+    refused_at("[mount]", &["mount", "expected", "mounts"]).await;
+}
+
+#[tokio::test]
+async fn a_value_of_the_wrong_type_or_an_impossible_one() {
+    refused_at("failures_before_offline = \"two\"", &["failures_before_offline", "two"]).await;
+    refused_at("deadline = \"2\"", &["[probe] deadline"]).await;
+    refused_at("deadline = \"1h\"", &["[probe] deadline", "expected"]).await;
+    refused_at("nearly_full_percent = 101.0", &["[probe] nearly_full_percent", "expected 0 to 100"]).await;
+}
+
+#[tokio::test]
+async fn a_text_that_is_no_toml() {
+    refused_at("nfs_interval = ", &["nfs_interval"]).await;
+}
+
+#[tokio::test]
+async fn an_address_that_others_reach_while_nobody_is_asked_who_they_are() {
+    let place = Place::new();
+    for address in ["0.0.0.0:0", "[::]:0", "192.0.2.1:8781"] {
+        place.configure(&format!("[api]\nlisten = [\"{address}\"]"));
+        let said = Daemon::refuses_to_start(&place).await;
+        let words = ["[api] listen", address, "auth = \"none\"", "allow_unauthenticated_remote", "config.toml:"];
+        assert!(words.iter().all(|word| said.contains(word)), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn a_configuration_that_is_named_and_not_there() {
+    let place = Place::new();
+    std::fs::remove_file(place.config()).expect("removed");
+    let said = Daemon::refuses_to_start(&place).await;
+    assert!(said.contains(place.config().to_str().expect("text")), "{said}");
+}
+
+#[tokio::test]
+async fn a_port_that_is_in_use() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("bound");
+    let address = taken.local_addr().expect("an address");
+    let place = Place::new();
+    place.configure(&format!("[api]\nlisten = [\"{address}\"]"));
+    let said = Daemon::refuses_to_start(&place).await;
+    assert!(said.contains(&format!("{address} is in use")) && said.contains("[api] listen"), "{said}");
+}
+
+#[tokio::test]
+async fn a_second_agent_with_the_registry_of_the_first() {
+    let place = Place::new();
+    let daemon = Daemon::start(&place).await;
+    daemon.create(nfs_target("/one")).await;
+    let said = Daemon::refuses_to_start(&place).await;
+    assert!(said.contains("registry.db") && said.contains("another agent"), "{said}");
+    assert_eq!(daemon.targets().await.len(), 1);
+    let answer = daemon.get("/healthz").await;
+    assert_eq!(answer["status"], "ok");
+}
+
+#[tokio::test]
+async fn a_socket_whose_path_a_file_has() {
+    let place = Place::new();
+    std::fs::write(place.path("api.sock"), "mine").expect("written");
+    let said = Daemon::refuses_to_start(&place).await;
+    assert!(said.contains("api.sock") && said.contains("no socket"), "{said}");
+    assert_eq!(std::fs::read(place.path("api.sock")).expect("read"), b"mine");
+}
+
+#[tokio::test]
+async fn a_socket_that_somebody_answers_at_is_not_taken_over() {
+    let place = Place::new();
+    let _theirs = StdUnixListener::bind(place.path("api.sock")).expect("bound");
+    let said = Daemon::refuses_to_start(&place).await;
+    assert!(said.contains("api.sock is in use"), "{said}");
+    std::os::unix::net::UnixStream::connect(place.path("api.sock")).expect("it is still theirs");
+}
+
+#[tokio::test]
+async fn a_registry_that_is_noise() {
+    for noise in [vec![0xa5; 8192], b"SQLite format 3\0 and then something else".repeat(40), Vec::new()] {
+        let place = Place::new();
+        std::fs::write(place.registry(), &noise).expect("written");
+        let said = Daemon::refuses_to_start(&place).await;
+        let words = ["registry", "registry.db", "left as it is", "restore it from a backup"];
+        assert!(words.iter().all(|word| said.contains(word)), "{said}");
+        assert_eq!(std::fs::read(place.registry()).expect("read"), noise);
+    }
+}
+
+#[tokio::test]
+async fn a_registry_of_a_newer_agent() {
+    let place = Place::new();
+    let mut daemon = Daemon::start(&place).await;
+    daemon.create(nfs_target("/one")).await;
+    daemon.end(nix::sys::signal::Signal::SIGTERM).await;
+    let newer = Connection::open(place.registry()).expect("opened");
+    newer.pragma_update(None, "user_version", 99).expect("changed");
+    newer.close().expect("closed");
+    let before = content(place.registry().parent().expect("a directory"));
+    let said = Daemon::refuses_to_start(&place).await;
+    assert!(said.contains("schema 99") && said.contains("install the agent version"), "{said}");
+    assert_eq!(content(place.registry().parent().expect("a directory")), before);
+}
+
+#[tokio::test]
+async fn a_registry_that_cannot_be_written() {
+    let place = Place::new();
+    // For root, too: it is below a file, and has no directory.
+    for path in [place.config().join("registry.db"), place.path("missing/too/registry.db")] {
+        place.configure(&format!("[registry]\nurl = \"sqlite://{}\"", path.display()));
+        let said = Daemon::refuses_to_start(&place).await;
+        let words = [path.to_str().expect("text"), "cannot be opened for writing"];
+        assert!(words.iter().all(|word| said.contains(word)), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn a_mount_root_that_cannot_be_written_is_told_of_each_target_and_stops_nobody() {
+    let (_nfs, place) = nfs().await;
+    let root = place.config().join("mounts");
+    place.configure(&format!("[mounts]\nmode = \"kernel\"\nroot = \"{}\"", root.display()));
+    let daemon = Daemon::start(&place).await;
+    let id = daemon.create(nfs_target("/backups")).await;
+    let report = daemon.check(&id).await;
+    assert_eq!(
+        (&report["status"], &report["reason"]),
+        (&"offline".into(), &"mount_point_unusable".into()),
+        "{report:#}"
+    );
+    let message = report["message"].as_str().expect("a text");
+    assert!(message.contains(root.to_str().expect("text")), "{message}");
+}

@@ -1,0 +1,59 @@
+//! Clients that are slow or say nothing: they harm nobody but themselves.
+
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
+
+use crate::daemon::Daemon;
+use crate::place::Place;
+use crate::storage::nfs_target;
+
+/// How many clients are slow at the same time.
+const SLOW_CLIENTS: usize = 200;
+
+async fn slow_clients(daemon: &Daemon, beginning: &str) -> Vec<TcpStream> {
+    let mut clients = Vec::new();
+    for _ in 0..SLOW_CLIENTS {
+        let mut client = TcpStream::connect(daemon.address()).await.expect("connected");
+        client.write_all(beginning.as_bytes()).await.expect("written");
+        clients.push(client);
+    }
+    clients
+}
+
+/// Fails unless nobody has been answered or sent away.
+fn assert_waiting(clients: &[TcpStream]) {
+    for client in clients {
+        let read = client.try_read(&mut [0; 1]);
+        assert!(read.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock));
+    }
+}
+
+#[tokio::test]
+async fn many_who_send_half_a_head_keep_nobody_from_being_answered() {
+    let daemon = Daemon::start(&Place::new()).await;
+    let clients = slow_clients(&daemon, "GET /backup_targets HTTP/1.1\r\nhost: x\r\nx-sl").await;
+    let id = daemon.create(nfs_target("/one")).await;
+    assert_eq!(daemon.show(&id).await["status"], "offline");
+    assert_eq!(daemon.ask("DELETE", &format!("/backup_targets/{id}"), None).await.status, 202);
+    assert_waiting(&clients);
+}
+
+#[tokio::test]
+async fn many_who_send_half_a_body_keep_nobody_from_being_answered() {
+    let daemon = Daemon::start(&Place::new()).await;
+    let head = "POST /backup_targets HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{\"backup_target\": {";
+    let clients = slow_clients(&daemon, head).await;
+    daemon.create(nfs_target("/one")).await;
+    assert_eq!(daemon.targets().await.len(), 1);
+    assert_waiting(&clients);
+}
+
+#[tokio::test]
+async fn the_agent_ends_in_time_although_clients_are_slow() {
+    let mut daemon = Daemon::start(&Place::new()).await;
+    let clients = slow_clients(&daemon, "GET /backup_targets HTTP/1.1\r\n").await;
+    assert_waiting(&clients);
+    let (status, took) = daemon.end(nix::sys::signal::Signal::SIGTERM).await;
+    assert!(status.success(), "{status}");
+    assert!(took < std::time::Duration::from_secs(2), "{took:?}");
+}

@@ -1,0 +1,246 @@
+//! What the agent says about an NFS export, and what it does not.
+
+use serde_json::{Value, json};
+
+use crate::daemon::{Daemon, eventually, in_time};
+use crate::place::Place;
+use crate::storage::{exported_directory, exports, measure, nfs, nfs_target};
+use crate::support::nfs_server::{Behaviour, NfsServer};
+
+/// A probe every second, so that the agent itself must notice.
+const EVERY_SECOND: &str = "[probe]\nnfs_interval = \"1s\"";
+
+/// A deadline that a silent server is to miss.
+const SHORT_DEADLINE: &str = "[probe]\ndeadline = \"200ms\"";
+
+/// The outcome of each check, by name.
+fn outcomes(report: &Value) -> Vec<(String, String)> {
+    let text = |value: &Value| value.as_str().expect("a text").to_owned();
+    let checks = report["checks"].as_array().expect("a list");
+    checks.iter().map(|check| (text(&check["name"]), text(&check["outcome"]))).collect()
+}
+
+fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
+    expected.iter().map(|(name, outcome)| ((*name).to_owned(), (*outcome).to_owned())).collect()
+}
+
+/// A size as the API writes it: 1024 steps, one decimal.
+fn human(bytes: u64) -> String {
+    let mut value = bytes as f64;
+    let mut units = ["bytes", "KB", "MB", "GB", "TB", "PB"].into_iter();
+    while value >= 1024.0 {
+        value /= 1024.0;
+        units.next();
+    }
+    format!("{value:.1} {}", units.next().expect("a unit"))
+}
+
+#[tokio::test]
+async fn a_healthy_export_is_available_with_the_size_of_its_file_system() {
+    let (_nfs, place) = nfs().await;
+    let daemon = Daemon::start(&place).await;
+    let id = daemon.create(nfs_target("/backups")).await;
+    // Others write to the same file system: a look counts when nothing changed while it was taken.
+    let (report, (capacity, used)) = eventually("a quiet moment", async || {
+        let before = measure(&exported_directory());
+        let report = daemon.check(&id).await;
+        (before == measure(&exported_directory())).then_some((report, before))
+    })
+    .await;
+    assert_eq!(report["status"], "available", "{report:#}");
+    assert_eq!((&report["capacity_bytes"], &report["used_bytes"]), (&json!(capacity), &json!(used)));
+    assert_eq!(
+        (&report["reason"], &report["mode"], &report["verdict"]),
+        (&Value::Null, &json!("none"), &json!("available"))
+    );
+    let all = pairs(&[("reachable", "passed"), ("exported", "passed"), ("capacity", "passed")]);
+    assert_eq!(outcomes(&report), all);
+    assert_eq!(report["checked_at"], report["last_available_at"]);
+
+    let target = daemon.show(&id).await;
+    assert_eq!((&target["status"], &target["capacity"]), (&json!("available"), &json!(human(capacity))));
+    let checks = daemon.get(&format!("/backup_targets/{id}/checks")).await;
+    assert_eq!(checks, report, "the latest report is the one that was asked for");
+    let detail = daemon.get("/backup_targets/detail").await;
+    assert_eq!(detail["backup_targets"][0]["report"], report);
+}
+
+#[tokio::test]
+async fn a_server_that_stops_is_noticed_told_and_noticed_again_when_it_is_back() {
+    let (server, place) = nfs().await;
+    place.configure(EVERY_SECOND);
+    let daemon = Daemon::start(&place).await;
+    let id = daemon.create(nfs_target("/backups")).await;
+    let becomes = async |status: &str| {
+        eventually(status, async || Some(daemon.show(&id).await).filter(|target| target["status"] == status)).await
+    };
+    becomes("available").await;
+    let port = server.port();
+    server.stop().await;
+    let target = becomes("offline").await;
+    assert_eq!((&target["capacity"], &target["used"]), (&Value::Null, &Value::Null), "old figures are no measure");
+    let report = daemon.get(&format!("/backup_targets/{id}/checks")).await;
+    assert_eq!(report["reason"], "connection_refused", "{report:#}");
+    assert!(report["message"].as_str().expect("a text").contains(&format!("127.0.0.1 port {port}")), "{report:#}");
+    let skipped = pairs(&[("reachable", "failed"), ("exported", "skipped"), ("capacity", "skipped")]);
+    assert_eq!(outcomes(&report), skipped);
+    assert!(report["last_available_at"].as_str() < report["since"].as_str(), "{report:#}");
+
+    let _back = NfsServer::start_on(port, exports()).await.expect("its port is free");
+    becomes("available").await;
+    let lines = daemon.log();
+    let news = |word: &str| lines.lines().filter(|line| line.contains(&format!(" {word} target_id="))).count();
+    assert_eq!((news("available"), news("offline")), (2, 1), "a change is logged once: {lines}");
+}
+
+#[tokio::test]
+async fn silence_is_told_at_the_first_timeout_and_believed_at_the_second() {
+    let (server, place) = nfs().await;
+    place.configure(SHORT_DEADLINE);
+    let daemon = Daemon::start(&place).await;
+    let id = daemon.create(nfs_target("/backups")).await;
+    eventually("available", async || (daemon.check(&id).await["status"] == "available").then_some(())).await;
+    server.set_behaviour(Behaviour::Silent);
+    let first = daemon.check(&id).await;
+    assert_eq!((&first["verdict"], &first["reason"]), (&json!("timed_out"), &json!("response_timed_out")), "{first:#}");
+    assert_eq!((&first["status"], &first["timeouts_in_a_row"]), (&json!("available"), &json!(1)));
+    let second = daemon.check(&id).await;
+    assert_eq!((&second["status"], &second["timeouts_in_a_row"]), (&json!("offline"), &json!(2)), "{second:#}");
+    assert_eq!(outcomes(&second)[0], ("reachable".to_owned(), "timed_out".to_owned()));
+    assert!(second["message"].as_str().expect("a text").contains("did not answer NULL within"), "{second:#}");
+    server.set_behaviour(Behaviour::Healthy);
+    eventually("available again", async || (daemon.check(&id).await["status"] == "available").then_some(())).await;
+}
+
+#[tokio::test]
+async fn a_target_that_was_never_available_is_not_made_so_by_a_timeout() {
+    let (server, place) = nfs().await;
+    place.configure(SHORT_DEADLINE);
+    server.set_behaviour(Behaviour::Silent);
+    let daemon = Daemon::start(&place).await;
+    let id = daemon.create(nfs_target("/backups")).await;
+    let report = daemon.check(&id).await;
+    assert_eq!((&report["status"], &report["last_available_at"]), (&json!("offline"), &Value::Null));
+}
+
+#[tokio::test]
+async fn a_silent_server_delays_no_other_target_and_no_answer() {
+    let (server, place) = nfs().await;
+    let (silent, _) = nfs().await;
+    silent.set_behaviour(Behaviour::Silent);
+    let options = |port: u16| format!("nfsvers=3,port={port},mountport={port}");
+    place.configure(&format!(
+        "[probe]\ndeadline = \"60s\"\n[[mounts.nfs]]\nlocation = \"127.0.0.1:/two\"\noptions = \"{}\"",
+        options(silent.port())
+    ));
+    let daemon = Daemon::start(&place).await;
+    let hanging = daemon.create(nfs_target("/two")).await;
+    let well = daemon.create(nfs_target("/one")).await;
+    assert_eq!(daemon.check(&well).await["status"], "available");
+    assert_eq!(daemon.show(&hanging).await["status"], "offline");
+    let verdict = daemon.get(&format!("/backup_targets/{hanging}/checks")).await;
+    assert_eq!(
+        (&verdict["verdict"], &verdict["reason"]),
+        (&Value::Null, &json!("not_checked")),
+        "its probe still hangs"
+    );
+    // And a target that hangs can be deleted at once.
+    daemon.get(&format!("/backup_targets/{well}/set_default")).await;
+    assert_eq!(daemon.ask("DELETE", &format!("/backup_targets/{hanging}"), None).await.status, 202);
+    drop(server);
+}
+
+#[tokio::test]
+async fn each_way_a_server_fails_has_its_reason() {
+    let (server, place) = nfs().await;
+    let daemon = Daemon::start(&place).await;
+    let id = daemon.create(nfs_target("/one")).await;
+    for (behaviour, reason) in [
+        (Behaviour::RefuseExport("/one".to_owned()), "export_denied"),
+        (Behaviour::VersionMismatch { low: 4, high: 4 }, "nfs_version_unsupported"),
+        (Behaviour::AuthError, "nfs_access_refused"),
+        (Behaviour::Garbage, "not_nfs"),
+        (Behaviour::CloseAtOnce, "connection_broken"),
+        (Behaviour::StaleHandle, "stale_handle"),
+        (Behaviour::EofMidRecord, "connection_broken"),
+        (Behaviour::HugeRecord, "not_nfs"),
+    ] {
+        server.set_behaviour(behaviour.clone());
+        let report = daemon.check(&id).await;
+        assert_eq!(
+            (&report["status"], &report["reason"]),
+            (&json!("offline"), &json!(reason)),
+            "{behaviour:?}: {report:#}"
+        );
+        assert!(report["message"].as_str().is_some_and(|message| message.len() > reason.len()), "{report:#}");
+        assert_eq!(report["capacity_bytes"], Value::Null);
+    }
+    server.set_behaviour(Behaviour::Healthy);
+    assert_eq!(daemon.check(&id).await["status"], "available");
+}
+
+#[tokio::test]
+async fn an_export_that_the_server_does_not_have_is_told_by_its_path() {
+    let (_server, place) = nfs().await;
+    let daemon = Daemon::start(&place).await;
+    let id = daemon.create(nfs_target("/nowhere")).await;
+    let report = daemon.check(&id).await;
+    assert_eq!((&report["status"], &report["reason"]), (&json!("offline"), &json!("export_denied")), "{report:#}");
+    assert!(report["message"].as_str().expect("a text").contains("/nowhere"), "{report:#}");
+}
+
+#[tokio::test]
+async fn handles_that_the_server_forgot_heal_in_the_same_probe() {
+    let (server, place) = nfs().await;
+    let daemon = Daemon::start(&place).await;
+    let id = daemon.create(nfs_target("/backups")).await;
+    assert_eq!(daemon.check(&id).await["status"], "available");
+    server.forget_handles();
+    let report = daemon.check(&id).await;
+    assert_eq!(report["status"], "available", "{report:#}");
+}
+
+#[tokio::test]
+async fn nothing_is_mounted_and_no_directory_is_made() {
+    let (_nfs, place) = nfs().await;
+    let daemon = Daemon::start(&place).await;
+    let id = daemon.create(nfs_target("/backups")).await;
+    assert_eq!(daemon.check(&id).await["status"], "available");
+    assert!(!place.path("mounts").exists());
+}
+
+#[tokio::test]
+async fn many_who_ask_at_once_are_served_by_few_probes() {
+    let (_nfs, place) = nfs().await;
+    let daemon = Daemon::start(&place).await;
+    let id = daemon.create(nfs_target("/backups")).await;
+    let reports = in_time("all reports", futures::future::join_all((0..50).map(|_| daemon.check(&id)))).await;
+    assert!(reports.iter().all(|report| report["status"] == "available"));
+    let probes: std::collections::HashSet<_> = reports.iter().map(|report| report["checked_at"].to_string()).collect();
+    assert!(probes.len() < 50, "{} probes", probes.len());
+}
+
+#[tokio::test]
+async fn a_nearly_full_export_is_available_with_a_warning() {
+    let (_nfs, place) = nfs().await;
+    place.configure("[probe]\nnearly_full_percent = 0.0");
+    let daemon = Daemon::start(&place).await;
+    let id = daemon.create(nfs_target("/backups")).await;
+    let report = daemon.check(&id).await;
+    assert_eq!((&report["status"], &report["reason"]), (&json!("available"), &json!("nearly_full")), "{report:#}");
+}
+
+#[tokio::test]
+async fn a_declared_target_is_made_at_the_start_and_not_twice() {
+    let place = Place::new();
+    place.configure("[[target]]\ntype = \"nfs\"\nfilesystem_export = \"127.0.0.1:/declared\"\nbtt_name = \"nightly\"");
+    let mut daemon = Daemon::start(&place).await;
+    let first = eventually("declared", async || daemon.targets().await.pop()).await;
+    assert_eq!(first["backup_target_types"][0]["name"], "nightly");
+    assert_eq!(first["is_default"], true);
+    daemon.end(nix::sys::signal::Signal::SIGTERM).await;
+    let daemon = Daemon::start(&place).await;
+    let targets = daemon.targets().await;
+    assert_eq!(targets.len(), 1);
+    assert_eq!(targets[0]["id"], first["id"]);
+}

@@ -1,0 +1,143 @@
+//! What the agent says about a bucket, and what it does not.
+
+use serde_json::{Value, json};
+
+use crate::daemon::Daemon;
+use crate::place::Place;
+use crate::storage::{QUOTA_BYTES, USED_BYTES, immutable_target, s3, s3_target};
+
+fn outcome<'report>(report: &'report Value, check: &str) -> &'report Value {
+    let checks = report["checks"].as_array().expect("a list");
+    checks.iter().find(|found| found["name"] == check).map(|found| &found["outcome"]).expect("the check")
+}
+
+fn metadata(target: &Value, key: &str) -> Option<Value> {
+    let entries = target["backup_target_metadata"].as_array().expect("a list");
+    entries.iter().find(|entry| entry["key"] == key).map(|entry| entry["value"].clone())
+}
+
+/// The report about a bucket in a place, and the target as it is listed then.
+async fn verdict(place: &Place, target: Value) -> (Value, Value) {
+    let daemon = Daemon::start(place).await;
+    let id = daemon.create(target).await;
+    let report = daemon.check(&id).await;
+    (report, daemon.show(&id).await)
+}
+
+fn assert_offline(report: &Value, reason: &str, words: &[&str]) {
+    assert_eq!((&report["status"], &report["reason"]), (&json!("offline"), &json!(reason)), "{report:#}");
+    let message = report["message"].as_str().expect("a text");
+    assert!(words.iter().all(|word| message.contains(word)), "{message}");
+}
+
+#[tokio::test]
+async fn a_bucket_that_is_there_is_available_and_claims_no_lock() {
+    let s3 = s3().await;
+    let (report, target) = verdict(&Place::new(), s3_target(&s3, "plain")).await;
+    assert_eq!((&report["status"], &report["reason"]), (&json!("available"), &Value::Null), "{report:#}");
+    assert_eq!((&report["object_lock"], &report["versioning"]), (&json!(false), &json!(false)));
+    assert_eq!((&target["capacity"], &target["used"]), (&Value::Null, &Value::Null), "the service does not tell");
+    assert_eq!(metadata(&target, "bucket"), Some(json!("plain")));
+    assert_eq!(metadata(&target, "immutable"), Some(json!("0")));
+    assert_eq!(metadata(&target, "object_lock"), Some(json!("0")));
+    let export = format!("127.0.0.1:{}/plain", s3.port());
+    assert_eq!(target["filesystem_export"], export.as_str());
+}
+
+#[tokio::test]
+async fn an_immutable_bucket_with_a_lock_is_available_and_says_so() {
+    let s3 = s3().await;
+    let (report, target) = verdict(&Place::new(), immutable_target(&s3, "locked")).await;
+    assert_eq!(report["status"], "available", "{report:#}");
+    assert_eq!((&report["object_lock"], &report["versioning"]), (&json!(true), &json!(true)));
+    assert!(report["default_retention"].as_str().expect("a text").contains("30"), "{report:#}");
+    assert_eq!(outcome(&report, "object_lock"), "passed");
+    assert_eq!(metadata(&target, "immutable"), Some(json!("1")));
+    assert_eq!(metadata(&target, "object_lock"), Some(json!("1")));
+}
+
+#[tokio::test]
+async fn an_immutable_bucket_without_a_lock_is_offline() {
+    let s3 = s3().await;
+    let (report, target) = verdict(&Place::new(), immutable_target(&s3, "versioned")).await;
+    assert_offline(&report, "object_lock_missing", &["versioned"]);
+    assert_eq!(outcome(&report, "object_lock"), "failed");
+    assert_eq!(metadata(&target, "immutable"), Some(json!("1")), "as it was declared");
+    assert_ne!(metadata(&target, "object_lock"), Some(json!("1")), "as it was verified");
+    let (report, _) = verdict(&Place::new(), immutable_target(&s3, "plain")).await;
+    assert_offline(&report, "versioning_disabled", &["plain"]);
+}
+
+#[tokio::test]
+async fn quota_and_use_are_what_the_service_tells() {
+    let s3 = s3().await;
+    let (report, target) = verdict(&Place::new(), s3_target(&s3, "measured")).await;
+    assert_eq!((&report["capacity_bytes"], &report["used_bytes"]), (&json!(QUOTA_BYTES), &json!(USED_BYTES)));
+    assert_eq!((&report["used_percent"], &report["object_count"]), (&json!(25.0), &json!(3072)));
+    assert_eq!((&target["capacity"], &target["used"]), (&json!("48.0 GB"), &json!("12.0 GB")));
+}
+
+#[tokio::test]
+async fn a_secret_that_is_wrong() {
+    let s3 = s3().await;
+    let place = Place::new();
+    std::fs::write(place.path("secret"), "another").expect("written");
+    let (report, _) = verdict(&place, s3_target(&s3, "plain")).await;
+    assert_offline(&report, "wrong_secret", &["plain"]);
+}
+
+#[tokio::test]
+async fn an_access_key_that_nobody_knows() {
+    let s3 = s3().await;
+    let place = Place::new();
+    std::fs::write(place.path("id"), "AKIANOBODY").expect("written");
+    let (report, _) = verdict(&place, s3_target(&s3, "plain")).await;
+    assert_offline(&report, "unknown_access_key", &["plain"]);
+}
+
+#[tokio::test]
+async fn credentials_that_are_not_where_they_are_said_to_be() {
+    let s3 = s3().await;
+    let place = Place::new();
+    std::fs::remove_file(place.path("secret")).expect("removed");
+    let (report, _) = verdict(&place, s3_target(&s3, "plain")).await;
+    assert_offline(&report, "no_credentials", &[place.path("secret").to_str().expect("text")]);
+}
+
+#[tokio::test]
+async fn a_bucket_that_is_missing() {
+    let s3 = s3().await;
+    let (report, _) = verdict(&Place::new(), s3_target(&s3, "missing")).await;
+    assert_offline(&report, "bucket_not_found", &["missing"]);
+    assert_eq!(outcome(&report, "versioning"), "skipped");
+}
+
+#[tokio::test]
+async fn a_service_that_is_down_and_one_that_speaks_no_s3() {
+    let s3 = s3().await;
+    let down = s3_target(&s3, "plain");
+    s3.stop().await;
+    let (report, _) = verdict(&Place::new(), down).await;
+    assert_offline(&report, "connection_refused", &["127.0.0.1"]);
+
+    let (_nfs, place) = crate::storage::nfs().await;
+    let other = Daemon::start(&place).await;
+    let target =
+        json!({ "type": "s3", "s3_endpoint_url": format!("http://{}", other.address()), "s3_bucket": "plain" });
+    let (report, _) = verdict(&Place::new(), target).await;
+    assert_eq!(report["status"], "offline", "{report:#}");
+    assert_eq!(report["reason"], "not_s3", "an agent is no S3 service: {report:#}");
+}
+
+#[tokio::test]
+async fn a_promise_that_is_made_later_is_verified_at_once() {
+    let s3 = s3().await;
+    let daemon = Daemon::start(&Place::new()).await;
+    let id = daemon.create(s3_target(&s3, "versioned")).await;
+    assert_eq!(daemon.check(&id).await["status"], "available");
+    let promise = json!({ "backup_target": { "immutable": 1 } });
+    let changed = daemon.ask("PUT", &format!("/backup_targets/{id}"), Some(&promise)).await;
+    assert_eq!(changed.json()["backup_targets"]["status"], "offline", "what was verified was another promise");
+    let report = daemon.check(&id).await;
+    assert_offline(&report, "object_lock_missing", &[]);
+}

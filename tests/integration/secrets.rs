@@ -1,0 +1,102 @@
+//! Secrets are in nothing that leaves the agent, however much it is told to say.
+
+use serde_json::json;
+
+use crate::daemon::Daemon;
+use crate::place::Place;
+use crate::storage::{ACCESS_KEY_ID, SECRET_ACCESS_KEY, immutable_target, s3, s3_target};
+
+/// What nobody may see, with where it was looked for.
+fn assert_secret(place: &str, text: &str) {
+    for secret in [SECRET_ACCESS_KEY, ACCESS_KEY_ID] {
+        if let Some(line) = text.lines().find(|line| line.contains(secret)) {
+            panic!("{secret} is in {place}: {line}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn credentials_are_in_no_log_answer_or_argument() {
+    let s3 = s3().await;
+    let place = Place::new();
+    let daemon = Daemon::start_logging(&place, "trace").await;
+    let good = daemon.create(immutable_target(&s3, "locked")).await;
+    let missing = daemon.create(s3_target(&s3, "missing")).await;
+    assert_eq!(daemon.check(&good).await["status"], "available");
+    assert_eq!(daemon.check(&missing).await["reason"], "bucket_not_found");
+    // A key that the service does not take, which it may repeat in its answer.
+    std::fs::write(place.path("secret"), format!("{SECRET_ACCESS_KEY}x")).expect("written");
+    daemon.signal(nix::sys::signal::Signal::SIGHUP);
+    daemon.logged("the configuration was read again").await;
+    assert_eq!(daemon.check(&good).await["reason"], "wrong_secret");
+
+    for path in ["/backup_targets", "/backup_targets/detail", "/node", "/openapi.json", "/readyz"] {
+        assert_secret(path, &daemon.ask("GET", path, None).await.body);
+    }
+    for id in [&good, &missing] {
+        for path in ["", "/checks", "/set_default"] {
+            let path = format!("/backup_targets/{id}{path}");
+            assert_secret(&path, &daemon.ask("GET", &path, None).await.body);
+        }
+    }
+    let bad = json!({ "backup_target": { "metadata": { "note": 1 } } });
+    assert_secret("a fault", &daemon.ask("PUT", &format!("/backup_targets/{good}"), Some(&bad)).await.body);
+    let cmdline = std::fs::read(format!("/proc/{}/cmdline", daemon.pid())).expect("read");
+    assert_secret("its arguments", &String::from_utf8_lossy(&cmdline));
+    let log = daemon.log();
+    assert!(log.contains("TRACE") && log.contains("DEBUG"), "it says much: {log}");
+    assert_secret("its log", &log);
+}
+
+#[tokio::test]
+async fn credentials_are_in_no_output_of_the_command_line() {
+    let s3 = s3().await;
+    let place = Place::new();
+    let daemon = Daemon::start(&place).await;
+    daemon.create(s3_target(&s3, "plain")).await;
+    let config = place.config();
+    let url = format!("{}/plain", s3.endpoint());
+    let check = ["check", "s3", &url, "--config", config.to_str().expect("text")];
+    let commands: [&[&str]; 6] = [
+        &["status"],
+        &["status", "--json"],
+        &["target", "list"],
+        &["check", "all", "--json"],
+        &check,
+        &[&check[..], &["--json"]].concat(),
+    ];
+    for secret in [SECRET_ACCESS_KEY, "another"] {
+        std::fs::write(place.path("secret"), secret).expect("written");
+        for arguments in commands {
+            let told = place.run(arguments).await;
+            assert_secret(&format!("{arguments:?}"), &format!("{}{}", told.out, told.err));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_configuration_with_a_secret_in_it_is_refused_without_repeating_it() {
+    let place = Place::new();
+    let good = place.config_text();
+    let file = format!("\"{}\"", place.path("secret").display());
+    for (key, bad) in [
+        ("secret_access_key", good.replace("secret_access_key_file", "secret_access_key").replace(&file, "{}")),
+        ("secret_access_key_file", good.replace(&file, "{}")),
+        ("secret_access_key", good.replace("secret_access_key_file = ", "secret_access_key ").replace(&file, "{}")),
+        (
+            "s3_endpoint_url",
+            format!("{good}\n[[target]]\ntype = \"s3\"\ns3_bucket = \"backups\"\ns3_endpoint_url = {{}}"),
+        ),
+    ] {
+        let secret = if key == "s3_endpoint_url" {
+            format!("\"https://me:{SECRET_ACCESS_KEY}@s3.example.com\"")
+        } else {
+            format!("\"{SECRET_ACCESS_KEY}\"")
+        };
+        assert_ne!(bad, good);
+        place.write_config(&bad.replace("{}", &secret));
+        let said = Daemon::refuses_to_start(&place).await;
+        assert!(said.contains("config.toml:"), "{key}: {said}");
+        assert_secret("the refusal", &said);
+    }
+}

@@ -1,0 +1,96 @@
+//! Storage for the agents: servers in this process, and the targets that are on them.
+
+use std::path::Path;
+
+use nix::sys::statvfs::statvfs;
+use serde_json::{Value, json};
+
+use crate::place::Place;
+use crate::support::nfs_server::{NfsExportFixture, NfsServer};
+use crate::support::s3_server::{
+    BucketFixture, BucketUsageFixture, ObjectLockFixture, RetentionFixture, RetentionMode, S3Fixture, S3Server,
+};
+
+/// What S3 clients call themselves by.
+pub const ACCESS_KEY_ID: &str = "AKIAINTEGRATIONTESTS";
+/// And what nobody may ever see.
+pub const SECRET_ACCESS_KEY: &str = "integrationTestsSecretWithAnUnmistakableText";
+
+/// What is used of the bucket `measured`.
+pub const USED_BYTES: u64 = 12 << 30;
+/// Its quota.
+pub const QUOTA_BYTES: u64 = 48 << 30;
+
+/// Ports that the system gives to nobody who lets it choose, so that a server which comes back finds
+/// its port free.
+const QUIET_PORTS: std::ops::Range<u16> = 20_000..32_000;
+
+/// An NFS server that exports `/backups`, `/one` and `/two`, and a place for its client.
+pub async fn nfs() -> (NfsServer, Place) {
+    let server = loop {
+        let (random, ..) = uuid::Uuid::new_v4().as_fields();
+        let span = u32::from(QUIET_PORTS.end - QUIET_PORTS.start);
+        let port = QUIET_PORTS.start + u16::try_from(random % span).expect("below the span");
+        if let Ok(server) = NfsServer::start_on(port, exports()).await {
+            break server;
+        }
+    };
+    let place = Place::with_nfs(server.port());
+    (server, place)
+}
+
+/// What the NFS server exports: the system's own directory for temporary files, by three names.
+pub fn exports() -> Vec<NfsExportFixture> {
+    let export = |path: &str| NfsExportFixture { path: path.to_owned(), directory: exported_directory() };
+    ["/backups", "/one", "/two"].map(export).into()
+}
+
+/// The exported directory.
+pub fn exported_directory() -> std::path::PathBuf {
+    std::env::temp_dir()
+}
+
+/// Size and used space of the file system at a path, in bytes.
+pub fn measure(path: &Path) -> (u64, u64) {
+    let counts = statvfs(path).expect("measured");
+    let unit = counts.fragment_size();
+    (counts.blocks() * unit, (counts.blocks() - counts.blocks_free()) * unit)
+}
+
+/// The fields of an NFS target.
+pub fn nfs_target(path: &str) -> Value {
+    json!({ "type": "nfs", "filesystem_export": format!("127.0.0.1:{path}") })
+}
+
+/// An S3 server with the buckets `plain` (nothing special), `versioned`, `locked` (object lock with a default
+/// retention) and `measured` (which tells its usage and quota).
+pub async fn s3() -> S3Server {
+    let bucket = |name: &str| BucketFixture { name: name.to_owned(), ..BucketFixture::default() };
+    let default_retention = Some(RetentionFixture { mode: RetentionMode::Compliance, days: 30 });
+    let usage = BucketUsageFixture { used_bytes: USED_BYTES, object_count: 3072, quota_bytes: Some(QUOTA_BYTES) };
+    let buckets = vec![
+        bucket("plain"),
+        BucketFixture { versioning: true, ..bucket("versioned") },
+        BucketFixture {
+            versioning: true,
+            object_lock: Some(ObjectLockFixture { default_retention }),
+            ..bucket("locked")
+        },
+        BucketFixture { usage: Some(usage), ..bucket("measured") },
+    ];
+    let fixture =
+        S3Fixture { access_key_id: ACCESS_KEY_ID.to_owned(), secret_access_key: SECRET_ACCESS_KEY.to_owned(), buckets };
+    S3Server::start(fixture).await.expect("a server")
+}
+
+/// The fields of an S3 target.
+pub fn s3_target(server: &S3Server, bucket: &str) -> Value {
+    json!({ "type": "s3", "s3_endpoint_url": server.endpoint(), "s3_bucket": bucket })
+}
+
+/// The same, declared immutable.
+pub fn immutable_target(server: &S3Server, bucket: &str) -> Value {
+    let mut target = s3_target(server, bucket);
+    target["immutable"] = json!(1);
+    target
+}
