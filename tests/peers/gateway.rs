@@ -20,7 +20,7 @@ use uuid::Uuid;
 const DIRECTORY_VARIABLE: &str = "TARGETWATCH_TEST_CEPH_RGW";
 
 /// The longest name that a bucket can have.
-pub const LONG: &str = "a-bucket-whose-name-has-the-sixty-three-characters-that-it-may";
+pub const LONG: &str = "a-bucket-whose-name-has-the-sixty-three-characters-that-are-max";
 
 /// The object lock of a new bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
