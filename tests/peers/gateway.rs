@@ -1,0 +1,211 @@
+//! The gateway that `tests/peers/run` started, its buckets, and the ways to do it harm.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use aws_sdk_s3::Client;
+use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region, RequestChecksumCalculation};
+use aws_sdk_s3::types::{
+    BucketVersioningStatus, DefaultRetention, ObjectLockConfiguration, ObjectLockEnabled, ObjectLockRetentionMode,
+    ObjectLockRule, VersioningConfiguration,
+};
+use serde_json::{Value, json};
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+use uuid::Uuid;
+
+/// Names the directory of the running gateway.
+const DIRECTORY_VARIABLE: &str = "TARGETWATCH_PEERS_CEPH_RGW";
+
+/// What starts and harms the gateway.
+const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/peers/ceph-rgw");
+
+/// Many may look at the gateway at once; who does it harm is alone with it.
+static IN_USE: RwLock<()> = RwLock::const_new(());
+
+/// Who a client says it is, and its secret.
+#[derive(Clone)]
+pub struct Keys {
+    pub access_key_id: String,
+    pub secret_access_key: String,
+}
+
+impl Keys {
+    pub fn new(access_key_id: &str, secret_access_key: &str) -> Self {
+        Self { access_key_id: access_key_id.to_owned(), secret_access_key: secret_access_key.to_owned() }
+    }
+}
+
+/// What holds the gateway for a test.
+enum Hold {
+    Shared { _guard: RwLockReadGuard<'static, ()> },
+    Alone { _guard: RwLockWriteGuard<'static, ()> },
+}
+
+/// The gateway.
+pub struct Gateway {
+    pub endpoint: String,
+    pub tls_endpoint: String,
+    pub ca_bundle: PathBuf,
+    /// Of the user who owns the buckets.
+    pub keys: Keys,
+    /// Of the user who is suspended.
+    pub suspended: Keys,
+    directory: PathBuf,
+    client: Client,
+    hold: Hold,
+}
+
+impl Gateway {
+    /// The gateway as it is, for a test that leaves it so.
+    pub async fn shared() -> Self {
+        Self::held(Hold::Shared { _guard: IN_USE.read().await })
+    }
+
+    /// The gateway for a test that does it harm.
+    pub async fn alone() -> Self {
+        Self::held(Hold::Alone { _guard: IN_USE.write().await })
+    }
+
+    fn held(hold: Hold) -> Self {
+        let directory = std::env::var_os(DIRECTORY_VARIABLE).map(PathBuf::from);
+        let directory = directory.unwrap_or_else(|| panic!("{DIRECTORY_VARIABLE} is not set: run tests/peers/run"));
+        let text = std::fs::read_to_string(directory.join("env")).expect("the gateway's env file");
+        let value = |name: &str| {
+            let found = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+            found.unwrap_or_else(|| panic!("the gateway's env file has no {name}")).to_owned()
+        };
+        let keys = Keys::new(&value("ACCESS_KEY_ID"), &value("SECRET_ACCESS_KEY"));
+        let suspended = Keys::new(&value("SUSPENDED_ACCESS_KEY_ID"), &value("SUSPENDED_SECRET_ACCESS_KEY"));
+        let endpoint = value("ENDPOINT");
+        let client = client(&endpoint, &keys);
+        Self {
+            tls_endpoint: value("TLS_ENDPOINT"),
+            ca_bundle: value("CA_BUNDLE").into(),
+            endpoint,
+            keys,
+            suspended,
+            directory,
+            client,
+            hold,
+        }
+    }
+
+    /// A new bucket.
+    pub async fn bucket(&self) -> String {
+        let name = new_name();
+        self.client.create_bucket().bucket(&name).send().await.expect("a bucket");
+        name
+    }
+
+    /// A new bucket with object lock, and so with versions.
+    pub async fn locked_bucket(&self) -> String {
+        let name = new_name();
+        let create = self.client.create_bucket().bucket(&name).object_lock_enabled_for_bucket(true);
+        create.send().await.expect("a bucket");
+        name
+    }
+
+    /// Makes a bucket keep versions.
+    pub async fn enable_versioning(&self, bucket: &str) {
+        let enabled = VersioningConfiguration::builder().status(BucketVersioningStatus::Enabled).build();
+        let put = self.client.put_bucket_versioning().bucket(bucket).versioning_configuration(enabled);
+        put.send().await.expect("versioning");
+    }
+
+    /// Gives a locked bucket a default retention.
+    pub async fn retain_by_default(&self, bucket: &str, mode: ObjectLockRetentionMode, days: i32) {
+        let retention = DefaultRetention::builder().mode(mode).days(days).build();
+        let configuration = ObjectLockConfiguration::builder()
+            .object_lock_enabled(ObjectLockEnabled::Enabled)
+            .rule(ObjectLockRule::builder().default_retention(retention).build())
+            .build();
+        let put = self.client.put_object_lock_configuration().bucket(bucket);
+        put.object_lock_configuration(configuration).send().await.expect("a default retention");
+    }
+
+    /// Writes an object of so many bytes.
+    pub async fn put(&self, bucket: &str, key: &str, bytes: usize) {
+        let body = vec![b'x'; bytes].into();
+        self.client.put_object().bucket(bucket).key(key).body(body).send().await.expect("written");
+    }
+
+    /// Limits what a bucket may hold; without a number, no more.
+    pub fn set_quota(&self, bucket: &str, bytes: Option<u64>) {
+        let bytes = bytes.map_or_else(|| "-1".to_owned(), |bytes| bytes.to_string());
+        succeed("quota", &self.directory, &[bucket, &bytes]);
+    }
+
+    /// Stops the storage daemon under the gateway until the end of the returned value: requests that
+    /// need it get no answer.
+    pub fn pause(&self) -> Harm<'_> {
+        self.harm("pause", "resume")
+    }
+
+    /// Ends the gateway until the end of the returned value: connections to it are refused.
+    pub fn take_down(&self) -> Harm<'_> {
+        self.harm("down", "up")
+    }
+
+    fn harm(&self, command: &str, undo: &'static str) -> Harm<'_> {
+        assert!(matches!(self.hold, Hold::Alone { .. }), "others use the gateway: Gateway::alone");
+        succeed(command, &self.directory, &[]);
+        Harm { gateway: self, undo }
+    }
+}
+
+/// A harm done to the gateway, which ends with this value.
+pub struct Harm<'gateway> {
+    gateway: &'gateway Gateway,
+    undo: &'static str,
+}
+
+impl Harm<'_> {
+    /// Ends it.
+    pub fn undo(self) {}
+}
+
+impl Drop for Harm<'_> {
+    fn drop(&mut self) {
+        let code = run(self.undo, &self.gateway.directory, &[]);
+        // A panic while another unwinds would end all tests.
+        assert!(code == Some(0) || std::thread::panicking(), "{SCRIPT} {}: exit code {code:?}", self.undo);
+    }
+}
+
+/// The fields of a target.
+pub fn target(endpoint: &str, bucket: &str) -> Value {
+    json!({ "type": "s3", "s3_endpoint_url": endpoint, "s3_bucket": bucket })
+}
+
+/// The same, declared immutable.
+pub fn immutable_target(endpoint: &str, bucket: &str) -> Value {
+    let mut target = target(endpoint, bucket);
+    target["immutable"] = json!(1);
+    target
+}
+
+/// A name that no bucket has yet.
+pub fn new_name() -> String {
+    format!("bucket-{}", Uuid::new_v4())
+}
+
+fn succeed(command: &str, directory: &Path, more: &[&str]) {
+    let code = run(command, directory, more);
+    assert_eq!(code, Some(0), "{SCRIPT} {command}");
+}
+
+fn run(command: &str, directory: &Path, more: &[&str]) -> Option<i32> {
+    Command::new(SCRIPT).arg(command).arg(directory).args(more).status().expect("the script runs").code()
+}
+
+fn client(endpoint: &str, keys: &Keys) -> Client {
+    let config = aws_sdk_s3::Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::from_static("us-east-1"))
+        .credentials_provider(Credentials::new(&keys.access_key_id, &keys.secret_access_key, None, None, "tests"))
+        .http_client(aws_smithy_http_client::Builder::new().build_http())
+        .endpoint_url(endpoint)
+        .force_path_style(true)
+        .request_checksum_calculation(RequestChecksumCalculation::WhenRequired);
+    Client::from_conf(config.build())
+}
