@@ -406,16 +406,11 @@ where
 fn transport(error: &(dyn std::error::Error + 'static)) -> Option<S3Failure> {
     use std::io::ErrorKind;
     let mut found = None;
-    let mut next = Some(error);
-    while let Some(cause) = next {
+    for cause in std::iter::successors(Some(error), |cause| next_cause(*cause)) {
         if let Some(tls) = cause.downcast_ref::<rustls::Error>() {
             return Some(S3Failure::Tls(tls.to_string()));
         }
         if let Some(io) = cause.downcast_ref::<std::io::Error>() {
-            // An io::Error that wraps another skips it in its chain of sources.
-            if let Some(tls) = io.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-                return Some(S3Failure::Tls(tls.to_string()));
-            }
             found = Some(match io.kind() {
                 ErrorKind::ConnectionRefused => S3Failure::ConnectionRefused,
                 ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => {
@@ -425,9 +420,19 @@ fn transport(error: &(dyn std::error::Error + 'static)) -> Option<S3Failure> {
                 _ => S3Failure::ConnectionBroken(io.to_string()),
             });
         }
-        next = cause.source();
     }
     found
+}
+
+/// What an error says it was caused by. An `io::Error` that wraps another error names that one's
+/// cause as its own and so skips it, and the connector wraps TLS errors in two of them.
+fn next_cause<'error>(
+    cause: &'error (dyn std::error::Error + 'static),
+) -> Option<&'error (dyn std::error::Error + 'static)> {
+    match cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+        Some(wrapped) => Some(wrapped),
+        None => cause.source(),
+    }
 }
 
 fn innermost(error: &dyn std::error::Error) -> String {
@@ -438,4 +443,22 @@ fn innermost(error: &dyn std::error::Error) -> String {
         next = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io;
+
+    #[test]
+    fn a_tls_error_is_found_below_the_errors_that_wrap_it() {
+        let tls = || rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
+        let once = io::Error::new(io::ErrorKind::InvalidData, tls());
+        let twice = io::Error::other(io::Error::new(io::ErrorKind::InvalidData, tls()));
+        for error in [once, twice] {
+            assert!(matches!(transport(&error), Some(S3Failure::Tls(why)) if why.contains("UnknownIssuer")));
+        }
+        let refused = io::Error::other(io::Error::from(io::ErrorKind::ConnectionRefused));
+        assert_eq!(transport(&refused), Some(S3Failure::ConnectionRefused));
+    }
 }
