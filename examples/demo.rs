@@ -22,6 +22,7 @@ use targetwatch::cli::render::status_table;
 use targetwatch::cli::serve::Running;
 use targetwatch::cli::terminal::{self, Look};
 use targetwatch::config;
+use targetwatch::model::Caller;
 use targetwatch::model::settings::Listen;
 use targetwatch::registry::SqliteRegistry;
 use targetwatch::sys::worker;
@@ -164,6 +165,6 @@ async fn show_until_ready(agent: &Agent) -> anyhow::Result<()> {
 }
 
 fn print_table(view: &View) {
-    let list = wire::TargetDetailList::from(view);
+    let list = wire::TargetDetailList::seen_by(&Caller::local(), view);
     println!("{}", status_table(&list, Look::of_stdout(), Timestamp::now()));
 }

@@ -4,11 +4,13 @@
 //! changed, so no reader waits for storage, the registry or another reader. Changing goes through
 //! the registry first and becomes visible when it is durable. Probing belongs to the target's own
 //! task (`task`), which owns the driver: a probe, a mount and an unmount of one target never
-//! overlap, and a target that hangs delays nobody else.
+//! overlap, and a target that hangs delays nobody else. Target types have no task: nothing is probed
+//! of a name ([`target_types`]).
 
 pub mod error;
 mod shared;
 pub mod status;
+pub mod target_types;
 mod task;
 pub mod view;
 
@@ -20,15 +22,17 @@ use jiff::Timestamp;
 use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
 
-use crate::driver::Host;
 use crate::model::settings::{AgentSettings, DeclaredTarget};
 use crate::model::{MountName, Target, TargetId, TargetSpec, TargetType};
 use crate::registry::{Entry, Registry, RegistryError, TargetChange};
 use shared::Shared;
 use task::{Command, FirstProbe, TaskHandle};
 
+/// What [`Agent::start`] needs of the host.
+pub use crate::driver::Host;
 pub use error::AgentError;
 pub use status::TargetStatus;
+pub use target_types::{NewType, TypeUpdate};
 pub use view::{TargetView, View};
 
 /// The version that targets are stamped with: this agent's.
@@ -234,19 +238,32 @@ impl Agent {
             created_at: now,
             updated_at: None,
             version: VERSION.to_owned(),
+            projects: Vec::new(),
+            metadata: BTreeMap::new(),
         };
         let (version, created_at, updated_at) = (VERSION.to_owned(), now, now);
         Ok((Target { id, spec, mount_name, is_default, created_at, updated_at, version, metadata }, first_type))
     }
 
     async fn make_default(&self, id: TargetId) -> Result<Arc<TargetView>, AgentError> {
-        for entry in self.shared.registry.set_default_target(id, Timestamp::now()).await? {
-            self.republish(entry);
-        }
+        let changed = self.shared.registry.set_default_target(id, Timestamp::now()).await?;
+        self.republish_all(changed);
         self.view().target(id).cloned().ok_or(AgentError::TargetNotFound(id))
     }
 
     fn republish(&self, entry: Entry) -> Arc<TargetView> {
+        self.tell_task(&entry);
+        self.shared.publish_entry(entry)
+    }
+
+    fn republish_all(&self, entries: Vec<Entry>) {
+        for entry in &entries {
+            self.tell_task(entry);
+        }
+        self.shared.publish_entries(entries);
+    }
+
+    fn tell_task(&self, entry: &Entry) {
         if let Some(task) = self.tasks().get(&entry.target.id) {
             let target = Arc::new(entry.target.clone());
             // Only another storage is the task's business: it makes a new driver and probes again.
@@ -256,7 +273,6 @@ impl Agent {
                 is_another
             });
         }
-        self.shared.publish_entry(entry)
     }
 
     fn start_task(&self, target: Target, first: FirstProbe) {

@@ -1,4 +1,4 @@
-//! The HTTP API: the Backup Targets API guide's target half, and what this agent adds.
+//! The HTTP API: the Backup Targets API guide, and what this agent adds.
 //!
 //! Every answer comes from memory: from the agent's view, or from what was made of it for an
 //! earlier request. No request waits for storage, except `POST …/check` and `DELETE`, which are
@@ -18,15 +18,20 @@ mod host;
 pub mod limits;
 pub mod listen;
 pub mod prefix;
+mod target_types;
 mod targets;
+#[cfg(test)]
+mod tests;
 pub mod wire;
 
 use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::http::{HeaderName, HeaderValue, Request, Response, Uri};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderName, HeaderValue, Request, Response, StatusCode, Uri};
 use axum::middleware::{from_fn, from_fn_with_state};
+use axum::response::IntoResponse as _;
 use tower::ServiceExt as _;
 use tower::util::BoxCloneSyncService;
 use utoipa::OpenApi;
@@ -57,8 +62,9 @@ pub type Service = BoxCloneSyncService<Request<axum::body::Body>, Response<axum:
 struct State {
     agent: Agent,
     node_facts: ReadNodeFacts,
-    list: Arc<cache::ListCache>,
-    description: Arc<std::sync::OnceLock<axum::body::Bytes>>,
+    targets: Arc<cache::ListCache>,
+    types: Arc<cache::ListCache>,
+    description: axum::body::Bytes,
 }
 
 #[derive(OpenApi)]
@@ -71,25 +77,35 @@ struct Description;
 /// The routes, ready to be served to those whom `auth` lets in.
 #[must_use]
 pub fn router(agent: Agent, node_facts: ReadNodeFacts, auth: Arc<Auth>) -> Service {
-    let description = Arc::default();
-    let state = State { agent, node_facts, list: Arc::default(), description };
-    let (router, mut openapi) = table().split_for_parts();
-    auth::describe(&mut openapi);
-    // Set before the first request: nothing else has the state yet.
-    let text = openapi.to_json().unwrap_or_default();
-    let _ = state.description.set(text.into());
-    let router: Router = router
-        .fallback(fault::no_such_route)
-        .method_not_allowed_fallback(fault::no_such_method)
-        .layer(DefaultBodyLimit::max(BODY_MAX_BYTES))
-        .layer(from_fn_with_state(auth, auth::authenticate))
-        .layer(from_fn(limits::limit))
-        .with_state(state);
+    let router =
+        routes(agent, node_facts).layer(from_fn_with_state(auth, auth::authenticate)).layer(from_fn(limits::limit));
     let service = router.map_request(prefix::strip).map_response(|mut response: Response<axum::body::Body>| {
         response.headers_mut().insert(REQUEST_ID, request_id());
         response
     });
     BoxCloneSyncService::new(service)
+}
+
+/// The routes without their prefixes, for requests that have a [`Caller`](crate::model::Caller).
+fn routes(agent: Agent, node_facts: ReadNodeFacts) -> Router {
+    let (router, mut openapi) = table().split_for_parts();
+    auth::describe(&mut openapi);
+    let state = State {
+        agent,
+        node_facts,
+        targets: Arc::new(cache::ListCache::new(|caller, view| {
+            serde_json::to_vec(&wire::TargetList::seen_by(caller, view))
+        })),
+        types: Arc::new(cache::ListCache::new(|caller, view| {
+            serde_json::to_vec(&wire::TypeList::seen_by(caller, view))
+        })),
+        description: openapi.to_json().unwrap_or_default().into(),
+    };
+    router
+        .fallback(fault::no_such_route)
+        .method_not_allowed_fallback(fault::no_such_method)
+        .layer(DefaultBodyLimit::max(BODY_MAX_BYTES))
+        .with_state(state)
 }
 
 fn table() -> OpenApiRouter<State> {
@@ -100,10 +116,23 @@ fn table() -> OpenApiRouter<State> {
         .routes(routes!(targets::set_default))
         .routes(routes!(targets::checks))
         .routes(routes!(targets::check))
+        .routes(routes!(target_types::list, target_types::create))
+        .routes(routes!(target_types::detail))
+        .routes(routes!(target_types::show, target_types::update, target_types::delete))
+        .routes(routes!(target_types::add_projects))
+        .routes(routes!(target_types::remove_projects, target_types::remove_projects_by_post))
+        .routes(routes!(target_types::add_metadata))
+        .routes(routes!(target_types::remove_metadata, target_types::remove_metadata_by_post))
         .routes(routes!(host::node))
         .routes(routes!(host::healthz))
         .routes(routes!(host::readyz))
         .routes(routes!(host::openapi))
+}
+
+/// What the guide answers to a DELETE: accepted, and an empty page.
+fn deleted() -> axum::response::Response {
+    const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=UTF-8");
+    (StatusCode::ACCEPTED, [(CONTENT_TYPE, HTML)], "").into_response()
 }
 
 fn request_id() -> HeaderValue {
@@ -112,7 +141,7 @@ fn request_id() -> HeaderValue {
 }
 
 /// The last segments of paths that are not below a version: what a version prefix is told from.
-const ROOTS: &[&str] = &["backup_targets", "node", "healthz", "readyz", "openapi.json"];
+const ROOTS: &[&str] = &["backup_targets", "backup_target_types", "node", "healthz", "readyz", "openapi.json"];
 
 fn is_root(segment: &str) -> bool {
     ROOTS.contains(&segment)

@@ -26,8 +26,8 @@ use std::time::{Duration, Instant};
 use crate::model::report::Finding;
 use crate::model::{CheckName, CheckResult, Outcome, Reason};
 
-/// What a check found: an outcome, and a fact of type `T` that later checks build on when it
-/// passed.
+/// What a check found: an outcome, and a fact of type `T`. A check that passed always has one, on
+/// which later checks build; one that failed has it only if that is what was wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checked<T = ()> {
     outcome: Outcome,
@@ -67,6 +67,13 @@ impl<T> Checked<T> {
         self
     }
 
+    /// Adds the fact to a check that failed because of what it learnt: it is known all the same.
+    #[must_use]
+    pub fn learnt(mut self, fact: T) -> Self {
+        self.fact = Some(fact);
+        self
+    }
+
     /// Adds a fact for the reader of the report.
     #[must_use]
     pub fn detail(mut self, detail: impl Into<String>) -> Self {
@@ -80,7 +87,10 @@ impl<T> Checked<T> {
     /// With what it was instead, when it did not pass.
     pub fn into_fact<U>(self) -> Result<T, Checked<U>> {
         let Self { outcome, finding, detail, fact } = self;
-        fact.ok_or(Checked { outcome, finding, detail, fact: None })
+        match fact {
+            Some(fact) if outcome == Outcome::Passed => Ok(fact),
+            _ => Err(Checked { outcome, finding, detail, fact: None }),
+        }
     }
 
     /// What came of it.
@@ -116,7 +126,7 @@ impl CheckLog {
         Self { slow_after, results: Vec::new() }
     }
 
-    /// Runs a check and records it. Returns its fact when it passed.
+    /// Runs a check and records it. Returns its fact, which it has when it passed.
     pub async fn run<T>(&mut self, check: CheckName, checked: impl Future<Output = Checked<T>>) -> Option<T> {
         let began = Instant::now();
         let Checked { outcome, mut finding, detail, fact } = checked.await;
@@ -192,11 +202,14 @@ mod tests {
         assert_eq!(log.run(CheckName::Reachable, async { Checked::passed(7) }).await, Some(7));
         let failed = Checked::<()>::failed(Finding::new(Reason::ExportDenied, "no"));
         assert_eq!(log.run(CheckName::Exported, async { failed }).await, None);
+        let failed = Checked::failed(Finding::new(Reason::VersioningDisabled, "no")).learnt(7);
+        assert_eq!(log.run(CheckName::Versioning, async { failed }).await, Some(7));
         log.skip_after_failure(&[CheckName::Capacity]);
         let results = log.into_results();
         assert_eq!(results[0].finding.as_ref().map(|finding| finding.reason), Some(Reason::Slow));
         assert!(results[0].is_warning());
-        assert_eq!(results[2].outcome, Outcome::Skipped);
-        assert!(results[2].finding.as_ref().is_some_and(|finding| finding.message.contains("exported")));
+        assert_eq!(results[2].outcome, Outcome::Failed);
+        assert_eq!(results[3].outcome, Outcome::Skipped);
+        assert!(results[3].finding.as_ref().is_some_and(|finding| finding.message.contains("exported")));
     }
 }

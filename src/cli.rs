@@ -15,6 +15,7 @@ pub mod runtime;
 pub mod serve;
 pub mod status;
 pub mod target;
+pub mod target_type;
 pub mod terminal;
 pub mod token;
 
@@ -53,6 +54,9 @@ enum Command {
     /// List, show, create, change, check and delete targets
     #[command(subcommand)]
     Target(target::Command),
+    /// List, show, create, change and delete target types, and say whose they are
+    #[command(subcommand)]
+    Type(target_type::Command),
     /// Derive the mount path of an export, or what a mount path was derived from
     MountPath(mount_path::Arguments),
     /// Write completions for a shell to standard output
@@ -79,6 +83,7 @@ pub fn main() -> ExitCode {
         Command::Check(command) => check::run(access, command),
         Command::Status(arguments) => status::run(access, &arguments),
         Command::Target(command) => target::run(access, command),
+        Command::Type(command) => target_type::run(access, command),
         Command::MountPath(arguments) => mount_path::run(&arguments),
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -1,135 +1,262 @@
-//! The walls of the house: which module may use which, and where a path may be touched.
+//! The dependency direction, held: modules depend on those to their right in the map of the crate's
+//! documentation, and on nothing else.
 //!
-//! The compiler would let any module use any other. `src/lib.rs` has the map that is held here.
+//! Read from the tokens of every file below `src`, so that comments and texts do not count and macros do:
+//! each path that begins with `crate`, or climbs to it by `super`, names a module of the first level.
 
-#![allow(clippy::disallowed_methods, clippy::expect_used, reason = "reads the sources")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "that is how tests fail")]
+#![allow(clippy::disallowed_methods, reason = "the crate's own sources")]
 
+use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-/// Each module with those that it may use, besides itself. Everything may use `model`.
-const MAY_USE: &[(&str, &[&str])] = &[
-    ("model", &[]),
+use proc_macro2::{Delimiter, TokenStream, TokenTree};
+
+/// Which modules each module may name besides itself.
+const ALLOWED: &[(&str, &[&str])] = &[
+    ("cli", &["agent", "api", "config", "driver", "keystone", "model", "registry", "sys", "tls"]),
+    // Node facts are of this process, not of a target; the registry's errors have statuses of their own.
+    // Tokens are validated and connections protected here, and a secret's file is read by sys.
+    ("api", &["agent", "keystone", "model", "registry", "sys", "tls"]),
+    ("agent", &["driver", "model", "registry"]),
+    ("driver", &["check", "model", "nfs", "s3", "sys"]),
+    ("check", &["model", "nfs", "s3", "sys"]),
+    ("config", &["model"]),
+    ("registry", &["model"]),
+    ("keystone", &["model", "sys", "tls"]),
+    ("tls", &["model", "sys"]),
     ("nfs", &["model"]),
     ("s3", &["model"]),
     ("sys", &["model"]),
-    ("tls", &["sys", "model"]),
-    ("keystone", &["tls", "sys", "model"]),
-    ("registry", &["model"]),
-    ("config", &["model"]),
-    ("check", &["nfs", "s3", "sys", "model"]),
-    ("driver", &["check", "nfs", "s3", "sys", "model"]),
-    ("agent", &["driver", "registry", "model"]),
-    // Node facts are of this process, not of a target; registry errors have statuses of their own.
-    ("api", &["agent", "keystone", "registry", "tls", "sys", "model"]),
-    ("cli", &["api", "agent", "config", "driver", "keystone", "registry", "tls", "sys", "model"]),
+    ("model", &[]),
 ];
 
-/// Files outside of `sys` that may touch paths, each local and none below the mount root.
-const MAY_TOUCH_PATHS: &[&str] = &[
-    // The file of the Unix socket.
-    "api/listen.rs",
-    // The database file.
-    "registry/sqlite/file.rs",
-    "registry/sqlite/tests.rs",
+/// What only some files may name, wherever they are.
+const NAMED_ONLY_IN: &[(&str, &[&str])] = &[
+    // One file knows the SDK and its parts; everybody else knows the trait.
+    ("aws_sdk_s3", &["s3/aws.rs"]),
+    ("aws_config", &["s3/aws.rs"]),
+    ("aws_credential_types", &["s3/aws.rs"]),
+    ("aws_smithy_http_client", &["s3/aws.rs"]),
+    ("aws_smithy_runtime_api", &["s3/aws.rs"]),
+    ("aws_smithy_types", &["s3/aws.rs"]),
+    // What may be replaced is replaced in one place.
+    ("rusqlite", &["registry/sqlite.rs", "registry/sqlite/"]),
+    ("sd_notify", &["sys/systemd.rs"]),
+    ("serde_saphyr", &["cli/token/clouds.rs"]),
+    ("toml", &["config.rs", "config/"]),
+    // The one place that sees everything chooses the store and binds the addresses.
+    // So do tests that stand for it.
+    ("SqliteRegistry", &["api/tests.rs", "cli/serve.rs", "registry.rs", "registry/"]),
+    ("Listeners", &["cli/serve.rs", "api.rs", "api/listen.rs", "api/listen/tests.rs"]),
 ];
 
-/// Crates that are named in one place only, so that they can be replaced there.
-const ONE_PLACE: &[(&str, &str)] = &[
-    ("aws_sdk_s3", "s3/aws.rs"),
-    ("rusqlite", "registry/sqlite"),
-    ("sd_notify", "sys/systemd.rs"),
-    ("serde_saphyr", "cli/token/clouds.rs"),
-    ("toml::", "config"),
+/// Where the methods that `.clippy.toml` bans may be allowed, and why.
+const MAY_TOUCH_PATHS: &[(&str, &str)] = &[
+    ("sys/", "this is where storage is touched, in children, and where children are made"),
+    ("registry/sqlite/file.rs", "the registry's file is on a local disk, never below the mount root"),
+    ("registry/sqlite/tests.rs", "files in a temporary directory"),
+    ("api/listen.rs", "the socket's own file is on a local file system"),
 ];
 
+/// A file of the crate.
 struct Source {
-    /// Below `src`.
-    path: PathBuf,
-    text: String,
+    /// Its path below `src`.
+    path: String,
+    tokens: TokenStream,
 }
 
 impl Source {
-    fn module(&self) -> String {
-        let first = self.path.components().next().expect("a component");
-        Path::new(&first).file_stem().expect("a name").to_string_lossy().into_owned()
-    }
-
-    fn is_below(&self, place: &str) -> bool {
-        self.path.starts_with(place) || self.path == Path::new(&format!("{place}.rs"))
+    /// Its modules, from the crate down: `agent/task.rs` is `agent`, `task`.
+    fn modules(&self) -> Vec<String> {
+        let stem = self.path.strip_suffix(".rs").expect("a Rust file");
+        if matches!(stem, "lib" | "main") {
+            return Vec::new();
+        }
+        stem.split('/').filter(|part| *part != "mod").map(str::to_owned).collect()
     }
 }
 
+/// Every file of the crate.
 fn sources() -> Vec<Source> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut directories = vec![root.clone()];
-    let mut sources = Vec::new();
+    let (mut directories, mut sources) = (vec![root.clone()], Vec::new());
     while let Some(directory) = directories.pop() {
-        for entry in fs::read_dir(&directory).expect("listed") {
+        for entry in fs::read_dir(&directory).expect("read") {
             let path = entry.expect("an entry").path();
             if path.is_dir() {
                 directories.push(path);
-            } else {
-                let text = fs::read_to_string(&path).expect("read");
-                let path = path.strip_prefix(&root).expect("below").to_owned();
-                sources.push(Source { path, text });
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let tokens = fs::read_to_string(&path).expect("read").parse();
+                let tokens = tokens.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+                let path = path.strip_prefix(&root).expect("below it").to_str().expect("text").to_owned();
+                sources.push(Source { path, tokens });
             }
         }
     }
-    assert!(sources.len() > 50, "the sources were found");
+    assert!(sources.len() > ALLOWED.len(), "the crate was found");
     sources
 }
 
-/// The lines that are code, with their numbers.
-fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
-    text.lines().enumerate().map(|(at, line)| (at + 1, line)).filter(|(_, line)| !line.trim_start().starts_with("//"))
+/// The first modules of all paths that begin at the crate. `depth` is how many modules the tokens are in.
+fn names_from_the_crate(tokens: TokenStream, depth: usize, names: &mut BTreeSet<String>) {
+    let tokens: Vec<TokenTree> = tokens.into_iter().collect();
+    let mut at = 0;
+    while at < tokens.len() {
+        let here = at;
+        at += 1;
+        match &tokens[here] {
+            TokenTree::Group(group) => {
+                let is_module = here >= 2 && is_word(&tokens[here - 2], "mod");
+                names_from_the_crate(group.stream(), depth + usize::from(is_module), names);
+            }
+            TokenTree::Ident(word) if word == "crate" && !follows_colons(&tokens, here) => {
+                first_names(&tokens[here + 1..], names);
+            }
+            TokenTree::Ident(word) if word == "super" => {
+                let mut climbed = 1;
+                while is_colons(&tokens, at) && tokens.get(at + 2).is_some_and(|next| is_word(next, "super")) {
+                    climbed += 1;
+                    at += 3;
+                }
+                if climbed >= depth {
+                    first_names(&tokens[at..], names);
+                }
+            }
+            _ => {}
+        }
+    }
 }
 
-/// The modules of the crate that a line names.
-fn used(line: &str) -> impl Iterator<Item = &str> {
-    line.split("crate::").skip(1).map(|rest| {
-        let end = rest.find(|found: char| !found.is_alphanumeric() && found != '_').unwrap_or(rest.len());
-        &rest[..end]
-    })
+/// The names right after `crate`: one, or those of a group.
+fn first_names(after: &[TokenTree], names: &mut BTreeSet<String>) {
+    if !is_colons(after, 0) {
+        return;
+    }
+    match after.get(2) {
+        Some(TokenTree::Ident(name)) => {
+            names.insert(name.to_string());
+        }
+        Some(TokenTree::Group(group)) if group.delimiter() == Delimiter::Brace => {
+            let mut begins = true;
+            for token in group.stream() {
+                if let (true, TokenTree::Ident(name)) = (begins, &token) {
+                    names.insert(name.to_string());
+                }
+                begins = matches!(&token, TokenTree::Punct(mark) if mark.as_char() == ',');
+            }
+        }
+        // `crate::*` brings in every module at once.
+        Some(TokenTree::Punct(mark)) if mark.as_char() == '*' => {
+            names.insert("*".to_owned());
+        }
+        _ => {}
+    }
+}
+
+fn is_colons(tokens: &[TokenTree], at: usize) -> bool {
+    let is_colon = |token: Option<&TokenTree>| matches!(token, Some(TokenTree::Punct(mark)) if mark.as_char() == ':');
+    is_colon(tokens.get(at)) && is_colon(tokens.get(at + 1))
+}
+
+fn follows_colons(tokens: &[TokenTree], at: usize) -> bool {
+    at >= 2 && is_colons(tokens, at - 2)
+}
+
+fn is_word(token: &TokenTree, word: &str) -> bool {
+    matches!(token, TokenTree::Ident(ident) if ident == word)
+}
+
+/// Every word of a file.
+fn words(tokens: TokenStream, words: &mut BTreeSet<String>) {
+    for token in tokens {
+        match token {
+            TokenTree::Group(group) => self::words(group.stream(), words),
+            TokenTree::Ident(word) => {
+                words.insert(word.to_string());
+            }
+            _ => {}
+        }
+    }
+}
+
+fn is_in(path: &str, places: &[&str]) -> bool {
+    places.iter().any(|place| path == *place || place.ends_with('/') && path.starts_with(place))
+}
+
+/// What a file at this path names against the rules.
+fn wrong_names(path: &str, tokens: TokenStream) -> Vec<String> {
+    let source = Source { path: path.to_owned(), tokens };
+    let modules = source.modules();
+    let mut names = BTreeSet::new();
+    names_from_the_crate(source.tokens, modules.len(), &mut names);
+    let Some(module) = modules.first() else {
+        return Vec::new();
+    };
+    let allowed = ALLOWED.iter().find(|(name, _)| name == module).map(|(_, allowed)| *allowed);
+    let allowed = allowed.unwrap_or_else(|| panic!("src/{path}: the map does not have the module {module}"));
+    names.into_iter().filter(|name| name != module && !allowed.contains(&name.as_str())).collect()
 }
 
 #[test]
-fn modules_use_only_what_is_below_them() {
-    let mut wrong = Vec::new();
-    for source in sources() {
-        let module = source.module();
-        if matches!(module.as_str(), "lib" | "main") {
-            continue;
-        }
-        let (_, allowed) = MAY_USE.iter().find(|(name, _)| *name == module).expect("a module of the map");
-        for (line, text) in code(&source.text) {
-            let at = format!("src/{}:{line}: {}", source.path.display(), text.trim());
-            // `use crate::{…}` would hide what is used.
-            wrong.extend(text.contains("crate::{").then(|| at.clone()));
-            // A path that leaves its module by `super` would, too.
-            let depth = source.path.components().count();
-            wrong.extend((text.matches("super::").count() > depth).then(|| at.clone()));
-            wrong.extend(used(text).filter(|name| *name != module && !allowed.contains(name)).map(|_| at.clone()));
-        }
-    }
-    assert!(wrong.is_empty(), "dependencies point downward only:\n{}", wrong.join("\n"));
+fn modules_depend_on_those_to_their_right_only() {
+    let judge = |Source { path, tokens }| {
+        let wrong = wrong_names(&path, tokens);
+        (!wrong.is_empty()).then(|| format!("src/{path} depends on {wrong:?}"))
+    };
+    let wrong: Vec<String> = sources().into_iter().filter_map(judge).collect();
+    assert!(wrong.is_empty(), "against the map in src/lib.rs: {wrong:#?}");
 }
 
 #[test]
-fn paths_are_touched_in_sys_and_where_they_are_known_to_be_local() {
-    for source in sources().iter().filter(|source| source.module() != "sys") {
-        let allows = source.text.contains("clippy::disallowed_methods");
-        let may = MAY_TOUCH_PATHS.iter().any(|file| source.path == Path::new(file));
-        assert_eq!(allows, may, "src/{}: see MAY_TOUCH_PATHS", source.path.display());
+fn a_way_up_is_found_however_it_is_written() {
+    for (path, text, wrong) in [
+        ("model/reason.rs", "use crate::agent::View;", &["agent"][..]),
+        ("model/reason.rs", "use crate::{model::Target, sys::{self, Lane}};", &["sys"]),
+        ("model/reason.rs", "fn f() { let x = vec![crate::api::router()]; }", &["api"]),
+        ("model/reason.rs", "use super::super::cli;", &["cli"]),
+        ("model/reason.rs", "mod tests { use super::super::super::cli; }", &["cli"]),
+        ("model.rs", "use super::{registry, config};", &["config", "registry"]),
+        ("check/bucket.rs", "use crate::*;", &["*"]),
+        ("registry/sqlite/file.rs", "pub(in crate::agent) fn f() {}", &["agent"]),
+        ("nfs/ping.rs", "use crate::s3::BucketApi;", &["s3"]),
+        ("api/body.rs", "use crate::config;", &["config"]),
+        ("driver/nfs.rs", "use super::super::check; mod tests { use super::super::nfs; use super::*; }", &[]),
+        ("model.rs", "mod tests { use super::agent; }", &[]),
+        ("model/reason.rs", "// use crate::agent;\n/// [`crate::agent`]\nconst X: &str = \"crate::agent\";", &[]),
+    ] {
+        assert_eq!(wrong_names(path, text.parse().expect("tokens")), wrong, "{path}: {text}");
     }
 }
 
 #[test]
-fn a_crate_that_may_be_replaced_is_named_in_one_place() {
-    for source in sources() {
-        for (name, place) in ONE_PLACE.iter().filter(|(_, place)| !source.is_below(place)) {
-            let named = code(&source.text).find(|(_, line)| line.contains(name));
-            assert_eq!(named, None, "src/{} names {name}, which belongs into src/{place}", source.path.display());
+fn what_belongs_to_one_place_is_named_nowhere_else() {
+    let mut seen = BTreeSet::new();
+    for Source { path, tokens } in sources() {
+        let mut found = BTreeSet::new();
+        words(tokens, &mut found);
+        for (name, places) in NAMED_ONLY_IN {
+            if found.contains(*name) {
+                assert!(is_in(&path, places), "src/{path} names {name}, which belongs to {places:?}");
+                seen.insert(*name);
+            }
         }
     }
+    assert_eq!(seen.len(), NAMED_ONLY_IN.len(), "each of them is still there: {seen:?}");
+}
+
+#[test]
+fn paths_are_touched_only_where_it_is_known_that_they_cannot_hang() {
+    let mut seen = BTreeSet::new();
+    for Source { path, tokens } in sources() {
+        let mut found = BTreeSet::new();
+        words(tokens, &mut found);
+        if found.contains("disallowed_methods") {
+            let place = MAY_TOUCH_PATHS.iter().find(|(place, _)| is_in(&path, &[place]));
+            let (place, _) = place.unwrap_or_else(|| panic!("src/{path} allows clippy::disallowed_methods"));
+            seen.insert(*place);
+        }
+    }
+    assert_eq!(seen.len(), MAY_TOUCH_PATHS.len(), "each of the exceptions is still needed: {seen:?}");
 }

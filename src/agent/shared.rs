@@ -1,5 +1,6 @@
 //! What tasks and use cases share: the registry, the settings, and the view that readers get.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -75,25 +76,19 @@ impl Shared {
 
     /// Shows an entry as the registry has it now; a new one if it is not there yet.
     pub(super) fn publish_entry(&self, entry: Entry) -> Arc<TargetView> {
-        let root = self.settings.borrow().mounts.root.clone();
-        let now = Timestamp::now();
+        let (root, now) = (self.settings.borrow().mounts.root.clone(), Timestamp::now());
+        self.replace(|targets| put(targets, entry, &root, now))
+    }
+
+    /// Shows entries that changed together in one view, so that nobody sees a default too few or
+    /// too many.
+    pub(super) fn publish_entries(&self, entries: Vec<Entry>) {
+        let (root, now) = (self.settings.borrow().mounts.root.clone(), Timestamp::now());
         self.replace(|targets| {
-            let old = targets.iter().position(|view| view.target.id == entry.target.id);
-            // What was verified of another bucket or another promise says nothing of this one.
-            let known = old.map(|at| &targets[at]).filter(|view| view.target.spec == entry.target.spec);
-            let view = Arc::new(TargetView {
-                mount_path: entry.target.mount_name.below(&root),
-                status: known.map_or_else(|| TargetStatus::not_checked(now), |view| view.status.clone()),
-                report: known.and_then(|view| view.report.clone()),
-                target: entry.target,
-                types: entry.types,
-            });
-            match old {
-                Some(at) => targets[at] = view.clone(),
-                None => targets.push(view.clone()),
+            for entry in entries {
+                put(targets, entry, &root, now);
             }
-            view
-        })
+        });
     }
 
     /// Shows what a probe of `spec` found, and logs a change of status once.
@@ -131,6 +126,25 @@ impl Shared {
         self.changes.send_replace(());
         outcome
     }
+}
+
+/// Puts an entry into the place of the one with its id, or at the end.
+fn put(targets: &mut Vec<Arc<TargetView>>, entry: Entry, root: &Path, now: Timestamp) -> Arc<TargetView> {
+    let old = targets.iter().position(|view| view.target.id == entry.target.id);
+    // What was verified of another bucket or another promise says nothing of this one.
+    let known = old.map(|at| &targets[at]).filter(|view| view.target.spec == entry.target.spec);
+    let view = Arc::new(TargetView {
+        mount_path: entry.target.mount_name.below(root),
+        status: known.map_or_else(|| TargetStatus::not_checked(now), |view| view.status.clone()),
+        report: known.and_then(|view| view.report.clone()),
+        target: entry.target,
+        types: entry.types,
+    });
+    match old {
+        Some(at) => targets[at] = view.clone(),
+        None => targets.push(view.clone()),
+    }
+    view
 }
 
 fn log_status(view: &TargetView) {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::TargetStatus;
-use crate::model::{Report, Target, TargetId, TargetType};
+use crate::model::{Report, Target, TargetId, TargetType, TargetTypeId};
 
 /// All targets at one moment.
 #[derive(Debug, Clone, Default)]
@@ -21,6 +21,20 @@ impl View {
     #[must_use]
     pub fn target(&self, id: TargetId) -> Option<&Arc<TargetView>> {
         self.targets.iter().find(|view| view.target.id == id)
+    }
+
+    /// The target type of an id.
+    #[must_use]
+    pub fn target_type(&self, id: TargetTypeId) -> Option<&TargetType> {
+        self.targets.iter().flat_map(|view| &view.types).find(|found| found.id == id)
+    }
+
+    /// Every target type, oldest first.
+    #[must_use]
+    pub fn target_types(&self) -> Vec<&TargetType> {
+        let mut types: Vec<&TargetType> = self.targets.iter().flat_map(|view| &view.types).collect();
+        types.sort_by_key(|found| found.created_at);
+        types
     }
 
     /// Whether every target has had its first verdict.

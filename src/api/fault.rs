@@ -84,13 +84,20 @@ impl From<AgentError> for Fault {
 
 fn of_registry(error: &RegistryError) -> StatusCode {
     match error {
-        RegistryError::TargetNotFound(_) => StatusCode::NOT_FOUND,
-        RegistryError::NotS3 { .. } | RegistryError::ExportFixed { .. } => StatusCode::BAD_REQUEST,
+        RegistryError::TargetNotFound(_) | RegistryError::TypeNotFound(_) => StatusCode::NOT_FOUND,
+        RegistryError::NotS3 { .. } | RegistryError::ExportFixed { .. } | RegistryError::PublicWithProjects => {
+            StatusCode::BAD_REQUEST
+        }
         RegistryError::MountPathTaken { .. }
-        | RegistryError::TypeNameTaken(_)
+        | RegistryError::TypeNameTaken { .. }
         | RegistryError::DefaultTaken { .. }
-        | RegistryError::DefaultInUse(_) => StatusCode::CONFLICT,
-        RegistryError::TooManyTargets => StatusCode::PAYLOAD_TOO_LARGE,
+        | RegistryError::DefaultInUse(_)
+        | RegistryError::LastType { .. }
+        | RegistryError::DefaultTypeInUse { .. } => StatusCode::CONFLICT,
+        RegistryError::TooManyTargets
+        | RegistryError::TooManyTypes
+        | RegistryError::TooManyProjects(_)
+        | RegistryError::TooMuchMetadata(_) => StatusCode::PAYLOAD_TOO_LARGE,
         RegistryError::NotARegistry { .. }
         | RegistryError::NewerSchema { .. }
         | RegistryError::Unwritable { .. }

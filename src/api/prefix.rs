@@ -43,6 +43,8 @@ mod tests {
             ("/v1/backup_targets", Some("/backup_targets")),
             ("/v1/backup_targets/detail?x=1", Some("/backup_targets/detail?x=1")),
             ("/v1/7f/backup_targets/a/checks", Some("/backup_targets/a/checks")),
+            ("/v1/backup_target_types/x", Some("/backup_target_types/x")),
+            ("/v1/7f/backup_target_types", Some("/backup_target_types")),
             ("/v1/7f/healthz", Some("/healthz")),
             ("/v1/7f/v1/healthz", Some("/v1/healthz")),
             ("/v2/backup_targets", None),

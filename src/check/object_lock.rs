@@ -33,7 +33,8 @@ pub async fn object_lock(
                 format!(
                     "{location} is declared immutable and has no object lock: anyone with these credentials can delete its backups; use a bucket that was created with object lock, or declare the target not immutable"
                 ),
-            ));
+            ))
+            .learnt(lock);
         }
         return Checked::passed(lock).detail("none");
     }

@@ -24,7 +24,8 @@ pub async fn versioning(
                 "{location} is declared immutable and its versioning is {}: enable versioning, which object lock needs",
                 word(found)
             ),
-        )),
+        ))
+        .learnt(found),
         Ok(found) => Checked::passed(found).detail(word(found)),
         Err(failure) if !immutable && failure.is_refusal_to_tell() => Checked::skipped(failure.finding(location)),
         Err(failure) => not_passed(&failure, location),

@@ -1,16 +1,15 @@
 //! `targetwatch target`: the targets of the API, for people.
 
 use std::collections::BTreeMap;
-use std::io::{IsTerminal as _, Write as _};
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use bytes::Bytes;
 use clap::{Args, Subcommand};
 use http::Method;
 
 use super::client::{ANSWER_TIMEOUT, Access, Client, PROBE_TIMEOUT};
 use super::exit::State;
-use super::terminal::{Look, plain, print};
+use super::terminal::{Look, confirm, plain, print};
 use super::{render, runtime};
 use crate::api::wire::{self, NewTarget, NewTargetBody};
 
@@ -117,7 +116,8 @@ pub struct Common {
     notes: Vec<(String, String)>,
 }
 
-fn note(text: &str) -> Result<(String, String), String> {
+/// A note on the command line.
+pub(super) fn note(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("expected key=value")?;
     Ok((key.to_owned(), value.to_owned()))
 }
@@ -204,16 +204,8 @@ fn told(target: &wire::Target, what: &str) -> anyhow::Result<State> {
 async fn delete(client: &Client, target: &str, yes: bool) -> anyhow::Result<State> {
     let found = resolve(client, target).await?;
     if !yes {
-        if !std::io::stdin().is_terminal() {
-            bail!("say --yes to delete {} without being asked", found.filesystem_export);
-        }
-        print(&plain(&format!("Unmount and delete {}? Its backups stay. [y/N] ", found.filesystem_export)));
-        std::io::stdout().flush()?;
-        let mut answer = String::new();
-        std::io::stdin().read_line(&mut answer).context("no answer")?;
-        if !matches!(answer.trim(), "y" | "Y" | "yes") {
-            bail!("not deleted");
-        }
+        let question = format!("Unmount and delete {}? Its backups stay.", found.filesystem_export);
+        confirm(&found.filesystem_export, &question)?;
     }
     client.delete(&format!("/backup_targets/{}", found.id)).await?;
     told(&found, "deleted")
@@ -242,7 +234,7 @@ fn new_target(create: Create) -> NewTarget {
 }
 
 /// The target that a person means.
-async fn resolve(client: &Client, meant: &str) -> anyhow::Result<wire::Target> {
+pub(super) async fn resolve(client: &Client, meant: &str) -> anyhow::Result<wire::Target> {
     let list: wire::TargetList = client.get("/backup_targets").await?;
     pick(list.backup_targets, meant)
 }

@@ -1,5 +1,6 @@
 //! What can be wrong with a configuration, and where.
 
+use std::borrow::Cow;
 use std::fmt::Display;
 use std::io;
 use std::ops::Range;
@@ -41,8 +42,19 @@ impl ConfigError {
             None if source.starts_with('[') => format!(" in `{source}`"),
             None => String::new(),
         };
-        let problem = format!("{}{quoted}", error.message().trim().replace('\n', ", "));
+        let message = without_text(error.message().trim()).replace('\n', ", ");
+        let problem = format!("{message}{quoted}");
         Self::Wrong { file: file.to_owned(), line: line(text, span.start), key: String::new(), problem }
+    }
+}
+
+/// What the parser says of a text that stands where something else belongs, without the text: it may
+/// be a secret. The wording is that of `serde::de::Unexpected`, which quotes it.
+fn without_text(message: &str) -> Cow<'_, str> {
+    let expectation = message.split_once(": string \"").zip(message.rsplit_once("\", expected "));
+    match expectation {
+        Some(((problem, _), (_, expected))) => format!("{problem}: a text, expected {expected}").into(),
+        None => message.into(),
     }
 }
 

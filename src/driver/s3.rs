@@ -1,4 +1,7 @@
-//! S3: reachable, then the bucket, its versioning, its object lock, and how much it holds.
+//! S3: reachable, then the bucket, its object lock, its versioning, and how much it holds.
+//!
+//! Object lock goes before versioning, which comes with it: of a bucket that has neither, the verdict
+//! names the lock, since enabling versioning would not give it one.
 //!
 //! Everything is asked of the service at every probe; only connections are kept. Nothing is
 //! written, and nothing is put up on this host, so there is nothing to take down.
@@ -42,8 +45,8 @@ impl S3Driver {
         if log.run(CheckName::Reachable, tcp_connect(&host, port, deadline)).await.is_none() {
             log.skip_after_failure(&[
                 CheckName::Bucket,
-                CheckName::Versioning,
                 CheckName::ObjectLock,
+                CheckName::Versioning,
                 CheckName::Capacity,
             ]);
             return probe;
@@ -64,12 +67,12 @@ impl S3Driver {
             })
             .await;
         let (Some(usage), Some(api)) = (usage, api) else {
-            log.skip_after_failure(&[CheckName::Versioning, CheckName::ObjectLock, CheckName::Capacity]);
+            log.skip_after_failure(&[CheckName::ObjectLock, CheckName::Versioning, CheckName::Capacity]);
             return probe;
         };
 
-        let versions = log.run(CheckName::Versioning, versioning(&api, location, immutable, deadline)).await;
         let lock = log.run(CheckName::ObjectLock, object_lock(&api, location, immutable, deadline)).await;
+        let versions = log.run(CheckName::Versioning, versioning(&api, location, immutable, deadline)).await;
         let percent = settings.probe.nearly_full_percent;
         probe.capacity = log.run(CheckName::Capacity, async { bucket_capacity(&usage, percent) }).await;
         probe.bucket = Some(BucketFacts {

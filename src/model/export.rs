@@ -173,7 +173,7 @@ impl S3Endpoint {
         };
         let bad = || ExportError::BadEndpoint(shown.clone());
         if text.chars().any(char::is_control) {
-            return Err(ExportError::ControlCharacter(text.to_owned()));
+            return Err(ExportError::ControlCharacter(shown));
         }
         let (tls, rest) = match text.split_once("://") {
             Some((scheme, rest)) if scheme.eq_ignore_ascii_case("https") => (true, rest),

@@ -1,12 +1,27 @@
 //! Target types: named ways to use a target, which clients pick by name.
+//!
+//! A type is public, or it is for some projects: never both. Every target has at least one type, and
+//! the default type is one of the default target's, so that who names neither gets what the operator
+//! chose in either way.
+
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::TargetId;
+use super::{ProjectId, TargetId, TypeProject};
 
 /// A target type's id: a version 4 UUID.
 pub type TargetTypeId = Uuid;
+
+/// The most metadata entries of one type.
+pub const TYPE_METADATA_MAX: usize = 64;
+
+/// The longest metadata key or value of a type, in bytes.
+pub const TYPE_METADATA_MAX_BYTES: usize = 255;
+
+/// The most projects of one type.
+pub const TYPE_PROJECTS_MAX: usize = 1000;
 
 /// A target type as the registry keeps it. Every target has at least one, made with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,4 +46,17 @@ pub struct TargetType {
     pub updated_at: Option<Timestamp>,
     /// The version of the agent that created it.
     pub version: String,
+    /// The projects that see it, in the order of their assignment; none when it is public. A type
+    /// that is neither public nor any project's is seen by admins only.
+    pub projects: Vec<TypeProject>,
+    /// What was noted about it.
+    pub metadata: BTreeMap<String, String>,
+}
+
+impl TargetType {
+    /// Whether it is for this project.
+    #[must_use]
+    pub fn is_for(&self, project: &ProjectId) -> bool {
+        self.is_public || self.projects.iter().any(|assigned| assigned.project_id == *project)
+    }
 }

@@ -87,6 +87,9 @@ async fn a_configuration_with_a_secret_in_it_is_refused_without_repeating_it() {
             "s3_endpoint_url",
             format!("{good}\n[[target]]\ntype = \"s3\"\ns3_bucket = \"backups\"\ns3_endpoint_url = {{}}"),
         ),
+        ("credentials", "[s3]\ncredentials = {}".to_owned()),
+        ("credentials", "[s3]\ncredentials = [{}]".to_owned()),
+        ("s3", "s3 = {}".to_owned()),
     ] {
         let secret = if key == "s3_endpoint_url" {
             format!("\"https://me:{SECRET_ACCESS_KEY}@s3.example.com\"")
@@ -98,5 +101,17 @@ async fn a_configuration_with_a_secret_in_it_is_refused_without_repeating_it() {
         let said = Daemon::refuses_to_start(&place).await;
         assert!(said.contains("config.toml:"), "{key}: {said}");
         assert_secret("the refusal", &said);
+    }
+}
+
+#[tokio::test]
+async fn an_endpoint_with_credentials_is_refused_without_repeating_them() {
+    let daemon = Daemon::start(&Place::new()).await;
+    for host in ["s3.example.com", "s3.example.com\n", "s3.example.com/@", "\u{7f}"] {
+        let url = format!("https://me:{SECRET_ACCESS_KEY}@{host}");
+        let target = json!({ "type": "s3", "s3_endpoint_url": url, "s3_bucket": "backups" });
+        let message = daemon.try_create(target).await.fault(400, "badRequest");
+        assert!(message.contains("s3_endpoint_url"), "{message}");
+        assert_secret("the refusal", &message);
     }
 }

@@ -1,211 +1,216 @@
-//! The running gateway, a client that prepares buckets in it, and the program that probes them.
+//! The gateway that `tests/peers/run` started, its buckets, and the ways to do it harm.
 
-use std::collections::HashMap;
-use std::path::Path;
-use std::process::{Command, Output};
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use aws_sdk_s3::config::{
-    BehaviorVersion, Credentials, Region, RequestChecksumCalculation, ResponseChecksumValidation,
-};
-use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::Client;
+use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region, RequestChecksumCalculation};
 use aws_sdk_s3::types::{
     BucketVersioningStatus, DefaultRetention, ObjectLockConfiguration, ObjectLockEnabled, ObjectLockRetentionMode,
     ObjectLockRule, VersioningConfiguration,
 };
-use aws_sdk_s3::{Client, Config};
-use serde_json::Value;
+use serde_json::{Value, json};
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use uuid::Uuid;
 
-/// Names the directory of the gateway that runs; set by `tests/peers/run`.
-const DIRECTORY_VARIABLE: &str = "TARGETWATCH_TEST_CEPH_RGW";
+/// Names the directory of the running gateway.
+const DIRECTORY_VARIABLE: &str = "TARGETWATCH_PEERS_CEPH_RGW";
 
-/// The longest name that a bucket can have.
-pub const LONG: &str = "a-bucket-whose-name-has-the-sixty-three-characters-that-it-may";
+/// What starts and harms the gateway.
+const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/peers/ceph-rgw");
 
-/// The object lock of a new bucket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Lock {
-    /// It has none.
-    None,
-    /// It has one, and new objects get no retention by themselves.
-    NoDefault,
-    /// New objects are retained for 30 days, in GOVERNANCE mode.
-    DefaultRetention,
+/// Many may look at the gateway at once; who does it harm is alone with it.
+static IN_USE: RwLock<()> = RwLock::const_new(());
+
+/// Who a client says it is, and its secret.
+#[derive(Clone)]
+pub struct Keys {
+    pub access_key_id: String,
+    pub secret_access_key: String,
 }
 
-/// Who probes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Keys {
-    /// The owner of the buckets.
-    Owner,
-    /// The owner's key with another secret.
-    WrongSecret,
-    /// A key that the service has never seen.
-    UnknownKey,
-    /// A user who is suspended.
-    Suspended,
+impl Keys {
+    pub fn new(access_key_id: &str, secret_access_key: &str) -> Self {
+        Self { access_key_id: access_key_id.to_owned(), secret_access_key: secret_access_key.to_owned() }
+    }
 }
 
-/// The running gateway.
+/// What holds the gateway for a test.
+enum Hold {
+    Shared { _guard: RwLockReadGuard<'static, ()> },
+    Alone { _guard: RwLockWriteGuard<'static, ()> },
+}
+
+/// The gateway.
 pub struct Gateway {
-    directory: String,
-    facts: HashMap<String, String>,
-    runtime: tokio::runtime::Runtime,
+    pub endpoint: String,
+    pub tls_endpoint: String,
+    pub ca_bundle: PathBuf,
+    /// Of the user who owns the buckets.
+    pub keys: Keys,
+    /// Of the user who is suspended.
+    pub suspended: Keys,
+    directory: PathBuf,
     client: Client,
+    hold: Hold,
 }
 
 impl Gateway {
-    /// The gateway that `tests/peers/run` has started.
-    pub fn running() -> Self {
-        let directory = std::env::var(DIRECTORY_VARIABLE)
-            .unwrap_or_else(|_| panic!("{DIRECTORY_VARIABLE} is not set: run these tests by tests/peers/run"));
-        let text = std::fs::read_to_string(Path::new(&directory).join("env")).expect("a gateway that serves");
-        let facts: HashMap<String, String> = text
-            .lines()
-            .filter_map(|line| line.split_once('='))
-            .map(|(key, value)| (key.to_owned(), value.to_owned()))
-            .collect();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let config = Config::builder()
-            .behavior_version(BehaviorVersion::latest())
-            .region(Region::from_static("us-east-1"))
-            .endpoint_url(&facts["ENDPOINT"])
-            .force_path_style(true)
-            .credentials_provider(Credentials::new(
-                &facts["ACCESS_KEY_ID"],
-                &facts["SECRET_ACCESS_KEY"],
-                None,
-                None,
-                "tests",
-            ))
-            .http_client(aws_smithy_http_client::Builder::new().build_http())
-            .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
-            .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
-            .build();
-        Self { directory, facts, runtime, client: Client::from_conf(config) }
+    /// The gateway as it is, for a test that leaves it so.
+    pub async fn shared() -> Self {
+        Self::held(Hold::Shared { _guard: IN_USE.read().await })
     }
 
-    /// Makes a bucket of a new name.
-    pub fn bucket(&self, lock: Lock) -> String {
-        self.bucket_named(&format!("bucket-{}", Uuid::new_v4().simple()), lock)
+    /// The gateway for a test that does it harm.
+    pub async fn alone() -> Self {
+        Self::held(Hold::Alone { _guard: IN_USE.write().await })
     }
 
-    /// Makes a bucket of this name.
-    pub fn bucket_named(&self, name: &str, lock: Lock) -> String {
-        let create = self.client.create_bucket().bucket(name).object_lock_enabled_for_bucket(lock != Lock::None);
-        self.runtime.block_on(create.send()).expect("made");
-        if lock == Lock::DefaultRetention {
-            let retention = DefaultRetention::builder().mode(ObjectLockRetentionMode::Governance).days(30).build();
-            let configuration = ObjectLockConfiguration::builder()
-                .object_lock_enabled(ObjectLockEnabled::Enabled)
-                .rule(ObjectLockRule::builder().default_retention(retention).build())
-                .build();
-            let put = self.client.put_object_lock_configuration().bucket(name).object_lock_configuration(configuration);
-            self.runtime.block_on(put.send()).expect("locked");
+    fn held(hold: Hold) -> Self {
+        let directory = std::env::var_os(DIRECTORY_VARIABLE).map(PathBuf::from);
+        let directory = directory.unwrap_or_else(|| panic!("{DIRECTORY_VARIABLE} is not set: run tests/peers/run"));
+        let text = std::fs::read_to_string(directory.join("env")).expect("the gateway's env file");
+        let value = |name: &str| {
+            let found = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+            found.unwrap_or_else(|| panic!("the gateway's env file has no {name}")).to_owned()
+        };
+        let keys = Keys::new(&value("ACCESS_KEY_ID"), &value("SECRET_ACCESS_KEY"));
+        let suspended = Keys::new(&value("SUSPENDED_ACCESS_KEY_ID"), &value("SUSPENDED_SECRET_ACCESS_KEY"));
+        let endpoint = value("ENDPOINT");
+        let client = client(&endpoint, &keys);
+        Self {
+            tls_endpoint: value("TLS_ENDPOINT"),
+            ca_bundle: value("CA_BUNDLE").into(),
+            endpoint,
+            keys,
+            suspended,
+            directory,
+            client,
+            hold,
         }
-        name.to_owned()
     }
 
-    /// Has a bucket keep versions.
-    pub fn enable_versioning(&self, bucket: &str) {
-        let configuration = VersioningConfiguration::builder().status(BucketVersioningStatus::Enabled).build();
-        let put = self.client.put_bucket_versioning().bucket(bucket).versioning_configuration(configuration);
-        self.runtime.block_on(put.send()).expect("enabled");
+    /// A new bucket.
+    pub async fn bucket(&self) -> String {
+        let name = new_name();
+        self.bucket_named(&name).await;
+        name
     }
 
-    /// Stores an object of this many bytes.
-    pub fn put(&self, bucket: &str, bytes: usize) {
-        let put = self.client.put_object().bucket(bucket).key("backup").body(ByteStream::from(vec![7; bytes]));
-        self.runtime.block_on(put.send()).expect("stored");
+    /// A new bucket of this name.
+    pub async fn bucket_named(&self, name: &str) {
+        self.client.create_bucket().bucket(name).send().await.expect("a bucket");
     }
 
-    /// Limits what a bucket may hold.
-    pub fn quota(&self, bucket: &str, bytes: u64) {
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/peers/ceph-rgw");
-        let bytes = bytes.to_string();
-        let set = Command::new(script).args(["quota", &self.directory, bucket, &bytes]).output().expect("run");
-        assert!(set.status.success(), "{set:?}");
+    /// A new bucket with object lock, and so with versions.
+    pub async fn locked_bucket(&self) -> String {
+        let name = new_name();
+        let create = self.client.create_bucket().bucket(&name).object_lock_enabled_for_bucket(true);
+        create.send().await.expect("a bucket");
+        name
     }
 
-    /// Has the program probe a bucket, as its owner.
-    pub fn probe(&self, bucket: &str, arguments: &[&str]) -> Probe {
-        self.probe_as(Keys::Owner, bucket, arguments)
+    /// Makes a bucket keep versions.
+    pub async fn enable_versioning(&self, bucket: &str) {
+        let enabled = VersioningConfiguration::builder().status(BucketVersioningStatus::Enabled).build();
+        let put = self.client.put_bucket_versioning().bucket(bucket).versioning_configuration(enabled);
+        put.send().await.expect("versioning");
     }
 
-    /// Has the program probe a bucket with these keys.
-    pub fn probe_as(&self, keys: Keys, bucket: &str, arguments: &[&str]) -> Probe {
-        self.run(&self.facts["ENDPOINT"], keys, bucket, None, arguments)
+    /// Gives a locked bucket a default retention.
+    pub async fn retain_by_default(&self, bucket: &str, mode: ObjectLockRetentionMode, days: i32) {
+        let retention = DefaultRetention::builder().mode(mode).days(days).build();
+        let configuration = ObjectLockConfiguration::builder()
+            .object_lock_enabled(ObjectLockEnabled::Enabled)
+            .rule(ObjectLockRule::builder().default_retention(retention).build())
+            .build();
+        let put = self.client.put_object_lock_configuration().bucket(bucket);
+        put.object_lock_configuration(configuration).send().await.expect("a default retention");
     }
 
-    /// Has the program probe a bucket over TLS, with the gateway's authority or without.
-    pub fn probe_over_tls(&self, bucket: &str, knows_authority: bool) -> Probe {
-        let bundle = knows_authority.then(|| self.facts["CA_BUNDLE"].as_str());
-        self.run(&self.facts["TLS_ENDPOINT"], Keys::Owner, bucket, bundle, &[])
+    /// Writes an object of so many bytes.
+    pub async fn put(&self, bucket: &str, key: &str, bytes: usize) {
+        let body = vec![b'x'; bytes].into();
+        self.client.put_object().bucket(bucket).key(key).body(body).send().await.expect("written");
     }
 
-    fn run(&self, endpoint: &str, keys: Keys, bucket: &str, ca_bundle: Option<&str>, arguments: &[&str]) -> Probe {
-        let fact = |name: &str| self.facts[name].clone();
-        let made_up = || Uuid::new_v4().simple().to_string();
-        let (id, secret) = match keys {
-            Keys::Owner => (fact("ACCESS_KEY_ID"), fact("SECRET_ACCESS_KEY")),
-            Keys::WrongSecret => (fact("ACCESS_KEY_ID"), made_up()),
-            Keys::UnknownKey => (made_up(), made_up()),
-            Keys::Suspended => (fact("SUSPENDED_ACCESS_KEY_ID"), fact("SUSPENDED_SECRET_ACCESS_KEY")),
-        };
-        let directory = tempfile::tempdir().expect("a directory");
-        let file = |name: &str, text: &str| {
-            let path = directory.path().join(name);
-            std::fs::write(&path, text).expect("written");
-            path.display().to_string()
-        };
-        let bundle = ca_bundle.map(|path| format!("ca_bundle = \"{path}\"\n")).unwrap_or_default();
-        let config = format!(
-            "[[s3.credentials]]\nlocation = \"*\"\naccess_key_id_file = \"{}\"\nsecret_access_key_file = \"{}\"\n{bundle}",
-            file("id", &id),
-            file("secret", &secret),
-        );
-        let config = file("config.toml", &config);
-        let location = format!("{endpoint}/{bucket}");
-        let output = Command::new(env!("CARGO_BIN_EXE_targetwatch"))
-            .args(["check", "s3", &location, "--json", "--config", &config])
-            .args(arguments)
-            .output()
-            .expect("run");
-        Probe::of(output, &secret)
+    /// Limits what a bucket may hold; without a number, no more.
+    pub fn set_quota(&self, bucket: &str, bytes: Option<u64>) {
+        let bytes = bytes.map_or_else(|| "-1".to_owned(), |bytes| bytes.to_string());
+        succeed("quota", &self.directory, &[bucket, &bytes]);
+    }
+
+    /// Stops the storage daemon under the gateway until the end of the returned value: requests that
+    /// need it get no answer.
+    pub fn pause(&self) -> Harm<'_> {
+        self.harm("pause", "resume")
+    }
+
+    /// Ends the gateway until the end of the returned value: connections to it are refused.
+    pub fn take_down(&self) -> Harm<'_> {
+        self.harm("down", "up")
+    }
+
+    fn harm(&self, command: &str, undo: &'static str) -> Harm<'_> {
+        assert!(matches!(self.hold, Hold::Alone { .. }), "others use the gateway: Gateway::alone");
+        succeed(command, &self.directory, &[]);
+        Harm { gateway: self, undo }
     }
 }
 
-/// What the program said.
-#[derive(Debug)]
-pub struct Probe {
-    /// Its exit code.
-    pub code: Option<i32>,
-    /// The report.
-    pub report: Value,
+/// A harm done to the gateway, which ends with this value.
+pub struct Harm<'gateway> {
+    gateway: &'gateway Gateway,
+    undo: &'static str,
 }
 
-impl Probe {
-    fn of(output: Output, secret: &str) -> Self {
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let told = format!("{text}{}", String::from_utf8_lossy(&output.stderr));
-        assert!(!told.contains(secret), "a secret was told");
-        let mut reports: Vec<Value> = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {told}"));
-        assert_eq!(reports.len(), 1, "{told}");
-        Self { code: output.status.code(), report: reports.remove(0) }
-    }
+impl Harm<'_> {
+    /// Ends it.
+    pub fn undo(self) {}
+}
 
-    /// `available` or `offline`.
-    pub fn status(&self) -> &str {
-        self.report["status"].as_str().unwrap_or_default()
+impl Drop for Harm<'_> {
+    fn drop(&mut self) {
+        let code = run(self.undo, &self.gateway.directory, &[]);
+        // A panic while another unwinds would end all tests.
+        assert!(code == Some(0) || std::thread::panicking(), "{SCRIPT} {}: exit code {code:?}", self.undo);
     }
+}
 
-    /// The reason code of the report; empty without one.
-    pub fn reason(&self) -> &str {
-        self.report["reason"].as_str().unwrap_or_default()
-    }
+/// The fields of a target.
+pub fn target(endpoint: &str, bucket: &str) -> Value {
+    json!({ "type": "s3", "s3_endpoint_url": endpoint, "s3_bucket": bucket })
+}
 
-    /// A figure of the report.
-    pub fn number(&self, key: &str) -> Option<u64> {
-        self.report[key].as_u64()
-    }
+/// The same, declared immutable.
+pub fn immutable_target(endpoint: &str, bucket: &str) -> Value {
+    let mut target = target(endpoint, bucket);
+    target["immutable"] = json!(1);
+    target
+}
+
+/// A name that no bucket has yet.
+pub fn new_name() -> String {
+    format!("bucket-{}", Uuid::new_v4())
+}
+
+fn succeed(command: &str, directory: &Path, more: &[&str]) {
+    let code = run(command, directory, more);
+    assert_eq!(code, Some(0), "{SCRIPT} {command}");
+}
+
+fn run(command: &str, directory: &Path, more: &[&str]) -> Option<i32> {
+    Command::new(SCRIPT).arg(command).arg(directory).args(more).status().expect("the script runs").code()
+}
+
+fn client(endpoint: &str, keys: &Keys) -> Client {
+    let config = aws_sdk_s3::Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::from_static("us-east-1"))
+        .credentials_provider(Credentials::new(&keys.access_key_id, &keys.secret_access_key, None, None, "tests"))
+        .http_client(aws_smithy_http_client::Builder::new().build_http())
+        .endpoint_url(endpoint)
+        .force_path_style(true)
+        .request_checksum_calculation(RequestChecksumCalculation::WhenRequired);
+    Client::from_conf(config.build())
 }

@@ -1,15 +1,15 @@
 //! Targets on the wire, as the API guide has them.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Report, timestamp};
+use super::{EmbeddedType, Report, timestamp};
 use crate::agent::{TargetView, View};
-use crate::model;
 use crate::model::capacity::format_bytes;
-use crate::model::{TargetSpec, target::RESERVED_METADATA_KEYS};
+use crate::model::{Caller, TargetSpec, target::RESERVED_METADATA_KEYS};
 
 /// A backup target.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -41,32 +41,11 @@ pub struct Target {
     pub used: Option<String>,
     /// `available` or `offline`.
     pub status: String,
-    /// Its types, oldest first.
-    pub backup_target_types: Vec<TargetType>,
+    /// Its types that the caller may see, oldest first.
+    pub backup_target_types: Vec<EmbeddedType>,
     /// What its creator noted, and what the agent knows about a bucket: `bucket`, `immutable` (as
     /// declared) and `object_lock` (as verified).
     pub backup_target_metadata: Vec<MetadataEntry>,
-}
-
-/// A type of a target.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct TargetType {
-    /// When it was created.
-    pub created_at: String,
-    /// When it was changed, if ever.
-    pub updated_at: Option<String>,
-    /// The version of the agent that created it.
-    pub version: String,
-    /// The user who created it, where authentication tells.
-    pub user_id: Option<String>,
-    /// Its name.
-    pub name: String,
-    /// What its creator says of it.
-    pub description: Option<String>,
-    /// Whether every project sees it.
-    pub is_public: bool,
-    /// Whether it is used where no type is named.
-    pub is_default: bool,
 }
 
 /// One note.
@@ -149,8 +128,10 @@ pub struct NewTarget {
     pub purge_metadata: Option<bool>,
 }
 
-impl From<&TargetView> for Target {
-    fn from(view: &TargetView) -> Self {
+impl Target {
+    /// A target as a caller may see it.
+    #[must_use]
+    pub fn seen_by(caller: &Caller, view: &TargetView) -> Self {
         let TargetView { target, types, mount_path, status, report } = view;
         let export = target.spec.export();
         let mount_path = mount_path.display().to_string();
@@ -170,7 +151,7 @@ impl From<&TargetView> for Target {
             capacity: capacity.and_then(|capacity| capacity.capacity_bytes).map(format_bytes),
             used: capacity.and_then(|capacity| capacity.used_bytes).map(format_bytes),
             status: status.status.as_str().to_owned(),
-            backup_target_types: types.iter().map(TargetType::from).collect(),
+            backup_target_types: types.iter().filter(|found| caller.may_see(found)).map(EmbeddedType::from).collect(),
             backup_target_metadata: metadata(view),
         }
     }
@@ -191,36 +172,30 @@ fn metadata(view: &TargetView) -> Vec<MetadataEntry> {
     metadata.into_iter().map(|(key, value)| MetadataEntry { key, value }).collect()
 }
 
-impl From<&model::TargetType> for TargetType {
-    fn from(from: &model::TargetType) -> Self {
-        Self {
-            created_at: timestamp(from.created_at),
-            updated_at: from.updated_at.map(timestamp),
-            version: from.version.clone(),
-            user_id: from.user_id.clone(),
-            name: from.name.clone(),
-            description: from.description.clone(),
-            is_public: from.is_public,
-            is_default: from.is_default,
-        }
+impl OneTarget {
+    /// A target as a caller may see it.
+    #[must_use]
+    pub fn seen_by(caller: &Caller, view: &TargetView) -> Self {
+        Self { backup_targets: Target::seen_by(caller, view) }
     }
 }
 
-impl From<&TargetView> for OneTarget {
-    fn from(view: &TargetView) -> Self {
-        Self { backup_targets: Target::from(view) }
+impl TargetList {
+    /// All targets as a caller may see them.
+    #[must_use]
+    pub fn seen_by(caller: &Caller, view: &View) -> Self {
+        Self { backup_targets: view.targets.iter().map(|target| Target::seen_by(caller, target)).collect() }
     }
 }
 
-impl From<&View> for TargetList {
-    fn from(view: &View) -> Self {
-        Self { backup_targets: view.targets.iter().map(|target| Target::from(&**target)).collect() }
-    }
-}
-
-impl From<&View> for TargetDetailList {
-    fn from(view: &View) -> Self {
-        let detail = |target: &TargetView| TargetDetail { target: target.into(), report: target.into() };
-        Self { backup_targets: view.targets.iter().map(|target| detail(target)).collect() }
+impl TargetDetailList {
+    /// All targets as a caller may see them.
+    #[must_use]
+    pub fn seen_by(caller: &Caller, view: &View) -> Self {
+        let detail = |target: &Arc<TargetView>| TargetDetail {
+            target: Target::seen_by(caller, target),
+            report: Report::from(&**target),
+        };
+        Self { backup_targets: view.targets.iter().map(detail).collect() }
     }
 }

@@ -1,11 +1,11 @@
-//! The changes, each one transaction with the rules that it must keep.
+//! The changes of targets, each one transaction with the rules that it must keep.
 
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior};
 
-use super::{rows, storage};
+use super::{defaults, rows, storage, type_rows, type_rules};
 use crate::model::{S3Endpoint, S3Location, Target, TargetId, TargetSpec, TargetType};
-use crate::registry::{Entry, RegistryError, TARGETS_MAX, TargetChange};
+use crate::registry::{Entry, RegistryError, TARGETS_MAX, TYPES_MAX, TargetChange};
 
 /// Adds a target; see `Registry::create_target`.
 pub(super) fn create_target(
@@ -26,9 +26,10 @@ pub(super) fn create_target(
             other_export: other.target.spec.export(),
         });
     }
-    if others.iter().flat_map(|other| &other.types).any(|other| other.name == first_type.name) {
-        return Err(RegistryError::TypeNameTaken(first_type.name));
+    if type_rows::count(&transaction).map_err(storage)? >= TYPES_MAX {
+        return Err(RegistryError::TooManyTypes);
     }
+    type_rules::free_name(&transaction, "btt_name", &first_type.name)?;
     match others.iter().find(|other| other.target.is_default) {
         Some(default) if target.is_default => {
             return Err(RegistryError::DefaultTaken {
@@ -41,7 +42,7 @@ pub(super) fn create_target(
     first_type.is_default = target.is_default;
     first_type.target_id = target.id;
     rows::insert_target(&transaction, &target).map_err(storage)?;
-    rows::insert_type(&transaction, &first_type).map_err(storage)?;
+    type_rows::insert(&transaction, &first_type).map_err(storage)?;
     transaction.commit().map_err(storage)?;
     Ok(Entry { target, types: vec![first_type] })
 }
@@ -87,44 +88,11 @@ pub(super) fn set_default_target(
     now: Timestamp,
 ) -> Result<Vec<Entry>, RegistryError> {
     let transaction = begin(connection)?;
-    let mut chosen = find(&transaction, id)?;
-    let mut changed = Vec::new();
-    for mut other in rows::load(&transaction).map_err(storage)?.into_iter().filter(|other| other.target.id != id) {
-        if mark_default(&transaction, &mut other, false, now)? {
-            changed.push(other);
-        }
-    }
-    mark_default(&transaction, &mut chosen, true, now)?;
+    let types = find(&transaction, id)?.types;
+    let chosen = types.iter().find(|kept| kept.is_default).or(types.first());
+    let type_id = chosen.ok_or_else(|| storage(format!("backup target {id} has no type")))?.id;
+    let changed = defaults::switch(&transaction, id, type_id, now)?;
     transaction.commit().map_err(storage)?;
-    changed.push(chosen);
-    Ok(changed)
-}
-
-/// Marks a target and its first type as default, or neither it nor any of its types. Whether that
-/// changed anything.
-fn mark_default(
-    transaction: &Transaction<'_>,
-    entry: &mut Entry,
-    is_default: bool,
-    now: Timestamp,
-) -> Result<bool, RegistryError> {
-    let mut changed = false;
-    // The type that stops being the default goes first: there are never two.
-    for (index, kept) in entry.types.iter_mut().enumerate().rev() {
-        let wanted = is_default && index == 0;
-        if kept.is_default != wanted {
-            kept.is_default = wanted;
-            kept.updated_at = Some(now);
-            rows::update_type(transaction, kept).map_err(storage)?;
-            changed = true;
-        }
-    }
-    if entry.target.is_default != is_default {
-        entry.target.is_default = is_default;
-        entry.target.updated_at = now;
-        rows::update_target(transaction, &entry.target).map_err(storage)?;
-        changed = true;
-    }
     Ok(changed)
 }
 
@@ -150,11 +118,11 @@ pub(super) fn delete_target(connection: &mut Connection, id: TargetId) -> Result
     transaction.commit().map_err(storage)
 }
 
-fn begin(connection: &mut Connection) -> Result<Transaction<'_>, RegistryError> {
+pub(super) fn begin(connection: &mut Connection) -> Result<Transaction<'_>, RegistryError> {
     connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(storage)
 }
 
-fn find(transaction: &Transaction<'_>, id: TargetId) -> Result<Entry, RegistryError> {
+pub(super) fn find(transaction: &Transaction<'_>, id: TargetId) -> Result<Entry, RegistryError> {
     rows::find(transaction, id).map_err(storage)?.ok_or(RegistryError::TargetNotFound(id))
 }
 

@@ -1,5 +1,7 @@
 #![allow(clippy::disallowed_methods, reason = "the files are in a temporary directory and the child is this test")]
 
+mod target_types;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -47,6 +49,8 @@ fn new_target(spec: TargetSpec, is_default: bool) -> (Target, TargetType) {
         created_at: at(1),
         updated_at: None,
         version: "0.1.0".to_owned(),
+        projects: Vec::new(),
+        metadata: BTreeMap::new(),
     };
     (target, first_type)
 }
@@ -145,7 +149,7 @@ async fn two_targets_never_share_a_directory_or_a_type_name() {
     let (target, mut same_name) = nfs("nas:/c");
     same_name.name = "nas:/b?".to_owned();
     let error = refused(&registry, (target, same_name)).await;
-    assert!(matches!(&error, RegistryError::TypeNameTaken(name) if name == "nas:/b?"), "{error}");
+    assert!(matches!(&error, RegistryError::TypeNameTaken { field: "btt_name", name } if name == "nas:/b?"), "{error}");
 }
 
 #[tokio::test]
@@ -319,7 +323,7 @@ async fn a_newer_schema_is_refused_wherever_it_is_written() {
         connection.pragma_update(None, "user_version", 99).expect("written");
         drop(connection);
         let error = not_opened(&path);
-        assert!(error.contains("has schema 99") && error.contains("up to 1"), "{error}");
+        assert!(error.contains("has schema 99") && error.contains("up to 2"), "{error}");
     }
 }
 

@@ -1,7 +1,10 @@
 //! What is accepted, and what a client is told otherwise.
 
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
 use super::*;
-use serde_json::json;
 
 fn create(fields: Value) -> Result<NewTarget, String> {
     new_target(json!({ "backup_target": fields }).to_string().as_bytes()).map_err(|fault| fault.to_string())

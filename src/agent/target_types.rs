@@ -1,0 +1,114 @@
+//! The use cases of target types. None waits for storage: a type is a name, and what is probed is
+//! its target.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use super::{Agent, AgentError, VERSION};
+use crate::model::{ProjectId, TargetId, TargetType, TargetTypeId, TypeProject};
+use crate::registry::{Entry, RegistryError, TypeChange};
+
+/// What a client asks for when it creates a target type.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewType {
+    /// The target that it uses.
+    pub target_id: TargetId,
+    /// Its name.
+    pub name: String,
+    /// What is said of it.
+    pub description: Option<String>,
+    /// Whether it, and its target, are to be the default.
+    pub is_default: bool,
+    /// Whether every project sees it; if not said, it is public unless it is given to projects.
+    pub is_public: Option<bool>,
+    /// The projects that see it.
+    pub projects: BTreeSet<ProjectId>,
+    /// Notes about it.
+    pub metadata: BTreeMap<String, String>,
+    /// Who creates it, where authentication tells.
+    pub user_id: Option<String>,
+}
+
+/// What a client asks for when it changes a target type: a [`TypeChange`] whose projects are not
+/// stamped yet.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TypeUpdate {
+    /// Projects to give it to.
+    pub add_projects: BTreeSet<ProjectId>,
+    /// Everything else.
+    pub change: TypeChange,
+}
+
+impl Agent {
+    /// Creates a target type. One that is the default makes its target the default too.
+    ///
+    /// # Errors
+    /// [`AgentError`] when there is no such target, a rule forbids it, or it cannot be made durable.
+    pub async fn create_type(&self, new: NewType) -> Result<TargetType, AgentError> {
+        let NewType { target_id, name, description, is_default, is_public, projects, metadata, user_id } = new;
+        let now = Timestamp::now();
+        let id = Uuid::new_v4();
+        let new = TargetType {
+            id,
+            target_id,
+            name,
+            description,
+            is_public: is_public.unwrap_or(projects.is_empty()),
+            is_default,
+            user_id,
+            created_at: now,
+            updated_at: None,
+            version: VERSION.to_owned(),
+            projects: stamp(projects, now),
+            metadata,
+        };
+        let _changing = self.shared.begin_change().await?;
+        let changed = self.shared.registry.create_type(new).await?;
+        tracing::info!(target_type_id = %id, %target_id, "created a type");
+        self.republish_type(changed, id)
+    }
+
+    /// Changes a target type, all of what is asked or nothing.
+    ///
+    /// # Errors
+    /// [`AgentError`] when there is no such type, a rule forbids it, or it cannot be made durable.
+    pub async fn modify_type(&self, id: TargetTypeId, update: TypeUpdate) -> Result<TargetType, AgentError> {
+        let now = Timestamp::now();
+        let TypeUpdate { add_projects, change } = update;
+        let change = TypeChange { add_projects: stamp(add_projects, now), ..change };
+        let _changing = self.shared.begin_change().await?;
+        let changed = self.shared.registry.modify_type(id, change, now).await?;
+        self.republish_type(changed, id)
+    }
+
+    /// Deletes a target type; not the default one, and not the last of its target.
+    ///
+    /// # Errors
+    /// [`AgentError`] when there is no such type, a rule forbids it, or it cannot be made durable.
+    pub async fn delete_type(&self, id: TargetTypeId) -> Result<(), AgentError> {
+        let _changing = self.shared.begin_change().await?;
+        let left = self.shared.registry.delete_type(id).await?;
+        tracing::info!(target_type_id = %id, target_id = %left.target.id, "deleted a type");
+        self.republish(left);
+        Ok(())
+    }
+
+    fn republish_type(&self, changed: Vec<Entry>, id: TargetTypeId) -> Result<TargetType, AgentError> {
+        let found = changed.iter().flat_map(|entry| &entry.types).find(|found| found.id == id).cloned();
+        self.republish_all(changed);
+        found.ok_or_else(|| RegistryError::TypeNotFound(id).into())
+    }
+}
+
+fn stamp(projects: BTreeSet<ProjectId>, now: Timestamp) -> Vec<TypeProject> {
+    let assigned = |project_id| TypeProject {
+        id: Uuid::new_v4(),
+        project_id,
+        created_at: now,
+        updated_at: None,
+        version: VERSION.to_owned(),
+    };
+    projects.into_iter().map(assigned).collect()
+}

@@ -1,0 +1,134 @@
+//! nginx with one static file, tuned as its manual says for the purpose: the measure of throughput.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, Uid};
+use procfs::process::all_processes;
+use tempfile::TempDir;
+use tokio::net::TcpStream;
+use tokio::process::{Child, Command};
+use tokio::time::{interval, timeout};
+
+use crate::rest;
+use crate::storage;
+
+/// Its executable.
+pub const PROGRAM: &str = "nginx";
+
+/// After this it has not started and never will.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How often it is tried whether it answers.
+const TRY_EVERY: Duration = Duration::from_millis(10);
+
+/// A running nginx, ended when it is dropped.
+pub struct Nginx {
+    child: Child,
+    /// Where it answers.
+    pub address: SocketAddr,
+    _directory: TempDir,
+}
+
+impl Nginx {
+    /// Serves a file of this name, as JSON.
+    pub async fn start(name: &str, content: &[u8]) -> anyhow::Result<Self> {
+        let directory = tempfile::tempdir()?;
+        let files = directory.path().join("files");
+        std::fs::create_dir(&files)?;
+        std::fs::write(files.join(name), content)?;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, storage::free_port()?));
+        let configuration = directory.path().join("nginx.conf");
+        std::fs::write(&configuration, configured(directory.path(), address))?;
+        let child = Command::new(PROGRAM)
+            .env("PATH", crate::search_path())
+            .arg("-e")
+            .arg("stderr")
+            .arg("-p")
+            .arg(directory.path())
+            .arg("-c")
+            .arg(&configuration)
+            .stdin(Stdio::null())
+            .spawn()
+            .context(PROGRAM)?;
+        let nginx = Self { child, address, _directory: directory };
+        timeout(PATIENCE, nginx.answers()).await.context("nginx did not start")?;
+        Ok(nginx)
+    }
+
+    async fn answers(&self) {
+        // It tells nobody when it is ready.
+        let mut ticks = interval(TRY_EVERY);
+        while TcpStream::connect(self.address).await.is_err() {
+            ticks.tick().await;
+        }
+    }
+
+    /// Ends it, and returns when it has ended.
+    pub async fn stop(mut self) -> anyhow::Result<()> {
+        self.terminate()?;
+        let status = timeout(PATIENCE, self.child.wait()).await.context("nginx did not end")??;
+        ensure!(status.success(), "nginx ended with {status}");
+        Ok(())
+    }
+
+    /// Workers outlive a master that is killed, and not one that is asked to end.
+    fn terminate(&self) -> anyhow::Result<()> {
+        let master = self.master().context("nginx has ended")?;
+        Ok(kill(Pid::from_raw(master), Signal::SIGTERM)?)
+    }
+
+    fn master(&self) -> Option<i32> {
+        self.child.id().and_then(|pid| i32::try_from(pid).ok())
+    }
+
+    /// User and system time of its workers so far.
+    pub fn processor_time(&self) -> anyhow::Result<Duration> {
+        let master = self.master().context("nginx has ended")?;
+        let workers = all_processes()?.filter_map(Result::ok);
+        let workers = workers.filter(|process| process.stat().is_ok_and(|stat| stat.ppid == master));
+        workers.map(|worker| rest::processor_time(worker.pid)).sum()
+    }
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        // Already ended, at worst.
+        let _ = self.terminate();
+    }
+}
+
+fn configured(directory: &Path, address: SocketAddr) -> String {
+    // Workers of root's nginx are nobody's otherwise, and may not read what is ours.
+    let user = if Uid::effective().is_root() { "user root;" } else { "" };
+    let directory = directory.display();
+    format!(
+        r#"
+        {user}
+        daemon off;
+        worker_processes auto;
+        pid {directory}/pid;
+        error_log stderr warn;
+        events {{ worker_connections 1024; }}
+        http {{
+            access_log off;
+            sendfile on;
+            tcp_nopush on;
+            tcp_nodelay on;
+            keepalive_requests 1000000000;
+            open_file_cache max=16 inactive=1h;
+            open_file_cache_valid 1h;
+            default_type application/json;
+            client_body_temp_path {directory}/body;
+            proxy_temp_path {directory}/proxy;
+            fastcgi_temp_path {directory}/fastcgi;
+            uwsgi_temp_path {directory}/uwsgi;
+            scgi_temp_path {directory}/scgi;
+            server {{ listen {address}; root {directory}/files; }}
+        }}"#
+    )
+}

@@ -1,0 +1,101 @@
+//! At rest: what a hundred healthy targets cost when nobody asks.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use procfs::process::{Process, all_processes};
+use tokio::time::interval;
+
+use crate::daemon::{DEFAULT_INTERVAL, Daemon};
+use crate::table::Table;
+
+/// How long it rests: two rounds of probes after the first, with their jitter.
+const REST: Duration = Duration::from_secs(2 * DEFAULT_INTERVAL.as_secs() + 3);
+
+/// How long the first round may take.
+const FIRST_ROUND: Duration = Duration::from_secs(30);
+
+/// How often readiness is asked for.
+const READY_EVERY: Duration = Duration::from_millis(100);
+
+/// The goal: less resident memory than this, in bytes.
+const RESIDENT_BYTES_MAX: u64 = 20_000_000;
+
+/// Rests and measures.
+pub async fn measure(daemon: &Daemon, table: &mut Table) -> anyhow::Result<()> {
+    let ready = tokio::time::timeout(FIRST_ROUND, until_ready(daemon)).await;
+    ready.context("not every target had a verdict")??;
+    let first_round = daemon.details().await?;
+    ensure!(
+        first_round.backup_targets.iter().all(|one| one.target.status == "available"),
+        "a target is offline that should not be"
+    );
+    let began = Instant::now();
+    let busy_before = processor_time(daemon.pid)?;
+    // The measurement itself: nothing is waited for.
+    tokio::time::sleep(REST).await;
+    let busy = processor_time(daemon.pid)? - busy_before;
+    let percent = 100.0 * busy.as_secs_f64() / began.elapsed().as_secs_f64();
+    let (resident, children) = (resident_bytes(daemon.pid)?, memory_of_children(daemon.pid)?);
+
+    let last_round = daemon.details().await?;
+    let is_later = first_round
+        .backup_targets
+        .iter()
+        .zip(&last_round.backup_targets)
+        .all(|(first, last)| first.report.checked_at < last.report.checked_at);
+    ensure!(is_later, "not every target was probed again in {} s", REST.as_secs());
+
+    table.judge("resident memory at rest", megabytes(resident), "under 20 MB", resident < RESIDENT_BYTES_MAX);
+    let children = match children.len() {
+        0 => "none".to_owned(),
+        count => format!("{count} with {}", megabytes(children.iter().sum::<u64>())),
+    };
+    table.tell("children at rest, with their proportional memory", children);
+    table.tell("processor at rest, of one core", format!("{percent:.2} %"));
+    Ok(())
+}
+
+/// User and system time of a process so far.
+pub fn processor_time(pid: i32) -> anyhow::Result<Duration> {
+    let stat = Process::new(pid)?.stat()?;
+    let ticks = u32::try_from(stat.utime + stat.stime)?;
+    Ok(Duration::from_secs(1) * ticks / u32::try_from(procfs::ticks_per_second())?)
+}
+
+/// Resident memory of a process.
+pub fn resident_bytes(pid: i32) -> anyhow::Result<u64> {
+    let kib = Process::new(pid)?.status()?.vmrss.context("the kernel does not tell VmRSS")?;
+    Ok(kib * 1024)
+}
+
+/// As tables have it.
+pub fn megabytes(bytes: u64) -> String {
+    format!("{:.1} MB", bytes as f64 / 1e6)
+}
+
+async fn until_ready(daemon: &Daemon) -> anyhow::Result<()> {
+    // Nothing tells a client of readiness unasked.
+    let mut ticks = interval(READY_EVERY);
+    loop {
+        ticks.tick().await;
+        let list = daemon.details().await?;
+        if list.backup_targets.iter().all(|one| one.report.checked_at.is_some()) {
+            return Ok(());
+        }
+    }
+}
+
+/// The proportional set size of each child.
+fn memory_of_children(parent: i32) -> anyhow::Result<Vec<u64>> {
+    let mut sizes = Vec::new();
+    // Processes come and go while they are walked.
+    for process in all_processes()?.filter_map(Result::ok) {
+        if process.stat().is_ok_and(|stat| stat.ppid == parent) {
+            let rollup = process.smaps_rollup()?;
+            let sizes_of_all = rollup.memory_map_rollup.iter().filter_map(|map| map.extension.map.get("Pss"));
+            sizes.push(sizes_of_all.sum());
+        }
+    }
+    Ok(sizes)
+}

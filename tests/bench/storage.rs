@@ -1,0 +1,96 @@
+//! What targets point at: a server that works, a silent one, a port where nobody listens, and a
+//! name that has no address.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+
+use tempfile::TempDir;
+
+use crate::support::nfs_server::{Behaviour, NfsExportFixture, NfsServer};
+
+/// How a target's storage behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Healthy,
+    Silent,
+    Refusing,
+    Nameless,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Healthy, Self::Silent, Self::Refusing, Self::Nameless];
+
+    /// As in paths and tables.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Healthy => "healthy",
+            Self::Silent => "silent",
+            Self::Refusing => "refusing",
+            Self::Nameless => "nameless",
+        }
+    }
+
+    /// The reason codes of which a target on it has one; none where it is available.
+    pub const fn reasons(self) -> &'static [&'static str] {
+        match self {
+            Self::Healthy => &[],
+            Self::Silent => &["response_timed_out"],
+            Self::Refusing => &["connection_refused"],
+            // Without a name server the lookup itself fails.
+            Self::Nameless => &["name_not_resolved", "name_lookup_timed_out"],
+        }
+    }
+}
+
+/// The servers.
+pub struct Storage {
+    healthy: NfsServer,
+    silent: NfsServer,
+    refusing_port: u16,
+    _exported: TempDir,
+}
+
+impl Storage {
+    /// Starts them; the healthy one has `exports` exports.
+    pub async fn start(exports: usize) -> anyhow::Result<Self> {
+        let exported = tempfile::tempdir()?;
+        let export = |number| NfsExportFixture { path: path(Kind::Healthy, number), directory: exported.path().into() };
+        let healthy = NfsServer::start((0..exports).map(export).collect()).await?;
+        let silent = NfsServer::start(Vec::new()).await?;
+        silent.set_behaviour(Behaviour::Silent);
+        Ok(Self { healthy, silent, refusing_port: free_port()?, _exported: exported })
+    }
+
+    /// The part of the agent's configuration that leads to them.
+    pub fn configuration(&self) -> String {
+        let ports = [
+            (Kind::Healthy, self.healthy.port()),
+            (Kind::Silent, self.silent.port()),
+            (Kind::Refusing, self.refusing_port),
+            (Kind::Nameless, self.refusing_port),
+        ];
+        let section = |(kind, port): (Kind, u16)| {
+            let name = kind.name();
+            format!(
+                "[[mounts.nfs]]\nlocation = \"*:/{name}/*\"\noptions = \"nfsvers=3,port={port},mountport={port}\"\n"
+            )
+        };
+        ports.map(section).concat()
+    }
+}
+
+/// An export of storage of this kind.
+pub fn export(kind: Kind, number: usize) -> String {
+    // RFC 6761 §6.4: .invalid never exists.
+    let host = if kind == Kind::Nameless { "nowhere.invalid" } else { "127.0.0.1" };
+    format!("{host}:{}", path(kind, number))
+}
+
+fn path(kind: Kind, number: usize) -> String {
+    format!("/{}/{number:03}", kind.name())
+}
+
+/// A port of loopback where nobody listened a moment ago.
+pub fn free_port() -> std::io::Result<u16> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr().map(|address: SocketAddr| address.port())
+}

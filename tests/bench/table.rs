@@ -1,0 +1,90 @@
+//! The figures, as a table, and what is made of many measurements.
+
+use std::fmt;
+use std::time::Duration;
+
+use comfy_table::{CellAlignment, presets};
+
+/// Figures in the order in which they were taken.
+#[derive(Default)]
+pub struct Table {
+    figures: Vec<Figure>,
+}
+
+struct Figure {
+    name: String,
+    value: String,
+    goal: Option<(String, bool)>,
+}
+
+impl Table {
+    /// Adds a figure that is only told.
+    pub fn tell(&mut self, name: impl Into<String>, value: impl Into<String>) {
+        self.figures.push(Figure { name: name.into(), value: value.into(), goal: None });
+    }
+
+    /// Adds a figure that has a goal.
+    pub fn judge(&mut self, name: impl Into<String>, value: impl Into<String>, goal: impl Into<String>, is_met: bool) {
+        self.figures.push(Figure { name: name.into(), value: value.into(), goal: Some((goal.into(), is_met)) });
+    }
+
+    /// Whether every goal is met.
+    pub fn is_good(&self) -> bool {
+        self.figures.iter().all(|figure| figure.goal.as_ref().is_none_or(|(_, is_met)| *is_met))
+    }
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut table = comfy_table::Table::new();
+        table.load_style(presets::ASCII_MARKDOWN).set_header(["figure", "value", "goal", ""]);
+        for Figure { name, value, goal } in &self.figures {
+            let (goal, verdict) = match goal {
+                None => ("", ""),
+                Some((goal, true)) => (goal.as_str(), "met"),
+                Some((goal, false)) => (goal.as_str(), "MISSED"),
+            };
+            table.add_row([name.as_str(), value, goal, verdict]);
+        }
+        if let Some(values) = table.column_mut(1) {
+            values.set_cell_alignment(CellAlignment::Right);
+        }
+        write!(formatter, "{table}")
+    }
+}
+
+/// Measurements of one thing, in ascending order.
+pub struct Sample<T>(Vec<T>);
+
+impl<T: Copy + PartialOrd> Sample<T> {
+    /// A sample; at least one measurement.
+    pub fn new(mut measured: Vec<T>) -> anyhow::Result<Self> {
+        anyhow::ensure!(!measured.is_empty(), "nothing was measured");
+        measured.sort_by(|a, b| a.partial_cmp(b).unwrap_or(std::cmp::Ordering::Equal));
+        Ok(Self(measured))
+    }
+
+    /// The smallest measurement that at least `percent` of all do not exceed.
+    pub fn percentile(&self, percent: usize) -> T {
+        let rank = (self.0.len() * percent).div_ceil(100);
+        self.0[rank.saturating_sub(1)]
+    }
+
+    /// The one in the middle.
+    pub fn median(&self) -> T {
+        self.percentile(50)
+    }
+
+    /// The largest.
+    pub fn max(&self) -> T {
+        self.percentile(100)
+    }
+}
+
+impl Sample<Duration> {
+    /// Median, 99th percentile and maximum, in milliseconds.
+    pub fn summary(&self) -> String {
+        let ms = |duration: Duration| format!("{:.1}", duration.as_secs_f64() * 1e3);
+        format!("{} / {} / {} ms", ms(self.median()), ms(self.percentile(99)), ms(self.max()))
+    }
+}

@@ -1,0 +1,50 @@
+//! wrk: the load, from a process that is neither the daemon's nor ours.
+
+use std::net::SocketAddr;
+use std::process::Stdio;
+
+use anyhow::{Context as _, bail, ensure};
+use tokio::process::Command;
+
+/// Its executable.
+pub const PROGRAM: &str = "wrk";
+
+/// How many connections it holds.
+const CONNECTIONS: &str = "16";
+
+/// How many threads it uses.
+const THREADS: &str = "2";
+
+/// How long it goes on.
+const DURATION: &str = "3s";
+
+/// What it counted.
+#[derive(Debug, Clone, Copy)]
+pub struct Load {
+    pub requests: f64,
+    pub per_second: f64,
+}
+
+/// Asks for a path as fast as it can. An answer that is no success is an error.
+pub async fn run(address: SocketAddr, path: &str) -> anyhow::Result<Load> {
+    let output = Command::new(PROGRAM)
+        .args(["--connections", CONNECTIONS, "--threads", THREADS, "--duration", DURATION])
+        .arg(format!("http://{address}{path}"))
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output()
+        .await
+        .context(PROGRAM)?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    ensure!(output.status.success(), "{PROGRAM} ended with {}: {text}", output.status);
+    parse(&text).with_context(|| format!("{PROGRAM} says {text}"))
+}
+
+fn parse(text: &str) -> anyhow::Result<Load> {
+    if text.contains("Non-2xx") || text.contains("Socket errors") {
+        bail!("not every request was answered well");
+    }
+    let per_second = text.lines().find_map(|line| line.strip_prefix("Requests/sec:")).context("no rate")?;
+    let requests = text.lines().find_map(|line| line.split_once(" requests in ")).context("no count")?.0;
+    Ok(Load { requests: requests.trim().parse()?, per_second: per_second.trim().parse()? })
+}

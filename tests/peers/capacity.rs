@@ -1,0 +1,97 @@
+//! What a bucket holds and may hold, as the gateway tells it.
+
+use serde_json::{Value, json};
+
+use crate::daemon::{Daemon, assert_healthy, check_named};
+use crate::gateway::{Gateway, target};
+use crate::place::Place;
+
+#[tokio::test]
+async fn a_healthy_bucket_is_available_and_its_use_is_told_to_the_byte() {
+    let gateway = Gateway::shared().await;
+    let place = Place::new(&gateway.keys);
+    let bucket = gateway.bucket().await;
+    gateway.put(&bucket, "one", 12_345).await;
+    gateway.put(&bucket, "two", 1).await;
+    let agent = Daemon::start(&place).await;
+    let id = agent.create(target(&gateway.endpoint, &bucket)).await;
+    let report = agent.finds(&id, "its first verdict", |report| !report["verdict"].is_null()).await;
+    assert_healthy(&report);
+    assert_eq!((&report["used_bytes"], &report["object_count"]), (&json!(12_346), &json!(2)), "{report:#}");
+    assert_eq!((&report["capacity_bytes"], &report["used_percent"]), (&Value::Null, &Value::Null), "{report:#}");
+
+    gateway.put(&bucket, "three", 70_000).await;
+    assert_eq!(agent.check(&id).await["used_bytes"], 82_346);
+    let shown = agent.show(&id).await;
+    assert_eq!((&shown["status"], &shown["used"]), (&json!("available"), &json!("80.4 KB")), "{shown:#}");
+    assert!(shown["capacity"].is_null(), "{shown:#}");
+
+    let told = place.check_s3(&gateway.endpoint, &bucket, &[]).await;
+    assert_eq!(told.code, 0, "{told:?}");
+    assert!(told.out.contains("capacity unknown, used 80.4 KB, available unknown"), "{told:?}");
+}
+
+#[tokio::test]
+async fn every_version_of_an_object_counts() {
+    let gateway = Gateway::shared().await;
+    let bucket = gateway.bucket().await;
+    gateway.enable_versioning(&bucket).await;
+    gateway.put(&bucket, "one", 10_000).await;
+    gateway.put(&bucket, "one", 5_000).await;
+    let place = Place::new(&gateway.keys);
+    let agent = Daemon::start(&place).await;
+    let id = agent.create(target(&gateway.endpoint, &bucket)).await;
+    let report = agent.check(&id).await;
+    assert_healthy(&report);
+    assert_eq!((&report["used_bytes"], &report["versioning"]), (&json!(15_000), &json!(true)), "{report:#}");
+}
+
+#[tokio::test]
+async fn capacity_is_the_quota_as_long_as_there_is_one() {
+    let gateway = Gateway::shared().await;
+    let bucket = gateway.bucket().await;
+    gateway.put(&bucket, "one", 300_000).await;
+    let place = Place::new(&gateway.keys);
+    let agent = Daemon::start(&place).await;
+    let id = agent.create(target(&gateway.endpoint, &bucket)).await;
+    assert!(agent.check(&id).await["capacity_bytes"].is_null());
+
+    gateway.set_quota(&bucket, Some(1 << 20));
+    let report = agent.check(&id).await;
+    assert_healthy(&report);
+    let sizes = [&report["capacity_bytes"], &report["used_bytes"], &report["available_bytes"]];
+    assert_eq!(sizes, [&json!(1_048_576), &json!(300_000), &json!(748_576)], "{report:#}");
+    let shown = agent.show(&id).await;
+    assert_eq!((&shown["capacity"], &shown["used"]), (&json!("1.0 MB"), &json!("293.0 KB")), "{shown:#}");
+
+    gateway.set_quota(&bucket, None);
+    assert!(agent.check(&id).await["capacity_bytes"].is_null());
+    assert!(agent.show(&id).await["capacity"].is_null());
+}
+
+#[tokio::test]
+async fn a_quota_that_is_mostly_used_is_a_warning() {
+    let gateway = Gateway::shared().await;
+    let place = Place::new(&gateway.keys);
+    let bucket = gateway.bucket().await;
+    gateway.put(&bucket, "one", 97_280).await;
+    gateway.set_quota(&bucket, Some(100 << 10));
+    let agent = Daemon::start(&place).await;
+    let id = agent.create(target(&gateway.endpoint, &bucket)).await;
+    let report = agent.check(&id).await;
+    let verdict = (&report["status"], &report["verdict"], &report["reason"], &report["used_percent"]);
+    assert_eq!(verdict, (&json!("available"), &json!("available"), &json!("nearly_full"), &json!(95.0)), "{report:#}");
+    assert_eq!(check_named(&report, "capacity")["outcome"], "passed");
+    let message = report["message"].as_str().expect("a sentence");
+    assert!(message.contains("95.0 %") && message.contains("raise the quota"), "{message}");
+
+    let told = place.check_s3(&gateway.endpoint, &bucket, &[]).await;
+    assert_eq!(told.code, 1, "{told:?}");
+    assert!(told.out.contains("warning") && told.out.contains("nearly_full"), "{told:?}");
+
+    // One that was lowered below what is there leaves nothing, and no less than that.
+    gateway.set_quota(&bucket, Some(50 << 10));
+    let report = agent.check(&id).await;
+    let found = (&report["reason"], &report["used_percent"], &report["available_bytes"]);
+    assert_eq!(found, (&json!("nearly_full"), &json!(100.0), &json!(0)), "{report:#}");
+}

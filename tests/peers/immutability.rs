@@ -1,0 +1,95 @@
+//! What is declared immutable, and what the gateway says of the bucket's object lock.
+
+use aws_sdk_s3::types::ObjectLockRetentionMode;
+use serde_json::{Value, json};
+
+use crate::daemon::{Daemon, assert_healthy, assert_offline, check_named, metadata};
+use crate::gateway::{Gateway, immutable_target, target};
+use crate::place::Place;
+
+#[tokio::test]
+async fn a_locked_bucket_with_a_default_retention_keeps_what_was_declared() {
+    let gateway = Gateway::shared().await;
+    let place = Place::new(&gateway.keys);
+    let bucket = gateway.locked_bucket().await;
+    gateway.retain_by_default(&bucket, ObjectLockRetentionMode::Governance, 30).await;
+    let agent = Daemon::start(&place).await;
+    let id = agent.create(immutable_target(&gateway.endpoint, &bucket)).await;
+    let report = agent.check(&id).await;
+    assert_healthy(&report);
+    assert_eq!((&report["versioning"], &report["object_lock"]), (&json!(true), &json!(true)), "{report:#}");
+    assert_eq!(report["default_retention"], "GOVERNANCE 30 days");
+    let shown = agent.show(&id).await;
+    assert_eq!((metadata(&shown, "immutable"), metadata(&shown, "object_lock")), (Some("1"), Some("1")), "{shown:#}");
+
+    gateway.retain_by_default(&bucket, ObjectLockRetentionMode::Compliance, 1).await;
+    assert_eq!(agent.check(&id).await["default_retention"], "COMPLIANCE 1 day");
+
+    let told = place.check_s3(&gateway.endpoint, &bucket, &["--immutable"]).await;
+    assert_eq!(told.code, 0, "{told:?}");
+    assert!(told.out.contains("COMPLIANCE 1 day"), "{told:?}");
+}
+
+#[tokio::test]
+async fn a_locked_bucket_without_a_default_retention_is_available_with_a_warning() {
+    let gateway = Gateway::shared().await;
+    let place = Place::new(&gateway.keys);
+    let bucket = gateway.locked_bucket().await;
+    let agent = Daemon::start(&place).await;
+    let id = agent.create(immutable_target(&gateway.endpoint, &bucket)).await;
+    let report = agent.check(&id).await;
+    let verdict = (&report["status"], &report["verdict"], &report["reason"]);
+    assert_eq!(verdict, (&json!("available"), &json!("available"), &json!("no_default_retention")), "{report:#}");
+    assert_eq!((&report["object_lock"], &report["default_retention"]), (&json!(true), &Value::Null), "{report:#}");
+    assert_eq!(metadata(&agent.show(&id).await, "object_lock"), Some("1"));
+    assert_eq!(place.check_s3(&gateway.endpoint, &bucket, &["--immutable"]).await.code, 1);
+    // Nobody was promised anything about it here.
+    assert_eq!(place.check_s3(&gateway.endpoint, &bucket, &[]).await.code, 0);
+}
+
+#[tokio::test]
+async fn a_bucket_without_lock_is_offline_when_declared_immutable_and_available_when_not() {
+    let gateway = Gateway::shared().await;
+    let place = Place::new(&gateway.keys);
+    let (plain, versioned) = (gateway.bucket().await, gateway.bucket().await);
+    gateway.enable_versioning(&versioned).await;
+    let agent = Daemon::start(&place).await;
+    for bucket in [plain, versioned] {
+        let id = agent.create(immutable_target(&gateway.endpoint, &bucket)).await;
+        // The lock is what is missing, whether or not the bucket keeps versions.
+        let message = assert_offline(&agent.check(&id).await, "object_lock_missing");
+        assert!(message.contains(&bucket) && message.contains("created with object lock"), "{message}");
+        let shown = agent.show(&id).await;
+        assert_eq!((metadata(&shown, "immutable"), metadata(&shown, "object_lock")), (Some("1"), Some("0")));
+
+        let told = place.check_s3(&gateway.endpoint, &bucket, &["--immutable"]).await;
+        assert_eq!(told.code, 2, "{told:?}");
+        assert!(told.out.contains("object_lock_missing") && told.out.contains("offline"), "{told:?}");
+        let told = place.check_s3(&gateway.endpoint, &bucket, &["--json"]).await;
+        assert_eq!(told.code, 0, "{told:?}");
+        assert_healthy(&told.json()[0]);
+        assert_eq!(check_named(&told.json()[0], "object_lock")["detail"], "none");
+    }
+}
+
+#[tokio::test]
+async fn a_change_of_what_is_declared_changes_the_verdict() {
+    let gateway = Gateway::shared().await;
+    let bucket = gateway.bucket().await;
+    let place = Place::new(&gateway.keys);
+    let agent = Daemon::start(&place).await;
+    let id = agent.create(target(&gateway.endpoint, &bucket)).await;
+    assert_healthy(&agent.check(&id).await);
+
+    let changed = agent.modify(&id, json!({ "immutable": 1 })).await;
+    assert_eq!(metadata(&changed, "immutable"), Some("1"));
+    assert_eq!(changed["status"], "offline", "nothing was verified of this promise yet: {changed:#}");
+    let report = agent.finds(&id, "a verdict of its own accord", |report| !report["verdict"].is_null()).await;
+    assert_offline(&report, "object_lock_missing");
+
+    let changed = agent.modify(&id, json!({ "immutable": 0 })).await;
+    assert_eq!(metadata(&changed, "immutable"), Some("0"));
+    let report = agent.finds(&id, "a verdict of its own accord", |report| !report["verdict"].is_null()).await;
+    assert_healthy(&report);
+    assert_eq!(agent.show(&id).await["status"], "available");
+}

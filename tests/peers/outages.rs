@@ -1,0 +1,104 @@
+//! A gateway that does not answer, and one that is not there.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::daemon::{Daemon, assert_healthy, assert_offline, check_named, created};
+use crate::gateway::{Gateway, target};
+use crate::place::Place;
+
+/// How long an agent's probe waits for storage here.
+const DEADLINE: Duration = Duration::from_secs(2);
+
+/// What the agent answers from memory, it answers well before a probe could end.
+const AT_ONCE: Duration = Duration::from_millis(500);
+
+/// An agent that looks again every second by itself.
+fn watchful(gateway: &Gateway) -> Place {
+    let place = Place::new(&gateway.keys);
+    place.configure("[probe]\ns3_interval = \"1s\"\ndeadline = \"2s\"");
+    place
+}
+
+#[tokio::test]
+async fn a_gateway_that_hangs_delays_no_answer_and_its_targets_heal_after_it() {
+    let gateway = Gateway::alone().await;
+    let (first, second) = (gateway.bucket().await, gateway.bucket().await);
+    let place = watchful(&gateway);
+    let agent = Daemon::start(&place).await;
+    let known = agent.create(target(&gateway.endpoint, &first)).await;
+    assert_healthy(&agent.check(&known).await);
+
+    let paused = gateway.pause();
+    let began = Instant::now();
+    let answer = agent.try_create(target(&gateway.endpoint, &second)).await;
+    assert!(answer.took < AT_ONCE, "{answer:?}");
+    let new = created(&answer);
+    let mut slowest = Duration::ZERO;
+    for id in [&known, &new] {
+        let mut latest = agent.checks(id).await;
+        while !(latest["status"] == "offline" && latest["verdict"] == "timed_out") {
+            assert!(began.elapsed() < DEADLINE * 5, "two timeouts should have come: {latest:#}");
+            for path in ["/backup_targets", "/backup_targets/detail", "/healthz", "/node"] {
+                let answer = agent.ask("GET", path, None).await;
+                assert_eq!(answer.status, 200, "{path}: {answer:?}");
+                slowest = slowest.max(answer.took);
+            }
+            latest = agent.checks(id).await;
+        }
+        assert_eq!(latest["reason"], "response_timed_out", "{latest:#}");
+        assert_eq!(check_named(&latest, "reachable")["outcome"], "passed", "{latest:#}");
+        assert_eq!(check_named(&latest, "bucket")["outcome"], "timed_out", "{latest:#}");
+        assert!(latest["used_bytes"].is_null(), "nothing was measured: {latest:#}");
+    }
+    assert!(slowest > Duration::ZERO && slowest < AT_ONCE, "{slowest:?}");
+    let told = place.check_s3(&gateway.endpoint, &first, &[]).await;
+    assert_eq!(told.code, 2, "{told:?}");
+    assert!(told.out.contains("response_timed_out"), "{told:?}");
+
+    paused.undo();
+    for id in [&known, &new] {
+        let healed = agent.finds(id, "healed", |report| report["status"] == "available").await;
+        assert_healthy(&healed);
+    }
+}
+
+#[tokio::test]
+async fn an_agent_stops_at_once_while_the_gateway_hangs() {
+    let gateway = Gateway::alone().await;
+    let bucket = gateway.bucket().await;
+    let place = watchful(&gateway);
+    place.configure("[probe]\ndeadline = \"60s\"");
+    let mut agent = Daemon::start(&place).await;
+    let _paused = gateway.pause();
+    agent.create(target(&gateway.endpoint, &bucket)).await;
+    let took = agent.terminate().await;
+    assert!(took < Duration::from_secs(2), "{took:?}");
+}
+
+#[tokio::test]
+async fn a_gateway_that_is_down_refuses_connections_and_is_found_when_it_is_back() {
+    let gateway = Gateway::alone().await;
+    let bucket = gateway.bucket().await;
+    gateway.put(&bucket, "one", 4_321).await;
+    let place = watchful(&gateway);
+    let agent = Daemon::start(&place).await;
+    let id = agent.create(target(&gateway.endpoint, &bucket)).await;
+    assert_healthy(&agent.check(&id).await);
+
+    let down = gateway.take_down();
+    let report = agent.finds(&id, "offline by itself", |report| report["status"] == "offline").await;
+    let message = assert_offline(&report, "connection_refused");
+    assert!(message.contains("start the service"), "{message}");
+    assert_eq!(check_named(&report, "reachable")["outcome"], "failed");
+    assert_eq!(agent.show(&id).await["status"], "offline");
+    let told = place.check_s3(&gateway.endpoint, &bucket, &[]).await;
+    assert_eq!(told.code, 2, "{told:?}");
+    assert!(told.out.contains("connection_refused"), "{told:?}");
+
+    down.undo();
+    let report = agent.finds(&id, "available by itself", |report| report["status"] == "available").await;
+    assert_healthy(&report);
+    assert_eq!(report["used_bytes"], json!(4_321));
+}

@@ -1,0 +1,54 @@
+//! What the gateway refuses: each refusal has its own reason, and a sentence that says what to do.
+
+use crate::daemon::{Daemon, assert_offline, check_named};
+use crate::gateway::{Gateway, Keys, new_name, target};
+use crate::place::Place;
+
+/// Probes a bucket with these keys, by the agent and by the command line, and gives the sentence.
+async fn refused(gateway: &Gateway, keys: &Keys, bucket: &str, reason: &str) -> String {
+    let place = Place::new(keys);
+    let agent = Daemon::start(&place).await;
+    let id = agent.create(target(&gateway.endpoint, bucket)).await;
+    let report = agent.check(&id).await;
+    let message = assert_offline(&report, reason);
+    assert!(message.contains(bucket), "{message}");
+    assert_eq!(check_named(&report, "reachable")["outcome"], "passed", "{report:#}");
+    assert_eq!(check_named(&report, "capacity")["reason"], "earlier_check_failed", "{report:#}");
+    let shown = agent.show(&id).await;
+    assert!(shown["capacity"].is_null() && shown["used"].is_null(), "{shown:#}");
+
+    let told = place.check_s3(&gateway.endpoint, bucket, &[]).await;
+    assert_eq!(told.code, 2, "{told:?}");
+    assert!(told.out.contains(reason) && told.out.contains("offline"), "{told:?}");
+    message
+}
+
+#[tokio::test]
+async fn a_wrong_secret_is_told() {
+    let gateway = Gateway::shared().await;
+    let keys = Keys::new(&gateway.keys.access_key_id, "not-the-secret-of-this-key");
+    let message = refused(&gateway, &keys, &gateway.bucket().await, "wrong_secret").await;
+    assert!(message.contains("SignatureDoesNotMatch") && message.contains("secret"), "{message}");
+}
+
+#[tokio::test]
+async fn a_key_that_nobody_has_is_told() {
+    let gateway = Gateway::shared().await;
+    let keys = Keys::new("NOBODYHASTHISKEY", &gateway.keys.secret_access_key);
+    let message = refused(&gateway, &keys, &gateway.bucket().await, "unknown_access_key").await;
+    assert!(message.contains("InvalidAccessKeyId") && message.contains("access key"), "{message}");
+}
+
+#[tokio::test]
+async fn a_suspended_user_is_told() {
+    let gateway = Gateway::shared().await;
+    let message = refused(&gateway, &gateway.suspended, &gateway.bucket().await, "user_suspended").await;
+    assert!(message.contains("UserSuspended") && message.contains("user"), "{message}");
+}
+
+#[tokio::test]
+async fn a_bucket_that_is_not_there_is_told() {
+    let gateway = Gateway::shared().await;
+    let message = refused(&gateway, &gateway.keys, &new_name(), "bucket_not_found").await;
+    assert!(message.contains("NoSuchBucket") && message.contains("create"), "{message}");
+}
