@@ -105,8 +105,8 @@ impl Agent {
     /// # Errors
     /// [`AgentError`] when a rule of the registry forbids it or it cannot be made durable.
     pub async fn create_target(&self, new: NewTarget) -> Result<Arc<TargetView>, AgentError> {
-        let (target, first_type) = self.stamp(new)?;
         let _changing = self.shared.begin_change().await?;
+        let (target, first_type) = self.stamp(new)?;
         let entry = self.shared.registry.create_target(target, first_type).await?;
         let target = entry.target.clone();
         let view = self.shared.publish_entry(entry);
@@ -138,20 +138,15 @@ impl Agent {
         }
     }
 
-    /// Changes a target and, with `make_default`, makes it the default. Never waits for storage.
+    /// Changes a target, all of what is asked or nothing. Never waits for storage.
     ///
     /// # Errors
     /// [`AgentError`] when there is no such target, a rule forbids it, or it cannot be made durable.
-    pub async fn modify_target(
-        &self,
-        id: TargetId,
-        change: TargetChange,
-        make_default: bool,
-    ) -> Result<Arc<TargetView>, AgentError> {
+    pub async fn modify_target(&self, id: TargetId, change: TargetChange) -> Result<Arc<TargetView>, AgentError> {
         let _changing = self.shared.begin_change().await?;
-        let entry = self.shared.registry.modify_target(id, change, Timestamp::now()).await?;
-        let view = self.republish(entry);
-        if make_default { self.make_default(id).await } else { Ok(view) }
+        let changed = self.shared.registry.modify_target(id, change, Timestamp::now()).await?;
+        self.republish_all(changed);
+        self.view().target(id).cloned().ok_or(AgentError::TargetNotFound(id))
     }
 
     /// Makes a target the default, and no other. Never waits for storage.
@@ -160,7 +155,9 @@ impl Agent {
     /// [`AgentError`] when there is no such target or it cannot be made durable.
     pub async fn set_default_target(&self, id: TargetId) -> Result<Arc<TargetView>, AgentError> {
         let _changing = self.shared.begin_change().await?;
-        self.make_default(id).await
+        let changed = self.shared.registry.set_default_target(id, Timestamp::now()).await?;
+        self.republish_all(changed);
+        self.view().target(id).cloned().ok_or(AgentError::TargetNotFound(id))
     }
 
     /// Unmounts a target and removes it from the registry. Waits for the unmount, bounded.
@@ -222,6 +219,12 @@ impl Agent {
         self.shared.stopping.subscribe()
     }
 
+    /// Lets no change begin until what it returns is dropped.
+    #[cfg(test)]
+    pub(crate) async fn hold_changes(&self) -> Result<impl Sized + '_, AgentError> {
+        self.shared.begin_change().await
+    }
+
     fn stamp(&self, new: NewTarget) -> Result<(Target, TargetType), AgentError> {
         let NewTarget { spec, type_name, is_default, metadata, user_id } = new;
         let now = Timestamp::now();
@@ -243,12 +246,6 @@ impl Agent {
         };
         let (version, created_at, updated_at) = (VERSION.to_owned(), now, now);
         Ok((Target { id, spec, mount_name, is_default, created_at, updated_at, version, metadata }, first_type))
-    }
-
-    async fn make_default(&self, id: TargetId) -> Result<Arc<TargetView>, AgentError> {
-        let changed = self.shared.registry.set_default_target(id, Timestamp::now()).await?;
-        self.republish_all(changed);
-        self.view().target(id).cloned().ok_or(AgentError::TargetNotFound(id))
     }
 
     fn republish(&self, entry: Entry) -> Arc<TargetView> {

@@ -48,6 +48,7 @@ impl Agent {
     /// [`AgentError`] when there is no such target, a rule forbids it, or it cannot be made durable.
     pub async fn create_type(&self, new: NewType) -> Result<TargetType, AgentError> {
         let NewType { target_id, name, description, is_default, is_public, projects, metadata, user_id } = new;
+        let _changing = self.shared.begin_change().await?;
         let now = Timestamp::now();
         let id = Uuid::new_v4();
         let new = TargetType {
@@ -64,7 +65,6 @@ impl Agent {
             projects: stamp(projects, now),
             metadata,
         };
-        let _changing = self.shared.begin_change().await?;
         let changed = self.shared.registry.create_type(new).await?;
         tracing::info!(target_type_id = %id, %target_id, "created a type");
         self.republish_type(changed, id)
@@ -75,10 +75,10 @@ impl Agent {
     /// # Errors
     /// [`AgentError`] when there is no such type, a rule forbids it, or it cannot be made durable.
     pub async fn modify_type(&self, id: TargetTypeId, update: TypeUpdate) -> Result<TargetType, AgentError> {
+        let _changing = self.shared.begin_change().await?;
         let now = Timestamp::now();
         let TypeUpdate { add_projects, change } = update;
         let change = TypeChange { add_projects: stamp(add_projects, now), ..change };
-        let _changing = self.shared.begin_change().await?;
         let changed = self.shared.registry.modify_type(id, change, now).await?;
         self.republish_type(changed, id)
     }

@@ -18,7 +18,7 @@ use axum::http::StatusCode;
 
 use super::fault::Fault;
 
-pub(super) use target::{Modification, modification, new_target};
+pub(super) use target::{modification, new_target};
 pub(super) use target_type::{
     metadata_to_add, metadata_to_remove, new_type, projects_to_add, projects_to_remove, type_update,
 };

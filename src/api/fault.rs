@@ -85,9 +85,11 @@ impl From<AgentError> for Fault {
 fn of_registry(error: &RegistryError) -> StatusCode {
     match error {
         RegistryError::TargetNotFound(_) | RegistryError::TypeNotFound(_) => StatusCode::NOT_FOUND,
-        RegistryError::NotS3 { .. } | RegistryError::ExportFixed { .. } | RegistryError::PublicWithProjects => {
-            StatusCode::BAD_REQUEST
-        }
+        RegistryError::NotS3 { .. }
+        | RegistryError::ExportFixed { .. }
+        | RegistryError::DefaultStays(_)
+        | RegistryError::DefaultTypeStays { .. }
+        | RegistryError::PublicWithProjects => StatusCode::BAD_REQUEST,
         RegistryError::MountPathTaken { .. }
         | RegistryError::TypeNameTaken { .. }
         | RegistryError::DefaultTaken { .. }
@@ -97,7 +99,9 @@ fn of_registry(error: &RegistryError) -> StatusCode {
         RegistryError::TooManyTargets
         | RegistryError::TooManyTypes
         | RegistryError::TooManyProjects(_)
-        | RegistryError::TooMuchMetadata(_) => StatusCode::PAYLOAD_TOO_LARGE,
+        | RegistryError::TooMuchMetadata(_)
+        | RegistryError::TooManyAssignments(_)
+        | RegistryError::TooManyNotes(_) => StatusCode::PAYLOAD_TOO_LARGE,
         RegistryError::NotARegistry { .. }
         | RegistryError::NewerSchema { .. }
         | RegistryError::Unwritable { .. }

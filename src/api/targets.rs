@@ -43,7 +43,7 @@ pub(super) async fn detail(
     (status = 200, description = "Created; offline until its first probe has ended.", body = wire::OneTarget),
     (status = 400, description = "A field is wrong.", body = wire::FaultBody),
     (status = 409, description = "Its directory, its type's name or the default is taken.", body = wire::FaultBody),
-    (status = 413, description = "The body is too large, or there are too many targets.", body = wire::FaultBody),
+    (status = 413, description = "The body is too large, or there are too many targets or types.", body = wire::FaultBody),
 ))]
 pub(super) async fn create(
     Shared(state): Shared<State>,
@@ -85,8 +85,8 @@ pub(super) async fn modify(
 ) -> Result<Json<wire::OneTarget>, Fault> {
     let view = state.agent.view();
     let target = view.target(target_id(&id)?).ok_or_else(|| unknown(&id))?;
-    let body::Modification { change, make_default } = body::modification(&bytes, &target.target)?;
-    let view = state.agent.modify_target(target.target.id, change, make_default).await?;
+    let change = body::modification(&bytes, &target.target)?;
+    let view = state.agent.modify_target(target.target.id, change).await?;
     Ok(Json(wire::OneTarget::seen_by(&caller, &view)))
 }
 
@@ -102,7 +102,7 @@ pub(super) async fn delete(Shared(state): Shared<State>, Path(id): Path<String>)
 }
 
 /// Make a backup target, and one of its types, the default: the type that is the default already,
-/// if it is one of this target's, or else its first.
+/// if it is one of this target's, or else its first that is public.
 #[utoipa::path(get, path = "/backup_targets/{id}/set_default", tag = TAG, params(("id" = String, Path)), responses(
     (status = 200, description = "The new default.", body = wire::OneTarget),
     (status = 404, description = "There is none of that id.", body = wire::FaultBody),

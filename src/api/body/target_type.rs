@@ -60,19 +60,13 @@ pub(in crate::api) fn type_update(bytes: &[u8], target_type: &TargetType) -> Res
         );
         return Err(Fault::bad_request(message));
     }
-    let make_default = fields.flag("is_default")?;
-    if make_default == Some(false) && target_type.is_default {
-        return Err(Fault::bad_request(
-            "is_default: there is always a default backup target type; make another one the default instead",
-        ));
-    }
     let update = TypeUpdate {
         add_projects: projects(&mut fields, "project_list")?.unwrap_or_default(),
         change: TypeChange {
             name: fields.name("name")?,
             description: fields.name("description")?,
             is_public: fields.flag("is_public")?,
-            make_default: make_default == Some(true),
+            is_default: fields.flag("is_default")?,
             purge_projects: fields.flag("purge_projects")?.unwrap_or(false),
             purge_metadata: fields.flag("purge_metadata")?.unwrap_or(false),
             set_metadata: notes(&mut fields)?.unwrap_or_default(),

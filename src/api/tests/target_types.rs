@@ -6,6 +6,9 @@ use axum::http::header::{ETAG, IF_NONE_MATCH};
 use uuid::Uuid;
 
 use super::*;
+use crate::agent::AgentError;
+use crate::api::fault::Fault;
+use crate::registry::RegistryError;
 
 const MINE: &str = "fc439373e340459fb28202b2412e26c0";
 const OTHER: &str = "0920f871077c4c079057ce940d8105a8";
@@ -125,6 +128,11 @@ async fn the_rules_are_told_with_what_to_do() {
         let message = both.fault(400, "badRequest");
         assert!(message.contains("is_public and project_list"), "{message}");
     }
+    let message = api.put(&first, &json!({"backup_target_type": {"is_default": 0}})).await.fault(400, "badRequest");
+    assert!(message.contains("is_default") && message.contains("make another one the default"), "{message}");
+    let path = format!("/backup_targets/{target}");
+    let message = api.put(&path, &json!({"backup_target": {"is_default": 0}})).await.fault(400, "badRequest");
+    assert!(message.contains("is_default") && message.contains("make another one the default"), "{message}");
     let message = api.put(&second, &json!({"name": "x"})).await.fault(400, "badRequest");
     assert!(message.contains("backup_target_type is missing"), "{message}");
     assert_eq!(names(&api.get("/backup_target_types").await.ok()["backup_target_types"]), ["first", "second", "other"]);
@@ -155,6 +163,64 @@ async fn what_a_type_may_hold_is_limited_and_the_limit_is_told() {
     let large = json!({"backup_target_type": {"metadata": {"a": "x".repeat(super::super::BODY_MAX_BYTES)}}});
     let message = api.post(&format!("{id}/add_metadata"), &large).await.fault(413, "overLimit");
     assert!(message.contains("1048576 bytes"), "{message}");
+}
+
+#[test]
+fn a_full_registry_is_told_as_such_with_its_limit() {
+    for (error, limit) in [
+        (RegistryError::TooManyTargets, "10000"),
+        (RegistryError::TooManyTypes, "20000"),
+        (RegistryError::TooManyAssignments(100_001), "100000 is the limit"),
+        (RegistryError::TooManyNotes(100_001), "100000 is the limit"),
+    ] {
+        let fault = Fault::from(AgentError::from(error));
+        assert_eq!(fault.status(), StatusCode::PAYLOAD_TOO_LARGE, "{fault}");
+        assert!(fault.to_string().contains(limit), "{fault}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_stamped_with_a_time_has_that_of_its_change_and_not_that_of_its_wait() {
+    let api = Api::start().await;
+    let (target, id) = api.target("first").await;
+    let fields = json!({"type": "nfs", "filesystem_export": "127.0.0.1:/later", "btt_name": "later"});
+    for (method, path, body) in [
+        (Method::POST, "/backup_targets".to_owned(), json!({ "backup_target": fields })),
+        (
+            Method::POST,
+            "/backup_target_types".to_owned(),
+            json!({"backup_target_type": {"name": "new", "backup_targets_id": target}}),
+        ),
+        (
+            Method::POST,
+            format!("/backup_target_types/{id}/add_projects"),
+            json!({"backup_target_type": {"project_list": [MINE]}}),
+        ),
+    ] {
+        let held = api.agent.hold_changes().await.expect("running");
+        let release = async {
+            tokio::task::yield_now().await;
+            let released = Timestamp::now();
+            drop(held);
+            released
+        };
+        let caller = Caller::local();
+        let (answer, released) = tokio::join!(api.ask(&caller, method, &path, Some(&body)), release);
+        answer.ok();
+        let view = api.agent.view();
+        let stamps = match path.as_str() {
+            "/backup_targets" => {
+                let later = view.targets.last().expect("a target");
+                vec![later.target.created_at, later.types[0].created_at]
+            }
+            "/backup_target_types" => vec![view.target_types().last().expect("a type").created_at],
+            _ => {
+                let changed = view.target_type(id.parse().expect("an id")).expect("the type");
+                vec![changed.updated_at.expect("changed"), changed.projects[0].created_at]
+            }
+        };
+        assert!(stamps.iter().all(|stamp| *stamp >= released), "{path}: {stamps:?} before {released}");
+    }
 }
 
 #[tokio::test]

@@ -133,7 +133,7 @@ fn a_part_of_a_type_can_be_changed() {
         name: Some("x".to_owned()),
         description: Some("y".to_owned()),
         is_public: Some(false),
-        make_default: true,
+        is_default: Some(true),
         purge_projects: true,
         purge_metadata: true,
         set_metadata: notes_of(&[("nfs", "secondary")]),
@@ -201,8 +201,7 @@ fn a_refusal_names_the_field_and_what_was_expected() {
         }
     }
     for (fields, parts) in [
-        (json!({"is_default": 0}), &["is_default", "make another one the default"][..]),
-        (json!({"backup_targets_id": Uuid::nil()}), &["backup_targets_id", "cannot be changed"]),
+        (json!({"backup_targets_id": Uuid::nil()}), &["backup_targets_id", "cannot be changed"][..]),
         (json!({"backup_target_type_id": Uuid::nil()}), &["backup_target_type_id", "the path says"]),
         (json!({"user_id": "me"}), &["user_id", "is not a field of backup_target_type"]),
     ] {
