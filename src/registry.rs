@@ -63,7 +63,7 @@ pub struct TargetChange {
 pub struct TypeChange {
     /// Its name.
     pub name: Option<String>,
-    /// What is said of it.
+    /// What is said of it; an empty text takes away what was said.
     pub description: Option<String>,
     /// Whether every project sees it. A type that becomes public is no project's any more.
     pub is_public: Option<bool>,

@@ -186,6 +186,10 @@ fn what_is_wrong_is_told_with_file_line_key_and_what_was_expected() {
         ("[[target]]\ntype = \"smb\"", &["c.toml:2", "[[target]] type", "\"nfs\" or \"s3\""]),
         ("[[target]]\ntype = \"nfs\"", &["filesystem_export", "needs it"]),
         ("[[target]]\ntype = \"nfs\"\nfilesystem_export = \"nas\"", &["c.toml:3", "filesystem_export", "host:/path"]),
+        (
+            "[[target]]\ntype = \"nfs\"\nfilesystem_export = \"nas:/b\"\nbtt_name = \"a \"",
+            &["c.toml:4", "[[target]] btt_name", "a blank"],
+        ),
         ("[[target]]\ntype = \"s3\"\ns3_endpoint_url = \"https://x\"", &["s3_bucket", "needs it"]),
         ("[[s3.credentials]]\nlocation = \"*\"\naccess_key_id_file = \"/x\"", &["c.toml:2", "secret_access_key_file"]),
         ("[api\n", &["c.toml:1"]),

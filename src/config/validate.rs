@@ -19,6 +19,7 @@ use crate::model::settings::{
     S3AccessRule, S3Addressing, S3CredentialSource,
 };
 use crate::model::target::RESERVED_METADATA_KEYS;
+use crate::model::target_type::type_name_problem;
 use crate::model::{MountName, NfsExport, NfsOptions, PathKey, S3Endpoint, S3Location, TargetKind, TargetSpec};
 
 /// The most entries of any other list.
@@ -217,6 +218,11 @@ fn target(raw: &raw::Target) -> Valid<DeclaredTarget> {
         if RESERVED_METADATA_KEYS.contains(&key.as_str()) {
             return Err(wrong(value, "[[target]] metadata", format!("{key} is set by the agent itself")));
         }
+    }
+    if let Some(name) = &raw.btt_name
+        && let Some(problem) = type_name_problem(name.get_ref())
+    {
+        return Err(wrong(name, "[[target]] btt_name", problem));
     }
     let metadata = raw.metadata.iter().map(|(key, value)| (key.clone(), value.get_ref().clone())).collect();
     Ok(DeclaredTarget {

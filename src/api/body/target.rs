@@ -25,7 +25,7 @@ pub(in crate::api) fn new_target(bytes: &[u8]) -> Result<NewTarget, Fault> {
     };
     let new = NewTarget {
         spec,
-        type_name: fields.name("btt_name")?,
+        type_name: fields.type_name("btt_name")?,
         is_default: fields.flag("is_default")?.unwrap_or(false),
         metadata: fields.metadata()?,
         user_id: None,

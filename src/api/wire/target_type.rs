@@ -154,9 +154,9 @@ pub struct TypeUpdateBody {
 pub struct TypeUpdate {
     /// Its name, unique among all types.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(max_length = 255)]
+    #[schema(min_length = 1, max_length = 255)]
     pub name: Option<String>,
-    /// What is said of it.
+    /// What is said of it; an empty text takes it away.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(max_length = 255)]
     pub description: Option<String>,

@@ -103,8 +103,8 @@ fn apply(changed: &mut TargetType, change: TypeChange) -> Result<(), RegistryErr
     if let Some(name) = name {
         changed.name.clone_from(name);
     }
-    if description.is_some() {
-        changed.description.clone_from(description);
+    if let Some(description) = description {
+        changed.description = Some(description.clone()).filter(|text| !text.is_empty());
     }
     changed.is_public = is_public.unwrap_or(changed.is_public && change.add_projects.is_empty());
     if change.purge_projects || changed.is_public {

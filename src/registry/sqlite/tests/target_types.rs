@@ -235,6 +235,17 @@ async fn an_assignment_that_is_there_is_left_as_it_is() {
 }
 
 #[tokio::test]
+async fn a_description_is_replaced_kept_and_cleared() {
+    let (_directory, path) = place();
+    let registry = SqliteRegistry::open(&path).expect("created");
+    let id = create(&registry, nfs("nas:/a")).await.types[0].id;
+    for (description, expected) in [(Some("x"), Some("x")), (None, Some("x")), (Some(""), None), (None, None)] {
+        let change = TypeChange { description: description.map(str::to_owned), ..TypeChange::default() };
+        assert_eq!(modify(&registry, id, change).await.description.as_deref(), expected, "{description:?}");
+    }
+}
+
+#[tokio::test]
 async fn metadata_is_set_removed_and_purged() {
     let (_directory, path) = place();
     let registry = SqliteRegistry::open(&path).expect("created");
@@ -248,6 +259,7 @@ async fn metadata_is_set_removed_and_purged() {
         (set(&[("a", "1"), ("b", "2")]), &[("a", "1"), ("b", "2")][..]),
         (set(&[("a", "3")]), &[("a", "3"), ("b", "2")]),
         (remove("a", Some("1")), &[("a", "3"), ("b", "2")]),
+        (remove("a", Some("")), &[("a", "3"), ("b", "2")]),
         (remove("a", Some("3")), &[("b", "2")]),
         (remove("c", None), &[("b", "2")]),
         (remove("b", None), &[]),
