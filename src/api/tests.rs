@@ -2,6 +2,7 @@
 //! refuses.
 
 mod guide;
+#[path = "../../tests/support/shape.rs"]
 pub(in crate::api) mod shape;
 mod target_types;
 

@@ -11,6 +11,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "that is how tests fail")]
 #![allow(clippy::disallowed_methods, reason = "files in a temporary directory, and the agent as a child")]
 
+#[path = "../support/shape.rs"]
+mod shape;
 #[path = "../support/mod.rs"]
 mod support;
 
