@@ -224,6 +224,39 @@ async fn what_is_stamped_with_a_time_has_that_of_its_change_and_not_that_of_its_
 }
 
 #[tokio::test]
+async fn what_is_asked_for_is_done_whole_or_refused_whole() {
+    let api = Api::start().await;
+    let (first, _) = api.target("first").await;
+    let (second, id) = api.target("second").await;
+    let path = format!("/backup_target_types/{id}");
+    let body = json!({"backup_target_type": {"description": "x", "project_list": [MINE]}});
+    let given = api.put(&path, &body).await.ok();
+
+    let beside = json!({"backup_target_type": {"description": "y"}, "purge_projects": true});
+    let message = api.put(&path, &beside).await.fault(400, "badRequest");
+    assert!(message.contains("\"purge_projects\""), "{message}");
+    assert_eq!(api.put(&path, &json!({"backup_target_type": {}})).await.ok(), given, "as it was");
+    let cleared = api.put(&path, &json!({"backup_target_type": {"description": ""}})).await.ok();
+    assert_eq!(cleared["backup_target_types"]["description"], Value::Null);
+    api.put(&path, &json!({"backup_target_type": {"name": ""}})).await.fault(400, "badRequest");
+
+    let path = format!("/backup_targets/{second}");
+    let refused = json!({"backup_target": {"is_default": 1, "immutable": 1}});
+    api.put(&path, &refused).await.fault(400, "badRequest");
+    let default = async |id: &str| {
+        let shown = api.get(&format!("/backup_targets/{id}")).await.ok();
+        let target = &shown["backup_targets"];
+        (target["is_default"].clone(), target["backup_target_types"][0]["is_default"].clone())
+    };
+    assert_eq!(default(&first).await, (json!(true), json!(true)));
+    let changed = api.put(&path, &json!({"backup_target": {"is_default": 1, "metadata": {"a": "b"}}})).await.ok();
+    let notes = &changed["backup_targets"]["backup_target_metadata"];
+    assert_eq!((&changed["backup_targets"]["is_default"], notes), (&json!(true), &json!([{"key": "a", "value": "b"}])));
+    assert_eq!(default(&second).await, (json!(true), json!(true)));
+    assert_eq!(default(&first).await, (json!(false), json!(false)));
+}
+
+#[tokio::test]
 async fn other_clients_of_this_api_are_understood() {
     let api = Api::start().await;
     let (_, id) = api.target("first").await;
