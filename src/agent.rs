@@ -88,10 +88,10 @@ impl Agent {
         self.shared.view()
     }
 
-    /// A receiver that is told of each new view.
+    /// A receiver of each new view; those that it is too slow for it does not get.
     #[must_use]
-    pub fn changes(&self) -> watch::Receiver<()> {
-        self.shared.changes.subscribe()
+    pub fn watch_view(&self) -> watch::Receiver<Arc<View>> {
+        self.shared.watch_view()
     }
 
     /// The settings in force.
@@ -105,14 +105,16 @@ impl Agent {
     /// # Errors
     /// [`AgentError`] when a rule of the registry forbids it or it cannot be made durable.
     pub async fn create_target(&self, new: NewTarget) -> Result<Arc<TargetView>, AgentError> {
-        let (target, first_type) = self.stamp(new)?;
-        let _changing = self.shared.begin_change().await?;
-        let entry = self.shared.registry.create_target(target, first_type).await?;
-        let target = entry.target.clone();
-        let view = self.shared.publish_entry(entry);
-        tracing::info!(target_id = %target.id, export = target.spec.export(), mount_path = %view.mount_path.display(), "created");
-        self.start_task(target, FirstProbe::Now);
-        Ok(view)
+        self.change(async move |agent| {
+            let (target, first_type) = agent.stamp(new)?;
+            let entry = agent.shared.registry.create_target(target, first_type).await?;
+            let target = entry.target.clone();
+            let view = agent.shared.publish_entry(entry);
+            tracing::info!(target_id = %target.id, export = target.spec.export(), mount_path = %view.mount_path.display(), "created");
+            agent.start_task(target, FirstProbe::Now);
+            Ok(view)
+        })
+        .await
     }
 
     /// Creates the targets that the configuration declares and that are not there yet. One that
@@ -148,10 +150,12 @@ impl Agent {
         change: TargetChange,
         make_default: bool,
     ) -> Result<Arc<TargetView>, AgentError> {
-        let _changing = self.shared.begin_change().await?;
-        let entry = self.shared.registry.modify_target(id, change, Timestamp::now()).await?;
-        let view = self.republish(entry);
-        if make_default { self.make_default(id).await } else { Ok(view) }
+        self.change(async move |agent| {
+            let entry = agent.shared.registry.modify_target(id, change, Timestamp::now()).await?;
+            let view = agent.republish(entry);
+            if make_default { agent.make_default(id).await } else { Ok(view) }
+        })
+        .await
     }
 
     /// Makes a target the default, and no other. Never waits for storage.
@@ -159,8 +163,7 @@ impl Agent {
     /// # Errors
     /// [`AgentError`] when there is no such target or it cannot be made durable.
     pub async fn set_default_target(&self, id: TargetId) -> Result<Arc<TargetView>, AgentError> {
-        let _changing = self.shared.begin_change().await?;
-        self.make_default(id).await
+        self.change(async move |agent| agent.make_default(id).await).await
     }
 
     /// Unmounts a target and removes it from the registry. Waits for the unmount, bounded.
@@ -173,9 +176,13 @@ impl Agent {
         let (reply, answer) = oneshot::channel();
         // A task that ends meanwhile has deleted the target for somebody else, or the agent stops.
         commands.send(Command::Delete(reply)).await.map_err(|_| self.why_gone(id))?;
-        answer.await.map_err(|_| self.why_gone(id))??;
-        self.tasks().remove(&id);
-        Ok(())
+        let agent = self.clone();
+        to_its_end(async move {
+            answer.await.map_err(|_| agent.why_gone(id))??;
+            agent.tasks().remove(&id);
+            Ok(())
+        })
+        .await
     }
 
     /// Probes a target now and returns it with the report of a probe that began after this call.
@@ -220,6 +227,22 @@ impl Agent {
     #[must_use]
     pub fn stopping(&self) -> watch::Receiver<bool> {
         self.shared.stopping.subscribe()
+    }
+
+    /// Makes one change at a time. Who stops waiting before its turn has changed nothing; once begun,
+    /// a change is made to its end, because readers are to see what became durable.
+    async fn change<T, F>(&self, change: impl FnOnce(Self) -> F) -> Result<T, AgentError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, AgentError>> + Send + 'static,
+    {
+        let changing = self.shared.begin_change().await?;
+        let change = change(self.clone());
+        to_its_end(async move {
+            let _changing = changing;
+            change.await
+        })
+        .await
     }
 
     fn stamp(&self, new: NewTarget) -> Result<(Target, TargetType), AgentError> {
@@ -299,5 +322,19 @@ impl Agent {
         let settings = self.settings();
         let one = settings.probe.deadline * DEADLINES_IN_A_PROBE + settings.probe.mount_deadline * 2;
         one * 2
+    }
+}
+
+/// Does something though nobody may wait for it any more: the client of a request can hang up.
+async fn to_its_end<T: Send + 'static>(
+    work: impl Future<Output = Result<T, AgentError>> + Send + 'static,
+) -> Result<T, AgentError> {
+    match tokio::spawn(work).await {
+        Ok(outcome) => outcome,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // Only the end of the runtime cancels it.
+            Err(_) => Err(AgentError::Stopping),
+        },
     }
 }

@@ -42,6 +42,8 @@ use uuid::Uuid;
 use crate::agent::Agent;
 use crate::sys::NodeFacts;
 
+use cache::{Kind, ListCache};
+
 pub use auth::{Auth, AuthError};
 pub use listen::{ListenError, Listeners};
 
@@ -62,8 +64,9 @@ pub type Service = BoxCloneSyncService<Request<axum::body::Body>, Response<axum:
 struct State {
     agent: Agent,
     node_facts: ReadNodeFacts,
-    targets: Arc<cache::ListCache>,
-    types: Arc<cache::ListCache>,
+    targets: Arc<ListCache>,
+    details: Arc<ListCache>,
+    types: Arc<ListCache>,
     description: axum::body::Bytes,
 }
 
@@ -93,11 +96,17 @@ fn routes(agent: Agent, node_facts: ReadNodeFacts) -> Router {
     let state = State {
         agent,
         node_facts,
-        targets: Arc::new(cache::ListCache::new(|caller, view| {
-            serde_json::to_vec(&wire::TargetList::seen_by(caller, view))
+        targets: Arc::new(ListCache::new(Kind {
+            generation: |view| view.generation,
+            write: |caller, view| serde_json::to_vec(&wire::TargetList::seen_by(caller, view)),
         })),
-        types: Arc::new(cache::ListCache::new(|caller, view| {
-            serde_json::to_vec(&wire::TypeList::seen_by(caller, view))
+        details: Arc::new(ListCache::new(Kind {
+            generation: |view| view.generation,
+            write: |caller, view| serde_json::to_vec(&wire::TargetDetailList::seen_by(caller, view)),
+        })),
+        types: Arc::new(ListCache::new(Kind {
+            generation: |view| view.types_generation,
+            write: |caller, view| serde_json::to_vec(&wire::TypeList::seen_by(caller, view)),
         })),
         description: openapi.to_json().unwrap_or_default().into(),
     };

@@ -64,10 +64,12 @@ impl Agent {
             projects: stamp(projects, now),
             metadata,
         };
-        let _changing = self.shared.begin_change().await?;
-        let changed = self.shared.registry.create_type(new).await?;
-        tracing::info!(target_type_id = %id, %target_id, "created a type");
-        self.republish_type(changed, id)
+        self.change(async move |agent| {
+            let changed = agent.shared.registry.create_type(new).await?;
+            tracing::info!(target_type_id = %id, %target_id, "created a type");
+            agent.republish_type(changed, id)
+        })
+        .await
     }
 
     /// Changes a target type, all of what is asked or nothing.
@@ -78,9 +80,11 @@ impl Agent {
         let now = Timestamp::now();
         let TypeUpdate { add_projects, change } = update;
         let change = TypeChange { add_projects: stamp(add_projects, now), ..change };
-        let _changing = self.shared.begin_change().await?;
-        let changed = self.shared.registry.modify_type(id, change, now).await?;
-        self.republish_type(changed, id)
+        self.change(async move |agent| {
+            let changed = agent.shared.registry.modify_type(id, change, now).await?;
+            agent.republish_type(changed, id)
+        })
+        .await
     }
 
     /// Deletes a target type; not the default one, and not the last of its target.
@@ -88,11 +92,13 @@ impl Agent {
     /// # Errors
     /// [`AgentError`] when there is no such type, a rule forbids it, or it cannot be made durable.
     pub async fn delete_type(&self, id: TargetTypeId) -> Result<(), AgentError> {
-        let _changing = self.shared.begin_change().await?;
-        let left = self.shared.registry.delete_type(id).await?;
-        tracing::info!(target_type_id = %id, target_id = %left.target.id, "deleted a type");
-        self.republish(left);
-        Ok(())
+        self.change(async move |agent| {
+            let left = agent.shared.registry.delete_type(id).await?;
+            tracing::info!(target_type_id = %id, target_id = %left.target.id, "deleted a type");
+            agent.republish(left);
+            Ok(())
+        })
+        .await
     }
 
     fn republish_type(&self, changed: Vec<Entry>, id: TargetTypeId) -> Result<TargetType, AgentError> {

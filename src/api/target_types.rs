@@ -30,7 +30,7 @@ pub(super) async fn list(
     Extension(caller): Extension<Caller>,
     headers: HeaderMap,
 ) -> Result<Response, Fault> {
-    state.types.answer(&caller, &state.agent.view(), &headers)
+    state.types.answer(&caller, &state.agent.view(), &headers).await
 }
 
 /// List backup target types: the same as without `detail`, as in the guide.

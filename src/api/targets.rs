@@ -24,18 +24,20 @@ pub(super) async fn list(
     Extension(caller): Extension<Caller>,
     headers: HeaderMap,
 ) -> Result<Response, Fault> {
-    state.targets.answer(&caller, &state.agent.view(), &headers)
+    state.targets.answer(&caller, &state.agent.view(), &headers).await
 }
 
 /// List backup targets, each with its latest report.
 #[utoipa::path(get, path = "/backup_targets/detail", tag = TAG, responses(
-    (status = 200, description = "All targets, oldest first.", body = wire::TargetDetailList),
+    (status = 200, description = "All targets, oldest first. Answers If-None-Match.", body = wire::TargetDetailList),
+    (status = 304, description = "Nothing has changed."),
 ))]
 pub(super) async fn detail(
     Shared(state): Shared<State>,
     Extension(caller): Extension<Caller>,
-) -> Json<wire::TargetDetailList> {
-    Json(wire::TargetDetailList::seen_by(&caller, &state.agent.view()))
+    headers: HeaderMap,
+) -> Result<Response, Fault> {
+    state.details.answer(&caller, &state.agent.view(), &headers).await
 }
 
 /// Create a backup target, with its first type. Does not wait for storage.
