@@ -13,8 +13,10 @@
 pub mod auth;
 pub mod body;
 mod cache;
+mod description;
 pub mod fault;
 mod host;
+mod id;
 pub mod limits;
 pub mod listen;
 pub mod prefix;
@@ -80,8 +82,9 @@ struct Description;
 /// The routes, ready to be served to those whom `auth` lets in.
 #[must_use]
 pub fn router(agent: Agent, node_facts: ReadNodeFacts, auth: Arc<Auth>) -> Service {
-    let router =
-        routes(agent, node_facts).layer(from_fn_with_state(auth, auth::authenticate)).layer(from_fn(limits::limit));
+    let router = routes(agent, node_facts, &auth)
+        .layer(from_fn_with_state(auth, auth::authenticate))
+        .layer(from_fn(limits::limit));
     let service = router.map_request(prefix::strip).map_response(|mut response: Response<axum::body::Body>| {
         response.headers_mut().insert(REQUEST_ID, request_id());
         response
@@ -90,9 +93,9 @@ pub fn router(agent: Agent, node_facts: ReadNodeFacts, auth: Arc<Auth>) -> Servi
 }
 
 /// The routes without their prefixes, for requests that have a [`Caller`](crate::model::Caller).
-fn routes(agent: Agent, node_facts: ReadNodeFacts) -> Router {
+fn routes(agent: Agent, node_facts: ReadNodeFacts, auth: &Auth) -> Router {
     let (router, mut openapi) = table().split_for_parts();
-    auth::describe(&mut openapi);
+    description::complete(&mut openapi, auth);
     let state = State {
         agent,
         node_facts,
