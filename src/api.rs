@@ -13,8 +13,10 @@
 pub mod auth;
 pub mod body;
 mod cache;
+mod description;
 pub mod fault;
 mod host;
+mod id;
 pub mod limits;
 pub mod listen;
 pub mod prefix;
@@ -42,6 +44,8 @@ use uuid::Uuid;
 use crate::agent::Agent;
 use crate::sys::NodeFacts;
 
+use cache::{Kind, ListCache};
+
 pub use auth::{Auth, AuthError};
 pub use listen::{ListenError, Listeners};
 
@@ -62,8 +66,9 @@ pub type Service = BoxCloneSyncService<Request<axum::body::Body>, Response<axum:
 struct State {
     agent: Agent,
     node_facts: ReadNodeFacts,
-    targets: Arc<cache::ListCache>,
-    types: Arc<cache::ListCache>,
+    targets: Arc<ListCache>,
+    details: Arc<ListCache>,
+    types: Arc<ListCache>,
     description: axum::body::Bytes,
 }
 
@@ -77,8 +82,9 @@ struct Description;
 /// The routes, ready to be served to those whom `auth` lets in.
 #[must_use]
 pub fn router(agent: Agent, node_facts: ReadNodeFacts, auth: Arc<Auth>) -> Service {
-    let router =
-        routes(agent, node_facts).layer(from_fn_with_state(auth, auth::authenticate)).layer(from_fn(limits::limit));
+    let router = routes(agent, node_facts, &auth)
+        .layer(from_fn_with_state(auth, auth::authenticate))
+        .layer(from_fn(limits::limit));
     let service = router.map_request(prefix::strip).map_response(|mut response: Response<axum::body::Body>| {
         response.headers_mut().insert(REQUEST_ID, request_id());
         response
@@ -87,17 +93,23 @@ pub fn router(agent: Agent, node_facts: ReadNodeFacts, auth: Arc<Auth>) -> Servi
 }
 
 /// The routes without their prefixes, for requests that have a [`Caller`](crate::model::Caller).
-fn routes(agent: Agent, node_facts: ReadNodeFacts) -> Router {
+fn routes(agent: Agent, node_facts: ReadNodeFacts, auth: &Auth) -> Router {
     let (router, mut openapi) = table().split_for_parts();
-    auth::describe(&mut openapi);
+    description::complete(&mut openapi, auth);
     let state = State {
         agent,
         node_facts,
-        targets: Arc::new(cache::ListCache::new(|caller, view| {
-            serde_json::to_vec(&wire::TargetList::seen_by(caller, view))
+        targets: Arc::new(ListCache::new(Kind {
+            generation: |view| view.generation,
+            write: |caller, view| serde_json::to_vec(&wire::TargetList::seen_by(caller, view)),
         })),
-        types: Arc::new(cache::ListCache::new(|caller, view| {
-            serde_json::to_vec(&wire::TypeList::seen_by(caller, view))
+        details: Arc::new(ListCache::new(Kind {
+            generation: |view| view.generation,
+            write: |caller, view| serde_json::to_vec(&wire::TargetDetailList::seen_by(caller, view)),
+        })),
+        types: Arc::new(ListCache::new(Kind {
+            generation: |view| view.types_generation,
+            write: |caller, view| serde_json::to_vec(&wire::TypeList::seen_by(caller, view)),
         })),
         description: openapi.to_json().unwrap_or_default().into(),
     };

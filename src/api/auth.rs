@@ -23,8 +23,6 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use secrecy::SecretString;
-use utoipa::openapi::security::{ApiKey, ApiKeyValue, SecurityRequirement, SecurityScheme};
-use utoipa::openapi::{Components, Content, OpenApi, Ref, ResponseBuilder};
 
 use super::fault::Fault;
 use super::listen::Peer;
@@ -46,17 +44,14 @@ const BEARER: &str = "Bearer ";
 /// The longest token that is looked at, in bytes; those of Keystone have some 250.
 const TOKEN_MAX_BYTES: usize = 8192;
 
-/// What the description of the API calls a token.
-const SCHEME: &str = "token";
-
 /// What everybody may ask.
-const OPEN: &str = "/healthz";
+pub(super) const OPEN: &str = "/healthz";
 
 /// What members of a project may read: these paths and what is below them.
 const MEMBERS_READ: &[&str] = &["/backup_targets", "/backup_target_types", "/readyz", "/openapi.json"];
 
 /// The last segment of the paths on which a GET changes something.
-const CHANGES_BY_GET: &str = "/set_default";
+pub(super) const CHANGES_BY_GET: &str = "/set_default";
 
 /// Why requests cannot be authenticated as configured.
 #[derive(Debug, thiserror::Error)]
@@ -126,6 +121,11 @@ impl Auth {
             Mode::Token(token) => token.reload().await,
             Mode::Keystone(keystone) => keystone.reload().await,
         }
+    }
+
+    /// Whether requests over TCP need a token.
+    pub(super) fn needs_token(&self) -> bool {
+        !matches!(self.mode, Mode::None)
     }
 
     async fn caller(&self, parts: &Parts) -> Result<Caller, Fault> {
@@ -240,37 +240,6 @@ fn needs_admin(method: &Method, path: &str) -> bool {
     let is_below = |root: &str| path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
     let reads = *method == Method::GET || *method == Method::HEAD;
     !(reads && MEMBERS_READ.iter().any(|root| is_below(root)) && !path.ends_with(CHANGES_BY_GET))
-}
-
-/// Says in the description of the API which routes need a token, and how requests are refused.
-pub(super) fn describe(openapi: &mut OpenApi) {
-    let scheme = |header: &str| SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::new(header)));
-    let components = openapi.components.get_or_insert_with(Components::new);
-    components.add_security_scheme(SCHEME, scheme(AUTH_TOKEN.as_str()));
-    for (path, item) in &mut openapi.paths.paths {
-        let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.delete];
-        for operation in operations.into_iter().flatten() {
-            let mut refusals = vec![
-                ("414", "Path and query are too long."),
-                ("431", "There are too many header fields, or they are too large."),
-            ];
-            if path != OPEN {
-                operation.security = Some(vec![SecurityRequirement::new(SCHEME, Vec::<String>::new())]);
-                refusals.extend([
-                    ("401", "A token is needed, or the one that was sent is not valid."),
-                    ("403", "The token is not for this."),
-                    ("503", "Tokens cannot be validated now."),
-                ]);
-            }
-            for (status, meaning) in refusals {
-                let response = ResponseBuilder::new()
-                    .description(meaning)
-                    .content("application/json", Content::new(Some(Ref::from_schema_name("FaultBody"))))
-                    .build();
-                operation.responses.responses.entry(status.to_owned()).or_insert_with(|| response.into());
-            }
-        }
-    }
 }
 
 #[cfg(test)]

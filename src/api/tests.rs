@@ -2,6 +2,7 @@
 //! refuses.
 
 mod guide;
+mod hang_ups;
 #[path = "../../tests/support/shape.rs"]
 pub(in crate::api) mod shape;
 mod target_types;
@@ -73,7 +74,7 @@ impl Api {
         };
         let agent = Agent::start(Arc::new(registry), Arc::new(host), settings()).await.expect("an agent");
         let facts = Arc::new(move || NodeFacts::read(Timestamp::UNIX_EPOCH, &census));
-        let routes = super::routes(agent.clone(), facts);
+        let routes = super::routes(agent.clone(), facts, &super::Auth::none());
         Self { agent, routes, _directory: directory }
     }
 

@@ -119,6 +119,7 @@ async fn every_route_is_served_below_all_three_prefixes() {
         let note = json!({ "backup_target": { "metadata": { "rack": "b7" } } });
         let modified = daemon.ask("PUT", &format!("{prefix}/backup_targets/{id}"), Some(&note)).await;
         assert_eq!(modified.status, 200, "{modified:?}");
+        every_type_route_is_served(&daemon, prefix, &id).await;
         for path in ["/node", "/healthz", "/readyz", "/openapi.json"] {
             daemon.get(&format!("{prefix}{path}")).await;
         }
@@ -127,6 +128,34 @@ async fn every_route_is_served_below_all_three_prefixes() {
         assert_eq!(deleted.status, 202, "{deleted:?}");
     }
     assert_eq!(daemon.targets().await.len(), 1);
+}
+
+async fn every_type_route_is_served(daemon: &Daemon, prefix: &str, target: &str) {
+    let types = format!("{prefix}/backup_target_types");
+    let body = json!({ "backup_target_type": { "name": "gold", "backup_targets_id": target } });
+    let created = daemon.ask("POST", &types, Some(&body)).await;
+    assert_eq!(created.status, 200, "{created:?}");
+    let id = created.json()["backup_target_types"]["id"].as_str().expect("an id").to_owned();
+    for path in ["", "/detail", &format!("/{id}")] {
+        daemon.get(&format!("{types}{path}")).await;
+    }
+    let projects = json!({ "backup_target_type": { "project_list": ["fc439373e340459fb28202b2412e26c0"] } });
+    let metadata = json!({ "backup_target_type": { "metadata": [{ "key": "tier", "value": "1" }] } });
+    for (method, path, body) in [
+        ("PUT", "", json!({ "backup_target_type": { "description": "fast" } })),
+        ("POST", "/add_projects", projects.clone()),
+        ("PUT", "/remove_projects", projects.clone()),
+        ("POST", "/remove_projects", projects),
+        ("POST", "/add_metadata", metadata.clone()),
+        ("PUT", "/remove_metadata", metadata.clone()),
+        ("POST", "/remove_metadata", metadata),
+    ] {
+        let answer = daemon.ask(method, &format!("{types}/{id}{path}"), Some(&body)).await;
+        assert_eq!(answer.status, 200, "{method} {path}: {answer:?}");
+    }
+    let deleted = daemon.ask("DELETE", &format!("{types}/{id}"), None).await;
+    assert_eq!((deleted.status, deleted.body.as_str()), (202, ""), "{deleted:?}");
+    assert_eq!(deleted.header("content-length"), "0");
 }
 
 #[tokio::test]
@@ -153,6 +182,8 @@ async fn every_answer_has_a_request_id_of_its_own() {
         ("GET", "/nowhere", 404),
         ("PATCH", "/backup_targets", 405),
         ("POST", "/backup_targets", 400),
+        ("GET", "/backup_target_types", 200),
+        ("POST", "/backup_target_types", 400),
         ("GET", "/healthz", 200),
         ("DELETE", &one, 202),
     ];

@@ -22,6 +22,7 @@ mod bad_requests;
 mod bad_starts;
 mod clients;
 mod command_line;
+mod concurrency;
 mod daemon;
 mod faults;
 mod http;

@@ -1,8 +1,10 @@
 //! The rules of target types, as a client meets them.
 
 use std::collections::BTreeSet;
+use std::io::Read as _;
 
-use axum::http::header::{ETAG, IF_NONE_MATCH};
+use axum::http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
+use flate2::read::GzDecoder;
 use uuid::Uuid;
 
 use super::*;
@@ -93,6 +95,36 @@ async fn a_list_that_is_known_is_not_sent_again_and_nobody_gets_anothers() {
     assert_ne!(mine, public);
     assert_eq!(tag(&Caller::local(), path).await, mine);
     assert_eq!(poll(&member(OTHER), path, &mine).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_long_list_is_compressed_for_who_takes_it_so_and_it_is_the_same_list() {
+    let api = Api::start().await;
+    for name in ["one", "two", "three", "four"] {
+        api.target(name).await;
+    }
+    for path in ["/backup_targets", "/backup_targets/detail", "/backup_target_types"] {
+        let request = |encoding: &str| {
+            let request = Request::builder().uri(path).header(ACCEPT_ENCODING, encoding);
+            api.routes
+                .clone()
+                .layer(Extension(Caller::local()))
+                .oneshot(request.body(Body::empty()).expect("a request"))
+        };
+        let plain = request("identity").await.expect("infallible");
+        let compressed = request("br, gzip").await.expect("infallible");
+        assert!(!plain.headers().contains_key(CONTENT_ENCODING), "{path}");
+        assert_eq!(compressed.headers()[CONTENT_ENCODING], "gzip", "{path}");
+        for header in [ETAG, CONTENT_TYPE, VARY] {
+            assert_eq!(compressed.headers()[&header], plain.headers()[&header], "{path} {header}");
+        }
+        let plain = to_bytes(plain.into_body(), ANSWER_MAX_BYTES).await.expect("a body");
+        let compressed = to_bytes(compressed.into_body(), ANSWER_MAX_BYTES).await.expect("a body");
+        assert!(compressed.len() < plain.len() / 2, "{path}: {} of {}", compressed.len(), plain.len());
+        let mut restored = Vec::new();
+        GzDecoder::new(&compressed[..]).read_to_end(&mut restored).expect("gzip");
+        assert_eq!(restored, plain, "{path}");
+    }
 }
 
 #[tokio::test]
@@ -283,11 +315,11 @@ async fn no_reader_ever_sees_another_number_of_defaults_than_one() {
     let (_, first) = api.target("first").await;
     let (second, _) = api.target("second").await;
     let watching = tokio::spawn({
-        let (agent, mut changes) = (api.agent.clone(), api.agent.changes());
+        let mut views_of = api.agent.watch_view();
         async move {
             let mut views = 0;
             loop {
-                let view = agent.view();
+                let view = views_of.borrow_and_update().clone();
                 views += 1;
                 let targets: Vec<_> = view.targets.iter().filter(|found| found.target.is_default).collect();
                 let types: Vec<_> = view.target_types().into_iter().filter(|found| found.is_default).collect();
@@ -296,7 +328,7 @@ async fn no_reader_ever_sees_another_number_of_defaults_than_one() {
                 if view.targets.len() == 1 {
                     return views;
                 }
-                changes.changed().await.expect("an agent");
+                views_of.changed().await.expect("an agent");
             }
         }
     });

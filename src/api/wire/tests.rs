@@ -20,7 +20,7 @@ fn view(spec: TargetSpec) -> TargetView {
     let mount_name = MountName::derive(&spec, PathKey::Path).expect("a name");
     TargetView {
         mount_path: mount_name.below(Path::new("/var/trilio/triliovault-mounts")),
-        types: vec![model::TargetType {
+        types: [model::TargetType {
             id: Uuid::from_u128(8),
             target_id: id,
             name: "nightly".to_owned(),
@@ -33,7 +33,8 @@ fn view(spec: TargetSpec) -> TargetView {
             version: "1".to_owned(),
             projects: Vec::new(),
             metadata: std::collections::BTreeMap::new(),
-        }],
+        }]
+        .into(),
         target: model::Target {
             id,
             spec,
@@ -104,7 +105,11 @@ fn listed_and_shown_targets_have_the_shape_of_the_guides_samples() {
     let nfs = view(TargetSpec::Nfs(NfsExport::parse("192.168.1.34:/mnt/tvault/162").expect("one")));
     let capacity = Capacity::from_blocks(1 << 30, 2458, 1229, 1229, 0, 0);
     let s3 = view(TargetSpec::S3 { location: S3Location::new(None, "backups").expect("a bucket"), immutable: false });
-    let view = View { generation: 1, targets: vec![Arc::new(probed(nfs, Some(capacity), None)), Arc::new(s3)] };
+    let view = View {
+        generation: 1,
+        types_generation: 1,
+        targets: vec![Arc::new(probed(nfs, Some(capacity), None)), Arc::new(s3)],
+    };
     let everybody = Caller { is_admin: false, ..Caller::local() };
     let json = |answer: serde_json::Result<Value>| answer.expect("JSON");
     let list = json(serde_json::to_value(TargetList::seen_by(&everybody, &view)));
@@ -148,8 +153,11 @@ fn what_a_bucket_declares_and_what_was_verified_are_told_apart() {
 
 #[test]
 fn what_is_written_can_be_read_again() {
-    let view =
-        View { generation: 1, targets: vec![Arc::new(view(TargetSpec::Nfs(NfsExport::parse("a:/b").expect("one"))))] };
+    let view = View {
+        generation: 1,
+        types_generation: 1,
+        targets: vec![Arc::new(view(TargetSpec::Nfs(NfsExport::parse("a:/b").expect("one"))))],
+    };
     let list = TargetDetailList::seen_by(&Caller::local(), &view);
     let text = serde_json::to_string(&list).expect("JSON");
     assert_eq!(serde_json::from_str::<TargetDetailList>(&text).expect("its own"), list);
