@@ -15,6 +15,7 @@ mod http;
 mod login;
 mod validator;
 
+use ::http::StatusCode;
 use jiff::Timestamp;
 use secrecy::SecretString;
 use serde::Deserialize;
@@ -22,7 +23,7 @@ use serde::Deserialize;
 use crate::sys::secret_file::FileError;
 use crate::tls::TlsError;
 
-pub use http::Keystone;
+pub use self::http::Keystone;
 pub use login::{Domain, Login, Method, Named, Scope};
 pub use validator::Validator;
 
@@ -113,6 +114,18 @@ pub enum KeystoneError {
     /// Its certificate cannot be checked.
     #[error(transparent)]
     Tls(#[from] TlsError),
+}
+
+impl KeystoneError {
+    /// Whether it may be the token that was asked about, so that others are worth a question.
+    #[must_use]
+    pub fn is_of_one(&self) -> bool {
+        match self {
+            Self::NotUnderstood { .. } => true,
+            Self::Failing { status, .. } => *status == StatusCode::INTERNAL_SERVER_ERROR.as_u16(),
+            _ => false,
+        }
+    }
 }
 
 #[cfg(test)]
