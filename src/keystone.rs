@@ -11,6 +11,7 @@
 //! that the agent may not ask. A 404 counts only as Keystone's own fault body: a web server that is
 //! not Keystone must not make every token a bad one.
 
+mod brake;
 mod http;
 mod login;
 mod validator;
@@ -62,7 +63,7 @@ pub struct Project {
 }
 
 /// Why Keystone did not help.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum KeystoneError {
     /// Nobody answers, or not as HTTP.
     #[error("Keystone at {url} cannot be reached ({detail})")]
@@ -71,6 +72,12 @@ pub enum KeystoneError {
         url: String,
         /// What went wrong.
         detail: String,
+    },
+    /// It takes a login and says nothing.
+    #[error("Keystone at {url} did not answer the agent's login in time")]
+    NoAnswer {
+        /// Where it is.
+        url: String,
     },
     /// It cannot answer now.
     #[error("Keystone at {url} is in trouble: it answers with HTTP status {status}")]
@@ -125,6 +132,12 @@ impl KeystoneError {
             Self::Failing { status, .. } => *status == StatusCode::INTERNAL_SERVER_ERROR.as_u16(),
             _ => false,
         }
+    }
+
+    /// Whether Keystone judged nothing, because it is not there or in trouble.
+    #[must_use]
+    pub fn is_outage(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::Failing { .. } | Self::NoAnswer { .. })
     }
 }
 

@@ -21,7 +21,7 @@ const READ_TIMEOUT: Duration = Duration::from_secs(5);
 const OTHERS_MAY_READ: u32 = 0o044;
 
 /// Why a file cannot be used.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 #[error("{path} {problem}", path = path.display())]
 pub struct FileError {
     /// The file.
