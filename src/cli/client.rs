@@ -29,6 +29,7 @@ use tokio_rustls::TlsConnector;
 use super::terminal::plain;
 use crate::api::auth::AUTH_TOKEN;
 use crate::api::wire;
+use crate::sys::group::group_of;
 use crate::tls::{self, TlsError};
 use address::{Usual, stays_here};
 
@@ -217,7 +218,8 @@ fn connected<T>(address: &Address, outcome: io::Result<T>) -> Result<T, ClientEr
     outcome.map_err(|source| {
         let address = address.clone();
         if source.kind() == io::ErrorKind::PermissionDenied {
-            ClientError::NotPermitted { address }
+            let group = if let Address::Unix(socket) = &address { group_of(socket) } else { None };
+            ClientError::NotPermitted { address, group }
         } else {
             ClientError::NotRunning { address, source }
         }

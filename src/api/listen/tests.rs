@@ -1,6 +1,7 @@
 //! Clients that are slow, silent or too many.
 
 use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 use axum::Router;
@@ -122,6 +123,17 @@ async fn a_socket_is_given_to_a_group_that_exists() {
     // Everybody may give a file to the group that it has.
     let own = nix::unistd::getegid().to_string();
     listeners.share_with(&own).expect("the own group");
+    // Root may give it to any, and others to those that they are in.
+    let another = 34;
+    let given = listeners.share_with(&another.to_string());
+    if nix::unistd::geteuid().is_root() {
+        given.expect("root may");
+        assert_eq!(std::fs::symlink_metadata(&path).expect("there").gid(), another);
+    } else {
+        println!("not shown that root gives a socket to any group: this is not root");
+        let error = given.expect_err("not ours to give").to_string();
+        assert!(error.contains("34") && error.contains("socket_group"), "{error}");
+    }
     let mode = std::fs::symlink_metadata(&path).expect("there").permissions().mode();
     assert_eq!(mode & 0o777, SOCKET_MODE);
 }

@@ -23,10 +23,12 @@ pub enum ClientError {
         source: io::Error,
     },
     /// The socket is not for us.
-    #[error("{address} may not be used by this user: use sudo, or join the group targetwatch")]
+    #[error("{address} may not be used by this user: use sudo, or join {}", group.as_ref().map_or_else(|| "the group of its socket".to_owned(), |group| format!("the group {group}")))]
     NotPermitted {
         /// The socket.
         address: Address,
+        /// Its group, if it can be seen.
+        group: Option<String>,
     },
     /// It took too long.
     #[error("the agent at {address} did not answer within {} s", after.as_secs())]
