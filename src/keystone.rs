@@ -14,6 +14,7 @@
 mod brake;
 mod http;
 mod login;
+mod resolver;
 mod validator;
 
 use ::http::StatusCode;
