@@ -98,6 +98,51 @@ async fn too_many_clients_over_tcp_keep_none_from_the_socket() {
     assert!(read_all(late).await.contains("200 OK"), "a place that is free again is taken");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_client_that_trickles_loses_its_place() {
+    let (address, _socket, _stop, _directory) = server().await;
+    let mut client = TcpStream::connect(address).await.expect("connected");
+    client.write_all(b"GET /large HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("sent");
+    let since = tokio::time::Instant::now();
+    let mut part = [0; 1024];
+    // What the kernel holds for it comes after the agent has dropped it.
+    while since.elapsed() < WRITE_TIMEOUT * 4 && matches!(client.read(&mut part).await, Ok(1..)) {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let rest = read_all(client).await;
+    assert!(rest.len() < LARGE_BYTES / 2, "{} bytes came", rest.len());
+}
+
+#[tokio::test]
+async fn another_host_has_not_all_places() {
+    // Which address this host would use is known without a packet.
+    let way = std::net::UdpSocket::bind("0.0.0.0:0").expect("a port");
+    if let Err(error) = way.connect("198.51.100.1:9") {
+        println!("not shown: this host has no address beyond loopback ({error})");
+        return;
+    }
+    let ours = way.local_addr().expect("an address").ip();
+    let listeners = Listeners::bind(&[Listen::Tcp((ours, 0).into())]).await.expect("bound");
+    let Listen::Tcp(address) = listeners.addresses()[0] else { panic!("it is TCP") };
+    let service = BoxCloneSyncService::new(Router::<()>::new().route("/", get(|| async { "seen" })));
+    tokio::spawn(listeners.serve(service, std::future::pending(), Duration::ZERO));
+    let mut held = Vec::new();
+    for _ in 0..PEER_CONNECTIONS_MAX {
+        held.push(TcpStream::connect(address).await.expect("connected"));
+    }
+    let ask = async || {
+        let mut client = TcpStream::connect(address).await.expect("connected");
+        // It may be closed before it is asked.
+        let _ = client.write_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
+        read_all(client).await
+    };
+    assert_eq!(ask().await, "", "there was a place beyond the limit");
+    held.pop();
+    while !ask().await.contains("200 OK") {
+        tokio::task::yield_now().await;
+    }
+}
+
 #[tokio::test]
 async fn a_head_beyond_all_limits_is_refused() {
     let (address, _socket, _stop, _directory) = server().await;
