@@ -11,10 +11,13 @@
 //! that the agent may not ask. A 404 counts only as Keystone's own fault body: a web server that is
 //! not Keystone must not make every token a bad one.
 
+mod brake;
 mod http;
 mod login;
+mod resolver;
 mod validator;
 
+use ::http::StatusCode;
 use jiff::Timestamp;
 use secrecy::SecretString;
 use serde::Deserialize;
@@ -22,7 +25,7 @@ use serde::Deserialize;
 use crate::sys::secret_file::FileError;
 use crate::tls::TlsError;
 
-pub use http::Keystone;
+pub use self::http::Keystone;
 pub use login::{Domain, Login, Method, Named, Scope};
 pub use validator::Validator;
 
@@ -61,7 +64,7 @@ pub struct Project {
 }
 
 /// Why Keystone did not help.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum KeystoneError {
     /// Nobody answers, or not as HTTP.
     #[error("Keystone at {url} cannot be reached ({detail})")]
@@ -70,6 +73,12 @@ pub enum KeystoneError {
         url: String,
         /// What went wrong.
         detail: String,
+    },
+    /// It takes a login and says nothing.
+    #[error("Keystone at {url} did not answer the agent's login in time")]
+    NoAnswer {
+        /// Where it is.
+        url: String,
     },
     /// It cannot answer now.
     #[error("Keystone at {url} is in trouble: it answers with HTTP status {status}")]
@@ -113,6 +122,24 @@ pub enum KeystoneError {
     /// Its certificate cannot be checked.
     #[error(transparent)]
     Tls(#[from] TlsError),
+}
+
+impl KeystoneError {
+    /// Whether it may be the token that was asked about, so that others are worth a question.
+    #[must_use]
+    pub fn is_of_one(&self) -> bool {
+        match self {
+            Self::NotUnderstood { .. } => true,
+            Self::Failing { status, .. } => *status == StatusCode::INTERNAL_SERVER_ERROR.as_u16(),
+            _ => false,
+        }
+    }
+
+    /// Whether Keystone judged nothing, because it is not there or in trouble.
+    #[must_use]
+    pub fn is_outage(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::Failing { .. } | Self::NoAnswer { .. })
+    }
 }
 
 #[cfg(test)]

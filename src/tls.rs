@@ -22,7 +22,7 @@ use crate::sys::secret_file::{FileError, read_private, read_public};
 const HTTP_1_1: &[u8] = b"http/1.1";
 
 /// Why TLS cannot be spoken.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum TlsError {
     /// A file cannot be read.
     #[error(transparent)]

@@ -8,7 +8,8 @@
 //!
 //! Who may open a Unix socket was let in by its file's permissions: without a token that is an admin,
 //! unless the configuration wants a token there too. A token that is sent over it is judged all the
-//! same. `/healthz` is for everybody.
+//! same, and so is what looks like one: a header that should carry a token and does not, or two of
+//! them, make nobody an admin. `/healthz` is for everybody.
 
 mod cache;
 mod keystone;
@@ -38,8 +39,8 @@ pub const AUTH_TOKEN: HeaderName = HeaderName::from_static("x-auth-token");
 /// The header in which clients say for which project they ask.
 const AUTH_PROJECT: HeaderName = HeaderName::from_static("x-auth-project-id");
 
-/// How a secret is sent to who knows nothing of OpenStack (RFC 6750).
-const BEARER: &str = "Bearer ";
+/// How a secret is sent to who knows nothing of OpenStack (RFC 6750), whatever the case.
+const BEARER: &str = "Bearer";
 
 /// The longest token that is looked at, in bytes; those of Keystone have some 250.
 const TOKEN_MAX_BYTES: usize = 8192;
@@ -184,22 +185,31 @@ fn nobody() -> Caller {
 }
 
 fn presented(headers: &HeaderMap) -> Result<Option<SecretString>, Fault> {
-    let bearer = || headers.get(AUTHORIZATION)?.to_str().ok()?.strip_prefix(BEARER).map(str::trim);
-    let token = match headers.get(AUTH_TOKEN) {
-        Some(value) => value.to_str().ok(),
-        None => match bearer() {
-            Some(token) => Some(token),
-            None => return Ok(None),
-        },
+    let mut shown = headers.get_all(AUTH_TOKEN).iter().map(|value| value.to_str().ok());
+    let mut bearers = headers.get_all(AUTHORIZATION).iter().map(bearer);
+    let (token, others) = match (shown.next(), bearers.next()) {
+        (None, None) => return Ok(None),
+        (Some(token), None) | (None, Some(token)) => (token, shown.next().or(bearers.next())),
+        (Some(_), other @ Some(_)) => (None, other),
     };
+    if others.is_some() {
+        let message = "there is more than one token: send one, in X-Auth-Token or in Authorization";
+        return Err(Fault::new(StatusCode::UNAUTHORIZED, message));
+    }
     match token.filter(|token| is_token(token)) {
         Some(token) => Ok(Some(SecretString::from(token))),
         None => {
-            let message =
-                format!("this is no token: expected 1 to {TOKEN_MAX_BYTES} printable characters without blanks");
+            let message = format!(
+                "this is no token: expected 1 to {TOKEN_MAX_BYTES} printable characters without blanks, in X-Auth-Token or as Authorization: Bearer"
+            );
             Err(Fault::new(StatusCode::UNAUTHORIZED, message))
         }
     }
+}
+
+fn bearer(value: &HeaderValue) -> Option<&str> {
+    let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case(BEARER).then(|| token.trim())
 }
 
 fn is_token(text: &str) -> bool {

@@ -60,7 +60,8 @@ impl Fault {
 
 impl IntoResponse for Fault {
     fn into_response(self) -> Response {
-        if self.status.is_server_error() {
+        // Why a service is not there has a line of its own, and clients are not to fill the log with more.
+        if self.status.is_server_error() && self.status != StatusCode::SERVICE_UNAVAILABLE {
             tracing::warn!(status = self.status.as_u16(), "{}", self.message);
         }
         let body = json!({ self.name(): { "code": self.status.as_u16(), "message": self.message } });

@@ -2,12 +2,16 @@
 //!
 //! A client that connects and says nothing, or says it slowly, costs one of [`CONNECTIONS_MAX`]
 //! places for at most [`HANDSHAKE_TIMEOUT`] and [`HEAD_TIMEOUT`] (and [`super::body::BODY_TIMEOUT`]
-//! for a body); one that does not read its answer is dropped after [`WRITE_TIMEOUT`]. When all places
-//! are taken the next client waits in the kernel's backlog; Unix sockets have places of their own, so
-//! that no remote client keeps an administrator out. When file descriptors are out, accepting pauses
-//! instead of spinning.
+//! for a body); one that does not read its answer, or reads it slower than [`PACE_BYTES_PER_SECOND`],
+//! is dropped after [`WRITE_TIMEOUT`]. Another host has [`PEER_CONNECTIONS_MAX`] places, and what it
+//! opens beyond is closed at once. When all places are taken the next client waits in the kernel's
+//! backlog; Unix sockets have places of their own, so that no remote client keeps an administrator out.
+//! When file descriptors are out, accepting pauses instead of spinning.
 
 #![allow(clippy::disallowed_methods, reason = "the socket's own file, which is on a local file system")]
+
+mod paced;
+mod peers;
 
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
@@ -26,7 +30,6 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::server::TlsStream;
 use tower::ServiceExt as _;
 
@@ -34,6 +37,11 @@ use super::Service;
 use crate::model::settings::Listen;
 use crate::sys::group::group_id;
 use crate::tls::ServerTls;
+use paced::Paced;
+use peers::{Admitted, Peers};
+
+pub use paced::PACE_BYTES_PER_SECOND;
+pub use peers::PEER_CONNECTIONS_MAX;
 
 /// The most connections at the same time, of all TCP addresses together.
 pub const CONNECTIONS_MAX: usize = 1024;
@@ -44,7 +52,7 @@ pub const UNIX_CONNECTIONS_MAX: usize = 256;
 /// How long a client may take to agree on TLS.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a client may take none of its answer.
+/// How long a client may take none of its answer, and lag behind its pace.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long a client may take to send the head of a request, or keep a connection idle.
@@ -135,7 +143,7 @@ impl Drop for SocketFile {
 }
 
 enum Connection {
-    Tcp(TcpStream),
+    Tcp(TcpStream, Admitted),
     Unix(UnixStream),
 }
 
@@ -145,6 +153,7 @@ struct Serving {
     service: Service,
     graceful: Arc<GracefulShutdown>,
     tls: Option<Arc<ServerTls>>,
+    peers: Peers,
 }
 
 impl Listeners {
@@ -202,9 +211,11 @@ impl Listeners {
         let graceful = Arc::new(GracefulShutdown::new());
         let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let unix_places = Arc::new(Semaphore::new(UNIX_CONNECTIONS_MAX));
+        let peers = Peers::default();
         let mut accepting = JoinSet::new();
         for listener in self.listeners {
-            let serving = Serving { service: service.clone(), graceful: graceful.clone(), tls: self.tls.clone() };
+            let (service, graceful) = (service.clone(), graceful.clone());
+            let serving = Serving { service, graceful, tls: self.tls.clone(), peers: peers.clone() };
             let places = match listener {
                 Listener::Tcp(_) => places.clone(),
                 Listener::Unix { .. } => unix_places.clone(),
@@ -258,23 +269,28 @@ async fn accept(listener: Listener, serving: Serving, places: Arc<Semaphore>) {
             return;
         };
         let accepted = match &listener {
-            Listener::Tcp(listener) => listener.accept().await.map(|(stream, _)| {
+            Listener::Tcp(listener) => listener.accept().await.map(|(stream, peer)| {
                 // Answers are small and whole: waiting to fill a packet only delays them.
                 let _ = stream.set_nodelay(true);
-                Connection::Tcp(stream)
+                serving.peers.admit(peer.ip()).map(|admitted| Connection::Tcp(stream, admitted))
             }),
-            Listener::Unix { listener, .. } => listener.accept().await.map(|(stream, _)| Connection::Unix(stream)),
+            Listener::Unix { listener, .. } => {
+                listener.accept().await.map(|(stream, _)| Some(Connection::Unix(stream)))
+            }
         };
         match accepted {
-            Ok(connection) => {
+            Ok(None) => tracing::debug!("a peer has too many connections"),
+            Ok(Some(connection)) => {
                 let (service, watcher) = (serving.service.clone(), serving.graceful.watcher());
                 let tls = serving.tls.clone();
                 tokio::spawn(async move {
                     let _place = place;
                     match (connection, tls) {
                         (Connection::Unix(stream), _) => answer(stream, Peer::Unix, service, watcher).await,
-                        (Connection::Tcp(stream), None) => answer(stream, Peer::Tcp, service, watcher).await,
-                        (Connection::Tcp(stream), Some(tls)) => {
+                        (Connection::Tcp(stream, _admitted), None) => {
+                            answer(stream, Peer::Tcp, service, watcher).await;
+                        }
+                        (Connection::Tcp(stream, _admitted), Some(tls)) => {
                             if let Some(stream) = handshake(stream, &tls).await {
                                 answer(stream, Peer::Tcp, service, watcher).await;
                             }
@@ -314,13 +330,11 @@ async fn answer(
         request.extensions_mut().insert(peer);
         request.map(Body::new)
     });
-    let mut stream = TimeoutStream::new(stream);
-    stream.set_write_timeout(Some(WRITE_TIMEOUT));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(HEAD_MAX_BYTES)
-        .serve_connection(TokioIo::new(Box::pin(stream)), TowerToHyperService::new(service));
+        .serve_connection(TokioIo::new(Paced::new(stream)), TowerToHyperService::new(service));
     if let Err(error) = watcher.watch(connection).await {
         tracing::debug!(%error, "a connection ended early");
     }

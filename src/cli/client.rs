@@ -1,17 +1,20 @@
 //! The client: HTTP/1.1 to the agent, over its Unix socket or TCP, with TLS where the address says
 //! so, every wait and answer bounded.
 //!
-//! A token is got and sent when the agent asks for one (401), and kept for what follows.
+//! A token is got and sent when the agent asks for one (401), and kept for what follows. Where it may
+//! go is said in [`address`].
+
+mod address;
+mod error;
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use clap::Args;
-use http::{HeaderValue, Method, Request, StatusCode, Uri};
+use http::{HeaderValue, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
@@ -24,16 +27,14 @@ use tokio::sync::{Mutex, OnceCell};
 use tokio_rustls::TlsConnector;
 
 use super::terminal::plain;
-use super::token::TokenError;
 use crate::api::auth::AUTH_TOKEN;
 use crate::api::wire;
+use crate::sys::group::group_of;
 use crate::tls::{self, TlsError};
+use address::{Usual, stays_here};
 
-/// Where the agent's unit puts its socket.
-const DEFAULT_SOCKET: &str = "/run/targetwatch/api.sock";
-
-/// Where the agent listens besides.
-const DEFAULT_AUTHORITY: &str = "127.0.0.1:8781";
+pub use address::Address;
+pub use error::ClientError;
 
 /// How long an answer from memory may take.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -43,114 +44,6 @@ pub const PROBE_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// The largest answer that is read, in bytes: the details of ten thousand targets.
 const ANSWER_MAX_BYTES: usize = 64 << 20;
-
-/// Where an agent answers.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Address {
-    /// A Unix socket.
-    Unix(PathBuf),
-    /// `host:port`.
-    Tcp(String),
-    /// `host:port`, with TLS.
-    Tls(String),
-}
-
-impl FromStr for Address {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if let Some(path) = text.strip_prefix("unix:") {
-            return Ok(Self::Unix(path.into()));
-        }
-        let uri: Option<Uri> = text.parse().ok();
-        let plain = uri.filter(|uri| uri.path() == "/" && uri.query().is_none() && uri.port_u16().is_some());
-        let parts = plain.map(Uri::into_parts).and_then(|parts| Some((parts.scheme?, parts.authority?)));
-        match parts {
-            Some((scheme, authority)) if scheme == http::uri::Scheme::HTTP => Ok(Self::Tcp(authority.to_string())),
-            Some((scheme, authority)) if scheme == http::uri::Scheme::HTTPS => Ok(Self::Tls(authority.to_string())),
-            _ => Err("expected unix:/path, http://host:port or https://host:port".to_owned()),
-        }
-    }
-}
-
-impl std::fmt::Display for Address {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Unix(path) => write!(formatter, "unix:{}", path.display()),
-            Self::Tcp(authority) => write!(formatter, "http://{authority}"),
-            Self::Tls(authority) => write!(formatter, "https://{authority}"),
-        }
-    }
-}
-
-/// Why the agent's answer is not there.
-#[derive(Debug, thiserror::Error)]
-pub enum ClientError {
-    /// Nobody listens.
-    #[error(
-        "no agent answers at {address} ({source}): start it with `systemctl start targetwatch`, or say where it is with --api"
-    )]
-    NotRunning {
-        /// Where it was looked for.
-        address: Address,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// The socket is not for us.
-    #[error("{address} may not be used by this user: use sudo, or join the group targetwatch")]
-    NotPermitted {
-        /// The socket.
-        address: Address,
-    },
-    /// It took too long.
-    #[error("the agent at {address} did not answer within {} s", after.as_secs())]
-    TimedOut {
-        /// Where it is.
-        address: Address,
-        /// How long was waited.
-        after: Duration,
-    },
-    /// What came back is no answer of the agent.
-    #[error("{address} does not answer as the agent does ({detail}): is it another service, or another version?")]
-    NotUnderstood {
-        /// Where it is.
-        address: Address,
-        /// What was wrong.
-        detail: String,
-    },
-    /// Its certificate is not trusted, or it wants one.
-    #[error(
-        "{address} and this client do not agree on TLS ({detail}): name the authority of its certificate with --ca-bundle, and a certificate of your own with --client-certificate if it wants one"
-    )]
-    Untrusted {
-        /// Where it is.
-        address: Address,
-        /// What was wrong.
-        detail: String,
-    },
-    /// Files for TLS cannot be used.
-    #[error(transparent)]
-    Tls(#[from] TlsError),
-    /// The agent wants a token and there is none.
-    #[error(
-        "{message} (this command takes one from --token-file, OS_TOKEN, OS_CLOUD, or OS_AUTH_URL and its companions)"
-    )]
-    TokenNeeded {
-        /// What the agent says.
-        message: String,
-    },
-    /// The agent wants a token, and the way to one does not lead there.
-    #[error(transparent)]
-    Token(#[from] TokenError),
-    /// The agent refused.
-    #[error("{message}")]
-    Refused {
-        /// The HTTP status.
-        status: StatusCode,
-        /// What the agent says.
-        message: String,
-    },
-}
 
 /// How the agent is reached, for every command that asks it.
 #[derive(Debug, Clone, Default, Args)]
@@ -176,6 +69,7 @@ pub struct Access {
 #[derive(Debug, Clone)]
 pub struct Client {
     access: Access,
+    usual: Usual,
     token: Arc<Mutex<Option<SecretString>>>,
     tls: Arc<OnceCell<Arc<ClientConfig>>>,
 }
@@ -193,7 +87,7 @@ impl Client {
     /// A client of the agent that is reached so.
     #[must_use]
     pub fn new(access: Access) -> Self {
-        Self { access, token: Arc::default(), tls: Arc::default() }
+        Self { access, usual: Usual::default(), token: Arc::default(), tls: Arc::default() }
     }
 
     /// Asks and reads the answer.
@@ -254,25 +148,35 @@ impl Client {
     }
 
     async fn answer(&self, question: Question<'_>, timeout: Duration) -> Result<(Address, Bytes), ClientError> {
-        let Some(address) = &self.access.api else {
-            // The socket of the unit first: where it is, it is the one that is meant.
-            let socket = Address::Unix(DEFAULT_SOCKET.into());
-            return match within(timeout, &socket, self.ask(&socket, question.clone())).await {
-                Err(ClientError::NotRunning { .. } | ClientError::NotPermitted { .. }) => {
-                    let tcp = Address::Tcp(DEFAULT_AUTHORITY.to_owned());
-                    within(timeout, &tcp, self.ask(&tcp, question)).await
-                }
-                outcome => outcome,
-            };
+        if let Some(address) = &self.access.api {
+            return within(timeout, address, self.ask(address, question)).await;
+        }
+        let Usual { socket, port } = &self.usual;
+        let first = within(timeout, socket, self.ask(socket, question.clone())).await;
+        let Err(ClientError::NotRunning { .. } | ClientError::NotPermitted { .. }) = first else {
+            return first;
         };
-        within(timeout, address, self.ask(address, question)).await
+        let question = Question { token: None, ..question };
+        match within(timeout, port, self.ask(port, question)).await {
+            Err(ClientError::Refused { status: StatusCode::UNAUTHORIZED, message }) => {
+                Err(ClientError::TokenWithheld { address: port.clone(), message })
+            }
+            // The socket that is there and not for us is the agent's.
+            Err(ClientError::NotRunning { .. }) if matches!(first, Err(ClientError::NotPermitted { .. })) => first,
+            outcome => outcome,
+        }
     }
 
     async fn ask(&self, address: &Address, question: Question<'_>) -> Result<Bytes, ClientError> {
         match address {
             Address::Unix(socket) => over(address, connected(address, connect_unix(socket).await)?, question).await,
             Address::Tcp(authority) => {
-                over(address, connected(address, TcpStream::connect(authority).await)?, question).await
+                let stream = connected(address, TcpStream::connect(authority).await)?;
+                let peer = connected(address, stream.peer_addr())?;
+                if question.token.is_some() && !stays_here(peer.ip()) {
+                    return Err(ClientError::PlainText { address: address.clone() });
+                }
+                over(address, stream, question).await
             }
             Address::Tls(authority) => {
                 let untrusted = |detail: String| ClientError::Untrusted { address: address.clone(), detail };
@@ -314,7 +218,8 @@ fn connected<T>(address: &Address, outcome: io::Result<T>) -> Result<T, ClientEr
     outcome.map_err(|source| {
         let address = address.clone();
         if source.kind() == io::ErrorKind::PermissionDenied {
-            ClientError::NotPermitted { address }
+            let group = if let Address::Unix(socket) = &address { group_of(socket) } else { None };
+            ClientError::NotPermitted { address, group }
         } else {
             ClientError::NotRunning { address, source }
         }
@@ -363,102 +268,4 @@ async fn over(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::UnixListener;
-
-    #[test]
-    fn addresses_are_sockets_or_http_with_or_without_tls() {
-        assert_eq!("unix:/run/x".parse(), Ok(Address::Unix("/run/x".into())));
-        assert_eq!("http://[::1]:8781".parse(), Ok(Address::Tcp("[::1]:8781".to_owned())));
-        assert_eq!("https://a.example:8781/".parse(), Ok(Address::Tls("a.example:8781".to_owned())));
-        for bad in ["", "host", "ftp://host:1", "http://host", "https://host", "http://host:1/path"] {
-            assert!(bad.parse::<Address>().is_err(), "{bad}");
-        }
-    }
-
-    fn at(address: Address) -> Access {
-        Access { api: Some(address), ..Access::default() }
-    }
-
-    /// What a server that answers each connection with the next text was asked.
-    async fn asked(
-        access: Access,
-        path: &Path,
-        answers: &'static [&'static str],
-    ) -> (Result<wire::Health, ClientError>, Vec<String>) {
-        let listener = UnixListener::bind(path).expect("a socket");
-        let serving = tokio::spawn(async move {
-            let mut heads = Vec::new();
-            for answer in answers {
-                let (mut stream, _) = listener.accept().await.expect("a client");
-                let mut head = vec![0; 4096];
-                let length = stream.read(&mut head).await.expect("a request");
-                heads.push(String::from_utf8_lossy(&head[..length]).into_owned());
-                stream.write_all(answer.as_bytes()).await.expect("written");
-            }
-            heads
-        });
-        let client = Client::new(access);
-        let outcome = client.get("/healthz").await;
-        let heads = tokio::time::timeout(ANSWER_TIMEOUT, serving).await.expect("all were asked for");
-        (outcome, heads.expect("no panic"))
-    }
-
-    const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 15\r\n\r\n{\"status\":\"ok\"}";
-    const WANTS_TOKEN: &str = "HTTP/1.1 401 Unauthorized\r\ncontent-length: 47\r\n\r\n{\"unauthorized\":{\"code\":401,\"message\":\"token\"}}";
-
-    #[tokio::test]
-    async fn a_token_is_sent_to_who_asks_for_it_and_to_nobody_else() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let file = directory.path().join("token");
-        std::fs::write(&file, "a-token\n").expect("written");
-        let access = |socket: &str| {
-            let path = directory.path().join(socket);
-            let access = Access { token_file: Some(file.clone()), ..at(Address::Unix(path.clone())) };
-            (access, path)
-        };
-        let (open, path) = access("open");
-        let (outcome, heads) = asked(open, &path, &[OK]).await;
-        assert!(outcome.is_ok() && !heads[0].contains("a-token"), "{heads:?}");
-        let (closed, path) = access("closed");
-        let (outcome, heads) = asked(closed, &path, &[WANTS_TOKEN, OK]).await;
-        assert!(outcome.is_ok() && !heads[0].contains("a-token"), "{heads:?}");
-        assert!(heads[1].contains("x-auth-token: a-token\r\n"), "{heads:?}");
-        let (refusing, path) = access("refusing");
-        let (outcome, _) = asked(refusing, &path, &[WANTS_TOKEN, WANTS_TOKEN]).await;
-        assert!(matches!(outcome, Err(ClientError::Refused { status: StatusCode::UNAUTHORIZED, .. })));
-    }
-
-    async fn answer(text: &'static [u8]) -> Result<wire::Health, ClientError> {
-        let directory = tempfile::tempdir().expect("a directory");
-        let path = directory.path().join("s");
-        let listener = UnixListener::bind(&path).expect("a socket");
-        tokio::spawn(async move {
-            let (mut stream, _) = listener.accept().await.expect("a client");
-            let mut head = [0; 1024];
-            let _ = stream.read(&mut head).await.expect("a request");
-            stream.write_all(text).await.expect("written");
-        });
-        Client::new(at(Address::Unix(path))).get("/healthz").await
-    }
-
-    #[tokio::test]
-    async fn answers_faults_and_nonsense_are_told_apart() {
-        let good = answer(b"HTTP/1.1 200 OK\r\ncontent-length: 15\r\n\r\n{\"status\":\"ok\"}").await;
-        assert_eq!(good.expect("an answer").status, "ok");
-        let fault = b"HTTP/1.1 404 Not Found\r\ncontent-length: 49\r\n\r\n{\"itemNotFound\":{\"code\":404,\"message\":\"no such\"}}";
-        assert!(matches!(answer(fault).await, Err(ClientError::Refused { message, .. }) if message == "no such"));
-        for nonsense in [&b"SSH-2.0-x\r\n"[..], b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi", b""] {
-            assert!(matches!(answer(nonsense).await, Err(ClientError::NotUnderstood { .. })));
-        }
-    }
-
-    #[tokio::test]
-    async fn an_agent_that_is_not_there_is_told_with_what_to_do() {
-        let client = Client::new(at(Address::Unix("/nonexistent/api.sock".into())));
-        let error = client.get::<wire::Health>("/healthz").await.expect_err("nobody").to_string();
-        assert!(error.contains("systemctl start targetwatch") && error.contains("/nonexistent/api.sock"), "{error}");
-    }
-}
+mod tests;

@@ -76,6 +76,17 @@ impl Signals {
     }
 }
 
+impl Signals {
+    /// Whether something came to its end before the agent was told to.
+    async fn unless_ended(&mut self, what: impl Future<Output = ()>) -> bool {
+        tokio::select! {
+            _ = self.terminate.recv() => false,
+            _ = self.interrupt.recv() => false,
+            () = what => true,
+        }
+    }
+}
+
 async fn serve(prepared: Prepared, config: Option<PathBuf>) -> anyhow::Result<()> {
     let Prepared { settings, registry } = prepared;
     let mut signals = Signals::take()?;
@@ -102,7 +113,11 @@ async fn serve(prepared: Prepared, config: Option<PathBuf>) -> anyhow::Result<()
         tokio::select! {
             _ = signals.terminate.recv() => break,
             _ = signals.interrupt.recv() => break,
-            _ = signals.hang_up.recv() => reload(&running, &mut settings, config.as_deref()).await,
+            _ = signals.hang_up.recv() => {
+                if !signals.unless_ended(reload(&running, &mut settings, config.as_deref())).await {
+                    break;
+                }
+            }
         }
     }
 
@@ -178,6 +193,14 @@ impl Running {
 
 /// A token that crosses a network in plain text is everybody's.
 fn warn_of_plain_text(api: &ApiSettings) {
+    if let AuthSettings::Keystone(keystone) = &api.auth
+        && keystone.is_plain_text_elsewhere()
+    {
+        tracing::warn!(
+            "Keystone is asked without TLS at {}, so the agent's password and all tokens can be read on their way: give an https:// address in [api.keystone] url",
+            keystone.url
+        );
+    }
     if api.tls.is_some() || api.auth == AuthSettings::None {
         return;
     }
@@ -218,5 +241,21 @@ async fn feed_watchdog() {
     loop {
         ticks.tick().await;
         systemd::watchdog();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_reload_that_waits_does_not_hold_up_the_end() {
+        let mut signals = Signals::take().expect("signals");
+        assert!(signals.unless_ended(async {}).await);
+        for told in [nix::sys::signal::SIGTERM, nix::sys::signal::SIGINT] {
+            nix::sys::signal::raise(told).expect("sent");
+            let ended = tokio::time::timeout(Duration::from_secs(5), signals.unless_ended(std::future::pending()));
+            assert!(!ended.await.expect("it waits for the reload"), "{told}");
+        }
     }
 }

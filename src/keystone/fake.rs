@@ -43,6 +43,8 @@ pub struct Fake {
     pub validations: AtomicUsize,
     /// Tokens that were asked for.
     pub logins: AtomicUsize,
+    /// Validations of tokens that begin so are not answered.
+    held: Mutex<Option<String>>,
     /// Validations wait while this is false.
     pub open: watch::Sender<bool>,
 }
@@ -56,6 +58,7 @@ impl FakeKeystone {
             instead: Mutex::default(),
             validations: AtomicUsize::new(0),
             logins: AtomicUsize::new(0),
+            held: Mutex::default(),
             open: watch::Sender::new(true),
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -141,6 +144,11 @@ impl FakeKeystone {
         *self.state.instead.lock().expect("a lock") = answer;
     }
 
+    /// Answers no validation of a token that begins so.
+    pub fn hold(&self, prefix: &str) {
+        *self.state.held.lock().expect("a lock") = Some(prefix.to_owned());
+    }
+
     /// How many validations and logins it was asked for.
     pub fn asked(&self) -> (usize, usize) {
         (self.state.validations.load(Ordering::SeqCst), self.state.logins.load(Ordering::SeqCst))
@@ -175,7 +183,13 @@ async fn answer(State(fake): State<Arc<Fake>>, request: Request<Body>) -> Respon
     if let Some((status, body)) = fake.instead.lock().expect("a lock").clone() {
         return (status, Json(body)).into_response();
     }
-    let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let headers = request.headers().clone();
+    let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let is_held =
+        fake.held.lock().expect("a lock").as_ref().is_some_and(|held| header("x-subject-token").starts_with(held));
+    if is_held {
+        std::future::pending::<()>().await;
+    }
     if header("x-auth-token") != *fake.own.lock().expect("a lock") {
         return fault(StatusCode::UNAUTHORIZED);
     }

@@ -16,6 +16,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use super::resolver::Resolver;
 use super::{Issued, KeystoneError, Login, Project, TokenFacts};
 use crate::tls;
 
@@ -39,7 +40,7 @@ const SUBJECT_TOKEN: HeaderName = HeaderName::from_static("x-subject-token");
 #[derive(Debug, Clone)]
 pub struct Keystone {
     url: String,
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    client: Client<HttpsConnector<HttpConnector<Resolver>>, Full<Bytes>>,
 }
 
 impl Keystone {
@@ -54,7 +55,7 @@ impl Keystone {
         } else {
             tls::trusting_nobody()?
         };
-        let mut connector = HttpConnector::new();
+        let mut connector = HttpConnector::new_with_resolver(Resolver::new());
         connector.enforce_http(false);
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(CONNECT_TIMEOUT));

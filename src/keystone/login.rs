@@ -64,6 +64,13 @@ pub enum Scope {
 }
 
 impl Login {
+    /// What proves it.
+    pub(super) fn secret(&self) -> &SecretString {
+        match &self.method {
+            Method::Password { password: secret, .. } | Method::ApplicationCredential { secret, .. } => secret,
+        }
+    }
+
     /// The body of the request.
     pub(super) fn body(&self) -> Value {
         let identity = match &self.method {

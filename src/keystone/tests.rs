@@ -1,5 +1,7 @@
 //! What Keystone's answers mean, and how the agent's own token is got.
 
+use std::time::Duration;
+
 use axum::http::StatusCode;
 use secrecy::SecretString;
 use serde_json::json;
@@ -47,6 +49,65 @@ async fn a_refused_login_is_told_and_not_tried_again_at_once() {
         assert!(!error.to_string().contains("another"), "{error}");
     }
     assert_eq!(keystone.asked(), (0, 1));
+}
+
+/// Asks each second of so many, and gives when, in seconds, the agent logged in.
+async fn logins_in(keystone: &FakeKeystone, validator: &Validator, seconds: u64) -> Vec<u64> {
+    let mut at = Vec::new();
+    for second in 0..seconds {
+        let before = keystone.asked().1;
+        validator.validate(&secret("t")).await.expect_err("it cannot");
+        if keystone.asked().1 > before {
+            at.push(second);
+        }
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(1)).await;
+        tokio::time::resume();
+    }
+    at
+}
+
+#[tokio::test]
+async fn a_wrong_password_is_shown_ever_more_seldom_and_another_one_at_once() {
+    let keystone = FakeKeystone::start().await;
+    keystone.write_password("wrong");
+    let validator = Validator::new(&keystone.settings()).await.expect("settings");
+    let at = logins_in(&keystone, &validator, 1000).await;
+    assert_eq!(at, [0, 5, 15, 35, 75, 155, 315, 615, 915]);
+    keystone.write_password("as wrong");
+    assert_eq!(logins_in(&keystone, &validator, 20).await, [0, 5, 15]);
+    keystone.write_password(super::fake::PASSWORD);
+    assert!(validator.validate(&secret("t")).await.expect("an answer").is_none());
+}
+
+#[tokio::test]
+async fn a_new_token_that_is_refused_counts_as_a_failed_login() {
+    let keystone = FakeKeystone::start().await;
+    let validator = Validator::new(&keystone.settings()).await.expect("settings");
+    keystone.answer_instead(Some((StatusCode::UNAUTHORIZED, json!({}))));
+    // The first has no token of before that might have been the reason.
+    assert_eq!(logins_in(&keystone, &validator, 40).await, [0, 5, 15, 35]);
+    keystone.answer_instead(None);
+    let validator = Validator::new(&keystone.settings()).await.expect("settings");
+    assert!(validator.validate(&secret("t")).await.expect("a new start needs no wait").is_none());
+}
+
+#[tokio::test]
+async fn a_keystone_that_was_away_is_used_soon_after_it_is_back() {
+    let mut keystone = FakeKeystone::start().await;
+    let validator = Validator::new(&keystone.settings()).await.expect("settings");
+    keystone.stop().await;
+    for _ in 0..100 {
+        validator.validate(&secret("t")).await.expect_err("away");
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(3)).await;
+        tokio::time::resume();
+    }
+    keystone.start_again().await;
+    tokio::time::pause();
+    tokio::time::advance(super::brake::FIRST).await;
+    tokio::time::resume();
+    assert!(validator.validate(&secret("t")).await.expect("an answer").is_none());
 }
 
 #[tokio::test]

@@ -2,10 +2,11 @@
 //!
 //! The own token is got when it is first needed, and anew shortly before it ends or as soon as
 //! Keystone no longer takes it; the secret is read again each time, so a rotated one takes effect by
-//! itself. Only one request for it is on its way at a time. A login that was refused is not tried
-//! again for [`REFUSED_FOR`]: a flood of tokens must not lock the agent's user out.
+//! itself. Only one request for it is on its way at a time, and one that failed is not made again at
+//! once ([`super::brake`]): a flood of tokens must not lock the agent's user out.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -13,6 +14,7 @@ use secrecy::SecretString;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+use super::brake::Brake;
 use super::{Domain, Issued, Keystone, KeystoneError, Login, Method, Named, Scope, TokenFacts};
 use crate::model::settings::{KeystoneCredential, KeystoneSettings};
 use crate::sys::secret_file::read_secret;
@@ -20,9 +22,6 @@ use crate::sys::secret_file::read_secret;
 /// The own token is renewed when this little of its life is left, and never earlier than that after
 /// it was got: a clock that is wrong must not make every question two.
 const RENEWED_BEFORE_END: Duration = Duration::from_secs(60);
-
-/// How long a login that was refused is not tried again.
-pub const REFUSED_FOR: Duration = Duration::from_secs(5);
 
 /// Asks Keystone about tokens.
 #[derive(Debug)]
@@ -35,13 +34,17 @@ pub struct Validator {
 #[derive(Debug, Default)]
 struct Own {
     token: Option<Arc<OwnToken>>,
-    refused_at: Option<Instant>,
+    brake: Brake,
 }
 
 #[derive(Debug)]
 struct OwnToken {
     token: SecretString,
+    /// What it was got with.
+    secret: SecretString,
     renew_at: Instant,
+    /// Whether Keystone has taken it.
+    is_proven: AtomicBool,
 }
 
 impl Validator {
@@ -62,13 +65,28 @@ impl Validator {
     /// [`KeystoneError`] when Keystone does not say. The caller bounds the wait.
     pub async fn validate(&self, subject: &SecretString) -> Result<Option<TokenFacts>, KeystoneError> {
         let own = self.own_token(None).await?;
-        match self.keystone.validate(&own.token, subject).await {
-            Err(KeystoneError::OwnTokenRefused { .. }) => {
-                let renewed = self.own_token(Some(&own)).await?;
-                self.keystone.validate(&renewed.token, subject).await
+        let refused = match self.ask(&own, subject).await {
+            Err(KeystoneError::OwnTokenRefused { .. }) => own,
+            outcome => return outcome,
+        };
+        let renewed = self.own_token(Some(&refused)).await?;
+        let outcome = self.ask(&renewed, subject).await;
+        if let Err(error @ KeystoneError::OwnTokenRefused { .. }) = &outcome {
+            let mut own = self.own.lock().await;
+            // Many may be told at once, and it is one failure.
+            if own.token.take_if(|token| Arc::ptr_eq(token, &renewed)).is_some() {
+                own.brake.failed(error, renewed.secret.clone());
             }
-            outcome => outcome,
         }
+        outcome
+    }
+
+    async fn ask(&self, own: &OwnToken, subject: &SecretString) -> Result<Option<TokenFacts>, KeystoneError> {
+        let facts = self.keystone.validate(&own.token, subject).await?;
+        if !own.is_proven.swap(true, Ordering::Relaxed) {
+            self.own.lock().await.brake.release();
+        }
+        Ok(facts)
     }
 
     /// The own token, unless it is the one that was refused.
@@ -80,22 +98,34 @@ impl Validator {
         if let Some(token) = own.token.as_ref().filter(is_good) {
             return Ok(token.clone());
         }
-        if own.refused_at.is_some_and(|at| at.elapsed() < REFUSED_FOR) {
-            return Err(KeystoneError::LoginRefused { url: self.keystone.url().to_owned() });
+        let login = login(&self.credential).await?;
+        let secret = login.secret().clone();
+        if let Some(error) = own.brake.holds(&secret) {
+            return Err(error);
         }
-        let issued = self.keystone.issue(&login(&self.credential).await?).await;
-        own.refused_at = matches!(issued, Err(KeystoneError::LoginRefused { .. })).then(Instant::now);
-        let token = Arc::new(OwnToken::from(issued?));
-        own.token = Some(token.clone());
-        Ok(token)
+        // Who waits may give up, and that this login has no answer must count all the same.
+        own.brake.failed(&KeystoneError::NoAnswer { url: self.keystone.url().to_owned() }, secret.clone());
+        match self.keystone.issue(&login).await {
+            Ok(issued) => {
+                own.brake.answered();
+                let token = Arc::new(OwnToken::new(issued, secret));
+                own.token = Some(token.clone());
+                Ok(token)
+            }
+            Err(error) => {
+                own.brake.failed(&error, secret);
+                Err(error)
+            }
+        }
     }
 }
 
-impl From<Issued> for OwnToken {
-    fn from(issued: Issued) -> Self {
+impl OwnToken {
+    fn new(issued: Issued, secret: SecretString) -> Self {
         let life = Duration::try_from(issued.expires_at.duration_since(Timestamp::now())).unwrap_or_default();
         let used_for = life.saturating_sub(RENEWED_BEFORE_END).max(RENEWED_BEFORE_END);
-        Self { token: issued.token, renew_at: Instant::now() + used_for }
+        let renew_at = Instant::now() + used_for;
+        Self { token: issued.token, secret, renew_at, is_proven: AtomicBool::new(false) }
     }
 }
 

@@ -76,6 +76,87 @@ async fn secret_and_certificate_are_replaced_by_sighup_and_bad_ones_change_nothi
     assert!(!log.contains(SECRET) && !log.contains(NEW_SECRET), "a secret is in the log");
 }
 
+/// Group and user of whom the socket is for, and nobody's.
+const MEMBERS: u32 = 34;
+const NOBODY: u32 = 65534;
+
+#[tokio::test]
+async fn members_of_the_sockets_group_use_it_and_others_are_told_which() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let place = Place::new();
+    std::fs::set_permissions(&*place.directory(), std::fs::Permissions::from_mode(0o755)).expect("open to all");
+    if !nix::unistd::geteuid().is_root() {
+        println!("not shown that others than the agent's user may: this is not root");
+        place.configure(&format!("[api]\nsocket_group = {:?}", nix::unistd::getegid().to_string()));
+        let _agent = Daemon::start(&place).await;
+        assert_eq!(place.run(&["target", "list"]).await.code, 0);
+        return;
+    }
+    place.configure(&format!("[api]\nsocket_group = {:?}", MEMBERS.to_string()));
+    let _agent = Daemon::start(&place).await;
+    // Others may not come near the build's directory.
+    let program = place.path("targetwatch");
+    std::fs::copy(crate::place::BINARY, &program).expect("copied");
+    let list = async |group: u32| {
+        let mut command = tokio::process::Command::new(&program);
+        command.args(["--api", &place.socket(), "target", "list"]).env_clear().current_dir("/").uid(NOBODY).gid(group);
+        in_time("the list", command.output()).await.expect("run")
+    };
+    let member = list(MEMBERS).await;
+    assert!(member.status.success(), "{member:?}");
+    let other = list(NOBODY).await;
+    let said = String::from_utf8(other.stderr).expect("text");
+    let named = std::fs::read_to_string("/etc/group").expect("groups");
+    let named = named.lines().find(|line| line.split(':').nth(2) == Some("34")).and_then(|line| line.split(':').next());
+    let expected = format!("join the group {}", named.unwrap_or("34"));
+    assert!(other.status.code() == Some(3) && said.contains(&expected), "{said}");
+}
+
+#[tokio::test]
+async fn pipes_for_files_hold_up_neither_a_reload_nor_the_end() {
+    let place = protected();
+    let mut agent = Daemon::start(&place).await;
+    for file in ["api.token", "api.key", "config.toml"] {
+        std::fs::remove_file(place.path(file)).expect("removed");
+        nix::unistd::mkfifo(&place.path(file), nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+    }
+    let since = std::time::Instant::now();
+    agent.signal(Signal::SIGHUP);
+    assert!(agent.logged("authentication was not changed").await.contains("no regular file"));
+    assert!(agent.logged("TLS was not changed").await.contains("no regular file"));
+    assert!(agent.logged("the configuration was not changed").await.contains("no regular file"));
+    assert!(since.elapsed() < std::time::Duration::from_secs(4), "{:?}", since.elapsed());
+    assert!(agent.end(Signal::SIGTERM).await.0.success());
+}
+
+#[tokio::test]
+async fn a_keystone_in_plain_text_and_secrets_that_others_may_change_are_told() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let place = Place::new();
+    std::fs::write(place.path("password"), "s3cret").expect("written");
+    let keystone = |host: &str| {
+        format!(
+            "[api]\nauth = \"keystone\"\n[api.keystone]\nurl = \"http://{host}:5000\"\nusername = \"t\"\npassword_file = {:?}",
+            place.path("password"),
+        )
+    };
+    for (host, is_told) in [("192.0.2.1", true), ("keystone.example", true), ("localhost", false), ("[::1]", false)] {
+        place.configure(&keystone(host));
+        let agent = Daemon::start(&place).await;
+        assert_eq!(agent.log().contains("Keystone is asked without TLS"), is_told, "{host}: {}", agent.log());
+    }
+    for (mode, is_refused) in [(0o620, true), (0o602, true), (0o644, false)] {
+        let mode = std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(place.path("password"), mode.clone()).expect("set");
+        if is_refused {
+            let said = Daemon::refuses_to_start(&place).await;
+            assert!(said.contains("others may change") && said.contains("chmod 0600"), "{mode:?}: {said}");
+        } else {
+            Daemon::start(&place).await.logged("others may read").await;
+        }
+    }
+}
+
 #[tokio::test]
 async fn files_that_cannot_be_used_stop_the_start() {
     for (file, content, expected) in [

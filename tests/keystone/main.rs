@@ -19,6 +19,7 @@ mod support;
 
 mod command_line;
 mod flood;
+mod logins;
 mod outage;
 mod peer;
 mod tokens;

@@ -2,8 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, eventually};
 use crate::peer::{Keystone, status};
+
+/// How often the agent's log has a text.
+fn said(agent: &Daemon, text: &str) -> usize {
+    agent.log().matches(text).count()
+}
 
 #[tokio::test]
 async fn known_tokens_go_on_while_keystone_is_away_and_others_when_it_is_back() {
@@ -11,21 +16,37 @@ async fn known_tokens_go_on_while_keystone_is_away_and_others_when_it_is_back() 
     keystone.member_of("alpha").await;
     let agent = Daemon::start(&keystone.place("timeout = \"1s\"")).await;
     let known = keystone.token("alpha", "alpha", Some("alpha")).await;
-    let unknown = keystone.token("alpha", "alpha", Some("alpha")).await;
     assert_eq!(status(&agent, &known).await, 200);
 
-    for (away, back) in [("halt", "again"), ("pause", "resume")] {
+    for (round, (away, back)) in [("halt", "again"), ("pause", "resume")].into_iter().enumerate() {
+        let unknown = keystone.token("alpha", "alpha", Some("alpha")).await;
         keystone.control(away);
         let since = Instant::now();
         assert_eq!(status(&agent, &known).await, 200, "{away}");
-        assert_eq!(status(&agent, "garbage-that-is-new").await, 503, "{away}");
-        if away == "halt" {
-            assert_eq!(status(&agent, &unknown).await, 503);
-        }
+        assert_eq!(status(&agent, &format!("garbage-that-is-new-{round}")).await, 503, "{away}");
+        assert_eq!(status(&agent, &unknown).await, 503, "{away}");
         assert!(since.elapsed() < Duration::from_secs(5), "{away}: {:?}", since.elapsed());
-        agent.logged("tokens cannot be validated").await;
+        // It is asked again and again, and the log says once that it is away.
+        eventually("a line of the log", async || {
+            assert_eq!(status(&agent, &unknown).await, 503, "{away}");
+            (said(&agent, "tokens cannot be validated") > round).then_some(())
+        })
+        .await;
+        for _ in 0..20 {
+            assert_eq!(status(&agent, &unknown).await, 503, "{away}");
+        }
+        assert_eq!(said(&agent, "tokens cannot be validated"), round + 1, "{}", agent.log());
+
         keystone.control(back);
-        assert_eq!(status(&agent, &unknown).await, 200, "{back}");
+        eventually("the token's turn", async || (status(&agent, &unknown).await == 200).then_some(())).await;
+        let mut number = 0;
+        eventually("a line of the log", async || {
+            number += 1;
+            assert_eq!(status(&agent, &format!("garbage-{round}-{number}")).await, 401, "{back}");
+            (said(&agent, "tokens are validated again") > round).then_some(())
+        })
+        .await;
+        assert_eq!(said(&agent, "tokens are validated again"), round + 1, "{}", agent.log());
     }
 }
 

@@ -61,6 +61,17 @@ impl Keystone {
         std::fs::write(&path, shorter).expect("written");
     }
 
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// How many requests it was asked that begin so, method and path.
+    pub fn asked(&self, beginning: &str) -> usize {
+        let log = std::fs::read_to_string(self.path().join("access.log")).expect("its log");
+        log.matches(&format!("\"{beginning}")).count()
+    }
+
     fn path(&self) -> PathBuf {
         self.directory.path().join("k")
     }
@@ -117,6 +128,37 @@ impl Keystone {
         id
     }
 
+    /// Gives a user the role in the project of the same name, and makes the role.
+    pub async fn give_role(&self, role: &str, user: &str) {
+        let made = self.call("POST", "/roles", &self.admin, None, &json!({ "role": { "name": role } })).await;
+        assert_eq!(made.status, 201, "{made:?}");
+        let role = made.json()["role"]["id"].as_str().expect("an id").to_owned();
+        let token = self.token(user, user, Some(user)).await;
+        let facts = self.call("GET", "/auth/tokens", &self.admin, Some(&token), &Value::Null).await.json();
+        let id = |of: &str| facts["token"][of]["id"].as_str().expect("an id").to_owned();
+        let path = format!("/projects/{}/users/{}/roles/{role}", id("project"), id("user"));
+        assert_eq!(self.call("PUT", &path, &self.admin, None, &Value::Null).await.status, 204);
+    }
+
+    /// A new application credential of the agent's user: its id and secret.
+    pub async fn application_credential(&self) -> (String, String) {
+        let (user, password) = (self.fact("SERVICE_USER"), self.fact("SERVICE_PASSWORD"));
+        let token = self.token(user, password, Some(self.fact("SERVICE_PROJECT"))).await;
+        let facts = self.call("GET", "/auth/tokens", &self.admin, Some(&token), &Value::Null).await.json();
+        let path = format!("/users/{}/application_credentials", facts["token"]["user"]["id"].as_str().expect("an id"));
+        let wanted = json!({ "application_credential": { "name": "agent" } });
+        let made = self.call("POST", &path, &token, None, &wanted).await;
+        assert_eq!(made.status, 201, "{made:?}");
+        let made = made.json()["application_credential"].clone();
+        let text = |name: &str| made[name].as_str().expect("a text").to_owned();
+        (text("id"), text("secret"))
+    }
+
+    /// Whether a token is no longer taken.
+    pub async fn has_ended(&self, token: &str) -> bool {
+        self.call("GET", "/auth/projects", token, None, &Value::Null).await.status == 401
+    }
+
     /// Revokes a token.
     pub async fn revoke(&self, token: &str) {
         let answer = self.call("DELETE", "/auth/tokens", &self.admin, Some(token), &Value::Null).await;
@@ -125,15 +167,22 @@ impl Keystone {
 
     /// A place whose agent asks this Keystone, with more keys of `[api.keystone]`.
     pub fn place(&self, more: &str) -> Place {
+        self.place_as(|place| {
+            std::fs::write(place.path("password"), self.fact("SERVICE_PASSWORD")).expect("written");
+            format!(
+                "username = {:?}\nproject = {:?}\npassword_file = {:?}\n{more}",
+                self.fact("SERVICE_USER"),
+                self.fact("SERVICE_PROJECT"),
+                place.path("password"),
+            )
+        })
+    }
+
+    /// A place whose agent asks this Keystone, as whom these keys of `[api.keystone]` say.
+    pub fn place_as(&self, keys: impl Fn(&Place) -> String) -> Place {
         let place = Place::new();
-        std::fs::write(place.path("password"), self.fact("SERVICE_PASSWORD")).expect("written");
-        place.configure(&format!(
-            "[api]\nauth = \"keystone\"\n[api.keystone]\nurl = {:?}\nusername = {:?}\nproject = {:?}\npassword_file = {:?}\n{more}",
-            self.fact("URL"),
-            self.fact("SERVICE_USER"),
-            self.fact("SERVICE_PROJECT"),
-            place.path("password"),
-        ));
+        let (url, keys) = (self.fact("URL"), keys(&place));
+        place.configure(&format!("[api]\nauth = \"keystone\"\n[api.keystone]\nurl = {url:?}\n{keys}"));
         place
     }
 }

@@ -134,6 +134,28 @@ async fn the_socket_is_trusted_unless_a_token_is_sent_or_wanted() {
     assert_eq!(ask(&trusting, plain(), Peer::Tcp).await.0, 401);
     let judged = request("POST", "/backup_targets", "member");
     assert_eq!(ask(&trusting, judged, Peer::Unix).await.0, 403, "a token is judged wherever it comes from");
+    let header =
+        |name: HeaderName, value: &[u8]| plain().header(name, HeaderValue::from_bytes(value).expect("a value"));
+    for (value, expected) in [
+        (&b"bearer member"[..], 403),
+        (b"BEARER  member", 403),
+        (b"Bearer", 401),
+        (b"Bearer ", 401),
+        (b"Bearermember", 401),
+        (b"Basic bWVtYmVyOng=", 401),
+        (b"Bearer m\xe9mber", 401),
+        (b"", 401),
+    ] {
+        let judged = ask(&trusting, header(AUTHORIZATION, value), Peer::Unix).await.0;
+        assert_eq!(judged, expected, "{}", value.escape_ascii());
+    }
+    assert_eq!(ask(&trusting, header(AUTH_TOKEN, b"m\xe9mber"), Peer::Unix).await.0, 401);
+    for (first, second) in [(AUTH_TOKEN, AUTH_TOKEN), (AUTHORIZATION, AUTHORIZATION), (AUTH_TOKEN, AUTHORIZATION)] {
+        let twice = header(first.clone(), b"member").header(second.clone(), "Bearer member");
+        assert_eq!(ask(&trusting, twice, Peer::Unix).await.0, 401, "{first} and {second}");
+        let twice = header(second, b"Bearer member").header(first, "member");
+        assert_eq!(ask(&trusting, twice, Peer::Unix).await.0, 401);
+    }
     let strict = Arc::new(Auth::load(&api(settings, true)).await.expect("settings"));
     assert_eq!(ask(&strict, plain(), Peer::Unix).await.0, 401);
 }

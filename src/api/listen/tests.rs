@@ -1,6 +1,7 @@
 //! Clients that are slow, silent or too many.
 
 use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 use axum::Router;
@@ -97,6 +98,52 @@ async fn too_many_clients_over_tcp_keep_none_from_the_socket() {
     assert!(read_all(late).await.contains("200 OK"), "a place that is free again is taken");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_client_that_trickles_loses_its_place() {
+    // What the kernel holds of a Unix socket's is little, so that the agent soon notices.
+    let (_address, socket, _stop, _directory) = server().await;
+    let mut client = UnixStream::connect(socket).await.expect("connected");
+    client.write_all(b"GET /large HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("sent");
+    let since = tokio::time::Instant::now();
+    // Often enough that no single write waits for long, and less than the pace.
+    let (mut part, every) = (vec![0; 200 << 10], WRITE_TIMEOUT * 2 / 3);
+    while since.elapsed() < WRITE_TIMEOUT * 20 && client.read_exact(&mut part).await.is_ok() {
+        tokio::time::sleep(every).await;
+    }
+    let rest = read_all(client).await;
+    assert!(rest.len() < LARGE_BYTES / 2, "{} bytes came", rest.len());
+}
+
+#[tokio::test]
+async fn another_host_has_not_all_places() {
+    // Which address this host would use is known without a packet.
+    let way = std::net::UdpSocket::bind("0.0.0.0:0").expect("a port");
+    if let Err(error) = way.connect("198.51.100.1:9") {
+        println!("not shown: this host has no address beyond loopback ({error})");
+        return;
+    }
+    let ours = way.local_addr().expect("an address").ip();
+    let listeners = Listeners::bind(&[Listen::Tcp((ours, 0).into())]).await.expect("bound");
+    let Listen::Tcp(address) = listeners.addresses()[0] else { panic!("it is TCP") };
+    let service = BoxCloneSyncService::new(Router::<()>::new().route("/", get(|| async { "seen" })));
+    tokio::spawn(listeners.serve(service, std::future::pending(), Duration::ZERO));
+    let mut held = Vec::new();
+    for _ in 0..PEER_CONNECTIONS_MAX {
+        held.push(TcpStream::connect(address).await.expect("connected"));
+    }
+    let ask = async || {
+        let mut client = TcpStream::connect(address).await.expect("connected");
+        // It may be closed before it is asked.
+        let _ = client.write_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
+        read_all(client).await
+    };
+    assert_eq!(ask().await, "", "there was a place beyond the limit");
+    held.pop();
+    while !ask().await.contains("200 OK") {
+        tokio::task::yield_now().await;
+    }
+}
+
 #[tokio::test]
 async fn a_head_beyond_all_limits_is_refused() {
     let (address, _socket, _stop, _directory) = server().await;
@@ -122,6 +169,17 @@ async fn a_socket_is_given_to_a_group_that_exists() {
     // Everybody may give a file to the group that it has.
     let own = nix::unistd::getegid().to_string();
     listeners.share_with(&own).expect("the own group");
+    // Root may give it to any, and others to those that they are in.
+    let another = 34;
+    let given = listeners.share_with(&another.to_string());
+    if nix::unistd::geteuid().is_root() {
+        given.expect("root may");
+        assert_eq!(std::fs::symlink_metadata(&path).expect("there").gid(), another);
+    } else {
+        println!("not shown that root gives a socket to any group: this is not root");
+        let error = given.expect_err("not ours to give").to_string();
+        assert!(error.contains("34") && error.contains("socket_group"), "{error}");
+    }
     let mode = std::fs::symlink_metadata(&path).expect("there").permissions().mode();
     assert_eq!(mode & 0o777, SOCKET_MODE);
 }

@@ -1,7 +1,7 @@
 //! How the API is served, and who may use it.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -81,6 +81,21 @@ pub struct KeystoneSettings {
     pub cache_entries: usize,
     /// The most validations at the same time.
     pub validations: usize,
+}
+
+impl KeystoneSettings {
+    /// Whether what is said to Keystone leaves this host in plain text.
+    #[must_use]
+    pub fn is_plain_text_elsewhere(&self) -> bool {
+        let Some(rest) = self.url.strip_prefix("http://") else { return false };
+        let authority = rest.split('/').next().unwrap_or(rest);
+        let host = match authority.strip_prefix('[') {
+            Some(v6) => v6.split(']').next().unwrap_or(v6),
+            None => authority.split(':').next().unwrap_or(authority),
+        };
+        let is_loopback = host.parse().is_ok_and(|address: IpAddr| address.is_loopback());
+        !is_loopback && !host.eq_ignore_ascii_case("localhost")
+    }
 }
 
 /// Who the agent is to Keystone.
