@@ -44,7 +44,7 @@ use uuid::Uuid;
 use crate::agent::Agent;
 use crate::sys::NodeFacts;
 
-use cache::{Kind, ListCache};
+use cache::{Kind, ListCache, Writer};
 
 pub use auth::{Auth, AuthError};
 pub use listen::{ListenError, Listeners};
@@ -101,15 +101,21 @@ fn routes(agent: Agent, node_facts: ReadNodeFacts, auth: &Auth) -> Router {
         node_facts,
         targets: Arc::new(ListCache::new(Kind {
             generation: |view| view.generation,
-            write: |caller, view| serde_json::to_vec(&wire::TargetList::seen_by(caller, view)),
+            writer: Writer::Each {
+                key: "backup_targets",
+                write: |caller, target| serde_json::to_vec(&wire::Target::seen_by(caller, target)),
+            },
         })),
         details: Arc::new(ListCache::new(Kind {
             generation: |view| view.generation,
-            write: |caller, view| serde_json::to_vec(&wire::TargetDetailList::seen_by(caller, view)),
+            writer: Writer::Each {
+                key: "backup_targets",
+                write: |caller, target| serde_json::to_vec(&wire::TargetDetail::seen_by(caller, target)),
+            },
         })),
         types: Arc::new(ListCache::new(Kind {
             generation: |view| view.types_generation,
-            write: |caller, view| serde_json::to_vec(&wire::TypeList::seen_by(caller, view)),
+            writer: Writer::Whole(|caller, view| serde_json::to_vec(&wire::TypeList::seen_by(caller, view))),
         })),
         description: openapi.to_json().unwrap_or_default().into(),
     };

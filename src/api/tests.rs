@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tower::ServiceExt as _;
 
-use crate::agent::{Agent, Host};
+use crate::agent::{Agent, Host, View};
 use crate::model::report::MountMode;
 use crate::model::settings::{
     AgentSettings, CanarySettings, LocationPattern, MountSettings, ProbeSettings, S3AccessRule, S3Addressing,
@@ -90,6 +90,18 @@ impl Api {
         let bytes = to_bytes(body, ANSWER_MAX_BYTES).await.expect("a body");
         let body = if bytes.is_empty() { Value::Null } else { serde_json::from_slice(&bytes).expect("JSON") };
         Answer { status: head.status, headers: head.headers, body }
+    }
+
+    /// A view, and both lists of its targets: probes that end meanwhile make another one.
+    async fn lists_of_one_view(&self, caller: &Caller) -> (Arc<View>, Value, Value) {
+        loop {
+            let view = self.agent.view();
+            let list = self.ask(caller, Method::GET, "/backup_targets", None).await.ok();
+            let detail = self.ask(caller, Method::GET, "/backup_targets/detail", None).await.ok();
+            if self.agent.view().generation == view.generation {
+                return (view, list, detail);
+            }
+        }
     }
 
     async fn get(&self, path: &str) -> Answer {

@@ -3,7 +3,6 @@
 use futures::FutureExt as _;
 
 use super::*;
-use crate::agent::View;
 
 /// How long a change may take that nobody waits for.
 const PATIENCE: Duration = Duration::from_secs(10);

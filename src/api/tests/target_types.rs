@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::*;
 use crate::agent::AgentError;
 use crate::api::fault::Fault;
+use crate::api::wire;
 use crate::registry::RegistryError;
 
 const MINE: &str = "fc439373e340459fb28202b2412e26c0";
@@ -95,6 +96,33 @@ async fn a_list_that_is_known_is_not_sent_again_and_nobody_gets_anothers() {
     assert_ne!(mine, public);
     assert_eq!(tag(&Caller::local(), path).await, mine);
     assert_eq!(poll(&member(OTHER), path, &mine).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_list_that_is_made_of_the_one_before_it_is_what_it_would_be_anew() {
+    let api = Api::start().await;
+    let callers = [Caller::local(), member(MINE), member(OTHER)];
+    let assert_so = async |what: &str| {
+        for caller in &callers {
+            let (view, list, detail) = api.lists_of_one_view(caller).await;
+            let anew = |list: serde_json::Result<Value>| list.expect("JSON");
+            assert_eq!(list, anew(serde_json::to_value(wire::TargetList::seen_by(caller, &view))), "{what}");
+            assert_eq!(detail, anew(serde_json::to_value(wire::TargetDetailList::seen_by(caller, &view))), "{what}");
+        }
+    };
+    assert_so("none").await;
+    let (first, _) = api.target("first").await;
+    let (second, _) = api.target("second").await;
+    let (third, _) = api.target("third").await;
+    assert_so("three").await;
+    let note = json!({"backup_target": {"metadata": {"rack": "b7"}}});
+    api.put(&format!("/backup_targets/{second}"), &note).await.ok();
+    assert_so("the middle one changed").await;
+    api.new_type(&json!({"name": "closed", "backup_targets_id": third, "project_list": [MINE]})).await;
+    assert_so("not everybody sees the same").await;
+    api.get(&format!("/backup_targets/{second}/set_default")).await.ok();
+    assert_eq!(api.delete(&format!("/backup_targets/{first}")).await.status, StatusCode::ACCEPTED);
+    assert_so("the first one is gone").await;
 }
 
 #[tokio::test]

@@ -1,7 +1,6 @@
 //! Targets on the wire, as the API guide has them.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -205,14 +204,18 @@ impl TargetList {
     }
 }
 
+impl TargetDetail {
+    /// A target as a caller may see it, with its report.
+    #[must_use]
+    pub fn seen_by(caller: &Caller, view: &TargetView) -> Self {
+        Self { target: Target::seen_by(caller, view), report: Report::from(view) }
+    }
+}
+
 impl TargetDetailList {
     /// All targets as a caller may see them.
     #[must_use]
     pub fn seen_by(caller: &Caller, view: &View) -> Self {
-        let detail = |target: &Arc<TargetView>| TargetDetail {
-            target: Target::seen_by(caller, target),
-            report: Report::from(&**target),
-        };
-        Self { backup_targets: view.targets.iter().map(detail).collect() }
+        Self { backup_targets: view.targets.iter().map(|target| TargetDetail::seen_by(caller, target)).collect() }
     }
 }
