@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 
 use crate::daemon::Daemon;
 use crate::http;
@@ -87,18 +87,21 @@ pub async fn measure(daemon: &Daemon, targets: usize, table: &mut Table) -> anyh
     Ok(())
 }
 
-/// The same list for who takes it compressed, and for who has it already.
-pub async fn measure_pollers_savings(daemon: &Daemon, table: &mut Table) -> anyhow::Result<()> {
-    let list = http::get(daemon.address, "/backup_targets").await?;
-    let tag = list.headers.get(::http::header::ETAG).and_then(|tag| tag.to_str().ok()).unwrap_or_default();
-    for (name, header) in [("gzip", "accept-encoding: gzip".to_owned()), ("304", format!("if-none-match: {tag}"))] {
-        let answer = http::get_with(daemon.address, "/backup_targets", &header).await?;
+/// A list for who takes it compressed, and one for who has it already: that of types, which no probe
+/// changes.
+pub async fn measure_savings(daemon: &Daemon, table: &mut Table) -> anyhow::Result<()> {
+    let types = http::get(daemon.address, "/backup_target_types").await?;
+    let tag = types.headers.get(::http::header::ETAG).and_then(|tag| tag.to_str().ok()).context("no ETag")?;
+    for (name, path, header) in [
+        ("the same, gzip", "/backup_targets", "accept-encoding: gzip".to_owned()),
+        ("GET /backup_target_types, 304", "/backup_target_types", format!("if-none-match: {tag}")),
+    ] {
         let mut side = Side::default();
         for _ in 0..ROUNDS {
-            side.add_round(daemon, "/backup_targets", std::slice::from_ref(&header)).await?;
+            side.add_round(daemon, path, std::slice::from_ref(&header)).await?;
         }
-        let (size, rate) = (answer.body.len(), side.per_second()?);
-        table.tell(format!("  the same, {name}"), format!("{size} bytes, {rate:.0} per second"));
+        let size = http::get_with(daemon.address, path, &header).await?.body.len();
+        table.tell(format!("  {name}"), format!("{size} bytes, {:.0} per second", side.per_second()?));
     }
     Ok(())
 }
