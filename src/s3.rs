@@ -1,7 +1,7 @@
 //! S3: the few calls that the agent makes, as a trait.
 //!
 //! Checks speak to [`BucketApi`] and are tested against a fake of it; [`aws`] is the one
-//! implementation and the only file that names the SDK. Answers are facts in our own words, and a
+//! implementation and the only module that names the SDK. Answers are facts in our own words, and a
 //! failure is an [`S3Failure`]: a closed set, so that every code a service may send ends as a
 //! reason and a sentence, never as an unread error text.
 
