@@ -7,6 +7,7 @@
 //! driver that wants it.
 
 pub mod bucket;
+pub mod canary;
 pub mod capacity;
 pub mod exported;
 #[cfg(test)]
@@ -14,6 +15,7 @@ mod fake;
 pub mod mount_capacity;
 pub mod mounted;
 pub mod nfs_reachable;
+pub mod object_canary;
 pub mod object_lock;
 pub mod storage_failure;
 pub mod tcp_reachable;

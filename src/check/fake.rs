@@ -2,8 +2,11 @@
 
 use async_trait::async_trait;
 
+use crate::model::LockMode;
 use crate::model::S3Location;
-use crate::s3::{BucketApi, BucketUsage, ObjectLock, S3Failure, Versioning};
+use crate::s3::{BucketApi, BucketUsage, DefaultRetention, ObjectLock, RetentionLength, S3Failure, Versioning};
+
+const ONE_DAY: DefaultRetention = DefaultRetention { mode: LockMode::Governance, length: RetentionLength::Days(1) };
 
 /// Answers as told, or never.
 #[derive(Debug)]
@@ -21,7 +24,7 @@ impl FakeBucket {
             head: Ok(BucketUsage::default()),
             location: Ok(()),
             versioning: Ok(Versioning::Enabled),
-            object_lock: Ok(ObjectLock { enabled: true, default_retention: Some("GOVERNANCE 1 day".to_owned()) }),
+            object_lock: Ok(ObjectLock { enabled: true, default_retention: Some(ONE_DAY) }),
             silent: false,
         }
     }

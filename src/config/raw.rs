@@ -130,6 +130,22 @@ impl Default for Canary {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct S3 {
     pub(super) credentials: Vec<S3Credentials>,
+    pub(super) canary: S3Canary,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct S3Canary {
+    pub(super) enabled: bool,
+    pub(super) interval: Text,
+    pub(super) prefix: Text,
+    pub(super) retention: Text,
+}
+
+impl Default for S3Canary {
+    fn default() -> Self {
+        Self { enabled: true, interval: text("5m"), prefix: text("targetwatch-canary/"), retention: text("10s") }
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -142,6 +158,8 @@ pub(super) struct S3Credentials {
     pub(super) region: Option<Text>,
     pub(super) ca_bundle: Option<Text>,
     pub(super) addressing: Option<Text>,
+    #[serde(default)]
+    pub(super) read_only: bool,
 }
 
 #[derive(Debug, Deserialize)]

@@ -56,6 +56,8 @@ fn the_sample_file_shows_every_key_at_its_default() {
         "interval",
         "uid",
         "gid",
+        "prefix",
+        "retention",
     ] {
         assert!(uncommented.lines().any(|line| line.starts_with(&format!("{key} ="))), "{key} is not in the sample");
     }

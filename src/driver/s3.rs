@@ -1,54 +1,108 @@
-//! S3: reachable, then the bucket, its object lock, its versioning, and how much it holds.
+//! S3: reachable, then the bucket, its object lock, its versioning, how much it holds, and that it can
+//! be written to.
 //!
 //! Object lock goes before versioning, which comes with it: of a bucket that has neither, the verdict
 //! names the lock, since enabling versioning would not give it one.
 //!
-//! Everything is asked of the service at every probe; only connections are kept. Nothing is
-//! written, and nothing is put up on this host, so there is nothing to take down.
+//! Everything but the canary is asked of the service at every probe; only connections are kept. Nothing
+//! is put up on this host, so there is nothing to take down.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use jiff::Timestamp;
+use uuid::Uuid;
 
-use super::{Depth, DetachError, Driver, Probe};
+use super::{Depth, DetachError, Driver, Host, Probe};
 use crate::check::bucket::bucket;
+use crate::check::canary::{CanaryKey, CanaryNames, ServiceClock, Writer, sweep};
 use crate::check::capacity::bucket_capacity;
+use crate::check::object_canary::{CanaryPlan, object_canary};
 use crate::check::object_lock::object_lock;
 use crate::check::tcp_reachable::tcp_connect;
 use crate::check::versioning::versioning;
 use crate::check::{CheckLog, Checked};
 use crate::model::report::BucketFacts;
-use crate::model::settings::{AgentSettings, S3AccessRule};
+use crate::model::settings::{AgentSettings, S3AccessRule, S3CanarySettings};
 use crate::model::{CheckName, S3Location};
-use crate::s3::aws::BucketConnector;
-use crate::s3::{BucketUsage, S3Failure, Versioning};
+use crate::s3::aws::{AwsBucket, BucketConnector};
+use crate::s3::{BucketUsage, ObjectLock, S3Failure, Versioning, within};
+
+/// What tells this host from others of the same name (machine-id(5)).
+const MACHINE_ID: &str = "/etc/machine-id";
 
 /// Verifies one bucket.
 pub struct S3Driver {
     location: S3Location,
     immutable: bool,
     connector: BucketConnector,
+    host: Arc<Host>,
+    /// This run of this driver: no canary of another is in use.
+    instance: Uuid,
+    canary: Option<CanaryRecord>,
+    /// A canary that is still locked, and when it is to be removed.
+    locked: Option<(CanaryKey, Instant)>,
+}
+
+/// The last canary that came back.
+struct CanaryRecord {
+    at: Instant,
+    written_at: Timestamp,
+    settings: S3CanarySettings,
+    /// For how long it was locked.
+    retention: Option<Duration>,
+}
+
+/// What a probe learnt of a bucket before it writes to it.
+struct Learnt {
+    usage: BucketUsage,
+    lock: Option<ObjectLock>,
+    versions: Option<Versioning>,
+}
+
+impl Learnt {
+    /// The service's clock.
+    fn clock(&self) -> ServiceClock {
+        ServiceClock::new(self.usage.clock_ahead_seconds)
+    }
+
+    /// Whether the bucket has or had versions, as far as it is known.
+    fn is_versioned(&self) -> bool {
+        self.versions != Some(Versioning::Off)
+    }
+
+    /// Whether what is written without a retention is locked all the same.
+    fn locks_by_default(&self) -> bool {
+        self.lock.as_ref().is_some_and(|lock| lock.enabled && lock.default_retention.is_some())
+    }
 }
 
 impl S3Driver {
     /// A driver of a bucket; `immutable` as the target was declared.
     #[must_use]
-    pub fn new(location: S3Location, immutable: bool) -> Self {
+    pub fn new(location: S3Location, immutable: bool, host: &Arc<Host>) -> Self {
         let connector = BucketConnector::new(location.clone());
-        Self { location, immutable, connector }
+        let (host, instance) = (host.clone(), Uuid::new_v4());
+        Self { location, immutable, connector, host, instance, canary: None, locked: None }
     }
 
-    async fn run(&mut self, settings: &AgentSettings, log: &mut CheckLog) -> Probe {
+    async fn run(&mut self, settings: &AgentSettings, depth: Depth, log: &mut CheckLog) -> Probe {
+        const AFTER_REACHABLE: &[CheckName] = &[
+            CheckName::Bucket,
+            CheckName::ObjectLock,
+            CheckName::Versioning,
+            CheckName::Capacity,
+            CheckName::WriteCanary,
+        ];
         let (deadline, immutable) = (settings.probe.deadline, self.immutable);
         let rule = rule_for(settings, &self.location);
         let mut probe = Probe::default();
 
         let (host, port) = self.connector.service_address(rule).await;
         if log.run(CheckName::Reachable, tcp_connect(&host, port, deadline)).await.is_none() {
-            log.skip_after_failure(&[
-                CheckName::Bucket,
-                CheckName::ObjectLock,
-                CheckName::Versioning,
-                CheckName::Capacity,
-            ]);
+            log.skip_after_failure(AFTER_REACHABLE);
             return probe;
         }
 
@@ -67,7 +121,7 @@ impl S3Driver {
             })
             .await;
         let (Some(usage), Some(api)) = (usage, api) else {
-            log.skip_after_failure(&[CheckName::ObjectLock, CheckName::Versioning, CheckName::Capacity]);
+            log.skip_after_failure(&AFTER_REACHABLE[1..]);
             return probe;
         };
 
@@ -75,13 +129,77 @@ impl S3Driver {
         let versions = log.run(CheckName::Versioning, versioning(&api, location, immutable, deadline)).await;
         let percent = settings.probe.nearly_full_percent;
         probe.capacity = log.run(CheckName::Capacity, async { bucket_capacity(&usage, percent) }).await;
+        let learnt = Learnt { usage, lock, versions };
+        self.canary_if_due(&api, settings, rule, &learnt, depth, log).await;
         probe.bucket = Some(BucketFacts {
-            versioning: versions.map(|found| found == Versioning::Enabled),
-            object_lock: lock.as_ref().map(|found| found.enabled),
-            default_retention: lock.and_then(|found| found.default_retention),
+            versioning: learnt.versions.map(|found| found == Versioning::Enabled),
+            object_lock: learnt.lock.as_ref().map(|found| found.enabled),
+            default_retention: learnt.lock.and_then(|found| found.default_retention).map(|found| found.to_string()),
             object_count: usage.object_count,
         });
         probe
+    }
+
+    async fn canary_if_due(
+        &mut self,
+        api: &AwsBucket,
+        settings: &AgentSettings,
+        rule: Option<&S3AccessRule>,
+        learnt: &Learnt,
+        depth: Depth,
+        log: &mut CheckLog,
+    ) {
+        let canary = &settings.s3_canary;
+        let not_written = match rule {
+            _ if !canary.enabled => Some("turned off in [s3.canary]"),
+            Some(rule) if rule.read_only => Some("read_only in [[s3.credentials]]"),
+            _ => None,
+        };
+        if let Some(why) = not_written {
+            log.skip(CheckName::WriteCanary, format!("{why}: writing is not verified"));
+            return;
+        }
+        let names = self.names(canary).await;
+        let retention = learnt.locks_by_default().then_some(canary.retention);
+        // One that failed left no record, so it is tried again at each probe until it passes.
+        let still_good = self
+            .canary
+            .as_ref()
+            .filter(|_| depth == Depth::Routine)
+            .filter(|last| last.retention == retention && last.settings == *canary)
+            .filter(|last| last.at.elapsed() < canary.interval);
+        if let Some(last) = still_good {
+            let mut detail = format!(
+                "written at {:.0}; the next one is due {} s after that",
+                last.written_at,
+                canary.interval.as_secs()
+            );
+            if self.locked.is_some_and(|(_, removable)| removable <= Instant::now()) {
+                let sweeping = sweep(api, &names, learnt.is_versioned(), learnt.clock(), &[]);
+                match within(settings.probe.deadline, sweeping).await {
+                    Ok(_) => self.locked = None,
+                    Err(failure) => {
+                        detail = format!("{detail}; it is still there, since removing it failed: {failure}")
+                    }
+                }
+            }
+            log.skip(CheckName::WriteCanary, detail);
+            return;
+        }
+        (self.canary, self.locked) = (None, None);
+        let plan = CanaryPlan { names: &names, versioned: learnt.is_versioned(), retention, clock: learnt.clock() };
+        let writing = object_canary(api, &self.location, &plan, settings.probe.deadline);
+        if let Some(locked) = log.run(CheckName::WriteCanary, writing).await {
+            let (at, written_at, settings) = (Instant::now(), Timestamp::now(), canary.clone());
+            self.locked = locked.map(|key| (key, at + learnt.clock().wait_until_past(key.until)));
+            self.canary = Some(CanaryRecord { at, written_at, settings, retention });
+        }
+    }
+
+    async fn names(&self, settings: &S3CanarySettings) -> CanaryNames {
+        let machine = tokio::fs::read_to_string(Path::new(MACHINE_ID)).await.unwrap_or_default();
+        let node = format!("{} {}", self.host.hostname, machine.trim());
+        CanaryNames::new(&settings.prefix, &node, self.host.writer, self.instance)
     }
 }
 
@@ -93,13 +211,23 @@ fn rule_for<'settings>(settings: &'settings AgentSettings, location: &S3Location
 
 #[async_trait]
 impl Driver for S3Driver {
-    async fn probe(&mut self, settings: &AgentSettings, _depth: Depth) -> Probe {
+    async fn probe(&mut self, settings: &AgentSettings, depth: Depth) -> Probe {
         let mut log = CheckLog::new(settings.probe.slow_after);
-        let probe = self.run(settings, &mut log).await;
+        let probe = self.run(settings, depth, &mut log).await;
         Probe { checks: log.into_results(), ..probe }
     }
 
+    fn next_due(&self) -> Option<Duration> {
+        let (_, removable) = self.locked?;
+        (self.host.writer == Writer::Command).then(|| removable.saturating_duration_since(Instant::now()))
+    }
+
     async fn detach(&mut self, _: &AgentSettings) -> Result<Option<String>, DetachError> {
-        Ok(None)
+        Ok(self.locked.map(|(key, _)| {
+            format!(
+                "a canary of {} is locked until second {} and stays: nobody is left to remove it",
+                self.location, key.until
+            )
+        }))
     }
 }

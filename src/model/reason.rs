@@ -139,6 +139,8 @@ reasons! {
     ObjectLockMissing => "object_lock_missing",
     /// The bucket has object lock, but no default retention.
     NoDefaultRetention => "no_default_retention",
+    /// The service locked a canary for longer than it was asked to, so no further one is written.
+    CanaryLocked => "canary_locked",
 }
 
 #[cfg(test)]

@@ -50,7 +50,7 @@ named! {
         Exported => "exported",
         /// Capacity and used space were measured.
         Capacity => "capacity",
-        /// A file written as the backup user was read back and removed.
+        /// A file written as the backup user, or an object, was read back and removed.
         WriteCanary => "write_canary",
         /// The bucket exists and these credentials reach it.
         Bucket => "bucket",
@@ -92,6 +92,16 @@ named! {
         Kernel => "kernel",
         /// Over the wire, without mounting.
         None => "none",
+    }
+}
+
+named! {
+    /// How strictly a version is locked.
+    LockMode {
+        /// Who has a permission of its own ends it early.
+        Governance => "GOVERNANCE",
+        /// Nobody deletes it before its time.
+        Compliance => "COMPLIANCE",
     }
 }
 

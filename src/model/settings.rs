@@ -129,6 +129,8 @@ pub struct S3AccessRule {
     pub ca_bundle: Option<PathBuf>,
     /// How the bucket is named in a request.
     pub addressing: S3Addressing,
+    /// Whether nothing is to be written to the bucket, since nobody writes backups to it from here.
+    pub read_only: bool,
 }
 
 /// Where S3 credentials come from.
@@ -157,6 +159,19 @@ pub enum S3Addressing {
     Virtual,
 }
 
+/// The object that proves that backups can be written (`[s3.canary]`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct S3CanarySettings {
+    /// Whether it is written at all.
+    pub enabled: bool,
+    /// Time from one canary to the next.
+    pub interval: Duration,
+    /// What the keys of canaries begin with; ends with `/`.
+    pub prefix: String,
+    /// How long a canary is locked, at most, where it would otherwise be locked for longer.
+    pub retention: Duration,
+}
+
 /// A target that the configuration declares (`[[target]]`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeclaredTarget {
@@ -180,6 +195,8 @@ pub struct AgentSettings {
     pub probe: ProbeSettings,
     /// Access to buckets; the first rule that matches wins.
     pub s3_access: Vec<S3AccessRule>,
+    /// The canary object.
+    pub s3_canary: S3CanarySettings,
 }
 
 /// How the API is served (`[api]`).

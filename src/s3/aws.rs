@@ -9,6 +9,7 @@ mod answer;
 mod bucket;
 mod credentials;
 mod errors;
+mod objects;
 mod trust;
 
 use aws_config::environment::EnvironmentVariableRegionProvider;

@@ -84,6 +84,21 @@ impl S3Failure {
         matches!(self.reason(), Reason::AccessDenied | Reason::NotImplemented)
     }
 
+    /// Whether it says that the object or version is not there.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        let Self::Service { status: 404, code, .. } = self else { return false };
+        matches!(code.as_deref(), None | Some("NotFound" | "NoSuchKey" | "NoSuchVersion"))
+    }
+
+    /// Whether the service understood what was asked, knows who asked, and will not do it.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        let refused =
+            matches!(self.reason(), Reason::AccessDenied | Reason::NotImplemented | Reason::ObjectLockMissing);
+        refused && matches!(self, Self::Service { status: 400..=499 | 501, .. })
+    }
+
     /// The reason code.
     #[must_use]
     pub fn reason(&self) -> Reason {

@@ -21,7 +21,7 @@ use crate::place::Place;
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How soon to look again where only looking tells.
-const LOOK_AGAIN: Duration = Duration::from_millis(10);
+pub const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// A running agent.
 pub struct Daemon {
@@ -78,6 +78,11 @@ impl Daemon {
         let status = in_time("its end", self.child.wait()).await.expect("waited for");
         assert!(status.success(), "{status}");
         began.elapsed()
+    }
+
+    /// Kills it as it is (SIGKILL).
+    pub async fn kill(&mut self) {
+        self.child.kill().await.expect("killed");
     }
 
     /// All that it has logged.

@@ -15,6 +15,7 @@
 mod daemon;
 mod gateway;
 mod place;
+mod proxy;
 
 mod capacity;
 mod immutability;
@@ -22,3 +23,4 @@ mod outages;
 mod refusals;
 mod secrets;
 mod ways_there;
+mod write_canary;

@@ -24,6 +24,8 @@ pub const ANSWER_LIMIT_BYTES: usize = 64 * 1024;
 pub(super) struct Told {
     pub(super) usage: BucketUsage,
     pub(super) is_html: bool,
+    /// The service's clock (`Date`), in seconds since 1970.
+    pub(super) date: Option<i64>,
 }
 
 /// Keeps what the headers of an answer tell and the SDK does not pass on.
@@ -45,15 +47,18 @@ impl Intercept for ReadHeaders {
         // RGW writes -1 for a quota without limit, which is no u64.
         let number = |name: &str| headers.get(name).and_then(|value| value.trim().parse().ok());
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-        let date = headers.get("date").and_then(|value| DateTime::from_str(value, Format::HttpDate).ok());
+        let date = headers
+            .get("date")
+            .and_then(|value| DateTime::from_str(value, Format::HttpDate).ok())
+            .map(|date| date.secs());
         let usage = BucketUsage {
             used_bytes: number("x-rgw-bytes-used"),
             object_count: number("x-rgw-object-count"),
             quota_bytes: number("x-rgw-quota-bucket-size"),
-            clock_ahead_seconds: date.map(|date| date.secs().saturating_sub_unsigned(now)),
+            clock_ahead_seconds: date.map(|date| date.saturating_sub_unsigned(now)),
         };
         let is_html = headers.get("content-type").is_some_and(|kind| kind.starts_with("text/html"));
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Told { usage, is_html };
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Told { usage, is_html, date };
         Ok(())
     }
 }

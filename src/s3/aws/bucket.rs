@@ -4,16 +4,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use aws_sdk_s3::Client;
-use aws_sdk_s3::types::{BucketVersioningStatus, DefaultRetention, ObjectLockEnabled};
+use aws_sdk_s3::types::{self, BucketVersioningStatus, ObjectLockEnabled};
 
 use super::answer::{ReadHeaders, Told};
 use super::errors::failure;
-use crate::s3::{BucketApi, BucketUsage, ObjectLock, S3Failure, Versioning};
+use crate::model::LockMode;
+use crate::s3::{BucketApi, BucketUsage, DefaultRetention, ObjectLock, RetentionLength, S3Failure, Versioning};
 
 /// One bucket through the SDK, with the credentials of one probe.
 pub struct AwsBucket {
-    client: Client,
-    bucket: String,
+    pub(super) client: Client,
+    pub(super) bucket: String,
     asks_for_stats: bool,
 }
 
@@ -90,13 +91,17 @@ impl BucketApi for AwsBucket {
     }
 }
 
-/// `GOVERNANCE 30 days`; none when a part is missing, since then it is not in force.
-fn written_retention(retention: &DefaultRetention) -> Option<String> {
-    let mode = retention.mode()?.as_str();
-    let (count, unit) = match (retention.days(), retention.years()) {
-        (Some(days), _) if days > 0 => (days, "day"),
-        (_, Some(years)) if years > 0 => (years, "year"),
-        _ => return None,
-    };
-    Some(format!("{mode} {count} {unit}{}", if count == 1 { "" } else { "s" }))
+/// None when a part is missing or unknown, since then it is not in force.
+fn written_retention(retention: &types::DefaultRetention) -> Option<DefaultRetention> {
+    let mode = lock_mode(retention.mode()?.as_str())?;
+    let count = |count: Option<i32>| count.and_then(|count| u32::try_from(count).ok()).filter(|count| *count > 0);
+    let length = count(retention.days())
+        .map(RetentionLength::Days)
+        .or_else(|| count(retention.years()).map(RetentionLength::Years))?;
+    Some(DefaultRetention { mode, length })
+}
+
+/// The mode of this name.
+pub(super) fn lock_mode(name: &str) -> Option<LockMode> {
+    LockMode::ALL.iter().copied().find(|mode| mode.as_str() == name)
 }

@@ -174,6 +174,11 @@ impl Bucket {
         })
     }
 
+    /// All versions, delete markers among them: keys in order, and of each the latest first.
+    pub fn versions(&self) -> impl Iterator<Item = (&str, &Version)> {
+        self.objects.iter().flat_map(|(key, versions)| versions.iter().rev().map(|version| (key.as_str(), version)))
+    }
+
     /// How many versions are stored, and their bytes.
     pub fn stored(&self) -> (u64, u64) {
         let contents = self.objects.values().flatten().filter_map(|version| version.content.as_ref());

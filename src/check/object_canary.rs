@@ -1,0 +1,166 @@
+//! `write_canary` of a bucket: an object is put, got back and compared, and deleted.
+//!
+//! Its key is as long as those of backups ([`super::canary::key`]). In a bucket that keeps versions
+//! it is that version that is deleted, so nothing is left, not even a delete marker. Before it, what
+//! is left of earlier canaries is removed.
+//!
+//! A bucket with a default retention would lock the canary like a backup, for days. There it is put
+//! with an explicit retention of seconds, which overrides the default; that it did is verified, and it
+//! is deleted when that is over, by a later run. A service that locked it for longer gets no second one.
+
+use std::time::Duration;
+
+use super::Checked;
+use super::bucket::not_passed;
+use super::canary::{CanaryKey, CanaryKind, CanaryNames, ServiceClock, content, sweep};
+use crate::model::report::Finding;
+use crate::model::{LockMode, Reason, S3Location};
+use crate::s3::{ObjectApi, Retention, S3Failure, within};
+
+/// How many locked canaries of this node a bucket holds before no further one is put.
+pub const LOCKED_MAX: usize = 4;
+
+/// What a canary is to be like.
+#[derive(Debug, Clone)]
+pub struct CanaryPlan<'a> {
+    /// Its names.
+    pub names: &'a CanaryNames,
+    /// Whether the bucket has or had versions.
+    pub versioned: bool,
+    /// For how long it is to be locked; none where a new object is not locked by itself.
+    pub retention: Option<Duration>,
+    /// The service's clock.
+    pub clock: ServiceClock,
+}
+
+/// Writes the canary. Removing leftovers, and the canary itself, are each bounded by `deadline`. Gives
+/// the canary if it is locked, so that it is still there.
+pub async fn object_canary(
+    api: &dyn ObjectApi,
+    location: &S3Location,
+    plan: &CanaryPlan<'_>,
+    deadline: Duration,
+) -> Checked<Option<CanaryKey>> {
+    let mut reservation = None;
+    let mut remark = String::new();
+    match within(deadline, sweep(api, plan.names, plan.versioned, plan.clock, &[])).await {
+        Ok(swept) => {
+            if let (Some(key), Some(_)) = (&swept.overlong, plan.retention) {
+                return Checked::skipped(overlong(location, key));
+            }
+            if let Some(failure) = &swept.refused {
+                return refused(failure, location, plan);
+            }
+            let locked = swept.locked.len();
+            if plan.retention.is_some() && locked >= LOCKED_MAX {
+                return Checked::skipped(Finding::new(
+                    Reason::CanaryLocked,
+                    format!(
+                        "{locked} earlier canaries in {location} are still locked for some seconds; no further one is written until they can be removed"
+                    ),
+                ));
+            }
+            if swept.removed > 0 {
+                remark = format!("; removed {} left of earlier ones", swept.removed);
+            }
+        }
+        // Backups may well be written without being listed; but then nobody finds what a crash leaves.
+        Err(failure) if failure.is_refusal() => reservation = Some(unlisted(&failure, location, plan)),
+        Err(failure) => return not_passed(&failure, location),
+    }
+    let until = plan.retention.map(|retention| plan.clock.end_of(retention));
+    let key = plan.names.new_key(CanaryKind::Write, until.unwrap_or_default());
+    let retention = until.map(|until| Retention { mode: LockMode::Governance, until });
+    match within(deadline, write(api, plan.names, &key, retention)).await {
+        Ok(Written::Removed) => {
+            let detail = format!("put {} bytes, got them back and deleted them{remark}", super::canary::CANARY_BYTES);
+            Checked::passed(None).warning(reservation).detail(detail)
+        }
+        Ok(Written::Locked) => {
+            let detail = format!(
+                "put {} bytes and got them back; they are locked for some seconds and deleted after that{remark}",
+                super::canary::CANARY_BYTES
+            );
+            Checked::passed(Some(key)).warning(reservation).detail(detail)
+        }
+        Ok(Written::LockedLonger) => Checked::passed(None).warning(Some(overlong(location, &plan.names.text(&key)))),
+        Ok(Written::Differs) => Checked::failed(Finding::new(
+            Reason::CanaryMismatch,
+            format!(
+                "{location}: what was got back of a canary is not what was put: distrust this storage, and look at it and at what is between"
+            ),
+        )),
+        Err(failure) => refused(&failure, location, plan),
+    }
+}
+
+enum Written {
+    Removed,
+    Locked,
+    LockedLonger,
+    Differs,
+}
+
+async fn write(
+    api: &dyn ObjectApi,
+    names: &CanaryNames,
+    key: &CanaryKey,
+    retention: Option<Retention>,
+) -> Result<Written, S3Failure> {
+    let (text, content) = (names.text(key), content(key.id));
+    let version = api.put(&text, content.clone(), retention).await?;
+    let version = version.as_deref();
+    let is_same = match api.get(&text, version).await {
+        Ok(back) => back == content,
+        Err(failure) if failure.is_gone() => false,
+        Err(failure) => return Err(failure),
+    };
+    let locked = match retention {
+        Some(asked) => Some(api.retention(&text, version).await? == Some(asked)),
+        None => None,
+    };
+    if locked.is_none() {
+        api.delete(&text, version, false).await?;
+    }
+    Ok(match (is_same, locked) {
+        (false, _) => Written::Differs,
+        (true, None) => Written::Removed,
+        (true, Some(true)) => Written::Locked,
+        (true, Some(false)) => Written::LockedLonger,
+    })
+}
+
+fn overlong(location: &S3Location, key: &str) -> Finding {
+    Finding::new(
+        Reason::CanaryLocked,
+        format!(
+            "{location} has a default retention, and did not lock a canary for the seconds that were asked for instead: {key} stays until the service lets it be deleted, and no further canary is written, so writing is not verified"
+        ),
+    )
+}
+
+fn unlisted(failure: &S3Failure, location: &S3Location, plan: &CanaryPlan<'_>) -> Finding {
+    let action = if plan.versioned { "s3:ListBucketVersions" } else { "s3:ListBucket" };
+    Finding::new(
+        failure.reason(),
+        format!(
+            "{location}: what a crash may have left of canaries cannot be looked for ({failure}): grant the credentials {action} below {}",
+            plan.names.folder()
+        ),
+    )
+}
+
+fn refused<T>(failure: &S3Failure, location: &S3Location, plan: &CanaryPlan<'_>) -> Checked<T> {
+    if failure.reason() != Reason::AccessDenied {
+        return not_passed(failure, location);
+    }
+    let delete = if plan.versioned { ", s3:DeleteObjectVersion" } else { "" };
+    let retain = if plan.retention.is_some() { ", s3:PutObjectRetention and s3:GetObjectRetention" } else { "" };
+    Checked::failed(Finding::new(
+        Reason::AccessDenied,
+        format!(
+            "{location}: writing a canary was refused ({failure}): grant the credentials s3:PutObject, s3:GetObject, s3:DeleteObject{delete}{retain} below {}; where no backups are written from here, set read_only = true in its [[s3.credentials]] entry",
+            plan.names.folder()
+        ),
+    ))
+}

@@ -1,0 +1,72 @@
+//! The `[s3]` section: who may do what with buckets, and what is written to them to prove it.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::{INTERVALS, Valid, absolute, duration, limited, location, one_of, secret_file, wrong};
+use crate::config::raw;
+use crate::model::settings::{S3AccessRule, S3Addressing, S3CanarySettings, S3CredentialSource};
+
+/// How long a canary is locked where it must be. It must outlast the calls that are made meanwhile, and
+/// the difference of two clocks of whole seconds; more than an hour would prove nothing more.
+const CANARY_RETENTIONS: RangeInclusive<Duration> = Duration::from_secs(3)..=Duration::from_secs(3600);
+
+/// The longest prefix of canaries, in bytes. With what is added a key stays below S3's 1024.
+const PREFIX_MAX_BYTES: usize = 200;
+
+/// Access to buckets.
+pub(super) fn access(raw: &[raw::S3Credentials]) -> Valid<Vec<S3AccessRule>> {
+    const SECTION: &str = "[[s3.credentials]]";
+    let mut rules = Vec::new();
+    for entry in limited(raw, SECTION)? {
+        let source = match (&entry.profile, &entry.access_key_id_file, &entry.secret_access_key_file) {
+            (None, None, None) => S3CredentialSource::DefaultChain,
+            (Some(profile), None, None) => S3CredentialSource::Profile(profile.get_ref().clone()),
+            (None, Some(id), Some(secret)) => S3CredentialSource::Files {
+                access_key_id: secret_file(id, "[[s3.credentials]] access_key_id_file")?,
+                secret_access_key: secret_file(secret, "[[s3.credentials]] secret_access_key_file")?,
+            },
+            _ => {
+                let problem = "expected either profile, or access_key_id_file together with secret_access_key_file, or none of them";
+                return Err(wrong(&entry.location, SECTION, problem));
+            }
+        };
+        let addressing = entry.addressing.as_ref().map_or(Ok(S3Addressing::default()), |text| {
+            let known = [("path", S3Addressing::Path), ("virtual", S3Addressing::Virtual)];
+            one_of(text, "[[s3.credentials]] addressing", &known)
+        })?;
+        let ca_bundle = entry.ca_bundle.as_ref();
+        rules.push(S3AccessRule {
+            location: location(&entry.location, "[[s3.credentials]] location")?,
+            source,
+            region: entry.region.as_ref().map(|region| region.get_ref().clone()),
+            ca_bundle: ca_bundle
+                .map(|path| absolute(path, path.get_ref(), "[[s3.credentials]] ca_bundle"))
+                .transpose()?,
+            addressing,
+            read_only: entry.read_only,
+        });
+    }
+    Ok(rules)
+}
+
+/// The canary object.
+pub(super) fn canary(raw: &raw::S3Canary) -> Valid<S3CanarySettings> {
+    const KEY: &str = "[s3.canary] prefix";
+    let prefix = raw.prefix.get_ref();
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'-' | b'_' | b'.' | b'=');
+    let segments_are_names = prefix.split('/').rev().skip(1).all(|part| !matches!(part, "" | "." | ".."));
+    if !prefix.ends_with('/') || prefix.len() > PREFIX_MAX_BYTES || !prefix.bytes().all(is_plain) || !segments_are_names
+    {
+        let problem = format!(
+            "{prefix:?} is no prefix; expected names of letters, digits and -_.= that each end with /, at most {PREFIX_MAX_BYTES} bytes"
+        );
+        return Err(wrong(&raw.prefix, KEY, problem));
+    }
+    Ok(S3CanarySettings {
+        enabled: raw.enabled,
+        interval: duration(&raw.interval, "[s3.canary] interval", INTERVALS)?,
+        prefix: prefix.clone(),
+        retention: duration(&raw.retention, "[s3.canary] retention", CANARY_RETENTIONS)?,
+    })
+}
