@@ -12,6 +12,7 @@ pub mod capacity;
 pub mod exported;
 #[cfg(test)]
 mod fake;
+pub mod lock_proof;
 pub mod mount_capacity;
 pub mod mounted;
 pub mod nfs_reachable;
@@ -152,6 +153,12 @@ impl CheckLog {
     pub fn latest_failure(&self) -> Option<&Finding> {
         let latest = self.results.last().filter(|result| result.outcome != Outcome::Passed)?;
         latest.finding.as_ref()
+    }
+
+    /// Whether a check so far did not pass.
+    #[must_use]
+    pub fn has_failure(&self) -> bool {
+        self.results.iter().any(|result| matches!(result.outcome, Outcome::Failed | Outcome::TimedOut))
     }
 
     /// Takes back a check and everything after it, to do them again.

@@ -21,6 +21,6 @@ pub use export::{NfsExport, S3Endpoint, S3Location};
 pub use mount_name::{MountName, PathKey};
 pub use nfs_options::NfsOptions;
 pub use reason::Reason;
-pub use report::{CheckName, CheckResult, LockMode, Outcome, Report, Status, Verdict};
+pub use report::{CheckName, CheckResult, LockMode, LockProof, LockVerdict, Outcome, Report, Status, Verdict};
 pub use target::{Target, TargetId, TargetKind, TargetSpec};
 pub use target_type::{TargetType, TargetTypeId};

@@ -71,6 +71,18 @@ pub enum RetentionLength {
     Years(u32),
 }
 
+impl DefaultRetention {
+    /// How long it is, a year being 365 days.
+    #[must_use]
+    pub fn duration(self) -> Duration {
+        let days = match self.length {
+            RetentionLength::Days(days) => u64::from(days),
+            RetentionLength::Years(years) => u64::from(years) * 365,
+        };
+        Duration::from_secs(days * 24 * 3600)
+    }
+}
+
 impl fmt::Display for DefaultRetention {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (count, unit) = match self.length {

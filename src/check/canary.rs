@@ -2,7 +2,7 @@
 //!
 //! Their keys tell all that must be known to remove them ([`key`]), so that whatever ends between a
 //! PUT and its DELETE, and a PUT that was given up and applied later, leaves nothing that the next
-//! run does not find ([`sweep`]). Nothing is remembered outside of the bucket.
+//! run does not find ([`mod@sweep`]). Nothing is remembered outside of the bucket.
 //!
 //! Times are the service's, as far as it tells them: its clock decides what is locked, and it may
 //! differ from this host's.

@@ -15,6 +15,8 @@ use super::bucket::not_passed;
 use super::canary::{CanaryKey, CanaryKind, CanaryNames, ServiceClock, content, sweep};
 use crate::model::report::Finding;
 use crate::model::{LockMode, Reason, S3Location};
+use uuid::Uuid;
+
 use crate::s3::{ObjectApi, Retention, S3Failure, within};
 
 /// How many locked canaries of this node a bucket holds before no further one is put.
@@ -31,10 +33,12 @@ pub struct CanaryPlan<'a> {
     pub retention: Option<Duration>,
     /// The service's clock.
     pub clock: ServiceClock,
+    /// Canaries that are still needed.
+    pub in_use: &'a [Uuid],
 }
 
 /// Writes the canary. Removing leftovers, and the canary itself, are each bounded by `deadline`. Gives
-/// the canary if it is locked, so that it is still there.
+/// the latest canary that is locked and still there, this one or one of an earlier run.
 pub async fn object_canary(
     api: &dyn ObjectApi,
     location: &S3Location,
@@ -43,7 +47,8 @@ pub async fn object_canary(
 ) -> Checked<Option<CanaryKey>> {
     let mut reservation = None;
     let mut remark = String::new();
-    match within(deadline, sweep(api, plan.names, plan.versioned, plan.clock, &[])).await {
+    let mut latest = None;
+    match within(deadline, sweep(api, plan.names, plan.versioned, plan.clock, plan.in_use)).await {
         Ok(swept) => {
             if let (Some(key), Some(_)) = (&swept.overlong, plan.retention) {
                 return Checked::skipped(overlong(location, key));
@@ -60,6 +65,7 @@ pub async fn object_canary(
                     ),
                 ));
             }
+            latest = swept.locked.iter().copied().max_by_key(|key| key.until);
             if swept.removed > 0 {
                 remark = format!("; removed {} left of earlier ones", swept.removed);
             }
@@ -74,7 +80,7 @@ pub async fn object_canary(
     match within(deadline, write(api, plan.names, &key, retention)).await {
         Ok(Written::Removed) => {
             let detail = format!("put {} bytes, got them back and deleted them{remark}", super::canary::CANARY_BYTES);
-            Checked::passed(None).warning(reservation).detail(detail)
+            Checked::passed(latest).warning(reservation).detail(detail)
         }
         Ok(Written::Locked) => {
             let detail = format!(
@@ -83,7 +89,7 @@ pub async fn object_canary(
             );
             Checked::passed(Some(key)).warning(reservation).detail(detail)
         }
-        Ok(Written::LockedLonger) => Checked::passed(None).warning(Some(overlong(location, &plan.names.text(&key)))),
+        Ok(Written::LockedLonger) => Checked::passed(latest).warning(Some(overlong(location, &plan.names.text(&key)))),
         Ok(Written::Differs) => Checked::failed(Finding::new(
             Reason::CanaryMismatch,
             format!(

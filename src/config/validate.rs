@@ -55,6 +55,7 @@ pub(super) fn settings(raw: Raw) -> Valid<Settings> {
             probe: self::probe(&probe)?,
             s3_access: self::s3::access(&s3.credentials)?,
             s3_canary: self::s3::canary(&s3.canary)?,
+            lock_proof: self::s3::lock_proof(&s3.lock_proof)?,
         },
         declared,
     })

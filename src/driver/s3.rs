@@ -1,10 +1,10 @@
-//! S3: reachable, then the bucket, its object lock, its versioning, how much it holds, and that it can
-//! be written to.
+//! S3: reachable, then the bucket, its object lock, its versioning, how much it holds, that it can be
+//! written to, and of an immutable target that what is locked cannot be deleted.
 //!
 //! Object lock goes before versioning, which comes with it: of a bucket that has neither, the verdict
 //! names the lock, since enabling versioning would not give it one.
 //!
-//! Everything but the canary is asked of the service at every probe; only connections are kept. Nothing
+//! Everything but what needs a canary is asked of the service at every probe; only connections are kept. Nothing
 //! is put up on this host, so there is nothing to take down.
 
 use std::path::Path;
@@ -19,12 +19,14 @@ use super::{Depth, DetachError, Driver, Host, Probe};
 use crate::check::bucket::bucket;
 use crate::check::canary::{CanaryKey, CanaryNames, ServiceClock, Writer, sweep};
 use crate::check::capacity::bucket_capacity;
+use crate::check::lock_proof::schedule::Basis;
+use crate::check::lock_proof::{LockProver, ProofContext, ids};
 use crate::check::object_canary::{CanaryPlan, object_canary};
 use crate::check::object_lock::object_lock;
 use crate::check::tcp_reachable::tcp_connect;
 use crate::check::versioning::versioning;
 use crate::check::{CheckLog, Checked};
-use crate::model::report::BucketFacts;
+use crate::model::report::{BucketFacts, LockProofState};
 use crate::model::settings::{AgentSettings, S3AccessRule, S3CanarySettings};
 use crate::model::{CheckName, S3Location};
 use crate::s3::aws::{AwsBucket, BucketConnector};
@@ -44,6 +46,9 @@ pub struct S3Driver {
     canary: Option<CanaryRecord>,
     /// A canary that is still locked, and when it is to be removed.
     locked: Option<(CanaryKey, Instant)>,
+    prover: LockProver,
+    /// When the proof that is under way has more to do.
+    proof_due: Option<Instant>,
 }
 
 /// The last canary that came back.
@@ -85,7 +90,17 @@ impl S3Driver {
     pub fn new(location: S3Location, immutable: bool, host: &Arc<Host>) -> Self {
         let connector = BucketConnector::new(location.clone());
         let (host, instance) = (host.clone(), Uuid::new_v4());
-        Self { location, immutable, connector, host, instance, canary: None, locked: None }
+        Self {
+            location,
+            immutable,
+            connector,
+            host,
+            instance,
+            canary: None,
+            locked: None,
+            prover: LockProver::default(),
+            proof_due: None,
+        }
     }
 
     async fn run(&mut self, settings: &AgentSettings, depth: Depth, log: &mut CheckLog) -> Probe {
@@ -95,14 +110,19 @@ impl S3Driver {
             CheckName::Versioning,
             CheckName::Capacity,
             CheckName::WriteCanary,
+            CheckName::LockProof,
         ];
+        let after_reachable =
+            if self.immutable { AFTER_REACHABLE } else { &AFTER_REACHABLE[..AFTER_REACHABLE.len() - 1] };
+        self.proof_due = None;
         let (deadline, immutable) = (settings.probe.deadline, self.immutable);
         let rule = rule_for(settings, &self.location);
+        let min_retention = settings.lock_proof.min_retention;
         let mut probe = Probe::default();
 
         let (host, port) = self.connector.service_address(rule).await;
         if log.run(CheckName::Reachable, tcp_connect(&host, port, deadline)).await.is_none() {
-            log.skip_after_failure(AFTER_REACHABLE);
+            log.skip_after_failure(after_reachable);
             return probe;
         }
 
@@ -121,21 +141,24 @@ impl S3Driver {
             })
             .await;
         let (Some(usage), Some(api)) = (usage, api) else {
-            log.skip_after_failure(&AFTER_REACHABLE[1..]);
+            log.skip_after_failure(&after_reachable[1..]);
             return probe;
         };
 
-        let lock = log.run(CheckName::ObjectLock, object_lock(&api, location, immutable, deadline)).await;
+        let lock =
+            log.run(CheckName::ObjectLock, object_lock(&api, location, immutable, min_retention, deadline)).await;
         let versions = log.run(CheckName::Versioning, versioning(&api, location, immutable, deadline)).await;
         let percent = settings.probe.nearly_full_percent;
         probe.capacity = log.run(CheckName::Capacity, async { bucket_capacity(&usage, percent) }).await;
         let learnt = Learnt { usage, lock, versions };
         self.canary_if_due(&api, settings, rule, &learnt, depth, log).await;
+        let lock_proof = self.prove(&api, settings, rule, &learnt, depth, log).await;
         probe.bucket = Some(BucketFacts {
             versioning: learnt.versions.map(|found| found == Versioning::Enabled),
             object_lock: learnt.lock.as_ref().map(|found| found.enabled),
             default_retention: learnt.lock.and_then(|found| found.default_retention).map(|found| found.to_string()),
             object_count: usage.object_count,
+            lock_proof,
         });
         probe
     }
@@ -175,7 +198,8 @@ impl S3Driver {
                 canary.interval.as_secs()
             );
             if self.locked.is_some_and(|(_, removable)| removable <= Instant::now()) {
-                let sweeping = sweep(api, &names, learnt.is_versioned(), learnt.clock(), &[]);
+                let in_use = ids(&[self.prover.in_use()]);
+                let sweeping = sweep(api, &names, learnt.is_versioned(), learnt.clock(), &in_use);
                 match within(settings.probe.deadline, sweeping).await {
                     Ok(_) => self.locked = None,
                     Err(failure) => {
@@ -187,13 +211,75 @@ impl S3Driver {
             return;
         }
         (self.canary, self.locked) = (None, None);
-        let plan = CanaryPlan { names: &names, versioned: learnt.is_versioned(), retention, clock: learnt.clock() };
+        let in_use = ids(&[self.prover.in_use()]);
+        let plan = CanaryPlan {
+            names: &names,
+            versioned: learnt.is_versioned(),
+            retention,
+            clock: learnt.clock(),
+            in_use: &in_use,
+        };
         let writing = object_canary(api, &self.location, &plan, settings.probe.deadline);
         if let Some(locked) = log.run(CheckName::WriteCanary, writing).await {
             let (at, written_at, settings) = (Instant::now(), Timestamp::now(), canary.clone());
             self.locked = locked.map(|key| (key, at + learnt.clock().wait_until_past(key.until)));
             self.canary = Some(CanaryRecord { at, written_at, settings, retention });
         }
+    }
+
+    /// Goes on with the proof of an immutable target's lock, and gives what is known of it.
+    async fn prove(
+        &mut self,
+        api: &AwsBucket,
+        settings: &AgentSettings,
+        rule: Option<&S3AccessRule>,
+        learnt: &Learnt,
+        depth: Depth,
+        log: &mut CheckLog,
+    ) -> LockProofState {
+        if !self.immutable {
+            return LockProofState::NotAsked;
+        }
+        let not_proved = match rule {
+            _ if !settings.lock_proof.enabled => Some("turned off in [s3.lock_proof]"),
+            Some(rule) if rule.read_only => Some("read_only in [[s3.credentials]]"),
+            _ => None,
+        };
+        if let Some(why) = not_proved {
+            log.skip(CheckName::LockProof, format!("{why}: that the lock is enforced is not verified"));
+            return LockProofState::NotAsked;
+        }
+        let (Some(versioning), Some(lock)) = (learnt.versions, &learnt.lock) else {
+            log.skip_after_failure(&[CheckName::LockProof]);
+            return LockProofState::Pending;
+        };
+        let basis = Basis {
+            versioning,
+            lock: lock.clone(),
+            settings: settings.lock_proof.clone(),
+            canary: settings.s3_canary.clone(),
+            rule: rule.cloned(),
+        };
+        if log.has_failure() {
+            log.skip_after_failure(&[CheckName::LockProof]);
+            return if lock.enabled { self.prover.state(&basis) } else { LockProofState::NotAsked };
+        }
+        let names = self.names(&settings.s3_canary).await;
+        let context = ProofContext {
+            names: &names,
+            clock: learnt.clock(),
+            asked: depth == Depth::Full,
+            deadline: settings.probe.deadline,
+        };
+        let (prover, location) = (&mut self.prover, &self.location);
+        let mut due = None;
+        let proving = async {
+            due = prover.advance(api, &basis, context).await;
+            prover.checked(location, &basis)
+        };
+        log.run(CheckName::LockProof, proving).await;
+        self.proof_due = due.map(|wait| Instant::now() + wait);
+        self.prover.state(&basis)
     }
 
     async fn names(&self, settings: &S3CanarySettings) -> CanaryNames {
@@ -218,14 +304,24 @@ impl Driver for S3Driver {
     }
 
     fn next_due(&self) -> Option<Duration> {
-        let (_, removable) = self.locked?;
-        (self.host.writer == Writer::Command).then(|| removable.saturating_duration_since(Instant::now()))
+        // The agent's next probe is soon enough to remove what is not locked any more; a command's is not.
+        // It does not wait for more than what it began, either.
+        let (canary, proof) = match self.host.writer {
+            Writer::Agent => (None, self.proof_due),
+            Writer::Command => {
+                (self.locked.map(|(_, at)| at), self.proof_due.filter(|_| self.prover.in_use().is_some()))
+            }
+        };
+        let at = canary.into_iter().chain(proof).min()?;
+        Some(at.saturating_duration_since(Instant::now()))
     }
 
     async fn detach(&mut self, _: &AgentSettings) -> Result<Option<String>, DetachError> {
-        Ok(self.locked.map(|(key, _)| {
+        let written = self.locked.map(|(key, _)| key);
+        let last = written.into_iter().chain(self.prover.in_use()).max_by_key(|key| key.until);
+        Ok(last.map(|key| {
             format!(
-                "a canary of {} is locked until second {} and stays: nobody is left to remove it",
+                "a canary of {} is locked until second {} and stays there, since nobody is left to remove it",
                 self.location, key.until
             )
         }))

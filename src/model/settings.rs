@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::report::MountMode;
-use super::{NfsExport, NfsOptions, PathKey, TargetSpec};
+use super::{LockMode, NfsExport, NfsOptions, PathKey, TargetSpec};
 
 /// How targets are mounted (`[mounts]`).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -172,6 +172,22 @@ pub struct S3CanarySettings {
     pub retention: Duration,
 }
 
+/// The proof that an object lock is enforced (`[s3.lock_proof]`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LockProofSettings {
+    /// Whether it is done at all.
+    pub enabled: bool,
+    /// Time from one proof to the next.
+    pub interval: Duration,
+    /// The mode that it is locked in; none is that of the bucket's default retention, and
+    /// governance where the bucket has none.
+    pub mode: Option<LockMode>,
+    /// Whether a lock that these credentials can bypass makes a target offline.
+    pub strict: bool,
+    /// A default retention that is shorter is a warning.
+    pub min_retention: Duration,
+}
+
 /// A target that the configuration declares (`[[target]]`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeclaredTarget {
@@ -197,6 +213,8 @@ pub struct AgentSettings {
     pub s3_access: Vec<S3AccessRule>,
     /// The canary object.
     pub s3_canary: S3CanarySettings,
+    /// The proof of object locks.
+    pub lock_proof: LockProofSettings,
 }
 
 /// How the API is served (`[api]`).

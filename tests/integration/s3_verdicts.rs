@@ -6,6 +6,9 @@ use crate::daemon::Daemon;
 use crate::place::Place;
 use crate::storage::{QUOTA_BYTES, USED_BYTES, immutable_target, s3, s3_target};
 
+/// How many canaries of one node a bucket holds at most, whatever happens.
+const MOST_CANARIES: u64 = 5;
+
 fn outcome<'report>(report: &'report Value, check: &str) -> &'report Value {
     let checks = report["checks"].as_array().expect("a list");
     checks.iter().find(|found| found["name"] == check).map(|found| &found["outcome"]).expect("the check")
@@ -22,6 +25,13 @@ async fn verdict(place: &Place, target: Value) -> (Value, Value) {
     let id = daemon.create(target).await;
     let report = daemon.check(&id).await;
     (report, daemon.show(&id).await)
+}
+
+/// The same, once the lock was proved or found to be unprovable.
+async fn proved(place: &Place, target: Value) -> (Value, Value) {
+    let daemon = Daemon::start(place).await;
+    let id = daemon.create(target).await;
+    (daemon.proved(&id).await, daemon.show(&id).await)
 }
 
 fn assert_offline(report: &Value, reason: &str, words: &[&str]) {
@@ -47,8 +57,10 @@ async fn a_bucket_that_is_there_is_available_and_claims_no_lock() {
 #[tokio::test]
 async fn an_immutable_bucket_with_a_lock_is_available_and_says_so() {
     let s3 = s3().await;
-    let (report, target) = verdict(&Place::new(), immutable_target(&s3, "locked")).await;
-    assert_eq!(report["status"], "available", "{report:#}");
+    let (report, target) = proved(&Place::new(), immutable_target(&s3, "locked")).await;
+    assert_eq!((&report["status"], &report["reason"]), (&json!("available"), &Value::Null), "{report:#}");
+    assert_eq!(report["object_lock_proof"]["verdict"], "enforced");
+    assert_eq!(metadata(&target, "object_lock_verdict"), Some(json!("enforced")));
     assert_eq!((&report["object_lock"], &report["versioning"]), (&json!(true), &json!(true)));
     assert!(report["default_retention"].as_str().expect("a text").contains("30"), "{report:#}");
     assert_eq!(outcome(&report, "object_lock"), "passed");
@@ -69,6 +81,49 @@ async fn an_immutable_bucket_without_a_lock_is_offline() {
     assert_offline(&report, "object_lock_missing", &["plain"]);
     assert_eq!((&report["object_lock"], &report["versioning"]), (&json!(false), &json!(false)));
     assert_eq!(metadata(&target, "object_lock"), Some(json!("0")));
+}
+
+#[tokio::test]
+async fn a_lock_that_is_told_and_not_enforced_is_offline() {
+    let s3 = s3().await;
+    let place = Place::new();
+    let (report, target) = proved(&place, immutable_target(&s3, "ignored")).await;
+    assert_offline(&report, "lock_not_enforced", &["ignored", "COMPLIANCE", "can delete backups"]);
+    assert_eq!((outcome(&report, "object_lock"), outcome(&report, "lock_proof")), (&json!("passed"), &json!("failed")));
+    assert_eq!(
+        (&report["object_lock"], &report["object_lock_proof"]["verdict"]),
+        (&json!(true), &json!("not_enforced"))
+    );
+    assert_eq!(metadata(&target, "object_lock"), Some(json!("0")));
+    assert_eq!(metadata(&target, "object_lock_verdict"), Some(json!("not_enforced")));
+
+    let config = place.config();
+    let url = format!("{}/ignored", s3.endpoint());
+    let told = place.run(&["check", "s3", &url, "--immutable", "--config", config.to_str().expect("text")]).await;
+    assert!(told.code == 2 && told.out.contains("object lock not_enforced"), "{told:?}");
+}
+
+#[tokio::test]
+async fn a_canary_that_is_locked_for_days_is_the_last_one() {
+    let s3 = s3().await;
+    let place = Place::new();
+    let daemon = Daemon::start(&place).await;
+    let id = daemon.create(immutable_target(&s3, "stubborn")).await;
+    let report = daemon.proved(&id).await;
+    assert_offline(&report, "lock_unverifiable", &["stubborn", "instead of", "no further one is written"]);
+    assert_eq!(report["object_lock_proof"]["verdict"], "unverifiable");
+    drop(daemon);
+    // Whoever starts after it finds the canary, and leaves it at that.
+    let put = s3.stored_versions("stubborn");
+    assert!((1..=2).contains(&put), "{put} canaries were put: one to write, one to lock");
+    for _ in 0..3 {
+        let daemon = Daemon::start(&place).await;
+        for _ in 0..3 {
+            assert_eq!(daemon.check(&id).await["status"], "offline");
+        }
+    }
+    let now = s3.stored_versions("stubborn");
+    assert!(now <= MOST_CANARIES, "{now} canaries");
 }
 
 #[tokio::test]

@@ -150,6 +150,13 @@ impl Daemon {
         answer.json()
     }
 
+    /// The report about an immutable target, once its lock was proved or found to be unprovable.
+    pub async fn proved(&self, id: &str) -> Value {
+        let is_over =
+            |report: &Value| !report["verdict"].is_null() && report["object_lock_proof"]["verdict"] != "pending";
+        self.finds(id, "a verdict on the lock", is_over).await
+    }
+
     /// Waits until the agent itself has found something of a target, and gives the report.
     pub async fn finds(&self, id: &str, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
         let mut latest = Value::Null;
@@ -189,6 +196,12 @@ pub fn created(answer: &Answer) -> String {
 pub fn assert_healthy(report: &Value) {
     let found = (&report["status"], &report["verdict"], &report["reason"]);
     assert_eq!(found, (&json!("available"), &json!("available"), &Value::Null), "{report:#}");
+}
+
+/// Asserts that a report is of a target that is available with this warning.
+pub fn assert_warning(report: &Value, reason: &str) {
+    let found = (&report["status"], &report["verdict"], &report["reason"]);
+    assert_eq!(found, (&json!("available"), &json!("available"), &json!(reason)), "{report:#}");
 }
 
 /// Asserts that a report is of a target that is offline for a definite reason, and gives the

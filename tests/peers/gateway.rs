@@ -130,6 +130,19 @@ impl Gateway {
         put.object_lock_configuration(configuration).send().await.expect("a default retention");
     }
 
+    /// Forbids everybody, its owner too, to do something with the objects of a bucket; without one,
+    /// nothing any more.
+    pub async fn deny(&self, bucket: &str, action: Option<&str>) {
+        let Some(action) = action else {
+            self.client.delete_bucket_policy().bucket(bucket).send().await.expect("no policy");
+            return;
+        };
+        let resource = format!("arn:aws:s3:::{bucket}/*");
+        let statement = json!({ "Effect": "Deny", "Principal": "*", "Action": action, "Resource": resource });
+        let policy = json!({ "Version": "2012-10-17", "Statement": [statement] }).to_string();
+        self.client.put_bucket_policy().bucket(bucket).policy(policy).send().await.expect("a policy");
+    }
+
     /// Writes an object of so many bytes.
     pub async fn put(&self, bucket: &str, key: &str, bytes: usize) {
         let body = vec![b'x'; bytes].into();

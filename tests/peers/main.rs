@@ -19,6 +19,7 @@ mod proxy;
 
 mod capacity;
 mod immutability;
+mod lock_proof;
 mod outages;
 mod refusals;
 mod secrets;

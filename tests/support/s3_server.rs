@@ -53,6 +53,20 @@ pub struct BucketFixture {
 pub struct ObjectLockFixture {
     /// The retention of objects that are put without one.
     pub default_retention: Option<RetentionFixture>,
+    /// What the service makes of it.
+    pub conduct: LockConduct,
+}
+
+/// How a service deals with retentions.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum LockConduct {
+    /// As it should.
+    #[default]
+    Enforced,
+    /// It stores and tells them, and deletes all the same.
+    Ignored,
+    /// It locks every object for the default retention, whatever a PUT asks for.
+    DefaultWins,
 }
 
 /// How long, and how strictly, a version is kept.
@@ -128,6 +142,11 @@ impl S3Server {
     /// Lets time pass for retention, and for nothing else: what is retained for less becomes deletable.
     pub fn advance_clock(&self, by: Duration) {
         self.operations.advance_clock(by);
+    }
+
+    /// How many versions a bucket holds, beside what it was made with.
+    pub fn stored_versions(&self, bucket: &str) -> u64 {
+        self.operations.stored_versions(bucket)
     }
 
     /// Closes the listener and every connection; from its return on, connections are refused.

@@ -35,7 +35,7 @@ async fn serve() -> S3Server {
         BucketFixture { usage: Some(usage), versioning: true, ..bucket("versioned") },
         BucketFixture { object_lock: Some(ObjectLockFixture::default()), ..bucket("locked") },
         BucketFixture {
-            object_lock: Some(ObjectLockFixture { default_retention: Some(retention) }),
+            object_lock: Some(ObjectLockFixture { default_retention: Some(retention), ..Default::default() }),
             usage: Some(BucketUsageFixture { quota_bytes: None, ..usage }),
             ..bucket("retained")
         },

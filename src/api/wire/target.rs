@@ -9,7 +9,8 @@ use super::{Report, timestamp};
 use crate::agent::{TargetView, View};
 use crate::model;
 use crate::model::capacity::format_bytes;
-use crate::model::{TargetSpec, target::RESERVED_METADATA_KEYS};
+use crate::model::report::LockProofState;
+use crate::model::{LockVerdict, TargetSpec, target::RESERVED_METADATA_KEYS};
 
 /// A backup target.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -44,7 +45,8 @@ pub struct Target {
     /// Its types, oldest first.
     pub backup_target_types: Vec<TargetType>,
     /// What its creator noted, and what the agent knows about a bucket: `bucket`, `immutable` (as
-    /// declared) and `object_lock` (as verified).
+    /// declared), `object_lock` (1 as verified) and, of an immutable target, `object_lock_verdict`
+    /// (what the proof found: `enforced`, `bypassable`, `not_enforced`, `unverifiable` or `pending`).
     pub backup_target_metadata: Vec<MetadataEntry>,
 }
 
@@ -183,9 +185,20 @@ fn metadata(view: &TargetView) -> Vec<MetadataEntry> {
     if let TargetSpec::S3 { location, immutable } = &view.target.spec {
         metadata.insert("bucket".to_owned(), location.bucket().to_owned());
         metadata.insert("immutable".to_owned(), flag(*immutable));
-        let verified = view.report.as_ref().and_then(|report| report.bucket.as_ref()?.object_lock);
-        if let Some(object_lock) = verified {
-            metadata.insert("object_lock".to_owned(), flag(object_lock));
+        let facts = view.report.as_ref().and_then(|report| report.bucket.as_ref());
+        if let Some((facts, configured)) = facts.and_then(|facts| facts.object_lock.map(|lock| (facts, lock))) {
+            let (verified, verdict) = match &facts.lock_proof {
+                LockProofState::NotAsked => (configured, None),
+                LockProofState::Pending => (false, Some("pending")),
+                LockProofState::Found(proof) => (
+                    matches!(proof.verdict, LockVerdict::Enforced | LockVerdict::Bypassable),
+                    Some(proof.verdict.as_str()),
+                ),
+            };
+            metadata.insert("object_lock".to_owned(), flag(verified));
+            if let Some(verdict) = verdict {
+                metadata.insert("object_lock_verdict".to_owned(), verdict.to_owned());
+            }
         }
     }
     metadata.into_iter().map(|(key, value)| MetadataEntry { key, value }).collect()

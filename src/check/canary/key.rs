@@ -29,6 +29,8 @@ pub enum Writer {
 pub enum CanaryKind {
     /// To prove that backups can be written.
     Write,
+    /// To prove that what is locked cannot be deleted.
+    Lock,
 }
 
 /// One canary.
@@ -124,7 +126,7 @@ impl CanaryNames {
 
 impl CanaryKind {
     /// Every kind.
-    pub const ALL: &'static [Self] = &[Self::Write];
+    pub const ALL: &'static [Self] = &[Self::Write, Self::Lock];
 }
 
 impl fmt::Display for Writer {
@@ -140,6 +142,7 @@ impl fmt::Display for CanaryKind {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
             Self::Write => "write",
+            Self::Lock => "lock",
         })
     }
 }

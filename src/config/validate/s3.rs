@@ -4,12 +4,18 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::{INTERVALS, Valid, absolute, duration, limited, location, one_of, secret_file, wrong};
-use crate::config::raw;
-use crate::model::settings::{S3AccessRule, S3Addressing, S3CanarySettings, S3CredentialSource};
+use jiff::{SignedDuration, Span, SpanRelativeTo};
+
+use crate::config::raw::{self, Text};
+use crate::model::LockMode;
+use crate::model::settings::{LockProofSettings, S3AccessRule, S3Addressing, S3CanarySettings, S3CredentialSource};
 
 /// How long a canary is locked where it must be. It must outlast the calls that are made meanwhile, and
 /// the difference of two clocks of whole seconds; more than an hour would prove nothing more.
 const CANARY_RETENTIONS: RangeInclusive<Duration> = Duration::from_secs(3)..=Duration::from_secs(3600);
+
+/// Times between two lock proofs. Each writes an object that cannot be deleted at once.
+const PROOF_INTERVALS: RangeInclusive<Duration> = Duration::from_secs(600)..=Duration::from_secs(30 * 24 * 3600);
 
 /// The longest prefix of canaries, in bytes. With what is added a key stays below S3's 1024.
 const PREFIX_MAX_BYTES: usize = 200;
@@ -68,5 +74,31 @@ pub(super) fn canary(raw: &raw::S3Canary) -> Valid<S3CanarySettings> {
         interval: duration(&raw.interval, "[s3.canary] interval", INTERVALS)?,
         prefix: prefix.clone(),
         retention: duration(&raw.retention, "[s3.canary] retention", CANARY_RETENTIONS)?,
+    })
+}
+
+/// The lock proof.
+pub(super) fn lock_proof(raw: &raw::LockProof) -> Valid<LockProofSettings> {
+    let modes =
+        [("default", None), ("governance", Some(LockMode::Governance)), ("compliance", Some(LockMode::Compliance))];
+    Ok(LockProofSettings {
+        enabled: raw.enabled,
+        interval: duration(&raw.interval, "[s3.lock_proof] interval", PROOF_INTERVALS)?,
+        mode: one_of(&raw.mode, "[s3.lock_proof] mode", &modes)?,
+        strict: raw.strict,
+        min_retention: days(&raw.min_retention, "[s3.lock_proof] min_retention")?,
+    })
+}
+
+/// A time that may be told in days, of 24 hours.
+fn days(text: &Text, key: &str) -> Valid<Duration> {
+    let span = text.get_ref().parse::<Span>().ok();
+    let exact = span.and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()).ok());
+    exact.and_then(|exact: SignedDuration| Duration::try_from(exact).ok()).ok_or_else(|| {
+        wrong(
+            text,
+            key,
+            format!("{:?} is no time; expected text such as \"30d\" or \"12h\", or \"0s\"", text.get_ref()),
+        )
     })
 }

@@ -46,6 +46,10 @@ impl Operations {
         *lock(&self.0.ahead) += by;
     }
 
+    pub fn stored_versions(&self, bucket: &str) -> u64 {
+        self.store().bucket(bucket).map_or(0, |bucket| bucket.stored().0)
+    }
+
     fn now(&self) -> SystemTime {
         SystemTime::now() + *lock(&self.0.ahead)
     }
