@@ -1,10 +1,15 @@
-//! A bucket whose answers a test decides.
+//! A bucket whose answers a test decides, and one that holds objects.
+
+use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 
-use crate::model::LockMode;
-use crate::model::S3Location;
-use crate::s3::{BucketApi, BucketUsage, DefaultRetention, ObjectLock, RetentionLength, S3Failure, Versioning};
+use crate::model::{LockMode, S3Location};
+use crate::s3::{
+    BucketApi, BucketUsage, DefaultRetention, ListedVersion, ObjectApi, ObjectLock, Retention, RetentionLength,
+    S3Failure, Versioning,
+};
 
 const ONE_DAY: DefaultRetention = DefaultRetention { mode: LockMode::Governance, length: RetentionLength::Days(1) };
 
@@ -57,5 +62,69 @@ impl BucketApi for FakeBucket {
 
     async fn object_lock(&self) -> Result<ObjectLock, S3Failure> {
         self.answer(&self.object_lock).await
+    }
+}
+
+/// A bucket without versions that keeps what is put, unless it was told otherwise.
+#[derive(Debug, Default)]
+pub struct FakeObjects {
+    pub objects: Mutex<Vec<(String, Bytes)>>,
+    pub garbles: bool,
+    pub loses: bool,
+    pub refuses_delete: bool,
+    pub refuses_list: bool,
+}
+
+impl FakeObjects {
+    pub fn keys(&self) -> Vec<String> {
+        self.locked().iter().map(|(key, _)| key.clone()).collect()
+    }
+
+    pub fn keep(&self, key: &str) {
+        self.locked().push((key.to_owned(), Bytes::new()));
+    }
+
+    fn locked(&self) -> std::sync::MutexGuard<'_, Vec<(String, Bytes)>> {
+        self.objects.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn denied() -> S3Failure {
+    S3Failure::service(403, Some("AccessDenied"), None)
+}
+
+#[async_trait]
+impl ObjectApi for FakeObjects {
+    async fn put(&self, key: &str, content: Bytes, _: Option<Retention>) -> Result<Option<String>, S3Failure> {
+        let content = if self.garbles { content.slice(1..) } else { content };
+        if !self.loses {
+            self.locked().push((key.to_owned(), content));
+        }
+        Ok(None)
+    }
+
+    async fn get(&self, key: &str, _: Option<&str>) -> Result<Bytes, S3Failure> {
+        let found = self.locked().iter().find(|(known, _)| known == key).map(|(_, content)| content.clone());
+        found.ok_or_else(|| S3Failure::service(404, Some("NoSuchKey"), None))
+    }
+
+    async fn retention(&self, _: &str, _: Option<&str>) -> Result<Option<Retention>, S3Failure> {
+        Ok(None)
+    }
+
+    async fn delete(&self, key: &str, _: Option<&str>, _: bool) -> Result<Option<i64>, S3Failure> {
+        if self.refuses_delete {
+            return Err(denied());
+        }
+        self.locked().retain(|(known, _)| known != key);
+        Ok(None)
+    }
+
+    async fn list(&self, prefix: &str, _: bool, limit: u16) -> Result<Vec<ListedVersion>, S3Failure> {
+        if self.refuses_list {
+            return Err(denied());
+        }
+        let found = self.keys().into_iter().filter(|key| key.starts_with(prefix)).take(limit.into());
+        Ok(found.map(|key| ListedVersion { key, version: None, modified: None }).collect())
     }
 }

@@ -170,3 +170,75 @@ fn refused<T>(failure: &S3Failure, location: &S3Location, plan: &CanaryPlan<'_>)
         ),
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::canary::Writer;
+    use crate::check::fake::{FakeBucket, FakeObjects};
+    use crate::model::Outcome;
+
+    async fn written(api: &FakeObjects) -> Checked<Option<CanaryKey>> {
+        let names = CanaryNames::new("canary/", "node-7", Writer::Agent, Uuid::new_v4());
+        let plan = CanaryPlan {
+            names: &names,
+            versioned: false,
+            retention: None,
+            clock: ServiceClock::default(),
+            in_use: &[],
+        };
+        object_canary(api, &FakeBucket::healthy().location(), &plan, Duration::from_secs(5)).await
+    }
+
+    #[tokio::test]
+    async fn what_comes_back_must_be_what_was_put() {
+        let well = FakeObjects::default();
+        assert_eq!(written(&well).await.outcome(), Outcome::Passed);
+        let garbling = FakeObjects { garbles: true, ..FakeObjects::default() };
+        let losing = FakeObjects { loses: true, ..FakeObjects::default() };
+        for wrong in [&garbling, &losing] {
+            let checked = written(wrong).await;
+            assert_eq!((checked.outcome(), checked.reason()), (Outcome::Failed, Some(Reason::CanaryMismatch)));
+        }
+        for api in [well, garbling, losing] {
+            assert_eq!(api.keys(), Vec::<String>::new());
+        }
+    }
+
+    #[tokio::test]
+    async fn who_may_write_and_not_delete_writes_one_and_no_more() {
+        let api = FakeObjects { refuses_delete: true, ..FakeObjects::default() };
+        for _ in 0..3 {
+            let checked = written(&api).await;
+            assert_eq!((checked.outcome(), checked.reason()), (Outcome::Failed, Some(Reason::AccessDenied)));
+            assert!(checked.finding().is_some_and(|finding| finding.message.contains("s3:DeleteObject")));
+            assert_eq!(api.keys().len(), 1, "{:?}", api.keys());
+        }
+    }
+
+    #[tokio::test]
+    async fn who_may_not_list_is_told_what_that_means_and_is_available() {
+        let api = FakeObjects { refuses_list: true, ..FakeObjects::default() };
+        let checked = written(&api).await;
+        assert_eq!((checked.outcome(), checked.reason()), (Outcome::Passed, Some(Reason::AccessDenied)));
+        assert!(checked.finding().is_some_and(|finding| finding.message.contains("s3:ListBucket below canary/")));
+    }
+
+    #[tokio::test]
+    async fn one_sweep_removes_a_bounded_number_and_only_canaries() {
+        let api = FakeObjects::default();
+        let before = CanaryNames::new("canary/", "node-7", Writer::Agent, Uuid::new_v4());
+        let backup = format!("{}backup", before.folder());
+        api.keep(&backup);
+        for _ in 0..40 {
+            api.keep(&before.text(&before.new_key(CanaryKind::Write, 0)));
+        }
+        let mut left = Vec::new();
+        for _ in 0..4 {
+            assert_eq!(written(&api).await.outcome(), Outcome::Passed);
+            left.push(api.keys().len());
+        }
+        assert_eq!(left, [25, 9, 1, 1]);
+        assert_eq!(api.keys(), [backup]);
+    }
+}

@@ -259,6 +259,7 @@ impl S3Driver {
             settings: settings.lock_proof.clone(),
             canary: settings.s3_canary.clone(),
             rule: rule.cloned(),
+            access_key_id: api.access_key_id().to_owned(),
         };
         if log.has_failure() {
             log.skip_after_failure(&[CheckName::LockProof]);

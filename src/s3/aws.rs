@@ -99,6 +99,7 @@ impl BucketConnector {
             None => credentials::load(source, &region, &connection.http_client).await?,
         };
         connection.credentials = Some(credentials.clone());
+        let access_key_id = credentials.access_key_id().to_owned();
         let mut config = aws_sdk_s3::Config::builder()
             .behavior_version(BehaviorVersion::latest())
             .region(region)
@@ -115,7 +116,7 @@ impl BucketConnector {
             config = config.endpoint_url(endpoint.url());
         }
         let client = Client::from_conf(config.build());
-        Ok(AwsBucket::new(client, self.location.bucket(), self.location.endpoint().is_some()))
+        Ok(AwsBucket::new(client, self.location.bucket(), access_key_id, self.location.endpoint().is_some()))
     }
 
     async fn region(&self, rule: Option<&S3AccessRule>) -> Region {

@@ -1,5 +1,7 @@
 //! What the agent says about a bucket, and what it does not.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::daemon::Daemon;
@@ -101,6 +103,16 @@ async fn a_lock_that_is_told_and_not_enforced_is_offline() {
     let url = format!("{}/ignored", s3.endpoint());
     let told = place.run(&["check", "s3", &url, "--immutable", "--config", config.to_str().expect("text")]).await;
     assert!(told.code == 2 && told.out.contains("object lock not_enforced"), "{told:?}");
+}
+
+#[tokio::test]
+async fn a_lock_is_proved_by_the_clock_of_the_service() {
+    let s3 = s3().await;
+    // As far as clocks may differ before requests are refused.
+    s3.advance_clock(Duration::from_secs(600));
+    let (report, _) = proved(&Place::new(), immutable_target(&s3, "locked")).await;
+    assert_eq!((&report["status"], &report["reason"]), (&json!("available"), &json!("clock_skewed")), "{report:#}");
+    assert_eq!(report["object_lock_proof"]["verdict"], "enforced", "{report:#}");
 }
 
 #[tokio::test]

@@ -37,8 +37,10 @@ pub struct Basis {
     pub settings: LockProofSettings,
     /// How its canary is named and locked.
     pub canary: S3CanarySettings,
-    /// With whose credentials.
+    /// By which rule the bucket is reached.
     pub rule: Option<S3AccessRule>,
+    /// With whose credentials: others may do more.
+    pub access_key_id: String,
 }
 
 /// What is to be done about a proof.
@@ -131,7 +133,7 @@ mod tests {
             retention: Duration::from_secs(10),
         };
         let lock = ObjectLock { enabled: true, default_retention: None };
-        Basis { versioning: Versioning::Enabled, lock, settings, canary, rule: None }
+        Basis { versioning: Versioning::Enabled, lock, settings, canary, rule: None, access_key_id: "AKIA".to_owned() }
     }
 
     fn proof(verdict: LockVerdict) -> LockProof {
@@ -170,6 +172,8 @@ mod tests {
         other.lock.default_retention = Some(retention);
         assert_eq!(schedule.verdict(&other, start), None);
         assert_eq!(schedule.due(&other, false, start), Due::Now);
+        let other = Basis { access_key_id: "AKIB".to_owned(), ..basis() };
+        assert_eq!(schedule.verdict(&other, start), None);
     }
 
     #[test]

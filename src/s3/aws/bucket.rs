@@ -15,12 +15,19 @@ use crate::s3::{BucketApi, BucketUsage, DefaultRetention, ObjectLock, RetentionL
 pub struct AwsBucket {
     pub(super) client: Client,
     pub(super) bucket: String,
+    access_key_id: String,
     asks_for_stats: bool,
 }
 
 impl AwsBucket {
-    pub(super) fn new(client: Client, bucket: &str, asks_for_stats: bool) -> Self {
-        Self { client, bucket: bucket.to_owned(), asks_for_stats }
+    pub(super) fn new(client: Client, bucket: &str, access_key_id: String, asks_for_stats: bool) -> Self {
+        Self { client, bucket: bucket.to_owned(), access_key_id, asks_for_stats }
+    }
+
+    /// Who asks: the access key id of the credentials, which is no secret.
+    #[must_use]
+    pub fn access_key_id(&self) -> &str {
+        &self.access_key_id
     }
 }
 

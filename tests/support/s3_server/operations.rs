@@ -46,11 +46,13 @@ impl Operations {
         *lock(&self.0.ahead) += by;
     }
 
+    /// How many versions a bucket holds.
     pub fn stored_versions(&self, bucket: &str) -> u64 {
         self.store().bucket(bucket).map_or(0, |bucket| bucket.stored().0)
     }
 
-    fn now(&self) -> SystemTime {
+    /// The time, as far as it was let pass.
+    pub fn now(&self) -> SystemTime {
         SystemTime::now() + *lock(&self.0.ahead)
     }
 
