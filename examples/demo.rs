@@ -130,7 +130,7 @@ fn configuration(directory: &Path, nfs_port: u16, s3_endpoint: &str) -> String {
         access_key_id_file = "{directory}/id"
         secret_access_key_file = "{directory}/secret"
         [s3.canary]
-        retention = "3s"
+        retention = "5s"
         [[target]]
         type = "nfs"
         filesystem_export = "127.0.0.1:/backups"

@@ -58,6 +58,12 @@ impl ServiceClock {
         self.now() >= time.saturating_add(CLOCK_UNCERTAINTY_SECONDS)
     }
 
+    /// Whether a time may have passed.
+    #[must_use]
+    pub fn may_be_past(self, time: i64) -> bool {
+        self.now() >= time.saturating_sub(CLOCK_UNCERTAINTY_SECONDS)
+    }
+
     /// How long it is until a time has surely passed.
     #[must_use]
     pub fn wait_until_past(self, time: i64) -> Duration {
@@ -84,7 +90,8 @@ mod tests {
             let end = clock.end_of(Duration::from_secs(10));
             let left = end - Timestamp::now().as_second() - ahead;
             assert!((8..=9).contains(&left), "{left} s");
-            assert!(!clock.is_past(end));
+            assert!(!clock.is_past(end) && !clock.may_be_past(end));
+            assert!(clock.may_be_past(clock.now() + 1) && !clock.is_past(clock.now() - 1));
             let wait = clock.wait_until_past(end);
             assert!((10..=11).contains(&wait.as_secs()), "{wait:?}");
             assert!(clock.is_past(clock.now() - CLOCK_UNCERTAINTY_SECONDS));

@@ -71,6 +71,7 @@ pub struct FakeObjects {
     pub objects: Mutex<Vec<(String, Bytes)>>,
     pub garbles: bool,
     pub loses: bool,
+    pub refuses_put: bool,
     pub refuses_delete: bool,
     pub refuses_list: bool,
 }
@@ -78,6 +79,10 @@ pub struct FakeObjects {
 impl FakeObjects {
     pub fn keys(&self) -> Vec<String> {
         self.locked().iter().map(|(key, _)| key.clone()).collect()
+    }
+
+    pub fn clear(&self) {
+        self.locked().clear();
     }
 
     pub fn keep(&self, key: &str) {
@@ -96,6 +101,9 @@ fn denied() -> S3Failure {
 #[async_trait]
 impl ObjectApi for FakeObjects {
     async fn put(&self, key: &str, content: Bytes, _: Option<Retention>) -> Result<Option<String>, S3Failure> {
+        if self.refuses_put {
+            return Err(denied());
+        }
         let content = if self.garbles { content.slice(1..) } else { content };
         if !self.loses {
             self.locked().push((key.to_owned(), content));

@@ -260,7 +260,13 @@ async fn act(api: &dyn ObjectApi, context: ProofContext<'_>, running: &mut Runni
         }
         Step::Await => Ok(Seen::There(Some(asked))),
     };
-    seen.unwrap_or_else(|failure| unseen(&failure))
+    match seen {
+        // A retention that ends before it arrives is refused like one that may not be set.
+        Err(failure) if step == Step::Put && context.clock.may_be_past(asked.until) => Seen::Unclear(format!(
+            "{failure}, when the retention of the canary was nearly over: raise [s3.canary] retention"
+        )),
+        seen => seen.unwrap_or_else(|failure| unseen(&failure)),
+    }
 }
 
 fn unseen(failure: &S3Failure) -> Seen {
@@ -277,4 +283,51 @@ fn unseen(failure: &S3Failure) -> Seen {
 #[must_use]
 pub fn ids(keys: &[Option<CanaryKey>]) -> Vec<Uuid> {
     keys.iter().flatten().map(|key| key.id).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::canary::Writer;
+    use crate::check::fake::{FakeBucket, FakeObjects};
+
+    /// What one probe says, with a canary that is locked for so long.
+    async fn probed(api: &FakeObjects, retention: Duration) -> (Option<Reason>, LockProofState) {
+        let mut basis = schedule::tests::basis();
+        basis.canary.retention = retention;
+        let names = CanaryNames::new("canary/", "node-7", Writer::Agent, Uuid::new_v4());
+        let deadline = Duration::from_secs(5);
+        let context = ProofContext { names: &names, clock: ServiceClock::default(), asked: false, deadline };
+        let mut prover = LockProver::default();
+        prover.advance(api, &basis, context).await;
+        let checked = prover.checked(&FakeBucket::healthy().location(), &basis);
+        (checked.reason(), prover.state(&basis))
+    }
+
+    #[tokio::test]
+    async fn a_refusal_says_nothing_once_the_retention_may_be_over() {
+        let api = FakeObjects { refuses_put: true, ..FakeObjects::default() };
+        let (reason, state) = probed(&api, Duration::from_secs(1)).await;
+        assert_eq!((reason, state), (Some(Reason::LockProofPending), LockProofState::Pending));
+        let (reason, state) = probed(&api, Duration::from_secs(60)).await;
+        assert_eq!(reason, Some(Reason::LockUnverifiable));
+        assert!(matches!(state, LockProofState::Found(proof) if proof.verdict == LockVerdict::Unverifiable));
+    }
+
+    #[tokio::test]
+    async fn nothing_is_put_where_nobody_could_find_or_remove_it() {
+        let blind = FakeObjects { refuses_list: true, ..FakeObjects::default() };
+        assert_eq!(probed(&blind, Duration::from_secs(60)).await.0, Some(Reason::LockUnverifiable));
+        assert_eq!(blind.keys(), Vec::<String>::new());
+
+        let helpless = FakeObjects { refuses_delete: true, ..FakeObjects::default() };
+        let before = CanaryNames::new("canary/", "node-7", Writer::Agent, Uuid::new_v4());
+        for until in [0, ServiceClock::default().now() - 60] {
+            let left = before.text(&before.new_key(CanaryKind::Lock, until));
+            helpless.keep(&left);
+            assert_eq!(probed(&helpless, Duration::from_secs(60)).await.0, Some(Reason::LockUnverifiable));
+            assert_eq!(helpless.keys().len(), 1);
+            helpless.clear();
+        }
+    }
 }

@@ -96,6 +96,15 @@ pub async fn object_canary(
                 "{location}: what was got back of a canary is not what was put: distrust this storage, and look at it and at what is between"
             ),
         )),
+        // A retention that ends before it arrives is refused like one that may not be set.
+        Err(failure) if failure.is_refusal() && until.is_some_and(|until| plan.clock.may_be_past(until)) => {
+            Checked::timed_out(Finding::new(
+                Reason::ResponseTimedOut,
+                format!(
+                    "{location}: a canary was refused ({failure}) when the retention that was asked for it was nearly over: look at the load of the service, or raise [s3.canary] retention"
+                ),
+            ))
+        }
         Err(failure) => refused(&failure, location, plan),
     }
 }
@@ -179,14 +188,13 @@ mod tests {
     use crate::model::Outcome;
 
     async fn written(api: &FakeObjects) -> Checked<Option<CanaryKey>> {
+        retained(api, None).await
+    }
+
+    async fn retained(api: &FakeObjects, retention: Option<Duration>) -> Checked<Option<CanaryKey>> {
         let names = CanaryNames::new("canary/", "node-7", Writer::Agent, Uuid::new_v4());
-        let plan = CanaryPlan {
-            names: &names,
-            versioned: false,
-            retention: None,
-            clock: ServiceClock::default(),
-            in_use: &[],
-        };
+        let plan =
+            CanaryPlan { names: &names, versioned: false, retention, clock: ServiceClock::default(), in_use: &[] };
         object_canary(api, &FakeBucket::healthy().location(), &plan, Duration::from_secs(5)).await
     }
 
@@ -202,6 +210,17 @@ mod tests {
         }
         for api in [well, garbling, losing] {
             assert_eq!(api.keys(), Vec::<String>::new());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_retention_that_is_over_when_it_arrives_is_no_missing_permission() {
+        let api = FakeObjects { refuses_put: true, ..FakeObjects::default() };
+        for (seconds, outcome, reason) in
+            [(1, Outcome::TimedOut, Reason::ResponseTimedOut), (60, Outcome::Failed, Reason::AccessDenied)]
+        {
+            let checked = retained(&api, Some(Duration::from_secs(seconds))).await;
+            assert_eq!((checked.outcome(), checked.reason()), (outcome, Some(reason)), "{seconds} s");
         }
     }
 

@@ -61,7 +61,7 @@ impl Place {
             deadline = "10s"
             slow_after = "60s"
             [s3.canary]
-            retention = "4s"
+            retention = "5s"
             [[s3.credentials]]
             location = "*"
             access_key_id_file = "{directory}/id"

@@ -140,7 +140,7 @@ async fn where_new_objects_are_locked_for_days_a_canary_is_for_seconds() {
     let bucket = gateway.locked_bucket().await;
     gateway.retain_by_default(&bucket, ObjectLockRetentionMode::Compliance, 30).await;
     let place = Place::new(&gateway.keys);
-    place.configure("[probe]\ns3_interval = \"1s\"\n[s3.canary]\nretention = \"3s\"");
+    place.configure("[probe]\ns3_interval = \"1s\"");
     let agent = Daemon::start(&place).await;
     let id = agent.create(target(&gateway.endpoint, &bucket)).await;
     let report = agent.finds(&id, "a verdict", |report| !report["verdict"].is_null()).await;

@@ -110,7 +110,7 @@ impl Schedule {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::model::LockMode;
     use crate::s3::{DefaultRetention, RetentionLength};
@@ -118,7 +118,7 @@ mod tests {
 
     const DAY: Duration = Duration::from_secs(24 * 3600);
 
-    fn basis() -> Basis {
+    pub fn basis() -> Basis {
         let settings = LockProofSettings {
             enabled: true,
             interval: DAY,

@@ -12,7 +12,7 @@ use crate::model::settings::{LockProofSettings, S3AccessRule, S3Addressing, S3Ca
 
 /// How long a canary is locked where it must be. It must outlast the calls that are made meanwhile, and
 /// the difference of two clocks of whole seconds; more than an hour would prove nothing more.
-const CANARY_RETENTIONS: RangeInclusive<Duration> = Duration::from_secs(3)..=Duration::from_secs(3600);
+const CANARY_RETENTIONS: RangeInclusive<Duration> = Duration::from_secs(5)..=Duration::from_secs(3600);
 
 /// Times between two lock proofs. Each writes an object that cannot be deleted at once.
 const PROOF_INTERVALS: RangeInclusive<Duration> = Duration::from_secs(600)..=Duration::from_secs(30 * 24 * 3600);
