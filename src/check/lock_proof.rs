@@ -69,6 +69,12 @@ impl LockProver {
         self.running.as_ref().map(|running| running.key)
     }
 
+    /// Whether the latest attempt was interrupted, so that its canary may be there.
+    #[must_use]
+    pub fn is_unsure(&self) -> bool {
+        self.trouble.is_some()
+    }
+
     /// Takes the steps that can be taken now, and begins a proof if one is due. Gives how soon there is
     /// more to do.
     pub async fn advance(&mut self, api: &dyn ObjectApi, basis: &Basis, context: ProofContext<'_>) -> Option<Duration> {

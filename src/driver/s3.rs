@@ -5,7 +5,7 @@
 //! names the lock, since enabling versioning would not give it one.
 //!
 //! Everything but what needs a canary is asked of the service at every probe; only connections are kept. Nothing
-//! is put up on this host, so there is nothing to take down.
+//! is put up on this host; what is taken down with a target is a canary that a probe was interrupted over.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use super::{Depth, DetachError, Driver, Host, Probe};
 use crate::check::bucket::bucket;
-use crate::check::canary::{CanaryKey, CanaryNames, ServiceClock, Writer, sweep};
+use crate::check::canary::{CanaryKey, CanaryNames, ServiceClock, Swept, Writer, sweep};
 use crate::check::capacity::bucket_capacity;
 use crate::check::lock_proof::schedule::Basis;
 use crate::check::lock_proof::{LockProver, ProofContext, ids};
@@ -47,6 +47,8 @@ pub struct S3Driver {
     /// A canary that is still locked, and when it is to be removed.
     locked: Option<(CanaryKey, Instant)>,
     prover: LockProver,
+    /// Whether a canary was put of which nobody knows yet that it is gone.
+    is_writing: bool,
     /// When the proof that is under way has more to do.
     proof_due: Option<Instant>,
 }
@@ -99,6 +101,7 @@ impl S3Driver {
             canary: None,
             locked: None,
             prover: LockProver::default(),
+            is_writing: false,
             proof_due: None,
         }
     }
@@ -219,8 +222,10 @@ impl S3Driver {
             clock: learnt.clock(),
             in_use: &in_use,
         };
+        self.is_writing = true;
         let writing = object_canary(api, &self.location, &plan, settings.probe.deadline);
         if let Some(locked) = log.run(CheckName::WriteCanary, writing).await {
+            self.is_writing = false;
             let (at, written_at, settings) = (Instant::now(), Timestamp::now(), canary.clone());
             self.locked = locked.map(|key| (key, at + learnt.clock().wait_until_past(key.until)));
             self.canary = Some(CanaryRecord { at, written_at, settings, retention });
@@ -278,9 +283,19 @@ impl S3Driver {
             due = prover.advance(api, &basis, context).await;
             prover.checked(location, &basis)
         };
+        let was_writing = std::mem::replace(&mut self.is_writing, true);
         log.run(CheckName::LockProof, proving).await;
+        self.is_writing = was_writing || self.prover.is_unsure();
         self.proof_due = due.map(|wait| Instant::now() + wait);
         self.prover.state(&basis)
+    }
+
+    /// Removes what there is of canaries, without knowing how far an interrupted probe got.
+    async fn remove_canaries(&mut self, settings: &AgentSettings) -> Result<Swept, S3Failure> {
+        let names = self.names(&settings.s3_canary).await;
+        let api = self.connector.connect(rule_for(settings, &self.location)).await?;
+        // Of a bucket that never had versions the one version of an object is called so, too.
+        sweep(&api, &names, true, ServiceClock::default(), &[]).await
     }
 
     async fn names(&self, settings: &S3CanarySettings) -> CanaryNames {
@@ -317,14 +332,24 @@ impl Driver for S3Driver {
         Some(at.saturating_duration_since(Instant::now()))
     }
 
-    async fn detach(&mut self, _: &AgentSettings) -> Result<Option<String>, DetachError> {
-        let written = self.locked.map(|(key, _)| key);
-        let last = written.into_iter().chain(self.prover.in_use()).max_by_key(|key| key.until);
-        Ok(last.map(|key| {
-            format!(
-                "a canary of {} is locked until second {} and stays there, since nobody is left to remove it",
-                self.location, key.until
-            )
-        }))
+    async fn detach(&mut self, settings: &AgentSettings) -> Result<Option<String>, DetachError> {
+        let locked = self.locked.map(|(key, _)| key).into_iter().chain(self.prover.in_use());
+        let locked = locked.max_by_key(|key| key.until);
+        if !self.is_writing && locked.is_none() {
+            return Ok(None);
+        }
+        let removing = tokio::time::timeout(settings.probe.deadline, self.remove_canaries(settings)).await;
+        Ok(match removing.unwrap_or(Err(S3Failure::TimedOut(settings.probe.deadline))) {
+            Ok(swept) => swept.locked.iter().map(|key| key.until).max().map(|until| {
+                format!(
+                    "a canary in {} is locked until second {until} and stays there, since nobody is left to remove it",
+                    self.location
+                )
+            }),
+            Err(failure) => Some(format!(
+                "{}: a canary may stay there, since it was not removed ({failure}): look below {}",
+                self.location, settings.s3_canary.prefix
+            )),
+        })
     }
 }

@@ -133,6 +133,12 @@ impl Daemon {
         answer.json()["backup_targets"].clone()
     }
 
+    /// Deletes a target.
+    pub async fn delete(&self, id: &str) {
+        let answer = self.ask("DELETE", &format!("/backup_targets/{id}"), None).await;
+        assert_eq!(answer.status, 202, "{answer:?}");
+    }
+
     /// One target.
     pub async fn show(&self, id: &str) -> Value {
         self.get(&format!("/backup_targets/{id}")).await["backup_targets"].clone()

@@ -92,6 +92,25 @@ async fn what_a_crash_leaves_is_removed_by_the_next_run_and_nothing_else_is() {
 }
 
 #[tokio::test]
+async fn a_target_that_is_deleted_takes_the_canary_of_an_interrupted_probe_with_it() {
+    let gateway = Gateway::shared().await;
+    let (plain, locked) = (gateway.bucket().await, gateway.locked_bucket().await);
+    gateway.retain_by_default(&locked, ObjectLockRetentionMode::Governance, 30).await;
+    for (bucket, stays) in [(plain, false), (locked, true)] {
+        let place = Place::new(&gateway.keys);
+        let proxy = Proxy::start(&gateway.endpoint).await;
+        let mut held = proxy.hold(When::After, 1, is_put);
+        let agent = Daemon::start(&place).await;
+        let id = agent.create(target(&proxy.endpoint, &bucket)).await;
+        let _never = held.reached().await;
+        assert_eq!(gateway.versions(&bucket).await.len(), 1);
+        agent.delete(&id).await;
+        assert_eq!(gateway.versions(&bucket).await.len(), usize::from(stays));
+        assert_eq!(agent.log().contains("nobody is left to remove it"), stays, "{}", agent.log());
+    }
+}
+
+#[tokio::test]
 async fn a_put_that_was_given_up_and_applied_later_is_removed() {
     let gateway = Gateway::alone().await;
     let bucket = gateway.bucket().await;
