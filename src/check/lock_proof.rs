@@ -27,7 +27,7 @@ use super::canary::{CanaryKey, CanaryKind, CanaryNames, ServiceClock, content, s
 use super::object_canary::LOCKED_MAX;
 use crate::model::report::{Finding, LockProofState};
 use crate::model::{LockMode, LockProof, LockVerdict, Reason, S3Location};
-use crate::s3::{ObjectApi, Retention, S3Failure};
+use crate::s3::{ObjectApi, Retention, S3Failure, within};
 use schedule::{Basis, Due, RETRY_AFTER, Schedule};
 use steps::{Next, Proof, Seen, Step};
 
@@ -47,6 +47,15 @@ struct Running {
     key: CanaryKey,
     version: Option<String>,
     basis: Basis,
+}
+
+/// How far a probe came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Worked {
+    /// There is nothing to do now.
+    Waits,
+    /// A proof ended with a verdict.
+    Found,
 }
 
 /// What a probe gives to a proof.
@@ -83,7 +92,14 @@ impl LockProver {
         let mut running = self.running.take().filter(|running| running.basis == *basis);
         let took = tokio::time::timeout(context.deadline, self.work(api, basis, context, &mut running)).await;
         match took {
-            Ok(Ok(())) => self.running = running,
+            Ok(Ok(Worked::Waits)) => self.running = running,
+            Ok(Ok(Worked::Found)) => {
+                // Those whose time ended while this one was locked; who is not removed now is later.
+                let sweeping = sweep(api, context.names, true, context.clock, &[]);
+                if let Err(failure) = within(context.deadline, sweeping).await {
+                    tracing::debug!(%failure, "what is left of canaries was not looked for");
+                }
+            }
             Ok(Err(trouble)) => self.put_off(trouble),
             Err(_) => self.put_off(format!("no answer within {} ms", context.deadline.as_millis())),
         }
@@ -108,32 +124,26 @@ impl LockProver {
         basis: &Basis,
         context: ProofContext<'_>,
         running: &mut Option<Running>,
-    ) -> Result<(), String> {
+    ) -> Result<Worked, String> {
         if running.is_none() {
             let now = Instant::now();
             if self.schedule.due(basis, context.asked, now) != Due::Now {
-                return Ok(());
+                return Ok(Worked::Waits);
             }
             *running = self.begin(api, basis, context).await?;
         }
-        let Some(current) = running else { return Ok(()) };
+        let Some(current) = running else { return Ok(Worked::Waits) };
         loop {
             if current.proof.step == Step::Await && !context.clock.is_past(current.proof.asked.until) {
-                return Ok(());
+                return Ok(Worked::Waits);
             }
             let seen = act(api, context, current).await;
             match current.proof.take(seen) {
                 Next::Do(_) => {}
                 Next::Interrupted(trouble) => return Err(trouble),
                 Next::Found(verdict, why) => {
-                    *running = None;
                     self.found(verdict, why, basis);
-                    // Those whose time ended while this one was locked.
-                    let swept = sweep(api, context.names, true, context.clock, &[]).await;
-                    return swept.map(|_| ()).or_else(|failure| {
-                        tracing::debug!(%failure, "what is left of canaries was not looked for");
-                        Ok(())
-                    });
+                    return Ok(Worked::Found);
                 }
             }
         }
