@@ -23,6 +23,7 @@ use targetwatch::cli::render::status_table;
 use targetwatch::cli::serve::Running;
 use targetwatch::cli::terminal::{self, Look};
 use targetwatch::config;
+use targetwatch::model::Caller;
 use targetwatch::model::report::LockProofState;
 use targetwatch::model::settings::Listen;
 use targetwatch::registry::SqliteRegistry;
@@ -152,10 +153,10 @@ fn configuration(directory: &Path, nfs_port: u16, s3_endpoint: &str) -> String {
 
 /// Prints the table whenever another target has its first verdict, until all have, and the lock is proved.
 async fn show_until_ready(agent: &Agent) -> anyhow::Result<()> {
-    let mut changes = agent.changes();
+    let mut views = agent.watch_view();
     let mut shown = 0;
     while shown < TARGETS {
-        let view = agent.view();
+        let view = views.borrow_and_update().clone();
         let has_verdict = |target: &&Arc<TargetView>| {
             let bucket = target.report.as_ref().map(|report| report.bucket.as_ref());
             bucket.is_some_and(|bucket| bucket.is_none_or(|bucket| bucket.lock_proof != LockProofState::Pending))
@@ -165,13 +166,13 @@ async fn show_until_ready(agent: &Agent) -> anyhow::Result<()> {
             shown = checked;
             print_table(&view);
         } else {
-            changes.changed().await.context("the agent has ended")?;
+            views.changed().await.context("the agent has ended")?;
         }
     }
     Ok(())
 }
 
 fn print_table(view: &View) {
-    let list = wire::TargetDetailList::from(view);
+    let list = wire::TargetDetailList::seen_by(&Caller::local(), view);
     println!("{}", status_table(&list, Look::of_stdout(), Timestamp::now()));
 }

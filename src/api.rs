@@ -1,4 +1,4 @@
-//! The HTTP API: the Backup Targets API guide's target half, and what this agent adds.
+//! The HTTP API: the Backup Targets API guide, and what this agent adds.
 //!
 //! Every answer comes from memory: from the agent's view, or from what was made of it for an
 //! earlier request. No request waits for storage, except `POST …/check` and `DELETE`, which are
@@ -6,23 +6,34 @@
 //!
 //! [`router`] is the table of routes, and the description at `/openapi.json` is made from the same
 //! table. Every route is served at `/…`, `/v1/…` and `/v1/{project_id}/…` ([`prefix`]); every answer
-//! carries a request id; every error is a fault body ([`fault`]). What a client sends is decoded by
-//! hand ([`body`]), because a client wants to know which field is wrong and what was expected.
+//! carries a request id; every error is a fault body ([`fault`]). Who asks is found out before the
+//! route is ([`auth`]). What a client sends is decoded by hand ([`body`]), because a client wants to
+//! know which field is wrong and what was expected.
 
+pub mod auth;
 pub mod body;
 mod cache;
+mod description;
 pub mod fault;
 mod host;
+mod id;
+pub mod limits;
 pub mod listen;
 pub mod prefix;
+mod target_types;
 mod targets;
+#[cfg(test)]
+mod tests;
 pub mod wire;
 
 use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::http::{HeaderName, HeaderValue, Request, Response, Uri};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderName, HeaderValue, Request, Response, StatusCode, Uri};
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::response::IntoResponse as _;
 use tower::ServiceExt as _;
 use tower::util::BoxCloneSyncService;
 use utoipa::OpenApi;
@@ -33,6 +44,9 @@ use uuid::Uuid;
 use crate::agent::Agent;
 use crate::sys::NodeFacts;
 
+use cache::{Kind, ListCache};
+
+pub use auth::{Auth, AuthError};
 pub use listen::{ListenError, Listeners};
 
 /// The largest request body, in bytes.
@@ -52,8 +66,10 @@ pub type Service = BoxCloneSyncService<Request<axum::body::Body>, Response<axum:
 struct State {
     agent: Agent,
     node_facts: ReadNodeFacts,
-    list: Arc<cache::ListCache>,
-    description: Arc<std::sync::OnceLock<axum::body::Bytes>>,
+    targets: Arc<ListCache>,
+    details: Arc<ListCache>,
+    types: Arc<ListCache>,
+    description: axum::body::Bytes,
 }
 
 #[derive(OpenApi)]
@@ -63,32 +79,45 @@ struct State {
 ))]
 struct Description;
 
-/// The routes, ready to be served.
+/// The routes, ready to be served to those whom `auth` lets in.
 #[must_use]
-pub fn router(agent: Agent, node_facts: ReadNodeFacts) -> Service {
-    let description = Arc::default();
-    let state = State { agent, node_facts, list: Arc::default(), description };
-    let (router, openapi) = table().split_for_parts();
-    // Set before the first request: nothing else has the state yet.
-    let text = openapi.to_json().unwrap_or_default();
-    let _ = state.description.set(text.into());
-    let router: Router = router
+pub fn router(agent: Agent, node_facts: ReadNodeFacts, auth: Arc<Auth>) -> Service {
+    let router = routes(agent, node_facts, &auth)
+        .layer(from_fn_with_state(auth, auth::authenticate))
+        .layer(from_fn(limits::limit));
+    let service = router.map_request(prefix::strip).map_response(|mut response: Response<axum::body::Body>| {
+        response.headers_mut().insert(REQUEST_ID, request_id());
+        response
+    });
+    BoxCloneSyncService::new(service)
+}
+
+/// The routes without their prefixes, for requests that have a [`Caller`](crate::model::Caller).
+fn routes(agent: Agent, node_facts: ReadNodeFacts, auth: &Auth) -> Router {
+    let (router, mut openapi) = table().split_for_parts();
+    description::complete(&mut openapi, auth);
+    let state = State {
+        agent,
+        node_facts,
+        targets: Arc::new(ListCache::new(Kind {
+            generation: |view| view.generation,
+            write: |caller, view| serde_json::to_vec(&wire::TargetList::seen_by(caller, view)),
+        })),
+        details: Arc::new(ListCache::new(Kind {
+            generation: |view| view.generation,
+            write: |caller, view| serde_json::to_vec(&wire::TargetDetailList::seen_by(caller, view)),
+        })),
+        types: Arc::new(ListCache::new(Kind {
+            generation: |view| view.types_generation,
+            write: |caller, view| serde_json::to_vec(&wire::TypeList::seen_by(caller, view)),
+        })),
+        description: openapi.to_json().unwrap_or_default().into(),
+    };
+    router
         .fallback(fault::no_such_route)
         .method_not_allowed_fallback(fault::no_such_method)
         .layer(DefaultBodyLimit::max(BODY_MAX_BYTES))
-        .with_state(state);
-    let service = router
-        .map_request(|mut request: Request<axum::body::Body>| {
-            if let Some(uri) = prefix::stripped(request.uri()) {
-                *request.uri_mut() = uri;
-            }
-            request
-        })
-        .map_response(|mut response: Response<axum::body::Body>| {
-            response.headers_mut().insert(REQUEST_ID, request_id());
-            response
-        });
-    BoxCloneSyncService::new(service)
+        .with_state(state)
 }
 
 fn table() -> OpenApiRouter<State> {
@@ -99,10 +128,23 @@ fn table() -> OpenApiRouter<State> {
         .routes(routes!(targets::set_default))
         .routes(routes!(targets::checks))
         .routes(routes!(targets::check))
+        .routes(routes!(target_types::list, target_types::create))
+        .routes(routes!(target_types::detail))
+        .routes(routes!(target_types::show, target_types::update, target_types::delete))
+        .routes(routes!(target_types::add_projects))
+        .routes(routes!(target_types::remove_projects, target_types::remove_projects_by_post))
+        .routes(routes!(target_types::add_metadata))
+        .routes(routes!(target_types::remove_metadata, target_types::remove_metadata_by_post))
         .routes(routes!(host::node))
         .routes(routes!(host::healthz))
         .routes(routes!(host::readyz))
         .routes(routes!(host::openapi))
+}
+
+/// What the guide answers to a DELETE: accepted, and an empty page.
+fn deleted() -> axum::response::Response {
+    const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=UTF-8");
+    (StatusCode::ACCEPTED, [(CONTENT_TYPE, HTML)], "").into_response()
 }
 
 fn request_id() -> HeaderValue {
@@ -111,7 +153,7 @@ fn request_id() -> HeaderValue {
 }
 
 /// The last segments of paths that are not below a version: what a version prefix is told from.
-const ROOTS: &[&str] = &["backup_targets", "node", "healthz", "readyz", "openapi.json"];
+const ROOTS: &[&str] = &["backup_targets", "backup_target_types", "node", "healthz", "readyz", "openapi.json"];
 
 fn is_root(segment: &str) -> bool {
     ROOTS.contains(&segment)

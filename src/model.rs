@@ -3,23 +3,27 @@
 //! Everything else depends on this module and it depends on nothing of the crate, so a rule that
 //! can be stated without a syscall, a socket or a clock belongs here and is tested here: how an
 //! export is written ([`export`]), which directory it gets ([`mount_name`]), what a probe may say
-//! ([`report`], [`reason`]), how capacity is written ([`capacity`]), and what configuration is
-//! able to ask for ([`settings`]).
+//! ([`report`], [`reason`]), how capacity is written ([`capacity`]), who may see what ([`caller`]),
+//! and what configuration is able to ask for ([`settings`]).
 
+pub mod caller;
 pub mod capacity;
 pub mod export;
 pub mod mount_name;
 pub mod nfs_options;
+pub mod project;
 pub mod reason;
 pub mod report;
 pub mod settings;
 pub mod target;
 pub mod target_type;
 
+pub use caller::Caller;
 pub use capacity::Capacity;
 pub use export::{NfsExport, S3Endpoint, S3Location};
 pub use mount_name::{MountName, PathKey};
 pub use nfs_options::NfsOptions;
+pub use project::{ProjectId, TypeProject};
 pub use reason::Reason;
 pub use report::{CheckName, CheckResult, LockMode, LockProof, LockVerdict, Outcome, Report, Status, Verdict};
 pub use target::{Target, TargetId, TargetKind, TargetSpec};

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::TargetStatus;
-use crate::model::{Report, Target, TargetId, TargetType};
+use crate::model::{Report, Target, TargetId, TargetType, TargetTypeId};
 
 /// All targets at one moment.
 #[derive(Debug, Clone, Default)]
@@ -12,6 +12,8 @@ pub struct View {
     /// Grows with every change of anything below; what was made from a view of the same
     /// generation is still right.
     pub generation: u64,
+    /// The generation in which targets or types were changed last, and not only probed.
+    pub types_generation: u64,
     /// The targets, oldest first.
     pub targets: Vec<Arc<TargetView>>,
 }
@@ -21,6 +23,20 @@ impl View {
     #[must_use]
     pub fn target(&self, id: TargetId) -> Option<&Arc<TargetView>> {
         self.targets.iter().find(|view| view.target.id == id)
+    }
+
+    /// The target type of an id.
+    #[must_use]
+    pub fn target_type(&self, id: TargetTypeId) -> Option<&TargetType> {
+        self.targets.iter().flat_map(|view| view.types.iter()).find(|found| found.id == id)
+    }
+
+    /// Every target type, oldest first.
+    #[must_use]
+    pub fn target_types(&self) -> Vec<&TargetType> {
+        let mut types: Vec<&TargetType> = self.targets.iter().flat_map(|view| view.types.iter()).collect();
+        types.sort_by_key(|found| found.created_at);
+        types
     }
 
     /// Whether every target has had its first verdict.
@@ -36,7 +52,7 @@ pub struct TargetView {
     /// The target as the registry keeps it.
     pub target: Target,
     /// Its types, oldest first.
-    pub types: Vec<TargetType>,
+    pub types: Arc<[TargetType]>,
     /// Where it is or would be mounted.
     pub mount_path: PathBuf,
     /// What its reports, with hysteresis, make of it.

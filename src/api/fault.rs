@@ -49,7 +49,9 @@ impl Fault {
             StatusCode::NOT_FOUND => "itemNotFound",
             StatusCode::METHOD_NOT_ALLOWED => "badMethod",
             StatusCode::CONFLICT => "conflictingRequest",
-            StatusCode::PAYLOAD_TOO_LARGE => "overLimit",
+            StatusCode::PAYLOAD_TOO_LARGE | StatusCode::URI_TOO_LONG | StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => {
+                "overLimit"
+            }
             StatusCode::SERVICE_UNAVAILABLE => "serviceUnavailable",
             _ => "computeFault",
         }
@@ -58,7 +60,8 @@ impl Fault {
 
 impl IntoResponse for Fault {
     fn into_response(self) -> Response {
-        if self.status.is_server_error() {
+        // Why a service is not there has a line of its own, and clients are not to fill the log with more.
+        if self.status.is_server_error() && self.status != StatusCode::SERVICE_UNAVAILABLE {
             tracing::warn!(status = self.status.as_u16(), "{}", self.message);
         }
         let body = json!({ self.name(): { "code": self.status.as_u16(), "message": self.message } });
@@ -82,13 +85,24 @@ impl From<AgentError> for Fault {
 
 fn of_registry(error: &RegistryError) -> StatusCode {
     match error {
-        RegistryError::TargetNotFound(_) => StatusCode::NOT_FOUND,
-        RegistryError::NotS3 { .. } | RegistryError::ExportFixed { .. } => StatusCode::BAD_REQUEST,
+        RegistryError::TargetNotFound(_) | RegistryError::TypeNotFound(_) => StatusCode::NOT_FOUND,
+        RegistryError::NotS3 { .. }
+        | RegistryError::ExportFixed { .. }
+        | RegistryError::DefaultStays(_)
+        | RegistryError::DefaultTypeStays { .. }
+        | RegistryError::PublicWithProjects => StatusCode::BAD_REQUEST,
         RegistryError::MountPathTaken { .. }
-        | RegistryError::TypeNameTaken(_)
+        | RegistryError::TypeNameTaken { .. }
         | RegistryError::DefaultTaken { .. }
-        | RegistryError::DefaultInUse(_) => StatusCode::CONFLICT,
-        RegistryError::TooManyTargets => StatusCode::PAYLOAD_TOO_LARGE,
+        | RegistryError::DefaultInUse(_)
+        | RegistryError::LastType { .. }
+        | RegistryError::DefaultTypeInUse { .. } => StatusCode::CONFLICT,
+        RegistryError::TooManyTargets
+        | RegistryError::TooManyTypes
+        | RegistryError::TooManyProjects(_)
+        | RegistryError::TooMuchMetadata(_)
+        | RegistryError::TooManyAssignments(_)
+        | RegistryError::TooManyNotes(_) => StatusCode::PAYLOAD_TOO_LARGE,
         RegistryError::NotARegistry { .. }
         | RegistryError::NewerSchema { .. }
         | RegistryError::Unwritable { .. }

@@ -7,6 +7,7 @@
 mod node;
 mod report;
 mod target;
+mod target_type;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -15,7 +16,11 @@ use utoipa::ToSchema;
 pub use node::{Agent, Health, Host, Memory, Node, Readiness, StuckChild};
 pub use report::{Check, Report};
 pub use target::{
-    MetadataEntry, NewTarget, NewTargetBody, OneTarget, Target, TargetDetail, TargetDetailList, TargetList, TargetType,
+    MetadataEntry, NewTarget, NewTargetBody, OneTarget, Target, TargetDetail, TargetDetailList, TargetList,
+};
+pub use target_type::{
+    ChangedType, EmbeddedType, MetadataBody, MetadataList, MetadataPair, NewType, NewTypeBody, OneChangedType, OneType,
+    ProjectList, ProjectsBody, TargetType, TypeList, TypeProject, TypeUpdate, TypeUpdateBody,
 };
 
 /// A time as the guide writes it.

@@ -1,4 +1,6 @@
-//! What people see: the table of targets, and a report check by check.
+//! What people see: the tables of targets and of their types, and a report check by check.
+
+mod target_type;
 
 use std::fmt::Write as _;
 
@@ -8,6 +10,8 @@ use jiff::Timestamp;
 use super::exit::State;
 use super::terminal::{Look, age, plain};
 use crate::api::wire::{self, parse_timestamp};
+
+pub use target_type::{one_type, type_table};
 
 /// The length of a capacity bar, in characters.
 const BAR_CHARS: usize = 10;

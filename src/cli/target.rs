@@ -1,16 +1,15 @@
 //! `targetwatch target`: the targets of the API, for people.
 
 use std::collections::BTreeMap;
-use std::io::{IsTerminal as _, Write as _};
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use bytes::Bytes;
 use clap::{Args, Subcommand};
 use http::Method;
 
-use super::client::{ANSWER_TIMEOUT, Address, Client, PROBE_TIMEOUT};
+use super::client::{ANSWER_TIMEOUT, Access, Client, PROBE_TIMEOUT};
 use super::exit::State;
-use super::terminal::{Look, plain, print};
+use super::terminal::{Look, confirm, plain, print};
 use super::{render, runtime};
 use crate::api::wire::{self, NewTarget, NewTargetBody};
 
@@ -117,7 +116,8 @@ pub struct Common {
     notes: Vec<(String, String)>,
 }
 
-fn note(text: &str) -> Result<(String, String), String> {
+/// A note on the command line.
+pub(super) fn note(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("expected key=value")?;
     Ok((key.to_owned(), value.to_owned()))
 }
@@ -126,9 +126,9 @@ fn note(text: &str) -> Result<(String, String), String> {
 ///
 /// # Errors
 /// When the agent does not answer or refuses, with what it says.
-pub fn run(api: Option<Address>, command: Command) -> anyhow::Result<State> {
+pub fn run(access: Access, command: Command) -> anyhow::Result<State> {
     runtime::block_on(async {
-        let client = Client::new(api);
+        let client = Client::new(access);
         match command {
             Command::List { json } => list(&client, json).await,
             Command::Show { target, json } => {
@@ -204,16 +204,8 @@ fn told(target: &wire::Target, what: &str) -> anyhow::Result<State> {
 async fn delete(client: &Client, target: &str, yes: bool) -> anyhow::Result<State> {
     let found = resolve(client, target).await?;
     if !yes {
-        if !std::io::stdin().is_terminal() {
-            bail!("say --yes to delete {} without being asked", found.filesystem_export);
-        }
-        print(&plain(&format!("Unmount and delete {}? Its backups stay. [y/N] ", found.filesystem_export)));
-        std::io::stdout().flush()?;
-        let mut answer = String::new();
-        std::io::stdin().read_line(&mut answer).context("no answer")?;
-        if !matches!(answer.trim(), "y" | "Y" | "yes") {
-            bail!("not deleted");
-        }
+        let question = format!("Unmount and delete {}? Its backups stay.", found.filesystem_export);
+        confirm(&found.filesystem_export, &question)?;
     }
     client.delete(&format!("/backup_targets/{}", found.id)).await?;
     told(&found, "deleted")
@@ -242,19 +234,20 @@ fn new_target(create: Create) -> NewTarget {
 }
 
 /// The target that a person means.
-async fn resolve(client: &Client, meant: &str) -> anyhow::Result<wire::Target> {
+pub(super) async fn resolve(client: &Client, meant: &str) -> anyhow::Result<wire::Target> {
     let list: wire::TargetList = client.get("/backup_targets").await?;
     pick(list.backup_targets, meant)
 }
 
 fn pick(targets: Vec<wire::Target>, meant: &str) -> anyhow::Result<wire::Target> {
     let is_named = |target: &wire::Target| {
-        target.id == meant
-            || target.filesystem_export == meant
-            || target.backup_target_types.iter().any(|found| found.name == meant)
+        target.filesystem_export == meant || target.backup_target_types.iter().any(|found| found.name == meant)
     };
-    let (exact, others): (Vec<_>, Vec<_>) = targets.into_iter().partition(is_named);
-    let mut candidates = exact;
+    // Anybody may give a type the id of another target as its name; an id means one target.
+    let (mut candidates, mut others): (Vec<_>, Vec<_>) = targets.into_iter().partition(|target| target.id == meant);
+    if candidates.is_empty() {
+        (candidates, others) = others.into_iter().partition(is_named);
+    }
     if candidates.is_empty() && !meant.is_empty() {
         candidates = others.into_iter().filter(|target| target.id.starts_with(meant)).collect();
     }
@@ -280,7 +273,7 @@ mod tests {
 
     #[test]
     fn a_target_is_meant_by_id_the_beginning_of_one_or_export() {
-        let targets = || vec![target("ab12", "nas:/a"), target("ab34", "nas:/b")];
+        let targets = || vec![target("ab12", "nas:/a"), target("ab34", "nas:/b"), target("cd56", "ab12")];
         for (meant, id) in [("ab12", "ab12"), ("ab3", "ab34"), ("nas:/a", "ab12")] {
             assert_eq!(pick(targets(), meant).expect(meant).id, id);
         }

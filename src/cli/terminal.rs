@@ -2,6 +2,7 @@
 
 use std::io::{self, IsTerminal as _, Write as _};
 
+use anyhow::{Context as _, bail};
 use jiff::Timestamp;
 
 /// The width of a table that goes to a file or a pipe, or to a terminal that does not know its own (a
@@ -41,6 +42,20 @@ pub fn print(text: &str) {
     {
         eprintln!("targetwatch: standard output: {error}");
     }
+}
+
+/// Asks before something is deleted.
+///
+/// # Errors
+/// When the answer is no, or nobody is there to answer.
+pub fn confirm(what: &str, question: &str) -> anyhow::Result<()> {
+    if !io::stdin().is_terminal() {
+        bail!("say --yes to delete {what} without being asked");
+    }
+    print(&plain(&format!("{question} [y/N] ")));
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer).context("no answer")?;
+    if matches!(answer.trim(), "y" | "Y" | "yes") { Ok(()) } else { bail!("not deleted") }
 }
 
 /// Text that may have come from anywhere, with its control characters made visible.

@@ -1,12 +1,32 @@
 //! Target types: named ways to use a target, which clients pick by name.
+//!
+//! A type is public, or it is for some projects: never both. Every target has at least one type, and
+//! the default type is one of the default target's, so that who names neither gets what the operator
+//! chose in either way.
 
+use std::collections::BTreeMap;
+
+use icu_properties::CodePointSetData;
+use icu_properties::props::DefaultIgnorableCodePoint;
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::TargetId;
+use super::{ProjectId, TargetId, TypeProject};
 
 /// A target type's id: a version 4 UUID.
 pub type TargetTypeId = Uuid;
+
+/// The most metadata entries of one type.
+pub const TYPE_METADATA_MAX: usize = 64;
+
+/// The longest metadata key or value of a type, in bytes.
+pub const TYPE_METADATA_MAX_BYTES: usize = 255;
+
+/// The most projects of one type.
+pub const TYPE_PROJECTS_MAX: usize = 1000;
+
+/// What ends a line or a paragraph, and is not a control character by name.
+const LINE_SEPARATORS: [char; 2] = ['\u{2028}', '\u{2029}'];
 
 /// A target type as the registry keeps it. Every target has at least one, made with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,4 +51,64 @@ pub struct TargetType {
     pub updated_at: Option<Timestamp>,
     /// The version of the agent that created it.
     pub version: String,
+    /// The projects that see it, in the order of their assignment; none when it is public. A type
+    /// that is neither public nor any project's is seen by admins only.
+    pub projects: Vec<TypeProject>,
+    /// What was noted about it.
+    pub metadata: BTreeMap<String, String>,
+}
+
+impl TargetType {
+    /// Whether it was given to this project.
+    #[must_use]
+    pub fn is_of(&self, project: &ProjectId) -> bool {
+        self.projects.iter().any(|assigned| assigned.project_id == *project)
+    }
+}
+
+/// What keeps a text from being the name of a target type, if anything. Two names that look the same
+/// must be the same, or a person picks the wrong target: nothing in a name is invisible.
+#[must_use]
+pub fn type_name_problem(name: &str) -> Option<String> {
+    if name.is_empty() {
+        return Some("is empty: expected a name".to_owned());
+    }
+    if name.trim() != name {
+        return Some(format!("{name:?} begins or ends with a blank: leave it out"));
+    }
+    let ignorable = CodePointSetData::new::<DefaultIgnorableCodePoint>();
+    let is_invisible =
+        |letter: &char| letter.is_control() || LINE_SEPARATORS.contains(letter) || ignorable.contains(*letter);
+    let found = name.chars().find(is_invisible)?;
+    Some(format!("{name:?} contains U+{:04X}, which cannot be seen: leave it out", u32::from(found)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_look_the_same_are_the_same() {
+        for name in ["nightly", "Zoë's", "two words", "日本", "nas:/b", "a\u{e9}b", "קבצים"] {
+            assert_eq!(type_name_problem(name), None, "{name:?}");
+        }
+        for (name, part) in [
+            ("", "is empty"),
+            (" a", "begins or ends with a blank"),
+            ("a ", "begins or ends with a blank"),
+            ("a\u{a0}", "begins or ends with a blank"),
+            ("a\tb", "U+0009"),
+            ("a\u{200b}b", "U+200B"),
+            ("a\u{200d}b", "U+200D"),
+            ("a\u{202e}b", "U+202E"),
+            ("a\u{2066}b", "U+2066"),
+            ("a\u{2028}b", "U+2028"),
+            ("a\u{ad}b", "U+00AD"),
+            ("\u{feff}a", "U+FEFF"),
+            ("\u{3164}", "U+3164"),
+        ] {
+            let problem = type_name_problem(name).expect(name);
+            assert!(problem.contains(part), "{problem}");
+        }
+    }
 }

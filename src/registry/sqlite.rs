@@ -2,19 +2,22 @@
 //!
 //! One thread owns the connection and takes jobs from a bounded queue, so no task of the runtime
 //! ever waits for the disk, and a job that was queued is done even when its caller has gone. Each
-//! change is one `IMMEDIATE` transaction that also checks the rules ([`rules`]). The write-ahead
-//! log with `synchronous = FULL` makes a change durable when its transaction has committed, and
-//! only then is it answered.
+//! change is one `IMMEDIATE` transaction that also checks the rules ([`rules`], [`type_rules`]). The
+//! write-ahead log with `synchronous = FULL` makes a change durable when its transaction has
+//! committed, and only then is it answered.
 //!
 //! A file that exists is never replaced: what is not a sound registry of a known schema is refused
 //! and left as it is, to the byte ([`mod@file`]). A second agent on the same file is refused too.
 
+mod defaults;
 mod file;
 mod rows;
 mod rules;
 mod schema;
 #[cfg(test)]
 mod tests;
+mod type_rows;
+mod type_rules;
 
 use std::path::Path;
 use std::thread;
@@ -24,8 +27,8 @@ use jiff::Timestamp;
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Entry, Registry, RegistryError, TargetChange};
-use crate::model::{Target, TargetId, TargetType};
+use super::{Entry, Registry, RegistryError, TargetChange, TypeChange};
+use crate::model::{Target, TargetId, TargetType, TargetTypeId};
 
 /// How many jobs may wait for the writer before a caller waits to queue one more.
 const QUEUE_MAX: usize = 64;
@@ -102,7 +105,12 @@ impl Registry for SqliteRegistry {
         self.run(move |connection| rules::create_target(connection, target, first_type)).await
     }
 
-    async fn modify_target(&self, id: TargetId, change: TargetChange, now: Timestamp) -> Result<Entry, RegistryError> {
+    async fn modify_target(
+        &self,
+        id: TargetId,
+        change: TargetChange,
+        now: Timestamp,
+    ) -> Result<Vec<Entry>, RegistryError> {
         self.run(move |connection| rules::modify_target(connection, id, change, now)).await
     }
 
@@ -116,6 +124,23 @@ impl Registry for SqliteRegistry {
 
     async fn delete_target(&self, id: TargetId) -> Result<(), RegistryError> {
         self.run(move |connection| rules::delete_target(connection, id)).await
+    }
+
+    async fn create_type(&self, new: TargetType) -> Result<Vec<Entry>, RegistryError> {
+        self.run(move |connection| type_rules::create_type(connection, new)).await
+    }
+
+    async fn modify_type(
+        &self,
+        id: TargetTypeId,
+        change: TypeChange,
+        now: Timestamp,
+    ) -> Result<Vec<Entry>, RegistryError> {
+        self.run(move |connection| type_rules::modify_type(connection, id, change, now)).await
+    }
+
+    async fn delete_type(&self, id: TargetTypeId) -> Result<Entry, RegistryError> {
+        self.run(move |connection| type_rules::delete_type(connection, id)).await
     }
 }
 

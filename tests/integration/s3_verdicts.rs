@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::daemon::Daemon;
@@ -119,20 +120,21 @@ async fn a_lock_is_proved_by_the_clock_of_the_service() {
 async fn a_canary_that_is_locked_for_days_is_the_last_one() {
     let s3 = s3().await;
     let place = Place::new();
-    let daemon = Daemon::start(&place).await;
+    let mut daemon = Daemon::start(&place).await;
     let id = daemon.create(immutable_target(&s3, "stubborn")).await;
     let report = daemon.proved(&id).await;
     assert_offline(&report, "lock_unverifiable", &["stubborn", "instead of", "no further one is written"]);
     assert_eq!(report["object_lock_proof"]["verdict"], "unverifiable");
-    drop(daemon);
+    daemon.end(Signal::SIGKILL).await;
     // Whoever starts after it finds the canary, and leaves it at that.
     let put = s3.stored_versions("stubborn");
     assert!((1..=2).contains(&put), "{put} canaries were put: one to write, one to lock");
     for _ in 0..3 {
-        let daemon = Daemon::start(&place).await;
+        let mut daemon = Daemon::start(&place).await;
         for _ in 0..3 {
             assert_eq!(daemon.check(&id).await["status"], "offline");
         }
+        daemon.end(Signal::SIGKILL).await;
     }
     let now = s3.stored_versions("stubborn");
     assert!(now <= MOST_CANARIES, "{now} canaries");

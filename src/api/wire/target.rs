@@ -1,28 +1,32 @@
 //! Targets on the wire, as the API guide has them.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Report, timestamp};
+use super::{EmbeddedType, Report, timestamp};
 use crate::agent::{TargetView, View};
-use crate::model;
 use crate::model::capacity::format_bytes;
 use crate::model::report::LockProofState;
-use crate::model::{LockVerdict, TargetSpec, target::RESERVED_METADATA_KEYS};
+use crate::model::{Caller, LockVerdict, TargetSpec, target::RESERVED_METADATA_KEYS};
 
 /// A backup target.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Target {
     /// Its id.
+    #[schema(value_type = Uuid)]
     pub id: String,
     /// `nfs` or `s3`.
     #[serde(rename = "type")]
+    #[schema(pattern = "^(nfs|s3)$")]
     pub kind: String,
     /// When it was created.
+    #[schema(pattern = "^\\d{4}-\\d\\d-\\d\\dT\\d\\d:\\d\\d:\\d\\d\\.\\d{6}$")]
     pub created_at: String,
     /// When it was last changed.
+    #[schema(pattern = "^\\d{4}-\\d\\d-\\d\\dT\\d\\d:\\d\\d:\\d\\d\\.\\d{6}$")]
     pub updated_at: String,
     /// The version of the agent that created it.
     pub version: String,
@@ -37,46 +41,30 @@ pub struct Target {
     /// Whether backups go here unless told otherwise.
     pub is_default: bool,
     /// Its size in 1024 steps, such as `2.4 TB`; `null` while or where it is not known.
+    #[schema(pattern = "^\\d+(\\.\\d)? [KMGTPE]?B$")]
     pub capacity: Option<String>,
     /// How much of it is used, likewise.
+    #[schema(pattern = "^\\d+(\\.\\d)? [KMGTPE]?B$")]
     pub used: Option<String>,
     /// `available` or `offline`.
+    #[schema(pattern = "^(available|offline)$")]
     pub status: String,
-    /// Its types, oldest first.
-    pub backup_target_types: Vec<TargetType>,
+    /// Its types that the caller may see, oldest first.
+    pub backup_target_types: Vec<EmbeddedType>,
     /// What its creator noted, and what the agent knows about a bucket: `bucket`, `immutable` (as
     /// declared), `object_lock` (1 as verified) and, of an immutable target, `object_lock_verdict`
     /// (what the proof found: `enforced`, `bypassable`, `not_enforced`, `unverifiable` or `pending`).
     pub backup_target_metadata: Vec<MetadataEntry>,
 }
 
-/// A type of a target.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct TargetType {
-    /// When it was created.
-    pub created_at: String,
-    /// When it was changed, if ever.
-    pub updated_at: Option<String>,
-    /// The version of the agent that created it.
-    pub version: String,
-    /// The user who created it, where authentication tells.
-    pub user_id: Option<String>,
-    /// Its name.
-    pub name: String,
-    /// What its creator says of it.
-    pub description: Option<String>,
-    /// Whether every project sees it.
-    pub is_public: bool,
-    /// Whether it is used where no type is named.
-    pub is_default: bool,
-}
-
 /// One note.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct MetadataEntry {
     /// Its key.
+    #[schema(min_length = 1, max_length = 255)]
     pub key: String,
     /// Its value.
+    #[schema(max_length = 255)]
     pub value: String,
 }
 
@@ -113,6 +101,13 @@ pub struct TargetDetailList {
 
 /// What creates or changes a target.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(example = json!({"backup_target": {
+    "type": "nfs",
+    "filesystem_export": "192.168.1.34:/mnt/tvault/162",
+    "btt_name": "nightly",
+    "metadata": {"rack": "12"},
+}}))]
+#[serde(deny_unknown_fields)]
 pub struct NewTargetBody {
     /// The fields; on a change, those to be changed.
     pub backup_target: NewTarget,
@@ -120,10 +115,11 @@ pub struct NewTargetBody {
 
 /// The fields of a new target. Flags may also be 0 or 1.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct NewTarget {
     /// `nfs` or `s3`.
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    #[schema(pattern = "^(nfs|s3)$")]
     pub kind: Option<String>,
     /// `host:/path`, of an NFS target.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -151,8 +147,10 @@ pub struct NewTarget {
     pub purge_metadata: Option<bool>,
 }
 
-impl From<&TargetView> for Target {
-    fn from(view: &TargetView) -> Self {
+impl Target {
+    /// A target as a caller may see it.
+    #[must_use]
+    pub fn seen_by(caller: &Caller, view: &TargetView) -> Self {
         let TargetView { target, types, mount_path, status, report } = view;
         let export = target.spec.export();
         let mount_path = mount_path.display().to_string();
@@ -172,7 +170,7 @@ impl From<&TargetView> for Target {
             capacity: capacity.and_then(|capacity| capacity.capacity_bytes).map(format_bytes),
             used: capacity.and_then(|capacity| capacity.used_bytes).map(format_bytes),
             status: status.status.as_str().to_owned(),
-            backup_target_types: types.iter().map(TargetType::from).collect(),
+            backup_target_types: types.iter().filter(|found| caller.may_see(found)).map(EmbeddedType::from).collect(),
             backup_target_metadata: metadata(view),
         }
     }
@@ -204,36 +202,30 @@ fn metadata(view: &TargetView) -> Vec<MetadataEntry> {
     metadata.into_iter().map(|(key, value)| MetadataEntry { key, value }).collect()
 }
 
-impl From<&model::TargetType> for TargetType {
-    fn from(from: &model::TargetType) -> Self {
-        Self {
-            created_at: timestamp(from.created_at),
-            updated_at: from.updated_at.map(timestamp),
-            version: from.version.clone(),
-            user_id: from.user_id.clone(),
-            name: from.name.clone(),
-            description: from.description.clone(),
-            is_public: from.is_public,
-            is_default: from.is_default,
-        }
+impl OneTarget {
+    /// A target as a caller may see it.
+    #[must_use]
+    pub fn seen_by(caller: &Caller, view: &TargetView) -> Self {
+        Self { backup_targets: Target::seen_by(caller, view) }
     }
 }
 
-impl From<&TargetView> for OneTarget {
-    fn from(view: &TargetView) -> Self {
-        Self { backup_targets: Target::from(view) }
+impl TargetList {
+    /// All targets as a caller may see them.
+    #[must_use]
+    pub fn seen_by(caller: &Caller, view: &View) -> Self {
+        Self { backup_targets: view.targets.iter().map(|target| Target::seen_by(caller, target)).collect() }
     }
 }
 
-impl From<&View> for TargetList {
-    fn from(view: &View) -> Self {
-        Self { backup_targets: view.targets.iter().map(|target| Target::from(&**target)).collect() }
-    }
-}
-
-impl From<&View> for TargetDetailList {
-    fn from(view: &View) -> Self {
-        let detail = |target: &TargetView| TargetDetail { target: target.into(), report: target.into() };
-        Self { backup_targets: view.targets.iter().map(|target| detail(target)).collect() }
+impl TargetDetailList {
+    /// All targets as a caller may see them.
+    #[must_use]
+    pub fn seen_by(caller: &Caller, view: &View) -> Self {
+        let detail = |target: &Arc<TargetView>| TargetDetail {
+            target: Target::seen_by(caller, target),
+            report: Report::from(&**target),
+        };
+        Self { backup_targets: view.targets.iter().map(detail).collect() }
     }
 }

@@ -10,8 +10,9 @@ use uuid::Uuid;
 
 use super::*;
 use crate::agent::{TargetStatus, TargetView, View};
+use crate::api::tests::shape::{BEYOND, REPORT, assert_shape, guide, sample};
 use crate::model::report::{BucketFacts, Finding, Verdict};
-use crate::model::{self, Capacity, MountName, NfsExport, PathKey, Reason, S3Location, TargetSpec};
+use crate::model::{self, Caller, Capacity, MountName, NfsExport, PathKey, Reason, S3Location, TargetSpec};
 
 fn view(spec: TargetSpec) -> TargetView {
     let at = Timestamp::from_second(1_738_240_347).expect("a time");
@@ -19,7 +20,7 @@ fn view(spec: TargetSpec) -> TargetView {
     let mount_name = MountName::derive(&spec, PathKey::Path).expect("a name");
     TargetView {
         mount_path: mount_name.below(Path::new("/var/trilio/triliovault-mounts")),
-        types: vec![model::TargetType {
+        types: [model::TargetType {
             id: Uuid::from_u128(8),
             target_id: id,
             name: "nightly".to_owned(),
@@ -30,7 +31,10 @@ fn view(spec: TargetSpec) -> TargetView {
             created_at: at,
             updated_at: None,
             version: "1".to_owned(),
-        }],
+            projects: Vec::new(),
+            metadata: std::collections::BTreeMap::new(),
+        }]
+        .into(),
         target: model::Target {
             id,
             spec,
@@ -68,8 +72,10 @@ fn keys(value: &Value) -> BTreeSet<&str> {
 
 #[test]
 fn a_target_has_the_fields_of_both_releases_of_the_guide_and_no_others() {
-    let answer =
-        OneTarget::from(&view(TargetSpec::Nfs(NfsExport::parse("192.168.1.34:/mnt/tvault/162").expect("one"))));
+    let answer = OneTarget::seen_by(
+        &Caller::local(),
+        &view(TargetSpec::Nfs(NfsExport::parse("192.168.1.34:/mnt/tvault/162").expect("one"))),
+    );
     let answer = serde_json::to_value(&answer).expect("JSON");
     let target = &answer["backup_targets"];
     for (guide, aliases) in [
@@ -95,10 +101,30 @@ fn a_target_has_the_fields_of_both_releases_of_the_guide_and_no_others() {
 }
 
 #[test]
+fn listed_and_shown_targets_have_the_shape_of_the_guides_samples() {
+    let nfs = view(TargetSpec::Nfs(NfsExport::parse("192.168.1.34:/mnt/tvault/162").expect("one")));
+    let capacity = Capacity::from_blocks(1 << 30, 2458, 1229, 1229, 0, 0);
+    let s3 = view(TargetSpec::S3 { location: S3Location::new(None, "backups").expect("a bucket"), immutable: false });
+    let view = View {
+        generation: 1,
+        types_generation: 1,
+        targets: vec![Arc::new(probed(nfs, Some(capacity), None)), Arc::new(s3)],
+    };
+    let everybody = Caller { is_admin: false, ..Caller::local() };
+    let json = |answer: serde_json::Result<Value>| answer.expect("JSON");
+    let list = json(serde_json::to_value(TargetList::seen_by(&everybody, &view)));
+    assert_shape(&sample(guide!("list.json")), &list, BEYOND);
+    let detail = json(serde_json::to_value(TargetDetailList::seen_by(&everybody, &view)));
+    assert_shape(&sample(guide!("detail.json")), &detail, &[BEYOND, &[REPORT]].concat());
+    let one = json(serde_json::to_value(OneTarget::seen_by(&everybody, &view.targets[0])));
+    assert_shape(&sample(guide!("show_nfs.json")), &one, BEYOND);
+}
+
+#[test]
 fn figures_are_text_in_the_guides_form_and_bytes_in_the_report() {
     let capacity = Capacity::from_blocks(1 << 30, 2458, 1229, 1229, 0, 0);
     let view = probed(view(TargetSpec::Nfs(NfsExport::parse("nas:/b").expect("one"))), Some(capacity), None);
-    let target = Target::from(&view);
+    let target = Target::seen_by(&Caller::local(), &view);
     assert_eq!((target.capacity.as_deref(), target.used.as_deref()), (Some("2.4 TB"), Some("1.2 TB")));
     assert_eq!(target.status, "available");
     let report = Report::from(&view);
@@ -111,7 +137,11 @@ fn figures_are_text_in_the_guides_form_and_bytes_in_the_report() {
 fn what_a_bucket_declares_and_what_was_verified_are_told_apart() {
     let spec = TargetSpec::S3 { location: S3Location::new(None, "backups").expect("a bucket"), immutable: true };
     let notes = |view: &TargetView| -> Vec<(String, String)> {
-        Target::from(view).backup_target_metadata.into_iter().map(|entry| (entry.key, entry.value)).collect()
+        Target::seen_by(&Caller::local(), view)
+            .backup_target_metadata
+            .into_iter()
+            .map(|entry| (entry.key, entry.value))
+            .collect()
     };
     let note = |key: &str, value: &str| (key.to_owned(), value.to_owned());
     let declared = vec![note("bucket", "backups"), note("immutable", "1"), note("rack", "12")];
@@ -123,9 +153,12 @@ fn what_a_bucket_declares_and_what_was_verified_are_told_apart() {
 
 #[test]
 fn what_is_written_can_be_read_again() {
-    let view =
-        View { generation: 1, targets: vec![Arc::new(view(TargetSpec::Nfs(NfsExport::parse("a:/b").expect("one"))))] };
-    let list = TargetDetailList::from(&view);
+    let view = View {
+        generation: 1,
+        types_generation: 1,
+        targets: vec![Arc::new(view(TargetSpec::Nfs(NfsExport::parse("a:/b").expect("one"))))],
+    };
+    let list = TargetDetailList::seen_by(&Caller::local(), &view);
     let text = serde_json::to_string(&list).expect("JSON");
     assert_eq!(serde_json::from_str::<TargetDetailList>(&text).expect("its own"), list);
     assert_eq!(

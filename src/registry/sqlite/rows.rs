@@ -1,32 +1,23 @@
-//! Rows and the values that they stand for.
+//! Rows of targets and the values that they stand for.
 //!
 //! What is read goes through the same parsers as what a client sends: a row that is not a sound
 //! target is an error, not a target.
 
-use std::collections::HashMap;
 use std::fmt::Display;
 use std::str::FromStr;
 
-use jiff::Timestamp;
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension as _, Row, named_params, params};
 
-use super::Entry;
-use crate::model::{
-    MountName, NfsExport, S3Endpoint, S3Location, Target, TargetId, TargetKind, TargetSpec, TargetType,
-};
+use super::{Entry, type_rows};
+use crate::model::{MountName, NfsExport, S3Endpoint, S3Location, Target, TargetId, TargetKind, TargetSpec};
 
 /// Every target with its types, oldest first.
 ///
 /// # Errors
 /// When the file cannot be read or a row is not a sound target.
 pub(super) fn load(connection: &Connection) -> rusqlite::Result<Vec<Entry>> {
-    let mut types: HashMap<TargetId, Vec<TargetType>> = HashMap::new();
-    let mut statement = connection.prepare_cached("SELECT * FROM target_type ORDER BY position")?;
-    for found in statement.query_map([], target_type)? {
-        let found = found?;
-        types.entry(found.target_id).or_default().push(found);
-    }
+    let mut types = type_rows::load(connection)?;
     let mut statement = connection.prepare_cached("SELECT * FROM target ORDER BY position")?;
     statement
         .query_map([], target)?
@@ -46,11 +37,40 @@ pub(super) fn find(connection: &Connection, id: TargetId) -> rusqlite::Result<Op
     let Some(target) = found else {
         return Ok(None);
     };
-    let types = connection
-        .prepare_cached("SELECT * FROM target_type WHERE target_id = ?1 ORDER BY position")?
-        .query_map([id.to_string()], target_type)?
-        .collect::<rusqlite::Result<_>>()?;
+    let types = type_rows::of_target(connection, id)?;
     Ok(Some(Entry { target, types }))
+}
+
+/// The mount names of all targets.
+///
+/// # Errors
+/// As [`load`].
+pub(super) fn load_mount_names(connection: &Connection) -> rusqlite::Result<Vec<(TargetId, MountName)>> {
+    let mut statement = connection.prepare_cached("SELECT id, mount_name FROM target")?;
+    let name = |row: &Row<'_>| Ok((parsed(row, "id")?, read(row, "mount_name", MountName::from_stored)?));
+    statement.query_map([], name)?.collect()
+}
+
+/// The default target, if there is any target.
+///
+/// # Errors
+/// As [`load`].
+pub(super) fn find_default(connection: &Connection) -> rusqlite::Result<Option<Target>> {
+    connection.prepare_cached("SELECT * FROM target WHERE is_default = 1")?.query_row([], target).optional()
+}
+
+/// The targets that are the default, or have the default type: one, as long as the rules hold.
+///
+/// # Errors
+/// As [`load`].
+pub(super) fn load_defaults(connection: &Connection) -> rusqlite::Result<Vec<Entry>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT * FROM target
+         WHERE is_default = 1 OR id IN (SELECT target_id FROM target_type WHERE is_default = 1) ORDER BY position",
+    )?;
+    let targets: Vec<Target> = statement.query_map([], target)?.collect::<Result<_, _>>()?;
+    let with_types = |target: Target| Ok(Entry { types: type_rows::of_target(connection, target.id)?, target });
+    targets.into_iter().map(with_types).collect()
 }
 
 /// Writes a new target.
@@ -113,44 +133,6 @@ pub(super) fn update_target(connection: &Connection, target: &Target) -> rusqlit
     Ok(())
 }
 
-/// Writes a new target type.
-///
-/// # Errors
-/// As [`insert_target`].
-pub(super) fn insert_type(connection: &Connection, new: &TargetType) -> rusqlite::Result<()> {
-    connection
-        .prepare_cached(
-            "INSERT INTO target_type (id, target_id, name, description, is_public, is_default, user_id, created_at,
-                                      updated_at, version)
-             VALUES (:id, :target_id, :name, :description, :is_public, :is_default, :user_id, :created_at,
-                     :updated_at, :version)",
-        )?
-        .execute(named_params! {
-            ":id": new.id.to_string(),
-            ":target_id": new.target_id.to_string(),
-            ":name": new.name,
-            ":description": new.description,
-            ":is_public": new.is_public,
-            ":is_default": new.is_default,
-            ":user_id": new.user_id,
-            ":created_at": new.created_at.to_string(),
-            ":updated_at": new.updated_at.map(|at| at.to_string()),
-            ":version": new.version,
-        })?;
-    Ok(())
-}
-
-/// Writes whether a target type is the default.
-///
-/// # Errors
-/// As [`insert_target`].
-pub(super) fn update_type(connection: &Connection, changed: &TargetType) -> rusqlite::Result<()> {
-    connection
-        .prepare_cached("UPDATE target_type SET is_default = ?2, updated_at = ?3 WHERE id = ?1")?
-        .execute(params![changed.id.to_string(), changed.is_default, changed.updated_at.map(|at| at.to_string())])?;
-    Ok(())
-}
-
 fn target(row: &Row<'_>) -> rusqlite::Result<Target> {
     let kind: TargetKind = parsed(row, "kind")?;
     let spec = match kind {
@@ -176,30 +158,11 @@ fn target(row: &Row<'_>) -> rusqlite::Result<Target> {
     })
 }
 
-fn target_type(row: &Row<'_>) -> rusqlite::Result<TargetType> {
-    let updated_at = row
-        .get::<_, Option<String>>("updated_at")?
-        .map(|text| text.parse::<Timestamp>().map_err(|error| unreadable("updated_at", error)))
-        .transpose()?;
-    Ok(TargetType {
-        id: parsed(row, "id")?,
-        target_id: parsed(row, "target_id")?,
-        name: row.get("name")?,
-        description: row.get("description")?,
-        is_public: row.get("is_public")?,
-        is_default: row.get("is_default")?,
-        user_id: row.get("user_id")?,
-        created_at: parsed(row, "created_at")?,
-        updated_at,
-        version: row.get("version")?,
-    })
-}
-
-fn parsed<T: FromStr<Err: Display>>(row: &Row<'_>, column: &'static str) -> rusqlite::Result<T> {
+pub(super) fn parsed<T: FromStr<Err: Display>>(row: &Row<'_>, column: &'static str) -> rusqlite::Result<T> {
     read(row, column, T::from_str)
 }
 
-fn read<T, E: Display>(
+pub(super) fn read<T, E: Display>(
     row: &Row<'_>,
     column: &'static str,
     parse: impl FnOnce(&str) -> Result<T, E>,
@@ -207,7 +170,7 @@ fn read<T, E: Display>(
     parse(&row.get::<_, String>(column)?).map_err(|error| unreadable(column, error))
 }
 
-fn unreadable(column: &str, error: impl Display) -> rusqlite::Error {
+pub(super) fn unreadable(column: &str, error: impl Display) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(0, Type::Text, format!("{column}: {error}").into())
 }
 

@@ -1,11 +1,11 @@
-//! The changes, each one transaction with the rules that it must keep.
+//! The changes of targets, each one transaction with the rules that it must keep.
 
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior};
 
-use super::{rows, storage};
+use super::{defaults, rows, storage, type_rows, type_rules};
 use crate::model::{S3Endpoint, S3Location, Target, TargetId, TargetSpec, TargetType};
-use crate::registry::{Entry, RegistryError, TARGETS_MAX, TargetChange};
+use crate::registry::{Entry, RegistryError, TARGETS_MAX, TYPES_MAX, TargetChange};
 
 /// Adds a target; see `Registry::create_target`.
 pub(super) fn create_target(
@@ -14,34 +14,32 @@ pub(super) fn create_target(
     mut first_type: TargetType,
 ) -> Result<Entry, RegistryError> {
     let transaction = begin(connection)?;
-    let others = rows::load(&transaction).map_err(storage)?;
-    if others.len() >= TARGETS_MAX {
+    let names = rows::load_mount_names(&transaction).map_err(storage)?;
+    if names.len() >= TARGETS_MAX {
         return Err(RegistryError::TooManyTargets);
     }
-    if let Some(other) = others.iter().find(|other| other.target.mount_name.collides_with(&target.mount_name)) {
+    if let Some((other_id, _)) = names.iter().find(|(_, other)| other.collides_with(&target.mount_name)) {
         return Err(RegistryError::MountPathTaken {
             export: target.spec.export(),
             mount_name: target.mount_name.to_string(),
-            other_id: other.target.id,
-            other_export: other.target.spec.export(),
+            other_id: *other_id,
+            other_export: find(&transaction, *other_id)?.target.spec.export(),
         });
     }
-    if others.iter().flat_map(|other| &other.types).any(|other| other.name == first_type.name) {
-        return Err(RegistryError::TypeNameTaken(first_type.name));
+    if type_rows::count(&transaction).map_err(storage)? >= TYPES_MAX {
+        return Err(RegistryError::TooManyTypes);
     }
-    match others.iter().find(|other| other.target.is_default) {
+    type_rules::free_name(&transaction, "btt_name", &first_type.name)?;
+    match rows::find_default(&transaction).map_err(storage)? {
         Some(default) if target.is_default => {
-            return Err(RegistryError::DefaultTaken {
-                other_id: default.target.id,
-                other_export: default.target.spec.export(),
-            });
+            return Err(RegistryError::DefaultTaken { other_id: default.id, other_export: default.spec.export() });
         }
         default => target.is_default = default.is_none(),
     }
     first_type.is_default = target.is_default;
     first_type.target_id = target.id;
     rows::insert_target(&transaction, &target).map_err(storage)?;
-    rows::insert_type(&transaction, &first_type).map_err(storage)?;
+    type_rows::insert(&transaction, &first_type).map_err(storage)?;
     transaction.commit().map_err(storage)?;
     Ok(Entry { target, types: vec![first_type] })
 }
@@ -52,9 +50,12 @@ pub(super) fn modify_target(
     id: TargetId,
     change: TargetChange,
     now: Timestamp,
-) -> Result<Entry, RegistryError> {
+) -> Result<Vec<Entry>, RegistryError> {
     let transaction = begin(connection)?;
     let mut entry = find(&transaction, id)?;
+    if entry.target.is_default && change.is_default == Some(false) {
+        return Err(RegistryError::DefaultStays(id));
+    }
     let before = entry.target.clone();
     if let Some(declared) = change.immutable {
         match &mut entry.target.spec {
@@ -76,8 +77,12 @@ pub(super) fn modify_target(
         entry.target.updated_at = now;
         rows::update_target(&transaction, &entry.target).map_err(storage)?;
     }
+    let changed = match change.is_default {
+        Some(true) => make_default(&transaction, &entry, now)?,
+        Some(false) | None => vec![entry],
+    };
     transaction.commit().map_err(storage)?;
-    Ok(entry)
+    Ok(changed)
 }
 
 /// Makes a target the default; see `Registry::set_default_target`.
@@ -87,45 +92,19 @@ pub(super) fn set_default_target(
     now: Timestamp,
 ) -> Result<Vec<Entry>, RegistryError> {
     let transaction = begin(connection)?;
-    let mut chosen = find(&transaction, id)?;
-    let mut changed = Vec::new();
-    for mut other in rows::load(&transaction).map_err(storage)?.into_iter().filter(|other| other.target.id != id) {
-        if mark_default(&transaction, &mut other, false, now)? {
-            changed.push(other);
-        }
-    }
-    mark_default(&transaction, &mut chosen, true, now)?;
+    let entry = find(&transaction, id)?;
+    let changed = make_default(&transaction, &entry, now)?;
     transaction.commit().map_err(storage)?;
-    changed.push(chosen);
     Ok(changed)
 }
 
-/// Marks a target and its first type as default, or neither it nor any of its types. Whether that
-/// changed anything.
-fn mark_default(
-    transaction: &Transaction<'_>,
-    entry: &mut Entry,
-    is_default: bool,
-    now: Timestamp,
-) -> Result<bool, RegistryError> {
-    let mut changed = false;
-    // The type that stops being the default goes first: there are never two.
-    for (index, kept) in entry.types.iter_mut().enumerate().rev() {
-        let wanted = is_default && index == 0;
-        if kept.is_default != wanted {
-            kept.is_default = wanted;
-            kept.updated_at = Some(now);
-            rows::update_type(transaction, kept).map_err(storage)?;
-            changed = true;
-        }
-    }
-    if entry.target.is_default != is_default {
-        entry.target.is_default = is_default;
-        entry.target.updated_at = now;
-        rows::update_target(transaction, &entry.target).map_err(storage)?;
-        changed = true;
-    }
-    Ok(changed)
+/// Makes a target the default, with the type that most can use.
+fn make_default(transaction: &Transaction<'_>, entry: &Entry, now: Timestamp) -> Result<Vec<Entry>, RegistryError> {
+    let Entry { target, types } = entry;
+    let public = || types.iter().find(|kept| kept.is_public);
+    let chosen = types.iter().find(|kept| kept.is_default).or_else(public).or(types.first());
+    let type_id = chosen.ok_or_else(|| storage(format!("backup target {} has no type", target.id)))?.id;
+    defaults::switch(transaction, target.id, type_id, now)
 }
 
 /// Whether a target could be deleted; see `Registry::may_delete_target`.
@@ -150,11 +129,11 @@ pub(super) fn delete_target(connection: &mut Connection, id: TargetId) -> Result
     transaction.commit().map_err(storage)
 }
 
-fn begin(connection: &mut Connection) -> Result<Transaction<'_>, RegistryError> {
+pub(super) fn begin(connection: &mut Connection) -> Result<Transaction<'_>, RegistryError> {
     connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(storage)
 }
 
-fn find(transaction: &Transaction<'_>, id: TargetId) -> Result<Entry, RegistryError> {
+pub(super) fn find(transaction: &Transaction<'_>, id: TargetId) -> Result<Entry, RegistryError> {
     rows::find(transaction, id).map_err(storage)?.ok_or(RegistryError::TargetNotFound(id))
 }
 

@@ -13,7 +13,8 @@ pub(super) const APPLICATION_ID: u32 = 0x7467_7477;
 pub(super) const KNOWN: i64 = STEPS.len() as i64;
 
 /// The rules that SQL can state are stated here too, as a second line behind `rules`.
-const STEPS: &[&str] = &["
+const STEPS: &[&str] = &[
+    "
     CREATE TABLE target (
         position    INTEGER PRIMARY KEY,
         id          TEXT NOT NULL UNIQUE,
@@ -45,7 +46,26 @@ const STEPS: &[&str] = &["
     ) STRICT;
     CREATE INDEX target_type_by_target ON target_type (target_id);
     CREATE UNIQUE INDEX target_type_one_default ON target_type (is_default) WHERE is_default = 1;
-"];
+    ",
+    "
+    CREATE TABLE target_type_project (
+        position       INTEGER PRIMARY KEY,
+        id             TEXT NOT NULL UNIQUE,
+        target_type_id TEXT NOT NULL REFERENCES target_type (id) ON DELETE CASCADE,
+        project_id     TEXT NOT NULL CHECK (length(project_id) = 32),
+        created_at     TEXT NOT NULL,
+        updated_at     TEXT,
+        version        TEXT NOT NULL,
+        UNIQUE (target_type_id, project_id)
+    ) STRICT;
+    CREATE TABLE target_type_metadata (
+        target_type_id TEXT NOT NULL REFERENCES target_type (id) ON DELETE CASCADE,
+        key            TEXT NOT NULL,
+        value          TEXT NOT NULL,
+        PRIMARY KEY (target_type_id, key)
+    ) STRICT, WITHOUT ROWID;
+    ",
+];
 
 /// The schema of an open file.
 ///
@@ -68,4 +88,14 @@ pub(super) fn upgrade(connection: &mut Connection) -> rusqlite::Result<()> {
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
     transaction.pragma_update(None, "user_version", KNOWN)?;
     transaction.commit()
+}
+
+/// Takes only the first steps: what an older release wrote.
+#[cfg(test)]
+pub(super) fn of_older_release(connection: &Connection, steps: usize) -> rusqlite::Result<()> {
+    for step in STEPS.iter().take(steps) {
+        connection.execute_batch(step)?;
+    }
+    connection.pragma_update(None, "application_id", APPLICATION_ID)?;
+    connection.pragma_update(None, "user_version", i64::try_from(steps).unwrap_or(KNOWN))
 }

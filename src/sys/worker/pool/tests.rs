@@ -85,12 +85,18 @@ async fn a_worker_that_died_idle_is_replaced_without_a_word() {
     assert_eq!(pool.stats().spawned_total, 2);
 }
 
+fn state(pid: Pid) -> char {
+    procfs::process::Process::new(pid.as_raw()).and_then(|process| process.stat()).expect("its state").state
+}
+
 #[tokio::test]
 async fn a_worker_that_is_stopped_is_killed_at_the_deadline_and_the_next_call_gets_another() {
     let pool = pool();
     call(&pool, ENOUGH).await.expect("answers");
     for pid in idle_pids(&pool) {
-        kill(pid, Signal::SIGSTOP).expect("stopped");
+        kill(pid, Signal::SIGSTOP).expect("signalled");
+        // A signal is not taken at once.
+        until("it is stopped", || state(pid) == 'T').await;
     }
     let (target, began) = (Uuid::new_v4(), Instant::now());
     let deadline = Duration::from_millis(300);

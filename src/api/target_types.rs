@@ -1,0 +1,229 @@
+//! `/backup_target_types`: the other half of the API guide.
+//!
+//! A type that a caller may not see is not there, whatever they want with it: a refusal would tell
+//! that it exists.
+
+use axum::extract::State as Shared;
+use axum::http::HeaderMap;
+use axum::response::Response;
+use axum::{Extension, Json};
+
+use super::State;
+use super::body::{self, Body};
+use super::fault::Fault;
+use super::id::Id;
+use super::wire;
+use crate::agent::{AgentError, NewType, TypeUpdate};
+use crate::model::{Caller, TargetType};
+use crate::registry::RegistryError;
+
+const TAG: &str = "backup target types";
+
+type Changed = Result<Json<wire::OneChangedType>, Fault>;
+
+/// List backup target types.
+#[utoipa::path(get, path = "/backup_target_types", tag = TAG, operation_id = "list_types", responses(
+    (status = 200, description = "The types that the caller may see, oldest first. Answers If-None-Match.", body = wire::TypeList),
+    (status = 304, description = "Nothing has changed."),
+))]
+pub(super) async fn list(
+    Shared(state): Shared<State>,
+    Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
+) -> Result<Response, Fault> {
+    state.types.answer(&caller, &state.agent.view(), &headers).await
+}
+
+/// List backup target types: the same as without `detail`, as in the guide.
+#[utoipa::path(get, path = "/backup_target_types/detail", tag = TAG, operation_id = "detail_types", responses(
+    (status = 200, description = "The types that the caller may see, oldest first. Answers If-None-Match.", body = wire::TypeList),
+    (status = 304, description = "Nothing has changed."),
+))]
+pub(super) async fn detail(
+    state: Shared<State>,
+    caller: Extension<Caller>,
+    headers: HeaderMap,
+) -> Result<Response, Fault> {
+    list(state, caller, headers).await
+}
+
+/// Show a backup target type.
+#[utoipa::path(get, path = "/backup_target_types/{id}", tag = TAG, operation_id = "show_type", params(("id" = Uuid, Path)), responses(
+    (status = 200, description = "The type.", body = wire::OneType),
+    (status = 404, description = "The caller sees none of that id.", body = wire::FaultBody),
+))]
+pub(super) async fn show(
+    Shared(state): Shared<State>,
+    Extension(caller): Extension<Caller>,
+    Id(id): Id,
+) -> Result<Json<wire::OneType>, Fault> {
+    let target_type = visible(&state, &caller, &id)?;
+    Ok(Json(wire::OneType::from(&target_type)))
+}
+
+/// Create a backup target type. One that is the default makes its target the default too.
+#[utoipa::path(post, path = "/backup_target_types", tag = TAG, operation_id = "create_type", request_body = wire::NewTypeBody, responses(
+    (status = 200, description = "Created.", body = wire::OneChangedType),
+    (status = 400, description = "A field is wrong, or there is no such target.", body = wire::FaultBody),
+    (status = 409, description = "The name is taken.", body = wire::FaultBody),
+    (status = 413, description = "The body is too large, or there are too many types, projects or notes.", body = wire::FaultBody),
+))]
+pub(super) async fn create(
+    Shared(state): Shared<State>,
+    Extension(caller): Extension<Caller>,
+    Body(bytes): Body,
+) -> Changed {
+    let new = NewType { user_id: caller.user_id, ..body::new_type(&bytes)? };
+    match state.agent.create_type(new).await {
+        Ok(created) => Ok(Json(wire::OneChangedType::from(&created))),
+        // The path is right; what is wrong is a field.
+        Err(AgentError::Registry(error @ RegistryError::TargetNotFound(_))) => {
+            Err(Fault::bad_request(format!("backup_targets_id: {error}")))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Change a backup target type. What is not given stays as it is. One that becomes the default makes
+/// its target the default too.
+#[utoipa::path(put, path = "/backup_target_types/{id}", tag = TAG, operation_id = "update_type", params(("id" = Uuid, Path)),
+    request_body = wire::TypeUpdateBody, responses(
+    (status = 200, description = "As it is now.", body = wire::OneChangedType),
+    (status = 400, description = "A field is wrong or cannot be changed.", body = wire::FaultBody),
+    (status = 404, description = "The caller sees none of that id.", body = wire::FaultBody),
+    (status = 409, description = "The name is taken.", body = wire::FaultBody),
+    (status = 413, description = "The body is too large, or there would be too many projects or notes.", body = wire::FaultBody),
+))]
+pub(super) async fn update(
+    Shared(state): Shared<State>,
+    Extension(caller): Extension<Caller>,
+    Id(id): Id,
+    Body(bytes): Body,
+) -> Changed {
+    change(&state, &caller, &id, |target_type| body::type_update(&bytes, target_type)).await
+}
+
+/// Give a backup target type to projects. A public one becomes theirs alone.
+#[utoipa::path(post, path = "/backup_target_types/{id}/add_projects", tag = TAG, operation_id = "add_projects", params(("id" = Uuid, Path)),
+    request_body = wire::ProjectsBody, responses(
+    (status = 200, description = "As it is now.", body = wire::OneChangedType),
+    (status = 404, description = "The caller sees none of that id.", body = wire::FaultBody),
+    (status = 413, description = "The body is too large, or there would be too many projects.", body = wire::FaultBody),
+))]
+pub(super) async fn add_projects(
+    Shared(state): Shared<State>,
+    Extension(caller): Extension<Caller>,
+    Id(id): Id,
+    Body(bytes): Body,
+) -> Changed {
+    change(&state, &caller, &id, |target_type| body::projects_to_add(&bytes, target_type)).await
+}
+
+/// Take a backup target type from projects. It does not become public by that.
+#[utoipa::path(put, path = "/backup_target_types/{id}/remove_projects", tag = TAG, operation_id = "remove_projects",
+    params(("id" = Uuid, Path)), request_body = wire::ProjectsBody, responses(
+    (status = 200, description = "As it is now.", body = wire::OneChangedType),
+    (status = 404, description = "The caller sees none of that id.", body = wire::FaultBody),
+))]
+pub(super) async fn remove_projects(
+    Shared(state): Shared<State>,
+    Extension(caller): Extension<Caller>,
+    Id(id): Id,
+    Body(bytes): Body,
+) -> Changed {
+    change(&state, &caller, &id, |target_type| body::projects_to_remove(&bytes, target_type)).await
+}
+
+/// Take a backup target type from projects, as some clients ask for it.
+#[utoipa::path(post, path = "/backup_target_types/{id}/remove_projects", tag = TAG,
+    operation_id = "remove_projects_by_post", params(("id" = Uuid, Path)), request_body = wire::ProjectsBody, responses(
+    (status = 200, description = "As it is now.", body = wire::OneChangedType),
+    (status = 404, description = "The caller sees none of that id.", body = wire::FaultBody),
+))]
+pub(super) async fn remove_projects_by_post(
+    state: Shared<State>,
+    caller: Extension<Caller>,
+    id: Id,
+    body: Body,
+) -> Changed {
+    remove_projects(state, caller, id, body).await
+}
+
+/// Add metadata to a backup target type, or give a key another value.
+#[utoipa::path(post, path = "/backup_target_types/{id}/add_metadata", tag = TAG, operation_id = "add_metadata", params(("id" = Uuid, Path)),
+    request_body = wire::MetadataBody, responses(
+    (status = 200, description = "As it is now.", body = wire::OneChangedType),
+    (status = 404, description = "The caller sees none of that id.", body = wire::FaultBody),
+    (status = 413, description = "The body is too large, or there would be too many notes.", body = wire::FaultBody),
+))]
+pub(super) async fn add_metadata(
+    Shared(state): Shared<State>,
+    Extension(caller): Extension<Caller>,
+    Id(id): Id,
+    Body(bytes): Body,
+) -> Changed {
+    change(&state, &caller, &id, |target_type| body::metadata_to_add(&bytes, target_type)).await
+}
+
+/// Remove metadata from a backup target type: the pairs that are given, or a key without a value
+/// whatever its value is.
+#[utoipa::path(put, path = "/backup_target_types/{id}/remove_metadata", tag = TAG, operation_id = "remove_metadata",
+    params(("id" = Uuid, Path)), request_body = wire::MetadataBody, responses(
+    (status = 200, description = "As it is now.", body = wire::OneChangedType),
+    (status = 404, description = "The caller sees none of that id.", body = wire::FaultBody),
+))]
+pub(super) async fn remove_metadata(
+    Shared(state): Shared<State>,
+    Extension(caller): Extension<Caller>,
+    Id(id): Id,
+    Body(bytes): Body,
+) -> Changed {
+    change(&state, &caller, &id, |target_type| body::metadata_to_remove(&bytes, target_type)).await
+}
+
+/// Remove metadata from a backup target type, as some clients ask for it.
+#[utoipa::path(post, path = "/backup_target_types/{id}/remove_metadata", tag = TAG,
+    operation_id = "remove_metadata_by_post", params(("id" = Uuid, Path)), request_body = wire::MetadataBody, responses(
+    (status = 200, description = "As it is now.", body = wire::OneChangedType),
+    (status = 404, description = "The caller sees none of that id.", body = wire::FaultBody),
+))]
+pub(super) async fn remove_metadata_by_post(
+    state: Shared<State>,
+    caller: Extension<Caller>,
+    id: Id,
+    body: Body,
+) -> Changed {
+    remove_metadata(state, caller, id, body).await
+}
+
+/// Delete a backup target type.
+#[utoipa::path(delete, path = "/backup_target_types/{id}", tag = TAG, operation_id = "delete_type", params(("id" = Uuid, Path)), responses(
+    (status = 202, description = "Deleted."),
+    (status = 404, description = "The caller sees none of that id.", body = wire::FaultBody),
+    (status = 409, description = "It is the default, or the only one of its target.", body = wire::FaultBody),
+))]
+pub(super) async fn delete(
+    Shared(state): Shared<State>,
+    Extension(caller): Extension<Caller>,
+    Id(id): Id,
+) -> Result<Response, Fault> {
+    state.agent.delete_type(visible(&state, &caller, &id)?.id).await?;
+    Ok(super::deleted())
+}
+
+async fn change(
+    state: &State,
+    caller: &Caller,
+    id: &str,
+    decode: impl FnOnce(&TargetType) -> Result<TypeUpdate, Fault>,
+) -> Changed {
+    let target_type = visible(state, caller, id)?;
+    let changed = state.agent.modify_type(target_type.id, decode(&target_type)?).await?;
+    Ok(Json(wire::OneChangedType::from(&changed)))
+}
+
+fn visible(state: &State, caller: &Caller, id: &str) -> Result<TargetType, Fault> {
+    let view = state.agent.view();
+    let found = id.parse().ok().and_then(|id| view.target_type(id)).filter(|found| caller.may_see(found));
+    found.cloned().ok_or_else(|| Fault::not_found(format!("there is no backup target type {id}")))
+}

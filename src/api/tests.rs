@@ -1,0 +1,184 @@
+//! The routes as a client has them, in the process: a true agent and registry, and storage that
+//! refuses.
+
+mod guide;
+mod hang_ups;
+#[path = "../../tests/support/shape.rs"]
+pub(in crate::api) mod shape;
+mod target_types;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, to_bytes};
+use axum::extract::Request;
+use axum::http::{HeaderMap, Method, StatusCode};
+use axum::{Extension, Router};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tower::ServiceExt as _;
+
+use crate::agent::{Agent, Host, Writer};
+use crate::model::report::MountMode;
+use crate::model::settings::{
+    AgentSettings, CanarySettings, LocationPattern, LockProofSettings, MountSettings, ProbeSettings, S3AccessRule,
+    S3Addressing, S3CanarySettings, S3CredentialSource,
+};
+use crate::model::{Caller, NfsOptions, PathKey};
+use crate::registry::SqliteRegistry;
+use crate::sys::worker::{WorkerPool, WorkerPoolSettings};
+use crate::sys::{ChildCensus, MountTableWatch, NodeFacts};
+
+/// The largest answer of a test, in bytes.
+const ANSWER_MAX_BYTES: usize = 16 << 20;
+
+/// The routes, and what they stand on.
+struct Api {
+    agent: Agent,
+    routes: Router,
+    _directory: TempDir,
+}
+
+/// An answer.
+#[derive(Debug)]
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Value,
+}
+
+impl Answer {
+    /// The body, which must be that of a success.
+    fn ok(self) -> Value {
+        assert_eq!(self.status, StatusCode::OK, "{self:?}");
+        self.body
+    }
+
+    /// The message, which must be that of a fault of this status and name.
+    fn fault(self, status: u16, name: &str) -> String {
+        assert_eq!((self.status.as_u16(), &self.body[name]["code"]), (status, &json!(status)), "{self:?}");
+        self.body[name]["message"].as_str().expect("a message").to_owned()
+    }
+}
+
+impl Api {
+    async fn start() -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let registry = SqliteRegistry::open(&directory.path().join("registry.db")).expect("a registry");
+        let census = ChildCensus::new();
+        let host = Host {
+            workers: WorkerPool::new(WorkerPoolSettings::new("/nonexistent".into()), census.clone()),
+            mounts: MountTableWatch::start().expect("/proc"),
+            hostname: "test".to_owned(),
+            writer: Writer::Agent,
+        };
+        let agent = Agent::start(Arc::new(registry), Arc::new(host), settings()).await.expect("an agent");
+        let facts = Arc::new(move || NodeFacts::read(Timestamp::UNIX_EPOCH, &census));
+        let routes = super::routes(agent.clone(), facts, &super::Auth::none());
+        Self { agent, routes, _directory: directory }
+    }
+
+    async fn ask(&self, caller: &Caller, method: Method, path: &str, body: Option<&Value>) -> Answer {
+        let body = body.map_or_else(Body::empty, |body| Body::from(body.to_string()));
+        let request = Request::builder().method(method).uri(path).body(body).expect("a request");
+        self.send(caller, request).await
+    }
+
+    async fn send(&self, caller: &Caller, request: Request) -> Answer {
+        let service = self.routes.clone().layer(Extension(caller.clone()));
+        let (head, body) = service.oneshot(request).await.expect("infallible").into_parts();
+        let bytes = to_bytes(body, ANSWER_MAX_BYTES).await.expect("a body");
+        let body = if bytes.is_empty() { Value::Null } else { serde_json::from_slice(&bytes).expect("JSON") };
+        Answer { status: head.status, headers: head.headers, body }
+    }
+
+    async fn get(&self, path: &str) -> Answer {
+        self.ask(&Caller::local(), Method::GET, path, None).await
+    }
+
+    async fn post(&self, path: &str, body: &Value) -> Answer {
+        self.ask(&Caller::local(), Method::POST, path, Some(body)).await
+    }
+
+    async fn put(&self, path: &str, body: &Value) -> Answer {
+        self.ask(&Caller::local(), Method::PUT, path, Some(body)).await
+    }
+
+    async fn delete(&self, path: &str) -> Answer {
+        self.ask(&Caller::local(), Method::DELETE, path, None).await
+    }
+
+    /// Creates an NFS target whose first type has this name; their ids.
+    async fn target(&self, name: &str) -> (String, String) {
+        let fields = json!({"type": "nfs", "filesystem_export": format!("127.0.0.1:/{name}"), "btt_name": name});
+        let body = self.post("/backup_targets", &json!({ "backup_target": fields })).await.ok();
+        let id = text(&body["backup_targets"]["id"]);
+        (id, self.type_named(name).await)
+    }
+
+    /// Creates a type.
+    async fn new_type(&self, fields: &Value) -> Value {
+        let mut body = self.post("/backup_target_types", &json!({ "backup_target_type": fields })).await.ok();
+        body["backup_target_types"].take()
+    }
+
+    async fn type_named(&self, name: &str) -> String {
+        let list = self.get("/backup_target_types").await.ok();
+        let types = list["backup_target_types"].as_array().expect("a list");
+        text(&types.iter().find(|found| found["name"] == name).expect(name)["id"])
+    }
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_else(|| panic!("{value} is no text")).to_owned()
+}
+
+/// A caller who is no admin.
+fn member(project: &str) -> Caller {
+    Caller { user_id: Some("somebody".to_owned()), project_id: Some(project.to_owned()), is_admin: false }
+}
+
+/// Nothing is mounted, no credentials are looked for, and no probe disturbs.
+fn settings() -> AgentSettings {
+    let long = Duration::from_hours(1);
+    AgentSettings {
+        mounts: MountSettings {
+            root: "/nonexistent/mounts".into(),
+            mode: MountMode::None,
+            path_key: PathKey::Path,
+            nfs_options: NfsOptions::parse("nfsvers=3,port=1,mountport=1").expect("options"),
+            nfs_overrides: Vec::new(),
+            address_map: [].into(),
+        },
+        probe: ProbeSettings {
+            nfs_interval: long,
+            s3_interval: long,
+            deadline: Duration::from_secs(2),
+            mount_deadline: Duration::from_secs(2),
+            failures_before_offline: 2,
+            slow_after: long,
+            nearly_full_percent: 90.0,
+            canary: CanarySettings { enabled: false, interval: long, uid: 0, gid: 0 },
+        },
+        s3_access: vec![S3AccessRule {
+            location: LocationPattern::new("*"),
+            source: S3CredentialSource::Files {
+                access_key_id: "/nonexistent/id".into(),
+                secret_access_key: "/nonexistent/secret".into(),
+            },
+            region: None,
+            ca_bundle: None,
+            addressing: S3Addressing::Path,
+            read_only: true,
+        }],
+        s3_canary: S3CanarySettings { enabled: false, interval: long, prefix: "canary/".to_owned(), retention: long },
+        lock_proof: LockProofSettings {
+            enabled: false,
+            interval: long,
+            mode: None,
+            strict: false,
+            min_retention: Duration::ZERO,
+        },
+    }
+}

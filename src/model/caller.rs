@@ -1,0 +1,90 @@
+//! Callers: who a request is from, and what that one may see.
+//!
+//! Whoever authenticates requests makes a caller of each; handlers ask it and know nothing of
+//! tokens.
+
+use super::{ProjectId, TargetType};
+
+/// Who a request is from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// The user, where authentication tells one.
+    pub user_id: Option<String>,
+    /// The project on whose behalf the request is, where authentication tells one.
+    pub project_id: Option<String>,
+    /// Whether it may change targets and types, and sees all of them.
+    pub is_admin: bool,
+}
+
+impl Caller {
+    /// Whoever may use the agent's socket: an admin of no project.
+    #[must_use]
+    pub fn local() -> Self {
+        Self { user_id: None, project_id: None, is_admin: true }
+    }
+
+    /// Whether a target type is there for this caller.
+    #[must_use]
+    pub fn may_see(&self, target_type: &TargetType) -> bool {
+        let project = || self.project_id.as_ref()?.parse::<ProjectId>().ok();
+        self.is_admin || target_type.is_public || project().is_some_and(|project| target_type.is_of(&project))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use jiff::Timestamp;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::model::TypeProject;
+
+    const MINE: &str = "fc439373e340459fb28202b2412e26c0";
+    const OTHER: &str = "0920f871077c4c079057ce940d8105a8";
+
+    fn target_type(is_public: bool, projects: &[&str]) -> TargetType {
+        let assigned = |project: &&str| TypeProject {
+            id: Uuid::nil(),
+            project_id: project.parse().expect("an id"),
+            created_at: Timestamp::UNIX_EPOCH,
+            updated_at: None,
+            version: String::new(),
+        };
+        TargetType {
+            id: Uuid::nil(),
+            target_id: Uuid::nil(),
+            name: "a".to_owned(),
+            description: None,
+            is_public,
+            is_default: false,
+            user_id: None,
+            created_at: Timestamp::UNIX_EPOCH,
+            updated_at: None,
+            version: String::new(),
+            projects: projects.iter().map(assigned).collect(),
+            metadata: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn what_is_not_public_is_for_its_projects_and_for_admins() {
+        let member =
+            |project: Option<&str>| Caller { user_id: None, project_id: project.map(str::to_owned), is_admin: false };
+        let dashed = "FC439373-e340-459f-b282-02b2412e26c0";
+        for (is_public, projects, caller, expected) in [
+            (true, &[][..], member(None), true),
+            (true, &[][..], member(Some(OTHER)), true),
+            (false, &[MINE][..], member(Some(MINE)), true),
+            (false, &[OTHER, MINE][..], member(Some(dashed)), true),
+            (false, &[MINE][..], member(Some(OTHER)), false),
+            (false, &[MINE][..], member(None), false),
+            (false, &[MINE][..], member(Some("")), false),
+            (false, &[][..], member(Some(MINE)), false),
+            (false, &[][..], Caller::local(), true),
+        ] {
+            assert_eq!(caller.may_see(&target_type(is_public, projects)), expected, "{projects:?} {caller:?}");
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! Projects: whom a target type that is not public is for.
+
+use std::fmt;
+use std::str::FromStr;
+
+use jiff::Timestamp;
+use uuid::Uuid;
+
+/// The lengths of a project id: 32 hexadecimal digits, or the same as a UUID with dashes.
+const LENGTHS: [usize; 2] = [32, 36];
+
+/// How much of a text that is no project id is shown, in characters.
+const SHOWN_CHARS: usize = 64;
+
+/// A project's id, in the form that Keystone gives it: 32 lower-case hexadecimal digits. Whoever
+/// writes it as a UUID or in capitals means the same project.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ProjectId(String);
+
+impl ProjectId {
+    /// The id as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ProjectId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(&self.0)
+    }
+}
+
+/// A text that is no project id.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{0:?} is not the id of a project: expected 32 hexadecimal digits or a UUID (openstack project list shows the ids)"
+)]
+pub struct NotAProjectId(pub String);
+
+impl FromStr for ProjectId {
+    type Err = NotAProjectId;
+
+    fn from_str(text: &str) -> Result<Self, NotAProjectId> {
+        // Other forms that a UUID can be written in have other lengths.
+        let id = Uuid::try_parse(text).ok().filter(|_| LENGTHS.contains(&text.len()));
+        id.map(|id| Self(id.simple().to_string()))
+            .ok_or_else(|| NotAProjectId(text.chars().take(SHOWN_CHARS).collect()))
+    }
+}
+
+/// That a target type is for a project, as the registry keeps it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TypeProject {
+    /// The id of this assignment: a version 4 UUID.
+    pub id: Uuid,
+    /// The project.
+    pub project_id: ProjectId,
+    /// When it was assigned.
+    pub created_at: Timestamp,
+    /// When the assignment was changed, if ever.
+    pub updated_at: Option<Timestamp>,
+    /// The version of the agent that assigned it.
+    pub version: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_project_has_one_id_however_it_is_written() {
+        for text in [
+            "fc439373e340459fb28202b2412e26c0",
+            "FC439373E340459FB28202B2412E26C0",
+            "fc439373-e340-459f-b282-02b2412e26c0",
+        ] {
+            assert_eq!(text.parse::<ProjectId>().expect(text).as_str(), "fc439373e340459fb28202b2412e26c0");
+        }
+        for text in [
+            "",
+            "admin",
+            "fc439373e340459fb28202b2412e26c",
+            "gc439373e340459fb28202b2412e26c0",
+            " fc439373e340459fb28202b2412e26c0",
+            "{fc439373-e340-459f-b282-02b2412e26c0}",
+            "urn:uuid:fc439373-e340-459f-b282-02b2412e26c0",
+        ] {
+            let error = text.parse::<ProjectId>().expect_err(text).to_string();
+            assert!(error.contains("32 hexadecimal digits"), "{error}");
+        }
+    }
+}
