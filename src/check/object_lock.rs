@@ -23,6 +23,12 @@ pub async fn object_lock(
 ) -> Checked<ObjectLock> {
     let lock = match within(deadline, api.object_lock()).await {
         Ok(lock) => lock,
+        // A service that has no such thing locks nothing, and that is known.
+        Err(failure) if failure.reason() == Reason::NotImplemented => {
+            let none = ObjectLock { enabled: false, default_retention: None };
+            let finding = failure.finding(location);
+            return if immutable { Checked::failed(finding) } else { Checked::skipped(finding) }.learnt(none);
+        }
         Err(failure) if !immutable && failure.is_refusal_to_tell() => {
             return Checked::skipped(failure.finding(location));
         }
@@ -123,5 +129,11 @@ mod tests {
         fake.object_lock = Err(S3Failure::service(403, Some("AccessDenied"), None));
         assert_eq!(checked(&fake, true).await.outcome(), Outcome::Failed);
         assert_eq!(checked(&fake, false).await.outcome(), Outcome::Skipped);
+        assert_eq!(checked(&fake, false).await.fact, None, "it may lock by default");
+        fake.object_lock = Err(S3Failure::service(501, Some("NotImplemented"), None));
+        for immutable in [true, false] {
+            let none = ObjectLock { enabled: false, default_retention: None };
+            assert_eq!(checked(&fake, immutable).await.fact, Some(none), "it locks nothing");
+        }
     }
 }

@@ -26,9 +26,9 @@ use crate::check::object_lock::object_lock;
 use crate::check::tcp_reachable::tcp_connect;
 use crate::check::versioning::versioning;
 use crate::check::{CheckLog, Checked};
-use crate::model::report::{BucketFacts, LockProofState};
+use crate::model::report::{BucketFacts, Finding, LockProofState};
 use crate::model::settings::{AgentSettings, S3AccessRule, S3CanarySettings};
-use crate::model::{CheckName, S3Location};
+use crate::model::{CheckName, Reason, S3Location};
 use crate::s3::aws::{AwsBucket, BucketConnector};
 use crate::s3::{BucketUsage, ObjectLock, S3Failure, Versioning, within};
 
@@ -80,9 +80,9 @@ impl Learnt {
         self.versions != Some(Versioning::Off)
     }
 
-    /// Whether what is written without a retention is locked all the same.
-    fn locks_by_default(&self) -> bool {
-        self.lock.as_ref().is_some_and(|lock| lock.enabled && lock.default_retention.is_some())
+    /// Whether what is written without a retention is locked all the same, if that is known.
+    fn locks_by_default(&self) -> Option<bool> {
+        self.lock.as_ref().map(|lock| lock.enabled && lock.default_retention.is_some())
     }
 }
 
@@ -185,8 +185,18 @@ impl S3Driver {
             log.skip(CheckName::WriteCanary, format!("{why}: writing is not verified"));
             return;
         }
+        // What is put without a retention where there is a default one stays for days.
+        let Some(locks_by_default) = learnt.locks_by_default() else {
+            if log.has_failure() {
+                log.skip_after_failure(&[CheckName::WriteCanary]);
+            } else {
+                let untold = lock_untold(&self.location);
+                log.run(CheckName::WriteCanary, async { Checked::<()>::skipped(untold) }).await;
+            }
+            return;
+        };
         let names = self.names(canary).await;
-        let retention = learnt.locks_by_default().then_some(canary.retention);
+        let retention = locks_by_default.then_some(canary.retention);
         // One that failed left no record, so it is tried again at each probe until it passes.
         let still_good = self
             .canary
@@ -303,6 +313,15 @@ impl S3Driver {
         let node = format!("{} {}", self.host.hostname, machine.trim());
         CanaryNames::new(&settings.prefix, &node, self.host.writer, self.instance)
     }
+}
+
+fn lock_untold(location: &S3Location) -> Finding {
+    Finding::new(
+        Reason::AccessDenied,
+        format!(
+            "{location}: whether it locks new objects by default is not told, and a canary could be locked for as long, so none is put and writing is not verified: grant the credentials s3:GetBucketObjectLockConfiguration on it"
+        ),
+    )
 }
 
 /// The first rule whose pattern matches the bucket.

@@ -141,6 +141,19 @@ async fn a_canary_that_is_locked_for_days_is_the_last_one() {
 }
 
 #[tokio::test]
+async fn where_nobody_tells_what_locks_by_default_nothing_is_put() {
+    let s3 = s3().await;
+    for (target, status) in [(s3_target(&s3, "untold"), "available"), (immutable_target(&s3, "untold"), "offline")] {
+        let (report, _) = verdict(&Place::new(), target).await;
+        assert_eq!((&report["status"], outcome(&report, "write_canary")), (&json!(status), &json!("skipped")));
+        assert_eq!(s3.stored_versions("untold"), 0, "{report:#}");
+        if status == "available" {
+            assert!(report.to_string().contains("grant the credentials s3:GetBucketObjectLockConfiguration"));
+        }
+    }
+}
+
+#[tokio::test]
 async fn quota_and_use_are_what_the_service_tells() {
     let s3 = s3().await;
     let (report, target) = verdict(&Place::new(), s3_target(&s3, "measured")).await;

@@ -64,8 +64,8 @@ pub fn nfs_target(path: &str) -> Value {
 }
 
 /// An S3 server with the buckets `plain` (nothing special), `versioned`, `locked` (object lock with a default
-/// retention), `ignored` and `stubborn` (likewise, on services that do not do as they say), and `measured` (which
-/// tells its usage and quota).
+/// retention), `ignored`, `stubborn` and `untold` (likewise, on services that do not do or tell what they should), and
+/// `measured` (which tells its usage and quota).
 pub async fn s3() -> S3Server {
     let bucket = |name: &str| BucketFixture { name: name.to_owned(), ..BucketFixture::default() };
     let usage = BucketUsageFixture { used_bytes: USED_BYTES, object_count: 3072, quota_bytes: Some(QUOTA_BYTES) };
@@ -75,6 +75,7 @@ pub async fn s3() -> S3Server {
         locked_bucket("locked", LockConduct::Enforced),
         locked_bucket("ignored", LockConduct::Ignored),
         locked_bucket("stubborn", LockConduct::DefaultWins),
+        locked_bucket("untold", LockConduct::Untold),
         BucketFixture { usage: Some(usage), ..bucket("measured") },
     ];
     let fixture =

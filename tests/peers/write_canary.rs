@@ -175,3 +175,23 @@ async fn where_new_objects_are_locked_for_days_a_canary_is_for_seconds() {
     assert_eq!(told.code, 0, "{told:?}");
     assert_eq!(gateway.versions(&bucket).await, Vec::<String>::new());
 }
+
+#[tokio::test]
+async fn while_nobody_tells_what_locks_by_default_nothing_is_put() {
+    let gateway = Gateway::shared().await;
+    let bucket = gateway.locked_bucket().await;
+    gateway.retain_by_default(&bucket, ObjectLockRetentionMode::Compliance, 30).await;
+    let place = Place::new(&gateway.keys);
+    place.configure("[probe]\ndeadline = \"1s\"");
+    let proxy = Proxy::start(&gateway.endpoint).await;
+    let mut held = proxy.hold(When::Before, 1, |passed| passed.target.contains("object-lock"));
+    let agent = Daemon::start(&place).await;
+    let id = agent.create(target(&proxy.endpoint, &bucket)).await;
+    let release = held.reached().await;
+    let report = agent.finds(&id, "a timeout", |report| report["verdict"] == "timed_out").await;
+    assert_eq!(check_named(&report, "write_canary")["outcome"], "skipped", "{report:#}");
+    assert!(!proxy.passed().iter().any(is_put));
+    assert_eq!(gateway.versions(&bucket).await, Vec::<String>::new());
+    drop(release);
+    assert_healthy(&agent.check(&id).await);
+}

@@ -71,6 +71,8 @@ pub enum LockConduct {
     Ignored,
     /// It locks every object for the default retention, whatever a PUT asks for.
     DefaultWins,
+    /// As it should, and it tells nobody its configuration.
+    Untold,
 }
 
 /// How long, and how strictly, a version is kept.

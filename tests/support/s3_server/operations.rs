@@ -17,8 +17,8 @@ use s3s::dto::{
 };
 use s3s::{Body, S3, S3Request, S3Response, S3Result, s3_error};
 
-use super::RetentionMode;
 use super::store::{Bucket, OBJECT_MAX_BYTES, Retention, Store, Version};
+use super::{LockConduct, RetentionMode};
 
 /// How many keys a listing has at most (S3 API reference, ListObjectsV2).
 const LISTING_MAX_KEYS: i32 = 1000;
@@ -99,6 +99,9 @@ impl S3 for Operations {
                 "Object Lock configuration does not exist for this bucket"
             ));
         };
+        if lock.conduct == LockConduct::Untold {
+            return Err(s3_error!(AccessDenied, "s3:GetBucketObjectLockConfiguration"));
+        }
         let rule = lock.default_retention.map(|retention| ObjectLockRule {
             default_retention: Some(DefaultRetention {
                 days: Some(retention.days.into()),
