@@ -209,6 +209,7 @@ fn what_is_wrong_is_told_with_file_line_key_and_what_was_expected() {
         ("[s3.canary]\nprefix = \"a\"", &["c.toml:2", "[s3.canary] prefix", "end with /"]),
         ("[s3.canary]\nprefix = \"/\"", &["[s3.canary] prefix"]),
         ("[s3.canary]\nprefix = \"a/../b/\"", &["[s3.canary] prefix"]),
+        ("[s3.canary]\nretention = \"2m\"\ninterval = \"1m\"", &["[s3.canary] retention", "pile up", "60 s"]),
         ("[s3.canary]\nretention = \"2h\"", &["[s3.canary] retention", "5s", "3600s"]),
         ("[s3.lock_proof]\nmode = \"soft\"", &["[s3.lock_proof] mode", "\"default\"", "\"compliance\""]),
         ("[s3.lock_proof]\ninterval = \"1m\"", &["[s3.lock_proof] interval", "600s"]),

@@ -69,12 +69,17 @@ pub(super) fn canary(raw: &raw::S3Canary) -> Valid<S3CanarySettings> {
         );
         return Err(wrong(&raw.prefix, KEY, problem));
     }
-    Ok(S3CanarySettings {
-        enabled: raw.enabled,
-        interval: duration(&raw.interval, "[s3.canary] interval", INTERVALS)?,
-        prefix: prefix.clone(),
-        retention: duration(&raw.retention, "[s3.canary] retention", CANARY_RETENTIONS)?,
-    })
+    let interval = duration(&raw.interval, "[s3.canary] interval", INTERVALS)?;
+    let retention = duration(&raw.retention, "[s3.canary] retention", CANARY_RETENTIONS)?;
+    if retention > interval {
+        let problem = format!(
+            "{:?} is longer than the interval of {} s, so that canaries would pile up; expected at most that",
+            raw.retention.get_ref(),
+            interval.as_secs()
+        );
+        return Err(wrong(&raw.retention, "[s3.canary] retention", problem));
+    }
+    Ok(S3CanarySettings { enabled: raw.enabled, interval, prefix: prefix.clone(), retention })
 }
 
 /// The lock proof.
