@@ -18,7 +18,7 @@ use async_trait::async_trait;
 use crate::model::LockMode;
 
 pub use failure::S3Failure;
-pub use objects::{ListedVersion, ObjectApi, Retention};
+pub use objects::{ListedVersion, ObjectApi, Retention, StoredVersion};
 
 /// What the service tells about a bucket when asked whether it is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

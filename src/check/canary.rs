@@ -26,23 +26,41 @@ pub const CANARY_BYTES: usize = 4096;
 /// in whole seconds, and so is what is compared with it.
 pub const CLOCK_UNCERTAINTY_SECONDS: i64 = 2;
 
+/// The largest difference of the service's clock and this host's at which something is locked, in
+/// seconds: beyond it services refuse requests (Signature Version 4), so what is told is no clock.
+pub const CLOCK_DIFFERENCE_MAX_SECONDS: i64 = 900;
+
 /// The service's clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ServiceClock {
-    ahead_seconds: i64,
+    ahead_seconds: Option<i64>,
 }
 
 impl ServiceClock {
     /// A clock that is so far ahead of this host's; one of which nothing is known is like it.
     #[must_use]
     pub fn new(ahead_seconds: Option<i64>) -> Self {
-        Self { ahead_seconds: ahead_seconds.unwrap_or_default() }
+        Self { ahead_seconds }
+    }
+
+    /// Why nothing may be locked by this clock, if that is so: a wrong one locks for longer than was
+    /// configured.
+    #[must_use]
+    pub fn distrust(self) -> Option<String> {
+        match self.ahead_seconds {
+            None => Some("the service does not tell its clock (Date), and a retention ends by that".to_owned()),
+            Some(ahead) if ahead.saturating_abs() > CLOCK_DIFFERENCE_MAX_SECONDS => Some(format!(
+                "the service's clock and this host's differ by {} s, more than {CLOCK_DIFFERENCE_MAX_SECONDS} s: correct the one that is wrong (NTP)",
+                ahead.saturating_abs()
+            )),
+            Some(_) => None,
+        }
     }
 
     /// What it shows, in seconds since 1970.
     #[must_use]
     pub fn now(self) -> i64 {
-        Timestamp::now().as_second().saturating_add(self.ahead_seconds)
+        Timestamp::now().as_second().saturating_add(self.ahead_seconds.unwrap_or_default())
     }
 
     /// The end of a retention that lasts no longer than this, whatever the uncertainty is.
@@ -72,6 +90,13 @@ impl ServiceClock {
     }
 }
 
+/// Whether what is left of a retention is more than was asked for, whatever the uncertainty of clocks is.
+#[must_use]
+pub fn exceeds(left_seconds: i64, retention: Duration) -> bool {
+    let most = i64::try_from(retention.as_secs()).unwrap_or(i64::MAX).saturating_add(CLOCK_UNCERTAINTY_SECONDS);
+    left_seconds > most
+}
+
 /// What is written: the same for the same id, and for no other.
 #[must_use]
 pub fn content(id: Uuid) -> Bytes {
@@ -96,6 +121,21 @@ mod tests {
             assert!((10..=11).contains(&wait.as_secs()), "{wait:?}");
             assert!(clock.is_past(clock.now() - CLOCK_UNCERTAINTY_SECONDS));
             assert_eq!(clock.wait_until_past(clock.now() - 60), Duration::ZERO);
+        }
+    }
+
+    #[test]
+    fn what_is_no_clock_locks_nothing() {
+        for (ahead, is_trusted) in [
+            (None, false),
+            (Some(0), true),
+            (Some(CLOCK_DIFFERENCE_MAX_SECONDS), true),
+            (Some(-CLOCK_DIFFERENCE_MAX_SECONDS), true),
+            (Some(CLOCK_DIFFERENCE_MAX_SECONDS + 1), false),
+            (Some(-CLOCK_DIFFERENCE_MAX_SECONDS - 1), false),
+            (Some(i64::MIN), false),
+        ] {
+            assert_eq!(ServiceClock::new(ahead).distrust().is_none(), is_trusted, "{ahead:?}");
         }
     }
 

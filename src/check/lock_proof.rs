@@ -23,11 +23,13 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::Checked;
-use super::canary::{CanaryKey, CanaryKind, CanaryNames, ServiceClock, content, sweep};
+use super::canary::{
+    CLOCK_UNCERTAINTY_SECONDS, CanaryKey, CanaryKind, CanaryNames, ServiceClock, content, exceeds, sweep,
+};
 use super::object_canary::LOCKED_MAX;
 use crate::model::report::{Finding, LockProofState};
-use crate::model::{LockMode, LockProof, LockVerdict, Reason, S3Location};
-use crate::s3::{ObjectApi, Retention, S3Failure, within};
+use crate::model::{LockProof, LockVerdict, Reason, S3Location};
+use crate::s3::{ObjectApi, Retention, S3Failure, StoredVersion, within};
 use schedule::{Basis, Due, RETRY_AFTER, Schedule};
 use steps::{Next, Proof, Seen, Step};
 
@@ -49,11 +51,20 @@ struct Running {
     basis: Basis,
 }
 
+impl Running {
+    /// Whether the retention is over, so that what is done then can be done again.
+    fn is_at_its_end(&self) -> bool {
+        matches!(self.proof.step, Step::Control | Step::LookAfterControl)
+    }
+}
+
 /// How far a probe came.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Worked {
     /// There is nothing to do now.
     Waits,
+    /// The end of a proof says nothing yet, for this reason.
+    Unclear(String),
     /// A proof ended with a verdict.
     Found,
 }
@@ -89,10 +100,15 @@ impl LockProver {
     pub async fn advance(&mut self, api: &dyn ObjectApi, basis: &Basis, context: ProofContext<'_>) -> Option<Duration> {
         // Taken out while it is worked on: of one that is dropped half-way nobody knows how far it got,
         // and its canary is a leftover.
-        let mut running = self.running.take().filter(|running| running.basis == *basis);
+        let mut running = self.running.take().filter(|running| running.basis.is_as_good_as(basis));
         let took = tokio::time::timeout(context.deadline, self.work(api, basis, context, &mut running)).await;
         match took {
             Ok(Ok(Worked::Waits)) => self.running = running,
+            Ok(Ok(Worked::Unclear(trouble))) => {
+                if let Some(running) = running {
+                    self.go_on_later(running, trouble);
+                }
+            }
             Ok(Ok(Worked::Found)) => {
                 // Those whose time ended while this one was locked; who is not removed now is later.
                 let sweeping = sweep(api, context.names, true, context.clock, &[]);
@@ -101,15 +117,29 @@ impl LockProver {
                 }
             }
             Ok(Err(trouble)) => self.put_off(trouble),
-            Err(_) => self.put_off(format!("no answer within {} ms", context.deadline.as_millis())),
+            Err(_) => {
+                let trouble = format!("no answer within {} ms", context.deadline.as_millis());
+                match running.filter(Running::is_at_its_end) {
+                    Some(running) => self.go_on_later(running, trouble),
+                    None => self.put_off(trouble),
+                }
+            }
         }
         match &self.running {
-            Some(running) => Some(context.clock.wait_until_past(running.key.until)),
+            // What is only to be tried again is at the next probe.
+            Some(running) => Some(context.clock.wait_until_past(running.key.until)).filter(|wait| !wait.is_zero()),
             None => match self.schedule.due(basis, false, Instant::now()) {
                 Due::Now => None,
                 Due::At(at) => Some(at.saturating_duration_since(Instant::now())),
             },
         }
+    }
+
+    /// Keeps a proof of which only the end is missing.
+    fn go_on_later(&mut self, running: Running, trouble: String) {
+        tracing::debug!(trouble, "the end of the lock proof is tried again");
+        self.trouble = Some(trouble);
+        self.running = Some(running);
     }
 
     fn put_off(&mut self, trouble: String) {
@@ -138,6 +168,9 @@ impl LockProver {
                 return Ok(Worked::Waits);
             }
             let seen = act(api, context, current).await;
+            if let (Seen::Unclear(trouble), true) = (&seen, current.is_at_its_end()) {
+                return Ok(Worked::Unclear(trouble.clone()));
+            }
             match current.proof.take(seen) {
                 Next::Do(_) => {}
                 Next::Interrupted(trouble) => return Err(trouble),
@@ -162,6 +195,9 @@ impl LockProver {
         basis: &Basis,
         context: ProofContext<'_>,
     ) -> Result<Option<Running>, String> {
+        if let Some(why) = context.clock.distrust() {
+            return Err(format!("nothing is locked: {why}"));
+        }
         let swept = match sweep(api, context.names, true, context.clock, &[]).await {
             Ok(swept) => swept,
             Err(failure) if failure.is_refusal() => {
@@ -176,7 +212,14 @@ impl LockProver {
         };
         if let Some(key) = swept.overlong {
             let why = format!(
-                "an earlier canary cannot be deleted although its retention has ended, so none is put beside it: the service locked it for longer than it was asked to, or the credentials may not delete versions (s3:DeleteObjectVersion): {key}"
+                "the service locked an earlier canary for longer than it was asked to, instead of for seconds, and no further one is written: {key}"
+            );
+            self.found(LockVerdict::Unverifiable, why, basis);
+            return Ok(None);
+        }
+        if let Some((key, failure)) = swept.undeletable {
+            let why = format!(
+                "an earlier canary was not deleted after its retention had ended too ({failure}), so none is put beside it: grant s3:DeleteObjectVersion: {key}"
             );
             self.found(LockVerdict::Unverifiable, why, basis);
             return Ok(None);
@@ -193,9 +236,8 @@ impl LockProver {
             self.schedule.not_before(Instant::now() + wait);
             return Ok(None);
         }
-        self.schedule.begin(Instant::now());
-        let by_default = basis.lock.default_retention.map(|retention| retention.mode);
-        let mode = basis.settings.mode.or(by_default).unwrap_or(LockMode::Governance);
+        self.schedule.begin(basis, Instant::now());
+        let mode = basis.mode();
         let until = context.clock.end_of(basis.canary.retention);
         let key = context.names.new_key(CanaryKind::Lock, until);
         let proof = Proof::new(Retention { mode, until });
@@ -206,6 +248,13 @@ impl LockProver {
     #[must_use]
     pub fn state(&self, basis: &Basis) -> LockProofState {
         let verdict = self.schedule.verdict(basis, Instant::now());
+        verdict.map_or(LockProofState::Pending, |proof| LockProofState::Found(proof.clone()))
+    }
+
+    /// What is known of the lock while the bucket's configuration is not.
+    #[must_use]
+    pub fn latest_state(&self, interval: Duration) -> LockProofState {
+        let verdict = self.schedule.latest_verdict(interval, Instant::now());
         verdict.map_or(LockProofState::Pending, |proof| LockProofState::Found(proof.clone()))
     }
 
@@ -245,7 +294,8 @@ impl LockProver {
             )),
         };
         let renewal = match (&self.running, &self.trouble) {
-            (Some(_), _) => "; being renewed".to_owned(),
+            (Some(_), None) => "; being renewed".to_owned(),
+            (Some(_), Some(trouble)) => format!("; being renewed, and its end is tried again: {trouble}"),
             (None, Some(trouble)) => format!("; renewing it failed: {trouble}"),
             (None, None) => String::new(),
         };
@@ -267,8 +317,9 @@ async fn act(api: &dyn ObjectApi, context: ProofContext<'_>, running: &mut Runni
             }
             Err(failure) => Err(failure),
         },
-        Step::Inspect | Step::LookAfterDelete | Step::LookAfterBypass | Step::LookAfterControl => {
-            api.retention(&text, version).await.map(Seen::There)
+        Step::Inspect => api.head(&text, version).await.map(|stored| inspected(stored, asked, &running.basis)),
+        Step::LookAfterDelete | Step::LookAfterBypass | Step::LookAfterControl => {
+            api.head(&text, version).await.map(|stored| Seen::There(stored.retention))
         }
         Step::Delete | Step::Bypass | Step::Control => {
             let deleted = api.delete(&text, version, step == Step::Bypass).await;
@@ -281,14 +332,27 @@ async fn act(api: &dyn ObjectApi, context: ProofContext<'_>, running: &mut Runni
         Err(failure) if step == Step::Put && context.clock.may_be_past(asked.until) => Seen::Unclear(format!(
             "{failure}, when the retention of the canary was nearly over: raise [s3.canary] retention"
         )),
-        seen => seen.unwrap_or_else(|failure| unseen(&failure)),
+        seen => seen.unwrap_or_else(|failure| unseen(step, &failure)),
     }
 }
 
-fn unseen(failure: &S3Failure) -> Seen {
+/// What the storage's own clock says of a canary that was just put.
+fn inspected(stored: StoredVersion, asked: Retention, basis: &Basis) -> Seen {
+    match stored.modified.map(|modified| asked.until.saturating_sub(modified)) {
+        Some(left) if stored.retention == Some(asked) && exceeds(left, basis.canary.retention) => Seen::TooLong(left),
+        Some(left) if stored.retention == Some(asked) && left <= CLOCK_UNCERTAINTY_SECONDS => Seen::TooShort(left),
+        _ => Seen::There(stored.retention),
+    }
+}
+
+fn unseen(step: Step, failure: &S3Failure) -> Seen {
+    let is_refusal = match step {
+        Step::Delete | Step::Bypass | Step::Control => failure.is_lock_refusal(),
+        _ => failure.is_refusal(),
+    };
     if failure.is_gone() {
         Seen::Gone
-    } else if failure.is_refusal() {
+    } else if is_refusal {
         Seen::Refused(failure.to_string())
     } else {
         Seen::Unclear(failure.to_string())
@@ -302,48 +366,4 @@ pub fn ids(keys: &[Option<CanaryKey>]) -> Vec<Uuid> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::check::canary::Writer;
-    use crate::check::fake::{FakeBucket, FakeObjects};
-
-    /// What one probe says, with a canary that is locked for so long.
-    async fn probed(api: &FakeObjects, retention: Duration) -> (Option<Reason>, LockProofState) {
-        let mut basis = schedule::tests::basis();
-        basis.canary.retention = retention;
-        let names = CanaryNames::new("canary/", "node-7", Writer::Agent, Uuid::new_v4());
-        let deadline = Duration::from_secs(5);
-        let context = ProofContext { names: &names, clock: ServiceClock::default(), asked: false, deadline };
-        let mut prover = LockProver::default();
-        prover.advance(api, &basis, context).await;
-        let checked = prover.checked(&FakeBucket::healthy().location(), &basis);
-        (checked.reason(), prover.state(&basis))
-    }
-
-    #[tokio::test]
-    async fn a_refusal_says_nothing_once_the_retention_may_be_over() {
-        let api = FakeObjects { refuses_put: true, ..FakeObjects::default() };
-        let (reason, state) = probed(&api, Duration::from_secs(1)).await;
-        assert_eq!((reason, state), (Some(Reason::LockProofPending), LockProofState::Pending));
-        let (reason, state) = probed(&api, Duration::from_secs(60)).await;
-        assert_eq!(reason, Some(Reason::LockUnverifiable));
-        assert!(matches!(state, LockProofState::Found(proof) if proof.verdict == LockVerdict::Unverifiable));
-    }
-
-    #[tokio::test]
-    async fn nothing_is_put_where_nobody_could_find_or_remove_it() {
-        let blind = FakeObjects { refuses_list: true, ..FakeObjects::default() };
-        assert_eq!(probed(&blind, Duration::from_secs(60)).await.0, Some(Reason::LockUnverifiable));
-        assert_eq!(blind.keys(), Vec::<String>::new());
-
-        let helpless = FakeObjects { refuses_delete: true, ..FakeObjects::default() };
-        let before = CanaryNames::new("canary/", "node-7", Writer::Agent, Uuid::new_v4());
-        for until in [0, ServiceClock::default().now() - 60] {
-            let left = before.text(&before.new_key(CanaryKind::Lock, until));
-            helpless.keep(&left);
-            assert_eq!(probed(&helpless, Duration::from_secs(60)).await.0, Some(Reason::LockUnverifiable));
-            assert_eq!(helpless.keys().len(), 1);
-            helpless.clear();
-        }
-    }
-}
+mod tests;

@@ -100,6 +100,7 @@ impl BucketConnector {
         };
         connection.credentials = Some(credentials.clone());
         let access_key_id = credentials.access_key_id().to_owned();
+        let clock = answer::WatchClock::default();
         let mut config = aws_sdk_s3::Config::builder()
             .behavior_version(BehaviorVersion::latest())
             .region(region)
@@ -111,12 +112,13 @@ impl BucketConnector {
             .retry_config(RetryConfig::disabled())
             .timeout_config(TimeoutConfig::disabled())
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
-            .interceptor(answer::LimitAnswer);
+            .interceptor(answer::LimitAnswer)
+            .interceptor(clock.clone());
         if let Some(endpoint) = self.location.endpoint() {
             config = config.endpoint_url(endpoint.url());
         }
         let client = Client::from_conf(config.build());
-        Ok(AwsBucket::new(client, self.location.bucket(), access_key_id, self.location.endpoint().is_some()))
+        Ok(AwsBucket::new(client, self.location.bucket(), access_key_id, self.location.endpoint().is_some(), clock))
     }
 
     async fn region(&self, rule: Option<&S3AccessRule>) -> Region {

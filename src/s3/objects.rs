@@ -16,6 +16,15 @@ pub struct Retention {
     pub until: i64,
 }
 
+/// What the service tells of one version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct StoredVersion {
+    /// Until when it is kept.
+    pub retention: Option<Retention>,
+    /// When it was stored, by the storage's own clock, in seconds since 1970.
+    pub modified: Option<i64>,
+}
+
 /// One version in a listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListedVersion {
@@ -36,8 +45,8 @@ pub trait ObjectApi: Send + Sync {
     /// GET of an object.
     async fn get(&self, key: &str, version: Option<&str>) -> Result<Bytes, S3Failure>;
 
-    /// HEAD of an object: it is there, with the retention that the service tells of it.
-    async fn retention(&self, key: &str, version: Option<&str>) -> Result<Option<Retention>, S3Failure>;
+    /// HEAD of an object: it is there, and what the service tells of it.
+    async fn head(&self, key: &str, version: Option<&str>) -> Result<StoredVersion, S3Failure>;
 
     /// DELETE of a version. Gives the service's clock (`Date`) at its answer, in seconds since 1970.
     async fn delete(&self, key: &str, version: Option<&str>, bypass_governance: bool)

@@ -1,6 +1,6 @@
 //! The keys of canaries.
 //!
-//! `<prefix><node>/<writer>-<instance>/<kind>-<until>-<id>/workload_…/snapshot_…/…`: several hundred
+//! `<prefix><node and target>/<writer>-<instance>/<kind>-<until>-<id>/workload_…/snapshot_…/…`: several hundred
 //! characters in many segments, as backup software writes them, since gateways and policies fail on
 //! long keys that pass short ones. A key that is found is taken for a canary only if it is, byte for
 //! byte, what its parts would be written as; nothing else below the prefix is ever touched.
@@ -14,6 +14,10 @@ use super::ServiceClock;
 /// How old a canary of a command that was run beside the agent is before it is a leftover, in
 /// seconds: several of them may run at the same time, and none knows of another.
 pub const COMMAND_LEFTOVER_AGE_SECONDS: i64 = 600;
+
+/// How long after its retention has ended a locked canary of such a command is a leftover, in seconds:
+/// the command waits for that, and removes it.
+pub const COMMAND_LOCKED_LEFTOVER_SECONDS: i64 = 60;
 
 /// Who writes a canary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,17 +61,20 @@ pub struct CanaryNames {
 }
 
 impl CanaryNames {
-    /// Names below a prefix, which ends with `/`. `node` is what tells this host from all others.
+    /// Names below a prefix, which ends with `/`. `node` is what tells this host from all others, and
+    /// `export` the target from others that are the same bucket by another name: none may take the
+    /// canaries of another for its own.
     #[must_use]
-    pub fn new(prefix: &str, node: &str, writer: Writer, instance: Uuid) -> Self {
+    pub fn new(prefix: &str, node: &str, export: &str, writer: Writer, instance: Uuid) -> Self {
         // FNV-1a, 64 bits: a name must mean the same in the next release too.
-        let hash = node
-            .bytes()
+        let hash = [node, "\n", export]
+            .iter()
+            .flat_map(|part| part.bytes())
             .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
         Self { folder: format!("{prefix}{hash:016x}/"), writer, instance }
     }
 
-    /// What the keys of all canaries of this node begin with.
+    /// What the keys of all canaries of this target on this node begin with.
     #[must_use]
     pub fn folder(&self) -> &str {
         &self.folder
@@ -107,6 +114,12 @@ impl CanaryNames {
         (self.text(&key) == text).then_some(key)
     }
 
+    /// Whether a canary is one of this writer, of this run or, of an agent, an earlier one.
+    #[must_use]
+    pub fn is_own(&self, key: &CanaryKey) -> bool {
+        key.instance == self.instance || (key.writer, self.writer) == (Writer::Agent, Writer::Agent)
+    }
+
     /// Whether a canary that was found has nobody who still uses it. `in_use` are those of this run.
     #[must_use]
     pub fn is_leftover(&self, key: &CanaryKey, modified: Option<i64>, clock: ServiceClock, in_use: &[Uuid]) -> bool {
@@ -117,6 +130,9 @@ impl CanaryNames {
             // There is one agent on a node, and this is its latest run.
             (Writer::Agent, Writer::Agent) => true,
             (Writer::Agent, Writer::Command) => false,
+            (Writer::Command, _) if key.until > 0 => {
+                clock.is_past(key.until.saturating_add(COMMAND_LOCKED_LEFTOVER_SECONDS))
+            }
             (Writer::Command, _) => {
                 modified.is_some_and(|modified| clock.now() >= modified.saturating_add(COMMAND_LEFTOVER_AGE_SECONDS))
             }
@@ -150,9 +166,10 @@ impl fmt::Display for CanaryKind {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::check::canary::CLOCK_UNCERTAINTY_SECONDS;
 
     fn names(writer: Writer) -> CanaryNames {
-        CanaryNames::new("targetwatch-canary/", "node-7", writer, Uuid::new_v4())
+        CanaryNames::new("targetwatch-canary/", "node-7", "s3/backups", writer, Uuid::new_v4())
     }
 
     #[test]
@@ -172,9 +189,11 @@ mod tests {
     fn what_is_not_exactly_a_canary_of_this_node_is_none() {
         let names = names(Writer::Agent);
         let text = names.text(&names.new_key(CanaryKind::Write, 0));
-        let other_node = CanaryNames::new("targetwatch-canary/", "node-8", Writer::Agent, Uuid::new_v4());
+        let of = |node, export| CanaryNames::new("targetwatch-canary/", node, export, Writer::Agent, Uuid::new_v4());
+        let (other_node, other_target) = (of("node-8", "s3/backups"), of("node-7", "S3/backups"));
         for (wrong, why) in [
             (other_node.text(&other_node.new_key(CanaryKind::Write, 0)), "of another node"),
+            (other_target.text(&other_target.new_key(CanaryKind::Write, 0)), "of the same bucket by another name"),
             (format!("{text}x"), "with more after it"),
             (format!("x{text}"), "with more before it"),
             (text.replace("write-0-", "write-00-"), "with a number that is written differently"),
@@ -197,6 +216,8 @@ mod tests {
         let mine = agent.new_key(CanaryKind::Write, 0);
         let before = names(Writer::Agent).new_key(CanaryKind::Write, 0);
         let beside = names(Writer::Command).new_key(CanaryKind::Write, 0);
+        let locked = |ago: i64| names(Writer::Command).new_key(CanaryKind::Lock, clock.now() - ago);
+        let (just, long) = (locked(CLOCK_UNCERTAINTY_SECONDS + 1), locked(COMMAND_LOCKED_LEFTOVER_SECONDS + 3));
         for (names, key, modified, in_use, expected, why) in [
             (&agent, &mine, fresh, &[mine.id][..], false, "one in use"),
             (&agent, &mine, fresh, &[], true, "one whose PUT was given up"),
@@ -204,6 +225,8 @@ mod tests {
             (&agent, &beside, fresh, &[], false, "one of a command that may still run"),
             (&agent, &beside, old, &[], true, "one of a command that ended"),
             (&agent, &beside, None, &[], false, "one of unknown age"),
+            (&agent, &just, fresh, &[], false, "a locked one of a command that may be about to remove it"),
+            (&agent, &long, fresh, &[], true, "a locked one of a command that did not remove it"),
             (&command, &mine, old, &[], false, "one of the agent, seen by a command"),
             (&command, &beside, fresh, &[], false, "one of a command beside this"),
             (&command, &beside, old, &[], true, "one of a command before this"),

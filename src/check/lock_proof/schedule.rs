@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use crate::model::settings::{LockProofSettings, S3AccessRule, S3CanarySettings};
-use crate::model::{LockProof, LockVerdict};
+use crate::model::{LockMode, LockProof, LockVerdict};
 use crate::s3::{ObjectLock, Versioning};
 
 /// How long it takes before a proof that found nothing is tried again.
@@ -20,14 +20,19 @@ pub const ASKED_AFTER: Duration = Duration::from_secs(60);
 /// How many proofs of a bucket are begun within [`STARTS_WITHIN`], whatever asks for them.
 pub const STARTS_MAX: usize = 12;
 
+/// How many of them may be ones that were asked for and not due: who asks and asks again must not take
+/// those that are needed.
+pub const ASKED_STARTS_MAX: usize = STARTS_MAX / 2;
+
 /// See [`STARTS_MAX`].
 pub const STARTS_WITHIN: Duration = Duration::from_secs(3600);
 
 /// How many intervals a verdict counts while it cannot be renewed.
 pub const COUNTS_FOR_INTERVALS: u32 = 2;
 
-/// What a verdict is about: of another configuration it says nothing.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What a verdict is about: of another configuration it says nothing. What only says how often something is
+/// done, or what follows from a verdict, is along and makes no difference.
+#[derive(Debug, Clone)]
 pub struct Basis {
     /// Whether the bucket keeps versions.
     pub versioning: Versioning,
@@ -43,6 +48,32 @@ pub struct Basis {
     pub access_key_id: String,
 }
 
+impl Basis {
+    /// The mode that a canary is locked in: that of backups, which is the bucket's own, if it has one.
+    #[must_use]
+    pub fn mode(&self) -> LockMode {
+        let by_default = self.lock.default_retention.map(|retention| retention.mode);
+        by_default.or(self.settings.mode).unwrap_or(LockMode::Governance)
+    }
+
+    /// Whether a verdict about the other counts for this one. It does when the credentials are others:
+    /// those that rotate are mostly granted the same.
+    #[must_use]
+    pub fn is_about_the_same_as(&self, other: &Self) -> bool {
+        let of = |basis: &Self| {
+            let (mode, prefix, retention) = (basis.mode(), basis.canary.prefix.clone(), basis.canary.retention);
+            (basis.versioning, basis.lock.clone(), mode, prefix, retention, basis.rule.clone())
+        };
+        of(self) == of(other)
+    }
+
+    /// Whether a proof of the other is one of this.
+    #[must_use]
+    pub fn is_as_good_as(&self, other: &Self) -> bool {
+        self.is_about_the_same_as(other) && self.access_key_id == other.access_key_id
+    }
+}
+
 /// What is to be done about a proof.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Due {
@@ -52,28 +83,44 @@ pub enum Due {
     At(Instant),
 }
 
+/// The beginning of a proof.
+#[derive(Debug, Clone, Copy)]
+struct Start {
+    at: Instant,
+    /// Whether it was not due and somebody asked for it.
+    is_asked: bool,
+}
+
 /// The latest verdict, and the attempts at one.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Schedule {
     latest: Option<(LockProof, Instant, Basis)>,
     not_before: Option<Instant>,
-    starts: VecDeque<Instant>,
+    starts: VecDeque<Start>,
 }
 
 impl Schedule {
     /// The verdict that counts now, if there is one.
     #[must_use]
     pub fn verdict(&self, basis: &Basis, now: Instant) -> Option<&LockProof> {
-        let (proof, ended, about) = self.latest.as_ref()?;
-        let counts = about == basis && now < *ended + basis.settings.interval * COUNTS_FOR_INTERVALS;
-        counts.then_some(proof)
+        let (_, _, about) = self.latest.as_ref()?;
+        if about.is_about_the_same_as(basis) { self.latest_verdict(basis.settings.interval, now) } else { None }
+    }
+
+    /// The latest verdict that is in time, whatever it is about.
+    #[must_use]
+    pub fn latest_verdict(&self, interval: Duration, now: Instant) -> Option<&LockProof> {
+        let (proof, ended, _) = self.latest.as_ref()?;
+        (now < *ended + interval * COUNTS_FOR_INTERVALS).then_some(proof)
     }
 
     /// When the next proof is due. `asked` is whether somebody asks for one.
     #[must_use]
     pub fn due(&self, basis: &Basis, asked: bool, now: Instant) -> Due {
+        let asked_for = self.starts.iter().filter(|start| start.is_asked && now < start.at + STARTS_WITHIN).count();
+        let asked = asked && asked_for < ASKED_STARTS_MAX;
         let wanted = match &self.latest {
-            Some((proof, ended, about)) if about == basis => {
+            Some((proof, ended, about)) if about.is_as_good_as(basis) => {
                 let again = match proof.verdict {
                     _ if asked => ASKED_AFTER,
                     LockVerdict::Unverifiable => UNVERIFIABLE_RETRY_AFTER.min(basis.settings.interval),
@@ -84,17 +131,18 @@ impl Schedule {
             _ => now,
         };
         let full = self.starts.len() >= STARTS_MAX;
-        let rested = self.starts.front().filter(|_| full).map(|first| *first + STARTS_WITHIN);
+        let rested = self.starts.front().filter(|_| full).map(|first| first.at + STARTS_WITHIN);
         let at = [self.not_before, rested].into_iter().flatten().fold(wanted, Instant::max);
         if at <= now { Due::Now } else { Due::At(at) }
     }
 
     /// A proof begins.
-    pub fn begin(&mut self, now: Instant) {
+    pub fn begin(&mut self, basis: &Basis, now: Instant) {
+        let is_asked = self.due(basis, false, now) != Due::Now;
         if self.starts.len() >= STARTS_MAX {
             self.starts.pop_front();
         }
-        self.starts.push_back(now);
+        self.starts.push_back(Start { at: now, is_asked });
     }
 
     /// A proof ended with a verdict.
@@ -112,7 +160,6 @@ impl Schedule {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::model::LockMode;
     use crate::s3::{DefaultRetention, RetentionLength};
     use jiff::Timestamp;
 
@@ -172,8 +219,71 @@ pub(super) mod tests {
         other.lock.default_retention = Some(retention);
         assert_eq!(schedule.verdict(&other, start), None);
         assert_eq!(schedule.due(&other, false, start), Due::Now);
+    }
+
+    #[test]
+    fn what_says_how_often_or_how_strictly_is_no_other_configuration() {
+        let start = Instant::now();
+        let mut schedule = Schedule::default();
+        schedule.found(proof(LockVerdict::Enforced), basis(), start);
+        let mut other = basis();
+        (other.settings.strict, other.settings.min_retention) = (true, DAY);
+        (other.settings.interval, other.canary.interval) = (DAY / 2, DAY);
+        other.canary.enabled = false;
+        assert!(schedule.verdict(&other, start + DAY - Duration::from_secs(1)).is_some());
+        assert_eq!(schedule.verdict(&other, start + DAY), None, "two of the intervals as they are now");
+        assert_eq!(schedule.due(&other, false, start), Due::At(start + DAY / 2));
+    }
+
+    #[test]
+    fn with_other_credentials_the_verdict_counts_and_is_renewed_at_once() {
+        let start = Instant::now();
+        let mut schedule = Schedule::default();
+        schedule.found(proof(LockVerdict::Enforced), basis(), start);
         let other = Basis { access_key_id: "AKIB".to_owned(), ..basis() };
-        assert_eq!(schedule.verdict(&other, start), None);
+        assert!(schedule.verdict(&other, start + DAY * 2 - Duration::from_secs(1)).is_some());
+        assert_eq!(schedule.verdict(&other, start + DAY * 2), None);
+        assert_eq!(schedule.due(&other, false, start), Due::Now);
+        schedule.found(proof(LockVerdict::Enforced), other.clone(), start);
+        assert_eq!(schedule.due(&other, false, start), Due::At(start + DAY));
+    }
+
+    #[test]
+    fn a_canary_is_locked_as_backups_are_and_otherwise_as_was_told() {
+        let (governance, compliance) = (LockMode::Governance, LockMode::Compliance);
+        for (by_default, configured, expected) in [
+            (None, None, governance),
+            (None, Some(compliance), compliance),
+            (Some(governance), Some(compliance), governance),
+            (Some(compliance), Some(governance), compliance),
+            (Some(compliance), None, compliance),
+        ] {
+            let mut basis = basis();
+            basis.settings.mode = configured;
+            basis.lock.default_retention =
+                by_default.map(|mode| DefaultRetention { mode, length: RetentionLength::Days(1) });
+            assert_eq!(basis.mode(), expected, "{by_default:?} {configured:?}");
+        }
+    }
+
+    #[test]
+    fn who_asks_and_asks_again_leaves_room_for_what_is_due() {
+        let start = Instant::now();
+        let mut schedule = Schedule::default();
+        let mut begun = 0;
+        for at in 0..STARTS_WITHIN.as_secs() {
+            let now = start + Duration::from_secs(at);
+            if schedule.due(&basis(), at > 0, now) == Due::Now {
+                schedule.begin(&basis(), now);
+                schedule.found(proof(LockVerdict::Enforced), basis(), now);
+                begun += 1;
+            }
+        }
+        assert_eq!(begun, 1 + ASKED_STARTS_MAX);
+        let mut other = basis();
+        other.lock.default_retention =
+            Some(DefaultRetention { mode: LockMode::Governance, length: RetentionLength::Days(1) });
+        assert_eq!(schedule.due(&other, false, start + STARTS_WITHIN - Duration::from_secs(1)), Due::Now);
     }
 
     #[test]
@@ -181,7 +291,7 @@ pub(super) mod tests {
         let start = Instant::now();
         let mut schedule = Schedule::default();
         schedule.found(proof(LockVerdict::Enforced), basis(), start);
-        schedule.begin(start + DAY);
+        schedule.begin(&basis(), start + DAY);
         schedule.not_before(start + DAY + RETRY_AFTER);
         assert!(schedule.verdict(&basis(), start + DAY).is_some());
         assert_eq!(schedule.due(&basis(), true, start + DAY), Due::At(start + DAY + RETRY_AFTER));
@@ -196,7 +306,7 @@ pub(super) mod tests {
         for at in 0..STARTS_WITHIN.as_secs() {
             let now = start + second * u32::try_from(at).expect("small");
             if schedule.due(&basis(), true, now) == Due::Now {
-                schedule.begin(now);
+                schedule.begin(&basis(), now);
                 begun += 1;
             }
         }

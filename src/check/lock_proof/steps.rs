@@ -10,6 +10,7 @@
 //! answered. The DELETE after the end is the control: where it is refused too, the refusals before it
 //! were of a missing permission, and prove nothing.
 
+use crate::check::canary::CLOCK_UNCERTAINTY_SECONDS;
 use crate::model::{LockMode, LockVerdict};
 use crate::s3::Retention;
 
@@ -46,6 +47,11 @@ pub enum Seen {
     },
     /// The version is there, with this retention.
     There(Option<Retention>),
+    /// The version is there, locked as it was asked to be, and by the storage's own clock for so many
+    /// seconds: more than it may be.
+    TooLong(i64),
+    /// Likewise, and fewer than a DELETE needs to come before its end.
+    TooShort(i64),
     /// The version is not there.
     Gone,
     /// It accepted the DELETE, and its clock showed this when it had.
@@ -119,13 +125,24 @@ impl Proof {
                 self.told_instead = (told != Some(self.asked)).then_some(told);
                 Next::Do(Step::Delete)
             }
+            (Step::Inspect, Seen::TooLong(left)) => found(
+                Unverifiable,
+                format!(
+                    "the clock of the storage is behind the one that the service tells: it keeps a canary for {left} s, longer than [s3.canary] retention, and no further one is written until that is over: correct the service's clocks (NTP)"
+                ),
+            ),
+            (Step::Inspect, Seen::TooShort(left)) => Next::Interrupted(format!(
+                "by the clock of the storage {left} s were left of a canary's retention when it was stored: correct the service's clocks (NTP), or raise [s3.canary] retention"
+            )),
             (Step::Inspect, Seen::Refused(why)) => found(
                 Unverifiable,
                 format!("the canary's retention may not be read ({why}): grant s3:GetObject and s3:GetObjectRetention"),
             ),
 
-            (Step::Delete | Step::Bypass, Seen::Deleted { at }) if at >= self.asked.until => Next::Interrupted(
-                "a DELETE that was sent before the end of the canary's retention was answered after it: raise [s3.canary] retention"
+            // Perhaps it was accepted after the end, and legally.
+            (Step::Delete | Step::Bypass, Seen::Deleted { at })
+                if at.saturating_add(CLOCK_UNCERTAINTY_SECONDS) >= self.asked.until => Next::Interrupted(
+                "a DELETE that was sent before the end of the canary's retention was answered about when that ended: raise [s3.canary] retention"
                     .to_owned(),
             ),
             (Step::Delete, Seen::Deleted { .. }) => self.look(Step::LookAfterDelete, true),

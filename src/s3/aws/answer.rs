@@ -46,19 +46,54 @@ impl Intercept for ReadHeaders {
         let headers = context.response().headers();
         // RGW writes -1 for a quota without limit, which is no u64.
         let number = |name: &str| headers.get(name).and_then(|value| value.trim().parse().ok());
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-        let date = headers
-            .get("date")
-            .and_then(|value| DateTime::from_str(value, Format::HttpDate).ok())
-            .map(|date| date.secs());
+        let date = date(context);
         let usage = BucketUsage {
             used_bytes: number("x-rgw-bytes-used"),
             object_count: number("x-rgw-object-count"),
             quota_bytes: number("x-rgw-quota-bucket-size"),
-            clock_ahead_seconds: date.map(|date| date.saturating_sub_unsigned(now)),
+            clock_ahead_seconds: date.map(ahead_of_us),
         };
         let is_html = headers.get("content-type").is_some_and(|kind| kind.starts_with("text/html"));
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Told { usage, is_html, date };
+        Ok(())
+    }
+}
+
+/// What an answer says of the service's clock, in seconds since 1970.
+fn date(context: &BeforeDeserializationInterceptorContextRef<'_>) -> Option<i64> {
+    let value = context.response().headers().get("date")?;
+    DateTime::from_str(value, Format::HttpDate).ok().map(|date| date.secs())
+}
+
+fn ahead_of_us(date: i64) -> i64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    date.saturating_sub_unsigned(now)
+}
+
+/// Keeps what the latest answer told of the service's clock, whatever was asked.
+#[derive(Debug, Clone, Default)]
+pub(super) struct WatchClock(Arc<Mutex<Option<i64>>>);
+
+impl WatchClock {
+    pub(super) fn ahead_seconds(&self) -> Option<i64> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Intercept for WatchClock {
+    fn name(&self) -> &'static str {
+        "WatchClock"
+    }
+
+    fn read_before_deserialization(
+        &self,
+        context: &BeforeDeserializationInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        if let Some(date) = date(context) {
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(ahead_of_us(date));
+        }
         Ok(())
     }
 }

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::types::{self, BucketVersioningStatus, ObjectLockEnabled};
 
-use super::answer::{ReadHeaders, Told};
+use super::answer::{ReadHeaders, Told, WatchClock};
 use super::errors::failure;
 use crate::model::LockMode;
 use crate::s3::{BucketApi, BucketUsage, DefaultRetention, ObjectLock, RetentionLength, S3Failure, Versioning};
@@ -17,11 +17,24 @@ pub struct AwsBucket {
     pub(super) bucket: String,
     access_key_id: String,
     asks_for_stats: bool,
+    clock: WatchClock,
 }
 
 impl AwsBucket {
-    pub(super) fn new(client: Client, bucket: &str, access_key_id: String, asks_for_stats: bool) -> Self {
-        Self { client, bucket: bucket.to_owned(), access_key_id, asks_for_stats }
+    pub(super) fn new(
+        client: Client,
+        bucket: &str,
+        access_key_id: String,
+        asks_for_stats: bool,
+        clock: WatchClock,
+    ) -> Self {
+        Self { client, bucket: bucket.to_owned(), access_key_id, asks_for_stats, clock }
+    }
+
+    /// How far the service's clock was ahead of this host's at its latest answer that told it, in seconds.
+    #[must_use]
+    pub fn clock_ahead_seconds(&self) -> Option<i64> {
+        self.clock.ahead_seconds()
     }
 
     /// Who asks: the access key id of the credentials, which is no secret.
@@ -53,7 +66,7 @@ impl BucketApi for AwsBucket {
             .await
             .map_err(|error| match failure(error) {
                 // The SDK makes up a code for a HEAD from the status alone.
-                S3Failure::Service { status, region, .. } => S3Failure::Service { status, code: None, region },
+                S3Failure::Service { status, region, .. } => S3Failure::service(status, None, region.as_deref()),
                 other => other,
             })?;
         let told = std::mem::take(&mut *told.lock().unwrap_or_else(PoisonError::into_inner));

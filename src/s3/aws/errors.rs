@@ -14,7 +14,9 @@ where
         let (raw, told) = (refusal.raw(), refusal.err());
         let parsed = told.code().is_some() || !raw.status().is_success();
         if parsed {
-            return S3Failure::service(raw.status().as_u16(), told.code(), raw.headers().get("x-amz-bucket-region"));
+            let region = raw.headers().get("x-amz-bucket-region");
+            let failure = S3Failure::service(raw.status().as_u16(), told.code(), region);
+            return failure.with_message(told.message().unwrap_or_default());
         }
         return S3Failure::NotS3(innermost(told));
     }

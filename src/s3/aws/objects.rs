@@ -15,7 +15,7 @@ use super::answer::{ReadHeaders, Told};
 use super::bucket::{AwsBucket, lock_mode};
 use super::errors::{failure, innermost};
 use crate::model::LockMode;
-use crate::s3::{ListedVersion, ObjectApi, Retention, S3Failure};
+use crate::s3::{ListedVersion, ObjectApi, Retention, S3Failure, StoredVersion};
 
 #[async_trait]
 impl ObjectApi for AwsBucket {
@@ -43,12 +43,13 @@ impl ObjectApi for AwsBucket {
         body.map(|body| body.into_bytes()).map_err(|error| S3Failure::ConnectionBroken(innermost(&error)))
     }
 
-    async fn retention(&self, key: &str, version: Option<&str>) -> Result<Option<Retention>, S3Failure> {
+    async fn head(&self, key: &str, version: Option<&str>) -> Result<StoredVersion, S3Failure> {
         let head = self.client.head_object().bucket(&self.bucket).key(key).set_version_id(version.map(str::to_owned));
         let answer = head.send().await.map_err(failure)?;
         let mode = answer.object_lock_mode().and_then(|mode| lock_mode(mode.as_str()));
         let until = answer.object_lock_retain_until_date().map(DateTime::secs);
-        Ok(mode.zip(until).map(|(mode, until)| Retention { mode, until }))
+        let retention = mode.zip(until).map(|(mode, until)| Retention { mode, until });
+        Ok(StoredVersion { retention, modified: answer.last_modified().map(DateTime::secs) })
     }
 
     async fn delete(

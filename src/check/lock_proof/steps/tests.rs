@@ -5,7 +5,7 @@ use LockMode::{Compliance, Governance};
 use LockVerdict::{Bypassable, Enforced, NotEnforced, Unverifiable};
 
 const END: i64 = 1000;
-const BEFORE: Seen = Seen::Deleted { at: END - 1 };
+const BEFORE: Seen = Seen::Deleted { at: END - 1 - CLOCK_UNCERTAINTY_SECONDS };
 const WRITTEN: Seen = Seen::Written { has_version: true };
 
 fn ours(mode: LockMode) -> Seen {
@@ -82,6 +82,8 @@ fn each_course_has_its_verdict() {
         (Compliance, vec![no()], Unverifiable),
         (Compliance, vec![Seen::Written { has_version: false }], Unverifiable),
         (Compliance, vec![WRITTEN, no()], Unverifiable),
+        // Locked as it was asked to be, by another clock.
+        (Compliance, vec![WRITTEN, Seen::TooLong(END)], Unverifiable),
     ] {
         let (next, _) = go(mode, &seen);
         assert!(matches!(next, Next::Found(verdict, _) if verdict == expected), "{mode}, {seen:?}: {next:?}");
@@ -101,9 +103,10 @@ fn what_says_nothing_interrupts_at_every_step() {
 
 #[test]
 fn an_answer_that_came_after_the_end_is_no_verdict() {
-    for late in [END, END + 7] {
+    for late in [END - CLOCK_UNCERTAINTY_SECONDS, END - 1, END, END + 7] {
         let late = Seen::Deleted { at: late };
         for seen in [
+            vec![WRITTEN, Seen::TooShort(1)],
             vec![WRITTEN, ours(Governance), late.clone()],
             vec![WRITTEN, ours(Governance), no(), ours(Governance), late],
         ] {
