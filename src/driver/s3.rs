@@ -28,7 +28,7 @@ use crate::check::versioning::versioning;
 use crate::check::{CheckLog, Checked};
 use crate::model::report::{BucketFacts, Finding, LockProofState};
 use crate::model::settings::{AgentSettings, S3AccessRule, S3CanarySettings};
-use crate::model::{CheckName, Reason, S3Location};
+use crate::model::{CheckName, LockProof, LockVerdict, Outcome, Reason, S3Location};
 use crate::s3::aws::{AwsBucket, BucketConnector};
 use crate::s3::{BucketUsage, ObjectLock, S3Failure, Versioning, within};
 
@@ -47,8 +47,11 @@ pub struct S3Driver {
     /// A canary that is still locked, and when it is to be removed.
     locked: Option<(CanaryKey, Instant)>,
     prover: LockProver,
-    /// Whether a canary was put of which nobody knows yet that it is gone.
-    is_writing: bool,
+    /// Whether a canary may be there of which nobody knows that it is gone or will be: one of an earlier
+    /// run too, until it was looked for.
+    may_have_left: bool,
+    /// The service's clock, as it was at the latest probe that learnt it.
+    clock: ServiceClock,
     /// When the proof that is under way has more to do.
     proof_due: Option<Instant>,
 }
@@ -64,17 +67,12 @@ struct CanaryRecord {
 
 /// What a probe learnt of a bucket before it writes to it.
 struct Learnt {
-    usage: BucketUsage,
+    clock: ServiceClock,
     lock: Option<ObjectLock>,
     versions: Option<Versioning>,
 }
 
 impl Learnt {
-    /// The service's clock.
-    fn clock(&self) -> ServiceClock {
-        ServiceClock::new(self.usage.clock_ahead_seconds)
-    }
-
     /// Whether the bucket has or had versions, as far as it is known.
     fn is_versioned(&self) -> bool {
         self.versions != Some(Versioning::Off)
@@ -101,7 +99,8 @@ impl S3Driver {
             canary: None,
             locked: None,
             prover: LockProver::default(),
-            is_writing: false,
+            may_have_left: true,
+            clock: ServiceClock::default(),
             proof_due: None,
         }
     }
@@ -153,7 +152,9 @@ impl S3Driver {
         let versions = log.run(CheckName::Versioning, versioning(&api, location, immutable, deadline)).await;
         let percent = settings.probe.nearly_full_percent;
         probe.capacity = log.run(CheckName::Capacity, async { bucket_capacity(&usage, percent) }).await;
-        let learnt = Learnt { usage, lock, versions };
+        let clock = ServiceClock::new(usage.clock_ahead_seconds.or_else(|| api.clock_ahead_seconds()));
+        self.clock = clock;
+        let learnt = Learnt { clock, lock, versions };
         self.canary_if_due(&api, settings, rule, &learnt, depth, log).await;
         let lock_proof = self.prove(&api, settings, rule, &learnt, depth, log).await;
         probe.bucket = Some(BucketFacts {
@@ -212,7 +213,7 @@ impl S3Driver {
             );
             if self.locked.is_some_and(|(_, removable)| removable <= Instant::now()) {
                 let in_use = ids(&[self.prover.in_use()]);
-                let sweeping = sweep(api, &names, learnt.is_versioned(), learnt.clock(), &in_use);
+                let sweeping = sweep(api, &names, learnt.is_versioned(), learnt.clock, &in_use);
                 match within(settings.probe.deadline, sweeping).await {
                     Ok(_) => self.locked = None,
                     Err(failure) => {
@@ -229,15 +230,21 @@ impl S3Driver {
             names: &names,
             versioned: learnt.is_versioned(),
             retention,
-            clock: learnt.clock(),
+            clock: learnt.clock,
             in_use: &in_use,
         };
-        self.is_writing = true;
-        let writing = object_canary(api, &self.location, &plan, settings.probe.deadline);
-        if let Some(locked) = log.run(CheckName::WriteCanary, writing).await {
-            self.is_writing = false;
+        self.may_have_left = true;
+        let mut is_clean = false;
+        let writing = async {
+            let checked = object_canary(api, &self.location, &plan, settings.probe.deadline).await;
+            is_clean = checked.outcome() == Outcome::Passed && checked.finding().is_none();
+            checked
+        };
+        let written = log.run(CheckName::WriteCanary, writing).await;
+        self.may_have_left = !is_clean;
+        if let Some(locked) = written {
             let (at, written_at, settings) = (Instant::now(), Timestamp::now(), canary.clone());
-            self.locked = locked.map(|key| (key, at + learnt.clock().wait_until_past(key.until)));
+            self.locked = locked.map(|key| (key, at + learnt.clock.wait_until_past(key.until)));
             self.canary = Some(CanaryRecord { at, written_at, settings, retention });
         }
     }
@@ -261,12 +268,11 @@ impl S3Driver {
             _ => None,
         };
         if let Some(why) = not_proved {
-            log.skip(CheckName::LockProof, format!("{why}: that the lock is enforced is not verified"));
-            return LockProofState::NotAsked;
+            return unproved(&self.location, why, learnt, log).await;
         }
         let (Some(versioning), Some(lock)) = (learnt.versions, &learnt.lock) else {
             log.skip_after_failure(&[CheckName::LockProof]);
-            return LockProofState::Pending;
+            return self.prover.latest_state(settings.lock_proof.interval);
         };
         let basis = Basis {
             versioning,
@@ -283,7 +289,7 @@ impl S3Driver {
         let names = self.names(&settings.s3_canary).await;
         let context = ProofContext {
             names: &names,
-            clock: learnt.clock(),
+            clock: learnt.clock,
             asked: depth == Depth::Full,
             deadline: settings.probe.deadline,
         };
@@ -293,11 +299,13 @@ impl S3Driver {
             due = prover.advance(api, &basis, context).await;
             prover.checked(location, &basis)
         };
-        let was_writing = std::mem::replace(&mut self.is_writing, true);
+        let had_left = std::mem::replace(&mut self.may_have_left, true);
         log.run(CheckName::LockProof, proving).await;
-        self.is_writing = was_writing || self.prover.is_unsure();
+        let state = self.prover.state(&basis);
+        let is_stuck = matches!(&state, LockProofState::Found(proof) if proof.verdict == LockVerdict::Unverifiable);
+        self.may_have_left = had_left || is_stuck || self.prover.is_unsure();
         self.proof_due = due.map(|wait| Instant::now() + wait);
-        self.prover.state(&basis)
+        state
     }
 
     /// Removes what there is of canaries, without knowing how far an interrupted probe got.
@@ -305,7 +313,7 @@ impl S3Driver {
         let names = self.names(&settings.s3_canary).await;
         let api = self.connector.connect(rule_for(settings, &self.location)).await?;
         // Of a bucket that never had versions the one version of an object is called so, too.
-        sweep(&api, &names, true, ServiceClock::default(), &[]).await
+        sweep(&api, &names, true, self.clock, &[]).await
     }
 
     async fn names(&self, settings: &S3CanarySettings) -> CanaryNames {
@@ -322,6 +330,38 @@ fn lock_untold(location: &S3Location) -> Finding {
             "{location}: whether it locks new objects by default is not told, and a canary could be locked for as long, so none is put and writing is not verified: grant the credentials s3:GetBucketObjectLockConfiguration on it"
         ),
     )
+}
+
+/// What is known of the lock of an immutable target of which it is not proved, for this reason.
+async fn unproved(location: &S3Location, why: &str, learnt: &Learnt, log: &mut CheckLog) -> LockProofState {
+    if learnt.lock.as_ref().is_some_and(|lock| !lock.enabled) {
+        log.skip_after_failure(&[CheckName::LockProof]);
+        return LockProofState::NotAsked;
+    }
+    let why = format!("{why}: that the lock is enforced is not verified");
+    if log.has_failure() {
+        log.skip_after_failure(&[CheckName::LockProof]);
+    } else {
+        let finding = Finding::new(Reason::LockUnverifiable, format!("{location} is declared immutable, but {why}"));
+        log.run(CheckName::LockProof, async { Checked::passed(()).warning(Some(finding)) }).await;
+    }
+    LockProofState::Found(LockProof { verdict: LockVerdict::Unverifiable, why, proved_at: Timestamp::now() })
+}
+
+/// What a last sweep could not remove.
+fn left_behind(location: &S3Location, swept: &Swept) -> Option<String> {
+    let nobody = "stays there, since nobody is left to remove it";
+    if let Some(key) = &swept.overlong {
+        return Some(format!("a canary in {location} is locked for longer than it asked to be and {nobody}: {key}"));
+    }
+    if let Some((key, failure)) = &swept.undeletable {
+        return Some(format!("a canary in {location} was not deleted ({failure}) and {nobody}: {key}"));
+    }
+    if let Some(failure) = &swept.refused {
+        return Some(format!("a canary in {location} was not deleted ({failure}) and {nobody}"));
+    }
+    let until = swept.locked.iter().map(|key| key.until).max()?;
+    Some(format!("a canary in {location} is locked until second {until} and {nobody}"))
 }
 
 /// The first rule whose pattern matches the bucket.
@@ -354,17 +394,13 @@ impl Driver for S3Driver {
     async fn detach(&mut self, settings: &AgentSettings) -> Result<Option<String>, DetachError> {
         let locked = self.locked.map(|(key, _)| key).into_iter().chain(self.prover.in_use());
         let locked = locked.max_by_key(|key| key.until);
-        if !self.is_writing && locked.is_none() {
+        let is_read_only = rule_for(settings, &self.location).is_some_and(|rule| rule.read_only);
+        if locked.is_none() && (is_read_only || !self.may_have_left) {
             return Ok(None);
         }
         let removing = tokio::time::timeout(settings.probe.deadline, self.remove_canaries(settings)).await;
         Ok(match removing.unwrap_or(Err(S3Failure::TimedOut(settings.probe.deadline))) {
-            Ok(swept) => swept.locked.iter().map(|key| key.until).max().map(|until| {
-                format!(
-                    "a canary in {} is locked until second {until} and stays there, since nobody is left to remove it",
-                    self.location
-                )
-            }),
+            Ok(swept) => left_behind(&self.location, &swept),
             Err(failure) => Some(format!(
                 "{}: a canary may stay there, since it was not removed ({failure}): look below {}",
                 self.location, settings.s3_canary.prefix

@@ -181,8 +181,8 @@ pub struct LockProofSettings {
     pub enabled: bool,
     /// Time from one proof to the next.
     pub interval: Duration,
-    /// The mode that it is locked in; none is that of the bucket's default retention, and
-    /// governance where the bucket has none.
+    /// The mode that it is locked in where the bucket has no default retention, whose mode comes first;
+    /// none is governance.
     pub mode: Option<LockMode>,
     /// Whether a lock that these credentials can bypass makes a target offline.
     pub strict: bool,

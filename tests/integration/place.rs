@@ -58,7 +58,7 @@ impl Place {
             slow_after = "60s"
             nearly_full_percent = 100.0
             [s3.canary]
-            retention = "5s"
+            retention = "7s"
             [[s3.credentials]]
             location = "*"
             access_key_id_file = "{directory}/id"

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::daemon::Daemon;
 use crate::place::Place;
 use crate::storage::{QUOTA_BYTES, USED_BYTES, immutable_target, s3, s3_target};
+use crate::support::s3_server::LockConduct;
 
 fn outcome<'report>(report: &'report Value, check: &str) -> &'report Value {
     let checks = report["checks"].as_array().expect("a list");
@@ -144,6 +145,57 @@ async fn where_nobody_tells_what_locks_by_default_nothing_is_put() {
         assert_eq!(s3.stored_versions("untold"), 0, "{report:#}");
         if status == "available" {
             assert!(report.to_string().contains("grant the credentials s3:GetBucketObjectLockConfiguration"));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_verdict_outlasts_a_configuration_that_is_not_told_for_once() {
+    let s3 = s3().await;
+    let daemon = Daemon::start(&Place::new()).await;
+    let id = daemon.create(immutable_target(&s3, "locked")).await;
+    assert_eq!(daemon.proved(&id).await["object_lock_proof"]["verdict"], "enforced");
+    s3.set_conduct("locked", LockConduct::Untold);
+    let report = daemon.check(&id).await;
+    assert_offline(&report, "access_denied", &["locked"]);
+    assert_eq!(report["object_lock_proof"]["verdict"], "enforced", "{report:#}");
+    let target = daemon.show(&id).await;
+    assert_eq!(metadata(&target, "object_lock_verdict"), Some(json!("enforced")));
+    assert_eq!(metadata(&target, "object_lock"), Some(json!("1")));
+}
+
+#[tokio::test]
+async fn a_lock_that_nobody_is_to_prove_is_not_claimed() {
+    let s3 = s3().await;
+    let place = Place::new();
+    place.configure("[s3.lock_proof]\nenabled = false");
+    let (report, target) = verdict(&place, immutable_target(&s3, "locked")).await;
+    assert_eq!((&report["status"], &report["reason"]), (&json!("available"), &json!("lock_unverifiable")));
+    assert!(
+        report["message"].as_str().is_some_and(|text| text.contains("turned off in [s3.lock_proof]")),
+        "{report:#}"
+    );
+    assert_eq!(metadata(&target, "object_lock_verdict"), Some(json!("unverifiable")));
+    assert_eq!(metadata(&target, "object_lock"), Some(json!("0")));
+}
+
+#[tokio::test]
+async fn a_target_that_is_deleted_says_what_it_leaves() {
+    let s3 = s3().await;
+    let daemon = Daemon::start(&Place::new()).await;
+    for (bucket, words) in [
+        ("stubborn", Some("is locked for longer than it asked to be and stays there")),
+        ("locked", Some("is locked until second")),
+        ("plain", None),
+    ] {
+        let id = daemon.create(s3_target(&s3, bucket)).await;
+        daemon.check(&id).await;
+        let before = daemon.log().len();
+        assert_eq!(daemon.ask("DELETE", &format!("/backup_targets/{id}"), None).await.status, 202);
+        let log = daemon.log()[before..].to_owned();
+        match words {
+            Some(words) => assert!(log.contains(words), "{bucket}: {log}"),
+            None => assert!(!log.contains("deleting:"), "{bucket}: {log}"),
         }
     }
 }

@@ -152,6 +152,11 @@ impl S3Server {
         self.operations.advance_clock(by);
     }
 
+    /// Has a bucket's lock be dealt with in another way from now on.
+    pub fn set_conduct(&self, bucket: &str, conduct: LockConduct) {
+        self.operations.set_conduct(bucket, conduct);
+    }
+
     /// How many versions a bucket holds, beside what it was made with.
     pub fn stored_versions(&self, bucket: &str) -> u64 {
         self.operations.stored_versions(bucket)

@@ -184,16 +184,19 @@ fn metadata(view: &TargetView) -> Vec<MetadataEntry> {
         metadata.insert("bucket".to_owned(), location.bucket().to_owned());
         metadata.insert("immutable".to_owned(), flag(*immutable));
         let facts = view.report.as_ref().and_then(|report| report.bucket.as_ref());
-        if let Some((facts, configured)) = facts.and_then(|facts| facts.object_lock.map(|lock| (facts, lock))) {
+        if let Some(facts) = facts {
+            // What was proved counts while the configuration is not told for once.
             let (verified, verdict) = match &facts.lock_proof {
-                LockProofState::NotAsked => (configured, None),
-                LockProofState::Pending => (false, Some("pending")),
+                LockProofState::NotAsked => (facts.object_lock, None),
+                LockProofState::Pending => (Some(false), Some("pending")),
                 LockProofState::Found(proof) => (
-                    matches!(proof.verdict, LockVerdict::Enforced | LockVerdict::Bypassable),
+                    Some(matches!(proof.verdict, LockVerdict::Enforced | LockVerdict::Bypassable)),
                     Some(proof.verdict.as_str()),
                 ),
             };
-            metadata.insert("object_lock".to_owned(), flag(verified));
+            if let Some(verified) = verified {
+                metadata.insert("object_lock".to_owned(), flag(verified));
+            }
             if let Some(verdict) = verdict {
                 metadata.insert("object_lock_verdict".to_owned(), verdict.to_owned());
             }

@@ -46,6 +46,13 @@ impl Operations {
         *lock(&self.0.ahead) += by;
     }
 
+    pub fn set_conduct(&self, bucket: &str, conduct: LockConduct) {
+        let mut store = self.store();
+        if let Some(lock) = store.bucket(bucket).ok().and_then(|bucket| bucket.fixture.object_lock.as_mut()) {
+            lock.conduct = conduct;
+        }
+    }
+
     /// How many versions a bucket holds.
     pub fn stored_versions(&self, bucket: &str) -> u64 {
         self.store().bucket(bucket).map_or(0, |bucket| bucket.stored().0)
