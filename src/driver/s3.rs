@@ -120,7 +120,7 @@ impl S3Driver {
         let (deadline, immutable) = (settings.probe.deadline, self.immutable);
         let rule = rule_for(settings, &self.location);
         let min_retention = settings.lock_proof.min_retention;
-        let mut probe = Probe::default();
+        let mut probe = Probe { bucket: self.proved_before(settings, rule), ..Probe::default() };
 
         let (host, port) = self.connector.service_address(rule).await;
         if log.run(CheckName::Reachable, tcp_connect(&host, port, deadline)).await.is_none() {
@@ -165,6 +165,14 @@ impl S3Driver {
             lock_proof,
         });
         probe
+    }
+
+    /// What is known of a bucket before it answers: that its lock was proved stays so for its time.
+    fn proved_before(&self, settings: &AgentSettings, rule: Option<&S3AccessRule>) -> Option<BucketFacts> {
+        let is_proved = self.immutable && settings.lock_proof.enabled && rule.is_none_or(|rule| !rule.read_only);
+        let lock_proof = self.prover.latest_state(settings.lock_proof.interval);
+        let is_known = is_proved && lock_proof != LockProofState::Pending;
+        is_known.then(|| BucketFacts { lock_proof, ..BucketFacts::default() })
     }
 
     async fn canary_if_due(

@@ -159,9 +159,14 @@ async fn a_verdict_outlasts_a_configuration_that_is_not_told_for_once() {
     let report = daemon.check(&id).await;
     assert_offline(&report, "access_denied", &["locked"]);
     assert_eq!(report["object_lock_proof"]["verdict"], "enforced", "{report:#}");
-    let target = daemon.show(&id).await;
-    assert_eq!(metadata(&target, "object_lock_verdict"), Some(json!("enforced")));
-    assert_eq!(metadata(&target, "object_lock"), Some(json!("1")));
+    let assert_still_told = |target: &Value| {
+        assert_eq!(metadata(target, "object_lock_verdict"), Some(json!("enforced")));
+        assert_eq!(metadata(target, "object_lock"), Some(json!("1")));
+    };
+    assert_still_told(&daemon.show(&id).await);
+    s3.stop().await;
+    assert_offline(&daemon.check(&id).await, "connection_refused", &["127.0.0.1"]);
+    assert_still_told(&daemon.show(&id).await);
 }
 
 #[tokio::test]

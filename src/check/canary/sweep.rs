@@ -62,7 +62,7 @@ pub async fn sweep(
             continue;
         }
         if swept.removed >= REMOVED_MAX {
-            break;
+            continue;
         }
         match api.delete(&found.key, found.version.as_deref(), false).await {
             Ok(_) => swept.removed += 1,
@@ -120,6 +120,20 @@ mod tests {
         let swept = sweep(&api, &agent, true, clock, &[mine.id]).await.expect("swept");
         assert_eq!(swept, Swept { locked: vec![key], ..Swept::default() });
         assert_eq!(api.keys().len(), 2);
+    }
+
+    #[tokio::test]
+    async fn what_is_locked_counts_behind_more_leftovers_than_are_removed() {
+        let clock = ServiceClock::new(Some(0));
+        let (agent, before) = (names(Writer::Agent), names(Writer::Agent));
+        let api = FakeObjects::default();
+        for _ in 0..REMOVED_MAX + 1 {
+            api.keep(&before.text(&before.new_key(CanaryKind::Write, 0)));
+        }
+        let key = before.new_key(CanaryKind::Lock, clock.now() + 60);
+        api.keep(&before.text(&key));
+        let swept = sweep(&api, &agent, true, clock, &[]).await.expect("swept");
+        assert_eq!((swept.removed, swept.locked), (REMOVED_MAX, vec![key]));
     }
 
     #[tokio::test]
