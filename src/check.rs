@@ -7,13 +7,16 @@
 //! driver that wants it.
 
 pub mod bucket;
+pub mod canary;
 pub mod capacity;
 pub mod exported;
 #[cfg(test)]
 mod fake;
+pub mod lock_proof;
 pub mod mount_capacity;
 pub mod mounted;
 pub mod nfs_reachable;
+pub mod object_canary;
 pub mod object_lock;
 pub mod storage_failure;
 pub mod tcp_reachable;
@@ -150,6 +153,12 @@ impl CheckLog {
     pub fn latest_failure(&self) -> Option<&Finding> {
         let latest = self.results.last().filter(|result| result.outcome != Outcome::Passed)?;
         latest.finding.as_ref()
+    }
+
+    /// Whether a check so far did not pass.
+    #[must_use]
+    pub fn has_failure(&self) -> bool {
+        self.results.iter().any(|result| matches!(result.outcome, Outcome::Failed | Outcome::TimedOut))
     }
 
     /// Takes back a check and everything after it, to do them again.

@@ -50,7 +50,7 @@ named! {
         Exported => "exported",
         /// Capacity and used space were measured.
         Capacity => "capacity",
-        /// A file written as the backup user was read back and removed.
+        /// A file written as the backup user, or an object, was read back and removed.
         WriteCanary => "write_canary",
         /// The bucket exists and these credentials reach it.
         Bucket => "bucket",
@@ -58,6 +58,8 @@ named! {
         Versioning => "versioning",
         /// The bucket's object-lock configuration.
         ObjectLock => "object_lock",
+        /// The lock is enforced: what was locked was not deleted before its time, and was after it.
+        LockProof => "lock_proof",
     }
 }
 
@@ -93,6 +95,53 @@ named! {
         /// Over the wire, without mounting.
         None => "none",
     }
+}
+
+named! {
+    /// How strictly a version is locked.
+    LockMode {
+        /// Who has a permission of its own ends it early.
+        Governance => "GOVERNANCE",
+        /// Nobody deletes it before its time.
+        Compliance => "COMPLIANCE",
+    }
+}
+
+named! {
+    /// What the lock proof found of a bucket and these credentials.
+    LockVerdict {
+        /// What was locked could not be deleted before its time, and could after it.
+        Enforced => "enforced",
+        /// It could be deleted early, by asking for the bypass of governance.
+        Bypassable => "bypassable",
+        /// It could simply be deleted early.
+        NotEnforced => "not_enforced",
+        /// It could not be found out; the reason says why.
+        Unverifiable => "unverifiable",
+    }
+}
+
+/// The latest proof of a bucket's object lock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LockProof {
+    /// What it found.
+    pub verdict: LockVerdict,
+    /// What was seen, or why nothing was.
+    pub why: String,
+    /// When it ended.
+    pub proved_at: Timestamp,
+}
+
+/// What is known of a bucket's object lock beyond its configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum LockProofState {
+    /// No proof is asked for: the configuration is all there is.
+    #[default]
+    NotAsked,
+    /// None was made yet that counts.
+    Pending,
+    /// This was found.
+    Found(LockProof),
 }
 
 /// A reason code with the sentence that says what happened and what to do.
@@ -200,6 +249,8 @@ pub struct BucketFacts {
     pub default_retention: Option<String>,
     /// How many objects the bucket holds, where the service tells.
     pub object_count: Option<u64>,
+    /// What is proved of the lock.
+    pub lock_proof: LockProofState,
 }
 
 /// All the checks of one probe of one target on this node.
