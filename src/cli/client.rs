@@ -26,7 +26,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{Mutex, OnceCell};
 use tokio_rustls::TlsConnector;
 
-use super::terminal::plain;
+use super::terminal::{plain, told};
 use crate::api::auth::AUTH_TOKEN;
 use crate::api::wire;
 use crate::sys::group::group_of;
@@ -253,7 +253,7 @@ async fn over(
         value.set_sensitive(true);
         request.headers_mut().insert(AUTH_TOKEN, value);
     }
-    let answer = sender.send_request(request).await.map_err(|error| odd(error.to_string()))?;
+    let answer = sender.send_request(request).await.map_err(|error| broken(address, error.into()))?;
     let status = answer.status();
     let collected = Limited::new(answer.into_body(), ANSWER_MAX_BYTES).collect().await;
     let bytes = collected.map_err(|error| odd(error.to_string()))?.to_bytes();
@@ -265,6 +265,20 @@ async fn over(
         serde_json::from_slice(&bytes).map_err(|_| odd(format!("HTTP status {status} without a fault")))?;
     let message = fault.0.into_values().next().map(|detail| detail.message);
     Err(ClientError::Refused { status, message: message.unwrap_or_else(|| status.to_string()) })
+}
+
+/// Why a connection ended before the answer. With TLS 1.3 an agent refuses the client's certificate, or
+/// that it has none, only after the handshake.
+fn broken(address: &Address, error: anyhow::Error) -> ClientError {
+    let inner = |cause: &(dyn std::error::Error + 'static)| {
+        let inner = cause.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref::<rustls::Error>()?;
+        Some(plain(&inner.to_string()))
+    };
+    let address = address.clone();
+    match error.chain().find_map(inner) {
+        Some(detail) => ClientError::Untrusted { address, detail },
+        None => ClientError::NotUnderstood { address, detail: told(&error) },
+    }
 }
 
 #[cfg(test)]
