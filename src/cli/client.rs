@@ -253,7 +253,15 @@ async fn over(
         value.set_sensitive(true);
         request.headers_mut().insert(AUTH_TOKEN, value);
     }
-    let answer = sender.send_request(request).await.map_err(|error| broken(address, error.into()))?;
+    let answer = match sender.send_request(request).await {
+        Ok(answer) => answer,
+        Err(error) => {
+            drop(sender);
+            // Where the connection ended before the request was on its way, the connection knows why.
+            let why = driving.await.ok().and_then(Result::err).unwrap_or(error);
+            return Err(broken(address, why));
+        }
+    };
     let status = answer.status();
     let collected = Limited::new(answer.into_body(), ANSWER_MAX_BYTES).collect().await;
     let bytes = collected.map_err(|error| odd(error.to_string()))?.to_bytes();
@@ -268,17 +276,12 @@ async fn over(
 }
 
 /// Why a connection ended before the answer. With TLS 1.3 an agent refuses the client's certificate, or
-/// that it has none, only after the handshake.
-fn broken(address: &Address, error: anyhow::Error) -> ClientError {
-    let inner = |cause: &(dyn std::error::Error + 'static)| {
-        let inner = cause.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref::<rustls::Error>()?;
-        Some(plain(&inner.to_string()))
-    };
+/// that it has none, only after the handshake; and what it says of that can be lost on the way.
+fn broken(address: &Address, error: hyper::Error) -> ClientError {
     let address = address.clone();
-    match error.chain().find_map(inner) {
-        Some(detail) => ClientError::Untrusted { address, detail },
-        None => ClientError::NotUnderstood { address, detail: told(&error) },
-    }
+    let is_of_tls = matches!(address, Address::Tls(_)) && !error.is_parse();
+    let detail = told(&error.into());
+    if is_of_tls { ClientError::Untrusted { address, detail } } else { ClientError::NotUnderstood { address, detail } }
 }
 
 #[cfg(test)]
