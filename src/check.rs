@@ -57,10 +57,16 @@ impl<T> Checked<T> {
         Self { outcome: Outcome::TimedOut, finding: Some(finding), detail: None, fact: None }
     }
 
-    /// Not tried.
+    /// Not tried, though it should be: a warning.
     #[must_use]
     pub fn skipped(finding: Finding) -> Self {
         Self { outcome: Outcome::Skipped, finding: Some(finding), detail: None, fact: None }
+    }
+
+    /// Not found out, and this target does not need it.
+    #[must_use]
+    pub fn not_needed(why: impl Into<String>) -> Self {
+        Self { outcome: Outcome::Skipped, finding: None, detail: Some(why.into()), fact: None }
     }
 
     /// Adds a reservation: a check that passed with one is a warning.

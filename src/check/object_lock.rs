@@ -27,10 +27,11 @@ pub async fn object_lock(
         Err(failure) if failure.reason() == Reason::NotImplemented => {
             let none = ObjectLock { enabled: false, default_retention: None };
             let finding = failure.finding(location);
-            return if immutable { Checked::failed(finding) } else { Checked::skipped(finding) }.learnt(none);
+            return if immutable { Checked::failed(finding) } else { Checked::not_needed(finding.message) }
+                .learnt(none);
         }
         Err(failure) if !immutable && failure.is_refusal_to_tell() => {
-            return Checked::skipped(failure.finding(location));
+            return Checked::not_needed(failure.finding(location).message);
         }
         Err(failure) => return not_passed(&failure, location),
     };

@@ -176,10 +176,17 @@ pub struct CheckResult {
 }
 
 impl CheckResult {
-    /// Whether the check passed with a reservation.
+    /// Whether there is a reservation: the check passed with one, or was not tried for a reason of its
+    /// own, so that something is not verified that should be.
     #[must_use]
     pub fn is_warning(&self) -> bool {
-        self.outcome == Outcome::Passed && self.finding.is_some()
+        let Some(finding) = &self.finding else { return false };
+        match self.outcome {
+            Outcome::Passed => true,
+            // That of the earlier check is the one that counts.
+            Outcome::Skipped => finding.reason != Reason::EarlierCheckFailed,
+            Outcome::Failed | Outcome::TimedOut => false,
+        }
     }
 }
 
@@ -198,8 +205,8 @@ pub enum Verdict {
 }
 
 impl Verdict {
-    /// The verdict of a probe: that of its first check that did not pass. A skipped check counts
-    /// neither way, but a probe in which nothing passed is no proof of anything.
+    /// The verdict of a probe: that of its first check that did not pass. A skipped check makes nothing
+    /// offline, but a probe in which nothing passed is no proof of anything.
     #[must_use]
     pub fn of(checks: &[CheckResult]) -> Self {
         let missing = || Finding::new(Reason::AgentError, "the check gave no reason; this is a defect of the agent");
@@ -305,6 +312,20 @@ mod tests {
         let verdict = Verdict::of(&[result(Outcome::Passed, None), result(Outcome::Passed, Some(Reason::NearlyFull))]);
         assert_eq!(verdict.status(), Status::Available);
         assert_eq!(verdict.finding().map(|finding| finding.reason), Some(Reason::NearlyFull));
+    }
+
+    #[test]
+    fn what_was_not_tried_is_a_warning_unless_it_is_not_needed_or_another_check_says_why() {
+        let with = |reason| Verdict::of(&[result(Outcome::Passed, None), result(Outcome::Skipped, reason)]);
+        for (reason, expected) in [
+            (None, None),
+            (Some(Reason::EarlierCheckFailed), None),
+            (Some(Reason::AccessDenied), Some(Reason::AccessDenied)),
+        ] {
+            let verdict = with(reason);
+            assert_eq!(verdict.status(), Status::Available);
+            assert_eq!(verdict.finding().map(|finding| finding.reason), expected);
+        }
     }
 
     #[test]

@@ -11,6 +11,9 @@ use crate::bench::{
     mark, mount_of, output, run, succeed,
 };
 
+/// What the unit's watchdog is set to where a test waits for it.
+const WATCHDOG: Duration = Duration::from_secs(2);
+
 fn log() -> String {
     output("journalctl", &["--no-pager", "--output=cat", "--lines=50", "--unit", SERVICE])
 }
@@ -107,12 +110,19 @@ fn an_unwritable_mount_root_is_a_finding_and_not_the_end() {
 #[test]
 fn an_agent_that_does_nothing_any_more_is_replaced() {
     let _bench = Bench::stopped(EVERY_SECOND);
-    change_unit("[Service]\nWatchdogSec=2s\n");
+    change_unit(&format!("[Service]\nWatchdogSec={}s\n", WATCHDOG.as_secs()));
     succeed("systemctl", &["start", SERVICE]);
     let target = Target::create_available("10.0.0.1:/srv/exports/one");
     let (pid, mount) = (main_pid(), mark("/srv/exports/one"));
-    // Left alone, it keeps its watchdog content.
-    std::thread::sleep(Duration::from_secs(5));
+    // Left alone, it keeps its watchdog content: systemd notes when it was last told.
+    let told = || output("systemctl", &["show", "--property=WatchdogTimestampMonotonic", "--value", SERVICE]);
+    let (mut latest, mut times) = (told(), 0);
+    eventually("the watchdog is told again and again", WATCHDOG * 5, || {
+        let now = told();
+        times += usize::from(now != latest);
+        latest = now;
+        (times >= 4).then_some(())
+    });
     assert_eq!(main_pid(), pid);
     succeed("kill", &["-STOP", &pid.to_string()]);
     eventually("replaced", Duration::from_secs(12), || (main_pid() != 0 && main_pid() != pid).then_some(()));
