@@ -7,8 +7,10 @@
 //! reason and a sentence, never as an unread error text.
 
 pub mod aws;
+pub mod certificate;
 pub mod failure;
 pub mod objects;
+mod remedy;
 
 use std::fmt;
 use std::time::Duration;
@@ -101,6 +103,9 @@ pub trait BucketApi: Send + Sync {
 
     /// GET bucket location. Unlike an answer to HEAD, a refusal of it has a body that says why.
     async fn bucket_location(&self) -> Result<(), S3Failure>;
+
+    /// GET of a list that ends at its first object below a prefix: what a policy for a prefix allows.
+    async fn list_below(&self, prefix: &str) -> Result<(), S3Failure>;
 
     /// GET bucket versioning.
     async fn versioning(&self) -> Result<Versioning, S3Failure>;

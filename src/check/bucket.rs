@@ -1,24 +1,31 @@
 //! Bucket: it exists, and these credentials reach it.
 //!
-//! A refused HEAD has no body, so the reason is learnt by a GET (of the bucket's location). There
-//! are policies that refuse HEAD, which is `s3:ListBucket` without a prefix, and still let backups
-//! below a prefix be written: a bucket that answers one of the other questions is reached, and the
-//! refused HEAD is a reservation, not a failure.
+//! A refused HEAD has no body, so the reason is learnt by a GET: of a list of one object below the prefix
+//! of the canaries. There are policies that refuse HEAD, which is `s3:ListBucket` without a prefix, and
+//! still let backups below a prefix be written: a bucket that answers that question, or one of two that
+//! need no right on objects, is reached, and the refused HEAD is a reservation, not a failure. The list
+//! goes first since it is asked of the storage; a gateway answers the others from its caches too.
 
 use std::time::Duration;
 
 use super::Checked;
 use crate::model::report::Finding;
 use crate::model::{Reason, S3Location};
+use crate::s3::failure::clock_words;
 use crate::s3::{BucketApi, BucketUsage, S3Failure, within};
 
 /// A difference of clocks that is told, in seconds. Services refuse requests at 15 minutes.
 pub const CLOCK_DIFFERENCE_TOLD_SECONDS: i64 = 60;
 
-/// Asks for the bucket, within `deadline` for all that it takes.
-pub async fn bucket(api: &dyn BucketApi, location: &S3Location, deadline: Duration) -> Checked<BucketUsage> {
-    match within(deadline, reach(api)).await {
-        Ok(Reached::Told(usage)) => Checked::passed(usage).warning(clock_difference(&usage)),
+/// Asks for the bucket, within `deadline` for all that it takes; `prefix` is what this host may surely use.
+pub async fn bucket(
+    api: &dyn BucketApi,
+    location: &S3Location,
+    prefix: &str,
+    deadline: Duration,
+) -> Checked<BucketUsage> {
+    match within(deadline, reach(api, prefix)).await {
+        Ok(Reached::Told(usage)) => Checked::passed(usage).warning(clock_difference(&usage, location)),
         Ok(Reached::HeadRefused) => Checked::passed(BucketUsage::default()).warning(Some(head_refused(location))),
         Err(failure) => not_passed(&failure, location),
     }
@@ -35,22 +42,29 @@ enum Reached {
     HeadRefused,
 }
 
-async fn reach(api: &dyn BucketApi) -> Result<Reached, S3Failure> {
+async fn reach(api: &dyn BucketApi, prefix: &str) -> Result<Reached, S3Failure> {
     let refused = match api.head_bucket().await {
         Ok(usage) => return Ok(Reached::Told(usage)),
         Err(failure) if failure.lacks_code() => failure,
         Err(failure) => return Err(failure),
     };
-    match api.bucket_location().await {
-        // Every S3 service says NoSuchBucket to a GET: this is the word of some other web server.
-        Err(failure) if failure.lacks_code() && failure.reason() == Reason::BucketNotFound => {
-            Err(S3Failure::NotS3(format!("{failure}, without the error code that S3 has")))
-        }
-        Err(failure) if failure.reason() != Reason::AccessDenied => Err(failure),
-        Ok(()) if refused.reason() != Reason::AccessDenied => Err(refused),
-        Ok(()) => Ok(Reached::HeadRefused),
-        Err(failure) => api.versioning().await.map(|_| Reached::HeadRefused).map_err(|_| failure),
+    let told = match api.list_below(prefix).await {
+        Ok(()) if refused.reason() == Reason::AccessDenied => return Ok(Reached::HeadRefused),
+        Ok(()) => return Err(refused),
+        Err(failure) => failure.or_region_of(&refused).of_a_get(),
+    };
+    match (refused.reason(), told.reason()) {
+        (Reason::AccessDenied, Reason::AccessDenied) => {}
+        // As a HEAD that is refused with a status that by itself says nothing.
+        (Reason::NotS3, _) => return Err(told),
+        // What failed for another reason is not explained by a lack of rights.
+        (_, Reason::AccessDenied) => return Err(refused),
+        _ => return Err(told),
     }
+    if api.bucket_location().await.is_ok() || api.versioning().await.is_ok() {
+        return Ok(Reached::HeadRefused);
+    }
+    Err(told)
 }
 
 fn head_refused(location: &S3Location) -> Finding {
@@ -62,14 +76,13 @@ fn head_refused(location: &S3Location) -> Finding {
     )
 }
 
-fn clock_difference(usage: &BucketUsage) -> Option<Finding> {
-    let ahead = usage.clock_ahead_seconds.filter(|ahead| ahead.saturating_abs() > CLOCK_DIFFERENCE_TOLD_SECONDS)?;
-    let direction = if ahead > 0 { "ahead of" } else { "behind" };
+fn clock_difference(usage: &BucketUsage, location: &S3Location) -> Option<Finding> {
+    let ahead = usage.clock_ahead_seconds.filter(|ahead| ahead.saturating_abs() >= CLOCK_DIFFERENCE_TOLD_SECONDS)?;
     Some(Finding::new(
         Reason::ClockSkewed,
         format!(
-            "the service's clock is {} s {direction} this host's; at 15 minutes it refuses every request: correct the one that is wrong (NTP)",
-            ahead.saturating_abs()
+            "{location}: the service's clock is {}; at 15 minutes it refuses every request: correct the one that is wrong (`chronyc tracking` or `timedatectl` on either host)",
+            clock_words(ahead)
         ),
     ))
 }
@@ -81,14 +94,14 @@ mod tests {
     use crate::model::Outcome;
 
     async fn checked(fake: &FakeBucket) -> Checked<BucketUsage> {
-        bucket(fake, &fake.location(), Duration::from_millis(100)).await
+        bucket(fake, &fake.location(), "canaries/", Duration::from_millis(100)).await
     }
 
     #[tokio::test]
     async fn a_refused_head_is_explained_by_a_get() {
         let mut fake = FakeBucket::healthy();
         fake.head = Err(S3Failure::service(403, None, None));
-        fake.location = Err(S3Failure::service(403, Some("SignatureDoesNotMatch"), None));
+        fake.list = Err(S3Failure::service(403, Some("SignatureDoesNotMatch"), None));
         let checked = checked(&fake).await;
         assert_eq!((checked.outcome(), checked.reason()), (Outcome::Failed, Some(Reason::WrongSecret)));
     }
@@ -97,9 +110,9 @@ mod tests {
     async fn a_web_server_that_has_no_such_page_is_no_s3_service_without_the_bucket() {
         let mut fake = FakeBucket::healthy();
         fake.head = Err(S3Failure::service(404, None, None));
-        fake.location = Err(S3Failure::service(404, None, None));
+        fake.list = Err(S3Failure::service(404, None, None));
         assert_eq!(checked(&fake).await.reason(), Some(Reason::NotS3));
-        fake.location = Err(S3Failure::service(404, Some("NoSuchBucket"), None));
+        fake.list = Err(S3Failure::service(404, Some("NoSuchBucket"), None));
         assert_eq!(checked(&fake).await.reason(), Some(Reason::BucketNotFound));
     }
 
@@ -107,12 +120,40 @@ mod tests {
     async fn a_prefix_policy_that_refuses_head_leaves_the_bucket_reached() {
         let mut fake = FakeBucket::healthy();
         fake.head = Err(S3Failure::service(403, None, None));
+        let by_list = checked(&fake).await;
+        assert_eq!((by_list.outcome(), by_list.reason()), (Outcome::Passed, Some(Reason::AccessDenied)));
+        fake.list = Err(S3Failure::service(403, Some("AccessDenied"), None));
         assert_eq!(checked(&fake).await.outcome(), Outcome::Passed);
         fake.location = Err(S3Failure::service(403, Some("AccessDenied"), None));
         let by_versioning = checked(&fake).await;
         assert_eq!((by_versioning.outcome(), by_versioning.reason()), (Outcome::Passed, Some(Reason::AccessDenied)));
         fake.versioning = Err(S3Failure::service(403, Some("AccessDenied"), None));
         assert_eq!(checked(&fake).await.outcome(), Outcome::Failed);
+    }
+
+    #[tokio::test]
+    async fn a_head_without_a_body_is_asked_again_whatever_its_status() {
+        for (status, code, reason) in [
+            (503, "SlowDown", Reason::Throttled),
+            (400, "ExpiredToken", Reason::AccessDenied),
+            (301, "PermanentRedirect", Reason::WrongRegion),
+        ] {
+            let mut fake = FakeBucket::healthy();
+            fake.head = Err(S3Failure::service(status, None, (status == 301).then_some("eu-west-1")));
+            fake.list = Err(S3Failure::service(status, Some(code), None));
+            let checked = checked(&fake).await;
+            assert_eq!((checked.outcome(), checked.reason()), (Outcome::Failed, Some(reason)), "{code}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_broken_head_is_no_lack_of_rights() {
+        let mut fake = FakeBucket::healthy();
+        fake.head = Err(S3Failure::service(500, None, None));
+        for list in [Ok(()), Err(S3Failure::service(403, Some("AccessDenied"), None))] {
+            fake.list = list;
+            assert_eq!(checked(&fake).await.reason(), Some(Reason::ServerError));
+        }
     }
 
     #[tokio::test]
@@ -126,9 +167,9 @@ mod tests {
     #[tokio::test]
     async fn clocks_that_differ_are_told() {
         let mut fake = FakeBucket::healthy();
-        fake.head = Ok(BucketUsage { clock_ahead_seconds: Some(-90), ..BucketUsage::default() });
+        fake.head = Ok(BucketUsage { clock_ahead_seconds: Some(-60), ..BucketUsage::default() });
         let checked = checked(&fake).await;
         assert_eq!((checked.outcome(), checked.reason()), (Outcome::Passed, Some(Reason::ClockSkewed)));
-        assert!(checked.finding().is_some_and(|finding| finding.message.contains("90 s behind")));
+        assert!(checked.finding().is_some_and(|finding| finding.message.contains("60 s behind")));
     }
 }

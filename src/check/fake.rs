@@ -20,6 +20,7 @@ const ONE_DAY: DefaultRetention = DefaultRetention { mode: LockMode::Governance,
 pub struct FakeBucket {
     pub head: Result<BucketUsage, S3Failure>,
     pub location: Result<(), S3Failure>,
+    pub list: Result<(), S3Failure>,
     pub versioning: Result<Versioning, S3Failure>,
     pub object_lock: Result<ObjectLock, S3Failure>,
     pub silent: bool,
@@ -30,6 +31,7 @@ impl FakeBucket {
         Self {
             head: Ok(BucketUsage::default()),
             location: Ok(()),
+            list: Ok(()),
             versioning: Ok(Versioning::Enabled),
             object_lock: Ok(ObjectLock { enabled: true, default_retention: Some(ONE_DAY) }),
             silent: false,
@@ -56,6 +58,10 @@ impl BucketApi for FakeBucket {
 
     async fn bucket_location(&self) -> Result<(), S3Failure> {
         self.answer(&self.location).await
+    }
+
+    async fn list_below(&self, _: &str) -> Result<(), S3Failure> {
+        self.answer(&self.list).await
     }
 
     async fn versioning(&self) -> Result<Versioning, S3Failure> {

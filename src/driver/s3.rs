@@ -129,6 +129,7 @@ impl S3Driver {
         }
 
         let (location, connector) = (&self.location, &mut self.connector);
+        let prefix = &settings.s3_canary.prefix;
         let mut api = None;
         let usage: Option<BucketUsage> = log
             .run(CheckName::Bucket, async {
@@ -137,7 +138,7 @@ impl S3Driver {
                     Err(S3Failure::NoCredentials(why))
                 });
                 match connected {
-                    Ok(connected) => bucket(&*api.insert(connected), location, deadline).await,
+                    Ok(connected) => bucket(&*api.insert(connected), location, prefix, deadline).await,
                     Err(failure) => Checked::failed(failure.finding(location)),
                 }
             })

@@ -100,7 +100,7 @@ impl BucketConnector {
         };
         connection.credentials = Some(credentials.clone());
         let access_key_id = credentials.access_key_id().to_owned();
-        let clock = answer::WatchClock::default();
+        let clock = answer::ServiceDate::default();
         let mut config = aws_sdk_s3::Config::builder()
             .behavior_version(BehaviorVersion::latest())
             .region(region)
@@ -111,6 +111,8 @@ impl BucketConnector {
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
             .retry_config(RetryConfig::disabled())
             .timeout_config(TimeoutConfig::disabled())
+            // It would sign by the service's clock, and find in order what other software is refused over.
+            .disable_clock_skew_correction(true)
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
             .interceptor(answer::LimitAnswer)
             .interceptor(clock.clone());

@@ -6,17 +6,27 @@
 
 use std::time::Duration;
 
+pub use super::certificate::CertificateFault;
 use crate::model::report::Finding;
 use crate::model::{Reason, S3Location};
 
 /// The longest service code that is shown, in bytes; known codes have at most 43.
 pub const CODE_LIMIT_BYTES: usize = 64;
 
+/// The longest address of a redirect that is shown, in bytes.
+pub const URL_LIMIT_BYTES: usize = 256;
+
+/// The codes of a request whose time the service does not accept.
+const SKEWED: [&str; 2] = ["RequestTimeTooSkewed", "RequestExpired"];
+
+/// The codes of credentials that were good once.
+const EXPIRED: [&str; 2] = ["ExpiredToken", "TokenRefreshRequired"];
+
 /// Why a call gave no usable answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum S3Failure {
     /// The service answered and refused.
-    #[error("the service answered {status}{}", .code.as_ref().map(|code| format!(" {code}")).unwrap_or_default())]
+    #[error("the service answered {status}{}{}", spaced(.code), clock_apart(*.clock_ahead_seconds, .code))]
     Service {
         /// The HTTP status.
         status: u16,
@@ -26,6 +36,10 @@ pub enum S3Failure {
         region: Option<String>,
         /// Whether its message speaks of a lock: some refuse with a code that says nothing.
         names_lock: bool,
+        /// Where a redirect leads, without query (`Location`).
+        leads_to: Option<String>,
+        /// How far the service's clock is ahead of this host's (`Date`), in seconds.
+        clock_ahead_seconds: Option<i64>,
     },
     /// No whole answer within the time.
     #[error("no answer within {} ms", .0.as_millis())]
@@ -42,6 +56,9 @@ pub enum S3Failure {
     /// TLS could not be set up with the server, or the trusted authorities not be read.
     #[error("TLS failed: {0}")]
     Tls(String),
+    /// The server's certificate is not good for this endpoint, here and now.
+    #[error("TLS failed: {0}")]
+    Certificate(CertificateFault),
     /// The connection broke before the answer was whole.
     #[error("the connection broke: {0}")]
     ConnectionBroken(String),
@@ -64,24 +81,71 @@ impl S3Failure {
             let text: String = text.chars().filter(char::is_ascii_graphic).take(CODE_LIMIT_BYTES).collect();
             (!text.is_empty()).then_some(text)
         };
-        Self::Service { status, code: code.and_then(shown), region: region.and_then(shown), names_lock: false }
-    }
-
-    /// The same, with what the service's message says of a lock. The message itself is not kept.
-    #[must_use]
-    pub fn with_message(self, message: &str) -> Self {
-        let message = message.to_ascii_lowercase();
-        let speaks = ["worm", "object lock", "locked", "retention"].iter().any(|word| message.contains(word));
-        match self {
-            Self::Service { status, code, region, .. } => Self::Service { status, code, region, names_lock: speaks },
-            other => other,
+        Self::Service {
+            status,
+            code: code.and_then(shown),
+            region: region.and_then(shown),
+            names_lock: false,
+            leads_to: None,
+            clock_ahead_seconds: None,
         }
     }
 
-    /// Whether it is a refusal without a code, as every refused HEAD is.
+    /// The same, with what the service's message says of a lock and, where no header does, of the
+    /// region. The message itself is not kept.
+    #[must_use]
+    pub fn with_message(mut self, message: &str) -> Self {
+        if let Self::Service { code, region, names_lock, .. } = &mut self {
+            if region.is_none() && code.as_deref() == Some("AuthorizationHeaderMalformed") {
+                *region = expected_region(message);
+            }
+            let message = message.to_ascii_lowercase();
+            *names_lock = ["worm", "object lock", "locked", "retention"].iter().any(|word| message.contains(word));
+        }
+        self
+    }
+
+    /// The same, with what headers of the answer tell: the service's clock, and where a redirect leads.
+    #[must_use]
+    pub fn with_headers(mut self, ahead_seconds: Option<i64>, location: Option<&str>) -> Self {
+        if let Self::Service { leads_to, clock_ahead_seconds, .. } = &mut self {
+            *clock_ahead_seconds = ahead_seconds;
+            // Its query may hold a signature.
+            let shown = location.and_then(|location| location.split(['?', '#']).next());
+            let shown: String =
+                shown.unwrap_or_default().chars().filter(char::is_ascii_graphic).take(URL_LIMIT_BYTES).collect();
+            *leads_to = (!shown.is_empty()).then_some(shown);
+        }
+        self
+    }
+
+    /// The same, with the region that another answer of the service named, unless this one did.
+    #[must_use]
+    pub fn or_region_of(mut self, other: &Self) -> Self {
+        if let (Self::Service { region: region @ None, .. }, Self::Service { region: Some(named), .. }) =
+            (&mut self, other)
+        {
+            *region = Some(named.clone());
+        }
+        self
+    }
+
+    /// Whether it is an answer without a code, as every one to a HEAD that did not succeed is.
     #[must_use]
     pub fn lacks_code(&self) -> bool {
-        matches!(self, Self::Service { code: None, status: 400..=499, .. })
+        matches!(self, Self::Service { code: None, .. })
+    }
+
+    /// What it is as the answer to a GET: there every S3 service gives its refusals a code, and one
+    /// without is the word of some other web server. What busy or broken ones say is taken from them too.
+    #[must_use]
+    pub fn of_a_get(self) -> Self {
+        match self {
+            Self::Service { code: None, status: 400..=428 | 430..=499, .. } => {
+                Self::NotS3(format!("{self} without an error code, which S3 always gives"))
+            }
+            other => other,
+        }
     }
 
     /// Whether no answer came in time: it may be wrong, or slow.
@@ -108,10 +172,9 @@ impl S3Failure {
     /// is not known says nothing of the kind: it may pass by itself.
     #[must_use]
     pub fn is_refusal(&self) -> bool {
-        let Self::Service { status, code, .. } = self else { return false };
-        let is_known = !matches!(code.as_deref(), Some("ExpiredToken" | "TokenRefreshRequired"));
+        let Self::Service { status, .. } = self else { return false };
         match self.reason() {
-            Reason::AccessDenied => is_known && matches!(status, 401 | 403),
+            Reason::AccessDenied => !self.has_expired_credentials() && matches!(status, 401 | 403),
             Reason::NotImplemented => matches!(status, 400..=499 | 501),
             Reason::ObjectLockMissing => true,
             _ => false,
@@ -140,7 +203,7 @@ impl S3Failure {
             Self::NameNotResolved(_) => Reason::NameNotResolved,
             Self::ConnectionRefused => Reason::ConnectionRefused,
             Self::HostUnreachable(_) => Reason::HostUnreachable,
-            Self::Tls(_) => Reason::TlsFailed,
+            Self::Tls(_) | Self::Certificate(_) => Reason::TlsFailed,
             Self::ConnectionBroken(_) => Reason::ConnectionBroken,
             Self::NotS3(_) => Reason::NotS3,
             Self::NoCredentials(_) => Reason::NoCredentials,
@@ -155,43 +218,38 @@ impl S3Failure {
         Finding::new(reason, format!("{location}: {self}; {}", self.remedy(reason)))
     }
 
-    fn remedy(&self, reason: Reason) -> String {
-        let fixed = match reason {
-            Reason::WrongRegion => {
-                let Self::Service { region: Some(region), .. } = self else {
-                    return "set region in the [[s3.credentials]] entry of this bucket to the one it is in".to_owned();
-                };
-                return format!(
-                    "the bucket is in region {region}: set region = \"{region}\" in its [[s3.credentials]] entry"
-                );
-            }
-            Reason::WrongSecret => "the secret does not belong to the access key: correct the secret access key",
-            Reason::UnknownAccessKey => "the service does not know the access key: correct or renew the credentials",
-            Reason::UserSuspended => "the user of the access key is suspended: ask the service's administrator",
-            Reason::ClockSkewed => "correct the clock of this host or of the service (NTP)",
-            Reason::BucketNotFound => "create the bucket, or correct its name",
-            Reason::AccessDenied => {
-                "grant the credentials s3:ListBucket, s3:GetBucketLocation, s3:GetBucketVersioning and s3:GetBucketObjectLockConfiguration on it"
-            }
-            Reason::Redirected => "redirects are not followed: give the endpoint that the bucket is really at",
-            Reason::Throttled => "the service asks for fewer requests: raise [probe] s3_interval",
-            Reason::QuotaExceeded => "raise the quota or remove backups",
-            Reason::NotImplemented => "the service does not offer this call",
-            Reason::ServerError => "look at the service's own log",
-            Reason::NotS3 => "check that the endpoint is that of an S3 service, and its port",
-            Reason::ResponseTimedOut => "the service accepts connections but did not answer: look at its health",
-            Reason::NameNotResolved => "check the endpoint's name, and DNS on this host",
-            Reason::ConnectionRefused => "start the service, or correct the port",
-            Reason::HostUnreachable => "check this host's routes and that the server is up",
-            Reason::TlsFailed => {
-                "check the server's certificate, and ca_bundle in the [[s3.credentials]] entry; use http:// if it does not speak TLS"
-            }
-            Reason::ConnectionBroken => "look at the service and at what is between: proxies, firewalls, TLS or plain",
-            Reason::NoCredentials => "give the bucket a [[s3.credentials]] entry, or correct the one it has",
-            _ => "this is a fault of the agent or its configuration",
-        };
-        fixed.to_owned()
+    pub(super) fn has_expired_credentials(&self) -> bool {
+        matches!(self, Self::Service { code: Some(code), .. } if EXPIRED.contains(&code.as_str()))
     }
+}
+
+/// The region in the words of AWS and MinIO: `the region 'a' is wrong; expecting 'b'`.
+fn expected_region(message: &str) -> Option<String> {
+    let (_, rest) = message.split_once("expecting '")?;
+    let (region, _) = rest.split_once('\'')?;
+    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+    (!region.is_empty() && region.len() <= CODE_LIMIT_BYTES && region.bytes().all(is_name)).then(|| region.to_owned())
+}
+
+fn spaced(code: &Option<String>) -> String {
+    code.as_ref().map(|code| format!(" {code}")).unwrap_or_default()
+}
+
+/// How the clocks differ, where that is what the service complains of.
+fn clock_apart(ahead: Option<i64>, code: &Option<String>) -> String {
+    match ahead {
+        Some(ahead) if code.as_deref().is_some_and(|code| SKEWED.contains(&code)) => {
+            format!(", and its clock is {}", clock_words(ahead))
+        }
+        _ => String::new(),
+    }
+}
+
+/// `90 s behind this host's`.
+#[must_use]
+pub fn clock_words(ahead_seconds: i64) -> String {
+    let direction = if ahead_seconds > 0 { "ahead of" } else { "behind" };
+    format!("{} s {direction} this host's", ahead_seconds.saturating_abs())
 }
 
 fn service_reason(status: u16, code: Option<&str>, names_region: bool) -> Reason {
@@ -199,7 +257,7 @@ fn service_reason(status: u16, code: Option<&str>, names_region: bool) -> Reason
         "SignatureDoesNotMatch" => Reason::WrongSecret,
         "InvalidAccessKeyId" | "InvalidToken" => Reason::UnknownAccessKey,
         "UserSuspended" => Reason::UserSuspended,
-        "RequestTimeTooSkewed" | "RequestExpired" => Reason::ClockSkewed,
+        code if SKEWED.contains(&code) => Reason::ClockSkewed,
         "NoSuchBucket" => Reason::BucketNotFound,
         "AccessDenied" | "AllAccessDisabled" | "AccountProblem" | "ExpiredToken" | "TokenRefreshRequired" => {
             Reason::AccessDenied
@@ -294,6 +352,30 @@ mod tests {
         for part in ["s3.example.com/backups", "301 PermanentRedirect", "region = \"eu-west-1\""] {
             assert!(message.contains(part), "{message}");
         }
+    }
+
+    #[test]
+    fn the_sentence_tells_the_region_of_the_message_and_how_clocks_differ() {
+        let location = S3Location::parse("https://s3.example.com/backups").expect("location");
+        let wrong_region = S3Failure::service(400, Some("AuthorizationHeaderMalformed"), None)
+            .with_message("the region 'us-east-1' is wrong; expecting 'eu-west-1'");
+        assert!(wrong_region.finding(&location).message.contains("region = \"eu-west-1\""), "{wrong_region}");
+        for (message, region) in [("expecting ''", None), ("expecting 'a b'", None), ("expecting 'x", None)] {
+            assert_eq!(expected_region(message), region, "{message}");
+        }
+        for (ahead, words) in [(960, "960 s ahead of this host's"), (-960, "960 s behind this host's")] {
+            let skewed = S3Failure::service(403, Some("RequestTimeTooSkewed"), None).with_headers(Some(ahead), None);
+            assert!(skewed.to_string().contains(words), "{skewed}");
+        }
+    }
+
+    #[test]
+    fn a_redirect_is_told_without_its_query_and_cannot_write_into_a_terminal() {
+        let redirect =
+            S3Failure::service(307, None, None).with_headers(None, Some("http://b\u{1b}/c?X-Amz-Signature=1"));
+        let sentence =
+            redirect.finding(&S3Location::parse("https://s3.example.com/backups").expect("location")).message;
+        assert!(sentence.contains("it sends to http://b/c;"), "{sentence}");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use aws_smithy_runtime_api::client::interceptors::Intercept;
 use aws_smithy_runtime_api::client::interceptors::context::{
     BeforeDeserializationInterceptorContextMut, BeforeDeserializationInterceptorContextRef,
 };
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::DateTime;
 use aws_smithy_types::body::SdkBody;
@@ -24,8 +25,6 @@ pub const ANSWER_LIMIT_BYTES: usize = 64 * 1024;
 pub(super) struct Told {
     pub(super) usage: BucketUsage,
     pub(super) is_html: bool,
-    /// The service's clock (`Date`), in seconds since 1970.
-    pub(super) date: Option<i64>,
 }
 
 /// Keeps what the headers of an answer tell and the SDK does not pass on.
@@ -46,43 +45,44 @@ impl Intercept for ReadHeaders {
         let headers = context.response().headers();
         // RGW writes -1 for a quota without limit, which is no u64.
         let number = |name: &str| headers.get(name).and_then(|value| value.trim().parse().ok());
-        let date = date(context);
         let usage = BucketUsage {
             used_bytes: number("x-rgw-bytes-used"),
             object_count: number("x-rgw-object-count"),
             quota_bytes: number("x-rgw-quota-bucket-size"),
-            clock_ahead_seconds: date.map(ahead_of_us),
+            clock_ahead_seconds: None,
         };
         let is_html = headers.get("content-type").is_some_and(|kind| kind.starts_with("text/html"));
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Told { usage, is_html, date };
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Told { usage, is_html };
         Ok(())
     }
 }
 
-/// What an answer says of the service's clock, in seconds since 1970.
-fn date(context: &BeforeDeserializationInterceptorContextRef<'_>) -> Option<i64> {
-    let value = context.response().headers().get("date")?;
-    DateTime::from_str(value, Format::HttpDate).ok().map(|date| date.secs())
-}
-
-fn ahead_of_us(date: i64) -> i64 {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-    date.saturating_sub_unsigned(now)
-}
-
 /// Keeps what the latest answer told of the service's clock, whatever was asked.
 #[derive(Debug, Clone, Default)]
-pub(super) struct WatchClock(Arc<Mutex<Option<i64>>>);
+pub(super) struct ServiceDate(Arc<Mutex<Option<Clocks>>>);
 
-impl WatchClock {
+/// What two clocks said at the same time, in seconds since 1970.
+#[derive(Debug, Clone, Copy)]
+struct Clocks {
+    service: i64,
+    ahead: i64,
+}
+
+impl ServiceDate {
+    /// The service's clock at its latest answer that told it, in seconds since 1970.
+    pub(super) fn latest(&self) -> Option<i64> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).map(|clocks| clocks.service)
+    }
+
+    /// How far it was ahead of this host's then, in seconds.
     pub(super) fn ahead_seconds(&self) -> Option<i64> {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).map(|clocks| clocks.ahead)
     }
 }
 
-impl Intercept for WatchClock {
+impl Intercept for ServiceDate {
     fn name(&self) -> &'static str {
-        "WatchClock"
+        "ServiceDate"
     }
 
     fn read_before_deserialization(
@@ -91,11 +91,26 @@ impl Intercept for WatchClock {
         _: &RuntimeComponents,
         _: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        if let Some(date) = date(context) {
-            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(ahead_of_us(date));
+        if let Some(clocks) = clocks(context.response()) {
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(clocks);
         }
         Ok(())
     }
+}
+
+/// How far an answer's `Date` is ahead of this host's clock, in seconds.
+pub(super) fn clock_ahead_seconds(answer: &HttpResponse) -> Option<i64> {
+    clocks(answer).map(|clocks| clocks.ahead)
+}
+
+fn clocks(answer: &HttpResponse) -> Option<Clocks> {
+    // What came from a cache is as old as the cache says (RFC 9111 §5.1).
+    if answer.headers().get("age").is_some() {
+        return None;
+    }
+    let service = DateTime::from_str(answer.headers().get("date")?, Format::HttpDate).ok()?.secs();
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    Some(Clocks { service, ahead: service.saturating_sub_unsigned(now) })
 }
 
 /// Stops reading an answer at [`ANSWER_LIMIT_BYTES`].

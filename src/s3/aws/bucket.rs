@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::types::{self, BucketVersioningStatus, ObjectLockEnabled};
 
-use super::answer::{ReadHeaders, Told, WatchClock};
+use super::answer::{ReadHeaders, ServiceDate, Told};
 use super::errors::failure;
 use crate::model::LockMode;
 use crate::s3::{BucketApi, BucketUsage, DefaultRetention, ObjectLock, RetentionLength, S3Failure, Versioning};
@@ -17,7 +17,7 @@ pub struct AwsBucket {
     pub(super) bucket: String,
     access_key_id: String,
     asks_for_stats: bool,
-    clock: WatchClock,
+    clock: ServiceDate,
 }
 
 impl AwsBucket {
@@ -26,7 +26,7 @@ impl AwsBucket {
         bucket: &str,
         access_key_id: String,
         asks_for_stats: bool,
-        clock: WatchClock,
+        clock: ServiceDate,
     ) -> Self {
         Self { client, bucket: bucket.to_owned(), access_key_id, asks_for_stats, clock }
     }
@@ -66,18 +66,26 @@ impl BucketApi for AwsBucket {
             .await
             .map_err(|error| match failure(error) {
                 // The SDK makes up a code for a HEAD from the status alone.
-                S3Failure::Service { status, region, .. } => S3Failure::service(status, None, region.as_deref()),
+                S3Failure::Service { status, region, leads_to, clock_ahead_seconds, .. } => {
+                    S3Failure::service(status, None, region.as_deref())
+                        .with_headers(clock_ahead_seconds, leads_to.as_deref())
+                }
                 other => other,
             })?;
         let told = std::mem::take(&mut *told.lock().unwrap_or_else(PoisonError::into_inner));
         if told.is_html {
             return Err(S3Failure::NotS3("a web page came back".to_owned()));
         }
-        Ok(told.usage)
+        Ok(BucketUsage { clock_ahead_seconds: self.clock_ahead_seconds(), ..told.usage })
     }
 
     async fn bucket_location(&self) -> Result<(), S3Failure> {
         self.client.get_bucket_location().bucket(&self.bucket).send().await.map(|_| ()).map_err(failure)
+    }
+
+    async fn list_below(&self, prefix: &str) -> Result<(), S3Failure> {
+        let list = self.client.list_objects_v2().bucket(&self.bucket).prefix(prefix).max_keys(1);
+        list.send().await.map(|_| ()).map_err(failure)
     }
 
     async fn versioning(&self) -> Result<Versioning, S3Failure> {

@@ -3,6 +3,7 @@
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
+use super::answer::{ANSWER_LIMIT_BYTES, clock_ahead_seconds};
 use crate::s3::S3Failure;
 
 /// The failure that an error of the SDK stands for.
@@ -16,9 +17,10 @@ where
         if parsed {
             let region = raw.headers().get("x-amz-bucket-region");
             let failure = S3Failure::service(raw.status().as_u16(), told.code(), region);
+            let failure = failure.with_headers(clock_ahead_seconds(raw), raw.headers().get("location"));
             return failure.with_message(told.message().unwrap_or_default());
         }
-        return S3Failure::NotS3(innermost(told));
+        return transport(told).unwrap_or_else(|| S3Failure::NotS3(innermost(told)));
     }
     transport(&error).unwrap_or_else(|| match &error {
         SdkError::ConstructionFailure(_) => S3Failure::Agent(innermost(&error)),
@@ -34,11 +36,22 @@ fn transport(error: &(dyn std::error::Error + 'static)) -> Option<S3Failure> {
     let mut next = Some(error);
     while let Some(cause) = next {
         if let Some(tls) = cause.downcast_ref::<rustls::Error>() {
-            return Some(S3Failure::Tls(tls.to_string()));
+            return Some(of_tls(tls));
+        }
+        if cause.is::<http_body_util::LengthLimitError>() {
+            let limit = ANSWER_LIMIT_BYTES / 1024;
+            return Some(S3Failure::NotS3(format!("it does not end within {limit} KiB")));
+        }
+        if let Some(http) = cause.downcast_ref::<hyper::Error>().filter(|error| error.is_parse()) {
+            return Some(S3Failure::NotS3(if http.is_parse_too_large() {
+                "its headers do not end".to_owned()
+            } else {
+                format!("it is not HTTP ({http})")
+            }));
         }
         if let Some(io) = cause.downcast_ref::<std::io::Error>() {
             if let Some(tls) = wrapped_tls(io) {
-                return Some(S3Failure::Tls(tls.to_string()));
+                return Some(of_tls(tls));
             }
             found = Some(match io.kind() {
                 ErrorKind::ConnectionRefused => S3Failure::ConnectionRefused,
@@ -52,6 +65,13 @@ fn transport(error: &(dyn std::error::Error + 'static)) -> Option<S3Failure> {
         next = cause.source();
     }
     found
+}
+
+fn of_tls(error: &rustls::Error) -> S3Failure {
+    match error {
+        rustls::Error::InvalidCertificate(fault) => S3Failure::Certificate(fault.into()),
+        other => S3Failure::Tls(other.to_string()),
+    }
 }
 
 /// What TLS said, in an error of input and output that wraps it, perhaps in others of its kind: each

@@ -1,7 +1,5 @@
 //! One bucket through the SDK: the calls on its objects.
 
-use std::sync::{Arc, Mutex, PoisonError};
-
 use async_trait::async_trait;
 use aws_sdk_s3::primitives::{ByteStream, DateTime};
 use aws_sdk_s3::types::{ObjectLockMode, ObjectVersion};
@@ -11,7 +9,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use md5::{Digest as _, Md5};
 
-use super::answer::{ReadHeaders, Told};
+use super::answer::ServiceDate;
 use super::bucket::{AwsBucket, lock_mode};
 use super::errors::{failure, innermost};
 use crate::model::LockMode;
@@ -58,18 +56,18 @@ impl ObjectApi for AwsBucket {
         version: Option<&str>,
         bypass_governance: bool,
     ) -> Result<Option<i64>, S3Failure> {
-        let told = Arc::new(Mutex::new(Told::default()));
+        // Its own: who asks something else of the bucket meanwhile does not change it.
+        let date = ServiceDate::default();
         let delete = self.client.delete_object().bucket(&self.bucket).key(key);
         delete
             .set_version_id(version.map(str::to_owned))
             .set_bypass_governance_retention(bypass_governance.then_some(true))
             .customize()
-            .interceptor(ReadHeaders(told.clone()))
+            .interceptor(date.clone())
             .send()
             .await
             .map_err(failure)?;
-        let told = told.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(told.date)
+        Ok(date.latest())
     }
 
     async fn list(&self, prefix: &str, versioned: bool, limit: u16) -> Result<Vec<ListedVersion>, S3Failure> {

@@ -1,0 +1,143 @@
+//! What is wrong with a server's certificate, told so that it can be put right: whom it is from, whom it
+//! is for, and when it is good are three faults that need three different people.
+
+use std::fmt;
+
+use jiff::Timestamp;
+use rustls::CertificateError;
+use rustls::pki_types::UnixTime;
+
+/// How many names of a certificate are shown.
+pub const NAMES_SHOWN: usize = 5;
+
+/// Why a certificate is not good for the endpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CertificateFault {
+    /// No authority that is trusted made it.
+    UnknownAuthority,
+    /// It is for other names.
+    WrongName {
+        /// The name of the endpoint, and what the certificate has instead, as far as that is known.
+        names: Option<(String, Vec<String>)>,
+    },
+    /// Its time is over.
+    Expired {
+        /// Since when, if that is known.
+        since: Option<Timestamp>,
+    },
+    /// Its time has not begun.
+    NotYetValid {
+        /// When it does, if that is known.
+        from: Option<Timestamp>,
+    },
+    /// Anything else, in the words of the TLS library.
+    Other(String),
+}
+
+impl CertificateFault {
+    /// What to do.
+    #[must_use]
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            Self::UnknownAuthority => {
+                "set ca_bundle in the [[s3.credentials]] entry to a PEM file with the authority that made the certificate; if it is set, it holds another one, or the server does not send its intermediate certificates"
+            }
+            Self::WrongName { .. } => {
+                "give the endpoint by a name that the certificate has, or have one made for this name (subjectAltName); ca_bundle does not help here"
+            }
+            Self::Expired { .. } => {
+                "renew the certificate on the server and restart or reload the service; if that date is to come, this host's clock is wrong"
+            }
+            Self::NotYetValid { .. } => "if that date is past, this host's clock is wrong: correct it (NTP)",
+            Self::Other(_) => {
+                "look at the server's certificate (`openssl s_client -connect HOST:PORT`), and replace it"
+            }
+        }
+    }
+}
+
+impl fmt::Display for CertificateFault {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UnknownAuthority => {
+                formatter.write_str("the server's certificate is from an authority that is not trusted (UnknownIssuer)")
+            }
+            Self::WrongName { names: None } => {
+                formatter.write_str("the server's certificate is not for the name of the endpoint")
+            }
+            Self::WrongName { names: Some((expected, has)) } if has.is_empty() => {
+                write!(formatter, "the server's certificate is not for {expected}: it has no name at all")
+            }
+            Self::WrongName { names: Some((expected, has)) } => {
+                write!(formatter, "the server's certificate is not for {expected}, but for {}", has.join(", "))
+            }
+            Self::Expired { since: None } => formatter.write_str("the server's certificate has expired"),
+            Self::Expired { since: Some(at) } => write!(formatter, "the server's certificate expired at {at:.0}"),
+            Self::NotYetValid { from: None } => formatter.write_str("the server's certificate is not valid yet"),
+            Self::NotYetValid { from: Some(at) } => {
+                write!(formatter, "the server's certificate is not valid before {at:.0}")
+            }
+            Self::Other(words) => write!(formatter, "the server's certificate is not good: {words}"),
+        }
+    }
+}
+
+impl From<&CertificateError> for CertificateFault {
+    fn from(error: &CertificateError) -> Self {
+        let time = |at: &UnixTime| Timestamp::from_second(i64::try_from(at.as_secs()).ok()?).ok();
+        match error {
+            // The second is of an authority that was made anew under its old name.
+            CertificateError::UnknownIssuer | CertificateError::BadSignature => Self::UnknownAuthority,
+            CertificateError::NotValidForName => Self::WrongName { names: None },
+            CertificateError::NotValidForNameContext { expected, presented } => {
+                let names = presented.iter().take(NAMES_SHOWN).map(|name| bare(name)).collect();
+                Self::WrongName { names: Some((expected.to_str().into_owned(), names)) }
+            }
+            CertificateError::Expired => Self::Expired { since: None },
+            CertificateError::ExpiredContext { not_after, .. } => Self::Expired { since: time(not_after) },
+            CertificateError::NotValidYet => Self::NotYetValid { from: None },
+            CertificateError::NotValidYetContext { not_before, .. } => Self::NotYetValid { from: time(not_before) },
+            other => Self::Other(other.to_string()),
+        }
+    }
+}
+
+/// The name in `DnsName("name")`, as the library writes it, without what a terminal would obey.
+fn bare(presented: &str) -> String {
+    let name = presented.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')')).unwrap_or(presented);
+    name.trim_matches('"').chars().filter(char::is_ascii_graphic).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_fault_is_told_with_what_is_to_be_done_about_it() {
+        let day = |days: u64| UnixTime::since_unix_epoch(std::time::Duration::from_secs(days * 24 * 3600));
+        let wrong_name = CertificateError::NotValidForNameContext {
+            expected: "s3.example.com".try_into().expect("a name"),
+            presented: vec!["DnsName(\"nas.example.com\")".to_owned(), "IpAddress(192.0.2.1)".to_owned()],
+        };
+        for (error, words, remedy) in [
+            (CertificateError::UnknownIssuer, "an authority that is not trusted", "set ca_bundle"),
+            (CertificateError::BadSignature, "an authority that is not trusted", "set ca_bundle"),
+            (wrong_name, "not for s3.example.com, but for nas.example.com, 192.0.2.1", "by a name"),
+            (
+                CertificateError::ExpiredContext { time: day(2), not_after: day(1) },
+                "expired at 1970-01-02T00:00:00Z",
+                "renew",
+            ),
+            (
+                CertificateError::NotValidYetContext { time: day(1), not_before: day(2) },
+                "not valid before 1970-01-03T00:00:00Z",
+                "clock",
+            ),
+            (CertificateError::Revoked, "is not good", "replace"),
+        ] {
+            let fault = CertificateFault::from(&error);
+            assert!(fault.to_string().contains(words), "{words}: {fault}");
+            assert!(fault.remedy().contains(remedy), "{remedy}: {}", fault.remedy());
+        }
+    }
+}
