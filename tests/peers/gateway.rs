@@ -52,6 +52,8 @@ pub struct Gateway {
     pub keys: Keys,
     /// Of the user who is suspended.
     pub suspended: Keys,
+    /// Of the user whose buckets may hold one byte all together.
+    pub guest: Keys,
     directory: PathBuf,
     client: Client,
     hold: Hold,
@@ -78,6 +80,7 @@ impl Gateway {
         };
         let keys = Keys::new(&value("ACCESS_KEY_ID"), &value("SECRET_ACCESS_KEY"));
         let suspended = Keys::new(&value("SUSPENDED_ACCESS_KEY_ID"), &value("SUSPENDED_SECRET_ACCESS_KEY"));
+        let guest = Keys::new(&value("GUEST_ACCESS_KEY_ID"), &value("GUEST_SECRET_ACCESS_KEY"));
         let endpoint = value("ENDPOINT");
         let client = client(&endpoint, &keys);
         Self {
@@ -86,6 +89,7 @@ impl Gateway {
             endpoint,
             keys,
             suspended,
+            guest,
             directory,
             client,
             hold,
@@ -102,6 +106,29 @@ impl Gateway {
     /// A new bucket of this name.
     pub async fn bucket_named(&self, name: &str) {
         self.client.create_bucket().bucket(name).send().await.expect("a bucket");
+    }
+
+    /// A new bucket of the guest's.
+    pub async fn guest_bucket(&self) -> String {
+        let name = new_name();
+        client(&self.endpoint, &self.guest).create_bucket().bucket(&name).send().await.expect("a bucket");
+        name
+    }
+
+    /// A further gateway to the same buckets, whose clock is so many seconds ahead; its endpoint. It runs
+    /// until the end of the tests.
+    pub fn with_clock(&self, ahead_seconds: i64) -> String {
+        let mut command = Command::new(SCRIPT);
+        let output = command.arg("clock").arg(&self.directory).arg(ahead_seconds.to_string()).output();
+        let output = output.expect("the script runs");
+        assert!(output.status.success(), "{SCRIPT} clock: {output:?}");
+        String::from_utf8(output.stdout).expect("text").trim().to_owned()
+    }
+
+    /// Whether the bucket's versioning is still told, as it is from a cache while the storage hangs.
+    pub async fn tells_versioning(&self, bucket: &str) -> bool {
+        let asking = self.client.get_bucket_versioning().bucket(bucket).send();
+        tokio::time::timeout(std::time::Duration::from_secs(2), asking).await.is_ok_and(|answer| answer.is_ok())
     }
 
     /// A new bucket with object lock, and so with versions.
@@ -139,7 +166,36 @@ impl Gateway {
         };
         let resource = format!("arn:aws:s3:::{bucket}/*");
         let statement = json!({ "Effect": "Deny", "Principal": "*", "Action": action, "Resource": resource });
-        let policy = json!({ "Version": "2012-10-17", "Statement": [statement] }).to_string();
+        self.set_policy(bucket, json!([statement])).await;
+    }
+
+    /// Lets the guest do with objects below a prefix what backups need, and nothing else.
+    pub async fn allow_guest_below(&self, bucket: &str, prefix: &str) {
+        let guest = json!({ "AWS": ["arn:aws:iam:::user/guest"] });
+        let actions = ["s3:PutObject", "s3:GetObject", "s3:DeleteObject"];
+        self.set_policy(
+            bucket,
+            json!([
+                {
+                    "Effect": "Allow",
+                    "Principal": guest,
+                    "Action": "s3:ListBucket",
+                    "Resource": format!("arn:aws:s3:::{bucket}"),
+                    "Condition": { "StringLike": { "s3:prefix": format!("{prefix}*") } },
+                },
+                {
+                    "Effect": "Allow",
+                    "Principal": guest,
+                    "Action": actions,
+                    "Resource": format!("arn:aws:s3:::{bucket}/{prefix}*"),
+                },
+            ]),
+        )
+        .await;
+    }
+
+    async fn set_policy(&self, bucket: &str, statements: Value) {
+        let policy = json!({ "Version": "2012-10-17", "Statement": statements }).to_string();
         self.client.put_bucket_policy().bucket(bucket).policy(policy).send().await.expect("a policy");
     }
 

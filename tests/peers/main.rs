@@ -13,15 +13,21 @@
 #![allow(clippy::disallowed_methods, reason = "files in a temporary directory, and the agent as a child")]
 
 mod daemon;
+mod fault_proxy;
 mod gateway;
 mod place;
 mod proxy;
 
 mod capacity;
+mod certificates;
+mod clocks;
+mod faults;
 mod immutability;
 mod lock_proof;
 mod outages;
+mod policies;
 mod refusals;
 mod secrets;
+mod unreachable;
 mod ways_there;
 mod write_canary;

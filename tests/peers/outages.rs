@@ -35,6 +35,8 @@ async fn a_gateway_that_hangs_delays_no_answer_and_its_targets_heal_after_it() {
     let answer = agent.try_create(target(&gateway.endpoint, &second)).await;
     assert!(answer.took < AT_ONCE, "{answer:?}");
     let new = created(&answer);
+    // What is in the gateway's caches it goes on telling: that it answers is no sign of the storage.
+    assert!(gateway.tells_versioning(&first).await, "the gateway should answer from its cache");
     let mut slowest = Duration::ZERO;
     for id in [&known, &new] {
         let mut latest = agent.checks(id).await;

@@ -16,7 +16,9 @@ pub const BINARY: &str = env!("CARGO_BIN_EXE_targetwatch");
 /// A directory with the configuration, registry, socket and credentials of one agent.
 pub struct Place {
     directory: TempDir,
-    has_own_hosts: bool,
+    /// Files of the host that are others for the agent and the commands of this place: of each the name
+    /// in the directory, and what it stands for.
+    own_files: Vec<(&'static str, &'static str)>,
 }
 
 /// What a command printed, and its exit code.
@@ -44,7 +46,7 @@ impl Place {
     /// The same, with further lines in the entry of the credentials.
     pub fn with_access(keys: &Keys, access: &str) -> Self {
         let directory = tempfile::Builder::new().prefix("tw").tempdir().expect("a directory");
-        let place = Self { directory, has_own_hosts: false };
+        let place = Self { directory, own_files: Vec::new() };
         std::fs::write(place.path("id"), &keys.access_key_id).expect("written");
         std::fs::write(place.path("secret"), &keys.secret_access_key).expect("written");
         let directory = place.directory.path().display();
@@ -78,7 +80,14 @@ impl Place {
     pub fn add_host(&mut self, name: &str) {
         let own = std::fs::read_to_string("/etc/hosts").expect("read");
         std::fs::write(self.path("hosts"), format!("{own}\n127.0.0.1 {name}\n")).expect("written");
-        self.has_own_hosts = true;
+        self.own_files.push(("hosts", "/etc/hosts"));
+    }
+
+    /// Has names looked up in `/etc/hosts` alone, by the agent and the commands of this place: who tests
+    /// may have no name server, and then nobody knows whether a name exists.
+    pub fn know_hosts_alone(&mut self) {
+        std::fs::write(self.path("nsswitch.conf"), "hosts: files\n").expect("written");
+        self.own_files.push(("nsswitch.conf", "/etc/nsswitch.conf"));
     }
 
     /// A path in the directory.
@@ -105,14 +114,19 @@ impl Place {
 
     /// The binary, with an environment that has nothing of the tester's own.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = if self.has_own_hosts {
-            // The name service has no other way to be told a name than the file that the host uses.
-            let mut command = Command::new("unshare");
-            let script = "mount --bind \"$0\" /etc/hosts && exec \"$@\"";
-            command.args(["--map-root-user", "--mount", "sh", "-c", script]).arg(self.path("hosts")).arg(BINARY);
-            command
-        } else {
+        let mut command = if self.own_files.is_empty() {
             Command::new(BINARY)
+        } else {
+            // The name service has no other way to be told a name than the files that the host uses.
+            let mut command = Command::new("unshare");
+            let binds: String = self
+                .own_files
+                .iter()
+                .map(|(own, of_host)| format!("mount --bind \"$0/{own}\" {of_host} && "))
+                .collect();
+            command.args(["--map-root-user", "--mount", "sh", "-c", &format!("{binds}exec \"$@\"")]);
+            command.arg(self.directory.path()).arg(BINARY);
+            command
         };
         command
             .args(arguments)
@@ -158,4 +172,10 @@ fn merge(into: &mut Table, changes: Table) {
             }
         }
     }
+}
+
+/// The words that a sentence lacks.
+pub fn mistakes<'a>(what: &str, sentence: &str, words: impl IntoIterator<Item = &'a str>) -> Vec<String> {
+    let missing = words.into_iter().filter(|word| !sentence.contains(word));
+    missing.map(|word| format!("{what}: {word:?} is missing in: {sentence}")).collect()
 }

@@ -1,0 +1,108 @@
+//! Certificates that are not good, in front of the gateway: whom it is from, whom it is for and when it
+//! is good are told apart, since other people put them right.
+
+use std::sync::Arc;
+
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::pki_types::PrivateKeyDer;
+
+use crate::daemon::{Daemon, assert_healthy, assert_offline};
+use crate::gateway::{Gateway, target};
+use crate::place::{Place, mistakes};
+
+/// An authority that signs what it is given.
+struct Authority {
+    certificate: rcgen::Certificate,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let key = KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let certificate = params.self_signed(&key).expect("a certificate");
+        Self { certificate, issuer: Issuer::new(params, key) }
+    }
+
+    /// TLS with a certificate for a name, good for these years, in front of a plain endpoint.
+    async fn front(&self, gateway: &str, name: &str, years: (i32, i32)) -> String {
+        let key = KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::new([name.to_owned()]).expect("a name");
+        (params.not_before, params.not_after) = (date_time_ymd(years.0, 1, 1), date_time_ymd(years.1, 1, 1));
+        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
+        let config = ServerConfig::builder()
+            .with_no_client_auth()
+            .with_single_cert(
+                vec![certificate.der().clone()],
+                PrivateKeyDer::try_from(key.serialize_der()).expect("a key"),
+            )
+            .expect("good for TLS");
+        let (acceptor, gateway) = (TlsAcceptor::from(Arc::new(config)), gateway.replace("http://", ""));
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let (acceptor, gateway) = (acceptor.clone(), gateway.clone());
+                tokio::spawn(async move {
+                    let mut client = acceptor.accept(client).await?;
+                    let mut service = TcpStream::connect(gateway).await?;
+                    copy_bidirectional(&mut client, &mut service).await
+                });
+            }
+        });
+        format!("https://localhost:{port}")
+    }
+}
+
+#[tokio::test]
+async fn an_unknown_authority_a_wrong_name_and_a_wrong_time_are_told_apart() {
+    let gateway = Gateway::shared().await;
+    let (ours, other) = (Authority::new(), Authority::new());
+    let trusted = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(&trusted, ours.certificate.pem()).expect("written");
+    let place = Place::with_access(&gateway.keys, &format!("ca_bundle = \"{}\"", trusted.path().display()));
+    let agent = Daemon::start(&place).await;
+    let bucket = gateway.bucket().await;
+    let always = (2000, 4000);
+
+    let good = ours.front(&gateway.endpoint, "localhost", always).await;
+    let id = agent.create(target(&good, &bucket)).await;
+    assert_healthy(&agent.check(&id).await);
+
+    let mut wrong = Vec::new();
+    for (what, endpoint, words) in [
+        (
+            "an unknown authority",
+            other.front(&gateway.endpoint, "localhost", always).await,
+            &["from an authority that is not trusted", "set ca_bundle", "[[s3.credentials]]"][..],
+        ),
+        (
+            "a wrong name",
+            ours.front(&gateway.endpoint, "ceph.example.com", always).await,
+            &["is not for localhost, but for ceph.example.com", "ca_bundle does not help"],
+        ),
+        (
+            "a time that is over",
+            ours.front(&gateway.endpoint, "localhost", (2000, 2001)).await,
+            &["expired at 2001-01-01T00:00:00Z", "renew the certificate"],
+        ),
+        (
+            "a time that is to come",
+            ours.front(&gateway.endpoint, "localhost", (3000, 4000)).await,
+            &["not valid before 3000-01-01T00:00:00Z", "this host's clock"],
+        ),
+    ] {
+        let id = agent.create(target(&endpoint, &bucket)).await;
+        let message = assert_offline(&agent.check(&id).await, "tls_failed");
+        wrong.extend(mistakes(what, &message, words.iter().copied().chain([&*bucket])));
+        let told = place.check_s3(&endpoint, &bucket, &[]).await;
+        assert_eq!(told.code, 2, "{told:?}");
+        assert!(told.out.contains("tls_failed"), "{told:?}");
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
