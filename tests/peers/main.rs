@@ -18,6 +18,7 @@ mod place;
 mod proxy;
 
 mod capacity;
+mod economy;
 mod immutability;
 mod lock_proof;
 mod outages;
