@@ -26,6 +26,8 @@ pub mod write_canary;
 use std::future::Future;
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
+
 use crate::model::report::Finding;
 use crate::model::{CheckName, CheckResult, Outcome, Reason};
 
@@ -88,6 +90,13 @@ impl<T> Checked<T> {
     pub fn detail(mut self, detail: impl Into<String>) -> Self {
         self.detail = Some(detail.into());
         self
+    }
+
+    /// Adds when what it says was learnt, where that was not just now.
+    #[must_use]
+    pub fn as_of(self, at: Timestamp) -> Self {
+        let before = self.detail.as_ref().map(|detail| format!("{detail}, ")).unwrap_or_default();
+        self.detail(format!("{before}as read at {at:.0}"))
     }
 
     /// The fact, or the same failure as another check's.

@@ -19,6 +19,7 @@ use crate::model::{Capacity, CheckResult, Target, TargetSpec};
 use crate::sys::{MountTableWatch, WorkerPool};
 
 pub use crate::check::canary::Writer;
+pub use crate::s3::aws::ClientPool;
 
 /// What drivers need of the host they run on; one for all targets.
 #[derive(Debug)]
@@ -27,6 +28,8 @@ pub struct Host {
     pub workers: WorkerPool,
     /// What is mounted.
     pub mounts: MountTableWatch,
+    /// The clients of buckets.
+    pub buckets: Arc<ClientPool>,
     /// This node's name.
     pub hostname: String,
     /// What this process is on the node: its agent, or a command beside it.

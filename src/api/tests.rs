@@ -70,6 +70,7 @@ impl Api {
         let host = Host {
             workers: WorkerPool::new(WorkerPoolSettings::new("/nonexistent".into()), census.clone()),
             mounts: MountTableWatch::start().expect("/proc"),
+            buckets: Arc::default(),
             hostname: "test".to_owned(),
             writer: Writer::Agent,
         };
@@ -166,6 +167,7 @@ fn settings() -> AgentSettings {
         probe: ProbeSettings {
             nfs_interval: long,
             s3_interval: long,
+            s3_facts_interval: long,
             deadline: Duration::from_secs(2),
             mount_deadline: Duration::from_secs(2),
             failures_before_offline: 2,

@@ -35,6 +35,17 @@ pub async fn object_lock(
         }
         Err(failure) => return not_passed(&failure, location),
     };
+    judged(lock, location, immutable, min_retention)
+}
+
+/// What a configuration that was read makes of the target.
+#[must_use]
+pub fn judged(
+    lock: ObjectLock,
+    location: &S3Location,
+    immutable: bool,
+    min_retention: Duration,
+) -> Checked<ObjectLock> {
     if !lock.enabled {
         if immutable {
             return Checked::failed(Finding::new(

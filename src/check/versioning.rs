@@ -17,21 +17,28 @@ pub async fn versioning(
     deadline: Duration,
 ) -> Checked<Versioning> {
     match within(deadline, api.versioning()).await {
-        Ok(Versioning::Enabled) => Checked::passed(Versioning::Enabled).detail("enabled"),
-        Ok(found) if immutable => Checked::failed(Finding::new(
-            Reason::VersioningDisabled,
-            format!(
-                "{location} is declared immutable and its versioning is {}: enable versioning, which object lock needs",
-                word(found)
-            ),
-        ))
-        .learnt(found),
-        Ok(found) => Checked::passed(found).detail(word(found)),
+        Ok(found) => judged(found, location, immutable),
         Err(failure) if !immutable && failure.is_refusal_to_tell() => {
             Checked::not_needed(failure.finding(location).message)
         }
         Err(failure) => not_passed(&failure, location),
     }
+}
+
+/// What was read makes of the target.
+#[must_use]
+pub fn judged(found: Versioning, location: &S3Location, immutable: bool) -> Checked<Versioning> {
+    if !immutable || found == Versioning::Enabled {
+        return Checked::passed(found).detail(word(found));
+    }
+    Checked::failed(Finding::new(
+        Reason::VersioningDisabled,
+        format!(
+            "{location} is declared immutable and its versioning is {}: enable versioning, which object lock needs",
+            word(found)
+        ),
+    ))
+    .learnt(found)
 }
 
 fn word(versioning: Versioning) -> &'static str {

@@ -113,7 +113,13 @@ fn one(spec: TargetSpec, no_mount: bool, common: &Common) -> anyhow::Result<Stat
     runtime::block_on(async {
         let workers = WorkerPool::new(WorkerPoolSettings::new(THIS_PROGRAM.into()), ChildCensus::new());
         let mounts = MountTableWatch::start().context("the mount table cannot be watched: is /proc mounted?")?;
-        let host = Arc::new(Host { workers, mounts, hostname: node::hostname(), writer: Writer::Command });
+        let host = Arc::new(Host {
+            workers,
+            mounts,
+            buckets: Arc::default(),
+            hostname: node::hostname(),
+            writer: Writer::Command,
+        });
         let mut driver = driver::for_spec(&target, &host);
         let was_mounted = driver.mount_id(&settings).is_some();
         let mut probe = driver.probe(&settings, Depth::Full).await;

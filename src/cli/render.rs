@@ -117,6 +117,9 @@ pub fn report(report: &wire::Report, look: Look) -> String {
         let proved = proof.proved_at.as_ref().map(|at| format!(", proved at {}", plain(at))).unwrap_or_default();
         let _ = writeln!(text, "  object lock {}{proved}", plain(&proof.verdict));
     }
+    if let (Some(probe), Some(hour)) = (report.probe_requests, report.requests_last_hour) {
+        let _ = writeln!(text, "  requests to the service: {probe} by this probe, {hour} in the last hour");
+    }
     let color = color(State::from(report));
     let _ = write!(text, "  {}", paint(&plain(&report.status), color, look));
     if let Some(mode) = &report.mode {

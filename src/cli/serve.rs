@@ -155,7 +155,13 @@ impl Running {
         let census = ChildCensus::new();
         let workers = WorkerPool::new(WorkerPoolSettings::new(THIS_PROGRAM.into()), census.clone());
         let mounts = MountTableWatch::start().context("the mount table cannot be watched: is /proc mounted?")?;
-        let host = Arc::new(Host { workers, mounts, hostname: node::hostname(), writer: Writer::Agent });
+        let host = Arc::new(Host {
+            workers,
+            mounts,
+            buckets: Arc::default(),
+            hostname: node::hostname(),
+            writer: Writer::Agent,
+        });
         let agent = Agent::start(Arc::new(registry), host, settings.agent.clone()).await?;
         let facts = Arc::new(move || NodeFacts::read(started_at, &census));
         let router = api::router(agent.clone(), facts, auth.clone());

@@ -71,6 +71,7 @@ pub(super) struct NfsOverride {
 pub(super) struct Probe {
     pub(super) nfs_interval: Text,
     pub(super) s3_interval: Text,
+    pub(super) s3_facts_interval: Text,
     pub(super) deadline: Text,
     pub(super) mount_deadline: Text,
     pub(super) failures_before_offline: Spanned<u32>,
@@ -84,6 +85,7 @@ impl Default for Probe {
         Self {
             nfs_interval: text("10s"),
             s3_interval: text("60s"),
+            s3_facts_interval: text("15m"),
             deadline: text("2s"),
             mount_deadline: text("30s"),
             failures_before_offline: Spanned::new(0..0, 2),

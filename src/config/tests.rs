@@ -58,6 +58,7 @@ fn the_sample_file_shows_every_key_at_its_default() {
         "nfs_options",
         "nfs_interval",
         "s3_interval",
+        "s3_facts_interval",
         "deadline",
         "mount_deadline",
         "failures_before_offline",

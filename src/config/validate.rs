@@ -112,6 +112,7 @@ fn probe(raw: &raw::Probe) -> Valid<ProbeSettings> {
     Ok(ProbeSettings {
         nfs_interval: duration(&raw.nfs_interval, "[probe] nfs_interval", INTERVALS)?,
         s3_interval: duration(&raw.s3_interval, "[probe] s3_interval", INTERVALS)?,
+        s3_facts_interval: duration(&raw.s3_facts_interval, "[probe] s3_facts_interval", INTERVALS)?,
         deadline: duration(&raw.deadline, "[probe] deadline", DEADLINES)?,
         mount_deadline: duration(&raw.mount_deadline, "[probe] mount_deadline", MOUNT_DEADLINES)?,
         failures_before_offline: *failures.get_ref(),

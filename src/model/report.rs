@@ -245,6 +245,15 @@ impl Verdict {
     }
 }
 
+/// How many requests this agent sent about a bucket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RequestCount {
+    /// During the probe.
+    pub this_probe: u64,
+    /// In the hour before its end, as far as the agent ran.
+    pub last_hour: u64,
+}
+
 /// Facts about a bucket that the report and the target's metadata show.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct BucketFacts {
@@ -254,10 +263,14 @@ pub struct BucketFacts {
     pub object_lock: Option<bool>,
     /// The default retention as a person reads it, such as `GOVERNANCE 30 days`.
     pub default_retention: Option<String>,
+    /// When versioning and object lock were read: they are not asked for at every probe.
+    pub configuration_read_at: Option<Timestamp>,
     /// How many objects the bucket holds, where the service tells.
     pub object_count: Option<u64>,
     /// What is proved of the lock.
     pub lock_proof: LockProofState,
+    /// What asking costs the service.
+    pub requests: Option<RequestCount>,
 }
 
 /// All the checks of one probe of one target on this node.

@@ -91,6 +91,8 @@ pub struct ProbeSettings {
     pub nfs_interval: Duration,
     /// Time from one probe of an S3 target to the next.
     pub s3_interval: Duration,
+    /// For how long what was read of a bucket's versioning and object lock is not read again.
+    pub s3_facts_interval: Duration,
     /// The longest that one check may wait for storage.
     pub deadline: Duration,
     /// The longest that `mount.nfs` may take.
@@ -136,7 +138,7 @@ pub struct S3AccessRule {
 }
 
 /// Where S3 credentials come from.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum S3CredentialSource {
     /// The AWS default chain: environment, shared files, instance metadata.
     DefaultChain,
@@ -152,7 +154,7 @@ pub enum S3CredentialSource {
 }
 
 /// How the bucket is named in a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum S3Addressing {
     /// `https://host/bucket/key`.
     #[default]

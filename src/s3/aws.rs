@@ -2,57 +2,59 @@
 //!
 //! Nothing is made before the first probe: an agent without buckets does not read the system's
 //! certificate authorities. At each probe the credentials and the CA bundle are read again, so
-//! that rotated keys and certificates take effect by themselves; the connections are kept while
-//! rule and bundle stay the same. There are no retries: the next probe is the retry.
+//! that rotated keys and certificates take effect by themselves; client and connections are kept while
+//! they stay the same, and are shared by all targets that go the same way ([`clients`]). There are no
+//! retries: the next probe is the retry.
 
 mod answer;
 mod bucket;
+mod clients;
+mod count;
 mod credentials;
 mod errors;
 mod objects;
 mod trust;
 
+use std::sync::Arc;
+
 use aws_config::environment::EnvironmentVariableRegionProvider;
 use aws_config::meta::region::RegionProviderChain;
 use aws_config::profile::ProfileFileRegionProvider;
-use aws_credential_types::Credentials;
-use aws_sdk_s3::Client;
-use aws_sdk_s3::config::retry::RetryConfig;
-use aws_sdk_s3::config::timeout::TimeoutConfig;
-use aws_sdk_s3::config::{
-    BehaviorVersion, Region, RequestChecksumCalculation, ResponseChecksumValidation, StalledStreamProtectionConfig,
-};
-use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use aws_sdk_s3::config::Region;
 
 use super::S3Failure;
 use crate::model::S3Location;
 use crate::model::settings::{S3AccessRule, S3Addressing, S3CredentialSource};
+use clients::{SharedClient, Way};
 
 pub use answer::ANSWER_LIMIT_BYTES;
 pub use bucket::AwsBucket;
+pub use clients::ClientPool;
+pub use count::RequestCounter;
 pub use credentials::CREDENTIALS_RENEWED_BEFORE_END;
 
 /// The region signed for where none is configured; services other than AWS mostly ignore it.
 pub const REGION_WITHOUT_CONFIGURATION: &str = "us-east-1";
 
-/// Makes the client of one bucket, and remakes what changed.
+/// Finds the client for one bucket, and another one when its way has changed.
 pub struct BucketConnector {
     location: S3Location,
-    connection: Option<Connection>,
-}
-
-struct Connection {
-    rule: Option<S3AccessRule>,
-    ca_bundle: Option<Vec<u8>>,
-    http_client: SharedHttpClient,
-    credentials: Option<Credentials>,
+    pool: Arc<ClientPool>,
+    client: Option<Arc<SharedClient>>,
+    requests: RequestCounter,
 }
 
 impl BucketConnector {
     /// A connector that has made nothing yet.
     #[must_use]
-    pub fn new(location: S3Location) -> Self {
-        Self { location, connection: None }
+    pub fn new(location: S3Location, pool: &Arc<ClientPool>) -> Self {
+        Self { location, pool: pool.clone(), client: None, requests: RequestCounter::default() }
+    }
+
+    /// The requests that were sent about the bucket.
+    #[must_use]
+    pub fn requests(&self) -> &RequestCounter {
+        &self.requests
     }
 
     /// The host and port to which requests for the bucket go under a rule.
@@ -82,45 +84,19 @@ impl BucketConnector {
             Some(path) => Some(trust::read_ca_bundle(path).await?),
             None => None,
         };
-        let region = self.region(rule).await;
-        let kept = self.connection.take().filter(|kept| kept.rule.as_ref() == rule && kept.ca_bundle == ca_bundle);
-        let connection = match kept {
+        let way = Way {
+            endpoint: self.location.endpoint().cloned(),
+            source: rule.map_or(S3CredentialSource::DefaultChain, |rule| rule.source.clone()),
+            region: self.region(rule).await.to_string(),
+            ca_bundle,
+            addressing: rule.map(|rule| rule.addressing).unwrap_or_default(),
+        };
+        let client = match self.client.take().filter(|kept| kept.way == way) {
             Some(kept) => kept,
-            None => {
-                let plain = self.location.endpoint().is_some_and(|endpoint| !endpoint.is_tls());
-                let http_client = trust::http_client(plain, ca_bundle.as_deref())?;
-                Connection { rule: rule.cloned(), ca_bundle, http_client, credentials: None }
-            }
+            None => self.pool.client(&way)?,
         };
-        let connection = self.connection.insert(connection);
-        let source = rule.map_or(&S3CredentialSource::DefaultChain, |rule| &rule.source);
-        let credentials = match connection.credentials.take().filter(credentials::outlives_a_probe) {
-            Some(credentials) => credentials,
-            None => credentials::load(source, &region, &connection.http_client).await?,
-        };
-        connection.credentials = Some(credentials.clone());
-        let access_key_id = credentials.access_key_id().to_owned();
-        let clock = answer::ServiceDate::default();
-        let mut config = aws_sdk_s3::Config::builder()
-            .behavior_version(BehaviorVersion::latest())
-            .region(region)
-            .credentials_provider(credentials)
-            .http_client(connection.http_client.clone())
-            .force_path_style(rule.is_none_or(|rule| rule.addressing == S3Addressing::Path))
-            .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
-            .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
-            .retry_config(RetryConfig::disabled())
-            .timeout_config(TimeoutConfig::disabled())
-            // It would sign by the service's clock, and find in order what other software is refused over.
-            .disable_clock_skew_correction(true)
-            .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
-            .interceptor(answer::LimitAnswer)
-            .interceptor(clock.clone());
-        if let Some(endpoint) = self.location.endpoint() {
-            config = config.endpoint_url(endpoint.url());
-        }
-        let client = Client::from_conf(config.build());
-        Ok(AwsBucket::new(client, self.location.bucket(), access_key_id, self.location.endpoint().is_some(), clock))
+        let connected = self.client.insert(client).connected().await?;
+        Ok(AwsBucket::new(connected, &self.location, self.requests.clone()))
     }
 
     async fn region(&self, rule: Option<&S3AccessRule>) -> Region {

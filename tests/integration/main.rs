@@ -24,6 +24,7 @@ mod clients;
 mod command_line;
 mod concurrency;
 mod daemon;
+mod economy;
 mod faults;
 mod http;
 mod lifetime;

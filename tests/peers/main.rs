@@ -21,6 +21,7 @@ mod proxy;
 mod capacity;
 mod certificates;
 mod clocks;
+mod economy;
 mod faults;
 mod immutability;
 mod lock_proof;

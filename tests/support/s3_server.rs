@@ -9,6 +9,7 @@ mod operations;
 mod store;
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -162,6 +163,16 @@ impl S3Server {
         self.operations.stored_versions(bucket)
     }
 
+    /// The requests so far: method, path and query of each.
+    pub fn requests(&self) -> Vec<String> {
+        self.operations.requests()
+    }
+
+    /// How many connections have had a request.
+    pub fn connections(&self) -> usize {
+        self.operations.connections()
+    }
+
     /// Closes the listener and every connection; from its return on, connections are refused.
     pub async fn stop(self) {
         self.listener.stop().await;
@@ -171,7 +182,9 @@ impl S3Server {
 async fn serve(stream: TcpStream, service: S3Service, clock: Operations) {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD_DEADLINE);
+    let has_asked = AtomicBool::new(false);
     let dated = service_fn(|request: http::Request<Incoming>| {
+        clock.note(format!("{} {}", request.method(), request.uri()), !has_asked.swap(true, Ordering::Relaxed));
         let (answering, clock) = (service.call(request.map(Body::from)), &clock);
         async move {
             let mut answer = answering.await?;

@@ -56,6 +56,12 @@ pub struct Report {
     pub object_lock: Option<bool>,
     /// How long it keeps what is written without a retention of its own.
     pub default_retention: Option<String>,
+    /// When `versioning`, `object_lock` and `default_retention` were read, which is not at every probe.
+    pub bucket_configuration_read_at: Option<String>,
+    /// Requests that this probe sent to the service of a bucket.
+    pub probe_requests: Option<u64>,
+    /// Requests that were sent about the bucket in the hour before, as far as this agent ran.
+    pub requests_last_hour: Option<u64>,
     /// What is proved of the lock of an immutable target; `null` where none is asked for.
     pub object_lock_proof: Option<LockProof>,
     /// The checks in the order in which they ran.
@@ -110,6 +116,7 @@ impl From<&TargetView> for Report {
         let report = report.as_deref();
         let capacity = report.and_then(|report| report.capacity);
         let bucket = report.and_then(|report| report.bucket.as_ref());
+        let requests = bucket.and_then(|bucket| bucket.requests);
         let finding = status.finding.as_ref();
         Self {
             backup_target_id: target.id.to_string(),
@@ -134,6 +141,9 @@ impl From<&TargetView> for Report {
             versioning: bucket.and_then(|bucket| bucket.versioning),
             object_lock: bucket.and_then(|bucket| bucket.object_lock),
             default_retention: bucket.and_then(|bucket| bucket.default_retention.clone()),
+            bucket_configuration_read_at: bucket.and_then(|bucket| bucket.configuration_read_at).map(timestamp),
+            probe_requests: requests.map(|requests| requests.this_probe),
+            requests_last_hour: requests.map(|requests| requests.last_hour),
             object_lock_proof: bucket.and_then(|bucket| LockProof::of(&bucket.lock_proof)),
             checks: report.map(|report| report.checks.iter().map(Check::from).collect()).unwrap_or_default(),
         }

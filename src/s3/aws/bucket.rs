@@ -4,11 +4,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use aws_sdk_s3::Client;
+use aws_sdk_s3::client::customize::CustomizableOperation;
 use aws_sdk_s3::types::{self, BucketVersioningStatus, ObjectLockEnabled};
 
 use super::answer::{ReadHeaders, ServiceDate, Told};
+use super::clients::Connected;
+use super::count::RequestCounter;
 use super::errors::failure;
-use crate::model::LockMode;
+use crate::model::{LockMode, S3Location};
 use crate::s3::{BucketApi, BucketUsage, DefaultRetention, ObjectLock, RetentionLength, S3Failure, Versioning};
 
 /// One bucket through the SDK, with the credentials of one probe.
@@ -18,17 +21,24 @@ pub struct AwsBucket {
     access_key_id: String,
     asks_for_stats: bool,
     clock: ServiceDate,
+    requests: RequestCounter,
 }
 
 impl AwsBucket {
-    pub(super) fn new(
-        client: Client,
-        bucket: &str,
-        access_key_id: String,
-        asks_for_stats: bool,
-        clock: ServiceDate,
-    ) -> Self {
-        Self { client, bucket: bucket.to_owned(), access_key_id, asks_for_stats, clock }
+    pub(super) fn new(connected: Connected, location: &S3Location, requests: RequestCounter) -> Self {
+        Self {
+            client: connected.client,
+            bucket: location.bucket().to_owned(),
+            access_key_id: connected.credentials.access_key_id().to_owned(),
+            asks_for_stats: location.endpoint().is_some(),
+            clock: ServiceDate::default(),
+            requests,
+        }
+    }
+
+    /// Watches a call for what is this bucket's own, since the client is not.
+    pub(super) fn watched<T, E, B>(&self, call: CustomizableOperation<T, E, B>) -> CustomizableOperation<T, E, B> {
+        call.interceptor(self.clock.clone()).interceptor(self.requests.clone())
     }
 
     /// How far the service's clock was ahead of this host's at its latest answer that told it, in seconds.
@@ -49,10 +59,7 @@ impl BucketApi for AwsBucket {
     async fn head_bucket(&self) -> Result<BucketUsage, S3Failure> {
         let told = Arc::new(Mutex::new(Told::default()));
         let asks_for_stats = self.asks_for_stats;
-        self.client
-            .head_bucket()
-            .bucket(&self.bucket)
-            .customize()
+        self.watched(self.client.head_bucket().bucket(&self.bucket).customize())
             .mutate_request(move |request| {
                 // Ceph from release 20 on tells the use only when asked; other services ignore it.
                 if asks_for_stats {
@@ -80,16 +87,18 @@ impl BucketApi for AwsBucket {
     }
 
     async fn bucket_location(&self) -> Result<(), S3Failure> {
-        self.client.get_bucket_location().bucket(&self.bucket).send().await.map(|_| ()).map_err(failure)
+        let call = self.client.get_bucket_location().bucket(&self.bucket).customize();
+        self.watched(call).send().await.map(|_| ()).map_err(failure)
     }
 
     async fn list_below(&self, prefix: &str) -> Result<(), S3Failure> {
         let list = self.client.list_objects_v2().bucket(&self.bucket).prefix(prefix).max_keys(1);
-        list.send().await.map(|_| ()).map_err(failure)
+        self.watched(list.customize()).send().await.map(|_| ()).map_err(failure)
     }
 
     async fn versioning(&self) -> Result<Versioning, S3Failure> {
-        let answer = self.client.get_bucket_versioning().bucket(&self.bucket).send().await.map_err(failure)?;
+        let call = self.client.get_bucket_versioning().bucket(&self.bucket).customize();
+        let answer = self.watched(call).send().await.map_err(failure)?;
         match answer.status() {
             None => Ok(Versioning::Off),
             Some(BucketVersioningStatus::Enabled) => Ok(Versioning::Enabled),
@@ -99,14 +108,14 @@ impl BucketApi for AwsBucket {
     }
 
     async fn object_lock(&self) -> Result<ObjectLock, S3Failure> {
-        let answer =
-            match self.client.get_object_lock_configuration().bucket(&self.bucket).send().await.map_err(failure) {
-                Ok(answer) => answer,
-                Err(S3Failure::Service { code: Some(code), .. }) if code == "ObjectLockConfigurationNotFoundError" => {
-                    return Ok(ObjectLock { enabled: false, default_retention: None });
-                }
-                Err(failure) => return Err(failure),
-            };
+        let call = self.client.get_object_lock_configuration().bucket(&self.bucket).customize();
+        let answer = match self.watched(call).send().await.map_err(failure) {
+            Ok(answer) => answer,
+            Err(S3Failure::Service { code: Some(code), .. }) if code == "ObjectLockConfigurationNotFoundError" => {
+                return Ok(ObjectLock { enabled: false, default_retention: None });
+            }
+            Err(failure) => return Err(failure),
+        };
         let configuration = answer.object_lock_configuration();
         Ok(ObjectLock {
             enabled: configuration

@@ -30,20 +30,20 @@ impl ObjectApi for AwsBucket {
                 })
                 .object_lock_retain_until_date(DateTime::from_secs(until)),
         };
-        let answer = put.body(ByteStream::from(content)).send().await.map_err(failure)?;
+        let answer = self.watched(put.body(ByteStream::from(content)).customize()).send().await.map_err(failure)?;
         Ok(answer.version_id().map(str::to_owned))
     }
 
     async fn get(&self, key: &str, version: Option<&str>) -> Result<Bytes, S3Failure> {
         let get = self.client.get_object().bucket(&self.bucket).key(key).set_version_id(version.map(str::to_owned));
-        let answer = get.send().await.map_err(failure)?;
+        let answer = self.watched(get.customize()).send().await.map_err(failure)?;
         let body = answer.body.collect().await;
         body.map(|body| body.into_bytes()).map_err(|error| S3Failure::ConnectionBroken(innermost(&error)))
     }
 
     async fn head(&self, key: &str, version: Option<&str>) -> Result<StoredVersion, S3Failure> {
         let head = self.client.head_object().bucket(&self.bucket).key(key).set_version_id(version.map(str::to_owned));
-        let answer = head.send().await.map_err(failure)?;
+        let answer = self.watched(head.customize()).send().await.map_err(failure)?;
         let mode = answer.object_lock_mode().and_then(|mode| lock_mode(mode.as_str()));
         let until = answer.object_lock_retain_until_date().map(DateTime::secs);
         let retention = mode.zip(until).map(|(mode, until)| Retention { mode, until });
@@ -59,14 +59,10 @@ impl ObjectApi for AwsBucket {
         // Its own: who asks something else of the bucket meanwhile does not change it.
         let date = ServiceDate::default();
         let delete = self.client.delete_object().bucket(&self.bucket).key(key);
-        delete
+        let delete = delete
             .set_version_id(version.map(str::to_owned))
-            .set_bypass_governance_retention(bypass_governance.then_some(true))
-            .customize()
-            .interceptor(date.clone())
-            .send()
-            .await
-            .map_err(failure)?;
+            .set_bypass_governance_retention(bypass_governance.then_some(true));
+        self.watched(delete.customize()).interceptor(date.clone()).send().await.map_err(failure)?;
         Ok(date.latest())
     }
 
@@ -75,7 +71,7 @@ impl ObjectApi for AwsBucket {
         let modified = |date: Option<&DateTime>| Timestamp::from_second(date?.secs()).ok();
         if !versioned {
             let list = self.client.list_objects_v2().bucket(&self.bucket).prefix(prefix).max_keys(limit);
-            let answer = list.send().await.map_err(failure)?;
+            let answer = self.watched(list.customize()).send().await.map_err(failure)?;
             let listed = |object: &aws_sdk_s3::types::Object| {
                 let key = object.key()?.to_owned();
                 Some(ListedVersion { key, version: None, modified: modified(object.last_modified()) })
@@ -83,7 +79,7 @@ impl ObjectApi for AwsBucket {
             return Ok(answer.contents().iter().filter_map(listed).collect());
         }
         let list = self.client.list_object_versions().bucket(&self.bucket).prefix(prefix).max_keys(limit);
-        let answer = list.send().await.map_err(failure)?;
+        let answer = self.watched(list.customize()).send().await.map_err(failure)?;
         let listed = |key: Option<&str>, version: Option<&str>, date: Option<&DateTime>| {
             Some(ListedVersion { key: key?.to_owned(), version: Some(version?.to_owned()), modified: modified(date) })
         };

@@ -35,11 +35,19 @@ struct Shared {
     store: Mutex<Store>,
     /// How far the clock of retention is ahead of the system's.
     ahead: Mutex<Duration>,
+    asked: Mutex<Asked>,
+}
+
+/// What was asked.
+#[derive(Default)]
+struct Asked {
+    requests: Vec<String>,
+    connections: usize,
 }
 
 impl Operations {
     pub fn new(store: Store) -> Self {
-        Self(Arc::new(Shared { store: Mutex::new(store), ahead: Mutex::new(Duration::ZERO) }))
+        Self(Arc::new(Shared { store: Mutex::new(store), ahead: Mutex::new(Duration::ZERO), asked: Mutex::default() }))
     }
 
     pub fn advance_clock(&self, by: Duration) {
@@ -56,6 +64,23 @@ impl Operations {
     /// How many versions a bucket holds.
     pub fn stored_versions(&self, bucket: &str) -> u64 {
         self.store().bucket(bucket).map_or(0, |bucket| bucket.stored().0)
+    }
+
+    /// Notes a request, which may be the first one of its connection.
+    pub fn note(&self, request: String, is_first: bool) {
+        let mut asked = lock(&self.0.asked);
+        asked.requests.push(request);
+        asked.connections += usize::from(is_first);
+    }
+
+    /// The requests so far.
+    pub fn requests(&self) -> Vec<String> {
+        lock(&self.0.asked).requests.clone()
+    }
+
+    /// How many connections have had a request.
+    pub fn connections(&self) -> usize {
+        lock(&self.0.asked).connections
     }
 
     /// The time, as far as it was let pass.

@@ -1,0 +1,101 @@
+//! The proof of an immutable target's lock, as far as a probe gets with it.
+
+use std::time::Instant;
+
+use jiff::Timestamp;
+
+use super::S3Driver;
+use super::facts::Learnt;
+use crate::check::lock_proof::ProofContext;
+use crate::check::lock_proof::schedule::Basis;
+use crate::check::{CheckLog, Checked};
+use crate::driver::Depth;
+use crate::model::report::{BucketFacts, Finding, LockProofState};
+use crate::model::settings::{AgentSettings, S3AccessRule};
+use crate::model::{CheckName, LockProof, LockVerdict, Reason, S3Location};
+use crate::s3::aws::AwsBucket;
+
+impl S3Driver {
+    /// What is known of a bucket before it answers: that its lock was proved stays so for its time.
+    pub(super) fn proved_before(&self, settings: &AgentSettings, rule: Option<&S3AccessRule>) -> Option<BucketFacts> {
+        let is_proved = self.immutable && settings.lock_proof.enabled && rule.is_none_or(|rule| !rule.read_only);
+        let lock_proof = self.prover.latest_state(settings.lock_proof.interval);
+        let is_known = is_proved && lock_proof != LockProofState::Pending;
+        is_known.then(|| BucketFacts { lock_proof, ..BucketFacts::default() })
+    }
+
+    /// Goes on with the proof of an immutable target's lock, and gives what is known of it.
+    pub(super) async fn prove(
+        &mut self,
+        api: &AwsBucket,
+        settings: &AgentSettings,
+        rule: Option<&S3AccessRule>,
+        learnt: &Learnt,
+        depth: Depth,
+        log: &mut CheckLog,
+    ) -> LockProofState {
+        if !self.immutable {
+            return LockProofState::NotAsked;
+        }
+        let not_proved = match rule {
+            _ if !settings.lock_proof.enabled => Some("turned off in [s3.lock_proof]"),
+            Some(rule) if rule.read_only => Some("read_only in [[s3.credentials]]"),
+            _ => None,
+        };
+        if let Some(why) = not_proved {
+            return unproved(&self.location, why, learnt, log).await;
+        }
+        let (Some(versioning), Some(lock)) = (learnt.versions, &learnt.lock) else {
+            log.skip_after_failure(&[CheckName::LockProof]);
+            return self.prover.latest_state(settings.lock_proof.interval);
+        };
+        let basis = Basis {
+            versioning,
+            lock: lock.clone(),
+            settings: settings.lock_proof.clone(),
+            canary: settings.s3_canary.clone(),
+            rule: rule.cloned(),
+            access_key_id: api.access_key_id().to_owned(),
+        };
+        if log.has_failure() {
+            log.skip_after_failure(&[CheckName::LockProof]);
+            return if lock.enabled { self.prover.state(&basis) } else { LockProofState::NotAsked };
+        }
+        let names = self.names(&settings.s3_canary).await;
+        let context = ProofContext {
+            names: &names,
+            clock: learnt.clock,
+            asked: depth == Depth::Full,
+            deadline: settings.probe.deadline,
+        };
+        let (prover, location) = (&mut self.prover, &self.location);
+        let mut due = None;
+        let proving = async {
+            due = prover.advance(api, &basis, context).await;
+            prover.checked(location, &basis)
+        };
+        let had_left = std::mem::replace(&mut self.may_have_left, true);
+        log.run(CheckName::LockProof, proving).await;
+        let state = self.prover.state(&basis);
+        let is_stuck = matches!(&state, LockProofState::Found(proof) if proof.verdict == LockVerdict::Unverifiable);
+        self.may_have_left = had_left || is_stuck || self.prover.is_unsure();
+        self.proof_due = due.map(|wait| Instant::now() + wait);
+        state
+    }
+}
+
+/// What is known of the lock of an immutable target of which it is not proved, for this reason.
+async fn unproved(location: &S3Location, why: &str, learnt: &Learnt, log: &mut CheckLog) -> LockProofState {
+    if learnt.lock.as_ref().is_some_and(|lock| !lock.enabled) {
+        log.skip_after_failure(&[CheckName::LockProof]);
+        return LockProofState::NotAsked;
+    }
+    let why = format!("{why}: that the lock is enforced is not verified");
+    if log.has_failure() {
+        log.skip_after_failure(&[CheckName::LockProof]);
+    } else {
+        let finding = Finding::new(Reason::LockUnverifiable, format!("{location} is declared immutable, but {why}"));
+        log.run(CheckName::LockProof, async { Checked::passed(()).warning(Some(finding)) }).await;
+    }
+    LockProofState::Found(LockProof { verdict: LockVerdict::Unverifiable, why, proved_at: Timestamp::now() })
+}

@@ -1,0 +1,181 @@
+//! The clients of this agent: one, with one pool of connections, for each way to a service.
+//!
+//! Targets that go the same way, to the same endpoint with the same credentials, authorities, region
+//! and addressing, share a client, its connections, and what was read of credentials. A client lives
+//! as long as a target has it, so there are never more than targets.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Instant;
+
+use aws_credential_types::Credentials;
+use aws_sdk_s3::Client;
+use aws_sdk_s3::config::retry::RetryConfig;
+use aws_sdk_s3::config::timeout::TimeoutConfig;
+use aws_sdk_s3::config::{
+    BehaviorVersion, Region, RequestChecksumCalculation, ResponseChecksumValidation, StalledStreamProtectionConfig,
+};
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
+
+use super::{answer, credentials, trust};
+use crate::model::S3Endpoint;
+use crate::model::settings::{S3Addressing, S3CredentialSource};
+use crate::s3::S3Failure;
+
+/// The way to a service.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Way {
+    /// The service; none is AWS.
+    pub(super) endpoint: Option<S3Endpoint>,
+    /// Where the credentials come from.
+    pub(super) source: S3CredentialSource,
+    /// The region that is signed for.
+    pub(super) region: String,
+    /// What is in the bundle of authorities.
+    pub(super) ca_bundle: Option<Vec<u8>>,
+    /// How the bucket is named.
+    pub(super) addressing: S3Addressing,
+}
+
+/// The clients that are in use.
+#[derive(Debug, Default)]
+pub struct ClientPool(Mutex<HashMap<Way, Weak<SharedClient>>>);
+
+impl ClientPool {
+    /// The client for a way.
+    ///
+    /// # Errors
+    /// [`S3Failure::Tls`] when none can be made.
+    pub(super) fn client(&self, way: &Way) -> Result<Arc<SharedClient>, S3Failure> {
+        // Every change is a single insert or remove: nothing is half done after a panic.
+        let mut clients = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(shared) = clients.get(way).and_then(Weak::upgrade) {
+            return Ok(shared);
+        }
+        clients.retain(|_, client| client.strong_count() > 0);
+        let shared = Arc::new(SharedClient::new(way.clone())?);
+        clients.insert(way.clone(), Arc::downgrade(&shared));
+        Ok(shared)
+    }
+}
+
+/// A client that targets share.
+pub(super) struct SharedClient {
+    /// The way that it goes.
+    pub(super) way: Way,
+    http_client: SharedHttpClient,
+    latest: tokio::sync::Mutex<Option<Loaded>>,
+}
+
+/// What the latest reading of the credentials gave.
+#[derive(Clone)]
+struct Loaded {
+    /// When it was begun.
+    began: Instant,
+    outcome: Result<Connected, S3Failure>,
+}
+
+/// A client with the credentials that it signs with.
+#[derive(Clone)]
+pub(super) struct Connected {
+    pub(super) client: Client,
+    pub(super) credentials: Credentials,
+}
+
+impl std::fmt::Debug for SharedClient {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("SharedClient").field("way", &self.way).finish_non_exhaustive()
+    }
+}
+
+impl SharedClient {
+    fn new(way: Way) -> Result<Self, S3Failure> {
+        let plain = way.endpoint.as_ref().is_some_and(|endpoint| !endpoint.is_tls());
+        let http_client = trust::http_client(plain, way.ca_bundle.as_deref())?;
+        Ok(Self { way, http_client, latest: tokio::sync::Mutex::default() })
+    }
+
+    /// The client with the credentials as they are now.
+    ///
+    /// # Errors
+    /// [`S3Failure::NoCredentials`].
+    pub(super) async fn connected(&self) -> Result<Connected, S3Failure> {
+        let asked = Instant::now();
+        let mut latest = self.latest.lock().await;
+        let before = latest.as_ref();
+        // Whoever waited while others read has what is as new as if it had read itself.
+        if let Some(loaded) = before.filter(|loaded| loaded.began >= asked) {
+            return loaded.outcome.clone();
+        }
+        let before = before.and_then(|loaded| loaded.outcome.as_ref().ok().cloned());
+        if let Some(connected) = before.as_ref().filter(|known| credentials::outlives_a_probe(&known.credentials)) {
+            return Ok(connected.clone());
+        }
+        let began = Instant::now();
+        let region = Region::new(self.way.region.clone());
+        let outcome = credentials::load(&self.way.source, &region, &self.http_client).await.map(|credentials| {
+            match before.filter(|known| known.credentials == credentials) {
+                Some(connected) => connected,
+                None => Connected { client: self.client(region, credentials.clone()), credentials },
+            }
+        });
+        *latest = Some(Loaded { began, outcome: outcome.clone() });
+        outcome
+    }
+
+    fn client(&self, region: Region, credentials: Credentials) -> Client {
+        let mut config = aws_sdk_s3::Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(region)
+            .credentials_provider(credentials)
+            .http_client(self.http_client.clone())
+            .force_path_style(self.way.addressing == S3Addressing::Path)
+            .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
+            .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
+            .retry_config(RetryConfig::disabled())
+            .timeout_config(TimeoutConfig::disabled())
+            // It would sign by the service's clock, and find in order what other software is refused over.
+            .disable_clock_skew_correction(true)
+            .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+            .interceptor(answer::LimitAnswer);
+        if let Some(endpoint) = &self.way.endpoint {
+            config = config.endpoint_url(endpoint.url());
+        }
+        Client::from_conf(config.build())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::S3Location;
+
+    fn way(url: &str) -> Way {
+        Way {
+            endpoint: S3Location::parse(url).expect("a location").endpoint().cloned(),
+            source: S3CredentialSource::DefaultChain,
+            region: "us-east-1".to_owned(),
+            ca_bundle: None,
+            addressing: S3Addressing::Path,
+        }
+    }
+
+    #[test]
+    fn targets_that_go_the_same_way_share_a_client_for_as_long_as_one_of_them_is_there() {
+        let pool = ClientPool::default();
+        let first = pool.client(&way("http://a.example/one")).expect("a client");
+        let second = pool.client(&way("http://a.example/two")).expect("a client");
+        assert!(Arc::ptr_eq(&first, &second));
+        let others = [
+            way("http://b.example/one"),
+            Way { region: "eu-west-1".to_owned(), ..way("http://a.example/one") },
+            Way { addressing: S3Addressing::Virtual, ..way("http://a.example/one") },
+            Way { source: S3CredentialSource::Profile("other".to_owned()), ..way("http://a.example/one") },
+        ];
+        let others = others.map(|way| pool.client(&way).expect("a client"));
+        assert!(others.iter().all(|other| !Arc::ptr_eq(other, &first)));
+        drop((first, second, others));
+        let _alone = pool.client(&way("http://c.example/one")).expect("a client");
+        assert_eq!(pool.0.lock().expect("no panic").len(), 1, "nobody has the others");
+    }
+}

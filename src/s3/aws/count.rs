@@ -1,0 +1,101 @@
+//! How many requests are sent about a bucket: what the agent costs who runs the service.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use aws_smithy_runtime_api::box_error::BoxError;
+use aws_smithy_runtime_api::client::interceptors::Intercept;
+use aws_smithy_runtime_api::client::interceptors::context::BeforeTransmitInterceptorContextRef;
+use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
+use aws_smithy_types::config_bag::ConfigBag;
+
+/// For how long requests are remembered.
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// The time that is counted together: an hour is told to within this.
+const SLOT: Duration = Duration::from_secs(60);
+
+/// The requests of one target, all and those of the last hour.
+#[derive(Debug, Clone, Default)]
+pub struct RequestCounter(Arc<Mutex<Counts>>);
+
+#[derive(Debug, Default)]
+struct Counts {
+    total: u64,
+    /// When a slot began, and how many it has; at most an hour of them.
+    slots: VecDeque<(Instant, u64)>,
+}
+
+impl Counts {
+    fn add(&mut self, now: Instant) {
+        self.total += 1;
+        self.forget(now);
+        match self.slots.back_mut() {
+            Some((began, count)) if now < *began + SLOT => *count += 1,
+            _ => self.slots.push_back((now, 1)),
+        }
+    }
+
+    fn forget(&mut self, now: Instant) {
+        while self.slots.front().is_some_and(|(began, _)| *began + HOUR <= now) {
+            self.slots.pop_front();
+        }
+    }
+
+    fn last_hour(&mut self, now: Instant) -> u64 {
+        self.forget(now);
+        self.slots.iter().map(|(_, count)| count).sum()
+    }
+}
+
+impl RequestCounter {
+    /// All that were sent.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.counts().total
+    }
+
+    /// Those of the last hour.
+    #[must_use]
+    pub fn last_hour(&self) -> u64 {
+        self.counts().last_hour(Instant::now())
+    }
+
+    fn counts(&self) -> MutexGuard<'_, Counts> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Intercept for RequestCounter {
+    fn name(&self) -> &'static str {
+        "RequestCounter"
+    }
+
+    fn read_before_transmit(
+        &self,
+        _: &BeforeTransmitInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        self.counts().add(Instant::now());
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_hour_is_remembered_and_no_more() {
+        let (mut counts, began) = (Counts::default(), Instant::now());
+        for minute in 0..180 {
+            counts.add(began + SLOT * minute);
+            counts.add(began + SLOT * minute);
+        }
+        assert_eq!((counts.total, counts.last_hour(began + SLOT * 179)), (360, 120));
+        assert_eq!(counts.last_hour(began + SLOT * 179 + HOUR), 0);
+        assert_eq!(counts.slots.len(), 0);
+    }
+}

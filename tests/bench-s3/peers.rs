@@ -1,0 +1,102 @@
+//! The gateway, and the Python programs that ask it as the agent does.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, ensure};
+use serde::Deserialize;
+use tempfile::TempDir;
+
+/// What starts and stops the gateway.
+const GATEWAY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/peers/ceph-rgw");
+
+/// What asks.
+const SWEEP: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/bench-s3/sweep.py");
+
+/// What it needs, of PyPI.
+const PACKAGES: &[&str] = &["boto3", "awscli"];
+
+/// A running gateway, stopped when it is dropped.
+pub struct Gateway {
+    directory: TempDir,
+    pub endpoint: String,
+    pub access_key_id: String,
+    pub secret_access_key: String,
+}
+
+impl Gateway {
+    /// Starts one.
+    pub fn start() -> anyhow::Result<Self> {
+        let directory = tempfile::Builder::new().prefix("twb").tempdir_in("/tmp")?;
+        let started = Command::new(GATEWAY).arg("start").arg(directory.path()).status().context(GATEWAY)?;
+        ensure!(started.success(), "{GATEWAY} start: {started}");
+        let text = std::fs::read_to_string(directory.path().join("env"))?;
+        let value = |name: &str| {
+            let found = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+            found.map(str::to_owned).with_context(|| format!("the gateway's env file has no {name}"))
+        };
+        let (endpoint, access_key_id) = (value("ENDPOINT")?, value("ACCESS_KEY_ID")?);
+        let secret_access_key = value("SECRET_ACCESS_KEY")?;
+        Ok(Self { directory, endpoint, access_key_id, secret_access_key })
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        // At worst it runs on, in a directory that is gone.
+        let _ = Command::new(GATEWAY).arg("stop").arg(self.directory.path()).status();
+    }
+}
+
+/// What a sweep cost.
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub struct Cost {
+    pub seconds: f64,
+    /// Processor seconds of the sweep.
+    pub cpu_sweep: f64,
+    /// The same, with start-up.
+    pub cpu_all: f64,
+    pub peak_kib: u64,
+    pub requests: u64,
+}
+
+/// Python with what the sweeps need.
+pub struct Python(PathBuf);
+
+impl Python {
+    /// Makes its environment, unless an earlier run did.
+    pub fn prepare() -> anyhow::Result<Self> {
+        let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bench-s3-venv");
+        let python = directory.join("bin/python");
+        if !directory.join("bin/aws").is_file() {
+            let made = Command::new("python3").args(["-m", "venv"]).arg(&directory).status().context("python3")?;
+            ensure!(made.success(), "python3 -m venv: {made}: apt-get install --no-install-recommends python3-venv");
+            let got = Command::new(&python).args(["-m", "pip", "--quiet", "install"]).args(PACKAGES).status()?;
+            ensure!(got.success(), "pip install {}: {got}", PACKAGES.join(" "));
+        }
+        Ok(Self(python))
+    }
+
+    /// Creates buckets.
+    pub fn make(&self, gateway: &Gateway, buckets: &[String]) -> anyhow::Result<()> {
+        self.run("make", gateway, buckets).map(drop)
+    }
+
+    /// Asks about them.
+    pub fn sweep(&self, how: &str, gateway: &Gateway, buckets: &[String]) -> anyhow::Result<Cost> {
+        Ok(serde_json::from_slice(&self.run(how, gateway, buckets)?)?)
+    }
+
+    fn run(&self, what: &str, gateway: &Gateway, buckets: &[String]) -> anyhow::Result<Vec<u8>> {
+        let output = Command::new(&self.0)
+            .args([SWEEP, what, &gateway.endpoint])
+            .args(buckets)
+            .env("AWS_ACCESS_KEY_ID", &gateway.access_key_id)
+            .env("AWS_SECRET_ACCESS_KEY", &gateway.secret_access_key)
+            .stdin(Stdio::null())
+            .stderr(Stdio::inherit())
+            .output()?;
+        ensure!(output.status.success(), "sweep.py {what}: {}", output.status);
+        Ok(output.stdout)
+    }
+}

@@ -1,0 +1,106 @@
+//! What watching a bucket costs the service, and what is known meanwhile.
+
+use serde_json::{Value, json};
+
+use crate::daemon::{Daemon, eventually};
+use crate::place::Place;
+use crate::storage::{SECRET_ACCESS_KEY, immutable_target, s3, s3_target};
+use crate::support::s3_server::LockConduct;
+
+/// The first report of a target for which something is so.
+async fn found(daemon: &Daemon, id: &str, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+    let path = format!("/backup_targets/{id}/checks");
+    eventually(what, async || Some(daemon.get(&path).await).filter(|report| is_so(report))).await
+}
+
+fn detail<'report>(report: &'report Value, check: &str) -> &'report str {
+    let checks = report["checks"].as_array().expect("a list");
+    let check = checks.iter().find(|found| found["name"] == check).expect("the check");
+    check["detail"].as_str().unwrap_or_default()
+}
+
+#[tokio::test]
+async fn a_routine_probe_is_one_request_and_says_since_when_the_rest_is_known() {
+    let s3 = s3().await;
+    let place = Place::new();
+    place.configure("[probe]\ns3_interval = \"1s\"");
+    let daemon = Daemon::start(&place).await;
+    let id = daemon.create(s3_target(&s3, "locked")).await;
+    let first = daemon.check(&id).await;
+    assert!(first["probe_requests"].as_u64() > Some(3), "it writes: {first:#}");
+    assert!(!detail(&first, "versioning").contains("as read"), "{first:#}");
+
+    let asked = s3.requests().len();
+    let routine = found(&daemon, &id, "a routine probe", |report| report["probe_requests"] == 1).await;
+    assert_eq!((&routine["status"], &routine["reason"]), (&json!("available"), &Value::Null), "{routine:#}");
+    assert_eq!(routine["versioning"], true);
+    assert_eq!((&routine["object_lock"], &routine["default_retention"]), (&json!(true), &first["default_retention"]));
+    assert_eq!(routine["bucket_configuration_read_at"], first["bucket_configuration_read_at"]);
+    assert!(routine["bucket_configuration_read_at"].as_str() < routine["checked_at"].as_str(), "{routine:#}");
+    for check in ["object_lock", "versioning"] {
+        assert!(detail(&routine, check).starts_with("enabled") && detail(&routine, check).contains(", as read at 20"));
+    }
+    let since: Vec<String> = s3.requests().split_off(asked);
+    assert!(!since.is_empty() && since.iter().all(|request| request.starts_with("HEAD /locked")), "{since:?}");
+}
+
+#[tokio::test]
+async fn requests_are_counted_as_the_service_counts_them() {
+    let s3 = s3().await;
+    let place = Place::new();
+    let daemon = Daemon::start(&place).await;
+    let id = daemon.create(s3_target(&s3, "plain")).await;
+    let first = daemon.check(&id).await;
+    let asked = s3.requests().len();
+    assert_eq!(first["requests_last_hour"], asked, "{first:#}");
+    let second = daemon.check(&id).await;
+    assert_eq!(second["requests_last_hour"], s3.requests().len(), "{second:#}");
+    assert_eq!(second["probe_requests"], s3.requests().len() - asked, "{second:#}");
+    let url = format!("{}/plain", s3.endpoint());
+    let told = place.run(&["check", "s3", &url, "--config", place.config().to_str().expect("text")]).await;
+    let sent = s3.requests().len() - asked - second["probe_requests"].as_u64().map_or(0, |sent| sent as usize);
+    assert!(told.out.contains(&format!("requests to the service: {sent} by this probe")), "{told:?}");
+}
+
+#[tokio::test]
+async fn targets_on_one_service_share_connections() {
+    let s3 = s3().await;
+    let daemon = Daemon::start(&Place::new()).await;
+    let buckets = ["plain", "versioned", "locked", "measured", "ignored"];
+    for bucket in buckets {
+        let id = daemon.create(s3_target(&s3, bucket)).await;
+        assert_eq!(daemon.check(&id).await["status"], "available");
+    }
+    assert!(s3.requests().len() > buckets.len() * 5);
+    // One; another if it was closed for being idle.
+    assert!((1..=2).contains(&s3.connections()), "{}", s3.connections());
+}
+
+#[tokio::test]
+async fn what_is_kept_of_a_bucket_is_read_again_at_its_interval() {
+    let s3 = s3().await;
+    let place = Place::new();
+    place.configure("[probe]\ns3_interval = \"1s\"\ns3_facts_interval = \"1s\"");
+    let daemon = Daemon::start(&place).await;
+    let id = daemon.create(immutable_target(&s3, "locked")).await;
+    daemon.proved(&id).await;
+    found(&daemon, &id, "health", |report| report["status"] == "available").await;
+    s3.set_conduct("locked", LockConduct::Untold);
+    found(&daemon, &id, "what changed", |report| report["reason"] == "access_denied").await;
+}
+
+#[tokio::test]
+async fn what_is_kept_of_a_bucket_is_read_again_after_a_failure() {
+    let s3 = s3().await;
+    let place = Place::new();
+    place.configure("[probe]\ns3_interval = \"1s\"\ns3_facts_interval = \"1h\"");
+    let daemon = Daemon::start(&place).await;
+    let id = daemon.create(immutable_target(&s3, "locked")).await;
+    daemon.proved(&id).await;
+    found(&daemon, &id, "a routine probe", |report| report["probe_requests"] == 1).await;
+    std::fs::write(place.path("secret"), "another").expect("written");
+    found(&daemon, &id, "a failure", |report| report["reason"] == "wrong_secret").await;
+    s3.set_conduct("locked", LockConduct::Untold);
+    std::fs::write(place.path("secret"), SECRET_ACCESS_KEY).expect("written");
+    found(&daemon, &id, "what changed", |report| report["reason"] == "access_denied").await;
+}

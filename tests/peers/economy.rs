@@ -1,0 +1,44 @@
+//! What watching a bucket costs the gateway, and that what is asked for seldom is found all the same.
+
+use aws_sdk_s3::types::ObjectLockRetentionMode;
+use http::Method;
+
+use crate::daemon::{Daemon, assert_healthy};
+use crate::gateway::{Gateway, immutable_target, target};
+use crate::place::Place;
+use crate::proxy::Proxy;
+
+#[tokio::test]
+async fn a_routine_probe_costs_the_gateway_one_request() {
+    let gateway = Gateway::shared().await;
+    let bucket = gateway.bucket().await;
+    gateway.put(&bucket, "one", 4_321).await;
+    let proxy = Proxy::start(&gateway.endpoint).await;
+    let place = Place::new(&gateway.keys);
+    place.configure("[probe]\ns3_interval = \"1s\"");
+    let agent = Daemon::start(&place).await;
+    let id = agent.create(target(&proxy.endpoint, &bucket)).await;
+    assert_healthy(&agent.check(&id).await);
+    let before = proxy.passed().len();
+    let report = agent.finds(&id, "a routine probe", |report| report["probe_requests"] == 1).await;
+    assert_healthy(&report);
+    assert_eq!(report["used_bytes"], 4_321, "use is asked for each time: {report:#}");
+    let since = proxy.passed().split_off(before);
+    assert!(!since.is_empty() && since.iter().all(|passed| passed.method == Method::HEAD), "{since:?}");
+}
+
+#[tokio::test]
+async fn another_default_retention_is_found_and_proved_within_the_interval() {
+    let gateway = Gateway::shared().await;
+    let bucket = gateway.locked_bucket().await;
+    gateway.retain_by_default(&bucket, ObjectLockRetentionMode::Governance, 30).await;
+    let place = Place::new(&gateway.keys);
+    place.configure("[probe]\ns3_interval = \"1s\"\ns3_facts_interval = \"1s\"");
+    let agent = Daemon::start(&place).await;
+    let id = agent.create(immutable_target(&gateway.endpoint, &bucket)).await;
+    let report = agent.proved(&id).await;
+    assert_eq!(report["object_lock_proof"]["verdict"], "bypassable", "{report:#}");
+    gateway.retain_by_default(&bucket, ObjectLockRetentionMode::Compliance, 1).await;
+    let report = agent.finds(&id, "another proof", |report| report["object_lock_proof"]["verdict"] == "enforced").await;
+    assert_eq!(report["default_retention"], "COMPLIANCE 1 day", "{report:#}");
+}
