@@ -43,7 +43,8 @@ const NAMED_ONLY_IN: &[(&str, &[&str])] = &[
     ("sd_notify", &["sys/systemd.rs"]),
     ("toml", &["config.rs", "config/"]),
     // The one place that sees everything chooses the store and binds the addresses.
-    ("SqliteRegistry", &["cli/serve.rs", "registry.rs", "registry/"]),
+    // So do tests that stand for it.
+    ("SqliteRegistry", &["api/tests.rs", "cli/serve.rs", "registry.rs", "registry/"]),
     ("Listeners", &["cli/serve.rs", "api.rs", "api/listen.rs"]),
 ];
 

@@ -7,10 +7,11 @@ use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
+use super::history::History;
 use super::{AgentError, TargetStatus, TargetView, View};
 use crate::driver::Host;
 use crate::model::settings::AgentSettings;
-use crate::model::{Report, Status, TargetId, TargetSpec};
+use crate::model::{Report, Status, TargetId, TargetSpec, Transition};
 use crate::registry::{Entry, Registry};
 
 pub(super) struct Shared {
@@ -26,6 +27,7 @@ pub(super) struct Shared {
     pub(super) changes: watch::Sender<()>,
     /// Held while a view is replaced, which waits for nothing.
     replacing: Mutex<()>,
+    pub(super) history: History,
 }
 
 impl Shared {
@@ -58,6 +60,7 @@ impl Shared {
             view: ArcSwap::from_pointee(View { generation: 0, targets }),
             changes: watch::Sender::new(()),
             replacing: Mutex::default(),
+            history: History::default(),
         }
     }
 
@@ -91,20 +94,23 @@ impl Shared {
         });
     }
 
-    /// Shows what a probe of `spec` found, and logs a change of status once.
+    /// Shows what a probe of `spec` found; logs a change of status once, and notes it in the history.
     pub(super) fn publish_report(&self, spec: &TargetSpec, report: Arc<Report>, failures_before_offline: u32) {
         let changed = self.replace(|targets| {
             // A target that became another during the probe was not the one that was probed.
             let is_same = |view: &&mut Arc<TargetView>| view.target.id == report.target_id && view.target.spec == *spec;
             let slot = targets.iter_mut().find(is_same)?;
             let status = slot.status.after(&report, failures_before_offline);
-            let is_news = status.status != slot.status.status || slot.report.is_none();
+            let from = slot.report.is_some().then_some(slot.status.status);
             let view = Arc::new(TargetView { status, report: Some(report.clone()), ..TargetView::clone(slot) });
             *slot = view.clone();
-            is_news.then_some(view)
+            (from != Some(view.status.status)).then_some((from, view))
         });
-        if let Some(view) = changed {
+        if let Some((from, view)) = changed {
             log_status(&view);
+            let TargetStatus { status, finding, .. } = view.status.clone();
+            let (target_id, at) = (report.target_id, report.checked_at);
+            self.history.note(Transition { target_id, at, from, to: status, finding });
         }
     }
 

@@ -2,6 +2,7 @@
 //! refuses.
 
 mod guide;
+mod history;
 pub(in crate::api) mod shape;
 mod target_types;
 

@@ -83,6 +83,28 @@ pub fn target_table(list: &wire::TargetList, look: Look) -> String {
     finish(&mut table)
 }
 
+/// The table of `target history`.
+#[must_use]
+pub fn history_table(history: &wire::History, look: Look) -> String {
+    let mut table = table(look, &["AT", "FROM", "TO", "REASON", "MESSAGE"]);
+    for transition in &history.transitions {
+        table.add_row(
+            [
+                transition.at.as_str(),
+                transition.from.as_deref().unwrap_or("-"),
+                &transition.to,
+                transition.reason.as_deref().unwrap_or(""),
+                transition.message.as_deref().unwrap_or(""),
+            ]
+            .map(|text| Cell::new(plain(text))),
+        );
+    }
+    for column in table.column_iter_mut().take(4) {
+        column.set_constraint(ColumnConstraint::ContentWidth);
+    }
+    finish(&mut table)
+}
+
 /// A report, one line a check, and what follows.
 #[must_use]
 pub fn report(report: &wire::Report, look: Look) -> String {

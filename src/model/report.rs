@@ -29,6 +29,12 @@ macro_rules! named {
                     $(Self::$variant => $text,)*
                 }
             }
+
+            /// The value of a text that [`Self::as_str`] gave.
+            #[must_use]
+            pub fn parse(text: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|value| value.as_str() == text)
+            }
         }
 
         impl std::fmt::Display for $name {

@@ -16,6 +16,7 @@ mod rules;
 mod schema;
 #[cfg(test)]
 mod tests;
+mod transitions;
 mod type_rows;
 mod type_rules;
 
@@ -28,7 +29,7 @@ use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Entry, Registry, RegistryError, TargetChange, TypeChange};
-use crate::model::{Target, TargetId, TargetType, TargetTypeId};
+use crate::model::{Target, TargetId, TargetType, TargetTypeId, Transition};
 
 /// How many jobs may wait for the writer before a caller waits to queue one more.
 const QUEUE_MAX: usize = 64;
@@ -84,12 +85,36 @@ impl SqliteRegistry {
         T: Send + 'static,
         F: FnOnce(&mut Connection) -> Result<T, RegistryError> + Send + 'static,
     {
-        let gone = || RegistryError::Storage("its writer has stopped".to_owned());
         let (reply, answer) = oneshot::channel();
         let job: Job = Box::new(move |connection| {
             // A caller that has gone needs no answer.
             let _ = reply.send(work(connection));
         });
+        self.queue(job, answer).await
+    }
+
+    /// The same for work that changes nothing: it is not run for a caller that has gone, so that
+    /// readers of a disk that hangs do not queue in front of whoever comes after it.
+    async fn read<T, F>(&self, work: F) -> Result<T, RegistryError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, RegistryError> + Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        let job: Job = Box::new(move |connection| {
+            if !reply.is_closed() {
+                let _ = reply.send(work(connection));
+            }
+        });
+        self.queue(job, answer).await
+    }
+
+    async fn queue<T>(
+        &self,
+        job: Job,
+        answer: oneshot::Receiver<Result<T, RegistryError>>,
+    ) -> Result<T, RegistryError> {
+        let gone = || RegistryError::Storage("its writer has stopped".to_owned());
         self.jobs.send(job).await.map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
     }
@@ -136,6 +161,14 @@ impl Registry for SqliteRegistry {
 
     async fn delete_type(&self, id: TargetTypeId) -> Result<Entry, RegistryError> {
         self.run(move |connection| type_rules::delete_type(connection, id)).await
+    }
+
+    async fn add_transitions(&self, transitions: Vec<Transition>) -> Result<(), RegistryError> {
+        self.run(move |connection| transitions::add(connection, &transitions)).await
+    }
+
+    async fn transitions(&self, id: TargetId) -> Result<Vec<Transition>, RegistryError> {
+        self.read(move |connection| transitions::of_target(connection, id).map_err(storage)).await
     }
 }
 

@@ -71,3 +71,21 @@ fn a_report_is_told_check_by_check() {
       offline (mounted)
     ");
 }
+
+#[test]
+fn a_history_is_told_newest_first_and_without_anybodys_colours() {
+    let history = json!({
+        "backup_target_id": "7a23e2a4-4a2e-4261-9d4e-7fca1d552b36",
+        "transitions": [
+            {"at": "2025-01-30T12:09:55.000000", "from": "available", "to": "offline", "reason": "storage_timed_out",
+             "message": "look at the server\u{1b}[31m"},
+            {"at": "2025-01-30T12:00:00.000000", "from": null, "to": "available", "reason": null, "message": null},
+        ],
+    });
+    let history: wire::History = serde_json::from_value(history).expect("a history");
+    insta::assert_snapshot!(history_table(&history, Look { width: 120, has_color: false }), @r"
+    AT                          FROM       TO         REASON             MESSAGE
+    2025-01-30T12:09:55.000000  available  offline    storage_timed_out  look at the server\u{1b}[31m
+    2025-01-30T12:00:00.000000  -          available
+    ");
+}

@@ -1,6 +1,7 @@
 #![allow(clippy::disallowed_methods, reason = "the files are in a temporary directory and the child is this test")]
 
 mod target_types;
+mod transitions;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -323,7 +324,7 @@ async fn a_newer_schema_is_refused_wherever_it_is_written() {
         connection.pragma_update(None, "user_version", 99).expect("written");
         drop(connection);
         let error = not_opened(&path);
-        assert!(error.contains("has schema 99") && error.contains("up to 2"), "{error}");
+        assert!(error.contains("has schema 99") && error.contains("up to 3"), "{error}");
     }
 }
 
