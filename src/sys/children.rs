@@ -284,6 +284,16 @@ impl Child {
         Ok(status)
     }
 
+    /// Whether it has ended. One that has is reaped.
+    pub(super) fn has_ended(&mut self) -> bool {
+        // An error means that somebody else reaped it: gone all the same.
+        let has_ended = self.process.as_mut().is_none_or(|process| !matches!(process.try_wait(), Ok(None)));
+        if has_ended && self.process.take().is_some() {
+            self.census.gone(self.pid);
+        }
+        has_ended
+    }
+
     /// Lets it end by itself, as it does when its input ends, and kills it if it does not.
     pub(super) fn retire(mut self) {
         if let Some(process) = self.process.take() {

@@ -22,7 +22,7 @@ use nix::sys::statvfs::fstatvfs;
 use nix::unistd::{geteuid, setgroups};
 use rustix::fs::{AtFlags, StatxFlags, statx};
 
-use super::protocol::{self, FaultKind, FileSystemCounts, Request, Response, UnmountHow, WorkerFault};
+use super::protocol::{self, FaultKind, FileSystemCounts, HELLO, Request, Response, UnmountHow, WorkerFault};
 use super::{canary, mount_point};
 
 /// `targetwatch probe-worker`: serves requests until its input ends. Returns the exit code: 0 then,
@@ -48,11 +48,12 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Serves requests until the input ends.
+/// Says that it is there, and serves requests until the input ends.
 ///
 /// # Errors
 /// When the input is no request or nobody reads the answers.
 pub fn serve(input: &mut impl Read, output: &mut impl Write) -> io::Result<()> {
+    protocol::write(output, HELLO, &Ok::<_, WorkerFault>(Response::Done))?;
     while let Some(request) = protocol::read::<Request>(input)? {
         protocol::write(output, request.number, &perform(&request.body))?;
     }
@@ -147,6 +148,8 @@ mod tests {
         let mut output = Vec::new();
         serve(&mut input.as_slice(), &mut output).expect("an end");
         let mut output = output.as_slice();
+        let hello = protocol::read::<Result<Response, WorkerFault>>(&mut output).expect("reads").expect("a frame");
+        assert_eq!((hello.number, hello.body), (HELLO, Ok(Response::Done)));
         for number in [4, 9] {
             let answer = protocol::read::<Result<Response, WorkerFault>>(&mut output).expect("reads").expect("a frame");
             assert_eq!(answer.number, number);

@@ -3,8 +3,9 @@
 //! A call goes through three waits, each bounded. First for the target: it has one child at a time.
 //! Then for a place: at most `workers_max` workers are at work, and half of the places are kept for
 //! targets that were healthy at last sight, which are told apart by their [`Lane`]: any number of
-//! dead servers leaves the other half free. Then for the answer, whose time begins only here, so
-//! that a crowd is never mistaken for slow storage.
+//! dead servers leaves the other half free. Then for the answer, whose time begins only here and,
+//! where a new worker is needed, when it has said that it is there: a crowd, or a host that is busy,
+//! is never mistaken for slow storage.
 //!
 //! At the deadline the worker is killed ([`super::super::children`]) and the caller goes on at once;
 //! a new one is started when the next call needs it. The same happens when a call is dropped, or
@@ -23,7 +24,7 @@ use tokio::process::{ChildStdin, ChildStdout};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::protocol::{self, Numbered, Request, Response, WorkerFault};
+use super::protocol::{self, HELLO, Numbered, Request, Response, WorkerFault};
 use crate::model::TargetId;
 use crate::sys::children::{self, Assignment, Child, ChildCensus, ClaimError, StuckChild};
 use crate::sys::command::DEFAULT_PATH;
@@ -87,6 +88,12 @@ pub enum CallError {
         .0.pid
     )]
     Stuck(StuckChild),
+    /// A new worker was not there in time.
+    #[error("a new probe worker was not ready within {} s", after.as_secs_f64())]
+    NotReady {
+        /// How long was waited.
+        after: Duration,
+    },
     /// No worker could be started.
     #[error("the probe worker {} could not be started: {source}", program.display())]
     Spawn {
@@ -161,7 +168,7 @@ impl WorkerPool {
             idle: Mutex::default(),
             busy: AtomicUsize::new(0),
             spawned: AtomicU64::new(0),
-            next_number: AtomicU64::new(0),
+            next_number: AtomicU64::new(HELLO + 1),
             healthy_places: Arc::new(Semaphore::new(healthy)),
             suspect_places: Arc::new(Semaphore::new(suspects)),
             open: Semaphore::new(0),
@@ -170,7 +177,8 @@ impl WorkerPool {
     }
 
     /// Has a worker do `request` for `target`. Returns within `deadline` of a worker being free,
-    /// and waits for that at most as long again. Safe to drop: the worker is killed then.
+    /// and waits for that at most as long again, and as long again for a new one to start. Safe to
+    /// drop: the worker is killed then.
     ///
     /// # Errors
     /// [`CallError`]; [`CallError::Fault`] is the storage's own answer.
@@ -234,9 +242,7 @@ impl WorkerPool {
             .ok_or(CallError::ShutDown)?;
         let assignment = Assignment { claim, permit: Some(permit) };
         let _busy = Busy::new(&self.inner.busy);
-        timeout(deadline, self.work(assignment, number, &frame))
-            .await
-            .unwrap_or(Err(CallError::TimedOut { after: deadline }))
+        self.work(assignment, number, &frame, deadline).await
     }
 
     /// A place to work, or `None` when the pool is shut down.
@@ -254,25 +260,42 @@ impl WorkerPool {
     }
 
     /// Runs the request on an idle worker, or on a new one. When it is dropped, so is the worker.
-    async fn work(&self, assignment: Assignment, number: u64, frame: &[u8]) -> Result<Response, CallError> {
+    async fn work(
+        &self,
+        assignment: Assignment,
+        number: u64,
+        frame: &[u8],
+        deadline: Duration,
+    ) -> Result<Response, CallError> {
+        let timed_out = |_| CallError::TimedOut { after: deadline };
         let mut assignment = Some(assignment);
-        let reused = self.idle().pop();
-        if let Some(mut worker) = reused {
+        if let Some(mut worker) = self.take_idle() {
             worker.child.assignment = assignment.take();
-            match worker.ask(number, frame).await {
+            match timeout(deadline, worker.ask(number, frame)).await.map_err(timed_out)? {
                 Ok(answer) => return self.conclude(worker, answer),
-                // It died while it was idle, or by this request. No request does harm when it is
+                // It broke while it was idle, or by this request. No request does harm when it is
                 // done twice, so a new worker shows which.
-                Err(error) if is_end(&error) => assignment = worker.child.assignment.take(),
-                Err(source) => return Err(CallError::WorkerDied { source }),
+                Err(error) => {
+                    if !is_end(&error) {
+                        tracing::warn!(%error, "a probe worker broke and is replaced");
+                    }
+                    assignment = worker.child.assignment.take();
+                }
             }
         }
-        let mut worker = self.start().await?;
-        worker.child.assignment = assignment;
-        match worker.ask(number, frame).await {
+        let starting = timeout(deadline, self.start(assignment));
+        let mut worker = starting.await.map_err(|_| CallError::NotReady { after: deadline })??;
+        match timeout(deadline, worker.ask(number, frame)).await.map_err(timed_out)? {
             Ok(answer) => self.conclude(worker, answer),
             Err(source) => Err(CallError::WorkerDied { source }),
         }
+    }
+
+    /// An idle worker, if there is one. Those that have ended meanwhile are reaped here.
+    fn take_idle(&self) -> Option<Worker> {
+        let mut idle = self.idle();
+        idle.retain_mut(|worker| !worker.child.has_ended());
+        idle.pop()
     }
 
     /// Puts a worker that has answered back, and passes its answer on.
@@ -294,12 +317,17 @@ impl WorkerPool {
         answer.map_err(CallError::Fault)
     }
 
-    async fn start(&self) -> Result<Worker, CallError> {
+    /// A new worker that is ready to be asked.
+    async fn start(&self, assignment: Option<Assignment>) -> Result<Worker, CallError> {
         let settings = &self.inner.settings;
         let failed = |source| CallError::Spawn { program: settings.program.clone(), source };
-        let worker = Worker::start(settings, &self.inner.census).await.map_err(failed)?;
+        let mut worker = Worker::start(settings, &self.inner.census).await.map_err(failed)?;
+        worker.child.assignment = assignment;
         self.inner.spawned.fetch_add(1, Ordering::Relaxed);
-        Ok(worker)
+        match worker.answer(HELLO).await {
+            Ok(_) => Ok(worker),
+            Err(source) => Err(CallError::WorkerDied { source }),
+        }
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<Worker>> {
@@ -354,6 +382,10 @@ impl Worker {
     /// Sends a request and waits for its answer, for as long as that takes.
     async fn ask(&mut self, number: u64, frame: &[u8]) -> io::Result<Result<Response, WorkerFault>> {
         self.input.write_all(frame).await?;
+        self.answer(number).await
+    }
+
+    async fn answer(&mut self, number: u64) -> io::Result<Result<Response, WorkerFault>> {
         let mut prefix = [0; 4];
         self.output.read_exact(&mut prefix).await?;
         let mut body = vec![0; protocol::length(prefix)?];

@@ -39,6 +39,14 @@ fn shell(script: &str) -> WorkerPool {
     pool_of(("/bin/sh".into(), vec!["-c".into(), script.into()]), 4)
 }
 
+/// What a shell says as a worker's first word.
+const HELLO_BY_SHELL: &str = r#"printf '\041\000\000\000{"number":0,"body":{"Ok":"done"}}'"#;
+
+/// A worker that says that it is there, and hangs.
+fn hanging() -> WorkerPool {
+    shell(&format!("{HELLO_BY_SHELL}; exec sleep 600"))
+}
+
 fn stat() -> Request {
     Request::StatVfs { path: "/tmp".into(), expect_nfs: false }
 }
@@ -49,6 +57,16 @@ async fn call(pool: &WorkerPool, deadline: Duration) -> Result<Response, CallErr
 
 fn idle_pids(pool: &WorkerPool) -> Vec<Pid> {
     pool.idle().iter().map(|worker| Pid::from_raw(i32::try_from(worker.child.pid()).expect("a pid"))).collect()
+}
+
+/// Sends a signal and waits until the process is in this state, as ps(1) has it.
+async fn bring_into(state: char, pid: Pid, signal: Signal) {
+    kill(pid, signal).expect("sent");
+    let is_so = || {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("not reaped yet");
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(state))
+    };
+    until(&format!("{pid} is {state}"), is_so).await;
 }
 
 async fn until(what: &str, condition: impl Fn() -> bool) {
@@ -86,11 +104,55 @@ async fn a_worker_that_died_idle_is_replaced_without_a_word() {
 }
 
 #[tokio::test]
+async fn every_worker_that_died_idle_is_reaped_at_the_next_call() {
+    let pool = pool();
+    futures::future::join_all((0..8).map(|_| call(&pool, ENOUGH))).await;
+    let pids = idle_pids(&pool);
+    assert_eq!(pids.len(), 2);
+    for pid in &pids {
+        bring_into('Z', *pid, Signal::SIGKILL).await;
+    }
+    call(&pool, ENOUGH).await.expect("answers, by another");
+    until("they are reaped", || pids.iter().all(|pid| kill(*pid, None).is_err())).await;
+    assert_eq!(pool.census().counts().alive, 1);
+}
+
+#[tokio::test]
+async fn an_idle_worker_that_talks_out_of_turn_is_replaced_and_the_call_is_answered() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let first = directory.path().join("first");
+    // The first one is there, answers once, and then says something that nobody asked for.
+    let script = format!(
+        r#"exec 3>&1 >/dev/null; if mkdir {0} 2>/dev/null; then
+        printf '\041\000\000\000{{"number":0,"body":{{"Ok":"done"}}}}\041\000\000\000{{"number":1,"body":{{"Ok":"done"}}}}garbage' >&3
+        exec sleep 600; fi
+        exec env WORKER_CHILD=1 "$0" --exact "$1" --nocapture"#,
+        first.display()
+    );
+    let (program, mut arguments) = worker();
+    arguments[1] = script.into();
+    let pool = pool_of((program, arguments), 4);
+    assert!(matches!(call(&pool, ENOUGH).await, Ok(Response::Done)));
+    assert!(matches!(call(&pool, ENOUGH).await, Ok(Response::Counts(_))));
+    assert_eq!(pool.stats().spawned_total, 2);
+    until("the first is gone", || pool.census().counts().alive == 1).await;
+}
+
+#[tokio::test]
+async fn a_worker_that_does_not_start_is_not_mistaken_for_storage_that_hangs() {
+    let pool = shell("exec sleep 600");
+    let deadline = Duration::from_millis(200);
+    let error = call(&pool, deadline).await.expect_err("it never says that it is there");
+    assert!(matches!(error, CallError::NotReady { after } if after == deadline), "{error}");
+    until("it is gone", || pool.census().counts().alive == 0).await;
+}
+
+#[tokio::test]
 async fn a_worker_that_is_stopped_is_killed_at_the_deadline_and_the_next_call_gets_another() {
     let pool = pool();
     call(&pool, ENOUGH).await.expect("answers");
     for pid in idle_pids(&pool) {
-        kill(pid, Signal::SIGSTOP).expect("stopped");
+        bring_into('T', pid, Signal::SIGSTOP).await;
     }
     let (target, began) = (Uuid::new_v4(), Instant::now());
     let deadline = Duration::from_millis(300);
@@ -106,7 +168,8 @@ async fn a_worker_that_is_stopped_is_killed_at_the_deadline_and_the_next_call_ge
 async fn broken_workers_are_told_apart_and_never_kept() {
     for (script, expected) in [
         ("exit 0", "end"),
-        ("head -c 8 >/dev/null", "end"),
+        (&format!("{HELLO_BY_SHELL}; head -c 8 >/dev/null"), "end"),
+        (&format!("{HELLO_BY_SHELL}; printf 'garbage, and much of it'; sleep 60"), "announced"),
         ("printf 'garbage, and much of it'; sleep 60", "announced"),
         ("printf '\\002\\000\\000\\000{}'; sleep 60", "missing field"),
         ("printf '\\043\\000\\000\\000{\"number\":999,\"body\":{\"Ok\":\"what\"}}'; sleep 60", "unknown variant"),
@@ -145,7 +208,7 @@ async fn a_dropped_call_kills_its_worker_and_frees_its_target() {
 
 #[tokio::test]
 async fn a_target_has_one_child_at_a_time() {
-    let pool = shell("exec sleep 600");
+    let pool = hanging();
     let target = Uuid::new_v4();
     let first = pool.call(target, Lane::Healthy, stat(), Duration::from_millis(1500));
     let second = async {
@@ -160,7 +223,7 @@ async fn a_target_has_one_child_at_a_time() {
 
 #[tokio::test]
 async fn suspects_leave_half_of_the_places_free() {
-    let (deadline, pool) = (Duration::from_millis(800), shell("exec sleep 600"));
+    let (deadline, pool) = (Duration::from_millis(800), hanging());
     let suspects = (0..10).map(|_| pool.call(Uuid::new_v4(), Lane::Suspect, stat(), deadline));
     let suspects = futures::future::join_all(suspects);
     let healthy = async {
