@@ -21,6 +21,7 @@ mod type_rows;
 mod type_rules;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::thread;
 
 use async_trait::async_trait;
@@ -40,6 +41,7 @@ type Job = Box<dyn FnOnce(&mut Connection) + Send>;
 #[derive(Debug)]
 pub struct SqliteRegistry {
     jobs: mpsc::Sender<Job>,
+    identity: Arc<file::Identity>,
     closed: oneshot::Receiver<()>,
 }
 
@@ -53,7 +55,7 @@ impl SqliteRegistry {
     /// [`RegistryError::Unwritable`], the latter also when another agent has the file; the file is
     /// then as it was before.
     pub fn open(path: &Path) -> Result<Self, RegistryError> {
-        let file::Opened { mut connection, lock } = file::open(path)?;
+        let file::Opened { mut connection, lock, identity } = file::open(path)?;
         let (jobs, mut queue) = mpsc::channel::<Job>(QUEUE_MAX);
         let (on_close, closed) = oneshot::channel();
         thread::Builder::new()
@@ -68,27 +70,29 @@ impl SqliteRegistry {
                 let _ = on_close.send(());
             })
             .map_err(|error| RegistryError::Unwritable { path: path.to_owned(), detail: error.to_string() })?;
-        Ok(Self { jobs, closed })
+        Ok(Self { jobs, identity: Arc::new(identity), closed })
     }
 
     /// Waits until the queued jobs are done and the file is closed and unlocked.
     pub async fn close(self) {
-        let Self { jobs, closed } = self;
+        let Self { jobs, closed, .. } = self;
         drop(jobs);
         // An error means that the thread is gone, and the file with it.
         let _ = closed.await;
     }
 
-    /// Runs `work` on the writer's thread. It is run even if the caller stops waiting.
+    /// Runs `work`, a change, on the writer's thread, as long as the file is in its place. It is run
+    /// even if the caller stops waiting.
     async fn run<T, F>(&self, work: F) -> Result<T, RegistryError>
     where
         T: Send + 'static,
         F: FnOnce(&mut Connection) -> Result<T, RegistryError> + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
+        let identity = self.identity.clone();
         let job: Job = Box::new(move |connection| {
             // A caller that has gone needs no answer.
-            let _ = reply.send(work(connection));
+            let _ = reply.send(identity.verify().and_then(|()| work(connection)));
         });
         self.queue(job, answer).await
     }
@@ -123,7 +127,7 @@ impl SqliteRegistry {
 #[async_trait]
 impl Registry for SqliteRegistry {
     async fn load(&self) -> Result<Vec<Entry>, RegistryError> {
-        self.run(|connection| rows::load(connection).map_err(storage)).await
+        self.read(|connection| rows::load(connection).map_err(storage)).await
     }
 
     async fn create_target(&self, target: Target, first_type: TargetType) -> Result<Entry, RegistryError> {

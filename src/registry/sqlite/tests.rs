@@ -266,6 +266,30 @@ async fn a_disk_that_is_full_or_read_only_changes_nothing() {
 }
 
 #[tokio::test]
+async fn a_file_that_was_removed_or_replaced_takes_no_change_and_can_be_read() {
+    for lost in ["", "-wal"] {
+        for is_replaced in [false, true] {
+            let (_directory, path) = place();
+            let registry = SqliteRegistry::open(&path).expect("created");
+            let kept = create(&registry, nfs("nas:/a")).await;
+            let lost = file_beside(&path, lost);
+            let content = fs::read(&lost).expect("there");
+            fs::remove_file(&lost).expect("removed");
+            if is_replaced {
+                // Beside the old one, so that it is another file.
+                fs::write(file_beside(&path, ".other"), content).expect("written");
+                fs::rename(file_beside(&path, ".other"), &lost).expect("replaced");
+            }
+            let error = refused(&registry, nfs("nas:/b")).await.to_string();
+            assert!(error.contains(&lost.display().to_string()) && error.contains("removed or replaced"), "{error}");
+            let error = registry.may_delete_target(kept.target.id).await.expect_err("refused before it is unmounted");
+            assert!(matches!(error, RegistryError::Storage(_)), "{error}");
+            assert_eq!(registry.load().await.expect("read"), [kept]);
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_job_is_done_though_nobody_waits_for_it() {
     let (_directory, path) = place();
     let registry = SqliteRegistry::open(&path).expect("created");
