@@ -1,17 +1,22 @@
 //! `mounted`: this target's export is what is mounted at its path; mounted now if nothing is.
 //!
 //! What counts is the topmost entry of the mount table at the mount path: an NFS file system whose
-//! source is the export, by the name it was registered under or the address that this node uses.
-//! Anything else that is mounted there is a conflict: never used, never unmounted.
+//! source is the export, by the name it was registered under or the address that this node uses. The
+//! kernel has one client for each server, and shows for all of its mounts the name that the first was
+//! mounted by: so a source with another host is the export's too, if it has its path and the address
+//! that the server answers at. Anything else that is mounted there is a conflict: never used, never
+//! unmounted.
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::Checked;
 use super::storage_failure::{storage_failure, wrong_answer};
 use crate::model::report::Finding;
 use crate::model::{MountName, NfsExport, NfsOptions, Reason, TargetId};
+use crate::sys::worker::UnmountHow;
 use crate::sys::{
     CommandError, Finished, Lane, MountEntry, MountTable, MountTableWatch, Request, Response, WorkerPool, run_bounded,
 };
@@ -69,6 +74,8 @@ pub struct MountPlace<'a> {
     pub export: &'a NfsExport,
     /// The export as this node reaches it.
     pub export_here: &'a NfsExport,
+    /// Where its server answered last, if it did.
+    pub server: Option<IpAddr>,
     /// The mount root.
     pub root: &'a Path,
     /// The directory below it.
@@ -99,8 +106,22 @@ impl MountPlace<'_> {
         }
     }
 
+    /// What was mounted between two readings of the table, and is ours, but lies elsewhere: the mount
+    /// directory was replaced by a link in the moment in which it was mounted on.
+    fn astray<'t>(&self, before: &MountTable, after: &'t MountTable) -> Option<&'t MountEntry> {
+        let is_new = |entry: &&MountEntry| !before.entries().iter().any(|old| old.mount_id == entry.mount_id);
+        // Mounted elsewhere below the root, it may be another target's, which has the same path.
+        after
+            .entries()
+            .iter()
+            .filter(is_new)
+            .find(|entry| self.is_ours(entry) && !entry.mount_point.starts_with(self.root))
+    }
+
     fn is_ours(&self, entry: &MountEntry) -> bool {
-        entry.is_nfs() && (self.export.matches_source(&entry.source) || self.export_here.matches_source(&entry.source))
+        let by_name = self.export.matches_source(&entry.source) || self.export_here.matches_source(&entry.source);
+        let by_address = self.server.is_some() && entry.server_address() == self.server;
+        entry.is_nfs() && (by_name || by_address && self.export.matches_path_of(&entry.source))
     }
 }
 
@@ -126,6 +147,7 @@ pub async fn mounted(
         Err(error) => return agent_error(format!("the mount table cannot be read: {error}")),
     };
     let mut hidden_files = None;
+    let before = table.clone();
     if place.occupant(&table) == Occupant::Nobody {
         match prepare(workers, lane, place, deadline).await.into_fact() {
             Ok(finding) => hidden_files = finding,
@@ -140,6 +162,14 @@ pub async fn mounted(
         };
     }
     match place.occupant(&table) {
+        Occupant::Ours(entry, _) if entry.is_read_only() => Checked::failed(Finding::new(
+            Reason::ReadOnly,
+            format!(
+                "{} is mounted read-only at {}: `mount -o remount,rw` it, export it read-write, and drop `ro` from the NFS options",
+                entry.source,
+                place.path.display()
+            ),
+        )),
         Occupant::Ours(entry, stacked) => Checked::passed(MountedHere { mount_id: entry.mount_id })
             .warning(stacked_warning(place.path, stacked))
             .warning(hidden_files)
@@ -153,13 +183,18 @@ pub async fn mounted(
                 place.export
             ),
         )),
-        Occupant::Nobody => Checked::failed(Finding::new(
-            Reason::MountFailed,
-            format!(
+        Occupant::Nobody => {
+            let message = format!(
                 "{MOUNT_NFS} succeeded, and yet nothing is mounted at {}: the mount root must be a real directory and not lead through a symbolic link",
                 place.path.display()
-            ),
-        )),
+            );
+            let astray = place.astray(&before, &table).map(|entry| entry.mount_point.clone());
+            let undone = match astray {
+                Some(path) => take_back(workers, lane, place, path, deadline).await,
+                None => String::new(),
+            };
+            Checked::failed(Finding::new(Reason::MountFailed, format!("{message}{undone}")))
+        }
     }
 }
 
@@ -175,6 +210,21 @@ fn stacked_warning(path: &Path, stacked: usize) -> Option<Finding> {
 
 fn agent_error<T>(message: String) -> Checked<T> {
     Checked::failed(Finding::new(Reason::AgentError, message))
+}
+
+/// Unmounts what went astray. Tells what came of it.
+async fn take_back(
+    workers: &WorkerPool,
+    lane: Lane,
+    place: MountPlace<'_>,
+    path: PathBuf,
+    deadline: Duration,
+) -> String {
+    let at = path.display().to_string();
+    match workers.call(place.target, lane, Request::Unmount { path, how: UnmountHow::Plain }, deadline).await {
+        Ok(_) => format!(". It was mounted at {at}, and was unmounted there"),
+        Err(error) => format!(". It is mounted at {at}, and could not be unmounted there ({error}): `umount {at}`"),
+    }
 }
 
 /// Makes the bare directory. The fact is a reservation about it.
@@ -311,6 +361,7 @@ mod tests {
             target: TargetId::nil(),
             export: &export,
             export_here: &export_here,
+            server: "10.0.0.1".parse().ok(),
             root,
             name: &name,
             path: &path,
@@ -323,6 +374,21 @@ mod tests {
         assert_eq!(place.occupant(&MountTable::parse(b"1 1 0:1 / / rw - ext4 /dev/a rw\n")), Occupant::Nobody);
         for source in ["nas:/b", "10.0.0.9:/b", "NAS:/b/"] {
             assert!(matches!(place.occupant(&table("nfs4", source)), Occupant::Ours(_, 1)), "{source}");
+        }
+        // The kernel shows the name by which somebody else mounted from the same server.
+        for (source, addresses, is_ours) in [
+            ("other:/b", "rw,addr=10.0.0.1", true),
+            ("other:/b", "rw,addr=10.0.0.2", false),
+            ("other:/b", "rw,mountaddr=10.0.0.1", false),
+            ("other:/c", "rw,addr=10.0.0.1", false),
+        ] {
+            let line = format!(
+                "1 1 0:1 / / rw - ext4 /dev/a rw\n2 1 0:2 / {} rw - nfs {source} {addresses}\n",
+                path.display()
+            );
+            let table = MountTable::parse(line.as_bytes());
+            let occupant = place.occupant(&table);
+            assert_eq!(matches!(occupant, Occupant::Ours(..)), is_ours, "{source} {addresses}: {occupant:?}");
         }
         for (fs_type, source) in [("nfs", "other:/b"), ("nfs", "nas:/c"), ("tmpfs", "nas:/b")] {
             assert!(matches!(place.occupant(&table(fs_type, source)), Occupant::Stranger(_)), "{fs_type} {source}");

@@ -10,6 +10,7 @@
 
 mod take_down;
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -45,6 +46,8 @@ pub struct NfsDriver {
     lane: Lane,
     canary: Option<CanaryRecord>,
     volume: Option<OpenVolume>,
+    /// Where the server answered last: its mount is known by that too.
+    server: Option<IpAddr>,
 }
 
 /// The last canary that came back.
@@ -72,7 +75,7 @@ impl NfsDriver {
     /// The driver of a target that was never probed.
     #[must_use]
     pub fn new(target: TargetId, export: NfsExport, name: MountName, host: Arc<Host>) -> Self {
-        Self { target, export, name, host, lane: Lane::Suspect, canary: None, volume: None }
+        Self { target, export, name, host, lane: Lane::Suspect, canary: None, volume: None, server: None }
     }
 
     fn place(&self, settings: &AgentSettings) -> Place {
@@ -90,6 +93,7 @@ impl NfsDriver {
             target: self.target,
             export: &self.export,
             export_here: &place.export_here,
+            server: self.server,
             root: &settings.mounts.root,
             name: &self.name,
             path: &place.path,
@@ -104,7 +108,8 @@ impl NfsDriver {
         let mut capacity = None;
         let reachable = nfs_reachable(place.export_here.address(), options, probe.deadline);
         let mut remaining = AFTER_REACHABLE;
-        if log.run(CheckName::Reachable, reachable).await.is_some() {
+        if let Some(server) = log.run(CheckName::Reachable, reachable).await {
+            self.server = Some(server);
             let mut healed = None;
             loop {
                 remaining = &AFTER_REACHABLE[1..];

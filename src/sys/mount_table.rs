@@ -17,6 +17,7 @@ use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read};
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
@@ -71,6 +72,13 @@ impl MountEntry {
     #[must_use]
     pub fn is_read_only(&self) -> bool {
         [&self.options, &self.super_options].iter().any(|options| options.split(',').any(|option| option == "ro"))
+    }
+
+    /// The address of the server that the file system talks to, as the kernel's NFS client tells it
+    /// (`addr=`). Its source tells a name, which may be that of another mount of the same server.
+    #[must_use]
+    pub fn server_address(&self) -> Option<IpAddr> {
+        self.super_options.split(',').find_map(|option| option.strip_prefix("addr=")?.parse().ok())
     }
 
     /// From a line of mountinfo: `36 35 98:0 /root /mount/point rw,noatime master:1 - ext3 /dev/sda

@@ -7,7 +7,7 @@ use super::{NfsDriver, Place};
 use crate::check::mounted::Occupant;
 use crate::check::nfs_reachable::nfs_reachable;
 use crate::check::storage_failure::storage_failure;
-use crate::driver::DetachError;
+use crate::driver::{DetachError, Driver as _};
 use crate::model::report::Finding;
 use crate::model::settings::AgentSettings;
 use crate::model::{Outcome, Reason};
@@ -78,9 +78,15 @@ impl NfsDriver {
 
     async fn try_unmount(&self, settings: &AgentSettings, place: &Place, how: UnmountHow) -> Result<(), CallError> {
         let request = Request::Unmount { path: place.path.clone(), how };
+        let before = self.mount_id(settings);
         match self.host.workers.call(self.target, self.lane, request, settings.probe.deadline).await {
             // EINVAL is "not a mount point" (umount(2)): somebody was faster.
             Err(CallError::Fault(fault)) if fault.errno() == Some(Errno::EINVAL) => Ok(()),
+            // The mount goes first, and then its server is told (NFSv4), for as long as that takes.
+            Err(error @ CallError::TimedOut { .. }) => match self.host.mounts.reread() {
+                Ok(_) if self.mount_id(settings) != before => Ok(()),
+                _ => Err(error),
+            },
             outcome => outcome.map(|_: Response| ()),
         }
     }
