@@ -33,7 +33,7 @@ use tokio::time::Instant;
 
 use crate::model::TargetId;
 
-pub(super) use spawner::spawn;
+pub(super) use spawner::{Program, become_a_child, spawn};
 
 /// How long a killed child may take to die before its target is marked stuck.
 pub const UNKILLABLE_AFTER: Duration = Duration::from_secs(1);

@@ -15,7 +15,6 @@ use std::process::ExitCode;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::mount::{MntFlags, umount2};
-use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, umask};
 use nix::sys::statfs::{NFS_SUPER_MAGIC, fstatfs};
 use nix::sys::statvfs::fstatvfs;
@@ -24,14 +23,14 @@ use rustix::fs::{AtFlags, StatxFlags, statx};
 
 use super::protocol::{self, FaultKind, FileSystemCounts, HELLO, Request, Response, UnmountHow, WorkerFault};
 use super::{canary, mount_point};
+use crate::sys::children::become_a_child;
 
 /// `targetwatch probe-worker`: serves requests until its input ends. Returns the exit code: 0 then,
 /// 1 when the agent said something that no agent says.
 #[must_use]
 pub fn main() -> ExitCode {
-    // The agent has set this already, but exec clears it for a binary that has capabilities of its
-    // own. Had the agent died before this line, the input would be at its end.
-    let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
+    // Had the agent died before this line, the input would be at its end.
+    let _ = become_a_child();
     if geteuid().is_root() {
         // The canary is to be refused what the backup user is refused. Where this is not permitted,
         // it says so itself.

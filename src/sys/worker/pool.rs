@@ -26,11 +26,16 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::protocol::{self, HELLO, Numbered, Request, Response, WorkerFault};
 use crate::model::TargetId;
-use crate::sys::children::{self, Assignment, Child, ChildCensus, ClaimError, StuckChild};
+use crate::sys::children::{self, Assignment, Child, ChildCensus, ClaimError, Program, StuckChild};
 use crate::sys::command::DEFAULT_PATH;
 
 /// What workers are called in a log.
 const WORKER: &str = "probe-worker";
+
+/// How many workers of suspect targets may be starting at the same time. A crowd of dead mounts costs
+/// as many workers at each probe, and starting them all at once would take the processors of a small
+/// host from everybody else.
+const SUSPECT_STARTS_MAX: usize = 4;
 
 /// How a pool starts workers, and how many.
 #[derive(Debug, Clone)]
@@ -151,6 +156,7 @@ struct Inner {
     next_number: AtomicU64,
     healthy_places: Arc<Semaphore>,
     suspect_places: Arc<Semaphore>,
+    suspect_starts: Semaphore,
     /// Has no places to give: closed at shutdown, which everybody at work waits for.
     open: Semaphore,
 }
@@ -171,6 +177,7 @@ impl WorkerPool {
             next_number: AtomicU64::new(HELLO + 1),
             healthy_places: Arc::new(Semaphore::new(healthy)),
             suspect_places: Arc::new(Semaphore::new(suspects)),
+            suspect_starts: Semaphore::new(SUSPECT_STARTS_MAX),
             open: Semaphore::new(0),
         };
         Self { inner: Arc::new(inner) }
@@ -242,7 +249,7 @@ impl WorkerPool {
             .ok_or(CallError::ShutDown)?;
         let assignment = Assignment { claim, permit: Some(permit) };
         let _busy = Busy::new(&self.inner.busy);
-        self.work(assignment, number, &frame, deadline).await
+        self.work(assignment, lane, number, &frame, deadline).await
     }
 
     /// A place to work, or `None` when the pool is shut down.
@@ -263,6 +270,7 @@ impl WorkerPool {
     async fn work(
         &self,
         assignment: Assignment,
+        lane: Lane,
         number: u64,
         frame: &[u8],
         deadline: Duration,
@@ -283,7 +291,7 @@ impl WorkerPool {
                 }
             }
         }
-        let starting = timeout(deadline, self.start(assignment));
+        let starting = timeout(deadline, self.start(assignment, lane));
         let mut worker = starting.await.map_err(|_| CallError::NotReady { after: deadline })??;
         match timeout(deadline, worker.ask(number, frame)).await.map_err(timed_out)? {
             Ok(answer) => self.conclude(worker, answer),
@@ -318,7 +326,11 @@ impl WorkerPool {
     }
 
     /// A new worker that is ready to be asked.
-    async fn start(&self, assignment: Option<Assignment>) -> Result<Worker, CallError> {
+    async fn start(&self, assignment: Option<Assignment>, lane: Lane) -> Result<Worker, CallError> {
+        let _turn = match lane {
+            Lane::Healthy => None,
+            Lane::Suspect => Some(self.inner.suspect_starts.acquire().await.map_err(|_| CallError::ShutDown)?),
+        };
         let settings = &self.inner.settings;
         let failed = |source| CallError::Spawn { program: settings.program.clone(), source };
         let mut worker = Worker::start(settings, &self.inner.census).await.map_err(failed)?;
@@ -373,7 +385,7 @@ impl Worker {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit());
-        let mut child = children::spawn(command, WORKER.to_owned(), census).await?;
+        let mut child = children::spawn(command, Program::Ours, WORKER.to_owned(), census).await?;
         let pipes = child.process().and_then(|process| process.stdin.take().zip(process.stdout.take()));
         let (input, output) = pipes.ok_or_else(|| io::Error::other("it has no pipes"))?;
         Ok(Self { child, input, output })
