@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::model::report::{BucketFacts, Finding, MountMode};
+use crate::model::report::{BucketFacts, Finding, MountFacts, MountMode};
 use crate::model::settings::AgentSettings;
 use crate::model::{Capacity, CheckResult, Target, TargetSpec};
 use crate::sys::{MountTableWatch, WorkerPool};
@@ -37,6 +37,8 @@ pub struct Probe {
     pub mode: Option<MountMode>,
     /// What was measured.
     pub capacity: Option<Capacity>,
+    /// Facts about the mount.
+    pub mount: Option<MountFacts>,
     /// Facts about a bucket.
     pub bucket: Option<BucketFacts>,
 }

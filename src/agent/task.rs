@@ -243,6 +243,7 @@ fn report(target: &Target, probe: Probe, duration: Duration) -> Report {
         mode: probe.mode,
         verdict: Verdict::of(&probe.checks),
         capacity: probe.capacity,
+        mount: probe.mount,
         bucket: probe.bucket,
         checks: probe.checks,
     }

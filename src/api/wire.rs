@@ -16,7 +16,7 @@ use utoipa::ToSchema;
 
 pub use history::{History, Transition};
 pub use node::{Agent, Health, Host, Memory, Node, Readiness, StuckChild};
-pub use report::{Check, Report};
+pub use report::{Check, Mount, Report};
 pub use target::{
     MetadataEntry, NewTarget, NewTargetBody, OneTarget, Target, TargetDetail, TargetDetailList, TargetList,
 };

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use super::Checked;
 use super::storage_failure::{storage_failure, wrong_answer};
-use crate::model::report::Finding;
+use crate::model::report::{Finding, MountFacts};
 use crate::model::{MountName, NfsExport, NfsOptions, Reason, TargetId};
 use crate::sys::worker::UnmountHow;
 use crate::sys::{
@@ -126,10 +126,12 @@ impl MountPlace<'_> {
 }
 
 /// A mount that is the target's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MountedHere {
     /// The kernel's id of the mount: another one means that it was mounted again.
     pub mount_id: u32,
+    /// What the kernel does with it.
+    pub facts: MountFacts,
 }
 
 /// Looks whether the export is mounted, and mounts it if nothing is.
@@ -170,10 +172,15 @@ pub async fn mounted(
                 place.path.display()
             ),
         )),
-        Occupant::Ours(entry, stacked) => Checked::passed(MountedHere { mount_id: entry.mount_id })
-            .warning(stacked_warning(place.path, stacked))
-            .warning(hidden_files)
-            .detail(format!("{} as {} with {}", entry.source, entry.fs_type, entry.super_options)),
+        Occupant::Ours(entry, stacked) => {
+            let facts = MountFacts::from_options(&entry.super_options);
+            let hard = hard_warning(place.path, &facts);
+            Checked::passed(MountedHere { mount_id: entry.mount_id, facts })
+                .warning(stacked_warning(place.path, stacked))
+                .warning(hidden_files)
+                .warning(hard)
+                .detail(format!("{} as {} with {}", entry.source, entry.fs_type, entry.super_options))
+        }
         Occupant::Stranger(entry) => Checked::failed(Finding::new(
             Reason::MountConflict,
             format!(
@@ -204,6 +211,18 @@ fn stacked_warning(path: &Path, stacked: usize) -> Option<Finding> {
         Finding::new(
             Reason::MountStacked,
             format!("{stacked} file systems are mounted on top of each other at {path}: `umount {path}` until findmnt shows one"),
+        )
+    })
+}
+
+fn hard_warning(path: &Path, facts: &MountFacts) -> Option<Finding> {
+    facts.is_hard.then(|| {
+        Finding::new(
+            Reason::HardMount,
+            format!(
+                "the mount at {} is a hard one: whoever uses it waits for as long as its server is away, backups included; add soft, timeo= and retrans= to the NFS options and mount it again, unless that is what you want",
+                path.display()
+            ),
         )
     })
 }

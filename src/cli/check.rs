@@ -130,6 +130,7 @@ fn one(spec: TargetSpec, no_mount: bool, common: &Common) -> anyhow::Result<Stat
             mode: probe.mode,
             verdict: Verdict::of(&probe.checks),
             capacity: probe.capacity,
+            mount: probe.mount,
             bucket: probe.bucket,
             checks: probe.checks,
         };

@@ -54,7 +54,7 @@ pub struct NfsDriver {
 struct CanaryRecord {
     at: Instant,
     written_at: Timestamp,
-    mount: MountedHere,
+    mount_id: u32,
     settings: CanarySettings,
 }
 
@@ -105,7 +105,7 @@ impl NfsDriver {
         let probe = &settings.probe;
         let options = settings.mounts.options_for(&self.export);
         let mut log = CheckLog::new(probe.slow_after);
-        let mut capacity = None;
+        let (mut mount, mut capacity) = (None, None);
         let reachable = nfs_reachable(place.export_here.address(), options, probe.deadline);
         let mut remaining = AFTER_REACHABLE;
         if let Some(server) = log.run(CheckName::Reachable, reachable).await {
@@ -123,9 +123,10 @@ impl NfsDriver {
                     probe.mount_deadline,
                 );
                 let mounting = async { mounting.await.warning(healed.clone()) };
-                let Some(mount) = log.run(CheckName::Mounted, mounting).await else {
+                let Some(MountedHere { mount_id, facts }) = log.run(CheckName::Mounted, mounting).await else {
                     break;
                 };
+                mount = Some(facts);
                 remaining = &AFTER_REACHABLE[2..];
                 let measuring = capacity_of_mount(
                     &self.host.workers,
@@ -138,7 +139,7 @@ impl NfsDriver {
                 capacity = log.run(CheckName::Capacity, measuring).await;
                 if capacity.is_some() {
                     remaining = &[];
-                    self.canary_if_due(settings, place, mount, depth, &mut log).await;
+                    self.canary_if_due(settings, place, mount_id, depth, &mut log).await;
                     break;
                 }
                 let is_stale = log.latest_failure().is_some_and(|finding| finding.reason == Reason::StaleHandle);
@@ -164,14 +165,14 @@ impl NfsDriver {
             }
         }
         log.skip_after_failure(remaining);
-        Probe { checks: log.into_results(), mode: Some(MountMode::Kernel), capacity, bucket: None }
+        Probe { checks: log.into_results(), mode: Some(MountMode::Kernel), capacity, mount, bucket: None }
     }
 
     async fn canary_if_due(
         &mut self,
         settings: &AgentSettings,
         place: &Place,
-        mount: MountedHere,
+        mount_id: u32,
         depth: Depth,
         log: &mut CheckLog,
     ) {
@@ -181,11 +182,9 @@ impl NfsDriver {
             return;
         }
         // One that failed left no record, so it is tried again at each probe until it passes.
-        let still_good = self
-            .canary
-            .as_ref()
-            .filter(|_| depth == Depth::Routine)
-            .filter(|last| last.mount == mount && last.settings == *canary && last.at.elapsed() < canary.interval);
+        let still_good = self.canary.as_ref().filter(|_| depth == Depth::Routine).filter(|last| {
+            last.mount_id == mount_id && last.settings == *canary && last.at.elapsed() < canary.interval
+        });
         if let Some(last) = still_good {
             log.skip(
                 CheckName::WriteCanary,
@@ -209,7 +208,7 @@ impl NfsDriver {
         );
         if log.run(CheckName::WriteCanary, writing).await.is_some() {
             let (at, written_at, settings) = (Instant::now(), Timestamp::now(), canary.clone());
-            self.canary = Some(CanaryRecord { at, written_at, mount, settings });
+            self.canary = Some(CanaryRecord { at, written_at, mount_id, settings });
         }
     }
 
@@ -257,7 +256,7 @@ impl NfsDriver {
             }
         }
         log.skip_after_failure(remaining);
-        Probe { checks: log.into_results(), mode: Some(MountMode::None), capacity, bucket: None }
+        Probe { checks: log.into_results(), mode: Some(MountMode::None), capacity, ..Probe::default() }
     }
 }
 

@@ -87,6 +87,8 @@ reasons! {
     MountConflict => "mount_conflict",
     /// Several file systems are mounted on top of each other at the mount path.
     MountStacked => "mount_stacked",
+    /// The mount waits for its server for ever.
+    HardMount => "hard_mount",
     /// The bare mount directory holds files, which the mount hides.
     MountPointHoldsFiles => "mount_point_holds_files",
     /// The mount directory cannot be made or used.

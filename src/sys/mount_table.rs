@@ -22,6 +22,7 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
+use crate::model::report::MountFacts;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 
 pub use watch::MountTableWatch;
@@ -78,7 +79,7 @@ impl MountEntry {
     /// (`addr=`). Its source tells a name, which may be that of another mount of the same server.
     #[must_use]
     pub fn server_address(&self) -> Option<IpAddr> {
-        self.super_options.split(',').find_map(|option| option.strip_prefix("addr=")?.parse().ok())
+        MountFacts::from_options(&self.super_options).server_address
     }
 
     /// From a line of mountinfo: `36 35 98:0 /root /mount/point rw,noatime master:1 - ext3 /dev/sda

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 use super::timestamp;
 use crate::agent::TargetView;
-use crate::model::report::{CheckResult, Verdict};
+use crate::model::report::{CheckResult, MountFacts, Verdict};
 
 /// The latest report of a target on this node, and the status that follows.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -48,6 +48,8 @@ pub struct Report {
     pub inodes: Option<u64>,
     /// Inodes in use.
     pub inodes_used: Option<u64>,
+    /// What the kernel does with the mount; `null` where nothing or something else is mounted.
+    pub mount: Option<Mount>,
     /// Objects in the bucket, where the service tells.
     pub object_count: Option<u64>,
     /// Whether the bucket keeps versions.
@@ -58,6 +60,19 @@ pub struct Report {
     pub default_retention: Option<String>,
     /// The checks in the order in which they ran.
     pub checks: Vec<Check>,
+}
+
+/// A mount as the kernel has it, whatever was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Mount {
+    /// The options in force.
+    pub options: String,
+    /// The address of the server that it talks to.
+    pub server_address: Option<String>,
+    /// The version of NFS, such as `3` or `4.2`.
+    pub nfs_version: Option<String>,
+    /// Whether a call waits for a server that is away for as long as it is.
+    pub hard: bool,
 }
 
 /// One named thing that was verified.
@@ -103,11 +118,23 @@ impl From<&TargetView> for Report {
             used_percent: capacity.and_then(|capacity| capacity.used_percent()),
             inodes: capacity.and_then(|capacity| capacity.inodes),
             inodes_used: capacity.and_then(|capacity| capacity.inodes_used),
+            mount: report.and_then(|report| report.mount.as_ref()).map(Mount::from),
             object_count: bucket.and_then(|bucket| bucket.object_count),
             versioning: bucket.and_then(|bucket| bucket.versioning),
             object_lock: bucket.and_then(|bucket| bucket.object_lock),
             default_retention: bucket.and_then(|bucket| bucket.default_retention.clone()),
             checks: report.map(|report| report.checks.iter().map(Check::from).collect()).unwrap_or_default(),
+        }
+    }
+}
+
+impl From<&MountFacts> for Mount {
+    fn from(facts: &MountFacts) -> Self {
+        Self {
+            options: facts.options.clone(),
+            server_address: facts.server_address.map(|address| address.to_string()),
+            nfs_version: facts.nfs_version.clone(),
+            hard: facts.is_hard,
         }
     }
 }
