@@ -10,10 +10,25 @@
 
 mod api;
 mod bench;
+mod observer;
+mod process;
 
 mod adoption;
+mod clock;
 mod command_line;
+mod crowds;
+mod cycles;
+mod deletion;
 mod faults;
+mod flapping;
 mod lifecycle;
+mod mount_points;
+mod mounting;
+mod occupants;
+mod outages;
+mod refusals;
+mod registry;
 mod service;
+mod startup;
 mod wire;
+mod workers;

@@ -1,0 +1,84 @@
+//! Fifty targets of a server that is dead, beside ten that are well.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::time::{Duration, Instant};
+
+use crate::api::{Target, get};
+use crate::bench::{
+    Bench, black_hole, black_hole_data, end_black_holes, eventually, export_directory, is_long, main_pid,
+};
+use crate::observer::Observer;
+use crate::process::{Usage, processor_time};
+
+const DEAD: usize = 50;
+const WELL: usize = 10;
+const INTERVAL: Duration = Duration::from_secs(5);
+const CONFIG: &str = r#"
+[mounts]
+nfs_options = "nolock,hard,timeo=600,nfsvers=3,retrans=10"
+
+[probe]
+nfs_interval = "5s"
+"#;
+/// How long all targets may take to be mounted, on one processor.
+const MOUNTED: Duration = Duration::from_secs(60);
+/// How long all of a dead server's targets may take to be offline: two probes with a deadline each.
+const ALL_OFFLINE: Duration = Duration::from_secs(30);
+/// How much of a processor the agent may use, in percent, its children counted. System calls are dear
+/// in the lab, where each is some signals of the host: this is what an agent that never rests exceeds.
+const PROCESSOR_MAX: f64 = 40.0;
+
+fn targets(address: &str, kind: &str, count: usize) -> Vec<Target> {
+    let names: Vec<String> = (0..count).map(|number| format!("{kind}{number:02}")).collect();
+    for name in &names {
+        let directory = export_directory("one").join(name);
+        fs::create_dir(&directory).expect("made");
+        fs::set_permissions(&directory, fs::Permissions::from_mode(0o777)).expect("for the backup user");
+    }
+    names.iter().map(|name| Target::create(&format!("{address}:/srv/exports/one/{name}"))).collect()
+}
+
+fn statuses(status: &str) -> usize {
+    let list = get("/backup_targets");
+    list["backup_targets"].as_array().map_or(0, |list| list.iter().filter(|target| target["status"] == status).count())
+}
+
+/// Fifty targets beside ten while `break_them` lasts. Tells how much of a processor the agent used.
+fn crowd(break_them: impl FnOnce(&str)) -> f64 {
+    let _bench = Bench::start(CONFIG);
+    let well = targets("10.0.0.1", "well", WELL);
+    let _dead = targets("10.0.0.3", "dead", DEAD);
+    eventually("all are available", MOUNTED, || (statuses("available") == WELL + DEAD).then_some(()));
+    let (before, observer) = (Usage::now(), Observer::start());
+    break_them("10.0.0.3");
+    eventually("the dead are offline", ALL_OFFLINE, || (statuses("offline") == DEAD).then_some(()));
+    let (pid, began, time_before) = (main_pid(), Instant::now(), processor_time(main_pid()));
+    let lasts = if is_long() { Duration::from_secs(300) } else { Duration::from_secs(15) };
+    well[0].is_probed(usize::try_from(lasts.as_secs() / INTERVAL.as_secs()).expect("few"), lasts * 2);
+    let used = processor_time(pid) - time_before;
+    assert_eq!((statuses("available"), statuses("offline")), (WELL, DEAD));
+    end_black_holes();
+    eventually("all are back", ALL_OFFLINE, || (statuses("available") == WELL + DEAD).then_some(()));
+    observer.end().is_bounded(&well.iter().collect::<Vec<_>>(), INTERVAL, DEAD, true);
+    let leftover = || {
+        let now = Usage::now();
+        let is_as_before = now.threads <= before.threads && now.files <= before.files + 4 && now.zombies == 0;
+        (is_as_before && now.children <= before.children.max(4)).then_some(())
+    };
+    eventually("nothing is left of it", INTERVAL * 4, leftover);
+    used.as_secs_f64() / began.elapsed().as_secs_f64() * 100.0
+}
+
+#[test]
+fn fifty_targets_of_a_server_that_is_gone_cost_next_to_nothing() {
+    let used = crowd(black_hole);
+    eprintln!("{used:.1} % of a processor");
+    assert!(used < PROCESSOR_MAX, "{used:.1} %");
+}
+
+#[test]
+fn fifty_mounts_that_hang_delay_nobody() {
+    let used = crowd(black_hole_data);
+    eprintln!("{used:.1} % of a processor");
+}
