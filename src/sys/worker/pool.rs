@@ -277,7 +277,7 @@ impl WorkerPool {
     ) -> Result<Response, CallError> {
         let timed_out = |_| CallError::TimedOut { after: deadline };
         let mut assignment = Some(assignment);
-        if let Some(mut worker) = self.take_idle() {
+        if let Some(mut worker) = self.take_idle(lane) {
             worker.child.assignment = assignment.take();
             match timeout(deadline, worker.ask(number, frame)).await.map_err(timed_out)? {
                 Ok(answer) => return self.conclude(worker, answer),
@@ -299,11 +299,14 @@ impl WorkerPool {
         }
     }
 
-    /// An idle worker, if there is one. Those that have ended meanwhile are reaped here.
-    fn take_idle(&self) -> Option<Worker> {
+    /// An idle worker, if there is one. Those that have ended meanwhile are reaped here. A suspect
+    /// target may cost a worker its life, and healthy ones would have to wait for another to start: it
+    /// takes one only when there are as many as are kept.
+    fn take_idle(&self, lane: Lane) -> Option<Worker> {
         let mut idle = self.idle();
         idle.retain_mut(|worker| !worker.child.has_ended());
-        idle.pop()
+        let may_take = lane == Lane::Healthy || idle.len() >= self.inner.settings.idle_max;
+        if may_take { idle.pop() } else { None }
     }
 
     /// Puts a worker that has answered back, and passes its answer on.

@@ -87,7 +87,7 @@ async fn one_worker_answers_one_call_after_the_other() {
     }
     assert_eq!(pool.stats(), PoolStats { idle: 1, spawned_total: 1, ..PoolStats::default() });
     let request = Request::StatVfs { path: "/tmp".into(), expect_nfs: true };
-    let error = pool.call(Uuid::new_v4(), Lane::Suspect, request, ENOUGH).await.expect_err("not NFS here");
+    let error = pool.call(Uuid::new_v4(), Lane::Healthy, request, ENOUGH).await.expect_err("not NFS here");
     assert!(matches!(&error, CallError::Fault(fault) if fault.kind == protocol::FaultKind::NotNfs), "{error}");
     assert_eq!(pool.stats().idle, 1, "a fault is an answer");
 }
@@ -237,6 +237,19 @@ async fn suspects_leave_half_of_the_places_free() {
     assert!(matches!(healthy, Err(CallError::TimedOut { .. })), "it had its turn at once: {healthy:?}");
     let overloaded = suspects.iter().filter(|outcome| matches!(outcome, Err(CallError::Overloaded { .. }))).count();
     assert!((6..=8).contains(&overloaded), "two, and perhaps two after them, had a turn: {suspects:?}");
+}
+
+#[tokio::test]
+async fn suspects_leave_idle_workers_to_the_healthy() {
+    let pool = pool();
+    call(&pool, ENOUGH).await.expect("answers");
+    let kept = idle_pids(&pool);
+    // Two are kept, so the second one is new and stays, and the third takes it.
+    for spawned in [2, 2] {
+        pool.call(Uuid::new_v4(), Lane::Suspect, stat(), ENOUGH).await.expect("answers");
+        assert_eq!(pool.stats().spawned_total, spawned);
+    }
+    assert_eq!(idle_pids(&pool)[..1], kept);
 }
 
 #[tokio::test]
