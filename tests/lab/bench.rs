@@ -270,6 +270,12 @@ pub fn is_long() -> bool {
     std::env::var_os("LAB_LONG").is_some()
 }
 
+/// Unmounts what is in use now and then, by the agent's own probes too.
+pub fn unmount(at: &Path) {
+    let at = at.to_str().expect("text");
+    eventually(&format!("{at} unmounted"), UP_OR_DOWN, || run("umount", &[at]).status.success().then_some(()));
+}
+
 /// The agent's process.
 pub fn main_pid() -> u32 {
     output("systemctl", &["show", "--property=MainPID", "--value", SERVICE]).trim().parse().expect("a process id")

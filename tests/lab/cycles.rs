@@ -4,7 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use crate::api::Target;
-use crate::bench::{Bench, EVERY_SECOND, MOUNT_ROOT, eventually, is_long, mount_of, mounts, succeed};
+use crate::bench::{Bench, EVERY_SECOND, MOUNT_ROOT, eventually, is_long, mount_of, mounts, succeed, unmount};
 use crate::process::Usage;
 
 const EXPORT: &str = "10.0.0.1:/srv/exports/one";
@@ -46,7 +46,7 @@ fn cycles(shortened: usize, what: impl Fn(&Target)) {
 fn unmounting_again_and_again_leaves_nothing() {
     cycles(20, |target| {
         let at = mount_of(PATH).expect("mounted").path;
-        succeed("umount", &[at.to_str().expect("text")]);
+        unmount(&at);
         eventually("mounted again", CYCLE, || mount_of(PATH));
         target.becomes_available(CYCLE);
     });

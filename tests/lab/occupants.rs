@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::api::Target;
-use crate::bench::{Bench, EVERY_SECOND, FIRST_VERDICT, mark, mount_of, mount_path, mounts, succeed};
+use crate::bench::{Bench, EVERY_SECOND, FIRST_VERDICT, mark, mount_of, mount_path, mounts, succeed, unmount};
 
 const EXPORT: &str = "10.0.0.1:/srv/exports/one";
 const PATH: &str = "/srv/exports/one";
@@ -31,7 +31,7 @@ fn what_is_mounted_over_a_target_is_told_and_left_alone_and_its_end_heals() {
         let report = target.check();
         assert!(report.get("capacity_bytes").is_null(), "nothing is measured of what is not ours: {report:?}");
         assert_eq!(mounts_at(at.as_ref()), 2, "theirs and ours");
-        succeed("umount", &[at]);
+        unmount(at.as_ref());
         target.becomes_available(NOTICED);
         assert_eq!(mount_of(PATH), ours, "{arguments:?}");
     }
@@ -47,7 +47,7 @@ fn an_export_that_is_mounted_twice_is_a_warning() {
     let report = target.check();
     assert_eq!((report.get("status"), report.get("reason")), (&"available".into(), &"mount_stacked".into()));
     assert_eq!(mounts_at(at.as_ref()), 2, "no third one, and none was taken away");
-    succeed("umount", &[at]);
+    unmount(at.as_ref());
     let report = target.check();
     assert_eq!((report.get("status"), report.get("reason")), (&"available".into(), &serde_json::Value::Null));
 }
