@@ -149,16 +149,16 @@ fn configuration(directory: &Path, nfs_port: u16, s3_endpoint: &str) -> String {
 
 /// Prints the table whenever another target has its first verdict, until all have.
 async fn show_until_ready(agent: &Agent) -> anyhow::Result<()> {
-    let mut changes = agent.changes();
+    let mut views = agent.watch_view();
     let mut shown = 0;
     while shown < TARGETS {
-        let view = agent.view();
+        let view = views.borrow_and_update().clone();
         let checked = view.targets.iter().filter(|target| target.report.is_some()).count();
         if checked > shown {
             shown = checked;
             print_table(&view);
         } else {
-            changes.changed().await.context("the agent has ended")?;
+            views.changed().await.context("the agent has ended")?;
         }
     }
     Ok(())

@@ -93,10 +93,10 @@ impl Agent {
         self.shared.view()
     }
 
-    /// A receiver that is told of each new view.
+    /// A receiver of each new view; those that it is too slow for it does not get.
     #[must_use]
-    pub fn changes(&self) -> watch::Receiver<()> {
-        self.shared.changes.subscribe()
+    pub fn watch_view(&self) -> watch::Receiver<Arc<View>> {
+        self.shared.watch_view()
     }
 
     /// The settings in force.
@@ -110,14 +110,16 @@ impl Agent {
     /// # Errors
     /// [`AgentError`] when a rule of the registry forbids it or it cannot be made durable.
     pub async fn create_target(&self, new: NewTarget) -> Result<Arc<TargetView>, AgentError> {
-        let (target, first_type) = self.stamp(new)?;
-        let _changing = self.shared.begin_change().await?;
-        let entry = self.shared.registry.create_target(target, first_type).await?;
-        let target = entry.target.clone();
-        let view = self.shared.publish_entry(entry);
-        tracing::info!(target_id = %target.id, export = target.spec.export(), mount_path = %view.mount_path.display(), "created");
-        self.start_task(target, FirstProbe::Now);
-        Ok(view)
+        self.change(async move |agent| {
+            let (target, first_type) = agent.stamp(new)?;
+            let entry = agent.shared.registry.create_target(target, first_type).await?;
+            let target = entry.target.clone();
+            let view = agent.shared.publish_entry(entry);
+            tracing::info!(target_id = %target.id, export = target.spec.export(), mount_path = %view.mount_path.display(), "created");
+            agent.start_task(target, FirstProbe::Now);
+            Ok(view)
+        })
+        .await
     }
 
     /// Creates the targets that the configuration declares and that are not there yet. One that
@@ -143,20 +145,16 @@ impl Agent {
         }
     }
 
-    /// Changes a target and, with `make_default`, makes it the default. Never waits for storage.
+    /// Changes a target, all of what is asked or nothing. Never waits for storage.
     ///
     /// # Errors
     /// [`AgentError`] when there is no such target, a rule forbids it, or it cannot be made durable.
-    pub async fn modify_target(
-        &self,
-        id: TargetId,
-        change: TargetChange,
-        make_default: bool,
-    ) -> Result<Arc<TargetView>, AgentError> {
-        let _changing = self.shared.begin_change().await?;
-        let entry = self.shared.registry.modify_target(id, change, Timestamp::now()).await?;
-        let view = self.republish(entry);
-        if make_default { self.make_default(id).await } else { Ok(view) }
+    pub async fn modify_target(&self, id: TargetId, change: TargetChange) -> Result<Arc<TargetView>, AgentError> {
+        self.change(async move |agent| {
+            let changed = agent.shared.registry.modify_target(id, change, Timestamp::now()).await?;
+            agent.republish_target(changed, id)
+        })
+        .await
     }
 
     /// Makes a target the default, and no other. Never waits for storage.
@@ -164,8 +162,11 @@ impl Agent {
     /// # Errors
     /// [`AgentError`] when there is no such target or it cannot be made durable.
     pub async fn set_default_target(&self, id: TargetId) -> Result<Arc<TargetView>, AgentError> {
-        let _changing = self.shared.begin_change().await?;
-        self.make_default(id).await
+        self.change(async move |agent| {
+            let changed = agent.shared.registry.set_default_target(id, Timestamp::now()).await?;
+            agent.republish_target(changed, id)
+        })
+        .await
     }
 
     /// Unmounts a target and removes it from the registry. Waits for the unmount, bounded.
@@ -178,9 +179,13 @@ impl Agent {
         let (reply, answer) = oneshot::channel();
         // A task that ends meanwhile has deleted the target for somebody else, or the agent stops.
         commands.send(Command::Delete(reply)).await.map_err(|_| self.why_gone(id))?;
-        answer.await.map_err(|_| self.why_gone(id))??;
-        self.tasks().remove(&id);
-        Ok(())
+        let agent = self.clone();
+        to_its_end(async move {
+            answer.await.map_err(|_| agent.why_gone(id))??;
+            agent.tasks().remove(&id);
+            Ok(())
+        })
+        .await
     }
 
     /// Probes a target now and returns it with the report of a probe that began after this call.
@@ -239,6 +244,28 @@ impl Agent {
         self.shared.stopping.subscribe()
     }
 
+    /// Lets no change begin until what it returns is dropped.
+    #[cfg(test)]
+    pub(crate) async fn hold_changes(&self) -> Result<impl Sized, AgentError> {
+        self.shared.begin_change().await
+    }
+
+    /// Makes one change at a time. Who stops waiting before its turn has changed nothing; once begun,
+    /// a change is made to its end, because readers are to see what became durable.
+    async fn change<T, F>(&self, change: impl FnOnce(Self) -> F) -> Result<T, AgentError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, AgentError>> + Send + 'static,
+    {
+        let changing = self.shared.begin_change().await?;
+        let change = change(self.clone());
+        to_its_end(async move {
+            let _changing = changing;
+            change.await
+        })
+        .await
+    }
+
     fn stamp(&self, new: NewTarget) -> Result<(Target, TargetType), AgentError> {
         let NewTarget { spec, type_name, is_default, metadata, user_id } = new;
         let now = Timestamp::now();
@@ -262,8 +289,7 @@ impl Agent {
         Ok((Target { id, spec, mount_name, is_default, created_at, updated_at, version, metadata }, first_type))
     }
 
-    async fn make_default(&self, id: TargetId) -> Result<Arc<TargetView>, AgentError> {
-        let changed = self.shared.registry.set_default_target(id, Timestamp::now()).await?;
+    fn republish_target(&self, changed: Vec<Entry>, id: TargetId) -> Result<Arc<TargetView>, AgentError> {
         self.republish_all(changed);
         self.view().target(id).cloned().ok_or(AgentError::TargetNotFound(id))
     }
@@ -316,5 +342,19 @@ impl Agent {
         let settings = self.settings();
         let one = settings.probe.deadline * DEADLINES_IN_A_PROBE + settings.probe.mount_deadline * 2;
         one * 2
+    }
+}
+
+/// Does something though nobody may wait for it any more: the client of a request can hang up.
+async fn to_its_end<T: Send + 'static>(
+    work: impl Future<Output = Result<T, AgentError>> + Send + 'static,
+) -> Result<T, AgentError> {
+    match tokio::spawn(work).await {
+        Ok(outcome) => outcome,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // Only the end of the runtime cancels it.
+            Err(_) => Err(AgentError::Stopping),
+        },
     }
 }

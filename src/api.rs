@@ -6,13 +6,18 @@
 //!
 //! [`router`] is the table of routes, and the description at `/openapi.json` is made from the same
 //! table. Every route is served at `/…`, `/v1/…` and `/v1/{project_id}/…` ([`prefix`]); every answer
-//! carries a request id; every error is a fault body ([`fault`]). What a client sends is decoded by
-//! hand ([`body`]), because a client wants to know which field is wrong and what was expected.
+//! carries a request id; every error is a fault body ([`fault`]). Who asks is found out before the
+//! route is ([`auth`]). What a client sends is decoded by hand ([`body`]), because a client wants to
+//! know which field is wrong and what was expected.
 
+pub mod auth;
 pub mod body;
 mod cache;
+mod description;
 pub mod fault;
 mod host;
+mod id;
+pub mod limits;
 pub mod listen;
 pub mod prefix;
 mod target_types;
@@ -23,11 +28,12 @@ pub mod wire;
 
 use std::sync::Arc;
 
+use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderName, HeaderValue, Request, Response, StatusCode, Uri};
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::IntoResponse as _;
-use axum::{Extension, Router};
 use tower::ServiceExt as _;
 use tower::util::BoxCloneSyncService;
 use utoipa::OpenApi;
@@ -36,9 +42,11 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use crate::agent::Agent;
-use crate::model::Caller;
 use crate::sys::NodeFacts;
 
+use cache::{Kind, ListCache, Writer};
+
+pub use auth::{Auth, AuthError};
 pub use listen::{ListenError, Listeners};
 
 /// The largest request body, in bytes.
@@ -58,8 +66,9 @@ pub type Service = BoxCloneSyncService<Request<axum::body::Body>, Response<axum:
 struct State {
     agent: Agent,
     node_facts: ReadNodeFacts,
-    targets: Arc<cache::ListCache>,
-    types: Arc<cache::ListCache>,
+    targets: Arc<ListCache>,
+    details: Arc<ListCache>,
+    types: Arc<ListCache>,
     description: axum::body::Bytes,
 }
 
@@ -70,36 +79,43 @@ struct State {
 ))]
 struct Description;
 
-/// The routes, ready to be served.
+/// The routes, ready to be served to those whom `auth` lets in.
 #[must_use]
-pub fn router(agent: Agent, node_facts: ReadNodeFacts) -> Service {
-    // Whoever may connect is trusted: this is the one place that says who a request is from.
-    let router = routes(agent, node_facts).layer(Extension(Caller::local()));
-    let service = router
-        .map_request(|mut request: Request<axum::body::Body>| {
-            if let Some(uri) = prefix::stripped(request.uri()) {
-                *request.uri_mut() = uri;
-            }
-            request
-        })
-        .map_response(|mut response: Response<axum::body::Body>| {
-            response.headers_mut().insert(REQUEST_ID, request_id());
-            response
-        });
+pub fn router(agent: Agent, node_facts: ReadNodeFacts, auth: Arc<Auth>) -> Service {
+    let router = routes(agent, node_facts, &auth)
+        .layer(from_fn_with_state(auth, auth::authenticate))
+        .layer(from_fn(limits::limit));
+    let service = router.map_request(prefix::strip).map_response(|mut response: Response<axum::body::Body>| {
+        response.headers_mut().insert(REQUEST_ID, request_id());
+        response
+    });
     BoxCloneSyncService::new(service)
 }
 
-/// The routes without their prefixes, for requests that have a [`Caller`].
-fn routes(agent: Agent, node_facts: ReadNodeFacts) -> Router {
-    let (router, openapi) = table().split_for_parts();
+/// The routes without their prefixes, for requests that have a [`Caller`](crate::model::Caller).
+fn routes(agent: Agent, node_facts: ReadNodeFacts, auth: &Auth) -> Router {
+    let (router, mut openapi) = table().split_for_parts();
+    description::complete(&mut openapi, auth);
     let state = State {
         agent,
         node_facts,
-        targets: Arc::new(cache::ListCache::new(|caller, view| {
-            serde_json::to_vec(&wire::TargetList::seen_by(caller, view))
+        targets: Arc::new(ListCache::new(Kind {
+            generation: |view| view.generation,
+            writer: Writer::Each {
+                key: "backup_targets",
+                write: |caller, target| serde_json::to_vec(&wire::Target::seen_by(caller, target)),
+            },
         })),
-        types: Arc::new(cache::ListCache::new(|caller, view| {
-            serde_json::to_vec(&wire::TypeList::seen_by(caller, view))
+        details: Arc::new(ListCache::new(Kind {
+            generation: |view| view.generation,
+            writer: Writer::Each {
+                key: "backup_targets",
+                write: |caller, target| serde_json::to_vec(&wire::TargetDetail::seen_by(caller, target)),
+            },
+        })),
+        types: Arc::new(ListCache::new(Kind {
+            generation: |view| view.types_generation,
+            writer: Writer::Whole(|caller, view| serde_json::to_vec(&wire::TypeList::seen_by(caller, view))),
         })),
         description: openapi.to_json().unwrap_or_default().into(),
     };

@@ -17,6 +17,7 @@ pub mod status;
 pub mod target;
 pub mod target_type;
 pub mod terminal;
+pub mod token;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -30,9 +31,8 @@ use terminal::print;
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100)]
 pub struct Cli {
-    /// Where the agent answers: unix:/path or http://host:port [default: its own socket, then http://127.0.0.1:8781]
-    #[arg(long, global = true, env = "TARGETWATCH_API", value_name = "ADDRESS")]
-    api: Option<client::Address>,
+    #[command(flatten)]
+    access: client::Access,
 
     #[command(subcommand)]
     command: Command,
@@ -69,7 +69,7 @@ enum Command {
 /// Parses the command line and does what it says.
 #[must_use]
 pub fn main() -> ExitCode {
-    let Cli { api, command } = match Cli::try_parse() {
+    let Cli { access, command } = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version are no errors, and go to standard output.
@@ -80,10 +80,10 @@ pub fn main() -> ExitCode {
     };
     let outcome = match command {
         Command::Serve { config } => return serve::run(config.as_deref()),
-        Command::Check(command) => check::run(api, command),
-        Command::Status(arguments) => status::run(api, &arguments),
-        Command::Target(command) => target::run(api, command),
-        Command::Type(command) => target_type::run(api, command),
+        Command::Check(command) => check::run(access, command),
+        Command::Status(arguments) => status::run(access, &arguments),
+        Command::Target(command) => target::run(access, command),
+        Command::Type(command) => target_type::run(access, command),
         Command::MountPath(arguments) => mount_path::run(&arguments),
         Command::Completions { shell } => {
             let mut script = Vec::new();

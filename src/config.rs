@@ -10,6 +10,7 @@ mod raw;
 mod validate;
 
 use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::model::settings::{AgentSettings, ApiSettings, DeclaredTarget};
@@ -59,8 +60,14 @@ pub fn parse(text: &str, file: &Path) -> Result<Settings, ConfigError> {
 }
 
 fn read(file: &Path) -> std::io::Result<String> {
+    // A pipe is opened at once so, and then refused: nobody may hold up a reload.
+    let flags = nix::fcntl::OFlag::O_NONBLOCK.bits();
+    let opened = std::fs::OpenOptions::new().read(true).custom_flags(flags).open(file)?;
+    if !opened.metadata()?.is_file() {
+        return Err(std::io::Error::other("it is no regular file"));
+    }
     let mut text = String::new();
-    std::fs::File::open(file)?.take(FILE_MAX_BYTES + 1).read_to_string(&mut text)?;
+    opened.take(FILE_MAX_BYTES + 1).read_to_string(&mut text)?;
     if text.len() as u64 > FILE_MAX_BYTES {
         return Err(std::io::Error::other(format!("it is larger than {FILE_MAX_BYTES} bytes")));
     }

@@ -28,6 +28,7 @@
 //! ```text
 //! cli → api → agent → driver → check → nfs, s3, sys → model
 //!       cli → config → model    agent → registry → model
+//!       cli, api → keystone → tls → sys
 //! ```
 //!
 //! | to add | touch |
@@ -44,8 +45,10 @@ pub mod check;
 pub mod cli;
 pub mod config;
 pub mod driver;
+pub mod keystone;
 pub mod model;
 pub mod nfs;
 pub mod registry;
 pub mod s3;
 pub mod sys;
+pub mod tls;

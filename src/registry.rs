@@ -29,6 +29,13 @@ pub const TYPES_MAX: usize = 2 * TARGETS_MAX;
 /// The most transitions of one target that are kept: the latest.
 pub const TRANSITIONS_MAX: usize = 1_000;
 
+/// The most assignments to projects that all types of one registry have together. What each may
+/// have would add up to more than a node can keep in memory.
+pub const ASSIGNMENTS_MAX: usize = 100_000;
+
+/// The most metadata entries that all types of one registry have together, likewise.
+pub const TYPE_NOTES_MAX: usize = 100_000;
+
 /// A target with its types, oldest first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
@@ -49,6 +56,9 @@ pub struct TargetChange {
     pub metadata: BTreeMap<String, String>,
     /// Whether to remove all metadata before setting `metadata`.
     pub purge_metadata: bool,
+    /// Whether it, with one of its types, is to be the default. The default cannot be told not to
+    /// be: another one becomes it instead.
+    pub is_default: Option<bool>,
 }
 
 /// What to change about a target type. `None` leaves a field as it is.
@@ -56,12 +66,13 @@ pub struct TargetChange {
 pub struct TypeChange {
     /// Its name.
     pub name: Option<String>,
-    /// What is said of it.
+    /// What is said of it; an empty text takes away what was said.
     pub description: Option<String>,
     /// Whether every project sees it. A type that becomes public is no project's any more.
     pub is_public: Option<bool>,
-    /// Whether to make it, and its target, the default.
-    pub make_default: bool,
+    /// Whether it, and its target, are to be the default. The default cannot be told not to be:
+    /// another one becomes it instead.
+    pub is_default: Option<bool>,
     /// Whether to take it from all its projects before giving it to others. That alone does not
     /// make it public: fewer see it, never more.
     pub purge_projects: bool,
@@ -150,6 +161,11 @@ pub enum RegistryError {
         /// Its export.
         other_export: String,
     },
+    /// The default target stays it until another one becomes it.
+    #[error(
+        "is_default: backup target {0} is the default, and there is always one: make another one the default instead (GET /backup_targets/<id>/set_default)"
+    )]
+    DefaultStays(TargetId),
     /// The default target cannot go while others exist.
     #[error(
         "backup target {0} is the default and others exist: make another one the default first (GET /backup_targets/<id>/set_default)"
@@ -203,6 +219,16 @@ pub enum RegistryError {
         /// Its name.
         name: String,
     },
+    /// The default type stays it until another one becomes it.
+    #[error(
+        "is_default: backup target type {id} ({name}) is the default, and there is always one: make another one the default instead (PUT /backup_target_types/<id> with is_default 1)"
+    )]
+    DefaultTypeStays {
+        /// The type.
+        id: TargetTypeId,
+        /// Its name.
+        name: String,
+    },
     /// A type is public or some projects', never both.
     #[error(
         "is_public and project_list contradict each other: a public backup target type is every project's; leave one of them out"
@@ -214,6 +240,16 @@ pub enum RegistryError {
     /// The type has enough metadata.
     #[error("the backup target type would have {0} metadata entries: {TYPE_METADATA_MAX} is the limit")]
     TooMuchMetadata(usize),
+    /// All types together have enough projects.
+    #[error(
+        "all backup target types together would have {0} projects: {ASSIGNMENTS_MAX} is the limit of the registry; remove some first"
+    )]
+    TooManyAssignments(usize),
+    /// All types together have enough metadata.
+    #[error(
+        "all backup target types together would have {0} metadata entries: {TYPE_NOTES_MAX} is the limit of the registry; remove some first"
+    )]
+    TooManyNotes(usize),
     /// The registry is full.
     #[error("the registry holds {TYPES_MAX} backup target types, which is its limit: delete one first")]
     TooManyTypes,
@@ -233,12 +269,18 @@ pub trait Registry: Send + Sync + 'static {
     /// does its type, whatever `is_default` says.
     async fn create_target(&self, target: Target, first_type: TargetType) -> Result<Entry, RegistryError>;
 
-    /// Changes a target.
-    async fn modify_target(&self, id: TargetId, change: TargetChange, now: Timestamp) -> Result<Entry, RegistryError>;
+    /// Changes a target, all of it or nothing. One that becomes the default does as in
+    /// [`Self::set_default_target`]. Returns every entry that changed, that of the target last.
+    async fn modify_target(
+        &self,
+        id: TargetId,
+        change: TargetChange,
+        now: Timestamp,
+    ) -> Result<Vec<Entry>, RegistryError>;
 
     /// Makes a target, and one of its types, the default, and no other: the type that is the
-    /// default already, if it is one of this target's, or else its first. Returns every entry that
-    /// changed, the new default last.
+    /// default already, if it is one of this target's, or else its first that is public, or else
+    /// its first. Returns every entry that changed, the new default last.
     async fn set_default_target(&self, id: TargetId, now: Timestamp) -> Result<Vec<Entry>, RegistryError>;
 
     /// Whether [`Self::delete_target`] would be refused, without deleting: asked before the

@@ -10,13 +10,15 @@
 //!   most one at a time for each target ([`children`]).
 //!
 //! `.clippy.toml` bans the rest of the crate from the functions that would go around them. What
-//! else concerns the host and waits for nobody is here too: the service manager ([`systemd`]) and
-//! the facts about this node ([`node`]).
+//! else concerns the host and waits for nobody is here too: the service manager ([`systemd`]), the
+//! facts about this node ([`node`]), groups ([`group`]) and secrets in files ([`secret_file`]).
 
 pub mod children;
 pub mod command;
+pub mod group;
 pub mod mount_table;
 pub mod node;
+pub mod secret_file;
 pub mod systemd;
 pub mod worker;
 

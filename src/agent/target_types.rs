@@ -41,17 +41,11 @@ pub struct TypeUpdate {
     pub change: TypeChange,
 }
 
-impl Agent {
-    /// Creates a target type. One that is the default makes its target the default too.
-    ///
-    /// # Errors
-    /// [`AgentError`] when there is no such target, a rule forbids it, or it cannot be made durable.
-    pub async fn create_type(&self, new: NewType) -> Result<TargetType, AgentError> {
-        let NewType { target_id, name, description, is_default, is_public, projects, metadata, user_id } = new;
-        let now = Timestamp::now();
-        let id = Uuid::new_v4();
-        let new = TargetType {
-            id,
+impl NewType {
+    fn stamped(self, now: Timestamp) -> TargetType {
+        let Self { target_id, name, description, is_default, is_public, projects, metadata, user_id } = self;
+        TargetType {
+            id: Uuid::new_v4(),
             target_id,
             name,
             description,
@@ -63,11 +57,24 @@ impl Agent {
             version: VERSION.to_owned(),
             projects: stamp(projects, now),
             metadata,
-        };
-        let _changing = self.shared.begin_change().await?;
-        let changed = self.shared.registry.create_type(new).await?;
-        tracing::info!(target_type_id = %id, %target_id, "created a type");
-        self.republish_type(changed, id)
+        }
+    }
+}
+
+impl Agent {
+    /// Creates a target type. One that is the default makes its target the default too.
+    ///
+    /// # Errors
+    /// [`AgentError`] when there is no such target, a rule forbids it, or it cannot be made durable.
+    pub async fn create_type(&self, new: NewType) -> Result<TargetType, AgentError> {
+        self.change(async move |agent| {
+            let new = new.stamped(Timestamp::now());
+            let (id, target_id) = (new.id, new.target_id);
+            let changed = agent.shared.registry.create_type(new).await?;
+            tracing::info!(target_type_id = %id, %target_id, "created a type");
+            agent.republish_type(changed, id)
+        })
+        .await
     }
 
     /// Changes a target type, all of what is asked or nothing.
@@ -75,12 +82,14 @@ impl Agent {
     /// # Errors
     /// [`AgentError`] when there is no such type, a rule forbids it, or it cannot be made durable.
     pub async fn modify_type(&self, id: TargetTypeId, update: TypeUpdate) -> Result<TargetType, AgentError> {
-        let now = Timestamp::now();
-        let TypeUpdate { add_projects, change } = update;
-        let change = TypeChange { add_projects: stamp(add_projects, now), ..change };
-        let _changing = self.shared.begin_change().await?;
-        let changed = self.shared.registry.modify_type(id, change, now).await?;
-        self.republish_type(changed, id)
+        self.change(async move |agent| {
+            let now = Timestamp::now();
+            let TypeUpdate { add_projects, change } = update;
+            let change = TypeChange { add_projects: stamp(add_projects, now), ..change };
+            let changed = agent.shared.registry.modify_type(id, change, now).await?;
+            agent.republish_type(changed, id)
+        })
+        .await
     }
 
     /// Deletes a target type; not the default one, and not the last of its target.
@@ -88,11 +97,13 @@ impl Agent {
     /// # Errors
     /// [`AgentError`] when there is no such type, a rule forbids it, or it cannot be made durable.
     pub async fn delete_type(&self, id: TargetTypeId) -> Result<(), AgentError> {
-        let _changing = self.shared.begin_change().await?;
-        let left = self.shared.registry.delete_type(id).await?;
-        tracing::info!(target_type_id = %id, target_id = %left.target.id, "deleted a type");
-        self.republish(left);
-        Ok(())
+        self.change(async move |agent| {
+            let left = agent.shared.registry.delete_type(id).await?;
+            tracing::info!(target_type_id = %id, target_id = %left.target.id, "deleted a type");
+            agent.republish(left);
+            Ok(())
+        })
+        .await
     }
 
     fn republish_type(&self, changed: Vec<Entry>, id: TargetTypeId) -> Result<TargetType, AgentError> {

@@ -12,6 +12,8 @@ pub struct View {
     /// Grows with every change of anything below; what was made from a view of the same
     /// generation is still right.
     pub generation: u64,
+    /// The generation in which targets or types were changed last, and not only probed.
+    pub types_generation: u64,
     /// The targets, oldest first.
     pub targets: Vec<Arc<TargetView>>,
 }
@@ -26,13 +28,13 @@ impl View {
     /// The target type of an id.
     #[must_use]
     pub fn target_type(&self, id: TargetTypeId) -> Option<&TargetType> {
-        self.targets.iter().flat_map(|view| &view.types).find(|found| found.id == id)
+        self.targets.iter().flat_map(|view| view.types.iter()).find(|found| found.id == id)
     }
 
     /// Every target type, oldest first.
     #[must_use]
     pub fn target_types(&self) -> Vec<&TargetType> {
-        let mut types: Vec<&TargetType> = self.targets.iter().flat_map(|view| &view.types).collect();
+        let mut types: Vec<&TargetType> = self.targets.iter().flat_map(|view| view.types.iter()).collect();
         types.sort_by_key(|found| found.created_at);
         types
     }
@@ -50,7 +52,7 @@ pub struct TargetView {
     /// The target as the registry keeps it.
     pub target: Target,
     /// Its types, oldest first.
-    pub types: Vec<TargetType>,
+    pub types: Arc<[TargetType]>,
     /// Where it is or would be mounted.
     pub mount_path: PathBuf,
     /// What its reports, with hysteresis, make of it.

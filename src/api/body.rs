@@ -2,8 +2,10 @@
 //! and what was expected.
 //!
 //! A field that is `null`, and a text that is empty, count as not given: the clients of the field
-//! send every key they know. A key that is not known is refused: a misspelt `immutable` that is
-//! ignored would be a bucket that is not watched for its lock.
+//! send every key they know. An empty text says something where it is to take the place of another:
+//! it clears a description, and is no name and no value. A key that is not known is refused,
+//! wherever it is: a misspelt `immutable` that is ignored would be a bucket that is not watched for
+//! its lock.
 
 mod fields;
 mod target;
@@ -18,7 +20,7 @@ use axum::http::StatusCode;
 
 use super::fault::Fault;
 
-pub(super) use target::{Modification, modification, new_target};
+pub(super) use target::{modification, new_target};
 pub(super) use target_type::{
     metadata_to_add, metadata_to_remove, new_type, projects_to_add, projects_to_remove, type_update,
 };

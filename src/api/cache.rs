@@ -1,80 +1,104 @@
-//! Lists as bytes: made once for each generation of the view, however many poll them.
+//! Lists as bytes: made once for each state of what they show, however many poll them.
 //!
-//! What is kept is what an admin sees. As long as every type is public that is what everybody sees;
-//! who may see less gets a list of their own, which is not kept.
+//! A list is kept for everybody who sees all of it, and as long as every type is public that is
+//! everybody. Who may see less has a list of their own project, of which the latest few are kept.
+//! Whoever comes first makes a list, and the others wait for it instead of making it again; the same
+//! holds for its compressed form.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::Arc;
+mod list;
+mod negotiation;
 
-use arc_swap::ArcSwapOption;
-use axum::body::Bytes;
-use axum::http::header::{CONTENT_TYPE, ETAG, IF_NONE_MATCH};
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, ETAG, VARY};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use lru::LruCache;
 
 use super::fault::Fault;
 use crate::agent::View;
 use crate::model::Caller;
+use list::List;
 
-/// Writes the list that a caller sees of a view.
-type Write = fn(&Caller, &View) -> serde_json::Result<Vec<u8>>;
+pub(super) use list::Writer;
+
+/// Of how many viewers a list is kept.
+const VIEWERS_MAX: NonZeroUsize = NonZeroUsize::MIN.saturating_add(15);
+
+/// The smallest list that is worth compressing, in bytes: about what one packet carries.
+const GZIP_MIN_BYTES: usize = 1400;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const GZIP: HeaderValue = HeaderValue::from_static("gzip");
+const BY_ENCODING: HeaderValue = HeaderValue::from_static("accept-encoding");
 
-/// The latest list that was asked for.
-pub(super) struct ListCache {
-    write: Write,
-    latest: ArcSwapOption<List>,
+/// What a list shows, and how it is written.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Kind {
+    /// The generation of what it shows of a view.
+    pub(super) generation: fn(&View) -> u64,
+    /// How what a caller sees of a view is written.
+    pub(super) writer: Writer,
 }
 
-/// The list of one generation.
-struct List {
-    generation: u64,
-    /// Whether everybody sees the same.
-    is_for_all: bool,
-    /// The body of the answer.
-    body: Bytes,
-    /// What changes when the body does.
-    tag: HeaderValue,
+/// The latest lists of one kind that were asked for.
+pub(super) struct ListCache {
+    kind: Kind,
+    latest: Mutex<LruCache<Viewer, Arc<List>>>,
+}
+
+/// Who sees the same.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Viewer {
+    /// Who sees everything.
+    OfAll,
+    /// The members of a project, or of none.
+    OfProject(Option<String>),
 }
 
 impl ListCache {
-    /// A cache of the lists that `write` makes.
-    pub(super) fn new(write: Write) -> Self {
-        Self { write, latest: ArcSwapOption::empty() }
+    /// A cache of lists of a kind.
+    pub(super) fn new(kind: Kind) -> Self {
+        Self { kind, latest: Mutex::new(LruCache::new(VIEWERS_MAX)) }
     }
 
     /// Answers with the list that a caller sees of a view, or that it has not changed.
-    pub(super) fn answer(&self, caller: &Caller, view: &View, headers: &HeaderMap) -> Result<Response, Fault> {
-        let list = self.of(caller, view).map_err(|error| {
-            Fault::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the list cannot be written as JSON: {error}"))
-        })?;
-        let tag = list.tag.clone();
-        if headers.get(IF_NONE_MATCH).is_some_and(|known| *known == tag) {
-            return Ok((StatusCode::NOT_MODIFIED, [(ETAG, tag)]).into_response());
+    pub(super) async fn answer(&self, caller: &Caller, view: &View, headers: &HeaderMap) -> Result<Response, Fault> {
+        let list = self.of(viewer(caller, view), (self.kind.generation)(view));
+        let made = list.plain(self.kind.writer, caller, view).await?;
+        let tag = made.tag.clone();
+        if negotiation::is_known(headers, &tag) {
+            return Ok((StatusCode::NOT_MODIFIED, [(ETAG, tag), (VARY, BY_ENCODING)]).into_response());
         }
-        Ok(([(CONTENT_TYPE, JSON), (ETAG, tag)], list.body.clone()).into_response())
+        let described = [(CONTENT_TYPE, JSON), (ETAG, tag), (VARY, BY_ENCODING)];
+        if made.body.len() < GZIP_MIN_BYTES || !negotiation::takes_gzip(headers) {
+            return Ok((described, made.body.clone()).into_response());
+        }
+        let compressed = list.gzip(&made.body).await?;
+        Ok((described, [(CONTENT_ENCODING, GZIP)], compressed).into_response())
     }
 
-    fn of(&self, caller: &Caller, view: &View) -> serde_json::Result<Arc<List>> {
-        let list = match self.latest.load_full().filter(|list| list.generation == view.generation) {
-            Some(list) => list,
-            None => {
-                let list = Arc::new(self.make(&Caller::local(), view)?);
-                self.latest.store(Some(list.clone()));
-                list
-            }
-        };
-        if caller.is_admin || list.is_for_all { Ok(list) } else { self.make(caller, view).map(Arc::new) }
+    /// The list of a generation, made or not. A later one will not do: what everybody saw of this one
+    /// may be for some only by then.
+    fn of(&self, viewer: Viewer, generation: u64) -> Arc<List> {
+        // Every change is a single insert: nothing is half done after a panic.
+        let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = latest.get(&viewer);
+        if let Some(list) = known.filter(|list| list.generation == generation) {
+            return list.clone();
+        }
+        let list = Arc::new(List::after(known.map(|list| &**list), generation));
+        latest.put(viewer, list.clone());
+        list
     }
+}
 
-    fn make(&self, caller: &Caller, view: &View) -> serde_json::Result<List> {
-        let body: Bytes = (self.write)(caller, view)?.into();
-        let mut hasher = DefaultHasher::new();
-        body.hash(&mut hasher);
-        let tag = format!("\"{:016x}\"", hasher.finish());
-        let tag = HeaderValue::try_from(tag).unwrap_or(HeaderValue::from_static("\"\""));
-        let is_for_all = view.targets.iter().flat_map(|target| &target.types).all(|found| found.is_public);
-        Ok(List { generation: view.generation, is_for_all, body, tag })
+fn viewer(caller: &Caller, view: &View) -> Viewer {
+    let mut types = view.targets.iter().flat_map(|target| target.types.iter());
+    if caller.is_admin || types.all(|found| found.is_public) {
+        Viewer::OfAll
+    } else {
+        Viewer::OfProject(caller.project_id.clone())
     }
 }

@@ -49,7 +49,9 @@ impl Fault {
             StatusCode::NOT_FOUND => "itemNotFound",
             StatusCode::METHOD_NOT_ALLOWED => "badMethod",
             StatusCode::CONFLICT => "conflictingRequest",
-            StatusCode::PAYLOAD_TOO_LARGE => "overLimit",
+            StatusCode::PAYLOAD_TOO_LARGE | StatusCode::URI_TOO_LONG | StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => {
+                "overLimit"
+            }
             StatusCode::SERVICE_UNAVAILABLE => "serviceUnavailable",
             _ => "computeFault",
         }
@@ -58,7 +60,8 @@ impl Fault {
 
 impl IntoResponse for Fault {
     fn into_response(self) -> Response {
-        if self.status.is_server_error() {
+        // Why a service is not there has a line of its own, and clients are not to fill the log with more.
+        if self.status.is_server_error() && self.status != StatusCode::SERVICE_UNAVAILABLE {
             tracing::warn!(status = self.status.as_u16(), "{}", self.message);
         }
         let body = json!({ self.name(): { "code": self.status.as_u16(), "message": self.message } });
@@ -83,9 +86,11 @@ impl From<AgentError> for Fault {
 fn of_registry(error: &RegistryError) -> StatusCode {
     match error {
         RegistryError::TargetNotFound(_) | RegistryError::TypeNotFound(_) => StatusCode::NOT_FOUND,
-        RegistryError::NotS3 { .. } | RegistryError::ExportFixed { .. } | RegistryError::PublicWithProjects => {
-            StatusCode::BAD_REQUEST
-        }
+        RegistryError::NotS3 { .. }
+        | RegistryError::ExportFixed { .. }
+        | RegistryError::DefaultStays(_)
+        | RegistryError::DefaultTypeStays { .. }
+        | RegistryError::PublicWithProjects => StatusCode::BAD_REQUEST,
         RegistryError::MountPathTaken { .. }
         | RegistryError::TypeNameTaken { .. }
         | RegistryError::DefaultTaken { .. }
@@ -95,7 +100,9 @@ fn of_registry(error: &RegistryError) -> StatusCode {
         RegistryError::TooManyTargets
         | RegistryError::TooManyTypes
         | RegistryError::TooManyProjects(_)
-        | RegistryError::TooMuchMetadata(_) => StatusCode::PAYLOAD_TOO_LARGE,
+        | RegistryError::TooMuchMetadata(_)
+        | RegistryError::TooManyAssignments(_)
+        | RegistryError::TooManyNotes(_) => StatusCode::PAYLOAD_TOO_LARGE,
         RegistryError::NotARegistry { .. }
         | RegistryError::NewerSchema { .. }
         | RegistryError::Unwritable { .. }

@@ -1,11 +1,17 @@
 //! Listening: TCP addresses and Unix sockets, with a bound on everything a client could hold.
 //!
 //! A client that connects and says nothing, or says it slowly, costs one of [`CONNECTIONS_MAX`]
-//! places for at most [`HEAD_TIMEOUT`] (and [`super::body::BODY_TIMEOUT`] for a body). When all
-//! places are taken the next client waits in the kernel's backlog. When file descriptors are out,
-//! accepting pauses instead of spinning.
+//! places for at most [`HANDSHAKE_TIMEOUT`] and [`HEAD_TIMEOUT`] (and [`super::body::BODY_TIMEOUT`]
+//! for a body); one that does not read its answer, or reads it slower than [`PACE_BYTES_PER_SECOND`],
+//! is dropped after [`WRITE_TIMEOUT`]. Another host has [`PEER_CONNECTIONS_MAX`] places, and what it
+//! opens beyond is closed at once. When all places are taken the next client waits in the kernel's
+//! backlog; Unix sockets have places of their own, so that no remote client keeps an administrator out.
+//! When file descriptors are out, accepting pauses instead of spinning.
 
 #![allow(clippy::disallowed_methods, reason = "the socket's own file, which is on a local file system")]
+
+mod paced;
+mod peers;
 
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
@@ -24,18 +30,36 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio_rustls::server::TlsStream;
 use tower::ServiceExt as _;
 
 use super::Service;
 use crate::model::settings::Listen;
+use crate::sys::group::group_id;
+use crate::tls::ServerTls;
+use paced::Paced;
+use peers::{Admitted, Peers};
 
-/// The most connections at the same time, of all listeners together.
+pub use paced::PACE_BYTES_PER_SECOND;
+pub use peers::PEER_CONNECTIONS_MAX;
+
+/// The most connections at the same time, of all TCP addresses together.
 pub const CONNECTIONS_MAX: usize = 1024;
+
+/// The most connections at the same time, of all Unix sockets together.
+pub const UNIX_CONNECTIONS_MAX: usize = 256;
+
+/// How long a client may take to agree on TLS.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a client may take none of its answer, and lag behind its pace.
+pub const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long a client may take to send the head of a request, or keep a connection idle.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The largest head of a request, in bytes; hyper answers 431 beyond it, or beyond 100 headers.
+/// Those of [`super::limits`] are lower and are told.
 const HEAD_MAX_BYTES: usize = 64 << 10;
 
 /// How long accepting pauses after it failed, as it does when file descriptors are out.
@@ -43,6 +67,15 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Who may connect to a Unix socket: the agent's user and group.
 const SOCKET_MODE: u32 = 0o660;
+
+/// How a request came in; an extension of each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Peer {
+    /// Over TCP.
+    Tcp,
+    /// Over a Unix socket, whose file's permissions let it in.
+    Unix,
+}
 
 /// Why an address cannot be listened on.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +96,16 @@ pub enum ListenError {
         /// The address.
         address: Listen,
     },
+    /// Its group cannot be set.
+    #[error("{address} cannot be given to the group {group} ({source}): choose another [api] socket_group")]
+    Group {
+        /// The address.
+        address: Listen,
+        /// The group.
+        group: String,
+        /// What is wrong.
+        source: io::Error,
+    },
     /// The system says no.
     #[error(
         "{address} cannot be listened on ({source}): choose another address in [api] listen; a Unix socket's directory must exist and be writable for the agent"
@@ -79,6 +122,7 @@ pub enum ListenError {
 #[derive(Debug)]
 pub struct Listeners {
     listeners: Vec<Listener>,
+    tls: Option<Arc<ServerTls>>,
 }
 
 #[derive(Debug)]
@@ -99,8 +143,17 @@ impl Drop for SocketFile {
 }
 
 enum Connection {
-    Tcp(TcpStream),
+    Tcp(TcpStream, Admitted),
     Unix(UnixStream),
+}
+
+/// What every connection is answered with.
+#[derive(Clone)]
+struct Serving {
+    service: Service,
+    graceful: Arc<GracefulShutdown>,
+    tls: Option<Arc<ServerTls>>,
+    peers: Peers,
 }
 
 impl Listeners {
@@ -119,7 +172,27 @@ impl Listeners {
                 .map_err(|source| failed(address, source))?,
             );
         }
-        Ok(Self { listeners })
+        Ok(Self { listeners, tls: None })
+    }
+
+    /// Lets a group, given by name or number, use the Unix sockets.
+    ///
+    /// # Errors
+    /// [`ListenError::Group`] when there is no such group, or the agent may not give files to it.
+    pub fn share_with(&self, group: &str) -> Result<(), ListenError> {
+        for listener in &self.listeners {
+            let Listener::Unix { file: SocketFile(path), .. } = listener else { continue };
+            group_id(group).and_then(|id| std::os::unix::fs::chown(path, None, Some(id))).map_err(|source| {
+                ListenError::Group { address: Listen::Unix(path.clone()), group: group.to_owned(), source }
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The same with TLS on its TCP addresses.
+    #[must_use]
+    pub fn with_tls(self, tls: Arc<ServerTls>) -> Self {
+        Self { tls: Some(tls), ..self }
     }
 
     /// The addresses that are listened on, with the ports that the system chose for port 0.
@@ -137,9 +210,17 @@ impl Listeners {
     pub async fn serve(self, service: Service, stop: impl Future<Output = ()>, drain: Duration) {
         let graceful = Arc::new(GracefulShutdown::new());
         let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let unix_places = Arc::new(Semaphore::new(UNIX_CONNECTIONS_MAX));
+        let peers = Peers::default();
         let mut accepting = JoinSet::new();
         for listener in self.listeners {
-            accepting.spawn(accept(listener, service.clone(), graceful.clone(), places.clone()));
+            let (service, graceful) = (service.clone(), graceful.clone());
+            let serving = Serving { service, graceful, tls: self.tls.clone(), peers: peers.clone() };
+            let places = match listener {
+                Listener::Tcp(_) => places.clone(),
+                Listener::Unix { .. } => unix_places.clone(),
+            };
+            accepting.spawn(accept(listener, serving, places));
         }
         stop.await;
         // Ends accepting, and with it the listeners and what else holds `graceful`.
@@ -181,28 +262,39 @@ fn failed(address: &Listen, source: io::Error) -> ListenError {
     }
 }
 
-async fn accept(listener: Listener, service: Service, graceful: Arc<GracefulShutdown>, places: Arc<Semaphore>) {
+async fn accept(listener: Listener, serving: Serving, places: Arc<Semaphore>) {
     loop {
         // Never closed.
         let Ok(place) = places.clone().acquire_owned().await else {
             return;
         };
         let accepted = match &listener {
-            Listener::Tcp(listener) => listener.accept().await.map(|(stream, _)| {
+            Listener::Tcp(listener) => listener.accept().await.map(|(stream, peer)| {
                 // Answers are small and whole: waiting to fill a packet only delays them.
                 let _ = stream.set_nodelay(true);
-                Connection::Tcp(stream)
+                serving.peers.admit(peer.ip()).map(|admitted| Connection::Tcp(stream, admitted))
             }),
-            Listener::Unix { listener, .. } => listener.accept().await.map(|(stream, _)| Connection::Unix(stream)),
+            Listener::Unix { listener, .. } => {
+                listener.accept().await.map(|(stream, _)| Some(Connection::Unix(stream)))
+            }
         };
         match accepted {
-            Ok(connection) => {
-                let (service, watcher) = (service.clone(), graceful.watcher());
+            Ok(None) => tracing::debug!("a peer has too many connections"),
+            Ok(Some(connection)) => {
+                let (service, watcher) = (serving.service.clone(), serving.graceful.watcher());
+                let tls = serving.tls.clone();
                 tokio::spawn(async move {
                     let _place = place;
-                    match connection {
-                        Connection::Tcp(stream) => answer(stream, service, watcher).await,
-                        Connection::Unix(stream) => answer(stream, service, watcher).await,
+                    match (connection, tls) {
+                        (Connection::Unix(stream), _) => answer(stream, Peer::Unix, service, watcher).await,
+                        (Connection::Tcp(stream, _admitted), None) => {
+                            answer(stream, Peer::Tcp, service, watcher).await;
+                        }
+                        (Connection::Tcp(stream, _admitted), Some(tls)) => {
+                            if let Some(stream) = handshake(stream, &tls).await {
+                                answer(stream, Peer::Tcp, service, watcher).await;
+                            }
+                        }
                     }
                 });
             }
@@ -214,18 +306,39 @@ async fn accept(listener: Listener, service: Service, graceful: Arc<GracefulShut
     }
 }
 
+async fn handshake(stream: TcpStream, tls: &ServerTls) -> Option<TlsStream<TcpStream>> {
+    match tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.acceptor().accept(stream)).await {
+        Ok(Ok(stream)) => Some(stream),
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "a client and the agent did not agree on TLS");
+            None
+        }
+        Err(_) => {
+            tracing::debug!("a client did not agree on TLS in time");
+            None
+        }
+    }
+}
+
 async fn answer(
-    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    stream: impl AsyncRead + AsyncWrite + Send + 'static,
+    peer: Peer,
     service: Service,
     watcher: hyper_util::server::graceful::Watcher,
 ) {
-    let service = service.map_request(|request: Request<Incoming>| request.map(Body::new));
+    let service = service.map_request(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(peer);
+        request.map(Body::new)
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(HEAD_MAX_BYTES)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+        .serve_connection(TokioIo::new(Paced::new(stream)), TowerToHyperService::new(service));
     if let Err(error) = watcher.watch(connection).await {
         tracing::debug!(%error, "a connection ended early");
     }
 }
+
+#[cfg(test)]
+mod tests;

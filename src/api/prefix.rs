@@ -1,19 +1,34 @@
 //! Prefixes: `/v1/…` and `/v1/{project_id}/…` mean the same as `/…`.
 //!
 //! The clients of the field put their project into the path. Targets belong to the node and not to
-//! a project, so it is accepted and not looked at.
+//! a project, so it changes no answer; but a token for another project is refused with it
+//! ([`super::auth`]).
 
-use axum::http::Uri;
+use axum::http::{Request, Uri};
 
-/// The path without its prefix; `None` when there is none.
-#[must_use]
-pub fn stripped(uri: &Uri) -> Option<Uri> {
+/// The project that a path was prefixed with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PathProject(pub String);
+
+/// Takes the prefix off a request's path, and keeps its project as an extension.
+pub fn strip<B>(mut request: Request<B>) -> Request<B> {
+    if let Some((uri, project)) = stripped(request.uri()) {
+        *request.uri_mut() = uri;
+        if let Some(project) = project {
+            request.extensions_mut().insert(project);
+        }
+    }
+    request
+}
+
+/// The path without its prefix, and the project in that; `None` when there is no prefix.
+fn stripped(uri: &Uri) -> Option<(Uri, Option<PathProject>)> {
     let rest = uri.path().strip_prefix("/v1/")?;
     let (first, after) = rest.split_once('/').unwrap_or((rest, ""));
     if super::is_root(first) {
-        return super::with_path(uri, &format!("/{rest}"));
+        return super::with_path(uri, &format!("/{rest}")).map(|uri| (uri, None));
     }
-    super::with_path(uri, &format!("/{after}"))
+    super::with_path(uri, &format!("/{after}")).map(|uri| (uri, Some(PathProject(first.to_owned()))))
 }
 
 #[cfg(test)]
@@ -35,7 +50,11 @@ mod tests {
             ("/v2/backup_targets", None),
         ] {
             let uri: Uri = given.parse().expect(given);
-            assert_eq!(stripped(&uri).map(|uri| uri.to_string()).as_deref(), expected, "{given}");
+            assert_eq!(stripped(&uri).map(|(uri, _)| uri.to_string()).as_deref(), expected, "{given}");
         }
+        let request = strip(Request::builder().uri("/v1/7f/backup_targets").body(()).expect("a request"));
+        assert_eq!(request.extensions().get(), Some(&PathProject("7f".to_owned())));
+        let request = strip(Request::builder().uri("/v1/backup_targets").body(()).expect("a request"));
+        assert_eq!(request.extensions().get::<PathProject>(), None);
     }
 }

@@ -3,7 +3,7 @@
 //! A type that a caller may not see is not there, whatever they want with it: a refusal would tell
 //! that it exists.
 
-use axum::extract::{Path, State as Shared};
+use axum::extract::State as Shared;
 use axum::http::HeaderMap;
 use axum::response::Response;
 use axum::{Extension, Json};
@@ -11,6 +11,7 @@ use axum::{Extension, Json};
 use super::State;
 use super::body::{self, Body};
 use super::fault::Fault;
+use super::id::Id;
 use super::wire;
 use crate::agent::{AgentError, NewType, TypeUpdate};
 use crate::model::{Caller, TargetType};
@@ -30,7 +31,7 @@ pub(super) async fn list(
     Extension(caller): Extension<Caller>,
     headers: HeaderMap,
 ) -> Result<Response, Fault> {
-    state.types.answer(&caller, &state.agent.view(), &headers)
+    state.types.answer(&caller, &state.agent.view(), &headers).await
 }
 
 /// List backup target types: the same as without `detail`, as in the guide.
@@ -47,14 +48,14 @@ pub(super) async fn detail(
 }
 
 /// Show a backup target type.
-#[utoipa::path(get, path = "/backup_target_types/{id}", tag = TAG, operation_id = "show_type", params(("id" = String, Path)), responses(
+#[utoipa::path(get, path = "/backup_target_types/{id}", tag = TAG, operation_id = "show_type", params(("id" = Uuid, Path)), responses(
     (status = 200, description = "The type.", body = wire::OneType),
     (status = 404, description = "The caller sees none of that id.", body = wire::FaultBody),
 ))]
 pub(super) async fn show(
     Shared(state): Shared<State>,
     Extension(caller): Extension<Caller>,
-    Path(id): Path<String>,
+    Id(id): Id,
 ) -> Result<Json<wire::OneType>, Fault> {
     let target_type = visible(&state, &caller, &id)?;
     Ok(Json(wire::OneType::from(&target_type)))
@@ -66,8 +67,6 @@ pub(super) async fn show(
     (status = 400, description = "A field is wrong, or there is no such target.", body = wire::FaultBody),
     (status = 409, description = "The name is taken.", body = wire::FaultBody),
     (status = 413, description = "The body is too large, or there are too many types, projects or notes.", body = wire::FaultBody),
-    (status = 500, description = "It could not be made durable; nothing was changed.", body = wire::FaultBody),
-    (status = 503, description = "The agent is stopping.", body = wire::FaultBody),
 ))]
 pub(super) async fn create(
     Shared(state): Shared<State>,
@@ -87,39 +86,34 @@ pub(super) async fn create(
 
 /// Change a backup target type. What is not given stays as it is. One that becomes the default makes
 /// its target the default too.
-#[utoipa::path(put, path = "/backup_target_types/{id}", tag = TAG, operation_id = "update_type", params(("id" = String, Path)),
+#[utoipa::path(put, path = "/backup_target_types/{id}", tag = TAG, operation_id = "update_type", params(("id" = Uuid, Path)),
     request_body = wire::TypeUpdateBody, responses(
     (status = 200, description = "As it is now.", body = wire::OneChangedType),
     (status = 400, description = "A field is wrong or cannot be changed.", body = wire::FaultBody),
     (status = 404, description = "The caller sees none of that id.", body = wire::FaultBody),
     (status = 409, description = "The name is taken.", body = wire::FaultBody),
     (status = 413, description = "The body is too large, or there would be too many projects or notes.", body = wire::FaultBody),
-    (status = 500, description = "It could not be made durable; nothing was changed.", body = wire::FaultBody),
-    (status = 503, description = "The agent is stopping.", body = wire::FaultBody),
 ))]
 pub(super) async fn update(
     Shared(state): Shared<State>,
     Extension(caller): Extension<Caller>,
-    Path(id): Path<String>,
+    Id(id): Id,
     Body(bytes): Body,
 ) -> Changed {
     change(&state, &caller, &id, |target_type| body::type_update(&bytes, target_type)).await
 }
 
 /// Give a backup target type to projects. A public one becomes theirs alone.
-#[utoipa::path(post, path = "/backup_target_types/{id}/add_projects", tag = TAG, operation_id = "add_projects", params(("id" = String, Path)),
+#[utoipa::path(post, path = "/backup_target_types/{id}/add_projects", tag = TAG, operation_id = "add_projects", params(("id" = Uuid, Path)),
     request_body = wire::ProjectsBody, responses(
     (status = 200, description = "As it is now.", body = wire::OneChangedType),
-    (status = 400, description = "A field is wrong.", body = wire::FaultBody),
     (status = 404, description = "The caller sees none of that id.", body = wire::FaultBody),
     (status = 413, description = "The body is too large, or there would be too many projects.", body = wire::FaultBody),
-    (status = 500, description = "It could not be made durable; nothing was changed.", body = wire::FaultBody),
-    (status = 503, description = "The agent is stopping.", body = wire::FaultBody),
 ))]
 pub(super) async fn add_projects(
     Shared(state): Shared<State>,
     Extension(caller): Extension<Caller>,
-    Path(id): Path<String>,
+    Id(id): Id,
     Body(bytes): Body,
 ) -> Changed {
     change(&state, &caller, &id, |target_type| body::projects_to_add(&bytes, target_type)).await
@@ -127,18 +121,14 @@ pub(super) async fn add_projects(
 
 /// Take a backup target type from projects. It does not become public by that.
 #[utoipa::path(put, path = "/backup_target_types/{id}/remove_projects", tag = TAG, operation_id = "remove_projects",
-    params(("id" = String, Path)), request_body = wire::ProjectsBody, responses(
+    params(("id" = Uuid, Path)), request_body = wire::ProjectsBody, responses(
     (status = 200, description = "As it is now.", body = wire::OneChangedType),
-    (status = 400, description = "A field is wrong.", body = wire::FaultBody),
     (status = 404, description = "The caller sees none of that id.", body = wire::FaultBody),
-    (status = 413, description = "The body is too large.", body = wire::FaultBody),
-    (status = 500, description = "It could not be made durable; nothing was changed.", body = wire::FaultBody),
-    (status = 503, description = "The agent is stopping.", body = wire::FaultBody),
 ))]
 pub(super) async fn remove_projects(
     Shared(state): Shared<State>,
     Extension(caller): Extension<Caller>,
-    Path(id): Path<String>,
+    Id(id): Id,
     Body(bytes): Body,
 ) -> Changed {
     change(&state, &caller, &id, |target_type| body::projects_to_remove(&bytes, target_type)).await
@@ -146,37 +136,30 @@ pub(super) async fn remove_projects(
 
 /// Take a backup target type from projects, as some clients ask for it.
 #[utoipa::path(post, path = "/backup_target_types/{id}/remove_projects", tag = TAG,
-    operation_id = "remove_projects_by_post", params(("id" = String, Path)), request_body = wire::ProjectsBody, responses(
+    operation_id = "remove_projects_by_post", params(("id" = Uuid, Path)), request_body = wire::ProjectsBody, responses(
     (status = 200, description = "As it is now.", body = wire::OneChangedType),
-    (status = 400, description = "A field is wrong.", body = wire::FaultBody),
     (status = 404, description = "The caller sees none of that id.", body = wire::FaultBody),
-    (status = 413, description = "The body is too large.", body = wire::FaultBody),
-    (status = 500, description = "It could not be made durable; nothing was changed.", body = wire::FaultBody),
-    (status = 503, description = "The agent is stopping.", body = wire::FaultBody),
 ))]
 pub(super) async fn remove_projects_by_post(
     state: Shared<State>,
     caller: Extension<Caller>,
-    id: Path<String>,
+    id: Id,
     body: Body,
 ) -> Changed {
     remove_projects(state, caller, id, body).await
 }
 
 /// Add metadata to a backup target type, or give a key another value.
-#[utoipa::path(post, path = "/backup_target_types/{id}/add_metadata", tag = TAG, operation_id = "add_metadata", params(("id" = String, Path)),
+#[utoipa::path(post, path = "/backup_target_types/{id}/add_metadata", tag = TAG, operation_id = "add_metadata", params(("id" = Uuid, Path)),
     request_body = wire::MetadataBody, responses(
     (status = 200, description = "As it is now.", body = wire::OneChangedType),
-    (status = 400, description = "A field is wrong.", body = wire::FaultBody),
     (status = 404, description = "The caller sees none of that id.", body = wire::FaultBody),
     (status = 413, description = "The body is too large, or there would be too many notes.", body = wire::FaultBody),
-    (status = 500, description = "It could not be made durable; nothing was changed.", body = wire::FaultBody),
-    (status = 503, description = "The agent is stopping.", body = wire::FaultBody),
 ))]
 pub(super) async fn add_metadata(
     Shared(state): Shared<State>,
     Extension(caller): Extension<Caller>,
-    Path(id): Path<String>,
+    Id(id): Id,
     Body(bytes): Body,
 ) -> Changed {
     change(&state, &caller, &id, |target_type| body::metadata_to_add(&bytes, target_type)).await
@@ -185,18 +168,14 @@ pub(super) async fn add_metadata(
 /// Remove metadata from a backup target type: the pairs that are given, or a key without a value
 /// whatever its value is.
 #[utoipa::path(put, path = "/backup_target_types/{id}/remove_metadata", tag = TAG, operation_id = "remove_metadata",
-    params(("id" = String, Path)), request_body = wire::MetadataBody, responses(
+    params(("id" = Uuid, Path)), request_body = wire::MetadataBody, responses(
     (status = 200, description = "As it is now.", body = wire::OneChangedType),
-    (status = 400, description = "A field is wrong.", body = wire::FaultBody),
     (status = 404, description = "The caller sees none of that id.", body = wire::FaultBody),
-    (status = 413, description = "The body is too large.", body = wire::FaultBody),
-    (status = 500, description = "It could not be made durable; nothing was changed.", body = wire::FaultBody),
-    (status = 503, description = "The agent is stopping.", body = wire::FaultBody),
 ))]
 pub(super) async fn remove_metadata(
     Shared(state): Shared<State>,
     Extension(caller): Extension<Caller>,
-    Path(id): Path<String>,
+    Id(id): Id,
     Body(bytes): Body,
 ) -> Changed {
     change(&state, &caller, &id, |target_type| body::metadata_to_remove(&bytes, target_type)).await
@@ -204,35 +183,29 @@ pub(super) async fn remove_metadata(
 
 /// Remove metadata from a backup target type, as some clients ask for it.
 #[utoipa::path(post, path = "/backup_target_types/{id}/remove_metadata", tag = TAG,
-    operation_id = "remove_metadata_by_post", params(("id" = String, Path)), request_body = wire::MetadataBody, responses(
+    operation_id = "remove_metadata_by_post", params(("id" = Uuid, Path)), request_body = wire::MetadataBody, responses(
     (status = 200, description = "As it is now.", body = wire::OneChangedType),
-    (status = 400, description = "A field is wrong.", body = wire::FaultBody),
     (status = 404, description = "The caller sees none of that id.", body = wire::FaultBody),
-    (status = 413, description = "The body is too large.", body = wire::FaultBody),
-    (status = 500, description = "It could not be made durable; nothing was changed.", body = wire::FaultBody),
-    (status = 503, description = "The agent is stopping.", body = wire::FaultBody),
 ))]
 pub(super) async fn remove_metadata_by_post(
     state: Shared<State>,
     caller: Extension<Caller>,
-    id: Path<String>,
+    id: Id,
     body: Body,
 ) -> Changed {
     remove_metadata(state, caller, id, body).await
 }
 
 /// Delete a backup target type.
-#[utoipa::path(delete, path = "/backup_target_types/{id}", tag = TAG, operation_id = "delete_type", params(("id" = String, Path)), responses(
+#[utoipa::path(delete, path = "/backup_target_types/{id}", tag = TAG, operation_id = "delete_type", params(("id" = Uuid, Path)), responses(
     (status = 202, description = "Deleted."),
     (status = 404, description = "The caller sees none of that id.", body = wire::FaultBody),
     (status = 409, description = "It is the default, or the only one of its target.", body = wire::FaultBody),
-    (status = 500, description = "It could not be made durable; nothing was changed.", body = wire::FaultBody),
-    (status = 503, description = "The agent is stopping.", body = wire::FaultBody),
 ))]
 pub(super) async fn delete(
     Shared(state): Shared<State>,
     Extension(caller): Extension<Caller>,
-    Path(id): Path<String>,
+    Id(id): Id,
 ) -> Result<Response, Fault> {
     state.agent.delete_type(visible(&state, &caller, &id)?.id).await?;
     Ok(super::deleted())

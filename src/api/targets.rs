@@ -1,6 +1,6 @@
 //! `/backup_targets`: the target half of the API guide, and the reports that stand behind it.
 
-use axum::extract::{Path, State as Shared};
+use axum::extract::State as Shared;
 use axum::http::HeaderMap;
 use axum::response::Response;
 use axum::{Extension, Json};
@@ -8,6 +8,7 @@ use axum::{Extension, Json};
 use super::State;
 use super::body::{self, Body};
 use super::fault::Fault;
+use super::id::Id;
 use super::wire;
 use crate::agent::NewTarget;
 use crate::model::{Caller, TargetId};
@@ -24,26 +25,27 @@ pub(super) async fn list(
     Extension(caller): Extension<Caller>,
     headers: HeaderMap,
 ) -> Result<Response, Fault> {
-    state.targets.answer(&caller, &state.agent.view(), &headers)
+    state.targets.answer(&caller, &state.agent.view(), &headers).await
 }
 
 /// List backup targets, each with its latest report.
 #[utoipa::path(get, path = "/backup_targets/detail", tag = TAG, responses(
-    (status = 200, description = "All targets, oldest first.", body = wire::TargetDetailList),
+    (status = 200, description = "All targets, oldest first. Answers If-None-Match.", body = wire::TargetDetailList),
+    (status = 304, description = "Nothing has changed."),
 ))]
 pub(super) async fn detail(
     Shared(state): Shared<State>,
     Extension(caller): Extension<Caller>,
-) -> Json<wire::TargetDetailList> {
-    Json(wire::TargetDetailList::seen_by(&caller, &state.agent.view()))
+    headers: HeaderMap,
+) -> Result<Response, Fault> {
+    state.details.answer(&caller, &state.agent.view(), &headers).await
 }
 
 /// Create a backup target, with its first type. Does not wait for storage.
 #[utoipa::path(post, path = "/backup_targets", tag = TAG, request_body = wire::NewTargetBody, responses(
     (status = 200, description = "Created; offline until its first probe has ended.", body = wire::OneTarget),
-    (status = 400, description = "A field is wrong.", body = wire::FaultBody),
     (status = 409, description = "Its directory, its type's name or the default is taken.", body = wire::FaultBody),
-    (status = 413, description = "The body is too large, or there are too many targets.", body = wire::FaultBody),
+    (status = 413, description = "The body is too large, or there are too many targets or types.", body = wire::FaultBody),
 ))]
 pub(super) async fn create(
     Shared(state): Shared<State>,
@@ -56,14 +58,14 @@ pub(super) async fn create(
 }
 
 /// Show a backup target.
-#[utoipa::path(get, path = "/backup_targets/{id}", tag = TAG, params(("id" = String, Path)), responses(
+#[utoipa::path(get, path = "/backup_targets/{id}", tag = TAG, params(("id" = Uuid, Path)), responses(
     (status = 200, description = "The target.", body = wire::OneTarget),
     (status = 404, description = "There is none of that id.", body = wire::FaultBody),
 ))]
 pub(super) async fn show(
     Shared(state): Shared<State>,
     Extension(caller): Extension<Caller>,
-    Path(id): Path<String>,
+    Id(id): Id,
 ) -> Result<Json<wire::OneTarget>, Fault> {
     let view = state.agent.view();
     let target = view.target(target_id(&id)?).ok_or_else(|| unknown(&id))?;
@@ -71,7 +73,7 @@ pub(super) async fn show(
 }
 
 /// Change a backup target: its immutability, metadata, endpoint scheme, or that it is the default.
-#[utoipa::path(put, path = "/backup_targets/{id}", tag = TAG, params(("id" = String, Path)),
+#[utoipa::path(put, path = "/backup_targets/{id}", tag = TAG, params(("id" = Uuid, Path)),
     request_body = wire::NewTargetBody, responses(
     (status = 200, description = "As it is now.", body = wire::OneTarget),
     (status = 400, description = "A field is wrong or cannot be changed.", body = wire::FaultBody),
@@ -80,73 +82,70 @@ pub(super) async fn show(
 pub(super) async fn modify(
     Shared(state): Shared<State>,
     Extension(caller): Extension<Caller>,
-    Path(id): Path<String>,
+    Id(id): Id,
     Body(bytes): Body,
 ) -> Result<Json<wire::OneTarget>, Fault> {
     let view = state.agent.view();
     let target = view.target(target_id(&id)?).ok_or_else(|| unknown(&id))?;
-    let body::Modification { change, make_default } = body::modification(&bytes, &target.target)?;
-    let view = state.agent.modify_target(target.target.id, change, make_default).await?;
+    let change = body::modification(&bytes, &target.target)?;
+    let view = state.agent.modify_target(target.target.id, change).await?;
     Ok(Json(wire::OneTarget::seen_by(&caller, &view)))
 }
 
 /// Delete a backup target: unmounts it, and refuses while it is in use on a live server.
-#[utoipa::path(delete, path = "/backup_targets/{id}", tag = TAG, params(("id" = String, Path)), responses(
+#[utoipa::path(delete, path = "/backup_targets/{id}", tag = TAG, params(("id" = Uuid, Path)), responses(
     (status = 202, description = "Deleted."),
     (status = 404, description = "There is none of that id.", body = wire::FaultBody),
     (status = 409, description = "It is in use, or the default while others exist.", body = wire::FaultBody),
 ))]
-pub(super) async fn delete(Shared(state): Shared<State>, Path(id): Path<String>) -> Result<Response, Fault> {
+pub(super) async fn delete(Shared(state): Shared<State>, Id(id): Id) -> Result<Response, Fault> {
     state.agent.delete_target(target_id(&id)?).await?;
     Ok(super::deleted())
 }
 
 /// Make a backup target, and one of its types, the default: the type that is the default already,
-/// if it is one of this target's, or else its first.
-#[utoipa::path(get, path = "/backup_targets/{id}/set_default", tag = TAG, params(("id" = String, Path)), responses(
+/// if it is one of this target's, or else its first that is public.
+#[utoipa::path(get, path = "/backup_targets/{id}/set_default", tag = TAG, params(("id" = Uuid, Path)), responses(
     (status = 200, description = "The new default.", body = wire::OneTarget),
     (status = 404, description = "There is none of that id.", body = wire::FaultBody),
 ))]
 pub(super) async fn set_default(
     Shared(state): Shared<State>,
     Extension(caller): Extension<Caller>,
-    Path(id): Path<String>,
+    Id(id): Id,
 ) -> Result<Json<wire::OneTarget>, Fault> {
     let view = state.agent.set_default_target(target_id(&id)?).await?;
     Ok(Json(wire::OneTarget::seen_by(&caller, &view)))
 }
 
 /// The latest report of a backup target.
-#[utoipa::path(get, path = "/backup_targets/{id}/checks", tag = TAG, params(("id" = String, Path)), responses(
+#[utoipa::path(get, path = "/backup_targets/{id}/checks", tag = TAG, params(("id" = Uuid, Path)), responses(
     (status = 200, description = "What its latest probe on this node found.", body = wire::Report),
     (status = 404, description = "There is none of that id.", body = wire::FaultBody),
 ))]
-pub(super) async fn checks(Shared(state): Shared<State>, Path(id): Path<String>) -> Result<Json<wire::Report>, Fault> {
+pub(super) async fn checks(Shared(state): Shared<State>, Id(id): Id) -> Result<Json<wire::Report>, Fault> {
     let view = state.agent.view();
     let target = view.target(target_id(&id)?).ok_or_else(|| unknown(&id))?;
     Ok(Json(wire::Report::from(&**target)))
 }
 
 /// Probe a backup target now and answer with the report.
-#[utoipa::path(post, path = "/backup_targets/{id}/check", tag = TAG, params(("id" = String, Path)), responses(
+#[utoipa::path(post, path = "/backup_targets/{id}/check", tag = TAG, params(("id" = Uuid, Path)), responses(
     (status = 200, description = "What a probe that began after the request found.", body = wire::Report),
     (status = 404, description = "There is none of that id.", body = wire::FaultBody),
 ))]
-pub(super) async fn check(Shared(state): Shared<State>, Path(id): Path<String>) -> Result<Json<wire::Report>, Fault> {
+pub(super) async fn check(Shared(state): Shared<State>, Id(id): Id) -> Result<Json<wire::Report>, Fault> {
     let view = state.agent.check_now(target_id(&id)?).await?;
     Ok(Json(wire::Report::from(&*view)))
 }
 
 /// When a backup target became available or offline on this node, and why.
-#[utoipa::path(get, path = "/backup_targets/{id}/history", tag = TAG, params(("id" = String, Path)), responses(
+#[utoipa::path(get, path = "/backup_targets/{id}/history", tag = TAG, params(("id" = Uuid, Path)), responses(
     (status = 200, description = "Its latest transitions, newest first: 1,000 are kept.", body = wire::History),
     (status = 404, description = "There is none of that id.", body = wire::FaultBody),
     (status = 503, description = "The registry cannot be read now.", body = wire::FaultBody),
 ))]
-pub(super) async fn history(
-    Shared(state): Shared<State>,
-    Path(id): Path<String>,
-) -> Result<Json<wire::History>, Fault> {
+pub(super) async fn history(Shared(state): Shared<State>, Id(id): Id) -> Result<Json<wire::History>, Fault> {
     let id = target_id(&id)?;
     let history = state.agent.history(id).await?;
     Ok(Json(wire::History::new(id, &history)))

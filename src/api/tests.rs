@@ -2,7 +2,9 @@
 //! refuses.
 
 mod guide;
+mod hang_ups;
 mod history;
+#[path = "../../tests/support/shape.rs"]
 pub(in crate::api) mod shape;
 mod target_types;
 
@@ -18,7 +20,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tower::ServiceExt as _;
 
-use crate::agent::{Agent, Host};
+use crate::agent::{Agent, Host, View};
 use crate::model::report::MountMode;
 use crate::model::settings::{
     AgentSettings, CanarySettings, LocationPattern, MountSettings, ProbeSettings, S3AccessRule, S3Addressing,
@@ -73,7 +75,7 @@ impl Api {
         };
         let agent = Agent::start(Arc::new(registry), Arc::new(host), settings()).await.expect("an agent");
         let facts = Arc::new(move || NodeFacts::read(Timestamp::UNIX_EPOCH, &census));
-        let routes = super::routes(agent.clone(), facts);
+        let routes = super::routes(agent.clone(), facts, &super::Auth::none());
         Self { agent, routes, _directory: directory }
     }
 
@@ -89,6 +91,18 @@ impl Api {
         let bytes = to_bytes(body, ANSWER_MAX_BYTES).await.expect("a body");
         let body = if bytes.is_empty() { Value::Null } else { serde_json::from_slice(&bytes).expect("JSON") };
         Answer { status: head.status, headers: head.headers, body }
+    }
+
+    /// A view, and both lists of its targets: probes that end meanwhile make another one.
+    async fn lists_of_one_view(&self, caller: &Caller) -> (Arc<View>, Value, Value) {
+        loop {
+            let view = self.agent.view();
+            let list = self.ask(caller, Method::GET, "/backup_targets", None).await.ok();
+            let detail = self.ask(caller, Method::GET, "/backup_targets/detail", None).await.ok();
+            if self.agent.view().generation == view.generation {
+                return (view, list, detail);
+            }
+        }
     }
 
     async fn get(&self, path: &str) -> Answer {

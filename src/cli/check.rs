@@ -13,7 +13,7 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::client::{Address, Client};
+use super::client::{Access, Client};
 use super::exit::State;
 use super::serve::THIS_PROGRAM;
 use super::terminal::{Look, plain, print};
@@ -77,7 +77,7 @@ pub struct Common {
 ///
 /// # Errors
 /// When what is to be probed makes no sense, or the agent does not answer.
-pub fn run(api: Option<Address>, command: Command) -> anyhow::Result<State> {
+pub fn run(access: Access, command: Command) -> anyhow::Result<State> {
     match command {
         Command::Nfs { export, no_mount, common } => {
             one(TargetSpec::Nfs(NfsExport::parse(&export)?), no_mount, &common)
@@ -86,7 +86,7 @@ pub fn run(api: Option<Address>, command: Command) -> anyhow::Result<State> {
             let location = S3Location::parse(&location)?;
             one(TargetSpec::S3 { location, immutable }, false, &common)
         }
-        Command::All { json } => runtime::block_on(all(&Client::new(api), json))?,
+        Command::All { json } => runtime::block_on(all(&Client::new(access), json))?,
     }
 }
 
@@ -137,7 +137,7 @@ fn one(spec: TargetSpec, no_mount: bool, common: &Common) -> anyhow::Result<Stat
         // One probe is all there is: no earlier one to be lenient with.
         let status = TargetStatus::not_checked(now).after(&report, 1);
         let mount_path = target.mount_name.below(&settings.mounts.root);
-        let view = TargetView { target, types: Vec::new(), mount_path, status, report: Some(Arc::new(report)) };
+        let view = TargetView { target, types: [].into(), mount_path, status, report: Some(Arc::new(report)) };
         show(&[wire::Report::from(&view)], common.json)
     })?
 }

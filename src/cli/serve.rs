@@ -18,11 +18,13 @@ use tokio::task::JoinHandle;
 
 use super::runtime;
 use crate::agent::Agent;
-use crate::api::{self, Listeners};
+use crate::api::{self, Auth, Listeners};
 use crate::config::{self, Settings};
 use crate::driver::Host;
+use crate::model::settings::{ApiSettings, AuthSettings};
 use crate::registry::SqliteRegistry;
 use crate::sys::{ChildCensus, MountTableWatch, NodeFacts, WorkerPool, WorkerPoolSettings, node, systemd};
+use crate::tls::ServerTls;
 
 /// How long requests that are being answered may go on at the end.
 const DRAIN: Duration = Duration::from_secs(1);
@@ -74,10 +76,25 @@ impl Signals {
     }
 }
 
+impl Signals {
+    /// Whether something came to its end before the agent was told to.
+    async fn unless_ended(&mut self, what: impl Future<Output = ()>) -> bool {
+        tokio::select! {
+            _ = self.terminate.recv() => false,
+            _ = self.interrupt.recv() => false,
+            () = what => true,
+        }
+    }
+}
+
 async fn serve(prepared: Prepared, config: Option<PathBuf>) -> anyhow::Result<()> {
     let Prepared { settings, registry } = prepared;
     let mut signals = Signals::take()?;
     let listeners = Listeners::bind(&settings.api.listen).await?;
+    if let Some(group) = &settings.api.socket_group {
+        listeners.share_with(group)?;
+    }
+    warn_of_plain_text(&settings.api);
     let addresses: Vec<String> = listeners.addresses().iter().map(ToString::to_string).collect();
 
     let running = Running::start(&settings, registry, listeners).await?;
@@ -96,7 +113,11 @@ async fn serve(prepared: Prepared, config: Option<PathBuf>) -> anyhow::Result<()
         tokio::select! {
             _ = signals.terminate.recv() => break,
             _ = signals.interrupt.recv() => break,
-            _ = signals.hang_up.recv() => reload(&agent, &mut settings, config.as_deref()).await,
+            _ = signals.hang_up.recv() => {
+                if !signals.unless_ended(reload(&running, &mut settings, config.as_deref())).await {
+                    break;
+                }
+            }
         }
     }
 
@@ -111,6 +132,8 @@ async fn serve(prepared: Prepared, config: Option<PathBuf>) -> anyhow::Result<()
 pub struct Running {
     /// The agent.
     pub agent: Agent,
+    auth: Arc<Auth>,
+    tls: Option<Arc<ServerTls>>,
     serving: JoinHandle<()>,
 }
 
@@ -121,18 +144,40 @@ impl Running {
     /// When the registry cannot be read, or this host has no /proc.
     pub async fn start(settings: &Settings, registry: SqliteRegistry, listeners: Listeners) -> anyhow::Result<Self> {
         let started_at = Timestamp::now();
+        let auth = Arc::new(Auth::load(&settings.api).await?);
+        let (listeners, tls) = match &settings.api.tls {
+            None => (listeners, None),
+            Some(tls) => {
+                let tls = Arc::new(ServerTls::load(tls.clone()).await.context("[api.tls]")?);
+                (listeners.with_tls(tls.clone()), Some(tls))
+            }
+        };
         let census = ChildCensus::new();
         let workers = WorkerPool::new(WorkerPoolSettings::new(THIS_PROGRAM.into()), census.clone());
         let mounts = MountTableWatch::start().context("the mount table cannot be watched: is /proc mounted?")?;
         let host = Arc::new(Host { workers, mounts, hostname: node::hostname() });
         let agent = Agent::start(Arc::new(registry), host, settings.agent.clone()).await?;
-        let router = api::router(agent.clone(), Arc::new(move || NodeFacts::read(started_at, &census)));
+        let facts = Arc::new(move || NodeFacts::read(started_at, &census));
+        let router = api::router(agent.clone(), facts, auth.clone());
         let mut stopping = agent.stopping();
         let stop = async move {
             let _ = stopping.wait_for(|stopping| *stopping).await;
         };
         let serving = tokio::spawn(listeners.serve(router, stop, DRAIN));
-        Ok(Self { agent, serving })
+        Ok(Self { agent, auth, tls, serving })
+    }
+
+    /// Reads the files again that the API was configured with. What is wrong is reported, and the
+    /// old one stays in force.
+    async fn reload_files(&self) {
+        if let Err(error) = self.auth.reload().await {
+            tracing::error!("authentication was not changed: {error}");
+        }
+        if let Some(tls) = &self.tls
+            && let Err(error) = tls.reload().await
+        {
+            tracing::error!("TLS was not changed: [api.tls] {error}");
+        }
     }
 
     /// Stops both, within the time to drain. What is mounted stays mounted.
@@ -146,8 +191,30 @@ impl Running {
     }
 }
 
-async fn reload(agent: &Agent, settings: &mut Settings, config: Option<&Path>) {
+/// A token that crosses a network in plain text is everybody's.
+fn warn_of_plain_text(api: &ApiSettings) {
+    if let AuthSettings::Keystone(keystone) = &api.auth
+        && keystone.is_plain_text_elsewhere()
+    {
+        tracing::warn!(
+            "Keystone is asked without TLS at {}, so the agent's password and all tokens can be read on their way: give an https:// address in [api.keystone] url",
+            keystone.url
+        );
+    }
+    if api.tls.is_some() || api.auth == AuthSettings::None {
+        return;
+    }
+    for address in api.listen.iter().filter(|address| address.is_remote()) {
+        tracing::warn!(
+            "{address} is reachable from other hosts without TLS, so tokens can be read on their way: set [api.tls]"
+        );
+    }
+}
+
+async fn reload(running: &Running, settings: &mut Settings, config: Option<&Path>) {
+    let agent = &running.agent;
     systemd::reloading();
+    running.reload_files().await;
     match config::load(config) {
         Ok(new) => {
             if new.api != settings.api || new.registry_path != settings.registry_path {
@@ -174,5 +241,21 @@ async fn feed_watchdog() {
     loop {
         ticks.tick().await;
         systemd::watchdog();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_reload_that_waits_does_not_hold_up_the_end() {
+        let mut signals = Signals::take().expect("signals");
+        assert!(signals.unless_ended(async {}).await);
+        for told in [nix::sys::signal::SIGTERM, nix::sys::signal::SIGINT] {
+            nix::sys::signal::raise(told).expect("sent");
+            let ended = tokio::time::timeout(Duration::from_secs(5), signals.unless_ended(std::future::pending()));
+            assert!(!ended.await.expect("it waits for the reload"), "{told}");
+        }
     }
 }

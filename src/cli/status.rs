@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use jiff::Timestamp;
 
-use super::client::{Address, Client, ClientError};
+use super::client::{Access, Client, ClientError};
 use super::exit::State;
 use super::render;
 use super::runtime;
@@ -33,9 +33,9 @@ pub struct Arguments {
 ///
 /// # Errors
 /// When the agent does not answer; with `--watch` that is shown instead.
-pub fn run(api: Option<Address>, arguments: &Arguments) -> anyhow::Result<State> {
+pub fn run(access: Access, arguments: &Arguments) -> anyhow::Result<State> {
     runtime::block_on(async {
-        let client = Client::new(api);
+        let client = Client::new(access);
         if arguments.watch {
             Ok(watch(&client, Duration::from_secs(arguments.interval)).await)
         } else {

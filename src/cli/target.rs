@@ -7,7 +7,7 @@ use bytes::Bytes;
 use clap::{Args, Subcommand};
 use http::Method;
 
-use super::client::{ANSWER_TIMEOUT, Address, Client, PROBE_TIMEOUT};
+use super::client::{ANSWER_TIMEOUT, Access, Client, PROBE_TIMEOUT};
 use super::exit::State;
 use super::terminal::{Look, confirm, plain, print};
 use super::{render, runtime};
@@ -134,9 +134,9 @@ pub(super) fn note(text: &str) -> Result<(String, String), String> {
 ///
 /// # Errors
 /// When the agent does not answer or refuses, with what it says.
-pub fn run(api: Option<Address>, command: Command) -> anyhow::Result<State> {
+pub fn run(access: Access, command: Command) -> anyhow::Result<State> {
     runtime::block_on(async {
-        let client = Client::new(api);
+        let client = Client::new(access);
         match command {
             Command::List { json } => list(&client, json).await,
             Command::Show { target, json } => {
@@ -261,12 +261,13 @@ pub(super) async fn resolve(client: &Client, meant: &str) -> anyhow::Result<wire
 
 fn pick(targets: Vec<wire::Target>, meant: &str) -> anyhow::Result<wire::Target> {
     let is_named = |target: &wire::Target| {
-        target.id == meant
-            || target.filesystem_export == meant
-            || target.backup_target_types.iter().any(|found| found.name == meant)
+        target.filesystem_export == meant || target.backup_target_types.iter().any(|found| found.name == meant)
     };
-    let (exact, others): (Vec<_>, Vec<_>) = targets.into_iter().partition(is_named);
-    let mut candidates = exact;
+    // Anybody may give a type the id of another target as its name; an id means one target.
+    let (mut candidates, mut others): (Vec<_>, Vec<_>) = targets.into_iter().partition(|target| target.id == meant);
+    if candidates.is_empty() {
+        (candidates, others) = others.into_iter().partition(is_named);
+    }
     if candidates.is_empty() && !meant.is_empty() {
         candidates = others.into_iter().filter(|target| target.id.starts_with(meant)).collect();
     }
@@ -292,7 +293,7 @@ mod tests {
 
     #[test]
     fn a_target_is_meant_by_id_the_beginning_of_one_or_export() {
-        let targets = || vec![target("ab12", "nas:/a"), target("ab34", "nas:/b")];
+        let targets = || vec![target("ab12", "nas:/a"), target("ab34", "nas:/b"), target("cd56", "ab12")];
         for (meant, id) in [("ab12", "ab12"), ("ab3", "ab34"), ("nas:/a", "ab12")] {
             assert_eq!(pick(targets(), meant).expect(meant).id, id);
         }

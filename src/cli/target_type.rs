@@ -9,7 +9,7 @@ use clap::{ArgGroup, Args, Subcommand};
 use http::Method;
 use serde::Serialize;
 
-use super::client::{ANSWER_TIMEOUT, Address, Client};
+use super::client::{ANSWER_TIMEOUT, Access, Client};
 use super::exit::State;
 use super::target::{note, resolve as resolve_target};
 use super::terminal::{Look, confirm, plain, print};
@@ -110,8 +110,8 @@ pub struct Update {
     /// Another name
     #[arg(long, value_parser = NonEmptyStringValueParser::new())]
     name: Option<String>,
-    /// What is said of it
-    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
+    /// What is said of it; "" takes it away
+    #[arg(long)]
     description: Option<String>,
     /// Make it, and its target, the default
     #[arg(long)]
@@ -151,9 +151,9 @@ pub struct Projects {
 ///
 /// # Errors
 /// When the agent does not answer or refuses, with what it says.
-pub fn run(api: Option<Address>, command: Command) -> anyhow::Result<State> {
+pub fn run(access: Access, command: Command) -> anyhow::Result<State> {
     runtime::block_on(async {
-        let client = Client::new(api);
+        let client = Client::new(access);
         match command {
             Command::List { json } => list(&client, json).await,
             Command::Show { which, json } => show(&client, &which, json).await,
@@ -315,9 +315,12 @@ async fn resolve(client: &Client, meant: &str) -> anyhow::Result<wire::TargetTyp
 }
 
 fn pick(types: Vec<wire::TargetType>, meant: &str) -> anyhow::Result<wire::TargetType> {
-    let is_named = |found: &wire::TargetType| found.target_type.id == meant || found.target_type.name == meant;
-    let (exact, others): (Vec<_>, Vec<_>) = types.into_iter().partition(is_named);
-    let mut candidates = exact;
+    // Anybody may give a type the id of another as its name; an id means one type.
+    let (mut candidates, mut others): (Vec<_>, Vec<_>) =
+        types.into_iter().partition(|found| found.target_type.id == meant);
+    if candidates.is_empty() {
+        (candidates, others) = others.into_iter().partition(|found| found.target_type.name == meant);
+    }
     if candidates.is_empty() && !meant.is_empty() {
         candidates = others.into_iter().filter(|found| found.target_type.id.starts_with(meant)).collect();
     }
@@ -347,7 +350,7 @@ mod tests {
 
     #[test]
     fn a_type_is_meant_by_id_the_beginning_of_one_or_name() {
-        let types = || vec![target_type("ab12", "nightly"), target_type("ab34", "ab1")];
+        let types = || vec![target_type("ab12", "nightly"), target_type("ab34", "ab1"), target_type("cd56", "ab12")];
         for (meant, id) in [("ab12", "ab12"), ("ab3", "ab34"), ("nightly", "ab12"), ("ab1", "ab34")] {
             assert_eq!(pick(types(), meant).expect(meant).target_type.id, id);
         }
@@ -388,6 +391,7 @@ mod tests {
             ),
             ("update a", json!({})),
             ("update a --public --purge-metadata", json!({"is_public": true, "purge_metadata": true})),
+            ("update a --description ", json!({"description": ""})),
             ("update a --private --name b", json!({"is_public": false, "name": "b"})),
             ("update a --project p --purge-projects", json!({"project_list": ["p"], "purge_projects": true})),
             ("add-projects a p q", json!({"backup_target_type": {"project_list": ["p", "q"]}})),

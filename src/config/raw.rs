@@ -1,9 +1,13 @@
 //! What may be written: the keys, their types and their defaults. Nothing is validated here.
 
+mod api;
+
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use toml::Spanned;
+
+pub(super) use api::{Api, Keystone, Tls};
 
 /// A text that will be validated, with its place in the file.
 pub(super) type Text = Spanned<String>;
@@ -17,24 +21,6 @@ pub(super) struct Raw {
     pub(super) probe: Probe,
     pub(super) s3: S3,
     pub(super) target: Vec<Target>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct Api {
-    pub(super) listen: Vec<Text>,
-    pub(super) auth: Text,
-    pub(super) allow_unauthenticated_remote: bool,
-}
-
-impl Default for Api {
-    fn default() -> Self {
-        Self {
-            listen: vec![text("127.0.0.1:8781"), text("unix:/run/targetwatch/api.sock")],
-            auth: text("none"),
-            allow_unauthenticated_remote: false,
-        }
-    }
 }
 
 #[derive(Debug, Deserialize)]

@@ -1,7 +1,7 @@
 //! What a configuration may say, and what a person is told who says something else.
 
 use super::*;
-use crate::model::settings::Listen;
+use crate::model::settings::{AuthSettings, KeystoneCredential, Listen};
 use std::time::Duration;
 
 fn refused(text: &str) -> String {
@@ -39,6 +39,16 @@ fn the_sample_file_shows_every_key_at_its_default() {
     for key in [
         "listen",
         "auth",
+        "socket_needs_token",
+        "user_domain",
+        "project",
+        "project_domain",
+        "admin_role",
+        "timeout",
+        "cache_time",
+        "negative_cache_time",
+        "cache_entries",
+        "validations",
         "allow_unauthenticated_remote",
         "url",
         "root",
@@ -95,6 +105,65 @@ fn all_of_it_can_be_said() {
 }
 
 #[test]
+fn the_api_can_be_protected() {
+    let text = r#"
+        [api]
+        listen = ["0.0.0.0:8781"]
+        socket_group = "backup"
+        socket_needs_token = true
+        auth = "keystone"
+        [api.keystone]
+        url = "https://keystone.example:5000/v3/"
+        application_credential_id = "21dc"
+        application_credential_secret_file = "/etc/targetwatch/secret"
+        admin_role = "backup_admin"
+        cache_entries = 100
+        [api.tls]
+        certificate = "/etc/targetwatch/api.pem"
+        key = "/etc/targetwatch/api.key"
+        client_ca = "/etc/targetwatch/clients.pem"
+        require_client_certificate = true
+    "#;
+    let api = parse(text, Path::new("c.toml")).expect("valid").api;
+    let AuthSettings::Keystone(keystone) = api.auth else { panic!("{:?}", api.auth) };
+    assert_eq!(keystone.url, "https://keystone.example:5000");
+    assert!(matches!(keystone.credential, KeystoneCredential::Application { ref id, .. } if id == "21dc"));
+    assert_eq!((keystone.cache_entries, keystone.cache_time), (100, Duration::from_secs(300)));
+    assert!(api.socket_needs_token && api.tls.expect("TLS").require_client_certificate);
+
+    let token = "[api]\nlisten = [\"10.0.0.1:1\"]\nauth = \"token\"\n[api.token]\nfile = \"/etc/t\"";
+    let api = parse(token, Path::new("c.toml")).expect("a token protects a remote address").api;
+    assert_eq!(api.auth, AuthSettings::Token { file: "/etc/t".into() });
+}
+
+#[test]
+fn protection_that_is_not_in_force_is_refused() {
+    for (text, expected) in [
+        ("[api]\nauth = \"ldap\"", &["c.toml:2", "[api] auth", "\"keystone\""][..]),
+        ("[api]\nauth = \"token\"", &["[api.token] file", "needs it"]),
+        ("[api.token]\nfile = \"/etc/t\"", &["c.toml:2", "[api.token] file", "auth = \"token\""]),
+        ("[api.keystone]\nurl = \"http://k:5000\"", &["[api.keystone] url", "means nothing"]),
+        ("[api]\nauth = \"keystone\"", &["[api.keystone] url", "needs it"]),
+        ("[api]\nauth = \"keystone\"\n[api.keystone]\nurl = \"http://k:5000\"", &["password_file", "of its own"]),
+        ("[api]\nauth = \"keystone\"\n[api.keystone]\nurl = \"k:5000\"", &["c.toml:4", "https://keystone"]),
+        ("[api]\nsocket_needs_token = true", &["c.toml:2", "there are no tokens"]),
+        ("[api.tls]\ncertificate = \"/c\"", &["c.toml:2", "together with key"]),
+        ("[api.tls]\nclient_ca = \"/c\"", &["certificate and key"]),
+        ("[api.tls]\nrequire_client_certificate = true", &["client_ca"]),
+        (
+            "[api.tls]\ncertificate = \"/c\"\nkey = \"/k\"\nrequire_client_certificate = true",
+            &["c.toml:4", "client_ca"],
+        ),
+        ("[api.keystone]\nvalidation = 1", &["c.toml:2", "validations"]),
+    ] {
+        let message = refused(text);
+        for part in expected {
+            assert!(message.contains(part), "{text:?} gave {message:?}, without {part:?}");
+        }
+    }
+}
+
+#[test]
 fn what_is_wrong_is_told_with_file_line_key_and_what_was_expected() {
     for (text, expected) in [
         ("[probe]\nnfs_intervall = \"10s\"", &["c.toml:2", "nfs_intervall", "nfs_interval"][..]),
@@ -114,10 +183,13 @@ fn what_is_wrong_is_told_with_file_line_key_and_what_was_expected() {
         ("[api]\nlisten = []", &["[api] listen", "1 to 16"]),
         ("[api]\nlisten = [\"8781\"]", &["c.toml:2", "[api] listen", "IP:PORT"]),
         ("[api]\nlisten = [\"0.0.0.0:1\"]", &["[api] listen", "allow_unauthenticated_remote"]),
-        ("[api]\nauth = \"keystone\"", &["[api] auth", "not available in this version"]),
         ("[[target]]\ntype = \"smb\"", &["c.toml:2", "[[target]] type", "\"nfs\" or \"s3\""]),
         ("[[target]]\ntype = \"nfs\"", &["filesystem_export", "needs it"]),
         ("[[target]]\ntype = \"nfs\"\nfilesystem_export = \"nas\"", &["c.toml:3", "filesystem_export", "host:/path"]),
+        (
+            "[[target]]\ntype = \"nfs\"\nfilesystem_export = \"nas:/b\"\nbtt_name = \"a \"",
+            &["c.toml:4", "[[target]] btt_name", "a blank"],
+        ),
         ("[[target]]\ntype = \"s3\"\ns3_endpoint_url = \"https://x\"", &["s3_bucket", "needs it"]),
         ("[[s3.credentials]]\nlocation = \"*\"\naccess_key_id_file = \"/x\"", &["c.toml:2", "secret_access_key_file"]),
         ("[api\n", &["c.toml:1"]),

@@ -1,34 +1,29 @@
 //! What is meant: each section of the file, validated into settings.
 
+mod api;
+
 use std::collections::BTreeMap;
 use std::fmt::Display;
-use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use jiff::SignedDuration;
-use toml::Spanned;
 
 use super::Settings;
 use super::error::WrongValue;
 use super::raw::{self, Raw, Text};
 use crate::model::report::MountMode;
 use crate::model::settings::{
-    AgentSettings, ApiSettings, CanarySettings, DeclaredTarget, Listen, LocationPattern, MountSettings, NfsOverride,
-    ProbeSettings, S3AccessRule, S3Addressing, S3CredentialSource,
+    AgentSettings, CanarySettings, DeclaredTarget, LocationPattern, MountSettings, NfsOverride, ProbeSettings,
+    S3AccessRule, S3Addressing, S3CredentialSource,
 };
 use crate::model::target::RESERVED_METADATA_KEYS;
+use crate::model::target_type::type_name_problem;
 use crate::model::{MountName, NfsExport, NfsOptions, PathKey, S3Endpoint, S3Location, TargetKind, TargetSpec};
-
-/// The most addresses to listen on.
-const LISTEN_MAX: usize = 16;
 
 /// The most entries of any other list.
 const ENTRIES_MAX: usize = 10_000;
-
-/// The longest path of a Unix socket, in bytes (`sun_path` in unix(7), less its end).
-const UNIX_PATH_MAX_BYTES: usize = 107;
 
 /// Times between two probes.
 const INTERVALS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
@@ -46,7 +41,7 @@ pub(super) fn settings(raw: Raw) -> Valid<Settings> {
     let mounts = self::mounts(mounts)?;
     let declared = declared(&target, mounts.path_key)?;
     Ok(Settings {
-        api: self::api(&api)?,
+        api: api::api(&api)?,
         registry_path: registry_path(&registry.url)?,
         agent: AgentSettings { mounts, probe: self::probe(&probe)?, s3_access: s3_access(&s3.credentials)? },
         declared,
@@ -55,57 +50,6 @@ pub(super) fn settings(raw: Raw) -> Valid<Settings> {
 
 fn wrong(at: &Text, key: &str, problem: impl Display) -> WrongValue {
     WrongValue::new(at.span(), key, problem)
-}
-
-fn api(raw: &raw::Api) -> Valid<ApiSettings> {
-    const KEY: &str = "[api] listen";
-    match raw.auth.get_ref().as_str() {
-        "none" => {}
-        "token" | "keystone" => {
-            let problem = format!("{:?} is not available in this version; expected \"none\"", raw.auth.get_ref());
-            return Err(wrong(&raw.auth, "[api] auth", problem));
-        }
-        other => return Err(wrong(&raw.auth, "[api] auth", format!("{other:?} is not known; expected \"none\""))),
-    }
-    let mut listen = Vec::new();
-    for text in &raw.listen {
-        let address = self::listen(text)?;
-        let is_open = matches!(address, Listen::Tcp(address) if !address.ip().is_loopback());
-        if is_open && !raw.allow_unauthenticated_remote {
-            let problem = format!(
-                "{address} is reachable from other hosts, and auth = \"none\" would let all of them change targets; listen on a loopback address or a Unix socket, or set allow_unauthenticated_remote = true where a firewall keeps others out"
-            );
-            return Err(wrong(text, KEY, problem));
-        }
-        if listen.contains(&address) {
-            return Err(wrong(text, KEY, format!("{address} is there twice")));
-        }
-        listen.push(address);
-    }
-    if listen.is_empty() || listen.len() > LISTEN_MAX {
-        let at = raw.listen.first().map_or(0..0, Spanned::span);
-        return Err(WrongValue::new(at, KEY, format!("expected 1 to {LISTEN_MAX} addresses, found {}", listen.len())));
-    }
-    Ok(ApiSettings { listen })
-}
-
-fn listen(text: &Text) -> Valid<Listen> {
-    const KEY: &str = "[api] listen";
-    let value = text.get_ref();
-    if let Some(path) = value.strip_prefix("unix:") {
-        let path = absolute(text, path, KEY)?;
-        if path.as_os_str().len() > UNIX_PATH_MAX_BYTES {
-            return Err(wrong(text, KEY, format!("the path of a Unix socket has at most {UNIX_PATH_MAX_BYTES} bytes")));
-        }
-        return Ok(Listen::Unix(path));
-    }
-    value.parse::<SocketAddr>().map(Listen::Tcp).map_err(|_| {
-        wrong(
-            text,
-            KEY,
-            format!("{value:?} is no address; expected IP:PORT such as \"127.0.0.1:8781\", or \"unix:/path\""),
-        )
-    })
 }
 
 fn registry_path(url: &Text) -> Valid<PathBuf> {
@@ -275,6 +219,11 @@ fn target(raw: &raw::Target) -> Valid<DeclaredTarget> {
             return Err(wrong(value, "[[target]] metadata", format!("{key} is set by the agent itself")));
         }
     }
+    if let Some(name) = &raw.btt_name
+        && let Some(problem) = type_name_problem(name.get_ref())
+    {
+        return Err(wrong(name, "[[target]] btt_name", problem));
+    }
     let metadata = raw.metadata.iter().map(|(key, value)| (key.clone(), value.get_ref().clone())).collect();
     Ok(DeclaredTarget {
         spec,
@@ -285,7 +234,11 @@ fn target(raw: &raw::Target) -> Valid<DeclaredTarget> {
 }
 
 fn required<'a>(given: Option<&'a Text>, target: &raw::Target, key: &str) -> Valid<&'a Text> {
-    given.ok_or_else(|| wrong(&target.kind, key, format!("a target of type {} needs it", target.kind.get_ref())))
+    required_text(given, &target.kind, key, &format!("a target of type {}", target.kind.get_ref()))
+}
+
+fn required_text<'a>(given: Option<&'a Text>, otherwise: &Text, key: &str, who: &str) -> Valid<&'a Text> {
+    given.ok_or_else(|| wrong(otherwise, key, format!("{who} needs it")))
 }
 
 fn location(text: &Text, key: &str) -> Valid<LocationPattern> {

@@ -27,7 +27,7 @@ impl Caller {
     #[must_use]
     pub fn may_see(&self, target_type: &TargetType) -> bool {
         let project = || self.project_id.as_ref()?.parse::<ProjectId>().ok();
-        self.is_admin || target_type.is_public || project().is_some_and(|project| target_type.is_for(&project))
+        self.is_admin || target_type.is_public || project().is_some_and(|project| target_type.is_of(&project))
     }
 }
 

@@ -3,14 +3,16 @@
 //! Plain data, so that drivers and the agent can be given settings without knowing that there is
 //! a file. `config` makes them, `cli::serve` hands them out.
 
+mod api;
+
 use std::collections::BTreeMap;
-use std::fmt;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::report::MountMode;
 use super::{NfsExport, NfsOptions, PathKey, TargetSpec};
+
+pub use api::{ApiSettings, AuthSettings, KeystoneCredential, KeystoneSettings, Listen, TlsSettings};
 
 /// How targets are mounted (`[mounts]`).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -180,31 +182,6 @@ pub struct AgentSettings {
     pub probe: ProbeSettings,
     /// Access to buckets; the first rule that matches wins.
     pub s3_access: Vec<S3AccessRule>,
-}
-
-/// How the API is served (`[api]`).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ApiSettings {
-    /// Where it listens.
-    pub listen: Vec<Listen>,
-}
-
-/// Where the API listens.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Listen {
-    /// A TCP address.
-    Tcp(SocketAddr),
-    /// A Unix socket.
-    Unix(PathBuf),
-}
-
-impl fmt::Display for Listen {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(address) => address.fmt(formatter),
-            Self::Unix(path) => write!(formatter, "unix:{}", path.display()),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -6,6 +6,8 @@
 
 use std::collections::BTreeMap;
 
+use icu_properties::CodePointSetData;
+use icu_properties::props::DefaultIgnorableCodePoint;
 use jiff::Timestamp;
 use uuid::Uuid;
 
@@ -22,6 +24,9 @@ pub const TYPE_METADATA_MAX_BYTES: usize = 255;
 
 /// The most projects of one type.
 pub const TYPE_PROJECTS_MAX: usize = 1000;
+
+/// What ends a line or a paragraph, and is not a control character by name.
+const LINE_SEPARATORS: [char; 2] = ['\u{2028}', '\u{2029}'];
 
 /// A target type as the registry keeps it. Every target has at least one, made with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,9 +59,56 @@ pub struct TargetType {
 }
 
 impl TargetType {
-    /// Whether it is for this project.
+    /// Whether it was given to this project.
     #[must_use]
-    pub fn is_for(&self, project: &ProjectId) -> bool {
-        self.is_public || self.projects.iter().any(|assigned| assigned.project_id == *project)
+    pub fn is_of(&self, project: &ProjectId) -> bool {
+        self.projects.iter().any(|assigned| assigned.project_id == *project)
+    }
+}
+
+/// What keeps a text from being the name of a target type, if anything. Two names that look the same
+/// must be the same, or a person picks the wrong target: nothing in a name is invisible.
+#[must_use]
+pub fn type_name_problem(name: &str) -> Option<String> {
+    if name.is_empty() {
+        return Some("is empty: expected a name".to_owned());
+    }
+    if name.trim() != name {
+        return Some(format!("{name:?} begins or ends with a blank: leave it out"));
+    }
+    let ignorable = CodePointSetData::new::<DefaultIgnorableCodePoint>();
+    let is_invisible =
+        |letter: &char| letter.is_control() || LINE_SEPARATORS.contains(letter) || ignorable.contains(*letter);
+    let found = name.chars().find(is_invisible)?;
+    Some(format!("{name:?} contains U+{:04X}, which cannot be seen: leave it out", u32::from(found)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_look_the_same_are_the_same() {
+        for name in ["nightly", "Zoë's", "two words", "日本", "nas:/b", "a\u{e9}b", "קבצים"] {
+            assert_eq!(type_name_problem(name), None, "{name:?}");
+        }
+        for (name, part) in [
+            ("", "is empty"),
+            (" a", "begins or ends with a blank"),
+            ("a ", "begins or ends with a blank"),
+            ("a\u{a0}", "begins or ends with a blank"),
+            ("a\tb", "U+0009"),
+            ("a\u{200b}b", "U+200B"),
+            ("a\u{200d}b", "U+200D"),
+            ("a\u{202e}b", "U+202E"),
+            ("a\u{2066}b", "U+2066"),
+            ("a\u{2028}b", "U+2028"),
+            ("a\u{ad}b", "U+00AD"),
+            ("\u{feff}a", "U+FEFF"),
+            ("\u{3164}", "U+3164"),
+        ] {
+            let problem = type_name_problem(name).expect(name);
+            assert!(problem.contains(part), "{problem}");
+        }
     }
 }

@@ -134,7 +134,12 @@ impl Registry for SqliteRegistry {
         self.run(move |connection| rules::create_target(connection, target, first_type)).await
     }
 
-    async fn modify_target(&self, id: TargetId, change: TargetChange, now: Timestamp) -> Result<Entry, RegistryError> {
+    async fn modify_target(
+        &self,
+        id: TargetId,
+        change: TargetChange,
+        now: Timestamp,
+    ) -> Result<Vec<Entry>, RegistryError> {
         self.run(move |connection| rules::modify_target(connection, id, change, now)).await
     }
 

@@ -65,6 +65,14 @@ impl Home {
         std::fs::write(directory.path().join("config.toml"), configuration)?;
         Ok(Self { directory, notices, notices_path, _notices_directory: notices_directory, address })
     }
+
+    /// The same, whose daemon authenticates in this way, with more of its configuration.
+    pub fn with_auth(self, mode: &str, more: &str) -> anyhow::Result<Self> {
+        let path = self.directory.path().join("config.toml");
+        let text = std::fs::read_to_string(&path)?.replacen("[api]", &format!("[api]\nauth = {mode:?}"), 1);
+        std::fs::write(path, format!("{text}\n{more}"))?;
+        Ok(self)
+    }
 }
 
 /// A running daemon, killed when it is dropped.
@@ -106,8 +114,13 @@ impl Daemon {
 
     /// Creates a target, and returns how long the answer took.
     pub async fn create(&self, export: &str) -> anyhow::Result<Duration> {
+        self.create_with(export, "").await
+    }
+
+    /// The same, with a header field.
+    pub async fn create_with(&self, export: &str, header: &str) -> anyhow::Result<Duration> {
         let body = json!({"backup_target": {"type": "nfs", "filesystem_export": export, "btt_name": export}});
-        let answer = http::post(self.address, "/backup_targets", body.to_string()).await?;
+        let answer = http::post(self.address, "/backup_targets", header, body.to_string()).await?;
         Ok(answer.took)
     }
 

@@ -1,56 +1,96 @@
-//! The simplest client there is: a connection for each request, as pollers make it.
+//! The simplest client there is: a connection for each request, as most pollers make it, or one that
+//! is kept open.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use bytes::Bytes;
-use http::{Method, Request};
+use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full};
+use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
 
 /// After this an answer is not slow but missing.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The body of an answer, and the time from connecting to its last byte.
+/// An answer, and the time from connecting, where a connection was made for it, to its last byte.
 pub struct Answer {
+    pub headers: HeaderMap,
     pub body: Bytes,
     pub took: Duration,
 }
 
 /// Asks for a path.
 pub async fn get(address: SocketAddr, path: &str) -> anyhow::Result<Answer> {
-    exchange(address, Method::GET, path, Bytes::new()).await
+    exchange(address, Method::GET, path, "", Bytes::new()).await
 }
 
-/// Sends a body to a path.
-pub async fn post(address: SocketAddr, path: &str, body: impl Into<Bytes>) -> anyhow::Result<Answer> {
-    exchange(address, Method::POST, path, body.into()).await
+/// Asks for a path with a header field.
+pub async fn get_with(address: SocketAddr, path: &str, header: &str) -> anyhow::Result<Answer> {
+    exchange(address, Method::GET, path, header, Bytes::new()).await
 }
 
-async fn exchange(address: SocketAddr, method: Method, path: &str, body: Bytes) -> anyhow::Result<Answer> {
+/// Sends a body to a path, with a header field or an empty text for none.
+pub async fn post(address: SocketAddr, path: &str, header: &str, body: impl Into<Bytes>) -> anyhow::Result<Answer> {
+    exchange(address, Method::POST, path, header, body.into()).await
+}
+
+async fn exchange(
+    address: SocketAddr,
+    method: Method,
+    path: &str,
+    header: &str,
+    body: Bytes,
+) -> anyhow::Result<Answer> {
     let what = format!("{method} http://{address}{path}");
-    let request = Request::builder()
-        .method(method)
-        .uri(path)
-        .header(http::header::HOST, address.to_string())
-        .body(Full::new(body))?;
-    let answer = tokio::time::timeout(ANSWER_TIMEOUT, send(address, request)).await;
-    answer.with_context(|| format!("{what}: no answer within {} s", ANSWER_TIMEOUT.as_secs()))?.context(what)
+    let mut request = Request::builder().method(method).uri(path).header(http::header::HOST, address.to_string());
+    if let Some((name, value)) = header.split_once(": ") {
+        request = request.header(name, value);
+    }
+    let request = request.body(Full::new(body))?;
+    let answer = tokio::time::timeout(ANSWER_TIMEOUT, async {
+        let began = Instant::now();
+        let mut connection = Connection::open(address).await?;
+        let answer = connection.send(request).await?;
+        anyhow::Ok(Answer { took: began.elapsed(), ..answer })
+    });
+    let answer = answer.await.with_context(|| format!("{what}: no answer within {} s", ANSWER_TIMEOUT.as_secs()))?;
+    answer.context(what)
 }
 
-async fn send(address: SocketAddr, request: Request<Full<Bytes>>) -> anyhow::Result<Answer> {
-    let began = Instant::now();
-    let stream = TcpStream::connect(address).await?;
-    stream.set_nodelay(true)?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let driving = tokio::spawn(connection);
-    let answer = sender.send_request(request).await?;
-    let status = answer.status();
-    let body = answer.into_body().collect().await?.to_bytes();
-    let took = began.elapsed();
-    driving.abort();
-    ensure!(status.is_success(), "{status}: {}", String::from_utf8_lossy(&body));
-    Ok(Answer { body, took })
+/// A connection that is kept open.
+pub struct Connection {
+    sender: SendRequest<Full<Bytes>>,
+    driving: JoinHandle<hyper::Result<()>>,
+}
+
+impl Connection {
+    /// Opens one.
+    pub async fn open(address: SocketAddr) -> anyhow::Result<Self> {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        Ok(Self { sender, driving: tokio::spawn(connection) })
+    }
+
+    /// Sends a request and reads the answer.
+    pub async fn send(&mut self, request: Request<Full<Bytes>>) -> anyhow::Result<Answer> {
+        let began = Instant::now();
+        self.sender.ready().await?;
+        let (head, body) = self.sender.send_request(request).await?.into_parts();
+        let body = body.collect().await?.to_bytes();
+        let took = began.elapsed();
+        let is_good = head.status.is_success() || head.status == StatusCode::NOT_MODIFIED;
+        ensure!(is_good, "{}: {}", head.status, String::from_utf8_lossy(&body));
+        Ok(Answer { headers: head.headers, body, took })
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.driving.abort();
+    }
 }

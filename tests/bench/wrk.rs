@@ -25,10 +25,11 @@ pub struct Load {
     pub per_second: f64,
 }
 
-/// Asks for a path as fast as it can. An answer that is no success is an error.
-pub async fn run(address: SocketAddr, path: &str) -> anyhow::Result<Load> {
+/// Asks for a path as fast as it can, with these header fields. An answer that is no success is an error.
+pub async fn run(address: SocketAddr, path: &str, headers: &[String]) -> anyhow::Result<Load> {
     let output = Command::new(PROGRAM)
         .args(["--connections", CONNECTIONS, "--threads", THREADS, "--duration", DURATION])
+        .args(headers.iter().flat_map(|header| ["--header", header]))
         .arg(format!("http://{address}{path}"))
         .stdin(Stdio::null())
         .kill_on_drop(true)

@@ -4,62 +4,13 @@ use serde_json::{Value, json};
 
 use crate::daemon::Daemon;
 use crate::place::Place;
+use crate::shape::{BEYOND, REPORT, assert_shape, guide, sample};
 use crate::storage::{immutable_target, nfs, nfs_target, s3, s3_target};
 
-/// What answers have beyond a sample: the names of the other generation of clients, and metadata, which
-/// the older samples lack.
-const BOTH_GENERATIONS: &[&str] = &[
-    "filesystem_export",
-    "filesystem_export_mount_path",
-    "nfs_export",
-    "nfs_export_mount_path",
-    "backup_target_metadata",
-];
-
-/// Texts in the samples that are null here: nobody has a name without authentication.
-const NOBODY: &str = "user_id";
-
-fn sample(text: &str) -> Value {
-    serde_json::from_str(text).expect("JSON")
-}
-
-/// Fails unless an answer has every key of a sample with a value of the same type, and no key beyond
-/// those and `more`.
-fn assert_shape(answer: &Value, sample: &Value, more: &[&str], at: &str) {
-    match (answer, sample) {
-        (Value::Object(answer), Value::Object(sample)) => {
-            for (key, value) in sample {
-                let found = answer.get(key).unwrap_or_else(|| panic!("{at}.{key} is missing"));
-                if key != NOBODY {
-                    assert_shape(found, value, more, &format!("{at}.{key}"));
-                }
-            }
-            let mut unknown = answer.keys().filter(|key| !sample.contains_key(*key) && !more.contains(&key.as_str()));
-            assert_eq!(unknown.next(), None, "at {at}");
-        }
-        (Value::Array(answer), Value::Array(sample)) => {
-            for (index, (found, value)) in answer.iter().zip(sample).enumerate() {
-                assert_shape(found, value, more, &format!("{at}[{index}]"));
-            }
-        }
-        (Value::String(answer), Value::String(sample)) if is_time(sample) => assert!(is_time(answer), "{at}: {answer}"),
-        _ => assert_eq!(
-            std::mem::discriminant(answer),
-            std::mem::discriminant(sample),
-            "{at}: {answer} where the guide has {sample}"
-        ),
-    }
-}
-
-/// Whether a text is a time as the guide writes it: `2025-01-30T12:32:27.000000`.
-fn is_time(text: &str) -> bool {
-    let form = "0000-00-00T00:00:00.000000";
-    text.len() == form.len()
-        && text.bytes().zip(form.bytes()).all(
-            |(found, form)| {
-                if form == b'0' { found.is_ascii_digit() } else { found == form }
-            },
-        )
+/// A sample of a target as it is without authentication, where nobody has a name.
+fn by_nobody(mut sample: Value) -> Value {
+    sample["backup_targets"]["backup_target_types"][0]["user_id"] = Value::Null;
+    sample
 }
 
 fn is_request_id(text: &str) -> bool {
@@ -68,7 +19,7 @@ fn is_request_id(text: &str) -> bool {
 
 /// An agent with the three targets of the guide's list: an available default, a bucket that is offline, and
 /// another that is available.
-async fn guide(daemon: &Daemon) -> Vec<String> {
+async fn guide_targets(daemon: &Daemon) -> Vec<String> {
     let mut first = nfs_target("/one");
     first["btt_name"] = json!("nfs_1");
     first["is_default"] = json!(1);
@@ -88,22 +39,21 @@ async fn guide(daemon: &Daemon) -> Vec<String> {
 async fn lists_and_single_targets_have_the_shape_of_the_guides_samples() {
     let (_nfs, place) = nfs().await;
     let daemon = Daemon::start(&place).await;
-    let ids = guide(&daemon).await;
+    let ids = guide_targets(&daemon).await;
 
     let list = daemon.get("/backup_targets").await;
     assert_eq!(list["backup_targets"].as_array().map(Vec::len), Some(3));
-    assert_shape(&list, &sample(include_str!("../fixtures/guide/list.json")), BOTH_GENERATIONS, "list");
+    assert_shape(&sample(guide!("list.json")), &list, BEYOND);
     let statuses: Vec<_> =
         list["backup_targets"].as_array().expect("a list").iter().map(|one| &one["status"]).collect();
     assert_eq!(statuses, ["available", "offline", "available"]);
 
     let detail = daemon.get("/backup_targets/detail").await;
-    let with_report = [BOTH_GENERATIONS, &["report"]].concat();
-    assert_shape(&detail, &sample(include_str!("../fixtures/guide/detail.json")), &with_report, "detail");
+    assert_shape(&sample(guide!("detail.json")), &detail, &[BEYOND, &[REPORT]].concat());
     assert_eq!(detail["backup_targets"].as_array().map(Vec::len), Some(3));
 
     let one = daemon.get(&format!("/backup_targets/{}", ids[0])).await;
-    assert_shape(&one, &sample(include_str!("../fixtures/guide/show_nfs.json")), BOTH_GENERATIONS, "show");
+    assert_shape(&sample(guide!("show_nfs.json")), &one, BEYOND);
     assert_eq!(one["backup_targets"], list["backup_targets"][0]);
 }
 
@@ -118,7 +68,7 @@ async fn create_answers_at_once_with_the_guides_sample_and_claims_nothing_yet() 
     let answer = daemon.try_create(body).await;
     assert_eq!(answer.status, 200, "{answer:?}");
     let created = answer.json();
-    assert_shape(&created, &sample(include_str!("../fixtures/guide/create_s3.json")), BOTH_GENERATIONS, "create");
+    assert_shape(&by_nobody(sample(guide!("create_s3.json"))), &created, BEYOND);
     let target = &created["backup_targets"];
     assert_eq!(target["status"], "offline");
     assert_eq!(target["capacity"], Value::Null);
@@ -137,10 +87,7 @@ async fn set_default_is_a_get_that_answers_the_guides_sample_and_moves_the_defau
     let id = daemon.create(immutable_target(&s3, "locked")).await;
     daemon.check(&id).await;
     let moved = daemon.get(&format!("/backup_targets/{id}/set_default")).await;
-    let mut guide = sample(include_str!("../fixtures/guide/set_default_s3.json"));
-    // There the bucket is offline, and here it is not.
-    guide["backup_targets"]["used"] = Value::Null;
-    assert_shape(&moved, &guide, BOTH_GENERATIONS, "set_default");
+    assert_shape(&by_nobody(sample(guide!("set_default_s3.json"))), &moved, BEYOND);
     assert_eq!(moved["backup_targets"]["is_default"], true);
     assert_eq!(moved["backup_targets"]["backup_target_types"][0]["is_default"], true);
     let metadata = json!([
@@ -172,6 +119,7 @@ async fn every_route_is_served_below_all_three_prefixes() {
         let note = json!({ "backup_target": { "metadata": { "rack": "b7" } } });
         let modified = daemon.ask("PUT", &format!("{prefix}/backup_targets/{id}"), Some(&note)).await;
         assert_eq!(modified.status, 200, "{modified:?}");
+        every_type_route_is_served(&daemon, prefix, &id).await;
         for path in ["/node", "/healthz", "/readyz", "/openapi.json"] {
             daemon.get(&format!("{prefix}{path}")).await;
         }
@@ -180,6 +128,34 @@ async fn every_route_is_served_below_all_three_prefixes() {
         assert_eq!(deleted.status, 202, "{deleted:?}");
     }
     assert_eq!(daemon.targets().await.len(), 1);
+}
+
+async fn every_type_route_is_served(daemon: &Daemon, prefix: &str, target: &str) {
+    let types = format!("{prefix}/backup_target_types");
+    let body = json!({ "backup_target_type": { "name": "gold", "backup_targets_id": target } });
+    let created = daemon.ask("POST", &types, Some(&body)).await;
+    assert_eq!(created.status, 200, "{created:?}");
+    let id = created.json()["backup_target_types"]["id"].as_str().expect("an id").to_owned();
+    for path in ["", "/detail", &format!("/{id}")] {
+        daemon.get(&format!("{types}{path}")).await;
+    }
+    let projects = json!({ "backup_target_type": { "project_list": ["fc439373e340459fb28202b2412e26c0"] } });
+    let metadata = json!({ "backup_target_type": { "metadata": [{ "key": "tier", "value": "1" }] } });
+    for (method, path, body) in [
+        ("PUT", "", json!({ "backup_target_type": { "description": "fast" } })),
+        ("POST", "/add_projects", projects.clone()),
+        ("PUT", "/remove_projects", projects.clone()),
+        ("POST", "/remove_projects", projects),
+        ("POST", "/add_metadata", metadata.clone()),
+        ("PUT", "/remove_metadata", metadata.clone()),
+        ("POST", "/remove_metadata", metadata),
+    ] {
+        let answer = daemon.ask(method, &format!("{types}/{id}{path}"), Some(&body)).await;
+        assert_eq!(answer.status, 200, "{method} {path}: {answer:?}");
+    }
+    let deleted = daemon.ask("DELETE", &format!("{types}/{id}"), None).await;
+    assert_eq!((deleted.status, deleted.body.as_str()), (202, ""), "{deleted:?}");
+    assert_eq!(deleted.header("content-length"), "0");
 }
 
 #[tokio::test]
@@ -206,6 +182,8 @@ async fn every_answer_has_a_request_id_of_its_own() {
         ("GET", "/nowhere", 404),
         ("PATCH", "/backup_targets", 405),
         ("POST", "/backup_targets", 400),
+        ("GET", "/backup_target_types", 200),
+        ("POST", "/backup_target_types", 400),
         ("GET", "/healthz", 200),
         ("DELETE", &one, 202),
     ];

@@ -11,6 +11,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "that is how tests fail")]
 #![allow(clippy::disallowed_methods, reason = "files in a temporary directory, and the agent as a child")]
 
+#[path = "../support/shape.rs"]
+mod shape;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -20,12 +22,14 @@ mod bad_requests;
 mod bad_starts;
 mod clients;
 mod command_line;
+mod concurrency;
 mod daemon;
 mod faults;
 mod http;
 mod lifetime;
 mod nfs_verdicts;
 mod place;
+mod protection;
 mod s3_verdicts;
 mod secrets;
 mod storage;

@@ -44,7 +44,7 @@ impl Registry for Fake {
         unreachable!()
     }
 
-    async fn modify_target(&self, _: TargetId, _: TargetChange, _: Timestamp) -> Result<Entry, RegistryError> {
+    async fn modify_target(&self, _: TargetId, _: TargetChange, _: Timestamp) -> Result<Vec<Entry>, RegistryError> {
         unreachable!()
     }
 

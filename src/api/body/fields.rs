@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use crate::api::fault::Fault;
 use crate::model::S3Endpoint;
 use crate::model::target::RESERVED_METADATA_KEYS;
+use crate::model::target_type::type_name_problem;
 
 /// The most metadata keys of a target in one request.
 const METADATA_MAX: usize = 64;
@@ -28,22 +29,33 @@ pub(super) struct Fields {
 impl Fields {
     /// The fields of `{"envelope": {…}}`.
     pub(super) fn of(bytes: &[u8], envelope: &'static str) -> Result<Self, Fault> {
-        let expected = format!("expected {{\"{envelope}\": {{…}}}}");
-        match object(bytes, &expected)?.remove(envelope) {
-            Some(Value::Object(left)) => Ok(Self { envelope, left, known: Vec::new() }),
-            Some(other) => Err(Fault::bad_request(format!("{envelope} is {}; {expected}", kind_of(&other)))),
-            None => Err(Fault::bad_request(format!("{envelope} is missing; {expected}"))),
-        }
+        Self::within(object(bytes, envelope)?, envelope)
     }
 
     /// The same, or `{"bare": […]}` without an envelope: the one field `bare`.
     pub(super) fn of_either(bytes: &[u8], envelope: &'static str, bare: &'static str) -> Result<Self, Fault> {
-        let expected = format!("expected {{\"{envelope}\": {{…}}}}");
-        let left = object(bytes, &expected)?;
-        if !left.contains_key(envelope) && left.contains_key(bare) {
-            return Ok(Self { envelope: "the body", left, known: Vec::new() });
+        let body = object(bytes, envelope)?;
+        let is_given = |key: &str| body.get(key).is_some_and(|value| !value.is_null());
+        if is_given(bare) && !is_given(envelope) {
+            return Ok(Self { envelope: "the body", left: body, known: Vec::new() });
         }
-        Self::of(bytes, envelope)
+        Self::within(body, envelope)
+    }
+
+    fn within(mut body: Map<String, Value>, envelope: &'static str) -> Result<Self, Fault> {
+        let expected = expected(envelope);
+        let left = match body.remove(envelope) {
+            Some(Value::Object(left)) => left,
+            Some(other) => return Err(Fault::bad_request(format!("{envelope} is {}; {expected}", kind_of(&other)))),
+            None => return Err(Fault::bad_request(format!("{envelope} is missing; {expected}"))),
+        };
+        // A field that stands beside the others would be lost without a word.
+        match body.iter().find(|(_, value)| !value.is_null()) {
+            None => Ok(Self { envelope, left, known: Vec::new() }),
+            Some((field, _)) => {
+                Err(Fault::bad_request(format!("{field:?} is beside {envelope} and not within it; {expected}")))
+            }
+        }
     }
 
     /// The value of a field, if there is one.
@@ -54,20 +66,45 @@ impl Fields {
 
     /// A text that is not empty.
     pub(super) fn text(&mut self, field: &'static str) -> Result<Option<String>, Fault> {
+        Ok(self.any_text(field)?.filter(|text| !text.is_empty()))
+    }
+
+    fn any_text(&mut self, field: &'static str) -> Result<Option<String>, Fault> {
         match self.take(field) {
             None => Ok(None),
-            Some(Value::String(text)) => Ok(Some(text).filter(|text| !text.is_empty())),
+            Some(Value::String(text)) => Ok(Some(text)),
             Some(other) => Err(Fault::bad_request(format!("{field} is {}: expected a text", kind_of(&other)))),
         }
     }
 
-    /// A name or a description.
-    pub(super) fn name(&mut self, field: &'static str) -> Result<Option<String>, Fault> {
-        let name = self.text(field)?;
-        if let Some(name) = &name {
-            check_text(field, name, NAME_MAX_CHARS)?;
+    /// A text in one line, such as an id.
+    pub(super) fn line(&mut self, field: &'static str) -> Result<Option<String>, Fault> {
+        let line = self.text(field)?;
+        if let Some(line) = &line {
+            check_text(field, line, NAME_MAX_CHARS)?;
         }
-        Ok(name)
+        Ok(line)
+    }
+
+    /// The name of a target type.
+    pub(super) fn type_name(&mut self, field: &'static str) -> Result<Option<String>, Fault> {
+        let name = self.text(field)?;
+        name.map(|name| checked_name(field, name)).transpose()
+    }
+
+    /// Another name of a target type: an empty one is none.
+    pub(super) fn new_type_name(&mut self, field: &'static str) -> Result<Option<String>, Fault> {
+        let name = self.any_text(field)?;
+        name.map(|name| checked_name(field, name)).transpose()
+    }
+
+    /// Another description: an empty one takes the place of what there is.
+    pub(super) fn new_description(&mut self, field: &'static str) -> Result<Option<String>, Fault> {
+        let text = self.any_text(field)?;
+        if let Some(text) = text.as_ref().filter(|text| !text.is_empty()) {
+            check_text(field, text, NAME_MAX_CHARS)?;
+        }
+        Ok(text)
     }
 
     /// `filesystem_export`, or `nfs_export` as earlier releases call it.
@@ -161,7 +198,12 @@ impl Fields {
     }
 }
 
-fn object(bytes: &[u8], expected: &str) -> Result<Map<String, Value>, Fault> {
+fn expected(envelope: &str) -> String {
+    format!("expected {{\"{envelope}\": {{…}}}}")
+}
+
+fn object(bytes: &[u8], envelope: &str) -> Result<Map<String, Value>, Fault> {
+    let expected = expected(envelope);
     let body: Value = serde_json::from_slice(bytes)
         .map_err(|error| Fault::bad_request(format!("the body is not JSON: {error}; {expected}")))?;
     match body {
@@ -180,6 +222,14 @@ pub(super) fn check_text(field: &str, text: &str, max_chars: usize) -> Result<()
         return Err(Fault::bad_request(format!("{field} has {count} characters: expected 1 to {max_chars}")));
     }
     Ok(())
+}
+
+fn checked_name(field: &str, name: String) -> Result<String, Fault> {
+    check_text(field, &name, NAME_MAX_CHARS)?;
+    match type_name_problem(&name) {
+        None => Ok(name),
+        Some(problem) => Err(Fault::bad_request(format!("{field} {problem}"))),
+    }
 }
 
 /// What a value is.

@@ -8,13 +8,6 @@ use crate::registry::TargetChange;
 
 const ENVELOPE: &str = "backup_target";
 
-/// What a client wants changed.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(in crate::api) struct Modification {
-    pub(in crate::api) change: TargetChange,
-    pub(in crate::api) make_default: bool,
-}
-
 /// The body of a create.
 pub(in crate::api) fn new_target(bytes: &[u8]) -> Result<NewTarget, Fault> {
     let mut fields = Fields::of(bytes, ENVELOPE)?;
@@ -32,7 +25,7 @@ pub(in crate::api) fn new_target(bytes: &[u8]) -> Result<NewTarget, Fault> {
     };
     let new = NewTarget {
         spec,
-        type_name: fields.name("btt_name")?,
+        type_name: fields.type_name("btt_name")?,
         is_default: fields.flag("is_default")?.unwrap_or(false),
         metadata: fields.metadata()?,
         user_id: None,
@@ -77,7 +70,7 @@ fn s3_spec(
 }
 
 /// The body of a change of `target`.
-pub(in crate::api) fn modification(bytes: &[u8], target: &Target) -> Result<Modification, Fault> {
+pub(in crate::api) fn modification(bytes: &[u8], target: &Target) -> Result<TargetChange, Fault> {
     let mut fields = Fields::of(bytes, ENVELOPE)?;
     let fixed = [
         ("type", fields.text("type")?, target.spec.kind().as_str().to_owned()),
@@ -97,24 +90,16 @@ pub(in crate::api) fn modification(bytes: &[u8], target: &Target) -> Result<Modi
             return Err(Fault::bad_request(message));
         }
     }
-    let make_default = fields.flag("is_default")?;
-    if make_default == Some(false) && target.is_default {
-        return Err(Fault::bad_request(
-            "is_default: there is always a default target; make another one the default instead",
-        ));
-    }
-    let modification = Modification {
-        change: TargetChange {
-            // An nfs target that is said not to be immutable is told nothing new.
-            immutable: fields.flag("immutable")?.filter(|immutable| *immutable || target.spec.kind() == TargetKind::S3),
-            endpoint: fields.endpoint()?,
-            metadata: fields.metadata()?,
-            purge_metadata: fields.flag("purge_metadata")?.unwrap_or(false),
-        },
-        make_default: make_default == Some(true),
+    let change = TargetChange {
+        // An nfs target that is said not to be immutable is told nothing new.
+        immutable: fields.flag("immutable")?.filter(|immutable| *immutable || target.spec.kind() == TargetKind::S3),
+        endpoint: fields.endpoint()?,
+        metadata: fields.metadata()?,
+        purge_metadata: fields.flag("purge_metadata")?.unwrap_or(false),
+        is_default: fields.flag("is_default")?,
     };
     fields.end()?;
-    Ok(modification)
+    Ok(change)
 }
 
 #[cfg(test)]

@@ -25,18 +25,27 @@ const METADATA_EXPECTED: &str = "expected {\"key\": …, \"value\": …} or an o
 /// Keys and values; a value that was not given is `None`.
 type Pairs = BTreeMap<String, Option<String>>;
 
+/// What metadata is sent for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// To be set.
+    Set,
+    /// To be removed: keys may be alone, and no entry has an empty value.
+    Remove,
+}
+
 /// The body of a create.
 pub(in crate::api) fn new_type(bytes: &[u8]) -> Result<NewType, Fault> {
     let mut fields = Fields::of(bytes, ENVELOPE)?;
     let missing = |what: &str| Fault::bad_request(format!("{what} is missing: a backup target type needs it"));
-    let target_id = match fields.name("backup_targets_id")? {
+    let target_id = match fields.line("backup_targets_id")? {
         None => return Err(missing("backup_targets_id")),
         Some(text) => target_id(&text)?,
     };
     let new = NewType {
         target_id,
-        name: fields.name("name")?.ok_or_else(|| missing("name"))?,
-        description: fields.name("description")?,
+        name: fields.type_name("name")?.ok_or_else(|| missing("name"))?,
+        description: fields.line("description")?,
         is_default: fields.flag("is_default")?.unwrap_or(false),
         is_public: fields.flag("is_public")?,
         projects: projects(&mut fields, "project_list")?.unwrap_or_default(),
@@ -51,7 +60,7 @@ pub(in crate::api) fn new_type(bytes: &[u8]) -> Result<NewType, Fault> {
 pub(in crate::api) fn type_update(bytes: &[u8], target_type: &TargetType) -> Result<TypeUpdate, Fault> {
     let mut fields = Fields::of(bytes, ENVELOPE)?;
     same_type(&mut fields, target_type)?;
-    if let Some(text) = fields.name("backup_targets_id")?
+    if let Some(text) = fields.line("backup_targets_id")?
         && target_id(&text)? != target_type.target_id
     {
         let current = target_type.target_id;
@@ -60,19 +69,13 @@ pub(in crate::api) fn type_update(bytes: &[u8], target_type: &TargetType) -> Res
         );
         return Err(Fault::bad_request(message));
     }
-    let make_default = fields.flag("is_default")?;
-    if make_default == Some(false) && target_type.is_default {
-        return Err(Fault::bad_request(
-            "is_default: there is always a default backup target type; make another one the default instead",
-        ));
-    }
     let update = TypeUpdate {
         add_projects: projects(&mut fields, "project_list")?.unwrap_or_default(),
         change: TypeChange {
-            name: fields.name("name")?,
-            description: fields.name("description")?,
+            name: fields.new_type_name("name")?,
+            description: fields.new_description("description")?,
             is_public: fields.flag("is_public")?,
-            make_default: make_default == Some(true),
+            is_default: fields.flag("is_default")?,
             purge_projects: fields.flag("purge_projects")?.unwrap_or(false),
             purge_metadata: fields.flag("purge_metadata")?.unwrap_or(false),
             set_metadata: notes(&mut fields)?.unwrap_or_default(),
@@ -109,7 +112,7 @@ pub(in crate::api) fn metadata_to_add(bytes: &[u8], target_type: &TargetType) ->
 pub(in crate::api) fn metadata_to_remove(bytes: &[u8], target_type: &TargetType) -> Result<TypeUpdate, Fault> {
     let mut fields = Fields::of(bytes, ENVELOPE)?;
     same_type(&mut fields, target_type)?;
-    let remove_metadata = pairs(&mut fields, true)?.ok_or_else(no_metadata)?;
+    let remove_metadata = pairs(&mut fields, Purpose::Remove)?.ok_or_else(no_metadata)?;
     fields.end()?;
     Ok(TypeUpdate { change: TypeChange { remove_metadata, ..TypeChange::default() }, ..TypeUpdate::default() })
 }
@@ -121,7 +124,7 @@ fn target_id(text: &str) -> Result<TargetId, Fault> {
 
 /// Refuses a body that names another type than the path does.
 fn same_type(fields: &mut Fields, target_type: &TargetType) -> Result<(), Fault> {
-    match fields.name("backup_target_type_id")? {
+    match fields.line("backup_target_type_id")? {
         Some(text) if text.parse() != Ok(target_type.id) => Err(Fault::bad_request(format!(
             "backup_target_type_id is {text:?} and the path says {}: send one of them twice or leave it out",
             target_type.id
@@ -167,7 +170,7 @@ fn no_metadata() -> Fault {
 
 /// Metadata that is to be set: every key has a value.
 fn notes(fields: &mut Fields) -> Result<Option<BTreeMap<String, String>>, Fault> {
-    let Some(pairs) = pairs(fields, false)? else {
+    let Some(pairs) = pairs(fields, Purpose::Set)? else {
         return Ok(None);
     };
     let with_value = |(key, value): (String, Option<String>)| match value {
@@ -177,7 +180,7 @@ fn notes(fields: &mut Fields) -> Result<Option<BTreeMap<String, String>>, Fault>
     pairs.into_iter().map(with_value).collect::<Result<_, _>>().map(Some)
 }
 
-fn pairs(fields: &mut Fields, keys_alone: bool) -> Result<Option<Pairs>, Fault> {
+fn pairs(fields: &mut Fields, purpose: Purpose) -> Result<Option<Pairs>, Fault> {
     let [guide, other] = METADATA;
     let (field, value) = match (fields.take(guide), fields.take(other)) {
         (None, None) => return Ok(None),
@@ -190,9 +193,14 @@ fn pairs(fields: &mut Fields, keys_alone: bool) -> Result<Option<Pairs>, Fault> 
     };
     let mut pairs = Pairs::new();
     match value {
+        // One entry of the guide's form, without its list.
+        Value::Object(entry) if entry.len() == 2 && entry.contains_key("key") && entry.contains_key("value") => {
+            let (key, value) = pair(field, entry)?;
+            put(&mut pairs, field, key, value, purpose)?;
+        }
         Value::Object(entries) => {
             for (key, value) in entries {
-                put(&mut pairs, field, key, value)?;
+                put(&mut pairs, field, key, value, purpose)?;
             }
         }
         Value::Array(items) => {
@@ -201,9 +209,11 @@ fn pairs(fields: &mut Fields, keys_alone: bool) -> Result<Option<Pairs>, Fault> 
                 match item {
                     Value::Object(entry) => {
                         let (key, value) = pair(&place, entry)?;
-                        put(&mut pairs, &place, key, value)?;
+                        put(&mut pairs, &place, key, value, purpose)?;
                     }
-                    Value::String(key) if keys_alone => put(&mut pairs, &place, key, Value::Null)?,
+                    Value::String(key) if purpose == Purpose::Remove => {
+                        put(&mut pairs, &place, key, Value::Null, purpose)?;
+                    }
                     other => {
                         let message = format!("{place} is {}: {METADATA_EXPECTED}", kind_of(&other));
                         return Err(Fault::bad_request(message));
@@ -243,11 +253,11 @@ fn pair(place: &str, mut entry: Map<String, Value>) -> Result<(String, Value), F
     }
 }
 
-fn put(pairs: &mut Pairs, place: &str, key: String, value: Value) -> Result<(), Fault> {
+fn put(pairs: &mut Pairs, place: &str, key: String, value: Value, purpose: Purpose) -> Result<(), Fault> {
     check_bytes(&format!("{place}: the key"), &key)?;
     let value = match value {
         Value::Null => None,
-        Value::String(text) if text.is_empty() => None,
+        Value::String(text) if text.is_empty() && purpose == Purpose::Remove => Some(text),
         Value::String(text) => {
             check_bytes(&format!("{place}: the value of {key:?}"), &text)?;
             Some(text)

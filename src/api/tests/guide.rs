@@ -2,7 +2,7 @@
 
 use axum::http::header::CONTENT_TYPE;
 
-use super::shape::{BEYOND, assert_shape, guide};
+use super::shape::{BEYOND, assert_shape, compare, guide, sample};
 use super::*;
 
 const USER: &str = "2b1189be3add4806bcb7e0c259b03597";
@@ -28,11 +28,11 @@ async fn targets_are_created_made_the_default_and_deleted() {
     });
     let body = json!({ "backup_target": fields });
     let created = api.ask(&user, Method::POST, "/backup_targets", Some(&body)).await.ok();
-    assert_shape(guide!("create_s3.json"), &created, BEYOND);
+    assert_shape(&sample(guide!("create_s3.json")), &created, BEYOND);
     assert_eq!(created["backup_targets"]["backup_target_types"][0]["user_id"], USER);
     let s3 = text(&created["backup_targets"]["id"]);
     let default = api.get(&format!("/backup_targets/{s3}/set_default")).await.ok();
-    assert_shape(guide!("set_default_s3.json"), &default, BEYOND);
+    assert_shape(&sample(guide!("set_default_s3.json")), &default, BEYOND);
     assert_head(guide!("delete_target.http"), &api.delete(&format!("/backup_targets/{nfs}")).await);
 }
 
@@ -47,11 +47,16 @@ async fn types_are_listed_shown_created_and_deleted() {
     });
     let body = json!({ "backup_target_type": fields });
     let created = api.ask(&user, Method::POST, "/backup_target_types", Some(&body)).await.ok();
-    assert_shape(guide!("create_type.json"), &created, &[]);
+    assert_shape(&sample(guide!("create_type.json")), &created, &[]);
     let id = text(&created["backup_target_types"]["id"]);
-    assert_shape(guide!("list_types.json"), &api.get("/backup_target_types").await.ok(), &[]);
-    assert_shape(guide!("detail_types.json"), &api.get("/backup_target_types/detail").await.ok(), &[]);
-    assert_shape(guide!("show_type.json"), &api.get(&format!("/backup_target_types/{first}")).await.ok(), &[]);
+    let closed = json!({"name": "closed", "backup_targets_id": target, "project_list": PROJECTS, "is_public": 0});
+    let closed = text(&api.new_type(&closed).await["id"]);
+    assert_shape(&sample(guide!("list_types.json")), &api.get("/backup_target_types").await.ok(), &[]);
+    assert_shape(&sample(guide!("detail_types.json")), &api.get("/backup_target_types/detail").await.ok(), &[]);
+    for shown in [first, closed] {
+        let shown = api.get(&format!("/backup_target_types/{shown}")).await.ok();
+        assert_shape(&sample(guide!("show_type.json")), &shown, &[]);
+    }
     assert_head(guide!("delete_type.http"), &api.delete(&format!("/backup_target_types/{id}")).await);
     api.get(&format!("/backup_target_types/{id}")).await.fault(404, "itemNotFound");
 }
@@ -72,28 +77,63 @@ async fn types_are_changed() {
         "purge_projects": true, "metadata": [{"key": "nfs", "value": "secondary"}], "purge_metadata": true,
     });
     let updated = api.put(&path(""), &json!({ "backup_target_type": fields })).await.ok();
-    assert_shape(guide!("update_type.json"), &updated, &[]);
+    assert_shape(&sample(guide!("update_type.json")), &updated, &[]);
 
     let fields = json!({"backup_target_type_id": id, "metadata": metadata("dg1")});
     api.post(&path("/add_metadata"), &json!({ "backup_target_type": fields })).await.ok();
     let fields = json!({"backup_target_type_id": id, "project_list": PROJECTS});
     let added = api.post(&path("/add_projects"), &json!({ "backup_target_type": fields })).await.ok();
-    assert_shape(guide!("add_projects.json"), &added, &[]);
+    assert_shape(&sample(guide!("add_projects.json")), &added, &[]);
     assert_eq!(added["backup_target_types"]["backup_target_type_projects"].as_array().map(Vec::len), Some(2));
 
     let fields = json!({"backup_target_type_id": id, "project_list": [PROJECTS[1]]});
     let removed = api.put(&path("/remove_projects"), &json!({ "backup_target_type": fields })).await.ok();
-    assert_shape(guide!("remove_projects.json"), &removed, &[]);
+    assert_shape(&sample(guide!("remove_projects.json")), &removed, &[]);
     let left = &removed["backup_target_types"]["backup_target_type_projects"];
     assert_eq!((left.as_array().map(Vec::len), &left[0]["project_id"]), (Some(1), &json!(PROJECTS[0])));
     assert_eq!(left[0]["backup_target_types_id"], json!(id));
 
     let fields = json!({"backup_target_type_id": id, "metadata": metadata("dg3")});
     let added = api.post(&path("/add_metadata"), &json!({ "backup_target_type": fields })).await.ok();
-    assert_shape(guide!("add_metadata.json"), &added, &[]);
+    assert_shape(&sample(guide!("add_metadata.json")), &added, &[]);
     assert_eq!(added["backup_target_types"]["backup_target_type_metadata"].as_array().map(Vec::len), Some(3));
     let removed = api.put(&path("/remove_metadata"), &json!({ "backup_target_type": fields })).await.ok();
-    assert_shape(guide!("remove_metadata.json"), &removed, &[]);
+    assert_shape(&sample(guide!("remove_metadata.json")), &removed, &[]);
     let left = json!([{"key": "dg1", "value": "dg2"}, {"key": "nfs", "value": "secondary"}]);
     assert_eq!(removed["backup_target_types"]["backup_target_type_metadata"], left);
+}
+
+#[test]
+fn a_shape_that_differs_is_noticed() {
+    let guide = json!({"a": {"b": null, "c": [{"d": "x"}, {"d": null, "e": 1}], "at": "2025-01-30T12:32:27.000000"}});
+    let is_like = |ours: &Value| compare("", &guide, ours, &["/a/more"]).is_ok();
+    let with = |change: fn(&mut Value)| {
+        let mut ours = guide.clone();
+        change(&mut ours["a"]);
+        ours
+    };
+    assert!(is_like(&guide));
+    assert!(is_like(&with(|ours| ours["more"] = json!(1))), "where we add it");
+    assert!(is_like(&with(|ours| ours["c"] = json!([{"d": null, "e": 2}, {"d": "y"}, {"d": "z"}]))));
+    assert!(is_like(&with(|ours| ours["at"] = json!("2026-12-31T00:00:00.123456"))));
+    for ours in [
+        with(|ours| ours["b"] = json!("")),
+        with(|ours| drop(ours.as_object_mut().expect("an object").remove("b"))),
+        with(|ours| ours["at"] = json!("2026-12-31T00:00:00Z")),
+        with(|ours| ours["c"] = json!([])),
+        with(|ours| ours["c"] = json!([{"d": "x"}])),
+        with(|ours| ours["c"] = json!([{"d": "x"}, {"d": null, "e": 1}, {"d": 1}])),
+        with(|ours| ours["c"] = json!([{"d": "x"}, {"d": null, "e": 1}, {"d": "x", "e": 1}])),
+        with(|ours| ours["c"] = json!([{"d": "x", "more": 1}, {"d": null, "e": 1}])),
+        with(|ours| ours["c"][0]["more"] = json!(1)),
+        json!({"a": guide["a"], "more": 1}),
+    ] {
+        assert!(!is_like(&ours), "{ours}");
+    }
+    // What a list that is empty in the sample holds is what it holds in another.
+    let guide = json!({"backup_target_type_metadata": [], "others": []});
+    let is_like = |ours: &Value| compare("", &guide, ours, &[]).is_ok();
+    assert!(is_like(&json!({"backup_target_type_metadata": [{"key": "a", "value": "b"}], "others": []})));
+    assert!(!is_like(&json!({"backup_target_type_metadata": [{"key": "a"}], "others": []})));
+    assert!(!is_like(&json!({"backup_target_type_metadata": [], "others": [1]})), "nobody knows what is in it");
 }

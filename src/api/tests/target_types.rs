@@ -1,11 +1,17 @@
 //! The rules of target types, as a client meets them.
 
 use std::collections::BTreeSet;
+use std::io::Read as _;
 
-use axum::http::header::{ETAG, IF_NONE_MATCH};
+use axum::http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
+use flate2::read::GzDecoder;
 use uuid::Uuid;
 
 use super::*;
+use crate::agent::AgentError;
+use crate::api::fault::Fault;
+use crate::api::wire;
+use crate::registry::RegistryError;
 
 const MINE: &str = "fc439373e340459fb28202b2412e26c0";
 const OTHER: &str = "0920f871077c4c079057ce940d8105a8";
@@ -93,6 +99,63 @@ async fn a_list_that_is_known_is_not_sent_again_and_nobody_gets_anothers() {
 }
 
 #[tokio::test]
+async fn a_list_that_is_made_of_the_one_before_it_is_what_it_would_be_anew() {
+    let api = Api::start().await;
+    let callers = [Caller::local(), member(MINE), member(OTHER)];
+    let assert_so = async |what: &str| {
+        for caller in &callers {
+            let (view, list, detail) = api.lists_of_one_view(caller).await;
+            let anew = |list: serde_json::Result<Value>| list.expect("JSON");
+            assert_eq!(list, anew(serde_json::to_value(wire::TargetList::seen_by(caller, &view))), "{what}");
+            assert_eq!(detail, anew(serde_json::to_value(wire::TargetDetailList::seen_by(caller, &view))), "{what}");
+        }
+    };
+    assert_so("none").await;
+    let (first, _) = api.target("first").await;
+    let (second, _) = api.target("second").await;
+    let (third, _) = api.target("third").await;
+    assert_so("three").await;
+    let note = json!({"backup_target": {"metadata": {"rack": "b7"}}});
+    api.put(&format!("/backup_targets/{second}"), &note).await.ok();
+    assert_so("the middle one changed").await;
+    api.new_type(&json!({"name": "closed", "backup_targets_id": third, "project_list": [MINE]})).await;
+    assert_so("not everybody sees the same").await;
+    api.get(&format!("/backup_targets/{second}/set_default")).await.ok();
+    assert_eq!(api.delete(&format!("/backup_targets/{first}")).await.status, StatusCode::ACCEPTED);
+    assert_so("the first one is gone").await;
+}
+
+#[tokio::test]
+async fn a_long_list_is_compressed_for_who_takes_it_so_and_it_is_the_same_list() {
+    let api = Api::start().await;
+    for name in ["one", "two", "three", "four"] {
+        api.target(name).await;
+    }
+    for path in ["/backup_targets", "/backup_targets/detail", "/backup_target_types"] {
+        let request = |encoding: &str| {
+            let request = Request::builder().uri(path).header(ACCEPT_ENCODING, encoding);
+            api.routes
+                .clone()
+                .layer(Extension(Caller::local()))
+                .oneshot(request.body(Body::empty()).expect("a request"))
+        };
+        let plain = request("identity").await.expect("infallible");
+        let compressed = request("br, gzip").await.expect("infallible");
+        assert!(!plain.headers().contains_key(CONTENT_ENCODING), "{path}");
+        assert_eq!(compressed.headers()[CONTENT_ENCODING], "gzip", "{path}");
+        for header in [ETAG, CONTENT_TYPE, VARY] {
+            assert_eq!(compressed.headers()[&header], plain.headers()[&header], "{path} {header}");
+        }
+        let plain = to_bytes(plain.into_body(), ANSWER_MAX_BYTES).await.expect("a body");
+        let compressed = to_bytes(compressed.into_body(), ANSWER_MAX_BYTES).await.expect("a body");
+        assert!(compressed.len() < plain.len() / 2, "{path}: {} of {}", compressed.len(), plain.len());
+        let mut restored = Vec::new();
+        GzDecoder::new(&compressed[..]).read_to_end(&mut restored).expect("gzip");
+        assert_eq!(restored, plain, "{path}");
+    }
+}
+
+#[tokio::test]
 async fn the_rules_are_told_with_what_to_do() {
     let api = Api::start().await;
     let (target, first) = api.target("first").await;
@@ -125,6 +188,11 @@ async fn the_rules_are_told_with_what_to_do() {
         let message = both.fault(400, "badRequest");
         assert!(message.contains("is_public and project_list"), "{message}");
     }
+    let message = api.put(&first, &json!({"backup_target_type": {"is_default": 0}})).await.fault(400, "badRequest");
+    assert!(message.contains("is_default") && message.contains("make another one the default"), "{message}");
+    let path = format!("/backup_targets/{target}");
+    let message = api.put(&path, &json!({"backup_target": {"is_default": 0}})).await.fault(400, "badRequest");
+    assert!(message.contains("is_default") && message.contains("make another one the default"), "{message}");
     let message = api.put(&second, &json!({"name": "x"})).await.fault(400, "badRequest");
     assert!(message.contains("backup_target_type is missing"), "{message}");
     assert_eq!(names(&api.get("/backup_target_types").await.ok()["backup_target_types"]), ["first", "second", "other"]);
@@ -157,6 +225,97 @@ async fn what_a_type_may_hold_is_limited_and_the_limit_is_told() {
     assert!(message.contains("1048576 bytes"), "{message}");
 }
 
+#[test]
+fn a_full_registry_is_told_as_such_with_its_limit() {
+    for (error, limit) in [
+        (RegistryError::TooManyTargets, "10000"),
+        (RegistryError::TooManyTypes, "20000"),
+        (RegistryError::TooManyAssignments(100_001), "100000 is the limit"),
+        (RegistryError::TooManyNotes(100_001), "100000 is the limit"),
+    ] {
+        let fault = Fault::from(AgentError::from(error));
+        assert_eq!(fault.status(), StatusCode::PAYLOAD_TOO_LARGE, "{fault}");
+        assert!(fault.to_string().contains(limit), "{fault}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_stamped_with_a_time_has_that_of_its_change_and_not_that_of_its_wait() {
+    let api = Api::start().await;
+    let (target, id) = api.target("first").await;
+    let fields = json!({"type": "nfs", "filesystem_export": "127.0.0.1:/later", "btt_name": "later"});
+    for (method, path, body) in [
+        (Method::POST, "/backup_targets".to_owned(), json!({ "backup_target": fields })),
+        (
+            Method::POST,
+            "/backup_target_types".to_owned(),
+            json!({"backup_target_type": {"name": "new", "backup_targets_id": target}}),
+        ),
+        (
+            Method::POST,
+            format!("/backup_target_types/{id}/add_projects"),
+            json!({"backup_target_type": {"project_list": [MINE]}}),
+        ),
+    ] {
+        let held = api.agent.hold_changes().await.expect("running");
+        let release = async {
+            tokio::task::yield_now().await;
+            let released = Timestamp::now();
+            drop(held);
+            released
+        };
+        let caller = Caller::local();
+        let (answer, released) = tokio::join!(api.ask(&caller, method, &path, Some(&body)), release);
+        answer.ok();
+        let view = api.agent.view();
+        let stamps = match path.as_str() {
+            "/backup_targets" => {
+                let later = view.targets.last().expect("a target");
+                vec![later.target.created_at, later.types[0].created_at]
+            }
+            "/backup_target_types" => vec![view.target_types().last().expect("a type").created_at],
+            _ => {
+                let changed = view.target_type(id.parse().expect("an id")).expect("the type");
+                vec![changed.updated_at.expect("changed"), changed.projects[0].created_at]
+            }
+        };
+        assert!(stamps.iter().all(|stamp| *stamp >= released), "{path}: {stamps:?} before {released}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_asked_for_is_done_whole_or_refused_whole() {
+    let api = Api::start().await;
+    let (first, _) = api.target("first").await;
+    let (second, id) = api.target("second").await;
+    let path = format!("/backup_target_types/{id}");
+    let body = json!({"backup_target_type": {"description": "x", "project_list": [MINE]}});
+    let given = api.put(&path, &body).await.ok();
+
+    let beside = json!({"backup_target_type": {"description": "y"}, "purge_projects": true});
+    let message = api.put(&path, &beside).await.fault(400, "badRequest");
+    assert!(message.contains("\"purge_projects\""), "{message}");
+    assert_eq!(api.put(&path, &json!({"backup_target_type": {}})).await.ok(), given, "as it was");
+    let cleared = api.put(&path, &json!({"backup_target_type": {"description": ""}})).await.ok();
+    assert_eq!(cleared["backup_target_types"]["description"], Value::Null);
+    api.put(&path, &json!({"backup_target_type": {"name": ""}})).await.fault(400, "badRequest");
+
+    let path = format!("/backup_targets/{second}");
+    let refused = json!({"backup_target": {"is_default": 1, "immutable": 1}});
+    api.put(&path, &refused).await.fault(400, "badRequest");
+    let default = async |id: &str| {
+        let shown = api.get(&format!("/backup_targets/{id}")).await.ok();
+        let target = &shown["backup_targets"];
+        (target["is_default"].clone(), target["backup_target_types"][0]["is_default"].clone())
+    };
+    assert_eq!(default(&first).await, (json!(true), json!(true)));
+    let changed = api.put(&path, &json!({"backup_target": {"is_default": 1, "metadata": {"a": "b"}}})).await.ok();
+    let notes = &changed["backup_targets"]["backup_target_metadata"];
+    assert_eq!((&changed["backup_targets"]["is_default"], notes), (&json!(true), &json!([{"key": "a", "value": "b"}])));
+    assert_eq!(default(&second).await, (json!(true), json!(true)));
+    assert_eq!(default(&first).await, (json!(false), json!(false)));
+}
+
 #[tokio::test]
 async fn other_clients_of_this_api_are_understood() {
     let api = Api::start().await;
@@ -184,11 +343,11 @@ async fn no_reader_ever_sees_another_number_of_defaults_than_one() {
     let (_, first) = api.target("first").await;
     let (second, _) = api.target("second").await;
     let watching = tokio::spawn({
-        let (agent, mut changes) = (api.agent.clone(), api.agent.changes());
+        let mut views_of = api.agent.watch_view();
         async move {
             let mut views = 0;
             loop {
-                let view = agent.view();
+                let view = views_of.borrow_and_update().clone();
                 views += 1;
                 let targets: Vec<_> = view.targets.iter().filter(|found| found.target.is_default).collect();
                 let types: Vec<_> = view.target_types().into_iter().filter(|found| found.is_default).collect();
@@ -197,7 +356,7 @@ async fn no_reader_ever_sees_another_number_of_defaults_than_one() {
                 if view.targets.len() == 1 {
                     return views;
                 }
-                changes.changed().await.expect("an agent");
+                views_of.changed().await.expect("an agent");
             }
         }
     });

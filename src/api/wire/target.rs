@@ -1,7 +1,6 @@
 //! Targets on the wire, as the API guide has them.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -15,13 +14,17 @@ use crate::model::{Caller, TargetSpec, target::RESERVED_METADATA_KEYS};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Target {
     /// Its id.
+    #[schema(value_type = Uuid)]
     pub id: String,
     /// `nfs` or `s3`.
     #[serde(rename = "type")]
+    #[schema(pattern = "^(nfs|s3)$")]
     pub kind: String,
     /// When it was created.
+    #[schema(pattern = "^\\d{4}-\\d\\d-\\d\\dT\\d\\d:\\d\\d:\\d\\d\\.\\d{6}$")]
     pub created_at: String,
     /// When it was last changed.
+    #[schema(pattern = "^\\d{4}-\\d\\d-\\d\\dT\\d\\d:\\d\\d:\\d\\d\\.\\d{6}$")]
     pub updated_at: String,
     /// The version of the agent that created it.
     pub version: String,
@@ -36,10 +39,13 @@ pub struct Target {
     /// Whether backups go here unless told otherwise.
     pub is_default: bool,
     /// Its size in 1024 steps, such as `2.4 TB`; `null` while or where it is not known.
+    #[schema(pattern = "^\\d+(\\.\\d)? [KMGTPE]?B$")]
     pub capacity: Option<String>,
     /// How much of it is used, likewise.
+    #[schema(pattern = "^\\d+(\\.\\d)? [KMGTPE]?B$")]
     pub used: Option<String>,
     /// `available` or `offline`.
+    #[schema(pattern = "^(available|offline)$")]
     pub status: String,
     /// Its types that the caller may see, oldest first.
     pub backup_target_types: Vec<EmbeddedType>,
@@ -52,8 +58,10 @@ pub struct Target {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct MetadataEntry {
     /// Its key.
+    #[schema(min_length = 1, max_length = 255)]
     pub key: String,
     /// Its value.
+    #[schema(max_length = 255)]
     pub value: String,
 }
 
@@ -90,6 +98,13 @@ pub struct TargetDetailList {
 
 /// What creates or changes a target.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(example = json!({"backup_target": {
+    "type": "nfs",
+    "filesystem_export": "192.168.1.34:/mnt/tvault/162",
+    "btt_name": "nightly",
+    "metadata": {"rack": "12"},
+}}))]
+#[serde(deny_unknown_fields)]
 pub struct NewTargetBody {
     /// The fields; on a change, those to be changed.
     pub backup_target: NewTarget,
@@ -97,10 +112,11 @@ pub struct NewTargetBody {
 
 /// The fields of a new target. Flags may also be 0 or 1.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct NewTarget {
     /// `nfs` or `s3`.
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    #[schema(pattern = "^(nfs|s3)$")]
     pub kind: Option<String>,
     /// `host:/path`, of an NFS target.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -188,14 +204,18 @@ impl TargetList {
     }
 }
 
+impl TargetDetail {
+    /// A target as a caller may see it, with its report.
+    #[must_use]
+    pub fn seen_by(caller: &Caller, view: &TargetView) -> Self {
+        Self { target: Target::seen_by(caller, view), report: Report::from(view) }
+    }
+}
+
 impl TargetDetailList {
     /// All targets as a caller may see them.
     #[must_use]
     pub fn seen_by(caller: &Caller, view: &View) -> Self {
-        let detail = |target: &Arc<TargetView>| TargetDetail {
-            target: Target::seen_by(caller, target),
-            report: Report::from(&**target),
-        };
-        Self { backup_targets: view.targets.iter().map(detail).collect() }
+        Self { backup_targets: view.targets.iter().map(|target| TargetDetail::seen_by(caller, target)).collect() }
     }
 }

@@ -14,8 +14,10 @@ use crate::model::{self, Caller};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct EmbeddedType {
     /// When it was created.
+    #[schema(pattern = "^\\d{4}-\\d\\d-\\d\\dT\\d\\d:\\d\\d:\\d\\d\\.\\d{6}$")]
     pub created_at: String,
     /// When it was changed, if ever.
+    #[schema(pattern = "^\\d{4}-\\d\\d-\\d\\dT\\d\\d:\\d\\d:\\d\\d\\.\\d{6}$")]
     pub updated_at: Option<String>,
     /// The version of the agent that created it.
     pub version: String,
@@ -35,10 +37,13 @@ pub struct EmbeddedType {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ChangedType {
     /// Its id.
+    #[schema(value_type = Uuid)]
     pub id: String,
     /// The target that it uses.
+    #[schema(value_type = Uuid)]
     pub backup_targets_id: String,
     /// When it was created.
+    #[schema(pattern = "^\\d{4}-\\d\\d-\\d\\dT\\d\\d:\\d\\d:\\d\\d\\.\\d{6}$")]
     pub created_at: String,
     /// The version of the agent that created it.
     pub version: String,
@@ -65,6 +70,7 @@ pub struct TargetType {
     #[serde(flatten)]
     pub target_type: ChangedType,
     /// When it was last changed, which at first is when it was created.
+    #[schema(pattern = "^\\d{4}-\\d\\d-\\d\\dT\\d\\d:\\d\\d:\\d\\d\\.\\d{6}$")]
     pub updated_at: String,
 }
 
@@ -72,16 +78,21 @@ pub struct TargetType {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TypeProject {
     /// When it was assigned.
+    #[schema(pattern = "^\\d{4}-\\d\\d-\\d\\dT\\d\\d:\\d\\d:\\d\\d\\.\\d{6}$")]
     pub created_at: String,
     /// When the assignment was changed, if ever.
+    #[schema(pattern = "^\\d{4}-\\d\\d-\\d\\dT\\d\\d:\\d\\d:\\d\\d\\.\\d{6}$")]
     pub updated_at: Option<String>,
     /// The version of the agent that assigned it.
     pub version: String,
     /// The id of the assignment.
+    #[schema(value_type = Uuid)]
     pub id: String,
     /// The type.
+    #[schema(value_type = Uuid)]
     pub backup_target_types_id: String,
     /// The project: 32 hexadecimal digits.
+    #[schema(pattern = "^[0-9a-f]{32}$")]
     pub project_id: String,
 }
 
@@ -108,6 +119,13 @@ pub struct TypeList {
 
 /// What creates a type.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(example = json!({"backup_target_type": {
+    "name": "gold",
+    "backup_targets_id": "7faeff0a-3b5a-43fc-8f2a-3dd5b7fa4a8b",
+    "project_list": ["fc439373e340459fb28202b2412e26c0"],
+    "metadata": [{"key": "tier", "value": "1"}],
+}}))]
+#[serde(deny_unknown_fields)]
 pub struct NewTypeBody {
     /// The fields.
     pub backup_target_type: NewType,
@@ -115,11 +133,13 @@ pub struct NewTypeBody {
 
 /// The fields of a new type. Flags may also be 0 or 1, and metadata an object or objects of one pair.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct NewType {
     /// Its name, unique among all types.
     #[schema(min_length = 1, max_length = 255)]
     pub name: String,
     /// The target that it uses.
+    #[schema(value_type = Uuid)]
     pub backup_targets_id: String,
     /// What is said of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -143,6 +163,8 @@ pub struct NewType {
 
 /// What changes a type.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(example = json!({"backup_target_type": {"description": "on flash", "purge_metadata": true}}))]
+#[serde(deny_unknown_fields)]
 pub struct TypeUpdateBody {
     /// The fields that are to be changed.
     pub backup_target_type: TypeUpdate,
@@ -150,13 +172,13 @@ pub struct TypeUpdateBody {
 
 /// The fields of a type that can be changed. What is not given stays.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct TypeUpdate {
     /// Its name, unique among all types.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(max_length = 255)]
+    #[schema(min_length = 1, max_length = 255)]
     pub name: Option<String>,
-    /// What is said of it.
+    /// What is said of it; an empty text takes it away.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(max_length = 255)]
     pub description: Option<String>,
@@ -185,6 +207,8 @@ pub struct TypeUpdate {
 /// What gives a type to projects, or takes it from them. `{"add_projects": […]}` and
 /// `{"remove_projects": […]}` are understood too.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(example = json!({"backup_target_type": {"project_list": ["fc439373e340459fb28202b2412e26c0"]}}))]
+#[serde(deny_unknown_fields)]
 pub struct ProjectsBody {
     /// The fields.
     pub backup_target_type: ProjectList,
@@ -192,6 +216,7 @@ pub struct ProjectsBody {
 
 /// Projects of a type.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct ProjectList {
     /// The type, which the path names too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -202,6 +227,8 @@ pub struct ProjectList {
 
 /// What adds notes to a type, or removes them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(example = json!({"backup_target_type": {"metadata": [{"key": "tier", "value": "1"}]}}))]
+#[serde(deny_unknown_fields)]
 pub struct MetadataBody {
     /// The fields.
     pub backup_target_type: MetadataList,
@@ -209,6 +236,7 @@ pub struct MetadataBody {
 
 /// Notes of a type.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct MetadataList {
     /// The type, which the path names too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -219,6 +247,7 @@ pub struct MetadataList {
 
 /// A key, and a value where one is needed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct MetadataPair {
     /// Its key.
     #[schema(min_length = 1, max_length = 255)]

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::agent::{TargetStatus, TargetView, View};
-use crate::api::tests::shape::{BEYOND, assert_shape, guide};
+use crate::api::tests::shape::{BEYOND, REPORT, assert_shape, guide, sample};
 use crate::model::report::{BucketFacts, Finding, Verdict};
 use crate::model::{self, Caller, Capacity, MountName, NfsExport, PathKey, Reason, S3Location, TargetSpec};
 
@@ -20,7 +20,7 @@ fn view(spec: TargetSpec) -> TargetView {
     let mount_name = MountName::derive(&spec, PathKey::Path).expect("a name");
     TargetView {
         mount_path: mount_name.below(Path::new("/var/trilio/triliovault-mounts")),
-        types: vec![model::TargetType {
+        types: [model::TargetType {
             id: Uuid::from_u128(8),
             target_id: id,
             name: "nightly".to_owned(),
@@ -33,7 +33,8 @@ fn view(spec: TargetSpec) -> TargetView {
             version: "1".to_owned(),
             projects: Vec::new(),
             metadata: std::collections::BTreeMap::new(),
-        }],
+        }]
+        .into(),
         target: model::Target {
             id,
             spec,
@@ -105,15 +106,19 @@ fn listed_and_shown_targets_have_the_shape_of_the_guides_samples() {
     let nfs = view(TargetSpec::Nfs(NfsExport::parse("192.168.1.34:/mnt/tvault/162").expect("one")));
     let capacity = Capacity::from_blocks(1 << 30, 2458, 1229, 1229, 0, 0);
     let s3 = view(TargetSpec::S3 { location: S3Location::new(None, "backups").expect("a bucket"), immutable: false });
-    let view = View { generation: 1, targets: vec![Arc::new(probed(nfs, Some(capacity), None)), Arc::new(s3)] };
+    let view = View {
+        generation: 1,
+        types_generation: 1,
+        targets: vec![Arc::new(probed(nfs, Some(capacity), None)), Arc::new(s3)],
+    };
     let everybody = Caller { is_admin: false, ..Caller::local() };
     let json = |answer: serde_json::Result<Value>| answer.expect("JSON");
     let list = json(serde_json::to_value(TargetList::seen_by(&everybody, &view)));
-    assert_shape(guide!("list_targets.json"), &list, BEYOND);
+    assert_shape(&sample(guide!("list.json")), &list, BEYOND);
     let detail = json(serde_json::to_value(TargetDetailList::seen_by(&everybody, &view)));
-    assert_shape(guide!("detail_targets.json"), &detail, BEYOND);
+    assert_shape(&sample(guide!("detail.json")), &detail, &[BEYOND, &[REPORT]].concat());
     let one = json(serde_json::to_value(OneTarget::seen_by(&everybody, &view.targets[0])));
-    assert_shape(guide!("show_nfs.json"), &one, BEYOND);
+    assert_shape(&sample(guide!("show_nfs.json")), &one, BEYOND);
 }
 
 #[test]
@@ -149,8 +154,11 @@ fn what_a_bucket_declares_and_what_was_verified_are_told_apart() {
 
 #[test]
 fn what_is_written_can_be_read_again() {
-    let view =
-        View { generation: 1, targets: vec![Arc::new(view(TargetSpec::Nfs(NfsExport::parse("a:/b").expect("one"))))] };
+    let view = View {
+        generation: 1,
+        types_generation: 1,
+        targets: vec![Arc::new(view(TargetSpec::Nfs(NfsExport::parse("a:/b").expect("one"))))],
+    };
     let list = TargetDetailList::seen_by(&Caller::local(), &view);
     let text = serde_json::to_string(&list).expect("JSON");
     assert_eq!(serde_json::from_str::<TargetDetailList>(&text).expect("its own"), list);

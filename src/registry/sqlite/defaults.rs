@@ -1,7 +1,7 @@
 //! The defaults: one target, and one of its types.
 //!
-//! They move together. A type that becomes the default takes its target with it, and a target its
-//! first type: a client that names neither must reach one place, whichever of the two it asks for.
+//! They move together. A type that becomes the default takes its target with it, and a target one of
+//! its types: a client that names neither must reach one place, whichever of the two it asks for.
 
 use jiff::Timestamp;
 use rusqlite::Transaction;
@@ -21,8 +21,23 @@ pub(super) fn switch(
     type_id: TargetTypeId,
     now: Timestamp,
 ) -> Result<Vec<Entry>, RegistryError> {
-    let mut changed = Vec::new();
     // What stops being the default goes first: there are never two.
+    let former = demote(transaction, target_id, type_id, now)?;
+    promote(transaction, former, target_id, type_id, now)
+}
+
+/// The first half of [`switch`], for a type that is written as the default: what is it now and is
+/// not to be. Returns the other targets that changed.
+///
+/// # Errors
+/// As [`switch`].
+pub(super) fn demote(
+    transaction: &Transaction<'_>,
+    target_id: TargetId,
+    type_id: TargetTypeId,
+    now: Timestamp,
+) -> Result<Vec<TargetId>, RegistryError> {
+    let mut changed = Vec::new();
     for mut other in rows::load_defaults(transaction).map_err(storage)? {
         for kept in other.types.iter().filter(|kept| kept.is_default && kept.id != type_id) {
             type_rows::mark_default(transaction, kept.id, false, now).map_err(storage)?;
@@ -36,6 +51,21 @@ pub(super) fn switch(
             changed.push(other.target.id);
         }
     }
+    Ok(changed)
+}
+
+/// The second half of [`switch`]: a target and a type that are to be the default become it, if they
+/// are not yet. Returns the entries of `changed` and, last, of the target.
+///
+/// # Errors
+/// As [`switch`].
+pub(super) fn promote(
+    transaction: &Transaction<'_>,
+    mut changed: Vec<TargetId>,
+    target_id: TargetId,
+    type_id: TargetTypeId,
+    now: Timestamp,
+) -> Result<Vec<Entry>, RegistryError> {
     let mut chosen = rules::find(transaction, target_id)?;
     if !chosen.target.is_default {
         chosen.target.is_default = true;

@@ -41,6 +41,24 @@ pub(super) fn find(connection: &Connection, id: TargetId) -> rusqlite::Result<Op
     Ok(Some(Entry { target, types }))
 }
 
+/// The mount names of all targets.
+///
+/// # Errors
+/// As [`load`].
+pub(super) fn load_mount_names(connection: &Connection) -> rusqlite::Result<Vec<(TargetId, MountName)>> {
+    let mut statement = connection.prepare_cached("SELECT id, mount_name FROM target")?;
+    let name = |row: &Row<'_>| Ok((parsed(row, "id")?, read(row, "mount_name", MountName::from_stored)?));
+    statement.query_map([], name)?.collect()
+}
+
+/// The default target, if there is any target.
+///
+/// # Errors
+/// As [`load`].
+pub(super) fn find_default(connection: &Connection) -> rusqlite::Result<Option<Target>> {
+    connection.prepare_cached("SELECT * FROM target WHERE is_default = 1")?.query_row([], target).optional()
+}
+
 /// The targets that are the default, or have the default type: one, as long as the rules hold.
 ///
 /// # Errors

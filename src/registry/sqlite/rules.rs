@@ -14,28 +14,25 @@ pub(super) fn create_target(
     mut first_type: TargetType,
 ) -> Result<Entry, RegistryError> {
     let transaction = begin(connection)?;
-    let others = rows::load(&transaction).map_err(storage)?;
-    if others.len() >= TARGETS_MAX {
+    let names = rows::load_mount_names(&transaction).map_err(storage)?;
+    if names.len() >= TARGETS_MAX {
         return Err(RegistryError::TooManyTargets);
     }
-    if let Some(other) = others.iter().find(|other| other.target.mount_name.collides_with(&target.mount_name)) {
+    if let Some((other_id, _)) = names.iter().find(|(_, other)| other.collides_with(&target.mount_name)) {
         return Err(RegistryError::MountPathTaken {
             export: target.spec.export(),
             mount_name: target.mount_name.to_string(),
-            other_id: other.target.id,
-            other_export: other.target.spec.export(),
+            other_id: *other_id,
+            other_export: find(&transaction, *other_id)?.target.spec.export(),
         });
     }
     if type_rows::count(&transaction).map_err(storage)? >= TYPES_MAX {
         return Err(RegistryError::TooManyTypes);
     }
     type_rules::free_name(&transaction, "btt_name", &first_type.name)?;
-    match others.iter().find(|other| other.target.is_default) {
+    match rows::find_default(&transaction).map_err(storage)? {
         Some(default) if target.is_default => {
-            return Err(RegistryError::DefaultTaken {
-                other_id: default.target.id,
-                other_export: default.target.spec.export(),
-            });
+            return Err(RegistryError::DefaultTaken { other_id: default.id, other_export: default.spec.export() });
         }
         default => target.is_default = default.is_none(),
     }
@@ -53,9 +50,12 @@ pub(super) fn modify_target(
     id: TargetId,
     change: TargetChange,
     now: Timestamp,
-) -> Result<Entry, RegistryError> {
+) -> Result<Vec<Entry>, RegistryError> {
     let transaction = begin(connection)?;
     let mut entry = find(&transaction, id)?;
+    if entry.target.is_default && change.is_default == Some(false) {
+        return Err(RegistryError::DefaultStays(id));
+    }
     let before = entry.target.clone();
     if let Some(declared) = change.immutable {
         match &mut entry.target.spec {
@@ -77,8 +77,12 @@ pub(super) fn modify_target(
         entry.target.updated_at = now;
         rows::update_target(&transaction, &entry.target).map_err(storage)?;
     }
+    let changed = match change.is_default {
+        Some(true) => make_default(&transaction, &entry, now)?,
+        Some(false) | None => vec![entry],
+    };
     transaction.commit().map_err(storage)?;
-    Ok(entry)
+    Ok(changed)
 }
 
 /// Makes a target the default; see `Registry::set_default_target`.
@@ -88,12 +92,19 @@ pub(super) fn set_default_target(
     now: Timestamp,
 ) -> Result<Vec<Entry>, RegistryError> {
     let transaction = begin(connection)?;
-    let types = find(&transaction, id)?.types;
-    let chosen = types.iter().find(|kept| kept.is_default).or(types.first());
-    let type_id = chosen.ok_or_else(|| storage(format!("backup target {id} has no type")))?.id;
-    let changed = defaults::switch(&transaction, id, type_id, now)?;
+    let entry = find(&transaction, id)?;
+    let changed = make_default(&transaction, &entry, now)?;
     transaction.commit().map_err(storage)?;
     Ok(changed)
+}
+
+/// Makes a target the default, with the type that most can use.
+fn make_default(transaction: &Transaction<'_>, entry: &Entry, now: Timestamp) -> Result<Vec<Entry>, RegistryError> {
+    let Entry { target, types } = entry;
+    let public = || types.iter().find(|kept| kept.is_public);
+    let chosen = types.iter().find(|kept| kept.is_default).or_else(public).or(types.first());
+    let type_id = chosen.ok_or_else(|| storage(format!("backup target {} has no type", target.id)))?.id;
+    defaults::switch(transaction, target.id, type_id, now)
 }
 
 /// Whether a target could be deleted; see `Registry::may_delete_target`.

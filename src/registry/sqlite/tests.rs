@@ -1,5 +1,6 @@
 #![allow(clippy::disallowed_methods, reason = "the files are in a temporary directory and the child is this test")]
 
+mod limits;
 mod target_types;
 mod transitions;
 
@@ -16,7 +17,6 @@ use uuid::Uuid;
 
 use super::*;
 use crate::model::{MountName, NfsExport, PathKey, S3Endpoint, S3Location, TargetSpec};
-use crate::registry::TARGETS_MAX;
 
 fn place() -> (TempDir, PathBuf) {
     let directory = tempfile::tempdir().expect("a directory");
@@ -73,6 +73,10 @@ async fn refused(registry: &SqliteRegistry, (target, first_type): (Target, Targe
     let error = registry.create_target(target, first_type).await.expect_err("refused");
     assert_eq!(registry.load().await.expect("loaded"), before, "{error}");
     error
+}
+
+async fn modified(registry: &SqliteRegistry, id: TargetId, change: TargetChange, now: Timestamp) -> Target {
+    registry.modify_target(id, change, now).await.expect("changed").pop().expect("its entry").target
 }
 
 /// Opening fails, and the file and its log are as they were.
@@ -196,17 +200,18 @@ async fn what_may_change_about_a_target_changes() {
         endpoint: endpoint("http://ceph.example"),
         metadata: pair("rack", "7"),
         purge_metadata: false,
+        is_default: None,
     };
-    let changed = registry.modify_target(bucket.id, change, at(5)).await.expect("changed").target;
+    let changed = modified(&registry, bucket.id, change, at(5)).await;
     assert!(changed.spec.is_immutable());
     assert_eq!((changed.metadata.len(), changed.metadata["rack"].as_str(), changed.updated_at), (2, "7", at(5)));
     assert_eq!(changed.spec.export(), "ceph.example/bucket");
     assert_eq!(registry.load().await.expect("loaded")[0].target, changed);
 
-    let same = registry.modify_target(bucket.id, TargetChange::default(), at(6)).await.expect("unchanged").target;
+    let same = modified(&registry, bucket.id, TargetChange::default(), at(6)).await;
     assert_eq!(same, changed);
     let purge = TargetChange { purge_metadata: true, metadata: pair("a", "b"), ..TargetChange::default() };
-    assert_eq!(registry.modify_target(bucket.id, purge, at(7)).await.expect("changed").target.metadata, pair("a", "b"));
+    assert_eq!(modified(&registry, bucket.id, purge, at(7)).await.metadata, pair("a", "b"));
 
     for other in ["https://ceph.example:8443", "https://other.example"] {
         let change = TargetChange { endpoint: endpoint(other), metadata: pair("x", "y"), ..TargetChange::default() };
@@ -226,21 +231,50 @@ async fn what_may_change_about_a_target_changes() {
 }
 
 #[tokio::test]
-async fn a_full_registry_takes_no_more() {
+async fn a_target_becomes_the_default_together_with_its_other_changes_or_not_at_all() {
     let (_directory, path) = place();
     let registry = SqliteRegistry::open(&path).expect("created");
+    let first = create(&registry, nfs("nas:/a")).await.target;
+    let second = create(&registry, nfs("nas:/b")).await.target;
+    let note = BTreeMap::from([("rack".to_owned(), "7".to_owned())]);
+    let change = TargetChange { metadata: note, is_default: Some(true), ..TargetChange::default() };
+
+    let before = registry.load().await.expect("loaded");
+    let refused = TargetChange { immutable: Some(true), ..change.clone() };
+    registry.modify_target(second.id, refused, at(4)).await.expect_err("not s3");
+    assert_eq!(registry.load().await.expect("loaded"), before);
+
+    let changed = registry.modify_target(second.id, change, at(5)).await.expect("changed");
+    assert_eq!(changed.iter().map(|entry| entry.target.id).collect::<Vec<_>>(), [first.id, second.id]);
+    assert_eq!(registry.load().await.expect("loaded"), changed);
+    assert!(!changed[0].target.is_default && changed[1].target.is_default && changed[1].types[0].is_default);
+    assert_eq!(changed[1].target.metadata["rack"], "7");
+
+    let not = || TargetChange { is_default: Some(false), ..TargetChange::default() };
+    let error = registry.modify_target(second.id, not(), at(6)).await.expect_err("the default");
+    assert!(matches!(error, RegistryError::DefaultStays(id) if id == second.id), "{error}");
+    assert_eq!(registry.load().await.expect("loaded"), changed);
+    assert_eq!(registry.modify_target(first.id, not(), at(6)).await.expect("is none"), changed[..1]);
+}
+
+#[tokio::test]
+async fn a_new_target_is_judged_by_what_the_rules_ask_for_and_nothing_else_is_read() {
+    let (_directory, path) = place();
+    let registry = SqliteRegistry::open(&path).expect("created");
+    create(&registry, nfs("nas:/a")).await;
+    // Who reads the assignments of all types fails.
     registry
         .run(|connection| {
-            let transaction = connection.transaction().map_err(storage)?;
-            for n in 0..TARGETS_MAX {
-                rows::insert_target(&transaction, &nfs(&format!("nas:/t{n}")).0).map_err(storage)?;
-            }
-            transaction.commit().map_err(storage)
+            let no_id = "z".repeat(32);
+            let sql = format!(
+                "INSERT INTO target_type_project SELECT NULL, 'x', id, '{no_id}', '', NULL, '' FROM target_type;"
+            );
+            connection.execute_batch(&sql).map_err(storage)
         })
         .await
-        .expect("filled");
-    let error = refused(&registry, nfs("nas:/one-more")).await;
-    assert!(matches!(error, RegistryError::TooManyTargets), "{error}");
+        .expect("written");
+    registry.load().await.expect_err("unreadable");
+    create(&registry, nfs("nas:/b")).await;
 }
 
 #[tokio::test]

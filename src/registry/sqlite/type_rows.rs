@@ -73,7 +73,27 @@ pub(super) fn is_name_taken(connection: &Connection, name: &str) -> rusqlite::Re
 /// # Errors
 /// As [`load`].
 pub(super) fn count(connection: &Connection) -> rusqlite::Result<usize> {
-    let count: i64 = connection.query_row("SELECT count(*) FROM target_type", [], |row| row.get(0))?;
+    counted(connection, "SELECT count(*) FROM target_type")
+}
+
+/// How many projects all types together have.
+///
+/// # Errors
+/// As [`load`].
+pub(super) fn count_projects(connection: &Connection) -> rusqlite::Result<usize> {
+    counted(connection, "SELECT count(*) FROM target_type_project")
+}
+
+/// How many metadata entries all types together have.
+///
+/// # Errors
+/// As [`load`].
+pub(super) fn count_metadata(connection: &Connection) -> rusqlite::Result<usize> {
+    counted(connection, "SELECT count(*) FROM target_type_metadata")
+}
+
+fn counted(connection: &Connection, sql: &str) -> rusqlite::Result<usize> {
+    let count: i64 = connection.prepare_cached(sql)?.query_row([], |row| row.get(0))?;
     Ok(usize::try_from(count).unwrap_or(usize::MAX))
 }
 

@@ -9,7 +9,7 @@ use super::rules::{begin, find};
 use super::{defaults, storage, type_rows};
 use crate::model::target_type::{TYPE_METADATA_MAX, TYPE_PROJECTS_MAX};
 use crate::model::{TargetType, TargetTypeId};
-use crate::registry::{Entry, RegistryError, TYPES_MAX, TypeChange};
+use crate::registry::{ASSIGNMENTS_MAX, Entry, RegistryError, TYPE_NOTES_MAX, TYPES_MAX, TypeChange};
 
 /// Adds a type; see `Registry::create_type`.
 pub(super) fn create_type(connection: &mut Connection, mut new: TargetType) -> Result<Vec<Entry>, RegistryError> {
@@ -24,9 +24,18 @@ pub(super) fn create_type(connection: &mut Connection, mut new: TargetType) -> R
     }
     keep_once(&mut new);
     check_sizes(&new)?;
-    let make_default = std::mem::take(&mut new.is_default);
+    let (id, target_id, now) = (new.id, new.target_id, new.created_at);
+    // A type that is new was never changed: what is the default now makes room for it before.
+    let former = if new.is_default { defaults::demote(&transaction, target_id, id, now)? } else { Vec::new() };
     type_rows::insert(&transaction, &new).map_err(storage)?;
-    finish(transaction, &new, make_default, new.created_at)
+    check_totals(&transaction, (0, 0), &new)?;
+    let changed = if new.is_default {
+        defaults::promote(&transaction, former, target_id, id, now)?
+    } else {
+        vec![find(&transaction, target_id)?]
+    };
+    transaction.commit().map_err(storage)?;
+    Ok(changed)
 }
 
 /// Changes a type; see `Registry::modify_type`.
@@ -38,7 +47,10 @@ pub(super) fn modify_type(
 ) -> Result<Vec<Entry>, RegistryError> {
     let transaction = begin(connection)?;
     let before = find_type(&transaction, id)?;
-    let make_default = change.make_default;
+    if before.is_default && change.is_default == Some(false) {
+        return Err(RegistryError::DefaultTypeStays { id, name: before.name });
+    }
+    let make_default = change.is_default == Some(true);
     let mut changed = before.clone();
     apply(&mut changed, change)?;
     if changed.name != before.name {
@@ -48,8 +60,15 @@ pub(super) fn modify_type(
     if changed != before {
         changed.updated_at = Some(now);
         type_rows::update(&transaction, &changed).map_err(storage)?;
+        check_totals(&transaction, (before.projects.len(), before.metadata.len()), &changed)?;
     }
-    finish(transaction, &changed, make_default, now)
+    let entries = if make_default {
+        defaults::switch(&transaction, changed.target_id, id, now)?
+    } else {
+        vec![find(&transaction, changed.target_id)?]
+    };
+    transaction.commit().map_err(storage)?;
+    Ok(entries)
 }
 
 /// Removes a type; see `Registry::delete_type`.
@@ -77,15 +96,15 @@ pub(super) fn free_name(transaction: &Transaction<'_>, field: &'static str, name
 }
 
 fn apply(changed: &mut TargetType, change: TypeChange) -> Result<(), RegistryError> {
-    let TypeChange { name, description, is_public, make_default: _, .. } = &change;
+    let TypeChange { name, description, is_public, .. } = &change;
     if *is_public == Some(true) && !change.add_projects.is_empty() {
         return Err(RegistryError::PublicWithProjects);
     }
     if let Some(name) = name {
         changed.name.clone_from(name);
     }
-    if description.is_some() {
-        changed.description.clone_from(description);
+    if let Some(description) = description {
+        changed.description = Some(description.clone()).filter(|text| !text.is_empty());
     }
     changed.is_public = is_public.unwrap_or(changed.is_public && change.add_projects.is_empty());
     if change.purge_projects || changed.is_public {
@@ -120,20 +139,26 @@ fn check_sizes(target_type: &TargetType) -> Result<(), RegistryError> {
     }
 }
 
-/// Switches the default if that is wanted, commits, and says what changed.
-fn finish(
-    transaction: Transaction<'_>,
+/// Refuses a type, as it is written now, that had `before` many projects and notes, when all types
+/// together have too many. What has no more of them than before is never refused.
+fn check_totals(
+    transaction: &Transaction<'_>,
+    before: (usize, usize),
     target_type: &TargetType,
-    make_default: bool,
-    now: Timestamp,
-) -> Result<Vec<Entry>, RegistryError> {
-    let changed = if make_default {
-        defaults::switch(&transaction, target_type.target_id, target_type.id, now)?
-    } else {
-        vec![find(&transaction, target_type.target_id)?]
-    };
-    transaction.commit().map_err(storage)?;
-    Ok(changed)
+) -> Result<(), RegistryError> {
+    if target_type.projects.len() > before.0 {
+        let total = type_rows::count_projects(transaction).map_err(storage)?;
+        if total > ASSIGNMENTS_MAX {
+            return Err(RegistryError::TooManyAssignments(total));
+        }
+    }
+    if target_type.metadata.len() > before.1 {
+        let total = type_rows::count_metadata(transaction).map_err(storage)?;
+        if total > TYPE_NOTES_MAX {
+            return Err(RegistryError::TooManyNotes(total));
+        }
+    }
+    Ok(())
 }
 
 fn find_type(transaction: &Transaction<'_>, id: TargetTypeId) -> Result<TargetType, RegistryError> {

@@ -63,6 +63,8 @@ fn a_refusal_names_the_field_and_what_was_expected() {
         (nfs(json!({"metadata": {"a": 1}})), &["metadata.a is a number"]),
         (nfs(json!({"metadata": {"immutable": "0"}})), &["metadata.immutable", "the agent itself"]),
         (nfs(json!({"btt_name": "a\nb"})), &["btt_name", "control character"]),
+        (nfs(json!({"btt_name": " a"})), &["btt_name", "a blank"]),
+        (nfs(json!({"btt_name": "a\u{202e}"})), &["btt_name", "U+202E"]),
         (nfs(json!({"btt_name": "x".repeat(256)})), &["btt_name has 256 characters", "1 to 255"]),
         (json!({"type": "s3", "s3_endpoint_url": "https://x"}), &["s3_bucket is missing"]),
         (json!({"type": "s3", "s3_endpoint_url": "ftp://x", "s3_bucket": "bucket"}), &["s3_endpoint_url", "ftp"]),
@@ -80,6 +82,7 @@ fn a_refusal_names_the_field_and_what_was_expected() {
         ("[]", "a list"),
         ("{}", "backup_target is missing"),
         ("{\"backup_target\": 1}", "backup_target is a number"),
+        ("{\"backup_target\": {\"type\": \"nfs\"}, \"is_default\": 1}", "\"is_default\" is beside backup_target"),
     ] {
         let message = new_target(body.as_bytes()).expect_err(body).to_string();
         assert!(message.contains(part), "{body:?} gave {message:?}");

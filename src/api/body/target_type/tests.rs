@@ -114,11 +114,66 @@ fn what_is_to_be_removed_may_have_a_value_or_none() {
         [("a".to_owned(), Some("1".to_owned())), ("b".to_owned(), None), ("c".to_owned(), None)].into();
     for metadata in [
         json!([{"key": "a", "value": "1"}, {"key": "b"}, {"key": "c", "value": null}]),
-        json!([{"a": "1"}, {"b": ""}, "c"]),
-        json!({"a": "1", "b": null, "c": ""}),
+        json!([{"a": "1"}, {"b": null}, "c"]),
+        json!({"a": "1", "b": null, "c": null}),
     ] {
         assert_eq!(remove(metadata.clone()).expect("accepted"), expected, "{metadata}");
     }
+    // An empty value is one that no entry has, and not any.
+    let empty: Pairs = [("a".to_owned(), Some(String::new()))].into();
+    for metadata in [json!([{"key": "a", "value": ""}]), json!([{"a": ""}]), json!({"a": ""})] {
+        assert_eq!(remove(metadata.clone()).expect("accepted"), empty, "{metadata}");
+    }
+}
+
+#[test]
+fn one_pair_of_the_guides_form_needs_no_list() {
+    let one = json!({"metadata": {"key": "nfs", "value": "primary"}});
+    assert_eq!(create(one.clone()).expect("accepted").metadata, notes_of(&[("nfs", "primary")]));
+    let body = bytes(&json!({ "backup_target_type": one }));
+    let removed = metadata_to_remove(&body, &kept()).expect("accepted").change.remove_metadata;
+    assert_eq!(removed, [("nfs".to_owned(), Some("primary".to_owned()))].into());
+    for (metadata, expected) in [
+        (json!({"key": "a"}), &[("key", "a")][..]),
+        (json!({"key": "a", "value": "b", "c": "d"}), &[("key", "a"), ("value", "b"), ("c", "d")]),
+    ] {
+        let new = create(json!({ "metadata": metadata })).expect("accepted");
+        assert_eq!(new.metadata, notes_of(expected), "any other object is one of many pairs");
+    }
+}
+
+#[test]
+fn an_empty_description_clears_and_an_empty_name_is_none() {
+    let description = |value: Value| update(json!({ "description": value })).expect("accepted").change.description;
+    assert_eq!(description(json!("")), Some(String::new()));
+    assert_eq!(description(json!(null)), None);
+    let message = update(json!({"name": ""})).expect_err("no name");
+    assert!(message.contains("name has 0 characters: expected 1 to 255"), "{message}");
+    assert_eq!(update(json!({"name": null})), Ok(TypeUpdate::default()));
+    assert_eq!(create(json!({"description": ""})).expect("accepted").description, None);
+}
+
+#[test]
+fn what_stands_beside_the_envelope_is_refused_by_name_and_not_lost() {
+    let empty = json!({"backup_target_type": {}, "purge_projects": true});
+    let create = json!({
+        "backup_target_type": {"name": "x", "backup_targets_id": TARGET}, "project_list": [PROJECT], "x": null,
+    });
+    let both = json!({"backup_target_type": {"project_list": [PROJECT]}, "add_projects": [OTHER]});
+    for (outcome, field) in [
+        (type_update(&bytes(&empty), &kept()).map(drop), "\"purge_projects\""),
+        (new_type(&bytes(&create)).map(drop), "\"project_list\""),
+        (projects_to_add(&bytes(&both), &kept()).map(drop), "\"add_projects\""),
+    ] {
+        let message = outcome.expect_err(field).to_string();
+        assert!(message.contains(field) && message.contains("beside backup_target_type"), "{message}");
+    }
+    // What is null was not given, be it the envelope.
+    let nulls = json!({"backup_target_type": {}, "purge_projects": null});
+    assert_eq!(type_update(&bytes(&nulls), &kept()), Ok(TypeUpdate::default()));
+    let bare = json!({"backup_target_type": null, "add_projects": [OTHER]});
+    let update = projects_to_add(&bytes(&bare), &kept()).expect("accepted");
+    assert_eq!(update.add_projects, project_ids(&[OTHER]));
 }
 
 #[test]
@@ -133,7 +188,7 @@ fn a_part_of_a_type_can_be_changed() {
         name: Some("x".to_owned()),
         description: Some("y".to_owned()),
         is_public: Some(false),
-        make_default: true,
+        is_default: Some(true),
         purge_projects: true,
         purge_metadata: true,
         set_metadata: notes_of(&[("nfs", "secondary")]),
@@ -172,6 +227,8 @@ fn a_refusal_names_the_field_and_what_was_expected() {
         (json!({"name": ""}), &["name is missing"][..]),
         (json!({"name": long}), &["name has 256 characters", "1 to 255"]),
         (json!({"name": "a\u{1b}"}), &["name", "control character"]),
+        (json!({"name": "a "}), &["name \"a \"", "a blank"]),
+        (json!({"name": "a\u{200b}"}), &["name", "U+200B"]),
         (json!({"description": 7}), &["description is a number"]),
         (json!({"backup_targets_id": null}), &["backup_targets_id is missing"]),
         (json!({"backup_targets_id": "x"}), &["backup_targets_id is \"x\"", "GET /backup_targets"]),
@@ -192,6 +249,7 @@ fn a_refusal_names_the_field_and_what_was_expected() {
         (json!({"metadata": {long.as_str(): "1"}}), &["the key has 256 bytes", "255 is the limit"]),
         (json!({"metadata": {"a": "ü".repeat(128)}}), &["the value of \"a\" has 256 bytes", "255 is the limit"]),
         (json!({"metadata": {"": "1"}}), &["the key is \"\""]),
+        (json!({"metadata": {"a": ""}}), &["the value of \"a\" is \"\"", "expected 1 to 255 bytes"]),
         (json!({"metadata": {"a": "b\n"}}), &["the value of \"a\"", "control characters"]),
         (json!({"metadata": {"a": "1"}, "backup_target_type_metadata": {}}), &["two names of one field"]),
     ] {
@@ -201,8 +259,7 @@ fn a_refusal_names_the_field_and_what_was_expected() {
         }
     }
     for (fields, parts) in [
-        (json!({"is_default": 0}), &["is_default", "make another one the default"][..]),
-        (json!({"backup_targets_id": Uuid::nil()}), &["backup_targets_id", "cannot be changed"]),
+        (json!({"backup_targets_id": Uuid::nil()}), &["backup_targets_id", "cannot be changed"][..]),
         (json!({"backup_target_type_id": Uuid::nil()}), &["backup_target_type_id", "the path says"]),
         (json!({"user_id": "me"}), &["user_id", "is not a field of backup_target_type"]),
     ] {

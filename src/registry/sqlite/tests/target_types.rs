@@ -6,7 +6,6 @@ use proptest::prelude::*;
 use proptest::test_runner::TestCaseResult;
 
 use super::*;
-use crate::model::target_type::{TYPE_METADATA_MAX, TYPE_PROJECTS_MAX};
 use crate::model::{ProjectId, TargetTypeId, TypeProject};
 use crate::registry::TypeChange;
 
@@ -14,7 +13,7 @@ fn project_id(n: u128) -> ProjectId {
     Uuid::from_u128(n).to_string().parse().expect("an id")
 }
 
-fn project(n: u128) -> TypeProject {
+pub(super) fn project(n: u128) -> TypeProject {
     TypeProject {
         id: Uuid::new_v4(),
         project_id: project_id(n),
@@ -24,20 +23,20 @@ fn project(n: u128) -> TypeProject {
     }
 }
 
-fn new_type(target_id: TargetId, name: &str) -> TargetType {
+pub(super) fn new_type(target_id: TargetId, name: &str) -> TargetType {
     let (_, first_type) = nfs("nas:/unused");
     TargetType { id: Uuid::new_v4(), target_id, name: name.to_owned(), created_at: at(2), ..first_type }
 }
 
-fn notes(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+pub(super) fn notes(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
     pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
 }
 
-fn found(entries: &[Entry], id: TargetTypeId) -> TargetType {
+pub(super) fn found(entries: &[Entry], id: TargetTypeId) -> TargetType {
     entries.iter().flat_map(|entry| &entry.types).find(|kept| kept.id == id).expect("the type").clone()
 }
 
-async fn modify(registry: &SqliteRegistry, id: TargetTypeId, change: TypeChange) -> TargetType {
+pub(super) async fn modify(registry: &SqliteRegistry, id: TargetTypeId, change: TypeChange) -> TargetType {
     found(&registry.modify_type(id, change, at(7)).await.expect("changed"), id)
 }
 
@@ -102,6 +101,8 @@ async fn the_default_type_takes_its_target_with_it() {
     new.is_default = true;
     let changed = registry.create_type(new.clone()).await.expect("created");
     assert_eq!(changed, registry.load().await.expect("loaded"));
+    assert_eq!(changed[1].types[1], new, "it is new, and was not changed");
+    assert_eq!(changed[0].types[0].updated_at, Some(new.created_at));
     let flags = |entries: &[Entry]| -> Vec<(bool, Vec<bool>)> {
         let types = |entry: &Entry| entry.types.iter().map(|kept| kept.is_default).collect();
         entries.iter().map(|entry| (entry.target.is_default, types(entry))).collect()
@@ -112,12 +113,50 @@ async fn the_default_type_takes_its_target_with_it() {
     let again = registry.set_default_target(second.target.id, at(5)).await.expect("set");
     assert_eq!(again, changed[1..]);
 
-    let make_default = || TypeChange { make_default: true, ..TypeChange::default() };
+    let make_default = || TypeChange { is_default: Some(true), ..TypeChange::default() };
     let changed = registry.modify_type(second.types[0].id, make_default(), at(6)).await.expect("set");
     assert_eq!(flags(&changed), [(true, vec![true, false])]);
     let changed = registry.modify_type(first.types[0].id, make_default(), at(7)).await.expect("set");
     assert_eq!(changed[1].target.updated_at, at(7));
     assert_eq!(flags(&registry.load().await.expect("loaded")), [(true, vec![true]), (false, vec![false, false])]);
+}
+
+#[tokio::test]
+async fn a_target_that_becomes_the_default_brings_a_type_that_all_can_use() {
+    let (_directory, path) = place();
+    let registry = SqliteRegistry::open(&path).expect("created");
+    let first = create(&registry, nfs("nas:/a")).await;
+    let second = create(&registry, nfs("nas:/b")).await;
+    let private = TypeChange { is_public: Some(false), ..TypeChange::default() };
+    modify(&registry, second.types[0].id, private.clone()).await;
+    let changed = registry.set_default_target(second.target.id, at(3)).await.expect("set");
+    assert!(changed[1].types[0].is_default, "there is no other");
+    registry.set_default_target(first.target.id, at(4)).await.expect("set");
+    let public = new_type(second.target.id, "public");
+    registry.create_type(public.clone()).await.expect("created");
+    let changed = registry.set_default_target(second.target.id, at(5)).await.expect("set");
+    assert!(!changed[1].types[0].is_default && changed[1].types[1].is_default);
+
+    // The one that was chosen stays, whoever can use it.
+    modify(&registry, public.id, private).await;
+    let again = registry.set_default_target(second.target.id, at(6)).await.expect("set");
+    assert!(again[0].types[1].is_default);
+}
+
+#[tokio::test]
+async fn the_default_type_cannot_be_told_not_to_be() {
+    let (_directory, path) = place();
+    let registry = SqliteRegistry::open(&path).expect("created");
+    let entry = create(&registry, nfs("nas:/a")).await;
+    let other = new_type(entry.target.id, "x");
+    registry.create_type(other.clone()).await.expect("created");
+    let before = registry.load().await.expect("loaded");
+    let change =
+        || TypeChange { is_default: Some(false), description: Some("never".to_owned()), ..TypeChange::default() };
+    let error = registry.modify_type(entry.types[0].id, change(), at(3)).await.expect_err("the default");
+    assert!(matches!(&error, RegistryError::DefaultTypeStays { id, .. } if *id == entry.types[0].id), "{error}");
+    assert_eq!(registry.load().await.expect("loaded"), before);
+    assert_eq!(modify(&registry, other.id, change()).await.description.as_deref(), Some("never"));
 }
 
 #[tokio::test]
@@ -196,6 +235,17 @@ async fn an_assignment_that_is_there_is_left_as_it_is() {
 }
 
 #[tokio::test]
+async fn a_description_is_replaced_kept_and_cleared() {
+    let (_directory, path) = place();
+    let registry = SqliteRegistry::open(&path).expect("created");
+    let id = create(&registry, nfs("nas:/a")).await.types[0].id;
+    for (description, expected) in [(Some("x"), Some("x")), (None, Some("x")), (Some(""), None), (None, None)] {
+        let change = TypeChange { description: description.map(str::to_owned), ..TypeChange::default() };
+        assert_eq!(modify(&registry, id, change).await.description.as_deref(), expected, "{description:?}");
+    }
+}
+
+#[tokio::test]
 async fn metadata_is_set_removed_and_purged() {
     let (_directory, path) = place();
     let registry = SqliteRegistry::open(&path).expect("created");
@@ -209,6 +259,7 @@ async fn metadata_is_set_removed_and_purged() {
         (set(&[("a", "1"), ("b", "2")]), &[("a", "1"), ("b", "2")][..]),
         (set(&[("a", "3")]), &[("a", "3"), ("b", "2")]),
         (remove("a", Some("1")), &[("a", "3"), ("b", "2")]),
+        (remove("a", Some("")), &[("a", "3"), ("b", "2")]),
         (remove("a", Some("3")), &[("b", "2")]),
         (remove("c", None), &[("b", "2")]),
         (remove("b", None), &[]),
@@ -219,28 +270,6 @@ async fn metadata_is_set_removed_and_purged() {
         let kept = modify(&registry, id, change.clone()).await;
         assert_eq!(kept.metadata, notes(expected), "{change:?}");
     }
-}
-
-#[tokio::test]
-async fn a_full_type_takes_no_more_and_says_how_much_that_is() {
-    let (_directory, path) = place();
-    let registry = SqliteRegistry::open(&path).expect("created");
-    let id = create(&registry, nfs("nas:/a")).await.types[0].id;
-    let full = TypeChange {
-        add_projects: (0..TYPE_PROJECTS_MAX as u128).map(project).collect(),
-        set_metadata: (0..TYPE_METADATA_MAX).map(|n| (n.to_string(), "x".to_owned())).collect(),
-        ..TypeChange::default()
-    };
-    let kept = modify(&registry, id, full).await;
-    assert_eq!((kept.projects.len(), kept.metadata.len()), (1000, 64));
-    for (change, limit) in [
-        (TypeChange { add_projects: vec![project(5000)], ..TypeChange::default() }, "1000 is the limit"),
-        (TypeChange { set_metadata: notes(&[("more", "x")]), ..TypeChange::default() }, "64 is the limit"),
-    ] {
-        let error = registry.modify_type(id, change, at(8)).await.expect_err("full");
-        assert!(error.to_string().contains(limit), "{error}");
-    }
-    assert_eq!(found(&registry.load().await.expect("loaded"), id), kept);
 }
 
 #[tokio::test]
@@ -348,7 +377,7 @@ async fn perform(registry: &SqliteRegistry, before: &[Entry], operation: Operati
             let change = TypeChange {
                 name: name.map(|name| format!("type {name}")),
                 is_public,
-                make_default,
+                is_default: make_default.then_some(true),
                 purge_projects: purge,
                 add_projects: assigned(add),
                 remove_projects: remove.into_iter().map(|n| project_id(n.into())).collect::<BTreeSet<_>>(),

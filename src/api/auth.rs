@@ -1,0 +1,256 @@
+//! Who a request is from, and whether that one may.
+//!
+//! Every request passes here once, after its prefix was taken off and before its route is looked
+//! for, and leaves with a [`Caller`]. What a caller may do is decided in this one place and by
+//! permission, never by prohibition: a member of a project reads [`MEMBERS_READ`], and everything
+//! else (what changes anything, and what a later version adds) is for admins. `GET …/set_default`
+//! changes something, whatever its method says.
+//!
+//! Who may open a Unix socket was let in by its file's permissions: without a token that is an admin,
+//! unless the configuration wants a token there too. A token that is sent over it is judged all the
+//! same, and so is what looks like one: a header that should carry a token and does not, or two of
+//! them, make nobody an admin. `/healthz` is for everybody.
+
+mod cache;
+mod keystone;
+mod token;
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use secrecy::SecretString;
+
+use super::fault::Fault;
+use super::listen::Peer;
+use super::prefix::PathProject;
+use crate::keystone::KeystoneError;
+use crate::model::Caller;
+use crate::model::settings::{ApiSettings, AuthSettings};
+use crate::sys::secret_file::FileError;
+
+/// The header that carries a token, here and in all of OpenStack.
+pub const AUTH_TOKEN: HeaderName = HeaderName::from_static("x-auth-token");
+
+/// The header in which clients say for which project they ask.
+const AUTH_PROJECT: HeaderName = HeaderName::from_static("x-auth-project-id");
+
+/// How a secret is sent to who knows nothing of OpenStack (RFC 6750), whatever the case.
+const BEARER: &str = "Bearer";
+
+/// The longest token that is looked at, in bytes; those of Keystone have some 250.
+const TOKEN_MAX_BYTES: usize = 8192;
+
+/// What everybody may ask.
+pub(super) const OPEN: &str = "/healthz";
+
+/// What members of a project may read: these paths and what is below them.
+const MEMBERS_READ: &[&str] = &["/backup_targets", "/backup_target_types", "/readyz", "/openapi.json"];
+
+/// The last segment of the paths on which a GET changes something.
+pub(super) const CHANGES_BY_GET: &str = "/set_default";
+
+/// Why requests cannot be authenticated as configured.
+#[derive(Debug, thiserror::Error)]
+pub enum AuthError {
+    /// The secret's file cannot be used.
+    #[error("[api.token] file: {0}")]
+    File(#[from] FileError),
+    /// The secret is none.
+    #[error("[api.token] file: {path} holds no usable secret: expected {} to {TOKEN_MAX_BYTES} printable characters without blanks, such as `openssl rand -hex 32` makes", token::SECRET_MIN_BYTES, path = path.display())]
+    Secret {
+        /// The file.
+        path: std::path::PathBuf,
+    },
+    /// Keystone cannot be used.
+    #[error("[api.keystone]: {0}")]
+    Keystone(#[from] KeystoneError),
+}
+
+/// Authenticates requests.
+#[derive(Debug)]
+pub struct Auth {
+    mode: Mode,
+    socket_needs_token: bool,
+}
+
+#[derive(Debug)]
+enum Mode {
+    None,
+    Token(token::TokenAuth),
+    Keystone(keystone::KeystoneAuth),
+}
+
+/// Who a token is of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Identity {
+    caller: Caller,
+    project_name: String,
+}
+
+impl Auth {
+    /// As the configuration says. Contacts nobody.
+    ///
+    /// # Errors
+    /// [`AuthError`] when a file that it names cannot be used.
+    pub async fn load(settings: &ApiSettings) -> Result<Self, AuthError> {
+        let mode = match &settings.auth {
+            AuthSettings::None => Mode::None,
+            AuthSettings::Token { file } => Mode::Token(token::TokenAuth::load(file).await?),
+            AuthSettings::Keystone(settings) => Mode::Keystone(keystone::KeystoneAuth::load(settings).await?),
+        };
+        Ok(Self { mode, socket_needs_token: settings.socket_needs_token })
+    }
+
+    /// Everybody is an admin.
+    #[must_use]
+    pub fn none() -> Self {
+        Self { mode: Mode::None, socket_needs_token: false }
+    }
+
+    /// Reads the files again that the configuration names.
+    ///
+    /// # Errors
+    /// [`AuthError`] when one cannot be used; what was read before stays in force then.
+    pub async fn reload(&self) -> Result<(), AuthError> {
+        match &self.mode {
+            Mode::None => Ok(()),
+            Mode::Token(token) => token.reload().await,
+            Mode::Keystone(keystone) => keystone.reload().await,
+        }
+    }
+
+    /// Whether requests over TCP need a token.
+    pub(super) fn needs_token(&self) -> bool {
+        !matches!(self.mode, Mode::None)
+    }
+
+    async fn caller(&self, parts: &Parts) -> Result<Caller, Fault> {
+        let path = parts.uri.path();
+        if path == OPEN {
+            return Ok(nobody());
+        }
+        let peer = parts.extensions.get().copied().unwrap_or(Peer::Tcp);
+        let trusted = peer == Peer::Unix && !self.socket_needs_token;
+        let shown = if matches!(self.mode, Mode::None) { None } else { presented(&parts.headers)? };
+        let identity = match (&self.mode, shown) {
+            (Mode::None, _) => return Ok(Caller::local()),
+            (_, None) if trusted => return Ok(Caller::local()),
+            (_, None) => {
+                let message = "a token is needed: send it in the header X-Auth-Token";
+                return Err(Fault::new(StatusCode::UNAUTHORIZED, message));
+            }
+            (Mode::Token(auth), Some(token)) => Arc::new(auth.identify(&token)?),
+            (Mode::Keystone(auth), Some(token)) => auth.identify(token).await?,
+        };
+        permitted(&identity, parts)?;
+        Ok(identity.caller.clone())
+    }
+
+    /// What a client that was refused is told to use.
+    fn challenge(&self) -> Option<HeaderValue> {
+        match &self.mode {
+            Mode::None => None,
+            Mode::Token(_) => Some(HeaderValue::from_static("Bearer")),
+            Mode::Keystone(auth) => HeaderValue::try_from(format!("Keystone uri=\"{}\"", auth.url())).ok(),
+        }
+    }
+}
+
+/// Finds out who a request is from, and refuses it when that one may not.
+pub(super) async fn authenticate(State(auth): State<Arc<Auth>>, request: Request, next: Next) -> Response {
+    let (mut parts, body) = request.into_parts();
+    match auth.caller(&parts).await {
+        Ok(caller) => {
+            parts.extensions.insert(caller);
+            next.run(Request::from_parts(parts, body)).await
+        }
+        Err(fault) => {
+            let is_unknown = fault.status() == StatusCode::UNAUTHORIZED;
+            let mut response = fault.into_response();
+            if let Some(challenge) = auth.challenge().filter(|_| is_unknown) {
+                response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+            }
+            response
+        }
+    }
+}
+
+fn nobody() -> Caller {
+    Caller { user_id: None, project_id: None, is_admin: false }
+}
+
+fn presented(headers: &HeaderMap) -> Result<Option<SecretString>, Fault> {
+    let mut shown = headers.get_all(AUTH_TOKEN).iter().map(|value| value.to_str().ok());
+    let mut bearers = headers.get_all(AUTHORIZATION).iter().map(bearer);
+    let (token, others) = match (shown.next(), bearers.next()) {
+        (None, None) => return Ok(None),
+        (Some(token), None) | (None, Some(token)) => (token, shown.next().or(bearers.next())),
+        (Some(_), other @ Some(_)) => (None, other),
+    };
+    if others.is_some() {
+        let message = "there is more than one token: send one, in X-Auth-Token or in Authorization";
+        return Err(Fault::new(StatusCode::UNAUTHORIZED, message));
+    }
+    match token.filter(|token| is_token(token)) {
+        Some(token) => Ok(Some(SecretString::from(token))),
+        None => {
+            let message = format!(
+                "this is no token: expected 1 to {TOKEN_MAX_BYTES} printable characters without blanks, in X-Auth-Token or as Authorization: Bearer"
+            );
+            Err(Fault::new(StatusCode::UNAUTHORIZED, message))
+        }
+    }
+}
+
+fn bearer(value: &HeaderValue) -> Option<&str> {
+    let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case(BEARER).then(|| token.trim())
+}
+
+fn is_token(text: &str) -> bool {
+    (1..=TOKEN_MAX_BYTES).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+fn permitted(identity: &Identity, parts: &Parts) -> Result<(), Fault> {
+    let caller = &identity.caller;
+    if caller.is_admin {
+        return Ok(());
+    }
+    let forbidden = |message: &str| Err(Fault::new(StatusCode::FORBIDDEN, message));
+    let Some(project) = &caller.project_id else {
+        return forbidden("the token is for no project, and its user has not the admin role: get one for a project");
+    };
+    let is_ours = |claimed: &str| same_id(claimed, project) || claimed == identity.project_name;
+    let mut in_headers = parts.headers.get_all(AUTH_PROJECT).iter();
+    if !in_headers.all(|claimed| claimed.to_str().is_ok_and(is_ours)) {
+        return forbidden("X-Auth-Project-Id is not the project that the token is for");
+    }
+    if parts.extensions.get::<PathProject>().is_some_and(|PathProject(claimed)| !is_ours(claimed)) {
+        return forbidden("the project in the path is not the one that the token is for");
+    }
+    if needs_admin(&parts.method, parts.uri.path()) {
+        return forbidden("only the admin role may do this");
+    }
+    Ok(())
+}
+
+/// Whether two texts are the same id, written with or without dashes.
+fn same_id(one: &str, other: &str) -> bool {
+    let digits = |text: &str| text.bytes().filter(|byte| *byte != b'-').map(|byte| byte.to_ascii_lowercase()).collect();
+    let (one, other): (Vec<u8>, Vec<u8>) = (digits(one), digits(other));
+    one == other
+}
+
+fn needs_admin(method: &Method, path: &str) -> bool {
+    let is_below = |root: &str| path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    let reads = *method == Method::GET || *method == Method::HEAD;
+    !(reads && MEMBERS_READ.iter().any(|root| is_below(root)) && !path.ends_with(CHANGES_BY_GET))
+}
+
+#[cfg(test)]
+mod tests;

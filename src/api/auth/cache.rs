@@ -1,0 +1,217 @@
+//! What is known of tokens: good ones, bad ones, and those that are being asked about.
+//!
+//! Tokens are kept as their SHA-256 only. Good and bad ones have places of their own, so that a
+//! flood of bad ones pushes out no good one; both are bounded, and the one that was longest not used
+//! goes first. Nothing is remembered past its time, nor a good token past its own end, which is
+//! looked at by the host's clock at each use: a host may sleep. A token that was good keeps its place
+//! after that, so that asking about it again does not stand in one line with what nobody knows.
+//!
+//! When Keystone has just failed nobody asks it for [`PAUSE`]: what has to wait is told at once.
+
+use std::collections::HashMap;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use lru::LruCache;
+use secrecy::{ExposeSecret, SecretString};
+use sha2::{Digest, Sha256};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::Identity;
+
+/// The most unknown tokens that are being asked about at the same time: one for each connection.
+/// Those that were good are bounded by their places.
+const FLIGHTS_MAX: usize = 2048;
+
+/// How long Keystone is not asked after it helped nobody, nor about a token after it did not say.
+pub(super) const PAUSE: Duration = Duration::from_secs(1);
+
+/// A good token is asked about again before its time is over, when this part of it is gone and it is
+/// used: who polls never waits.
+const REFRESHED_AFTER: f64 = 0.8;
+
+/// What stands for a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct TokenHash([u8; 32]);
+
+impl TokenHash {
+    pub(super) fn of(token: &SecretString) -> Self {
+        Self(Sha256::digest(token.expose_secret().as_bytes()).into())
+    }
+
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// What was found out about a token.
+#[derive(Debug, Clone)]
+pub(super) enum Verdict {
+    /// It is this one's, until then.
+    Good(Arc<Identity>, Timestamp),
+    /// It is unknown, has ended or was revoked.
+    Bad,
+    /// Keystone did not say what it is.
+    Unknown,
+    /// Keystone says nothing of any token.
+    Away,
+    /// There was no place to ask from: too many that nobody knows are being asked about.
+    Crowded,
+}
+
+/// What is known of a token that is asked about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It was good.
+    Known,
+    /// Nothing.
+    Unknown,
+}
+
+/// Where a question's answer will be.
+pub(super) type Flight = watch::Receiver<Option<Verdict>>;
+
+/// What there is about a token.
+pub(super) enum Found {
+    /// It is good.
+    Good(Arc<Identity>),
+    /// It is good, and should be asked about again, by who has this.
+    Stale(Arc<Identity>, watch::Sender<Option<Verdict>>),
+    /// It is bad.
+    Bad,
+    /// Somebody is asking.
+    Flying(Flight),
+    /// Nothing that still counts; who has this asks.
+    Nothing(watch::Sender<Option<Verdict>>, Flight, Standing),
+    /// Nothing, and too many are being asked about.
+    Full,
+    /// Nothing, and Keystone has just failed.
+    Away,
+}
+
+#[derive(Debug)]
+pub(super) struct TokenCache {
+    good: LruCache<TokenHash, Good>,
+    bad: LruCache<TokenHash, Instant>,
+    flights: HashMap<TokenHash, Flight>,
+    good_for: Duration,
+    bad_for: Duration,
+    failed_at: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Good {
+    identity: Arc<Identity>,
+    since: Instant,
+    /// When it may be asked about again.
+    ask_at: Instant,
+    expires_at: Timestamp,
+}
+
+impl TokenCache {
+    pub(super) fn new(entries: usize, good_for: Duration, bad_for: Duration) -> Self {
+        let entries = NonZeroUsize::new(entries).unwrap_or(NonZeroUsize::MIN);
+        // Not of their full size from the start: most agents see a handful of tokens.
+        let (mut good, mut bad) = (LruCache::unbounded(), LruCache::unbounded());
+        good.resize(entries);
+        bad.resize(entries);
+        Self { good, bad, flights: HashMap::new(), good_for, bad_for, failed_at: None }
+    }
+
+    pub(super) fn find(&mut self, hash: TokenHash) -> Found {
+        let is_away = self.is_away();
+        let mut standing = Standing::Unknown;
+        if let Some(good) = self.good.get(&hash) {
+            if Timestamp::now() < good.expires_at {
+                let (identity, may_ask) = (good.identity.clone(), good.ask_at <= Instant::now() && !is_away);
+                if good.since.elapsed() < self.good_for {
+                    return match self.take_off(hash, may_ask, Standing::Known) {
+                        Some((sender, _)) => Found::Stale(identity, sender),
+                        None => Found::Good(identity),
+                    };
+                }
+                if !may_ask && !self.flights.contains_key(&hash) {
+                    return Found::Away;
+                }
+                standing = Standing::Known;
+            } else {
+                self.good.pop(&hash);
+            }
+        }
+        if let Some(since) = self.bad.get(&hash) {
+            if since.elapsed() < self.bad_for {
+                return Found::Bad;
+            }
+            self.bad.pop(&hash);
+        }
+        if let Some(flight) = self.flights.get(&hash) {
+            return Found::Flying(flight.clone());
+        }
+        if is_away {
+            return Found::Away;
+        }
+        match self.take_off(hash, true, standing) {
+            Some((sender, flight)) => Found::Nothing(sender, flight, standing),
+            None => Found::Full,
+        }
+    }
+
+    fn take_off(
+        &mut self,
+        hash: TokenHash,
+        wanted: bool,
+        standing: Standing,
+    ) -> Option<(watch::Sender<Option<Verdict>>, Flight)> {
+        let is_full = standing == Standing::Unknown && self.flights.len() >= FLIGHTS_MAX;
+        if !wanted || is_full || self.flights.contains_key(&hash) {
+            return None;
+        }
+        let (sender, flight) = watch::channel(None);
+        self.flights.insert(hash, flight.clone());
+        Some((sender, flight))
+    }
+
+    /// Whether Keystone has just failed.
+    pub(super) fn is_away(&self) -> bool {
+        self.failed_at.is_some_and(|at| at.elapsed() < PAUSE)
+    }
+
+    /// Keystone is asked anew, whatever happened.
+    pub(super) fn forget_failure(&mut self) {
+        self.failed_at = None;
+    }
+
+    /// A question has been answered, or given up.
+    pub(super) fn land(&mut self, hash: TokenHash, verdict: &Verdict) {
+        self.flights.remove(&hash);
+        let now = Instant::now();
+        match verdict {
+            Verdict::Good(identity, expires_at) => {
+                let ask_at = now + self.good_for.mul_f64(REFRESHED_AFTER);
+                let good = Good { identity: identity.clone(), since: now, ask_at, expires_at: *expires_at };
+                self.bad.pop(&hash);
+                self.good.put(hash, good);
+            }
+            Verdict::Bad => {
+                self.good.pop(&hash);
+                self.bad.put(hash, now);
+            }
+            Verdict::Unknown | Verdict::Away | Verdict::Crowded => {
+                if let Some(good) = self.good.peek_mut(&hash) {
+                    good.ask_at = now + PAUSE;
+                }
+                if matches!(verdict, Verdict::Away) {
+                    self.failed_at = Some(now);
+                }
+            }
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn sizes(&self) -> (usize, usize, usize) {
+        (self.good.len(), self.bad.len(), self.flights.len())
+    }
+}

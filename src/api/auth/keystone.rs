@@ -1,0 +1,232 @@
+//! Tokens of Keystone: asked about once, however many requests carry them.
+//!
+//! A question is a task of its own: a client that leaves takes no answer from those that wait for the
+//! same one. At most so many questions are on their way as the configuration says; those about tokens
+//! that were good have [`REFRESHES_MAX`] places of their own, so that no flood of others keeps them
+//! waiting. A question waits for its place no longer than [`PLACE_WITHIN`], and then for Keystone no
+//! longer than configured.
+//! While Keystone is down, tokens that are remembered go on, and others get 503.
+//!
+//! What Keystone's web server would not take is not sent: a token beyond [`SENT_MAX_BYTES`] would make
+//! a Keystone that is well look broken.
+
+mod speech;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use axum::http::StatusCode;
+use jiff::Timestamp;
+use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::{Semaphore, watch};
+
+use super::cache::{Found, Standing, TokenCache, TokenHash, Verdict};
+use super::{AuthError, Identity};
+use crate::api::fault::Fault;
+use crate::keystone::{TokenFacts, Validator};
+use crate::model::Caller;
+use crate::model::settings::KeystoneSettings;
+use speech::Speech;
+
+/// The most questions at the same time about tokens that were good.
+const REFRESHES_MAX: usize = 4;
+
+/// How long a question waits for its place.
+const PLACE_WITHIN: Duration = Duration::from_secs(5);
+
+/// The longest token that Keystone is asked about, in bytes. Its own have some 250; those of its
+/// former PKI formats, which had more, are no longer made.
+const SENT_MAX_BYTES: usize = 2048;
+
+/// How often a flood of unknown tokens is said in the log.
+const CROWD_SAID_EVERY: Duration = Duration::from_secs(60);
+
+/// How often the log says that Keystone went or came back.
+const SAID_EVERY: Duration = Duration::from_secs(10);
+
+#[derive(Debug, Clone)]
+pub(super) struct KeystoneAuth {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    settings: KeystoneSettings,
+    validator: ArcSwap<Validator>,
+    cache: Mutex<TokenCache>,
+    /// Places for questions about tokens that nobody knows.
+    questions: Semaphore,
+    /// Places for questions about tokens that were good.
+    refreshes: Semaphore,
+    of_keystone: Speech,
+    of_the_crowd: Speech,
+}
+
+impl KeystoneAuth {
+    pub(super) async fn load(settings: &KeystoneSettings) -> Result<Self, AuthError> {
+        let cache = TokenCache::new(settings.cache_entries, settings.cache_time, settings.negative_cache_time);
+        let shared = Shared {
+            validator: ArcSwap::from_pointee(Validator::new(settings).await?),
+            cache: Mutex::new(cache),
+            questions: Semaphore::new(settings.validations),
+            refreshes: Semaphore::new(REFRESHES_MAX),
+            of_keystone: Speech::every(SAID_EVERY),
+            of_the_crowd: Speech::every(CROWD_SAID_EVERY),
+            settings: settings.clone(),
+        };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// What is remembered of tokens stays: a reload while Keystone is down would refuse everybody.
+    pub(super) async fn reload(&self) -> Result<(), AuthError> {
+        self.shared.validator.store(Arc::new(Validator::new(&self.shared.settings).await?));
+        self.shared.cache().forget_failure();
+        Ok(())
+    }
+
+    pub(super) fn url(&self) -> &str {
+        &self.shared.settings.url
+    }
+
+    pub(super) async fn identify(&self, token: SecretString) -> Result<Arc<Identity>, Fault> {
+        if token.expose_secret().len() > SENT_MAX_BYTES {
+            return Err(bad());
+        }
+        let hash = TokenHash::of(&token);
+        let found = self.shared.cache().find(hash);
+        let mut flight = match found {
+            Found::Good(identity) => return Ok(identity),
+            Found::Stale(identity, sender) => {
+                self.ask(hash, token, sender, Standing::Known);
+                return Ok(identity);
+            }
+            Found::Bad => return Err(bad()),
+            Found::Full => {
+                self.shared.report_crowd();
+                return Err(crowded());
+            }
+            Found::Away => return Err(unknown()),
+            Found::Flying(flight) => flight,
+            Found::Nothing(sender, flight, standing) => {
+                self.ask(hash, token, sender, standing);
+                flight
+            }
+        };
+        let verdict = flight.wait_for(Option::is_some).await.ok().and_then(|verdict| verdict.clone());
+        match verdict {
+            Some(Verdict::Good(identity, _)) => Ok(identity),
+            Some(Verdict::Bad) => Err(bad()),
+            Some(Verdict::Crowded) => Err(crowded()),
+            Some(Verdict::Unknown | Verdict::Away) | None => Err(unknown()),
+        }
+    }
+
+    fn ask(&self, hash: TokenHash, token: SecretString, sender: watch::Sender<Option<Verdict>>, standing: Standing) {
+        let shared = self.shared.clone();
+        tokio::spawn(async move {
+            let mut landing = Landing { shared, hash, verdict: Verdict::Unknown };
+            landing.verdict = landing.shared.verdict(&token, standing).await;
+            let verdict = landing.verdict.clone();
+            // Remembered before it is told, so that who comes now finds it.
+            drop(landing);
+            sender.send_replace(Some(verdict));
+        });
+    }
+}
+
+fn unknown() -> Fault {
+    let message = "tokens cannot be validated now, because Keystone does not help; try again later";
+    Fault::new(StatusCode::SERVICE_UNAVAILABLE, message)
+}
+
+fn crowded() -> Fault {
+    let message = "too many unknown tokens are being validated; try again later";
+    Fault::new(StatusCode::SERVICE_UNAVAILABLE, message)
+}
+
+fn bad() -> Fault {
+    let message = "the token is not valid: it is unknown, has ended or was revoked; get a new one";
+    Fault::new(StatusCode::UNAUTHORIZED, message)
+}
+
+/// Ends a question in the cache, also when its task panics.
+struct Landing {
+    shared: Arc<Shared>,
+    hash: TokenHash,
+    verdict: Verdict,
+}
+
+impl Drop for Landing {
+    fn drop(&mut self) {
+        self.shared.cache().land(self.hash, &self.verdict);
+    }
+}
+
+impl Shared {
+    fn cache(&self) -> std::sync::MutexGuard<'_, TokenCache> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn verdict(&self, token: &SecretString, standing: Standing) -> Verdict {
+        let (places, when_full) = match standing {
+            Standing::Known => (&self.refreshes, Verdict::Unknown),
+            Standing::Unknown => (&self.questions, Verdict::Crowded),
+        };
+        let Ok(_place) = tokio::time::timeout(PLACE_WITHIN, places.acquire()).await else {
+            if standing == Standing::Unknown {
+                self.report_crowd();
+            }
+            return when_full;
+        };
+        // Who was before in the line may have found out.
+        if self.cache().is_away() {
+            return Verdict::Unknown;
+        }
+        let validator = self.validator.load_full();
+        let (problem, verdict) = match tokio::time::timeout(self.settings.timeout, validator.validate(token)).await {
+            Ok(Ok(facts)) => {
+                self.of_keystone.is_well("tokens are validated again");
+                return facts.map_or(Verdict::Bad, |facts| self.judged(facts));
+            }
+            // What Keystone says of one token only must not hold up the others.
+            Ok(Err(error)) => (error.to_string(), if error.is_of_one() { Verdict::Unknown } else { Verdict::Away }),
+            Err(_) => (timed_out(&self.settings.url, self.settings.timeout), Verdict::Away),
+        };
+        self.of_keystone.is_wrong(&format!("tokens cannot be validated: {problem}"));
+        verdict
+    }
+
+    fn report_crowd(&self) {
+        let places = self.settings.validations;
+        self.of_the_crowd.is_wrong(&format!(
+            "too many unknown tokens are being validated, more than {places} at a time: is this a flood? Else raise [api.keystone] validations"
+        ));
+        // It is said again when it is so again.
+        self.of_the_crowd.forget();
+    }
+
+    fn judged(&self, facts: TokenFacts) -> Verdict {
+        if facts.expires_at <= Timestamp::now() {
+            tracing::warn!(
+                "Keystone takes a token that ended at {} by this host's clock: set the clocks of both",
+                facts.expires_at
+            );
+            return Verdict::Bad;
+        }
+        let has_role = facts.roles.iter().any(|role| role.eq_ignore_ascii_case(&self.settings.admin_role));
+        // A token for a domain only is no cloud admin's.
+        let is_admin = has_role && (facts.is_system || facts.project.is_some());
+        let (project_id, project_name) = facts.project.map(|project| (project.id, project.name)).unzip();
+        let caller = Caller { user_id: Some(facts.user_id), project_id, is_admin };
+        let identity = Identity { caller, project_name: project_name.unwrap_or_default() };
+        Verdict::Good(Arc::new(identity), facts.expires_at)
+    }
+}
+
+fn timed_out(url: &str, after: Duration) -> String {
+    format!("Keystone at {url} did not answer within {} ms", after.as_millis())
+}
+
+#[cfg(test)]
+mod tests;

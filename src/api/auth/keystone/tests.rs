@@ -1,0 +1,270 @@
+//! One question for each token, whatever comes, and what happens when nobody answers.
+
+use std::time::Duration;
+
+use futures::future::join_all;
+
+use super::super::cache::PAUSE;
+use super::*;
+use crate::keystone::fake::FakeKeystone;
+
+async fn auth(settings: &KeystoneSettings) -> KeystoneAuth {
+    KeystoneAuth::load(settings).await.expect("settings")
+}
+
+async fn status(auth: &KeystoneAuth, token: &str) -> u16 {
+    match auth.identify(SecretString::from(token)).await {
+        Ok(_) => 200,
+        Err(fault) => fault.status().as_u16(),
+    }
+}
+
+/// Lets time pass at once.
+async fn pass(time: Duration) {
+    tokio::time::pause();
+    tokio::time::advance(time).await;
+    tokio::time::resume();
+}
+
+#[tokio::test]
+async fn a_hundred_requests_with_one_token_are_one_question() {
+    let keystone = FakeKeystone::start().await;
+    keystone.add("t", Some("p"), &["member"], 3600);
+    keystone.state.open.send_replace(false);
+    let auth = auth(&keystone.settings()).await;
+    let requests: Vec<_> = (0..100)
+        .map(|_| {
+            let auth = auth.clone();
+            tokio::spawn(async move { status(&auth, "t").await })
+        })
+        .collect();
+    while keystone.asked().0 == 0 {
+        tokio::task::yield_now().await;
+    }
+    // The first to ask leaves, and takes the answer from nobody.
+    requests[0].abort();
+    keystone.state.open.send_replace(true);
+    let mut requests = requests.into_iter();
+    let first = requests.next().expect("a hundred").await;
+    assert!(first.expect_err("it left").is_cancelled());
+    let answers = join_all(requests).await;
+    assert!(answers.into_iter().all(|answer| answer.expect("an answer") == 200));
+    assert_eq!(keystone.asked(), (1, 1));
+    assert_eq!(auth.shared.cache().sizes(), (1, 0, 0));
+}
+
+#[tokio::test]
+async fn ten_thousand_bad_tokens_fill_no_memory_and_push_out_no_good_one() {
+    let keystone = FakeKeystone::start().await;
+    keystone.add("t", Some("p"), &["member"], 3600);
+    let settings = KeystoneSettings { cache_entries: 100, ..keystone.settings() };
+    let auth = auth(&settings).await;
+    assert_eq!(status(&auth, "t").await, 200);
+    for batch in 0..100 {
+        let tokens: Vec<String> = (0..100).map(|number| format!("garbage-{batch}-{number}")).collect();
+        let answers = join_all(tokens.iter().map(|token| status(&auth, token))).await;
+        assert!(answers.into_iter().all(|answer| answer == 401));
+    }
+    assert_eq!(keystone.asked().0, 10_001);
+    assert_eq!(auth.shared.cache().sizes(), (1, 100, 0));
+    keystone.revoke("t");
+    assert_eq!(status(&auth, "t").await, 200, "remembered");
+    assert_eq!(status(&auth, "garbage-99-99").await, 401);
+    assert_eq!(keystone.asked().0, 10_001, "both were remembered");
+}
+
+#[tokio::test]
+async fn while_keystone_is_down_known_tokens_go_on_and_others_are_told_so() {
+    let mut keystone = FakeKeystone::start().await;
+    keystone.add("t", Some("p"), &["member"], 3600);
+    keystone.add("other", Some("p"), &["member"], 3600);
+    let auth = auth(&keystone.settings()).await;
+    assert_eq!((status(&auth, "t").await, status(&auth, "bad").await), (200, 401));
+    keystone.stop().await;
+    assert_eq!((status(&auth, "t").await, status(&auth, "bad").await), (200, 401));
+    assert_eq!(status(&auth, "other").await, 503);
+    auth.reload().await.expect("a reload needs no Keystone");
+    assert_eq!(status(&auth, "t").await, 200);
+    keystone.start_again().await;
+    pass(PAUSE).await;
+    assert_eq!(status(&auth, "other").await, 200);
+}
+
+#[tokio::test]
+async fn a_keystone_that_does_not_answer_costs_the_configured_time() {
+    let keystone = FakeKeystone::start().await;
+    keystone.add("t", Some("p"), &["member"], 3600);
+    keystone.state.open.send_replace(false);
+    let settings = KeystoneSettings { timeout: Duration::from_millis(50), validations: 1, ..keystone.settings() };
+    let auth = auth(&settings).await;
+    let since = std::time::Instant::now();
+    let answers = join_all((0..20).map(|number| {
+        let auth = auth.clone();
+        async move { status(&auth, &format!("t{number}")).await }
+    }));
+    assert!(answers.await.into_iter().all(|answer| answer == 503));
+    assert!(since.elapsed() < Duration::from_secs(5), "they waited for each other: {:?}", since.elapsed());
+    assert_eq!(auth.shared.cache().sizes(), (0, 0, 0));
+    keystone.state.open.send_replace(true);
+    pass(PAUSE).await;
+    assert_eq!(status(&auth, "t").await, 200, "nothing of it is remembered");
+}
+
+#[tokio::test]
+async fn nothing_is_remembered_past_its_time_or_past_its_end() {
+    let keystone = FakeKeystone::start().await;
+    keystone.add("ended", Some("p"), &["member"], -1);
+    keystone.add("short", Some("p"), &["member"], 1);
+    keystone.add("long", Some("p"), &["member"], 3600);
+    let auth = auth(&keystone.settings()).await;
+    assert_eq!(status(&auth, "ended").await, 401);
+    assert_eq!(status(&auth, "short").await, 200);
+    assert_eq!(status(&auth, "long").await, 200);
+    keystone.revoke("short");
+    keystone.revoke("long");
+    // The host's own clock has no other hands than its own.
+    std::thread::sleep(Duration::from_millis(1001));
+    assert_eq!(status(&auth, "short").await, 401, "it ended");
+    assert_eq!(status(&auth, "long").await, 200, "remembered");
+    pass(Duration::from_secs(301)).await;
+    assert_eq!(status(&auth, "long").await, 401, "its time is over");
+}
+
+#[tokio::test]
+async fn a_token_in_use_is_asked_about_again_before_its_time_is_over() {
+    let keystone = FakeKeystone::start().await;
+    keystone.add("t", Some("p"), &["member"], 3600);
+    let auth = auth(&keystone.settings()).await;
+    assert_eq!(status(&auth, "t").await, 200);
+    pass(Duration::from_secs(250)).await;
+    keystone.revoke("t");
+    assert_eq!(status(&auth, "t").await, 200, "who asks does not wait");
+    while auth.shared.cache().sizes().2 > 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(status(&auth, "t").await, 401);
+    assert_eq!(keystone.asked().0, 2);
+}
+
+#[tokio::test]
+async fn admins_are_who_has_the_role_in_a_project_or_the_system() {
+    let keystone = FakeKeystone::start().await;
+    keystone.add("admin", Some("p"), &["reader", "Admin"], 3600);
+    keystone.add("member", Some("p"), &["member", "administrator"], 3600);
+    keystone.add("nowhere", None, &["admin"], 3600);
+    keystone.add_system("system", &["admin"]);
+    keystone.add_system("system reader", &["reader"]);
+    let auth = auth(&keystone.settings()).await;
+    for (token, is_admin, project) in [
+        ("admin", true, Some("p")),
+        ("member", false, Some("p")),
+        ("nowhere", false, None),
+        ("system", true, None),
+        ("system reader", false, None),
+    ] {
+        let identity = auth.identify(SecretString::from(token)).await.expect(token);
+        assert_eq!(identity.caller.is_admin, is_admin, "{token}");
+        assert_eq!(identity.caller.project_id.as_deref(), project, "{token}");
+        assert_eq!(identity.caller.user_id, Some(format!("user of {token}")));
+    }
+}
+
+/// Lets what was spawned go on until something is so.
+async fn until(mut is_so: impl FnMut() -> bool) {
+    while !is_so() {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_flood_of_unknown_tokens_holds_up_none_that_was_good_and_is_called_what_it_is() {
+    let keystone = FakeKeystone::start().await;
+    for token in ["polled", "seldom"] {
+        keystone.add(token, Some("p"), &["member"], 3600);
+    }
+    let auth = auth(&KeystoneSettings { validations: 2, ..keystone.settings() }).await;
+    assert_eq!((status(&auth, "polled").await, status(&auth, "seldom").await), (200, 200));
+    pass(Duration::from_secs(250)).await;
+    assert_eq!(status(&auth, "polled").await, 200);
+    until(|| auth.shared.cache().sizes().2 == 0).await;
+    pass(Duration::from_secs(245)).await;
+    keystone.hold("garbage");
+    let flood: Vec<_> = (0..400)
+        .map(|number| {
+            let auth = auth.clone();
+            tokio::spawn(async move {
+                auth.identify(SecretString::from(format!("garbage-{number}"))).await.expect_err("bad").to_string()
+            })
+        })
+        .collect();
+    until(|| keystone.asked().0 == 5).await;
+    let soon = Duration::from_secs(2);
+    // Its time is over, and it is asked about before the others all the same.
+    let seldom = tokio::time::timeout(soon, status(&auth, "seldom")).await;
+    assert_eq!(seldom.expect("not behind the flood"), 200);
+    keystone.revoke("polled");
+    assert_eq!(status(&auth, "polled").await, 200, "who asks does not wait");
+    let answered = until(|| auth.shared.cache().sizes().0 == 1);
+    tokio::time::timeout(soon, answered).await.expect("it was asked about in the flood");
+    assert_eq!(keystone.asked().0, 7, "of the flood only as many as may be");
+    pass(PLACE_WITHIN).await;
+    let (asking, waiting): (Vec<_>, Vec<_>) = flood.into_iter().enumerate().partition(|(number, _)| *number < 2);
+    for (number, answer) in waiting {
+        let answer = answer.await.expect("an answer");
+        assert!(answer.contains("too many unknown tokens"), "{number}: {answer}");
+    }
+    for (number, answer) in asking {
+        assert!(!answer.is_finished(), "Keystone has still time for {number}");
+    }
+}
+
+#[tokio::test]
+async fn a_keystone_that_just_failed_is_not_asked_and_who_asks_does_not_wait() {
+    let keystone = FakeKeystone::start().await;
+    keystone.add("t", Some("p"), &["member"], 3600);
+    let auth = auth(&keystone.settings()).await;
+    assert_eq!(status(&auth, "t").await, 200);
+    keystone.answer_instead(Some((StatusCode::BAD_GATEWAY, serde_json::json!({}))));
+    assert_eq!(status(&auth, "new").await, 503);
+    let asked = keystone.asked().0;
+    pass(Duration::from_secs(250) - PAUSE).await;
+    assert_eq!(status(&auth, "new").await, 503);
+    assert_eq!(keystone.asked().0, asked + 1, "the pause was over");
+    for _ in 0..10 {
+        assert_eq!((status(&auth, "other").await, status(&auth, "t").await), (503, 200));
+    }
+    until(|| auth.shared.cache().sizes().2 == 0).await;
+    assert_eq!(keystone.asked().0, asked + 1, "neither a new one nor a refresh");
+    pass(PAUSE).await;
+    assert_eq!(status(&auth, "t").await, 200);
+    until(|| auth.shared.cache().sizes().2 == 0).await;
+    assert_eq!(keystone.asked().0, asked + 2, "one refresh");
+    auth.reload().await.expect("the same settings");
+    for _ in 0..10 {
+        assert_eq!(status(&auth, "t").await, 200);
+    }
+    until(|| auth.shared.cache().sizes().2 == 0).await;
+    assert_eq!(keystone.asked().0, asked + 2, "the token has a pause of its own");
+}
+
+#[tokio::test]
+async fn what_keystone_says_of_one_token_holds_up_no_other() {
+    let keystone = FakeKeystone::start().await;
+    let auth = auth(&keystone.settings()).await;
+    for answer in [StatusCode::BAD_REQUEST, StatusCode::INTERNAL_SERVER_ERROR] {
+        keystone.answer_instead(Some((answer, serde_json::json!({}))));
+        assert_eq!(status(&auth, "odd").await, 503);
+        keystone.answer_instead(None);
+        assert_eq!(status(&auth, &format!("after {answer}")).await, 401);
+    }
+}
+
+#[tokio::test]
+async fn what_is_too_long_for_keystones_web_server_is_not_sent_there() {
+    let keystone = FakeKeystone::start().await;
+    let auth = auth(&keystone.settings()).await;
+    assert_eq!(status(&auth, &"x".repeat(SENT_MAX_BYTES + 1)).await, 401);
+    assert_eq!(keystone.asked(), (0, 0));
+    assert_eq!(status(&auth, &"x".repeat(SENT_MAX_BYTES)).await, 401);
+    assert_eq!(keystone.asked(), (1, 1));
+}

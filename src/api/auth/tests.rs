@@ -1,0 +1,198 @@
+//! What is asked of whom, request by request.
+
+use axum::Extension;
+use axum::body::Body;
+use axum::middleware::from_fn_with_state;
+use axum::routing::any;
+use tower::ServiceExt as _;
+
+use super::*;
+use crate::api::prefix;
+use crate::keystone::fake::FakeKeystone;
+use crate::model::settings::KeystoneSettings;
+
+const MEMBER: &str = "7f0c0b5a9c8f4b6d8f3f1a2b3c4d5e6f";
+
+fn api(auth: AuthSettings, socket_needs_token: bool) -> ApiSettings {
+    ApiSettings { listen: Vec::new(), socket_group: None, socket_needs_token, auth, tls: None }
+}
+
+async fn keystone(settings: KeystoneSettings) -> Arc<Auth> {
+    Arc::new(Auth::load(&api(AuthSettings::Keystone(Box::new(settings)), false)).await.expect("settings"))
+}
+
+/// Asks, and answers with the status and whom the route saw.
+async fn ask(auth: &Arc<Auth>, request: axum::http::request::Builder, peer: Peer) -> (u16, Option<Caller>) {
+    let router = axum::Router::new()
+        .fallback(any(|Extension(caller): Extension<Caller>| async move { (Extension(caller.clone()), "seen") }))
+        .layer(from_fn_with_state(auth.clone(), authenticate));
+    let request = request.extension(peer).body(Body::empty()).expect("a request");
+    let response = router.oneshot(prefix::strip(request)).await.expect("an answer");
+    let is_refused = response.status() == StatusCode::UNAUTHORIZED;
+    assert_eq!(is_refused, response.headers().contains_key(WWW_AUTHENTICATE), "a challenge comes with each 401");
+    (response.status().as_u16(), response.extensions().get().cloned())
+}
+
+fn request(method: &str, path: &str, token: &str) -> axum::http::request::Builder {
+    axum::http::Request::builder().method(method).uri(path).header(AUTH_TOKEN, token)
+}
+
+async fn status(auth: &Arc<Auth>, method: &str, path: &str, token: &str) -> u16 {
+    ask(auth, request(method, path, token), Peer::Tcp).await.0
+}
+
+#[tokio::test]
+async fn members_read_and_admins_do_everything() {
+    let fake = FakeKeystone::start().await;
+    fake.add("admin", Some("p0"), &["admin"], 3600);
+    fake.add("member", Some(MEMBER), &["member"], 3600);
+    fake.add("unscoped", None, &[], 3600);
+    let auth = keystone(fake.settings()).await;
+    for (method, path, member) in [
+        ("GET", "/backup_targets", 200),
+        ("HEAD", "/backup_targets", 200),
+        ("GET", "/backup_targets/detail", 200),
+        ("GET", "/v1/backup_targets/x/checks", 200),
+        ("GET", "/backup_target_types/x", 200),
+        ("GET", "/openapi.json", 200),
+        ("GET", "/readyz", 200),
+        ("POST", "/backup_targets", 403),
+        ("PUT", "/backup_targets/x", 403),
+        ("DELETE", "/backup_targets/x", 403),
+        ("PATCH", "/backup_targets/x", 403),
+        ("OPTIONS", "/backup_targets", 403),
+        ("POST", "/backup_targets/x/check", 403),
+        ("GET", "/backup_targets/x/set_default", 403),
+        ("HEAD", "/v1/backup_targets/x/set_default", 403),
+        ("GET", "/backup_target_types/x/set_default", 403),
+        ("POST", "/backup_target_types/x/add_projects", 403),
+        ("GET", "/node", 403),
+        ("GET", "/metrics", 403),
+        ("GET", "/backup_targets_of_others", 403),
+        ("GET", "/", 403),
+    ] {
+        assert_eq!(status(&auth, method, path, "member").await, member, "{method} {path}");
+        assert_eq!(status(&auth, method, path, "admin").await, 200, "{method} {path}");
+        assert_eq!(status(&auth, method, path, "unscoped").await, 403, "{method} {path}");
+        assert_eq!(status(&auth, method, path, "garbage").await, 401, "{method} {path}");
+    }
+    let (_, caller) = ask(&auth, request("GET", "/backup_targets", "member"), Peer::Tcp).await;
+    let member = Caller { user_id: Some("user of member".into()), project_id: Some(MEMBER.into()), is_admin: false };
+    assert_eq!(caller, Some(member));
+}
+
+#[tokio::test]
+async fn a_project_that_is_claimed_must_be_that_of_the_token() {
+    let fake = FakeKeystone::start().await;
+    fake.add("admin", Some("p0"), &["admin"], 3600);
+    fake.add("member", Some(MEMBER), &["member"], 3600);
+    let auth = keystone(fake.settings()).await;
+    let name = format!("name of {MEMBER}");
+    for (claimed, expected) in [
+        (MEMBER, 200),
+        ("7F0C0B5A-9C8F-4B6D-8F3F-1A2B3C4D5E6F", 200),
+        (&name, 200),
+        ("7f0c0b5a9c8f4b6d8f3f1a2b3c4d5e60", 403),
+        ("", 403),
+    ] {
+        let claim = |token: &str| request("GET", "/backup_targets", token).header(AUTH_PROJECT, claimed);
+        assert_eq!(ask(&auth, claim("member"), Peer::Tcp).await.0, expected, "{claimed:?}");
+        assert_eq!(ask(&auth, claim("admin"), Peer::Tcp).await.0, 200, "{claimed:?}");
+        let twice = claim("member").header(AUTH_PROJECT, "another");
+        assert_eq!(ask(&auth, twice, Peer::Tcp).await.0, 403, "{claimed:?} and another");
+    }
+    for (path, expected) in [(format!("/v1/{MEMBER}/backup_targets"), 200), ("/v1/other/backup_targets".into(), 403)] {
+        assert_eq!(status(&auth, "GET", &path, "member").await, expected, "{path}");
+        assert_eq!(status(&auth, "GET", &path, "admin").await, 200, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn health_is_for_everybody_and_nothing_else_is() {
+    let fake = FakeKeystone::start().await;
+    let auth = keystone(fake.settings()).await;
+    let plain = |method: &str, path: &str| axum::http::Request::builder().method(method).uri(path);
+    for path in ["/healthz", "/v1/healthz", "/v1/any/healthz"] {
+        let (status, caller) = ask(&auth, plain("GET", path), Peer::Tcp).await;
+        assert!(status == 200 && caller.is_some_and(|caller| !caller.is_admin), "{path}");
+        assert_eq!(ask(&auth, plain("OPTIONS", path), Peer::Tcp).await.0, 200, "{path}");
+    }
+    for path in ["/backup_targets", "/readyz", "/node", "/", "/healthz/", "/healthz/x", "//healthz", "/%68ealthz"] {
+        assert_eq!(ask(&auth, plain("GET", path), Peer::Tcp).await.0, 401, "{path}");
+    }
+    assert_eq!(fake.asked(), (0, 0), "nothing of it was Keystone's business");
+}
+
+#[tokio::test]
+async fn the_socket_is_trusted_unless_a_token_is_sent_or_wanted() {
+    let fake = FakeKeystone::start().await;
+    fake.add("member", Some(MEMBER), &["member"], 3600);
+    let settings = AuthSettings::Keystone(Box::new(fake.settings()));
+    let plain = || axum::http::Request::builder().method("POST").uri("/backup_targets");
+    let trusting = Arc::new(Auth::load(&api(settings.clone(), false)).await.expect("settings"));
+    assert_eq!(ask(&trusting, plain(), Peer::Unix).await, (200, Some(Caller::local())));
+    assert_eq!(ask(&trusting, plain(), Peer::Tcp).await.0, 401);
+    let judged = request("POST", "/backup_targets", "member");
+    assert_eq!(ask(&trusting, judged, Peer::Unix).await.0, 403, "a token is judged wherever it comes from");
+    let header =
+        |name: HeaderName, value: &[u8]| plain().header(name, HeaderValue::from_bytes(value).expect("a value"));
+    for (value, expected) in [
+        (&b"bearer member"[..], 403),
+        (b"BEARER  member", 403),
+        (b"Bearer", 401),
+        (b"Bearer ", 401),
+        (b"Bearermember", 401),
+        (b"Basic bWVtYmVyOng=", 401),
+        (b"Bearer m\xe9mber", 401),
+        (b"", 401),
+    ] {
+        let judged = ask(&trusting, header(AUTHORIZATION, value), Peer::Unix).await.0;
+        assert_eq!(judged, expected, "{}", value.escape_ascii());
+    }
+    assert_eq!(ask(&trusting, header(AUTH_TOKEN, b"m\xe9mber"), Peer::Unix).await.0, 401);
+    for (first, second) in [(AUTH_TOKEN, AUTH_TOKEN), (AUTHORIZATION, AUTHORIZATION), (AUTH_TOKEN, AUTHORIZATION)] {
+        let twice = header(first.clone(), b"member").header(second.clone(), "Bearer member");
+        assert_eq!(ask(&trusting, twice, Peer::Unix).await.0, 401, "{first} and {second}");
+        let twice = header(second, b"Bearer member").header(first, "member");
+        assert_eq!(ask(&trusting, twice, Peer::Unix).await.0, 401);
+    }
+    let strict = Arc::new(Auth::load(&api(settings, true)).await.expect("settings"));
+    assert_eq!(ask(&strict, plain(), Peer::Unix).await.0, 401);
+}
+
+#[tokio::test]
+async fn one_secret_makes_an_admin_and_is_replaced_by_a_reload() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("token");
+    std::fs::write(&file, "0123456789abcdef\n").expect("written");
+    let auth = Auth::load(&api(AuthSettings::Token { file: file.clone() }, false)).await.expect("a secret");
+    let auth = Arc::new(auth);
+    assert_eq!(status(&auth, "DELETE", "/backup_targets/x", "0123456789abcdef").await, 200);
+    let bearer = |value: &str| axum::http::Request::builder().uri("/node").header(AUTHORIZATION, value);
+    assert_eq!(ask(&auth, bearer("Bearer 0123456789abcdef"), Peer::Tcp).await.0, 200);
+    assert_eq!(ask(&auth, bearer("Basic 0123456789abcdef"), Peer::Tcp).await.0, 401);
+    let long = "0".repeat(TOKEN_MAX_BYTES + 1);
+    for wrong in ["0123456789abcde", "0123456789abcdeF", "0123456789abcdef0", "", "two words", &long] {
+        assert_eq!(status(&auth, "GET", "/backup_targets", wrong).await, 401, "{wrong:?}");
+    }
+
+    std::fs::write(&file, "fedcba9876543210").expect("written");
+    assert_eq!(status(&auth, "GET", "/node", "0123456789abcdef").await, 200, "not before it is told");
+    auth.reload().await.expect("a secret");
+    assert_eq!(status(&auth, "GET", "/node", "0123456789abcdef").await, 401);
+    assert_eq!(status(&auth, "GET", "/node", "fedcba9876543210").await, 200);
+
+    for bad in ["short", "", "with a blank in it all"] {
+        std::fs::write(&file, bad).expect("written");
+        let error = auth.reload().await.expect_err(bad).to_string();
+        assert!(error.contains("[api.token] file") && (bad.is_empty() || !error.contains(bad)), "{error}");
+        assert_eq!(status(&auth, "GET", "/node", "fedcba9876543210").await, 200, "the old one stays");
+    }
+}
+
+#[tokio::test]
+async fn without_authentication_nothing_of_a_request_is_looked_at() {
+    let auth = Arc::new(Auth::none());
+    let odd = request("DELETE", "/v1/any/backup_targets/x", "two words").header(AUTH_PROJECT, "other");
+    assert_eq!(ask(&auth, odd, Peer::Tcp).await, (200, Some(Caller::local())));
+}

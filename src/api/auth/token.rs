@@ -1,0 +1,55 @@
+//! One secret for all: who knows it is an admin.
+//!
+//! Kept and compared as its SHA-256, in constant time, so that neither content nor length of the
+//! secret can be measured.
+
+use std::path::{Path, PathBuf};
+
+use arc_swap::ArcSwap;
+use axum::http::StatusCode;
+use secrecy::{ExposeSecret, SecretString};
+use subtle::ConstantTimeEq;
+
+use super::cache::TokenHash;
+use super::{AuthError, Identity, is_token};
+use crate::api::fault::Fault;
+use crate::model::Caller;
+use crate::sys::secret_file::read_secret;
+
+/// The shortest secret that is taken, in bytes.
+pub(super) const SECRET_MIN_BYTES: usize = 16;
+
+#[derive(Debug)]
+pub(super) struct TokenAuth {
+    file: PathBuf,
+    expected: ArcSwap<TokenHash>,
+}
+
+impl TokenAuth {
+    pub(super) async fn load(file: &Path) -> Result<Self, AuthError> {
+        Ok(Self { file: file.to_owned(), expected: ArcSwap::from_pointee(read(file).await?) })
+    }
+
+    pub(super) async fn reload(&self) -> Result<(), AuthError> {
+        self.expected.store(read(&self.file).await?.into());
+        Ok(())
+    }
+
+    pub(super) fn identify(&self, token: &SecretString) -> Result<Identity, Fault> {
+        let expected = self.expected.load();
+        if TokenHash::of(token).as_bytes().ct_eq(expected.as_bytes()).into() {
+            Ok(Identity { caller: Caller::local(), project_name: String::new() })
+        } else {
+            Err(Fault::new(StatusCode::UNAUTHORIZED, "the token is not the agent's: see [api.token] file on its host"))
+        }
+    }
+}
+
+async fn read(file: &Path) -> Result<TokenHash, AuthError> {
+    let secret = read_secret(file).await?;
+    let text = secret.expose_secret();
+    if text.len() < SECRET_MIN_BYTES || !is_token(text) {
+        return Err(AuthError::Secret { path: file.to_owned() });
+    }
+    Ok(TokenHash::of(&secret))
+}

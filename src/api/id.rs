@@ -1,0 +1,19 @@
+//! The id in a path.
+
+use axum::extract::{FromRequestParts, Path};
+use axum::http::request::Parts;
+
+use super::fault::Fault;
+
+/// The `{id}` of a path, whatever text it is: what is no id is the id of nothing.
+pub(super) struct Id(pub(super) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Id {
+    type Rejection = Fault;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Fault> {
+        let text = Path::<String>::from_request_parts(parts, state).await;
+        text.map(|Path(text)| Self(text))
+            .map_err(|_| Fault::not_found("the id in the path is not UTF-8: expected a UUID"))
+    }
+}

@@ -1,0 +1,145 @@
+//! A stream whose reader must keep a pace.
+//!
+//! A limit on each write alone is none: who takes a byte now and then keeps a place for hours. So the
+//! time that writes wait for the reader is taken off its credit, [`WRITE_TIMEOUT`] at first, and what it
+//! takes is put on it, at [`PACE_BYTES_PER_SECOND`] and never beyond what it had at first.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep};
+
+use super::WRITE_TIMEOUT;
+
+/// What a client must take of its answers, in bytes a second.
+pub const PACE_BYTES_PER_SECOND: u32 = 16 << 10;
+
+pub(super) struct Paced<S> {
+    stream: Pin<Box<S>>,
+    credit: Duration,
+    waiting: Option<(Instant, Pin<Box<Sleep>>)>,
+}
+
+impl<S> Paced<S> {
+    pub(super) fn new(stream: S) -> Self {
+        Self { stream: Box::pin(stream), credit: WRITE_TIMEOUT, waiting: None }
+    }
+
+    /// So many bytes were taken.
+    fn took(&mut self, bytes: usize) {
+        if let Some((since, _)) = self.waiting.take() {
+            self.credit = self.credit.saturating_sub(since.elapsed());
+        }
+        let earned = Duration::from_secs_f64(bytes as f64 / f64::from(PACE_BYTES_PER_SECOND));
+        self.credit = (self.credit + earned).min(WRITE_TIMEOUT);
+    }
+
+    /// The reader takes nothing now: an error when its credit is used up.
+    fn wait<T>(&mut self, context: &mut Context<'_>) -> Poll<io::Result<T>> {
+        let credit = self.credit;
+        let (_, timer) = self.waiting.get_or_insert_with(|| (Instant::now(), Box::pin(tokio::time::sleep(credit))));
+        ready!(timer.as_mut().poll(context));
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client takes its answer too slowly")))
+    }
+
+    fn paced<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        outcome: Poll<io::Result<T>>,
+        bytes: impl FnOnce(&T) -> usize,
+    ) -> Poll<io::Result<T>> {
+        match outcome {
+            Poll::Pending => self.wait(context),
+            Poll::Ready(Ok(taken)) => {
+                self.took(bytes(&taken));
+                Poll::Ready(Ok(taken))
+            }
+            failed @ Poll::Ready(Err(_)) => failed,
+        }
+    }
+}
+
+impl<S: AsyncRead> AsyncRead for Paced<S> {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.get_mut().stream.as_mut().poll_read(context, buffer)
+    }
+}
+
+impl<S: AsyncWrite> AsyncWrite for Paced<S> {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let outcome = this.stream.as_mut().poll_write(context, bytes);
+        this.paced(context, outcome, |taken| *taken)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let outcome = this.stream.as_mut().poll_flush(context);
+        this.paced(context, outcome, |()| 0)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let outcome = this.stream.as_mut().poll_shutdown(context);
+        this.paced(context, outcome, |()| 0)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let outcome = this.stream.as_mut().poll_write_vectored(context, parts);
+        this.paced(context, outcome, |taken| *taken)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
+
+    use super::*;
+
+    /// Writes for as long as the reader keeps its pace, which takes so much each time, so often. Gives
+    /// how long that was, at most an hour.
+    async fn kept(bytes: usize, every: Duration) -> Duration {
+        let (ours, mut theirs) = duplex(1024);
+        let mut paced = Paced::new(ours);
+        let since = Instant::now();
+        let reading = async {
+            let mut part = vec![0; bytes];
+            loop {
+                tokio::time::sleep(every).await;
+                if theirs.read_exact(&mut part).await.is_err() {
+                    return;
+                }
+            }
+        };
+        let writing = async { while paced.write_all(&[0; 4096]).await.is_ok() {} };
+        tokio::select! {
+            () = writing => {}
+            () = reading => {}
+            () = tokio::time::sleep(Duration::from_secs(3600)) => {}
+        }
+        since.elapsed()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_trickles_is_dropped_as_who_is_silent_and_who_is_only_slow_is_not() {
+        let pace = PACE_BYTES_PER_SECOND as usize;
+        assert_eq!(kept(1, WRITE_TIMEOUT * 2).await, WRITE_TIMEOUT);
+        let trickled = kept(1, Duration::from_secs(1)).await;
+        assert!(trickled < WRITE_TIMEOUT + Duration::from_secs(2), "{trickled:?}");
+        let half = kept(pace / 2, Duration::from_secs(1)).await;
+        assert!(half < WRITE_TIMEOUT * 3, "{half:?}");
+        assert_eq!(kept(pace, Duration::from_secs(1)).await, Duration::from_secs(3600));
+    }
+}

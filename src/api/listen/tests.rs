@@ -1,0 +1,185 @@
+//! Clients that are slow, silent or too many.
+
+use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::get;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::oneshot;
+use tower::util::BoxCloneSyncService;
+
+use super::*;
+
+const LARGE_BYTES: usize = 64 << 20;
+
+/// A server that ends with the sender, and its address and socket.
+async fn server() -> (SocketAddr, PathBuf, oneshot::Sender<()>, tempfile::TempDir) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let socket = directory.path().join("s");
+    let addresses = [Listen::Tcp("127.0.0.1:0".parse().expect("an address")), Listen::Unix(socket.clone())];
+    let listeners = Listeners::bind(&addresses).await.expect("bound");
+    let Listen::Tcp(address) = listeners.addresses()[0] else { panic!("the first is TCP") };
+    let router: Router = Router::new()
+        .route("/", get(|request: Request<Body>| async move { format!("{:?}", request.extensions().get::<Peer>()) }))
+        .route("/large", get(|| async { vec![0_u8; LARGE_BYTES] }));
+    let (stop, stopped) = oneshot::channel::<()>();
+    let service = BoxCloneSyncService::new(router);
+    tokio::spawn(listeners.serve(service, async move { drop(stopped.await) }, Duration::ZERO));
+    (address, socket, stop, directory)
+}
+
+/// What a client reads until the server closes.
+async fn read_all(mut stream: impl AsyncRead + Unpin) -> String {
+    let mut bytes = Vec::new();
+    // A reset is a close, too.
+    let _ = stream.read_to_end(&mut bytes).await;
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[tokio::test]
+async fn a_request_knows_how_it_came_in() {
+    let (address, socket, _stop, _directory) = server().await;
+    let ask = b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    let mut tcp = TcpStream::connect(address).await.expect("connected");
+    tcp.write_all(ask).await.expect("sent");
+    assert!(read_all(tcp).await.ends_with("Some(Tcp)"));
+    let mut unix = UnixStream::connect(socket).await.expect("connected");
+    unix.write_all(ask).await.expect("sent");
+    assert!(read_all(unix).await.ends_with("Some(Unix)"));
+}
+
+// With the clock paused, time passes as soon as everybody waits: what would be waited for is the
+// next timer.
+#[tokio::test(start_paused = true)]
+async fn silent_slow_and_idle_clients_are_dropped() {
+    let (address, _socket, _stop, _directory) = server().await;
+    for (what, sent, answered) in [
+        ("silent", &b""[..], false),
+        ("slow", b"GET / HTTP/1.1\r\nhost: x\r\nx-slo", false),
+        ("idle", b"GET / HTTP/1.1\r\nhost: x\r\n\r\n", true),
+    ] {
+        let mut client = TcpStream::connect(address).await.expect("connected");
+        client.write_all(sent).await.expect("sent");
+        let since = tokio::time::Instant::now();
+        let text = read_all(client).await;
+        assert!(since.elapsed() >= HEAD_TIMEOUT, "{what}: dropped after {:?}", since.elapsed());
+        assert_eq!(text.contains("200 OK"), answered, "{what}: {text}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_does_not_read_its_answer_is_dropped() {
+    let (address, _socket, _stop, _directory) = server().await;
+    let mut client = TcpStream::connect(address).await.expect("connected");
+    client.write_all(b"GET /large HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("sent");
+    tokio::time::sleep(WRITE_TIMEOUT * 2).await;
+    let text = read_all(client).await;
+    assert!(!text.is_empty() && text.len() < LARGE_BYTES, "{} bytes came", text.len());
+}
+
+#[tokio::test]
+async fn too_many_clients_over_tcp_keep_none_from_the_socket() {
+    let (address, socket, _stop, _directory) = server().await;
+    let mut held = Vec::new();
+    for _ in 0..CONNECTIONS_MAX {
+        held.push(TcpStream::connect(address).await.expect("connected"));
+    }
+    let ask = b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    let mut late = TcpStream::connect(address).await.expect("in the backlog");
+    late.write_all(ask).await.expect("sent");
+    let mut unix = UnixStream::connect(socket).await.expect("connected");
+    unix.write_all(ask).await.expect("sent");
+    assert!(read_all(unix).await.contains("200 OK"));
+    let waiting = tokio::time::timeout(Duration::from_millis(100), read_all(&mut late)).await;
+    assert!(waiting.is_err(), "there was a place beyond the limit");
+    held.pop();
+    assert!(read_all(late).await.contains("200 OK"), "a place that is free again is taken");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_trickles_loses_its_place() {
+    // What the kernel holds of a Unix socket's is little, so that the agent soon notices.
+    let (_address, socket, _stop, _directory) = server().await;
+    let mut client = UnixStream::connect(socket).await.expect("connected");
+    client.write_all(b"GET /large HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("sent");
+    let since = tokio::time::Instant::now();
+    // Often enough that no single write waits for long, and less than the pace.
+    let (mut part, every) = (vec![0; 200 << 10], WRITE_TIMEOUT * 2 / 3);
+    while since.elapsed() < WRITE_TIMEOUT * 20 && client.read_exact(&mut part).await.is_ok() {
+        tokio::time::sleep(every).await;
+    }
+    let rest = read_all(client).await;
+    assert!(rest.len() < LARGE_BYTES / 2, "{} bytes came", rest.len());
+}
+
+#[tokio::test]
+async fn another_host_has_not_all_places() {
+    // Which address this host would use is known without a packet.
+    let way = std::net::UdpSocket::bind("0.0.0.0:0").expect("a port");
+    if let Err(error) = way.connect("198.51.100.1:9") {
+        println!("not shown: this host has no address beyond loopback ({error})");
+        return;
+    }
+    let ours = way.local_addr().expect("an address").ip();
+    let listeners = Listeners::bind(&[Listen::Tcp((ours, 0).into())]).await.expect("bound");
+    let Listen::Tcp(address) = listeners.addresses()[0] else { panic!("it is TCP") };
+    let service = BoxCloneSyncService::new(Router::<()>::new().route("/", get(|| async { "seen" })));
+    tokio::spawn(listeners.serve(service, std::future::pending(), Duration::ZERO));
+    let mut held = Vec::new();
+    for _ in 0..PEER_CONNECTIONS_MAX {
+        held.push(TcpStream::connect(address).await.expect("connected"));
+    }
+    let ask = async || {
+        let mut client = TcpStream::connect(address).await.expect("connected");
+        // It may be closed before it is asked.
+        let _ = client.write_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
+        read_all(client).await
+    };
+    assert_eq!(ask().await, "", "there was a place beyond the limit");
+    held.pop();
+    while !ask().await.contains("200 OK") {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_head_beyond_all_limits_is_refused() {
+    let (address, _socket, _stop, _directory) = server().await;
+    let many = "x: y\r\n".repeat(101);
+    let large = format!("x: {}\r\n", "y".repeat(4 * HEAD_MAX_BYTES));
+    for (head, is_told) in [(many, true), (large, false)] {
+        let mut client = TcpStream::connect(address).await.expect("connected");
+        // It may be refused before all of it is sent, and what was sent in vain resets the answer.
+        let _ = client.write_all(format!("GET / HTTP/1.1\r\nconnection: close\r\n{head}\r\n").as_bytes()).await;
+        let text = read_all(client).await;
+        assert!(!text.contains("200 OK"), "{text}");
+        assert!(!is_told || text.starts_with("HTTP/1.1 431"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_socket_is_given_to_a_group_that_exists() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("s");
+    let listeners = Listeners::bind(&[Listen::Unix(path.clone())]).await.expect("bound");
+    let error = listeners.share_with("no-such-group").expect_err("no group").to_string();
+    assert!(error.contains("no-such-group") && error.contains("socket_group"), "{error}");
+    // Everybody may give a file to the group that it has.
+    let own = nix::unistd::getegid().to_string();
+    listeners.share_with(&own).expect("the own group");
+    // Root may give it to any, and others to those that they are in.
+    let another = 34;
+    let given = listeners.share_with(&another.to_string());
+    if nix::unistd::geteuid().is_root() {
+        given.expect("root may");
+        assert_eq!(std::fs::symlink_metadata(&path).expect("there").gid(), another);
+    } else {
+        println!("not shown that root gives a socket to any group: this is not root");
+        let error = given.expect_err("not ours to give").to_string();
+        assert!(error.contains("34") && error.contains("socket_group"), "{error}");
+    }
+    let mode = std::fs::symlink_metadata(&path).expect("there").permissions().mode();
+    assert_eq!(mode & 0o777, SOCKET_MODE);
+}

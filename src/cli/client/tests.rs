@@ -1,0 +1,172 @@
+//! Whom the client asks, what it makes of the answers, and who gets a token.
+
+use super::*;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, UnixListener};
+
+#[test]
+fn addresses_are_sockets_or_http_with_or_without_tls() {
+    assert_eq!("unix:/run/x".parse(), Ok(Address::Unix("/run/x".into())));
+    assert_eq!("http://[::1]:8781".parse(), Ok(Address::Tcp("[::1]:8781".to_owned())));
+    assert_eq!("https://a.example:8781/".parse(), Ok(Address::Tls("a.example:8781".to_owned())));
+    for bad in ["", "host", "ftp://host:1", "http://host", "https://host", "http://host:1/path"] {
+        assert!(bad.parse::<Address>().is_err(), "{bad}");
+    }
+}
+
+fn at(address: Address) -> Access {
+    Access { api: Some(address), ..Access::default() }
+}
+
+/// What a server that answers each connection with the next text was asked.
+async fn asked(
+    access: Access,
+    path: &Path,
+    answers: &'static [&'static str],
+) -> (Result<wire::Health, ClientError>, Vec<String>) {
+    let listener = UnixListener::bind(path).expect("a socket");
+    let serving = tokio::spawn(async move {
+        let mut heads = Vec::new();
+        for answer in answers {
+            let (mut stream, _) = listener.accept().await.expect("a client");
+            let mut head = vec![0; 4096];
+            let length = stream.read(&mut head).await.expect("a request");
+            heads.push(String::from_utf8_lossy(&head[..length]).into_owned());
+            stream.write_all(answer.as_bytes()).await.expect("written");
+        }
+        heads
+    });
+    let client = Client::new(access);
+    let outcome = client.get("/healthz").await;
+    let heads = tokio::time::timeout(ANSWER_TIMEOUT, serving).await.expect("all were asked for");
+    (outcome, heads.expect("no panic"))
+}
+
+const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 15\r\n\r\n{\"status\":\"ok\"}";
+const WANTS_TOKEN: &str =
+    "HTTP/1.1 401 Unauthorized\r\ncontent-length: 47\r\n\r\n{\"unauthorized\":{\"code\":401,\"message\":\"token\"}}";
+
+#[tokio::test]
+async fn a_token_is_sent_to_who_asks_for_it_and_to_nobody_else() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("token");
+    std::fs::write(&file, "a-token\n").expect("written");
+    let access = |socket: &str| {
+        let path = directory.path().join(socket);
+        let access = Access { token_file: Some(file.clone()), ..at(Address::Unix(path.clone())) };
+        (access, path)
+    };
+    let (open, path) = access("open");
+    let (outcome, heads) = asked(open, &path, &[OK]).await;
+    assert!(outcome.is_ok() && !heads[0].contains("a-token"), "{heads:?}");
+    let (closed, path) = access("closed");
+    let (outcome, heads) = asked(closed, &path, &[WANTS_TOKEN, OK]).await;
+    assert!(outcome.is_ok() && !heads[0].contains("a-token"), "{heads:?}");
+    assert!(heads[1].contains("x-auth-token: a-token\r\n"), "{heads:?}");
+    let (refusing, path) = access("refusing");
+    let (outcome, _) = asked(refusing, &path, &[WANTS_TOKEN, WANTS_TOKEN]).await;
+    assert!(matches!(outcome, Err(ClientError::Refused { status: StatusCode::UNAUTHORIZED, .. })));
+}
+
+async fn answer(text: &'static [u8]) -> Result<wire::Health, ClientError> {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("s");
+    let listener = UnixListener::bind(&path).expect("a socket");
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.expect("a client");
+        let mut head = [0; 1024];
+        let _ = stream.read(&mut head).await.expect("a request");
+        stream.write_all(text).await.expect("written");
+    });
+    Client::new(at(Address::Unix(path))).get("/healthz").await
+}
+
+#[tokio::test]
+async fn answers_faults_and_nonsense_are_told_apart() {
+    let good = answer(b"HTTP/1.1 200 OK\r\ncontent-length: 15\r\n\r\n{\"status\":\"ok\"}").await;
+    assert_eq!(good.expect("an answer").status, "ok");
+    let fault = b"HTTP/1.1 404 Not Found\r\ncontent-length: 49\r\n\r\n{\"itemNotFound\":{\"code\":404,\"message\":\"no such\"}}";
+    assert!(matches!(answer(fault).await, Err(ClientError::Refused { message, .. }) if message == "no such"));
+    for nonsense in [&b"SSH-2.0-x\r\n"[..], b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi", b""] {
+        assert!(matches!(answer(nonsense).await, Err(ClientError::NotUnderstood { .. })));
+    }
+}
+
+#[tokio::test]
+async fn an_agent_that_is_not_there_is_told_with_what_to_do() {
+    let client = Client::new(at(Address::Unix("/nonexistent/api.sock".into())));
+    let error = client.get::<wire::Health>("/healthz").await.expect_err("nobody").to_string();
+    assert!(error.contains("systemctl start targetwatch") && error.contains("/nonexistent/api.sock"), "{error}");
+}
+
+/// Answers each connection with the next text, and gives what came.
+async fn answering(listener: TcpListener, answers: &'static [&'static str]) -> Vec<String> {
+    let mut heads = Vec::new();
+    for answer in answers {
+        let (mut stream, _) = listener.accept().await.expect("a client");
+        let mut head = vec![0; 4096];
+        let length = stream.read(&mut head).await.expect("a request");
+        heads.push(String::from_utf8_lossy(&head[..length]).into_owned());
+        stream.write_all(answer.as_bytes()).await.expect("written");
+    }
+    heads
+}
+
+#[tokio::test]
+async fn who_has_taken_the_usual_port_gets_no_token() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (file, socket) = (directory.path().join("token"), directory.path().join("s"));
+    std::fs::write(&file, "a-token\n").expect("written");
+    let squatter = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let port = Address::Tcp(squatter.local_addr().expect("an address").to_string());
+    let access = Access { token_file: Some(file), ..Access::default() };
+    let usual = Usual { socket: Address::Unix(socket.clone()), port: port.clone() };
+    let client = Client { usual, ..Client::new(access.clone()) };
+    let serving = tokio::spawn(answering(squatter, &[WANTS_TOKEN, WANTS_TOKEN, WANTS_TOKEN, OK]));
+
+    let error = client.get::<wire::Health>("/healthz").await.expect_err("no token for it").to_string();
+    assert!(error.contains(&format!("say --api {port} to send it there")), "{error}");
+
+    // Not even one that the socket's own agent has had before it ended.
+    let agent = UnixListener::bind(&socket).expect("a socket");
+    let asked = tokio::spawn(async move {
+        for answer in [WANTS_TOKEN, OK] {
+            let (mut stream, _) = agent.accept().await.expect("a client");
+            let _ = stream.read(&mut [0; 1024]).await.expect("a request");
+            stream.write_all(answer.as_bytes()).await.expect("written");
+        }
+    });
+    client.get::<wire::Health>("/healthz").await.expect("an answer");
+    asked.await.expect("both were asked for");
+    let outcome = client.get::<wire::Health>("/healthz").await;
+    assert!(matches!(outcome, Err(ClientError::TokenWithheld { .. })), "{outcome:?}");
+
+    let named = Client::new(Access { api: Some(port), ..access });
+    named.get::<wire::Health>("/healthz").await.expect("an answer");
+    let heads = serving.await.expect("all were asked for");
+    let with_token: Vec<bool> = heads.iter().map(|head| head.contains("a-token")).collect();
+    assert_eq!(with_token, [false, false, false, true], "{heads:?}");
+}
+
+#[tokio::test]
+async fn a_token_crosses_no_network_in_plain_text() {
+    for (peer, expected) in
+        [("127.0.0.1", true), ("127.9.9.9", true), ("::1", true), ("::ffff:127.0.0.1", true), ("192.0.2.1", false)]
+    {
+        assert_eq!(stays_here(peer.parse().expect("an address")), expected, "{peer}");
+    }
+    // Which address this host would use is known without a packet.
+    let way = std::net::UdpSocket::bind("0.0.0.0:0").expect("a port");
+    if let Err(error) = way.connect("198.51.100.1:9") {
+        println!("the rest is not shown: this host has no address beyond loopback ({error})");
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("token");
+    std::fs::write(&file, "a-token\n").expect("written");
+    let listener = TcpListener::bind((way.local_addr().expect("an address").ip(), 0)).await.expect("a port");
+    let access = at(Address::Tcp(listener.local_addr().expect("an address").to_string()));
+    tokio::spawn(answering(listener, &[WANTS_TOKEN, OK]));
+    let outcome = Client::new(Access { token_file: Some(file), ..access }).get::<wire::Health>("/healthz").await;
+    assert!(matches!(outcome, Err(ClientError::PlainText { .. })), "{outcome:?}");
+}

@@ -1,0 +1,242 @@
+//! The calls themselves: HTTP/1.1, with or without TLS, over connections that are kept.
+
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use jiff::Timestamp;
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use super::resolver::Resolver;
+use super::{Issued, KeystoneError, Login, Project, TokenFacts};
+use crate::tls;
+
+/// The longest answer that is read, in bytes. A token without its catalog has a few thousand, and
+/// an issued one comes with the catalog of a whole cloud.
+const ANSWER_MAX_BYTES: usize = 1 << 20;
+
+/// How long a connection that nobody uses is kept. Web servers close theirs after some seconds.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// The most connections that are kept while nobody uses them.
+const IDLE_MAX: usize = 16;
+
+/// How long one address of Keystone may take to accept a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+const AUTH_TOKEN: HeaderName = HeaderName::from_static("x-auth-token");
+const SUBJECT_TOKEN: HeaderName = HeaderName::from_static("x-subject-token");
+
+/// A Keystone.
+#[derive(Debug, Clone)]
+pub struct Keystone {
+    url: String,
+    client: Client<HttpsConnector<HttpConnector<Resolver>>, Full<Bytes>>,
+}
+
+impl Keystone {
+    /// The Keystone at an address, which is not contacted yet. `ca_bundle` is trusted beside the
+    /// system's authorities.
+    ///
+    /// # Errors
+    /// [`KeystoneError::Tls`] when the bundle is wrong.
+    pub async fn at(url: &str, ca_bundle: Option<&Path>) -> Result<Self, KeystoneError> {
+        let config = if url.starts_with("https:") {
+            tls::client_config(ca_bundle, None).await?
+        } else {
+            tls::trusting_nobody()?
+        };
+        let mut connector = HttpConnector::new_with_resolver(Resolver::new());
+        connector.enforce_http(false);
+        connector.set_nodelay(true);
+        connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config(config)
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(connector);
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE_TIMEOUT)
+            .pool_max_idle_per_host(IDLE_MAX)
+            .build(connector);
+        Ok(Self { url: url.to_owned(), client })
+    }
+
+    /// Its address.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Gets a token.
+    ///
+    /// # Errors
+    /// [`KeystoneError`]; [`KeystoneError::LoginRefused`] when the login is wrong.
+    pub async fn issue(&self, login: &Login) -> Result<Issued, KeystoneError> {
+        let body = Bytes::from(login.body().to_string());
+        let (head, answer) = self.exchange(self.request(Method::POST, "/v3/auth/tokens", body)?).await?;
+        match head.status {
+            StatusCode::CREATED | StatusCode::OK => {}
+            StatusCode::UNAUTHORIZED => return Err(KeystoneError::LoginRefused { url: self.url.clone() }),
+            status => return Err(self.unexpected(status)),
+        }
+        let issued: Answer<IssuedToken> = self.parsed(&answer)?;
+        let token = head.headers.get(SUBJECT_TOKEN).and_then(|value| value.to_str().ok());
+        let token = token.ok_or_else(|| self.odd("an issued token is not in X-Subject-Token"))?;
+        Ok(Issued { token: SecretString::from(token), expires_at: issued.token.expires_at })
+    }
+
+    /// Asks about a token, in the name of `own`. None when it is unknown, has ended or was revoked.
+    ///
+    /// # Errors
+    /// [`KeystoneError`]; [`KeystoneError::OwnTokenRefused`] when `own` is bad.
+    pub async fn validate(
+        &self,
+        own: &SecretString,
+        subject: &SecretString,
+    ) -> Result<Option<TokenFacts>, KeystoneError> {
+        let ask = || async {
+            let mut request = self.request(Method::GET, "/v3/auth/tokens?nocatalog", Bytes::new())?;
+            for (name, token) in [(AUTH_TOKEN, own), (SUBJECT_TOKEN, subject)] {
+                let mut value = HeaderValue::from_str(token.expose_secret())
+                    .map_err(|_| self.odd("a token is no header's value"))?;
+                value.set_sensitive(true);
+                request.headers_mut().insert(name, value);
+            }
+            self.exchange(request).await
+        };
+        // A connection that was kept may be closed by Keystone just when it is used again.
+        let (head, answer) = match ask().await {
+            Err(KeystoneError::Unreachable { .. }) => ask().await?,
+            outcome => outcome?,
+        };
+        match head.status {
+            StatusCode::OK => self.parsed::<Answer<ValidToken>>(&answer).map(|answer| Some(answer.token.into())),
+            StatusCode::NOT_FOUND => {
+                let fault: FaultBody = self.parsed(&answer)?;
+                if fault.error.code == StatusCode::NOT_FOUND.as_u16() {
+                    Ok(None)
+                } else {
+                    Err(self.odd("status and body contradict each other"))
+                }
+            }
+            StatusCode::UNAUTHORIZED => Err(KeystoneError::OwnTokenRefused { url: self.url.clone() }),
+            StatusCode::FORBIDDEN => Err(KeystoneError::MayNotValidate { url: self.url.clone() }),
+            status => Err(self.unexpected(status)),
+        }
+    }
+
+    fn request(&self, method: Method, path: &str, body: Bytes) -> Result<Request<Full<Bytes>>, KeystoneError> {
+        Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.url))
+            .header(CONTENT_TYPE, "application/json")
+            .body(Full::new(body))
+            .map_err(|error| self.odd(&error.to_string()))
+    }
+
+    async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<(http::response::Parts, Bytes), KeystoneError> {
+        let unreachable = |detail: String| KeystoneError::Unreachable { url: self.url.clone(), detail };
+        let answer: Response<_> =
+            self.client.request(request).await.map_err(|error| unreachable(innermost(&error).to_string()))?;
+        let (head, body) = answer.into_parts();
+        let body = Limited::new(body, ANSWER_MAX_BYTES).collect().await;
+        let body = body.map_err(|error| unreachable(format!("its answer was not read: {error}")))?;
+        Ok((head, body.to_bytes()))
+    }
+
+    fn parsed<T: DeserializeOwned>(&self, body: &[u8]) -> Result<T, KeystoneError> {
+        // What serde says may quote the answer, in which there may be what nobody should see.
+        serde_json::from_slice(body)
+            .map_err(|error| self.odd(&format!("an answer is not what is expected at column {}", error.column())))
+    }
+
+    fn unexpected(&self, status: StatusCode) -> KeystoneError {
+        if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
+            return KeystoneError::Failing { url: self.url.clone(), status: status.as_u16() };
+        }
+        self.odd(&format!("HTTP status {status}"))
+    }
+
+    fn odd(&self, detail: &str) -> KeystoneError {
+        KeystoneError::NotUnderstood { url: self.url.clone(), detail: detail.to_owned() }
+    }
+}
+
+/// The error that began a chain of them: it names the cause, and the others name the library.
+fn innermost(error: &dyn std::error::Error) -> &dyn std::error::Error {
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error
+}
+
+#[derive(Deserialize)]
+struct Answer<T> {
+    token: T,
+}
+
+#[derive(Deserialize)]
+struct IssuedToken {
+    expires_at: Timestamp,
+}
+
+#[derive(Deserialize)]
+struct ValidToken {
+    expires_at: Timestamp,
+    user: User,
+    project: Option<Project>,
+    #[serde(default)]
+    roles: Vec<Role>,
+    #[serde(default)]
+    system: System,
+}
+
+#[derive(Deserialize)]
+struct User {
+    id: String,
+}
+
+#[derive(Deserialize)]
+struct Role {
+    name: String,
+}
+
+#[derive(Default, Deserialize)]
+struct System {
+    #[serde(default)]
+    all: bool,
+}
+
+#[derive(Deserialize)]
+struct FaultBody {
+    error: FaultDetail,
+}
+
+#[derive(Deserialize)]
+struct FaultDetail {
+    code: u16,
+}
+
+impl From<ValidToken> for TokenFacts {
+    fn from(token: ValidToken) -> Self {
+        Self {
+            user_id: token.user.id,
+            project: token.project,
+            is_system: token.system.all,
+            roles: token.roles.into_iter().map(|role| role.name).collect(),
+            expires_at: token.expires_at,
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! What Keystone's answers mean, and how the agent's own token is got.
+
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use secrecy::SecretString;
+use serde_json::json;
+
+use super::fake::FakeKeystone;
+use super::*;
+use crate::model::settings::KeystoneCredential;
+
+fn secret(text: &str) -> SecretString {
+    SecretString::from(text)
+}
+
+#[tokio::test]
+async fn one_login_serves_many_questions_and_a_revoked_own_token_is_replaced_once() {
+    let keystone = FakeKeystone::start().await;
+    keystone.add("t", Some("p1"), &["member", "reader"], 3600);
+    let validator = Validator::new(&keystone.settings()).await.expect("settings");
+    assert_eq!(keystone.asked(), (0, 0), "contacted before it was needed");
+
+    let facts = validator.validate(&secret("t")).await.expect("an answer").expect("a good token");
+    assert_eq!(facts.user_id, "user of t");
+    assert_eq!(facts.project, Some(Project { id: "p1".into(), name: "name of p1".into() }));
+    assert_eq!(facts.roles, ["member", "reader"]);
+    assert!(validator.validate(&secret("other")).await.expect("an answer").is_none());
+    assert_eq!(keystone.asked(), (2, 1));
+
+    keystone.revoke_own();
+    assert!(validator.validate(&secret("t")).await.expect("an answer").is_some());
+    assert_eq!(keystone.asked(), (4, 2));
+
+    keystone.answer_instead(Some((StatusCode::UNAUTHORIZED, json!({}))));
+    let error = validator.validate(&secret("t")).await.expect_err("refused");
+    assert!(matches!(error, KeystoneError::OwnTokenRefused { .. }), "{error}");
+    assert_eq!(keystone.asked(), (6, 3), "asked twice, logged in once more");
+}
+
+#[tokio::test]
+async fn a_refused_login_is_told_and_not_tried_again_at_once() {
+    let keystone = FakeKeystone::start().await;
+    keystone.write_password("another");
+    let validator = Validator::new(&keystone.settings()).await.expect("settings");
+    for _ in 0..10 {
+        let error = validator.validate(&secret("t")).await.expect_err("refused");
+        assert!(matches!(error, KeystoneError::LoginRefused { .. }), "{error}");
+        assert!(!error.to_string().contains("another"), "{error}");
+    }
+    assert_eq!(keystone.asked(), (0, 1));
+}
+
+/// Asks each second of so many, and gives when, in seconds, the agent logged in.
+async fn logins_in(keystone: &FakeKeystone, validator: &Validator, seconds: u64) -> Vec<u64> {
+    let mut at = Vec::new();
+    for second in 0..seconds {
+        let before = keystone.asked().1;
+        validator.validate(&secret("t")).await.expect_err("it cannot");
+        if keystone.asked().1 > before {
+            at.push(second);
+        }
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(1)).await;
+        tokio::time::resume();
+    }
+    at
+}
+
+#[tokio::test]
+async fn a_wrong_password_is_shown_ever_more_seldom_and_another_one_at_once() {
+    let keystone = FakeKeystone::start().await;
+    keystone.write_password("wrong");
+    let validator = Validator::new(&keystone.settings()).await.expect("settings");
+    let at = logins_in(&keystone, &validator, 1000).await;
+    assert_eq!(at, [0, 5, 15, 35, 75, 155, 315, 615, 915]);
+    keystone.write_password("as wrong");
+    assert_eq!(logins_in(&keystone, &validator, 20).await, [0, 5, 15]);
+    keystone.write_password(super::fake::PASSWORD);
+    assert!(validator.validate(&secret("t")).await.expect("an answer").is_none());
+}
+
+#[tokio::test]
+async fn a_new_token_that_is_refused_counts_as_a_failed_login() {
+    let keystone = FakeKeystone::start().await;
+    let validator = Validator::new(&keystone.settings()).await.expect("settings");
+    keystone.answer_instead(Some((StatusCode::UNAUTHORIZED, json!({}))));
+    // The first has no token of before that might have been the reason.
+    assert_eq!(logins_in(&keystone, &validator, 40).await, [0, 5, 15, 35]);
+    keystone.answer_instead(None);
+    let validator = Validator::new(&keystone.settings()).await.expect("settings");
+    assert!(validator.validate(&secret("t")).await.expect("a new start needs no wait").is_none());
+}
+
+#[tokio::test]
+async fn a_keystone_that_was_away_is_used_soon_after_it_is_back() {
+    let mut keystone = FakeKeystone::start().await;
+    let validator = Validator::new(&keystone.settings()).await.expect("settings");
+    keystone.stop().await;
+    for _ in 0..100 {
+        validator.validate(&secret("t")).await.expect_err("away");
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(3)).await;
+        tokio::time::resume();
+    }
+    keystone.start_again().await;
+    tokio::time::pause();
+    tokio::time::advance(super::brake::FIRST).await;
+    tokio::time::resume();
+    assert!(validator.validate(&secret("t")).await.expect("an answer").is_none());
+}
+
+#[tokio::test]
+async fn each_other_answer_has_its_own_meaning() {
+    let keystone = FakeKeystone::start().await;
+    keystone.add("t", Some("p1"), &[], 3600);
+    let validator = Validator::new(&keystone.settings()).await.expect("settings");
+    for (status, body, expected) in [
+        (StatusCode::FORBIDDEN, json!({}), "role"),
+        (StatusCode::SERVICE_UNAVAILABLE, json!({}), "503"),
+        (StatusCode::TOO_MANY_REQUESTS, json!({}), "429"),
+        (StatusCode::IM_A_TEAPOT, json!({}), "418"),
+        // A web server that is no Keystone knows no such page; that says nothing of the token.
+        (StatusCode::NOT_FOUND, json!({ "message": "no page" }), "is it the address of Keystone"),
+        (StatusCode::OK, json!({ "token": { "secret": "s3cret" } }), "is it the address of Keystone"),
+    ] {
+        keystone.answer_instead(Some((status, body)));
+        let error = validator.validate(&secret("t")).await.expect_err(expected).to_string();
+        assert!(error.contains(expected) && !error.contains("s3cret"), "{error}");
+    }
+    keystone.answer_instead(None);
+    assert!(validator.validate(&secret("t")).await.expect("an answer").is_some());
+}
+
+#[tokio::test]
+async fn what_cannot_be_used_is_told_before_anything_is_asked() {
+    let keystone = FakeKeystone::start().await;
+    let mut settings = keystone.settings();
+    settings.credential = KeystoneCredential::Application { id: "a".into(), secret_file: "/nonexistent/s".into() };
+    let error = Validator::new(&settings).await.expect_err("no secret").to_string();
+    assert!(error.contains("/nonexistent/s"), "{error}");
+    let mut settings = keystone.settings();
+    settings.url = "https://localhost:1".into();
+    settings.ca_bundle = Some("/nonexistent/ca.pem".into());
+    let error = Validator::new(&settings).await.expect_err("no bundle").to_string();
+    assert!(error.contains("/nonexistent/ca.pem"), "{error}");
+}
+
+#[test]
+fn logins_are_written_as_the_identity_api_has_them() {
+    let user = Named::Name("u".into(), Domain::Name("D".into()));
+    let password = Login {
+        method: Method::Password { user: user.clone(), password: secret("p") },
+        scope: Scope::Project(Named::Name("service".into(), Domain::Id("default".into()))),
+    };
+    assert_eq!(
+        password.body(),
+        json!({ "auth": {
+            "identity": { "methods": ["password"], "password": { "user": {
+                "name": "u", "domain": { "name": "D" }, "password": "p" } } },
+            "scope": { "project": { "name": "service", "domain": { "id": "default" } } },
+        } })
+    );
+    assert!(!format!("{password:?}").contains("\"p\""), "shown by Debug");
+    let named = Login {
+        method: Method::ApplicationCredential { id: Err(("a".into(), user)), secret: secret("s") },
+        scope: Scope::Unsaid,
+    };
+    assert_eq!(
+        named.body(),
+        json!({ "auth": { "identity": { "methods": ["application_credential"], "application_credential": {
+            "name": "a", "user": { "name": "u", "domain": { "name": "D" } }, "secret": "s" } } } })
+    );
+}

@@ -1,0 +1,154 @@
+//! Secrets in files of this host, each holding one value, read whole and in bounds.
+//!
+//! A file that others may read is used all the same, because refusing it would leave a host without
+//! its agent; whoever runs the agent is told what to do. One that others may change is refused: what
+//! is in it is theirs. So is what is no regular file: a pipe would be waited for.
+
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use secrecy::SecretString;
+use tokio::io::AsyncReadExt;
+
+/// The largest file of this kind, in bytes: a chain of certificates has some 10,000.
+const FILE_MAX_BYTES: u64 = 1 << 20;
+
+/// How long a file may take to be read. Configuration may be on storage that is away.
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Those who should not read a secret: everybody but its owner.
+const OTHERS_MAY_READ: u32 = 0o044;
+
+/// Those who must not choose a secret.
+const OTHERS_MAY_WRITE: u32 = 0o022;
+
+/// Why a file cannot be used.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{path} {problem}", path = path.display())]
+pub struct FileError {
+    /// The file.
+    pub path: PathBuf,
+    /// What is wrong with it, as the end of a sentence.
+    pub problem: String,
+    /// Whether there is no such file.
+    pub is_absent: bool,
+}
+
+/// Reads a secret: the file's text without the blanks around it.
+///
+/// # Errors
+/// [`FileError`] when the file cannot be read, or holds nothing.
+pub async fn read_secret(path: &Path) -> Result<SecretString, FileError> {
+    let bytes = read_private(path).await?;
+    let text = String::from_utf8(bytes).map_err(|_| wrong(path, "is no text; expected a secret"))?;
+    let secret = text.trim();
+    if secret.is_empty() {
+        return Err(wrong(path, "is empty; expected a secret"));
+    }
+    Ok(SecretString::from(secret))
+}
+
+/// Reads a file that is nobody else's business, and warns when others may read it.
+///
+/// # Errors
+/// [`FileError`] when the file cannot be read, or others may change it.
+pub async fn read_private(path: &Path) -> Result<Vec<u8>, FileError> {
+    let (bytes, mode) = read(path).await?;
+    if mode & OTHERS_MAY_WRITE != 0 {
+        let problem = format!("is not used, because others may change it: chmod 0600 {}", path.display());
+        return Err(wrong(path, &problem));
+    }
+    if mode & OTHERS_MAY_READ != 0 {
+        tracing::warn!("others may read {path}: chmod 0600 {path}", path = path.display());
+    }
+    Ok(bytes)
+}
+
+/// Reads a file that anybody may see, such as a certificate.
+///
+/// # Errors
+/// [`FileError`] when the file cannot be read.
+pub async fn read_public(path: &Path) -> Result<Vec<u8>, FileError> {
+    read(path).await.map(|(bytes, _)| bytes)
+}
+
+async fn read(path: &Path) -> Result<(Vec<u8>, u32), FileError> {
+    match tokio::time::timeout(READ_TIMEOUT, read_whole(path)).await {
+        Ok(outcome) => outcome.map_err(|error| FileError {
+            is_absent: error.kind() == io::ErrorKind::NotFound,
+            ..wrong(path, &format!("cannot be read: {error}"))
+        }),
+        Err(_) => Err(wrong(path, &format!("was not read within {} s", READ_TIMEOUT.as_secs()))),
+    }
+}
+
+async fn read_whole(path: &Path) -> io::Result<(Vec<u8>, u32)> {
+    // A pipe is opened at once so, and then refused.
+    let flags = nix::fcntl::OFlag::O_NONBLOCK.bits();
+    let file = tokio::fs::OpenOptions::new().read(true).custom_flags(flags).open(path).await?;
+    let metadata = file.metadata().await?;
+    if !metadata.is_file() {
+        return Err(io::Error::other("it is no regular file"));
+    }
+    let mode = metadata.permissions().mode();
+    let mut bytes = Vec::new();
+    file.take(FILE_MAX_BYTES + 1).read_to_end(&mut bytes).await?;
+    if bytes.len() as u64 > FILE_MAX_BYTES {
+        return Err(io::Error::other(format!("it is larger than {FILE_MAX_BYTES} bytes")));
+    }
+    Ok((bytes, mode))
+}
+
+fn wrong(path: &Path, problem: &str) -> FileError {
+    FileError { path: path.to_owned(), problem: problem.to_owned(), is_absent: false }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use secrecy::ExposeSecret;
+
+    #[tokio::test]
+    async fn blanks_around_a_secret_are_not_of_it_and_nothing_is_no_secret() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("secret");
+        let write = |text: &[u8]| std::fs::write(&path, text).expect("written");
+        write(b"  s3cret value\n");
+        let secret = read_secret(&path).await.expect("a secret");
+        assert_eq!(secret.expose_secret(), "s3cret value");
+        assert!(!format!("{secret:?}").contains("s3cret"), "shown by Debug");
+        for (content, expected) in [(&b" \n"[..], "is empty"), (b"\xff", "is no text")] {
+            write(content);
+            let error = read_secret(&path).await.expect_err(expected).to_string();
+            assert!(error.contains(expected) && error.contains("secret"), "{error}");
+        }
+        write(&vec![b'x'; FILE_MAX_BYTES as usize + 1]);
+        let error = read_secret(&path).await.expect_err("too large").to_string();
+        assert!(error.contains("larger than 1048576 bytes"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn what_others_may_change_and_what_is_no_file_is_no_secret() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("secret");
+        std::fs::write(&path, "s3cret").expect("written");
+        for (mode, is_used) in [(0o600, true), (0o644, true), (0o620, false), (0o602, false), (0o666, false)] {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("set");
+            let outcome = read_secret(&path).await;
+            assert_eq!(outcome.is_ok(), is_used, "{mode:o}");
+            if let Err(error) = outcome {
+                assert!(error.to_string().contains("others may change it: chmod 0600"), "{error}");
+            }
+        }
+        std::fs::remove_file(&path).expect("removed");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+        let since = std::time::Instant::now();
+        for path in [path.as_path(), directory.path()] {
+            let error = read_secret(path).await.expect_err("no file").to_string();
+            assert!(error.contains("no regular file"), "{error}");
+        }
+        assert!(since.elapsed() < READ_TIMEOUT, "{:?}", since.elapsed());
+    }
+}

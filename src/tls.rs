@@ -1,0 +1,170 @@
+//! TLS: rustls with ring, from files that may be replaced while the agent runs.
+//!
+//! The provider of cryptography is named for each configuration and never for the process, so that
+//! no crate of the build decides it for another one. A server's files are read again on demand
+//! ([`ServerTls::reload`]); new ones that are wrong are reported and the old ones stay in force.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use tokio_rustls::TlsAcceptor;
+
+use crate::model::settings::TlsSettings;
+use crate::sys::secret_file::{FileError, read_private, read_public};
+
+/// The protocol that is spoken inside (RFC 7301).
+const HTTP_1_1: &[u8] = b"http/1.1";
+
+/// Why TLS cannot be spoken.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum TlsError {
+    /// A file cannot be read.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A file does not hold what it should.
+    #[error("{path} {problem}", path = path.display())]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it, as the end of a sentence.
+        problem: String,
+    },
+    /// This build cannot do what is asked.
+    #[error("TLS cannot be set up: {0}")]
+    Unusable(#[from] rustls::Error),
+}
+
+/// What a server shows and asks for.
+#[derive(Debug)]
+pub struct ServerTls {
+    settings: TlsSettings,
+    config: ArcSwap<ServerConfig>,
+}
+
+impl ServerTls {
+    /// Reads certificate, key, and the authorities of clients.
+    ///
+    /// # Errors
+    /// [`TlsError`] for the first file that is wrong.
+    pub async fn load(settings: TlsSettings) -> Result<Self, TlsError> {
+        let config = ArcSwap::from_pointee(server_config(&settings).await?);
+        Ok(Self { settings, config })
+    }
+
+    /// Reads the files again. Connections that are open keep what they began with.
+    ///
+    /// # Errors
+    /// [`TlsError`] for the first file that is wrong; the old ones stay in force then.
+    pub async fn reload(&self) -> Result<(), TlsError> {
+        self.config.store(Arc::new(server_config(&self.settings).await?));
+        Ok(())
+    }
+
+    /// What accepts a connection, with the files that were read last.
+    #[must_use]
+    pub fn acceptor(&self) -> TlsAcceptor {
+        TlsAcceptor::from(self.config.load_full())
+    }
+}
+
+async fn server_config(settings: &TlsSettings) -> Result<ServerConfig, TlsError> {
+    let (chain, key) = read_identity(&settings.certificate, &settings.key).await?;
+    let builder = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
+    let builder = match &settings.client_ca {
+        None => builder.with_no_client_auth(),
+        Some(path) => {
+            let mut roots = RootCertStore::empty();
+            trust(&mut roots, path, &read_public(path).await?)?;
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider());
+            let verifier =
+                if settings.require_client_certificate { verifier } else { verifier.allow_unauthenticated() };
+            let verifier = verifier.build().map_err(|error| content(path, format!("cannot be used: {error}")))?;
+            builder.with_client_cert_verifier(verifier)
+        }
+    };
+    let config = builder.with_single_cert(chain, key);
+    let mut config = config.map_err(|error| do_not_fit(&settings.certificate, &settings.key, &error))?;
+    config.alpn_protocols = vec![HTTP_1_1.to_vec()];
+    Ok(config)
+}
+
+async fn read_identity(
+    certificate: &Path,
+    key: &Path,
+) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), TlsError> {
+    let chain = certificates(certificate, &read_public(certificate).await?)?;
+    let private = PrivateKeyDer::from_pem_slice(&read_private(key).await?)
+        .map_err(|error| content(key, format!("holds no private key in PEM: {error}")))?;
+    Ok((chain, private))
+}
+
+fn do_not_fit(certificate: &Path, key: &Path, error: &rustls::Error) -> TlsError {
+    content(certificate, format!("and {} do not fit together: {error}", key.display()))
+}
+
+/// What a client trusts: the system's authorities, and those of a PEM file beside them; and what it
+/// shows: the certificate of one file with the key of another.
+///
+/// # Errors
+/// [`TlsError`] when a file is wrong. System authorities that cannot be used are left out.
+pub async fn client_config(
+    ca_bundle: Option<&Path>,
+    identity: Option<(&Path, &Path)>,
+) -> Result<ClientConfig, TlsError> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if let Some(path) = ca_bundle {
+        trust(&mut roots, path, &read_public(path).await?)?;
+    }
+    let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
+    let builder = builder.with_root_certificates(roots);
+    let Some((certificate, key)) = identity else {
+        return Ok(builder.with_no_client_auth());
+    };
+    let (chain, private) = read_identity(certificate, key).await?;
+    builder.with_client_auth_cert(chain, private).map_err(|error| do_not_fit(certificate, key, &error))
+}
+
+/// What a client has that never speaks TLS: it trusts nobody.
+///
+/// # Errors
+/// [`TlsError`] when this build has no TLS.
+pub fn trusting_nobody() -> Result<ClientConfig, TlsError> {
+    let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
+    Ok(builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(ring::default_provider())
+}
+
+fn trust(roots: &mut RootCertStore, path: &Path, pem: &[u8]) -> Result<(), TlsError> {
+    for certificate in certificates(path, pem)? {
+        roots
+            .add(certificate)
+            .map_err(|error| content(path, format!("holds a certificate that cannot be used: {error}")))?;
+    }
+    Ok(())
+}
+
+fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    let found = found.map_err(|error| content(path, format!("is not PEM: {error}")))?;
+    if found.is_empty() {
+        return Err(content(path, "holds no certificate in PEM".to_owned()));
+    }
+    Ok(found)
+}
+
+fn content(path: &Path, problem: String) -> TlsError {
+    TlsError::Content { path: path.to_owned(), problem }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,119 @@
+//! Certificates that are shown, asked for and replaced.
+
+use std::path::Path;
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio_rustls::TlsConnector;
+
+use super::*;
+
+struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+impl Authority {
+    fn new() -> Self {
+        let mut params = CertificateParams::new(Vec::<String>::new()).expect("parameters");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("a certificate"))
+    }
+
+    fn write(&self, path: &Path) {
+        std::fs::write(path, self.0.pem()).expect("written");
+    }
+
+    /// Certificate and key of a name, in PEM.
+    fn issue(&self, name: &str) -> (String, String) {
+        let key = KeyPair::generate().expect("a key");
+        let params = CertificateParams::new(vec![name.to_owned()]).expect("parameters");
+        (params.signed_by(&key, &self.0).expect("a certificate").pem(), key.serialize_pem())
+    }
+}
+
+fn settings(directory: &Path) -> TlsSettings {
+    TlsSettings {
+        certificate: directory.join("api.pem"),
+        key: directory.join("api.key"),
+        client_ca: None,
+        require_client_certificate: false,
+    }
+}
+
+fn write(settings: &TlsSettings, (certificate, key): &(String, String)) {
+    std::fs::write(&settings.certificate, certificate).expect("written");
+    std::fs::write(&settings.key, key).expect("written");
+}
+
+/// Says "ok" over TLS, as a server does, and answers with what the client reads.
+async fn greeting(server: &ServerTls, client: ClientConfig) -> std::io::Result<String> {
+    let (ours, theirs): (DuplexStream, DuplexStream) = tokio::io::duplex(64 << 10);
+    let acceptor = server.acceptor();
+    let serving = tokio::spawn(async move {
+        let mut stream = acceptor.accept(theirs).await?;
+        stream.write_all(b"ok").await?;
+        stream.shutdown().await
+    });
+    let name = ServerName::try_from("localhost").expect("a name");
+    let mut text = String::new();
+    let outcome = match TlsConnector::from(Arc::new(client)).connect(name, ours).await {
+        Ok(mut stream) => stream.read_to_string(&mut text).await,
+        Err(error) => Err(error),
+    };
+    let served = serving.await.expect("no panic");
+    outcome.and(served).map(|()| text)
+}
+
+#[tokio::test]
+async fn new_files_are_shown_after_a_reload_and_bad_ones_change_nothing() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (old, new) = (Authority::new(), Authority::new());
+    let settings = settings(directory.path());
+    write(&settings, &old.issue("localhost"));
+    let server = ServerTls::load(settings.clone()).await.expect("good files");
+    let bundle = |name: &str| directory.path().join(name);
+    old.write(&bundle("old.pem"));
+    new.write(&bundle("new.pem"));
+    let client = async |name: &str| client_config(Some(&bundle(name)), None).await.expect("a bundle");
+    assert_eq!(greeting(&server, client("old.pem").await).await.expect("trusted"), "ok");
+    assert!(greeting(&server, client("new.pem").await).await.is_err(), "an unknown authority was trusted");
+
+    let (other_certificate, _) = new.issue("localhost");
+    std::fs::write(&settings.certificate, other_certificate).expect("written");
+    let error = server.reload().await.expect_err("another's key").to_string();
+    assert!(error.contains("do not fit together") && error.contains("api.key"), "{error}");
+    for (file, content) in [(&settings.certificate, "nothing"), (&settings.key, "nothing")] {
+        write(&settings, &new.issue("localhost"));
+        std::fs::write(file, content).expect("written");
+        let error = server.reload().await.expect_err("no PEM").to_string();
+        assert!(error.contains(&file.display().to_string()) && error.contains("PEM"), "{error}");
+    }
+    assert_eq!(greeting(&server, client("old.pem").await).await.expect("the old one stays"), "ok");
+
+    write(&settings, &new.issue("localhost"));
+    server.reload().await.expect("good files");
+    assert_eq!(greeting(&server, client("new.pem").await).await.expect("the new one"), "ok");
+}
+
+#[tokio::test]
+async fn clients_show_certificates_where_they_must() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    let bundle = directory.path().join("ca.pem");
+    authority.write(&bundle);
+    let settings = TlsSettings { client_ca: Some(bundle.clone()), ..settings(directory.path()) };
+    write(&settings, &authority.issue("localhost"));
+    let with = async |(certificate, key): (String, String)| {
+        let (shown, private) = (directory.path().join("client.pem"), directory.path().join("client.key"));
+        std::fs::write(&shown, certificate).expect("written");
+        std::fs::write(&private, key).expect("written");
+        client_config(Some(&bundle), Some((&shown, &private))).await.expect("a client")
+    };
+    let anonymous = async || client_config(Some(&bundle), None).await.expect("a bundle");
+    for require in [false, true] {
+        let settings = TlsSettings { require_client_certificate: require, ..settings.clone() };
+        let server = ServerTls::load(settings).await.expect("good files");
+        assert_eq!(greeting(&server, anonymous().await).await.is_ok(), !require, "required: {require}");
+        assert!(greeting(&server, with(authority.issue("client")).await).await.is_ok(), "required: {require}");
+        assert!(greeting(&server, with(stranger.issue("client")).await).await.is_err(), "required: {require}");
+    }
+}

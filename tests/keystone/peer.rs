@@ -1,0 +1,223 @@
+//! A running Keystone, who is in it, and an agent that asks it.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use ::http::Request;
+use bytes::Bytes;
+use http_body_util::Full;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::daemon::{Daemon, in_time};
+use crate::http::{Answer, over_tcp};
+use crate::place::Place;
+
+const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/peers/keystone");
+
+/// A Keystone that runs until it is dropped.
+pub struct Keystone {
+    directory: TempDir,
+    facts: HashMap<String, String>,
+    address: SocketAddr,
+    admin: String,
+}
+
+impl Keystone {
+    /// Starts one.
+    pub async fn start() -> Self {
+        let directory = tempfile::Builder::new().prefix("twks").tempdir().expect("a directory");
+        run("start", &directory.path().join("k"));
+        let text = std::fs::read_to_string(directory.path().join("k/env")).expect("a Keystone that serves");
+        let facts: HashMap<String, String> = text
+            .lines()
+            .filter_map(|line| line.split_once('='))
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .collect();
+        let address = facts["URL"].strip_prefix("http://").expect("a URL").parse().expect("an address");
+        let mut keystone = Self { directory, facts, address, admin: String::new() };
+        keystone.admin = keystone.token("admin", &keystone.facts["ADMIN_PASSWORD"], Some("admin")).await;
+        keystone
+    }
+
+    /// What is in its `env` file.
+    pub fn fact(&self, name: &str) -> &str {
+        &self.facts[name]
+    }
+
+    /// Halts, pauses, resumes it, or starts it again.
+    pub fn control(&self, command: &str) {
+        run(command, &self.path());
+    }
+
+    /// Lets tokens live for so many seconds, from its next start.
+    pub fn shorten(&self, token_seconds: u32) {
+        let path = self.path().join("keystone.conf");
+        let text = std::fs::read_to_string(&path).expect("a configuration");
+        let shorter = text.replace("expiration = 3600", &format!("expiration = {token_seconds}"));
+        assert_ne!(shorter, text);
+        std::fs::write(&path, shorter).expect("written");
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// How many requests it was asked that begin so, method and path.
+    pub fn asked(&self, beginning: &str) -> usize {
+        let log = std::fs::read_to_string(self.path().join("access.log")).expect("its log");
+        log.matches(&format!("\"{beginning}")).count()
+    }
+
+    fn path(&self) -> PathBuf {
+        self.directory.path().join("k")
+    }
+
+    async fn call(&self, method: &str, path: &str, token: &str, subject: Option<&str>, body: &Value) -> Answer {
+        let mut request = Request::builder().method(method).uri(format!("/v3{path}")).header("host", "localhost");
+        request = request.header("content-type", "application/json").header("connection", "close");
+        if !token.is_empty() {
+            request = request.header("x-auth-token", token);
+        }
+        if let Some(subject) = subject {
+            request = request.header("x-subject-token", subject);
+        }
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let request: Request<Full<Bytes>> = request.body(Full::from(body)).expect("a request");
+        in_time(path, over_tcp(self.address, request)).await
+    }
+
+    /// A new token of the admin, for its own project.
+    pub async fn admin_token(&self) -> String {
+        self.token("admin", self.fact("ADMIN_PASSWORD"), Some("admin")).await
+    }
+
+    /// A token of a user for a project, or for none.
+    pub async fn token(&self, user: &str, password: &str, project: Option<&str>) -> String {
+        let domain = json!({ "id": "default" });
+        let mut auth = json!({ "identity": { "methods": ["password"], "password": { "user": {
+            "name": user, "domain": domain, "password": password } } } });
+        if let Some(project) = project {
+            auth["scope"] = json!({ "project": { "name": project, "domain": domain } });
+        }
+        let answer = self.call("POST", "/auth/tokens", "", None, &json!({ "auth": auth })).await;
+        assert_eq!(answer.status, 201, "{answer:?}");
+        answer.header("x-subject-token").to_owned()
+    }
+
+    /// Makes a project with a user of the same name, whose password that is too. Gives its id.
+    pub async fn member_of(&self, project: &str) -> String {
+        let made = async |path: &str, body: Value| {
+            let answer = self.call("POST", path, &self.admin, None, &body).await;
+            assert_eq!(answer.status, 201, "{answer:?}");
+            answer.json().as_object().expect("an object").values().next().expect("one")["id"]
+                .as_str()
+                .expect("an id")
+                .to_owned()
+        };
+        let id = made("/projects", json!({ "project": { "name": project, "domain_id": "default" } })).await;
+        let user = json!({ "user": { "name": project, "domain_id": "default", "password": project } });
+        let user = made("/users", user).await;
+        let roles = self.call("GET", "/roles?name=member", &self.admin, None, &Value::Null).await.json();
+        let role = roles["roles"][0]["id"].as_str().expect("the role member").to_owned();
+        let path = format!("/projects/{id}/users/{user}/roles/{role}");
+        assert_eq!(self.call("PUT", &path, &self.admin, None, &Value::Null).await.status, 204);
+        id
+    }
+
+    /// Gives a user the role in the project of the same name, and makes the role.
+    pub async fn give_role(&self, role: &str, user: &str) {
+        let made = self.call("POST", "/roles", &self.admin, None, &json!({ "role": { "name": role } })).await;
+        assert_eq!(made.status, 201, "{made:?}");
+        let role = made.json()["role"]["id"].as_str().expect("an id").to_owned();
+        let token = self.token(user, user, Some(user)).await;
+        let facts = self.call("GET", "/auth/tokens", &self.admin, Some(&token), &Value::Null).await.json();
+        let id = |of: &str| facts["token"][of]["id"].as_str().expect("an id").to_owned();
+        let path = format!("/projects/{}/users/{}/roles/{role}", id("project"), id("user"));
+        assert_eq!(self.call("PUT", &path, &self.admin, None, &Value::Null).await.status, 204);
+    }
+
+    /// A new application credential of the agent's user: its id and secret.
+    pub async fn application_credential(&self) -> (String, String) {
+        let (user, password) = (self.fact("SERVICE_USER"), self.fact("SERVICE_PASSWORD"));
+        let token = self.token(user, password, Some(self.fact("SERVICE_PROJECT"))).await;
+        let facts = self.call("GET", "/auth/tokens", &self.admin, Some(&token), &Value::Null).await.json();
+        let path = format!("/users/{}/application_credentials", facts["token"]["user"]["id"].as_str().expect("an id"));
+        let wanted = json!({ "application_credential": { "name": "agent" } });
+        let made = self.call("POST", &path, &token, None, &wanted).await;
+        assert_eq!(made.status, 201, "{made:?}");
+        let made = made.json()["application_credential"].clone();
+        let text = |name: &str| made[name].as_str().expect("a text").to_owned();
+        (text("id"), text("secret"))
+    }
+
+    /// Whether a token is no longer taken.
+    pub async fn has_ended(&self, token: &str) -> bool {
+        self.call("GET", "/auth/projects", token, None, &Value::Null).await.status == 401
+    }
+
+    /// Revokes a token.
+    pub async fn revoke(&self, token: &str) {
+        let answer = self.call("DELETE", "/auth/tokens", &self.admin, Some(token), &Value::Null).await;
+        assert_eq!(answer.status, 204, "{answer:?}");
+    }
+
+    /// A place whose agent asks this Keystone, with more keys of `[api.keystone]`.
+    pub fn place(&self, more: &str) -> Place {
+        self.place_as(|place| {
+            std::fs::write(place.path("password"), self.fact("SERVICE_PASSWORD")).expect("written");
+            format!(
+                "username = {:?}\nproject = {:?}\npassword_file = {:?}\n{more}",
+                self.fact("SERVICE_USER"),
+                self.fact("SERVICE_PROJECT"),
+                place.path("password"),
+            )
+        })
+    }
+
+    /// A place whose agent asks this Keystone, as whom these keys of `[api.keystone]` say.
+    pub fn place_as(&self, keys: impl Fn(&Place) -> String) -> Place {
+        let place = Place::new();
+        let (url, keys) = (self.fact("URL"), keys(&place));
+        place.configure(&format!("[api]\nauth = \"keystone\"\n[api.keystone]\nurl = {url:?}\n{keys}"));
+        place
+    }
+}
+
+impl Drop for Keystone {
+    fn drop(&mut self) {
+        run("stop", &self.path());
+    }
+}
+
+fn run(command: &str, directory: &Path) {
+    let status = Command::new(SCRIPT)
+        .arg(command)
+        .arg(directory)
+        .stdin(Stdio::null())
+        .status()
+        .expect("tests/peers/keystone runs");
+    assert!(status.success(), "tests/peers/keystone {command}: {status}");
+}
+
+/// A request to an agent, with a token unless it is empty, and other headers.
+pub async fn ask(agent: &Daemon, method: &str, path: &str, token: &str, headers: &[(&str, &str)]) -> Answer {
+    let mut request = Request::builder().method(method).uri(path).header("host", "localhost");
+    if !token.is_empty() {
+        request = request.header("x-auth-token", token);
+    }
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let body = json!({ "backup_target": { "type": "nfs", "filesystem_export": "127.0.0.1:/x" } });
+    let body = if method == "POST" { body.to_string() } else { String::new() };
+    in_time(path, over_tcp(agent.address(), request.body(Full::from(body)).expect("a request"))).await
+}
+
+/// The status of the answer to a GET of the targets.
+pub async fn status(agent: &Daemon, token: &str) -> u16 {
+    ask(agent, "GET", "/backup_targets", token, &[]).await.status
+}

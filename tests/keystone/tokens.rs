@@ -1,0 +1,72 @@
+//! What each kind of token may do.
+
+use crate::daemon::{Daemon, eventually};
+use crate::peer::{Keystone, ask, status};
+
+#[tokio::test]
+async fn each_token_may_what_its_role_and_project_say() {
+    let keystone = Keystone::start().await;
+    let alpha = keystone.member_of("alpha").await;
+    let beta = keystone.member_of("beta").await;
+    let place = keystone.place("cache_time = \"1s\"");
+    let agent = Daemon::start(&place).await;
+    let admin = keystone.admin_token().await;
+    let member = keystone.token("alpha", "alpha", Some("alpha")).await;
+    let other = keystone.token("beta", "beta", Some("beta")).await;
+    let unscoped = keystone.token("beta", "beta", None).await;
+
+    let created = ask(&agent, "POST", "/backup_targets", &admin, &[]).await;
+    assert_eq!(created.status, 200, "{created:?}");
+    let id = created.json()["backup_targets"]["id"].as_str().expect("an id").to_owned();
+    let of_alpha = format!("/v1/{alpha}/backup_targets");
+    let set_default = format!("/backup_targets/{id}/set_default");
+    for (method, path, expected) in [
+        ("GET", "/backup_targets", [200, 200, 200, 403, 401, 401]),
+        ("GET", of_alpha.as_str(), [200, 200, 403, 403, 401, 401]),
+        ("GET", set_default.as_str(), [200, 403, 403, 403, 401, 401]),
+        ("GET", "/node", [200, 403, 403, 403, 401, 401]),
+        ("GET", "/healthz", [200; 6]),
+        ("GET", "/nothing", [404, 403, 403, 403, 401, 401]),
+        ("POST", "/backup_targets", [409, 403, 403, 403, 401, 401]),
+    ] {
+        for (token, expected) in [&admin, &member, &other, &unscoped, "garbage", ""].into_iter().zip(expected) {
+            let answer = ask(&agent, method, path, token, &[]).await;
+            assert_eq!(answer.status, expected, "{method} {path}: {answer:?}");
+        }
+    }
+    for (claimed, expected) in [(alpha.as_str(), 200), ("alpha", 200), (beta.as_str(), 403)] {
+        let claim = [("x-auth-project-id", claimed)];
+        assert_eq!(ask(&agent, "GET", "/backup_targets", &member, &claim).await.status, expected, "{claimed}");
+        assert_eq!(ask(&agent, "GET", "/backup_targets", &admin, &claim).await.status, 200, "{claimed}");
+    }
+
+    // Never seen before its end, and seen.
+    let revoked = keystone.token("alpha", "alpha", Some("alpha")).await;
+    keystone.revoke(&revoked).await;
+    assert_eq!(status(&agent, &revoked).await, 401);
+    keystone.revoke(&member).await;
+    eventually("the end of a remembered token", async || (status(&agent, &member).await == 401).then_some(())).await;
+    assert_eq!(status(&agent, &other).await, 200);
+
+    let log = agent.log();
+    for secret in [&admin, &member, &other, keystone.fact("SERVICE_PASSWORD")] {
+        assert!(!log.contains(secret), "a secret is in the log");
+    }
+}
+
+#[tokio::test]
+async fn a_token_ends_when_it_ends_and_the_agents_own_is_renewed() {
+    const TOKEN_SECONDS: u32 = 4;
+    let keystone = Keystone::start().await;
+    keystone.member_of("alpha").await;
+    keystone.control("halt");
+    keystone.shorten(TOKEN_SECONDS);
+    keystone.control("again");
+    let agent = Daemon::start(&keystone.place("cache_time = \"1h\"")).await;
+    let member = keystone.token("alpha", "alpha", Some("alpha")).await;
+    assert_eq!(status(&agent, &member).await, 200);
+    eventually("the token's end", async || (status(&agent, &member).await == 401).then_some(())).await;
+    // The agent's own has ended as well, and Keystone says so.
+    let member = keystone.token("alpha", "alpha", Some("alpha")).await;
+    assert_eq!(status(&agent, &member).await, 200);
+}
