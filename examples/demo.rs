@@ -13,16 +13,18 @@ mod support;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use jiff::Timestamp;
-use targetwatch::agent::{Agent, View};
+use targetwatch::agent::{Agent, TargetView, View};
 use targetwatch::api::{Listeners, wire};
 use targetwatch::cli::render::status_table;
 use targetwatch::cli::serve::Running;
 use targetwatch::cli::terminal::{self, Look};
 use targetwatch::config;
 use targetwatch::model::Caller;
+use targetwatch::model::report::LockProofState;
 use targetwatch::model::settings::Listen;
 use targetwatch::registry::SqliteRegistry;
 use targetwatch::sys::worker;
@@ -104,12 +106,12 @@ async fn listen() -> anyhow::Result<Listeners> {
 }
 
 fn locked_bucket() -> BucketFixture {
-    let default_retention = Some(RetentionFixture { mode: RetentionMode::Governance, days: 30 });
+    let default_retention = Some(RetentionFixture { mode: RetentionMode::Compliance, days: 30 });
     let usage = BucketUsageFixture { used_bytes: 12 << 30, object_count: 3072, quota_bytes: Some(50 << 30) };
     BucketFixture {
         name: "locked-backups".to_owned(),
         versioning: true,
-        object_lock: Some(ObjectLockFixture { default_retention }),
+        object_lock: Some(ObjectLockFixture { default_retention, ..ObjectLockFixture::default() }),
         usage: Some(usage),
     }
 }
@@ -128,6 +130,8 @@ fn configuration(directory: &Path, nfs_port: u16, s3_endpoint: &str) -> String {
         location = "*"
         access_key_id_file = "{directory}/id"
         secret_access_key_file = "{directory}/secret"
+        [s3.canary]
+        retention = "5s"
         [[target]]
         type = "nfs"
         filesystem_export = "127.0.0.1:/backups"
@@ -147,13 +151,17 @@ fn configuration(directory: &Path, nfs_port: u16, s3_endpoint: &str) -> String {
     )
 }
 
-/// Prints the table whenever another target has its first verdict, until all have.
+/// Prints the table whenever another target has its first verdict, until all have, and the lock is proved.
 async fn show_until_ready(agent: &Agent) -> anyhow::Result<()> {
     let mut views = agent.watch_view();
     let mut shown = 0;
     while shown < TARGETS {
         let view = views.borrow_and_update().clone();
-        let checked = view.targets.iter().filter(|target| target.report.is_some()).count();
+        let has_verdict = |target: &&Arc<TargetView>| {
+            let bucket = target.report.as_ref().map(|report| report.bucket.as_ref());
+            bucket.is_some_and(|bucket| bucket.is_none_or(|bucket| bucket.lock_proof != LockProofState::Pending))
+        };
+        let checked = view.targets.iter().filter(has_verdict).count();
         if checked > shown {
             shown = checked;
             print_table(&view);

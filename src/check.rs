@@ -7,13 +7,16 @@
 //! driver that wants it.
 
 pub mod bucket;
+pub mod canary;
 pub mod capacity;
 pub mod exported;
 #[cfg(test)]
 mod fake;
+pub mod lock_proof;
 pub mod mount_capacity;
 pub mod mounted;
 pub mod nfs_reachable;
+pub mod object_canary;
 pub mod object_lock;
 pub mod storage_failure;
 pub mod tcp_reachable;
@@ -54,10 +57,16 @@ impl<T> Checked<T> {
         Self { outcome: Outcome::TimedOut, finding: Some(finding), detail: None, fact: None }
     }
 
-    /// Not tried.
+    /// Not tried, though it should be: a warning.
     #[must_use]
     pub fn skipped(finding: Finding) -> Self {
         Self { outcome: Outcome::Skipped, finding: Some(finding), detail: None, fact: None }
+    }
+
+    /// Not found out, and this target does not need it.
+    #[must_use]
+    pub fn not_needed(why: impl Into<String>) -> Self {
+        Self { outcome: Outcome::Skipped, finding: None, detail: Some(why.into()), fact: None }
     }
 
     /// Adds a reservation: a check that passed with one is a warning.
@@ -150,6 +159,12 @@ impl CheckLog {
     pub fn latest_failure(&self) -> Option<&Finding> {
         let latest = self.results.last().filter(|result| result.outcome != Outcome::Passed)?;
         latest.finding.as_ref()
+    }
+
+    /// Whether a check so far did not pass.
+    #[must_use]
+    pub fn has_failure(&self) -> bool {
+        self.results.iter().any(|result| matches!(result.outcome, Outcome::Failed | Outcome::TimedOut))
     }
 
     /// Takes back a check and everything after it, to do them again.

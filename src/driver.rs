@@ -9,6 +9,7 @@ pub mod nfs;
 pub mod s3;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -16,6 +17,8 @@ use crate::model::report::{BucketFacts, Finding, MountFacts, MountMode};
 use crate::model::settings::AgentSettings;
 use crate::model::{Capacity, CheckResult, Target, TargetSpec};
 use crate::sys::{MountTableWatch, WorkerPool};
+
+pub use crate::check::canary::Writer;
 
 /// What drivers need of the host they run on; one for all targets.
 #[derive(Debug)]
@@ -26,6 +29,8 @@ pub struct Host {
     pub mounts: MountTableWatch,
     /// This node's name.
     pub hostname: String,
+    /// What this process is on the node: its agent, or a command beside it.
+    pub writer: Writer,
 }
 
 /// What one probe found.
@@ -70,6 +75,12 @@ pub trait Driver: Send {
     /// the deadlines of the settings whatever the storage does, and is safe to drop at any await.
     async fn probe(&mut self, settings: &AgentSettings, depth: Depth) -> Probe;
 
+    /// How soon the driver has something to do ahead of its interval, if it has: what it began and
+    /// must wait for, without a probe being held up by it.
+    fn next_due(&self) -> Option<Duration> {
+        None
+    }
+
     /// The kernel's id of what is mounted at the target's path, of whatever kind; `None` when
     /// nothing is, or the kind is not mounted. A change of it between probes is a reason to probe at
     /// once. Answers from memory.
@@ -92,6 +103,6 @@ pub fn for_spec(target: &Target, host: &Arc<Host>) -> Box<dyn Driver> {
         TargetSpec::Nfs(export) => {
             Box::new(nfs::NfsDriver::new(target.id, export.clone(), target.mount_name.clone(), host.clone()))
         }
-        TargetSpec::S3 { location, immutable } => Box::new(s3::S3Driver::new(location.clone(), *immutable)),
+        TargetSpec::S3 { location, immutable } => Box::new(s3::S3Driver::new(location.clone(), *immutable, host)),
     }
 }

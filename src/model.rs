@@ -26,7 +26,7 @@ pub use mount_name::{MountName, PathKey};
 pub use nfs_options::NfsOptions;
 pub use project::{ProjectId, TypeProject};
 pub use reason::Reason;
-pub use report::{CheckName, CheckResult, Outcome, Report, Status, Verdict};
+pub use report::{CheckName, CheckResult, LockMode, LockProof, LockVerdict, Outcome, Report, Status, Verdict};
 pub use target::{Target, TargetId, TargetKind, TargetSpec};
 pub use target_type::{TargetType, TargetTypeId};
 pub use transition::Transition;

@@ -1,18 +1,24 @@
 //! S3: the few calls that the agent makes, as a trait.
 //!
-//! Checks speak to [`BucketApi`] and are tested against a fake of it; [`aws`] is the one
-//! implementation and the only file that names the SDK. Answers are facts in our own words, and a
+//! Checks speak to [`BucketApi`], and those that write to [`ObjectApi`], and are tested against a
+//! fake of it; [`aws`] is the one
+//! implementation and the only module that names the SDK. Answers are facts in our own words, and a
 //! failure is an [`S3Failure`]: a closed set, so that every code a service may send ends as a
 //! reason and a sentence, never as an unread error text.
 
 pub mod aws;
 pub mod failure;
+pub mod objects;
 
+use std::fmt;
 use std::time::Duration;
 
 use async_trait::async_trait;
 
+use crate::model::LockMode;
+
 pub use failure::S3Failure;
+pub use objects::{ListedVersion, ObjectApi, Retention, StoredVersion};
 
 /// What the service tells about a bucket when asked whether it is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -43,8 +49,48 @@ pub enum Versioning {
 pub struct ObjectLock {
     /// Whether object lock is enabled.
     pub enabled: bool,
-    /// The retention that a new object gets by itself, such as `GOVERNANCE 30 days`.
-    pub default_retention: Option<String>,
+    /// The retention that a new object gets by itself.
+    pub default_retention: Option<DefaultRetention>,
+}
+
+/// The retention that a new object gets by itself, such as `GOVERNANCE 30 days`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DefaultRetention {
+    /// How strictly it is kept.
+    pub mode: LockMode,
+    /// For how long.
+    pub length: RetentionLength,
+}
+
+/// The length of a default retention, in the unit in which it was configured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RetentionLength {
+    /// Days.
+    Days(u32),
+    /// Years.
+    Years(u32),
+}
+
+impl DefaultRetention {
+    /// How long it is, a year being 365 days.
+    #[must_use]
+    pub fn duration(self) -> Duration {
+        let days = match self.length {
+            RetentionLength::Days(days) => u64::from(days),
+            RetentionLength::Years(years) => u64::from(years) * 365,
+        };
+        Duration::from_secs(days * 24 * 3600)
+    }
+}
+
+impl fmt::Display for DefaultRetention {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (count, unit) = match self.length {
+            RetentionLength::Days(days) => (days, "day"),
+            RetentionLength::Years(years) => (years, "year"),
+        };
+        write!(formatter, "{} {count} {unit}{}", self.mode, if count == 1 { "" } else { "s" })
+    }
 }
 
 /// The calls made on one bucket. None of them changes anything.

@@ -1,6 +1,7 @@
 //! Tasks: one for each target, which owns its driver.
 //!
-//! A task probes at its interval, give or take [`JITTER`], and at once when it is asked to, when
+//! A task probes at its interval, give or take [`JITTER`], earlier when its driver began something that
+//! is due to go on, and at once when it is asked to, when
 //! the mount table changed at its path, or when the settings did. Requests to probe are a counter
 //! and not a queue: any number of them is served by the next probe. A change of the target or its
 //! deletion interrupts a running probe, whose children die with it, so neither waits for storage
@@ -34,6 +35,9 @@ const START_SPREAD: Duration = Duration::from_millis(500);
 /// The shortest time between two probes that the mount table caused: somebody who mounts and
 /// unmounts in a loop must not keep the agent busy.
 const MOUNT_CHANGE_GAP: Duration = Duration::from_millis(500);
+
+/// The shortest time from a probe to one that the driver wants ahead of the interval.
+const DUE_GAP: Duration = Duration::from_millis(500);
 
 /// What a task can be told while it lives.
 pub(super) enum Command {
@@ -129,6 +133,10 @@ impl Task {
                         TargetKind::S3 => settings.probe.s3_interval,
                     };
                     let next = began + interval.mul_f64(1.0 + JITTER * (2.0 * random() - 1.0));
+                    let next = match self.driver.next_due() {
+                        Some(wait) => next.min(Instant::now() + wait.max(DUE_GAP)),
+                        None => next,
+                    };
                     match interrupted {
                         Some(event) => event,
                         None => self.wait_until(next, began).await,

@@ -20,11 +20,11 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tower::ServiceExt as _;
 
-use crate::agent::{Agent, Host, View};
+use crate::agent::{Agent, Host, View, Writer};
 use crate::model::report::MountMode;
 use crate::model::settings::{
-    AgentSettings, CanarySettings, LocationPattern, MountSettings, ProbeSettings, S3AccessRule, S3Addressing,
-    S3CredentialSource,
+    AgentSettings, CanarySettings, LocationPattern, LockProofSettings, MountSettings, ProbeSettings, S3AccessRule,
+    S3Addressing, S3CanarySettings, S3CredentialSource,
 };
 use crate::model::{Caller, NfsOptions, PathKey};
 use crate::registry::SqliteRegistry;
@@ -72,6 +72,7 @@ impl Api {
             workers: WorkerPool::new(WorkerPoolSettings::new("/nonexistent".into()), census.clone()),
             mounts: MountTableWatch::start().expect("/proc"),
             hostname: "test".to_owned(),
+            writer: Writer::Agent,
         };
         let agent = Agent::start(Arc::new(registry), Arc::new(host), settings()).await.expect("an agent");
         let facts = Arc::new(move || NodeFacts::read(Timestamp::UNIX_EPOCH, &census));
@@ -182,6 +183,15 @@ fn settings() -> AgentSettings {
             region: None,
             ca_bundle: None,
             addressing: S3Addressing::Path,
+            read_only: true,
         }],
+        s3_canary: S3CanarySettings { enabled: false, interval: long, prefix: "canary/".to_owned(), retention: long },
+        lock_proof: LockProofSettings {
+            enabled: false,
+            interval: long,
+            mode: None,
+            strict: false,
+            min_retention: Duration::ZERO,
+        },
     }
 }

@@ -1,9 +1,19 @@
-//! A bucket whose answers a test decides.
+//! A bucket whose answers a test decides, and one that holds objects.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
+use bytes::Bytes;
+use jiff::Timestamp;
 
-use crate::model::S3Location;
-use crate::s3::{BucketApi, BucketUsage, ObjectLock, S3Failure, Versioning};
+use crate::model::{LockMode, S3Location};
+use crate::s3::{
+    BucketApi, BucketUsage, DefaultRetention, ListedVersion, ObjectApi, ObjectLock, Retention, RetentionLength,
+    S3Failure, StoredVersion, Versioning,
+};
+
+const ONE_DAY: DefaultRetention = DefaultRetention { mode: LockMode::Governance, length: RetentionLength::Days(1) };
 
 /// Answers as told, or never.
 #[derive(Debug)]
@@ -21,7 +31,7 @@ impl FakeBucket {
             head: Ok(BucketUsage::default()),
             location: Ok(()),
             versioning: Ok(Versioning::Enabled),
-            object_lock: Ok(ObjectLock { enabled: true, default_retention: Some("GOVERNANCE 1 day".to_owned()) }),
+            object_lock: Ok(ObjectLock { enabled: true, default_retention: Some(ONE_DAY) }),
             silent: false,
         }
     }
@@ -54,5 +64,109 @@ impl BucketApi for FakeBucket {
 
     async fn object_lock(&self) -> Result<ObjectLock, S3Failure> {
         self.answer(&self.object_lock).await
+    }
+}
+
+/// A bucket without versions that keeps what is put, unless it was told otherwise.
+#[derive(Debug, Default)]
+pub struct FakeObjects {
+    pub objects: Mutex<Vec<(String, Bytes, Option<Retention>)>>,
+    pub garbles: bool,
+    pub loses: bool,
+    pub refuses_put: bool,
+    pub refuses_delete: bool,
+    pub refuses_list: bool,
+    /// How many seconds longer than asked it locks.
+    pub locks_longer: i64,
+    /// How many seconds its storage's clock is behind.
+    pub is_behind: i64,
+    /// What the next GETs and DELETEs fail with.
+    pub next_gets: Mutex<VecDeque<S3Failure>>,
+    pub next_deletes: Mutex<VecDeque<S3Failure>>,
+}
+
+impl FakeObjects {
+    pub fn keys(&self) -> Vec<String> {
+        self.locked().iter().map(|(key, ..)| key.clone()).collect()
+    }
+
+    pub fn clear(&self) {
+        self.locked().clear();
+    }
+
+    pub fn keep(&self, key: &str) {
+        self.keep_locked(key, None);
+    }
+
+    pub fn keep_locked(&self, key: &str, retention: Option<Retention>) {
+        self.locked().push((key.to_owned(), Bytes::new(), retention));
+    }
+
+    /// The retention of what was put last.
+    pub fn latest(&self) -> Option<Retention> {
+        self.locked().last().and_then(|(.., retention)| *retention)
+    }
+
+    /// Lets the retention of all end.
+    pub fn unlock(&self) {
+        self.locked().iter_mut().for_each(|(.., retention)| *retention = None);
+    }
+
+    fn locked(&self) -> std::sync::MutexGuard<'_, Vec<(String, Bytes, Option<Retention>)>> {
+        self.objects.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn denied() -> S3Failure {
+    S3Failure::service(403, Some("AccessDenied"), None)
+}
+
+#[async_trait]
+impl ObjectApi for FakeObjects {
+    async fn put(&self, key: &str, content: Bytes, asked: Option<Retention>) -> Result<Option<String>, S3Failure> {
+        if self.refuses_put {
+            return Err(denied());
+        }
+        let content = if self.garbles { content.slice(1..) } else { content };
+        if !self.loses {
+            let retention = asked.map(|asked| Retention { until: asked.until + self.locks_longer, ..asked });
+            self.locked().push((key.to_owned(), content, retention));
+        }
+        Ok(Some("1".to_owned()))
+    }
+
+    async fn get(&self, key: &str, _: Option<&str>) -> Result<Bytes, S3Failure> {
+        if let Some(failure) = self.next_gets.lock().unwrap_or_else(PoisonError::into_inner).pop_front() {
+            return Err(failure);
+        }
+        let found = self.locked().iter().find(|(known, ..)| known == key).map(|(_, content, _)| content.clone());
+        found.ok_or_else(|| S3Failure::service(404, Some("NoSuchKey"), None))
+    }
+
+    async fn head(&self, key: &str, _: Option<&str>) -> Result<StoredVersion, S3Failure> {
+        let found = self.locked().iter().find(|(known, ..)| known == key).map(|(.., retention)| *retention);
+        let retention = found.ok_or_else(|| S3Failure::service(404, None, None))?;
+        Ok(StoredVersion { retention, modified: Some(Timestamp::now().as_second() - self.is_behind) })
+    }
+
+    async fn delete(&self, key: &str, _: Option<&str>, _: bool) -> Result<Option<i64>, S3Failure> {
+        if let Some(failure) = self.next_deletes.lock().unwrap_or_else(PoisonError::into_inner).pop_front() {
+            return Err(failure);
+        }
+        let now = Timestamp::now().as_second();
+        let is_locked = |retention: &Option<Retention>| retention.is_some_and(|retention| retention.until > now);
+        if self.refuses_delete || self.locked().iter().any(|(known, _, kept)| known == key && is_locked(kept)) {
+            return Err(denied());
+        }
+        self.locked().retain(|(known, ..)| known != key);
+        Ok(None)
+    }
+
+    async fn list(&self, prefix: &str, _: bool, limit: u16) -> Result<Vec<ListedVersion>, S3Failure> {
+        if self.refuses_list {
+            return Err(denied());
+        }
+        let found = self.keys().into_iter().filter(|key| key.starts_with(prefix)).take(limit.into());
+        Ok(found.map(|key| ListedVersion { key, version: None, modified: None }).collect())
     }
 }

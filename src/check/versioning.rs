@@ -27,7 +27,9 @@ pub async fn versioning(
         ))
         .learnt(found),
         Ok(found) => Checked::passed(found).detail(word(found)),
-        Err(failure) if !immutable && failure.is_refusal_to_tell() => Checked::skipped(failure.finding(location)),
+        Err(failure) if !immutable && failure.is_refusal_to_tell() => {
+            Checked::not_needed(failure.finding(location).message)
+        }
         Err(failure) => not_passed(&failure, location),
     }
 }

@@ -21,13 +21,16 @@ use super::{render, runtime, target};
 use crate::agent::{TargetStatus, TargetView};
 use crate::api::wire;
 use crate::config;
-use crate::driver::{self, Depth, Host};
+use crate::driver::{self, Depth, Host, Writer};
 use crate::model::report::{MountMode, Verdict};
 use crate::model::{MountName, NfsExport, Report, S3Location, Target, TargetSpec};
 use crate::sys::{ChildCensus, MountTableWatch, WorkerPool, WorkerPoolSettings, node};
 
 /// How many targets `check all` has probed at the same time.
 const CHECKS_AT_ONCE: usize = 16;
+
+/// How many further probes a command makes, at most, for what its first one began.
+const PROBES_MAX: usize = 4;
 
 /// What is to be probed.
 #[derive(Debug, Subcommand)]
@@ -110,10 +113,16 @@ fn one(spec: TargetSpec, no_mount: bool, common: &Common) -> anyhow::Result<Stat
     runtime::block_on(async {
         let workers = WorkerPool::new(WorkerPoolSettings::new(THIS_PROGRAM.into()), ChildCensus::new());
         let mounts = MountTableWatch::start().context("the mount table cannot be watched: is /proc mounted?")?;
-        let host = Arc::new(Host { workers, mounts, hostname: node::hostname() });
+        let host = Arc::new(Host { workers, mounts, hostname: node::hostname(), writer: Writer::Command });
         let mut driver = driver::for_spec(&target, &host);
         let was_mounted = driver.mount_id(&settings).is_some();
-        let probe = driver.probe(&settings, Depth::Full).await;
+        let mut probe = driver.probe(&settings, Depth::Full).await;
+        // What it began it ends: nobody comes after it who would.
+        for _ in 0..PROBES_MAX {
+            let Some(wait) = driver.next_due() else { break };
+            tokio::time::sleep(wait).await;
+            probe = driver.probe(&settings, Depth::Routine).await;
+        }
         // What was mounted before belongs to somebody else, most likely to the daemon.
         if !was_mounted && driver.mount_id(&settings).is_some() {
             match driver.detach(&settings).await {

@@ -26,7 +26,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{Mutex, OnceCell};
 use tokio_rustls::TlsConnector;
 
-use super::terminal::plain;
+use super::terminal::{plain, told};
 use crate::api::auth::AUTH_TOKEN;
 use crate::api::wire;
 use crate::sys::group::group_of;
@@ -253,7 +253,15 @@ async fn over(
         value.set_sensitive(true);
         request.headers_mut().insert(AUTH_TOKEN, value);
     }
-    let answer = sender.send_request(request).await.map_err(|error| odd(error.to_string()))?;
+    let answer = match sender.send_request(request).await {
+        Ok(answer) => answer,
+        Err(error) => {
+            drop(sender);
+            // Where the connection ended before the request was on its way, the connection knows why.
+            let why = driving.await.ok().and_then(Result::err).unwrap_or(error);
+            return Err(broken(address, why));
+        }
+    };
     let status = answer.status();
     let collected = Limited::new(answer.into_body(), ANSWER_MAX_BYTES).collect().await;
     let bytes = collected.map_err(|error| odd(error.to_string()))?.to_bytes();
@@ -265,6 +273,15 @@ async fn over(
         serde_json::from_slice(&bytes).map_err(|_| odd(format!("HTTP status {status} without a fault")))?;
     let message = fault.0.into_values().next().map(|detail| detail.message);
     Err(ClientError::Refused { status, message: message.unwrap_or_else(|| status.to_string()) })
+}
+
+/// Why a connection ended before the answer. With TLS 1.3 an agent refuses the client's certificate, or
+/// that it has none, only after the handshake; and what it says of that can be lost on the way.
+fn broken(address: &Address, error: hyper::Error) -> ClientError {
+    let address = address.clone();
+    let is_of_tls = matches!(address, Address::Tls(_)) && !error.is_parse();
+    let detail = told(&error.into());
+    if is_of_tls { ClientError::Untrusted { address, detail } } else { ClientError::NotUnderstood { address, detail } }
 }
 
 #[cfg(test)]

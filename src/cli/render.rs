@@ -135,6 +135,10 @@ pub fn report(report: &wire::Report, look: Look) -> String {
             size(report.available_bytes)
         );
     }
+    if let Some(proof) = &report.object_lock_proof {
+        let proved = proof.proved_at.as_ref().map(|at| format!(", proved at {}", plain(at))).unwrap_or_default();
+        let _ = writeln!(text, "  object lock {}{proved}", plain(&proof.verdict));
+    }
     let color = color(State::from(report));
     let _ = write!(text, "  {}", paint(&plain(&report.status), color, look));
     if let Some(mode) = &report.mode {

@@ -20,7 +20,7 @@ use super::runtime;
 use crate::agent::Agent;
 use crate::api::{self, Auth, Listeners};
 use crate::config::{self, Settings};
-use crate::driver::Host;
+use crate::driver::{Host, Writer};
 use crate::model::settings::{ApiSettings, AuthSettings};
 use crate::registry::SqliteRegistry;
 use crate::sys::{ChildCensus, MountTableWatch, NodeFacts, WorkerPool, WorkerPoolSettings, node, systemd};
@@ -155,7 +155,7 @@ impl Running {
         let census = ChildCensus::new();
         let workers = WorkerPool::new(WorkerPoolSettings::new(THIS_PROGRAM.into()), census.clone());
         let mounts = MountTableWatch::start().context("the mount table cannot be watched: is /proc mounted?")?;
-        let host = Arc::new(Host { workers, mounts, hostname: node::hostname() });
+        let host = Arc::new(Host { workers, mounts, hostname: node::hostname(), writer: Writer::Agent });
         let agent = Agent::start(Arc::new(registry), host, settings.agent.clone()).await?;
         let facts = Arc::new(move || NodeFacts::read(started_at, &census));
         let router = api::router(agent.clone(), facts, auth.clone());

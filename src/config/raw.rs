@@ -116,6 +116,39 @@ impl Default for Canary {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct S3 {
     pub(super) credentials: Vec<S3Credentials>,
+    pub(super) canary: S3Canary,
+    pub(super) lock_proof: LockProof,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct S3Canary {
+    pub(super) enabled: bool,
+    pub(super) interval: Text,
+    pub(super) prefix: Text,
+    pub(super) retention: Text,
+}
+
+impl Default for S3Canary {
+    fn default() -> Self {
+        Self { enabled: true, interval: text("5m"), prefix: text("targetwatch-canary/"), retention: text("10s") }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct LockProof {
+    pub(super) enabled: bool,
+    pub(super) interval: Text,
+    pub(super) mode: Text,
+    pub(super) strict: bool,
+    pub(super) min_retention: Text,
+}
+
+impl Default for LockProof {
+    fn default() -> Self {
+        Self { enabled: true, interval: text("24h"), mode: text("default"), strict: false, min_retention: text("0s") }
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -128,6 +161,8 @@ pub(super) struct S3Credentials {
     pub(super) region: Option<Text>,
     pub(super) ca_bundle: Option<Text>,
     pub(super) addressing: Option<Text>,
+    #[serde(default)]
+    pub(super) read_only: bool,
 }
 
 #[derive(Debug, Deserialize)]

@@ -1,6 +1,7 @@
 //! What a configuration may say, and what a person is told who says something else.
 
 use super::*;
+use crate::model::LockMode;
 use crate::model::settings::{AuthSettings, KeystoneCredential, Listen};
 use std::time::Duration;
 
@@ -66,6 +67,10 @@ fn the_sample_file_shows_every_key_at_its_default() {
         "interval",
         "uid",
         "gid",
+        "prefix",
+        "retention",
+        "strict",
+        "min_retention",
     ] {
         assert!(uncommented.lines().any(|line| line.starts_with(&format!("{key} ="))), "{key} is not in the sample");
     }
@@ -90,6 +95,12 @@ fn all_of_it_can_be_said() {
         location = "ceph.example/*"
         profile = "ceph"
         addressing = "virtual"
+        read_only = true
+        [s3.canary]
+        prefix = "a/.b=c/"
+        [s3.lock_proof]
+        mode = "compliance"
+        min_retention = "30d"
         [[target]]
         type = "s3"
         s3_endpoint_url = "https://ceph.example"
@@ -100,6 +111,9 @@ fn all_of_it_can_be_said() {
     let settings = parse(text, Path::new("c.toml")).expect("valid");
     assert_eq!(settings.api.listen[1], Listen::Unix("/run/x.sock".into()));
     assert_eq!(settings.agent.probe.nfs_interval, Duration::from_secs(90));
+    assert!(settings.agent.s3_access[0].read_only);
+    assert_eq!(settings.agent.lock_proof.mode, Some(LockMode::Compliance));
+    assert_eq!(settings.agent.lock_proof.min_retention, Duration::from_secs(30 * 24 * 3600));
     assert!(settings.declared[0].spec.is_immutable());
     assert_eq!(settings.declared[0].spec.export(), "ceph.example/backups");
 }
@@ -192,6 +206,14 @@ fn what_is_wrong_is_told_with_file_line_key_and_what_was_expected() {
         ),
         ("[[target]]\ntype = \"s3\"\ns3_endpoint_url = \"https://x\"", &["s3_bucket", "needs it"]),
         ("[[s3.credentials]]\nlocation = \"*\"\naccess_key_id_file = \"/x\"", &["c.toml:2", "secret_access_key_file"]),
+        ("[s3.canary]\nprefix = \"a\"", &["c.toml:2", "[s3.canary] prefix", "end with /"]),
+        ("[s3.canary]\nprefix = \"/\"", &["[s3.canary] prefix"]),
+        ("[s3.canary]\nprefix = \"a/../b/\"", &["[s3.canary] prefix"]),
+        ("[s3.canary]\nretention = \"2m\"\ninterval = \"1m\"", &["[s3.canary] retention", "pile up", "60 s"]),
+        ("[s3.canary]\nretention = \"2h\"", &["[s3.canary] retention", "5s", "3600s"]),
+        ("[s3.lock_proof]\nmode = \"soft\"", &["[s3.lock_proof] mode", "\"default\"", "\"compliance\""]),
+        ("[s3.lock_proof]\ninterval = \"1m\"", &["[s3.lock_proof] interval", "600s"]),
+        ("[s3.lock_proof]\nmin_retention = \"long\"", &["[s3.lock_proof] min_retention", "30d"]),
         ("[api\n", &["c.toml:1"]),
     ] {
         let message = refused(text);

@@ -1,6 +1,7 @@
 //! What is meant: each section of the file, validated into settings.
 
 mod api;
+mod s3;
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -16,7 +17,6 @@ use super::raw::{self, Raw, Text};
 use crate::model::report::MountMode;
 use crate::model::settings::{
     AgentSettings, CanarySettings, DeclaredTarget, LocationPattern, MountSettings, NfsOverride, ProbeSettings,
-    S3AccessRule, S3Addressing, S3CredentialSource,
 };
 use crate::model::target::RESERVED_METADATA_KEYS;
 use crate::model::target_type::type_name_problem;
@@ -43,7 +43,13 @@ pub(super) fn settings(raw: Raw) -> Valid<Settings> {
     Ok(Settings {
         api: api::api(&api)?,
         registry_path: registry_path(&registry.url)?,
-        agent: AgentSettings { mounts, probe: self::probe(&probe)?, s3_access: s3_access(&s3.credentials)? },
+        agent: AgentSettings {
+            mounts,
+            probe: self::probe(&probe)?,
+            s3_access: self::s3::access(&s3.credentials)?,
+            s3_canary: self::s3::canary(&s3.canary)?,
+            lock_proof: self::s3::lock_proof(&s3.lock_proof)?,
+        },
         declared,
     })
 }
@@ -118,40 +124,6 @@ fn probe(raw: &raw::Probe) -> Valid<ProbeSettings> {
             gid: raw.canary.gid,
         },
     })
-}
-
-fn s3_access(raw: &[raw::S3Credentials]) -> Valid<Vec<S3AccessRule>> {
-    const SECTION: &str = "[[s3.credentials]]";
-    let mut rules = Vec::new();
-    for entry in limited(raw, SECTION)? {
-        let source = match (&entry.profile, &entry.access_key_id_file, &entry.secret_access_key_file) {
-            (None, None, None) => S3CredentialSource::DefaultChain,
-            (Some(profile), None, None) => S3CredentialSource::Profile(profile.get_ref().clone()),
-            (None, Some(id), Some(secret)) => S3CredentialSource::Files {
-                access_key_id: secret_file(id, "[[s3.credentials]] access_key_id_file")?,
-                secret_access_key: secret_file(secret, "[[s3.credentials]] secret_access_key_file")?,
-            },
-            _ => {
-                let problem = "expected either profile, or access_key_id_file together with secret_access_key_file, or none of them";
-                return Err(wrong(&entry.location, SECTION, problem));
-            }
-        };
-        let addressing = entry.addressing.as_ref().map_or(Ok(S3Addressing::default()), |text| {
-            let known = [("path", S3Addressing::Path), ("virtual", S3Addressing::Virtual)];
-            one_of(text, "[[s3.credentials]] addressing", &known)
-        })?;
-        let ca_bundle = entry.ca_bundle.as_ref();
-        rules.push(S3AccessRule {
-            location: location(&entry.location, "[[s3.credentials]] location")?,
-            source,
-            region: entry.region.as_ref().map(|region| region.get_ref().clone()),
-            ca_bundle: ca_bundle
-                .map(|path| absolute(path, path.get_ref(), "[[s3.credentials]] ca_bundle"))
-                .transpose()?,
-            addressing,
-        });
-    }
-    Ok(rules)
 }
 
 fn declared(raw: &[raw::Target], path_key: PathKey) -> Valid<Vec<DeclaredTarget>> {

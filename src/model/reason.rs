@@ -147,6 +147,18 @@ reasons! {
     ObjectLockMissing => "object_lock_missing",
     /// The bucket has object lock, but no default retention.
     NoDefaultRetention => "no_default_retention",
+    /// The bucket's default retention is shorter than `[s3.lock_proof] min_retention`.
+    RetentionTooShort => "retention_too_short",
+    /// The service locked a canary for longer than it was asked to, so no further one is written.
+    CanaryLocked => "canary_locked",
+    /// The target is declared immutable and its lock is not proved yet.
+    LockProofPending => "lock_proof_pending",
+    /// The bucket has an object lock, and what it locks can be deleted all the same.
+    LockNotEnforced => "lock_not_enforced",
+    /// These credentials can bypass the lock.
+    LockBypassable => "lock_bypassable",
+    /// Whether the lock is enforced cannot be found out with these credentials and this service.
+    LockUnverifiable => "lock_unverifiable",
 }
 
 #[cfg(test)]

@@ -57,7 +57,7 @@ named! {
         Exported => "exported",
         /// Capacity and used space were measured.
         Capacity => "capacity",
-        /// A file written as the backup user was read back and removed.
+        /// A file written as the backup user, or an object, was read back and removed.
         WriteCanary => "write_canary",
         /// The bucket exists and these credentials reach it.
         Bucket => "bucket",
@@ -65,6 +65,8 @@ named! {
         Versioning => "versioning",
         /// The bucket's object-lock configuration.
         ObjectLock => "object_lock",
+        /// The lock is enforced: what was locked was not deleted before its time, and was after it.
+        LockProof => "lock_proof",
     }
 }
 
@@ -102,6 +104,53 @@ named! {
     }
 }
 
+named! {
+    /// How strictly a version is locked.
+    LockMode {
+        /// Who has a permission of its own ends it early.
+        Governance => "GOVERNANCE",
+        /// Nobody deletes it before its time.
+        Compliance => "COMPLIANCE",
+    }
+}
+
+named! {
+    /// What the lock proof found of a bucket and these credentials.
+    LockVerdict {
+        /// What was locked could not be deleted before its time, and could after it.
+        Enforced => "enforced",
+        /// It could be deleted early, by asking for the bypass of governance.
+        Bypassable => "bypassable",
+        /// It could simply be deleted early.
+        NotEnforced => "not_enforced",
+        /// It could not be found out; the reason says why.
+        Unverifiable => "unverifiable",
+    }
+}
+
+/// The latest proof of a bucket's object lock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LockProof {
+    /// What it found.
+    pub verdict: LockVerdict,
+    /// What was seen, or why nothing was.
+    pub why: String,
+    /// When it ended.
+    pub proved_at: Timestamp,
+}
+
+/// What is known of a bucket's object lock beyond its configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum LockProofState {
+    /// No proof is asked for: the configuration is all there is.
+    #[default]
+    NotAsked,
+    /// None was made yet that counts.
+    Pending,
+    /// This was found.
+    Found(LockProof),
+}
+
 /// A reason code with the sentence that says what happened and what to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
@@ -134,10 +183,17 @@ pub struct CheckResult {
 }
 
 impl CheckResult {
-    /// Whether the check passed with a reservation.
+    /// Whether there is a reservation: the check passed with one, or was not tried for a reason of its
+    /// own, so that something is not verified that should be.
     #[must_use]
     pub fn is_warning(&self) -> bool {
-        self.outcome == Outcome::Passed && self.finding.is_some()
+        let Some(finding) = &self.finding else { return false };
+        match self.outcome {
+            Outcome::Passed => true,
+            // That of the earlier check is the one that counts.
+            Outcome::Skipped => finding.reason != Reason::EarlierCheckFailed,
+            Outcome::Failed | Outcome::TimedOut => false,
+        }
     }
 }
 
@@ -156,8 +212,8 @@ pub enum Verdict {
 }
 
 impl Verdict {
-    /// The verdict of a probe: that of its first check that did not pass. A skipped check counts
-    /// neither way, but a probe in which nothing passed is no proof of anything.
+    /// The verdict of a probe: that of its first check that did not pass. A skipped check makes nothing
+    /// offline, but a probe in which nothing passed is no proof of anything.
     #[must_use]
     pub fn of(checks: &[CheckResult]) -> Self {
         let missing = || Finding::new(Reason::AgentError, "the check gave no reason; this is a defect of the agent");
@@ -210,6 +266,8 @@ pub struct BucketFacts {
     pub default_retention: Option<String>,
     /// How many objects the bucket holds, where the service tells.
     pub object_count: Option<u64>,
+    /// What is proved of the lock.
+    pub lock_proof: LockProofState,
 }
 
 /// What the kernel really does with a mounted export, whatever was asked of it.
@@ -300,6 +358,20 @@ mod tests {
         let [hard, full] = [Reason::HardMount, Reason::NearlyFull].map(|reason| result(Outcome::Passed, Some(reason)));
         for (checks, expected) in [(vec![hard.clone(), full], Reason::NearlyFull), (vec![hard], Reason::HardMount)] {
             assert_eq!(Verdict::of(&checks).finding().map(|finding| finding.reason), Some(expected));
+        }
+    }
+
+    #[test]
+    fn what_was_not_tried_is_a_warning_unless_it_is_not_needed_or_another_check_says_why() {
+        let with = |reason| Verdict::of(&[result(Outcome::Passed, None), result(Outcome::Skipped, reason)]);
+        for (reason, expected) in [
+            (None, None),
+            (Some(Reason::EarlierCheckFailed), None),
+            (Some(Reason::AccessDenied), Some(Reason::AccessDenied)),
+        ] {
+            let verdict = with(reason);
+            assert_eq!(verdict.status(), Status::Available);
+            assert_eq!(verdict.finding().map(|finding| finding.reason), expected);
         }
     }
 

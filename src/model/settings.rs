@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::report::MountMode;
-use super::{NfsExport, NfsOptions, PathKey, TargetSpec};
+use super::{LockMode, NfsExport, NfsOptions, PathKey, TargetSpec};
 
 pub use api::{ApiSettings, AuthSettings, KeystoneCredential, KeystoneSettings, Listen, TlsSettings};
 
@@ -131,6 +131,8 @@ pub struct S3AccessRule {
     pub ca_bundle: Option<PathBuf>,
     /// How the bucket is named in a request.
     pub addressing: S3Addressing,
+    /// Whether nothing is to be written to the bucket, since nobody writes backups to it from here.
+    pub read_only: bool,
 }
 
 /// Where S3 credentials come from.
@@ -159,6 +161,35 @@ pub enum S3Addressing {
     Virtual,
 }
 
+/// The object that proves that backups can be written (`[s3.canary]`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct S3CanarySettings {
+    /// Whether it is written at all.
+    pub enabled: bool,
+    /// Time from one canary to the next.
+    pub interval: Duration,
+    /// What the keys of canaries begin with; ends with `/`.
+    pub prefix: String,
+    /// How long a canary is locked, at most, where it would otherwise be locked for longer.
+    pub retention: Duration,
+}
+
+/// The proof that an object lock is enforced (`[s3.lock_proof]`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LockProofSettings {
+    /// Whether it is done at all.
+    pub enabled: bool,
+    /// Time from one proof to the next.
+    pub interval: Duration,
+    /// The mode that it is locked in where the bucket has no default retention, whose mode comes first;
+    /// none is governance.
+    pub mode: Option<LockMode>,
+    /// Whether a lock that these credentials can bypass makes a target offline.
+    pub strict: bool,
+    /// A default retention that is shorter is a warning.
+    pub min_retention: Duration,
+}
+
 /// A target that the configuration declares (`[[target]]`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeclaredTarget {
@@ -182,6 +213,10 @@ pub struct AgentSettings {
     pub probe: ProbeSettings,
     /// Access to buckets; the first rule that matches wins.
     pub s3_access: Vec<S3AccessRule>,
+    /// The canary object.
+    pub s3_canary: S3CanarySettings,
+    /// The proof of object locks.
+    pub lock_proof: LockProofSettings,
 }
 
 #[cfg(test)]

@@ -116,4 +116,4 @@ pub struct Target {
 }
 
 /// The metadata keys that the agent itself answers for, and that a client therefore cannot set.
-pub const RESERVED_METADATA_KEYS: &[&str] = &["bucket", "immutable", "object_lock"];
+pub const RESERVED_METADATA_KEYS: &[&str] = &["bucket", "immutable", "object_lock", "object_lock_verdict"];

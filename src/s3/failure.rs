@@ -24,6 +24,8 @@ pub enum S3Failure {
         code: Option<String>,
         /// The region that the service names instead (`x-amz-bucket-region`).
         region: Option<String>,
+        /// Whether its message speaks of a lock: some refuse with a code that says nothing.
+        names_lock: bool,
     },
     /// No whole answer within the time.
     #[error("no answer within {} ms", .0.as_millis())]
@@ -62,7 +64,18 @@ impl S3Failure {
             let text: String = text.chars().filter(char::is_ascii_graphic).take(CODE_LIMIT_BYTES).collect();
             (!text.is_empty()).then_some(text)
         };
-        Self::Service { status, code: code.and_then(shown), region: region.and_then(shown) }
+        Self::Service { status, code: code.and_then(shown), region: region.and_then(shown), names_lock: false }
+    }
+
+    /// The same, with what the service's message says of a lock. The message itself is not kept.
+    #[must_use]
+    pub fn with_message(self, message: &str) -> Self {
+        let message = message.to_ascii_lowercase();
+        let speaks = ["worm", "object lock", "locked", "retention"].iter().any(|word| message.contains(word));
+        match self {
+            Self::Service { status, code, region, .. } => Self::Service { status, code, region, names_lock: speaks },
+            other => other,
+        }
     }
 
     /// Whether it is a refusal without a code, as every refused HEAD is.
@@ -84,11 +97,45 @@ impl S3Failure {
         matches!(self.reason(), Reason::AccessDenied | Reason::NotImplemented)
     }
 
+    /// Whether it says that the object or version is not there.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        let Self::Service { status: 404, code, .. } = self else { return false };
+        matches!(code.as_deref(), None | Some("NotFound" | "NoSuchKey" | "NoSuchVersion"))
+    }
+
+    /// Whether the service understood what was asked, knows who asked, and will not do it. A code that
+    /// is not known says nothing of the kind: it may pass by itself.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        let Self::Service { status, code, .. } = self else { return false };
+        let is_known = !matches!(code.as_deref(), Some("ExpiredToken" | "TokenRefreshRequired"));
+        match self.reason() {
+            Reason::AccessDenied => is_known && matches!(status, 401 | 403),
+            Reason::NotImplemented => matches!(status, 400..=499 | 501),
+            Reason::ObjectLockMissing => true,
+            _ => false,
+        }
+    }
+
+    /// Whether it is how services refuse a DELETE of what is locked: as a lack of permission (AWS, Ceph),
+    /// or in words of their own (MinIO and Dell ECS among them). Nothing else is taken for a lock.
+    #[must_use]
+    pub fn is_lock_refusal(&self) -> bool {
+        let Self::Service { status, code: Some(code), names_lock, .. } = self else { return false };
+        match (status, code.as_str()) {
+            (403, "AccessDenied") => true,
+            (400..=499, "ObjectLocked" | "ObjectUnderRetention") => true,
+            (400, "InvalidRequest") => *names_lock,
+            _ => false,
+        }
+    }
+
     /// The reason code.
     #[must_use]
     pub fn reason(&self) -> Reason {
         match self {
-            Self::Service { status, code, region } => service_reason(*status, code.as_deref(), region.is_some()),
+            Self::Service { status, code, region, .. } => service_reason(*status, code.as_deref(), region.is_some()),
             Self::TimedOut(_) => Reason::ResponseTimedOut,
             Self::NameNotResolved(_) => Reason::NameNotResolved,
             Self::ConnectionRefused => Reason::ConnectionRefused,
@@ -215,6 +262,28 @@ mod tests {
             (400, None, None, Reason::NotS3),
         ] {
             assert_eq!(S3Failure::service(status, code, region).reason(), reason, "{status} {code:?} {region:?}");
+        }
+    }
+
+    #[test]
+    fn only_what_services_say_of_a_lock_is_taken_for_one() {
+        for (status, code, message, is_lock, is_refusal) in [
+            (403, Some("AccessDenied"), "", true, true),
+            (400, Some("InvalidRequest"), "Object is WORM protected and cannot be overwritten", true, false),
+            (400, Some("InvalidRequest"), "Missing required header", false, false),
+            (409, Some("ObjectUnderRetention"), "", true, false),
+            (403, None, "", false, true),
+            (403, Some("ExpiredToken"), "", false, false),
+            (403, Some("RequestTimeTooSkewed"), "", false, false),
+            (400, Some("RequestTimeout"), "", false, false),
+            (409, Some("OperationAborted"), "", false, false),
+            (412, Some("PreconditionFailed"), "", false, false),
+            (501, Some("NotImplemented"), "", false, true),
+            (405, Some("MethodNotAllowed"), "", false, true),
+            (500, Some("InternalError"), "the object lock is gone", false, false),
+        ] {
+            let failure = S3Failure::service(status, code, None).with_message(message);
+            assert_eq!((failure.is_lock_refusal(), failure.is_refusal()), (is_lock, is_refusal), "{failure}");
         }
     }
 

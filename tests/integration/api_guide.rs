@@ -85,13 +85,14 @@ async fn set_default_is_a_get_that_answers_the_guides_sample_and_moves_the_defau
     let daemon = Daemon::start(&place).await;
     let former = daemon.create(nfs_target("/one")).await;
     let id = daemon.create(immutable_target(&s3, "locked")).await;
-    daemon.check(&id).await;
+    daemon.proved(&id).await;
     let moved = daemon.get(&format!("/backup_targets/{id}/set_default")).await;
     assert_shape(&by_nobody(sample(guide!("set_default_s3.json"))), &moved, BEYOND);
     assert_eq!(moved["backup_targets"]["is_default"], true);
     assert_eq!(moved["backup_targets"]["backup_target_types"][0]["is_default"], true);
     let metadata = json!([
         { "key": "bucket", "value": "locked" }, { "key": "immutable", "value": "1" }, { "key": "object_lock", "value": "1" },
+        { "key": "object_lock_verdict", "value": "enforced" },
     ]);
     assert_eq!(moved["backup_targets"]["backup_target_metadata"], metadata);
     let former = daemon.show(&former).await;

@@ -130,6 +130,17 @@ impl Daemon {
         answer.json()
     }
 
+    /// The report about an immutable target, once its lock was proved or found to be unprovable.
+    pub async fn proved(&self, id: &str) -> Value {
+        let path = format!("/backup_targets/{id}/checks");
+        eventually("a verdict on the lock", async || {
+            let report = self.get(&path).await;
+            (!report["verdict"].is_null() && report["object_lock_proof"]["verdict"] != "pending").then_some(report)
+        })
+        .await
+    }
+
+    /// Sends it a signal.
     pub fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(i32::try_from(self.pid).expect("a process id")), signal).expect("signalled");
     }

@@ -57,6 +57,8 @@ impl Place {
             deadline = "10s"
             slow_after = "60s"
             nearly_full_percent = 100.0
+            [s3.canary]
+            retention = "7s"
             [[s3.credentials]]
             location = "*"
             access_key_id_file = "{directory}/id"

@@ -1,7 +1,7 @@
 //! An agent with a secret and a certificate, both replaced while it runs.
 
 use nix::sys::signal::Signal;
-use rcgen::{CertificateParams, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 
 use crate::daemon::{Daemon, in_time};
 use crate::place::{Place, Told};
@@ -169,4 +169,31 @@ async fn files_that_cannot_be_used_stop_the_start() {
         let said = Daemon::refuses_to_start(&place).await;
         assert!(said.contains(expected) && said.contains(file), "{said}");
     }
+}
+
+#[tokio::test]
+async fn with_required_certificates_nobody_else_is_answered() {
+    let place = protected();
+    let mut params = CertificateParams::new(Vec::<String>::new()).expect("parameters");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("an authority");
+    let key = KeyPair::generate().expect("a key");
+    let client = CertificateParams::new(vec!["client".to_owned()]).expect("a name").signed_by(&key, &authority);
+    std::fs::write(place.path("clients.pem"), authority.pem()).expect("written");
+    std::fs::write(place.path("client.pem"), client.expect("a certificate").pem()).expect("written");
+    std::fs::write(place.path("client.key"), key.serialize_pem()).expect("written");
+    std::fs::write(place.path("client.token"), SECRET).expect("written");
+    let clients = place.path("clients.pem");
+    place.configure(&format!("[api.tls]\nclient_ca = {clients:?}\nrequire_client_certificate = true"));
+    let agent = Daemon::start(&place).await;
+    let api = format!("https://localhost:{}", agent.address().port());
+    let common = ["--api", &api, "--token-file", "client.token", "--ca-bundle", "api.pem"];
+    let shown = ["--client-certificate", "client.pem", "--client-key", "client.key"];
+    let list = ["target", "list", "--json"];
+
+    let told = place.run(&[&common[..], &shown, &list].concat()).await;
+    assert_eq!(told.code, 0, "{told:?}");
+    let told = place.run(&[&common[..], &list].concat()).await;
+    assert_eq!(told.code, 3, "{told:?}");
+    assert!(told.err.to_lowercase().contains("certificate"), "{told:?}");
 }

@@ -1,10 +1,14 @@
 //! What the agent says about a bucket, and what it does not.
 
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::daemon::Daemon;
 use crate::place::Place;
 use crate::storage::{QUOTA_BYTES, USED_BYTES, immutable_target, s3, s3_target};
+use crate::support::s3_server::LockConduct;
 
 fn outcome<'report>(report: &'report Value, check: &str) -> &'report Value {
     let checks = report["checks"].as_array().expect("a list");
@@ -22,6 +26,13 @@ async fn verdict(place: &Place, target: Value) -> (Value, Value) {
     let id = daemon.create(target).await;
     let report = daemon.check(&id).await;
     (report, daemon.show(&id).await)
+}
+
+/// The same, once the lock was proved or found to be unprovable.
+async fn proved(place: &Place, target: Value) -> (Value, Value) {
+    let daemon = Daemon::start(place).await;
+    let id = daemon.create(target).await;
+    (daemon.proved(&id).await, daemon.show(&id).await)
 }
 
 fn assert_offline(report: &Value, reason: &str, words: &[&str]) {
@@ -47,8 +58,10 @@ async fn a_bucket_that_is_there_is_available_and_claims_no_lock() {
 #[tokio::test]
 async fn an_immutable_bucket_with_a_lock_is_available_and_says_so() {
     let s3 = s3().await;
-    let (report, target) = verdict(&Place::new(), immutable_target(&s3, "locked")).await;
-    assert_eq!(report["status"], "available", "{report:#}");
+    let (report, target) = proved(&Place::new(), immutable_target(&s3, "locked")).await;
+    assert_eq!((&report["status"], &report["reason"]), (&json!("available"), &Value::Null), "{report:#}");
+    assert_eq!(report["object_lock_proof"]["verdict"], "enforced");
+    assert_eq!(metadata(&target, "object_lock_verdict"), Some(json!("enforced")));
     assert_eq!((&report["object_lock"], &report["versioning"]), (&json!(true), &json!(true)));
     assert!(report["default_retention"].as_str().expect("a text").contains("30"), "{report:#}");
     assert_eq!(outcome(&report, "object_lock"), "passed");
@@ -69,6 +82,130 @@ async fn an_immutable_bucket_without_a_lock_is_offline() {
     assert_offline(&report, "object_lock_missing", &["plain"]);
     assert_eq!((&report["object_lock"], &report["versioning"]), (&json!(false), &json!(false)));
     assert_eq!(metadata(&target, "object_lock"), Some(json!("0")));
+}
+
+#[tokio::test]
+async fn a_lock_that_is_told_and_not_enforced_is_offline() {
+    let s3 = s3().await;
+    let place = Place::new();
+    let (report, target) = proved(&place, immutable_target(&s3, "ignored")).await;
+    assert_offline(&report, "lock_not_enforced", &["ignored", "COMPLIANCE", "can delete backups"]);
+    assert_eq!((outcome(&report, "object_lock"), outcome(&report, "lock_proof")), (&json!("passed"), &json!("failed")));
+    assert_eq!(
+        (&report["object_lock"], &report["object_lock_proof"]["verdict"]),
+        (&json!(true), &json!("not_enforced"))
+    );
+    assert_eq!(metadata(&target, "object_lock"), Some(json!("0")));
+    assert_eq!(metadata(&target, "object_lock_verdict"), Some(json!("not_enforced")));
+
+    let config = place.config();
+    let url = format!("{}/ignored", s3.endpoint());
+    let told = place.run(&["check", "s3", &url, "--immutable", "--config", config.to_str().expect("text")]).await;
+    assert!(told.code == 2 && told.out.contains("object lock not_enforced"), "{told:?}");
+}
+
+#[tokio::test]
+async fn a_lock_is_proved_by_the_clock_of_the_service() {
+    let s3 = s3().await;
+    // As far as clocks may differ before requests are refused.
+    s3.advance_clock(Duration::from_secs(600));
+    let (report, _) = proved(&Place::new(), immutable_target(&s3, "locked")).await;
+    assert_eq!((&report["status"], &report["reason"]), (&json!("available"), &json!("clock_skewed")), "{report:#}");
+    assert_eq!(report["object_lock_proof"]["verdict"], "enforced", "{report:#}");
+}
+
+#[tokio::test]
+async fn a_canary_that_is_locked_for_days_is_the_last_one() {
+    let s3 = s3().await;
+    let place = Place::new();
+    let mut daemon = Daemon::start(&place).await;
+    let id = daemon.create(immutable_target(&s3, "stubborn")).await;
+    let report = daemon.proved(&id).await;
+    assert_offline(&report, "lock_unverifiable", &["stubborn", "instead of", "no further one is written"]);
+    assert_eq!(report["object_lock_proof"]["verdict"], "unverifiable");
+    daemon.end(Signal::SIGKILL).await;
+    // Whoever starts after it finds the canary, and leaves it at that.
+    assert_eq!(s3.stored_versions("stubborn"), 1, "the one to write, and none to lock");
+    for _ in 0..3 {
+        let mut daemon = Daemon::start(&place).await;
+        for _ in 0..3 {
+            assert_eq!(daemon.check(&id).await["status"], "offline");
+        }
+        daemon.end(Signal::SIGKILL).await;
+    }
+    assert_eq!(s3.stored_versions("stubborn"), 1);
+}
+
+#[tokio::test]
+async fn where_nobody_tells_what_locks_by_default_nothing_is_put() {
+    let s3 = s3().await;
+    for (target, status) in [(s3_target(&s3, "untold"), "available"), (immutable_target(&s3, "untold"), "offline")] {
+        let (report, _) = verdict(&Place::new(), target).await;
+        assert_eq!((&report["status"], outcome(&report, "write_canary")), (&json!(status), &json!("skipped")));
+        assert_eq!(s3.stored_versions("untold"), 0, "{report:#}");
+        if status == "available" {
+            // Available, but that it can be written to is not verified.
+            assert_eq!(report["reason"], "access_denied", "{report:#}");
+            let message = report["message"].as_str().expect("a sentence");
+            assert!(message.contains("grant the credentials s3:GetBucketObjectLockConfiguration"), "{message}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_verdict_outlasts_a_configuration_that_is_not_told_for_once() {
+    let s3 = s3().await;
+    let daemon = Daemon::start(&Place::new()).await;
+    let id = daemon.create(immutable_target(&s3, "locked")).await;
+    assert_eq!(daemon.proved(&id).await["object_lock_proof"]["verdict"], "enforced");
+    s3.set_conduct("locked", LockConduct::Untold);
+    let report = daemon.check(&id).await;
+    assert_offline(&report, "access_denied", &["locked"]);
+    assert_eq!(report["object_lock_proof"]["verdict"], "enforced", "{report:#}");
+    let assert_still_told = |target: &Value| {
+        assert_eq!(metadata(target, "object_lock_verdict"), Some(json!("enforced")));
+        assert_eq!(metadata(target, "object_lock"), Some(json!("1")));
+    };
+    assert_still_told(&daemon.show(&id).await);
+    s3.stop().await;
+    assert_offline(&daemon.check(&id).await, "connection_refused", &["127.0.0.1"]);
+    assert_still_told(&daemon.show(&id).await);
+}
+
+#[tokio::test]
+async fn a_lock_that_nobody_is_to_prove_is_not_claimed() {
+    let s3 = s3().await;
+    let place = Place::new();
+    place.configure("[s3.lock_proof]\nenabled = false");
+    let (report, target) = verdict(&place, immutable_target(&s3, "locked")).await;
+    assert_eq!((&report["status"], &report["reason"]), (&json!("available"), &json!("lock_unverifiable")));
+    assert!(
+        report["message"].as_str().is_some_and(|text| text.contains("turned off in [s3.lock_proof]")),
+        "{report:#}"
+    );
+    assert_eq!(metadata(&target, "object_lock_verdict"), Some(json!("unverifiable")));
+    assert_eq!(metadata(&target, "object_lock"), Some(json!("0")));
+}
+
+#[tokio::test]
+async fn a_target_that_is_deleted_says_what_it_leaves() {
+    let s3 = s3().await;
+    let daemon = Daemon::start(&Place::new()).await;
+    for (bucket, words) in [
+        ("stubborn", Some("is locked for longer than it asked to be and stays there")),
+        ("locked", Some("is locked until second")),
+        ("plain", None),
+    ] {
+        let id = daemon.create(s3_target(&s3, bucket)).await;
+        daemon.check(&id).await;
+        let before = daemon.log().len();
+        assert_eq!(daemon.ask("DELETE", &format!("/backup_targets/{id}"), None).await.status, 202);
+        let log = daemon.log()[before..].to_owned();
+        match words {
+            Some(words) => assert!(log.contains(words), "{bucket}: {log}"),
+            None => assert!(!log.contains("deleting:"), "{bucket}: {log}"),
+        }
+    }
 }
 
 #[tokio::test]

@@ -22,7 +22,7 @@ async fn credentials_are_in_no_log_answer_or_argument() {
     let daemon = Daemon::start_logging(&place, "trace").await;
     let good = daemon.create(immutable_target(&s3, "locked")).await;
     let missing = daemon.create(s3_target(&s3, "missing")).await;
-    assert_eq!(daemon.check(&good).await["status"], "available");
+    assert_eq!(daemon.proved(&good).await["status"], "available");
     assert_eq!(daemon.check(&missing).await["reason"], "bucket_not_found");
     // A key that the service does not take, which it may repeat in its answer.
     std::fs::write(place.path("secret"), format!("{SECRET_ACCESS_KEY}x")).expect("written");

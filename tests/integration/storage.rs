@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use crate::place::Place;
 use crate::support::nfs_server::{NfsExportFixture, NfsServer};
 use crate::support::s3_server::{
-    BucketFixture, BucketUsageFixture, ObjectLockFixture, RetentionFixture, RetentionMode, S3Fixture, S3Server,
+    BucketFixture, BucketUsageFixture, LockConduct, ObjectLockFixture, RetentionFixture, RetentionMode, S3Fixture,
+    S3Server,
 };
 
 /// What S3 clients call themselves by.
@@ -63,24 +64,33 @@ pub fn nfs_target(path: &str) -> Value {
 }
 
 /// An S3 server with the buckets `plain` (nothing special), `versioned`, `locked` (object lock with a default
-/// retention) and `measured` (which tells its usage and quota).
+/// retention), `ignored`, `stubborn` and `untold` (likewise, on services that do not do or tell what they should), and
+/// `measured` (which tells its usage and quota).
 pub async fn s3() -> S3Server {
     let bucket = |name: &str| BucketFixture { name: name.to_owned(), ..BucketFixture::default() };
-    let default_retention = Some(RetentionFixture { mode: RetentionMode::Compliance, days: 30 });
     let usage = BucketUsageFixture { used_bytes: USED_BYTES, object_count: 3072, quota_bytes: Some(QUOTA_BYTES) };
     let buckets = vec![
         bucket("plain"),
         BucketFixture { versioning: true, ..bucket("versioned") },
-        BucketFixture {
-            versioning: true,
-            object_lock: Some(ObjectLockFixture { default_retention }),
-            ..bucket("locked")
-        },
+        locked_bucket("locked", LockConduct::Enforced),
+        locked_bucket("ignored", LockConduct::Ignored),
+        locked_bucket("stubborn", LockConduct::DefaultWins),
+        locked_bucket("untold", LockConduct::Untold),
         BucketFixture { usage: Some(usage), ..bucket("measured") },
     ];
     let fixture =
         S3Fixture { access_key_id: ACCESS_KEY_ID.to_owned(), secret_access_key: SECRET_ACCESS_KEY.to_owned(), buckets };
     S3Server::start(fixture).await.expect("a server")
+}
+
+fn locked_bucket(name: &str, conduct: LockConduct) -> BucketFixture {
+    let default_retention = Some(RetentionFixture { mode: RetentionMode::Compliance, days: 30 });
+    BucketFixture {
+        name: name.to_owned(),
+        versioning: true,
+        object_lock: Some(ObjectLockFixture { default_retention, conduct }),
+        usage: None,
+    }
 }
 
 /// The fields of an S3 target.

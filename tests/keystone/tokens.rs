@@ -1,6 +1,9 @@
 //! What each kind of token may do.
 
+use serde_json::json;
+
 use crate::daemon::{Daemon, eventually};
+use crate::http::{over_unix, request};
 use crate::peer::{Keystone, ask, status};
 
 #[tokio::test]
@@ -20,7 +23,27 @@ async fn each_token_may_what_its_role_and_project_say() {
     let id = created.json()["backup_targets"]["id"].as_str().expect("an id").to_owned();
     let of_alpha = format!("/v1/{alpha}/backup_targets");
     let set_default = format!("/backup_targets/{id}/set_default");
+    let gold = json!({ "backup_target_type": {
+        "name": "gold", "backup_targets_id": id, "project_list": [alpha] } });
+    let gold = request("POST", "/backup_target_types", gold.to_string().into());
+    // Whoever may open the socket is an admin.
+    let gold = over_unix(&place.path("api.sock"), gold).await.json()["backup_target_types"]["id"].clone();
+    let gold = format!("/backup_target_types/{}", gold.as_str().expect("an id"));
+    for (token, expected) in [(&admin, 2), (&member, 2), (&other, 1)] {
+        let list = ask(&agent, "GET", "/backup_target_types", token, &[]).await.json();
+        assert_eq!(list["backup_target_types"].as_array().expect("a list").len(), expected, "{list}");
+        let list = ask(&agent, "GET", "/backup_targets", token, &[]).await.json();
+        let types = &list["backup_targets"][0]["backup_target_types"];
+        assert_eq!(types.as_array().expect("a list").len(), expected, "{list}");
+    }
+    let (check, change) = (format!("/backup_targets/{id}/check"), format!("{gold}/add_projects"));
     for (method, path, expected) in [
+        ("GET", gold.as_str(), [200, 200, 404, 403, 401, 401]),
+        ("PUT", gold.as_str(), [400, 403, 403, 403, 401, 401]),
+        ("POST", change.as_str(), [400, 403, 403, 403, 401, 401]),
+        ("POST", "/backup_target_types", [400, 403, 403, 403, 401, 401]),
+        ("POST", check.as_str(), [200, 403, 403, 403, 401, 401]),
+        ("DELETE", gold.as_str(), [202, 403, 403, 403, 401, 401]),
         ("GET", "/backup_targets", [200, 200, 200, 403, 401, 401]),
         ("GET", of_alpha.as_str(), [200, 200, 403, 403, 401, 401]),
         ("GET", set_default.as_str(), [200, 403, 403, 403, 401, 401]),

@@ -93,5 +93,6 @@ async fn a_quota_that_is_mostly_used_is_a_warning() {
     gateway.set_quota(&bucket, Some(50 << 10));
     let report = agent.check(&id).await;
     let found = (&report["reason"], &report["used_percent"], &report["available_bytes"]);
-    assert_eq!(found, (&json!("nearly_full"), &json!(100.0), &json!(0)), "{report:#}");
+    assert_eq!(found, (&json!("quota_exceeded"), &json!(100.0), &json!(0)), "{report:#}");
+    assert_eq!(check_named(&report, "capacity")["reason"], "nearly_full");
 }

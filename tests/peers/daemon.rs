@@ -21,7 +21,7 @@ use crate::place::Place;
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How soon to look again where only looking tells.
-const LOOK_AGAIN: Duration = Duration::from_millis(10);
+pub const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// A running agent.
 pub struct Daemon {
@@ -80,6 +80,11 @@ impl Daemon {
         began.elapsed()
     }
 
+    /// Kills it as it is (SIGKILL).
+    pub async fn kill(&mut self) {
+        self.child.kill().await.expect("killed");
+    }
+
     /// All that it has logged.
     pub fn log(&self) -> String {
         self.log.borrow().clone()
@@ -128,6 +133,12 @@ impl Daemon {
         answer.json()["backup_targets"].clone()
     }
 
+    /// Deletes a target.
+    pub async fn delete(&self, id: &str) {
+        let answer = self.ask("DELETE", &format!("/backup_targets/{id}"), None).await;
+        assert_eq!(answer.status, 202, "{answer:?}");
+    }
+
     /// One target.
     pub async fn show(&self, id: &str) -> Value {
         self.get(&format!("/backup_targets/{id}")).await["backup_targets"].clone()
@@ -143,6 +154,13 @@ impl Daemon {
         let answer = self.ask("POST", &format!("/backup_targets/{id}/check"), None).await;
         assert_eq!(answer.status, 200, "{answer:?}");
         answer.json()
+    }
+
+    /// The report about an immutable target, once its lock was proved or found to be unprovable.
+    pub async fn proved(&self, id: &str) -> Value {
+        let is_over =
+            |report: &Value| !report["verdict"].is_null() && report["object_lock_proof"]["verdict"] != "pending";
+        self.finds(id, "a verdict on the lock", is_over).await
     }
 
     /// Waits until the agent itself has found something of a target, and gives the report.
@@ -184,6 +202,12 @@ pub fn created(answer: &Answer) -> String {
 pub fn assert_healthy(report: &Value) {
     let found = (&report["status"], &report["verdict"], &report["reason"]);
     assert_eq!(found, (&json!("available"), &json!("available"), &Value::Null), "{report:#}");
+}
+
+/// Asserts that a report is of a target that is available with this warning.
+pub fn assert_warning(report: &Value, reason: &str) {
+    let found = (&report["status"], &report["verdict"], &report["reason"]);
+    assert_eq!(found, (&json!("available"), &json!("available"), &json!(reason)), "{report:#}");
 }
 
 /// Asserts that a report is of a target that is offline for a definite reason, and gives the

@@ -13,6 +13,8 @@ use serde_json::{Value, json};
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use uuid::Uuid;
 
+use crate::daemon::{LOOK_AGAIN, in_time};
+
 /// Names the directory of the running gateway.
 const DIRECTORY_VARIABLE: &str = "TARGETWATCH_PEERS_CEPH_RGW";
 
@@ -128,10 +130,47 @@ impl Gateway {
         put.object_lock_configuration(configuration).send().await.expect("a default retention");
     }
 
+    /// Forbids everybody, its owner too, to do something with the objects of a bucket; without one,
+    /// nothing any more.
+    pub async fn deny(&self, bucket: &str, action: Option<&str>) {
+        let Some(action) = action else {
+            self.client.delete_bucket_policy().bucket(bucket).send().await.expect("no policy");
+            return;
+        };
+        let resource = format!("arn:aws:s3:::{bucket}/*");
+        let statement = json!({ "Effect": "Deny", "Principal": "*", "Action": action, "Resource": resource });
+        let policy = json!({ "Version": "2012-10-17", "Statement": [statement] }).to_string();
+        self.client.put_bucket_policy().bucket(bucket).policy(policy).send().await.expect("a policy");
+    }
+
     /// Writes an object of so many bytes.
     pub async fn put(&self, bucket: &str, key: &str, bytes: usize) {
         let body = vec![b'x'; bytes].into();
         self.client.put_object().bucket(bucket).key(key).body(body).send().await.expect("written");
+    }
+
+    /// The keys of all versions in a bucket, delete markers among them, in order.
+    pub async fn versions(&self, bucket: &str) -> Vec<String> {
+        let found = self.client.list_object_versions().bucket(bucket).send().await.expect("a listing");
+        let versions = found.versions().iter().filter_map(|version| version.key());
+        let markers = found.delete_markers().iter().filter_map(|marker| marker.key());
+        let mut keys: Vec<String> = versions.chain(markers).map(str::to_owned).collect();
+        keys.sort();
+        keys
+    }
+
+    /// Waits until the keys of all versions are as they should become.
+    pub async fn until_versions(&self, bucket: &str, are_so: impl Fn(&[String]) -> bool) -> Vec<String> {
+        let looking = async {
+            loop {
+                let found = self.versions(bucket).await;
+                if are_so(&found) {
+                    return found;
+                }
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+        };
+        in_time("what a bucket is to hold", looking).await
     }
 
     /// Limits what a bucket may hold; without a number, no more.

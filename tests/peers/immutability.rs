@@ -3,44 +3,55 @@
 use aws_sdk_s3::types::ObjectLockRetentionMode;
 use serde_json::{Value, json};
 
-use crate::daemon::{Daemon, assert_healthy, assert_offline, check_named, metadata};
+use crate::daemon::{Daemon, assert_healthy, assert_offline, assert_warning, check_named, metadata};
 use crate::gateway::{Gateway, immutable_target, target};
 use crate::place::Place;
 
 #[tokio::test]
-async fn a_locked_bucket_with_a_default_retention_keeps_what_was_declared() {
+async fn a_locked_bucket_is_what_its_default_retention_makes_of_it() {
     let gateway = Gateway::shared().await;
     let place = Place::new(&gateway.keys);
     let bucket = gateway.locked_bucket().await;
     gateway.retain_by_default(&bucket, ObjectLockRetentionMode::Governance, 30).await;
     let agent = Daemon::start(&place).await;
     let id = agent.create(immutable_target(&gateway.endpoint, &bucket)).await;
-    let report = agent.check(&id).await;
-    assert_healthy(&report);
+    let report = agent.proved(&id).await;
+    // The owner of a bucket may bypass governance.
+    assert_warning(&report, "lock_bypassable");
     assert_eq!((&report["versioning"], &report["object_lock"]), (&json!(true), &json!(true)), "{report:#}");
     assert_eq!(report["default_retention"], "GOVERNANCE 30 days");
     let shown = agent.show(&id).await;
     assert_eq!((metadata(&shown, "immutable"), metadata(&shown, "object_lock")), (Some("1"), Some("1")), "{shown:#}");
+    assert_eq!(metadata(&shown, "object_lock_verdict"), Some("bypassable"));
 
+    // What was found of another configuration counts no more.
     gateway.retain_by_default(&bucket, ObjectLockRetentionMode::Compliance, 1).await;
-    assert_eq!(agent.check(&id).await["default_retention"], "COMPLIANCE 1 day");
+    let report = agent.check(&id).await;
+    assert_offline(&report, "lock_proof_pending");
+    assert_eq!(report["default_retention"], "COMPLIANCE 1 day");
+    assert_healthy(&agent.proved(&id).await);
+    assert_eq!(metadata(&agent.show(&id).await, "object_lock_verdict"), Some("enforced"));
 
     let told = place.check_s3(&gateway.endpoint, &bucket, &["--immutable"]).await;
     assert_eq!(told.code, 0, "{told:?}");
-    assert!(told.out.contains("COMPLIANCE 1 day"), "{told:?}");
+    assert!(told.out.contains("COMPLIANCE 1 day") && told.out.contains("object lock enforced, proved at"), "{told:?}");
+    place.configure("[s3.lock_proof]\nmin_retention = \"7d\"");
+    let told = place.check_s3(&gateway.endpoint, &bucket, &["--immutable"]).await;
+    assert!(told.code == 1 && told.out.contains("retention_too_short"), "{told:?}");
 }
 
 #[tokio::test]
 async fn a_locked_bucket_without_a_default_retention_is_available_with_a_warning() {
     let gateway = Gateway::shared().await;
     let place = Place::new(&gateway.keys);
+    place.configure("[s3.lock_proof]\nmode = \"compliance\"");
     let bucket = gateway.locked_bucket().await;
     let agent = Daemon::start(&place).await;
     let id = agent.create(immutable_target(&gateway.endpoint, &bucket)).await;
-    let report = agent.check(&id).await;
-    let verdict = (&report["status"], &report["verdict"], &report["reason"]);
-    assert_eq!(verdict, (&json!("available"), &json!("available"), &json!("no_default_retention")), "{report:#}");
+    let report = agent.proved(&id).await;
+    assert_warning(&report, "no_default_retention");
     assert_eq!((&report["object_lock"], &report["default_retention"]), (&json!(true), &Value::Null), "{report:#}");
+    assert_eq!(report["object_lock_proof"]["verdict"], "enforced");
     assert_eq!(metadata(&agent.show(&id).await, "object_lock"), Some("1"));
     assert_eq!(place.check_s3(&gateway.endpoint, &bucket, &["--immutable"]).await.code, 1);
     // Nobody was promised anything about it here.

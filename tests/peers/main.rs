@@ -15,10 +15,13 @@
 mod daemon;
 mod gateway;
 mod place;
+mod proxy;
 
 mod capacity;
 mod immutability;
+mod lock_proof;
 mod outages;
 mod refusals;
 mod secrets;
 mod ways_there;
+mod write_canary;

@@ -60,6 +60,8 @@ impl Place {
             s3_interval = "1h"
             deadline = "10s"
             slow_after = "60s"
+            [s3.canary]
+            retention = "5s"
             [[s3.credentials]]
             location = "*"
             access_key_id_file = "{directory}/id"

@@ -11,11 +11,15 @@ mod store;
 use std::io;
 use std::time::Duration;
 
+use http::HeaderValue;
+use http::header::DATE;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use s3s::auth::{S3Auth, SecretKey};
 use s3s::service::{S3Service, S3ServiceBuilder};
-use s3s::{S3Result, s3_error};
+use s3s::{Body, S3Result, s3_error};
 use tokio::net::TcpStream;
 
 use super::loopback::Loopback;
@@ -53,6 +57,22 @@ pub struct BucketFixture {
 pub struct ObjectLockFixture {
     /// The retention of objects that are put without one.
     pub default_retention: Option<RetentionFixture>,
+    /// What the service makes of it.
+    pub conduct: LockConduct,
+}
+
+/// How a service deals with retentions.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum LockConduct {
+    /// As it should.
+    #[default]
+    Enforced,
+    /// It stores and tells them, and deletes all the same.
+    Ignored,
+    /// It locks every object for the default retention, whatever a PUT asks for.
+    DefaultWins,
+    /// As it should, and it tells nobody its configuration.
+    Untold,
 }
 
 /// How long, and how strictly, a version is kept.
@@ -111,7 +131,8 @@ impl S3Server {
             secret_access_key: fixture.secret_access_key.into(),
         });
         let service = builder.build();
-        let listener = Loopback::start(port, move |stream| serve(stream, service.clone())).await?;
+        let clock = operations.clone();
+        let listener = Loopback::start(port, move |stream| serve(stream, service.clone(), clock.clone())).await?;
         Ok(Self { listener, operations })
     }
 
@@ -125,9 +146,20 @@ impl S3Server {
         self.listener.address().port()
     }
 
-    /// Lets time pass for retention, and for nothing else: what is retained for less becomes deletable.
+    /// Lets time pass for retention and in what is told of the time (`Date`), and for nothing else: what is
+    /// retained for less becomes deletable.
     pub fn advance_clock(&self, by: Duration) {
         self.operations.advance_clock(by);
+    }
+
+    /// Has a bucket's lock be dealt with in another way from now on.
+    pub fn set_conduct(&self, bucket: &str, conduct: LockConduct) {
+        self.operations.set_conduct(bucket, conduct);
+    }
+
+    /// How many versions a bucket holds, beside what it was made with.
+    pub fn stored_versions(&self, bucket: &str) -> u64 {
+        self.operations.stored_versions(bucket)
     }
 
     /// Closes the listener and every connection; from its return on, connections are refused.
@@ -136,10 +168,22 @@ impl S3Server {
     }
 }
 
-async fn serve(stream: TcpStream, service: S3Service) {
+async fn serve(stream: TcpStream, service: S3Service, clock: Operations) {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD_DEADLINE);
-    let _client_broke_off = http.serve_connection(TokioIo::new(stream), service).await;
+    let dated = service_fn(|request: http::Request<Incoming>| {
+        let (answering, clock) = (service.call(request.map(Body::from)), &clock);
+        async move {
+            let mut answer = answering.await?;
+            let date = jiff::Timestamp::try_from(clock.now()).unwrap_or_default();
+            let text = date.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
+            if let Ok(date) = HeaderValue::from_str(&text) {
+                answer.headers_mut().insert(DATE, date);
+            }
+            Ok::<_, s3s::HttpError>(answer)
+        }
+    });
+    let _client_broke_off = http.serve_connection(TokioIo::new(stream), dated).await;
 }
 
 /// The code for an unknown key is that of AWS and Ceph, unlike in `s3s::auth::SimpleAuth`.

@@ -35,7 +35,7 @@ async fn serve() -> S3Server {
         BucketFixture { usage: Some(usage), versioning: true, ..bucket("versioned") },
         BucketFixture { object_lock: Some(ObjectLockFixture::default()), ..bucket("locked") },
         BucketFixture {
-            object_lock: Some(ObjectLockFixture { default_retention: Some(retention) }),
+            object_lock: Some(ObjectLockFixture { default_retention: Some(retention), ..Default::default() }),
             usage: Some(BucketUsageFixture { quota_bytes: None, ..usage }),
             ..bucket("retained")
         },
@@ -193,6 +193,10 @@ async fn objects_have_versions_and_are_listed() {
     assert_eq!(refusal(get("versioned", None).await), (404, "NoSuchKey".into()));
     assert_eq!(refusal(get("versioned", hidden.version_id).await), (405, "MethodNotAllowed".into()));
     assert_eq!(get("versioned", second).await.unwrap(), "two");
+    let all = client.list_object_versions().bucket("versioned").prefix("disk/").send().await.unwrap();
+    assert_eq!((all.versions().len(), all.delete_markers().len(), all.is_truncated()), (2, 1, Some(false)));
+    let none = client.list_object_versions().bucket("versioned").prefix("log/").send().await.unwrap();
+    assert_eq!((none.versions().len(), none.delete_markers().len()), (0, 0));
 
     assert_eq!(put("plain", "disk/1", b"one").await, None);
     put("plain", "disk/2", b"two").await;
@@ -219,32 +223,33 @@ async fn a_retained_version_is_deleted_only_after_its_time_or_with_bypass_in_gov
         let delete = client.delete_object().bucket("locked").key(key).version_id(version);
         delete.set_bypass_governance_retention(bypass.then_some(true)).send().await
     };
-    let hour = Duration::from_secs(3600);
+    // Requests of a clock that is further off are refused.
+    let retained = Duration::from_secs(600);
     let denied = || (403, "AccessDenied".to_owned());
 
-    let strict = put("strict", ObjectLockMode::Compliance, hour).await.unwrap().version_id.unwrap();
+    let strict = put("strict", ObjectLockMode::Compliance, retained).await.unwrap().version_id.unwrap();
     assert_eq!(refusal(delete("strict", &strict, false).await), denied());
     assert_eq!(refusal(delete("strict", &strict, true).await), denied());
     let shown = client.head_object().bucket("locked").key("strict").send().await.unwrap();
     assert_eq!(shown.object_lock_mode(), Some(&ObjectLockMode::Compliance));
-    assert!(shown.object_lock_retain_until_date().is_some_and(|until| *until > soon(hour / 2)));
+    assert!(shown.object_lock_retain_until_date().is_some_and(|until| *until > soon(retained / 2)));
 
-    let loose = put("loose", ObjectLockMode::Governance, hour).await.unwrap().version_id.unwrap();
+    let loose = put("loose", ObjectLockMode::Governance, retained).await.unwrap().version_id.unwrap();
     assert_eq!(refusal(delete("loose", &loose, false).await), denied());
     assert!(delete("loose", &loose, true).await.is_ok());
     assert_eq!(refusal(client.head_object().bucket("locked").key("loose").send().await).0, 404);
 
-    let brief = put("brief", ObjectLockMode::Compliance, hour).await.unwrap();
+    let brief = put("brief", ObjectLockMode::Compliance, retained).await.unwrap();
     let brief = brief.version_id.unwrap();
     assert_eq!(refusal(delete("brief", &brief, false).await), denied());
-    server.advance_clock(hour);
+    server.advance_clock(retained);
     assert!(delete("brief", &brief, false).await.is_ok(), "its retention has ended");
 
-    assert_eq!(refusal(put("late", ObjectLockMode::Compliance, hour / 2).await), (400, "InvalidArgument".into()));
+    assert_eq!(refusal(put("late", ObjectLockMode::Compliance, retained / 2).await), (400, "InvalidArgument".into()));
     let half = client.put_object().bucket("locked").key("half").object_lock_mode(ObjectLockMode::Compliance);
     assert_eq!(refusal(half.send().await), (400, "InvalidArgument".into()));
     let unlocked = client.put_object().bucket("plain").key("x").object_lock_mode(ObjectLockMode::Governance);
-    let unlocked = unlocked.object_lock_retain_until_date(soon(hour)).send().await;
+    let unlocked = unlocked.object_lock_retain_until_date(soon(retained)).send().await;
     assert_eq!(refusal(unlocked), (400, "InvalidRequest".into()));
 
     let by_default = client.put_object().bucket("retained").key("x").send().await.unwrap().version_id.unwrap();

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 use super::timestamp;
 use crate::agent::TargetView;
-use crate::model::report::{CheckResult, MountFacts, Verdict};
+use crate::model::report::{CheckResult, LockProofState, MountFacts, Verdict};
 
 /// The latest report of a target on this node, and the status that follows.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -58,6 +58,8 @@ pub struct Report {
     pub object_lock: Option<bool>,
     /// How long it keeps what is written without a retention of its own.
     pub default_retention: Option<String>,
+    /// What is proved of the lock of an immutable target; `null` where none is asked for.
+    pub object_lock_proof: Option<LockProof>,
     /// The checks in the order in which they ran.
     pub checks: Vec<Check>,
 }
@@ -73,6 +75,31 @@ pub struct Mount {
     pub nfs_version: Option<String>,
     /// Whether a call waits for a server that is away for as long as it is.
     pub hard: bool,
+}
+
+/// What is proved of an object lock, with these credentials.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct LockProof {
+    /// `enforced`, `bypassable`, `not_enforced` or `unverifiable`; `pending` while none counts yet.
+    pub verdict: String,
+    /// What was seen.
+    pub why: Option<String>,
+    /// When.
+    pub proved_at: Option<String>,
+}
+
+impl LockProof {
+    fn of(state: &LockProofState) -> Option<Self> {
+        match state {
+            LockProofState::NotAsked => None,
+            LockProofState::Pending => Some(Self { verdict: "pending".to_owned(), why: None, proved_at: None }),
+            LockProofState::Found(proof) => Some(Self {
+                verdict: proof.verdict.as_str().to_owned(),
+                why: Some(proof.why.clone()),
+                proved_at: Some(timestamp(proof.proved_at)),
+            }),
+        }
+    }
 }
 
 /// One named thing that was verified.
@@ -123,6 +150,7 @@ impl From<&TargetView> for Report {
             versioning: bucket.and_then(|bucket| bucket.versioning),
             object_lock: bucket.and_then(|bucket| bucket.object_lock),
             default_retention: bucket.and_then(|bucket| bucket.default_retention.clone()),
+            object_lock_proof: bucket.and_then(|bucket| LockProof::of(&bucket.lock_proof)),
             checks: report.map(|report| report.checks.iter().map(Check::from).collect()).unwrap_or_default(),
         }
     }

@@ -8,7 +8,8 @@ use utoipa::ToSchema;
 use super::{EmbeddedType, Report, timestamp};
 use crate::agent::{TargetView, View};
 use crate::model::capacity::format_bytes;
-use crate::model::{Caller, TargetSpec, target::RESERVED_METADATA_KEYS};
+use crate::model::report::LockProofState;
+use crate::model::{Caller, LockVerdict, TargetSpec, target::RESERVED_METADATA_KEYS};
 
 /// A backup target.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -50,7 +51,8 @@ pub struct Target {
     /// Its types that the caller may see, oldest first.
     pub backup_target_types: Vec<EmbeddedType>,
     /// What its creator noted, and what the agent knows about a bucket: `bucket`, `immutable` (as
-    /// declared) and `object_lock` (as verified).
+    /// declared), `object_lock` (1 as verified) and, of an immutable target, `object_lock_verdict`
+    /// (what the proof found: `enforced`, `bypassable`, `not_enforced`, `unverifiable` or `pending`).
     pub backup_target_metadata: Vec<MetadataEntry>,
 }
 
@@ -180,9 +182,23 @@ fn metadata(view: &TargetView) -> Vec<MetadataEntry> {
     if let TargetSpec::S3 { location, immutable } = &view.target.spec {
         metadata.insert("bucket".to_owned(), location.bucket().to_owned());
         metadata.insert("immutable".to_owned(), flag(*immutable));
-        let verified = view.report.as_ref().and_then(|report| report.bucket.as_ref()?.object_lock);
-        if let Some(object_lock) = verified {
-            metadata.insert("object_lock".to_owned(), flag(object_lock));
+        let facts = view.report.as_ref().and_then(|report| report.bucket.as_ref());
+        if let Some(facts) = facts {
+            // What was proved counts while the configuration is not told for once.
+            let (verified, verdict) = match &facts.lock_proof {
+                LockProofState::NotAsked => (facts.object_lock, None),
+                LockProofState::Pending => (Some(false), Some("pending")),
+                LockProofState::Found(proof) => (
+                    Some(matches!(proof.verdict, LockVerdict::Enforced | LockVerdict::Bypassable)),
+                    Some(proof.verdict.as_str()),
+                ),
+            };
+            if let Some(verified) = verified {
+                metadata.insert("object_lock".to_owned(), flag(verified));
+            }
+            if let Some(verdict) = verdict {
+                metadata.insert("object_lock_verdict".to_owned(), verdict.to_owned());
+            }
         }
     }
     metadata.into_iter().map(|(key, value)| MetadataEntry { key, value }).collect()

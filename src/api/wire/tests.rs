@@ -11,8 +11,10 @@ use uuid::Uuid;
 use super::*;
 use crate::agent::{TargetStatus, TargetView, View};
 use crate::api::tests::shape::{BEYOND, REPORT, assert_shape, guide, sample};
-use crate::model::report::{BucketFacts, Finding, Verdict};
-use crate::model::{self, Caller, Capacity, MountName, NfsExport, PathKey, Reason, S3Location, TargetSpec};
+use crate::model::report::{BucketFacts, Finding, LockProofState, Verdict};
+use crate::model::{
+    self, Caller, Capacity, LockProof, LockVerdict, MountName, NfsExport, PathKey, Reason, S3Location, TargetSpec,
+};
 
 fn view(spec: TargetSpec) -> TargetView {
     let at = Timestamp::from_second(1_738_240_347).expect("a time");
@@ -148,8 +150,22 @@ fn what_a_bucket_declares_and_what_was_verified_are_told_apart() {
     let declared = vec![note("bucket", "backups"), note("immutable", "1"), note("rack", "12")];
     assert_eq!(notes(&view(spec.clone())), declared);
     let unlocked = BucketFacts { object_lock: Some(false), ..BucketFacts::default() };
-    let verified = notes(&probed(view(spec), None, Some(unlocked)));
+    let verified = notes(&probed(view(spec.clone()), None, Some(unlocked)));
     assert!(verified.contains(&note("object_lock", "0")) && verified.contains(&note("immutable", "1")));
+    let found = |verdict| {
+        LockProofState::Found(LockProof { verdict, why: "seen".to_owned(), proved_at: Timestamp::UNIX_EPOCH })
+    };
+    for (told, lock_proof, locked, verdict) in [
+        (None, found(LockVerdict::Enforced), "1", "enforced"),
+        (Some(true), found(LockVerdict::Enforced), "1", "enforced"),
+        (Some(true), found(LockVerdict::Unverifiable), "0", "unverifiable"),
+        (None, LockProofState::Pending, "0", "pending"),
+    ] {
+        let facts = BucketFacts { object_lock: told, lock_proof, ..BucketFacts::default() };
+        let verified = notes(&probed(view(spec.clone()), None, Some(facts)));
+        assert!(verified.contains(&note("object_lock", locked)), "{verified:?}");
+        assert!(verified.contains(&note("object_lock_verdict", verdict)), "{verified:?}");
+    }
 }
 
 #[test]

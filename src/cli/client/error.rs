@@ -46,7 +46,8 @@ pub enum ClientError {
         /// What was wrong.
         detail: String,
     },
-    /// Its certificate is not trusted, or it wants one.
+    /// Its certificate is not trusted, or it wants one: a connection that ends before the answer is all
+    /// that may be seen of that.
     #[error(
         "{address} and this client do not agree on TLS ({detail}): name the authority of its certificate with --ca-bundle, and a certificate of your own with --client-certificate if it wants one"
     )]

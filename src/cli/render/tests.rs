@@ -11,7 +11,7 @@ fn detail(status: &str, reason: Option<&str>) -> wire::TargetDetail {
         "checked_at": "2025-01-30T12:09:55.000000", "duration_ms": 1.5, "mode": "kernel",
         "capacity_bytes": 2_638_827_906_662_u64, "used_bytes": 1_319_413_953_331_u64,
         "available_bytes": 1_319_413_953_331_u64, "used_percent": 50.0, "inodes": null, "inodes_used": null,
-        "object_count": null, "versioning": null, "object_lock": null, "default_retention": null,
+        "object_count": null, "versioning": null, "object_lock": null, "default_retention": null, "object_lock_proof": null,
         "checks": [
             {"name": "reachable", "outcome": "passed", "reason": null, "message": null, "detail": "ok", "duration_ms": 0.5},
             {"name": "capacity", "outcome": if reason.is_some() { "timed_out" } else { "passed" }, "reason": reason,

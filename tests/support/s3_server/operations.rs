@@ -7,17 +7,18 @@ use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use s3s::dto::{
-    BucketVersioningStatus, DefaultRetention, DeleteObjectInput, DeleteObjectOutput, ETag, GetBucketLocationInput,
-    GetBucketLocationOutput, GetBucketVersioningInput, GetBucketVersioningOutput, GetObjectInput,
-    GetObjectLockConfigurationInput, GetObjectLockConfigurationOutput, GetObjectOutput, HeadBucketInput,
-    HeadBucketOutput, HeadObjectInput, HeadObjectOutput, ListObjectsV2Input, ListObjectsV2Output, Object,
-    ObjectLockConfiguration, ObjectLockEnabled, ObjectLockMode, ObjectLockRetainUntilDate, ObjectLockRetentionMode,
-    ObjectLockRule, PutObjectInput, PutObjectOutput, StreamingBlob,
+    BucketVersioningStatus, DefaultRetention, DeleteMarkerEntry, DeleteObjectInput, DeleteObjectOutput, ETag,
+    GetBucketLocationInput, GetBucketLocationOutput, GetBucketVersioningInput, GetBucketVersioningOutput,
+    GetObjectInput, GetObjectLockConfigurationInput, GetObjectLockConfigurationOutput, GetObjectOutput,
+    HeadBucketInput, HeadBucketOutput, HeadObjectInput, HeadObjectOutput, ListObjectVersionsInput,
+    ListObjectVersionsOutput, ListObjectsV2Input, ListObjectsV2Output, Object, ObjectLockConfiguration,
+    ObjectLockEnabled, ObjectLockMode, ObjectLockRetainUntilDate, ObjectLockRetentionMode, ObjectLockRule,
+    ObjectVersion, PutObjectInput, PutObjectOutput, StreamingBlob,
 };
 use s3s::{Body, S3, S3Request, S3Response, S3Result, s3_error};
 
-use super::RetentionMode;
 use super::store::{Bucket, OBJECT_MAX_BYTES, Retention, Store, Version};
+use super::{LockConduct, RetentionMode};
 
 /// How many keys a listing has at most (S3 API reference, ListObjectsV2).
 const LISTING_MAX_KEYS: i32 = 1000;
@@ -45,7 +46,20 @@ impl Operations {
         *lock(&self.0.ahead) += by;
     }
 
-    fn now(&self) -> SystemTime {
+    pub fn set_conduct(&self, bucket: &str, conduct: LockConduct) {
+        let mut store = self.store();
+        if let Some(lock) = store.bucket(bucket).ok().and_then(|bucket| bucket.fixture.object_lock.as_mut()) {
+            lock.conduct = conduct;
+        }
+    }
+
+    /// How many versions a bucket holds.
+    pub fn stored_versions(&self, bucket: &str) -> u64 {
+        self.store().bucket(bucket).map_or(0, |bucket| bucket.stored().0)
+    }
+
+    /// The time, as far as it was let pass.
+    pub fn now(&self) -> SystemTime {
         SystemTime::now() + *lock(&self.0.ahead)
     }
 
@@ -92,6 +106,9 @@ impl S3 for Operations {
                 "Object Lock configuration does not exist for this bucket"
             ));
         };
+        if lock.conduct == LockConduct::Untold {
+            return Err(s3_error!(AccessDenied, "s3:GetBucketObjectLockConfiguration"));
+        }
         let rule = lock.default_retention.map(|retention| ObjectLockRule {
             default_retention: Some(DefaultRetention {
                 days: Some(retention.days.into()),
@@ -133,6 +150,50 @@ impl S3 for Operations {
             prefix: asked.prefix,
             continuation_token: asked.continuation_token,
             start_after: asked.start_after,
+            ..Default::default()
+        }))
+    }
+
+    async fn list_object_versions(
+        &self,
+        request: S3Request<ListObjectVersionsInput>,
+    ) -> S3Result<S3Response<ListObjectVersionsOutput>> {
+        let asked = request.input;
+        if asked.delimiter.is_some() || asked.key_marker.is_some() {
+            return Err(s3_error!(NotImplemented, "a listing of versions is served whole, without delimiter"));
+        }
+        let limit = asked.max_keys.unwrap_or(LISTING_MAX_KEYS).clamp(0, LISTING_MAX_KEYS);
+        let prefix = asked.prefix.as_deref().unwrap_or_default();
+        let mut store = self.store();
+        let mut found = store.bucket(&asked.bucket)?.versions().filter(|(key, _)| key.starts_with(prefix));
+        let (mut versions, mut markers) = (Vec::new(), Vec::new());
+        for (key, version) in found.by_ref().take(limit.unsigned_abs() as usize) {
+            let (key, id, modified) = (key.to_owned(), version.id.clone(), version.modified.into());
+            match &version.content {
+                Some(content) => versions.push(ObjectVersion {
+                    key: Some(key),
+                    version_id: Some(id),
+                    last_modified: Some(modified),
+                    size: i64::try_from(content.len()).ok(),
+                    e_tag: Some(entity_tag(version)),
+                    ..Default::default()
+                }),
+                None => markers.push(DeleteMarkerEntry {
+                    key: Some(key),
+                    version_id: Some(id),
+                    last_modified: Some(modified),
+                    ..Default::default()
+                }),
+            }
+        }
+        let is_truncated = limit > 0 && found.next().is_some();
+        Ok(S3Response::new(ListObjectVersionsOutput {
+            versions: Some(versions),
+            delete_markers: Some(markers),
+            is_truncated: Some(is_truncated),
+            max_keys: Some(limit),
+            name: Some(asked.bucket),
+            prefix: asked.prefix,
             ..Default::default()
         }))
     }

@@ -8,7 +8,7 @@ use s3s::dto::Timestamp;
 use s3s::{S3Error, S3Result, s3_error};
 use uuid::Uuid;
 
-use super::{BucketFixture, RetentionMode};
+use super::{BucketFixture, LockConduct, RetentionMode};
 
 /// The largest object, in bytes.
 pub const OBJECT_MAX_BYTES: usize = 16 * 1024 * 1024;
@@ -98,8 +98,8 @@ impl Bucket {
             (Some(asked), Some(_)) if asked.until <= modified.into() => {
                 return Err(s3_error!(InvalidArgument, "the retain until date must be in the future"));
             }
-            (Some(asked), Some(_)) => Some(asked),
-            (None, lock) => lock.and_then(|lock| lock.default_retention).map(|default| Retention {
+            (Some(asked), Some(lock)) if lock.conduct != LockConduct::DefaultWins => Some(asked),
+            (_, lock) => lock.and_then(|lock| lock.default_retention).map(|default| Retention {
                 mode: default.mode,
                 until: (modified + Duration::from_secs(u64::from(default.days) * SECONDS_PER_DAY)).into(),
             }),
@@ -145,6 +145,8 @@ impl Bucket {
             let may_end_early = retention.mode == RetentionMode::Governance && bypass_governance;
             retention.until > now.into() && !may_end_early
         });
+        let ignores_locks = self.fixture.object_lock.is_some_and(|lock| lock.conduct == LockConduct::Ignored);
+        let is_kept = is_kept && !ignores_locks;
         if is_kept {
             return Err(s3_error!(AccessDenied, "forbidden by object lock"));
         }
@@ -172,6 +174,11 @@ impl Bucket {
             let version = versions.last()?;
             Some((key.as_str(), version, version.content.as_ref()?.len()))
         })
+    }
+
+    /// All versions, delete markers among them: keys in order, and of each the latest first.
+    pub fn versions(&self) -> impl Iterator<Item = (&str, &Version)> {
+        self.objects.iter().flat_map(|(key, versions)| versions.iter().rev().map(|version| (key.as_str(), version)))
     }
 
     /// How many versions are stored, and their bytes.

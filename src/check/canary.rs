@@ -1,0 +1,149 @@
+//! Canary objects: what is written to a bucket, by whom, and what becomes of it.
+//!
+//! Their keys tell all that must be known to remove them ([`key`]), so that whatever ends between a
+//! PUT and its DELETE, and a PUT that was given up and applied later, leaves nothing that the next
+//! run does not find ([`mod@sweep`]). Nothing is remembered outside of the bucket.
+//!
+//! Times are the service's, as far as it tells them: its clock decides what is locked, and it may
+//! differ from this host's.
+
+pub mod key;
+pub mod sweep;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use uuid::Uuid;
+
+pub use key::{CanaryKey, CanaryKind, CanaryNames, Writer};
+pub use sweep::{Swept, sweep};
+
+/// How much is written, in bytes.
+pub const CANARY_BYTES: usize = 4096;
+
+/// By how much the service's clock may differ from what its latest answer told, in seconds: that was
+/// in whole seconds, and so is what is compared with it.
+pub const CLOCK_UNCERTAINTY_SECONDS: i64 = 2;
+
+/// The largest difference of the service's clock and this host's at which something is locked, in
+/// seconds: beyond it services refuse requests (Signature Version 4), so what is told is no clock.
+pub const CLOCK_DIFFERENCE_MAX_SECONDS: i64 = 900;
+
+/// The service's clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ServiceClock {
+    ahead_seconds: Option<i64>,
+}
+
+impl ServiceClock {
+    /// A clock that is so far ahead of this host's; one of which nothing is known is like it.
+    #[must_use]
+    pub fn new(ahead_seconds: Option<i64>) -> Self {
+        Self { ahead_seconds }
+    }
+
+    /// Why nothing may be locked by this clock, if that is so: a wrong one locks for longer than was
+    /// configured.
+    #[must_use]
+    pub fn distrust(self) -> Option<String> {
+        match self.ahead_seconds {
+            None => Some("the service does not tell its clock (Date), and a retention ends by that".to_owned()),
+            Some(ahead) if ahead.saturating_abs() > CLOCK_DIFFERENCE_MAX_SECONDS => Some(format!(
+                "the service's clock and this host's differ by {} s, more than {CLOCK_DIFFERENCE_MAX_SECONDS} s: correct the one that is wrong (NTP)",
+                ahead.saturating_abs()
+            )),
+            Some(_) => None,
+        }
+    }
+
+    /// What it shows, in seconds since 1970.
+    #[must_use]
+    pub fn now(self) -> i64 {
+        Timestamp::now().as_second().saturating_add(self.ahead_seconds.unwrap_or_default())
+    }
+
+    /// The end of a retention that lasts no longer than this, whatever the uncertainty is.
+    #[must_use]
+    pub fn end_of(self, retention: Duration) -> i64 {
+        let seconds = i64::try_from(retention.as_secs()).unwrap_or(i64::MAX);
+        self.now().saturating_add(seconds).saturating_sub(1)
+    }
+
+    /// Whether a time has surely passed.
+    #[must_use]
+    pub fn is_past(self, time: i64) -> bool {
+        self.now() >= time.saturating_add(CLOCK_UNCERTAINTY_SECONDS)
+    }
+
+    /// Whether a time may have passed.
+    #[must_use]
+    pub fn may_be_past(self, time: i64) -> bool {
+        self.now() >= time.saturating_sub(CLOCK_UNCERTAINTY_SECONDS)
+    }
+
+    /// How long it is until a time has surely passed.
+    #[must_use]
+    pub fn wait_until_past(self, time: i64) -> Duration {
+        let seconds = time.saturating_add(CLOCK_UNCERTAINTY_SECONDS).saturating_sub(self.now());
+        Duration::from_secs(u64::try_from(seconds).unwrap_or_default())
+    }
+}
+
+/// Whether what is left of a retention is more than was asked for, whatever the uncertainty of clocks is.
+#[must_use]
+pub fn exceeds(left_seconds: i64, retention: Duration) -> bool {
+    let most = i64::try_from(retention.as_secs()).unwrap_or(i64::MAX).saturating_add(CLOCK_UNCERTAINTY_SECONDS);
+    left_seconds > most
+}
+
+/// What is written: the same for the same id, and for no other.
+#[must_use]
+pub fn content(id: Uuid) -> Bytes {
+    let line = format!("targetwatch canary {id}: this object may be deleted\n");
+    line.bytes().cycle().take(CANARY_BYTES).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_retention_never_outlives_what_was_configured_and_is_waited_for_with_certainty() {
+        for ahead in [-3600, 0, 3600] {
+            let clock = ServiceClock::new(Some(ahead));
+            let end = clock.end_of(Duration::from_secs(10));
+            let left = end - Timestamp::now().as_second() - ahead;
+            assert!((8..=9).contains(&left), "{left} s");
+            assert!(!clock.is_past(end) && !clock.may_be_past(end));
+            assert!(clock.may_be_past(clock.now() + 1) && !clock.is_past(clock.now() - 1));
+            let wait = clock.wait_until_past(end);
+            assert!((10..=11).contains(&wait.as_secs()), "{wait:?}");
+            assert!(clock.is_past(clock.now() - CLOCK_UNCERTAINTY_SECONDS));
+            assert_eq!(clock.wait_until_past(clock.now() - 60), Duration::ZERO);
+        }
+    }
+
+    #[test]
+    fn what_is_no_clock_locks_nothing() {
+        for (ahead, is_trusted) in [
+            (None, false),
+            (Some(0), true),
+            (Some(CLOCK_DIFFERENCE_MAX_SECONDS), true),
+            (Some(-CLOCK_DIFFERENCE_MAX_SECONDS), true),
+            (Some(CLOCK_DIFFERENCE_MAX_SECONDS + 1), false),
+            (Some(-CLOCK_DIFFERENCE_MAX_SECONDS - 1), false),
+            (Some(i64::MIN), false),
+        ] {
+            assert_eq!(ServiceClock::new(ahead).distrust().is_none(), is_trusted, "{ahead:?}");
+        }
+    }
+
+    #[test]
+    fn contents_differ() {
+        let (one, another) = (Uuid::new_v4(), Uuid::new_v4());
+        assert_eq!(content(one), content(one));
+        assert_ne!(content(one), content(another));
+        assert_eq!(content(one).len(), CANARY_BYTES);
+    }
+}

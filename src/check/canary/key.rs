@@ -1,0 +1,237 @@
+//! The keys of canaries.
+//!
+//! `<prefix><node and target>/<writer>-<instance>/<kind>-<until>-<id>/workload_…/snapshot_…/…`: several hundred
+//! characters in many segments, as backup software writes them, since gateways and policies fail on
+//! long keys that pass short ones. A key that is found is taken for a canary only if it is, byte for
+//! byte, what its parts would be written as; nothing else below the prefix is ever touched.
+
+use std::fmt;
+
+use uuid::Uuid;
+
+use super::ServiceClock;
+
+/// How old a canary of a command that was run beside the agent is before it is a leftover, in
+/// seconds: several of them may run at the same time, and none knows of another.
+pub const COMMAND_LEFTOVER_AGE_SECONDS: i64 = 600;
+
+/// How long after its retention has ended a locked canary of such a command is a leftover, in seconds:
+/// the command waits for that, and removes it.
+pub const COMMAND_LOCKED_LEFTOVER_SECONDS: i64 = 60;
+
+/// Who writes a canary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Writer {
+    /// The agent of the node, of which there is one.
+    Agent,
+    /// A command that probes once beside it.
+    Command,
+}
+
+/// What a canary is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CanaryKind {
+    /// To prove that backups can be written.
+    Write,
+    /// To prove that what is locked cannot be deleted.
+    Lock,
+}
+
+/// One canary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CanaryKey {
+    /// Who wrote it.
+    pub writer: Writer,
+    /// Which run of it.
+    pub instance: Uuid,
+    /// What it is for.
+    pub kind: CanaryKind,
+    /// Until when it asked to be locked, in seconds since 1970; 0 is not at all.
+    pub until: i64,
+    /// Which one.
+    pub id: Uuid,
+}
+
+/// Makes and reads the keys of one run of one writer on this node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CanaryNames {
+    folder: String,
+    writer: Writer,
+    instance: Uuid,
+}
+
+impl CanaryNames {
+    /// Names below a prefix, which ends with `/`. `node` is what tells this host from all others, and
+    /// `export` the target from others that are the same bucket by another name: none may take the
+    /// canaries of another for its own.
+    #[must_use]
+    pub fn new(prefix: &str, node: &str, export: &str, writer: Writer, instance: Uuid) -> Self {
+        // FNV-1a, 64 bits: a name must mean the same in the next release too.
+        let hash = [node, "\n", export]
+            .iter()
+            .flat_map(|part| part.bytes())
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
+        Self { folder: format!("{prefix}{hash:016x}/"), writer, instance }
+    }
+
+    /// What the keys of all canaries of this target on this node begin with.
+    #[must_use]
+    pub fn folder(&self) -> &str {
+        &self.folder
+    }
+
+    /// A new canary.
+    #[must_use]
+    pub fn new_key(&self, kind: CanaryKind, until: i64) -> CanaryKey {
+        CanaryKey { writer: self.writer, instance: self.instance, kind, until, id: Uuid::new_v4() }
+    }
+
+    /// The key of a canary.
+    #[must_use]
+    pub fn text(&self, key: &CanaryKey) -> String {
+        let CanaryKey { writer, instance, kind, until, id } = key;
+        format!(
+            "{}{writer}-{}/{kind}-{until}-{}/workload_{id}/snapshot_{instance}/vm_id_{id}/vm_res_id_{id}_vda/{id}.00000000",
+            self.folder,
+            instance.simple(),
+            id.simple()
+        )
+    }
+
+    /// The canary of a key, if it is one of this node.
+    #[must_use]
+    pub fn parse(&self, text: &str) -> Option<CanaryKey> {
+        let (run, rest) = text.strip_prefix(&self.folder)?.split_once('/')?;
+        let (writer, instance) = run.split_once('-')?;
+        let (canary, _) = rest.split_once('/')?;
+        let mut parts = canary.splitn(3, '-');
+        let writer = [Writer::Agent, Writer::Command].into_iter().find(|known| known.to_string() == writer)?;
+        let kind = parts.next()?;
+        let kind = CanaryKind::ALL.iter().copied().find(|known| known.to_string() == kind)?;
+        let until = parts.next()?.parse().ok()?;
+        let id = Uuid::try_parse(parts.next()?).ok()?;
+        let key = CanaryKey { writer, instance: Uuid::try_parse(instance).ok()?, kind, until, id };
+        (self.text(&key) == text).then_some(key)
+    }
+
+    /// Whether a canary is one of this writer, of this run or, of an agent, an earlier one.
+    #[must_use]
+    pub fn is_own(&self, key: &CanaryKey) -> bool {
+        key.instance == self.instance || (key.writer, self.writer) == (Writer::Agent, Writer::Agent)
+    }
+
+    /// Whether a canary that was found has nobody who still uses it. `in_use` are those of this run.
+    #[must_use]
+    pub fn is_leftover(&self, key: &CanaryKey, modified: Option<i64>, clock: ServiceClock, in_use: &[Uuid]) -> bool {
+        if key.instance == self.instance {
+            return !in_use.contains(&key.id);
+        }
+        match (key.writer, self.writer) {
+            // There is one agent on a node, and this is its latest run.
+            (Writer::Agent, Writer::Agent) => true,
+            (Writer::Agent, Writer::Command) => false,
+            (Writer::Command, _) if key.until > 0 => {
+                clock.is_past(key.until.saturating_add(COMMAND_LOCKED_LEFTOVER_SECONDS))
+            }
+            (Writer::Command, _) => {
+                modified.is_some_and(|modified| clock.now() >= modified.saturating_add(COMMAND_LEFTOVER_AGE_SECONDS))
+            }
+        }
+    }
+}
+
+impl CanaryKind {
+    /// Every kind.
+    pub const ALL: &'static [Self] = &[Self::Write, Self::Lock];
+}
+
+impl fmt::Display for Writer {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Agent => "agent",
+            Self::Command => "check",
+        })
+    }
+}
+
+impl fmt::Display for CanaryKind {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Write => "write",
+            Self::Lock => "lock",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::canary::CLOCK_UNCERTAINTY_SECONDS;
+
+    fn names(writer: Writer) -> CanaryNames {
+        CanaryNames::new("targetwatch-canary/", "node-7", "s3/backups", writer, Uuid::new_v4())
+    }
+
+    #[test]
+    fn a_key_is_as_long_as_those_of_backups_and_is_read_back() {
+        let names = names(Writer::Agent);
+        for kind in CanaryKind::ALL {
+            for until in [0, 1_700_000_000] {
+                let key = names.new_key(*kind, until);
+                let text = names.text(&key);
+                assert!((300..=1024 - 200).contains(&text.len()), "{} bytes: {text}", text.len());
+                assert_eq!(names.parse(&text), Some(key));
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_exactly_a_canary_of_this_node_is_none() {
+        let names = names(Writer::Agent);
+        let text = names.text(&names.new_key(CanaryKind::Write, 0));
+        let of = |node, export| CanaryNames::new("targetwatch-canary/", node, export, Writer::Agent, Uuid::new_v4());
+        let (other_node, other_target) = (of("node-8", "s3/backups"), of("node-7", "S3/backups"));
+        for (wrong, why) in [
+            (other_node.text(&other_node.new_key(CanaryKind::Write, 0)), "of another node"),
+            (other_target.text(&other_target.new_key(CanaryKind::Write, 0)), "of the same bucket by another name"),
+            (format!("{text}x"), "with more after it"),
+            (format!("x{text}"), "with more before it"),
+            (text.replace("write-0-", "write-00-"), "with a number that is written differently"),
+            (text.replace("write-", "read-"), "of no kind"),
+            (text.replace("agent-", "human-"), "of no writer"),
+            (text.to_uppercase(), "in capitals"),
+            (text.replace("vda", "vdb"), "with another tail"),
+            (names.folder().to_owned(), "a folder"),
+            ("backups/2026/important".to_owned(), "a backup"),
+        ] {
+            assert_eq!(names.parse(&wrong), None, "{why}: {wrong}");
+        }
+    }
+
+    #[test]
+    fn a_leftover_has_nobody_who_uses_it() {
+        let clock = ServiceClock::default();
+        let (fresh, old) = (Some(clock.now()), Some(clock.now() - COMMAND_LEFTOVER_AGE_SECONDS));
+        let (agent, command) = (names(Writer::Agent), names(Writer::Command));
+        let mine = agent.new_key(CanaryKind::Write, 0);
+        let before = names(Writer::Agent).new_key(CanaryKind::Write, 0);
+        let beside = names(Writer::Command).new_key(CanaryKind::Write, 0);
+        let locked = |ago: i64| names(Writer::Command).new_key(CanaryKind::Lock, clock.now() - ago);
+        let (just, long) = (locked(CLOCK_UNCERTAINTY_SECONDS + 1), locked(COMMAND_LOCKED_LEFTOVER_SECONDS + 3));
+        for (names, key, modified, in_use, expected, why) in [
+            (&agent, &mine, fresh, &[mine.id][..], false, "one in use"),
+            (&agent, &mine, fresh, &[], true, "one whose PUT was given up"),
+            (&agent, &before, fresh, &[], true, "one of an agent that ended"),
+            (&agent, &beside, fresh, &[], false, "one of a command that may still run"),
+            (&agent, &beside, old, &[], true, "one of a command that ended"),
+            (&agent, &beside, None, &[], false, "one of unknown age"),
+            (&agent, &just, fresh, &[], false, "a locked one of a command that may be about to remove it"),
+            (&agent, &long, fresh, &[], true, "a locked one of a command that did not remove it"),
+            (&command, &mine, old, &[], false, "one of the agent, seen by a command"),
+            (&command, &beside, fresh, &[], false, "one of a command beside this"),
+            (&command, &beside, old, &[], true, "one of a command before this"),
+        ] {
+            assert_eq!(names.is_leftover(key, modified, clock, in_use), expected, "{why}");
+        }
+    }
+}

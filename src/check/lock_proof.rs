@@ -1,0 +1,369 @@
+//! `lock_proof`: that a bucket which is said to be immutable really is.
+//!
+//! What a bucket's configuration says is no proof: there are services that store it and do not enforce
+//! it. So a canary is locked for some seconds, and these very credentials try to delete it: before its
+//! time, which must be refused, and after it, which must succeed ([`steps`]). A default retention, which
+//! is days, is overridden by the canary's own; where the service tells another than was asked for,
+//! nothing further is put.
+//!
+//! A proof takes as long as a canary is locked, and a probe does not wait for that: it takes the steps
+//! that can be taken, within its deadline, and a later probe the others. Until the first verdict the
+//! target is offline; while one is renewed, the last one counts ([`schedule`]).
+//!
+//! Before a canary is put, what is left of earlier ones is removed. At most [`LOCKED_MAX`] are locked at
+//! a time, and none is put beside one that the service keeps for longer than it was asked to. So whatever
+//! crashes, and how often, their number is bounded, and each is found again by its key.
+
+pub mod schedule;
+pub mod steps;
+
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use super::Checked;
+use super::canary::{
+    CLOCK_UNCERTAINTY_SECONDS, CanaryKey, CanaryKind, CanaryNames, ServiceClock, content, exceeds, sweep,
+};
+use super::object_canary::LOCKED_MAX;
+use crate::model::report::{Finding, LockProofState};
+use crate::model::{LockProof, LockVerdict, Reason, S3Location};
+use crate::s3::{ObjectApi, Retention, S3Failure, StoredVersion, within};
+use schedule::{Basis, Due, RETRY_AFTER, Schedule};
+use steps::{Next, Proof, Seen, Step};
+
+/// The proofs of one bucket.
+#[derive(Debug, Default)]
+pub struct LockProver {
+    running: Option<Running>,
+    schedule: Schedule,
+    /// Why the latest attempt found nothing.
+    trouble: Option<String>,
+}
+
+/// A proof under way.
+#[derive(Debug)]
+struct Running {
+    proof: Proof,
+    key: CanaryKey,
+    version: Option<String>,
+    basis: Basis,
+}
+
+impl Running {
+    /// Whether the retention is over, so that what is done then can be done again.
+    fn is_at_its_end(&self) -> bool {
+        matches!(self.proof.step, Step::Control | Step::LookAfterControl)
+    }
+}
+
+/// How far a probe came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Worked {
+    /// There is nothing to do now.
+    Waits,
+    /// The end of a proof says nothing yet, for this reason.
+    Unclear(String),
+    /// A proof ended with a verdict.
+    Found,
+}
+
+/// What a probe gives to a proof.
+#[derive(Debug, Clone, Copy)]
+pub struct ProofContext<'a> {
+    /// The names of canaries.
+    pub names: &'a CanaryNames,
+    /// The service's clock.
+    pub clock: ServiceClock,
+    /// Whether somebody asks for a proof.
+    pub asked: bool,
+    /// The longest that the steps of this probe may take.
+    pub deadline: Duration,
+}
+
+impl LockProver {
+    /// The canary of the proof under way.
+    #[must_use]
+    pub fn in_use(&self) -> Option<CanaryKey> {
+        self.running.as_ref().map(|running| running.key)
+    }
+
+    /// Whether the latest attempt was interrupted, so that its canary may be there.
+    #[must_use]
+    pub fn is_unsure(&self) -> bool {
+        self.trouble.is_some()
+    }
+
+    /// Takes the steps that can be taken now, and begins a proof if one is due. Gives how soon there is
+    /// more to do.
+    pub async fn advance(&mut self, api: &dyn ObjectApi, basis: &Basis, context: ProofContext<'_>) -> Option<Duration> {
+        // Taken out while it is worked on: of one that is dropped half-way nobody knows how far it got,
+        // and its canary is a leftover.
+        let mut running = self.running.take().filter(|running| running.basis.is_as_good_as(basis));
+        let took = tokio::time::timeout(context.deadline, self.work(api, basis, context, &mut running)).await;
+        match took {
+            Ok(Ok(Worked::Waits)) => self.running = running,
+            Ok(Ok(Worked::Unclear(trouble))) => {
+                if let Some(running) = running {
+                    self.go_on_later(running, trouble);
+                }
+            }
+            Ok(Ok(Worked::Found)) => {
+                // Those whose time ended while this one was locked; who is not removed now is later.
+                let sweeping = sweep(api, context.names, true, context.clock, &[]);
+                if let Err(failure) = within(context.deadline, sweeping).await {
+                    tracing::debug!(%failure, "what is left of canaries was not looked for");
+                }
+            }
+            Ok(Err(trouble)) => self.put_off(trouble),
+            Err(_) => {
+                let trouble = format!("no answer within {} ms", context.deadline.as_millis());
+                match running.filter(Running::is_at_its_end) {
+                    Some(running) => self.go_on_later(running, trouble),
+                    None => self.put_off(trouble),
+                }
+            }
+        }
+        match &self.running {
+            // What is only to be tried again is at the next probe.
+            Some(running) => Some(context.clock.wait_until_past(running.key.until)).filter(|wait| !wait.is_zero()),
+            None => match self.schedule.due(basis, false, Instant::now()) {
+                Due::Now => None,
+                Due::At(at) => Some(at.saturating_duration_since(Instant::now())),
+            },
+        }
+    }
+
+    /// Keeps a proof of which only the end is missing.
+    fn go_on_later(&mut self, running: Running, trouble: String) {
+        tracing::debug!(trouble, "the end of the lock proof is tried again");
+        self.trouble = Some(trouble);
+        self.running = Some(running);
+    }
+
+    fn put_off(&mut self, trouble: String) {
+        tracing::debug!(trouble, "the lock proof found nothing");
+        self.trouble = Some(trouble);
+        self.schedule.not_before(Instant::now() + RETRY_AFTER);
+    }
+
+    async fn work(
+        &mut self,
+        api: &dyn ObjectApi,
+        basis: &Basis,
+        context: ProofContext<'_>,
+        running: &mut Option<Running>,
+    ) -> Result<Worked, String> {
+        if running.is_none() {
+            let now = Instant::now();
+            if self.schedule.due(basis, context.asked, now) != Due::Now {
+                return Ok(Worked::Waits);
+            }
+            *running = self.begin(api, basis, context).await?;
+        }
+        let Some(current) = running else { return Ok(Worked::Waits) };
+        loop {
+            if current.proof.step == Step::Await && !context.clock.is_past(current.proof.asked.until) {
+                return Ok(Worked::Waits);
+            }
+            let seen = act(api, context, current).await;
+            if let (Seen::Unclear(trouble), true) = (&seen, current.is_at_its_end()) {
+                return Ok(Worked::Unclear(trouble.clone()));
+            }
+            match current.proof.take(seen) {
+                Next::Do(_) => {}
+                Next::Interrupted(trouble) => return Err(trouble),
+                Next::Found(verdict, why) => {
+                    self.found(verdict, why, basis);
+                    return Ok(Worked::Found);
+                }
+            }
+        }
+    }
+
+    fn found(&mut self, verdict: LockVerdict, why: String, basis: &Basis) {
+        self.trouble = None;
+        let proof = LockProof { verdict, why, proved_at: Timestamp::now() };
+        self.schedule.found(proof, basis.clone(), Instant::now());
+    }
+
+    /// A new proof, unless what is left of earlier ones forbids it.
+    async fn begin(
+        &mut self,
+        api: &dyn ObjectApi,
+        basis: &Basis,
+        context: ProofContext<'_>,
+    ) -> Result<Option<Running>, String> {
+        if let Some(why) = context.clock.distrust() {
+            return Err(format!("nothing is locked: {why}"));
+        }
+        let swept = match sweep(api, context.names, true, context.clock, &[]).await {
+            Ok(swept) => swept,
+            Err(failure) if failure.is_refusal() => {
+                let why = format!(
+                    "canaries of earlier runs cannot be looked for or removed ({failure}), so none is put: grant s3:ListBucketVersions and s3:DeleteObjectVersion below {}",
+                    context.names.folder()
+                );
+                self.found(LockVerdict::Unverifiable, why, basis);
+                return Ok(None);
+            }
+            Err(failure) => return Err(failure.to_string()),
+        };
+        if let Some(key) = swept.overlong {
+            let why = format!(
+                "the service locked an earlier canary for longer than it was asked to, instead of for seconds, and no further one is written: {key}"
+            );
+            self.found(LockVerdict::Unverifiable, why, basis);
+            return Ok(None);
+        }
+        if let Some((key, failure)) = swept.undeletable {
+            let why = format!(
+                "an earlier canary was not deleted after its retention had ended too ({failure}), so none is put beside it: grant s3:DeleteObjectVersion: {key}"
+            );
+            self.found(LockVerdict::Unverifiable, why, basis);
+            return Ok(None);
+        }
+        if let Some(failure) = swept.refused {
+            let why = format!("an earlier canary cannot be deleted ({failure}): grant s3:DeleteObjectVersion");
+            self.found(LockVerdict::Unverifiable, why, basis);
+            return Ok(None);
+        }
+        if swept.locked.len() >= LOCKED_MAX {
+            let first = swept.locked.iter().map(|key| key.until).min().unwrap_or_default();
+            let wait = context.clock.wait_until_past(first);
+            self.trouble = Some(format!("{} canaries of earlier runs are still locked", swept.locked.len()));
+            self.schedule.not_before(Instant::now() + wait);
+            return Ok(None);
+        }
+        self.schedule.begin(basis, Instant::now());
+        let mode = basis.mode();
+        let until = context.clock.end_of(basis.canary.retention);
+        let key = context.names.new_key(CanaryKind::Lock, until);
+        let proof = Proof::new(Retention { mode, until });
+        Ok(Some(Running { proof, key, version: None, basis: basis.clone() }))
+    }
+
+    /// What is known of the lock.
+    #[must_use]
+    pub fn state(&self, basis: &Basis) -> LockProofState {
+        let verdict = self.schedule.verdict(basis, Instant::now());
+        verdict.map_or(LockProofState::Pending, |proof| LockProofState::Found(proof.clone()))
+    }
+
+    /// What is known of the lock while the bucket's configuration is not.
+    #[must_use]
+    pub fn latest_state(&self, interval: Duration) -> LockProofState {
+        let verdict = self.schedule.latest_verdict(interval, Instant::now());
+        verdict.map_or(LockProofState::Pending, |proof| LockProofState::Found(proof.clone()))
+    }
+
+    /// What the verdict in force makes of the target.
+    #[must_use]
+    pub fn checked(&self, location: &S3Location, basis: &Basis) -> Checked {
+        let strict = basis.settings.strict;
+        let Some(proof) = self.schedule.verdict(basis, Instant::now()) else {
+            let trouble = self.trouble.as_ref().map(|trouble| format!("; the latest attempt: {trouble}"));
+            return Checked::failed(Finding::new(
+                Reason::LockProofPending,
+                format!(
+                    "{location} is declared immutable and its lock is not proved yet: a canary is locked for {} s and tried to be deleted; ask again after that{}",
+                    basis.canary.retention.as_secs(),
+                    trouble.unwrap_or_default()
+                ),
+            ));
+        };
+        let LockProof { verdict, why, proved_at } = proof;
+        let reservation = |reason: Reason, todo: &str| Finding::new(reason, format!("{location}: {why}; {todo}"));
+        let checked = match verdict {
+            LockVerdict::Enforced => Checked::passed(()),
+            LockVerdict::Bypassable => {
+                let finding = reservation(
+                    Reason::LockBypassable,
+                    "who has these keys can delete backups: deny them s3:BypassGovernanceRetention, or use COMPLIANCE",
+                );
+                if strict { Checked::failed(finding) } else { Checked::passed(()).warning(Some(finding)) }
+            }
+            LockVerdict::NotEnforced => Checked::failed(reservation(
+                Reason::LockNotEnforced,
+                "the service stores the lock and does not enforce it, so who has these keys can delete backups: use another service, or declare the target not immutable",
+            )),
+            LockVerdict::Unverifiable => Checked::failed(reservation(
+                Reason::LockUnverifiable,
+                "that backups cannot be deleted is not known; it is tried again every 10 minutes, and when a check is asked for",
+            )),
+        };
+        let renewal = match (&self.running, &self.trouble) {
+            (Some(_), None) => "; being renewed".to_owned(),
+            (Some(_), Some(trouble)) => format!("; being renewed, and its end is tried again: {trouble}"),
+            (None, Some(trouble)) => format!("; renewing it failed: {trouble}"),
+            (None, None) => String::new(),
+        };
+        checked.detail(format!("{verdict}, proved at {proved_at:.0}: {why}{renewal}"))
+    }
+}
+
+/// Does what the step says.
+async fn act(api: &dyn ObjectApi, context: ProofContext<'_>, running: &mut Running) -> Seen {
+    let (text, step, asked) = (context.names.text(&running.key), running.proof.step, running.proof.asked);
+    tracing::debug!(?step, key = text, "lock proof");
+    let version = running.version.clone();
+    let version = version.as_deref();
+    let seen = match step {
+        Step::Put => match api.put(&text, content(running.key.id), Some(asked)).await {
+            Ok(version) => {
+                running.version = version;
+                Ok(Seen::Written { has_version: running.version.is_some() })
+            }
+            Err(failure) => Err(failure),
+        },
+        Step::Inspect => api.head(&text, version).await.map(|stored| inspected(stored, asked, &running.basis)),
+        Step::LookAfterDelete | Step::LookAfterBypass | Step::LookAfterControl => {
+            api.head(&text, version).await.map(|stored| Seen::There(stored.retention))
+        }
+        Step::Delete | Step::Bypass | Step::Control => {
+            let deleted = api.delete(&text, version, step == Step::Bypass).await;
+            deleted.map(|at| Seen::Deleted { at: at.unwrap_or_else(|| context.clock.now()) })
+        }
+        Step::Await => Ok(Seen::There(Some(asked))),
+    };
+    match seen {
+        // A retention that ends before it arrives is refused like one that may not be set.
+        Err(failure) if step == Step::Put && context.clock.may_be_past(asked.until) => Seen::Unclear(format!(
+            "{failure}, when the retention of the canary was nearly over: raise [s3.canary] retention"
+        )),
+        seen => seen.unwrap_or_else(|failure| unseen(step, &failure)),
+    }
+}
+
+/// What the storage's own clock says of a canary that was just put.
+fn inspected(stored: StoredVersion, asked: Retention, basis: &Basis) -> Seen {
+    match stored.modified.map(|modified| asked.until.saturating_sub(modified)) {
+        Some(left) if stored.retention == Some(asked) && exceeds(left, basis.canary.retention) => Seen::TooLong(left),
+        Some(left) if stored.retention == Some(asked) && left <= CLOCK_UNCERTAINTY_SECONDS => Seen::TooShort(left),
+        _ => Seen::There(stored.retention),
+    }
+}
+
+fn unseen(step: Step, failure: &S3Failure) -> Seen {
+    let is_refusal = match step {
+        Step::Delete | Step::Bypass | Step::Control => failure.is_lock_refusal(),
+        _ => failure.is_refusal(),
+    };
+    if failure.is_gone() {
+        Seen::Gone
+    } else if is_refusal {
+        Seen::Refused(failure.to_string())
+    } else {
+        Seen::Unclear(failure.to_string())
+    }
+}
+
+/// The ids of canaries that are in use.
+#[must_use]
+pub fn ids(keys: &[Option<CanaryKey>]) -> Vec<Uuid> {
+    keys.iter().flatten().map(|key| key.id).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,162 @@
+//! Proofs of a bucket whose conduct a test decides.
+
+use super::*;
+use crate::check::canary::Writer;
+use crate::check::fake::{FakeBucket, FakeObjects};
+use crate::check::object_canary::{CanaryPlan, object_canary};
+
+/// What one probe says, with a canary that is locked for so long.
+async fn probed(api: &FakeObjects, retention: Duration) -> (Option<Reason>, LockProofState) {
+    let mut basis = schedule::tests::basis();
+    basis.canary.retention = retention;
+    let names = CanaryNames::new("canary/", "node-7", "s3/backups", Writer::Agent, Uuid::new_v4());
+    let deadline = Duration::from_secs(5);
+    let clock = ServiceClock::new(Some(0));
+    let context = ProofContext { names: &names, clock, asked: false, deadline };
+    let mut prover = LockProver::default();
+    prover.advance(api, &basis, context).await;
+    let checked = prover.checked(&FakeBucket::healthy().location(), &basis);
+    (checked.reason(), prover.state(&basis))
+}
+
+#[tokio::test]
+async fn a_refusal_says_nothing_once_the_retention_may_be_over() {
+    let api = FakeObjects { refuses_put: true, ..FakeObjects::default() };
+    let (reason, state) = probed(&api, Duration::from_secs(1)).await;
+    assert_eq!((reason, state), (Some(Reason::LockProofPending), LockProofState::Pending));
+    let (reason, state) = probed(&api, Duration::from_secs(60)).await;
+    assert_eq!(reason, Some(Reason::LockUnverifiable));
+    assert!(matches!(state, LockProofState::Found(proof) if proof.verdict == LockVerdict::Unverifiable));
+}
+
+#[tokio::test]
+async fn nothing_is_put_where_nobody_could_find_or_remove_it() {
+    let blind = FakeObjects { refuses_list: true, ..FakeObjects::default() };
+    assert_eq!(probed(&blind, Duration::from_secs(60)).await.0, Some(Reason::LockUnverifiable));
+    assert_eq!(blind.keys(), Vec::<String>::new());
+
+    let helpless = FakeObjects { refuses_delete: true, ..FakeObjects::default() };
+    let before = CanaryNames::new("canary/", "node-7", "s3/backups", Writer::Agent, Uuid::new_v4());
+    for until in [0, ServiceClock::default().now() - 60] {
+        let left = before.text(&before.new_key(CanaryKind::Lock, until));
+        helpless.keep(&left);
+        assert_eq!(probed(&helpless, Duration::from_secs(60)).await.0, Some(Reason::LockUnverifiable));
+        assert_eq!(helpless.keys().len(), 1);
+        helpless.clear();
+    }
+}
+
+fn names() -> CanaryNames {
+    CanaryNames::new("canary/", "node-7", "s3/backups", Writer::Agent, Uuid::new_v4())
+}
+
+fn context(names: &CanaryNames, ahead: Option<i64>) -> ProofContext<'_> {
+    ProofContext { names, clock: ServiceClock::new(ahead), asked: false, deadline: Duration::from_secs(5) }
+}
+
+#[tokio::test]
+async fn nothing_is_locked_by_what_is_no_clock() {
+    let names = names();
+    for ahead in [None, Some(901), Some(-901)] {
+        let api = FakeObjects::default();
+        let mut prover = LockProver::default();
+        prover.advance(&api, &schedule::tests::basis(), context(&names, ahead)).await;
+        assert_eq!(api.keys(), Vec::<String>::new(), "{ahead:?}");
+        let checked = prover.checked(&FakeBucket::healthy().location(), &schedule::tests::basis());
+        assert_eq!(checked.reason(), Some(Reason::LockProofPending));
+        assert!(checked.finding().is_some_and(|finding| finding.message.contains("clock")), "{checked:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_storages_own_clock_decides_how_long_a_canary_is_locked() {
+    for (is_behind, reason) in
+        [(-9, Reason::LockProofPending), (0, Reason::LockProofPending), (60, Reason::LockUnverifiable)]
+    {
+        let (api, names) = (FakeObjects { is_behind, ..FakeObjects::default() }, names());
+        let mut prover = LockProver::default();
+        prover.advance(&api, &schedule::tests::basis(), context(&names, Some(0))).await;
+        let checked = prover.checked(&FakeBucket::healthy().location(), &schedule::tests::basis());
+        assert_eq!(checked.reason(), Some(reason), "{is_behind} s");
+        assert_eq!(prover.in_use().is_some(), is_behind == 0, "{is_behind} s: {checked:?}");
+    }
+}
+
+/// A proof that waits for the end of its canary's retention, which is over by the clock of the context
+/// that is returned.
+async fn at_its_end<'a>(api: &FakeObjects, names: &'a CanaryNames) -> (LockProver, ProofContext<'a>) {
+    let mut prover = LockProver::default();
+    prover.advance(api, &schedule::tests::basis(), context(names, Some(0))).await;
+    assert!(prover.in_use().is_some() && api.latest().is_some());
+    api.unlock();
+    (prover, context(names, Some(60)))
+}
+
+#[tokio::test]
+async fn only_the_refusal_of_a_lock_is_one() {
+    for (failure, is_known) in [
+        (S3Failure::service(403, Some("AccessDenied"), None), true),
+        (S3Failure::service(409, Some("OperationAborted"), None), false),
+        (S3Failure::service(400, Some("RequestTimeout"), None), false),
+        (S3Failure::service(405, Some("MethodNotAllowed"), None), false),
+    ] {
+        let (api, names) = (FakeObjects::default(), names());
+        api.next_deletes.lock().expect("a lock").push_back(failure.clone());
+        let mut prover = LockProver::default();
+        let mut basis = schedule::tests::basis();
+        basis.settings.mode = Some(crate::model::LockMode::Compliance);
+        prover.advance(&api, &basis, context(&names, Some(0))).await;
+        assert_eq!(prover.in_use().is_some(), is_known, "{failure}");
+    }
+}
+
+#[tokio::test]
+async fn an_end_that_says_nothing_is_tried_again() {
+    let (api, names) = (FakeObjects::default(), names());
+    let (mut prover, after) = at_its_end(&api, &names).await;
+    let basis = schedule::tests::basis();
+    for failure in [
+        S3Failure::service(409, Some("OperationAborted"), None),
+        S3Failure::service(503, Some("SlowDown"), None),
+        S3Failure::TimedOut(Duration::from_secs(1)),
+    ] {
+        api.next_deletes.lock().expect("a lock").push_back(failure.clone());
+        assert_eq!(prover.advance(&api, &basis, after).await, None, "at the next probe");
+        assert!(prover.in_use().is_some(), "{failure}");
+        let checked = prover.checked(&FakeBucket::healthy().location(), &basis);
+        let message = checked.finding().map(|finding| finding.message.clone()).unwrap_or_default();
+        assert!(message.contains(&failure.to_string()), "{message}");
+    }
+    prover.advance(&api, &basis, after).await;
+    assert!(matches!(prover.state(&basis), LockProofState::Found(proof) if proof.verdict == LockVerdict::Enforced));
+    assert_eq!(api.keys(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn canaries_that_were_locked_to_write_do_not_keep_a_proof_from_beginning() {
+    let (api, names) = (FakeObjects::default(), names());
+    let (clock, bucket) = (ServiceClock::new(Some(0)), FakeBucket::healthy().location());
+    for _ in 0..LOCKED_MAX + 1 {
+        let retention = Some(Duration::from_secs(600));
+        let plan = CanaryPlan { names: &names, versioned: true, retention, clock, in_use: &[] };
+        object_canary(&api, &bucket, &plan, Duration::from_secs(5)).await;
+    }
+    let before = api.keys().len();
+    let mut prover = LockProver::default();
+    prover.advance(&api, &schedule::tests::basis(), context(&names, Some(0))).await;
+    assert!(prover.in_use().is_some(), "beside {before} that are locked");
+    assert_eq!(api.keys().len(), before + 1);
+}
+
+#[tokio::test]
+async fn nothing_is_put_beside_what_is_locked_for_longer() {
+    let (api, names) = (FakeObjects { locks_longer: 3600, ..FakeObjects::default() }, names());
+    let (clock, bucket) = (ServiceClock::new(Some(0)), FakeBucket::healthy().location());
+    let retention = Some(Duration::from_secs(10));
+    let plan = CanaryPlan { names: &names, versioned: true, retention, clock, in_use: &[] };
+    object_canary(&api, &bucket, &plan, Duration::from_secs(5)).await;
+    let mut prover = LockProver::default();
+    prover.advance(&api, &schedule::tests::basis(), context(&names, Some(0))).await;
+    let checked = prover.checked(&bucket, &schedule::tests::basis());
+    assert_eq!((checked.reason(), api.keys().len()), (Some(Reason::LockUnverifiable), 1));
+}

@@ -1,0 +1,366 @@
+//! `write_canary` of a bucket: an object is put, got back and compared, and deleted.
+//!
+//! Its key is as long as those of backups ([`super::canary::key`]). In a bucket that keeps versions
+//! it is that version that is deleted, so nothing is left, not even a delete marker. Before it, what
+//! is left of earlier canaries is removed.
+//!
+//! A bucket with a default retention would lock the canary like a backup, for days. There it is put
+//! with an explicit retention of seconds, which overrides the default; that it did is verified, and it
+//! is deleted when that is over, by a later run. A service that locked it for longer gets no second one.
+
+use std::time::Duration;
+
+use super::Checked;
+use super::bucket::not_passed;
+use super::canary::{CanaryKey, CanaryKind, CanaryNames, ServiceClock, content, exceeds, sweep};
+use crate::model::report::Finding;
+use crate::model::{LockMode, Reason, S3Location};
+use uuid::Uuid;
+
+use crate::s3::{ObjectApi, Retention, S3Failure, within};
+
+/// How many locked canaries of a target on this node a bucket holds before no further one is put.
+pub const LOCKED_MAX: usize = 4;
+
+/// How many before none is put to prove that backups can be written: the proof of a lock must not wait for
+/// those.
+pub const LOCKED_BY_WRITING_MAX: usize = LOCKED_MAX - 1;
+
+/// What a canary is to be like.
+#[derive(Debug, Clone)]
+pub struct CanaryPlan<'a> {
+    /// Its names.
+    pub names: &'a CanaryNames,
+    /// Whether the bucket has or had versions.
+    pub versioned: bool,
+    /// For how long it is to be locked; none where a new object is not locked by itself.
+    pub retention: Option<Duration>,
+    /// The service's clock.
+    pub clock: ServiceClock,
+    /// Canaries that are still needed.
+    pub in_use: &'a [Uuid],
+}
+
+/// Writes the canary. Removing leftovers, and the canary itself, are each bounded by `deadline`. Gives
+/// the latest canary that is locked and still there, this one or one of an earlier run.
+pub async fn object_canary(
+    api: &dyn ObjectApi,
+    location: &S3Location,
+    plan: &CanaryPlan<'_>,
+    deadline: Duration,
+) -> Checked<Option<CanaryKey>> {
+    let mut reservation = None;
+    let mut remark = String::new();
+    let mut latest = None;
+    if let (Some(why), Some(_)) = (plan.clock.distrust(), plan.retention) {
+        return Checked::skipped(Finding::new(
+            Reason::ClockSkewed,
+            format!(
+                "{location} has a default retention, so a canary would have to be locked until some time, and none is put: {why}"
+            ),
+        ));
+    }
+    match within(deadline, sweep(api, plan.names, plan.versioned, plan.clock, plan.in_use)).await {
+        Ok(swept) => {
+            if let (Some(key), Some(_)) = (&swept.overlong, plan.retention) {
+                return Checked::skipped(overlong(location, key));
+            }
+            if let (Some((key, failure)), Some(_)) = (&swept.undeletable, plan.retention) {
+                return Checked::skipped(undeletable(location, key, failure));
+            }
+            if let Some(failure) = &swept.refused {
+                return refused(failure, location, plan);
+            }
+            let locked = swept.locked.len();
+            if plan.retention.is_some() && locked >= LOCKED_BY_WRITING_MAX {
+                return Checked::skipped(Finding::new(
+                    Reason::CanaryLocked,
+                    format!(
+                        "{locked} earlier canaries in {location} are still locked for some seconds; no further one is written until they can be removed"
+                    ),
+                ));
+            }
+            latest = swept.locked.iter().copied().filter(|key| plan.names.is_own(key)).max_by_key(|key| key.until);
+            if swept.removed > 0 {
+                remark = format!("; removed {} left of earlier ones", swept.removed);
+            }
+        }
+        // Backups may well be written without being listed; but then nobody finds what a crash leaves.
+        Err(failure) if failure.is_refusal() => reservation = Some(unlisted(&failure, location, plan)),
+        Err(failure) => return not_passed(&failure, location),
+    }
+    let until = plan.retention.map(|retention| plan.clock.end_of(retention));
+    let key = plan.names.new_key(CanaryKind::Write, until.unwrap_or_default());
+    let retention = until.map(|until| Retention { mode: LockMode::Governance, until });
+    match within(deadline, write(api, plan, &key, retention)).await {
+        Ok(Written::Removed) => {
+            let detail = format!("put {} bytes, got them back and deleted them{remark}", super::canary::CANARY_BYTES);
+            Checked::passed(latest).warning(reservation).detail(detail)
+        }
+        Ok(Written::Locked) => {
+            let detail = format!(
+                "put {} bytes and got them back; they are locked for some seconds and deleted after that{remark}",
+                super::canary::CANARY_BYTES
+            );
+            Checked::passed(Some(key)).warning(reservation).detail(detail)
+        }
+        Ok(Written::LockedLonger) => Checked::passed(latest).warning(Some(overlong(location, &plan.names.text(&key)))),
+        Ok(Written::Differs) => Checked::failed(Finding::new(
+            Reason::CanaryMismatch,
+            format!(
+                "{location}: what was got back of a canary is not what was put: distrust this storage, and look at it and at what is between"
+            ),
+        )),
+        // A retention that ends before it arrives is refused like one that may not be set.
+        Err(failure)
+            if failure.reason() == Reason::AccessDenied && until.is_some_and(|until| plan.clock.may_be_past(until)) =>
+        {
+            Checked::timed_out(Finding::new(
+                Reason::ResponseTimedOut,
+                format!(
+                    "{location}: a canary was refused ({failure}) when the retention that was asked for it was nearly over: look at the load of the service, or raise [s3.canary] retention"
+                ),
+            ))
+        }
+        Err(failure) => refused(&failure, location, plan),
+    }
+}
+
+enum Written {
+    Removed,
+    Locked,
+    LockedLonger,
+    Differs,
+}
+
+async fn write(
+    api: &dyn ObjectApi,
+    plan: &CanaryPlan<'_>,
+    key: &CanaryKey,
+    retention: Option<Retention>,
+) -> Result<Written, S3Failure> {
+    let (text, content) = (plan.names.text(key), content(key.id));
+    let version = api.put(&text, content.clone(), retention).await?;
+    let version = version.as_deref();
+    let mut back = api.get(&text, version).await;
+    // A part of a service that has not heard of it yet is not a loss.
+    if back.as_ref().is_err_and(S3Failure::is_gone) {
+        back = api.get(&text, version).await;
+    }
+    let is_same = match back {
+        Ok(back) => back == content,
+        Err(failure) if failure.is_gone() => false,
+        Err(failure) => return Err(failure),
+    };
+    let locked = match retention {
+        Some(asked) => {
+            let stored = api.head(&text, version).await?;
+            let left = stored.modified.map(|modified| asked.until.saturating_sub(modified));
+            let is_longer = left.zip(plan.retention).is_some_and(|(left, retention)| exceeds(left, retention));
+            Some(stored.retention == Some(asked) && !is_longer)
+        }
+        None => None,
+    };
+    if locked.is_none() {
+        api.delete(&text, version, false).await?;
+    }
+    Ok(match (is_same, locked) {
+        (false, _) => Written::Differs,
+        (true, None) => Written::Removed,
+        (true, Some(true)) => Written::Locked,
+        (true, Some(false)) => Written::LockedLonger,
+    })
+}
+
+fn overlong(location: &S3Location, key: &str) -> Finding {
+    Finding::new(
+        Reason::CanaryLocked,
+        format!(
+            "{location} has a default retention, and did not lock a canary for the seconds that were asked for instead: {key} stays until the service lets it be deleted, and no further canary is written, so writing is not verified"
+        ),
+    )
+}
+
+fn undeletable(location: &S3Location, key: &str, failure: &S3Failure) -> Finding {
+    Finding::new(
+        Reason::CanaryLocked,
+        format!(
+            "{location}: a canary was not deleted although its retention has ended ({failure}), so no further one is written and writing is not verified: grant the credentials s3:DeleteObjectVersion; {key} stays until it can be deleted"
+        ),
+    )
+}
+
+fn unlisted(failure: &S3Failure, location: &S3Location, plan: &CanaryPlan<'_>) -> Finding {
+    let action = if plan.versioned { "s3:ListBucketVersions" } else { "s3:ListBucket" };
+    Finding::new(
+        failure.reason(),
+        format!(
+            "{location}: what a crash may have left of canaries cannot be looked for ({failure}): grant the credentials {action} below {}",
+            plan.names.folder()
+        ),
+    )
+}
+
+fn refused<T>(failure: &S3Failure, location: &S3Location, plan: &CanaryPlan<'_>) -> Checked<T> {
+    if failure.reason() != Reason::AccessDenied {
+        return not_passed(failure, location);
+    }
+    let delete = if plan.versioned { ", s3:DeleteObjectVersion" } else { "" };
+    let retain = if plan.retention.is_some() { ", s3:PutObjectRetention and s3:GetObjectRetention" } else { "" };
+    Checked::failed(Finding::new(
+        Reason::AccessDenied,
+        format!(
+            "{location}: writing a canary was refused ({failure}): grant the credentials s3:PutObject, s3:GetObject, s3:DeleteObject{delete}{retain} below {}; where no backups are written from here, set read_only = true in its [[s3.credentials]] entry",
+            plan.names.folder()
+        ),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::canary::Writer;
+    use crate::check::fake::{FakeBucket, FakeObjects};
+    use crate::model::Outcome;
+
+    async fn written(api: &FakeObjects) -> Checked<Option<CanaryKey>> {
+        retained(api, None).await
+    }
+
+    async fn retained(api: &FakeObjects, retention: Option<Duration>) -> Checked<Option<CanaryKey>> {
+        by_clock(api, retention, ServiceClock::new(Some(0))).await
+    }
+
+    async fn by_clock(
+        api: &FakeObjects,
+        retention: Option<Duration>,
+        clock: ServiceClock,
+    ) -> Checked<Option<CanaryKey>> {
+        let names = CanaryNames::new("canary/", "node-7", "s3/backups", Writer::Agent, Uuid::new_v4());
+        let plan = CanaryPlan { names: &names, versioned: false, retention, clock, in_use: &[] };
+        object_canary(api, &FakeBucket::healthy().location(), &plan, Duration::from_secs(5)).await
+    }
+
+    #[tokio::test]
+    async fn what_comes_back_must_be_what_was_put() {
+        let well = FakeObjects::default();
+        assert_eq!(written(&well).await.outcome(), Outcome::Passed);
+        let garbling = FakeObjects { garbles: true, ..FakeObjects::default() };
+        let losing = FakeObjects { loses: true, ..FakeObjects::default() };
+        for wrong in [&garbling, &losing] {
+            let checked = written(wrong).await;
+            assert_eq!((checked.outcome(), checked.reason()), (Outcome::Failed, Some(Reason::CanaryMismatch)));
+        }
+        for api in [well, garbling, losing] {
+            assert_eq!(api.keys(), Vec::<String>::new());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_retention_that_is_over_when_it_arrives_is_no_missing_permission() {
+        let api = FakeObjects { refuses_put: true, ..FakeObjects::default() };
+        for (seconds, outcome, reason) in
+            [(1, Outcome::TimedOut, Reason::ResponseTimedOut), (60, Outcome::Failed, Reason::AccessDenied)]
+        {
+            let checked = retained(&api, Some(Duration::from_secs(seconds))).await;
+            assert_eq!((checked.outcome(), checked.reason()), (outcome, Some(reason)), "{seconds} s");
+        }
+    }
+
+    #[tokio::test]
+    async fn nothing_is_locked_by_what_is_no_clock() {
+        let api = FakeObjects::default();
+        for (ahead, retention, outcome) in [
+            (None, Some(60), Outcome::Skipped),
+            (Some(901), Some(60), Outcome::Skipped),
+            (Some(-901), Some(60), Outcome::Skipped),
+            (None, None, Outcome::Passed),
+            (Some(-901), None, Outcome::Passed),
+        ] {
+            let retention = retention.map(Duration::from_secs);
+            let checked = by_clock(&api, retention, ServiceClock::new(ahead)).await;
+            assert_eq!(checked.outcome(), outcome, "{ahead:?} {retention:?}: {checked:?}");
+            assert_eq!(api.keys(), Vec::<String>::new());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_storage_whose_clock_lags_keeps_a_canary_for_too_long() {
+        for (is_behind, reason) in [(0, None), (1, None), (10, Some(Reason::CanaryLocked))] {
+            let api = FakeObjects { is_behind, ..FakeObjects::default() };
+            let checked = retained(&api, Some(Duration::from_secs(60))).await;
+            assert_eq!((checked.outcome(), checked.reason()), (Outcome::Passed, reason), "{is_behind} s");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_missing_once_is_not_lost() {
+        for (times, outcome) in [(1, Outcome::Passed), (2, Outcome::Failed)] {
+            let missing = S3Failure::service(404, Some("NoSuchKey"), None);
+            let api = FakeObjects {
+                next_gets: vec![missing; times].into_iter().collect::<std::collections::VecDeque<_>>().into(),
+                ..FakeObjects::default()
+            };
+            assert_eq!(written(&api).await.outcome(), outcome, "{times}");
+        }
+    }
+
+    #[tokio::test]
+    async fn writing_leaves_room_for_the_proof_of_a_lock() {
+        let api = FakeObjects::default();
+        for put in 1..=LOCKED_MAX {
+            let checked = retained(&api, Some(Duration::from_secs(60))).await;
+            let is_put = put <= LOCKED_BY_WRITING_MAX;
+            assert_eq!(checked.outcome(), if is_put { Outcome::Passed } else { Outcome::Skipped }, "{put}");
+            assert_eq!(api.keys().len(), put.min(LOCKED_BY_WRITING_MAX));
+        }
+    }
+
+    #[tokio::test]
+    async fn who_may_lock_and_not_delete_is_told_so_and_the_service_is_not_accused() {
+        let api = FakeObjects { refuses_delete: true, ..FakeObjects::default() };
+        let before = CanaryNames::new("canary/", "node-7", "s3/backups", Writer::Agent, Uuid::new_v4());
+        api.keep(&before.text(&before.new_key(CanaryKind::Write, ServiceClock::default().now() - 60)));
+        let checked = retained(&api, Some(Duration::from_secs(60))).await;
+        assert_eq!((checked.outcome(), checked.reason()), (Outcome::Skipped, Some(Reason::CanaryLocked)));
+        let message = checked.finding().map(|finding| finding.message.clone()).unwrap_or_default();
+        assert!(message.contains("s3:DeleteObjectVersion") && !message.contains("did not lock"), "{message}");
+    }
+
+    #[tokio::test]
+    async fn who_may_write_and_not_delete_writes_one_and_no_more() {
+        let api = FakeObjects { refuses_delete: true, ..FakeObjects::default() };
+        for _ in 0..3 {
+            let checked = written(&api).await;
+            assert_eq!((checked.outcome(), checked.reason()), (Outcome::Failed, Some(Reason::AccessDenied)));
+            assert!(checked.finding().is_some_and(|finding| finding.message.contains("s3:DeleteObject")));
+            assert_eq!(api.keys().len(), 1, "{:?}", api.keys());
+        }
+    }
+
+    #[tokio::test]
+    async fn who_may_not_list_is_told_what_that_means_and_is_available() {
+        let api = FakeObjects { refuses_list: true, ..FakeObjects::default() };
+        let checked = written(&api).await;
+        assert_eq!((checked.outcome(), checked.reason()), (Outcome::Passed, Some(Reason::AccessDenied)));
+        assert!(checked.finding().is_some_and(|finding| finding.message.contains("s3:ListBucket below canary/")));
+    }
+
+    #[tokio::test]
+    async fn one_sweep_removes_a_bounded_number_and_only_canaries() {
+        let api = FakeObjects::default();
+        let before = CanaryNames::new("canary/", "node-7", "s3/backups", Writer::Agent, Uuid::new_v4());
+        let backup = format!("{}backup", before.folder());
+        api.keep(&backup);
+        for _ in 0..40 {
+            api.keep(&before.text(&before.new_key(CanaryKind::Write, 0)));
+        }
+        let mut left = Vec::new();
+        for _ in 0..4 {
+            assert_eq!(written(&api).await.outcome(), Outcome::Passed);
+            left.push(api.keys().len());
+        }
+        assert_eq!(left, [25, 9, 1, 1]);
+        assert_eq!(api.keys(), [backup]);
+    }
+}

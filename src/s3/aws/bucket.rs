@@ -1,0 +1,127 @@
+//! One bucket through the SDK: the calls that ask about it.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use aws_sdk_s3::Client;
+use aws_sdk_s3::types::{self, BucketVersioningStatus, ObjectLockEnabled};
+
+use super::answer::{ReadHeaders, Told, WatchClock};
+use super::errors::failure;
+use crate::model::LockMode;
+use crate::s3::{BucketApi, BucketUsage, DefaultRetention, ObjectLock, RetentionLength, S3Failure, Versioning};
+
+/// One bucket through the SDK, with the credentials of one probe.
+pub struct AwsBucket {
+    pub(super) client: Client,
+    pub(super) bucket: String,
+    access_key_id: String,
+    asks_for_stats: bool,
+    clock: WatchClock,
+}
+
+impl AwsBucket {
+    pub(super) fn new(
+        client: Client,
+        bucket: &str,
+        access_key_id: String,
+        asks_for_stats: bool,
+        clock: WatchClock,
+    ) -> Self {
+        Self { client, bucket: bucket.to_owned(), access_key_id, asks_for_stats, clock }
+    }
+
+    /// How far the service's clock was ahead of this host's at its latest answer that told it, in seconds.
+    #[must_use]
+    pub fn clock_ahead_seconds(&self) -> Option<i64> {
+        self.clock.ahead_seconds()
+    }
+
+    /// Who asks: the access key id of the credentials, which is no secret.
+    #[must_use]
+    pub fn access_key_id(&self) -> &str {
+        &self.access_key_id
+    }
+}
+
+#[async_trait]
+impl BucketApi for AwsBucket {
+    async fn head_bucket(&self) -> Result<BucketUsage, S3Failure> {
+        let told = Arc::new(Mutex::new(Told::default()));
+        let asks_for_stats = self.asks_for_stats;
+        self.client
+            .head_bucket()
+            .bucket(&self.bucket)
+            .customize()
+            .mutate_request(move |request| {
+                // Ceph from release 20 on tells the use only when asked; other services ignore it.
+                if asks_for_stats {
+                    let separator = if request.uri().contains('?') { '&' } else { '?' };
+                    let uri = format!("{}{separator}read-stats", request.uri());
+                    let _kept_on_error = request.set_uri(uri);
+                }
+            })
+            .interceptor(ReadHeaders(told.clone()))
+            .send()
+            .await
+            .map_err(|error| match failure(error) {
+                // The SDK makes up a code for a HEAD from the status alone.
+                S3Failure::Service { status, region, .. } => S3Failure::service(status, None, region.as_deref()),
+                other => other,
+            })?;
+        let told = std::mem::take(&mut *told.lock().unwrap_or_else(PoisonError::into_inner));
+        if told.is_html {
+            return Err(S3Failure::NotS3("a web page came back".to_owned()));
+        }
+        Ok(told.usage)
+    }
+
+    async fn bucket_location(&self) -> Result<(), S3Failure> {
+        self.client.get_bucket_location().bucket(&self.bucket).send().await.map(|_| ()).map_err(failure)
+    }
+
+    async fn versioning(&self) -> Result<Versioning, S3Failure> {
+        let answer = self.client.get_bucket_versioning().bucket(&self.bucket).send().await.map_err(failure)?;
+        match answer.status() {
+            None => Ok(Versioning::Off),
+            Some(BucketVersioningStatus::Enabled) => Ok(Versioning::Enabled),
+            Some(BucketVersioningStatus::Suspended) => Ok(Versioning::Suspended),
+            Some(_) => Err(S3Failure::NotS3("its versioning status is neither Enabled nor Suspended".to_owned())),
+        }
+    }
+
+    async fn object_lock(&self) -> Result<ObjectLock, S3Failure> {
+        let answer =
+            match self.client.get_object_lock_configuration().bucket(&self.bucket).send().await.map_err(failure) {
+                Ok(answer) => answer,
+                Err(S3Failure::Service { code: Some(code), .. }) if code == "ObjectLockConfigurationNotFoundError" => {
+                    return Ok(ObjectLock { enabled: false, default_retention: None });
+                }
+                Err(failure) => return Err(failure),
+            };
+        let configuration = answer.object_lock_configuration();
+        Ok(ObjectLock {
+            enabled: configuration
+                .and_then(|found| found.object_lock_enabled())
+                .is_some_and(|enabled| *enabled == ObjectLockEnabled::Enabled),
+            default_retention: configuration
+                .and_then(|found| found.rule()?.default_retention())
+                .and_then(written_retention),
+        })
+    }
+}
+
+/// None when a part is missing or unknown, since then it is not in force.
+fn written_retention(retention: &types::DefaultRetention) -> Option<DefaultRetention> {
+    let mode = lock_mode(retention.mode()?.as_str())?;
+    let count = |count: Option<i32>| count.and_then(|count| u32::try_from(count).ok()).filter(|count| *count > 0);
+    let length = count(retention.days())
+        .map(RetentionLength::Days)
+        .or_else(|| count(retention.years()).map(RetentionLength::Years))?;
+    Some(DefaultRetention { mode, length })
+}
+
+/// The mode of this name.
+pub(super) fn lock_mode(name: &str) -> Option<LockMode> {
+    LockMode::ALL.iter().copied().find(|mode| mode.as_str() == name)
+}

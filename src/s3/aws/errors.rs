@@ -1,0 +1,73 @@
+//! Errors of the SDK as an [`S3Failure`].
+
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+
+use crate::s3::S3Failure;
+
+/// The failure that an error of the SDK stands for.
+pub(super) fn failure<E>(error: SdkError<E, HttpResponse>) -> S3Failure
+where
+    E: ProvideErrorMetadata + std::error::Error + 'static,
+{
+    if let SdkError::ServiceError(refusal) = &error {
+        let (raw, told) = (refusal.raw(), refusal.err());
+        let parsed = told.code().is_some() || !raw.status().is_success();
+        if parsed {
+            let region = raw.headers().get("x-amz-bucket-region");
+            let failure = S3Failure::service(raw.status().as_u16(), told.code(), region);
+            return failure.with_message(told.message().unwrap_or_default());
+        }
+        return S3Failure::NotS3(innermost(told));
+    }
+    transport(&error).unwrap_or_else(|| match &error {
+        SdkError::ConstructionFailure(_) => S3Failure::Agent(innermost(&error)),
+        SdkError::ResponseError(_) => S3Failure::NotS3(innermost(&error)),
+        _ => S3Failure::ConnectionBroken(innermost(&error)),
+    })
+}
+
+/// The failure that the innermost known cause stands for.
+fn transport(error: &(dyn std::error::Error + 'static)) -> Option<S3Failure> {
+    use std::io::ErrorKind;
+    let mut found = None;
+    let mut next = Some(error);
+    while let Some(cause) = next {
+        if let Some(tls) = cause.downcast_ref::<rustls::Error>() {
+            return Some(S3Failure::Tls(tls.to_string()));
+        }
+        if let Some(io) = cause.downcast_ref::<std::io::Error>() {
+            if let Some(tls) = wrapped_tls(io) {
+                return Some(S3Failure::Tls(tls.to_string()));
+            }
+            found = Some(match io.kind() {
+                ErrorKind::ConnectionRefused => S3Failure::ConnectionRefused,
+                ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => {
+                    S3Failure::HostUnreachable(io.to_string())
+                }
+                _ if io.to_string().contains("lookup address") => S3Failure::NameNotResolved(io.to_string()),
+                _ => S3Failure::ConnectionBroken(io.to_string()),
+            });
+        }
+        next = cause.source();
+    }
+    found
+}
+
+/// What TLS said, in an error of input and output that wraps it, perhaps in others of its kind: each
+/// skips what it wraps in its chain of sources.
+fn wrapped_tls(io: &std::io::Error) -> Option<&rustls::Error> {
+    let inner = io.get_ref()?;
+    inner.downcast_ref::<rustls::Error>().or_else(|| wrapped_tls(inner.downcast_ref::<std::io::Error>()?))
+}
+
+/// The words of the cause that has none of its own.
+pub(super) fn innermost(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text = cause.to_string();
+        next = cause.source();
+    }
+    text
+}

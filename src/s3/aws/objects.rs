@@ -1,0 +1,97 @@
+//! One bucket through the SDK: the calls on its objects.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use aws_sdk_s3::primitives::{ByteStream, DateTime};
+use aws_sdk_s3::types::{ObjectLockMode, ObjectVersion};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use jiff::Timestamp;
+use md5::{Digest as _, Md5};
+
+use super::answer::{ReadHeaders, Told};
+use super::bucket::{AwsBucket, lock_mode};
+use super::errors::{failure, innermost};
+use crate::model::LockMode;
+use crate::s3::{ListedVersion, ObjectApi, Retention, S3Failure, StoredVersion};
+
+#[async_trait]
+impl ObjectApi for AwsBucket {
+    async fn put(&self, key: &str, content: Bytes, retention: Option<Retention>) -> Result<Option<String>, S3Failure> {
+        // A locked PUT without a digest is refused by AWS, and this one is understood everywhere.
+        let digest = STANDARD.encode(Md5::digest(&content));
+        let put = self.client.put_object().bucket(&self.bucket).key(key).content_md5(digest);
+        let put = match retention {
+            None => put,
+            Some(Retention { mode, until }) => put
+                .object_lock_mode(match mode {
+                    LockMode::Governance => ObjectLockMode::Governance,
+                    LockMode::Compliance => ObjectLockMode::Compliance,
+                })
+                .object_lock_retain_until_date(DateTime::from_secs(until)),
+        };
+        let answer = put.body(ByteStream::from(content)).send().await.map_err(failure)?;
+        Ok(answer.version_id().map(str::to_owned))
+    }
+
+    async fn get(&self, key: &str, version: Option<&str>) -> Result<Bytes, S3Failure> {
+        let get = self.client.get_object().bucket(&self.bucket).key(key).set_version_id(version.map(str::to_owned));
+        let answer = get.send().await.map_err(failure)?;
+        let body = answer.body.collect().await;
+        body.map(|body| body.into_bytes()).map_err(|error| S3Failure::ConnectionBroken(innermost(&error)))
+    }
+
+    async fn head(&self, key: &str, version: Option<&str>) -> Result<StoredVersion, S3Failure> {
+        let head = self.client.head_object().bucket(&self.bucket).key(key).set_version_id(version.map(str::to_owned));
+        let answer = head.send().await.map_err(failure)?;
+        let mode = answer.object_lock_mode().and_then(|mode| lock_mode(mode.as_str()));
+        let until = answer.object_lock_retain_until_date().map(DateTime::secs);
+        let retention = mode.zip(until).map(|(mode, until)| Retention { mode, until });
+        Ok(StoredVersion { retention, modified: answer.last_modified().map(DateTime::secs) })
+    }
+
+    async fn delete(
+        &self,
+        key: &str,
+        version: Option<&str>,
+        bypass_governance: bool,
+    ) -> Result<Option<i64>, S3Failure> {
+        let told = Arc::new(Mutex::new(Told::default()));
+        let delete = self.client.delete_object().bucket(&self.bucket).key(key);
+        delete
+            .set_version_id(version.map(str::to_owned))
+            .set_bypass_governance_retention(bypass_governance.then_some(true))
+            .customize()
+            .interceptor(ReadHeaders(told.clone()))
+            .send()
+            .await
+            .map_err(failure)?;
+        let told = told.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(told.date)
+    }
+
+    async fn list(&self, prefix: &str, versioned: bool, limit: u16) -> Result<Vec<ListedVersion>, S3Failure> {
+        let limit = i32::from(limit);
+        let modified = |date: Option<&DateTime>| Timestamp::from_second(date?.secs()).ok();
+        if !versioned {
+            let list = self.client.list_objects_v2().bucket(&self.bucket).prefix(prefix).max_keys(limit);
+            let answer = list.send().await.map_err(failure)?;
+            let listed = |object: &aws_sdk_s3::types::Object| {
+                let key = object.key()?.to_owned();
+                Some(ListedVersion { key, version: None, modified: modified(object.last_modified()) })
+            };
+            return Ok(answer.contents().iter().filter_map(listed).collect());
+        }
+        let list = self.client.list_object_versions().bucket(&self.bucket).prefix(prefix).max_keys(limit);
+        let answer = list.send().await.map_err(failure)?;
+        let listed = |key: Option<&str>, version: Option<&str>, date: Option<&DateTime>| {
+            Some(ListedVersion { key: key?.to_owned(), version: Some(version?.to_owned()), modified: modified(date) })
+        };
+        let version = |found: &ObjectVersion| listed(found.key(), found.version_id(), found.last_modified());
+        let versions = answer.versions().iter().filter_map(version);
+        let markers = answer.delete_markers().iter();
+        Ok(versions.chain(markers.filter_map(|it| listed(it.key(), it.version_id(), it.last_modified()))).collect())
+    }
+}

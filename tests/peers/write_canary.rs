@@ -1,0 +1,197 @@
+//! The object that proves that backups can be written, and what becomes of it.
+
+use aws_sdk_s3::types::ObjectLockRetentionMode;
+use http::Method;
+use serde_json::{Value, json};
+
+use crate::daemon::{Daemon, assert_healthy, assert_offline, check_named};
+use crate::gateway::{Gateway, target};
+use crate::place::Place;
+use crate::proxy::{Passed, Proxy, When};
+
+/// The one PUT of a probe.
+fn is_put(passed: &Passed) -> bool {
+    passed.method == Method::PUT
+}
+
+fn detail(report: &Value) -> &str {
+    check_named(report, "write_canary")["detail"].as_str().expect("a detail")
+}
+
+#[tokio::test]
+async fn what_is_written_is_gone_again_with_its_version() {
+    let gateway = Gateway::shared().await;
+    let place = Place::new(&gateway.keys);
+    let agent = Daemon::start(&place).await;
+    let (plain, versioned, locked) = (gateway.bucket().await, gateway.bucket().await, gateway.locked_bucket().await);
+    gateway.enable_versioning(&versioned).await;
+    for bucket in [plain, versioned, locked] {
+        let proxy = Proxy::start(&gateway.endpoint).await;
+        let id = agent.create(target(&proxy.endpoint, &bucket)).await;
+        let report = agent.check(&id).await;
+        assert_healthy(&report);
+        assert_eq!(check_named(&report, "write_canary")["outcome"], "passed", "{report:#}");
+        let put = proxy.passed().into_iter().find(is_put).expect("it was written");
+        let key = put.target.split_once(&format!("/{bucket}/")).expect("its key").1.to_owned();
+        assert!(
+            key.starts_with("targetwatch-canary/") && key.split('?').next().is_some_and(|key| key.len() > 300),
+            "{key}"
+        );
+        assert_eq!(gateway.versions(&bucket).await, Vec::<String>::new());
+        assert_eq!(place.check_s3(&gateway.endpoint, &bucket, &[]).await.code, 0);
+        assert_eq!(gateway.versions(&bucket).await, Vec::<String>::new());
+    }
+}
+
+#[tokio::test]
+async fn a_quota_that_is_used_up_is_offline_until_it_is_raised() {
+    let gateway = Gateway::shared().await;
+    let place = Place::new(&gateway.keys);
+    let bucket = gateway.bucket().await;
+    gateway.put(&bucket, "one", 40_960).await;
+    gateway.set_quota(&bucket, Some(40 << 10));
+    let agent = Daemon::start(&place).await;
+    let id = agent.create(target(&gateway.endpoint, &bucket)).await;
+    let message = assert_offline(&agent.check(&id).await, "quota_exceeded");
+    assert!(message.contains("403 QuotaExceeded") && message.contains("raise the quota"), "{message}");
+    let told = place.check_s3(&gateway.endpoint, &bucket, &[]).await;
+    assert!(told.code == 2 && told.out.contains("quota_exceeded"), "{told:?}");
+
+    gateway.set_quota(&bucket, None);
+    assert_healthy(&agent.check(&id).await);
+}
+
+#[tokio::test]
+async fn what_a_crash_leaves_is_removed_by_the_next_run_and_nothing_else_is() {
+    let gateway = Gateway::shared().await;
+    let (plain, versioned) = (gateway.bucket().await, gateway.bucket().await);
+    gateway.enable_versioning(&versioned).await;
+    for bucket in [plain, versioned] {
+        let place = Place::new(&gateway.keys);
+        let proxy = Proxy::start(&gateway.endpoint).await;
+        let mut held = proxy.hold(When::After, 1, is_put);
+        let mut agent = Daemon::start(&place).await;
+        let id = agent.create(target(&proxy.endpoint, &bucket)).await;
+        let release = held.reached().await;
+        agent.kill().await;
+        drop(release);
+        let left = gateway.versions(&bucket).await;
+        assert_eq!(left.len(), 1, "{left:?}");
+        let others = [format!("{}x", left[0]), left[0].replace("/agent-", "/human-")];
+        for other in &others {
+            gateway.put(&bucket, other, 1).await;
+        }
+
+        let agent = Daemon::start(&place).await;
+        let report = agent.check(&id).await;
+        assert_healthy(&report);
+        let mut expected = others.to_vec();
+        expected.sort();
+        assert_eq!(gateway.versions(&bucket).await, expected);
+    }
+}
+
+#[tokio::test]
+async fn a_target_that_is_deleted_takes_the_canary_of_an_interrupted_probe_with_it() {
+    let gateway = Gateway::shared().await;
+    let (plain, locked) = (gateway.bucket().await, gateway.locked_bucket().await);
+    gateway.retain_by_default(&locked, ObjectLockRetentionMode::Governance, 30).await;
+    for (bucket, stays) in [(plain, false), (locked, true)] {
+        let place = Place::new(&gateway.keys);
+        let proxy = Proxy::start(&gateway.endpoint).await;
+        let mut held = proxy.hold(When::After, 1, is_put);
+        let agent = Daemon::start(&place).await;
+        let id = agent.create(target(&proxy.endpoint, &bucket)).await;
+        let _never = held.reached().await;
+        assert_eq!(gateway.versions(&bucket).await.len(), 1);
+        agent.delete(&id).await;
+        assert_eq!(gateway.versions(&bucket).await.len(), usize::from(stays));
+        assert_eq!(agent.log().contains("nobody is left to remove it"), stays, "{}", agent.log());
+    }
+}
+
+#[tokio::test]
+async fn a_put_that_was_given_up_and_applied_later_is_removed() {
+    let gateway = Gateway::alone().await;
+    let bucket = gateway.bucket().await;
+    let place = Place::new(&gateway.keys);
+    place.configure("[probe]\ndeadline = \"1s\"");
+    let proxy = Proxy::start(&gateway.endpoint).await;
+    let mut held = proxy.hold(When::Before, 1, is_put);
+    let agent = Daemon::start(&place).await;
+    let id = agent.create(target(&proxy.endpoint, &bucket)).await;
+    // The gateway gets it when its storage has stopped, and nobody waits for it any more when it goes on.
+    let release = held.reached().await;
+    let paused = gateway.pause();
+    drop(release);
+    let report = agent.finds(&id, "a timeout", |report| report["verdict"] == "timed_out").await;
+    assert_eq!(check_named(&report, "write_canary")["outcome"], "timed_out", "{report:#}");
+    paused.undo();
+    let left = gateway.until_versions(&bucket, |found| found.len() == 1).await;
+    assert!(left[0].contains("/write-0-"), "{left:?}");
+
+    let report = agent.check(&id).await;
+    assert_healthy(&report);
+    assert!(detail(&report).contains("removed 1 left of earlier ones"), "{report:#}");
+    assert_eq!(gateway.versions(&bucket).await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_bucket_that_is_read_only_from_here_is_not_written_to() {
+    let gateway = Gateway::shared().await;
+    let bucket = gateway.bucket().await;
+    let place = Place::with_access(&gateway.keys, "read_only = true");
+    let proxy = Proxy::start(&gateway.endpoint).await;
+    let agent = Daemon::start(&place).await;
+    let id = agent.create(target(&proxy.endpoint, &bucket)).await;
+    let report = agent.check(&id).await;
+    assert_healthy(&report);
+    assert_eq!(check_named(&report, "write_canary")["outcome"], "skipped", "{report:#}");
+    assert!(detail(&report).contains("read_only"), "{report:#}");
+    let writing: Vec<Passed> =
+        proxy.passed().into_iter().filter(|passed| !matches!(passed.method, Method::GET | Method::HEAD)).collect();
+    assert!(!proxy.passed().is_empty() && writing.is_empty(), "{writing:?}");
+}
+
+#[tokio::test]
+async fn where_new_objects_are_locked_for_days_a_canary_is_for_seconds() {
+    let gateway = Gateway::shared().await;
+    let bucket = gateway.locked_bucket().await;
+    gateway.retain_by_default(&bucket, ObjectLockRetentionMode::Compliance, 30).await;
+    let place = Place::new(&gateway.keys);
+    place.configure("[probe]\ns3_interval = \"1s\"");
+    let agent = Daemon::start(&place).await;
+    let id = agent.create(target(&gateway.endpoint, &bucket)).await;
+    let report = agent.finds(&id, "a verdict", |report| !report["verdict"].is_null()).await;
+    assert_healthy(&report);
+    assert!(detail(&report).contains("locked for some seconds"), "{report:#}");
+    assert_eq!(gateway.versions(&bucket).await.len(), 1);
+    gateway.until_versions(&bucket, <[String]>::is_empty).await;
+    let report = agent.checks(&id).await;
+    assert_eq!((&report["status"], &report["reason"]), (&json!("available"), &Value::Null), "{report:#}");
+
+    // A command is nobody's predecessor: it stays until it has removed its own.
+    let told = place.check_s3(&gateway.endpoint, &bucket, &[]).await;
+    assert_eq!(told.code, 0, "{told:?}");
+    assert_eq!(gateway.versions(&bucket).await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn while_nobody_tells_what_locks_by_default_nothing_is_put() {
+    let gateway = Gateway::shared().await;
+    let bucket = gateway.locked_bucket().await;
+    gateway.retain_by_default(&bucket, ObjectLockRetentionMode::Compliance, 30).await;
+    let place = Place::new(&gateway.keys);
+    place.configure("[probe]\ndeadline = \"1s\"");
+    let proxy = Proxy::start(&gateway.endpoint).await;
+    let mut held = proxy.hold(When::Before, 1, |passed| passed.target.contains("object-lock"));
+    let agent = Daemon::start(&place).await;
+    let id = agent.create(target(&proxy.endpoint, &bucket)).await;
+    let release = held.reached().await;
+    let report = agent.finds(&id, "a timeout", |report| report["verdict"] == "timed_out").await;
+    assert_eq!(check_named(&report, "write_canary")["outcome"], "skipped", "{report:#}");
+    assert!(!proxy.passed().iter().any(is_put));
+    assert_eq!(gateway.versions(&bucket).await, Vec::<String>::new());
+    drop(release);
+    assert_healthy(&agent.check(&id).await);
+}
