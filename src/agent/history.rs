@@ -113,27 +113,30 @@ impl History {
 }
 
 impl Shared {
-    /// Writes what is noted until the agent stops.
+    /// Writes what is noted until the agent stops. What is being written then is written to its end:
+    /// the registry may commit what nobody waits for any more, and it would be written twice.
     pub(super) async fn keep_history(&self) {
         let mut stopping = self.stopping.subscribe();
-        let keep = async {
-            loop {
-                self.history.noted.notified().await;
-                while !self.history.write(&*self.registry).await {
-                    tokio::time::sleep(RETRY_AFTER).await;
+        loop {
+            tokio::select! {
+                _ = stopping.wait_for(|stopping| *stopping) => return,
+                () = self.history.noted.notified() => {}
+            }
+            while !self.history.write(&*self.registry).await {
+                tokio::select! {
+                    _ = stopping.wait_for(|stopping| *stopping) => return,
+                    () = tokio::time::sleep(RETRY_AFTER) => {}
                 }
             }
-        };
-        tokio::select! {
-            _ = stopping.wait_for(|stopping| *stopping) => {}
-            () = keep => {}
         }
     }
 
-    /// Writes what is noted, for the last time and bounded.
+    /// Waits for what is being written and writes the rest, for the last time and bounded.
     pub(super) async fn end_history(&self) {
         if timeout(LAST_WRITE_MAX, self.history.write(&*self.registry)).await != Ok(true) {
-            tracing::warn!("the latest entries in the history of targets are lost: the registry could not be written");
+            tracing::warn!(
+                "the latest entries in the history of targets may be lost: the registry did not confirm them in time"
+            );
         }
     }
 
@@ -150,12 +153,22 @@ impl Shared {
             .await
             .map_err(|_| because(format!("no answer within {} s", READ_MAX.as_secs())))?
             .map_err(|error| because(error.to_string()))?;
-        history.retain(|waits| !written.contains(waits));
-        history.extend(written);
-        history.truncate(TRANSITIONS_MAX);
-        Ok(history)
+        Ok(join(history, written))
     }
 }
 
+/// What waited and what is written as one history; each newest first. What was written meanwhile is in
+/// both: the oldest of what waited, since they are written in order. So two entries tell how many.
+fn join(mut waited: Vec<Transition>, written: Vec<Transition>) -> Vec<Transition> {
+    if waited.first().is_some_and(|newest| written.contains(newest)) {
+        waited.clear();
+    } else if let Some(in_both) = waited.iter().position(|waits| written.first() == Some(waits)) {
+        waited.truncate(in_both);
+    }
+    waited.extend(written);
+    waited.truncate(TRANSITIONS_MAX);
+    waited
+}
+
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

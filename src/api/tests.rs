@@ -153,7 +153,7 @@ fn member(project: &str) -> Caller {
 }
 
 /// Nothing is mounted, no credentials are looked for, and no probe disturbs.
-fn settings() -> AgentSettings {
+pub(crate) fn settings() -> AgentSettings {
     let long = Duration::from_hours(1);
     AgentSettings {
         mounts: MountSettings {
