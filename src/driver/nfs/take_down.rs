@@ -82,8 +82,10 @@ impl NfsDriver {
         match self.host.workers.call(self.target, self.lane, request, settings.probe.deadline).await {
             // EINVAL is "not a mount point" (umount(2)): somebody was faster.
             Err(CallError::Fault(fault)) if fault.errno() == Some(Errno::EINVAL) => Ok(()),
-            // The mount goes first, and then its server is told (NFSv4), for as long as that takes.
-            Err(error @ CallError::TimedOut { .. }) => match self.host.mounts.reread() {
+            // The mount goes first, and then its server is told (NFSv4), for as long as that takes. A
+            // worker that broke may have unmounted before.
+            Err(error @ (CallError::TimedOut { .. } | CallError::WorkerDied { .. })) => match self.host.mounts.reread()
+            {
                 Ok(_) if self.mount_id(settings) != before => Ok(()),
                 _ => Err(error),
             },
