@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::api::{Target, get};
@@ -23,9 +24,10 @@ nfs_options = "nolock,hard,timeo=600,nfsvers=3,retrans=10"
 const MOUNTED: Duration = Duration::from_secs(60);
 /// How long all of a dead server's targets may take to be offline: two probes with a deadline each.
 const ALL_OFFLINE: Duration = Duration::from_secs(45);
-/// How much of a processor the agent may use, in percent, its children counted. System calls are dear
-/// in the lab, where each is some signals of the host: this is what an agent that never rests exceeds.
-const PROCESSOR_MAX: f64 = 40.0;
+/// How much of a processor the agent may use, in percent, its children counted, at the interval that
+/// users have. It may be 2 on a host, where it was seen to be 0.2; system calls are dear in the lab, where
+/// each is some signals of the host, and it was seen to be 2.2 there.
+const PROCESSOR_MAX: f64 = 10.0;
 
 fn targets(address: &str, kind: &str, count: usize) -> Vec<Target> {
     let names: Vec<String> = (0..count).map(|number| format!("{kind}{number:02}")).collect();
@@ -51,21 +53,26 @@ fn crowd(break_them: impl FnOnce(&str)) -> f64 {
     let (before, observer) = (Usage::now(), Observer::start());
     break_them("10.0.0.3");
     eventually("the dead are offline", ALL_OFFLINE, || (statuses("offline") == DEAD).then_some(()));
-    let (pid, began, time_before) = (main_pid(), Instant::now(), processor_time(main_pid()));
     let lasts = if is_long() { Duration::from_secs(300) } else { Duration::from_secs(20) };
     well[0].is_probed(usize::try_from(lasts.as_secs() / INTERVAL.as_secs()).expect("few"), lasts * 2);
-    let used = processor_time(pid) - time_before;
+    let well: Vec<&Target> = well.iter().collect();
+    observer.end().is_bounded(&well, INTERVAL, DEAD, true);
+    // Nobody asks meanwhile: what an answer costs is the asker's.
+    let (pid, began, time_before) = (main_pid(), Instant::now(), processor_time(main_pid()));
+    sleep(lasts);
+    let (used, lasted) = (processor_time(pid) - time_before, began.elapsed());
     assert_eq!((statuses("available"), statuses("offline")), (WELL, DEAD));
+    let observer = Observer::start();
     end_black_holes();
     eventually("all are back", ALL_OFFLINE, || (statuses("available") == WELL + DEAD).then_some(()));
-    observer.end().is_bounded(&well.iter().collect::<Vec<_>>(), INTERVAL, DEAD, true);
+    observer.end().is_bounded(&well, INTERVAL, DEAD, true);
     let leftover = || {
         let now = Usage::now();
         let is_as_before = now.threads <= before.threads && now.files <= before.files + 4 && now.zombies == 0;
         (is_as_before && now.children <= before.children.max(4)).then_some(())
     };
     eventually("nothing is left of it", INTERVAL * 4, leftover);
-    used.as_secs_f64() / began.elapsed().as_secs_f64() * 100.0
+    used.as_secs_f64() / lasted.as_secs_f64() * 100.0
 }
 
 #[test]
