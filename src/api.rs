@@ -23,7 +23,7 @@ pub mod prefix;
 mod target_types;
 mod targets;
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;
 pub mod wire;
 
 use std::sync::Arc;

@@ -33,6 +33,21 @@ pub struct Host {
     pub writer: Writer,
 }
 
+#[cfg(test)]
+#[allow(clippy::expect_used, reason = "for tests only")]
+impl Host {
+    /// One on which no worker can be started.
+    pub(crate) fn without_workers() -> Self {
+        let settings = crate::sys::WorkerPoolSettings::new("/nonexistent".into());
+        Self {
+            workers: WorkerPool::new(settings, crate::sys::ChildCensus::new()),
+            mounts: MountTableWatch::start().expect("/proc"),
+            hostname: "test".to_owned(),
+            writer: Writer::Agent,
+        }
+    }
+}
+
 /// What one probe found.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Probe {

@@ -5,22 +5,14 @@ use tokio::sync::Notify;
 
 use super::*;
 use crate::agent::history::tests::Fake;
-use crate::api::tests::settings;
 use crate::driver::Host;
 use crate::model::{MountName, NfsExport, PathKey, TargetSpec};
 use crate::registry::{Entry, Registry};
-use crate::sys::{ChildCensus, MountTableWatch, WorkerPool, WorkerPoolSettings};
 
 /// What the tasks of an agent share that has these targets.
 pub(in crate::agent) fn shared(registry: Arc<dyn Registry>, targets: Vec<Target>) -> Arc<Shared> {
-    let host = Host {
-        workers: WorkerPool::new(WorkerPoolSettings::new("/nonexistent".into()), ChildCensus::new()),
-        mounts: MountTableWatch::start().expect("/proc"),
-        hostname: "node".to_owned(),
-        writer: driver::Writer::Agent,
-    };
     let entries = targets.into_iter().map(|target| Entry { target, types: Vec::new() }).collect();
-    Arc::new(Shared::new(registry, Arc::new(host), Arc::new(settings()), entries))
+    Arc::new(Shared::new(registry, Arc::new(Host::without_workers()), Arc::new(AgentSettings::quiet()), entries))
 }
 
 fn target() -> Target {
