@@ -137,6 +137,12 @@ impl MountTable {
     /// # Errors
     /// When `/proc` is not mounted, or the table is larger than any that a kernel allows.
     pub fn read() -> io::Result<Self> {
+        Ok(Self::read_with_file()?.0)
+    }
+
+    /// The same, with an open mountinfo that tells of changes since ([`changed_since_opened`]), unless
+    /// the table changed all the time while it was read.
+    fn read_with_file() -> io::Result<(Self, Option<File>)> {
         let mut table = Self::default();
         for _ in 0..CONSISTENT_READS_MAX {
             let file = File::open(MOUNTINFO)
@@ -151,10 +157,10 @@ impl MountTable {
             }
             table = Self::parse(&text);
             if !changed_since_opened(&file) {
-                break;
+                return Ok((table, Some(file)));
             }
         }
-        Ok(table)
+        Ok((table, None))
     }
 
     /// From the text of mountinfo. A line that is no mount is left out: one that a future kernel
@@ -221,12 +227,13 @@ impl MountTable {
     }
 }
 
-/// Whether a mount came or went since `file`, an open mountinfo, was opened or last asked.
+/// Whether a mount came, went or got other options since `file`, an open mountinfo, was opened or last
+/// asked (`mounts_poll` in the kernel's `fs/proc_namespace.c`). Where the kernel does not tell, it did.
 fn changed_since_opened(file: &File) -> bool {
     let mut fds = [PollFd::new(file.as_fd(), PollFlags::POLLPRI)];
     match nix::poll::poll(&mut fds, PollTimeout::ZERO) {
         Ok(_) => fds[0].revents().is_some_and(|seen| seen.intersects(PollFlags::POLLPRI | PollFlags::POLLERR)),
-        Err(_) => false,
+        Err(_) => true,
     }
 }
 
