@@ -5,7 +5,8 @@
 //! targets that were healthy at last sight, which are told apart by their [`Lane`]: any number of
 //! dead servers leaves the other half free. Then for the answer, whose time begins only here and,
 //! where a new worker is needed, when it has said that it is there: a crowd, or a host that is busy,
-//! is never mistaken for slow storage.
+//! is never mistaken for slow storage. Healthy storage answers sooner than a worker starts, so a
+//! healthy target first waits a moment ([`STARTED_AFTER`]) for a worker that is about to be idle.
 //!
 //! At the deadline the worker is killed ([`super::super::children`]) and the caller goes on at once;
 //! a new one is started when the next call needs it. The same happens when a call is dropped, or
@@ -21,7 +22,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{ChildStdin, ChildStdout};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::protocol::{self, HELLO, Numbered, Request, Response, WorkerFault};
@@ -36,6 +37,11 @@ const WORKER: &str = "probe-worker";
 /// as many workers at each probe, and starting them all at once would take the processors of a small
 /// host from everybody else.
 const SUSPECT_STARTS_MAX: usize = 4;
+
+/// How long a call of a healthy target waits for one of as many workers as are kept before it has
+/// another started. A thousand targets that are probed at once are done by a few workers then, and
+/// one that waits for storage that has just died costs the others no more than this.
+const STARTED_AFTER: Duration = Duration::from_millis(10);
 
 /// How a pool starts workers, and how many.
 #[derive(Debug, Clone)]
@@ -151,6 +157,10 @@ struct Inner {
     census: ChildCensus,
     /// Most recently used last, so that the surplus of a busy hour is what grows old.
     idle: Mutex<Vec<Worker>>,
+    /// Told whenever a worker becomes idle.
+    became_idle: Notify,
+    /// Workers at work for healthy targets.
+    healthy_workers: AtomicUsize,
     busy: AtomicUsize,
     spawned: AtomicU64,
     next_number: AtomicU64,
@@ -172,6 +182,8 @@ impl WorkerPool {
             settings,
             census,
             idle: Mutex::default(),
+            became_idle: Notify::new(),
+            healthy_workers: AtomicUsize::new(0),
             busy: AtomicUsize::new(0),
             spawned: AtomicU64::new(0),
             next_number: AtomicU64::new(HELLO + 1),
@@ -248,7 +260,7 @@ impl WorkerPool {
             .map_err(|_| CallError::Overloaded { after: deadline })?
             .ok_or(CallError::ShutDown)?;
         let assignment = Assignment { claim, permit: Some(permit) };
-        let _busy = Busy::new(&self.inner.busy);
+        let _busy = Counted::new(&self.inner.busy);
         self.work(assignment, lane, number, &frame, deadline).await
     }
 
@@ -277,7 +289,9 @@ impl WorkerPool {
     ) -> Result<Response, CallError> {
         let timed_out = |_| CallError::TimedOut { after: deadline };
         let mut assignment = Some(assignment);
-        if let Some(mut worker) = self.take_idle(lane) {
+        let idle = self.wait_for_idle(lane).await;
+        let _at_work = (lane == Lane::Healthy).then(|| Counted::new(&self.inner.healthy_workers));
+        if let Some(mut worker) = idle {
             worker.child.assignment = assignment.take();
             match timeout(deadline, worker.ask(number, frame)).await.map_err(timed_out)? {
                 Ok(answer) => return self.conclude(worker, answer),
@@ -297,6 +311,22 @@ impl WorkerPool {
             Ok(answer) => self.conclude(worker, answer),
             Err(source) => Err(CallError::WorkerDied { source }),
         }
+    }
+
+    /// An idle worker, or none when another one is to be started.
+    async fn wait_for_idle(&self, lane: Lane) -> Option<Worker> {
+        let are_enough = || self.inner.healthy_workers.load(Ordering::Relaxed) >= self.inner.settings.idle_max;
+        let waiting = async {
+            loop {
+                let became_idle = self.inner.became_idle.notified();
+                let idle = self.take_idle(lane);
+                if idle.is_some() || lane == Lane::Suspect || !are_enough() {
+                    return idle;
+                }
+                became_idle.await;
+            }
+        };
+        timeout(STARTED_AFTER, waiting).await.unwrap_or(None)
     }
 
     /// An idle worker, if there is one. Those that have ended meanwhile are reaped here. A suspect
@@ -321,6 +351,9 @@ impl WorkerPool {
             Some(worker)
         };
         drop(idle);
+        if surplus.is_none() {
+            self.inner.became_idle.notify_one();
+        }
         drop(assignment);
         if let Some(worker) = surplus {
             worker.let_go();
@@ -351,17 +384,17 @@ impl WorkerPool {
     }
 }
 
-/// Counts a call as being at work until it ends, however it does.
-struct Busy<'a>(&'a AtomicUsize);
+/// Counts a call until it ends, however it does.
+struct Counted<'a>(&'a AtomicUsize);
 
-impl<'a> Busy<'a> {
+impl<'a> Counted<'a> {
     fn new(count: &'a AtomicUsize) -> Self {
         count.fetch_add(1, Ordering::Relaxed);
         Self(count)
     }
 }
 
-impl Drop for Busy<'_> {
+impl Drop for Counted<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
