@@ -13,7 +13,7 @@
 
 mod watch;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read};
@@ -128,6 +128,8 @@ fn unescape(field: &[u8]) -> Vec<u8> {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct MountTable {
     entries: Vec<MountEntry>,
+    /// The entries at each mount point, by their index: hosts have thousands, and each probe looks.
+    at: HashMap<PathBuf, Vec<usize>>,
 }
 
 impl MountTable {
@@ -174,7 +176,11 @@ impl MountTable {
                 entry.parent_id = OUTSIDE;
             }
         }
-        Self { entries }
+        let mut at = HashMap::<PathBuf, Vec<usize>>::with_capacity(entries.len());
+        for (index, entry) in entries.iter().enumerate() {
+            at.entry(entry.mount_point.clone()).or_default().push(index);
+        }
+        Self { entries, at }
     }
 
     /// Every mount, as the kernel lists them.
@@ -203,20 +209,16 @@ impl MountTable {
 
     /// The mounts at `path` that a walk from the root passes, lowest first.
     fn stack_at(&self, path: &Path) -> Vec<&MountEntry> {
-        let on_the_way: Vec<&MountEntry> =
-            self.entries.iter().filter(|entry| path.starts_with(&entry.mount_point)).collect();
         let mut ancestors: Vec<&Path> = path.ancestors().collect();
         ancestors.reverse();
         let mut current = OUTSIDE;
         let mut stack = Vec::new();
-        // A walk enters each mount at most once, so it cannot be longer than the candidates.
-        let mut steps_left = on_the_way.len();
         for directory in ancestors {
-            while let Some(&entry) =
-                on_the_way.iter().rfind(|entry| entry.parent_id == current && entry.mount_point == directory)
-                && steps_left > 0
-            {
-                steps_left -= 1;
+            let mounted = self.at.get(directory).map_or(&[][..], Vec::as_slice);
+            // A walk enters each mount at most once, so it cannot be longer than the candidates.
+            for _ in 0..mounted.len() {
+                let entries = mounted.iter().map(|index| &self.entries[*index]);
+                let Some(entry) = entries.rev().find(|entry| entry.parent_id == current) else { break };
                 current = entry.mount_id;
                 if directory == path {
                     stack.push(entry);
