@@ -29,4 +29,4 @@ pub use reason::Reason;
 pub use report::{CheckName, CheckResult, LockMode, LockProof, LockVerdict, Outcome, Report, Status, Verdict};
 pub use target::{Target, TargetId, TargetKind, TargetSpec};
 pub use target_type::{TargetType, TargetTypeId};
-pub use transition::Transition;
+pub use transition::{PastFinding, Transition};

@@ -10,7 +10,7 @@ use super::history::History;
 use super::{AgentError, TargetStatus, TargetView, View};
 use crate::driver::Host;
 use crate::model::settings::AgentSettings;
-use crate::model::{Report, Status, TargetId, TargetSpec, Transition};
+use crate::model::{PastFinding, Report, Status, TargetId, TargetSpec, Transition};
 use crate::registry::{Entry, Registry};
 
 pub(super) struct Shared {
@@ -110,7 +110,7 @@ impl Shared {
             log_status(&view);
             let TargetStatus { status, finding, .. } = view.status.clone();
             let (target_id, at) = (report.target_id, report.checked_at);
-            self.history.note(Transition { target_id, at, from, to: status, finding });
+            self.history.note(Transition { target_id, at, from, to: status, finding: finding.map(PastFinding::from) });
         }
     }
 

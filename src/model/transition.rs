@@ -1,5 +1,7 @@
 //! Transitions: when a target became available or offline, and why.
 
+use std::borrow::Cow;
+
 use jiff::Timestamp;
 
 use super::report::Finding;
@@ -18,5 +20,20 @@ pub struct Transition {
     /// The status after.
     pub to: Status,
     /// Why it is offline, or what to watch although it is available.
-    pub finding: Option<Finding>,
+    pub finding: Option<PastFinding>,
+}
+
+/// A finding as a history keeps it: perhaps with the code of another version of the agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PastFinding {
+    /// The stable code, see [`super::Reason::code`].
+    pub code: Cow<'static, str>,
+    /// The sentence beside it.
+    pub message: String,
+}
+
+impl From<Finding> for PastFinding {
+    fn from(finding: Finding) -> Self {
+        Self { code: finding.reason.code().into(), message: finding.message }
+    }
 }

@@ -46,7 +46,7 @@ impl From<&model::Transition> for Transition {
             at: timestamp(*at),
             from: from.map(|status| status.as_str().to_owned()),
             to: to.as_str().to_owned(),
-            reason: finding.as_ref().map(|finding| finding.reason.code().to_owned()),
+            reason: finding.as_ref().map(|finding| finding.code.clone().into_owned()),
             message: finding.as_ref().map(|finding| finding.message.clone()),
         }
     }

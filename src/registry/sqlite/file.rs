@@ -62,10 +62,19 @@ impl Identity {
     /// Sees that the files are in place.
     ///
     /// # Errors
-    /// [`RegistryError::Storage`] when one was removed or replaced.
+    /// [`RegistryError::Storage`] when one was removed or replaced, or cannot be looked at.
     pub(super) fn verify(&self) -> Result<(), RegistryError> {
         for (path, device, inode) in &self.0 {
-            let is_same = fs::metadata(path).is_ok_and(|found| (found.dev(), found.ino()) == (*device, *inode));
+            let is_same = match fs::metadata(path) {
+                Ok(found) => (found.dev(), found.ino()) == (*device, *inode),
+                Err(error) if error.kind() == ErrorKind::NotFound => false,
+                Err(error) => {
+                    return Err(storage(format!(
+                        "{} cannot be looked at ({error}): a registry on a local disk that the agent may read was expected; mend what hides it, then repeat the change",
+                        path.display()
+                    )));
+                }
+            };
             if !is_same {
                 return Err(storage(format!(
                     "{} was removed or replaced while the agent was running: put the registry back from a backup, then restart the agent",

@@ -462,3 +462,22 @@ async fn an_answered_create_survives_sigkill() {
     let entries = registry.load().await.expect("loaded");
     assert_eq!(entries.iter().map(|entry| entry.target.id.to_string()).collect::<Vec<_>>(), [answered]);
 }
+
+#[tokio::test]
+async fn a_file_that_cannot_be_looked_at_is_not_told_to_be_gone() {
+    let (_directory, path) = place();
+    let registry = SqliteRegistry::open(&path).expect("created");
+    let kept = create(&registry, nfs("nas:/a")).await;
+    let here = path.parent().expect("a directory");
+    // A link that leads to itself: no permission stops root, and this does.
+    let away = here.with_extension("away");
+    fs::rename(here, &away).expect("moved");
+    std::os::unix::fs::symlink(here, here).expect("a loop");
+    let error = refused(&registry, nfs("nas:/b")).await.to_string();
+    assert!(error.contains("cannot be looked at") && error.contains("symbolic links"), "{error}");
+    assert!(!error.contains("removed"), "{error}");
+    fs::remove_file(here).expect("removed");
+    fs::rename(&away, here).expect("moved back");
+    assert_eq!(registry.load().await.expect("read"), [kept]);
+    create(&registry, nfs("nas:/b")).await;
+}

@@ -7,8 +7,7 @@ use rusqlite::{Connection, Row, params};
 
 use super::rows::{parsed, read, unreadable};
 use super::{RegistryError, rules, storage};
-use crate::model::report::Finding;
-use crate::model::{Reason, Status, TargetId, Transition};
+use crate::model::{PastFinding, Status, TargetId, Transition};
 use crate::registry::TRANSITIONS_MAX;
 
 /// Adds transitions; see `Registry::add_transitions`.
@@ -33,7 +32,7 @@ fn insert(connection: &Connection, transition: &Transition) -> rusqlite::Result<
             at.to_string(),
             from.map(Status::as_str),
             to.as_str(),
-            finding.as_ref().map(|finding| finding.reason.code()),
+            finding.as_ref().map(|finding| &*finding.code),
             finding.as_ref().map(|finding| finding.message.as_str()),
         ])?;
     connection
@@ -61,8 +60,9 @@ fn transition(row: &Row<'_>) -> rusqlite::Result<Transition> {
     let from = from.map(|text| status(&text)).transpose().map_err(|error| unreadable("from_status", error))?;
     let finding = match row.get::<_, Option<String>>("message")? {
         Some(message) => {
-            let reason = read(row, "reason", |code| Reason::of_code(code).ok_or("no reason that this agent knows"))?;
-            Some(Finding { reason, message })
+            // As it is: a newer agent may have written a code that this one does not know.
+            let code: String = row.get("reason")?;
+            Some(PastFinding { code: code.into(), message })
         }
         None => None,
     };

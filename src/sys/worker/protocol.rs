@@ -82,6 +82,20 @@ impl Request {
             Self::Unmount { .. } => "unmount",
         }
     }
+
+    /// Whether it comes to the same when it is done twice, so that a worker that broke by it may be
+    /// replaced and asked again.
+    #[must_use]
+    pub const fn is_repeatable(&self) -> bool {
+        match self {
+            // Nothing is changed; made is made; gone is gone.
+            Self::StatVfs { .. } | Self::PrepareMountPoint { .. } | Self::RemoveMountPoint { .. } => true,
+            // What the first one left behind would be taken for a fault of the storage.
+            Self::Canary(_) => false,
+            // A second one takes whatever was below, which may be somebody else's.
+            Self::Unmount { .. } => false,
+        }
+    }
 }
 
 /// How hard to unmount, as umount2(2) has it.

@@ -10,7 +10,7 @@ fn transition(target_id: TargetId, second: i64, to: Status) -> Transition {
         Status::Available => None,
         Status::Offline => Some(Status::Available),
     };
-    let finding = (to == Status::Offline).then(|| Finding::new(Reason::StaleHandle, "it was \"replaced\"\n"));
+    let finding = (to == Status::Offline).then(|| Finding::new(Reason::StaleHandle, "it was \"replaced\"\n").into());
     Transition { target_id, at: at(second), from, to, finding }
 }
 
@@ -101,4 +101,23 @@ async fn a_registry_of_the_second_schema_is_taken_over_with_all_that_is_in_it() 
     let id = before[0].target.id;
     registry.add_transitions(vec![transition(id, 1, Status::Available)]).await.expect("added");
     assert_eq!(registry.transitions(id).await.expect("read").len(), 1);
+}
+
+#[tokio::test]
+async fn a_reason_of_a_newer_agent_is_told_as_it_is_and_hides_nothing() {
+    let (_directory, path) = place();
+    let registry = SqliteRegistry::open(&path).expect("created");
+    let id = create(&registry, nfs("nas:/a")).await.target.id;
+    let added = [transition(id, 1, Status::Offline), transition(id, 2, Status::Offline)];
+    registry.add_transitions(added.to_vec()).await.expect("added");
+    registry.close().await;
+    let connection = Connection::open(&path).expect("opened");
+    let change = "UPDATE target_transition SET reason = 'of_tomorrow' WHERE position = (SELECT max(position) FROM target_transition)";
+    assert_eq!(connection.execute(change, []).expect("changed"), 1);
+    drop(connection);
+
+    let registry = SqliteRegistry::open(&path).expect("reopened");
+    let history = registry.transitions(id).await.expect("readable");
+    let codes: Vec<_> = history.iter().flat_map(|kept| &kept.finding).map(|finding| &*finding.code).collect();
+    assert_eq!(codes, ["of_tomorrow", "stale_handle"]);
 }

@@ -138,6 +138,77 @@ async fn an_idle_worker_that_talks_out_of_turn_is_replaced_and_the_call_is_answe
     until("the first is gone", || pool.census().counts().alive == 1).await;
 }
 
+/// A pool whose first worker answers one request and breaks at the second, as `breaks` says, and
+/// whose others are sound.
+fn breaking_once(directory: &std::path::Path, breaks: &str) -> WorkerPool {
+    let script = format!(
+        r#"exec 3>&1 >/dev/null; if mkdir {0}/first 2>/dev/null; then
+        printf '\041\000\000\000{{"number":0,"body":{{"Ok":"done"}}}}\041\000\000\000{{"number":1,"body":{{"Ok":"done"}}}}' >&3
+        until [ -e {0}/asked ]; do sleep 0.01; done; {breaks}; fi
+        exec env WORKER_CHILD=1 "$0" --exact "$1" --nocapture"#,
+        directory.display()
+    );
+    let (program, mut arguments) = worker();
+    arguments[1] = script.into();
+    pool_of((program, arguments), 4)
+}
+
+/// Asks a pool of [`breaking_once`] twice and lets the worker break after the second request was sent.
+async fn ask_twice(pool: &WorkerPool, directory: &std::path::Path, request: Request) -> Result<Response, CallError> {
+    assert!(matches!(call(pool, ENOUGH).await, Ok(Response::Done)));
+    let breaking = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        std::fs::write(directory.join("asked"), "").expect("written");
+    };
+    tokio::join!(pool.call(Uuid::new_v4(), Lane::Healthy, request, ENOUGH), breaking).0
+}
+
+#[tokio::test]
+async fn only_what_does_no_harm_is_asked_again_when_a_worker_broke_by_it() {
+    let missing = "/nonexistent/targetwatch";
+    let path = || PathBuf::from(missing);
+    let canary = protocol::CanaryRequest {
+        path: path(),
+        uid: 0,
+        gid: 0,
+        names: protocol::CanaryNames::new("node"),
+        expect_nfs: true,
+    };
+    for (request, is_repeated) in [
+        (stat(), true),
+        (Request::Canary(canary), false),
+        (Request::Unmount { path: path(), how: protocol::UnmountHow::Plain }, false),
+    ] {
+        for breaks in ["exit 0", "printf 'garbage, and much of it' >&3; exec sleep 600"] {
+            let directory = tempfile::tempdir().expect("a directory");
+            let pool = breaking_once(directory.path(), breaks);
+            let outcome = ask_twice(&pool, directory.path(), request.clone()).await;
+            let died = matches!(outcome, Err(CallError::WorkerDied { .. }));
+            assert_eq!(died, !is_repeated, "{} {breaks}: {outcome:?}", request.as_str());
+            assert_eq!(pool.stats().spawned_total, if is_repeated { 2 } else { 1 }, "{} {breaks}", request.as_str());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_target_is_not_given_to_another_worker_while_a_broken_one_may_be_at_work() {
+    let directory = tempfile::tempdir().expect("a directory");
+    // Closes its output, and is at work all the same.
+    let pool = breaking_once(directory.path(), "exec 3>&-; exec sleep 600");
+    let first = {
+        let pool = pool.clone();
+        let path = directory.path().to_owned();
+        tokio::spawn(async move { ask_twice(&pool, &path, stat()).await })
+    };
+    let mut alive_max = 0;
+    while !first.is_finished() {
+        alive_max = alive_max.max(pool.census().counts().alive);
+        tokio::task::yield_now().await;
+    }
+    assert!(matches!(first.await.expect("no panic"), Ok(Response::Counts(_))));
+    assert_eq!(alive_max, 1, "one child of a target at a time");
+}
+
 #[tokio::test]
 async fn a_worker_that_does_not_start_is_not_mistaken_for_storage_that_hangs() {
     let pool = shell("exec sleep 600");
