@@ -13,7 +13,7 @@
 
 mod watch;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read};
@@ -128,6 +128,8 @@ fn unescape(field: &[u8]) -> Vec<u8> {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct MountTable {
     entries: Vec<MountEntry>,
+    /// The entries at each mount point, by their index: hosts have thousands, and each probe looks.
+    at: HashMap<PathBuf, Vec<usize>>,
 }
 
 impl MountTable {
@@ -137,6 +139,12 @@ impl MountTable {
     /// # Errors
     /// When `/proc` is not mounted, or the table is larger than any that a kernel allows.
     pub fn read() -> io::Result<Self> {
+        Ok(Self::read_with_file()?.0)
+    }
+
+    /// The same, with an open mountinfo that tells of changes since ([`changed_since_opened`]), unless
+    /// the table changed all the time while it was read.
+    fn read_with_file() -> io::Result<(Self, Option<File>)> {
         let mut table = Self::default();
         for _ in 0..CONSISTENT_READS_MAX {
             let file = File::open(MOUNTINFO)
@@ -151,10 +159,10 @@ impl MountTable {
             }
             table = Self::parse(&text);
             if !changed_since_opened(&file) {
-                break;
+                return Ok((table, Some(file)));
             }
         }
-        Ok(table)
+        Ok((table, None))
     }
 
     /// From the text of mountinfo. A line that is no mount is left out: one that a future kernel
@@ -168,7 +176,11 @@ impl MountTable {
                 entry.parent_id = OUTSIDE;
             }
         }
-        Self { entries }
+        let mut at = HashMap::<PathBuf, Vec<usize>>::with_capacity(entries.len());
+        for (index, entry) in entries.iter().enumerate() {
+            at.entry(entry.mount_point.clone()).or_default().push(index);
+        }
+        Self { entries, at }
     }
 
     /// Every mount, as the kernel lists them.
@@ -197,20 +209,16 @@ impl MountTable {
 
     /// The mounts at `path` that a walk from the root passes, lowest first.
     fn stack_at(&self, path: &Path) -> Vec<&MountEntry> {
-        let on_the_way: Vec<&MountEntry> =
-            self.entries.iter().filter(|entry| path.starts_with(&entry.mount_point)).collect();
         let mut ancestors: Vec<&Path> = path.ancestors().collect();
         ancestors.reverse();
         let mut current = OUTSIDE;
         let mut stack = Vec::new();
-        // A walk enters each mount at most once, so it cannot be longer than the candidates.
-        let mut steps_left = on_the_way.len();
         for directory in ancestors {
-            while let Some(&entry) =
-                on_the_way.iter().rfind(|entry| entry.parent_id == current && entry.mount_point == directory)
-                && steps_left > 0
-            {
-                steps_left -= 1;
+            let mounted = self.at.get(directory).map_or(&[][..], Vec::as_slice);
+            // A walk enters each mount at most once, so it cannot be longer than the candidates.
+            for _ in 0..mounted.len() {
+                let entries = mounted.iter().map(|index| &self.entries[*index]);
+                let Some(entry) = entries.rev().find(|entry| entry.parent_id == current) else { break };
                 current = entry.mount_id;
                 if directory == path {
                     stack.push(entry);
@@ -221,12 +229,13 @@ impl MountTable {
     }
 }
 
-/// Whether a mount came or went since `file`, an open mountinfo, was opened or last asked.
+/// Whether a mount came, went or got other options since `file`, an open mountinfo, was opened or last
+/// asked (`mounts_poll` in the kernel's `fs/proc_namespace.c`). Where the kernel does not tell, it did.
 fn changed_since_opened(file: &File) -> bool {
     let mut fds = [PollFd::new(file.as_fd(), PollFlags::POLLPRI)];
     match nix::poll::poll(&mut fds, PollTimeout::ZERO) {
         Ok(_) => fds[0].revents().is_some_and(|seen| seen.intersects(PollFlags::POLLPRI | PollFlags::POLLERR)),
-        Err(_) => false,
+        Err(_) => true,
     }
 }
 

@@ -12,24 +12,25 @@ use crate::bench::{
 use crate::observer::Observer;
 use crate::process::{Usage, processor_time};
 
-const DEAD: usize = 50;
-const WELL: usize = 10;
+pub const DEAD: usize = 50;
+pub const WELL: usize = 10;
 /// The agent's own. Each mount that hangs costs a worker an interval, and starting one is dear in the lab.
 const INTERVAL: Duration = Duration::from_secs(10);
-const CONFIG: &str = r#"
+pub const CONFIG: &str = r#"
 [mounts]
 nfs_options = "nolock,hard,timeo=600,nfsvers=3,retrans=10"
 "#;
 /// How long all targets may take to be mounted, on one processor.
-const MOUNTED: Duration = Duration::from_secs(60);
+pub const MOUNTED: Duration = Duration::from_secs(60);
 /// How long all of a dead server's targets may take to be offline: two probes with a deadline each.
-const ALL_OFFLINE: Duration = Duration::from_secs(45);
+pub const ALL_OFFLINE: Duration = Duration::from_secs(45);
 /// How much of a processor the agent may use, in percent, its children counted, at the interval that
 /// users have. It may be 2 on a host, where it was seen to be 0.2; system calls are dear in the lab, where
 /// each is some signals of the host, and it was seen to be 2.2 there.
 const PROCESSOR_MAX: f64 = 10.0;
 
-fn targets(address: &str, kind: &str, count: usize) -> Vec<Target> {
+/// Creates this many targets of a server.
+pub fn targets(address: &str, kind: &str, count: usize) -> Vec<Target> {
     let names: Vec<String> = (0..count).map(|number| format!("{kind}{number:02}")).collect();
     for name in &names {
         let directory = export_directory("one").join(name);
@@ -39,7 +40,8 @@ fn targets(address: &str, kind: &str, count: usize) -> Vec<Target> {
     names.iter().map(|name| Target::create(&format!("{address}:/srv/exports/one/{name}"))).collect()
 }
 
-fn statuses(status: &str) -> usize {
+/// How many targets have this status.
+pub fn statuses(status: &str) -> usize {
     let list = get("/backup_targets");
     list["backup_targets"].as_array().map_or(0, |list| list.iter().filter(|target| target["status"] == status).count())
 }

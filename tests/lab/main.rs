@@ -14,6 +14,7 @@ mod observer;
 mod process;
 
 mod adoption;
+mod beside_node_exporter;
 mod clock;
 mod command_line;
 mod crowds;

@@ -5,7 +5,8 @@
 //! targets that were healthy at last sight, which are told apart by their [`Lane`]: any number of
 //! dead servers leaves the other half free. Then for the answer, whose time begins only here and,
 //! where a new worker is needed, when it has said that it is there: a crowd, or a host that is busy,
-//! is never mistaken for slow storage.
+//! is never mistaken for slow storage. Healthy storage answers sooner than a worker starts, so a
+//! healthy target first waits a moment ([`STARTED_AFTER`]) for a worker that is about to be idle.
 //!
 //! At the deadline the worker is killed ([`super::super::children`]) and the caller goes on at once;
 //! a new one is started when the next call needs it. The same happens when a call is dropped, or
@@ -25,9 +26,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{ChildStdin, ChildStdout};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::protocol::{self, HELLO, Numbered, Request, Response, WorkerFault};
@@ -42,6 +43,14 @@ const WORKER: &str = "probe-worker";
 /// as many workers at each probe, and starting them all at once would take the processors of a small
 /// host from everybody else.
 const SUSPECT_STARTS_MAX: usize = 4;
+
+/// How much of a worker's answers is read at once, in bytes: more than most have.
+const READ_AT_ONCE_BYTES: usize = 2048;
+
+/// How long a call of a healthy target waits for one of as many workers as are kept before it has
+/// another started. A thousand targets that are probed at once are done by a few workers then, and
+/// one that waits for storage that has just died costs the others no more than this.
+const STARTED_AFTER: Duration = Duration::from_millis(10);
 
 /// How a pool starts workers, and how many.
 #[derive(Debug, Clone)]
@@ -157,6 +166,10 @@ struct Inner {
     census: ChildCensus,
     /// Most recently used last, so that the surplus of a busy hour is what grows old.
     idle: Mutex<Vec<Worker>>,
+    /// Told whenever a worker becomes idle.
+    became_idle: Notify,
+    /// Workers at work for healthy targets.
+    healthy_workers: AtomicUsize,
     busy: AtomicUsize,
     spawned: AtomicU64,
     next_number: AtomicU64,
@@ -178,6 +191,8 @@ impl WorkerPool {
             settings,
             census,
             idle: Mutex::default(),
+            became_idle: Notify::new(),
+            healthy_workers: AtomicUsize::new(0),
             busy: AtomicUsize::new(0),
             spawned: AtomicU64::new(0),
             next_number: AtomicU64::new(HELLO + 1),
@@ -245,8 +260,10 @@ impl WorkerPool {
         let number = self.inner.next_number.fetch_add(1, Ordering::Relaxed);
         let frame = protocol::encode(number, &request).map_err(|source| CallError::Request { source })?;
         let assignment = self.assign(target, lane, deadline).await?;
-        let _busy = Busy::new(&self.inner.busy);
-        let worker = match self.take_idle(lane) {
+        let _busy = Counted::new(&self.inner.busy);
+        let idle = self.wait_for_idle(lane).await;
+        let _at_work = (lane == Lane::Healthy).then(|| Counted::new(&self.inner.healthy_workers));
+        let worker = match idle {
             Some(mut worker) => {
                 worker.child.assignment = Some(assignment);
                 match self.ask(&mut worker, number, &frame, deadline).await? {
@@ -323,6 +340,22 @@ impl WorkerPool {
         }
     }
 
+    /// An idle worker, or none when another one is to be started.
+    async fn wait_for_idle(&self, lane: Lane) -> Option<Worker> {
+        let are_enough = || self.inner.healthy_workers.load(Ordering::Relaxed) >= self.inner.settings.idle_max;
+        let waiting = async {
+            loop {
+                let became_idle = self.inner.became_idle.notified();
+                let idle = self.take_idle(lane);
+                if idle.is_some() || lane == Lane::Suspect || !are_enough() {
+                    return idle;
+                }
+                became_idle.await;
+            }
+        };
+        timeout(STARTED_AFTER, waiting).await.unwrap_or(None)
+    }
+
     /// A new worker with this assignment.
     async fn start_within(&self, assignment: Assignment, lane: Lane, deadline: Duration) -> Result<Worker, CallError> {
         let starting = timeout(deadline, self.start(assignment, lane));
@@ -335,7 +368,7 @@ impl WorkerPool {
     /// takes one only when there are as many as are kept.
     fn take_idle(&self, lane: Lane) -> Option<Worker> {
         let mut idle = self.idle();
-        idle.retain_mut(|worker| !worker.child.has_ended() && worker.is_silent());
+        retain_silent(&mut idle);
         let may_take = lane == Lane::Healthy || idle.len() >= self.inner.settings.idle_max;
         if may_take { idle.pop() } else { None }
     }
@@ -352,6 +385,9 @@ impl WorkerPool {
             Some(worker)
         };
         drop(idle);
+        if surplus.is_none() {
+            self.inner.became_idle.notify_one();
+        }
         drop(assignment);
         if let Some(worker) = surplus {
             worker.let_go();
@@ -382,17 +418,17 @@ impl WorkerPool {
     }
 }
 
-/// Counts a call as being at work until it ends, however it does.
-struct Busy<'a>(&'a AtomicUsize);
+/// Counts a call until it ends, however it does.
+struct Counted<'a>(&'a AtomicUsize);
 
-impl<'a> Busy<'a> {
+impl<'a> Counted<'a> {
     fn new(count: &'a AtomicUsize) -> Self {
         count.fetch_add(1, Ordering::Relaxed);
         Self(count)
     }
 }
 
-impl Drop for Busy<'_> {
+impl Drop for Counted<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -414,7 +450,7 @@ struct AskError {
 struct Worker {
     child: Child,
     input: ChildStdin,
-    output: ChildStdout,
+    output: BufReader<ChildStdout>,
 }
 
 impl Worker {
@@ -433,13 +469,7 @@ impl Worker {
         let mut child = children::spawn(command, Program::Ours, WORKER.to_owned(), census).await?;
         let pipes = child.process().and_then(|process| process.stdin.take().zip(process.stdout.take()));
         let (input, output) = pipes.ok_or_else(|| io::Error::other("it has no pipes"))?;
-        Ok(Self { child, input, output })
-    }
-
-    /// Whether there is nothing to be read from it, not even the end of it.
-    fn is_silent(&self) -> bool {
-        let mut output = [PollFd::new(self.output.as_fd(), PollFlags::POLLIN)];
-        poll(&mut output, PollTimeout::ZERO) == Ok(0)
+        Ok(Self { child, input, output: BufReader::with_capacity(READ_AT_ONCE_BYTES, output) })
     }
 
     /// Sends a request and waits for its answer, for as long as that takes.
@@ -467,6 +497,23 @@ impl Worker {
         drop(self.input);
         self.child.retire();
     }
+}
+
+/// Keeps the workers from which there is nothing to be read, not even their end.
+fn retain_silent(workers: &mut Vec<Worker>) {
+    let mut outputs: Vec<PollFd<'_>> =
+        workers.iter().map(|worker| PollFd::new(worker.output.get_ref().as_fd(), PollFlags::POLLIN)).collect();
+    let is_asked = poll(&mut outputs, PollTimeout::ZERO).is_ok();
+    let are_silent: Vec<bool> = outputs.iter().map(|output| is_asked && output.any() == Some(false)).collect();
+    let mut are_silent = are_silent.into_iter();
+    workers.retain_mut(|worker| {
+        let is_silent = are_silent.next() == Some(true) && worker.output.buffer().is_empty();
+        if !is_silent {
+            // One that has ended is reaped by this, and is not killed.
+            worker.child.has_ended();
+        }
+        is_silent
+    });
 }
 
 /// Whether a worker was found to have ended.
