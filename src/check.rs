@@ -14,6 +14,7 @@ pub mod exported;
 mod fake;
 pub mod lock_proof;
 pub mod mount_capacity;
+pub mod mount_place;
 pub mod mounted;
 pub mod nfs_reachable;
 pub mod object_canary;

@@ -21,7 +21,8 @@ use jiff::Timestamp;
 use super::{Depth, DetachError, Driver, Host, Probe};
 use crate::check::exported::exported;
 use crate::check::mount_capacity::{capacity_of_mount, capacity_of_volume};
-use crate::check::mounted::{MountPlace, MountedHere, mounted};
+use crate::check::mount_place::MountPlace;
+use crate::check::mounted::{MountedHere, mounted};
 use crate::check::nfs_reachable::nfs_reachable;
 use crate::check::write_canary::write_canary;
 use crate::check::{CheckLog, Checked};
@@ -94,6 +95,7 @@ impl NfsDriver {
             export: &self.export,
             export_here: &place.export_here,
             server: self.server,
+            port: settings.mounts.options_for(&self.export).port(),
             root: &settings.mounts.root,
             name: &self.name,
             path: &place.path,

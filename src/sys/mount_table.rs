@@ -22,6 +22,7 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
+use crate::model::nfs_options::NFS_PORT;
 use crate::model::report::MountFacts;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 
@@ -80,6 +81,18 @@ impl MountEntry {
     #[must_use]
     pub fn server_address(&self) -> Option<IpAddr> {
         MountFacts::from_options(&self.super_options).server_address
+    }
+
+    /// The port of that server. The kernel's NFS client tells it unless it is the usual one
+    /// (`nfs_show_mount_options`), and of RDMA, where it is another number space, it is `None`.
+    #[must_use]
+    pub fn server_port(&self) -> Option<u16> {
+        let value = |key: &str| self.super_options.split(',').find_map(|option| option.strip_prefix(key));
+        if value("proto=").is_some_and(|protocol| protocol.starts_with("rdma")) {
+            return None;
+        }
+        let told = value("port=").and_then(|port| port.parse().ok());
+        Some(told.filter(|port| *port != 0).unwrap_or(NFS_PORT))
     }
 
     /// From a line of mountinfo: `36 35 98:0 /root /mount/point rw,noatime master:1 - ext3 /dev/sda

@@ -4,7 +4,7 @@
 //! to whoever uses it.
 
 use super::{NfsDriver, Place};
-use crate::check::mounted::Occupant;
+use crate::check::mount_place::Occupant;
 use crate::check::nfs_reachable::nfs_reachable;
 use crate::check::storage_failure::storage_failure;
 use crate::driver::{DetachError, Driver as _};
