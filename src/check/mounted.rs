@@ -3,17 +3,21 @@
 //! Whose it is that is mounted there is told by [`super::mount_place`]. Anything but this export is a
 //! conflict: never used, never unmounted.
 
+mod astray;
+
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use super::Checked;
 use super::mount_place::{MountPlace, Occupant};
+use super::nfs_reachable::answers_nfs;
 use super::storage_failure::{storage_failure, wrong_answer};
 use crate::model::report::{Finding, MountFacts};
-use crate::model::{NfsOptions, Reason};
-use crate::sys::worker::UnmountHow;
-use crate::sys::{CommandError, Finished, Lane, MountTableWatch, Request, Response, WorkerPool, run_bounded};
+use crate::model::{NfsOptions, Outcome, Reason};
+use crate::sys::{
+    CommandError, Finished, Lane, MountEntry, MountTableWatch, Request, Response, WorkerPool, run_bounded,
+};
 
 /// The command that mounts NFS, called directly so that what hangs is what is known.
 pub const MOUNT_NFS: &str = "/sbin/mount.nfs";
@@ -98,28 +102,16 @@ pub async fn mounted(
         };
     }
     match place.occupant(&table) {
-        Occupant::Ours(entry, _) if entry.is_read_only() => Checked::failed(Finding::new(
-            Reason::ReadOnly,
-            format!(
-                "{} is mounted read-only at {}: `mount -o remount,rw` it, export it read-write, and drop `ro` from the NFS options",
-                entry.source,
-                place.path.display()
-            ),
-        )),
-        Occupant::Ours(entry, stacked) => {
-            let facts = MountFacts::from_options(&entry.super_options);
-            let hard = hard_warning(place.path, &facts);
-            Checked::passed(MountedHere { mount_id: entry.mount_id, facts })
-                .warning(stacked_warning(place.path, stacked))
-                .warning(hidden_files)
-                .warning(hard)
-                .detail(format!("{} as {} with {}", entry.source, entry.fs_type, entry.super_options))
-        }
+        Occupant::Ours(entry, stacked) => ours(place, entry, options, deadline)
+            .await
+            .warning(stacked_warning(place.path, stacked))
+            .warning(hidden_files)
+            .warning(hard_warning(place.path, entry)),
         Occupant::Stranger(entry) => Checked::failed(Finding::new(
             Reason::MountConflict,
             format!(
                 "{} is mounted at {}, where {} belongs: unmount it, or if it is the same storage by another address, map that in [mounts] address_map. It was left alone",
-                entry.source,
+                described(entry),
                 place.path.display(),
                 place.export
             ),
@@ -129,12 +121,64 @@ pub async fn mounted(
                 "{MOUNT_NFS} succeeded, and yet nothing is mounted at {}: the mount root must be a real directory and not lead through a symbolic link",
                 place.path.display()
             );
-            let astray = place.astray(&before, &table).map(|entry| entry.mount_point.clone());
-            let undone = match astray {
-                Some(path) => take_back(workers, lane, place, path, deadline).await,
-                None => String::new(),
-            };
+            let undone = astray::undo(workers, mounts, lane, place, &place.new_mounts(&before, &table), deadline).await;
             Checked::failed(Finding::new(Reason::MountFailed, format!("{message}{undone}")))
+        }
+    }
+}
+
+/// What is mounted, with the server that it talks to.
+fn described(entry: &MountEntry) -> String {
+    let source = &entry.source;
+    match (entry.server_address().filter(|_| entry.is_nfs()), entry.server_port()) {
+        (Some(address), Some(port)) => format!("{source} (of {address} port {port})"),
+        _ => source.clone(),
+    }
+}
+
+/// What there is to say of a mount that is the target's.
+async fn ours(
+    place: MountPlace<'_>,
+    entry: &MountEntry,
+    options: &NfsOptions,
+    deadline: Duration,
+) -> Checked<MountedHere> {
+    let here = MountedHere { mount_id: entry.mount_id, facts: MountFacts::from_options(&entry.super_options) };
+    if entry.is_read_only() {
+        let finding = Finding::new(
+            Reason::ReadOnly,
+            format!(
+                "{} is mounted read-only at {}: `mount -o remount,rw` it, export it read-write, and drop `ro` from the NFS options",
+                entry.source,
+                place.path.display()
+            ),
+        );
+        return Checked::failed(finding).learnt(here);
+    }
+    let passed = |here| {
+        Checked::passed(here).detail(format!("{} as {} with {}", entry.source, entry.fs_type, entry.super_options))
+    };
+    let Some(old) = place.left_behind(entry) else { return passed(here) };
+    // What was asked so far is the new server, and whoever touches the mount waits for the old one.
+    let asked = answers_nfs(&old.ip().to_string(), old.port(), options.version(), deadline).await;
+    let (name, at) = (place.export_here.address(), place.path.display());
+    let given = place.servers.given().iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let moved = |of_the_old: &str, unmount: &str| {
+        Finding::new(
+            Reason::ServerMoved,
+            format!(
+                "{name} leads to {given} now, and what is mounted at {at} still talks to {}, {of_the_old}: {unmount} `umount {at}`; the agent mounts it again, from {given}",
+                old.ip()
+            ),
+        )
+    };
+    match asked.into_fact::<MountedHere>() {
+        Ok(_) => passed(here).warning(Some(moved("which answers", "after backups have ended"))),
+        Err(failed) => {
+            let why = failed.finding().map_or_else(String::new, |finding| format!(" ({})", finding.message));
+            let finding = moved(&format!("which does not answer{why}"), "end what uses it and");
+            let is_definite = failed.outcome() == Outcome::Failed;
+            if is_definite { Checked::failed(finding) } else { Checked::timed_out(finding) }.learnt(here)
         }
     }
 }
@@ -149,8 +193,8 @@ fn stacked_warning(path: &Path, stacked: usize) -> Option<Finding> {
     })
 }
 
-fn hard_warning(path: &Path, facts: &MountFacts) -> Option<Finding> {
-    facts.is_hard.then(|| {
+fn hard_warning(path: &Path, entry: &MountEntry) -> Option<Finding> {
+    MountFacts::from_options(&entry.super_options).is_hard.then(|| {
         Finding::new(
             Reason::HardMount,
             format!(
@@ -163,21 +207,6 @@ fn hard_warning(path: &Path, facts: &MountFacts) -> Option<Finding> {
 
 fn agent_error<T>(message: String) -> Checked<T> {
     Checked::failed(Finding::new(Reason::AgentError, message))
-}
-
-/// Unmounts what went astray. Tells what came of it.
-async fn take_back(
-    workers: &WorkerPool,
-    lane: Lane,
-    place: MountPlace<'_>,
-    path: PathBuf,
-    deadline: Duration,
-) -> String {
-    let at = path.display().to_string();
-    match workers.call(place.target, lane, Request::Unmount { path, how: UnmountHow::Plain }, deadline).await {
-        Ok(_) => format!(". It was mounted at {at}, and was unmounted there"),
-        Err(error) => format!(". It is mounted at {at}, and could not be unmounted there ({error}): `umount {at}`"),
-    }
 }
 
 /// Makes the bare directory. The fact is a reservation about it.
@@ -271,7 +300,6 @@ fn not_run<T>(error: &CommandError) -> Checked<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Outcome;
 
     fn refused(code: i32, stderr: &str) -> Checked {
         let stderr = stderr.to_owned();

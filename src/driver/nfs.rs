@@ -10,7 +10,6 @@
 
 mod take_down;
 
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,6 +23,7 @@ use crate::check::mount_capacity::{capacity_of_mount, capacity_of_volume};
 use crate::check::mount_place::MountPlace;
 use crate::check::mounted::{MountedHere, mounted};
 use crate::check::nfs_reachable::nfs_reachable;
+use crate::check::server_addresses::ServerAddresses;
 use crate::check::write_canary::write_canary;
 use crate::check::{CheckLog, Checked};
 use crate::model::report::{Finding, MountMode};
@@ -47,8 +47,8 @@ pub struct NfsDriver {
     lane: Lane,
     canary: Option<CanaryRecord>,
     volume: Option<OpenVolume>,
-    /// Where the server answered last: its mount is known by that too.
-    server: Option<IpAddr>,
+    /// Where the server's name leads: its mount is known by that too.
+    servers: ServerAddresses,
 }
 
 /// The last canary that came back.
@@ -76,7 +76,16 @@ impl NfsDriver {
     /// The driver of a target that was never probed.
     #[must_use]
     pub fn new(target: TargetId, export: NfsExport, name: MountName, host: Arc<Host>) -> Self {
-        Self { target, export, name, host, lane: Lane::Suspect, canary: None, volume: None, server: None }
+        Self {
+            target,
+            export,
+            name,
+            host,
+            lane: Lane::Suspect,
+            canary: None,
+            volume: None,
+            servers: ServerAddresses::default(),
+        }
     }
 
     fn place(&self, settings: &AgentSettings) -> Place {
@@ -94,7 +103,7 @@ impl NfsDriver {
             target: self.target,
             export: &self.export,
             export_here: &place.export_here,
-            server: self.server,
+            servers: &self.servers,
             port: settings.mounts.options_for(&self.export).port(),
             root: &settings.mounts.root,
             name: &self.name,
@@ -111,7 +120,7 @@ impl NfsDriver {
         let reachable = nfs_reachable(place.export_here.address(), options, probe.deadline);
         let mut remaining = AFTER_REACHABLE;
         if let Some(server) = log.run(CheckName::Reachable, reachable).await {
-            self.server = Some(server);
+            self.servers.learn(server.addresses);
             let mut healed = None;
             loop {
                 remaining = &AFTER_REACHABLE[1..];
@@ -129,6 +138,9 @@ impl NfsDriver {
                     break;
                 };
                 mount = Some(facts);
+                if log.has_failure() {
+                    break;
+                }
                 remaining = &AFTER_REACHABLE[2..];
                 let measuring = capacity_of_mount(
                     &self.host.workers,
@@ -223,7 +235,7 @@ impl NfsDriver {
         let reachable = nfs_reachable(place.export_here.address(), options, probe.deadline);
         if let Some(server) = log.run(CheckName::Reachable, reachable).await {
             let address = VolumeAddress {
-                server,
+                server: server.address,
                 nfs_port: options.port(),
                 mount_port: options.mount_port(),
                 path: self.export.path().to_owned(),

@@ -24,6 +24,7 @@ mod flapping;
 mod lifecycle;
 mod mount_points;
 mod mounting;
+mod moves;
 mod occupants;
 mod outages;
 mod refusals;
