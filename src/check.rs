@@ -15,6 +15,7 @@ mod fake;
 pub mod lock_proof;
 pub mod mount_capacity;
 pub mod mount_place;
+pub mod mount_traffic;
 pub mod mounted;
 pub mod nfs_reachable;
 pub mod object_canary;

@@ -29,7 +29,7 @@ use crate::model::settings::{
 use crate::model::{Caller, NfsOptions, PathKey};
 use crate::registry::SqliteRegistry;
 use crate::sys::worker::{WorkerPool, WorkerPoolSettings};
-use crate::sys::{ChildCensus, MountTableWatch, NodeFacts};
+use crate::sys::{ChildCensus, MountStatsCache, MountTableWatch, NodeFacts};
 
 /// The largest answer of a test, in bytes.
 const ANSWER_MAX_BYTES: usize = 16 << 20;
@@ -71,6 +71,7 @@ impl Api {
         let host = Host {
             workers: WorkerPool::new(WorkerPoolSettings::new("/nonexistent".into()), census.clone()),
             mounts: MountTableWatch::start().expect("/proc"),
+            mount_stats: MountStatsCache::default(),
             hostname: "test".to_owned(),
             writer: Writer::Agent,
         };

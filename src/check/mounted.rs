@@ -68,6 +68,8 @@ const MOUNT_NFS_WAITED: &[&str] = &["Connection timed out", "timed out"];
 pub struct MountedHere {
     /// The kernel's id of the mount: another one means that it was mounted again.
     pub mount_id: u32,
+    /// What the kernel says is mounted: another host than the export's, if it is shared.
+    pub source: String,
     /// What the kernel does with it.
     pub facts: MountFacts,
 }
@@ -143,7 +145,11 @@ async fn ours(
     options: &NfsOptions,
     deadline: Duration,
 ) -> Checked<MountedHere> {
-    let here = MountedHere { mount_id: entry.mount_id, facts: MountFacts::from_options(&entry.super_options) };
+    let here = MountedHere {
+        mount_id: entry.mount_id,
+        source: entry.source.clone(),
+        facts: MountFacts::from_options(&entry.super_options),
+    };
     if entry.is_read_only() {
         let finding = Finding::new(
             Reason::ReadOnly,

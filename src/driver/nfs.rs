@@ -10,7 +10,7 @@
 
 mod take_down;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,12 +21,13 @@ use super::{Depth, DetachError, Driver, Host, Probe};
 use crate::check::exported::exported;
 use crate::check::mount_capacity::{capacity_of_mount, capacity_of_volume};
 use crate::check::mount_place::MountPlace;
+use crate::check::mount_traffic::TrafficRecord;
 use crate::check::mounted::{MountedHere, mounted};
 use crate::check::nfs_reachable::nfs_reachable;
 use crate::check::server_addresses::ServerAddresses;
 use crate::check::write_canary::write_canary;
 use crate::check::{CheckLog, Checked};
-use crate::model::report::{Finding, MountMode};
+use crate::model::report::{Finding, MountFacts, MountMode};
 use crate::model::settings::{AgentSettings, CanarySettings};
 use crate::model::{CheckName, MountName, NfsExport, Outcome, Reason, TargetId};
 use crate::nfs::{Volume, VolumeAddress};
@@ -49,6 +50,8 @@ pub struct NfsDriver {
     volume: Option<OpenVolume>,
     /// Where the server's name leads: its mount is known by that too.
     servers: ServerAddresses,
+    /// What the kernel counted at the last probe.
+    traffic: Option<TrafficRecord>,
 }
 
 /// The last canary that came back.
@@ -85,6 +88,7 @@ impl NfsDriver {
             canary: None,
             volume: None,
             servers: ServerAddresses::default(),
+            traffic: None,
         }
     }
 
@@ -134,10 +138,11 @@ impl NfsDriver {
                     probe.mount_deadline,
                 );
                 let mounting = async { mounting.await.warning(healed.clone()) };
-                let Some(MountedHere { mount_id, facts }) = log.run(CheckName::Mounted, mounting).await else {
+                let Some(here) = log.run(CheckName::Mounted, mounting).await else {
                     break;
                 };
-                mount = Some(facts);
+                let mount_id = here.mount_id;
+                mount = Some(here);
                 if log.has_failure() {
                     break;
                 }
@@ -179,7 +184,20 @@ impl NfsDriver {
             }
         }
         log.skip_after_failure(remaining);
+        let mount = match mount {
+            Some(here) => Some(self.with_traffic(here, &place.path).await),
+            None => None,
+        };
         Probe { checks: log.into_results(), mode: Some(MountMode::Kernel), capacity, mount, bucket: None }
+    }
+
+    /// The facts about a mount, with what the kernel counts of it.
+    async fn with_traffic(&mut self, here: MountedHere, path: &Path) -> MountFacts {
+        let stats = self.host.mount_stats.recent().await;
+        self.traffic = stats
+            .of(path, &here.source)
+            .map(|counters| TrafficRecord::after(self.traffic.as_ref(), here.mount_id, stats.read_at, counters));
+        MountFacts { traffic: self.traffic.map(|record| record.traffic), ..here.facts }
     }
 
     async fn canary_if_due(

@@ -122,7 +122,7 @@ fn text(field: &[u8]) -> String {
 
 /// Undoes the kernel's `\ooo` (mangle_path in fs/seq_file.c). A backslash that begins no such
 /// escape stands for itself.
-fn unescape(field: &[u8]) -> Vec<u8> {
+pub(super) fn unescape(field: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(field.len());
     let mut rest = field;
     while let Some((&byte, tail)) = rest.split_first() {

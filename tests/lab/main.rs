@@ -31,5 +31,6 @@ mod refusals;
 mod registry;
 mod service;
 mod startup;
+mod traffic;
 mod wire;
 mod workers;
