@@ -16,7 +16,7 @@ use async_trait::async_trait;
 use crate::model::report::{BucketFacts, Finding, MountFacts, MountMode};
 use crate::model::settings::AgentSettings;
 use crate::model::{Capacity, CheckResult, Target, TargetSpec};
-use crate::sys::{MountTableWatch, WorkerPool};
+use crate::sys::{MountStatsCache, MountTableWatch, WorkerPool};
 
 pub use crate::check::canary::Writer;
 
@@ -27,6 +27,8 @@ pub struct Host {
     pub workers: WorkerPool,
     /// What is mounted.
     pub mounts: MountTableWatch,
+    /// What the kernel counts of mounts.
+    pub mount_stats: MountStatsCache,
     /// This node's name.
     pub hostname: String,
     /// What this process is on the node: its agent, or a command beside it.
@@ -42,6 +44,7 @@ impl Host {
         Self {
             workers: WorkerPool::new(settings, crate::sys::ChildCensus::new()),
             mounts: MountTableWatch::start().expect("/proc"),
+            mount_stats: MountStatsCache::default(),
             hostname: "test".to_owned(),
             writer: Writer::Agent,
         }

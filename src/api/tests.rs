@@ -24,7 +24,7 @@ use crate::model::Caller;
 use crate::model::settings::AgentSettings;
 use crate::registry::SqliteRegistry;
 use crate::sys::worker::{WorkerPool, WorkerPoolSettings};
-use crate::sys::{ChildCensus, MountTableWatch, NodeFacts};
+use crate::sys::{ChildCensus, MountStatsCache, MountTableWatch, NodeFacts};
 
 /// The largest answer of a test, in bytes.
 const ANSWER_MAX_BYTES: usize = 16 << 20;
@@ -66,6 +66,7 @@ impl Api {
         let host = Host {
             workers: WorkerPool::new(WorkerPoolSettings::new("/nonexistent".into()), census.clone()),
             mounts: MountTableWatch::start().expect("/proc"),
+            mount_stats: MountStatsCache::default(),
             hostname: "test".to_owned(),
             writer: Writer::Agent,
         };

@@ -10,8 +10,7 @@
 
 mod take_down;
 
-use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,11 +20,14 @@ use jiff::Timestamp;
 use super::{Depth, DetachError, Driver, Host, Probe};
 use crate::check::exported::exported;
 use crate::check::mount_capacity::{capacity_of_mount, capacity_of_volume};
-use crate::check::mounted::{MountPlace, MountedHere, mounted};
+use crate::check::mount_place::MountPlace;
+use crate::check::mount_traffic::TrafficRecord;
+use crate::check::mounted::{MountedHere, mounted};
 use crate::check::nfs_reachable::nfs_reachable;
+use crate::check::server_addresses::ServerAddresses;
 use crate::check::write_canary::write_canary;
 use crate::check::{CheckLog, Checked};
-use crate::model::report::{Finding, MountMode};
+use crate::model::report::{Finding, MountFacts, MountMode};
 use crate::model::settings::{AgentSettings, CanarySettings};
 use crate::model::{CheckName, MountName, NfsExport, Outcome, Reason, TargetId};
 use crate::nfs::{Volume, VolumeAddress};
@@ -46,8 +48,10 @@ pub struct NfsDriver {
     lane: Lane,
     canary: Option<CanaryRecord>,
     volume: Option<OpenVolume>,
-    /// Where the server answered last: its mount is known by that too.
-    server: Option<IpAddr>,
+    /// Where the server's name leads: its mount is known by that too.
+    servers: ServerAddresses,
+    /// What the kernel counted at the last probe.
+    traffic: Option<TrafficRecord>,
 }
 
 /// The last canary that came back.
@@ -75,7 +79,17 @@ impl NfsDriver {
     /// The driver of a target that was never probed.
     #[must_use]
     pub fn new(target: TargetId, export: NfsExport, name: MountName, host: Arc<Host>) -> Self {
-        Self { target, export, name, host, lane: Lane::Suspect, canary: None, volume: None, server: None }
+        Self {
+            target,
+            export,
+            name,
+            host,
+            lane: Lane::Suspect,
+            canary: None,
+            volume: None,
+            servers: ServerAddresses::default(),
+            traffic: None,
+        }
     }
 
     fn place(&self, settings: &AgentSettings) -> Place {
@@ -93,7 +107,8 @@ impl NfsDriver {
             target: self.target,
             export: &self.export,
             export_here: &place.export_here,
-            server: self.server,
+            servers: &self.servers,
+            port: settings.mounts.options_for(&self.export).port(),
             root: &settings.mounts.root,
             name: &self.name,
             path: &place.path,
@@ -109,7 +124,7 @@ impl NfsDriver {
         let reachable = nfs_reachable(place.export_here.address(), options, probe.deadline);
         let mut remaining = AFTER_REACHABLE;
         if let Some(server) = log.run(CheckName::Reachable, reachable).await {
-            self.server = Some(server);
+            self.servers.learn(server.addresses);
             let mut healed = None;
             loop {
                 remaining = &AFTER_REACHABLE[1..];
@@ -123,10 +138,14 @@ impl NfsDriver {
                     probe.mount_deadline,
                 );
                 let mounting = async { mounting.await.warning(healed.clone()) };
-                let Some(MountedHere { mount_id, facts }) = log.run(CheckName::Mounted, mounting).await else {
+                let Some(here) = log.run(CheckName::Mounted, mounting).await else {
                     break;
                 };
-                mount = Some(facts);
+                let mount_id = here.mount_id;
+                mount = Some(here);
+                if log.has_failure() {
+                    break;
+                }
                 remaining = &AFTER_REACHABLE[2..];
                 let measuring = capacity_of_mount(
                     &self.host.workers,
@@ -165,7 +184,20 @@ impl NfsDriver {
             }
         }
         log.skip_after_failure(remaining);
+        let mount = match mount {
+            Some(here) => Some(self.with_traffic(here, &place.path).await),
+            None => None,
+        };
         Probe { checks: log.into_results(), mode: Some(MountMode::Kernel), capacity, mount, bucket: None }
+    }
+
+    /// The facts about a mount, with what the kernel counts of it.
+    async fn with_traffic(&mut self, here: MountedHere, path: &Path) -> MountFacts {
+        let stats = self.host.mount_stats.recent().await;
+        self.traffic = stats
+            .of(path, &here.source)
+            .map(|counters| TrafficRecord::after(self.traffic.as_ref(), here.mount_id, stats.read_at, counters));
+        MountFacts { traffic: self.traffic.map(|record| record.traffic), ..here.facts }
     }
 
     async fn canary_if_due(
@@ -221,7 +253,7 @@ impl NfsDriver {
         let reachable = nfs_reachable(place.export_here.address(), options, probe.deadline);
         if let Some(server) = log.run(CheckName::Reachable, reachable).await {
             let address = VolumeAddress {
-                server,
+                server: server.address,
                 nfs_port: options.port(),
                 mount_port: options.mount_port(),
                 path: self.export.path().to_owned(),

@@ -85,6 +85,8 @@ reasons! {
     MountHelperMissing => "mount_helper_missing",
     /// Something else is mounted at the mount path.
     MountConflict => "mount_conflict",
+    /// The name of the server leads to another address now, and the mount talks to the old one.
+    ServerMoved => "server_moved",
     /// Several file systems are mounted on top of each other at the mount path.
     MountStacked => "mount_stacked",
     /// The mount waits for its server for ever.

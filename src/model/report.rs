@@ -270,6 +270,21 @@ pub struct BucketFacts {
     pub lock_proof: LockProofState,
 }
 
+/// What went to and fro between this host and the server of a mount, by all who use it here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MountTraffic {
+    /// How long the server took to answer a request, on average; `None` when none was done with.
+    pub round_trip: Option<Duration>,
+    /// Over how long that is the average: since the last probe, or since it was mounted.
+    pub round_trip_over: Duration,
+    /// How often a request had to be sent again, since it was mounted.
+    pub retransmissions: u64,
+    /// Bytes read from the server since then.
+    pub bytes_read: u64,
+    /// Bytes written to the server since then.
+    pub bytes_written: u64,
+}
+
 /// What the kernel really does with a mounted export, whatever was asked of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MountFacts {
@@ -281,6 +296,8 @@ pub struct MountFacts {
     pub nfs_version: Option<String>,
     /// Whether a call waits for a server that is away for as long as it is.
     pub is_hard: bool,
+    /// What went to and fro, where the kernel tells.
+    pub traffic: Option<MountTraffic>,
 }
 
 impl MountFacts {
@@ -293,6 +310,7 @@ impl MountFacts {
             nfs_version: value("vers").map(str::to_owned),
             is_hard: options.split(',').any(|option| option == "hard"),
             options: options.to_owned(),
+            traffic: None,
         }
     }
 }

@@ -22,6 +22,7 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
+use crate::model::nfs_options::NFS_PORT;
 use crate::model::report::MountFacts;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 
@@ -82,6 +83,18 @@ impl MountEntry {
         MountFacts::from_options(&self.super_options).server_address
     }
 
+    /// The port of that server. The kernel's NFS client tells it unless it is the usual one
+    /// (`nfs_show_mount_options`), and of RDMA, where it is another number space, it is `None`.
+    #[must_use]
+    pub fn server_port(&self) -> Option<u16> {
+        let value = |key: &str| self.super_options.split(',').find_map(|option| option.strip_prefix(key));
+        if value("proto=").is_some_and(|protocol| protocol.starts_with("rdma")) {
+            return None;
+        }
+        let told = value("port=").and_then(|port| port.parse().ok());
+        Some(told.filter(|port| *port != 0).unwrap_or(NFS_PORT))
+    }
+
     /// From a line of mountinfo: `36 35 98:0 /root /mount/point rw,noatime master:1 - ext3 /dev/sda
     /// rw,errors=continue`, with any number of tagged fields before the hyphen.
     fn parse(line: &[u8]) -> Option<Self> {
@@ -109,7 +122,7 @@ fn text(field: &[u8]) -> String {
 
 /// Undoes the kernel's `\ooo` (mangle_path in fs/seq_file.c). A backslash that begins no such
 /// escape stands for itself.
-fn unescape(field: &[u8]) -> Vec<u8> {
+pub(super) fn unescape(field: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(field.len());
     let mut rest = field;
     while let Some((&byte, tail)) = rest.split_first() {

@@ -95,7 +95,9 @@ impl Bench {
 
     /// Never panics, since it also runs while a failed test unwinds.
     fn mend(&self) {
-        run("tc", &["qdisc", "del", "dev", "lo", "clsact"]);
+        for discipline in ["clsact", "root"] {
+            run("tc", &["qdisc", "del", "dev", "lo", discipline]);
+        }
         let runs = fs::read_to_string("/proc/fs/nfsd/threads").is_ok_and(|threads| threads.trim() != "0");
         run("systemctl", &[if runs { "start" } else { "restart" }, "lab-nfs-server.service"]);
         // One that was stopped must go on for its mounts to go.

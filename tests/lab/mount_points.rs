@@ -57,3 +57,20 @@ fn a_file_or_a_link_in_the_place_of_a_mount_directory_is_told_and_never_followed
         target.becomes_available(NOTICED);
     }
 }
+
+#[test]
+fn what_was_mounted_through_a_link_is_unmounted_again() {
+    let _bench = Bench::stopped(EVERY_SECOND);
+    fs::create_dir_all("/srv/real").expect("made");
+    let _ = fs::remove_file("/srv/link");
+    symlink("/srv/real", "/srv/link").expect("linked");
+    configure("[mounts]\nroot = \"/srv/link/mounts\"\n[probe]\nnfs_interval = \"1s\"\n");
+    succeed("systemctl", &["start", SERVICE]);
+    let target = Target::create(EXPORT);
+    target.becomes_offline(&["mount_failed"], FIRST_VERDICT);
+    let message = target.report().get("message").clone();
+    assert!(message.as_str().is_some_and(|message| message.contains("was unmounted there")), "{message}");
+    run("systemctl", &["stop", SERVICE]);
+    assert!(!mounts().iter().any(|mount| mount.path.starts_with("/srv/real")), "{:#?}", mounts());
+    fs::remove_file("/srv/link").expect("removed");
+}

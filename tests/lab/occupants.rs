@@ -61,6 +61,8 @@ fn a_mount_that_was_made_read_only_is_told_at_the_next_probe() {
     succeed("mount", &["-o", "remount,bind,ro", at]);
     // Long before the next canary would tell.
     target.becomes_offline(&["read_only"], NOTICED);
+    let report = target.report();
+    assert_eq!(report.get("mount")["nfs_version"], "3", "the facts are told with the failure: {report:?}");
     succeed("mount", &["-o", "remount,bind,rw", at]);
     target.becomes_available(FIRST_VERDICT);
 }

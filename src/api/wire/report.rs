@@ -65,7 +65,7 @@ pub struct Report {
 }
 
 /// A mount as the kernel has it, whatever was asked for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Mount {
     /// The options in force.
     pub options: String,
@@ -75,6 +75,17 @@ pub struct Mount {
     pub nfs_version: Option<String>,
     /// Whether a call waits for a server that is away for as long as it is.
     pub hard: bool,
+    /// How long the server took to answer a request of this host, on average, in milliseconds; `null`
+    /// when no request was done with, or the kernel does not tell.
+    pub round_trip_ms: Option<f64>,
+    /// Over how many seconds that is the average: since the last probe, or since it was mounted.
+    pub round_trip_over_s: Option<f64>,
+    /// How often a request of this host had to be sent again, since it was mounted.
+    pub retransmissions: Option<u64>,
+    /// Bytes that this host read from the server since then.
+    pub bytes_read: Option<u64>,
+    /// Bytes that this host wrote to the server since then.
+    pub bytes_written: Option<u64>,
 }
 
 /// What is proved of an object lock, with these credentials.
@@ -158,11 +169,17 @@ impl From<&TargetView> for Report {
 
 impl From<&MountFacts> for Mount {
     fn from(facts: &MountFacts) -> Self {
+        let traffic = facts.traffic;
         Self {
             options: facts.options.clone(),
             server_address: facts.server_address.map(|address| address.to_string()),
             nfs_version: facts.nfs_version.clone(),
             hard: facts.is_hard,
+            round_trip_ms: traffic.and_then(|traffic| traffic.round_trip).map(milliseconds),
+            round_trip_over_s: traffic.map(|traffic| seconds(traffic.round_trip_over)),
+            retransmissions: traffic.map(|traffic| traffic.retransmissions),
+            bytes_read: traffic.map(|traffic| traffic.bytes_read),
+            bytes_written: traffic.map(|traffic| traffic.bytes_written),
         }
     }
 }
@@ -193,4 +210,9 @@ fn verdict(verdict: &Verdict) -> &'static str {
 fn milliseconds(duration: Duration) -> f64 {
     let micros = u32::try_from(duration.as_micros()).unwrap_or(u32::MAX);
     f64::from(micros) / 1000.0
+}
+
+/// Seconds to the millisecond.
+fn seconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1000.0).round() / 1000.0
 }
