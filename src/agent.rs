@@ -8,6 +8,7 @@
 //! of a name ([`target_types`]).
 
 pub mod error;
+mod history;
 mod shared;
 pub mod status;
 pub mod target_types;
@@ -23,7 +24,7 @@ use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
 
 use crate::model::settings::{AgentSettings, DeclaredTarget};
-use crate::model::{MountName, Target, TargetId, TargetSpec, TargetType};
+use crate::model::{MountName, Target, TargetId, TargetSpec, TargetType, Transition};
 use crate::registry::{Entry, Registry, RegistryError, TargetChange};
 use shared::Shared;
 use task::{Command, FirstProbe, TaskHandle};
@@ -76,6 +77,10 @@ impl Agent {
         let entries = registry.load().await?;
         let shared = Arc::new(Shared::new(registry, host, Arc::new(settings), entries));
         let agent = Self { shared, tasks: Arc::default() };
+        tokio::spawn({
+            let shared = agent.shared.clone();
+            async move { shared.keep_history().await }
+        });
         for view in &agent.view().targets {
             agent.start_task(view.target.clone(), FirstProbe::Soon);
         }
@@ -201,6 +206,16 @@ impl Agent {
         }
     }
 
+    /// The transitions of a target, newest first, as far back as they are kept. Waits for the
+    /// registry, bounded.
+    ///
+    /// # Errors
+    /// [`AgentError`] when there is no such target, or the registry cannot be read now.
+    pub async fn history(&self, id: TargetId) -> Result<Vec<Transition>, AgentError> {
+        self.view().target(id).ok_or(AgentError::TargetNotFound(id))?;
+        self.shared.history_of(id).await
+    }
+
     /// Puts new settings in force and probes every target with them. The mount root stays as it
     /// is: what is mounted below the old one would be lost sight of.
     pub fn change_settings(&self, mut settings: AgentSettings) {
@@ -213,12 +228,14 @@ impl Agent {
     }
 
     /// Ends every task and every child, and refuses every change from now on. What is mounted
-    /// stays mounted. Waits for a change of the registry that is under way, and for nothing else.
+    /// stays mounted. Waits for a change of the registry that is under way, and for the rest of the
+    /// history, bounded.
     pub async fn stop(&self) {
         self.shared.stopping.send_replace(true);
         self.shared.host.workers.shut_down();
         // Whoever gets it after this is told that the agent is stopping.
         drop(self.shared.begin_change().await);
+        self.shared.end_history().await;
     }
 
     /// A receiver that becomes true when the agent stops.

@@ -2,7 +2,7 @@
 //!
 //! Every answer comes from memory: from the agent's view, or from what was made of it for an
 //! earlier request. No request waits for storage, except `POST …/check` and `DELETE`, which are
-//! bounded by the probe's deadlines.
+//! bounded by the probe's deadlines. A change and `…/history` wait for the registry, on a local disk.
 //!
 //! [`router`] is the table of routes, and the description at `/openapi.json` is made from the same
 //! table. Every route is served at `/…`, `/v1/…` and `/v1/{project_id}/…` ([`prefix`]); every answer
@@ -134,6 +134,7 @@ fn table() -> OpenApiRouter<State> {
         .routes(routes!(targets::set_default))
         .routes(routes!(targets::checks))
         .routes(routes!(targets::check))
+        .routes(routes!(targets::history))
         .routes(routes!(target_types::list, target_types::create))
         .routes(routes!(target_types::detail))
         .routes(routes!(target_types::show, target_types::update, target_types::delete))

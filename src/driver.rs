@@ -13,10 +13,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::model::report::{BucketFacts, Finding, MountMode};
+use crate::model::report::{BucketFacts, Finding, MountFacts, MountMode};
 use crate::model::settings::AgentSettings;
 use crate::model::{Capacity, CheckResult, Target, TargetSpec};
-use crate::sys::{MountTableWatch, WorkerPool};
+use crate::sys::{MountStatsCache, MountTableWatch, WorkerPool};
 
 pub use crate::check::canary::Writer;
 pub use crate::s3::aws::ClientPool;
@@ -30,10 +30,29 @@ pub struct Host {
     pub mounts: MountTableWatch,
     /// The clients of buckets.
     pub buckets: Arc<ClientPool>,
+    /// What the kernel counts of mounts.
+    pub mount_stats: MountStatsCache,
     /// This node's name.
     pub hostname: String,
     /// What this process is on the node: its agent, or a command beside it.
     pub writer: Writer,
+}
+
+#[cfg(test)]
+#[allow(clippy::expect_used, reason = "for tests only")]
+impl Host {
+    /// One on which no worker can be started.
+    pub(crate) fn without_workers() -> Self {
+        let settings = crate::sys::WorkerPoolSettings::new("/nonexistent".into());
+        Self {
+            workers: WorkerPool::new(settings, crate::sys::ChildCensus::new()),
+            mounts: MountTableWatch::start().expect("/proc"),
+            buckets: Arc::default(),
+            mount_stats: MountStatsCache::default(),
+            hostname: "test".to_owned(),
+            writer: Writer::Agent,
+        }
+    }
 }
 
 /// What one probe found.
@@ -45,6 +64,8 @@ pub struct Probe {
     pub mode: Option<MountMode>,
     /// What was measured.
     pub capacity: Option<Capacity>,
+    /// Facts about the mount.
+    pub mount: Option<MountFacts>,
     /// Facts about a bucket.
     pub bucket: Option<BucketFacts>,
 }

@@ -17,6 +17,7 @@ pub mod report;
 pub mod settings;
 pub mod target;
 pub mod target_type;
+pub mod transition;
 
 pub use caller::Caller;
 pub use capacity::Capacity;
@@ -28,3 +29,4 @@ pub use reason::Reason;
 pub use report::{CheckName, CheckResult, LockMode, LockProof, LockVerdict, Outcome, Report, Status, Verdict};
 pub use target::{Target, TargetId, TargetKind, TargetSpec};
 pub use target_type::{TargetType, TargetTypeId};
+pub use transition::{PastFinding, Transition};

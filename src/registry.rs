@@ -16,7 +16,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 
 use crate::model::target_type::{TYPE_METADATA_MAX, TYPE_PROJECTS_MAX};
-use crate::model::{ProjectId, S3Endpoint, Target, TargetId, TargetType, TargetTypeId, TypeProject};
+use crate::model::{ProjectId, S3Endpoint, Target, TargetId, TargetType, TargetTypeId, Transition, TypeProject};
 
 pub use sqlite::SqliteRegistry;
 
@@ -25,6 +25,9 @@ pub const TARGETS_MAX: usize = 10_000;
 
 /// The most target types that one registry holds: the one that every target has, and as many again.
 pub const TYPES_MAX: usize = 2 * TARGETS_MAX;
+
+/// The most transitions of one target that are kept: the latest.
+pub const TRANSITIONS_MAX: usize = 1_000;
 
 /// The most assignments to projects that all types of one registry have together. What each may
 /// have would add up to more than a node can keep in memory.
@@ -303,4 +306,11 @@ pub trait Registry: Send + Sync + 'static {
     /// Removes a target type, unless it is the default or the last of its target. Returns the entry
     /// that it was in.
     async fn delete_type(&self, id: TargetTypeId) -> Result<Entry, RegistryError>;
+
+    /// Adds transitions to the histories of their targets, in this order, and lets the oldest above
+    /// [`TRANSITIONS_MAX`] go. Those of a target that is not there any more are not kept.
+    async fn add_transitions(&self, transitions: Vec<Transition>) -> Result<(), RegistryError>;
+
+    /// The history of a target, newest first. Not read when nobody waits for it any more.
+    async fn transitions(&self, id: TargetId) -> Result<Vec<Transition>, RegistryError>;
 }

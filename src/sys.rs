@@ -4,7 +4,8 @@
 //! no timeout around a thread gets the thread back. So there are exactly two ways to storage:
 //!
 //! - what the kernel knows without asking it: the mount table ([`mount_table`]), read from
-//!   `/proc/self/mountinfo` and re-read when the kernel says that it changed;
+//!   `/proc/self/mountinfo` and re-read when the kernel says that it changed, and what it counts of NFS
+//!   mounts ([`mount_stats`]);
 //! - a child process that can be killed: a probe worker ([`worker`]) for a request of ours, or a
 //!   foreign command ([`command`]) such as `mount.nfs`, both with a deadline, both counted, and at
 //!   most one at a time for each target ([`children`]).
@@ -16,6 +17,7 @@
 pub mod children;
 pub mod command;
 pub mod group;
+pub mod mount_stats;
 pub mod mount_table;
 pub mod node;
 pub mod secret_file;
@@ -24,6 +26,7 @@ pub mod worker;
 
 pub use children::{ChildCensus, StuckChild};
 pub use command::{CommandError, Finished, run_bounded};
+pub use mount_stats::{MountCounters, MountStats, MountStatsCache};
 pub use mount_table::{MountEntry, MountTable, MountTableWatch};
 pub use node::NodeFacts;
 pub use worker::{CallError, Lane, Request, Response, WorkerFault, WorkerPool, WorkerPoolSettings};

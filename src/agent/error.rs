@@ -44,6 +44,14 @@ pub enum AgentError {
         /// How long was waited.
         after: Duration,
     },
+    /// The registry did not give a history.
+    #[error("the history of backup target {id} cannot be read now: {detail}. Its report is there all the same")]
+    NoHistory {
+        /// The target.
+        id: TargetId,
+        /// What the registry says.
+        detail: String,
+    },
     /// The agent is stopping and takes no more changes.
     #[error("the agent is stopping: ask again when it is back")]
     Stopping,

@@ -6,10 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use jiff::Timestamp;
 use tokio::sync::{OwnedMutexGuard, watch};
 
+use super::history::History;
 use super::{AgentError, TargetStatus, TargetView, View};
 use crate::driver::Host;
 use crate::model::settings::AgentSettings;
-use crate::model::{Report, Status, TargetId, TargetSpec};
+use crate::model::{PastFinding, Report, Status, TargetId, TargetSpec, Transition};
 use crate::registry::{Entry, Registry};
 
 pub(super) struct Shared {
@@ -23,6 +24,7 @@ pub(super) struct Shared {
     view: watch::Sender<Arc<View>>,
     /// Held while a view is replaced, which waits for nothing.
     replacing: Mutex<()>,
+    pub(super) history: History,
 }
 
 impl Shared {
@@ -54,6 +56,7 @@ impl Shared {
             changing: Arc::default(),
             view: watch::Sender::new(Arc::new(View { generation: 0, types_generation: 0, targets })),
             replacing: Mutex::default(),
+            history: History::default(),
         }
     }
 
@@ -91,20 +94,23 @@ impl Shared {
         });
     }
 
-    /// Shows what a probe of `spec` found, and logs a change of status once.
+    /// Shows what a probe of `spec` found; logs a change of status once, and notes it in the history.
     pub(super) fn publish_report(&self, spec: &TargetSpec, report: Arc<Report>, failures_before_offline: u32) {
         let changed = self.replace(|view| {
             // A target that became another during the probe was not the one that was probed.
             let is_same = |view: &&mut Arc<TargetView>| view.target.id == report.target_id && view.target.spec == *spec;
             let slot = view.targets.iter_mut().find(is_same)?;
             let status = slot.status.after(&report, failures_before_offline);
-            let is_news = status.status != slot.status.status || slot.report.is_none();
+            let from = slot.report.is_some().then_some(slot.status.status);
             let view = Arc::new(TargetView { status, report: Some(report.clone()), ..TargetView::clone(slot) });
             *slot = view.clone();
-            is_news.then_some(view)
+            (from != Some(view.status.status)).then_some((from, view))
         });
-        if let Some(view) = changed {
+        if let Some((from, view)) = changed {
             log_status(&view);
+            let TargetStatus { status, finding, .. } = view.status.clone();
+            let (target_id, at) = (report.target_id, report.checked_at);
+            self.history.note(Transition { target_id, at, from, to: status, finding: finding.map(PastFinding::from) });
         }
     }
 

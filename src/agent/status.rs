@@ -75,6 +75,7 @@ mod tests {
             mode: None,
             verdict,
             capacity: None,
+            mount: None,
             bucket: None,
             checks: Vec::new(),
         }

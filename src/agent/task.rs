@@ -177,6 +177,10 @@ impl Task {
             self.driver = driver::for_spec(&target, &self.shared.host);
             panicked()
         });
+        // Its children were taken from it: what it found is not about the storage.
+        if *self.shared.stopping.borrow() {
+            return Some(Event::Ended);
+        }
         self.mount_id = self.driver.mount_id(settings);
         let report = report(&target, probe, began.elapsed());
         self.shared.publish_report(&target.spec, Arc::new(report), settings.probe.failures_before_offline);
@@ -251,6 +255,7 @@ fn report(target: &Target, probe: Probe, duration: Duration) -> Report {
         mode: probe.mode,
         verdict: Verdict::of(&probe.checks),
         capacity: probe.capacity,
+        mount: probe.mount,
         bucket: probe.bucket,
         checks: probe.checks,
     }
@@ -274,3 +279,6 @@ fn random() -> f64 {
     let (bits, ..) = Uuid::new_v4().as_fields();
     f64::from(bits) / f64::from(u32::MAX)
 }
+
+#[cfg(test)]
+pub(super) mod tests;

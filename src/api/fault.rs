@@ -77,7 +77,7 @@ impl From<AgentError> for Fault {
             AgentError::Registry(error) => of_registry(error),
             AgentError::Busy { .. } => StatusCode::CONFLICT,
             AgentError::Detach { .. } | AgentError::CheckTimedOut { .. } => StatusCode::INTERNAL_SERVER_ERROR,
-            AgentError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+            AgentError::NoHistory { .. } | AgentError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
         };
         Self::new(status, error.to_string())
     }

@@ -139,6 +139,18 @@ pub(super) async fn check(Shared(state): Shared<State>, Id(id): Id) -> Result<Js
     Ok(Json(wire::Report::from(&*view)))
 }
 
+/// When a backup target became available or offline on this node, and why.
+#[utoipa::path(get, path = "/backup_targets/{id}/history", tag = TAG, params(("id" = Uuid, Path)), responses(
+    (status = 200, description = "Its latest transitions, newest first: 1,000 are kept.", body = wire::History),
+    (status = 404, description = "There is none of that id.", body = wire::FaultBody),
+    (status = 503, description = "The registry cannot be read now.", body = wire::FaultBody),
+))]
+pub(super) async fn history(Shared(state): Shared<State>, Id(id): Id) -> Result<Json<wire::History>, Fault> {
+    let id = target_id(&id)?;
+    let history = state.agent.history(id).await?;
+    Ok(Json(wire::History::new(id, &history)))
+}
+
 fn target_id(text: &str) -> Result<TargetId, Fault> {
     text.parse().map_err(|_| unknown(text))
 }

@@ -3,12 +3,12 @@
 
 mod guide;
 mod hang_ups;
+mod history;
 #[path = "../../tests/support/shape.rs"]
 pub(in crate::api) mod shape;
 mod target_types;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
 use axum::extract::Request;
@@ -20,15 +20,11 @@ use tempfile::TempDir;
 use tower::ServiceExt as _;
 
 use crate::agent::{Agent, Host, View, Writer};
-use crate::model::report::MountMode;
-use crate::model::settings::{
-    AgentSettings, CanarySettings, LocationPattern, LockProofSettings, MountSettings, ProbeSettings, S3AccessRule,
-    S3Addressing, S3CanarySettings, S3CredentialSource,
-};
-use crate::model::{Caller, NfsOptions, PathKey};
+use crate::model::Caller;
+use crate::model::settings::AgentSettings;
 use crate::registry::SqliteRegistry;
 use crate::sys::worker::{WorkerPool, WorkerPoolSettings};
-use crate::sys::{ChildCensus, MountTableWatch, NodeFacts};
+use crate::sys::{ChildCensus, MountStatsCache, MountTableWatch, NodeFacts};
 
 /// The largest answer of a test, in bytes.
 const ANSWER_MAX_BYTES: usize = 16 << 20;
@@ -71,10 +67,11 @@ impl Api {
             workers: WorkerPool::new(WorkerPoolSettings::new("/nonexistent".into()), census.clone()),
             mounts: MountTableWatch::start().expect("/proc"),
             buckets: Arc::default(),
+            mount_stats: MountStatsCache::default(),
             hostname: "test".to_owned(),
             writer: Writer::Agent,
         };
-        let agent = Agent::start(Arc::new(registry), Arc::new(host), settings()).await.expect("an agent");
+        let agent = Agent::start(Arc::new(registry), Arc::new(host), AgentSettings::quiet()).await.expect("an agent");
         let facts = Arc::new(move || NodeFacts::read(Timestamp::UNIX_EPOCH, &census));
         let routes = super::routes(agent.clone(), facts, &super::Auth::none());
         Self { agent, routes, _directory: directory }
@@ -150,49 +147,4 @@ fn text(value: &Value) -> String {
 /// A caller who is no admin.
 fn member(project: &str) -> Caller {
     Caller { user_id: Some("somebody".to_owned()), project_id: Some(project.to_owned()), is_admin: false }
-}
-
-/// Nothing is mounted, no credentials are looked for, and no probe disturbs.
-fn settings() -> AgentSettings {
-    let long = Duration::from_hours(1);
-    AgentSettings {
-        mounts: MountSettings {
-            root: "/nonexistent/mounts".into(),
-            mode: MountMode::None,
-            path_key: PathKey::Path,
-            nfs_options: NfsOptions::parse("nfsvers=3,port=1,mountport=1").expect("options"),
-            nfs_overrides: Vec::new(),
-            address_map: [].into(),
-        },
-        probe: ProbeSettings {
-            nfs_interval: long,
-            s3_interval: long,
-            s3_facts_interval: long,
-            deadline: Duration::from_secs(2),
-            mount_deadline: Duration::from_secs(2),
-            failures_before_offline: 2,
-            slow_after: long,
-            nearly_full_percent: 90.0,
-            canary: CanarySettings { enabled: false, interval: long, uid: 0, gid: 0 },
-        },
-        s3_access: vec![S3AccessRule {
-            location: LocationPattern::new("*"),
-            source: S3CredentialSource::Files {
-                access_key_id: "/nonexistent/id".into(),
-                secret_access_key: "/nonexistent/secret".into(),
-            },
-            region: None,
-            ca_bundle: None,
-            addressing: S3Addressing::Path,
-            read_only: true,
-        }],
-        s3_canary: S3CanarySettings { enabled: false, interval: long, prefix: "canary/".to_owned(), retention: long },
-        lock_proof: LockProofSettings {
-            enabled: false,
-            interval: long,
-            mode: None,
-            strict: false,
-            min_retention: Duration::ZERO,
-        },
-    }
 }

@@ -1,19 +1,22 @@
 //! `mounted`: this target's export is what is mounted at its path; mounted now if nothing is.
 //!
-//! What counts is the topmost entry of the mount table at the mount path: an NFS file system whose
-//! source is the export, by the name it was registered under or the address that this node uses.
-//! Anything else that is mounted there is a conflict: never used, never unmounted.
+//! Whose it is that is mounted there is told by [`super::mount_place`]. Anything but this export is a
+//! conflict: never used, never unmounted.
+
+mod astray;
 
 use std::ffi::OsString;
 use std::path::Path;
 use std::time::Duration;
 
 use super::Checked;
+use super::mount_place::{MountPlace, Occupant};
+use super::nfs_reachable::answers_nfs;
 use super::storage_failure::{storage_failure, wrong_answer};
-use crate::model::report::Finding;
-use crate::model::{MountName, NfsExport, NfsOptions, Reason, TargetId};
+use crate::model::report::{Finding, MountFacts};
+use crate::model::{NfsOptions, Outcome, Reason};
 use crate::sys::{
-    CommandError, Finished, Lane, MountEntry, MountTable, MountTableWatch, Request, Response, WorkerPool, run_bounded,
+    CommandError, Finished, Lane, MountEntry, MountTableWatch, Request, Response, WorkerPool, run_bounded,
 };
 
 /// The command that mounts NFS, called directly so that what hangs is what is known.
@@ -60,55 +63,15 @@ const MOUNT_NFS_SAYS: &[(&str, Reason, &str)] = &[
 /// Words of mount.nfs that mean that the server did not answer.
 const MOUNT_NFS_WAITED: &[&str] = &["Connection timed out", "timed out"];
 
-/// One target's place among the mounts.
-#[derive(Debug, Clone, Copy)]
-pub struct MountPlace<'a> {
-    /// The target.
-    pub target: TargetId,
-    /// The export as the target names it.
-    pub export: &'a NfsExport,
-    /// The export as this node reaches it.
-    pub export_here: &'a NfsExport,
-    /// The mount root.
-    pub root: &'a Path,
-    /// The directory below it.
-    pub name: &'a MountName,
-    /// The mount path: both together.
-    pub path: &'a Path,
-}
-
-/// What is mounted at a place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Occupant<'a> {
-    /// Nothing.
-    Nobody,
-    /// The target's export; and how many mounts lie there, this one included.
-    Ours(&'a MountEntry, usize),
-    /// Something else.
-    Stranger(&'a MountEntry),
-}
-
-impl MountPlace<'_> {
-    /// Who is there, by the mount table. Touches nothing.
-    #[must_use]
-    pub fn occupant<'t>(&self, table: &'t MountTable) -> Occupant<'t> {
-        match table.topmost_at(self.path) {
-            None => Occupant::Nobody,
-            Some(entry) if self.is_ours(entry) => Occupant::Ours(entry, table.stacked_at(self.path)),
-            Some(entry) => Occupant::Stranger(entry),
-        }
-    }
-
-    fn is_ours(&self, entry: &MountEntry) -> bool {
-        entry.is_nfs() && (self.export.matches_source(&entry.source) || self.export_here.matches_source(&entry.source))
-    }
-}
-
 /// A mount that is the target's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MountedHere {
     /// The kernel's id of the mount: another one means that it was mounted again.
     pub mount_id: u32,
+    /// What the kernel says is mounted: another host than the export's, if it is shared.
+    pub source: String,
+    /// What the kernel does with it.
+    pub facts: MountFacts,
 }
 
 /// Looks whether the export is mounted, and mounts it if nothing is.
@@ -126,6 +89,7 @@ pub async fn mounted(
         Err(error) => return agent_error(format!("the mount table cannot be read: {error}")),
     };
     let mut hidden_files = None;
+    let before = table.clone();
     if place.occupant(&table) == Occupant::Nobody {
         match prepare(workers, lane, place, deadline).await.into_fact() {
             Ok(finding) => hidden_files = finding,
@@ -140,26 +104,88 @@ pub async fn mounted(
         };
     }
     match place.occupant(&table) {
-        Occupant::Ours(entry, stacked) => Checked::passed(MountedHere { mount_id: entry.mount_id })
+        Occupant::Ours(entry, stacked) => ours(place, entry, options, deadline)
+            .await
             .warning(stacked_warning(place.path, stacked))
             .warning(hidden_files)
-            .detail(format!("{} as {} with {}", entry.source, entry.fs_type, entry.super_options)),
+            .warning(hard_warning(place.path, entry)),
         Occupant::Stranger(entry) => Checked::failed(Finding::new(
             Reason::MountConflict,
             format!(
                 "{} is mounted at {}, where {} belongs: unmount it, or if it is the same storage by another address, map that in [mounts] address_map. It was left alone",
-                entry.source,
+                described(entry),
                 place.path.display(),
                 place.export
             ),
         )),
-        Occupant::Nobody => Checked::failed(Finding::new(
-            Reason::MountFailed,
-            format!(
+        Occupant::Nobody => {
+            let message = format!(
                 "{MOUNT_NFS} succeeded, and yet nothing is mounted at {}: the mount root must be a real directory and not lead through a symbolic link",
                 place.path.display()
+            );
+            let undone = astray::undo(workers, mounts, lane, place, &place.new_mounts(&before, &table), deadline).await;
+            Checked::failed(Finding::new(Reason::MountFailed, format!("{message}{undone}")))
+        }
+    }
+}
+
+/// What is mounted, with the server that it talks to.
+fn described(entry: &MountEntry) -> String {
+    let source = &entry.source;
+    match (entry.server_address().filter(|_| entry.is_nfs()), entry.server_port()) {
+        (Some(address), Some(port)) => format!("{source} (of {address} port {port})"),
+        _ => source.clone(),
+    }
+}
+
+/// What there is to say of a mount that is the target's.
+async fn ours(
+    place: MountPlace<'_>,
+    entry: &MountEntry,
+    options: &NfsOptions,
+    deadline: Duration,
+) -> Checked<MountedHere> {
+    let here = MountedHere {
+        mount_id: entry.mount_id,
+        source: entry.source.clone(),
+        facts: MountFacts::from_options(&entry.super_options),
+    };
+    if entry.is_read_only() {
+        let finding = Finding::new(
+            Reason::ReadOnly,
+            format!(
+                "{} is mounted read-only at {}: `mount -o remount,rw` it, export it read-write, and drop `ro` from the NFS options",
+                entry.source,
+                place.path.display()
             ),
-        )),
+        );
+        return Checked::failed(finding).learnt(here);
+    }
+    let passed = |here| {
+        Checked::passed(here).detail(format!("{} as {} with {}", entry.source, entry.fs_type, entry.super_options))
+    };
+    let Some(old) = place.left_behind(entry) else { return passed(here) };
+    // What was asked so far is the new server, and whoever touches the mount waits for the old one.
+    let asked = answers_nfs(&old.ip().to_string(), old.port(), options.version(), deadline).await;
+    let (name, at) = (place.export_here.address(), place.path.display());
+    let given = place.servers.given().iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let moved = |of_the_old: &str, unmount: &str| {
+        Finding::new(
+            Reason::ServerMoved,
+            format!(
+                "{name} leads to {given} now, and what is mounted at {at} still talks to {}, {of_the_old}: {unmount} `umount {at}`; the agent mounts it again, from {given}",
+                old.ip()
+            ),
+        )
+    };
+    match asked.into_fact::<MountedHere>() {
+        Ok(_) => passed(here).warning(Some(moved("which answers", "after backups have ended"))),
+        Err(failed) => {
+            let why = failed.finding().map_or_else(String::new, |finding| format!(" ({})", finding.message));
+            let finding = moved(&format!("which does not answer{why}"), "end what uses it and");
+            let is_definite = failed.outcome() == Outcome::Failed;
+            if is_definite { Checked::failed(finding) } else { Checked::timed_out(finding) }.learnt(here)
+        }
     }
 }
 
@@ -169,6 +195,18 @@ fn stacked_warning(path: &Path, stacked: usize) -> Option<Finding> {
         Finding::new(
             Reason::MountStacked,
             format!("{stacked} file systems are mounted on top of each other at {path}: `umount {path}` until findmnt shows one"),
+        )
+    })
+}
+
+fn hard_warning(path: &Path, entry: &MountEntry) -> Option<Finding> {
+    MountFacts::from_options(&entry.super_options).is_hard.then(|| {
+        Finding::new(
+            Reason::HardMount,
+            format!(
+                "the mount at {} is a hard one: whoever uses it waits for as long as its server is away, backups included; add soft, timeo= and retrans= to the NFS options and mount it again, unless that is what you want",
+                path.display()
+            ),
         )
     })
 }
@@ -268,7 +306,6 @@ fn not_run<T>(error: &CommandError) -> Checked<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Outcome, PathKey, TargetSpec};
 
     fn refused(code: i32, stderr: &str) -> Checked {
         let stderr = stderr.to_owned();
@@ -298,34 +335,5 @@ mod tests {
         }
         let waited = refused(32, "mount.nfs: Connection timed out for nas:/b on /m");
         assert_eq!((waited.outcome(), waited.reason()), (Outcome::TimedOut, Some(Reason::MountTimedOut)));
-    }
-
-    #[test]
-    fn only_the_export_itself_is_ours() {
-        let export = NfsExport::parse("nas:/b").expect("an export");
-        let export_here = NfsExport::parse("10.0.0.9:/b").expect("an export");
-        let name = MountName::derive(&TargetSpec::Nfs(export.clone()), PathKey::Path).expect("a name");
-        let root = Path::new("/m");
-        let path = name.below(root);
-        let place = MountPlace {
-            target: TargetId::nil(),
-            export: &export,
-            export_here: &export_here,
-            root,
-            name: &name,
-            path: &path,
-        };
-        let table = |fs_type: &str, source: &str| {
-            let line =
-                format!("1 1 0:1 / / rw - ext4 /dev/a rw\n2 1 0:2 / {} rw - {fs_type} {source} rw\n", path.display());
-            MountTable::parse(line.as_bytes())
-        };
-        assert_eq!(place.occupant(&MountTable::parse(b"1 1 0:1 / / rw - ext4 /dev/a rw\n")), Occupant::Nobody);
-        for source in ["nas:/b", "10.0.0.9:/b", "NAS:/b/"] {
-            assert!(matches!(place.occupant(&table("nfs4", source)), Occupant::Ours(_, 1)), "{source}");
-        }
-        for (fs_type, source) in [("nfs", "other:/b"), ("nfs", "nas:/c"), ("tmpfs", "nas:/b")] {
-            assert!(matches!(place.occupant(&table(fs_type, source)), Occupant::Stranger(_)), "{fs_type} {source}");
-        }
     }
 }

@@ -8,26 +8,41 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Checked;
-use super::tcp_reachable::tcp_connect;
+use super::tcp_reachable::{Connected, tcp_connect};
 use crate::model::NfsOptions;
+use crate::model::nfs_options::NfsVersion;
 use crate::nfs;
 
+/// A server that answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NfsServer {
+    /// The address that answered.
+    pub address: IpAddr,
+    /// Every address that its name leads to.
+    pub addresses: Vec<IpAddr>,
+}
+
 /// Asks the server at `address`, a name or an IP address without brackets, on the port and for
-/// the version of the options. The fact is the address that answered.
-pub async fn nfs_reachable(address: &str, options: &NfsOptions, deadline: Duration) -> Checked<IpAddr> {
+/// the version of the options.
+pub async fn nfs_reachable(address: &str, options: &NfsOptions, deadline: Duration) -> Checked<NfsServer> {
+    answers_nfs(address, options.port(), options.version(), deadline).await
+}
+
+/// Asks a server on a port and for a version.
+pub async fn answers_nfs(address: &str, port: u16, version: NfsVersion, deadline: Duration) -> Checked<NfsServer> {
     let end = Instant::now() + deadline;
-    let stream = match tcp_connect(address, options.port(), deadline).await.into_fact() {
-        Ok(stream) => stream,
+    let Connected { stream, addresses } = match tcp_connect(address, port, deadline).await.into_fact() {
+        Ok(connected) => connected,
         Err(checked) => return checked,
     };
     let peer = match stream.peer_addr() {
         Ok(peer) => peer,
         // The connection is gone again already; the call below says how.
-        Err(_) => std::net::SocketAddr::new(IpAddr::from([0, 0, 0, 0]), options.port()),
+        Err(_) => std::net::SocketAddr::new(IpAddr::from([0, 0, 0, 0]), port),
     };
     let left = end.saturating_duration_since(Instant::now());
-    match nfs::ping(stream, options.version(), left).await {
-        Ok(()) => Checked::passed(peer.ip()).detail(format!("{peer} answers NFS")),
+    match nfs::ping(stream, version, left).await {
+        Ok(()) => Checked::passed(NfsServer { address: peer.ip(), addresses }).detail(format!("{peer} answers NFS")),
         Err(error) if error.is_timeout() => Checked::timed_out(error.finding()),
         Err(error) => Checked::failed(error.finding()),
     }

@@ -27,6 +27,10 @@ pub fn storage_failure<T>(error: CallError) -> Checked<T> {
             Reason::ProbeStuck,
             format!("{error}. It goes when the server answers, or with `umount -f` of the mount path"),
         )),
+        error @ CallError::NotReady { .. } => Checked::timed_out(Finding::new(
+            Reason::AgentError,
+            format!("{error}: this host is overloaded, and nothing was asked of the storage; look at its load"),
+        )),
         error @ CallError::Overloaded { .. } => Checked::timed_out(Finding::new(
             Reason::AgentError,
             format!("{error}: too many targets hang at the same time; mend or delete those that are offline"),

@@ -24,27 +24,41 @@ pub const CONCURRENT_LOOKUPS: usize = 16;
 /// How many addresses of one name are tried.
 pub const ADDRESSES_TRIED: usize = 8;
 
+/// How many addresses of one name are known.
+pub const ADDRESSES_KNOWN: usize = 64;
+
 static LOOKUPS: Semaphore = Semaphore::const_new(CONCURRENT_LOOKUPS);
+
+/// A connection, and where else it might have led.
+#[derive(Debug)]
+pub struct Connected {
+    /// The connection.
+    pub stream: TcpStream,
+    /// Every address of the name, at most [`ADDRESSES_KNOWN`]; of an address, itself.
+    pub addresses: Vec<IpAddr>,
+}
 
 /// Connects to `address` (a name or an IP address without brackets) within `deadline`.
 ///
 /// The connection is the fact of the check. Failures are [`Reason::NameNotResolved`],
 /// [`Reason::NameLookupTimedOut`], [`Reason::ConnectionRefused`], [`Reason::ConnectTimedOut`],
 /// [`Reason::HostUnreachable`], and [`Reason::AgentError`] when this host has no socket left.
-pub async fn tcp_connect(address: &str, port: u16, deadline: Duration) -> Checked<TcpStream> {
+pub async fn tcp_connect(address: &str, port: u16, deadline: Duration) -> Checked<Connected> {
     let ends = Instant::now() + deadline;
     let addresses = match resolve(address, port, ends).await {
         Ok(addresses) => addresses,
         Err(Lookup::TimedOut) => return Checked::timed_out(lookup_timed_out(address, deadline)),
         Err(Lookup::Failed(why)) => return Checked::failed(not_resolved(address, &why)),
     };
+    let known: Vec<IpAddr> = addresses.iter().map(SocketAddr::ip).collect();
+    let tried = &addresses[..addresses.len().min(ADDRESSES_TRIED)];
     let mut failure = None;
     let mut unanswered = false;
-    for (position, socket_address) in addresses.iter().enumerate() {
+    for (position, socket_address) in tried.iter().enumerate() {
         let left = ends.saturating_duration_since(Instant::now());
-        let share = left / u32::try_from(addresses.len() - position).unwrap_or(1);
+        let share = left / u32::try_from(tried.len() - position).unwrap_or(1);
         match timeout(share, TcpStream::connect(socket_address)).await {
-            Ok(Ok(stream)) => return Checked::passed(stream),
+            Ok(Ok(stream)) => return Checked::passed(Connected { stream, addresses: known }),
             Ok(Err(error)) if error.kind() == io::ErrorKind::TimedOut => unanswered = true,
             Ok(Err(error)) => failure = Some((socket_address, error)),
             Err(_) => unanswered = true,
@@ -62,6 +76,18 @@ pub async fn tcp_connect(address: &str, port: u16, deadline: Duration) -> Checke
                 deadline.as_millis()
             ),
         )),
+    }
+}
+
+/// Where `address` (a name or an IP address without brackets) leads, within `deadline`.
+///
+/// # Errors
+/// [`Reason::NameNotResolved`] or [`Reason::NameLookupTimedOut`].
+pub async fn addresses_of(address: &str, deadline: Duration) -> Result<Vec<IpAddr>, Finding> {
+    match resolve(address, 0, Instant::now() + deadline).await {
+        Ok(addresses) => Ok(addresses.iter().map(SocketAddr::ip).collect()),
+        Err(Lookup::TimedOut) => Err(lookup_timed_out(address, deadline)),
+        Err(Lookup::Failed(why)) => Err(not_resolved(address, &why)),
     }
 }
 
@@ -83,7 +109,7 @@ async fn resolve(address: &str, port: u16, ends: Instant) -> Result<Vec<SocketAd
     let host = address.to_owned();
     let lookup = tokio::spawn(async move {
         let _permit = permit;
-        lookup_host((host.as_str(), port)).await.map(|found| found.take(ADDRESSES_TRIED).collect::<Vec<_>>())
+        lookup_host((host.as_str(), port)).await.map(|found| found.take(ADDRESSES_KNOWN).collect::<Vec<_>>())
     });
     match timeout_at(ends, lookup).await {
         Err(_) => Err(Lookup::TimedOut),

@@ -24,7 +24,7 @@ use crate::config;
 use crate::driver::{self, Depth, Host, Writer};
 use crate::model::report::{MountMode, Verdict};
 use crate::model::{MountName, NfsExport, Report, S3Location, Target, TargetSpec};
-use crate::sys::{ChildCensus, MountTableWatch, WorkerPool, WorkerPoolSettings, node};
+use crate::sys::{ChildCensus, MountStatsCache, MountTableWatch, WorkerPool, WorkerPoolSettings, node};
 
 /// How many targets `check all` has probed at the same time.
 const CHECKS_AT_ONCE: usize = 16;
@@ -117,6 +117,7 @@ fn one(spec: TargetSpec, no_mount: bool, common: &Common) -> anyhow::Result<Stat
             workers,
             mounts,
             buckets: Arc::default(),
+            mount_stats: MountStatsCache::default(),
             hostname: node::hostname(),
             writer: Writer::Command,
         });
@@ -145,6 +146,7 @@ fn one(spec: TargetSpec, no_mount: bool, common: &Common) -> anyhow::Result<Stat
             mode: probe.mode,
             verdict: Verdict::of(&probe.checks),
             capacity: probe.capacity,
+            mount: probe.mount,
             bucket: probe.bucket,
             checks: probe.checks,
         };

@@ -22,7 +22,15 @@ const WIDE: u16 = 110;
 /// The table of `status`.
 #[must_use]
 pub fn status_table(list: &wire::TargetDetailList, look: Look, now: Timestamp) -> String {
-    let mut table = table(look, &["TARGET", "TYPE", "STATUS", "SINCE", "CAPACITY", "USED", "CHECKED", "REASON"]);
+    let round_trip = |report: &wire::Report| report.mount.as_ref().and_then(|mount| mount.round_trip_ms);
+    // Where there is room for it, and something to tell.
+    let has_round_trip =
+        look.width >= WIDE && list.backup_targets.iter().any(|target| round_trip(&target.report).is_some());
+    let mut header = vec!["TARGET", "TYPE", "STATUS", "SINCE", "CAPACITY", "USED", "CHECKED", "REASON"];
+    if has_round_trip {
+        header.insert(6, "ROUND TRIP");
+    }
+    let mut table = table(look, &header);
     for wire::TargetDetail { target, report } in &list.backup_targets {
         let ago = |text: Option<&String>| {
             text.and_then(|text| parse_timestamp(text)).map_or_else(|| "never".to_owned(), |at| age(at, now))
@@ -37,7 +45,7 @@ pub fn status_table(list: &wire::TargetDetailList, look: Look, now: Timestamp) -
             Some(size) => format!("{bar} {size}"),
             None => bar,
         };
-        table.add_row([
+        let mut row = vec![
             Cell::new(format!("{name}{}", plain(&target.filesystem_export))),
             Cell::new(plain(&target.kind)),
             state_cell(&target.status, State::from(report), look),
@@ -46,7 +54,13 @@ pub fn status_table(list: &wire::TargetDetailList, look: Look, now: Timestamp) -
             Cell::new(plain(&percent)).set_alignment(CellAlignment::Right),
             Cell::new(ago(report.checked_at.as_ref())),
             Cell::new(plain(report.reason.as_deref().unwrap_or(""))),
-        ]);
+        ];
+        if has_round_trip {
+            let text =
+                round_trip(report).map_or_else(|| "-".to_owned(), |milliseconds| format!("{milliseconds:.1} ms"));
+            row.insert(6, Cell::new(text).set_alignment(CellAlignment::Right));
+        }
+        table.add_row(row);
     }
     // A word that is broken cannot be searched for: only the exports give way.
     for column in table.column_iter_mut().skip(1) {
@@ -83,6 +97,28 @@ pub fn target_table(list: &wire::TargetList, look: Look) -> String {
     finish(&mut table)
 }
 
+/// The table of `target history`.
+#[must_use]
+pub fn history_table(history: &wire::History, look: Look) -> String {
+    let mut table = table(look, &["AT", "FROM", "TO", "REASON", "MESSAGE"]);
+    for transition in &history.transitions {
+        table.add_row(
+            [
+                transition.at.as_str(),
+                transition.from.as_deref().unwrap_or("-"),
+                &transition.to,
+                transition.reason.as_deref().unwrap_or(""),
+                transition.message.as_deref().unwrap_or(""),
+            ]
+            .map(|text| Cell::new(plain(text))),
+        );
+    }
+    for column in table.column_iter_mut().take(4) {
+        column.set_constraint(ColumnConstraint::ContentWidth);
+    }
+    finish(&mut table)
+}
+
 /// A report, one line a check, and what follows.
 #[must_use]
 pub fn report(report: &wire::Report, look: Look) -> String {
@@ -113,6 +149,9 @@ pub fn report(report: &wire::Report, look: Look) -> String {
             size(report.available_bytes)
         );
     }
+    if let Some(traffic) = report.mount.as_ref().and_then(traffic) {
+        let _ = writeln!(text, "  {}", plain(&traffic));
+    }
     if let Some(proof) = &report.object_lock_proof {
         let proved = proof.proved_at.as_ref().map(|at| format!(", proved at {}", plain(at))).unwrap_or_default();
         let _ = writeln!(text, "  object lock {}{proved}", plain(&proof.verdict));
@@ -128,6 +167,17 @@ pub fn report(report: &wire::Report, look: Look) -> String {
     }
     text.push('\n');
     text
+}
+
+/// What went to and fro over a mount.
+fn traffic(mount: &wire::Mount) -> Option<String> {
+    let bytes = |count: Option<u64>| count.map(crate::model::capacity::format_bytes);
+    let (read, written, again) = (bytes(mount.bytes_read)?, bytes(mount.bytes_written)?, mount.retransmissions?);
+    let round_trip = match (mount.round_trip_ms, mount.round_trip_over_s) {
+        (Some(round_trip), Some(over)) => format!("round trip {round_trip:.1} ms over {over:.0} s"),
+        _ => "no request answered".to_owned(),
+    };
+    Some(format!("{round_trip}; since it was mounted {again} sent again, {read} read, {written} written"))
 }
 
 fn table(look: Look, header: &[&str]) -> Table {

@@ -23,7 +23,9 @@ use crate::config::{self, Settings};
 use crate::driver::{Host, Writer};
 use crate::model::settings::{ApiSettings, AuthSettings};
 use crate::registry::SqliteRegistry;
-use crate::sys::{ChildCensus, MountTableWatch, NodeFacts, WorkerPool, WorkerPoolSettings, node, systemd};
+use crate::sys::{
+    ChildCensus, MountStatsCache, MountTableWatch, NodeFacts, WorkerPool, WorkerPoolSettings, node, systemd,
+};
 use crate::tls::ServerTls;
 
 /// How long requests that are being answered may go on at the end.
@@ -159,6 +161,7 @@ impl Running {
             workers,
             mounts,
             buckets: Arc::default(),
+            mount_stats: MountStatsCache::default(),
             hostname: node::hostname(),
             writer: Writer::Agent,
         });

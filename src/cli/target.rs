@@ -64,6 +64,14 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Show when a target became available or offline, newest first
+    History {
+        /// Which
+        target: String,
+        /// Print the agent's own answer
+        #[arg(long)]
+        json: bool,
+    },
     /// Unmount and delete a target; its backups stay where they are
     Delete {
         /// Which
@@ -159,6 +167,7 @@ pub fn run(access: Access, command: Command) -> anyhow::Result<State> {
                 let id = resolve(&client, &target).await?.id;
                 show(&check(&client, &id).await?, json)
             }
+            Command::History { target, json } => history(&client, &target, json).await,
             Command::Delete { target, yes } => delete(&client, &target, yes).await,
         }
     })?
@@ -168,6 +177,17 @@ pub fn run(access: Access, command: Command) -> anyhow::Result<State> {
 pub(super) async fn check(client: &Client, id: &str) -> anyhow::Result<wire::Report> {
     let path = format!("/backup_targets/{id}/check");
     Ok(client.send(Method::POST, &path, Bytes::new(), PROBE_TIMEOUT).await?)
+}
+
+async fn history(client: &Client, target: &str, json: bool) -> anyhow::Result<State> {
+    let id = resolve(client, target).await?.id;
+    let history: wire::History = client.get(&format!("/backup_targets/{id}/history")).await?;
+    if json {
+        print(&format!("{}\n", serde_json::to_string_pretty(&history)?));
+    } else {
+        print(&render::history_table(&history, Look::of_stdout()));
+    }
+    Ok(State::Available)
 }
 
 async fn list(client: &Client, json: bool) -> anyhow::Result<State> {

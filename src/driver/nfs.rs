@@ -10,7 +10,7 @@
 
 mod take_down;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,11 +20,14 @@ use jiff::Timestamp;
 use super::{Depth, DetachError, Driver, Host, Probe};
 use crate::check::exported::exported;
 use crate::check::mount_capacity::{capacity_of_mount, capacity_of_volume};
-use crate::check::mounted::{MountPlace, MountedHere, mounted};
+use crate::check::mount_place::MountPlace;
+use crate::check::mount_traffic::TrafficRecord;
+use crate::check::mounted::{MountedHere, mounted};
 use crate::check::nfs_reachable::nfs_reachable;
+use crate::check::server_addresses::ServerAddresses;
 use crate::check::write_canary::write_canary;
 use crate::check::{CheckLog, Checked};
-use crate::model::report::{Finding, MountMode};
+use crate::model::report::{Finding, MountFacts, MountMode};
 use crate::model::settings::{AgentSettings, CanarySettings};
 use crate::model::{CheckName, MountName, NfsExport, Outcome, Reason, TargetId};
 use crate::nfs::{Volume, VolumeAddress};
@@ -45,13 +48,17 @@ pub struct NfsDriver {
     lane: Lane,
     canary: Option<CanaryRecord>,
     volume: Option<OpenVolume>,
+    /// Where the server's name leads: its mount is known by that too.
+    servers: ServerAddresses,
+    /// What the kernel counted at the last probe.
+    traffic: Option<TrafficRecord>,
 }
 
 /// The last canary that came back.
 struct CanaryRecord {
     at: Instant,
     written_at: Timestamp,
-    mount: MountedHere,
+    mount_id: u32,
     settings: CanarySettings,
 }
 
@@ -72,7 +79,17 @@ impl NfsDriver {
     /// The driver of a target that was never probed.
     #[must_use]
     pub fn new(target: TargetId, export: NfsExport, name: MountName, host: Arc<Host>) -> Self {
-        Self { target, export, name, host, lane: Lane::Suspect, canary: None, volume: None }
+        Self {
+            target,
+            export,
+            name,
+            host,
+            lane: Lane::Suspect,
+            canary: None,
+            volume: None,
+            servers: ServerAddresses::default(),
+            traffic: None,
+        }
     }
 
     fn place(&self, settings: &AgentSettings) -> Place {
@@ -90,6 +107,8 @@ impl NfsDriver {
             target: self.target,
             export: &self.export,
             export_here: &place.export_here,
+            servers: &self.servers,
+            port: settings.mounts.options_for(&self.export).port(),
             root: &settings.mounts.root,
             name: &self.name,
             path: &place.path,
@@ -101,10 +120,11 @@ impl NfsDriver {
         let probe = &settings.probe;
         let options = settings.mounts.options_for(&self.export);
         let mut log = CheckLog::new(probe.slow_after);
-        let mut capacity = None;
+        let (mut mount, mut capacity) = (None, None);
         let reachable = nfs_reachable(place.export_here.address(), options, probe.deadline);
         let mut remaining = AFTER_REACHABLE;
-        if log.run(CheckName::Reachable, reachable).await.is_some() {
+        if let Some(server) = log.run(CheckName::Reachable, reachable).await {
+            self.servers.learn(server.addresses);
             let mut healed = None;
             loop {
                 remaining = &AFTER_REACHABLE[1..];
@@ -118,9 +138,14 @@ impl NfsDriver {
                     probe.mount_deadline,
                 );
                 let mounting = async { mounting.await.warning(healed.clone()) };
-                let Some(mount) = log.run(CheckName::Mounted, mounting).await else {
+                let Some(here) = log.run(CheckName::Mounted, mounting).await else {
                     break;
                 };
+                let mount_id = here.mount_id;
+                mount = Some(here);
+                if log.has_failure() {
+                    break;
+                }
                 remaining = &AFTER_REACHABLE[2..];
                 let measuring = capacity_of_mount(
                     &self.host.workers,
@@ -133,7 +158,7 @@ impl NfsDriver {
                 capacity = log.run(CheckName::Capacity, measuring).await;
                 if capacity.is_some() {
                     remaining = &[];
-                    self.canary_if_due(settings, place, mount, depth, &mut log).await;
+                    self.canary_if_due(settings, place, mount_id, depth, &mut log).await;
                     break;
                 }
                 let is_stale = log.latest_failure().is_some_and(|finding| finding.reason == Reason::StaleHandle);
@@ -159,14 +184,27 @@ impl NfsDriver {
             }
         }
         log.skip_after_failure(remaining);
-        Probe { checks: log.into_results(), mode: Some(MountMode::Kernel), capacity, bucket: None }
+        let mount = match mount {
+            Some(here) => Some(self.with_traffic(here, &place.path).await),
+            None => None,
+        };
+        Probe { checks: log.into_results(), mode: Some(MountMode::Kernel), capacity, mount, bucket: None }
+    }
+
+    /// The facts about a mount, with what the kernel counts of it.
+    async fn with_traffic(&mut self, here: MountedHere, path: &Path) -> MountFacts {
+        let stats = self.host.mount_stats.recent().await;
+        self.traffic = stats
+            .of(path, &here.source)
+            .map(|counters| TrafficRecord::after(self.traffic.as_ref(), here.mount_id, stats.read_at, counters));
+        MountFacts { traffic: self.traffic.map(|record| record.traffic), ..here.facts }
     }
 
     async fn canary_if_due(
         &mut self,
         settings: &AgentSettings,
         place: &Place,
-        mount: MountedHere,
+        mount_id: u32,
         depth: Depth,
         log: &mut CheckLog,
     ) {
@@ -176,11 +214,9 @@ impl NfsDriver {
             return;
         }
         // One that failed left no record, so it is tried again at each probe until it passes.
-        let still_good = self
-            .canary
-            .as_ref()
-            .filter(|_| depth == Depth::Routine)
-            .filter(|last| last.mount == mount && last.settings == *canary && last.at.elapsed() < canary.interval);
+        let still_good = self.canary.as_ref().filter(|_| depth == Depth::Routine).filter(|last| {
+            last.mount_id == mount_id && last.settings == *canary && last.at.elapsed() < canary.interval
+        });
         if let Some(last) = still_good {
             log.skip(
                 CheckName::WriteCanary,
@@ -204,7 +240,7 @@ impl NfsDriver {
         );
         if log.run(CheckName::WriteCanary, writing).await.is_some() {
             let (at, written_at, settings) = (Instant::now(), Timestamp::now(), canary.clone());
-            self.canary = Some(CanaryRecord { at, written_at, mount, settings });
+            self.canary = Some(CanaryRecord { at, written_at, mount_id, settings });
         }
     }
 
@@ -217,7 +253,7 @@ impl NfsDriver {
         let reachable = nfs_reachable(place.export_here.address(), options, probe.deadline);
         if let Some(server) = log.run(CheckName::Reachable, reachable).await {
             let address = VolumeAddress {
-                server,
+                server: server.address,
                 nfs_port: options.port(),
                 mount_port: options.mount_port(),
                 path: self.export.path().to_owned(),
@@ -252,7 +288,7 @@ impl NfsDriver {
             }
         }
         log.skip_after_failure(remaining);
-        Probe { checks: log.into_results(), mode: Some(MountMode::None), capacity, bucket: None }
+        Probe { checks: log.into_results(), mode: Some(MountMode::None), capacity, ..Probe::default() }
     }
 }
 

@@ -102,11 +102,15 @@ impl NfsExport {
     /// mountinfo shows, and host names are case-insensitive (RFC 4343).
     #[must_use]
     pub fn matches_source(&self, source: &str) -> bool {
-        let Some((host, path)) = split_host(source) else {
-            return false;
-        };
-        unbracketed(host).eq_ignore_ascii_case(self.address())
-            && path.trim_end_matches('/') == self.path.trim_end_matches('/')
+        let is_host =
+            split_host(source).is_some_and(|(host, _)| unbracketed(host).eq_ignore_ascii_case(self.address()));
+        is_host && self.matches_path_of(source)
+    }
+
+    /// Whether the kernel's name for a mounted file system has this export's path, on whatever host.
+    #[must_use]
+    pub fn matches_path_of(&self, source: &str) -> bool {
+        split_host(source).is_some_and(|(_, path)| path.trim_end_matches('/') == self.path.trim_end_matches('/'))
     }
 }
 

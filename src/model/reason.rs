@@ -23,6 +23,12 @@ macro_rules! reasons {
                     $(Self::$variant => $code,)*
                 }
             }
+
+            /// The reason of a code.
+            #[must_use]
+            pub fn of_code(code: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|reason| reason.code() == code)
+            }
         }
     };
 }
@@ -79,8 +85,12 @@ reasons! {
     MountHelperMissing => "mount_helper_missing",
     /// Something else is mounted at the mount path.
     MountConflict => "mount_conflict",
+    /// The name of the server leads to another address now, and the mount talks to the old one.
+    ServerMoved => "server_moved",
     /// Several file systems are mounted on top of each other at the mount path.
     MountStacked => "mount_stacked",
+    /// The mount waits for its server for ever.
+    HardMount => "hard_mount",
     /// The bare mount directory holds files, which the mount hides.
     MountPointHoldsFiles => "mount_point_holds_files",
     /// The mount directory cannot be made or used.

@@ -4,6 +4,7 @@
 //! The verdict follows from the checks alone ([`Verdict::of`]); the status that the API shows is
 //! the verdict with hysteresis, which is the agent's business.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -28,6 +29,12 @@ macro_rules! named {
                 match self {
                     $(Self::$variant => $text,)*
                 }
+            }
+
+            /// The value of a text that [`Self::as_str`] gave.
+            #[must_use]
+            pub fn parse(text: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|value| value.as_str() == text)
             }
         }
 
@@ -195,7 +202,7 @@ impl CheckResult {
 pub enum Verdict {
     /// Every check that was due passed.
     Available {
-        /// The first reservation, if any.
+        /// The first reservation, if any; that the mount is a hard one only if there is no other.
         warning: Option<Finding>,
     },
     /// Something is definitely wrong.
@@ -221,9 +228,12 @@ impl Verdict {
         if !checks.iter().any(|result| result.outcome == Outcome::Passed) {
             return Self::Failed(Finding::new(Reason::NotChecked, "no check of this target has run yet"));
         }
-        Self::Available {
-            warning: checks.iter().filter(|result| result.is_warning()).find_map(|result| result.finding.clone()),
-        }
+        // A choice that somebody made must not hide what has become of the storage.
+        let is_choice = |finding: &&Finding| finding.reason == Reason::HardMount;
+        let warnings =
+            || checks.iter().filter(|result| result.is_warning()).filter_map(|result| result.finding.as_ref());
+        let warning = warnings().find(|finding| !is_choice(finding)).or_else(|| warnings().next());
+        Self::Available { warning: warning.cloned() }
     }
 
     /// The status that this verdict alone would give.
@@ -273,6 +283,51 @@ pub struct BucketFacts {
     pub requests: Option<RequestCount>,
 }
 
+/// What went to and fro between this host and the server of a mount, by all who use it here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MountTraffic {
+    /// How long the server took to answer a request, on average; `None` when none was done with.
+    pub round_trip: Option<Duration>,
+    /// Over how long that is the average: since the last probe, or since it was mounted.
+    pub round_trip_over: Duration,
+    /// How often a request had to be sent again, since it was mounted.
+    pub retransmissions: u64,
+    /// Bytes read from the server since then.
+    pub bytes_read: u64,
+    /// Bytes written to the server since then.
+    pub bytes_written: u64,
+}
+
+/// What the kernel really does with a mounted export, whatever was asked of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MountFacts {
+    /// The options in force, as the mount table has them.
+    pub options: String,
+    /// The address of the server that it talks to.
+    pub server_address: Option<IpAddr>,
+    /// The version of NFS, such as `3` or `4.2`.
+    pub nfs_version: Option<String>,
+    /// Whether a call waits for a server that is away for as long as it is.
+    pub is_hard: bool,
+    /// What went to and fro, where the kernel tells.
+    pub traffic: Option<MountTraffic>,
+}
+
+impl MountFacts {
+    /// From the options of the file system in the mount table (`fs/nfs/super.c`, `nfs_show_mount_options`).
+    #[must_use]
+    pub fn from_options(options: &str) -> Self {
+        let value = |key: &str| options.split(',').find_map(|option| option.strip_prefix(key)?.strip_prefix('='));
+        Self {
+            server_address: value("addr").and_then(|address| address.parse().ok()),
+            nfs_version: value("vers").map(str::to_owned),
+            is_hard: options.split(',').any(|option| option == "hard"),
+            options: options.to_owned(),
+            traffic: None,
+        }
+    }
+}
+
 /// All the checks of one probe of one target on this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
@@ -288,6 +343,8 @@ pub struct Report {
     pub verdict: Verdict,
     /// What was measured, if the capacity check got that far.
     pub capacity: Option<Capacity>,
+    /// Facts about the mount of an NFS target, if its export is what is mounted.
+    pub mount: Option<MountFacts>,
     /// Facts about the bucket of an S3 target.
     pub bucket: Option<BucketFacts>,
     /// The checks in the order in which they ran.
@@ -328,6 +385,14 @@ mod tests {
     }
 
     #[test]
+    fn a_choice_hides_no_other_warning() {
+        let [hard, full] = [Reason::HardMount, Reason::NearlyFull].map(|reason| result(Outcome::Passed, Some(reason)));
+        for (checks, expected) in [(vec![hard.clone(), full], Reason::NearlyFull), (vec![hard], Reason::HardMount)] {
+            assert_eq!(Verdict::of(&checks).finding().map(|finding| finding.reason), Some(expected));
+        }
+    }
+
+    #[test]
     fn what_was_not_tried_is_a_warning_unless_it_is_not_needed_or_another_check_says_why() {
         let with = |reason| Verdict::of(&[result(Outcome::Passed, None), result(Outcome::Skipped, reason)]);
         for (reason, expected) in [
@@ -339,6 +404,17 @@ mod tests {
             assert_eq!(verdict.status(), Status::Available);
             assert_eq!(verdict.finding().map(|finding| finding.reason), expected);
         }
+    }
+
+    #[test]
+    fn the_kernel_tells_what_it_does() {
+        let facts = MountFacts::from_options(
+            "rw,vers=3,rsize=131072,hard,nolock,mountaddr=10.0.0.9,mountvers=3,clientaddr=10.0.0.8,addr=fd00::1",
+        );
+        assert_eq!((facts.server_address, facts.nfs_version.as_deref()), ("fd00::1".parse().ok(), Some("3")));
+        assert!(facts.is_hard);
+        let facts = MountFacts::from_options("rw,vers=4.2,softerr,addr=nonsense");
+        assert_eq!((facts.server_address, facts.nfs_version.as_deref(), facts.is_hard), (None, Some("4.2"), false));
     }
 
     #[test]

@@ -222,6 +222,59 @@ pub struct AgentSettings {
 }
 
 #[cfg(test)]
+impl AgentSettings {
+    /// Nothing is mounted, no credentials are looked for, and no probe disturbs.
+    pub(crate) fn quiet() -> Self {
+        let long = Duration::from_hours(1);
+        Self {
+            mounts: MountSettings {
+                root: "/nonexistent/mounts".into(),
+                mode: MountMode::None,
+                path_key: PathKey::Path,
+                nfs_options: NfsOptions::parse("nfsvers=3,port=1,mountport=1").expect("options"),
+                nfs_overrides: Vec::new(),
+                address_map: [].into(),
+            },
+            probe: ProbeSettings {
+                nfs_interval: long,
+                s3_interval: long,
+                s3_facts_interval: long,
+                deadline: Duration::from_secs(2),
+                mount_deadline: Duration::from_secs(2),
+                failures_before_offline: 2,
+                slow_after: long,
+                nearly_full_percent: 90.0,
+                canary: CanarySettings { enabled: false, interval: long, uid: 0, gid: 0 },
+            },
+            s3_access: vec![S3AccessRule {
+                location: LocationPattern::new("*"),
+                source: S3CredentialSource::Files {
+                    access_key_id: "/nonexistent/id".into(),
+                    secret_access_key: "/nonexistent/secret".into(),
+                },
+                region: None,
+                ca_bundle: None,
+                addressing: S3Addressing::Path,
+                read_only: true,
+            }],
+            s3_canary: S3CanarySettings {
+                enabled: false,
+                interval: long,
+                prefix: "canary/".to_owned(),
+                retention: long,
+            },
+            lock_proof: LockProofSettings {
+                enabled: false,
+                interval: long,
+                mode: None,
+                strict: false,
+                min_retention: Duration::ZERO,
+            },
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -16,10 +16,12 @@ mod rules;
 mod schema;
 #[cfg(test)]
 mod tests;
+mod transitions;
 mod type_rows;
 mod type_rules;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::thread;
 
 use async_trait::async_trait;
@@ -28,7 +30,7 @@ use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Entry, Registry, RegistryError, TargetChange, TypeChange};
-use crate::model::{Target, TargetId, TargetType, TargetTypeId};
+use crate::model::{Target, TargetId, TargetType, TargetTypeId, Transition};
 
 /// How many jobs may wait for the writer before a caller waits to queue one more.
 const QUEUE_MAX: usize = 64;
@@ -39,6 +41,7 @@ type Job = Box<dyn FnOnce(&mut Connection) + Send>;
 #[derive(Debug)]
 pub struct SqliteRegistry {
     jobs: mpsc::Sender<Job>,
+    identity: Arc<file::Identity>,
     closed: oneshot::Receiver<()>,
 }
 
@@ -52,7 +55,7 @@ impl SqliteRegistry {
     /// [`RegistryError::Unwritable`], the latter also when another agent has the file; the file is
     /// then as it was before.
     pub fn open(path: &Path) -> Result<Self, RegistryError> {
-        let file::Opened { mut connection, lock } = file::open(path)?;
+        let file::Opened { mut connection, lock, identity } = file::open(path)?;
         let (jobs, mut queue) = mpsc::channel::<Job>(QUEUE_MAX);
         let (on_close, closed) = oneshot::channel();
         thread::Builder::new()
@@ -67,29 +70,55 @@ impl SqliteRegistry {
                 let _ = on_close.send(());
             })
             .map_err(|error| RegistryError::Unwritable { path: path.to_owned(), detail: error.to_string() })?;
-        Ok(Self { jobs, closed })
+        Ok(Self { jobs, identity: Arc::new(identity), closed })
     }
 
     /// Waits until the queued jobs are done and the file is closed and unlocked.
     pub async fn close(self) {
-        let Self { jobs, closed } = self;
+        let Self { jobs, closed, .. } = self;
         drop(jobs);
         // An error means that the thread is gone, and the file with it.
         let _ = closed.await;
     }
 
-    /// Runs `work` on the writer's thread. It is run even if the caller stops waiting.
+    /// Runs `work`, a change, on the writer's thread, as long as the file is in its place. It is run
+    /// even if the caller stops waiting.
     async fn run<T, F>(&self, work: F) -> Result<T, RegistryError>
     where
         T: Send + 'static,
         F: FnOnce(&mut Connection) -> Result<T, RegistryError> + Send + 'static,
     {
-        let gone = || RegistryError::Storage("its writer has stopped".to_owned());
         let (reply, answer) = oneshot::channel();
+        let identity = self.identity.clone();
         let job: Job = Box::new(move |connection| {
             // A caller that has gone needs no answer.
-            let _ = reply.send(work(connection));
+            let _ = reply.send(identity.verify().and_then(|()| work(connection)));
         });
+        self.queue(job, answer).await
+    }
+
+    /// The same for work that changes nothing: it is not run for a caller that has gone, so that
+    /// readers of a disk that hangs do not queue in front of whoever comes after it.
+    async fn read<T, F>(&self, work: F) -> Result<T, RegistryError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, RegistryError> + Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        let job: Job = Box::new(move |connection| {
+            if !reply.is_closed() {
+                let _ = reply.send(work(connection));
+            }
+        });
+        self.queue(job, answer).await
+    }
+
+    async fn queue<T>(
+        &self,
+        job: Job,
+        answer: oneshot::Receiver<Result<T, RegistryError>>,
+    ) -> Result<T, RegistryError> {
+        let gone = || RegistryError::Storage("its writer has stopped".to_owned());
         self.jobs.send(job).await.map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
     }
@@ -98,7 +127,7 @@ impl SqliteRegistry {
 #[async_trait]
 impl Registry for SqliteRegistry {
     async fn load(&self) -> Result<Vec<Entry>, RegistryError> {
-        self.run(|connection| rows::load(connection).map_err(storage)).await
+        self.read(|connection| rows::load(connection).map_err(storage)).await
     }
 
     async fn create_target(&self, target: Target, first_type: TargetType) -> Result<Entry, RegistryError> {
@@ -141,6 +170,14 @@ impl Registry for SqliteRegistry {
 
     async fn delete_type(&self, id: TargetTypeId) -> Result<Entry, RegistryError> {
         self.run(move |connection| type_rules::delete_type(connection, id)).await
+    }
+
+    async fn add_transitions(&self, transitions: Vec<Transition>) -> Result<(), RegistryError> {
+        self.run(move |connection| transitions::add(connection, &transitions)).await
+    }
+
+    async fn transitions(&self, id: TargetId) -> Result<Vec<Transition>, RegistryError> {
+        self.read(move |connection| transitions::of_target(connection, id).map_err(storage)).await
     }
 }
 

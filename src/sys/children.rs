@@ -33,7 +33,7 @@ use tokio::time::Instant;
 
 use crate::model::TargetId;
 
-pub(super) use spawner::spawn;
+pub(super) use spawner::{Program, become_a_child, spawn};
 
 /// How long a killed child may take to die before its target is marked stuck.
 pub const UNKILLABLE_AFTER: Duration = Duration::from_secs(1);
@@ -282,6 +282,16 @@ impl Child {
         self.census.gone(self.pid);
         self.assignment = None;
         Ok(status)
+    }
+
+    /// Whether it has ended. One that has is reaped.
+    pub(super) fn has_ended(&mut self) -> bool {
+        // An error means that somebody else reaped it: gone all the same.
+        let has_ended = self.process.as_mut().is_none_or(|process| !matches!(process.try_wait(), Ok(None)));
+        if has_ended && self.process.take().is_some() {
+            self.census.gone(self.pid);
+        }
+        has_ended
     }
 
     /// Lets it end by itself, as it does when its input ends, and kills it if it does not.

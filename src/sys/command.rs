@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-use super::children::{self, Assignment, ChildCensus, ClaimError, StuckChild, UNKILLABLE_AFTER};
+use super::children::{self, Assignment, ChildCensus, ClaimError, Program, StuckChild, UNKILLABLE_AFTER};
 use crate::model::TargetId;
 
 /// How much of the end of each output is kept, in bytes. The last words are the ones that matter.
@@ -146,7 +146,7 @@ async fn run(
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    let mut child = children::spawn(command, program.display().to_string(), census).await?;
+    let mut child = children::spawn(command, Program::Foreign, program.display().to_string(), census).await?;
     child.assignment = Some(assignment);
     let pipes = child.process().map(|process| (process.stdout.take(), process.stderr.take()));
     let (stdout, stderr) = pipes.unwrap_or_default();

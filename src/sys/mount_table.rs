@@ -13,14 +13,17 @@
 
 mod watch;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read};
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
+use crate::model::nfs_options::NFS_PORT;
+use crate::model::report::MountFacts;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 
 pub use watch::MountTableWatch;
@@ -73,6 +76,25 @@ impl MountEntry {
         [&self.options, &self.super_options].iter().any(|options| options.split(',').any(|option| option == "ro"))
     }
 
+    /// The address of the server that the file system talks to, as the kernel's NFS client tells it
+    /// (`addr=`). Its source tells a name, which may be that of another mount of the same server.
+    #[must_use]
+    pub fn server_address(&self) -> Option<IpAddr> {
+        MountFacts::from_options(&self.super_options).server_address
+    }
+
+    /// The port of that server. The kernel's NFS client tells it unless it is the usual one
+    /// (`nfs_show_mount_options`), and of RDMA, where it is another number space, it is `None`.
+    #[must_use]
+    pub fn server_port(&self) -> Option<u16> {
+        let value = |key: &str| self.super_options.split(',').find_map(|option| option.strip_prefix(key));
+        if value("proto=").is_some_and(|protocol| protocol.starts_with("rdma")) {
+            return None;
+        }
+        let told = value("port=").and_then(|port| port.parse().ok());
+        Some(told.filter(|port| *port != 0).unwrap_or(NFS_PORT))
+    }
+
     /// From a line of mountinfo: `36 35 98:0 /root /mount/point rw,noatime master:1 - ext3 /dev/sda
     /// rw,errors=continue`, with any number of tagged fields before the hyphen.
     fn parse(line: &[u8]) -> Option<Self> {
@@ -100,7 +122,7 @@ fn text(field: &[u8]) -> String {
 
 /// Undoes the kernel's `\ooo` (mangle_path in fs/seq_file.c). A backslash that begins no such
 /// escape stands for itself.
-fn unescape(field: &[u8]) -> Vec<u8> {
+pub(super) fn unescape(field: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(field.len());
     let mut rest = field;
     while let Some((&byte, tail)) = rest.split_first() {
@@ -119,6 +141,8 @@ fn unescape(field: &[u8]) -> Vec<u8> {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct MountTable {
     entries: Vec<MountEntry>,
+    /// The entries at each mount point, by their index: hosts have thousands, and each probe looks.
+    at: HashMap<PathBuf, Vec<usize>>,
 }
 
 impl MountTable {
@@ -128,6 +152,12 @@ impl MountTable {
     /// # Errors
     /// When `/proc` is not mounted, or the table is larger than any that a kernel allows.
     pub fn read() -> io::Result<Self> {
+        Ok(Self::read_with_file()?.0)
+    }
+
+    /// The same, with an open mountinfo that tells of changes since ([`changed_since_opened`]), unless
+    /// the table changed all the time while it was read.
+    fn read_with_file() -> io::Result<(Self, Option<File>)> {
         let mut table = Self::default();
         for _ in 0..CONSISTENT_READS_MAX {
             let file = File::open(MOUNTINFO)
@@ -142,10 +172,10 @@ impl MountTable {
             }
             table = Self::parse(&text);
             if !changed_since_opened(&file) {
-                break;
+                return Ok((table, Some(file)));
             }
         }
-        Ok(table)
+        Ok((table, None))
     }
 
     /// From the text of mountinfo. A line that is no mount is left out: one that a future kernel
@@ -159,7 +189,11 @@ impl MountTable {
                 entry.parent_id = OUTSIDE;
             }
         }
-        Self { entries }
+        let mut at = HashMap::<PathBuf, Vec<usize>>::with_capacity(entries.len());
+        for (index, entry) in entries.iter().enumerate() {
+            at.entry(entry.mount_point.clone()).or_default().push(index);
+        }
+        Self { entries, at }
     }
 
     /// Every mount, as the kernel lists them.
@@ -188,20 +222,16 @@ impl MountTable {
 
     /// The mounts at `path` that a walk from the root passes, lowest first.
     fn stack_at(&self, path: &Path) -> Vec<&MountEntry> {
-        let on_the_way: Vec<&MountEntry> =
-            self.entries.iter().filter(|entry| path.starts_with(&entry.mount_point)).collect();
         let mut ancestors: Vec<&Path> = path.ancestors().collect();
         ancestors.reverse();
         let mut current = OUTSIDE;
         let mut stack = Vec::new();
-        // A walk enters each mount at most once, so it cannot be longer than the candidates.
-        let mut steps_left = on_the_way.len();
         for directory in ancestors {
-            while let Some(&entry) =
-                on_the_way.iter().rfind(|entry| entry.parent_id == current && entry.mount_point == directory)
-                && steps_left > 0
-            {
-                steps_left -= 1;
+            let mounted = self.at.get(directory).map_or(&[][..], Vec::as_slice);
+            // A walk enters each mount at most once, so it cannot be longer than the candidates.
+            for _ in 0..mounted.len() {
+                let entries = mounted.iter().map(|index| &self.entries[*index]);
+                let Some(entry) = entries.rev().find(|entry| entry.parent_id == current) else { break };
                 current = entry.mount_id;
                 if directory == path {
                     stack.push(entry);
@@ -212,12 +242,13 @@ impl MountTable {
     }
 }
 
-/// Whether a mount came or went since `file`, an open mountinfo, was opened or last asked.
+/// Whether a mount came, went or got other options since `file`, an open mountinfo, was opened or last
+/// asked (`mounts_poll` in the kernel's `fs/proc_namespace.c`). Where the kernel does not tell, it did.
 fn changed_since_opened(file: &File) -> bool {
     let mut fds = [PollFd::new(file.as_fd(), PollFlags::POLLPRI)];
     match nix::poll::poll(&mut fds, PollTimeout::ZERO) {
         Ok(_) => fds[0].revents().is_some_and(|seen| seen.intersects(PollFlags::POLLPRI | PollFlags::POLLERR)),
-        Err(_) => false,
+        Err(_) => true,
     }
 }
 

@@ -13,7 +13,7 @@ use targetwatch::api::wire;
 use tempfile::TempDir;
 use tokio::net::UnixDatagram;
 use tokio::process::{Child, Command};
-use tokio::time::timeout;
+use tokio::time::{interval, timeout};
 
 use crate::http;
 use crate::storage::{self, Storage};
@@ -26,6 +26,12 @@ pub const SHORT_INTERVAL: Duration = Duration::from_secs(2);
 
 /// After this a daemon that has not started or ended never will.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long the first round of probes may take.
+const FIRST_ROUND: Duration = Duration::from_secs(30);
+
+/// How often it is asked whether that is over.
+const READY_EVERY: Duration = Duration::from_millis(100);
 
 /// What a daemon needs around it, and finds again when it is started once more.
 pub struct Home {
@@ -128,6 +134,21 @@ impl Daemon {
     pub async fn details(&self) -> anyhow::Result<wire::TargetDetailList> {
         let answer = http::get(self.address, "/backup_targets/detail").await?;
         Ok(serde_json::from_slice(&answer.body)?)
+    }
+
+    /// Returns when every target has its first verdict.
+    pub async fn has_probed_all(&self) -> anyhow::Result<()> {
+        let all = async {
+            // Nothing tells a client of it unasked.
+            let mut ticks = interval(READY_EVERY);
+            loop {
+                ticks.tick().await;
+                if self.details().await?.backup_targets.iter().all(|one| one.report.checked_at.is_some()) {
+                    return anyhow::Ok(());
+                }
+            }
+        };
+        timeout(FIRST_ROUND, all).await.context("not every target had a verdict")?
     }
 
     /// Ends it as its service manager would.

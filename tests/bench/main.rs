@@ -31,6 +31,7 @@ mod http;
 mod keystone;
 mod nginx;
 mod pollers;
+mod process;
 mod rest;
 mod start;
 mod storage;

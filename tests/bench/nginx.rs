@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio::time::{interval, timeout};
 
-use crate::rest;
+use crate::process;
 use crate::storage;
 
 /// Its executable.
@@ -91,7 +91,7 @@ impl Nginx {
         let master = self.master().context("nginx has ended")?;
         let workers = all_processes()?.filter_map(Result::ok);
         let workers = workers.filter(|process| process.stat().is_ok_and(|stat| stat.ppid == master));
-        workers.map(|worker| rest::processor_time(worker.pid)).sum()
+        workers.map(|worker| process::processor_time(worker.pid)).sum()
     }
 }
 

@@ -2,29 +2,22 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, ensure};
-use procfs::process::{Process, all_processes};
-use tokio::time::interval;
+use anyhow::ensure;
+use procfs::process::all_processes;
 
 use crate::daemon::{DEFAULT_INTERVAL, Daemon};
+use crate::process::{megabytes, processor_time, resident_bytes};
 use crate::table::Table;
 
 /// How long it rests: two rounds of probes after the first, with their jitter.
 const REST: Duration = Duration::from_secs(2 * DEFAULT_INTERVAL.as_secs() + 3);
-
-/// How long the first round may take.
-const FIRST_ROUND: Duration = Duration::from_secs(30);
-
-/// How often readiness is asked for.
-const READY_EVERY: Duration = Duration::from_millis(100);
 
 /// The goal: less resident memory than this, in bytes.
 const RESIDENT_BYTES_MAX: u64 = 20_000_000;
 
 /// Rests and measures.
 pub async fn measure(daemon: &Daemon, table: &mut Table) -> anyhow::Result<()> {
-    let ready = tokio::time::timeout(FIRST_ROUND, until_ready(daemon)).await;
-    ready.context("not every target had a verdict")??;
+    daemon.has_probed_all().await?;
     let first_round = daemon.details().await?;
     ensure!(
         first_round.backup_targets.iter().all(|one| one.target.status == "available"),
@@ -54,36 +47,6 @@ pub async fn measure(daemon: &Daemon, table: &mut Table) -> anyhow::Result<()> {
     table.tell("children at rest, with their proportional memory", children);
     table.tell("processor at rest, of one core", format!("{percent:.2} %"));
     Ok(())
-}
-
-/// User and system time of a process so far.
-pub fn processor_time(pid: i32) -> anyhow::Result<Duration> {
-    let stat = Process::new(pid)?.stat()?;
-    let ticks = u32::try_from(stat.utime + stat.stime)?;
-    Ok(Duration::from_secs(1) * ticks / u32::try_from(procfs::ticks_per_second())?)
-}
-
-/// Resident memory of a process.
-pub fn resident_bytes(pid: i32) -> anyhow::Result<u64> {
-    let kib = Process::new(pid)?.status()?.vmrss.context("the kernel does not tell VmRSS")?;
-    Ok(kib * 1024)
-}
-
-/// As tables have it.
-pub fn megabytes(bytes: u64) -> String {
-    format!("{:.1} MB", bytes as f64 / 1e6)
-}
-
-async fn until_ready(daemon: &Daemon) -> anyhow::Result<()> {
-    // Nothing tells a client of readiness unasked.
-    let mut ticks = interval(READY_EVERY);
-    loop {
-        ticks.tick().await;
-        let list = daemon.details().await?;
-        if list.backup_targets.iter().all(|one| one.report.checked_at.is_some()) {
-            return Ok(());
-        }
-    }
 }
 
 /// The proportional set size of each child.

@@ -10,7 +10,7 @@ use anyhow::{Context as _, ensure};
 use crate::daemon::Daemon;
 use crate::http;
 use crate::nginx::Nginx;
-use crate::rest;
+use crate::process;
 use crate::table::{Sample, Table};
 use crate::wrk;
 
@@ -31,9 +31,9 @@ pub struct Side {
 impl Side {
     /// Asks a daemon for one round.
     pub async fn add_round(&mut self, daemon: &Daemon, path: &str, headers: &[String]) -> anyhow::Result<()> {
-        let before = rest::processor_time(daemon.pid)?;
+        let before = process::processor_time(daemon.pid)?;
         let load = wrk::run(daemon.address, path, headers).await?;
-        self.add(load, rest::processor_time(daemon.pid)? - before);
+        self.add(load, process::processor_time(daemon.pid)? - before);
         Ok(())
     }
 
@@ -83,7 +83,7 @@ pub async fn measure(daemon: &Daemon, targets: usize, table: &mut Table) -> anyh
     table.tell("  nginx with the same bytes", format!("{:.0}", theirs.per_second()?));
     table.judge("  ratio to nginx, median of rounds", format!("{ratio:.2}"), "0.50 or more", ratio >= RATIO_MIN);
     table.tell("  processor time per request, beside nginx's", format!("{cost:.1} / {their_cost:.1} µs"));
-    table.tell("  resident memory after this load", rest::megabytes(rest::resident_bytes(daemon.pid)?));
+    table.tell("  resident memory after this load", process::megabytes(process::resident_bytes(daemon.pid)?));
     Ok(())
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::statvfs::statvfs;
 
 use crate::api;
@@ -19,6 +19,10 @@ pub const MOUNT_ROOT: &str = "/var/trilio/triliovault-mounts";
 pub const CONFIG: &str = "/etc/targetwatch/config.toml";
 /// The agent's unit.
 pub const SERVICE: &str = "targetwatch.service";
+/// The unit of the NFS server in user space.
+pub const USER_SERVER: &str = "lab-user-server.service";
+/// What that server exports.
+pub const USER_EXPORT: &str = "10.0.0.5:/srv/user";
 /// Settings of the unit that a test changes.
 const DROP_IN: &str = "/run/systemd/system/targetwatch.service.d/lab.conf";
 
@@ -39,6 +43,10 @@ const BASE_CONFIG: &str = r#"
 location = "10.0.0.2:*"
 options = "nfsvers=4.2,soft,timeo=600,retrans=10"
 
+[[mounts.nfs]]
+location = "10.0.0.5:*"
+options = "nfsvers=4.2,port=12049,hard"
+
 [probe.canary]
 uid = 42436
 gid = 42436
@@ -48,6 +56,20 @@ gid = 42436
 pub const EVERY_SECOND: &str = "[probe]\nnfs_interval = \"1s\"\n";
 /// A configuration whose interval nobody waits for, so that only an event can cause a probe.
 pub const EVERY_HOUR: &str = "[probe]\nnfs_interval = \"1h\"\n";
+
+/// A probe every second of mounts that hang for as long as their server does, which is what most
+/// administrators choose for data that matters; also those of the server at `10.0.0.2`.
+pub const HARD: &str = r#"
+[mounts]
+nfs_options = "nolock,hard,timeo=600,nfsvers=3,retrans=10"
+
+[probe]
+nfs_interval = "1s"
+
+[[mounts.nfs]]
+location = "10.0.0.2:*"
+options = "nfsvers=4.2,hard,timeo=600,retrans=10"
+"#;
 
 /// A machine with a running agent that knows no target. Dropping it mends what a test broke.
 pub struct Bench {
@@ -73,16 +95,23 @@ impl Bench {
 
     /// Never panics, since it also runs while a failed test unwinds.
     fn mend(&self) {
-        run("tc", &["qdisc", "del", "dev", "lo", "clsact"]);
-        run("systemctl", &["start", "lab-nfs-server.service"]);
+        for discipline in ["clsact", "root"] {
+            run("tc", &["qdisc", "del", "dev", "lo", discipline]);
+        }
+        let runs = fs::read_to_string("/proc/fs/nfsd/threads").is_ok_and(|threads| threads.trim() != "0");
+        run("systemctl", &[if runs { "start" } else { "restart" }, "lab-nfs-server.service"]);
+        // One that was stopped must go on for its mounts to go.
+        run("systemctl", &["kill", "--signal", "CONT", USER_SERVER]);
         run("systemctl", &["stop", SERVICE]);
         if fs::remove_file(DROP_IN).is_ok() {
             run("systemctl", &["daemon-reload"]);
         }
         run("systemctl", &["reset-failed", SERVICE]);
         for mount in mounts().iter().rev().filter(|mount| mount.path.starts_with(MOUNT_ROOT)) {
-            run("umount", &["--force", "--lazy", &mount.path.to_string_lossy()]);
+            // By the bare system call: the command would look at what is mounted.
+            let _ = umount2(&mount.path, MntFlags::MNT_DETACH | MntFlags::MNT_FORCE);
         }
+        run("systemctl", &["stop", USER_SERVER]);
         for directory in [MOUNT_ROOT, "/var/lib/targetwatch"] {
             empty(Path::new(directory));
         }
@@ -95,9 +124,10 @@ impl Bench {
 impl Drop for Bench {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let log = output("journalctl", &["--no-pager", "--output=cat", "--lines=40", "--unit", SERVICE]);
+            let log =
+                output("journalctl", &["--no-pager", "--output=short-monotonic", "--lines=40", "--unit", SERVICE]);
             eprintln!("the agent's last words:\n{log}");
-            eprintln!("targets: {}", output("curl", &api::curl_arguments("GET", "/backup_targets/detail")));
+            eprintln!("targets: {}", api::request("GET", "/backup_targets/detail", None).text);
         }
         self.mend();
     }
@@ -138,6 +168,38 @@ pub fn black_hole(address: &str) {
             "drop",
         ],
     );
+}
+
+/// Drops every packet to an address of this machine that carries more than a few words, until the end
+/// of the test: connections are made and an RPC NULL is answered, and nothing that matters is.
+pub fn black_hole_data(address: &str) {
+    run("tc", &["qdisc", "add", "dev", "lo", "clsact"]);
+    let target = format!("{address}/32");
+    // The length of an IP packet is at byte 2, and no filter compares by size: bit by bit, all that are
+    // set in lengths of 128 bytes and more.
+    for bit in 7..16 {
+        let bits = format!("{:#06x}", 1 << bit);
+        succeed(
+            "tc",
+            &[
+                "filter", "add", "dev", "lo", "ingress", "protocol", "ip", "u32", "match", "ip", "dst", &target,
+                "match", "u16", &bits, &bits, "at", "2", "action", "drop",
+            ],
+        );
+    }
+}
+
+/// Starts the NFS server in user space.
+pub fn start_user_server() {
+    succeed("systemctl", &["start", USER_SERVER]);
+    eventually("the server in user space listening", UP_OR_DOWN * 5, || {
+        std::net::TcpStream::connect("10.0.0.5:12049").ok().map(drop)
+    });
+}
+
+/// Sends a signal to the NFS server in user space.
+pub fn signal_user_server(signal: &str) {
+    succeed("systemctl", &["kill", "--signal", signal, USER_SERVER]);
 }
 
 /// Ends every black hole.
@@ -203,6 +265,17 @@ pub fn measure(path: &Path) -> (u64, u64) {
     let counts = statvfs(path).expect("measured");
     let unit = counts.fragment_size();
     (counts.blocks() * unit, (counts.blocks() - counts.blocks_free()) * unit)
+}
+
+/// Whether the long tests are to be run in their full length.
+pub fn is_long() -> bool {
+    std::env::var_os("LAB_LONG").is_some()
+}
+
+/// Unmounts what is in use now and then, by the agent's own probes too.
+pub fn unmount(at: &Path) {
+    let at = at.to_str().expect("text");
+    eventually(&format!("{at} unmounted"), UP_OR_DOWN, || run("umount", &[at]).status.success().then_some(()));
 }
 
 /// The agent's process.

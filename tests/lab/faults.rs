@@ -99,6 +99,8 @@ fn a_stale_handle_heals_by_mounting_again() {
     target.becomes_available(Duration::from_secs(10));
     let after = mount_of("/srv/exports/one/inner");
     assert!(after.is_some() && after != before, "{after:?}");
+    let told: Vec<String> = target.history().into_iter().map(|(to, _)| to).collect();
+    assert_eq!(told, ["available", "offline", "available"], "once out, and once back");
 }
 
 #[test]

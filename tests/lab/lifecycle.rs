@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::api::{Target, request};
 use crate::bench::FIRST_VERDICT;
 use crate::bench::{
-    Bench, EVERY_SECOND, MOUNT_ROOT, eventually, export_directory, measure, mount_of, mount_path, run, succeed,
+    Bench, EVERY_SECOND, HARD, MOUNT_ROOT, eventually, export_directory, measure, mount_of, mount_path, run, succeed,
 };
 
 fn is_mounted_and_measured(export: &str, name: &str, kind: &str, version: &str) {
@@ -33,6 +33,11 @@ fn is_mounted_and_measured(export: &str, name: &str, kind: &str, version: &str) 
     for check in ["reachable", "mounted", "capacity", "write_canary"] {
         assert_eq!(report.outcome(check), "passed", "{check}: {report:?}");
     }
+    let facts = report.get("mount");
+    let address = export.split(':').next().expect("a host");
+    assert_eq!((facts["server_address"].as_str(), facts["hard"].as_bool()), (Some(address), Some(false)), "{facts:#}");
+    assert_eq!(facts["nfs_version"].as_str(), version.strip_prefix("vers="), "{facts:#}");
+    assert_eq!(facts["options"].as_str(), Some(mount.options.as_str()));
     let shown = target.show();
     assert_eq!(shown["filesystem_export_mount_path"], mount.path.to_str().expect("text"));
     let in_mb = |bytes: u64| format!("{:.1} MB", bytes as f64 / f64::from(1 << 20));
@@ -66,6 +71,15 @@ fn a_server_that_squashes_root_is_no_obstacle() {
     chown(export_directory("three"), Some(42436), Some(42436)).expect("an owner");
     let target = Target::create_available("10.0.0.1:/srv/exports/three");
     assert_eq!(target.check().outcome("write_canary"), "passed");
+}
+
+#[test]
+fn a_hard_mount_is_a_warning() {
+    let _bench = Bench::start(HARD);
+    let target = Target::create_available("10.0.0.1:/srv/exports/one");
+    let report = target.check();
+    assert_eq!((report.get("status"), report.get("reason")), (&"available".into(), &"hard_mount".into()), "{report:?}");
+    assert_eq!(report.get("mount")["hard"], true);
 }
 
 #[test]

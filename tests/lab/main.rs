@@ -10,10 +10,28 @@
 
 mod api;
 mod bench;
+mod observer;
+mod process;
 
 mod adoption;
+mod beside_node_exporter;
+mod clock;
 mod command_line;
+mod crowds;
+mod cycles;
+mod deletion;
 mod faults;
+mod flapping;
 mod lifecycle;
+mod mount_points;
+mod mounting;
+mod moves;
+mod occupants;
+mod outages;
+mod refusals;
+mod registry;
 mod service;
+mod startup;
+mod traffic;
 mod wire;
+mod workers;

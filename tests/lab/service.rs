@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use crate::api::{SOCKET, Target, request};
 use crate::bench::{
-    Bench, CONFIG, EVERY_SECOND, FIRST_VERDICT, MOUNT_ROOT, SERVICE, change_unit, configure, eventually, main_pid,
-    mark, mount_of, output, run, succeed,
+    Bench, CONFIG, EVERY_SECOND, FIRST_VERDICT, MOUNT_ROOT, SERVICE, TIMED_OUT, black_hole_data, change_unit,
+    configure, end_black_holes, eventually, main_pid, mark, mount_of, output, run, succeed,
 };
 
 /// What the unit's watchdog is set to where a test waits for it.
@@ -114,7 +114,9 @@ fn an_agent_that_does_nothing_any_more_is_replaced() {
     succeed("systemctl", &["start", SERVICE]);
     let target = Target::create_available("10.0.0.1:/srv/exports/one");
     let (pid, mount) = (main_pid(), mark("/srv/exports/one"));
-    // Left alone, it keeps its watchdog content: systemd notes when it was last told.
+    // While storage hangs, it keeps its watchdog content: systemd notes when it was last told.
+    black_hole_data("10.0.0.1");
+    target.becomes_offline(&["storage_timed_out"], TIMED_OUT);
     let told = || output("systemctl", &["show", "--property=WatchdogTimestampMonotonic", "--value", SERVICE]);
     let (mut latest, mut times) = (told(), 0);
     eventually("the watchdog is told again and again", WATCHDOG * 5, || {
@@ -124,10 +126,11 @@ fn an_agent_that_does_nothing_any_more_is_replaced() {
         (times >= 4).then_some(())
     });
     assert_eq!(main_pid(), pid);
+    end_black_holes();
     succeed("kill", &["-STOP", &pid.to_string()]);
     eventually("replaced", Duration::from_secs(12), || (main_pid() != 0 && main_pid() != pid).then_some(()));
     eventually("answering", FIRST_VERDICT, || (request("GET", "/healthz", None).code == 200).then_some(()));
-    target.becomes_available(FIRST_VERDICT);
+    target.becomes_available(TIMED_OUT);
     assert_eq!(mount_of("/srv/exports/one"), mount);
 }
 

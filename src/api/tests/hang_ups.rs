@@ -1,5 +1,7 @@
 //! Clients that hang up: what they asked for is done to its end or not at all, and readers see it.
 
+use std::time::Duration;
+
 use futures::FutureExt as _;
 
 use super::*;

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 use super::timestamp;
 use crate::agent::TargetView;
-use crate::model::report::{CheckResult, LockProofState, Verdict};
+use crate::model::report::{CheckResult, LockProofState, MountFacts, Verdict};
 
 /// The latest report of a target on this node, and the status that follows.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -48,6 +48,8 @@ pub struct Report {
     pub inodes: Option<u64>,
     /// Inodes in use.
     pub inodes_used: Option<u64>,
+    /// What the kernel does with the mount; `null` where nothing or something else is mounted.
+    pub mount: Option<Mount>,
     /// Objects in the bucket, where the service tells.
     pub object_count: Option<u64>,
     /// Whether the bucket keeps versions.
@@ -66,6 +68,30 @@ pub struct Report {
     pub object_lock_proof: Option<LockProof>,
     /// The checks in the order in which they ran.
     pub checks: Vec<Check>,
+}
+
+/// A mount as the kernel has it, whatever was asked for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Mount {
+    /// The options in force.
+    pub options: String,
+    /// The address of the server that it talks to.
+    pub server_address: Option<String>,
+    /// The version of NFS, such as `3` or `4.2`.
+    pub nfs_version: Option<String>,
+    /// Whether a call waits for a server that is away for as long as it is.
+    pub hard: bool,
+    /// How long the server took to answer a request of this host, on average, in milliseconds; `null`
+    /// when no request was done with, or the kernel does not tell.
+    pub round_trip_ms: Option<f64>,
+    /// Over how many seconds that is the average: since the last probe, or since it was mounted.
+    pub round_trip_over_s: Option<f64>,
+    /// How often a request of this host had to be sent again, since it was mounted.
+    pub retransmissions: Option<u64>,
+    /// Bytes that this host read from the server since then.
+    pub bytes_read: Option<u64>,
+    /// Bytes that this host wrote to the server since then.
+    pub bytes_written: Option<u64>,
 }
 
 /// What is proved of an object lock, with these credentials.
@@ -137,6 +163,7 @@ impl From<&TargetView> for Report {
             used_percent: capacity.and_then(|capacity| capacity.used_percent()),
             inodes: capacity.and_then(|capacity| capacity.inodes),
             inodes_used: capacity.and_then(|capacity| capacity.inodes_used),
+            mount: report.and_then(|report| report.mount.as_ref()).map(Mount::from),
             object_count: bucket.and_then(|bucket| bucket.object_count),
             versioning: bucket.and_then(|bucket| bucket.versioning),
             object_lock: bucket.and_then(|bucket| bucket.object_lock),
@@ -146,6 +173,23 @@ impl From<&TargetView> for Report {
             requests_last_hour: requests.map(|requests| requests.last_hour),
             object_lock_proof: bucket.and_then(|bucket| LockProof::of(&bucket.lock_proof)),
             checks: report.map(|report| report.checks.iter().map(Check::from).collect()).unwrap_or_default(),
+        }
+    }
+}
+
+impl From<&MountFacts> for Mount {
+    fn from(facts: &MountFacts) -> Self {
+        let traffic = facts.traffic;
+        Self {
+            options: facts.options.clone(),
+            server_address: facts.server_address.map(|address| address.to_string()),
+            nfs_version: facts.nfs_version.clone(),
+            hard: facts.is_hard,
+            round_trip_ms: traffic.and_then(|traffic| traffic.round_trip).map(milliseconds),
+            round_trip_over_s: traffic.map(|traffic| seconds(traffic.round_trip_over)),
+            retransmissions: traffic.map(|traffic| traffic.retransmissions),
+            bytes_read: traffic.map(|traffic| traffic.bytes_read),
+            bytes_written: traffic.map(|traffic| traffic.bytes_written),
         }
     }
 }
@@ -176,4 +220,9 @@ fn verdict(verdict: &Verdict) -> &'static str {
 fn milliseconds(duration: Duration) -> f64 {
     let micros = u32::try_from(duration.as_micros()).unwrap_or(u32::MAX);
     f64::from(micros) / 1000.0
+}
+
+/// Seconds to the millisecond.
+fn seconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1000.0).round() / 1000.0
 }

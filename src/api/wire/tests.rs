@@ -60,6 +60,7 @@ fn probed(mut view: TargetView, capacity: Option<Capacity>, bucket: Option<Bucke
         mode: None,
         verdict: Verdict::Available { warning: Some(Finding::new(Reason::Slow, "slow")) },
         capacity,
+        mount: None,
         bucket,
         checks: Vec::new(),
     };

@@ -72,3 +72,44 @@ fn a_report_is_told_check_by_check() {
       offline (mounted)
     ");
 }
+
+#[test]
+fn what_went_to_and_fro_over_a_mount_is_told_where_it_is_known() {
+    let mut with = detail("available", None);
+    let mount = json!({
+        "options": "rw", "server_address": "10.0.0.1", "nfs_version": "3", "hard": false, "round_trip_ms": 12.34,
+        "round_trip_over_s": 10.02, "retransmissions": 3, "bytes_read": 4096, "bytes_written": 5_000_001,
+    });
+    with.report.mount = serde_json::from_value(mount).expect("a mount");
+    let text = report(&with.report, Look { width: 100, has_color: false });
+    assert!(
+        text.contains("round trip 12.3 ms over 10 s; since it was mounted 3 sent again, 4.0 KB read, 4.8 MB written"),
+        "{text}"
+    );
+    let list = wire::TargetDetailList { backup_targets: vec![with, detail("offline", None)] };
+    let now = "2025-01-30T12:10:00Z".parse().expect("a time");
+    insta::assert_snapshot!(status_table(&list, Look { width: 120, has_color: false }, now), @r"
+    TARGET              TYPE  STATUS     SINCE   CAPACITY             USED    ROUND TRIP  CHECKED  REASON
+    * nas:/b\u{1b}[31m  nfs   available  10 min  [#####.....] 2.4 TB  50.0 %     12.3 ms  5 s
+    * nas:/b\u{1b}[31m  nfs   offline    10 min  [#####.....] 2.4 TB  50.0 %           -  5 s
+    ");
+    assert!(!status_table(&list, Look { width: 100, has_color: false }, now).contains("ROUND TRIP"), "no room");
+}
+
+#[test]
+fn a_history_is_told_newest_first_and_without_anybodys_colours() {
+    let history = json!({
+        "backup_target_id": "7a23e2a4-4a2e-4261-9d4e-7fca1d552b36",
+        "transitions": [
+            {"at": "2025-01-30T12:09:55.000000", "from": "available", "to": "offline", "reason": "storage_timed_out",
+             "message": "look at the server\u{1b}[31m"},
+            {"at": "2025-01-30T12:00:00.000000", "from": null, "to": "available", "reason": null, "message": null},
+        ],
+    });
+    let history: wire::History = serde_json::from_value(history).expect("a history");
+    insta::assert_snapshot!(history_table(&history, Look { width: 120, has_color: false }), @r"
+    AT                          FROM       TO         REASON             MESSAGE
+    2025-01-30T12:09:55.000000  available  offline    storage_timed_out  look at the server\u{1b}[31m
+    2025-01-30T12:00:00.000000  -          available
+    ");
+}

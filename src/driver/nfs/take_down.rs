@@ -4,15 +4,16 @@
 //! to whoever uses it.
 
 use super::{NfsDriver, Place};
-use crate::check::mounted::Occupant;
+use crate::check::mount_place::Occupant;
 use crate::check::nfs_reachable::nfs_reachable;
 use crate::check::storage_failure::storage_failure;
-use crate::driver::DetachError;
+use crate::check::tcp_reachable::addresses_of;
+use crate::driver::{DetachError, Driver as _};
 use crate::model::report::Finding;
 use crate::model::settings::AgentSettings;
 use crate::model::{Outcome, Reason};
 use crate::sys::worker::{FaultKind, UnmountHow};
-use crate::sys::{CallError, Request, Response};
+use crate::sys::{CallError, MountEntry, Request, Response};
 
 use nix::errno::Errno;
 
@@ -25,23 +26,42 @@ impl NfsDriver {
     ///
     /// # Errors
     /// [`DetachError`] when it is still mounted.
-    pub(super) async fn unmount(&self, settings: &AgentSettings, place: &Place) -> Result<Option<String>, DetachError> {
+    pub(super) async fn unmount(
+        &mut self,
+        settings: &AgentSettings,
+        place: &Place,
+    ) -> Result<Option<String>, DetachError> {
         let mut told = None;
-        for _ in 0..STACKED_MAX {
+        let mut looked_up: Option<Result<(), Finding>> = None;
+        for _ in 0..=STACKED_MAX {
             let table = self.host.mounts.reread().map_err(|error| {
                 let message = format!("the mount table cannot be read: {error}");
                 DetachError::Failed(Finding::new(Reason::AgentError, message))
             })?;
-            match self.mount_place(settings, place).occupant(&table) {
+            let here = self.mount_place(settings, place);
+            match here.occupant(&table) {
                 Occupant::Nobody => return Ok(told),
-                Occupant::Stranger(entry) => {
-                    return Ok(Some(format!(
-                        "{} is mounted at {} and was left alone",
-                        entry.source,
-                        place.path.display()
-                    )));
+                Occupant::Ours(entry, _) => {
+                    let server = entry.server_address().map(|address| address.to_string());
+                    told = self.unmount_topmost(settings, place, server.as_deref()).await?.or(told);
                 }
-                Occupant::Ours(..) => told = self.unmount_topmost(settings, place).await?.or(told),
+                Occupant::Stranger(entry) if here.may_hold_ours(&table) => {
+                    let looked_up = match looked_up.take() {
+                        Some(looked_up) => looked_up,
+                        // Nobody has asked where the name leads: the agent has started with a dead server.
+                        None => {
+                            let addresses = addresses_of(place.export_here.address(), settings.probe.deadline).await;
+                            let found = addresses.map(|addresses| self.servers.learn(addresses));
+                            looked_up = Some(found);
+                            continue;
+                        }
+                    };
+                    return Err(DetachError::Failed(may_be_ours(place, entry, looked_up.err())));
+                }
+                Occupant::Stranger(entry) => {
+                    let at = place.path.display();
+                    return Ok(Some(format!("{} is mounted at {at} and was left alone", entry.source)));
+                }
             }
         }
         let message =
@@ -49,7 +69,13 @@ impl NfsDriver {
         Err(DetachError::Failed(Finding::new(Reason::MountStacked, format!("the export is mounted at {message}"))))
     }
 
-    async fn unmount_topmost(&self, settings: &AgentSettings, place: &Place) -> Result<Option<String>, DetachError> {
+    /// Unmounts what is on top. `server` is the address that it talks to, which its name may have left.
+    async fn unmount_topmost(
+        &self,
+        settings: &AgentSettings,
+        place: &Place,
+        server: Option<&str>,
+    ) -> Result<Option<String>, DetachError> {
         let mut refusal = match self.try_unmount(settings, place, UnmountHow::Plain).await {
             Ok(()) => return Ok(None),
             Err(refusal) => refusal,
@@ -58,7 +84,8 @@ impl NfsDriver {
             return Err(DetachError::Failed(finding(refusal)));
         }
         let options = settings.mounts.options_for(&self.export);
-        let answer = nfs_reachable(place.export_here.address(), options, settings.probe.deadline).await;
+        let answer =
+            nfs_reachable(server.unwrap_or(place.export_here.address()), options, settings.probe.deadline).await;
         if answer.outcome() == Outcome::Passed {
             return Err(if is_busy(&refusal) { DetachError::Busy } else { DetachError::Failed(finding(refusal)) });
         }
@@ -77,11 +104,26 @@ impl NfsDriver {
     }
 
     async fn try_unmount(&self, settings: &AgentSettings, place: &Place, how: UnmountHow) -> Result<(), CallError> {
-        let request = Request::Unmount { path: place.path.clone(), how };
-        match self.host.workers.call(self.target, self.lane, request, settings.probe.deadline).await {
-            // EINVAL is "not a mount point" (umount(2)): somebody was faster.
-            Err(CallError::Fault(fault)) if fault.errno() == Some(Errno::EINVAL) => Ok(()),
-            outcome => outcome.map(|_: Response| ()),
+        let before = self.mount_id(settings);
+        let mut has_broken = false;
+        loop {
+            let request = Request::Unmount { path: place.path.clone(), how };
+            match self.host.workers.call(self.target, self.lane, request, settings.probe.deadline).await {
+                // EINVAL is "not a mount point" (umount(2)): somebody was faster.
+                Err(CallError::Fault(fault)) if fault.errno() == Some(Errno::EINVAL) => return Ok(()),
+                // The mount goes first, and then its server is told (NFSv4), for as long as that takes: it may
+                // be gone although nobody said so. A worker that broke may not have come so far.
+                Err(error @ (CallError::TimedOut { .. } | CallError::WorkerDied { .. })) => {
+                    if self.host.mounts.reread().is_ok() && self.mount_id(settings) != before {
+                        return Ok(());
+                    }
+                    if has_broken || matches!(error, CallError::TimedOut { .. }) {
+                        return Err(error);
+                    }
+                    has_broken = true;
+                }
+                outcome => return outcome.map(|_: Response| ()),
+            }
         }
     }
 
@@ -97,6 +139,22 @@ impl NfsDriver {
             Err(error) => Some(format!("the mount directory stays: {error}")),
         }
     }
+}
+
+/// Why something at the mount path cannot be left there: it may be what the agent mounted.
+fn may_be_ours(place: &Place, topmost: &MountEntry, not_looked_up: Option<Finding>) -> Finding {
+    let (host, at) = (place.export_here.address(), place.path.display());
+    let why = match not_looked_up {
+        Some(finding) => format!("where {host} leads cannot be found out now ({})", finding.message),
+        None => format!("it is not at an address that {host} leads to"),
+    };
+    Finding::new(
+        Reason::MountConflict,
+        format!(
+            "{} is mounted at {at}, and {} may lie there, on top or beneath: {why}. Look with `findmnt {at}`, `umount {at}` what is there, and delete again",
+            topmost.source, place.export_here
+        ),
+    )
 }
 
 fn is_busy(refusal: &CallError) -> bool {

@@ -5,13 +5,16 @@
 //! is established even the checkpoint that SQLite does on closing is off. A new registry is built
 //! beside its place and renamed into it, so a file in place is a whole registry: an empty one is a
 //! loss that is reported, not a start that is made.
+//!
+//! A file that was removed or replaced while it is open can be written as before, and all of that is
+//! lost when it is closed: each change is preceded by a look at what is in its place ([`Identity`]).
 
 #![allow(clippy::disallowed_methods, reason = "the registry's file is on a local disk, never below the mount root")]
 
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Read as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -19,7 +22,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use super::schema::{self, APPLICATION_ID};
-use super::{RegistryError, rows};
+use super::{RegistryError, rows, storage};
 
 /// How long a change waits for another program, such as a backup of the file, to let go of it.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -41,6 +44,46 @@ pub(super) struct Opened {
     pub(super) connection: Connection,
     /// Keeps other agents off while it lives.
     pub(super) lock: File,
+    /// Tells whether they are still what is in place.
+    pub(super) identity: Identity,
+}
+
+/// Which files a connection has open: the database and its write-ahead log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Identity(Vec<(PathBuf, u64, u64)>);
+
+impl Identity {
+    /// Of the files that are in place now.
+    fn of(path: &Path) -> std::io::Result<Self> {
+        let of_one = |path: PathBuf| fs::metadata(&path).map(|found| (path, found.dev(), found.ino()));
+        [path.to_owned(), with_suffix(path, "-wal")].into_iter().map(of_one).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// Sees that the files are in place.
+    ///
+    /// # Errors
+    /// [`RegistryError::Storage`] when one was removed or replaced, or cannot be looked at.
+    pub(super) fn verify(&self) -> Result<(), RegistryError> {
+        for (path, device, inode) in &self.0 {
+            let is_same = match fs::metadata(path) {
+                Ok(found) => (found.dev(), found.ino()) == (*device, *inode),
+                Err(error) if error.kind() == ErrorKind::NotFound => false,
+                Err(error) => {
+                    return Err(storage(format!(
+                        "{} cannot be looked at ({error}): a registry on a local disk that the agent may read was expected; mend what hides it, then repeat the change",
+                        path.display()
+                    )));
+                }
+            };
+            if !is_same {
+                return Err(storage(format!(
+                    "{} was removed or replaced while the agent was running: put the registry back from a backup, then restart the agent",
+                    path.display()
+                )));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Opens or creates the registry at `path`.
@@ -55,7 +98,10 @@ pub(super) fn open(path: &Path) -> Result<Opened, RegistryError> {
     }
     let size = inspect_header(path)?;
     let connection = open_checked(path, size)?;
-    Ok(Opened { connection, lock })
+    // The first reading makes the write-ahead log.
+    let identity = schema::version(&connection).map_err(|error| unwritable(path, error));
+    let identity = identity.and_then(|_| Identity::of(path).map_err(|error| unwritable(path, error)))?;
+    Ok(Opened { connection, lock, identity })
 }
 
 /// Creates the file's directory, if it alone is missing: a misspelt path is not to be followed.

@@ -65,6 +65,18 @@ const STEPS: &[&str] = &[
         PRIMARY KEY (target_type_id, key)
     ) STRICT, WITHOUT ROWID;
     ",
+    "
+    CREATE TABLE target_transition (
+        position    INTEGER PRIMARY KEY,
+        target_id   TEXT NOT NULL REFERENCES target (id) ON DELETE CASCADE,
+        at          TEXT NOT NULL,
+        from_status TEXT CHECK (from_status IN ('available', 'offline')),
+        to_status   TEXT NOT NULL CHECK (to_status IN ('available', 'offline')),
+        reason      TEXT,
+        message     TEXT CHECK ((reason IS NULL) = (message IS NULL))
+    ) STRICT;
+    CREATE INDEX target_transition_by_target ON target_transition (target_id, position);
+    ",
 ];
 
 /// The schema of an open file.

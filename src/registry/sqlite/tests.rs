@@ -2,6 +2,7 @@
 
 mod limits;
 mod target_types;
+mod transitions;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -299,6 +300,30 @@ async fn a_disk_that_is_full_or_read_only_changes_nothing() {
 }
 
 #[tokio::test]
+async fn a_file_that_was_removed_or_replaced_takes_no_change_and_can_be_read() {
+    for lost in ["", "-wal"] {
+        for is_replaced in [false, true] {
+            let (_directory, path) = place();
+            let registry = SqliteRegistry::open(&path).expect("created");
+            let kept = create(&registry, nfs("nas:/a")).await;
+            let lost = file_beside(&path, lost);
+            let content = fs::read(&lost).expect("there");
+            fs::remove_file(&lost).expect("removed");
+            if is_replaced {
+                // Beside the old one, so that it is another file.
+                fs::write(file_beside(&path, ".other"), content).expect("written");
+                fs::rename(file_beside(&path, ".other"), &lost).expect("replaced");
+            }
+            let error = refused(&registry, nfs("nas:/b")).await.to_string();
+            assert!(error.contains(&lost.display().to_string()) && error.contains("removed or replaced"), "{error}");
+            let error = registry.may_delete_target(kept.target.id).await.expect_err("refused before it is unmounted");
+            assert!(matches!(error, RegistryError::Storage(_)), "{error}");
+            assert_eq!(registry.load().await.expect("read"), [kept]);
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_job_is_done_though_nobody_waits_for_it() {
     let (_directory, path) = place();
     let registry = SqliteRegistry::open(&path).expect("created");
@@ -357,7 +382,7 @@ async fn a_newer_schema_is_refused_wherever_it_is_written() {
         connection.pragma_update(None, "user_version", 99).expect("written");
         drop(connection);
         let error = not_opened(&path);
-        assert!(error.contains("has schema 99") && error.contains("up to 2"), "{error}");
+        assert!(error.contains("has schema 99") && error.contains("up to 3"), "{error}");
     }
 }
 
@@ -436,4 +461,23 @@ async fn an_answered_create_survives_sigkill() {
     let registry = SqliteRegistry::open(&path).expect("reopened, and not locked");
     let entries = registry.load().await.expect("loaded");
     assert_eq!(entries.iter().map(|entry| entry.target.id.to_string()).collect::<Vec<_>>(), [answered]);
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_looked_at_is_not_told_to_be_gone() {
+    let (_directory, path) = place();
+    let registry = SqliteRegistry::open(&path).expect("created");
+    let kept = create(&registry, nfs("nas:/a")).await;
+    let here = path.parent().expect("a directory");
+    // A link that leads to itself: no permission stops root, and this does.
+    let away = here.with_extension("away");
+    fs::rename(here, &away).expect("moved");
+    std::os::unix::fs::symlink(here, here).expect("a loop");
+    let error = refused(&registry, nfs("nas:/b")).await.to_string();
+    assert!(error.contains("cannot be looked at") && error.contains("symbolic links"), "{error}");
+    assert!(!error.contains("removed"), "{error}");
+    fs::remove_file(here).expect("removed");
+    fs::rename(&away, here).expect("moved back");
+    assert_eq!(registry.load().await.expect("read"), [kept]);
+    create(&registry, nfs("nas:/b")).await;
 }

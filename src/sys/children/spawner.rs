@@ -18,6 +18,31 @@ use super::{Child, ChildCensus};
 /// more than a pool and one command for each target come to.
 const QUEUE_MAX: usize = 4096;
 
+/// How much children give way to the agent itself (nice(2)): a crowd of them that starts at once must
+/// not keep it from answering.
+const NICENESS: i32 = 5;
+
+/// Whose program a child runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::sys) enum Program {
+    /// Our own, which calls [`become_a_child`] first thing. It is started without a copy of this
+    /// process's memory map (posix_spawn(3)): a copy stops all other threads for a while, and a crowd of
+    /// dead mounts costs a new worker each at every probe.
+    Ours,
+    /// Somebody else's, which has to be prepared between fork and exec.
+    Foreign,
+}
+
+/// Dies with the agent, and gives way to it.
+///
+/// # Errors
+/// As prctl(2) has it.
+pub(in crate::sys) fn become_a_child() -> io::Result<()> {
+    // Nothing depends on it.
+    let _ = rustix::process::nice(NICENESS);
+    prctl::set_pdeathsig(Signal::SIGKILL).map_err(io::Error::from)
+}
+
 /// Stack of the thread, in bytes. It does nothing but fork.
 const STACK_BYTES: usize = 256 << 10;
 
@@ -37,17 +62,20 @@ struct Order {
 /// As fork(2) and execve(2) have it: above all, that there is no such program.
 pub(in crate::sys) async fn spawn(
     mut command: std::process::Command,
+    program: Program,
     what: String,
     census: &ChildCensus,
 ) -> io::Result<Child> {
     use std::os::unix::process::CommandExt;
 
     command.process_group(0);
-    // SAFETY: the closure runs in the forked child before exec and makes one system call, prctl,
-    // which is async-signal-safe; it allocates nothing and takes no lock.
-    #[allow(unsafe_code, reason = "there is no other way to act between fork and exec")]
-    unsafe {
-        command.pre_exec(|| prctl::set_pdeathsig(Signal::SIGKILL).map_err(io::Error::from));
+    if program == Program::Foreign {
+        // SAFETY: the function runs in the forked child before exec and makes nothing but system calls,
+        // which are async-signal-safe; it allocates nothing and takes no lock.
+        #[allow(unsafe_code, reason = "there is no other way to act between fork and exec")]
+        unsafe {
+            command.pre_exec(become_a_child);
+        }
     }
     let mut command = tokio::process::Command::from(command);
     // For the one case that `Child` cannot see to: a runtime that is shutting down.

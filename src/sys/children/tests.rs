@@ -8,7 +8,7 @@ use uuid::Uuid;
 async fn shell(script: &str, census: &ChildCensus) -> Child {
     let mut command = Command::new("/bin/sh");
     command.args(["-c", script]).stdin(std::process::Stdio::null());
-    spawn(command, "sh".to_owned(), census).await.expect("a shell")
+    spawn(command, Program::Foreign, "sh".to_owned(), census).await.expect("a shell")
 }
 
 async fn until(what: &str, condition: impl Fn() -> bool) {

@@ -15,23 +15,22 @@ use std::process::ExitCode;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::mount::{MntFlags, umount2};
-use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, umask};
 use nix::sys::statfs::{NFS_SUPER_MAGIC, fstatfs};
 use nix::sys::statvfs::fstatvfs;
 use nix::unistd::{geteuid, setgroups};
 use rustix::fs::{AtFlags, StatxFlags, statx};
 
-use super::protocol::{self, FaultKind, FileSystemCounts, Request, Response, UnmountHow, WorkerFault};
+use super::protocol::{self, FaultKind, FileSystemCounts, HELLO, Request, Response, UnmountHow, WorkerFault};
 use super::{canary, mount_point};
+use crate::sys::children::become_a_child;
 
 /// `targetwatch probe-worker`: serves requests until its input ends. Returns the exit code: 0 then,
 /// 1 when the agent said something that no agent says.
 #[must_use]
 pub fn main() -> ExitCode {
-    // The agent has set this already, but exec clears it for a binary that has capabilities of its
-    // own. Had the agent died before this line, the input would be at its end.
-    let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
+    // Had the agent died before this line, the input would be at its end.
+    let _ = become_a_child();
     if geteuid().is_root() {
         // The canary is to be refused what the backup user is refused. Where this is not permitted,
         // it says so itself.
@@ -48,11 +47,12 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Serves requests until the input ends.
+/// Says that it is there, and serves requests until the input ends.
 ///
 /// # Errors
 /// When the input is no request or nobody reads the answers.
 pub fn serve(input: &mut impl Read, output: &mut impl Write) -> io::Result<()> {
+    protocol::write(output, HELLO, &Ok::<_, WorkerFault>(Response::Done))?;
     while let Some(request) = protocol::read::<Request>(input)? {
         protocol::write(output, request.number, &perform(&request.body))?;
     }
@@ -147,6 +147,8 @@ mod tests {
         let mut output = Vec::new();
         serve(&mut input.as_slice(), &mut output).expect("an end");
         let mut output = output.as_slice();
+        let hello = protocol::read::<Result<Response, WorkerFault>>(&mut output).expect("reads").expect("a frame");
+        assert_eq!((hello.number, hello.body), (HELLO, Ok(Response::Done)));
         for number in [4, 9] {
             let answer = protocol::read::<Result<Response, WorkerFault>>(&mut output).expect("reads").expect("a frame");
             assert_eq!(answer.number, number);

@@ -3,33 +3,54 @@
 //! A call goes through three waits, each bounded. First for the target: it has one child at a time.
 //! Then for a place: at most `workers_max` workers are at work, and half of the places are kept for
 //! targets that were healthy at last sight, which are told apart by their [`Lane`]: any number of
-//! dead servers leaves the other half free. Then for the answer, whose time begins only here, so
-//! that a crowd is never mistaken for slow storage.
+//! dead servers leaves the other half free. Then for the answer, whose time begins only here and,
+//! where a new worker is needed, when it has said that it is there: a crowd, or a host that is busy,
+//! is never mistaken for slow storage. Healthy storage answers sooner than a worker starts, so a
+//! healthy target first waits a moment ([`STARTED_AFTER`]) for a worker that is about to be idle.
 //!
 //! At the deadline the worker is killed ([`super::super::children`]) and the caller goes on at once;
 //! a new one is started when the next call needs it. The same happens when a call is dropped, or
 //! when a worker dies or answers what it was not asked: a worker is either idle and blank, or gone.
+//!
+//! A kept worker that breaks when it is asked is replaced, and the request repeated, where that does no
+//! harm ([`Request::is_repeatable`]) and not before the broken one is really gone: it may be at work
+//! still, and keeps the target's claim until then.
 
 use std::ffi::OsString;
 use std::io;
+use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{ChildStdin, ChildStdout};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::protocol::{self, Numbered, Request, Response, WorkerFault};
+use super::protocol::{self, HELLO, Numbered, Request, Response, WorkerFault};
 use crate::model::TargetId;
-use crate::sys::children::{self, Assignment, Child, ChildCensus, ClaimError, StuckChild};
+use crate::sys::children::{self, Assignment, Child, ChildCensus, ClaimError, Program, StuckChild};
 use crate::sys::command::DEFAULT_PATH;
 
 /// What workers are called in a log.
 const WORKER: &str = "probe-worker";
+
+/// How many workers of suspect targets may be starting at the same time. A crowd of dead mounts costs
+/// as many workers at each probe, and starting them all at once would take the processors of a small
+/// host from everybody else.
+const SUSPECT_STARTS_MAX: usize = 4;
+
+/// How much of a worker's answers is read at once, in bytes: more than most have.
+const READ_AT_ONCE_BYTES: usize = 2048;
+
+/// How long a call of a healthy target waits for one of as many workers as are kept before it has
+/// another started. A thousand targets that are probed at once are done by a few workers then, and
+/// one that waits for storage that has just died costs the others no more than this.
+const STARTED_AFTER: Duration = Duration::from_millis(10);
 
 /// How a pool starts workers, and how many.
 #[derive(Debug, Clone)]
@@ -87,6 +108,12 @@ pub enum CallError {
         .0.pid
     )]
     Stuck(StuckChild),
+    /// A new worker was not there in time.
+    #[error("a new probe worker was not ready within {} s", after.as_secs_f64())]
+    NotReady {
+        /// How long was waited.
+        after: Duration,
+    },
     /// No worker could be started.
     #[error("the probe worker {} could not be started: {source}", program.display())]
     Spawn {
@@ -139,11 +166,16 @@ struct Inner {
     census: ChildCensus,
     /// Most recently used last, so that the surplus of a busy hour is what grows old.
     idle: Mutex<Vec<Worker>>,
+    /// Told whenever a worker becomes idle.
+    became_idle: Notify,
+    /// Workers at work for healthy targets.
+    healthy_workers: AtomicUsize,
     busy: AtomicUsize,
     spawned: AtomicU64,
     next_number: AtomicU64,
     healthy_places: Arc<Semaphore>,
     suspect_places: Arc<Semaphore>,
+    suspect_starts: Semaphore,
     /// Has no places to give: closed at shutdown, which everybody at work waits for.
     open: Semaphore,
 }
@@ -159,18 +191,22 @@ impl WorkerPool {
             settings,
             census,
             idle: Mutex::default(),
+            became_idle: Notify::new(),
+            healthy_workers: AtomicUsize::new(0),
             busy: AtomicUsize::new(0),
             spawned: AtomicU64::new(0),
-            next_number: AtomicU64::new(0),
+            next_number: AtomicU64::new(HELLO + 1),
             healthy_places: Arc::new(Semaphore::new(healthy)),
             suspect_places: Arc::new(Semaphore::new(suspects)),
+            suspect_starts: Semaphore::new(SUSPECT_STARTS_MAX),
             open: Semaphore::new(0),
         };
         Self { inner: Arc::new(inner) }
     }
 
     /// Has a worker do `request` for `target`. Returns within `deadline` of a worker being free,
-    /// and waits for that at most as long again. Safe to drop: the worker is killed then.
+    /// and waits for that at most as long again, and as long again for a new one to start. Safe to
+    /// drop: the worker is killed then.
     ///
     /// # Errors
     /// [`CallError`]; [`CallError::Fault`] is the storage's own answer.
@@ -223,6 +259,36 @@ impl WorkerPool {
     ) -> Result<Response, CallError> {
         let number = self.inner.next_number.fetch_add(1, Ordering::Relaxed);
         let frame = protocol::encode(number, &request).map_err(|source| CallError::Request { source })?;
+        let assignment = self.assign(target, lane, deadline).await?;
+        let _busy = Counted::new(&self.inner.busy);
+        let idle = self.wait_for_idle(lane).await;
+        let _at_work = (lane == Lane::Healthy).then(|| Counted::new(&self.inner.healthy_workers));
+        let worker = match idle {
+            Some(mut worker) => {
+                worker.child.assignment = Some(assignment);
+                match self.ask(&mut worker, number, &frame, deadline).await? {
+                    Ok(answer) => return self.conclude(worker, answer),
+                    Err(AskError { source, was_sent }) if was_sent && !request.is_repeatable() => {
+                        return Err(CallError::WorkerDied { source });
+                    }
+                    Err(AskError { source, .. }) => {
+                        if !is_end(&source) {
+                            tracing::warn!(error = %source, "a probe worker broke and is replaced");
+                        }
+                    }
+                }
+                // Killed here; the claim is free again when it is gone.
+                drop(worker);
+                let assignment = self.assign(target, lane, deadline).await?;
+                self.start_within(assignment, lane, deadline).await?
+            }
+            None => self.start_within(assignment, lane, deadline).await?,
+        };
+        self.ask_new(worker, number, &frame, deadline).await
+    }
+
+    /// The target's claim and a place, both within `deadline`.
+    async fn assign(&self, target: TargetId, lane: Lane, deadline: Duration) -> Result<Assignment, CallError> {
         let give_up = Instant::now() + deadline;
         let claim = self.inner.census.claim(target, give_up).await.map_err(|error| match error {
             ClaimError::Busy => CallError::Overloaded { after: deadline },
@@ -232,11 +298,7 @@ impl WorkerPool {
             .await
             .map_err(|_| CallError::Overloaded { after: deadline })?
             .ok_or(CallError::ShutDown)?;
-        let assignment = Assignment { claim, permit: Some(permit) };
-        let _busy = Busy::new(&self.inner.busy);
-        timeout(deadline, self.work(assignment, number, &frame))
-            .await
-            .unwrap_or(Err(CallError::TimedOut { after: deadline }))
+        Ok(Assignment { claim, permit: Some(permit) })
     }
 
     /// A place to work, or `None` when the pool is shut down.
@@ -253,30 +315,66 @@ impl WorkerPool {
         }
     }
 
-    /// Runs the request on an idle worker, or on a new one. When it is dropped, so is the worker.
-    async fn work(&self, assignment: Assignment, number: u64, frame: &[u8]) -> Result<Response, CallError> {
-        let mut assignment = Some(assignment);
-        let reused = self.idle().pop();
-        if let Some(mut worker) = reused {
-            worker.child.assignment = assignment.take();
-            match worker.ask(number, frame).await {
-                Ok(answer) => return self.conclude(worker, answer),
-                // It died while it was idle, or by this request. No request does harm when it is
-                // done twice, so a new worker shows which.
-                Err(error) if is_end(&error) => assignment = worker.child.assignment.take(),
-                Err(source) => return Err(CallError::WorkerDied { source }),
-            }
-        }
-        let mut worker = self.start().await?;
-        worker.child.assignment = assignment;
-        match worker.ask(number, frame).await {
+    /// Asks a worker and waits until the deadline.
+    async fn ask(
+        &self,
+        worker: &mut Worker,
+        number: u64,
+        frame: &[u8],
+        deadline: Duration,
+    ) -> Result<Result<Answer, AskError>, CallError> {
+        timeout(deadline, worker.ask(number, frame)).await.map_err(|_| CallError::TimedOut { after: deadline })
+    }
+
+    /// The same with a worker that is new: when that breaks, another would.
+    async fn ask_new(
+        &self,
+        mut worker: Worker,
+        number: u64,
+        frame: &[u8],
+        deadline: Duration,
+    ) -> Result<Response, CallError> {
+        match self.ask(&mut worker, number, frame, deadline).await? {
             Ok(answer) => self.conclude(worker, answer),
-            Err(source) => Err(CallError::WorkerDied { source }),
+            Err(AskError { source, .. }) => Err(CallError::WorkerDied { source }),
         }
     }
 
+    /// An idle worker, or none when another one is to be started.
+    async fn wait_for_idle(&self, lane: Lane) -> Option<Worker> {
+        let are_enough = || self.inner.healthy_workers.load(Ordering::Relaxed) >= self.inner.settings.idle_max;
+        let waiting = async {
+            loop {
+                let became_idle = self.inner.became_idle.notified();
+                let idle = self.take_idle(lane);
+                if idle.is_some() || lane == Lane::Suspect || !are_enough() {
+                    return idle;
+                }
+                became_idle.await;
+            }
+        };
+        timeout(STARTED_AFTER, waiting).await.unwrap_or(None)
+    }
+
+    /// A new worker with this assignment.
+    async fn start_within(&self, assignment: Assignment, lane: Lane, deadline: Duration) -> Result<Worker, CallError> {
+        let starting = timeout(deadline, self.start(assignment, lane));
+        starting.await.map_err(|_| CallError::NotReady { after: deadline })?
+    }
+
+    /// An idle worker, if there is one. Those that have ended meanwhile are reaped here, and those that
+    /// said something that nobody asked for are killed: they are broken. A suspect
+    /// target may cost a worker its life, and healthy ones would have to wait for another to start: it
+    /// takes one only when there are as many as are kept.
+    fn take_idle(&self, lane: Lane) -> Option<Worker> {
+        let mut idle = self.idle();
+        retain_silent(&mut idle);
+        let may_take = lane == Lane::Healthy || idle.len() >= self.inner.settings.idle_max;
+        if may_take { idle.pop() } else { None }
+    }
+
     /// Puts a worker that has answered back, and passes its answer on.
-    fn conclude(&self, mut worker: Worker, answer: Result<Response, WorkerFault>) -> Result<Response, CallError> {
+    fn conclude(&self, mut worker: Worker, answer: Answer) -> Result<Response, CallError> {
         // Before the place is given up, so that whoever gets it finds the worker.
         let assignment = worker.child.assignment.take();
         let mut idle = self.idle();
@@ -287,6 +385,9 @@ impl WorkerPool {
             Some(worker)
         };
         drop(idle);
+        if surplus.is_none() {
+            self.inner.became_idle.notify_one();
+        }
         drop(assignment);
         if let Some(worker) = surplus {
             worker.let_go();
@@ -294,12 +395,21 @@ impl WorkerPool {
         answer.map_err(CallError::Fault)
     }
 
-    async fn start(&self) -> Result<Worker, CallError> {
+    /// A new worker that is ready to be asked.
+    async fn start(&self, assignment: Assignment, lane: Lane) -> Result<Worker, CallError> {
+        let _turn = match lane {
+            Lane::Healthy => None,
+            Lane::Suspect => Some(self.inner.suspect_starts.acquire().await.map_err(|_| CallError::ShutDown)?),
+        };
         let settings = &self.inner.settings;
         let failed = |source| CallError::Spawn { program: settings.program.clone(), source };
-        let worker = Worker::start(settings, &self.inner.census).await.map_err(failed)?;
+        let mut worker = Worker::start(settings, &self.inner.census).await.map_err(failed)?;
+        worker.child.assignment = Some(assignment);
         self.inner.spawned.fetch_add(1, Ordering::Relaxed);
-        Ok(worker)
+        match worker.answer(HELLO).await {
+            Ok(_) => Ok(worker),
+            Err(source) => Err(CallError::WorkerDied { source }),
+        }
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<Worker>> {
@@ -308,20 +418,31 @@ impl WorkerPool {
     }
 }
 
-/// Counts a call as being at work until it ends, however it does.
-struct Busy<'a>(&'a AtomicUsize);
+/// Counts a call until it ends, however it does.
+struct Counted<'a>(&'a AtomicUsize);
 
-impl<'a> Busy<'a> {
+impl<'a> Counted<'a> {
     fn new(count: &'a AtomicUsize) -> Self {
         count.fetch_add(1, Ordering::Relaxed);
         Self(count)
     }
 }
 
-impl Drop for Busy<'_> {
+impl Drop for Counted<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
+}
+
+/// What a worker answers.
+type Answer = Result<Response, WorkerFault>;
+
+/// How a worker broke when it was asked.
+#[derive(Debug)]
+struct AskError {
+    source: io::Error,
+    /// Whether it may have begun with what it was asked for.
+    was_sent: bool,
 }
 
 /// A worker. Dropping it kills it.
@@ -329,7 +450,7 @@ impl Drop for Busy<'_> {
 struct Worker {
     child: Child,
     input: ChildStdin,
-    output: ChildStdout,
+    output: BufReader<ChildStdout>,
 }
 
 impl Worker {
@@ -345,20 +466,25 @@ impl Worker {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit());
-        let mut child = children::spawn(command, WORKER.to_owned(), census).await?;
+        let mut child = children::spawn(command, Program::Ours, WORKER.to_owned(), census).await?;
         let pipes = child.process().and_then(|process| process.stdin.take().zip(process.stdout.take()));
         let (input, output) = pipes.ok_or_else(|| io::Error::other("it has no pipes"))?;
-        Ok(Self { child, input, output })
+        Ok(Self { child, input, output: BufReader::with_capacity(READ_AT_ONCE_BYTES, output) })
     }
 
     /// Sends a request and waits for its answer, for as long as that takes.
-    async fn ask(&mut self, number: u64, frame: &[u8]) -> io::Result<Result<Response, WorkerFault>> {
-        self.input.write_all(frame).await?;
+    async fn ask(&mut self, number: u64, frame: &[u8]) -> Result<Answer, AskError> {
+        // Nobody reads what could not be written whole.
+        self.input.write_all(frame).await.map_err(|source| AskError { source, was_sent: false })?;
+        self.answer(number).await.map_err(|source| AskError { source, was_sent: true })
+    }
+
+    async fn answer(&mut self, number: u64) -> io::Result<Answer> {
         let mut prefix = [0; 4];
         self.output.read_exact(&mut prefix).await?;
         let mut body = vec![0; protocol::length(prefix)?];
         self.output.read_exact(&mut body).await?;
-        let answer: Numbered<Result<Response, WorkerFault>> = protocol::decode(&body)?;
+        let answer: Numbered<Answer> = protocol::decode(&body)?;
         if answer.number != number {
             let message = format!("it answered request {} when asked {number}", answer.number);
             return Err(io::Error::new(io::ErrorKind::InvalidData, message));
@@ -371,6 +497,23 @@ impl Worker {
         drop(self.input);
         self.child.retire();
     }
+}
+
+/// Keeps the workers from which there is nothing to be read, not even their end.
+fn retain_silent(workers: &mut Vec<Worker>) {
+    let mut outputs: Vec<PollFd<'_>> =
+        workers.iter().map(|worker| PollFd::new(worker.output.get_ref().as_fd(), PollFlags::POLLIN)).collect();
+    let is_asked = poll(&mut outputs, PollTimeout::ZERO).is_ok();
+    let are_silent: Vec<bool> = outputs.iter().map(|output| is_asked && output.any() == Some(false)).collect();
+    let mut are_silent = are_silent.into_iter();
+    workers.retain_mut(|worker| {
+        let is_silent = are_silent.next() == Some(true) && worker.output.buffer().is_empty();
+        if !is_silent {
+            // One that has ended is reaped by this, and is not killed.
+            worker.child.has_ended();
+        }
+        is_silent
+    });
 }
 
 /// Whether a worker was found to have ended.

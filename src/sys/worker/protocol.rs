@@ -3,7 +3,8 @@
 //!
 //! A frame is four bytes of length, little-endian, and that many bytes of JSON, at most
 //! [`FRAME_MAX_BYTES`]. Each request has a number and its answer repeats it: an answer to anything
-//! else is a broken worker, never somebody else's measurement.
+//! else is a broken worker, never somebody else's measurement. A worker begins with an answer that
+//! nobody asked for, to say that it is there ([`HELLO`]).
 
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -17,6 +18,9 @@ use crate::model::Capacity;
 
 /// The largest frame, in bytes.
 pub const FRAME_MAX_BYTES: usize = 64 << 10;
+
+/// The number of a worker's first answer, and of no request.
+pub(super) const HELLO: u64 = 0;
 
 /// What every canary file's name begins with.
 const CANARY_PREFIX: &str = ".targetwatch-canary-";
@@ -76,6 +80,20 @@ impl Request {
             Self::PrepareMountPoint { .. } => "prepare_mount_point",
             Self::RemoveMountPoint { .. } => "remove_mount_point",
             Self::Unmount { .. } => "unmount",
+        }
+    }
+
+    /// Whether it comes to the same when it is done twice, so that a worker that broke by it may be
+    /// replaced and asked again.
+    #[must_use]
+    pub const fn is_repeatable(&self) -> bool {
+        match self {
+            // Nothing is changed; made is made; gone is gone.
+            Self::StatVfs { .. } | Self::PrepareMountPoint { .. } | Self::RemoveMountPoint { .. } => true,
+            // What the first one left behind would be taken for a fault of the storage.
+            Self::Canary(_) => false,
+            // A second one takes whatever was below, which may be somebody else's.
+            Self::Unmount { .. } => false,
         }
     }
 }

@@ -39,6 +39,14 @@ fn shell(script: &str) -> WorkerPool {
     pool_of(("/bin/sh".into(), vec!["-c".into(), script.into()]), 4)
 }
 
+/// What a shell says as a worker's first word.
+const HELLO_BY_SHELL: &str = r#"printf '\041\000\000\000{"number":0,"body":{"Ok":"done"}}'"#;
+
+/// A worker that says that it is there, and hangs.
+fn hanging() -> WorkerPool {
+    shell(&format!("{HELLO_BY_SHELL}; exec sleep 600"))
+}
+
 fn stat() -> Request {
     Request::StatVfs { path: "/tmp".into(), expect_nfs: false }
 }
@@ -49,6 +57,16 @@ async fn call(pool: &WorkerPool, deadline: Duration) -> Result<Response, CallErr
 
 fn idle_pids(pool: &WorkerPool) -> Vec<Pid> {
     pool.idle().iter().map(|worker| Pid::from_raw(i32::try_from(worker.child.pid()).expect("a pid"))).collect()
+}
+
+/// Sends a signal and waits until the process is in this state, as ps(1) has it.
+async fn bring_into(state: char, pid: Pid, signal: Signal) {
+    kill(pid, signal).expect("sent");
+    let is_so = || {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("not reaped yet");
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(state))
+    };
+    until(&format!("{pid} is {state}"), is_so).await;
 }
 
 async fn until(what: &str, condition: impl Fn() -> bool) {
@@ -69,7 +87,7 @@ async fn one_worker_answers_one_call_after_the_other() {
     }
     assert_eq!(pool.stats(), PoolStats { idle: 1, spawned_total: 1, ..PoolStats::default() });
     let request = Request::StatVfs { path: "/tmp".into(), expect_nfs: true };
-    let error = pool.call(Uuid::new_v4(), Lane::Suspect, request, ENOUGH).await.expect_err("not NFS here");
+    let error = pool.call(Uuid::new_v4(), Lane::Healthy, request, ENOUGH).await.expect_err("not NFS here");
     assert!(matches!(&error, CallError::Fault(fault) if fault.kind == protocol::FaultKind::NotNfs), "{error}");
     assert_eq!(pool.stats().idle, 1, "a fault is an answer");
 }
@@ -85,8 +103,119 @@ async fn a_worker_that_died_idle_is_replaced_without_a_word() {
     assert_eq!(pool.stats().spawned_total, 2);
 }
 
-fn state(pid: Pid) -> char {
-    procfs::process::Process::new(pid.as_raw()).and_then(|process| process.stat()).expect("its state").state
+#[tokio::test]
+async fn every_worker_that_died_idle_is_reaped_at_the_next_call() {
+    let pool = pool();
+    futures::future::join_all((0..8).map(|_| call(&pool, ENOUGH))).await;
+    let pids = idle_pids(&pool);
+    assert_eq!(pids.len(), 2);
+    for pid in &pids {
+        bring_into('Z', *pid, Signal::SIGKILL).await;
+    }
+    call(&pool, ENOUGH).await.expect("answers, by another");
+    until("they are reaped", || pids.iter().all(|pid| kill(*pid, None).is_err())).await;
+    assert_eq!(pool.census().counts().alive, 1);
+}
+
+#[tokio::test]
+async fn an_idle_worker_that_talks_out_of_turn_is_replaced_and_the_call_is_answered() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let first = directory.path().join("first");
+    // The first one is there, answers once, and then says something that nobody asked for.
+    let script = format!(
+        r#"exec 3>&1 >/dev/null; if mkdir {0} 2>/dev/null; then
+        printf '\041\000\000\000{{"number":0,"body":{{"Ok":"done"}}}}\041\000\000\000{{"number":1,"body":{{"Ok":"done"}}}}garbage' >&3
+        exec sleep 600; fi
+        exec env WORKER_CHILD=1 "$0" --exact "$1" --nocapture"#,
+        first.display()
+    );
+    let (program, mut arguments) = worker();
+    arguments[1] = script.into();
+    let pool = pool_of((program, arguments), 4);
+    assert!(matches!(call(&pool, ENOUGH).await, Ok(Response::Done)));
+    assert!(matches!(call(&pool, ENOUGH).await, Ok(Response::Counts(_))));
+    assert_eq!(pool.stats().spawned_total, 2);
+    until("the first is gone", || pool.census().counts().alive == 1).await;
+}
+
+/// A pool whose first worker answers one request and breaks at the second, as `breaks` says, and
+/// whose others are sound.
+fn breaking_once(directory: &std::path::Path, breaks: &str) -> WorkerPool {
+    let script = format!(
+        r#"exec 3>&1 >/dev/null; if mkdir {0}/first 2>/dev/null; then
+        printf '\041\000\000\000{{"number":0,"body":{{"Ok":"done"}}}}\041\000\000\000{{"number":1,"body":{{"Ok":"done"}}}}' >&3
+        until [ -e {0}/asked ]; do sleep 0.01; done; {breaks}; fi
+        exec env WORKER_CHILD=1 "$0" --exact "$1" --nocapture"#,
+        directory.display()
+    );
+    let (program, mut arguments) = worker();
+    arguments[1] = script.into();
+    pool_of((program, arguments), 4)
+}
+
+/// Asks a pool of [`breaking_once`] twice and lets the worker break after the second request was sent.
+async fn ask_twice(pool: &WorkerPool, directory: &std::path::Path, request: Request) -> Result<Response, CallError> {
+    assert!(matches!(call(pool, ENOUGH).await, Ok(Response::Done)));
+    let breaking = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        std::fs::write(directory.join("asked"), "").expect("written");
+    };
+    tokio::join!(pool.call(Uuid::new_v4(), Lane::Healthy, request, ENOUGH), breaking).0
+}
+
+#[tokio::test]
+async fn only_what_does_no_harm_is_asked_again_when_a_worker_broke_by_it() {
+    let missing = "/nonexistent/targetwatch";
+    let path = || PathBuf::from(missing);
+    let canary = protocol::CanaryRequest {
+        path: path(),
+        uid: 0,
+        gid: 0,
+        names: protocol::CanaryNames::new("node"),
+        expect_nfs: true,
+    };
+    for (request, is_repeated) in [
+        (stat(), true),
+        (Request::Canary(canary), false),
+        (Request::Unmount { path: path(), how: protocol::UnmountHow::Plain }, false),
+    ] {
+        for breaks in ["exit 0", "printf 'garbage, and much of it' >&3; exec sleep 600"] {
+            let directory = tempfile::tempdir().expect("a directory");
+            let pool = breaking_once(directory.path(), breaks);
+            let outcome = ask_twice(&pool, directory.path(), request.clone()).await;
+            let died = matches!(outcome, Err(CallError::WorkerDied { .. }));
+            assert_eq!(died, !is_repeated, "{} {breaks}: {outcome:?}", request.as_str());
+            assert_eq!(pool.stats().spawned_total, if is_repeated { 2 } else { 1 }, "{} {breaks}", request.as_str());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_target_is_not_given_to_another_worker_while_a_broken_one_may_be_at_work() {
+    let directory = tempfile::tempdir().expect("a directory");
+    // Closes its output, and is at work all the same.
+    let pool = breaking_once(directory.path(), "exec 3>&-; exec sleep 600");
+    let first = {
+        let pool = pool.clone();
+        let path = directory.path().to_owned();
+        tokio::spawn(async move { ask_twice(&pool, &path, stat()).await })
+    };
+    let mut alive_max = 0;
+    while !first.is_finished() {
+        alive_max = alive_max.max(pool.census().counts().alive);
+        tokio::task::yield_now().await;
+    }
+    assert!(matches!(first.await.expect("no panic"), Ok(Response::Counts(_))));
+    assert_eq!(alive_max, 1, "one child of a target at a time");
+}
+
+#[tokio::test]
+async fn a_worker_that_does_not_start_is_not_mistaken_for_storage_that_hangs() {
+    let pool = shell("exec sleep 600");
+    let deadline = Duration::from_millis(200);
+    let error = call(&pool, deadline).await.expect_err("it never says that it is there");
+    assert!(matches!(error, CallError::NotReady { after } if after == deadline), "{error}");
+    until("it is gone", || pool.census().counts().alive == 0).await;
 }
 
 #[tokio::test]
@@ -94,9 +223,7 @@ async fn a_worker_that_is_stopped_is_killed_at_the_deadline_and_the_next_call_ge
     let pool = pool();
     call(&pool, ENOUGH).await.expect("answers");
     for pid in idle_pids(&pool) {
-        kill(pid, Signal::SIGSTOP).expect("signalled");
-        // A signal is not taken at once.
-        until("it is stopped", || state(pid) == 'T').await;
+        bring_into('T', pid, Signal::SIGSTOP).await;
     }
     let (target, began) = (Uuid::new_v4(), Instant::now());
     let deadline = Duration::from_millis(300);
@@ -112,7 +239,8 @@ async fn a_worker_that_is_stopped_is_killed_at_the_deadline_and_the_next_call_ge
 async fn broken_workers_are_told_apart_and_never_kept() {
     for (script, expected) in [
         ("exit 0", "end"),
-        ("head -c 8 >/dev/null", "end"),
+        (&format!("{HELLO_BY_SHELL}; head -c 8 >/dev/null"), "end"),
+        (&format!("{HELLO_BY_SHELL}; printf 'garbage, and much of it'; sleep 60"), "announced"),
         ("printf 'garbage, and much of it'; sleep 60", "announced"),
         ("printf '\\002\\000\\000\\000{}'; sleep 60", "missing field"),
         ("printf '\\043\\000\\000\\000{\"number\":999,\"body\":{\"Ok\":\"what\"}}'; sleep 60", "unknown variant"),
@@ -151,7 +279,7 @@ async fn a_dropped_call_kills_its_worker_and_frees_its_target() {
 
 #[tokio::test]
 async fn a_target_has_one_child_at_a_time() {
-    let pool = shell("exec sleep 600");
+    let pool = hanging();
     let target = Uuid::new_v4();
     let first = pool.call(target, Lane::Healthy, stat(), Duration::from_millis(1500));
     let second = async {
@@ -166,7 +294,7 @@ async fn a_target_has_one_child_at_a_time() {
 
 #[tokio::test]
 async fn suspects_leave_half_of_the_places_free() {
-    let (deadline, pool) = (Duration::from_millis(800), shell("exec sleep 600"));
+    let (deadline, pool) = (Duration::from_millis(800), hanging());
     let suspects = (0..10).map(|_| pool.call(Uuid::new_v4(), Lane::Suspect, stat(), deadline));
     let suspects = futures::future::join_all(suspects);
     let healthy = async {
@@ -180,6 +308,19 @@ async fn suspects_leave_half_of_the_places_free() {
     assert!(matches!(healthy, Err(CallError::TimedOut { .. })), "it had its turn at once: {healthy:?}");
     let overloaded = suspects.iter().filter(|outcome| matches!(outcome, Err(CallError::Overloaded { .. }))).count();
     assert!((6..=8).contains(&overloaded), "two, and perhaps two after them, had a turn: {suspects:?}");
+}
+
+#[tokio::test]
+async fn suspects_leave_idle_workers_to_the_healthy() {
+    let pool = pool();
+    call(&pool, ENOUGH).await.expect("answers");
+    let kept = idle_pids(&pool);
+    // Two are kept, so the second one is new and stays, and the third takes it.
+    for spawned in [2, 2] {
+        pool.call(Uuid::new_v4(), Lane::Suspect, stat(), ENOUGH).await.expect("answers");
+        assert_eq!(pool.stats().spawned_total, spawned);
+    }
+    assert_eq!(idle_pids(&pool)[..1], kept);
 }
 
 #[tokio::test]

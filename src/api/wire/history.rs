@@ -1,0 +1,53 @@
+//! Histories on the wire: what became of a target, and when.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::timestamp;
+use crate::model::{self, TargetId};
+
+/// When a target became available or offline on this node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct History {
+    /// The target.
+    pub backup_target_id: String,
+    /// Newest first.
+    pub transitions: Vec<Transition>,
+}
+
+/// One change of a status.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Transition {
+    /// When the probe ended that it follows from, by this node's clock.
+    pub at: String,
+    /// The status before; `null` for the first verdict after the creation or the agent's start.
+    pub from: Option<String>,
+    /// The status after: `available` or `offline`.
+    pub to: String,
+    /// The stable code of what was wrong, or of a warning beside `available`.
+    pub reason: Option<String>,
+    /// What that meant here, and what to do.
+    pub message: Option<String>,
+}
+
+impl History {
+    /// A history, newest first.
+    #[must_use]
+    pub fn new(id: TargetId, transitions: &[model::Transition]) -> Self {
+        let transitions = transitions.iter().map(Transition::from).collect();
+        Self { backup_target_id: id.to_string(), transitions }
+    }
+}
+
+impl From<&model::Transition> for Transition {
+    fn from(transition: &model::Transition) -> Self {
+        let model::Transition { at, from, to, finding, .. } = transition;
+        Self {
+            at: timestamp(*at),
+            from: from.map(|status| status.as_str().to_owned()),
+            to: to.as_str().to_owned(),
+            reason: finding.as_ref().map(|finding| finding.code.clone().into_owned()),
+            message: finding.as_ref().map(|finding| finding.message.clone()),
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! What the kernel counts of each NFS mount: requests, how long their answers took, and bytes.
+//!
+//! `/proc/self/mountstats` (`fs/proc_namespace.c`, `nfs_show_stats` in `fs/nfs/super.c`,
+//! `rpc_clnt_show_stats` in `net/sunrpc/stats.c`) is made of counters in memory, under the locks that
+//! the mount table takes too and spin locks of the counters: no request goes out for it, so it is there
+//! when every server in it is dead.
+//!
+//! It is some kilobytes for each NFS mount, so it is read in pieces, between which others have their
+//! turn, and not more often than [`cache`] allows. It is parsed here and not by the `procfs` crate, which
+//! loses all mounts with the first line that it does not know, ends silently at a name that is not
+//! UTF-8, and leaves the kernel's octal escapes in paths.
+
+#![allow(clippy::disallowed_methods, reason = "procfs answers from memory: nothing here can wait for storage")]
+
+mod cache;
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use super::mount_table::unescape;
+
+pub use cache::MountStatsCache;
+
+/// Where the kernel tells what it counts of this process's mount namespace.
+const MOUNTSTATS: &str = "/proc/self/mountstats";
+
+/// The most that is read, in bytes: ten thousand NFS mounts have some 80 MB.
+const MOUNT_STATS_MAX_BYTES: usize = 256 << 20;
+
+/// How much is read at a time, in bytes: a fraction of a millisecond, some ten mounts.
+const PIECE_BYTES: usize = 64 << 10;
+
+/// The longest line that is kept, in bytes: two paths with every byte escaped.
+const LINE_MAX_BYTES: usize = 64 << 10;
+
+/// What the kernel has counted of one NFS mount since it was mounted. Mounts of the same file system of
+/// a server, mounted alike, share their counters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct MountCounters {
+    /// How long ago it was mounted.
+    pub age: Duration,
+    /// Requests that were done with: answered, or given up.
+    pub requests: u64,
+    /// How often they were sent.
+    pub transmissions: u64,
+    /// How long their answers took in all, from the last time that each was sent. The kernel tells whole
+    /// milliseconds for each kind of request.
+    pub round_trips: Duration,
+    /// Bytes read from the server.
+    pub bytes_read: u64,
+    /// Bytes written to the server.
+    pub bytes_written: u64,
+}
+
+/// The counters of every NFS mount, as they were when they were read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MountStats {
+    /// When.
+    pub read_at: Instant,
+    /// By mount point and source; `None` where several are mounted, which cannot be told apart.
+    mounts: HashMap<(PathBuf, String), Option<MountCounters>>,
+}
+
+impl MountStats {
+    /// Reads them now. Never waits for storage.
+    ///
+    /// # Errors
+    /// When `/proc` is not mounted, or tells more than any kernel has mounts for.
+    pub async fn read() -> io::Result<Self> {
+        let context = |error: io::Error| io::Error::new(error.kind(), format!("cannot read {MOUNTSTATS}: {error}"));
+        let mut file = File::open(MOUNTSTATS).map_err(context)?;
+        let mut parser = Parser::default();
+        let mut piece = vec![0; PIECE_BYTES];
+        let mut total = 0;
+        loop {
+            let length = file.read(&mut piece).map_err(context)?;
+            if length == 0 {
+                return Ok(parser.end());
+            }
+            total += length;
+            if total > MOUNT_STATS_MAX_BYTES {
+                return Err(io::Error::other(format!("{MOUNTSTATS} is larger than {MOUNT_STATS_MAX_BYTES} bytes")));
+            }
+            parser.feed(&piece[..length]);
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// None at all.
+    #[must_use]
+    pub fn none() -> Self {
+        Parser::default().end()
+    }
+
+    /// From the text of mountstats.
+    #[must_use]
+    pub fn parse(text: &[u8]) -> Self {
+        let mut parser = Parser::default();
+        parser.feed(text);
+        parser.end()
+    }
+
+    /// Those of a source that is mounted at a path, if nothing else of it is mounted there.
+    #[must_use]
+    pub fn of(&self, mount_point: &Path, source: &str) -> Option<MountCounters> {
+        *self.mounts.get(&(mount_point.to_owned(), source.to_owned()))?
+    }
+}
+
+/// Reads mountstats piece by piece. Lines that it does not know are left out, and mounts that lack what
+/// is looked for.
+#[derive(Debug, Default)]
+struct Parser {
+    mounts: HashMap<(PathBuf, String), Option<MountCounters>>,
+    current: Option<Mount>,
+    /// The beginning of a line whose end is not read yet.
+    rest: Vec<u8>,
+}
+
+/// The mount whose lines are being read.
+#[derive(Debug)]
+struct Mount {
+    place: (PathBuf, String),
+    counters: MountCounters,
+    has_age: bool,
+    has_bytes: bool,
+    has_requests: bool,
+}
+
+impl Parser {
+    fn feed(&mut self, piece: &[u8]) {
+        let mut lines = piece.split(|byte| *byte == b'\n');
+        // The last one has no end yet; it is empty when the piece ends with one.
+        let last = lines.next_back().unwrap_or_default();
+        for line in lines {
+            if self.rest.is_empty() {
+                self.line(line);
+            } else {
+                let mut whole = std::mem::take(&mut self.rest);
+                whole.extend_from_slice(line);
+                self.line(&whole);
+            }
+        }
+        if self.rest.len() + last.len() <= LINE_MAX_BYTES {
+            self.rest.extend_from_slice(last);
+        }
+    }
+
+    fn end(mut self) -> MountStats {
+        let rest = std::mem::take(&mut self.rest);
+        self.line(&rest);
+        self.finish();
+        MountStats { read_at: Instant::now(), mounts: self.mounts }
+    }
+
+    fn line(&mut self, line: &[u8]) {
+        match line {
+            [b'\t', words @ ..] => {
+                if let Some(mount) = &mut self.current {
+                    mount.line(&String::from_utf8_lossy(words));
+                }
+            }
+            // `device nas:/b mounted on /m with fstype nfs statvers=1.1`, or `no device mounted on …`.
+            [] => {}
+            _ => {
+                self.finish();
+                self.current = Mount::begin(line);
+            }
+        }
+    }
+
+    fn finish(&mut self) {
+        let whole = self.current.take().filter(|mount| mount.has_age && mount.has_bytes && mount.has_requests);
+        if let Some(Mount { place, counters, .. }) = whole {
+            self.mounts.entry(place).and_modify(|several| *several = None).or_insert(Some(counters));
+        }
+    }
+}
+
+impl Mount {
+    fn begin(line: &[u8]) -> Option<Self> {
+        let words: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
+        let [b"device", source, b"mounted", b"on", mount_point, b"with", b"fstype", b"nfs" | b"nfs4", ..] = words[..]
+        else {
+            return None;
+        };
+        let source = String::from_utf8_lossy(&unescape(source)).into_owned();
+        let mount_point = PathBuf::from(OsString::from_vec(unescape(mount_point)));
+        Some(Self {
+            place: (mount_point, source),
+            counters: MountCounters::default(),
+            has_age: false,
+            has_bytes: false,
+            has_requests: false,
+        })
+    }
+
+    /// A line of its own, without the leading tab.
+    fn line(&mut self, line: &str) {
+        let Some((name, values)) = line.split_once(':') else {
+            // Before this line, others may look like those of requests.
+            self.has_requests |= line.trim() == "per-op statistics";
+            return;
+        };
+        let numbers: Vec<u64> = values.split_ascii_whitespace().map_while(|number| number.parse().ok()).collect();
+        let counters = &mut self.counters;
+        match (name, &numbers[..]) {
+            // operations, transmissions, timeouts, bytes sent, bytes received, then milliseconds: queued,
+            // on the way, in all; newer kernels add errors.
+            (_, [operations, transmissions, _, _, _, _, round_trips, _, ..]) if self.has_requests => {
+                counters.requests = counters.requests.saturating_add(*operations);
+                counters.transmissions = counters.transmissions.saturating_add(*transmissions);
+                counters.round_trips = counters.round_trips.saturating_add(Duration::from_millis(*round_trips));
+            }
+            ("age", [seconds]) => {
+                counters.age = Duration::from_secs(*seconds);
+                self.has_age = true;
+            }
+            // read and written by programs, the same directly, then by and to the server; pages.
+            ("bytes", [_, _, _, _, read, written, ..]) => {
+                (counters.bytes_read, counters.bytes_written) = (*read, *written);
+                self.has_bytes = true;
+            }
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

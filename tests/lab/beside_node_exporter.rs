@@ -1,0 +1,99 @@
+//! Beside Prometheus node_exporter: what a client waits for while mounts hang. A comparison, not a test
+//! of the agent alone:
+//!
+//! ```text
+//! apt-get install --no-install-recommends prometheus-node-exporter
+//! cargo build --release && cargo test --no-run --test lab
+//! tests/lab/boot --binary target/release/targetwatch --tests target/debug/deps/lab-… --filter node_exporter -- --ignored
+//! ```
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use crate::api::request;
+use crate::bench::{Bench, UP_OR_DOWN, black_hole_data, end_black_holes, eventually};
+use crate::crowds::{ALL_OFFLINE, CONFIG, DEAD, MOUNTED, WELL, statuses, targets};
+
+const EXPORTER: &str = "127.0.0.1:9100";
+/// How long a scrape is waited for: Prometheus's own default (`scrape_timeout`).
+const SCRAPE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How many scrapes, and how many polls before each.
+const SCRAPES: usize = 12;
+const POLLS: usize = 50;
+const POLL_EVERY: Duration = Duration::from_millis(50);
+
+struct Exporter(Child);
+
+impl Exporter {
+    fn start() -> Self {
+        let mut exporter = Command::new("/usr/bin/prometheus-node-exporter");
+        exporter.args(["--collector.disable-defaults", "--collector.filesystem", "--log.level=error"]);
+        exporter.arg(format!("--web.listen-address={EXPORTER}")).stdin(Stdio::null()).stderr(Stdio::null());
+        let exporter = Self(exporter.spawn().expect("prometheus-node-exporter is installed"));
+        eventually("the exporter listens", UP_OR_DOWN * 5, || TcpStream::connect(EXPORTER).ok().map(drop));
+        exporter
+    }
+}
+
+impl Drop for Exporter {
+    fn drop(&mut self) {
+        let _ = self.0.kill().and_then(|()| self.0.wait());
+    }
+}
+
+/// How long a scrape took, and whether there was an answer.
+fn scrape() -> (Duration, bool) {
+    let began = Instant::now();
+    let mut stream = TcpStream::connect(EXPORTER).expect("connected");
+    stream.set_read_timeout(Some(SCRAPE_TIMEOUT)).expect("set");
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").expect("asked");
+    let mut text = String::new();
+    let is_answered = stream.read_to_string(&mut text).is_ok() && text.contains("node_filesystem_size_bytes");
+    (began.elapsed(), is_answered)
+}
+
+fn summary(times: &mut [Duration]) -> String {
+    times.sort_unstable();
+    let at = |percent: usize| times[(times.len() * percent / 100).min(times.len() - 1)].as_secs_f64() * 1e3;
+    format!("median {:.1} ms, p99 {:.1} ms", at(50), at(99))
+}
+
+/// Polls and scrapes in turn. The 99th percentile of the polls, and the scrapes that were answered.
+fn in_turn(when: &str) -> (Duration, usize) {
+    let (mut polls, mut scrapes, mut answered) = (Vec::new(), Vec::new(), 0);
+    for _ in 0..SCRAPES {
+        for _ in 0..POLLS {
+            let answer = request("GET", "/backup_targets", None);
+            assert_eq!(answer.code, 200, "{answer:?}");
+            polls.push(answer.took);
+            sleep(POLL_EVERY);
+        }
+        let (took, is_answered) = scrape();
+        scrapes.push(took);
+        answered += usize::from(is_answered);
+    }
+    let (ours, theirs) = (summary(&mut polls), summary(&mut scrapes));
+    eprintln!("{when}: polls of the agent {ours}; scrapes of node_exporter {theirs}, {answered} of {SCRAPES} answered");
+    (polls[polls.len() * 99 / 100], answered)
+}
+
+#[test]
+#[ignore = "a comparison, which takes prometheus-node-exporter and some minutes"]
+fn mounts_that_hang_delay_a_scrape_of_node_exporter_and_no_poll() {
+    let _bench = Bench::start(CONFIG);
+    let _well = targets("10.0.0.1", "well", WELL);
+    let _dead = targets("10.0.0.3", "dead", DEAD);
+    eventually("all are available", MOUNTED, || (statuses("available") == WELL + DEAD).then_some(()));
+    let _exporter = Exporter::start();
+    let (_, answered) = in_turn("all is well");
+    assert_eq!(answered, SCRAPES, "the exporter works");
+    black_hole_data("10.0.0.3");
+    eventually("the dead are offline", ALL_OFFLINE, || (statuses("offline") == DEAD).then_some(()));
+    let (ours, _) = in_turn(&format!("{DEAD} mounts hang"));
+    assert_eq!((statuses("available"), statuses("offline")), (WELL, DEAD));
+    assert!(ours < SCRAPE_TIMEOUT / 10, "{ours:?}");
+    end_black_holes();
+}

@@ -1,0 +1,82 @@
+//! Deleting a target whose server is dead: plainly, by force, lazily, each within its deadline.
+
+use std::process::{Child, Command};
+use std::time::Duration;
+
+use crate::api::Target;
+use crate::bench::{
+    Bench, HARD, SERVICE, TIMED_OUT, black_hole, black_hole_data, eventually, mount_of, mount_path, output,
+};
+
+/// Three ways to unmount and the question whether the server is alive, with a deadline of 2 s each,
+/// and a child that was killed.
+const DELETED: Duration = Duration::from_secs(12);
+
+fn log() -> String {
+    output("journalctl", &["--no-pager", "--output=cat", "--lines=20", "--unit", SERVICE])
+}
+
+/// Somebody whose working directory is a target.
+struct User(Child);
+
+impl User {
+    #[allow(clippy::zombie_processes, reason = "it is waited for when it is dropped")]
+    fn of(path: &str) -> Self {
+        Self(Command::new("sleep").arg("600").current_dir(mount_path(path)).spawn().expect("a process"))
+    }
+}
+
+impl Drop for User {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn deletes(target: &Target, path: &str) {
+    let answer = target.delete();
+    assert!(answer.code == 202 && answer.took < DELETED, "{answer:?}");
+    eprintln!("{} deleted after {:.1} s", target.export, answer.took.as_secs_f64());
+    assert_eq!(mount_of(path), None);
+}
+
+#[test]
+fn targets_of_a_server_that_is_gone_are_deleted() {
+    let _bench = Bench::start(HARD);
+    // The first one is the default, which goes last.
+    let three = Target::create_available("10.0.0.3:/srv/exports/three");
+    let four = Target::create_available("10.0.0.2:/srv/exports/two");
+    for (target, address) in [(&three, "10.0.0.3"), (&four, "10.0.0.2")] {
+        black_hole(address);
+        target.becomes_offline(&["connect_timed_out"], TIMED_OUT);
+    }
+    deletes(&four, "/srv/exports/two");
+    deletes(&three, "/srv/exports/three");
+}
+
+#[test]
+fn targets_of_a_server_that_hangs_are_deleted_although_probes_hang() {
+    let _bench = Bench::start(HARD);
+    let three = Target::create_available("10.0.0.3:/srv/exports/three");
+    let four = Target::create_available("10.0.0.2:/srv/exports/two");
+    for (target, address) in [(&three, "10.0.0.3"), (&four, "10.0.0.2")] {
+        black_hole_data(address);
+        target.becomes_offline(&["storage_timed_out"], TIMED_OUT);
+    }
+    deletes(&four, "/srv/exports/two");
+    deletes(&three, "/srv/exports/three");
+}
+
+#[test]
+fn a_target_in_use_on_a_server_that_is_gone_is_taken_down_lazily_and_that_is_told() {
+    let _bench = Bench::start(HARD);
+    for (path, address) in [("/srv/exports/three", "10.0.0.3"), ("/srv/exports/two", "10.0.0.2")] {
+        let target = Target::create_available(&format!("{address}:{path}"));
+        let user = User::of(path);
+        black_hole(address);
+        target.becomes_offline(&["connect_timed_out"], TIMED_OUT);
+        deletes(&target, path);
+        eventually("told", TIMED_OUT, || log().contains("was unmounted lazily").then_some(()));
+        drop(user);
+    }
+}

@@ -1,0 +1,64 @@
+//! A server that is up and down all the time.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use crate::api::Target;
+use crate::bench::{Bench, black_hole, end_black_holes, eventually};
+
+/// A deadline that a silence of a second outlasts, and more timeouts for a status than fit into it.
+const CONFIG: &str = r#"
+[probe]
+nfs_interval = "1s"
+deadline = "500ms"
+failures_before_offline = 6
+"#;
+const EXPORT: &str = "10.0.0.1:/srv/exports/one";
+const ROUNDS: usize = 5;
+const HALF: Duration = Duration::from_secs(1);
+/// The kernel's client may take its time to connect again.
+const BACK: Duration = Duration::from_secs(30);
+
+fn flap(down: impl Fn(), up: impl Fn()) {
+    for _ in 0..ROUNDS {
+        for half in [&down as &dyn Fn(), &up] {
+            let began = Instant::now();
+            half();
+            eventually("half a round", HALF * 2, || (began.elapsed() >= HALF).then_some(()));
+        }
+    }
+}
+
+#[test]
+fn silence_that_is_shorter_than_the_hysteresis_is_no_outage() {
+    let _bench = Bench::start(CONFIG);
+    let target = Target::create_available(EXPORT);
+    let before = target.history();
+    // Two probes fit into a second of silence, and the kernel's client takes another to notice its end.
+    flap(|| black_hole("10.0.0.1"), end_black_holes);
+    target.becomes_available(BACK);
+    assert_eq!(target.history(), before);
+}
+
+#[test]
+fn refusals_are_told_each_time_and_the_history_says_when() {
+    let _bench = Bench::start(CONFIG);
+    let target = Target::create_available(EXPORT);
+    let before = target.history().len();
+    flap(
+        || fs::write("/proc/fs/nfsd/threads", "0").expect("stopped"),
+        || {
+            crate::bench::succeed("systemctl", &["restart", "lab-nfs-server.service"]);
+        },
+    );
+    target.becomes_available(BACK);
+    let history = target.history();
+    let new = &history[..history.len() - before];
+    // A definite error counts at once, so each round is out and back at most once, and some are.
+    assert!((2..=ROUNDS * 2).contains(&new.len()), "{history:?}");
+    for pair in new.chunks(2) {
+        let [(back, _), (out, reason)] = pair else { panic!("out and back: {history:?}") };
+        assert_eq!((back.as_str(), out.as_str()), ("available", "offline"), "{history:?}");
+        assert_eq!(reason.as_deref(), Some("connection_refused"), "{history:?}");
+    }
+}

@@ -1,0 +1,36 @@
+//! A mount command that hangs.
+
+use std::time::Duration;
+
+use crate::api::Target;
+use crate::bench::{Bench, FIRST_VERDICT, black_hole_data, end_black_holes, eventually, main_pid, mount_of};
+use crate::process::{Usage, children};
+
+const CONFIG: &str = r#"
+[mounts]
+nfs_options = "nolock,hard,timeo=600,nfsvers=3,retrans=10"
+
+[probe]
+nfs_interval = "1s"
+mount_deadline = "3s"
+"#;
+
+fn is_mounting() -> bool {
+    children(main_pid()).iter().any(|child| child.command.contains("mount.nfs"))
+}
+
+#[test]
+fn a_mount_that_hangs_delays_no_other_and_is_ended_at_its_deadline() {
+    let _bench = Bench::start(CONFIG);
+    black_hole_data("10.0.0.3");
+    let hanging = Target::create("10.0.0.3:/srv/exports/three");
+    eventually("mount.nfs hangs", FIRST_VERDICT, || is_mounting().then_some(()));
+    let other = Target::create_available("10.0.0.1:/srv/exports/one");
+    assert!(other.history().len() == 1, "{:?}", other.history());
+    hanging.becomes_offline(&["mount_timed_out"], Duration::from_secs(10));
+    assert_eq!(mount_of("/srv/exports/three"), None);
+    assert!(children(main_pid()).iter().filter(|child| child.command.contains("mount.nfs")).count() <= 1);
+    end_black_holes();
+    hanging.becomes_available(Duration::from_secs(20));
+    eventually("no child is left of it", FIRST_VERDICT, || (Usage::now().zombies == 0 && !is_mounting()).then_some(()));
+}

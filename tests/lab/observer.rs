@@ -1,0 +1,179 @@
+//! An observer beside a scenario: a client that polls the API all the time, and a look at the agent's
+//! process. What it saw at the end is what "bounded" means ([`Seen::is_bounded`]).
+
+use std::collections::BTreeMap;
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::api::{Client, Target};
+use crate::bench::main_pid;
+use crate::process::Usage;
+
+/// How often the API is polled.
+const POLL_EVERY: Duration = Duration::from_millis(50);
+
+/// Every how many polls the reports and the process are looked at too.
+const LOOK_EVERY: u32 = 10;
+
+/// The median of an answer's time, at most, whatever storage does.
+const MEDIAN_MAX: Duration = Duration::from_millis(10);
+
+/// The 99th percentile of an answer's time, at most, beside what the same exchange takes with a thread
+/// that does nothing else. With an optimised agent on a quiet machine it is below 10 ms; the rest is
+/// for one that is not, on the lab's only processor. Whoever waited for storage would wait for seconds.
+const P99_MAX: Duration = Duration::from_millis(50);
+
+/// The same while mounts hang: workers are killed and started anew all the time, each of which takes
+/// the only processor for a while.
+const P99_STARTING_MAX: Duration = Duration::from_millis(400);
+
+/// How much the main process may have more of threads at its highest: those that resolve names.
+const THREADS_MORE: usize = 2;
+
+/// How many files the main process may have more open at its highest beside those of its children:
+/// connections to servers that are asked, and clients.
+const FILES_MORE: usize = 8;
+
+/// How many files the main process has open for each child: the ends of two pipes and a handle.
+const FILES_A_CHILD: usize = 5;
+
+/// A client that polls.
+pub struct Observer {
+    ends: Arc<AtomicBool>,
+    polling: JoinHandle<Seen>,
+}
+
+/// What an observer saw.
+#[derive(Debug)]
+pub struct Seen {
+    /// How long each answer took, shortest first.
+    answers: Vec<Duration>,
+    /// The same of an echo, from a thread of the tests.
+    echoes: Vec<Duration>,
+    before: Usage,
+    highest: Usage,
+    /// The longest between two reports of each target, by its id.
+    gaps: BTreeMap<String, Duration>,
+}
+
+impl Observer {
+    /// Begins to poll the agent that runs now.
+    pub fn start() -> Self {
+        let ends = Arc::new(AtomicBool::new(false));
+        let polling = thread::spawn({
+            let ends = ends.clone();
+            move || poll(&ends)
+        });
+        Self { ends, polling }
+    }
+
+    /// Stops, and tells what was seen.
+    pub fn end(self) -> Seen {
+        self.ends.store(true, Ordering::Relaxed);
+        let seen = self.polling.join().expect("the agent answered the observer all the time");
+        eprintln!(
+            "{} answers, median {:.1} ms, p95 {:.1} ms, p99 {:.1} ms (of an echo {:.1} ms), longest {:.1} ms; before {:?}, highest {:?}",
+            seen.answers.len(),
+            percentile(&seen.answers, 50).as_secs_f64() * 1e3,
+            percentile(&seen.answers, 95).as_secs_f64() * 1e3,
+            percentile(&seen.answers, 99).as_secs_f64() * 1e3,
+            percentile(&seen.echoes, 99).as_secs_f64() * 1e3,
+            percentile(&seen.answers, 100).as_secs_f64() * 1e3,
+            seen.before,
+            seen.highest,
+        );
+        seen
+    }
+}
+
+impl Seen {
+    /// Sees that nobody was delayed and nothing grew: the API answered, the reports of `others`,
+    /// which have nothing to do with what is broken, came at most one interval late, and threads and
+    /// files of the main process stayed what they were. `targets_broken` may have a child each, which may
+    /// be one that hangs.
+    pub fn is_bounded(&self, others: &[&Target], interval: Duration, targets_broken: usize, children_hang: bool) {
+        let p99_max = if children_hang { P99_STARTING_MAX } else { P99_MAX };
+        for (percent, limit) in [(50, MEDIAN_MAX), (99, p99_max)] {
+            let (answer, echo) = (percentile(&self.answers, percent), percentile(&self.echoes, percent));
+            assert!(answer < limit + echo, "the API was slow: p{percent} {answer:?}, of an echo {echo:?}");
+        }
+        for other in others {
+            let gap = self.gaps[&other.id];
+            // The interval is give or take a tenth, and is looked at twice a second.
+            let limit = interval * 2 + interval / 5 + POLL_EVERY * LOOK_EVERY;
+            assert!(gap < limit, "{} was not checked for {gap:?}", other.export);
+        }
+        let (before, highest) = (self.before, self.highest);
+        assert!(highest.threads <= before.threads + THREADS_MORE, "{before:?} {highest:?}");
+        let children_max = before.children + targets_broken + others.len();
+        assert!(highest.children <= children_max, "{before:?} {highest:?}");
+        let files_max = before.files + FILES_MORE + FILES_A_CHILD * (targets_broken + others.len());
+        assert!(highest.files <= files_max, "{before:?} {highest:?}");
+    }
+}
+
+fn percentile(sorted: &[Duration], percent: usize) -> Duration {
+    sorted[(sorted.len() * percent / 100).min(sorted.len() - 1)]
+}
+
+fn poll(ends: &AtomicBool) -> Seen {
+    let pid = main_pid();
+    let mut client = Client::connect().expect("connected");
+    let mut get = |path| {
+        let (code, body) = client.ask("GET", path, None).expect("an answer");
+        assert_eq!(code, 200, "{path}");
+        body
+    };
+    let mut echo = echo();
+    let usage = Usage::of(pid);
+    let (answers, echoes, gaps) = (Vec::new(), Vec::new(), BTreeMap::new());
+    let mut seen = Seen { answers, echoes, before: usage, highest: usage, gaps };
+    let mut latest: BTreeMap<String, (Value, Instant)> = BTreeMap::new();
+    for number in 0.. {
+        if ends.load(Ordering::Relaxed) {
+            break;
+        }
+        let began = Instant::now();
+        get("/backup_targets");
+        seen.answers.push(began.elapsed());
+        let asked = Instant::now();
+        echo.write_all(&[0]).and_then(|()| echo.read_exact(&mut [0])).expect("an echo");
+        seen.echoes.push(asked.elapsed());
+        if number % LOOK_EVERY == 0 {
+            let usage = Usage::of(pid);
+            seen.highest.threads = seen.highest.threads.max(usage.threads);
+            seen.highest.files = seen.highest.files.max(usage.files);
+            seen.highest.children = seen.highest.children.max(usage.children);
+            let detail: Value = serde_json::from_slice(&get("/backup_targets/detail")).expect("JSON");
+            for target in detail["backup_targets"].as_array().into_iter().flatten() {
+                let id = target["id"].as_str().unwrap_or_default().to_owned();
+                let report = latest.entry(id.clone()).or_insert((Value::Null, Instant::now()));
+                let gap = seen.gaps.entry(id).or_default();
+                *gap = (*gap).max(report.1.elapsed());
+                if report.0 != target["report"]["checked_at"] {
+                    *report = (target["report"]["checked_at"].clone(), Instant::now());
+                }
+            }
+        }
+        thread::sleep(POLL_EVERY.saturating_sub(began.elapsed()));
+    }
+    seen.answers.sort_unstable();
+    seen.echoes.sort_unstable();
+    seen
+}
+
+/// A thread that gives back what it gets, until the other end is closed.
+fn echo() -> UnixStream {
+    let (ours, mut theirs) = UnixStream::pair().expect("a pair");
+    thread::spawn(move || {
+        let mut byte = [0];
+        while theirs.read_exact(&mut byte).and_then(|()| theirs.write_all(&byte)).is_ok() {}
+    });
+    ours
+}

@@ -1,0 +1,119 @@
+//! Servers that are gone, each in its own way: told with its own reason, delaying nobody, and back.
+//!
+//! The mounts are hard: whoever touches one while its server is away waits for it.
+
+use std::time::{Duration, Instant};
+
+use crate::api::Target;
+use crate::bench::{
+    Bench, FIRST_VERDICT, HARD, USER_EXPORT, black_hole, black_hole_data, end_black_holes, mark, mount_of,
+    signal_user_server, start_user_server, succeed,
+};
+use crate::observer::Observer;
+
+/// Of [`HARD`].
+const INTERVAL: Duration = Duration::from_secs(1);
+/// How soon after the next probe a dead target is offline.
+const OFFLINE: Duration = Duration::from_secs(5);
+/// How soon after its server a target is back. The kernel's client has a say: it connects again after
+/// a while, which grows with the time that the server was away.
+const BACK: Duration = Duration::from_secs(20);
+const KERNEL_3: &str = "10.0.0.1:/srv/exports/one";
+const KERNEL_4: &str = "10.0.0.2:/srv/exports/two";
+
+/// Breaks the servers of `dead` and mends them: those are offline for `reason` and come back on the
+/// same mounts, and nothing else is disturbed.
+fn outage(dead: &[Target], others: &[&Target], reason: &str, break_them: impl FnOnce(), mend_them: impl FnOnce()) {
+    let before: Vec<usize> = dead.iter().map(|target| target.history().len()).collect();
+    let quiet: Vec<_> = others.iter().map(|target| target.history()).collect();
+    let observer = Observer::start();
+    break_them();
+    for target in dead {
+        target.becomes_offline(&[reason], INTERVAL + OFFLINE);
+    }
+    for target in dead {
+        target.is_probed(2, OFFLINE * 2);
+    }
+    for target in others {
+        assert!(target.is_available(), "{}", target.export);
+    }
+    mend_them();
+    let mended = Instant::now();
+    for (target, before) in dead.iter().zip(before) {
+        target.becomes_available(BACK);
+        eprintln!("{} is back after {:.1} s", target.export, mended.elapsed().as_secs_f64());
+        let history = target.history();
+        // That it is available may be told with the warning that it was slow.
+        let told: Vec<_> = history.iter().map(|(to, _)| to.as_str()).collect();
+        assert_eq!(told[..told.len() - before], ["available", "offline"], "{}: {history:?}", target.export);
+        assert_eq!(history[1].1.as_deref(), Some(reason), "{}", target.export);
+    }
+    for (target, quiet) in others.iter().zip(quiet) {
+        assert_eq!(target.history(), quiet, "{}", target.export);
+    }
+    observer.end().is_bounded(others, INTERVAL, dead.len(), reason == "storage_timed_out");
+}
+
+fn kernel_targets() -> [Target; 2] {
+    [Target::create(KERNEL_3), Target::create(KERNEL_4)].map(|target| {
+        target.becomes_available(FIRST_VERDICT);
+        target
+    })
+}
+
+#[test]
+fn a_server_that_is_stopped_refuses() {
+    let _bench = Bench::start(HARD);
+    start_user_server();
+    let (dead, other) = (kernel_targets(), Target::create_available(USER_EXPORT));
+    let before = (mark("/srv/exports/one"), mark("/srv/exports/two"));
+    outage(
+        &dead,
+        &[&other],
+        "connection_refused",
+        || {
+            succeed("systemctl", &["stop", "lab-nfs-server.service"]);
+        },
+        || {
+            succeed("systemctl", &["start", "lab-nfs-server.service"]);
+        },
+    );
+    assert_eq!((mount_of("/srv/exports/one"), mount_of("/srv/exports/two")), before);
+}
+
+#[test]
+fn a_server_behind_a_black_hole_does_not_connect() {
+    let _bench = Bench::start(HARD);
+    let dead = [Target::create_available(KERNEL_4), Target::create_available("10.0.0.3:/srv/exports/three")];
+    let other = Target::create_available(KERNEL_3);
+    outage(
+        &dead,
+        &[&other],
+        "connect_timed_out",
+        || ["10.0.0.2", "10.0.0.3"].iter().for_each(|address| black_hole(address)),
+        end_black_holes,
+    );
+}
+
+#[test]
+fn a_server_that_hangs_connects_and_does_not_answer() {
+    let _bench = Bench::start(HARD);
+    start_user_server();
+    let dead = [Target::create_available(USER_EXPORT)];
+    let other = Target::create_available(KERNEL_3);
+    outage(&dead, &[&other], "response_timed_out", || signal_user_server("STOP"), || signal_user_server("CONT"));
+}
+
+#[test]
+fn a_server_that_answers_all_but_what_matters_hangs_its_mounts_and_nothing_else() {
+    let _bench = Bench::start(HARD);
+    let dead = [Target::create_available(KERNEL_4), Target::create_available("10.0.0.3:/srv/exports/three")];
+    let other = Target::create_available(KERNEL_3);
+    outage(
+        &dead,
+        &[&other],
+        "storage_timed_out",
+        || ["10.0.0.2", "10.0.0.3"].iter().for_each(|address| black_hole_data(address)),
+        end_black_holes,
+    );
+}

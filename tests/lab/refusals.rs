@@ -1,0 +1,89 @@
+//! Servers that are there and say no: out of room, over quota, not for this host, not in this version,
+//! not by this name.
+
+use std::fs;
+use std::time::Duration;
+
+use crate::api::Target;
+use crate::bench::{Bench, EVERY_SECOND, export_directory, mount_of, run, succeed};
+
+const EXPORT: &str = "10.0.0.1:/srv/exports/one";
+/// Some intervals, and the time to probe.
+const NOTICED: Duration = Duration::from_secs(6);
+/// The kernel's client may take its time to connect again.
+const BACK: Duration = Duration::from_secs(20);
+const HOSTS: &str = "127.0.0.1 localhost lab\n";
+
+#[test]
+fn storage_that_fills_up_is_told_and_heals() {
+    let _bench = Bench::start(EVERY_SECOND);
+    let target = Target::create_available(EXPORT);
+    let fill = export_directory("one").join("fill");
+    run("dd", &["if=/dev/zero", &format!("of={}", fill.display()), "bs=1M"]);
+    assert_eq!(target.check().reasons(), ["storage_full"]);
+    assert!(!target.is_available());
+    fs::remove_file(fill).expect("removed");
+    // A canary that failed is tried again at every probe.
+    target.becomes_available(NOTICED);
+}
+
+#[test]
+fn a_quota_that_is_used_up_is_told_and_heals() {
+    let _bench = Bench::start(EVERY_SECOND);
+    let target = Target::create_available("10.0.0.1:/srv/exports/quota");
+    let limit = |blocks: &str| {
+        succeed("setquota", &["-u", "42436", blocks, blocks, "0", "0", "/srv/nfs4/srv/exports/quota"]);
+    };
+    let held = export_directory("quota").join("held");
+    fs::write(&held, vec![7; 64 << 10]).expect("written");
+    std::os::unix::fs::chown(&held, Some(42436), Some(42436)).expect("an owner");
+    limit("64");
+    assert_eq!(target.check().reasons(), ["quota_exceeded"]);
+    assert!(!target.is_available());
+    limit("0");
+    target.becomes_available(NOTICED);
+    fs::remove_file(held).expect("removed");
+}
+
+#[test]
+fn an_export_that_is_withdrawn_is_told_and_heals() {
+    let _bench = Bench::start(EVERY_SECOND);
+    let target = Target::create_available(EXPORT);
+    succeed("exportfs", &["-u", "*:/srv/nfs4/srv/exports/one"]);
+    // The kernel's server says that the handle is stale, and mountd why.
+    target.becomes_offline(&["export_denied"], NOTICED);
+    succeed("exportfs", &["-ra"]);
+    target.becomes_available(NOTICED);
+    assert!(mount_of("/srv/exports/one").is_some());
+}
+
+#[test]
+fn a_version_that_the_server_does_not_serve_is_told() {
+    let _bench = Bench::start(EVERY_SECOND);
+    let target = Target::create_available(EXPORT);
+    // It can be changed while no thread runs, and the next start of the service changes it back.
+    let serve_without_3 = || {
+        fs::write("/proc/fs/nfsd/threads", "0")?;
+        fs::write("/proc/fs/nfsd/versions", "-3\n")?;
+        fs::write("/proc/fs/nfsd/threads", "4")
+    };
+    serve_without_3().expect("served");
+    target.becomes_offline(&["nfs_version_unsupported"], NOTICED);
+    succeed("systemctl", &["restart", "lab-nfs-server.service"]);
+    target.becomes_available(BACK);
+}
+
+#[test]
+fn a_name_that_is_not_resolved_any_more_is_told_and_heals() {
+    let _bench = Bench::start(EVERY_SECOND);
+    let name = |line: &str| fs::write("/etc/hosts", format!("{HOSTS}{line}")).expect("written");
+    name("10.0.0.1 nas.lab\n");
+    let target = Target::create_available("nas.lab:/srv/exports/one");
+    let mount = mount_of("/srv/exports/one");
+    name("");
+    target.becomes_offline(&["name_not_resolved", "name_lookup_timed_out"], NOTICED);
+    assert_eq!(mount_of("/srv/exports/one"), mount);
+    name("10.0.0.1 nas.lab\n");
+    target.becomes_available(NOTICED);
+    name("");
+}

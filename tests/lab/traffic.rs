@@ -1,0 +1,166 @@
+//! What the kernel counts of a mount: right, and telling that a server is slow before it is dead.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use serde_json::Value;
+
+use crate::api::Target;
+use crate::bench::{
+    Bench, EVERY_SECOND, HARD, TIMED_OUT, UP_OR_DOWN, black_hole, black_hole_data, end_black_holes, eventually,
+    mount_path, output, run, succeed,
+};
+use crate::observer::Observer;
+
+const PATH: &str = "/srv/exports/one";
+const EXPORT: &str = "10.0.0.1:/srv/exports/one";
+/// The counters are read every two seconds, and the target is probed every second.
+const COUNTED: Duration = Duration::from_secs(8);
+/// What is added to the way to the server, and back.
+const DELAY: &str = "60ms";
+/// Requests are sent again after a second.
+const IMPATIENT: &str = r#"
+[mounts]
+nfs_options = "nolock,hard,timeo=10,nfsvers=3,retrans=10"
+
+[probe]
+nfs_interval = "1s"
+slow_after = "50ms"
+"#;
+
+/// The counters of the mount of an exported path as the kernel has them: requests, transmissions, bytes
+/// read and bytes written.
+fn counted(path: &str) -> [u64; 4] {
+    let text = fs::read_to_string("/proc/self/mountstats").expect("read");
+    let at = format!(" mounted on {} with fstype nfs", mount_path(path).display());
+    let block = text.split("device ").find(|block| block.contains(&at)).expect("mounted");
+    let numbers = |line: &str| -> Vec<u64> { line.split_whitespace().filter_map(|word| word.parse().ok()).collect() };
+    let line = |name: &str| block.lines().find_map(|line| line.trim().strip_prefix(name)).expect("a line");
+    let bytes = numbers(line("bytes:"));
+    let (_, operations) = block.split_once("per-op statistics").expect("there");
+    let operations: Vec<Vec<u64>> = operations.lines().map(numbers).filter(|numbers| numbers.len() >= 8).collect();
+    let sum = |at: usize| operations.iter().map(|numbers| numbers[at]).sum();
+    [sum(0), sum(1), bytes[4], bytes[5]]
+}
+
+fn figure(mount: &Value, key: &str) -> f64 {
+    mount[key].as_f64().unwrap_or_else(|| panic!("{key}: {mount:#}"))
+}
+
+#[test]
+fn what_was_read_and_written_is_what_the_kernel_counts() {
+    for export in [EXPORT, "10.0.0.2:/srv/exports/two"] {
+        let _bench = Bench::start(EVERY_SECOND);
+        let target = Target::create_available(export);
+        let (_, path) = export.split_once(':').expect("a path");
+        let file = mount_path(path).join("backup.img");
+        fs::write(&file, vec![7; 3_000_001]).expect("written");
+        // Not what this kernel remembers.
+        fs::write("/proc/sys/vm/drop_caches", "1").expect("dropped");
+        assert_eq!(fs::read(&file).expect("read").len(), 3_000_001);
+        let [_, _, read, written] = counted(path);
+        assert!(read >= 3_000_001 && written >= 3_000_001, "{read} {written}");
+        let mount = eventually("counted", COUNTED, || {
+            let mount = target.report().get("mount").clone();
+            (figure(&mount, "bytes_written") >= written as f64).then_some(mount)
+        });
+        let [_, _, read_after, written_after] = counted(path);
+        for (key, least, most) in [("bytes_read", read, read_after), ("bytes_written", written, written_after)] {
+            let told = figure(&mount, key);
+            assert!((least as f64..=most as f64).contains(&told), "{key} of {export}: {least} {told} {most}");
+        }
+        assert_eq!(figure(&mount, "retransmissions"), 0.0, "{mount:#}");
+        assert!(figure(&mount, "round_trip_ms") < 50.0, "{mount:#}");
+        let shown = output("targetwatch", &["target", "show", &target.id]);
+        assert!(shown.contains("round trip ") && shown.contains("0 sent again"), "{shown}");
+    }
+}
+
+#[test]
+fn a_server_that_becomes_slow_is_seen_before_it_is_dead() {
+    let _bench = Bench::start(IMPATIENT);
+    let target = Target::create_available(EXPORT);
+    let round_trip = || target.report().get("mount")["round_trip_ms"].as_f64();
+    eventually("fast", COUNTED, || round_trip().filter(|milliseconds| *milliseconds < 20.0));
+    succeed("tc", &["qdisc", "add", "dev", "lo", "root", "netem", "delay", DELAY]);
+    let slow = eventually("slow", COUNTED, || round_trip().filter(|milliseconds| *milliseconds > 100.0));
+    let report = target.check();
+    run("tc", &["qdisc", "del", "dev", "lo", "root"]);
+    eprintln!("{slow} ms");
+    assert!(slow < 1000.0, "{slow}");
+    assert_eq!((report.get("status"), report.get("reason")), (&"available".into(), &"slow".into()), "{report:?}");
+    assert!(report.get("message").as_str().is_some_and(|message| message.contains("slow_after")), "{report:?}");
+    eventually("fast again", COUNTED, || round_trip().filter(|milliseconds| *milliseconds < 20.0));
+    assert!(target.is_available());
+}
+
+#[test]
+fn requests_that_were_sent_again_are_counted() {
+    let _bench = Bench::start(IMPATIENT);
+    let target = Target::create_available(EXPORT);
+    let told = || target.report().get("mount")["retransmissions"].as_u64();
+    assert_eq!(told(), Some(0));
+    let file = mount_path(PATH).join("backup.img");
+    // Of a backup that goes on: probes do not touch a mount whose server does not answer.
+    black_hole("10.0.0.1");
+    let writer = std::thread::spawn(move || fs::write(file, vec![7; 100_000]));
+    target.becomes_offline(&["connect_timed_out"], COUNTED);
+    end_black_holes();
+    target.becomes_available(Duration::from_secs(20));
+    writer.join().expect("joined").expect("written");
+    fs::write(mount_path(PATH).join("more.img"), vec![7; 1000]).expect("written");
+    let sent_again = || {
+        let [requests, transmissions, ..] = counted(PATH);
+        transmissions - requests
+    };
+    let told = eventually("counted", COUNTED, || told().filter(|told| *told == sent_again()));
+    eprintln!("{told} sent again");
+    assert!(told > 0);
+}
+
+#[test]
+fn what_is_counted_is_told_of_a_mount_that_hangs() {
+    let _bench = Bench::start(HARD);
+    let target = Target::create_available(EXPORT);
+    fs::write(mount_path(PATH).join("backup.img"), vec![7; 10_000]).expect("written");
+    black_hole_data("10.0.0.1");
+    target.becomes_offline(&["storage_timed_out"], TIMED_OUT);
+    let began = Instant::now();
+    let [_, _, _, written] = counted(PATH);
+    // Whoever touches the mount itself waits until the end of the test.
+    assert!(began.elapsed() < UP_OR_DOWN, "the kernel asks no server: {:?}", began.elapsed());
+    target.is_probed(2, TIMED_OUT);
+    assert_eq!(figure(target.report().get("mount"), "bytes_written"), written as f64);
+}
+
+/// How many NFS mounts a host has that has many.
+const MANY: usize = 1000;
+
+#[test]
+fn many_mounts_are_counted_without_delaying_anybody() {
+    let _bench = Bench::start(EVERY_SECOND);
+    let target = Target::create_available(EXPORT);
+    let other = Target::create_available("10.0.0.2:/srv/exports/two");
+    // Each has all its counters in what the kernel tells, although they are the same.
+    let at = mount_path(PATH);
+    for number in 0..MANY {
+        let bound = Path::new("/srv/many").join(number.to_string());
+        fs::create_dir_all(&bound).expect("made");
+        mount(Some(&at), &bound, None::<&str>, MsFlags::MS_BIND, None::<&str>).expect("bound");
+    }
+    let began = Instant::now();
+    let text = fs::read("/proc/self/mountstats").expect("read");
+    eprintln!("{} bytes in {:?}", text.len(), began.elapsed());
+    assert!(text.len() > MANY * 1000, "{} bytes", text.len());
+    let observer = Observer::start();
+    for target in [&target, &other] {
+        target.is_probed(10, Duration::from_secs(30));
+        assert!(target.report().get("mount")["round_trip_ms"].is_number());
+    }
+    observer.end().is_bounded(&[&target, &other], Duration::from_secs(1), 0, false);
+    for number in 0..MANY {
+        umount2(&Path::new("/srv/many").join(number.to_string()), MntFlags::MNT_DETACH).expect("unbound");
+    }
+}

@@ -1,0 +1,79 @@
+//! Probe workers that are killed, stopped, or hear and say what nobody should.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
+use std::time::Duration;
+
+use crate::api::Target;
+use crate::bench::{Bench, EVERY_SECOND, FIRST_VERDICT, eventually, main_pid, output, succeed};
+use crate::observer::Observer;
+use crate::process::{Process, Usage, children};
+
+const INTERVAL: Duration = Duration::from_secs(1);
+/// Some intervals, with a deadline of 2 s.
+const NOTICED: Duration = Duration::from_secs(10);
+
+fn workers() -> Vec<Process> {
+    children(main_pid()).into_iter().filter(|child| child.command.ends_with("probe-worker")).collect()
+}
+
+/// Does something to every worker, and sees that those that are used are replaced (the surplus of a
+/// busy moment lies idle below them), that both targets are probed as
+/// before and stay available, and that nothing is left behind.
+fn replaced(what: &str, harm: impl Fn(&Process)) {
+    let _bench = Bench::start(EVERY_SECOND);
+    let targets =
+        [Target::create_available("10.0.0.1:/srv/exports/one"), Target::create_available("10.0.0.2:/srv/exports/two")];
+    targets[1].is_probed(2, NOTICED);
+    let before = targets.each_ref().map(Target::history);
+    let observer = Observer::start();
+    let harmed = workers();
+    assert!(!harmed.is_empty());
+    harmed.iter().for_each(&harm);
+    let is_gone = |pid: u32| !fs::exists(format!("/proc/{pid}")).expect("a look");
+    eventually(&format!("{what}: replaced"), NOTICED, || harmed.iter().any(|worker| is_gone(worker.pid)).then_some(()));
+    for target in &targets {
+        target.is_probed(2, NOTICED);
+        assert!(target.is_available(), "{what}: {:?}", target.report());
+        eventually("all is well", NOTICED, || target.report().reasons().is_empty().then_some(()));
+    }
+    assert_eq!(targets.each_ref().map(Target::history), before, "{what}: a worker is not the storage");
+    eventually("no zombie", FIRST_VERDICT, || (Usage::now().zombies == 0).then_some(()));
+    observer.end().is_bounded(&[], INTERVAL, targets.len(), true);
+}
+
+fn signal(worker: &Process, signal: &str) {
+    succeed("kill", &[signal, &worker.pid.to_string()]);
+}
+
+fn say(worker: &Process, descriptor: u32, words: &[u8]) {
+    let pipe = format!("/proc/{}/fd/{descriptor}", worker.pid);
+    OpenOptions::new().write(true).open(&pipe).and_then(|mut pipe| pipe.write_all(words)).expect(&pipe);
+}
+
+#[test]
+fn workers_that_are_killed_are_replaced() {
+    replaced("killed", |worker| signal(worker, "-KILL"));
+}
+
+#[test]
+fn workers_that_are_stopped_are_replaced_at_the_deadline() {
+    replaced("stopped", |worker| signal(worker, "-STOP"));
+}
+
+#[test]
+fn workers_that_are_told_to_end_are_replaced() {
+    replaced("ended", |worker| signal(worker, "-TERM"));
+}
+
+#[test]
+fn workers_that_hear_garbage_are_replaced() {
+    replaced("hear garbage", |worker| say(worker, 0, b"\x04\0\0\0what"));
+}
+
+#[test]
+fn workers_that_say_garbage_are_replaced_and_it_is_told() {
+    replaced("say garbage", |worker| say(worker, 1, b"garbage, and much of it"));
+    let log = output("journalctl", &["--no-pager", "--output=cat", "--lines=60", "--unit", crate::bench::SERVICE]);
+    assert!(log.contains("a probe worker broke and is replaced"), "{log}");
+}
