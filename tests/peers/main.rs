@@ -22,6 +22,7 @@ mod economy;
 mod immutability;
 mod lock_proof;
 mod outages;
+mod proxies;
 mod refusals;
 mod secrets;
 mod ways_there;
