@@ -67,7 +67,9 @@ async fn run() -> anyhow::Result<()> {
     let nfs = NfsServer::start(vec![NfsExportFixture { path: "/backups".to_owned(), directory: backups }]).await?;
     let (access_key_id, secret_access_key) = (Uuid::new_v4().simple().to_string(), Uuid::new_v4().simple().to_string());
     std::fs::write(directory.path().join("id"), &access_key_id)?;
-    std::fs::write(directory.path().join("secret"), &secret_access_key)?;
+    let secret = directory.path().join("secret");
+    std::fs::write(&secret, &secret_access_key)?;
+    std::fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
     let s3 = S3Server::start(S3Fixture { access_key_id, secret_access_key, buckets: vec![locked_bucket()] }).await?;
 
     let listeners = listen().await?;

@@ -35,10 +35,11 @@ pub fn storage_failure<T>(error: CallError) -> Checked<T> {
             Reason::AgentError,
             format!("{error}: too many targets hang at the same time; mend or delete those that are offline"),
         )),
-        error @ (CallError::WorkerDied { .. }
-        | CallError::Spawn { .. }
-        | CallError::Request { .. }
-        | CallError::ShutDown) => Checked::failed(Finding::new(Reason::AgentError, error.to_string())),
+        // It says nothing of the storage, which was well a moment ago or was not.
+        error @ CallError::WorkerDied { .. } => Checked::timed_out(Finding::new(Reason::AgentError, error.to_string())),
+        error @ (CallError::Spawn { .. } | CallError::Request { .. } | CallError::ShutDown) => {
+            Checked::failed(Finding::new(Reason::AgentError, error.to_string()))
+        }
     }
 }
 

@@ -34,6 +34,9 @@ const DEADLINES: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration
 /// Times for `mount.nfs`, whose own retries may take long.
 const MOUNT_DEADLINES: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(600);
 
+/// Where systemd puts the credentials of the agent's unit (systemd.exec(5)).
+const UNIT_CREDENTIALS: &str = "/run/credentials/targetwatch.service";
+
 type Valid<T> = Result<T, WrongValue>;
 
 pub(super) fn settings(raw: Raw) -> Valid<Settings> {
@@ -244,6 +247,22 @@ fn secret_file(text: &Text, key: &str) -> Valid<PathBuf> {
     absolute(text, text.get_ref(), key).map_err(|_| {
         wrong(text, key, "expected the absolute path, without \"..\", of a file that holds it and nothing else")
     })
+}
+
+/// The same, which may also be a credential that systemd passes to the unit (`LoadCredential=`).
+fn secret_file_or_credential(text: &Text, key: &str) -> Valid<PathBuf> {
+    let Some(name) = text.get_ref().strip_prefix("credential:") else { return secret_file(text, key) };
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    if name.is_empty() || !name.bytes().all(is_plain) || name.starts_with('.') {
+        return Err(wrong(
+            text,
+            key,
+            "expected credential: with the name of one that LoadCredential= of the unit gives",
+        ));
+    }
+    // A command beside the agent has no such variable, and finds those of the running unit.
+    let directory = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+    Ok(directory.unwrap_or_else(|| UNIT_CREDENTIALS.into()).join(name))
 }
 
 fn duration(text: &Text, key: &str, range: RangeInclusive<Duration>) -> Valid<Duration> {

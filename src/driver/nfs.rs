@@ -167,6 +167,7 @@ impl NfsDriver {
                 }
                 match self.unmount(settings, place).await {
                     Ok(_) => {
+                        mount = None;
                         log.take_back(CheckName::Mounted);
                         healed = Some(Finding::new(
                             Reason::StaleHandle,

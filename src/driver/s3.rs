@@ -27,9 +27,9 @@ use crate::check::capacity::bucket_capacity;
 use crate::check::lock_proof::LockProver;
 use crate::check::tcp_reachable::tcp_connect;
 use crate::check::{CheckLog, Checked, object_lock, versioning};
-use crate::model::report::{BucketFacts, RequestCount};
+use crate::model::report::{BucketFacts, Finding, RequestCount};
 use crate::model::settings::{AgentSettings, S3AccessRule};
-use crate::model::{CheckName, S3Location};
+use crate::model::{CheckName, Reason, S3Location};
 use crate::s3::aws::{AwsBucket, BucketConnector};
 use crate::s3::{BucketUsage, ObjectLock, S3Failure, Versioning};
 use facts::{KeptFacts, Learnt};
@@ -100,7 +100,16 @@ impl S3Driver {
         let mut probe = Probe { bucket: self.proved_before(settings, rule), ..Probe::default() };
 
         let (host, port) = self.connector.service_address(rule).await;
-        if log.run(CheckName::Reachable, tcp_connect(&host, port, deadline)).await.is_none() {
+        let proxy = self.connector.proxy_to(&host, port);
+        let reaching = async {
+            match &proxy {
+                None => tcp_connect(&host, port, deadline).await,
+                Some((proxy, port)) => tcp_connect(proxy, *port, deadline).await.detail(format!(
+                    "{proxy} port {port} is the proxy that HTTPS_PROXY, HTTP_PROXY or ALL_PROXY names for {host}"
+                )),
+            }
+        };
+        if log.run(CheckName::Reachable, reaching).await.is_none() {
             log.skip_after_failure(after_reachable);
             return probe;
         }
@@ -115,7 +124,10 @@ impl S3Driver {
                     Err(S3Failure::NoCredentials(why))
                 });
                 match connected {
-                    Ok(connected) => bucket(&*api.insert(connected), location, prefix, deadline).await,
+                    Ok(connected) => {
+                        let api = &*api.insert(connected);
+                        bucket(api, location, prefix, deadline).await.warning(secret_exposed(api))
+                    }
                     Err(failure) => Checked::failed(failure.finding(location)),
                 }
             })
@@ -180,6 +192,17 @@ impl S3Driver {
             .map(|(lock, versions)| KeptFacts::new(lock.clone(), versions, read_at, rule, api.access_key_id()));
         (lock, versions, read_at)
     }
+}
+
+/// A reservation about credentials that others on this host can take.
+fn secret_exposed(api: &AwsBucket) -> Option<Finding> {
+    let path = api.exposed_secret()?.display();
+    Some(Finding::new(
+        Reason::SecretExposed,
+        format!(
+            "{path} holds the secret of the credentials, and others on this host may read or change it: chmod 0600 {path}"
+        ),
+    ))
 }
 
 /// The first rule whose pattern matches the bucket.

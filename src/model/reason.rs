@@ -119,6 +119,8 @@ reasons! {
     TlsFailed => "tls_failed",
     /// No credentials were found for the bucket.
     NoCredentials => "no_credentials",
+    /// Others on this host may read the secret of a bucket's credentials.
+    SecretExposed => "secret_exposed",
     /// The service does not know the access key.
     UnknownAccessKey => "unknown_access_key",
     /// The secret does not belong to the access key.

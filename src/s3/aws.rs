@@ -75,6 +75,13 @@ impl BucketConnector {
         }
     }
 
+    /// The host and port of the proxy that requests to this address go through, if they do.
+    #[must_use]
+    pub fn proxy_to(&self, host: &str, port: u16) -> Option<(String, u16)> {
+        let plain = self.location.endpoint().is_some_and(|endpoint| !endpoint.is_tls());
+        trust::proxy_to(host, port, plain)
+    }
+
     /// A client with the rule, credentials and CA bundle as they are now.
     ///
     /// # Errors

@@ -43,6 +43,7 @@ impl Agent {
         let path = |name: &str| directory.path().join(name);
         std::fs::write(path("id"), &gateway.access_key_id)?;
         std::fs::write(path("secret"), &gateway.secret_access_key)?;
+        std::fs::set_permissions(path("secret"), std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
         let configuration = format!(
             r#"
             [api]

@@ -23,6 +23,7 @@ mod bad_starts;
 mod clients;
 mod command_line;
 mod concurrency;
+mod credentials;
 mod daemon;
 mod economy;
 mod faults;

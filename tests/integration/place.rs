@@ -17,6 +17,7 @@ pub const BINARY: &str = env!("CARGO_BIN_EXE_targetwatch");
 /// A directory with the configuration, registry, socket and credentials of one agent.
 pub struct Place {
     directory: Arc<TempDir>,
+    environment: Vec<(String, String)>,
 }
 
 /// What a command printed, and its exit code.
@@ -38,9 +39,10 @@ impl Place {
     /// A configuration in which nothing happens unless it is asked for, and no warning is due.
     pub fn new() -> Self {
         let directory = tempfile::Builder::new().prefix("tw").tempdir().expect("a directory");
-        let place = Self { directory: Arc::new(directory) };
+        let place = Self { directory: Arc::new(directory), environment: Vec::new() };
         std::fs::write(place.path("id"), ACCESS_KEY_ID).expect("written");
         std::fs::write(place.path("secret"), SECRET_ACCESS_KEY).expect("written");
+        set_mode(&place.path("secret"), 0o600);
         let directory = place.directory.path().display();
         let base = format!(
             r#"
@@ -101,6 +103,11 @@ impl Place {
         format!("unix:{}", self.path("api.sock").display())
     }
 
+    /// Has the binary run with a variable of the environment.
+    pub fn set_env(&mut self, name: &str, value: &str) {
+        self.environment.push((name.to_owned(), value.to_owned()));
+    }
+
     /// Changes keys of the configuration; the others stay.
     pub fn configure(&self, changes: &str) {
         let mut config: Table = self.config_text().parse().expect("TOML");
@@ -126,6 +133,7 @@ impl Place {
             .env_clear()
             .env("HOME", self.directory.path())
             .env("TARGETWATCH_API", self.socket())
+            .envs(self.environment.iter().cloned())
             .current_dir(self.directory.path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -144,6 +152,11 @@ impl Place {
             err: String::from_utf8(output.stderr).expect("text"),
         }
     }
+}
+
+/// Changes who may read a file.
+pub fn set_mode(path: &Path, mode: u32) {
+    std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).expect("changed");
 }
 
 /// Every file in a directory, by name, with its content.

@@ -27,6 +27,7 @@ mod immutability;
 mod lock_proof;
 mod outages;
 mod policies;
+mod proxies;
 mod refusals;
 mod secrets;
 mod unreachable;

@@ -19,6 +19,7 @@ pub struct Place {
     /// Files of the host that are others for the agent and the commands of this place: of each the name
     /// in the directory, and what it stands for.
     own_files: Vec<(&'static str, &'static str)>,
+    environment: Vec<(String, String)>,
 }
 
 /// What a command printed, and its exit code.
@@ -46,9 +47,11 @@ impl Place {
     /// The same, with further lines in the entry of the credentials.
     pub fn with_access(keys: &Keys, access: &str) -> Self {
         let directory = tempfile::Builder::new().prefix("tw").tempdir().expect("a directory");
-        let place = Self { directory, own_files: Vec::new() };
+        let place = Self { directory, own_files: Vec::new(), environment: Vec::new() };
         std::fs::write(place.path("id"), &keys.access_key_id).expect("written");
         std::fs::write(place.path("secret"), &keys.secret_access_key).expect("written");
+        let owner_only = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(place.path("secret"), owner_only).expect("changed");
         let directory = place.directory.path().display();
         let base = format!(
             r#"
@@ -100,6 +103,11 @@ impl Place {
         self.path("api.sock")
     }
 
+    /// Has the binary run with a variable of the environment.
+    pub fn set_env(&mut self, name: &str, value: &str) {
+        self.environment.push((name.to_owned(), value.to_owned()));
+    }
+
     /// Changes keys of the configuration; the others stay.
     pub fn configure(&self, changes: &str) {
         let text = std::fs::read_to_string(self.path("config.toml")).expect("read");
@@ -131,6 +139,7 @@ impl Place {
         command
             .args(arguments)
             .env_clear()
+            .envs(self.environment.iter().cloned())
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
             .env("HOME", self.directory.path())
             .env("TARGETWATCH_API", format!("unix:{}", self.socket().display()))

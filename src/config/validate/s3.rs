@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::{INTERVALS, Valid, absolute, duration, limited, location, one_of, secret_file, wrong};
+use super::{INTERVALS, Valid, absolute, duration, limited, location, one_of, secret_file_or_credential, wrong};
 use jiff::{SignedDuration, Span, SpanRelativeTo};
 
 use crate::config::raw::{self, Text};
@@ -29,8 +29,8 @@ pub(super) fn access(raw: &[raw::S3Credentials]) -> Valid<Vec<S3AccessRule>> {
             (None, None, None) => S3CredentialSource::DefaultChain,
             (Some(profile), None, None) => S3CredentialSource::Profile(profile.get_ref().clone()),
             (None, Some(id), Some(secret)) => S3CredentialSource::Files {
-                access_key_id: secret_file(id, "[[s3.credentials]] access_key_id_file")?,
-                secret_access_key: secret_file(secret, "[[s3.credentials]] secret_access_key_file")?,
+                access_key_id: secret_file_or_credential(id, "[[s3.credentials]] access_key_id_file")?,
+                secret_access_key: secret_file_or_credential(secret, "[[s3.credentials]] secret_access_key_file")?,
             },
             _ => {
                 let problem = "expected either profile, or access_key_id_file together with secret_access_key_file, or none of them";

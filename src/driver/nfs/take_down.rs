@@ -4,6 +4,7 @@
 //! to whoever uses it.
 
 use super::{NfsDriver, Place};
+use crate::check::Checked;
 use crate::check::mount_place::Occupant;
 use crate::check::nfs_reachable::nfs_reachable;
 use crate::check::storage_failure::storage_failure;
@@ -76,6 +77,7 @@ impl NfsDriver {
         place: &Place,
         server: Option<&str>,
     ) -> Result<Option<String>, DetachError> {
+        let topmost = self.mount_id(settings);
         let mut refusal = match self.try_unmount(settings, place, UnmountHow::Plain).await {
             Ok(()) => return Ok(None),
             Err(refusal) => refusal,
@@ -86,10 +88,14 @@ impl NfsDriver {
         let options = settings.mounts.options_for(&self.export);
         let answer =
             nfs_reachable(server.unwrap_or(place.export_here.address()), options, settings.probe.deadline).await;
-        if answer.outcome() == Outcome::Passed {
+        if !is_silent(&answer) {
             return Err(if is_busy(&refusal) { DetachError::Busy } else { DetachError::Failed(finding(refusal)) });
         }
         for (how, word) in [(UnmountHow::Force, "by force"), (UnmountHow::Lazy, "lazily")] {
+            // Somebody may have been faster, and what is on top now is another's.
+            if self.host.mounts.reread().is_ok() && self.mount_id(settings) != topmost {
+                return Ok(None);
+            }
             match self.try_unmount(settings, place, how).await {
                 Ok(()) => {
                     return Ok(Some(format!(
@@ -139,6 +145,24 @@ impl NfsDriver {
             Err(error) => Some(format!("the mount directory stays: {error}")),
         }
     }
+}
+
+/// Whether a server gave no sign of life. One that refuses the version or the caller is alive, and of
+/// what could not be asked nothing is known: a mount of it that is in use is not forced.
+fn is_silent<T>(answer: &Checked<T>) -> bool {
+    let reason = answer.finding().map(|finding| finding.reason);
+    answer.outcome() != Outcome::Passed
+        && matches!(
+            reason,
+            Some(
+                Reason::ConnectionRefused
+                    | Reason::ConnectTimedOut
+                    | Reason::ResponseTimedOut
+                    | Reason::HostUnreachable
+                    | Reason::ConnectionBroken
+                    | Reason::NotNfs
+            )
+        )
 }
 
 /// Why something at the mount path cannot be left there: it may be what the agent mounted.

@@ -1,5 +1,6 @@
 //! One bucket through the SDK: the calls that ask about it.
 
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -22,6 +23,7 @@ pub struct AwsBucket {
     asks_for_stats: bool,
     clock: ServiceDate,
     requests: RequestCounter,
+    exposed: Option<PathBuf>,
 }
 
 impl AwsBucket {
@@ -33,12 +35,19 @@ impl AwsBucket {
             asks_for_stats: location.endpoint().is_some(),
             clock: ServiceDate::default(),
             requests,
+            exposed: connected.exposed,
         }
     }
 
     /// Watches a call for what is this bucket's own, since the client is not.
     pub(super) fn watched<T, E, B>(&self, call: CustomizableOperation<T, E, B>) -> CustomizableOperation<T, E, B> {
         call.interceptor(self.clock.clone()).interceptor(self.requests.clone())
+    }
+
+    /// A file with the secret of the credentials that others on this host may read or change.
+    #[must_use]
+    pub fn exposed_secret(&self) -> Option<&Path> {
+        self.exposed.as_deref()
     }
 
     /// How far the service's clock was ahead of this host's at its latest answer that told it, in seconds.

@@ -5,6 +5,7 @@
 //! as long as a target has it, so there are never more than targets.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Instant;
 
@@ -80,6 +81,8 @@ struct Loaded {
 pub(super) struct Connected {
     pub(super) client: Client,
     pub(super) credentials: Credentials,
+    /// A file with their secret that others may read.
+    pub(super) exposed: Option<PathBuf>,
 }
 
 impl std::fmt::Debug for SharedClient {
@@ -113,11 +116,12 @@ impl SharedClient {
         }
         let began = Instant::now();
         let region = Region::new(self.way.region.clone());
-        let outcome = credentials::load(&self.way.source, &region, &self.http_client).await.map(|credentials| {
-            match before.filter(|known| known.credentials == credentials) {
-                Some(connected) => connected,
-                None => Connected { client: self.client(region, credentials.clone()), credentials },
-            }
+        let loaded = credentials::load(&self.way.source, &region, &self.http_client).await;
+        let exposed = credentials::exposed(&self.way.source).await;
+        let outcome = loaded.map(|credentials| {
+            let known = before.filter(|known| known.credentials == credentials);
+            let client = known.map_or_else(|| self.client(region, credentials.clone()), |known| known.client);
+            Connected { client, credentials, exposed }
         });
         *latest = Some(Loaded { began, outcome: outcome.clone() });
         outcome

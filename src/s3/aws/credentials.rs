@@ -1,6 +1,7 @@
 //! Credentials, from where the configuration says they are.
 
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use aws_config::default_provider::credentials::DefaultCredentialsChain;
@@ -60,6 +61,27 @@ pub(super) async fn load(
             Ok(Credentials::new(key, secret, None, None, "files"))
         }
     }
+}
+
+/// What others than the owner of a secret's file should not be able to do.
+const OTHERS_MAY_READ_OR_WRITE: u32 = 0o066;
+
+/// The first file with a secret of this source that others on this host may read or change.
+pub(super) async fn exposed(source: &S3CredentialSource) -> Option<PathBuf> {
+    let path = match source {
+        S3CredentialSource::Files { secret_access_key, .. } => secret_access_key.clone(),
+        // The environment comes before the shared file.
+        S3CredentialSource::DefaultChain if std::env::var_os("AWS_ACCESS_KEY_ID").is_some() => return None,
+        S3CredentialSource::DefaultChain | S3CredentialSource::Profile(_) => {
+            match std::env::var_os("AWS_SHARED_CREDENTIALS_FILE") {
+                Some(path) => path.into(),
+                None => Path::new(&std::env::var_os("HOME")?).join(".aws/credentials"),
+            }
+        }
+    };
+    let file = tokio::fs::File::open(&path).await.ok()?;
+    let mode = file.metadata().await.ok()?.permissions().mode();
+    (mode & OTHERS_MAY_READ_OR_WRITE != 0).then_some(path)
 }
 
 async fn read_value(path: &Path) -> Result<String, S3Failure> {

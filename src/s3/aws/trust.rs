@@ -1,13 +1,23 @@
-//! Connections, and the certificate authorities that they trust.
+//! Connections: the certificate authorities that they trust, and the proxies that they go through.
+//!
+//! Proxies are those of the environment (`HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`), as for other clients of S3. An
+//! address of one may have a password in it, which is shown nowhere.
 
 use std::path::Path;
 
+use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::tls::{self, TlsContext, TrustStore, rustls_provider::CryptoMode};
+use aws_smithy_http_client::{Builder, Connector};
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use http::Uri;
+use hyper_util::client::proxy::matcher::Matcher;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
 use crate::s3::S3Failure;
+
+/// How many connections to one service are kept open while nobody uses them.
+const IDLE_CONNECTIONS_MAX: usize = 32;
 
 /// Reads a bundle and makes sure of it: the SDK would panic over a certificate that is none.
 pub(super) async fn read_ca_bundle(path: &Path) -> Result<Vec<u8>, S3Failure> {
@@ -31,15 +41,36 @@ pub(super) async fn read_ca_bundle(path: &Path) -> Result<Vec<u8>, S3Failure> {
 /// # Errors
 /// [`S3Failure::Tls`].
 pub(super) fn http_client(plain: bool, ca_bundle: Option<&[u8]>) -> Result<SharedHttpClient, S3Failure> {
-    let builder = aws_smithy_http_client::Builder::new();
-    if plain {
-        return Ok(builder.build_http());
-    }
+    let context = if plain { None } else { Some(tls_context(ca_bundle)?) };
+    Ok(Builder::new().build_with_connector_fn(move |settings, components| {
+        let mut connector =
+            Connector::builder().proxy_config(ProxyConfig::from_env()).pool_max_idle_per_host(IDLE_CONNECTIONS_MAX);
+        connector.set_connector_settings(settings.cloned());
+        connector.set_sleep_impl(components.and_then(|components| components.sleep_impl()));
+        match &context {
+            None => connector.build_http(),
+            Some(context) => {
+                connector.tls_provider(tls::Provider::Rustls(CryptoMode::Ring)).tls_context(context.clone()).build()
+            }
+        }
+    }))
+}
+
+/// The host and port of the proxy through which a service is asked, if it is asked through one.
+pub(super) fn proxy_to(host: &str, port: u16, plain: bool) -> Option<(String, u16)> {
+    let scheme = if plain { "http" } else { "https" };
+    let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+    let service: Uri = format!("{scheme}://{host}:{port}/").parse().ok()?;
+    let intercepted = Matcher::from_env().intercept(&service)?;
+    let proxy = intercepted.uri();
+    let port = proxy.port_u16().unwrap_or(if proxy.scheme_str() == Some("https") { 443 } else { 80 });
+    Some((proxy.host()?.trim_matches(['[', ']']).to_owned(), port))
+}
+
+fn tls_context(ca_bundle: Option<&[u8]>) -> Result<TlsContext, S3Failure> {
     let mut trust = TrustStore::default();
     if let Some(pem) = ca_bundle {
         trust = trust.with_pem_certificate(pem);
     }
-    let context =
-        TlsContext::builder().with_trust_store(trust).build().map_err(|error| S3Failure::Tls(error.to_string()))?;
-    Ok(builder.tls_provider(tls::Provider::Rustls(CryptoMode::Ring)).tls_context(context).build_https())
+    TlsContext::builder().with_trust_store(trust).build().map_err(|error| S3Failure::Tls(error.to_string()))
 }

@@ -508,9 +508,9 @@ fn retain_silent(workers: &mut Vec<Worker>) {
     let mut are_silent = are_silent.into_iter();
     workers.retain_mut(|worker| {
         let is_silent = are_silent.next() == Some(true) && worker.output.buffer().is_empty();
-        if !is_silent {
-            // One that has ended is reaped by this, and is not killed.
-            worker.child.has_ended();
+        // One that has ended is reaped by this, and is not killed.
+        if !is_silent && !worker.child.has_ended() {
+            tracing::warn!("a probe worker broke and is replaced: it said what it was not asked");
         }
         is_silent
     });

@@ -1,0 +1,160 @@
+//! Where credentials come from, and what is between the agent and a service.
+
+use http_body_util::{BodyExt as _, Full};
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::daemon::Daemon;
+use crate::place::{Place, set_mode};
+use crate::storage::{ACCESS_KEY_ID, SECRET_ACCESS_KEY, s3, s3_target};
+
+/// Of a proxy, and nobody else's business.
+const PROXY_PASSWORD: &str = "proxyPasswordWithAnUnmistakableText";
+
+fn assert_available(report: &Value) {
+    assert_eq!((&report["status"], &report["reason"]), (&json!("available"), &Value::Null), "{report:#}");
+}
+
+/// The configuration with its files replaced by other lines.
+fn with_source(place: &Place, source: &str) {
+    let text = place.config_text();
+    let is_file = |line: &&str| line.contains("_file = ");
+    let kept: Vec<&str> = text.lines().filter(|line| !is_file(line)).collect();
+    place.write_config(&format!("{}\n{source}\n", kept.join("\n")));
+}
+
+#[tokio::test]
+async fn credentials_that_systemd_passes_are_found_by_name_and_again_when_they_change() {
+    let s3 = s3().await;
+    let mut place = Place::new();
+    let directory = place.path("credentials");
+    std::fs::create_dir(&directory).expect("made");
+    std::fs::write(directory.join("ceph.id"), ACCESS_KEY_ID).expect("written");
+    std::fs::write(directory.join("ceph.secret"), "another").expect("written");
+    set_mode(&directory.join("ceph.secret"), 0o600);
+    place.set_env("CREDENTIALS_DIRECTORY", directory.to_str().expect("text"));
+    with_source(
+        &place,
+        "access_key_id_file = \"credential:ceph.id\"\nsecret_access_key_file = \"credential:ceph.secret\"",
+    );
+    let daemon = Daemon::start(&place).await;
+    let id = daemon.create(s3_target(&s3, "plain")).await;
+    assert_eq!(daemon.check(&id).await["reason"], "wrong_secret");
+    std::fs::write(directory.join("ceph.secret"), SECRET_ACCESS_KEY).expect("written");
+    assert_available(&daemon.check(&id).await);
+}
+
+#[tokio::test]
+async fn a_profile_that_changes_is_read_again() {
+    let s3 = s3().await;
+    let place = Place::new();
+    with_source(&place, "profile = \"ceph\"");
+    std::fs::create_dir(place.path(".aws")).expect("made");
+    let write = |secret: &str| {
+        let text = format!("[ceph]\naws_access_key_id = {ACCESS_KEY_ID}\naws_secret_access_key = {secret}\n");
+        std::fs::write(place.path(".aws/credentials"), text).expect("written");
+    };
+    write("another");
+    set_mode(&place.path(".aws/credentials"), 0o600);
+    let daemon = Daemon::start_logging(&place, "trace").await;
+    let id = daemon.create(s3_target(&s3, "plain")).await;
+    assert_eq!(daemon.check(&id).await["reason"], "wrong_secret");
+    write(SECRET_ACCESS_KEY);
+    let report = daemon.check(&id).await;
+    assert_available(&report);
+    let said = format!("{report} {}", daemon.log());
+    assert!(said.contains("TRACE") && !said.contains(SECRET_ACCESS_KEY), "the secret of a profile is shown");
+}
+
+#[tokio::test]
+async fn a_secret_that_others_may_read_is_a_warning() {
+    let s3 = s3().await;
+    let place = Place::new();
+    let daemon = Daemon::start(&place).await;
+    let id = daemon.create(s3_target(&s3, "plain")).await;
+    assert_available(&daemon.check(&id).await);
+    for mode in [0o640, 0o604, 0o660] {
+        set_mode(&place.path("secret"), mode);
+        let report = daemon.check(&id).await;
+        assert_eq!(
+            (&report["status"], &report["reason"]),
+            (&json!("available"), &json!("secret_exposed")),
+            "{report:#}"
+        );
+        let message = report["message"].as_str().expect("a sentence");
+        assert!(message.contains(place.path("secret").to_str().expect("text")) && message.contains("chmod 0600"));
+    }
+    set_mode(&place.path("secret"), 0o600);
+    assert_available(&daemon.check(&id).await);
+    with_source(&place, "profile = \"ceph\"");
+    std::fs::create_dir(place.path(".aws")).expect("made");
+    let text = format!("[ceph]\naws_access_key_id = {ACCESS_KEY_ID}\naws_secret_access_key = {SECRET_ACCESS_KEY}\n");
+    std::fs::write(place.path(".aws/credentials"), text).expect("written");
+    set_mode(&place.path(".aws/credentials"), 0o644);
+    daemon.signal(nix::sys::signal::Signal::SIGHUP);
+    daemon.logged("the configuration was read again").await;
+    let report = daemon.check(&id).await;
+    assert_eq!(report["reason"], "secret_exposed", "{report:#}");
+    assert!(report["message"].as_str().is_some_and(|message| message.contains(".aws/credentials")), "{report:#}");
+}
+
+/// A proxy that passes every request on to a server, whatever host it is for. Gives its port.
+async fn proxy(to: u16) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| async move {
+                let is_known = request.headers_mut().remove("proxy-authorization").is_some();
+                assert!(is_known && request.uri().host().is_some(), "a request to a proxy: {request:?}");
+                *request.uri_mut() = request.uri().path_and_query().expect("a path").as_str().parse().expect("a path");
+                let stream = TcpStream::connect(("127.0.0.1", to)).await.expect("connected");
+                let (mut sender, connection) =
+                    hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.expect("HTTP");
+                tokio::spawn(connection);
+                let (head, body) = sender.send_request(request).await.expect("an answer").into_parts();
+                let body = body.collect().await.expect("a body").to_bytes();
+                Ok::<_, std::convert::Infallible>(hyper::Response::from_parts(head, Full::new(body)))
+            });
+            tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+        }
+    });
+    port
+}
+
+#[tokio::test]
+async fn a_service_is_asked_through_the_proxy_of_the_environment_whose_password_nobody_sees() {
+    let s3 = s3().await;
+    let port = proxy(s3.port()).await;
+    let mut place = Place::new();
+    place.set_env("HTTP_PROXY", &format!("http://somebody:{PROXY_PASSWORD}@127.0.0.1:{port}"));
+    let daemon = Daemon::start_logging(&place, "trace").await;
+    // A name that only the proxy can make something of.
+    let target = json!({ "type": "s3", "s3_endpoint_url": "http://s3.nowhere.invalid", "s3_bucket": "plain" });
+    let id = daemon.create(target).await;
+    let report = daemon.check(&id).await;
+    assert_available(&report);
+    let reachable = &report["checks"][0];
+    let detail = reachable["detail"].as_str().expect("a detail");
+    assert!(
+        reachable["name"] == "reachable" && detail.contains(&format!("127.0.0.1 port {port} is the proxy")),
+        "{detail}"
+    );
+    let said = format!("{report} {} {}", daemon.log(), daemon.get("/backup_targets/detail").await);
+    assert!(daemon.log().contains("TRACE"));
+    let encoded = "c29tZWJvZHk6"; // the beginning of the header, in base64
+    assert!(!said.contains(PROXY_PASSWORD) && !said.contains(encoded), "the password is shown");
+}
+
+#[tokio::test]
+async fn what_the_environment_excepts_from_the_proxy_is_asked_directly() {
+    let s3 = s3().await;
+    let mut place = Place::new();
+    place.set_env("HTTP_PROXY", "http://nowhere.invalid:3128");
+    place.set_env("NO_PROXY", "127.0.0.1,localhost");
+    let daemon = Daemon::start(&place).await;
+    let id = daemon.create(s3_target(&s3, "plain")).await;
+    assert_available(&daemon.check(&id).await);
+}

@@ -1,0 +1,83 @@
+//! A proxy between the agent and the gateway, as `HTTPS_PROXY` names one.
+
+use std::sync::{Arc, Mutex};
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::daemon::{Daemon, assert_healthy, assert_offline, check_named};
+use crate::gateway::{Gateway, target};
+use crate::place::Place;
+
+/// Of a proxy, and nobody else's business.
+const PASSWORD: &str = "tunnelPasswordWithAnUnmistakableText";
+
+/// The heads of requests that a proxy got.
+type Heads = Arc<Mutex<Vec<String>>>;
+
+/// A proxy that makes tunnels (CONNECT, RFC 9110 §9.3.6). Gives its port, and what it was asked.
+async fn tunnels() -> (u16, Heads) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let (port, heads) = (listener.local_addr().expect("an address").port(), Heads::default());
+    let asked = heads.clone();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(tunnel(stream, asked.clone()));
+        }
+    });
+    (port, heads)
+}
+
+async fn tunnel(mut client: TcpStream, asked: Heads) -> Option<()> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(client.read_u8().await.ok()?);
+    }
+    let head = String::from_utf8(head).ok()?;
+    let service = head.strip_prefix("CONNECT ")?.split(' ').next()?.to_owned();
+    asked.lock().ok()?.push(head);
+    let mut service = TcpStream::connect(service).await.ok()?;
+    client.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.ok()?;
+    copy_bidirectional(&mut client, &mut service).await.ok().map(|_| ())
+}
+
+#[tokio::test]
+async fn tls_goes_through_the_proxy_of_the_environment_whose_password_nobody_sees() {
+    let gateway = Gateway::shared().await;
+    let bucket = gateway.bucket().await;
+    gateway.put(&bucket, "one", 4_321).await;
+    let (port, heads) = tunnels().await;
+    let mut place = Place::with_access(&gateway.keys, &format!("ca_bundle = \"{}\"", gateway.ca_bundle.display()));
+    place.set_env("HTTPS_PROXY", &format!("http://somebody:{PASSWORD}@127.0.0.1:{port}"));
+    let agent = Daemon::start_logging(&place, "trace").await;
+    let id = agent.create(target(&gateway.tls_endpoint, &bucket)).await;
+    let report = agent.check(&id).await;
+    assert_healthy(&report);
+    assert_eq!(report["used_bytes"], 4_321, "{report:#}");
+    let detail = check_named(&report, "reachable")["detail"].as_str().expect("a detail");
+    assert!(detail.contains(&format!("127.0.0.1 port {port} is the proxy")), "{detail}");
+    let heads = heads.lock().expect("no panic").clone();
+    assert!(!heads.is_empty() && heads.iter().all(|head| head.to_lowercase().contains("proxy-authorization: basic ")));
+    let told = place.check_s3(&gateway.tls_endpoint, &bucket, &[]).await;
+    assert_eq!(told.code, 0, "{told:?}");
+    let said = format!("{report} {} {} {}", agent.log(), told.out, told.err);
+    assert!(said.contains("TRACE") && !said.contains(PASSWORD), "the password is shown");
+}
+
+#[tokio::test]
+async fn a_proxy_that_is_not_there_is_what_cannot_be_reached() {
+    let gateway = Gateway::shared().await;
+    let bucket = gateway.bucket().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    drop(listener);
+    let mut place = Place::new(&gateway.keys);
+    place.set_env("HTTP_PROXY", &format!("http://127.0.0.1:{port}"));
+    let agent = Daemon::start(&place).await;
+    let id = agent.create(target(&gateway.endpoint, &bucket)).await;
+    let report = agent.check(&id).await;
+    let message = assert_offline(&report, "connection_refused");
+    assert!(message.contains(&format!("127.0.0.1 port {port}")), "{message}");
+    let detail = check_named(&report, "reachable")["detail"].as_str().expect("a detail");
+    assert!(detail.contains("is the proxy that HTTPS_PROXY, HTTP_PROXY or ALL_PROXY names"), "{detail}");
+}
