@@ -4,33 +4,44 @@ use std::time::Duration;
 
 use crate::api::Target;
 use crate::bench::{Bench, FIRST_VERDICT, black_hole_data, end_black_holes, eventually, main_pid, mount_of};
-use crate::process::{Usage, children};
+use crate::process::{Process, Usage, children};
 
+/// With the port, or the kernel asks the server's port mapper first, and until it has connected to one server
+/// it mounts no other: `nfs_get_client` waits for every client that is not ready, whosever it is.
 const CONFIG: &str = r#"
 [mounts]
-nfs_options = "nolock,hard,timeo=600,nfsvers=3,retrans=10"
+nfs_options = "nolock,hard,timeo=600,nfsvers=3,port=2049,retrans=10"
 
 [probe]
 nfs_interval = "1s"
-mount_deadline = "3s"
+mount_deadline = "5s"
 "#;
 
-fn is_mounting() -> bool {
-    children(main_pid()).iter().any(|child| child.command.contains("mount.nfs"))
+const HANGS: &str = "10.0.0.3:/srv/exports/three";
+/// How soon after the other one was mounted the deadline of what hangs has passed, and was told.
+const ENDED: Duration = Duration::from_secs(10);
+
+/// The command that mounts this export, while it runs.
+fn mounting(export: &str) -> Option<u32> {
+    let is_it = |child: &&Process| child.command.contains("mount.nfs") && child.command.contains(export);
+    children(main_pid()).iter().find(is_it).map(|child| child.pid)
 }
 
 #[test]
 fn a_mount_that_hangs_delays_no_other_and_is_ended_at_its_deadline() {
     let _bench = Bench::start(CONFIG);
     black_hole_data("10.0.0.3");
-    let hanging = Target::create("10.0.0.3:/srv/exports/three");
-    eventually("mount.nfs hangs", FIRST_VERDICT, || is_mounting().then_some(()));
+    let hanging = Target::create(HANGS);
+    let hangs = eventually("mount.nfs hangs", FIRST_VERDICT, || mounting(HANGS));
     let other = Target::create_available("10.0.0.1:/srv/exports/one");
+    assert_eq!(mounting(HANGS), Some(hangs), "the other one did not wait for the end of what hangs");
     assert!(other.history().len() == 1, "{:?}", other.history());
-    hanging.becomes_offline(&["mount_timed_out"], Duration::from_secs(10));
+    hanging.becomes_offline(&["mount_timed_out"], ENDED);
     assert_eq!(mount_of("/srv/exports/three"), None);
     assert!(children(main_pid()).iter().filter(|child| child.command.contains("mount.nfs")).count() <= 1);
     end_black_holes();
     hanging.becomes_available(Duration::from_secs(20));
-    eventually("no child is left of it", FIRST_VERDICT, || (Usage::now().zombies == 0 && !is_mounting()).then_some(()));
+    eventually("no child is left of it", FIRST_VERDICT, || {
+        (Usage::now().zombies == 0 && mounting(HANGS).is_none()).then_some(())
+    });
 }

@@ -50,6 +50,7 @@ fn reads_and_probes_go_on(target: &Target) {
 #[test]
 fn a_full_disk_refuses_changes_and_nothing_else() {
     let _bench = Bench::stopped(EVERY_SECOND);
+    fs::create_dir_all(STATE).expect("made");
     succeed("mount", &["-t", "tmpfs", "-o", "size=1M,mode=0700", "state", STATE]);
     succeed("systemctl", &["start", SERVICE]);
     let target = Target::create_available(EXPORT);

@@ -5,6 +5,10 @@ use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::time::Duration;
 
+use nix::sys::ptrace;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+
 use crate::api::{SOCKET, Target, request};
 use crate::bench::{
     Bench, CONFIG, EVERY_SECOND, FIRST_VERDICT, MOUNT_ROOT, SERVICE, TIMED_OUT, black_hole_data, change_unit,
@@ -13,6 +17,37 @@ use crate::bench::{
 
 /// What the unit's watchdog is set to where a test waits for it.
 const WATCHDOG: Duration = Duration::from_secs(2);
+
+/// The threads that an agent's tasks run on, stopped, as by one that never gives way. Its others go on: what
+/// tells the watchdog must not be one of them.
+struct StoppedRuntime(Vec<Pid>);
+
+impl StoppedRuntime {
+    fn of(agent: u32) -> Self {
+        let tasks = fs::read_dir(format!("/proc/{agent}/task")).expect("its threads").flatten();
+        let is_of_runtime = |name: &str| name.starts_with("tokio");
+        let names = tasks.map(|task| (fs::read_to_string(task.path().join("comm")).expect("a name"), task.file_name()));
+        let names: Vec<_> = names.collect();
+        let threads = names.iter().filter(|(name, _)| is_of_runtime(name));
+        let threads = threads.map(|(_, id)| Pid::from_raw(id.to_str().and_then(|id| id.parse().ok()).expect("an id")));
+        let stopped = Self(threads.collect());
+        assert!(!stopped.0.is_empty() && stopped.0.len() < names.len(), "{names:?}");
+        for thread in &stopped.0 {
+            ptrace::seize(*thread, ptrace::Options::empty()).expect("traced");
+            ptrace::interrupt(*thread).expect("interrupted");
+            let status = waitpid(*thread, Some(WaitPidFlag::__WALL)).expect("waited for");
+            assert!(matches!(status, WaitStatus::PtraceEvent(..) | WaitStatus::Stopped(..)), "{status:?}");
+        }
+        stopped
+    }
+
+    /// Lets those go that were killed: their process has not ended until who traces them knows.
+    fn bury(&self) {
+        for thread in &self.0 {
+            let _ = waitpid(*thread, Some(WaitPidFlag::__WALL | WaitPidFlag::WNOHANG));
+        }
+    }
+}
 
 fn log() -> String {
     output("journalctl", &["--no-pager", "--output=cat", "--lines=50", "--unit", SERVICE])
@@ -127,8 +162,11 @@ fn an_agent_that_does_nothing_any_more_is_replaced() {
     });
     assert_eq!(main_pid(), pid);
     end_black_holes();
-    succeed("kill", &["-STOP", &pid.to_string()]);
-    eventually("replaced", Duration::from_secs(12), || (main_pid() != 0 && main_pid() != pid).then_some(()));
+    let runtime = StoppedRuntime::of(pid);
+    eventually("replaced", Duration::from_secs(12), || {
+        runtime.bury();
+        (main_pid() != 0 && main_pid() != pid).then_some(())
+    });
     eventually("answering", FIRST_VERDICT, || (request("GET", "/healthz", None).code == 200).then_some(()));
     target.becomes_available(TIMED_OUT);
     assert_eq!(mount_of("/srv/exports/one"), mount);

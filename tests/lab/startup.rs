@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use crate::api::{Target, request};
 use crate::bench::{
-    Bench, FIRST_VERDICT, HARD, SERVICE, TIMED_OUT, UP_OR_DOWN, black_hole_data, end_black_holes, eventually, main_pid,
-    mark, mount_of, succeed,
+    Bench, FIRST_VERDICT, HARD, SERVICE, TIMED_OUT, UP_OR_DOWN, black_hole_data, change_unit, end_black_holes,
+    eventually, main_pid, mark, mount_of, succeed,
 };
 use crate::process::{Usage, children, processes, workers};
 
@@ -28,7 +28,10 @@ fn no_worker_is_an_orphan() {
 
 #[test]
 fn mounts_that_hang_keep_nobody_from_starting_stopping_and_being_killed() {
-    let _bench = Bench::start(HARD);
+    let _bench = Bench::stopped(HARD);
+    // The service manager would kill what an agent leaves behind, and so hide that there is any.
+    change_unit("[Service]\nKillMode=process\n");
+    succeed("systemctl", &["start", SERVICE]);
     let targets = [
         Target::create_available("10.0.0.2:/srv/exports/two"),
         Target::create_available("10.0.0.3:/srv/exports/three"),

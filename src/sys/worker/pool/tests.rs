@@ -118,6 +118,15 @@ async fn every_worker_that_died_idle_is_reaped_at_the_next_call() {
 }
 
 #[tokio::test]
+async fn no_more_workers_are_kept_than_may_be_idle() {
+    let pool = pool_of(worker(), 8);
+    let suspects = (0..4).map(|_| pool.call(Uuid::new_v4(), Lane::Suspect, stat(), ENOUGH));
+    assert!(futures::future::join_all(suspects).await.iter().all(Result::is_ok));
+    assert_eq!((pool.stats().spawned_total, pool.stats().idle), (4, 2));
+    until("the others have ended", || pool.census().counts().alive == 2).await;
+}
+
+#[tokio::test]
 async fn an_idle_worker_that_talks_out_of_turn_is_replaced_and_the_call_is_answered() {
     let directory = tempfile::tempdir().expect("a directory");
     let first = directory.path().join("first");
