@@ -16,38 +16,29 @@
 //! harm ([`Request::is_repeatable`]) and not before the broken one is really gone: it may be at work
 //! still, and keeps the target's claim until then.
 
+mod process;
+
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::AsFd as _;
 use std::path::PathBuf;
-use std::process::Stdio;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::process::{ChildStdin, ChildStdout};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::protocol::{self, HELLO, Numbered, Request, Response, WorkerFault};
+use super::protocol::{self, HELLO, Request, Response, WorkerFault};
 use crate::model::TargetId;
-use crate::sys::children::{self, Assignment, Child, ChildCensus, ClaimError, Program, StuckChild};
-use crate::sys::command::DEFAULT_PATH;
-
-/// What workers are called in a log.
-const WORKER: &str = "probe-worker";
+use crate::sys::children::{Assignment, ChildCensus, ClaimError, StuckChild};
+use process::{Answer, AskError, Worker, is_end, retain_silent};
 
 /// How many workers of suspect targets may be starting at the same time. A crowd of dead mounts costs
 /// as many workers at each probe, and starting them all at once would take the processors of a small
 /// host from everybody else.
 const SUSPECT_STARTS_MAX: usize = 4;
 
-/// How much of a worker's answers is read at once, in bytes: more than most have.
-const READ_AT_ONCE_BYTES: usize = 2048;
-
-/// How long a call of a healthy target waits for one of as many workers as are kept before it has
+/// How long a call of a healthy target waits for its turn at the workers that are kept before it has
 /// another started. A thousand targets that are probed at once are done by a few workers then, and
 /// one that waits for storage that has just died costs the others no more than this.
 const STARTED_AFTER: Duration = Duration::from_millis(10);
@@ -166,10 +157,8 @@ struct Inner {
     census: ChildCensus,
     /// Most recently used last, so that the surplus of a busy hour is what grows old.
     idle: Mutex<Vec<Worker>>,
-    /// Told whenever a worker becomes idle.
-    became_idle: Notify,
-    /// Workers at work for healthy targets.
-    healthy_workers: AtomicUsize,
+    /// Turns of healthy targets at the workers that are kept, first come, first served.
+    turns: Semaphore,
     busy: AtomicUsize,
     spawned: AtomicU64,
     next_number: AtomicU64,
@@ -187,12 +176,12 @@ impl WorkerPool {
     pub fn new(settings: WorkerPoolSettings, census: ChildCensus) -> Self {
         let suspects = (settings.workers_max / 2).max(1);
         let healthy = settings.workers_max.saturating_sub(suspects).max(1);
+        let turns = Semaphore::new(settings.idle_max.max(1));
         let inner = Inner {
             settings,
             census,
             idle: Mutex::default(),
-            became_idle: Notify::new(),
-            healthy_workers: AtomicUsize::new(0),
+            turns,
             busy: AtomicUsize::new(0),
             spawned: AtomicU64::new(0),
             next_number: AtomicU64::new(HELLO + 1),
@@ -205,8 +194,9 @@ impl WorkerPool {
     }
 
     /// Has a worker do `request` for `target`. Returns within `deadline` of a worker being free,
-    /// and waits for that at most as long again, and as long again for a new one to start. Safe to
-    /// drop: the worker is killed then.
+    /// and waits for that at most as long again, and as long again for a new one to start; when an idle
+    /// worker broke by what may be done twice, within five deadlines in all. Safe to drop: the worker is
+    /// killed then.
     ///
     /// # Errors
     /// [`CallError`]; [`CallError::Fault`] is the storage's own answer.
@@ -261,9 +251,11 @@ impl WorkerPool {
         let frame = protocol::encode(number, &request).map_err(|source| CallError::Request { source })?;
         let assignment = self.assign(target, lane, deadline).await?;
         let _busy = Counted::new(&self.inner.busy);
-        let idle = self.wait_for_idle(lane).await;
-        let _at_work = (lane == Lane::Healthy).then(|| Counted::new(&self.inner.healthy_workers));
-        let worker = match idle {
+        let _turn = match lane {
+            Lane::Healthy => timeout(STARTED_AFTER, self.inner.turns.acquire()).await.ok(),
+            Lane::Suspect => None,
+        };
+        let worker = match self.take_idle(lane) {
             Some(mut worker) => {
                 worker.child.assignment = Some(assignment);
                 match self.ask(&mut worker, number, &frame, deadline).await? {
@@ -340,22 +332,6 @@ impl WorkerPool {
         }
     }
 
-    /// An idle worker, or none when another one is to be started.
-    async fn wait_for_idle(&self, lane: Lane) -> Option<Worker> {
-        let are_enough = || self.inner.healthy_workers.load(Ordering::Relaxed) >= self.inner.settings.idle_max;
-        let waiting = async {
-            loop {
-                let became_idle = self.inner.became_idle.notified();
-                let idle = self.take_idle(lane);
-                if idle.is_some() || lane == Lane::Suspect || !are_enough() {
-                    return idle;
-                }
-                became_idle.await;
-            }
-        };
-        timeout(STARTED_AFTER, waiting).await.unwrap_or(None)
-    }
-
     /// A new worker with this assignment.
     async fn start_within(&self, assignment: Assignment, lane: Lane, deadline: Duration) -> Result<Worker, CallError> {
         let starting = timeout(deadline, self.start(assignment, lane));
@@ -385,9 +361,6 @@ impl WorkerPool {
             Some(worker)
         };
         drop(idle);
-        if surplus.is_none() {
-            self.inner.became_idle.notify_one();
-        }
         drop(assignment);
         if let Some(worker) = surplus {
             worker.let_go();
@@ -432,93 +405,6 @@ impl Drop for Counted<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
-}
-
-/// What a worker answers.
-type Answer = Result<Response, WorkerFault>;
-
-/// How a worker broke when it was asked.
-#[derive(Debug)]
-struct AskError {
-    source: io::Error,
-    /// Whether it may have begun with what it was asked for.
-    was_sent: bool,
-}
-
-/// A worker. Dropping it kills it.
-#[derive(Debug)]
-struct Worker {
-    child: Child,
-    input: ChildStdin,
-    output: BufReader<ChildStdout>,
-}
-
-impl Worker {
-    #[allow(clippy::disallowed_methods, reason = "the program is this one, and starts in a thread of its own")]
-    async fn start(settings: &WorkerPoolSettings, census: &ChildCensus) -> io::Result<Self> {
-        let mut command = std::process::Command::new(&settings.program);
-        command
-            .args(&settings.arguments)
-            .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap_or_else(|| DEFAULT_PATH.into()))
-            .envs(std::env::var_os("LANG").map(|language| ("LANG", language)))
-            .current_dir("/")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::inherit());
-        let mut child = children::spawn(command, Program::Ours, WORKER.to_owned(), census).await?;
-        let pipes = child.process().and_then(|process| process.stdin.take().zip(process.stdout.take()));
-        let (input, output) = pipes.ok_or_else(|| io::Error::other("it has no pipes"))?;
-        Ok(Self { child, input, output: BufReader::with_capacity(READ_AT_ONCE_BYTES, output) })
-    }
-
-    /// Sends a request and waits for its answer, for as long as that takes.
-    async fn ask(&mut self, number: u64, frame: &[u8]) -> Result<Answer, AskError> {
-        // Nobody reads what could not be written whole.
-        self.input.write_all(frame).await.map_err(|source| AskError { source, was_sent: false })?;
-        self.answer(number).await.map_err(|source| AskError { source, was_sent: true })
-    }
-
-    async fn answer(&mut self, number: u64) -> io::Result<Answer> {
-        let mut prefix = [0; 4];
-        self.output.read_exact(&mut prefix).await?;
-        let mut body = vec![0; protocol::length(prefix)?];
-        self.output.read_exact(&mut body).await?;
-        let answer: Numbered<Answer> = protocol::decode(&body)?;
-        if answer.number != number {
-            let message = format!("it answered request {} when asked {number}", answer.number);
-            return Err(io::Error::new(io::ErrorKind::InvalidData, message));
-        }
-        Ok(answer.body)
-    }
-
-    /// Lets a worker go that is not needed: the end of its input is the end of it.
-    fn let_go(self) {
-        drop(self.input);
-        self.child.retire();
-    }
-}
-
-/// Keeps the workers from which there is nothing to be read, not even their end.
-fn retain_silent(workers: &mut Vec<Worker>) {
-    let mut outputs: Vec<PollFd<'_>> =
-        workers.iter().map(|worker| PollFd::new(worker.output.get_ref().as_fd(), PollFlags::POLLIN)).collect();
-    let is_asked = poll(&mut outputs, PollTimeout::ZERO).is_ok();
-    let are_silent: Vec<bool> = outputs.iter().map(|output| is_asked && output.any() == Some(false)).collect();
-    let mut are_silent = are_silent.into_iter();
-    workers.retain_mut(|worker| {
-        let is_silent = are_silent.next() == Some(true) && worker.output.buffer().is_empty();
-        // One that has ended is reaped by this, and is not killed.
-        if !is_silent && !worker.child.has_ended() {
-            tracing::warn!("a probe worker broke and is replaced: it said what it was not asked");
-        }
-        is_silent
-    });
-}
-
-/// Whether a worker was found to have ended.
-fn is_end(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset)
 }
 
 #[cfg(test)]

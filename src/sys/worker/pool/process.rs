@@ -1,0 +1,114 @@
+//! One worker as the pool has it: a child, and the pipes to it.
+
+use std::io;
+use std::os::fd::AsFd as _;
+use std::process::Stdio;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::process::{ChildStdin, ChildStdout};
+
+use super::super::protocol::{self, Numbered, Response, WorkerFault};
+use super::WorkerPoolSettings;
+use crate::sys::children::{self, Child, ChildCensus, Program};
+use crate::sys::command::DEFAULT_PATH;
+
+/// What workers are called in a log.
+const WORKER: &str = "probe-worker";
+
+/// How much of a worker's answers is read at once, in bytes: more than most have.
+const READ_AT_ONCE_BYTES: usize = 2048;
+
+/// What a worker answers.
+pub(super) type Answer = Result<Response, WorkerFault>;
+
+/// How a worker broke when it was asked.
+#[derive(Debug)]
+pub(super) struct AskError {
+    pub(super) source: io::Error,
+    /// Whether it may have begun with what it was asked for.
+    pub(super) was_sent: bool,
+}
+
+/// A worker. Dropping it kills it.
+#[derive(Debug)]
+pub(super) struct Worker {
+    pub(super) child: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+}
+
+impl Worker {
+    #[allow(clippy::disallowed_methods, reason = "the program is this one, and starts in a thread of its own")]
+    pub(super) async fn start(settings: &WorkerPoolSettings, census: &ChildCensus) -> io::Result<Self> {
+        let mut command = std::process::Command::new(&settings.program);
+        command
+            .args(&settings.arguments)
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_else(|| DEFAULT_PATH.into()))
+            .envs(std::env::var_os("LANG").map(|language| ("LANG", language)))
+            .current_dir("/")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit());
+        let mut child = children::spawn(command, Program::Ours, WORKER.to_owned(), census).await?;
+        let pipes = child.process().and_then(|process| process.stdin.take().zip(process.stdout.take()));
+        let (input, output) = pipes.ok_or_else(|| io::Error::other("it has no pipes"))?;
+        Ok(Self { child, input, output: BufReader::with_capacity(READ_AT_ONCE_BYTES, output) })
+    }
+
+    /// Sends a request and waits for its answer, for as long as that takes.
+    pub(super) async fn ask(&mut self, number: u64, frame: &[u8]) -> Result<Answer, AskError> {
+        // Nobody reads what could not be written whole.
+        self.input.write_all(frame).await.map_err(|source| AskError { source, was_sent: false })?;
+        self.answer(number).await.map_err(|source| AskError { source, was_sent: true })
+    }
+
+    pub(super) async fn answer(&mut self, number: u64) -> io::Result<Answer> {
+        let mut prefix = [0; 4];
+        self.output.read_exact(&mut prefix).await?;
+        let mut body = vec![0; protocol::length(prefix)?];
+        self.output.read_exact(&mut body).await?;
+        let answer: Numbered<Answer> = protocol::decode(&body)?;
+        if answer.number != number {
+            let message = format!("it answered request {} when asked {number}", answer.number);
+            return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+        }
+        Ok(answer.body)
+    }
+
+    /// Lets a worker go that is not needed: the end of its input is the end of it.
+    pub(super) fn let_go(self) {
+        drop(self.input);
+        self.child.retire();
+    }
+}
+
+/// Keeps the workers from which there is nothing to be read, not even their end.
+pub(super) fn retain_silent(workers: &mut Vec<Worker>) {
+    let mut outputs: Vec<PollFd<'_>> =
+        workers.iter().map(|worker| PollFd::new(worker.output.get_ref().as_fd(), PollFlags::POLLIN)).collect();
+    let is_asked = loop {
+        match poll(&mut outputs, PollTimeout::ZERO) {
+            // By the end of a child, say.
+            Err(Errno::EINTR) => {}
+            outcome => break outcome.is_ok(),
+        }
+    };
+    let are_silent: Vec<bool> = outputs.iter().map(|output| is_asked && output.any() == Some(false)).collect();
+    let mut are_silent = are_silent.into_iter();
+    workers.retain_mut(|worker| {
+        let is_silent = are_silent.next() == Some(true) && worker.output.buffer().is_empty();
+        // One that has ended is reaped by this, and is not killed.
+        if !is_silent && !worker.child.has_ended() {
+            tracing::warn!("a probe worker broke and is replaced: it said what it was not asked");
+        }
+        is_silent
+    });
+}
+
+/// Whether a worker was found to have ended.
+pub(super) fn is_end(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset)
+}
