@@ -26,7 +26,7 @@
 //! Modules depend on those to their right and on nothing else; `tests/layering.rs` holds it.
 //!
 //! ```text
-//! cli → api → agent → driver → check → nfs, s3, sys → model
+//! cli → api → agent → driver → check → nfs, s3 → sys → model
 //!       cli → config → model    agent → registry → model
 //!       cli, api → keystone → tls → sys
 //! ```

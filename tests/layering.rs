@@ -27,7 +27,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("keystone", &["model", "sys", "tls"]),
     ("tls", &["model", "sys"]),
     ("nfs", &["model"]),
-    ("s3", &["model"]),
+    ("s3", &["model", "sys"]),
     ("sys", &["model"]),
     ("model", &[]),
 ];

@@ -66,6 +66,15 @@ pub async fn read_private(path: &Path) -> Result<Vec<u8>, FileError> {
     Ok(bytes)
 }
 
+/// Reads a file, and tells whether others than its owner may read or change it.
+///
+/// # Errors
+/// [`FileError`] when the file cannot be read.
+pub async fn read_with_exposure(path: &Path) -> Result<(Vec<u8>, bool), FileError> {
+    let (bytes, mode) = read(path).await?;
+    Ok((bytes, mode & (OTHERS_MAY_READ | OTHERS_MAY_WRITE) != 0))
+}
+
 /// Reads a file that anybody may see, such as a certificate.
 ///
 /// # Errors

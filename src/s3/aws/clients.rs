@@ -117,8 +117,7 @@ impl SharedClient {
         let began = Instant::now();
         let region = Region::new(self.way.region.clone());
         let loaded = credentials::load(&self.way.source, &region, &self.http_client).await;
-        let exposed = credentials::exposed(&self.way.source).await;
-        let outcome = loaded.map(|credentials| {
+        let outcome = loaded.map(|(credentials, exposed)| {
             let known = before.filter(|known| known.credentials == credentials);
             let client = known.map_or_else(|| self.client(region, credentials.clone()), |known| known.client);
             Connected { client, credentials, exposed }

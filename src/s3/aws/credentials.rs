@@ -1,6 +1,5 @@
 //! Credentials, from where the configuration says they are.
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -15,6 +14,7 @@ use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use super::errors::innermost;
 use crate::model::settings::S3CredentialSource;
 use crate::s3::S3Failure;
+use crate::sys::secret_file::{FileError, read_public, read_with_exposure};
 
 /// Temporary credentials are got anew when this little of their life is left.
 pub const CREDENTIALS_RENEWED_BEFORE_END: Duration = Duration::from_secs(300);
@@ -24,7 +24,7 @@ pub(super) fn outlives_a_probe(credentials: &Credentials) -> bool {
     credentials.expiry().is_some_and(|end| end > SystemTime::now() + CREDENTIALS_RENEWED_BEFORE_END)
 }
 
-/// Loads them.
+/// Loads them, and tells of a file with their secret that others may read or change.
 ///
 /// # Errors
 /// [`S3Failure::NoCredentials`].
@@ -32,12 +32,12 @@ pub(super) async fn load(
     source: &S3CredentialSource,
     region: &Region,
     http_client: &SharedHttpClient,
-) -> Result<Credentials, S3Failure> {
+) -> Result<(Credentials, Option<PathBuf>), S3Failure> {
     let settings =
         || ProviderConfig::without_region().with_region(Some(region.clone())).with_http_client(http_client.clone());
     let none =
         |what: &str, error: &dyn std::error::Error| S3Failure::NoCredentials(format!("{what}: {}", innermost(error)));
-    match source {
+    let credentials = match source {
         S3CredentialSource::DefaultChain => DefaultCredentialsChain::builder()
             .configure(settings())
             .region(region.clone())
@@ -56,42 +56,38 @@ pub(super) async fn load(
             .await
             .map_err(|error| none(&format!("profile {name:?} of the AWS shared files gives none"), &error)),
         S3CredentialSource::Files { access_key_id, secret_access_key } => {
-            let key = read_value(access_key_id).await?;
-            let secret = read_value(secret_access_key).await?;
-            Ok(Credentials::new(key, secret, None, None, "files"))
+            let key = value(access_key_id, read_public(access_key_id).await)?;
+            let (bytes, is_exposed) = read_with_exposure(secret_access_key)
+                .await
+                .map_or_else(|error| (Err(error), false), |(bytes, is_exposed)| (Ok(bytes), is_exposed));
+            let secret = value(secret_access_key, bytes)?;
+            let credentials = Credentials::new(key, secret, None, None, "files");
+            return Ok((credentials, is_exposed.then(|| secret_access_key.clone())));
         }
-    }
+    }?;
+    // The environment comes before the shared file.
+    let is_in_environment =
+        *source == S3CredentialSource::DefaultChain && std::env::var_os("AWS_ACCESS_KEY_ID").is_some();
+    let exposed = if is_in_environment { None } else { exposed_shared_file().await };
+    Ok((credentials, exposed))
 }
 
-/// What others than the owner of a secret's file should not be able to do.
-const OTHERS_MAY_READ_OR_WRITE: u32 = 0o066;
-
-/// The first file with a secret of this source that others on this host may read or change.
-pub(super) async fn exposed(source: &S3CredentialSource) -> Option<PathBuf> {
-    let path = match source {
-        S3CredentialSource::Files { secret_access_key, .. } => secret_access_key.clone(),
-        // The environment comes before the shared file.
-        S3CredentialSource::DefaultChain if std::env::var_os("AWS_ACCESS_KEY_ID").is_some() => return None,
-        S3CredentialSource::DefaultChain | S3CredentialSource::Profile(_) => {
-            match std::env::var_os("AWS_SHARED_CREDENTIALS_FILE") {
-                Some(path) => path.into(),
-                None => Path::new(&std::env::var_os("HOME")?).join(".aws/credentials"),
-            }
-        }
+/// The AWS shared file of credentials, if others on this host may read or change it and it is asked.
+async fn exposed_shared_file() -> Option<PathBuf> {
+    let path = match std::env::var_os("AWS_SHARED_CREDENTIALS_FILE") {
+        Some(path) => path.into(),
+        None => Path::new(&std::env::var_os("HOME")?).join(".aws/credentials"),
     };
-    let file = tokio::fs::File::open(&path).await.ok()?;
-    let mode = file.metadata().await.ok()?.permissions().mode();
-    (mode & OTHERS_MAY_READ_OR_WRITE != 0).then_some(path)
+    let (_, is_exposed) = read_with_exposure(&path).await.ok()?;
+    is_exposed.then_some(path)
 }
 
-async fn read_value(path: &Path) -> Result<String, S3Failure> {
-    let shown = path.display();
-    let text = tokio::fs::read_to_string(path)
-        .await
-        .map_err(|error| S3Failure::NoCredentials(format!("{shown} cannot be read: {error}")))?;
+fn value(path: &Path, read: Result<Vec<u8>, FileError>) -> Result<String, S3Failure> {
+    let bytes = read.map_err(|error| S3Failure::NoCredentials(error.to_string()))?;
+    let text = String::from_utf8(bytes).unwrap_or_default();
     let value = text.trim();
     if value.is_empty() || value.contains(char::is_whitespace) {
-        return Err(S3Failure::NoCredentials(format!("{shown} does not hold exactly one value")));
+        return Err(S3Failure::NoCredentials(format!("{} does not hold exactly one value", path.display())));
     }
     Ok(value.to_owned())
 }

@@ -15,6 +15,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
 use crate::s3::S3Failure;
+use crate::sys::secret_file::read_public;
 
 /// How many connections to one service are kept open while nobody uses them.
 const IDLE_CONNECTIONS_MAX: usize = 32;
@@ -22,7 +23,7 @@ const IDLE_CONNECTIONS_MAX: usize = 32;
 /// Reads a bundle and makes sure of it: the SDK would panic over a certificate that is none.
 pub(super) async fn read_ca_bundle(path: &Path) -> Result<Vec<u8>, S3Failure> {
     let unusable = |why: String| S3Failure::Tls(format!("ca_bundle {} {why}", path.display()));
-    let pem = tokio::fs::read(path).await.map_err(|error| unusable(format!("cannot be read: {error}")))?;
+    let pem = read_public(path).await.map_err(|error| S3Failure::Tls(format!("ca_bundle {error}")))?;
     let mut roots = rustls::RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(&pem) {
         let certificate = certificate.map_err(|error| unusable(format!("is not PEM: {error}")))?;
