@@ -27,7 +27,7 @@ pub const TARGETS_MAX: usize = 10_000;
 pub const TYPES_MAX: usize = 2 * TARGETS_MAX;
 
 /// The most transitions of one target that are kept: the latest.
-pub const TRANSITIONS_MAX: usize = 1_000;
+pub const TRANSITIONS_MAX: usize = 500;
 
 /// The most assignments to projects that all types of one registry have together. What each may
 /// have would add up to more than a node can keep in memory.

@@ -141,7 +141,7 @@ pub(super) async fn check(Shared(state): Shared<State>, Id(id): Id) -> Result<Js
 
 /// When a backup target became available or offline on this node, and why.
 #[utoipa::path(get, path = "/backup_targets/{id}/history", tag = TAG, params(("id" = Uuid, Path)), responses(
-    (status = 200, description = "Its latest transitions, newest first: 1,000 are kept.", body = wire::History),
+    (status = 200, description = "Its latest transitions, newest first: 500 are kept.", body = wire::History),
     (status = 404, description = "There is none of that id.", body = wire::FaultBody),
     (status = 503, description = "The registry cannot be read now.", body = wire::FaultBody),
 ))]

@@ -7,6 +7,10 @@ use jiff::Timestamp;
 use super::report::Finding;
 use super::{Status, TargetId};
 
+/// The longest sentence that a history keeps, in characters: one may repeat what a command or a server
+/// said, and histories are on the disk of the node.
+pub const MESSAGE_MAX_CHARS: usize = 512;
+
 /// One change of a target's status on this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transition {
@@ -28,12 +32,37 @@ pub struct Transition {
 pub struct PastFinding {
     /// The stable code, see [`super::Reason::code`].
     pub code: Cow<'static, str>,
-    /// The sentence beside it.
+    /// The sentence beside it, at most [`MESSAGE_MAX_CHARS`].
     pub message: String,
 }
 
 impl From<Finding> for PastFinding {
     fn from(finding: Finding) -> Self {
-        Self { code: finding.reason.code().into(), message: finding.message }
+        let mut message = finding.message;
+        if let Some((end, _)) = message.char_indices().nth(MESSAGE_MAX_CHARS - 1)
+            && message[end..].chars().nth(1).is_some()
+        {
+            message.truncate(end);
+            message.push('…');
+        }
+        Self { code: finding.reason.code().into(), message }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Reason;
+
+    #[test]
+    fn a_sentence_is_kept_up_to_its_limit() {
+        for (length, is_cut) in [(0, false), (MESSAGE_MAX_CHARS, false), (MESSAGE_MAX_CHARS + 1, true), (9999, true)] {
+            let kept = PastFinding::from(Finding::new(Reason::Slow, "ü".repeat(length))).message;
+            assert_eq!(
+                (kept.chars().count(), kept.ends_with('…')),
+                (length.min(MESSAGE_MAX_CHARS), is_cut),
+                "{length}"
+            );
+        }
     }
 }

@@ -39,7 +39,7 @@ fn cycles(shortened: usize, what: impl Fn(&Target)) {
     assert!(after.rss_kib <= rss_max, "{before:?} became {after:?}");
     let below: Vec<_> = mounts().into_iter().filter(|mount| mount.path.starts_with(MOUNT_ROOT)).collect();
     assert_eq!(below.len(), 1, "{below:?}");
-    assert!(target.history().len() <= 1000, "bounded");
+    assert!(target.history().len() <= 500, "bounded");
 }
 
 #[test]

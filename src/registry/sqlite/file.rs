@@ -28,7 +28,7 @@ use super::{RegistryError, rows, storage};
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A larger file is opened without checking all its pages, which would delay the start. Thousands
-/// of targets take a few mebibytes.
+/// of targets take a few mebibytes, and a history that is full some hundred kibibytes.
 const CHECKED_MAX_BYTES: u64 = 256 << 20;
 
 /// Length, magic string, and the places of `user_version` and `application_id` in the header of a
