@@ -6,11 +6,9 @@ use crate::api::Target;
 use crate::bench::{Bench, FIRST_VERDICT, black_hole_data, end_black_holes, eventually, main_pid, mount_of};
 use crate::process::{Process, Usage, children};
 
-/// With the port, or the kernel asks the server's port mapper first, and until it has connected to one server
-/// it mounts no other: `nfs_get_client` waits for every client that is not ready, whosever it is.
 const CONFIG: &str = r#"
 [mounts]
-nfs_options = "nolock,hard,timeo=600,nfsvers=3,port=2049,retrans=10"
+nfs_options = "nolock,hard,timeo=600,nfsvers=3,retrans=10"
 
 [probe]
 nfs_interval = "1s"
