@@ -39,7 +39,8 @@ pub use view::{TargetView, View};
 /// The version that targets are stamped with: this agent's.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// How many waits of one `deadline` a probe has at most, with those for a child to be free.
+/// How many waits of one `deadline` a probe is waited for, with those for a child to be free: more than
+/// any has whose workers do not break.
 const DEADLINES_IN_A_PROBE: u32 = 20;
 
 /// What a client asks for when it creates a target.

@@ -38,20 +38,22 @@ pub struct Host {
     pub writer: Writer,
 }
 
+impl Host {
+    /// One that knows nothing of buckets and mounts yet.
+    #[must_use]
+    pub fn new(workers: WorkerPool, mounts: MountTableWatch, hostname: String, writer: Writer) -> Self {
+        Self { workers, mounts, buckets: Arc::default(), mount_stats: MountStatsCache::default(), hostname, writer }
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::expect_used, reason = "for tests only")]
 impl Host {
     /// One on which no worker can be started.
     pub(crate) fn without_workers() -> Self {
         let settings = crate::sys::WorkerPoolSettings::new("/nonexistent".into());
-        Self {
-            workers: WorkerPool::new(settings, crate::sys::ChildCensus::new()),
-            mounts: MountTableWatch::start().expect("/proc"),
-            buckets: Arc::default(),
-            mount_stats: MountStatsCache::default(),
-            hostname: "test".to_owned(),
-            writer: Writer::Agent,
-        }
+        let workers = WorkerPool::new(settings, crate::sys::ChildCensus::new());
+        Self::new(workers, MountTableWatch::start().expect("/proc"), "test".to_owned(), Writer::Agent)
     }
 }
 

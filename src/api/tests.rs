@@ -24,7 +24,7 @@ use crate::model::Caller;
 use crate::model::settings::AgentSettings;
 use crate::registry::SqliteRegistry;
 use crate::sys::worker::{WorkerPool, WorkerPoolSettings};
-use crate::sys::{ChildCensus, MountStatsCache, MountTableWatch, NodeFacts};
+use crate::sys::{ChildCensus, MountTableWatch, NodeFacts};
 
 /// The largest answer of a test, in bytes.
 const ANSWER_MAX_BYTES: usize = 16 << 20;
@@ -63,14 +63,9 @@ impl Api {
         let directory = tempfile::tempdir().expect("a directory");
         let registry = SqliteRegistry::open(&directory.path().join("registry.db")).expect("a registry");
         let census = ChildCensus::new();
-        let host = Host {
-            workers: WorkerPool::new(WorkerPoolSettings::new("/nonexistent".into()), census.clone()),
-            mounts: MountTableWatch::start().expect("/proc"),
-            buckets: Arc::default(),
-            mount_stats: MountStatsCache::default(),
-            hostname: "test".to_owned(),
-            writer: Writer::Agent,
-        };
+        let workers = WorkerPool::new(WorkerPoolSettings::new("/nonexistent".into()), census.clone());
+        let mounts = MountTableWatch::start().expect("/proc");
+        let host = Host::new(workers, mounts, "test".to_owned(), Writer::Agent);
         let agent = Agent::start(Arc::new(registry), Arc::new(host), AgentSettings::quiet()).await.expect("an agent");
         let facts = Arc::new(move || NodeFacts::read(Timestamp::UNIX_EPOCH, &census));
         let routes = super::routes(agent.clone(), facts, &super::Auth::none());

@@ -106,7 +106,7 @@ mod tests {
         let path = name.below(root);
         let mut servers = ServerAddresses::default();
         for address in ["10.0.0.7", "10.0.0.1"] {
-            servers.learn(vec![address.parse().expect("an address")]);
+            servers.learn("nas", vec![address.parse().expect("an address")]);
         }
         look(MountPlace {
             target: TargetId::nil(),

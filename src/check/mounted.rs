@@ -145,11 +145,7 @@ async fn ours(
     options: &NfsOptions,
     deadline: Duration,
 ) -> Checked<MountedHere> {
-    let here = MountedHere {
-        mount_id: entry.mount_id,
-        source: entry.source.clone(),
-        facts: MountFacts::from_options(&entry.super_options),
-    };
+    let here = MountedHere { mount_id: entry.mount_id, source: entry.source.clone(), facts: entry.facts() };
     if entry.is_read_only() {
         let finding = Finding::new(
             Reason::ReadOnly,
@@ -200,7 +196,7 @@ fn stacked_warning(path: &Path, stacked: usize) -> Option<Finding> {
 }
 
 fn hard_warning(path: &Path, entry: &MountEntry) -> Option<Finding> {
-    MountFacts::from_options(&entry.super_options).is_hard.then(|| {
+    entry.facts().is_hard.then(|| {
         Finding::new(
             Reason::HardMount,
             format!(

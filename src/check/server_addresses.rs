@@ -17,6 +17,8 @@ const BY_TURNS: Duration = Duration::from_secs(3600);
 /// What one target's driver has seen of its server's name.
 #[derive(Debug, Clone, Default)]
 pub struct ServerAddresses {
+    /// The name.
+    host: String,
     given: Vec<IpAddr>,
     /// Given before and not now, oldest first.
     former: Vec<IpAddr>,
@@ -24,8 +26,12 @@ pub struct ServerAddresses {
 }
 
 impl ServerAddresses {
-    /// Notes what the name gives now.
-    pub fn learn(&mut self, addresses: Vec<IpAddr>) {
+    /// Notes what the name gives now. Nothing is kept of another name: that was the server of another
+    /// configuration.
+    pub fn learn(&mut self, host: &str, addresses: Vec<IpAddr>) {
+        if self.host != host {
+            *self = Self { host: host.to_owned(), ..Self::default() };
+        }
         if self.former.iter().any(|address| addresses.contains(address)) {
             self.gave_again = Some(Instant::now());
         }
@@ -78,9 +84,9 @@ mod tests {
     fn a_name_that_leads_elsewhere_has_left_its_former_address() {
         let mut servers = ServerAddresses::default();
         assert!(servers.is_unknown() && !servers.have_left(address(1)), "nothing is known yet");
-        servers.learn(vec![address(1), address(2)]);
+        servers.learn("nas", vec![address(1), address(2)]);
         assert!(!servers.have_left(address(1)) && !servers.have_left(address(2)));
-        servers.learn(vec![address(3)]);
+        servers.learn("nas", vec![address(3)]);
         assert!(servers.have_left(address(1)));
         assert!(servers.have_led_to(address(1)) && servers.have_led_to(address(3)) && !servers.have_led_to(address(4)));
     }
@@ -89,16 +95,24 @@ mod tests {
     fn a_name_that_gives_its_addresses_by_turns_has_left_none() {
         let mut servers = ServerAddresses::default();
         for number in [1, 2, 3, 1, 2] {
-            servers.learn(vec![address(number)]);
+            servers.learn("nas", vec![address(number)]);
         }
         assert!((1..=4).all(|number| !servers.have_left(address(number))));
+    }
+
+    #[test]
+    fn nothing_is_kept_of_another_name() {
+        let mut servers = ServerAddresses::default();
+        servers.learn("nas", vec![address(1)]);
+        servers.learn("other", vec![address(2)]);
+        assert!(servers.have_led_to(address(2)) && !servers.have_led_to(address(1)));
     }
 
     #[test]
     fn what_is_remembered_is_bounded() {
         let mut servers = ServerAddresses::default();
         for number in 0..=255 {
-            servers.learn(vec![address(number)]);
+            servers.learn("nas", vec![address(number)]);
         }
         assert_eq!(servers.former.len(), FORMER_MAX);
         assert!(servers.have_led_to(address(254)) && !servers.have_led_to(address(0)));

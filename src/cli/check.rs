@@ -24,7 +24,7 @@ use crate::config;
 use crate::driver::{self, Depth, Host, Writer};
 use crate::model::report::{MountMode, Verdict};
 use crate::model::{MountName, NfsExport, Report, S3Location, Target, TargetSpec};
-use crate::sys::{ChildCensus, MountStatsCache, MountTableWatch, WorkerPool, WorkerPoolSettings, node};
+use crate::sys::{ChildCensus, MountTableWatch, WorkerPool, WorkerPoolSettings, node};
 
 /// How many targets `check all` has probed at the same time.
 const CHECKS_AT_ONCE: usize = 16;
@@ -113,14 +113,7 @@ fn one(spec: TargetSpec, no_mount: bool, common: &Common) -> anyhow::Result<Stat
     runtime::block_on(async {
         let workers = WorkerPool::new(WorkerPoolSettings::new(THIS_PROGRAM.into()), ChildCensus::new());
         let mounts = MountTableWatch::start().context("the mount table cannot be watched: is /proc mounted?")?;
-        let host = Arc::new(Host {
-            workers,
-            mounts,
-            buckets: Arc::default(),
-            mount_stats: MountStatsCache::default(),
-            hostname: node::hostname(),
-            writer: Writer::Command,
-        });
+        let host = Arc::new(Host::new(workers, mounts, node::hostname(), Writer::Command));
         let mut driver = driver::for_spec(&target, &host);
         let was_mounted = driver.mount_id(&settings).is_some();
         let mut probe = driver.probe(&settings, Depth::Full).await;

@@ -23,9 +23,7 @@ use crate::config::{self, Settings};
 use crate::driver::{Host, Writer};
 use crate::model::settings::{ApiSettings, AuthSettings};
 use crate::registry::SqliteRegistry;
-use crate::sys::{
-    ChildCensus, MountStatsCache, MountTableWatch, NodeFacts, WorkerPool, WorkerPoolSettings, node, systemd,
-};
+use crate::sys::{ChildCensus, MountTableWatch, NodeFacts, WorkerPool, WorkerPoolSettings, node, systemd};
 use crate::tls::ServerTls;
 
 /// How long requests that are being answered may go on at the end.
@@ -157,14 +155,7 @@ impl Running {
         let census = ChildCensus::new();
         let workers = WorkerPool::new(WorkerPoolSettings::new(THIS_PROGRAM.into()), census.clone());
         let mounts = MountTableWatch::start().context("the mount table cannot be watched: is /proc mounted?")?;
-        let host = Arc::new(Host {
-            workers,
-            mounts,
-            buckets: Arc::default(),
-            mount_stats: MountStatsCache::default(),
-            hostname: node::hostname(),
-            writer: Writer::Agent,
-        });
+        let host = Arc::new(Host::new(workers, mounts, node::hostname(), Writer::Agent));
         let agent = Agent::start(Arc::new(registry), host, settings.agent.clone()).await?;
         let facts = Arc::new(move || NodeFacts::read(started_at, &census));
         let router = api::router(agent.clone(), facts, auth.clone());

@@ -50,6 +50,8 @@ pub struct NfsDriver {
     volume: Option<OpenVolume>,
     /// Where the server's name leads: its mount is known by that too.
     servers: ServerAddresses,
+    /// The mount, and when it was first seen.
+    mount_seen: Option<(u32, Instant)>,
     /// What the kernel counted at the last probe.
     traffic: Option<TrafficRecord>,
 }
@@ -88,6 +90,7 @@ impl NfsDriver {
             canary: None,
             volume: None,
             servers: ServerAddresses::default(),
+            mount_seen: None,
             traffic: None,
         }
     }
@@ -124,7 +127,7 @@ impl NfsDriver {
         let reachable = nfs_reachable(place.export_here.address(), options, probe.deadline);
         let mut remaining = AFTER_REACHABLE;
         if let Some(server) = log.run(CheckName::Reachable, reachable).await {
-            self.servers.learn(server.addresses);
+            self.servers.learn(place.export_here.address(), server.addresses);
             let mut healed = None;
             loop {
                 remaining = &AFTER_REACHABLE[1..];
@@ -168,6 +171,8 @@ impl NfsDriver {
                 match self.unmount(settings, place).await {
                     Ok(_) => {
                         mount = None;
+                        // The kernel may give the next one the same id.
+                        (self.mount_seen, self.traffic) = (None, None);
                         log.take_back(CheckName::Mounted);
                         healed = Some(Finding::new(
                             Reason::StaleHandle,
@@ -194,9 +199,15 @@ impl NfsDriver {
 
     /// The facts about a mount, with what the kernel counts of it.
     async fn with_traffic(&mut self, here: MountedHere, path: &Path) -> MountFacts {
+        let seen_at = match self.mount_seen {
+            Some((mount_id, at)) if mount_id == here.mount_id => at,
+            _ => Instant::now(),
+        };
+        self.mount_seen = Some((here.mount_id, seen_at));
         let stats = self.host.mount_stats.recent().await;
-        self.traffic = stats
-            .of(path, &here.source)
+        // What was counted before may be that of another mount, which lay there until then.
+        let counters = stats.of(path, &here.source).filter(|_| stats.read_at >= seen_at);
+        self.traffic = counters
             .map(|counters| TrafficRecord::after(self.traffic.as_ref(), here.mount_id, stats.read_at, counters));
         MountFacts { traffic: self.traffic.map(|record| record.traffic), ..here.facts }
     }

@@ -113,11 +113,16 @@ impl NfsOptions {
 
     /// The options for `mount.nfs`: as configured, with what the agent adds. A backup target
     /// never needs set-user-id programs or device nodes, and a mount that retries in the
-    /// background would be invisible to the probe.
+    /// background would be invisible to the probe. Where no port is named it is the one that the probe
+    /// asks: without it, the kernel's NFSv3 client asks the server's port mapper, and until that has
+    /// answered no other server is mounted either (`nfs_get_client` in `fs/nfs/client.c` waits for every
+    /// client that is not ready). RDMA has ports of its own.
     #[must_use]
     pub fn for_mount(&self) -> String {
         let separator = if self.text.is_empty() { "" } else { "," };
-        format!("{}{separator}nosuid,nodev,retry=0", self.text)
+        let is_rdma = self.text.split(',').any(|option| option == "rdma" || option.starts_with("proto=rdma"));
+        let port = if self.port.is_some() || is_rdma { String::new() } else { format!("port={NFS_PORT},") };
+        format!("{}{separator}{port}nosuid,nodev,retry=0", self.text)
     }
 
     /// The version asked for.
@@ -189,7 +194,9 @@ mod tests {
         assert_eq!(NfsOptions::parse("vers=4.2").expect("valid").version(), NfsVersion::V4);
         let empty = NfsOptions::parse("").expect("valid");
         assert_eq!((empty.version(), empty.port()), (NfsVersion::Negotiated, NFS_PORT));
-        assert_eq!(empty.for_mount(), "nosuid,nodev,retry=0");
+        assert_eq!(empty.for_mount(), "port=2049,nosuid,nodev,retry=0");
+        let rdma = NfsOptions::parse("vers=4.2,proto=rdma").expect("valid");
+        assert_eq!(rdma.for_mount(), "vers=4.2,proto=rdma,nosuid,nodev,retry=0");
     }
 
     #[test]

@@ -23,12 +23,6 @@ macro_rules! reasons {
                     $(Self::$variant => $code,)*
                 }
             }
-
-            /// The reason of a code.
-            #[must_use]
-            pub fn of_code(code: &str) -> Option<Self> {
-                Self::ALL.iter().copied().find(|reason| reason.code() == code)
-            }
         }
     };
 }

@@ -301,7 +301,8 @@ pub struct MountTraffic {
 /// What the kernel really does with a mounted export, whatever was asked of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MountFacts {
-    /// The options in force, as the mount table has them.
+    /// The options in force, as the mount table has them: those of this mount, then those of its file
+    /// system.
     pub options: String,
     /// The address of the server that it talks to.
     pub server_address: Option<IpAddr>,
@@ -314,15 +315,21 @@ pub struct MountFacts {
 }
 
 impl MountFacts {
-    /// From the options of the file system in the mount table (`fs/nfs/super.c`, `nfs_show_mount_options`).
+    /// From the options of the mount and of its file system in the mount table (`fs/proc_namespace.c`,
+    /// and `nfs_show_mount_options` in `fs/nfs/super.c`). Each has its own `ro` or `rw`, and what is
+    /// read-only in one of them is read-only.
     #[must_use]
-    pub fn from_options(options: &str) -> Self {
-        let value = |key: &str| options.split(',').find_map(|option| option.strip_prefix(key)?.strip_prefix('='));
+    pub fn from_options(mount: &str, file_system: &str) -> Self {
+        let all = || mount.split(',').chain(file_system.split(','));
+        let access = if all().any(|option| option == "ro") { "ro" } else { "rw" };
+        let others = all().filter(|option| !matches!(*option, "ro" | "rw" | ""));
+        let options = std::iter::once(access).chain(others).collect::<Vec<_>>().join(",");
+        let value = |key: &str| file_system.split(',').find_map(|option| option.strip_prefix(key)?.strip_prefix('='));
         Self {
             server_address: value("addr").and_then(|address| address.parse().ok()),
             nfs_version: value("vers").map(str::to_owned),
-            is_hard: options.split(',').any(|option| option == "hard"),
-            options: options.to_owned(),
+            is_hard: file_system.split(',').any(|option| option == "hard"),
+            options,
             traffic: None,
         }
     }
@@ -409,11 +416,12 @@ mod tests {
     #[test]
     fn the_kernel_tells_what_it_does() {
         let facts = MountFacts::from_options(
+            "ro,relatime",
             "rw,vers=3,rsize=131072,hard,nolock,mountaddr=10.0.0.9,mountvers=3,clientaddr=10.0.0.8,addr=fd00::1",
         );
         assert_eq!((facts.server_address, facts.nfs_version.as_deref()), ("fd00::1".parse().ok(), Some("3")));
-        assert!(facts.is_hard);
-        let facts = MountFacts::from_options("rw,vers=4.2,softerr,addr=nonsense");
+        assert!(facts.is_hard && facts.options.starts_with("ro,relatime,vers=3,"), "{facts:?}");
+        let facts = MountFacts::from_options("rw", "rw,vers=4.2,softerr,addr=nonsense");
         assert_eq!((facts.server_address, facts.nfs_version.as_deref(), facts.is_hard), (None, Some("4.2"), false));
     }
 

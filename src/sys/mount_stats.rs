@@ -32,7 +32,7 @@ const MOUNTSTATS: &str = "/proc/self/mountstats";
 /// The most that is read, in bytes: ten thousand NFS mounts have some 80 MB.
 const MOUNT_STATS_MAX_BYTES: usize = 256 << 20;
 
-/// How much is read at a time, in bytes: a fraction of a millisecond, some ten mounts.
+/// How much is read at a time, in bytes: at most, for the kernel gives what is in its own buffer.
 const PIECE_BYTES: usize = 64 << 10;
 
 /// The longest line that is kept, in bytes: two paths with every byte escaped.
@@ -60,7 +60,7 @@ pub struct MountCounters {
 /// The counters of every NFS mount, as they were when they were read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MountStats {
-    /// When.
+    /// When reading them began.
     pub read_at: Instant,
     /// By mount point and source; `None` where several are mounted, which cannot be told apart.
     mounts: HashMap<(PathBuf, String), Option<MountCounters>>,
@@ -73,6 +73,7 @@ impl MountStats {
     /// When `/proc` is not mounted, or tells more than any kernel has mounts for.
     pub async fn read() -> io::Result<Self> {
         let context = |error: io::Error| io::Error::new(error.kind(), format!("cannot read {MOUNTSTATS}: {error}"));
+        let read_at = Instant::now();
         let mut file = File::open(MOUNTSTATS).map_err(context)?;
         let mut parser = Parser::default();
         let mut piece = vec![0; PIECE_BYTES];
@@ -80,7 +81,7 @@ impl MountStats {
         loop {
             let length = file.read(&mut piece).map_err(context)?;
             if length == 0 {
-                return Ok(parser.end());
+                return Ok(MountStats { read_at, ..parser.end() });
             }
             total += length;
             if total > MOUNT_STATS_MAX_BYTES {

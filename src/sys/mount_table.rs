@@ -80,7 +80,13 @@ impl MountEntry {
     /// (`addr=`). Its source tells a name, which may be that of another mount of the same server.
     #[must_use]
     pub fn server_address(&self) -> Option<IpAddr> {
-        MountFacts::from_options(&self.super_options).server_address
+        self.facts().server_address
+    }
+
+    /// What the kernel does with it.
+    #[must_use]
+    pub fn facts(&self) -> MountFacts {
+        MountFacts::from_options(&self.options, &self.super_options)
     }
 
     /// The port of that server. The kernel's NFS client tells it unless it is the usual one

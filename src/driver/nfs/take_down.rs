@@ -35,10 +35,7 @@ impl NfsDriver {
         let mut told = None;
         let mut looked_up: Option<Result<(), Finding>> = None;
         for _ in 0..=STACKED_MAX {
-            let table = self.host.mounts.reread().map_err(|error| {
-                let message = format!("the mount table cannot be read: {error}");
-                DetachError::Failed(Finding::new(Reason::AgentError, message))
-            })?;
+            let table = self.host.mounts.reread().map_err(unreadable)?;
             let here = self.mount_place(settings, place);
             match here.occupant(&table) {
                 Occupant::Nobody => return Ok(told),
@@ -52,7 +49,8 @@ impl NfsDriver {
                         // Nobody has asked where the name leads: the agent has started with a dead server.
                         None => {
                             let addresses = addresses_of(place.export_here.address(), settings.probe.deadline).await;
-                            let found = addresses.map(|addresses| self.servers.learn(addresses));
+                            let host = place.export_here.address();
+                            let found = addresses.map(|addresses| self.servers.learn(host, addresses));
                             looked_up = Some(found);
                             continue;
                         }
@@ -93,7 +91,8 @@ impl NfsDriver {
         }
         for (how, word) in [(UnmountHow::Force, "by force"), (UnmountHow::Lazy, "lazily")] {
             // Somebody may have been faster, and what is on top now is another's.
-            if self.host.mounts.reread().is_ok() && self.mount_id(settings) != topmost {
+            self.host.mounts.reread().map_err(unreadable)?;
+            if self.mount_id(settings) != topmost {
                 return Ok(None);
             }
             match self.try_unmount(settings, place, how).await {
@@ -145,6 +144,12 @@ impl NfsDriver {
             Err(error) => Some(format!("the mount directory stays: {error}")),
         }
     }
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "it is what map_err gives")]
+fn unreadable(error: std::io::Error) -> DetachError {
+    let message = format!("the mount table cannot be read: {error}");
+    DetachError::Failed(Finding::new(Reason::AgentError, message))
 }
 
 /// Whether a server gave no sign of life. One that refuses the version or the caller is alive, and of

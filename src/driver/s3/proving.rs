@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use super::S3Driver;
 use super::facts::Learnt;
+use super::writing::not_written;
 use crate::check::lock_proof::ProofContext;
 use crate::check::lock_proof::schedule::Basis;
 use crate::check::{CheckLog, Checked};
@@ -18,7 +19,7 @@ use crate::s3::aws::AwsBucket;
 impl S3Driver {
     /// What is known of a bucket before it answers: that its lock was proved stays so for its time.
     pub(super) fn proved_before(&self, settings: &AgentSettings, rule: Option<&S3AccessRule>) -> Option<BucketFacts> {
-        let is_proved = self.immutable && settings.lock_proof.enabled && rule.is_none_or(|rule| !rule.read_only);
+        let is_proved = self.immutable && not_written(settings.lock_proof.enabled, "", rule).is_none();
         let lock_proof = self.prover.latest_state(settings.lock_proof.interval);
         let is_known = is_proved && lock_proof != LockProofState::Pending;
         is_known.then(|| BucketFacts { lock_proof, ..BucketFacts::default() })
@@ -37,12 +38,7 @@ impl S3Driver {
         if !self.immutable {
             return LockProofState::NotAsked;
         }
-        let not_proved = match rule {
-            _ if !settings.lock_proof.enabled => Some("turned off in [s3.lock_proof]"),
-            Some(rule) if rule.read_only => Some("read_only in [[s3.credentials]]"),
-            _ => None,
-        };
-        if let Some(why) = not_proved {
+        if let Some(why) = not_written(settings.lock_proof.enabled, "turned off in [s3.lock_proof]", rule) {
             return unproved(&self.location, why, learnt, log).await;
         }
         let (Some(versioning), Some(lock)) = (learnt.versions, &learnt.lock) else {

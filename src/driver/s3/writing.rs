@@ -20,6 +20,9 @@ use crate::s3::{S3Failure, within};
 /// What tells this host from others of the same name (machine-id(5)).
 const MACHINE_ID: &str = "/etc/machine-id";
 
+/// Why no canary is written where the configuration wants none.
+const TURNED_OFF: &str = "turned off in [s3.canary]";
+
 /// The last canary that came back.
 pub(super) struct CanaryRecord {
     at: Instant,
@@ -32,7 +35,7 @@ pub(super) struct CanaryRecord {
 impl S3Driver {
     /// Whether this probe is to write a canary.
     pub(super) fn canary_is_due(&self, settings: &S3CanarySettings, rule: Option<&S3AccessRule>, depth: Depth) -> bool {
-        not_written(settings, rule).is_none() && self.good_canary(settings, depth).is_none()
+        not_written(settings.enabled, TURNED_OFF, rule).is_none() && self.good_canary(settings, depth).is_none()
     }
 
     /// The latest canary, if it is still good. One that failed left no record, so it is tried again at
@@ -53,7 +56,7 @@ impl S3Driver {
         log: &mut CheckLog,
     ) {
         let canary = &settings.s3_canary;
-        if let Some(why) = not_written(canary, rule) {
+        if let Some(why) = not_written(canary.enabled, TURNED_OFF, rule) {
             log.skip(CheckName::WriteCanary, format!("{why}: writing is not verified"));
             return;
         }
@@ -130,10 +133,14 @@ impl S3Driver {
     }
 }
 
-/// Why no canary is written at all.
-fn not_written(settings: &S3CanarySettings, rule: Option<&S3AccessRule>) -> Option<&'static str> {
+/// Why nothing is written to a bucket: by its rule, or since what would be is turned off.
+pub(super) fn not_written(
+    enabled: bool,
+    turned_off: &'static str,
+    rule: Option<&S3AccessRule>,
+) -> Option<&'static str> {
     match rule {
-        _ if !settings.enabled => Some("turned off in [s3.canary]"),
+        _ if !enabled => Some(turned_off),
         Some(rule) if rule.read_only => Some("read_only in [[s3.credentials]]"),
         _ => None,
     }
