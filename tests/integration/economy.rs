@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::daemon::{Daemon, eventually};
 use crate::place::Place;
-use crate::storage::{SECRET_ACCESS_KEY, immutable_target, s3, s3_target};
+use crate::storage::{SECRET_ACCESS_KEY, s3, s3_target};
 use crate::support::s3_server::LockConduct;
 
 /// The first report of a target for which something is so.
@@ -82,8 +82,7 @@ async fn what_is_kept_of_a_bucket_is_read_again_at_its_interval() {
     let place = Place::new();
     place.configure("[probe]\ns3_interval = \"1s\"\ns3_facts_interval = \"1s\"");
     let daemon = Daemon::start(&place).await;
-    let id = daemon.create(immutable_target(&s3, "locked")).await;
-    daemon.proved(&id).await;
+    let id = daemon.create(s3_target(&s3, "locked")).await;
     found(&daemon, &id, "health", |report| report["status"] == "available").await;
     s3.set_conduct("locked", LockConduct::Untold);
     found(&daemon, &id, "what changed", |report| report["reason"] == "access_denied").await;
@@ -95,8 +94,7 @@ async fn what_is_kept_of_a_bucket_is_read_again_after_a_failure() {
     let place = Place::new();
     place.configure("[probe]\ns3_interval = \"1s\"\ns3_facts_interval = \"1h\"");
     let daemon = Daemon::start(&place).await;
-    let id = daemon.create(immutable_target(&s3, "locked")).await;
-    daemon.proved(&id).await;
+    let id = daemon.create(s3_target(&s3, "locked")).await;
     found(&daemon, &id, "a routine probe", |report| report["probe_requests"] == 1).await;
     std::fs::write(place.path("secret"), "another").expect("written");
     found(&daemon, &id, "a failure", |report| report["reason"] == "wrong_secret").await;

@@ -209,3 +209,26 @@ fn finding(error: CallError) -> Finding {
     let text = error.to_string();
     storage_failure::<()>(error).finding().cloned().unwrap_or_else(|| Finding::new(Reason::AgentError, text))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_silence_makes_a_server_a_dead_one() {
+        let failed = |reason| Checked::<()>::failed(Finding::new(reason, "why"));
+        let silent = Finding::new(Reason::ResponseTimedOut, "why");
+        assert!(is_silent(&Checked::<()>::timed_out(silent)) && is_silent(&failed(Reason::ConnectionRefused)));
+        for reason in [
+            Reason::NfsVersionUnsupported,
+            Reason::NfsAccessRefused,
+            Reason::NameNotResolved,
+            Reason::NameLookupTimedOut,
+            Reason::AgentError,
+        ] {
+            assert!(!is_silent(&failed(reason)), "{reason:?}");
+        }
+        let slow = Finding::new(Reason::ResponseTimedOut, "a warning");
+        assert!(!is_silent(&Checked::passed(()).warning(Some(slow))));
+    }
+}
