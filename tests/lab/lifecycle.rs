@@ -37,7 +37,8 @@ fn is_mounted_and_measured(export: &str, name: &str, kind: &str, version: &str) 
     let address = export.split(':').next().expect("a host");
     assert_eq!((facts["server_address"].as_str(), facts["hard"].as_bool()), (Some(address), Some(false)), "{facts:#}");
     assert_eq!(facts["nfs_version"].as_str(), version.strip_prefix("vers="), "{facts:#}");
-    assert_eq!(facts["options"].as_str(), Some(mount.options.as_str()));
+    let in_force = format!("{},{}", mount.flags, mount.options.trim_start_matches("rw,"));
+    assert_eq!(facts["options"].as_str(), Some(&*in_force), "of this mount, and of the file system");
     let shown = target.show();
     assert_eq!(shown["filesystem_export_mount_path"], mount.path.to_str().expect("text"));
     let in_mb = |bytes: u64| format!("{:.1} MB", bytes as f64 / f64::from(1 << 20));
