@@ -159,6 +159,10 @@ impl ChildCensus {
     /// # Errors
     /// [`ClaimError::Stuck`] as soon as that is known, [`ClaimError::Busy`] at `give_up`.
     pub async fn claim(&self, target: TargetId, give_up: Instant) -> Result<TargetClaim, ClaimError> {
+        match self.try_claim(target) {
+            Err(ClaimError::Busy) => {}
+            decided => return decided,
+        }
         let mut changed = self.inner.changed.subscribe();
         loop {
             match self.try_claim(target) {
@@ -249,7 +253,8 @@ pub(super) struct Child {
     process: Option<tokio::process::Child>,
     pid: u32,
     what: String,
-    pub(super) assignment: Option<Assignment>,
+    /// What it is at work for, the first of it last: usually one target, and none while it is idle.
+    pub(super) assignments: Vec<Assignment>,
     census: ChildCensus,
     runtime: Handle,
 }
@@ -259,7 +264,7 @@ impl Child {
         // A child that was not waited for has an id.
         let pid = process.id().unwrap_or_default();
         census.born(pid, &what);
-        Self { process: Some(process), pid, what, assignment: None, census, runtime }
+        Self { process: Some(process), pid, what, assignments: Vec::new(), census, runtime }
     }
 
     #[cfg(test)]
@@ -280,7 +285,7 @@ impl Child {
         let status = process.wait().await?;
         self.process = None;
         self.census.gone(self.pid);
-        self.assignment = None;
+        self.assignments.clear();
         Ok(status)
     }
 
@@ -302,7 +307,8 @@ impl Child {
     }
 
     fn bury(&mut self, mut process: tokio::process::Child, kill: bool) {
-        let (pid, what, assignment) = (self.pid, std::mem::take(&mut self.what), self.assignment.take());
+        let (pid, what) = (self.pid, std::mem::take(&mut self.what));
+        let assignments = std::mem::take(&mut self.assignments);
         let census = self.census.clone();
         if kill {
             self.census.inner.killed.fetch_add(1, Ordering::Relaxed);
@@ -313,7 +319,7 @@ impl Child {
                 census.inner.killed.fetch_add(1, Ordering::Relaxed);
                 kill_group(pid);
             }
-            bury(process, pid, what, assignment, &census).await;
+            bury(process, pid, what, assignments, &census).await;
         });
     }
 }
@@ -344,10 +350,11 @@ async fn bury(
     mut process: tokio::process::Child,
     pid: u32,
     what: String,
-    mut assignment: Option<Assignment>,
+    mut assignments: Vec<Assignment>,
     census: &ChildCensus,
 ) {
-    let target = assignment.as_ref().map(|assignment| assignment.claim.target);
+    // A worker does one thing after the other, so what it hangs in is the first of its work.
+    let target = assignments.last().map(|assignment| assignment.claim.target);
     let timely = tokio::time::timeout(UNKILLABLE_AFTER, async {
         // An error here means that somebody else reaped it: gone all the same.
         let _ = process.wait().await;
@@ -356,7 +363,8 @@ async fn bury(
     if timely.await.is_err() {
         let stuck = StuckChild { pid, what: what.clone(), target, since: std::time::Instant::now() };
         census.mark_stuck(stuck);
-        if let Some(assignment) = &mut assignment {
+        assignments.drain(..assignments.len().saturating_sub(1));
+        if let Some(assignment) = assignments.first_mut() {
             assignment.permit = None;
         }
         tracing::warn!(
@@ -375,7 +383,7 @@ async fn bury(
         );
     }
     census.gone(pid);
-    drop(assignment);
+    drop(assignments);
 }
 
 /// Waits until nobody is left in the killed group of a leader that was reaped: the helper that a

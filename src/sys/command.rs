@@ -147,7 +147,7 @@ async fn run(
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     let mut child = children::spawn(command, Program::Foreign, program.display().to_string(), census).await?;
-    child.assignment = Some(assignment);
+    child.assignments.push(assignment);
     let pipes = child.process().map(|process| (process.stdout.take(), process.stderr.take()));
     let (stdout, stderr) = pipes.unwrap_or_default();
     let (mut out, mut err) = (Tail::default(), Tail::default());

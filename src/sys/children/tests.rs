@@ -46,7 +46,7 @@ async fn dropping_a_child_kills_its_whole_group_and_frees_its_target() {
     let census = ChildCensus::new();
     let target = Uuid::new_v4();
     let mut child = shell("sleep 600 & sleep 600", &census).await;
-    child.assignment = Some(Assignment { claim: census.claim(target, soon()).await.expect("free"), permit: None });
+    child.assignments.push(Assignment { claim: census.claim(target, soon()).await.expect("free"), permit: None });
     let pid = child.pid();
     // Time to start the one in the background.
     tokio::time::sleep(Duration::from_millis(100)).await;
@@ -99,7 +99,7 @@ async fn a_child_that_cannot_die_marks_its_target_until_it_is_gone() {
     let census = ChildCensus::new();
     let target = Uuid::new_v4();
     let mut child = shell("exec sleep 600", &census).await;
-    child.assignment = Some(Assignment { claim: census.claim(target, soon()).await.expect("free"), permit: None });
+    child.assignments.push(Assignment { claim: census.claim(target, soon()).await.expect("free"), permit: None });
     let pid = child.pid();
     std::fs::write(group.join("cgroup.procs"), pid.to_string()).expect("moved");
     std::fs::write(group.join("freezer.state"), "FROZEN").expect("frozen");

@@ -16,12 +16,12 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::mount::{MntFlags, umount2};
 use nix::sys::stat::{Mode, umask};
-use nix::sys::statfs::{NFS_SUPER_MAGIC, fstatfs};
-use nix::sys::statvfs::fstatvfs;
 use nix::unistd::{geteuid, setgroups};
-use rustix::fs::{AtFlags, StatxFlags, statx};
+use rustix::fs::{AtFlags, NFS_SUPER_MAGIC, StatFs, StatxFlags, fstatfs, statx};
 
-use super::protocol::{self, FaultKind, FileSystemCounts, HELLO, Request, Response, UnmountHow, WorkerFault};
+use super::protocol::{
+    self, FaultKind, FileSystemCounts, HELLO, HostTime, Numbered, Order, Request, Response, UnmountHow, WorkerFault,
+};
 use super::{canary, mount_point};
 use crate::sys::children::become_a_child;
 
@@ -53,8 +53,25 @@ pub fn main() -> ExitCode {
 /// When the input is no request or nobody reads the answers.
 pub fn serve(input: &mut impl Read, output: &mut impl Write) -> io::Result<()> {
     protocol::write(output, HELLO, &Ok::<_, WorkerFault>(Response::Done))?;
-    while let Some(request) = protocol::read::<Request>(input)? {
-        protocol::write(output, request.number, &perform(&request.body))?;
+    while let Some(order) = protocol::read::<Order<Request>>(input)? {
+        match order.body {
+            Order::One(request) => protocol::write(output, order.number, &perform(&request))?,
+            Order::Batch { until, requests } => serve_batch(&requests, until, output, perform)?,
+        }
+    }
+    Ok(())
+}
+
+/// Answers one after the other, since the next one may hang.
+fn serve_batch(
+    requests: &[Numbered<Request>],
+    until: HostTime,
+    output: &mut impl Write,
+    mut perform: impl FnMut(&Request) -> Result<Response, WorkerFault>,
+) -> io::Result<()> {
+    for request in requests {
+        let answer = (HostTime::now() < until).then(|| perform(&request.body));
+        protocol::write(output, request.number, &answer)?;
     }
     Ok(())
 }
@@ -75,35 +92,57 @@ fn perform(request: &Request) -> Result<Response, WorkerFault> {
 /// what is verified to be NFS is also what is used. When it was unmounted a moment ago, the path
 /// leads to the root disk.
 pub(super) fn open_directory(path: &Path, expect_nfs: bool) -> Result<OwnedFd, WorkerFault> {
-    if !path.is_absolute() {
-        return Err(WorkerFault::new(FaultKind::BadRequest, format!("{} is not an absolute path", path.display())));
-    }
-    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let directory = open(path, flags, Mode::empty()).map_err(|errno| WorkerFault::system("open", path, errno))?;
+    let directory = open_any_directory(path)?;
     if expect_nfs {
-        let kind = fstatfs(&directory).map_err(|errno| WorkerFault::system("fstatfs", path, errno))?.filesystem_type();
-        if kind != NFS_SUPER_MAGIC {
-            let at = format!("{} is not on NFS (file system type {:#x})", path.display(), kind.0);
-            return Err(WorkerFault::new(FaultKind::NotNfs, at));
-        }
+        verify_it_is_nfs(&file_system(&directory, path)?, path)?;
     }
     Ok(directory)
 }
 
+fn open_any_directory(path: &Path) -> Result<OwnedFd, WorkerFault> {
+    if !path.is_absolute() {
+        return Err(WorkerFault::new(FaultKind::BadRequest, format!("{} is not an absolute path", path.display())));
+    }
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    open(path, flags, Mode::empty()).map_err(|errno| WorkerFault::system("open", path, errno))
+}
+
+/// Asks the server, if it is one's: so once for each measurement.
+fn file_system(directory: &OwnedFd, path: &Path) -> Result<StatFs, WorkerFault> {
+    fstatfs(directory).map_err(|errno| WorkerFault::system("fstatfs", path, Errno::from_raw(errno.raw_os_error())))
+}
+
+/// Magic numbers have 32 bits, whatever the word of the platform.
+fn magic_of(file_system: &StatFs) -> u32 {
+    file_system.f_type as u32
+}
+
+fn verify_it_is_nfs(file_system: &StatFs, path: &Path) -> Result<(), WorkerFault> {
+    let magic = magic_of(file_system);
+    if magic == NFS_SUPER_MAGIC as u32 {
+        return Ok(());
+    }
+    let at = format!("{} is not on NFS (file system type {magic:#x})", path.display());
+    Err(WorkerFault::new(FaultKind::NotNfs, at))
+}
+
 fn measure(path: &Path, expect_nfs: bool) -> Result<FileSystemCounts, WorkerFault> {
-    let directory = open_directory(path, expect_nfs)?;
+    let directory = open_any_directory(path)?;
     verify_it_exists(&directory, path)?;
-    let magic = fstatfs(&directory).map_err(|errno| WorkerFault::system("fstatfs", path, errno))?.filesystem_type().0;
-    let counts = fstatvfs(&directory).map_err(|errno| WorkerFault::system("fstatvfs", path, errno))?;
+    let counts = file_system(&directory, path)?;
+    if expect_nfs {
+        verify_it_is_nfs(&counts, path)?;
+    }
+    let count = |number| u64::try_from(number).unwrap_or_default();
     Ok(FileSystemCounts {
-        unit_bytes: counts.fragment_size(),
-        blocks: counts.blocks(),
-        blocks_free: counts.blocks_free(),
-        blocks_available: counts.blocks_available(),
-        files: counts.files(),
-        files_free: counts.files_free(),
-        // Magic numbers have 32 bits, whatever the word of the platform.
-        magic: u64::from(magic as u32),
+        // As fstatvfs(3) of the GNU C library has it: file systems that tell no fragment size have none.
+        unit_bytes: count(if counts.f_frsize == 0 { counts.f_bsize } else { counts.f_frsize }),
+        blocks: counts.f_blocks,
+        blocks_free: counts.f_bfree,
+        blocks_available: counts.f_bavail,
+        files: counts.f_files,
+        files_free: counts.f_ffree,
+        magic: u64::from(magic_of(&counts)),
     })
 }
 
@@ -131,19 +170,24 @@ fn unmount(path: &Path, how: UnmountHow) -> Result<(), WorkerFault> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn stat(path: &Path, expect_nfs: bool) -> Result<Response, WorkerFault> {
         perform(&Request::StatVfs { path: path.to_owned(), expect_nfs })
     }
 
+    fn root() -> Request {
+        Request::StatVfs { path: "/".into(), expect_nfs: false }
+    }
+
     #[test]
     fn requests_are_answered_in_turn_until_the_input_ends() {
-        let mut input = Vec::new();
-        for number in [4, 9] {
-            let request = Request::StatVfs { path: "/".into(), expect_nfs: false };
-            input.extend(protocol::encode(number, &request).expect("encodes"));
-        }
+        let mut input = protocol::encode(4, &Order::One(root())).expect("encodes");
+        let until = HostTime::now().after(Duration::from_secs(600));
+        let batch = Order::Batch { until, requests: vec![Numbered { number: 9, body: root() }] };
+        input.extend(protocol::encode(HELLO, &batch).expect("encodes"));
         let mut output = Vec::new();
         serve(&mut input.as_slice(), &mut output).expect("an end");
         let mut output = output.as_slice();
@@ -159,6 +203,26 @@ mod tests {
             assert!(counts.capacity().capacity_bytes > counts.capacity().available_bytes);
         }
         assert!(serve(&mut b"\x02\0\0\0[]".as_slice(), &mut Vec::new()).is_err());
+    }
+
+    #[test]
+    fn what_a_batch_has_no_time_for_is_given_back() {
+        let until = HostTime::now().after(Duration::from_millis(200));
+        let slow = |request: &Request| {
+            while HostTime::now() < until {
+                std::thread::yield_now();
+            }
+            perform(request)
+        };
+        let requests = [4, 9, 5].map(|number| Numbered { number, body: root() });
+        let mut output = Vec::new();
+        serve_batch(&requests, until, &mut output, slow).expect("answered");
+        let mut output = output.as_slice();
+        for (number, is_begun) in [(4, true), (9, false), (5, false)] {
+            let answer =
+                protocol::read::<Option<Result<Response, WorkerFault>>>(&mut output).expect("reads").expect("a frame");
+            assert_eq!((answer.number, answer.body.is_some()), (number, is_begun));
+        }
     }
 
     #[test]

@@ -8,6 +8,8 @@
 //! is never mistaken for slow storage. Healthy storage answers sooner than a worker starts, so a
 //! healthy target first waits a moment ([`STARTED_AFTER`]) for a worker that is about to be idle.
 //!
+//! Those who wait at the same time are asked for together ([`batch`]).
+//!
 //! At the deadline the worker is killed ([`super::super::children`]) and the caller goes on at once;
 //! a new one is started when the next call needs it. The same happens when a call is dropped, or
 //! when a worker dies or answers what it was not asked: a worker is either idle and blank, or gone.
@@ -16,6 +18,7 @@
 //! harm ([`Request::is_repeatable`]) and not before the broken one is really gone: it may be at work
 //! still, and keeps the target's claim until then.
 
+mod batch;
 mod process;
 
 use std::ffi::OsString;
@@ -28,9 +31,10 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::protocol::{self, HELLO, Request, Response, WorkerFault};
+use super::protocol::{self, HELLO, Order, Request, Response, WorkerFault};
 use crate::model::TargetId;
 use crate::sys::children::{Assignment, ChildCensus, ClaimError, StuckChild};
+use batch::{Begun, Left, Line, Outcome};
 use process::{Answer, AskError, Worker, is_end, retain_silent};
 
 /// How many workers of suspect targets may be starting at the same time. A crowd of dead mounts costs
@@ -158,7 +162,8 @@ struct Inner {
     /// Most recently used last, so that the surplus of a busy hour is what grows old.
     idle: Mutex<Vec<Worker>>,
     /// Turns of healthy targets at the workers that are kept, first come, first served.
-    turns: Semaphore,
+    turns: Arc<Semaphore>,
+    line: Line,
     busy: AtomicUsize,
     spawned: AtomicU64,
     next_number: AtomicU64,
@@ -176,12 +181,13 @@ impl WorkerPool {
     pub fn new(settings: WorkerPoolSettings, census: ChildCensus) -> Self {
         let suspects = (settings.workers_max / 2).max(1);
         let healthy = settings.workers_max.saturating_sub(suspects).max(1);
-        let turns = Semaphore::new(settings.idle_max.max(1));
+        let turns = Arc::new(Semaphore::new(settings.idle_max.max(1)));
         let inner = Inner {
             settings,
             census,
             idle: Mutex::default(),
             turns,
+            line: Line::default(),
             busy: AtomicUsize::new(0),
             spawned: AtomicU64::new(0),
             next_number: AtomicU64::new(HELLO + 1),
@@ -248,16 +254,25 @@ impl WorkerPool {
         deadline: Duration,
     ) -> Result<Response, CallError> {
         let number = self.inner.next_number.fetch_add(1, Ordering::Relaxed);
-        let frame = protocol::encode(number, &request).map_err(|source| CallError::Request { source })?;
         let assignment = self.assign(target, lane, deadline).await?;
         let _busy = Counted::new(&self.inner.busy);
-        let _turn = match lane {
-            Lane::Healthy => timeout(STARTED_AFTER, self.inner.turns.acquire()).await.ok(),
-            Lane::Suspect => None,
+        let turn = match lane {
+            Lane::Healthy => self.turn(number, &request, assignment).await,
+            Lane::Suspect => Turn::Own(assignment, None),
         };
+        let (assignment, _turn) = match turn {
+            Turn::Own(assignment, turn) => (assignment, turn),
+            Turn::Answered(answer) => return answer.map_err(CallError::Fault),
+            Turn::Begun(begun) => match self.ask_on(begun, number, deadline).await? {
+                Some(answer) => return answer.map_err(CallError::Fault),
+                None => (self.assign(target, lane, deadline).await?, None),
+            },
+            Turn::Broken => (self.assign(target, lane, deadline).await?, None),
+        };
+        let frame = protocol::encode(number, &Order::One(&request)).map_err(|source| CallError::Request { source })?;
         let worker = match self.take_idle(lane) {
             Some(mut worker) => {
-                worker.child.assignment = Some(assignment);
+                worker.child.assignments.push(assignment);
                 match self.ask(&mut worker, number, &frame, deadline).await? {
                     Ok(answer) => return self.conclude(worker, answer),
                     Err(AskError { source, was_sent }) if was_sent && !request.is_repeatable() => {
@@ -277,6 +292,62 @@ impl WorkerPool {
             None => self.start_within(assignment, lane, deadline).await?,
         };
         self.ask_new(worker, number, &frame, deadline).await
+    }
+
+    /// A healthy target's turn at the workers that are kept, or what another's turn brought it.
+    async fn turn(&self, number: u64, request: &Request, mut assignment: Assignment) -> Turn {
+        let give_up = Instant::now() + STARTED_AFTER;
+        let turns = &self.inner.turns;
+        if !request.is_brief() {
+            return Turn::Own(
+                assignment,
+                timeout_at(give_up, turns.clone().acquire_owned()).await.ok().and_then(Result::ok),
+            );
+        }
+        loop {
+            let mut place = self.inner.line.join(number, request.clone(), assignment);
+            let turn = tokio::select! {
+                biased;
+                outcome = place.outcome() => Err(outcome),
+                turn = timeout_at(give_up, turns.clone().acquire_owned()) => Ok(turn.ok().and_then(Result::ok)),
+            };
+            let outcome = match turn {
+                Err(outcome) => outcome,
+                Ok(turn) => match place.leave_with(turn, self) {
+                    Left::Alone(assignment, turn) => return Turn::Own(assignment, turn),
+                    Left::TakenAlong => place.outcome().await,
+                },
+            };
+            match outcome {
+                Outcome::Answered(answer) => return Turn::Answered(answer),
+                Outcome::Begun(begun) => return Turn::Begun(begun),
+                Outcome::Broken => return Turn::Broken,
+                Outcome::NotBegun(own) if Instant::now() < give_up => assignment = own,
+                Outcome::NotBegun(own) => return Turn::Own(own, None),
+            }
+        }
+    }
+
+    /// Waits for the answer of a worker that had begun. `None` if it broke, or gave the request back.
+    async fn ask_on(
+        &self,
+        mut begun: Box<Begun>,
+        number: u64,
+        deadline: Duration,
+    ) -> Result<Option<Answer>, CallError> {
+        let outcome = timeout(deadline, begun.answer(number)).await;
+        match outcome.map_err(|_| CallError::TimedOut { after: deadline })? {
+            Ok(answer) => {
+                self.put_back(begun.worker);
+                Ok(answer)
+            }
+            Err(source) => {
+                if !is_end(&source) {
+                    tracing::warn!(error = %source, "a probe worker broke and is replaced");
+                }
+                Ok(None)
+            }
+        }
     }
 
     /// The target's claim and a place, both within `deadline`.
@@ -350,9 +421,15 @@ impl WorkerPool {
     }
 
     /// Puts a worker that has answered back, and passes its answer on.
-    fn conclude(&self, mut worker: Worker, answer: Answer) -> Result<Response, CallError> {
+    fn conclude(&self, worker: Worker, answer: Answer) -> Result<Response, CallError> {
+        self.put_back(worker);
+        answer.map_err(CallError::Fault)
+    }
+
+    /// Keeps a worker that is blank, or lets it go if there are enough.
+    fn put_back(&self, mut worker: Worker) {
         // Before the place is given up, so that whoever gets it finds the worker.
-        let assignment = worker.child.assignment.take();
+        let assignments = std::mem::take(&mut worker.child.assignments);
         let mut idle = self.idle();
         let surplus = if idle.len() < self.inner.settings.idle_max && !self.inner.open.is_closed() {
             idle.push(worker);
@@ -361,11 +438,10 @@ impl WorkerPool {
             Some(worker)
         };
         drop(idle);
-        drop(assignment);
+        drop(assignments);
         if let Some(worker) = surplus {
             worker.let_go();
         }
-        answer.map_err(CallError::Fault)
     }
 
     /// A new worker that is ready to be asked.
@@ -377,7 +453,7 @@ impl WorkerPool {
         let settings = &self.inner.settings;
         let failed = |source| CallError::Spawn { program: settings.program.clone(), source };
         let mut worker = Worker::start(settings, &self.inner.census).await.map_err(failed)?;
-        worker.child.assignment = Some(assignment);
+        worker.child.assignments.push(assignment);
         self.inner.spawned.fetch_add(1, Ordering::Relaxed);
         match worker.answer(HELLO).await {
             Ok(_) => Ok(worker),
@@ -389,6 +465,18 @@ impl WorkerPool {
         // Every change is a single push, pop or take: nothing is half done after a panic.
         self.inner.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What a healthy target's wait for its turn came to.
+enum Turn {
+    /// It is for this call to find a worker.
+    Own(Assignment, Option<OwnedSemaphorePermit>),
+    /// It was taken along and answered.
+    Answered(Answer),
+    /// It was taken along, and is what its worker is at work for.
+    Begun(Box<Begun>),
+    /// The worker broke that it was taken along to.
+    Broken,
 }
 
 /// Counts a call until it ends, however it does.

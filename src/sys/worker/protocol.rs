@@ -5,22 +5,41 @@
 //! [`FRAME_MAX_BYTES`]. Each request has a number and its answer repeats it: an answer to anything
 //! else is a broken worker, never somebody else's measurement. A worker begins with an answer that
 //! nobody asked for, to say that it is there ([`HELLO`]).
+//!
+//! Measurements of several targets may come in one frame ([`Order::Batch`]) and are answered one by one,
+//! each as soon as it is made. What a worker has not begun when the batch's time is up it gives back, and
+//! says so: storage that has just become slow must keep no other target waiting behind it.
 
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::errno::Errno;
+use rustix::time::{ClockId, clock_gettime};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::model::Capacity;
 
+/// How long the length of a frame is, in bytes.
+pub(super) const LENGTH_BYTES: usize = 4;
+
 /// The largest frame, in bytes.
 pub const FRAME_MAX_BYTES: usize = 64 << 10;
 
 /// The number of a worker's first answer, and of no request.
 pub(super) const HELLO: u64 = 0;
+
+/// How many measurements one frame may ask for.
+pub(super) const BATCH_MAX: usize = 16;
+
+/// How long after a batch was sent a worker begins with another measurement of it.
+pub(super) const BATCH_TIME: Duration = Duration::from_millis(5);
+
+/// The longest path that is measured in a batch, in bytes: [`BATCH_MAX`] of them fit into a frame, even if
+/// JSON needs six bytes for each of theirs.
+const BATCH_PATH_MAX_BYTES: usize = 512;
 
 /// What every canary file's name begins with.
 const CANARY_PREFIX: &str = ".targetwatch-canary-";
@@ -30,6 +49,40 @@ const CANARY_PREFIX: &str = ".targetwatch-canary-";
 pub(super) struct Numbered<T> {
     pub(super) number: u64,
     pub(super) body: T,
+}
+
+/// A time in nanoseconds of `CLOCK_MONOTONIC` (clock_gettime(2)), which is the same in all processes of a
+/// host that share the agent's time namespace, as its children do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(super) struct HostTime(u64);
+
+impl HostTime {
+    /// The time now.
+    pub(super) fn now() -> Self {
+        let now = clock_gettime(ClockId::Monotonic);
+        let part = |number| u64::try_from(number).unwrap_or_default();
+        Self(part(now.tv_sec).saturating_mul(1_000_000_000).saturating_add(part(now.tv_nsec)))
+    }
+
+    /// That much later.
+    pub(super) fn after(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)))
+    }
+}
+
+/// What a frame asks for. `R` is a [`Request`], or a reference to one that is to be sent.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Order<R> {
+    /// One request, answered by a [`Response`] or a [`WorkerFault`].
+    One(R),
+    /// Several, each of which is answered in turn: by the same, or by `null` if it was not begun.
+    Batch {
+        /// Until when another is begun.
+        until: HostTime,
+        /// What is asked for, at most [`BATCH_MAX`].
+        requests: Vec<Numbered<R>>,
+    },
 }
 
 /// Something that a worker can be asked to do. Paths must be UTF-8.
@@ -80,6 +133,16 @@ impl Request {
             Self::PrepareMountPoint { .. } => "prepare_mount_point",
             Self::RemoveMountPoint { .. } => "remove_mount_point",
             Self::Unmount { .. } => "unmount",
+        }
+    }
+
+    /// Whether it may be done in one batch with those of other targets: it only looks, and takes no time
+    /// unless storage does.
+    #[must_use]
+    pub(super) fn is_brief(&self) -> bool {
+        match self {
+            Self::StatVfs { path, .. } => path.to_str().is_some_and(|path| path.len() <= BATCH_PATH_MAX_BYTES),
+            _ => false,
         }
     }
 
@@ -174,6 +237,7 @@ pub enum Response {
 /// The counts of statvfs(3). On Linux an NFS client asks the server for them each time (FSSTAT),
 /// so they are never older than the call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "[u64; 7]", into = "[u64; 7]")]
 pub struct FileSystemCounts {
     /// The unit of the block counts, in bytes (`f_frsize`).
     pub unit_bytes: u64,
@@ -189,6 +253,21 @@ pub struct FileSystemCounts {
     pub files_free: u64,
     /// The file system's magic number, as in statfs(2).
     pub magic: u64,
+}
+
+/// Without names: there are a thousand of them in a sweep.
+impl From<FileSystemCounts> for [u64; 7] {
+    fn from(counts: FileSystemCounts) -> Self {
+        let FileSystemCounts { unit_bytes, blocks, blocks_free, blocks_available, files, files_free, magic } = counts;
+        [unit_bytes, blocks, blocks_free, blocks_available, files, files_free, magic]
+    }
+}
+
+impl From<[u64; 7]> for FileSystemCounts {
+    fn from(counts: [u64; 7]) -> Self {
+        let [unit_bytes, blocks, blocks_free, blocks_available, files, files_free, magic] = counts;
+        Self { unit_bytes, blocks, blocks_free, blocks_available, files, files_free, magic }
+    }
 }
 
 impl FileSystemCounts {
@@ -312,12 +391,12 @@ fn errno_name(errno: Errno) -> String {
 /// # Errors
 /// When it is larger than [`FRAME_MAX_BYTES`] or a path in it is not UTF-8.
 pub(super) fn encode<T: Serialize>(number: u64, body: &T) -> io::Result<Vec<u8>> {
-    let mut frame = vec![0; 4];
+    let mut frame = vec![0; LENGTH_BYTES];
     serde_json::to_writer(&mut frame, &Numbered { number, body })?;
-    let length = frame.len() - 4;
+    let length = frame.len() - LENGTH_BYTES;
     let prefix = u32::try_from(length).ok().filter(|_| length <= FRAME_MAX_BYTES);
     let prefix = prefix.ok_or_else(|| io::Error::other(format!("a frame of {length} bytes is too long")))?;
-    frame[..4].copy_from_slice(&prefix.to_le_bytes());
+    frame[..LENGTH_BYTES].copy_from_slice(&prefix.to_le_bytes());
     Ok(frame)
 }
 
@@ -325,7 +404,7 @@ pub(super) fn encode<T: Serialize>(number: u64, body: &T) -> io::Result<Vec<u8>>
 ///
 /// # Errors
 /// When it is larger than [`FRAME_MAX_BYTES`].
-pub(super) fn length(prefix: [u8; 4]) -> io::Result<usize> {
+fn length(prefix: [u8; LENGTH_BYTES]) -> io::Result<usize> {
     let length = usize::try_from(u32::from_le_bytes(prefix)).unwrap_or(usize::MAX);
     if length > FRAME_MAX_BYTES {
         return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a frame of {length} bytes was announced")));
@@ -346,7 +425,7 @@ pub(super) fn decode<T: DeserializeOwned>(body: &[u8]) -> io::Result<Numbered<T>
 /// # Errors
 /// When the input ends within a frame or holds something else.
 pub(super) fn read<T: DeserializeOwned>(input: &mut impl Read) -> io::Result<Option<Numbered<T>>> {
-    let mut prefix = [0; 4];
+    let mut prefix = [0; LENGTH_BYTES];
     let first = loop {
         match input.read(&mut prefix[..1]) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -387,12 +466,22 @@ mod tests {
         let frame = encode(7, &request).expect("encodes");
         let read: Numbered<Request> = read(&mut frame.as_slice()).expect("reads").expect("a frame");
         assert_eq!((read.number, read.body), (7, request));
-        let answer: Result<Response, WorkerFault> =
-            Err(WorkerFault::system("fstatvfs", Path::new("/m"), Errno::ESTALE));
+        let answer: Result<Response, WorkerFault> = Err(WorkerFault::system("fstatfs", Path::new("/m"), Errno::ESTALE));
         let frame = encode(8, &answer).expect("encodes");
-        let read: Numbered<Result<Response, WorkerFault>> = decode(&frame[4..]).expect("reads");
+        let read: Numbered<Result<Response, WorkerFault>> = decode(&frame[LENGTH_BYTES..]).expect("reads");
         assert_eq!(read.body.as_ref().map_err(WorkerFault::errno), Err(Some(Errno::ESTALE)));
-        assert_eq!(read.body.expect_err("a fault").to_string(), "fstatvfs /m: Stale file handle (ESTALE)");
+        assert_eq!(read.body.expect_err("a fault").to_string(), "fstatfs /m: Stale file handle (ESTALE)");
+    }
+
+    #[test]
+    fn the_largest_batch_fits_into_a_frame() {
+        let request = |length| Request::StatVfs { path: "\u{1}".repeat(length).into(), expect_nfs: false };
+        assert!(!request(BATCH_PATH_MAX_BYTES + 1).is_brief());
+        let largest = request(BATCH_PATH_MAX_BYTES);
+        assert!(largest.is_brief());
+        let members = || Numbered { number: u64::MAX, body: &largest };
+        let requests = std::iter::repeat_with(members).take(BATCH_MAX).collect();
+        assert!(encode(u64::MAX, &Order::Batch { until: HostTime(u64::MAX), requests }).is_ok());
     }
 
     #[test]

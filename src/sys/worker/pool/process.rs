@@ -4,10 +4,13 @@ use std::io;
 use std::os::fd::AsFd as _;
 use std::process::Stdio;
 
+use futures::StreamExt as _;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
+use serde::de::DeserializeOwned;
+use tokio::io::AsyncWriteExt as _;
 use tokio::process::{ChildStdin, ChildStdout};
+use tokio_util::codec::{FramedRead, LengthDelimitedCodec};
 
 use super::super::protocol::{self, Numbered, Response, WorkerFault};
 use super::WorkerPoolSettings;
@@ -16,9 +19,6 @@ use crate::sys::command::DEFAULT_PATH;
 
 /// What workers are called in a log.
 const WORKER: &str = "probe-worker";
-
-/// How much of a worker's answers is read at once, in bytes: more than most have.
-const READ_AT_ONCE_BYTES: usize = 2048;
 
 /// What a worker answers.
 pub(super) type Answer = Result<Response, WorkerFault>;
@@ -36,7 +36,8 @@ pub(super) struct AskError {
 pub(super) struct Worker {
     pub(super) child: Child,
     input: ChildStdin,
-    output: BufReader<ChildStdout>,
+    /// Loses nothing of a frame when the wait for it is given up.
+    output: FramedRead<ChildStdout, LengthDelimitedCodec>,
 }
 
 impl Worker {
@@ -55,22 +56,38 @@ impl Worker {
         let mut child = children::spawn(command, Program::Ours, WORKER.to_owned(), census).await?;
         let pipes = child.process().and_then(|process| process.stdin.take().zip(process.stdout.take()));
         let (input, output) = pipes.ok_or_else(|| io::Error::other("it has no pipes"))?;
-        Ok(Self { child, input, output: BufReader::with_capacity(READ_AT_ONCE_BYTES, output) })
+        let output = LengthDelimitedCodec::builder()
+            .little_endian()
+            .length_field_length(protocol::LENGTH_BYTES)
+            .max_frame_length(protocol::FRAME_MAX_BYTES)
+            .new_read(output);
+        Ok(Self { child, input, output })
     }
 
     /// Sends a request and waits for its answer, for as long as that takes.
     pub(super) async fn ask(&mut self, number: u64, frame: &[u8]) -> Result<Answer, AskError> {
         // Nobody reads what could not be written whole.
-        self.input.write_all(frame).await.map_err(|source| AskError { source, was_sent: false })?;
+        self.send(frame).await.map_err(|source| AskError { source, was_sent: false })?;
         self.answer(number).await.map_err(|source| AskError { source, was_sent: true })
     }
 
+    /// Sends a frame and waits for nothing.
+    pub(super) async fn send(&mut self, frame: &[u8]) -> io::Result<()> {
+        self.input.write_all(frame).await
+    }
+
     pub(super) async fn answer(&mut self, number: u64) -> io::Result<Answer> {
-        let mut prefix = [0; 4];
-        self.output.read_exact(&mut prefix).await?;
-        let mut body = vec![0; protocol::length(prefix)?];
-        self.output.read_exact(&mut body).await?;
-        let answer: Numbered<Answer> = protocol::decode(&body)?;
+        self.receive(number).await
+    }
+
+    /// The next answer to a batch: `None` if it was not begun.
+    pub(super) async fn answer_of_batch(&mut self, number: u64) -> io::Result<Option<Answer>> {
+        self.receive(number).await
+    }
+
+    async fn receive<T: DeserializeOwned>(&mut self, number: u64) -> io::Result<T> {
+        let frame = self.output.next().await.ok_or(io::ErrorKind::UnexpectedEof)??;
+        let answer: Numbered<T> = protocol::decode(&frame)?;
         if answer.number != number {
             let message = format!("it answered request {} when asked {number}", answer.number);
             return Err(io::Error::new(io::ErrorKind::InvalidData, message));
@@ -99,7 +116,7 @@ pub(super) fn retain_silent(workers: &mut Vec<Worker>) {
     let are_silent: Vec<bool> = outputs.iter().map(|output| is_asked && output.any() == Some(false)).collect();
     let mut are_silent = are_silent.into_iter();
     workers.retain_mut(|worker| {
-        let is_silent = are_silent.next() == Some(true) && worker.output.buffer().is_empty();
+        let is_silent = are_silent.next() == Some(true) && worker.output.read_buffer().is_empty();
         // One that has ended is reaped by this, and is not killed.
         if !is_silent && !worker.child.has_ended() {
             tracing::warn!("a probe worker broke and is replaced: it said what it was not asked");

@@ -227,6 +227,87 @@ async fn a_worker_that_does_not_start_is_not_mistaken_for_storage_that_hangs() {
     until("it is gone", || pool.census().counts().alive == 0).await;
 }
 
+/// Calls of as many targets at once, with one worker that is idle and stopped.
+async fn calls_of_a_stopped_worker(
+    pool: &WorkerPool,
+    deadline: Duration,
+) -> (Pid, Vec<tokio::task::JoinHandle<Result<Response, CallError>>>) {
+    call(pool, ENOUGH).await.expect("answers");
+    let [pid] = idle_pids(pool)[..] else { panic!("one is idle") };
+    bring_into('T', pid, Signal::SIGSTOP).await;
+    let calls = (0..4).map(|_| {
+        let pool = pool.clone();
+        tokio::spawn(async move { call(&pool, deadline).await })
+    });
+    (pid, calls.collect())
+}
+
+/// How many of the calls have ended.
+fn ended<T>(calls: &[tokio::task::JoinHandle<T>]) -> usize {
+    calls.iter().filter(|call| call.is_finished()).count()
+}
+
+#[tokio::test]
+async fn calls_of_the_same_time_share_a_worker() {
+    let pool = pool_of(worker(), 64);
+    call(&pool, ENOUGH).await.expect("answers");
+    let answers = futures::future::join_all((0..40).map(|_| call(&pool, ENOUGH))).await;
+    assert!(answers.iter().all(|answer| matches!(answer, Ok(Response::Counts(counts)) if counts.blocks > 0)));
+    assert!(pool.stats().spawned_total <= 3, "a batch has no need of more: {:?}", pool.stats());
+    until("the last batch is done", || pool.stats().idle == pool.census().counts().alive).await;
+}
+
+#[tokio::test]
+async fn who_shares_a_worker_with_storage_that_hangs_goes_on_without_it() {
+    let pool = pool_of(worker(), 64);
+    let (_, calls) = calls_of_a_stopped_worker(&pool, Duration::from_secs(3)).await;
+    until("the others are answered", || ended(&calls) == 3).await;
+    let outcomes = futures::future::join_all(calls).await;
+    let (given_up, answered): (Vec<_>, Vec<_>) =
+        outcomes.into_iter().map(|outcome| outcome.expect("no panic")).partition(Result::is_err);
+    assert!(matches!(&given_up[..], [Err(CallError::TimedOut { .. })]), "{given_up:?}");
+    assert_eq!((answered.len(), pool.stats().killed_total), (3, 1));
+}
+
+#[tokio::test]
+async fn storage_that_answers_late_answers_its_own_target() {
+    let pool = pool_of(worker(), 64);
+    let (pid, calls) = calls_of_a_stopped_worker(&pool, ENOUGH).await;
+    until("the others are answered", || ended(&calls) == 3).await;
+    kill(pid, Signal::SIGCONT).expect("sent");
+    let outcomes = futures::future::join_all(calls).await;
+    assert!(outcomes.iter().all(|outcome| matches!(outcome, Ok(Ok(Response::Counts(_))))), "{outcomes:?}");
+    // Blank again, or one too many: nothing that it owes is taken for the answer to another.
+    futures::future::join_all((0..8).map(|_| call(&pool, ENOUGH))).await.into_iter().for_each(|answer| {
+        answer.expect("answered");
+    });
+    assert_eq!(pool.stats().killed_total, 0);
+}
+
+#[tokio::test]
+async fn a_call_that_is_dropped_takes_the_worker_that_hangs_along_and_no_other_call() {
+    let pool = pool_of(worker(), 64);
+    let (pid, calls) = calls_of_a_stopped_worker(&pool, ENOUGH).await;
+    until("the others are answered", || ended(&calls) == 3).await;
+    calls.iter().for_each(tokio::task::JoinHandle::abort);
+    until("it is killed", || kill(pid, None).is_err()).await;
+    assert_eq!(futures::future::join_all(calls).await.iter().filter(|outcome| outcome.is_ok()).count(), 3);
+}
+
+#[tokio::test]
+async fn a_worker_that_breaks_by_a_batch_is_replaced_for_all_of_it() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let first_frame = protocol::encode(1, &Order::One(stat())).expect("encodes").len();
+    let breaks = format!("head -c {} >/dev/null; printf garbage >&3; exec sleep 600", first_frame + 4);
+    let pool = breaking_once(directory.path(), &breaks);
+    std::fs::write(directory.path().join("asked"), "").expect("written");
+    let first = call(&pool, ENOUGH).await;
+    assert!(matches!(first, Ok(Response::Done)), "{first:?}");
+    let answers = futures::future::join_all((0..4).map(|_| call(&pool, ENOUGH))).await;
+    assert!(answers.iter().all(|answer| matches!(answer, Ok(Response::Counts(_)))), "{answers:?}");
+    assert_eq!(pool.stats().killed_total, 1);
+}
+
 #[tokio::test]
 async fn a_worker_that_is_stopped_is_killed_at_the_deadline_and_the_next_call_gets_another() {
     let pool = pool();
@@ -249,8 +330,8 @@ async fn broken_workers_are_told_apart_and_never_kept() {
     for (script, expected) in [
         ("exit 0", "end"),
         (&format!("{HELLO_BY_SHELL}; head -c 8 >/dev/null"), "end"),
-        (&format!("{HELLO_BY_SHELL}; printf 'garbage, and much of it'; sleep 60"), "announced"),
-        ("printf 'garbage, and much of it'; sleep 60", "announced"),
+        (&format!("{HELLO_BY_SHELL}; printf 'garbage, and much of it'; sleep 60"), "too big"),
+        ("printf 'garbage, and much of it'; sleep 60", "too big"),
         ("printf '\\002\\000\\000\\000{}'; sleep 60", "missing field"),
         ("printf '\\043\\000\\000\\000{\"number\":999,\"body\":{\"Ok\":\"what\"}}'; sleep 60", "unknown variant"),
         ("printf '\\043\\000\\000\\000{\"number\":999,\"body\":{\"Ok\":\"done\"}}'; sleep 60", "answered request 999"),
