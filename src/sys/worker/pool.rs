@@ -19,10 +19,11 @@
 //! still, and keeps the target's claim until then.
 
 mod batch;
+mod error;
 mod process;
+mod turn;
 
 use std::ffi::OsString;
-use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -31,21 +32,18 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::protocol::{self, HELLO, Order, Request, Response, WorkerFault};
+use super::protocol::{self, HELLO, Order, Request, Response};
 use crate::model::TargetId;
-use crate::sys::children::{Assignment, ChildCensus, ClaimError, StuckChild};
-use batch::{Begun, Left, Line, Outcome};
-use process::{Answer, AskError, Worker, is_end, retain_silent};
+use crate::sys::children::{Assignment, ChildCensus, ClaimError};
+use batch::Line;
+pub use error::CallError;
+use process::{Answer, AskError, Worker, retain_silent, tell_of};
+use turn::Turn;
 
 /// How many workers of suspect targets may be starting at the same time. A crowd of dead mounts costs
 /// as many workers at each probe, and starting them all at once would take the processors of a small
 /// host from everybody else.
 const SUSPECT_STARTS_MAX: usize = 4;
-
-/// How long a call of a healthy target waits for its turn at the workers that are kept before it has
-/// another started. A thousand targets that are probed at once are done by a few workers then, and
-/// one that waits for storage that has just died costs the others no more than this.
-const STARTED_AFTER: Duration = Duration::from_millis(10);
 
 /// How a pool starts workers, and how many.
 #[derive(Debug, Clone)]
@@ -76,62 +74,6 @@ pub enum Lane {
     Healthy,
     /// It did not, or there was none. Has half of the places.
     Suspect,
-}
-
-/// Why a call got no answer from storage, or a bad one.
-#[derive(Debug, thiserror::Error)]
-pub enum CallError {
-    /// Storage did not answer before the deadline; the worker was killed.
-    #[error("no answer within {} s; the probe worker was killed", after.as_secs_f64())]
-    TimedOut {
-        /// The deadline.
-        after: Duration,
-    },
-    /// Storage answered with an error.
-    #[error(transparent)]
-    Fault(#[from] WorkerFault),
-    /// The worker ended, or answered what is no answer.
-    #[error("the probe worker broke: {source}; the next probe starts a new one")]
-    WorkerDied {
-        /// What was wrong with its answer.
-        source: io::Error,
-    },
-    /// The last child of this target was killed and does not die.
-    #[error(
-        "{} (process {}) was killed and does not die: it waits in the kernel for storage that does not answer; this target is left alone until it is gone",
-        .0.what,
-        .0.pid
-    )]
-    Stuck(StuckChild),
-    /// A new worker was not there in time.
-    #[error("a new probe worker was not ready within {} s", after.as_secs_f64())]
-    NotReady {
-        /// How long was waited.
-        after: Duration,
-    },
-    /// No worker could be started.
-    #[error("the probe worker {} could not be started: {source}", program.display())]
-    Spawn {
-        /// The program.
-        program: PathBuf,
-        /// What fork or exec said.
-        source: io::Error,
-    },
-    /// No worker was free in time, or the target's last child had not ended.
-    #[error("no probe worker was free for this target within {} s", after.as_secs_f64())]
-    Overloaded {
-        /// How long was waited.
-        after: Duration,
-    },
-    /// The request cannot be said to a worker: too long, or a path that is not UTF-8.
-    #[error("the request cannot be passed to a probe worker: {source}")]
-    Request {
-        /// What is wrong with it.
-        source: io::Error,
-    },
-    /// The pool was shut down.
-    #[error("the agent is stopping")]
-    ShutDown,
 }
 
 /// How many workers there are and were.
@@ -269,7 +211,21 @@ impl WorkerPool {
             },
             Turn::Broken => (self.assign(target, lane, deadline).await?, None),
         };
+        // Apart, since most calls do without what this needs of memory.
+        Box::pin(self.ask_by_itself(assignment, lane, number, request, deadline)).await
+    }
+
+    /// Has an idle worker, or a new one, do this and nothing else.
+    async fn ask_by_itself(
+        &self,
+        assignment: Assignment,
+        lane: Lane,
+        number: u64,
+        request: Request,
+        deadline: Duration,
+    ) -> Result<Response, CallError> {
         let frame = protocol::encode(number, &Order::One(&request)).map_err(|source| CallError::Request { source })?;
+        let target = assignment.claim.target();
         let worker = match self.take_idle(lane) {
             Some(mut worker) => {
                 worker.child.assignments.push(assignment);
@@ -278,11 +234,7 @@ impl WorkerPool {
                     Err(AskError { source, was_sent }) if was_sent && !request.is_repeatable() => {
                         return Err(CallError::WorkerDied { source });
                     }
-                    Err(AskError { source, .. }) => {
-                        if !is_end(&source) {
-                            tracing::warn!(error = %source, "a probe worker broke and is replaced");
-                        }
-                    }
+                    Err(AskError { source, .. }) => tell_of(&source),
                 }
                 // Killed here; the claim is free again when it is gone.
                 drop(worker);
@@ -292,62 +244,6 @@ impl WorkerPool {
             None => self.start_within(assignment, lane, deadline).await?,
         };
         self.ask_new(worker, number, &frame, deadline).await
-    }
-
-    /// A healthy target's turn at the workers that are kept, or what another's turn brought it.
-    async fn turn(&self, number: u64, request: &Request, mut assignment: Assignment) -> Turn {
-        let give_up = Instant::now() + STARTED_AFTER;
-        let turns = &self.inner.turns;
-        if !request.is_brief() {
-            return Turn::Own(
-                assignment,
-                timeout_at(give_up, turns.clone().acquire_owned()).await.ok().and_then(Result::ok),
-            );
-        }
-        loop {
-            let mut place = self.inner.line.join(number, request.clone(), assignment);
-            let turn = tokio::select! {
-                biased;
-                outcome = place.outcome() => Err(outcome),
-                turn = timeout_at(give_up, turns.clone().acquire_owned()) => Ok(turn.ok().and_then(Result::ok)),
-            };
-            let outcome = match turn {
-                Err(outcome) => outcome,
-                Ok(turn) => match place.leave_with(turn, self) {
-                    Left::Alone(assignment, turn) => return Turn::Own(assignment, turn),
-                    Left::TakenAlong => place.outcome().await,
-                },
-            };
-            match outcome {
-                Outcome::Answered(answer) => return Turn::Answered(answer),
-                Outcome::Begun(begun) => return Turn::Begun(begun),
-                Outcome::Broken => return Turn::Broken,
-                Outcome::NotBegun(own) if Instant::now() < give_up => assignment = own,
-                Outcome::NotBegun(own) => return Turn::Own(own, None),
-            }
-        }
-    }
-
-    /// Waits for the answer of a worker that had begun. `None` if it broke, or gave the request back.
-    async fn ask_on(
-        &self,
-        mut begun: Box<Begun>,
-        number: u64,
-        deadline: Duration,
-    ) -> Result<Option<Answer>, CallError> {
-        let outcome = timeout(deadline, begun.answer(number)).await;
-        match outcome.map_err(|_| CallError::TimedOut { after: deadline })? {
-            Ok(answer) => {
-                self.put_back(begun.worker);
-                Ok(answer)
-            }
-            Err(source) => {
-                if !is_end(&source) {
-                    tracing::warn!(error = %source, "a probe worker broke and is replaced");
-                }
-                Ok(None)
-            }
-        }
     }
 
     /// The target's claim and a place, both within `deadline`.
@@ -465,18 +361,6 @@ impl WorkerPool {
         // Every change is a single push, pop or take: nothing is half done after a panic.
         self.inner.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// What a healthy target's wait for its turn came to.
-enum Turn {
-    /// It is for this call to find a worker.
-    Own(Assignment, Option<OwnedSemaphorePermit>),
-    /// It was taken along and answered.
-    Answered(Answer),
-    /// It was taken along, and is what its worker is at work for.
-    Begun(Box<Begun>),
-    /// The worker broke that it was taken along to.
-    Broken,
 }
 
 /// Counts a call until it ends, however it does.

@@ -20,7 +20,7 @@ use tokio::time::sleep;
 
 use super::super::protocol::{self, BATCH_MAX, BATCH_TIME, HELLO, HostTime, Numbered, Order, Request};
 use super::WorkerPool;
-use super::process::{Answer, Worker, is_end};
+use super::process::{Answer, Worker, tell_of};
 use crate::sys::children::Assignment;
 
 /// How long a batch may take before those that were not answered go on without it: twice as long as the
@@ -237,9 +237,7 @@ fn hand_over(mut worker: Worker, due: oneshot::Sender<Outcome>, others: Waiting)
 }
 
 fn break_off(worker: Worker, waiting: Waiting, source: &io::Error) {
-    if !is_end(source) {
-        tracing::warn!(error = %source, "a probe worker broke and is replaced");
-    }
+    tell_of(source);
     // Killed here; the claims are free again when it is gone.
     drop(worker);
     for (_, reply) in waiting {

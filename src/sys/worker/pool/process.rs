@@ -125,6 +125,13 @@ pub(super) fn retain_silent(workers: &mut Vec<Worker>) {
     });
 }
 
+/// Tells of a worker that broke; that one has ended is no news.
+pub(super) fn tell_of(error: &io::Error) {
+    if !is_end(error) {
+        tracing::warn!(%error, "a probe worker broke and is replaced");
+    }
+}
+
 /// Whether a worker was found to have ended.
 pub(super) fn is_end(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset)

@@ -2,6 +2,7 @@
 
 #![allow(clippy::disallowed_methods)]
 
+use super::process::is_end;
 use super::*;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;

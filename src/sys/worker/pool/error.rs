@@ -1,0 +1,64 @@
+//! Why a call brings no measurement.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::super::protocol::WorkerFault;
+use crate::sys::children::StuckChild;
+
+/// Why a call got no answer from storage, or a bad one.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// Storage did not answer before the deadline; the worker was killed.
+    #[error("no answer within {} s; the probe worker was killed", after.as_secs_f64())]
+    TimedOut {
+        /// The deadline.
+        after: Duration,
+    },
+    /// Storage answered with an error.
+    #[error(transparent)]
+    Fault(#[from] WorkerFault),
+    /// The worker ended, or answered what is no answer.
+    #[error("the probe worker broke: {source}; the next probe starts a new one")]
+    WorkerDied {
+        /// What was wrong with its answer.
+        source: io::Error,
+    },
+    /// The last child of this target was killed and does not die.
+    #[error(
+        "{} (process {}) was killed and does not die: it waits in the kernel for storage that does not answer; this target is left alone until it is gone",
+        .0.what,
+        .0.pid
+    )]
+    Stuck(StuckChild),
+    /// A new worker was not there in time.
+    #[error("a new probe worker was not ready within {} s", after.as_secs_f64())]
+    NotReady {
+        /// How long was waited.
+        after: Duration,
+    },
+    /// No worker could be started.
+    #[error("the probe worker {} could not be started: {source}", program.display())]
+    Spawn {
+        /// The program.
+        program: PathBuf,
+        /// What fork or exec said.
+        source: io::Error,
+    },
+    /// No worker was free in time, or the target's last child had not ended.
+    #[error("no probe worker was free for this target within {} s", after.as_secs_f64())]
+    Overloaded {
+        /// How long was waited.
+        after: Duration,
+    },
+    /// The request cannot be said to a worker: too long, or a path that is not UTF-8.
+    #[error("the request cannot be passed to a probe worker: {source}")]
+    Request {
+        /// What is wrong with it.
+        source: io::Error,
+    },
+    /// The pool was shut down.
+    #[error("the agent is stopping")]
+    ShutDown,
+}
