@@ -3,6 +3,7 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
@@ -31,7 +32,7 @@ pub async fn measure(points: &[PathBuf], exporter: &Exporter, table: &mut Table)
     let baseline = compile(directory.path())?;
     let program = env!("CARGO_BIN_EXE_targetwatch").into();
     let pool = WorkerPool::new(WorkerPoolSettings::new(program), ChildCensus::default());
-    let watch = MountTableWatch::start()?;
+    let watch = Arc::new(MountTableWatch::start()?);
     let targets: Vec<(TargetId, PathBuf)> = points.iter().map(|point| (uuid::Uuid::new_v4(), point.clone())).collect();
 
     // The first of each warms it up.
@@ -68,28 +69,34 @@ pub async fn measure(points: &[PathBuf], exporter: &Exporter, table: &mut Table)
     Ok(())
 }
 
-/// The mount table, as each probe asks for it, and then the capacity, of every target at once.
+/// The mount table, and then the capacity, of every target at once, each in a task of the runtime as the
+/// agent has them. So is what waits for them: the thread that `block_on` runs in would be woken by each.
 async fn sweep(
     pool: &WorkerPool,
-    watch: &MountTableWatch,
+    watch: &Arc<MountTableWatch>,
     targets: &[(TargetId, PathBuf)],
 ) -> anyhow::Result<Duration> {
-    let began = Instant::now();
-    let mut probes = JoinSet::new();
-    for (target, path) in targets {
-        ensure!(watch.reread()?.topmost_at(path).is_some(), "{} is not mounted", path.display());
-        let (pool, target, path) = (pool.clone(), *target, path.clone());
-        probes.spawn(async move {
-            pool.call(target, Lane::Healthy, Request::StatVfs { path, expect_nfs: false }, DEADLINE).await
-        });
-    }
-    while let Some(probed) = probes.join_next().await {
-        match probed?? {
-            Response::Counts(_) => {}
-            other => bail!("capacity was expected: {other:?}"),
+    let (pool, watch, targets) = (pool.clone(), watch.clone(), targets.to_vec());
+    let sweep = async move {
+        let began = Instant::now();
+        let mut probes = JoinSet::new();
+        for (target, path) in targets {
+            probes.spawn(probe(pool.clone(), watch.clone(), target, path));
         }
+        while let Some(probed) = probes.join_next().await {
+            probed??;
+        }
+        anyhow::Ok(began.elapsed())
+    };
+    tokio::spawn(sweep).await?
+}
+
+async fn probe(pool: WorkerPool, watch: Arc<MountTableWatch>, target: TargetId, path: PathBuf) -> anyhow::Result<()> {
+    ensure!(watch.reread()?.topmost_at(&path).is_some(), "{} is not mounted", path.display());
+    match pool.call(target, Lane::Healthy, Request::StatVfs { path, expect_nfs: false }, DEADLINE).await? {
+        Response::Counts(_) => Ok(()),
+        other => bail!("capacity was expected: {other:?}"),
     }
-    Ok(began.elapsed())
 }
 
 fn compile(directory: &Path) -> anyhow::Result<PathBuf> {
