@@ -3,8 +3,11 @@
 use std::time::Duration;
 
 use crate::api::Target;
-use crate::bench::{Bench, FIRST_VERDICT, black_hole_data, end_black_holes, eventually, main_pid, mount_of};
-use crate::process::{Process, Usage, children};
+use crate::bench::{
+    Bench, FIRST_VERDICT, SERVICE, black_hole_data, change_unit, end_black_holes, eventually, main_pid, mount_of,
+    succeed,
+};
+use crate::process::{Process, Usage, children, processes};
 
 const CONFIG: &str = r#"
 [mounts]
@@ -42,4 +45,22 @@ fn a_mount_that_hangs_delays_no_other_and_is_ended_at_its_deadline() {
     eventually("no child is left of it", FIRST_VERDICT, || {
         (Usage::now().zombies == 0 && mounting(HANGS).is_none()).then_some(())
     });
+}
+
+#[test]
+fn a_mount_that_hangs_does_not_outlive_an_agent_that_is_killed() {
+    let _bench = Bench::stopped(CONFIG);
+    // The service manager would kill what an agent leaves behind, and so hide that there is any. Nor is
+    // there another agent to mount anew.
+    change_unit("[Service]\nKillMode=process\nRestart=no\n");
+    succeed("systemctl", &["start", SERVICE]);
+    black_hole_data("10.0.0.3");
+    let _hanging = Target::create(HANGS);
+    eventually("mount.nfs hangs", FIRST_VERDICT, || mounting(HANGS));
+    succeed("kill", &["-KILL", &main_pid().to_string()]);
+    let is_gone = || !processes().iter().any(|process| process.command.contains("mount.nfs"));
+    // Long before its own deadline.
+    eventually("mount.nfs is gone", FIRST_VERDICT, || is_gone().then_some(()));
+    assert_eq!(mount_of("/srv/exports/three"), None);
+    end_black_holes();
 }

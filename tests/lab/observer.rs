@@ -104,10 +104,7 @@ impl Seen {
             assert!(answer < limit + echo, "the API was slow: p{percent} {answer:?}, of an echo {echo:?}");
         }
         for other in others {
-            let gap = self.gaps[&other.id];
-            // The interval is give or take a tenth, and is looked at twice a second.
-            let limit = interval * 2 + interval / 5 + POLL_EVERY * LOOK_EVERY;
-            assert!(gap < limit, "{} was not checked for {gap:?}", other.export);
+            self.is_checked_within(other, interval * 2);
         }
         let (before, highest) = (self.before, self.highest);
         assert!(highest.threads <= before.threads + THREADS_MORE, "{before:?} {highest:?}");
@@ -115,6 +112,14 @@ impl Seen {
         assert!(highest.children <= children_max, "{before:?} {highest:?}");
         let files_max = before.files + FILES_MORE + FILES_A_CHILD * (targets_broken + others.len());
         assert!(highest.files <= files_max, "{before:?} {highest:?}");
+    }
+
+    /// Sees that this target's reports were never further apart than `limit`, give or take a tenth of it,
+    /// which intervals are, and the time between two looks.
+    pub fn is_checked_within(&self, target: &Target, limit: Duration) {
+        let gap = self.gaps[&target.id];
+        let limit = limit + limit / 10 + POLL_EVERY * LOOK_EVERY;
+        assert!(gap < limit, "{} was not checked for {gap:?}", target.export);
     }
 }
 

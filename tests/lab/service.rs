@@ -173,6 +173,13 @@ fn an_agent_that_does_nothing_any_more_is_replaced() {
 }
 
 #[test]
+fn the_unit_has_a_watchdog_as_it_is_shipped() {
+    let _bench = Bench::start("");
+    let told = output("systemctl", &["show", "--property=WatchdogUSec", "--value", SERVICE]);
+    assert_eq!(told.trim(), "30s");
+}
+
+#[test]
 fn the_mount_root_belongs_to_root() {
     let _bench = Bench::start("");
     let root = fs::metadata(MOUNT_ROOT).expect("there");

@@ -40,9 +40,9 @@ pub use error::CallError;
 use process::{Answer, AskError, Worker, retain_silent, tell_of};
 use turn::Turn;
 
-/// How many workers of suspect targets may be starting at the same time. A crowd of dead mounts costs
-/// as many workers at each probe, and starting them all at once would take the processors of a small
-/// host from everybody else.
+/// How many workers of suspect targets may be starting at the same time, where there are processors enough
+/// for half of them to be left to others. A crowd of dead mounts costs as many workers at each probe, and
+/// starting takes nothing but a processor, so more at once would be ready no sooner.
 const SUSPECT_STARTS_MAX: usize = 4;
 
 /// How a pool starts workers, and how many.
@@ -124,6 +124,7 @@ impl WorkerPool {
         let suspects = (settings.workers_max / 2).max(1);
         let healthy = settings.workers_max.saturating_sub(suspects).max(1);
         let turns = Arc::new(Semaphore::new(settings.idle_max.max(1)));
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let inner = Inner {
             settings,
             census,
@@ -135,7 +136,7 @@ impl WorkerPool {
             next_number: AtomicU64::new(HELLO + 1),
             healthy_places: Arc::new(Semaphore::new(healthy)),
             suspect_places: Arc::new(Semaphore::new(suspects)),
-            suspect_starts: Semaphore::new(SUSPECT_STARTS_MAX),
+            suspect_starts: Semaphore::new((processors / 2).clamp(1, SUSPECT_STARTS_MAX)),
             open: Semaphore::new(0),
         };
         Self { inner: Arc::new(inner) }
