@@ -72,11 +72,15 @@ fn told_of(listing: &UsageListing) -> String {
 fn words(tally: &UsageTally) -> String {
     let UsageTally { pages, versions, delete_markers, bytes, counts_versions } = tally;
     let counted = if *counts_versions {
-        format!("{versions} versions and {delete_markers} delete markers")
+        format!("{} and {}", number(*versions, "version"), number(*delete_markers, "delete marker"))
     } else {
-        format!("{versions} objects")
+        number(*versions, "object")
     };
-    format!("{counted}, {} in {pages} pages", format_bytes(*bytes))
+    format!("{counted}, {} in {}", format_bytes(*bytes), number(*pages, "page"))
+}
+
+fn number(count: u64, of: &str) -> String {
+    format!("{count} {of}{}", if count == 1 { "" } else { "s" })
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! One bucket through the SDK: pages of a listing of all of it.
 //!
 //! Keys are asked for as they are and not encoded for a URL: services differ in which of the markers
-//! they encode then. A key that XML cannot have ends the listing with that as the reason.
+//! they encode then.
 
 use aws_sdk_s3::types::{DeleteMarkerEntry, ObjectVersion};
 
