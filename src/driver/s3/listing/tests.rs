@@ -152,9 +152,16 @@ async fn no_run_begins_while_one_goes_on_however_long_it_does() {
     let mut bucket = Listed::new([]);
     // It waits for its turn, which others have.
     let taken = bucket.pages.clone().acquire_many_owned(PAGES_AT_ONCE as u32).await.expect("open");
+    let run = |bucket: &Listed| bucket.listing.latest.as_ref().map(|run| run.task.id());
+    bucket.advance(10);
+    let first = run(&bucket);
     for _ in 0..3 {
-        assert_eq!(bucket.advance(10).next_run_at, None);
         wait_for_the_next().await;
+        assert_eq!(
+            (bucket.advance(10).next_run_at, run(&bucket)),
+            (None, first),
+            "it is neither cut short nor doubled"
+        );
     }
     drop(taken);
     tokio::time::sleep(DEADLINE / 2).await;
