@@ -133,8 +133,9 @@ impl Seen {
 fn is_passing(failure: &S3Failure) -> bool {
     match failure {
         S3Failure::NotS3(_) => false,
-        // A marker that it does not take any more it will not take later.
-        S3Failure::Service { status, .. } => !matches!(status, 400 | 404 | 416),
+        // A marker that it does not take any more it will not take later. AWS refuses expired credentials
+        // with 400, too.
+        S3Failure::Service { status, .. } => failure.has_expired_credentials() || !matches!(status, 400 | 404 | 416),
         _ => true,
     }
 }

@@ -91,7 +91,8 @@ async fn a_service_that_is_away_or_busy_costs_no_place_and_nothing_is_counted_tw
     let broken = S3Failure::ConnectionBroken("reset".to_owned());
     // A refusal in the middle is no reason to begin with objects, either.
     let refused = S3Failure::service(403, Some("AccessDenied"), None);
-    for failure in [busy, broken, refused, S3Failure::TimedOut(DEADLINE)] {
+    let expired = S3Failure::service(400, Some("ExpiredToken"), None);
+    for failure in [busy, broken, refused, expired, S3Failure::TimedOut(DEADLINE)] {
         let pages = [page(Some(version("b", "1"))), Err(failure.clone()), page(None)];
         let fake = FakeBucket::with_pages(pages);
         let (found, pass) = stopped(walked(&fake, begun(), 10).await);
