@@ -115,6 +115,7 @@ fn locked_bucket() -> BucketFixture {
         versioning: true,
         object_lock: Some(ObjectLockFixture { default_retention, ..ObjectLockFixture::default() }),
         usage: Some(usage),
+        page_max: None,
     }
 }
 

@@ -11,7 +11,7 @@ pub mod canary;
 pub mod capacity;
 pub mod exported;
 #[cfg(test)]
-mod fake;
+pub(crate) mod fake;
 pub mod lock_proof;
 pub mod mount_capacity;
 pub mod mount_place;
@@ -23,6 +23,7 @@ pub mod object_lock;
 pub mod server_addresses;
 pub mod storage_failure;
 pub mod tcp_reachable;
+pub mod usage_listing;
 pub mod versioning;
 pub mod write_canary;
 

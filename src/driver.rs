@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::sync::Semaphore;
 
 use crate::model::report::{BucketFacts, Finding, MountFacts, MountMode};
 use crate::model::settings::AgentSettings;
@@ -30,6 +31,8 @@ pub struct Host {
     pub mounts: MountTableWatch,
     /// The clients of buckets.
     pub buckets: Arc<ClientPool>,
+    /// The turns of listings of buckets, each for one page.
+    pub listing_pages: Arc<Semaphore>,
     /// What the kernel counts of mounts.
     pub mount_stats: MountStatsCache,
     /// This node's name.
@@ -42,7 +45,15 @@ impl Host {
     /// One that knows nothing of buckets and mounts yet.
     #[must_use]
     pub fn new(workers: WorkerPool, mounts: MountTableWatch, hostname: String, writer: Writer) -> Self {
-        Self { workers, mounts, buckets: Arc::default(), mount_stats: MountStatsCache::default(), hostname, writer }
+        Self {
+            workers,
+            mounts,
+            buckets: Arc::default(),
+            listing_pages: Arc::new(Semaphore::new(s3::listing::PAGES_AT_ONCE)),
+            mount_stats: MountStatsCache::default(),
+            hostname,
+            writer,
+        }
     }
 }
 

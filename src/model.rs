@@ -3,7 +3,7 @@
 //! Everything else depends on this module and it depends on nothing of the crate, so a rule that
 //! can be stated without a syscall, a socket or a clock belongs here and is tested here: how an
 //! export is written ([`export`]), which directory it gets ([`mount_name`]), what a probe may say
-//! ([`report`], [`reason`]), how capacity is written ([`capacity`]), who may see what ([`caller`]),
+//! ([`report`], [`reason`], [`usage_listing`]), how capacity is written ([`capacity`]), who may see what ([`caller`]),
 //! and what configuration is able to ask for ([`settings`]).
 
 pub mod caller;
@@ -18,6 +18,7 @@ pub mod settings;
 pub mod target;
 pub mod target_type;
 pub mod transition;
+pub mod usage_listing;
 
 pub use caller::Caller;
 pub use capacity::Capacity;
@@ -30,3 +31,4 @@ pub use report::{CheckName, CheckResult, LockMode, LockProof, LockVerdict, Outco
 pub use target::{Target, TargetId, TargetKind, TargetSpec};
 pub use target_type::{TargetType, TargetTypeId};
 pub use transition::{PastFinding, Transition};
+pub use usage_listing::UsageListing;

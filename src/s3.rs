@@ -10,6 +10,7 @@ pub mod aws;
 pub mod certificate;
 pub mod failure;
 pub mod objects;
+pub mod pages;
 mod remedy;
 
 use std::fmt;
@@ -21,6 +22,7 @@ use crate::model::LockMode;
 
 pub use failure::S3Failure;
 pub use objects::{ListedVersion, ObjectApi, Retention, StoredVersion};
+pub use pages::{Entries, ListedPage, PageMarker};
 
 /// What the service tells about a bucket when asked whether it is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -112,6 +114,9 @@ pub trait BucketApi: Send + Sync {
 
     /// GET object-lock configuration; `enabled` is false when the bucket has none.
     async fn object_lock(&self) -> Result<ObjectLock, S3Failure>;
+
+    /// GET of a page of a listing of the whole bucket, the one that begins after `after`, or the first.
+    async fn page(&self, entries: Entries, after: Option<&PageMarker>) -> Result<ListedPage, S3Failure>;
 }
 
 /// A call, bounded: [`S3Failure::TimedOut`] at the deadline.

@@ -9,6 +9,7 @@ mod node;
 mod report;
 mod target;
 mod target_type;
+mod usage_listing;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -24,6 +25,7 @@ pub use target_type::{
     ChangedType, EmbeddedType, MetadataBody, MetadataList, MetadataPair, NewType, NewTypeBody, OneChangedType, OneType,
     ProjectList, ProjectsBody, TargetType, TypeList, TypeProject, TypeUpdate, TypeUpdateBody,
 };
+pub use usage_listing::{UsageCount, UsageListing};
 
 /// A time as the guide writes it.
 #[must_use]

@@ -1,9 +1,12 @@
 //! Capacity: how much room there is, and whether it is nearly used up.
 
+use std::fmt::Write as _;
+
 use super::Checked;
 use crate::model::capacity::format_bytes;
 use crate::model::report::Finding;
-use crate::model::{Capacity, Reason};
+use crate::model::usage_listing::{PartialCount, UsageTally, WholeCount};
+use crate::model::{Capacity, Reason, UsageListing};
 use crate::s3::BucketUsage;
 
 /// A reservation when more than `percent` of the storage is used; none when its size is unknown.
@@ -19,16 +22,65 @@ pub fn nearly_full(capacity: &Capacity, percent: f64) -> Option<Finding> {
     ))
 }
 
-/// A bucket's capacity from what its service told: the quota, and what it holds.
+/// A bucket's capacity from what its service told, the quota and what it holds, or from a listing of it
+/// that came to its end. A listing that stopped is a reservation, and nothing worse: it says nothing of
+/// whether backups can be written.
 #[must_use]
-pub fn bucket_capacity(usage: &BucketUsage, nearly_full_percent: f64) -> Checked<Capacity> {
-    let capacity = Capacity::from_bucket(usage.used_bytes, usage.quota_bytes);
+pub fn bucket_capacity(
+    usage: &BucketUsage,
+    listing: Option<&UsageListing>,
+    nearly_full_percent: f64,
+) -> Checked<Capacity> {
+    let counted = listing.and_then(|listing| listing.whole).map(|count| count.tally.bytes);
+    let capacity = Capacity::from_bucket(usage.used_bytes.or(counted), usage.quota_bytes);
     let checked = Checked::passed(capacity).warning(nearly_full(&capacity, nearly_full_percent));
+    if let (None, Some(listing)) = (usage.used_bytes, listing) {
+        return checked.warning(listing.failure.clone()).detail(told_of(listing));
+    }
     match (usage.used_bytes, usage.quota_bytes) {
         (None, _) => checked.detail("the service does not tell how much the bucket holds"),
         (Some(_), None) => checked.detail("the bucket has no quota that the service tells of"),
         (Some(_), Some(_)) => checked,
     }
+}
+
+/// What is known by listing, as a sentence.
+fn told_of(listing: &UsageListing) -> String {
+    let mut told = match &listing.whole {
+        None => "the service does not tell how much the bucket holds, and no listing of it has come to its end yet"
+            .to_owned(),
+        Some(WholeCount { tally, began_at, ended_at }) => {
+            let rest = if tally.counts_versions {
+                ""
+            } else {
+                ", without versions that are not current, since listing those is refused"
+            };
+            format!("counted by listing, from {began_at:.0} to {ended_at:.0}: {}{rest}", words(tally))
+        }
+    };
+    if let Some(PartialCount { tally, began_at }) = &listing.under_way {
+        let _ = write!(told, "; of the one that began at {began_at:.0} so far {}", words(tally));
+    }
+    let _ = match listing.next_run_at {
+        Some(at) if listing.under_way.is_some() => write!(told, "; the next run goes on at {at:.0}"),
+        Some(at) => write!(told, "; the next run begins at {at:.0}"),
+        None => write!(told, "; a run goes on now"),
+    };
+    told
+}
+
+fn words(tally: &UsageTally) -> String {
+    let UsageTally { pages, versions, delete_markers, bytes, counts_versions } = tally;
+    let counted = if *counts_versions {
+        format!("{} and {}", number(*versions, "version"), number(*delete_markers, "delete marker"))
+    } else {
+        number(*versions, "object")
+    };
+    format!("{counted}, {} in {}", format_bytes(*bytes), number(*pages, "page"))
+}
+
+fn number(count: u64, of: &str) -> String {
+    format!("{count} {of}{}", if count == 1 { "" } else { "s" })
 }
 
 #[cfg(test)]
@@ -39,14 +91,66 @@ mod tests {
     #[test]
     fn a_quota_that_is_nearly_used_up_is_a_warning() {
         let usage = BucketUsage { used_bytes: Some(96), quota_bytes: Some(100), ..BucketUsage::default() };
-        let checked = bucket_capacity(&usage, 95.0);
+        let checked = bucket_capacity(&usage, None, 95.0);
         assert_eq!((checked.outcome(), checked.reason()), (Outcome::Passed, Some(Reason::NearlyFull)));
-        assert_eq!(bucket_capacity(&usage, 96.0).reason(), None);
+        assert_eq!(bucket_capacity(&usage, None, 96.0).reason(), None);
     }
 
     #[test]
     fn a_bucket_of_unknown_size_passes_and_says_so() {
-        let checked = bucket_capacity(&BucketUsage::default(), 90.0);
+        let checked = bucket_capacity(&BucketUsage::default(), None, 90.0);
         assert_eq!((checked.outcome(), checked.reason()), (Outcome::Passed, None));
+    }
+    fn tally(bytes: u64, counts_versions: bool) -> UsageTally {
+        UsageTally { pages: 2, versions: 1500, delete_markers: 3, bytes, counts_versions }
+    }
+
+    fn at(text: &str) -> jiff::Timestamp {
+        text.parse().expect("a time")
+    }
+
+    fn listing(whole: Option<UsageTally>) -> UsageListing {
+        let began_at = at("2026-11-24T08:00:00Z");
+        let whole = whole.map(|tally| WholeCount { tally, began_at, ended_at: at("2026-11-24T09:00:05Z") });
+        let under_way = Some(PartialCount { tally: tally(999, true), began_at: at("2026-11-24T10:00:00Z") });
+        UsageListing { whole, under_way, failure: None, next_run_at: Some(at("2026-11-24T11:00:00Z")) }
+    }
+
+    fn checked(listing: &UsageListing) -> (Checked<Capacity>, String) {
+        let checked = bucket_capacity(&BucketUsage::default(), Some(listing), 90.0);
+        (checked.clone(), checked.detail.unwrap_or_default())
+    }
+
+    #[test]
+    fn only_a_listing_that_came_to_its_end_is_what_is_used() {
+        let (checked, detail) = checked(&listing(None));
+        assert_eq!(checked.into_fact::<()>().map(|capacity| capacity.used_bytes), Ok(None));
+        for part in ["does not tell", "so far 1500 versions and 3 delete markers, 999.0 B in 2 pages", "T11:00:00Z"] {
+            assert!(detail.contains(part), "{detail}");
+        }
+    }
+
+    #[test]
+    fn a_count_has_its_time_and_says_what_is_not_in_it() {
+        let (checked, detail) = checked(&listing(Some(tally(2048, true))));
+        assert_eq!(checked.into_fact::<()>().map(|capacity| capacity.used_bytes), Ok(Some(2048)));
+        assert!(detail.contains("from 2026-11-24T08:00:00Z to 2026-11-24T09:00:05Z: 1500 versions and 3"), "{detail}");
+        let (_, detail) = self::checked(&listing(Some(tally(2048, false))));
+        assert!(detail.contains("1500 objects, 2.0 KB in 2 pages, without versions that are not current"), "{detail}");
+    }
+
+    #[test]
+    fn a_listing_that_stopped_is_a_warning_beside_the_last_count() {
+        let failure = Some(Finding::new(Reason::Throttled, "so"));
+        let (checked, _) = checked(&UsageListing { failure, ..listing(Some(tally(2048, true))) });
+        assert_eq!((checked.outcome(), checked.reason()), (Outcome::Passed, Some(Reason::Throttled)));
+        assert_eq!(checked.into_fact::<()>().map(|capacity| capacity.used_bytes), Ok(Some(2048)));
+    }
+
+    #[test]
+    fn what_the_service_tells_counts_and_no_listing() {
+        let usage = BucketUsage { used_bytes: Some(7), ..BucketUsage::default() };
+        let checked = bucket_capacity(&usage, Some(&listing(Some(tally(2048, true)))), 90.0);
+        assert_eq!(checked.into_fact::<()>().map(|capacity| capacity.used_bytes), Ok(Some(7)));
     }
 }

@@ -1,7 +1,7 @@
 //! A bucket whose answers a test decides, and one that holds objects.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -9,8 +9,8 @@ use jiff::Timestamp;
 
 use crate::model::{LockMode, S3Location};
 use crate::s3::{
-    BucketApi, BucketUsage, DefaultRetention, ListedVersion, ObjectApi, ObjectLock, Retention, RetentionLength,
-    S3Failure, StoredVersion, Versioning,
+    BucketApi, BucketUsage, DefaultRetention, Entries, ListedPage, ListedVersion, ObjectApi, ObjectLock, PageMarker,
+    Retention, RetentionLength, S3Failure, StoredVersion, Versioning,
 };
 
 const ONE_DAY: DefaultRetention = DefaultRetention { mode: LockMode::Governance, length: RetentionLength::Days(1) };
@@ -24,6 +24,9 @@ pub struct FakeBucket {
     pub versioning: Result<Versioning, S3Failure>,
     pub object_lock: Result<ObjectLock, S3Failure>,
     pub silent: bool,
+    /// The next pages, and where each that was asked for was to begin.
+    pub pages: Mutex<VecDeque<Result<ListedPage, S3Failure>>>,
+    pub asked: Mutex<Vec<(Entries, Option<PageMarker>)>>,
 }
 
 impl FakeBucket {
@@ -35,11 +38,23 @@ impl FakeBucket {
             versioning: Ok(Versioning::Enabled),
             object_lock: Ok(ObjectLock { enabled: true, default_retention: Some(ONE_DAY) }),
             silent: false,
+            pages: Mutex::default(),
+            asked: Mutex::default(),
         }
     }
 
     pub fn location(&self) -> S3Location {
         S3Location::parse("https://s3.example.com/backups").expect("a location")
+    }
+
+    /// The bucket with these pages.
+    pub fn with_pages(pages: impl IntoIterator<Item = Result<ListedPage, S3Failure>>) -> Self {
+        Self { pages: Mutex::new(pages.into_iter().collect()), ..Self::healthy() }
+    }
+
+    /// Where the pages that were asked for were to begin.
+    pub fn asked(&self) -> Vec<(Entries, Option<PageMarker>)> {
+        lock(&self.asked).clone()
     }
 
     async fn answer<T: Clone>(&self, answer: &Result<T, S3Failure>) -> Result<T, S3Failure> {
@@ -48,6 +63,10 @@ impl FakeBucket {
         }
         answer.clone()
     }
+}
+
+fn lock<T>(value: &Mutex<T>) -> MutexGuard<'_, T> {
+    value.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[async_trait]
@@ -70,6 +89,15 @@ impl BucketApi for FakeBucket {
 
     async fn object_lock(&self) -> Result<ObjectLock, S3Failure> {
         self.answer(&self.object_lock).await
+    }
+
+    async fn page(&self, entries: Entries, after: Option<&PageMarker>) -> Result<ListedPage, S3Failure> {
+        lock(&self.asked).push((entries, after.cloned()));
+        let next = lock(&self.pages).pop_front();
+        match next {
+            Some(page) if !self.silent => page,
+            _ => std::future::pending().await,
+        }
     }
 }
 

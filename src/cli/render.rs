@@ -149,6 +149,11 @@ pub fn report(report: &wire::Report, look: Look) -> String {
             size(report.available_bytes)
         );
     }
+    if let Some(ended_at) =
+        report.usage_listing.as_ref().and_then(|listing| listing.counted.as_ref()?.ended_at.as_ref())
+    {
+        let _ = writeln!(text, "  used as counted by a listing that ended at {}", plain(ended_at));
+    }
     if let Some(traffic) = report.mount.as_ref().and_then(traffic) {
         let _ = writeln!(text, "  {}", plain(&traffic));
     }

@@ -120,6 +120,7 @@ pub(super) struct S3 {
     pub(super) credentials: Vec<S3Credentials>,
     pub(super) canary: S3Canary,
     pub(super) lock_proof: LockProof,
+    pub(super) listing: S3Listing,
 }
 
 #[derive(Debug, Deserialize)]
@@ -150,6 +151,20 @@ pub(super) struct LockProof {
 impl Default for LockProof {
     fn default() -> Self {
         Self { enabled: true, interval: text("24h"), mode: text("default"), strict: false, min_retention: text("0s") }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct S3Listing {
+    pub(super) enabled: bool,
+    pub(super) interval: Text,
+    pub(super) requests_max: Spanned<u32>,
+}
+
+impl Default for S3Listing {
+    fn default() -> Self {
+        Self { enabled: false, interval: text("1h"), requests_max: Spanned::new(0..0, 100) }
     }
 }
 

@@ -17,6 +17,7 @@ fn an_empty_file_is_a_working_agent() {
     assert_eq!(settings.agent.mounts.root, Path::new("/var/trilio/triliovault-mounts"));
     assert_eq!(settings.agent.probe.deadline, Duration::from_secs(2));
     assert_eq!(settings.agent.probe.canary.interval, Duration::from_secs(300));
+    assert!(!settings.agent.s3_listing.enabled, "nobody pays for a listing that nobody asked for");
     assert!(settings.declared.is_empty());
 }
 
@@ -72,6 +73,7 @@ fn the_sample_file_shows_every_key_at_its_default() {
         "retention",
         "strict",
         "min_retention",
+        "requests_max",
     ] {
         assert!(uncommented.lines().any(|line| line.starts_with(&format!("{key} ="))), "{key} is not in the sample");
     }
@@ -102,6 +104,10 @@ fn all_of_it_can_be_said() {
         [s3.lock_proof]
         mode = "compliance"
         min_retention = "30d"
+        [s3.listing]
+        enabled = true
+        interval = "24h"
+        requests_max = 10000
         [[target]]
         type = "s3"
         s3_endpoint_url = "https://ceph.example"
@@ -115,6 +121,7 @@ fn all_of_it_can_be_said() {
     assert!(settings.agent.s3_access[0].read_only);
     assert_eq!(settings.agent.lock_proof.mode, Some(LockMode::Compliance));
     assert_eq!(settings.agent.lock_proof.min_retention, Duration::from_secs(30 * 24 * 3600));
+    assert_eq!((settings.agent.s3_listing.enabled, settings.agent.s3_listing.requests_max), (true, 10_000));
     assert!(settings.declared[0].spec.is_immutable());
     assert_eq!(settings.declared[0].spec.export(), "ceph.example/backups");
 }
@@ -215,6 +222,12 @@ fn what_is_wrong_is_told_with_file_line_key_and_what_was_expected() {
         ("[s3.lock_proof]\nmode = \"soft\"", &["[s3.lock_proof] mode", "\"default\"", "\"compliance\""]),
         ("[s3.lock_proof]\ninterval = \"1m\"", &["[s3.lock_proof] interval", "600s"]),
         ("[s3.lock_proof]\nmin_retention = \"long\"", &["[s3.lock_proof] min_retention", "30d"]),
+        ("[s3.listing]\nenabled = \"on\"", &["c.toml:2", "boolean", "enabled"]),
+        ("[s3.listing]\ninterval = \"5s\"", &["c.toml:2", "[s3.listing] interval", "10s"]),
+        ("[s3.listing]\ninterval = \"off\"", &["[s3.listing] interval", "off"]),
+        ("[s3.listing]\nrequests_max = 0", &["c.toml:2", "[s3.listing] requests_max", "1 to 10000", "found 0"]),
+        ("[s3.listing]\nrequests_max = 10001", &["[s3.listing] requests_max", "1 to 10000"]),
+        ("[s3.listing]\npages = 1", &["c.toml:2", "pages", "requests_max"]),
         ("[api\n", &["c.toml:1"]),
     ] {
         let message = refused(text);

@@ -10,6 +10,7 @@
 //! host; what is taken down with a target is a canary that a probe was interrupted over.
 
 mod facts;
+pub mod listing;
 mod proving;
 mod writing;
 
@@ -29,10 +30,11 @@ use crate::check::tcp_reachable::tcp_connect;
 use crate::check::{CheckLog, Checked, object_lock, versioning};
 use crate::model::report::{BucketFacts, Finding, RequestCount};
 use crate::model::settings::{AgentSettings, S3AccessRule};
-use crate::model::{CheckName, Reason, S3Location};
+use crate::model::{CheckName, Reason, S3Location, UsageListing};
 use crate::s3::aws::{AwsBucket, BucketConnector};
 use crate::s3::{BucketUsage, ObjectLock, S3Failure, Versioning};
 use facts::{KeptFacts, Learnt};
+use listing::Listing;
 use writing::{CanaryRecord, left_behind};
 
 /// Verifies one bucket.
@@ -58,6 +60,8 @@ pub struct S3Driver {
     facts: Option<KeptFacts>,
     /// Whether the latest probe came to its end and everything passed.
     was_healthy: bool,
+    /// How much it holds, counted where the service does not tell.
+    listing: Listing,
 }
 
 impl S3Driver {
@@ -80,6 +84,7 @@ impl S3Driver {
             proof_due: None,
             facts: None,
             was_healthy: false,
+            listing: Listing::default(),
         }
     }
 
@@ -95,6 +100,9 @@ impl S3Driver {
         let after_reachable =
             if self.immutable { AFTER_REACHABLE } else { &AFTER_REACHABLE[..AFTER_REACHABLE.len() - 1] };
         self.proof_due = None;
+        if !settings.s3_listing.enabled {
+            self.listing.stop();
+        }
         let deadline = settings.probe.deadline;
         let rule = rule_for(settings, &self.location);
         let mut probe = Probe { bucket: self.proved_before(settings, rule), ..Probe::default() };
@@ -142,7 +150,10 @@ impl S3Driver {
         let kept = kept.filter(|kept| kept.is_good_for(rule, api.access_key_id(), settings.probe.s3_facts_interval));
         let (lock, versions, read_at) = self.configuration(&api, settings, rule, kept, log).await;
         let percent = settings.probe.nearly_full_percent;
-        probe.capacity = log.run(CheckName::Capacity, async { bucket_capacity(&usage, percent) }).await;
+        let listing = self.listing(&api, settings, &usage);
+        let capacity = async { bucket_capacity(&usage, listing.as_ref(), percent) };
+        probe.capacity = log.run(CheckName::Capacity, capacity).await;
+        let counted = listing.as_ref().and_then(|listing| listing.whole).map(|count| count.tally.versions);
         let clock = ServiceClock::new(usage.clock_ahead_seconds.or_else(|| api.clock_ahead_seconds()));
         self.clock = clock;
         let learnt = Learnt { clock, lock, versions };
@@ -153,7 +164,8 @@ impl S3Driver {
             object_lock: learnt.lock.as_ref().map(|found| found.enabled),
             default_retention: learnt.lock.and_then(|found| found.default_retention).map(|found| found.to_string()),
             configuration_read_at: Some(read_at),
-            object_count: usage.object_count,
+            object_count: usage.object_count.or(counted),
+            usage_listing: listing,
             lock_proof,
             requests: None,
         });
@@ -162,6 +174,18 @@ impl S3Driver {
     }
 
     /// Object lock and versioning, as they were kept or as they are now; and since when that is known.
+    /// What is known by listing the bucket, if that is to be done: of a service that tells its use it is not,
+    /// nor by a command, which does not stay for it.
+    fn listing(&mut self, api: &AwsBucket, settings: &AgentSettings, usage: &BucketUsage) -> Option<UsageListing> {
+        if !settings.s3_listing.enabled || usage.used_bytes.is_some() || self.host.writer == Writer::Command {
+            self.listing.stop();
+            return None;
+        }
+        let (deadline, pages) = (settings.probe.deadline, &self.host.listing_pages);
+        let api = Arc::new(api.beside_probes());
+        Some(self.listing.advance(api, &self.location, &settings.s3_listing, deadline, pages))
+    }
+
     async fn configuration(
         &mut self,
         api: &AwsBucket,
@@ -238,6 +262,7 @@ impl Driver for S3Driver {
     }
 
     async fn detach(&mut self, settings: &AgentSettings) -> Result<Option<String>, DetachError> {
+        self.listing.stop();
         let locked = self.locked.map(|(key, _)| key).into_iter().chain(self.prover.in_use());
         let locked = locked.max_by_key(|key| key.until);
         let is_read_only = rule_for(settings, &self.location).is_some_and(|rule| rule.read_only);

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{Capacity, Reason, TargetId};
+use super::{Capacity, Reason, TargetId, UsageListing};
 
 macro_rules! named {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident => $text:literal,)* }) => {
@@ -275,8 +275,10 @@ pub struct BucketFacts {
     pub default_retention: Option<String>,
     /// When versioning and object lock were read: they are not asked for at every probe.
     pub configuration_read_at: Option<Timestamp>,
-    /// How many objects the bucket holds, where the service tells.
+    /// How many objects the bucket holds, where the service tells or they were counted.
     pub object_count: Option<u64>,
+    /// What listing the bucket found; `None` where it is not listed.
+    pub usage_listing: Option<UsageListing>,
     /// What is proved of the lock.
     pub lock_proof: LockProofState,
     /// What asking costs the service.

@@ -192,6 +192,17 @@ pub struct LockProofSettings {
     pub min_retention: Duration,
 }
 
+/// Counting what a bucket holds by listing it, where its service does not tell (`[s3.listing]`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct S3ListingSettings {
+    /// Whether it is done at all.
+    pub enabled: bool,
+    /// Time from one run to the next.
+    pub interval: Duration,
+    /// How many requests a run sends at most; the next one goes on where it stopped.
+    pub requests_max: u32,
+}
+
 /// A target that the configuration declares (`[[target]]`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeclaredTarget {
@@ -219,6 +230,8 @@ pub struct AgentSettings {
     pub s3_canary: S3CanarySettings,
     /// The proof of object locks.
     pub lock_proof: LockProofSettings,
+    /// The listing of buckets whose use is not told.
+    pub s3_listing: S3ListingSettings,
 }
 
 #[cfg(test)]
@@ -270,6 +283,7 @@ impl AgentSettings {
                 strict: false,
                 min_retention: Duration::ZERO,
             },
+            s3_listing: S3ListingSettings { enabled: false, interval: long, requests_max: 1 },
         }
     }
 }

@@ -13,6 +13,7 @@ mod count;
 mod credentials;
 mod errors;
 mod objects;
+mod pages;
 mod trust;
 
 use std::sync::Arc;
@@ -32,6 +33,7 @@ pub use bucket::AwsBucket;
 pub use clients::ClientPool;
 pub use count::RequestCounter;
 pub use credentials::CREDENTIALS_RENEWED_BEFORE_END;
+pub use pages::PAGE_LIMIT_BYTES;
 
 /// The region signed for where none is configured; services other than AWS mostly ignore it.
 pub const REGION_WITHOUT_CONFIGURATION: &str = "us-east-1";

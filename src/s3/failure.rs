@@ -218,7 +218,9 @@ impl S3Failure {
         Finding::new(reason, format!("{location}: {self}; {}", self.remedy(reason)))
     }
 
-    pub(super) fn has_expired_credentials(&self) -> bool {
+    /// Whether it is refused since the credentials have expired, which renewed ones are not.
+    #[must_use]
+    pub fn has_expired_credentials(&self) -> bool {
         matches!(self, Self::Service { code: Some(code), .. } if EXPIRED.contains(&code.as_str()))
     }
 }

@@ -29,6 +29,7 @@ mod economy;
 mod faults;
 mod http;
 mod lifetime;
+mod listing;
 mod nfs_verdicts;
 mod place;
 mod protection;

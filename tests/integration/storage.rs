@@ -64,8 +64,8 @@ pub fn nfs_target(path: &str) -> Value {
 }
 
 /// An S3 server with the buckets `plain` (nothing special), `versioned`, `locked` (object lock with a default
-/// retention), `ignored`, `stubborn` and `untold` (likewise, on services that do not do or tell what they should), and
-/// `measured` (which tells its usage and quota).
+/// retention), `ignored`, `stubborn` and `untold` (likewise, on services that do not do or tell what they should),
+/// `measured` (which tells its usage and quota), and `paged` (with versions, and two entries on a page).
 pub async fn s3() -> S3Server {
     let bucket = |name: &str| BucketFixture { name: name.to_owned(), ..BucketFixture::default() };
     let usage = BucketUsageFixture { used_bytes: USED_BYTES, object_count: 3072, quota_bytes: Some(QUOTA_BYTES) };
@@ -77,6 +77,7 @@ pub async fn s3() -> S3Server {
         locked_bucket("stubborn", LockConduct::DefaultWins),
         locked_bucket("untold", LockConduct::Untold),
         BucketFixture { usage: Some(usage), ..bucket("measured") },
+        BucketFixture { versioning: true, page_max: Some(2), ..bucket("paged") },
     ];
     let fixture =
         S3Fixture { access_key_id: ACCESS_KEY_ID.to_owned(), secret_access_key: SECRET_ACCESS_KEY.to_owned(), buckets };
@@ -89,7 +90,7 @@ fn locked_bucket(name: &str, conduct: LockConduct) -> BucketFixture {
         name: name.to_owned(),
         versioning: true,
         object_lock: Some(ObjectLockFixture { default_retention, conduct }),
-        usage: None,
+        ..BucketFixture::default()
     }
 }
 

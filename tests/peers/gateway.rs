@@ -9,6 +9,7 @@ use aws_sdk_s3::types::{
     BucketVersioningStatus, DefaultRetention, ObjectLockConfiguration, ObjectLockEnabled, ObjectLockRetentionMode,
     ObjectLockRule, VersioningConfiguration,
 };
+use futures::StreamExt as _;
 use serde_json::{Value, json};
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use uuid::Uuid;
@@ -20,6 +21,9 @@ const DIRECTORY_VARIABLE: &str = "TARGETWATCH_PEERS_CEPH_RGW";
 
 /// What starts and harms the gateway.
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/peers/ceph-rgw");
+
+/// How many objects of many are written at the same time.
+const PUTS_AT_ONCE: usize = 16;
 
 /// Many may look at the gateway at once; who does it harm is alone with it.
 static IN_USE: RwLock<()> = RwLock::const_new(());
@@ -203,6 +207,24 @@ impl Gateway {
     pub async fn put(&self, bucket: &str, key: &str, bytes: usize) {
         let body = vec![b'x'; bytes].into();
         self.client.put_object().bucket(bucket).key(key).body(body).send().await.expect("written");
+    }
+
+    /// Writes many objects of so many bytes each, several at a time.
+    pub async fn put_all(&self, bucket: &str, keys: impl IntoIterator<Item = String>, bytes: usize) {
+        let putting = keys.into_iter().map(|key| async move { self.put(bucket, &key, bytes).await });
+        futures::stream::iter(putting).buffer_unordered(PUTS_AT_ONCE).collect::<()>().await;
+    }
+
+    /// Deletes an object, which leaves a delete marker where versions are kept.
+    pub async fn delete(&self, bucket: &str, key: &str) {
+        self.client.delete_object().bucket(bucket).key(key).send().await.expect("deleted");
+    }
+
+    /// Forbids everybody, its owner too, to do something with a bucket itself.
+    pub async fn deny_of_bucket(&self, bucket: &str, action: &str) {
+        let resource = format!("arn:aws:s3:::{bucket}");
+        let statement = json!({ "Effect": "Deny", "Principal": "*", "Action": action, "Resource": resource });
+        self.set_policy(bucket, json!([statement])).await;
     }
 
     /// The keys of all versions in a bucket, delete markers among them, in order.

@@ -24,6 +24,7 @@ mod clocks;
 mod economy;
 mod faults;
 mod immutability;
+mod listing;
 mod lock_proof;
 mod outages;
 mod policies;

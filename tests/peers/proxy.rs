@@ -1,10 +1,11 @@
 //! A proxy in front of the gateway that passes every request on as it is, tells of it, and holds one
 //! that a test chose: before the gateway gets it, or before the client gets the answer.
 //!
-//! Signatures stay valid, since nothing is changed. A request that was held is passed on although its
+//! Signatures stay valid, since nothing that is signed is changed. A request that was held is passed on although its
 //! client has given up meanwhile, as a network or a busy service would.
 
 use std::convert::Infallible;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -17,6 +18,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::daemon::in_time;
+
+/// What the gateway tells of a bucket's use.
+const USAGE_HEADERS: [&str; 3] = ["x-rgw-bytes-used", "x-rgw-object-count", "x-rgw-quota-bucket-size"];
 
 /// A request that came by.
 #[derive(Debug, Clone)]
@@ -45,6 +49,8 @@ struct Wish {
 
 struct Shared {
     gateway: String,
+    /// Whether answers tell what a bucket holds.
+    tells_usage: AtomicBool,
     passed: Mutex<Vec<Passed>>,
     wish: Mutex<Option<Wish>>,
 }
@@ -69,7 +75,12 @@ impl Proxy {
     /// A proxy to the service at a plain endpoint.
     pub async fn start(endpoint: &str) -> Self {
         let gateway = endpoint.strip_prefix("http://").expect("a plain endpoint").to_owned();
-        let shared = Arc::new(Shared { gateway, passed: Mutex::default(), wish: Mutex::default() });
+        let shared = Arc::new(Shared {
+            gateway,
+            tells_usage: AtomicBool::new(true),
+            passed: Mutex::default(),
+            wish: Mutex::default(),
+        });
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let endpoint = format!("http://{}", listener.local_addr().expect("an address"));
         tokio::spawn({
@@ -91,6 +102,12 @@ impl Proxy {
         let (held, receiver) = mpsc::unbounded_channel();
         *lock(&self.shared.wish) = Some(Wish { chooses: Box::new(chooses), nth, when, held });
         Held(receiver)
+    }
+
+    /// Takes what the gateway tells of a bucket's use from its answers, as if it were a service that does not
+    /// tell; or leaves it there again.
+    pub fn tell_usage(&self, tells: bool) {
+        self.shared.tells_usage.store(tells, Ordering::Relaxed);
     }
 
     /// All requests that came by.
@@ -115,7 +132,10 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
         if let Some((When::Before, held)) = &wish {
             wait(held).await;
         }
-        let answer = pass_on(&shared.gateway, request).await;
+        let mut answer = pass_on(&shared.gateway, request).await;
+        if let Some(answer) = answer.as_mut().filter(|_| !shared.tells_usage.load(Ordering::Relaxed)) {
+            USAGE_HEADERS.iter().for_each(|name| _ = answer.headers_mut().remove(*name));
+        }
         if let Some((When::After, held)) = &wish {
             wait(held).await;
         }

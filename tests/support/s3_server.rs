@@ -51,6 +51,8 @@ pub struct BucketFixture {
     pub object_lock: Option<ObjectLockFixture>,
     /// What the service tells about its use in `X-RGW-…` headers; none for a service that tells nothing.
     pub usage: Option<BucketUsageFixture>,
+    /// How many entries a page of its listings has at most; none for as many as are asked for.
+    pub page_max: Option<u8>,
 }
 
 /// The object lock of a bucket.
@@ -156,6 +158,16 @@ impl S3Server {
     /// Has a bucket's lock be dealt with in another way from now on.
     pub fn set_conduct(&self, bucket: &str, conduct: LockConduct) {
         self.operations.set_conduct(bucket, conduct);
+    }
+
+    /// Stores an object in a bucket.
+    pub fn put(&self, bucket: &str, key: &str, content: impl Into<bytes::Bytes>) {
+        self.operations.change(bucket, key, Some(content.into()));
+    }
+
+    /// Deletes an object of a bucket, which leaves a delete marker where versions are kept.
+    pub fn hide(&self, bucket: &str, key: &str) {
+        self.operations.change(bucket, key, None);
     }
 
     /// How many versions a bucket holds, beside what it was made with.

@@ -186,15 +186,27 @@ async fn objects_have_versions_and_are_listed() {
     let second = put("versioned", "disk/1", b"two").await;
     assert_ne!(first, second);
     assert_eq!(get("versioned", None).await.unwrap(), "two");
-    assert_eq!(get("versioned", first).await.unwrap(), "one");
+    assert_eq!(get("versioned", first.clone()).await.unwrap(), "one");
 
     let hidden = client.delete_object().bucket("versioned").key("disk/1").send().await.unwrap();
     assert_eq!(hidden.delete_marker(), Some(true));
     assert_eq!(refusal(get("versioned", None).await), (404, "NoSuchKey".into()));
-    assert_eq!(refusal(get("versioned", hidden.version_id).await), (405, "MethodNotAllowed".into()));
-    assert_eq!(get("versioned", second).await.unwrap(), "two");
+    let hidden_id = hidden.version_id;
+    assert_eq!(refusal(get("versioned", hidden_id.clone()).await), (405, "MethodNotAllowed".into()));
+    assert_eq!(get("versioned", second.clone()).await.unwrap(), "two");
     let all = client.list_object_versions().bucket("versioned").prefix("disk/").send().await.unwrap();
     assert_eq!((all.versions().len(), all.delete_markers().len(), all.is_truncated()), (2, 1, Some(false)));
+    let (mut walked, mut after) = (Vec::new(), (None, None));
+    for is_last in [false, false, true] {
+        let page = client.list_object_versions().bucket("versioned").max_keys(1);
+        let page = page.set_key_marker(after.0).set_version_id_marker(after.1).send().await.unwrap();
+        assert_eq!(page.is_truncated(), Some(!is_last));
+        walked.extend(page.versions().iter().filter_map(|found| found.version_id().map(str::to_owned)));
+        walked.extend(page.delete_markers().iter().filter_map(|found| found.version_id().map(str::to_owned)));
+        after = (page.next_key_marker, page.next_version_id_marker);
+    }
+    let versions: Vec<String> = [&hidden_id, &second, &first].into_iter().flatten().cloned().collect();
+    assert_eq!(walked, versions, "the latest first");
     let none = client.list_object_versions().bucket("versioned").prefix("log/").send().await.unwrap();
     assert_eq!((none.versions().len(), none.delete_markers().len()), (0, 0));
 

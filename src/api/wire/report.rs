@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::timestamp;
+use super::{UsageListing, timestamp};
 use crate::agent::TargetView;
 use crate::model::report::{CheckResult, LockProofState, MountFacts, Verdict};
 
@@ -50,8 +50,10 @@ pub struct Report {
     pub inodes_used: Option<u64>,
     /// What the kernel does with the mount; `null` where nothing or something else is mounted.
     pub mount: Option<Mount>,
-    /// Objects in the bucket, where the service tells.
+    /// Objects in the bucket, all versions, where the service tells or they were counted by listing it.
     pub object_count: Option<u64>,
+    /// What listing the bucket found; `null` where it is not listed.
+    pub usage_listing: Option<UsageListing>,
     /// Whether the bucket keeps versions.
     pub versioning: Option<bool>,
     /// Whether the bucket has an object-lock configuration.
@@ -165,6 +167,7 @@ impl From<&TargetView> for Report {
             inodes_used: capacity.and_then(|capacity| capacity.inodes_used),
             mount: report.and_then(|report| report.mount.as_ref()).map(Mount::from),
             object_count: bucket.and_then(|bucket| bucket.object_count),
+            usage_listing: bucket.and_then(|bucket| bucket.usage_listing.as_ref()).map(UsageListing::from),
             versioning: bucket.and_then(|bucket| bucket.versioning),
             object_lock: bucket.and_then(|bucket| bucket.object_lock),
             default_retention: bucket.and_then(|bucket| bucket.default_retention.clone()),

@@ -113,3 +113,21 @@ fn a_history_is_told_newest_first_and_without_anybodys_colours() {
     2025-01-30T12:00:00.000000  -          available
     ");
 }
+
+#[test]
+fn use_that_was_counted_by_a_listing_has_its_time() {
+    let mut with = detail("available", None);
+    let count = json!({
+        "bytes": 1, "versions": 1, "delete_markers": 0, "counts_versions": true, "pages": 1,
+        "began_at": "2025-01-30T11:00:00.000000", "ended_at": "2025-01-30T11:10:00.000000",
+    });
+    let mut under_way = count.clone();
+    under_way["ended_at"] = json!(null);
+    let told = |with: &wire::TargetDetail| report(&with.report, Look { width: 100, has_color: false });
+    let mut listing = json!({ "counted": null, "under_way": under_way, "next_run_at": null });
+    with.report.usage_listing = serde_json::from_value(listing.clone()).expect("a listing");
+    assert!(!told(&with).contains("as counted"), "it is not at its end");
+    listing["counted"] = count;
+    with.report.usage_listing = serde_json::from_value(listing).expect("a listing");
+    assert!(told(&with).contains("used as counted by a listing that ended at 2025-01-30T11:10:00"), "{}", told(&with));
+}

@@ -6,9 +6,12 @@ use std::time::Duration;
 use super::{INTERVALS, Valid, absolute, duration, limited, location, one_of, secret_file_or_credential, wrong};
 use jiff::{SignedDuration, Span, SpanRelativeTo};
 
+use crate::config::error::WrongValue;
 use crate::config::raw::{self, Text};
 use crate::model::LockMode;
-use crate::model::settings::{LockProofSettings, S3AccessRule, S3Addressing, S3CanarySettings, S3CredentialSource};
+use crate::model::settings::{
+    LockProofSettings, S3AccessRule, S3Addressing, S3CanarySettings, S3CredentialSource, S3ListingSettings,
+};
 
 /// How long a canary is locked where it must be. It must outlast the calls that are made meanwhile, and
 /// the difference of two clocks of whole seconds; more than an hour would prove nothing more.
@@ -16,6 +19,12 @@ const CANARY_RETENTIONS: RangeInclusive<Duration> = Duration::from_secs(5)..=Dur
 
 /// Times between two lock proofs. Each writes an object that cannot be deleted at once.
 const PROOF_INTERVALS: RangeInclusive<Duration> = Duration::from_secs(600)..=Duration::from_secs(30 * 24 * 3600);
+
+/// Times between two runs of a listing. A month is the longest that a count can be of any use.
+const LISTING_INTERVALS: RangeInclusive<Duration> = Duration::from_secs(10)..=Duration::from_secs(30 * 24 * 3600);
+
+/// Requests of one run of a listing, each for a thousand entries.
+const LISTING_REQUESTS: RangeInclusive<u32> = 1..=10_000;
 
 /// The longest prefix of canaries, in bytes. With what is added a key stays below S3's 1024.
 const PREFIX_MAX_BYTES: usize = 200;
@@ -92,6 +101,21 @@ pub(super) fn lock_proof(raw: &raw::LockProof) -> Valid<LockProofSettings> {
         mode: one_of(&raw.mode, "[s3.lock_proof] mode", &modes)?,
         strict: raw.strict,
         min_retention: days(&raw.min_retention, "[s3.lock_proof] min_retention")?,
+    })
+}
+
+/// The listing of buckets.
+pub(super) fn listing(raw: &raw::S3Listing) -> Valid<S3ListingSettings> {
+    let requests = &raw.requests_max;
+    if !LISTING_REQUESTS.contains(requests.get_ref()) {
+        let (least, most) = (LISTING_REQUESTS.start(), LISTING_REQUESTS.end());
+        let problem = format!("expected {least} to {most}, found {}", requests.get_ref());
+        return Err(WrongValue::new(requests.span(), "[s3.listing] requests_max", problem));
+    }
+    Ok(S3ListingSettings {
+        enabled: raw.enabled,
+        interval: duration(&raw.interval, "[s3.listing] interval", LISTING_INTERVALS)?,
+        requests_max: *requests.get_ref(),
     })
 }
 

@@ -7,17 +7,19 @@ use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::interceptors::Intercept;
 use aws_smithy_runtime_api::client::interceptors::context::{
     BeforeDeserializationInterceptorContextMut, BeforeDeserializationInterceptorContextRef,
+    BeforeSerializationInterceptorContextRef,
 };
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::DateTime;
 use aws_smithy_types::body::SdkBody;
-use aws_smithy_types::config_bag::ConfigBag;
+use aws_smithy_types::config_bag::{ConfigBag, Storable, StoreReplace};
 use aws_smithy_types::date_time::Format;
 
 use crate::s3::BucketUsage;
 
-/// The longest answer that is read, in bytes. Those of these calls have a few hundred.
+/// The longest answer that is read, in bytes, unless its request has a limit of its own. Those of the other
+/// calls have a few hundred.
 pub const ANSWER_LIMIT_BYTES: usize = 64 * 1024;
 
 /// What the headers of an answer told.
@@ -113,7 +115,30 @@ fn clocks(answer: &HttpResponse) -> Option<Clocks> {
     Some(Clocks { service, ahead: service.saturating_sub_unsigned(now) })
 }
 
-/// Stops reading an answer at [`ANSWER_LIMIT_BYTES`].
+/// Has the answer to one request be read up to another limit, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct AnswerLimit(pub(super) usize);
+
+impl Storable for AnswerLimit {
+    type Storer = StoreReplace<Self>;
+}
+
+impl Intercept for AnswerLimit {
+    fn name(&self) -> &'static str {
+        "AnswerLimit"
+    }
+
+    fn read_before_execution(
+        &self,
+        _: &BeforeSerializationInterceptorContextRef<'_>,
+        config: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        config.interceptor_state().store_put(*self);
+        Ok(())
+    }
+}
+
+/// Stops reading an answer at [`ANSWER_LIMIT_BYTES`], or at the request's own [`AnswerLimit`].
 #[derive(Debug)]
 pub(super) struct LimitAnswer;
 
@@ -126,11 +151,12 @@ impl Intercept for LimitAnswer {
         &self,
         context: &mut BeforeDeserializationInterceptorContextMut<'_>,
         _: &RuntimeComponents,
-        _: &mut ConfigBag,
+        config: &mut ConfigBag,
     ) -> Result<(), BoxError> {
+        let limit = config.load::<AnswerLimit>().map_or(ANSWER_LIMIT_BYTES, |limit| limit.0);
         let body = context.response_mut().body_mut();
         let whole = std::mem::replace(body, SdkBody::taken());
-        *body = SdkBody::from_body_1_x(http_body_util::Limited::new(whole, ANSWER_LIMIT_BYTES));
+        *body = SdkBody::from_body_1_x(http_body_util::Limited::new(whole, limit));
         Ok(())
     }
 }

@@ -13,9 +13,13 @@ use super::clients::Connected;
 use super::count::RequestCounter;
 use super::errors::failure;
 use crate::model::{LockMode, S3Location};
-use crate::s3::{BucketApi, BucketUsage, DefaultRetention, ObjectLock, RetentionLength, S3Failure, Versioning};
+use crate::s3::{
+    BucketApi, BucketUsage, DefaultRetention, Entries, ListedPage, ObjectLock, PageMarker, RetentionLength, S3Failure,
+    Versioning,
+};
 
 /// One bucket through the SDK, with the credentials of one probe.
+#[derive(Clone)]
 pub struct AwsBucket {
     pub(super) client: Client,
     pub(super) bucket: String,
@@ -42,6 +46,13 @@ impl AwsBucket {
     /// Watches a call for what is this bucket's own, since the client is not.
     pub(super) fn watched<T, E, B>(&self, call: CustomizableOperation<T, E, B>) -> CustomizableOperation<T, E, B> {
         call.interceptor(self.clock.clone()).interceptor(self.requests.clone())
+    }
+
+    /// The same bucket for what goes on beside probes: its requests count in the hour and in no probe, and
+    /// its answers tell no probe of the service's clock.
+    #[must_use]
+    pub fn beside_probes(&self) -> Self {
+        Self { clock: ServiceDate::default(), requests: self.requests.beside_probes(), ..self.clone() }
     }
 
     /// A file with the secret of the credentials that others on this host may read or change.
@@ -134,6 +145,13 @@ impl BucketApi for AwsBucket {
                 .and_then(|found| found.rule()?.default_retention())
                 .and_then(written_retention),
         })
+    }
+
+    async fn page(&self, entries: Entries, after: Option<&PageMarker>) -> Result<ListedPage, S3Failure> {
+        match entries {
+            Entries::Versions => self.versions_page(after).await,
+            Entries::Objects => self.objects_page(after).await,
+        }
     }
 }
 

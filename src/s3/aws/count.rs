@@ -16,20 +16,24 @@ const HOUR: Duration = Duration::from_secs(3600);
 /// The time that is counted together: an hour is told to within this.
 const SLOT: Duration = Duration::from_secs(60);
 
-/// The requests of one target, all and those of the last hour.
+/// The requests about one target: those of its probes, and all of the last hour.
 #[derive(Debug, Clone, Default)]
-pub struct RequestCounter(Arc<Mutex<Counts>>);
+pub struct RequestCounter {
+    counts: Arc<Mutex<Counts>>,
+    is_beside_probes: bool,
+}
 
 #[derive(Debug, Default)]
 struct Counts {
+    /// Those of probes.
     total: u64,
     /// When a slot began, and how many it has; at most an hour of them.
     slots: VecDeque<(Instant, u64)>,
 }
 
 impl Counts {
-    fn add(&mut self, now: Instant) {
-        self.total += 1;
+    fn add(&mut self, now: Instant, is_beside_probes: bool) {
+        self.total += u64::from(!is_beside_probes);
         self.forget(now);
         match self.slots.back_mut() {
             Some((began, count)) if now < *began + SLOT => *count += 1,
@@ -50,20 +54,26 @@ impl Counts {
 }
 
 impl RequestCounter {
-    /// All that were sent.
+    /// The same counter for requests that no probe sends.
+    #[must_use]
+    pub fn beside_probes(&self) -> Self {
+        Self { counts: self.counts.clone(), is_beside_probes: true }
+    }
+
+    /// All that probes sent.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.counts().total
     }
 
-    /// Those of the last hour.
+    /// Those of the last hour, whoever sent them.
     #[must_use]
     pub fn last_hour(&self) -> u64 {
         self.counts().last_hour(Instant::now())
     }
 
     fn counts(&self) -> MutexGuard<'_, Counts> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -78,7 +88,7 @@ impl Intercept for RequestCounter {
         _: &RuntimeComponents,
         _: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        self.counts().add(Instant::now());
+        self.counts().add(Instant::now(), self.is_beside_probes);
         Ok(())
     }
 }
@@ -91,10 +101,10 @@ mod tests {
     fn an_hour_is_remembered_and_no_more() {
         let (mut counts, began) = (Counts::default(), Instant::now());
         for minute in 0..180 {
-            counts.add(began + SLOT * minute);
-            counts.add(began + SLOT * minute);
+            counts.add(began + SLOT * minute, false);
+            counts.add(began + SLOT * minute, true);
         }
-        assert_eq!((counts.total, counts.last_hour(began + SLOT * 179)), (360, 120));
+        assert_eq!((counts.total, counts.last_hour(began + SLOT * 179)), (180, 120));
         assert_eq!(counts.last_hour(began + SLOT * 179 + HOUR), 0);
         assert_eq!(counts.slots.len(), 0);
     }

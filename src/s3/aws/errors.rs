@@ -11,6 +11,14 @@ pub(super) fn failure<E>(error: SdkError<E, HttpResponse>) -> S3Failure
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
 {
+    failure_within(error, ANSWER_LIMIT_BYTES)
+}
+
+/// The same of a call whose answer may have so many bytes.
+pub(super) fn failure_within<E>(error: SdkError<E, HttpResponse>, limit_bytes: usize) -> S3Failure
+where
+    E: ProvideErrorMetadata + std::error::Error + 'static,
+{
     if let SdkError::ServiceError(refusal) = &error {
         let (raw, told) = (refusal.raw(), refusal.err());
         let parsed = told.code().is_some() || !raw.status().is_success();
@@ -20,9 +28,9 @@ where
             let failure = failure.with_headers(clock_ahead_seconds(raw), raw.headers().get("location"));
             return failure.with_message(told.message().unwrap_or_default());
         }
-        return transport(told).unwrap_or_else(|| S3Failure::NotS3(innermost(told)));
+        return transport(told, limit_bytes).unwrap_or_else(|| S3Failure::NotS3(innermost(told)));
     }
-    transport(&error).unwrap_or_else(|| match &error {
+    transport(&error, limit_bytes).unwrap_or_else(|| match &error {
         SdkError::ConstructionFailure(_) => S3Failure::Agent(innermost(&error)),
         SdkError::ResponseError(_) => S3Failure::NotS3(innermost(&error)),
         _ => S3Failure::ConnectionBroken(innermost(&error)),
@@ -30,7 +38,7 @@ where
 }
 
 /// The failure that the innermost known cause stands for.
-fn transport(error: &(dyn std::error::Error + 'static)) -> Option<S3Failure> {
+fn transport(error: &(dyn std::error::Error + 'static), limit_bytes: usize) -> Option<S3Failure> {
     use std::io::ErrorKind;
     let mut found = None;
     let mut next = Some(error);
@@ -39,7 +47,7 @@ fn transport(error: &(dyn std::error::Error + 'static)) -> Option<S3Failure> {
             return Some(of_tls(tls));
         }
         if cause.is::<http_body_util::LengthLimitError>() {
-            let limit = ANSWER_LIMIT_BYTES / 1024;
+            let limit = limit_bytes / 1024;
             return Some(S3Failure::NotS3(format!("it does not end within {limit} KiB")));
         }
         if let Some(http) = cause.downcast_ref::<hyper::Error>().filter(|error| error.is_parse()) {

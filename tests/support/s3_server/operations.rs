@@ -66,6 +66,16 @@ impl Operations {
         self.store().bucket(bucket).map_or(0, |bucket| bucket.stored().0)
     }
 
+    /// Stores an object, or hides it where there is no content.
+    pub fn change(&self, bucket: &str, key: &str, content: Option<Bytes>) {
+        let mut store = self.store();
+        let Ok(bucket) = store.bucket(bucket) else { return };
+        let _full = match content {
+            Some(content) => bucket.put(key.to_owned(), content, None, self.now()).map(|_| ()),
+            None => bucket.delete(key, None, false, self.now()).map(|_| ()),
+        };
+    }
+
     /// Notes a request, which may be the first one of its connection.
     pub fn note(&self, request: String, is_first: bool) {
         let mut asked = lock(&self.0.asked);
@@ -160,8 +170,9 @@ impl S3 for Operations {
         // The token is the last key of the listing before.
         let after = asked.continuation_token.as_deref().or(asked.start_after.as_deref()).unwrap_or_default();
         let mut store = self.store();
-        let mut found =
-            store.bucket(&asked.bucket)?.current().filter(|(key, ..)| key.starts_with(prefix) && *key > after);
+        let bucket = store.bucket(&asked.bucket)?;
+        let limit = bucket.page_limit(limit);
+        let mut found = bucket.current().filter(|(key, ..)| key.starts_with(prefix) && *key > after);
         let contents: Vec<Object> = found.by_ref().take(limit.unsigned_abs() as usize).map(listed).collect();
         let is_truncated = limit > 0 && found.next().is_some();
         let last = contents.last().and_then(|object| object.key.clone());
@@ -184,15 +195,19 @@ impl S3 for Operations {
         request: S3Request<ListObjectVersionsInput>,
     ) -> S3Result<S3Response<ListObjectVersionsOutput>> {
         let asked = request.input;
-        if asked.delimiter.is_some() || asked.key_marker.is_some() {
-            return Err(s3_error!(NotImplemented, "a listing of versions is served whole, without delimiter"));
+        if asked.delimiter.is_some() {
+            return Err(s3_error!(NotImplemented, "a listing with delimiter is not served"));
         }
         let limit = asked.max_keys.unwrap_or(LISTING_MAX_KEYS).clamp(0, LISTING_MAX_KEYS);
         let prefix = asked.prefix.as_deref().unwrap_or_default();
         let mut store = self.store();
-        let mut found = store.bucket(&asked.bucket)?.versions().filter(|(key, _)| key.starts_with(prefix));
-        let (mut versions, mut markers) = (Vec::new(), Vec::new());
+        let bucket = store.bucket(&asked.bucket)?;
+        let limit = bucket.page_limit(limit);
+        let (key_marker, version_id_marker) = (asked.key_marker.as_deref(), asked.version_id_marker.as_deref());
+        let mut found = bucket.versions_after(key_marker, version_id_marker).filter(|(key, _)| key.starts_with(prefix));
+        let (mut versions, mut markers, mut last) = (Vec::new(), Vec::new(), None);
         for (key, version) in found.by_ref().take(limit.unsigned_abs() as usize) {
+            last = Some((key.to_owned(), version.id.clone()));
             let (key, id, modified) = (key.to_owned(), version.id.clone(), version.modified.into());
             match &version.content {
                 Some(content) => versions.push(ObjectVersion {
@@ -212,10 +227,13 @@ impl S3 for Operations {
             }
         }
         let is_truncated = limit > 0 && found.next().is_some();
+        let (next_key_marker, next_version_id_marker) = last.filter(|_| is_truncated).unzip();
         Ok(S3Response::new(ListObjectVersionsOutput {
             versions: Some(versions),
             delete_markers: Some(markers),
             is_truncated: Some(is_truncated),
+            next_key_marker,
+            next_version_id_marker,
             max_keys: Some(limit),
             name: Some(asked.bucket),
             prefix: asked.prefix,

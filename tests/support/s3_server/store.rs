@@ -1,5 +1,6 @@
 //! Buckets, objects and versions in memory, and the rules of retention.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
@@ -168,6 +169,11 @@ impl Bucket {
         Ok(Deletion { version: Some(id), is_marker: true })
     }
 
+    /// How many entries a page of a listing has of which so many were asked for.
+    pub fn page_limit(&self, asked: i32) -> i32 {
+        self.fixture.page_max.map_or(asked, |most| asked.min(most.into()))
+    }
+
     /// The objects that a listing shows: keys in order, with their current versions.
     pub fn current(&self) -> impl Iterator<Item = (&str, &Version, usize)> {
         self.objects.iter().filter_map(|(key, versions)| {
@@ -179,6 +185,21 @@ impl Bucket {
     /// All versions, delete markers among them: keys in order, and of each the latest first.
     pub fn versions(&self) -> impl Iterator<Item = (&str, &Version)> {
         self.objects.iter().flat_map(|(key, versions)| versions.iter().rev().map(|version| (key.as_str(), version)))
+    }
+
+    /// The versions that a listing shows after a version of a key, or after all of them (S3 API reference,
+    /// ListObjectVersions).
+    pub fn versions_after(&self, key: Option<&str>, id: Option<&str>) -> impl Iterator<Item = (&str, &Version)> {
+        let mut is_past = id.is_none();
+        self.versions().filter(move |(found, version)| match key.map(|key| (*found).cmp(key)) {
+            None | Some(Ordering::Greater) => true,
+            Some(Ordering::Less) => false,
+            Some(Ordering::Equal) => {
+                let shows = is_past && id.is_some();
+                is_past |= id == Some(&version.id);
+                shows
+            }
+        })
     }
 
     /// How many versions are stored, and their bytes.

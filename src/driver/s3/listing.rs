@@ -1,0 +1,140 @@
+//! Counting what a bucket holds, beside the probes: runs over its listing, at an interval of their own.
+//!
+//! A run is a task, so that no probe waits for it: a probe begins one that is due and tells what is known.
+//! It asks for page after page, at most as many as it may, and the next run goes on where it stopped. At
+//! most one of a bucket goes on, and of all buckets together at most [`PAGES_AT_ONCE`] pages are asked for
+//! at a time, in turns: a bucket with many pages delays another by those that are under way. A run ends with
+//! the driver, and with that what was counted is forgotten: it is kept in memory only.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use crate::check::usage_listing::{PageOutcome, UsagePass};
+use crate::model::report::Finding;
+use crate::model::settings::S3ListingSettings;
+use crate::model::usage_listing::{UsageListing, WholeCount};
+use crate::model::{Reason, S3Location};
+use crate::s3::{BucketApi, S3Failure};
+
+/// How many pages all listings of this agent ask for at a time. Each is up to 4 MiB
+/// ([`PAGE_LIMIT_BYTES`](crate::s3::aws::PAGE_LIMIT_BYTES)) while it is read.
+pub const PAGES_AT_ONCE: usize = 2;
+
+/// The listing of one bucket.
+#[derive(Default)]
+pub(super) struct Listing {
+    counted: Arc<Mutex<Counted>>,
+    latest: Option<Run>,
+}
+
+/// What the runs so far came to.
+#[derive(Default)]
+struct Counted {
+    whole: Option<WholeCount>,
+    pass: Option<UsagePass>,
+    failure: Option<Finding>,
+}
+
+/// A run, which ends when this is dropped.
+struct Run {
+    began: Instant,
+    began_at: Timestamp,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Listing {
+    /// Ends a run that goes on, and forgets what was counted.
+    pub(super) fn stop(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Begins a run if one is due, and tells what is known.
+    pub(super) fn advance(
+        &mut self,
+        api: Arc<dyn BucketApi>,
+        location: &S3Location,
+        settings: &S3ListingSettings,
+        deadline: Duration,
+        pages: &Arc<Semaphore>,
+    ) -> UsageListing {
+        let is_due = |run: &Run| run.task.is_finished() && run.began.elapsed() >= settings.interval;
+        if self.latest.as_ref().is_none_or(is_due) {
+            let (counted, pages, location) = (self.counted.clone(), pages.clone(), location.clone());
+            let requests_max = settings.requests_max;
+            let (began, began_at) = (Instant::now(), Timestamp::now());
+            let task =
+                tokio::spawn(async move { run(&*api, &location, requests_max, deadline, &pages, &counted).await });
+            self.latest = Some(Run { began, began_at, task });
+        }
+        let counted = lock(&self.counted);
+        UsageListing {
+            whole: counted.whole,
+            under_way: counted.pass.as_ref().map(UsagePass::so_far),
+            failure: counted.failure.clone(),
+            next_run_at: self.latest.as_ref().filter(|run| run.task.is_finished()).and_then(|run| {
+                let interval = SignedDuration::try_from(settings.interval).ok()?;
+                run.began_at.checked_add(interval).ok()
+            }),
+        }
+    }
+}
+
+/// One run: pages until the pass is at its end or stops, or as many as there may be.
+async fn run(
+    api: &dyn BucketApi,
+    location: &S3Location,
+    requests_max: u32,
+    deadline: Duration,
+    pages: &Semaphore,
+    counted: &Mutex<Counted>,
+) {
+    for _ in 0..requests_max {
+        let turn = pages.acquire().await;
+        // A copy: a run that is ended in the middle of a page leaves the pass as it was before it.
+        let pass = lock(counted).pass.clone().unwrap_or_else(|| UsagePass::new(Timestamp::now()));
+        let outcome = pass.next_page(api, deadline).await;
+        drop(turn);
+        let mut counted = lock(counted);
+        match outcome {
+            PageOutcome::More(pass) => (counted.pass, counted.failure) = (Some(pass), None),
+            PageOutcome::Whole(count) => {
+                *counted = Counted { whole: Some(count), pass: None, failure: None };
+                return;
+            }
+            PageOutcome::Stopped(failure, pass) => {
+                (counted.pass, counted.failure) = (pass, Some(stopped(location, &failure)));
+                return;
+            }
+        }
+    }
+}
+
+fn stopped(location: &S3Location, failure: &S3Failure) -> Finding {
+    let Finding { reason, message } = failure.finding(location);
+    if reason == Reason::AccessDenied {
+        let message = format!(
+            "{location}: it could not be listed to count what is in it ({failure}): grant the credentials s3:ListBucketVersions and s3:ListBucket on it, or turn [s3.listing] off"
+        );
+        return Finding::new(reason, message);
+    }
+    Finding::new(reason, format!("listing it to count what is in it stopped: {message}"))
+}
+
+fn lock(counted: &Mutex<Counted>) -> MutexGuard<'_, Counted> {
+    // Every change is made at once: nothing is half done after a panic.
+    counted.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;

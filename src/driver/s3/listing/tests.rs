@@ -1,0 +1,201 @@
+//! When runs begin and end, how much each may do, and what is told of them.
+
+use super::*;
+use crate::check::fake::FakeBucket;
+use crate::model::usage_listing::PartialCount;
+use crate::s3::{Entries, ListedPage, PageMarker};
+
+const DEADLINE: Duration = Duration::from_secs(2);
+const INTERVAL: Duration = Duration::from_secs(3600);
+
+/// A bucket that is listed.
+struct Listed {
+    fake: Arc<FakeBucket>,
+    pages: Arc<Semaphore>,
+    listing: Listing,
+}
+
+impl Listed {
+    fn new(pages: impl IntoIterator<Item = Result<ListedPage, S3Failure>>) -> Self {
+        Self::beside(&Arc::new(Semaphore::new(PAGES_AT_ONCE)), pages)
+    }
+
+    fn beside(turns: &Arc<Semaphore>, pages: impl IntoIterator<Item = Result<ListedPage, S3Failure>>) -> Self {
+        let fake = Arc::new(FakeBucket::with_pages(pages));
+        Self { fake, pages: turns.clone(), listing: Listing::default() }
+    }
+
+    /// What a probe does.
+    fn advance(&mut self, requests_max: u32) -> UsageListing {
+        let settings = S3ListingSettings { enabled: true, interval: INTERVAL, requests_max };
+        let location = self.fake.location();
+        self.listing.advance(self.fake.clone(), &location, &settings, DEADLINE, &self.pages)
+    }
+
+    /// What a probe tells once no run goes on.
+    async fn rested(&mut self, requests_max: u32) -> UsageListing {
+        loop {
+            let told = self.advance(requests_max);
+            if told.next_run_at.is_some() {
+                return told;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// The markers of the pages that were asked for.
+    fn asked(&self) -> Vec<Option<PageMarker>> {
+        let asked = self.fake.asked();
+        assert!(asked.iter().all(|(entries, _)| *entries == Entries::Versions), "{asked:?}");
+        asked.into_iter().map(|(_, after)| after).collect()
+    }
+}
+
+fn marker(at: u64) -> PageMarker {
+    PageMarker::Version { key: format!("{at:03}"), version: Some(at.to_string()) }
+}
+
+/// The pages of a bucket, each with two versions of together 10 bytes and a delete marker.
+fn pages(count: u64) -> impl Iterator<Item = Result<ListedPage, S3Failure>> {
+    (1..=count).map(move |at| {
+        let next = (at < count).then(|| marker(at));
+        Ok(ListedPage { versions: 2, delete_markers: 1, bytes: 10, keys: None, next })
+    })
+}
+
+/// Lets the next run become due.
+async fn wait_for_the_next() {
+    tokio::time::advance(INTERVAL).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_stops_at_its_limit_and_the_next_one_goes_on_there_until_all_is_counted() {
+    let mut bucket = Listed::new(pages(5));
+    assert_eq!(bucket.advance(2), UsageListing::default(), "nothing is known before the first page");
+    for (run, so_far) in [(1, 2), (2, 4)] {
+        let told = bucket.rested(2).await;
+        assert_eq!((told.whole, &told.failure), (None, &None), "run {run}");
+        let PartialCount { tally, .. } = told.under_way.expect("a part");
+        assert_eq!(
+            (tally.pages, tally.versions, tally.delete_markers, tally.bytes),
+            (so_far, so_far * 2, so_far, so_far * 10)
+        );
+        assert_eq!(bucket.asked().len() as u64, so_far);
+        wait_for_the_next().await;
+        bucket.advance(2);
+    }
+    let told = bucket.rested(2).await;
+    let whole = told.whole.expect("a count").tally;
+    assert_eq!((whole.pages, whole.versions, whole.delete_markers, whole.bytes), (5, 10, 5, 50));
+    assert_eq!(told.under_way, None);
+    let begins: Vec<_> = std::iter::once(None).chain((1..5).map(|at| Some(marker(at)))).collect();
+    assert_eq!(bucket.asked(), begins);
+}
+
+#[tokio::test(start_paused = true)]
+async fn runs_begin_at_their_interval_and_not_at_every_probe() {
+    let mut bucket = Listed::new(pages(1).chain(pages(1)));
+    bucket.rested(10).await;
+    tokio::time::advance(INTERVAL - Duration::from_secs(1)).await;
+    let told = bucket.rested(10).await;
+    assert_eq!(bucket.asked().len(), 1);
+    tokio::time::advance(Duration::from_secs(1)).await;
+    bucket.advance(10);
+    let again = bucket.rested(10).await;
+    assert_eq!(bucket.asked(), [None, None], "the next pass begins at the front");
+    assert!(again.whole.map(|count| count.began_at) > told.whole.map(|count| count.began_at));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_whole_count_stays_while_the_next_is_under_way_and_when_it_stops() {
+    let busy = S3Failure::service(503, Some("SlowDown"), None);
+    let mut bucket = Listed::new(pages(2).chain(pages(9).take(3)).chain([Err(busy)]).chain(pages(9).skip(3)));
+    let whole = bucket.rested(3).await.whole.expect("a count");
+    wait_for_the_next().await;
+    bucket.advance(3);
+    let told = bucket.rested(3).await;
+    assert_eq!((told.whole, told.under_way.map(|part| part.tally.pages)), (Some(whole), Some(3)));
+    wait_for_the_next().await;
+    bucket.advance(3);
+    let told = bucket.rested(3).await;
+    assert_eq!((told.whole, told.under_way.map(|part| part.tally.pages)), (Some(whole), Some(3)));
+    assert_eq!(told.failure.map(|finding| finding.reason), Some(Reason::Throttled));
+    wait_for_the_next().await;
+    bucket.advance(9);
+    let told = bucket.rested(9).await;
+    assert_eq!((told.whole.map(|count| count.tally.pages), told.failure), (Some(9), None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_may_not_be_listed_is_told_with_what_to_grant() {
+    let denied = || Err(S3Failure::service(403, Some("AccessDenied"), None));
+    let mut bucket = Listed::new([denied(), denied()]);
+    let finding = bucket.rested(10).await.failure.expect("a reservation");
+    assert_eq!(finding.reason, Reason::AccessDenied);
+    assert!(finding.message.contains("s3:ListBucketVersions"), "{}", finding.message);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_is_silent_costs_one_request_a_run_and_never_two_runs_at_a_time() {
+    let mut bucket = Listed::new([]);
+    bucket.advance(10);
+    tokio::time::sleep(DEADLINE / 2).await;
+    assert_eq!((bucket.advance(10).next_run_at, bucket.asked().len()), (None, 1));
+    tokio::time::sleep(DEADLINE).await;
+    let told = bucket.advance(10);
+    assert_eq!(told.failure.map(|finding| finding.reason), Some(Reason::ResponseTimedOut));
+    assert!(told.next_run_at.is_some() && bucket.asked().len() == 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_run_begins_while_one_goes_on_however_long_it_does() {
+    let mut bucket = Listed::new([]);
+    // It waits for its turn, which others have.
+    let taken = bucket.pages.clone().acquire_many_owned(PAGES_AT_ONCE as u32).await.expect("open");
+    let run = |bucket: &Listed| bucket.listing.latest.as_ref().map(|run| run.task.id());
+    bucket.advance(10);
+    let first = run(&bucket);
+    for _ in 0..3 {
+        wait_for_the_next().await;
+        assert_eq!(
+            (bucket.advance(10).next_run_at, run(&bucket)),
+            (None, first),
+            "it is neither cut short nor doubled"
+        );
+    }
+    drop(taken);
+    tokio::time::sleep(DEADLINE / 2).await;
+    assert_eq!(bucket.asked().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_listing_that_is_stopped_asks_for_nothing_more_and_forgets() {
+    let mut bucket = Listed::new(pages(3).take(1));
+    bucket.advance(10);
+    tokio::time::sleep(DEADLINE / 2).await;
+    assert_eq!((bucket.asked().len(), bucket.pages.available_permits()), (2, PAGES_AT_ONCE - 1));
+    bucket.listing.stop();
+    tokio::task::yield_now().await;
+    assert_eq!(bucket.pages.available_permits(), PAGES_AT_ONCE, "the page that it waited for is given up");
+    assert_eq!(bucket.advance(10), UsageListing::default());
+    let Listed { listing, pages, .. } = bucket;
+    tokio::task::yield_now().await;
+    drop(listing);
+    tokio::task::yield_now().await;
+    assert_eq!(pages.available_permits(), PAGES_AT_ONCE, "it ends with its driver, too");
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_buckets_together_ask_for_so_many_pages_at_a_time_and_take_turns() {
+    let turns = Arc::new(Semaphore::new(PAGES_AT_ONCE));
+    let mut silent: Vec<Listed> = (0..5).map(|_| Listed::beside(&turns, [])).collect();
+    silent.iter_mut().for_each(|bucket| _ = bucket.advance(10));
+    let mut lively = Listed::beside(&turns, pages(3));
+    lively.advance(10);
+    tokio::time::sleep(DEADLINE / 2).await;
+    let asked = |silent: &[Listed]| silent.iter().map(|bucket| bucket.asked().len()).sum::<usize>();
+    assert_eq!(asked(&silent), PAGES_AT_ONCE);
+    tokio::time::sleep(DEADLINE * 3).await;
+    assert_eq!(asked(&silent), 5);
+    assert_eq!(lively.advance(10).whole.map(|count| count.tally.pages), Some(3));
+}

@@ -1,0 +1,120 @@
+//! One bucket through the SDK: pages of a listing of all of it.
+//!
+//! Keys are asked for as they are and not encoded for a URL: services differ in which of the markers
+//! they encode then.
+
+use aws_sdk_s3::types::{DeleteMarkerEntry, ObjectVersion};
+
+use super::answer::AnswerLimit;
+use super::bucket::AwsBucket;
+use super::errors::failure_within;
+use crate::s3::S3Failure;
+use crate::s3::pages::{ListedPage, PAGE_ENTRIES_MAX, PageMarker};
+
+/// The longest page that is read, in bytes: a thousand entries of 4 KiB, of which a key of the greatest
+/// length, each of its bytes escaped, is 3.
+pub const PAGE_LIMIT_BYTES: usize = 4 * 1024 * 1024;
+
+impl AwsBucket {
+    /// A page of all versions.
+    pub(super) async fn versions_page(&self, after: Option<&PageMarker>) -> Result<ListedPage, S3Failure> {
+        let (key, version) = match after {
+            Some(PageMarker::Version { key, version }) => (Some(key.clone()), version.clone()),
+            Some(PageMarker::Token(_)) | None => (None, None),
+        };
+        let list = self.client.list_object_versions().bucket(&self.bucket).max_keys(PAGE_ENTRIES_MAX.into());
+        let list = list.set_key_marker(key).set_version_id_marker(version).customize();
+        let answer = self.watched(list).interceptor(AnswerLimit(PAGE_LIMIT_BYTES)).send().await;
+        let answer = answer.map_err(|error| failure_within(error, PAGE_LIMIT_BYTES))?;
+        let (versions, markers) = (answer.versions(), answer.delete_markers());
+        let keys = versions.iter().map(ObjectVersion::key).chain(markers.iter().map(DeleteMarkerEntry::key));
+        let next = answer.next_key_marker().map(|key| PageMarker::Version {
+            key: key.to_owned(),
+            version: answer.next_version_id_marker().map(str::to_owned),
+        });
+        Ok(ListedPage {
+            versions: count(versions.len()),
+            delete_markers: count(markers.len()),
+            bytes: total(versions.iter().map(ObjectVersion::size))?,
+            keys: ends(keys)?,
+            next: next_page(answer.is_truncated(), next)?,
+        })
+    }
+
+    /// A page of the objects as they are now.
+    pub(super) async fn objects_page(&self, after: Option<&PageMarker>) -> Result<ListedPage, S3Failure> {
+        let token = match after {
+            Some(PageMarker::Token(token)) => Some(token.clone()),
+            Some(PageMarker::Version { .. }) | None => None,
+        };
+        let list = self.client.list_objects_v2().bucket(&self.bucket).max_keys(PAGE_ENTRIES_MAX.into());
+        let list = list.set_continuation_token(token).customize();
+        let answer = self.watched(list).interceptor(AnswerLimit(PAGE_LIMIT_BYTES)).send().await;
+        let answer = answer.map_err(|error| failure_within(error, PAGE_LIMIT_BYTES))?;
+        let objects = answer.contents();
+        let next = answer.next_continuation_token().map(|token| PageMarker::Token(token.to_owned()));
+        Ok(ListedPage {
+            versions: count(objects.len()),
+            delete_markers: 0,
+            bytes: total(objects.iter().map(aws_sdk_s3::types::Object::size))?,
+            keys: ends(objects.iter().map(aws_sdk_s3::types::Object::key))?,
+            next: next_page(answer.is_truncated(), next)?,
+        })
+    }
+}
+
+fn count(entries: usize) -> u64 {
+    u64::try_from(entries).unwrap_or(u64::MAX)
+}
+
+fn no_page(why: &str) -> S3Failure {
+    S3Failure::NotS3(format!("a page of the listing {why}"))
+}
+
+fn total(sizes: impl Iterator<Item = Option<i64>>) -> Result<u64, S3Failure> {
+    sizes.into_iter().try_fold(0_u64, |sum, size| {
+        let size =
+            size.and_then(|size| u64::try_from(size).ok()).ok_or_else(|| no_page("has an entry without a size"))?;
+        sum.checked_add(size).ok_or_else(|| no_page("has sizes that are beyond all measure"))
+    })
+}
+
+/// The least and the greatest key.
+fn ends<'key>(keys: impl Iterator<Item = Option<&'key str>>) -> Result<Option<(String, String)>, S3Failure> {
+    let mut found: Option<(&str, &str)> = None;
+    for key in keys {
+        let key = key.ok_or_else(|| no_page("has an entry without a key"))?;
+        found = Some(found.map_or((key, key), |(least, greatest)| (least.min(key), greatest.max(key))));
+    }
+    Ok(found.map(|(least, greatest)| (least.to_owned(), greatest.to_owned())))
+}
+
+fn next_page(is_truncated: Option<bool>, next: Option<PageMarker>) -> Result<Option<PageMarker>, S3Failure> {
+    match (is_truncated, next) {
+        (Some(false), _) => Ok(None),
+        (Some(true), Some(next)) => Ok(Some(next)),
+        (Some(true), None) => Err(no_page("says that more follow, and not where")),
+        (None, _) => Err(no_page("does not say whether more follow")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_that_leaves_something_open_is_none() {
+        let next = || Some(PageMarker::Token("t".to_owned()));
+        assert_eq!(next_page(Some(true), next()), Ok(next()));
+        assert_eq!(next_page(Some(false), next()), Ok(None));
+        for (is_truncated, next) in [(Some(true), None), (None, next()), (None, None)] {
+            assert!(matches!(next_page(is_truncated, next), Err(S3Failure::NotS3(_))), "{is_truncated:?}");
+        }
+        assert_eq!(total([Some(3), Some(0)].into_iter()), Ok(3));
+        for sizes in [vec![None], vec![Some(-1)], vec![Some(i64::MAX); 3]] {
+            assert!(matches!(total(sizes.into_iter()), Err(S3Failure::NotS3(_))));
+        }
+        assert_eq!(ends(["b", "a", "c"].map(Some).into_iter()), Ok(Some(("a".to_owned(), "c".to_owned()))));
+        assert!(ends([Some("a"), None].into_iter()).is_err());
+    }
+}

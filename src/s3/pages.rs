@@ -1,0 +1,45 @@
+//! Pages of a listing of a whole bucket: what a page adds up to, and where the next one begins.
+//!
+//! A page says whether more follow and where they begin, and both count: one that says neither, or
+//! names an entry without a size, is no page, since what is added up of such would be wrong.
+
+/// How many entries a page has at most (S3 API reference, ListObjectVersions).
+pub const PAGE_ENTRIES_MAX: u16 = 1000;
+
+/// What is listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Entries {
+    /// All versions, and delete markers.
+    Versions,
+    /// Objects as they are now.
+    Objects,
+}
+
+/// Where a page begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PageMarker {
+    /// After a version of a key; without one, after the key.
+    Version {
+        /// The key.
+        key: String,
+        /// The version.
+        version: Option<String>,
+    },
+    /// Where the service knows.
+    Token(String),
+}
+
+/// What is on one page.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ListedPage {
+    /// How many versions, or objects.
+    pub versions: u64,
+    /// How many delete markers.
+    pub delete_markers: u64,
+    /// The sizes of the versions together, in bytes.
+    pub bytes: u64,
+    /// The keys of its first and of its last entry; none on an empty page.
+    pub keys: Option<(String, String)>,
+    /// Where the next page begins; none after the last one.
+    pub next: Option<PageMarker>,
+}

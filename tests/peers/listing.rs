@@ -1,0 +1,176 @@
+//! What is in a bucket of a service that does not tell, counted by listing it. The service is the gateway
+//! behind a proxy that takes from its answers what it tells.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::daemon::{Daemon, check_named};
+use crate::gateway::{Gateway, target};
+use crate::place::Place;
+use crate::proxy::{Passed, Proxy, When};
+
+/// How long a stop of the agent may take at most.
+const STOP: Duration = Duration::from_secs(2);
+
+/// Probes every second, and listings in runs of two pages. A canary would be counted at times.
+const LISTING: &str = r#"
+    [probe]
+    s3_interval = "1s"
+    [s3.canary]
+    enabled = false
+    [s3.listing]
+    enabled = true
+    interval = "10s"
+    requests_max = 2
+"#;
+
+/// A proxy that takes from answers what is told of use.
+async fn silent_of_use(gateway: &Gateway) -> Proxy {
+    let proxy = Proxy::start(&gateway.endpoint).await;
+    proxy.tell_usage(false);
+    proxy
+}
+
+fn is_page(passed: &Passed) -> bool {
+    passed.target.contains("max-keys=1000")
+}
+
+/// The requests for pages that came by.
+fn pages(proxy: &Proxy) -> Vec<String> {
+    proxy.passed().into_iter().filter(is_page).map(|passed| passed.target).collect()
+}
+
+/// Keys with all that a marker has to survive.
+fn odd_keys(count: usize) -> impl Iterator<Item = String> {
+    (0..count).map(|at| format!("disk {at:04}+%41&<ä>.img"))
+}
+
+#[tokio::test]
+async fn a_count_in_runs_is_to_the_byte_what_the_gateway_tells_itself() {
+    let gateway = Gateway::shared().await;
+    let bucket = gateway.bucket().await;
+    gateway.enable_versioning(&bucket).await;
+    gateway.put_all(&bucket, odd_keys(1100), 11).await;
+    // So many that the first page ends in the middle of the versions of a key, wherever it does.
+    for _ in 0..2 {
+        gateway.put_all(&bucket, odd_keys(600).skip(100), 100).await;
+    }
+    for key in odd_keys(5) {
+        gateway.delete(&bucket, &key).await;
+    }
+    let proxy = silent_of_use(&gateway).await;
+    let place = Place::new(&gateway.keys);
+    place.configure(LISTING);
+    let agent = Daemon::start(&place).await;
+    let id = agent.create(target(&proxy.endpoint, &bucket)).await;
+
+    let is_rested = |report: &Value| !report["usage_listing"]["next_run_at"].is_null();
+    let report = agent.finds(&id, "the end of a run", is_rested).await;
+    assert_eq!((&report["status"], &report["used_bytes"]), (&json!("available"), &Value::Null), "{report:#}");
+    let so_far = &report["usage_listing"]["under_way"];
+    assert_eq!((&so_far["pages"], pages(&proxy).len()), (&json!(2), 2), "{report:#}");
+    let entries = so_far["versions"].as_u64().unwrap() + so_far["delete_markers"].as_u64().unwrap();
+    // The gateway does not fill each page of versions.
+    assert!((1500..=2000).contains(&entries), "{report:#}");
+    let detail = check_named(&report, "capacity")["detail"].as_str().expect("why").to_owned();
+    assert!(detail.contains("so far ") && detail.contains("the next run goes on at 20"), "{detail}");
+
+    let report = agent.finds(&id, "a count", |report| !report["used_bytes"].is_null()).await;
+    let counted = &report["usage_listing"]["counted"];
+    let found = (&counted["versions"], &counted["delete_markers"], &counted["pages"]);
+    assert_eq!(found, (&json!(2100), &json!(5), &json!(3)), "{report:#}");
+    assert_eq!(counted["counts_versions"], true, "{report:#}");
+    assert_eq!(report["used_bytes"], 1100 * 11 + 2 * 500 * 100, "{report:#}");
+    let pages = pages(&proxy);
+    assert!(pages.iter().all(|page| page.contains("versions")) && pages.len() == 3, "{pages:?}");
+    assert!(pages[1].contains("version-id-marker="), "{pages:?}");
+
+    // The gateway's own word, by the way that the proxy is not on.
+    let told = agent.create(target(&gateway.endpoint, &bucket)).await;
+    let told = agent.check(&told).await;
+    assert_eq!((&told["used_bytes"], &told["usage_listing"]), (&report["used_bytes"], &Value::Null), "{told:#}");
+
+    // Once it is told here too, nothing is listed any more.
+    proxy.tell_usage(true);
+    let report = agent.finds(&id, "the gateway's word", |report| report["usage_listing"].is_null()).await;
+    assert_eq!(report["used_bytes"], told["used_bytes"], "{report:#}");
+}
+
+#[tokio::test]
+async fn where_listing_versions_is_denied_objects_are_counted_and_it_says_so() {
+    let gateway = Gateway::shared().await;
+    let bucket = gateway.bucket().await;
+    gateway.enable_versioning(&bucket).await;
+    gateway.put_all(&bucket, odd_keys(1010), 3).await;
+    gateway.put(&bucket, "twice", 10_000).await;
+    gateway.put(&bucket, "twice", 5_000).await;
+    gateway.deny_of_bucket(&bucket, "s3:ListBucketVersions").await;
+    let proxy = silent_of_use(&gateway).await;
+    let place = Place::new(&gateway.keys);
+    place.configure(LISTING);
+    let agent = Daemon::start(&place).await;
+    let id = agent.create(target(&proxy.endpoint, &bucket)).await;
+    let report = agent.finds(&id, "a count", |report| !report["used_bytes"].is_null()).await;
+    assert_eq!((&report["status"], &report["reason"]), (&json!("available"), &Value::Null), "{report:#}");
+    assert_eq!(
+        (&report["used_bytes"], &report["object_count"]),
+        (&json!(1010 * 3 + 5_000), &json!(1011)),
+        "{report:#}"
+    );
+    assert_eq!(report["usage_listing"]["counted"]["counts_versions"], false, "{report:#}");
+    let detail = check_named(&report, "capacity")["detail"].as_str().expect("how").to_owned();
+    assert!(detail.contains("without versions that are not current, since listing those is refused"), "{detail}");
+}
+
+#[tokio::test]
+async fn a_page_that_does_not_come_delays_neither_probe_nor_deletion_nor_end() {
+    let gateway = Gateway::shared().await;
+    let bucket = gateway.bucket().await;
+    let proxy = silent_of_use(&gateway).await;
+    let place = Place::new(&gateway.keys);
+    place.configure(LISTING);
+    place.configure("[probe]\ndeadline = \"60s\"");
+    let mut agent = Daemon::start(&place).await;
+    for is_deleted in [true, false] {
+        let mut held = proxy.hold(When::Before, 1, is_page);
+        let id = agent.create(target(&proxy.endpoint, &bucket)).await;
+        let _never_let_go = held.reached().await;
+        let before = pages(&proxy).len();
+        let report = agent.check(&id).await;
+        assert_eq!((&report["status"], &report["reason"]), (&json!("available"), &Value::Null), "{report:#}");
+        assert!(report["duration_ms"].as_f64() < Some(1000.0), "{report:#}");
+        let listing = &report["usage_listing"];
+        assert!(
+            report["used_bytes"].is_null() && listing.is_object() && listing["next_run_at"].is_null(),
+            "{report:#}"
+        );
+        assert_eq!(pages(&proxy).len(), before, "one run at a time");
+        if is_deleted {
+            agent.delete(&id).await;
+        } else {
+            let took = agent.terminate().await;
+            assert!(took < STOP, "{took:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_page_that_is_late_is_a_warning_and_is_asked_for_again() {
+    let gateway = Gateway::shared().await;
+    let bucket = gateway.bucket().await;
+    gateway.put(&bucket, "one", 4_321).await;
+    let proxy = silent_of_use(&gateway).await;
+    let mut held = proxy.hold(When::After, 1, is_page);
+    let place = Place::new(&gateway.keys);
+    place.configure(LISTING);
+    let agent = Daemon::start(&place).await;
+    let id = agent.create(target(&proxy.endpoint, &bucket)).await;
+    let let_go = held.reached().await;
+    let report = agent.finds(&id, "a warning", |report| report["reason"] == "response_timed_out").await;
+    assert_eq!((&report["status"], &report["verdict"]), (&json!("available"), &json!("available")), "{report:#}");
+    assert_eq!((&check_named(&report, "capacity")["outcome"], &report["used_bytes"]), (&json!("passed"), &Value::Null));
+    drop(let_go);
+    let report = agent.finds(&id, "a count", |report| report["used_bytes"] == 4_321).await;
+    assert_eq!((&report["status"], &report["reason"]), (&json!("available"), &Value::Null), "{report:#}");
+}
