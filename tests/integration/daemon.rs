@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -158,6 +159,12 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("the agent's log:\n{}", self.log());
+        }
+        // Until it has let go of its registry, which the next agent of its place needs.
+        if self.child.start_kill().is_ok() && self.child.id().is_some() {
+            let pid = Pid::from_raw(i32::try_from(self.pid).expect("a process id"));
+            // Whom the runtime has for that reaps it.
+            let _ = waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT);
         }
     }
 }
