@@ -149,12 +149,63 @@ async fn a_service_is_asked_through_the_proxy_of_the_environment_whose_password_
 }
 
 #[tokio::test]
+async fn the_proxy_for_all_is_asked_where_none_is_named_for_the_scheme() {
+    let s3 = s3().await;
+    let port = proxy(s3.port()).await;
+    let detail = |report: &Value| report["checks"][0]["detail"].as_str().unwrap_or_default().to_owned();
+    for variable in ["ALL_PROXY", "all_proxy"] {
+        let mut place = Place::new();
+        place.set_env(variable, &format!("http://somebody:{PROXY_PASSWORD}@127.0.0.1:{port}"));
+        // What is for another scheme, and what is excepted, is not for it.
+        place.set_env("HTTPS_PROXY", "http://nowhere.invalid:3128");
+        place.set_env("NO_PROXY", "localhost,127.0.0.0/8");
+        let daemon = Daemon::start_logging(&place, "trace").await;
+        let target = json!({ "type": "s3", "s3_endpoint_url": "http://s3.nowhere.invalid", "s3_bucket": "plain" });
+        let far = daemon.check(&daemon.create(target).await).await;
+        assert_available(&far);
+        assert!(detail(&far).contains(&format!("127.0.0.1 port {port} is the proxy")), "{far:#}");
+        let near = daemon.check(&daemon.create(s3_target(&s3, "plain")).await).await;
+        assert_available(&near);
+        assert_eq!(detail(&near), "", "{near:#}");
+        let said = format!("{far} {near} {}", daemon.log());
+        assert!(said.contains("TRACE") && !said.contains(PROXY_PASSWORD), "the password is shown");
+    }
+}
+
+#[tokio::test]
+async fn a_proxy_that_cannot_be_used_is_named_and_the_service_not_blamed() {
+    let s3 = s3().await;
+    for (proxy, words) in [
+        (format!("socks5h://somebody:{PROXY_PASSWORD}@127.0.0.1:{}", s3.port()), "by socks5h://"),
+        (format!("https://somebody:{PROXY_PASSWORD}@127.0.0.1:{}", s3.port()), "by https://"),
+    ] {
+        let mut place = Place::new();
+        place.set_env("ALL_PROXY", &proxy);
+        let daemon = Daemon::start(&place).await;
+        let report = daemon.check(&daemon.create(s3_target(&s3, "plain")).await).await;
+        assert_eq!((&report["status"], &report["reason"]), (&json!("offline"), &json!("agent_error")), "{report:#}");
+        let message = report["message"].as_str().expect("a sentence");
+        assert!(message.contains(words) && message.contains("ALL_PROXY") && message.contains("NO_PROXY"), "{message}");
+        assert!(!message.contains(PROXY_PASSWORD) && s3.requests().is_empty(), "{message}");
+    }
+}
+
+#[tokio::test]
 async fn what_the_environment_excepts_from_the_proxy_is_asked_directly() {
     let s3 = s3().await;
-    let mut place = Place::new();
-    place.set_env("HTTP_PROXY", "http://nowhere.invalid:3128");
-    place.set_env("NO_PROXY", "127.0.0.1,localhost");
-    let daemon = Daemon::start(&place).await;
-    let id = daemon.create(s3_target(&s3, "plain")).await;
-    assert_available(&daemon.check(&id).await);
+    for variable in ["HTTP_PROXY", "ALL_PROXY"] {
+        for (excepted, is_asked_directly) in [("127.0.0.1,localhost", true), ("localhost", false)] {
+            let mut place = Place::new();
+            place.set_env(variable, "http://nowhere.invalid:3128");
+            place.set_env("NO_PROXY", excepted);
+            let daemon = Daemon::start(&place).await;
+            let report = daemon.check(&daemon.create(s3_target(&s3, "plain")).await).await;
+            if is_asked_directly {
+                assert_available(&report);
+            } else {
+                let message = report["message"].as_str().expect("a sentence");
+                assert!(report["verdict"] != "available" && message.contains("nowhere.invalid"), "{report:#}");
+            }
+        }
+    }
 }
