@@ -25,6 +25,7 @@ mod economy;
 mod faults;
 mod immutability;
 mod lock_proof;
+mod lock_proof_crashes;
 mod outages;
 mod policies;
 mod proxies;
