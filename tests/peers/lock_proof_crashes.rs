@@ -3,10 +3,14 @@
 //! A request is held in front of the gateway while its sender is killed, and then passed on, as a network
 //! would: so each step is killed before it is done, though done later, and after it.
 
+use std::sync::{Arc, Mutex};
+
 use aws_sdk_s3::types::ObjectLockRetentionMode;
 use futures::{StreamExt as _, stream};
 use http::Method;
 use serde_json::Value;
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::daemon::{Daemon, assert_offline};
 use crate::gateway::{Gateway, immutable_target};
@@ -53,6 +57,27 @@ async fn kill_at(agent: &mut Daemon, mut held: Held) {
     let release = held.reached().await;
     agent.kill().await;
     drop(release);
+}
+
+/// What leads to one service now and to another later: its endpoint, and where it leads. Each request of a
+/// [`Proxy`] is a connection.
+async fn crossing(endpoint: &str) -> (String, Arc<Mutex<String>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let own = format!("http://{}", listener.local_addr().expect("an address"));
+    let leads_to = Arc::new(Mutex::new(endpoint.to_owned()));
+    tokio::spawn({
+        let leads_to = leads_to.clone();
+        async move {
+            while let Ok((mut client, _)) = listener.accept().await {
+                let service = leads_to.lock().expect("no panic").replace("http://", "");
+                tokio::spawn(async move {
+                    let mut service = TcpStream::connect(service).await?;
+                    copy_bidirectional(&mut client, &mut service).await
+                });
+            }
+        }
+    });
+    (own, leads_to)
 }
 
 /// The verdict of the next run, and what is left then.
@@ -157,7 +182,8 @@ async fn what_a_command_that_is_killed_leaves_is_accounted_for_and_removed_by_th
     let gateway = Gateway::shared().await;
     let (place, bucket) = (place(&gateway, "compliance"), gateway.locked_bucket().await);
     gateway.retain_by_default(&bucket, ObjectLockRetentionMode::Compliance, 1).await;
-    let proxy = Proxy::start(&gateway.endpoint).await;
+    let (endpoint, leads_to) = crossing(&gateway.endpoint).await;
+    let proxy = Proxy::start(&endpoint).await;
     let mut held = proxy.hold(When::After, 1, is_put);
     let (url, config) = (format!("{}/{bucket}", proxy.endpoint), place.path("config.toml"));
     let config = config.to_str().expect("text");
@@ -177,7 +203,7 @@ async fn what_a_command_that_is_killed_leaves_is_accounted_for_and_removed_by_th
     assert!(gateway.versions(&bucket).await.contains(of_proof[0]));
     agent.kill().await;
 
-    proxy.lead_to(&gateway.with_clock(AHEAD_SECONDS));
+    *leads_to.lock().expect("no panic") = gateway.with_clock(AHEAD_SECONDS);
     let agent = Daemon::start(&place).await;
     assert_eq!(agent.proved(&id).await["object_lock_proof"]["verdict"], "enforced");
     let is_over = |found: &[String]| found.iter().all(|key| !left.contains(key));

@@ -44,7 +44,7 @@ struct Wish {
 }
 
 struct Shared {
-    gateway: Mutex<String>,
+    gateway: String,
     passed: Mutex<Vec<Passed>>,
     wish: Mutex<Option<Wish>>,
 }
@@ -68,9 +68,8 @@ impl Held {
 impl Proxy {
     /// A proxy to the service at a plain endpoint.
     pub async fn start(endpoint: &str) -> Self {
-        let gateway = address(endpoint);
-        let shared =
-            Arc::new(Shared { gateway: Mutex::new(gateway), passed: Mutex::default(), wish: Mutex::default() });
+        let gateway = endpoint.strip_prefix("http://").expect("a plain endpoint").to_owned();
+        let shared = Arc::new(Shared { gateway, passed: Mutex::default(), wish: Mutex::default() });
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let endpoint = format!("http://{}", listener.local_addr().expect("an address"));
         tokio::spawn({
@@ -94,19 +93,10 @@ impl Proxy {
         Held(receiver)
     }
 
-    /// Has requests passed on to another service from now on.
-    pub fn lead_to(&self, endpoint: &str) {
-        *lock(&self.shared.gateway) = address(endpoint);
-    }
-
     /// All requests that came by.
     pub fn passed(&self) -> Vec<Passed> {
         lock(&self.shared.passed).clone()
     }
-}
-
-fn address(endpoint: &str) -> String {
-    endpoint.strip_prefix("http://").expect("a plain endpoint").to_owned()
 }
 
 fn lock<T>(value: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -125,8 +115,7 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
         if let Some((When::Before, held)) = &wish {
             wait(held).await;
         }
-        let gateway = lock(&shared.gateway).clone();
-        let answer = pass_on(&gateway, request).await;
+        let answer = pass_on(&shared.gateway, request).await;
         if let Some((When::After, held)) = &wish {
             wait(held).await;
         }
