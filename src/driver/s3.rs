@@ -111,10 +111,11 @@ impl S3Driver {
         let proxy = self.connector.proxy_to(&host, port);
         let reaching = async {
             match &proxy {
-                None => tcp_connect(&host, port, deadline).await,
-                Some((proxy, port)) => tcp_connect(proxy, *port, deadline).await.detail(format!(
+                Ok(None) => tcp_connect(&host, port, deadline).await,
+                Ok(Some((proxy, port))) => tcp_connect(proxy, *port, deadline).await.detail(format!(
                     "{proxy} port {port} is the proxy that HTTPS_PROXY, HTTP_PROXY or ALL_PROXY names for {host}"
                 )),
+                Err(failure) => Checked::failed(failure.finding(&self.location)),
             }
         };
         if log.run(CheckName::Reachable, reaching).await.is_none() {

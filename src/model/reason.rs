@@ -180,8 +180,10 @@ mod tests {
         let readme = include_str!("../../README.md");
         let (_, section) = readme.split_once("| reason | what to do |").expect("the table");
         let (table, _) = section.split_once("\n\n").expect("its end");
-        let told: Vec<&str> = table.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
+        let rows = table.lines().filter_map(|line| line.strip_prefix("| `")?.strip_suffix(" |")?.split_once("` | "));
+        let (told, remedies): (Vec<&str>, Vec<&str>) = rows.unzip();
         let known: Vec<&str> = Reason::ALL.iter().map(|reason| reason.code()).collect();
+        assert!(remedies.iter().all(|remedy| remedy.split_whitespace().count() > 2), "{remedies:?}");
         assert_eq!(told, known);
     }
 }

@@ -78,8 +78,10 @@ impl BucketConnector {
     }
 
     /// The host and port of the proxy that requests to this address go through, if they do.
-    #[must_use]
-    pub fn proxy_to(&self, host: &str, port: u16) -> Option<(String, u16)> {
+    ///
+    /// # Errors
+    /// [`S3Failure::Agent`] for a proxy that cannot be used.
+    pub fn proxy_to(&self, host: &str, port: u16) -> Result<Option<(String, u16)>, S3Failure> {
         let plain = self.location.endpoint().is_some_and(|endpoint| !endpoint.is_tls());
         trust::proxy_to(host, port, plain)
     }

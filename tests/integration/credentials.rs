@@ -6,9 +6,10 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, eventually};
 use crate::place::{Place, set_mode};
 use crate::storage::{ACCESS_KEY_ID, SECRET_ACCESS_KEY, s3, s3_target};
+use crate::support::s3_server::S3Server;
 
 /// Of a proxy, and nobody else's business.
 const PROXY_PASSWORD: &str = "proxyPasswordWithAnUnmistakableText";
@@ -66,6 +67,70 @@ async fn a_profile_that_changes_is_read_again() {
     assert_available(&report);
     let said = format!("{report} {}", daemon.log());
     assert!(said.contains("TRACE") && !said.contains(SECRET_ACCESS_KEY), "the secret of a profile is shown");
+}
+
+/// Where keys may come from that are read again: what the configuration says, a variable of the environment
+/// that names a file, and that file.
+const SHARED_SOURCES: [(&str, Option<&str>, &str); 4] = [
+    ("profile = \"ceph\"", None, ".aws/credentials"),
+    ("profile = \"ceph\"", Some("AWS_SHARED_CREDENTIALS_FILE"), "shared"),
+    ("", None, ".aws/credentials"),
+    ("", Some("AWS_SHARED_CREDENTIALS_FILE"), "shared"),
+];
+
+#[tokio::test]
+async fn keys_that_rotate_are_picked_up_by_routine_probes_of_one_and_the_same_agent() {
+    let s3 = s3().await;
+    let sources = std::iter::once(None).chain(SHARED_SOURCES.map(Some));
+    futures::future::join_all(sources.map(|source| rotated(&s3, source))).await;
+}
+
+/// Has the keys of an agent change, there and back.
+async fn rotated(s3: &S3Server, source: Option<(&str, Option<&str>, &str)>) {
+    let mut place = Place::new();
+    place.configure("[probe]\ns3_interval = \"1s\"");
+    if let Some((configured, variable, file)) = source {
+        with_source(&place, configured);
+        std::fs::create_dir(place.path(".aws")).expect("made");
+        if let Some(variable) = variable {
+            let path = place.path(file);
+            place.set_env(variable, path.to_str().expect("text"));
+        }
+    }
+    let rotate = |id: &str, secret: &str| {
+        let Some((configured, _, file)) = source else {
+            replace(&place, "id", id);
+            return replace(&place, "secret", secret);
+        };
+        let profile = if configured.is_empty() { "default" } else { "ceph" };
+        let text = format!("[{profile}]\naws_access_key_id = {id}\naws_secret_access_key = {secret}\n");
+        replace(&place, file, &text);
+    };
+    rotate(ACCESS_KEY_ID, SECRET_ACCESS_KEY);
+    let daemon = Daemon::start(&place).await;
+    let id = daemon.create(s3_target(s3, "plain")).await;
+    let path = format!("/backup_targets/{id}/checks");
+    for (key, secret, reason) in [
+        (ACCESS_KEY_ID, SECRET_ACCESS_KEY, Value::Null),
+        ("AKIANOBODY", "another", json!("unknown_access_key")),
+        (ACCESS_KEY_ID, "another", json!("wrong_secret")),
+        (ACCESS_KEY_ID, SECRET_ACCESS_KEY, Value::Null),
+    ] {
+        rotate(key, secret);
+        eventually(&format!("{reason} with {source:?}"), async || {
+            let report = daemon.get(&path).await;
+            (!report["verdict"].is_null() && report["reason"] == reason).then_some(())
+        })
+        .await;
+    }
+}
+
+/// Replaces a file as who rotates keys does: whole, in one step, for its owner alone.
+fn replace(place: &Place, name: &str, text: &str) {
+    let new = place.path("new");
+    std::fs::write(&new, text).expect("written");
+    set_mode(&new, 0o600);
+    std::fs::rename(new, place.path(name)).expect("renamed");
 }
 
 #[tokio::test]
@@ -149,12 +214,63 @@ async fn a_service_is_asked_through_the_proxy_of_the_environment_whose_password_
 }
 
 #[tokio::test]
+async fn the_proxy_for_all_is_asked_where_none_is_named_for_the_scheme() {
+    let s3 = s3().await;
+    let port = proxy(s3.port()).await;
+    let detail = |report: &Value| report["checks"][0]["detail"].as_str().unwrap_or_default().to_owned();
+    for variable in ["ALL_PROXY", "all_proxy"] {
+        let mut place = Place::new();
+        place.set_env(variable, &format!("http://somebody:{PROXY_PASSWORD}@127.0.0.1:{port}"));
+        // What is for another scheme, and what is excepted, is not for it.
+        place.set_env("HTTPS_PROXY", "http://nowhere.invalid:3128");
+        place.set_env("NO_PROXY", "localhost,127.0.0.0/8");
+        let daemon = Daemon::start_logging(&place, "trace").await;
+        let target = json!({ "type": "s3", "s3_endpoint_url": "http://s3.nowhere.invalid", "s3_bucket": "plain" });
+        let far = daemon.check(&daemon.create(target).await).await;
+        assert_available(&far);
+        assert!(detail(&far).contains(&format!("127.0.0.1 port {port} is the proxy")), "{far:#}");
+        let near = daemon.check(&daemon.create(s3_target(&s3, "plain")).await).await;
+        assert_available(&near);
+        assert_eq!(detail(&near), "", "{near:#}");
+        let said = format!("{far} {near} {}", daemon.log());
+        assert!(said.contains("TRACE") && !said.contains(PROXY_PASSWORD), "the password is shown");
+    }
+}
+
+#[tokio::test]
+async fn a_proxy_that_cannot_be_used_is_named_and_the_service_not_blamed() {
+    let s3 = s3().await;
+    for (proxy, words) in [
+        (format!("socks5h://somebody:{PROXY_PASSWORD}@127.0.0.1:{}", s3.port()), "by socks5h://"),
+        (format!("https://somebody:{PROXY_PASSWORD}@127.0.0.1:{}", s3.port()), "by https://"),
+    ] {
+        let mut place = Place::new();
+        place.set_env("ALL_PROXY", &proxy);
+        let daemon = Daemon::start(&place).await;
+        let report = daemon.check(&daemon.create(s3_target(&s3, "plain")).await).await;
+        assert_eq!((&report["status"], &report["reason"]), (&json!("offline"), &json!("agent_error")), "{report:#}");
+        let message = report["message"].as_str().expect("a sentence");
+        assert!(message.contains(words) && message.contains("ALL_PROXY") && message.contains("NO_PROXY"), "{message}");
+        assert!(!message.contains(PROXY_PASSWORD) && s3.requests().is_empty(), "{message}");
+    }
+}
+
+#[tokio::test]
 async fn what_the_environment_excepts_from_the_proxy_is_asked_directly() {
     let s3 = s3().await;
-    let mut place = Place::new();
-    place.set_env("HTTP_PROXY", "http://nowhere.invalid:3128");
-    place.set_env("NO_PROXY", "127.0.0.1,localhost");
-    let daemon = Daemon::start(&place).await;
-    let id = daemon.create(s3_target(&s3, "plain")).await;
-    assert_available(&daemon.check(&id).await);
+    for variable in ["HTTP_PROXY", "ALL_PROXY"] {
+        for (excepted, is_asked_directly) in [("127.0.0.1,localhost", true), ("localhost", false)] {
+            let mut place = Place::new();
+            place.set_env(variable, "http://nowhere.invalid:3128");
+            place.set_env("NO_PROXY", excepted);
+            let daemon = Daemon::start(&place).await;
+            let report = daemon.check(&daemon.create(s3_target(&s3, "plain")).await).await;
+            if is_asked_directly {
+                assert_available(&report);
+            } else {
+                let message = report["message"].as_str().expect("a sentence");
+                assert!(report["verdict"] != "available" && message.contains("nowhere.invalid"), "{report:#}");
+            }
+        }
+    }
 }

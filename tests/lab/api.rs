@@ -120,6 +120,16 @@ impl Target {
         Self { id: target["id"].as_str().expect("an id").to_owned(), export: export.to_owned() }
     }
 
+    /// Creates a target of a bucket.
+    pub fn create_bucket(endpoint: &str, bucket: &str) -> Self {
+        let body = json!({ "backup_target": { "type": "s3", "s3_endpoint_url": endpoint, "s3_bucket": bucket } });
+        let answer = request("POST", "/backup_targets", Some(&body));
+        assert_eq!(answer.code, 200, "{answer:?}");
+        let target = &answer.json()["backup_targets"];
+        let text = |key: &str| target[key].as_str().unwrap_or_else(|| panic!("{key}: {target:#}")).to_owned();
+        Self { id: text("id"), export: text("filesystem_export") }
+    }
+
     /// Asks for a target of an export.
     pub fn try_create(export: &str) -> Answer {
         let body = json!({ "backup_target": { "type": "nfs", "filesystem_export": export } });

@@ -12,6 +12,8 @@ mod api;
 mod bench;
 mod observer;
 mod process;
+#[path = "../support/mod.rs"]
+mod support;
 
 mod adoption;
 mod beside_node_exporter;
@@ -30,6 +32,7 @@ mod occupants;
 mod outages;
 mod refusals;
 mod registry;
+mod secrets;
 mod service;
 mod startup;
 mod traffic;

@@ -26,6 +26,7 @@ mod faults;
 mod immutability;
 mod listing;
 mod lock_proof;
+mod lock_proof_crashes;
 mod outages;
 mod policies;
 mod proxies;

@@ -46,22 +46,34 @@ async fn tls_goes_through_the_proxy_of_the_environment_whose_password_nobody_see
     let gateway = Gateway::shared().await;
     let bucket = gateway.bucket().await;
     gateway.put(&bucket, "one", 4_321).await;
-    let (port, heads) = tunnels().await;
-    let mut place = Place::with_access(&gateway.keys, &format!("ca_bundle = \"{}\"", gateway.ca_bundle.display()));
-    place.set_env("HTTPS_PROXY", &format!("http://somebody:{PASSWORD}@127.0.0.1:{port}"));
-    let agent = Daemon::start_logging(&place, "trace").await;
-    let id = agent.create(target(&gateway.tls_endpoint, &bucket)).await;
-    let report = agent.check(&id).await;
-    assert_healthy(&report);
-    assert_eq!(report["used_bytes"], 4_321, "{report:#}");
-    let detail = check_named(&report, "reachable")["detail"].as_str().expect("a detail");
-    assert!(detail.contains(&format!("127.0.0.1 port {port} is the proxy")), "{detail}");
-    let heads = heads.lock().expect("no panic").clone();
-    assert!(!heads.is_empty() && heads.iter().all(|head| head.to_lowercase().contains("proxy-authorization: basic ")));
-    let told = place.check_s3(&gateway.tls_endpoint, &bucket, &[]).await;
-    assert_eq!(told.code, 0, "{told:?}");
-    let said = format!("{report} {} {} {}", agent.log(), told.out, told.err);
-    assert!(said.contains("TRACE") && !said.contains(PASSWORD), "the password is shown");
+    for variable in ["HTTPS_PROXY", "ALL_PROXY"] {
+        let (port, heads) = tunnels().await;
+        let mut place = Place::with_access(&gateway.keys, &format!("ca_bundle = \"{}\"", gateway.ca_bundle.display()));
+        place.set_env(variable, &format!("http://somebody:{PASSWORD}@127.0.0.1:{port}"));
+        // The other endpoint of the same gateway.
+        place.set_env("NO_PROXY", "127.0.0.1");
+        let agent = Daemon::start_logging(&place, "trace").await;
+        let id = agent.create(target(&gateway.tls_endpoint, &bucket)).await;
+        let report = agent.check(&id).await;
+        assert_healthy(&report);
+        assert_eq!(report["used_bytes"], 4_321, "{report:#}");
+        let detail = check_named(&report, "reachable")["detail"].as_str().expect("a detail");
+        assert!(detail.contains(&format!("127.0.0.1 port {port} is the proxy")), "{detail}");
+        let told = place.check_s3(&gateway.tls_endpoint, &bucket, &[]).await;
+        assert_eq!(told.code, 0, "{told:?}");
+        let tunnelled = heads.lock().expect("no panic").clone();
+        assert!(
+            !tunnelled.is_empty()
+                && tunnelled.iter().all(|head| head.to_lowercase().contains("proxy-authorization: basic "))
+        );
+        let id = agent.create(target(&gateway.endpoint, &bucket)).await;
+        let near = agent.check(&id).await;
+        assert_healthy(&near);
+        assert!(check_named(&near, "reachable")["detail"].is_null(), "{near:#}");
+        assert_eq!(heads.lock().expect("no panic").len(), tunnelled.len(), "what is excepted went through the proxy");
+        let said = format!("{report} {near} {} {} {}", agent.log(), told.out, told.err);
+        assert!(said.contains("TRACE") && !said.contains(PASSWORD), "the password is shown");
+    }
 }
 
 #[tokio::test]

@@ -58,14 +58,31 @@ pub(super) fn http_client(plain: bool, ca_bundle: Option<&[u8]>) -> Result<Share
 }
 
 /// The host and port of the proxy through which a service is asked, if it is asked through one.
-pub(super) fn proxy_to(host: &str, port: u16, plain: bool) -> Option<(String, u16)> {
+///
+/// # Errors
+/// [`S3Failure::Agent`] for a proxy that cannot be used, such as one that speaks SOCKS.
+pub(super) fn proxy_to(host: &str, port: u16, plain: bool) -> Result<Option<(String, u16)>, S3Failure> {
     let scheme = if plain { "http" } else { "https" };
-    let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
-    let service: Uri = format!("{scheme}://{host}:{port}/").parse().ok()?;
-    let intercepted = Matcher::from_env().intercept(&service)?;
+    let bracketed = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+    let service = format!("{scheme}://{bracketed}:{port}/").parse::<Uri>().ok();
+    let Some(intercepted) = service.and_then(|service| Matcher::from_env().intercept(&service)) else {
+        return Ok(None);
+    };
     let proxy = intercepted.uri();
-    let port = proxy.port_u16().unwrap_or(if proxy.scheme_str() == Some("https") { 443 } else { 80 });
-    Some((proxy.host()?.trim_matches(['[', ']']).to_owned(), port))
+    let port = match proxy.scheme_str() {
+        Some("http") => 80,
+        // The client of a plain service has no TLS, for its proxy neither.
+        Some("https") if !plain => 443,
+        other => {
+            return Err(S3Failure::Agent(format!(
+                "the environment names a proxy for {host} by {}://, and for {scheme}:// the agent knows {} only: correct HTTPS_PROXY, HTTP_PROXY or ALL_PROXY, or except {host} in NO_PROXY",
+                other.unwrap_or_default(),
+                if plain { "http:// proxies" } else { "http:// and https:// proxies" }
+            )));
+        }
+    };
+    let address = proxy.host().map(|host| host.trim_matches(['[', ']']).to_owned());
+    Ok(address.map(|address| (address, proxy.port_u16().unwrap_or(port))))
 }
 
 fn tls_context(ca_bundle: Option<&[u8]>) -> Result<TlsContext, S3Failure> {
