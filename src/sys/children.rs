@@ -5,7 +5,7 @@
 //! - **One per target.** A child is made under a [`TargetClaim`], and a target has one claim.
 //! - **Nothing outlives its caller.** A [`Child`] that is dropped, because its deadline passed or
 //!   because the caller's future was, is killed with its whole process group, at once, and reaped
-//!   by a task of its own. It keeps the claim until it is really gone.
+//!   by a task of its own. It keeps the claim of what it is at work for until it is really gone.
 //! - **What cannot die is known.** SIGKILL does not reach a process that waits uninterruptibly in
 //!   the kernel. After [`UNKILLABLE_AFTER`] its target is marked stuck: claims are refused at once,
 //!   with the process id, until it is gone.
@@ -237,7 +237,8 @@ impl Drop for TargetClaim {
     }
 }
 
-/// What a child holds until it is gone (or, for the permit, until it is known to be stuck).
+/// What a child holds until it is gone. When it is known to be stuck, what it is stuck in gives up its
+/// permit, and what it was to do after that gives up the claim too: it will not do it.
 #[derive(Debug)]
 pub(super) struct Assignment {
     pub(super) claim: TargetClaim,

@@ -38,7 +38,7 @@ use crate::sys::children::{Assignment, ChildCensus, ClaimError};
 use batch::Line;
 pub use error::CallError;
 use process::{Answer, AskError, Worker, retain_silent, tell_of};
-use turn::Turn;
+use turn::{AskedOn, Turn};
 
 /// How many workers of suspect targets may be starting at the same time, where there are processors enough
 /// for half of them to be left to others. A crowd of dead mounts costs as many workers at each probe, and
@@ -81,7 +81,7 @@ pub enum Lane {
 pub struct PoolStats {
     /// Waiting for work.
     pub idle: usize,
-    /// At work.
+    /// Calls that a worker is at work for, or that have a place and wait for one.
     pub busy: usize,
     /// Children of any kind that were killed and do not die.
     pub stuck: usize,
@@ -144,8 +144,7 @@ impl WorkerPool {
 
     /// Has a worker do `request` for `target`. Returns within `deadline` of a worker being free,
     /// and waits for that at most as long again, and as long again for a new one to start; when an idle
-    /// worker broke by what may be done twice, within five deadlines in all. Safe to drop: the worker is
-    /// killed then.
+    /// X
     ///
     /// # Errors
     /// [`CallError`]; [`CallError::Fault`] is the storage's own answer.
@@ -203,17 +202,21 @@ impl WorkerPool {
             Lane::Healthy => self.turn(number, &request, assignment).await,
             Lane::Suspect => Turn::Own(assignment, None),
         };
-        let (assignment, _turn) = match turn {
-            Turn::Own(assignment, turn) => (assignment, turn),
+        let assignment = match turn {
+            // Apart, as the rest is, since most calls do without what this needs of memory.
+            Turn::Own(assignment, _turn) => {
+                return Box::pin(self.ask_by_itself(assignment, lane, number, request, deadline)).await;
+            }
             Turn::Answered(answer) => return answer.map_err(CallError::Fault),
             Turn::Begun(begun) => match self.ask_on(begun, number, deadline).await? {
-                Some(answer) => return answer.map_err(CallError::Fault),
-                None => (self.assign(target, lane, deadline).await?, None),
+                AskedOn::Answered(answer) => return answer.map_err(CallError::Fault),
+                AskedOn::GivenBack(assignment) => assignment,
+                AskedOn::Broken => self.assign(target, lane, deadline).await?,
             },
-            Turn::Broken => (self.assign(target, lane, deadline).await?, None),
+            Turn::Broken => self.assign(target, lane, deadline).await?,
         };
-        // Apart, since most calls do without what this needs of memory.
-        Box::pin(self.ask_by_itself(assignment, lane, number, request, deadline)).await
+        let frame = encode(number, &request)?;
+        Box::pin(self.ask_anew(assignment, lane, number, &frame, deadline)).await
     }
 
     /// Has an idle worker, or a new one, do this and nothing else.
@@ -225,26 +228,23 @@ impl WorkerPool {
         request: Request,
         deadline: Duration,
     ) -> Result<Response, CallError> {
-        let frame = protocol::encode(number, &Order::One(&request)).map_err(|source| CallError::Request { source })?;
+        let frame = encode(number, &request)?;
         let target = assignment.claim.target();
-        let worker = match self.take_idle(lane) {
-            Some(mut worker) => {
-                worker.child.assignments.push(assignment);
-                match self.ask(&mut worker, number, &frame, deadline).await? {
-                    Ok(answer) => return self.conclude(worker, answer),
-                    Err(AskError { source, was_sent }) if was_sent && !request.is_repeatable() => {
-                        return Err(CallError::WorkerDied { source });
-                    }
-                    Err(AskError { source, .. }) => tell_of(&source),
-                }
-                // Killed here; the claim is free again when it is gone.
-                drop(worker);
-                let assignment = self.assign(target, lane, deadline).await?;
-                self.start_within(assignment, lane, deadline).await?
-            }
-            None => self.start_within(assignment, lane, deadline).await?,
+        let Some(mut worker) = self.take_idle(lane) else {
+            return self.ask_anew(assignment, lane, number, &frame, deadline).await;
         };
-        self.ask_new(worker, number, &frame, deadline).await
+        worker.child.assignments.push(assignment);
+        match self.ask(&mut worker, number, &frame, deadline).await? {
+            Ok(answer) => return self.conclude(worker, answer),
+            Err(AskError { source, was_sent }) if was_sent && !request.is_repeatable() => {
+                return Err(CallError::WorkerDied { source });
+            }
+            Err(AskError { source, .. }) => tell_of(&source),
+        }
+        // Killed here; the claim is free again when it is gone.
+        drop(worker);
+        let assignment = self.assign(target, lane, deadline).await?;
+        self.ask_anew(assignment, lane, number, &frame, deadline).await
     }
 
     /// The target's claim and a place, both within `deadline`.
@@ -287,13 +287,15 @@ impl WorkerPool {
     }
 
     /// The same with a worker that is new: when that breaks, another would.
-    async fn ask_new(
+    async fn ask_anew(
         &self,
-        mut worker: Worker,
+        assignment: Assignment,
+        lane: Lane,
         number: u64,
         frame: &[u8],
         deadline: Duration,
     ) -> Result<Response, CallError> {
+        let mut worker = self.start_within(assignment, lane, deadline).await?;
         match self.ask(&mut worker, number, frame, deadline).await? {
             Ok(answer) => self.conclude(worker, answer),
             Err(AskError { source, .. }) => Err(CallError::WorkerDied { source }),
@@ -362,6 +364,11 @@ impl WorkerPool {
         // Every change is a single push, pop or take: nothing is half done after a panic.
         self.inner.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What one request is to a worker.
+fn encode(number: u64, request: &Request) -> Result<Vec<u8>, CallError> {
+    protocol::encode(number, &Order::One(request)).map_err(|source| CallError::Request { source })
 }
 
 /// Counts a call until it ends, however it does.

@@ -28,7 +28,8 @@ pub(super) const LENGTH_BYTES: usize = 4;
 /// The largest frame, in bytes.
 pub const FRAME_MAX_BYTES: usize = 64 << 10;
 
-/// The number of a worker's first answer, and of no request.
+/// The number of a worker's first answer, and of no request; the frame of a batch, which has no answer of
+/// its own, bears it too.
 pub(super) const HELLO: u64 = 0;
 
 /// How many measurements one frame may ask for.
@@ -76,7 +77,8 @@ impl HostTime {
 pub(super) enum Order<R> {
     /// One request, answered by a [`Response`] or a [`WorkerFault`].
     One(R),
-    /// Several, each of which is answered in turn: by the same, or by `null` if it was not begun.
+    /// Several, each of which is answered in turn: by the same, or by `null` if it was not begun. The first
+    /// always is.
     Batch {
         /// Until when another is begun.
         until: HostTime,

@@ -5,9 +5,12 @@
 //! for something brief ([`Request::is_brief`]) stands in the [`Line`] while it waits for its turn; who gets
 //! a turn and a worker takes along those who stand there, up to [`BATCH_MAX`].
 //!
-//! Nobody waits for another's storage. A batch has [`PATIENCE`]: when that is up, the target whose answer is
-//! due keeps the worker, for as long as its own deadline lets it, and the others go on without. The worker
-//! does not begin with them any more either ([`BATCH_TIME`]), so none of them has two children. A worker that breaks keeps the claims of all that it may be at work for until it is gone.
+//! Nobody waits for another's storage. A batch has [`PATIENCE`]: when that is up and nothing is to be read, the
+//! target whose answer is due keeps the worker, for as long as its own deadline lets it, and the others go on
+//! without. The worker
+//! does not begin with them any more either ([`BATCH_TIME`]), so none of them has two children. A worker that
+//! breaks keeps the claims of all that it may be at work for until it is gone; where it cannot die, that is
+//! the one which it is stuck in.
 
 use std::collections::VecDeque;
 use std::io;
@@ -16,7 +19,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::super::protocol::{self, BATCH_MAX, BATCH_TIME, HELLO, HostTime, Numbered, Order, Request};
 use super::WorkerPool;
@@ -48,14 +51,22 @@ pub(super) struct Begun {
 }
 
 impl Begun {
-    /// Waits for the answer, and until the worker is blank again.
+    /// Waits for the answer, for as long as that takes. `None` if the request was given back after all.
     pub(super) async fn answer(&mut self, number: u64) -> io::Result<Option<Answer>> {
-        let answer = self.worker.answer_of_batch(number).await?;
-        for number in self.owed.drain(..) {
-            // Whoever asked for it did not wait for this.
-            let _ = self.worker.answer_of_batch(number).await?;
-        }
-        Ok(answer)
+        self.worker.answer_of_batch(number).await
+    }
+
+    /// Waits until the worker, whose answer is there, has given back the others. `None` if it does not: it
+    /// may be at work for one of them, which it was seen to have no time for.
+    pub(super) async fn blank(mut self) -> Option<Worker> {
+        let give_back = async {
+            for number in &self.owed {
+                self.worker.answer_of_batch(*number).await.ok()?;
+            }
+            Some(())
+        };
+        timeout(PATIENCE, give_back).await.ok().flatten()?;
+        Some(self.worker)
     }
 }
 
@@ -151,7 +162,8 @@ pub(super) enum Left {
     Alone(Assignment, Option<OwnedSemaphorePermit>),
 }
 
-/// Asks a worker for all of it, and tells each call what became of it. Ends within [`PATIENCE`].
+/// Asks a worker for all of it, and tells each call what became of it. Ends within [`PATIENCE`], or as much
+/// again for each answer that was there by then and not seen yet.
 async fn run(pool: WorkerPool, worker: Worker, calls: Vec<Standing>, turn: OwnedSemaphorePermit) {
     tokio::select! {
         biased;
@@ -166,9 +178,10 @@ async fn run(pool: WorkerPool, worker: Worker, calls: Vec<Standing>, turn: Owned
 
 /// The worker comes back if it is blank.
 async fn ask(mut worker: Worker, calls: Vec<Standing>) -> Option<Worker> {
-    let mut give_up = pin!(sleep(PATIENCE));
     let requests = calls.iter().map(|call| Numbered { number: call.number, body: &call.request }).collect();
+    // Before the patience begins, so that the worker's time is up long before that is.
     let until = HostTime::now().after(BATCH_TIME);
+    let mut give_up = pin!(sleep(PATIENCE));
     let frame = match protocol::encode(HELLO, &Order::Batch { until, requests }) {
         Ok(frame) => frame,
         Err(_) => {
@@ -182,15 +195,28 @@ async fn ask(mut worker: Worker, calls: Vec<Standing>) -> Option<Worker> {
         worker.child.assignments.push(call.assignment);
         waiting.push_front((call.number, call.reply));
     }
-    if let Err(source) = worker.send(&frame).await {
+    let sent = tokio::select! {
+        biased;
+        sent = worker.send(&frame) => sent,
+        // Nobody reads what could not be written whole.
+        () = &mut give_up => Err(io::ErrorKind::TimedOut.into()),
+    };
+    if let Err(source) = sent {
         break_off(worker, waiting, &source);
         return None;
     }
     while let Some((number, reply)) = waiting.pop_front() {
-        let answer = tokio::select! {
-            biased;
-            answer = worker.answer_of_batch(number) => Some(answer),
-            () = &mut give_up => None,
+        let answer = loop {
+            tokio::select! {
+                biased;
+                answer = worker.answer_of_batch(number) => break Some(answer),
+                () = &mut give_up => {}
+            }
+            // This process may have been kept from reading all that time.
+            if worker.is_silent() {
+                break None;
+            }
+            give_up.as_mut().reset(Instant::now() + PATIENCE);
         };
         let answer = match answer {
             Some(Ok(answer)) => answer,

@@ -95,6 +95,12 @@ impl Worker {
         Ok(answer.body)
     }
 
+    /// Whether there is nothing to be read from it, not even its end, as the kernel has it.
+    pub(super) fn is_silent(&self) -> bool {
+        let mut output = [PollFd::new(self.output.get_ref().as_fd(), PollFlags::POLLIN)];
+        self.output.read_buffer().is_empty() && poll_now(&mut output) && output[0].any() == Some(false)
+    }
+
     /// Lets a worker go that is not needed: the end of its input is the end of it.
     pub(super) fn let_go(self) {
         drop(self.input);
@@ -106,13 +112,7 @@ impl Worker {
 pub(super) fn retain_silent(workers: &mut Vec<Worker>) {
     let mut outputs: Vec<PollFd<'_>> =
         workers.iter().map(|worker| PollFd::new(worker.output.get_ref().as_fd(), PollFlags::POLLIN)).collect();
-    let is_asked = loop {
-        match poll(&mut outputs, PollTimeout::ZERO) {
-            // By the end of a child, say.
-            Err(Errno::EINTR) => {}
-            outcome => break outcome.is_ok(),
-        }
-    };
+    let is_asked = poll_now(&mut outputs);
     let are_silent: Vec<bool> = outputs.iter().map(|output| is_asked && output.any() == Some(false)).collect();
     let mut are_silent = are_silent.into_iter();
     workers.retain_mut(|worker| {
@@ -123,6 +123,17 @@ pub(super) fn retain_silent(workers: &mut Vec<Worker>) {
         }
         is_silent
     });
+}
+
+/// Whether the kernel told what is to be read now.
+fn poll_now(outputs: &mut [PollFd<'_>]) -> bool {
+    loop {
+        match poll(outputs, PollTimeout::ZERO) {
+            // By the end of a child, say.
+            Err(Errno::EINTR) => {}
+            outcome => return outcome.is_ok(),
+        }
+    }
 }
 
 /// Tells of a worker that broke; that one has ended is no news.

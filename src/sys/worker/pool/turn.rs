@@ -16,7 +16,8 @@ use crate::sys::children::Assignment;
 
 /// How long a call of a healthy target waits for its turn at the workers that are kept before it has
 /// another started. A thousand targets that are probed at once are done by a few workers then, and
-/// one that waits for storage that has just died costs the others no more than this.
+/// one that waits for storage that has just died costs the others no more than this and the patience of a
+/// batch.
 const STARTED_AFTER: Duration = Duration::from_millis(10);
 
 /// What a healthy target's wait for its turn came to.
@@ -28,6 +29,15 @@ pub(super) enum Turn {
     /// It was taken along, and is what its worker is at work for.
     Begun(Box<Begun>),
     /// The worker broke that it was taken along to.
+    Broken,
+}
+
+/// What became of a call that a worker had begun with.
+pub(super) enum AskedOn {
+    Answered(Answer),
+    /// It had not begun with it after all.
+    GivenBack(Assignment),
+    /// It broke.
     Broken,
 }
 
@@ -66,23 +76,25 @@ impl WorkerPool {
         }
     }
 
-    /// Waits for the answer of a worker that had begun. `None` if it broke, or gave the request back.
+    /// Waits for the answer of a worker that had begun.
     pub(super) async fn ask_on(
         &self,
         mut begun: Box<Begun>,
         number: u64,
         deadline: Duration,
-    ) -> Result<Option<Answer>, CallError> {
+    ) -> Result<AskedOn, CallError> {
         let outcome = timeout(deadline, begun.answer(number)).await;
-        match outcome.map_err(|_| CallError::TimedOut { after: deadline })? {
-            Ok(answer) => {
-                self.put_back(begun.worker);
-                Ok(answer)
-            }
+        let outcome = match outcome.map_err(|_| CallError::TimedOut { after: deadline })? {
+            Ok(Some(answer)) => AskedOn::Answered(answer),
+            Ok(None) => begun.worker.child.assignments.pop().map_or(AskedOn::Broken, AskedOn::GivenBack),
             Err(source) => {
                 tell_of(&source);
-                Ok(None)
+                return Ok(AskedOn::Broken);
             }
+        };
+        if let Some(worker) = begun.blank().await {
+            self.put_back(worker);
         }
+        Ok(outcome)
     }
 }
