@@ -78,7 +78,7 @@ impl UsagePass {
             Err(failure) => failure,
         };
         let is_first = self.after.is_none();
-        if is_first && self.entries == Entries::Versions && failure.is_refusal_to_tell() {
+        if is_first && self.entries == Entries::Versions && failure.is_refusal() {
             self.entries = Entries::Objects;
             self.tally.counts_versions = false;
             return PageOutcome::More(self);

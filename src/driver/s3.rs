@@ -174,7 +174,6 @@ impl S3Driver {
         probe
     }
 
-    /// Object lock and versioning, as they were kept or as they are now; and since when that is known.
     /// What is known by listing the bucket, if that is to be done: of a service that tells its use it is not,
     /// nor by a command, which does not stay for it.
     fn listing(&mut self, api: &AwsBucket, settings: &AgentSettings, usage: &BucketUsage) -> Option<UsageListing> {
@@ -187,6 +186,7 @@ impl S3Driver {
         Some(self.listing.advance(api, &self.location, &settings.s3_listing, deadline, pages))
     }
 
+    /// Object lock and versioning, as they were kept or as they are now; and since when that is known.
     async fn configuration(
         &mut self,
         api: &AwsBucket,

@@ -113,22 +113,26 @@ async fn run(
                 return;
             }
             PageOutcome::Stopped(failure, pass) => {
-                (counted.pass, counted.failure) = (pass, Some(stopped(location, &failure)));
+                (counted.pass, counted.failure) = (pass, Some(stopped(location, &failure, Timestamp::now())));
                 return;
             }
         }
     }
 }
 
-fn stopped(location: &S3Location, failure: &S3Failure) -> Finding {
+fn stopped(location: &S3Location, failure: &S3Failure, at: Timestamp) -> Finding {
     let Finding { reason, message } = failure.finding(location);
-    if reason == Reason::AccessDenied {
-        let message = format!(
-            "{location}: it could not be listed to count what is in it ({failure}): grant the credentials s3:ListBucketVersions and s3:ListBucket on it, or turn [s3.listing] off"
-        );
-        return Finding::new(reason, message);
-    }
-    Finding::new(reason, format!("listing it to count what is in it stopped: {message}"))
+    let message = match reason {
+        Reason::AccessDenied if failure.is_refusal() => format!(
+            "{location}: {failure}; grant the credentials s3:ListBucketVersions and s3:ListBucket on it, or turn [s3.listing] off"
+        ),
+        // The probes pass: the endpoint is that of an S3 service.
+        Reason::NotS3 => format!(
+            "{location}: {failure}; turn [s3.listing] off for this agent, or look what answers between it and the service"
+        ),
+        _ => message,
+    };
+    Finding::new(reason, format!("listing it to count what is in it stopped at {at:.0}: {message}"))
 }
 
 fn lock(counted: &Mutex<Counted>) -> MutexGuard<'_, Counted> {

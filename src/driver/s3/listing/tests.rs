@@ -136,6 +136,31 @@ async fn what_may_not_be_listed_is_told_with_what_to_grant() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn only_where_it_is_refused_is_there_something_to_grant() {
+    for (status, code, part) in [
+        (400, "ExpiredToken", "have expired"),
+        (403, "ExpiredToken", "have expired"),
+        (400, "Whatever", "look the code up"),
+    ] {
+        let mut bucket = Listed::new([Err(S3Failure::service(status, Some(code), None))]);
+        let Finding { reason, message } = bucket.rested(10).await.failure.expect("a reservation");
+        assert!(reason == Reason::AccessDenied && message.contains(part) && !message.contains("grant"), "{message}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn pages_that_are_none_are_told_with_when_and_with_what_to_do() {
+    let before = Timestamp::now();
+    let mut bucket = Listed::new([Err(S3Failure::NotS3("a page".to_owned()))]);
+    let Finding { reason, message } = bucket.rested(10).await.failure.expect("a reservation");
+    assert_eq!(reason, Reason::NotS3);
+    assert!(message.contains("turn [s3.listing] off") && !message.contains("endpoint"), "{message}");
+    let at = message.split_once(" stopped at ").and_then(|(_, rest)| rest.split_once(": "));
+    let at: Timestamp = at.and_then(|(at, _)| at.parse().ok()).expect("a time");
+    assert!(at.as_second() >= before.as_second() && at <= Timestamp::now(), "{message}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_service_that_is_silent_costs_one_request_a_run_and_never_two_runs_at_a_time() {
     let mut bucket = Listed::new([]);
     bucket.advance(10);
