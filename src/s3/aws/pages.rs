@@ -8,6 +8,7 @@ use aws_sdk_s3::types::{DeleteMarkerEntry, ObjectVersion};
 use super::answer::AnswerLimit;
 use super::bucket::AwsBucket;
 use super::errors::failure_within;
+use super::whole::WholeList;
 use crate::s3::S3Failure;
 use crate::s3::pages::{ListedPage, PAGE_ENTRIES_MAX, PageMarker};
 
@@ -24,7 +25,7 @@ impl AwsBucket {
         };
         let list = self.client.list_object_versions().bucket(&self.bucket).max_keys(PAGE_ENTRIES_MAX.into());
         let list = list.set_key_marker(key).set_version_id_marker(version).customize();
-        let answer = self.watched(list).interceptor(AnswerLimit(PAGE_LIMIT_BYTES)).send().await;
+        let answer = self.watched(list).interceptor(AnswerLimit(PAGE_LIMIT_BYTES)).interceptor(WholeList).send().await;
         let answer = answer.map_err(|error| failure_within(error, PAGE_LIMIT_BYTES))?;
         let (versions, markers) = (answer.versions(), answer.delete_markers());
         let keys = versions.iter().map(ObjectVersion::key).chain(markers.iter().map(DeleteMarkerEntry::key));
@@ -49,7 +50,7 @@ impl AwsBucket {
         };
         let list = self.client.list_objects_v2().bucket(&self.bucket).max_keys(PAGE_ENTRIES_MAX.into());
         let list = list.set_continuation_token(token).customize();
-        let answer = self.watched(list).interceptor(AnswerLimit(PAGE_LIMIT_BYTES)).send().await;
+        let answer = self.watched(list).interceptor(AnswerLimit(PAGE_LIMIT_BYTES)).interceptor(WholeList).send().await;
         let answer = answer.map_err(|error| failure_within(error, PAGE_LIMIT_BYTES))?;
         let objects = answer.contents();
         let next = answer.next_continuation_token().map(|token| PageMarker::Token(token.to_owned()));
@@ -99,22 +100,4 @@ fn next_page(is_truncated: Option<bool>, next: Option<PageMarker>) -> Result<Opt
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_page_that_leaves_something_open_is_none() {
-        let next = || Some(PageMarker::Token("t".to_owned()));
-        assert_eq!(next_page(Some(true), next()), Ok(next()));
-        assert_eq!(next_page(Some(false), next()), Ok(None));
-        for (is_truncated, next) in [(Some(true), None), (None, next()), (None, None)] {
-            assert!(matches!(next_page(is_truncated, next), Err(S3Failure::NotS3(_))), "{is_truncated:?}");
-        }
-        assert_eq!(total([Some(3), Some(0)].into_iter()), Ok(3));
-        for sizes in [vec![None], vec![Some(-1)], vec![Some(i64::MAX); 3]] {
-            assert!(matches!(total(sizes.into_iter()), Err(S3Failure::NotS3(_))));
-        }
-        assert_eq!(ends(["b", "a", "c"].map(Some).into_iter()), Ok(Some(("a".to_owned(), "c".to_owned()))));
-        assert!(ends([Some("a"), None].into_iter()).is_err());
-    }
-}
+mod tests;
