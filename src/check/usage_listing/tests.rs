@@ -138,6 +138,8 @@ async fn pages_that_do_not_go_on_end_the_pass() {
     for (pages, why) in [
         (vec![same(), same()], "came again"),
         (back().into(), "go back"),
+        // It begins before where the last one ended, and is the last.
+        (vec![page(Some(version("b", "1"))), objects("a", "c", None)], "go back"),
         (vec![denied(), same_token(), objects("c", "d", Some(token("1")))], "came again"),
         // The first page again and again, with a new token each time.
         (vec![denied(), same_token(), objects("a", "b", Some(token("2")))], "came again"),

@@ -38,6 +38,14 @@ async fn giving(list: &str) -> AwsBucket {
     AwsBucket::new(Connected { client, credentials, exposed: None }, &location, RequestCounter::default())
 }
 
+#[tokio::test]
+async fn a_version_that_is_empty_is_not_where_a_page_begins() {
+    let list = "<ListVersionsResult><IsTruncated>true</IsTruncated><NextKeyMarker>k</NextKeyMarker>\
+                <NextVersionIdMarker></NextVersionIdMarker></ListVersionsResult>";
+    let page = giving(list).await.versions_page(None).await.expect("a page");
+    assert_eq!(page.next, Some(PageMarker::Version { key: "k".to_owned(), version: None }));
+}
+
 /// A list of two entries, of which one is there, with this between them.
 fn two(root: &str, entry: &str, between: &str) -> String {
     let entry = |key| format!("<{entry}><Key>{key}</Key><VersionId>v</VersionId><Size>5</Size></{entry}>");
@@ -76,6 +84,17 @@ fn a_page_that_leaves_something_open_is_none() {
     let next = || Some(PageMarker::Token("t".to_owned()));
     assert_eq!(next_page(Some(true), next()), Ok(next()));
     assert_eq!(next_page(Some(false), next()), Ok(None));
+    let long = "k".repeat(MARKER_LIMIT_BYTES + 1);
+    for next in [
+        PageMarker::Token(long.clone()),
+        PageMarker::Version { key: long.clone(), version: None },
+        PageMarker::Version { key: "k".to_owned(), version: Some(long.clone()) },
+    ] {
+        assert!(matches!(next_page(Some(true), Some(next)), Err(S3Failure::NotS3(_))));
+    }
+    assert!(ends([Some(&*long)].into_iter()).is_err());
+    assert_eq!(counts(990, 10), Ok((990, 10)));
+    assert!(counts(990, 11).is_err());
     for (is_truncated, next) in [(Some(true), None), (None, next()), (None, None)] {
         assert!(matches!(next_page(is_truncated, next), Err(S3Failure::NotS3(_))), "{is_truncated:?}");
     }
