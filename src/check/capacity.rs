@@ -35,7 +35,7 @@ pub fn bucket_capacity(
     let capacity = Capacity::from_bucket(usage.used_bytes.or(counted), usage.quota_bytes);
     let checked = Checked::passed(capacity).warning(nearly_full(&capacity, nearly_full_percent));
     if let (None, Some(listing)) = (usage.used_bytes, listing) {
-        return checked.warning(listing.failure.clone()).detail(told_of(listing));
+        return checked.warning(listing.failure.clone()).detail(told_of(listing, usage));
     }
     match (usage.used_bytes, usage.quota_bytes) {
         (None, _) => checked.detail("the service does not tell how much the bucket holds"),
@@ -45,7 +45,7 @@ pub fn bucket_capacity(
 }
 
 /// What is known by listing, as a sentence.
-fn told_of(listing: &UsageListing) -> String {
+fn told_of(listing: &UsageListing, usage: &BucketUsage) -> String {
     let mut told = match &listing.whole {
         None => "the service does not tell how much the bucket holds, and no listing of it has come to its end yet"
             .to_owned(),
@@ -53,7 +53,7 @@ fn told_of(listing: &UsageListing) -> String {
             let rest = if tally.counts_versions {
                 ""
             } else {
-                ", without versions that are not current, since listing those is refused"
+                ", without versions that are not current, since listing those is refused or not known there"
             };
             format!("counted by listing, from {began_at:.0} to {ended_at:.0}: {}{rest}", words(tally))
         }
@@ -66,6 +66,9 @@ fn told_of(listing: &UsageListing) -> String {
         Some(at) => write!(told, "; the next run begins at {at:.0}"),
         None => write!(told, "; a run goes on now"),
     };
+    if usage.quota_bytes.is_none() {
+        told.push_str("; the service tells no quota");
+    }
     told
 }
 
@@ -101,6 +104,7 @@ mod tests {
         let checked = bucket_capacity(&BucketUsage::default(), None, 90.0);
         assert_eq!((checked.outcome(), checked.reason()), (Outcome::Passed, None));
     }
+
     fn tally(bytes: u64, counts_versions: bool) -> UsageTally {
         UsageTally { pages: 2, versions: 1500, delete_markers: 3, bytes, counts_versions }
     }
@@ -137,6 +141,10 @@ mod tests {
         assert!(detail.contains("from 2026-11-24T08:00:00Z to 2026-11-24T09:00:05Z: 1500 versions and 3"), "{detail}");
         let (_, detail) = self::checked(&listing(Some(tally(2048, false))));
         assert!(detail.contains("1500 objects, 2.0 KB in 2 pages, without versions that are not current"), "{detail}");
+        assert!(detail.ends_with("; the service tells no quota"), "{detail}");
+        let usage = BucketUsage { quota_bytes: Some(4096), ..BucketUsage::default() };
+        let detail = bucket_capacity(&usage, Some(&listing(None)), 90.0).detail.unwrap_or_default();
+        assert!(!detail.contains("quota"), "{detail}");
     }
 
     #[test]

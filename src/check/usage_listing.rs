@@ -78,7 +78,7 @@ impl UsagePass {
             Err(failure) => failure,
         };
         let is_first = self.after.is_none();
-        if is_first && self.entries == Entries::Versions && failure.is_refusal_to_tell() {
+        if is_first && self.entries == Entries::Versions && failure.is_refusal() {
             self.entries = Entries::Objects;
             self.tally.counts_versions = false;
             return PageOutcome::More(self);
@@ -102,12 +102,17 @@ impl UsagePass {
             bytes: before.bytes.checked_add(bytes).ok_or(sum)?,
             ..before
         };
-        let Some(next) = next else { return Ok(false) };
-        if let (Some(PageMarker::Version { key: before, .. }), PageMarker::Version { key, .. }) = (&self.after, &next)
-            && key < before
-        {
-            return Err("the pages of the listing go back instead of on");
+        if let Some(PageMarker::Version { key: before, .. }) = &self.after {
+            let first = keys.as_ref().map(|(first, _)| first);
+            let next = next.as_ref().and_then(|next| match next {
+                PageMarker::Version { key, .. } => Some(key),
+                PageMarker::Token(_) => None,
+            });
+            if first.into_iter().chain(next).any(|key| key < before) {
+                return Err("the pages of the listing go back instead of on");
+            }
         }
+        let Some(next) = next else { return Ok(false) };
         let seen = Seen { next: next.clone(), keys };
         let known = [&self.latest, &self.remembered];
         if known.into_iter().flatten().any(|known| known.is_repeated_by(&seen)) {

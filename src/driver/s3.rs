@@ -151,7 +151,7 @@ impl S3Driver {
         let kept = kept.filter(|kept| kept.is_good_for(rule, api.access_key_id(), settings.probe.s3_facts_interval));
         let (lock, versions, read_at) = self.configuration(&api, settings, rule, kept, log).await;
         let percent = settings.probe.nearly_full_percent;
-        let listing = self.listing(&api, settings, &usage);
+        let listing = self.listing(&api, settings, rule, &usage);
         let capacity = async { bucket_capacity(&usage, listing.as_ref(), percent) };
         probe.capacity = log.run(CheckName::Capacity, capacity).await;
         let counted = listing.as_ref().and_then(|listing| listing.whole).map(|count| count.tally.versions);
@@ -174,19 +174,29 @@ impl S3Driver {
         probe
     }
 
-    /// Object lock and versioning, as they were kept or as they are now; and since when that is known.
     /// What is known by listing the bucket, if that is to be done: of a service that tells its use it is not,
     /// nor by a command, which does not stay for it.
-    fn listing(&mut self, api: &AwsBucket, settings: &AgentSettings, usage: &BucketUsage) -> Option<UsageListing> {
-        if !settings.s3_listing.enabled || usage.used_bytes.is_some() || self.host.writer == Writer::Command {
+    fn listing(
+        &mut self,
+        api: &AwsBucket,
+        settings: &AgentSettings,
+        rule: Option<&S3AccessRule>,
+        usage: &BucketUsage,
+    ) -> Option<UsageListing> {
+        if !settings.s3_listing.enabled || self.host.writer == Writer::Command {
             self.listing.stop();
+            return None;
+        }
+        if usage.used_bytes.is_some() {
+            self.listing.rest();
             return None;
         }
         let (deadline, pages) = (settings.probe.deadline, &self.host.listing_pages);
         let api = Arc::new(api.beside_probes());
-        Some(self.listing.advance(api, &self.location, &settings.s3_listing, deadline, pages))
+        Some(self.listing.advance(api, &self.location, rule, &settings.s3_listing, deadline, pages))
     }
 
+    /// Object lock and versioning, as they were kept or as they are now; and since when that is known.
     async fn configuration(
         &mut self,
         api: &AwsBucket,

@@ -18,7 +18,7 @@ pub struct UsageTally {
     pub delete_markers: u64,
     /// The sizes of the versions together, in bytes.
     pub bytes: u64,
-    /// Whether versions that are not current are among it: not where listing them was refused.
+    /// Whether versions that are not current are among it: not where listing them was refused or not known.
     pub counts_versions: bool,
 }
 

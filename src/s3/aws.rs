@@ -15,6 +15,7 @@ mod errors;
 mod objects;
 mod pages;
 mod trust;
+mod whole;
 
 use std::sync::Arc;
 
@@ -34,6 +35,7 @@ pub use clients::ClientPool;
 pub use count::RequestCounter;
 pub use credentials::CREDENTIALS_RENEWED_BEFORE_END;
 pub use pages::PAGE_LIMIT_BYTES;
+pub use whole::TAGS_DEPTH_MAX;
 
 /// The region signed for where none is configured; services other than AWS mostly ignore it.
 pub const REGION_WITHOUT_CONFIGURATION: &str = "us-east-1";

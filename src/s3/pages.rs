@@ -6,6 +6,10 @@
 /// How many entries a page has at most (S3 API reference, ListObjectVersions).
 pub const PAGE_ENTRIES_MAX: u16 = 1000;
 
+/// The longest key, version or token that is kept, in bytes. A key has at most 1,024 (S3 user guide, "Naming
+/// Amazon S3 objects"); a token holds one, perhaps encoded.
+pub const MARKER_LIMIT_BYTES: usize = 4096;
+
 /// What is listed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Entries {

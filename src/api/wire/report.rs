@@ -50,7 +50,8 @@ pub struct Report {
     pub inodes_used: Option<u64>,
     /// What the kernel does with the mount; `null` where nothing or something else is mounted.
     pub mount: Option<Mount>,
-    /// Objects in the bucket, all versions, where the service tells or they were counted by listing it.
+    /// Objects in the bucket, all versions, where the service tells or they were counted by listing it; without
+    /// versions that are not current where `counts_versions` of the listing is false.
     pub object_count: Option<u64>,
     /// What listing the bucket found; `null` where it is not listed.
     pub usage_listing: Option<UsageListing>,

@@ -12,7 +12,7 @@ use crate::model::usage_listing::{PartialCount, UsageTally, WholeCount};
 pub struct UsageListing {
     /// The latest count that came to its end: `used_bytes` is its `bytes`.
     pub counted: Option<UsageCount>,
-    /// The count after it, as far as it is; `null` when all was counted.
+    /// The count after it, as far as it is; `null` when there is none.
     pub under_way: Option<UsageCount>,
     /// When the next run is due; `null` while one goes on.
     pub next_run_at: Option<String>,

@@ -79,6 +79,16 @@ async fn where_versions_are_refused_objects_are_counted_and_it_says_so() {
 }
 
 #[tokio::test]
+async fn what_is_no_refusal_is_no_reason_to_count_objects() {
+    for (status, code) in [(400, "RequestTimeout"), (400, "Whatever"), (400, "ExpiredToken"), (403, "ExpiredToken")] {
+        let failure = S3Failure::service(status, Some(code), None);
+        let fake = FakeBucket::with_pages([Err(failure.clone())]);
+        let (found, pass) = stopped(walked(&fake, begun(), 10).await);
+        assert_eq!((found, pass.is_none(), fake.asked()), (failure, true, vec![(Entries::Versions, None)]));
+    }
+}
+
+#[tokio::test]
 async fn where_all_is_refused_the_next_pass_begins_at_the_front() {
     let fake = FakeBucket::with_pages([denied(), denied()]);
     let (failure, pass) = stopped(walked(&fake, begun(), 10).await);
@@ -128,6 +138,8 @@ async fn pages_that_do_not_go_on_end_the_pass() {
     for (pages, why) in [
         (vec![same(), same()], "came again"),
         (back().into(), "go back"),
+        // It begins before where the last one ended, and is the last.
+        (vec![page(Some(version("b", "1"))), objects("a", "c", None)], "go back"),
         (vec![denied(), same_token(), objects("c", "d", Some(token("1")))], "came again"),
         // The first page again and again, with a new token each time.
         (vec![denied(), same_token(), objects("a", "b", Some(token("2")))], "came again"),

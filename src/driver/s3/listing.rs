@@ -16,13 +16,14 @@ use tokio::time::Instant;
 
 use crate::check::usage_listing::{PageOutcome, UsagePass};
 use crate::model::report::Finding;
-use crate::model::settings::S3ListingSettings;
+use crate::model::settings::{S3AccessRule, S3ListingSettings};
 use crate::model::usage_listing::{UsageListing, WholeCount};
 use crate::model::{Reason, S3Location};
 use crate::s3::{BucketApi, S3Failure};
 
-/// How many pages all listings of this agent ask for at a time. Each is up to 4 MiB
-/// ([`PAGE_LIMIT_BYTES`](crate::s3::aws::PAGE_LIMIT_BYTES)) while it is read.
+/// How many pages all listings of this agent ask for at a time. Each has up to 4 MiB
+/// ([`PAGE_LIMIT_BYTES`](crate::s3::aws::PAGE_LIMIT_BYTES)), and takes about thirty times that while it is
+/// read if it is nothing but empty entries; one of S3 has under 1 MiB.
 pub const PAGES_AT_ONCE: usize = 2;
 
 /// The listing of one bucket.
@@ -30,6 +31,8 @@ pub const PAGES_AT_ONCE: usize = 2;
 pub(super) struct Listing {
     counted: Arc<Mutex<Counted>>,
     latest: Option<Run>,
+    /// What the runs go by: with other credentials, or another way, it may be another bucket.
+    rule: Option<S3AccessRule>,
 }
 
 /// What the runs so far came to.
@@ -59,15 +62,29 @@ impl Listing {
         *self = Self::default();
     }
 
-    /// Begins a run if one is due, and tells what is known.
+    /// The same, but the next run is not due before its interval is over: a service that tells its use at
+    /// times only is listed no more often for it.
+    pub(super) fn rest(&mut self) {
+        self.counted = Arc::default();
+        if let Some(run) = &self.latest {
+            run.task.abort();
+        }
+    }
+
+    /// Begins a run if one is due, and tells what is known by this rule.
     pub(super) fn advance(
         &mut self,
         api: Arc<dyn BucketApi>,
         location: &S3Location,
+        rule: Option<&S3AccessRule>,
         settings: &S3ListingSettings,
         deadline: Duration,
         pages: &Arc<Semaphore>,
     ) -> UsageListing {
+        if self.rule.as_ref() != rule {
+            self.stop();
+            self.rule = rule.cloned();
+        }
         let is_due = |run: &Run| run.task.is_finished() && run.began.elapsed() >= settings.interval;
         if self.latest.as_ref().is_none_or(is_due) {
             let (counted, pages, location) = (self.counted.clone(), pages.clone(), location.clone());
@@ -113,22 +130,26 @@ async fn run(
                 return;
             }
             PageOutcome::Stopped(failure, pass) => {
-                (counted.pass, counted.failure) = (pass, Some(stopped(location, &failure)));
+                (counted.pass, counted.failure) = (pass, Some(stopped(location, &failure, Timestamp::now())));
                 return;
             }
         }
     }
 }
 
-fn stopped(location: &S3Location, failure: &S3Failure) -> Finding {
+fn stopped(location: &S3Location, failure: &S3Failure, at: Timestamp) -> Finding {
     let Finding { reason, message } = failure.finding(location);
-    if reason == Reason::AccessDenied {
-        let message = format!(
-            "{location}: it could not be listed to count what is in it ({failure}): grant the credentials s3:ListBucketVersions and s3:ListBucket on it, or turn [s3.listing] off"
-        );
-        return Finding::new(reason, message);
-    }
-    Finding::new(reason, format!("listing it to count what is in it stopped: {message}"))
+    let message = match reason {
+        Reason::AccessDenied if failure.is_refusal() => format!(
+            "{location}: {failure}; grant the credentials s3:ListBucketVersions and s3:ListBucket on it, or turn [s3.listing] off"
+        ),
+        // The probes pass: the endpoint is that of an S3 service.
+        Reason::NotS3 => format!(
+            "{location}: {failure}; turn [s3.listing] off for this agent, or look what answers between it and the service"
+        ),
+        _ => message,
+    };
+    Finding::new(reason, format!("listing it to count what is in it stopped at {at:.0}: {message}"))
 }
 
 fn lock(counted: &Mutex<Counted>) -> MutexGuard<'_, Counted> {

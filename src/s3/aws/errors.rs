@@ -6,6 +6,9 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use super::answer::{ANSWER_LIMIT_BYTES, clock_ahead_seconds};
 use crate::s3::S3Failure;
 
+/// How much is shown of what a cause says, in characters: the SDK's may repeat what the service sent.
+pub const WORDS_LIMIT_CHARS: usize = 300;
+
 /// The failure that an error of the SDK stands for.
 pub(super) fn failure<E>(error: SdkError<E, HttpResponse>) -> S3Failure
 where
@@ -89,7 +92,7 @@ fn wrapped_tls(io: &std::io::Error) -> Option<&rustls::Error> {
     inner.downcast_ref::<rustls::Error>().or_else(|| wrapped_tls(inner.downcast_ref::<std::io::Error>()?))
 }
 
-/// The words of the cause that has none of its own.
+/// The words of the cause that has none of its own, made fit to be shown.
 pub(super) fn innermost(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
@@ -97,5 +100,23 @@ pub(super) fn innermost(error: &dyn std::error::Error) -> String {
         text = cause.to_string();
         next = cause.source();
     }
-    text
+    let mut printable = text.chars().filter(|char| !char.is_control());
+    let mut shown: String = printable.by_ref().take(WORDS_LIMIT_CHARS).collect();
+    if printable.next().is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_cause_says_is_cut_and_cannot_write_into_a_terminal() {
+        let said = innermost(&std::io::Error::other(format!("\u{1b}[31mé{}", "x".repeat(1 << 20))));
+        assert_eq!(said.chars().count(), WORDS_LIMIT_CHARS + 1);
+        assert!(said.starts_with("[31mé") && said.ends_with("x…"), "{said}");
+        assert_eq!(innermost(&std::io::Error::other("as it is")), "as it is");
+    }
 }

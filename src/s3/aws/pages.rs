@@ -8,11 +8,12 @@ use aws_sdk_s3::types::{DeleteMarkerEntry, ObjectVersion};
 use super::answer::AnswerLimit;
 use super::bucket::AwsBucket;
 use super::errors::failure_within;
+use super::whole::WholeList;
 use crate::s3::S3Failure;
-use crate::s3::pages::{ListedPage, PAGE_ENTRIES_MAX, PageMarker};
+use crate::s3::pages::{ListedPage, MARKER_LIMIT_BYTES, PAGE_ENTRIES_MAX, PageMarker};
 
-/// The longest page that is read, in bytes: a thousand entries of 4 KiB, of which a key of the greatest
-/// length, each of its bytes escaped, is 3.
+/// The longest page that is read, in bytes: a thousand entries of 4 KiB. A key of the greatest length, 1 KiB,
+/// is 3 of them with two in five of its bytes escaped sixfold.
 pub const PAGE_LIMIT_BYTES: usize = 4 * 1024 * 1024;
 
 impl AwsBucket {
@@ -24,17 +25,19 @@ impl AwsBucket {
         };
         let list = self.client.list_object_versions().bucket(&self.bucket).max_keys(PAGE_ENTRIES_MAX.into());
         let list = list.set_key_marker(key).set_version_id_marker(version).customize();
-        let answer = self.watched(list).interceptor(AnswerLimit(PAGE_LIMIT_BYTES)).send().await;
+        let answer = self.watched(list).interceptor(AnswerLimit(PAGE_LIMIT_BYTES)).interceptor(WholeList).send().await;
         let answer = answer.map_err(|error| failure_within(error, PAGE_LIMIT_BYTES))?;
         let (versions, markers) = (answer.versions(), answer.delete_markers());
         let keys = versions.iter().map(ObjectVersion::key).chain(markers.iter().map(DeleteMarkerEntry::key));
         let next = answer.next_key_marker().map(|key| PageMarker::Version {
             key: key.to_owned(),
-            version: answer.next_version_id_marker().map(str::to_owned),
+            // An empty one is refused when it is sent back.
+            version: answer.next_version_id_marker().filter(|version| !version.is_empty()).map(str::to_owned),
         });
+        let (versions_count, delete_markers) = counts(versions.len(), markers.len())?;
         Ok(ListedPage {
-            versions: count(versions.len()),
-            delete_markers: count(markers.len()),
+            versions: versions_count,
+            delete_markers,
             bytes: total(versions.iter().map(ObjectVersion::size))?,
             keys: ends(keys)?,
             next: next_page(answer.is_truncated(), next)?,
@@ -49,12 +52,12 @@ impl AwsBucket {
         };
         let list = self.client.list_objects_v2().bucket(&self.bucket).max_keys(PAGE_ENTRIES_MAX.into());
         let list = list.set_continuation_token(token).customize();
-        let answer = self.watched(list).interceptor(AnswerLimit(PAGE_LIMIT_BYTES)).send().await;
+        let answer = self.watched(list).interceptor(AnswerLimit(PAGE_LIMIT_BYTES)).interceptor(WholeList).send().await;
         let answer = answer.map_err(|error| failure_within(error, PAGE_LIMIT_BYTES))?;
         let objects = answer.contents();
         let next = answer.next_continuation_token().map(|token| PageMarker::Token(token.to_owned()));
         Ok(ListedPage {
-            versions: count(objects.len()),
+            versions: counts(objects.len(), 0)?.0,
             delete_markers: 0,
             bytes: total(objects.iter().map(aws_sdk_s3::types::Object::size))?,
             keys: ends(objects.iter().map(aws_sdk_s3::types::Object::key))?,
@@ -63,8 +66,12 @@ impl AwsBucket {
     }
 }
 
-fn count(entries: usize) -> u64 {
-    u64::try_from(entries).unwrap_or(u64::MAX)
+/// How many of each, if they are no more than were asked for.
+fn counts(versions: usize, delete_markers: usize) -> Result<(u64, u64), S3Failure> {
+    let too_many = || no_page(&format!("has more than the {PAGE_ENTRIES_MAX} entries that were asked for"));
+    let entries = versions.checked_add(delete_markers).ok_or_else(too_many)?;
+    let counted = u64::try_from(versions).ok().zip(u64::try_from(delete_markers).ok());
+    counted.filter(|_| entries <= PAGE_ENTRIES_MAX.into()).ok_or_else(too_many)
 }
 
 fn no_page(why: &str) -> S3Failure {
@@ -84,14 +91,26 @@ fn ends<'key>(keys: impl Iterator<Item = Option<&'key str>>) -> Result<Option<(S
     let mut found: Option<(&str, &str)> = None;
     for key in keys {
         let key = key.ok_or_else(|| no_page("has an entry without a key"))?;
+        if key.len() > MARKER_LIMIT_BYTES {
+            return Err(no_page("has a key that is longer than keys can be"));
+        }
         found = Some(found.map_or((key, key), |(least, greatest)| (least.min(key), greatest.max(key))));
     }
     Ok(found.map(|(least, greatest)| (least.to_owned(), greatest.to_owned())))
 }
 
 fn next_page(is_truncated: Option<bool>, next: Option<PageMarker>) -> Result<Option<PageMarker>, S3Failure> {
+    let is_too_long = |text: &String| text.len() > MARKER_LIMIT_BYTES;
     match (is_truncated, next) {
         (Some(false), _) => Ok(None),
+        (Some(true), Some(PageMarker::Version { key, version }))
+            if is_too_long(&key) || version.iter().any(is_too_long) =>
+        {
+            Err(no_page("says where more follow at too great a length"))
+        }
+        (Some(true), Some(PageMarker::Token(token))) if is_too_long(&token) => {
+            Err(no_page("says where more follow at too great a length"))
+        }
         (Some(true), Some(next)) => Ok(Some(next)),
         (Some(true), None) => Err(no_page("says that more follow, and not where")),
         (None, _) => Err(no_page("does not say whether more follow")),
@@ -99,22 +118,4 @@ fn next_page(is_truncated: Option<bool>, next: Option<PageMarker>) -> Result<Opt
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_page_that_leaves_something_open_is_none() {
-        let next = || Some(PageMarker::Token("t".to_owned()));
-        assert_eq!(next_page(Some(true), next()), Ok(next()));
-        assert_eq!(next_page(Some(false), next()), Ok(None));
-        for (is_truncated, next) in [(Some(true), None), (None, next()), (None, None)] {
-            assert!(matches!(next_page(is_truncated, next), Err(S3Failure::NotS3(_))), "{is_truncated:?}");
-        }
-        assert_eq!(total([Some(3), Some(0)].into_iter()), Ok(3));
-        for sizes in [vec![None], vec![Some(-1)], vec![Some(i64::MAX); 3]] {
-            assert!(matches!(total(sizes.into_iter()), Err(S3Failure::NotS3(_))));
-        }
-        assert_eq!(ends(["b", "a", "c"].map(Some).into_iter()), Ok(Some(("a".to_owned(), "c".to_owned()))));
-        assert!(ends([Some("a"), None].into_iter()).is_err());
-    }
-}
+mod tests;

@@ -13,6 +13,7 @@ struct Listed {
     fake: Arc<FakeBucket>,
     pages: Arc<Semaphore>,
     listing: Listing,
+    rule: Option<S3AccessRule>,
 }
 
 impl Listed {
@@ -22,14 +23,14 @@ impl Listed {
 
     fn beside(turns: &Arc<Semaphore>, pages: impl IntoIterator<Item = Result<ListedPage, S3Failure>>) -> Self {
         let fake = Arc::new(FakeBucket::with_pages(pages));
-        Self { fake, pages: turns.clone(), listing: Listing::default() }
+        Self { fake, pages: turns.clone(), listing: Listing::default(), rule: None }
     }
 
     /// What a probe does.
     fn advance(&mut self, requests_max: u32) -> UsageListing {
         let settings = S3ListingSettings { enabled: true, interval: INTERVAL, requests_max };
         let location = self.fake.location();
-        self.listing.advance(self.fake.clone(), &location, &settings, DEADLINE, &self.pages)
+        self.listing.advance(self.fake.clone(), &location, self.rule.as_ref(), &settings, DEADLINE, &self.pages)
     }
 
     /// What a probe tells once no run goes on.
@@ -136,6 +137,31 @@ async fn what_may_not_be_listed_is_told_with_what_to_grant() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn only_where_it_is_refused_is_there_something_to_grant() {
+    for (status, code, part) in [
+        (400, "ExpiredToken", "have expired"),
+        (403, "ExpiredToken", "have expired"),
+        (400, "Whatever", "look the code up"),
+    ] {
+        let mut bucket = Listed::new([Err(S3Failure::service(status, Some(code), None))]);
+        let Finding { reason, message } = bucket.rested(10).await.failure.expect("a reservation");
+        assert!(reason == Reason::AccessDenied && message.contains(part) && !message.contains("grant"), "{message}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn pages_that_are_none_are_told_with_when_and_with_what_to_do() {
+    let before = Timestamp::now();
+    let mut bucket = Listed::new([Err(S3Failure::NotS3("a page".to_owned()))]);
+    let Finding { reason, message } = bucket.rested(10).await.failure.expect("a reservation");
+    assert_eq!(reason, Reason::NotS3);
+    assert!(message.contains("turn [s3.listing] off") && !message.contains("endpoint"), "{message}");
+    let at = message.split_once(" stopped at ").and_then(|(_, rest)| rest.split_once(": "));
+    let at: Timestamp = at.and_then(|(at, _)| at.parse().ok()).expect("a time");
+    assert!(at.as_second() >= before.as_second() && at <= Timestamp::now(), "{message}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_service_that_is_silent_costs_one_request_a_run_and_never_two_runs_at_a_time() {
     let mut bucket = Listed::new([]);
     bucket.advance(10);
@@ -183,6 +209,35 @@ async fn a_listing_that_is_stopped_asks_for_nothing_more_and_forgets() {
     drop(listing);
     tokio::task::yield_now().await;
     assert_eq!(pages.available_permits(), PAGES_AT_ONCE, "it ends with its driver, too");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_counted_by_one_rule_is_not_told_of_another() {
+    let mut bucket = Listed::new(pages(1).chain(pages(2)));
+    assert!(bucket.rested(10).await.whole.is_some());
+    bucket.rule = crate::model::settings::AgentSettings::quiet().s3_access.pop();
+    assert_eq!(bucket.advance(10), UsageListing::default());
+    assert_eq!(bucket.rested(10).await.whole.map(|count| count.tally.pages), Some(2));
+    let asked = bucket.asked();
+    bucket.advance(10);
+    assert_eq!(bucket.asked(), asked, "by the same rule it stays");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_tells_its_use_at_times_is_listed_no_more_often() {
+    let mut bucket = Listed::new(pages(1).chain(pages(3).take(1)));
+    bucket.rested(10).await;
+    bucket.listing.rest();
+    let told = bucket.rested(10).await;
+    assert_eq!((told.whole, bucket.asked().len()), (None, 1));
+    wait_for_the_next().await;
+    bucket.advance(10);
+    tokio::time::sleep(DEADLINE / 2).await;
+    assert_eq!((bucket.asked().len(), bucket.pages.available_permits()), (3, PAGES_AT_ONCE - 1));
+    bucket.listing.rest();
+    let told = bucket.rested(10).await;
+    assert_eq!((told.under_way, told.failure, bucket.asked().len()), (None, None, 3));
+    assert_eq!(bucket.pages.available_permits(), PAGES_AT_ONCE, "a run that goes on then is ended");
 }
 
 #[tokio::test(start_paused = true)]

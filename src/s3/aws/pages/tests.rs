@@ -1,0 +1,107 @@
+//! What is a page, and what is none.
+
+use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
+use aws_smithy_http_client::Builder;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+
+use super::*;
+use crate::model::S3Location;
+use crate::s3::aws::RequestCounter;
+use crate::s3::aws::clients::Connected;
+use crate::s3::{Entries, ObjectApi as _};
+
+/// A bucket of a service that gives this list, once.
+async fn giving(list: &str) -> AwsBucket {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let endpoint = format!("http://{}", listener.local_addr().expect("its address"));
+    let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{list}", list.len());
+    tokio::spawn(async move {
+        let (mut connection, _) = listener.accept().await.expect("a connection");
+        let mut request = Vec::new();
+        while !request.ends_with(b"\r\n\r\n") {
+            request.push(connection.read_u8().await.expect("a request"));
+        }
+        connection.write_all(answer.as_bytes()).await.expect("sent");
+    });
+    let location = S3Location::parse(&format!("{endpoint}/backups")).expect("a location");
+    let credentials = Credentials::from_keys("AKIA", "secret", None);
+    let config = aws_sdk_s3::Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::from_static("us-east-1"))
+        .credentials_provider(credentials.clone())
+        .http_client(Builder::new().build_http())
+        .force_path_style(true)
+        .endpoint_url(endpoint)
+        .build();
+    let client = aws_sdk_s3::Client::from_conf(config);
+    AwsBucket::new(Connected { client, credentials, exposed: None }, &location, RequestCounter::default())
+}
+
+#[tokio::test]
+async fn a_version_that_is_empty_is_not_where_a_page_begins() {
+    let list = "<ListVersionsResult><IsTruncated>true</IsTruncated><NextKeyMarker>k</NextKeyMarker>\
+                <NextVersionIdMarker></NextVersionIdMarker></ListVersionsResult>";
+    let page = giving(list).await.versions_page(None).await.expect("a page");
+    assert_eq!(page.next, Some(PageMarker::Version { key: "k".to_owned(), version: None }));
+}
+
+/// A list of two entries, of which one is there, with this between them.
+fn two(root: &str, entry: &str, between: &str) -> String {
+    let entry = |key| format!("<{entry}><Key>{key}</Key><VersionId>v</VersionId><Size>5</Size></{entry}>");
+    format!("<{root}><IsTruncated>false</IsTruncated>{}{between}{}</{root}>", entry("a"), entry("b"))
+}
+
+#[tokio::test]
+async fn a_list_that_is_cut_or_damaged_between_its_entries_is_none() {
+    let damaged = "the list does not end as XML does";
+    for (entries, root, entry) in
+        [(Entries::Versions, "ListVersionsResult", "Version"), (Entries::Objects, "ListBucketResult", "Contents")]
+    {
+        let is_versioned = entries == Entries::Versions;
+        let whole = two(root, entry, "");
+        let cut = whole.split_inclusive(&format!("</{entry}>")).next().expect("an entry").to_owned();
+        let page = async |list: &str| match entries {
+            Entries::Versions => giving(list).await.versions_page(None).await,
+            Entries::Objects => giving(list).await.objects_page(None).await,
+        };
+        let found = page(&whole).await.expect("a page");
+        assert_eq!((found.versions, found.bytes), (2, 10));
+        assert_eq!(giving(&whole).await.list("p", is_versioned, 9).await.map(|list| list.len()), Ok(2));
+        for list in [cut, two(root, entry, "<"), two(root, entry, "< /"), two(root, entry, "</x>")] {
+            let failure = page(&list).await.expect_err(&list);
+            assert!(matches!(&failure, S3Failure::NotS3(_)), "{failure} {list}");
+            let failure = giving(&list).await.list("p", is_versioned, 9).await.expect_err(&list);
+            assert!(matches!(&failure, S3Failure::NotS3(_)), "{failure} {list}");
+        }
+        let cut = whole.trim_end_matches(&format!("</{root}>")).to_owned();
+        assert_eq!(page(&cut).await, Err(S3Failure::NotS3(damaged.to_owned())));
+    }
+}
+
+#[test]
+fn a_page_that_leaves_something_open_is_none() {
+    let next = || Some(PageMarker::Token("t".to_owned()));
+    assert_eq!(next_page(Some(true), next()), Ok(next()));
+    assert_eq!(next_page(Some(false), next()), Ok(None));
+    let long = "k".repeat(MARKER_LIMIT_BYTES + 1);
+    for next in [
+        PageMarker::Token(long.clone()),
+        PageMarker::Version { key: long.clone(), version: None },
+        PageMarker::Version { key: "k".to_owned(), version: Some(long.clone()) },
+    ] {
+        assert!(matches!(next_page(Some(true), Some(next)), Err(S3Failure::NotS3(_))));
+    }
+    assert!(ends([Some(&*long)].into_iter()).is_err());
+    assert_eq!(counts(990, 10), Ok((990, 10)));
+    assert!(counts(990, 11).is_err());
+    for (is_truncated, next) in [(Some(true), None), (None, next()), (None, None)] {
+        assert!(matches!(next_page(is_truncated, next), Err(S3Failure::NotS3(_))), "{is_truncated:?}");
+    }
+    assert_eq!(total([Some(3), Some(0)].into_iter()), Ok(3));
+    for sizes in [vec![None], vec![Some(-1)], vec![Some(i64::MAX); 3]] {
+        assert!(matches!(total(sizes.into_iter()), Err(S3Failure::NotS3(_))));
+    }
+    assert_eq!(ends(["b", "a", "c"].map(Some).into_iter()), Ok(Some(("a".to_owned(), "c".to_owned()))));
+    assert!(ends([Some("a"), None].into_iter()).is_err());
+}

@@ -1,0 +1,102 @@
+//! Whether a list is well-formed XML to its end.
+//!
+//! The SDK stops reading at the first thing between two entries that is no tag, and takes what it has for
+//! all: of a list that is cut or damaged there it tells a part as the whole. So a list is gone through
+//! once more with the tokenizer that the SDK has.
+
+use aws_smithy_runtime_api::box_error::BoxError;
+use aws_smithy_runtime_api::client::interceptors::Intercept;
+use aws_smithy_runtime_api::client::interceptors::context::AfterDeserializationInterceptorContextRef;
+use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
+use aws_smithy_types::config_bag::ConfigBag;
+use xmlparser::{ElementEnd, Token, Tokenizer};
+
+/// How deep the tags of a list are within each other at most; those of S3 are 4.
+pub const TAGS_DEPTH_MAX: usize = 16;
+
+/// Fails a list that is not XML to its end.
+#[derive(Debug)]
+pub(super) struct WholeList;
+
+impl Intercept for WholeList {
+    fn name(&self) -> &'static str {
+        "WholeList"
+    }
+
+    fn read_after_deserialization(
+        &self,
+        context: &AfterDeserializationInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        // A refusal counts as what its status says.
+        if context.output_or_error().is_err() || context.response().body().bytes().is_some_and(is_whole) {
+            return Ok(());
+        }
+        Err("the list does not end as XML does".into())
+    }
+}
+
+/// Whether it is one element, whole, in which each tag ends.
+fn is_whole(body: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(body) else { return false };
+    let (mut open, mut roots) = (Vec::new(), 0_usize);
+    for token in Tokenizer::from(text) {
+        match token {
+            Err(_) => return false,
+            Ok(Token::ElementStart { prefix, local, .. }) => {
+                roots += usize::from(open.is_empty());
+                open.push((prefix.as_str(), local.as_str()));
+            }
+            Ok(Token::ElementEnd { end: ElementEnd::Empty, .. }) => {
+                open.pop();
+            }
+            Ok(Token::ElementEnd { end: ElementEnd::Close(prefix, local), .. }) => {
+                if open.pop() != Some((prefix.as_str(), local.as_str())) {
+                    return false;
+                }
+            }
+            Ok(_) => {}
+        }
+        if open.len() > TAGS_DEPTH_MAX {
+            return false;
+        }
+    }
+    roots == 1 && open.is_empty()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIST: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<s:L xmlns:s=\"u\" a='>'><V><K>a&amp;b</K></V><E/>\
+                        <T><![CDATA[<]]></T><!-- c --></s:L>\n";
+
+    #[test]
+    fn a_list_is_whole_only_to_its_end() {
+        assert!(is_whole(LIST.as_bytes()));
+        let whole = LIST.trim_end().len();
+        for end in 0..whole {
+            assert!(!is_whole(&LIST.as_bytes()[..end]), "{}", &LIST[..end]);
+        }
+    }
+
+    #[test]
+    fn what_is_damaged_within_or_goes_on_after_its_end_is_not_whole() {
+        for damaged in [
+            "<L><V></L></V>",
+            "<L></V>",
+            "<L><V/></L><L/>",
+            "<L><V/></L>more",
+            "<L><V/>\u{0}</L>",
+            "<L><V/>< V/></L>",
+            "<L><V/></s:L>",
+            "text",
+        ] {
+            assert!(!is_whole(damaged.as_bytes()), "{damaged}");
+        }
+        assert!(!is_whole(b"<L>\xff</L>"));
+        let nested = |depth: usize| format!("{}{}", "<a>".repeat(depth), "</a>".repeat(depth));
+        assert!(is_whole(nested(TAGS_DEPTH_MAX).as_bytes()) && !is_whole(nested(TAGS_DEPTH_MAX + 1).as_bytes()));
+    }
+}
