@@ -12,6 +12,7 @@ use super::answer::{ReadHeaders, ServiceDate, Told};
 use super::clients::Connected;
 use super::count::RequestCounter;
 use super::errors::failure;
+use super::whole::WholeAnswer;
 use crate::model::{LockMode, S3Location};
 use crate::s3::{
     BucketApi, BucketUsage, DefaultRetention, Entries, ListedPage, ObjectLock, PageMarker, RetentionLength, S3Failure,
@@ -118,7 +119,7 @@ impl BucketApi for AwsBucket {
 
     async fn versioning(&self) -> Result<Versioning, S3Failure> {
         let call = self.client.get_bucket_versioning().bucket(&self.bucket).customize();
-        let answer = self.watched(call).send().await.map_err(failure)?;
+        let answer = self.watched(call).interceptor(WholeAnswer).send().await.map_err(failure)?;
         match answer.status() {
             None => Ok(Versioning::Off),
             Some(BucketVersioningStatus::Enabled) => Ok(Versioning::Enabled),
@@ -129,7 +130,7 @@ impl BucketApi for AwsBucket {
 
     async fn object_lock(&self) -> Result<ObjectLock, S3Failure> {
         let call = self.client.get_object_lock_configuration().bucket(&self.bucket).customize();
-        let answer = match self.watched(call).send().await.map_err(failure) {
+        let answer = match self.watched(call).interceptor(WholeAnswer).send().await.map_err(failure) {
             Ok(answer) => answer,
             Err(S3Failure::Service { code: Some(code), .. }) if code == "ObjectLockConfigurationNotFoundError" => {
                 return Ok(ObjectLock { enabled: false, default_retention: None });

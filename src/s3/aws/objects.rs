@@ -12,7 +12,7 @@ use md5::{Digest as _, Md5};
 use super::answer::ServiceDate;
 use super::bucket::{AwsBucket, lock_mode};
 use super::errors::{failure, innermost};
-use super::whole::WholeList;
+use super::whole::WholeAnswer;
 use crate::model::LockMode;
 use crate::s3::{ListedVersion, ObjectApi, Retention, S3Failure, StoredVersion};
 
@@ -72,7 +72,7 @@ impl ObjectApi for AwsBucket {
         let modified = |date: Option<&DateTime>| Timestamp::from_second(date?.secs()).ok();
         if !versioned {
             let list = self.client.list_objects_v2().bucket(&self.bucket).prefix(prefix).max_keys(limit);
-            let answer = self.watched(list.customize()).interceptor(WholeList).send().await.map_err(failure)?;
+            let answer = self.watched(list.customize()).interceptor(WholeAnswer).send().await.map_err(failure)?;
             let listed = |object: &aws_sdk_s3::types::Object| {
                 let key = object.key()?.to_owned();
                 Some(ListedVersion { key, version: None, modified: modified(object.last_modified()) })
@@ -80,7 +80,7 @@ impl ObjectApi for AwsBucket {
             return Ok(answer.contents().iter().filter_map(listed).collect());
         }
         let list = self.client.list_object_versions().bucket(&self.bucket).prefix(prefix).max_keys(limit);
-        let answer = self.watched(list.customize()).interceptor(WholeList).send().await.map_err(failure)?;
+        let answer = self.watched(list.customize()).interceptor(WholeAnswer).send().await.map_err(failure)?;
         let listed = |key: Option<&str>, version: Option<&str>, date: Option<&DateTime>| {
             Some(ListedVersion { key: key?.to_owned(), version: Some(version?.to_owned()), modified: modified(date) })
         };

@@ -1,8 +1,8 @@
-//! Whether a list is well-formed XML to its end.
+//! Whether an answer is well-formed XML to its end.
 //!
-//! The SDK stops reading at the first thing between two entries that is no tag, and takes what it has for
-//! all: of a list that is cut or damaged there it tells a part as the whole. So a list is gone through
-//! once more with the tokenizer that the SDK has.
+//! The SDK stops reading at the first thing between two elements that is no tag, and takes what it has for
+//! all: of a list that is cut or damaged there it tells a part as the whole, and of a configuration that what
+//! is missing is off. So an answer is gone through once more with the tokenizer that the SDK has.
 
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::interceptors::Intercept;
@@ -11,16 +11,16 @@ use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::config_bag::ConfigBag;
 use xmlparser::{ElementEnd, Token, Tokenizer};
 
-/// How deep the tags of a list are within each other at most; those of S3 are 4.
+/// How deep the tags of an answer are within each other at most; those of S3 are 4.
 pub const TAGS_DEPTH_MAX: usize = 16;
 
-/// Fails a list that is not XML to its end.
+/// Fails an answer that is not XML to its end.
 #[derive(Debug)]
-pub(super) struct WholeList;
+pub(super) struct WholeAnswer;
 
-impl Intercept for WholeList {
+impl Intercept for WholeAnswer {
     fn name(&self) -> &'static str {
-        "WholeList"
+        "WholeAnswer"
     }
 
     fn read_after_deserialization(
@@ -33,7 +33,7 @@ impl Intercept for WholeList {
         if context.output_or_error().is_err() || context.response().body().bytes().is_some_and(is_whole) {
             return Ok(());
         }
-        Err("the list does not end as XML does".into())
+        Err("the answer does not end as XML does".into())
     }
 }
 

@@ -6,7 +6,7 @@
 //! dead servers leaves the other half free. Then for the answer, whose time begins only here and,
 //! where a new worker is needed, when it has said that it is there: a crowd, or a host that is busy,
 //! is never mistaken for slow storage. Healthy storage answers sooner than a worker starts, so a
-//! healthy target first waits a moment ([`STARTED_AFTER`]) for a worker that is about to be idle.
+//! healthy target first waits a moment ([`turn`]) for a worker that is about to be idle.
 //!
 //! Those who wait at the same time are asked for together ([`batch`]).
 //!

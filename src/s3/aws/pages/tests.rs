@@ -54,7 +54,7 @@ fn two(root: &str, entry: &str, between: &str) -> String {
 
 #[tokio::test]
 async fn a_list_that_is_cut_or_damaged_between_its_entries_is_none() {
-    let damaged = "the list does not end as XML does";
+    let damaged = "the answer does not end as XML does";
     for (entries, root, entry) in
         [(Entries::Versions, "ListVersionsResult", "Version"), (Entries::Objects, "ListBucketResult", "Contents")]
     {
