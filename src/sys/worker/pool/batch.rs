@@ -5,12 +5,11 @@
 //! for something brief ([`Request::is_brief`]) stands in the [`Line`] while it waits for its turn; who gets
 //! a turn and a worker takes along those who stand there, up to [`BATCH_MAX`].
 //!
-//! Nobody waits for another's storage. A batch has [`PATIENCE`]: when that is up and nothing is to be read, the
-//! target whose answer is due keeps the worker, for as long as its own deadline lets it, and the others go on
-//! without. The worker
-//! does not begin with them any more either ([`BATCH_TIME`]), so none of them has two children. A worker that
-//! breaks keeps the claims of all that it may be at work for until it is gone; where it cannot die, that is
-//! the one which it is stuck in.
+//! Nobody waits for another's storage. A batch has [`PATIENCE`]: when that is up and nothing is to be read,
+//! the target whose answer is due keeps the worker, for as long as its own deadline lets it, and the others go
+//! on without. The worker does not begin with them any more either ([`BATCH_TIME`]), so none of them has two
+//! children. A worker that breaks keeps the claims of all that it may be at work for until it is gone; where
+//! it cannot die, that is the one which it is stuck in.
 
 use std::collections::VecDeque;
 use std::io;
@@ -99,6 +98,11 @@ impl Line {
 
     fn is_empty(&self) -> bool {
         self.standing().is_empty()
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.standing().len()
     }
 
     fn leave(&self, number: u64) -> Option<Standing> {
@@ -206,16 +210,19 @@ async fn ask(mut worker: Worker, calls: Vec<Standing>) -> Option<Worker> {
         return None;
     }
     while let Some((number, reply)) = waiting.pop_front() {
+        let mut is_late = false;
         let answer = loop {
             tokio::select! {
                 biased;
                 answer = worker.answer_of_batch(number) => break Some(answer),
                 () = &mut give_up => {}
             }
-            // This process may have been kept from reading all that time.
-            if worker.is_silent() {
+            // This process may have been kept from reading all that time. What is there should be an answer,
+            // and is not waited for again if it is not.
+            if is_late || worker.is_silent() {
                 break None;
             }
+            is_late = true;
             give_up.as_mut().reset(Instant::now() + PATIENCE);
         };
         let answer = match answer {

@@ -228,19 +228,35 @@ async fn a_worker_that_does_not_start_is_not_mistaken_for_storage_that_hangs() {
     until("it is gone", || pool.census().counts().alive == 0).await;
 }
 
-/// Calls of as many targets at once, with one worker that is idle and stopped.
-async fn calls_of_a_stopped_worker(
-    pool: &WorkerPool,
-    deadline: Duration,
-) -> (Pid, Vec<tokio::task::JoinHandle<Result<Response, CallError>>>) {
-    call(pool, ENOUGH).await.expect("answers");
-    let [pid] = idle_pids(pool)[..] else { panic!("one is idle") };
-    bring_into('T', pid, Signal::SIGSTOP).await;
+type Calls = Vec<tokio::task::JoinHandle<Result<Response, CallError>>>;
+
+/// Calls of four targets that are in one batch: none has a turn before all stand in line.
+async fn calls_together(pool: &WorkerPool, deadline: Duration) -> Calls {
+    let turns = u32::try_from(pool.inner.settings.idle_max).expect("few");
+    let held = pool.inner.turns.clone().acquire_many_owned(turns).await.expect("open");
     let calls = (0..4).map(|_| {
         let pool = pool.clone();
         tokio::spawn(async move { call(&pool, deadline).await })
     });
-    (pid, calls.collect())
+    let calls: Calls = calls.collect();
+    while pool.inner.line.len() < calls.len() {
+        tokio::task::yield_now().await;
+    }
+    drop(held);
+    calls
+}
+
+/// The same with one worker that is idle and stopped.
+async fn calls_of_a_stopped_worker(pool: &WorkerPool, deadline: Duration) -> (Pid, Calls) {
+    call(pool, ENOUGH).await.expect("answers");
+    let [pid] = idle_pids(pool)[..] else { panic!("one is idle") };
+    bring_into('T', pid, Signal::SIGSTOP).await;
+    (pid, calls_together(pool, deadline).await)
+}
+
+/// What the calls came to.
+async fn outcomes(calls: Calls) -> Vec<Result<Response, CallError>> {
+    futures::future::join_all(calls).await.into_iter().map(|outcome| outcome.expect("no panic")).collect()
 }
 
 /// How many of the calls have ended.
@@ -263,9 +279,7 @@ async fn who_shares_a_worker_with_storage_that_hangs_goes_on_without_it() {
     let pool = pool_of(worker(), 64);
     let (_, calls) = calls_of_a_stopped_worker(&pool, Duration::from_secs(3)).await;
     until("the others are answered", || ended(&calls) == 3).await;
-    let outcomes = futures::future::join_all(calls).await;
-    let (given_up, answered): (Vec<_>, Vec<_>) =
-        outcomes.into_iter().map(|outcome| outcome.expect("no panic")).partition(Result::is_err);
+    let (given_up, answered): (Vec<_>, Vec<_>) = outcomes(calls).await.into_iter().partition(Result::is_err);
     assert!(matches!(&given_up[..], [Err(CallError::TimedOut { .. })]), "{given_up:?}");
     assert_eq!((answered.len(), pool.stats().killed_total), (3, 1));
 }
@@ -276,8 +290,8 @@ async fn storage_that_answers_late_answers_its_own_target() {
     let (pid, calls) = calls_of_a_stopped_worker(&pool, ENOUGH).await;
     until("the others are answered", || ended(&calls) == 3).await;
     kill(pid, Signal::SIGCONT).expect("sent");
-    let outcomes = futures::future::join_all(calls).await;
-    assert!(outcomes.iter().all(|outcome| matches!(outcome, Ok(Ok(Response::Counts(_))))), "{outcomes:?}");
+    let outcomes = outcomes(calls).await;
+    assert!(outcomes.iter().all(|outcome| matches!(outcome, Ok(Response::Counts(_)))), "{outcomes:?}");
     // Blank again, or one too many: nothing that it owes is taken for the answer to another.
     futures::future::join_all((0..8).map(|_| call(&pool, ENOUGH))).await.into_iter().for_each(|answer| {
         answer.expect("answered");
@@ -304,9 +318,25 @@ async fn a_worker_that_breaks_by_a_batch_is_replaced_for_all_of_it() {
     std::fs::write(directory.path().join("asked"), "").expect("written");
     let first = call(&pool, ENOUGH).await;
     assert!(matches!(first, Ok(Response::Done)), "{first:?}");
-    let answers = futures::future::join_all((0..4).map(|_| call(&pool, ENOUGH))).await;
+    let answers = outcomes(calls_together(&pool, ENOUGH).await).await;
     assert!(answers.iter().all(|answer| matches!(answer, Ok(Response::Counts(_)))), "{answers:?}");
     assert_eq!(pool.stats().killed_total, 1);
+}
+
+#[tokio::test]
+async fn a_worker_that_says_half_a_word_and_hangs_keeps_one_call_only() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let first_frame = protocol::encode(1, &Order::One(stat())).expect("encodes").len();
+    let breaks = format!("head -c {} >/dev/null; printf ab >&3; exec sleep 600", first_frame + 4);
+    let pool = breaking_once(directory.path(), &breaks);
+    std::fs::write(directory.path().join("asked"), "").expect("written");
+    assert!(matches!(call(&pool, ENOUGH).await, Ok(Response::Done)));
+    // Until it waits for the second frame, so that it says that while the batch has patience.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let answers = outcomes(calls_together(&pool, Duration::from_secs(2)).await).await;
+    let given_up = answers.iter().filter(|answer| matches!(answer, Err(CallError::TimedOut { .. }))).count();
+    let answered = answers.iter().filter(|answer| matches!(answer, Ok(Response::Counts(_)))).count();
+    assert_eq!((given_up, answered), (1, 3), "{answers:?}");
 }
 
 #[tokio::test]
