@@ -184,7 +184,6 @@ impl S3Driver {
         usage: &BucketUsage,
     ) -> Option<UsageListing> {
         if !settings.s3_listing.enabled || self.host.writer == Writer::Command {
-            self.listing.stop();
             return None;
         }
         if usage.used_bytes.is_some() {

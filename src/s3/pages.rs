@@ -33,6 +33,18 @@ pub enum PageMarker {
     Token(String),
 }
 
+impl PageMarker {
+    /// Whether a part of it is longer than [`MARKER_LIMIT_BYTES`].
+    #[must_use]
+    pub fn is_too_long(&self) -> bool {
+        let is_too_long = |text: &String| text.len() > MARKER_LIMIT_BYTES;
+        match self {
+            Self::Version { key, version } => is_too_long(key) || version.as_ref().is_some_and(is_too_long),
+            Self::Token(token) => is_too_long(token),
+        }
+    }
+}
+
 /// What is on one page.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ListedPage {

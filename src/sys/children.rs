@@ -159,10 +159,6 @@ impl ChildCensus {
     /// # Errors
     /// [`ClaimError::Stuck`] as soon as that is known, [`ClaimError::Busy`] at `give_up`.
     pub async fn claim(&self, target: TargetId, give_up: Instant) -> Result<TargetClaim, ClaimError> {
-        match self.try_claim(target) {
-            Err(ClaimError::Busy) => {}
-            decided => return decided,
-        }
         let mut changed = self.inner.changed.subscribe();
         loop {
             match self.try_claim(target) {

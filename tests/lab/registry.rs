@@ -62,7 +62,7 @@ fn a_full_disk_refuses_changes_and_nothing_else() {
     let before = target.history().len();
     reads_and_probes_go_on(&target);
     let history = target.history();
-    assert!(history.len() >= before + 2, "what cannot be written yet is told all the same: {history:?}");
+    assert_eq!(history.len(), before + 2, "what cannot be written yet is told all the same: {history:?}");
 
     fs::remove_file(&fill).expect("removed");
     // Once there is room, what waited is written, and survives the agent.

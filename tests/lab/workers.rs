@@ -44,8 +44,8 @@ fn replaced(what: &str, holds_up: Duration, harm: impl Fn(&Process)) {
     assert_eq!(targets.each_ref().map(Target::history), before, "{what}: a worker is not the storage");
     eventually("no zombie", FIRST_VERDICT, || (Usage::now().zombies == 0).then_some(()));
     let seen = observer.end();
-    seen.is_bounded(&[], INTERVAL, targets.len() + 1, false);
-    seen.is_checked_within(&third, INTERVAL * 2 + holds_up);
+    seen.is_bounded(&[], INTERVAL, targets.len() + 1, true);
+    seen.is_checked_within(&third, INTERVAL + INTERVAL.max(holds_up));
 }
 
 fn signal(worker: &Process, signal: &str) {

@@ -102,17 +102,9 @@ fn ends<'key>(keys: impl Iterator<Item = Option<&'key str>>) -> Result<Option<(S
 }
 
 fn next_page(is_truncated: Option<bool>, next: Option<PageMarker>) -> Result<Option<PageMarker>, S3Failure> {
-    let is_too_long = |text: &String| text.len() > MARKER_LIMIT_BYTES;
     match (is_truncated, next) {
         (Some(false), _) => Ok(None),
-        (Some(true), Some(PageMarker::Version { key, version }))
-            if is_too_long(&key) || version.iter().any(is_too_long) =>
-        {
-            Err(no_page("says where more follow at too great a length"))
-        }
-        (Some(true), Some(PageMarker::Token(token))) if is_too_long(&token) => {
-            Err(no_page("says where more follow at too great a length"))
-        }
+        (Some(true), Some(next)) if next.is_too_long() => Err(no_page("says where more follow at too great a length")),
         (Some(true), Some(next)) => Ok(Some(next)),
         (Some(true), None) => Err(no_page("says that more follow, and not where")),
         (None, _) => Err(no_page("does not say whether more follow")),

@@ -19,9 +19,8 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::{geteuid, setgroups};
 use rustix::fs::{AtFlags, NFS_SUPER_MAGIC, StatFs, StatxFlags, fstatfs, statx};
 
-use super::protocol::{
-    self, FaultKind, FileSystemCounts, HELLO, HostTime, Numbered, Order, Request, Response, UnmountHow, WorkerFault,
-};
+use super::protocol::frame::{self, HELLO, HostTime, Numbered, Order};
+use super::protocol::{FaultKind, FileSystemCounts, Request, Response, UnmountHow, WorkerFault};
 use super::{canary, mount_point};
 use crate::sys::children::become_a_child;
 
@@ -52,10 +51,10 @@ pub fn main() -> ExitCode {
 /// # Errors
 /// When the input is no request or nobody reads the answers.
 pub fn serve(input: &mut impl Read, output: &mut impl Write) -> io::Result<()> {
-    protocol::write(output, HELLO, &Ok::<_, WorkerFault>(Response::Done))?;
-    while let Some(order) = protocol::read::<Order<Request>>(input)? {
+    frame::write(output, HELLO, &Ok::<_, WorkerFault>(Response::Done))?;
+    while let Some(order) = frame::read::<Order<Request>>(input)? {
         match order.body {
-            Order::One(request) => protocol::write(output, order.number, &perform(&request))?,
+            Order::One(request) => frame::write(output, order.number, &perform(&request))?,
             Order::Batch { until, requests } => serve_batch(&requests, until, output, perform)?,
         }
     }
@@ -72,7 +71,7 @@ fn serve_batch(
     for (index, request) in requests.iter().enumerate() {
         // The first has waited for nobody, so a host that is slow makes progress.
         let answer = (index == 0 || HostTime::now() < until).then(|| perform(&request.body));
-        protocol::write(output, request.number, &answer)?;
+        frame::write(output, request.number, &answer)?;
     }
     Ok(())
 }
@@ -185,17 +184,17 @@ mod tests {
 
     #[test]
     fn requests_are_answered_in_turn_until_the_input_ends() {
-        let mut input = protocol::encode(4, &Order::One(root())).expect("encodes");
+        let mut input = frame::encode(4, &Order::One(root())).expect("encodes");
         let until = HostTime::now().after(Duration::from_secs(600));
         let batch = Order::Batch { until, requests: vec![Numbered { number: 9, body: root() }] };
-        input.extend(protocol::encode(HELLO, &batch).expect("encodes"));
+        input.extend(frame::encode(HELLO, &batch).expect("encodes"));
         let mut output = Vec::new();
         serve(&mut input.as_slice(), &mut output).expect("an end");
         let mut output = output.as_slice();
-        let hello = protocol::read::<Result<Response, WorkerFault>>(&mut output).expect("reads").expect("a frame");
+        let hello = frame::read::<Result<Response, WorkerFault>>(&mut output).expect("reads").expect("a frame");
         assert_eq!((hello.number, hello.body), (HELLO, Ok(Response::Done)));
         for number in [4, 9] {
-            let answer = protocol::read::<Result<Response, WorkerFault>>(&mut output).expect("reads").expect("a frame");
+            let answer = frame::read::<Result<Response, WorkerFault>>(&mut output).expect("reads").expect("a frame");
             assert_eq!(answer.number, number);
             let Ok(Response::Counts(counts)) = answer.body else {
                 panic!("{:?}", answer.body);
@@ -221,7 +220,7 @@ mod tests {
         let mut output = output.as_slice();
         for (number, is_begun) in [(4, true), (9, false), (5, false)] {
             let answer =
-                protocol::read::<Option<Result<Response, WorkerFault>>>(&mut output).expect("reads").expect("a frame");
+                frame::read::<Option<Result<Response, WorkerFault>>>(&mut output).expect("reads").expect("a frame");
             assert_eq!((answer.number, answer.body.is_some()), (number, is_begun));
         }
     }

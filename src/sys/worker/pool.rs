@@ -32,7 +32,8 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::protocol::{self, HELLO, Order, Request, Response};
+use super::protocol::frame::{self, HELLO, Order};
+use super::protocol::{Request, Response};
 use crate::model::TargetId;
 use crate::sys::children::{Assignment, ChildCensus, ClaimError};
 use batch::Line;
@@ -144,7 +145,8 @@ impl WorkerPool {
 
     /// Has a worker do `request` for `target`. Returns within `deadline` of a worker being free,
     /// and waits for that at most as long again, and as long again for a new one to start; when an idle
-    /// X
+    /// worker broke by what may be done twice, within five deadlines in all. Safe to drop: the worker is
+    /// killed then, at once, or, if it is asked for others too and hangs in this, when that is known.
     ///
     /// # Errors
     /// [`CallError`]; [`CallError::Fault`] is the storage's own answer.
@@ -368,7 +370,7 @@ impl WorkerPool {
 
 /// What one request is to a worker.
 fn encode(number: u64, request: &Request) -> Result<Vec<u8>, CallError> {
-    protocol::encode(number, &Order::One(request)).map_err(|source| CallError::Request { source })
+    frame::encode(number, &Order::One(request)).map_err(|source| CallError::Request { source })
 }
 
 /// Counts a call until it ends, however it does.

@@ -20,7 +20,8 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::super::protocol::{self, BATCH_MAX, BATCH_TIME, HELLO, HostTime, Numbered, Order, Request};
+use super::super::protocol::Request;
+use super::super::protocol::frame::{self, BATCH_MAX, BATCH_TIME, HELLO, HostTime, Numbered, Order};
 use super::WorkerPool;
 use super::process::{Answer, Worker, tell_of};
 use crate::sys::children::Assignment;
@@ -186,7 +187,7 @@ async fn ask(mut worker: Worker, calls: Vec<Standing>) -> Option<Worker> {
     // Before the patience begins, so that the worker's time is up long before that is.
     let until = HostTime::now().after(BATCH_TIME);
     let mut give_up = pin!(sleep(PATIENCE));
-    let frame = match protocol::encode(HELLO, &Order::Batch { until, requests }) {
+    let frame = match frame::encode(HELLO, &Order::Batch { until, requests }) {
         Ok(frame) => frame,
         Err(_) => {
             calls.into_iter().for_each(|call| drop(call.reply.send(Outcome::NotBegun(call.assignment))));

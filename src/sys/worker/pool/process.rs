@@ -12,7 +12,8 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::process::{ChildStdin, ChildStdout};
 use tokio_util::codec::{FramedRead, LengthDelimitedCodec};
 
-use super::super::protocol::{self, Numbered, Response, WorkerFault};
+use super::super::protocol::frame::{self, Numbered};
+use super::super::protocol::{Response, WorkerFault};
 use super::WorkerPoolSettings;
 use crate::sys::children::{self, Child, ChildCensus, Program};
 use crate::sys::command::DEFAULT_PATH;
@@ -58,8 +59,8 @@ impl Worker {
         let (input, output) = pipes.ok_or_else(|| io::Error::other("it has no pipes"))?;
         let output = LengthDelimitedCodec::builder()
             .little_endian()
-            .length_field_length(protocol::LENGTH_BYTES)
-            .max_frame_length(protocol::FRAME_MAX_BYTES)
+            .length_field_length(frame::LENGTH_BYTES)
+            .max_frame_length(frame::FRAME_MAX_BYTES)
             .new_read(output);
         Ok(Self { child, input, output })
     }
@@ -87,7 +88,7 @@ impl Worker {
 
     async fn receive<T: DeserializeOwned>(&mut self, number: u64) -> io::Result<T> {
         let frame = self.output.next().await.ok_or(io::ErrorKind::UnexpectedEof)??;
-        let answer: Numbered<T> = protocol::decode(&frame)?;
+        let answer: Numbered<T> = frame::decode(&frame)?;
         if answer.number != number {
             let message = format!("it answered request {} when asked {number}", answer.number);
             return Err(io::Error::new(io::ErrorKind::InvalidData, message));
@@ -98,7 +99,14 @@ impl Worker {
     /// Whether there is nothing to be read from it, not even its end, as the kernel has it.
     pub(super) fn is_silent(&self) -> bool {
         let mut output = [PollFd::new(self.output.get_ref().as_fd(), PollFlags::POLLIN)];
-        self.output.read_buffer().is_empty() && poll_now(&mut output) && output[0].any() == Some(false)
+        let is_asked = loop {
+            match poll(&mut output, PollTimeout::ZERO) {
+                // By the end of a child, say.
+                Err(Errno::EINTR) => {}
+                outcome => break outcome.is_ok(),
+            }
+        };
+        is_asked && output[0].any() == Some(false) && self.output.read_buffer().is_empty()
     }
 
     /// Lets a worker go that is not needed: the end of its input is the end of it.
@@ -110,30 +118,14 @@ impl Worker {
 
 /// Keeps the workers from which there is nothing to be read, not even their end.
 pub(super) fn retain_silent(workers: &mut Vec<Worker>) {
-    let mut outputs: Vec<PollFd<'_>> =
-        workers.iter().map(|worker| PollFd::new(worker.output.get_ref().as_fd(), PollFlags::POLLIN)).collect();
-    let is_asked = poll_now(&mut outputs);
-    let are_silent: Vec<bool> = outputs.iter().map(|output| is_asked && output.any() == Some(false)).collect();
-    let mut are_silent = are_silent.into_iter();
     workers.retain_mut(|worker| {
-        let is_silent = are_silent.next() == Some(true) && worker.output.read_buffer().is_empty();
+        let is_silent = worker.is_silent();
         // One that has ended is reaped by this, and is not killed.
         if !is_silent && !worker.child.has_ended() {
             tracing::warn!("a probe worker broke and is replaced: it said what it was not asked");
         }
         is_silent
     });
-}
-
-/// Whether the kernel told what is to be read now.
-fn poll_now(outputs: &mut [PollFd<'_>]) -> bool {
-    loop {
-        match poll(outputs, PollTimeout::ZERO) {
-            // By the end of a child, say.
-            Err(Errno::EINTR) => {}
-            outcome => return outcome.is_ok(),
-        }
-    }
 }
 
 /// Tells of a worker that broke; that one has ended is no news.

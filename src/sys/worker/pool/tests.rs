@@ -2,6 +2,9 @@
 
 #![allow(clippy::disallowed_methods)]
 
+mod batches;
+
+use super::super::protocol;
 use super::process::is_end;
 use super::*;
 use nix::sys::signal::{Signal, kill};
@@ -226,117 +229,6 @@ async fn a_worker_that_does_not_start_is_not_mistaken_for_storage_that_hangs() {
     let error = call(&pool, deadline).await.expect_err("it never says that it is there");
     assert!(matches!(error, CallError::NotReady { after } if after == deadline), "{error}");
     until("it is gone", || pool.census().counts().alive == 0).await;
-}
-
-type Calls = Vec<tokio::task::JoinHandle<Result<Response, CallError>>>;
-
-/// Calls of four targets that are in one batch: none has a turn before all stand in line.
-async fn calls_together(pool: &WorkerPool, deadline: Duration) -> Calls {
-    let turns = u32::try_from(pool.inner.settings.idle_max).expect("few");
-    let held = pool.inner.turns.clone().acquire_many_owned(turns).await.expect("open");
-    let calls = (0..4).map(|_| {
-        let pool = pool.clone();
-        tokio::spawn(async move { call(&pool, deadline).await })
-    });
-    let calls: Calls = calls.collect();
-    while pool.inner.line.len() < calls.len() {
-        tokio::task::yield_now().await;
-    }
-    drop(held);
-    calls
-}
-
-/// The same with one worker that is idle and stopped.
-async fn calls_of_a_stopped_worker(pool: &WorkerPool, deadline: Duration) -> (Pid, Calls) {
-    call(pool, ENOUGH).await.expect("answers");
-    let [pid] = idle_pids(pool)[..] else { panic!("one is idle") };
-    bring_into('T', pid, Signal::SIGSTOP).await;
-    (pid, calls_together(pool, deadline).await)
-}
-
-/// What the calls came to.
-async fn outcomes(calls: Calls) -> Vec<Result<Response, CallError>> {
-    futures::future::join_all(calls).await.into_iter().map(|outcome| outcome.expect("no panic")).collect()
-}
-
-/// How many of the calls have ended.
-fn ended<T>(calls: &[tokio::task::JoinHandle<T>]) -> usize {
-    calls.iter().filter(|call| call.is_finished()).count()
-}
-
-#[tokio::test]
-async fn calls_of_the_same_time_share_a_worker() {
-    let pool = pool_of(worker(), 64);
-    call(&pool, ENOUGH).await.expect("answers");
-    let answers = futures::future::join_all((0..40).map(|_| call(&pool, ENOUGH))).await;
-    assert!(answers.iter().all(|answer| matches!(answer, Ok(Response::Counts(counts)) if counts.blocks > 0)));
-    assert!(pool.stats().spawned_total <= 3, "a batch has no need of more: {:?}", pool.stats());
-    until("the last batch is done", || pool.stats().idle == pool.census().counts().alive).await;
-}
-
-#[tokio::test]
-async fn who_shares_a_worker_with_storage_that_hangs_goes_on_without_it() {
-    let pool = pool_of(worker(), 64);
-    let (_, calls) = calls_of_a_stopped_worker(&pool, Duration::from_secs(3)).await;
-    until("the others are answered", || ended(&calls) == 3).await;
-    let (given_up, answered): (Vec<_>, Vec<_>) = outcomes(calls).await.into_iter().partition(Result::is_err);
-    assert!(matches!(&given_up[..], [Err(CallError::TimedOut { .. })]), "{given_up:?}");
-    assert_eq!((answered.len(), pool.stats().killed_total), (3, 1));
-}
-
-#[tokio::test]
-async fn storage_that_answers_late_answers_its_own_target() {
-    let pool = pool_of(worker(), 64);
-    let (pid, calls) = calls_of_a_stopped_worker(&pool, ENOUGH).await;
-    until("the others are answered", || ended(&calls) == 3).await;
-    kill(pid, Signal::SIGCONT).expect("sent");
-    let outcomes = outcomes(calls).await;
-    assert!(outcomes.iter().all(|outcome| matches!(outcome, Ok(Response::Counts(_)))), "{outcomes:?}");
-    // Blank again, or one too many: nothing that it owes is taken for the answer to another.
-    futures::future::join_all((0..8).map(|_| call(&pool, ENOUGH))).await.into_iter().for_each(|answer| {
-        answer.expect("answered");
-    });
-    assert_eq!(pool.stats().killed_total, 0);
-}
-
-#[tokio::test]
-async fn a_call_that_is_dropped_takes_the_worker_that_hangs_along_and_no_other_call() {
-    let pool = pool_of(worker(), 64);
-    let (pid, calls) = calls_of_a_stopped_worker(&pool, ENOUGH).await;
-    until("the others are answered", || ended(&calls) == 3).await;
-    calls.iter().for_each(tokio::task::JoinHandle::abort);
-    until("it is killed", || kill(pid, None).is_err()).await;
-    assert_eq!(futures::future::join_all(calls).await.iter().filter(|outcome| outcome.is_ok()).count(), 3);
-}
-
-#[tokio::test]
-async fn a_worker_that_breaks_by_a_batch_is_replaced_for_all_of_it() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let first_frame = protocol::encode(1, &Order::One(stat())).expect("encodes").len();
-    let breaks = format!("head -c {} >/dev/null; printf garbage >&3; exec sleep 600", first_frame + 4);
-    let pool = breaking_once(directory.path(), &breaks);
-    std::fs::write(directory.path().join("asked"), "").expect("written");
-    let first = call(&pool, ENOUGH).await;
-    assert!(matches!(first, Ok(Response::Done)), "{first:?}");
-    let answers = outcomes(calls_together(&pool, ENOUGH).await).await;
-    assert!(answers.iter().all(|answer| matches!(answer, Ok(Response::Counts(_)))), "{answers:?}");
-    assert_eq!(pool.stats().killed_total, 1);
-}
-
-#[tokio::test]
-async fn a_worker_that_says_half_a_word_and_hangs_keeps_one_call_only() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let first_frame = protocol::encode(1, &Order::One(stat())).expect("encodes").len();
-    let breaks = format!("head -c {} >/dev/null; printf ab >&3; exec sleep 600", first_frame + 4);
-    let pool = breaking_once(directory.path(), &breaks);
-    std::fs::write(directory.path().join("asked"), "").expect("written");
-    assert!(matches!(call(&pool, ENOUGH).await, Ok(Response::Done)));
-    // Until it waits for the second frame, so that it says that while the batch has patience.
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    let answers = outcomes(calls_together(&pool, Duration::from_secs(2)).await).await;
-    let given_up = answers.iter().filter(|answer| matches!(answer, Err(CallError::TimedOut { .. }))).count();
-    let answered = answers.iter().filter(|answer| matches!(answer, Ok(Response::Counts(_)))).count();
-    assert_eq!((given_up, answered), (1, 3), "{answers:?}");
 }
 
 #[tokio::test]

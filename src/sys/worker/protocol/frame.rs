@@ -1,0 +1,192 @@
+//! Frames: how requests and answers go over a worker's standard input and output, length-prefixed JSON.
+//!
+//! A frame is four bytes of length, little-endian, and that many bytes of JSON, at most
+//! [`FRAME_MAX_BYTES`]. Each request has a number and its answer repeats it: an answer to anything
+//! else is a broken worker, never somebody else's measurement. A worker begins with an answer that
+//! nobody asked for, to say that it is there ([`HELLO`]).
+//!
+//! Measurements of several targets may come in one frame ([`Order::Batch`]) and are answered one by one,
+//! each as soon as it is made. What a worker has not begun when the batch's time is up it gives back, and
+//! says so: storage that has just become slow must keep no other target waiting behind it.
+
+use std::io::{self, Read, Write};
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+/// How long the length of a frame is, in bytes.
+pub(in crate::sys::worker) const LENGTH_BYTES: usize = 4;
+
+/// The largest frame, in bytes.
+pub const FRAME_MAX_BYTES: usize = 64 << 10;
+
+/// The number of a worker's first answer, and of no request; the frame of a batch, which has no answer of
+/// its own, bears it too.
+pub(in crate::sys::worker) const HELLO: u64 = 0;
+
+/// How many measurements one frame may ask for.
+pub(in crate::sys::worker) const BATCH_MAX: usize = 16;
+
+/// How long after a batch was sent a worker begins with another measurement of it.
+pub(in crate::sys::worker) const BATCH_TIME: Duration = Duration::from_millis(5);
+
+/// A frame on its way: a body and its number.
+#[derive(Debug, Serialize, Deserialize)]
+pub(in crate::sys::worker) struct Numbered<T> {
+    pub(in crate::sys::worker) number: u64,
+    pub(in crate::sys::worker) body: T,
+}
+
+/// A time in nanoseconds of `CLOCK_MONOTONIC` (clock_gettime(2)), which is the same in all processes of a
+/// host that share the agent's time namespace, as its children do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(in crate::sys::worker) struct HostTime(u64);
+
+impl HostTime {
+    /// The time now.
+    pub(in crate::sys::worker) fn now() -> Self {
+        let now = clock_gettime(ClockId::Monotonic);
+        let part = |number| u64::try_from(number).unwrap_or_default();
+        Self(part(now.tv_sec).saturating_mul(1_000_000_000).saturating_add(part(now.tv_nsec)))
+    }
+
+    /// That much later.
+    pub(in crate::sys::worker) fn after(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)))
+    }
+}
+
+/// What a frame asks for. `R` is a [`Request`](super::Request), or a reference to one that is to be sent.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(in crate::sys::worker) enum Order<R> {
+    /// One request, answered by a [`Response`](super::Response) or a [`WorkerFault`](super::WorkerFault).
+    One(R),
+    /// Several, each of which is answered in turn: by the same, or by `null` if it was not begun. The first
+    /// always is.
+    Batch {
+        /// Until when another is begun.
+        until: HostTime,
+        /// What is asked for, at most [`BATCH_MAX`].
+        requests: Vec<Numbered<R>>,
+    },
+}
+
+/// A frame of this body, ready to be written.
+///
+/// # Errors
+/// When it is larger than [`FRAME_MAX_BYTES`] or a path in it is not UTF-8.
+pub(in crate::sys::worker) fn encode<T: Serialize>(number: u64, body: &T) -> io::Result<Vec<u8>> {
+    let mut frame = vec![0; LENGTH_BYTES];
+    serde_json::to_writer(&mut frame, &Numbered { number, body })?;
+    let length = frame.len() - LENGTH_BYTES;
+    let prefix = u32::try_from(length).ok().filter(|_| length <= FRAME_MAX_BYTES);
+    let prefix = prefix.ok_or_else(|| io::Error::other(format!("a frame of {length} bytes is too long")))?;
+    frame[..LENGTH_BYTES].copy_from_slice(&prefix.to_le_bytes());
+    Ok(frame)
+}
+
+/// The length that a frame's prefix announces.
+///
+/// # Errors
+/// When it is larger than [`FRAME_MAX_BYTES`].
+fn length(prefix: [u8; LENGTH_BYTES]) -> io::Result<usize> {
+    let length = usize::try_from(u32::from_le_bytes(prefix)).unwrap_or(usize::MAX);
+    if length > FRAME_MAX_BYTES {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a frame of {length} bytes was announced")));
+    }
+    Ok(length)
+}
+
+/// The body of a frame.
+///
+/// # Errors
+/// When it is not what was expected.
+pub(in crate::sys::worker) fn decode<T: DeserializeOwned>(body: &[u8]) -> io::Result<Numbered<T>> {
+    serde_json::from_slice(body).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
+/// Reads a frame, or `None` at the end of the input.
+///
+/// # Errors
+/// When the input ends within a frame or holds something else.
+pub(in crate::sys::worker) fn read<T: DeserializeOwned>(input: &mut impl Read) -> io::Result<Option<Numbered<T>>> {
+    let mut prefix = [0; LENGTH_BYTES];
+    let first = loop {
+        match input.read(&mut prefix[..1]) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => break other?,
+        }
+    };
+    if first == 0 {
+        return Ok(None);
+    }
+    input.read_exact(&mut prefix[1..])?;
+    let mut body = vec![0; length(prefix)?];
+    input.read_exact(&mut body)?;
+    decode(&body).map(Some)
+}
+
+/// Writes a frame.
+///
+/// # Errors
+/// When it is too long or nobody reads.
+pub(in crate::sys::worker) fn write<T: Serialize>(output: &mut impl Write, number: u64, body: &T) -> io::Result<()> {
+    output.write_all(&encode(number, body)?)?;
+    output.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use nix::errno::Errno;
+
+    use super::*;
+    use crate::sys::worker::protocol::{
+        BATCH_PATH_MAX_BYTES, CanaryNames, CanaryRequest, Request, Response, UnmountHow, WorkerFault,
+    };
+
+    #[test]
+    fn a_frame_survives_the_way() {
+        let request = Request::Canary(CanaryRequest {
+            path: "/m/ü".into(),
+            uid: 42436,
+            gid: 42436,
+            names: CanaryNames::new("node-1"),
+            expect_nfs: true,
+        });
+        let frame = encode(7, &request).expect("encodes");
+        let read: Numbered<Request> = read(&mut frame.as_slice()).expect("reads").expect("a frame");
+        assert_eq!((read.number, read.body), (7, request));
+        let answer: Result<Response, WorkerFault> = Err(WorkerFault::system("fstatfs", Path::new("/m"), Errno::ESTALE));
+        let frame = encode(8, &answer).expect("encodes");
+        let read: Numbered<Result<Response, WorkerFault>> = decode(&frame[LENGTH_BYTES..]).expect("reads");
+        assert_eq!(read.body.as_ref().map_err(WorkerFault::errno), Err(Some(Errno::ESTALE)));
+        assert_eq!(read.body.expect_err("a fault").to_string(), "fstatfs /m: Stale file handle (ESTALE)");
+    }
+
+    #[test]
+    fn the_largest_batch_fits_into_a_frame() {
+        let request = |length| Request::StatVfs { path: "\u{1}".repeat(length).into(), expect_nfs: false };
+        assert!(!request(BATCH_PATH_MAX_BYTES + 1).is_brief());
+        let largest = request(BATCH_PATH_MAX_BYTES);
+        assert!(largest.is_brief());
+        let members = || Numbered { number: u64::MAX, body: &largest };
+        let requests = std::iter::repeat_with(members).take(BATCH_MAX).collect();
+        assert!(encode(u64::MAX, &Order::Batch { until: HostTime(u64::MAX), requests }).is_ok());
+    }
+
+    #[test]
+    fn what_is_no_frame_is_refused() {
+        let mut announced: &[u8] = &[0xff; 8];
+        assert!(read::<Request>(&mut announced).is_err(), "4 GiB");
+        assert!(read::<Request>(&mut [9, 0, 0, 0, b'{'].as_slice()).is_err(), "cut off");
+        assert!(read::<Request>(&mut [2, 0, 0, 0, b'{', b'}'].as_slice()).is_err(), "not a request");
+        assert!(read::<Request>(&mut [].as_slice()).expect("an end").is_none());
+        let long = Request::Unmount { path: "x".repeat(FRAME_MAX_BYTES).into(), how: UnmountHow::Plain };
+        assert!(encode(1, &long).is_err());
+    }
+}
