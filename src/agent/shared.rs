@@ -94,7 +94,8 @@ impl Shared {
         });
     }
 
-    /// Shows what a probe of `spec` found; logs a change of status once, and notes it in the history.
+    /// Shows what a probe of `spec` found; logs a change of status once. Who sees the new status finds it in
+    /// the history too.
     pub(super) fn publish_report(&self, spec: &TargetSpec, report: Arc<Report>, failures_before_offline: u32) {
         let changed = self.replace(|view| {
             // A target that became another during the probe was not the one that was probed.
@@ -104,13 +105,15 @@ impl Shared {
             let from = slot.report.is_some().then_some(slot.status.status);
             let view = Arc::new(TargetView { status, report: Some(report.clone()), ..TargetView::clone(slot) });
             *slot = view.clone();
-            (from != Some(view.status.status)).then_some((from, view))
+            let TargetStatus { status: to, finding, .. } = view.status.clone();
+            (from != Some(to)).then(|| {
+                let (target_id, at) = (report.target_id, report.checked_at);
+                self.history.note(Transition { target_id, at, from, to, finding: finding.map(PastFinding::from) });
+                view
+            })
         });
-        if let Some((from, view)) = changed {
+        if let Some(view) = changed {
             log_status(&view);
-            let TargetStatus { status, finding, .. } = view.status.clone();
-            let (target_id, at) = (report.target_id, report.checked_at);
-            self.history.note(Transition { target_id, at, from, to: status, finding: finding.map(PastFinding::from) });
         }
     }
 

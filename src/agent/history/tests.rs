@@ -8,8 +8,9 @@ use jiff::Timestamp;
 use tokio::sync::oneshot;
 
 use super::*;
-use crate::agent::task::tests::shared;
-use crate::model::{Status, Target, TargetType, TargetTypeId};
+use crate::agent::task::tests::{shared, target};
+use crate::model::report::{Finding, Verdict};
+use crate::model::{Reason, Report, Status, Target, TargetType, TargetTypeId};
 use crate::registry::{Entry, RegistryError, TargetChange, TypeChange};
 
 /// Keeps transitions in memory, unless it is broken.
@@ -149,6 +150,46 @@ async fn what_is_being_written_when_the_agent_stops_is_written_once() {
         tokio::task::yield_now().await;
     }
     assert_eq!(registry.seconds(), [0, 1, 2, 3]);
+}
+
+/// A report after which the status is another than after the one of the second before.
+fn changing(target: &Target, second: i64) -> Report {
+    let offline = || Verdict::Failed(Finding::new(Reason::ConnectionRefused, "so"));
+    Report {
+        target_id: target.id,
+        checked_at: Timestamp::from_second(second).expect("a time"),
+        duration: Duration::ZERO,
+        mode: None,
+        verdict: if second % 2 == 0 { offline() } else { Verdict::Available { warning: None } },
+        capacity: None,
+        mount: None,
+        bucket: None,
+        checks: Vec::new(),
+    }
+}
+
+#[tokio::test]
+async fn who_sees_a_new_status_finds_it_in_the_history() {
+    const LAST: i64 = 2000;
+    let target = target();
+    let shared = shared(Arc::new(Fake::default()), vec![target.clone()]);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for second in 1..=LAST {
+                shared.publish_report(&target.spec, Arc::new(changing(&target, second)), 1);
+            }
+        });
+        let mut seen = 0;
+        while seen < LAST {
+            let view = shared.view();
+            let shown = view.targets[0].report.as_ref().map_or(0, |report| report.checked_at.as_second());
+            if shown > seen {
+                let told = shared.history.waiting().transitions.back().map(|(_, newest)| newest.at.as_second());
+                assert!(told >= Some(shown), "{shown} is shown when {told:?} is told");
+                seen = shown;
+            }
+        }
+    });
 }
 
 #[test]

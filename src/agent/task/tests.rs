@@ -15,7 +15,8 @@ pub(in crate::agent) fn shared(registry: Arc<dyn Registry>, targets: Vec<Target>
     Arc::new(Shared::new(registry, Arc::new(Host::without_workers()), Arc::new(AgentSettings::quiet()), entries))
 }
 
-fn target() -> Target {
+/// A target of an export.
+pub(in crate::agent) fn target() -> Target {
     let spec = TargetSpec::Nfs(NfsExport::parse("nas:/a").expect("an export"));
     let (now, mount_name) = (Timestamp::now(), MountName::derive(&spec, PathKey::default()).expect("a name"));
     Target {
