@@ -42,13 +42,13 @@ async fn a_wrong_password_of_the_agent_is_told_and_the_right_one_needs_no_restar
     std::fs::write(place.path("password"), "not the password").expect("written");
     let agent = Daemon::start(&place).await;
     let member = keystone.token("alpha", "alpha", Some("alpha")).await;
-    let before = keystone.asked(LOGIN).await;
+    let before = keystone.asked(LOGIN);
     assert_eq!(status(&agent, &member).await, 503);
     agent.logged("does not accept the login").await;
     for number in 0..20 {
         assert_eq!(status(&agent, &format!("garbage-{number}")).await, 503);
     }
-    assert_eq!(keystone.asked(LOGIN).await, before + 1, "each wrong one counts towards a lock");
+    assert_eq!(keystone.asked(LOGIN), before + 1, "each wrong one counts towards a lock");
     std::fs::write(place.path("password"), keystone.fact("SERVICE_PASSWORD")).expect("written");
     eventually("the right password", async || (status(&agent, &member).await == 200).then_some(())).await;
     assert!(!agent.log().contains("not the password"), "a secret is in the log");
@@ -78,7 +78,7 @@ async fn a_token_that_ended_before_it_was_ever_seen_is_refused() {
     eventually("its end", async || keystone.has_ended(&token).await.then_some(())).await;
     let agent = Daemon::start(&keystone.place("")).await;
     assert_eq!(status(&agent, &token).await, 401);
-    assert_eq!(keystone.asked(VALIDATION).await, 1);
+    assert_eq!(keystone.asked(VALIDATION), 1);
 }
 
 #[tokio::test]
@@ -96,7 +96,7 @@ async fn a_hundred_requests_with_one_token_are_one_question() {
     };
     let (answers, ()) = tokio::join!(asking, resuming);
     assert!(answers.iter().all(|answer| *answer == 200), "{answers:?}");
-    assert_eq!(keystone.asked(VALIDATION).await, 1);
+    assert_eq!(keystone.asked(VALIDATION), 1);
 }
 
 /// Puts TLS before a Keystone, as a load balancer does. Gives its port and writes its certificate.
