@@ -21,6 +21,9 @@ const READ_TIMEOUT: Duration = Duration::from_secs(5);
 /// Those who should not read a secret: everybody but its owner.
 const OTHERS_MAY_READ: u32 = 0o044;
 
+/// Where systemd keeps what it passes to units (`LoadCredential=`).
+const PASSED: &str = "/run/credentials";
+
 /// Those who must not choose a secret.
 const OTHERS_MAY_WRITE: u32 = 0o022;
 
@@ -60,7 +63,7 @@ pub async fn read_private(path: &Path) -> Result<Vec<u8>, FileError> {
         let problem = format!("is not used, because others may change it: chmod 0600 {}", path.display());
         return Err(wrong(path, &problem));
     }
-    if mode & OTHERS_MAY_READ != 0 {
+    if others_may_read(path, mode) {
         tracing::warn!("others may read {path}: chmod 0600 {path}", path = path.display());
     }
     Ok(bytes)
@@ -72,7 +75,15 @@ pub async fn read_private(path: &Path) -> Result<Vec<u8>, FileError> {
 /// [`FileError`] when the file cannot be read.
 pub async fn read_with_exposure(path: &Path) -> Result<(Vec<u8>, bool), FileError> {
     let (bytes, mode) = read(path).await?;
-    Ok((bytes, mode & (OTHERS_MAY_READ | OTHERS_MAY_WRITE) != 0))
+    Ok((bytes, others_may_read(path, mode) || mode & OTHERS_MAY_WRITE != 0))
+}
+
+/// Nobody but a unit's own user reaches what systemd passes to it. It lets a user who is not root read by an
+/// access control list, and then the mode has the list's mask in the place of the group's rights (acl(5)).
+fn others_may_read(path: &Path, mode: u32) -> bool {
+    let here = std::env::var_os("CREDENTIALS_DIRECTORY");
+    let is_passed = path.starts_with(PASSED) || here.is_some_and(|directory| path.starts_with(directory));
+    mode & OTHERS_MAY_READ != 0 && !is_passed
 }
 
 /// Reads a file that anybody may see, such as a certificate.

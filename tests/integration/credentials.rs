@@ -34,7 +34,8 @@ async fn credentials_that_systemd_passes_are_found_by_name_and_again_when_they_c
     std::fs::create_dir(&directory).expect("made");
     std::fs::write(directory.join("ceph.id"), ACCESS_KEY_ID).expect("written");
     std::fs::write(directory.join("ceph.secret"), "another").expect("written");
-    set_mode(&directory.join("ceph.secret"), 0o600);
+    // As it is where systemd lets a user read it by an access control list.
+    set_mode(&directory.join("ceph.secret"), 0o440);
     place.set_env("CREDENTIALS_DIRECTORY", directory.to_str().expect("text"));
     with_source(
         &place,
