@@ -8,6 +8,7 @@ use super::super::protocol;
 use super::process::is_end;
 use super::*;
 use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 use uuid::Uuid;
 
@@ -63,14 +64,23 @@ fn idle_pids(pool: &WorkerPool) -> Vec<Pid> {
     pool.idle().iter().map(|worker| Pid::from_raw(i32::try_from(worker.child.pid()).expect("a pid"))).collect()
 }
 
-/// Sends a signal and waits until the process is in this state, as ps(1) has it.
-async fn bring_into(state: char, pid: Pid, signal: Signal) {
-    kill(pid, signal).expect("sent");
-    let is_so = || {
+/// Stops a process and waits until it is.
+async fn stop(pid: Pid) {
+    kill(pid, Signal::SIGSTOP).expect("sent");
+    let is_stopped = || {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("not reaped yet");
-        stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(state))
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
     };
-    until(&format!("{pid} is {state}"), is_so).await;
+    until(&format!("{pid} is stopped"), is_stopped).await;
+}
+
+/// Kills a child and waits until it is dead, and not its first thread only, whose state proc(5) tells: another
+/// has its files open until then.
+async fn end(pid: Pid) {
+    kill(pid, Signal::SIGKILL).expect("sent");
+    let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    let is_dead = || waitid(Id::Pid(pid), look).expect("not reaped yet") != WaitStatus::StillAlive;
+    until(&format!("{pid} is dead"), is_dead).await;
 }
 
 async fn until(what: &str, condition: impl Fn() -> bool) {
@@ -114,7 +124,7 @@ async fn every_worker_that_died_idle_is_reaped_at_the_next_call() {
     let pids = idle_pids(&pool);
     assert_eq!(pids.len(), 2);
     for pid in &pids {
-        bring_into('Z', *pid, Signal::SIGKILL).await;
+        end(*pid).await;
     }
     call(&pool, ENOUGH).await.expect("answers, by another");
     until("they are reaped", || pids.iter().all(|pid| kill(*pid, None).is_err())).await;
@@ -236,7 +246,7 @@ async fn a_worker_that_is_stopped_is_killed_at_the_deadline_and_the_next_call_ge
     let pool = pool();
     call(&pool, ENOUGH).await.expect("answers");
     for pid in idle_pids(&pool) {
-        bring_into('T', pid, Signal::SIGSTOP).await;
+        stop(pid).await;
     }
     let (target, began) = (Uuid::new_v4(), Instant::now());
     let deadline = Duration::from_millis(300);

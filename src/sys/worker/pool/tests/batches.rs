@@ -24,7 +24,7 @@ async fn calls_together(pool: &WorkerPool, deadline: Duration) -> Calls {
 async fn calls_of_a_stopped_worker(pool: &WorkerPool, deadline: Duration) -> (Pid, Calls) {
     call(pool, ENOUGH).await.expect("answers");
     let [pid] = idle_pids(pool)[..] else { panic!("one is idle") };
-    bring_into('T', pid, Signal::SIGSTOP).await;
+    stop(pid).await;
     (pid, calls_together(pool, deadline).await)
 }
 
