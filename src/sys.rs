@@ -12,11 +12,13 @@
 //!
 //! `.clippy.toml` bans the rest of the crate from the functions that would go around them. What
 //! else concerns the host and waits for nobody is here too: the service manager ([`systemd`]), the
-//! facts about this node ([`node`]), groups ([`group`]) and secrets in files ([`secret_file`]).
+//! facts about this node ([`node`]), groups ([`group`]), secrets in files ([`secret_file`]) and the heap
+//! ([`heap`]).
 
 pub mod children;
 pub mod command;
 pub mod group;
+pub mod heap;
 pub mod mount_stats;
 pub mod mount_table;
 pub mod node;

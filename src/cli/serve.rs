@@ -23,7 +23,7 @@ use crate::config::{self, Settings};
 use crate::driver::{Host, Writer};
 use crate::model::settings::{ApiSettings, AuthSettings};
 use crate::registry::SqliteRegistry;
-use crate::sys::{ChildCensus, MountTableWatch, NodeFacts, WorkerPool, WorkerPoolSettings, node, systemd};
+use crate::sys::{ChildCensus, MountTableWatch, NodeFacts, WorkerPool, WorkerPoolSettings, heap, node, systemd};
 use crate::tls::ServerTls;
 
 /// How long requests that are being answered may go on at the end.
@@ -36,6 +36,7 @@ pub(super) const THIS_PROGRAM: &str = "/proc/self/exe";
 /// Runs the daemon until it is told to stop. `config` names the configuration file.
 #[must_use]
 pub fn run(config: Option<&Path>) -> ExitCode {
+    heap::share();
     super::log::start();
     match prepare(config).and_then(|prepared| runtime::block_on(serve(prepared, config.map(Path::to_owned)))?) {
         Ok(()) => ExitCode::SUCCESS,

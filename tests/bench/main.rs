@@ -20,7 +20,7 @@
 //! | creation ([`creation`]) | from connecting to the answer of `POST /backup_targets`, for targets that work, that are silent, that refuse, and that have no address, while a hundred silent ones are probed | each under 100 ms |
 //! | polling ([`creation`]) | from connecting to the answer of `GET /backup_targets` at 20 Hz, meanwhile | |
 //! | memory ([`rest`]) | resident memory at rest with 100 targets, after three rounds of probes | under 20 MB |
-//! | processor ([`rest`]) | user and system time of the same rest | |
+//! | processor ([`rest`]) | user and system time of the same rest | under 0.5 % of a core |
 //! | start ([`start`]) | from exec to the answer of `/healthz`, with 100 targets in the registry | each under 50 ms |
 
 #![allow(clippy::disallowed_methods, reason = "local files, and programs that are killed when this ends")]

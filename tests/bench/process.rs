@@ -18,6 +18,12 @@ pub fn resident_bytes(pid: i32) -> anyhow::Result<u64> {
     Ok(kib * 1024)
 }
 
+/// That part of it which is the process's own, and not of files that it has mapped, as its program.
+pub fn anonymous_bytes(pid: i32) -> anyhow::Result<u64> {
+    let kib = Process::new(pid)?.status()?.rssanon.context("the kernel does not tell RssAnon")?;
+    Ok(kib * 1024)
+}
+
 /// As tables have it.
 pub fn megabytes(bytes: u64) -> String {
     format!("{:.1} MB", bytes as f64 / 1e6)

@@ -6,7 +6,7 @@ use anyhow::ensure;
 use procfs::process::all_processes;
 
 use crate::daemon::{DEFAULT_INTERVAL, Daemon};
-use crate::process::{megabytes, processor_time, resident_bytes};
+use crate::process::{anonymous_bytes, megabytes, processor_time, resident_bytes};
 use crate::table::Table;
 
 /// How long it rests: two rounds of probes after the first, with their jitter.
@@ -14,6 +14,9 @@ const REST: Duration = Duration::from_secs(2 * DEFAULT_INTERVAL.as_secs() + 3);
 
 /// The goal: less resident memory than this, in bytes.
 const RESIDENT_BYTES_MAX: u64 = 20_000_000;
+
+/// The goal: less processor time than this, in percent of a core.
+const PROCESSOR_MAX: f64 = 0.5;
 
 /// Rests and measures.
 pub async fn measure(daemon: &Daemon, table: &mut Table) -> anyhow::Result<()> {
@@ -29,7 +32,8 @@ pub async fn measure(daemon: &Daemon, table: &mut Table) -> anyhow::Result<()> {
     tokio::time::sleep(REST).await;
     let busy = processor_time(daemon.pid)? - busy_before;
     let percent = 100.0 * busy.as_secs_f64() / began.elapsed().as_secs_f64();
-    let (resident, children) = (resident_bytes(daemon.pid)?, memory_of_children(daemon.pid)?);
+    let (resident, own) = (resident_bytes(daemon.pid)?, anonymous_bytes(daemon.pid)?);
+    let children = memory_of_children(daemon.pid)?;
 
     let last_round = daemon.details().await?;
     let is_later = first_round
@@ -40,12 +44,14 @@ pub async fn measure(daemon: &Daemon, table: &mut Table) -> anyhow::Result<()> {
     ensure!(is_later, "not every target was probed again in {} s", REST.as_secs());
 
     table.judge("resident memory at rest", megabytes(resident), "under 20 MB", resident < RESIDENT_BYTES_MAX);
+    table.tell("of that, not of its program and other files", megabytes(own));
     let children = match children.len() {
         0 => "none".to_owned(),
         count => format!("{count} with {}", megabytes(children.iter().sum::<u64>())),
     };
     table.tell("children at rest, with their proportional memory", children);
-    table.tell("processor at rest, of one core", format!("{percent:.2} %"));
+    let limit = format!("under {PROCESSOR_MAX} %");
+    table.judge("processor at rest, of one core", format!("{percent:.2} %"), &limit, percent < PROCESSOR_MAX);
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::daemon::{self, Daemon, Home};
 use crate::exporter::Exporter;
 use crate::http;
-use crate::process::{megabytes, processor_time, resident_bytes};
+use crate::process::{anonymous_bytes, megabytes, processor_time, resident_bytes};
 use crate::storage::{self, Kind, Storage};
 use crate::table::{Sample, Table};
 
@@ -46,5 +46,7 @@ pub async fn measure(targets: usize, exporter: &Exporter, table: &mut Table) -> 
         our_memory < their_memory,
     );
     table.tell(format!("resident memory of node_exporter with {targets} mounts"), megabytes(their_memory));
+    let own = format!("{} / {}", megabytes(anonymous_bytes(pid)?), megabytes(anonymous_bytes(their_pid)?));
+    table.tell("of these, not of programs and other files: ours / node_exporter's", own);
     daemon.stop().await
 }
