@@ -12,7 +12,7 @@
 //!
 //! `.clippy.toml` bans the rest of the crate from the functions that would go around them. What
 //! else concerns the host and waits for nobody is here too: the service manager ([`systemd`]), the
-//! facts about this node ([`node`]), groups ([`group`]), secrets in files ([`secret_file`]) and the heap
+//! facts about this node ([`node`]), groups ([`group`]), secrets in files ([`secret_file`]) and heaps
 //! ([`heap`]).
 
 pub mod children;

@@ -3,7 +3,7 @@
 use anyhow::Context as _;
 
 /// How many threads run tasks. All of them wait for sockets and children; none computes.
-const WORKER_THREADS: usize = 2;
+pub(super) const WORKER_THREADS: u8 = 2;
 
 /// The most threads for what tokio cannot do without one, which here is resolving names. A name
 /// server that is down holds each for as long as resolv.conf(5) says.
@@ -15,7 +15,7 @@ const BLOCKING_THREADS_MAX: usize = 32;
 /// When the runtime cannot be made.
 pub fn block_on<T>(future: impl Future<Output = T>) -> anyhow::Result<T> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(WORKER_THREADS)
+        .worker_threads(WORKER_THREADS.into())
         .max_blocking_threads(BLOCKING_THREADS_MAX)
         .enable_all()
         .build()

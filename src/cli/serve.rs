@@ -36,7 +36,7 @@ pub(super) const THIS_PROGRAM: &str = "/proc/self/exe";
 /// Runs the daemon until it is told to stop. `config` names the configuration file.
 #[must_use]
 pub fn run(config: Option<&Path>) -> ExitCode {
-    heap::share();
+    heap::limit(runtime::WORKER_THREADS);
     super::log::start();
     match prepare(config).and_then(|prepared| runtime::block_on(serve(prepared, config.map(Path::to_owned)))?) {
         Ok(()) => ExitCode::SUCCESS,
