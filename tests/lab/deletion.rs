@@ -67,6 +67,23 @@ fn targets_of_a_server_that_hangs_are_deleted_although_probes_hang() {
     deletes(&three, "/srv/exports/three");
 }
 
+/// A lazy unmount alone would leave them to wait for as long as the server is away.
+#[test]
+fn who_waits_for_a_server_that_is_gone_is_let_go_when_its_target_is_deleted() {
+    let _bench = Bench::start(HARD);
+    for (path, address) in [("/srv/exports/three", "10.0.0.3"), ("/srv/exports/two", "10.0.0.2")] {
+        let target = Target::create_available(&format!("{address}:{path}"));
+        black_hole(address);
+        target.becomes_offline(&["connect_timed_out"], TIMED_OUT);
+        let mut waits = Command::new("stat").arg("--file-system").arg(mount_path(path)).spawn().expect("a process");
+        let is_waiting =
+            || crate::process::processes().iter().any(|process| process.pid == waits.id() && process.state == 'D');
+        eventually("it waits for the server", TIMED_OUT, || is_waiting().then_some(()));
+        deletes(&target, path);
+        eventually("it is let go", DELETED, || waits.try_wait().expect("a look"));
+    }
+}
+
 #[test]
 fn a_target_in_use_on_a_server_that_is_gone_is_taken_down_lazily_and_that_is_told() {
     let _bench = Bench::start(HARD);

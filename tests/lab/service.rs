@@ -17,6 +17,8 @@ use crate::bench::{
 
 /// What the unit's watchdog is set to where a test waits for it.
 const WATCHDOG: Duration = Duration::from_secs(2);
+/// How many threads an agent's tasks run on (`WORKER_THREADS` in `src/cli/runtime.rs`).
+const RUNTIME_THREADS: usize = 2;
 
 /// The threads that an agent's tasks run on, stopped, as by one that never gives way. Its others go on: what
 /// tells the watchdog must not be one of them.
@@ -30,7 +32,11 @@ impl StoppedRuntime {
         let names: Vec<_> = names.collect();
         let threads = names.iter().filter(|(name, _)| is_of_runtime(name));
         let threads = threads.map(|(_, id)| Pid::from_raw(id.to_str().and_then(|id| id.parse().ok()).expect("an id")));
-        let stopped = Self(threads.collect());
+        // The runtime's own are the first of that name: a thread that one of them starts inherits it.
+        let mut threads: Vec<Pid> = threads.collect();
+        threads.sort_unstable();
+        threads.truncate(RUNTIME_THREADS);
+        let stopped = Self(threads);
         assert!(!stopped.0.is_empty() && stopped.0.len() < names.len(), "{names:?}");
         for thread in &stopped.0 {
             ptrace::seize(*thread, ptrace::Options::empty()).expect("traced");
@@ -131,13 +137,10 @@ fn an_unwritable_mount_root_is_a_finding_and_not_the_end() {
     fs::create_dir_all("/srv/nowhere").expect("made");
     succeed("mount", &["-t", "tmpfs", "-o", "ro", "nowhere", "/srv/nowhere"]);
     configure("[mounts]\nroot = \"/srv/nowhere/mounts\"\n[probe]\nnfs_interval = \"1s\"\n");
-    let started = run("systemctl", &["start", SERVICE]).status.success();
-    if started {
-        let target = Target::create("10.0.0.1:/srv/exports/one");
-        target.becomes_offline(&["mount_point_unusable"], FIRST_VERDICT);
-    } else {
-        assert!(log().contains("/srv/nowhere/mounts"), "{}", log());
-    }
+    succeed("systemctl", &["start", SERVICE]);
+    let target = Target::create("10.0.0.1:/srv/exports/one");
+    target.becomes_offline(&["mount_point_unusable"], FIRST_VERDICT);
+    assert!(target.report().get("message").as_str().is_some_and(|message| message.contains("/srv/nowhere/mounts")));
     run("systemctl", &["stop", SERVICE]);
     succeed("umount", &["/srv/nowhere"]);
 }

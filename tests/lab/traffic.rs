@@ -118,6 +118,9 @@ fn requests_that_were_sent_again_are_counted() {
     let told = eventually("counted", COUNTED, || told().filter(|told| *told == sent_again()));
     eprintln!("{told} sent again");
     assert!(told > 0);
+    // They are counted since the mount was made: what was told once stays.
+    target.is_probed(5, COUNTED);
+    assert_eq!(target.report().get("mount")["retransmissions"].as_u64(), Some(sent_again()));
 }
 
 #[test]
