@@ -286,6 +286,12 @@ pub fn main_pid() -> u32 {
     output("systemctl", &["show", "--property=MainPID", "--value", SERVICE]).trim().parse().expect("a process id")
 }
 
+/// Whether that is why a target of a server that was stopped is offline at first: as it stops it breaks a
+/// connection on which it is being asked.
+pub fn is_of_a_stop(reason: Option<&str>) -> bool {
+    matches!(reason, Some("connection_refused" | "connection_broken"))
+}
+
 /// Waits until something is so.
 pub fn eventually<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
