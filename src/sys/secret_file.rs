@@ -21,11 +21,14 @@ const READ_TIMEOUT: Duration = Duration::from_secs(5);
 /// Those who should not read a secret: everybody but its owner.
 const OTHERS_MAY_READ: u32 = 0o044;
 
-/// Where systemd keeps what it passes to units (`LoadCredential=`).
-const PASSED: &str = "/run/credentials";
+/// Those of them who are not of the file's group.
+const EVERYBODY_MAY_READ: u32 = 0o004;
 
 /// Those who must not choose a secret.
 const OTHERS_MAY_WRITE: u32 = 0o022;
+
+/// Where systemd keeps what it passes to units (`LoadCredential=`).
+const PASSED: &str = "/run/credentials";
 
 /// Why a file cannot be used.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -78,12 +81,12 @@ pub async fn read_with_exposure(path: &Path) -> Result<(Vec<u8>, bool), FileErro
     Ok((bytes, others_may_read(path, mode) || mode & OTHERS_MAY_WRITE != 0))
 }
 
-/// Nobody but a unit's own user reaches what systemd passes to it. It lets a user who is not root read by an
-/// access control list, and then the mode has the list's mask in the place of the group's rights (acl(5)).
+/// Whether others may read a file, as its mode has it. systemd lets a unit's user read what it passes to the
+/// unit by an access control list, whose mask the mode has in the place of the group's rights (acl(5)).
 fn others_may_read(path: &Path, mode: u32) -> bool {
-    let here = std::env::var_os("CREDENTIALS_DIRECTORY");
+    let here = std::env::var_os("CREDENTIALS_DIRECTORY").filter(|directory| !directory.is_empty());
     let is_passed = path.starts_with(PASSED) || here.is_some_and(|directory| path.starts_with(directory));
-    mode & OTHERS_MAY_READ != 0 && !is_passed
+    mode & if is_passed { EVERYBODY_MAY_READ } else { OTHERS_MAY_READ } != 0
 }
 
 /// Reads a file that anybody may see, such as a certificate.

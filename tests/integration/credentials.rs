@@ -46,6 +46,9 @@ async fn credentials_that_systemd_passes_are_found_by_name_and_again_when_they_c
     assert_eq!(daemon.check(&id).await["reason"], "wrong_secret");
     std::fs::write(directory.join("ceph.secret"), SECRET_ACCESS_KEY).expect("written");
     assert_available(&daemon.check(&id).await);
+    // What everybody may read no list accounts for.
+    set_mode(&directory.join("ceph.secret"), 0o444);
+    assert_eq!(daemon.check(&id).await["reason"], "secret_exposed");
 }
 
 #[tokio::test]
@@ -137,7 +140,9 @@ fn replace(place: &Place, name: &str, text: &str) {
 #[tokio::test]
 async fn a_secret_that_others_may_read_is_a_warning() {
     let s3 = s3().await;
-    let place = Place::new();
+    let mut place = Place::new();
+    // No directory, which no file is in.
+    place.set_env("CREDENTIALS_DIRECTORY", "");
     let daemon = Daemon::start(&place).await;
     let id = daemon.create(s3_target(&s3, "plain")).await;
     assert_available(&daemon.check(&id).await);

@@ -286,6 +286,11 @@ pub fn main_pid() -> u32 {
     output("systemctl", &["show", "--property=MainPID", "--value", SERVICE]).trim().parse().expect("a process id")
 }
 
+/// The last lines of the agent's log.
+pub fn log(lines: usize) -> String {
+    output("journalctl", &["--no-pager", "--output=cat", &format!("--lines={lines}"), "--unit", SERVICE])
+}
+
 /// Whether that is why a target of a server that was stopped is offline at first: as it stops it breaks a
 /// connection on which it is being asked.
 pub fn is_of_a_stop(reason: Option<&str>) -> bool {

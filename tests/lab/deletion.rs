@@ -4,17 +4,11 @@ use std::process::{Child, Command};
 use std::time::Duration;
 
 use crate::api::Target;
-use crate::bench::{
-    Bench, HARD, SERVICE, TIMED_OUT, black_hole, black_hole_data, eventually, mount_of, mount_path, output,
-};
+use crate::bench::{Bench, HARD, TIMED_OUT, black_hole, black_hole_data, eventually, log, mount_of, mount_path};
 
 /// Three ways to unmount and the question whether the server is alive, with a deadline of 2 s each,
 /// and a child that was killed.
 const DELETED: Duration = Duration::from_secs(12);
-
-fn log() -> String {
-    output("journalctl", &["--no-pager", "--output=cat", "--lines=20", "--unit", SERVICE])
-}
 
 /// Somebody whose working directory is a target.
 struct User(Child);
@@ -93,7 +87,7 @@ fn a_target_in_use_on_a_server_that_is_gone_is_taken_down_lazily_and_that_is_tol
         black_hole(address);
         target.becomes_offline(&["connect_timed_out"], TIMED_OUT);
         deletes(&target, path);
-        eventually("told", TIMED_OUT, || log().contains("was unmounted lazily").then_some(()));
+        eventually("told", TIMED_OUT, || log(20).contains("was unmounted lazily").then_some(()));
         drop(user);
     }
 }

@@ -37,6 +37,9 @@ fn outage(dead: &[Target], others: &[&Target], reason: &str, break_them: impl Fn
             let report = target.report();
             assert_eq!(report.outcome("capacity"), "skipped", "its mount is not touched: {report:?}");
         }
+        if reason == "connection_refused" {
+            assert_eq!(target.report().reasons(), [reason], "{}", target.export);
+        }
     }
     for target in others {
         assert!(target.is_available(), "{}", target.export);

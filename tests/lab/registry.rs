@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::api::{Target, get, request};
-use crate::bench::{Bench, EVERY_SECOND, SERVICE, eventually, main_pid, mount_of, output, run, succeed};
+use crate::bench::{Bench, EVERY_SECOND, SERVICE, eventually, log, main_pid, mount_of, run, succeed};
 
 const STATE: &str = "/var/lib/targetwatch";
 const EXPORT: &str = "10.0.0.1:/srv/exports/one";
@@ -66,8 +66,7 @@ fn a_full_disk_refuses_changes_and_nothing_else() {
 
     fs::remove_file(&fill).expect("removed");
     // Once there is room, what waited is written by itself, and survives an agent that is killed.
-    let log = || output("journalctl", &["--no-pager", "--output=cat", "--lines=20", "--unit", SERVICE]);
-    eventually("it is written", WRITTEN, || log().contains("history of targets is written again").then_some(()));
+    eventually("it is written", WRITTEN, || log(20).contains("history of targets is written again").then_some(()));
     let killed = main_pid();
     succeed("kill", &["-KILL", &killed.to_string()]);
     eventually("started again", NOTICED, || (!matches!(main_pid(), 0) && main_pid() != killed).then_some(()));

@@ -12,9 +12,11 @@ use nix::unistd::Pid;
 use crate::api::{SOCKET, Target, request};
 use crate::bench::{
     Bench, CONFIG, EVERY_SECOND, FIRST_VERDICT, MOUNT_ROOT, SERVICE, TIMED_OUT, black_hole_data, change_unit,
-    configure, end_black_holes, eventually, main_pid, mark, mount_of, output, run, succeed,
+    configure, end_black_holes, eventually, log, main_pid, mark, mount_of, output, run, succeed,
 };
 
+/// How many lines of its log say why an agent did not start, and what comes with that.
+const LOG_LINES: usize = 50;
 /// What the unit's watchdog is set to where a test waits for it.
 const WATCHDOG: Duration = Duration::from_secs(2);
 /// How many threads an agent's tasks run on (`WORKER_THREADS` in `src/cli/runtime.rs`).
@@ -55,10 +57,6 @@ impl StoppedRuntime {
     }
 }
 
-fn log() -> String {
-    output("journalctl", &["--no-pager", "--output=cat", "--lines=50", "--unit", SERVICE])
-}
-
 #[test]
 fn it_shares_the_hosts_mount_namespace() {
     let _bench = Bench::start("");
@@ -86,7 +84,7 @@ fn a_bad_configuration_is_reported_and_the_old_one_stays_in_force() {
     configure("[probe]\nnfs_intervall = \"1s\"\n");
     run("systemctl", &["reload", SERVICE]);
     eventually("reported", FIRST_VERDICT, || {
-        let log = log();
+        let log = log(LOG_LINES);
         (log.contains(CONFIG) && log.contains("nfs_intervall")).then_some(())
     });
     assert_eq!(main_pid(), pid);
@@ -102,7 +100,7 @@ fn a_bad_configuration_is_reported_and_the_old_one_stays_in_force() {
 fn a_configuration_that_is_wrong_at_the_start_is_named() {
     let _bench = Bench::stopped("[mounts]\nmode = \"fuse\"\n");
     assert!(!run("systemctl", &["start", SERVICE]).status.success());
-    let log = log();
+    let log = log(LOG_LINES);
     assert!(log.contains(CONFIG) && log.contains("mode") && log.contains("kernel"), "{log}");
     configure("");
     eventually("started by itself", FIRST_VERDICT, || (request("GET", "/healthz", None).code == 200).then_some(()));
@@ -113,7 +111,7 @@ fn a_port_in_use_is_named_and_taken_once_it_is_free() {
     let _bench = Bench::stopped("");
     let holder = TcpListener::bind("127.0.0.1:8781").expect("bound");
     assert!(!run("systemctl", &["start", SERVICE]).status.success());
-    let log = log();
+    let log = log(LOG_LINES);
     assert!(log.contains("127.0.0.1:8781"), "{log}");
     drop(holder);
     eventually("started by itself", FIRST_VERDICT, || (request("GET", "/healthz", None).code == 200).then_some(()));
@@ -126,7 +124,7 @@ fn a_registry_full_of_noise_is_not_replaced() {
     let noise = vec![0x5a; 4096];
     fs::write("/var/lib/targetwatch/registry.db", &noise).expect("written");
     assert!(!run("systemctl", &["start", SERVICE]).status.success());
-    assert!(log().contains("/var/lib/targetwatch/registry.db"), "{}", log());
+    assert!(log(LOG_LINES).contains("/var/lib/targetwatch/registry.db"), "{}", log(LOG_LINES));
     assert_eq!(fs::read("/var/lib/targetwatch/registry.db").expect("there"), noise);
 }
 

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::time::Duration;
 
 use crate::api::Target;
-use crate::bench::{Bench, EVERY_SECOND, FIRST_VERDICT, eventually, main_pid, output, succeed};
+use crate::bench::{Bench, EVERY_SECOND, FIRST_VERDICT, eventually, log, main_pid, succeed};
 use crate::observer::Observer;
 use crate::process::{Process, Usage, children};
 
@@ -80,6 +80,6 @@ fn workers_that_hear_garbage_are_replaced() {
 #[test]
 fn workers_that_say_garbage_are_replaced_and_it_is_told() {
     replaced("say garbage", Duration::ZERO, |worker| say(worker, 1, b"garbage, and much of it"));
-    let log = output("journalctl", &["--no-pager", "--output=cat", "--lines=60", "--unit", crate::bench::SERVICE]);
+    let log = log(60);
     assert!(log.contains("a probe worker broke and is replaced"), "{log}");
 }
