@@ -2,7 +2,7 @@
 //!
 //! The codes are part of the interface: monitoring rules and runbooks name them, so a code is
 //! never renamed and never given a second meaning. The sentence beside a code in a report says
-//! what happened this time and what to do; the README lists every code.
+//! what happened this time and what to do; `docs/troubleshooting.md` lists every code.
 
 macro_rules! reasons {
     ($($(#[$doc:meta])* $variant:ident => $code:literal,)*) => {
@@ -13,7 +13,7 @@ macro_rules! reasons {
         }
 
         impl Reason {
-            /// Every reason, in the order in which the README lists them.
+            /// Every reason, in the order in which `docs/troubleshooting.md` lists them.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
 
             /// The stable code, as reports and metrics show it.
@@ -176,9 +176,9 @@ mod tests {
     }
 
     #[test]
-    fn the_readme_has_a_line_for_every_code_and_for_no_other() {
-        let readme = include_str!("../../README.md");
-        let (_, section) = readme.split_once("| reason | what to do |").expect("the table");
+    fn troubleshooting_page_lists_every_reason_and_no_other() {
+        let page = include_str!("../../docs/troubleshooting.md");
+        let (_, section) = page.split_once("| reason | what to do |").expect("the table");
         let (table, _) = section.split_once("\n\n").expect("its end");
         let rows = table.lines().filter_map(|line| line.strip_prefix("| `")?.strip_suffix(" |")?.split_once("` | "));
         let (told, remedies): (Vec<&str>, Vec<&str>) = rows.unzip();
