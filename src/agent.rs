@@ -30,7 +30,7 @@ use shared::Shared;
 use task::{Command, FirstProbe, TaskHandle};
 
 /// What [`Agent::start`] needs of the host.
-pub use crate::driver::{Host, Writer};
+pub use crate::driver::{Host, ProcessRole};
 pub use error::AgentError;
 pub use status::TargetStatus;
 pub use target_types::{NewType, TypeUpdate};

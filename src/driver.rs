@@ -19,7 +19,7 @@ use crate::model::settings::AgentSettings;
 use crate::model::{Capacity, CheckResult, Target, TargetSpec};
 use crate::sys::{MountStatsCache, MountTableWatch, WorkerPool};
 
-pub use crate::check::canary::Writer;
+pub use crate::check::canary::ProcessRole;
 pub use crate::s3::aws::ClientPool;
 
 /// What drivers need of the host they run on; one for all targets.
@@ -38,13 +38,13 @@ pub struct Host {
     /// This node's name.
     pub hostname: String,
     /// What this process is on the node: its agent, or a command beside it.
-    pub writer: Writer,
+    pub role: ProcessRole,
 }
 
 impl Host {
     /// One that knows nothing of buckets and mounts yet.
     #[must_use]
-    pub fn new(workers: WorkerPool, mounts: MountTableWatch, hostname: String, writer: Writer) -> Self {
+    pub fn new(workers: WorkerPool, mounts: MountTableWatch, hostname: String, role: ProcessRole) -> Self {
         Self {
             workers,
             mounts,
@@ -52,7 +52,7 @@ impl Host {
             listing_pages: Arc::new(Semaphore::new(s3::listing::PAGES_AT_ONCE)),
             mount_stats: MountStatsCache::default(),
             hostname,
-            writer,
+            role,
         }
     }
 }
@@ -64,7 +64,7 @@ impl Host {
     pub(crate) fn without_workers() -> Self {
         let settings = crate::sys::WorkerPoolSettings::new("/nonexistent".into());
         let workers = WorkerPool::new(settings, crate::sys::ChildCensus::new());
-        Self::new(workers, MountTableWatch::start().expect("/proc"), "test".to_owned(), Writer::Agent)
+        Self::new(workers, MountTableWatch::start().expect("/proc"), "test".to_owned(), ProcessRole::Daemon)
     }
 }
 

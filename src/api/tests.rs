@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tower::ServiceExt as _;
 
-use crate::agent::{Agent, Host, View, Writer};
+use crate::agent::{Agent, Host, ProcessRole, View};
 use crate::model::Caller;
 use crate::model::settings::AgentSettings;
 use crate::registry::SqliteRegistry;
@@ -65,7 +65,7 @@ impl Api {
         let census = ChildCensus::new();
         let workers = WorkerPool::new(WorkerPoolSettings::new("/nonexistent".into()), census.clone());
         let mounts = MountTableWatch::start().expect("/proc");
-        let host = Host::new(workers, mounts, "test".to_owned(), Writer::Agent);
+        let host = Host::new(workers, mounts, "test".to_owned(), ProcessRole::Daemon);
         let agent = Agent::start(Arc::new(registry), Arc::new(host), AgentSettings::quiet()).await.expect("an agent");
         let facts = Arc::new(move || NodeFacts::read(Timestamp::UNIX_EPOCH, &census));
         let routes = super::routes(agent.clone(), facts, &super::Auth::none());

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use uuid::Uuid;
 
-pub use key::{CanaryKey, CanaryKind, CanaryNames, Writer};
+pub use key::{CanaryKey, CanaryKind, CanaryNames, ProcessRole};
 pub use sweep::{Swept, sweep};
 
 /// How much is written, in bytes.

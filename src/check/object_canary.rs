@@ -219,7 +219,7 @@ fn refused<T>(failure: &S3Failure, location: &S3Location, plan: &CanaryPlan<'_>)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::check::canary::Writer;
+    use crate::check::canary::ProcessRole;
     use crate::check::fake::{FakeBucket, FakeObjects};
     use crate::model::Outcome;
 
@@ -236,7 +236,7 @@ mod tests {
         retention: Option<Duration>,
         clock: ServiceClock,
     ) -> Checked<Option<CanaryKey>> {
-        let names = CanaryNames::new("canary/", "node-7", "s3/backups", Writer::Agent, Uuid::new_v4());
+        let names = CanaryNames::new("canary/", "node-7", "s3/backups", ProcessRole::Daemon, Uuid::new_v4());
         let plan = CanaryPlan { names: &names, versioned: false, retention, clock, in_use: &[] };
         object_canary(api, &FakeBucket::healthy().location(), &plan, Duration::from_secs(5)).await
     }
@@ -319,7 +319,7 @@ mod tests {
     #[tokio::test]
     async fn who_may_lock_and_not_delete_is_told_so_and_the_service_is_not_accused() {
         let api = FakeObjects { refuses_delete: true, ..FakeObjects::default() };
-        let before = CanaryNames::new("canary/", "node-7", "s3/backups", Writer::Agent, Uuid::new_v4());
+        let before = CanaryNames::new("canary/", "node-7", "s3/backups", ProcessRole::Daemon, Uuid::new_v4());
         api.keep(&before.text(&before.new_key(CanaryKind::Write, ServiceClock::default().now() - 60)));
         let checked = retained(&api, Some(Duration::from_secs(60))).await;
         assert_eq!((checked.outcome(), checked.reason()), (Outcome::Skipped, Some(Reason::CanaryLocked)));
@@ -349,7 +349,7 @@ mod tests {
     #[tokio::test]
     async fn one_sweep_removes_a_bounded_number_and_only_canaries() {
         let api = FakeObjects::default();
-        let before = CanaryNames::new("canary/", "node-7", "s3/backups", Writer::Agent, Uuid::new_v4());
+        let before = CanaryNames::new("canary/", "node-7", "s3/backups", ProcessRole::Daemon, Uuid::new_v4());
         let backup = format!("{}backup", before.folder());
         api.keep(&backup);
         for _ in 0..40 {

@@ -21,7 +21,7 @@ use super::{render, runtime, target};
 use crate::agent::{TargetStatus, TargetView};
 use crate::api::wire;
 use crate::config;
-use crate::driver::{self, Depth, Host, Writer};
+use crate::driver::{self, Depth, Host, ProcessRole};
 use crate::model::report::{MountMode, Verdict};
 use crate::model::{MountName, NfsExport, Report, S3Location, Target, TargetSpec};
 use crate::sys::{ChildCensus, MountTableWatch, WorkerPool, WorkerPoolSettings, node};
@@ -113,7 +113,7 @@ fn one(spec: TargetSpec, no_mount: bool, common: &Common) -> anyhow::Result<Stat
     runtime::block_on(async {
         let workers = WorkerPool::new(WorkerPoolSettings::new(THIS_PROGRAM.into()), ChildCensus::new());
         let mounts = MountTableWatch::start().context("the mount table cannot be watched: is /proc mounted?")?;
-        let host = Arc::new(Host::new(workers, mounts, node::hostname(), Writer::Command));
+        let host = Arc::new(Host::new(workers, mounts, node::hostname(), ProcessRole::OneShot));
         let mut driver = driver::for_spec(&target, &host);
         let was_mounted = driver.mount_id(&settings).is_some();
         let mut probe = driver.probe(&settings, Depth::Full).await;

@@ -20,7 +20,7 @@ use super::runtime;
 use crate::agent::Agent;
 use crate::api::{self, Auth, Listeners};
 use crate::config::{self, Settings};
-use crate::driver::{Host, Writer};
+use crate::driver::{Host, ProcessRole};
 use crate::model::settings::{ApiSettings, AuthSettings};
 use crate::registry::SqliteRegistry;
 use crate::sys::{ChildCensus, MountTableWatch, NodeFacts, WorkerPool, WorkerPoolSettings, heap, node, systemd};
@@ -156,7 +156,7 @@ impl Running {
         let census = ChildCensus::new();
         let workers = WorkerPool::new(WorkerPoolSettings::new(THIS_PROGRAM.into()), census.clone());
         let mounts = MountTableWatch::start().context("the mount table cannot be watched: is /proc mounted?")?;
-        let host = Arc::new(Host::new(workers, mounts, node::hostname(), Writer::Agent));
+        let host = Arc::new(Host::new(workers, mounts, node::hostname(), ProcessRole::Daemon));
         let agent = Agent::start(Arc::new(registry), host, settings.agent.clone()).await?;
         let facts = Arc::new(move || NodeFacts::read(started_at, &census));
         let router = api::router(agent.clone(), facts, auth.clone());

@@ -23,7 +23,7 @@ use uuid::Uuid;
 
 use super::{Depth, DetachError, Driver, Host, Probe};
 use crate::check::bucket::bucket;
-use crate::check::canary::{CanaryKey, ServiceClock, Writer};
+use crate::check::canary::{CanaryKey, ProcessRole, ServiceClock};
 use crate::check::capacity::bucket_capacity;
 use crate::check::lock_proof::LockProver;
 use crate::check::tcp_reachable::tcp_connect;
@@ -183,7 +183,7 @@ impl S3Driver {
         rule: Option<&S3AccessRule>,
         usage: &BucketUsage,
     ) -> Option<UsageListing> {
-        if !settings.s3_listing.enabled || self.host.writer == Writer::Command {
+        if !settings.s3_listing.enabled || self.host.role == ProcessRole::OneShot {
             return None;
         }
         if usage.used_bytes.is_some() {
@@ -261,9 +261,9 @@ impl Driver for S3Driver {
     fn next_due(&self) -> Option<Duration> {
         // The agent's next probe is soon enough to remove what is not locked any more; a command's is not.
         // It does not wait for more than what it began, either.
-        let (canary, proof) = match self.host.writer {
-            Writer::Agent => (None, self.proof_due),
-            Writer::Command => {
+        let (canary, proof) = match self.host.role {
+            ProcessRole::Daemon => (None, self.proof_due),
+            ProcessRole::OneShot => {
                 (self.locked.map(|(_, at)| at), self.proof_due.filter(|_| self.prover.in_use().is_some()))
             }
         };

@@ -1,6 +1,6 @@
 //! The keys of canaries.
 //!
-//! `<prefix><node and target>/<writer>-<instance>/<kind>-<until>-<id>/workload_…/snapshot_…/…`: several hundred
+//! `<prefix><node and target>/<role>-<instance>/<kind>-<until>-<id>/workload_…/snapshot_…/…`: several hundred
 //! characters in many segments, as backup software writes them, since gateways and policies fail on
 //! long keys that pass short ones. A key that is found is taken for a canary only if it is, byte for
 //! byte, what its parts would be written as; nothing else below the prefix is ever touched.
@@ -19,13 +19,13 @@ pub const COMMAND_LEFTOVER_AGE_SECONDS: i64 = 600;
 /// the command waits for that, and removes it.
 pub const COMMAND_LOCKED_LEFTOVER_SECONDS: i64 = 60;
 
-/// Who writes a canary.
+/// Whether this process is the daemon or a one-shot command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Writer {
-    /// The agent of the node, of which there is one.
-    Agent,
-    /// A command that probes once beside it.
-    Command,
+pub enum ProcessRole {
+    /// The agent. A node runs one.
+    Daemon,
+    /// A command that probes once, possibly while the agent runs.
+    OneShot,
 }
 
 /// What a canary is for.
@@ -40,8 +40,8 @@ pub enum CanaryKind {
 /// One canary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CanaryKey {
-    /// Who wrote it.
-    pub writer: Writer,
+    /// Role of the process that wrote it.
+    pub role: ProcessRole,
     /// Which run of it.
     pub instance: Uuid,
     /// What it is for.
@@ -52,11 +52,11 @@ pub struct CanaryKey {
     pub id: Uuid,
 }
 
-/// Makes and reads the keys of one run of one writer on this node.
+/// Makes and reads the keys that one process on this node writes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CanaryNames {
     folder: String,
-    writer: Writer,
+    role: ProcessRole,
     instance: Uuid,
 }
 
@@ -65,13 +65,13 @@ impl CanaryNames {
     /// `export` the target from others that are the same bucket by another name: none may take the
     /// canaries of another for its own.
     #[must_use]
-    pub fn new(prefix: &str, node: &str, export: &str, writer: Writer, instance: Uuid) -> Self {
+    pub fn new(prefix: &str, node: &str, export: &str, role: ProcessRole, instance: Uuid) -> Self {
         // FNV-1a, 64 bits: a name must mean the same in the next release too.
         let hash = [node, "\n", export]
             .iter()
             .flat_map(|part| part.bytes())
             .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
-        Self { folder: format!("{prefix}{hash:016x}/"), writer, instance }
+        Self { folder: format!("{prefix}{hash:016x}/"), role, instance }
     }
 
     /// What the keys of all canaries of this target on this node begin with.
@@ -83,15 +83,15 @@ impl CanaryNames {
     /// A new canary.
     #[must_use]
     pub fn new_key(&self, kind: CanaryKind, until: i64) -> CanaryKey {
-        CanaryKey { writer: self.writer, instance: self.instance, kind, until, id: Uuid::new_v4() }
+        CanaryKey { role: self.role, instance: self.instance, kind, until, id: Uuid::new_v4() }
     }
 
     /// The key of a canary.
     #[must_use]
     pub fn text(&self, key: &CanaryKey) -> String {
-        let CanaryKey { writer, instance, kind, until, id } = key;
+        let CanaryKey { role, instance, kind, until, id } = key;
         format!(
-            "{}{writer}-{}/{kind}-{until}-{}/workload_{id}/snapshot_{instance}/vm_id_{id}/vm_res_id_{id}_vda/{id}.00000000",
+            "{}{role}-{}/{kind}-{until}-{}/workload_{id}/snapshot_{instance}/vm_id_{id}/vm_res_id_{id}_vda/{id}.00000000",
             self.folder,
             instance.simple(),
             id.simple()
@@ -102,22 +102,22 @@ impl CanaryNames {
     #[must_use]
     pub fn parse(&self, text: &str) -> Option<CanaryKey> {
         let (run, rest) = text.strip_prefix(&self.folder)?.split_once('/')?;
-        let (writer, instance) = run.split_once('-')?;
+        let (role, instance) = run.split_once('-')?;
         let (canary, _) = rest.split_once('/')?;
         let mut parts = canary.splitn(3, '-');
-        let writer = [Writer::Agent, Writer::Command].into_iter().find(|known| known.to_string() == writer)?;
+        let role = [ProcessRole::Daemon, ProcessRole::OneShot].into_iter().find(|known| known.to_string() == role)?;
         let kind = parts.next()?;
         let kind = CanaryKind::ALL.iter().copied().find(|known| known.to_string() == kind)?;
         let until = parts.next()?.parse().ok()?;
         let id = Uuid::try_parse(parts.next()?).ok()?;
-        let key = CanaryKey { writer, instance: Uuid::try_parse(instance).ok()?, kind, until, id };
+        let key = CanaryKey { role, instance: Uuid::try_parse(instance).ok()?, kind, until, id };
         (self.text(&key) == text).then_some(key)
     }
 
-    /// Whether a canary is one of this writer, of this run or, of an agent, an earlier one.
+    /// Whether this process wrote a canary. The agent also owns the canaries of its earlier runs.
     #[must_use]
     pub fn is_own(&self, key: &CanaryKey) -> bool {
-        key.instance == self.instance || (key.writer, self.writer) == (Writer::Agent, Writer::Agent)
+        key.instance == self.instance || (key.role, self.role) == (ProcessRole::Daemon, ProcessRole::Daemon)
     }
 
     /// Whether a canary that was found has nobody who still uses it. `in_use` are those of this run.
@@ -126,14 +126,14 @@ impl CanaryNames {
         if key.instance == self.instance {
             return !in_use.contains(&key.id);
         }
-        match (key.writer, self.writer) {
+        match (key.role, self.role) {
             // There is one agent on a node, and this is its latest run.
-            (Writer::Agent, Writer::Agent) => true,
-            (Writer::Agent, Writer::Command) => false,
-            (Writer::Command, _) if key.until > 0 => {
+            (ProcessRole::Daemon, ProcessRole::Daemon) => true,
+            (ProcessRole::Daemon, ProcessRole::OneShot) => false,
+            (ProcessRole::OneShot, _) if key.until > 0 => {
                 clock.is_past(key.until.saturating_add(COMMAND_LOCKED_LEFTOVER_SECONDS))
             }
-            (Writer::Command, _) => {
+            (ProcessRole::OneShot, _) => {
                 modified.is_some_and(|modified| clock.now() >= modified.saturating_add(COMMAND_LEFTOVER_AGE_SECONDS))
             }
         }
@@ -145,11 +145,11 @@ impl CanaryKind {
     pub const ALL: &'static [Self] = &[Self::Write, Self::Lock];
 }
 
-impl fmt::Display for Writer {
+impl fmt::Display for ProcessRole {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
-            Self::Agent => "agent",
-            Self::Command => "check",
+            Self::Daemon => "agent",
+            Self::OneShot => "check",
         })
     }
 }
@@ -168,13 +168,13 @@ mod tests {
     use super::*;
     use crate::check::canary::CLOCK_UNCERTAINTY_SECONDS;
 
-    fn names(writer: Writer) -> CanaryNames {
-        CanaryNames::new("targetwatch-canary/", "node-7", "s3/backups", writer, Uuid::new_v4())
+    fn names(role: ProcessRole) -> CanaryNames {
+        CanaryNames::new("targetwatch-canary/", "node-7", "s3/backups", role, Uuid::new_v4())
     }
 
     #[test]
     fn a_key_is_as_long_as_those_of_backups_and_is_read_back() {
-        let names = names(Writer::Agent);
+        let names = names(ProcessRole::Daemon);
         for kind in CanaryKind::ALL {
             for until in [0, 1_700_000_000] {
                 let key = names.new_key(*kind, until);
@@ -187,9 +187,10 @@ mod tests {
 
     #[test]
     fn what_is_not_exactly_a_canary_of_this_node_is_none() {
-        let names = names(Writer::Agent);
+        let names = names(ProcessRole::Daemon);
         let text = names.text(&names.new_key(CanaryKind::Write, 0));
-        let of = |node, export| CanaryNames::new("targetwatch-canary/", node, export, Writer::Agent, Uuid::new_v4());
+        let of =
+            |node, export| CanaryNames::new("targetwatch-canary/", node, export, ProcessRole::Daemon, Uuid::new_v4());
         let (other_node, other_target) = (of("node-8", "s3/backups"), of("node-7", "S3/backups"));
         for (wrong, why) in [
             (other_node.text(&other_node.new_key(CanaryKind::Write, 0)), "of another node"),
@@ -198,7 +199,7 @@ mod tests {
             (format!("x{text}"), "with more before it"),
             (text.replace("write-0-", "write-00-"), "with a number that is written differently"),
             (text.replace("write-", "read-"), "of no kind"),
-            (text.replace("agent-", "human-"), "of no writer"),
+            (text.replace("agent-", "human-"), "unknown role"),
             (text.to_uppercase(), "in capitals"),
             (text.replace("vda", "vdb"), "with another tail"),
             (names.folder().to_owned(), "a folder"),
@@ -212,11 +213,11 @@ mod tests {
     fn a_leftover_has_nobody_who_uses_it() {
         let clock = ServiceClock::default();
         let (fresh, old) = (Some(clock.now()), Some(clock.now() - COMMAND_LEFTOVER_AGE_SECONDS));
-        let (agent, command) = (names(Writer::Agent), names(Writer::Command));
+        let (agent, command) = (names(ProcessRole::Daemon), names(ProcessRole::OneShot));
         let mine = agent.new_key(CanaryKind::Write, 0);
-        let before = names(Writer::Agent).new_key(CanaryKind::Write, 0);
-        let beside = names(Writer::Command).new_key(CanaryKind::Write, 0);
-        let locked = |ago: i64| names(Writer::Command).new_key(CanaryKind::Lock, clock.now() - ago);
+        let before = names(ProcessRole::Daemon).new_key(CanaryKind::Write, 0);
+        let beside = names(ProcessRole::OneShot).new_key(CanaryKind::Write, 0);
+        let locked = |ago: i64| names(ProcessRole::OneShot).new_key(CanaryKind::Lock, clock.now() - ago);
         let (just, long) = (locked(CLOCK_UNCERTAINTY_SECONDS + 1), locked(COMMAND_LOCKED_LEFTOVER_SECONDS + 3));
         for (names, key, modified, in_use, expected, why) in [
             (&agent, &mine, fresh, &[mine.id][..], false, "one in use"),

@@ -99,19 +99,19 @@ async fn told_until(api: &dyn ObjectApi, found: &ListedVersion) -> Result<Option
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::check::canary::{CanaryKind, Writer};
+    use crate::check::canary::{CanaryKind, ProcessRole};
     use crate::check::fake::FakeObjects;
     use crate::model::LockMode;
     use crate::s3::Retention;
 
-    fn names(writer: Writer) -> CanaryNames {
-        CanaryNames::new("canary/", "node-7", "s3/backups", writer, Uuid::new_v4())
+    fn names(role: ProcessRole) -> CanaryNames {
+        CanaryNames::new("canary/", "node-7", "s3/backups", role, Uuid::new_v4())
     }
 
     #[tokio::test]
     async fn what_a_command_has_locked_counts_for_the_agent_and_stays() {
         let clock = ServiceClock::new(Some(0));
-        let (agent, command) = (names(Writer::Agent), names(Writer::Command));
+        let (agent, command) = (names(ProcessRole::Daemon), names(ProcessRole::OneShot));
         let api = FakeObjects::default();
         let key = command.new_key(CanaryKind::Lock, clock.now() + 60);
         api.keep(&command.text(&key));
@@ -125,7 +125,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_locked_counts_behind_more_leftovers_than_are_removed() {
         let clock = ServiceClock::new(Some(0));
-        let (agent, before) = (names(Writer::Agent), names(Writer::Agent));
+        let (agent, before) = (names(ProcessRole::Daemon), names(ProcessRole::Daemon));
         let api = FakeObjects::default();
         for _ in 0..REMOVED_MAX + 1 {
             api.keep(&before.text(&before.new_key(CanaryKind::Write, 0)));
@@ -139,7 +139,7 @@ mod tests {
     #[tokio::test]
     async fn only_what_the_service_tells_to_be_locked_for_longer_is_overlong() {
         let clock = ServiceClock::new(Some(0));
-        let names = names(Writer::Agent);
+        let names = names(ProcessRole::Daemon);
         for (until, told, is_overlong) in [(-60, 3600, true), (-60, -60, false), (60, 3600, true), (60, 60, false)] {
             let api = FakeObjects { refuses_delete: true, ..FakeObjects::default() };
             let text = names.text(&names.new_key(CanaryKind::Lock, clock.now() + until));

@@ -1,7 +1,7 @@
 //! Proofs of a bucket whose conduct a test decides.
 
 use super::*;
-use crate::check::canary::Writer;
+use crate::check::canary::ProcessRole;
 use crate::check::fake::{FakeBucket, FakeObjects};
 use crate::check::object_canary::{CanaryPlan, object_canary};
 
@@ -9,7 +9,7 @@ use crate::check::object_canary::{CanaryPlan, object_canary};
 async fn probed(api: &FakeObjects, retention: Duration) -> (Option<Reason>, LockProofState) {
     let mut basis = schedule::tests::basis();
     basis.canary.retention = retention;
-    let names = CanaryNames::new("canary/", "node-7", "s3/backups", Writer::Agent, Uuid::new_v4());
+    let names = CanaryNames::new("canary/", "node-7", "s3/backups", ProcessRole::Daemon, Uuid::new_v4());
     let deadline = Duration::from_secs(5);
     let clock = ServiceClock::new(Some(0));
     let context = ProofContext { names: &names, clock, asked: false, deadline };
@@ -36,7 +36,7 @@ async fn nothing_is_put_where_nobody_could_find_or_remove_it() {
     assert_eq!(blind.keys(), Vec::<String>::new());
 
     let helpless = FakeObjects { refuses_delete: true, ..FakeObjects::default() };
-    let before = CanaryNames::new("canary/", "node-7", "s3/backups", Writer::Agent, Uuid::new_v4());
+    let before = CanaryNames::new("canary/", "node-7", "s3/backups", ProcessRole::Daemon, Uuid::new_v4());
     for until in [0, ServiceClock::default().now() - 60] {
         let left = before.text(&before.new_key(CanaryKind::Lock, until));
         helpless.keep(&left);
@@ -47,7 +47,7 @@ async fn nothing_is_put_where_nobody_could_find_or_remove_it() {
 }
 
 fn names() -> CanaryNames {
-    CanaryNames::new("canary/", "node-7", "s3/backups", Writer::Agent, Uuid::new_v4())
+    CanaryNames::new("canary/", "node-7", "s3/backups", ProcessRole::Daemon, Uuid::new_v4())
 }
 
 fn context(names: &CanaryNames, ahead: Option<i64>) -> ProofContext<'_> {

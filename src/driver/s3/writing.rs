@@ -129,7 +129,7 @@ impl S3Driver {
     pub(super) async fn names(&self, settings: &S3CanarySettings) -> CanaryNames {
         let machine = tokio::fs::read_to_string(std::path::Path::new(MACHINE_ID)).await.unwrap_or_default();
         let node = format!("{} {}", self.host.hostname, machine.trim());
-        CanaryNames::new(&settings.prefix, &node, &self.location.to_string(), self.host.writer, self.instance)
+        CanaryNames::new(&settings.prefix, &node, &self.location.to_string(), self.host.role, self.instance)
     }
 }
 
