@@ -1,29 +1,33 @@
 //! `targetwatch`: the agent on every host that writes backups to shared storage.
 //!
-//! A backup job that finds its target dead at night is a lost night. So the agent on each node
-//! mounts NFS exports, verifies S3 buckets, measures both, and answers at any time what it found:
-//! to a control plane that polls it, and to a person with curl. Two promises decide every question
-//! of design.
+//! A backup job that finds its target dead at night is a lost night. The agent on each node mounts
+//! NFS exports, verifies S3 buckets and measures both. It answers at any time what it found, to a
+//! control plane that polls it and to a person with curl. Two promises decide every question of
+//! design.
 //!
-//! **It never hangs.** The main process touches no path below the mount root. What is mounted is
-//! read from the kernel's mount table; what can block on storage runs in a child process with a
-//! deadline, which is killed at it ([`sys`]). Every answer of the API comes from memory ([`api`]).
+//! **It never hangs.** The main process touches no path below the mount root. It reads from the
+//! kernel's mount table what is mounted. Everything that can block on storage runs in a child
+//! process with a deadline, and is killed at that deadline ([`sys`]). Every answer of the API comes
+//! from memory ([`api`]).
 //!
 //! **It never lies.** `available` means that every check passed, on this host, at the time shown
-//! ([`check`]). Anything else is `offline`, with a stable reason code and a sentence that says what
+//! ([`check`]). Anything else is `offline`, with a stable reason code and a message that says what
 //! to do ([`model::reason`]).
 //!
-//! # The way of a target
+//! # The life of a target
 //!
-//! A client creates it ([`api`]); the registry makes it durable ([`registry`]); the agent gives it a
-//! task of its own ([`agent`]); the task has a driver for its kind ([`driver`]); the driver runs the
-//! checks of its kind in order ([`check`]), over the wire ([`nfs`], [`s3`]) and through children
-//! ([`sys`]); their results are a report ([`model::report`]); reports, with hysteresis, are a status;
-//! and the status is what the API answers.
+//! 1. A client creates the target ([`api`]), and the registry makes it durable ([`registry`]).
+//! 2. The agent starts a task for it ([`agent`]). The task owns the driver of its kind ([`driver`]).
+//! 3. The driver runs the checks of its kind in order ([`check`]), over the network ([`nfs`],
+//!    [`s3`]) and through child processes ([`sys`]).
+//! 4. The results are a report ([`model::report`]). Reports, with hysteresis, make the status.
+//! 5. The API answers with the status.
+//!
+//! `docs/architecture.md` explains probes, workers, lock proofs and the registry.
 //!
 //! # The map
 //!
-//! Modules depend on those to their right and on nothing else; `tests/layering.rs` holds it.
+//! A module depends only on modules to its right. `tests/layering.rs` holds it.
 //!
 //! ```text
 //! cli → api → agent → driver → check → nfs, s3 → sys → model
@@ -31,13 +35,8 @@
 //!       cli, api → keystone → tls → sys
 //! ```
 //!
-//! | to add | touch |
-//! |---|---|
-//! | a check | a file in [`check`], and a line in the driver that wants it |
-//! | a kind of target | a variant in [`model::target`], a file in [`driver`], an arm in [`driver::for_spec`] |
-//! | a route | a handler in [`api`], a line in its table |
-//! | a key of the configuration | [`config`], [`model::settings`], and the sample in `systemd/config.toml` |
-//! | a subcommand | a file in [`cli`], a variant in its enum |
+//! `CONTRIBUTING.md` lists what to change to add a check, a kind of target, a reason, a route, a
+//! configuration key or a subcommand.
 
 pub mod agent;
 pub mod api;

@@ -25,6 +25,7 @@ mod command_line;
 mod concurrency;
 mod credentials;
 mod daemon;
+mod documents;
 mod economy;
 mod faults;
 mod http;
