@@ -135,9 +135,9 @@ pub trait Driver: Send {
 #[must_use]
 pub fn for_spec(target: &Target, host: &Arc<Host>) -> Box<dyn Driver> {
     match &target.spec {
-        TargetSpec::Nfs(export) => {
-            Box::new(nfs::NfsDriver::new(target.id, export.clone(), target.mount_name.clone(), host.clone()))
+        TargetSpec::Nfs(spec) => {
+            Box::new(nfs::NfsDriver::new(target.id, spec.export.clone(), target.mount_name.clone(), host.clone()))
         }
-        TargetSpec::S3 { location, immutable } => Box::new(s3::S3Driver::new(location.clone(), *immutable, host)),
+        TargetSpec::S3(spec) => Box::new(s3::S3Driver::new(spec.location.clone(), spec.immutable, host)),
     }
 }

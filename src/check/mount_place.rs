@@ -92,7 +92,7 @@ impl MountPlace<'_> {
 mod tests {
     use super::*;
     use crate::model::nfs_options::NFS_PORT;
-    use crate::model::{PathKey, TargetSpec};
+    use crate::model::{NfsTarget, PathKey, TargetSpec};
 
     const NOTHING: &str = "1 1 0:1 / / rw - ext4 /dev/a rw\n";
 
@@ -101,7 +101,8 @@ mod tests {
     fn with_place<T>(look: impl FnOnce(MountPlace<'_>) -> T) -> T {
         let export = NfsExport::parse("nas:/b").expect("an export");
         let export_here = NfsExport::parse("10.0.0.9:/b").expect("an export");
-        let name = MountName::derive(&TargetSpec::Nfs(export.clone()), PathKey::Path).expect("a name");
+        let name =
+            MountName::derive(&TargetSpec::Nfs(NfsTarget { export: export.clone() }), PathKey::Path).expect("a name");
         let root = Path::new("/m");
         let path = name.below(root);
         let mut servers = ServerAddresses::default();

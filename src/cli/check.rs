@@ -23,7 +23,7 @@ use crate::api::wire;
 use crate::config;
 use crate::driver::{self, Depth, Host, ProcessRole};
 use crate::model::report::{MountMode, Verdict};
-use crate::model::{MountName, NfsExport, Report, S3Location, Target, TargetSpec};
+use crate::model::{MountName, NfsExport, NfsTarget, Report, S3Location, S3Target, Target, TargetSpec};
 use crate::sys::{ChildCensus, MountTableWatch, WorkerPool, WorkerPoolSettings, node};
 
 /// How many targets `check all` has probed at the same time.
@@ -83,11 +83,11 @@ pub struct Common {
 pub fn run(access: Access, command: Command) -> anyhow::Result<State> {
     match command {
         Command::Nfs { export, no_mount, common } => {
-            one(TargetSpec::Nfs(NfsExport::parse(&export)?), no_mount, &common)
+            one(TargetSpec::Nfs(NfsTarget { export: NfsExport::parse(&export)? }), no_mount, &common)
         }
         Command::S3 { location, immutable, common } => {
             let location = S3Location::parse(&location)?;
-            one(TargetSpec::S3 { location, immutable }, false, &common)
+            one(TargetSpec::S3(S3Target { location, immutable }), false, &common)
         }
         Command::All { json } => runtime::block_on(all(&Client::new(access), json))?,
     }

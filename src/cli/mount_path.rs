@@ -7,7 +7,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use super::exit::State;
 use super::terminal::{plain, print};
 use crate::model::mount_name::decode_directory;
-use crate::model::{MountName, NfsExport, PathKey, S3Endpoint, S3Location, TargetSpec};
+use crate::model::{MountName, PathKey, SpecFields, TargetSpec};
 
 /// What `mount-path` is asked.
 #[derive(Debug, Args)]
@@ -68,16 +68,20 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<State> {
 }
 
 fn derive(of: &Of, key: Key, root: &Path) -> anyhow::Result<String> {
-    let spec = match of {
-        Of::Nfs { export } => TargetSpec::Nfs(NfsExport::parse(export)?),
-        Of::S3 { url, bucket } => {
-            let endpoint = if url.is_empty() { None } else { Some(S3Endpoint::parse(url)?) };
-            TargetSpec::S3 { location: S3Location::new(endpoint, bucket)?, immutable: false }
+    let fields = match of {
+        Of::Nfs { export } => {
+            SpecFields { kind: Some("nfs"), filesystem_export: Some(export), ..SpecFields::default() }
         }
+        Of::S3 { url, bucket } => SpecFields {
+            kind: Some("s3"),
+            s3_endpoint_url: (!url.is_empty()).then_some(url),
+            s3_bucket: Some(bucket),
+            ..SpecFields::default()
+        },
     };
     let key = match key {
         Key::Path => PathKey::Path,
         Key::Export => PathKey::Export,
     };
-    Ok(MountName::derive(&spec, key)?.below(root).display().to_string())
+    Ok(MountName::derive(&TargetSpec::from_fields(fields)?, key)?.below(root).display().to_string())
 }

@@ -10,6 +10,7 @@ use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use jiff::SignedDuration;
+use toml::Spanned;
 
 use super::Settings;
 use super::error::WrongValue;
@@ -19,8 +20,9 @@ use crate::model::settings::{
     AgentSettings, CanarySettings, DeclaredTarget, LocationPattern, MountSettings, NfsOverride, ProbeSettings,
 };
 use crate::model::target::RESERVED_METADATA_KEYS;
+use crate::model::target_spec::{SpecError, SpecField};
 use crate::model::target_type::type_name_problem;
-use crate::model::{MountName, NfsExport, NfsOptions, PathKey, S3Endpoint, S3Location, TargetKind, TargetSpec};
+use crate::model::{MountName, NfsExport, NfsOptions, PathKey, SpecFields, TargetSpec};
 
 /// The most entries of any other list.
 const ENTRIES_MAX: usize = 10_000;
@@ -158,39 +160,28 @@ fn declared(raw: &[raw::Target], path_key: PathKey) -> Valid<Vec<DeclaredTarget>
 }
 
 fn target(raw: &raw::Target) -> Valid<DeclaredTarget> {
-    let kind: TargetKind = raw.kind.get_ref().parse().map_err(|error| wrong(&raw.kind, "[[target]] type", error))?;
-    let spec = match kind {
-        TargetKind::Nfs => {
-            let export = required(raw.filesystem_export.as_ref(), raw, "[[target]] filesystem_export")?;
-            for (key, given) in [("s3_endpoint_url", &raw.s3_endpoint_url), ("s3_bucket", &raw.s3_bucket)] {
-                if let Some(text) = given {
-                    return Err(wrong(text, &format!("[[target]] {key}"), "an nfs target has none"));
-                }
-            }
-            if let Some(immutable) = &raw.immutable {
-                return Err(WrongValue::new(
-                    immutable.span(),
-                    "[[target]] immutable",
-                    "only an s3 target can be immutable",
-                ));
-            }
-            let parsed = NfsExport::parse(export.get_ref());
-            TargetSpec::Nfs(parsed.map_err(|error| wrong(export, "[[target]] filesystem_export", error))?)
-        }
-        TargetKind::S3 => {
-            if let Some(text) = &raw.filesystem_export {
-                let problem = "an s3 target is declared by s3_bucket and s3_endpoint_url";
-                return Err(wrong(text, "[[target]] filesystem_export", problem));
-            }
-            let endpoint = raw.s3_endpoint_url.as_ref().map(|text| {
-                S3Endpoint::parse(text.get_ref()).map_err(|error| wrong(text, "[[target]] s3_endpoint_url", error))
-            });
-            let bucket = required(raw.s3_bucket.as_ref(), raw, "[[target]] s3_bucket")?;
-            let location = S3Location::new(endpoint.transpose()?, bucket.get_ref())
-                .map_err(|error| wrong(bucket, "[[target]] s3_bucket", error))?;
-            TargetSpec::S3 { location, immutable: raw.immutable.as_ref().is_some_and(|flag| *flag.get_ref()) }
-        }
-    };
+    fn text(given: &Option<Text>) -> Option<&str> {
+        given.as_ref().map(|text| text.get_ref().as_str())
+    }
+    let spec = TargetSpec::from_fields(SpecFields {
+        kind: Some(raw.kind.get_ref()),
+        filesystem_export: text(&raw.filesystem_export),
+        s3_endpoint_url: text(&raw.s3_endpoint_url),
+        s3_bucket: text(&raw.s3_bucket),
+        immutable: raw.immutable.as_ref().is_some_and(|flag| *flag.get_ref()),
+    })
+    .map_err(|SpecError { field, problem }| {
+        let place = match field {
+            SpecField::Kind => None,
+            SpecField::FilesystemExport => raw.filesystem_export.as_ref().map(Spanned::span),
+            SpecField::S3EndpointUrl => raw.s3_endpoint_url.as_ref().map(Spanned::span),
+            SpecField::S3Bucket => raw.s3_bucket.as_ref().map(Spanned::span),
+            SpecField::Immutable => raw.immutable.as_ref().map(Spanned::span),
+        };
+        // A missing key has no place of its own.
+        let place = place.unwrap_or_else(|| raw.kind.span());
+        WrongValue::new(place, format!("[[target]] {}", field.as_str()), problem)
+    })?;
     for (key, value) in &raw.metadata {
         if RESERVED_METADATA_KEYS.contains(&key.as_str()) {
             return Err(wrong(value, "[[target]] metadata", format!("{key} is set by the agent itself")));
@@ -208,10 +199,6 @@ fn target(raw: &raw::Target) -> Valid<DeclaredTarget> {
         is_default: raw.is_default.as_ref().is_some_and(|flag| *flag.get_ref()),
         metadata,
     })
-}
-
-fn required<'a>(given: Option<&'a Text>, target: &raw::Target, key: &str) -> Valid<&'a Text> {
-    required_text(given, &target.kind, key, &format!("a target of type {}", target.kind.get_ref()))
 }
 
 fn required_text<'a>(given: Option<&'a Text>, otherwise: &Text, key: &str, who: &str) -> Valid<&'a Text> {

@@ -10,7 +10,7 @@ use std::path::{Component, Path, PathBuf};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::target::TargetSpec;
+use super::TargetSpec;
 
 /// The longest directory name that a Linux file system takes, in bytes (`NAME_MAX`, limits.h).
 pub const NAME_MAX_BYTES: usize = 255;
@@ -54,9 +54,9 @@ impl MountName {
     /// [`MountNameError::TooLong`] for a key of 190 bytes or more.
     pub fn derive(spec: &TargetSpec, path_key: PathKey) -> Result<Self, MountNameError> {
         let key = match (spec, path_key) {
-            (TargetSpec::Nfs(export), PathKey::Path) => export.path().to_owned(),
-            (TargetSpec::Nfs(export), PathKey::Export) => export.to_string(),
-            (TargetSpec::S3 { location, .. }, _) => location.to_string(),
+            (TargetSpec::Nfs(nfs), PathKey::Path) => nfs.export.path().to_owned(),
+            (TargetSpec::Nfs(nfs), PathKey::Export) => nfs.export.to_string(),
+            (TargetSpec::S3(s3), _) => s3.location.to_string(),
         };
         let name = STANDARD.encode(&key);
         if name.len() > NAME_MAX_BYTES {
@@ -143,15 +143,16 @@ fn decode(name: &str) -> Result<String, MountNameError> {
 mod tests {
     use super::*;
     use crate::model::export::{NfsExport, S3Endpoint, S3Location};
+    use crate::model::{NfsTarget, S3Target};
     use proptest::prelude::*;
 
     fn nfs(text: &str) -> TargetSpec {
-        TargetSpec::Nfs(NfsExport::parse(text).expect(text))
+        TargetSpec::Nfs(NfsTarget { export: NfsExport::parse(text).expect(text) })
     }
 
     fn s3(endpoint: Option<&str>, bucket: &str) -> TargetSpec {
         let endpoint = endpoint.map(|url| S3Endpoint::parse(url).expect(url));
-        TargetSpec::S3 { location: S3Location::new(endpoint, bucket).expect(bucket), immutable: false }
+        TargetSpec::S3(S3Target { location: S3Location::new(endpoint, bucket).expect(bucket), immutable: false })
     }
 
     #[test]

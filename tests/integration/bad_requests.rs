@@ -94,7 +94,7 @@ async fn a_type_that_is_missing_or_unknown() {
     let export = json!("127.0.0.1:/x");
     for kind in [Value::Null, json!("")] {
         let target = json!({ "type": kind, "filesystem_export": export });
-        refused_target(&daemon, target, &["type is missing", "\"nfs\" or \"s3\""]).await;
+        refused_target(&daemon, target, &["type: missing", "\"nfs\" or \"s3\""]).await;
     }
     for kind in ["smb", "NFS", "nfs "] {
         let target = json!({ "type": kind, "filesystem_export": export });
@@ -116,7 +116,7 @@ async fn s3_without_a_bucket_or_with_an_endpoint_that_is_none() {
     let daemon = daemon().await;
     let endpoint = "https://s3.example.com";
     let target = json!({ "type": "s3", "s3_endpoint_url": endpoint });
-    refused_target(&daemon, target, &["s3_bucket is missing"]).await;
+    refused_target(&daemon, target, &["s3_bucket: missing"]).await;
     for bucket in ["ab", "has space", "../etc", "-dash", "a/b"] {
         let target = json!({ "type": "s3", "s3_endpoint_url": endpoint, "s3_bucket": bucket });
         refused_target(&daemon, target, &["s3_bucket", bucket, "expected"]).await;
@@ -136,7 +136,7 @@ async fn s3_without_a_bucket_or_with_an_endpoint_that_is_none() {
 #[tokio::test]
 async fn an_export_that_is_no_host_and_path() {
     let daemon = daemon().await;
-    refused_target(&daemon, json!({ "type": "nfs" }), &["filesystem_export is missing", "host:/path"]).await;
+    refused_target(&daemon, json!({ "type": "nfs" }), &["filesystem_export: missing", "host:/path"]).await;
     for export in ["nas", "/mnt", "nas:mnt", "fd00::1:/x", ":/x", "-o:/x"] {
         let target = json!({ "type": "nfs", "filesystem_export": export });
         refused_target(&daemon, target, &["filesystem_export", "expected"]).await;

@@ -6,7 +6,7 @@ use tokio::sync::Notify;
 use super::*;
 use crate::agent::history::tests::Fake;
 use crate::driver::Host;
-use crate::model::{MountName, NfsExport, PathKey, TargetSpec};
+use crate::model::{MountName, NfsExport, NfsTarget, PathKey, TargetSpec};
 use crate::registry::{Entry, Registry};
 
 /// What the tasks of an agent share that has these targets.
@@ -17,7 +17,7 @@ pub(in crate::agent) fn shared(registry: Arc<dyn Registry>, targets: Vec<Target>
 
 /// A target of an export.
 pub(in crate::agent) fn target() -> Target {
-    let spec = TargetSpec::Nfs(NfsExport::parse("nas:/a").expect("an export"));
+    let spec = TargetSpec::Nfs(NfsTarget { export: NfsExport::parse("nas:/a").expect("an export") });
     let (now, mount_name) = (Timestamp::now(), MountName::derive(&spec, PathKey::default()).expect("a name"));
     Target {
         id: Uuid::new_v4(),

@@ -3,7 +3,7 @@
 use super::fields::Fields;
 use crate::agent::NewTarget;
 use crate::api::fault::Fault;
-use crate::model::{NfsExport, S3Endpoint, S3Location, Target, TargetKind, TargetSpec};
+use crate::model::{SpecFields, Target, TargetKind, TargetSpec};
 use crate::registry::TargetChange;
 
 const ENVELOPE: &str = "backup_target";
@@ -11,18 +11,18 @@ const ENVELOPE: &str = "backup_target";
 /// The body of a create.
 pub(in crate::api) fn new_target(bytes: &[u8]) -> Result<NewTarget, Fault> {
     let mut fields = Fields::of(bytes, ENVELOPE)?;
-    let kind: TargetKind = match fields.text("type")? {
-        Some(text) => text.parse().map_err(|error| Fault::bad_request(format!("type: {error}")))?,
-        None => return Err(Fault::bad_request("type is missing: expected \"nfs\" or \"s3\"")),
-    };
+    let kind = fields.text("type")?;
     let export = fields.export()?;
-    let endpoint = fields.endpoint()?;
+    let endpoint = fields.text("s3_endpoint_url")?;
     let bucket = fields.text("s3_bucket")?;
-    let immutable = fields.flag("immutable")?.unwrap_or(false);
-    let spec = match kind {
-        TargetKind::Nfs => nfs_spec(export, endpoint.is_some(), bucket.is_some(), immutable)?,
-        TargetKind::S3 => s3_spec(export, endpoint, bucket, immutable)?,
-    };
+    let spec = TargetSpec::from_fields(SpecFields {
+        kind: kind.as_deref(),
+        filesystem_export: export.as_deref(),
+        s3_endpoint_url: endpoint.as_deref(),
+        s3_bucket: bucket.as_deref(),
+        immutable: fields.flag("immutable")?.unwrap_or(false),
+    })
+    .map_err(|error| Fault::bad_request(error.to_string()))?;
     let new = NewTarget {
         spec,
         type_name: fields.type_name("btt_name")?,
@@ -32,41 +32,6 @@ pub(in crate::api) fn new_target(bytes: &[u8]) -> Result<NewTarget, Fault> {
     };
     fields.end()?;
     Ok(new)
-}
-
-fn nfs_spec(
-    export: Option<String>,
-    has_endpoint: bool,
-    has_bucket: bool,
-    immutable: bool,
-) -> Result<TargetSpec, Fault> {
-    let not_of_nfs = [("s3_endpoint_url", has_endpoint), ("s3_bucket", has_bucket), ("immutable", immutable)];
-    if let Some((field, _)) = not_of_nfs.iter().find(|(_, given)| *given) {
-        return Err(Fault::bad_request(format!("{field}: a target of type nfs has none; leave it out")));
-    }
-    let export = export
-        .ok_or_else(|| Fault::bad_request("filesystem_export is missing: a target of type nfs needs host:/path"))?;
-    let parsed = NfsExport::parse(&export);
-    parsed.map(TargetSpec::Nfs).map_err(|error| Fault::bad_request(format!("filesystem_export: {error}")))
-}
-
-fn s3_spec(
-    export: Option<String>,
-    endpoint: Option<S3Endpoint>,
-    bucket: Option<String>,
-    immutable: bool,
-) -> Result<TargetSpec, Fault> {
-    let bucket = bucket
-        .ok_or_else(|| Fault::bad_request("s3_bucket is missing: a target of type s3 needs the name of its bucket"))?;
-    let location =
-        S3Location::new(endpoint, &bucket).map_err(|error| Fault::bad_request(format!("s3_bucket: {error}")))?;
-    if let Some(export) = export.filter(|export| *export != location.to_string()) {
-        let message = format!(
-            "filesystem_export: {export:?} is not {location}, which s3_endpoint_url and s3_bucket say; leave it out"
-        );
-        return Err(Fault::bad_request(message));
-    }
-    Ok(TargetSpec::S3 { location, immutable })
 }
 
 /// The body of a change of `target`.
@@ -79,7 +44,7 @@ pub(in crate::api) fn modification(bytes: &[u8], target: &Target) -> Result<Targ
             "s3_bucket",
             fields.text("s3_bucket")?,
             match &target.spec {
-                TargetSpec::S3 { location, .. } => location.bucket().to_owned(),
+                TargetSpec::S3(s3) => s3.location.bucket().to_owned(),
                 TargetSpec::Nfs(_) => String::new(),
             },
         ),

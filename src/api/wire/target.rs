@@ -9,7 +9,7 @@ use super::{EmbeddedType, Report, timestamp};
 use crate::agent::{TargetView, View};
 use crate::model::capacity::format_bytes;
 use crate::model::report::LockProofState;
-use crate::model::{Caller, LockVerdict, TargetSpec, target::RESERVED_METADATA_KEYS};
+use crate::model::{Caller, LockVerdict, S3Target, TargetSpec, target::RESERVED_METADATA_KEYS};
 
 /// A backup target.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -179,7 +179,7 @@ fn metadata(view: &TargetView) -> Vec<MetadataEntry> {
     let mut metadata = view.target.metadata.clone();
     metadata.retain(|key, _| !RESERVED_METADATA_KEYS.contains(&key.as_str()));
     let flag = |set: bool| u8::from(set).to_string();
-    if let TargetSpec::S3 { location, immutable } = &view.target.spec {
+    if let TargetSpec::S3(S3Target { location, immutable }) = &view.target.spec {
         metadata.insert("bucket".to_owned(), location.bucket().to_owned());
         metadata.insert("immutable".to_owned(), flag(*immutable));
         let facts = view.report.as_ref().and_then(|report| report.bucket.as_ref());

@@ -13,7 +13,8 @@ use crate::agent::{TargetStatus, TargetView, View};
 use crate::api::tests::shape::{BEYOND, REPORT, assert_shape, guide, sample};
 use crate::model::report::{BucketFacts, Finding, LockProofState, Verdict};
 use crate::model::{
-    self, Caller, Capacity, LockProof, LockVerdict, MountName, NfsExport, PathKey, Reason, S3Location, TargetSpec,
+    self, Caller, Capacity, LockProof, LockVerdict, MountName, NfsExport, NfsTarget, PathKey, Reason, S3Location,
+    S3Target, TargetSpec,
 };
 
 fn view(spec: TargetSpec) -> TargetView {
@@ -77,7 +78,7 @@ fn keys(value: &Value) -> BTreeSet<&str> {
 fn a_target_has_the_fields_of_both_releases_of_the_guide_and_no_others() {
     let answer = OneTarget::seen_by(
         &Caller::local(),
-        &view(TargetSpec::Nfs(NfsExport::parse("192.168.1.34:/mnt/tvault/162").expect("one"))),
+        &view(TargetSpec::Nfs(NfsTarget { export: NfsExport::parse("192.168.1.34:/mnt/tvault/162").expect("one") })),
     );
     let answer = serde_json::to_value(&answer).expect("JSON");
     let target = &answer["backup_targets"];
@@ -105,9 +106,13 @@ fn a_target_has_the_fields_of_both_releases_of_the_guide_and_no_others() {
 
 #[test]
 fn listed_and_shown_targets_have_the_shape_of_the_guides_samples() {
-    let nfs = view(TargetSpec::Nfs(NfsExport::parse("192.168.1.34:/mnt/tvault/162").expect("one")));
+    let nfs =
+        view(TargetSpec::Nfs(NfsTarget { export: NfsExport::parse("192.168.1.34:/mnt/tvault/162").expect("one") }));
     let capacity = Capacity::from_blocks(1 << 30, 2458, 1229, 1229, 0, 0);
-    let s3 = view(TargetSpec::S3 { location: S3Location::new(None, "backups").expect("a bucket"), immutable: false });
+    let s3 = view(TargetSpec::S3(S3Target {
+        location: S3Location::new(None, "backups").expect("a bucket"),
+        immutable: false,
+    }));
     let view = View {
         generation: 1,
         types_generation: 1,
@@ -126,7 +131,11 @@ fn listed_and_shown_targets_have_the_shape_of_the_guides_samples() {
 #[test]
 fn figures_are_text_in_the_guides_form_and_bytes_in_the_report() {
     let capacity = Capacity::from_blocks(1 << 30, 2458, 1229, 1229, 0, 0);
-    let view = probed(view(TargetSpec::Nfs(NfsExport::parse("nas:/b").expect("one"))), Some(capacity), None);
+    let view = probed(
+        view(TargetSpec::Nfs(NfsTarget { export: NfsExport::parse("nas:/b").expect("one") })),
+        Some(capacity),
+        None,
+    );
     let target = Target::seen_by(&Caller::local(), &view);
     assert_eq!((target.capacity.as_deref(), target.used.as_deref()), (Some("2.4 TB"), Some("1.2 TB")));
     assert_eq!(target.status, "available");
@@ -138,7 +147,8 @@ fn figures_are_text_in_the_guides_form_and_bytes_in_the_report() {
 
 #[test]
 fn what_a_bucket_declares_and_what_was_verified_are_told_apart() {
-    let spec = TargetSpec::S3 { location: S3Location::new(None, "backups").expect("a bucket"), immutable: true };
+    let spec =
+        TargetSpec::S3(S3Target { location: S3Location::new(None, "backups").expect("a bucket"), immutable: true });
     let notes = |view: &TargetView| -> Vec<(String, String)> {
         Target::seen_by(&Caller::local(), view)
             .backup_target_metadata
@@ -173,7 +183,7 @@ fn what_is_written_can_be_read_again() {
     let view = View {
         generation: 1,
         types_generation: 1,
-        targets: vec![Arc::new(view(TargetSpec::Nfs(NfsExport::parse("a:/b").expect("one"))))],
+        targets: vec![Arc::new(view(TargetSpec::Nfs(NfsTarget { export: NfsExport::parse("a:/b").expect("one") })))],
     };
     let list = TargetDetailList::seen_by(&Caller::local(), &view);
     let text = serde_json::to_string(&list).expect("JSON");

@@ -10,7 +10,7 @@ use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension as _, Row, named_params, params};
 
 use super::{Entry, type_rows};
-use crate::model::{MountName, NfsExport, S3Endpoint, S3Location, Target, TargetId, TargetKind, TargetSpec};
+use crate::model::{MountName, S3Endpoint, S3Target, SpecFields, Target, TargetId, TargetSpec};
 
 /// Every target with its types, oldest first.
 ///
@@ -79,8 +79,8 @@ pub(super) fn load_defaults(connection: &Connection) -> rusqlite::Result<Vec<Ent
 /// When it cannot be written or a constraint forbids it.
 pub(super) fn insert_target(connection: &Connection, target: &Target) -> rusqlite::Result<()> {
     let (export, endpoint, bucket) = match &target.spec {
-        TargetSpec::Nfs(export) => (Some(export.to_string()), None, None),
-        TargetSpec::S3 { location, .. } => {
+        TargetSpec::Nfs(nfs) => (Some(nfs.export.to_string()), None, None),
+        TargetSpec::S3(S3Target { location, .. }) => {
             (None, location.endpoint().map(S3Endpoint::url), Some(location.bucket().to_owned()))
         }
     };
@@ -114,7 +114,7 @@ pub(super) fn insert_target(connection: &Connection, target: &Target) -> rusqlit
 /// As [`insert_target`].
 pub(super) fn update_target(connection: &Connection, target: &Target) -> rusqlite::Result<()> {
     let endpoint = match &target.spec {
-        TargetSpec::S3 { location, .. } => location.endpoint().map(S3Endpoint::url),
+        TargetSpec::S3(s3) => s3.location.endpoint().map(S3Endpoint::url),
         TargetSpec::Nfs(_) => None,
     };
     connection
@@ -134,18 +134,17 @@ pub(super) fn update_target(connection: &Connection, target: &Target) -> rusqlit
 }
 
 fn target(row: &Row<'_>) -> rusqlite::Result<Target> {
-    let kind: TargetKind = parsed(row, "kind")?;
-    let spec = match kind {
-        TargetKind::Nfs => TargetSpec::Nfs(read(row, "nfs_export", NfsExport::parse)?),
-        TargetKind::S3 => {
-            let endpoint = row
-                .get::<_, Option<String>>("s3_endpoint")?
-                .map(|text| S3Endpoint::parse(&text).map_err(|error| unreadable("s3_endpoint", error)))
-                .transpose()?;
-            let location = read(row, "s3_bucket", |bucket| S3Location::new(endpoint, bucket))?;
-            TargetSpec::S3 { location, immutable: row.get("immutable")? }
-        }
+    let text = |column: &str| row.get::<_, Option<String>>(column);
+    let (kind, export, endpoint, bucket) =
+        (text("kind")?, text("nfs_export")?, text("s3_endpoint")?, text("s3_bucket")?);
+    let fields = SpecFields {
+        kind: kind.as_deref(),
+        filesystem_export: export.as_deref(),
+        s3_endpoint_url: endpoint.as_deref(),
+        s3_bucket: bucket.as_deref(),
+        immutable: row.get("immutable")?,
     };
+    let spec = TargetSpec::from_fields(fields).map_err(|error| unreadable(error.field.as_str(), error.problem))?;
     Ok(Target {
         id: parsed(row, "id")?,
         spec,

@@ -59,13 +59,13 @@ pub(super) fn modify_target(
     let before = entry.target.clone();
     if let Some(declared) = change.immutable {
         match &mut entry.target.spec {
-            TargetSpec::S3 { immutable, .. } => *immutable = declared,
+            TargetSpec::S3(s3) => s3.immutable = declared,
             TargetSpec::Nfs(_) => return Err(RegistryError::NotS3 { id, field: "immutable" }),
         }
     }
     if let Some(endpoint) = change.endpoint {
         match &mut entry.target.spec {
-            TargetSpec::S3 { location, .. } => *location = with_endpoint(id, location, endpoint)?,
+            TargetSpec::S3(s3) => s3.location = with_endpoint(id, &s3.location, endpoint)?,
             TargetSpec::Nfs(_) => return Err(RegistryError::NotS3 { id, field: "s3_endpoint_url" }),
         }
     }

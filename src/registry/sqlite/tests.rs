@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use uuid::Uuid;
 
 use super::*;
-use crate::model::{MountName, NfsExport, PathKey, S3Endpoint, S3Location, TargetSpec};
+use crate::model::{MountName, NfsExport, NfsTarget, PathKey, S3Endpoint, S3Location, S3Target, TargetSpec};
 
 fn place() -> (TempDir, PathBuf) {
     let directory = tempfile::tempdir().expect("a directory");
@@ -57,11 +57,11 @@ fn new_target(spec: TargetSpec, is_default: bool) -> (Target, TargetType) {
 }
 
 fn nfs(export: &str) -> (Target, TargetType) {
-    new_target(TargetSpec::Nfs(NfsExport::parse(export).expect(export)), false)
+    new_target(TargetSpec::Nfs(NfsTarget { export: NfsExport::parse(export).expect(export) }), false)
 }
 
 fn s3(url: &str) -> (Target, TargetType) {
-    new_target(TargetSpec::S3 { location: S3Location::parse(url).expect(url), immutable: false }, false)
+    new_target(TargetSpec::S3(S3Target { location: S3Location::parse(url).expect(url), immutable: false }), false)
 }
 
 async fn create(registry: &SqliteRegistry, (target, first_type): (Target, TargetType)) -> Entry {
@@ -122,7 +122,11 @@ async fn the_first_target_and_its_type_are_the_default_and_stay_the_only_ones() 
     let second = create(&registry, (target, second_type)).await;
     assert!(!second.target.is_default && !second.types[0].is_default);
 
-    let error = refused(&registry, new_target(TargetSpec::Nfs(NfsExport::parse("nas:/d").expect("valid")), true)).await;
+    let error = refused(
+        &registry,
+        new_target(TargetSpec::Nfs(NfsTarget { export: NfsExport::parse("nas:/d").expect("valid") }), true),
+    )
+    .await;
     assert!(matches!(error, RegistryError::DefaultTaken { other_id, .. } if other_id == first.target.id), "{error}");
 
     let changed = registry.set_default_target(second.target.id, at(9)).await.expect("set");
@@ -408,7 +412,7 @@ async fn a_damaged_file_is_refused() {
     connection.execute("UPDATE target SET nfs_export = 'nas:/../etc' WHERE position = 7", []).expect("written");
     drop(connection);
     let error = not_opened(&path);
-    assert!(error.contains("nfs_export") && error.contains("\"..\""), "{error}");
+    assert!(error.contains("filesystem_export") && error.contains("\"..\""), "{error}");
 }
 
 #[tokio::test]

@@ -45,10 +45,10 @@ fn a_refusal_names_the_field_and_what_was_expected() {
         fields
     };
     for (fields, parts) in [
-        (json!({}), &["type is missing", "nfs"][..]),
+        (json!({}), &["type: missing", "nfs"][..]),
         (json!({"type": "smb"}), &["type", "smb", "\"s3\""]),
         (json!({"type": 7}), &["type is a number", "a text"]),
-        (json!({"type": "nfs"}), &["filesystem_export is missing", "host:/path"]),
+        (json!({"type": "nfs"}), &["filesystem_export: missing", "host:/path"]),
         (nfs(json!({"filesystem_export": "nas"})), &["filesystem_export", "host:/path"]),
         (nfs(json!({"filesystem_export": "nas:/a/../b"})), &["filesystem_export", ".."]),
         (nfs(json!({"filesystem_export": "nas:/a\u{7}"})), &["filesystem_export", "control character"]),
@@ -66,7 +66,7 @@ fn a_refusal_names_the_field_and_what_was_expected() {
         (nfs(json!({"btt_name": " a"})), &["btt_name", "a blank"]),
         (nfs(json!({"btt_name": "a\u{202e}"})), &["btt_name", "U+202E"]),
         (nfs(json!({"btt_name": "x".repeat(256)})), &["btt_name has 256 characters", "1 to 255"]),
-        (json!({"type": "s3", "s3_endpoint_url": "https://x"}), &["s3_bucket is missing"]),
+        (json!({"type": "s3", "s3_endpoint_url": "https://x"}), &["s3_bucket: missing"]),
         (json!({"type": "s3", "s3_endpoint_url": "ftp://x", "s3_bucket": "bucket"}), &["s3_endpoint_url", "ftp"]),
         (json!({"type": "s3", "s3_bucket": "b"}), &["s3_bucket", "3 to 63"]),
         (json!({"type": "s3", "s3_bucket": "bucket", "filesystem_export": "x/y"}), &["filesystem_export", "bucket"]),
