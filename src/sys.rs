@@ -12,7 +12,7 @@
 //!
 //! `.clippy.toml` bans the rest of the crate from the functions that would go around them. What
 //! else concerns the host and waits for nobody is here too: the service manager ([`systemd`]), the
-//! facts about this node ([`node`]), groups ([`group`]), secrets in files ([`secret_file`]) and heaps
+//! facts about this node ([`node`]), names of hosts ([`resolve`]), groups ([`group`]), secrets in files ([`secret_file`]) and heaps
 //! ([`heap`]).
 
 pub mod children;
@@ -22,6 +22,7 @@ pub mod heap;
 pub mod mount_stats;
 pub mod mount_table;
 pub mod node;
+pub mod resolve;
 pub mod secret_file;
 pub mod systemd;
 pub mod worker;

@@ -1,8 +1,6 @@
 //! The first question to any storage over a network: does something accept connections there?
 //!
-//! Name lookup and connect share one deadline. The system's resolver blocks a thread and has
-//! time-outs of its own (resolv.conf(5)), so a lookup that we stop waiting for goes on holding its
-//! thread: [`CONCURRENT_LOOKUPS`] bounds how many do. A name with several addresses is tried
+//! Name lookup and connect share one deadline. A name with several addresses is tried
 //! address by address, each with an equal share of the time that is left, so that one address
 //! which swallows packets does not hide another that works.
 
@@ -10,31 +8,23 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use tokio::net::{TcpStream, lookup_host};
-use tokio::sync::Semaphore;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
 
 use super::Checked;
 use crate::model::Reason;
 use crate::model::report::Finding;
-
-/// How many name lookups may hold a thread at the same time, in this process.
-pub const CONCURRENT_LOOKUPS: usize = 16;
+use crate::sys::resolve::{ResolveError, STORAGE};
 
 /// How many addresses of one name are tried.
 pub const ADDRESSES_TRIED: usize = 8;
-
-/// How many addresses of one name are known.
-pub const ADDRESSES_KNOWN: usize = 64;
-
-static LOOKUPS: Semaphore = Semaphore::const_new(CONCURRENT_LOOKUPS);
 
 /// A connection, and where else it might have led.
 #[derive(Debug)]
 pub struct Connected {
     /// The connection.
     pub stream: TcpStream,
-    /// Every address of the name, at most [`ADDRESSES_KNOWN`]; of an address, itself.
+    /// Every address of the name, at most [`ADDRESSES_MAX`](crate::sys::resolve::ADDRESSES_MAX); of an address, itself.
     pub addresses: Vec<IpAddr>,
 }
 
@@ -45,11 +35,12 @@ pub struct Connected {
 /// [`Reason::HostUnreachable`], and [`Reason::AgentError`] when this host has no socket left.
 pub async fn tcp_connect(address: &str, port: u16, deadline: Duration) -> Checked<Connected> {
     let ends = Instant::now() + deadline;
-    let addresses = match resolve(address, port, ends).await {
+    let mut addresses = match STORAGE.resolve(address, ends).await {
         Ok(addresses) => addresses,
-        Err(Lookup::TimedOut) => return Checked::timed_out(lookup_timed_out(address, deadline)),
-        Err(Lookup::Failed(why)) => return Checked::failed(not_resolved(address, &why)),
+        Err(ResolveError::TimedOut) => return Checked::timed_out(lookup_timed_out(address, deadline)),
+        Err(ResolveError::NotFound(why)) => return Checked::failed(not_resolved(address, &why)),
     };
+    addresses.iter_mut().for_each(|address| address.set_port(port));
     let known: Vec<IpAddr> = addresses.iter().map(SocketAddr::ip).collect();
     let tried = &addresses[..addresses.len().min(ADDRESSES_TRIED)];
     let mut failure = None;
@@ -84,41 +75,10 @@ pub async fn tcp_connect(address: &str, port: u16, deadline: Duration) -> Checke
 /// # Errors
 /// [`Reason::NameNotResolved`] or [`Reason::NameLookupTimedOut`].
 pub async fn addresses_of(address: &str, deadline: Duration) -> Result<Vec<IpAddr>, Finding> {
-    match resolve(address, 0, Instant::now() + deadline).await {
+    match STORAGE.resolve(address, Instant::now() + deadline).await {
         Ok(addresses) => Ok(addresses.iter().map(SocketAddr::ip).collect()),
-        Err(Lookup::TimedOut) => Err(lookup_timed_out(address, deadline)),
-        Err(Lookup::Failed(why)) => Err(not_resolved(address, &why)),
-    }
-}
-
-enum Lookup {
-    TimedOut,
-    Failed(String),
-}
-
-async fn resolve(address: &str, port: u16, ends: Instant) -> Result<Vec<SocketAddr>, Lookup> {
-    if let Ok(literal) = address.parse::<IpAddr>() {
-        return Ok(vec![SocketAddr::new(literal, port)]);
-    }
-    let permit = match timeout_at(ends, LOOKUPS.acquire()).await {
-        Ok(Ok(permit)) => permit,
-        Ok(Err(closed)) => return Err(Lookup::Failed(closed.to_string())),
-        Err(_) => return Err(Lookup::TimedOut),
-    };
-    // A task of its own, so that the permit is held for as long as the resolver holds its thread.
-    let host = address.to_owned();
-    let lookup = tokio::spawn(async move {
-        let _permit = permit;
-        lookup_host((host.as_str(), port)).await.map(|found| found.take(ADDRESSES_KNOWN).collect::<Vec<_>>())
-    });
-    match timeout_at(ends, lookup).await {
-        Err(_) => Err(Lookup::TimedOut),
-        Ok(Err(task)) => Err(Lookup::Failed(task.to_string())),
-        Ok(Ok(Ok(addresses))) if addresses.is_empty() => Err(Lookup::Failed("it has no address".to_owned())),
-        Ok(Ok(Ok(addresses))) => Ok(addresses),
-        // EAI_AGAIN of getaddrinfo(3): no name server answered. Its text is all that std passes on.
-        Ok(Ok(Err(error))) if error.to_string().contains("Temporary failure") => Err(Lookup::TimedOut),
-        Ok(Ok(Err(error))) => Err(Lookup::Failed(error.to_string())),
+        Err(ResolveError::TimedOut) => Err(lookup_timed_out(address, deadline)),
+        Err(ResolveError::NotFound(why)) => Err(not_resolved(address, &why)),
     }
 }
 

@@ -2,12 +2,16 @@
 
 use anyhow::Context as _;
 
+use crate::sys::resolve::{KEYSTONE_LOOKUPS_MAX, STORAGE_LOOKUPS_MAX};
+
 /// How many threads run tasks. All of them wait for sockets and children; none computes.
 pub(super) const WORKER_THREADS: u8 = 2;
 
-/// The most threads for what tokio cannot do without one, which here is resolving names. A name
-/// server that is down holds each for as long as resolv.conf(5) says.
+/// Threads for what tokio cannot do without one: resolving names and reading files.
 const BLOCKING_THREADS_MAX: usize = 32;
+
+// Lookups hang when name servers are down. Threads remain to read files.
+const _: () = assert!(BLOCKING_THREADS_MAX > STORAGE_LOOKUPS_MAX + KEYSTONE_LOOKUPS_MAX);
 
 /// Runs a future to its end. Threads that are stuck then, in a name lookup, are left behind.
 ///

@@ -16,7 +16,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::resolver::Resolver;
+use super::resolver::ResolveKeystone;
 use super::{Issued, KeystoneError, Login, Project, TokenFacts};
 use crate::tls;
 
@@ -40,7 +40,7 @@ const SUBJECT_TOKEN: HeaderName = HeaderName::from_static("x-subject-token");
 #[derive(Debug, Clone)]
 pub struct Keystone {
     url: String,
-    client: Client<HttpsConnector<HttpConnector<Resolver>>, Full<Bytes>>,
+    client: Client<HttpsConnector<HttpConnector<ResolveKeystone>>, Full<Bytes>>,
 }
 
 impl Keystone {
@@ -55,7 +55,7 @@ impl Keystone {
         } else {
             tls::trusting_nobody()?
         };
-        let mut connector = HttpConnector::new_with_resolver(Resolver::new());
+        let mut connector = HttpConnector::new_with_resolver(ResolveKeystone);
         connector.enforce_http(false);
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(CONNECT_TIMEOUT));

@@ -5,6 +5,7 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
 use super::answer::{ANSWER_LIMIT_BYTES, clock_ahead_seconds};
 use crate::s3::S3Failure;
+use crate::sys::resolve::ResolveError;
 
 /// How much is shown of what a cause says, in characters: the SDK's may repeat what the service sent.
 pub const WORDS_LIMIT_CHARS: usize = 300;
@@ -49,6 +50,9 @@ fn transport(error: &(dyn std::error::Error + 'static), limit_bytes: usize) -> O
         if let Some(tls) = cause.downcast_ref::<rustls::Error>() {
             return Some(of_tls(tls));
         }
+        if let Some(unresolved) = cause.downcast_ref::<ResolveError>() {
+            return Some(S3Failure::NameNotResolved(unresolved.to_string()));
+        }
         if cause.is::<http_body_util::LengthLimitError>() {
             let limit = limit_bytes / 1024;
             return Some(S3Failure::NotS3(format!("it does not end within {limit} KiB")));
@@ -69,7 +73,6 @@ fn transport(error: &(dyn std::error::Error + 'static), limit_bytes: usize) -> O
                 ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => {
                     S3Failure::HostUnreachable(io.to_string())
                 }
-                _ if io.to_string().contains("lookup address") => S3Failure::NameNotResolved(io.to_string()),
                 _ => S3Failure::ConnectionBroken(io.to_string()),
             });
         }

@@ -3,22 +3,30 @@
 //! Proxies are those of the environment (`HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`), as for other clients of S3. An
 //! address of one may have a password in it, which is shown nowhere.
 
+use std::net::SocketAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::tls::{self, TlsContext, TrustStore, rustls_provider::CryptoMode};
 use aws_smithy_http_client::{Builder, Connector};
+use aws_smithy_runtime_api::client::dns::{DnsFuture, ResolveDns, ResolveDnsError};
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use http::Uri;
 use hyper_util::client::proxy::matcher::Matcher;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use tokio::time::Instant;
 
 use crate::s3::S3Failure;
+use crate::sys::resolve::STORAGE;
 use crate::sys::secret_file::read_public;
 
 /// How many connections to one service are kept open while nobody uses them.
 const IDLE_CONNECTIONS_MAX: usize = 32;
+
+/// Deadline of a lookup by the SDK. Callers bound their calls, mostly to less.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Reads a bundle and makes sure of it: the SDK would panic over a certificate that is none.
 pub(super) async fn read_ca_bundle(path: &Path) -> Result<Vec<u8>, S3Failure> {
@@ -37,23 +45,34 @@ pub(super) async fn read_ca_bundle(path: &Path) -> Result<Vec<u8>, S3Failure> {
     Ok(pem)
 }
 
+/// The agent's resolver as the SDK takes one.
+#[derive(Debug, Clone, Copy)]
+struct ResolveStorage;
+
+impl ResolveDns for ResolveStorage {
+    fn resolve_dns<'a>(&'a self, name: &'a str) -> DnsFuture<'a> {
+        DnsFuture::new(async move {
+            let found = STORAGE.resolve(name, Instant::now() + LOOKUP_TIMEOUT).await;
+            found.map(|found| found.iter().map(SocketAddr::ip).collect()).map_err(ResolveDnsError::new)
+        })
+    }
+}
+
 /// A pool of connections, without TLS or with it.
 ///
 /// # Errors
 /// [`S3Failure::Tls`].
 pub(super) fn http_client(plain: bool, ca_bundle: Option<&[u8]>) -> Result<SharedHttpClient, S3Failure> {
-    let context = if plain { None } else { Some(tls_context(ca_bundle)?) };
+    let context = tls_context(plain, ca_bundle)?;
     Ok(Builder::new().build_with_connector_fn(move |settings, components| {
         let mut connector =
             Connector::builder().proxy_config(ProxyConfig::from_env()).pool_max_idle_per_host(IDLE_CONNECTIONS_MAX);
         connector.set_connector_settings(settings.cloned());
         connector.set_sleep_impl(components.and_then(|components| components.sleep_impl()));
-        match &context {
-            None => connector.build_http(),
-            Some(context) => {
-                connector.tls_provider(tls::Provider::Rustls(CryptoMode::Ring)).tls_context(context.clone()).build()
-            }
-        }
+        connector
+            .tls_provider(tls::Provider::Rustls(CryptoMode::Ring))
+            .tls_context(context.clone())
+            .build_with_resolver(ResolveStorage)
     }))
 }
 
@@ -85,9 +104,10 @@ pub(super) fn proxy_to(host: &str, port: u16, plain: bool) -> Result<Option<(Str
     Ok(address.map(|address| (address, proxy.port_u16().unwrap_or(port))))
 }
 
-fn tls_context(ca_bundle: Option<&[u8]>) -> Result<TlsContext, S3Failure> {
-    let mut trust = TrustStore::default();
-    if let Some(pem) = ca_bundle {
+/// What is trusted. A plain service needs no authority, and reading the system's takes time and memory.
+fn tls_context(plain: bool, ca_bundle: Option<&[u8]>) -> Result<TlsContext, S3Failure> {
+    let mut trust = if plain { TrustStore::empty() } else { TrustStore::default() };
+    if let Some(pem) = ca_bundle.filter(|_| !plain) {
         trust = trust.with_pem_certificate(pem);
     }
     TlsContext::builder().with_trust_store(trust).build().map_err(|error| S3Failure::Tls(error.to_string()))

@@ -1,0 +1,299 @@
+//! Name resolution: the one place where the agent asks the system's resolver for addresses.
+//!
+//! getaddrinfo(3) holds a thread for as long as resolv.conf(5) says, and cannot be cancelled. When the name
+//! servers are down, every lookup is such a thread. So a lookup runs in a task that outlives its callers, each
+//! of which waits until its own deadline:
+//!
+//! - a [`Resolver`] runs a limited number of lookups at a time; further ones wait in a bounded queue;
+//! - callers that need the same name share one lookup, so a name that hangs holds one thread, however many
+//!   targets use it and however often they are probed.
+//!
+//! Storage and Keystone have a resolver each ([`STORAGE`], [`KEYSTONE`]), so that targets whose names hang do
+//! not stop the validation of tokens. Both live as long as the process: a reload of the configuration makes no
+//! new ones.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+
+use futures::FutureExt as _;
+use futures::future::{BoxFuture, Shared};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout_at};
+
+/// Concurrent lookups of storage servers and their proxies.
+pub const STORAGE_LOOKUPS_MAX: usize = 16;
+
+/// Concurrent lookups of Keystone's name. The agent uses one Keystone.
+pub const KEYSTONE_LOOKUPS_MAX: usize = 1;
+
+/// Distinct names of one resolver that are being looked up or wait for it. A further name times out at once.
+pub const NAMES_PENDING_MAX: usize = 1024;
+
+/// Addresses of one name that are kept; the others are ignored.
+pub const ADDRESSES_MAX: usize = 64;
+
+/// Names whose latest addresses [`KEYSTONE`] keeps.
+const KEYSTONE_NAMES_KEPT: usize = 8;
+
+/// The resolver for storage servers and their proxies.
+pub static STORAGE: LazyLock<Resolver> = LazyLock::new(|| Resolver::of_system(STORAGE_LOOKUPS_MAX, 0));
+
+/// The resolver for Keystone.
+pub static KEYSTONE: LazyLock<Resolver> =
+    LazyLock::new(|| Resolver::of_system(KEYSTONE_LOOKUPS_MAX, KEYSTONE_NAMES_KEPT));
+
+/// Why a name gave no address.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ResolveError {
+    /// No name server answered before the deadline.
+    #[error("no name server answered in time")]
+    TimedOut,
+    /// The name has no address, in the words of getaddrinfo(3).
+    #[error("{0}")]
+    NotFound(String),
+}
+
+type Answer = Result<Vec<SocketAddr>, ResolveError>;
+type Lookup = dyn Fn(String) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> + Send + Sync;
+
+/// Looks up names, a limited number at a time. Clones share their lookups.
+#[derive(Clone)]
+pub struct Resolver(Arc<State>);
+
+struct State {
+    lookup: Box<Lookup>,
+    slots: Semaphore,
+    names: Mutex<Names>,
+    names_kept: usize,
+}
+
+#[derive(Default)]
+struct Names {
+    pending: BTreeMap<String, Shared<BoxFuture<'static, Answer>>>,
+    latest: BTreeMap<String, Vec<SocketAddr>>,
+}
+
+impl std::fmt::Debug for Resolver {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Resolver").field("slots", &self.0.slots).finish_non_exhaustive()
+    }
+}
+
+impl Resolver {
+    fn of_system(lookups_max: usize, names_kept: usize) -> Self {
+        let lookup = |name: String| {
+            async move { tokio::net::lookup_host((name.as_str(), 0)).await.map(|found| found.take(ADDRESSES_MAX).collect()) }
+                .boxed()
+        };
+        Self::with(Box::new(lookup), lookups_max, names_kept)
+    }
+
+    fn with(lookup: Box<Lookup>, lookups_max: usize, names_kept: usize) -> Self {
+        Self(Arc::new(State { lookup, slots: Semaphore::new(lookups_max), names: Mutex::default(), names_kept }))
+    }
+
+    /// Returns the addresses of a host (a name, or an IP address without brackets), with port 0. There is at
+    /// least one, and at most [`ADDRESSES_MAX`].
+    ///
+    /// # Errors
+    /// [`ResolveError`]; [`ResolveError::TimedOut`] also when [`NAMES_PENDING_MAX`] names are pending.
+    pub async fn resolve(&self, host: &str, deadline: Instant) -> Answer {
+        if let Ok(address) = host.parse::<IpAddr>() {
+            return Ok(vec![SocketAddr::new(address, 0)]);
+        }
+        let pending = self.pending(host).ok_or(ResolveError::TimedOut)?;
+        timeout_at(deadline, pending).await.unwrap_or(Err(ResolveError::TimedOut))
+    }
+
+    /// Returns the addresses of a host, or those of its latest successful lookup if this one fails. A caller
+    /// that has these does not wait for a lookup that is pending already.
+    ///
+    /// # Errors
+    /// [`ResolveError`] when the host was never resolved.
+    pub async fn resolve_or_latest(&self, host: &str, deadline: Instant) -> Answer {
+        let pending_with_latest = {
+            let names = self.0.names();
+            names.latest.get(host).filter(|_| names.pending.contains_key(host)).cloned()
+        };
+        if let Some(latest) = pending_with_latest {
+            return Ok(latest);
+        }
+        match self.resolve(host, deadline).await {
+            Ok(found) => Ok(found),
+            Err(error) => self.0.names().latest.get(host).cloned().ok_or(error),
+        }
+    }
+
+    /// The lookup of this name: the one that is pending, or a new one. None when too many are pending.
+    fn pending(&self, host: &str) -> Option<Shared<BoxFuture<'static, Answer>>> {
+        let mut names = self.0.names();
+        if let Some(pending) = names.pending.get(host) {
+            return Some(pending.clone());
+        }
+        if names.pending.len() >= NAMES_PENDING_MAX {
+            return None;
+        }
+        // A task of its own: the thread stays in use when the callers have given up, and so does its slot.
+        let entry = PendingEntry { state: self.0.clone(), host: host.to_owned() };
+        let looking = tokio::spawn(async move { entry.look_up().await });
+        let pending = looking.map(|ended| ended.unwrap_or_else(|error| Err(not_found(error)))).boxed().shared();
+        names.pending.insert(host.to_owned(), pending.clone());
+        Some(pending)
+    }
+}
+
+impl State {
+    // Every change is a single insert or remove: nothing is half done after a panic.
+    fn names(&self) -> MutexGuard<'_, Names> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The entry of a pending lookup. Dropping it removes the entry.
+struct PendingEntry {
+    state: Arc<State>,
+    host: String,
+}
+
+impl PendingEntry {
+    async fn look_up(&self) -> Answer {
+        let _slot = self.state.slots.acquire().await.map_err(not_found)?;
+        let found = match (self.state.lookup)(self.host.clone()).await {
+            Ok(found) if found.is_empty() => return Err(ResolveError::NotFound("it has no address".to_owned())),
+            Ok(found) => found,
+            // EAI_AGAIN of getaddrinfo(3): no name server answered. std passes on its text only.
+            Err(error) if error.to_string().contains("Temporary failure") => return Err(ResolveError::TimedOut),
+            Err(error) => return Err(not_found(error)),
+        };
+        let mut names = self.state.names();
+        if names.latest.len() < self.state.names_kept || names.latest.contains_key(&self.host) {
+            names.latest.insert(self.host.clone(), found.clone());
+        }
+        Ok(found)
+    }
+}
+
+impl Drop for PendingEntry {
+    fn drop(&mut self) {
+        self.state.names().pending.remove(&self.host);
+    }
+}
+
+fn not_found(error: impl ToString) -> ResolveError {
+    ResolveError::NotFound(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    use futures::future::join_all;
+    use tokio::sync::watch;
+
+    use super::*;
+
+    const WITHIN: Duration = Duration::from_secs(2);
+
+    fn address() -> SocketAddr {
+        "192.0.2.1:0".parse().expect("an address")
+    }
+
+    /// A resolver whose lookups of names that begin with `slow` last while `open` is false, and what counts them.
+    fn fake(lookups_max: usize, names_kept: usize) -> (Resolver, watch::Sender<bool>, Arc<AtomicUsize>) {
+        let (open, lookups) = (watch::Sender::new(false), Arc::new(AtomicUsize::new(0)));
+        let (gate, count) = (open.clone(), lookups.clone());
+        let lookup = move |name: String| {
+            count.fetch_add(1, Ordering::SeqCst);
+            let mut gate = gate.subscribe();
+            async move {
+                if name.starts_with("slow") {
+                    gate.wait_for(|open| *open).await.map_err(io::Error::other)?;
+                }
+                if name.ends_with("gone") { Err(io::Error::other("no such name")) } else { Ok(vec![address()]) }
+            }
+            .boxed()
+        };
+        (Resolver::with(Box::new(lookup), lookups_max, names_kept), open, lookups)
+    }
+
+    async fn resolve(resolver: &Resolver, host: &str) -> Answer {
+        resolver.resolve(host, Instant::now() + WITHIN).await
+    }
+
+    #[tokio::test]
+    async fn system_resolves_localhost_and_addresses() {
+        let found = resolve(&STORAGE, "localhost").await.expect("found");
+        assert!(!found.is_empty() && found.iter().all(|address| address.ip().is_loopback()), "{found:?}");
+        assert_eq!(resolve(&STORAGE, "192.0.2.1").await, Ok(vec![address()]));
+        assert!(resolve(&STORAGE, "no-such-name.invalid").await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn slow_lookup_delays_no_other_name_and_is_shared_by_its_callers() {
+        let (resolver, open, lookups) = fake(2, 0);
+        for _ in 0..3 {
+            let slow = join_all((0..50).map(|_| resolve(&resolver, "slow")));
+            let (slow, fast) = tokio::join!(slow, resolve(&resolver, "fast"));
+            assert!(slow.iter().all(|answer| *answer == Err(ResolveError::TimedOut)));
+            assert_eq!(fast, Ok(vec![address()]));
+        }
+        assert_eq!(lookups.load(Ordering::SeqCst), 1 + 3, "one for the slow name, however often it was given up");
+        open.send_replace(true);
+        assert_eq!(resolve(&resolver, "slow").await, Ok(vec![address()]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn lookups_and_pending_names_are_bounded() {
+        let (resolver, open, lookups) = fake(4, 0);
+        let hosts: Vec<String> = (0..NAMES_PENDING_MAX + 1).map(|number| format!("slow-{number}")).collect();
+        let began = Instant::now();
+        let answers = join_all(hosts.iter().map(|host| resolve(&resolver, host))).await;
+        assert!(answers.iter().all(|answer| *answer == Err(ResolveError::TimedOut)));
+        assert!(began.elapsed() < WITHIN + Duration::from_secs(1), "{:?}", began.elapsed());
+        assert_eq!(lookups.load(Ordering::SeqCst), 4);
+        assert_eq!(resolver.0.names().pending.len(), NAMES_PENDING_MAX);
+        open.send_replace(true);
+        while !resolver.0.names().pending.is_empty() {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(resolve(&resolver, "fast").await, Ok(vec![address()]));
+        assert_eq!(resolver.0.slots.available_permits(), 4);
+    }
+
+    #[tokio::test]
+    async fn name_is_looked_up_again_after_a_failure_or_a_panic() {
+        let (resolver, _open, lookups) = fake(1, 0);
+        for _ in 0..2 {
+            assert_eq!(resolve(&resolver, "gone").await, Err(ResolveError::NotFound("no such name".to_owned())));
+        }
+        assert_eq!(lookups.load(Ordering::SeqCst), 2);
+        let panicking = Resolver::with(Box::new(|_| async { panic!("a lookup") }.boxed()), 1, 0);
+        for _ in 0..2 {
+            assert!(matches!(resolve(&panicking, "any").await, Err(ResolveError::NotFound(_))));
+        }
+        assert!(panicking.0.names().pending.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn latest_addresses_are_used_while_a_lookup_hangs() {
+        let (resolver, open, lookups) = fake(1, 1);
+        let find = || resolver.resolve_or_latest("slow", Instant::now() + WITHIN);
+        assert_eq!(find().await, Err(ResolveError::TimedOut), "nothing is known yet");
+        // Its callers gave up, and what it finds is kept all the same.
+        open.send_replace(true);
+        while resolver.0.names().latest.is_empty() {
+            tokio::task::yield_now().await;
+        }
+        open.send_replace(false);
+        let before = lookups.load(Ordering::SeqCst);
+        let began = Instant::now();
+        for found in join_all((0..50).map(|_| find())).await {
+            assert_eq!(found, Ok(vec![address()]));
+        }
+        assert!(began.elapsed() <= WITHIN + Duration::from_millis(10), "{:?}", began.elapsed());
+        assert!(lookups.load(Ordering::SeqCst) <= before + 1);
+    }
+}
