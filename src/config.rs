@@ -1,9 +1,10 @@
-//! Configuration: a TOML file, read whole and validated whole, into plain [`Settings`].
+//! Configuration: decodes and validates one TOML file into [`Settings`].
 //!
-//! Two types for two questions: [`raw`] is what may be written, with every default; [`Settings`] is
-//! what is meant, and cannot be wrong. Every key has a default, so an absent file is a working
-//! agent. An unknown key, a wrong type or an impossible value is refused with file, line, key and
-//! what was expected: a typo that is ignored is an agent that does something else than was asked.
+//! There are two stages. [`raw`] lists the keys of the file with their types and defaults.
+//! [`validate`] checks every value and makes [`Settings`], which are always valid. Every key has a
+//! default, so the agent works without a file. An unknown key, a wrong type or an impossible value
+//! is an error that names file, line, key and expectation. Ignoring a typo would run an agent that
+//! does something other than what was asked.
 
 mod error;
 mod raw;
@@ -17,30 +18,31 @@ use crate::model::settings::{AgentSettings, ApiSettings, DeclaredTarget};
 
 pub use error::ConfigError;
 
-/// Where the configuration is unless told otherwise.
+/// Default path of the configuration file.
 pub const DEFAULT_PATH: &str = "/etc/targetwatch/config.toml";
 
-/// The largest file that is read, in bytes.
+/// Largest accepted configuration file, in bytes.
 const FILE_MAX_BYTES: u64 = 1 << 20;
 
-/// Everything that the configuration says.
+/// The validated configuration.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
-    /// How the API is served.
+    /// Listeners, authentication and TLS of the API.
     pub api: ApiSettings,
-    /// The registry's file.
+    /// Path of the registry's SQLite file.
     pub registry_path: PathBuf,
-    /// How targets are mounted and probed.
+    /// Settings of mounts and probes.
     pub agent: AgentSettings,
-    /// Targets to be made at start.
+    /// Targets to create at start-up if they do not exist.
     pub declared: Vec<DeclaredTarget>,
 }
 
-/// Reads the configuration at `path`, which must exist; or, without one, at [`DEFAULT_PATH`] if
-/// there is a file.
+/// Loads the configuration file at `path`.
+///
+/// Without a path, loads [`DEFAULT_PATH`], and returns the defaults if that file does not exist.
 ///
 /// # Errors
-/// [`ConfigError`] when it cannot be read or anything in it is wrong.
+/// [`ConfigError`] when the file cannot be read or contains an error.
 pub fn load(path: Option<&Path>) -> Result<Settings, ConfigError> {
     let file = path.unwrap_or(Path::new(DEFAULT_PATH));
     match read(file) {
@@ -50,26 +52,26 @@ pub fn load(path: Option<&Path>) -> Result<Settings, ConfigError> {
     }
 }
 
-/// Validates the text of a configuration; `file` is what errors call it.
+/// Parses and validates the text of a configuration. Errors name it `file`.
 ///
 /// # Errors
-/// [`ConfigError`] for the first thing that is wrong in it.
+/// [`ConfigError`] for the first error in the text.
 pub fn parse(text: &str, file: &Path) -> Result<Settings, ConfigError> {
     let raw = toml::from_str(text).map_err(|error| ConfigError::syntax(file, text, &error))?;
-    validate::settings(raw).map_err(|wrong| wrong.into_error(file, text))
+    validate::settings(raw).map_err(|invalid| invalid.into_error(file, text))
 }
 
 fn read(file: &Path) -> std::io::Result<String> {
-    // A pipe is opened at once so, and then refused: nobody may hold up a reload.
+    // With O_NONBLOCK, opening a FIFO does not block, so it cannot delay a reload.
     let flags = nix::fcntl::OFlag::O_NONBLOCK.bits();
     let opened = std::fs::OpenOptions::new().read(true).custom_flags(flags).open(file)?;
     if !opened.metadata()?.is_file() {
-        return Err(std::io::Error::other("it is no regular file"));
+        return Err(std::io::Error::other("not a regular file"));
     }
     let mut text = String::new();
     opened.take(FILE_MAX_BYTES + 1).read_to_string(&mut text)?;
     if text.len() as u64 > FILE_MAX_BYTES {
-        return Err(std::io::Error::other(format!("it is larger than {FILE_MAX_BYTES} bytes")));
+        return Err(std::io::Error::other(format!("larger than {FILE_MAX_BYTES} bytes")));
     }
     Ok(text)
 }

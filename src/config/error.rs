@@ -1,4 +1,4 @@
-//! What can be wrong with a configuration, and where.
+//! Configuration errors and their positions in the file.
 
 use std::borrow::Cow;
 use std::fmt::Display;
@@ -6,67 +6,68 @@ use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-/// Why a configuration was refused.
+/// Error in a configuration file.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
     #[error("configuration {file}: {source}", file = file.display())]
     Unreadable {
-        /// The file.
+        /// Path of the file.
         file: PathBuf,
-        /// What the system says.
+        /// Error of the operating system.
         source: io::Error,
     },
-    /// Something in it is wrong.
+    /// The file contains an error.
     #[error("configuration {file}:{line}: {key}{problem}", file = file.display())]
     Wrong {
-        /// The file.
+        /// Path of the file.
         file: PathBuf,
-        /// The line, counted from 1.
+        /// Line number, starting at 1.
         line: usize,
-        /// The key with a colon, or nothing where the text is no TOML.
+        /// Key followed by a colon. Empty if the text is not valid TOML.
         key: String,
-        /// What was found and what was expected.
+        /// Value found and expectation.
         problem: String,
     },
 }
 
 impl ConfigError {
-    /// From what the TOML parser says.
+    /// Converts an error of the TOML parser.
     pub(super) fn syntax(file: &Path, text: &str, error: &toml::de::Error) -> Self {
         let span = error.span().unwrap_or_default();
         let source = text.lines().nth(line(text, span.start) - 1).unwrap_or_default().trim();
-        // The key and not its value: somebody may have written a secret where its file belongs.
+        // Quotes only the key. The value may be a secret that was written in place of a file name.
         let quoted = match source.split_once('=') {
             Some((key, _)) => format!(" in `{} = …`", key.trim_end()),
             None if source.starts_with('[') => format!(" in `{source}`"),
             None => String::new(),
         };
-        let message = without_text(error.message().trim()).replace('\n', ", ");
+        let message = without_string(error.message().trim()).replace('\n', ", ");
         let problem = format!("{message}{quoted}");
         Self::Wrong { file: file.to_owned(), line: line(text, span.start), key: String::new(), problem }
     }
 }
 
-/// What the parser says of a text that stands where something else belongs, without the text: it may
-/// be a secret. The wording is that of `serde::de::Unexpected`, which quotes it.
-fn without_text(message: &str) -> Cow<'_, str> {
+/// Removes the quoted string from a type error, because the string may be a secret.
+///
+/// `serde::de::Unexpected` quotes a string that was found where another type was expected.
+fn without_string(message: &str) -> Cow<'_, str> {
     let expectation = message.split_once(": string \"").zip(message.rsplit_once("\", expected "));
     match expectation {
-        Some(((problem, _), (_, expected))) => format!("{problem}: a text, expected {expected}").into(),
+        Some(((problem, _), (_, expected))) => format!("{problem}: string, expected {expected}").into(),
         None => message.into(),
     }
 }
 
-/// A value that is not possible, before it is known in which file.
+/// Invalid value with its position in the text. It becomes a [`ConfigError`] once the file is known.
 #[derive(Debug)]
-pub(super) struct WrongValue {
+pub(super) struct InvalidValue {
     at: Range<usize>,
     key: String,
     problem: String,
 }
 
-impl WrongValue {
+impl InvalidValue {
     pub(super) fn new(at: Range<usize>, key: impl Into<String>, problem: impl Display) -> Self {
         Self { at, key: key.into(), problem: problem.to_string() }
     }

@@ -1,4 +1,4 @@
-//! What may be written: the keys, their types and their defaults. Nothing is validated here.
+//! Keys of the configuration file, with their types and defaults. [`super::validate`] checks the values.
 
 mod api;
 
@@ -9,7 +9,7 @@ use toml::Spanned;
 
 pub(super) use api::{Api, Keystone, Tls};
 
-/// A text that will be validated, with its place in the file.
+/// String that is not validated yet, with its position in the file.
 pub(super) type Text = Spanned<String>;
 
 #[derive(Debug, Default, Deserialize)]
@@ -105,7 +105,7 @@ pub(super) struct Canary {
     pub(super) gid: u32,
 }
 
-/// The user and group that guests run as in the field's container images (kolla's `nova`).
+/// Default user id and group id of the user that writes backups: `nova` in Kolla's container images.
 const BACKUP_USER: u32 = 42436;
 
 impl Default for Canary {

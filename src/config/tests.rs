@@ -1,4 +1,4 @@
-//! What a configuration may say, and what a person is told who says something else.
+//! Defaults, accepted configurations and error messages.
 
 use super::*;
 use crate::model::LockMode;
@@ -10,21 +10,21 @@ fn refused(text: &str) -> String {
 }
 
 #[test]
-fn an_empty_file_is_a_working_agent() {
+fn defaults_apply_when_file_is_empty() {
     let settings = parse("", Path::new("c.toml")).expect("defaults");
     assert_eq!(settings.api.listen.len(), 2);
     assert_eq!(settings.registry_path, Path::new("/var/lib/targetwatch/registry.db"));
     assert_eq!(settings.agent.mounts.root, Path::new("/var/trilio/triliovault-mounts"));
     assert_eq!(settings.agent.probe.deadline, Duration::from_secs(2));
     assert_eq!(settings.agent.probe.canary.interval, Duration::from_secs(300));
-    assert!(!settings.agent.s3_listing.enabled, "nobody pays for a listing that nobody asked for");
+    assert!(!settings.agent.s3_listing.enabled, "listing costs requests, so it is off by default");
     assert!(settings.declared.is_empty());
 }
 
 #[test]
-fn the_sample_file_shows_every_key_at_its_default() {
+fn sample_file_contains_every_key_with_its_default() {
     let sample = include_str!("../../systemd/config.toml");
-    // Keys are commented out with "#" alone, prose and examples with "# ".
+    // "#" comments out a key with its default. "# " starts prose or an example.
     let uncommented: String = sample
         .lines()
         .map(|line| match line.strip_prefix('#') {
@@ -80,7 +80,7 @@ fn the_sample_file_shows_every_key_at_its_default() {
 }
 
 #[test]
-fn all_of_it_can_be_said() {
+fn all_sections_are_accepted() {
     let text = r#"
         [api]
         listen = ["0.0.0.0:8781", "unix:/run/x.sock"]
@@ -127,7 +127,7 @@ fn all_of_it_can_be_said() {
 }
 
 #[test]
-fn the_api_can_be_protected() {
+fn keystone_token_and_tls_are_accepted() {
     let text = r#"
         [api]
         listen = ["0.0.0.0:8781"]
@@ -159,17 +159,17 @@ fn the_api_can_be_protected() {
 }
 
 #[test]
-fn protection_that_is_not_in_force_is_refused() {
+fn unused_or_incomplete_authentication_is_refused() {
     for (text, expected) in [
         ("[api]\nauth = \"ldap\"", &["c.toml:2", "[api] auth", "\"keystone\""][..]),
         ("[api]\nauth = \"token\"", &["[api.token] file", "needs it"]),
         ("[api.token]\nfile = \"/etc/t\"", &["c.toml:2", "[api.token] file", "auth = \"token\""]),
-        ("[api.keystone]\nurl = \"http://k:5000\"", &["[api.keystone] url", "means nothing"]),
+        ("[api.keystone]\nurl = \"http://k:5000\"", &["[api.keystone] url", "not used"]),
         ("[api]\nauth = \"keystone\"", &["[api.keystone] url", "needs it"]),
-        ("[api]\nauth = \"keystone\"\n[api.keystone]\nurl = \"http://k:5000\"", &["password_file", "of its own"]),
+        ("[api]\nauth = \"keystone\"\n[api.keystone]\nurl = \"http://k:5000\"", &["password_file", "its own user"]),
         ("[api]\nauth = \"keystone\"\n[api.keystone]\nurl = \"k:5000\"", &["c.toml:4", "https://keystone"]),
-        ("[api]\nsocket_needs_token = true", &["c.toml:2", "there are no tokens"]),
-        ("[api.tls]\ncertificate = \"/c\"", &["c.toml:2", "together with key"]),
+        ("[api]\nsocket_needs_token = true", &["c.toml:2", "does not use tokens"]),
+        ("[api.tls]\ncertificate = \"/c\"", &["c.toml:2", "certificate and key"]),
         ("[api.tls]\nclient_ca = \"/c\"", &["certificate and key"]),
         ("[api.tls]\nrequire_client_certificate = true", &["client_ca"]),
         (
@@ -186,7 +186,7 @@ fn protection_that_is_not_in_force_is_refused() {
 }
 
 #[test]
-fn what_is_wrong_is_told_with_file_line_key_and_what_was_expected() {
+fn errors_name_file_line_key_and_expectation() {
     for (text, expected) in [
         ("[probe]\nnfs_intervall = \"10s\"", &["c.toml:2", "nfs_intervall", "nfs_interval"][..]),
         ("[probe]\nnfs_interval = 10", &["c.toml:2", "string", "in `nfs_interval = …`"]),
@@ -217,7 +217,7 @@ fn what_is_wrong_is_told_with_file_line_key_and_what_was_expected() {
         ("[s3.canary]\nprefix = \"a\"", &["c.toml:2", "[s3.canary] prefix", "end with /"]),
         ("[s3.canary]\nprefix = \"/\"", &["[s3.canary] prefix"]),
         ("[s3.canary]\nprefix = \"a/../b/\"", &["[s3.canary] prefix"]),
-        ("[s3.canary]\nretention = \"2m\"\ninterval = \"1m\"", &["[s3.canary] retention", "pile up", "60 s"]),
+        ("[s3.canary]\nretention = \"2m\"\ninterval = \"1m\"", &["[s3.canary] retention", "accumulate", "60 s"]),
         ("[s3.canary]\nretention = \"2h\"", &["[s3.canary] retention", "5s", "3600s"]),
         ("[s3.lock_proof]\nmode = \"soft\"", &["[s3.lock_proof] mode", "\"default\"", "\"compliance\""]),
         ("[s3.lock_proof]\ninterval = \"1m\"", &["[s3.lock_proof] interval", "600s"]),
@@ -238,7 +238,7 @@ fn what_is_wrong_is_told_with_file_line_key_and_what_was_expected() {
 }
 
 #[test]
-fn declared_targets_must_fit_each_other() {
+fn declared_targets_with_one_mount_path_or_two_defaults_are_refused() {
     let target =
         |export: &str, more: &str| format!("[[target]]\ntype = \"nfs\"\nfilesystem_export = \"{export}\"\n{more}\n");
     let same = refused(&(target("a:/x", "") + &target("b:/x", "")));
@@ -248,7 +248,7 @@ fn declared_targets_must_fit_each_other() {
 }
 
 #[test]
-fn a_file_that_was_asked_for_must_be_there() {
+fn explicit_configuration_file_must_exist() {
     let error = load(Some(Path::new("/nonexistent/config.toml"))).expect_err("missing").to_string();
     assert!(error.contains("/nonexistent/config.toml"), "{error}");
 }

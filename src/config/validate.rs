@@ -1,9 +1,10 @@
-//! What is meant: each section of the file, validated into settings.
+//! Validation of each section of the file.
 
 mod api;
 mod s3;
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::path::{Component, Path, PathBuf};
@@ -13,7 +14,7 @@ use jiff::SignedDuration;
 use toml::Spanned;
 
 use super::Settings;
-use super::error::WrongValue;
+use super::error::InvalidValue;
 use super::raw::{self, Raw, Text};
 use crate::model::report::MountMode;
 use crate::model::settings::{
@@ -24,24 +25,24 @@ use crate::model::target_spec::{SpecError, SpecField};
 use crate::model::target_type::type_name_problem;
 use crate::model::{MountName, NfsExport, NfsOptions, PathKey, SpecFields, TargetSpec};
 
-/// The most entries of any other list.
+/// Largest number of entries in a list of tables.
 const ENTRIES_MAX: usize = 10_000;
 
-/// Times between two probes.
+/// Accepted times between two probes.
 const INTERVALS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
 
-/// Times to wait for storage. A deadline beyond a minute is no deadline to who polls.
+/// Accepted deadlines of one check. A client that polls the API needs an answer within a minute.
 const DEADLINES: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(60);
 
-/// Times for `mount.nfs`, whose own retries may take long.
+/// Accepted deadlines of `mount.nfs`, which retries by itself.
 const MOUNT_DEADLINES: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(600);
 
-/// Where systemd puts the credentials of the agent's unit (systemd.exec(5)).
+/// Directory in which systemd puts the credentials of the agent's unit (systemd.exec(5)).
 const UNIT_CREDENTIALS: &str = "/run/credentials/targetwatch.service";
 
-type Valid<T> = Result<T, WrongValue>;
+type Validated<T> = Result<T, InvalidValue>;
 
-pub(super) fn settings(raw: Raw) -> Valid<Settings> {
+pub(super) fn settings(raw: Raw) -> Validated<Settings> {
     let Raw { api, registry, mounts, probe, s3, target } = raw;
     let mounts = self::mounts(mounts)?;
     let declared = declared(&target, mounts.path_key)?;
@@ -60,25 +61,29 @@ pub(super) fn settings(raw: Raw) -> Valid<Settings> {
     })
 }
 
-fn wrong(at: &Text, key: &str, problem: impl Display) -> WrongValue {
-    WrongValue::new(at.span(), key, problem)
+fn invalid(at: &Text, key: &str, problem: impl Display) -> InvalidValue {
+    InvalidValue::new(at.span(), key, problem)
 }
 
-fn registry_path(url: &Text) -> Valid<PathBuf> {
+fn registry_path(url: &Text) -> Validated<PathBuf> {
     const KEY: &str = "[registry] url";
     let path = url.get_ref().strip_prefix("sqlite://").ok_or_else(|| {
-        let problem = format!("{:?} is no registry; expected \"sqlite:///absolute/path\"", url.get_ref());
-        wrong(url, KEY, problem)
+        let problem = format!("{:?} is not the URL of a registry; expected \"sqlite:///absolute/path\"", url.get_ref());
+        invalid(url, KEY, problem)
     })?;
     absolute(url, path, KEY)
 }
 
-fn mounts(raw: raw::Mounts) -> Valid<MountSettings> {
+fn mounts(raw: raw::Mounts) -> Validated<MountSettings> {
     let mode = one_of(&raw.mode, "[mounts] mode", &[("kernel", MountMode::Kernel), ("none", MountMode::None)])?;
     let path_key = one_of(&raw.path_key, "[mounts] path_key", &[("path", PathKey::Path), ("export", PathKey::Export)])?;
     let root = absolute(&raw.root, raw.root.get_ref(), "[mounts] root")?;
     if root == Path::new("/") {
-        return Err(wrong(&raw.root, "[mounts] root", "/ cannot be the directory that holds all mounts"));
+        return Err(invalid(
+            &raw.root,
+            "[mounts] root",
+            "\"/\" cannot contain the mount points; expected a directory of its own",
+        ));
     }
     let mut nfs_overrides = Vec::new();
     for entry in limited(&raw.nfs, "[[mounts.nfs]]")? {
@@ -89,10 +94,10 @@ fn mounts(raw: raw::Mounts) -> Valid<MountSettings> {
     }
     let mut address_map = BTreeMap::new();
     for (from, to) in &raw.address_map {
-        // An export is the parser of hosts: what it takes as a host can be mounted from.
+        // Hosts are validated by the parser of exports, so that every accepted host can be mounted from.
         let as_export = |host: &str| NfsExport::parse("host:/").and_then(|export| export.with_host(host));
         for host in [from, to.get_ref()] {
-            as_export(host).map_err(|error| wrong(to, "[mounts] address_map", error))?;
+            as_export(host).map_err(|error| invalid(to, "[mounts] address_map", error))?;
         }
         address_map.insert(from.trim_matches(['[', ']']).to_owned(), to.get_ref().clone());
     }
@@ -100,20 +105,20 @@ fn mounts(raw: raw::Mounts) -> Valid<MountSettings> {
     Ok(MountSettings { root, mode, path_key, nfs_options, nfs_overrides, address_map })
 }
 
-fn nfs_options(text: &Text, key: &str) -> Valid<NfsOptions> {
-    NfsOptions::parse(text.get_ref()).map_err(|error| wrong(text, key, error))
+fn nfs_options(text: &Text, key: &str) -> Validated<NfsOptions> {
+    NfsOptions::parse(text.get_ref()).map_err(|error| invalid(text, key, error))
 }
 
-fn probe(raw: &raw::Probe) -> Valid<ProbeSettings> {
+fn probe(raw: &raw::Probe) -> Validated<ProbeSettings> {
     let failures = &raw.failures_before_offline;
     if !(1..=1000).contains(failures.get_ref()) {
         let problem = format!("expected 1 to 1000, found {}", failures.get_ref());
-        return Err(WrongValue::new(failures.span(), "[probe] failures_before_offline", problem));
+        return Err(InvalidValue::new(failures.span(), "[probe] failures_before_offline", problem));
     }
     let percent = &raw.nearly_full_percent;
     if !(0.0..=100.0).contains(percent.get_ref()) {
         let problem = format!("expected 0 to 100, found {}", percent.get_ref());
-        return Err(WrongValue::new(percent.span(), "[probe] nearly_full_percent", problem));
+        return Err(InvalidValue::new(percent.span(), "[probe] nearly_full_percent", problem));
     }
     Ok(ProbeSettings {
         nfs_interval: duration(&raw.nfs_interval, "[probe] nfs_interval", INTERVALS)?,
@@ -133,25 +138,25 @@ fn probe(raw: &raw::Probe) -> Valid<ProbeSettings> {
     })
 }
 
-fn declared(raw: &[raw::Target], path_key: PathKey) -> Valid<Vec<DeclaredTarget>> {
+fn declared(raw: &[raw::Target], path_key: PathKey) -> Validated<Vec<DeclaredTarget>> {
     let mut declared: Vec<DeclaredTarget> = Vec::new();
     let mut names: Vec<(MountName, String)> = Vec::new();
     for entry in limited(raw, "[[target]]")? {
         let target = self::target(entry)?;
         let name = MountName::derive(&target.spec, path_key)
-            .map_err(|error| wrong(&entry.kind, "[[target]] filesystem_export", error))?;
+            .map_err(|error| invalid(&entry.kind, "[[target]] filesystem_export", error))?;
         if let Some((_, other)) = names.iter().find(|(other, _)| other.collides_with(&name)) {
             let problem = format!(
-                "{} would be mounted in the directory of {other}: two exports with the same path cannot both be targets of one node",
+                "{} would use the mount path of {other}; expected exports with different paths",
                 target.spec.export()
             );
-            return Err(wrong(&entry.kind, "[[target]]", problem));
+            return Err(invalid(&entry.kind, "[[target]]", problem));
         }
         if let Some(is_default) = entry.is_default.as_ref().filter(|is_default| *is_default.get_ref())
             && declared.iter().any(|other| other.is_default)
         {
-            let problem = "another declared target is the default already: there is exactly one";
-            return Err(WrongValue::new(is_default.span(), "[[target]] is_default", problem));
+            let problem = "another [[target]] is the default already; expected exactly one default";
+            return Err(InvalidValue::new(is_default.span(), "[[target]] is_default", problem));
         }
         names.push((name, target.spec.export()));
         declared.push(target);
@@ -159,7 +164,7 @@ fn declared(raw: &[raw::Target], path_key: PathKey) -> Valid<Vec<DeclaredTarget>
     Ok(declared)
 }
 
-fn target(raw: &raw::Target) -> Valid<DeclaredTarget> {
+fn target(raw: &raw::Target) -> Validated<DeclaredTarget> {
     fn text(given: &Option<Text>) -> Option<&str> {
         given.as_ref().map(|text| text.get_ref().as_str())
     }
@@ -180,17 +185,21 @@ fn target(raw: &raw::Target) -> Valid<DeclaredTarget> {
         };
         // A missing key has no place of its own.
         let place = place.unwrap_or_else(|| raw.kind.span());
-        WrongValue::new(place, format!("[[target]] {}", field.as_str()), problem)
+        InvalidValue::new(place, format!("[[target]] {}", field.as_str()), problem)
     })?;
     for (key, value) in &raw.metadata {
         if RESERVED_METADATA_KEYS.contains(&key.as_str()) {
-            return Err(wrong(value, "[[target]] metadata", format!("{key} is set by the agent itself")));
+            return Err(invalid(
+                value,
+                "[[target]] metadata",
+                format!("{key:?} is reserved for the agent; use another key"),
+            ));
         }
     }
     if let Some(name) = &raw.btt_name
         && let Some(problem) = type_name_problem(name.get_ref())
     {
-        return Err(wrong(name, "[[target]] btt_name", problem));
+        return Err(invalid(name, "[[target]] btt_name", problem));
     }
     let metadata = raw.metadata.iter().map(|(key, value)| (key.clone(), value.get_ref().clone())).collect();
     Ok(DeclaredTarget {
@@ -201,75 +210,94 @@ fn target(raw: &raw::Target) -> Valid<DeclaredTarget> {
     })
 }
 
-fn required_text<'a>(given: Option<&'a Text>, otherwise: &Text, key: &str, who: &str) -> Valid<&'a Text> {
-    given.ok_or_else(|| wrong(otherwise, key, format!("{who} needs it")))
+fn required_text<'a>(given: Option<&'a Text>, otherwise: &Text, key: &str, needed_by: &str) -> Validated<&'a Text> {
+    given.ok_or_else(|| invalid(otherwise, key, format!("missing; {needed_by} needs it")))
 }
 
-fn location(text: &Text, key: &str) -> Valid<LocationPattern> {
+fn location(text: &Text, key: &str) -> Validated<LocationPattern> {
     if text.get_ref().is_empty() {
-        return Err(wrong(text, key, "expected an export, in which * stands for any characters"));
+        return Err(invalid(text, key, "\"\" is not a pattern; expected an export, in which * matches any characters"));
     }
     Ok(LocationPattern::new(text.get_ref()))
 }
 
-fn one_of<T: Copy>(text: &Text, key: &str, known: &[(&str, T)]) -> Valid<T> {
+fn one_of<T: Copy>(text: &Text, key: &str, known: &[(&str, T)]) -> Validated<T> {
     known.iter().find(|(name, _)| name == text.get_ref()).map(|(_, value)| *value).ok_or_else(|| {
         let names: Vec<String> = known.iter().map(|(name, _)| format!("{name:?}")).collect();
-        wrong(text, key, format!("{:?} is not known; expected {}", text.get_ref(), names.join(" or ")))
+        invalid(text, key, format!("unknown value {:?}; expected {}", text.get_ref(), names.join(" or ")))
     })
 }
 
-fn absolute(text: &Text, path: &str, key: &str) -> Valid<PathBuf> {
+fn absolute(text: &Text, path: &str, key: &str) -> Validated<PathBuf> {
     let path = PathBuf::from(path);
     let is_plain = path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
     if path.is_absolute() && is_plain && !text.get_ref().chars().any(char::is_control) {
-        // Collected anew, so that what is compared later has no doubled or trailing slashes.
+        // Collecting the components removes doubled and trailing slashes, so that paths compare equal.
         Ok(path.components().collect())
     } else {
-        Err(wrong(text, key, format!("{:?} is no path; expected an absolute one without \"..\"", path.display())))
+        Err(invalid(
+            text,
+            key,
+            format!("{:?} is not a usable path; expected an absolute path without \"..\"", path.display()),
+        ))
     }
 }
 
-/// The path of a file that holds a secret. What is no path is not repeated: it may be the secret.
-fn secret_file(text: &Text, key: &str) -> Valid<PathBuf> {
+/// Validates the path of a secret file. Errors do not quote the value, because it may be the secret itself.
+fn secret_file(text: &Text, key: &str) -> Validated<PathBuf> {
     absolute(text, text.get_ref(), key).map_err(|_| {
-        wrong(text, key, "expected the absolute path, without \"..\", of a file that holds it and nothing else")
+        invalid(text, key, "expected the absolute path, without \"..\", of a file that contains only this value")
     })
 }
 
-/// The same, which may also be a credential that systemd passes to the unit (`LoadCredential=`).
-fn secret_file_or_credential(text: &Text, key: &str) -> Valid<PathBuf> {
+/// Validates the path of a secret file, or the name of a credential that systemd passes to the unit
+/// (`LoadCredential=`).
+fn secret_file_or_credential(text: &Text, key: &str) -> Validated<PathBuf> {
     let Some(name) = text.get_ref().strip_prefix("credential:") else { return secret_file(text, key) };
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
     if name.is_empty() || !name.bytes().all(is_plain) || name.starts_with('.') {
-        return Err(wrong(
-            text,
-            key,
-            "expected credential: with the name of one that LoadCredential= of the unit gives",
-        ));
+        return Err(invalid(text, key, "expected \"credential:NAME\" with a NAME from LoadCredential= in the unit"));
     }
-    // A command beside the agent has no such variable, and finds those of the running unit.
-    let directory = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
-    Ok(directory.unwrap_or_else(|| UNIT_CREDENTIALS.into()).join(name))
+    Ok(credentials_directory(std::env::var_os("CREDENTIALS_DIRECTORY")).join(name))
 }
 
-fn duration(text: &Text, key: &str, range: RangeInclusive<Duration>) -> Valid<Duration> {
+/// Returns the directory of the unit's credentials. `variable` is the value of `CREDENTIALS_DIRECTORY`.
+///
+/// One-shot commands do not have this variable, so they read the credentials of the running unit.
+fn credentials_directory(variable: Option<OsString>) -> PathBuf {
+    variable.filter(|directory| !directory.is_empty()).map_or_else(|| UNIT_CREDENTIALS.into(), PathBuf::from)
+}
+
+fn duration(text: &Text, key: &str, range: RangeInclusive<Duration>) -> Validated<Duration> {
     let parsed = text.get_ref().parse::<SignedDuration>().ok().and_then(|duration| Duration::try_from(duration).ok());
     parsed.filter(|duration| range.contains(duration)).ok_or_else(|| {
         let problem = format!(
-            "{:?} is no time from {:?} to {:?}; expected text such as \"10s\" or \"500ms\"",
+            "{:?} is not a duration between {:?} and {:?}; expected a value such as \"10s\" or \"500ms\"",
             text.get_ref(),
             range.start(),
             range.end()
         );
-        wrong(text, key, problem)
+        invalid(text, key, problem)
     })
 }
 
-fn limited<'a, T>(list: &'a [T], key: &str) -> Valid<&'a [T]> {
+fn limited<'a, T>(list: &'a [T], key: &str) -> Validated<&'a [T]> {
     if list.len() <= ENTRIES_MAX {
         Ok(list)
     } else {
-        Err(WrongValue::new(0..0, key, format!("{} entries; {ENTRIES_MAX} is the limit", list.len())))
+        Err(InvalidValue::new(0..0, key, format!("{} entries; expected at most {ENTRIES_MAX}", list.len())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_directory_is_the_units_when_variable_is_empty() {
+        for absent in [None, Some(OsString::new())] {
+            assert_eq!(credentials_directory(absent), Path::new(UNIT_CREDENTIALS));
+        }
+        assert_eq!(credentials_directory(Some("/run/x".into())), Path::new("/run/x"));
     }
 }

@@ -1,35 +1,34 @@
-//! NFS mount options (nfs(5)): a string for `mount.nfs`, of which the agent itself needs a few.
+//! NFS mount options (nfs(5)): a string for `mount.nfs` with a few options that the agent reads too.
 //!
-//! The probes over the network must ask the same server program, version and ports that the mount
-//! would, so those options are read here; the rest is handed on untouched.
+//! The network probes must use the same version and ports as the mount, so this module parses those
+//! options. All other options are passed on unchanged.
 
 use std::fmt;
 
-/// The port of an NFS server unless the options name one (RFC 7530 §3.1; every NFSv3 server of
-/// note uses it too).
+/// Default port of an NFS server (RFC 7530 §3.1; common NFSv3 servers use it too).
 pub const NFS_PORT: u16 = 2049;
 
-/// The longest option string that is accepted, in bytes: mount(2) takes one page of data.
+/// Longest accepted option string, in bytes: mount(2) takes one page of data.
 pub const OPTIONS_MAX_BYTES: usize = 4095;
 
-/// Options that make the service run something or read mounts through another helper, or that
-/// this agent decides itself.
+/// Options that are refused, because the agent sets them itself or because they change how `mount`
+/// works.
 const REFUSED: &[&str] =
     &["remount", "bind", "rbind", "move", "fg", "bg", "suid", "dev", "user", "users", "owner", "group"];
 
-/// The NFS version that the options ask for.
+/// NFS version that the options select.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NfsVersion {
     /// Version 3.
     V3,
-    /// Version 4, of any minor version.
+    /// Version 4 with any minor version.
     V4,
-    /// Not named: the client and the server agree on the highest both have.
+    /// No version given: client and server negotiate the highest common version.
     Negotiated,
 }
 
 impl NfsVersion {
-    /// The version of the RPC program to ask first.
+    /// Returns the version of the RPC program to call first.
     #[must_use]
     pub fn rpc_version(self) -> u32 {
         match self {
@@ -39,28 +38,30 @@ impl NfsVersion {
     }
 }
 
-/// Why a string is not usable as NFS mount options.
+/// Error in NFS mount options.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NfsOptionsError {
-    /// A character that cannot stand in mount options.
-    #[error("mount options contain white space or a control character: expected a comma-separated list as in nfs(5)")]
+    /// White space or a control character.
+    #[error("mount options contain white space or a control character; expected a comma-separated list as in nfs(5)")]
     Character,
-    /// Too long for mount(2).
-    #[error("mount options are {0} bytes long: {OPTIONS_MAX_BYTES} is the limit")]
+    /// Longer than mount(2) accepts.
+    #[error("mount options have {0} bytes; expected at most {OPTIONS_MAX_BYTES}")]
     TooLong(usize),
-    /// A value that is no number where one is needed.
-    #[error("mount option {option}={value} needs a port number from 1 to 65535")]
+    /// Value that is not a port number.
+    #[error("mount option {option}={value} is not a port; expected a number from 1 to 65535")]
     Port {
-        /// The option.
+        /// Name of the option.
         option: String,
-        /// Its value.
+        /// Value of the option.
         value: String,
     },
-    /// A version that Linux does not mount.
-    #[error("mount option {0} names no NFS version that can be mounted: expected 3, 4, 4.0, 4.1 or 4.2")]
+    /// NFS version that Linux does not mount.
+    #[error("mount option {0} is not a supported NFS version; expected 3, 4, 4.0, 4.1 or 4.2")]
     Version(String),
-    /// An option that the agent does not allow.
-    #[error("mount option {0:?} is not allowed: the agent mounts in its own way (nosuid, nodev, in the foreground)")]
+    /// Option that the agent does not allow.
+    #[error(
+        "mount option {0:?} is not allowed; remove it, because the agent mounts with nosuid and nodev, in the foreground"
+    )]
     Refused(String),
 }
 
@@ -75,11 +76,11 @@ pub struct NfsOptions {
 }
 
 impl NfsOptions {
-    /// Validates options in the syntax of nfs(5).
+    /// Parses and validates options in the syntax of nfs(5).
     ///
     /// # Errors
-    /// [`NfsOptionsError`] for white space, an impossible port or version, or an option that would
-    /// change how the agent mounts.
+    /// [`NfsOptionsError`] for white space, text that is too long, an invalid port or version, or an
+    /// option that is not allowed.
     pub fn parse(text: &str) -> Result<Self, NfsOptionsError> {
         if text.chars().any(|character| character.is_whitespace() || character.is_control()) {
             return Err(NfsOptionsError::Character);
@@ -111,12 +112,13 @@ impl NfsOptions {
         Ok(parsed)
     }
 
-    /// The options for `mount.nfs`: as configured, with what the agent adds. A backup target
-    /// never needs set-user-id programs or device nodes, and a mount that retries in the
-    /// background would be invisible to the probe. Where no port is named it is the one that the probe
-    /// asks: without it, the kernel's NFSv3 client asks the server's port mapper, and until that has
-    /// answered no other server is mounted either (`nfs_get_client` in `fs/nfs/client.c` waits for every
-    /// client that is not ready). RDMA has ports of its own.
+    /// Returns the options for `mount.nfs`: the configured ones and those that the agent adds.
+    ///
+    /// A backup target needs no set-user-id programs and no device nodes (`nosuid`, `nodev`). The probe
+    /// would not see a mount that retries in the background (`retry=0`). Without a configured port the
+    /// agent adds the one that it probes. Otherwise the kernel's NFSv3 client asks the port mapper of the
+    /// server. Until that answers, no other server can be mounted either: `nfs_get_client` in
+    /// `fs/nfs/client.c` waits for every client that is not ready. RDMA uses other ports.
     #[must_use]
     pub fn for_mount(&self) -> String {
         let separator = if self.text.is_empty() { "" } else { "," };
@@ -125,31 +127,31 @@ impl NfsOptions {
         format!("{}{separator}{port}nosuid,nodev,retry=0", self.text)
     }
 
-    /// The version asked for.
+    /// Returns the selected version.
     #[must_use]
     pub fn version(&self) -> NfsVersion {
         self.version
     }
 
-    /// The port of the NFS server.
+    /// Returns the port of the NFS server.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port.unwrap_or(NFS_PORT)
     }
 
-    /// The port of the NFS server, if the options name one.
+    /// Returns the port of the NFS server if the options contain it.
     #[must_use]
     pub fn explicit_port(&self) -> Option<u16> {
         self.port
     }
 
-    /// The port of the MOUNT service, if the options name one; otherwise the port mapper is asked.
+    /// Returns the port of the MOUNT service if the options contain it. Otherwise the port mapper reports it.
     #[must_use]
     pub fn mount_port(&self) -> Option<u16> {
         self.mount_port
     }
 
-    /// Whether the export is to be mounted read-only.
+    /// Reports whether the export is mounted read-only.
     #[must_use]
     pub fn is_read_only(&self) -> bool {
         self.read_only
@@ -183,7 +185,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn version_and_ports_are_read_and_the_rest_is_kept() {
+    fn nfs_version_and_ports_are_parsed_and_other_options_kept() {
         let options = NfsOptions::parse("nolock,soft,timeo=600,nfsvers=3,port=20490,mountport=20048").expect("valid");
         assert_eq!(options.version(), NfsVersion::V3);
         assert_eq!((options.port(), options.mount_port()), (20490, Some(20048)));
@@ -200,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn impossible_options_are_refused_by_name() {
+    fn invalid_nfs_options_are_refused() {
         for text in ["nfsvers=2", "nfsvers=", "port=0", "mountport=99999", "soft, hard", "soft\n", "bg", "remount"] {
             assert!(NfsOptions::parse(text).is_err(), "{text}");
         }

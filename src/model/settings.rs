@@ -1,7 +1,7 @@
-//! Settings: what configuration is able to ask for, already validated.
+//! Validated settings of the agent, as plain data.
 //!
-//! Plain data, so that drivers and the agent can be given settings without knowing that there is
-//! a file. `config` makes them, `cli::serve` hands them out.
+//! Drivers and the agent receive settings without knowing about the configuration file. `config`
+//! makes them and `cli::serve` passes them on.
 
 mod api;
 
@@ -14,25 +14,25 @@ use super::{LockMode, NfsExport, NfsOptions, PathKey, TargetSpec};
 
 pub use api::{ApiSettings, AuthSettings, KeystoneCredential, KeystoneSettings, Listen, TlsSettings};
 
-/// How targets are mounted (`[mounts]`).
+/// Settings of mounts (`[mounts]`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MountSettings {
-    /// The directory that holds every mount path.
+    /// Directory that contains every mount path.
     pub root: PathBuf,
-    /// Whether NFS targets are mounted or verified over the wire.
+    /// Whether NFS targets are mounted, or verified over the wire only.
     pub mode: MountMode,
-    /// What mount names are derived from.
+    /// Part of the export from which mount names are derived.
     pub path_key: PathKey,
-    /// Mount options of NFS targets.
+    /// Default mount options of NFS targets.
     pub nfs_options: NfsOptions,
-    /// Mount options for some NFS targets only; the first whose location matches wins.
+    /// Mount options of some NFS targets. The first entry whose location matches applies.
     pub nfs_overrides: Vec<NfsOverride>,
-    /// Hosts that this node reaches by another address.
+    /// Addresses that this node uses instead of the hosts in exports, by host.
     pub address_map: BTreeMap<String, String>,
 }
 
 impl MountSettings {
-    /// The mount options of an export.
+    /// Returns the mount options of an export.
     #[must_use]
     pub fn options_for(&self, export: &NfsExport) -> &NfsOptions {
         let text = export.to_string();
@@ -46,24 +46,24 @@ impl MountSettings {
 /// Mount options for the exports that a pattern matches (`[[mounts.nfs]]`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NfsOverride {
-    /// Which exports.
+    /// Pattern of the exports.
     pub location: LocationPattern,
-    /// Their mount options.
+    /// Mount options of these exports.
     pub options: NfsOptions,
 }
 
-/// A pattern for exports in which `*` stands for any run of characters.
+/// Pattern of exports. `*` matches any sequence of characters, also an empty one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LocationPattern(String);
 
 impl LocationPattern {
-    /// A pattern.
+    /// Makes a pattern from its text.
     #[must_use]
     pub fn new(text: &str) -> Self {
         Self(text.to_owned())
     }
 
-    /// Whether the pattern matches the whole export.
+    /// Reports whether the pattern matches the whole export.
     #[must_use]
     pub fn matches(&self, export: &str) -> bool {
         let mut parts = self.0.split('*');
@@ -84,76 +84,76 @@ impl LocationPattern {
     }
 }
 
-/// How targets are probed (`[probe]`).
+/// Settings of probes (`[probe]`).
 #[derive(Debug, Clone, PartialEq)]
 pub struct ProbeSettings {
-    /// Time from one probe of an NFS target to the next.
+    /// Time between two probes of an NFS target.
     pub nfs_interval: Duration,
-    /// Time from one probe of an S3 target to the next.
+    /// Time between two probes of an S3 target.
     pub s3_interval: Duration,
-    /// For how long what was read of a bucket's versioning and object lock is not read again.
+    /// Time for which the versioning and object-lock configuration of a bucket is cached.
     pub s3_facts_interval: Duration,
-    /// The longest that one check may wait for storage.
+    /// Deadline of one check that waits for storage.
     pub deadline: Duration,
-    /// The longest that `mount.nfs` may take.
+    /// Deadline of `mount.nfs`.
     pub mount_deadline: Duration,
-    /// How many timeouts in a row make a target offline; a definite error does at once.
+    /// Number of consecutive timeouts that make a target offline. A definite error does so at once.
     pub failures_before_offline: u32,
-    /// A passing check that took longer is a warning.
+    /// Duration above which a passed check is a warning.
     pub slow_after: Duration,
-    /// Use above this percentage is a warning.
+    /// Used percentage above which a target has a warning.
     pub nearly_full_percent: f64,
-    /// The canary file.
+    /// Settings of the canary file.
     pub canary: CanarySettings,
 }
 
-/// The file that proves that backups can be written (`[probe.canary]`).
+/// Settings of the canary file, which proves that backups can be written (`[probe.canary]`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CanarySettings {
-    /// Whether it is written at all.
+    /// Whether canaries are written.
     pub enabled: bool,
-    /// Time from one canary to the next.
+    /// Time between two canaries.
     pub interval: Duration,
-    /// The user who writes backups.
+    /// User id of the user that writes backups.
     pub uid: u32,
-    /// That user's group.
+    /// Group id of that user.
     pub gid: u32,
 }
 
-/// Credentials and addressing for the buckets that a pattern matches (`[[s3.credentials]]`).
+/// Credentials and addressing of the buckets that a pattern matches (`[[s3.credentials]]`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct S3AccessRule {
-    /// Which buckets, matched against the export.
+    /// Pattern of the exports of these buckets.
     pub location: LocationPattern,
-    /// Where the credentials come from.
+    /// Source of the credentials.
     pub source: S3CredentialSource,
-    /// The region to sign for.
+    /// Region for which requests are signed.
     pub region: Option<String>,
-    /// Certificate authorities to trust beside the system's, a PEM file.
+    /// PEM file of certificate authorities that are trusted in addition to those of the system.
     pub ca_bundle: Option<PathBuf>,
-    /// How the bucket is named in a request.
+    /// Addressing style of requests.
     pub addressing: S3Addressing,
-    /// Whether nothing is to be written to the bucket, since nobody writes backups to it from here.
+    /// Whether the agent writes nothing to the bucket, because this node writes no backups to it.
     pub read_only: bool,
 }
 
-/// Where S3 credentials come from.
+/// Source of S3 credentials.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum S3CredentialSource {
-    /// The AWS default chain: environment, shared files, instance metadata.
+    /// Default chain of AWS: environment, shared files, instance metadata.
     DefaultChain,
-    /// A profile of the shared configuration files.
+    /// Profile of the shared configuration files of AWS.
     Profile(String),
-    /// Two files, each holding one value.
+    /// Two files with one value each.
     Files {
-        /// The access key id.
+        /// File of the access key id.
         access_key_id: PathBuf,
-        /// The secret access key.
+        /// File of the secret access key.
         secret_access_key: PathBuf,
     },
 }
 
-/// How the bucket is named in a request.
+/// Addressing style of S3 requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum S3Addressing {
     /// `https://host/bucket/key`.
@@ -163,80 +163,79 @@ pub enum S3Addressing {
     Virtual,
 }
 
-/// The object that proves that backups can be written (`[s3.canary]`).
+/// Settings of the canary object, which proves that backups can be written (`[s3.canary]`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct S3CanarySettings {
-    /// Whether it is written at all.
+    /// Whether canaries are written.
     pub enabled: bool,
-    /// Time from one canary to the next.
+    /// Time between two canaries.
     pub interval: Duration,
-    /// What the keys of canaries begin with; ends with `/`.
+    /// Prefix of the keys of canaries. It ends with `/`.
     pub prefix: String,
-    /// How long a canary is locked, at most, where it would otherwise be locked for longer.
+    /// Longest lock of a canary. It replaces a longer default retention of the bucket.
     pub retention: Duration,
 }
 
-/// The proof that an object lock is enforced (`[s3.lock_proof]`).
+/// Settings of the proof that an object lock is enforced (`[s3.lock_proof]`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LockProofSettings {
-    /// Whether it is done at all.
+    /// Whether object locks are proved.
     pub enabled: bool,
-    /// Time from one proof to the next.
+    /// Time between two proofs of one target.
     pub interval: Duration,
-    /// The mode that it is locked in where the bucket has no default retention, whose mode comes first;
-    /// none is governance.
+    /// Lock mode of the canary in a bucket without default retention. `None` means governance. In a bucket
+    /// with default retention, the mode of that retention applies.
     pub mode: Option<LockMode>,
-    /// Whether a lock that these credentials can bypass makes a target offline.
+    /// Whether a lock that the agent's credentials can bypass makes a target offline.
     pub strict: bool,
-    /// A default retention that is shorter is a warning.
+    /// Shortest default retention that does not cause a warning.
     pub min_retention: Duration,
 }
 
-/// Counting what a bucket holds by listing it, where its service does not tell (`[s3.listing]`).
+/// Settings of listings, which measure buckets whose service does not report the usage (`[s3.listing]`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct S3ListingSettings {
-    /// Whether it is done at all.
+    /// Whether buckets are listed.
     pub enabled: bool,
-    /// Time from one run to the next.
+    /// Time between the end of one run and the next run.
     pub interval: Duration,
-    /// How many requests a run sends at most; the next one goes on where it stopped.
+    /// Largest number of requests in one run. The next run continues where this one stopped.
     pub requests_max: u32,
 }
 
-/// A target that the configuration declares (`[[target]]`).
+/// Target that the configuration declares (`[[target]]`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeclaredTarget {
-    /// Its storage.
+    /// Storage of the target.
     pub spec: TargetSpec,
-    /// The name of its first target type; the export if none.
+    /// Name of the first target type. Without it, the export is the name.
     pub type_name: Option<String>,
-    /// Whether it is the default target.
+    /// Whether the target is the default target.
     pub is_default: bool,
-    /// Notes about it.
+    /// Metadata of the target.
     pub metadata: BTreeMap<String, String>,
 }
 
-/// Everything that probing needs to know; replaced as a whole when the configuration is read
-/// again.
+/// Settings of the agent. A reload of the configuration replaces them as a whole.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AgentSettings {
-    /// How targets are mounted.
+    /// Settings of mounts.
     pub mounts: MountSettings,
-    /// How targets are probed.
+    /// Settings of probes.
     pub probe: ProbeSettings,
-    /// Access to buckets; the first rule that matches wins.
+    /// Access to buckets. The first rule that matches applies.
     pub s3_access: Vec<S3AccessRule>,
-    /// The canary object.
+    /// Settings of the canary object.
     pub s3_canary: S3CanarySettings,
-    /// The proof of object locks.
+    /// Settings of lock proofs.
     pub lock_proof: LockProofSettings,
-    /// The listing of buckets whose use is not told.
+    /// Settings of listings.
     pub s3_listing: S3ListingSettings,
 }
 
 #[cfg(test)]
 impl AgentSettings {
-    /// Nothing is mounted, no credentials are looked for, and no probe disturbs.
+    /// Settings that mount nothing, look for no credentials, and probe rarely.
     pub(crate) fn quiet() -> Self {
         let long = Duration::from_hours(1);
         Self {
@@ -293,7 +292,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_star_stands_for_any_run_of_characters() {
+    fn star_in_location_pattern_matches_any_characters() {
         for (pattern, export, expected) in [
             ("*", "anything", true),
             ("nas:/a", "nas:/a", true),

@@ -32,7 +32,7 @@ async fn a_key_that_is_unknown() {
 
 #[tokio::test]
 async fn a_value_of_the_wrong_type_or_an_impossible_one() {
-    refused_at("failures_before_offline = \"two\"", &["failures_before_offline", "a text", "u32"]).await;
+    refused_at("failures_before_offline = \"two\"", &["failures_before_offline", "string", "u32"]).await;
     refused_at("deadline = \"2\"", &["[probe] deadline"]).await;
     refused_at("deadline = \"1h\"", &["[probe] deadline", "expected"]).await;
     refused_at("nearly_full_percent = 101.0", &["[probe] nearly_full_percent", "expected 0 to 100"]).await;

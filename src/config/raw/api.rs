@@ -1,4 +1,4 @@
-//! `[api]` and what is below it.
+//! Keys of `[api]` and its subsections.
 
 use serde::Deserialize;
 use toml::Spanned;

@@ -1,36 +1,36 @@
-//! The `[s3]` section: who may do what with buckets, and what is written to them to prove it.
+//! Validation of `[s3]`: credentials, canaries, lock proofs and listings.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::{INTERVALS, Valid, absolute, duration, limited, location, one_of, secret_file_or_credential, wrong};
+use super::{INTERVALS, Validated, absolute, duration, invalid, limited, location, one_of, secret_file_or_credential};
 use jiff::{SignedDuration, Span, SpanRelativeTo};
 
-use crate::config::error::WrongValue;
+use crate::config::error::InvalidValue;
 use crate::config::raw::{self, Text};
 use crate::model::LockMode;
 use crate::model::settings::{
     LockProofSettings, S3AccessRule, S3Addressing, S3CanarySettings, S3CredentialSource, S3ListingSettings,
 };
 
-/// How long a canary is locked where it must be. It must outlast the calls that are made meanwhile, and
-/// the difference of two clocks of whole seconds; more than an hour would prove nothing more.
+/// Accepted lock times of a canary. The lock must outlast the calls of one proof plus the rounding of two
+/// clocks to whole seconds. A lock of more than an hour would prove nothing more.
 const CANARY_RETENTIONS: RangeInclusive<Duration> = Duration::from_secs(5)..=Duration::from_secs(3600);
 
-/// Times between two lock proofs. Each writes an object that cannot be deleted at once.
+/// Accepted times between two lock proofs. Each proof writes an object that cannot be deleted at once.
 const PROOF_INTERVALS: RangeInclusive<Duration> = Duration::from_secs(600)..=Duration::from_secs(30 * 24 * 3600);
 
-/// Times between two runs of a listing. A month is the longest that a count can be of any use.
+/// Accepted times between two runs of a listing. A count that is older than a month is useless.
 const LISTING_INTERVALS: RangeInclusive<Duration> = Duration::from_secs(10)..=Duration::from_secs(30 * 24 * 3600);
 
-/// Requests of one run of a listing, each for a thousand entries.
+/// Accepted numbers of requests in one run of a listing. Each request lists a thousand entries.
 const LISTING_REQUESTS: RangeInclusive<u32> = 1..=10_000;
 
-/// The longest prefix of canaries, in bytes. With what is added a key stays below S3's 1024.
+/// Longest prefix of canaries, in bytes. With the rest of the key it stays below the 1024 bytes of S3.
 const PREFIX_MAX_BYTES: usize = 200;
 
-/// Access to buckets.
-pub(super) fn access(raw: &[raw::S3Credentials]) -> Valid<Vec<S3AccessRule>> {
+/// Validates `[[s3.credentials]]`.
+pub(super) fn access(raw: &[raw::S3Credentials]) -> Validated<Vec<S3AccessRule>> {
     const SECTION: &str = "[[s3.credentials]]";
     let mut rules = Vec::new();
     for entry in limited(raw, SECTION)? {
@@ -42,8 +42,9 @@ pub(super) fn access(raw: &[raw::S3Credentials]) -> Valid<Vec<S3AccessRule>> {
                 secret_access_key: secret_file_or_credential(secret, "[[s3.credentials]] secret_access_key_file")?,
             },
             _ => {
-                let problem = "expected either profile, or access_key_id_file together with secret_access_key_file, or none of them";
-                return Err(wrong(&entry.location, SECTION, problem));
+                let problem =
+                    "expected either profile, or both access_key_id_file and secret_access_key_file, or none of them";
+                return Err(invalid(&entry.location, SECTION, problem));
             }
         };
         let addressing = entry.addressing.as_ref().map_or(Ok(S3Addressing::default()), |text| {
@@ -65,8 +66,8 @@ pub(super) fn access(raw: &[raw::S3Credentials]) -> Valid<Vec<S3AccessRule>> {
     Ok(rules)
 }
 
-/// The canary object.
-pub(super) fn canary(raw: &raw::S3Canary) -> Valid<S3CanarySettings> {
+/// Validates `[s3.canary]`.
+pub(super) fn canary(raw: &raw::S3Canary) -> Validated<S3CanarySettings> {
     const KEY: &str = "[s3.canary] prefix";
     let prefix = raw.prefix.get_ref();
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'-' | b'_' | b'.' | b'=');
@@ -74,25 +75,25 @@ pub(super) fn canary(raw: &raw::S3Canary) -> Valid<S3CanarySettings> {
     if !prefix.ends_with('/') || prefix.len() > PREFIX_MAX_BYTES || !prefix.bytes().all(is_plain) || !segments_are_names
     {
         let problem = format!(
-            "{prefix:?} is no prefix; expected names of letters, digits and -_.= that each end with /, at most {PREFIX_MAX_BYTES} bytes"
+            "{prefix:?} is not a valid prefix; expected names of letters, digits and -_.= that each end with /, at most {PREFIX_MAX_BYTES} bytes"
         );
-        return Err(wrong(&raw.prefix, KEY, problem));
+        return Err(invalid(&raw.prefix, KEY, problem));
     }
     let interval = duration(&raw.interval, "[s3.canary] interval", INTERVALS)?;
     let retention = duration(&raw.retention, "[s3.canary] retention", CANARY_RETENTIONS)?;
     if retention > interval {
         let problem = format!(
-            "{:?} is longer than the interval of {} s, so that canaries would pile up; expected at most that",
+            "{:?} is longer than interval ({} s), so canaries would accumulate; expected at most interval",
             raw.retention.get_ref(),
             interval.as_secs()
         );
-        return Err(wrong(&raw.retention, "[s3.canary] retention", problem));
+        return Err(invalid(&raw.retention, "[s3.canary] retention", problem));
     }
     Ok(S3CanarySettings { enabled: raw.enabled, interval, prefix: prefix.clone(), retention })
 }
 
-/// The lock proof.
-pub(super) fn lock_proof(raw: &raw::LockProof) -> Valid<LockProofSettings> {
+/// Validates `[s3.lock_proof]`.
+pub(super) fn lock_proof(raw: &raw::LockProof) -> Validated<LockProofSettings> {
     let modes =
         [("default", None), ("governance", Some(LockMode::Governance)), ("compliance", Some(LockMode::Compliance))];
     Ok(LockProofSettings {
@@ -104,13 +105,13 @@ pub(super) fn lock_proof(raw: &raw::LockProof) -> Valid<LockProofSettings> {
     })
 }
 
-/// The listing of buckets.
-pub(super) fn listing(raw: &raw::S3Listing) -> Valid<S3ListingSettings> {
+/// Validates `[s3.listing]`.
+pub(super) fn listing(raw: &raw::S3Listing) -> Validated<S3ListingSettings> {
     let requests = &raw.requests_max;
     if !LISTING_REQUESTS.contains(requests.get_ref()) {
         let (least, most) = (LISTING_REQUESTS.start(), LISTING_REQUESTS.end());
         let problem = format!("expected {least} to {most}, found {}", requests.get_ref());
-        return Err(WrongValue::new(requests.span(), "[s3.listing] requests_max", problem));
+        return Err(InvalidValue::new(requests.span(), "[s3.listing] requests_max", problem));
     }
     Ok(S3ListingSettings {
         enabled: raw.enabled,
@@ -119,15 +120,15 @@ pub(super) fn listing(raw: &raw::S3Listing) -> Valid<S3ListingSettings> {
     })
 }
 
-/// A time that may be told in days, of 24 hours.
-fn days(text: &Text, key: &str) -> Valid<Duration> {
+/// Parses a duration that may contain days of 24 hours.
+fn days(text: &Text, key: &str) -> Validated<Duration> {
     let span = text.get_ref().parse::<Span>().ok();
     let exact = span.and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()).ok());
     exact.and_then(|exact: SignedDuration| Duration::try_from(exact).ok()).ok_or_else(|| {
-        wrong(
+        invalid(
             text,
             key,
-            format!("{:?} is no time; expected text such as \"30d\" or \"12h\", or \"0s\"", text.get_ref()),
+            format!("{:?} is not a duration; expected a value such as \"30d\" or \"12h\", or \"0s\"", text.get_ref()),
         )
     })
 }

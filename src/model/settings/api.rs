@@ -1,36 +1,36 @@
-//! How the API is served, and who may use it.
+//! Settings of the API: listeners, authentication, TLS.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// How the API is served (`[api]`).
+/// Settings of the API (`[api]`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApiSettings {
-    /// Where it listens.
+    /// Addresses to listen on.
     pub listen: Vec<Listen>,
-    /// The group of its Unix sockets, by name or number; the agent's own without one.
+    /// Group of the Unix sockets, by name or number. Without it, the sockets keep the group of the process.
     pub socket_group: Option<String>,
-    /// Whether a request over a Unix socket needs a token as well.
+    /// Whether requests over a Unix socket also need a token.
     pub socket_needs_token: bool,
-    /// How requests are authenticated.
+    /// Authentication of requests.
     pub auth: AuthSettings,
-    /// TLS on its TCP addresses (`[api.tls]`).
+    /// TLS on the TCP addresses (`[api.tls]`).
     pub tls: Option<TlsSettings>,
 }
 
-/// Where the API listens.
+/// Address that the API listens on.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Listen {
-    /// A TCP address.
+    /// TCP address.
     Tcp(SocketAddr),
-    /// A Unix socket.
+    /// Path of a Unix socket.
     Unix(PathBuf),
 }
 
 impl Listen {
-    /// Whether other hosts reach it.
+    /// Reports whether other hosts can reach the address.
     #[must_use]
     pub fn is_remote(&self) -> bool {
         matches!(self, Self::Tcp(address) if !address.ip().is_loopback())
@@ -46,45 +46,45 @@ impl fmt::Display for Listen {
     }
 }
 
-/// How requests are authenticated (`[api] auth`).
+/// Authentication of requests (`[api] auth`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AuthSettings {
-    /// Not at all: who reaches the API is an admin.
+    /// No authentication. Every caller is an admin.
     None,
-    /// By one secret, which makes an admin (`[api.token]`).
+    /// One shared secret. A caller that sends it is an admin (`[api.token]`).
     Token {
-        /// The file that holds it.
+        /// File of the secret.
         file: PathBuf,
     },
-    /// By tokens that Keystone knows.
+    /// Tokens that Keystone validates.
     Keystone(Box<KeystoneSettings>),
 }
 
-/// How tokens are validated (`[api.keystone]`).
+/// Settings of token validation (`[api.keystone]`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeystoneSettings {
-    /// Where Keystone is, without `/v3`.
+    /// URL of Keystone, without `/v3`.
     pub url: String,
-    /// Who the agent is to Keystone.
+    /// Credential with which the agent logs in to Keystone.
     pub credential: KeystoneCredential,
-    /// The role that may change targets and types.
+    /// Role that may change targets and types.
     pub admin_role: String,
-    /// Certificate authorities to trust beside the system's, a PEM file.
+    /// PEM file of certificate authorities that are trusted in addition to those of the system.
     pub ca_bundle: Option<PathBuf>,
-    /// The longest that a request waits for Keystone.
+    /// Longest time that a request waits for Keystone.
     pub timeout: Duration,
-    /// How long a good token is not validated again.
+    /// Lifetime of the cache entry of a valid token.
     pub cache_time: Duration,
-    /// How long a bad token is not validated again.
+    /// Lifetime of the cache entry of an invalid token.
     pub negative_cache_time: Duration,
-    /// The most good tokens that are remembered, and the most bad ones.
+    /// Largest number of cached valid tokens. The same limit applies to invalid tokens.
     pub cache_entries: usize,
-    /// The most validations at the same time.
+    /// Largest number of concurrent validations.
     pub validations: usize,
 }
 
 impl KeystoneSettings {
-    /// Whether what is said to Keystone leaves this host in plain text.
+    /// Reports whether requests to Keystone cross a network in plain text.
     #[must_use]
     pub fn is_plain_text_elsewhere(&self) -> bool {
         let Some(rest) = self.url.strip_prefix("http://") else { return false };
@@ -98,27 +98,27 @@ impl KeystoneSettings {
     }
 }
 
-/// Who the agent is to Keystone.
+/// Credential with which the agent logs in to Keystone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeystoneCredential {
-    /// A service user with a password, in a project.
+    /// Service user with a password, scoped to a project.
     Password {
-        /// The user's name.
+        /// Name of the user.
         username: String,
-        /// The name of the user's domain.
+        /// Name of the user's domain.
         user_domain: String,
-        /// The file that holds the password.
+        /// File of the password.
         password_file: PathBuf,
-        /// The project's name.
+        /// Name of the project.
         project: String,
-        /// The name of the project's domain.
+        /// Name of the project's domain.
         project_domain: String,
     },
-    /// An application credential.
+    /// Application credential.
     Application {
-        /// Its id.
+        /// Id of the application credential.
         id: String,
-        /// The file that holds its secret.
+        /// File of its secret.
         secret_file: PathBuf,
     },
 }
@@ -126,12 +126,12 @@ pub enum KeystoneCredential {
 /// TLS on TCP addresses (`[api.tls]`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsSettings {
-    /// The certificate and those between it and its authority, a PEM file.
+    /// PEM file of the certificate and its intermediate certificates.
     pub certificate: PathBuf,
-    /// Its private key, a PEM file.
+    /// PEM file of the private key.
     pub key: PathBuf,
-    /// The authorities of clients' certificates, a PEM file; without it none is asked for.
+    /// PEM file of the authorities of client certificates. Without it, the API requests no client certificate.
     pub client_ca: Option<PathBuf>,
-    /// Whether a client without a certificate is refused.
+    /// Whether clients without a certificate are refused.
     pub require_client_certificate: bool,
 }
