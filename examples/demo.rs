@@ -26,7 +26,7 @@ use targetwatch::config;
 use targetwatch::model::Caller;
 use targetwatch::model::report::LockProofState;
 use targetwatch::model::settings::Listen;
-use targetwatch::registry::SqliteRegistry;
+use targetwatch::registry;
 use targetwatch::sys::worker;
 use tokio::signal::unix::{SignalKind, signal};
 use uuid::Uuid;
@@ -76,7 +76,7 @@ async fn run() -> anyhow::Result<()> {
     let address = listeners.addresses().into_iter().next().context("no address")?;
     let text = configuration(directory.path(), nfs.port(), &s3.endpoint());
     let settings = config::parse(&text, Path::new("the demo's configuration"))?;
-    let registry = SqliteRegistry::open(&settings.registry_path)?;
+    let registry = registry::open(&settings.registry_url)?;
     let running = Running::start(&settings, registry, listeners).await?;
     running.agent.declare_targets(&settings.declared).await;
 

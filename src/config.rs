@@ -12,8 +12,9 @@ mod validate;
 
 use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use crate::model::RegistryUrl;
 use crate::model::settings::{AgentSettings, ApiSettings, DeclaredTarget};
 
 pub use error::ConfigError;
@@ -29,8 +30,8 @@ const FILE_MAX_BYTES: u64 = 1 << 20;
 pub struct Settings {
     /// Listeners, authentication and TLS of the API.
     pub api: ApiSettings,
-    /// Path of the registry's SQLite file.
-    pub registry_path: PathBuf,
+    /// Where the registry is.
+    pub registry_url: RegistryUrl,
     /// Settings of mounts and probes.
     pub agent: AgentSettings,
     /// Targets to create at start-up if they do not exist.

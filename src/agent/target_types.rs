@@ -1,51 +1,52 @@
-//! The use cases of target types. None waits for storage: a type is a name, and what is probed is
-//! its target.
+//! The use cases of target types. None waits for storage: only targets are probed.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::{Agent, AgentError, VERSION};
+use super::error::AgentError;
+use super::lifecycle::{Agent, VERSION};
 use crate::model::{ProjectId, TargetId, TargetType, TargetTypeId, TypeProject};
-use crate::registry::{Entry, RegistryError, TypeChange};
+use crate::registry::{Change, Refusal, RegistryError, TypeChange};
 
 /// What a client asks for when it creates a target type.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewType {
-    /// The target that it uses.
+    /// The target that the type uses.
     pub target_id: TargetId,
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// What is said of it.
+    /// The description.
     pub description: Option<String>,
-    /// Whether it, and its target, are to be the default.
+    /// Whether the type and its target become the default.
     pub is_default: bool,
-    /// Whether every project sees it; if not said, it is public unless it is given to projects.
+    /// Whether every project sees the type. `None` means public unless `projects` contains one.
     pub is_public: Option<bool>,
-    /// The projects that see it.
+    /// The projects that see the type.
     pub projects: BTreeSet<ProjectId>,
-    /// Notes about it.
+    /// Metadata of the type.
     pub metadata: BTreeMap<String, String>,
-    /// Who creates it, where authentication tells.
+    /// The user who creates it, if authentication names one.
     pub user_id: Option<String>,
 }
 
-/// What a client asks for when it changes a target type: a [`TypeChange`] whose projects are not
-/// stamped yet.
+/// What a client asks for when it changes a target type: a [`TypeChange`] whose assignments to
+/// projects have no ids yet.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TypeUpdate {
-    /// Projects to give it to.
+    /// Projects to add.
     pub add_projects: BTreeSet<ProjectId>,
-    /// Everything else.
+    /// Everything else; its `add_projects` is ignored.
     pub change: TypeChange,
 }
 
 impl NewType {
-    fn stamped(self, now: Timestamp) -> TargetType {
+    fn with_id(self, id: TargetTypeId, now: Timestamp) -> TargetType {
         let Self { target_id, name, description, is_default, is_public, projects, metadata, user_id } = self;
         TargetType {
-            id: Uuid::new_v4(),
+            id,
             target_id,
             name,
             description,
@@ -55,65 +56,55 @@ impl NewType {
             created_at: now,
             updated_at: None,
             version: VERSION.to_owned(),
-            projects: stamp(projects, now),
+            projects: assignments(projects, now),
             metadata,
         }
     }
 }
 
 impl Agent {
-    /// Creates a target type. One that is the default makes its target the default too.
+    /// Creates a target type. A type that is the default makes its target the default.
     ///
     /// # Errors
     /// [`AgentError`] when there is no such target, a rule forbids it, or it cannot be made durable.
-    pub async fn create_type(&self, new: NewType) -> Result<TargetType, AgentError> {
-        self.change(async move |agent| {
-            let new = new.stamped(Timestamp::now());
-            let (id, target_id) = (new.id, new.target_id);
-            let changed = agent.shared.registry.create_type(new).await?;
-            tracing::info!(target_type_id = %id, %target_id, "created a type");
-            agent.republish_type(changed, id)
-        })
-        .await
+    pub async fn create_type(&self, new: NewType) -> Result<Arc<TargetType>, AgentError> {
+        let id = Uuid::new_v4();
+        self.change_type(id, |now| Change::CreateType(new.with_id(id, now))).await
     }
 
-    /// Changes a target type, all of what is asked or nothing.
+    /// Changes a target type completely or not at all.
     ///
     /// # Errors
     /// [`AgentError`] when there is no such type, a rule forbids it, or it cannot be made durable.
-    pub async fn modify_type(&self, id: TargetTypeId, update: TypeUpdate) -> Result<TargetType, AgentError> {
-        self.change(async move |agent| {
-            let now = Timestamp::now();
-            let TypeUpdate { add_projects, change } = update;
-            let change = TypeChange { add_projects: stamp(add_projects, now), ..change };
-            let changed = agent.shared.registry.modify_type(id, change, now).await?;
-            agent.republish_type(changed, id)
+    pub async fn modify_type(&self, id: TargetTypeId, update: TypeUpdate) -> Result<Arc<TargetType>, AgentError> {
+        let TypeUpdate { add_projects, change } = update;
+        self.change_type(id, |now| {
+            let change = TypeChange { add_projects: assignments(add_projects, now), ..change };
+            Change::ModifyType { id, change, now }
         })
         .await
     }
 
-    /// Deletes a target type; not the default one, and not the last of its target.
+    /// Deletes a target type. The default type and the last type of a target cannot be deleted.
     ///
     /// # Errors
     /// [`AgentError`] when there is no such type, a rule forbids it, or it cannot be made durable.
     pub async fn delete_type(&self, id: TargetTypeId) -> Result<(), AgentError> {
-        self.change(async move |agent| {
-            let left = agent.shared.registry.delete_type(id).await?;
-            tracing::info!(target_type_id = %id, target_id = %left.target.id, "deleted a type");
-            agent.republish(left);
-            Ok(())
-        })
-        .await
+        self.change(|_| Ok(Change::DeleteType(id))).await.map(drop)
     }
 
-    fn republish_type(&self, changed: Vec<Entry>, id: TargetTypeId) -> Result<TargetType, AgentError> {
-        let found = changed.iter().flat_map(|entry| &entry.types).find(|found| found.id == id).cloned();
-        self.republish_all(changed);
-        found.ok_or_else(|| RegistryError::TypeNotFound(id).into())
+    async fn change_type(
+        &self,
+        id: TargetTypeId,
+        change: impl FnOnce(Timestamp) -> Change,
+    ) -> Result<Arc<TargetType>, AgentError> {
+        let snapshot = self.change(|now| Ok(change(now))).await?;
+        snapshot.target_type(id).cloned().ok_or_else(|| RegistryError::from(Refusal::TypeNotFound(id)).into())
     }
 }
 
-fn stamp(projects: BTreeSet<ProjectId>, now: Timestamp) -> Vec<TypeProject> {
+/// Returns new assignments to these projects.
+fn assignments(projects: BTreeSet<ProjectId>, now: Timestamp) -> Vec<TypeProject> {
     let assigned = |project_id| TypeProject {
         id: Uuid::new_v4(),
         project_id,

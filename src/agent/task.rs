@@ -8,6 +8,7 @@
 //! that hangs.
 
 use std::panic::AssertUnwindSafe;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,12 +18,13 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::AgentError;
+use super::error::AgentError;
 use super::shared::Shared;
 use crate::driver::{self, Depth, DetachError, Driver, Probe};
 use crate::model::report::{Finding, Verdict};
 use crate::model::settings::AgentSettings;
 use crate::model::{CheckName, CheckResult, Outcome, Reason, Report, Target, TargetKind};
+use crate::registry::{Change, Snapshot};
 
 /// How far an interval is off at most, as a part of it: a thousand nodes that were started by one
 /// command must not probe one server at the same moment for ever.
@@ -39,10 +41,14 @@ const MOUNT_CHANGE_GAP: Duration = Duration::from_millis(500);
 /// The shortest time from a probe to one that the driver wants ahead of the interval.
 const DUE_GAP: Duration = Duration::from_millis(500);
 
+/// The time between two attempts to unmount a target that was removed from the registry.
+const UNMOUNT_RETRY: Duration = Duration::from_secs(30);
+
 /// What a task can be told while it lives.
 pub(super) enum Command {
-    /// Unmount the target, remove it from the registry and end; or say why not, and go on.
-    Delete(oneshot::Sender<Result<(), AgentError>>),
+    /// Unmounts the target, removes it from the registry, and ends the task. The task continues if one
+    /// of them fails. The reply is the content of the registry without the target.
+    Delete(oneshot::Sender<Result<Arc<Snapshot>, AgentError>>),
 }
 
 /// The agent's end of a task.
@@ -53,8 +59,8 @@ pub(super) struct TaskHandle {
     pub(super) requested: watch::Sender<u64>,
     /// The value of `requested` when the latest finished probe began.
     pub(super) served: watch::Receiver<u64>,
-    /// The target as the registry has it.
-    pub(super) target: watch::Sender<Arc<Target>>,
+    /// The target as the registry contains it. `None` when it was removed: the task unmounts it and ends.
+    pub(super) assigned: watch::Sender<Option<Arc<Target>>>,
 }
 
 /// When a task begins to probe.
@@ -69,7 +75,8 @@ pub(super) enum FirstProbe {
 struct Task {
     shared: Arc<Shared>,
     driver: Box<dyn Driver>,
-    target: watch::Receiver<Arc<Target>>,
+    target: Arc<Target>,
+    assigned: watch::Receiver<Option<Arc<Target>>>,
     settings: watch::Receiver<Arc<AgentSettings>>,
     commands: mpsc::Receiver<Command>,
     requested: watch::Receiver<u64>,
@@ -82,7 +89,7 @@ struct Task {
 enum Event {
     ProbeDue,
     Command(Command),
-    TargetChanged,
+    AssignmentChanged,
     Ended,
 }
 
@@ -92,11 +99,12 @@ pub(super) fn start(shared: &Arc<Shared>, target: Arc<Target>, first: FirstProbe
     let (requested, request_receiver) = watch::channel(0);
     let (served_sender, served) = watch::channel(0);
     let driver = driver::for_spec(&target, &shared.host);
-    let (target, target_receiver) = watch::channel(target);
+    let (assigned, assigned_receiver) = watch::channel(Some(target.clone()));
     let task = Task {
         shared: shared.clone(),
         driver,
-        target: target_receiver,
+        target,
+        assigned: assigned_receiver,
         settings: shared.settings.subscribe(),
         commands: command_receiver,
         requested: request_receiver,
@@ -104,7 +112,7 @@ pub(super) fn start(shared: &Arc<Shared>, target: Arc<Target>, first: FirstProbe
         mount_id: None,
     };
     tokio::spawn(task.run(first));
-    TaskHandle { commands, requested, served, target }
+    TaskHandle { commands, requested, served, assigned }
 }
 
 impl Task {
@@ -128,7 +136,7 @@ impl Task {
                     let settings = self.settings.borrow_and_update().clone();
                     let began = Instant::now();
                     let interrupted = self.probe(&settings).await;
-                    let interval = match self.target.borrow().spec.kind() {
+                    let interval = match self.target.spec.kind() {
                         TargetKind::Nfs => settings.probe.nfs_interval,
                         TargetKind::S3 => settings.probe.s3_interval,
                     };
@@ -142,14 +150,17 @@ impl Task {
                         None => self.wait_until(next, began).await,
                     }
                 }
-                Event::TargetChanged => {
-                    let target = self.target.borrow_and_update().clone();
+                Event::AssignmentChanged => {
+                    let Some(target) = self.assigned.borrow_and_update().clone() else {
+                        return self.unmount_removed().await;
+                    };
                     self.driver = driver::for_spec(&target, &self.shared.host);
+                    self.target = target;
                     Event::ProbeDue
                 }
                 Event::Command(Command::Delete(reply)) => match self.delete().await {
-                    Ok(()) => {
-                        let _ = reply.send(Ok(()));
+                    Ok(snapshot) => {
+                        let _ = reply.send(Ok(snapshot));
                         return;
                     }
                     Err(error) => {
@@ -167,10 +178,10 @@ impl Task {
         let serving = *self.requested.borrow_and_update();
         let depth = if serving > *self.served.borrow() { Depth::Full } else { Depth::Routine };
         let began = Instant::now();
-        let target = self.target.borrow().clone();
+        let target = self.target.clone();
         let probe = tokio::select! {
             biased;
-            event = interruption(&mut self.commands, &mut self.target) => return Some(event),
+            event = interruption(&mut self.commands, &mut self.assigned) => return Some(event),
             probe = AssertUnwindSafe(self.driver.probe(settings, depth)).catch_unwind() => probe,
         };
         let probe = probe.unwrap_or_else(|_| {
@@ -183,7 +194,8 @@ impl Task {
         }
         self.mount_id = self.driver.mount_id(settings);
         let report = report(&target, probe, began.elapsed());
-        self.shared.publish_report(&target.spec, Arc::new(report), settings.probe.failures_before_offline);
+        let Shared { views, transitions, .. } = &*self.shared;
+        views.publish_report(&target.spec, Arc::new(report), settings.probe.failures_before_offline, transitions);
         self.served.send_replace(serving);
         None
     }
@@ -204,7 +216,7 @@ impl Task {
                 tokio::time::sleep_until(began + MOUNT_CHANGE_GAP).await;
             };
             tokio::select! {
-                event = interruption(&mut self.commands, &mut self.target) => return event,
+                event = interruption(&mut self.commands, &mut self.assigned) => return event,
                 () = tokio::time::sleep_until(next) => return Event::ProbeDue,
                 changed = self.requested.changed() => {
                     return if changed.is_ok() { Event::ProbeDue } else { Event::Ended };
@@ -222,28 +234,66 @@ impl Task {
         }
     }
 
-    async fn delete(&mut self) -> Result<(), AgentError> {
-        let target = self.target.borrow().clone();
-        let settings = self.settings.borrow().clone();
-        self.shared.registry.may_delete_target(target.id).await?;
-        match self.driver.detach(&settings).await {
-            Ok(None) => {}
-            Ok(Some(remark)) => tracing::warn!(target_id = %target.id, "deleting: {remark}"),
-            Err(DetachError::Busy) => {
-                let path = target.mount_name.below(&settings.mounts.root);
-                return Err(AgentError::Busy { id: target.id, path });
-            }
-            Err(DetachError::Failed(finding)) => return Err(AgentError::Detach { id: target.id, finding }),
+    async fn delete(&mut self) -> Result<Arc<Snapshot>, AgentError> {
+        let id = self.target.id;
+        let change = Change::DeleteTarget(id);
+        {
+            let _changing = self.shared.begin_change().await?;
+            self.shared.registry.verify(&change).await?;
         }
-        self.shared.forget_target(target.id).await
+        match self.unmount().await {
+            Ok(()) => {}
+            Err(DetachError::Busy) => return Err(AgentError::Busy { id, path: self.mount_path() }),
+            Err(DetachError::Failed(finding)) => return Err(AgentError::Detach { id, finding }),
+        }
+        let _changing = self.shared.begin_change().await?;
+        Ok(self.shared.registry.change(&change).await?)
+    }
+
+    /// Unmounts a target that another writer removed from the registry. While that fails, for example
+    /// because the mount is in use, it is tried again, unless another target needs the directory.
+    async fn unmount_removed(&mut self) {
+        let (target_id, mut is_logged) = (self.target.id, false);
+        loop {
+            let snapshot = self.shared.registry.snapshot();
+            if snapshot.targets().iter().any(|other| other.target.mount_name.collides_with(&self.target.mount_name)) {
+                return;
+            }
+            let problem = match self.unmount().await {
+                Ok(()) => return,
+                Err(DetachError::Busy) => "it is in use".to_owned(),
+                Err(DetachError::Failed(finding)) => finding.message,
+            };
+            if !std::mem::replace(&mut is_logged, true) {
+                let path = self.mount_path();
+                tracing::warn!(%target_id, path = %path.display(), problem, "a removed target is still mounted; the agent tries again until it is not");
+            }
+            tokio::time::sleep(UNMOUNT_RETRY).await;
+        }
+    }
+
+    async fn unmount(&mut self) -> Result<(), DetachError> {
+        let settings = self.settings.borrow().clone();
+        let remark = self.driver.detach(&settings).await?;
+        if let Some(remark) = remark {
+            tracing::warn!(target_id = %self.target.id, "deleting: {remark}");
+        }
+        Ok(())
+    }
+
+    fn mount_path(&self) -> PathBuf {
+        self.target.mount_name.below(&self.settings.borrow().mounts.root)
     }
 }
 
 /// Waits for what cannot wait for a probe to end.
-async fn interruption(commands: &mut mpsc::Receiver<Command>, target: &mut watch::Receiver<Arc<Target>>) -> Event {
+async fn interruption(
+    commands: &mut mpsc::Receiver<Command>,
+    assigned: &mut watch::Receiver<Option<Arc<Target>>>,
+) -> Event {
     tokio::select! {
         command = commands.recv() => command.map_or(Event::Ended, Event::Command),
-        changed = target.changed() => if changed.is_ok() { Event::TargetChanged } else { Event::Ended },
+        changed = assigned.changed() => if changed.is_ok() { Event::AssignmentChanged } else { Event::Ended },
     }
 }
 

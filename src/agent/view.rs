@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::TargetStatus;
+use super::status::TargetStatus;
 use crate::model::{Report, Target, TargetId, TargetType, TargetTypeId};
 
 /// All targets at one moment.
@@ -27,14 +27,15 @@ impl View {
 
     /// The target type of an id.
     #[must_use]
-    pub fn target_type(&self, id: TargetTypeId) -> Option<&TargetType> {
+    pub fn target_type(&self, id: TargetTypeId) -> Option<&Arc<TargetType>> {
         self.targets.iter().flat_map(|view| view.types.iter()).find(|found| found.id == id)
     }
 
     /// Every target type, oldest first.
     #[must_use]
     pub fn target_types(&self) -> Vec<&TargetType> {
-        let mut types: Vec<&TargetType> = self.targets.iter().flat_map(|view| view.types.iter()).collect();
+        let mut types: Vec<&TargetType> =
+            self.targets.iter().flat_map(|view| view.types.iter()).map(|found| &**found).collect();
         types.sort_by_key(|found| found.created_at);
         types
     }
@@ -50,9 +51,9 @@ impl View {
 #[derive(Debug, Clone)]
 pub struct TargetView {
     /// The target as the registry keeps it.
-    pub target: Target,
+    pub target: Arc<Target>,
     /// Its types, oldest first.
-    pub types: Arc<[TargetType]>,
+    pub types: Arc<[Arc<TargetType>]>,
     /// Where it is or would be mounted.
     pub mount_path: PathBuf,
     /// What its reports, with hysteresis, make of it.

@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use crate::agent::AgentError;
-use crate::registry::RegistryError;
+use crate::registry::{Refusal, RegistryError};
 
 /// A fault: its name and status, and a sentence for the client.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -85,28 +85,32 @@ impl From<AgentError> for Fault {
 
 fn of_registry(error: &RegistryError) -> StatusCode {
     match error {
-        RegistryError::TargetNotFound(_) | RegistryError::TypeNotFound(_) => StatusCode::NOT_FOUND,
-        RegistryError::NotS3 { .. }
-        | RegistryError::ExportFixed { .. }
-        | RegistryError::DefaultStays(_)
-        | RegistryError::DefaultTypeStays { .. }
-        | RegistryError::PublicWithProjects => StatusCode::BAD_REQUEST,
-        RegistryError::MountPathTaken { .. }
-        | RegistryError::TypeNameTaken { .. }
-        | RegistryError::DefaultTaken { .. }
-        | RegistryError::DefaultInUse(_)
-        | RegistryError::LastType { .. }
-        | RegistryError::DefaultTypeInUse { .. } => StatusCode::CONFLICT,
-        RegistryError::TooManyTargets
-        | RegistryError::TooManyTypes
-        | RegistryError::TooManyProjects(_)
-        | RegistryError::TooMuchMetadata(_)
-        | RegistryError::TooManyAssignments(_)
-        | RegistryError::TooManyNotes(_) => StatusCode::PAYLOAD_TOO_LARGE,
-        RegistryError::NotARegistry { .. }
-        | RegistryError::NewerSchema { .. }
-        | RegistryError::Unwritable { .. }
-        | RegistryError::Storage(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        RegistryError::Refused(refusal) => of_refusal(refusal),
+        RegistryError::Storage(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        RegistryError::Contended => StatusCode::SERVICE_UNAVAILABLE,
+    }
+}
+
+fn of_refusal(refusal: &Refusal) -> StatusCode {
+    match refusal {
+        Refusal::TargetNotFound(_) | Refusal::TypeNotFound(_) => StatusCode::NOT_FOUND,
+        Refusal::NotS3 { .. }
+        | Refusal::ExportFixed { .. }
+        | Refusal::DefaultStays(_)
+        | Refusal::DefaultTypeStays { .. }
+        | Refusal::PublicWithProjects => StatusCode::BAD_REQUEST,
+        Refusal::MountPathTaken { .. }
+        | Refusal::TypeNameTaken { .. }
+        | Refusal::DefaultTaken { .. }
+        | Refusal::DefaultInUse(_)
+        | Refusal::LastType { .. }
+        | Refusal::DefaultTypeInUse { .. } => StatusCode::CONFLICT,
+        Refusal::TooManyTargets
+        | Refusal::TooManyTypes
+        | Refusal::TooManyProjects(_)
+        | Refusal::TooMuchMetadata(_)
+        | Refusal::TooManyAssignments(_)
+        | Refusal::TooMuchMetadataInTotal(_) => StatusCode::PAYLOAD_TOO_LARGE,
     }
 }
 

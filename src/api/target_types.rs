@@ -3,6 +3,8 @@
 //! A type that a caller may not see is not there, whatever they want with it: a refusal would tell
 //! that it exists.
 
+use std::sync::Arc;
+
 use axum::extract::State as Shared;
 use axum::http::HeaderMap;
 use axum::response::Response;
@@ -15,7 +17,7 @@ use super::id::Id;
 use super::wire;
 use crate::agent::{AgentError, NewType, TypeUpdate};
 use crate::model::{Caller, TargetType};
-use crate::registry::RegistryError;
+use crate::registry::{Refusal, RegistryError};
 
 const TAG: &str = "backup target types";
 
@@ -58,7 +60,7 @@ pub(super) async fn show(
     Id(id): Id,
 ) -> Result<Json<wire::OneType>, Fault> {
     let target_type = visible(&state, &caller, &id)?;
-    Ok(Json(wire::OneType::from(&target_type)))
+    Ok(Json(wire::OneType::from(&*target_type)))
 }
 
 /// Create a backup target type. One that is the default makes its target the default too.
@@ -75,9 +77,9 @@ pub(super) async fn create(
 ) -> Changed {
     let new = NewType { user_id: caller.user_id, ..body::new_type(&bytes)? };
     match state.agent.create_type(new).await {
-        Ok(created) => Ok(Json(wire::OneChangedType::from(&created))),
+        Ok(created) => Ok(Json(wire::OneChangedType::from(&*created))),
         // The path is right; what is wrong is a field.
-        Err(AgentError::Registry(error @ RegistryError::TargetNotFound(_))) => {
+        Err(AgentError::Registry(error @ RegistryError::Refused(Refusal::TargetNotFound(_)))) => {
             Err(Fault::bad_request(format!("backup_targets_id: {error}")))
         }
         Err(error) => Err(error.into()),
@@ -219,10 +221,10 @@ async fn change(
 ) -> Changed {
     let target_type = visible(state, caller, id)?;
     let changed = state.agent.modify_type(target_type.id, decode(&target_type)?).await?;
-    Ok(Json(wire::OneChangedType::from(&changed)))
+    Ok(Json(wire::OneChangedType::from(&*changed)))
 }
 
-fn visible(state: &State, caller: &Caller, id: &str) -> Result<TargetType, Fault> {
+fn visible(state: &State, caller: &Caller, id: &str) -> Result<Arc<TargetType>, Fault> {
     let view = state.agent.view();
     let found = id.parse().ok().and_then(|id| view.target_type(id)).filter(|found| caller.may_see(found));
     found.cloned().ok_or_else(|| Fault::not_found(format!("there is no backup target type {id}")))

@@ -16,13 +16,12 @@ use axum::http::{HeaderMap, Method, StatusCode};
 use axum::{Extension, Router};
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use tempfile::TempDir;
 use tower::ServiceExt as _;
 
 use crate::agent::{Agent, Host, ProcessRole, View};
 use crate::model::Caller;
 use crate::model::settings::AgentSettings;
-use crate::registry::SqliteRegistry;
+use crate::registry::{MemoryStore, Registry};
 use crate::sys::worker::{WorkerPool, WorkerPoolSettings};
 use crate::sys::{ChildCensus, MountTableWatch, NodeFacts};
 
@@ -33,7 +32,6 @@ const ANSWER_MAX_BYTES: usize = 16 << 20;
 struct Api {
     agent: Agent,
     routes: Router,
-    _directory: TempDir,
 }
 
 /// An answer.
@@ -60,16 +58,15 @@ impl Answer {
 
 impl Api {
     async fn start() -> Self {
-        let directory = tempfile::tempdir().expect("a directory");
-        let registry = SqliteRegistry::open(&directory.path().join("registry.db")).expect("a registry");
+        let registry = Registry::new(Arc::new(MemoryStore::default()));
         let census = ChildCensus::new();
         let workers = WorkerPool::new(WorkerPoolSettings::new("/nonexistent".into()), census.clone());
         let mounts = MountTableWatch::start().expect("/proc");
         let host = Host::new(workers, mounts, "test".to_owned(), ProcessRole::Daemon);
-        let agent = Agent::start(Arc::new(registry), Arc::new(host), AgentSettings::quiet()).await.expect("an agent");
+        let agent = Agent::start(registry, Arc::new(host), AgentSettings::quiet());
         let facts = Arc::new(move || NodeFacts::read(Timestamp::UNIX_EPOCH, &census));
         let routes = super::routes(agent.clone(), facts, &super::Auth::none());
-        Self { agent, routes, _directory: directory }
+        Self { agent, routes }
     }
 
     async fn ask(&self, caller: &Caller, method: Method, path: &str, body: Option<&Value>) -> Answer {

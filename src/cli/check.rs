@@ -146,7 +146,8 @@ fn one(spec: TargetSpec, no_mount: bool, common: &Common) -> anyhow::Result<Stat
         // One probe is all there is: no earlier one to be lenient with.
         let status = TargetStatus::not_checked(now).after(&report, 1);
         let mount_path = target.mount_name.below(&settings.mounts.root);
-        let view = TargetView { target, types: [].into(), mount_path, status, report: Some(Arc::new(report)) };
+        let view =
+            TargetView { target: target.into(), types: [].into(), mount_path, status, report: Some(Arc::new(report)) };
         show(&[wire::Report::from(&view)], common.json)
     })?
 }

@@ -22,7 +22,7 @@ use crate::api::{self, Auth, Listeners};
 use crate::config::{self, Settings};
 use crate::driver::{Host, ProcessRole};
 use crate::model::settings::{ApiSettings, AuthSettings};
-use crate::registry::SqliteRegistry;
+use crate::registry::{self, Registry};
 use crate::sys::{ChildCensus, MountTableWatch, NodeFacts, WorkerPool, WorkerPoolSettings, heap, node, systemd};
 use crate::tls::ServerTls;
 
@@ -49,12 +49,12 @@ pub fn run(config: Option<&Path>) -> ExitCode {
 
 struct Prepared {
     settings: Settings,
-    registry: SqliteRegistry,
+    registry: Registry,
 }
 
 fn prepare(config: Option<&Path>) -> anyhow::Result<Prepared> {
     let settings = config::load(config)?;
-    let registry = SqliteRegistry::open(&settings.registry_path)?;
+    let registry = registry::open(&settings.registry_url)?;
     Ok(Prepared { settings, registry })
 }
 
@@ -143,7 +143,7 @@ impl Running {
     ///
     /// # Errors
     /// When the registry cannot be read, or this host has no /proc.
-    pub async fn start(settings: &Settings, registry: SqliteRegistry, listeners: Listeners) -> anyhow::Result<Self> {
+    pub async fn start(settings: &Settings, registry: Registry, listeners: Listeners) -> anyhow::Result<Self> {
         let started_at = Timestamp::now();
         let auth = Arc::new(Auth::load(&settings.api).await?);
         let (listeners, tls) = match &settings.api.tls {
@@ -157,7 +157,7 @@ impl Running {
         let workers = WorkerPool::new(WorkerPoolSettings::new(THIS_PROGRAM.into()), census.clone());
         let mounts = MountTableWatch::start().context("the mount table cannot be watched: is /proc mounted?")?;
         let host = Arc::new(Host::new(workers, mounts, node::hostname(), ProcessRole::Daemon));
-        let agent = Agent::start(Arc::new(registry), host, settings.agent.clone()).await?;
+        let agent = Agent::start(registry, host, settings.agent.clone());
         let facts = Arc::new(move || NodeFacts::read(started_at, &census));
         let router = api::router(agent.clone(), facts, auth.clone());
         let mut stopping = agent.stopping();
@@ -218,7 +218,7 @@ async fn reload(running: &Running, settings: &mut Settings, config: Option<&Path
     running.reload_files().await;
     match config::load(config) {
         Ok(new) => {
-            if new.api != settings.api || new.registry_path != settings.registry_path {
+            if new.api != settings.api || new.registry_url != settings.registry_url {
                 tracing::warn!("[api] and [registry] are changed by a restart only; the old ones stay in force");
             }
             agent.change_settings(new.agent.clone());

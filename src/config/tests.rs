@@ -1,8 +1,8 @@
 //! Defaults, accepted configurations and error messages.
 
 use super::*;
-use crate::model::LockMode;
 use crate::model::settings::{AuthSettings, KeystoneCredential, Listen};
+use crate::model::{LockMode, RegistryUrl};
 use std::time::Duration;
 
 fn refused(text: &str) -> String {
@@ -13,7 +13,7 @@ fn refused(text: &str) -> String {
 fn defaults_apply_when_file_is_empty() {
     let settings = parse("", Path::new("c.toml")).expect("defaults");
     assert_eq!(settings.api.listen.len(), 2);
-    assert_eq!(settings.registry_path, Path::new("/var/lib/targetwatch/registry.db"));
+    assert_eq!(settings.registry_url, RegistryUrl::Sqlite("/var/lib/targetwatch/registry.db".into()));
     assert_eq!(settings.agent.mounts.root, Path::new("/var/trilio/triliovault-mounts"));
     assert_eq!(settings.agent.probe.deadline, Duration::from_secs(2));
     assert_eq!(settings.agent.probe.canary.interval, Duration::from_secs(300));

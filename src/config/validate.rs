@@ -23,7 +23,7 @@ use crate::model::settings::{
 use crate::model::target::RESERVED_METADATA_KEYS;
 use crate::model::target_spec::{SpecError, SpecField};
 use crate::model::target_type::type_name_problem;
-use crate::model::{MountName, NfsExport, NfsOptions, PathKey, SpecFields, TargetSpec};
+use crate::model::{MountName, NfsExport, NfsOptions, PathKey, RegistryUrl, SpecFields, TargetSpec};
 
 /// Largest number of entries in a list of tables.
 const ENTRIES_MAX: usize = 10_000;
@@ -48,7 +48,7 @@ pub(super) fn settings(raw: Raw) -> Validated<Settings> {
     let declared = declared(&target, mounts.path_key)?;
     Ok(Settings {
         api: api::api(&api)?,
-        registry_path: registry_path(&registry.url)?,
+        registry_url: registry_url(&registry.url)?,
         agent: AgentSettings {
             mounts,
             probe: self::probe(&probe)?,
@@ -65,13 +65,13 @@ fn invalid(at: &Text, key: &str, problem: impl Display) -> InvalidValue {
     InvalidValue::new(at.span(), key, problem)
 }
 
-fn registry_path(url: &Text) -> Validated<PathBuf> {
+fn registry_url(url: &Text) -> Validated<RegistryUrl> {
     const KEY: &str = "[registry] url";
     let path = url.get_ref().strip_prefix("sqlite://").ok_or_else(|| {
         let problem = format!("{:?} is not the URL of a registry; expected \"sqlite:///absolute/path\"", url.get_ref());
         invalid(url, KEY, problem)
     })?;
-    absolute(url, path, KEY)
+    absolute(url, path, KEY).map(RegistryUrl::Sqlite)
 }
 
 fn mounts(raw: raw::Mounts) -> Validated<MountSettings> {

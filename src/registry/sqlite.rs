@@ -1,61 +1,60 @@
-//! The embedded registry: one SQLite file, one writer.
+//! The embedded store: one SQLite file, one writer.
 //!
 //! One thread owns the connection and takes jobs from a bounded queue, so no task of the runtime
-//! ever waits for the disk, and a job that was queued is done even when its caller has gone. Each
-//! change is one `IMMEDIATE` transaction that also checks the rules ([`rules`], [`type_rules`]). The
-//! write-ahead log with `synchronous = FULL` makes a change durable when its transaction has
-//! committed, and only then is it answered.
+//! waits for the disk, and a queued commit is finished even when its caller has gone. Each commit is
+//! one `IMMEDIATE` transaction. The write-ahead log with `synchronous = FULL` makes it durable before it
+//! is answered. The file is read when it is opened; afterwards its lock excludes other writers, and the
+//! snapshot in memory follows every commit.
 //!
-//! A file that exists is never replaced: what is not a sound registry of a known schema is refused
-//! and left as it is, to the byte ([`mod@file`]). A second agent on the same file is refused too.
+//! An existing file is never replaced: anything but a sound registry of a known schema is refused
+//! and left unchanged to the byte ([`mod@file`]). A second agent on the same file is refused too.
 
-mod defaults;
+mod columns;
 mod file;
-mod rows;
-mod rules;
 mod schema;
+mod target_rows;
 #[cfg(test)]
 mod tests;
-mod transitions;
+mod transition_rows;
 mod type_rows;
-mod type_rules;
 
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 
 use async_trait::async_trait;
-use jiff::Timestamp;
-use rusqlite::Connection;
-use tokio::sync::{mpsc, oneshot};
+use rusqlite::{Connection, TransactionBehavior};
+use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{Entry, Registry, RegistryError, TargetChange, TypeChange};
-use crate::model::{Target, TargetId, TargetType, TargetTypeId, Transition};
+use super::error::OpenError;
+use super::snapshot::{Revision, Snapshot, Write};
+use super::store::{CommitError, StorageError, Store};
+use crate::model::{TargetId, Transition};
 
-/// How many jobs may wait for the writer before a caller waits to queue one more.
+/// The most jobs that wait for the writer. A caller waits until it can queue one more.
 const QUEUE_MAX: usize = 64;
 
 type Job = Box<dyn FnOnce(&mut Connection) + Send>;
 
-/// A registry in a SQLite file. Dropping it lets the queued jobs finish and then closes the file.
+/// A store in an SQLite file. Dropping it lets the queued jobs finish and then closes the file.
 #[derive(Debug)]
-pub struct SqliteRegistry {
+pub struct SqliteStore {
     jobs: mpsc::Sender<Job>,
     identity: Arc<file::Identity>,
+    snapshot: Arc<watch::Sender<Arc<Snapshot>>>,
     closed: oneshot::Receiver<()>,
 }
 
-impl SqliteRegistry {
-    /// Opens the registry at `path`, or creates an empty one when there is no file. The file's
-    /// directory is created when only that is missing. Waits for the disk: call it before the
-    /// runtime serves anything.
+impl SqliteStore {
+    /// Opens the store at `path`, or creates an empty one when there is no file. The file's directory
+    /// is created when only that is missing. Waits for the disk: call it before the runtime serves
+    /// anything.
     ///
     /// # Errors
-    /// [`RegistryError::NotARegistry`], [`RegistryError::NewerSchema`] or
-    /// [`RegistryError::Unwritable`], the latter also when another agent has the file; the file is
-    /// then as it was before.
-    pub fn open(path: &Path) -> Result<Self, RegistryError> {
-        let file::Opened { mut connection, lock, identity } = file::open(path)?;
+    /// [`OpenError::NotARegistry`], [`OpenError::NewerSchema`] or [`OpenError::Unwritable`], the latter
+    /// also when another agent has the file. An existing file is left as it was.
+    pub fn open(path: &Path) -> Result<Self, OpenError> {
+        let file::Opened { mut connection, lock, identity, targets } = file::open(path)?;
         let (jobs, mut queue) = mpsc::channel::<Job>(QUEUE_MAX);
         let (on_close, closed) = oneshot::channel();
         thread::Builder::new()
@@ -66,11 +65,12 @@ impl SqliteRegistry {
                 }
                 drop(connection);
                 drop(lock);
-                // Nobody listening is the usual case: a registry that was dropped, not closed.
+                // The receiver is usually gone: most stores are dropped and not closed.
                 let _ = on_close.send(());
             })
-            .map_err(|error| RegistryError::Unwritable { path: path.to_owned(), detail: error.to_string() })?;
-        Ok(Self { jobs, identity: Arc::new(identity), closed })
+            .map_err(|error| OpenError::Unwritable { path: path.to_owned(), detail: error.to_string() })?;
+        let snapshot = Arc::new(watch::Sender::new(Arc::new(Snapshot::new(targets))));
+        Ok(Self { jobs, identity: Arc::new(identity), snapshot, closed })
     }
 
     /// Waits until the queued jobs are done and the file is closed and unlocked.
@@ -81,28 +81,29 @@ impl SqliteRegistry {
         let _ = closed.await;
     }
 
-    /// Runs `work`, a change, on the writer's thread, as long as the file is in its place. It is run
-    /// even if the caller stops waiting.
-    async fn run<T, F>(&self, work: F) -> Result<T, RegistryError>
+    /// Runs `work`, a change, on the writer's thread, if the file is in its place. It runs even if the
+    /// caller stops waiting.
+    async fn run<T, E, F>(&self, work: F) -> Result<T, E>
     where
         T: Send + 'static,
-        F: FnOnce(&mut Connection) -> Result<T, RegistryError> + Send + 'static,
+        E: From<StorageError> + Send + 'static,
+        F: FnOnce(&mut Connection) -> Result<T, E> + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
         let identity = self.identity.clone();
         let job: Job = Box::new(move |connection| {
             // A caller that has gone needs no answer.
-            let _ = reply.send(identity.verify().and_then(|()| work(connection)));
+            let _ = reply.send(identity.verify().map_err(E::from).and_then(|()| work(connection)));
         });
         self.queue(job, answer).await
     }
 
-    /// The same for work that changes nothing: it is not run for a caller that has gone, so that
-    /// readers of a disk that hangs do not queue in front of whoever comes after it.
-    async fn read<T, F>(&self, work: F) -> Result<T, RegistryError>
+    /// Runs `work`, which changes nothing, on the writer's thread. It is skipped for a caller that has
+    /// gone, so that readers of a hanging disk do not queue in front of later callers.
+    async fn read<T, F>(&self, work: F) -> Result<T, StorageError>
     where
         T: Send + 'static,
-        F: FnOnce(&Connection) -> Result<T, RegistryError> + Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, StorageError> + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
         let job: Job = Box::new(move |connection| {
@@ -113,74 +114,63 @@ impl SqliteRegistry {
         self.queue(job, answer).await
     }
 
-    async fn queue<T>(
-        &self,
-        job: Job,
-        answer: oneshot::Receiver<Result<T, RegistryError>>,
-    ) -> Result<T, RegistryError> {
-        let gone = || RegistryError::Storage("its writer has stopped".to_owned());
+    async fn queue<T, E: From<StorageError>>(&self, job: Job, answer: oneshot::Receiver<Result<T, E>>) -> Result<T, E> {
+        let gone = || StorageError("its writer has stopped".to_owned());
         self.jobs.send(job).await.map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
     }
 }
 
 #[async_trait]
-impl Registry for SqliteRegistry {
-    async fn load(&self) -> Result<Vec<Entry>, RegistryError> {
-        self.read(|connection| rows::load(connection).map_err(storage)).await
+impl Store for SqliteStore {
+    fn watch(&self) -> watch::Receiver<Arc<Snapshot>> {
+        self.snapshot.subscribe()
     }
 
-    async fn create_target(&self, target: Target, first_type: TargetType) -> Result<Entry, RegistryError> {
-        self.run(move |connection| rules::create_target(connection, target, first_type)).await
+    async fn commit(&self, expected: Revision, writes: Vec<Write>) -> Result<Arc<Snapshot>, CommitError> {
+        let snapshot = self.snapshot.clone();
+        self.run(move |connection| {
+            // Only this thread replaces the snapshot: it cannot change before the end of the job.
+            let current = snapshot.borrow().clone();
+            if current.revision() != expected {
+                return Err(CommitError::Conflict);
+            }
+            if writes.is_empty() {
+                return Ok(current);
+            }
+            write(connection, &writes).map_err(StorageError::from)?;
+            let next = Arc::new(current.apply(&writes, expected.next()));
+            snapshot.send_replace(next.clone());
+            Ok(next)
+        })
+        .await
     }
 
-    async fn modify_target(
-        &self,
-        id: TargetId,
-        change: TargetChange,
-        now: Timestamp,
-    ) -> Result<Vec<Entry>, RegistryError> {
-        self.run(move |connection| rules::modify_target(connection, id, change, now)).await
+    async fn add_transitions(&self, transitions: Vec<Transition>) -> Result<(), StorageError> {
+        self.run(move |connection| Ok(transition_rows::add(connection, &transitions)?)).await
     }
 
-    async fn set_default_target(&self, id: TargetId, now: Timestamp) -> Result<Vec<Entry>, RegistryError> {
-        self.run(move |connection| rules::set_default_target(connection, id, now)).await
-    }
-
-    async fn may_delete_target(&self, id: TargetId) -> Result<(), RegistryError> {
-        self.run(move |connection| rules::may_delete_target(connection, id)).await
-    }
-
-    async fn delete_target(&self, id: TargetId) -> Result<(), RegistryError> {
-        self.run(move |connection| rules::delete_target(connection, id)).await
-    }
-
-    async fn create_type(&self, new: TargetType) -> Result<Vec<Entry>, RegistryError> {
-        self.run(move |connection| type_rules::create_type(connection, new)).await
-    }
-
-    async fn modify_type(
-        &self,
-        id: TargetTypeId,
-        change: TypeChange,
-        now: Timestamp,
-    ) -> Result<Vec<Entry>, RegistryError> {
-        self.run(move |connection| type_rules::modify_type(connection, id, change, now)).await
-    }
-
-    async fn delete_type(&self, id: TargetTypeId) -> Result<Entry, RegistryError> {
-        self.run(move |connection| type_rules::delete_type(connection, id)).await
-    }
-
-    async fn add_transitions(&self, transitions: Vec<Transition>) -> Result<(), RegistryError> {
-        self.run(move |connection| transitions::add(connection, &transitions)).await
-    }
-
-    async fn transitions(&self, id: TargetId) -> Result<Vec<Transition>, RegistryError> {
-        self.read(move |connection| transitions::of_target(connection, id).map_err(storage)).await
+    async fn transitions(&self, id: TargetId) -> Result<Vec<Transition>, StorageError> {
+        self.read(move |connection| Ok(transition_rows::of_target(connection, id)?)).await
     }
 }
 
-fn storage(error: impl std::fmt::Display) -> RegistryError {
-    RegistryError::Storage(error.to_string())
+/// Makes all writes in one transaction, or none of them.
+fn write(connection: &mut Connection, writes: &[Write]) -> rusqlite::Result<()> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    for write in writes {
+        match write {
+            Write::PutTarget(target) => target_rows::put(&transaction, target)?,
+            Write::DeleteTarget(id) => target_rows::delete(&transaction, *id)?,
+            Write::PutType(target_type) => type_rows::put(&transaction, target_type)?,
+            Write::DeleteType(id) => type_rows::delete(&transaction, *id)?,
+        }
+    }
+    transaction.commit()
+}
+
+impl From<rusqlite::Error> for StorageError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self(error.to_string())
+    }
 }

@@ -11,7 +11,7 @@ use super::*;
 use crate::agent::AgentError;
 use crate::api::fault::Fault;
 use crate::api::wire;
-use crate::registry::RegistryError;
+use crate::registry::{Refusal, RegistryError};
 
 const MINE: &str = "fc439373e340459fb28202b2412e26c0";
 const OTHER: &str = "0920f871077c4c079057ce940d8105a8";
@@ -228,12 +228,12 @@ async fn what_a_type_may_hold_is_limited_and_the_limit_is_told() {
 #[test]
 fn a_full_registry_is_told_as_such_with_its_limit() {
     for (error, limit) in [
-        (RegistryError::TooManyTargets, "10000"),
-        (RegistryError::TooManyTypes, "20000"),
-        (RegistryError::TooManyAssignments(100_001), "100000 is the limit"),
-        (RegistryError::TooManyNotes(100_001), "100000 is the limit"),
+        (Refusal::TooManyTargets, "10000"),
+        (Refusal::TooManyTypes, "20000"),
+        (Refusal::TooManyAssignments(100_001), "100000 is the limit"),
+        (Refusal::TooMuchMetadataInTotal(100_001), "100000 is the limit"),
     ] {
-        let fault = Fault::from(AgentError::from(error));
+        let fault = Fault::from(AgentError::from(RegistryError::from(error)));
         assert_eq!(fault.status(), StatusCode::PAYLOAD_TOO_LARGE, "{fault}");
         assert!(fault.to_string().contains(limit), "{fault}");
     }

@@ -169,7 +169,12 @@ impl Target {
             capacity: capacity.and_then(|capacity| capacity.capacity_bytes).map(format_bytes),
             used: capacity.and_then(|capacity| capacity.used_bytes).map(format_bytes),
             status: status.status.as_str().to_owned(),
-            backup_target_types: types.iter().filter(|found| caller.may_see(found)).map(EmbeddedType::from).collect(),
+            backup_target_types: types
+                .iter()
+                .map(|found| &**found)
+                .filter(|found| caller.may_see(found))
+                .map(EmbeddedType::from)
+                .collect(),
             backup_target_metadata: metadata(view),
         }
     }

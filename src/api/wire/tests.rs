@@ -23,7 +23,7 @@ fn view(spec: TargetSpec) -> TargetView {
     let mount_name = MountName::derive(&spec, PathKey::Path).expect("a name");
     TargetView {
         mount_path: mount_name.below(Path::new("/var/trilio/triliovault-mounts")),
-        types: [model::TargetType {
+        types: [Arc::new(model::TargetType {
             id: Uuid::from_u128(8),
             target_id: id,
             name: "nightly".to_owned(),
@@ -36,9 +36,9 @@ fn view(spec: TargetSpec) -> TargetView {
             version: "1".to_owned(),
             projects: Vec::new(),
             metadata: std::collections::BTreeMap::new(),
-        }]
+        })]
         .into(),
-        target: model::Target {
+        target: Arc::new(model::Target {
             id,
             spec,
             mount_name,
@@ -47,7 +47,7 @@ fn view(spec: TargetSpec) -> TargetView {
             updated_at: at,
             version: "1".to_owned(),
             metadata: [("rack".to_owned(), "12".to_owned())].into(),
-        },
+        }),
         status: TargetStatus::not_checked(at),
         report: None,
     }

@@ -22,7 +22,10 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use super::schema::{self, APPLICATION_ID};
-use super::{RegistryError, rows, storage};
+use super::target_rows;
+use crate::registry::error::OpenError;
+use crate::registry::snapshot::RegisteredTarget;
+use crate::registry::store::StorageError;
 
 /// How long a change waits for another program, such as a backup of the file, to let go of it.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -46,6 +49,8 @@ pub(super) struct Opened {
     pub(super) lock: File,
     /// Tells whether they are still what is in place.
     pub(super) identity: Identity,
+    /// Every target that the file contains.
+    pub(super) targets: Vec<RegisteredTarget>,
 }
 
 /// Which files a connection has open: the database and its write-ahead log.
@@ -62,21 +67,21 @@ impl Identity {
     /// Sees that the files are in place.
     ///
     /// # Errors
-    /// [`RegistryError::Storage`] when one was removed or replaced, or cannot be looked at.
-    pub(super) fn verify(&self) -> Result<(), RegistryError> {
+    /// [`StorageError`] when one was removed or replaced, or cannot be looked at.
+    pub(super) fn verify(&self) -> Result<(), StorageError> {
         for (path, device, inode) in &self.0 {
             let is_same = match fs::metadata(path) {
                 Ok(found) => (found.dev(), found.ino()) == (*device, *inode),
                 Err(error) if error.kind() == ErrorKind::NotFound => false,
                 Err(error) => {
-                    return Err(storage(format!(
+                    return Err(StorageError(format!(
                         "{} cannot be looked at ({error}): a registry on a local disk that the agent may read was expected; mend what hides it, then repeat the change",
                         path.display()
                     )));
                 }
             };
             if !is_same {
-                return Err(storage(format!(
+                return Err(StorageError(format!(
                     "{} was removed or replaced while the agent was running: put the registry back from a backup, then restart the agent",
                     path.display()
                 )));
@@ -89,23 +94,23 @@ impl Identity {
 /// Opens or creates the registry at `path`.
 ///
 /// # Errors
-/// [`RegistryError`] as `SqliteRegistry::open` says; an existing file is then as it was.
-pub(super) fn open(path: &Path) -> Result<Opened, RegistryError> {
+/// [`OpenError`] as `SqliteStore::open` says; an existing file is then as it was.
+pub(super) fn open(path: &Path) -> Result<Opened, OpenError> {
     create_directory(path)?;
     let lock = lock(path)?;
     if !exists(path)? {
         create(path)?;
     }
     let size = inspect_header(path)?;
-    let connection = open_checked(path, size)?;
+    let (connection, targets) = open_checked(path, size)?;
     // The first reading makes the write-ahead log.
     let identity = schema::version(&connection).map_err(|error| unwritable(path, error));
     let identity = identity.and_then(|_| Identity::of(path).map_err(|error| unwritable(path, error)))?;
-    Ok(Opened { connection, lock, identity })
+    Ok(Opened { connection, lock, identity, targets })
 }
 
 /// Creates the file's directory, if it alone is missing: a misspelt path is not to be followed.
-fn create_directory(path: &Path) -> Result<(), RegistryError> {
+fn create_directory(path: &Path) -> Result<(), OpenError> {
     let directory = directory(path);
     match DirBuilder::new().mode(0o700).create(directory) {
         Ok(()) => sync_directory(directory.parent().unwrap_or(Path::new("/"))).map_err(|error| unwritable(path, error)),
@@ -120,7 +125,7 @@ fn create_directory(path: &Path) -> Result<(), RegistryError> {
 
 /// Locks a file of its own: SQLite's locks on the database would be lost with any other descriptor
 /// of it that this process closes (fcntl(2), "Record locks").
-fn lock(path: &Path) -> Result<File, RegistryError> {
+fn lock(path: &Path) -> Result<File, OpenError> {
     let lock_path = with_suffix(path, ".lock");
     let options = || OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).to_owned();
     let lock =
@@ -135,7 +140,7 @@ fn lock(path: &Path) -> Result<File, RegistryError> {
     }
 }
 
-fn exists(path: &Path) -> Result<bool, RegistryError> {
+fn exists(path: &Path) -> Result<bool, OpenError> {
     match fs::symlink_metadata(path) {
         Ok(_) => Ok(true),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
@@ -143,7 +148,7 @@ fn exists(path: &Path) -> Result<bool, RegistryError> {
     }
 }
 
-fn create(path: &Path) -> Result<(), RegistryError> {
+fn create(path: &Path) -> Result<(), OpenError> {
     if exists(&with_suffix(path, "-wal"))? {
         return Err(not_a_registry(path, "the file is missing, but the write-ahead log that belongs to it is there"));
     }
@@ -163,7 +168,7 @@ fn create(path: &Path) -> Result<(), RegistryError> {
 }
 
 /// Judges the file by its header, which takes no SQLite. Returns its size in bytes.
-fn inspect_header(path: &Path) -> Result<u64, RegistryError> {
+fn inspect_header(path: &Path) -> Result<u64, OpenError> {
     let mut file = OpenOptions::new().read(true).write(true).open(path).map_err(|error| unwritable(path, error))?;
     let metadata = file.metadata().map_err(|error| unwritable(path, error))?;
     if !metadata.is_file() {
@@ -188,7 +193,7 @@ fn inspect_header(path: &Path) -> Result<u64, RegistryError> {
     Ok(metadata.len())
 }
 
-fn open_checked(path: &Path, size: u64) -> Result<Connection, RegistryError> {
+fn open_checked(path: &Path, size: u64) -> Result<(Connection, Vec<RegisteredTarget>), OpenError> {
     let damaged = |error: rusqlite::Error| match error.sqlite_error_code() {
         Some(
             rusqlite::ErrorCode::CannotOpen
@@ -215,14 +220,15 @@ fn open_checked(path: &Path, size: u64) -> Result<Connection, RegistryError> {
     if version < schema::KNOWN {
         schema::upgrade(&mut connection).map_err(writing)?;
     }
-    rows::load(&connection).map_err(|error| not_a_registry(path, format!("the file is damaged ({error})")))?;
+    let targets = target_rows::load(&connection);
+    let targets = targets.map_err(|error| not_a_registry(path, format!("the file is damaged ({error})")))?;
     let mode: String =
         connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0)).map_err(writing)?;
     if mode != "wal" {
         return Err(unwritable(path, "its file system does not support a write-ahead log: expected a local disk"));
     }
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false).map_err(writing)?;
-    Ok(connection)
+    Ok((connection, targets))
 }
 
 fn connect(path: &Path) -> rusqlite::Result<Connection> {
@@ -234,11 +240,11 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-fn known_schema(path: &Path, found: i64) -> Result<(), RegistryError> {
+fn known_schema(path: &Path, found: i64) -> Result<(), OpenError> {
     match found {
         1..=schema::KNOWN => Ok(()),
         found if found > schema::KNOWN => {
-            Err(RegistryError::NewerSchema { path: path.to_owned(), found, known: schema::KNOWN })
+            Err(OpenError::NewerSchema { path: path.to_owned(), found, known: schema::KNOWN })
         }
         _ => Err(not_a_registry(path, format!("the file has schema {found}, which no agent wrote"))),
     }
@@ -258,10 +264,10 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-fn unwritable(path: &Path, detail: impl ToString) -> RegistryError {
-    RegistryError::Unwritable { path: path.to_owned(), detail: detail.to_string() }
+fn unwritable(path: &Path, detail: impl ToString) -> OpenError {
+    OpenError::Unwritable { path: path.to_owned(), detail: detail.to_string() }
 }
 
-fn not_a_registry(path: &Path, detail: impl Into<String>) -> RegistryError {
-    RegistryError::NotARegistry { path: path.to_owned(), detail: detail.into() }
+fn not_a_registry(path: &Path, detail: impl Into<String>) -> OpenError {
+    OpenError::NotARegistry { path: path.to_owned(), detail: detail.into() }
 }

@@ -1,22 +1,24 @@
-//! Histories: the latest transitions of each target.
+//! Rows of transitions: the history of each target.
 //!
-//! Their order is that in which they were added, and not that of their times: a clock may have been
-//! set back between two of them.
+//! A history is ordered by insertion and not by time: the clock may have been set back between two
+//! transitions.
 
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, Row, TransactionBehavior, params};
 
-use super::rows::{parsed, read, unreadable};
-use super::{RegistryError, rules, storage};
+use super::columns::{parsed, read, unreadable};
 use crate::model::{PastFinding, Status, TargetId, Transition};
-use crate::registry::TRANSITIONS_MAX;
+use crate::registry::limits::TRANSITIONS_MAX;
 
-/// Adds transitions; see `Registry::add_transitions`.
-pub(super) fn add(connection: &mut Connection, transitions: &[Transition]) -> Result<(), RegistryError> {
-    let transaction = rules::begin(connection)?;
+/// Adds transitions in one transaction, as `Store::add_transitions` says.
+///
+/// # Errors
+/// When one of them cannot be written; none is added then.
+pub(super) fn add(connection: &mut Connection, transitions: &[Transition]) -> rusqlite::Result<()> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     for transition in transitions {
-        insert(&transaction, transition).map_err(storage)?;
+        insert(&transaction, transition)?;
     }
-    transaction.commit().map_err(storage)
+    transaction.commit()
 }
 
 fn insert(connection: &Connection, transition: &Transition) -> rusqlite::Result<()> {
@@ -44,10 +46,10 @@ fn insert(connection: &Connection, transition: &Transition) -> rusqlite::Result<
     Ok(())
 }
 
-/// The history of a target, newest first.
+/// Returns the history of a target, newest first.
 ///
 /// # Errors
-/// When the file cannot be read or a row is not a sound transition.
+/// When the file cannot be read or a row is not a valid transition.
 pub(super) fn of_target(connection: &Connection, id: TargetId) -> rusqlite::Result<Vec<Transition>> {
     let mut statement =
         connection.prepare_cached("SELECT * FROM target_transition WHERE target_id = ?1 ORDER BY position DESC")?;
@@ -55,12 +57,12 @@ pub(super) fn of_target(connection: &Connection, id: TargetId) -> rusqlite::Resu
 }
 
 fn transition(row: &Row<'_>) -> rusqlite::Result<Transition> {
-    let status = |text: &str| Status::parse(text).ok_or("no status");
+    let status = |text: &str| Status::parse(text).ok_or("not a status");
     let from: Option<String> = row.get("from_status")?;
     let from = from.map(|text| status(&text)).transpose().map_err(|error| unreadable("from_status", error))?;
     let finding = match row.get::<_, Option<String>>("message")? {
         Some(message) => {
-            // As it is: a newer agent may have written a code that this one does not know.
+            // Not parsed: a newer agent may have written a code that this one does not know.
             let code: String = row.get("reason")?;
             Some(PastFinding { code: code.into(), message })
         }

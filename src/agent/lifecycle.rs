@@ -1,0 +1,143 @@
+//! Start, stop and settings of the agent, and how one change of it is made.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use tokio::sync::watch;
+
+use super::error::AgentError;
+use super::reconcile::Reconciler;
+use super::shared::Shared;
+use super::view::View;
+use crate::driver::Host;
+use crate::model::TargetId;
+use crate::model::settings::AgentSettings;
+use crate::registry::{Change, Registry, Snapshot};
+
+/// The version that new targets and types record as their creator's: this agent's.
+pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The running agent. Cheap to clone; all clones are the same agent.
+#[derive(Clone)]
+pub struct Agent {
+    pub(super) shared: Arc<Shared>,
+    pub(super) reconciler: Arc<Reconciler>,
+}
+
+impl Agent {
+    /// Starts a task for every target of the registry. Never waits for storage.
+    #[must_use]
+    pub fn start(registry: Registry, host: Arc<Host>, settings: AgentSettings) -> Self {
+        let shared = Arc::new(Shared::new(registry, host, settings));
+        tokio::spawn({
+            let shared = shared.clone();
+            async move { shared.transitions.run(shared.stopping.subscribe()).await }
+        });
+        Self { reconciler: Reconciler::start(shared.clone()), shared }
+    }
+
+    /// Returns all targets as they are now.
+    #[must_use]
+    pub fn view(&self) -> Arc<View> {
+        self.shared.views.view()
+    }
+
+    /// Returns a receiver of each new view. A slow receiver skips views.
+    #[must_use]
+    pub fn watch_view(&self) -> watch::Receiver<Arc<View>> {
+        self.shared.views.watch()
+    }
+
+    /// Returns the settings in force.
+    #[must_use]
+    pub fn settings(&self) -> Arc<AgentSettings> {
+        self.shared.settings.borrow().clone()
+    }
+
+    /// Puts new settings in force and probes every target with them. The mount root stays as it is:
+    /// the agent would lose track of what is mounted below the old one.
+    pub fn change_settings(&self, mut settings: AgentSettings) {
+        let root = &self.settings().mounts.root;
+        if settings.mounts.root != *root {
+            tracing::warn!(root = %root.display(), "[mounts] root is changed by a restart only; the old one stays in force");
+            settings.mounts.root.clone_from(root);
+        }
+        self.shared.settings.send_replace(Arc::new(settings));
+    }
+
+    /// Ends every task and every child process, and refuses every later change. Mounts stay. Waits for
+    /// a change of the registry that is under way and for the rest of the history, bounded.
+    pub async fn stop(&self) {
+        self.shared.stopping.send_replace(true);
+        self.shared.host.workers.shut_down();
+        // Every later change is refused when its turn comes.
+        drop(self.shared.begin_change().await);
+        self.shared.transitions.write_rest().await;
+    }
+
+    /// Returns a receiver that becomes true when the agent stops.
+    #[must_use]
+    pub fn stopping(&self) -> watch::Receiver<bool> {
+        self.shared.stopping.subscribe()
+    }
+
+    /// Blocks every change until the returned value is dropped.
+    #[cfg(test)]
+    pub(crate) async fn hold_changes(&self) -> Result<impl Sized, AgentError> {
+        self.shared.begin_change().await
+    }
+
+    /// Changes the registry, and returns its content when the view shows the change. `change` gets the
+    /// time at which its turn came. A caller that stops waiting before its turn has changed nothing; a
+    /// change that began is finished.
+    pub(super) async fn change(
+        &self,
+        change: impl FnOnce(Timestamp) -> Result<Change, AgentError>,
+    ) -> Result<Arc<Snapshot>, AgentError> {
+        let changing = self.shared.begin_change().await?;
+        let change = change(Timestamp::now())?;
+        let agent = self.clone();
+        run_to_completion(async move {
+            let _changing = changing;
+            let before = agent.shared.registry.snapshot();
+            let snapshot = agent.shared.registry.change(&change).await?;
+            log_type_change(&change, &before);
+            agent.reconciler.reconcile(&snapshot);
+            Ok(snapshot)
+        })
+        .await
+    }
+
+    /// Returns why a target has no task: the agent is stopping, or there is no such target.
+    pub(super) fn no_task(&self, id: TargetId) -> AgentError {
+        if *self.shared.stopping.borrow() { AgentError::Stopping } else { AgentError::TargetNotFound(id) }
+    }
+}
+
+/// Logs a change that the reconciler does not: it logs those of targets.
+fn log_type_change(change: &Change, before: &Snapshot) {
+    match change {
+        Change::CreateType(new) => {
+            tracing::info!(target_type_id = %new.id, target_id = %new.target_id, "created a type");
+        }
+        Change::DeleteType(id) => {
+            let target_id = before.target_type(*id).map(|deleted| tracing::field::display(deleted.target_id));
+            tracing::info!(target_type_id = %id, target_id, "deleted a type");
+        }
+        _ => {}
+    }
+}
+
+/// Runs work to its end even if the caller stops waiting: the client of a request can hang up.
+pub(super) async fn run_to_completion<T: Send + 'static>(
+    work: impl Future<Output = Result<T, AgentError>> + Send + 'static,
+) -> Result<T, AgentError> {
+    match tokio::spawn(work).await {
+        Ok(outcome) => outcome,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // Only the end of the runtime cancels it.
+            Err(_) => Err(AgentError::Stopping),
+        },
+    }
+}

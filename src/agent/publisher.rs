@@ -1,0 +1,121 @@
+//! The publisher of views: every change of what readers see goes through it, one at a time.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use jiff::Timestamp;
+use tokio::sync::watch;
+
+use super::status::TargetStatus;
+use super::transition_log::TransitionLog;
+use super::view::{TargetView, View};
+use crate::model::{PastFinding, Report, Status, TargetSpec, Transition};
+use crate::registry::{Difference, RegisteredTarget};
+
+/// Owner of the current view.
+#[derive(Debug, Default)]
+pub(super) struct ViewPublisher {
+    view: watch::Sender<Arc<View>>,
+    /// Held while a view is replaced, so that readers wait only for the exchange of a pointer.
+    replacing: Mutex<()>,
+}
+
+impl ViewPublisher {
+    /// Returns the current view.
+    pub(super) fn view(&self) -> Arc<View> {
+        self.view.borrow().clone()
+    }
+
+    /// Returns a receiver of each new view. A slow receiver skips views.
+    pub(super) fn watch(&self) -> watch::Receiver<Arc<View>> {
+        self.view.subscribe()
+    }
+
+    /// Publishes changes of the registry in one view, so that no reader sees a part of a commit. A
+    /// target whose storage is the same keeps its status and report.
+    pub(super) fn publish_differences(&self, differences: &[Difference], mount_root: &Path) {
+        let now = Timestamp::now();
+        self.replace(|view| {
+            view.types_generation = view.generation;
+            for difference in differences {
+                match difference {
+                    Difference::Added(registered) | Difference::Changed(registered) => {
+                        put(view, registered, mount_root, now);
+                    }
+                    Difference::Removed(registered) => {
+                        view.targets.retain(|shown| shown.target.id != registered.target.id);
+                    }
+                }
+            }
+        });
+    }
+
+    /// Publishes the report of a probe of `spec` and logs a change of status once. The transition is
+    /// recorded before the new status is visible, so a reader of the status finds it in the history.
+    pub(super) fn publish_report(
+        &self,
+        spec: &TargetSpec,
+        report: Arc<Report>,
+        failures_before_offline: u32,
+        transitions: &TransitionLog,
+    ) {
+        let changed = self.replace(|view| {
+            // The storage may have been changed during the probe: the report is about the former one.
+            let is_same = |view: &&mut Arc<TargetView>| view.target.id == report.target_id && view.target.spec == *spec;
+            let slot = view.targets.iter_mut().find(is_same)?;
+            let status = slot.status.after(&report, failures_before_offline);
+            let from = slot.report.is_some().then_some(slot.status.status);
+            let view = Arc::new(TargetView { status, report: Some(report.clone()), ..TargetView::clone(slot) });
+            *slot = view.clone();
+            let TargetStatus { status: to, finding, .. } = view.status.clone();
+            (from != Some(to)).then(|| {
+                let (target_id, at) = (report.target_id, report.checked_at);
+                transitions.record(Transition { target_id, at, from, to, finding: finding.map(PastFinding::from) });
+                view
+            })
+        });
+        if let Some(view) = changed {
+            log_status(&view);
+        }
+    }
+
+    fn replace<T>(&self, change: impl FnOnce(&mut View) -> T) -> T {
+        let _replacing = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut view = View::clone(&self.view.borrow());
+        view.generation += 1;
+        let outcome = change(&mut view);
+        self.view.send_replace(Arc::new(view));
+        outcome
+    }
+}
+
+/// Replaces the target with the same id, or appends it.
+fn put(view: &mut View, registered: &RegisteredTarget, mount_root: &Path, now: Timestamp) {
+    let RegisteredTarget { target, types } = registered;
+    let targets = &mut view.targets;
+    let position = targets.iter().position(|shown| shown.target.id == target.id);
+    // A report about other storage, or another declaration of immutability, says nothing about this one.
+    let known = position.map(|at| &targets[at]).filter(|shown| shown.target.spec == target.spec);
+    let shown = Arc::new(TargetView {
+        mount_path: target.mount_name.below(mount_root),
+        status: known.map_or_else(|| TargetStatus::not_checked(now), |shown| shown.status.clone()),
+        report: known.and_then(|shown| shown.report.clone()),
+        target: target.clone(),
+        types: types.clone(),
+    });
+    match position {
+        Some(at) => targets[at] = shown,
+        None => targets.push(shown),
+    }
+}
+
+fn log_status(view: &TargetView) {
+    let (target_id, export) = (view.target.id, view.target.spec.export());
+    let finding = view.status.finding.as_ref();
+    let reason = finding.map_or("", |finding| finding.reason.code());
+    let message = finding.map_or("", |finding| finding.message.as_str());
+    match view.status.status {
+        Status::Available => tracing::info!(%target_id, export, reason, message, "available"),
+        Status::Offline => tracing::warn!(%target_id, export, reason, message, "offline"),
+    }
+}

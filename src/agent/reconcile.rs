@@ -1,0 +1,114 @@
+//! The reconciler: makes tasks and view equal to the content of the registry.
+//!
+//! It takes snapshots from the registry's watch, and from use cases that have just committed one, so
+//! that they need not wait for the watch. A snapshot that is older than the last one is ignored: views
+//! appear in the order of commits, whichever way a snapshot came. Nothing here waits.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use tokio::sync::watch;
+
+use super::shared::Shared;
+use super::task::{self, FirstProbe, TaskHandle};
+use crate::model::{Target, TargetId};
+use crate::registry::{Difference, Snapshot};
+
+/// Owner of the tasks.
+pub(super) struct Reconciler {
+    shared: Arc<Shared>,
+    state: Mutex<Reconciled>,
+}
+
+/// What runs.
+#[derive(Default)]
+struct Reconciled {
+    snapshot: Arc<Snapshot>,
+    tasks: HashMap<TargetId, TaskHandle>,
+}
+
+impl Reconciler {
+    /// Starts a task for every target, and one that follows the registry until the agent is dropped.
+    pub(super) fn start(shared: Arc<Shared>) -> Arc<Self> {
+        let mut snapshots = shared.registry.watch();
+        let first = snapshots.borrow_and_update().clone();
+        let reconciler = Arc::new(Self { shared, state: Mutex::default() });
+        reconciler.apply(&mut reconciler.state(), &first, FirstProbe::Soon);
+        tokio::spawn(follow(Arc::downgrade(&reconciler), snapshots));
+        reconciler
+    }
+
+    /// Makes tasks and view equal to a snapshot, unless a later one was reconciled already.
+    pub(super) fn reconcile(&self, snapshot: &Arc<Snapshot>) {
+        let mut state = self.state();
+        if snapshot.revision() > state.snapshot.revision() {
+            self.apply(&mut state, snapshot, FirstProbe::Now);
+        }
+    }
+
+    /// Returns a part of a target's task handle, if the target has a task.
+    pub(super) fn task<T>(&self, id: TargetId, get: impl FnOnce(&TaskHandle) -> T) -> Option<T> {
+        self.state().tasks.get(&id).map(get)
+    }
+
+    fn apply(&self, state: &mut Reconciled, snapshot: &Arc<Snapshot>, first_probe: FirstProbe) {
+        let differences = snapshot.differences_from(&state.snapshot);
+        state.snapshot = snapshot.clone();
+        if differences.is_empty() {
+            return;
+        }
+        // Before the tasks: the report of a target that the view does not show would be lost.
+        let mount_root = self.shared.settings.borrow().mounts.root.clone();
+        self.shared.views.publish_differences(&differences, &mount_root);
+        for difference in differences {
+            match difference {
+                Difference::Added(registered) => {
+                    if first_probe == FirstProbe::Now {
+                        let mount_path = registered.target.mount_name.below(&mount_root);
+                        tracing::info!(target_id = %registered.target.id, export = registered.target.spec.export(), mount_path = %mount_path.display(), "created");
+                    }
+                    let handle = task::start(&self.shared, registered.target.clone(), first_probe);
+                    state.tasks.insert(registered.target.id, handle);
+                }
+                Difference::Changed(registered) => {
+                    if let Some(task) = state.tasks.get(&registered.target.id) {
+                        assign(task, &registered.target);
+                    }
+                }
+                Difference::Removed(registered) => {
+                    tracing::info!(target_id = %registered.target.id, export = registered.target.spec.export(), "deleted");
+                    if let Some(task) = state.tasks.remove(&registered.target.id) {
+                        task.assigned.send_replace(None);
+                    }
+                }
+            }
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, Reconciled> {
+        // After a panic some tasks may be missing, but those that are there are sound.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Gives a task its target as it is now. Only other storage concerns the task: it needs a new driver
+/// and a new probe.
+fn assign(task: &TaskHandle, target: &Arc<Target>) {
+    task.assigned.send_if_modified(|assigned| {
+        let is_other_storage = assigned.as_ref().is_none_or(|former| former.spec != target.spec);
+        *assigned = Some(target.clone());
+        is_other_storage
+    });
+}
+
+/// Reconciles every snapshot that the registry publishes. Holds no reference while it waits, so that
+/// dropping the agent ends it.
+async fn follow(reconciler: Weak<Reconciler>, mut snapshots: watch::Receiver<Arc<Snapshot>>) {
+    while snapshots.changed().await.is_ok() {
+        let snapshot = snapshots.borrow_and_update().clone();
+        let Some(reconciler) = reconciler.upgrade() else {
+            return;
+        };
+        reconciler.reconcile(&snapshot);
+    }
+}

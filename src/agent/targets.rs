@@ -1,0 +1,175 @@
+//! The use cases of targets.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+use super::error::AgentError;
+use super::lifecycle::{Agent, VERSION, run_to_completion};
+use super::task::Command;
+use super::view::TargetView;
+use crate::model::settings::DeclaredTarget;
+use crate::model::{MountName, Target, TargetId, TargetSpec, TargetType, Transition};
+use crate::registry::{Change, TargetChange};
+
+/// Longest wait for one requested probe, in units of its `deadline`. It includes the waits for a free
+/// child process, and is more than any probe takes whose workers do not break.
+const DEADLINES_IN_A_PROBE: u32 = 20;
+
+/// What a client asks for when it creates a target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewTarget {
+    /// The storage.
+    pub spec: TargetSpec,
+    /// The name of the first target type. The export if none.
+    pub type_name: Option<String>,
+    /// Whether the target becomes the default.
+    pub is_default: bool,
+    /// Metadata of the target.
+    pub metadata: BTreeMap<String, String>,
+    /// The user who creates it, if authentication names one.
+    pub user_id: Option<String>,
+}
+
+impl Agent {
+    /// Creates a target. Never waits for storage.
+    ///
+    /// # Errors
+    /// [`AgentError`] when a rule of the registry forbids it or it cannot be made durable.
+    pub async fn create_target(&self, new: NewTarget) -> Result<Arc<TargetView>, AgentError> {
+        let id = Uuid::new_v4();
+        self.change(|now| self.creation(id, new, now)).await?;
+        self.target(id)
+    }
+
+    /// Creates the declared targets of the configuration that do not exist yet. A failure is logged
+    /// and does not stop the others.
+    pub async fn declare_targets(&self, declared: &[DeclaredTarget]) {
+        for DeclaredTarget { spec, type_name, is_default, metadata } in declared {
+            let export = spec.export();
+            let exists =
+                |view: &Arc<TargetView>| view.target.spec.kind() == spec.kind() && view.target.spec.export() == export;
+            if self.view().targets.iter().any(exists) {
+                continue;
+            }
+            let new = NewTarget {
+                spec: spec.clone(),
+                type_name: type_name.clone(),
+                is_default: *is_default,
+                metadata: metadata.clone(),
+                user_id: None,
+            };
+            if let Err(error) = self.create_target(new).await {
+                tracing::error!(export, %error, "the declared target was not created");
+            }
+        }
+    }
+
+    /// Changes a target completely or not at all. Never waits for storage.
+    ///
+    /// # Errors
+    /// [`AgentError`] when there is no such target, a rule forbids it, or it cannot be made durable.
+    pub async fn modify_target(&self, id: TargetId, change: TargetChange) -> Result<Arc<TargetView>, AgentError> {
+        self.change(|now| Ok(Change::ModifyTarget { id, change, now })).await?;
+        self.target(id)
+    }
+
+    /// Makes a target the only default. Never waits for storage.
+    ///
+    /// # Errors
+    /// [`AgentError`] when there is no such target or it cannot be made durable.
+    pub async fn set_default_target(&self, id: TargetId) -> Result<Arc<TargetView>, AgentError> {
+        self.modify_target(id, TargetChange { is_default: Some(true), ..TargetChange::default() }).await
+    }
+
+    /// Unmounts a target and removes it from the registry. Waits for the unmount, bounded.
+    ///
+    /// # Errors
+    /// [`AgentError::Busy`] when its mount is in use on a live server, [`AgentError`] when a rule
+    /// forbids it or it cannot be made durable. The target stays then, and is mounted again.
+    pub async fn delete_target(&self, id: TargetId) -> Result<(), AgentError> {
+        let commands = self.reconciler.task(id, |task| task.commands.clone()).ok_or_else(|| self.no_task(id))?;
+        let (reply, answer) = oneshot::channel();
+        // A task ends meanwhile if another request deletes the target or the agent stops.
+        commands.send(Command::Delete(reply)).await.map_err(|_| self.no_task(id))?;
+        let agent = self.clone();
+        run_to_completion(async move {
+            let snapshot = answer.await.map_err(|_| agent.no_task(id))??;
+            agent.reconciler.reconcile(&snapshot);
+            Ok(())
+        })
+        .await
+    }
+
+    /// Probes a target now and returns it with the report of a probe that began after this call. The
+    /// wait is bounded by the deadlines of the probe.
+    ///
+    /// # Errors
+    /// [`AgentError`] when there is no such target or the agent is stopping.
+    pub async fn check_now(&self, id: TargetId) -> Result<Arc<TargetView>, AgentError> {
+        let request = self.reconciler.task(id, |task| {
+            task.requested.send_modify(|number| *number += 1);
+            (*task.requested.borrow(), task.served.clone())
+        });
+        let (mine, mut served) = request.ok_or_else(|| self.no_task(id))?;
+        let bound = self.check_bound();
+        match tokio::time::timeout(bound, served.wait_for(|number| *number >= mine)).await {
+            Err(_) => Err(AgentError::CheckTimedOut { id, after: bound }),
+            Ok(Err(_)) => Err(self.no_task(id)),
+            Ok(Ok(_)) => self.target(id),
+        }
+    }
+
+    /// Returns the transitions of a target, newest first. Waits for the registry, bounded.
+    ///
+    /// # Errors
+    /// [`AgentError`] when there is no such target, or the registry cannot be read now.
+    pub async fn history(&self, id: TargetId) -> Result<Vec<Transition>, AgentError> {
+        self.target(id)?;
+        self.shared.transitions.of_target(id).await
+    }
+
+    fn target(&self, id: TargetId) -> Result<Arc<TargetView>, AgentError> {
+        self.view().target(id).cloned().ok_or(AgentError::TargetNotFound(id))
+    }
+
+    fn creation(&self, id: TargetId, new: NewTarget, now: Timestamp) -> Result<Change, AgentError> {
+        let NewTarget { spec, type_name, is_default, metadata, user_id } = new;
+        let first_type = TargetType {
+            id: Uuid::new_v4(),
+            target_id: id,
+            name: type_name.unwrap_or_else(|| spec.export()),
+            description: None,
+            is_public: true,
+            is_default,
+            user_id,
+            created_at: now,
+            updated_at: None,
+            version: VERSION.to_owned(),
+            projects: Vec::new(),
+            metadata: BTreeMap::new(),
+        };
+        let target = Target {
+            id,
+            mount_name: MountName::derive(&spec, self.settings().mounts.path_key)?,
+            spec,
+            is_default,
+            created_at: now,
+            updated_at: now,
+            version: VERSION.to_owned(),
+            metadata,
+        };
+        Ok(Change::CreateTarget { target, first_type })
+    }
+
+    /// Longest duration of a requested probe: the running probe may have to end first.
+    fn check_bound(&self) -> Duration {
+        let settings = self.settings();
+        let one = settings.probe.deadline * DEADLINES_IN_A_PROBE + settings.probe.mount_deadline * 2;
+        one * 2
+    }
+}

@@ -1,0 +1,88 @@
+//! Changes: what a use case asks the registry to do.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+
+use crate::model::{ProjectId, S3Endpoint, Target, TargetId, TargetType, TargetTypeId, TypeProject};
+
+/// One change of the registry. It is made completely or not at all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// Adds a target with its first type. The first target of a registry becomes the default
+    /// together with its type, whatever `is_default` says.
+    CreateTarget {
+        /// The target.
+        target: Target,
+        /// Its first type.
+        first_type: TargetType,
+    },
+    /// Changes a target. A target that becomes the default brings one of its types: the default
+    /// type if it is one of them, otherwise its first public type, otherwise its first type.
+    ModifyTarget {
+        /// The target.
+        id: TargetId,
+        /// What to change.
+        change: TargetChange,
+        /// The time of the change.
+        now: Timestamp,
+    },
+    /// Removes a target with its types and its history.
+    DeleteTarget(TargetId),
+    /// Adds a type to a target. A type that is the default makes its target the default.
+    CreateType(TargetType),
+    /// Changes a target type. A type that becomes the default makes its target the default.
+    ModifyType {
+        /// The target type.
+        id: TargetTypeId,
+        /// What to change.
+        change: TypeChange,
+        /// The time of the change.
+        now: Timestamp,
+    },
+    /// Removes a target type. The default type and the last type of a target cannot be removed.
+    DeleteType(TargetTypeId),
+}
+
+/// What to change about a target. `None` leaves a field as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TargetChange {
+    /// Whether the bucket is declared immutable.
+    pub immutable: Option<bool>,
+    /// The endpoint with another scheme. Host and port are part of the export and stay.
+    pub endpoint: Option<S3Endpoint>,
+    /// Metadata to set. Other keys stay.
+    pub metadata: BTreeMap<String, String>,
+    /// Whether to remove all metadata before setting `metadata`.
+    pub purge_metadata: bool,
+    /// Whether the target becomes the default, together with one of its types. `false` is refused for
+    /// the default target: another target must become the default instead.
+    pub is_default: Option<bool>,
+}
+
+/// What to change about a target type. `None` leaves a field as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TypeChange {
+    /// The name.
+    pub name: Option<String>,
+    /// The description. An empty text removes it.
+    pub description: Option<String>,
+    /// Whether every project sees the type. A type that becomes public loses its projects.
+    pub is_public: Option<bool>,
+    /// Whether the type becomes the default, together with its target. `false` is refused for the
+    /// default type: another type must become the default instead.
+    pub is_default: Option<bool>,
+    /// Whether to remove all projects before adding others. The type does not become public by it:
+    /// fewer projects see it, never more.
+    pub purge_projects: bool,
+    /// Projects to remove, if they are assigned.
+    pub remove_projects: BTreeSet<ProjectId>,
+    /// Projects to add, if they are not assigned. A public type stops being public.
+    pub add_projects: Vec<TypeProject>,
+    /// Whether to remove all metadata before anything is set.
+    pub purge_metadata: bool,
+    /// Metadata keys to remove. A key with a value is removed only if it has that value.
+    pub remove_metadata: BTreeMap<String, Option<String>>,
+    /// Metadata to set. Other keys stay.
+    pub set_metadata: BTreeMap<String, String>,
+}

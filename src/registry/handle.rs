@@ -1,0 +1,114 @@
+//! The registry as the agent uses it: rules in front of a store.
+
+use std::fmt;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::change::Change;
+use super::rules::{self, Refusal};
+use super::snapshot::{Snapshot, Write};
+use super::store::{CommitError, StorageError, Store};
+use crate::model::{TargetId, Transition};
+
+/// How often one change is decided again because another writer was faster. Conflicts are rare: one
+/// agent makes one change at a time, and a shared store sees a few changes a day.
+const COMMIT_ATTEMPTS_MAX: u32 = 8;
+
+/// Why a change was not made. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryError {
+    /// A rule forbids the change.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The change could not be made durable.
+    #[error("the registry could not be changed: {0}. Nothing was changed")]
+    Storage(#[from] StorageError),
+    /// Other writers were faster [`COMMIT_ATTEMPTS_MAX`] times.
+    #[error(
+        "the registry could not be changed: other writers changed it {COMMIT_ATTEMPTS_MAX} times meanwhile. Nothing was changed; repeat the request"
+    )]
+    Contended,
+}
+
+/// A registry: a store whose every change keeps the rules.
+#[derive(Clone)]
+pub struct Registry {
+    store: Arc<dyn Store>,
+}
+
+impl Registry {
+    /// Returns the registry in this store.
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>) -> Self {
+        Self { store }
+    }
+
+    /// Returns the current content. Waits for nothing.
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.store.snapshot()
+    }
+
+    /// Returns a receiver of the current content, as [`Store::watch`].
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<Arc<Snapshot>> {
+        self.store.watch()
+    }
+
+    /// Makes a change durable and returns the content that includes it.
+    ///
+    /// # Errors
+    /// [`RegistryError`]; nothing was changed then.
+    pub async fn change(&self, change: &Change) -> Result<Arc<Snapshot>, RegistryError> {
+        self.commit(change, |writes| writes).await
+    }
+
+    /// Verifies that a change is allowed and that the store can be written now, without changing
+    /// anything.
+    ///
+    /// # Errors
+    /// As [`Self::change`].
+    pub async fn verify(&self, change: &Change) -> Result<(), RegistryError> {
+        self.commit(change, |_| Vec::new()).await.map(drop)
+    }
+
+    async fn commit(
+        &self,
+        change: &Change,
+        select: impl Fn(Vec<Write>) -> Vec<Write>,
+    ) -> Result<Arc<Snapshot>, RegistryError> {
+        for _ in 0..COMMIT_ATTEMPTS_MAX {
+            let snapshot = self.snapshot();
+            let writes = rules::decide(&snapshot, change)?;
+            match self.store.commit(snapshot.revision(), select(writes)).await {
+                Ok(committed) => return Ok(committed),
+                Err(CommitError::Conflict) => {}
+                Err(CommitError::Storage(error)) => return Err(error.into()),
+            }
+        }
+        Err(RegistryError::Contended)
+    }
+
+    /// Adds transitions to the histories of their targets, as [`Store::add_transitions`].
+    ///
+    /// # Errors
+    /// [`StorageError`] when they could not be made durable; none was added then.
+    pub async fn add_transitions(&self, transitions: Vec<Transition>) -> Result<(), StorageError> {
+        self.store.add_transitions(transitions).await
+    }
+
+    /// Returns the history of a target, newest first.
+    ///
+    /// # Errors
+    /// [`StorageError`] when it cannot be read.
+    pub async fn transitions(&self, id: TargetId) -> Result<Vec<Transition>, StorageError> {
+        self.store.transitions(id).await
+    }
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Registry").finish_non_exhaustive()
+    }
+}

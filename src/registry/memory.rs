@@ -1,0 +1,76 @@
+//! The store in memory: for tests and demonstrations. Its content is lost when it is dropped.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+
+use super::limits::TRANSITIONS_MAX;
+use super::snapshot::{Revision, Snapshot, Write};
+use super::store::{CommitError, StorageError, Store};
+use crate::model::{TargetId, Transition};
+
+/// A store in memory.
+#[derive(Debug, Default)]
+pub struct MemoryStore {
+    snapshot: watch::Sender<Arc<Snapshot>>,
+    /// Oldest transition first.
+    histories: Mutex<HashMap<TargetId, VecDeque<Transition>>>,
+}
+
+impl MemoryStore {
+    fn histories(&self) -> MutexGuard<'_, HashMap<TargetId, VecDeque<Transition>>> {
+        // A panic leaves at most some transitions out.
+        self.histories.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl Store for MemoryStore {
+    fn watch(&self) -> watch::Receiver<Arc<Snapshot>> {
+        self.snapshot.subscribe()
+    }
+
+    async fn commit(&self, expected: Revision, writes: Vec<Write>) -> Result<Arc<Snapshot>, CommitError> {
+        // Locked before the snapshot changes, as in `add_transitions`: no history outlives its target.
+        let mut histories = self.histories();
+        let mut outcome = Err(CommitError::Conflict);
+        self.snapshot.send_if_modified(|current| {
+            if current.revision() == expected {
+                if !writes.is_empty() {
+                    *current = Arc::new(current.apply(&writes, expected.next()));
+                }
+                outcome = Ok(current.clone());
+            }
+            outcome.is_ok() && !writes.is_empty()
+        });
+        if outcome.is_ok() {
+            for write in &writes {
+                if let Write::DeleteTarget(id) = write {
+                    histories.remove(id);
+                }
+            }
+        }
+        outcome
+    }
+
+    async fn add_transitions(&self, transitions: Vec<Transition>) -> Result<(), StorageError> {
+        let mut histories = self.histories();
+        let snapshot = self.snapshot();
+        for transition in transitions {
+            if snapshot.target(transition.target_id).is_some() {
+                let history = histories.entry(transition.target_id).or_default();
+                history.push_back(transition);
+                if history.len() > TRANSITIONS_MAX {
+                    history.pop_front();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn transitions(&self, id: TargetId) -> Result<Vec<Transition>, StorageError> {
+        Ok(self.histories().get(&id).into_iter().flatten().rev().cloned().collect())
+    }
+}

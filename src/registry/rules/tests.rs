@@ -1,0 +1,173 @@
+//! The rules, change by change. [`properties`] tests that no sequence of changes breaks an invariant.
+
+mod limits;
+pub(in crate::registry) mod properties;
+mod target_types;
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use super::*;
+use crate::model::{S3Endpoint, Target, TargetId, TargetType};
+use crate::registry::change::TargetChange;
+use crate::registry::fixtures::{at, changed, create_target, metadata, nfs, s3, snapshot_of, target};
+
+/// A snapshot that changes are made to.
+struct Content(Snapshot);
+
+impl Content {
+    fn of(targets: impl IntoIterator<Item = (Target, TargetType)>) -> Self {
+        Self(snapshot_of(targets))
+    }
+
+    fn change(&mut self, change: Change) -> &Snapshot {
+        self.0 = changed(&self.0, &change).expect("allowed");
+        &self.0
+    }
+
+    fn refusal(&self, change: Change) -> Refusal {
+        changed(&self.0, &change).expect_err("refused")
+    }
+
+    fn ids(&self) -> Vec<TargetId> {
+        self.0.targets().iter().map(|registered| registered.target.id).collect()
+    }
+
+    fn modify(&mut self, id: TargetId, change: TargetChange, now: Timestamp) -> Target {
+        Target::clone(&target(self.change(Change::ModifyTarget { id, change, now }), id).target)
+    }
+
+    /// Whether each target is the default, and each of its types.
+    fn defaults(&self) -> Vec<(bool, Vec<bool>)> {
+        let types = |kept: &[std::sync::Arc<TargetType>]| kept.iter().map(|kept| kept.is_default).collect();
+        self.0.targets().iter().map(|found| (found.target.is_default, types(&found.types))).collect()
+    }
+}
+
+fn set_default(id: TargetId, now: Timestamp) -> Change {
+    Change::ModifyTarget { id, change: TargetChange { is_default: Some(true), ..TargetChange::default() }, now }
+}
+
+#[test]
+fn first_target_and_its_type_become_the_default() {
+    let mut content = Content::of([]);
+    content.change(create_target(nfs("nas:/a")));
+    assert_eq!(content.defaults(), [(true, vec![true])]);
+    let (target, mut second_type) = nfs("nas:/c");
+    second_type.is_default = true;
+    content.change(create_target((target, second_type)));
+    assert_eq!(content.defaults(), [(true, vec![true]), (false, vec![false])]);
+
+    let (mut target, first_type) = nfs("nas:/d");
+    target.is_default = true;
+    let refusal = content.refusal(create_target((target, first_type)));
+    assert!(matches!(refusal, Refusal::DefaultTaken { other_id, .. } if other_id == content.ids()[0]), "{refusal}");
+}
+
+#[test]
+fn set_default_moves_target_and_type_and_is_idempotent() {
+    let mut content = Content::of([nfs("nas:/a"), nfs("nas:/c")]);
+    let second = content.ids()[1];
+    content.change(set_default(second, at(9)));
+    assert_eq!(content.defaults(), [(false, vec![false]), (true, vec![true])]);
+    for registered in content.0.targets() {
+        assert_eq!((registered.target.updated_at, registered.types[0].updated_at), (at(9), Some(at(9))));
+    }
+    assert_eq!(decide(&content.0, &set_default(second, at(10))), Ok(Vec::new()), "nothing changes");
+    let unknown = Uuid::new_v4();
+    assert_eq!(content.refusal(set_default(unknown, at(11))), Refusal::TargetNotFound(unknown));
+}
+
+#[test]
+fn two_targets_never_share_a_directory_or_a_type_name() {
+    let content = Content::of([nfs("nas:/b?")]);
+    for export in ["other:/b?", "other:/b?abc"] {
+        let refusal = content.refusal(create_target(nfs(export)));
+        assert!(
+            matches!(&refusal, Refusal::MountPathTaken { other_id, other_export, .. }
+                if *other_id == content.ids()[0] && other_export == "nas:/b?"),
+            "{refusal}"
+        );
+    }
+    let (target, mut same_name) = nfs("nas:/c");
+    same_name.name = "nas:/b?".to_owned();
+    let refusal = content.refusal(create_target((target, same_name)));
+    assert_eq!(refusal, Refusal::TypeNameTaken { field: "btt_name", name: "nas:/b?".to_owned() });
+}
+
+#[test]
+fn default_target_is_deleted_last() {
+    let mut content = Content::of([nfs("nas:/a"), nfs("nas:/c")]);
+    let [first, second] = content.ids()[..] else { panic!("two targets") };
+    assert_eq!(content.refusal(Change::DeleteTarget(first)), Refusal::DefaultInUse(first));
+    content.change(Change::DeleteTarget(second));
+    content.change(Change::DeleteTarget(first));
+    assert_eq!(content.refusal(Change::DeleteTarget(first)), Refusal::TargetNotFound(first));
+    content.change(create_target(nfs("nas:/a")));
+    assert_eq!(content.defaults(), [(true, vec![true])], "the names are free, and there is no default");
+}
+
+#[test]
+fn modify_changes_endpoint_scheme_immutable_and_metadata() {
+    let mut content = Content::of([s3("https://ceph.example/bucket"), nfs("nas:/a")]);
+    let [bucket, export] = content.ids()[..] else { panic!("two targets") };
+    let endpoint = |url: &str| Some(S3Endpoint::parse(url).expect(url));
+    let change = TargetChange {
+        immutable: Some(true),
+        endpoint: endpoint("http://ceph.example"),
+        metadata: metadata(&[("rack", "7")]),
+        purge_metadata: false,
+        is_default: None,
+    };
+    let modified = content.modify(bucket, change, at(5));
+    assert!(modified.spec.is_immutable());
+    assert_eq!((modified.metadata.len(), modified.metadata["rack"].as_str(), modified.updated_at), (2, "7", at(5)));
+    assert_eq!(modified.spec.export(), "ceph.example/bucket");
+
+    assert_eq!(content.modify(bucket, TargetChange::default(), at(6)), modified, "not even its time");
+    let purge = TargetChange { purge_metadata: true, metadata: metadata(&[("a", "b")]), ..TargetChange::default() };
+    assert_eq!(content.modify(bucket, purge, at(7)).metadata, metadata(&[("a", "b")]));
+
+    for other in ["https://ceph.example:8443", "https://other.example"] {
+        let change = TargetChange { endpoint: endpoint(other), ..TargetChange::default() };
+        let refusal = content.refusal(Change::ModifyTarget { id: bucket, change, now: at(8) });
+        assert!(matches!(&refusal, Refusal::ExportFixed { given, .. } if given == other), "{refusal}");
+    }
+    for (change, field) in [
+        (TargetChange { immutable: Some(true), ..TargetChange::default() }, "immutable"),
+        (TargetChange { endpoint: endpoint("https://x"), ..TargetChange::default() }, "s3_endpoint_url"),
+    ] {
+        let refusal = content.refusal(Change::ModifyTarget { id: export, change, now: at(8) });
+        assert_eq!(refusal, Refusal::NotS3 { id: export, field });
+    }
+}
+
+#[test]
+fn target_becomes_the_default_together_with_its_other_changes() {
+    let mut content = Content::of([nfs("nas:/a"), nfs("nas:/b")]);
+    let [first, second] = content.ids()[..] else { panic!("two targets") };
+    let rack = BTreeMap::from([("rack".to_owned(), "7".to_owned())]);
+    let change = TargetChange { metadata: rack, is_default: Some(true), ..TargetChange::default() };
+    let refused = TargetChange { immutable: Some(true), ..change.clone() };
+    content.refusal(Change::ModifyTarget { id: second, change: refused, now: at(4) });
+
+    assert_eq!(content.modify(second, change, at(5)).metadata["rack"], "7");
+    assert_eq!(content.defaults(), [(false, vec![false]), (true, vec![true])]);
+
+    let not_default = || TargetChange { is_default: Some(false), ..TargetChange::default() };
+    let refusal = content.refusal(Change::ModifyTarget { id: second, change: not_default(), now: at(6) });
+    assert_eq!(refusal, Refusal::DefaultStays(second));
+    let change = Change::ModifyTarget { id: first, change: not_default(), now: at(6) };
+    assert_eq!(decide(&content.0, &change), Ok(Vec::new()), "it is not the default");
+}
+
+#[test]
+fn unchanged_targets_are_shared_between_snapshots() {
+    let before = snapshot_of((0..100).map(|n| nfs(&format!("nas:/t{n}"))));
+    let after = changed(&before, &set_default(before.targets()[7].target.id, at(3))).expect("allowed");
+    let is_shared = |(n, _): &(usize, _)| std::sync::Arc::ptr_eq(&before.targets()[*n], &after.targets()[*n]);
+    assert_eq!(after.targets().iter().enumerate().filter(is_shared).count(), 98, "all but both defaults");
+    assert_eq!(after.differences_from(&before).len(), 2);
+}

@@ -1,0 +1,88 @@
+//! Limits of a registry and of a type.
+
+use std::sync::Arc;
+
+use super::*;
+use crate::model::target_type::{TYPE_METADATA_MAX, TYPE_PROJECTS_MAX};
+use crate::registry::RegisteredTarget;
+use crate::registry::change::TypeChange;
+use crate::registry::fixtures::{new_type, project, target_type};
+use crate::registry::limits::{ASSIGNMENTS_MAX, TARGETS_MAX, TYPE_METADATA_TOTAL_MAX, TYPES_MAX};
+
+#[test]
+fn full_registry_refuses_a_target() {
+    let content = Content::of((0..TARGETS_MAX).map(|n| nfs(&format!("nas:/t{n}"))));
+    assert_eq!(content.refusal(create_target(nfs("nas:/one-more"))), Refusal::TooManyTargets);
+}
+
+#[test]
+fn full_type_refuses_projects_and_metadata_and_names_the_limit() {
+    let mut content = Content::of([nfs("nas:/a")]);
+    let id = content.type_id(0, 0);
+    let full = TypeChange {
+        add_projects: (0..TYPE_PROJECTS_MAX as u128).map(project).collect(),
+        set_metadata: (0..TYPE_METADATA_MAX).map(|n| (n.to_string(), "x".to_owned())).collect(),
+        ..TypeChange::default()
+    };
+    let kept = content.modify_type(id, full);
+    assert_eq!((kept.projects.len(), kept.metadata.len()), (1000, 64));
+    for (change, limit) in [
+        (TypeChange { add_projects: vec![project(5000)], ..TypeChange::default() }, "1000 is the limit"),
+        (TypeChange { set_metadata: metadata(&[("more", "x")]), ..TypeChange::default() }, "64 is the limit"),
+    ] {
+        let refusal = content.type_refusal(id, change).to_string();
+        assert!(refusal.contains(limit), "{refusal}");
+    }
+}
+
+#[test]
+fn registry_full_of_types_refuses_targets_and_types() {
+    let mut content = Content::of([nfs("nas:/a")]);
+    let target_id = content.ids()[0];
+    let mut types = content.0.targets()[0].types.to_vec();
+    types.extend((1..TYPES_MAX).map(|n| Arc::new(new_type(target_id, &format!("type {n}")))));
+    let registered = RegisteredTarget { target: content.0.targets()[0].target.clone(), types: types.into() };
+    content.0 = Snapshot::new(vec![registered]);
+    assert_eq!(content.refusal(create_target(nfs("nas:/one-more"))), Refusal::TooManyTypes);
+    let refusal = content.refusal(Change::CreateType(new_type(target_id, "one more")));
+    assert_eq!(refusal, Refusal::TooManyTypes);
+    assert!(refusal.to_string().contains("20000"), "{refusal}");
+}
+
+#[test]
+fn all_types_together_have_limits_of_projects_and_metadata() {
+    let mut content = Content::of([nfs("nas:/a"), nfs("nas:/full")]);
+    let (target_id, id) = (content.ids()[0], content.type_id(0, 0));
+    // A type that holds nearly all, as a hundred would at their own limit.
+    let full = TargetType {
+        projects: (0..ASSIGNMENTS_MAX as u128 - 2).map(|n| project(n + 1_000_000)).collect(),
+        metadata: (0..TYPE_METADATA_TOTAL_MAX - 2).map(|n| (n.to_string(), String::new())).collect(),
+        ..target_type(&content.0, content.type_id(1, 0)).clone()
+    };
+    content.0 = content.0.apply(&[Write::PutType(Arc::new(full))], content.0.revision().next());
+    let give = |range: std::ops::Range<u128>| TypeChange {
+        add_projects: range.map(project).collect(),
+        ..TypeChange::default()
+    };
+    let set = |pairs: &[(&str, &str)]| TypeChange { set_metadata: metadata(pairs), ..TypeChange::default() };
+    // What is left fits exactly.
+    let refusal = content.type_refusal(id, give(0..3)).to_string();
+    assert!(refusal.contains("100001 projects: 100000 is the limit"), "{refusal}");
+    assert_eq!(content.modify_type(id, give(0..2)).projects.len(), 2);
+    let refusal = content.type_refusal(id, set(&[("a", ""), ("b", ""), ("c", "")])).to_string();
+    assert!(refusal.contains("100001 metadata entries: 100000 is the limit"), "{refusal}");
+    assert_eq!(content.modify_type(id, set(&[("a", ""), ("b", "")])).metadata.len(), 2);
+
+    // A new type is refused too, and a change that does not grow a type is not.
+    let mut new = new_type(target_id, "new");
+    (new.is_public, new.projects) = (false, vec![project(9)]);
+    let refusal = content.refusal(Change::CreateType(new.clone()));
+    assert_eq!(refusal, Refusal::TooManyAssignments(ASSIGNMENTS_MAX + 1));
+    (new.is_public, new.projects, new.metadata) = (true, Vec::new(), metadata(&[("a", "b")]));
+    let refusal = content.refusal(Change::CreateType(new.clone()));
+    assert_eq!(refusal, Refusal::TooMuchMetadataInTotal(TYPE_METADATA_TOTAL_MAX + 1));
+    new.metadata.clear();
+    content.change(Change::CreateType(new));
+    content.modify_type(id, set(&[("a", "b")]));
+    content.modify_type(id, TypeChange { purge_projects: true, ..give(5..7) });
+}

@@ -1,0 +1,65 @@
+//! The interface of a store: snapshots, commits, notifications, and the histories of targets.
+//!
+//! A store knows no rule. Concurrent writers are ordered by the revision that each commit expects.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+
+use super::snapshot::{Revision, Snapshot, Write};
+use crate::model::{TargetId, Transition};
+
+/// A store could not be read or written: disk full, file removed, input/output error.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct StorageError(pub String);
+
+/// Why a commit changed nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CommitError {
+    /// The store is not at the expected revision.
+    #[error("the registry is at another revision than the one that the change was decided for")]
+    Conflict,
+    /// The writes could not be made durable.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+/// A store of targets, their types and their histories. `registry/contract.rs` tests every
+/// implementation.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// Returns a receiver of the current snapshot. It is notified of every commit, by whichever
+    /// writer; a slow receiver skips snapshots and never sees an older one again. Later snapshots
+    /// keep the order of targets and types: new ones come last.
+    fn watch(&self) -> watch::Receiver<Arc<Snapshot>>;
+
+    /// Returns the current snapshot. Waits for nothing.
+    fn snapshot(&self) -> Arc<Snapshot> {
+        self.watch().borrow().clone()
+    }
+
+    /// Makes all writes durable if the store is at the expected revision, and returns the snapshot
+    /// that contains them. A commit of no writes verifies that the store can be written now, and
+    /// leaves the revision as it is. A commit that began is finished even if the caller stops waiting.
+    ///
+    /// # Errors
+    /// [`CommitError`]; nothing was changed then.
+    async fn commit(&self, expected: Revision, writes: Vec<Write>) -> Result<Arc<Snapshot>, CommitError>;
+
+    /// Adds transitions to the histories of their targets, in this order. Each history keeps the
+    /// latest [`TRANSITIONS_MAX`](super::TRANSITIONS_MAX). Transitions of a target that does not exist
+    /// are ignored. The revision does not change.
+    ///
+    /// # Errors
+    /// [`StorageError`] when they could not be made durable; none was added then.
+    async fn add_transitions(&self, transitions: Vec<Transition>) -> Result<(), StorageError>;
+
+    /// Returns the history of a target, newest first, in the order in which it was added. Not read
+    /// for a caller that has stopped waiting.
+    ///
+    /// # Errors
+    /// [`StorageError`] when it cannot be read.
+    async fn transitions(&self, id: TargetId) -> Result<Vec<Transition>, StorageError>;
+}
