@@ -7,7 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "that is how tests fail")]
 #![allow(clippy::disallowed_methods, reason = "the crate's own sources")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
@@ -61,6 +61,13 @@ const MAY_TOUCH_PATHS: &[(&str, &str)] = &[
     ("registry/sqlite/tests.rs", "files in a temporary directory"),
     ("api/listen.rs", "the socket's own file is on a local file system"),
 ];
+
+/// Modules within which no circle of imports is allowed: a reader can then read them one after the other,
+/// and move one without the others. `sys::worker` still has circles, and joins when they are opened.
+const ACYCLIC: &[&str] = &["agent", "registry"];
+
+/// Names of modules that are compiled for tests only.
+const TEST_MODULES: &[&str] = &["contract", "fixtures", "tests"];
 
 /// A file of the crate.
 struct Source {
@@ -230,6 +237,134 @@ fn a_way_up_is_found_however_it_is_written() {
     ] {
         assert_eq!(wrong_names(path, text.parse().expect("tokens")), wrong, "{path}: {text}");
     }
+}
+
+/// Every path of the tokens, with the members of groups as paths of their own. Inline test modules are
+/// left out.
+fn paths(tokens: TokenStream, prefix: &[String], found: &mut Vec<Vec<String>>) {
+    let tokens: Vec<TokenTree> = tokens.into_iter().collect();
+    let mut at = 0;
+    while at < tokens.len() {
+        match &tokens[at] {
+            TokenTree::Ident(word)
+                if word == "mod" && tokens.get(at + 1).is_some_and(|next| is_word(next, "tests")) =>
+            {
+                at += 3;
+            }
+            // `pub(super)` says who may see it, and imports nothing.
+            TokenTree::Ident(word) if word == "pub" => {
+                at += 1;
+                let parentheses = |token: &TokenTree| matches!(token, TokenTree::Group(group) if group.delimiter() == Delimiter::Parenthesis);
+                at += usize::from(tokens.get(at).is_some_and(parentheses));
+            }
+            TokenTree::Ident(first) => {
+                let mut path = prefix.to_vec();
+                path.push(first.to_string());
+                at += 1;
+                let mut is_group = false;
+                while is_colons(&tokens, at) {
+                    match tokens.get(at + 2) {
+                        Some(TokenTree::Ident(next)) => path.push(next.to_string()),
+                        Some(TokenTree::Group(group)) if group.delimiter() == Delimiter::Brace => {
+                            paths(group.stream(), &path, found);
+                            is_group = true;
+                        }
+                        _ => {}
+                    }
+                    at += 3;
+                }
+                if !is_group {
+                    found.push(path);
+                }
+            }
+            TokenTree::Group(group) => {
+                paths(group.stream(), &[], found);
+                at += 1;
+            }
+            _ => at += 1,
+        }
+    }
+}
+
+/// The module that a path of `current` names, if the crate has it.
+fn named_module(path: &[String], current: &[String], modules: &BTreeSet<Vec<String>>) -> Option<Vec<String>> {
+    let supers = path.iter().take_while(|part| *part == "super").count();
+    let mut named = match path.first()?.as_str() {
+        "crate" => Vec::new(),
+        "super" => current[..current.len().checked_sub(supers)?].to_vec(),
+        _ => current.to_vec(),
+    };
+    let rest = path.iter().skip(supers).skip_while(|part| *part == "crate" || *part == "self");
+    named.extend(rest.cloned());
+    while !named.is_empty() && !modules.contains(&named) {
+        named.pop();
+    }
+    // A path that begins with neither is relative, or the name of something else.
+    (named.len() > current.len() || supers > 0 || path[0] == "crate").then_some(named)
+}
+
+/// The circles of imports among the modules below `root`, each as the modules that reach each other.
+fn import_circles(root: &str, sources: &[Source]) -> BTreeSet<Vec<String>> {
+    let is_below = |modules: &[String]| {
+        let name = modules.join("::");
+        name == root || name.starts_with(&format!("{root}::"))
+    };
+    let is_test = |source: &&Source| source.modules().iter().any(|part| TEST_MODULES.contains(&part.as_str()));
+    let modules: BTreeSet<Vec<String>> = sources.iter().map(Source::modules).collect();
+    let mut reached: BTreeMap<Vec<String>, BTreeSet<Vec<String>>> = BTreeMap::new();
+    for source in sources.iter().filter(|source| !is_test(source) && is_below(&source.modules())) {
+        let (current, mut found) = (source.modules(), Vec::new());
+        paths(source.tokens.clone(), &[], &mut found);
+        let named = found.iter().filter_map(|path| named_module(path, &current, &modules));
+        let named = named.filter(|named| is_below(named) && *named != current).collect();
+        reached.insert(current, named);
+    }
+    // What is reached in one step more, until there is nothing new.
+    loop {
+        let before = reached.clone();
+        for next in reached.values_mut() {
+            let further: Vec<_> = next.iter().filter_map(|module| before.get(module)).flatten().cloned().collect();
+            next.extend(further);
+        }
+        if reached == before {
+            break;
+        }
+    }
+    let circle_of = |(module, next): (&Vec<String>, &BTreeSet<Vec<String>>)| {
+        let both_ways = |other: &&Vec<String>| reached.get(*other).is_some_and(|back| back.contains(module));
+        next.contains(module).then(|| next.iter().filter(both_ways).map(|other| other.join("::")).collect())
+    };
+    reached.iter().filter_map(circle_of).collect()
+}
+
+#[test]
+fn modules_of_one_subject_import_each_other_without_circles() {
+    let sources = sources();
+    for root in ACYCLIC {
+        let circles = import_circles(root, &sources);
+        assert!(circles.is_empty(), "modules that import each other within {root}: {circles:#?}");
+    }
+}
+
+#[test]
+fn import_circle_is_found_however_it_is_written() {
+    let circles = |files: &[(&str, &str)]| {
+        let source =
+            |(path, text): &(&str, &str)| Source { path: (*path).to_owned(), tokens: text.parse().expect("tokens") };
+        import_circles("agent", &files.iter().map(source).collect::<Vec<_>>())
+    };
+    let facade = ("agent.rs", "mod task; mod view; pub use task::Task;");
+    for (task, view) in [
+        ("use super::view::View;", "use super::task::Task;"),
+        ("use super::{view::View};", "fn f(task: crate::agent::task::Task) {}"),
+        ("use super::Task;", ""),
+        ("use crate::agent::{error::E, View};", ""),
+    ] {
+        let found = circles(&[facade, ("agent/task.rs", task), ("agent/view.rs", view)]);
+        assert_eq!(found.len(), 1, "{task} {view}");
+    }
+    let task = "use super::view::View; mod tests { use super::super::Task; }";
+    assert_eq!(circles(&[facade, ("agent/task.rs", task), ("agent/view.rs", "use crate::model::Task;")]), [].into());
 }
 
 #[test]

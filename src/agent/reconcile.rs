@@ -112,3 +112,6 @@ async fn follow(reconciler: Weak<Reconciler>, mut snapshots: watch::Receiver<Arc
         reconciler.reconcile(&snapshot);
     }
 }
+
+#[cfg(test)]
+mod tests;

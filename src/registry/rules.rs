@@ -12,6 +12,7 @@
 //! The writes of a change are ordered: what stops being the default is written first.
 
 mod defaults;
+mod lookup;
 mod refusal;
 mod target;
 mod target_type;

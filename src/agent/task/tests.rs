@@ -1,12 +1,14 @@
 //! Tasks with a driver that the test controls.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use async_trait::async_trait;
 use tokio::sync::Notify;
 
 use super::*;
 use crate::driver::Host;
 use crate::registry::fixtures::{nfs, snapshot_of};
-use crate::registry::{MemoryStore, Registry, Snapshot, Store};
+use crate::registry::{MemoryStore, Registry, Snapshot, Store, Write};
 
 /// What the tasks of an agent share whose view shows these targets.
 pub(in crate::agent) fn shared(store: Arc<dyn Store>, targets: Vec<Target>) -> Arc<Shared> {
@@ -40,31 +42,34 @@ impl Driver for Hanging {
     }
 }
 
+/// The ends of a task's channels that the agent holds.
+struct Ends {
+    _commands: mpsc::Sender<Command>,
+    _requested: watch::Sender<u64>,
+    _served: watch::Receiver<u64>,
+    assigned: watch::Sender<Option<Arc<Target>>>,
+}
+
+fn task(shared: &Arc<Shared>, target: Target, driver: Box<dyn Driver>) -> (Task, Ends) {
+    let (_commands, commands) = mpsc::channel(1);
+    let (_requested, requested) = watch::channel(0);
+    let (served, _served) = watch::channel(0);
+    let target = Arc::new(target);
+    let (assigned_sender, assigned) = watch::channel(Some(target.clone()));
+    let (shared, settings) = (shared.clone(), shared.settings.subscribe());
+    let task = Task { shared, driver, target, assigned, settings, commands, requested, served, mount_id: None };
+    (task, Ends { _commands, _requested, _served, assigned: assigned_sender })
+}
+
 #[tokio::test]
-async fn a_probe_that_the_end_of_the_agent_ended_says_nothing_of_its_storage() {
+async fn probe_ended_by_stop_publishes_no_report() {
     // Which of two things that happened at once a task sees first is left to chance: many tries.
     for _ in 0..50 {
         let target = target();
         let shared = shared(Arc::new(MemoryStore::default()), vec![target.clone()]);
         let (began, ended) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-        let (_commands, commands) = mpsc::channel(1);
-        let (_requested, requested) = watch::channel(0);
-        let (served, _served) = watch::channel(0);
-        let target = Arc::new(target);
-        let (_assigned, assigned) = watch::channel(Some(target.clone()));
         let driver = Box::new(Hanging { began: began.clone(), ended: ended.clone() });
-        let settings = shared.settings.subscribe();
-        let task = Task {
-            shared: shared.clone(),
-            driver,
-            target,
-            assigned,
-            settings,
-            commands,
-            requested,
-            served,
-            mount_id: None,
-        };
+        let (task, _ends) = task(&shared, target, driver);
         let task = tokio::spawn(task.run(FirstProbe::Now));
         began.notified().await;
         shared.stopping.send_replace(true);
@@ -72,4 +77,60 @@ async fn a_probe_that_the_end_of_the_agent_ended_says_nothing_of_its_storage() {
         task.await.expect("ended");
         assert!(shared.views.view().targets[0].report.is_none(), "{:?}", shared.views.view().targets[0].report);
     }
+}
+
+/// A mount that is in use the first time that it is unmounted.
+struct BusyOnce {
+    attempts: Arc<AtomicU32>,
+}
+
+#[async_trait]
+impl Driver for BusyOnce {
+    async fn probe(&mut self, _: &AgentSettings, _: Depth) -> Probe {
+        Probe::default()
+    }
+
+    async fn detach(&mut self, _: &AgentSettings) -> Result<Option<String>, DetachError> {
+        match self.attempts.fetch_add(1, Ordering::Relaxed) {
+            0 => Err(DetachError::Busy),
+            _ => Ok(None),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn removed_target_is_unmounted_again_after_busy() {
+    let shared = shared(Arc::new(MemoryStore::default()), Vec::new());
+    let attempts = Arc::new(AtomicU32::new(0));
+    let (task, ends) = task(&shared, target(), Box::new(BusyOnce { attempts: attempts.clone() }));
+    let task = tokio::spawn(task.run(FirstProbe::Soon));
+    ends.assigned.send_replace(None);
+    task.await.expect("ended");
+    assert_eq!(attempts.load(Ordering::Relaxed), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn removed_target_keeps_a_mount_that_another_target_needs() {
+    let store = Arc::new(MemoryStore::default());
+    let (other, first_type) = nfs("nas:/a");
+    let writes = vec![Write::PutTarget(other.into()), Write::PutType(first_type.into())];
+    store.commit(store.snapshot().revision(), writes).await.expect("committed");
+    let attempts = Arc::new(AtomicU32::new(0));
+    let shared = shared(store, Vec::new());
+    let (task, ends) = task(&shared, target(), Box::new(BusyOnce { attempts: attempts.clone() }));
+    let task = tokio::spawn(task.run(FirstProbe::Soon));
+    ends.assigned.send_replace(None);
+    task.await.expect("ended");
+    assert_eq!(attempts.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test]
+async fn task_ends_without_unmounting_when_the_agent_is_dropped() {
+    let shared = shared(Arc::new(MemoryStore::default()), Vec::new());
+    let attempts = Arc::new(AtomicU32::new(0));
+    let (task, ends) = task(&shared, target(), Box::new(BusyOnce { attempts: attempts.clone() }));
+    let task = tokio::spawn(task.run(FirstProbe::Soon));
+    drop(ends);
+    task.await.expect("ended");
+    assert_eq!(attempts.load(Ordering::Relaxed), 0);
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::refusal::Refusal;
-use super::{defaults, target_type};
+use super::{defaults, lookup, target_type};
 use crate::model::{S3Endpoint, S3Location, Target, TargetId, TargetSpec, TargetType};
 use crate::registry::change::TargetChange;
 use crate::registry::limits::TARGETS_MAX;
@@ -44,7 +44,7 @@ pub(super) fn modify(
     change: &TargetChange,
     now: Timestamp,
 ) -> Result<Vec<Write>, Refusal> {
-    let registered = find(snapshot, id)?;
+    let registered = lookup::target(snapshot, id)?;
     let before = &*registered.target;
     if before.is_default && change.is_default == Some(false) {
         return Err(Refusal::DefaultStays(id));
@@ -81,15 +81,10 @@ pub(super) fn modify(
 
 /// Decides `Change::DeleteTarget`.
 pub(super) fn delete(snapshot: &Snapshot, id: TargetId) -> Result<Vec<Write>, Refusal> {
-    if find(snapshot, id)?.target.is_default && snapshot.targets().len() > 1 {
+    if lookup::target(snapshot, id)?.target.is_default && snapshot.targets().len() > 1 {
         return Err(Refusal::DefaultInUse(id));
     }
     Ok(vec![Write::DeleteTarget(id)])
-}
-
-/// Returns the target with this id.
-pub(super) fn find(snapshot: &Snapshot, id: TargetId) -> Result<&RegisteredTarget, Refusal> {
-    snapshot.target(id).map(|registered| &**registered).ok_or(Refusal::TargetNotFound(id))
 }
 
 /// Returns the same export at an endpoint with another scheme.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::refusal::Refusal;
-use super::{defaults, target};
+use super::{defaults, lookup};
 use crate::model::target_type::{TYPE_METADATA_MAX, TYPE_PROJECTS_MAX};
 use crate::model::{TargetType, TargetTypeId};
 use crate::registry::change::TypeChange;
@@ -15,7 +15,7 @@ use crate::registry::snapshot::{Snapshot, Write};
 
 /// Decides `Change::CreateType`.
 pub(super) fn create(snapshot: &Snapshot, new: &TargetType) -> Result<Vec<Write>, Refusal> {
-    let registered = target::find(snapshot, new.target_id)?;
+    let registered = lookup::target(snapshot, new.target_id)?;
     check_new(snapshot, "name", &new.name)?;
     if new.is_public && !new.projects.is_empty() {
         return Err(Refusal::PublicWithProjects);
@@ -38,7 +38,7 @@ pub(super) fn modify(
     change: &TypeChange,
     now: Timestamp,
 ) -> Result<Vec<Write>, Refusal> {
-    let before = find(snapshot, id)?;
+    let before = lookup::target_type(snapshot, id)?;
     if before.is_default && change.is_default == Some(false) {
         return Err(Refusal::DefaultTypeStays { id, name: before.name.clone() });
     }
@@ -51,7 +51,7 @@ pub(super) fn modify(
     let mut writes = Vec::new();
     if change.is_default == Some(true) {
         changed.is_default = true;
-        let registered = target::find(snapshot, changed.target_id)?;
+        let registered = lookup::target(snapshot, changed.target_id)?;
         writes = defaults::move_to_type(snapshot, &registered.target, id, now);
     }
     if changed != *before {
@@ -63,8 +63,8 @@ pub(super) fn modify(
 
 /// Decides `Change::DeleteType`.
 pub(super) fn delete(snapshot: &Snapshot, id: TargetTypeId) -> Result<Vec<Write>, Refusal> {
-    let TargetType { target_id, name, is_default, .. } = find(snapshot, id)?;
-    if target::find(snapshot, *target_id)?.types.len() == 1 {
+    let TargetType { target_id, name, is_default, .. } = lookup::target_type(snapshot, id)?;
+    if lookup::target(snapshot, *target_id)?.types.len() == 1 {
         return Err(Refusal::LastType { id, name: name.clone(), target_id: *target_id });
     }
     if *is_default {
@@ -148,8 +148,4 @@ fn check_sizes(snapshot: &Snapshot, before: Option<&TargetType>, changed: &Targe
         }
     }
     Ok(())
-}
-
-fn find(snapshot: &Snapshot, id: TargetTypeId) -> Result<&TargetType, Refusal> {
-    snapshot.target_type(id).map(|found| &**found).ok_or(Refusal::TypeNotFound(id))
 }

@@ -1,0 +1,102 @@
+//! The agent in front of a store that another writer changes.
+
+use std::time::Duration;
+
+use super::*;
+use crate::agent::Agent;
+use crate::agent::view::View;
+use crate::driver::Host;
+use crate::model::settings::AgentSettings;
+use crate::model::{NfsExport, NfsTarget, TargetSpec, TargetType};
+use crate::registry::fixtures::nfs;
+use crate::registry::{MemoryStore, Registry, Store, Write};
+
+/// The longest wait for what the agent does by itself.
+const WAIT_MAX: Duration = Duration::from_secs(20);
+
+fn agent(store: &Arc<MemoryStore>) -> Agent {
+    Agent::start(Registry::new(store.clone()), Arc::new(Host::without_workers()), AgentSettings::quiet())
+}
+
+async fn commit(store: &MemoryStore, writes: Vec<Write>) {
+    store.commit(store.snapshot().revision(), writes).await.expect("committed");
+}
+
+fn writes((target, first_type): (Target, TargetType)) -> Vec<Write> {
+    vec![Write::PutTarget(target.into()), Write::PutType(first_type.into())]
+}
+
+async fn shows(agent: &Agent, is_so: impl FnMut(&Arc<View>) -> bool) -> Arc<View> {
+    let mut views = agent.watch_view();
+    let shown = tokio::time::timeout(WAIT_MAX, views.wait_for(is_so)).await;
+    shown.expect("in time").expect("an agent").clone()
+}
+
+#[tokio::test]
+async fn commit_of_another_writer_starts_changes_and_ends_the_task() {
+    let store = Arc::new(MemoryStore::default());
+    let agent = agent(&store);
+    let (target, first_type) = nfs("127.0.0.1:/a");
+    let id = target.id;
+    commit(&store, writes((target.clone(), first_type))).await;
+    let view = shows(&agent, |view| view.targets.iter().any(|shown| shown.report.is_some())).await;
+    let first_report = view.targets[0].report.clone().expect("a report");
+
+    // Metadata does not concern the task, and status and report stay.
+    let noted = Target { metadata: [("rack".to_owned(), "7".to_owned())].into(), ..target.clone() };
+    commit(&store, vec![Write::PutTarget(noted.into())]).await;
+    let view = shows(&agent, |view| view.targets[0].target.metadata.contains_key("rack")).await;
+    assert!(Arc::ptr_eq(view.targets[0].report.as_ref().expect("kept"), &first_report));
+    assert!(view.types_generation == view.generation, "lists of targets and types are rebuilt");
+
+    let spec = TargetSpec::Nfs(NfsTarget { export: NfsExport::parse("localhost:/a").expect("valid") });
+    commit(&store, vec![Write::PutTarget(Target { spec: spec.clone(), ..target }.into())]).await;
+    let is_probed = |view: &Arc<View>| {
+        let shown = &view.targets[0];
+        let is_new = shown.report.as_ref().is_some_and(|report| !Arc::ptr_eq(report, &first_report));
+        shown.target.spec == spec && is_new
+    };
+    shows(&agent, is_probed).await;
+
+    let task = agent.reconciler.task(id, |task| task.assigned.clone()).expect("a task");
+    commit(&store, vec![Write::DeleteTarget(id)]).await;
+    shows(&agent, |view| view.targets.is_empty()).await;
+    tokio::time::timeout(WAIT_MAX, task.closed()).await.expect("the task ended");
+    assert!(agent.check_now(id).await.is_err());
+}
+
+#[tokio::test]
+async fn targets_of_the_registry_are_probed_from_the_start() {
+    let store = Arc::new(MemoryStore::default());
+    commit(&store, writes(nfs("127.0.0.1:/a"))).await;
+    let agent = agent(&store);
+    assert_eq!(agent.view().targets.len(), 1, "visible at once");
+    shows(&agent, |view| view.is_ready()).await;
+}
+
+#[tokio::test]
+async fn older_snapshot_does_not_replace_a_later_one() {
+    let store = Arc::new(MemoryStore::default());
+    let agent = agent(&store);
+    commit(&store, writes(nfs("127.0.0.1:/a"))).await;
+    let earlier = store.snapshot();
+    commit(&store, writes(nfs("127.0.0.1:/b"))).await;
+    agent.reconciler.reconcile(&store.snapshot());
+    let generation = agent.view().types_generation;
+    agent.reconciler.reconcile(&earlier);
+    assert_eq!((agent.view().targets.len(), agent.view().types_generation), (2, generation));
+}
+
+#[tokio::test]
+async fn dropped_agent_ends_its_tasks_and_unmounts_nothing() {
+    let store = Arc::new(MemoryStore::default());
+    commit(&store, writes(nfs("127.0.0.1:/a"))).await;
+    let agent = agent(&store);
+    let id = agent.view().targets[0].target.id;
+    let task = agent.reconciler.task(id, |task| task.assigned.clone()).expect("a task");
+    let reconciler = Arc::downgrade(&agent.reconciler);
+    drop(agent);
+    assert!(reconciler.upgrade().is_none(), "following the registry holds no reference");
+    assert!(task.borrow().is_some(), "the target was not removed");
+    drop(task);
+}
