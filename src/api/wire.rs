@@ -4,6 +4,7 @@
 //! differently is there under both names. Times are UTC in the guide's form,
 //! `2025-01-30T12:32:27.000000`. What this agent adds is in `report` and `node`.
 
+mod extensible;
 mod history;
 mod node;
 mod report;
@@ -15,6 +16,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+pub use extensible::{
+    CheckName, Extensible, LockVerdict, MountMode, Outcome, ProbeVerdict, ProofVerdict, Reason, Status, TargetKind,
+    Verdict, Vocabulary,
+};
 pub use history::{History, Transition};
 pub use node::{Agent, Health, Host, Memory, Node, Readiness, StuckChild};
 pub use report::{Check, Mount, Report};

@@ -3,6 +3,8 @@
 use std::process::ExitCode;
 
 use crate::api::wire;
+use crate::api::wire::Extensible::{Known, Unknown};
+use crate::model::Status;
 
 /// What a command found, best first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,11 +32,11 @@ impl From<State> for ExitCode {
 
 impl From<&wire::Report> for State {
     fn from(report: &wire::Report) -> Self {
-        match (report.status.as_str(), &report.verdict, &report.reason) {
+        match (&report.status, &report.verdict, &report.reason) {
             (_, None, _) => Self::Unknown,
-            ("available", _, None) => Self::Available,
-            ("available", _, Some(_)) => Self::Warning,
-            _ => Self::Offline,
+            (Known(Status::Available), _, None) => Self::Available,
+            (Known(Status::Available), _, Some(_)) => Self::Warning,
+            (Known(Status::Offline) | Unknown(_), _, _) => Self::Offline,
         }
     }
 }

@@ -9,7 +9,10 @@ use jiff::Timestamp;
 
 use super::exit::State;
 use super::terminal::{Look, age, plain};
+use crate::api::wire::Extensible::Known;
 use crate::api::wire::{self, parse_timestamp};
+use crate::model::Outcome;
+use crate::model::report::MountMode;
 
 pub use target_type::{one_type, type_table};
 
@@ -124,10 +127,10 @@ pub fn history_table(history: &wire::History, look: Look) -> String {
 pub fn report(report: &wire::Report, look: Look) -> String {
     let mut text = format!("{}\n", plain(&report.filesystem_export));
     for check in &report.checks {
-        let mark = match (check.outcome.as_str(), &check.reason) {
-            ("passed", None) => paint(&format!("{:<9}", "passed"), Color::Green, look),
-            ("passed", Some(_)) => paint(&format!("{:<9}", "warning"), Color::Yellow, look),
-            ("skipped", _) => format!("{:<9}", "skipped"),
+        let mark = match (&check.outcome, &check.reason) {
+            (Known(Outcome::Passed), None) => paint(&format!("{:<9}", "passed"), Color::Green, look),
+            (Known(Outcome::Passed), Some(_)) => paint(&format!("{:<9}", "warning"), Color::Yellow, look),
+            (Known(Outcome::Skipped), _) => format!("{:<9}", "skipped"),
             (outcome, _) => paint(&format!("{:<9}", plain(outcome)), Color::Red, look),
         };
         let _ = write!(text, "  {mark} {:<13} {:>9.1} ms", plain(&check.name), check.duration_ms);
@@ -167,7 +170,7 @@ pub fn report(report: &wire::Report, look: Look) -> String {
     let color = color(State::from(report));
     let _ = write!(text, "  {}", paint(&plain(&report.status), color, look));
     if let Some(mode) = &report.mode {
-        let how = if mode == "kernel" { "mounted" } else { "over the wire, not mounted" };
+        let how = if *mode == MountMode::Kernel { "mounted" } else { "over the wire, not mounted" };
         let _ = write!(text, " ({how})");
     }
     text.push('\n');

@@ -101,7 +101,10 @@ impl Agent {
             .await?;
         let seconds = began.elapsed().as_secs_f64();
         let busy = self.processor_seconds()? - busy;
-        ensure!(reports.iter().all(|report| report.status == "available"), "a bucket is offline: {reports:?}");
+        ensure!(
+            reports.iter().all(|report| report.status == targetwatch::model::Status::Available),
+            "a bucket is offline: {reports:?}"
+        );
         let requests = reports.iter().filter_map(|report| report.probe_requests).sum();
         let peak_kib = Process::new(self.pid)?.status()?.vmhwm.context("the kernel does not tell VmHWM")?;
         Ok(Cost { seconds, cpu_sweep: busy, cpu_all: busy, peak_kib, requests })

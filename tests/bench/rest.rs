@@ -23,7 +23,7 @@ pub async fn measure(daemon: &Daemon, table: &mut Table) -> anyhow::Result<()> {
     daemon.has_probed_all().await?;
     let first_round = daemon.details().await?;
     ensure!(
-        first_round.backup_targets.iter().all(|one| one.target.status == "available"),
+        first_round.backup_targets.iter().all(|one| one.target.status == targetwatch::model::Status::Available),
         "a target is offline that should not be"
     );
     let began = Instant::now();

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::timestamp;
+use super::{Reason, Status, timestamp};
 use crate::model::{self, TargetId};
 
 /// When a target became available or offline on this node.
@@ -21,11 +21,11 @@ pub struct Transition {
     /// When the probe ended that it follows from, by this node's clock.
     pub at: String,
     /// The status before; `null` for the first verdict after the creation or the agent's start.
-    pub from: Option<String>,
-    /// The status after: `available` or `offline`.
-    pub to: String,
+    pub from: Option<Status>,
+    /// The status after.
+    pub to: Status,
     /// The stable code of what was wrong, or of a warning beside `available`.
-    pub reason: Option<String>,
+    pub reason: Option<Reason>,
     /// What that meant here, and what to do.
     pub message: Option<String>,
 }
@@ -44,9 +44,9 @@ impl From<&model::Transition> for Transition {
         let model::Transition { at, from, to, finding, .. } = transition;
         Self {
             at: timestamp(*at),
-            from: from.map(|status| status.as_str().to_owned()),
-            to: to.as_str().to_owned(),
-            reason: finding.as_ref().map(|finding| finding.code.clone().into_owned()),
+            from: from.map(Status::from),
+            to: (*to).into(),
+            reason: finding.as_ref().map(|finding| finding.code.clone().into()),
             message: finding.as_ref().map(|finding| finding.message.clone()),
         }
     }

@@ -5,9 +5,12 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{UsageListing, timestamp};
+use super::{
+    CheckName, LockVerdict, MountMode, Outcome, ProbeVerdict, ProofVerdict, Reason, Status, UsageListing, Verdict,
+    timestamp,
+};
 use crate::agent::TargetView;
-use crate::model::report::{CheckResult, LockProofState, MountFacts, Verdict};
+use crate::model::report::{CheckResult, LockProofState, MountFacts};
 
 /// The latest report of a target on this node, and the status that follows.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -16,16 +19,16 @@ pub struct Report {
     pub backup_target_id: String,
     /// Its export.
     pub filesystem_export: String,
-    /// `available` or `offline`: the reports, with hysteresis.
-    pub status: String,
+    /// Whether a backup can be written to it from this node: the verdicts of the latest reports, with hysteresis.
+    pub status: Status,
     /// Since when it is so.
     pub since: String,
     /// When a probe last found it available.
     pub last_available_at: Option<String>,
-    /// Of this probe alone: `available`, `failed` or `timed_out`; `null` before the first one.
-    pub verdict: Option<String>,
+    /// What this probe alone found. `null` before the first one.
+    pub verdict: Option<Verdict>,
     /// The stable code of what is wrong, or of a warning beside `available`.
-    pub reason: Option<String>,
+    pub reason: Option<Reason>,
     /// What that means here, and what to do.
     pub message: Option<String>,
     /// How many timeouts in a row the latest probes ended in.
@@ -35,7 +38,7 @@ pub struct Report {
     /// How long it took, in milliseconds.
     pub duration_ms: Option<f64>,
     /// How an NFS target was verified: `kernel` (mounted) or `none` (over the wire).
-    pub mode: Option<String>,
+    pub mode: Option<MountMode>,
     /// Size of the file system, or quota of the bucket.
     pub capacity_bytes: Option<u64>,
     /// In use.
@@ -100,8 +103,8 @@ pub struct Mount {
 /// What is proved of an object lock, with these credentials.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct LockProof {
-    /// `enforced`, `bypassable`, `not_enforced` or `unverifiable`; `pending` while none counts yet.
-    pub verdict: String,
+    /// The verdict. `pending` while no proof counts yet.
+    pub verdict: LockVerdict,
     /// What was seen.
     pub why: Option<String>,
     /// When.
@@ -112,9 +115,9 @@ impl LockProof {
     fn of(state: &LockProofState) -> Option<Self> {
         match state {
             LockProofState::NotAsked => None,
-            LockProofState::Pending => Some(Self { verdict: "pending".to_owned(), why: None, proved_at: None }),
+            LockProofState::Pending => Some(Self { verdict: ProofVerdict::Pending.into(), why: None, proved_at: None }),
             LockProofState::Found(proof) => Some(Self {
-                verdict: proof.verdict.as_str().to_owned(),
+                verdict: ProofVerdict::Proved(proof.verdict).into(),
                 why: Some(proof.why.clone()),
                 proved_at: Some(timestamp(proof.proved_at)),
             }),
@@ -125,12 +128,12 @@ impl LockProof {
 /// One named thing that was verified.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Check {
-    /// Which.
-    pub name: String,
-    /// `passed`, `failed`, `timed_out` or `skipped`.
-    pub outcome: String,
+    /// Name of the check.
+    pub name: CheckName,
+    /// Outcome of the check.
+    pub outcome: Outcome,
     /// The stable code; beside `passed` it is a warning.
-    pub reason: Option<String>,
+    pub reason: Option<Reason>,
     /// What that means here, and what to do.
     pub message: Option<String>,
     /// A fact that is worth showing although nothing is wrong.
@@ -150,16 +153,16 @@ impl From<&TargetView> for Report {
         Self {
             backup_target_id: target.id.to_string(),
             filesystem_export: target.spec.export(),
-            status: status.status.as_str().to_owned(),
+            status: status.status.into(),
             since: timestamp(status.since),
             last_available_at: status.last_available_at.map(timestamp),
-            verdict: report.map(|report| verdict(&report.verdict).to_owned()),
-            reason: finding.map(|finding| finding.reason.code().to_owned()),
+            verdict: report.map(|report| ProbeVerdict::from(&report.verdict).into()),
+            reason: finding.map(|finding| finding.reason.into()),
             message: finding.map(|finding| finding.message.clone()),
             timeouts_in_a_row: status.timeouts_in_a_row,
             checked_at: report.map(|report| timestamp(report.checked_at)),
             duration_ms: report.map(|report| milliseconds(report.duration)),
-            mode: report.and_then(|report| report.mode).map(|mode| mode.as_str().to_owned()),
+            mode: report.and_then(|report| report.mode).map(MountMode::from),
             capacity_bytes: capacity.and_then(|capacity| capacity.capacity_bytes),
             used_bytes: capacity.and_then(|capacity| capacity.used_bytes),
             available_bytes: capacity.and_then(|capacity| capacity.available_bytes),
@@ -202,21 +205,13 @@ impl From<&CheckResult> for Check {
     fn from(result: &CheckResult) -> Self {
         let finding = result.finding.as_ref();
         Self {
-            name: result.check.as_str().to_owned(),
-            outcome: result.outcome.as_str().to_owned(),
-            reason: finding.map(|finding| finding.reason.code().to_owned()),
+            name: result.check.into(),
+            outcome: result.outcome.into(),
+            reason: finding.map(|finding| finding.reason.into()),
             message: finding.map(|finding| finding.message.clone()),
             detail: result.detail.clone(),
             duration_ms: milliseconds(result.duration),
         }
-    }
-}
-
-fn verdict(verdict: &Verdict) -> &'static str {
-    match verdict {
-        Verdict::Available { .. } => "available",
-        Verdict::Failed(_) => "failed",
-        Verdict::TimedOut(_) => "timed_out",
     }
 }
 

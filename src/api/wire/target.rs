@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{EmbeddedType, Report, timestamp};
+use super::{EmbeddedType, Report, Status, TargetKind, timestamp};
 use crate::agent::{TargetView, View};
 use crate::model::capacity::format_bytes;
 use crate::model::report::LockProofState;
@@ -17,10 +17,9 @@ pub struct Target {
     /// Its id.
     #[schema(value_type = Uuid)]
     pub id: String,
-    /// `nfs` or `s3`.
+    /// Kind of the target.
     #[serde(rename = "type")]
-    #[schema(pattern = "^(nfs|s3)$")]
-    pub kind: String,
+    pub kind: TargetKind,
     /// When it was created.
     #[schema(pattern = "^\\d{4}-\\d\\d-\\d\\dT\\d\\d:\\d\\d:\\d\\d\\.\\d{6}$")]
     pub created_at: String,
@@ -45,9 +44,8 @@ pub struct Target {
     /// How much of it is used, likewise.
     #[schema(pattern = "^\\d+(\\.\\d)? [KMGTPE]?B$")]
     pub used: Option<String>,
-    /// `available` or `offline`.
-    #[schema(pattern = "^(available|offline)$")]
-    pub status: String,
+    /// Whether a backup can be written to it from this node.
+    pub status: Status,
     /// Its types that the caller may see, oldest first.
     pub backup_target_types: Vec<EmbeddedType>,
     /// What its creator noted, and what the agent knows about a bucket: `bucket`, `immutable` (as
@@ -157,7 +155,7 @@ impl Target {
         let capacity = report.as_ref().and_then(|report| report.capacity);
         Self {
             id: target.id.to_string(),
-            kind: target.spec.kind().as_str().to_owned(),
+            kind: target.spec.kind().into(),
             created_at: timestamp(target.created_at),
             updated_at: timestamp(target.updated_at),
             version: target.version.clone(),
@@ -168,7 +166,7 @@ impl Target {
             is_default: target.is_default,
             capacity: capacity.and_then(|capacity| capacity.capacity_bytes).map(format_bytes),
             used: capacity.and_then(|capacity| capacity.used_bytes).map(format_bytes),
-            status: status.status.as_str().to_owned(),
+            status: status.status.into(),
             backup_target_types: types
                 .iter()
                 .map(|found| &**found)

@@ -138,7 +138,7 @@ fn figures_are_text_in_the_guides_form_and_bytes_in_the_report() {
     );
     let target = Target::seen_by(&Caller::local(), &view);
     assert_eq!((target.capacity.as_deref(), target.used.as_deref()), (Some("2.4 TB"), Some("1.2 TB")));
-    assert_eq!(target.status, "available");
+    assert_eq!(&*target.status, "available");
     let report = Report::from(&view);
     assert_eq!(report.capacity_bytes, Some(2458 << 30));
     assert_eq!((report.verdict.as_deref(), report.reason.as_deref()), (Some("available"), Some("slow")));
