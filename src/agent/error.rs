@@ -1,4 +1,4 @@
-//! What the agent's use cases can fail of.
+//! Errors of the agent's use cases.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,16 +8,16 @@ use crate::model::mount_name::MountNameError;
 use crate::model::report::Finding;
 use crate::registry::RegistryError;
 
-/// Why a use case failed. Nothing was changed, unless the variant says otherwise.
+/// Why a use case failed. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
-    /// No target of that id.
+    /// No target has this id.
     #[error("there is no backup target {0}")]
     TargetNotFound(TargetId),
     /// No directory name can be derived from the export.
     #[error("filesystem_export: {0}")]
     MountName(#[from] MountNameError),
-    /// A rule of the registry forbids it, or it could not be made durable.
+    /// A rule of the registry forbids the change, or it could not be made durable.
     #[error(transparent)]
     Registry(#[from] RegistryError),
     /// Something on this host uses the mount, and the server is alive.
@@ -28,31 +28,31 @@ pub enum AgentError {
         /// Its mount path.
         path: PathBuf,
     },
-    /// The mount could not be taken down; the target stays.
+    /// The target could not be unmounted. It stays.
     #[error("backup target {id} could not be unmounted: {}", finding.message)]
     Detach {
         /// The target.
         id: TargetId,
-        /// What went wrong.
+        /// Why.
         finding: Finding,
     },
-    /// A probe that was asked for did not end in its time.
-    #[error("the probe of backup target {id} did not end within {} s: ask for its latest report instead", after.as_secs())]
+    /// A requested probe did not finish in time.
+    #[error("the probe of backup target {id} did not finish within {} s: request its latest report instead", after.as_secs())]
     CheckTimedOut {
         /// The target.
         id: TargetId,
-        /// How long was waited.
+        /// Longest wait.
         after: Duration,
     },
-    /// The registry did not give a history.
-    #[error("the history of backup target {id} cannot be read now: {detail}. Its report is there all the same")]
+    /// The registry did not return the history.
+    #[error("the history of backup target {id} cannot be read now: {detail}. Its latest report is not affected")]
     NoHistory {
         /// The target.
         id: TargetId,
-        /// What the registry says.
+        /// The error of the registry.
         detail: String,
     },
-    /// The agent is stopping and takes no more changes.
-    #[error("the agent is stopping: ask again when it is back")]
+    /// The agent is stopping and accepts no more changes.
+    #[error("the agent is stopping: repeat the request after its restart")]
     Stopping,
 }

@@ -1,39 +1,41 @@
-//! Statuses: what a target's reports, with hysteresis, make of it.
+//! Status of a target: follows from its reports, with hysteresis.
 //!
-//! A timeout may be a moment's load, so it takes `failures_before_offline` of them in a row; a
-//! definite error is believed at once, and so is a pass. Until the first probe has ended a target
-//! is offline: nothing is known to be available that was not verified.
+//! A timeout may come from momentary load, so a target becomes offline after `failures_before_offline`
+//! timeouts in a row. A definite error and a pass count at once. Until its first probe has finished a
+//! target is offline: only a verified target is available.
 
 use jiff::Timestamp;
 
 use crate::model::report::{Finding, Verdict};
 use crate::model::{Reason, Report, Status};
 
-/// The status of a target, and since when.
+/// Status of a target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TargetStatus {
     /// The status.
     pub status: Status,
-    /// When it became so.
+    /// Time of the last change of `status`.
     pub since: Timestamp,
-    /// When a probe last found it available.
+    /// Time of the last probe that found the target available.
     pub last_available_at: Option<Timestamp>,
-    /// Why it is offline, or what to watch although it is available.
+    /// Why the target is offline, or a warning about an available target.
     pub finding: Option<Finding>,
-    /// How many timeouts in a row the latest probes ended in.
+    /// Number of timeouts in a row up to the latest probe.
     pub timeouts_in_a_row: u32,
 }
 
 impl TargetStatus {
-    /// Of a target that was not probed yet, from this moment on.
+    /// Returns the status of a target that was not probed yet.
     #[must_use]
     pub fn not_checked(since: Timestamp) -> Self {
-        let finding =
-            Finding::new(Reason::NotChecked, "no probe of this target has ended yet: ask again in some seconds");
+        let finding = Finding::new(
+            Reason::NotChecked,
+            "no probe of this target has finished yet: repeat the request in a few seconds",
+        );
         Self { status: Status::Offline, since, last_available_at: None, finding: Some(finding), timeouts_in_a_row: 0 }
     }
 
-    /// The status after one more report.
+    /// Returns the status after one more report.
     #[must_use]
     pub fn after(&self, report: &Report, failures_before_offline: u32) -> Self {
         let timeouts_in_a_row = match report.verdict {
@@ -86,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn a_target_is_offline_until_it_was_verified_and_a_definite_error_counts_at_once() {
+    fn offline_until_verified_and_at_once_after_a_definite_error() {
         let new = TargetStatus::not_checked(at(0));
         assert_eq!(new.status, Status::Offline);
         let well = new.after(&report(1, Verdict::Available { warning: None }), 2);
@@ -98,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn timeouts_must_come_in_a_row() {
+    fn offline_after_two_timeouts_in_a_row() {
         let well = TargetStatus::not_checked(at(0)).after(&report(1, Verdict::Available { warning: None }), 2);
         let once = well.after(&report(2, late()), 2);
         assert_eq!((once.status, once.timeouts_in_a_row), (Status::Available, 1));

@@ -1,11 +1,9 @@
-//! Tasks: one for each target, which owns its driver.
+//! Tasks: one per target. A task owns the target's driver.
 //!
-//! A task probes at its interval, give or take [`JITTER`], earlier when its driver began something that
-//! is due to go on, and at once when it is asked to, when
-//! the mount table changed at its path, or when the settings did. Requests to probe are a counter
-//! and not a queue: any number of them is served by the next probe. A change of the target or its
-//! deletion interrupts a running probe, whose children die with it, so neither waits for storage
-//! that hangs.
+//! A task probes at an interval with [`JITTER`], and earlier if its driver has a step due. It probes at
+//! once on request, when the mount table changed at its path, and when the settings changed. Requests
+//! are a counter and not a queue: the next probe serves all of them. A change or deletion of the target
+//! cancels a running probe and kills its child processes, so neither waits for storage that hangs.
 
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
@@ -26,25 +24,25 @@ use crate::model::settings::AgentSettings;
 use crate::model::{CheckName, CheckResult, Outcome, Reason, Report, Target, TargetKind};
 use crate::registry::{Change, Snapshot};
 
-/// How far an interval is off at most, as a part of it: a thousand nodes that were started by one
-/// command must not probe one server at the same moment for ever.
+/// Largest deviation of an interval, as a fraction of it. A thousand nodes that were started by one
+/// command must not probe one server in step forever.
 const JITTER: f64 = 0.1;
 
-/// The longest that a target waits for its first probe after the agent's start, so that a hundred
-/// targets do not begin at once.
+/// Longest delay of the first probe after the agent's start, so that a hundred targets do not begin at
+/// once.
 const START_SPREAD: Duration = Duration::from_millis(500);
 
-/// The shortest time between two probes that the mount table caused: somebody who mounts and
-/// unmounts in a loop must not keep the agent busy.
+/// Shortest time between two probes that the mount table caused. A program that mounts and unmounts in
+/// a loop must not keep the agent busy.
 const MOUNT_CHANGE_GAP: Duration = Duration::from_millis(500);
 
-/// The shortest time from a probe to one that the driver wants ahead of the interval.
+/// Shortest time from a probe to one that the driver wants before the end of the interval.
 const DUE_GAP: Duration = Duration::from_millis(500);
 
-/// The time between two attempts to unmount a target that was removed from the registry.
+/// Time between two attempts to unmount a target that was removed from the registry.
 const UNMOUNT_RETRY: Duration = Duration::from_secs(30);
 
-/// What a task can be told while it lives.
+/// A command to a task.
 pub(super) enum Command {
     /// Unmounts the target, removes it from the registry, and ends the task. The task continues if one
     /// of them fails. The reply is the content of the registry without the target.
@@ -53,9 +51,9 @@ pub(super) enum Command {
 
 /// The agent's end of a task.
 pub(super) struct TaskHandle {
-    /// One at a time: who deletes twice waits for the first.
+    /// Holds one command: a second deletion waits for the first.
     pub(super) commands: mpsc::Sender<Command>,
-    /// How many probes were asked for.
+    /// Number of probes that were requested.
     pub(super) requested: watch::Sender<u64>,
     /// The value of `requested` when the latest finished probe began.
     pub(super) served: watch::Receiver<u64>,
@@ -66,7 +64,7 @@ pub(super) struct TaskHandle {
 /// When a task begins to probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FirstProbe {
-    /// Immediately: somebody waits for it.
+    /// Immediately: a client waits for it.
     Now,
     /// Within [`START_SPREAD`].
     Soon,
@@ -81,7 +79,7 @@ struct Task {
     commands: mpsc::Receiver<Command>,
     requested: watch::Receiver<u64>,
     served: watch::Sender<u64>,
-    /// What was mounted at the path when the latest probe ended.
+    /// Mount id at the path when the latest probe ended.
     mount_id: Option<u32>,
 }
 
@@ -168,12 +166,18 @@ impl Task {
                         Event::ProbeDue
                     }
                 },
-                Event::Ended => return,
+                Event::Ended => {
+                    // The agent drops its end of the task also when it removes the target.
+                    if self.assigned.borrow().is_none() {
+                        self.unmount_removed().await;
+                    }
+                    return;
+                }
             };
         }
     }
 
-    /// Probes and publishes. Returns what interrupted it, if something did.
+    /// Probes and publishes the report. Returns the event that cancelled the probe, if any.
     async fn probe(&mut self, settings: &Arc<AgentSettings>) -> Option<Event> {
         let serving = *self.requested.borrow_and_update();
         let depth = if serving > *self.served.borrow() { Depth::Full } else { Depth::Routine };
@@ -188,7 +192,7 @@ impl Task {
             self.driver = driver::for_spec(&target, &self.shared.host);
             panicked()
         });
-        // Its children were taken from it: what it found is not about the storage.
+        // The stop killed its child processes: its findings are not about the storage.
         if *self.shared.stopping.borrow() {
             return Some(Event::Ended);
         }
@@ -200,11 +204,10 @@ impl Task {
         None
     }
 
-    /// Waits for something to do; `next` is when a probe is due anyway, `began` when the latest did.
+    /// Waits for the next event. A probe is due at `next`; the latest one began at `began`.
     async fn wait_until(&mut self, next: Instant, began: Instant) -> Event {
         let mut mounts = self.shared.host.mounts.subscribe();
-        // A probe that was asked for while the last one ran, and a mount that came or went in its
-        // last moments.
+        // The mount table may have changed while the last probe ended: it is compared once at first.
         let mut is_first_look = true;
         loop {
             let settings = self.settings.borrow().clone();
@@ -212,7 +215,7 @@ impl Task {
                 if !is_first_look && mounts.changed().await.is_err() {
                     std::future::pending::<()>().await;
                 }
-                // Not missed while this waits: the comparison below is with the table as it is then.
+                // A change during this wait is not missed: the comparison below reads the table then.
                 tokio::time::sleep_until(began + MOUNT_CHANGE_GAP).await;
             };
             tokio::select! {
@@ -253,6 +256,9 @@ impl Task {
     /// Unmounts a target that another writer removed from the registry. While that fails, for example
     /// because the mount is in use, it is tried again, unless another target needs the directory.
     async fn unmount_removed(&mut self) {
+        // A request to delete it would wait as long as the mount is in use.
+        self.commands.close();
+        while self.commands.recv().await.is_some() {}
         let (target_id, mut is_logged) = (self.target.id, false);
         loop {
             let snapshot = self.shared.registry.snapshot();
@@ -286,7 +292,7 @@ impl Task {
     }
 }
 
-/// Waits for what cannot wait for a probe to end.
+/// Waits for an event that cancels a running probe.
 async fn interruption(
     commands: &mut mpsc::Receiver<Command>,
     assigned: &mut watch::Receiver<Option<Arc<Target>>>,
@@ -311,9 +317,11 @@ fn report(target: &Target, probe: Probe, duration: Duration) -> Report {
     }
 }
 
-/// What a probe found that panicked: a defect of the agent must not leave the last verdict standing.
+/// Returns the result of a probe that panicked. A defect of the agent must not leave the last verdict in
+/// force.
 fn panicked() -> Probe {
-    let message = "the probe panicked: this is a defect of the agent; its log has the place";
+    let message =
+        "the probe panicked, which is a defect of the agent: report it with the place that the agent's log names";
     let check = CheckResult {
         check: CheckName::Reachable,
         outcome: Outcome::Failed,
@@ -324,7 +332,7 @@ fn panicked() -> Probe {
     Probe { checks: vec![check], ..Probe::default() }
 }
 
-/// A number from 0 to 1, for jitter.
+/// Returns a random number from 0 to 1.
 fn random() -> f64 {
     let (bits, ..) = Uuid::new_v4().as_fields();
     f64::from(bits) / f64::from(u32::MAX)

@@ -1,4 +1,4 @@
-//! Views: the targets as readers see them, replaced whole and never changed in place.
+//! Views: the targets as readers see them. A view is immutable; a change publishes another one.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,29 +9,28 @@ use crate::model::{Report, Target, TargetId, TargetType, TargetTypeId};
 /// All targets at one moment.
 #[derive(Debug, Clone, Default)]
 pub struct View {
-    /// Grows with every change of anything below; what was made from a view of the same
-    /// generation is still right.
+    /// Number of views so far. A cached value that was made from a view of the same generation is valid.
     pub generation: u64,
-    /// The generation in which targets or types were changed last, and not only probed.
+    /// Generation of the last change of targets or types. A report does not change it.
     pub types_generation: u64,
     /// The targets, oldest first.
     pub targets: Vec<Arc<TargetView>>,
 }
 
 impl View {
-    /// The target of an id.
+    /// Returns the target with this id.
     #[must_use]
     pub fn target(&self, id: TargetId) -> Option<&Arc<TargetView>> {
         self.targets.iter().find(|view| view.target.id == id)
     }
 
-    /// The target type of an id.
+    /// Returns the target type with this id.
     #[must_use]
     pub fn target_type(&self, id: TargetTypeId) -> Option<&Arc<TargetType>> {
         self.targets.iter().flat_map(|view| view.types.iter()).find(|found| found.id == id)
     }
 
-    /// Every target type, oldest first.
+    /// Returns every target type, oldest first.
     #[must_use]
     pub fn target_types(&self) -> Vec<&TargetType> {
         let mut types: Vec<&TargetType> =
@@ -40,7 +39,7 @@ impl View {
         types
     }
 
-    /// Whether every target has had its first verdict.
+    /// Whether every target has a report.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.targets.iter().all(|view| view.report.is_some())
@@ -50,14 +49,14 @@ impl View {
 /// One target at one moment.
 #[derive(Debug, Clone)]
 pub struct TargetView {
-    /// The target as the registry keeps it.
+    /// The target as the registry contains it.
     pub target: Arc<Target>,
     /// Its types, oldest first.
     pub types: Arc<[Arc<TargetType>]>,
-    /// Where it is or would be mounted.
+    /// The directory where it is mounted, or would be.
     pub mount_path: PathBuf,
-    /// What its reports, with hysteresis, make of it.
+    /// Status that follows from its reports, with hysteresis.
     pub status: TargetStatus,
-    /// The latest report; `None` until the first probe ends.
+    /// Latest report. `None` until the first probe has finished.
     pub report: Option<Arc<Report>>,
 }

@@ -44,21 +44,21 @@ impl Driver for Hanging {
 
 /// The ends of a task's channels that the agent holds.
 struct Ends {
-    _commands: mpsc::Sender<Command>,
+    commands: mpsc::Sender<Command>,
     _requested: watch::Sender<u64>,
     _served: watch::Receiver<u64>,
     assigned: watch::Sender<Option<Arc<Target>>>,
 }
 
 fn task(shared: &Arc<Shared>, target: Target, driver: Box<dyn Driver>) -> (Task, Ends) {
-    let (_commands, commands) = mpsc::channel(1);
+    let (command_sender, commands) = mpsc::channel(1);
     let (_requested, requested) = watch::channel(0);
     let (served, _served) = watch::channel(0);
     let target = Arc::new(target);
     let (assigned_sender, assigned) = watch::channel(Some(target.clone()));
     let (shared, settings) = (shared.clone(), shared.settings.subscribe());
     let task = Task { shared, driver, target, assigned, settings, commands, requested, served, mount_id: None };
-    (task, Ends { _commands, _requested, _served, assigned: assigned_sender })
+    (task, Ends { commands: command_sender, _requested, _served, assigned: assigned_sender })
 }
 
 #[tokio::test]
@@ -101,12 +101,30 @@ impl Driver for BusyOnce {
 #[tokio::test(start_paused = true)]
 async fn removed_target_is_unmounted_again_after_busy() {
     let shared = shared(Arc::new(MemoryStore::default()), Vec::new());
+    // The order in which a task sees the removal and the end of its channels is random: many tries.
+    for _ in 0..50 {
+        let attempts = Arc::new(AtomicU32::new(0));
+        let (task, ends) = task(&shared, target(), Box::new(BusyOnce { attempts: attempts.clone() }));
+        let task = tokio::spawn(task.run(FirstProbe::Soon));
+        ends.assigned.send_replace(None);
+        drop(ends);
+        task.await.expect("ended");
+        assert_eq!(attempts.load(Ordering::Relaxed), 2);
+    }
+}
+
+#[tokio::test]
+async fn delete_of_a_removed_target_does_not_wait_for_its_busy_mount() {
+    let shared = shared(Arc::new(MemoryStore::default()), Vec::new());
     let attempts = Arc::new(AtomicU32::new(0));
     let (task, ends) = task(&shared, target(), Box::new(BusyOnce { attempts: attempts.clone() }));
-    let task = tokio::spawn(task.run(FirstProbe::Soon));
     ends.assigned.send_replace(None);
-    task.await.expect("ended");
-    assert_eq!(attempts.load(Ordering::Relaxed), 2);
+    let (reply, answer) = oneshot::channel();
+    ends.commands.try_send(Command::Delete(reply)).expect("room");
+    let task = tokio::spawn(task.run(FirstProbe::Soon));
+    let answer = tokio::time::timeout(UNMOUNT_RETRY / 2, answer).await.expect("before the second attempt");
+    assert!(!matches!(answer, Ok(Ok(_))), "there is nothing to delete");
+    task.abort();
 }
 
 #[tokio::test(start_paused = true)]

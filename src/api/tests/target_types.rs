@@ -165,7 +165,7 @@ async fn the_rules_are_told_with_what_to_do() {
     let (other_target, only) = api.target("other").await;
 
     let message = api.delete(&format!("/backup_target_types/{only}")).await.fault(409, "conflictingRequest");
-    assert!(message.contains("the only one of backup target") && message.contains(&other_target), "{message}");
+    assert!(message.contains("the only type of backup target") && message.contains(&other_target), "{message}");
     let message = api.delete(&first).await.fault(409, "conflictingRequest");
     assert!(message.contains("is the default") && message.contains("is_default 1"), "{message}");
     let taken = json!({"backup_target_type": {"name": "first"}});

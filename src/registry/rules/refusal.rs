@@ -1,4 +1,4 @@
-//! Refusals: which rule forbids a change, and what to do instead.
+//! Refusals: the rule that forbids a change, and what the client can do.
 
 use crate::model::target_type::{TYPE_METADATA_MAX, TYPE_PROJECTS_MAX};
 use crate::model::{TargetId, TargetTypeId};
@@ -7,32 +7,32 @@ use crate::registry::limits::{ASSIGNMENTS_MAX, TARGETS_MAX, TYPE_METADATA_TOTAL_
 /// The rule that forbids a change.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// No target of that id.
+    /// No target has this id.
     #[error("there is no backup target {0}")]
     TargetNotFound(TargetId),
-    /// Two targets cannot be mounted in one directory.
+    /// Another target has the same mount directory, or one that contains it or is inside it.
     #[error(
-        "filesystem_export {export:?} would be mounted at {mount_name}, which backup target {other_id} ({other_export}) already uses: two exports with the same path cannot both be targets of one node; delete that target first"
+        "filesystem_export {export:?} would be mounted at {mount_name}, which backup target {other_id} ({other_export}) already uses: one node cannot have two targets with the same exported path; delete that target first"
     )]
     MountPathTaken {
         /// The refused export.
         export: String,
         /// Its directory below the mount root.
         mount_name: String,
-        /// The target that is there.
+        /// The target that has it.
         other_id: TargetId,
         /// That target's export.
         other_export: String,
     },
-    /// Target type names are unique.
+    /// Another target type has this name.
     #[error("{field} {name:?} is already the name of a backup target type: choose another")]
     TypeNameTaken {
-        /// What the client called it.
+        /// The request field that contained the name.
         field: &'static str,
         /// The name.
         name: String,
     },
-    /// There is exactly one default.
+    /// Another target is the default.
     #[error(
         "is_default: backup target {other_id} ({other_export}) is already the default: create this one without is_default, then GET /backup_targets/<id>/set_default to switch"
     )]
@@ -42,20 +42,20 @@ pub enum Refusal {
         /// Its export.
         other_export: String,
     },
-    /// The default target stays it until another one becomes it.
+    /// The default target stays the default until another target becomes it.
     #[error(
-        "is_default: backup target {0} is the default, and there is always one: make another one the default instead (GET /backup_targets/<id>/set_default)"
+        "is_default: backup target {0} is the default, and exactly one target must be: make another one the default instead (GET /backup_targets/<id>/set_default)"
     )]
     DefaultStays(TargetId),
-    /// The default target cannot go while others exist.
+    /// The default target cannot be deleted while others exist.
     #[error(
-        "backup target {0} is the default and others exist: make another one the default first (GET /backup_targets/<id>/set_default)"
+        "backup target {0} is the default and other targets exist: make another one the default first (GET /backup_targets/<id>/set_default)"
     )]
     DefaultInUse(TargetId),
-    /// The registry is full.
-    #[error("the registry holds {TARGETS_MAX} backup targets, which is its limit: delete one first")]
+    /// The registry has [`TARGETS_MAX`] targets.
+    #[error("the registry contains {TARGETS_MAX} backup targets, which is its limit: delete one first")]
     TooManyTargets,
-    /// A field that this kind of target does not have.
+    /// This kind of target does not have the field.
     #[error("{field} cannot be set on backup target {id}, which is not an s3 target")]
     NotS3 {
         /// The target.
@@ -63,24 +63,24 @@ pub enum Refusal {
         /// The field.
         field: &'static str,
     },
-    /// The export of a target is fixed.
+    /// The new endpoint would change the export.
     #[error(
-        "s3_endpoint_url {given:?} is another export than that of backup target {id} ({export}): an export cannot be changed; create a new target"
+        "s3_endpoint_url {given:?} would change the export of backup target {id} ({export}): an export cannot be changed; create a new target"
     )]
     ExportFixed {
         /// The target.
         id: TargetId,
-        /// What was asked for.
+        /// The endpoint of the request.
         given: String,
         /// The target's export.
         export: String,
     },
-    /// No target type of that id.
+    /// No target type has this id.
     #[error("there is no backup target type {0}")]
     TypeNotFound(TargetTypeId),
-    /// The last type of a target cannot go.
+    /// The last type of a target cannot be deleted.
     #[error(
-        "backup target type {id} ({name}) is the only one of backup target {target_id}, which would be of no use without one: create another first, or delete the backup target itself"
+        "backup target type {id} ({name}) is the only type of backup target {target_id}, and every target needs one: create another first, or delete the backup target itself"
     )]
     LastType {
         /// The type.
@@ -90,7 +90,7 @@ pub enum Refusal {
         /// Its target.
         target_id: TargetId,
     },
-    /// The default type cannot go.
+    /// The default type cannot be deleted.
     #[error(
         "backup target type {id} ({name}) is the default: make another one the default first (PUT /backup_target_types/<id> with is_default 1)"
     )]
@@ -100,9 +100,9 @@ pub enum Refusal {
         /// Its name.
         name: String,
     },
-    /// The default type stays it until another one becomes it.
+    /// The default type stays the default until another type becomes it.
     #[error(
-        "is_default: backup target type {id} ({name}) is the default, and there is always one: make another one the default instead (PUT /backup_target_types/<id> with is_default 1)"
+        "is_default: backup target type {id} ({name}) is the default, and exactly one type must be: make another one the default instead (PUT /backup_target_types/<id> with is_default 1)"
     )]
     DefaultTypeStays {
         /// The type.
@@ -110,28 +110,28 @@ pub enum Refusal {
         /// Its name.
         name: String,
     },
-    /// A type is public or some projects', never both.
+    /// A type is public or assigned to projects, never both.
     #[error(
-        "is_public and project_list contradict each other: a public backup target type is every project's; leave one of them out"
+        "is_public and project_list contradict each other: every project sees a public backup target type; omit one of them"
     )]
     PublicWithProjects,
-    /// The type has enough projects.
+    /// The type would have more than [`TYPE_PROJECTS_MAX`] projects.
     #[error("the backup target type would have {0} projects: {TYPE_PROJECTS_MAX} is the limit")]
     TooManyProjects(usize),
-    /// The type has enough metadata.
+    /// The type would have more than [`TYPE_METADATA_MAX`] metadata entries.
     #[error("the backup target type would have {0} metadata entries: {TYPE_METADATA_MAX} is the limit")]
     TooMuchMetadata(usize),
-    /// All types together have enough projects.
+    /// All types together would have more than [`ASSIGNMENTS_MAX`] projects.
     #[error(
         "all backup target types together would have {0} projects: {ASSIGNMENTS_MAX} is the limit of the registry; remove some first"
     )]
     TooManyAssignments(usize),
-    /// All types together have enough metadata.
+    /// All types together would have more than [`TYPE_METADATA_TOTAL_MAX`] metadata entries.
     #[error(
         "all backup target types together would have {0} metadata entries: {TYPE_METADATA_TOTAL_MAX} is the limit of the registry; remove some first"
     )]
     TooMuchMetadataInTotal(usize),
-    /// The registry is full.
-    #[error("the registry holds {TYPES_MAX} backup target types, which is its limit: delete one first")]
+    /// The registry has [`TYPES_MAX`] types.
+    #[error("the registry contains {TYPES_MAX} backup target types, which is its limit: delete one first")]
     TooManyTypes,
 }
