@@ -2,17 +2,17 @@
 
 use std::path::PathBuf;
 
-/// Why a registry could not be opened. What exists was left as it was.
+/// Why a registry could not be opened. An existing one was left unchanged.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The file exists and is not a registry.
     #[error(
-        "registry {path}: {detail}. It was left as it is: restore it from a backup, or move it away to start with an empty registry"
+        "registry {path}: {detail}. It was left unchanged: restore it from a backup, or move it away to start with an empty registry"
     )]
     NotARegistry {
         /// The database file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Why it is not one.
         detail: String,
     },
     /// The file was written by a newer agent.
@@ -22,9 +22,9 @@ pub enum OpenError {
     NewerSchema {
         /// The database file.
         path: PathBuf,
-        /// The schema of the file.
+        /// Schema of the file.
         found: i64,
-        /// The newest schema that this agent knows.
+        /// Newest schema that this agent knows.
         known: i64,
     },
     /// The file or its directory cannot be opened or written.
@@ -34,7 +34,7 @@ pub enum OpenError {
     Unwritable {
         /// The database file.
         path: PathBuf,
-        /// What the system says.
+        /// Error of the operating system.
         detail: String,
     },
 }

@@ -108,7 +108,7 @@ async fn a_registry_that_is_noise() {
         let place = Place::new();
         std::fs::write(place.registry(), &noise).expect("written");
         let said = Daemon::refuses_to_start(&place).await;
-        let words = ["registry", "registry.db", "left as it is", "restore it from a backup"];
+        let words = ["registry", "registry.db", "left unchanged", "restore it from a backup"];
         assert!(words.iter().all(|word| said.contains(word)), "{said}");
         assert_eq!(std::fs::read(place.registry()).expect("read"), noise);
     }

@@ -1,13 +1,12 @@
-//! The registry's file: locked, inspected, created, opened.
+//! The registry's file: lock, inspection, creation, opening.
 //!
-//! An existing file is judged before anything can write to it. Its header must name SQLite and
-//! this application, its pages must be sound, its schema known, its rows readable; until all that
-//! is established even the checkpoint that SQLite does on closing is off. A new registry is built
-//! beside its place and renamed into it, so a file in place is a whole registry: an empty one is a
-//! loss that is reported, not a start that is made.
+//! An existing file is inspected before anything can write to it. Its header must name SQLite and this
+//! application, its pages must be intact, its schema known and its rows readable. Until then even the
+//! checkpoint that SQLite makes on closing is disabled. A new registry is built under another name and
+//! renamed, so a file at the path is always complete: an empty one means lost data and is refused.
 //!
-//! A file that was removed or replaced while it is open can be written as before, and all of that is
-//! lost when it is closed: each change is preceded by a look at what is in its place ([`Identity`]).
+//! SQLite can write an open file that was removed or replaced, but everything written is lost when it
+//! is closed. So each change first verifies which files are at the path ([`Identity`]).
 
 #![allow(clippy::disallowed_methods, reason = "the registry's file is on a local disk, never below the mount root")]
 
@@ -27,15 +26,15 @@ use crate::registry::error::OpenError;
 use crate::registry::snapshot::RegisteredTarget;
 use crate::registry::store::StorageError;
 
-/// How long a change waits for another program, such as a backup of the file, to let go of it.
+/// Longest wait of a change for another program that locks the file, such as a backup.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A larger file is opened without checking all its pages, which would delay the start. Thousands
-/// of targets take a few mebibytes, and a history that is full some hundred kibibytes.
+/// Largest file whose pages are all checked, in bytes; the check of a larger one would delay the start.
+/// Thousands of targets take a few mebibytes, and a full history some hundred kibibytes.
 const CHECKED_MAX_BYTES: u64 = 256 << 20;
 
-/// Length, magic string, and the places of `user_version` and `application_id` in the header of a
-/// database file (<https://www.sqlite.org/fileformat.html#the_database_header>).
+/// Header of a database file: length, magic string, and offsets of `user_version` and `application_id`
+/// (<https://www.sqlite.org/fileformat.html#the_database_header>).
 const HEADER_BYTES: usize = 100;
 const HEADER_MAGIC: &[u8] = b"SQLite format 3\0";
 const HEADER_USER_VERSION: usize = 60;
@@ -45,29 +44,29 @@ const HEADER_APPLICATION_ID: usize = 68;
 pub(super) struct Opened {
     /// The connection, ready for changes.
     pub(super) connection: Connection,
-    /// Keeps other agents off while it lives.
+    /// Excludes other agents until it is dropped.
     pub(super) lock: File,
-    /// Tells whether they are still what is in place.
+    /// Detects that the open files are no longer at their paths.
     pub(super) identity: Identity,
     /// Every target that the file contains.
     pub(super) targets: Vec<RegisteredTarget>,
 }
 
-/// Which files a connection has open: the database and its write-ahead log.
+/// Device and inode of the open files: the database and its write-ahead log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Identity(Vec<(PathBuf, u64, u64)>);
 
 impl Identity {
-    /// Of the files that are in place now.
+    /// Returns the identity of the files that are at the path now.
     fn of(path: &Path) -> std::io::Result<Self> {
         let of_one = |path: PathBuf| fs::metadata(&path).map(|found| (path, found.dev(), found.ino()));
         [path.to_owned(), with_suffix(path, "-wal")].into_iter().map(of_one).collect::<Result<_, _>>().map(Self)
     }
 
-    /// Sees that the files are in place.
+    /// Verifies that the open files are still at their paths.
     ///
     /// # Errors
-    /// [`StorageError`] when one was removed or replaced, or cannot be looked at.
+    /// [`StorageError`] when one was removed or replaced, or cannot be read.
     pub(super) fn verify(&self) -> Result<(), StorageError> {
         for (path, device, inode) in &self.0 {
             let is_same = match fs::metadata(path) {
@@ -75,14 +74,14 @@ impl Identity {
                 Err(error) if error.kind() == ErrorKind::NotFound => false,
                 Err(error) => {
                     return Err(StorageError(format!(
-                        "{} cannot be looked at ({error}): a registry on a local disk that the agent may read was expected; mend what hides it, then repeat the change",
+                        "{} cannot be read ({error}): expected a file on a local disk that the agent may read; correct that, then repeat the change",
                         path.display()
                     )));
                 }
             };
             if !is_same {
                 return Err(StorageError(format!(
-                    "{} was removed or replaced while the agent was running: put the registry back from a backup, then restart the agent",
+                    "{} was removed or replaced while the agent was running: restore the registry from a backup, then restart the agent",
                     path.display()
                 )));
             }
@@ -103,28 +102,28 @@ pub(super) fn open(path: &Path) -> Result<Opened, OpenError> {
     }
     let size = inspect_header(path)?;
     let (connection, targets) = open_checked(path, size)?;
-    // The first reading makes the write-ahead log.
+    // The first read creates the write-ahead log.
     let identity = schema::version(&connection).map_err(|error| unwritable(path, error));
     let identity = identity.and_then(|_| Identity::of(path).map_err(|error| unwritable(path, error)))?;
     Ok(Opened { connection, lock, identity, targets })
 }
 
-/// Creates the file's directory, if it alone is missing: a misspelt path is not to be followed.
+/// Creates the file's directory if only that is missing. The parents of a misspelt path are not created.
 fn create_directory(path: &Path) -> Result<(), OpenError> {
     let directory = directory(path);
     match DirBuilder::new().mode(0o700).create(directory) {
         Ok(()) => sync_directory(directory.parent().unwrap_or(Path::new("/"))).map_err(|error| unwritable(path, error)),
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            let detail = format!("directory {} does not exist, nor does the one it would be in", directory.display());
+            let detail = format!("directory {} and its parent do not exist", directory.display());
             Err(unwritable(path, detail))
         }
-        // Whatever is in its place will show when the lock is created there.
+        // Creating the lock there will report any other problem.
         Err(_) => Ok(()),
     }
 }
 
-/// Locks a file of its own: SQLite's locks on the database would be lost with any other descriptor
-/// of it that this process closes (fcntl(2), "Record locks").
+/// Locks a separate file. A lock on the database itself would be lost as soon as this process closes any
+/// descriptor of it (fcntl(2), "Record locks").
 fn lock(path: &Path) -> Result<File, OpenError> {
     let lock_path = with_suffix(path, ".lock");
     let options = || OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).to_owned();
@@ -150,7 +149,7 @@ fn exists(path: &Path) -> Result<bool, OpenError> {
 
 fn create(path: &Path) -> Result<(), OpenError> {
     if exists(&with_suffix(path, "-wal"))? {
-        return Err(not_a_registry(path, "the file is missing, but the write-ahead log that belongs to it is there"));
+        return Err(not_a_registry(path, "the file is missing, but its write-ahead log exists"));
     }
     let new = with_suffix(path, ".new");
     for leftover in [&new, &with_suffix(&new, "-journal")] {
@@ -167,12 +166,12 @@ fn create(path: &Path) -> Result<(), OpenError> {
     sync_directory(directory(path)).map_err(|error| unwritable(path, error))
 }
 
-/// Judges the file by its header, which takes no SQLite. Returns its size in bytes.
+/// Inspects the header without SQLite. Returns the size of the file in bytes.
 fn inspect_header(path: &Path) -> Result<u64, OpenError> {
     let mut file = OpenOptions::new().read(true).write(true).open(path).map_err(|error| unwritable(path, error))?;
     let metadata = file.metadata().map_err(|error| unwritable(path, error))?;
     if !metadata.is_file() {
-        return Err(not_a_registry(path, "it is not a regular file"));
+        return Err(not_a_registry(path, "not a regular file"));
     }
     if metadata.len() == 0 {
         return Err(not_a_registry(path, "the file is empty"));
@@ -207,7 +206,7 @@ fn open_checked(path: &Path, size: u64) -> Result<(Connection, Vec<RegisteredTar
     };
     let mut connection = connect(path).map_err(damaged)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(damaged)?;
-    // The header in the file may be older than what the write-ahead log says.
+    // The write-ahead log may contain a newer header than the file.
     let version = schema::version(&connection).map_err(damaged)?;
     known_schema(path, version)?;
     if size <= CHECKED_MAX_BYTES {
@@ -246,7 +245,7 @@ fn known_schema(path: &Path, found: i64) -> Result<(), OpenError> {
         found if found > schema::KNOWN => {
             Err(OpenError::NewerSchema { path: path.to_owned(), found, known: schema::KNOWN })
         }
-        _ => Err(not_a_registry(path, format!("the file has schema {found}, which no agent wrote"))),
+        _ => Err(not_a_registry(path, format!("the file has schema {found}, which no version of the agent writes"))),
     }
 }
 

@@ -1,18 +1,19 @@
-//! The schema, as the steps that lead to it.
+//! The schema, as a list of steps.
 //!
-//! `user_version` is the number of steps that a file has seen. A release that changes the schema
-//! adds a step at the end and changes none: a file of any older release then takes the missing
-//! steps at its next start.
+//! `user_version` is the number of steps that a file has. A release that changes the schema appends a
+//! step and changes none of the others, so a file of any older release gets the missing steps when it
+//! is opened.
 
 use rusqlite::{Connection, TransactionBehavior};
 
-/// `application_id` of a registry ("tgtw"): tells it from other programs' databases.
+/// `application_id` of a registry ("tgtw"). Distinguishes it from databases of other programs.
 pub(super) const APPLICATION_ID: u32 = 0x7467_7477;
 
-/// The newest schema that this agent knows.
+/// Newest schema that this agent knows.
 pub(super) const KNOWN: i64 = STEPS.len() as i64;
 
-/// The rules that SQL can state are stated here too, as a second line behind `rules`.
+/// The steps. Rules that SQL can express are constraints here too, in case a defect bypasses
+/// `registry::rules`.
 const STEPS: &[&str] = &[
     "
     CREATE TABLE target (
@@ -79,7 +80,7 @@ const STEPS: &[&str] = &[
     ",
 ];
 
-/// The schema of an open file.
+/// Returns the schema of an open file.
 ///
 /// # Errors
 /// When the file cannot be read.
@@ -87,10 +88,10 @@ pub(super) fn version(connection: &Connection) -> rusqlite::Result<i64> {
     connection.pragma_query_value(None, "user_version", |row| row.get(0))
 }
 
-/// Takes the steps that the file lacks, all or none.
+/// Applies the steps that the file does not have, all or none.
 ///
 /// # Errors
-/// When the file cannot be changed; it is then as it was.
+/// When the file cannot be changed. It is unchanged then.
 pub(super) fn upgrade(connection: &mut Connection) -> rusqlite::Result<()> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let from = usize::try_from(version(&transaction)?).unwrap_or_default();
@@ -102,7 +103,7 @@ pub(super) fn upgrade(connection: &mut Connection) -> rusqlite::Result<()> {
     transaction.commit()
 }
 
-/// Takes only the first steps: what an older release wrote.
+/// Applies only the first steps, as an older release did.
 #[cfg(test)]
 pub(super) fn of_older_release(connection: &Connection, steps: usize) -> rusqlite::Result<()> {
     for step in STEPS.iter().take(steps) {

@@ -16,7 +16,7 @@ use crate::registry::contract::transition;
 use crate::registry::fixtures::{create, create_target, metadata, new_type, nfs, project, refused, s3};
 use crate::registry::{Change, Registry, RegistryError, TypeChange};
 
-fn place() -> (TempDir, PathBuf) {
+fn temporary_path() -> (TempDir, PathBuf) {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("registry.db");
     (directory, path)
@@ -35,9 +35,9 @@ async fn close(store: Arc<SqliteStore>, registry: Registry) {
 }
 
 /// Returns the error of opening, which leaves the file and its log as they were.
-fn not_opened(path: &Path) -> String {
+fn open_error(path: &Path) -> String {
     let wal = file_beside(path, "-wal");
-    // SQLite may leave an empty log behind, which says what none says.
+    // SQLite may leave an empty log behind, which means the same as none.
     let content = || (fs::read(path).ok(), fs::read(&wal).unwrap_or_default());
     let before = content();
     let error = SqliteStore::open(path).expect_err("refused").to_string();
@@ -52,7 +52,7 @@ fn file_beside(path: &Path, suffix: &str) -> PathBuf {
 
 #[tokio::test]
 async fn content_is_the_same_after_reopening() {
-    let (_directory, path) = place();
+    let (_directory, path) = temporary_path();
     let (store, registry) = open(&path);
     assert!(registry.snapshot().targets().is_empty());
     for new in [nfs("nas:/b/"), nfs("[fd00::1]:/x"), s3("http://ceph.example:8080/bucket"), s3("on-aws")] {
@@ -79,7 +79,7 @@ async fn content_is_the_same_after_reopening() {
 
 #[tokio::test]
 async fn deleting_a_target_leaves_no_rows_behind() {
-    let (_directory, path) = place();
+    let (_directory, path) = temporary_path();
     let (store, registry) = open(&path);
     let id = create(&registry, nfs("nas:/a")).await.target.id;
     let new = TargetType {
@@ -103,7 +103,7 @@ async fn deleting_a_target_leaves_no_rows_behind() {
 
 #[tokio::test]
 async fn full_or_read_only_disk_changes_nothing() {
-    let (_directory, path) = place();
+    let (_directory, path) = temporary_path();
     let (store, registry) = open(&path);
     let kept = create(&registry, nfs("nas:/a")).await;
     for (limit, none) in [
@@ -128,7 +128,7 @@ async fn full_or_read_only_disk_changes_nothing() {
 async fn removed_or_replaced_file_refuses_changes() {
     for lost in ["", "-wal"] {
         for is_replaced in [false, true] {
-            let (_directory, path) = place();
+            let (_directory, path) = temporary_path();
             let (_store, registry) = open(&path);
             let kept = create(&registry, nfs("nas:/a")).await;
             let lost = file_beside(&path, lost);
@@ -144,6 +144,7 @@ async fn removed_or_replaced_file_refuses_changes() {
             let delete = Change::DeleteTarget(kept.target.id);
             let error = registry.verify(&delete).await.expect_err("refused before it is unmounted");
             assert!(matches!(error, RegistryError::Storage(_)), "{error}");
+            assert_eq!(registry.transitions(kept.target.id).await.expect("reading goes on"), []);
             assert_eq!(registry.snapshot().targets(), [kept.into()]);
         }
     }
@@ -151,7 +152,7 @@ async fn removed_or_replaced_file_refuses_changes() {
 
 #[tokio::test]
 async fn unreadable_directory_is_not_reported_as_a_removed_file() {
-    let (_directory, path) = place();
+    let (_directory, path) = temporary_path();
     let (_store, registry) = open(&path);
     let kept = create(&registry, nfs("nas:/a")).await;
     let here = path.parent().expect("a directory");
@@ -160,7 +161,7 @@ async fn unreadable_directory_is_not_reported_as_a_removed_file() {
     fs::rename(here, &away).expect("moved");
     std::os::unix::fs::symlink(here, here).expect("a loop");
     let error = refused(&registry, nfs("nas:/b")).await.to_string();
-    assert!(error.contains("cannot be looked at") && error.contains("symbolic links"), "{error}");
+    assert!(error.contains("cannot be read") && error.contains("symbolic links"), "{error}");
     assert!(!error.contains("removed"), "{error}");
     fs::remove_file(here).expect("removed");
     fs::rename(&away, here).expect("moved back");
@@ -170,7 +171,7 @@ async fn unreadable_directory_is_not_reported_as_a_removed_file() {
 
 #[tokio::test]
 async fn commit_is_finished_when_its_caller_has_gone() {
-    let (_directory, path) = place();
+    let (_directory, path) = temporary_path();
     let (store, registry) = open(&path);
     let change = create_target(nfs("nas:/a"));
     let mut create = Box::pin(registry.change(&change));
@@ -184,10 +185,10 @@ async fn commit_is_finished_when_its_caller_has_gone() {
 
 #[tokio::test]
 async fn second_agent_is_refused_while_the_first_has_the_file() {
-    let (_directory, path) = place();
+    let (_directory, path) = temporary_path();
     let (store, registry) = open(&path);
     create(&registry, nfs("nas:/a")).await;
-    let error = not_opened(&path);
+    let error = open_error(&path);
     assert!(error.contains("another agent is using it"), "{error}");
     create(&registry, nfs("nas:/b")).await;
     close(store, registry).await;
@@ -202,38 +203,38 @@ fn file_that_is_not_a_registry_is_refused_and_unchanged() {
         (b"".as_slice(), "the file is empty"),
         (b"SQLite format 3\0".as_slice(), "not an SQLite database"),
     ] {
-        let (_directory, path) = place();
+        let (_directory, path) = temporary_path();
         fs::write(&path, content).expect("written");
-        let error = not_opened(&path);
-        assert!(error.contains(expected) && error.contains("left as it is"), "{error}");
+        let error = open_error(&path);
+        assert!(error.contains(expected) && error.contains("left unchanged"), "{error}");
     }
 }
 
 #[test]
 fn database_of_another_application_is_refused() {
-    let (_directory, path) = place();
+    let (_directory, path) = temporary_path();
     Connection::open(&path).expect("created").execute_batch("CREATE TABLE songs (title TEXT)").expect("written");
-    let error = not_opened(&path);
+    let error = open_error(&path);
     assert!(error.contains("another application"), "{error}");
 }
 
 #[tokio::test]
 async fn newer_schema_is_refused_in_file_and_log() {
     for in_log in [false, true] {
-        let (_directory, path) = place();
+        let (_directory, path) = temporary_path();
         SqliteStore::open(&path).expect("created").close().await;
         let connection = Connection::open(&path).expect("opened");
         connection.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, in_log).expect("set");
         connection.pragma_update(None, "user_version", 99).expect("written");
         drop(connection);
-        let error = not_opened(&path);
+        let error = open_error(&path);
         assert!(error.contains("has schema 99") && error.contains("up to 3"), "{error}");
     }
 }
 
 #[tokio::test]
 async fn damaged_file_is_refused() {
-    let (_directory, path) = place();
+    let (_directory, path) = temporary_path();
     let (store, registry) = open(&path);
     for n in 0..100 {
         create(&registry, nfs(&format!("nas:/t{n}"))).await;
@@ -245,34 +246,34 @@ async fn damaged_file_is_refused() {
     overwritten[8192..12288].fill(0xa5);
     for damaged in [&overwritten[..], &sound[..sound.len() / 2]] {
         fs::write(&path, damaged).expect("written");
-        let error = not_opened(&path);
+        let error = open_error(&path);
         assert!(error.contains("the file is damaged"), "{error}");
     }
     fs::write(&path, &sound).expect("written");
     let connection = Connection::open(&path).expect("opened");
     connection.execute("UPDATE target SET nfs_export = 'nas:/../etc' WHERE position = 7", []).expect("written");
     drop(connection);
-    let error = not_opened(&path);
+    let error = open_error(&path);
     assert!(error.contains("filesystem_export") && error.contains("\"..\""), "{error}");
 }
 
 #[tokio::test]
 async fn log_without_its_file_is_refused() {
-    let (_directory, path) = place();
+    let (_directory, path) = temporary_path();
     fs::write(file_beside(&path, "-wal"), "log").expect("written");
-    let error = not_opened(&path);
+    let error = open_error(&path);
     assert!(error.contains("the file is missing"), "{error}");
 }
 
 #[test]
 fn unwritable_path_is_named() {
-    let (directory, path) = place();
+    let (directory, path) = temporary_path();
     let missing = directory.path().join("misspelt/deeper/registry.db");
-    assert!(not_opened(&missing).contains("does not exist"), "{missing:?}");
+    assert!(open_error(&missing).contains("do not exist"), "{missing:?}");
     fs::write(&path, "a file").expect("written");
-    let error = not_opened(&path.join("registry.db"));
+    let error = open_error(&path.join("registry.db"));
     assert!(error.contains("cannot be opened for writing"), "{error}");
-    let error = not_opened(directory.path());
+    let error = open_error(directory.path());
     assert!(error.contains("cannot be opened for writing"), "{error}");
     let created = directory.path().join("state/registry.db");
     SqliteStore::open(&created).expect("its directory alone was missing");
@@ -289,7 +290,7 @@ async fn answered_create_survives_sigkill() {
         println!("\nanswered {id}");
         std::future::pending::<()>().await;
     }
-    let (_directory, path) = place();
+    let (_directory, path) = temporary_path();
     let mut child = Command::new(std::env::current_exe().expect("this test"))
         .args(["--exact", "registry::sqlite::tests::answered_create_survives_sigkill", "--nocapture"])
         .env(CHILD_PATH, &path)
@@ -311,7 +312,7 @@ async fn answered_create_survives_sigkill() {
 
 #[tokio::test]
 async fn first_schema_is_upgraded_with_its_content() {
-    let (_directory, path) = place();
+    let (_directory, path) = temporary_path();
     let connection = Connection::open(&path).expect("created");
     schema::of_older_release(&connection, 1).expect("written");
     connection
@@ -342,7 +343,7 @@ async fn first_schema_is_upgraded_with_its_content() {
 
 #[tokio::test]
 async fn second_schema_is_upgraded_with_its_content() {
-    let (_directory, path) = place();
+    let (_directory, path) = temporary_path();
     let (store, registry) = open(&path);
     create(&registry, nfs("nas:/a")).await;
     create(&registry, s3("https://ceph.example/bucket")).await;
@@ -362,7 +363,7 @@ async fn second_schema_is_upgraded_with_its_content() {
 
 #[tokio::test]
 async fn unknown_reason_in_a_history_is_kept() {
-    let (_directory, path) = place();
+    let (_directory, path) = temporary_path();
     let (store, registry) = open(&path);
     let id = create(&registry, nfs("nas:/a")).await.target.id;
     let added = [transition(id, 1, Status::Offline), transition(id, 2, Status::Offline)];
@@ -381,7 +382,7 @@ async fn unknown_reason_in_a_history_is_kept() {
 
 #[tokio::test]
 async fn read_is_skipped_when_its_caller_has_gone() {
-    let (_directory, path) = place();
+    let (_directory, path) = temporary_path();
     let (store, registry) = open(&path);
     let (hold, held) = std::sync::mpsc::channel::<()>();
     let mut holding = Box::pin(store.run(move |_| held.recv().map_err(|error| StorageError(error.to_string()))));
