@@ -19,6 +19,7 @@ pub mod children;
 pub mod command;
 pub mod group;
 pub mod heap;
+pub mod log_queue;
 pub mod mount_stats;
 pub mod mount_table;
 pub mod node;
@@ -29,6 +30,7 @@ pub mod worker;
 
 pub use children::{ChildCensus, StuckChild};
 pub use command::{CommandError, Finished, run_bounded};
+pub use log_queue::LogQueue;
 pub use mount_stats::{MountCounters, MountStats, MountStatsCache};
 pub use mount_table::{MountEntry, MountTable, MountTableWatch};
 pub use node::NodeFacts;

@@ -1,6 +1,12 @@
-//! Logs: lines on standard error, for the journal or a terminal.
+//! Logging of the daemon: lines on standard error, for the journal or a terminal.
+//!
+//! Nothing in the daemon writes to standard error directly, since such a write may block for ever.
+//! Log lines and panic messages go through a [`LogQueue`].
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{self, IsTerminal as _};
+use std::panic::{self, PanicHookInfo};
+use std::sync::Arc;
 
 use tracing::Level;
 use tracing_subscriber::filter::{FilterExt as _, filter_fn};
@@ -8,35 +14,56 @@ use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, fmt};
 
+use crate::sys::LogQueue;
+
 /// The environment variable that sets what is logged, in the syntax of `tracing`'s `EnvFilter`:
 /// `debug`, or `info,targetwatch::agent=debug`.
 pub const FILTER_VARIABLE: &str = "TARGETWATCH_LOG";
 
-/// The crates that handle credentials, by the beginning of their names.
+/// Prefix of the names of the crates that handle credentials.
 const CRATES_WITH_SECRETS: &str = "aws_";
 
-/// The most that those say, whatever the filter asks for: below it they log access keys, and requests
-/// with their signatures.
+/// Most verbose level of those crates, whatever the filter asks for. Below it they log access keys, and
+/// requests with their signatures.
 const LEVEL_WITHOUT_SECRETS: Level = Level::INFO;
 
-/// What is logged unless told otherwise.
+/// Filter that applies when [`FILTER_VARIABLE`] is not set.
 const DEFAULT_FILTER: &str = "info";
 
-/// Begins to log. The journal has its own clock, so lines that go there carry none.
-pub fn start() {
-    let filter = EnvFilter::builder()
-        .parse(std::env::var(FILTER_VARIABLE).unwrap_or_else(|_| DEFAULT_FILTER.to_owned()))
-        .unwrap_or_else(|error| {
-            eprintln!("{FILTER_VARIABLE} is not a filter ({error}); logging at {DEFAULT_FILTER}");
-            EnvFilter::new(DEFAULT_FILTER)
-        });
-    let is_terminal = io::stderr().is_terminal();
-    let has_color = is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+/// Starts logging, and returns the queue that all lines go through. Lines for the journal carry no
+/// time, since the journal adds its own.
+///
+/// # Errors
+/// When standard error is closed, or the writer thread cannot be started.
+pub fn start() -> io::Result<Arc<LogQueue>> {
+    let queue = LogQueue::start_on_stderr()?;
+    let filter = std::env::var(FILTER_VARIABLE).unwrap_or_else(|_| DEFAULT_FILTER.to_owned());
+    let (filter, filter_error) = match EnvFilter::builder().parse(&filter) {
+        Ok(filter) => (filter, None),
+        Err(error) => (EnvFilter::new(DEFAULT_FILTER), Some(error)),
+    };
+    let has_color = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let without_secrets = filter_fn(|metadata| {
         *metadata.level() <= LEVEL_WITHOUT_SECRETS || !metadata.target().starts_with(CRATES_WITH_SECRETS)
     });
-    let lines = fmt::layer().with_writer(io::stderr).with_ansi(has_color).with_target(false);
+    let lines =
+        fmt::layer().with_writer(queue.clone()).with_ansi(has_color).with_target(false).log_internal_errors(false);
     let lines = if std::env::var_os("JOURNAL_STREAM").is_some() { lines.without_time().boxed() } else { lines.boxed() };
-    // A second call, as a test makes, changes nothing.
+    // A second call, as tests make, changes nothing.
     let _ = tracing_subscriber::registry().with(lines.with_filter(filter.and(without_secrets))).try_init();
+    panic::set_hook(Box::new(log_panic));
+    if let Some(error) = filter_error {
+        tracing::warn!("{FILTER_VARIABLE} is not a filter ({error}); logging at {DEFAULT_FILTER}");
+    }
+    Ok(queue)
+}
+
+/// Logs a panic. The default hook writes to standard error, which may block.
+fn log_panic(info: &PanicHookInfo<'_>) {
+    let location = info.location().map(tracing::field::display);
+    tracing::error!(location, "panicked: {}", info.payload_as_str().unwrap_or("no message"));
+    let backtrace = Backtrace::capture();
+    if backtrace.status() == BacktraceStatus::Captured {
+        tracing::error!("{backtrace}");
+    }
 }

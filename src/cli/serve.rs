@@ -29,6 +29,9 @@ use crate::tls::ServerTls;
 /// How long requests that are being answered may go on at the end.
 const DRAIN: Duration = Duration::from_secs(1);
 
+/// How long the process waits at its end for log lines to be written.
+const LOG_FLUSH_TIMEOUT: Duration = Duration::from_millis(200);
+
 /// What a probe worker is started from: this very program, also after an upgrade has replaced it
 /// on disk (proc(5)).
 pub(super) const THIS_PROGRAM: &str = "/proc/self/exe";
@@ -37,14 +40,23 @@ pub(super) const THIS_PROGRAM: &str = "/proc/self/exe";
 #[must_use]
 pub fn run(config: Option<&Path>) -> ExitCode {
     heap::limit(runtime::WORKER_THREADS);
-    super::log::start();
-    match prepare(config).and_then(|prepared| runtime::block_on(serve(prepared, config.map(Path::to_owned)))?) {
+    let log = match super::log::start() {
+        Ok(log) => log,
+        Err(error) => {
+            eprintln!("targetwatch: logging cannot start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let outcome = prepare(config).and_then(|prepared| runtime::block_on(serve(prepared, config.map(Path::to_owned)))?);
+    let code = match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{}", super::terminal::told(&error));
             ExitCode::FAILURE
         }
-    }
+    };
+    log.flush(LOG_FLUSH_TIMEOUT);
+    code
 }
 
 struct Prepared {

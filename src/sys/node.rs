@@ -9,6 +9,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use sysinfo::{MemoryRefreshKind, System};
 
+use super::LogQueue;
 use super::children::{ChildCensus, StuckChild};
 
 /// Facts about the host.
@@ -58,6 +59,8 @@ pub struct AgentFacts {
     pub threads: Option<u64>,
     /// Open file descriptors.
     pub open_files: Option<u64>,
+    /// Log lines that were dropped because standard error was not read.
+    pub log_lines_dropped: u64,
     /// Child processes, the stuck ones included.
     pub children: usize,
     /// Child processes that were killed and do not die.
@@ -120,6 +123,7 @@ impl AgentFacts {
             resident_bytes: stat.as_ref().map(|stat| stat.rss.saturating_mul(procfs::page_size())),
             threads: stat.as_ref().and_then(|stat| u64::try_from(stat.num_threads).ok()),
             open_files: own.and_then(|process| process.fd_count().ok()).and_then(|count| u64::try_from(count).ok()),
+            log_lines_dropped: LogQueue::stderr_lines_dropped(),
             children: census.counts().alive,
             stuck_children: census.stuck_children(),
         }

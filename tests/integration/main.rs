@@ -31,6 +31,7 @@ mod faults;
 mod http;
 mod lifetime;
 mod listing;
+mod logging;
 mod nfs_verdicts;
 mod place;
 mod protection;

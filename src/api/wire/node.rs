@@ -64,6 +64,8 @@ pub struct Agent {
     pub threads: Option<u64>,
     /// Open file descriptors.
     pub open_files: Option<u64>,
+    /// Log lines that were dropped because standard error was not read.
+    pub log_lines_dropped: u64,
     /// Child processes.
     pub children: usize,
     /// Children that were killed and do not die; their targets are left alone.
@@ -139,6 +141,7 @@ impl From<&AgentFacts> for Agent {
             resident_bytes: facts.resident_bytes,
             threads: facts.threads,
             open_files: facts.open_files,
+            log_lines_dropped: facts.log_lines_dropped,
             children: facts.children,
             stuck_children: stuck.collect(),
         }
