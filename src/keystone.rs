@@ -11,9 +11,9 @@
 //! that the agent may not ask. A 404 counts only as Keystone's own fault body: a web server that is
 //! not Keystone must not make every token a bad one.
 
-mod brake;
 mod http;
 mod login;
+mod login_backoff;
 mod resolver;
 mod validator;
 
@@ -26,12 +26,12 @@ use crate::sys::secret_file::FileError;
 use crate::tls::TlsError;
 
 pub use self::http::Keystone;
-pub use login::{Domain, Login, Method, Named, Scope};
+pub use login::{Domain, Identifier, Login, Method, Scope};
 pub use validator::Validator;
 
 /// A token that was issued.
 #[derive(Debug, Clone)]
-pub struct Issued {
+pub struct IssuedToken {
     /// The token.
     pub token: SecretString,
     /// When it ends.
@@ -127,7 +127,7 @@ pub enum KeystoneError {
 impl KeystoneError {
     /// Whether it may be the token that was asked about, so that others are worth a question.
     #[must_use]
-    pub fn is_of_one(&self) -> bool {
+    pub fn may_concern_one_token(&self) -> bool {
         match self {
             Self::NotUnderstood { .. } => true,
             Self::Failing { status, .. } => *status == StatusCode::INTERNAL_SERVER_ERROR.as_u16(),

@@ -32,7 +32,7 @@
 //! ```text
 //! cli → api → agent → driver → check → nfs, s3 → sys → model
 //!       cli → config → model    agent → registry → model
-//!       cli, api → keystone → tls → sys
+//!       cli, api → keystone → tls → sys    s3 → tls
 //! ```
 //!
 //! `CONTRIBUTING.md` lists what to change to add a check, a kind of target, a reason, a route, a

@@ -8,6 +8,7 @@
 
 pub mod caller;
 pub mod capacity;
+pub mod cause;
 pub mod export;
 pub mod mount_name;
 pub mod nfs_options;

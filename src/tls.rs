@@ -79,8 +79,7 @@ async fn server_config(settings: &TlsSettings) -> Result<ServerConfig, TlsError>
     let builder = match &settings.client_ca {
         None => builder.with_no_client_auth(),
         Some(path) => {
-            let mut roots = RootCertStore::empty();
-            trust(&mut roots, path, &read_public(path).await?)?;
+            let (_, roots) = read_authorities(path).await?;
             let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider());
             let verifier =
                 if settings.require_client_certificate { verifier } else { verifier.allow_unauthenticated() };
@@ -117,11 +116,11 @@ pub async fn client_config(
     ca_bundle: Option<&Path>,
     identity: Option<(&Path, &Path)>,
 ) -> Result<ClientConfig, TlsError> {
-    let mut roots = RootCertStore::empty();
+    let mut roots = match ca_bundle {
+        Some(path) => read_authorities(path).await?.1,
+        None => RootCertStore::empty(),
+    };
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if let Some(path) = ca_bundle {
-        trust(&mut roots, path, &read_public(path).await?)?;
-    }
     let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
     let builder = builder.with_root_certificates(roots);
     let Some((certificate, key)) = identity else {
@@ -135,7 +134,7 @@ pub async fn client_config(
 ///
 /// # Errors
 /// [`TlsError`] when this build has no TLS.
-pub fn trusting_nobody() -> Result<ClientConfig, TlsError> {
+pub fn without_authorities() -> Result<ClientConfig, TlsError> {
     let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
     Ok(builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
 }
@@ -144,13 +143,19 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
 
-fn trust(roots: &mut RootCertStore, path: &Path, pem: &[u8]) -> Result<(), TlsError> {
-    for certificate in certificates(path, pem)? {
+/// Reads a PEM file of certificate authorities. Returns its text, and the authorities in it.
+///
+/// # Errors
+/// [`TlsError`] when the file cannot be read, or holds no certificate or one that cannot be used.
+pub async fn read_authorities(path: &Path) -> Result<(Vec<u8>, RootCertStore), TlsError> {
+    let pem = read_public(path).await?;
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(path, &pem)? {
         roots
             .add(certificate)
             .map_err(|error| content(path, format!("holds a certificate that cannot be used: {error}")))?;
     }
-    Ok(())
+    Ok((pem, roots))
 }
 
 fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {

@@ -191,7 +191,7 @@ impl S3Driver {
             return None;
         }
         let (deadline, pages) = (settings.probe.deadline, &self.host.listing_pages);
-        let api = Arc::new(api.beside_probes());
+        let api = Arc::new(api.for_background());
         Some(self.listing.advance(api, &self.location, rule, &settings.s3_listing, deadline, pages))
     }
 

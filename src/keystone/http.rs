@@ -17,7 +17,8 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::resolver::ResolveKeystone;
-use super::{Issued, KeystoneError, Login, Project, TokenFacts};
+use super::{IssuedToken, KeystoneError, Login, Project, TokenFacts};
+use crate::model::cause::innermost_cause;
 use crate::tls;
 
 /// The longest answer that is read, in bytes. A token without its catalog has a few thousand, and
@@ -53,7 +54,7 @@ impl Keystone {
         let config = if url.starts_with("https:") {
             tls::client_config(ca_bundle, None).await?
         } else {
-            tls::trusting_nobody()?
+            tls::without_authorities()?
         };
         let mut connector = HttpConnector::new_with_resolver(ResolveKeystone);
         connector.enforce_http(false);
@@ -82,7 +83,7 @@ impl Keystone {
     ///
     /// # Errors
     /// [`KeystoneError`]; [`KeystoneError::LoginRefused`] when the login is wrong.
-    pub async fn issue(&self, login: &Login) -> Result<Issued, KeystoneError> {
+    pub async fn issue(&self, login: &Login) -> Result<IssuedToken, KeystoneError> {
         let body = Bytes::from(login.body().to_string());
         let (head, answer) = self.exchange(self.request(Method::POST, "/v3/auth/tokens", body)?).await?;
         match head.status {
@@ -90,10 +91,10 @@ impl Keystone {
             StatusCode::UNAUTHORIZED => return Err(KeystoneError::LoginRefused { url: self.url.clone() }),
             status => return Err(self.unexpected(status)),
         }
-        let issued: Answer<IssuedToken> = self.parsed(&answer)?;
+        let issued: TokenBody<IssuedTokenBody> = self.parsed(&answer)?;
         let token = head.headers.get(SUBJECT_TOKEN).and_then(|value| value.to_str().ok());
         let token = token.ok_or_else(|| self.odd("an issued token is not in X-Subject-Token"))?;
-        Ok(Issued { token: SecretString::from(token), expires_at: issued.token.expires_at })
+        Ok(IssuedToken { token: SecretString::from(token), expires_at: issued.token.expires_at })
     }
 
     /// Asks about a token, in the name of `own`. None when it is unknown, has ended or was revoked.
@@ -121,9 +122,9 @@ impl Keystone {
             outcome => outcome?,
         };
         match head.status {
-            StatusCode::OK => self.parsed::<Answer<ValidToken>>(&answer).map(|answer| Some(answer.token.into())),
+            StatusCode::OK => self.parsed::<TokenBody<ValidTokenBody>>(&answer).map(|answer| Some(answer.token.into())),
             StatusCode::NOT_FOUND => {
-                let fault: FaultBody = self.parsed(&answer)?;
+                let fault: KeystoneFault = self.parsed(&answer)?;
                 if fault.error.code == StatusCode::NOT_FOUND.as_u16() {
                     Ok(None)
                 } else {
@@ -148,7 +149,7 @@ impl Keystone {
     async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<(http::response::Parts, Bytes), KeystoneError> {
         let unreachable = |detail: String| KeystoneError::Unreachable { url: self.url.clone(), detail };
         let answer: Response<_> =
-            self.client.request(request).await.map_err(|error| unreachable(innermost(&error).to_string()))?;
+            self.client.request(request).await.map_err(|error| unreachable(innermost_cause(&error)))?;
         let (head, body) = answer.into_parts();
         let body = Limited::new(body, ANSWER_MAX_BYTES).collect().await;
         let body = body.map_err(|error| unreachable(format!("its answer was not read: {error}")))?;
@@ -173,27 +174,18 @@ impl Keystone {
     }
 }
 
-/// The error that began a chain of them: it names the cause, and the others name the library.
-fn innermost(error: &dyn std::error::Error) -> &dyn std::error::Error {
-    let mut error = error;
-    while let Some(source) = error.source() {
-        error = source;
-    }
-    error
-}
-
 #[derive(Deserialize)]
-struct Answer<T> {
+struct TokenBody<T> {
     token: T,
 }
 
 #[derive(Deserialize)]
-struct IssuedToken {
+struct IssuedTokenBody {
     expires_at: Timestamp,
 }
 
 #[derive(Deserialize)]
-struct ValidToken {
+struct ValidTokenBody {
     expires_at: Timestamp,
     user: User,
     project: Option<Project>,
@@ -220,17 +212,17 @@ struct System {
 }
 
 #[derive(Deserialize)]
-struct FaultBody {
-    error: FaultDetail,
+struct KeystoneFault {
+    error: KeystoneFaultDetail,
 }
 
 #[derive(Deserialize)]
-struct FaultDetail {
+struct KeystoneFaultDetail {
     code: u16,
 }
 
-impl From<ValidToken> for TokenFacts {
-    fn from(token: ValidToken) -> Self {
+impl From<ValidTokenBody> for TokenFacts {
+    fn from(token: ValidTokenBody) -> Self {
         Self {
             user_id: token.user.id,
             project: token.project,

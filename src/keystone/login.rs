@@ -19,14 +19,14 @@ pub enum Method {
     /// A user with a password.
     Password {
         /// The user.
-        user: Named,
+        user: Identifier,
         /// The password.
         password: SecretString,
     },
     /// An application credential, which has its own project.
     ApplicationCredential {
         /// Its id; or its name, which is unique for its user only.
-        id: Result<String, (String, Named)>,
+        id: Result<String, (String, Identifier)>,
         /// Its secret.
         secret: SecretString,
     },
@@ -34,7 +34,7 @@ pub enum Method {
 
 /// A user or project: by id, or by a name in a domain.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Named {
+pub enum Identifier {
     /// By id.
     Id(String),
     /// By name.
@@ -54,9 +54,9 @@ pub enum Domain {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Scope {
     /// What the login has by itself.
-    Unsaid,
+    Default,
     /// A project.
-    Project(Named),
+    Project(Identifier),
     /// A domain.
     Domain(Domain),
     /// The whole system.
@@ -90,7 +90,7 @@ impl Login {
         };
         let mut auth = json!({ "identity": identity });
         match &self.scope {
-            Scope::Unsaid => {}
+            Scope::Default => {}
             Scope::Project(project) => auth["scope"] = json!({ "project": project.body() }),
             Scope::Domain(domain) => auth["scope"] = json!({ "domain": domain.body() }),
             Scope::System => auth["scope"] = json!({ "system": { "all": true } }),
@@ -99,7 +99,7 @@ impl Login {
     }
 }
 
-impl Named {
+impl Identifier {
     fn body(&self) -> Value {
         match self {
             Self::Id(id) => json!({ "id": id }),

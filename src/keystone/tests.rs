@@ -105,7 +105,7 @@ async fn a_keystone_that_was_away_is_used_soon_after_it_is_back() {
     }
     keystone.start_again().await;
     tokio::time::pause();
-    tokio::time::advance(super::brake::FIRST).await;
+    tokio::time::advance(super::login_backoff::BACKOFF_MIN).await;
     tokio::time::resume();
     assert!(validator.validate(&secret("t")).await.expect("an answer").is_none());
 }
@@ -148,10 +148,10 @@ async fn what_cannot_be_used_is_told_before_anything_is_asked() {
 
 #[test]
 fn logins_are_written_as_the_identity_api_has_them() {
-    let user = Named::Name("u".into(), Domain::Name("D".into()));
+    let user = Identifier::Name("u".into(), Domain::Name("D".into()));
     let password = Login {
         method: Method::Password { user: user.clone(), password: secret("p") },
-        scope: Scope::Project(Named::Name("service".into(), Domain::Id("default".into()))),
+        scope: Scope::Project(Identifier::Name("service".into(), Domain::Id("default".into()))),
     };
     assert_eq!(
         password.body(),
@@ -164,7 +164,7 @@ fn logins_are_written_as_the_identity_api_has_them() {
     assert!(!format!("{password:?}").contains("\"p\""), "shown by Debug");
     let named = Login {
         method: Method::ApplicationCredential { id: Err(("a".into(), user)), secret: secret("s") },
-        scope: Scope::Unsaid,
+        scope: Scope::Default,
     };
     assert_eq!(
         named.body(),

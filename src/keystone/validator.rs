@@ -3,7 +3,7 @@
 //! The own token is got when it is first needed, and anew shortly before it ends or as soon as
 //! Keystone no longer takes it; the secret is read again each time, so a rotated one takes effect by
 //! itself. Only one request for it is on its way at a time, and one that failed is not made again at
-//! once ([`super::brake`]): a flood of tokens must not lock the agent's user out.
+//! once ([`super::login_backoff`]): a flood of tokens must not lock the agent's user out.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,8 +14,8 @@ use secrecy::SecretString;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use super::brake::Brake;
-use super::{Domain, Issued, Keystone, KeystoneError, Login, Method, Named, Scope, TokenFacts};
+use super::login_backoff::LoginBackoff;
+use super::{Domain, Identifier, IssuedToken, Keystone, KeystoneError, Login, Method, Scope, TokenFacts};
 use crate::model::settings::{KeystoneCredential, KeystoneSettings};
 use crate::sys::secret_file::read_secret;
 
@@ -28,13 +28,13 @@ const RENEWED_BEFORE_END: Duration = Duration::from_secs(60);
 pub struct Validator {
     keystone: Keystone,
     credential: KeystoneCredential,
-    own: Mutex<Own>,
+    own: Mutex<OwnLogin>,
 }
 
 #[derive(Debug, Default)]
-struct Own {
+struct OwnLogin {
     token: Option<Arc<OwnToken>>,
-    brake: Brake,
+    backoff: LoginBackoff,
 }
 
 #[derive(Debug)]
@@ -75,7 +75,7 @@ impl Validator {
             let mut own = self.own.lock().await;
             // Many may be told at once, and it is one failure.
             if own.token.take_if(|token| Arc::ptr_eq(token, &renewed)).is_some() {
-                own.brake.failed(error, renewed.secret.clone());
+                own.backoff.failed(error, renewed.secret.clone());
             }
         }
         outcome
@@ -84,7 +84,7 @@ impl Validator {
     async fn ask(&self, own: &OwnToken, subject: &SecretString) -> Result<Option<TokenFacts>, KeystoneError> {
         let facts = self.keystone.validate(&own.token, subject).await?;
         if !own.is_proven.swap(true, Ordering::Relaxed) {
-            self.own.lock().await.brake.release();
+            self.own.lock().await.backoff.release();
         }
         Ok(facts)
     }
@@ -100,20 +100,20 @@ impl Validator {
         }
         let login = login(&self.credential).await?;
         let secret = login.secret().clone();
-        if let Some(error) = own.brake.holds(&secret) {
+        if let Some(error) = own.backoff.holds(&secret) {
             return Err(error);
         }
         // Who waits may give up, and that this login has no answer must count all the same.
-        own.brake.failed(&KeystoneError::NoAnswer { url: self.keystone.url().to_owned() }, secret.clone());
+        own.backoff.failed(&KeystoneError::NoAnswer { url: self.keystone.url().to_owned() }, secret.clone());
         match self.keystone.issue(&login).await {
             Ok(issued) => {
-                own.brake.answered();
+                own.backoff.answered();
                 let token = Arc::new(OwnToken::new(issued, secret));
                 own.token = Some(token.clone());
                 Ok(token)
             }
             Err(error) => {
-                own.brake.failed(&error, secret);
+                own.backoff.failed(&error, secret);
                 Err(error)
             }
         }
@@ -121,7 +121,7 @@ impl Validator {
 }
 
 impl OwnToken {
-    fn new(issued: Issued, secret: SecretString) -> Self {
+    fn new(issued: IssuedToken, secret: SecretString) -> Self {
         let life = Duration::try_from(issued.expires_at.duration_since(Timestamp::now())).unwrap_or_default();
         let used_for = life.saturating_sub(RENEWED_BEFORE_END).max(RENEWED_BEFORE_END);
         let renew_at = Instant::now() + used_for;
@@ -133,14 +133,14 @@ async fn login(credential: &KeystoneCredential) -> Result<Login, KeystoneError> 
     Ok(match credential {
         KeystoneCredential::Password { username, user_domain, password_file, project, project_domain } => Login {
             method: Method::Password {
-                user: Named::Name(username.clone(), Domain::Name(user_domain.clone())),
+                user: Identifier::Name(username.clone(), Domain::Name(user_domain.clone())),
                 password: read_secret(password_file).await?,
             },
-            scope: Scope::Project(Named::Name(project.clone(), Domain::Name(project_domain.clone()))),
+            scope: Scope::Project(Identifier::Name(project.clone(), Domain::Name(project_domain.clone()))),
         },
         KeystoneCredential::Application { id, secret_file } => Login {
             method: Method::ApplicationCredential { id: Ok(id.clone()), secret: read_secret(secret_file).await? },
-            scope: Scope::Unsaid,
+            scope: Scope::Default,
         },
     })
 }

@@ -51,16 +51,16 @@ impl Volume {
     /// # Errors
     /// [`NfsError`] when that did not succeed within `deadline`, which is for all of it.
     pub async fn open(address: &VolumeAddress, deadline: Duration) -> Result<Self, NfsError> {
-        let clock = Clock::start(deadline);
+        let calls = BoundedCalls::start(deadline);
         let mount_port = match address.mount_port {
             Some(port) => port,
-            None => ask_port_mapper(address.server, &clock).await?,
+            None => ask_port_mapper(address.server, &calls).await?,
         };
-        let root = mount_root(SocketAddr::new(address.server, mount_port), &address.path, &clock).await?;
+        let root = mount_root(SocketAddr::new(address.server, mount_port), &address.path, &calls).await?;
         let volume = Self { nfs: SocketAddr::new(address.server, address.nfs_port), path: address.path.clone(), root };
-        let mut client = volume.client(&clock).await?;
+        let mut client = volume.client(&calls).await?;
         let arguments = FSINFO3args { fsroot: volume.root.clone() };
-        match clock.call(NFS, "FSINFO", 3, client.fsinfo(&arguments)).await? {
+        match calls.call(NFS, "FSINFO", 3, client.fsinfo(&arguments)).await? {
             Nfs3Result::Ok(_) => Ok(volume),
             Nfs3Result::Err((status, _)) => Err(NfsError::Status { call: "FSINFO", path: volume.path, status }),
         }
@@ -72,10 +72,10 @@ impl Volume {
     /// [`NfsError`] when that did not succeed within `deadline`; [`crate::model::Reason::StaleHandle`]
     /// when the volume has to be opened again.
     pub async fn capacity(&self, deadline: Duration) -> Result<Capacity, NfsError> {
-        let clock = Clock::start(deadline);
-        let mut client = self.client(&clock).await?;
+        let calls = BoundedCalls::start(deadline);
+        let mut client = self.client(&calls).await?;
         let arguments = FSSTAT3args { fsroot: self.root.clone() };
-        match clock.call(NFS, "FSSTAT", 3, client.fsstat(&arguments)).await? {
+        match calls.call(NFS, "FSSTAT", 3, client.fsstat(&arguments)).await? {
             // A server may go on giving the counts of a directory that was removed.
             Nfs3Result::Ok(counts) if matches!(&counts.obj_attributes, Nfs3Option::Some(found) if found.nlink == 0) => {
                 let (call, path, status) = ("FSSTAT", self.path.clone(), nfsstat3::NFS3ERR_STALE);
@@ -88,18 +88,18 @@ impl Volume {
         }
     }
 
-    async fn client(&self, clock: &Clock) -> Result<Nfs3Client<Records>, NfsError> {
-        let stream = clock.connect(NFS, self.nfs).await?;
+    async fn client(&self, calls: &BoundedCalls) -> Result<Nfs3Client<Records>, NfsError> {
+        let stream = calls.connect(NFS, self.nfs).await?;
         Ok(Nfs3Client::new_with_auth(stream, root_credential(), opaque_auth::default()))
     }
 }
 
-async fn ask_port_mapper(server: IpAddr, clock: &Clock) -> Result<u16, NfsError> {
+async fn ask_port_mapper(server: IpAddr, calls: &BoundedCalls) -> Result<u16, NfsError> {
     let address = SocketAddr::new(server, portmap::PMAP_PORT);
-    let mut client = RpcClient::new(clock.connect(PORT_MAPPER, address).await?);
+    let mut client = RpcClient::new(calls.connect(PORT_MAPPER, address).await?);
     let wanted = mapping { prog: mount::PROGRAM, vers: mount::VERSION, prot: portmap::IPPROTO_TCP, port: 0 };
     let answer = client.call::<_, u32>(portmap::PROGRAM, portmap::VERSION, PMAP_PROG::PMAPPROC_GETPORT as u32, &wanted);
-    let port = clock.call(PORT_MAPPER, "GETPORT", portmap::VERSION, answer).await?;
+    let port = calls.call(PORT_MAPPER, "GETPORT", portmap::VERSION, answer).await?;
     match u16::try_from(port) {
         Ok(0) => Err(NfsError::NotServed { service: "MOUNT version 3 over TCP" }),
         Ok(port) => Ok(port),
@@ -110,14 +110,14 @@ async fn ask_port_mapper(server: IpAddr, clock: &Clock) -> Result<u16, NfsError>
     }
 }
 
-async fn mount_root(address: SocketAddr, path: &str, clock: &Clock) -> Result<nfs_fh3, NfsError> {
-    let stream = clock.connect(MOUNT, address).await?;
+async fn mount_root(address: SocketAddr, path: &str, calls: &BoundedCalls) -> Result<nfs_fh3, NfsError> {
+    let stream = calls.connect(MOUNT, address).await?;
     let mut client = RpcClient::new_with_auth(stream, root_credential(), opaque_auth::default());
     let directory = dirpath(Opaque::borrowed(path.as_bytes()));
     let answer =
         client.call::<_, MountReply>(mount::PROGRAM, mount::VERSION, MOUNT_PROGRAM::MOUNTPROC3_MNT as u32, &directory);
-    match clock.call(MOUNT, "MNT", mount::VERSION, answer).await? {
-        MountReply::Given(root) => Ok(root),
+    match calls.call(MOUNT, "MNT", mount::VERSION, answer).await? {
+        MountReply::Accepted(root) => Ok(root),
         MountReply::Refused(status) => Err(NfsError::Export { path: path.to_owned(), status }),
     }
 }
@@ -129,7 +129,7 @@ fn root_credential() -> opaque_auth<'static> {
 
 /// `mountres3` (RFC 1813 §5.2.1), decoded without trusting its lengths as `nfs3_types` does.
 enum MountReply {
-    Given(nfs_fh3),
+    Accepted(nfs_fh3),
     Refused(mountstat3),
 }
 
@@ -150,7 +150,7 @@ impl Unpack for MountReply {
         for _ in 0..bounded(flavors, FLAVORS_MAX)? {
             read += u32::unpack(input)?.1;
         }
-        Ok((Self::Given(nfs_fh3 { data: Opaque::owned(handle) }), read))
+        Ok((Self::Accepted(nfs_fh3 { data: Opaque::owned(handle) }), read))
     }
 }
 
@@ -160,12 +160,12 @@ fn bounded(length: u32, limit: usize) -> xdr_codec::Result<usize> {
 }
 
 /// One deadline for several calls.
-struct Clock {
+struct BoundedCalls {
     deadline: Duration,
     end: Instant,
 }
 
-impl Clock {
+impl BoundedCalls {
     fn start(deadline: Duration) -> Self {
         Self { deadline, end: Instant::now() + deadline }
     }
@@ -209,7 +209,7 @@ mod tests {
     fn a_given_export_is_read_and_lengths_are_not_believed() {
         let (given, read) = MountReply::unpack(&mut reply(&[0, 4, 0xaabb_ccdd, 1, 1])).expect("a reply");
         assert_eq!(read, 20);
-        assert!(matches!(given, MountReply::Given(root) if root.data.as_ref() == [0xaa, 0xbb, 0xcc, 0xdd]));
+        assert!(matches!(given, MountReply::Accepted(root) if root.data.as_ref() == [0xaa, 0xbb, 0xcc, 0xdd]));
         let refused = MountReply::unpack(&mut reply(&[13])).expect("a refusal");
         assert!(matches!(refused, (MountReply::Refused(mountstat3::MNT3ERR_ACCES), 4)));
         assert!(MountReply::unpack(&mut reply(&[0, u32::MAX, 0])).is_err());

@@ -15,7 +15,7 @@ mod errors;
 mod objects;
 mod pages;
 mod trust;
-mod whole;
+mod xml;
 
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ use aws_sdk_s3::config::Region;
 use super::S3Failure;
 use crate::model::S3Location;
 use crate::model::settings::{S3AccessRule, S3Addressing, S3CredentialSource};
-use clients::{SharedClient, Way};
+use clients::{ClientKey, SharedClient};
 
 pub use answer::ANSWER_LIMIT_BYTES;
 pub use bucket::AwsBucket;
@@ -35,7 +35,7 @@ pub use clients::ClientPool;
 pub use count::RequestCounter;
 pub use credentials::CREDENTIALS_RENEWED_BEFORE_END;
 pub use pages::PAGE_LIMIT_BYTES;
-pub use whole::TAGS_DEPTH_MAX;
+pub use xml::TAGS_DEPTH_MAX;
 
 /// The region signed for where none is configured; services other than AWS mostly ignore it.
 pub const REGION_WITHOUT_CONFIGURATION: &str = "us-east-1";
@@ -97,16 +97,16 @@ impl BucketConnector {
             Some(path) => Some(trust::read_ca_bundle(path).await?),
             None => None,
         };
-        let way = Way {
+        let key = ClientKey {
             endpoint: self.location.endpoint().cloned(),
             source: rule.map_or(S3CredentialSource::DefaultChain, |rule| rule.source.clone()),
             region: self.region(rule).await.to_string(),
             ca_bundle,
             addressing: rule.map(|rule| rule.addressing).unwrap_or_default(),
         };
-        let client = match self.client.take().filter(|kept| kept.way == way) {
+        let client = match self.client.take().filter(|kept| kept.key == key) {
             Some(kept) => kept,
-            None => self.pool.client(&way)?,
+            None => self.pool.client(&key)?,
         };
         let connected = self.client.insert(client).connected().await?;
         Ok(AwsBucket::new(connected, &self.location, self.requests.clone()))

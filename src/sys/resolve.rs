@@ -55,14 +55,14 @@ pub enum ResolveError {
     NotFound(String),
 }
 
-type Answer = Result<Vec<SocketAddr>, ResolveError>;
+type LookupResult = Result<Vec<SocketAddr>, ResolveError>;
 type Lookup = dyn Fn(String) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> + Send + Sync;
 
 /// Looks up names, a limited number at a time. Clones share their lookups.
 #[derive(Clone)]
-pub struct Resolver(Arc<State>);
+pub struct Resolver(Arc<ResolverState>);
 
-struct State {
+struct ResolverState {
     lookup: Box<Lookup>,
     slots: Semaphore,
     names: Mutex<Names>,
@@ -71,7 +71,7 @@ struct State {
 
 #[derive(Default)]
 struct Names {
-    pending: BTreeMap<String, Shared<BoxFuture<'static, Answer>>>,
+    pending: BTreeMap<String, Shared<BoxFuture<'static, LookupResult>>>,
     latest: BTreeMap<String, Vec<SocketAddr>>,
 }
 
@@ -91,7 +91,12 @@ impl Resolver {
     }
 
     fn with(lookup: Box<Lookup>, lookups_max: usize, names_kept: usize) -> Self {
-        Self(Arc::new(State { lookup, slots: Semaphore::new(lookups_max), names: Mutex::default(), names_kept }))
+        Self(Arc::new(ResolverState {
+            lookup,
+            slots: Semaphore::new(lookups_max),
+            names: Mutex::default(),
+            names_kept,
+        }))
     }
 
     /// Returns the addresses of a host (a name, or an IP address without brackets), with port 0. There is at
@@ -99,7 +104,7 @@ impl Resolver {
     ///
     /// # Errors
     /// [`ResolveError`]; [`ResolveError::TimedOut`] also when [`NAMES_PENDING_MAX`] names are pending.
-    pub async fn resolve(&self, host: &str, deadline: Instant) -> Answer {
+    pub async fn resolve(&self, host: &str, deadline: Instant) -> LookupResult {
         if let Ok(address) = host.parse::<IpAddr>() {
             return Ok(vec![SocketAddr::new(address, 0)]);
         }
@@ -112,7 +117,7 @@ impl Resolver {
     ///
     /// # Errors
     /// [`ResolveError`] when the host was never resolved.
-    pub async fn resolve_or_latest(&self, host: &str, deadline: Instant) -> Answer {
+    pub async fn resolve_or_latest(&self, host: &str, deadline: Instant) -> LookupResult {
         let pending_with_latest = {
             let names = self.0.names();
             names.latest.get(host).filter(|_| names.pending.contains_key(host)).cloned()
@@ -127,7 +132,7 @@ impl Resolver {
     }
 
     /// The lookup of this name: the one that is pending, or a new one. None when too many are pending.
-    fn pending(&self, host: &str) -> Option<Shared<BoxFuture<'static, Answer>>> {
+    fn pending(&self, host: &str) -> Option<Shared<BoxFuture<'static, LookupResult>>> {
         let mut names = self.0.names();
         if let Some(pending) = names.pending.get(host) {
             return Some(pending.clone());
@@ -144,7 +149,7 @@ impl Resolver {
     }
 }
 
-impl State {
+impl ResolverState {
     // Every change is a single insert or remove: nothing is half done after a panic.
     fn names(&self) -> MutexGuard<'_, Names> {
         self.names.lock().unwrap_or_else(PoisonError::into_inner)
@@ -153,12 +158,12 @@ impl State {
 
 /// The entry of a pending lookup. Dropping it removes the entry.
 struct PendingEntry {
-    state: Arc<State>,
+    state: Arc<ResolverState>,
     host: String,
 }
 
 impl PendingEntry {
-    async fn look_up(&self) -> Answer {
+    async fn look_up(&self) -> LookupResult {
         let _slot = self.state.slots.acquire().await.map_err(not_found)?;
         let found = match (self.state.lookup)(self.host.clone()).await {
             Ok(found) if found.is_empty() => return Err(ResolveError::NotFound("it has no address".to_owned())),
@@ -219,7 +224,7 @@ mod tests {
         (Resolver::with(Box::new(lookup), lookups_max, names_kept), open, lookups)
     }
 
-    async fn resolve(resolver: &Resolver, host: &str) -> Answer {
+    async fn resolve(resolver: &Resolver, host: &str) -> LookupResult {
         resolver.resolve(host, Instant::now() + WITHIN).await
     }
 

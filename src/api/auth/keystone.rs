@@ -190,7 +190,9 @@ impl Shared {
                 return facts.map_or(Verdict::Bad, |facts| self.judged(facts));
             }
             // What Keystone says of one token only must not hold up the others.
-            Ok(Err(error)) => (error.to_string(), if error.is_of_one() { Verdict::Unknown } else { Verdict::Away }),
+            Ok(Err(error)) => {
+                (error.to_string(), if error.may_concern_one_token() { Verdict::Unknown } else { Verdict::Away })
+            }
             Err(_) => (timed_out(&self.settings.url, self.settings.timeout), Verdict::Away),
         };
         self.of_keystone.is_wrong(&format!("tokens cannot be validated: {problem}"));

@@ -4,7 +4,7 @@ use secrecy::ExposeSecret;
 
 use super::*;
 use crate::keystone::fake::{FakeKeystone, PASSWORD};
-use crate::keystone::{Domain, Login, Method, Named, Scope};
+use crate::keystone::{Domain, Identifier, Login, Method, Scope};
 
 fn variables<'a>(given: &'a [(&'a str, &'a str)]) -> impl Fn(&str) -> Option<String> + 'a {
     move |name| given.iter().find(|(given, _)| *given == name).map(|(_, value)| (*value).to_owned())
@@ -17,8 +17,8 @@ fn login(given: &[(&str, &str)]) -> (String, Login) {
     }
 }
 
-fn by_name(name: &str, domain: Domain) -> Named {
-    Named::Name(name.to_owned(), domain)
+fn by_name(name: &str, domain: Domain) -> Identifier {
+    Identifier::Name(name.to_owned(), domain)
 }
 
 #[test]
@@ -27,7 +27,7 @@ fn an_openrc_file_is_a_login() {
     let with = |more: &[(&'static str, &'static str)]| login(&[&common[..], more].concat());
     let project = |domain| Scope::Project(by_name("p", domain));
     for (more, user_domain, scope) in [
-        (&[][..], Domain::Id("default".into()), Scope::Unsaid),
+        (&[][..], Domain::Id("default".into()), Scope::Default),
         (&[("OS_PROJECT_NAME", "p")], Domain::Id("default".into()), project(Domain::Id("default".into()))),
         (&[("OS_TENANT_NAME", "p")], Domain::Id("default".into()), project(Domain::Id("default".into()))),
         (
@@ -40,7 +40,7 @@ fn an_openrc_file_is_a_login() {
             Domain::Id("d".into()),
             project(Domain::Name("E".into())),
         ),
-        (&[("OS_PROJECT_ID", "7f")], Domain::Id("default".into()), Scope::Project(Named::Id("7f".into()))),
+        (&[("OS_PROJECT_ID", "7f")], Domain::Id("default".into()), Scope::Project(Identifier::Id("7f".into()))),
         (&[("OS_SYSTEM_SCOPE", "all")], Domain::Id("default".into()), Scope::System),
         (&[("OS_DOMAIN_NAME", "D")], Domain::Id("default".into()), Scope::Domain(Domain::Name("D".into()))),
     ] {
@@ -56,11 +56,11 @@ fn an_application_credential_is_a_login_for_its_own_project() {
     let common = [("OS_AUTH_URL", "http://k"), ("OS_APPLICATION_CREDENTIAL_SECRET", "s"), ("OS_PROJECT_NAME", "p")];
     let with = |more: &[(&'static str, &'static str)]| login(&[&common[..], more].concat()).1;
     let by_id = with(&[("OS_APPLICATION_CREDENTIAL_ID", "21")]);
-    assert_eq!(by_id.scope, Scope::Unsaid);
+    assert_eq!(by_id.scope, Scope::Default);
     assert!(matches!(by_id.method, Method::ApplicationCredential { id: Ok(id), .. } if id == "21"));
     let by_name = with(&[("OS_APPLICATION_CREDENTIAL_NAME", "a"), ("OS_USER_ID", "u")]);
     let Method::ApplicationCredential { id: Err((name, user)), .. } = by_name.method else { panic!("{by_name:?}") };
-    assert_eq!((name.as_str(), user), ("a", Named::Id("u".into())));
+    assert_eq!((name.as_str(), user), ("a", Identifier::Id("u".into())));
 }
 
 #[test]

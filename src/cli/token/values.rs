@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use secrecy::SecretString;
 
 use super::TokenError;
-use crate::keystone::{Domain, Login, Method, Named, Scope};
+use crate::keystone::{Domain, Identifier, Login, Method, Scope};
 
 /// The domain of who names none, in OpenStack's own clients too.
 const DEFAULT_DOMAIN: &str = "default";
@@ -116,14 +116,14 @@ impl Values {
         Ok(Method::Password { user, password })
     }
 
-    fn user(&self) -> Result<Named, TokenError> {
+    fn user(&self) -> Result<Identifier, TokenError> {
         self.named("user_id", "username", "user_domain").ok_or_else(|| self.missing("username"))
     }
 
     fn scope(&self) -> Scope {
         // An application credential is for its project, and Keystone refuses to be told so.
         if self.by_name.keys().any(|name| name.starts_with("application_credential_")) {
-            return Scope::Unsaid;
+            return Scope::Default;
         }
         if self.get("system_scope").is_some() {
             return Scope::System;
@@ -134,13 +134,13 @@ impl Values {
         match (self.get("domain_id"), self.get("domain_name")) {
             (Some(id), _) => Scope::Domain(Domain::Id(id.to_owned())),
             (None, Some(name)) => Scope::Domain(Domain::Name(name.to_owned())),
-            (None, None) => Scope::Unsaid,
+            (None, None) => Scope::Default,
         }
     }
 
-    fn named(&self, id: &str, name: &str, domain: &str) -> Option<Named> {
+    fn named(&self, id: &str, name: &str, domain: &str) -> Option<Identifier> {
         if let Some(id) = self.get(id) {
-            return Some(Named::Id(id.to_owned()));
+            return Some(Identifier::Id(id.to_owned()));
         }
         let name = self.get(name)?;
         let by_id = [&format!("{domain}_id"), "default_domain_id", "default_domain"].map(|key| self.get(key));
@@ -152,7 +152,7 @@ impl Values {
             (_, [_, Some(name)]) => Domain::Name(name.to_owned()),
             _ => Domain::Id(DEFAULT_DOMAIN.to_owned()),
         };
-        Some(Named::Name(name.to_owned(), domain))
+        Some(Identifier::Name(name.to_owned(), domain))
     }
 
     fn get(&self, name: &str) -> Option<&str> {

@@ -24,14 +24,14 @@ pub const ANSWER_LIMIT_BYTES: usize = 64 * 1024;
 
 /// What the headers of an answer told.
 #[derive(Debug, Default)]
-pub(super) struct Told {
+pub(super) struct HeadHeaders {
     pub(super) usage: BucketUsage,
     pub(super) is_html: bool,
 }
 
 /// Keeps what the headers of an answer tell and the SDK does not pass on.
 #[derive(Debug)]
-pub(super) struct ReadHeaders(pub(super) Arc<Mutex<Told>>);
+pub(super) struct ReadHeaders(pub(super) Arc<Mutex<HeadHeaders>>);
 
 impl Intercept for ReadHeaders {
     fn name(&self) -> &'static str {
@@ -54,7 +54,7 @@ impl Intercept for ReadHeaders {
             clock_ahead_seconds: None,
         };
         let is_html = headers.get("content-type").is_some_and(|kind| kind.starts_with("text/html"));
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Told { usage, is_html };
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = HeadHeaders { usage, is_html };
         Ok(())
     }
 }

@@ -8,11 +8,11 @@ use aws_sdk_s3::Client;
 use aws_sdk_s3::client::customize::CustomizableOperation;
 use aws_sdk_s3::types::{self, BucketVersioningStatus, ObjectLockEnabled};
 
-use super::answer::{ReadHeaders, ServiceDate, Told};
-use super::clients::Connected;
+use super::answer::{HeadHeaders, ReadHeaders, ServiceDate};
+use super::clients::SigningClient;
 use super::count::RequestCounter;
 use super::errors::failure;
-use super::whole::WholeAnswer;
+use super::xml::RequireWellFormedXml;
 use crate::model::{LockMode, S3Location};
 use crate::s3::{
     BucketApi, BucketUsage, DefaultRetention, Entries, ListedPage, ObjectLock, PageMarker, RetentionLength, S3Failure,
@@ -32,7 +32,7 @@ pub struct AwsBucket {
 }
 
 impl AwsBucket {
-    pub(super) fn new(connected: Connected, location: &S3Location, requests: RequestCounter) -> Self {
+    pub(super) fn new(connected: SigningClient, location: &S3Location, requests: RequestCounter) -> Self {
         Self {
             client: connected.client,
             bucket: location.bucket().to_owned(),
@@ -45,15 +45,15 @@ impl AwsBucket {
     }
 
     /// Watches a call for what is this bucket's own, since the client is not.
-    pub(super) fn watched<T, E, B>(&self, call: CustomizableOperation<T, E, B>) -> CustomizableOperation<T, E, B> {
+    pub(super) fn instrumented<T, E, B>(&self, call: CustomizableOperation<T, E, B>) -> CustomizableOperation<T, E, B> {
         call.interceptor(self.clock.clone()).interceptor(self.requests.clone())
     }
 
     /// The same bucket for what goes on beside probes: its requests count in the hour and in no probe, and
     /// its answers tell no probe of the service's clock.
     #[must_use]
-    pub fn beside_probes(&self) -> Self {
-        Self { clock: ServiceDate::default(), requests: self.requests.beside_probes(), ..self.clone() }
+    pub fn for_background(&self) -> Self {
+        Self { clock: ServiceDate::default(), requests: self.requests.for_background(), ..self.clone() }
     }
 
     /// A file with the secret of the credentials that others on this host may read or change.
@@ -78,9 +78,9 @@ impl AwsBucket {
 #[async_trait]
 impl BucketApi for AwsBucket {
     async fn head_bucket(&self) -> Result<BucketUsage, S3Failure> {
-        let told = Arc::new(Mutex::new(Told::default()));
+        let headers = Arc::new(Mutex::new(HeadHeaders::default()));
         let asks_for_stats = self.asks_for_stats;
-        self.watched(self.client.head_bucket().bucket(&self.bucket).customize())
+        self.instrumented(self.client.head_bucket().bucket(&self.bucket).customize())
             .mutate_request(move |request| {
                 // Ceph from release 20 on tells the use only when asked; other services ignore it.
                 if asks_for_stats {
@@ -89,7 +89,7 @@ impl BucketApi for AwsBucket {
                     let _kept_on_error = request.set_uri(uri);
                 }
             })
-            .interceptor(ReadHeaders(told.clone()))
+            .interceptor(ReadHeaders(headers.clone()))
             .send()
             .await
             .map_err(|error| match failure(error) {
@@ -100,26 +100,26 @@ impl BucketApi for AwsBucket {
                 }
                 other => other,
             })?;
-        let told = std::mem::take(&mut *told.lock().unwrap_or_else(PoisonError::into_inner));
-        if told.is_html {
+        let headers = std::mem::take(&mut *headers.lock().unwrap_or_else(PoisonError::into_inner));
+        if headers.is_html {
             return Err(S3Failure::NotS3("a web page came back".to_owned()));
         }
-        Ok(BucketUsage { clock_ahead_seconds: self.clock_ahead_seconds(), ..told.usage })
+        Ok(BucketUsage { clock_ahead_seconds: self.clock_ahead_seconds(), ..headers.usage })
     }
 
     async fn bucket_location(&self) -> Result<(), S3Failure> {
         let call = self.client.get_bucket_location().bucket(&self.bucket).customize();
-        self.watched(call).send().await.map(|_| ()).map_err(failure)
+        self.instrumented(call).send().await.map(|_| ()).map_err(failure)
     }
 
     async fn list_below(&self, prefix: &str) -> Result<(), S3Failure> {
         let list = self.client.list_objects_v2().bucket(&self.bucket).prefix(prefix).max_keys(1);
-        self.watched(list.customize()).send().await.map(|_| ()).map_err(failure)
+        self.instrumented(list.customize()).send().await.map(|_| ()).map_err(failure)
     }
 
     async fn versioning(&self) -> Result<Versioning, S3Failure> {
         let call = self.client.get_bucket_versioning().bucket(&self.bucket).customize();
-        let answer = self.watched(call).interceptor(WholeAnswer).send().await.map_err(failure)?;
+        let answer = self.instrumented(call).interceptor(RequireWellFormedXml).send().await.map_err(failure)?;
         match answer.status() {
             None => Ok(Versioning::Off),
             Some(BucketVersioningStatus::Enabled) => Ok(Versioning::Enabled),
@@ -130,7 +130,7 @@ impl BucketApi for AwsBucket {
 
     async fn object_lock(&self) -> Result<ObjectLock, S3Failure> {
         let call = self.client.get_object_lock_configuration().bucket(&self.bucket).customize();
-        let answer = match self.watched(call).interceptor(WholeAnswer).send().await.map_err(failure) {
+        let answer = match self.instrumented(call).interceptor(RequireWellFormedXml).send().await.map_err(failure) {
             Ok(answer) => answer,
             Err(S3Failure::Service { code: Some(code), .. }) if code == "ObjectLockConfigurationNotFoundError" => {
                 return Ok(ObjectLock { enabled: false, default_retention: None });

@@ -25,7 +25,7 @@ use crate::s3::S3Failure;
 
 /// The way to a service.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Way {
+pub(super) struct ClientKey {
     /// The service; none is AWS.
     pub(super) endpoint: Option<S3Endpoint>,
     /// Where the credentials come from.
@@ -40,22 +40,22 @@ pub(super) struct Way {
 
 /// The clients that are in use.
 #[derive(Debug, Default)]
-pub struct ClientPool(Mutex<HashMap<Way, Weak<SharedClient>>>);
+pub struct ClientPool(Mutex<HashMap<ClientKey, Weak<SharedClient>>>);
 
 impl ClientPool {
     /// The client for a way.
     ///
     /// # Errors
     /// [`S3Failure::Tls`] when none can be made.
-    pub(super) fn client(&self, way: &Way) -> Result<Arc<SharedClient>, S3Failure> {
+    pub(super) fn client(&self, key: &ClientKey) -> Result<Arc<SharedClient>, S3Failure> {
         // Every change is a single insert or remove: nothing is half done after a panic.
         let mut clients = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(shared) = clients.get(way).and_then(Weak::upgrade) {
+        if let Some(shared) = clients.get(key).and_then(Weak::upgrade) {
             return Ok(shared);
         }
         clients.retain(|_, client| client.strong_count() > 0);
-        let shared = Arc::new(SharedClient::new(way.clone())?);
-        clients.insert(way.clone(), Arc::downgrade(&shared));
+        let shared = Arc::new(SharedClient::new(key.clone())?);
+        clients.insert(key.clone(), Arc::downgrade(&shared));
         Ok(shared)
     }
 }
@@ -63,7 +63,7 @@ impl ClientPool {
 /// A client that targets share.
 pub(super) struct SharedClient {
     /// The way that it goes.
-    pub(super) way: Way,
+    pub(super) key: ClientKey,
     http_client: SharedHttpClient,
     latest: tokio::sync::Mutex<Option<Loaded>>,
 }
@@ -73,12 +73,12 @@ pub(super) struct SharedClient {
 struct Loaded {
     /// When it was begun.
     began: Instant,
-    outcome: Result<Connected, S3Failure>,
+    outcome: Result<SigningClient, S3Failure>,
 }
 
 /// A client with the credentials that it signs with.
 #[derive(Clone)]
-pub(super) struct Connected {
+pub(super) struct SigningClient {
     pub(super) client: Client,
     pub(super) credentials: Credentials,
     /// A file with their secret that others may read.
@@ -87,22 +87,22 @@ pub(super) struct Connected {
 
 impl std::fmt::Debug for SharedClient {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("SharedClient").field("way", &self.way).finish_non_exhaustive()
+        formatter.debug_struct("SharedClient").field("key", &self.key).finish_non_exhaustive()
     }
 }
 
 impl SharedClient {
-    fn new(way: Way) -> Result<Self, S3Failure> {
-        let plain = way.endpoint.as_ref().is_some_and(|endpoint| !endpoint.is_tls());
-        let http_client = trust::http_client(plain, way.ca_bundle.as_deref())?;
-        Ok(Self { way, http_client, latest: tokio::sync::Mutex::default() })
+    fn new(key: ClientKey) -> Result<Self, S3Failure> {
+        let plain = key.endpoint.as_ref().is_some_and(|endpoint| !endpoint.is_tls());
+        let http_client = trust::http_client(plain, key.ca_bundle.as_deref())?;
+        Ok(Self { key, http_client, latest: tokio::sync::Mutex::default() })
     }
 
     /// The client with the credentials as they are now.
     ///
     /// # Errors
     /// [`S3Failure::NoCredentials`].
-    pub(super) async fn connected(&self) -> Result<Connected, S3Failure> {
+    pub(super) async fn connected(&self) -> Result<SigningClient, S3Failure> {
         let asked = Instant::now();
         let mut latest = self.latest.lock().await;
         let before = latest.as_ref();
@@ -115,12 +115,12 @@ impl SharedClient {
             return Ok(connected.clone());
         }
         let began = Instant::now();
-        let region = Region::new(self.way.region.clone());
-        let loaded = credentials::load(&self.way.source, &region, &self.http_client).await;
+        let region = Region::new(self.key.region.clone());
+        let loaded = credentials::load(&self.key.source, &region, &self.http_client).await;
         let outcome = loaded.map(|(credentials, exposed)| {
             let known = before.filter(|known| known.credentials == credentials);
             let client = known.map_or_else(|| self.client(region, credentials.clone()), |known| known.client);
-            Connected { client, credentials, exposed }
+            SigningClient { client, credentials, exposed }
         });
         *latest = Some(Loaded { began, outcome: outcome.clone() });
         outcome
@@ -132,7 +132,7 @@ impl SharedClient {
             .region(region)
             .credentials_provider(credentials)
             .http_client(self.http_client.clone())
-            .force_path_style(self.way.addressing == S3Addressing::Path)
+            .force_path_style(self.key.addressing == S3Addressing::Path)
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
             .retry_config(RetryConfig::disabled())
@@ -141,7 +141,7 @@ impl SharedClient {
             .disable_clock_skew_correction(true)
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
             .interceptor(answer::LimitAnswer);
-        if let Some(endpoint) = &self.way.endpoint {
+        if let Some(endpoint) = &self.key.endpoint {
             config = config.endpoint_url(endpoint.url());
         }
         Client::from_conf(config.build())
@@ -153,8 +153,8 @@ mod tests {
     use super::*;
     use crate::model::S3Location;
 
-    fn way(url: &str) -> Way {
-        Way {
+    fn key(url: &str) -> ClientKey {
+        ClientKey {
             endpoint: S3Location::parse(url).expect("a location").endpoint().cloned(),
             source: S3CredentialSource::DefaultChain,
             region: "us-east-1".to_owned(),
@@ -166,19 +166,19 @@ mod tests {
     #[test]
     fn targets_that_go_the_same_way_share_a_client_for_as_long_as_one_of_them_is_there() {
         let pool = ClientPool::default();
-        let first = pool.client(&way("http://a.example/one")).expect("a client");
-        let second = pool.client(&way("http://a.example/two")).expect("a client");
+        let first = pool.client(&key("http://a.example/one")).expect("a client");
+        let second = pool.client(&key("http://a.example/two")).expect("a client");
         assert!(Arc::ptr_eq(&first, &second));
         let others = [
-            way("http://b.example/one"),
-            Way { region: "eu-west-1".to_owned(), ..way("http://a.example/one") },
-            Way { addressing: S3Addressing::Virtual, ..way("http://a.example/one") },
-            Way { source: S3CredentialSource::Profile("other".to_owned()), ..way("http://a.example/one") },
+            key("http://b.example/one"),
+            ClientKey { region: "eu-west-1".to_owned(), ..key("http://a.example/one") },
+            ClientKey { addressing: S3Addressing::Virtual, ..key("http://a.example/one") },
+            ClientKey { source: S3CredentialSource::Profile("other".to_owned()), ..key("http://a.example/one") },
         ];
-        let others = others.map(|way| pool.client(&way).expect("a client"));
+        let others = others.map(|key| pool.client(&key).expect("a client"));
         assert!(others.iter().all(|other| !Arc::ptr_eq(other, &first)));
         drop((first, second, others));
-        let _alone = pool.client(&way("http://c.example/one")).expect("a client");
+        let _alone = pool.client(&key("http://c.example/one")).expect("a client");
         assert_eq!(pool.0.lock().expect("no panic").len(), 1, "nobody has the others");
     }
 }

@@ -20,7 +20,7 @@ const SLOT: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone, Default)]
 pub struct RequestCounter {
     counts: Arc<Mutex<Counts>>,
-    is_beside_probes: bool,
+    is_background: bool,
 }
 
 #[derive(Debug, Default)]
@@ -32,8 +32,8 @@ struct Counts {
 }
 
 impl Counts {
-    fn add(&mut self, now: Instant, is_beside_probes: bool) {
-        self.total += u64::from(!is_beside_probes);
+    fn add(&mut self, now: Instant, is_background: bool) {
+        self.total += u64::from(!is_background);
         self.forget(now);
         match self.slots.back_mut() {
             Some((began, count)) if now < *began + SLOT => *count += 1,
@@ -56,8 +56,8 @@ impl Counts {
 impl RequestCounter {
     /// The same counter for requests that no probe sends.
     #[must_use]
-    pub fn beside_probes(&self) -> Self {
-        Self { counts: self.counts.clone(), is_beside_probes: true }
+    pub fn for_background(&self) -> Self {
+        Self { counts: self.counts.clone(), is_background: true }
     }
 
     /// All that probes sent.
@@ -88,7 +88,7 @@ impl Intercept for RequestCounter {
         _: &RuntimeComponents,
         _: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        self.counts().add(Instant::now(), self.is_beside_probes);
+        self.counts().add(Instant::now(), self.is_background);
         Ok(())
     }
 }

@@ -11,7 +11,7 @@ use aws_credential_types::provider::ProvideCredentials;
 use aws_sdk_s3::config::Region;
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 
-use super::errors::innermost;
+use crate::model::cause::innermost_cause;
 use crate::model::settings::S3CredentialSource;
 use crate::s3::S3Failure;
 use crate::sys::secret_file::{FileError, read_public, read_with_exposure};
@@ -35,8 +35,9 @@ pub(super) async fn load(
 ) -> Result<(Credentials, Option<PathBuf>), S3Failure> {
     let settings =
         || ProviderConfig::without_region().with_region(Some(region.clone())).with_http_client(http_client.clone());
-    let none =
-        |what: &str, error: &dyn std::error::Error| S3Failure::NoCredentials(format!("{what}: {}", innermost(error)));
+    let none = |what: &str, error: &dyn std::error::Error| {
+        S3Failure::NoCredentials(format!("{what}: {}", innermost_cause(error)))
+    };
     let credentials = match source {
         S3CredentialSource::DefaultChain => DefaultCredentialsChain::builder()
             .configure(settings())

@@ -4,11 +4,9 @@ use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
 use super::answer::{ANSWER_LIMIT_BYTES, clock_ahead_seconds};
+use crate::model::cause::innermost_cause;
 use crate::s3::S3Failure;
 use crate::sys::resolve::ResolveError;
-
-/// How much is shown of what a cause says, in characters: the SDK's may repeat what the service sent.
-pub const WORDS_LIMIT_CHARS: usize = 300;
 
 /// The failure that an error of the SDK stands for.
 pub(super) fn failure<E>(error: SdkError<E, HttpResponse>) -> S3Failure
@@ -32,12 +30,12 @@ where
             let failure = failure.with_headers(clock_ahead_seconds(raw), raw.headers().get("location"));
             return failure.with_message(told.message().unwrap_or_default());
         }
-        return transport(told, limit_bytes).unwrap_or_else(|| S3Failure::NotS3(innermost(told)));
+        return transport(told, limit_bytes).unwrap_or_else(|| S3Failure::NotS3(innermost_cause(told)));
     }
     transport(&error, limit_bytes).unwrap_or_else(|| match &error {
-        SdkError::ConstructionFailure(_) => S3Failure::Agent(innermost(&error)),
-        SdkError::ResponseError(_) => S3Failure::NotS3(innermost(&error)),
-        _ => S3Failure::ConnectionBroken(innermost(&error)),
+        SdkError::ConstructionFailure(_) => S3Failure::Agent(innermost_cause(&error)),
+        SdkError::ResponseError(_) => S3Failure::NotS3(innermost_cause(&error)),
+        _ => S3Failure::ConnectionBroken(innermost_cause(&error)),
     })
 }
 
@@ -93,33 +91,4 @@ fn of_tls(error: &rustls::Error) -> S3Failure {
 fn wrapped_tls(io: &std::io::Error) -> Option<&rustls::Error> {
     let inner = io.get_ref()?;
     inner.downcast_ref::<rustls::Error>().or_else(|| wrapped_tls(inner.downcast_ref::<std::io::Error>()?))
-}
-
-/// The words of the cause that has none of its own, made fit to be shown.
-pub(super) fn innermost(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text = cause.to_string();
-        next = cause.source();
-    }
-    let mut printable = text.chars().filter(|char| !char.is_control());
-    let mut shown: String = printable.by_ref().take(WORDS_LIMIT_CHARS).collect();
-    if printable.next().is_some() {
-        shown.push('…');
-    }
-    shown
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_a_cause_says_is_cut_and_cannot_write_into_a_terminal() {
-        let said = innermost(&std::io::Error::other(format!("\u{1b}[31mé{}", "x".repeat(1 << 20))));
-        assert_eq!(said.chars().count(), WORDS_LIMIT_CHARS + 1);
-        assert!(said.starts_with("[31mé") && said.ends_with("x…"), "{said}");
-        assert_eq!(innermost(&std::io::Error::other("as it is")), "as it is");
-    }
 }

@@ -11,9 +11,10 @@ use md5::{Digest as _, Md5};
 
 use super::answer::ServiceDate;
 use super::bucket::{AwsBucket, lock_mode};
-use super::errors::{failure, innermost};
-use super::whole::WholeAnswer;
+use super::errors::failure;
+use super::xml::RequireWellFormedXml;
 use crate::model::LockMode;
+use crate::model::cause::innermost_cause;
 use crate::s3::{ListedVersion, ObjectApi, Retention, S3Failure, StoredVersion};
 
 #[async_trait]
@@ -31,20 +32,21 @@ impl ObjectApi for AwsBucket {
                 })
                 .object_lock_retain_until_date(DateTime::from_secs(until)),
         };
-        let answer = self.watched(put.body(ByteStream::from(content)).customize()).send().await.map_err(failure)?;
+        let answer =
+            self.instrumented(put.body(ByteStream::from(content)).customize()).send().await.map_err(failure)?;
         Ok(answer.version_id().map(str::to_owned))
     }
 
     async fn get(&self, key: &str, version: Option<&str>) -> Result<Bytes, S3Failure> {
         let get = self.client.get_object().bucket(&self.bucket).key(key).set_version_id(version.map(str::to_owned));
-        let answer = self.watched(get.customize()).send().await.map_err(failure)?;
+        let answer = self.instrumented(get.customize()).send().await.map_err(failure)?;
         let body = answer.body.collect().await;
-        body.map(|body| body.into_bytes()).map_err(|error| S3Failure::ConnectionBroken(innermost(&error)))
+        body.map(|body| body.into_bytes()).map_err(|error| S3Failure::ConnectionBroken(innermost_cause(&error)))
     }
 
     async fn head(&self, key: &str, version: Option<&str>) -> Result<StoredVersion, S3Failure> {
         let head = self.client.head_object().bucket(&self.bucket).key(key).set_version_id(version.map(str::to_owned));
-        let answer = self.watched(head.customize()).send().await.map_err(failure)?;
+        let answer = self.instrumented(head.customize()).send().await.map_err(failure)?;
         let mode = answer.object_lock_mode().and_then(|mode| lock_mode(mode.as_str()));
         let until = answer.object_lock_retain_until_date().map(DateTime::secs);
         let retention = mode.zip(until).map(|(mode, until)| Retention { mode, until });
@@ -63,7 +65,7 @@ impl ObjectApi for AwsBucket {
         let delete = delete
             .set_version_id(version.map(str::to_owned))
             .set_bypass_governance_retention(bypass_governance.then_some(true));
-        self.watched(delete.customize()).interceptor(date.clone()).send().await.map_err(failure)?;
+        self.instrumented(delete.customize()).interceptor(date.clone()).send().await.map_err(failure)?;
         Ok(date.latest())
     }
 
@@ -72,7 +74,8 @@ impl ObjectApi for AwsBucket {
         let modified = |date: Option<&DateTime>| Timestamp::from_second(date?.secs()).ok();
         if !versioned {
             let list = self.client.list_objects_v2().bucket(&self.bucket).prefix(prefix).max_keys(limit);
-            let answer = self.watched(list.customize()).interceptor(WholeAnswer).send().await.map_err(failure)?;
+            let answer =
+                self.instrumented(list.customize()).interceptor(RequireWellFormedXml).send().await.map_err(failure)?;
             let listed = |object: &aws_sdk_s3::types::Object| {
                 let key = object.key()?.to_owned();
                 Some(ListedVersion { key, version: None, modified: modified(object.last_modified()) })
@@ -80,7 +83,8 @@ impl ObjectApi for AwsBucket {
             return Ok(answer.contents().iter().filter_map(listed).collect());
         }
         let list = self.client.list_object_versions().bucket(&self.bucket).prefix(prefix).max_keys(limit);
-        let answer = self.watched(list.customize()).interceptor(WholeAnswer).send().await.map_err(failure)?;
+        let answer =
+            self.instrumented(list.customize()).interceptor(RequireWellFormedXml).send().await.map_err(failure)?;
         let listed = |key: Option<&str>, version: Option<&str>, date: Option<&DateTime>| {
             Some(ListedVersion { key: key?.to_owned(), version: Some(version?.to_owned()), modified: modified(date) })
         };

@@ -8,7 +8,7 @@ use aws_sdk_s3::types::{DeleteMarkerEntry, ObjectVersion};
 use super::answer::AnswerLimit;
 use super::bucket::AwsBucket;
 use super::errors::failure_within;
-use super::whole::WholeAnswer;
+use super::xml::RequireWellFormedXml;
 use crate::s3::S3Failure;
 use crate::s3::pages::{ListedPage, MARKER_LIMIT_BYTES, PAGE_ENTRIES_MAX, PageMarker};
 
@@ -25,8 +25,12 @@ impl AwsBucket {
         };
         let list = self.client.list_object_versions().bucket(&self.bucket).max_keys(PAGE_ENTRIES_MAX.into());
         let list = list.set_key_marker(key).set_version_id_marker(version).customize();
-        let answer =
-            self.watched(list).interceptor(AnswerLimit(PAGE_LIMIT_BYTES)).interceptor(WholeAnswer).send().await;
+        let answer = self
+            .instrumented(list)
+            .interceptor(AnswerLimit(PAGE_LIMIT_BYTES))
+            .interceptor(RequireWellFormedXml)
+            .send()
+            .await;
         let answer = answer.map_err(|error| failure_within(error, PAGE_LIMIT_BYTES))?;
         let (versions, markers) = (answer.versions(), answer.delete_markers());
         let keys = versions.iter().map(ObjectVersion::key).chain(markers.iter().map(DeleteMarkerEntry::key));
@@ -53,8 +57,12 @@ impl AwsBucket {
         };
         let list = self.client.list_objects_v2().bucket(&self.bucket).max_keys(PAGE_ENTRIES_MAX.into());
         let list = list.set_continuation_token(token).customize();
-        let answer =
-            self.watched(list).interceptor(AnswerLimit(PAGE_LIMIT_BYTES)).interceptor(WholeAnswer).send().await;
+        let answer = self
+            .instrumented(list)
+            .interceptor(AnswerLimit(PAGE_LIMIT_BYTES))
+            .interceptor(RequireWellFormedXml)
+            .send()
+            .await;
         let answer = answer.map_err(|error| failure_within(error, PAGE_LIMIT_BYTES))?;
         let objects = answer.contents();
         let next = answer.next_continuation_token().map(|token| PageMarker::Token(token.to_owned()));

@@ -8,19 +8,17 @@ use std::path::Path;
 use std::time::Duration;
 
 use aws_smithy_http_client::proxy::ProxyConfig;
-use aws_smithy_http_client::tls::{self, TlsContext, TrustStore, rustls_provider::CryptoMode};
+use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore, rustls_provider::CryptoMode};
 use aws_smithy_http_client::{Builder, Connector};
 use aws_smithy_runtime_api::client::dns::{DnsFuture, ResolveDns, ResolveDnsError};
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use http::Uri;
 use hyper_util::client::proxy::matcher::Matcher;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
 use tokio::time::Instant;
 
 use crate::s3::S3Failure;
 use crate::sys::resolve::STORAGE;
-use crate::sys::secret_file::read_public;
+use crate::tls;
 
 /// How many connections to one service are kept open while nobody uses them.
 const IDLE_CONNECTIONS_MAX: usize = 32;
@@ -28,21 +26,9 @@ const IDLE_CONNECTIONS_MAX: usize = 32;
 /// Deadline of a lookup by the SDK. Callers bound their calls, mostly to less.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Reads a bundle and makes sure of it: the SDK would panic over a certificate that is none.
+/// Reads a bundle and verifies it: the SDK would panic at one that it cannot use.
 pub(super) async fn read_ca_bundle(path: &Path) -> Result<Vec<u8>, S3Failure> {
-    let unusable = |why: String| S3Failure::Tls(format!("ca_bundle {} {why}", path.display()));
-    let pem = read_public(path).await.map_err(|error| S3Failure::Tls(format!("ca_bundle {error}")))?;
-    let mut roots = rustls::RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(&pem) {
-        let certificate = certificate.map_err(|error| unusable(format!("is not PEM: {error}")))?;
-        roots
-            .add(certificate)
-            .map_err(|error| unusable(format!("holds a certificate that cannot be used: {error}")))?;
-    }
-    if roots.is_empty() {
-        return Err(unusable("holds no certificate".to_owned()));
-    }
-    Ok(pem)
+    tls::read_authorities(path).await.map(|(pem, _)| pem).map_err(|error| S3Failure::Tls(format!("ca_bundle {error}")))
 }
 
 /// The agent's resolver as the SDK takes one.
@@ -70,7 +56,7 @@ pub(super) fn http_client(plain: bool, ca_bundle: Option<&[u8]>) -> Result<Share
         connector.set_connector_settings(settings.cloned());
         connector.set_sleep_impl(components.and_then(|components| components.sleep_impl()));
         connector
-            .tls_provider(tls::Provider::Rustls(CryptoMode::Ring))
+            .tls_provider(Provider::Rustls(CryptoMode::Ring))
             .tls_context(context.clone())
             .build_with_resolver(ResolveStorage)
     }))

@@ -8,7 +8,7 @@ use tokio::net::TcpListener;
 use super::*;
 use crate::model::S3Location;
 use crate::s3::aws::RequestCounter;
-use crate::s3::aws::clients::Connected;
+use crate::s3::aws::clients::SigningClient;
 use crate::s3::{Entries, ObjectApi as _};
 
 /// A bucket of a service that gives this list, once.
@@ -35,7 +35,7 @@ async fn giving(list: &str) -> AwsBucket {
         .endpoint_url(endpoint)
         .build();
     let client = aws_sdk_s3::Client::from_conf(config);
-    AwsBucket::new(Connected { client, credentials, exposed: None }, &location, RequestCounter::default())
+    AwsBucket::new(SigningClient { client, credentials, exposed: None }, &location, RequestCounter::default())
 }
 
 #[tokio::test]

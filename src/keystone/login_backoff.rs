@@ -1,9 +1,9 @@
-//! The brake on the agent's own login: Keystone locks a user who shows a wrong password too often,
+//! The backoff on the agent's own login: Keystone locks a user who shows a wrong password too often,
 //! and this user may be one that others share.
 //!
-//! A failure that is Keystone's verdict doubles the wait, from [`FIRST`] to [`LONGEST`]: the login was
+//! A failure that is Keystone's verdict doubles the wait, from [`BACKOFF_MIN`] to [`BACKOFF_MAX`]: the login was
 //! refused, or the token that came of it. A Keystone that is not there locks nobody, and is to be used
-//! as soon as it is back: the wait stays [`FIRST`]. Another secret, or a new start, needs no wait.
+//! as soon as it is back: the wait stays [`BACKOFF_MIN`]. Another secret, or a new start, needs no wait.
 
 use std::time::Duration;
 
@@ -13,13 +13,13 @@ use tokio::time::Instant;
 use super::KeystoneError;
 
 /// The first wait.
-pub const FIRST: Duration = Duration::from_secs(5);
+pub const BACKOFF_MIN: Duration = Duration::from_secs(5);
 
 /// The longest wait.
-pub const LONGEST: Duration = Duration::from_secs(300);
+pub const BACKOFF_MAX: Duration = Duration::from_secs(300);
 
 #[derive(Debug, Default)]
-pub(super) struct Brake {
+pub(super) struct LoginBackoff {
     /// Verdicts since the last login that led to an answer.
     verdicts: u32,
     last: Option<Failure>,
@@ -32,7 +32,7 @@ struct Failure {
     secret: SecretString,
 }
 
-impl Brake {
+impl LoginBackoff {
     /// Why a login with this secret has to wait.
     pub(super) fn holds(&self, secret: &SecretString) -> Option<KeystoneError> {
         let last = self.last.as_ref().filter(|last| last.until > Instant::now())?;
@@ -46,9 +46,9 @@ impl Brake {
             self.verdicts = 0;
         }
         let wait = if error.is_outage() {
-            FIRST
+            BACKOFF_MIN
         } else {
-            let wait = FIRST.saturating_mul(2_u32.saturating_pow(self.verdicts)).min(LONGEST);
+            let wait = BACKOFF_MIN.saturating_mul(2_u32.saturating_pow(self.verdicts)).min(BACKOFF_MAX);
             self.verdicts = self.verdicts.saturating_add(1);
             wait
         };

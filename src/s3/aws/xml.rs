@@ -16,11 +16,11 @@ pub const TAGS_DEPTH_MAX: usize = 16;
 
 /// Fails an answer that is not XML to its end.
 #[derive(Debug)]
-pub(super) struct WholeAnswer;
+pub(super) struct RequireWellFormedXml;
 
-impl Intercept for WholeAnswer {
+impl Intercept for RequireWellFormedXml {
     fn name(&self) -> &'static str {
-        "WholeAnswer"
+        "RequireWellFormedXml"
     }
 
     fn read_after_deserialization(
@@ -30,7 +30,7 @@ impl Intercept for WholeAnswer {
         _: &mut ConfigBag,
     ) -> Result<(), BoxError> {
         // A refusal counts as what its status says.
-        if context.output_or_error().is_err() || context.response().body().bytes().is_some_and(is_whole) {
+        if context.output_or_error().is_err() || context.response().body().bytes().is_some_and(is_well_formed) {
             return Ok(());
         }
         Err("the answer does not end as XML does".into())
@@ -38,7 +38,7 @@ impl Intercept for WholeAnswer {
 }
 
 /// Whether it is one element, whole, in which each tag ends.
-fn is_whole(body: &[u8]) -> bool {
+fn is_well_formed(body: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(body) else { return false };
     let (mut open, mut roots) = (Vec::new(), 0_usize);
     for token in Tokenizer::from(text) {
@@ -74,10 +74,10 @@ mod tests {
 
     #[test]
     fn a_list_is_whole_only_to_its_end() {
-        assert!(is_whole(LIST.as_bytes()));
+        assert!(is_well_formed(LIST.as_bytes()));
         let whole = LIST.trim_end().len();
         for end in 0..whole {
-            assert!(!is_whole(&LIST.as_bytes()[..end]), "{}", &LIST[..end]);
+            assert!(!is_well_formed(&LIST.as_bytes()[..end]), "{}", &LIST[..end]);
         }
     }
 
@@ -93,10 +93,12 @@ mod tests {
             "<L><V/></s:L>",
             "text",
         ] {
-            assert!(!is_whole(damaged.as_bytes()), "{damaged}");
+            assert!(!is_well_formed(damaged.as_bytes()), "{damaged}");
         }
-        assert!(!is_whole(b"<L>\xff</L>"));
+        assert!(!is_well_formed(b"<L>\xff</L>"));
         let nested = |depth: usize| format!("{}{}", "<a>".repeat(depth), "</a>".repeat(depth));
-        assert!(is_whole(nested(TAGS_DEPTH_MAX).as_bytes()) && !is_whole(nested(TAGS_DEPTH_MAX + 1).as_bytes()));
+        assert!(
+            is_well_formed(nested(TAGS_DEPTH_MAX).as_bytes()) && !is_well_formed(nested(TAGS_DEPTH_MAX + 1).as_bytes())
+        );
     }
 }
