@@ -4,25 +4,25 @@ use serde_json::{Value, json};
 
 use crate::daemon::{Daemon, eventually};
 use crate::http::{over_tcp, over_unix, request};
-use crate::place::Place;
 use crate::storage::{nfs, nfs_target};
 use crate::support::nfs_server::Behaviour;
+use crate::workspace::Workspace;
 
 #[tokio::test]
 async fn ready_means_that_every_target_has_its_first_verdict() {
-    let (server, place) = nfs().await;
-    place.configure("[probe]\ndeadline = \"60s\"");
+    let (server, workspace) = nfs().await;
+    workspace.configure("[probe]\ndeadline = \"60s\"");
     server.set_behaviour(Behaviour::Silent);
-    let daemon = Daemon::start(&place).await;
+    let daemon = Daemon::start(&workspace).await;
     assert_eq!(daemon.get("/readyz").await, json!({ "backup_targets": 0, "not_checked": 0 }));
     let id = daemon.create(nfs_target("/backups")).await;
-    let waiting = daemon.ask("GET", "/readyz", None).await;
+    let waiting = daemon.request("GET", "/readyz", None).await;
     assert_eq!((waiting.status, waiting.json()), (503, json!({ "backup_targets": 1, "not_checked": 1 })));
     assert_eq!(daemon.get("/healthz").await, json!({ "status": "ok" }), "alive all the same");
     // Its connections break, which is a verdict.
     server.stop().await;
     let ready = eventually("ready", async || {
-        Some(daemon.ask("GET", "/readyz", None).await).filter(|answer| answer.status == 200)
+        Some(daemon.request("GET", "/readyz", None).await).filter(|answer| answer.status == 200)
     })
     .await;
     assert_eq!(ready.json(), json!({ "backup_targets": 1, "not_checked": 0 }));
@@ -31,10 +31,10 @@ async fn ready_means_that_every_target_has_its_first_verdict() {
 
 #[tokio::test]
 async fn before_its_first_verdict_a_target_says_so() {
-    let (server, place) = nfs().await;
-    place.configure("[probe]\ndeadline = \"60s\"");
+    let (server, workspace) = nfs().await;
+    workspace.configure("[probe]\ndeadline = \"60s\"");
     server.set_behaviour(Behaviour::Silent);
-    let daemon = Daemon::start(&place).await;
+    let daemon = Daemon::start(&workspace).await;
     let id = daemon.create(nfs_target("/backups")).await;
     let checks = daemon.get(&format!("/backup_targets/{id}/checks")).await;
     assert_eq!((&checks["status"], &checks["reason"]), (&json!("offline"), &json!("not_checked")));
@@ -46,7 +46,7 @@ async fn before_its_first_verdict_a_target_says_so() {
 
 #[tokio::test]
 async fn the_node_tells_of_this_host_and_this_agent() {
-    let daemon = Daemon::start(&Place::new()).await;
+    let daemon = Daemon::start(&Workspace::new()).await;
     let node = daemon.get("/node").await;
     let hostname = nix::unistd::gethostname().expect("a name").into_string().expect("text");
     assert_eq!(node["host"]["hostname"], hostname.as_str());
@@ -64,7 +64,7 @@ async fn the_node_tells_of_this_host_and_this_agent() {
 
 #[tokio::test]
 async fn the_description_names_every_route_that_is_served() {
-    let daemon = Daemon::start(&Place::new()).await;
+    let daemon = Daemon::start(&Workspace::new()).await;
     let description = daemon.get("/openapi.json").await;
     assert!(description["openapi"].as_str().is_some_and(|version| version.starts_with("3.")), "{description}");
     let paths = description["paths"].as_object().expect("an object");
@@ -94,11 +94,11 @@ async fn the_description_names_every_route_that_is_served() {
 
 #[tokio::test]
 async fn a_list_that_has_not_changed_is_not_sent_again() {
-    let (_nfs, place) = nfs().await;
-    let daemon = Daemon::start(&place).await;
+    let (_nfs, workspace) = nfs().await;
+    let daemon = Daemon::start(&workspace).await;
     let id = daemon.create(nfs_target("/one")).await;
     daemon.check(&id).await;
-    let first = daemon.ask("GET", "/backup_targets", None).await;
+    let first = daemon.request("GET", "/backup_targets", None).await;
     let tag = first.header("etag").to_owned();
     let again = async |tag: &str| {
         let mut request = request("GET", "/backup_targets", Vec::new());
@@ -120,10 +120,10 @@ async fn a_list_that_has_not_changed_is_not_sent_again() {
 async fn the_socket_and_the_port_answer_the_same_and_the_socket_is_for_the_group_only() {
     use std::os::unix::fs::PermissionsExt as _;
 
-    let place = Place::new();
-    let daemon = Daemon::start(&place).await;
+    let workspace = Workspace::new();
+    let daemon = Daemon::start(&workspace).await;
     daemon.create(nfs_target("/one")).await;
-    let socket = place.path("api.sock");
+    let socket = workspace.path("api.sock");
     let id = daemon.targets().await[0]["id"].as_str().expect("an id").to_owned();
     let path = format!("/backup_targets/{id}");
     let over_socket = over_unix(&socket, request("GET", &path, Vec::new())).await;

@@ -3,9 +3,9 @@
 use serde_json::{Value, json};
 
 use crate::daemon::Daemon;
-use crate::place::Place;
 use crate::shape::{BEYOND, REPORT, assert_shape, guide, sample};
 use crate::storage::{immutable_target, nfs, nfs_target, s3, s3_target};
+use crate::workspace::Workspace;
 
 /// A sample of a target as it is without authentication, where nobody has a name.
 fn by_nobody(mut sample: Value) -> Value {
@@ -37,8 +37,8 @@ async fn guide_targets(daemon: &Daemon) -> Vec<String> {
 
 #[tokio::test]
 async fn lists_and_single_targets_have_the_shape_of_the_guides_samples() {
-    let (_nfs, place) = nfs().await;
-    let daemon = Daemon::start(&place).await;
+    let (_nfs, workspace) = nfs().await;
+    let daemon = Daemon::start(&workspace).await;
     let ids = guide_targets(&daemon).await;
 
     let list = daemon.get("/backup_targets").await;
@@ -59,7 +59,7 @@ async fn lists_and_single_targets_have_the_shape_of_the_guides_samples() {
 
 #[tokio::test]
 async fn create_answers_at_once_with_the_guides_sample_and_claims_nothing_yet() {
-    let daemon = Daemon::start(&Place::new()).await;
+    let daemon = Daemon::start(&Workspace::new()).await;
     daemon.create(nfs_target("/first")).await;
     let body = json!({
         "s3_endpoint_url": "https://127.0.0.1:1", "s3_bucket": "object-locked-cephs3-2", "filesystem_export": null,
@@ -81,11 +81,11 @@ async fn create_answers_at_once_with_the_guides_sample_and_claims_nothing_yet() 
 #[tokio::test]
 async fn set_default_is_a_get_that_answers_the_guides_sample_and_moves_the_default() {
     let s3 = s3().await;
-    let (_nfs, place) = nfs().await;
-    let daemon = Daemon::start(&place).await;
+    let (_nfs, workspace) = nfs().await;
+    let daemon = Daemon::start(&workspace).await;
     let former = daemon.create(nfs_target("/one")).await;
     let id = daemon.create(immutable_target(&s3, "locked")).await;
-    daemon.proved(&id).await;
+    daemon.wait_for_lock_proof(&id).await;
     let moved = daemon.get(&format!("/backup_targets/{id}/set_default")).await;
     assert_shape(&by_nobody(sample(guide!("set_default_s3.json"))), &moved, BEYOND);
     assert_eq!(moved["backup_targets"]["is_default"], true);
@@ -104,28 +104,28 @@ async fn set_default_is_a_get_that_answers_the_guides_sample_and_moves_the_defau
 
 #[tokio::test]
 async fn every_route_is_served_below_all_three_prefixes() {
-    let (_nfs, place) = nfs().await;
-    let daemon = Daemon::start(&place).await;
+    let (_nfs, workspace) = nfs().await;
+    let daemon = Daemon::start(&workspace).await;
     let keep = daemon.create(nfs_target("/one")).await;
     for prefix in ["", "/v1", "/v1/f7d2d1b2a7c94d5cbb4cf2f0d3b0a6f1"] {
         let body = json!({ "backup_target": nfs_target("/two") });
-        let created = daemon.ask("POST", &format!("{prefix}/backup_targets"), Some(&body)).await;
+        let created = daemon.request("POST", &format!("{prefix}/backup_targets"), Some(&body)).await;
         assert_eq!(created.status, 200, "{created:?}");
         let id = created.json()["backup_targets"]["id"].as_str().expect("an id").to_owned();
         for path in ["", "/detail", &format!("/{id}"), &format!("/{id}/checks"), &format!("/{id}/set_default")] {
             daemon.get(&format!("{prefix}/backup_targets{path}")).await;
         }
-        let checked = daemon.ask("POST", &format!("{prefix}/backup_targets/{id}/check"), None).await;
+        let checked = daemon.request("POST", &format!("{prefix}/backup_targets/{id}/check"), None).await;
         assert_eq!(checked.status, 200, "{checked:?}");
         let note = json!({ "backup_target": { "metadata": { "rack": "b7" } } });
-        let modified = daemon.ask("PUT", &format!("{prefix}/backup_targets/{id}"), Some(&note)).await;
+        let modified = daemon.request("PUT", &format!("{prefix}/backup_targets/{id}"), Some(&note)).await;
         assert_eq!(modified.status, 200, "{modified:?}");
         every_type_route_is_served(&daemon, prefix, &id).await;
         for path in ["/node", "/healthz", "/readyz", "/openapi.json"] {
             daemon.get(&format!("{prefix}{path}")).await;
         }
         daemon.get(&format!("/backup_targets/{keep}/set_default")).await;
-        let deleted = daemon.ask("DELETE", &format!("{prefix}/backup_targets/{id}"), None).await;
+        let deleted = daemon.request("DELETE", &format!("{prefix}/backup_targets/{id}"), None).await;
         assert_eq!(deleted.status, 202, "{deleted:?}");
     }
     assert_eq!(daemon.targets().await.len(), 1);
@@ -134,7 +134,7 @@ async fn every_route_is_served_below_all_three_prefixes() {
 async fn every_type_route_is_served(daemon: &Daemon, prefix: &str, target: &str) {
     let types = format!("{prefix}/backup_target_types");
     let body = json!({ "backup_target_type": { "name": "gold", "backup_targets_id": target } });
-    let created = daemon.ask("POST", &types, Some(&body)).await;
+    let created = daemon.request("POST", &types, Some(&body)).await;
     assert_eq!(created.status, 200, "{created:?}");
     let id = created.json()["backup_target_types"]["id"].as_str().expect("an id").to_owned();
     for path in ["", "/detail", &format!("/{id}")] {
@@ -151,30 +151,30 @@ async fn every_type_route_is_served(daemon: &Daemon, prefix: &str, target: &str)
         ("PUT", "/remove_metadata", metadata.clone()),
         ("POST", "/remove_metadata", metadata),
     ] {
-        let answer = daemon.ask(method, &format!("{types}/{id}{path}"), Some(&body)).await;
+        let answer = daemon.request(method, &format!("{types}/{id}{path}"), Some(&body)).await;
         assert_eq!(answer.status, 200, "{method} {path}: {answer:?}");
     }
-    let deleted = daemon.ask("DELETE", &format!("{types}/{id}"), None).await;
+    let deleted = daemon.request("DELETE", &format!("{types}/{id}"), None).await;
     assert_eq!((deleted.status, deleted.body.as_str()), (202, ""), "{deleted:?}");
     assert_eq!(deleted.header("content-length"), "0");
 }
 
 #[tokio::test]
 async fn delete_is_accepted_with_an_empty_html_body_and_the_target_is_gone() {
-    let daemon = Daemon::start(&Place::new()).await;
+    let daemon = Daemon::start(&Workspace::new()).await;
     let id = daemon.create(nfs_target("/one")).await;
-    let answer = daemon.ask("DELETE", &format!("/backup_targets/{id}"), None).await;
+    let answer = daemon.request("DELETE", &format!("/backup_targets/{id}"), None).await;
     assert_eq!((answer.status, answer.body.as_str()), (202, ""));
     assert_eq!(answer.header("content-type"), "text/html; charset=UTF-8");
     assert_eq!(answer.header("content-length"), "0");
-    daemon.ask("GET", &format!("/backup_targets/{id}"), None).await.fault(404, "itemNotFound");
+    daemon.request("GET", &format!("/backup_targets/{id}"), None).await.fault(404, "itemNotFound");
     assert!(daemon.targets().await.is_empty());
     daemon.create(nfs_target("/one")).await;
 }
 
 #[tokio::test]
 async fn every_answer_has_a_request_id_of_its_own() {
-    let daemon = Daemon::start(&Place::new()).await;
+    let daemon = Daemon::start(&Workspace::new()).await;
     let id = daemon.create(nfs_target("/one")).await;
     let one = format!("/backup_targets/{id}");
     let mut ids = std::collections::HashSet::new();
@@ -189,7 +189,7 @@ async fn every_answer_has_a_request_id_of_its_own() {
         ("DELETE", &one, 202),
     ];
     for (method, path, status) in requests {
-        let answer = daemon.ask(method, path, None).await;
+        let answer = daemon.request(method, path, None).await;
         assert_eq!(answer.status, status, "{method} {path}: {answer:?}");
         let id = answer.header("x-compute-request-id");
         assert!(is_request_id(id), "{id}");
@@ -199,8 +199,8 @@ async fn every_answer_has_a_request_id_of_its_own() {
 
 #[tokio::test]
 async fn clients_of_both_releases_are_understood_and_find_their_names() {
-    let place = Place::new();
-    let daemon = Daemon::start(&place).await;
+    let workspace = Workspace::new();
+    let daemon = Daemon::start(&workspace).await;
     for (field, path, directory) in [
         ("nfs_export", "/mnt/tvault/162", "L21udC90dmF1bHQvMTYy"),
         ("filesystem_export", "/Trilio_Backup", "L1RyaWxpb19CYWNrdXA="),
@@ -209,7 +209,7 @@ async fn clients_of_both_releases_are_understood_and_find_their_names() {
         let answer = daemon.try_create(json!({ "type": "nfs", field: export })).await;
         assert_eq!(answer.status, 200, "{answer:?}");
         let target = &answer.json()["backup_targets"];
-        let mount_path = place.path("mounts").join(directory);
+        let mount_path = workspace.path("mounts").join(directory);
         for release in ["nfs", "filesystem"] {
             assert_eq!(target[format!("{release}_export")], export);
             assert_eq!(target[format!("{release}_export_mount_path")], mount_path.to_str().expect("text"));
@@ -220,7 +220,7 @@ async fn clients_of_both_releases_are_understood_and_find_their_names() {
 #[tokio::test]
 async fn flags_may_be_numbers_booleans_or_texts() {
     let s3 = s3().await;
-    let daemon = Daemon::start(&Place::new()).await;
+    let daemon = Daemon::start(&Workspace::new()).await;
     daemon.create(nfs_target("/one")).await;
     for (bucket, yes) in [("locked", json!(1)), ("plain", json!(true)), ("versioned", json!("1"))] {
         let mut target = s3_target(&s3, bucket);
@@ -237,12 +237,12 @@ async fn flags_may_be_numbers_booleans_or_texts() {
 #[tokio::test]
 async fn put_changes_metadata_and_the_promise_and_keeps_the_rest() {
     let s3 = s3().await;
-    let daemon = Daemon::start(&Place::new()).await;
+    let daemon = Daemon::start(&Workspace::new()).await;
     let id = daemon.create(s3_target(&s3, "locked")).await;
     let before = daemon.show(&id).await;
     let put = async |fields: Value| {
         let path = format!("/backup_targets/{id}");
-        let answer = daemon.ask("PUT", &path, Some(&json!({ "backup_target": fields }))).await;
+        let answer = daemon.request("PUT", &path, Some(&json!({ "backup_target": fields }))).await;
         assert_eq!(answer.status, 200, "{answer:?}");
         answer.json()["backup_targets"].clone()
     };

@@ -4,15 +4,15 @@ use serde_json::{Value, json};
 
 use crate::daemon::Daemon;
 use crate::http::raw;
-use crate::place::Place;
 use crate::storage::nfs_target;
+use crate::workspace::Workspace;
 
 /// The largest body that is accepted, in bytes.
 const BODY_MAX_BYTES: usize = 1 << 20;
 
 /// An agent with one target.
 async fn daemon() -> Daemon {
-    let daemon = Daemon::start(&Place::new()).await;
+    let daemon = Daemon::start(&Workspace::new()).await;
     daemon.create(nfs_target("/first")).await;
     daemon
 }
@@ -20,7 +20,7 @@ async fn daemon() -> Daemon {
 /// Fails unless a body is refused with all these words, and the list is as it was.
 async fn refused(daemon: &Daemon, body: &[u8], words: &[&str]) {
     let before = ids(daemon).await;
-    let message = daemon.send("POST", "/backup_targets", body.to_vec()).await.fault(400, "badRequest");
+    let message = daemon.request_with_bytes("POST", "/backup_targets", body.to_vec()).await.fault(400, "badRequest");
     for word in words {
         assert!(message.contains(word), "{word:?} is not in: {message}");
     }
@@ -181,7 +181,7 @@ async fn a_change_of_what_cannot_be_changed() {
         ("immutable", json!(1)),
         ("btt_name", json!("another")),
     ] {
-        let answer = daemon.ask("PUT", &path, Some(&json!({ "backup_target": { field: value } }))).await;
+        let answer = daemon.request("PUT", &path, Some(&json!({ "backup_target": { field: value } }))).await;
         let message = answer.fault(400, "badRequest");
         assert!(message.contains(field), "{field}: {message}");
     }
@@ -194,7 +194,7 @@ async fn a_change_of_what_cannot_be_changed() {
 #[tokio::test]
 async fn a_body_larger_than_the_limit() {
     let daemon = daemon().await;
-    let answer = daemon.send("POST", "/backup_targets", vec![b' '; BODY_MAX_BYTES + 1]).await;
+    let answer = daemon.request_with_bytes("POST", "/backup_targets", vec![b' '; BODY_MAX_BYTES + 1]).await;
     let message = answer.fault(413, "overLimit");
     assert!(message.contains("1048576 bytes"), "{message}");
     // Announced, and never sent: nobody waits for it.
@@ -203,7 +203,7 @@ async fn a_body_larger_than_the_limit() {
     assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
     let mut largest = json!({ "backup_target": nfs_target("/second") }).to_string().into_bytes();
     largest.resize(BODY_MAX_BYTES, b' ');
-    assert_eq!(daemon.send("POST", "/backup_targets", largest).await.status, 200);
+    assert_eq!(daemon.request_with_bytes("POST", "/backup_targets", largest).await.status, 200);
 }
 
 #[tokio::test]

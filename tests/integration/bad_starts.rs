@@ -1,27 +1,28 @@
 //! Starts that are refused: with what is wrong and what to do, and leaving everything as it was.
 
 use std::os::unix::net::UnixListener as StdUnixListener;
+use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
 
 use crate::daemon::Daemon;
-use crate::place::{Place, content};
 use crate::storage::{nfs, nfs_target};
+use crate::workspace::Workspace;
 
 /// A line of a bad configuration is this one.
 const LINE: usize = 3;
 
 /// Starts with a configuration whose third line is this one, and expects its place and these words.
 async fn refused_at(line: &str, words: &[&str]) {
-    let place = Place::new();
+    let workspace = Workspace::new();
     let section = if line.starts_with('[') { "" } else { "[probe]" };
-    place.write_config(&format!("# The agent of this node.\n{section}\n{line}\n"));
-    let said = Daemon::refuses_to_start(&place).await;
-    let at = format!("{}:{LINE}: ", place.config().display());
+    workspace.write_config(&format!("# The agent of this node.\n{section}\n{line}\n"));
+    let said = Daemon::fails_to_start(&workspace).await;
+    let at = format!("{}:{LINE}: ", workspace.config().display());
     for word in words.iter().chain([&at.as_str()]) {
         assert!(said.contains(word), "{word:?} is not in: {said}");
     }
-    assert!(!place.registry().exists(), "nothing was made");
+    assert!(!workspace.registry().exists(), "nothing was made");
 }
 
 #[tokio::test]
@@ -45,10 +46,10 @@ async fn a_text_that_is_no_toml() {
 
 #[tokio::test]
 async fn an_address_that_others_reach_while_nobody_is_asked_who_they_are() {
-    let place = Place::new();
+    let workspace = Workspace::new();
     for address in ["0.0.0.0:0", "[::]:0", "192.0.2.1:8781"] {
-        place.configure(&format!("[api]\nlisten = [\"{address}\"]"));
-        let said = Daemon::refuses_to_start(&place).await;
+        workspace.configure(&format!("[api]\nlisten = [\"{address}\"]"));
+        let said = Daemon::fails_to_start(&workspace).await;
         let words = ["[api] listen", address, "auth = \"none\"", "allow_unauthenticated_remote", "config.toml:"];
         assert!(words.iter().all(|word| said.contains(word)), "{said}");
     }
@@ -56,28 +57,28 @@ async fn an_address_that_others_reach_while_nobody_is_asked_who_they_are() {
 
 #[tokio::test]
 async fn a_configuration_that_is_named_and_not_there() {
-    let place = Place::new();
-    std::fs::remove_file(place.config()).expect("removed");
-    let said = Daemon::refuses_to_start(&place).await;
-    assert!(said.contains(place.config().to_str().expect("text")), "{said}");
+    let workspace = Workspace::new();
+    std::fs::remove_file(workspace.config()).expect("removed");
+    let said = Daemon::fails_to_start(&workspace).await;
+    assert!(said.contains(workspace.config().to_str().expect("text")), "{said}");
 }
 
 #[tokio::test]
 async fn a_port_that_is_in_use() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("bound");
     let address = taken.local_addr().expect("an address");
-    let place = Place::new();
-    place.configure(&format!("[api]\nlisten = [\"{address}\"]"));
-    let said = Daemon::refuses_to_start(&place).await;
+    let workspace = Workspace::new();
+    workspace.configure(&format!("[api]\nlisten = [\"{address}\"]"));
+    let said = Daemon::fails_to_start(&workspace).await;
     assert!(said.contains(&format!("{address} is in use")) && said.contains("[api] listen"), "{said}");
 }
 
 #[tokio::test]
 async fn a_second_agent_with_the_registry_of_the_first() {
-    let place = Place::new();
-    let daemon = Daemon::start(&place).await;
+    let workspace = Workspace::new();
+    let daemon = Daemon::start(&workspace).await;
     daemon.create(nfs_target("/one")).await;
-    let said = Daemon::refuses_to_start(&place).await;
+    let said = Daemon::fails_to_start(&workspace).await;
     assert!(said.contains("registry.db") && said.contains("another agent"), "{said}");
     assert_eq!(daemon.targets().await.len(), 1);
     let answer = daemon.get("/healthz").await;
@@ -86,56 +87,56 @@ async fn a_second_agent_with_the_registry_of_the_first() {
 
 #[tokio::test]
 async fn a_socket_whose_path_a_file_has() {
-    let place = Place::new();
-    std::fs::write(place.path("api.sock"), "mine").expect("written");
-    let said = Daemon::refuses_to_start(&place).await;
+    let workspace = Workspace::new();
+    std::fs::write(workspace.path("api.sock"), "mine").expect("written");
+    let said = Daemon::fails_to_start(&workspace).await;
     assert!(said.contains("api.sock") && said.contains("no socket"), "{said}");
-    assert_eq!(std::fs::read(place.path("api.sock")).expect("read"), b"mine");
+    assert_eq!(std::fs::read(workspace.path("api.sock")).expect("read"), b"mine");
 }
 
 #[tokio::test]
 async fn a_socket_that_somebody_answers_at_is_not_taken_over() {
-    let place = Place::new();
-    let _theirs = StdUnixListener::bind(place.path("api.sock")).expect("bound");
-    let said = Daemon::refuses_to_start(&place).await;
+    let workspace = Workspace::new();
+    let _theirs = StdUnixListener::bind(workspace.path("api.sock")).expect("bound");
+    let said = Daemon::fails_to_start(&workspace).await;
     assert!(said.contains("api.sock is in use"), "{said}");
-    std::os::unix::net::UnixStream::connect(place.path("api.sock")).expect("it is still theirs");
+    std::os::unix::net::UnixStream::connect(workspace.path("api.sock")).expect("it is still theirs");
 }
 
 #[tokio::test]
 async fn a_registry_that_is_noise() {
     for noise in [vec![0xa5; 8192], b"SQLite format 3\0 and then something else".repeat(40), Vec::new()] {
-        let place = Place::new();
-        std::fs::write(place.registry(), &noise).expect("written");
-        let said = Daemon::refuses_to_start(&place).await;
+        let workspace = Workspace::new();
+        std::fs::write(workspace.registry(), &noise).expect("written");
+        let said = Daemon::fails_to_start(&workspace).await;
         let words = ["registry", "registry.db", "left unchanged", "restore it from a backup"];
         assert!(words.iter().all(|word| said.contains(word)), "{said}");
-        assert_eq!(std::fs::read(place.registry()).expect("read"), noise);
+        assert_eq!(std::fs::read(workspace.registry()).expect("read"), noise);
     }
 }
 
 #[tokio::test]
 async fn a_registry_of_a_newer_agent() {
-    let place = Place::new();
-    let mut daemon = Daemon::start(&place).await;
+    let workspace = Workspace::new();
+    let mut daemon = Daemon::start(&workspace).await;
     daemon.create(nfs_target("/one")).await;
     daemon.end(nix::sys::signal::Signal::SIGTERM).await;
-    let newer = Connection::open(place.registry()).expect("opened");
+    let newer = Connection::open(workspace.registry()).expect("opened");
     newer.pragma_update(None, "user_version", 99).expect("changed");
     newer.close().expect("closed");
-    let before = content(place.registry().parent().expect("a directory"));
-    let said = Daemon::refuses_to_start(&place).await;
+    let before = content(workspace.registry().parent().expect("a directory"));
+    let said = Daemon::fails_to_start(&workspace).await;
     assert!(said.contains("schema 99") && said.contains("install the agent version"), "{said}");
-    assert_eq!(content(place.registry().parent().expect("a directory")), before);
+    assert_eq!(content(workspace.registry().parent().expect("a directory")), before);
 }
 
 #[tokio::test]
 async fn a_registry_that_cannot_be_written() {
-    let place = Place::new();
+    let workspace = Workspace::new();
     // For root, too: it is below a file, and has no directory.
-    for path in [place.config().join("registry.db"), place.path("missing/too/registry.db")] {
-        place.configure(&format!("[registry]\nurl = \"sqlite://{}\"", path.display()));
-        let said = Daemon::refuses_to_start(&place).await;
+    for path in [workspace.config().join("registry.db"), workspace.path("missing/too/registry.db")] {
+        workspace.configure(&format!("[registry]\nurl = \"sqlite://{}\"", path.display()));
+        let said = Daemon::fails_to_start(&workspace).await;
         let words = [path.to_str().expect("text"), "cannot be opened for writing"];
         assert!(words.iter().all(|word| said.contains(word)), "{said}");
     }
@@ -143,10 +144,10 @@ async fn a_registry_that_cannot_be_written() {
 
 #[tokio::test]
 async fn a_mount_root_that_cannot_be_written_is_told_of_each_target_and_stops_nobody() {
-    let (_nfs, place) = nfs().await;
-    let root = place.config().join("mounts");
-    place.configure(&format!("[mounts]\nmode = \"kernel\"\nroot = \"{}\"", root.display()));
-    let daemon = Daemon::start(&place).await;
+    let (_nfs, workspace) = nfs().await;
+    let root = workspace.config().join("mounts");
+    workspace.configure(&format!("[mounts]\nmode = \"kernel\"\nroot = \"{}\"", root.display()));
+    let daemon = Daemon::start(&workspace).await;
     let id = daemon.create(nfs_target("/backups")).await;
     let report = daemon.check(&id).await;
     assert_eq!(
@@ -156,4 +157,13 @@ async fn a_mount_root_that_cannot_be_written_is_told_of_each_target_and_stops_no
     );
     let message = report["message"].as_str().expect("a text");
     assert!(message.contains(root.to_str().expect("text")), "{message}");
+}
+
+/// Every file in a directory, by name, with its content.
+fn content(directory: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let entries = std::fs::read_dir(directory).expect("read").map(|entry| entry.expect("an entry").path());
+    let mut files: Vec<_> =
+        entries.filter(|path| path.is_file()).map(|path| (path.clone(), std::fs::read(path).expect("read"))).collect();
+    files.sort();
+    files
 }

@@ -4,8 +4,8 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
 use crate::daemon::Daemon;
-use crate::place::Place;
 use crate::storage::nfs_target;
+use crate::workspace::Workspace;
 
 /// How many clients are slow at the same time.
 const SLOW_CLIENTS: usize = 200;
@@ -30,17 +30,17 @@ fn assert_waiting(clients: &[TcpStream]) {
 
 #[tokio::test]
 async fn many_who_send_half_a_head_keep_nobody_from_being_answered() {
-    let daemon = Daemon::start(&Place::new()).await;
+    let daemon = Daemon::start(&Workspace::new()).await;
     let clients = slow_clients(&daemon, "GET /backup_targets HTTP/1.1\r\nhost: x\r\nx-sl").await;
     let id = daemon.create(nfs_target("/one")).await;
     assert_eq!(daemon.show(&id).await["status"], "offline");
-    assert_eq!(daemon.ask("DELETE", &format!("/backup_targets/{id}"), None).await.status, 202);
+    assert_eq!(daemon.request("DELETE", &format!("/backup_targets/{id}"), None).await.status, 202);
     assert_waiting(&clients);
 }
 
 #[tokio::test]
 async fn many_who_send_half_a_body_keep_nobody_from_being_answered() {
-    let daemon = Daemon::start(&Place::new()).await;
+    let daemon = Daemon::start(&Workspace::new()).await;
     let head = "POST /backup_targets HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{\"backup_target\": {";
     let clients = slow_clients(&daemon, head).await;
     daemon.create(nfs_target("/one")).await;
@@ -50,7 +50,7 @@ async fn many_who_send_half_a_body_keep_nobody_from_being_answered() {
 
 #[tokio::test]
 async fn the_agent_ends_in_time_although_clients_are_slow() {
-    let mut daemon = Daemon::start(&Place::new()).await;
+    let mut daemon = Daemon::start(&Workspace::new()).await;
     let clients = slow_clients(&daemon, "GET /backup_targets HTTP/1.1\r\n").await;
     assert_waiting(&clients);
     let (status, took) = daemon.end(nix::sys::signal::Signal::SIGTERM).await;

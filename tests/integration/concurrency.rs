@@ -1,6 +1,6 @@
 //! Many clients at once and an end by `kill -9`: what was answered is there, and the rules hold.
 //!
-//! Each client keeps a [`ledger`] of what it was told: its own targets and types as the answers left
+//! Each client keeps a [`ledger`] of what it was output: its own targets and types as the answers left
 //! them, and the one change for which it had no answer when the agent was killed. That one may have
 //! been made or not; everything else is certain. Clients meet in what is unique: exports, names of
 //! types, and the default.
@@ -25,8 +25,8 @@ use tokio::sync::watch;
 
 use crate::daemon::Daemon;
 use crate::http::request;
-use crate::place::Place;
 use crate::storage::nfs_target;
+use crate::workspace::Workspace;
 use ledger::{Change, Ledger, items};
 
 /// How many clients there are.
@@ -69,7 +69,7 @@ impl Client {
         Self { random, sender, ledger: Ledger::default(), everybodys, number, counter: 0 }
     }
 
-    /// Changes and looks, until the connection breaks. Gives what it was told.
+    /// Changes and looks, until the connection breaks. Gives what it was output.
     async fn work(mut self, mut killed: watch::Receiver<bool>) -> Ledger {
         loop {
             let change = self.choose();
@@ -151,13 +151,13 @@ fn assert_rules(targets: &[Value]) {
 async fn sixteen_clients_lose_nothing_that_they_were_answered_when_the_agent_is_killed() {
     let seed: u64 = rand::random();
     println!("seed {seed}");
-    let place = Place::new();
-    let mut daemon = Daemon::start_logging(&place, "warn,targetwatch=error,targetwatch::cli=info").await;
+    let workspace = Workspace::new();
+    let mut daemon = Daemon::start_logging(&workspace, "warn,targetwatch=error,targetwatch::cli=info").await;
     let everybodys = daemon.create(nfs_target("/everybodys")).await;
     let (killed_sender, killed) = watch::channel(false);
     let mut clients = Vec::new();
     for number in 0..CLIENTS {
-        let client = Client::connect(place.path("api.sock"), number, seed, everybodys.clone()).await;
+        let client = Client::connect(workspace.path("api.sock"), number, seed, everybodys.clone()).await;
         clients.push(tokio::spawn(client.work(killed.clone())));
     }
     // The moment is what is tested: no event marks it.
@@ -170,7 +170,7 @@ async fn sixteen_clients_lose_nothing_that_they_were_answered_when_the_agent_is_
         ledgers.push(client.await.expect("no assertion failed"));
     }
 
-    let daemon = Daemon::start(&place).await;
+    let daemon = Daemon::start(&workspace).await;
     let (targets, types) = (daemon.targets().await, daemon.get("/backup_target_types").await);
     let types = items(&types, "backup_target_types");
     assert_rules(&targets);

@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::daemon::{Daemon, eventually};
-use crate::place::{Place, set_mode};
-use crate::storage::{ACCESS_KEY_ID, SECRET_ACCESS_KEY, s3, s3_target};
+use crate::storage::{s3, s3_target};
 use crate::support::s3_server::S3Server;
+use crate::workspace::{ACCESS_KEY_ID, SECRET_ACCESS_KEY, Workspace, set_mode};
 
 /// Of a proxy, and nobody else's business.
 const PROXY_PASSWORD: &str = "proxyPasswordWithAnUnmistakableText";
@@ -19,29 +19,29 @@ fn assert_available(report: &Value) {
 }
 
 /// The configuration with its files replaced by other lines.
-fn with_source(place: &Place, source: &str) {
-    let text = place.config_text();
+fn with_source(workspace: &Workspace, source: &str) {
+    let text = workspace.config_text();
     let is_file = |line: &&str| line.contains("_file = ");
     let kept: Vec<&str> = text.lines().filter(|line| !is_file(line)).collect();
-    place.write_config(&format!("{}\n{source}\n", kept.join("\n")));
+    workspace.write_config(&format!("{}\n{source}\n", kept.join("\n")));
 }
 
 #[tokio::test]
 async fn credentials_that_systemd_passes_are_found_by_name_and_again_when_they_change() {
     let s3 = s3().await;
-    let mut place = Place::new();
-    let directory = place.path("credentials");
+    let mut workspace = Workspace::new();
+    let directory = workspace.path("credentials");
     std::fs::create_dir(&directory).expect("made");
     std::fs::write(directory.join("ceph.id"), ACCESS_KEY_ID).expect("written");
     std::fs::write(directory.join("ceph.secret"), "another").expect("written");
     // As it is where systemd lets a user read it by an access control list.
     set_mode(&directory.join("ceph.secret"), 0o440);
-    place.set_env("CREDENTIALS_DIRECTORY", directory.to_str().expect("text"));
+    workspace.set_env("CREDENTIALS_DIRECTORY", directory.to_str().expect("text"));
     with_source(
-        &place,
+        &workspace,
         "access_key_id_file = \"credential:ceph.id\"\nsecret_access_key_file = \"credential:ceph.secret\"",
     );
-    let daemon = Daemon::start(&place).await;
+    let daemon = Daemon::start(&workspace).await;
     let id = daemon.create(s3_target(&s3, "plain")).await;
     assert_eq!(daemon.check(&id).await["reason"], "wrong_secret");
     std::fs::write(directory.join("ceph.secret"), SECRET_ACCESS_KEY).expect("written");
@@ -54,16 +54,16 @@ async fn credentials_that_systemd_passes_are_found_by_name_and_again_when_they_c
 #[tokio::test]
 async fn a_profile_that_changes_is_read_again() {
     let s3 = s3().await;
-    let place = Place::new();
-    with_source(&place, "profile = \"ceph\"");
-    std::fs::create_dir(place.path(".aws")).expect("made");
+    let workspace = Workspace::new();
+    with_source(&workspace, "profile = \"ceph\"");
+    std::fs::create_dir(workspace.path(".aws")).expect("made");
     let write = |secret: &str| {
         let text = format!("[ceph]\naws_access_key_id = {ACCESS_KEY_ID}\naws_secret_access_key = {secret}\n");
-        std::fs::write(place.path(".aws/credentials"), text).expect("written");
+        std::fs::write(workspace.path(".aws/credentials"), text).expect("written");
     };
     write("another");
-    set_mode(&place.path(".aws/credentials"), 0o600);
-    let daemon = Daemon::start_logging(&place, "trace").await;
+    set_mode(&workspace.path(".aws/credentials"), 0o600);
+    let daemon = Daemon::start_logging(&workspace, "trace").await;
     let id = daemon.create(s3_target(&s3, "plain")).await;
     assert_eq!(daemon.check(&id).await["reason"], "wrong_secret");
     write(SECRET_ACCESS_KEY);
@@ -91,27 +91,27 @@ async fn keys_that_rotate_are_picked_up_by_routine_probes_of_one_and_the_same_ag
 
 /// Has the keys of an agent change, there and back.
 async fn rotated(s3: &S3Server, source: Option<(&str, Option<&str>, &str)>) {
-    let mut place = Place::new();
-    place.configure("[probe]\ns3_interval = \"1s\"");
+    let mut workspace = Workspace::new();
+    workspace.configure("[probe]\ns3_interval = \"1s\"");
     if let Some((configured, variable, file)) = source {
-        with_source(&place, configured);
-        std::fs::create_dir(place.path(".aws")).expect("made");
+        with_source(&workspace, configured);
+        std::fs::create_dir(workspace.path(".aws")).expect("made");
         if let Some(variable) = variable {
-            let path = place.path(file);
-            place.set_env(variable, path.to_str().expect("text"));
+            let path = workspace.path(file);
+            workspace.set_env(variable, path.to_str().expect("text"));
         }
     }
     let rotate = |id: &str, secret: &str| {
         let Some((configured, _, file)) = source else {
-            replace(&place, "id", id);
-            return replace(&place, "secret", secret);
+            replace(&workspace, "id", id);
+            return replace(&workspace, "secret", secret);
         };
         let profile = if configured.is_empty() { "default" } else { "ceph" };
         let text = format!("[{profile}]\naws_access_key_id = {id}\naws_secret_access_key = {secret}\n");
-        replace(&place, file, &text);
+        replace(&workspace, file, &text);
     };
     rotate(ACCESS_KEY_ID, SECRET_ACCESS_KEY);
-    let daemon = Daemon::start(&place).await;
+    let daemon = Daemon::start(&workspace).await;
     let id = daemon.create(s3_target(s3, "plain")).await;
     let path = format!("/backup_targets/{id}/checks");
     for (key, secret, reason) in [
@@ -130,24 +130,24 @@ async fn rotated(s3: &S3Server, source: Option<(&str, Option<&str>, &str)>) {
 }
 
 /// Replaces a file as who rotates keys does: whole, in one step, for its owner alone.
-fn replace(place: &Place, name: &str, text: &str) {
-    let new = place.path("new");
+fn replace(workspace: &Workspace, name: &str, text: &str) {
+    let new = workspace.path("new");
     std::fs::write(&new, text).expect("written");
     set_mode(&new, 0o600);
-    std::fs::rename(new, place.path(name)).expect("renamed");
+    std::fs::rename(new, workspace.path(name)).expect("renamed");
 }
 
 #[tokio::test]
 async fn a_secret_that_others_may_read_is_a_warning() {
     let s3 = s3().await;
-    let mut place = Place::new();
+    let mut workspace = Workspace::new();
     // No directory, which no file is in.
-    place.set_env("CREDENTIALS_DIRECTORY", "");
-    let daemon = Daemon::start(&place).await;
+    workspace.set_env("CREDENTIALS_DIRECTORY", "");
+    let daemon = Daemon::start(&workspace).await;
     let id = daemon.create(s3_target(&s3, "plain")).await;
     assert_available(&daemon.check(&id).await);
     for mode in [0o640, 0o604, 0o660] {
-        set_mode(&place.path("secret"), mode);
+        set_mode(&workspace.path("secret"), mode);
         let report = daemon.check(&id).await;
         assert_eq!(
             (&report["status"], &report["reason"]),
@@ -155,17 +155,17 @@ async fn a_secret_that_others_may_read_is_a_warning() {
             "{report:#}"
         );
         let message = report["message"].as_str().expect("a sentence");
-        assert!(message.contains(place.path("secret").to_str().expect("text")) && message.contains("chmod 0600"));
+        assert!(message.contains(workspace.path("secret").to_str().expect("text")) && message.contains("chmod 0600"));
     }
-    set_mode(&place.path("secret"), 0o600);
+    set_mode(&workspace.path("secret"), 0o600);
     assert_available(&daemon.check(&id).await);
-    with_source(&place, "profile = \"ceph\"");
-    std::fs::create_dir(place.path(".aws")).expect("made");
+    with_source(&workspace, "profile = \"ceph\"");
+    std::fs::create_dir(workspace.path(".aws")).expect("made");
     let text = format!("[ceph]\naws_access_key_id = {ACCESS_KEY_ID}\naws_secret_access_key = {SECRET_ACCESS_KEY}\n");
-    std::fs::write(place.path(".aws/credentials"), text).expect("written");
-    set_mode(&place.path(".aws/credentials"), 0o644);
+    std::fs::write(workspace.path(".aws/credentials"), text).expect("written");
+    set_mode(&workspace.path(".aws/credentials"), 0o644);
     daemon.signal(nix::sys::signal::Signal::SIGHUP);
-    daemon.logged("the configuration was read again").await;
+    daemon.wait_for_log("the configuration was read again").await;
     let report = daemon.check(&id).await;
     assert_eq!(report["reason"], "secret_exposed", "{report:#}");
     assert!(report["message"].as_str().is_some_and(|message| message.contains(".aws/credentials")), "{report:#}");
@@ -199,9 +199,9 @@ async fn proxy(to: u16) -> u16 {
 async fn a_service_is_asked_through_the_proxy_of_the_environment_whose_password_nobody_sees() {
     let s3 = s3().await;
     let port = proxy(s3.port()).await;
-    let mut place = Place::new();
-    place.set_env("HTTP_PROXY", &format!("http://somebody:{PROXY_PASSWORD}@127.0.0.1:{port}"));
-    let daemon = Daemon::start_logging(&place, "trace").await;
+    let mut workspace = Workspace::new();
+    workspace.set_env("HTTP_PROXY", &format!("http://somebody:{PROXY_PASSWORD}@127.0.0.1:{port}"));
+    let daemon = Daemon::start_logging(&workspace, "trace").await;
     // A name that only the proxy can make something of.
     let target = json!({ "type": "s3", "s3_endpoint_url": "http://s3.nowhere.invalid", "s3_bucket": "plain" });
     let id = daemon.create(target).await;
@@ -225,12 +225,12 @@ async fn the_proxy_for_all_is_asked_where_none_is_named_for_the_scheme() {
     let port = proxy(s3.port()).await;
     let detail = |report: &Value| report["checks"][0]["detail"].as_str().unwrap_or_default().to_owned();
     for variable in ["ALL_PROXY", "all_proxy"] {
-        let mut place = Place::new();
-        place.set_env(variable, &format!("http://somebody:{PROXY_PASSWORD}@127.0.0.1:{port}"));
+        let mut workspace = Workspace::new();
+        workspace.set_env(variable, &format!("http://somebody:{PROXY_PASSWORD}@127.0.0.1:{port}"));
         // What is for another scheme, and what is excepted, is not for it.
-        place.set_env("HTTPS_PROXY", "http://nowhere.invalid:3128");
-        place.set_env("NO_PROXY", "localhost,127.0.0.0/8");
-        let daemon = Daemon::start_logging(&place, "trace").await;
+        workspace.set_env("HTTPS_PROXY", "http://nowhere.invalid:3128");
+        workspace.set_env("NO_PROXY", "localhost,127.0.0.0/8");
+        let daemon = Daemon::start_logging(&workspace, "trace").await;
         let target = json!({ "type": "s3", "s3_endpoint_url": "http://s3.nowhere.invalid", "s3_bucket": "plain" });
         let far = daemon.check(&daemon.create(target).await).await;
         assert_available(&far);
@@ -250,9 +250,9 @@ async fn a_proxy_that_cannot_be_used_is_named_and_the_service_not_blamed() {
         (format!("socks5h://somebody:{PROXY_PASSWORD}@127.0.0.1:{}", s3.port()), "by socks5h://"),
         (format!("https://somebody:{PROXY_PASSWORD}@127.0.0.1:{}", s3.port()), "by https://"),
     ] {
-        let mut place = Place::new();
-        place.set_env("ALL_PROXY", &proxy);
-        let daemon = Daemon::start(&place).await;
+        let mut workspace = Workspace::new();
+        workspace.set_env("ALL_PROXY", &proxy);
+        let daemon = Daemon::start(&workspace).await;
         let report = daemon.check(&daemon.create(s3_target(&s3, "plain")).await).await;
         assert_eq!((&report["status"], &report["reason"]), (&json!("offline"), &json!("agent_error")), "{report:#}");
         let message = report["message"].as_str().expect("a sentence");
@@ -266,10 +266,10 @@ async fn what_the_environment_excepts_from_the_proxy_is_asked_directly() {
     let s3 = s3().await;
     for variable in ["HTTP_PROXY", "ALL_PROXY"] {
         for (excepted, is_asked_directly) in [("127.0.0.1,localhost", true), ("localhost", false)] {
-            let mut place = Place::new();
-            place.set_env(variable, "http://nowhere.invalid:3128");
-            place.set_env("NO_PROXY", excepted);
-            let daemon = Daemon::start(&place).await;
+            let mut workspace = Workspace::new();
+            workspace.set_env(variable, "http://nowhere.invalid:3128");
+            workspace.set_env("NO_PROXY", excepted);
+            let daemon = Daemon::start(&workspace).await;
             let report = daemon.check(&daemon.create(s3_target(&s3, "plain")).await).await;
             if is_asked_directly {
                 assert_available(&report);

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::daemon::Daemon;
-use crate::place::Place;
+use crate::workspace::Workspace;
 
 /// The most lines of the README: it introduces the product, and links to the pages of `docs`.
 const README_LINES_MAX: usize = 150;
@@ -115,7 +115,7 @@ fn readme_is_short_and_names_the_two_commands() {
 
 #[tokio::test]
 async fn api_page_lists_every_route() {
-    let daemon = Daemon::start(&Place::new()).await;
+    let daemon = Daemon::start(&Workspace::new()).await;
     let description = daemon.get("/openapi.json").await;
     let mut served = BTreeSet::new();
     for (path, methods) in description["paths"].as_object().expect("an object") {

@@ -2,16 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::daemon::{Daemon, eventually};
-use crate::place::Place;
-use crate::storage::{SECRET_ACCESS_KEY, s3, s3_target};
+use crate::daemon::Daemon;
+use crate::storage::{s3, s3_target};
 use crate::support::s3_server::LockConduct;
-
-/// The first report of a target for which something is so.
-async fn found(daemon: &Daemon, id: &str, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
-    let path = format!("/backup_targets/{id}/checks");
-    eventually(what, async || Some(daemon.get(&path).await).filter(|report| is_so(report))).await
-}
+use crate::workspace::{SECRET_ACCESS_KEY, Workspace};
 
 fn detail<'report>(report: &'report Value, check: &str) -> &'report str {
     let checks = report["checks"].as_array().expect("a list");
@@ -22,16 +16,16 @@ fn detail<'report>(report: &'report Value, check: &str) -> &'report str {
 #[tokio::test]
 async fn a_routine_probe_is_one_request_and_says_since_when_the_rest_is_known() {
     let s3 = s3().await;
-    let place = Place::new();
-    place.configure("[probe]\ns3_interval = \"1s\"");
-    let daemon = Daemon::start(&place).await;
+    let workspace = Workspace::new();
+    workspace.configure("[probe]\ns3_interval = \"1s\"");
+    let daemon = Daemon::start(&workspace).await;
     let id = daemon.create(s3_target(&s3, "locked")).await;
     let first = daemon.check(&id).await;
     assert!(first["probe_requests"].as_u64() > Some(3), "it writes: {first:#}");
     assert!(!detail(&first, "versioning").contains("as read"), "{first:#}");
 
     let asked = s3.requests().len();
-    let routine = found(&daemon, &id, "a routine probe", |report| report["probe_requests"] == 1).await;
+    let routine = daemon.wait_for_report(&id, "a routine probe", |report| report["probe_requests"] == 1).await;
     assert_eq!((&routine["status"], &routine["reason"]), (&json!("available"), &Value::Null), "{routine:#}");
     assert_eq!(routine["versioning"], true);
     assert_eq!((&routine["object_lock"], &routine["default_retention"]), (&json!(true), &first["default_retention"]));
@@ -47,8 +41,8 @@ async fn a_routine_probe_is_one_request_and_says_since_when_the_rest_is_known() 
 #[tokio::test]
 async fn requests_are_counted_as_the_service_counts_them() {
     let s3 = s3().await;
-    let place = Place::new();
-    let daemon = Daemon::start(&place).await;
+    let workspace = Workspace::new();
+    let daemon = Daemon::start(&workspace).await;
     let id = daemon.create(s3_target(&s3, "plain")).await;
     let first = daemon.check(&id).await;
     let asked = s3.requests().len();
@@ -57,15 +51,15 @@ async fn requests_are_counted_as_the_service_counts_them() {
     assert_eq!(second["requests_last_hour"], s3.requests().len(), "{second:#}");
     assert_eq!(second["probe_requests"], s3.requests().len() - asked, "{second:#}");
     let url = format!("{}/plain", s3.endpoint());
-    let told = place.run(&["check", "s3", &url, "--config", place.config().to_str().expect("text")]).await;
+    let output = workspace.run(&["check", "s3", &url, "--config", workspace.config().to_str().expect("text")]).await;
     let sent = s3.requests().len() - asked - second["probe_requests"].as_u64().map_or(0, |sent| sent as usize);
-    assert!(told.out.contains(&format!("requests to the service: {sent} by this probe")), "{told:?}");
+    assert!(output.stdout.contains(&format!("requests to the service: {sent} by this probe")), "{output:?}");
 }
 
 #[tokio::test]
 async fn targets_on_one_service_share_connections() {
     let s3 = s3().await;
-    let daemon = Daemon::start(&Place::new()).await;
+    let daemon = Daemon::start(&Workspace::new()).await;
     let buckets = ["plain", "versioned", "locked", "measured", "ignored"];
     for bucket in buckets {
         let id = daemon.create(s3_target(&s3, bucket)).await;
@@ -79,26 +73,26 @@ async fn targets_on_one_service_share_connections() {
 #[tokio::test]
 async fn what_is_kept_of_a_bucket_is_read_again_at_its_interval() {
     let s3 = s3().await;
-    let place = Place::new();
-    place.configure("[probe]\ns3_interval = \"1s\"\ns3_facts_interval = \"1s\"");
-    let daemon = Daemon::start(&place).await;
+    let workspace = Workspace::new();
+    workspace.configure("[probe]\ns3_interval = \"1s\"\ns3_facts_interval = \"1s\"");
+    let daemon = Daemon::start(&workspace).await;
     let id = daemon.create(s3_target(&s3, "locked")).await;
-    found(&daemon, &id, "health", |report| report["status"] == "available").await;
+    daemon.wait_for_report(&id, "health", |report| report["status"] == "available").await;
     s3.set_conduct("locked", LockConduct::Untold);
-    found(&daemon, &id, "what changed", |report| report["reason"] == "access_denied").await;
+    daemon.wait_for_report(&id, "what changed", |report| report["reason"] == "access_denied").await;
 }
 
 #[tokio::test]
 async fn what_is_kept_of_a_bucket_is_read_again_after_a_failure() {
     let s3 = s3().await;
-    let place = Place::new();
-    place.configure("[probe]\ns3_interval = \"1s\"\ns3_facts_interval = \"1h\"");
-    let daemon = Daemon::start(&place).await;
+    let workspace = Workspace::new();
+    workspace.configure("[probe]\ns3_interval = \"1s\"\ns3_facts_interval = \"1h\"");
+    let daemon = Daemon::start(&workspace).await;
     let id = daemon.create(s3_target(&s3, "locked")).await;
-    found(&daemon, &id, "a routine probe", |report| report["probe_requests"] == 1).await;
-    std::fs::write(place.path("secret"), "another").expect("written");
-    found(&daemon, &id, "a failure", |report| report["reason"] == "wrong_secret").await;
+    daemon.wait_for_report(&id, "a routine probe", |report| report["probe_requests"] == 1).await;
+    std::fs::write(workspace.path("secret"), "another").expect("written");
+    daemon.wait_for_report(&id, "a failure", |report| report["reason"] == "wrong_secret").await;
     s3.set_conduct("locked", LockConduct::Untold);
-    std::fs::write(place.path("secret"), SECRET_ACCESS_KEY).expect("written");
-    found(&daemon, &id, "what changed", |report| report["reason"] == "access_denied").await;
+    std::fs::write(workspace.path("secret"), SECRET_ACCESS_KEY).expect("written");
+    daemon.wait_for_report(&id, "what changed", |report| report["reason"] == "access_denied").await;
 }

@@ -7,17 +7,17 @@ use serde_json::{Value, json};
 
 use crate::daemon::{Daemon, eventually};
 use crate::http::{over_unix, request};
-use crate::place::Place;
 use crate::storage::{nfs, nfs_target};
 use crate::support::nfs_server::Behaviour;
+use crate::workspace::Workspace;
 
 /// How soon the agent ends, whatever its storage does.
 const ENDED: Duration = Duration::from_secs(2);
 
 #[tokio::test]
 async fn what_was_answered_survives_kill_9() {
-    let place = Place::new();
-    let mut daemon = Daemon::start(&place).await;
+    let workspace = Workspace::new();
+    let mut daemon = Daemon::start(&workspace).await;
     let mut target = nfs_target("/one");
     target["metadata"] = json!({ "rack": "b7" });
     let answer = daemon.try_create(target).await;
@@ -25,20 +25,20 @@ async fn what_was_answered_survives_kill_9() {
     let created = answer.json()["backup_targets"].clone();
 
     // Its socket is still there, and nobody is behind it.
-    assert!(place.path("api.sock").exists());
-    let mut daemon = Daemon::start(&place).await;
+    assert!(workspace.path("api.sock").exists());
+    let mut daemon = Daemon::start(&workspace).await;
     assert_eq!(daemon.targets().await, std::slice::from_ref(&created));
     let id = created["id"].as_str().expect("an id");
     let second = daemon.create(nfs_target("/two")).await;
     daemon.get(&format!("/backup_targets/{second}/set_default")).await;
     daemon.end(Signal::SIGKILL).await;
 
-    let mut daemon = Daemon::start(&place).await;
+    let mut daemon = Daemon::start(&workspace).await;
     assert_eq!(daemon.show(&second).await["is_default"], true);
-    assert_eq!(daemon.ask("DELETE", &format!("/backup_targets/{id}"), None).await.status, 202);
+    assert_eq!(daemon.request("DELETE", &format!("/backup_targets/{id}"), None).await.status, 202);
     daemon.end(Signal::SIGKILL).await;
 
-    let daemon = Daemon::start(&place).await;
+    let daemon = Daemon::start(&workspace).await;
     let left: Vec<Value> = daemon.targets().await.iter().map(|target| target["id"].clone()).collect();
     assert_eq!(left, [json!(second)]);
 }
@@ -46,12 +46,12 @@ async fn what_was_answered_survives_kill_9() {
 #[tokio::test]
 async fn the_agent_ends_soon_while_a_probe_hangs_and_a_client_waits_for_it() {
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
-        let (server, place) = nfs().await;
-        place.configure("[probe]\ndeadline = \"60s\"");
+        let (server, workspace) = nfs().await;
+        workspace.configure("[probe]\ndeadline = \"60s\"");
         server.set_behaviour(Behaviour::Silent);
-        let mut daemon = Daemon::start(&place).await;
+        let mut daemon = Daemon::start(&workspace).await;
         let id = daemon.create(nfs_target("/backups")).await;
-        let socket = place.path("api.sock");
+        let socket = workspace.path("api.sock");
         let check = request("POST", &format!("/backup_targets/{id}/check"), Vec::new());
         let waiting = tokio::spawn(async move { over_unix(&socket, check).await });
         // Others are answered meanwhile, so the one that waits does.
@@ -60,21 +60,21 @@ async fn the_agent_ends_soon_while_a_probe_hangs_and_a_client_waits_for_it() {
         let (status, took) = daemon.end(signal).await;
         assert!(status.success(), "{signal}: {status}");
         assert!(took < ENDED, "{signal}: {took:?}");
-        assert!(!place.path("api.sock").exists(), "its socket is gone with it");
+        assert!(!workspace.path("api.sock").exists(), "its socket is gone with it");
         waiting.abort();
     }
 }
 
 #[tokio::test]
 async fn a_start_waits_for_no_storage() {
-    let (server, place) = nfs().await;
-    let mut daemon = Daemon::start(&place).await;
+    let (server, workspace) = nfs().await;
+    let mut daemon = Daemon::start(&workspace).await;
     let id = daemon.create(nfs_target("/backups")).await;
     assert_eq!(daemon.check(&id).await["status"], "available");
     daemon.end(Signal::SIGTERM).await;
     server.set_behaviour(Behaviour::Silent);
-    place.configure("[probe]\ndeadline = \"60s\"");
-    let daemon = Daemon::start(&place).await;
+    workspace.configure("[probe]\ndeadline = \"60s\"");
+    let daemon = Daemon::start(&workspace).await;
     let target = daemon.show(&id).await;
     assert_eq!(
         (&target["status"], &target["capacity"]),
@@ -85,14 +85,14 @@ async fn a_start_waits_for_no_storage() {
 
 #[tokio::test]
 async fn a_bad_configuration_is_reported_and_the_old_one_stays() {
-    let (_nfs, place) = nfs().await;
-    let daemon = Daemon::start(&place).await;
+    let (_nfs, workspace) = nfs().await;
+    let daemon = Daemon::start(&workspace).await;
     let id = daemon.create(nfs_target("/backups")).await;
-    let good = place.config_text();
-    place.write_config(&format!("{}\n[probes]\nnearly_full_percent = 0.0\n", good.trim_end()));
+    let good = workspace.config_text();
+    workspace.write_config(&format!("{}\n[probes]\nnearly_full_percent = 0.0\n", good.trim_end()));
     daemon.signal(Signal::SIGHUP);
-    let line = daemon.logged("the configuration was not changed").await;
-    let place_in_file = format!("{}:{}: ", place.config().display(), good.trim_end().lines().count() + 1);
+    let line = daemon.wait_for_log("the configuration was not changed").await;
+    let place_in_file = format!("{}:{}: ", workspace.config().display(), good.trim_end().lines().count() + 1);
     assert!(line.contains(&place_in_file) && line.contains("probes") && line.contains("ERROR"), "{line}");
     let report = daemon.check(&id).await;
     assert_eq!((&report["status"], &report["reason"]), (&json!("available"), &Value::Null), "{report:#}");
@@ -100,15 +100,15 @@ async fn a_bad_configuration_is_reported_and_the_old_one_stays() {
 
 #[tokio::test]
 async fn a_good_configuration_takes_effect_at_once() {
-    let (_nfs, place) = nfs().await;
-    let daemon = Daemon::start(&place).await;
+    let (_nfs, workspace) = nfs().await;
+    let daemon = Daemon::start(&workspace).await;
     let id = daemon.create(nfs_target("/backups")).await;
     assert_eq!(daemon.check(&id).await["reason"], Value::Null);
-    place.configure(
+    workspace.configure(
         "[probe]\nnearly_full_percent = 0.0\n[[target]]\ntype = \"nfs\"\nfilesystem_export = \"127.0.0.1:/two\"",
     );
     daemon.signal(Signal::SIGHUP);
-    daemon.logged("the configuration was read again").await;
+    daemon.wait_for_log("the configuration was read again").await;
     assert_eq!(daemon.targets().await.len(), 2);
     // Every target is probed with it, although the next probe was due in an hour.
     eventually("the warning", async || {
@@ -120,18 +120,18 @@ async fn a_good_configuration_takes_effect_at_once() {
 
 #[tokio::test]
 async fn what_only_a_restart_changes_is_told() {
-    let place = Place::new();
-    let daemon = Daemon::start(&place).await;
-    place.configure(&format!(
+    let workspace = Workspace::new();
+    let daemon = Daemon::start(&workspace).await;
+    workspace.configure(&format!(
         "[registry]\nurl = \"sqlite://{}\"\n[mounts]\nroot = \"/elsewhere\"",
-        place.path("other.db").display()
+        workspace.path("other.db").display()
     ));
     daemon.signal(Signal::SIGHUP);
-    daemon.logged("[api] and [registry] are changed by a restart only").await;
-    daemon.logged("[mounts] root is changed by a restart only").await;
-    daemon.logged("the configuration was read again").await;
+    daemon.wait_for_log("[api] and [registry] are changed by a restart only").await;
+    daemon.wait_for_log("[mounts] root is changed by a restart only").await;
+    daemon.wait_for_log("the configuration was read again").await;
     let id = daemon.create(nfs_target("/one")).await;
     let mount_path = daemon.show(&id).await["filesystem_export_mount_path"].clone();
-    assert!(mount_path.as_str().expect("a text").starts_with(place.path("mounts").to_str().expect("text")));
-    assert!(!place.path("other.db").exists());
+    assert!(mount_path.as_str().expect("a text").starts_with(workspace.path("mounts").to_str().expect("text")));
+    assert!(!workspace.path("other.db").exists());
 }

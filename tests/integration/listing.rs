@@ -3,10 +3,10 @@
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use crate::daemon::{Daemon, eventually};
-use crate::place::Place;
+use crate::daemon::Daemon;
 use crate::storage::{s3, s3_target};
 use crate::support::s3_server::S3Server;
+use crate::workspace::Workspace;
 
 /// Probes every second, and listings in runs of two pages. A canary would be counted at times.
 const LISTING: &str = r#"
@@ -19,12 +19,6 @@ const LISTING: &str = r#"
     interval = "10s"
     requests_max = 2
 "#;
-
-/// The first report of a target for which something is so.
-async fn found(daemon: &Daemon, id: &str, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
-    let path = format!("/backup_targets/{id}/checks");
-    eventually(what, async || Some(daemon.get(&path).await).filter(|report| is_so(report))).await
-}
 
 fn capacity(report: &Value) -> &Value {
     let checks = report["checks"].as_array().expect("a list");
@@ -40,18 +34,18 @@ fn pages(s3: &S3Server) -> Vec<String> {
 async fn nothing_is_listed_unless_it_is_asked_for_nor_by_a_command() {
     let s3 = s3().await;
     s3.put("paged", "one", "12345");
-    let place = Place::new();
-    let daemon = Daemon::start(&place).await;
+    let workspace = Workspace::new();
+    let daemon = Daemon::start(&workspace).await;
     let id = daemon.create(s3_target(&s3, "paged")).await;
     for _ in 0..2 {
         let report = daemon.check(&id).await;
         assert_eq!((&report["used_bytes"], &report["usage_listing"]), (&Value::Null, &Value::Null), "{report:#}");
     }
-    place.configure(LISTING);
+    workspace.configure(LISTING);
     let url = format!("{}/paged", s3.endpoint());
-    let told = place.run(&["check", "s3", &url, "--config", place.config().to_str().expect("text")]).await;
-    assert_eq!(told.code, 0, "{told:?}");
-    assert!(told.out.contains("does not tell how much the bucket holds"), "{told:?}");
+    let output = workspace.run(&["check", "s3", &url, "--config", workspace.config().to_str().expect("text")]).await;
+    assert_eq!(output.code, 0, "{output:?}");
+    assert!(output.stdout.contains("does not tell how much the bucket holds"), "{output:?}");
     assert_eq!(pages(&s3), [""; 0]);
 }
 
@@ -64,12 +58,13 @@ async fn runs_of_a_listing_add_up_to_what_is_used_and_end_when_it_is_turned_off(
         s3.put("paged", key, "1234567");
     }
     s3.hide("paged", "c");
-    let place = Place::new();
-    place.configure(LISTING);
-    let daemon = Daemon::start(&place).await;
+    let workspace = Workspace::new();
+    workspace.configure(LISTING);
+    let daemon = Daemon::start(&workspace).await;
     let id = daemon.create(s3_target(&s3, "paged")).await;
 
-    let report = found(&daemon, &id, "a first run", |report| !report["usage_listing"]["next_run_at"].is_null()).await;
+    let report =
+        daemon.wait_for_report(&id, "a first run", |report| !report["usage_listing"]["next_run_at"].is_null()).await;
     let (status, used) = (&report["status"], &report["used_bytes"]);
     assert_eq!((status, used, &report["reason"]), (&json!("available"), &Value::Null, &Value::Null), "{report:#}");
     let so_far = &report["usage_listing"]["under_way"];
@@ -80,7 +75,7 @@ async fn runs_of_a_listing_add_up_to_what_is_used_and_end_when_it_is_turned_off(
     assert_eq!(pages(&s3).len(), 2);
     assert_eq!(daemon.show(&id).await["used"], Value::Null);
 
-    let report = found(&daemon, &id, "a count", |report| !report["used_bytes"].is_null()).await;
+    let report = daemon.wait_for_report(&id, "a count", |report| !report["used_bytes"].is_null()).await;
     assert_eq!((&report["used_bytes"], &report["object_count"]), (&json!(36), &json!(6)), "{report:#}");
     let counted = &report["usage_listing"]["counted"];
     assert_eq!((&counted["versions"], &counted["delete_markers"]), (&json!(6), &json!(1)), "{report:#}");
@@ -93,25 +88,28 @@ async fn runs_of_a_listing_add_up_to_what_is_used_and_end_when_it_is_turned_off(
     assert_eq!(begins, [false, true, true, true], "{pages_asked:?}");
     // A probe of the agent's own may come between the two.
     let by_all = s3.requests().len();
-    let told =
+    let output =
         daemon.get(&format!("/backup_targets/{id}/checks")).await["requests_last_hour"].as_u64().expect("a count");
-    assert!((told.abs_diff(by_all as u64)) <= 2, "{told} of {by_all}");
+    assert!((output.abs_diff(by_all as u64)) <= 2, "{output} of {by_all}");
     assert_eq!(daemon.show(&id).await["used"], "36.0 B");
-    let shown = place.run(&["target", "show", &id, "--api", &place.socket()]).await;
-    assert!(shown.out.contains("used 36.0 B") && shown.out.contains("as counted by a listing that ended"), "{shown:?}");
+    let shown = workspace.run(&["target", "show", &id, "--api", &workspace.socket()]).await;
+    assert!(
+        shown.stdout.contains("used 36.0 B") && shown.stdout.contains("as counted by a listing that ended"),
+        "{shown:?}"
+    );
 
-    place.configure("[s3.listing]\nenabled = false");
+    workspace.configure("[s3.listing]\nenabled = false");
     daemon.signal(Signal::SIGHUP);
-    let report = found(&daemon, &id, "no listing", |report| report["usage_listing"].is_null()).await;
+    let report = daemon.wait_for_report(&id, "no listing", |report| report["usage_listing"].is_null()).await;
     assert_eq!((&report["status"], &report["used_bytes"]), (&json!("available"), &Value::Null), "{report:#}");
 }
 
 #[tokio::test]
 async fn a_bucket_whose_use_is_told_is_not_listed() {
     let s3 = s3().await;
-    let place = Place::new();
-    place.configure(LISTING);
-    let daemon = Daemon::start(&place).await;
+    let workspace = Workspace::new();
+    workspace.configure(LISTING);
+    let daemon = Daemon::start(&workspace).await;
     let id = daemon.create(s3_target(&s3, "measured")).await;
     let report = daemon.check(&id).await;
     assert!(report["used_bytes"].is_u64() && report["usage_listing"].is_null(), "{report:#}");

@@ -12,10 +12,10 @@ use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::net::unix::pipe::Receiver;
 use tokio::process::Child;
 
-use crate::daemon::{eventually, in_time};
-use crate::http::{Answer, over_unix, request};
-use crate::place::Place;
+use crate::daemon::{eventually, with_timeout};
+use crate::http::{self, Answer, over_unix};
 use crate::storage::{nfs, nfs_target};
+use crate::workspace::Workspace;
 
 /// Upper bound of the time from SIGTERM to the exit.
 const ENDED: Duration = Duration::from_secs(2);
@@ -25,40 +25,40 @@ const PIPE_BYTES: i32 = 4096;
 
 /// A daemon whose standard error is a pipe that is read only when the test does.
 struct UnreadDaemon<'a> {
-    place: &'a Place,
+    workspace: &'a Workspace,
     child: Child,
     stderr: OwnedFd,
 }
 
 impl<'a> UnreadDaemon<'a> {
-    async fn start(place: &'a Place) -> Self {
+    async fn start(workspace: &'a Workspace) -> Self {
         let (reader, writer) = pipe().expect("a pipe");
         fcntl(writer.as_fd(), FcntlArg::F_SETPIPE_SZ(PIPE_BYTES)).expect("its capacity");
-        let config = place.config();
-        let mut command = place.command(&["serve", "--config", config.to_str().expect("text")]);
+        let config = workspace.config();
+        let mut command = workspace.command(&["serve", "--config", config.to_str().expect("text")]);
         let child = command.stdout(Stdio::null()).stderr(writer).spawn().expect("the agent starts");
         // The command holds the writing end until it is dropped.
         drop(command);
-        let daemon = Self { place, child, stderr: reader };
-        let socket = place.path("api.sock");
+        let daemon = Self { workspace, child, stderr: reader };
+        let socket = workspace.path("api.sock");
         eventually("its socket", async || tokio::net::UnixStream::connect(&socket).await.ok()).await;
         daemon
     }
 
-    async fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> Answer {
+    async fn request(&self, method: &str, path: &str, body: Option<&Value>) -> Answer {
         let body = body.map(Value::to_string).unwrap_or_default();
-        let request = request(method, path, body.into());
-        in_time(path, over_unix(&self.place.path("api.sock"), request)).await
+        let request = http::request(method, path, body.into());
+        with_timeout(path, over_unix(&self.workspace.path("api.sock"), request)).await
     }
 
     async fn create(&self, path: &str) -> String {
-        let answer = self.ask("POST", "/backup_targets", Some(&json!({ "backup_target": nfs_target(path) }))).await;
+        let answer = self.request("POST", "/backup_targets", Some(&json!({ "backup_target": nfs_target(path) }))).await;
         assert_eq!(answer.status, 200, "{answer:?}");
         answer.json()["backup_targets"]["id"].as_str().expect("an id").to_owned()
     }
 
     async fn lines_dropped(&self) -> u64 {
-        let node = self.ask("GET", "/node", None).await.json();
+        let node = self.request("GET", "/node", None).await.json();
         node["agent"]["log_lines_dropped"].as_u64().expect("a count")
     }
 
@@ -76,7 +76,7 @@ impl<'a> UnreadDaemon<'a> {
     async fn stop(&mut self) {
         let since = Instant::now();
         self.signal(Signal::SIGTERM);
-        let status = in_time("its end", self.child.wait()).await.expect("waited for");
+        let status = with_timeout("its end", self.child.wait()).await.expect("waited for");
         assert!(status.success(), "{status}");
         assert!(since.elapsed() < ENDED, "{:?}", since.elapsed());
     }
@@ -84,13 +84,13 @@ impl<'a> UnreadDaemon<'a> {
 
 #[tokio::test]
 async fn daemon_answers_probes_and_stops_when_stderr_is_not_read() {
-    let (_server, place) = nfs().await;
-    let mut daemon = UnreadDaemon::start(&place).await;
+    let (_server, workspace) = nfs().await;
+    let mut daemon = UnreadDaemon::start(&workspace).await;
     for number in 0..300 {
         daemon.create(&format!("/none/{number}")).await;
     }
     let id = daemon.create("/backups").await;
-    let report = daemon.ask("POST", &format!("/backup_targets/{id}/check"), None).await;
+    let report = daemon.request("POST", &format!("/backup_targets/{id}/check"), None).await;
     assert_eq!(report.json()["status"], "available", "{report:?}");
     assert_eq!(daemon.lines_dropped().await, 0, "the queue holds that many");
     daemon.stop().await;
@@ -98,13 +98,13 @@ async fn daemon_answers_probes_and_stops_when_stderr_is_not_read() {
 
 #[tokio::test]
 async fn dropped_log_lines_are_counted_and_reported_when_stderr_is_read_again() {
-    let (_server, place) = nfs().await;
+    let (_server, workspace) = nfs().await;
     // All but one of these are refused at each reload, since they give their types the same name.
     let declare =
         |number| format!("[[target]]\ntype = \"nfs\"\nfilesystem_export = \"h:/{number}\"\nbtt_name = \"same\"\n");
     let declared = (0..500).map(declare);
-    place.configure(&declared.collect::<String>());
-    let mut daemon = UnreadDaemon::start(&place).await;
+    workspace.configure(&declared.collect::<String>());
+    let mut daemon = UnreadDaemon::start(&workspace).await;
     let dropped = eventually("dropped lines", async || {
         daemon.signal(Signal::SIGHUP);
         Some(daemon.lines_dropped().await).filter(|dropped| *dropped > 0)
@@ -113,9 +113,9 @@ async fn dropped_log_lines_are_counted_and_reported_when_stderr_is_read_again() 
     assert!(dropped > 0);
     let mut lines = daemon.read_stderr();
     let report = "log lines were dropped because standard error was not read";
-    let line = in_time("a report", next_line_with(&mut lines, report)).await;
+    let line = with_timeout("a report", next_line_with(&mut lines, report)).await;
     assert!(line.contains("WARN"), "{line}");
-    let (_, line) = tokio::join!(daemon.stop(), in_time("a later line", next_line_with(&mut lines, "stopping")));
+    let (_, line) = tokio::join!(daemon.stop(), with_timeout("a later line", next_line_with(&mut lines, "stopping")));
     assert!(line.contains("INFO"), "{line}");
 }
 

@@ -1,20 +1,29 @@
-//! The true binary, started as a user starts it, on servers in this process.
+//! Tests of the real binary, started as a user starts it, on servers in this process.
 //!
-//! Each test has an agent of its own: a child process with its own configuration, registry, socket
-//! and free port, below a temporary directory ([`place`], [`daemon`]). Storage is the NFS and the S3
-//! server of `tests/support` ([`storage`]), verified over the wire (`mode = "none"`), so that nothing
-//! here needs a privilege. What needs a kernel that mounts is in `tests/lab`.
+//! Each test has an agent of its own: a child process with its own configuration, registry, socket,
+//! and free port, below a temporary directory ([`workspace`], [`daemon`]). Storage is the NFS and the
+//! S3 server of `tests/support` ([`storage`]), verified over the wire (`mode = "none"`), so these
+//! tests need no privileges. Tests that need a kernel that mounts are in `tests/lab`.
 //!
-//! No test waits for time to pass. Intervals are an hour and a probe is asked for; or the end of a
-//! wait is an answer or a line of the log, and [`daemon::PATIENCE`] only bounds it.
+//! No test sleeps. Probe intervals are an hour, and tests request probes. Where the agent must notice
+//! something by itself, the test waits for an answer or a log line, at most [`daemon::TIMEOUT`].
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "that is how tests fail")]
+#![allow(dead_code, reason = "each test binary uses a part of the shared helpers")]
 #![allow(clippy::disallowed_methods, reason = "files in a temporary directory, and the agent as a child")]
 
+#[path = "../support/daemon.rs"]
+mod daemon;
+#[path = "../support/http.rs"]
+mod http;
+#[path = "../support/report.rs"]
+mod report;
 #[path = "../support/shape.rs"]
 mod shape;
 #[path = "../support/mod.rs"]
 mod support;
+#[path = "../support/workspace.rs"]
+mod workspace;
 
 mod agent_routes;
 mod api_guide;
@@ -24,16 +33,13 @@ mod clients;
 mod command_line;
 mod concurrency;
 mod credentials;
-mod daemon;
 mod documents;
 mod economy;
 mod faults;
-mod http;
 mod lifetime;
 mod listing;
 mod logging;
 mod nfs_verdicts;
-mod place;
 mod protection;
 mod s3_verdicts;
 mod secrets;

@@ -2,10 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::daemon::{Daemon, eventually, in_time};
-use crate::place::Place;
+use crate::daemon::{Daemon, eventually, with_timeout};
 use crate::storage::{exported_directory, exports, measure, nfs, nfs_target};
 use crate::support::nfs_server::{Behaviour, NfsServer};
+use crate::workspace::Workspace;
 
 /// A probe every second, so that the agent itself must notice.
 const EVERY_SECOND: &str = "[probe]\nnfs_interval = \"1s\"";
@@ -37,8 +37,8 @@ fn human(bytes: u64) -> String {
 
 #[tokio::test]
 async fn a_healthy_export_is_available_with_the_size_of_its_file_system() {
-    let (_nfs, place) = nfs().await;
-    let daemon = Daemon::start(&place).await;
+    let (_nfs, workspace) = nfs().await;
+    let daemon = Daemon::start(&workspace).await;
     let id = daemon.create(nfs_target("/backups")).await;
     // Others write to the same file system: a look counts when nothing changed while it was taken.
     let (report, (capacity, used)) = eventually("a quiet moment", async || {
@@ -67,9 +67,9 @@ async fn a_healthy_export_is_available_with_the_size_of_its_file_system() {
 
 #[tokio::test]
 async fn a_server_that_stops_is_noticed_told_and_noticed_again_when_it_is_back() {
-    let (server, place) = nfs().await;
-    place.configure(EVERY_SECOND);
-    let daemon = Daemon::start(&place).await;
+    let (server, workspace) = nfs().await;
+    workspace.configure(EVERY_SECOND);
+    let daemon = Daemon::start(&workspace).await;
     let id = daemon.create(nfs_target("/backups")).await;
     let becomes = async |status: &str| {
         eventually(status, async || Some(daemon.show(&id).await).filter(|target| target["status"] == status)).await
@@ -95,9 +95,9 @@ async fn a_server_that_stops_is_noticed_told_and_noticed_again_when_it_is_back()
 
 #[tokio::test]
 async fn silence_is_told_at_the_first_timeout_and_believed_at_the_second() {
-    let (server, place) = nfs().await;
-    place.configure(SHORT_DEADLINE);
-    let daemon = Daemon::start(&place).await;
+    let (server, workspace) = nfs().await;
+    workspace.configure(SHORT_DEADLINE);
+    let daemon = Daemon::start(&workspace).await;
     let id = daemon.create(nfs_target("/backups")).await;
     eventually("available", async || (daemon.check(&id).await["status"] == "available").then_some(())).await;
     server.set_behaviour(Behaviour::Silent);
@@ -114,10 +114,10 @@ async fn silence_is_told_at_the_first_timeout_and_believed_at_the_second() {
 
 #[tokio::test]
 async fn a_target_that_was_never_available_is_not_made_so_by_a_timeout() {
-    let (server, place) = nfs().await;
-    place.configure(SHORT_DEADLINE);
+    let (server, workspace) = nfs().await;
+    workspace.configure(SHORT_DEADLINE);
     server.set_behaviour(Behaviour::Silent);
-    let daemon = Daemon::start(&place).await;
+    let daemon = Daemon::start(&workspace).await;
     let id = daemon.create(nfs_target("/backups")).await;
     let report = daemon.check(&id).await;
     assert_eq!((&report["status"], &report["last_available_at"]), (&json!("offline"), &Value::Null));
@@ -125,15 +125,15 @@ async fn a_target_that_was_never_available_is_not_made_so_by_a_timeout() {
 
 #[tokio::test]
 async fn a_silent_server_delays_no_other_target_and_no_answer() {
-    let (server, place) = nfs().await;
+    let (server, workspace) = nfs().await;
     let (silent, _) = nfs().await;
     silent.set_behaviour(Behaviour::Silent);
     let options = |port: u16| format!("nfsvers=3,port={port},mountport={port}");
-    place.configure(&format!(
+    workspace.configure(&format!(
         "[probe]\ndeadline = \"60s\"\n[[mounts.nfs]]\nlocation = \"127.0.0.1:/two\"\noptions = \"{}\"",
         options(silent.port())
     ));
-    let daemon = Daemon::start(&place).await;
+    let daemon = Daemon::start(&workspace).await;
     let hanging = daemon.create(nfs_target("/two")).await;
     let well = daemon.create(nfs_target("/one")).await;
     assert_eq!(daemon.check(&well).await["status"], "available");
@@ -146,14 +146,14 @@ async fn a_silent_server_delays_no_other_target_and_no_answer() {
     );
     // And a target that hangs can be deleted at once.
     daemon.get(&format!("/backup_targets/{well}/set_default")).await;
-    assert_eq!(daemon.ask("DELETE", &format!("/backup_targets/{hanging}"), None).await.status, 202);
+    assert_eq!(daemon.request("DELETE", &format!("/backup_targets/{hanging}"), None).await.status, 202);
     drop(server);
 }
 
 #[tokio::test]
 async fn each_way_a_server_fails_has_its_reason() {
-    let (server, place) = nfs().await;
-    let daemon = Daemon::start(&place).await;
+    let (server, workspace) = nfs().await;
+    let daemon = Daemon::start(&workspace).await;
     let id = daemon.create(nfs_target("/one")).await;
     for (behaviour, reason) in [
         (Behaviour::RefuseExport("/one".to_owned()), "export_denied"),
@@ -181,8 +181,8 @@ async fn each_way_a_server_fails_has_its_reason() {
 
 #[tokio::test]
 async fn an_export_that_the_server_does_not_have_is_told_by_its_path() {
-    let (_server, place) = nfs().await;
-    let daemon = Daemon::start(&place).await;
+    let (_server, workspace) = nfs().await;
+    let daemon = Daemon::start(&workspace).await;
     let id = daemon.create(nfs_target("/nowhere")).await;
     let report = daemon.check(&id).await;
     assert_eq!((&report["status"], &report["reason"]), (&json!("offline"), &json!("export_denied")), "{report:#}");
@@ -191,8 +191,8 @@ async fn an_export_that_the_server_does_not_have_is_told_by_its_path() {
 
 #[tokio::test]
 async fn handles_that_the_server_forgot_heal_in_the_same_probe() {
-    let (server, place) = nfs().await;
-    let daemon = Daemon::start(&place).await;
+    let (server, workspace) = nfs().await;
+    let daemon = Daemon::start(&workspace).await;
     let id = daemon.create(nfs_target("/backups")).await;
     assert_eq!(daemon.check(&id).await["status"], "available");
     server.forget_handles();
@@ -202,19 +202,19 @@ async fn handles_that_the_server_forgot_heal_in_the_same_probe() {
 
 #[tokio::test]
 async fn nothing_is_mounted_and_no_directory_is_made() {
-    let (_nfs, place) = nfs().await;
-    let daemon = Daemon::start(&place).await;
+    let (_nfs, workspace) = nfs().await;
+    let daemon = Daemon::start(&workspace).await;
     let id = daemon.create(nfs_target("/backups")).await;
     assert_eq!(daemon.check(&id).await["status"], "available");
-    assert!(!place.path("mounts").exists());
+    assert!(!workspace.path("mounts").exists());
 }
 
 #[tokio::test]
 async fn many_who_ask_at_once_are_served_by_few_probes() {
-    let (_nfs, place) = nfs().await;
-    let daemon = Daemon::start(&place).await;
+    let (_nfs, workspace) = nfs().await;
+    let daemon = Daemon::start(&workspace).await;
     let id = daemon.create(nfs_target("/backups")).await;
-    let reports = in_time("all reports", futures::future::join_all((0..50).map(|_| daemon.check(&id)))).await;
+    let reports = with_timeout("all reports", futures::future::join_all((0..50).map(|_| daemon.check(&id)))).await;
     assert!(reports.iter().all(|report| report["status"] == "available"));
     let probes: std::collections::HashSet<_> = reports.iter().map(|report| report["checked_at"].to_string()).collect();
     assert!(probes.len() < 50, "{} probes", probes.len());
@@ -222,9 +222,9 @@ async fn many_who_ask_at_once_are_served_by_few_probes() {
 
 #[tokio::test]
 async fn a_nearly_full_export_is_available_with_a_warning() {
-    let (_nfs, place) = nfs().await;
-    place.configure("[probe]\nnearly_full_percent = 0.0");
-    let daemon = Daemon::start(&place).await;
+    let (_nfs, workspace) = nfs().await;
+    workspace.configure("[probe]\nnearly_full_percent = 0.0");
+    let daemon = Daemon::start(&workspace).await;
     let id = daemon.create(nfs_target("/backups")).await;
     let report = daemon.check(&id).await;
     assert_eq!((&report["status"], &report["reason"]), (&json!("available"), &json!("nearly_full")), "{report:#}");
@@ -232,14 +232,15 @@ async fn a_nearly_full_export_is_available_with_a_warning() {
 
 #[tokio::test]
 async fn a_declared_target_is_made_at_the_start_and_not_twice() {
-    let place = Place::new();
-    place.configure("[[target]]\ntype = \"nfs\"\nfilesystem_export = \"127.0.0.1:/declared\"\nbtt_name = \"nightly\"");
-    let mut daemon = Daemon::start(&place).await;
+    let workspace = Workspace::new();
+    workspace
+        .configure("[[target]]\ntype = \"nfs\"\nfilesystem_export = \"127.0.0.1:/declared\"\nbtt_name = \"nightly\"");
+    let mut daemon = Daemon::start(&workspace).await;
     let first = eventually("declared", async || daemon.targets().await.pop()).await;
     assert_eq!(first["backup_target_types"][0]["name"], "nightly");
     assert_eq!(first["is_default"], true);
     daemon.end(nix::sys::signal::Signal::SIGTERM).await;
-    let daemon = Daemon::start(&place).await;
+    let daemon = Daemon::start(&workspace).await;
     let targets = daemon.targets().await;
     assert_eq!(targets.len(), 1);
     assert_eq!(targets[0]["id"], first["id"]);

@@ -6,9 +6,9 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::daemon::Daemon;
-use crate::place::Place;
 use crate::storage::{QUOTA_BYTES, USED_BYTES, immutable_target, s3, s3_target};
 use crate::support::s3_server::LockConduct;
+use crate::workspace::Workspace;
 
 fn outcome<'report>(report: &'report Value, check: &str) -> &'report Value {
     let checks = report["checks"].as_array().expect("a list");
@@ -20,19 +20,19 @@ fn metadata(target: &Value, key: &str) -> Option<Value> {
     entries.iter().find(|entry| entry["key"] == key).map(|entry| entry["value"].clone())
 }
 
-/// The report about a bucket in a place, and the target as it is listed then.
-async fn verdict(place: &Place, target: Value) -> (Value, Value) {
-    let daemon = Daemon::start(place).await;
+/// The report about a bucket in a workspace, and the target as it is listed then.
+async fn verdict(workspace: &Workspace, target: Value) -> (Value, Value) {
+    let daemon = Daemon::start(workspace).await;
     let id = daemon.create(target).await;
     let report = daemon.check(&id).await;
     (report, daemon.show(&id).await)
 }
 
 /// The same, once the lock was proved or found to be unprovable.
-async fn proved(place: &Place, target: Value) -> (Value, Value) {
-    let daemon = Daemon::start(place).await;
+async fn proved(workspace: &Workspace, target: Value) -> (Value, Value) {
+    let daemon = Daemon::start(workspace).await;
     let id = daemon.create(target).await;
-    (daemon.proved(&id).await, daemon.show(&id).await)
+    (daemon.wait_for_lock_proof(&id).await, daemon.show(&id).await)
 }
 
 fn assert_offline(report: &Value, reason: &str, words: &[&str]) {
@@ -44,7 +44,7 @@ fn assert_offline(report: &Value, reason: &str, words: &[&str]) {
 #[tokio::test]
 async fn a_bucket_that_is_there_is_available_and_claims_no_lock() {
     let s3 = s3().await;
-    let (report, target) = verdict(&Place::new(), s3_target(&s3, "plain")).await;
+    let (report, target) = verdict(&Workspace::new(), s3_target(&s3, "plain")).await;
     assert_eq!((&report["status"], &report["reason"]), (&json!("available"), &Value::Null), "{report:#}");
     assert_eq!((&report["object_lock"], &report["versioning"]), (&json!(false), &json!(false)));
     assert_eq!((&target["capacity"], &target["used"]), (&Value::Null, &Value::Null), "the service does not tell");
@@ -58,7 +58,7 @@ async fn a_bucket_that_is_there_is_available_and_claims_no_lock() {
 #[tokio::test]
 async fn an_immutable_bucket_with_a_lock_is_available_and_says_so() {
     let s3 = s3().await;
-    let (report, target) = proved(&Place::new(), immutable_target(&s3, "locked")).await;
+    let (report, target) = proved(&Workspace::new(), immutable_target(&s3, "locked")).await;
     assert_eq!((&report["status"], &report["reason"]), (&json!("available"), &Value::Null), "{report:#}");
     assert_eq!(report["object_lock_proof"]["verdict"], "enforced");
     assert_eq!(metadata(&target, "object_lock_verdict"), Some(json!("enforced")));
@@ -72,13 +72,13 @@ async fn an_immutable_bucket_with_a_lock_is_available_and_says_so() {
 #[tokio::test]
 async fn an_immutable_bucket_without_a_lock_is_offline() {
     let s3 = s3().await;
-    let (report, target) = verdict(&Place::new(), immutable_target(&s3, "versioned")).await;
+    let (report, target) = verdict(&Workspace::new(), immutable_target(&s3, "versioned")).await;
     assert_offline(&report, "object_lock_missing", &["versioned"]);
     assert_eq!(outcome(&report, "object_lock"), "failed");
     assert_eq!(metadata(&target, "immutable"), Some(json!("1")), "as it was declared");
     assert_eq!(metadata(&target, "object_lock"), Some(json!("0")), "as it was verified");
     // It keeps no versions either, and enabling that would not give it a lock.
-    let (report, target) = verdict(&Place::new(), immutable_target(&s3, "plain")).await;
+    let (report, target) = verdict(&Workspace::new(), immutable_target(&s3, "plain")).await;
     assert_offline(&report, "object_lock_missing", &["plain"]);
     assert_eq!((&report["object_lock"], &report["versioning"]), (&json!(false), &json!(false)));
     assert_eq!(metadata(&target, "object_lock"), Some(json!("0")));
@@ -87,8 +87,8 @@ async fn an_immutable_bucket_without_a_lock_is_offline() {
 #[tokio::test]
 async fn a_lock_that_is_told_and_not_enforced_is_offline() {
     let s3 = s3().await;
-    let place = Place::new();
-    let (report, target) = proved(&place, immutable_target(&s3, "ignored")).await;
+    let workspace = Workspace::new();
+    let (report, target) = proved(&workspace, immutable_target(&s3, "ignored")).await;
     assert_offline(&report, "lock_not_enforced", &["ignored", "COMPLIANCE", "can delete backups"]);
     assert_eq!((outcome(&report, "object_lock"), outcome(&report, "lock_proof")), (&json!("passed"), &json!("failed")));
     assert_eq!(
@@ -98,10 +98,10 @@ async fn a_lock_that_is_told_and_not_enforced_is_offline() {
     assert_eq!(metadata(&target, "object_lock"), Some(json!("0")));
     assert_eq!(metadata(&target, "object_lock_verdict"), Some(json!("not_enforced")));
 
-    let config = place.config();
+    let config = workspace.config();
     let url = format!("{}/ignored", s3.endpoint());
-    let told = place.run(&["check", "s3", &url, "--immutable", "--config", config.to_str().expect("text")]).await;
-    assert!(told.code == 2 && told.out.contains("object lock not_enforced"), "{told:?}");
+    let output = workspace.run(&["check", "s3", &url, "--immutable", "--config", config.to_str().expect("text")]).await;
+    assert!(output.code == 2 && output.stdout.contains("object lock not_enforced"), "{output:?}");
 }
 
 #[tokio::test]
@@ -109,7 +109,7 @@ async fn a_lock_is_proved_by_the_clock_of_the_service() {
     let s3 = s3().await;
     // As far as clocks may differ before requests are refused.
     s3.advance_clock(Duration::from_secs(600));
-    let (report, _) = proved(&Place::new(), immutable_target(&s3, "locked")).await;
+    let (report, _) = proved(&Workspace::new(), immutable_target(&s3, "locked")).await;
     assert_eq!((&report["status"], &report["reason"]), (&json!("available"), &json!("clock_skewed")), "{report:#}");
     assert_eq!(report["object_lock_proof"]["verdict"], "enforced", "{report:#}");
 }
@@ -117,17 +117,17 @@ async fn a_lock_is_proved_by_the_clock_of_the_service() {
 #[tokio::test]
 async fn a_canary_that_is_locked_for_days_is_the_last_one() {
     let s3 = s3().await;
-    let place = Place::new();
-    let mut daemon = Daemon::start(&place).await;
+    let workspace = Workspace::new();
+    let mut daemon = Daemon::start(&workspace).await;
     let id = daemon.create(immutable_target(&s3, "stubborn")).await;
-    let report = daemon.proved(&id).await;
+    let report = daemon.wait_for_lock_proof(&id).await;
     assert_offline(&report, "lock_unverifiable", &["stubborn", "instead of", "no further one is written"]);
     assert_eq!(report["object_lock_proof"]["verdict"], "unverifiable");
     daemon.end(Signal::SIGKILL).await;
     // Whoever starts after it finds the canary, and leaves it at that.
     assert_eq!(s3.stored_versions("stubborn"), 1, "the one to write, and none to lock");
     for _ in 0..3 {
-        let mut daemon = Daemon::start(&place).await;
+        let mut daemon = Daemon::start(&workspace).await;
         for _ in 0..3 {
             assert_eq!(daemon.check(&id).await["status"], "offline");
         }
@@ -140,7 +140,7 @@ async fn a_canary_that_is_locked_for_days_is_the_last_one() {
 async fn where_nobody_tells_what_locks_by_default_nothing_is_put() {
     let s3 = s3().await;
     for (target, status) in [(s3_target(&s3, "untold"), "available"), (immutable_target(&s3, "untold"), "offline")] {
-        let (report, _) = verdict(&Place::new(), target).await;
+        let (report, _) = verdict(&Workspace::new(), target).await;
         assert_eq!((&report["status"], outcome(&report, "write_canary")), (&json!(status), &json!("skipped")));
         assert_eq!(s3.stored_versions("untold"), 0, "{report:#}");
         if status == "available" {
@@ -155,9 +155,9 @@ async fn where_nobody_tells_what_locks_by_default_nothing_is_put() {
 #[tokio::test]
 async fn a_verdict_outlasts_a_configuration_that_is_not_told_for_once() {
     let s3 = s3().await;
-    let daemon = Daemon::start(&Place::new()).await;
+    let daemon = Daemon::start(&Workspace::new()).await;
     let id = daemon.create(immutable_target(&s3, "locked")).await;
-    assert_eq!(daemon.proved(&id).await["object_lock_proof"]["verdict"], "enforced");
+    assert_eq!(daemon.wait_for_lock_proof(&id).await["object_lock_proof"]["verdict"], "enforced");
     s3.set_conduct("locked", LockConduct::Untold);
     let report = daemon.check(&id).await;
     assert_offline(&report, "access_denied", &["locked"]);
@@ -175,9 +175,9 @@ async fn a_verdict_outlasts_a_configuration_that_is_not_told_for_once() {
 #[tokio::test]
 async fn a_lock_that_nobody_is_to_prove_is_not_claimed() {
     let s3 = s3().await;
-    let place = Place::new();
-    place.configure("[s3.lock_proof]\nenabled = false");
-    let (report, target) = verdict(&place, immutable_target(&s3, "locked")).await;
+    let workspace = Workspace::new();
+    workspace.configure("[s3.lock_proof]\nenabled = false");
+    let (report, target) = verdict(&workspace, immutable_target(&s3, "locked")).await;
     assert_eq!((&report["status"], &report["reason"]), (&json!("available"), &json!("lock_unverifiable")));
     assert!(
         report["message"].as_str().is_some_and(|text| text.contains("turned off in [s3.lock_proof]")),
@@ -190,7 +190,7 @@ async fn a_lock_that_nobody_is_to_prove_is_not_claimed() {
 #[tokio::test]
 async fn a_target_that_is_deleted_says_what_it_leaves() {
     let s3 = s3().await;
-    let daemon = Daemon::start(&Place::new()).await;
+    let daemon = Daemon::start(&Workspace::new()).await;
     for (bucket, words) in [
         ("stubborn", Some("is locked for longer than it asked to be and stays there")),
         ("locked", Some("is locked until second")),
@@ -199,7 +199,7 @@ async fn a_target_that_is_deleted_says_what_it_leaves() {
         let id = daemon.create(s3_target(&s3, bucket)).await;
         daemon.check(&id).await;
         let before = daemon.log().len();
-        assert_eq!(daemon.ask("DELETE", &format!("/backup_targets/{id}"), None).await.status, 202);
+        assert_eq!(daemon.request("DELETE", &format!("/backup_targets/{id}"), None).await.status, 202);
         let log = daemon.log()[before..].to_owned();
         match words {
             Some(words) => assert!(log.contains(words), "{bucket}: {log}"),
@@ -211,7 +211,7 @@ async fn a_target_that_is_deleted_says_what_it_leaves() {
 #[tokio::test]
 async fn quota_and_use_are_what_the_service_tells() {
     let s3 = s3().await;
-    let (report, target) = verdict(&Place::new(), s3_target(&s3, "measured")).await;
+    let (report, target) = verdict(&Workspace::new(), s3_target(&s3, "measured")).await;
     assert_eq!((&report["capacity_bytes"], &report["used_bytes"]), (&json!(QUOTA_BYTES), &json!(USED_BYTES)));
     assert_eq!((&report["used_percent"], &report["object_count"]), (&json!(25.0), &json!(3072)));
     assert_eq!((&target["capacity"], &target["used"]), (&json!("48.0 GB"), &json!("12.0 GB")));
@@ -220,34 +220,34 @@ async fn quota_and_use_are_what_the_service_tells() {
 #[tokio::test]
 async fn a_secret_that_is_wrong() {
     let s3 = s3().await;
-    let place = Place::new();
-    std::fs::write(place.path("secret"), "another").expect("written");
-    let (report, _) = verdict(&place, s3_target(&s3, "plain")).await;
+    let workspace = Workspace::new();
+    std::fs::write(workspace.path("secret"), "another").expect("written");
+    let (report, _) = verdict(&workspace, s3_target(&s3, "plain")).await;
     assert_offline(&report, "wrong_secret", &["plain"]);
 }
 
 #[tokio::test]
 async fn an_access_key_that_nobody_knows() {
     let s3 = s3().await;
-    let place = Place::new();
-    std::fs::write(place.path("id"), "AKIANOBODY").expect("written");
-    let (report, _) = verdict(&place, s3_target(&s3, "plain")).await;
+    let workspace = Workspace::new();
+    std::fs::write(workspace.path("id"), "AKIANOBODY").expect("written");
+    let (report, _) = verdict(&workspace, s3_target(&s3, "plain")).await;
     assert_offline(&report, "unknown_access_key", &["plain"]);
 }
 
 #[tokio::test]
 async fn credentials_that_are_not_where_they_are_said_to_be() {
     let s3 = s3().await;
-    let place = Place::new();
-    std::fs::remove_file(place.path("secret")).expect("removed");
-    let (report, _) = verdict(&place, s3_target(&s3, "plain")).await;
-    assert_offline(&report, "no_credentials", &[place.path("secret").to_str().expect("text")]);
+    let workspace = Workspace::new();
+    std::fs::remove_file(workspace.path("secret")).expect("removed");
+    let (report, _) = verdict(&workspace, s3_target(&s3, "plain")).await;
+    assert_offline(&report, "no_credentials", &[workspace.path("secret").to_str().expect("text")]);
 }
 
 #[tokio::test]
 async fn a_bucket_that_is_missing() {
     let s3 = s3().await;
-    let (report, _) = verdict(&Place::new(), s3_target(&s3, "missing")).await;
+    let (report, _) = verdict(&Workspace::new(), s3_target(&s3, "missing")).await;
     assert_offline(&report, "bucket_not_found", &["missing"]);
     assert_eq!(outcome(&report, "versioning"), "skipped");
 }
@@ -257,14 +257,14 @@ async fn a_service_that_is_down_and_one_that_speaks_no_s3() {
     let s3 = s3().await;
     let down = s3_target(&s3, "plain");
     s3.stop().await;
-    let (report, _) = verdict(&Place::new(), down).await;
+    let (report, _) = verdict(&Workspace::new(), down).await;
     assert_offline(&report, "connection_refused", &["127.0.0.1"]);
 
-    let (_nfs, place) = crate::storage::nfs().await;
-    let other = Daemon::start(&place).await;
+    let (_nfs, workspace) = crate::storage::nfs().await;
+    let other = Daemon::start(&workspace).await;
     let target =
         json!({ "type": "s3", "s3_endpoint_url": format!("http://{}", other.address()), "s3_bucket": "plain" });
-    let (report, _) = verdict(&Place::new(), target).await;
+    let (report, _) = verdict(&Workspace::new(), target).await;
     assert_eq!(report["status"], "offline", "{report:#}");
     assert_eq!(report["reason"], "not_s3", "an agent is no S3 service: {report:#}");
 }
@@ -272,11 +272,11 @@ async fn a_service_that_is_down_and_one_that_speaks_no_s3() {
 #[tokio::test]
 async fn a_promise_that_is_made_later_is_verified_at_once() {
     let s3 = s3().await;
-    let daemon = Daemon::start(&Place::new()).await;
+    let daemon = Daemon::start(&Workspace::new()).await;
     let id = daemon.create(s3_target(&s3, "versioned")).await;
     assert_eq!(daemon.check(&id).await["status"], "available");
     let promise = json!({ "backup_target": { "immutable": 1 } });
-    let changed = daemon.ask("PUT", &format!("/backup_targets/{id}"), Some(&promise)).await;
+    let changed = daemon.request("PUT", &format!("/backup_targets/{id}"), Some(&promise)).await;
     assert_eq!(changed.json()["backup_targets"]["status"], "offline", "what was verified was another promise");
     let report = daemon.check(&id).await;
     assert_offline(&report, "object_lock_missing", &[]);

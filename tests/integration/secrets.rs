@@ -3,14 +3,14 @@
 use serde_json::json;
 
 use crate::daemon::Daemon;
-use crate::place::Place;
-use crate::storage::{ACCESS_KEY_ID, SECRET_ACCESS_KEY, immutable_target, s3, s3_target};
+use crate::storage::{immutable_target, s3, s3_target};
+use crate::workspace::{ACCESS_KEY_ID, SECRET_ACCESS_KEY, Workspace};
 
 /// What nobody may see, with where it was looked for.
-fn assert_secret(place: &str, text: &str) {
+fn assert_secret(source: &str, text: &str) {
     for secret in [SECRET_ACCESS_KEY, ACCESS_KEY_ID] {
         if let Some(line) = text.lines().find(|line| line.contains(secret)) {
-            panic!("{secret} is in {place}: {line}");
+            panic!("{secret} is in {source}: {line}");
         }
     }
 }
@@ -18,29 +18,29 @@ fn assert_secret(place: &str, text: &str) {
 #[tokio::test]
 async fn credentials_are_in_no_log_answer_or_argument() {
     let s3 = s3().await;
-    let place = Place::new();
-    let daemon = Daemon::start_logging(&place, "trace").await;
+    let workspace = Workspace::new();
+    let daemon = Daemon::start_logging(&workspace, "trace").await;
     let good = daemon.create(immutable_target(&s3, "locked")).await;
     let missing = daemon.create(s3_target(&s3, "missing")).await;
-    assert_eq!(daemon.proved(&good).await["status"], "available");
+    assert_eq!(daemon.wait_for_lock_proof(&good).await["status"], "available");
     assert_eq!(daemon.check(&missing).await["reason"], "bucket_not_found");
     // A key that the service does not take, which it may repeat in its answer.
-    std::fs::write(place.path("secret"), format!("{SECRET_ACCESS_KEY}x")).expect("written");
+    std::fs::write(workspace.path("secret"), format!("{SECRET_ACCESS_KEY}x")).expect("written");
     daemon.signal(nix::sys::signal::Signal::SIGHUP);
-    daemon.logged("the configuration was read again").await;
+    daemon.wait_for_log("the configuration was read again").await;
     assert_eq!(daemon.check(&good).await["reason"], "wrong_secret");
 
     for path in ["/backup_targets", "/backup_targets/detail", "/node", "/openapi.json", "/readyz"] {
-        assert_secret(path, &daemon.ask("GET", path, None).await.body);
+        assert_secret(path, &daemon.request("GET", path, None).await.body);
     }
     for id in [&good, &missing] {
         for path in ["", "/checks", "/set_default"] {
             let path = format!("/backup_targets/{id}{path}");
-            assert_secret(&path, &daemon.ask("GET", &path, None).await.body);
+            assert_secret(&path, &daemon.request("GET", &path, None).await.body);
         }
     }
     let bad = json!({ "backup_target": { "metadata": { "note": 1 } } });
-    assert_secret("a fault", &daemon.ask("PUT", &format!("/backup_targets/{good}"), Some(&bad)).await.body);
+    assert_secret("a fault", &daemon.request("PUT", &format!("/backup_targets/{good}"), Some(&bad)).await.body);
     let cmdline = std::fs::read(format!("/proc/{}/cmdline", daemon.pid())).expect("read");
     assert_secret("its arguments", &String::from_utf8_lossy(&cmdline));
     let log = daemon.log();
@@ -51,10 +51,10 @@ async fn credentials_are_in_no_log_answer_or_argument() {
 #[tokio::test]
 async fn credentials_are_in_no_output_of_the_command_line() {
     let s3 = s3().await;
-    let place = Place::new();
-    let daemon = Daemon::start(&place).await;
+    let workspace = Workspace::new();
+    let daemon = Daemon::start(&workspace).await;
     daemon.create(s3_target(&s3, "plain")).await;
-    let config = place.config();
+    let config = workspace.config();
     let url = format!("{}/plain", s3.endpoint());
     let check = ["check", "s3", &url, "--config", config.to_str().expect("text")];
     let commands: [&[&str]; 6] = [
@@ -66,19 +66,19 @@ async fn credentials_are_in_no_output_of_the_command_line() {
         &[&check[..], &["--json"]].concat(),
     ];
     for secret in [SECRET_ACCESS_KEY, "another"] {
-        std::fs::write(place.path("secret"), secret).expect("written");
+        std::fs::write(workspace.path("secret"), secret).expect("written");
         for arguments in commands {
-            let told = place.run(arguments).await;
-            assert_secret(&format!("{arguments:?}"), &format!("{}{}", told.out, told.err));
+            let output = workspace.run(arguments).await;
+            assert_secret(&format!("{arguments:?}"), &format!("{}{}", output.stdout, output.stderr));
         }
     }
 }
 
 #[tokio::test]
 async fn a_configuration_with_a_secret_in_it_is_refused_without_repeating_it() {
-    let place = Place::new();
-    let good = place.config_text();
-    let file = format!("\"{}\"", place.path("secret").display());
+    let workspace = Workspace::new();
+    let good = workspace.config_text();
+    let file = format!("\"{}\"", workspace.path("secret").display());
     for (key, bad) in [
         ("secret_access_key", good.replace("secret_access_key_file", "secret_access_key").replace(&file, "{}")),
         ("secret_access_key_file", good.replace(&file, "{}")),
@@ -97,8 +97,8 @@ async fn a_configuration_with_a_secret_in_it_is_refused_without_repeating_it() {
             format!("\"{SECRET_ACCESS_KEY}\"")
         };
         assert_ne!(bad, good);
-        place.write_config(&bad.replace("{}", &secret));
-        let said = Daemon::refuses_to_start(&place).await;
+        workspace.write_config(&bad.replace("{}", &secret));
+        let said = Daemon::fails_to_start(&workspace).await;
         assert!(said.contains("config.toml:"), "{key}: {said}");
         assert_secret("the refusal", &said);
     }
@@ -106,7 +106,7 @@ async fn a_configuration_with_a_secret_in_it_is_refused_without_repeating_it() {
 
 #[tokio::test]
 async fn an_endpoint_with_credentials_is_refused_without_repeating_them() {
-    let daemon = Daemon::start(&Place::new()).await;
+    let daemon = Daemon::start(&Workspace::new()).await;
     for host in ["s3.example.com", "s3.example.com\n", "s3.example.com/@", "\u{7f}"] {
         let url = format!("https://me:{SECRET_ACCESS_KEY}@{host}");
         let target = json!({ "type": "s3", "s3_endpoint_url": url, "s3_bucket": "backups" });

@@ -5,17 +5,12 @@ use std::path::Path;
 use nix::sys::statvfs::statvfs;
 use serde_json::{Value, json};
 
-use crate::place::Place;
 use crate::support::nfs_server::{NfsExportFixture, NfsServer};
 use crate::support::s3_server::{
     BucketFixture, BucketUsageFixture, LockConduct, ObjectLockFixture, RetentionFixture, RetentionMode, S3Fixture,
     S3Server,
 };
-
-/// What S3 clients call themselves by.
-pub const ACCESS_KEY_ID: &str = "AKIAINTEGRATIONTESTS";
-/// And what nobody may ever see.
-pub const SECRET_ACCESS_KEY: &str = "integrationTestsSecretWithAnUnmistakableText";
+use crate::workspace::{ACCESS_KEY_ID, SECRET_ACCESS_KEY, Workspace};
 
 /// What is used of the bucket `measured`.
 pub const USED_BYTES: u64 = 12 << 30;
@@ -27,7 +22,7 @@ pub const QUOTA_BYTES: u64 = 48 << 30;
 const QUIET_PORTS: std::ops::Range<u16> = 20_000..32_000;
 
 /// An NFS server that exports `/backups`, `/one` and `/two`, and a place for its client.
-pub async fn nfs() -> (NfsServer, Place) {
+pub async fn nfs() -> (NfsServer, Workspace) {
     let server = loop {
         let (random, ..) = uuid::Uuid::new_v4().as_fields();
         let span = u32::from(QUIET_PORTS.end - QUIET_PORTS.start);
@@ -36,8 +31,10 @@ pub async fn nfs() -> (NfsServer, Place) {
             break server;
         }
     };
-    let place = Place::with_nfs(server.port());
-    (server, place)
+    let workspace = Workspace::new();
+    let port = server.port();
+    workspace.configure(&format!("[mounts]\nnfs_options = \"nfsvers=3,port={port},mountport={port}\""));
+    (server, workspace)
 }
 
 /// What the NFS server exports: the system's own directory for temporary files, by three names.

@@ -6,17 +6,17 @@ use std::process::Stdio;
 
 use nix::pty::openpty;
 
-use crate::daemon::{Daemon, in_time};
-use crate::place::Place;
+use crate::daemon::{Daemon, with_timeout};
 use crate::storage::{nfs, nfs_target};
+use crate::workspace::Workspace;
 
 /// What every colour begins with (ECMA-48).
 const ESCAPE: char = '\u{1b}';
 
 /// What `status` writes to a terminal, with this in its environment.
-async fn on_a_terminal(place: &Place, variables: &[(&str, &str)]) -> String {
+async fn on_a_terminal(workspace: &Workspace, variables: &[(&str, &str)]) -> String {
     let pty = openpty(None, None).expect("a terminal");
-    let mut command = place.command(&["status"]);
+    let mut command = workspace.command(&["status"]);
     command.env("TERM", "xterm").envs(variables.iter().copied()).stdout(Stdio::from(pty.slave));
     let mut child = command.spawn().expect("run");
     // The command keeps the terminal's other end open as long as it is not dropped.
@@ -28,23 +28,23 @@ async fn on_a_terminal(place: &Place, variables: &[(&str, &str)]) -> String {
         let _ = master.read_to_end(&mut text);
         String::from_utf8(text).expect("text")
     });
-    let text = in_time("the end of its output", reading).await.expect("read");
-    in_time("its end", child.wait()).await.expect("waited for");
+    let text = with_timeout("the end of its output", reading).await.expect("read");
+    with_timeout("its end", child.wait()).await.expect("waited for");
     text
 }
 
 #[tokio::test]
 async fn colour_is_for_terminals_and_never_against_no_color() {
-    let (_nfs, place) = nfs().await;
-    let daemon = Daemon::start(&place).await;
+    let (_nfs, workspace) = nfs().await;
+    let daemon = Daemon::start(&workspace).await;
     let id = daemon.create(nfs_target("/backups")).await;
     daemon.check(&id).await;
-    let coloured = on_a_terminal(&place, &[]).await;
+    let coloured = on_a_terminal(&workspace, &[]).await;
     assert!(coloured.contains(ESCAPE) && coloured.contains("available"), "{coloured:?}");
     for variables in [&[("NO_COLOR", "1")][..], &[("TERM", "dumb")]] {
-        let plain = on_a_terminal(&place, variables).await;
+        let plain = on_a_terminal(&workspace, variables).await;
         assert!(!plain.contains(ESCAPE) && plain.contains("available"), "{variables:?}: {plain:?}");
     }
-    let piped = place.run(&["status"]).await;
-    assert!(!piped.out.contains(ESCAPE) && piped.out.contains("available"), "{piped:?}");
+    let piped = workspace.run(&["status"]).await;
+    assert!(!piped.stdout.contains(ESCAPE) && piped.stdout.contains("available"), "{piped:?}");
 }

@@ -19,7 +19,7 @@ fn garbage(number: usize) -> String {
 async fn of_ten_thousand_bad_tokens_the_newest_are_remembered_and_no_good_one_is_pushed_out() {
     let keystone = Keystone::start().await;
     keystone.member_of("alpha").await;
-    let agent = Daemon::start(&keystone.place(&format!("cache_entries = {REMEMBERED}"))).await;
+    let agent = Daemon::start(&keystone.workspace(&format!("cache_entries = {REMEMBERED}"))).await;
     let member = keystone.token("alpha", "alpha", Some("alpha")).await;
     assert_eq!(status(&agent, &member).await, 200);
     let before = resident_kib(agent.pid());

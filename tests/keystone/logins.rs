@@ -21,14 +21,14 @@ async fn an_application_credential_serves_as_the_agents_login() {
     let keystone = Keystone::start().await;
     keystone.member_of("alpha").await;
     let (id, secret) = keystone.application_credential().await;
-    let place = keystone.place_as(|place| {
-        std::fs::write(place.path("secret-of-it"), &secret).expect("written");
+    let workspace = keystone.workspace_with(|workspace| {
+        std::fs::write(workspace.path("secret-of-it"), &secret).expect("written");
         format!(
             "application_credential_id = {id:?}\napplication_credential_secret_file = {:?}",
-            place.path("secret-of-it")
+            workspace.path("secret-of-it")
         )
     });
-    let agent = Daemon::start(&place).await;
+    let agent = Daemon::start(&workspace).await;
     let member = keystone.token("alpha", "alpha", Some("alpha")).await;
     assert_eq!((status(&agent, &member).await, status(&agent, "garbage").await), (200, 401));
     assert!(!agent.log().contains(&secret), "a secret is in the log");
@@ -38,18 +38,18 @@ async fn an_application_credential_serves_as_the_agents_login() {
 async fn a_wrong_password_of_the_agent_is_told_and_the_right_one_needs_no_restart() {
     let keystone = Keystone::start().await;
     keystone.member_of("alpha").await;
-    let place = keystone.place("");
-    std::fs::write(place.path("password"), "not the password").expect("written");
-    let agent = Daemon::start(&place).await;
+    let workspace = keystone.workspace("");
+    std::fs::write(workspace.path("password"), "not the password").expect("written");
+    let agent = Daemon::start(&workspace).await;
     let member = keystone.token("alpha", "alpha", Some("alpha")).await;
     let before = keystone.asked(LOGIN);
     assert_eq!(status(&agent, &member).await, 503);
-    agent.logged("does not accept the login").await;
+    agent.wait_for_log("does not accept the login").await;
     for number in 0..20 {
         assert_eq!(status(&agent, &format!("garbage-{number}")).await, 503);
     }
     assert_eq!(keystone.asked(LOGIN), before + 1, "each wrong one counts towards a lock");
-    std::fs::write(place.path("password"), keystone.fact("SERVICE_PASSWORD")).expect("written");
+    std::fs::write(workspace.path("password"), keystone.fact("SERVICE_PASSWORD")).expect("written");
     eventually("the right password", async || (status(&agent, &member).await == 200).then_some(())).await;
     assert!(!agent.log().contains("not the password"), "a secret is in the log");
 }
@@ -59,7 +59,7 @@ async fn the_admin_role_is_the_one_that_is_configured() {
     let keystone = Keystone::start().await;
     keystone.member_of("alpha").await;
     keystone.give_role("backup-operator", "alpha").await;
-    let agent = Daemon::start(&keystone.place("admin_role = \"backup-operator\"")).await;
+    let agent = Daemon::start(&keystone.workspace("admin_role = \"backup-operator\"")).await;
     let operator = keystone.token("alpha", "alpha", Some("alpha")).await;
     let admin = keystone.admin_token().await;
     assert_eq!(ask(&agent, "POST", "/backup_targets", &admin, &[]).await.status, 403);
@@ -76,7 +76,7 @@ async fn a_token_that_ended_before_it_was_ever_seen_is_refused() {
     keystone.control("again");
     let token = keystone.token("alpha", "alpha", Some("alpha")).await;
     eventually("its end", async || keystone.has_ended(&token).await.then_some(())).await;
-    let agent = Daemon::start(&keystone.place("")).await;
+    let agent = Daemon::start(&keystone.workspace("")).await;
     assert_eq!(status(&agent, &token).await, 401);
     assert_eq!(keystone.asked(VALIDATION), 1);
 }
@@ -85,7 +85,7 @@ async fn a_token_that_ended_before_it_was_ever_seen_is_refused() {
 async fn a_hundred_requests_with_one_token_are_one_question() {
     let keystone = Keystone::start().await;
     keystone.member_of("alpha").await;
-    let agent = Daemon::start(&keystone.place("")).await;
+    let agent = Daemon::start(&keystone.workspace("")).await;
     let member = keystone.token("alpha", "alpha", Some("alpha")).await;
     // Its requests wait for the same answer.
     keystone.control("pause");
@@ -133,19 +133,19 @@ async fn behind_tls(keystone: &Keystone, certificate: &std::path::Path) -> u16 {
 async fn over_tls_it_is_trusted_by_its_bundle_and_not_without() {
     let keystone = Keystone::start().await;
     keystone.member_of("alpha").await;
-    let place = keystone.place("");
-    let certificate = place.path("keystone-ca.pem");
+    let workspace = keystone.workspace("");
+    let certificate = workspace.path("keystone-ca.pem");
     let port = behind_tls(&keystone, &certificate).await;
-    place.configure(&format!("[api.keystone]\nurl = \"https://localhost:{port}\""));
+    workspace.configure(&format!("[api.keystone]\nurl = \"https://localhost:{port}\""));
     let member = keystone.token("alpha", "alpha", Some("alpha")).await;
     {
-        let agent = Daemon::start(&place).await;
+        let agent = Daemon::start(&workspace).await;
         assert_eq!(status(&agent, &member).await, 503);
-        let line = agent.logged("tokens cannot be validated").await;
+        let line = agent.wait_for_log("tokens cannot be validated").await;
         assert!(line.contains("certificate"), "{line}");
     }
-    place.configure(&format!("[api.keystone]\nca_bundle = {certificate:?}"));
-    let agent = Daemon::start(&place).await;
+    workspace.configure(&format!("[api.keystone]\nca_bundle = {certificate:?}"));
+    let agent = Daemon::start(&workspace).await;
     assert_eq!((status(&agent, &member).await, status(&agent, "garbage").await), (200, 401));
     assert!(!agent.log().contains("without TLS"), "{}", agent.log());
 }

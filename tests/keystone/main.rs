@@ -1,21 +1,17 @@
-//! The true agent and a real Keystone: what a token is worth, and what happens when Keystone is away.
+//! Tests of the real binary with a real Keystone: authorization by token, and Keystone outages.
 //!
-//! Each test has a Keystone of its own, which `tests/peers/keystone` starts in some ten seconds.
+//! Each test has its own Keystone, which `tests/peers/keystone` starts in about ten seconds.
 
 #![allow(clippy::disallowed_methods, reason = "storage may hang a test: each wait has a time limit")]
 #![allow(clippy::expect_used, clippy::panic, reason = "that is how a test fails, in its helpers too")]
-#![allow(dead_code, reason = "helpers are those of the integration tests, which use all of them")]
+#![allow(dead_code, reason = "each test binary uses a part of the shared helpers")]
 
-#[path = "../integration/daemon.rs"]
+#[path = "../support/daemon.rs"]
 mod daemon;
-#[path = "../integration/http.rs"]
+#[path = "../support/http.rs"]
 mod http;
-#[path = "../integration/place.rs"]
-mod place;
-#[path = "../integration/storage.rs"]
-mod storage;
-#[path = "../support/mod.rs"]
-mod support;
+#[path = "../support/workspace.rs"]
+mod workspace;
 
 mod command_line;
 mod flood;

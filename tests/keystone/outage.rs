@@ -14,7 +14,7 @@ fn said(agent: &Daemon, text: &str) -> usize {
 async fn known_tokens_go_on_while_keystone_is_away_and_others_when_it_is_back() {
     let keystone = Keystone::start().await;
     keystone.member_of("alpha").await;
-    let agent = Daemon::start(&keystone.place("timeout = \"1s\"")).await;
+    let agent = Daemon::start(&keystone.workspace("timeout = \"1s\"")).await;
     let known = keystone.token("alpha", "alpha", Some("alpha")).await;
     assert_eq!(status(&agent, &known).await, 200);
 
@@ -54,11 +54,11 @@ async fn known_tokens_go_on_while_keystone_is_away_and_others_when_it_is_back() 
 async fn an_agent_that_may_not_validate_says_what_to_do() {
     let keystone = Keystone::start().await;
     keystone.member_of("alpha").await;
-    let place = keystone.place("");
-    place.configure("[api.keystone]\nusername = \"alpha\"\nproject = \"alpha\"");
-    std::fs::write(place.path("password"), "alpha").expect("written");
-    let agent = Daemon::start(&place).await;
+    let workspace = keystone.workspace("");
+    workspace.configure("[api.keystone]\nusername = \"alpha\"\nproject = \"alpha\"");
+    std::fs::write(workspace.path("password"), "alpha").expect("written");
+    let agent = Daemon::start(&workspace).await;
     let admin = keystone.admin_token().await;
     assert_eq!(status(&agent, &admin).await, 503);
-    agent.logged("openstack role add").await;
+    agent.wait_for_log("openstack role add").await;
 }

@@ -11,9 +11,9 @@ use http_body_util::Full;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::daemon::{Daemon, in_time};
+use crate::daemon::{Daemon, with_timeout};
 use crate::http::{Answer, over_tcp};
-use crate::place::Place;
+use crate::workspace::Workspace;
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/peers/keystone");
 
@@ -87,7 +87,7 @@ impl Keystone {
         }
         let body = if body.is_null() { String::new() } else { body.to_string() };
         let request: Request<Full<Bytes>> = request.body(Full::from(body)).expect("a request");
-        in_time(path, over_tcp(self.address, request)).await
+        with_timeout(path, over_tcp(self.address, request)).await
     }
 
     /// A new token of the admin, for its own project.
@@ -165,25 +165,25 @@ impl Keystone {
         assert_eq!(answer.status, 204, "{answer:?}");
     }
 
-    /// A place whose agent asks this Keystone, with more keys of `[api.keystone]`.
-    pub fn place(&self, more: &str) -> Place {
-        self.place_as(|place| {
-            std::fs::write(place.path("password"), self.fact("SERVICE_PASSWORD")).expect("written");
+    /// A workspace whose agent asks this Keystone, with more keys of `[api.keystone]`.
+    pub fn workspace(&self, more: &str) -> Workspace {
+        self.workspace_with(|workspace| {
+            std::fs::write(workspace.path("password"), self.fact("SERVICE_PASSWORD")).expect("written");
             format!(
                 "username = {:?}\nproject = {:?}\npassword_file = {:?}\n{more}",
                 self.fact("SERVICE_USER"),
                 self.fact("SERVICE_PROJECT"),
-                place.path("password"),
+                workspace.path("password"),
             )
         })
     }
 
-    /// A place whose agent asks this Keystone, as whom these keys of `[api.keystone]` say.
-    pub fn place_as(&self, keys: impl Fn(&Place) -> String) -> Place {
-        let place = Place::new();
-        let (url, keys) = (self.fact("URL"), keys(&place));
-        place.configure(&format!("[api]\nauth = \"keystone\"\n[api.keystone]\nurl = {url:?}\n{keys}"));
-        place
+    /// A workspace whose agent asks this Keystone, as whom these keys of `[api.keystone]` say.
+    pub fn workspace_with(&self, keys: impl Fn(&Workspace) -> String) -> Workspace {
+        let workspace = Workspace::new();
+        let (url, keys) = (self.fact("URL"), keys(&workspace));
+        workspace.configure(&format!("[api]\nauth = \"keystone\"\n[api.keystone]\nurl = {url:?}\n{keys}"));
+        workspace
     }
 }
 
@@ -214,7 +214,7 @@ pub async fn ask(agent: &Daemon, method: &str, path: &str, token: &str, headers:
     }
     let body = json!({ "backup_target": { "type": "nfs", "filesystem_export": "127.0.0.1:/x" } });
     let body = if method == "POST" { body.to_string() } else { String::new() };
-    in_time(path, over_tcp(agent.address(), request.body(Full::from(body)).expect("a request"))).await
+    with_timeout(path, over_tcp(agent.address(), request.body(Full::from(body)).expect("a request"))).await
 }
 
 /// The status of the answer to a GET of the targets.

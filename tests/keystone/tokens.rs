@@ -11,8 +11,8 @@ async fn each_token_may_what_its_role_and_project_say() {
     let keystone = Keystone::start().await;
     let alpha = keystone.member_of("alpha").await;
     let beta = keystone.member_of("beta").await;
-    let place = keystone.place("cache_time = \"1s\"");
-    let agent = Daemon::start(&place).await;
+    let workspace = keystone.workspace("cache_time = \"1s\"");
+    let agent = Daemon::start(&workspace).await;
     let admin = keystone.admin_token().await;
     let member = keystone.token("alpha", "alpha", Some("alpha")).await;
     let other = keystone.token("beta", "beta", Some("beta")).await;
@@ -27,7 +27,7 @@ async fn each_token_may_what_its_role_and_project_say() {
         "name": "gold", "backup_targets_id": id, "project_list": [alpha] } });
     let gold = request("POST", "/backup_target_types", gold.to_string().into());
     // Whoever may open the socket is an admin.
-    let gold = over_unix(&place.path("api.sock"), gold).await.json()["backup_target_types"]["id"].clone();
+    let gold = over_unix(&workspace.path("api.sock"), gold).await.json()["backup_target_types"]["id"].clone();
     let gold = format!("/backup_target_types/{}", gold.as_str().expect("an id"));
     for (token, expected) in [(&admin, 2), (&member, 2), (&other, 1)] {
         let list = ask(&agent, "GET", "/backup_target_types", token, &[]).await.json();
@@ -85,7 +85,7 @@ async fn a_token_ends_when_it_ends_and_the_agents_own_is_renewed() {
     keystone.control("halt");
     keystone.shorten(TOKEN_SECONDS);
     keystone.control("again");
-    let agent = Daemon::start(&keystone.place("cache_time = \"1h\"")).await;
+    let agent = Daemon::start(&keystone.workspace("cache_time = \"1h\"")).await;
     let member = keystone.token("alpha", "alpha", Some("alpha")).await;
     assert_eq!(status(&agent, &member).await, 200);
     eventually("the token's end", async || (status(&agent, &member).await == 401).then_some(())).await;

@@ -2,20 +2,20 @@
 
 use serde_json::{Value, json};
 
-use crate::daemon::{Daemon, assert_healthy, check_named};
+use crate::daemon::Daemon;
 use crate::gateway::{Gateway, target};
-use crate::place::Place;
+use crate::report::{assert_healthy, check_named};
 
 #[tokio::test]
 async fn a_healthy_bucket_is_available_and_its_use_is_told_to_the_byte() {
     let gateway = Gateway::shared().await;
-    let place = Place::new(&gateway.keys);
+    let workspace = gateway.workspace();
     let bucket = gateway.bucket().await;
     gateway.put(&bucket, "one", 12_345).await;
     gateway.put(&bucket, "two", 1).await;
-    let agent = Daemon::start(&place).await;
+    let agent = Daemon::start(&workspace).await;
     let id = agent.create(target(&gateway.endpoint, &bucket)).await;
-    let report = agent.finds(&id, "its first verdict", |report| !report["verdict"].is_null()).await;
+    let report = agent.wait_for_report(&id, "its first verdict", |report| !report["verdict"].is_null()).await;
     assert_healthy(&report);
     assert_eq!((&report["used_bytes"], &report["object_count"]), (&json!(12_346), &json!(2)), "{report:#}");
     assert_eq!((&report["capacity_bytes"], &report["used_percent"]), (&Value::Null, &Value::Null), "{report:#}");
@@ -26,9 +26,9 @@ async fn a_healthy_bucket_is_available_and_its_use_is_told_to_the_byte() {
     assert_eq!((&shown["status"], &shown["used"]), (&json!("available"), &json!("80.4 KB")), "{shown:#}");
     assert!(shown["capacity"].is_null(), "{shown:#}");
 
-    let told = place.check_s3(&gateway.endpoint, &bucket, &[]).await;
-    assert_eq!(told.code, 0, "{told:?}");
-    assert!(told.out.contains("capacity unknown, used 80.4 KB, available unknown"), "{told:?}");
+    let output = workspace.check_s3(&gateway.endpoint, &bucket, &[]).await;
+    assert_eq!(output.code, 0, "{output:?}");
+    assert!(output.stdout.contains("capacity unknown, used 80.4 KB, available unknown"), "{output:?}");
 }
 
 #[tokio::test]
@@ -38,8 +38,8 @@ async fn every_version_of_an_object_counts() {
     gateway.enable_versioning(&bucket).await;
     gateway.put(&bucket, "one", 10_000).await;
     gateway.put(&bucket, "one", 5_000).await;
-    let place = Place::new(&gateway.keys);
-    let agent = Daemon::start(&place).await;
+    let workspace = gateway.workspace();
+    let agent = Daemon::start(&workspace).await;
     let id = agent.create(target(&gateway.endpoint, &bucket)).await;
     let report = agent.check(&id).await;
     assert_healthy(&report);
@@ -51,8 +51,8 @@ async fn capacity_is_the_quota_as_long_as_there_is_one() {
     let gateway = Gateway::shared().await;
     let bucket = gateway.bucket().await;
     gateway.put(&bucket, "one", 300_000).await;
-    let place = Place::new(&gateway.keys);
-    let agent = Daemon::start(&place).await;
+    let workspace = gateway.workspace();
+    let agent = Daemon::start(&workspace).await;
     let id = agent.create(target(&gateway.endpoint, &bucket)).await;
     assert!(agent.check(&id).await["capacity_bytes"].is_null());
 
@@ -72,11 +72,11 @@ async fn capacity_is_the_quota_as_long_as_there_is_one() {
 #[tokio::test]
 async fn a_quota_that_is_mostly_used_is_a_warning() {
     let gateway = Gateway::shared().await;
-    let place = Place::new(&gateway.keys);
+    let workspace = gateway.workspace();
     let bucket = gateway.bucket().await;
     gateway.put(&bucket, "one", 97_280).await;
     gateway.set_quota(&bucket, Some(100 << 10));
-    let agent = Daemon::start(&place).await;
+    let agent = Daemon::start(&workspace).await;
     let id = agent.create(target(&gateway.endpoint, &bucket)).await;
     let report = agent.check(&id).await;
     let verdict = (&report["status"], &report["verdict"], &report["reason"], &report["used_percent"]);
@@ -85,9 +85,9 @@ async fn a_quota_that_is_mostly_used_is_a_warning() {
     let message = report["message"].as_str().expect("a sentence");
     assert!(message.contains("95.0 %") && message.contains("raise the quota"), "{message}");
 
-    let told = place.check_s3(&gateway.endpoint, &bucket, &[]).await;
-    assert_eq!(told.code, 1, "{told:?}");
-    assert!(told.out.contains("warning") && told.out.contains("nearly_full"), "{told:?}");
+    let output = workspace.check_s3(&gateway.endpoint, &bucket, &[]).await;
+    assert_eq!(output.code, 1, "{output:?}");
+    assert!(output.stdout.contains("warning") && output.stdout.contains("nearly_full"), "{output:?}");
 
     // One that was lowered below what is there leaves nothing, and no less than that.
     gateway.set_quota(&bucket, Some(50 << 10));

@@ -10,9 +10,11 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 
-use crate::daemon::{Daemon, assert_healthy, assert_offline};
+use crate::daemon::Daemon;
 use crate::gateway::{Gateway, target};
-use crate::place::{Place, mistakes};
+use crate::report::missing_words;
+use crate::report::{assert_healthy, assert_offline};
+use crate::workspace::Workspace;
 
 /// An authority that signs what it is given.
 struct Authority {
@@ -65,8 +67,8 @@ async fn an_unknown_authority_a_wrong_name_and_a_wrong_time_are_told_apart() {
     let (ours, other) = (Authority::new(), Authority::new());
     let trusted = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(&trusted, ours.certificate.pem()).expect("written");
-    let place = Place::with_access(&gateway.keys, &format!("ca_bundle = \"{}\"", trusted.path().display()));
-    let agent = Daemon::start(&place).await;
+    let workspace = gateway.workspace_with(&format!("ca_bundle = \"{}\"", trusted.path().display()));
+    let agent = Daemon::start(&workspace).await;
     let bucket = gateway.bucket().await;
     let always = (2000, 4000);
 
@@ -99,10 +101,10 @@ async fn an_unknown_authority_a_wrong_name_and_a_wrong_time_are_told_apart() {
     ] {
         let id = agent.create(target(&endpoint, &bucket)).await;
         let message = assert_offline(&agent.check(&id).await, "tls_failed");
-        wrong.extend(mistakes(what, &message, words.iter().copied().chain([&*bucket])));
-        let told = place.check_s3(&endpoint, &bucket, &[]).await;
-        assert_eq!(told.code, 2, "{told:?}");
-        assert!(told.out.contains("tls_failed"), "{told:?}");
+        wrong.extend(missing_words(what, &message, words.iter().copied().chain([&*bucket])));
+        let output = workspace.check_s3(&endpoint, &bucket, &[]).await;
+        assert_eq!(output.code, 2, "{output:?}");
+        assert!(output.stdout.contains("tls_failed"), "{output:?}");
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }

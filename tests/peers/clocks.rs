@@ -1,9 +1,9 @@
-//! A gateway whose clock is wrong: by how much and in which direction is told, also while it still accepts
+//! A gateway whose clock is wrong: by how much and in which direction is output, also while it still accepts
 //! requests, and nothing is signed by its clock to get around it.
 
-use crate::daemon::{Daemon, assert_offline, assert_warning};
+use crate::daemon::Daemon;
 use crate::gateway::{Gateway, target};
-use crate::place::Place;
+use crate::report::{assert_offline, assert_warning};
 
 /// How many seconds a clock that was just started may have been away from what it was started with.
 const STARTED_WITHIN: i64 = 20;
@@ -17,8 +17,8 @@ fn seconds(sentence: &str, words: &str) -> i64 {
 #[tokio::test]
 async fn a_clock_that_is_too_wrong_is_offline_and_one_that_is_a_bit_wrong_is_a_warning() {
     let gateway = Gateway::shared().await;
-    let place = Place::new(&gateway.keys);
-    let agent = Daemon::start(&place).await;
+    let workspace = gateway.workspace();
+    let agent = Daemon::start(&workspace).await;
     let bucket = gateway.bucket().await;
     for (ahead, words) in [
         (1_000_i64, " s ahead of this host's"),
@@ -42,8 +42,8 @@ async fn a_clock_that_is_too_wrong_is_offline_and_one_that_is_a_bit_wrong_is_a_w
             assert!((seconds(&message, words) - ahead.abs()).abs() <= STARTED_WITHIN, "{ahead}: {message}");
             assert!(message.contains(&bucket) && message.contains("timedatectl"), "{message}");
         }
-        let told = place.check_s3(&endpoint, &bucket, &[]).await;
-        assert_eq!(told.code, if ahead.abs() > 900 { 2 } else { 1 }, "{told:?}");
-        assert!(told.out.contains("clock_skewed"), "{told:?}");
+        let output = workspace.check_s3(&endpoint, &bucket, &[]).await;
+        assert_eq!(output.code, if ahead.abs() > 900 { 2 } else { 1 }, "{output:?}");
+        assert!(output.stdout.contains("clock_skewed"), "{output:?}");
     }
 }

@@ -3,10 +3,10 @@
 use aws_sdk_s3::types::ObjectLockRetentionMode;
 use http::Method;
 
-use crate::daemon::{Daemon, assert_healthy};
+use crate::daemon::Daemon;
 use crate::gateway::{Gateway, immutable_target, target};
-use crate::place::Place;
 use crate::proxy::Proxy;
+use crate::report::assert_healthy;
 
 #[tokio::test]
 async fn a_routine_probe_costs_the_gateway_one_request() {
@@ -14,13 +14,13 @@ async fn a_routine_probe_costs_the_gateway_one_request() {
     let bucket = gateway.bucket().await;
     gateway.put(&bucket, "one", 4_321).await;
     let proxy = Proxy::start(&gateway.endpoint).await;
-    let place = Place::new(&gateway.keys);
-    place.configure("[probe]\ns3_interval = \"1s\"");
-    let agent = Daemon::start(&place).await;
+    let workspace = gateway.workspace();
+    workspace.configure("[probe]\ns3_interval = \"1s\"");
+    let agent = Daemon::start(&workspace).await;
     let id = agent.create(target(&proxy.endpoint, &bucket)).await;
     assert_healthy(&agent.check(&id).await);
     let before = proxy.passed().len();
-    let report = agent.finds(&id, "a routine probe", |report| report["probe_requests"] == 1).await;
+    let report = agent.wait_for_report(&id, "a routine probe", |report| report["probe_requests"] == 1).await;
     assert_healthy(&report);
     assert_eq!(report["used_bytes"], 4_321, "use is asked for each time: {report:#}");
     let since = proxy.passed().split_off(before);
@@ -32,13 +32,15 @@ async fn another_default_retention_is_found_and_proved_within_the_interval() {
     let gateway = Gateway::shared().await;
     let bucket = gateway.locked_bucket().await;
     gateway.retain_by_default(&bucket, ObjectLockRetentionMode::Governance, 30).await;
-    let place = Place::new(&gateway.keys);
-    place.configure("[probe]\ns3_interval = \"1s\"\ns3_facts_interval = \"1s\"");
-    let agent = Daemon::start(&place).await;
+    let workspace = gateway.workspace();
+    workspace.configure("[probe]\ns3_interval = \"1s\"\ns3_facts_interval = \"1s\"");
+    let agent = Daemon::start(&workspace).await;
     let id = agent.create(immutable_target(&gateway.endpoint, &bucket)).await;
-    let report = agent.proved(&id).await;
+    let report = agent.wait_for_lock_proof(&id).await;
     assert_eq!(report["object_lock_proof"]["verdict"], "bypassable", "{report:#}");
     gateway.retain_by_default(&bucket, ObjectLockRetentionMode::Compliance, 1).await;
-    let report = agent.finds(&id, "another proof", |report| report["object_lock_proof"]["verdict"] == "enforced").await;
+    let report = agent
+        .wait_for_report(&id, "another proof", |report| report["object_lock_proof"]["verdict"] == "enforced")
+        .await;
     assert_eq!(report["default_retention"], "COMPLIANCE 1 day", "{report:#}");
 }

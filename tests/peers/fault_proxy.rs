@@ -1,4 +1,4 @@
-//! A proxy in front of the gateway that does what the gateway cannot be made to do: answers in its place,
+//! A proxy in front of the gateway that does what the gateway cannot be made to do: answers in its workspace,
 //! never ends an answer, or ends it in the middle.
 //!
 //! It works on bytes and not on messages, since most of its faults are no HTTP. Each connection carries
@@ -16,7 +16,7 @@ const DRIP: Duration = Duration::from_millis(50);
 /// What is done to requests.
 #[derive(Debug, Clone)]
 pub enum Fault {
-    /// They are answered in the gateway's place: with this status line and these headers, a header a
+    /// They are answered in the gateway's workspace: with this status line and these headers, a header a
     /// line, and with this body, which an answer to HEAD does not have.
     Answer { head: String, body: String },
     /// All but HEAD, which passes, are answered with a body that never ends.

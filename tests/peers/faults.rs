@@ -6,7 +6,8 @@ use serde_json::Value;
 use crate::daemon::Daemon;
 use crate::fault_proxy::{Fault, FaultProxy};
 use crate::gateway::{Gateway, target};
-use crate::place::{Place, mistakes};
+use crate::report::missing_words;
+use crate::workspace::Workspace;
 
 /// What a login page or a load balancer says.
 const PAGE: &str = "<!DOCTYPE html><html><body><h1>Sign in</h1></body></html>";
@@ -121,7 +122,7 @@ fn cases() -> Vec<Case> {
 }
 
 /// What is wrong with what is found of a fault.
-async fn judged(gateway: &Gateway, agent: &Daemon, place: &Place, bucket: &str, case: &Case) -> Vec<String> {
+async fn judged(gateway: &Gateway, agent: &Daemon, workspace: &Workspace, bucket: &str, case: &Case) -> Vec<String> {
     let proxy = FaultProxy::start(&gateway.endpoint, case.fault.clone()).await;
     let id = agent.create(target(&proxy.endpoint, bucket)).await;
     let report = agent.check(&id).await;
@@ -133,14 +134,14 @@ async fn judged(gateway: &Gateway, agent: &Daemon, place: &Place, bucket: &str, 
         wrong.push(format!("{}: {} was expected: {report:#}", case.what, case.reason));
     }
     let place_of_it = format!("{}/{bucket}", proxy.endpoint.trim_start_matches("http://"));
-    wrong.extend(mistakes(case.what, &found("message"), case.words.iter().copied().chain([&*place_of_it])));
-    let told = place.check_s3(&proxy.endpoint, bucket, &[]).await;
-    if told.code != 2 || !told.out.contains(case.reason) {
-        wrong.push(format!("{}: {told:?}", case.what));
+    wrong.extend(missing_words(case.what, &found("message"), case.words.iter().copied().chain([&*place_of_it])));
+    let output = workspace.check_s3(&proxy.endpoint, bucket, &[]).await;
+    if output.code != 2 || !output.stdout.contains(case.reason) {
+        wrong.push(format!("{}: {output:?}", case.what));
     }
     for secret in ["not-to-be-shown", "eu-west-1/s3", "eu-north-1/s3"] {
         // The one is in an address, the others would be in a signature for a region that was not configured.
-        let said = [report.to_string(), told.out.clone(), proxy.heads().concat()];
+        let said = [report.to_string(), output.stdout.clone(), proxy.heads().concat()];
         wrong.extend(said.iter().filter(|said| said.contains(secret)).map(|_| format!("{}: {secret}", case.what)));
     }
     if proxy.heads().is_empty() {
@@ -152,12 +153,12 @@ async fn judged(gateway: &Gateway, agent: &Daemon, place: &Place, bucket: &str, 
 #[tokio::test]
 async fn every_fault_has_its_reason_and_says_what_to_do() {
     let gateway = Gateway::shared().await;
-    let place = Place::new(&gateway.keys);
-    place.configure("[probe]\ndeadline = \"2s\"\nfailures_before_offline = 1");
-    let agent = Daemon::start(&place).await;
+    let workspace = gateway.workspace();
+    workspace.configure("[probe]\ndeadline = \"2s\"\nfailures_before_offline = 1");
+    let agent = Daemon::start(&workspace).await;
     let bucket = gateway.bucket().await;
     let cases = cases();
-    let judging = cases.iter().map(|case| judged(&gateway, &agent, &place, &bucket, case));
+    let judging = cases.iter().map(|case| judged(&gateway, &agent, &workspace, &bucket, case));
     let wrong: Vec<String> = futures::future::join_all(judging).await.into_iter().flatten().collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     // The buckets are told apart by the ports of their proxies, and all of them are still there.

@@ -14,7 +14,8 @@ use serde_json::{Value, json};
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use uuid::Uuid;
 
-use crate::daemon::{LOOK_AGAIN, in_time};
+use crate::daemon::eventually;
+use crate::workspace::Workspace;
 
 /// Names the directory of the running gateway.
 const DIRECTORY_VARIABLE: &str = "TARGETWATCH_PEERS_CEPH_RGW";
@@ -100,6 +101,16 @@ impl Gateway {
         }
     }
 
+    /// A workspace with the credentials of the buckets' owner.
+    pub fn workspace(&self) -> Workspace {
+        workspace_for(&self.keys)
+    }
+
+    /// The same with more keys for the entry of the credentials.
+    pub fn workspace_with(&self, more_keys: &str) -> Workspace {
+        workspace(&self.keys, more_keys)
+    }
+
     /// A new bucket.
     pub async fn bucket(&self) -> String {
         let name = new_name();
@@ -129,7 +140,7 @@ impl Gateway {
         String::from_utf8(output.stdout).expect("text").trim().to_owned()
     }
 
-    /// Whether the bucket's versioning is still told, as it is from a cache while the storage hangs.
+    /// Whether the bucket's versioning is still output, as it is from a cache while the storage hangs.
     pub async fn tells_versioning(&self, bucket: &str) -> bool {
         let asking = self.client.get_bucket_versioning().bucket(bucket).send();
         tokio::time::timeout(std::time::Duration::from_secs(2), asking).await.is_ok_and(|answer| answer.is_ok())
@@ -239,16 +250,8 @@ impl Gateway {
 
     /// Waits until the keys of all versions are as they should become.
     pub async fn until_versions(&self, bucket: &str, are_so: impl Fn(&[String]) -> bool) -> Vec<String> {
-        let looking = async {
-            loop {
-                let found = self.versions(bucket).await;
-                if are_so(&found) {
-                    return found;
-                }
-                tokio::time::sleep(LOOK_AGAIN).await;
-            }
-        };
-        in_time("what a bucket is to hold", looking).await
+        eventually("the versions of a bucket", async || Some(self.versions(bucket).await).filter(|keys| are_so(keys)))
+            .await
     }
 
     /// Limits what a bucket may hold; without a number, no more.
@@ -292,6 +295,21 @@ impl Drop for Harm<'_> {
         // A panic while another unwinds would end all tests.
         assert!(code == Some(0) || std::thread::panicking(), "{SCRIPT} {}: exit code {code:?}", self.undo);
     }
+}
+
+/// A workspace with these credentials, in which a nearly full bucket is a warning.
+pub fn workspace_for(keys: &Keys) -> Workspace {
+    workspace(keys, "")
+}
+
+fn workspace(keys: &Keys, more_keys: &str) -> Workspace {
+    let workspace = Workspace::with_credentials(
+        &keys.access_key_id,
+        &keys.secret_access_key,
+        &format!("region = \"us-east-1\"\n{more_keys}"),
+    );
+    workspace.configure("[probe]\nnearly_full_percent = 90.0\n[s3.canary]\nretention = \"5s\"");
+    workspace
 }
 
 /// The fields of a target.

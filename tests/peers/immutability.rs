@@ -3,19 +3,19 @@
 use aws_sdk_s3::types::ObjectLockRetentionMode;
 use serde_json::{Value, json};
 
-use crate::daemon::{Daemon, assert_healthy, assert_offline, assert_warning, check_named, metadata};
+use crate::daemon::Daemon;
 use crate::gateway::{Gateway, immutable_target, target};
-use crate::place::Place;
+use crate::report::{assert_healthy, assert_offline, assert_warning, check_named, metadata};
 
 #[tokio::test]
 async fn a_locked_bucket_is_what_its_default_retention_makes_of_it() {
     let gateway = Gateway::shared().await;
-    let place = Place::new(&gateway.keys);
+    let workspace = gateway.workspace();
     let bucket = gateway.locked_bucket().await;
     gateway.retain_by_default(&bucket, ObjectLockRetentionMode::Governance, 30).await;
-    let agent = Daemon::start(&place).await;
+    let agent = Daemon::start(&workspace).await;
     let id = agent.create(immutable_target(&gateway.endpoint, &bucket)).await;
-    let report = agent.proved(&id).await;
+    let report = agent.wait_for_lock_proof(&id).await;
     // The owner of a bucket may bypass governance.
     assert_warning(&report, "lock_bypassable");
     assert_eq!((&report["versioning"], &report["object_lock"]), (&json!(true), &json!(true)), "{report:#}");
@@ -29,42 +29,45 @@ async fn a_locked_bucket_is_what_its_default_retention_makes_of_it() {
     let report = agent.check(&id).await;
     assert_offline(&report, "lock_proof_pending");
     assert_eq!(report["default_retention"], "COMPLIANCE 1 day");
-    assert_healthy(&agent.proved(&id).await);
+    assert_healthy(&agent.wait_for_lock_proof(&id).await);
     assert_eq!(metadata(&agent.show(&id).await, "object_lock_verdict"), Some("enforced"));
 
-    let told = place.check_s3(&gateway.endpoint, &bucket, &["--immutable"]).await;
-    assert_eq!(told.code, 0, "{told:?}");
-    assert!(told.out.contains("COMPLIANCE 1 day") && told.out.contains("object lock enforced, proved at"), "{told:?}");
-    place.configure("[s3.lock_proof]\nmin_retention = \"7d\"");
-    let told = place.check_s3(&gateway.endpoint, &bucket, &["--immutable"]).await;
-    assert!(told.code == 1 && told.out.contains("retention_too_short"), "{told:?}");
+    let output = workspace.check_s3(&gateway.endpoint, &bucket, &["--immutable"]).await;
+    assert_eq!(output.code, 0, "{output:?}");
+    assert!(
+        output.stdout.contains("COMPLIANCE 1 day") && output.stdout.contains("object lock enforced, proved at"),
+        "{output:?}"
+    );
+    workspace.configure("[s3.lock_proof]\nmin_retention = \"7d\"");
+    let output = workspace.check_s3(&gateway.endpoint, &bucket, &["--immutable"]).await;
+    assert!(output.code == 1 && output.stdout.contains("retention_too_short"), "{output:?}");
 }
 
 #[tokio::test]
 async fn a_locked_bucket_without_a_default_retention_is_available_with_a_warning() {
     let gateway = Gateway::shared().await;
-    let place = Place::new(&gateway.keys);
-    place.configure("[s3.lock_proof]\nmode = \"compliance\"");
+    let workspace = gateway.workspace();
+    workspace.configure("[s3.lock_proof]\nmode = \"compliance\"");
     let bucket = gateway.locked_bucket().await;
-    let agent = Daemon::start(&place).await;
+    let agent = Daemon::start(&workspace).await;
     let id = agent.create(immutable_target(&gateway.endpoint, &bucket)).await;
-    let report = agent.proved(&id).await;
+    let report = agent.wait_for_lock_proof(&id).await;
     assert_warning(&report, "no_default_retention");
     assert_eq!((&report["object_lock"], &report["default_retention"]), (&json!(true), &Value::Null), "{report:#}");
     assert_eq!(report["object_lock_proof"]["verdict"], "enforced");
     assert_eq!(metadata(&agent.show(&id).await, "object_lock"), Some("1"));
-    assert_eq!(place.check_s3(&gateway.endpoint, &bucket, &["--immutable"]).await.code, 1);
+    assert_eq!(workspace.check_s3(&gateway.endpoint, &bucket, &["--immutable"]).await.code, 1);
     // Nobody was promised anything about it here.
-    assert_eq!(place.check_s3(&gateway.endpoint, &bucket, &[]).await.code, 0);
+    assert_eq!(workspace.check_s3(&gateway.endpoint, &bucket, &[]).await.code, 0);
 }
 
 #[tokio::test]
 async fn a_bucket_without_lock_is_offline_when_declared_immutable_and_available_when_not() {
     let gateway = Gateway::shared().await;
-    let place = Place::new(&gateway.keys);
+    let workspace = gateway.workspace();
     let (plain, versioned) = (gateway.bucket().await, gateway.bucket().await);
     gateway.enable_versioning(&versioned).await;
-    let agent = Daemon::start(&place).await;
+    let agent = Daemon::start(&workspace).await;
     for bucket in [plain, versioned] {
         let id = agent.create(immutable_target(&gateway.endpoint, &bucket)).await;
         // The lock is what is missing, whether or not the bucket keeps versions.
@@ -73,13 +76,13 @@ async fn a_bucket_without_lock_is_offline_when_declared_immutable_and_available_
         let shown = agent.show(&id).await;
         assert_eq!((metadata(&shown, "immutable"), metadata(&shown, "object_lock")), (Some("1"), Some("0")));
 
-        let told = place.check_s3(&gateway.endpoint, &bucket, &["--immutable"]).await;
-        assert_eq!(told.code, 2, "{told:?}");
-        assert!(told.out.contains("object_lock_missing") && told.out.contains("offline"), "{told:?}");
-        let told = place.check_s3(&gateway.endpoint, &bucket, &["--json"]).await;
-        assert_eq!(told.code, 0, "{told:?}");
-        assert_healthy(&told.json()[0]);
-        assert_eq!(check_named(&told.json()[0], "object_lock")["detail"], "none");
+        let output = workspace.check_s3(&gateway.endpoint, &bucket, &["--immutable"]).await;
+        assert_eq!(output.code, 2, "{output:?}");
+        assert!(output.stdout.contains("object_lock_missing") && output.stdout.contains("offline"), "{output:?}");
+        let output = workspace.check_s3(&gateway.endpoint, &bucket, &["--json"]).await;
+        assert_eq!(output.code, 0, "{output:?}");
+        assert_healthy(&output.json()[0]);
+        assert_eq!(check_named(&output.json()[0], "object_lock")["detail"], "none");
     }
 }
 
@@ -87,20 +90,20 @@ async fn a_bucket_without_lock_is_offline_when_declared_immutable_and_available_
 async fn a_change_of_what_is_declared_changes_the_verdict() {
     let gateway = Gateway::shared().await;
     let bucket = gateway.bucket().await;
-    let place = Place::new(&gateway.keys);
-    let agent = Daemon::start(&place).await;
+    let workspace = gateway.workspace();
+    let agent = Daemon::start(&workspace).await;
     let id = agent.create(target(&gateway.endpoint, &bucket)).await;
     assert_healthy(&agent.check(&id).await);
 
     let changed = agent.modify(&id, json!({ "immutable": 1 })).await;
     assert_eq!(metadata(&changed, "immutable"), Some("1"));
     assert_eq!(changed["status"], "offline", "nothing was verified of this promise yet: {changed:#}");
-    let report = agent.finds(&id, "a verdict of its own accord", |report| !report["verdict"].is_null()).await;
+    let report = agent.wait_for_report(&id, "a verdict of its own accord", |report| !report["verdict"].is_null()).await;
     assert_offline(&report, "object_lock_missing");
 
     let changed = agent.modify(&id, json!({ "immutable": 0 })).await;
     assert_eq!(metadata(&changed, "immutable"), Some("0"));
-    let report = agent.finds(&id, "a verdict of its own accord", |report| !report["verdict"].is_null()).await;
+    let report = agent.wait_for_report(&id, "a verdict of its own accord", |report| !report["verdict"].is_null()).await;
     assert_healthy(&report);
     assert_eq!(agent.show(&id).await["status"], "available");
 }

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::daemon::{Daemon, check_named};
+use crate::daemon::Daemon;
 use crate::gateway::{Gateway, target};
-use crate::place::Place;
 use crate::proxy::{Passed, Proxy, When};
+use crate::report::check_named;
 
 /// How long a stop of the agent may take at most.
 const STOP: Duration = Duration::from_secs(2);
@@ -60,13 +60,13 @@ async fn a_count_in_runs_is_to_the_byte_what_the_gateway_tells_itself() {
         gateway.delete(&bucket, &key).await;
     }
     let proxy = silent_of_use(&gateway).await;
-    let place = Place::new(&gateway.keys);
-    place.configure(LISTING);
-    let agent = Daemon::start(&place).await;
+    let workspace = gateway.workspace();
+    workspace.configure(LISTING);
+    let agent = Daemon::start(&workspace).await;
     let id = agent.create(target(&proxy.endpoint, &bucket)).await;
 
     let is_rested = |report: &Value| !report["usage_listing"]["next_run_at"].is_null();
-    let report = agent.finds(&id, "the end of a run", is_rested).await;
+    let report = agent.wait_for_report(&id, "the end of a run", is_rested).await;
     assert_eq!((&report["status"], &report["used_bytes"]), (&json!("available"), &Value::Null), "{report:#}");
     let so_far = &report["usage_listing"]["under_way"];
     assert_eq!((&so_far["pages"], pages(&proxy).len()), (&json!(2), 2), "{report:#}");
@@ -76,7 +76,7 @@ async fn a_count_in_runs_is_to_the_byte_what_the_gateway_tells_itself() {
     let detail = check_named(&report, "capacity")["detail"].as_str().expect("why").to_owned();
     assert!(detail.contains("so far ") && detail.contains("the next run goes on at 20"), "{detail}");
 
-    let report = agent.finds(&id, "a count", |report| !report["used_bytes"].is_null()).await;
+    let report = agent.wait_for_report(&id, "a count", |report| !report["used_bytes"].is_null()).await;
     let counted = &report["usage_listing"]["counted"];
     let found = (&counted["versions"], &counted["delete_markers"], &counted["pages"]);
     assert_eq!(found, (&json!(2100), &json!(5), &json!(3)), "{report:#}");
@@ -87,14 +87,14 @@ async fn a_count_in_runs_is_to_the_byte_what_the_gateway_tells_itself() {
     assert!(pages[1].contains("version-id-marker="), "{pages:?}");
 
     // The gateway's own word, by the way that the proxy is not on.
-    let told = agent.create(target(&gateway.endpoint, &bucket)).await;
-    let told = agent.check(&told).await;
-    assert_eq!((&told["used_bytes"], &told["usage_listing"]), (&report["used_bytes"], &Value::Null), "{told:#}");
+    let output = agent.create(target(&gateway.endpoint, &bucket)).await;
+    let output = agent.check(&output).await;
+    assert_eq!((&output["used_bytes"], &output["usage_listing"]), (&report["used_bytes"], &Value::Null), "{output:#}");
 
     // Once it is told here too, nothing is listed any more.
     proxy.tell_usage(true);
-    let report = agent.finds(&id, "the gateway's word", |report| report["usage_listing"].is_null()).await;
-    assert_eq!(report["used_bytes"], told["used_bytes"], "{report:#}");
+    let report = agent.wait_for_report(&id, "the gateway's word", |report| report["usage_listing"].is_null()).await;
+    assert_eq!(report["used_bytes"], output["used_bytes"], "{report:#}");
 }
 
 #[tokio::test]
@@ -107,11 +107,11 @@ async fn where_listing_versions_is_denied_objects_are_counted_and_it_says_so() {
     gateway.put(&bucket, "twice", 5_000).await;
     gateway.deny_of_bucket(&bucket, "s3:ListBucketVersions").await;
     let proxy = silent_of_use(&gateway).await;
-    let place = Place::new(&gateway.keys);
-    place.configure(LISTING);
-    let agent = Daemon::start(&place).await;
+    let workspace = gateway.workspace();
+    workspace.configure(LISTING);
+    let agent = Daemon::start(&workspace).await;
     let id = agent.create(target(&proxy.endpoint, &bucket)).await;
-    let report = agent.finds(&id, "a count", |report| !report["used_bytes"].is_null()).await;
+    let report = agent.wait_for_report(&id, "a count", |report| !report["used_bytes"].is_null()).await;
     assert_eq!((&report["status"], &report["reason"]), (&json!("available"), &Value::Null), "{report:#}");
     assert_eq!(
         (&report["used_bytes"], &report["object_count"]),
@@ -128,10 +128,10 @@ async fn a_page_that_does_not_come_delays_neither_probe_nor_deletion_nor_end() {
     let gateway = Gateway::shared().await;
     let bucket = gateway.bucket().await;
     let proxy = silent_of_use(&gateway).await;
-    let place = Place::new(&gateway.keys);
-    place.configure(LISTING);
-    place.configure("[probe]\ndeadline = \"60s\"");
-    let mut agent = Daemon::start(&place).await;
+    let workspace = gateway.workspace();
+    workspace.configure(LISTING);
+    workspace.configure("[probe]\ndeadline = \"60s\"");
+    let mut agent = Daemon::start(&workspace).await;
     for is_deleted in [true, false] {
         let mut held = proxy.hold(When::Before, 1, is_page);
         let id = agent.create(target(&proxy.endpoint, &bucket)).await;
@@ -149,7 +149,7 @@ async fn a_page_that_does_not_come_delays_neither_probe_nor_deletion_nor_end() {
         if is_deleted {
             agent.delete(&id).await;
         } else {
-            let took = agent.terminate().await;
+            let took = agent.stop().await;
             assert!(took < STOP, "{took:?}");
         }
     }
@@ -162,15 +162,15 @@ async fn a_page_that_is_late_is_a_warning_and_is_asked_for_again() {
     gateway.put(&bucket, "one", 4_321).await;
     let proxy = silent_of_use(&gateway).await;
     let mut held = proxy.hold(When::After, 1, is_page);
-    let place = Place::new(&gateway.keys);
-    place.configure(LISTING);
-    let agent = Daemon::start(&place).await;
+    let workspace = gateway.workspace();
+    workspace.configure(LISTING);
+    let agent = Daemon::start(&workspace).await;
     let id = agent.create(target(&proxy.endpoint, &bucket)).await;
     let let_go = held.reached().await;
-    let report = agent.finds(&id, "a warning", |report| report["reason"] == "response_timed_out").await;
+    let report = agent.wait_for_report(&id, "a warning", |report| report["reason"] == "response_timed_out").await;
     assert_eq!((&report["status"], &report["verdict"]), (&json!("available"), &json!("available")), "{report:#}");
     assert_eq!((&check_named(&report, "capacity")["outcome"], &report["used_bytes"]), (&json!("passed"), &Value::Null));
     drop(let_go);
-    let report = agent.finds(&id, "a count", |report| report["used_bytes"] == 4_321).await;
+    let report = agent.wait_for_report(&id, "a count", |report| report["used_bytes"] == 4_321).await;
     assert_eq!((&report["status"], &report["reason"]), (&json!("available"), &Value::Null), "{report:#}");
 }

@@ -3,10 +3,11 @@
 use aws_sdk_s3::types::ObjectLockRetentionMode;
 use serde_json::Value;
 
-use crate::daemon::{Daemon, PATIENCE, assert_offline, check_named, metadata};
+use crate::daemon::{Daemon, TIMEOUT};
 use crate::gateway::{Gateway, immutable_target, target};
-use crate::place::Place;
 use crate::proxy::{Passed, Proxy, When};
+use crate::report::{assert_offline, check_named, metadata};
+use crate::workspace::Workspace;
 
 /// A request of a proof about its canary.
 pub fn is_of_proof(passed: &Passed) -> bool {
@@ -19,9 +20,9 @@ pub fn of_proof(proxy: &Proxy) -> Vec<Passed> {
 }
 
 /// A place in which an agent looks at its targets every second, and locks canaries in this mode.
-pub fn place(gateway: &Gateway, mode: &str) -> Place {
-    let place = Place::new(&gateway.keys);
-    place.configure(&format!("[probe]\ns3_interval = \"1s\"\n[s3.lock_proof]\nmode = \"{mode}\""));
+pub fn workspace(gateway: &Gateway, mode: &str) -> Workspace {
+    let workspace = gateway.workspace();
+    workspace.configure(&format!("[probe]\ns3_interval = \"1s\"\n[s3.lock_proof]\nmode = \"{mode}\""));
     place
 }
 
@@ -35,20 +36,20 @@ async fn each_mode_has_its_verdict_and_nothing_is_left() {
         ("governance", Some("s3:BypassGovernanceRetention"), "enforced", THREE_DELETES),
         ("compliance", None, "enforced", TWO_DELETES),
     ] {
-        let (place, bucket) = (place(&gateway, mode), gateway.locked_bucket().await);
+        let (workspace, bucket) = (workspace(&gateway, mode), gateway.locked_bucket().await);
         if denied.is_some() {
             gateway.deny(&bucket, denied).await;
         }
         let proxy = Proxy::start(&gateway.endpoint).await;
-        let agent = Daemon::start(&place).await;
+        let agent = Daemon::start(&workspace).await;
         let id = agent.create(immutable_target(&proxy.endpoint, &bucket)).await;
-        let first = agent.finds(&id, "a verdict", |report| !report["verdict"].is_null()).await;
+        let first = agent.wait_for_report(&id, "a verdict", |report| !report["verdict"].is_null()).await;
         if verdict == "enforced" {
             let message = assert_offline(&first, "lock_proof_pending");
             assert!(message.contains("ask again"), "{message}");
             assert_eq!(metadata(&agent.show(&id).await, "object_lock_verdict"), Some("pending"));
         }
-        let report = agent.proved(&id).await;
+        let report = agent.wait_for_lock_proof(&id).await;
         let found = (&report["status"], &report["reason"]);
         assert_eq!(found, (&"available".into(), &"no_default_retention".into()), "{report:#}");
         assert_eq!(report["object_lock_proof"]["verdict"], verdict, "{report:#}");
@@ -61,34 +62,34 @@ async fn each_mode_has_its_verdict_and_nothing_is_left() {
 #[tokio::test]
 async fn a_lock_that_can_be_bypassed_is_offline_where_that_is_too_little() {
     let gateway = Gateway::shared().await;
-    let (place, bucket) = (place(&gateway, "default"), gateway.locked_bucket().await);
-    place.configure("[s3.lock_proof]\nstrict = true");
-    let agent = Daemon::start(&place).await;
+    let (workspace, bucket) = (workspace(&gateway, "default"), gateway.locked_bucket().await);
+    workspace.configure("[s3.lock_proof]\nstrict = true");
+    let agent = Daemon::start(&workspace).await;
     let id = agent.create(immutable_target(&gateway.endpoint, &bucket)).await;
-    let message = assert_offline(&agent.proved(&id).await, "lock_bypassable");
+    let message = assert_offline(&agent.wait_for_lock_proof(&id).await, "lock_bypassable");
     assert!(message.contains("s3:BypassGovernanceRetention"), "{message}");
-    assert_eq!(place.check_s3(&gateway.endpoint, &bucket, &["--immutable"]).await.code, 2);
-    place.configure("[s3.lock_proof]\nenabled = false");
-    let told = place.check_s3(&gateway.endpoint, &bucket, &["--immutable"]).await;
-    assert!(told.code == 1 && told.out.contains("is not verified"), "{told:?}");
+    assert_eq!(workspace.check_s3(&gateway.endpoint, &bucket, &["--immutable"]).await.code, 2);
+    workspace.configure("[s3.lock_proof]\nenabled = false");
+    let output = workspace.check_s3(&gateway.endpoint, &bucket, &["--immutable"]).await;
+    assert!(output.code == 1 && output.stdout.contains("is not verified"), "{output:?}");
 }
 
 #[tokio::test]
 async fn without_the_permission_to_delete_nothing_is_known_of_the_lock() {
     let gateway = Gateway::shared().await;
-    let (place, bucket) = (place(&gateway, "default"), gateway.locked_bucket().await);
+    let (workspace, bucket) = (workspace(&gateway, "default"), gateway.locked_bucket().await);
     gateway.retain_by_default(&bucket, ObjectLockRetentionMode::Compliance, 1).await;
     gateway.deny(&bucket, Some("s3:DeleteObjectVersion")).await;
-    let agent = Daemon::start(&place).await;
+    let agent = Daemon::start(&workspace).await;
     let id = agent.create(immutable_target(&gateway.endpoint, &bucket)).await;
-    let report = agent.proved(&id).await;
+    let report = agent.wait_for_lock_proof(&id).await;
     let message = assert_offline(&report, "lock_unverifiable");
     assert!(
         message.contains("after its retention had ended too") && message.contains("s3:DeleteObjectVersion"),
         "{message}"
     );
     assert_eq!(metadata(&agent.show(&id).await, "object_lock"), Some("0"));
-    // Two are left: nobody here may delete them. They are told, and no further one is put.
+    // Two are left: nobody here may delete them. They are output, and no further one is put.
     let left = gateway.versions(&bucket).await;
     assert_eq!(left.len(), 2, "{left:?}");
     let report = agent.check(&id).await;
@@ -104,15 +105,16 @@ async fn without_the_permission_to_delete_nothing_is_known_of_the_lock() {
 #[tokio::test]
 async fn a_proof_that_gets_no_answer_holds_up_no_probe() {
     let gateway = Gateway::shared().await;
-    let (place, bucket) = (place(&gateway, "compliance"), gateway.locked_bucket().await);
-    place.configure("[probe]\ndeadline = \"1s\"");
+    let (workspace, bucket) = (workspace(&gateway, "compliance"), gateway.locked_bucket().await);
+    workspace.configure("[probe]\ndeadline = \"1s\"");
     let proxy = Proxy::start(&gateway.endpoint).await;
     let mut held = proxy.hold(When::Before, 2, is_of_proof);
-    let agent = Daemon::start(&place).await;
+    let agent = Daemon::start(&workspace).await;
     let id = agent.create(immutable_target(&proxy.endpoint, &bucket)).await;
     let _never = held.reached().await;
-    let told = |report: &Value| report["message"].as_str().is_some_and(|message| message.contains("no answer within"));
-    let report = agent.finds(&id, "what interrupted the proof", told).await;
+    let output =
+        |report: &Value| report["message"].as_str().is_some_and(|message| message.contains("no answer within"));
+    let report = agent.wait_for_report(&id, "what interrupted the proof", output).await;
     assert_offline(&report, "lock_proof_pending");
     let others = ["reachable", "bucket", "object_lock", "versioning", "capacity"];
     assert!(others.iter().all(|name| check_named(&report, name)["outcome"] == "passed"), "{report:#}");
@@ -120,7 +122,7 @@ async fn a_proof_that_gets_no_answer_holds_up_no_probe() {
     assert_eq!(gateway.versions(&bucket).await.len(), 1);
     let beginning = std::time::Instant::now();
     while !gateway.versions(&bucket).await.is_empty() {
-        assert!(beginning.elapsed() < PATIENCE, "it stays");
+        assert!(beginning.elapsed() < TIMEOUT, "it stays");
         agent.check(&id).await;
     }
 }
@@ -128,9 +130,9 @@ async fn a_proof_that_gets_no_answer_holds_up_no_probe() {
 #[tokio::test]
 async fn nothing_is_proved_of_what_was_not_declared_immutable() {
     let gateway = Gateway::shared().await;
-    let (place, bucket) = (place(&gateway, "default"), gateway.locked_bucket().await);
+    let (workspace, bucket) = (workspace(&gateway, "default"), gateway.locked_bucket().await);
     let proxy = Proxy::start(&gateway.endpoint).await;
-    let agent = Daemon::start(&place).await;
+    let agent = Daemon::start(&workspace).await;
     let id = agent.create(target(&proxy.endpoint, &bucket)).await;
     let report = agent.check(&id).await;
     assert_eq!((&report["status"], &report["object_lock_proof"]), (&"available".into(), &Value::Null), "{report:#}");

@@ -12,11 +12,12 @@ use serde_json::Value;
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::daemon::{Daemon, assert_offline};
+use crate::daemon::Daemon;
 use crate::gateway::{Gateway, immutable_target};
-use crate::lock_proof::{is_of_proof, of_proof, place};
-use crate::place::Place;
+use crate::lock_proof::{is_of_proof, of_proof, workspace};
 use crate::proxy::{Held, Passed, Proxy, When};
+use crate::report::assert_offline;
+use crate::workspace::Workspace;
 
 /// How many canaries of earlier runs may be locked before no further one is put.
 const LOCKED_MAX: usize = 4;
@@ -81,33 +82,33 @@ async fn crossing(endpoint: &str) -> (String, Arc<Mutex<String>>) {
 }
 
 /// The verdict of the next run, and what is left then.
-async fn next_run(gateway: &Gateway, place: &Place, id: &str, bucket: &str) -> (Value, Vec<String>) {
-    let agent = Daemon::start(place).await;
-    let report = agent.proved(id).await;
+async fn next_run(gateway: &Gateway, workspace: &Workspace, id: &str, bucket: &str) -> (Value, Vec<String>) {
+    let agent = Daemon::start(workspace).await;
+    let report = agent.wait_for_lock_proof(id).await;
     (report["object_lock_proof"]["verdict"].clone(), gateway.until_versions(bucket, <[String]>::is_empty).await)
 }
 
 /// Kills an agent at a request of its proof, or without one in the wait, and gives what its successor finds
 /// and leaves.
 async fn killed(gateway: &Gateway, way: Way, at: Option<(usize, When)>) -> (Value, Vec<String>) {
-    let (place, bucket) = (place(gateway, way.mode), gateway.locked_bucket().await);
+    let (workspace, bucket) = (workspace(gateway, way.mode), gateway.locked_bucket().await);
     if way.has_no_bypass {
         gateway.deny(&bucket, Some("s3:BypassGovernanceRetention")).await;
     }
     let proxy = Proxy::start(&gateway.endpoint).await;
     let (nth, when) = at.unwrap_or_else(|| (way.waits_after.expect("it waits"), When::After));
     let mut held = proxy.hold(when, nth, is_of_proof);
-    let mut agent = Daemon::start(&place).await;
+    let mut agent = Daemon::start(&workspace).await;
     let id = agent.create(immutable_target(&proxy.endpoint, &bucket)).await;
     if at.is_some() {
         kill_at(&mut agent, held).await;
     } else {
         // Not at the request, but in the wait that follows it.
         drop(held.reached().await);
-        agent.finds(&id, "the wait", |report| report["reason"] == "lock_proof_pending").await;
+        agent.wait_for_report(&id, "the wait", |report| report["reason"] == "lock_proof_pending").await;
         agent.kill().await;
     }
-    next_run(gateway, &place, &id, &bucket).await
+    next_run(gateway, &workspace, &id, &bucket).await
 }
 
 #[tokio::test]
@@ -153,10 +154,10 @@ async fn what_a_kill_left_outlasts_no_kill_of_who_cleans_up() {
         .map(|(what, method, nth, when)| {
             let gateway = &gateway;
             async move {
-                let (place, bucket) = (place(gateway, "compliance"), gateway.locked_bucket().await);
+                let (workspace, bucket) = (workspace(gateway, "compliance"), gateway.locked_bucket().await);
                 let proxy = Proxy::start(&gateway.endpoint).await;
                 let held = proxy.hold(When::After, 1, is_put);
-                let mut agent = Daemon::start(&place).await;
+                let mut agent = Daemon::start(&workspace).await;
                 let id = agent.create(immutable_target(&proxy.endpoint, &bucket)).await;
                 kill_at(&mut agent, held).await;
                 let left = gateway.versions(&bucket).await;
@@ -165,9 +166,9 @@ async fn what_a_kill_left_outlasts_no_kill_of_who_cleans_up() {
                 let of = if method == Method::GET { "?versions".to_owned() } else { left[0].clone() };
                 let chosen = move |passed: &Passed| passed.method == method && passed.target.contains(&of);
                 let held = proxy.hold(when, nth, chosen);
-                let mut agent = Daemon::start(&place).await;
+                let mut agent = Daemon::start(&workspace).await;
                 kill_at(&mut agent, held).await;
-                let found = next_run(gateway, &place, &id, &bucket).await;
+                let found = next_run(gateway, &workspace, &id, &bucket).await;
                 assert_eq!(found, ("enforced".into(), Vec::new()), "killed at {what}");
             }
         })
@@ -180,14 +181,14 @@ async fn what_a_kill_left_outlasts_no_kill_of_who_cleans_up() {
 #[tokio::test]
 async fn what_a_command_that_is_killed_leaves_is_accounted_for_and_removed_by_the_agent() {
     let gateway = Gateway::shared().await;
-    let (place, bucket) = (place(&gateway, "compliance"), gateway.locked_bucket().await);
+    let (workspace, bucket) = (workspace(&gateway, "compliance"), gateway.locked_bucket().await);
     gateway.retain_by_default(&bucket, ObjectLockRetentionMode::Compliance, 1).await;
     let (endpoint, leads_to) = crossing(&gateway.endpoint).await;
     let proxy = Proxy::start(&endpoint).await;
     let mut held = proxy.hold(When::After, 1, is_put);
-    let (url, config) = (format!("{}/{bucket}", proxy.endpoint), place.path("config.toml"));
+    let (url, config) = (format!("{}/{bucket}", proxy.endpoint), workspace.path("config.toml"));
     let config = config.to_str().expect("text");
-    let mut command = place.command(&["check", "s3", &url, "--immutable", "--config", config]);
+    let mut command = workspace.command(&["check", "s3", &url, "--immutable", "--config", config]);
     let mut command = command.spawn().expect("the command starts");
     let release = held.reached().await;
     command.kill().await.expect("killed");
@@ -197,15 +198,15 @@ async fn what_a_command_that_is_killed_leaves_is_accounted_for_and_removed_by_th
     assert_eq!(of_proof.len(), 1, "{left:?}");
 
     // Another command may be at work, so the agent leaves what it may still need.
-    let mut agent = Daemon::start(&place).await;
+    let mut agent = Daemon::start(&workspace).await;
     let id = agent.create(immutable_target(&proxy.endpoint, &bucket)).await;
-    assert_eq!(agent.proved(&id).await["object_lock_proof"]["verdict"], "enforced");
+    assert_eq!(agent.wait_for_lock_proof(&id).await["object_lock_proof"]["verdict"], "enforced");
     assert!(gateway.versions(&bucket).await.contains(of_proof[0]));
     agent.kill().await;
 
     *leads_to.lock().expect("no panic") = gateway.with_clock(AHEAD_SECONDS);
-    let agent = Daemon::start(&place).await;
-    assert_eq!(agent.proved(&id).await["object_lock_proof"]["verdict"], "enforced");
+    let agent = Daemon::start(&workspace).await;
+    assert_eq!(agent.wait_for_lock_proof(&id).await["object_lock_proof"]["verdict"], "enforced");
     let is_over = |found: &[String]| found.iter().all(|key| !left.contains(key));
     gateway.until_versions(&bucket, is_over).await;
 }
@@ -213,14 +214,14 @@ async fn what_a_command_that_is_killed_leaves_is_accounted_for_and_removed_by_th
 #[tokio::test]
 async fn agents_that_are_killed_again_and_again_leave_a_bounded_number_of_canaries() {
     let gateway = Gateway::shared().await;
-    let (place, bucket) = (place(&gateway, "compliance"), gateway.locked_bucket().await);
+    let (workspace, bucket) = (workspace(&gateway, "compliance"), gateway.locked_bucket().await);
     // Longer than all of this takes.
-    place.configure("[s3.canary]\nretention = \"120s\"");
+    workspace.configure("[s3.canary]\nretention = \"120s\"");
     let proxy = Proxy::start(&gateway.endpoint).await;
     let mut id = String::new();
     for run in 0..LOCKED_MAX {
         let held = proxy.hold(When::After, 1, is_put);
-        let mut agent = Daemon::start(&place).await;
+        let mut agent = Daemon::start(&workspace).await;
         if run == 0 {
             id = agent.create(immutable_target(&proxy.endpoint, &bucket)).await;
         }
@@ -228,7 +229,7 @@ async fn agents_that_are_killed_again_and_again_leave_a_bounded_number_of_canari
         assert_eq!(gateway.versions(&bucket).await.len(), run + 1);
     }
     for _ in 0..2 {
-        let mut agent = Daemon::start(&place).await;
+        let mut agent = Daemon::start(&workspace).await;
         let message = assert_offline(&agent.check(&id).await, "lock_proof_pending");
         assert!(message.contains("4 canaries of earlier runs are still locked"), "{message}");
         agent.kill().await;

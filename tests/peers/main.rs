@@ -1,21 +1,28 @@
-//! The agent beside a real S3 service, a Ceph RADOS Gateway: what a user sees of it.
+//! Tests of the real binary against a real S3 service, a Ceph RADOS Gateway.
 //!
-//! `tests/peers/run` starts the gateway, runs these tests and stops it again. Each test has buckets
-//! of its own ([`gateway`]) and an agent of its own: the true binary, with its configuration,
-//! registry and socket below a temporary directory ([`place`], [`daemon`]). Most tests share the
-//! gateway at the same time; one that pauses it or takes it down has it alone.
+//! `tests/peers/run` starts the gateway, runs these tests, and stops it. Each test has its own buckets
+//! ([`gateway`]) and its own agent, with configuration, registry, and socket below a temporary
+//! directory ([`workspace`], [`daemon`]). Most tests share the gateway at the same time. A test that
+//! pauses or stops the gateway has it exclusively.
 //!
-//! No test waits for time to pass. Intervals are an hour and a probe is asked for; where the agent
-//! has to notice by itself, the end of the wait is what it then says, and [`daemon::PATIENCE`] only
-//! bounds it.
+//! No test sleeps. Probe intervals are an hour, and tests request probes. Where the agent must notice
+//! something by itself, the test waits for what the agent reports, at most [`daemon::TIMEOUT`].
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "that is how tests fail")]
+#![allow(dead_code, reason = "each test binary uses a part of the shared helpers")]
 #![allow(clippy::disallowed_methods, reason = "files in a temporary directory, and the agent as a child")]
 
+#[path = "../support/daemon.rs"]
 mod daemon;
+#[path = "../support/http.rs"]
+mod http;
+#[path = "../support/report.rs"]
+mod report;
+#[path = "../support/workspace.rs"]
+mod workspace;
+
 mod fault_proxy;
 mod gateway;
-mod place;
 mod proxy;
 
 mod capacity;

@@ -4,9 +4,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::daemon::{Daemon, assert_healthy, assert_offline, check_named, created};
+use crate::daemon::{Daemon, created};
 use crate::gateway::{Gateway, target};
-use crate::place::Place;
+use crate::report::{assert_healthy, assert_offline, check_named};
+use crate::workspace::Workspace;
 
 /// How long an agent's probe waits for storage here.
 const DEADLINE: Duration = Duration::from_secs(2);
@@ -15,18 +16,18 @@ const DEADLINE: Duration = Duration::from_secs(2);
 const AT_ONCE: Duration = Duration::from_millis(500);
 
 /// An agent that looks again every second by itself.
-fn watchful(gateway: &Gateway) -> Place {
-    let place = Place::new(&gateway.keys);
-    place.configure("[probe]\ns3_interval = \"1s\"\ndeadline = \"2s\"");
-    place
+fn watchful(gateway: &Gateway) -> Workspace {
+    let workspace = gateway.workspace();
+    workspace.configure("[probe]\ns3_interval = \"1s\"\ndeadline = \"2s\"");
+    workspace
 }
 
 #[tokio::test]
 async fn a_gateway_that_hangs_delays_no_answer_and_its_targets_heal_after_it() {
     let gateway = Gateway::alone().await;
     let (first, second) = (gateway.bucket().await, gateway.bucket().await);
-    let place = watchful(&gateway);
-    let agent = Daemon::start(&place).await;
+    let workspace = watchful(&gateway);
+    let agent = Daemon::start(&workspace).await;
     let known = agent.create(target(&gateway.endpoint, &first)).await;
     assert_healthy(&agent.check(&known).await);
 
@@ -39,15 +40,15 @@ async fn a_gateway_that_hangs_delays_no_answer_and_its_targets_heal_after_it() {
     assert!(gateway.tells_versioning(&first).await, "the gateway should answer from its cache");
     let mut slowest = Duration::ZERO;
     for id in [&known, &new] {
-        let mut latest = agent.checks(id).await;
+        let mut latest = agent.report(id).await;
         while !(latest["status"] == "offline" && latest["verdict"] == "timed_out") {
             assert!(began.elapsed() < DEADLINE * 5, "two timeouts should have come: {latest:#}");
             for path in ["/backup_targets", "/backup_targets/detail", "/healthz", "/node"] {
-                let answer = agent.ask("GET", path, None).await;
+                let answer = agent.request("GET", path, None).await;
                 assert_eq!(answer.status, 200, "{path}: {answer:?}");
                 slowest = slowest.max(answer.took);
             }
-            latest = agent.checks(id).await;
+            latest = agent.report(id).await;
         }
         assert_eq!(latest["reason"], "response_timed_out", "{latest:#}");
         assert_eq!(check_named(&latest, "reachable")["outcome"], "passed", "{latest:#}");
@@ -55,13 +56,13 @@ async fn a_gateway_that_hangs_delays_no_answer_and_its_targets_heal_after_it() {
         assert!(latest["used_bytes"].is_null(), "nothing was measured: {latest:#}");
     }
     assert!(slowest > Duration::ZERO && slowest < AT_ONCE, "{slowest:?}");
-    let told = place.check_s3(&gateway.endpoint, &first, &[]).await;
-    assert_eq!(told.code, 2, "{told:?}");
-    assert!(told.out.contains("response_timed_out"), "{told:?}");
+    let output = workspace.check_s3(&gateway.endpoint, &first, &[]).await;
+    assert_eq!(output.code, 2, "{output:?}");
+    assert!(output.stdout.contains("response_timed_out"), "{output:?}");
 
     paused.undo();
     for id in [&known, &new] {
-        let healed = agent.finds(id, "healed", |report| report["status"] == "available").await;
+        let healed = agent.wait_for_report(id, "healed", |report| report["status"] == "available").await;
         assert_healthy(&healed);
     }
 }
@@ -70,12 +71,12 @@ async fn a_gateway_that_hangs_delays_no_answer_and_its_targets_heal_after_it() {
 async fn an_agent_stops_at_once_while_the_gateway_hangs() {
     let gateway = Gateway::alone().await;
     let bucket = gateway.bucket().await;
-    let place = watchful(&gateway);
-    place.configure("[probe]\ndeadline = \"60s\"");
-    let mut agent = Daemon::start(&place).await;
+    let workspace = watchful(&gateway);
+    workspace.configure("[probe]\ndeadline = \"60s\"");
+    let mut agent = Daemon::start(&workspace).await;
     let _paused = gateway.pause();
     agent.create(target(&gateway.endpoint, &bucket)).await;
-    let took = agent.terminate().await;
+    let took = agent.stop().await;
     assert!(took < Duration::from_secs(2), "{took:?}");
 }
 
@@ -84,23 +85,23 @@ async fn a_gateway_that_is_down_refuses_connections_and_is_found_when_it_is_back
     let gateway = Gateway::alone().await;
     let bucket = gateway.bucket().await;
     gateway.put(&bucket, "one", 4_321).await;
-    let place = watchful(&gateway);
-    let agent = Daemon::start(&place).await;
+    let workspace = watchful(&gateway);
+    let agent = Daemon::start(&workspace).await;
     let id = agent.create(target(&gateway.endpoint, &bucket)).await;
     assert_healthy(&agent.check(&id).await);
 
     let down = gateway.take_down();
-    let report = agent.finds(&id, "offline by itself", |report| report["status"] == "offline").await;
+    let report = agent.wait_for_report(&id, "offline by itself", |report| report["status"] == "offline").await;
     let message = assert_offline(&report, "connection_refused");
     assert!(message.contains("start the service"), "{message}");
     assert_eq!(check_named(&report, "reachable")["outcome"], "failed");
     assert_eq!(agent.show(&id).await["status"], "offline");
-    let told = place.check_s3(&gateway.endpoint, &bucket, &[]).await;
-    assert_eq!(told.code, 2, "{told:?}");
-    assert!(told.out.contains("connection_refused"), "{told:?}");
+    let output = workspace.check_s3(&gateway.endpoint, &bucket, &[]).await;
+    assert_eq!(output.code, 2, "{output:?}");
+    assert!(output.stdout.contains("connection_refused"), "{output:?}");
 
     down.undo();
-    let report = agent.finds(&id, "available by itself", |report| report["status"] == "available").await;
+    let report = agent.wait_for_report(&id, "available by itself", |report| report["status"] == "available").await;
     assert_healthy(&report);
     assert_eq!(report["used_bytes"], json!(4_321));
 }

@@ -2,9 +2,9 @@
 
 use serde_json::json;
 
-use crate::daemon::{Daemon, assert_offline, assert_warning, check_named};
-use crate::gateway::{Gateway, target};
-use crate::place::Place;
+use crate::daemon::Daemon;
+use crate::gateway::{Gateway, target, workspace_for};
+use crate::report::{assert_offline, assert_warning, check_named};
 
 /// Where canaries are written.
 const PREFIX: &str = "targetwatch-canary/";
@@ -13,14 +13,14 @@ const PREFIX: &str = "targetwatch-canary/";
 async fn a_policy_for_the_prefix_is_no_failure_and_none_at_all_is() {
     let gateway = Gateway::shared().await;
     let bucket = gateway.bucket().await;
-    let place = Place::new(&gateway.guest);
-    let agent = Daemon::start(&place).await;
+    let workspace = workspace_for(&gateway.guest);
+    let agent = Daemon::start(&workspace).await;
     let id = agent.create(target(&gateway.endpoint, &bucket)).await;
     let message = assert_offline(&agent.check(&id).await, "access_denied");
     for part in [&bucket, "403 AccessDenied", "s3:ListBucket", "s3:GetBucketVersioning"] {
         assert!(message.contains(part), "{part}: {message}");
     }
-    assert_eq!(place.check_s3(&gateway.endpoint, &bucket, &[]).await.code, 2);
+    assert_eq!(workspace.check_s3(&gateway.endpoint, &bucket, &[]).await.code, 2);
 
     gateway.allow_guest_below(&bucket, PREFIX).await;
     let report = agent.check(&id).await;
@@ -31,7 +31,7 @@ async fn a_policy_for_the_prefix_is_no_failure_and_none_at_all_is() {
     assert!(message.contains(&bucket) && message.contains("grant them s3:ListBucket"), "{message}");
     // What was not told is not made up.
     assert!(report["used_bytes"].is_null(), "{report:#}");
-    assert_eq!(place.check_s3(&gateway.endpoint, &bucket, &[]).await.code, 1);
+    assert_eq!(workspace.check_s3(&gateway.endpoint, &bucket, &[]).await.code, 1);
 
     // A prefix that the policy does not have is not allowed.
     gateway.allow_guest_below(&bucket, "another-prefix/").await;
@@ -43,9 +43,9 @@ async fn a_policy_for_the_prefix_does_not_hide_that_the_storage_hangs() {
     let gateway = Gateway::alone().await;
     let bucket = gateway.bucket().await;
     gateway.allow_guest_below(&bucket, PREFIX).await;
-    let place = Place::new(&gateway.guest);
-    place.configure("[probe]\ndeadline = \"2s\"\nfailures_before_offline = 1");
-    let agent = Daemon::start(&place).await;
+    let workspace = workspace_for(&gateway.guest);
+    workspace.configure("[probe]\ndeadline = \"2s\"\nfailures_before_offline = 1");
+    let agent = Daemon::start(&workspace).await;
     let id = agent.create(target(&gateway.endpoint, &bucket)).await;
     assert_warning(&agent.check(&id).await, "access_denied");
     let _paused = gateway.pause();
@@ -57,13 +57,13 @@ async fn a_policy_for_the_prefix_does_not_hide_that_the_storage_hangs() {
 async fn the_quota_of_the_owner_is_told_as_that_of_the_bucket_is() {
     let gateway = Gateway::shared().await;
     let bucket = gateway.guest_bucket().await;
-    let place = Place::new(&gateway.guest);
-    let agent = Daemon::start(&place).await;
+    let workspace = workspace_for(&gateway.guest);
+    let agent = Daemon::start(&workspace).await;
     let id = agent.create(target(&gateway.endpoint, &bucket)).await;
     let message = assert_offline(&agent.check(&id).await, "quota_exceeded");
     for part in [&bucket, "403 QuotaExceeded", "of its owner"] {
         assert!(message.contains(part), "{part}: {message}");
     }
-    let told = place.check_s3(&gateway.endpoint, &bucket, &[]).await;
-    assert!(told.code == 2 && told.out.contains("quota_exceeded"), "{told:?}");
+    let output = workspace.check_s3(&gateway.endpoint, &bucket, &[]).await;
+    assert!(output.code == 2 && output.stdout.contains("quota_exceeded"), "{output:?}");
 }

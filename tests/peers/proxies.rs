@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::daemon::{Daemon, assert_healthy, assert_offline, check_named};
+use crate::daemon::Daemon;
 use crate::gateway::{Gateway, target};
-use crate::place::Place;
+use crate::report::{assert_healthy, assert_offline, check_named};
 
 /// Of a proxy, and nobody else's business.
 const PASSWORD: &str = "tunnelPasswordWithAnUnmistakableText";
@@ -48,19 +48,19 @@ async fn tls_goes_through_the_proxy_of_the_environment_whose_password_nobody_see
     gateway.put(&bucket, "one", 4_321).await;
     for variable in ["HTTPS_PROXY", "ALL_PROXY"] {
         let (port, heads) = tunnels().await;
-        let mut place = Place::with_access(&gateway.keys, &format!("ca_bundle = \"{}\"", gateway.ca_bundle.display()));
-        place.set_env(variable, &format!("http://somebody:{PASSWORD}@127.0.0.1:{port}"));
+        let mut workspace = gateway.workspace_with(&format!("ca_bundle = \"{}\"", gateway.ca_bundle.display()));
+        workspace.set_env(variable, &format!("http://somebody:{PASSWORD}@127.0.0.1:{port}"));
         // The other endpoint of the same gateway.
-        place.set_env("NO_PROXY", "127.0.0.1");
-        let agent = Daemon::start_logging(&place, "trace").await;
+        workspace.set_env("NO_PROXY", "127.0.0.1");
+        let agent = Daemon::start_logging(&workspace, "trace").await;
         let id = agent.create(target(&gateway.tls_endpoint, &bucket)).await;
         let report = agent.check(&id).await;
         assert_healthy(&report);
         assert_eq!(report["used_bytes"], 4_321, "{report:#}");
         let detail = check_named(&report, "reachable")["detail"].as_str().expect("a detail");
         assert!(detail.contains(&format!("127.0.0.1 port {port} is the proxy")), "{detail}");
-        let told = place.check_s3(&gateway.tls_endpoint, &bucket, &[]).await;
-        assert_eq!(told.code, 0, "{told:?}");
+        let output = workspace.check_s3(&gateway.tls_endpoint, &bucket, &[]).await;
+        assert_eq!(output.code, 0, "{output:?}");
         let tunnelled = heads.lock().expect("no panic").clone();
         assert!(
             !tunnelled.is_empty()
@@ -71,7 +71,7 @@ async fn tls_goes_through_the_proxy_of_the_environment_whose_password_nobody_see
         assert_healthy(&near);
         assert!(check_named(&near, "reachable")["detail"].is_null(), "{near:#}");
         assert_eq!(heads.lock().expect("no panic").len(), tunnelled.len(), "what is excepted went through the proxy");
-        let said = format!("{report} {near} {} {} {}", agent.log(), told.out, told.err);
+        let said = format!("{report} {near} {} {} {}", agent.log(), output.stdout, output.stderr);
         assert!(said.contains("TRACE") && !said.contains(PASSWORD), "the password is shown");
     }
 }
@@ -83,9 +83,9 @@ async fn a_proxy_that_is_not_there_is_what_cannot_be_reached() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let port = listener.local_addr().expect("an address").port();
     drop(listener);
-    let mut place = Place::new(&gateway.keys);
-    place.set_env("HTTP_PROXY", &format!("http://127.0.0.1:{port}"));
-    let agent = Daemon::start(&place).await;
+    let mut workspace = gateway.workspace();
+    workspace.set_env("HTTP_PROXY", &format!("http://127.0.0.1:{port}"));
+    let agent = Daemon::start(&workspace).await;
     let id = agent.create(target(&gateway.endpoint, &bucket)).await;
     let report = agent.check(&id).await;
     let message = assert_offline(&report, "connection_refused");

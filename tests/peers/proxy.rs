@@ -17,7 +17,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::daemon::in_time;
+use crate::daemon::with_timeout;
 
 /// What the gateway tells of a bucket's use.
 const USAGE_HEADERS: [&str; 3] = ["x-rgw-bytes-used", "x-rgw-object-count", "x-rgw-quota-bucket-size"];
@@ -67,7 +67,7 @@ pub struct Held(mpsc::UnboundedReceiver<oneshot::Sender<()>>);
 impl Held {
     /// Waits until it is held. It is let go when the returned value is sent or dropped.
     pub async fn reached(&mut self) -> oneshot::Sender<()> {
-        in_time("a request that is to be held", self.0.recv()).await.expect("the proxy runs")
+        with_timeout("a request that is to be held", self.0.recv()).await.expect("the proxy runs")
     }
 }
 

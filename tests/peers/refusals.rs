@@ -1,13 +1,13 @@
 //! What the gateway refuses: each refusal has its own reason, and a sentence that says what to do.
 
-use crate::daemon::{Daemon, assert_offline, check_named};
-use crate::gateway::{Gateway, Keys, new_name, target};
-use crate::place::Place;
+use crate::daemon::Daemon;
+use crate::gateway::{Gateway, Keys, new_name, target, workspace_for};
+use crate::report::{assert_offline, check_named};
 
 /// Probes a bucket with these keys, by the agent and by the command line, and gives the sentence.
 async fn refused(gateway: &Gateway, keys: &Keys, bucket: &str, reason: &str) -> String {
-    let place = Place::new(keys);
-    let agent = Daemon::start(&place).await;
+    let workspace = workspace_for(keys);
+    let agent = Daemon::start(&workspace).await;
     let id = agent.create(target(&gateway.endpoint, bucket)).await;
     let report = agent.check(&id).await;
     let message = assert_offline(&report, reason);
@@ -17,9 +17,9 @@ async fn refused(gateway: &Gateway, keys: &Keys, bucket: &str, reason: &str) -> 
     let shown = agent.show(&id).await;
     assert!(shown["capacity"].is_null() && shown["used"].is_null(), "{shown:#}");
 
-    let told = place.check_s3(&gateway.endpoint, bucket, &[]).await;
-    assert_eq!(told.code, 2, "{told:?}");
-    assert!(told.out.contains(reason) && told.out.contains("offline"), "{told:?}");
+    let output = workspace.check_s3(&gateway.endpoint, bucket, &[]).await;
+    assert_eq!(output.code, 2, "{output:?}");
+    assert!(output.stdout.contains(reason) && output.stdout.contains("offline"), "{output:?}");
     message
 }
 

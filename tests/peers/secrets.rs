@@ -1,8 +1,7 @@
 //! Secrets: right or wrong, they are in nothing that the agent says or shows of itself.
 
 use crate::daemon::Daemon;
-use crate::gateway::{Gateway, Keys, immutable_target, target};
-use crate::place::Place;
+use crate::gateway::{Gateway, Keys, immutable_target, target, workspace_for};
 
 /// A secret that the gateway refuses. Who mistypes one does not want it shown either.
 const WRONG_SECRET: &str = "mistyped/But+StillNobodysBusiness";
@@ -13,8 +12,8 @@ async fn a_secret_is_in_no_log_answer_or_command_line() {
     let bucket = gateway.bucket().await;
     let wrong = Keys::new(&gateway.keys.access_key_id, WRONG_SECRET);
     for (keys, is_right) in [(&gateway.keys, true), (&wrong, false)] {
-        let place = Place::new(keys);
-        let agent = Daemon::start_logging(&place, "trace").await;
+        let workspace = workspace_for(keys);
+        let agent = Daemon::start_logging(&workspace, "trace").await;
         let mut said = Vec::new();
         for target in [target(&gateway.endpoint, &bucket), immutable_target(&gateway.tls_endpoint, &bucket)] {
             let id = agent.create(target).await;
@@ -22,14 +21,14 @@ async fn a_secret_is_in_no_log_answer_or_command_line() {
             said.push(agent.show(&id).await.to_string());
         }
         for path in ["/backup_targets/detail", "/node", "/readyz"] {
-            said.push(agent.ask("GET", path, None).await.body);
+            said.push(agent.request("GET", path, None).await.body);
         }
         for more in [&[][..], &["--json"], &["--immutable"]] {
-            let told = place.check_s3(&gateway.endpoint, &bucket, more).await;
-            said.extend([told.out, told.err]);
+            let output = workspace.check_s3(&gateway.endpoint, &bucket, more).await;
+            said.extend([output.stdout, output.stderr]);
         }
-        let told = place.run(&["status", "--json"]).await;
-        said.extend([told.out, told.err]);
+        let output = workspace.run(&["status", "--json"]).await;
+        said.extend([output.stdout, output.stderr]);
         for file in ["cmdline", "environ"] {
             let bytes = std::fs::read(format!("/proc/{}/{file}", agent.pid())).expect("read");
             said.push(String::from_utf8(bytes).expect("text"));

@@ -4,9 +4,10 @@ use std::net::SocketAddr;
 
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
-use crate::daemon::{Daemon, assert_offline};
-use crate::gateway::{Gateway, Keys, target};
-use crate::place::Place;
+use crate::daemon::Daemon;
+use crate::gateway::{Gateway, Keys, target, workspace_for};
+use crate::report::assert_offline;
+use crate::workspace::Workspace;
 
 /// Connections that fill the queue of a listener which takes two.
 const FILLING: usize = 8;
@@ -15,19 +16,19 @@ fn no_matter_which() -> Keys {
     Keys::new("NOBODYHASTHISKEY", "nor-this-secret")
 }
 
-async fn check_is_offline(place: &Place, endpoint: &str, reason: &str, words: &[&str]) {
-    let told = place.check_s3(endpoint, "backups", &[]).await;
-    assert_eq!(told.code, 2, "{told:?}");
+async fn check_is_offline(workspace: &Workspace, endpoint: &str, reason: &str, words: &[&str]) {
+    let output = workspace.check_s3(endpoint, "backups", &[]).await;
+    assert_eq!(output.code, 2, "{output:?}");
     for word in words.iter().chain([&reason]) {
-        assert!(told.out.contains(word), "{word}: {told:?}");
+        assert!(output.stdout.contains(word), "{word}: {output:?}");
     }
 }
 
 #[tokio::test]
 async fn a_name_that_nobody_has_and_a_port_where_nothing_listens_are_told() {
-    let mut place = Place::new(&no_matter_which());
-    place.know_hosts_alone();
-    let agent = Daemon::start(&place).await;
+    let mut workspace = workspace_for(&no_matter_which());
+    workspace.resolve_by_hosts_file_only();
+    let agent = Daemon::start(&workspace).await;
     let port = {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         listener.local_addr().expect("an address").port()
@@ -42,7 +43,7 @@ async fn a_name_that_nobody_has_and_a_port_where_nothing_listens_are_told() {
         for word in words {
             assert!(message.contains(word), "{word}: {message}");
         }
-        check_is_offline(&place, endpoint, reason, words).await;
+        check_is_offline(&workspace, endpoint, reason, words).await;
     }
 }
 
@@ -54,15 +55,15 @@ async fn a_host_that_swallows_connections_is_told_within_the_deadline() {
     let listener = socket.listen(1).expect("listening");
     let address = listener.local_addr().expect("an address");
     let filling: Vec<_> = (0..FILLING).map(|_| tokio::spawn(TcpStream::connect(address))).collect();
-    let place = Place::new(&no_matter_which());
-    place.configure("[probe]\ndeadline = \"1s\"\nfailures_before_offline = 1");
-    let agent = Daemon::start(&place).await;
+    let workspace = workspace_for(&no_matter_which());
+    workspace.configure("[probe]\ndeadline = \"1s\"\nfailures_before_offline = 1");
+    let agent = Daemon::start(&workspace).await;
     let id = agent.create(target(&format!("http://{address}"), "backups")).await;
     let report = agent.check(&id).await;
     assert_eq!((&report["status"], &report["reason"]), (&"offline".into(), &"connect_timed_out".into()), "{report:#}");
     let message = report["message"].as_str().expect("a sentence");
     assert!(message.contains("within 1000 ms") && message.contains("firewall"), "{message}");
-    check_is_offline(&place, &format!("http://{address}"), "connect_timed_out", &["firewall"]).await;
+    check_is_offline(&workspace, &format!("http://{address}"), "connect_timed_out", &["firewall"]).await;
     filling.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
@@ -70,15 +71,15 @@ async fn a_host_that_swallows_connections_is_told_within_the_deadline() {
 async fn credentials_that_are_nowhere_are_told_with_where_they_should_be() {
     let gateway = Gateway::shared().await;
     let bucket = gateway.bucket().await;
-    let place = Place::new(&gateway.keys);
-    let agent = Daemon::start(&place).await;
+    let workspace = gateway.workspace();
+    let agent = Daemon::start(&workspace).await;
     let id = agent.create(target(&gateway.endpoint, &bucket)).await;
-    std::fs::remove_file(place.path("secret")).expect("removed");
+    std::fs::remove_file(workspace.path("secret")).expect("removed");
     let message = assert_offline(&agent.check(&id).await, "no_credentials");
-    let secret = place.path("secret");
+    let secret = workspace.path("secret");
     for word in [&*bucket, secret.to_str().expect("text"), "[[s3.credentials]]"] {
         assert!(message.contains(word), "{word}: {message}");
     }
-    let told = place.check_s3(&gateway.endpoint, &bucket, &[]).await;
-    assert!(told.code == 2 && told.out.contains("no_credentials"), "{told:?}");
+    let output = workspace.check_s3(&gateway.endpoint, &bucket, &[]).await;
+    assert!(output.code == 2 && output.stdout.contains("no_credentials"), "{output:?}");
 }

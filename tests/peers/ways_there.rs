@@ -1,8 +1,8 @@
 //! The ways to the gateway: TLS with an authority of its own, and the two ways to name a bucket.
 
-use crate::daemon::{Daemon, assert_healthy, assert_offline};
+use crate::daemon::Daemon;
 use crate::gateway::{Gateway, target};
-use crate::place::Place;
+use crate::report::{assert_healthy, assert_offline};
 
 /// The longest name that S3 allows: 63 characters.
 const LONGEST_NAME: &str = "a-bucket-whose-name-has-the-sixty-three-characters-that-are-max";
@@ -13,30 +13,30 @@ async fn tls_works_with_the_authority_of_the_certificate_and_not_without() {
     let bucket = gateway.bucket().await;
     gateway.put(&bucket, "one", 4_321).await;
     let trusting = format!("ca_bundle = \"{}\"", gateway.ca_bundle.display());
-    let place = Place::with_access(&gateway.keys, &trusting);
-    let agent = Daemon::start(&place).await;
+    let workspace = gateway.workspace_with(&trusting);
+    let agent = Daemon::start(&workspace).await;
     let id = agent.create(target(&gateway.tls_endpoint, &bucket)).await;
     let report = agent.check(&id).await;
     assert_healthy(&report);
     assert_eq!(report["used_bytes"], 4_321);
-    assert_eq!(place.check_s3(&gateway.tls_endpoint, &bucket, &[]).await.code, 0);
+    assert_eq!(workspace.check_s3(&gateway.tls_endpoint, &bucket, &[]).await.code, 0);
 
-    let place = Place::new(&gateway.keys);
-    let agent = Daemon::start(&place).await;
+    let workspace = gateway.workspace();
+    let agent = Daemon::start(&workspace).await;
     let id = agent.create(target(&gateway.tls_endpoint, &bucket)).await;
     let message = assert_offline(&agent.check(&id).await, "tls_failed");
     assert!(message.contains("UnknownIssuer") && message.contains("ca_bundle"), "{message}");
-    let told = place.check_s3(&gateway.tls_endpoint, &bucket, &[]).await;
-    assert_eq!(told.code, 2, "{told:?}");
-    assert!(told.out.contains("tls_failed"), "{told:?}");
+    let output = workspace.check_s3(&gateway.tls_endpoint, &bucket, &[]).await;
+    assert_eq!(output.code, 2, "{output:?}");
+    assert!(output.stdout.contains("tls_failed"), "{output:?}");
 }
 
 #[tokio::test]
 async fn tls_that_meets_plain_http_is_told_on_either_side() {
     let gateway = Gateway::shared().await;
     let bucket = gateway.bucket().await;
-    let place = Place::new(&gateway.keys);
-    let agent = Daemon::start(&place).await;
+    let workspace = gateway.workspace();
+    let agent = Daemon::start(&workspace).await;
     let id = agent.create(target(&gateway.endpoint.replace("http://", "https://"), &bucket)).await;
     let message = assert_offline(&agent.check(&id).await, "tls_failed");
     assert!(message.contains("use http://"), "{message}");
@@ -52,14 +52,14 @@ async fn a_bucket_that_is_named_by_its_host_is_the_same_bucket() {
     gateway.put(&bucket, "one", 4_321).await;
     // The gateway's own name, of which it takes the labels in front for a bucket.
     let endpoint = gateway.endpoint.replace("127.0.0.1", "localhost");
-    let mut place = Place::with_access(&gateway.keys, "addressing = \"virtual\"");
-    place.add_host(&format!("{bucket}.localhost"));
-    let agent = Daemon::start(&place).await;
+    let mut workspace = gateway.workspace_with("addressing = \"virtual\"");
+    workspace.add_host(&format!("{bucket}.localhost"));
+    let agent = Daemon::start(&workspace).await;
     let id = agent.create(target(&endpoint, &bucket)).await;
     let report = agent.check(&id).await;
     assert_healthy(&report);
     assert_eq!(report["used_bytes"], 4_321, "{report:#}");
-    assert_eq!(place.check_s3(&endpoint, &bucket, &[]).await.code, 0);
+    assert_eq!(workspace.check_s3(&endpoint, &bucket, &[]).await.code, 0);
 }
 
 #[tokio::test]
@@ -67,8 +67,8 @@ async fn a_bucket_with_the_longest_name_is_one_like_any_other() {
     let gateway = Gateway::shared().await;
     assert_eq!(LONGEST_NAME.len(), 63);
     gateway.bucket_named(LONGEST_NAME).await;
-    let place = Place::new(&gateway.keys);
-    let agent = Daemon::start(&place).await;
+    let workspace = gateway.workspace();
+    let agent = Daemon::start(&workspace).await;
     let id = agent.create(target(&gateway.endpoint, LONGEST_NAME)).await;
     assert_healthy(&agent.check(&id).await);
 }

@@ -4,10 +4,10 @@ use aws_sdk_s3::types::ObjectLockRetentionMode;
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::daemon::{Daemon, assert_healthy, assert_offline, check_named};
+use crate::daemon::Daemon;
 use crate::gateway::{Gateway, target};
-use crate::place::Place;
 use crate::proxy::{Passed, Proxy, When};
+use crate::report::{assert_healthy, assert_offline, check_named};
 
 /// The one PUT of a probe.
 fn is_put(passed: &Passed) -> bool {
@@ -21,8 +21,8 @@ fn detail(report: &Value) -> &str {
 #[tokio::test]
 async fn what_is_written_is_gone_again_with_its_version() {
     let gateway = Gateway::shared().await;
-    let place = Place::new(&gateway.keys);
-    let agent = Daemon::start(&place).await;
+    let workspace = gateway.workspace();
+    let agent = Daemon::start(&workspace).await;
     let (plain, versioned, locked) = (gateway.bucket().await, gateway.bucket().await, gateway.locked_bucket().await);
     gateway.enable_versioning(&versioned).await;
     for bucket in [plain, versioned, locked] {
@@ -38,7 +38,7 @@ async fn what_is_written_is_gone_again_with_its_version() {
             "{key}"
         );
         assert_eq!(gateway.versions(&bucket).await, Vec::<String>::new());
-        assert_eq!(place.check_s3(&gateway.endpoint, &bucket, &[]).await.code, 0);
+        assert_eq!(workspace.check_s3(&gateway.endpoint, &bucket, &[]).await.code, 0);
         assert_eq!(gateway.versions(&bucket).await, Vec::<String>::new());
     }
 }
@@ -46,16 +46,16 @@ async fn what_is_written_is_gone_again_with_its_version() {
 #[tokio::test]
 async fn a_quota_that_is_used_up_is_offline_until_it_is_raised() {
     let gateway = Gateway::shared().await;
-    let place = Place::new(&gateway.keys);
+    let workspace = gateway.workspace();
     let bucket = gateway.bucket().await;
     gateway.put(&bucket, "one", 40_960).await;
     gateway.set_quota(&bucket, Some(40 << 10));
-    let agent = Daemon::start(&place).await;
+    let agent = Daemon::start(&workspace).await;
     let id = agent.create(target(&gateway.endpoint, &bucket)).await;
     let message = assert_offline(&agent.check(&id).await, "quota_exceeded");
     assert!(message.contains("403 QuotaExceeded") && message.contains("raise the quota"), "{message}");
-    let told = place.check_s3(&gateway.endpoint, &bucket, &[]).await;
-    assert!(told.code == 2 && told.out.contains("quota_exceeded"), "{told:?}");
+    let output = workspace.check_s3(&gateway.endpoint, &bucket, &[]).await;
+    assert!(output.code == 2 && output.stdout.contains("quota_exceeded"), "{output:?}");
 
     gateway.set_quota(&bucket, None);
     assert_healthy(&agent.check(&id).await);
@@ -67,10 +67,10 @@ async fn what_a_crash_leaves_is_removed_by_the_next_run_and_nothing_else_is() {
     let (plain, versioned) = (gateway.bucket().await, gateway.bucket().await);
     gateway.enable_versioning(&versioned).await;
     for bucket in [plain, versioned] {
-        let place = Place::new(&gateway.keys);
+        let workspace = gateway.workspace();
         let proxy = Proxy::start(&gateway.endpoint).await;
         let mut held = proxy.hold(When::After, 1, is_put);
-        let mut agent = Daemon::start(&place).await;
+        let mut agent = Daemon::start(&workspace).await;
         let id = agent.create(target(&proxy.endpoint, &bucket)).await;
         let release = held.reached().await;
         agent.kill().await;
@@ -82,7 +82,7 @@ async fn what_a_crash_leaves_is_removed_by_the_next_run_and_nothing_else_is() {
             gateway.put(&bucket, other, 1).await;
         }
 
-        let agent = Daemon::start(&place).await;
+        let agent = Daemon::start(&workspace).await;
         let report = agent.check(&id).await;
         assert_healthy(&report);
         let mut expected = others.to_vec();
@@ -97,10 +97,10 @@ async fn a_target_that_is_deleted_takes_the_canary_of_an_interrupted_probe_with_
     let (plain, locked) = (gateway.bucket().await, gateway.locked_bucket().await);
     gateway.retain_by_default(&locked, ObjectLockRetentionMode::Governance, 30).await;
     for (bucket, stays) in [(plain, false), (locked, true)] {
-        let place = Place::new(&gateway.keys);
+        let workspace = gateway.workspace();
         let proxy = Proxy::start(&gateway.endpoint).await;
         let mut held = proxy.hold(When::After, 1, is_put);
-        let agent = Daemon::start(&place).await;
+        let agent = Daemon::start(&workspace).await;
         let id = agent.create(target(&proxy.endpoint, &bucket)).await;
         let _never = held.reached().await;
         assert_eq!(gateway.versions(&bucket).await.len(), 1);
@@ -114,17 +114,17 @@ async fn a_target_that_is_deleted_takes_the_canary_of_an_interrupted_probe_with_
 async fn a_put_that_was_given_up_and_applied_later_is_removed() {
     let gateway = Gateway::alone().await;
     let bucket = gateway.bucket().await;
-    let place = Place::new(&gateway.keys);
-    place.configure("[probe]\ndeadline = \"1s\"");
+    let workspace = gateway.workspace();
+    workspace.configure("[probe]\ndeadline = \"1s\"");
     let proxy = Proxy::start(&gateway.endpoint).await;
     let mut held = proxy.hold(When::Before, 1, is_put);
-    let agent = Daemon::start(&place).await;
+    let agent = Daemon::start(&workspace).await;
     let id = agent.create(target(&proxy.endpoint, &bucket)).await;
     // The gateway gets it when its storage has stopped, and nobody waits for it any more when it goes on.
     let release = held.reached().await;
     let paused = gateway.pause();
     drop(release);
-    let report = agent.finds(&id, "a timeout", |report| report["verdict"] == "timed_out").await;
+    let report = agent.wait_for_report(&id, "a timeout", |report| report["verdict"] == "timed_out").await;
     assert_eq!(check_named(&report, "write_canary")["outcome"], "timed_out", "{report:#}");
     paused.undo();
     let left = gateway.until_versions(&bucket, |found| found.len() == 1).await;
@@ -140,9 +140,9 @@ async fn a_put_that_was_given_up_and_applied_later_is_removed() {
 async fn a_bucket_that_is_read_only_from_here_is_not_written_to() {
     let gateway = Gateway::shared().await;
     let bucket = gateway.bucket().await;
-    let place = Place::with_access(&gateway.keys, "read_only = true");
+    let workspace = gateway.workspace_with("read_only = true");
     let proxy = Proxy::start(&gateway.endpoint).await;
-    let agent = Daemon::start(&place).await;
+    let agent = Daemon::start(&workspace).await;
     let id = agent.create(target(&proxy.endpoint, &bucket)).await;
     let report = agent.check(&id).await;
     assert_healthy(&report);
@@ -158,21 +158,21 @@ async fn where_new_objects_are_locked_for_days_a_canary_is_for_seconds() {
     let gateway = Gateway::shared().await;
     let bucket = gateway.locked_bucket().await;
     gateway.retain_by_default(&bucket, ObjectLockRetentionMode::Compliance, 30).await;
-    let place = Place::new(&gateway.keys);
-    place.configure("[probe]\ns3_interval = \"1s\"");
-    let agent = Daemon::start(&place).await;
+    let workspace = gateway.workspace();
+    workspace.configure("[probe]\ns3_interval = \"1s\"");
+    let agent = Daemon::start(&workspace).await;
     let id = agent.create(target(&gateway.endpoint, &bucket)).await;
-    let report = agent.finds(&id, "a verdict", |report| !report["verdict"].is_null()).await;
+    let report = agent.wait_for_report(&id, "a verdict", |report| !report["verdict"].is_null()).await;
     assert_healthy(&report);
     assert!(detail(&report).contains("locked for some seconds"), "{report:#}");
     assert_eq!(gateway.versions(&bucket).await.len(), 1);
     gateway.until_versions(&bucket, <[String]>::is_empty).await;
-    let report = agent.checks(&id).await;
+    let report = agent.report(&id).await;
     assert_eq!((&report["status"], &report["reason"]), (&json!("available"), &Value::Null), "{report:#}");
 
     // A command is nobody's predecessor: it stays until it has removed its own.
-    let told = place.check_s3(&gateway.endpoint, &bucket, &[]).await;
-    assert_eq!(told.code, 0, "{told:?}");
+    let output = workspace.check_s3(&gateway.endpoint, &bucket, &[]).await;
+    assert_eq!(output.code, 0, "{output:?}");
     assert_eq!(gateway.versions(&bucket).await, Vec::<String>::new());
 }
 
@@ -181,14 +181,14 @@ async fn while_nobody_tells_what_locks_by_default_nothing_is_put() {
     let gateway = Gateway::shared().await;
     let bucket = gateway.locked_bucket().await;
     gateway.retain_by_default(&bucket, ObjectLockRetentionMode::Compliance, 30).await;
-    let place = Place::new(&gateway.keys);
-    place.configure("[probe]\ndeadline = \"1s\"");
+    let workspace = gateway.workspace();
+    workspace.configure("[probe]\ndeadline = \"1s\"");
     let proxy = Proxy::start(&gateway.endpoint).await;
     let mut held = proxy.hold(When::Before, 1, |passed| passed.target.contains("object-lock"));
-    let agent = Daemon::start(&place).await;
+    let agent = Daemon::start(&workspace).await;
     let id = agent.create(target(&proxy.endpoint, &bucket)).await;
     let release = held.reached().await;
-    let report = agent.finds(&id, "a timeout", |report| report["verdict"] == "timed_out").await;
+    let report = agent.wait_for_report(&id, "a timeout", |report| report["verdict"] == "timed_out").await;
     assert_eq!(check_named(&report, "write_canary")["outcome"], "skipped", "{report:#}");
     assert!(!proxy.passed().iter().any(is_put));
     assert_eq!(gateway.versions(&bucket).await, Vec::<String>::new());

@@ -1,4 +1,4 @@
-//! What one client was told.
+//! What one client was output.
 
 use std::collections::{BTreeMap, BTreeSet};
 
