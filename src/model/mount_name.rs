@@ -89,6 +89,11 @@ impl MountName {
     /// directory, or one lies inside the other, where a mount would hide it.
     #[must_use]
     pub fn collides_with(&self, other: &Self) -> bool {
+        // Most names have one component. Comparing it first keeps a creation fast, which compares with
+        // every target.
+        if self.0.split('/').next() != other.0.split('/').next() {
+            return false;
+        }
         let (mine, theirs) = (Path::new(&self.0), Path::new(&other.0));
         mine.starts_with(theirs) || theirs.starts_with(mine)
     }
