@@ -9,7 +9,7 @@ use crate::support::nfs_server::Behaviour;
 use crate::workspace::Workspace;
 
 #[tokio::test]
-async fn ready_means_that_every_target_has_its_first_verdict() {
+async fn readyz_succeeds_when_every_target_has_a_verdict() {
     let (server, workspace) = nfs().await;
     workspace.configure("[probe]\ndeadline = \"60s\"");
     server.set_behaviour(Behaviour::Silent);
@@ -30,7 +30,7 @@ async fn ready_means_that_every_target_has_its_first_verdict() {
 }
 
 #[tokio::test]
-async fn before_its_first_verdict_a_target_says_so() {
+async fn target_without_verdict_reports_it() {
     let (server, workspace) = nfs().await;
     workspace.configure("[probe]\ndeadline = \"60s\"");
     server.set_behaviour(Behaviour::Silent);
@@ -45,7 +45,7 @@ async fn before_its_first_verdict_a_target_says_so() {
 }
 
 #[tokio::test]
-async fn the_node_tells_of_this_host_and_this_agent() {
+async fn node_describes_host_and_agent() {
     let daemon = Daemon::start(&Workspace::new()).await;
     let node = daemon.get("/node").await;
     let hostname = nix::unistd::gethostname().expect("a name").into_string().expect("text");
@@ -63,7 +63,7 @@ async fn the_node_tells_of_this_host_and_this_agent() {
 }
 
 #[tokio::test]
-async fn the_description_names_every_route_that_is_served() {
+async fn openapi_lists_every_served_route() {
     let daemon = Daemon::start(&Workspace::new()).await;
     let description = daemon.get("/openapi.json").await;
     assert!(description["openapi"].as_str().is_some_and(|version| version.starts_with("3.")), "{description}");
@@ -93,7 +93,7 @@ async fn the_description_names_every_route_that_is_served() {
 }
 
 #[tokio::test]
-async fn a_list_that_has_not_changed_is_not_sent_again() {
+async fn unchanged_list_answers_not_modified() {
     let (_nfs, workspace) = nfs().await;
     let daemon = Daemon::start(&workspace).await;
     let id = daemon.create(nfs_target("/one")).await;
@@ -117,7 +117,7 @@ async fn a_list_that_has_not_changed_is_not_sent_again() {
 }
 
 #[tokio::test]
-async fn the_socket_and_the_port_answer_the_same_and_the_socket_is_for_the_group_only() {
+async fn socket_and_port_answer_the_same_and_socket_is_group_only() {
     use std::os::unix::fs::PermissionsExt as _;
 
     let workspace = Workspace::new();

@@ -36,7 +36,7 @@ async fn guide_targets(daemon: &Daemon) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn lists_and_single_targets_have_the_shape_of_the_guides_samples() {
+async fn lists_and_targets_match_the_guide() {
     let (_nfs, workspace) = nfs().await;
     let daemon = Daemon::start(&workspace).await;
     let ids = guide_targets(&daemon).await;
@@ -58,7 +58,7 @@ async fn lists_and_single_targets_have_the_shape_of_the_guides_samples() {
 }
 
 #[tokio::test]
-async fn create_answers_at_once_with_the_guides_sample_and_claims_nothing_yet() {
+async fn create_answers_at_once_like_the_guide_and_claims_nothing() {
     let daemon = Daemon::start(&Workspace::new()).await;
     daemon.create(nfs_target("/first")).await;
     let body = json!({
@@ -79,7 +79,7 @@ async fn create_answers_at_once_with_the_guides_sample_and_claims_nothing_yet() 
 }
 
 #[tokio::test]
-async fn set_default_is_a_get_that_answers_the_guides_sample_and_moves_the_default() {
+async fn set_default_by_get_moves_the_default() {
     let s3 = s3().await;
     let (_nfs, workspace) = nfs().await;
     let daemon = Daemon::start(&workspace).await;
@@ -103,7 +103,7 @@ async fn set_default_is_a_get_that_answers_the_guides_sample_and_moves_the_defau
 }
 
 #[tokio::test]
-async fn every_route_is_served_below_all_three_prefixes() {
+async fn every_route_is_served_below_each_prefix() {
     let (_nfs, workspace) = nfs().await;
     let daemon = Daemon::start(&workspace).await;
     let keep = daemon.create(nfs_target("/one")).await;
@@ -160,7 +160,7 @@ async fn every_type_route_is_served(daemon: &Daemon, prefix: &str, target: &str)
 }
 
 #[tokio::test]
-async fn delete_is_accepted_with_an_empty_html_body_and_the_target_is_gone() {
+async fn delete_answers_202_with_empty_html_body() {
     let daemon = Daemon::start(&Workspace::new()).await;
     let id = daemon.create(nfs_target("/one")).await;
     let answer = daemon.request("DELETE", &format!("/backup_targets/{id}"), None).await;
@@ -173,7 +173,7 @@ async fn delete_is_accepted_with_an_empty_html_body_and_the_target_is_gone() {
 }
 
 #[tokio::test]
-async fn every_answer_has_a_request_id_of_its_own() {
+async fn every_answer_has_a_unique_request_id() {
     let daemon = Daemon::start(&Workspace::new()).await;
     let id = daemon.create(nfs_target("/one")).await;
     let one = format!("/backup_targets/{id}");
@@ -198,7 +198,7 @@ async fn every_answer_has_a_request_id_of_its_own() {
 }
 
 #[tokio::test]
-async fn clients_of_both_releases_are_understood_and_find_their_names() {
+async fn field_names_of_both_releases_are_supported() {
     let workspace = Workspace::new();
     let daemon = Daemon::start(&workspace).await;
     for (field, path, directory) in [
@@ -218,7 +218,7 @@ async fn clients_of_both_releases_are_understood_and_find_their_names() {
 }
 
 #[tokio::test]
-async fn flags_may_be_numbers_booleans_or_texts() {
+async fn flags_may_be_numbers_booleans_or_strings() {
     let s3 = s3().await;
     let daemon = Daemon::start(&Workspace::new()).await;
     daemon.create(nfs_target("/one")).await;
@@ -235,7 +235,7 @@ async fn flags_may_be_numbers_booleans_or_texts() {
 }
 
 #[tokio::test]
-async fn put_changes_metadata_and_the_promise_and_keeps_the_rest() {
+async fn put_changes_metadata_and_immutability_only() {
     let s3 = s3().await;
     let daemon = Daemon::start(&Workspace::new()).await;
     let id = daemon.create(s3_target(&s3, "locked")).await;

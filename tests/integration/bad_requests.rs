@@ -43,7 +43,7 @@ fn with(key: &str, value: Value) -> Value {
 }
 
 #[tokio::test]
-async fn a_body_that_is_no_json() {
+async fn bad_request_when_body_is_not_json() {
     let daemon = daemon().await;
     let deep = "[".repeat(100_000);
     for body in ["", "{", "backup_target", "{\"backup_target\": {\"type\": \"nfs\"", "\u{0}", &deep] {
@@ -53,7 +53,7 @@ async fn a_body_that_is_no_json() {
 }
 
 #[tokio::test]
-async fn a_body_without_backup_target_or_with_another_thing_in_its_place() {
+async fn bad_request_when_backup_target_is_missing() {
     let daemon = daemon().await;
     for (body, found) in [
         ("{}", "backup_target is missing"),
@@ -68,7 +68,7 @@ async fn a_body_without_backup_target_or_with_another_thing_in_its_place() {
 }
 
 #[tokio::test]
-async fn a_field_of_the_wrong_type() {
+async fn bad_request_when_field_has_wrong_type() {
     let daemon = daemon().await;
     for (field, value, expected) in [
         ("type", json!(1), "expected a text"),
@@ -89,7 +89,7 @@ async fn a_field_of_the_wrong_type() {
 }
 
 #[tokio::test]
-async fn a_type_that_is_missing_or_unknown() {
+async fn bad_request_when_type_is_missing_or_unknown() {
     let daemon = daemon().await;
     let export = json!("127.0.0.1:/x");
     for kind in [Value::Null, json!("")] {
@@ -103,7 +103,7 @@ async fn a_type_that_is_missing_or_unknown() {
 }
 
 #[tokio::test]
-async fn a_field_that_is_unknown_or_of_the_other_type() {
+async fn bad_request_when_field_is_unknown_or_of_other_type() {
     let daemon = daemon().await;
     refused_target(&daemon, with("imutable", json!(1)), &["imutable", "is not a field"]).await;
     refused_target(&daemon, with("s3_bucket", json!("backups")), &["s3_bucket", "type nfs has none"]).await;
@@ -112,7 +112,7 @@ async fn a_field_that_is_unknown_or_of_the_other_type() {
 }
 
 #[tokio::test]
-async fn s3_without_a_bucket_or_with_an_endpoint_that_is_none() {
+async fn bad_request_when_s3_bucket_or_endpoint_is_invalid() {
     let daemon = daemon().await;
     let endpoint = "https://s3.example.com";
     let target = json!({ "type": "s3", "s3_endpoint_url": endpoint });
@@ -134,7 +134,7 @@ async fn s3_without_a_bucket_or_with_an_endpoint_that_is_none() {
 }
 
 #[tokio::test]
-async fn an_export_that_is_no_host_and_path() {
+async fn bad_request_when_export_is_not_host_and_path() {
     let daemon = daemon().await;
     refused_target(&daemon, json!({ "type": "nfs" }), &["filesystem_export: missing", "host:/path"]).await;
     for export in ["nas", "/mnt", "nas:mnt", "fd00::1:/x", ":/x", "-o:/x"] {
@@ -146,7 +146,7 @@ async fn an_export_that_is_no_host_and_path() {
 }
 
 #[tokio::test]
-async fn an_export_with_control_characters_or_a_way_out() {
+async fn bad_request_when_export_has_control_characters_or_dots() {
     let daemon = daemon().await;
     for path in ["/a\nb", "/a\u{0}b", "/a\u{1b}[2Jb", "/a\u{7f}"] {
         refused_target(&daemon, nfs_target(path), &["filesystem_export", "control character"]).await;
@@ -159,7 +159,7 @@ async fn an_export_with_control_characters_or_a_way_out() {
 }
 
 #[tokio::test]
-async fn an_export_whose_directory_would_have_too_long_a_name() {
+async fn bad_request_when_mount_name_is_too_long() {
     let daemon = daemon().await;
     let path = |bytes: usize| format!("/{}", "x".repeat(bytes - 1));
     for bytes in [190, 4000] {
@@ -169,7 +169,7 @@ async fn an_export_whose_directory_would_have_too_long_a_name() {
 }
 
 #[tokio::test]
-async fn a_change_of_what_cannot_be_changed() {
+async fn bad_request_when_field_is_immutable() {
     let daemon = daemon().await;
     let before = daemon.targets().await;
     let path = format!("/backup_targets/{}", before[0]["id"].as_str().expect("an id"));
@@ -192,7 +192,7 @@ async fn a_change_of_what_cannot_be_changed() {
 }
 
 #[tokio::test]
-async fn a_body_larger_than_the_limit() {
+async fn body_over_limit_is_rejected() {
     let daemon = daemon().await;
     let answer = daemon.request_with_bytes("POST", "/backup_targets", vec![b' '; BODY_MAX_BYTES + 1]).await;
     let message = answer.fault(413, "overLimit");
@@ -207,7 +207,7 @@ async fn a_body_larger_than_the_limit() {
 }
 
 #[tokio::test]
-async fn ten_thousand_headers() {
+async fn ten_thousand_headers_are_rejected() {
     let daemon = daemon().await;
     let headers: String = (0..10_000).map(|number| format!("x-{number}: y\r\n")).collect();
     let answer = raw(daemon.address(), format!("GET /healthz HTTP/1.1\r\nhost: x\r\n{headers}\r\n").as_bytes()).await;
@@ -216,7 +216,7 @@ async fn ten_thousand_headers() {
 }
 
 #[tokio::test]
-async fn what_is_no_http() {
+async fn non_http_bytes_are_rejected() {
     let daemon = daemon().await;
     for noise in [&b"SSH-2.0-OpenSSH_9.2\r\n"[..], b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"\r\n\r\n\0\0\0\0"]
     {

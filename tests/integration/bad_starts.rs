@@ -26,13 +26,13 @@ async fn refused_at(line: &str, words: &[&str]) {
 }
 
 #[tokio::test]
-async fn a_key_that_is_unknown() {
+async fn start_fails_when_key_is_unknown() {
     refused_at("deadlin = \"2s\"", &["deadlin", "expected", "deadline"]).await;
     refused_at("[mount]", &["mount", "expected", "mounts"]).await;
 }
 
 #[tokio::test]
-async fn a_value_of_the_wrong_type_or_an_impossible_one() {
+async fn start_fails_when_value_is_impossible() {
     refused_at("failures_before_offline = \"two\"", &["failures_before_offline", "string", "u32"]).await;
     refused_at("deadline = \"2\"", &["[probe] deadline"]).await;
     refused_at("deadline = \"1h\"", &["[probe] deadline", "expected"]).await;
@@ -40,12 +40,12 @@ async fn a_value_of_the_wrong_type_or_an_impossible_one() {
 }
 
 #[tokio::test]
-async fn a_text_that_is_no_toml() {
+async fn start_fails_when_configuration_is_not_toml() {
     refused_at("nfs_interval = ", &["nfs_interval"]).await;
 }
 
 #[tokio::test]
-async fn an_address_that_others_reach_while_nobody_is_asked_who_they_are() {
+async fn start_fails_when_public_address_has_no_authentication() {
     let workspace = Workspace::new();
     for address in ["0.0.0.0:0", "[::]:0", "192.0.2.1:8781"] {
         workspace.configure(&format!("[api]\nlisten = [\"{address}\"]"));
@@ -56,7 +56,7 @@ async fn an_address_that_others_reach_while_nobody_is_asked_who_they_are() {
 }
 
 #[tokio::test]
-async fn a_configuration_that_is_named_and_not_there() {
+async fn start_fails_when_configuration_is_missing() {
     let workspace = Workspace::new();
     std::fs::remove_file(workspace.config()).expect("removed");
     let said = Daemon::fails_to_start(&workspace).await;
@@ -64,7 +64,7 @@ async fn a_configuration_that_is_named_and_not_there() {
 }
 
 #[tokio::test]
-async fn a_port_that_is_in_use() {
+async fn start_fails_when_port_is_in_use() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("bound");
     let address = taken.local_addr().expect("an address");
     let workspace = Workspace::new();
@@ -74,7 +74,7 @@ async fn a_port_that_is_in_use() {
 }
 
 #[tokio::test]
-async fn a_second_agent_with_the_registry_of_the_first() {
+async fn start_fails_when_registry_is_in_use() {
     let workspace = Workspace::new();
     let daemon = Daemon::start(&workspace).await;
     daemon.create(nfs_target("/one")).await;
@@ -86,7 +86,7 @@ async fn a_second_agent_with_the_registry_of_the_first() {
 }
 
 #[tokio::test]
-async fn a_socket_whose_path_a_file_has() {
+async fn start_fails_when_socket_path_is_a_file() {
     let workspace = Workspace::new();
     std::fs::write(workspace.path("api.sock"), "mine").expect("written");
     let said = Daemon::fails_to_start(&workspace).await;
@@ -95,7 +95,7 @@ async fn a_socket_whose_path_a_file_has() {
 }
 
 #[tokio::test]
-async fn a_socket_that_somebody_answers_at_is_not_taken_over() {
+async fn start_fails_when_socket_is_in_use() {
     let workspace = Workspace::new();
     let _theirs = StdUnixListener::bind(workspace.path("api.sock")).expect("bound");
     let said = Daemon::fails_to_start(&workspace).await;
@@ -104,7 +104,7 @@ async fn a_socket_that_somebody_answers_at_is_not_taken_over() {
 }
 
 #[tokio::test]
-async fn a_registry_that_is_noise() {
+async fn start_fails_when_registry_is_corrupt() {
     for noise in [vec![0xa5; 8192], b"SQLite format 3\0 and then something else".repeat(40), Vec::new()] {
         let workspace = Workspace::new();
         std::fs::write(workspace.registry(), &noise).expect("written");
@@ -116,7 +116,7 @@ async fn a_registry_that_is_noise() {
 }
 
 #[tokio::test]
-async fn a_registry_of_a_newer_agent() {
+async fn start_fails_when_registry_schema_is_newer() {
     let workspace = Workspace::new();
     let mut daemon = Daemon::start(&workspace).await;
     daemon.create(nfs_target("/one")).await;
@@ -131,7 +131,7 @@ async fn a_registry_of_a_newer_agent() {
 }
 
 #[tokio::test]
-async fn a_registry_that_cannot_be_written() {
+async fn start_fails_when_registry_is_not_writable() {
     let workspace = Workspace::new();
     // For root, too: it is below a file, and has no directory.
     for path in [workspace.config().join("registry.db"), workspace.path("missing/too/registry.db")] {
@@ -143,7 +143,7 @@ async fn a_registry_that_cannot_be_written() {
 }
 
 #[tokio::test]
-async fn a_mount_root_that_cannot_be_written_is_told_of_each_target_and_stops_nobody() {
+async fn unwritable_mount_root_is_a_finding_of_each_target() {
     let (_nfs, workspace) = nfs().await;
     let root = workspace.config().join("mounts");
     workspace.configure(&format!("[mounts]\nmode = \"kernel\"\nroot = \"{}\"", root.display()));

@@ -29,7 +29,7 @@ fn assert_waiting(clients: &[TcpStream]) {
 }
 
 #[tokio::test]
-async fn many_who_send_half_a_head_keep_nobody_from_being_answered() {
+async fn clients_with_incomplete_headers_delay_no_answer() {
     let daemon = Daemon::start(&Workspace::new()).await;
     let clients = slow_clients(&daemon, "GET /backup_targets HTTP/1.1\r\nhost: x\r\nx-sl").await;
     let id = daemon.create(nfs_target("/one")).await;
@@ -39,7 +39,7 @@ async fn many_who_send_half_a_head_keep_nobody_from_being_answered() {
 }
 
 #[tokio::test]
-async fn many_who_send_half_a_body_keep_nobody_from_being_answered() {
+async fn clients_with_incomplete_bodies_delay_no_answer() {
     let daemon = Daemon::start(&Workspace::new()).await;
     let head = "POST /backup_targets HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{\"backup_target\": {";
     let clients = slow_clients(&daemon, head).await;
@@ -49,7 +49,7 @@ async fn many_who_send_half_a_body_keep_nobody_from_being_answered() {
 }
 
 #[tokio::test]
-async fn the_agent_ends_in_time_although_clients_are_slow() {
+async fn stops_promptly_while_clients_are_slow() {
     let mut daemon = Daemon::start(&Workspace::new()).await;
     let clients = slow_clients(&daemon, "GET /backup_targets HTTP/1.1\r\n").await;
     assert_waiting(&clients);

@@ -12,7 +12,7 @@ const OFFLINE: i32 = 2;
 const UNKNOWN: i32 = 3;
 
 #[tokio::test]
-async fn status_is_a_table_and_its_exit_code_is_the_worst_of_all_targets() {
+async fn status_exit_code_is_that_of_the_worst_target() {
     let (server, workspace) = nfs().await;
     let daemon = Daemon::start(&workspace).await;
     let none = workspace.run(&["status"]).await;
@@ -55,7 +55,7 @@ async fn status_warns_by_its_exit_code() {
 }
 
 #[tokio::test]
-async fn json_is_the_agents_own_answer() {
+async fn json_output_is_the_api_answer() {
     let (_nfs, workspace) = nfs().await;
     let daemon = Daemon::start(&workspace).await;
     let id = daemon.create(nfs_target("/backups")).await;
@@ -71,7 +71,7 @@ async fn json_is_the_agents_own_answer() {
 }
 
 #[tokio::test]
-async fn a_target_is_created_listed_shown_checked_made_default_and_deleted() {
+async fn target_commands_cover_the_life_of_a_target() {
     let (_nfs, workspace) = nfs().await;
     let daemon = Daemon::start(&workspace).await;
     let created = workspace
@@ -114,7 +114,7 @@ async fn a_target_is_created_listed_shown_checked_made_default_and_deleted() {
 }
 
 #[tokio::test]
-async fn what_the_agent_refuses_is_told_in_its_own_words() {
+async fn refusals_are_printed_verbatim() {
     let workspace = Workspace::new();
     let _daemon = Daemon::start(&workspace).await;
     assert_eq!(workspace.run(&["target", "create", "nfs", "127.0.0.1:/one"]).await.code, AVAILABLE);
@@ -132,7 +132,7 @@ async fn what_the_agent_refuses_is_told_in_its_own_words() {
 }
 
 #[tokio::test]
-async fn an_export_is_checked_without_an_agent() {
+async fn check_nfs_needs_no_agent() {
     let (server, workspace) = nfs().await;
     let config = workspace.config();
     let config = config.to_str().expect("text");
@@ -155,7 +155,7 @@ async fn an_export_is_checked_without_an_agent() {
 }
 
 #[tokio::test]
-async fn a_bucket_is_checked_without_an_agent_and_for_its_lock_when_that_is_asked() {
+async fn check_s3_needs_no_agent_and_proves_lock_on_request() {
     let s3 = s3().await;
     let workspace = Workspace::new();
     let config = workspace.config();
@@ -192,7 +192,7 @@ async fn check_all_probes_every_target_now() {
 }
 
 #[tokio::test]
-async fn a_mount_path_is_derived_and_decoded() {
+async fn mount_path_is_derived_and_decoded() {
     let workspace = Workspace::new();
     let root = "/var/trilio/triliovault-mounts";
     for (arguments, directory, key) in [
@@ -233,7 +233,7 @@ async fn completions_help_and_version_need_no_agent() {
 }
 
 #[tokio::test]
-async fn wrong_usage_and_an_absent_agent_are_unknown() {
+async fn wrong_usage_and_absent_agent_exit_unknown() {
     let workspace = Workspace::new();
     for arguments in [
         &[][..],
@@ -264,7 +264,7 @@ async fn wrong_usage_and_an_absent_agent_are_unknown() {
 }
 
 #[tokio::test]
-async fn the_agent_is_found_over_tcp_too() {
+async fn command_line_reaches_agent_over_tcp() {
     let workspace = Workspace::new();
     let daemon = Daemon::start(&workspace).await;
     let api = format!("http://{}", daemon.address());

@@ -148,7 +148,7 @@ fn assert_rules(targets: &[Value]) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sixteen_clients_lose_nothing_that_they_were_answered_when_the_agent_is_killed() {
+async fn concurrent_clients_lose_no_answered_change_on_sigkill() {
     let seed: u64 = rand::random();
     println!("seed {seed}");
     let workspace = Workspace::new();

@@ -27,7 +27,7 @@ fn with_source(workspace: &Workspace, source: &str) {
 }
 
 #[tokio::test]
-async fn credentials_that_systemd_passes_are_found_by_name_and_again_when_they_change() {
+async fn systemd_credentials_are_found_by_name_and_reread() {
     let s3 = s3().await;
     let mut workspace = Workspace::new();
     let directory = workspace.path("credentials");
@@ -52,7 +52,7 @@ async fn credentials_that_systemd_passes_are_found_by_name_and_again_when_they_c
 }
 
 #[tokio::test]
-async fn a_profile_that_changes_is_read_again() {
+async fn changed_profile_is_read_again() {
     let s3 = s3().await;
     let workspace = Workspace::new();
     with_source(&workspace, "profile = \"ceph\"");
@@ -83,7 +83,7 @@ const SHARED_SOURCES: [(&str, Option<&str>, &str); 4] = [
 ];
 
 #[tokio::test]
-async fn keys_that_rotate_are_picked_up_by_routine_probes_of_one_and_the_same_agent() {
+async fn routine_probes_pick_up_rotated_keys() {
     let s3 = s3().await;
     let sources = std::iter::once(None).chain(SHARED_SOURCES.map(Some));
     futures::future::join_all(sources.map(|source| rotated(&s3, source))).await;
@@ -138,7 +138,7 @@ fn replace(workspace: &Workspace, name: &str, text: &str) {
 }
 
 #[tokio::test]
-async fn a_secret_that_others_may_read_is_a_warning() {
+async fn warning_when_secret_file_is_readable_by_others() {
     let s3 = s3().await;
     let mut workspace = Workspace::new();
     // No directory, which no file is in.
@@ -196,7 +196,7 @@ async fn proxy(to: u16) -> u16 {
 }
 
 #[tokio::test]
-async fn a_service_is_asked_through_the_proxy_of_the_environment_whose_password_nobody_sees() {
+async fn s3_uses_environment_proxy_and_hides_its_password() {
     let s3 = s3().await;
     let port = proxy(s3.port()).await;
     let mut workspace = Workspace::new();
@@ -220,7 +220,7 @@ async fn a_service_is_asked_through_the_proxy_of_the_environment_whose_password_
 }
 
 #[tokio::test]
-async fn the_proxy_for_all_is_asked_where_none_is_named_for_the_scheme() {
+async fn s3_uses_all_proxy_when_scheme_has_none() {
     let s3 = s3().await;
     let port = proxy(s3.port()).await;
     let detail = |report: &Value| report["checks"][0]["detail"].as_str().unwrap_or_default().to_owned();
@@ -244,7 +244,7 @@ async fn the_proxy_for_all_is_asked_where_none_is_named_for_the_scheme() {
 }
 
 #[tokio::test]
-async fn a_proxy_that_cannot_be_used_is_named_and_the_service_not_blamed() {
+async fn unusable_proxy_is_named_instead_of_the_service() {
     let s3 = s3().await;
     for (proxy, words) in [
         (format!("socks5h://somebody:{PROXY_PASSWORD}@127.0.0.1:{}", s3.port()), "by socks5h://"),
@@ -262,7 +262,7 @@ async fn a_proxy_that_cannot_be_used_is_named_and_the_service_not_blamed() {
 }
 
 #[tokio::test]
-async fn what_the_environment_excepts_from_the_proxy_is_asked_directly() {
+async fn s3_bypasses_proxy_for_no_proxy_hosts() {
     let s3 = s3().await;
     for variable in ["HTTP_PROXY", "ALL_PROXY"] {
         for (excepted, is_asked_directly) in [("127.0.0.1,localhost", true), ("localhost", false)] {

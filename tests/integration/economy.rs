@@ -14,7 +14,7 @@ fn detail<'report>(report: &'report Value, check: &str) -> &'report str {
 }
 
 #[tokio::test]
-async fn a_routine_probe_is_one_request_and_says_since_when_the_rest_is_known() {
+async fn routine_s3_probe_is_one_request_and_dates_cached_facts() {
     let s3 = s3().await;
     let workspace = Workspace::new();
     workspace.configure("[probe]\ns3_interval = \"1s\"");
@@ -39,7 +39,7 @@ async fn a_routine_probe_is_one_request_and_says_since_when_the_rest_is_known() 
 }
 
 #[tokio::test]
-async fn requests_are_counted_as_the_service_counts_them() {
+async fn s3_request_count_matches_the_service() {
     let s3 = s3().await;
     let workspace = Workspace::new();
     let daemon = Daemon::start(&workspace).await;
@@ -71,7 +71,7 @@ async fn targets_on_one_service_share_connections() {
 }
 
 #[tokio::test]
-async fn what_is_kept_of_a_bucket_is_read_again_at_its_interval() {
+async fn bucket_facts_are_read_again_at_their_interval() {
     let s3 = s3().await;
     let workspace = Workspace::new();
     workspace.configure("[probe]\ns3_interval = \"1s\"\ns3_facts_interval = \"1s\"");
@@ -83,7 +83,7 @@ async fn what_is_kept_of_a_bucket_is_read_again_at_its_interval() {
 }
 
 #[tokio::test]
-async fn what_is_kept_of_a_bucket_is_read_again_after_a_failure() {
+async fn bucket_facts_are_read_again_after_a_failure() {
     let s3 = s3().await;
     let workspace = Workspace::new();
     workspace.configure("[probe]\ns3_interval = \"1s\"\ns3_facts_interval = \"1h\"");

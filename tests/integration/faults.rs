@@ -7,7 +7,7 @@ use crate::storage::nfs_target;
 use crate::workspace::Workspace;
 
 #[tokio::test]
-async fn a_path_that_is_not_there_is_told_with_where_to_look() {
+async fn not_found_points_to_the_routes() {
     let daemon = Daemon::start(&Workspace::new()).await;
     for path in ["/", "/backup_target", "/backup_targets/x/y", "/v2/backup_targets", "/v1", "//backup_targets"] {
         let message = daemon.request("GET", path, None).await.fault(404, "itemNotFound");
@@ -16,7 +16,7 @@ async fn a_path_that_is_not_there_is_told_with_where_to_look() {
 }
 
 #[tokio::test]
-async fn a_verb_that_a_path_does_not_have_is_told() {
+async fn wrong_method_is_reported() {
     let daemon = Daemon::start(&Workspace::new()).await;
     let id = daemon.create(nfs_target("/one")).await;
     let (one, check, default) = (
@@ -40,7 +40,7 @@ async fn a_verb_that_a_path_does_not_have_is_told() {
 }
 
 #[tokio::test]
-async fn an_unknown_id_is_not_found_whether_or_not_it_could_be_one() {
+async fn unknown_or_malformed_id_is_not_found() {
     let daemon = Daemon::start(&Workspace::new()).await;
     daemon.create(nfs_target("/one")).await;
     let body = json!({ "backup_target": { "metadata": { "a": "b" } } });
@@ -62,7 +62,7 @@ async fn an_unknown_id_is_not_found_whether_or_not_it_could_be_one() {
 }
 
 #[tokio::test]
-async fn a_second_default_is_refused_with_how_to_switch() {
+async fn second_default_is_refused_with_advice() {
     let daemon = Daemon::start(&Workspace::new()).await;
     let first = daemon.create(nfs_target("/one")).await;
     let mut second = nfs_target("/two");
@@ -73,7 +73,7 @@ async fn a_second_default_is_refused_with_how_to_switch() {
 }
 
 #[tokio::test]
-async fn a_directory_that_another_target_has_is_refused_and_the_other_is_named() {
+async fn conflicting_mount_directory_is_refused_naming_the_target() {
     let daemon = Daemon::start(&Workspace::new()).await;
     let first = daemon.create(nfs_target("/backups")).await;
     let other = json!({ "type": "nfs", "filesystem_export": "127.0.0.2:/backups" });
@@ -83,7 +83,7 @@ async fn a_directory_that_another_target_has_is_refused_and_the_other_is_named()
 }
 
 #[tokio::test]
-async fn a_target_type_name_that_is_taken_is_refused() {
+async fn duplicate_type_name_is_refused() {
     let daemon = Daemon::start(&Workspace::new()).await;
     let named = |path: &str| {
         let mut target = nfs_target(path);
@@ -97,7 +97,7 @@ async fn a_target_type_name_that_is_taken_is_refused() {
 }
 
 #[tokio::test]
-async fn the_default_is_not_deleted_while_others_exist() {
+async fn default_target_cannot_be_deleted_while_others_exist() {
     let daemon = Daemon::start(&Workspace::new()).await;
     let first = daemon.create(nfs_target("/one")).await;
     let second = daemon.create(nfs_target("/two")).await;

@@ -15,7 +15,7 @@ use crate::workspace::Workspace;
 const ENDED: Duration = Duration::from_secs(2);
 
 #[tokio::test]
-async fn what_was_answered_survives_kill_9() {
+async fn answered_changes_survive_sigkill() {
     let workspace = Workspace::new();
     let mut daemon = Daemon::start(&workspace).await;
     let mut target = nfs_target("/one");
@@ -44,7 +44,7 @@ async fn what_was_answered_survives_kill_9() {
 }
 
 #[tokio::test]
-async fn the_agent_ends_soon_while_a_probe_hangs_and_a_client_waits_for_it() {
+async fn stops_promptly_while_a_probe_hangs_and_a_client_waits() {
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
         let (server, workspace) = nfs().await;
         workspace.configure("[probe]\ndeadline = \"60s\"");
@@ -66,7 +66,7 @@ async fn the_agent_ends_soon_while_a_probe_hangs_and_a_client_waits_for_it() {
 }
 
 #[tokio::test]
-async fn a_start_waits_for_no_storage() {
+async fn start_does_not_wait_for_storage() {
     let (server, workspace) = nfs().await;
     let mut daemon = Daemon::start(&workspace).await;
     let id = daemon.create(nfs_target("/backups")).await;
@@ -84,7 +84,7 @@ async fn a_start_waits_for_no_storage() {
 }
 
 #[tokio::test]
-async fn a_bad_configuration_is_reported_and_the_old_one_stays() {
+async fn reload_rejects_bad_configuration_and_keeps_the_old() {
     let (_nfs, workspace) = nfs().await;
     let daemon = Daemon::start(&workspace).await;
     let id = daemon.create(nfs_target("/backups")).await;
@@ -99,7 +99,7 @@ async fn a_bad_configuration_is_reported_and_the_old_one_stays() {
 }
 
 #[tokio::test]
-async fn a_good_configuration_takes_effect_at_once() {
+async fn reload_applies_good_configuration_at_once() {
     let (_nfs, workspace) = nfs().await;
     let daemon = Daemon::start(&workspace).await;
     let id = daemon.create(nfs_target("/backups")).await;
@@ -119,7 +119,7 @@ async fn a_good_configuration_takes_effect_at_once() {
 }
 
 #[tokio::test]
-async fn what_only_a_restart_changes_is_told() {
+async fn reload_reports_settings_that_need_a_restart() {
     let workspace = Workspace::new();
     let daemon = Daemon::start(&workspace).await;
     workspace.configure(&format!(

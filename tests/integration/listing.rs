@@ -31,7 +31,7 @@ fn pages(s3: &S3Server) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn nothing_is_listed_unless_it_is_asked_for_nor_by_a_command() {
+async fn bucket_is_not_listed_by_default_or_by_a_command() {
     let s3 = s3().await;
     s3.put("paged", "one", "12345");
     let workspace = Workspace::new();
@@ -50,7 +50,7 @@ async fn nothing_is_listed_unless_it_is_asked_for_nor_by_a_command() {
 }
 
 #[tokio::test]
-async fn runs_of_a_listing_add_up_to_what_is_used_and_end_when_it_is_turned_off() {
+async fn usage_listing_sums_its_runs_and_stops_when_disabled() {
     let s3 = s3().await;
     // Three keys, two versions of each, and a delete marker: four pages of two, in two runs.
     for key in ["a", "b", "c"] {
@@ -105,7 +105,7 @@ async fn runs_of_a_listing_add_up_to_what_is_used_and_end_when_it_is_turned_off(
 }
 
 #[tokio::test]
-async fn a_bucket_whose_use_is_told_is_not_listed() {
+async fn bucket_is_not_listed_when_service_reports_usage() {
     let s3 = s3().await;
     let workspace = Workspace::new();
     workspace.configure(LISTING);

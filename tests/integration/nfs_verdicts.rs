@@ -36,7 +36,7 @@ fn human(bytes: u64) -> String {
 }
 
 #[tokio::test]
-async fn a_healthy_export_is_available_with_the_size_of_its_file_system() {
+async fn nfs_available_with_capacity_when_export_is_healthy() {
     let (_nfs, workspace) = nfs().await;
     let daemon = Daemon::start(&workspace).await;
     let id = daemon.create(nfs_target("/backups")).await;
@@ -66,7 +66,7 @@ async fn a_healthy_export_is_available_with_the_size_of_its_file_system() {
 }
 
 #[tokio::test]
-async fn a_server_that_stops_is_noticed_told_and_noticed_again_when_it_is_back() {
+async fn nfs_offline_when_server_stops_and_available_when_it_returns() {
     let (server, workspace) = nfs().await;
     workspace.configure(EVERY_SECOND);
     let daemon = Daemon::start(&workspace).await;
@@ -94,7 +94,7 @@ async fn a_server_that_stops_is_noticed_told_and_noticed_again_when_it_is_back()
 }
 
 #[tokio::test]
-async fn silence_is_told_at_the_first_timeout_and_believed_at_the_second() {
+async fn nfs_offline_after_two_timeouts() {
     let (server, workspace) = nfs().await;
     workspace.configure(SHORT_DEADLINE);
     let daemon = Daemon::start(&workspace).await;
@@ -113,7 +113,7 @@ async fn silence_is_told_at_the_first_timeout_and_believed_at_the_second() {
 }
 
 #[tokio::test]
-async fn a_target_that_was_never_available_is_not_made_so_by_a_timeout() {
+async fn never_available_target_stays_offline_after_a_timeout() {
     let (server, workspace) = nfs().await;
     workspace.configure(SHORT_DEADLINE);
     server.set_behaviour(Behaviour::Silent);
@@ -124,7 +124,7 @@ async fn a_target_that_was_never_available_is_not_made_so_by_a_timeout() {
 }
 
 #[tokio::test]
-async fn a_silent_server_delays_no_other_target_and_no_answer() {
+async fn silent_nfs_server_delays_no_other_target_and_no_answer() {
     let (server, workspace) = nfs().await;
     let (silent, _) = nfs().await;
     silent.set_behaviour(Behaviour::Silent);
@@ -151,7 +151,7 @@ async fn a_silent_server_delays_no_other_target_and_no_answer() {
 }
 
 #[tokio::test]
-async fn each_way_a_server_fails_has_its_reason() {
+async fn nfs_reason_for_each_server_failure() {
     let (server, workspace) = nfs().await;
     let daemon = Daemon::start(&workspace).await;
     let id = daemon.create(nfs_target("/one")).await;
@@ -180,7 +180,7 @@ async fn each_way_a_server_fails_has_its_reason() {
 }
 
 #[tokio::test]
-async fn an_export_that_the_server_does_not_have_is_told_by_its_path() {
+async fn nfs_missing_export_is_named_by_path() {
     let (_server, workspace) = nfs().await;
     let daemon = Daemon::start(&workspace).await;
     let id = daemon.create(nfs_target("/nowhere")).await;
@@ -190,7 +190,7 @@ async fn an_export_that_the_server_does_not_have_is_told_by_its_path() {
 }
 
 #[tokio::test]
-async fn handles_that_the_server_forgot_heal_in_the_same_probe() {
+async fn nfs_stale_handle_recovers_in_the_same_probe() {
     let (server, workspace) = nfs().await;
     let daemon = Daemon::start(&workspace).await;
     let id = daemon.create(nfs_target("/backups")).await;
@@ -201,7 +201,7 @@ async fn handles_that_the_server_forgot_heal_in_the_same_probe() {
 }
 
 #[tokio::test]
-async fn nothing_is_mounted_and_no_directory_is_made() {
+async fn mode_none_mounts_nothing_and_creates_no_directory() {
     let (_nfs, workspace) = nfs().await;
     let daemon = Daemon::start(&workspace).await;
     let id = daemon.create(nfs_target("/backups")).await;
@@ -210,7 +210,7 @@ async fn nothing_is_mounted_and_no_directory_is_made() {
 }
 
 #[tokio::test]
-async fn many_who_ask_at_once_are_served_by_few_probes() {
+async fn concurrent_check_requests_share_probes() {
     let (_nfs, workspace) = nfs().await;
     let daemon = Daemon::start(&workspace).await;
     let id = daemon.create(nfs_target("/backups")).await;
@@ -221,7 +221,7 @@ async fn many_who_ask_at_once_are_served_by_few_probes() {
 }
 
 #[tokio::test]
-async fn a_nearly_full_export_is_available_with_a_warning() {
+async fn nfs_warning_when_export_is_nearly_full() {
     let (_nfs, workspace) = nfs().await;
     workspace.configure("[probe]\nnearly_full_percent = 0.0");
     let daemon = Daemon::start(&workspace).await;
@@ -231,7 +231,7 @@ async fn a_nearly_full_export_is_available_with_a_warning() {
 }
 
 #[tokio::test]
-async fn a_declared_target_is_made_at_the_start_and_not_twice() {
+async fn declared_target_is_created_once() {
     let workspace = Workspace::new();
     workspace
         .configure("[[target]]\ntype = \"nfs\"\nfilesystem_export = \"127.0.0.1:/declared\"\nbtt_name = \"nightly\"");

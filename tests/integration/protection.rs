@@ -39,7 +39,7 @@ fn protected() -> Workspace {
 }
 
 #[tokio::test]
-async fn secret_and_certificate_are_replaced_by_sighup_and_bad_ones_change_nothing() {
+async fn sighup_replaces_secret_and_certificate_and_ignores_bad_ones() {
     let workspace = protected();
     std::fs::copy(workspace.path("api.pem"), workspace.path("old.pem")).expect("copied");
     let agent = Daemon::start(&workspace).await;
@@ -76,7 +76,7 @@ const MEMBERS: u32 = 34;
 const NOBODY: u32 = 65534;
 
 #[tokio::test]
-async fn members_of_the_sockets_group_use_it_and_others_are_told_which() {
+async fn socket_is_for_its_group_and_refusal_names_the_group() {
     use std::os::unix::fs::PermissionsExt as _;
     let workspace = Workspace::new();
     std::fs::set_permissions(&*workspace.directory(), std::fs::Permissions::from_mode(0o755)).expect("open to all");
@@ -113,7 +113,7 @@ async fn members_of_the_sockets_group_use_it_and_others_are_told_which() {
 }
 
 #[tokio::test]
-async fn pipes_for_files_hold_up_neither_a_reload_nor_the_end() {
+async fn pipes_instead_of_files_block_neither_reload_nor_stop() {
     let workspace = protected();
     let mut agent = Daemon::start(&workspace).await;
     for file in ["api.token", "api.key", "config.toml"] {
@@ -130,7 +130,7 @@ async fn pipes_for_files_hold_up_neither_a_reload_nor_the_end() {
 }
 
 #[tokio::test]
-async fn a_keystone_in_plain_text_and_secrets_that_others_may_change_are_told() {
+async fn warns_of_plaintext_keystone_and_writable_secrets() {
     use std::os::unix::fs::PermissionsExt as _;
     let workspace = Workspace::new();
     std::fs::write(workspace.path("password"), "s3cret").expect("written");
@@ -158,7 +158,7 @@ async fn a_keystone_in_plain_text_and_secrets_that_others_may_change_are_told() 
 }
 
 #[tokio::test]
-async fn files_that_cannot_be_used_stop_the_start() {
+async fn start_fails_when_security_files_are_unusable() {
     for (file, content, expected) in [
         ("api.token", "short", "[api.token] file"),
         ("api.pem", "nothing", "holds no certificate"),
@@ -172,7 +172,7 @@ async fn files_that_cannot_be_used_stop_the_start() {
 }
 
 #[tokio::test]
-async fn with_required_certificates_nobody_else_is_answered() {
+async fn clients_without_required_certificate_get_no_answer() {
     let workspace = protected();
     let mut params = CertificateParams::new(Vec::<String>::new()).expect("parameters");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);

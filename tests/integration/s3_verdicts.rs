@@ -42,7 +42,7 @@ fn assert_offline(report: &Value, reason: &str, words: &[&str]) {
 }
 
 #[tokio::test]
-async fn a_bucket_that_is_there_is_available_and_claims_no_lock() {
+async fn s3_available_without_lock_when_bucket_is_plain() {
     let s3 = s3().await;
     let (report, target) = verdict(&Workspace::new(), s3_target(&s3, "plain")).await;
     assert_eq!((&report["status"], &report["reason"]), (&json!("available"), &Value::Null), "{report:#}");
@@ -56,7 +56,7 @@ async fn a_bucket_that_is_there_is_available_and_claims_no_lock() {
 }
 
 #[tokio::test]
-async fn an_immutable_bucket_with_a_lock_is_available_and_says_so() {
+async fn s3_available_when_lock_of_immutable_bucket_is_proved() {
     let s3 = s3().await;
     let (report, target) = proved(&Workspace::new(), immutable_target(&s3, "locked")).await;
     assert_eq!((&report["status"], &report["reason"]), (&json!("available"), &Value::Null), "{report:#}");
@@ -70,7 +70,7 @@ async fn an_immutable_bucket_with_a_lock_is_available_and_says_so() {
 }
 
 #[tokio::test]
-async fn an_immutable_bucket_without_a_lock_is_offline() {
+async fn s3_offline_when_immutable_bucket_has_no_lock() {
     let s3 = s3().await;
     let (report, target) = verdict(&Workspace::new(), immutable_target(&s3, "versioned")).await;
     assert_offline(&report, "object_lock_missing", &["versioned"]);
@@ -85,7 +85,7 @@ async fn an_immutable_bucket_without_a_lock_is_offline() {
 }
 
 #[tokio::test]
-async fn a_lock_that_is_told_and_not_enforced_is_offline() {
+async fn s3_offline_when_lock_is_not_enforced() {
     let s3 = s3().await;
     let workspace = Workspace::new();
     let (report, target) = proved(&workspace, immutable_target(&s3, "ignored")).await;
@@ -105,7 +105,7 @@ async fn a_lock_that_is_told_and_not_enforced_is_offline() {
 }
 
 #[tokio::test]
-async fn a_lock_is_proved_by_the_clock_of_the_service() {
+async fn lock_proof_uses_the_clock_of_the_service() {
     let s3 = s3().await;
     // As far as clocks may differ before requests are refused.
     s3.advance_clock(Duration::from_secs(600));
@@ -115,7 +115,7 @@ async fn a_lock_is_proved_by_the_clock_of_the_service() {
 }
 
 #[tokio::test]
-async fn a_canary_that_is_locked_for_days_is_the_last_one() {
+async fn lock_proof_stops_after_a_canary_is_locked_for_days() {
     let s3 = s3().await;
     let workspace = Workspace::new();
     let mut daemon = Daemon::start(&workspace).await;
@@ -137,7 +137,7 @@ async fn a_canary_that_is_locked_for_days_is_the_last_one() {
 }
 
 #[tokio::test]
-async fn where_nobody_tells_what_locks_by_default_nothing_is_put() {
+async fn no_canary_when_default_retention_is_unknown() {
     let s3 = s3().await;
     for (target, status) in [(s3_target(&s3, "untold"), "available"), (immutable_target(&s3, "untold"), "offline")] {
         let (report, _) = verdict(&Workspace::new(), target).await;
@@ -153,7 +153,7 @@ async fn where_nobody_tells_what_locks_by_default_nothing_is_put() {
 }
 
 #[tokio::test]
-async fn a_verdict_outlasts_a_configuration_that_is_not_told_for_once() {
+async fn lock_verdict_survives_one_unreadable_bucket_configuration() {
     let s3 = s3().await;
     let daemon = Daemon::start(&Workspace::new()).await;
     let id = daemon.create(immutable_target(&s3, "locked")).await;
@@ -173,7 +173,7 @@ async fn a_verdict_outlasts_a_configuration_that_is_not_told_for_once() {
 }
 
 #[tokio::test]
-async fn a_lock_that_nobody_is_to_prove_is_not_claimed() {
+async fn no_lock_claimed_when_lock_proof_is_disabled() {
     let s3 = s3().await;
     let workspace = Workspace::new();
     workspace.configure("[s3.lock_proof]\nenabled = false");
@@ -188,7 +188,7 @@ async fn a_lock_that_nobody_is_to_prove_is_not_claimed() {
 }
 
 #[tokio::test]
-async fn a_target_that_is_deleted_says_what_it_leaves() {
+async fn deletion_reports_locked_canaries_left_behind() {
     let s3 = s3().await;
     let daemon = Daemon::start(&Workspace::new()).await;
     for (bucket, words) in [
@@ -209,7 +209,7 @@ async fn a_target_that_is_deleted_says_what_it_leaves() {
 }
 
 #[tokio::test]
-async fn quota_and_use_are_what_the_service_tells() {
+async fn s3_capacity_and_usage_come_from_the_service() {
     let s3 = s3().await;
     let (report, target) = verdict(&Workspace::new(), s3_target(&s3, "measured")).await;
     assert_eq!((&report["capacity_bytes"], &report["used_bytes"]), (&json!(QUOTA_BYTES), &json!(USED_BYTES)));
@@ -218,7 +218,7 @@ async fn quota_and_use_are_what_the_service_tells() {
 }
 
 #[tokio::test]
-async fn a_secret_that_is_wrong() {
+async fn s3_offline_when_secret_is_wrong() {
     let s3 = s3().await;
     let workspace = Workspace::new();
     std::fs::write(workspace.path("secret"), "another").expect("written");
@@ -227,7 +227,7 @@ async fn a_secret_that_is_wrong() {
 }
 
 #[tokio::test]
-async fn an_access_key_that_nobody_knows() {
+async fn s3_offline_when_access_key_is_unknown() {
     let s3 = s3().await;
     let workspace = Workspace::new();
     std::fs::write(workspace.path("id"), "AKIANOBODY").expect("written");
@@ -236,7 +236,7 @@ async fn an_access_key_that_nobody_knows() {
 }
 
 #[tokio::test]
-async fn credentials_that_are_not_where_they_are_said_to_be() {
+async fn s3_offline_when_credential_files_are_missing() {
     let s3 = s3().await;
     let workspace = Workspace::new();
     std::fs::remove_file(workspace.path("secret")).expect("removed");
@@ -245,7 +245,7 @@ async fn credentials_that_are_not_where_they_are_said_to_be() {
 }
 
 #[tokio::test]
-async fn a_bucket_that_is_missing() {
+async fn s3_offline_when_bucket_is_missing() {
     let s3 = s3().await;
     let (report, _) = verdict(&Workspace::new(), s3_target(&s3, "missing")).await;
     assert_offline(&report, "bucket_not_found", &["missing"]);
@@ -253,7 +253,7 @@ async fn a_bucket_that_is_missing() {
 }
 
 #[tokio::test]
-async fn a_service_that_is_down_and_one_that_speaks_no_s3() {
+async fn s3_offline_when_service_is_down_or_not_s3() {
     let s3 = s3().await;
     let down = s3_target(&s3, "plain");
     s3.stop().await;
@@ -270,7 +270,7 @@ async fn a_service_that_is_down_and_one_that_speaks_no_s3() {
 }
 
 #[tokio::test]
-async fn a_promise_that_is_made_later_is_verified_at_once() {
+async fn immutability_declared_later_is_verified_at_once() {
     let s3 = s3().await;
     let daemon = Daemon::start(&Workspace::new()).await;
     let id = daemon.create(s3_target(&s3, "versioned")).await;

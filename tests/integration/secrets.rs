@@ -16,7 +16,7 @@ fn assert_secret(source: &str, text: &str) {
 }
 
 #[tokio::test]
-async fn credentials_are_in_no_log_answer_or_argument() {
+async fn credentials_appear_in_no_log_answer_or_argument() {
     let s3 = s3().await;
     let workspace = Workspace::new();
     let daemon = Daemon::start_logging(&workspace, "trace").await;
@@ -49,7 +49,7 @@ async fn credentials_are_in_no_log_answer_or_argument() {
 }
 
 #[tokio::test]
-async fn credentials_are_in_no_output_of_the_command_line() {
+async fn credentials_appear_in_no_command_line_output() {
     let s3 = s3().await;
     let workspace = Workspace::new();
     let daemon = Daemon::start(&workspace).await;
@@ -75,7 +75,7 @@ async fn credentials_are_in_no_output_of_the_command_line() {
 }
 
 #[tokio::test]
-async fn a_configuration_with_a_secret_in_it_is_refused_without_repeating_it() {
+async fn secret_in_configuration_is_rejected_without_echo() {
     let workspace = Workspace::new();
     let good = workspace.config_text();
     let file = format!("\"{}\"", workspace.path("secret").display());
@@ -105,7 +105,7 @@ async fn a_configuration_with_a_secret_in_it_is_refused_without_repeating_it() {
 }
 
 #[tokio::test]
-async fn an_endpoint_with_credentials_is_refused_without_repeating_them() {
+async fn credentials_in_endpoint_are_rejected_without_echo() {
     let daemon = Daemon::start(&Workspace::new()).await;
     for host in ["s3.example.com", "s3.example.com\n", "s3.example.com/@", "\u{7f}"] {
         let url = format!("https://me:{SECRET_ACCESS_KEY}@{host}");

@@ -34,7 +34,7 @@ async fn on_a_terminal(workspace: &Workspace, variables: &[(&str, &str)]) -> Str
 }
 
 #[tokio::test]
-async fn colour_is_for_terminals_and_never_against_no_color() {
+async fn colour_only_on_terminals_without_no_color() {
     let (_nfs, workspace) = nfs().await;
     let daemon = Daemon::start(&workspace).await;
     let id = daemon.create(nfs_target("/backups")).await;

@@ -11,7 +11,7 @@ async fn list(workspace: &Workspace, agent: &Daemon, variables: &[(&str, &str)])
 }
 
 #[tokio::test]
-async fn from_a_variable_an_openrc_file_clouds_yaml_and_not_over_the_socket() {
+async fn cli_token_from_variable_openrc_or_clouds_yaml() {
     let keystone = Keystone::start().await;
     keystone.member_of("alpha").await;
     let workspace = keystone.workspace("");

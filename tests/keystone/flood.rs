@@ -16,7 +16,7 @@ fn garbage(number: usize) -> String {
 }
 
 #[tokio::test]
-async fn of_ten_thousand_bad_tokens_the_newest_are_remembered_and_no_good_one_is_pushed_out() {
+async fn bad_tokens_evict_no_valid_token_from_the_cache() {
     let keystone = Keystone::start().await;
     keystone.member_of("alpha").await;
     let agent = Daemon::start(&keystone.workspace(&format!("cache_entries = {REMEMBERED}"))).await;

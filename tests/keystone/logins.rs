@@ -17,7 +17,7 @@ const LOGIN: &str = "POST /v3/auth/tokens";
 const VALIDATION: &str = "GET /v3/auth/tokens?nocatalog";
 
 #[tokio::test]
-async fn an_application_credential_serves_as_the_agents_login() {
+async fn agent_login_with_application_credential() {
     let keystone = Keystone::start().await;
     keystone.member_of("alpha").await;
     let (id, secret) = keystone.application_credential().await;
@@ -35,7 +35,7 @@ async fn an_application_credential_serves_as_the_agents_login() {
 }
 
 #[tokio::test]
-async fn a_wrong_password_of_the_agent_is_told_and_the_right_one_needs_no_restart() {
+async fn wrong_agent_password_is_reported_and_reread() {
     let keystone = Keystone::start().await;
     keystone.member_of("alpha").await;
     let workspace = keystone.workspace("");
@@ -55,7 +55,7 @@ async fn a_wrong_password_of_the_agent_is_told_and_the_right_one_needs_no_restar
 }
 
 #[tokio::test]
-async fn the_admin_role_is_the_one_that_is_configured() {
+async fn admin_role_is_configurable() {
     let keystone = Keystone::start().await;
     keystone.member_of("alpha").await;
     keystone.give_role("backup-operator", "alpha").await;
@@ -68,7 +68,7 @@ async fn the_admin_role_is_the_one_that_is_configured() {
 }
 
 #[tokio::test]
-async fn a_token_that_ended_before_it_was_ever_seen_is_refused() {
+async fn expired_token_is_refused_at_first_use() {
     let keystone = Keystone::start().await;
     keystone.member_of("alpha").await;
     keystone.control("halt");
@@ -82,7 +82,7 @@ async fn a_token_that_ended_before_it_was_ever_seen_is_refused() {
 }
 
 #[tokio::test]
-async fn a_hundred_requests_with_one_token_are_one_question() {
+async fn concurrent_requests_with_one_token_validate_once() {
     let keystone = Keystone::start().await;
     keystone.member_of("alpha").await;
     let agent = Daemon::start(&keystone.workspace("")).await;
@@ -130,7 +130,7 @@ async fn behind_tls(keystone: &Keystone, certificate: &std::path::Path) -> u16 {
 }
 
 #[tokio::test]
-async fn over_tls_it_is_trusted_by_its_bundle_and_not_without() {
+async fn keystone_tls_is_trusted_only_with_ca_bundle() {
     let keystone = Keystone::start().await;
     keystone.member_of("alpha").await;
     let workspace = keystone.workspace("");

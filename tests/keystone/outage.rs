@@ -11,7 +11,7 @@ fn said(agent: &Daemon, text: &str) -> usize {
 }
 
 #[tokio::test]
-async fn known_tokens_go_on_while_keystone_is_away_and_others_when_it_is_back() {
+async fn cached_tokens_work_while_keystone_is_down() {
     let keystone = Keystone::start().await;
     keystone.member_of("alpha").await;
     let agent = Daemon::start(&keystone.workspace("timeout = \"1s\"")).await;
@@ -51,7 +51,7 @@ async fn known_tokens_go_on_while_keystone_is_away_and_others_when_it_is_back() 
 }
 
 #[tokio::test]
-async fn an_agent_that_may_not_validate_says_what_to_do() {
+async fn advice_when_agent_may_not_validate_tokens() {
     let keystone = Keystone::start().await;
     keystone.member_of("alpha").await;
     let workspace = keystone.workspace("");

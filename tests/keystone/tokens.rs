@@ -7,7 +7,7 @@ use crate::http::{over_unix, request};
 use crate::peer::{Keystone, ask, status};
 
 #[tokio::test]
-async fn each_token_may_what_its_role_and_project_say() {
+async fn token_permissions_follow_role_and_project() {
     let keystone = Keystone::start().await;
     let alpha = keystone.member_of("alpha").await;
     let beta = keystone.member_of("beta").await;
@@ -78,7 +78,7 @@ async fn each_token_may_what_its_role_and_project_say() {
 }
 
 #[tokio::test]
-async fn a_token_ends_when_it_ends_and_the_agents_own_is_renewed() {
+async fn tokens_expire_and_the_agents_token_is_renewed() {
     const TOKEN_SECONDS: u32 = 4;
     let keystone = Keystone::start().await;
     keystone.member_of("alpha").await;

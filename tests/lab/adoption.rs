@@ -7,7 +7,7 @@ use crate::bench::{
 };
 
 #[test]
-fn a_restart_leaves_mounts_in_place_and_adopts_them() {
+fn restart_keeps_and_adopts_mounts() {
     let _bench = Bench::start("");
     let three = Target::create_available("10.0.0.1:/srv/exports/one");
     let four = Target::create_available("10.0.0.2:/srv/exports/two");
@@ -26,7 +26,7 @@ fn a_restart_leaves_mounts_in_place_and_adopts_them() {
 }
 
 #[test]
-fn a_killed_agent_comes_back_by_itself_and_knows_its_targets() {
+fn killed_agent_restarts_with_its_targets() {
     let _bench = Bench::start("");
     let target = Target::create_available("10.0.0.1:/srv/exports/one");
     let (mount, pid) = (mark("/srv/exports/one"), main_pid());
@@ -38,7 +38,7 @@ fn a_killed_agent_comes_back_by_itself_and_knows_its_targets() {
 }
 
 #[test]
-fn a_create_that_was_answered_survives_being_killed_the_next_instant() {
+fn answered_create_survives_immediate_sigkill() {
     let _bench = Bench::start(EVERY_SECOND);
     let target = Target::create("10.0.0.1:/srv/exports/one");
     succeed("kill", &["-KILL", &main_pid().to_string()]);
@@ -49,7 +49,7 @@ fn a_create_that_was_answered_survives_being_killed_the_next_instant() {
 }
 
 #[test]
-fn a_create_is_answered_at_once_whatever_storage_does() {
+fn create_answers_at_once_whatever_storage_does() {
     let _bench = Bench::start("");
     crate::bench::black_hole("10.0.0.3");
     let answer = Target::try_create("10.0.0.3:/srv/exports/three");

@@ -82,7 +82,7 @@ fn in_turn(when: &str) -> (Duration, usize) {
 
 #[test]
 #[ignore = "a comparison, which takes prometheus-node-exporter and some minutes"]
-fn mounts_that_hang_delay_a_scrape_of_node_exporter_and_no_poll() {
+fn hanging_mounts_delay_node_exporter_but_no_poll() {
     let _bench = Bench::start(CONFIG);
     let _well = targets("10.0.0.1", "well", WELL);
     let _dead = targets("10.0.0.3", "dead", DEAD);

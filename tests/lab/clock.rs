@@ -41,7 +41,7 @@ fn seconds(report: &crate::api::Report, key: &str) -> i64 {
 }
 
 #[test]
-fn a_step_of_the_clock_neither_stops_probes_nor_invents_times() {
+fn clock_step_neither_stops_probes_nor_invents_times() {
     let _bench = Bench::start(EVERY_SECOND);
     let target = Target::create_available("10.0.0.1:/srv/exports/one");
     target.is_probed(2, PROBED);

@@ -14,7 +14,7 @@ fn exit_code(arguments: &[&str]) -> Option<i32> {
 }
 
 #[test]
-fn status_and_check_all_tell_by_their_exit_codes() {
+fn status_and_check_all_exit_codes() {
     let _bench = Bench::start(EVERY_SECOND);
     let good = Target::create_available("10.0.0.1:/srv/exports/one");
     assert_eq!(exit_code(&["status"]), AVAILABLE);
@@ -35,7 +35,7 @@ fn status_and_check_all_tell_by_their_exit_codes() {
 }
 
 #[test]
-fn one_export_is_checked_without_a_daemon() {
+fn check_nfs_needs_no_daemon() {
     let _bench = Bench::stopped("");
     assert_eq!(exit_code(&["check", "nfs", "10.0.0.1:/srv/exports/one"]), AVAILABLE);
     assert_eq!(exit_code(&["check", "nfs", "10.0.0.1:/srv/private"]), OFFLINE);
@@ -47,7 +47,7 @@ fn one_export_is_checked_without_a_daemon() {
 }
 
 #[test]
-fn the_mount_path_is_told() {
+fn mount_path_is_printed() {
     let told = output("targetwatch", &["mount-path", "nfs", "10.0.0.1:/srv/exports/one"]);
     assert_eq!(told.trim(), mount_path("/srv/exports/one").to_str().expect("text"));
 }

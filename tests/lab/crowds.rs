@@ -91,14 +91,14 @@ fn crowd(break_them: impl FnOnce(&str), mounts_hang: bool) -> f64 {
 }
 
 #[test]
-fn fifty_targets_of_a_server_that_is_gone_cost_next_to_nothing() {
+fn fifty_targets_on_a_dead_server_cost_little() {
     let used = crowd(black_hole, false);
     eprintln!("{used:.1} % of a processor");
     assert!(used < PROCESSOR_MAX, "{used:.1} %");
 }
 
 #[test]
-fn fifty_mounts_that_hang_delay_nobody() {
+fn fifty_hanging_mounts_delay_nothing() {
     let used = crowd(black_hole_data, true);
     eprintln!("{used:.1} % of a processor");
     assert!(used < PROCESSOR_HANGING_MAX, "{used:.1} %");

@@ -43,7 +43,7 @@ fn cycles(shortened: usize, what: impl Fn(&Target)) {
 }
 
 #[test]
-fn unmounting_again_and_again_leaves_nothing() {
+fn repeated_unmounts_leak_nothing() {
     cycles(20, |target| {
         let at = mount_of(PATH).expect("mounted").path;
         unmount(&at);
@@ -53,7 +53,7 @@ fn unmounting_again_and_again_leaves_nothing() {
 }
 
 #[test]
-fn a_server_that_goes_and_comes_again_and_again_leaves_nothing() {
+fn repeated_server_restarts_leak_nothing() {
     cycles(10, |target| {
         // As `rpc.nfsd` has it, without the time that a service manager takes.
         fs::write("/proc/fs/nfsd/threads", "0").expect("stopped");

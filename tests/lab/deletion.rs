@@ -35,7 +35,7 @@ fn deletes(target: &Target, path: &str) {
 }
 
 #[test]
-fn targets_of_a_server_that_is_gone_are_deleted() {
+fn delete_succeeds_when_server_is_gone() {
     let _bench = Bench::start(HARD);
     // The first one is the default, which goes last.
     let three = Target::create_available("10.0.0.3:/srv/exports/three");
@@ -49,7 +49,7 @@ fn targets_of_a_server_that_is_gone_are_deleted() {
 }
 
 #[test]
-fn targets_of_a_server_that_hangs_are_deleted_although_probes_hang() {
+fn delete_succeeds_while_probes_hang() {
     let _bench = Bench::start(HARD);
     let three = Target::create_available("10.0.0.3:/srv/exports/three");
     let four = Target::create_available("10.0.0.2:/srv/exports/two");
@@ -63,7 +63,7 @@ fn targets_of_a_server_that_hangs_are_deleted_although_probes_hang() {
 
 /// A lazy unmount alone would leave them to wait for as long as the server is away.
 #[test]
-fn who_waits_for_a_server_that_is_gone_is_let_go_when_its_target_is_deleted() {
+fn delete_releases_processes_blocked_on_a_dead_server() {
     let _bench = Bench::start(HARD);
     for (path, address) in [("/srv/exports/three", "10.0.0.3"), ("/srv/exports/two", "10.0.0.2")] {
         let target = Target::create_available(&format!("{address}:{path}"));
@@ -79,7 +79,7 @@ fn who_waits_for_a_server_that_is_gone_is_let_go_when_its_target_is_deleted() {
 }
 
 #[test]
-fn a_target_in_use_on_a_server_that_is_gone_is_taken_down_lazily_and_that_is_told() {
+fn lazy_unmount_of_busy_target_on_dead_server_is_reported() {
     let _bench = Bench::start(HARD);
     for (path, address) in [("/srv/exports/three", "10.0.0.3"), ("/srv/exports/two", "10.0.0.2")] {
         let target = Target::create_available(&format!("{address}:{path}"));

@@ -17,7 +17,7 @@ fn answers_at_once() {
 }
 
 #[test]
-fn an_unmount_behind_our_back_is_healed_at_once() {
+fn external_unmount_is_mounted_again_at_once() {
     let _bench = Bench::start(EVERY_HOUR);
     let target = Target::create_available("10.0.0.1:/srv/exports/one");
     let before = mount_of("/srv/exports/one").expect("mounted");
@@ -28,7 +28,7 @@ fn an_unmount_behind_our_back_is_healed_at_once() {
 }
 
 #[test]
-fn a_server_that_refuses_is_told_and_heals() {
+fn connection_refused_is_reported_and_recovers() {
     let _bench = Bench::start(EVERY_SECOND);
     let three = Target::create_available("10.0.0.1:/srv/exports/one");
     let four = Target::create_available("10.0.0.2:/srv/exports/two");
@@ -47,7 +47,7 @@ fn a_server_that_refuses_is_told_and_heals() {
 }
 
 #[test]
-fn a_server_that_is_silent_delays_nobody() {
+fn silent_server_delays_nothing() {
     let _bench = Bench::start(EVERY_SECOND);
     let silent = Target::create_available("10.0.0.3:/srv/exports/three");
     let other = Target::create_available("10.0.0.1:/srv/exports/one");
@@ -72,7 +72,7 @@ fn a_server_that_is_silent_delays_nobody() {
 }
 
 #[test]
-fn a_target_of_a_silent_server_can_be_deleted() {
+fn delete_succeeds_on_a_silent_server() {
     let _bench = Bench::start(EVERY_SECOND);
     let silent = Target::create_available("10.0.0.3:/srv/exports/three");
     black_hole("10.0.0.3");
@@ -83,7 +83,7 @@ fn a_target_of_a_silent_server_can_be_deleted() {
 }
 
 #[test]
-fn a_stale_handle_heals_by_mounting_again() {
+fn stale_handle_recovers_by_remounting() {
     let _bench = Bench::start(EVERY_SECOND);
     let inner = export_directory("one/inner");
     let make = || {
@@ -104,7 +104,7 @@ fn a_stale_handle_heals_by_mounting_again() {
 }
 
 #[test]
-fn what_others_mounted_at_the_mount_path_is_never_touched() {
+fn foreign_mount_at_mount_path_is_never_touched() {
     let _bench = Bench::start(EVERY_SECOND);
     for (name, arguments) in [
         ("one", ["-t", "tmpfs", "theirs"].as_slice()),
@@ -123,14 +123,14 @@ fn what_others_mounted_at_the_mount_path_is_never_touched() {
 }
 
 #[test]
-fn a_read_only_export_is_no_backup_target() {
+fn offline_when_export_is_read_only() {
     let _bench = Bench::start("");
     let target = Target::create("10.0.0.1:/srv/exports/readonly");
     target.becomes_offline(&["read_only"], FIRST_VERDICT);
 }
 
 #[test]
-fn an_export_that_the_backup_user_cannot_write_to_is_no_backup_target() {
+fn offline_when_backup_user_cannot_write() {
     let _bench = Bench::start("");
     fs::create_dir(export_directory("one/private")).expect("made");
     let target = Target::create("10.0.0.1:/srv/exports/one/private");
@@ -138,7 +138,7 @@ fn an_export_that_the_backup_user_cannot_write_to_is_no_backup_target() {
 }
 
 #[test]
-fn what_is_not_exported_is_told_apart_from_what_is_not_there() {
+fn missing_export_and_denied_export_are_distinguished() {
     let _bench = Bench::start("");
     fs::create_dir_all("/srv/private").expect("made");
     let denied = Target::create("10.0.0.1:/srv/private");
@@ -149,7 +149,7 @@ fn what_is_not_exported_is_told_apart_from_what_is_not_there() {
 }
 
 #[test]
-fn a_full_export_is_told() {
+fn full_export_is_reported() {
     let _bench = Bench::start("");
     let fill = format!("of={}/fill", export_directory("one").display());
     crate::bench::run("dd", &["if=/dev/zero", &fill, "bs=1M"]);

@@ -30,7 +30,7 @@ fn flap(down: impl Fn(), up: impl Fn()) {
 }
 
 #[test]
-fn silence_that_is_shorter_than_the_hysteresis_is_no_outage() {
+fn flapping_shorter_than_hysteresis_is_not_an_outage() {
     let _bench = Bench::start(CONFIG);
     let target = Target::create_available(EXPORT);
     let before = target.history();
@@ -41,7 +41,7 @@ fn silence_that_is_shorter_than_the_hysteresis_is_no_outage() {
 }
 
 #[test]
-fn refusals_are_told_each_time_and_the_history_says_when() {
+fn flapping_refusals_are_each_in_the_history() {
     // So many in a row there never are: what is told counted at once.
     let _bench = Bench::start(&CONFIG.replace("offline = 6", "offline = 1000"));
     let target = Target::create_available(EXPORT);

@@ -56,17 +56,17 @@ fn is_mounted_and_measured(export: &str, name: &str, kind: &str, version: &str) 
 }
 
 #[test]
-fn a_target_over_nfs_3_is_mounted_and_measured() {
+fn nfs_v3_target_is_mounted_and_measured() {
     is_mounted_and_measured("10.0.0.1:/srv/exports/one", "one", "nfs", "vers=3");
 }
 
 #[test]
-fn a_target_over_nfs_4_2_is_mounted_and_measured() {
+fn nfs_v4_2_target_is_mounted_and_measured() {
     is_mounted_and_measured("10.0.0.2:/srv/exports/two", "two", "nfs4", "vers=4.2");
 }
 
 #[test]
-fn a_server_that_squashes_root_is_no_obstacle() {
+fn root_squash_is_supported() {
     let _bench = Bench::start("");
     fs::set_permissions(export_directory("three"), fs::Permissions::from_mode(0o700)).expect("a mode");
     chown(export_directory("three"), Some(42436), Some(42436)).expect("an owner");
@@ -75,7 +75,7 @@ fn a_server_that_squashes_root_is_no_obstacle() {
 }
 
 #[test]
-fn a_hard_mount_is_a_warning() {
+fn warning_when_mount_is_hard() {
     let _bench = Bench::start(HARD);
     let target = Target::create_available("10.0.0.1:/srv/exports/one");
     let report = target.check();
@@ -84,7 +84,7 @@ fn a_hard_mount_is_a_warning() {
 }
 
 #[test]
-fn deleting_unmounts_and_removes_the_directory() {
+fn delete_unmounts_and_removes_the_directory() {
     let _bench = Bench::start("");
     let target = Target::create_available("10.0.0.1:/srv/exports/one");
     let answer = target.delete();
@@ -97,7 +97,7 @@ fn deleting_unmounts_and_removes_the_directory() {
 }
 
 #[test]
-fn a_busy_target_is_not_deleted() {
+fn delete_is_refused_while_target_is_busy() {
     let _bench = Bench::start("");
     fs::write(export_directory("one").join("backup.img"), "in use").expect("written");
     let target = Target::create_available("10.0.0.1:/srv/exports/one");
@@ -114,7 +114,7 @@ fn a_busy_target_is_not_deleted() {
 }
 
 #[test]
-fn two_servers_of_one_path_do_not_share_a_directory() {
+fn same_path_on_two_servers_is_a_conflict() {
     let _bench = Bench::start("");
     Target::create_available("10.0.0.1:/srv/exports/one");
     let mount = mount_of("/srv/exports/one");
@@ -125,7 +125,7 @@ fn two_servers_of_one_path_do_not_share_a_directory() {
 }
 
 #[test]
-fn a_backup_cannot_land_in_the_bare_directory() {
+fn unmounted_directory_is_not_writable() {
     let _bench = Bench::stopped(EVERY_SECOND);
     // As a careless script would have left it.
     let directory = mount_path("/srv/exports/one");

@@ -15,7 +15,7 @@ const PATH: &str = "/srv/exports/one";
 const NOTICED: Duration = Duration::from_secs(4);
 
 #[test]
-fn a_mount_root_on_a_full_disk_is_a_finding() {
+fn mount_root_on_full_disk_is_a_finding() {
     let _bench = Bench::stopped(EVERY_SECOND);
     fs::create_dir_all("/srv/full").expect("made");
     // Room for its own root directory, and for the mount root.
@@ -32,7 +32,7 @@ fn a_mount_root_on_a_full_disk_is_a_finding() {
 }
 
 #[test]
-fn a_file_or_a_link_in_the_place_of_a_mount_directory_is_told_and_never_followed() {
+fn file_or_link_at_mount_path_is_reported_not_followed() {
     let _bench = Bench::start(EVERY_SECOND);
     let target = Target::create_available(EXPORT);
     let at = mount_path(PATH);
@@ -59,7 +59,7 @@ fn a_file_or_a_link_in_the_place_of_a_mount_directory_is_told_and_never_followed
 }
 
 #[test]
-fn what_was_mounted_through_a_link_is_unmounted_again() {
+fn mount_through_a_link_is_unmounted() {
     let _bench = Bench::stopped(EVERY_SECOND);
     fs::create_dir_all("/srv/real").expect("made");
     let _ = fs::remove_file("/srv/link");

@@ -29,7 +29,7 @@ fn mounting(export: &str) -> Option<u32> {
 }
 
 #[test]
-fn a_mount_that_hangs_delays_no_other_and_is_ended_at_its_deadline() {
+fn hanging_mount_request_is_killed_at_its_deadline() {
     let _bench = Bench::start(CONFIG);
     black_hole_data("10.0.0.3");
     let hanging = Target::create(HANGS);
@@ -48,7 +48,7 @@ fn a_mount_that_hangs_delays_no_other_and_is_ended_at_its_deadline() {
 }
 
 #[test]
-fn a_mount_that_hangs_does_not_outlive_an_agent_that_is_killed() {
+fn hanging_mount_request_does_not_outlive_the_agent() {
     let _bench = Bench::stopped(CONFIG);
     // The service manager would kill what an agent leaves behind, and so hide that there is any. Nor is
     // there another agent to mount anew.

@@ -47,7 +47,7 @@ fn names_both(message: &serde_json::Value) -> bool {
 }
 
 #[test]
-fn a_name_that_leads_elsewhere_is_a_warning_while_the_old_server_answers() {
+fn server_moved_warning_while_old_server_answers() {
     let _bench = Bench::start(EVERY_SECOND);
     let _names = Names::are("10.0.0.1 nas.lab");
     let target = Target::create_available(EXPORT);
@@ -71,7 +71,7 @@ fn a_name_that_leads_elsewhere_is_a_warning_while_the_old_server_answers() {
 }
 
 #[test]
-fn a_name_that_leads_elsewhere_because_the_old_server_died_is_offline_and_hangs_nothing() {
+fn server_moved_offline_when_old_server_died() {
     let _bench = Bench::start(HARD);
     let _names = Names::are("10.0.0.1 nas.lab");
     let target = Target::create_available(EXPORT);
@@ -114,7 +114,7 @@ impl Drop for Decoy {
 }
 
 #[test]
-fn a_mount_that_is_known_by_its_address_only_is_taken_down_after_a_restart_with_its_server_dead() {
+fn mount_known_by_address_is_unmounted_after_restart() {
     let _bench = Bench::start(EVERY_SECOND);
     let names = Names::are("10.0.0.1 nas.lab decoy.lab");
     let _decoy = Decoy::mount();
@@ -140,7 +140,7 @@ fn a_mount_that_is_known_by_its_address_only_is_taken_down_after_a_restart_with_
 }
 
 #[test]
-fn a_mount_by_another_name_is_known_by_any_address_of_its_server() {
+fn mount_is_recognized_by_any_address_of_its_server() {
     let _bench = Bench::start(EVERY_SECOND);
     let _names = Names::are("10.0.0.1 nas.lab decoy.lab");
     let _decoy = Decoy::mount();
@@ -157,7 +157,7 @@ fn a_mount_by_another_name_is_known_by_any_address_of_its_server() {
 }
 
 #[test]
-fn another_server_at_the_same_address_is_a_conflict() {
+fn different_server_at_same_address_is_a_conflict() {
     let _bench = Bench::start(EVERY_SECOND);
     start_user_server();
     fs::create_dir_all(mount_path("/srv/user")).expect("made");

@@ -16,7 +16,7 @@ fn mounts_at(path: &Path) -> usize {
 }
 
 #[test]
-fn what_is_mounted_over_a_target_is_told_and_left_alone_and_its_end_heals() {
+fn mount_over_target_is_reported_and_never_touched() {
     let _bench = Bench::start(EVERY_SECOND);
     let target = Target::create_available(EXPORT);
     let (at, ours) = (mount_path(PATH), mark(PATH));
@@ -38,7 +38,7 @@ fn what_is_mounted_over_a_target_is_told_and_left_alone_and_its_end_heals() {
 }
 
 #[test]
-fn an_export_that_is_mounted_twice_is_a_warning() {
+fn warning_when_export_is_mounted_twice() {
     let _bench = Bench::start(EVERY_SECOND);
     let target = Target::create_available(EXPORT);
     let at = mount_path(PATH);
@@ -53,7 +53,7 @@ fn an_export_that_is_mounted_twice_is_a_warning() {
 }
 
 #[test]
-fn a_mount_that_was_made_read_only_is_told_at_the_next_probe() {
+fn read_only_remount_is_reported_at_the_next_probe() {
     let _bench = Bench::start(EVERY_SECOND);
     let target = Target::create_available(EXPORT);
     let at = mount_path(PATH);

@@ -71,7 +71,7 @@ fn kernel_targets() -> [Target; 2] {
 }
 
 #[test]
-fn a_server_that_is_stopped_refuses() {
+fn outage_connection_refused_when_server_stops() {
     // So many failures in a row there are not in this test: a refusal counts at once.
     let _bench = Bench::start(&HARD.replace("[probe]\n", "[probe]\nfailures_before_offline = 1000\n"));
     start_user_server();
@@ -92,7 +92,7 @@ fn a_server_that_is_stopped_refuses() {
 }
 
 #[test]
-fn a_server_behind_a_black_hole_does_not_connect() {
+fn outage_connect_timed_out_when_packets_are_dropped() {
     let _bench = Bench::start(HARD);
     let dead = [Target::create_available(KERNEL_4), Target::create_available("10.0.0.3:/srv/exports/three")];
     let other = Target::create_available(KERNEL_3);
@@ -106,7 +106,7 @@ fn a_server_behind_a_black_hole_does_not_connect() {
 }
 
 #[test]
-fn a_server_that_hangs_connects_and_does_not_answer() {
+fn outage_response_timed_out_when_server_hangs() {
     let _bench = Bench::start(HARD);
     start_user_server();
     let dead = [Target::create_available(USER_EXPORT)];
@@ -115,7 +115,7 @@ fn a_server_that_hangs_connects_and_does_not_answer() {
 }
 
 #[test]
-fn a_server_that_answers_all_but_what_matters_hangs_its_mounts_and_nothing_else() {
+fn outage_storage_timed_out_when_only_null_is_answered() {
     let _bench = Bench::start(HARD);
     let dead = [Target::create_available(KERNEL_4), Target::create_available("10.0.0.3:/srv/exports/three")];
     let other = Target::create_available(KERNEL_3);

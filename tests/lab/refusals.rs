@@ -17,7 +17,7 @@ const AT_ONCE: &str = "[probe]\nnfs_interval = \"1s\"\nfailures_before_offline =
 const HOSTS: &str = "127.0.0.1 localhost lab\n";
 
 #[test]
-fn storage_that_fills_up_is_told_and_heals() {
+fn storage_full_is_reported_and_recovers() {
     let _bench = Bench::start(EVERY_SECOND);
     let target = Target::create_available(EXPORT);
     let fill = export_directory("one").join("fill");
@@ -36,7 +36,7 @@ fn stays_offline(target: &Target, reason: &str) {
 }
 
 #[test]
-fn a_quota_that_is_used_up_is_told_and_heals() {
+fn quota_exceeded_is_reported_and_recovers() {
     let _bench = Bench::start(EVERY_SECOND);
     let target = Target::create_available("10.0.0.1:/srv/exports/quota");
     let limit = |blocks: &str| {
@@ -54,7 +54,7 @@ fn a_quota_that_is_used_up_is_told_and_heals() {
 }
 
 #[test]
-fn an_export_that_is_withdrawn_is_told_and_heals() {
+fn withdrawn_export_is_reported_and_recovers() {
     let _bench = Bench::start(AT_ONCE);
     let target = Target::create_available(EXPORT);
     succeed("exportfs", &["-u", "*:/srv/nfs4/srv/exports/one"]);
@@ -66,7 +66,7 @@ fn an_export_that_is_withdrawn_is_told_and_heals() {
 }
 
 #[test]
-fn a_version_that_the_server_does_not_serve_is_told() {
+fn unsupported_nfs_version_is_reported() {
     let _bench = Bench::start(AT_ONCE);
     let target = Target::create_available(EXPORT);
     // It can be changed while no thread runs, and the next start of the service changes it back.
@@ -82,7 +82,7 @@ fn a_version_that_the_server_does_not_serve_is_told() {
 }
 
 #[test]
-fn a_name_that_is_not_resolved_any_more_is_told_and_heals() {
+fn unresolved_name_is_reported_and_recovers() {
     let _bench = Bench::start(EVERY_SECOND);
     let name = |line: &str| fs::write("/etc/hosts", format!("{HOSTS}{line}")).expect("written");
     name("10.0.0.1 nas.lab\n");

@@ -48,7 +48,7 @@ fn reads_and_probes_go_on(target: &Target) {
 }
 
 #[test]
-fn a_full_disk_refuses_changes_and_nothing_else() {
+fn full_registry_disk_refuses_changes_only() {
     let _bench = Bench::stopped(EVERY_SECOND);
     fs::create_dir_all(STATE).expect("made");
     succeed("mount", &["-t", "tmpfs", "-o", "size=1M,mode=0700", "state", STATE]);
@@ -80,7 +80,7 @@ fn a_full_disk_refuses_changes_and_nothing_else() {
 }
 
 #[test]
-fn a_registry_that_is_removed_refuses_changes_and_nothing_else() {
+fn removed_registry_refuses_changes_only() {
     let _bench = Bench::start(EVERY_SECOND);
     let target = Target::create_available(EXPORT);
     for file in ["registry.db", "registry.db-wal", "registry.db-shm"] {

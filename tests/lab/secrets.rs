@@ -109,7 +109,7 @@ fn all_that_is_said(target: &Target) -> Vec<(String, String)> {
 }
 
 #[test]
-fn credentials_that_systemd_passes_are_used_and_seen_nowhere() {
+fn systemd_credentials_are_used_and_appear_nowhere() {
     let _bench = Bench::stopped(NAMED);
     let service = Service::start();
     write_credentials();
@@ -138,7 +138,7 @@ fn credentials_that_systemd_passes_are_used_and_seen_nowhere() {
 }
 
 #[test]
-fn credentials_that_systemd_passes_are_changed_by_a_restart() {
+fn systemd_credentials_change_with_a_restart() {
     let _bench = Bench::stopped(NAMED);
     let mut service = Service::start();
     write_credentials();
@@ -162,7 +162,7 @@ fn credentials_that_systemd_passes_are_changed_by_a_restart() {
 }
 
 #[test]
-fn credentials_that_systemd_does_not_pass_are_missed_and_the_agent_runs_on() {
+fn missing_systemd_credentials_are_reported_and_agent_runs() {
     let _bench = Bench::stopped(NAMED);
     let service = Service::start();
     write_credentials();
@@ -192,7 +192,7 @@ fn credentials_that_systemd_does_not_pass_are_missed_and_the_agent_runs_on() {
 }
 
 #[test]
-fn keys_in_a_file_of_the_environment_are_changed_by_a_restart() {
+fn environment_file_keys_change_with_a_restart() {
     const FILE: &str = "/etc/targetwatch/environment";
     let _bench = Bench::stopped(CHAIN);
     let mut service = Service::start();

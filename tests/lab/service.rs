@@ -58,14 +58,14 @@ impl StoppedRuntime {
 }
 
 #[test]
-fn it_shares_the_hosts_mount_namespace() {
+fn service_shares_the_mount_namespace_of_the_host() {
     let _bench = Bench::start("");
     let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/mnt")).expect("a namespace");
     assert_eq!(namespace(&main_pid().to_string()), namespace("1"));
 }
 
 #[test]
-fn its_socket_is_for_its_group_and_its_registry_for_itself() {
+fn socket_is_for_its_group_and_registry_is_private() {
     let _bench = Bench::start("");
     let socket = fs::metadata(SOCKET).expect("there");
     let group = output("getent", &["group", "targetwatch"]);
@@ -77,7 +77,7 @@ fn its_socket_is_for_its_group_and_its_registry_for_itself() {
 }
 
 #[test]
-fn a_bad_configuration_is_reported_and_the_old_one_stays_in_force() {
+fn reload_rejects_bad_configuration_and_keeps_the_old_one() {
     let _bench = Bench::start(EVERY_SECOND);
     let target = Target::create_available("10.0.0.1:/srv/exports/one");
     let pid = main_pid();
@@ -97,7 +97,7 @@ fn a_bad_configuration_is_reported_and_the_old_one_stays_in_force() {
 }
 
 #[test]
-fn a_configuration_that_is_wrong_at_the_start_is_named() {
+fn start_fails_and_names_the_bad_configuration() {
     let _bench = Bench::stopped("[mounts]\nmode = \"fuse\"\n");
     assert!(!run("systemctl", &["start", SERVICE]).status.success());
     let log = log(LOG_LINES);
@@ -107,7 +107,7 @@ fn a_configuration_that_is_wrong_at_the_start_is_named() {
 }
 
 #[test]
-fn a_port_in_use_is_named_and_taken_once_it_is_free() {
+fn port_in_use_is_named_and_bound_once_free() {
     let _bench = Bench::stopped("");
     let holder = TcpListener::bind("127.0.0.1:8781").expect("bound");
     assert!(!run("systemctl", &["start", SERVICE]).status.success());
@@ -118,7 +118,7 @@ fn a_port_in_use_is_named_and_taken_once_it_is_free() {
 }
 
 #[test]
-fn a_registry_full_of_noise_is_not_replaced() {
+fn corrupt_registry_is_not_replaced() {
     let _bench = Bench::stopped("");
     fs::create_dir_all("/var/lib/targetwatch").expect("made");
     let noise = vec![0x5a; 4096];
@@ -129,7 +129,7 @@ fn a_registry_full_of_noise_is_not_replaced() {
 }
 
 #[test]
-fn an_unwritable_mount_root_is_a_finding_and_not_the_end() {
+fn unwritable_mount_root_is_a_finding() {
     let _bench = Bench::stopped(EVERY_SECOND);
     // Root may write anywhere but to what is mounted read-only.
     fs::create_dir_all("/srv/nowhere").expect("made");
@@ -144,7 +144,7 @@ fn an_unwritable_mount_root_is_a_finding_and_not_the_end() {
 }
 
 #[test]
-fn an_agent_that_does_nothing_any_more_is_replaced() {
+fn watchdog_restarts_a_hung_agent() {
     let _bench = Bench::stopped(EVERY_SECOND);
     change_unit(&format!("[Service]\nWatchdogSec={}s\n", WATCHDOG.as_secs()));
     succeed("systemctl", &["start", SERVICE]);
@@ -174,14 +174,14 @@ fn an_agent_that_does_nothing_any_more_is_replaced() {
 }
 
 #[test]
-fn the_unit_has_a_watchdog_as_it_is_shipped() {
+fn shipped_unit_has_a_watchdog() {
     let _bench = Bench::start("");
     let told = output("systemctl", &["show", "--property=WatchdogUSec", "--value", SERVICE]);
     assert_eq!(told.trim(), "30s");
 }
 
 #[test]
-fn the_mount_root_belongs_to_root() {
+fn mount_root_is_owned_by_root() {
     let _bench = Bench::start("");
     let root = fs::metadata(MOUNT_ROOT).expect("there");
     assert_eq!((root.uid(), root.permissions().mode() & 0o7777), (0, 0o755));

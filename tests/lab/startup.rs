@@ -27,7 +27,7 @@ fn no_worker_is_an_orphan() {
 }
 
 #[test]
-fn mounts_that_hang_keep_nobody_from_starting_stopping_and_being_killed() {
+fn start_stop_and_kill_work_while_mount_requests_hang() {
     let _bench = Bench::stopped(HARD);
     // The service manager would kill what an agent leaves behind, and so hide that there is any.
     change_unit("[Service]\nKillMode=process\n");

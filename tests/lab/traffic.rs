@@ -50,7 +50,7 @@ fn figure(mount: &Value, key: &str) -> f64 {
 }
 
 #[test]
-fn what_was_read_and_written_is_what_the_kernel_counts() {
+fn traffic_counters_match_the_kernel() {
     for export in [EXPORT, "10.0.0.2:/srv/exports/two"] {
         let _bench = Bench::start(EVERY_SECOND);
         let target = Target::create_available(export);
@@ -79,7 +79,7 @@ fn what_was_read_and_written_is_what_the_kernel_counts() {
 }
 
 #[test]
-fn a_server_that_becomes_slow_is_seen_before_it_is_dead() {
+fn slow_server_is_reported_before_it_fails() {
     let _bench = Bench::start(IMPATIENT);
     let target = Target::create_available(EXPORT);
     let round_trip = || target.report().get("mount")["round_trip_ms"].as_f64();
@@ -97,7 +97,7 @@ fn a_server_that_becomes_slow_is_seen_before_it_is_dead() {
 }
 
 #[test]
-fn requests_that_were_sent_again_are_counted() {
+fn retransmissions_are_counted() {
     let _bench = Bench::start(IMPATIENT);
     let target = Target::create_available(EXPORT);
     let told = || target.report().get("mount")["retransmissions"].as_u64();
@@ -124,7 +124,7 @@ fn requests_that_were_sent_again_are_counted() {
 }
 
 #[test]
-fn what_is_counted_is_told_of_a_mount_that_hangs() {
+fn traffic_counters_are_reported_for_a_hanging_mount() {
     let _bench = Bench::start(HARD);
     let target = Target::create_available(EXPORT);
     fs::write(mount_path(PATH).join("backup.img"), vec![7; 10_000]).expect("written");
@@ -142,7 +142,7 @@ fn what_is_counted_is_told_of_a_mount_that_hangs() {
 const MANY: usize = 1000;
 
 #[test]
-fn many_mounts_are_counted_without_delaying_anybody() {
+fn traffic_counters_of_many_mounts_delay_nothing() {
     let _bench = Bench::start(EVERY_SECOND);
     let target = Target::create_available(EXPORT);
     let other = Target::create_available("10.0.0.2:/srv/exports/two");

@@ -9,7 +9,7 @@ use crate::bench::{Bench, FIRST_VERDICT, MOUNT_ROOT, export_directory, measure, 
 const WIRE: &str = "[mounts]\nmode = \"none\"\n[probe]\nnfs_interval = \"1s\"\n";
 
 #[test]
-fn a_target_is_verified_and_measured_without_a_mount() {
+fn wire_mode_verifies_and_measures_without_a_mount() {
     let _bench = Bench::start(WIRE);
     fs::write(export_directory("one").join("backup.img"), vec![7; 5_000_001]).expect("written");
     let target = Target::create_available("10.0.0.1:/srv/exports/one");
@@ -24,7 +24,7 @@ fn a_target_is_verified_and_measured_without_a_mount() {
 }
 
 #[test]
-fn faults_are_told_as_with_a_mount() {
+fn wire_mode_reports_the_same_faults() {
     let _bench = Bench::start(WIRE);
     let target = Target::create_available("10.0.0.1:/srv/exports/one");
     let denied = Target::create("10.0.0.1:/srv/private");

@@ -58,27 +58,27 @@ fn say(worker: &Process, descriptor: u32, words: &[u8]) {
 }
 
 #[test]
-fn workers_that_are_killed_are_replaced() {
+fn killed_workers_are_replaced() {
     replaced("killed", Duration::ZERO, |worker| signal(worker, "-KILL"));
 }
 
 #[test]
-fn workers_that_are_stopped_are_replaced_at_the_deadline() {
+fn stopped_workers_are_replaced_at_the_deadline() {
     replaced("stopped", DEADLINE, |worker| signal(worker, "-STOP"));
 }
 
 #[test]
-fn workers_that_are_told_to_end_are_replaced() {
+fn terminated_workers_are_replaced() {
     replaced("ended", Duration::ZERO, |worker| signal(worker, "-TERM"));
 }
 
 #[test]
-fn workers_that_hear_garbage_are_replaced() {
+fn workers_are_replaced_after_a_garbage_request() {
     replaced("hear garbage", Duration::ZERO, |worker| say(worker, 0, b"\x04\0\0\0what"));
 }
 
 #[test]
-fn workers_that_say_garbage_are_replaced_and_it_is_told() {
+fn workers_are_replaced_after_a_garbage_reply() {
     replaced("say garbage", Duration::ZERO, |worker| say(worker, 1, b"garbage, and much of it"));
     let log = log(60);
     assert!(log.contains("a probe worker broke and is replaced"), "{log}");

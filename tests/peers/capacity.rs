@@ -7,7 +7,7 @@ use crate::gateway::{Gateway, target};
 use crate::report::{assert_healthy, check_named};
 
 #[tokio::test]
-async fn a_healthy_bucket_is_available_and_its_use_is_told_to_the_byte() {
+async fn healthy_bucket_reports_usage_to_the_byte() {
     let gateway = Gateway::shared().await;
     let workspace = gateway.workspace();
     let bucket = gateway.bucket().await;
@@ -32,7 +32,7 @@ async fn a_healthy_bucket_is_available_and_its_use_is_told_to_the_byte() {
 }
 
 #[tokio::test]
-async fn every_version_of_an_object_counts() {
+async fn usage_counts_every_object_version() {
     let gateway = Gateway::shared().await;
     let bucket = gateway.bucket().await;
     gateway.enable_versioning(&bucket).await;
@@ -47,7 +47,7 @@ async fn every_version_of_an_object_counts() {
 }
 
 #[tokio::test]
-async fn capacity_is_the_quota_as_long_as_there_is_one() {
+async fn capacity_is_the_quota_while_one_is_set() {
     let gateway = Gateway::shared().await;
     let bucket = gateway.bucket().await;
     gateway.put(&bucket, "one", 300_000).await;
@@ -70,7 +70,7 @@ async fn capacity_is_the_quota_as_long_as_there_is_one() {
 }
 
 #[tokio::test]
-async fn a_quota_that_is_mostly_used_is_a_warning() {
+async fn warning_when_quota_is_nearly_used() {
     let gateway = Gateway::shared().await;
     let workspace = gateway.workspace();
     let bucket = gateway.bucket().await;

@@ -62,7 +62,7 @@ impl Authority {
 }
 
 #[tokio::test]
-async fn an_unknown_authority_a_wrong_name_and_a_wrong_time_are_told_apart() {
+async fn tls_reason_for_unknown_ca_wrong_name_and_expiry() {
     let gateway = Gateway::shared().await;
     let (ours, other) = (Authority::new(), Authority::new());
     let trusted = tempfile::NamedTempFile::new().expect("a file");

@@ -15,7 +15,7 @@ fn seconds(sentence: &str, words: &str) -> i64 {
 }
 
 #[tokio::test]
-async fn a_clock_that_is_too_wrong_is_offline_and_one_that_is_a_bit_wrong_is_a_warning() {
+async fn clock_skew_is_a_warning_and_offline_when_large() {
     let gateway = Gateway::shared().await;
     let workspace = gateway.workspace();
     let agent = Daemon::start(&workspace).await;

@@ -9,7 +9,7 @@ use crate::proxy::Proxy;
 use crate::report::assert_healthy;
 
 #[tokio::test]
-async fn a_routine_probe_costs_the_gateway_one_request() {
+async fn routine_probe_is_one_gateway_request() {
     let gateway = Gateway::shared().await;
     let bucket = gateway.bucket().await;
     gateway.put(&bucket, "one", 4_321).await;
@@ -28,7 +28,7 @@ async fn a_routine_probe_costs_the_gateway_one_request() {
 }
 
 #[tokio::test]
-async fn another_default_retention_is_found_and_proved_within_the_interval() {
+async fn changed_default_retention_is_proved_within_the_interval() {
     let gateway = Gateway::shared().await;
     let bucket = gateway.locked_bucket().await;
     gateway.retain_by_default(&bucket, ObjectLockRetentionMode::Governance, 30).await;

@@ -151,7 +151,7 @@ async fn judged(gateway: &Gateway, agent: &Daemon, workspace: &Workspace, bucket
 }
 
 #[tokio::test]
-async fn every_fault_has_its_reason_and_says_what_to_do() {
+async fn every_fault_has_a_reason_and_advice() {
     let gateway = Gateway::shared().await;
     let workspace = gateway.workspace();
     workspace.configure("[probe]\ndeadline = \"2s\"\nfailures_before_offline = 1");

@@ -8,7 +8,7 @@ use crate::gateway::{Gateway, immutable_target, target};
 use crate::report::{assert_healthy, assert_offline, assert_warning, check_named, metadata};
 
 #[tokio::test]
-async fn a_locked_bucket_is_what_its_default_retention_makes_of_it() {
+async fn lock_verdict_follows_default_retention() {
     let gateway = Gateway::shared().await;
     let workspace = gateway.workspace();
     let bucket = gateway.locked_bucket().await;
@@ -44,7 +44,7 @@ async fn a_locked_bucket_is_what_its_default_retention_makes_of_it() {
 }
 
 #[tokio::test]
-async fn a_locked_bucket_without_a_default_retention_is_available_with_a_warning() {
+async fn warning_when_locked_bucket_has_no_default_retention() {
     let gateway = Gateway::shared().await;
     let workspace = gateway.workspace();
     workspace.configure("[s3.lock_proof]\nmode = \"compliance\"");
@@ -62,7 +62,7 @@ async fn a_locked_bucket_without_a_default_retention_is_available_with_a_warning
 }
 
 #[tokio::test]
-async fn a_bucket_without_lock_is_offline_when_declared_immutable_and_available_when_not() {
+async fn bucket_without_lock_is_offline_only_if_declared_immutable() {
     let gateway = Gateway::shared().await;
     let workspace = gateway.workspace();
     let (plain, versioned) = (gateway.bucket().await, gateway.bucket().await);
@@ -87,7 +87,7 @@ async fn a_bucket_without_lock_is_offline_when_declared_immutable_and_available_
 }
 
 #[tokio::test]
-async fn a_change_of_what_is_declared_changes_the_verdict() {
+async fn verdict_follows_declared_immutability() {
     let gateway = Gateway::shared().await;
     let bucket = gateway.bucket().await;
     let workspace = gateway.workspace();

@@ -47,7 +47,7 @@ fn odd_keys(count: usize) -> impl Iterator<Item = String> {
 }
 
 #[tokio::test]
-async fn a_count_in_runs_is_to_the_byte_what_the_gateway_tells_itself() {
+async fn usage_listing_matches_gateway_usage_to_the_byte() {
     let gateway = Gateway::shared().await;
     let bucket = gateway.bucket().await;
     gateway.enable_versioning(&bucket).await;
@@ -98,7 +98,7 @@ async fn a_count_in_runs_is_to_the_byte_what_the_gateway_tells_itself() {
 }
 
 #[tokio::test]
-async fn where_listing_versions_is_denied_objects_are_counted_and_it_says_so() {
+async fn usage_listing_counts_objects_when_versions_are_denied() {
     let gateway = Gateway::shared().await;
     let bucket = gateway.bucket().await;
     gateway.enable_versioning(&bucket).await;
@@ -124,7 +124,7 @@ async fn where_listing_versions_is_denied_objects_are_counted_and_it_says_so() {
 }
 
 #[tokio::test]
-async fn a_page_that_does_not_come_delays_neither_probe_nor_deletion_nor_end() {
+async fn missing_listing_page_delays_no_probe_deletion_or_stop() {
     let gateway = Gateway::shared().await;
     let bucket = gateway.bucket().await;
     let proxy = silent_of_use(&gateway).await;
@@ -156,7 +156,7 @@ async fn a_page_that_does_not_come_delays_neither_probe_nor_deletion_nor_end() {
 }
 
 #[tokio::test]
-async fn a_page_that_is_late_is_a_warning_and_is_asked_for_again() {
+async fn late_listing_page_is_a_warning_and_retried() {
     let gateway = Gateway::shared().await;
     let bucket = gateway.bucket().await;
     gateway.put(&bucket, "one", 4_321).await;

@@ -27,7 +27,7 @@ pub fn workspace(gateway: &Gateway, mode: &str) -> Workspace {
 }
 
 #[tokio::test]
-async fn each_mode_has_its_verdict_and_nothing_is_left() {
+async fn lock_proof_verdict_of_each_mode_leaves_nothing() {
     const TWO_DELETES: &[&str] = &["PUT", "HEAD", "DELETE", "HEAD", "DELETE", "HEAD"];
     const THREE_DELETES: &[&str] = &["PUT", "HEAD", "DELETE", "HEAD", "DELETE", "HEAD", "DELETE", "HEAD"];
     let gateway = Gateway::shared().await;
@@ -60,7 +60,7 @@ async fn each_mode_has_its_verdict_and_nothing_is_left() {
 }
 
 #[tokio::test]
-async fn a_lock_that_can_be_bypassed_is_offline_where_that_is_too_little() {
+async fn offline_when_bypassable_lock_is_insufficient() {
     let gateway = Gateway::shared().await;
     let (workspace, bucket) = (workspace(&gateway, "default"), gateway.locked_bucket().await);
     workspace.configure("[s3.lock_proof]\nstrict = true");
@@ -75,7 +75,7 @@ async fn a_lock_that_can_be_bypassed_is_offline_where_that_is_too_little() {
 }
 
 #[tokio::test]
-async fn without_the_permission_to_delete_nothing_is_known_of_the_lock() {
+async fn lock_is_unverifiable_without_delete_permission() {
     let gateway = Gateway::shared().await;
     let (workspace, bucket) = (workspace(&gateway, "default"), gateway.locked_bucket().await);
     gateway.retain_by_default(&bucket, ObjectLockRetentionMode::Compliance, 1).await;
@@ -103,7 +103,7 @@ async fn without_the_permission_to_delete_nothing_is_known_of_the_lock() {
 }
 
 #[tokio::test]
-async fn a_proof_that_gets_no_answer_holds_up_no_probe() {
+async fn hanging_lock_proof_delays_no_probe() {
     let gateway = Gateway::shared().await;
     let (workspace, bucket) = (workspace(&gateway, "compliance"), gateway.locked_bucket().await);
     workspace.configure("[probe]\ndeadline = \"1s\"");
@@ -128,7 +128,7 @@ async fn a_proof_that_gets_no_answer_holds_up_no_probe() {
 }
 
 #[tokio::test]
-async fn nothing_is_proved_of_what_was_not_declared_immutable() {
+async fn no_lock_proof_unless_declared_immutable() {
     let gateway = Gateway::shared().await;
     let (workspace, bucket) = (workspace(&gateway, "default"), gateway.locked_bucket().await);
     let proxy = Proxy::start(&gateway.endpoint).await;

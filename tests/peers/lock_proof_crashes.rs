@@ -112,7 +112,7 @@ async fn killed(gateway: &Gateway, way: Way, at: Option<(usize, When)>) -> (Valu
 }
 
 #[tokio::test]
-async fn whatever_a_kill_interrupts_the_next_run_proves_and_cleans_up() {
+async fn lock_proof_recovers_after_sigkill_at_any_step() {
     let gateway = Gateway::shared().await;
     let mut cases = Vec::new();
     for way in WAYS {
@@ -148,7 +148,7 @@ const SWEEPING: [(&str, Method, usize, When); 7] = [
 ];
 
 #[tokio::test]
-async fn what_a_kill_left_outlasts_no_kill_of_who_cleans_up() {
+async fn cleanup_resumes_after_sigkill_during_cleanup() {
     let gateway = Gateway::shared().await;
     let over = stream::iter(SWEEPING)
         .map(|(what, method, nth, when)| {
@@ -179,7 +179,7 @@ async fn what_a_kill_left_outlasts_no_kill_of_who_cleans_up() {
 }
 
 #[tokio::test]
-async fn what_a_command_that_is_killed_leaves_is_accounted_for_and_removed_by_the_agent() {
+async fn agent_removes_canaries_of_a_killed_command() {
     let gateway = Gateway::shared().await;
     let (workspace, bucket) = (workspace(&gateway, "compliance"), gateway.locked_bucket().await);
     gateway.retain_by_default(&bucket, ObjectLockRetentionMode::Compliance, 1).await;
@@ -212,7 +212,7 @@ async fn what_a_command_that_is_killed_leaves_is_accounted_for_and_removed_by_th
 }
 
 #[tokio::test]
-async fn agents_that_are_killed_again_and_again_leave_a_bounded_number_of_canaries() {
+async fn repeated_sigkill_leaves_a_bounded_number_of_canaries() {
     let gateway = Gateway::shared().await;
     let (workspace, bucket) = (workspace(&gateway, "compliance"), gateway.locked_bucket().await);
     // Longer than all of this takes.

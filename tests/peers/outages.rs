@@ -23,7 +23,7 @@ fn watchful(gateway: &Gateway) -> Workspace {
 }
 
 #[tokio::test]
-async fn a_gateway_that_hangs_delays_no_answer_and_its_targets_heal_after_it() {
+async fn hanging_gateway_delays_no_answer_and_targets_recover() {
     let gateway = Gateway::alone().await;
     let (first, second) = (gateway.bucket().await, gateway.bucket().await);
     let workspace = watchful(&gateway);
@@ -68,7 +68,7 @@ async fn a_gateway_that_hangs_delays_no_answer_and_its_targets_heal_after_it() {
 }
 
 #[tokio::test]
-async fn an_agent_stops_at_once_while_the_gateway_hangs() {
+async fn stops_at_once_while_the_gateway_hangs() {
     let gateway = Gateway::alone().await;
     let bucket = gateway.bucket().await;
     let workspace = watchful(&gateway);
@@ -81,7 +81,7 @@ async fn an_agent_stops_at_once_while_the_gateway_hangs() {
 }
 
 #[tokio::test]
-async fn a_gateway_that_is_down_refuses_connections_and_is_found_when_it_is_back() {
+async fn offline_when_gateway_is_down_and_available_when_it_returns() {
     let gateway = Gateway::alone().await;
     let bucket = gateway.bucket().await;
     gateway.put(&bucket, "one", 4_321).await;

@@ -10,7 +10,7 @@ use crate::report::{assert_offline, assert_warning, check_named};
 const PREFIX: &str = "targetwatch-canary/";
 
 #[tokio::test]
-async fn a_policy_for_the_prefix_is_no_failure_and_none_at_all_is() {
+async fn prefix_policy_passes_and_no_permission_fails() {
     let gateway = Gateway::shared().await;
     let bucket = gateway.bucket().await;
     let workspace = workspace_for(&gateway.guest);
@@ -39,7 +39,7 @@ async fn a_policy_for_the_prefix_is_no_failure_and_none_at_all_is() {
 }
 
 #[tokio::test]
-async fn a_policy_for_the_prefix_does_not_hide_that_the_storage_hangs() {
+async fn prefix_policy_does_not_hide_hanging_storage() {
     let gateway = Gateway::alone().await;
     let bucket = gateway.bucket().await;
     gateway.allow_guest_below(&bucket, PREFIX).await;
@@ -54,7 +54,7 @@ async fn a_policy_for_the_prefix_does_not_hide_that_the_storage_hangs() {
 }
 
 #[tokio::test]
-async fn the_quota_of_the_owner_is_told_as_that_of_the_bucket_is() {
+async fn owner_quota_is_reported_like_bucket_quota() {
     let gateway = Gateway::shared().await;
     let bucket = gateway.guest_bucket().await;
     let workspace = workspace_for(&gateway.guest);

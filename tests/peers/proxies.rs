@@ -42,7 +42,7 @@ async fn tunnel(mut client: TcpStream, asked: Heads) -> Option<()> {
 }
 
 #[tokio::test]
-async fn tls_goes_through_the_proxy_of_the_environment_whose_password_nobody_sees() {
+async fn tls_uses_environment_proxy_and_hides_its_password() {
     let gateway = Gateway::shared().await;
     let bucket = gateway.bucket().await;
     gateway.put(&bucket, "one", 4_321).await;
@@ -77,7 +77,7 @@ async fn tls_goes_through_the_proxy_of_the_environment_whose_password_nobody_see
 }
 
 #[tokio::test]
-async fn a_proxy_that_is_not_there_is_what_cannot_be_reached() {
+async fn unreachable_proxy_is_named() {
     let gateway = Gateway::shared().await;
     let bucket = gateway.bucket().await;
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");

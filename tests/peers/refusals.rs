@@ -24,7 +24,7 @@ async fn refused(gateway: &Gateway, keys: &Keys, bucket: &str, reason: &str) -> 
 }
 
 #[tokio::test]
-async fn a_wrong_secret_is_told() {
+async fn reason_when_secret_is_wrong() {
     let gateway = Gateway::shared().await;
     let keys = Keys::new(&gateway.keys.access_key_id, "not-the-secret-of-this-key");
     let message = refused(&gateway, &keys, &gateway.bucket().await, "wrong_secret").await;
@@ -32,7 +32,7 @@ async fn a_wrong_secret_is_told() {
 }
 
 #[tokio::test]
-async fn a_key_that_nobody_has_is_told() {
+async fn reason_when_access_key_is_unknown() {
     let gateway = Gateway::shared().await;
     let keys = Keys::new("NOBODYHASTHISKEY", &gateway.keys.secret_access_key);
     let message = refused(&gateway, &keys, &gateway.bucket().await, "unknown_access_key").await;
@@ -40,14 +40,14 @@ async fn a_key_that_nobody_has_is_told() {
 }
 
 #[tokio::test]
-async fn a_suspended_user_is_told() {
+async fn reason_when_user_is_suspended() {
     let gateway = Gateway::shared().await;
     let message = refused(&gateway, &gateway.suspended, &gateway.bucket().await, "user_suspended").await;
     assert!(message.contains("UserSuspended") && message.contains("user"), "{message}");
 }
 
 #[tokio::test]
-async fn a_bucket_that_is_not_there_is_told() {
+async fn reason_when_bucket_is_missing() {
     let gateway = Gateway::shared().await;
     let message = refused(&gateway, &gateway.keys, &new_name(), "bucket_not_found").await;
     assert!(message.contains("NoSuchBucket") && message.contains("create"), "{message}");

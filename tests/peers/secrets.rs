@@ -7,7 +7,7 @@ use crate::gateway::{Gateway, Keys, immutable_target, target, workspace_for};
 const WRONG_SECRET: &str = "mistyped/But+StillNobodysBusiness";
 
 #[tokio::test]
-async fn a_secret_is_in_no_log_answer_or_command_line() {
+async fn secrets_appear_in_no_log_answer_or_command_line() {
     let gateway = Gateway::shared().await;
     let bucket = gateway.bucket().await;
     let wrong = Keys::new(&gateway.keys.access_key_id, WRONG_SECRET);

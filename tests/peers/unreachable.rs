@@ -25,7 +25,7 @@ async fn check_is_offline(workspace: &Workspace, endpoint: &str, reason: &str, w
 }
 
 #[tokio::test]
-async fn a_name_that_nobody_has_and_a_port_where_nothing_listens_are_told() {
+async fn reason_when_name_is_unknown_or_port_closed() {
     let mut workspace = workspace_for(&no_matter_which());
     workspace.resolve_by_hosts_file_only();
     let agent = Daemon::start(&workspace).await;
@@ -48,7 +48,7 @@ async fn a_name_that_nobody_has_and_a_port_where_nothing_listens_are_told() {
 }
 
 #[tokio::test]
-async fn a_host_that_swallows_connections_is_told_within_the_deadline() {
+async fn connect_timeout_is_reported_within_the_deadline() {
     // Its queue is filled, and the kernel drops what comes then, as a firewall would.
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a port");
@@ -68,7 +68,7 @@ async fn a_host_that_swallows_connections_is_told_within_the_deadline() {
 }
 
 #[tokio::test]
-async fn credentials_that_are_nowhere_are_told_with_where_they_should_be() {
+async fn missing_credentials_are_reported_with_their_path() {
     let gateway = Gateway::shared().await;
     let bucket = gateway.bucket().await;
     let workspace = gateway.workspace();

@@ -8,7 +8,7 @@ use crate::report::{assert_healthy, assert_offline};
 const LONGEST_NAME: &str = "a-bucket-whose-name-has-the-sixty-three-characters-that-are-max";
 
 #[tokio::test]
-async fn tls_works_with_the_authority_of_the_certificate_and_not_without() {
+async fn tls_works_only_with_the_ca_of_the_certificate() {
     let gateway = Gateway::shared().await;
     let bucket = gateway.bucket().await;
     gateway.put(&bucket, "one", 4_321).await;
@@ -32,7 +32,7 @@ async fn tls_works_with_the_authority_of_the_certificate_and_not_without() {
 }
 
 #[tokio::test]
-async fn tls_that_meets_plain_http_is_told_on_either_side() {
+async fn tls_and_plain_http_mismatch_is_reported() {
     let gateway = Gateway::shared().await;
     let bucket = gateway.bucket().await;
     let workspace = gateway.workspace();
@@ -46,7 +46,7 @@ async fn tls_that_meets_plain_http_is_told_on_either_side() {
 }
 
 #[tokio::test]
-async fn a_bucket_that_is_named_by_its_host_is_the_same_bucket() {
+async fn virtual_hosted_bucket_is_the_same_bucket() {
     let gateway = Gateway::shared().await;
     let bucket = gateway.bucket().await;
     gateway.put(&bucket, "one", 4_321).await;
@@ -63,7 +63,7 @@ async fn a_bucket_that_is_named_by_its_host_is_the_same_bucket() {
 }
 
 #[tokio::test]
-async fn a_bucket_with_the_longest_name_is_one_like_any_other() {
+async fn bucket_with_the_longest_name_works() {
     let gateway = Gateway::shared().await;
     assert_eq!(LONGEST_NAME.len(), 63);
     gateway.bucket_named(LONGEST_NAME).await;

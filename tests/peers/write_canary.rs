@@ -19,7 +19,7 @@ fn detail(report: &Value) -> &str {
 }
 
 #[tokio::test]
-async fn what_is_written_is_gone_again_with_its_version() {
+async fn canary_is_removed_with_its_version() {
     let gateway = Gateway::shared().await;
     let workspace = gateway.workspace();
     let agent = Daemon::start(&workspace).await;
@@ -44,7 +44,7 @@ async fn what_is_written_is_gone_again_with_its_version() {
 }
 
 #[tokio::test]
-async fn a_quota_that_is_used_up_is_offline_until_it_is_raised() {
+async fn offline_while_quota_is_exhausted() {
     let gateway = Gateway::shared().await;
     let workspace = gateway.workspace();
     let bucket = gateway.bucket().await;
@@ -62,7 +62,7 @@ async fn a_quota_that_is_used_up_is_offline_until_it_is_raised() {
 }
 
 #[tokio::test]
-async fn what_a_crash_leaves_is_removed_by_the_next_run_and_nothing_else_is() {
+async fn next_run_removes_only_canaries_of_a_crash() {
     let gateway = Gateway::shared().await;
     let (plain, versioned) = (gateway.bucket().await, gateway.bucket().await);
     gateway.enable_versioning(&versioned).await;
@@ -92,7 +92,7 @@ async fn what_a_crash_leaves_is_removed_by_the_next_run_and_nothing_else_is() {
 }
 
 #[tokio::test]
-async fn a_target_that_is_deleted_takes_the_canary_of_an_interrupted_probe_with_it() {
+async fn deletion_removes_canary_of_interrupted_probe() {
     let gateway = Gateway::shared().await;
     let (plain, locked) = (gateway.bucket().await, gateway.locked_bucket().await);
     gateway.retain_by_default(&locked, ObjectLockRetentionMode::Governance, 30).await;
@@ -111,7 +111,7 @@ async fn a_target_that_is_deleted_takes_the_canary_of_an_interrupted_probe_with_
 }
 
 #[tokio::test]
-async fn a_put_that_was_given_up_and_applied_later_is_removed() {
+async fn canary_applied_after_timeout_is_removed() {
     let gateway = Gateway::alone().await;
     let bucket = gateway.bucket().await;
     let workspace = gateway.workspace();
@@ -137,7 +137,7 @@ async fn a_put_that_was_given_up_and_applied_later_is_removed() {
 }
 
 #[tokio::test]
-async fn a_bucket_that_is_read_only_from_here_is_not_written_to() {
+async fn no_canary_when_credentials_are_read_only() {
     let gateway = Gateway::shared().await;
     let bucket = gateway.bucket().await;
     let workspace = gateway.workspace_with("read_only = true");
@@ -154,7 +154,7 @@ async fn a_bucket_that_is_read_only_from_here_is_not_written_to() {
 }
 
 #[tokio::test]
-async fn where_new_objects_are_locked_for_days_a_canary_is_for_seconds() {
+async fn canary_lock_is_short_despite_default_retention() {
     let gateway = Gateway::shared().await;
     let bucket = gateway.locked_bucket().await;
     gateway.retain_by_default(&bucket, ObjectLockRetentionMode::Compliance, 30).await;
@@ -177,7 +177,7 @@ async fn where_new_objects_are_locked_for_days_a_canary_is_for_seconds() {
 }
 
 #[tokio::test]
-async fn while_nobody_tells_what_locks_by_default_nothing_is_put() {
+async fn no_canary_while_default_retention_is_unknown() {
     let gateway = Gateway::shared().await;
     let bucket = gateway.locked_bucket().await;
     gateway.retain_by_default(&bucket, ObjectLockRetentionMode::Compliance, 30).await;

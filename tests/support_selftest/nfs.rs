@@ -71,7 +71,7 @@ async fn fsstat(port: u16, root: &nfs_fh3) -> Result<FSSTAT3resok, nfsstat3> {
 }
 
 #[tokio::test]
-async fn capacity_is_that_of_the_exported_directory_to_the_byte() {
+async fn nfs_capacity_is_that_of_the_exported_directory() {
     let directory = TempDir::new().unwrap();
     let server = serve(directory.path()).await;
     let root = mount(server.port(), "/backups").await.unwrap();
@@ -100,7 +100,7 @@ async fn capacity_is_that_of_the_exported_directory_to_the_byte() {
 }
 
 #[tokio::test]
-async fn what_is_in_the_export_is_listed_and_nothing_outside_is_reached() {
+async fn nfs_lists_the_export_and_nothing_outside() {
     let directory = TempDir::new().unwrap();
     for number in 0..50 {
         std::fs::write(directory.path().join(format!("image-{number:02}")), b"x").unwrap();
@@ -156,7 +156,7 @@ async fn libnfs_lists_the_export() {
 }
 
 #[tokio::test]
-async fn an_unknown_and_a_refused_export_are_no_access() {
+async fn nfs_denies_unknown_and_refused_exports() {
     let directory = TempDir::new().unwrap();
     let server = serve(directory.path()).await;
     let refused = |answer| matches!(answer, Err(MountError::Denied(mountstat3::MNT3ERR_ACCES)));
@@ -168,7 +168,7 @@ async fn an_unknown_and_a_refused_export_are_no_access() {
 }
 
 #[tokio::test]
-async fn silence_is_a_connection_without_answer() {
+async fn nfs_silent_server_accepts_and_never_answers() {
     let directory = TempDir::new().unwrap();
     let server = serve(directory.path()).await;
     server.set_behaviour(Behaviour::Silent);
@@ -177,7 +177,7 @@ async fn silence_is_a_connection_without_answer() {
 }
 
 #[tokio::test]
-async fn version_and_credential_are_refused_as_rpc_does_it() {
+async fn nfs_rejects_version_and_credential_by_rpc() {
     let directory = TempDir::new().unwrap();
     let server = serve(directory.path()).await;
     server.set_behaviour(Behaviour::VersionMismatch { low: 4, high: 4 });
@@ -189,7 +189,7 @@ async fn version_and_credential_are_refused_as_rpc_does_it() {
 }
 
 #[tokio::test]
-async fn noise_and_broken_records_are_what_they_are_called() {
+async fn nfs_sends_noise_and_broken_records() {
     let directory = TempDir::new().unwrap();
     let server = serve(directory.path()).await;
 
@@ -216,7 +216,7 @@ fn null_call() -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_stale_handle_is_healed_by_mounting_again_when_the_server_lets_it() {
+async fn nfs_stale_handle_recovers_by_remounting() {
     let directory = TempDir::new().unwrap();
     let server = serve(directory.path()).await;
     let port = server.port();
@@ -239,7 +239,7 @@ async fn a_stale_handle_is_healed_by_mounting_again_when_the_server_lets_it() {
 }
 
 #[tokio::test]
-async fn a_call_in_fragments_is_read_and_one_too_long_ends_the_connection() {
+async fn nfs_reads_fragments_and_limits_record_size() {
     let directory = TempDir::new().unwrap();
     let server = serve(directory.path()).await;
     let whole = null_call();
@@ -254,7 +254,7 @@ async fn a_call_in_fragments_is_read_and_one_too_long_ends_the_connection() {
 }
 
 #[tokio::test]
-async fn a_stopped_server_refuses_and_can_come_back_on_its_port() {
+async fn nfs_stopped_server_refuses_and_can_restart_on_its_port() {
     let directory = TempDir::new().unwrap();
     let server = serve(directory.path()).await;
     let port = server.port();
@@ -276,7 +276,7 @@ async fn a_stopped_server_refuses_and_can_come_back_on_its_port() {
 }
 
 #[tokio::test]
-async fn a_directory_that_is_not_there_cannot_be_exported() {
+async fn nfs_cannot_export_a_missing_directory() {
     let export = NfsExportFixture { path: "/backups".into(), directory: "/nonexistent/directory".into() };
     let error = NfsServer::start(vec![export]).await.err().map(|error| error.kind());
     assert_eq!(error, Some(ErrorKind::NotFound));

@@ -76,7 +76,7 @@ fn soon(from_now: Duration) -> aws_sdk_s3::primitives::DateTime {
 }
 
 #[tokio::test]
-async fn wrong_secret_unknown_key_and_missing_bucket_are_told_apart() {
+async fn s3_distinguishes_wrong_secret_unknown_key_and_missing_bucket() {
     let server = serve().await;
     let list = async |key: &str, secret: &str, bucket: &str| {
         refusal(client_as(&server, key, secret).list_objects_v2().bucket(bucket).send().await)
@@ -104,7 +104,7 @@ async fn an_unsigned_request_is_refused() {
 }
 
 #[tokio::test]
-async fn versioning_and_object_lock_are_told() {
+async fn s3_reports_versioning_and_object_lock() {
     let server = serve().await;
     let client = client(&server);
     let versioning =
@@ -124,7 +124,7 @@ async fn versioning_and_object_lock_are_told() {
 }
 
 #[tokio::test]
-async fn usage_is_in_the_headers_that_ceph_sends() {
+async fn s3_reports_usage_in_ceph_headers() {
     let server = serve().await;
     let client = client(&server);
     let headers = async |bucket: &str| {
@@ -224,7 +224,7 @@ async fn objects_have_versions_and_are_listed() {
 }
 
 #[tokio::test]
-async fn a_retained_version_is_deleted_only_after_its_time_or_with_bypass_in_governance() {
+async fn s3_retained_version_needs_expiry_or_governance_bypass() {
     let server = serve().await;
     let client = client(&server);
     let put = async |key: &str, mode: ObjectLockMode, kept: Duration| {
@@ -270,7 +270,7 @@ async fn a_retained_version_is_deleted_only_after_its_time_or_with_bypass_in_gov
 }
 
 #[tokio::test]
-async fn a_stopped_server_refuses_connections() {
+async fn s3_stopped_server_refuses_connections() {
     let server = serve().await;
     let (client, port) = (client(&server), server.port());
     client.head_bucket().bucket("plain").send().await.unwrap();
