@@ -14,7 +14,6 @@ use crate::daemon::Daemon;
 use crate::gateway::{Gateway, target};
 use crate::report::missing_words;
 use crate::report::{assert_healthy, assert_offline};
-use crate::workspace::Workspace;
 
 /// An authority that signs what it is given.
 struct Authority {

@@ -23,7 +23,7 @@ pub fn of_proof(proxy: &Proxy) -> Vec<Passed> {
 pub fn workspace(gateway: &Gateway, mode: &str) -> Workspace {
     let workspace = gateway.workspace();
     workspace.configure(&format!("[probe]\ns3_interval = \"1s\"\n[s3.lock_proof]\nmode = \"{mode}\""));
-    place
+    workspace
 }
 
 #[tokio::test]
