@@ -1,7 +1,5 @@
-//! The agent under measurement: the true release binary, with a target for each bucket.
+//! The agent under measurement: the release binary, with a target for each bucket.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
@@ -10,77 +8,49 @@ use procfs::process::Process;
 use serde_json::json;
 use targetwatch::api::wire;
 use tempfile::TempDir;
-use tokio::process::{Child, Command};
-use tokio::time::interval;
 
+use crate::daemon::{Daemon, Home};
 use crate::http;
 use crate::peers::{Cost, Gateway};
 
 /// How many checks are asked for at the same time.
 const CHECKS_AT_ONCE: usize = 16;
 
-/// After this an agent that has not started never will.
-const PATIENCE: Duration = Duration::from_secs(10);
-
-/// How often it is tried whether it answers.
-const TRY_EVERY: Duration = Duration::from_millis(10);
-
 /// A running agent, killed when it is dropped.
 pub struct Agent {
-    _child: Child,
-    _directory: TempDir,
-    pid: i32,
-    address: SocketAddr,
+    daemon: Daemon,
+    _home: Home,
+    _credentials: TempDir,
     targets: Vec<String>,
 }
 
 impl Agent {
-    /// Starts one that probes nothing by itself any more once each bucket has its first verdict.
+    /// Starts one that stops probing by itself once each bucket has its first verdict.
     pub async fn start(gateway: &Gateway, buckets: &[String]) -> anyhow::Result<Self> {
-        let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let path = |name: &str| directory.path().join(name);
-        std::fs::write(path("id"), &gateway.access_key_id)?;
-        std::fs::write(path("secret"), &gateway.secret_access_key)?;
-        std::fs::set_permissions(path("secret"), std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
-        let configuration = format!(
+        let credentials = tempfile::tempdir()?;
+        let (id, secret) = (credentials.path().join("id"), credentials.path().join("secret"));
+        std::fs::write(&id, &gateway.access_key_id)?;
+        std::fs::write(&secret, &gateway.secret_access_key)?;
+        std::fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+        let home = Home::new(&format!(
             r#"
-            [api]
-            listen = ["{address}"]
-            [registry]
-            url = "sqlite://{directory}/registry.db"
             [probe]
             s3_interval = "24h"
             deadline = "30s"
             slow_after = "60s"
-            [mounts]
-            root = "{directory}/mounts"
-            mode = "none"
             [[s3.credentials]]
             location = "*"
-            access_key_id_file = "{directory}/id"
-            secret_access_key_file = "{directory}/secret"
+            access_key_id_file = {id:?}
+            secret_access_key_file = {secret:?}
             read_only = true
-            "#,
-            directory = directory.path().display(),
-        );
-        std::fs::write(path("config.toml"), configuration)?;
-        let child = Command::new(env!("CARGO_BIN_EXE_targetwatch"))
-            .arg("serve")
-            .arg("--config")
-            .arg(path("config.toml"))
-            .env("TARGETWATCH_LOG", "error")
-            .stdin(Stdio::null())
-            .kill_on_drop(true)
-            .spawn()?;
-        let pid = i32::try_from(child.id().context("it has ended")?)?;
-        tokio::time::timeout(PATIENCE, answers(address)).await.context("the agent did not start")?;
-        let mut agent = Self { _child: child, _directory: directory, pid, address, targets: Vec::new() };
+            "#
+        ))?;
+        let daemon = Daemon::start(&home).await?;
+        let mut agent = Self { daemon, _home: home, _credentials: credentials, targets: Vec::new() };
         for bucket in buckets {
             let target = json!({"type": "s3", "s3_endpoint_url": gateway.endpoint, "s3_bucket": bucket});
             let body = json!({ "backup_target": target }).to_string();
-            let answer = http::post(address, "/backup_targets", "", body).await?;
+            let answer = http::post(agent.daemon.address, "/backup_targets", "", body).await?;
             let created: wire::OneTarget = serde_json::from_slice(&answer.body)?;
             agent.targets.push(created.backup_targets.id);
         }
@@ -93,7 +63,7 @@ impl Agent {
         let (began, busy) = (Instant::now(), self.processor_seconds()?);
         let reports: Vec<wire::Report> = stream::iter(&self.targets)
             .map(|id| async move {
-                let answer = http::post(self.address, &format!("/backup_targets/{id}/check"), "", "").await?;
+                let answer = http::post(self.daemon.address, &format!("/backup_targets/{id}/check"), "", "").await?;
                 anyhow::Ok(serde_json::from_slice(&answer.body)?)
             })
             .buffer_unordered(CHECKS_AT_ONCE)
@@ -106,22 +76,14 @@ impl Agent {
             "a bucket is offline: {reports:?}"
         );
         let requests = reports.iter().filter_map(|report| report.probe_requests).sum();
-        let peak_kib = Process::new(self.pid)?.status()?.vmhwm.context("the kernel does not tell VmHWM")?;
+        let peak_kib = Process::new(self.daemon.pid)?.status()?.vmhwm.context("the kernel does not tell VmHWM")?;
         Ok(Cost { seconds, cpu_sweep: busy, cpu_all: busy, peak_kib, requests })
     }
 
     fn processor_seconds(&self) -> anyhow::Result<f64> {
         // By the scheduler, in nanoseconds: a sweep is too short for the ticks of stat.
-        let tasks = Process::new(self.pid)?.tasks()?.filter_map(Result::ok);
+        let tasks = Process::new(self.daemon.pid)?.tasks()?.filter_map(Result::ok);
         let nanoseconds: u64 = tasks.filter_map(|task| task.schedstat().ok()).map(|task| task.sum_exec_runtime).sum();
         Ok(Duration::from_nanos(nanoseconds).as_secs_f64())
-    }
-}
-
-async fn answers(address: SocketAddr) {
-    // It is not waited for as its service manager would: this is no measurement of its start.
-    let mut ticks = interval(TRY_EVERY);
-    while http::get(address, "/healthz").await.is_err() {
-        ticks.tick().await;
     }
 }

@@ -25,6 +25,9 @@ mod agent;
 mod peers;
 
 #[allow(dead_code, reason = "the other benchmark uses all of it")]
+#[path = "../bench/daemon.rs"]
+mod daemon;
+#[allow(dead_code, reason = "the other benchmark uses all of it")]
 #[path = "../bench/http.rs"]
 mod http;
 #[allow(dead_code, reason = "the other benchmark uses all of it")]
@@ -55,16 +58,7 @@ const REQUESTS: usize = 3;
 const AHEAD_IN_PROCESSOR: f64 = 5.0;
 
 fn main() -> ExitCode {
-    match targetwatch::cli::runtime::block_on(run()).and_then(|outcome| outcome) {
-        Ok(table) => {
-            println!("{table}");
-            if table.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-        }
-        Err(error) => {
-            eprintln!("bench: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    table::finish(targetwatch::cli::runtime::block_on(run()).and_then(|outcome| outcome))
 }
 
 async fn run() -> anyhow::Result<Table> {

@@ -1,6 +1,6 @@
-//! The daemon under measurement: the true release binary, with a configuration and registry of its own.
+//! The daemon under measurement: the release binary, with its own configuration and registry.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
@@ -16,7 +16,6 @@ use tokio::process::{Child, Command};
 use tokio::time::{interval, timeout};
 
 use crate::http;
-use crate::storage::{self, Storage};
 
 /// The interval of probes that a daemon has which is told nothing.
 pub const DEFAULT_INTERVAL: Duration = Duration::from_secs(10);
@@ -45,27 +44,23 @@ pub struct Home {
 }
 
 impl Home {
-    /// A new one, whose daemon probes at this interval.
-    pub fn new(storage: &Storage, interval: Duration) -> anyhow::Result<Self> {
+    /// A new one with these settings besides addresses and paths.
+    pub fn new(settings: &str) -> anyhow::Result<Self> {
         let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
         let notices_directory = tempfile::tempdir()?;
         let notices_path = notices_directory.path().join("notify");
         let notices = UnixDatagram::bind(&notices_path)?;
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, storage::free_port()?));
+        let address = http::free_address()?;
         let configuration = format!(
             r#"
             [api]
             listen = ["{address}"]
             [registry]
             url = "sqlite://{directory}/registry.db"
-            [probe]
-            nfs_interval = "{}s"
             [mounts]
             root = "{directory}/mounts"
             mode = "none"
-            {}"#,
-            interval.as_secs(),
-            storage.configuration(),
+            {settings}"#,
             directory = directory.path().display(),
         );
         std::fs::write(directory.path().join("config.toml"), configuration)?;

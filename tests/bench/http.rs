@@ -1,7 +1,7 @@
 //! The simplest client there is: a connection for each request, as most pollers make it, or one that
 //! is kept open.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
@@ -15,6 +15,28 @@ use tokio::task::JoinHandle;
 
 /// After this an answer is not slow but missing.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Time limit of the start of a server.
+const START_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Polling interval while a server starts.
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
+
+/// A loopback address with a port that was free a moment ago.
+pub fn free_address() -> std::io::Result<SocketAddr> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
+}
+
+/// Waits until a server that sends no notice of its start accepts connections.
+pub async fn wait_for_listener(address: SocketAddr) -> anyhow::Result<()> {
+    let polling = async {
+        let mut ticks = tokio::time::interval(POLL_INTERVAL);
+        while TcpStream::connect(address).await.is_err() {
+            ticks.tick().await;
+        }
+    };
+    tokio::time::timeout(START_TIMEOUT, polling).await.with_context(|| format!("nothing listens at {address}"))
+}
 
 /// An answer, and the time from connecting, where a connection was made for it, to its last byte.
 pub struct Answer {

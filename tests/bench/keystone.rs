@@ -11,7 +11,7 @@ use serde_json::json;
 use tempfile::TempDir;
 use tokio::process::Command;
 
-use crate::daemon::{DEFAULT_INTERVAL, Daemon, Home};
+use crate::daemon::{DEFAULT_INTERVAL, Daemon};
 use crate::http;
 use crate::storage::{self, Kind, Storage};
 use crate::table::Table;
@@ -25,7 +25,7 @@ const RATIO_MIN: f64 = 0.9;
 /// Measures a daemon with a Keystone beside one that has none and as many targets.
 pub async fn measure(without: &Daemon, storage: &Storage, targets: usize, table: &mut Table) -> anyhow::Result<()> {
     let keystone = Keystone::start().await.context("Keystone")?;
-    let home = Home::new(storage, DEFAULT_INTERVAL)?.with_auth("keystone", &keystone.configuration()?)?;
+    let home = storage.home(DEFAULT_INTERVAL)?.with_auth("keystone", &keystone.configuration()?)?;
     let daemon = Daemon::start(&home).await?;
     let token = format!("x-auth-token: {}", keystone.token().await.context("a token")?);
     for number in 0..targets {

@@ -47,7 +47,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 
-use daemon::{Daemon, Home};
+use daemon::Daemon;
 use storage::{Kind, Storage};
 use table::Table;
 
@@ -62,24 +62,14 @@ const MANY: usize = 1000;
 const PROGRAMS: &[(&str, &str)] = &[(nginx::PROGRAM, "nginx-light"), (wrk::PROGRAM, "wrk")];
 
 fn main() -> ExitCode {
-    let outcome = missing_programs().and_then(|()| targetwatch::cli::runtime::block_on(run())?);
-    match outcome {
-        Ok(table) => {
-            println!("{table}");
-            if table.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-        }
-        Err(error) => {
-            eprintln!("bench: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    table::finish(missing_programs().and_then(|()| targetwatch::cli::runtime::block_on(run())?))
 }
 
 async fn run() -> anyhow::Result<Table> {
     let mut table = Table::default();
     let storage = Storage::start(MANY).await.context("the NFS servers")?;
 
-    let home = Home::new(&storage, daemon::DEFAULT_INTERVAL)?;
+    let home = storage.home(daemon::DEFAULT_INTERVAL)?;
     let daemon = Daemon::start(&home).await?;
     create(&daemon, 0..FEW).await?;
     throughput::measure(&daemon, FEW, &mut table).await.context("throughput")?;
@@ -96,7 +86,7 @@ async fn run() -> anyhow::Result<Table> {
     pollers::measure(&daemon, MANY, &mut table).await.context("pollers")?;
     daemon.stop().await?;
 
-    let home = Home::new(&storage, daemon::SHORT_INTERVAL)?;
+    let home = storage.home(daemon::SHORT_INTERVAL)?;
     let daemon = Daemon::start(&home).await?;
     creation::measure(&daemon, &mut table).await.context("with silent storage")?;
     daemon.stop().await?;

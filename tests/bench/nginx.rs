@@ -1,6 +1,6 @@
 //! nginx with one static file, tuned as its manual says for the purpose: the measure of throughput.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
@@ -10,21 +10,16 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid};
 use procfs::process::all_processes;
 use tempfile::TempDir;
-use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
-use tokio::time::{interval, timeout};
+use tokio::time::timeout;
 
-use crate::process;
-use crate::storage;
+use crate::{http, process};
 
 /// Its executable.
 pub const PROGRAM: &str = "nginx";
 
-/// After this it has not started and never will.
-const PATIENCE: Duration = Duration::from_secs(10);
-
-/// How often it is tried whether it answers.
-const TRY_EVERY: Duration = Duration::from_millis(10);
+/// Time limit of its end.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A running nginx, ended when it is dropped.
 pub struct Nginx {
@@ -41,7 +36,7 @@ impl Nginx {
         let files = directory.path().join("files");
         std::fs::create_dir(&files)?;
         std::fs::write(files.join(name), content)?;
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, storage::free_port()?));
+        let address = http::free_address()?;
         let configuration = directory.path().join("nginx.conf");
         std::fs::write(&configuration, configured(directory.path(), address))?;
         let child = Command::new(PROGRAM)
@@ -56,22 +51,14 @@ impl Nginx {
             .spawn()
             .context(PROGRAM)?;
         let nginx = Self { child, address, _directory: directory };
-        timeout(PATIENCE, nginx.answers()).await.context("nginx did not start")?;
+        http::wait_for_listener(address).await.context("nginx did not start")?;
         Ok(nginx)
-    }
-
-    async fn answers(&self) {
-        // It tells nobody when it is ready.
-        let mut ticks = interval(TRY_EVERY);
-        while TcpStream::connect(self.address).await.is_err() {
-            ticks.tick().await;
-        }
     }
 
     /// Ends it, and returns when it has ended.
     pub async fn stop(mut self) -> anyhow::Result<()> {
         self.terminate()?;
-        let status = timeout(PATIENCE, self.child.wait()).await.context("nginx did not end")??;
+        let status = timeout(STOP_TIMEOUT, self.child.wait()).await.context("nginx did not end")??;
         ensure!(status.success(), "nginx ended with {status}");
         Ok(())
     }

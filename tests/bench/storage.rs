@@ -1,10 +1,12 @@
 //! What targets point at: a server that works, a silent one, a port where nobody listens, and a
 //! name that has no address.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::time::Duration;
 
 use tempfile::TempDir;
 
+use crate::daemon::Home;
+use crate::http::free_address;
 use crate::support::nfs_server::{Behaviour, NfsExportFixture, NfsServer};
 
 /// How a target's storage behaves.
@@ -58,11 +60,15 @@ impl Storage {
         let healthy = NfsServer::start((0..exports).map(export).collect()).await?;
         let silent = NfsServer::start(Vec::new()).await?;
         silent.set_behaviour(Behaviour::Silent);
-        Ok(Self { healthy, silent, refusing_port: free_port()?, _exported: exported })
+        Ok(Self { healthy, silent, refusing_port: free_address()?.port(), _exported: exported })
     }
 
-    /// The part of the agent's configuration that leads to them.
-    pub fn configuration(&self) -> String {
+    /// A home whose daemon probes these servers at an interval.
+    pub fn home(&self, interval: Duration) -> anyhow::Result<Home> {
+        Home::new(&format!("[probe]\nnfs_interval = \"{}s\"\n{}", interval.as_secs(), self.configuration()))
+    }
+
+    fn configuration(&self) -> String {
         let ports = [
             (Kind::Healthy, self.healthy.port()),
             (Kind::Silent, self.silent.port()),
@@ -88,9 +94,4 @@ pub fn export(kind: Kind, number: usize) -> String {
 
 fn path(kind: Kind, number: usize) -> String {
     format!("/{}/{number:03}", kind.name())
-}
-
-/// A port of loopback where nobody listened a moment ago.
-pub fn free_port() -> std::io::Result<u16> {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr().map(|address: SocketAddr| address.port())
 }

@@ -1,6 +1,7 @@
-//! The figures, as a table, and what is made of many measurements.
+//! The table of figures, and statistics of repeated measurements.
 
 use std::fmt;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use comfy_table::{CellAlignment, presets};
@@ -18,12 +19,12 @@ struct Figure {
 }
 
 impl Table {
-    /// Adds a figure that is only told.
+    /// Adds a figure without a goal.
     pub fn tell(&mut self, name: impl Into<String>, value: impl Into<String>) {
         self.figures.push(Figure { name: name.into(), value: value.into(), goal: None });
     }
 
-    /// Adds a figure that has a goal.
+    /// Adds a figure with a goal.
     pub fn judge(&mut self, name: impl Into<String>, value: impl Into<String>, goal: impl Into<String>, is_met: bool) {
         self.figures.push(Figure { name: name.into(), value: value.into(), goal: Some((goal.into(), is_met)) });
     }
@@ -31,6 +32,20 @@ impl Table {
     /// Whether every goal is met.
     pub fn is_good(&self) -> bool {
         self.figures.iter().all(|figure| figure.goal.as_ref().is_none_or(|(_, is_met)| *is_met))
+    }
+}
+
+/// Prints the table of a benchmark. It fails when a goal is missed or the benchmark itself failed.
+pub fn finish(outcome: anyhow::Result<Table>) -> ExitCode {
+    match outcome {
+        Ok(table) => {
+            println!("{table}");
+            if table.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => {
+            eprintln!("bench: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }
 
@@ -70,7 +85,7 @@ impl<T: Copy + PartialOrd> Sample<T> {
         self.0[rank.saturating_sub(1)]
     }
 
-    /// The one in the middle.
+    /// The median.
     pub fn median(&self) -> T {
         self.percentile(50)
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::daemon::{self, Daemon, Home};
+use crate::daemon::{self, Daemon};
 use crate::exporter::Exporter;
 use crate::http;
 use crate::process::{anonymous_bytes, megabytes, processor_time, resident_bytes};
@@ -15,7 +15,7 @@ const ROUNDS: usize = 100;
 /// Measures.
 pub async fn measure(targets: usize, exporter: &Exporter, table: &mut Table) -> anyhow::Result<()> {
     let storage = Storage::start(targets).await?;
-    let home = Home::new(&storage, daemon::DEFAULT_INTERVAL)?;
+    let home = storage.home(daemon::DEFAULT_INTERVAL)?;
     let daemon = Daemon::start(&home).await?;
     for number in 0..targets {
         daemon.create(&storage::export(Kind::Healthy, number)).await?;

@@ -1,16 +1,14 @@
 //! Prometheus node_exporter with its filesystem collector alone: what a host is watched with otherwise.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use tempfile::TempDir;
-use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
-use tokio::time::{interval, timeout};
 
-use crate::{http, storage};
+use crate::http;
 
 /// Its executable, as Debian names it.
 pub const PROGRAM: &str = "prometheus-node-exporter";
@@ -20,12 +18,6 @@ const TOOK: &str = r#"node_scrape_collector_duration_seconds{collector="filesyst
 
 /// What it says of each mount.
 const SIZE: &str = "node_filesystem_size_bytes{";
-
-/// After this it has not started and never will.
-const PATIENCE: Duration = Duration::from_secs(10);
-
-/// How often it is tried whether it answers.
-const TRY_EVERY: Duration = Duration::from_millis(10);
 
 /// A running exporter, killed when it is dropped.
 pub struct Exporter {
@@ -47,7 +39,7 @@ pub struct Scrape {
 impl Exporter {
     /// Starts it.
     pub async fn start() -> anyhow::Result<Self> {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, storage::free_port()?));
+        let address = http::free_address()?;
         // It reads the mounts of process 1, which is in another namespace.
         let processes = tempfile::tempdir()?;
         std::os::unix::fs::symlink("/proc/self", processes.path().join("1"))?;
@@ -61,14 +53,7 @@ impl Exporter {
             .kill_on_drop(true)
             .spawn()
             .context(PROGRAM)?;
-        let answers = async {
-            // It tells nobody when it is ready.
-            let mut ticks = interval(TRY_EVERY);
-            while TcpStream::connect(address).await.is_err() {
-                ticks.tick().await;
-            }
-        };
-        timeout(PATIENCE, answers).await.with_context(|| format!("{PROGRAM} did not start"))?;
+        http::wait_for_listener(address).await.context(PROGRAM)?;
         Ok(Self { child, address, _processes: processes })
     }
 

@@ -54,16 +54,7 @@ use table::Table;
 const MOUNTS: usize = 1000;
 
 fn main() -> ExitCode {
-    match run() {
-        Ok(table) => {
-            println!("{table}");
-            if table.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-        }
-        Err(error) => {
-            eprintln!("bench: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    table::finish(run())
 }
 
 fn run() -> anyhow::Result<Table> {
