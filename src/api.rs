@@ -20,6 +20,7 @@ mod id;
 pub mod limits;
 pub mod listen;
 pub mod prefix;
+mod request_id;
 mod target_types;
 mod targets;
 #[cfg(test)]
@@ -31,7 +32,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::header::CONTENT_TYPE;
-use axum::http::{HeaderName, HeaderValue, Request, Response, StatusCode, Uri};
+use axum::http::{HeaderValue, Request, Response, StatusCode, Uri};
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::IntoResponse as _;
 use tower::ServiceExt as _;
@@ -39,7 +40,6 @@ use tower::util::BoxCloneSyncService;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
-use uuid::Uuid;
 
 use crate::agent::Agent;
 use crate::sys::NodeFacts;
@@ -51,9 +51,6 @@ pub use listen::{ListenError, Listeners};
 
 /// The largest request body, in bytes.
 pub const BODY_MAX_BYTES: usize = 1 << 20;
-
-/// The header that OpenStack clients log: a new id for each request.
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-compute-request-id");
 
 /// Reads the facts about host and agent, as [`NodeFacts::read`].
 pub type ReadNodeFacts = Arc<dyn Fn() -> NodeFacts + Send + Sync>;
@@ -85,11 +82,7 @@ pub fn router(agent: Agent, node_facts: ReadNodeFacts, auth: Arc<Auth>) -> Servi
     let router = routes(agent, node_facts, &auth)
         .layer(from_fn_with_state(auth, auth::authenticate))
         .layer(from_fn(limits::limit));
-    let service = router.map_request(prefix::strip).map_response(|mut response: Response<axum::body::Body>| {
-        response.headers_mut().insert(REQUEST_ID, request_id());
-        response
-    });
-    BoxCloneSyncService::new(service)
+    BoxCloneSyncService::new(router.map_request(prefix::strip).map_future(request_id::with_request_id))
 }
 
 /// The routes without their prefixes, for requests that have a [`Caller`](crate::model::Caller).
@@ -152,11 +145,6 @@ fn table() -> OpenApiRouter<State> {
 fn deleted() -> axum::response::Response {
     const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=UTF-8");
     (StatusCode::ACCEPTED, [(CONTENT_TYPE, HTML)], "").into_response()
-}
-
-fn request_id() -> HeaderValue {
-    let text = format!("req-{}", Uuid::new_v4());
-    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("req-"))
 }
 
 /// The last segments of paths that are not below a version: what a version prefix is told from.

@@ -9,6 +9,8 @@ use super::error::AgentError;
 use super::reconcile::Reconciler;
 use super::shared::Shared;
 use super::view::View;
+use tracing::Instrument as _;
+
 use crate::driver::Host;
 use crate::model::TargetId;
 use crate::model::settings::AgentSettings;
@@ -132,7 +134,7 @@ fn log_type_change(change: &Change, before: &Snapshot) {
 pub(super) async fn run_to_completion<T: Send + 'static>(
     work: impl Future<Output = Result<T, AgentError>> + Send + 'static,
 ) -> Result<T, AgentError> {
-    match tokio::spawn(work).await {
+    match tokio::spawn(work.in_current_span()).await {
         Ok(outcome) => outcome,
         Err(error) => match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),

@@ -109,13 +109,13 @@ fn put(view: &mut View, registered: &RegisteredTarget, mount_root: &Path, now: T
     }
 }
 
+/// Logs a new status, in the span of the target's probe.
 fn log_status(view: &TargetView) {
-    let (target_id, export) = (view.target.id, view.target.spec.export());
     let finding = view.status.finding.as_ref();
     let reason = finding.map_or("", |finding| finding.reason.code());
     let message = finding.map_or("", |finding| finding.message.as_str());
     match view.status.status {
-        Status::Available => tracing::info!(%target_id, export, reason, message, "available"),
-        Status::Offline => tracing::warn!(%target_id, export, reason, message, "offline"),
+        Status::Available => tracing::info!(reason, message, "available"),
+        Status::Offline => tracing::warn!(reason, message, "offline"),
     }
 }

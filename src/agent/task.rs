@@ -14,6 +14,7 @@ use futures::FutureExt;
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
+use tracing::{Instrument as _, Span};
 use uuid::Uuid;
 
 use super::error::AgentError;
@@ -71,6 +72,8 @@ pub(super) enum FirstProbe {
 }
 
 struct Task {
+    /// The span of the log lines about this target.
+    span: Span,
     shared: Arc<Shared>,
     driver: Box<dyn Driver>,
     target: Arc<Target>,
@@ -99,6 +102,7 @@ pub(super) fn start(shared: &Arc<Shared>, target: Arc<Target>, first: FirstProbe
     let driver = driver::for_spec(&target, &shared.host);
     let (assigned, assigned_receiver) = watch::channel(Some(target.clone()));
     let task = Task {
+        span: span(&target),
         shared: shared.clone(),
         driver,
         target,
@@ -133,7 +137,8 @@ impl Task {
                 Event::ProbeDue => {
                     let settings = self.settings.borrow_and_update().clone();
                     let began = Instant::now();
-                    let interrupted = self.probe(&settings).await;
+                    let span = self.span.clone();
+                    let interrupted = self.probe(&settings).instrument(span).await;
                     let interval = match self.target.spec.kind() {
                         TargetKind::Nfs => settings.probe.nfs_interval,
                         TargetKind::S3 => settings.probe.s3_interval,
@@ -153,6 +158,7 @@ impl Task {
                         return self.unmount_removed().await;
                     };
                     self.driver = driver::for_spec(&target, &self.shared.host);
+                    self.span = span(&target);
                     self.target = target;
                     Event::ProbeDue
                 }
@@ -259,7 +265,7 @@ impl Task {
         // A request to delete it would wait as long as the mount is in use.
         self.commands.close();
         while self.commands.recv().await.is_some() {}
-        let (target_id, mut is_logged) = (self.target.id, false);
+        let mut is_logged = false;
         loop {
             let snapshot = self.shared.registry.snapshot();
             if snapshot.targets().iter().any(|other| other.target.mount_name.collides_with(&self.target.mount_name)) {
@@ -272,7 +278,7 @@ impl Task {
             };
             if !std::mem::replace(&mut is_logged, true) {
                 let path = self.mount_path();
-                tracing::warn!(%target_id, path = %path.display(), problem, "a removed target is still mounted; the agent tries again until it is not");
+                self.span.in_scope(|| tracing::warn!(path = %path.display(), problem, "a removed target is still mounted; the agent tries again until it is not"));
             }
             tokio::time::sleep(UNMOUNT_RETRY).await;
         }
@@ -280,9 +286,9 @@ impl Task {
 
     async fn unmount(&mut self) -> Result<(), DetachError> {
         let settings = self.settings.borrow().clone();
-        let remark = self.driver.detach(&settings).await?;
+        let remark = self.driver.detach(&settings).instrument(self.span.clone()).await?;
         if let Some(remark) = remark {
-            tracing::warn!(target_id = %self.target.id, "deleting: {remark}");
+            self.span.in_scope(|| tracing::warn!("deleting: {remark}"));
         }
         Ok(())
     }
@@ -290,6 +296,12 @@ impl Task {
     fn mount_path(&self) -> PathBuf {
         self.target.mount_name.below(&self.settings.borrow().mounts.root)
     }
+}
+
+/// Returns the span of a target's log lines, which has no parent: a task outlives the request that created it.
+fn span(target: &Target) -> Span {
+    // A span at this level is in force under every filter that lets any line of the target pass.
+    tracing::error_span!(parent: None, "target", target_id = %target.id, export = target.spec.export())
 }
 
 /// Waits for an event that cancels a running probe.

@@ -30,6 +30,7 @@ use procfs::process::Process;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::Instant;
+use tracing::Span;
 
 use crate::model::TargetId;
 
@@ -176,7 +177,7 @@ impl ChildCensus {
         match self.state().targets.entry(target) {
             std::collections::hash_map::Entry::Vacant(free) => {
                 free.insert(None);
-                Ok(TargetClaim { census: self.clone(), target })
+                Ok(TargetClaim { census: self.clone(), target, span: Span::current() })
             }
             std::collections::hash_map::Entry::Occupied(taken) => {
                 Err(taken.get().clone().map_or(ClaimError::Busy, ClaimError::Stuck))
@@ -216,6 +217,8 @@ impl ChildCensus {
 pub struct TargetClaim {
     census: ChildCensus,
     target: TargetId,
+    /// The span of the probe that claimed the target.
+    span: Span,
 }
 
 impl TargetClaim {
@@ -352,6 +355,7 @@ async fn bury(
 ) {
     // A worker does one thing after the other, so what it hangs in is the first of its work.
     let target = assignments.last().map(|assignment| assignment.claim.target);
+    let span = assignments.last().map_or_else(Span::none, |assignment| assignment.claim.span.clone());
     let timely = tokio::time::timeout(UNKILLABLE_AFTER, async {
         // An error here means that somebody else reaped it: gone all the same.
         let _ = process.wait().await;
@@ -364,20 +368,16 @@ async fn bury(
         if let Some(assignment) = assignments.first_mut() {
             assignment.permit = None;
         }
-        tracing::warn!(
-            pid,
-            child = what,
-            target_id = target.map(tracing::field::display),
-            "a child was killed and does not die; its target is left alone until it is gone"
-        );
+        span.in_scope(|| {
+            tracing::warn!(
+                pid,
+                child = what,
+                "a child was killed and does not die; its target is left alone until it is gone"
+            );
+        });
         let _ = process.wait().await;
         group_end(pid).await;
-        tracing::info!(
-            pid,
-            child = what,
-            target_id = target.map(tracing::field::display),
-            "the child that did not die is gone"
-        );
+        span.in_scope(|| tracing::info!(pid, child = what, "the child that did not die is gone"));
     }
     census.gone(pid);
     drop(assignments);

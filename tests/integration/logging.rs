@@ -1,4 +1,4 @@
-//! Logging: what the daemon does when nobody reads its standard error.
+//! Logging: an unread standard error, and the ids that log lines carry.
 
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::process::Stdio;
@@ -12,7 +12,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::net::unix::pipe::Receiver;
 use tokio::process::Child;
 
-use crate::daemon::{eventually, with_timeout};
+use crate::daemon::{Daemon, eventually, with_timeout};
 use crate::http::{self, Answer, over_unix};
 use crate::storage::{nfs, nfs_target};
 use crate::workspace::Workspace;
@@ -117,6 +117,23 @@ async fn dropped_log_lines_are_counted_and_reported_when_stderr_is_read_again() 
     assert!(line.contains("WARN"), "{line}");
     let (_, line) = tokio::join!(daemon.stop(), with_timeout("a later line", next_line_with(&mut lines, "stopping")));
     assert!(line.contains("INFO"), "{line}");
+}
+
+#[tokio::test]
+async fn log_lines_carry_the_ids_of_their_request_and_target() {
+    let (_server, workspace) = nfs().await;
+    let daemon = Daemon::start(&workspace).await;
+    let id = daemon.create(nfs_target("/backups")).await;
+    daemon.check(&id).await;
+    let line = daemon.wait_for_log(": available reason=").await;
+    assert!(line.contains(&format!(r#"target{{target_id={id} export="127.0.0.1:/backups"}}: "#)), "{line}");
+    assert!(!line.contains("request_id"), "a target outlives its request: {line}");
+    let new_type = json!({ "backup_target_type": { "name": "gold", "backup_targets_id": id } });
+    let answer = daemon.request("POST", "/backup_target_types", Some(&new_type)).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let line = daemon.wait_for_log("created a type").await;
+    let request_id = answer.header("x-compute-request-id");
+    assert!(line.contains(&format!("request{{request_id={request_id}}}: ")), "{line}");
 }
 
 type Log = Lines<BufReader<Receiver>>;

@@ -88,9 +88,10 @@ async fn nfs_offline_when_server_stops_and_available_when_it_returns() {
 
     let _back = NfsServer::start_on(port, exports()).await.expect("its port is free");
     becomes("available").await;
-    let lines = daemon.log();
-    let news = |word: &str| lines.lines().filter(|line| line.contains(&format!(" {word} target_id="))).count();
-    assert_eq!((news("available"), news("offline")), (2, 1), "a change is logged once: {lines}");
+    let count =
+        |status: &str| daemon.log().lines().filter(|line| line.contains(&format!("}}: {status} reason="))).count();
+    eventually("the second line", async || (count("available") >= 2).then_some(())).await;
+    assert_eq!((count("available"), count("offline")), (2, 1), "a change is logged once: {}", daemon.log());
 }
 
 #[tokio::test]

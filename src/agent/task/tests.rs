@@ -57,7 +57,18 @@ fn task(shared: &Arc<Shared>, target: Target, driver: Box<dyn Driver>) -> (Task,
     let target = Arc::new(target);
     let (assigned_sender, assigned) = watch::channel(Some(target.clone()));
     let (shared, settings) = (shared.clone(), shared.settings.subscribe());
-    let task = Task { shared, driver, target, assigned, settings, commands, requested, served, mount_id: None };
+    let task = Task {
+        shared,
+        driver,
+        target,
+        assigned,
+        settings,
+        commands,
+        requested,
+        served,
+        mount_id: None,
+        span: Span::none(),
+    };
     (task, Ends { commands: command_sender, _requested, _served, assigned: assigned_sender })
 }
 

@@ -13,6 +13,7 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 use crate::check::usage_listing::{PageOutcome, UsagePass};
 use crate::model::report::Finding;
@@ -90,8 +91,9 @@ impl Listing {
             let (counted, pages, location) = (self.counted.clone(), pages.clone(), location.clone());
             let requests_max = settings.requests_max;
             let (began, began_at) = (Instant::now(), Timestamp::now());
-            let task =
-                tokio::spawn(async move { run(&*api, &location, requests_max, deadline, &pages, &counted).await });
+            let task = tokio::spawn(
+                async move { run(&*api, &location, requests_max, deadline, &pages, &counted).await }.in_current_span(),
+            );
             self.latest = Some(Run { began, began_at, task });
         }
         let counted = lock(&self.counted);
