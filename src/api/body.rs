@@ -7,7 +7,7 @@
 //! wherever it is: a misspelt `immutable` that is ignored would be a bucket that is not watched for
 //! its lock.
 
-mod fields;
+mod decode;
 mod target;
 mod target_type;
 

@@ -74,7 +74,7 @@ pub(super) async fn show(
 
 /// Change a backup target: its immutability, metadata, endpoint scheme, or that it is the default.
 #[utoipa::path(put, path = "/backup_targets/{id}", tag = TAG, params(("id" = Uuid, Path)),
-    request_body = wire::NewTargetBody, responses(
+    request_body = wire::TargetUpdateBody, responses(
     (status = 200, description = "As it is now.", body = wire::OneTarget),
     (status = 400, description = "A field is wrong or cannot be changed.", body = wire::FaultBody),
     (status = 404, description = "There is none of that id.", body = wire::FaultBody),

@@ -8,6 +8,7 @@ mod extensible;
 mod history;
 mod node;
 mod report;
+mod request;
 mod target;
 mod target_type;
 mod usage_listing;
@@ -25,6 +26,7 @@ pub use node::{Agent, Health, Host, Memory, Node, Readiness, StuckChild};
 pub use report::{Check, Mount, Report};
 pub use target::{
     MetadataEntry, NewTarget, NewTargetBody, OneTarget, Target, TargetDetail, TargetDetailList, TargetList,
+    TargetUpdate, TargetUpdateBody,
 };
 pub use target_type::{
     ChangedType, EmbeddedType, MetadataBody, MetadataList, MetadataPair, NewType, NewTypeBody, OneChangedType, OneType,

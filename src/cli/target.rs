@@ -6,12 +6,13 @@ use anyhow::bail;
 use bytes::Bytes;
 use clap::{Args, Subcommand};
 use http::Method;
+use serde::Serialize;
 
 use super::client::{ANSWER_TIMEOUT, Access, Client, PROBE_TIMEOUT};
 use super::exit::State;
 use super::terminal::{Look, confirm, plain, print};
 use super::{render, runtime};
-use crate::api::wire::{self, NewTarget, NewTargetBody};
+use crate::api::wire::{self, NewTarget, NewTargetBody, TargetUpdate, TargetUpdateBody};
 
 /// What is to be done with targets. TARGET is an id, the beginning of one, an export, or the name of
 /// a target type.
@@ -149,14 +150,15 @@ pub fn run(access: Access, command: Command) -> anyhow::Result<State> {
             }
             Command::Modify { target, immutable, endpoint, notes, purge_metadata } => {
                 let id = resolve(&client, &target).await?.id;
-                let backup_target = NewTarget {
+                let backup_target = TargetUpdate {
                     immutable,
                     s3_endpoint_url: endpoint,
                     metadata: notes.into_iter().collect(),
                     purge_metadata: purge_metadata.then_some(true),
-                    ..NewTarget::default()
+                    ..TargetUpdate::default()
                 };
-                change(&client, Method::PUT, &format!("/backup_targets/{id}"), &NewTargetBody { backup_target }).await
+                let path = format!("/backup_targets/{id}");
+                change(&client, Method::PUT, &path, &TargetUpdateBody { backup_target }).await
             }
             Command::SetDefault { target } => {
                 let id = resolve(&client, &target).await?.id;
@@ -209,7 +211,7 @@ fn show(report: &wire::Report, json: bool) -> anyhow::Result<State> {
     Ok(State::from(report))
 }
 
-async fn change(client: &Client, method: Method, path: &str, body: &NewTargetBody) -> anyhow::Result<State> {
+async fn change(client: &Client, method: Method, path: &str, body: &impl Serialize) -> anyhow::Result<State> {
     let body = serde_json::to_vec(body)?.into();
     let one: wire::OneTarget = client.send(method, path, body, ANSWER_TIMEOUT).await?;
     told(&one.backup_targets, &format!("at {}", one.backup_targets.filesystem_export_mount_path))

@@ -15,8 +15,8 @@ use super::target::{note, resolve as resolve_target};
 use super::terminal::{Look, confirm, plain, print};
 use super::{render, runtime};
 use crate::api::wire::{
-    self, MetadataBody, MetadataEntry, MetadataList, MetadataPair, NewType, NewTypeBody, ProjectList, ProjectsBody,
-    TypeUpdate, TypeUpdateBody,
+    self, MetadataBody, MetadataList, MetadataPair, NewType, NewTypeBody, ProjectList, ProjectsBody, TypeUpdate,
+    TypeUpdateBody,
 };
 
 /// What is to be done with target types. TYPE is an id, the beginning of one, or a name; PROJECT is
@@ -282,11 +282,12 @@ fn type_update(update: Update) -> TypeUpdate {
         purge_projects: purge_projects.then_some(true),
         metadata: entries(notes),
         purge_metadata: purge_metadata.then_some(true),
+        ..TypeUpdate::default()
     }
 }
 
-fn entries(notes: Vec<(String, String)>) -> Vec<MetadataEntry> {
-    notes.into_iter().map(|(key, value)| MetadataEntry { key, value }).collect()
+fn entries(notes: Vec<(String, String)>) -> Vec<MetadataPair> {
+    notes.into_iter().map(|(key, value)| MetadataPair { key, value: Some(value) }).collect()
 }
 
 fn project_list(projects: Projects) -> ProjectsBody {

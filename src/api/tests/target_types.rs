@@ -400,3 +400,18 @@ async fn the_description_has_every_route_once() {
         assert!(routes.contains(&expected), "{expected} is not described");
     }
 }
+
+#[tokio::test]
+async fn every_schema_that_the_description_refers_to_is_in_it() {
+    let api = Api::start().await;
+    let description = api.get("/openapi.json").await.ok();
+    let text = description.to_string();
+    let referred: BTreeSet<&str> =
+        text.split("\"#/components/schemas/").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+    let schemas = description["components"]["schemas"].as_object().expect("schemas");
+    let missing: Vec<&&str> = referred.iter().filter(|name| !schemas.contains_key(**name)).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+    for name in ["Flag", "TargetMetadata", "TypeMetadata", "ProjectIds", "Line", "Status", "Reason"] {
+        assert!(referred.contains(name), "{name} is not used: {referred:?}");
+    }
+}

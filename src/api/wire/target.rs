@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{EmbeddedType, Report, Status, TargetKind, timestamp};
+use super::{EmbeddedType, Report, Status, TargetKind, request, timestamp};
 use crate::agent::{TargetView, View};
 use crate::model::capacity::format_bytes;
 use crate::model::report::LockProofState;
@@ -57,11 +57,9 @@ pub struct Target {
 /// One note.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct MetadataEntry {
-    /// Its key.
-    #[schema(min_length = 1, max_length = 255)]
+    /// Key.
     pub key: String,
-    /// Its value.
-    #[schema(max_length = 255)]
+    /// Value.
     pub value: String,
 }
 
@@ -96,7 +94,7 @@ pub struct TargetDetailList {
     pub backup_targets: Vec<TargetDetail>,
 }
 
-/// What creates or changes a target.
+/// Body of a request that creates a target.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[schema(example = json!({"backup_target": {
     "type": "nfs",
@@ -106,41 +104,92 @@ pub struct TargetDetailList {
 }}))]
 #[serde(deny_unknown_fields)]
 pub struct NewTargetBody {
-    /// The fields; on a change, those to be changed.
+    /// Fields of the new target.
     pub backup_target: NewTarget,
 }
 
-/// The fields of a new target. Flags may also be 0 or 1.
+/// Fields of a new target.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct NewTarget {
     /// `nfs` or `s3`.
-    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "type", deserialize_with = "request::text", skip_serializing_if = "Option::is_none")]
     #[schema(pattern = "^(nfs|s3)$")]
     pub kind: Option<String>,
-    /// `host:/path`, of an NFS target.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// Export of an NFS target, `host:/path`.
+    #[serde(deserialize_with = "request::text", skip_serializing_if = "Option::is_none")]
     pub filesystem_export: Option<String>,
-    /// Where the S3 service is; AWS without one.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// `filesystem_export`, as earlier releases call it.
+    #[serde(deserialize_with = "request::text", skip_serializing_if = "Option::is_none")]
+    pub nfs_export: Option<String>,
+    /// URL of the S3 service. AWS when absent.
+    #[serde(deserialize_with = "request::text", skip_serializing_if = "Option::is_none")]
     pub s3_endpoint_url: Option<String>,
-    /// The bucket of an S3 target.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// Bucket of an S3 target.
+    #[serde(deserialize_with = "request::text", skip_serializing_if = "Option::is_none")]
     pub s3_bucket: Option<String>,
-    /// Whether it is to be the default.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// Whether to make it the default target.
+    #[serde(deserialize_with = "request::flag", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<request::Flag>)]
     pub is_default: Option<bool>,
-    /// The name of its first type; the export if none.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// Name of its first target type. The export when absent.
+    #[serde(deserialize_with = "request::optional_type_name", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<request::Line>)]
     pub btt_name: Option<String>,
-    /// Whether nobody with these keys can delete its backups: the bucket must have object lock.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// Whether it is declared immutable: these credentials must not be able to delete its backups.
+    #[serde(deserialize_with = "request::flag", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<request::Flag>)]
     pub immutable: Option<bool>,
-    /// Notes, texts under keys.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    /// Metadata.
+    #[serde(deserialize_with = "request::target_metadata", skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(value_type = request::TargetMetadata)]
     pub metadata: BTreeMap<String, String>,
-    /// On a change: whether all other notes are to go.
-    #[serde(skip_serializing_if = "Option::is_none")]
+}
+
+/// Body of a request that changes a target.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(example = json!({"backup_target": {"metadata": {"rack": "12"}, "purge_metadata": true}}))]
+#[serde(deny_unknown_fields)]
+pub struct TargetUpdateBody {
+    /// Fields to change.
+    pub backup_target: TargetUpdate,
+}
+
+/// Fields of a target that a client can change, and fixed ones, which it may only repeat. Absent fields stay.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct TargetUpdate {
+    /// Kind of the target. Fixed.
+    #[serde(rename = "type", deserialize_with = "request::text", skip_serializing_if = "Option::is_none")]
+    #[schema(pattern = "^(nfs|s3)$")]
+    pub kind: Option<String>,
+    /// Export of the target. Fixed.
+    #[serde(deserialize_with = "request::text", skip_serializing_if = "Option::is_none")]
+    pub filesystem_export: Option<String>,
+    /// `filesystem_export`, as earlier releases call it. Fixed.
+    #[serde(deserialize_with = "request::text", skip_serializing_if = "Option::is_none")]
+    pub nfs_export: Option<String>,
+    /// URL of the S3 service. Only its scheme can change.
+    #[serde(deserialize_with = "request::text", skip_serializing_if = "Option::is_none")]
+    pub s3_endpoint_url: Option<String>,
+    /// Bucket of an S3 target. Fixed.
+    #[serde(deserialize_with = "request::text", skip_serializing_if = "Option::is_none")]
+    pub s3_bucket: Option<String>,
+    /// Whether to make it the default target.
+    #[serde(deserialize_with = "request::flag", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<request::Flag>)]
+    pub is_default: Option<bool>,
+    /// Whether it is declared immutable.
+    #[serde(deserialize_with = "request::flag", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<request::Flag>)]
+    pub immutable: Option<bool>,
+    /// Metadata to set. Other keys stay.
+    #[serde(deserialize_with = "request::target_metadata", skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(value_type = request::TargetMetadata)]
+    pub metadata: BTreeMap<String, String>,
+    /// Whether to remove all other metadata.
+    #[serde(deserialize_with = "request::flag", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<request::Flag>)]
     pub purge_metadata: Option<bool>,
 }
 

@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{MetadataEntry, timestamp};
+use super::{MetadataEntry, request, timestamp};
 use crate::agent::View;
 use crate::model::{self, Caller};
 
@@ -117,7 +117,7 @@ pub struct TypeList {
     pub backup_target_types: Vec<TargetType>,
 }
 
-/// What creates a type.
+/// Body of a request that creates a type.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[schema(example = json!({"backup_target_type": {
     "name": "gold",
@@ -127,90 +127,115 @@ pub struct TypeList {
 }}))]
 #[serde(deny_unknown_fields)]
 pub struct NewTypeBody {
-    /// The fields.
+    /// Fields of the new type.
     pub backup_target_type: NewType,
 }
 
-/// The fields of a new type. Flags may also be 0 or 1, and metadata an object or objects of one pair.
+/// Fields of a new type.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewType {
-    /// Its name, unique among all types.
-    #[schema(min_length = 1, max_length = 255)]
+    /// Name, unique among all types.
+    #[serde(deserialize_with = "request::type_name")]
+    #[schema(value_type = request::Line)]
     pub name: String,
-    /// The target that it uses.
+    /// Id of the target that it uses.
+    #[serde(deserialize_with = "request::required_line")]
     #[schema(value_type = Uuid)]
     pub backup_targets_id: String,
-    /// What is said of it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(max_length = 255)]
+    /// Description.
+    #[serde(default, deserialize_with = "request::line", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<request::Line>)]
     pub description: Option<String>,
-    /// Whether it, and its target, are to be the default.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Whether it, and its target, become the default.
+    #[serde(default, deserialize_with = "request::flag", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<request::Flag>)]
     pub is_default: Option<bool>,
-    /// Whether every project sees it; if not given, it is public unless it has a `project_list`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Whether every project sees it. When absent, a type without a `project_list` is public.
+    #[serde(default, deserialize_with = "request::flag", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<request::Flag>)]
     pub is_public: Option<bool>,
-    /// The projects that see it: 32 hexadecimal digits or UUIDs.
+    /// Projects that see it: 32 hexadecimal digits or UUIDs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schema(max_items = 1000)]
+    #[schema(value_type = request::ProjectIds)]
     pub project_list: Vec<String>,
-    /// Notes; keys and values of 1 to 255 bytes.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schema(max_items = 64)]
-    pub metadata: Vec<MetadataEntry>,
+    /// Metadata. Also accepted under the name `backup_target_type_metadata`.
+    #[serde(
+        default,
+        alias = "backup_target_type_metadata",
+        deserialize_with = "request::type_metadata",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    #[schema(value_type = request::TypeMetadata)]
+    pub metadata: Vec<MetadataPair>,
 }
 
-/// What changes a type.
+/// Body of a request that changes a type.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[schema(example = json!({"backup_target_type": {"description": "on flash", "purge_metadata": true}}))]
 #[serde(deny_unknown_fields)]
 pub struct TypeUpdateBody {
-    /// The fields that are to be changed.
+    /// Fields to change.
     pub backup_target_type: TypeUpdate,
 }
 
-/// The fields of a type that can be changed. What is not given stays.
+/// Fields of a type that a client can change, and fixed ones, which it may only repeat. Absent fields stay.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct TypeUpdate {
-    /// Its name, unique among all types.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(min_length = 1, max_length = 255)]
+    /// Id of the type, which the path names too. Fixed.
+    #[serde(deserialize_with = "request::line", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<request::Line>)]
+    pub backup_target_type_id: Option<String>,
+    /// Id of the target that it uses. Fixed.
+    #[serde(deserialize_with = "request::line", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<request::Line>)]
+    pub backup_targets_id: Option<String>,
+    /// Name, unique among all types.
+    #[serde(deserialize_with = "request::changed_type_name", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<request::Line>)]
     pub name: Option<String>,
-    /// What is said of it; an empty text takes it away.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(max_length = 255)]
+    /// Description. An empty string removes it.
+    #[serde(deserialize_with = "request::clearable_line", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<request::ClearableLine>)]
     pub description: Option<String>,
-    /// Whether to make it, and its target, the default.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// Whether it, and its target, become the default.
+    #[serde(deserialize_with = "request::flag", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<request::Flag>)]
     pub is_default: Option<bool>,
-    /// Whether every project sees it. One that becomes public is no project's any more.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// Whether every project sees it. A type that becomes public loses its projects.
+    #[serde(deserialize_with = "request::flag", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<request::Flag>)]
     pub is_public: Option<bool>,
-    /// Projects to give it to, beside those that have it. A public type becomes theirs alone.
+    /// Projects to add. A public type becomes theirs alone.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schema(max_items = 1000)]
+    #[schema(value_type = request::ProjectIds)]
     pub project_list: Vec<String>,
-    /// Whether to take it from all its projects first. It does not become public by that alone.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// Whether to remove all its projects first. That alone does not make it public.
+    #[serde(deserialize_with = "request::flag", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<request::Flag>)]
     pub purge_projects: Option<bool>,
-    /// Notes to set; those with other keys stay.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schema(max_items = 64)]
-    pub metadata: Vec<MetadataEntry>,
-    /// Whether all other notes are to go.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// Metadata to set. Other keys stay. Also accepted under the name `backup_target_type_metadata`.
+    #[serde(
+        alias = "backup_target_type_metadata",
+        deserialize_with = "request::type_metadata",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    #[schema(value_type = request::TypeMetadata)]
+    pub metadata: Vec<MetadataPair>,
+    /// Whether to remove all other metadata.
+    #[serde(deserialize_with = "request::flag", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<request::Flag>)]
     pub purge_metadata: Option<bool>,
 }
 
-/// What gives a type to projects, or takes it from them. `{"add_projects": […]}` and
-/// `{"remove_projects": […]}` are understood too.
+/// Body of a request that adds projects to a type or removes them. The routes `add_projects` and `remove_projects` also
+/// accept `project_list` under their own name, inside `backup_target_type` or in its place.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[schema(example = json!({"backup_target_type": {"project_list": ["fc439373e340459fb28202b2412e26c0"]}}))]
 #[serde(deny_unknown_fields)]
 pub struct ProjectsBody {
-    /// The fields.
+    /// Fields of the request.
     pub backup_target_type: ProjectList,
 }
 
@@ -218,43 +243,45 @@ pub struct ProjectsBody {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ProjectList {
-    /// The type, which the path names too.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Id of the type, which the path names too.
+    #[serde(default, deserialize_with = "request::line", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<request::Line>)]
     pub backup_target_type_id: Option<String>,
-    /// The projects: 32 hexadecimal digits or UUIDs.
+    /// Projects: 32 hexadecimal digits or UUIDs.
+    #[schema(value_type = request::ProjectIds)]
     pub project_list: Vec<String>,
 }
 
-/// What adds notes to a type, or removes them.
+/// Body of a request that adds metadata to a type or removes it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[schema(example = json!({"backup_target_type": {"metadata": [{"key": "tier", "value": "1"}]}}))]
 #[serde(deny_unknown_fields)]
 pub struct MetadataBody {
-    /// The fields.
+    /// Fields of the request.
     pub backup_target_type: MetadataList,
 }
 
-/// Notes of a type.
+/// Metadata of a type.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MetadataList {
-    /// The type, which the path names too.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Id of the type, which the path names too.
+    #[serde(default, deserialize_with = "request::line", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<request::Line>)]
     pub backup_target_type_id: Option<String>,
-    /// The notes. To remove one whatever its value is, leave its value out.
+    /// Metadata. On removal, a key without a value is removed whatever its value is.
+    #[serde(alias = "backup_target_type_metadata", deserialize_with = "request::type_metadata")]
+    #[schema(value_type = request::TypeMetadata)]
     pub metadata: Vec<MetadataPair>,
 }
 
-/// A key, and a value where one is needed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
+/// Metadata key, and its value where one is given.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct MetadataPair {
-    /// Its key.
-    #[schema(min_length = 1, max_length = 255)]
+    /// Key.
     pub key: String,
-    /// Its value.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(max_length = 255)]
+    /// Value.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub value: Option<String>,
 }
 
