@@ -1,4 +1,4 @@
-//! A running Keystone, who is in it, and an agent that asks it.
+//! A running Keystone, its projects and users, and an agent that authenticates with it.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -42,17 +42,17 @@ impl Keystone {
         keystone
     }
 
-    /// What is in its `env` file.
+    /// A value of its `env` file.
     pub fn fact(&self, name: &str) -> &str {
         &self.facts[name]
     }
 
-    /// Halts, pauses, resumes it, or starts it again.
+    /// Runs a command of the script: halt, again, pause, or resume.
     pub fn control(&self, command: &str) {
         run(command, &self.path());
     }
 
-    /// Lets tokens live for so many seconds, from its next start.
+    /// Sets the lifetime of tokens, effective at its next start.
     pub fn shorten(&self, token_seconds: u32) {
         let path = self.path().join("keystone.conf");
         let text = std::fs::read_to_string(&path).expect("a configuration");
@@ -66,7 +66,7 @@ impl Keystone {
         self.address
     }
 
-    /// How many requests it was asked that begin so, method and path.
+    /// Number of requests so far whose method and path begin with this text.
     pub fn asked(&self, beginning: &str) -> usize {
         let log = std::fs::read_to_string(self.path().join("requests.log")).expect("its log");
         log.lines().filter(|line| line.starts_with(beginning)).count()
@@ -108,7 +108,7 @@ impl Keystone {
         answer.header("x-subject-token").to_owned()
     }
 
-    /// Makes a project with a user of the same name, whose password that is too. Gives its id.
+    /// Creates a project and a member with the same name and password. Returns the id of the project.
     pub async fn member_of(&self, project: &str) -> String {
         let made = async |path: &str, body: Value| {
             let answer = self.call("POST", path, &self.admin, None, &body).await;
@@ -128,7 +128,7 @@ impl Keystone {
         id
     }
 
-    /// Gives a user the role in the project of the same name, and makes the role.
+    /// Creates a role, and assigns it to a user in the project of the same name.
     pub async fn give_role(&self, role: &str, user: &str) {
         let made = self.call("POST", "/roles", &self.admin, None, &json!({ "role": { "name": role } })).await;
         assert_eq!(made.status, 201, "{made:?}");
@@ -154,7 +154,7 @@ impl Keystone {
         (text("id"), text("secret"))
     }
 
-    /// Whether a token is no longer taken.
+    /// Whether Keystone rejects a token.
     pub async fn has_ended(&self, token: &str) -> bool {
         self.call("GET", "/auth/projects", token, None, &Value::Null).await.status == 401
     }
@@ -165,7 +165,7 @@ impl Keystone {
         assert_eq!(answer.status, 204, "{answer:?}");
     }
 
-    /// A workspace whose agent asks this Keystone, with more keys of `[api.keystone]`.
+    /// A workspace whose agent uses this Keystone, with more keys of `[api.keystone]`.
     pub fn workspace(&self, more: &str) -> Workspace {
         self.workspace_with(|workspace| {
             std::fs::write(workspace.path("password"), self.fact("SERVICE_PASSWORD")).expect("written");
@@ -178,7 +178,7 @@ impl Keystone {
         })
     }
 
-    /// A workspace whose agent asks this Keystone, as whom these keys of `[api.keystone]` say.
+    /// A workspace whose agent uses this Keystone, with its login in these keys of `[api.keystone]`.
     pub fn workspace_with(&self, keys: impl Fn(&Workspace) -> String) -> Workspace {
         let workspace = Workspace::new();
         let (url, keys) = (self.fact("URL"), keys(&workspace));

@@ -1,4 +1,4 @@
-//! The API as a client has it, over the agent's Unix socket.
+//! An API client over the agent's Unix socket.
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::bench::{FIRST_VERDICT, eventually};
+use crate::machine::{FIRST_VERDICT, eventually};
 
 /// The agent's socket.
 pub const SOCKET: &str = "/run/targetwatch/api.sock";
-/// No request takes longer, or the agent hangs.
+/// Time limit of a request. A request that takes longer means that the agent hangs.
 const LIMIT: Duration = Duration::from_secs(5);
 
 /// An answer.
@@ -27,10 +27,10 @@ pub struct Answer {
 impl Answer {
     /// The body as JSON.
     pub fn json(&self) -> Value {
-        serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("JSON was expected ({error}): {self:?}"))
+        serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("expected JSON ({error}): {self:?}"))
     }
 
-    /// What is wrong, as the fault body says it.
+    /// The message of the fault.
     pub fn message(&self) -> String {
         let fault = self.json();
         let message = fault.as_object().and_then(|fault| fault.values().next()?.get("message")?.as_str());
@@ -38,7 +38,7 @@ impl Answer {
     }
 }
 
-/// Asks the agent.
+/// Sends a request on a new connection.
 pub fn request(method: &str, path: &str, body: Option<&Value>) -> Answer {
     let began = Instant::now();
     let answer = Client::connect().and_then(|mut client| client.ask(method, path, body));
@@ -46,8 +46,8 @@ pub fn request(method: &str, path: &str, body: Option<&Value>) -> Answer {
     Answer { code, text: String::from_utf8(body).expect("text"), took: began.elapsed() }
 }
 
-/// A connection to the agent. Not curl's: on the lab's one processor that takes longer to start than
-/// the agent to answer, and what is measured is the agent.
+/// A connection to the agent. curl would take longer to start on the lab's one processor than the agent takes to
+/// answer, which is what tests measure.
 pub struct Client(BufReader<UnixStream>);
 
 impl Client {
@@ -59,7 +59,7 @@ impl Client {
         Ok(Self(BufReader::new(stream)))
     }
 
-    /// Asks, and gives the status code and the body.
+    /// Sends a request, and returns the status code and the body.
     pub fn ask(&mut self, method: &str, path: &str, body: Option<&Value>) -> io::Result<(u16, Vec<u8>)> {
         let body = body.map(Value::to_string).unwrap_or_default();
         let length = body.len();
@@ -91,14 +91,14 @@ impl Client {
     }
 }
 
-/// Asks and expects 200.
+/// Gets a path, which must answer 200.
 pub fn get(path: &str) -> Value {
     let answer = request("GET", path, None);
     assert_eq!(answer.code, 200, "{path}: {answer:?}");
     answer.json()
 }
 
-/// A target as the API has it.
+/// A created target.
 #[derive(Debug, Clone)]
 pub struct Target {
     /// Its id.
@@ -139,7 +139,7 @@ impl Target {
     /// Creates a target that must become available.
     pub fn create_available(export: &str) -> Self {
         let target = Self::create(export);
-        target.becomes_available(FIRST_VERDICT);
+        target.wait_until_available(FIRST_VERDICT);
         target
     }
 
@@ -159,12 +159,12 @@ impl Target {
     }
 
     /// Waits until it is available.
-    pub fn becomes_available(&self, limit: Duration) {
+    pub fn wait_until_available(&self, limit: Duration) {
         eventually(&format!("{} available", self.export), limit, || self.is_available().then_some(()));
     }
 
-    /// Waits until it is offline for one of these reasons.
-    pub fn becomes_offline(&self, reasons: &[&str], limit: Duration) {
+    /// Waits until it is offline with one of these reasons.
+    pub fn wait_until_offline(&self, reasons: &[&str], limit: Duration) {
         let mut seen = Vec::new();
         let what = format!("{} offline because of {reasons:?}", self.export);
         eventually(&what, limit, || {
@@ -191,8 +191,8 @@ impl Target {
         transitions.iter().map(|entry| (text(&entry["to"]).expect("a status"), text(&entry["reason"]))).collect()
     }
 
-    /// Waits until a number of further probes have ended.
-    pub fn is_probed(&self, times: usize, limit: Duration) {
+    /// Waits until this many more probes have ended.
+    pub fn wait_for_probes(&self, times: usize, limit: Duration) {
         let mut latest = self.report().get("checked_at").clone();
         let mut seen = 0;
         eventually(&format!("{} probed {times} times", self.export), limit, || {
@@ -211,7 +211,7 @@ impl Target {
     }
 }
 
-/// A report: the only place that knows its shape on the wire.
+/// A report. Only this type knows its shape on the wire.
 #[derive(Debug)]
 pub struct Report(Value);
 
@@ -235,7 +235,7 @@ impl Report {
         check.and_then(|check| check["outcome"].as_str()).unwrap_or_else(|| panic!("no check {name}: {:#}", self.0))
     }
 
-    /// Why checks did not pass; not those that were not tried because of another.
+    /// Reasons of the checks that did not pass, without checks skipped because of an earlier failure.
     pub fn reasons(&self) -> Vec<String> {
         let reasons = self.checks().iter().filter(|check| check["outcome"] != "passed");
         let reasons = reasons.filter_map(|check| check["reason"].as_str());

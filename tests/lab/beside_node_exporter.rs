@@ -14,8 +14,8 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::api::request;
-use crate::bench::{Bench, UP_OR_DOWN, black_hole_data, end_black_holes, eventually};
 use crate::crowds::{ALL_OFFLINE, CONFIG, DEAD, MOUNTED, WELL, statuses, targets};
+use crate::machine::{Machine, UP_OR_DOWN, black_hole_data, end_black_holes, eventually};
 
 const EXPORTER: &str = "127.0.0.1:9100";
 /// How long a scrape is waited for: Prometheus's own default (`scrape_timeout`).
@@ -83,7 +83,7 @@ fn in_turn(when: &str) -> (Duration, usize) {
 #[test]
 #[ignore = "a comparison, which takes prometheus-node-exporter and some minutes"]
 fn hanging_mounts_delay_node_exporter_but_no_poll() {
-    let _bench = Bench::start(CONFIG);
+    let _machine = Machine::start(CONFIG);
     let _well = targets("10.0.0.1", "well", WELL);
     let _dead = targets("10.0.0.3", "dead", DEAD);
     eventually("all are available", MOUNTED, || (statuses("available") == WELL + DEAD).then_some(()));

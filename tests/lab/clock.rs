@@ -6,7 +6,7 @@ use nix::sys::time::TimeSpec;
 use nix::time::{ClockId, clock_settime};
 
 use crate::api::Target;
-use crate::bench::{Bench, EVERY_SECOND, main_pid};
+use crate::machine::{EVERY_SECOND, Machine, main_pid};
 
 const HOUR: i64 = 3600;
 /// Three intervals, with a tenth each, and the time to probe.
@@ -42,14 +42,14 @@ fn seconds(report: &crate::api::Report, key: &str) -> i64 {
 
 #[test]
 fn clock_step_neither_stops_probes_nor_invents_times() {
-    let _bench = Bench::start(EVERY_SECOND);
+    let _machine = Machine::start(EVERY_SECOND);
     let target = Target::create_available("10.0.0.1:/srv/exports/one");
-    target.is_probed(2, PROBED);
+    target.wait_for_probes(2, PROBED);
     let (pid, history) = (main_pid(), target.history());
     let since = seconds(&target.report(), "since");
     for step in [HOUR, -2 * HOUR] {
         let stepped = Step::by(step);
-        target.is_probed(3, PROBED);
+        target.wait_for_probes(3, PROBED);
         let report = target.report();
         for key in ["checked_at", "last_available_at"] {
             let off = now() - seconds(&report, key);
@@ -58,7 +58,7 @@ fn clock_step_neither_stops_probes_nor_invents_times() {
         assert_eq!(seconds(&report, "since"), since, "nothing became of it since");
         assert_eq!(target.history(), history);
         drop(stepped);
-        target.is_probed(2, PROBED);
+        target.wait_for_probes(2, PROBED);
     }
     assert_eq!((main_pid(), target.history()), (pid, history), "the watchdog is no friend of clocks either");
 }

@@ -1,7 +1,7 @@
 //! The command line beside a running agent, and without one.
 
 use crate::api::Target;
-use crate::bench::{Bench, EVERY_SECOND, SERVICE, TIMED_OUT, black_hole, mount_path, output, run, succeed};
+use crate::machine::{EVERY_SECOND, Machine, SERVICE, TIMED_OUT, black_hole, mount_path, output, run, succeed};
 
 const AVAILABLE: Option<i32> = Some(0);
 const OFFLINE: Option<i32> = Some(2);
@@ -15,7 +15,7 @@ fn exit_code(arguments: &[&str]) -> Option<i32> {
 
 #[test]
 fn status_and_check_all_exit_codes() {
-    let _bench = Bench::start(EVERY_SECOND);
+    let _machine = Machine::start(EVERY_SECOND);
     let good = Target::create_available("10.0.0.1:/srv/exports/one");
     assert_eq!(exit_code(&["status"]), AVAILABLE);
     assert_eq!(exit_code(&["check", "all"]), AVAILABLE);
@@ -24,7 +24,7 @@ fn status_and_check_all_exit_codes() {
 
     let silent = Target::create_available("10.0.0.3:/srv/exports/three");
     black_hole("10.0.0.3");
-    silent.becomes_offline(&["connect_timed_out"], TIMED_OUT);
+    silent.wait_until_offline(&["connect_timed_out"], TIMED_OUT);
     assert_eq!(exit_code(&["status"]), OFFLINE);
     assert_eq!(exit_code(&["check", "all"]), OFFLINE);
     let table = output("targetwatch", &["status"]);
@@ -36,7 +36,7 @@ fn status_and_check_all_exit_codes() {
 
 #[test]
 fn check_nfs_needs_no_daemon() {
-    let _bench = Bench::stopped("");
+    let _machine = Machine::stopped("");
     assert_eq!(exit_code(&["check", "nfs", "10.0.0.1:/srv/exports/one"]), AVAILABLE);
     assert_eq!(exit_code(&["check", "nfs", "10.0.0.1:/srv/private"]), OFFLINE);
     assert_eq!(exit_code(&["check", "nfs", "no-export"]), UNKNOWN);

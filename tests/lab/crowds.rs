@@ -6,8 +6,8 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::api::{Target, get};
-use crate::bench::{
-    Bench, black_hole, black_hole_data, end_black_holes, eventually, export_directory, is_long, main_pid, mount_path,
+use crate::machine::{
+    Machine, black_hole, black_hole_data, end_black_holes, eventually, export_directory, is_long, main_pid, mount_path,
     run,
 };
 use crate::observer::Observer;
@@ -57,7 +57,7 @@ pub fn statuses(status: &str) -> usize {
 
 /// Fifty targets beside ten while `break_them` lasts. Tells how much of a processor the agent used.
 fn crowd(break_them: impl FnOnce(&str), mounts_hang: bool) -> f64 {
-    let _bench = Bench::start(CONFIG);
+    let _machine = Machine::start(CONFIG);
     let well = targets("10.0.0.1", "well", WELL);
     let _dead = targets("10.0.0.3", "dead", DEAD);
     eventually("all are available", MOUNTED, || (statuses("available") == WELL + DEAD).then_some(()));
@@ -65,10 +65,10 @@ fn crowd(break_them: impl FnOnce(&str), mounts_hang: bool) -> f64 {
     break_them("10.0.0.3");
     eventually("the dead are offline", ALL_OFFLINE, || (statuses("offline") == DEAD).then_some(()));
     let lasts = if is_long() { Duration::from_secs(300) } else { Duration::from_secs(20) };
-    well[0].is_probed(usize::try_from(lasts.as_secs() / INTERVAL.as_secs()).expect("few"), lasts * 2);
+    well[0].wait_for_probes(usize::try_from(lasts.as_secs() / INTERVAL.as_secs()).expect("few"), lasts * 2);
     let well: Vec<&Target> = well.iter().collect();
     let children = if mounts_hang { DEAD } else { 0 };
-    observer.end().is_bounded(&well, INTERVAL, children, mounts_hang);
+    observer.end().assert_bounded(&well, INTERVAL, children, mounts_hang);
     // Nobody asks meanwhile: what an answer costs is the asker's.
     let (pid, began, time_before) = (main_pid(), Instant::now(), processor_time(main_pid()));
     sleep(lasts);
@@ -80,7 +80,7 @@ fn crowd(break_them: impl FnOnce(&str), mounts_hang: bool) -> f64 {
     let look = ["--signal=KILL", "1", "stat", "--file-system", one_of_them.to_str().expect("text")];
     eventually("the kernel has its answer", SENT_AGAIN, || run("timeout", &look).status.success().then_some(()));
     eventually("all are back", ALL_BACK, || (statuses("available") == WELL + DEAD).then_some(()));
-    observer.end().is_bounded(&well, INTERVAL, DEAD, mounts_hang);
+    observer.end().assert_bounded(&well, INTERVAL, DEAD, mounts_hang);
     let leftover = || {
         let now = Usage::now();
         let is_as_before = now.threads <= before.threads && now.files <= before.files + 4 && now.zombies == 0;

@@ -4,7 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use crate::api::Target;
-use crate::bench::{Bench, EVERY_SECOND, MOUNT_ROOT, eventually, is_long, mount_of, mounts, succeed, unmount};
+use crate::machine::{EVERY_SECOND, MOUNT_ROOT, Machine, eventually, is_long, mount_of, mounts, succeed, unmount};
 use crate::process::Usage;
 
 const EXPORT: &str = "10.0.0.1:/srv/exports/one";
@@ -17,7 +17,7 @@ const SETTLED: Duration = Duration::from_secs(5);
 const RSS_MORE_PERCENT: u64 = 10;
 
 fn cycles(shortened: usize, what: impl Fn(&Target)) {
-    let _bench = Bench::start(EVERY_SECOND);
+    let _machine = Machine::start(EVERY_SECOND);
     let target = Target::create_available(EXPORT);
     let count = if is_long() { 1000 } else { shortened };
     let mut before = None;
@@ -48,7 +48,7 @@ fn repeated_unmounts_leak_nothing() {
         let at = mount_of(PATH).expect("mounted").path;
         unmount(&at);
         eventually("mounted again", CYCLE, || mount_of(PATH));
-        target.becomes_available(CYCLE);
+        target.wait_until_available(CYCLE);
     });
 }
 
@@ -57,8 +57,8 @@ fn repeated_server_restarts_leak_nothing() {
     cycles(10, |target| {
         // As `rpc.nfsd` has it, without the time that a service manager takes.
         fs::write("/proc/fs/nfsd/threads", "0").expect("stopped");
-        target.becomes_offline(&["connection_refused"], CYCLE);
+        target.wait_until_offline(&["connection_refused"], CYCLE);
         succeed("systemctl", &["restart", "lab-nfs-server.service"]);
-        target.becomes_available(CYCLE);
+        target.wait_until_available(CYCLE);
     });
 }

@@ -4,7 +4,7 @@ use std::process::{Child, Command};
 use std::time::Duration;
 
 use crate::api::Target;
-use crate::bench::{Bench, HARD, TIMED_OUT, black_hole, black_hole_data, eventually, log, mount_of, mount_path};
+use crate::machine::{HARD, Machine, TIMED_OUT, black_hole, black_hole_data, eventually, log, mount_of, mount_path};
 
 /// Three ways to unmount and the question whether the server is alive, with a deadline of 2 s each,
 /// and a child that was killed.
@@ -36,13 +36,13 @@ fn deletes(target: &Target, path: &str) {
 
 #[test]
 fn delete_succeeds_when_server_is_gone() {
-    let _bench = Bench::start(HARD);
+    let _machine = Machine::start(HARD);
     // The first one is the default, which goes last.
     let three = Target::create_available("10.0.0.3:/srv/exports/three");
     let four = Target::create_available("10.0.0.2:/srv/exports/two");
     for (target, address) in [(&three, "10.0.0.3"), (&four, "10.0.0.2")] {
         black_hole(address);
-        target.becomes_offline(&["connect_timed_out"], TIMED_OUT);
+        target.wait_until_offline(&["connect_timed_out"], TIMED_OUT);
     }
     deletes(&four, "/srv/exports/two");
     deletes(&three, "/srv/exports/three");
@@ -50,12 +50,12 @@ fn delete_succeeds_when_server_is_gone() {
 
 #[test]
 fn delete_succeeds_while_probes_hang() {
-    let _bench = Bench::start(HARD);
+    let _machine = Machine::start(HARD);
     let three = Target::create_available("10.0.0.3:/srv/exports/three");
     let four = Target::create_available("10.0.0.2:/srv/exports/two");
     for (target, address) in [(&three, "10.0.0.3"), (&four, "10.0.0.2")] {
         black_hole_data(address);
-        target.becomes_offline(&["storage_timed_out"], TIMED_OUT);
+        target.wait_until_offline(&["storage_timed_out"], TIMED_OUT);
     }
     deletes(&four, "/srv/exports/two");
     deletes(&three, "/srv/exports/three");
@@ -64,11 +64,11 @@ fn delete_succeeds_while_probes_hang() {
 /// A lazy unmount alone would leave them to wait for as long as the server is away.
 #[test]
 fn delete_releases_processes_blocked_on_a_dead_server() {
-    let _bench = Bench::start(HARD);
+    let _machine = Machine::start(HARD);
     for (path, address) in [("/srv/exports/three", "10.0.0.3"), ("/srv/exports/two", "10.0.0.2")] {
         let target = Target::create_available(&format!("{address}:{path}"));
         black_hole(address);
-        target.becomes_offline(&["connect_timed_out"], TIMED_OUT);
+        target.wait_until_offline(&["connect_timed_out"], TIMED_OUT);
         let mut waits = Command::new("stat").arg("--file-system").arg(mount_path(path)).spawn().expect("a process");
         let is_waiting =
             || crate::process::processes().iter().any(|process| process.pid == waits.id() && process.state == 'D');
@@ -80,14 +80,14 @@ fn delete_releases_processes_blocked_on_a_dead_server() {
 
 #[test]
 fn lazy_unmount_of_busy_target_on_dead_server_is_reported() {
-    let _bench = Bench::start(HARD);
+    let _machine = Machine::start(HARD);
     for (path, address) in [("/srv/exports/three", "10.0.0.3"), ("/srv/exports/two", "10.0.0.2")] {
         let target = Target::create_available(&format!("{address}:{path}"));
         let user = User::of(path);
         black_hole(address);
-        target.becomes_offline(&["connect_timed_out"], TIMED_OUT);
+        target.wait_until_offline(&["connect_timed_out"], TIMED_OUT);
         deletes(&target, path);
-        eventually("told", TIMED_OUT, || log(20).contains("was unmounted lazily").then_some(()));
+        eventually("reported", TIMED_OUT, || log(20).contains("was unmounted lazily").then_some(()));
         drop(user);
     }
 }

@@ -4,8 +4,8 @@ use std::fs;
 use std::time::Duration;
 
 use crate::api::{Target, request};
-use crate::bench::{
-    ANSWER, Bench, EVERY_HOUR, EVERY_SECOND, FIRST_VERDICT, HEALED, SERVICE, TIMED_OUT, UP_OR_DOWN, black_hole,
+use crate::machine::{
+    ANSWER, EVERY_HOUR, EVERY_SECOND, FIRST_VERDICT, HEALED, Machine, SERVICE, TIMED_OUT, UP_OR_DOWN, black_hole,
     end_black_holes, eventually, export_directory, mark, mount_of, mount_path, mounts, succeed,
 };
 
@@ -18,42 +18,42 @@ fn answers_at_once() {
 
 #[test]
 fn external_unmount_is_mounted_again_at_once() {
-    let _bench = Bench::start(EVERY_HOUR);
+    let _machine = Machine::start(EVERY_HOUR);
     let target = Target::create_available("10.0.0.1:/srv/exports/one");
     let before = mount_of("/srv/exports/one").expect("mounted");
     succeed("umount", &[before.path.to_str().expect("text")]);
     let after = eventually("mounted again", HEALED, || mount_of("/srv/exports/one"));
     assert_eq!((after.source, after.options), (before.source, before.options));
-    target.becomes_available(HEALED);
+    target.wait_until_available(HEALED);
 }
 
 #[test]
 fn connection_refused_is_reported_and_recovers() {
-    let _bench = Bench::start(EVERY_SECOND);
+    let _machine = Machine::start(EVERY_SECOND);
     let three = Target::create_available("10.0.0.1:/srv/exports/one");
     let four = Target::create_available("10.0.0.2:/srv/exports/two");
     let mount = mark("/srv/exports/one");
     succeed("systemctl", &["stop", "lab-nfs-server.service"]);
     for target in [&three, &four] {
-        target.becomes_offline(&["connection_refused"], Duration::from_secs(3));
+        target.wait_until_offline(&["connection_refused"], Duration::from_secs(3));
     }
     answers_at_once();
     succeed("systemctl", &["start", "lab-nfs-server.service"]);
     // The kernel's client waits before it connects again.
     for target in [&three, &four] {
-        target.becomes_available(Duration::from_secs(20));
+        target.wait_until_available(Duration::from_secs(20));
     }
     assert_eq!(mount_of("/srv/exports/one"), mount, "a server that was away is no reason to unmount");
 }
 
 #[test]
 fn silent_server_delays_nothing() {
-    let _bench = Bench::start(EVERY_SECOND);
+    let _machine = Machine::start(EVERY_SECOND);
     let silent = Target::create_available("10.0.0.3:/srv/exports/three");
     let other = Target::create_available("10.0.0.1:/srv/exports/one");
     let mount = mark("/srv/exports/three");
     black_hole("10.0.0.3");
-    silent.becomes_offline(&["connect_timed_out"], TIMED_OUT);
+    silent.wait_until_offline(&["connect_timed_out"], TIMED_OUT);
     answers_at_once();
     assert!(other.is_available());
 
@@ -62,21 +62,21 @@ fn silent_server_delays_nothing() {
     assert!(succeed("systemctl", &["stop", SERVICE]) < UP_OR_DOWN, "stopping");
     assert!(succeed("systemctl", &["start", SERVICE]) < UP_OR_DOWN, "starting");
     answers_at_once();
-    other.becomes_available(FIRST_VERDICT);
+    other.wait_until_available(FIRST_VERDICT);
     assert!(!silent.is_available());
     assert_eq!(mount_of("/srv/exports/three"), mount);
 
     end_black_holes();
-    silent.becomes_available(Duration::from_secs(20));
+    silent.wait_until_available(Duration::from_secs(20));
     assert_eq!(mount_of("/srv/exports/three"), mount);
 }
 
 #[test]
 fn delete_succeeds_on_a_silent_server() {
-    let _bench = Bench::start(EVERY_SECOND);
+    let _machine = Machine::start(EVERY_SECOND);
     let silent = Target::create_available("10.0.0.3:/srv/exports/three");
     black_hole("10.0.0.3");
-    silent.becomes_offline(&["connect_timed_out"], TIMED_OUT);
+    silent.wait_until_offline(&["connect_timed_out"], TIMED_OUT);
     eventually("deleted", TIMED_OUT * 2, || (silent.delete().code != 409).then_some(()));
     eventually("unmounted", TIMED_OUT, || mount_of("/srv/exports/three").is_none().then_some(()));
     answers_at_once();
@@ -84,7 +84,7 @@ fn delete_succeeds_on_a_silent_server() {
 
 #[test]
 fn stale_handle_recovers_by_remounting() {
-    let _bench = Bench::start(EVERY_SECOND);
+    let _machine = Machine::start(EVERY_SECOND);
     let inner = export_directory("one/inner");
     let make = || {
         fs::create_dir(&inner).expect("made");
@@ -94,9 +94,9 @@ fn stale_handle_recovers_by_remounting() {
     let target = Target::create_available("10.0.0.1:/srv/exports/one/inner");
     let before = mark("/srv/exports/one/inner");
     fs::remove_dir(&inner).expect("removed");
-    target.becomes_offline(&["stale_handle", "export_not_found", "export_denied"], FIRST_VERDICT);
+    target.wait_until_offline(&["stale_handle", "export_not_found", "export_denied"], FIRST_VERDICT);
     make();
-    target.becomes_available(Duration::from_secs(10));
+    target.wait_until_available(Duration::from_secs(10));
     let after = mount_of("/srv/exports/one/inner");
     assert!(after.is_some() && after != before, "{after:?}");
     let told: Vec<String> = target.history().into_iter().map(|(to, _)| to).collect();
@@ -105,7 +105,7 @@ fn stale_handle_recovers_by_remounting() {
 
 #[test]
 fn foreign_mount_at_mount_path_is_never_touched() {
-    let _bench = Bench::start(EVERY_SECOND);
+    let _machine = Machine::start(EVERY_SECOND);
     for (name, arguments) in [
         ("one", ["-t", "tmpfs", "theirs"].as_slice()),
         ("two", ["-t", "nfs", "-o", "nolock,soft,nfsvers=3", "10.0.0.4:/srv/exports/three"].as_slice()),
@@ -116,7 +116,7 @@ fn foreign_mount_at_mount_path_is_never_touched() {
         succeed("mount", &[arguments, &[at.to_str().expect("text")]].concat());
         let foreign = mount_of(&path).expect("mounted");
         let target = Target::create(&format!("10.0.0.1:{path}"));
-        target.becomes_offline(&["mount_conflict"], FIRST_VERDICT);
+        target.wait_until_offline(&["mount_conflict"], FIRST_VERDICT);
         target.delete();
         assert_eq!(mount_of(&path), Some(foreign));
     }
@@ -124,35 +124,35 @@ fn foreign_mount_at_mount_path_is_never_touched() {
 
 #[test]
 fn offline_when_export_is_read_only() {
-    let _bench = Bench::start("");
+    let _machine = Machine::start("");
     let target = Target::create("10.0.0.1:/srv/exports/readonly");
-    target.becomes_offline(&["read_only"], FIRST_VERDICT);
+    target.wait_until_offline(&["read_only"], FIRST_VERDICT);
 }
 
 #[test]
 fn offline_when_backup_user_cannot_write() {
-    let _bench = Bench::start("");
+    let _machine = Machine::start("");
     fs::create_dir(export_directory("one/private")).expect("made");
     let target = Target::create("10.0.0.1:/srv/exports/one/private");
-    target.becomes_offline(&["write_denied"], FIRST_VERDICT);
+    target.wait_until_offline(&["write_denied"], FIRST_VERDICT);
 }
 
 #[test]
 fn missing_export_and_denied_export_are_distinguished() {
-    let _bench = Bench::start("");
+    let _machine = Machine::start("");
     fs::create_dir_all("/srv/private").expect("made");
     let denied = Target::create("10.0.0.1:/srv/private");
     let missing = Target::create("10.0.0.2:/srv/exports/missing");
-    denied.becomes_offline(&["export_denied"], FIRST_VERDICT);
-    missing.becomes_offline(&["export_not_found"], FIRST_VERDICT);
-    assert!(!mounts().iter().any(|mount| mount.path.starts_with(crate::bench::MOUNT_ROOT)));
+    denied.wait_until_offline(&["export_denied"], FIRST_VERDICT);
+    missing.wait_until_offline(&["export_not_found"], FIRST_VERDICT);
+    assert!(!mounts().iter().any(|mount| mount.path.starts_with(crate::machine::MOUNT_ROOT)));
 }
 
 #[test]
 fn full_export_is_reported() {
-    let _bench = Bench::start("");
+    let _machine = Machine::start("");
     let fill = format!("of={}/fill", export_directory("one").display());
-    crate::bench::run("dd", &["if=/dev/zero", &fill, "bs=1M"]);
+    crate::machine::run("dd", &["if=/dev/zero", &fill, "bs=1M"]);
     let target = Target::create("10.0.0.1:/srv/exports/one");
-    target.becomes_offline(&["storage_full"], FIRST_VERDICT);
+    target.wait_until_offline(&["storage_full"], FIRST_VERDICT);
 }

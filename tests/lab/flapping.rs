@@ -4,7 +4,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use crate::api::Target;
-use crate::bench::{Bench, black_hole, end_black_holes, eventually, is_of_a_stop};
+use crate::machine::{Machine, black_hole, end_black_holes, eventually, is_of_a_stop};
 
 /// A deadline that a silence of a second outlasts, and more timeouts for a status than fit into it.
 const CONFIG: &str = r#"
@@ -31,28 +31,28 @@ fn flap(down: impl Fn(), up: impl Fn()) {
 
 #[test]
 fn flapping_shorter_than_hysteresis_is_not_an_outage() {
-    let _bench = Bench::start(CONFIG);
+    let _machine = Machine::start(CONFIG);
     let target = Target::create_available(EXPORT);
     let before = target.history();
     // Two probes fit into a second of silence, and the kernel's client takes another to notice its end.
     flap(|| black_hole("10.0.0.1"), end_black_holes);
-    target.becomes_available(BACK);
+    target.wait_until_available(BACK);
     assert_eq!(target.history(), before);
 }
 
 #[test]
 fn flapping_refusals_are_each_in_the_history() {
     // So many in a row there never are: what is told counted at once.
-    let _bench = Bench::start(&CONFIG.replace("offline = 6", "offline = 1000"));
+    let _machine = Machine::start(&CONFIG.replace("offline = 6", "offline = 1000"));
     let target = Target::create_available(EXPORT);
     let before = target.history().len();
     flap(
         || fs::write("/proc/fs/nfsd/threads", "0").expect("stopped"),
         || {
-            crate::bench::succeed("systemctl", &["restart", "lab-nfs-server.service"]);
+            crate::machine::succeed("systemctl", &["restart", "lab-nfs-server.service"]);
         },
     );
-    target.becomes_available(BACK);
+    target.wait_until_available(BACK);
     let history = target.history();
     let new = &history[..history.len() - before];
     // A definite error counts at once, so each round is out and back at most once, and some are.

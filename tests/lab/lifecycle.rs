@@ -5,13 +5,13 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 
 use crate::api::{Target, request};
-use crate::bench::FIRST_VERDICT;
-use crate::bench::{
-    Bench, EVERY_SECOND, HARD, MOUNT_ROOT, eventually, export_directory, measure, mount_of, mount_path, run, succeed,
+use crate::machine::FIRST_VERDICT;
+use crate::machine::{
+    EVERY_SECOND, HARD, MOUNT_ROOT, Machine, eventually, export_directory, measure, mount_of, mount_path, run, succeed,
 };
 
 fn is_mounted_and_measured(export: &str, name: &str, kind: &str, version: &str) {
-    let _bench = Bench::start("");
+    let _machine = Machine::start("");
     fs::write(export_directory(name).join("backup.img"), vec![7; 5_000_001]).expect("written");
     succeed("sync", &[]);
     let path = format!("/srv/exports/{name}");
@@ -67,7 +67,7 @@ fn nfs_v4_2_target_is_mounted_and_measured() {
 
 #[test]
 fn root_squash_is_supported() {
-    let _bench = Bench::start("");
+    let _machine = Machine::start("");
     fs::set_permissions(export_directory("three"), fs::Permissions::from_mode(0o700)).expect("a mode");
     chown(export_directory("three"), Some(42436), Some(42436)).expect("an owner");
     let target = Target::create_available("10.0.0.1:/srv/exports/three");
@@ -76,7 +76,7 @@ fn root_squash_is_supported() {
 
 #[test]
 fn warning_when_mount_is_hard() {
-    let _bench = Bench::start(HARD);
+    let _machine = Machine::start(HARD);
     let target = Target::create_available("10.0.0.1:/srv/exports/one");
     let report = target.check();
     assert_eq!((report.get("status"), report.get("reason")), (&"available".into(), &"hard_mount".into()), "{report:?}");
@@ -85,7 +85,7 @@ fn warning_when_mount_is_hard() {
 
 #[test]
 fn delete_unmounts_and_removes_the_directory() {
-    let _bench = Bench::start("");
+    let _machine = Machine::start("");
     let target = Target::create_available("10.0.0.1:/srv/exports/one");
     let answer = target.delete();
     assert_eq!((answer.code, answer.text.as_str()), (202, ""), "{answer:?}");
@@ -98,7 +98,7 @@ fn delete_unmounts_and_removes_the_directory() {
 
 #[test]
 fn delete_is_refused_while_target_is_busy() {
-    let _bench = Bench::start("");
+    let _machine = Machine::start("");
     fs::write(export_directory("one").join("backup.img"), "in use").expect("written");
     let target = Target::create_available("10.0.0.1:/srv/exports/one");
     let in_use = File::open(mount_path("/srv/exports/one").join("backup.img")).expect("opened");
@@ -107,7 +107,7 @@ fn delete_is_refused_while_target_is_busy() {
     assert_eq!(answer.code, 409, "{answer:?}");
     assert!(answer.message().contains("in use"), "{answer:?}");
     assert_eq!(mount_of("/srv/exports/one"), mount);
-    target.becomes_available(FIRST_VERDICT);
+    target.wait_until_available(FIRST_VERDICT);
     drop(in_use);
     eventually("deleted once nothing uses it", FIRST_VERDICT, || (target.delete().code == 202).then_some(()));
     assert!(fs::read(export_directory("one").join("backup.img")).is_ok(), "the backups are still there");
@@ -115,7 +115,7 @@ fn delete_is_refused_while_target_is_busy() {
 
 #[test]
 fn same_path_on_two_servers_is_a_conflict() {
-    let _bench = Bench::start("");
+    let _machine = Machine::start("");
     Target::create_available("10.0.0.1:/srv/exports/one");
     let mount = mount_of("/srv/exports/one");
     let answer = Target::try_create("10.0.0.3:/srv/exports/one");
@@ -126,7 +126,7 @@ fn same_path_on_two_servers_is_a_conflict() {
 
 #[test]
 fn unmounted_directory_is_not_writable() {
-    let _bench = Bench::stopped(EVERY_SECOND);
+    let _machine = Machine::stopped(EVERY_SECOND);
     // As a careless script would have left it.
     let directory = mount_path("/srv/exports/one");
     fs::create_dir_all(&directory).expect("made");

@@ -1,15 +1,15 @@
 //! The lab's tests: the agent as its systemd unit, on a real kernel with a real NFS server.
 //!
-//! They run as root in the machine that `tests/lab/boot` boots, one at a time, and change that
-//! machine as an administrator or an accident would. What they look at is what a user sees: the
-//! API, the command line, the journal, and the host's mount table. Each starts with an agent that
-//! knows no target ([`bench::Bench`]).
+//! They run as root in the machine that `tests/lab/boot` boots, one at a time. They change that machine
+//! as an administrator or an accident would. They check what a user sees: the API, the command line,
+//! the journal, and the host's mount table. Each starts with an agent without targets
+//! ([`machine::Machine`]).
 
 #![allow(clippy::disallowed_methods, reason = "storage may hang a test: the lab has a time limit")]
 #![allow(clippy::expect_used, clippy::panic, reason = "that is how a test fails, in its helpers too")]
 
 mod api;
-mod bench;
+mod machine;
 mod observer;
 mod process;
 #[path = "../support/mod.rs"]

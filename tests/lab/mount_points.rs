@@ -5,8 +5,8 @@ use std::os::unix::fs::symlink;
 use std::time::Duration;
 
 use crate::api::Target;
-use crate::bench::{
-    Bench, EVERY_SECOND, FIRST_VERDICT, SERVICE, configure, mount_of, mount_path, mounts, run, succeed,
+use crate::machine::{
+    EVERY_SECOND, FIRST_VERDICT, Machine, SERVICE, configure, mount_of, mount_path, mounts, run, succeed,
 };
 
 const EXPORT: &str = "10.0.0.1:/srv/exports/one";
@@ -16,24 +16,24 @@ const NOTICED: Duration = Duration::from_secs(4);
 
 #[test]
 fn mount_root_on_full_disk_is_a_finding() {
-    let _bench = Bench::stopped(EVERY_SECOND);
+    let _machine = Machine::stopped(EVERY_SECOND);
     fs::create_dir_all("/srv/full").expect("made");
     // Room for its own root directory, and for the mount root.
     succeed("mount", &["-t", "tmpfs", "-o", "nr_inodes=2", "full", "/srv/full"]);
     configure("[mounts]\nroot = \"/srv/full/mounts\"\n[probe]\nnfs_interval = \"1s\"\n");
     succeed("systemctl", &["start", SERVICE]);
     let target = Target::create(EXPORT);
-    target.becomes_offline(&["mount_point_unusable"], FIRST_VERDICT);
+    target.wait_until_offline(&["mount_point_unusable"], FIRST_VERDICT);
     assert!(target.report().get("message").as_str().is_some_and(|message| message.contains("/srv/full/mounts")));
     succeed("mount", &["-o", "remount,nr_inodes=100", "/srv/full"]);
-    target.becomes_available(NOTICED);
+    target.wait_until_available(NOTICED);
     run("systemctl", &["stop", SERVICE]);
     run("umount", &["--recursive", "/srv/full"]);
 }
 
 #[test]
 fn file_or_link_at_mount_path_is_reported_not_followed() {
-    let _bench = Bench::start(EVERY_SECOND);
+    let _machine = Machine::start(EVERY_SECOND);
     let target = Target::create_available(EXPORT);
     let at = mount_path(PATH);
     let elsewhere = "/srv/elsewhere";
@@ -44,30 +44,30 @@ fn file_or_link_at_mount_path_is_reported_not_followed() {
     ];
     for (what, replace) in replacements {
         // Between the two the agent may mount again: until it has not.
-        crate::bench::eventually(what, FIRST_VERDICT, || {
+        crate::machine::eventually(what, FIRST_VERDICT, || {
             run("umount", &[at.to_str()?]);
             fs::remove_dir(&at).ok()?;
             replace();
             Some(())
         });
-        target.becomes_offline(&["mount_point_unusable"], NOTICED);
+        target.wait_until_offline(&["mount_point_unusable"], NOTICED);
         assert!(!mounts().iter().any(|mount| mount.path.starts_with(elsewhere)), "{what} was followed");
         assert_eq!(mount_of(PATH), None);
         fs::remove_file(&at).expect("still in its place");
-        target.becomes_available(NOTICED);
+        target.wait_until_available(NOTICED);
     }
 }
 
 #[test]
 fn mount_through_a_link_is_unmounted() {
-    let _bench = Bench::stopped(EVERY_SECOND);
+    let _machine = Machine::stopped(EVERY_SECOND);
     fs::create_dir_all("/srv/real").expect("made");
     let _ = fs::remove_file("/srv/link");
     symlink("/srv/real", "/srv/link").expect("linked");
     configure("[mounts]\nroot = \"/srv/link/mounts\"\n[probe]\nnfs_interval = \"1s\"\n");
     succeed("systemctl", &["start", SERVICE]);
     let target = Target::create(EXPORT);
-    target.becomes_offline(&["mount_failed"], FIRST_VERDICT);
+    target.wait_until_offline(&["mount_failed"], FIRST_VERDICT);
     let message = target.report().get("message").clone();
     assert!(message.as_str().is_some_and(|message| message.contains("was unmounted there")), "{message}");
     run("systemctl", &["stop", SERVICE]);

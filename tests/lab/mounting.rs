@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::api::Target;
-use crate::bench::{
-    Bench, FIRST_VERDICT, SERVICE, black_hole_data, change_unit, end_black_holes, eventually, main_pid, mount_of,
+use crate::machine::{
+    FIRST_VERDICT, Machine, SERVICE, black_hole_data, change_unit, end_black_holes, eventually, main_pid, mount_of,
     succeed,
 };
 use crate::process::{Process, Usage, children, processes};
@@ -30,18 +30,18 @@ fn mounting(export: &str) -> Option<u32> {
 
 #[test]
 fn hanging_mount_request_is_killed_at_its_deadline() {
-    let _bench = Bench::start(CONFIG);
+    let _machine = Machine::start(CONFIG);
     black_hole_data("10.0.0.3");
     let hanging = Target::create(HANGS);
     let hangs = eventually("mount.nfs hangs", FIRST_VERDICT, || mounting(HANGS));
     let other = Target::create_available("10.0.0.1:/srv/exports/one");
     assert_eq!(mounting(HANGS), Some(hangs), "the other one did not wait for the end of what hangs");
     assert!(other.history().len() == 1, "{:?}", other.history());
-    hanging.becomes_offline(&["mount_timed_out"], ENDED);
+    hanging.wait_until_offline(&["mount_timed_out"], ENDED);
     assert_eq!(mount_of("/srv/exports/three"), None);
     assert!(children(main_pid()).iter().filter(|child| child.command.contains("mount.nfs")).count() <= 1);
     end_black_holes();
-    hanging.becomes_available(Duration::from_secs(20));
+    hanging.wait_until_available(Duration::from_secs(20));
     eventually("no child is left of it", FIRST_VERDICT, || {
         (Usage::now().zombies == 0 && mounting(HANGS).is_none()).then_some(())
     });
@@ -49,7 +49,7 @@ fn hanging_mount_request_is_killed_at_its_deadline() {
 
 #[test]
 fn hanging_mount_request_does_not_outlive_the_agent() {
-    let _bench = Bench::stopped(CONFIG);
+    let _machine = Machine::stopped(CONFIG);
     // The service manager would kill what an agent leaves behind, and so hide that there is any. Nor is
     // there another agent to mount anew.
     change_unit("[Service]\nKillMode=process\nRestart=no\n");

@@ -5,8 +5,8 @@ use std::fs;
 use std::time::Duration;
 
 use crate::api::Target;
-use crate::bench::{
-    Bench, EVERY_SECOND, FIRST_VERDICT, HARD, SERVICE, TIMED_OUT, black_hole, eventually, mark, mount_of, mount_path,
+use crate::machine::{
+    EVERY_SECOND, FIRST_VERDICT, HARD, Machine, SERVICE, TIMED_OUT, black_hole, eventually, mark, mount_of, mount_path,
     mounts, run, start_user_server, succeed, unmount,
 };
 use crate::observer::Observer;
@@ -48,7 +48,7 @@ fn names_both(message: &serde_json::Value) -> bool {
 
 #[test]
 fn server_moved_warning_while_old_server_answers() {
-    let _bench = Bench::start(EVERY_SECOND);
+    let _machine = Machine::start(EVERY_SECOND);
     let _names = Names::are("10.0.0.1 nas.lab");
     let target = Target::create_available(EXPORT);
     let before = mark(PATH);
@@ -57,39 +57,39 @@ fn server_moved_warning_while_old_server_answers() {
         let report = target.report();
         (report.get("reason") == reason).then_some(report)
     };
-    let report = eventually("told", NOTICED, || told(&"server_moved".into()));
+    let report = eventually("reported", NOTICED, || told(&"server_moved".into()));
     assert_eq!(report.get("status"), "available", "{report:?}");
     assert!(names_both(report.get("message")), "{report:?}");
     assert_eq!(report.get("mount")["server_address"], "10.0.0.1");
-    target.is_probed(2, NOTICED);
+    target.wait_for_probes(2, NOTICED);
     assert_eq!(mount_of(PATH), before, "it is left for who uses it");
 
     unmount(&mount_path(PATH));
-    target.becomes_available(NOTICED);
+    target.wait_until_available(NOTICED);
     eventually("no warning", NOTICED, || told(&serde_json::Value::Null));
     assert_eq!(server_of(PATH).as_deref(), Some("10.0.0.3"), "what was advised helps");
 }
 
 #[test]
 fn server_moved_offline_when_old_server_died() {
-    let _bench = Bench::start(HARD);
+    let _machine = Machine::start(HARD);
     let _names = Names::are("10.0.0.1 nas.lab");
     let target = Target::create_available(EXPORT);
     let other = Target::create_available("10.0.0.2:/srv/exports/two");
     let observer = Observer::start();
     black_hole("10.0.0.1");
     let _names = Names::are("10.0.0.3 nas.lab");
-    target.becomes_offline(&["server_moved"], TIMED_OUT);
+    target.wait_until_offline(&["server_moved"], TIMED_OUT);
     let report = target.report();
     assert!(names_both(report.get("message")), "{report:?}");
     assert_eq!(report.outcome("capacity"), "skipped", "the mount of a dead server is not touched: {report:?}");
     assert_eq!(report.get("mount")["server_address"], "10.0.0.1", "the facts are told with the failure");
-    target.is_probed(3, TIMED_OUT);
-    observer.end().is_bounded(&[&other], INTERVAL, 1, false);
+    target.wait_for_probes(3, TIMED_OUT);
+    observer.end().assert_bounded(&[&other], INTERVAL, 1, false);
 
     let at = mount_path(PATH);
     run("umount", &["--force", "--lazy", at.to_str().expect("text")]);
-    target.becomes_available(FIRST_VERDICT + NOTICED);
+    target.wait_until_available(FIRST_VERDICT + NOTICED);
     assert_eq!(server_of(PATH).as_deref(), Some("10.0.0.3"));
 }
 
@@ -115,7 +115,7 @@ impl Drop for Decoy {
 
 #[test]
 fn mount_known_by_address_is_unmounted_after_restart() {
-    let _bench = Bench::start(EVERY_SECOND);
+    let _machine = Machine::start(EVERY_SECOND);
     let names = Names::are("10.0.0.1 nas.lab decoy.lab");
     let _decoy = Decoy::mount();
     // The first one is the default, which goes last.
@@ -126,7 +126,7 @@ fn mount_known_by_address_is_unmounted_after_restart() {
     black_hole("10.0.0.1");
     drop(names);
     succeed("systemctl", &["start", SERVICE]);
-    target.becomes_offline(&["name_not_resolved", "name_lookup_timed_out"], TIMED_OUT);
+    target.wait_until_offline(&["name_not_resolved", "name_lookup_timed_out"], TIMED_OUT);
     // Whose it is cannot be known.
     let answer = target.delete();
     assert_eq!(answer.code, 500, "{answer:?}");
@@ -141,7 +141,7 @@ fn mount_known_by_address_is_unmounted_after_restart() {
 
 #[test]
 fn mount_is_recognized_by_any_address_of_its_server() {
-    let _bench = Bench::start(EVERY_SECOND);
+    let _machine = Machine::start(EVERY_SECOND);
     let _names = Names::are("10.0.0.1 nas.lab decoy.lab");
     let _decoy = Decoy::mount();
     let target = Target::create_available(EXPORT);
@@ -152,13 +152,13 @@ fn mount_is_recognized_by_any_address_of_its_server() {
     let _names = Names::are("10.0.0.3 nas.lab\n10.0.0.1 nas.lab");
     black_hole("10.0.0.1");
     succeed("systemctl", &["start", SERVICE]);
-    target.becomes_offline(&["storage_timed_out"], TIMED_OUT + TIMED_OUT);
+    target.wait_until_offline(&["storage_timed_out"], TIMED_OUT + TIMED_OUT);
     assert_eq!(mount_of(PATH), Some(mount));
 }
 
 #[test]
 fn different_server_at_same_address_is_a_conflict() {
-    let _bench = Bench::start(EVERY_SECOND);
+    let _machine = Machine::start(EVERY_SECOND);
     start_user_server();
     fs::create_dir_all(mount_path("/srv/user")).expect("made");
     let at = mount_path("/srv/user");
@@ -167,12 +167,12 @@ fn different_server_at_same_address_is_a_conflict() {
     let theirs = mounts().into_iter().find(|mount| mount.path == at).expect("mounted");
     assert!(theirs.options.contains("port=12049"), "{theirs:?}");
     // By the default options, the kernel's server is meant, at the usual port of the same address.
-    crate::bench::configure(&format!(
+    crate::machine::configure(&format!(
         "{EVERY_SECOND}\n[[mounts.nfs]]\nlocation = \"10.0.0.5:*\"\noptions = \"soft\"\n"
     ));
     succeed("systemctl", &["reload", SERVICE]);
     let target = Target::create("10.0.0.5:/srv/user");
-    target.becomes_offline(&["mount_conflict"], FIRST_VERDICT + NOTICED);
+    target.wait_until_offline(&["mount_conflict"], FIRST_VERDICT + NOTICED);
     let report = target.report();
     assert!(report.get("message").as_str().is_some_and(|message| message.contains("port 12049")), "{report:?}");
     assert!(mounts().contains(&theirs), "left alone");

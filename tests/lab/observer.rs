@@ -1,5 +1,5 @@
-//! An observer beside a scenario: a client that polls the API all the time, and a look at the agent's
-//! process. What it saw at the end is what "bounded" means ([`Seen::is_bounded`]).
+//! An observer that runs during a scenario. It polls the API and samples the agent's process. Its
+//! observations define what "bounded" means ([`Observations::assert_bounded`]).
 
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
@@ -12,36 +12,35 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::api::{Client, Target};
-use crate::bench::main_pid;
+use crate::machine::main_pid;
 use crate::process::Usage;
 
 /// How often the API is polled.
 const POLL_EVERY: Duration = Duration::from_millis(50);
 
-/// Every how many polls the reports and the process are looked at too.
+/// Number of polls between two samples of the reports and the process.
 const LOOK_EVERY: u32 = 10;
 
-/// The median of an answer's time, at most, whatever storage does.
+/// Maximum of the median answer time, whatever storage does.
 const MEDIAN_MAX: Duration = Duration::from_millis(10);
 
-/// The 99th percentile of an answer's time, at most, beside what the same exchange takes with a thread
-/// that does nothing else.
+/// Maximum of the 99th percentile of answer times, in excess of that of an idle echo thread.
 const P99_MAX: Duration = Duration::from_millis(10);
 
 /// The same while a crowd of mounts hangs: workers are killed and started anew all the time, each of which
 /// takes the lab's only processor for a while. Where nothing else is at work on its host, it is below 10 ms too.
 const P99_CROWD_MAX: Duration = Duration::from_millis(50);
 
-/// How many targets with a child that hangs are a crowd.
+/// Number of targets with a hanging child from which [`P99_CROWD_MAX`] applies.
 const CROWD: usize = 10;
 
-/// How many answers may take longer where one in a hundred is fewer: the host of the lab has other work.
+/// Number of slow answers that are always allowed, because the host of the lab has other work.
 const SLOW_MAX: usize = 3;
 
-/// How long these take, at most. Whoever waited for storage would wait for seconds.
+/// Maximum time of a slow answer. An answer that waited for storage would take seconds.
 const SLOW_ANSWER_MAX: Duration = Duration::from_millis(50);
 
-/// The same while workers are killed and started anew.
+/// The same while workers are killed and restarted.
 const SLOW_ANSWER_STARTING_MAX: Duration = Duration::from_millis(400);
 
 /// How much the main process may have more of threads at its highest: those that resolve names.
@@ -57,19 +56,19 @@ const FILES_A_CHILD: usize = 5;
 /// A client that polls.
 pub struct Observer {
     ends: Arc<AtomicBool>,
-    polling: JoinHandle<Seen>,
+    polling: JoinHandle<Observations>,
 }
 
-/// What an observer saw.
+/// The observations of one scenario.
 #[derive(Debug)]
-pub struct Seen {
-    /// How long each answer took, shortest first.
+pub struct Observations {
+    /// Time of each answer, in ascending order.
     answers: Vec<Duration>,
-    /// The same of an echo, from a thread of the tests.
+    /// The same for an echo thread of the tests.
     echoes: Vec<Duration>,
     before: Usage,
     highest: Usage,
-    /// The longest between two reports of each target, by its id.
+    /// The longest time between two reports of each target, by its id.
     gaps: BTreeMap<String, Duration>,
 }
 
@@ -84,8 +83,8 @@ impl Observer {
         Self { ends, polling }
     }
 
-    /// Stops, and tells what was seen.
-    pub fn end(self) -> Seen {
+    /// Stops, and returns the observations.
+    pub fn end(self) -> Observations {
         self.ends.store(true, Ordering::Relaxed);
         let seen = self.polling.join().expect("the agent answered the observer all the time");
         eprintln!(
@@ -103,12 +102,11 @@ impl Observer {
     }
 }
 
-impl Seen {
-    /// Sees that nobody was delayed and nothing grew: the API answered, the reports of `others`,
-    /// which have nothing to do with what is broken, came at most one interval late, and threads and
-    /// files of the main process stayed what they were. `targets_broken` may have a child each, which may
-    /// be one that hangs.
-    pub fn is_bounded(&self, others: &[&Target], interval: Duration, targets_broken: usize, children_hang: bool) {
+impl Observations {
+    /// Asserts that nothing was delayed and nothing grew. The API answered. The reports of `others`, which
+    /// do not depend on the broken storage, were at most one interval late. Threads and open files of the main
+    /// process stayed constant. Each of `targets_broken` may have one child, which may hang.
+    pub fn assert_bounded(&self, others: &[&Target], interval: Duration, targets_broken: usize, children_hang: bool) {
         let is_crowd = children_hang && targets_broken >= CROWD;
         let p99_max = if is_crowd { P99_CROWD_MAX } else { P99_MAX };
         let slow_answer_max = if children_hang { SLOW_ANSWER_STARTING_MAX } else { SLOW_ANSWER_MAX };
@@ -123,7 +121,7 @@ impl Seen {
             );
         }
         for other in others {
-            self.is_checked_within(other, interval * 2);
+            self.assert_checked_within(other, interval * 2);
         }
         let (before, highest) = (self.before, self.highest);
         assert!(highest.threads <= before.threads + THREADS_MORE, "{before:?} {highest:?}");
@@ -133,9 +131,9 @@ impl Seen {
         assert!(highest.files <= files_max, "{before:?} {highest:?}");
     }
 
-    /// Sees that this target's reports were never further apart than `limit`, give or take a tenth of it,
-    /// which intervals are, and the time between two looks.
-    pub fn is_checked_within(&self, target: &Target, limit: Duration) {
+    /// Asserts that reports of this target were never further apart than `limit`, plus a tenth of it for the
+    /// jitter of intervals, plus the time between two samples.
+    pub fn assert_checked_within(&self, target: &Target, limit: Duration) {
         let gap = self.gaps[&target.id];
         let limit = limit + limit / 10 + POLL_EVERY * LOOK_EVERY;
         assert!(gap < limit, "{} was not checked for {gap:?}", target.export);
@@ -150,7 +148,7 @@ fn position(count: usize, percent: usize) -> usize {
     (count * percent / 100).min(count - 1)
 }
 
-fn poll(ends: &AtomicBool) -> Seen {
+fn poll(ends: &AtomicBool) -> Observations {
     let pid = main_pid();
     let mut client = Client::connect().expect("connected");
     let mut get = |path| {
@@ -161,7 +159,7 @@ fn poll(ends: &AtomicBool) -> Seen {
     let mut echo = echo();
     let usage = Usage::of(pid);
     let (answers, echoes, gaps) = (Vec::new(), Vec::new(), BTreeMap::new());
-    let mut seen = Seen { answers, echoes, before: usage, highest: usage, gaps };
+    let mut seen = Observations { answers, echoes, before: usage, highest: usage, gaps };
     let mut latest: BTreeMap<String, (Value, Instant)> = BTreeMap::new();
     for number in 0.. {
         if ends.load(Ordering::Relaxed) {
@@ -196,7 +194,7 @@ fn poll(ends: &AtomicBool) -> Seen {
     seen
 }
 
-/// A thread that gives back what it gets, until the other end is closed.
+/// Starts a thread that echoes every byte until the other end is closed.
 fn echo() -> UnixStream {
     let (ours, mut theirs) = UnixStream::pair().expect("a pair");
     thread::spawn(move || {

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::api::Target;
-use crate::bench::{Bench, EVERY_SECOND, FIRST_VERDICT, mark, mount_of, mount_path, mounts, succeed, unmount};
+use crate::machine::{EVERY_SECOND, FIRST_VERDICT, Machine, mark, mount_of, mount_path, mounts, succeed, unmount};
 
 const EXPORT: &str = "10.0.0.1:/srv/exports/one";
 const PATH: &str = "/srv/exports/one";
@@ -17,7 +17,7 @@ fn mounts_at(path: &Path) -> usize {
 
 #[test]
 fn mount_over_target_is_reported_and_never_touched() {
-    let _bench = Bench::start(EVERY_SECOND);
+    let _machine = Machine::start(EVERY_SECOND);
     let target = Target::create_available(EXPORT);
     let (at, ours) = (mount_path(PATH), mark(PATH));
     let at = at.to_str().expect("text");
@@ -27,19 +27,19 @@ fn mount_over_target_is_reported_and_never_touched() {
         ["-t", "nfs", "-o", "nolock,soft,nfsvers=3,nosharecache", "10.0.0.4:/srv/exports/one", at].as_slice(),
     ] {
         succeed("mount", arguments);
-        target.becomes_offline(&["mount_conflict"], NOTICED);
+        target.wait_until_offline(&["mount_conflict"], NOTICED);
         let report = target.check();
         assert!(report.get("capacity_bytes").is_null(), "nothing is measured of what is not ours: {report:?}");
         assert_eq!(mounts_at(at.as_ref()), 2, "theirs and ours");
         unmount(at.as_ref());
-        target.becomes_available(NOTICED);
+        target.wait_until_available(NOTICED);
         assert_eq!(mount_of(PATH), ours, "{arguments:?}");
     }
 }
 
 #[test]
 fn warning_when_export_is_mounted_twice() {
-    let _bench = Bench::start(EVERY_SECOND);
+    let _machine = Machine::start(EVERY_SECOND);
     let target = Target::create_available(EXPORT);
     let at = mount_path(PATH);
     let at = at.to_str().expect("text");
@@ -54,15 +54,15 @@ fn warning_when_export_is_mounted_twice() {
 
 #[test]
 fn read_only_remount_is_reported_at_the_next_probe() {
-    let _bench = Bench::start(EVERY_SECOND);
+    let _machine = Machine::start(EVERY_SECOND);
     let target = Target::create_available(EXPORT);
     let at = mount_path(PATH);
     let at = at.to_str().expect("text");
     succeed("mount", &["-o", "remount,bind,ro", at]);
     // Long before the next canary would tell.
-    target.becomes_offline(&["read_only"], NOTICED);
+    target.wait_until_offline(&["read_only"], NOTICED);
     let report = target.report();
     assert_eq!(report.get("mount")["nfs_version"], "3", "the facts are told with the failure: {report:?}");
     succeed("mount", &["-o", "remount,bind,rw", at]);
-    target.becomes_available(FIRST_VERDICT);
+    target.wait_until_available(FIRST_VERDICT);
 }

@@ -5,8 +5,8 @@
 use std::time::{Duration, Instant};
 
 use crate::api::Target;
-use crate::bench::{
-    Bench, FIRST_VERDICT, HARD, USER_EXPORT, black_hole, black_hole_data, end_black_holes, is_of_a_stop, mark,
+use crate::machine::{
+    FIRST_VERDICT, HARD, Machine, USER_EXPORT, black_hole, black_hole_data, end_black_holes, is_of_a_stop, mark,
     mount_of, signal_user_server, start_user_server, succeed,
 };
 use crate::observer::Observer;
@@ -29,10 +29,10 @@ fn outage(dead: &[Target], others: &[&Target], reason: &str, break_them: impl Fn
     let observer = Observer::start();
     break_them();
     for target in dead {
-        target.becomes_offline(&[reason], INTERVAL + OFFLINE);
+        target.wait_until_offline(&[reason], INTERVAL + OFFLINE);
     }
     for target in dead {
-        target.is_probed(2, OFFLINE * 2);
+        target.wait_for_probes(2, OFFLINE * 2);
         if reason != "storage_timed_out" {
             let report = target.report();
             assert_eq!(report.outcome("capacity"), "skipped", "its mount is not touched: {report:?}");
@@ -47,7 +47,7 @@ fn outage(dead: &[Target], others: &[&Target], reason: &str, break_them: impl Fn
     mend_them();
     let mended = Instant::now();
     for (target, before) in dead.iter().zip(before) {
-        target.becomes_available(BACK);
+        target.wait_until_available(BACK);
         eprintln!("{} is back after {:.1} s", target.export, mended.elapsed().as_secs_f64());
         let history = target.history();
         // That it is available may be told with the warning that it was slow.
@@ -60,12 +60,12 @@ fn outage(dead: &[Target], others: &[&Target], reason: &str, break_them: impl Fn
     for (target, quiet) in others.iter().zip(quiet) {
         assert_eq!(target.history(), quiet, "{}", target.export);
     }
-    observer.end().is_bounded(others, INTERVAL, dead.len(), reason == "storage_timed_out");
+    observer.end().assert_bounded(others, INTERVAL, dead.len(), reason == "storage_timed_out");
 }
 
 fn kernel_targets() -> [Target; 2] {
     [Target::create(KERNEL_3), Target::create(KERNEL_4)].map(|target| {
-        target.becomes_available(FIRST_VERDICT);
+        target.wait_until_available(FIRST_VERDICT);
         target
     })
 }
@@ -73,7 +73,7 @@ fn kernel_targets() -> [Target; 2] {
 #[test]
 fn outage_connection_refused_when_server_stops() {
     // So many failures in a row there are not in this test: a refusal counts at once.
-    let _bench = Bench::start(&HARD.replace("[probe]\n", "[probe]\nfailures_before_offline = 1000\n"));
+    let _machine = Machine::start(&HARD.replace("[probe]\n", "[probe]\nfailures_before_offline = 1000\n"));
     start_user_server();
     let (dead, other) = (kernel_targets(), Target::create_available(USER_EXPORT));
     let before = (mark("/srv/exports/one"), mark("/srv/exports/two"));
@@ -93,7 +93,7 @@ fn outage_connection_refused_when_server_stops() {
 
 #[test]
 fn outage_connect_timed_out_when_packets_are_dropped() {
-    let _bench = Bench::start(HARD);
+    let _machine = Machine::start(HARD);
     let dead = [Target::create_available(KERNEL_4), Target::create_available("10.0.0.3:/srv/exports/three")];
     let other = Target::create_available(KERNEL_3);
     outage(
@@ -107,7 +107,7 @@ fn outage_connect_timed_out_when_packets_are_dropped() {
 
 #[test]
 fn outage_response_timed_out_when_server_hangs() {
-    let _bench = Bench::start(HARD);
+    let _machine = Machine::start(HARD);
     start_user_server();
     let dead = [Target::create_available(USER_EXPORT)];
     let other = Target::create_available(KERNEL_3);
@@ -116,7 +116,7 @@ fn outage_response_timed_out_when_server_hangs() {
 
 #[test]
 fn outage_storage_timed_out_when_only_null_is_answered() {
-    let _bench = Bench::start(HARD);
+    let _machine = Machine::start(HARD);
     let dead = [Target::create_available(KERNEL_4), Target::create_available("10.0.0.3:/srv/exports/three")];
     let other = Target::create_available(KERNEL_3);
     outage(

@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-use crate::bench::main_pid;
+use crate::machine::main_pid;
 
 /// Ticks of the processor clock in a second (`USER_HZ`), by which the kernel tells times to programs.
 const TICKS_PER_SECOND: u64 = 100;

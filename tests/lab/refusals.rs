@@ -5,7 +5,7 @@ use std::fs;
 use std::time::Duration;
 
 use crate::api::Target;
-use crate::bench::{Bench, EVERY_SECOND, export_directory, mount_of, run, succeed};
+use crate::machine::{EVERY_SECOND, Machine, export_directory, mount_of, run, succeed};
 
 const EXPORT: &str = "10.0.0.1:/srv/exports/one";
 /// Some intervals, and the time to probe.
@@ -18,26 +18,26 @@ const HOSTS: &str = "127.0.0.1 localhost lab\n";
 
 #[test]
 fn storage_full_is_reported_and_recovers() {
-    let _bench = Bench::start(EVERY_SECOND);
+    let _machine = Machine::start(EVERY_SECOND);
     let target = Target::create_available(EXPORT);
     let fill = export_directory("one").join("fill");
     run("dd", &["if=/dev/zero", &format!("of={}", fill.display()), "bs=1M"]);
     assert_eq!(target.check().reasons(), ["storage_full"]);
     stays_offline(&target, "storage_full");
     fs::remove_file(fill).expect("removed");
-    target.becomes_available(NOTICED);
+    target.wait_until_available(NOTICED);
 }
 
 /// Sees that a canary that failed is tried again at every probe: nothing else tells that it would fail.
 fn stays_offline(target: &Target, reason: &str) {
-    target.is_probed(2, NOTICED);
+    target.wait_for_probes(2, NOTICED);
     let report = target.report();
     assert_eq!((report.reasons(), target.is_available()), (vec![reason.to_owned()], false), "{report:?}");
 }
 
 #[test]
 fn quota_exceeded_is_reported_and_recovers() {
-    let _bench = Bench::start(EVERY_SECOND);
+    let _machine = Machine::start(EVERY_SECOND);
     let target = Target::create_available("10.0.0.1:/srv/exports/quota");
     let limit = |blocks: &str| {
         succeed("setquota", &["-u", "42436", blocks, blocks, "0", "0", "/srv/nfs4/srv/exports/quota"]);
@@ -49,25 +49,25 @@ fn quota_exceeded_is_reported_and_recovers() {
     assert_eq!(target.check().reasons(), ["quota_exceeded"]);
     stays_offline(&target, "quota_exceeded");
     limit("0");
-    target.becomes_available(NOTICED);
+    target.wait_until_available(NOTICED);
     fs::remove_file(held).expect("removed");
 }
 
 #[test]
 fn withdrawn_export_is_reported_and_recovers() {
-    let _bench = Bench::start(AT_ONCE);
+    let _machine = Machine::start(AT_ONCE);
     let target = Target::create_available(EXPORT);
     succeed("exportfs", &["-u", "*:/srv/nfs4/srv/exports/one"]);
     // The kernel's server says that the handle is stale, and mountd why.
-    target.becomes_offline(&["export_denied"], NOTICED);
+    target.wait_until_offline(&["export_denied"], NOTICED);
     succeed("exportfs", &["-ra"]);
-    target.becomes_available(NOTICED);
+    target.wait_until_available(NOTICED);
     assert!(mount_of("/srv/exports/one").is_some());
 }
 
 #[test]
 fn unsupported_nfs_version_is_reported() {
-    let _bench = Bench::start(AT_ONCE);
+    let _machine = Machine::start(AT_ONCE);
     let target = Target::create_available(EXPORT);
     // It can be changed while no thread runs, and the next start of the service changes it back.
     let serve_without_3 = || {
@@ -76,22 +76,22 @@ fn unsupported_nfs_version_is_reported() {
         fs::write("/proc/fs/nfsd/threads", "4")
     };
     serve_without_3().expect("served");
-    target.becomes_offline(&["nfs_version_unsupported"], NOTICED);
+    target.wait_until_offline(&["nfs_version_unsupported"], NOTICED);
     succeed("systemctl", &["restart", "lab-nfs-server.service"]);
-    target.becomes_available(BACK);
+    target.wait_until_available(BACK);
 }
 
 #[test]
 fn unresolved_name_is_reported_and_recovers() {
-    let _bench = Bench::start(EVERY_SECOND);
+    let _machine = Machine::start(EVERY_SECOND);
     let name = |line: &str| fs::write("/etc/hosts", format!("{HOSTS}{line}")).expect("written");
     name("10.0.0.1 nas.lab\n");
     let target = Target::create_available("nas.lab:/srv/exports/one");
     let mount = mount_of("/srv/exports/one");
     name("");
-    target.becomes_offline(&["name_not_resolved", "name_lookup_timed_out"], NOTICED);
+    target.wait_until_offline(&["name_not_resolved", "name_lookup_timed_out"], NOTICED);
     assert_eq!(mount_of("/srv/exports/one"), mount);
     name("10.0.0.1 nas.lab\n");
-    target.becomes_available(NOTICED);
+    target.wait_until_available(NOTICED);
     name("");
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::api::{Target, get, request};
-use crate::bench::{Bench, EVERY_SECOND, SERVICE, eventually, log, main_pid, mount_of, run, succeed};
+use crate::machine::{EVERY_SECOND, Machine, SERVICE, eventually, log, main_pid, mount_of, run, succeed};
 
 const STATE: &str = "/var/lib/targetwatch";
 const EXPORT: &str = "10.0.0.1:/srv/exports/one";
@@ -41,15 +41,15 @@ fn changes_are_refused(target: &Target) {
 /// Reading and probing go on: the target goes offline and comes back.
 fn reads_and_probes_go_on(target: &Target) {
     succeed("systemctl", &["stop", "lab-nfs-server.service"]);
-    target.becomes_offline(&["connection_refused"], NOTICED);
+    target.wait_until_offline(&["connection_refused"], NOTICED);
     succeed("systemctl", &["start", "lab-nfs-server.service"]);
-    target.becomes_available(NOTICED);
+    target.wait_until_available(NOTICED);
     assert_eq!(request("GET", "/healthz", None).code, 200);
 }
 
 #[test]
 fn full_registry_disk_refuses_changes_only() {
-    let _bench = Bench::stopped(EVERY_SECOND);
+    let _machine = Machine::stopped(EVERY_SECOND);
     fs::create_dir_all(STATE).expect("made");
     succeed("mount", &["-t", "tmpfs", "-o", "size=1M,mode=0700", "state", STATE]);
     succeed("systemctl", &["start", SERVICE]);
@@ -58,7 +58,7 @@ fn full_registry_disk_refuses_changes_only() {
     run("dd", &["if=/dev/zero", &format!("of={fill}"), "bs=4k"]);
     changes_are_refused(&target);
     // A delete that is refused may have taken the mount away first.
-    target.becomes_available(NOTICED);
+    target.wait_until_available(NOTICED);
     let before = target.history().len();
     reads_and_probes_go_on(&target);
     let history = target.history();
@@ -71,7 +71,7 @@ fn full_registry_disk_refuses_changes_only() {
     succeed("kill", &["-KILL", &killed.to_string()]);
     eventually("started again", NOTICED, || (!matches!(main_pid(), 0) && main_pid() != killed).then_some(()));
     eventually("answering", NOTICED, || (request("GET", "/healthz", None).code == 200).then_some(()));
-    target.becomes_available(NOTICED);
+    target.wait_until_available(NOTICED);
     let now = target.history();
     assert!(now.windows(history.len()).any(|part| part == history), "{now:?}");
     Target::create_available("10.0.0.2:/srv/exports/two");
@@ -81,7 +81,7 @@ fn full_registry_disk_refuses_changes_only() {
 
 #[test]
 fn removed_registry_refuses_changes_only() {
-    let _bench = Bench::start(EVERY_SECOND);
+    let _machine = Machine::start(EVERY_SECOND);
     let target = Target::create_available(EXPORT);
     for file in ["registry.db", "registry.db-wal", "registry.db-shm"] {
         fs::remove_file(format!("{STATE}/{file}")).expect("removed");

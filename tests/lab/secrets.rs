@@ -10,7 +10,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use tokio::runtime::Runtime;
 
 use crate::api::{Target, get, request};
-use crate::bench::{Bench, FIRST_VERDICT, SERVICE, change_unit, eventually, main_pid, output, run, succeed};
+use crate::machine::{FIRST_VERDICT, Machine, SERVICE, change_unit, eventually, main_pid, output, run, succeed};
 use crate::support::s3_server::{BucketFixture, S3Fixture, S3Server};
 
 const BUCKET: &str = "backups";
@@ -110,13 +110,13 @@ fn all_that_is_said(target: &Target) -> Vec<(String, String)> {
 
 #[test]
 fn systemd_credentials_are_used_and_appear_nowhere() {
-    let _bench = Bench::stopped(NAMED);
+    let _machine = Machine::stopped(NAMED);
     let service = Service::start();
     write_credentials();
     change_unit(PASSED);
     succeed("systemctl", &["start", SERVICE]);
     let target = service.target();
-    target.becomes_available(FIRST_VERDICT);
+    target.wait_until_available(FIRST_VERDICT);
     let report = target.check();
     assert_eq!((report.get("reason").as_str(), report.outcome("write_canary")), (None, "passed"), "{report:?}");
 
@@ -139,23 +139,23 @@ fn systemd_credentials_are_used_and_appear_nowhere() {
 
 #[test]
 fn systemd_credentials_change_with_a_restart() {
-    let _bench = Bench::stopped(NAMED);
+    let _machine = Machine::stopped(NAMED);
     let mut service = Service::start();
     write_credentials();
     change_unit(PASSED);
     succeed("systemctl", &["start", SERVICE]);
     let target = service.target();
-    target.becomes_available(FIRST_VERDICT);
+    target.wait_until_available(FIRST_VERDICT);
 
     service.change_secret(NEXT_SECRET);
-    target.becomes_offline(&["wrong_secret"], FIRST_VERDICT);
+    target.wait_until_offline(&["wrong_secret"], FIRST_VERDICT);
     // What the unit has is a copy from its start, which systemd does not renew at a reload either.
     write(SECRET_FILE, NEXT_SECRET);
     succeed("systemctl", &["reload", SERVICE]);
-    target.is_probed(2, FIRST_VERDICT);
+    target.wait_for_probes(2, FIRST_VERDICT);
     assert_eq!(target.report().reasons(), ["wrong_secret"]);
     succeed("systemctl", &["restart", SERVICE]);
-    target.becomes_available(FIRST_VERDICT);
+    target.wait_until_available(FIRST_VERDICT);
     for (place, text) in all_that_is_said(&target) {
         assert!(!text.contains(SECRET) && !text.contains(NEXT_SECRET), "a secret is in {place}");
     }
@@ -163,17 +163,17 @@ fn systemd_credentials_change_with_a_restart() {
 
 #[test]
 fn missing_systemd_credentials_are_reported_and_agent_runs() {
-    let _bench = Bench::stopped(NAMED);
+    let _machine = Machine::stopped(NAMED);
     let service = Service::start();
     write_credentials();
     change_unit(PASSED);
     succeed("systemctl", &["start", SERVICE]);
     let target = service.target();
-    target.becomes_available(FIRST_VERDICT);
+    target.wait_until_available(FIRST_VERDICT);
 
     change_unit(NOT_PASSED);
     succeed("systemctl", &["restart", SERVICE]);
-    target.becomes_offline(&["no_credentials"], FIRST_VERDICT);
+    target.wait_until_offline(&["no_credentials"], FIRST_VERDICT);
     let report = target.report();
     let message = report.get("message").as_str().expect("a sentence");
     assert!(message.contains("/run/credentials/targetwatch.service/ceph.id"), "{message}");
@@ -188,25 +188,25 @@ fn missing_systemd_credentials_are_reported_and_agent_runs() {
     assert_eq!(status.trim(), "243", "EXIT_CREDENTIALS of systemd.exec(5)");
     write(SECRET_FILE, SECRET);
     eventually("started by itself", FIRST_VERDICT, || (request("GET", "/healthz", None).code == 200).then_some(()));
-    target.becomes_available(FIRST_VERDICT);
+    target.wait_until_available(FIRST_VERDICT);
 }
 
 #[test]
 fn environment_file_keys_change_with_a_restart() {
     const FILE: &str = "/etc/targetwatch/environment";
-    let _bench = Bench::stopped(CHAIN);
+    let _machine = Machine::stopped(CHAIN);
     let mut service = Service::start();
     let environment = |secret| format!("AWS_ACCESS_KEY_ID={ACCESS_KEY_ID}\nAWS_SECRET_ACCESS_KEY={secret}");
     write(FILE, &environment(SECRET));
     change_unit(&format!("[Service]\nEnvironmentFile={FILE}\n"));
     succeed("systemctl", &["start", SERVICE]);
     let target = service.target();
-    target.becomes_available(FIRST_VERDICT);
+    target.wait_until_available(FIRST_VERDICT);
 
     service.change_secret(NEXT_SECRET);
     write(FILE, &environment(NEXT_SECRET));
     succeed("systemctl", &["reload", SERVICE]);
-    target.becomes_offline(&["wrong_secret"], FIRST_VERDICT);
+    target.wait_until_offline(&["wrong_secret"], FIRST_VERDICT);
     succeed("systemctl", &["restart", SERVICE]);
-    target.becomes_available(FIRST_VERDICT);
+    target.wait_until_available(FIRST_VERDICT);
 }

@@ -10,8 +10,8 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use crate::api::{SOCKET, Target, request};
-use crate::bench::{
-    Bench, CONFIG, EVERY_SECOND, FIRST_VERDICT, MOUNT_ROOT, SERVICE, TIMED_OUT, black_hole_data, change_unit,
+use crate::machine::{
+    CONFIG, EVERY_SECOND, FIRST_VERDICT, MOUNT_ROOT, Machine, SERVICE, TIMED_OUT, black_hole_data, change_unit,
     configure, end_black_holes, eventually, log, main_pid, mark, mount_of, output, run, succeed,
 };
 
@@ -59,14 +59,14 @@ impl StoppedRuntime {
 
 #[test]
 fn service_shares_the_mount_namespace_of_the_host() {
-    let _bench = Bench::start("");
+    let _machine = Machine::start("");
     let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/mnt")).expect("a namespace");
     assert_eq!(namespace(&main_pid().to_string()), namespace("1"));
 }
 
 #[test]
 fn socket_is_for_its_group_and_registry_is_private() {
-    let _bench = Bench::start("");
+    let _machine = Machine::start("");
     let socket = fs::metadata(SOCKET).expect("there");
     let group = output("getent", &["group", "targetwatch"]);
     let gid: u32 = group.split(':').nth(2).and_then(|gid| gid.parse().ok()).expect("a group");
@@ -78,7 +78,7 @@ fn socket_is_for_its_group_and_registry_is_private() {
 
 #[test]
 fn reload_rejects_bad_configuration_and_keeps_the_old_one() {
-    let _bench = Bench::start(EVERY_SECOND);
+    let _machine = Machine::start(EVERY_SECOND);
     let target = Target::create_available("10.0.0.1:/srv/exports/one");
     let pid = main_pid();
     configure("[probe]\nnfs_intervall = \"1s\"\n");
@@ -92,13 +92,13 @@ fn reload_rejects_bad_configuration_and_keeps_the_old_one() {
 
     configure(EVERY_SECOND);
     succeed("systemctl", &["reload", SERVICE]);
-    target.becomes_available(FIRST_VERDICT);
+    target.wait_until_available(FIRST_VERDICT);
     assert_eq!(main_pid(), pid);
 }
 
 #[test]
 fn start_fails_and_names_the_bad_configuration() {
-    let _bench = Bench::stopped("[mounts]\nmode = \"fuse\"\n");
+    let _machine = Machine::stopped("[mounts]\nmode = \"fuse\"\n");
     assert!(!run("systemctl", &["start", SERVICE]).status.success());
     let log = log(LOG_LINES);
     assert!(log.contains(CONFIG) && log.contains("mode") && log.contains("kernel"), "{log}");
@@ -108,7 +108,7 @@ fn start_fails_and_names_the_bad_configuration() {
 
 #[test]
 fn port_in_use_is_named_and_bound_once_free() {
-    let _bench = Bench::stopped("");
+    let _machine = Machine::stopped("");
     let holder = TcpListener::bind("127.0.0.1:8781").expect("bound");
     assert!(!run("systemctl", &["start", SERVICE]).status.success());
     let log = log(LOG_LINES);
@@ -119,7 +119,7 @@ fn port_in_use_is_named_and_bound_once_free() {
 
 #[test]
 fn corrupt_registry_is_not_replaced() {
-    let _bench = Bench::stopped("");
+    let _machine = Machine::stopped("");
     fs::create_dir_all("/var/lib/targetwatch").expect("made");
     let noise = vec![0x5a; 4096];
     fs::write("/var/lib/targetwatch/registry.db", &noise).expect("written");
@@ -130,14 +130,14 @@ fn corrupt_registry_is_not_replaced() {
 
 #[test]
 fn unwritable_mount_root_is_a_finding() {
-    let _bench = Bench::stopped(EVERY_SECOND);
+    let _machine = Machine::stopped(EVERY_SECOND);
     // Root may write anywhere but to what is mounted read-only.
     fs::create_dir_all("/srv/nowhere").expect("made");
     succeed("mount", &["-t", "tmpfs", "-o", "ro", "nowhere", "/srv/nowhere"]);
     configure("[mounts]\nroot = \"/srv/nowhere/mounts\"\n[probe]\nnfs_interval = \"1s\"\n");
     succeed("systemctl", &["start", SERVICE]);
     let target = Target::create("10.0.0.1:/srv/exports/one");
-    target.becomes_offline(&["mount_point_unusable"], FIRST_VERDICT);
+    target.wait_until_offline(&["mount_point_unusable"], FIRST_VERDICT);
     assert!(target.report().get("message").as_str().is_some_and(|message| message.contains("/srv/nowhere/mounts")));
     run("systemctl", &["stop", SERVICE]);
     succeed("umount", &["/srv/nowhere"]);
@@ -145,14 +145,14 @@ fn unwritable_mount_root_is_a_finding() {
 
 #[test]
 fn watchdog_restarts_a_hung_agent() {
-    let _bench = Bench::stopped(EVERY_SECOND);
+    let _machine = Machine::stopped(EVERY_SECOND);
     change_unit(&format!("[Service]\nWatchdogSec={}s\n", WATCHDOG.as_secs()));
     succeed("systemctl", &["start", SERVICE]);
     let target = Target::create_available("10.0.0.1:/srv/exports/one");
     let (pid, mount) = (main_pid(), mark("/srv/exports/one"));
     // While storage hangs, it keeps its watchdog content: systemd notes when it was last told.
     black_hole_data("10.0.0.1");
-    target.becomes_offline(&["storage_timed_out"], TIMED_OUT);
+    target.wait_until_offline(&["storage_timed_out"], TIMED_OUT);
     let told = || output("systemctl", &["show", "--property=WatchdogTimestampMonotonic", "--value", SERVICE]);
     let (mut latest, mut times) = (told(), 0);
     eventually("the watchdog is told again and again", WATCHDOG * 5, || {
@@ -169,20 +169,20 @@ fn watchdog_restarts_a_hung_agent() {
         (main_pid() != 0 && main_pid() != pid).then_some(())
     });
     eventually("answering", FIRST_VERDICT, || (request("GET", "/healthz", None).code == 200).then_some(()));
-    target.becomes_available(TIMED_OUT);
+    target.wait_until_available(TIMED_OUT);
     assert_eq!(mount_of("/srv/exports/one"), mount);
 }
 
 #[test]
 fn shipped_unit_has_a_watchdog() {
-    let _bench = Bench::start("");
+    let _machine = Machine::start("");
     let told = output("systemctl", &["show", "--property=WatchdogUSec", "--value", SERVICE]);
     assert_eq!(told.trim(), "30s");
 }
 
 #[test]
 fn mount_root_is_owned_by_root() {
-    let _bench = Bench::start("");
+    let _machine = Machine::start("");
     let root = fs::metadata(MOUNT_ROOT).expect("there");
     assert_eq!((root.uid(), root.permissions().mode() & 0o7777), (0, 0o755));
 }

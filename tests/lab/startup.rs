@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::api::{Target, request};
-use crate::bench::{
-    Bench, FIRST_VERDICT, HARD, SERVICE, TIMED_OUT, UP_OR_DOWN, black_hole_data, change_unit, end_black_holes,
+use crate::machine::{
+    FIRST_VERDICT, HARD, Machine, SERVICE, TIMED_OUT, UP_OR_DOWN, black_hole_data, change_unit, end_black_holes,
     eventually, main_pid, mark, mount_of, succeed,
 };
 use crate::process::{Usage, children, processes, workers};
@@ -28,7 +28,7 @@ fn no_worker_is_an_orphan() {
 
 #[test]
 fn start_stop_and_kill_work_while_mount_requests_hang() {
-    let _bench = Bench::stopped(HARD);
+    let _machine = Machine::stopped(HARD);
     // The service manager would kill what an agent leaves behind, and so hide that there is any.
     change_unit("[Service]\nKillMode=process\n");
     succeed("systemctl", &["start", SERVICE]);
@@ -42,7 +42,7 @@ fn start_stop_and_kill_work_while_mount_requests_hang() {
         black_hole_data(address);
     }
     for target in &targets {
-        target.becomes_offline(&["storage_timed_out"], TIMED_OUT);
+        target.wait_until_offline(&["storage_timed_out"], TIMED_OUT);
     }
 
     eventually("probes hang", TIMED_OUT, || probes_hang().then_some(()));
@@ -54,7 +54,7 @@ fn start_stop_and_kill_work_while_mount_requests_hang() {
     let answer = request("GET", "/backup_targets", None);
     assert_eq!(answer.code, 200, "{answer:?}");
     for target in &targets {
-        target.becomes_offline(&["storage_timed_out"], TIMED_OUT);
+        target.wait_until_offline(&["storage_timed_out"], TIMED_OUT);
         assert!(target.history()[0].1.as_deref() == Some("storage_timed_out"), "{:?}", target.history());
     }
     mounts_are_as_before();
@@ -69,7 +69,7 @@ fn start_stop_and_kill_work_while_mount_requests_hang() {
 
     end_black_holes();
     for target in &targets {
-        target.becomes_available(TIMED_OUT * 2);
+        target.wait_until_available(TIMED_OUT * 2);
     }
     mounts_are_as_before();
     no_worker_is_an_orphan();

@@ -8,8 +8,8 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde_json::Value;
 
 use crate::api::Target;
-use crate::bench::{
-    Bench, EVERY_SECOND, HARD, TIMED_OUT, UP_OR_DOWN, black_hole, black_hole_data, end_black_holes, eventually,
+use crate::machine::{
+    EVERY_SECOND, HARD, Machine, TIMED_OUT, UP_OR_DOWN, black_hole, black_hole_data, end_black_holes, eventually,
     mount_path, output, run, succeed,
 };
 use crate::observer::Observer;
@@ -52,7 +52,7 @@ fn figure(mount: &Value, key: &str) -> f64 {
 #[test]
 fn traffic_counters_match_the_kernel() {
     for export in [EXPORT, "10.0.0.2:/srv/exports/two"] {
-        let _bench = Bench::start(EVERY_SECOND);
+        let _machine = Machine::start(EVERY_SECOND);
         let target = Target::create_available(export);
         let (_, path) = export.split_once(':').expect("a path");
         let file = mount_path(path).join("backup.img");
@@ -80,7 +80,7 @@ fn traffic_counters_match_the_kernel() {
 
 #[test]
 fn slow_server_is_reported_before_it_fails() {
-    let _bench = Bench::start(IMPATIENT);
+    let _machine = Machine::start(IMPATIENT);
     let target = Target::create_available(EXPORT);
     let round_trip = || target.report().get("mount")["round_trip_ms"].as_f64();
     eventually("fast", COUNTED, || round_trip().filter(|milliseconds| *milliseconds < 20.0));
@@ -98,7 +98,7 @@ fn slow_server_is_reported_before_it_fails() {
 
 #[test]
 fn retransmissions_are_counted() {
-    let _bench = Bench::start(IMPATIENT);
+    let _machine = Machine::start(IMPATIENT);
     let target = Target::create_available(EXPORT);
     let told = || target.report().get("mount")["retransmissions"].as_u64();
     assert_eq!(told(), Some(0));
@@ -106,9 +106,9 @@ fn retransmissions_are_counted() {
     // Of a backup that goes on: probes do not touch a mount whose server does not answer.
     black_hole("10.0.0.1");
     let writer = std::thread::spawn(move || fs::write(file, vec![7; 100_000]));
-    target.becomes_offline(&["connect_timed_out"], COUNTED);
+    target.wait_until_offline(&["connect_timed_out"], COUNTED);
     end_black_holes();
-    target.becomes_available(Duration::from_secs(20));
+    target.wait_until_available(Duration::from_secs(20));
     writer.join().expect("joined").expect("written");
     fs::write(mount_path(PATH).join("more.img"), vec![7; 1000]).expect("written");
     let sent_again = || {
@@ -119,22 +119,22 @@ fn retransmissions_are_counted() {
     eprintln!("{told} sent again");
     assert!(told > 0);
     // They are counted since the mount was made: what was told once stays.
-    target.is_probed(5, COUNTED);
+    target.wait_for_probes(5, COUNTED);
     assert_eq!(target.report().get("mount")["retransmissions"].as_u64(), Some(sent_again()));
 }
 
 #[test]
 fn traffic_counters_are_reported_for_a_hanging_mount() {
-    let _bench = Bench::start(HARD);
+    let _machine = Machine::start(HARD);
     let target = Target::create_available(EXPORT);
     fs::write(mount_path(PATH).join("backup.img"), vec![7; 10_000]).expect("written");
     black_hole_data("10.0.0.1");
-    target.becomes_offline(&["storage_timed_out"], TIMED_OUT);
+    target.wait_until_offline(&["storage_timed_out"], TIMED_OUT);
     let began = Instant::now();
     let [_, _, _, written] = counted(PATH);
     // Whoever touches the mount itself waits until the end of the test.
     assert!(began.elapsed() < UP_OR_DOWN, "the kernel asks no server: {:?}", began.elapsed());
-    target.is_probed(2, TIMED_OUT);
+    target.wait_for_probes(2, TIMED_OUT);
     assert_eq!(figure(target.report().get("mount"), "bytes_written"), written as f64);
 }
 
@@ -143,7 +143,7 @@ const MANY: usize = 1000;
 
 #[test]
 fn traffic_counters_of_many_mounts_delay_nothing() {
-    let _bench = Bench::start(EVERY_SECOND);
+    let _machine = Machine::start(EVERY_SECOND);
     let target = Target::create_available(EXPORT);
     let other = Target::create_available("10.0.0.2:/srv/exports/two");
     // Each has all its counters in what the kernel tells, although they are the same.
@@ -159,10 +159,10 @@ fn traffic_counters_of_many_mounts_delay_nothing() {
     assert!(text.len() > MANY * 1000, "{} bytes", text.len());
     let observer = Observer::start();
     for target in [&target, &other] {
-        target.is_probed(10, Duration::from_secs(30));
+        target.wait_for_probes(10, Duration::from_secs(30));
         assert!(target.report().get("mount")["round_trip_ms"].is_number());
     }
-    observer.end().is_bounded(&[&target, &other], Duration::from_secs(1), 0, false);
+    observer.end().assert_bounded(&[&target, &other], Duration::from_secs(1), 0, false);
     for number in 0..MANY {
         umount2(&Path::new("/srv/many").join(number.to_string()), MntFlags::MNT_DETACH).expect("unbound");
     }

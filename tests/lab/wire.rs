@@ -4,13 +4,13 @@ use std::fs;
 use std::time::Duration;
 
 use crate::api::Target;
-use crate::bench::{Bench, FIRST_VERDICT, MOUNT_ROOT, export_directory, measure, mounts, succeed};
+use crate::machine::{FIRST_VERDICT, MOUNT_ROOT, Machine, export_directory, measure, mounts, succeed};
 
 const WIRE: &str = "[mounts]\nmode = \"none\"\n[probe]\nnfs_interval = \"1s\"\n";
 
 #[test]
 fn wire_mode_verifies_and_measures_without_a_mount() {
-    let _bench = Bench::start(WIRE);
+    let _machine = Machine::start(WIRE);
     fs::write(export_directory("one").join("backup.img"), vec![7; 5_000_001]).expect("written");
     let target = Target::create_available("10.0.0.1:/srv/exports/one");
     let expected = measure(&export_directory("one"));
@@ -25,12 +25,12 @@ fn wire_mode_verifies_and_measures_without_a_mount() {
 
 #[test]
 fn wire_mode_reports_the_same_faults() {
-    let _bench = Bench::start(WIRE);
+    let _machine = Machine::start(WIRE);
     let target = Target::create_available("10.0.0.1:/srv/exports/one");
     let denied = Target::create("10.0.0.1:/srv/private");
-    denied.becomes_offline(&["export_denied"], FIRST_VERDICT);
+    denied.wait_until_offline(&["export_denied"], FIRST_VERDICT);
     succeed("systemctl", &["stop", "lab-nfs-server.service"]);
-    target.becomes_offline(&["connection_refused"], Duration::from_secs(3));
+    target.wait_until_offline(&["connection_refused"], Duration::from_secs(3));
     succeed("systemctl", &["start", "lab-nfs-server.service"]);
-    target.becomes_available(FIRST_VERDICT);
+    target.wait_until_available(FIRST_VERDICT);
 }

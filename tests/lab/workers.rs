@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::time::Duration;
 
 use crate::api::Target;
-use crate::bench::{Bench, EVERY_SECOND, FIRST_VERDICT, eventually, log, main_pid, succeed};
+use crate::machine::{EVERY_SECOND, FIRST_VERDICT, Machine, eventually, log, main_pid, succeed};
 use crate::observer::Observer;
 use crate::process::{Process, Usage, children};
 
@@ -24,11 +24,11 @@ fn workers() -> Vec<Process> {
 /// nothing is left behind. Harm that shows at the deadline only may meet each target once: it `holds_up` that
 /// long.
 fn replaced(what: &str, holds_up: Duration, harm: impl Fn(&Process)) {
-    let _bench = Bench::start(EVERY_SECOND);
+    let _machine = Machine::start(EVERY_SECOND);
     let third = Target::create_available("10.0.0.1:/srv/exports/three");
     let targets =
         [Target::create_available("10.0.0.1:/srv/exports/one"), Target::create_available("10.0.0.2:/srv/exports/two")];
-    targets[1].is_probed(2, NOTICED);
+    targets[1].wait_for_probes(2, NOTICED);
     let before = targets.each_ref().map(Target::history);
     let observer = Observer::start();
     let harmed = workers();
@@ -37,15 +37,15 @@ fn replaced(what: &str, holds_up: Duration, harm: impl Fn(&Process)) {
     let is_gone = |pid: u32| !fs::exists(format!("/proc/{pid}")).expect("a look");
     eventually(&format!("{what}: replaced"), NOTICED, || harmed.iter().any(|worker| is_gone(worker.pid)).then_some(()));
     for target in &targets {
-        target.is_probed(2, NOTICED);
+        target.wait_for_probes(2, NOTICED);
         assert!(target.is_available(), "{what}: {:?}", target.report());
         eventually("all is well", NOTICED, || target.report().reasons().is_empty().then_some(()));
     }
     assert_eq!(targets.each_ref().map(Target::history), before, "{what}: a worker is not the storage");
     eventually("no zombie", FIRST_VERDICT, || (Usage::now().zombies == 0).then_some(()));
     let seen = observer.end();
-    seen.is_bounded(&[], INTERVAL, targets.len() + 1, true);
-    seen.is_checked_within(&third, INTERVAL + INTERVAL.max(holds_up));
+    seen.assert_bounded(&[], INTERVAL, targets.len() + 1, true);
+    seen.assert_checked_within(&third, INTERVAL + INTERVAL.max(holds_up));
 }
 
 fn signal(worker: &Process, signal: &str) {

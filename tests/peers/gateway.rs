@@ -1,4 +1,4 @@
-//! The gateway that `tests/peers/run` started, its buckets, and the ways to do it harm.
+//! The gateway that `tests/peers/run` started, its buckets, and faults to inject.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -20,16 +20,16 @@ use crate::workspace::Workspace;
 /// Names the directory of the running gateway.
 const DIRECTORY_VARIABLE: &str = "TARGETWATCH_PEERS_CEPH_RGW";
 
-/// What starts and harms the gateway.
+/// The script that starts the gateway and injects faults.
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/peers/ceph-rgw");
 
-/// How many objects of many are written at the same time.
+/// Number of objects written at the same time.
 const PUTS_AT_ONCE: usize = 16;
 
-/// Many may look at the gateway at once; who does it harm is alone with it.
+/// Tests share the gateway. A test that injects a fault holds it exclusively.
 static IN_USE: RwLock<()> = RwLock::const_new(());
 
-/// Who a client says it is, and its secret.
+/// S3 credentials.
 #[derive(Clone)]
 pub struct Keys {
     pub access_key_id: String,
@@ -42,7 +42,7 @@ impl Keys {
     }
 }
 
-/// What holds the gateway for a test.
+/// The lock on the gateway that a test holds.
 enum Hold {
     Shared { _guard: RwLockReadGuard<'static, ()> },
     Alone { _guard: RwLockWriteGuard<'static, ()> },
@@ -53,11 +53,11 @@ pub struct Gateway {
     pub endpoint: String,
     pub tls_endpoint: String,
     pub ca_bundle: PathBuf,
-    /// Of the user who owns the buckets.
+    /// Credentials of the owner of the buckets.
     pub keys: Keys,
-    /// Of the user who is suspended.
+    /// Credentials of a suspended user.
     pub suspended: Keys,
-    /// Of the user whose buckets may hold one byte all together.
+    /// Credentials of a user with a quota of one byte.
     pub guest: Keys,
     directory: PathBuf,
     client: Client,
@@ -65,12 +65,12 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// The gateway as it is, for a test that leaves it so.
+    /// The gateway for a test that injects no fault.
     pub async fn shared() -> Self {
         Self::held(Hold::Shared { _guard: IN_USE.read().await })
     }
 
-    /// The gateway for a test that does it harm.
+    /// The gateway for a test that injects faults.
     pub async fn alone() -> Self {
         Self::held(Hold::Alone { _guard: IN_USE.write().await })
     }
@@ -123,15 +123,15 @@ impl Gateway {
         self.client.create_bucket().bucket(name).send().await.expect("a bucket");
     }
 
-    /// A new bucket of the guest's.
+    /// A new bucket that the guest owns.
     pub async fn guest_bucket(&self) -> String {
         let name = new_name();
         client(&self.endpoint, &self.guest).create_bucket().bucket(&name).send().await.expect("a bucket");
         name
     }
 
-    /// A further gateway to the same buckets, whose clock is so many seconds ahead; its endpoint. It runs
-    /// until the end of the tests.
+    /// Starts another gateway to the same buckets with a clock that is this far ahead, and returns its
+    /// endpoint. It runs until the end of the tests.
     pub fn with_clock(&self, ahead_seconds: i64) -> String {
         let mut command = Command::new(SCRIPT);
         let output = command.arg("clock").arg(&self.directory).arg(ahead_seconds.to_string()).output();
@@ -154,7 +154,7 @@ impl Gateway {
         name
     }
 
-    /// Makes a bucket keep versions.
+    /// Enables versioning of a bucket.
     pub async fn enable_versioning(&self, bucket: &str) {
         let enabled = VersioningConfiguration::builder().status(BucketVersioningStatus::Enabled).build();
         let put = self.client.put_bucket_versioning().bucket(bucket).versioning_configuration(enabled);
@@ -172,8 +172,7 @@ impl Gateway {
         put.object_lock_configuration(configuration).send().await.expect("a default retention");
     }
 
-    /// Forbids everybody, its owner too, to do something with the objects of a bucket; without one,
-    /// nothing any more.
+    /// Denies an action on the objects of a bucket to everybody, including its owner. `None` removes the policy.
     pub async fn deny(&self, bucket: &str, action: Option<&str>) {
         let Some(action) = action else {
             self.client.delete_bucket_policy().bucket(bucket).send().await.expect("no policy");
@@ -184,7 +183,7 @@ impl Gateway {
         self.set_policy(bucket, json!([statement])).await;
     }
 
-    /// Lets the guest do with objects below a prefix what backups need, and nothing else.
+    /// Allows the guest the actions that backups need below a prefix, and nothing else.
     pub async fn allow_guest_below(&self, bucket: &str, prefix: &str) {
         let guest = json!({ "AWS": ["arn:aws:iam:::user/guest"] });
         let actions = ["s3:PutObject", "s3:GetObject", "s3:DeleteObject"];
@@ -248,48 +247,48 @@ impl Gateway {
         keys
     }
 
-    /// Waits until the keys of all versions are as they should become.
+    /// Waits until the keys of all versions meet a condition.
     pub async fn until_versions(&self, bucket: &str, are_so: impl Fn(&[String]) -> bool) -> Vec<String> {
         eventually("the versions of a bucket", async || Some(self.versions(bucket).await).filter(|keys| are_so(keys)))
             .await
     }
 
-    /// Limits what a bucket may hold; without a number, no more.
+    /// Sets the quota of a bucket. `None` removes it.
     pub fn set_quota(&self, bucket: &str, bytes: Option<u64>) {
         let bytes = bytes.map_or_else(|| "-1".to_owned(), |bytes| bytes.to_string());
         succeed("quota", &self.directory, &[bucket, &bytes]);
     }
 
-    /// Stops the storage daemon under the gateway until the end of the returned value: requests that
-    /// need it get no answer.
-    pub fn pause(&self) -> Harm<'_> {
-        self.harm("pause", "resume")
+    /// Pauses the storage daemon under the gateway until the returned value is dropped. Requests that need it
+    /// get no answer.
+    pub fn pause(&self) -> InjectedFault<'_> {
+        self.inject("pause", "resume")
     }
 
-    /// Ends the gateway until the end of the returned value: connections to it are refused.
-    pub fn take_down(&self) -> Harm<'_> {
-        self.harm("down", "up")
+    /// Stops the gateway until the returned value is dropped. Connections to it are refused.
+    pub fn stop(&self) -> InjectedFault<'_> {
+        self.inject("down", "up")
     }
 
-    fn harm(&self, command: &str, undo: &'static str) -> Harm<'_> {
+    fn inject(&self, command: &str, undo: &'static str) -> InjectedFault<'_> {
         assert!(matches!(self.hold, Hold::Alone { .. }), "others use the gateway: Gateway::alone");
         succeed(command, &self.directory, &[]);
-        Harm { gateway: self, undo }
+        InjectedFault { gateway: self, undo }
     }
 }
 
-/// A harm done to the gateway, which ends with this value.
-pub struct Harm<'gateway> {
+/// A fault of the gateway, which ends when this value is dropped.
+pub struct InjectedFault<'gateway> {
     gateway: &'gateway Gateway,
     undo: &'static str,
 }
 
-impl Harm<'_> {
+impl InjectedFault<'_> {
     /// Ends it.
     pub fn undo(self) {}
 }
 
-impl Drop for Harm<'_> {
+impl Drop for InjectedFault<'_> {
     fn drop(&mut self) {
         let code = run(self.undo, &self.gateway.directory, &[]);
         // A panic while another unwinds would end all tests.

@@ -90,7 +90,7 @@ async fn offline_when_gateway_is_down_and_available_when_it_returns() {
     let id = agent.create(target(&gateway.endpoint, &bucket)).await;
     assert_healthy(&agent.check(&id).await);
 
-    let down = gateway.take_down();
+    let down = gateway.stop();
     let report = agent.wait_for_report(&id, "offline by itself", |report| report["status"] == "offline").await;
     let message = assert_offline(&report, "connection_refused");
     assert!(message.contains("start the service"), "{message}");

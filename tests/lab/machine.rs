@@ -1,4 +1,4 @@
-//! The bench: the lab's machine brought into a known state, and the ways to do it harm.
+//! The machine of the lab, reset to a known state, and the faults that tests inject.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -23,18 +23,18 @@ pub const SERVICE: &str = "targetwatch.service";
 pub const USER_SERVER: &str = "lab-user-server.service";
 /// What that server exports.
 pub const USER_EXPORT: &str = "10.0.0.5:/srv/user";
-/// Settings of the unit that a test changes.
+/// The systemd drop-in with the unit settings that a test changes.
 const DROP_IN: &str = "/run/systemd/system/targetwatch.service.d/lab.conf";
 
-/// How soon a target has its first verdict.
+/// Time limit of a target's first verdict.
 pub const FIRST_VERDICT: Duration = Duration::from_secs(5);
-/// How soon a change of the mount table is noticed and healed.
+/// Time limit of recovery from a change of the mount table.
 pub const HEALED: Duration = Duration::from_secs(2);
-/// How soon the agent is up or down whatever its storage does.
+/// Time limit of start and stop, whatever storage does.
 pub const UP_OR_DOWN: Duration = Duration::from_secs(2);
-/// How soon the API answers whatever storage does.
+/// Time limit of an API answer, whatever storage does.
 pub const ANSWER: Duration = Duration::from_millis(100);
-/// How soon two timeouts in a row of 2 s each are a status, with intervals of 1 s.
+/// Time limit until two consecutive timeouts of 2 s make a target offline, at probe intervals of 1 s.
 pub const TIMED_OUT: Duration = Duration::from_secs(12);
 
 /// NFSv4.2 for the server as it is known by `10.0.0.2`; the default options, NFSv3, for all others.
@@ -54,11 +54,11 @@ gid = 42436
 
 /// The configuration of most tests: a probe every second.
 pub const EVERY_SECOND: &str = "[probe]\nnfs_interval = \"1s\"\n";
-/// A configuration whose interval nobody waits for, so that only an event can cause a probe.
+/// A configuration with an interval longer than any test, so that only an event can cause a probe.
 pub const EVERY_HOUR: &str = "[probe]\nnfs_interval = \"1h\"\n";
 
-/// A probe every second of mounts that hang for as long as their server does, which is what most
-/// administrators choose for data that matters; also those of the server at `10.0.0.2`.
+/// A probe every second of hard mounts, which hang as long as their server does. Most administrators choose
+/// them for data that matters. They include the mounts of the server at `10.0.0.2`.
 pub const HARD: &str = r#"
 [mounts]
 nfs_options = "nolock,hard,timeo=600,nfsvers=3,retrans=10"
@@ -71,39 +71,39 @@ location = "10.0.0.2:*"
 options = "nfsvers=4.2,hard,timeo=600,retrans=10"
 "#;
 
-/// A machine with a running agent that knows no target. Dropping it mends what a test broke.
-pub struct Bench {
+/// A machine with a running agent without targets. Dropping it repairs what a test broke.
+pub struct Machine {
     _private: (),
 }
 
-impl Bench {
-    /// The agent, started afresh with this configuration beside the common one.
+impl Machine {
+    /// Starts the agent with an empty registry, and with this configuration added to the common one.
     pub fn start(config: &str) -> Self {
-        let bench = Self::stopped(config);
+        let machine = Self::stopped(config);
         succeed("systemctl", &["start", SERVICE]);
-        bench
+        machine
     }
 
-    /// The same, but not started yet.
+    /// The same without starting the agent.
     pub fn stopped(config: &str) -> Self {
-        let bench = Self { _private: () };
-        bench.mend();
+        let machine = Self { _private: () };
+        machine.reset();
         succeed("systemctl", &["is-active", "lab-nfs-server.service"]);
         configure(config);
-        bench
+        machine
     }
 
     /// Never panics, since it also runs while a failed test unwinds.
-    fn mend(&self) {
+    fn reset(&self) {
         for discipline in ["clsact", "root"] {
             run("tc", &["qdisc", "del", "dev", "lo", discipline]);
         }
-        // What a test that failed took from the server must not be missed by the next ones.
+        // A failed test may have left the NFS server without threads or versions, which the next tests need.
         let has_threads = fs::read_to_string("/proc/fs/nfsd/threads").is_ok_and(|threads| threads.trim() != "0");
         let has_3 = fs::read_to_string("/proc/fs/nfsd/versions").is_ok_and(|versions| !versions.contains("-3"));
         run("systemctl", &[if has_threads && has_3 { "start" } else { "restart" }, "lab-nfs-server.service"]);
         run("exportfs", &["-ra"]);
-        // One that was stopped must go on for its mounts to go.
+        // A stopped server must continue before its mounts can be removed.
         run("systemctl", &["kill", "--signal", "CONT", USER_SERVER]);
         run("systemctl", &["stop", SERVICE]);
         if fs::remove_file(DROP_IN).is_ok() {
@@ -111,7 +111,7 @@ impl Bench {
         }
         run("systemctl", &["reset-failed", SERVICE]);
         for mount in mounts().iter().rev().filter(|mount| mount.path.starts_with(MOUNT_ROOT)) {
-            // By the bare system call: the command would look at what is mounted.
+            // The bare system call, because umount(8) would access the mounted file system.
             let _ = umount2(&mount.path, MntFlags::MNT_DETACH | MntFlags::MNT_FORCE);
         }
         run("systemctl", &["stop", USER_SERVER]);
@@ -124,19 +124,19 @@ impl Bench {
     }
 }
 
-impl Drop for Bench {
+impl Drop for Machine {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let log =
                 output("journalctl", &["--no-pager", "--output=short-monotonic", "--lines=40", "--unit", SERVICE]);
-            eprintln!("the agent's last words:\n{log}");
+            eprintln!("the end of the agent's log:\n{log}");
             eprintln!("targets: {}", api::request("GET", "/backup_targets/detail", None).text);
         }
-        self.mend();
+        self.reset();
     }
 }
 
-/// Writes the configuration; the agent is not told.
+/// Writes the configuration without reloading the agent.
 pub fn configure(config: &str) {
     fs::create_dir_all("/etc/targetwatch").expect("made");
     fs::write(CONFIG, format!("{config}{BASE_CONFIG}")).expect("written");
@@ -150,7 +150,7 @@ pub fn change_unit(settings: &str) {
     succeed("systemctl", &["daemon-reload"]);
 }
 
-/// What the server has at `/srv/exports/<name>`.
+/// The server's directory of the export `/srv/exports/<name>`.
 pub fn export_directory(name: &str) -> PathBuf {
     Path::new("/srv/exports").join(name)
 }
@@ -173,13 +173,13 @@ pub fn black_hole(address: &str) {
     );
 }
 
-/// Drops every packet to an address of this machine that carries more than a few words, until the end
-/// of the test: connections are made and an RPC NULL is answered, and nothing that matters is.
+/// Drops every packet of 128 bytes or more to an address of this machine until the end of the test.
+/// Connections and RPC NULL calls succeed, and other calls get no answer.
 pub fn black_hole_data(address: &str) {
     run("tc", &["qdisc", "add", "dev", "lo", "clsact"]);
     let target = format!("{address}/32");
-    // The length of an IP packet is at byte 2, and no filter compares by size: bit by bit, all that are
-    // set in lengths of 128 bytes and more.
+    // The length of an IP packet is at byte 2. Filters cannot compare sizes, so there is one filter for each
+    // bit that is set in lengths of 128 bytes and more.
     for bit in 7..16 {
         let bits = format!("{:#06x}", 1 << bit);
         succeed(
@@ -213,7 +213,7 @@ pub fn end_black_holes() {
 /// One line of the host's mount table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mount {
-    /// Its id. The kernel gives it again once it is free, so it alone does not tell a new mount.
+    /// Its id. The kernel reuses free ids, so the id alone does not identify a new mount.
     pub id: u64,
     /// Where.
     pub path: PathBuf,
@@ -253,8 +253,7 @@ pub fn mount_of(path: &str) -> Option<Mount> {
     found.pop()
 }
 
-/// Marks the mount of an exported path, by a flag that nobody asks for, so that it is told from
-/// whatever is mounted there later.
+/// Marks the mount of an exported path with an unusual mount flag, to distinguish it from later mounts.
 pub fn mark(path: &str) -> Option<Mount> {
     let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RELATIME | MsFlags::MS_NODIRATIME;
     mount(None::<&str>, &mount_path(path), None::<&str>, flags, None::<&str>).expect("marked");
@@ -270,12 +269,12 @@ pub fn measure(path: &Path) -> (u64, u64) {
     (counts.blocks() * unit, (counts.blocks() - counts.blocks_free()) * unit)
 }
 
-/// Whether the long tests are to be run in their full length.
+/// Whether the long tests run in full length.
 pub fn is_long() -> bool {
     std::env::var_os("LAB_LONG").is_some()
 }
 
-/// Unmounts what is in use now and then, by the agent's own probes too.
+/// Unmounts a directory, and retries while the agent's probes use it.
 pub fn unmount(at: &Path) {
     let at = at.to_str().expect("text");
     eventually(&format!("{at} unmounted"), UP_OR_DOWN, || run("umount", &[at]).status.success().then_some(()));
@@ -291,13 +290,12 @@ pub fn log(lines: usize) -> String {
     output("journalctl", &["--no-pager", "--output=cat", &format!("--lines={lines}"), "--unit", SERVICE])
 }
 
-/// Whether that is why a target of a server that was stopped is offline at first: as it stops it breaks a
-/// connection on which it is being asked.
+/// Whether a reason is expected right after a server stopped, which may break a connection with a pending request.
 pub fn is_of_a_stop(reason: Option<&str>) -> bool {
     matches!(reason, Some("connection_refused" | "connection_broken"))
 }
 
-/// Waits until something is so.
+/// Polls until there is a result.
 pub fn eventually<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {
@@ -309,7 +307,7 @@ pub fn eventually<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Opti
     }
 }
 
-/// Runs a command that must succeed, and gives the time that it took.
+/// Runs a command that must succeed, and returns how long it took.
 pub fn succeed(program: &str, arguments: &[&str]) -> Duration {
     let start = Instant::now();
     let output = run(program, arguments);
@@ -317,7 +315,7 @@ pub fn succeed(program: &str, arguments: &[&str]) -> Duration {
     start.elapsed()
 }
 
-/// What a command prints.
+/// Runs a command, and returns its standard output.
 pub fn output(program: &str, arguments: &[&str]) -> String {
     String::from_utf8_lossy(&run(program, arguments).stdout).into_owned()
 }
