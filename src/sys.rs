@@ -15,6 +15,7 @@
 //! facts about this node ([`node`]), names of hosts ([`resolve`]), groups ([`group`]), secrets in files ([`secret_file`]) and heaps
 //! ([`heap`]).
 
+mod child_setup;
 pub mod children;
 pub mod command;
 pub mod group;

@@ -34,7 +34,7 @@ use tracing::Span;
 
 use crate::model::TargetId;
 
-pub(super) use spawner::{Program, become_a_child, spawn};
+pub(super) use spawner::{Program, spawn};
 
 /// How long a killed child may take to die before its target is marked stuck.
 pub const UNKILLABLE_AFTER: Duration = Duration::from_secs(1);

@@ -8,15 +8,30 @@
 
 mod canary;
 pub mod child;
+mod directory;
 mod mount_point;
 pub mod pool;
 pub mod protocol;
 
+use crate::model::Capacity;
 pub use pool::{CallError, Lane, PoolStats, WorkerPool, WorkerPoolSettings};
 pub use protocol::{
-    CanaryNames, CanaryRequest, CanaryWritten, FaultKind, FileSystemCounts, PreparedMountPoint, ReadBack, Request,
-    Response, UnmountHow, WorkerFault,
+    ARGUMENT, CanaryNames, CanaryRequest, CanaryWritten, FaultKind, FileSystemCounts, PreparedMountPoint, ReadBack,
+    Request, Response, UnmountHow, WorkerFault,
 };
 
-/// The argument that makes this program a probe worker.
-pub const ARGUMENT: &str = "probe-worker";
+// Here and not in the protocol, which a separate worker program must be able to include without the model.
+impl FileSystemCounts {
+    /// The capacity that they come to.
+    #[must_use]
+    pub fn capacity(&self) -> Capacity {
+        Capacity::from_blocks(
+            self.unit_bytes,
+            self.blocks,
+            self.blocks_free,
+            self.blocks_available,
+            self.files,
+            self.files_free,
+        )
+    }
+}

@@ -7,40 +7,25 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-use nix::sys::prctl;
-use nix::sys::signal::Signal;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use super::{Child, ChildCensus};
+use crate::sys::child_setup;
 
 /// How many children may be asked for before their callers are told that there are too many. Far
 /// more than a pool and one command for each target come to.
 const QUEUE_MAX: usize = 4096;
 
-/// How much children give way to the agent itself (nice(2)): a crowd of them that starts at once must
-/// not keep it from answering.
-const NICENESS: i32 = 5;
-
 /// Whose program a child runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::sys) enum Program {
-    /// Our own, which calls [`become_a_child`] first thing. It is started without a copy of this
+    /// Our own, which calls [`child_setup::apply`] first thing. It is started without a copy of this
     /// process's memory map (posix_spawn(3)): a copy stops all other threads for a while, and a crowd of
     /// dead mounts costs a new worker each at every probe.
     Ours,
     /// Somebody else's, which has to be prepared between fork and exec.
     Foreign,
-}
-
-/// Dies with the agent, and gives way to it.
-///
-/// # Errors
-/// As prctl(2) has it.
-pub(in crate::sys) fn become_a_child() -> io::Result<()> {
-    // Nothing depends on it.
-    let _ = rustix::process::nice(NICENESS);
-    prctl::set_pdeathsig(Signal::SIGKILL).map_err(io::Error::from)
 }
 
 /// Stack of the thread, in bytes. It does nothing but fork.
@@ -74,7 +59,7 @@ pub(in crate::sys) async fn spawn(
         // which are async-signal-safe; it allocates nothing and takes no lock.
         #[allow(unsafe_code, reason = "there is no other way to act between fork and exec")]
         unsafe {
-            command.pre_exec(become_a_child);
+            command.pre_exec(child_setup::apply);
         }
     }
     let mut command = tokio::process::Command::from(command);

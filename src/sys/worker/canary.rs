@@ -26,7 +26,7 @@ use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, close, fsync, getegid, geteuid, getgroups, setfsgid, setfsuid, unlinkat};
 use uuid::Uuid;
 
-use super::child::open_directory;
+use super::directory::open_directory;
 use super::protocol::{CanaryNames, CanaryRequest, CanaryWritten, FaultKind, ReadBack, WorkerFault};
 
 /// How much is written, in bytes: one page, which is what `O_DIRECT` reads at the least.

@@ -8,28 +8,24 @@
 #![allow(clippy::disallowed_methods, reason = "a worker is the one place where storage may be touched")]
 
 use std::io::{self, Read, Write};
-use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::ExitCode;
 
-use nix::errno::Errno;
-use nix::fcntl::{OFlag, open};
 use nix::mount::{MntFlags, umount2};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{geteuid, setgroups};
-use rustix::fs::{AtFlags, NFS_SUPER_MAGIC, StatFs, StatxFlags, fstatfs, statx};
 
 use super::protocol::frame::{self, HELLO, HostTime, Numbered, Order};
-use super::protocol::{FaultKind, FileSystemCounts, Request, Response, UnmountHow, WorkerFault};
-use super::{canary, mount_point};
-use crate::sys::children::become_a_child;
+use super::protocol::{Request, Response, UnmountHow, WorkerFault};
+use super::{canary, directory, mount_point};
+use crate::sys::child_setup;
 
 /// `targetwatch probe-worker`: serves requests until its input ends. Returns the exit code: 0 then,
 /// 1 when the agent said something that no agent says.
 #[must_use]
 pub fn main() -> ExitCode {
     // Had the agent died before this line, the input would be at its end.
-    let _ = become_a_child();
+    let _ = child_setup::apply();
     if geteuid().is_root() {
         // The canary is to be refused what the backup user is refused. Where this is not permitted,
         // it says so itself.
@@ -79,82 +75,12 @@ fn serve_batch(
 /// Does what is asked, for as long as that takes.
 fn perform(request: &Request) -> Result<Response, WorkerFault> {
     match request {
-        Request::StatVfs { path, expect_nfs } => measure(path, *expect_nfs).map(Response::Counts),
+        Request::StatVfs { path, expect_nfs } => directory::measure(path, *expect_nfs).map(Response::Counts),
         Request::Canary(request) => canary::write(request).map(Response::Canary),
         Request::PrepareMountPoint { root, relative } => mount_point::prepare(root, relative).map(Response::Prepared),
         Request::RemoveMountPoint { root, relative } => mount_point::remove(root, relative).map(|()| Response::Done),
         Request::Unmount { path, how } => unmount(path, *how).map(|()| Response::Done),
     }
-}
-
-/// Opens a directory for being measured and written to. With `O_PATH`: that asks for no permission
-/// to read it, which an export with `root_squash` may refuse root, and yet holds on to it, so that
-/// what is verified to be NFS is also what is used. When it was unmounted a moment ago, the path
-/// leads to the root disk.
-pub(super) fn open_directory(path: &Path, expect_nfs: bool) -> Result<OwnedFd, WorkerFault> {
-    let directory = open_any_directory(path)?;
-    if expect_nfs {
-        verify_it_is_nfs(&file_system(&directory, path)?, path)?;
-    }
-    Ok(directory)
-}
-
-fn open_any_directory(path: &Path) -> Result<OwnedFd, WorkerFault> {
-    if !path.is_absolute() {
-        return Err(WorkerFault::new(FaultKind::BadRequest, format!("{} is not an absolute path", path.display())));
-    }
-    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    open(path, flags, Mode::empty()).map_err(|errno| WorkerFault::system("open", path, errno))
-}
-
-/// Asks the server, if it is one's: so once for each measurement.
-fn file_system(directory: &OwnedFd, path: &Path) -> Result<StatFs, WorkerFault> {
-    fstatfs(directory).map_err(|errno| WorkerFault::system("fstatfs", path, Errno::from_raw(errno.raw_os_error())))
-}
-
-/// Magic numbers have 32 bits, whatever the word of the platform.
-fn magic_of(file_system: &StatFs) -> u32 {
-    file_system.f_type as u32
-}
-
-fn verify_it_is_nfs(file_system: &StatFs, path: &Path) -> Result<(), WorkerFault> {
-    let magic = magic_of(file_system);
-    if magic == NFS_SUPER_MAGIC as u32 {
-        return Ok(());
-    }
-    let at = format!("{} is not on NFS (file system type {magic:#x})", path.display());
-    Err(WorkerFault::new(FaultKind::NotNfs, at))
-}
-
-fn measure(path: &Path, expect_nfs: bool) -> Result<FileSystemCounts, WorkerFault> {
-    let directory = open_any_directory(path)?;
-    let counts = file_system(&directory, path)?;
-    if expect_nfs {
-        verify_it_is_nfs(&counts, path)?;
-    }
-    verify_it_exists(&directory, path)?;
-    let count = |number| u64::try_from(number).unwrap_or_default();
-    Ok(FileSystemCounts {
-        // As fstatvfs(3) of the GNU C library has it: file systems that tell no fragment size have none.
-        unit_bytes: count(if counts.f_frsize == 0 { counts.f_bsize } else { counts.f_frsize }),
-        blocks: counts.f_blocks,
-        blocks_free: counts.f_bfree,
-        blocks_available: counts.f_bavail,
-        files: counts.f_files,
-        files_free: counts.f_ffree,
-        magic: u64::from(magic_of(&counts)),
-    })
-}
-
-/// Whether the directory still exists on the server. The counts alone do not tell: a server may go
-/// on giving them for a directory that was removed while somebody holds on to it, and attributes may
-/// come from this host's cache, so they are asked for anew (statx(2), `AT_STATX_FORCE_SYNC`).
-fn verify_it_exists(directory: &OwnedFd, path: &Path) -> Result<(), WorkerFault> {
-    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_FORCE_SYNC;
-    let attributes = statx(directory, "", flags, StatxFlags::NLINK)
-        .map_err(|errno| WorkerFault::system("statx", path, Errno::from_raw(errno.raw_os_error())))?;
-    let is_removed = attributes.stx_mask & StatxFlags::NLINK.bits() != 0 && attributes.stx_nlink == 0;
-    if is_removed { Err(WorkerFault::system("statx", path, Errno::ESTALE)) } else { Ok(()) }
 }
 
 /// Unmounts with the system call itself. `umount.nfs` would also tell an NFSv3 server's mountd,
@@ -172,6 +98,9 @@ fn unmount(path: &Path, how: UnmountHow) -> Result<(), WorkerFault> {
 mod tests {
     use std::time::Duration;
 
+    use nix::errno::Errno;
+
+    use super::super::protocol::FaultKind;
     use super::*;
 
     fn stat(path: &Path, expect_nfs: bool) -> Result<Response, WorkerFault> {
@@ -200,7 +129,7 @@ mod tests {
                 panic!("{:?}", answer.body);
             };
             assert!(counts.blocks > 0 && counts.unit_bytes >= 512 && counts.magic != 0);
-            assert!(counts.capacity().capacity_bytes > counts.capacity().available_bytes);
+            assert!(counts.blocks > counts.blocks_available);
         }
         assert!(serve(&mut b"\x02\0\0\0[]".as_slice(), &mut Vec::new()).is_err());
     }

@@ -10,6 +10,25 @@
 //!
 //! Those who wait at the same time are asked for together ([`batch`]).
 //!
+//! ```text
+//!                    call
+//!                     | claim of the target, then a place of its lane      -> Overloaded, Stuck
+//!          healthy    v    suspect
+//!        +----------- * ------------+
+//!        v                          |
+//!   in line for a turn              |
+//!     |  | turn, nobody else waits, |
+//!     |  | or 10 ms are over        |
+//!     |  +------------------------> by itself --- idle worker? --no--> start one  -> NotReady, Spawn
+//!     | turn, others wait                             | yes                | HELLO
+//!     v                                               v                    v
+//!   in a batch --- answered --------> done <------ asked <-----------------+
+//!     |  |  |                          ^             |        -> TimedOut (the worker is killed)
+//!     |  |  +-- not begun: in line again, or by itself
+//!     |  +----- begun, 10 ms are over: alone with this worker, as asked
+//!     +-------- broken worker: claim and place again, then start one
+//! ```
+//!
 //! At the deadline the worker is killed ([`super::super::children`]) and the caller goes on at once;
 //! a new one is started when the next call needs it. The same happens when a call is dropped, or
 //! when a worker dies or answers what it was not asked: a worker is either idle and blank, or gone.
@@ -20,13 +39,13 @@
 
 mod batch;
 mod error;
+mod idle;
 mod process;
+mod settings;
 mod turn;
 
-use std::ffi::OsString;
-use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -36,61 +55,16 @@ use super::protocol::frame::{self, HELLO, Order};
 use super::protocol::{Request, Response};
 use crate::model::TargetId;
 use crate::sys::children::{Assignment, ChildCensus, ClaimError};
-use batch::Line;
 pub use error::CallError;
-use process::{Answer, AskError, Worker, retain_silent, tell_of};
-use turn::{AskedOn, Turn};
+use idle::IdleWorkers;
+use process::{Answer, AskError, Worker, tell_of};
+pub use settings::{Lane, PoolStats, WorkerPoolSettings};
+use turn::{AskedOn, Turn, Turns};
 
 /// How many workers of suspect targets may be starting at the same time, where there are processors enough
 /// for half of them to be left to others. A crowd of dead mounts costs as many workers at each probe, and
 /// starting takes nothing but a processor, so more at once would be ready no sooner.
 const SUSPECT_STARTS_MAX: usize = 4;
-
-/// How a pool starts workers, and how many.
-#[derive(Debug, Clone)]
-pub struct WorkerPoolSettings {
-    /// The program: this one.
-    pub program: PathBuf,
-    /// Its arguments: `probe-worker`.
-    pub arguments: Vec<OsString>,
-    /// How many workers are kept when there is nothing to do.
-    pub idle_max: usize,
-    /// How many workers may be at work at the same time, at least 2.
-    pub workers_max: usize,
-}
-
-impl WorkerPoolSettings {
-    /// `program probe-worker`, 4 idle ones, 64 at work.
-    #[must_use]
-    pub fn new(program: PathBuf) -> Self {
-        Self { program, arguments: vec![super::ARGUMENT.into()], idle_max: 4, workers_max: 64 }
-    }
-}
-
-/// Which places a call may take.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Lane {
-    /// The target's last probe passed. Has its own half of the places, and of the other half what
-    /// is free.
-    Healthy,
-    /// It did not, or there was none. Has half of the places.
-    Suspect,
-}
-
-/// How many workers there are and were.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct PoolStats {
-    /// Waiting for work.
-    pub idle: usize,
-    /// Calls that a worker is at work for, or that have a place and wait for one.
-    pub busy: usize,
-    /// Children of any kind that were killed and do not die.
-    pub stuck: usize,
-    /// Workers ever started.
-    pub spawned_total: u64,
-    /// Children of any kind ever killed.
-    pub killed_total: u64,
-}
 
 /// The probe workers. Cheap to clone; all clones are the same pool.
 #[derive(Debug, Clone)]
@@ -102,19 +76,14 @@ pub struct WorkerPool {
 struct Inner {
     settings: WorkerPoolSettings,
     census: ChildCensus,
-    /// Most recently used last, so that the surplus of a busy hour is what grows old.
-    idle: Mutex<Vec<Worker>>,
-    /// Turns of healthy targets at the workers that are kept, first come, first served.
-    turns: Arc<Semaphore>,
-    line: Line,
+    idle: Arc<IdleWorkers>,
+    turns: Turns,
     busy: AtomicUsize,
     spawned: AtomicU64,
     next_number: AtomicU64,
     healthy_places: Arc<Semaphore>,
     suspect_places: Arc<Semaphore>,
     suspect_starts: Semaphore,
-    /// Has no places to give: closed at shutdown, which everybody at work waits for.
-    open: Semaphore,
 }
 
 impl WorkerPool {
@@ -124,21 +93,20 @@ impl WorkerPool {
     pub fn new(settings: WorkerPoolSettings, census: ChildCensus) -> Self {
         let suspects = (settings.workers_max / 2).max(1);
         let healthy = settings.workers_max.saturating_sub(suspects).max(1);
-        let turns = Arc::new(Semaphore::new(settings.idle_max.max(1)));
+        let idle = Arc::new(IdleWorkers::new(settings.idle_max));
+        let turns = Turns::new(settings.idle_max.max(1), idle.clone());
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let inner = Inner {
             settings,
             census,
-            idle: Mutex::default(),
+            idle,
             turns,
-            line: Line::default(),
             busy: AtomicUsize::new(0),
             spawned: AtomicU64::new(0),
             next_number: AtomicU64::new(HELLO + 1),
             healthy_places: Arc::new(Semaphore::new(healthy)),
             suspect_places: Arc::new(Semaphore::new(suspects)),
             suspect_starts: Semaphore::new((processors / 2).clamp(1, SUSPECT_STARTS_MAX)),
-            open: Semaphore::new(0),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -159,7 +127,7 @@ impl WorkerPool {
     ) -> Result<Response, CallError> {
         tokio::select! {
             biased;
-            _ = self.inner.open.acquire() => Err(CallError::ShutDown),
+            () = self.inner.idle.shut_down() => Err(CallError::ShutDown),
             outcome = self.call_while_open(target, lane, request, deadline) => outcome,
         }
     }
@@ -169,7 +137,7 @@ impl WorkerPool {
     pub fn stats(&self) -> PoolStats {
         let children = self.inner.census.counts();
         PoolStats {
-            idle: self.idle().len(),
+            idle: self.inner.idle.workers().len(),
             busy: self.inner.busy.load(Ordering::Relaxed),
             stuck: children.stuck,
             spawned_total: self.inner.spawned.load(Ordering::Relaxed),
@@ -185,9 +153,7 @@ impl WorkerPool {
 
     /// Kills every worker, idle or at work, and refuses every call from now on. Does not wait.
     pub fn shut_down(&self) {
-        self.inner.open.close();
-        let idle = std::mem::take(&mut *self.idle());
-        drop(idle);
+        self.inner.idle.close();
     }
 
     async fn call_while_open(
@@ -201,7 +167,7 @@ impl WorkerPool {
         let assignment = self.assign(target, lane, deadline).await?;
         let _busy = Counted::new(&self.inner.busy);
         let turn = match lane {
-            Lane::Healthy => self.turn(number, &request, assignment).await,
+            Lane::Healthy => self.inner.turns.wait(number, &request, assignment).await,
             Lane::Suspect => Turn::Own(assignment, None),
         };
         let assignment = match turn {
@@ -210,7 +176,7 @@ impl WorkerPool {
                 return Box::pin(self.ask_by_itself(assignment, lane, number, request, deadline)).await;
             }
             Turn::Answered(answer) => return answer.map_err(CallError::Fault),
-            Turn::Begun(begun) => match self.ask_on(begun, number, deadline).await? {
+            Turn::Begun(begun) => match self.inner.turns.ask_on(begun, number, deadline).await? {
                 AskedOn::Answered(answer) => return answer.map_err(CallError::Fault),
                 AskedOn::GivenBack(assignment) => assignment,
                 AskedOn::Broken => self.assign(target, lane, deadline).await?,
@@ -232,7 +198,7 @@ impl WorkerPool {
     ) -> Result<Response, CallError> {
         let frame = encode(number, &request)?;
         let target = assignment.claim.target();
-        let Some(mut worker) = self.take_idle(lane) else {
+        let Some(mut worker) = self.inner.idle.take(lane) else {
             return self.ask_anew(assignment, lane, number, &frame, deadline).await;
         };
         worker.child.assignments.push(assignment);
@@ -310,39 +276,10 @@ impl WorkerPool {
         starting.await.map_err(|_| CallError::NotReady { after: deadline })?
     }
 
-    /// An idle worker, if there is one. Those that have ended meanwhile are reaped here, and those that
-    /// said something that nobody asked for are killed: they are broken. A suspect
-    /// target may cost a worker its life, and healthy ones would have to wait for another to start: it
-    /// takes one only when there are as many as are kept.
-    fn take_idle(&self, lane: Lane) -> Option<Worker> {
-        let mut idle = self.idle();
-        retain_silent(&mut idle);
-        let may_take = lane == Lane::Healthy || idle.len() >= self.inner.settings.idle_max;
-        if may_take { idle.pop() } else { None }
-    }
-
     /// Puts a worker that has answered back, and passes its answer on.
     fn conclude(&self, worker: Worker, answer: Answer) -> Result<Response, CallError> {
-        self.put_back(worker);
+        self.inner.idle.put_back(worker);
         answer.map_err(CallError::Fault)
-    }
-
-    /// Keeps a worker that is blank, or lets it go if there are enough.
-    fn put_back(&self, mut worker: Worker) {
-        // Before the place is given up, so that whoever gets it finds the worker.
-        let assignments = std::mem::take(&mut worker.child.assignments);
-        let mut idle = self.idle();
-        let surplus = if idle.len() < self.inner.settings.idle_max && !self.inner.open.is_closed() {
-            idle.push(worker);
-            None
-        } else {
-            Some(worker)
-        };
-        drop(idle);
-        drop(assignments);
-        if let Some(worker) = surplus {
-            worker.let_go();
-        }
     }
 
     /// A new worker that is ready to be asked.
@@ -360,11 +297,6 @@ impl WorkerPool {
             Ok(_) => Ok(worker),
             Err(source) => Err(CallError::WorkerDied { source }),
         }
-    }
-
-    fn idle(&self) -> MutexGuard<'_, Vec<Worker>> {
-        // Every change is a single push, pop or take: nothing is half done after a panic.
-        self.inner.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -9,11 +9,12 @@ use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::model::Capacity;
-
 /// The longest path that is measured in a batch, in bytes: [`frame::BATCH_MAX`] of them fit into a frame, even if
 /// JSON needs six bytes for each of theirs.
 const BATCH_PATH_MAX_BYTES: usize = 512;
+
+/// Argument that makes this program a probe worker.
+pub const ARGUMENT: &str = "probe-worker";
 
 /// What every canary file's name begins with.
 const CANARY_PREFIX: &str = ".targetwatch-canary-";
@@ -200,21 +201,6 @@ impl From<[u64; 7]> for FileSystemCounts {
     fn from(counts: [u64; 7]) -> Self {
         let [unit_bytes, blocks, blocks_free, blocks_available, files, files_free, magic] = counts;
         Self { unit_bytes, blocks, blocks_free, blocks_available, files, files_free, magic }
-    }
-}
-
-impl FileSystemCounts {
-    /// The capacity that they come to.
-    #[must_use]
-    pub fn capacity(&self) -> Capacity {
-        Capacity::from_blocks(
-            self.unit_bytes,
-            self.blocks,
-            self.blocks_free,
-            self.blocks_available,
-            self.files,
-            self.files_free,
-        )
     }
 }
 

@@ -14,7 +14,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::pin::pin;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
@@ -22,8 +22,9 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::super::protocol::Request;
 use super::super::protocol::frame::{self, BATCH_MAX, BATCH_TIME, HELLO, HostTime, Numbered, Order};
-use super::WorkerPool;
+use super::idle::IdleWorkers;
 use super::process::{Answer, Worker, tell_of};
+use super::settings::Lane;
 use crate::sys::children::Assignment;
 
 /// How long a batch may take before those that were not answered go on without it: twice as long as the
@@ -134,20 +135,20 @@ impl Place<'_> {
     }
 
     /// Leaves the line with a turn. Others are taken along if there are any, and a worker is idle.
-    pub(super) fn leave_with(&self, turn: Option<OwnedSemaphorePermit>, pool: &WorkerPool) -> Left {
+    pub(super) fn leave_with(&self, turn: Option<OwnedSemaphorePermit>, idle: &Arc<IdleWorkers>) -> Left {
         let Some(call) = self.line.leave(self.number) else { return Left::TakenAlong };
         let Some(turn) = turn else { return Left::Alone(call.assignment, None) };
         if self.line.is_empty() {
             return Left::Alone(call.assignment, Some(turn));
         }
-        let Some(worker) = pool.take_idle(super::Lane::Healthy) else {
+        let Some(worker) = idle.take(Lane::Healthy) else {
             return Left::Alone(call.assignment, Some(turn));
         };
         let mut calls = vec![call];
         // Their places are found in the batch from now on.
         let others = self.line.first(BATCH_MAX - 1);
         calls.extend(others);
-        tokio::spawn(run(pool.clone(), worker, calls, turn));
+        tokio::spawn(run(idle.clone(), worker, calls, turn));
         Left::TakenAlong
     }
 }
@@ -169,13 +170,13 @@ pub(super) enum Left {
 
 /// Asks a worker for all of it, and tells each call what became of it. Ends within [`PATIENCE`], or as much
 /// again for each answer that was there by then and not seen yet.
-async fn run(pool: WorkerPool, worker: Worker, calls: Vec<Standing>, turn: OwnedSemaphorePermit) {
+async fn run(idle: Arc<IdleWorkers>, worker: Worker, calls: Vec<Standing>, turn: OwnedSemaphorePermit) {
     tokio::select! {
         biased;
         // The worker dies of this.
-        _ = pool.inner.open.acquire() => {}
+        () = idle.shut_down() => {}
         worker = ask(worker, calls) => if let Some(worker) = worker {
-            pool.put_back(worker);
+            idle.put_back(worker);
         },
     }
     drop(turn);

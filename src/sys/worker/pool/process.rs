@@ -14,7 +14,7 @@ use tokio_util::codec::{FramedRead, LengthDelimitedCodec};
 
 use super::super::protocol::frame::{self, Numbered};
 use super::super::protocol::{Response, WorkerFault};
-use super::WorkerPoolSettings;
+use super::settings::WorkerPoolSettings;
 use crate::sys::children::{self, Child, ChildCensus, Program};
 use crate::sys::command::DEFAULT_PATH;
 

@@ -10,6 +10,8 @@ use super::*;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
+use std::ffi::OsString;
+use std::path::PathBuf;
 use uuid::Uuid;
 
 const ENOUGH: Duration = Duration::from_secs(10);
@@ -61,7 +63,12 @@ async fn call(pool: &WorkerPool, deadline: Duration) -> Result<Response, CallErr
 }
 
 fn idle_pids(pool: &WorkerPool) -> Vec<Pid> {
-    pool.idle().iter().map(|worker| Pid::from_raw(i32::try_from(worker.child.pid()).expect("a pid"))).collect()
+    pool.inner
+        .idle
+        .workers()
+        .iter()
+        .map(|worker| Pid::from_raw(i32::try_from(worker.child.pid()).expect("a pid")))
+        .collect()
 }
 
 /// Stops a process and waits until it is.

@@ -3,15 +3,17 @@
 //! Healthy storage answers sooner than a worker starts, so a few workers do for any number of healthy
 //! targets, one after the other. Who waits longer than [`STARTED_AFTER`] has one started.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::super::protocol::Request;
-use super::batch::{Begun, Left, Outcome};
+use super::batch::{Begun, Left, Line, Outcome};
+use super::error::CallError;
+use super::idle::IdleWorkers;
 use super::process::{Answer, tell_of};
-use super::{CallError, WorkerPool};
 use crate::sys::children::Assignment;
 
 /// How long a call of a healthy target waits for its turn at the workers that are kept before it has
@@ -41,11 +43,24 @@ pub(super) enum AskedOn {
     Broken,
 }
 
-impl WorkerPool {
+/// Turns of healthy targets at the idle workers, first come, first served.
+#[derive(Debug)]
+pub(super) struct Turns {
+    pub(super) free: Arc<Semaphore>,
+    pub(super) line: Line,
+    idle: Arc<IdleWorkers>,
+}
+
+impl Turns {
+    /// As many turns at a time as workers are kept.
+    pub(super) fn new(count: usize, idle: Arc<IdleWorkers>) -> Self {
+        Self { free: Arc::new(Semaphore::new(count)), line: Line::default(), idle }
+    }
+
     /// A healthy target's turn at the workers that are kept, or what another's turn brought it.
-    pub(super) async fn turn(&self, number: u64, request: &Request, mut assignment: Assignment) -> Turn {
+    pub(super) async fn wait(&self, number: u64, request: &Request, mut assignment: Assignment) -> Turn {
         let give_up = Instant::now() + STARTED_AFTER;
-        let turns = &self.inner.turns;
+        let turns = &self.free;
         if !request.is_brief() {
             return Turn::Own(
                 assignment,
@@ -53,7 +68,7 @@ impl WorkerPool {
             );
         }
         loop {
-            let mut place = self.inner.line.join(number, request.clone(), assignment);
+            let mut place = self.line.join(number, request.clone(), assignment);
             let turn = tokio::select! {
                 biased;
                 outcome = place.outcome() => Err(outcome),
@@ -61,7 +76,7 @@ impl WorkerPool {
             };
             let outcome = match turn {
                 Err(outcome) => outcome,
-                Ok(turn) => match place.leave_with(turn, self) {
+                Ok(turn) => match place.leave_with(turn, &self.idle) {
                     Left::Alone(assignment, turn) => return Turn::Own(assignment, turn),
                     Left::TakenAlong => place.outcome().await,
                 },
@@ -93,7 +108,7 @@ impl WorkerPool {
             }
         };
         if let Some(worker) = begun.blank().await {
-            self.put_back(worker);
+            self.idle.put_back(worker);
         }
         Ok(outcome)
     }

@@ -7,13 +7,13 @@ type Calls = Vec<tokio::task::JoinHandle<Result<Response, CallError>>>;
 /// Calls of four targets that are in one batch: none has a turn before all stand in line.
 async fn calls_together(pool: &WorkerPool, deadline: Duration) -> Calls {
     let turns = u32::try_from(pool.inner.settings.idle_max).expect("few");
-    let held = pool.inner.turns.clone().acquire_many_owned(turns).await.expect("open");
+    let held = pool.inner.turns.free.clone().acquire_many_owned(turns).await.expect("open");
     let calls = (0..4).map(|_| {
         let pool = pool.clone();
         tokio::spawn(async move { call(&pool, deadline).await })
     });
     let calls: Calls = calls.collect();
-    while pool.inner.line.len() < calls.len() {
+    while pool.inner.turns.line.len() < calls.len() {
         tokio::task::yield_now().await;
     }
     drop(held);
@@ -64,7 +64,7 @@ async fn storage_that_answers_late_answers_its_own_target() {
     let (pid, calls) = calls_of_a_stopped_worker(&pool, ENOUGH).await;
     until("the others are answered", || ended(&calls) == 3).await;
     // Their workers would be kept instead of it.
-    pool.idle().clear();
+    pool.inner.idle.workers().clear();
     kill(pid, Signal::SIGCONT).expect("sent");
     let outcomes = outcomes(calls).await;
     assert!(outcomes.iter().all(|outcome| matches!(outcome, Ok(Response::Counts(_)))), "{outcomes:?}");

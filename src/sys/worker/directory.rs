@@ -1,0 +1,83 @@
+//! Opened directories: how a worker opens, verifies and measures the directory of a request.
+
+#![allow(clippy::disallowed_methods, reason = "runs in a worker, where storage may be touched")]
+
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
+use rustix::fs::{AtFlags, NFS_SUPER_MAGIC, StatFs, StatxFlags, fstatfs, statx};
+
+use super::protocol::{FaultKind, FileSystemCounts, WorkerFault};
+
+/// Opens a directory for being measured and written to. With `O_PATH`: that asks for no permission
+/// to read it, which an export with `root_squash` may refuse root, and yet holds on to it, so that
+/// what is verified to be NFS is also what is used. When it was unmounted a moment ago, the path
+/// leads to the root disk.
+pub(super) fn open_directory(path: &Path, expect_nfs: bool) -> Result<OwnedFd, WorkerFault> {
+    let directory = open_any_directory(path)?;
+    if expect_nfs {
+        verify_it_is_nfs(&file_system(&directory, path)?, path)?;
+    }
+    Ok(directory)
+}
+
+fn open_any_directory(path: &Path) -> Result<OwnedFd, WorkerFault> {
+    if !path.is_absolute() {
+        return Err(WorkerFault::new(FaultKind::BadRequest, format!("{} is not an absolute path", path.display())));
+    }
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    open(path, flags, Mode::empty()).map_err(|errno| WorkerFault::system("open", path, errno))
+}
+
+/// Asks the server, if it is one's: so once for each measurement.
+fn file_system(directory: &OwnedFd, path: &Path) -> Result<StatFs, WorkerFault> {
+    fstatfs(directory).map_err(|errno| WorkerFault::system("fstatfs", path, Errno::from_raw(errno.raw_os_error())))
+}
+
+/// Magic numbers have 32 bits, whatever the word of the platform.
+fn magic_of(file_system: &StatFs) -> u32 {
+    file_system.f_type as u32
+}
+
+fn verify_it_is_nfs(file_system: &StatFs, path: &Path) -> Result<(), WorkerFault> {
+    let magic = magic_of(file_system);
+    if magic == NFS_SUPER_MAGIC as u32 {
+        return Ok(());
+    }
+    let at = format!("{} is not on NFS (file system type {magic:#x})", path.display());
+    Err(WorkerFault::new(FaultKind::NotNfs, at))
+}
+
+pub(super) fn measure(path: &Path, expect_nfs: bool) -> Result<FileSystemCounts, WorkerFault> {
+    let directory = open_any_directory(path)?;
+    let counts = file_system(&directory, path)?;
+    if expect_nfs {
+        verify_it_is_nfs(&counts, path)?;
+    }
+    verify_it_exists(&directory, path)?;
+    let count = |number| u64::try_from(number).unwrap_or_default();
+    Ok(FileSystemCounts {
+        // As fstatvfs(3) of the GNU C library has it: file systems that tell no fragment size have none.
+        unit_bytes: count(if counts.f_frsize == 0 { counts.f_bsize } else { counts.f_frsize }),
+        blocks: counts.f_blocks,
+        blocks_free: counts.f_bfree,
+        blocks_available: counts.f_bavail,
+        files: counts.f_files,
+        files_free: counts.f_ffree,
+        magic: u64::from(magic_of(&counts)),
+    })
+}
+
+/// Whether the directory still exists on the server. The counts alone do not tell: a server may go
+/// on giving them for a directory that was removed while somebody holds on to it, and attributes may
+/// come from this host's cache, so they are asked for anew (statx(2), `AT_STATX_FORCE_SYNC`).
+fn verify_it_exists(directory: &OwnedFd, path: &Path) -> Result<(), WorkerFault> {
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_FORCE_SYNC;
+    let attributes = statx(directory, "", flags, StatxFlags::NLINK)
+        .map_err(|errno| WorkerFault::system("statx", path, Errno::from_raw(errno.raw_os_error())))?;
+    let is_removed = attributes.stx_mask & StatxFlags::NLINK.bits() != 0 && attributes.stx_nlink == 0;
+    if is_removed { Err(WorkerFault::system("statx", path, Errno::ESTALE)) } else { Ok(()) }
+}
