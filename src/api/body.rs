@@ -1,11 +1,7 @@
-//! What clients send, decoded field by field, so that a refusal names the field, what was found
-//! and what was expected.
+//! Request bodies: read whole within a size and a time limit, then decoded ([`decode`]) and converted to a change.
 //!
-//! A field that is `null`, and a text that is empty, count as not given: the clients of the field
-//! send every key they know. An empty text says something where it is to take the place of another:
-//! it clears a description, and is no name and no value. A key that is not known is refused,
-//! wherever it is: a misspelt `immutable` that is ignored would be a bucket that is not watched for
-//! its lock.
+//! `null` and mostly an empty string mean "not given", because clients send every key they know. An empty string clears
+//! a description, and is not a name or a value.
 
 mod decode;
 mod target;

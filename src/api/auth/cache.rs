@@ -24,7 +24,7 @@ use super::Identity;
 
 /// The most unknown tokens that are being asked about at the same time: one for each connection.
 /// Those that were good are bounded by their places.
-const FLIGHTS_MAX: usize = 2048;
+const PENDING_MAX: usize = 2048;
 
 /// How long Keystone is not asked after it helped nobody, nor about a token after it did not say.
 pub(super) const PAUSE: Duration = Duration::from_secs(1);
@@ -56,47 +56,47 @@ pub(super) enum Verdict {
     Bad,
     /// Keystone did not say what it is.
     Unknown,
-    /// Keystone says nothing of any token.
-    Away,
-    /// There was no place to ask from: too many that nobody knows are being asked about.
-    Crowded,
+    /// Keystone cannot validate any token.
+    KeystoneDown,
+    /// Too many unknown tokens are being validated.
+    Overloaded,
 }
 
-/// What is known of a token that is asked about.
+/// Whether the token to validate was valid before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Standing {
-    /// It was good.
-    Known,
-    /// Nothing.
-    Unknown,
+pub(super) enum WasValid {
+    /// It was valid when last validated.
+    Yes,
+    /// Nothing is known about it.
+    No,
 }
 
-/// Where a question's answer will be.
-pub(super) type Flight = watch::Receiver<Option<Verdict>>;
+/// Receiver of the verdict of a pending validation.
+pub(super) type PendingValidation = watch::Receiver<Option<Verdict>>;
 
 /// What there is about a token.
 pub(super) enum Found {
     /// It is good.
     Good(Arc<Identity>),
-    /// It is good, and should be asked about again, by who has this.
+    /// Valid but stale: the holder of the sender must revalidate it.
     Stale(Arc<Identity>, watch::Sender<Option<Verdict>>),
     /// It is bad.
     Bad,
-    /// Somebody is asking.
-    Flying(Flight),
+    /// A validation is pending.
+    Pending(PendingValidation),
     /// Nothing that still counts; who has this asks.
-    Nothing(watch::Sender<Option<Verdict>>, Flight, Standing),
+    Nothing(watch::Sender<Option<Verdict>>, PendingValidation, WasValid),
     /// Nothing, and too many are being asked about.
     Full,
     /// Nothing, and Keystone has just failed.
-    Away,
+    KeystoneDown,
 }
 
 #[derive(Debug)]
 pub(super) struct TokenCache {
     good: LruCache<TokenHash, Good>,
     bad: LruCache<TokenHash, Instant>,
-    flights: HashMap<TokenHash, Flight>,
+    pending: HashMap<TokenHash, PendingValidation>,
     good_for: Duration,
     bad_for: Duration,
     failed_at: Option<Instant>,
@@ -118,25 +118,25 @@ impl TokenCache {
         let (mut good, mut bad) = (LruCache::unbounded(), LruCache::unbounded());
         good.resize(entries);
         bad.resize(entries);
-        Self { good, bad, flights: HashMap::new(), good_for, bad_for, failed_at: None }
+        Self { good, bad, pending: HashMap::new(), good_for, bad_for, failed_at: None }
     }
 
     pub(super) fn find(&mut self, hash: TokenHash) -> Found {
-        let is_away = self.is_away();
-        let mut standing = Standing::Unknown;
+        let is_keystone_down = self.is_keystone_down();
+        let mut was_valid = WasValid::No;
         if let Some(good) = self.good.get(&hash) {
             if Timestamp::now() < good.expires_at {
-                let (identity, may_ask) = (good.identity.clone(), good.ask_at <= Instant::now() && !is_away);
+                let (identity, may_ask) = (good.identity.clone(), good.ask_at <= Instant::now() && !is_keystone_down);
                 if good.since.elapsed() < self.good_for {
-                    return match self.take_off(hash, may_ask, Standing::Known) {
+                    return match self.start_validation(hash, may_ask, WasValid::Yes) {
                         Some((sender, _)) => Found::Stale(identity, sender),
                         None => Found::Good(identity),
                     };
                 }
-                if !may_ask && !self.flights.contains_key(&hash) {
-                    return Found::Away;
+                if !may_ask && !self.pending.contains_key(&hash) {
+                    return Found::KeystoneDown;
                 }
-                standing = Standing::Known;
+                was_valid = WasValid::Yes;
             } else {
                 self.good.pop(&hash);
             }
@@ -147,35 +147,35 @@ impl TokenCache {
             }
             self.bad.pop(&hash);
         }
-        if let Some(flight) = self.flights.get(&hash) {
-            return Found::Flying(flight.clone());
+        if let Some(pending) = self.pending.get(&hash) {
+            return Found::Pending(pending.clone());
         }
-        if is_away {
-            return Found::Away;
+        if is_keystone_down {
+            return Found::KeystoneDown;
         }
-        match self.take_off(hash, true, standing) {
-            Some((sender, flight)) => Found::Nothing(sender, flight, standing),
+        match self.start_validation(hash, true, was_valid) {
+            Some((sender, pending)) => Found::Nothing(sender, pending, was_valid),
             None => Found::Full,
         }
     }
 
-    fn take_off(
+    fn start_validation(
         &mut self,
         hash: TokenHash,
         wanted: bool,
-        standing: Standing,
-    ) -> Option<(watch::Sender<Option<Verdict>>, Flight)> {
-        let is_full = standing == Standing::Unknown && self.flights.len() >= FLIGHTS_MAX;
-        if !wanted || is_full || self.flights.contains_key(&hash) {
+        was_valid: WasValid,
+    ) -> Option<(watch::Sender<Option<Verdict>>, PendingValidation)> {
+        let is_full = was_valid == WasValid::No && self.pending.len() >= PENDING_MAX;
+        if !wanted || is_full || self.pending.contains_key(&hash) {
             return None;
         }
-        let (sender, flight) = watch::channel(None);
-        self.flights.insert(hash, flight.clone());
-        Some((sender, flight))
+        let (sender, pending) = watch::channel(None);
+        self.pending.insert(hash, pending.clone());
+        Some((sender, pending))
     }
 
     /// Whether Keystone has just failed.
-    pub(super) fn is_away(&self) -> bool {
+    pub(super) fn is_keystone_down(&self) -> bool {
         self.failed_at.is_some_and(|at| at.elapsed() < PAUSE)
     }
 
@@ -185,8 +185,8 @@ impl TokenCache {
     }
 
     /// A question has been answered, or given up.
-    pub(super) fn land(&mut self, hash: TokenHash, verdict: &Verdict) {
-        self.flights.remove(&hash);
+    pub(super) fn finish_validation(&mut self, hash: TokenHash, verdict: &Verdict) {
+        self.pending.remove(&hash);
         let now = Instant::now();
         match verdict {
             Verdict::Good(identity, expires_at) => {
@@ -199,11 +199,11 @@ impl TokenCache {
                 self.good.pop(&hash);
                 self.bad.put(hash, now);
             }
-            Verdict::Unknown | Verdict::Away | Verdict::Crowded => {
+            Verdict::Unknown | Verdict::KeystoneDown | Verdict::Overloaded => {
                 if let Some(good) = self.good.peek_mut(&hash) {
                     good.ask_at = now + PAUSE;
                 }
-                if matches!(verdict, Verdict::Away) {
+                if matches!(verdict, Verdict::KeystoneDown) {
                     self.failed_at = Some(now);
                 }
             }
@@ -212,6 +212,6 @@ impl TokenCache {
 
     #[cfg(test)]
     pub(super) fn sizes(&self) -> (usize, usize, usize) {
-        (self.good.len(), self.bad.len(), self.flights.len())
+        (self.good.len(), self.bad.len(), self.pending.len())
     }
 }

@@ -21,7 +21,7 @@ use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::{Semaphore, watch};
 
-use super::cache::{Found, Standing, TokenCache, TokenHash, Verdict};
+use super::cache::{Found, TokenCache, TokenHash, Verdict, WasValid};
 use super::{AuthError, Identity};
 use crate::api::fault::Fault;
 use crate::keystone::{TokenFacts, Validator};
@@ -95,38 +95,38 @@ impl KeystoneAuth {
         }
         let hash = TokenHash::of(&token);
         let found = self.shared.cache().find(hash);
-        let mut flight = match found {
+        let mut pending = match found {
             Found::Good(identity) => return Ok(identity),
             Found::Stale(identity, sender) => {
-                self.ask(hash, token, sender, Standing::Known);
+                self.ask(hash, token, sender, WasValid::Yes);
                 return Ok(identity);
             }
             Found::Bad => return Err(bad()),
             Found::Full => {
                 self.shared.report_crowd();
-                return Err(crowded());
+                return Err(overloaded());
             }
-            Found::Away => return Err(unknown()),
-            Found::Flying(flight) => flight,
-            Found::Nothing(sender, flight, standing) => {
-                self.ask(hash, token, sender, standing);
-                flight
+            Found::KeystoneDown => return Err(unknown()),
+            Found::Pending(pending) => pending,
+            Found::Nothing(sender, pending, was_valid) => {
+                self.ask(hash, token, sender, was_valid);
+                pending
             }
         };
-        let verdict = flight.wait_for(Option::is_some).await.ok().and_then(|verdict| verdict.clone());
+        let verdict = pending.wait_for(Option::is_some).await.ok().and_then(|verdict| verdict.clone());
         match verdict {
             Some(Verdict::Good(identity, _)) => Ok(identity),
             Some(Verdict::Bad) => Err(bad()),
-            Some(Verdict::Crowded) => Err(crowded()),
-            Some(Verdict::Unknown | Verdict::Away) | None => Err(unknown()),
+            Some(Verdict::Overloaded) => Err(overloaded()),
+            Some(Verdict::Unknown | Verdict::KeystoneDown) | None => Err(unknown()),
         }
     }
 
-    fn ask(&self, hash: TokenHash, token: SecretString, sender: watch::Sender<Option<Verdict>>, standing: Standing) {
+    fn ask(&self, hash: TokenHash, token: SecretString, sender: watch::Sender<Option<Verdict>>, was_valid: WasValid) {
         let shared = self.shared.clone();
         tokio::spawn(async move {
             let mut landing = Landing { shared, hash, verdict: Verdict::Unknown };
-            landing.verdict = landing.shared.verdict(&token, standing).await;
+            landing.verdict = landing.shared.verdict(&token, was_valid).await;
             let verdict = landing.verdict.clone();
             // Remembered before it is told, so that who comes now finds it.
             drop(landing);
@@ -136,11 +136,11 @@ impl KeystoneAuth {
 }
 
 fn unknown() -> Fault {
-    let message = "tokens cannot be validated now, because Keystone does not help; try again later";
+    let message = "tokens cannot be validated now, because Keystone is unavailable, try again later";
     Fault::new(StatusCode::SERVICE_UNAVAILABLE, message)
 }
 
-fn crowded() -> Fault {
+fn overloaded() -> Fault {
     let message = "too many unknown tokens are being validated; try again later";
     Fault::new(StatusCode::SERVICE_UNAVAILABLE, message)
 }
@@ -159,7 +159,7 @@ struct Landing {
 
 impl Drop for Landing {
     fn drop(&mut self) {
-        self.shared.cache().land(self.hash, &self.verdict);
+        self.shared.cache().finish_validation(self.hash, &self.verdict);
     }
 }
 
@@ -168,19 +168,19 @@ impl Shared {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn verdict(&self, token: &SecretString, standing: Standing) -> Verdict {
-        let (places, when_full) = match standing {
-            Standing::Known => (&self.refreshes, Verdict::Unknown),
-            Standing::Unknown => (&self.questions, Verdict::Crowded),
+    async fn verdict(&self, token: &SecretString, was_valid: WasValid) -> Verdict {
+        let (places, when_full) = match was_valid {
+            WasValid::Yes => (&self.refreshes, Verdict::Unknown),
+            WasValid::No => (&self.questions, Verdict::Overloaded),
         };
         let Ok(_place) = tokio::time::timeout(PLACE_WITHIN, places.acquire()).await else {
-            if standing == Standing::Unknown {
+            if was_valid == WasValid::No {
                 self.report_crowd();
             }
             return when_full;
         };
         // Who was before in the line may have found out.
-        if self.cache().is_away() {
+        if self.cache().is_keystone_down() {
             return Verdict::Unknown;
         }
         let validator = self.validator.load_full();
@@ -190,10 +190,11 @@ impl Shared {
                 return facts.map_or(Verdict::Bad, |facts| self.judged(facts));
             }
             // What Keystone says of one token only must not hold up the others.
-            Ok(Err(error)) => {
-                (error.to_string(), if error.may_concern_one_token() { Verdict::Unknown } else { Verdict::Away })
-            }
-            Err(_) => (timed_out(&self.settings.url, self.settings.timeout), Verdict::Away),
+            Ok(Err(error)) => (
+                error.to_string(),
+                if error.may_concern_one_token() { Verdict::Unknown } else { Verdict::KeystoneDown },
+            ),
+            Err(_) => (timed_out(&self.settings.url, self.settings.timeout), Verdict::KeystoneDown),
         };
         self.of_keystone.is_wrong(&format!("tokens cannot be validated: {problem}"));
         verdict
