@@ -1,14 +1,14 @@
-//! Children: who is at work for which target, and what happens to those that must die.
+//! Child processes: which target each works for, and how they are killed.
 //!
-//! Three rules, whatever a child is for:
+//! Three rules hold for every child:
 //!
-//! - **One per target.** A child is made under a [`TargetClaim`], and a target has one claim.
-//! - **Nothing outlives its caller.** A [`Child`] that is dropped, because its deadline passed or
-//!   because the caller's future was, is killed with its whole process group, at once, and reaped
-//!   by a task of its own. It keeps the claim of what it is at work for until it is really gone.
-//! - **What cannot die is known.** SIGKILL does not reach a process that waits uninterruptibly in
-//!   the kernel. After [`UNKILLABLE_AFTER`] its target is marked stuck: claims are refused at once,
-//!   with the process id, until it is gone.
+//! - **One per target.** A child works under a [`TargetClaim`], and a target has one claim.
+//! - **No child outlives its caller.** A [`Child`] is dropped at its deadline, or when the future of its
+//!   caller is dropped. It is then killed at once with its whole process group, and a task of its own
+//!   reaps it. It keeps the claim of its target until it is gone.
+//! - **Unkillable children are reported.** SIGKILL does not end a process that waits uninterruptibly in
+//!   the kernel. After [`UNKILLABLE_AFTER`] its target is marked stuck. Claims then fail at once, with the
+//!   process id, until the child is gone.
 //!
 //! Children also die with the agent, even if that is killed: each has SIGKILL as its parent-death
 //! signal. Linux sends that when the *thread* that forked ends (prctl(2), PR_SET_PDEATHSIG), and a
@@ -39,11 +39,11 @@ pub(super) use spawner::{Program, spawn};
 /// How long a killed child may take to die before its target is marked stuck.
 pub const UNKILLABLE_AFTER: Duration = Duration::from_secs(1);
 
-/// How soon a process group whose leader is gone is asked again whether anybody is left in it;
-/// doubled each time.
+/// First interval between two looks for processes that are left in a group whose leader is gone. It doubles
+/// each time.
 const GROUP_POLL: Duration = Duration::from_millis(5);
 
-/// The longest between two such questions.
+/// Longest interval between two such looks.
 const GROUP_POLL_MAX: Duration = Duration::from_millis(500);
 
 /// A child that was killed and did not die.
@@ -291,7 +291,7 @@ impl Child {
 
     /// Whether it has ended. One that has is reaped.
     pub(super) fn has_ended(&mut self) -> bool {
-        // An error means that somebody else reaped it: gone all the same.
+        // An error means that it was reaped elsewhere, so it is gone too.
         let has_ended = self.process.as_mut().is_none_or(|process| !matches!(process.try_wait(), Ok(None)));
         if has_ended && self.process.take().is_some() {
             self.census.gone(self.pid);
@@ -332,7 +332,7 @@ impl Drop for Child {
     }
 }
 
-/// Kills a process group whose leader has not been reaped: until then its id is nobody else's.
+/// Kills a process group whose leader has not been reaped. Until then no other process has its id.
 fn kill_group(leader: u32) {
     if let Some(group) = group_id(leader) {
         // It may have died by itself meanwhile, which is as good.
@@ -345,7 +345,7 @@ fn group_id(leader: u32) -> Option<Pid> {
     i32::try_from(leader).ok().filter(|pid| *pid > 1).map(Pid::from_raw)
 }
 
-/// Waits until a killed child and everybody in its group are gone, and says so if that takes long.
+/// Waits until a killed child and all processes of its group are gone. Logs when that takes long.
 async fn bury(
     mut process: tokio::process::Child,
     pid: u32,
@@ -357,7 +357,7 @@ async fn bury(
     let target = assignments.last().map(|assignment| assignment.claim.target);
     let span = assignments.last().map_or_else(Span::none, |assignment| assignment.claim.span.clone());
     let timely = tokio::time::timeout(UNKILLABLE_AFTER, async {
-        // An error here means that somebody else reaped it: gone all the same.
+        // An error means that it was reaped elsewhere, so it is gone too.
         let _ = process.wait().await;
         group_end(pid).await;
     });
@@ -383,8 +383,8 @@ async fn bury(
     drop(assignments);
 }
 
-/// Waits until nobody is left in the killed group of a leader that was reaped: the helper that a
-/// command started may be the one that hangs.
+/// Waits until no process is left in the killed group of a leader that was reaped. A helper that a command
+/// started may be what hangs.
 async fn group_end(leader: u32) {
     let Some(group) = group_id(leader) else {
         return;
@@ -415,7 +415,7 @@ async fn group_end(leader: u32) {
     }
 }
 
-/// Who is alive in a group. Reads the state of every process, so it is not for every day.
+/// Returns the living processes of a group. Reads the state of every process, so it is slow.
 fn members_of(group: Pid) -> Vec<Process> {
     let processes = procfs::process::all_processes().into_iter().flatten().flatten();
     processes.filter(|process| is_alive_in(process, group)).collect()

@@ -1,13 +1,13 @@
-//! The heaps: few, for a process that is on every host.
+//! Heaps: a limit on the number of malloc arenas, which saves resident memory.
 //!
-//! The C library gives a thread a heap of its own as soon as it meets another at one, and what is free
-//! in one is of no use to the others. Threads that wait all day for a disk, a name server or a child
-//! need none of their own. `cargo bench --bench mounts` measures what is resident, `--bench agent` how
-//! fast those are answered who poll.
+//! The C library gives a thread an arena of its own as soon as two threads contend for one. Free memory
+//! of one arena is not available to the others. Threads that mostly wait for a disk, a name server or a
+//! child need no arena of their own. `cargo bench --bench mounts` measures the resident memory, and
+//! `--bench agent` the effect on request rates.
 
-/// Lets the process have so many heaps and no more (mallopt(3), `M_ARENA_MAX`). Only a call before the
-/// process's second thread has an effect, and with another C library than glibc there is none.
-#[allow(unsafe_code, reason = "there is no other way to reach the allocator than the C library's own")]
+/// Limits the number of malloc arenas (mallopt(3), `M_ARENA_MAX`). Has an effect only before the process
+/// starts its second thread, and only with glibc.
+#[allow(unsafe_code, reason = "the allocator can only be configured through the C library")]
 pub fn limit(heaps: u8) {
     #[cfg(target_env = "gnu")]
     // SAFETY: mallopt takes two numbers, and refuses those that it does not know.

@@ -1,8 +1,8 @@
 //! Secrets in files of this host, each holding one value, read whole and in bounds.
 //!
-//! A file that others may read is used all the same, because refusing it would leave a host without
-//! its agent; whoever runs the agent is told what to do. One that others may change is refused: what
-//! is in it is theirs. So is what is no regular file: a pipe would be waited for.
+//! A file that others may read is used, because refusing it would leave a host without its agent. A
+//! warning tells the operator what to do. A file that others may change is refused, since they choose its
+//! content. Anything but a regular file is refused too: reading a pipe would wait for its writer.
 
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -18,13 +18,13 @@ const FILE_MAX_BYTES: u64 = 1 << 20;
 /// How long a file may take to be read. Configuration may be on storage that is away.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Those who should not read a secret: everybody but its owner.
+/// Mode bits that let a user other than the owner read the file.
 const OTHERS_MAY_READ: u32 = 0o044;
 
-/// Those of them who are not of the file's group.
+/// Mode bits that let users outside the file's group read it.
 const EVERYBODY_MAY_READ: u32 = 0o004;
 
-/// Those who must not choose a secret.
+/// Mode bits that let a user other than the owner change the file.
 const OTHERS_MAY_WRITE: u32 = 0o022;
 
 /// Where systemd keeps what it passes to units (`LoadCredential=`).
@@ -38,7 +38,7 @@ pub struct FileError {
     pub path: PathBuf,
     /// What is wrong with it, as the end of a sentence.
     pub problem: String,
-    /// Whether there is no such file.
+    /// Whether the file does not exist.
     pub is_absent: bool,
 }
 
@@ -48,7 +48,7 @@ pub struct FileError {
 /// [`FileError`] when the file cannot be read, or holds nothing.
 pub async fn read_secret(path: &Path) -> Result<SecretString, FileError> {
     let bytes = read_private(path).await?;
-    let text = String::from_utf8(bytes).map_err(|_| wrong(path, "is no text; expected a secret"))?;
+    let text = String::from_utf8(bytes).map_err(|_| wrong(path, "is not valid UTF-8; expected a secret"))?;
     let secret = text.trim();
     if secret.is_empty() {
         return Err(wrong(path, "is empty; expected a secret"));
@@ -56,7 +56,7 @@ pub async fn read_secret(path: &Path) -> Result<SecretString, FileError> {
     Ok(SecretString::from(secret))
 }
 
-/// Reads a file that is nobody else's business, and warns when others may read it.
+/// Reads a private file, and logs a warning when others may read it.
 ///
 /// # Errors
 /// [`FileError`] when the file cannot be read, or others may change it.
@@ -113,7 +113,7 @@ async fn read_whole(path: &Path) -> io::Result<(Vec<u8>, u32)> {
     let file = tokio::fs::OpenOptions::new().read(true).custom_flags(flags).open(path).await?;
     let metadata = file.metadata().await?;
     if !metadata.is_file() {
-        return Err(io::Error::other("it is no regular file"));
+        return Err(io::Error::other("not a regular file"));
     }
     let mode = metadata.permissions().mode();
     let mut bytes = Vec::new();
@@ -142,7 +142,7 @@ mod tests {
         let secret = read_secret(&path).await.expect("a secret");
         assert_eq!(secret.expose_secret(), "s3cret value");
         assert!(!format!("{secret:?}").contains("s3cret"), "shown by Debug");
-        for (content, expected) in [(&b" \n"[..], "is empty"), (b"\xff", "is no text")] {
+        for (content, expected) in [(&b" \n"[..], "is empty"), (b"\xff", "is not valid UTF-8")] {
             write(content);
             let error = read_secret(&path).await.expect_err(expected).to_string();
             assert!(error.contains(expected) && error.contains("secret"), "{error}");
@@ -170,7 +170,7 @@ mod tests {
         let since = std::time::Instant::now();
         for path in [path.as_path(), directory.path()] {
             let error = read_secret(path).await.expect_err("no file").to_string();
-            assert!(error.contains("no regular file"), "{error}");
+            assert!(error.contains("not a regular file"), "{error}");
         }
         assert!(since.elapsed() < READ_TIMEOUT, "{:?}", since.elapsed());
     }

@@ -1,10 +1,10 @@
 //! Probe workers: the processes that touch storage so that the agent does not have to.
 //!
-//! A worker is this same program, started as `targetwatch probe-worker`. It reads a request, does
-//! it, answers, and waits for the next one ([`child`]); the words that both sides share are in
-//! [`protocol`]. The agent's side is the [`pool`]: a few idle workers, so that a healthy probe
-//! costs a message and not a fork, and a deadline at which a worker is killed and forgotten. A
-//! worker keeps no state between requests, so killing one loses nothing.
+//! A worker is this same program, started as `targetwatch probe-worker`. It reads a request, executes
+//! it, answers, and waits for the next one ([`child`]). Both sides share the [`protocol`]. The agent's
+//! side is the [`pool`]. It keeps a few idle workers, so that a healthy probe costs a message and not a
+//! fork. It kills a worker at the deadline of its request. A worker keeps no state between requests, so
+//! killing one loses nothing.
 
 mod canary;
 pub mod child;

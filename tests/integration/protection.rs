@@ -122,8 +122,8 @@ async fn pipes_instead_of_files_block_neither_reload_nor_stop() {
     }
     let since = std::time::Instant::now();
     agent.signal(Signal::SIGHUP);
-    assert!(agent.wait_for_log("authentication was not changed").await.contains("no regular file"));
-    assert!(agent.wait_for_log("TLS was not changed").await.contains("no regular file"));
+    assert!(agent.wait_for_log("authentication was not changed").await.contains("not a regular file"));
+    assert!(agent.wait_for_log("TLS was not changed").await.contains("not a regular file"));
     assert!(agent.wait_for_log("the configuration was not changed").await.contains("not a regular file"));
     assert!(since.elapsed() < std::time::Duration::from_secs(4), "{:?}", since.elapsed());
     assert!(agent.end(Signal::SIGTERM).await.0.success());

@@ -11,15 +11,15 @@ use super::MountStats;
 /// reading in this time, and not a thousand.
 const READ_INTERVAL: Duration = Duration::from_secs(2);
 
-/// The latest reading, shared by whoever asks.
+/// The latest reading, shared by all probes.
 #[derive(Debug, Default)]
 pub struct MountStatsCache {
     latest: Mutex<Option<Arc<MountStats>>>,
 }
 
 impl MountStatsCache {
-    /// The counters, at most [`READ_INTERVAL`] old. Never waits for storage; whoever asks while they are
-    /// being read waits for that. What cannot be read is not there.
+    /// The counters, at most [`READ_INTERVAL`] old. Never waits for storage. A caller
+    /// during a reading waits for its end. After a failed reading there are no counters.
     pub async fn recent(&self) -> Arc<MountStats> {
         let mut latest = self.latest.lock().await;
         if let Some(stats) = latest.as_ref().filter(|stats| stats.read_at.elapsed() < READ_INTERVAL) {

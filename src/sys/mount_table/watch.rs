@@ -64,13 +64,13 @@ impl MountTableWatch {
     }
 
     /// The latest snapshot. One that the kernel has just outdated may be returned for some
-    /// milliseconds; who has just mounted something asks [`Self::reread`].
+    /// milliseconds; after a mount, call [`Self::reread`].
     #[must_use]
     pub fn current(&self) -> Arc<MountTable> {
         self.latest.tables.borrow().clone()
     }
 
-    /// A receiver that is told of each new snapshot.
+    /// Returns a receiver of each new snapshot.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<Arc<MountTable>> {
         self.latest.tables.subscribe()

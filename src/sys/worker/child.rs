@@ -21,7 +21,7 @@ use super::{canary, directory, mount_point};
 use crate::sys::child_setup;
 
 /// `targetwatch probe-worker`: serves requests until its input ends. Returns the exit code: 0 then,
-/// 1 when the agent said something that no agent says.
+/// 1 when the input is not a valid request.
 #[must_use]
 pub fn main() -> ExitCode {
     // Had the agent died before this line, the input would be at its end.
@@ -35,7 +35,7 @@ pub fn main() -> ExitCode {
     match serve(&mut io::stdin().lock(), &mut io::stdout().lock()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Standard error is the agent's own; there is no log here to write to.
+            // A worker has no log. Its standard error is the one of the agent.
             let _ = writeln!(io::stderr(), "targetwatch probe-worker: {error}; it is started by `targetwatch serve`");
             ExitCode::FAILURE
         }
@@ -45,7 +45,7 @@ pub fn main() -> ExitCode {
 /// Says that it is there, and serves requests until the input ends.
 ///
 /// # Errors
-/// When the input is no request or nobody reads the answers.
+/// When the input is not a request, or the reader of the answers is gone.
 pub fn serve(input: &mut impl Read, output: &mut impl Write) -> io::Result<()> {
     frame::write(output, HELLO, &Ok::<_, WorkerFault>(Response::Done))?;
     while let Some(order) = frame::read::<Order<Request>>(input)? {
@@ -65,7 +65,7 @@ fn serve_batch(
     mut perform: impl FnMut(&Request) -> Result<Response, WorkerFault>,
 ) -> io::Result<()> {
     for (index, request) in requests.iter().enumerate() {
-        // The first has waited for nobody, so a host that is slow makes progress.
+        // The first is always executed, so a slow host makes progress.
         let answer = (index == 0 || HostTime::now() < until).then(|| perform(&request.body));
         frame::write(output, request.number, &answer)?;
     }

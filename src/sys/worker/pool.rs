@@ -1,23 +1,25 @@
-//! The agent's side of the probe workers: who works, who waits, and until when.
+//! The worker pool: worker scheduling, queueing and deadlines.
 //!
-//! A call goes through three waits, each bounded. First for the target: it has one child at a time.
-//! Then for a place: at most `workers_max` workers are at work, and half of the places are kept for
-//! targets that were healthy at last sight, which are told apart by their [`Lane`]: any number of
-//! dead servers leaves the other half free. Then for the answer, whose time begins only here and,
-//! where a new worker is needed, when it has said that it is there: a crowd, or a host that is busy,
-//! is never mistaken for slow storage. Healthy storage answers sooner than a worker starts, so a
-//! healthy target first waits a moment ([`turn`]) for a worker that is about to be idle.
+//! A call waits three times, and each wait is bounded:
 //!
-//! Those who wait at the same time are asked for together ([`batch`]).
+//! 1. For the target, which has at most one child process at a time.
+//! 2. For a permit. At most `workers_max` workers are busy. Half of the permits are reserved for targets
+//!    whose last probe passed, which is what the [`Lane`] says. Any number of dead servers leaves that
+//!    half free.
+//! 3. For the answer. The deadline begins only here. Where a new worker is needed, it begins when that
+//!    worker is ready. So many calls at once, or a busy host, are never mistaken for slow storage.
+//!
+//! Healthy storage answers sooner than a worker starts. So a healthy target first waits a moment for an
+//! idle worker ([`turn`]), and calls that wait at the same time share one ([`batch`]).
 //!
 //! ```text
 //!                    call
-//!                     | claim of the target, then a place of its lane      -> Overloaded, Stuck
+//!                     | claim of the target, then a permit of its lane     -> Overloaded, Stuck
 //!          healthy    v    suspect
 //!        +----------- * ------------+
 //!        v                          |
 //!   in line for a turn              |
-//!     |  | turn, nobody else waits, |
+//!     |  | turn, no other call waits|
 //!     |  | or 10 ms are over        |
 //!     |  +------------------------> by itself --- idle worker? --no--> start one  -> NotReady, Spawn
 //!     | turn, others wait                             | yes                | HELLO
@@ -29,13 +31,13 @@
 //!     +-------- broken worker: claim and place again, then start one
 //! ```
 //!
-//! At the deadline the worker is killed ([`super::super::children`]) and the caller goes on at once;
-//! a new one is started when the next call needs it. The same happens when a call is dropped, or
-//! when a worker dies or answers what it was not asked: a worker is either idle and blank, or gone.
+//! At the deadline the worker is killed ([`super::super::children`]) and the caller continues at once.
+//! The next call that needs a worker starts a new one. A worker is also killed when its call is dropped,
+//! or when it sends an unexpected reply. So an idle worker never owes an answer.
 //!
-//! A kept worker that breaks when it is asked is replaced, and the request repeated, where that does no
-//! harm ([`Request::is_repeatable`]) and not before the broken one is really gone: it may be at work
-//! still, and keeps the target's claim until then.
+//! An idle worker that breaks when it gets a request is replaced, and the request is repeated where that
+//! does no harm ([`Request::is_repeatable`]). The repetition waits until the broken worker is gone. That
+//! worker may still be busy, and keeps the target's claim until then.
 
 mod batch;
 mod error;
@@ -57,13 +59,13 @@ use crate::model::TargetId;
 use crate::sys::children::{Assignment, ChildCensus, ClaimError};
 pub use error::CallError;
 use idle::IdleWorkers;
-use process::{Answer, AskError, Worker, tell_of};
+use process::{Answer, AskError, Worker, log_broken};
 pub use settings::{Lane, PoolStats, WorkerPoolSettings};
 use turn::{AskedOn, Turn, Turns};
 
-/// How many workers of suspect targets may be starting at the same time, where there are processors enough
-/// for half of them to be left to others. A crowd of dead mounts costs as many workers at each probe, and
-/// starting takes nothing but a processor, so more at once would be ready no sooner.
+/// Maximum number of workers that start at the same time for suspect targets. It is also at most half of
+/// the processors. Many dead mounts cost one worker each at every probe. A start needs nothing but a
+/// processor, so more starts at once would not be ready sooner.
 const SUSPECT_STARTS_MAX: usize = 4;
 
 /// The probe workers. Cheap to clone; all clones are the same pool.
@@ -87,8 +89,8 @@ struct Inner {
 }
 
 impl WorkerPool {
-    /// A pool without workers: each is started when it is needed. `census` is shared with whatever
-    /// else makes children for the same targets.
+    /// A pool without workers, which start when they are needed. `census` is shared with everything
+    /// else that starts child processes for the same targets.
     #[must_use]
     pub fn new(settings: WorkerPoolSettings, census: ChildCensus) -> Self {
         let suspects = (settings.workers_max / 2).max(1);
@@ -111,10 +113,12 @@ impl WorkerPool {
         Self { inner: Arc::new(inner) }
     }
 
-    /// Has a worker do `request` for `target`. Returns within `deadline` of a worker being free,
-    /// and waits for that at most as long again, and as long again for a new one to start; when an idle
-    /// worker broke by what may be done twice, within five deadlines in all. Safe to drop: the worker is
-    /// killed then, at once, or, if it is asked for others too and hangs in this, when that is known.
+    /// Lets a worker execute `request` for `target`.
+    ///
+    /// Waits at most `deadline` for a permit, as long again for a new worker to start, and as long again
+    /// for the answer. When an idle worker breaks and the request is repeated, the total is at most five
+    /// deadlines. The future is safe to drop: its worker is killed at once, or, if the worker also serves
+    /// other calls, as soon as it is known to hang in this one.
     ///
     /// # Errors
     /// [`CallError`]; [`CallError::Fault`] is the storage's own answer.
@@ -132,7 +136,7 @@ impl WorkerPool {
         }
     }
 
-    /// The counts now.
+    /// Returns the current counts.
     #[must_use]
     pub fn stats(&self) -> PoolStats {
         let children = self.inner.census.counts();
@@ -145,13 +149,13 @@ impl WorkerPool {
         }
     }
 
-    /// The census that this pool's workers are counted in.
+    /// Returns the census that counts this pool's workers.
     #[must_use]
     pub fn census(&self) -> &ChildCensus {
         &self.inner.census
     }
 
-    /// Kills every worker, idle or at work, and refuses every call from now on. Does not wait.
+    /// Kills every worker, idle or busy, and fails every later call. Does not wait.
     pub fn shut_down(&self) {
         self.inner.idle.close();
     }
@@ -171,12 +175,12 @@ impl WorkerPool {
             Lane::Suspect => Turn::Own(assignment, None),
         };
         let assignment = match turn {
-            // Apart, as the rest is, since most calls do without what this needs of memory.
+            // Boxed, because most calls do not need the memory of this future.
             Turn::Own(assignment, _turn) => {
                 return Box::pin(self.ask_by_itself(assignment, lane, number, request, deadline)).await;
             }
             Turn::Answered(answer) => return answer.map_err(CallError::Fault),
-            Turn::Begun(begun) => match self.inner.turns.ask_on(begun, number, deadline).await? {
+            Turn::Started(begun) => match self.inner.turns.ask_on(begun, number, deadline).await? {
                 AskedOn::Answered(answer) => return answer.map_err(CallError::Fault),
                 AskedOn::GivenBack(assignment) => assignment,
                 AskedOn::Broken => self.assign(target, lane, deadline).await?,
@@ -187,7 +191,7 @@ impl WorkerPool {
         Box::pin(self.ask_anew(assignment, lane, number, &frame, deadline)).await
     }
 
-    /// Has an idle worker, or a new one, do this and nothing else.
+    /// Sends the request alone to an idle worker, or to a new one.
     async fn ask_by_itself(
         &self,
         assignment: Assignment,
@@ -207,15 +211,15 @@ impl WorkerPool {
             Err(AskError { source, was_sent }) if was_sent && !request.is_repeatable() => {
                 return Err(CallError::WorkerDied { source });
             }
-            Err(AskError { source, .. }) => tell_of(&source),
+            Err(AskError { source, .. }) => log_broken(&source),
         }
-        // Killed here; the claim is free again when it is gone.
+        // This kills it. The claim is free again when it is gone.
         drop(worker);
         let assignment = self.assign(target, lane, deadline).await?;
         self.ask_anew(assignment, lane, number, &frame, deadline).await
     }
 
-    /// The target's claim and a place, both within `deadline`.
+    /// Gets the target's claim and a permit, both within `deadline`.
     async fn assign(&self, target: TargetId, lane: Lane, deadline: Duration) -> Result<Assignment, CallError> {
         let give_up = Instant::now() + deadline;
         let claim = self.inner.census.claim(target, give_up).await.map_err(|error| match error {
@@ -229,13 +233,13 @@ impl WorkerPool {
         Ok(Assignment { claim, permit: Some(permit) })
     }
 
-    /// A place to work, or `None` when the pool is shut down.
+    /// Returns a permit, or `None` when the pool is shut down.
     async fn place(&self, lane: Lane) -> Option<OwnedSemaphorePermit> {
         let (healthy, suspect) = (self.inner.healthy_places.clone(), self.inner.suspect_places.clone());
         match lane {
             Lane::Suspect => suspect.acquire_owned().await.ok(),
-            // A healthy target takes a suspect's place only when nobody waits for one, and waits
-            // itself only where no suspect does.
+            // A healthy target takes a permit of the suspects only when none of them waits for it. It
+            // waits only for a permit of its own lane.
             Lane::Healthy => match healthy.clone().try_acquire_owned().or_else(|_| suspect.try_acquire_owned()) {
                 Ok(permit) => Some(permit),
                 Err(_) => healthy.acquire_owned().await.ok(),
@@ -243,7 +247,7 @@ impl WorkerPool {
         }
     }
 
-    /// Asks a worker and waits until the deadline.
+    /// Sends a request to a worker and waits for the answer until the deadline.
     async fn ask(
         &self,
         worker: &mut Worker,
@@ -254,7 +258,7 @@ impl WorkerPool {
         timeout(deadline, worker.ask(number, frame)).await.map_err(|_| CallError::TimedOut { after: deadline })
     }
 
-    /// The same with a worker that is new: when that breaks, another would.
+    /// Sends the request to a new worker. When that one breaks, another would break too.
     async fn ask_anew(
         &self,
         assignment: Assignment,
@@ -270,19 +274,19 @@ impl WorkerPool {
         }
     }
 
-    /// A new worker with this assignment.
+    /// Starts a worker with this assignment, within `deadline`.
     async fn start_within(&self, assignment: Assignment, lane: Lane, deadline: Duration) -> Result<Worker, CallError> {
         let starting = timeout(deadline, self.start(assignment, lane));
         starting.await.map_err(|_| CallError::NotReady { after: deadline })?
     }
 
-    /// Puts a worker that has answered back, and passes its answer on.
+    /// Makes a worker that has answered idle, and returns its answer.
     fn conclude(&self, worker: Worker, answer: Answer) -> Result<Response, CallError> {
         self.inner.idle.put_back(worker);
         answer.map_err(CallError::Fault)
     }
 
-    /// A new worker that is ready to be asked.
+    /// Starts a worker and waits until it is ready.
     async fn start(&self, assignment: Assignment, lane: Lane) -> Result<Worker, CallError> {
         let _turn = match lane {
             Lane::Healthy => None,
@@ -300,7 +304,7 @@ impl WorkerPool {
     }
 }
 
-/// What one request is to a worker.
+/// Encodes a request that is sent alone.
 fn encode(number: u64, request: &Request) -> Result<Vec<u8>, CallError> {
     frame::encode(number, &Order::One(request)).map_err(|source| CallError::Request { source })
 }

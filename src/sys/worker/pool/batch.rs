@@ -1,15 +1,15 @@
-//! Batches: what healthy targets ask for at the same time is asked in one frame.
+//! Batches: requests of healthy targets that wait at the same time go to a worker in one frame.
 //!
-//! A message to a process and back costs ten times what healthy storage takes to answer, so a thousand
-//! targets that are probed at once would wait for the processors and not for storage. A call that asks
-//! for something brief ([`Request::is_brief`]) stands in the [`Line`] while it waits for its turn; who gets
-//! a turn and a worker takes along those who stand there, up to [`BATCH_MAX`].
+//! A message to a process and back costs ten times what healthy storage takes to answer. A thousand
+//! targets that are probed at once would wait for the processors and not for storage. A brief request
+//! ([`Request::is_brief`]) waits in the [`CallQueue`] for its turn. The call that gets a turn and a worker
+//! takes the queued calls along, up to [`BATCH_MAX`].
 //!
-//! Nobody waits for another's storage. A batch has [`PATIENCE`]: when that is up and nothing is to be read,
-//! the target whose answer is due keeps the worker, for as long as its own deadline lets it, and the others go
-//! on without. The worker does not begin with them any more either ([`BATCH_TIME`]), so none of them has two
-//! children. A worker that breaks keeps the claims of all that it may be at work for until it is gone; where
-//! it cannot die, that is the one which it is stuck in.
+//! No call waits for the storage of another. After [`BATCH_TIMEOUT`], if there is nothing to read, the call
+//! whose answer is due keeps the worker until its own deadline, and the others continue without it. The
+//! worker does not start them any more either ([`BATCH_TIME`]), so no target has two children. A broken
+//! worker keeps the claims of all calls that it may be executing until it is gone. One that cannot be
+//! killed keeps only the claim of the call that it is stuck in.
 
 use std::collections::VecDeque;
 use std::io;
@@ -23,157 +23,157 @@ use tokio::time::{Instant, sleep, timeout};
 use super::super::protocol::Request;
 use super::super::protocol::frame::{self, BATCH_MAX, BATCH_TIME, HELLO, HostTime, Numbered, Order};
 use super::idle::IdleWorkers;
-use super::process::{Answer, Worker, tell_of};
+use super::process::{Answer, Worker, log_broken};
 use super::settings::Lane;
 use crate::sys::children::Assignment;
 
-/// How long a batch may take before those that were not answered go on without it: twice as long as the
-/// worker itself begins with another of it.
-const PATIENCE: Duration = BATCH_TIME.saturating_mul(2);
+/// How long a batch may take before the calls without an answer continue without it. It is twice the time
+/// in which the worker itself starts another request of the batch.
+const BATCH_TIMEOUT: Duration = BATCH_TIME.saturating_mul(2);
 
-/// What becomes of a call that stood in line.
+/// Result of a call that was queued.
 #[derive(Debug)]
 pub(super) enum Outcome {
     Answered(Answer),
-    /// No worker began with it.
-    NotBegun(Assignment),
-    /// A worker began with it and has not answered.
-    Begun(Box<Begun>),
-    /// The worker broke, by this or before it.
+    /// No worker started it.
+    NotStarted(Assignment),
+    /// A worker started it and has not answered.
+    Started(Box<StartedCall>),
+    /// The worker broke during this request or before it.
     Broken,
 }
 
-/// A worker whose next answer is this call's. Dropping it kills the worker.
+/// A worker whose next answer belongs to this call. Dropping it kills the worker.
 #[derive(Debug)]
-pub(super) struct Begun {
+pub(super) struct StartedCall {
     pub(super) worker: Worker,
-    /// The requests that it gives back after that.
+    /// The requests that the worker hands back after that.
     owed: Vec<u64>,
 }
 
-impl Begun {
-    /// Waits for the answer, for as long as that takes. `None` if the request was given back after all.
+impl StartedCall {
+    /// Waits for the answer without a deadline. `None` if the worker did not start the request after all.
     pub(super) async fn answer(&mut self, number: u64) -> io::Result<Option<Answer>> {
         self.worker.answer_of_batch(number).await
     }
 
-    /// Waits until the worker, whose answer is there, has given back the others. `None` if it does not: it
-    /// may be at work for one of them, which it was seen to have no time for.
-    pub(super) async fn blank(mut self) -> Option<Worker> {
+    /// Waits, after the answer, until the worker has handed back the other requests. `None` if it does not:
+    /// it may have started one of them, although their time was up.
+    pub(super) async fn drain(mut self) -> Option<Worker> {
         let give_back = async {
             for number in &self.owed {
                 self.worker.answer_of_batch(*number).await.ok()?;
             }
             Some(())
         };
-        timeout(PATIENCE, give_back).await.ok().flatten()?;
+        timeout(BATCH_TIMEOUT, give_back).await.ok().flatten()?;
         Some(self.worker)
     }
 }
 
-/// A call that stands in line.
+/// A queued call.
 #[derive(Debug)]
-struct Standing {
+struct PendingCall {
     number: u64,
     request: Request,
     assignment: Assignment,
     reply: oneshot::Sender<Outcome>,
 }
 
-/// The calls that may be taken along, first come, first served. No more than there are places at work.
+/// The calls that a batch may take along, in order of arrival. Each holds a permit, which bounds their number.
 #[derive(Debug, Default)]
-pub(super) struct Line(Mutex<VecDeque<Standing>>);
+pub(super) struct CallQueue(Mutex<VecDeque<PendingCall>>);
 
-impl Line {
-    /// Puts a call at the end. It leaves when the [`Place`] is dropped.
-    pub(super) fn join(&self, number: u64, request: Request, assignment: Assignment) -> Place<'_> {
+impl CallQueue {
+    /// Adds a call at the end. The call leaves the queue when the [`QueuedCall`] is dropped.
+    pub(super) fn join(&self, number: u64, request: Request, assignment: Assignment) -> QueuedCall<'_> {
         let (reply, outcome) = oneshot::channel();
-        self.standing().push_back(Standing { number, request, assignment, reply });
-        Place { line: self, number, outcome }
+        self.pending().push_back(PendingCall { number, request, assignment, reply });
+        QueuedCall { queue: self, number, outcome }
     }
 
-    fn first(&self, most: usize) -> Vec<Standing> {
-        let mut standing = self.standing();
-        let count = most.min(standing.len());
-        standing.drain(..count).collect()
+    fn first(&self, most: usize) -> Vec<PendingCall> {
+        let mut pending = self.pending();
+        let count = most.min(pending.len());
+        pending.drain(..count).collect()
     }
 
     fn is_empty(&self) -> bool {
-        self.standing().is_empty()
+        self.pending().is_empty()
     }
 
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        self.standing().len()
+        self.pending().len()
     }
 
-    fn leave(&self, number: u64) -> Option<Standing> {
-        let mut standing = self.standing();
-        let index = standing.iter().position(|call| call.number == number)?;
-        standing.remove(index)
+    fn leave(&self, number: u64) -> Option<PendingCall> {
+        let mut pending = self.pending();
+        let index = pending.iter().position(|call| call.number == number)?;
+        pending.remove(index)
     }
 
-    fn standing(&self) -> MutexGuard<'_, VecDeque<Standing>> {
+    fn pending(&self) -> MutexGuard<'_, VecDeque<PendingCall>> {
         // Every change is a single push, remove or drain: nothing is half done after a panic.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A call's place in the line, also when it was taken along.
+/// The caller's side of a queued call, also after a batch took it along.
 #[derive(Debug)]
-pub(super) struct Place<'a> {
-    line: &'a Line,
+pub(super) struct QueuedCall<'a> {
+    queue: &'a CallQueue,
     number: u64,
     outcome: oneshot::Receiver<Outcome>,
 }
 
-impl Place<'_> {
-    /// What became of the call. Waits for ever while it stands in line.
+impl QueuedCall<'_> {
+    /// Waits for the result of the call. Does not end while the call is queued.
     pub(super) async fn outcome(&mut self) -> Outcome {
-        // Nobody is left to tell it: the pool was shut down.
+        // The sender is gone, because the pool was shut down.
         (&mut self.outcome).await.unwrap_or(Outcome::Broken)
     }
 
-    /// Leaves the line with a turn. Others are taken along if there are any, and a worker is idle.
-    pub(super) fn leave_with(&self, turn: Option<OwnedSemaphorePermit>, idle: &Arc<IdleWorkers>) -> Left {
-        let Some(call) = self.line.leave(self.number) else { return Left::TakenAlong };
-        let Some(turn) = turn else { return Left::Alone(call.assignment, None) };
-        if self.line.is_empty() {
-            return Left::Alone(call.assignment, Some(turn));
+    /// Leaves the queue, with a turn or because the wait for one is over. With a turn it takes other
+    /// queued calls along, if there are any and a worker is idle.
+    pub(super) fn leave_with(&self, turn: Option<OwnedSemaphorePermit>, idle: &Arc<IdleWorkers>) -> LeftQueue {
+        let Some(call) = self.queue.leave(self.number) else { return LeftQueue::TakenAlong };
+        let Some(turn) = turn else { return LeftQueue::Alone(call.assignment, None) };
+        if self.queue.is_empty() {
+            return LeftQueue::Alone(call.assignment, Some(turn));
         }
         let Some(worker) = idle.take(Lane::Healthy) else {
-            return Left::Alone(call.assignment, Some(turn));
+            return LeftQueue::Alone(call.assignment, Some(turn));
         };
         let mut calls = vec![call];
-        // Their places are found in the batch from now on.
-        let others = self.line.first(BATCH_MAX - 1);
+        let others = self.queue.first(BATCH_MAX - 1);
         calls.extend(others);
         tokio::spawn(run(idle.clone(), worker, calls, turn));
-        Left::TakenAlong
+        LeftQueue::TakenAlong
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for QueuedCall<'_> {
     fn drop(&mut self) {
-        self.line.leave(self.number);
+        self.queue.leave(self.number);
     }
 }
 
-/// How a call left the line.
+/// How a call left the queue.
 #[derive(Debug)]
-pub(super) enum Left {
-    /// In a batch: it is told the outcome.
+pub(super) enum LeftQueue {
+    /// In a batch, which sends the result.
     TakenAlong,
-    /// By itself, with its turn if it had one.
+    /// Alone, with its turn if it had one.
     Alone(Assignment, Option<OwnedSemaphorePermit>),
 }
 
-/// Asks a worker for all of it, and tells each call what became of it. Ends within [`PATIENCE`], or as much
-/// again for each answer that was there by then and not seen yet.
-async fn run(idle: Arc<IdleWorkers>, worker: Worker, calls: Vec<Standing>, turn: OwnedSemaphorePermit) {
+/// Sends a batch to a worker, and each call its result. Ends within [`BATCH_TIMEOUT`], extended by as much
+/// for each answer that had arrived by then and was not read yet.
+async fn run(idle: Arc<IdleWorkers>, worker: Worker, calls: Vec<PendingCall>, turn: OwnedSemaphorePermit) {
     tokio::select! {
         biased;
-        // The worker dies of this.
+        // This drops the worker, which kills it.
         () = idle.shut_down() => {}
         worker = ask(worker, calls) => if let Some(worker) = worker {
             idle.put_back(worker);
@@ -182,16 +182,16 @@ async fn run(idle: Arc<IdleWorkers>, worker: Worker, calls: Vec<Standing>, turn:
     drop(turn);
 }
 
-/// The worker comes back if it is blank.
-async fn ask(mut worker: Worker, calls: Vec<Standing>) -> Option<Worker> {
+/// Returns the worker if it owes no answer.
+async fn ask(mut worker: Worker, calls: Vec<PendingCall>) -> Option<Worker> {
     let requests = calls.iter().map(|call| Numbered { number: call.number, body: &call.request }).collect();
-    // Before the patience begins, so that the worker's time is up long before that is.
+    // Before the timeout of the batch begins, so that the time of the worker is up long before it.
     let until = HostTime::now().after(BATCH_TIME);
-    let mut give_up = pin!(sleep(PATIENCE));
+    let mut give_up = pin!(sleep(BATCH_TIMEOUT));
     let frame = match frame::encode(HELLO, &Order::Batch { until, requests }) {
         Ok(frame) => frame,
         Err(_) => {
-            calls.into_iter().for_each(|call| drop(call.reply.send(Outcome::NotBegun(call.assignment))));
+            calls.into_iter().for_each(|call| drop(call.reply.send(Outcome::NotStarted(call.assignment))));
             return Some(worker);
         }
     };
@@ -204,11 +204,11 @@ async fn ask(mut worker: Worker, calls: Vec<Standing>) -> Option<Worker> {
     let sent = tokio::select! {
         biased;
         sent = worker.send(&frame) => sent,
-        // Nobody reads what could not be written whole.
+        // A frame that was not written whole is not executed.
         () = &mut give_up => Err(io::ErrorKind::TimedOut.into()),
     };
     if let Err(source) = sent {
-        break_off(worker, waiting, &source);
+        fail_batch(worker, waiting, &source);
         return None;
     }
     while let Some((number, reply)) = waiting.pop_front() {
@@ -219,19 +219,19 @@ async fn ask(mut worker: Worker, calls: Vec<Standing>) -> Option<Worker> {
                 answer = worker.answer_of_batch(number) => break Some(answer),
                 () = &mut give_up => {}
             }
-            // This process may have been kept from reading all that time. What is there should be an answer,
-            // and is not waited for again if it is not.
+            // This process may not have run all that time. Unread bytes should be an answer, and are
+            // waited for only once more if they are not.
             if is_late || worker.is_silent() {
                 break None;
             }
             is_late = true;
-            give_up.as_mut().reset(Instant::now() + PATIENCE);
+            give_up.as_mut().reset(Instant::now() + BATCH_TIMEOUT);
         };
         let answer = match answer {
             Some(Ok(answer)) => answer,
             Some(Err(source)) => {
                 waiting.push_front((number, reply));
-                break_off(worker, waiting, &source);
+                fail_batch(worker, waiting, &source);
                 return None;
             }
             None => {
@@ -239,15 +239,15 @@ async fn ask(mut worker: Worker, calls: Vec<Standing>) -> Option<Worker> {
                 return None;
             }
         };
-        // Whoever waits for this target finds it free.
+        // The next call for this target finds it free.
         let assignment = worker.child.assignments.pop();
-        // A call that was dropped is told nothing.
+        // A call that was dropped has no receiver.
         let _ = match (answer, assignment) {
             (Some(answer), assignment) => {
                 drop(assignment);
                 reply.send(Outcome::Answered(answer))
             }
-            (None, Some(assignment)) => reply.send(Outcome::NotBegun(assignment)),
+            (None, Some(assignment)) => reply.send(Outcome::NotStarted(assignment)),
             (None, None) => Ok(()),
         };
     }
@@ -256,7 +256,7 @@ async fn ask(mut worker: Worker, calls: Vec<Standing>) -> Option<Worker> {
 
 type Waiting = VecDeque<(u64, oneshot::Sender<Outcome>)>;
 
-/// The worker is the call's whose answer is due; the others go on without it.
+/// Gives the worker to the call whose answer is due. The others continue without it.
 fn hand_over(mut worker: Worker, due: oneshot::Sender<Outcome>, others: Waiting) {
     let due_assignment = worker.child.assignments.pop();
     let mut owed = Vec::with_capacity(others.len());
@@ -265,15 +265,15 @@ fn hand_over(mut worker: Worker, due: oneshot::Sender<Outcome>, others: Waiting)
     for (number, reply) in others {
         owed.push(number);
         if let Some(assignment) = given_back.pop() {
-            let _ = reply.send(Outcome::NotBegun(assignment));
+            let _ = reply.send(Outcome::NotStarted(assignment));
         }
     }
-    let _ = due.send(Outcome::Begun(Box::new(Begun { worker, owed })));
+    let _ = due.send(Outcome::Started(Box::new(StartedCall { worker, owed })));
 }
 
-fn break_off(worker: Worker, waiting: Waiting, source: &io::Error) {
-    tell_of(source);
-    // Killed here; the claims are free again when it is gone.
+fn fail_batch(worker: Worker, waiting: Waiting, source: &io::Error) {
+    log_broken(source);
+    // This kills it. The claims are free again when it is gone.
     drop(worker);
     for (_, reply) in waiting {
         let _ = reply.send(Outcome::Broken);

@@ -1,4 +1,4 @@
-//! Why a call brings no measurement.
+//! Errors of a call to a worker.
 
 use std::io;
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::super::protocol::WorkerFault;
 use crate::sys::children::StuckChild;
 
-/// Why a call got no answer from storage, or a bad one.
+/// Why a call has no answer from storage, or a bad one.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
     /// Storage did not answer before the deadline; the worker was killed.
@@ -19,10 +19,10 @@ pub enum CallError {
     /// Storage answered with an error.
     #[error(transparent)]
     Fault(#[from] WorkerFault),
-    /// The worker ended, or answered what is no answer.
+    /// The worker ended, or sent an unexpected reply.
     #[error("the probe worker broke: {source}; the next probe starts a new one")]
     WorkerDied {
-        /// What was wrong with its answer.
+        /// How it ended, or what was wrong with its reply.
         source: io::Error,
     },
     /// The last child of this target was killed and does not die.
@@ -43,7 +43,7 @@ pub enum CallError {
     Spawn {
         /// The program.
         program: PathBuf,
-        /// What fork or exec said.
+        /// Error of fork or exec.
         source: io::Error,
     },
     /// No worker was free in time, or the target's last child had not ended.
@@ -52,7 +52,7 @@ pub enum CallError {
         /// How long was waited.
         after: Duration,
     },
-    /// The request cannot be said to a worker: too long, or a path that is not UTF-8.
+    /// The request cannot be encoded: it is too long, or a path is not UTF-8.
     #[error("the request cannot be passed to a probe worker: {source}")]
     Request {
         /// What is wrong with it.

@@ -19,6 +19,7 @@ pub(super) struct IdleWorkers {
 }
 
 impl IdleWorkers {
+    /// No workers, of which at most `idle_max` are kept later.
     pub(super) fn new(idle_max: usize) -> Self {
         Self { idle_max, workers: Mutex::default(), open: Semaphore::new(0) }
     }
@@ -36,10 +37,10 @@ impl IdleWorkers {
         drop(idle);
     }
 
-    /// An idle worker, if there is one. Those that have ended meanwhile are reaped here, and those that
-    /// said something that nobody asked for are killed: they are broken. A suspect
-    /// target may cost a worker its life, and healthy ones would have to wait for another to start: it
-    /// takes one only when there are as many as are kept.
+    /// Returns an idle worker, if there is one. Workers that have ended meanwhile are reaped here, and
+    /// those that sent an unexpected reply are killed. A probe of a suspect target often ends with the
+    /// death of its worker, and healthy targets would then wait for another to start. So a suspect target
+    /// gets an idle worker only when their number is at its maximum.
     pub(super) fn take(&self, lane: Lane) -> Option<Worker> {
         let mut idle = self.workers();
         retain_silent(&mut idle);
@@ -47,9 +48,9 @@ impl IdleWorkers {
         if may_take { idle.pop() } else { None }
     }
 
-    /// Keeps a worker that is blank, or lets it go if there are enough.
+    /// Keeps a worker that owes no answer, or lets it end if there are enough.
     pub(super) fn put_back(&self, mut worker: Worker) {
-        // Before the place is given up, so that whoever gets it finds the worker.
+        // Before its permit is released, so that the next holder finds the worker.
         let assignments = std::mem::take(&mut worker.child.assignments);
         let mut idle = self.workers();
         let surplus = if idle.len() < self.idle_max && !self.open.is_closed() {
@@ -65,6 +66,7 @@ impl IdleWorkers {
         }
     }
 
+    /// Locks the list of idle workers.
     pub(super) fn workers(&self) -> MutexGuard<'_, Vec<Worker>> {
         // Every change is a single push, pop or take: nothing is half done after a panic.
         self.workers.lock().unwrap_or_else(PoisonError::into_inner)

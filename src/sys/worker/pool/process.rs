@@ -18,17 +18,17 @@ use super::settings::WorkerPoolSettings;
 use crate::sys::children::{self, Child, ChildCensus, Program};
 use crate::sys::command::DEFAULT_PATH;
 
-/// What workers are called in a log.
+/// Name of workers in logs and in the census.
 const WORKER: &str = "probe-worker";
 
-/// What a worker answers.
+/// Answer of a worker.
 pub(super) type Answer = Result<Response, WorkerFault>;
 
-/// How a worker broke when it was asked.
+/// How a worker broke after a request.
 #[derive(Debug)]
 pub(super) struct AskError {
     pub(super) source: io::Error,
-    /// Whether it may have begun with what it was asked for.
+    /// Whether the worker may have started the request.
     pub(super) was_sent: bool,
 }
 
@@ -37,7 +37,7 @@ pub(super) struct AskError {
 pub(super) struct Worker {
     pub(super) child: Child,
     input: ChildStdin,
-    /// Loses nothing of a frame when the wait for it is given up.
+    /// Keeps a partial frame when a wait for the rest is cancelled.
     output: FramedRead<ChildStdout, LengthDelimitedCodec>,
 }
 
@@ -65,14 +65,14 @@ impl Worker {
         Ok(Self { child, input, output })
     }
 
-    /// Sends a request and waits for its answer, for as long as that takes.
+    /// Sends a request and waits for its answer without a deadline.
     pub(super) async fn ask(&mut self, number: u64, frame: &[u8]) -> Result<Answer, AskError> {
-        // Nobody reads what could not be written whole.
+        // A frame that was not written whole is not executed.
         self.send(frame).await.map_err(|source| AskError { source, was_sent: false })?;
         self.answer(number).await.map_err(|source| AskError { source, was_sent: true })
     }
 
-    /// Sends a frame and waits for nothing.
+    /// Sends a frame without waiting for an answer.
     pub(super) async fn send(&mut self, frame: &[u8]) -> io::Result<()> {
         self.input.write_all(frame).await
     }
@@ -81,7 +81,7 @@ impl Worker {
         self.receive(number).await
     }
 
-    /// The next answer to a batch: `None` if it was not begun.
+    /// Waits for the next answer of a batch: `None` if the request was not started.
     pub(super) async fn answer_of_batch(&mut self, number: u64) -> io::Result<Option<Answer>> {
         self.receive(number).await
     }
@@ -96,12 +96,12 @@ impl Worker {
         Ok(answer.body)
     }
 
-    /// Whether there is nothing to be read from it, not even its end, as the kernel has it.
+    /// Whether there is nothing to read from the worker, not even the end of its output.
     pub(super) fn is_silent(&self) -> bool {
         let mut output = [PollFd::new(self.output.get_ref().as_fd(), PollFlags::POLLIN)];
         let is_asked = loop {
             match poll(&mut output, PollTimeout::ZERO) {
-                // By the end of a child, say.
+                // Interrupted by a signal, such as SIGCHLD.
                 Err(Errno::EINTR) => {}
                 outcome => break outcome.is_ok(),
             }
@@ -109,27 +109,27 @@ impl Worker {
         is_asked && output[0].any() == Some(false) && self.output.read_buffer().is_empty()
     }
 
-    /// Lets a worker go that is not needed: the end of its input is the end of it.
+    /// Lets a worker end by closing its input.
     pub(super) fn let_go(self) {
         drop(self.input);
         self.child.retire();
     }
 }
 
-/// Keeps the workers from which there is nothing to be read, not even their end.
+/// Removes the workers from which there is something to read, such as the end of their output.
 pub(super) fn retain_silent(workers: &mut Vec<Worker>) {
     workers.retain_mut(|worker| {
         let is_silent = worker.is_silent();
-        // One that has ended is reaped by this, and is not killed.
+        // A worker that has ended is reaped by this, and is not killed.
         if !is_silent && !worker.child.has_ended() {
-            tracing::warn!("a probe worker broke and is replaced: it said what it was not asked");
+            tracing::warn!("a probe worker broke and is replaced: it sent an unexpected reply");
         }
         is_silent
     });
 }
 
-/// Tells of a worker that broke; that one has ended is no news.
-pub(super) fn tell_of(error: &io::Error) {
+/// Logs that a worker broke, unless it only ended.
+pub(super) fn log_broken(error: &io::Error) {
     if !is_end(error) {
         tracing::warn!(%error, "a probe worker broke and is replaced");
     }

@@ -1,7 +1,7 @@
-//! Turns: who of the healthy targets has one of the workers that are kept, and for how long one waits for it.
+//! Turns: access of healthy targets to the idle workers.
 //!
-//! Healthy storage answers sooner than a worker starts, so a few workers do for any number of healthy
-//! targets, one after the other. Who waits longer than [`STARTED_AFTER`] has one started.
+//! Healthy storage answers sooner than a worker starts. So a few workers serve any number of healthy
+//! targets, one after the other. A call that waits longer than [`STARTED_AFTER`] starts a worker.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,36 +10,35 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::super::protocol::Request;
-use super::batch::{Begun, Left, Line, Outcome};
+use super::batch::{CallQueue, LeftQueue, Outcome, StartedCall};
 use super::error::CallError;
 use super::idle::IdleWorkers;
-use super::process::{Answer, tell_of};
+use super::process::{Answer, log_broken};
 use crate::sys::children::Assignment;
 
-/// How long a call of a healthy target waits for its turn at the workers that are kept before it has
-/// another started. A thousand targets that are probed at once are done by a few workers then, and
-/// one that waits for storage that has just died costs the others no more than this and the patience of a
-/// batch.
+/// How long a call of a healthy target waits for an idle worker before it starts another. With this wait a
+/// few workers serve a thousand targets that are probed at once. Storage that has just died delays the
+/// other targets by no more than this and [`super::batch::BATCH_TIMEOUT`].
 const STARTED_AFTER: Duration = Duration::from_millis(10);
 
-/// What a healthy target's wait for its turn came to.
+/// Result of a healthy target's wait for its turn.
 pub(super) enum Turn {
-    /// It is for this call to find a worker.
+    /// This call finds a worker itself.
     Own(Assignment, Option<OwnedSemaphorePermit>),
-    /// It was taken along and answered.
+    /// A batch took it along, and it was answered.
     Answered(Answer),
-    /// It was taken along, and is what its worker is at work for.
-    Begun(Box<Begun>),
-    /// The worker broke that it was taken along to.
+    /// A batch took it along, and its worker is executing it.
+    Started(Box<StartedCall>),
+    /// A batch took it along, and its worker broke.
     Broken,
 }
 
-/// What became of a call that a worker had begun with.
+/// Result of a call that a worker had started.
 pub(super) enum AskedOn {
     Answered(Answer),
-    /// It had not begun with it after all.
+    /// The worker had not started it after all.
     GivenBack(Assignment),
-    /// It broke.
+    /// The worker broke.
     Broken,
 }
 
@@ -47,17 +46,17 @@ pub(super) enum AskedOn {
 #[derive(Debug)]
 pub(super) struct Turns {
     pub(super) free: Arc<Semaphore>,
-    pub(super) line: Line,
+    pub(super) queue: CallQueue,
     idle: Arc<IdleWorkers>,
 }
 
 impl Turns {
     /// As many turns at a time as workers are kept.
     pub(super) fn new(count: usize, idle: Arc<IdleWorkers>) -> Self {
-        Self { free: Arc::new(Semaphore::new(count)), line: Line::default(), idle }
+        Self { free: Arc::new(Semaphore::new(count)), queue: CallQueue::default(), idle }
     }
 
-    /// A healthy target's turn at the workers that are kept, or what another's turn brought it.
+    /// Waits for a turn, or for the result of a batch that another call's turn took this one along in.
     pub(super) async fn wait(&self, number: u64, request: &Request, mut assignment: Assignment) -> Turn {
         let give_up = Instant::now() + STARTED_AFTER;
         let turns = &self.free;
@@ -68,33 +67,33 @@ impl Turns {
             );
         }
         loop {
-            let mut place = self.line.join(number, request.clone(), assignment);
+            let mut queued = self.queue.join(number, request.clone(), assignment);
             let turn = tokio::select! {
                 biased;
-                outcome = place.outcome() => Err(outcome),
+                outcome = queued.outcome() => Err(outcome),
                 turn = timeout_at(give_up, turns.clone().acquire_owned()) => Ok(turn.ok().and_then(Result::ok)),
             };
             let outcome = match turn {
                 Err(outcome) => outcome,
-                Ok(turn) => match place.leave_with(turn, &self.idle) {
-                    Left::Alone(assignment, turn) => return Turn::Own(assignment, turn),
-                    Left::TakenAlong => place.outcome().await,
+                Ok(turn) => match queued.leave_with(turn, &self.idle) {
+                    LeftQueue::Alone(assignment, turn) => return Turn::Own(assignment, turn),
+                    LeftQueue::TakenAlong => queued.outcome().await,
                 },
             };
             match outcome {
                 Outcome::Answered(answer) => return Turn::Answered(answer),
-                Outcome::Begun(begun) => return Turn::Begun(begun),
+                Outcome::Started(begun) => return Turn::Started(begun),
                 Outcome::Broken => return Turn::Broken,
-                Outcome::NotBegun(own) if Instant::now() < give_up => assignment = own,
-                Outcome::NotBegun(own) => return Turn::Own(own, None),
+                Outcome::NotStarted(own) if Instant::now() < give_up => assignment = own,
+                Outcome::NotStarted(own) => return Turn::Own(own, None),
             }
         }
     }
 
-    /// Waits for the answer of a worker that had begun.
+    /// Waits for the answer of a worker that had started the request.
     pub(super) async fn ask_on(
         &self,
-        mut begun: Box<Begun>,
+        mut begun: Box<StartedCall>,
         number: u64,
         deadline: Duration,
     ) -> Result<AskedOn, CallError> {
@@ -103,11 +102,11 @@ impl Turns {
             Ok(Some(answer)) => AskedOn::Answered(answer),
             Ok(None) => begun.worker.child.assignments.pop().map_or(AskedOn::Broken, AskedOn::GivenBack),
             Err(source) => {
-                tell_of(&source);
+                log_broken(&source);
                 return Ok(AskedOn::Broken);
             }
         };
-        if let Some(worker) = begun.blank().await {
+        if let Some(worker) = begun.drain().await {
             self.idle.put_back(worker);
         }
         Ok(outcome)

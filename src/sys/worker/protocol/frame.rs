@@ -1,9 +1,9 @@
 //! Frames: how requests and answers go over a worker's standard input and output, length-prefixed JSON.
 //!
 //! A frame is four bytes of length, little-endian, and that many bytes of JSON, at most
-//! [`FRAME_MAX_BYTES`]. Each request has a number and its answer repeats it: an answer to anything
-//! else is a broken worker, never somebody else's measurement. A worker begins with an answer that
-//! nobody asked for, to say that it is there ([`HELLO`]).
+//! [`FRAME_MAX_BYTES`]. Each request has a number and its answer repeats it. An answer with another number
+//! means a broken worker, and is never taken for the measurement of another target. A new worker first
+//! sends an answer without a request, which means that it is ready ([`HELLO`]).
 //!
 //! Measurements of several targets may come in one frame ([`Order::Batch`]) and are answered one by one,
 //! each as soon as it is made. What a worker has not begun when the batch's time is up it gives back, and
@@ -132,7 +132,7 @@ pub(in crate::sys::worker) fn read<T: DeserializeOwned>(input: &mut impl Read) -
 /// Writes a frame.
 ///
 /// # Errors
-/// When it is too long or nobody reads.
+/// When the frame is too long, or the reader is gone.
 pub(in crate::sys::worker) fn write<T: Serialize>(output: &mut impl Write, number: u64, body: &T) -> io::Result<()> {
     output.write_all(&encode(number, body)?)?;
     output.flush()

@@ -13,7 +13,7 @@ async fn calls_together(pool: &WorkerPool, deadline: Duration) -> Calls {
         tokio::spawn(async move { call(&pool, deadline).await })
     });
     let calls: Calls = calls.collect();
-    while pool.inner.turns.line.len() < calls.len() {
+    while pool.inner.turns.queue.len() < calls.len() {
         tokio::task::yield_now().await;
     }
     drop(held);
