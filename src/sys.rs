@@ -1,6 +1,6 @@
 //! Sys: every syscall and every child process of the agent.
 //!
-//! A path below the mount root can hang whoever touches it for as long as its server is away, and
+//! A path below the mount root can hang any thread that touches it for as long as its server is away, and
 //! no timeout around a thread gets the thread back. So there are exactly two ways to storage:
 //!
 //! - what the kernel knows without asking it: the mount table ([`mount_table`]), read from

@@ -35,7 +35,7 @@ pub(super) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:
 /// A command that ended by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finished {
-    /// Its exit code; `None` when a signal ended it.
+    /// Its exit code, or `None` when a signal ended it.
     pub code: Option<i32>,
     /// The signal that ended it.
     pub signal: Option<i32>,
@@ -58,7 +58,7 @@ impl Finished {
 /// Why a command did not end by itself.
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
-    /// There is no such program.
+    /// The program does not exist.
     #[error("{} is not installed", .0.display())]
     NotFound(PathBuf),
     /// It could not be started.
@@ -66,7 +66,7 @@ pub enum CommandError {
     Spawn {
         /// The program.
         program: PathBuf,
-        /// What fork or exec said.
+        /// Error of fork or exec.
         source: io::Error,
     },
     /// It did not end before its deadline and was killed.
@@ -94,7 +94,7 @@ pub enum CommandError {
 /// that kills it.
 ///
 /// # Errors
-/// [`CommandError`] when it did not end by itself. A command that failed is no error here.
+/// [`CommandError`] when it did not end by itself. A command that failed is not an error here.
 pub async fn run_bounded(
     census: &ChildCensus,
     target: TargetId,
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_command_tells_how_it_ended_and_what_it_said() {
+    async fn command_returns_exit_status_and_output() {
         let finished = shell("echo out; echo err >&2; exit 32", 5000).await.expect("ends");
         assert_eq!((finished.code, finished.signal, finished.is_success()), (Some(32), None, false));
         assert_eq!((finished.stdout.as_str(), finished.stderr.as_str()), ("out\n", "err\n"));
@@ -216,14 +216,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_last_words_are_kept() {
+    async fn command_output_keeps_the_end() {
         let finished = shell("head -c 3000000 /dev/zero >&2; echo the end >&2", 5000).await.expect("ends");
         assert_eq!(finished.stderr.len(), OUTPUT_MAX_BYTES);
         assert!(finished.stderr.ends_with("the end\n"));
     }
 
     #[tokio::test]
-    async fn the_environment_is_known_and_there_is_no_input() {
+    async fn command_has_a_fixed_environment_and_no_input() {
         let finished = shell("env | cut -d= -f1 | sort | tr '\\n' ' '; cat", 5000).await.expect("ends");
         assert_eq!(finished.stdout, "LC_ALL PATH PWD ", "PWD is the shell's own");
     }
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_daemon_that_keeps_the_pipe_open_delays_nobody() {
+    async fn daemon_that_keeps_the_pipe_open_delays_no_command() {
         let began = Instant::now();
         let finished = shell("echo started; setsid sleep 5 & exit 0", 4000).await.expect("ends");
         assert_eq!(finished.stdout, "started\n");
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_program_that_is_not_there_is_named() {
+    async fn missing_program_is_named() {
         let (census, deadline) = (ChildCensus::new(), Duration::from_secs(5));
         let missing = Path::new("/nonexistent/mount.nfs");
         let error = run_bounded(&census, Uuid::new_v4(), missing, &[], deadline).await.expect_err("missing");

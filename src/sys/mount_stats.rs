@@ -1,4 +1,4 @@
-//! What the kernel counts of each NFS mount: requests, how long their answers took, and bytes.
+//! Counters that the kernel keeps for each NFS mount: requests, round-trip times and bytes.
 //!
 //! `/proc/self/mountstats` (`fs/proc_namespace.c`, `nfs_show_stats` in `fs/nfs/super.c`,
 //! `rpc_clnt_show_stats` in `net/sunrpc/stats.c`) is made of counters in memory, under the locks that
@@ -26,16 +26,16 @@ use super::mount_table::unescape;
 
 pub use cache::MountStatsCache;
 
-/// Where the kernel tells what it counts of this process's mount namespace.
+/// Counters of the mounts in this process's mount namespace.
 const MOUNTSTATS: &str = "/proc/self/mountstats";
 
-/// The most that is read, in bytes: ten thousand NFS mounts have some 80 MB.
+/// Maximum size of the file, in bytes. Ten thousand NFS mounts have some 80 MB.
 const MOUNT_STATS_MAX_BYTES: usize = 256 << 20;
 
-/// How much is read at a time, in bytes: at most, for the kernel gives what is in its own buffer.
+/// Maximum size of one read, in bytes. The kernel may return less, from its own buffer.
 const PIECE_BYTES: usize = 64 << 10;
 
-/// The longest line that is kept, in bytes: two paths with every byte escaped.
+/// Maximum length of a line that is kept, in bytes: two paths with every byte escaped.
 const LINE_MAX_BYTES: usize = 64 << 10;
 
 /// What the kernel has counted of one NFS mount since it was mounted. Mounts of the same file system of
@@ -62,12 +62,12 @@ pub struct MountCounters {
 pub struct MountStats {
     /// When reading them began.
     pub read_at: Instant,
-    /// By mount point and source; `None` where several are mounted, which cannot be told apart.
+    /// By mount point and source. `None` where several are mounted, which cannot be distinguished.
     mounts: HashMap<(PathBuf, String), Option<MountCounters>>,
 }
 
 impl MountStats {
-    /// Reads them now. Never waits for storage.
+    /// Reads the counters now. Never waits for storage.
     ///
     /// # Errors
     /// When `/proc` is not mounted, or tells more than any kernel has mounts for.
@@ -92,13 +92,13 @@ impl MountStats {
         }
     }
 
-    /// None at all.
+    /// Returns counters of no mount.
     #[must_use]
     pub fn none() -> Self {
         Parser::default().end()
     }
 
-    /// From the text of mountstats.
+    /// Parses the text of mountstats.
     #[must_use]
     pub fn parse(text: &[u8]) -> Self {
         let mut parser = Parser::default();
@@ -106,24 +106,23 @@ impl MountStats {
         parser.end()
     }
 
-    /// Those of a source that is mounted at a path, if nothing else of it is mounted there.
+    /// Returns the counters of a source that is mounted at a path, if it is mounted there once.
     #[must_use]
     pub fn of(&self, mount_point: &Path, source: &str) -> Option<MountCounters> {
         *self.mounts.get(&(mount_point.to_owned(), source.to_owned()))?
     }
 }
 
-/// Reads mountstats piece by piece. Lines that it does not know are left out, and mounts that lack what
-/// is looked for.
+/// Parses mountstats piece by piece. Skips unknown lines, and mounts without the lines that it needs.
 #[derive(Debug, Default)]
 struct Parser {
     mounts: HashMap<(PathBuf, String), Option<MountCounters>>,
     current: Option<Mount>,
-    /// The beginning of a line whose end is not read yet.
+    /// Beginning of a line that is not complete yet.
     rest: Vec<u8>,
 }
 
-/// The mount whose lines are being read.
+/// Mount whose lines are being parsed.
 #[derive(Debug)]
 struct Mount {
     place: (PathBuf, String),
@@ -136,7 +135,7 @@ struct Mount {
 impl Parser {
     fn feed(&mut self, piece: &[u8]) {
         let mut lines = piece.split(|byte| *byte == b'\n');
-        // The last one has no end yet; it is empty when the piece ends with one.
+        // The last line is not complete yet. It is empty when the piece ends with a line feed.
         let last = lines.next_back().unwrap_or_default();
         for line in lines {
             if self.rest.is_empty() {

@@ -111,7 +111,7 @@ impl MountEntry {
         let options = text(fields.next()?);
         fields.find(|field| *field == b"-")?;
         let fs_type = text(fields.next()?);
-        // Some file systems have an empty source or none at all; both are legal.
+        // Some file systems have an empty source or none at all, and both are legal.
         let source = text(fields.next().unwrap_or_default());
         let super_options = text(fields.next().unwrap_or_default());
         Some(Self { mount_id, parent_id, mount_point, fs_type, source, options, super_options })
@@ -161,7 +161,7 @@ impl MountTable {
         Ok(Self::read_with_file()?.0)
     }
 
-    /// The same, with an open mountinfo that tells of changes since ([`changed_since_opened`]), unless
+    /// Like [`Self::read`], with an open mountinfo that reports later changes ([`changed_since_opened`]), unless
     /// the table changed all the time while it was read.
     fn read_with_file() -> io::Result<(Self, Option<File>)> {
         let mut table = Self::default();
@@ -184,7 +184,7 @@ impl MountTable {
         Ok((table, None))
     }
 
-    /// From the text of mountinfo. A line that is no mount is left out: one that a future kernel
+    /// Parses the text of mountinfo. Skips a line that is not a mount: one that a future kernel
     /// writes in another way must not hide the others.
     #[must_use]
     pub fn parse(text: &[u8]) -> Self {

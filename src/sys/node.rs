@@ -29,7 +29,7 @@ pub struct HostFacts {
     pub load: Option<[f64; 3]>,
     /// Processors that this process may use.
     pub cpus: Option<usize>,
-    /// Memory, in bytes; `None` when the kernel does not tell.
+    /// Memory, in bytes. `None` when the kernel does not report it.
     pub memory: Option<Memory>,
 }
 
@@ -92,7 +92,7 @@ impl HostFacts {
             os: System::long_os_version().ok(),
             uptime: System::uptime().ok().map(Duration::from_secs),
             booted_at: System::boot_time().ok().and_then(|seconds| i64::try_from(seconds).ok()).and_then(|seconds| {
-                // A kernel that does not tell gives 0, and nobody booted in 1970.
+                // 0 means unknown.
                 Timestamp::from_second(seconds).ok().filter(|_| seconds > 0)
             }),
             load: System::load_average().ok().map(|load| [load.one, load.five, load.fifteen]),
@@ -146,7 +146,7 @@ mod tests {
     use std::time::Instant;
 
     #[test]
-    fn the_facts_are_there_and_cheap() {
+    fn node_facts_are_complete_and_cheap() {
         let census = ChildCensus::new();
         let started_at = Timestamp::now();
         let facts = NodeFacts::read(started_at, &census);

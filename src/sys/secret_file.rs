@@ -134,7 +134,7 @@ mod tests {
     use secrecy::ExposeSecret;
 
     #[tokio::test]
-    async fn blanks_around_a_secret_are_not_of_it_and_nothing_is_no_secret() {
+    async fn secret_is_trimmed_and_must_not_be_empty() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("secret");
         let write = |text: &[u8]| std::fs::write(&path, text).expect("written");
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_others_may_change_and_what_is_no_file_is_no_secret() {
+    async fn secret_is_refused_when_others_may_change_it_or_it_is_not_a_file() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("secret");
         std::fs::write(&path, "s3cret").expect("written");

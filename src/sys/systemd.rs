@@ -3,7 +3,7 @@
 //! Everything here does nothing when systemd did not start this process with a `NOTIFY_SOCKET`.
 //! Sending is one datagram to a local socket, and never waits for room in it as the `sd-notify`
 //! crate's own `notify` would: a service manager that is stuck must not stop the agent. A failure
-//! is logged and is nobody's problem, since a manager that hears nothing acts on its timeouts.
+//! is only logged, since a service manager without messages acts on its timeouts.
 
 use std::env;
 use std::ffi::OsStr;
@@ -29,7 +29,7 @@ pub fn status(text: &str) {
     tell(&[NotifyState::Status(&line(text))]);
 }
 
-/// The configuration is being read again; [`ready`] follows when that is done. With the time that
+/// Reports that the configuration is being read again. [`ready`] follows when that is done. Has the time that
 /// `Type=notify-reload` asks for (systemd 253 and later).
 pub fn reloading() {
     match NotifyState::monotonic_usec_now() {
@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn states_arrive_at_a_path_and_at_an_abstract_address() {
+    fn notification_reaches_path_and_abstract_sockets() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("notify");
         let name = format!("targetwatch-test-{}", std::process::id());
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn a_manager_that_does_not_read_delays_nobody() {
+    fn notification_never_blocks_when_systemd_does_not_read() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("notify");
         let _socket = UnixDatagram::bind(&path).expect("bound");

@@ -26,7 +26,7 @@ fn soon() -> Instant {
 }
 
 #[tokio::test]
-async fn a_target_has_one_claim() {
+async fn target_has_one_claim() {
     let census = ChildCensus::new();
     let target = Uuid::new_v4();
     let claim = census.claim(target, soon()).await.expect("free");
@@ -42,7 +42,7 @@ async fn a_target_has_one_claim() {
 }
 
 #[tokio::test]
-async fn dropping_a_child_kills_its_whole_group_and_frees_its_target() {
+async fn dropped_child_is_killed_with_its_group_and_frees_its_target() {
     let census = ChildCensus::new();
     let target = Uuid::new_v4();
     let mut child = shell("sleep 600 & sleep 600", &census).await;
@@ -59,7 +59,7 @@ async fn dropping_a_child_kills_its_whole_group_and_frees_its_target() {
 }
 
 #[tokio::test]
-async fn a_child_dies_with_the_process_and_not_with_the_thread_that_asked_for_it() {
+async fn child_outlives_the_thread_that_requested_it() {
     let census = ChildCensus::new();
     let (asked, runtime) = (census.clone(), Handle::current());
     let ask = move || runtime.block_on(shell("exec sleep 600", &asked));
@@ -71,7 +71,7 @@ async fn a_child_dies_with_the_process_and_not_with_the_thread_that_asked_for_it
 }
 
 #[tokio::test]
-async fn a_child_that_ends_by_itself_is_not_killed() {
+async fn child_that_ends_by_itself_is_not_killed() {
     let census = ChildCensus::new();
     let mut child = shell("exit 3", &census).await;
     assert_eq!(child.wait().await.expect("reaped").code(), Some(3));
@@ -80,7 +80,7 @@ async fn a_child_that_ends_by_itself_is_not_killed() {
 }
 
 #[tokio::test]
-async fn one_that_is_retired_may_end_by_itself_and_is_killed_if_it_does_not() {
+async fn retired_child_is_killed_if_it_does_not_end_by_itself() {
     let census = ChildCensus::new();
     shell("exit 0", &census).await.retire();
     shell("exec sleep 600", &census).await.retire();
@@ -93,7 +93,7 @@ async fn one_that_is_retired_may_end_by_itself_and_is_killed_if_it_does_not() {
 /// version 1 freezer.
 #[tokio::test]
 #[ignore = "freezes a process: needs root and the cgroup v1 freezer"]
-async fn a_child_that_cannot_die_marks_its_target_until_it_is_gone() {
+async fn unkillable_child_marks_its_target_until_it_is_gone() {
     let group = std::path::PathBuf::from(format!("/sys/fs/cgroup/freezer/targetwatch-{}", std::process::id()));
     std::fs::create_dir(&group).expect("a cgroup");
     let census = ChildCensus::new();

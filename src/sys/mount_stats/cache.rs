@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_reading_serves_all_who_ask_in_its_time() {
+    async fn recent_reading_is_shared() {
         let cache = MountStatsCache::default();
         let first = cache.recent().await;
         let (second, third) = tokio::join!(cache.recent(), cache.recent());

@@ -50,7 +50,7 @@ device nas:/last mounted on /m/last with fstype nfs statvers=9
 \t     UNKNOWN: 2 3 0 44 24 0 4 5 6 7 8";
 
 #[test]
-fn the_counters_of_each_mount_are_read() {
+fn mount_counters_are_parsed() {
     let stats = MountStats::parse(STATS);
     let expected = MountCounters {
         age: Duration::from_secs(75),
@@ -68,7 +68,7 @@ fn the_counters_of_each_mount_are_read() {
 }
 
 #[test]
-fn what_is_not_sure_is_not_told() {
+fn ambiguous_mount_counters_are_left_out() {
     let stats = MountStats::parse(STATS);
     for (path, source) in
         [("/m/L2I=", "other:/b"), ("/m/twice", "nas:/twice"), ("/m/half", "nas:/half"), ("/proc", "proc")]
@@ -78,7 +78,7 @@ fn what_is_not_sure_is_not_told() {
 }
 
 #[test]
-fn it_does_not_matter_where_a_piece_ends() {
+fn mountstats_parse_alike_for_any_piece_size() {
     let whole = MountStats::parse(STATS);
     for length in [1, 7, 64, 1000] {
         let mut parser = Parser::default();

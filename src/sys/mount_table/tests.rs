@@ -18,7 +18,7 @@ fn table() -> MountTable {
 }
 
 #[test]
-fn the_lines_of_the_kernel_are_read() {
+fn mountinfo_lines_are_parsed() {
     let table = table();
     assert_eq!(table.entries().len(), 9);
     let entry = table.topmost_at(Path::new("/m/L21udA==")).expect("mounted");
@@ -56,7 +56,7 @@ fn stacked_mounts_are_counted() {
 }
 
 #[test]
-fn the_order_of_the_lines_does_not_decide_what_is_on_top() {
+fn topmost_mount_does_not_depend_on_line_order() {
     // 51 was slid beneath 50 (move_mount with MOVE_MOUNT_BENEATH), so it is listed last.
     let table = MountTable::parse(
         b"1 0 0:1 / / rw - ext4 a rw\n50 51 0:5 / /m rw - nfs top:/x rw\n51 1 0:6 / /m rw - tmpfs beneath rw\n",
@@ -66,7 +66,7 @@ fn the_order_of_the_lines_does_not_decide_what_is_on_top() {
 }
 
 #[test]
-fn a_mount_that_another_hides_higher_up_is_not_there() {
+fn mount_hidden_by_a_higher_one_is_not_found() {
     let hidden = b"1 0 0:1 / / rw - ext4 a rw\n2 1 0:2 / /m/x rw - nfs nas:/x rw\n3 1 0:3 / /m rw - tmpfs t rw\n";
     let table = MountTable::parse(hidden);
     assert!(table.topmost_at(Path::new("/m/x")).is_none());
@@ -74,7 +74,7 @@ fn a_mount_that_another_hides_higher_up_is_not_there() {
 }
 
 #[test]
-fn a_root_out_of_sight_is_no_obstacle() {
+fn mounts_are_found_when_the_root_is_out_of_sight() {
     // In a chroot the parents of the outermost mounts are not listed, and there may be no "/".
     let table = MountTable::parse(b"70 12 0:7 / /m/x rw - nfs nas:/x rw\n71 70 0:8 / /m/x rw - nfs nas:/y rw\n");
     assert_eq!(table.topmost_at(Path::new("/m/x")).map(|entry| entry.source.as_str()), Some("nas:/y"));
@@ -83,7 +83,7 @@ fn a_root_out_of_sight_is_no_obstacle() {
 }
 
 #[test]
-fn a_table_that_makes_no_sense_ends() {
+fn lookup_ends_in_a_cyclic_mount_table() {
     let table = MountTable::parse(b"2 3 0:1 / /m rw - nfs a rw\n3 2 0:1 / /m rw - nfs b rw\n");
     assert_eq!(table.stacked_at(Path::new("/m")), 0, "a ring hangs from nothing");
 }

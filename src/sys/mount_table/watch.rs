@@ -3,7 +3,7 @@
 //! The kernel marks an open mountinfo as exceptional (`POLLPRI | POLLERR`) when the namespace
 //! changed, so a task that waits for that costs nothing while nothing happens. A burst of mounts,
 //! such as a container runtime makes, gives one reading at its start and then at most one in
-//! [`BURST_INTERVAL`]; readers are woken only when the table is really another.
+//! [`BURST_INTERVAL`]. Subscribers are woken only when the table differs.
 //!
 //! Whoever must not miss a change of this very moment asks for another reading, and each probe does.
 //! The kernel is asked first whether anything changed, so that a thousand probes of a host with a
@@ -26,7 +26,7 @@ use super::{MOUNTINFO, MountTable, changed_since_opened};
 /// The shortest time between two readings that the kernel's own events cause.
 const BURST_INTERVAL: Duration = Duration::from_millis(50);
 
-/// The longest time between two readings. Events are reliable; this is for the day they are not.
+/// Longest time between two readings, in case the kernel loses an event.
 const UNPROMPTED_INTERVAL: Duration = Duration::from_secs(30);
 
 /// The mount table, kept current by a task that ends with it.
@@ -54,7 +54,7 @@ impl MountTableWatch {
         // Opened before the first reading: a change between the two is an event, not a gap.
         let file = File::open(MOUNTINFO)?;
         // SAFETY: a `File` keeps one descriptor open from here until it is dropped, and `AsyncFd`
-        // gives nobody the means to close it before.
+        // has no method that closes it before.
         #[allow(unsafe_code, reason = "the safe constructors are deprecated, since they take less trustworthy types")]
         let events = unsafe { AsyncFd::register_with_interest(file, Interest::PRIORITY) }?;
         let (table, unchanged) = MountTable::read_with_file()?;
@@ -76,7 +76,7 @@ impl MountTableWatch {
         self.latest.tables.subscribe()
     }
 
-    /// The table as it is now, for its caller and for everybody else: read again if the kernel says
+    /// Returns the current table and publishes it to all readers. It is read again if the kernel says
     /// that it changed. Never waits for storage.
     ///
     /// # Errors
@@ -100,7 +100,7 @@ impl Latest {
         if !regardless && reading.as_ref().is_some_and(|file| !changed_since_opened(file)) {
             return Ok(self.tables.borrow().clone());
         }
-        // The kernel tells of a change once: if reading fails now, the next caller reads.
+        // The kernel reports a change once. If this reading fails, the next caller reads.
         *reading = None;
         let (table, unchanged) = MountTable::read_with_file()?;
         *reading = unchanged;
@@ -138,14 +138,14 @@ mod tests {
     use std::time::Instant;
 
     #[tokio::test]
-    async fn a_table_is_there_from_the_start_and_can_be_read_again() {
+    async fn mount_table_is_read_at_start_and_again() {
         let watch = MountTableWatch::start().expect("procfs");
         assert!(!watch.current().entries().is_empty());
         assert_eq!(watch.reread().expect("procfs"), watch.current());
     }
 
     #[tokio::test]
-    async fn what_did_not_change_is_not_read_again() {
+    async fn unchanged_mount_table_is_not_read_again() {
         let watch = MountTableWatch::start().expect("procfs");
         // Others may mount meanwhile on the machine of the tests.
         let is_kept = (0..100).any(|_| {
@@ -159,7 +159,7 @@ mod tests {
     /// `cargo test --lib mount_table -- --ignored`.
     #[tokio::test]
     #[ignore = "mounts a tmpfs: needs root"]
-    async fn a_change_of_this_moment_is_not_missed() {
+    async fn immediate_mount_change_is_seen() {
         let directory = tempfile::tempdir().expect("a directory");
         let watch = MountTableWatch::start().expect("procfs");
         let found =

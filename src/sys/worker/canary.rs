@@ -1,13 +1,13 @@
 //! The canary file: written, read back and removed as the user who writes backups.
 //!
-//! A measurement proves that a server answers; only a write proves that a backup could be written.
+//! A measurement proves that a server answers. Only a write proves that a backup could be written.
 //! It is made with that user's file-system ids (setfsuid(2)), which is what the NFS client sends to
 //! the server, and without supplementary groups. Root's own power over files goes with the id.
 //!
 //! What is read back must come from the server. After `fsync` the server has the data, but a plain
 //! read would be answered from this host's page cache, and would match whatever the server kept.
-//! So it is read with `O_DIRECT`; where the file system refuses that, the kernel is asked to forget
-//! its copy first, which it does for clean pages but does not owe, and the answer says so.
+//! So the file is read with `O_DIRECT`. Where the file system refuses that, the kernel is advised to drop
+//! its copy first (posix_fadvise(2)). It does so for clean pages but need not, so the answer reports the way.
 //!
 //! A worker that is killed leaves its file behind. The next canary of the same node removes such
 //! leftovers: by name, regular, small and older than [`LEFTOVER_AGE_S`] by the server's own clock.
@@ -204,7 +204,7 @@ impl Drop for Identity {
         setfsuid(geteuid());
         setfsgid(getegid());
         if fs_ids() != (geteuid(), getegid()) {
-            // The next request must not be done as somebody else: a new worker is started for it.
+            // The next request must not be executed as another user: a new worker is started for it.
             std::process::abort();
         }
     }
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_written_read_back_and_removed() {
+    fn canary_is_written_read_back_and_removed() {
         let directory = tempfile::tempdir().expect("a directory");
         let written = write(&request(directory.path(), geteuid(), getegid())).expect("writable");
         assert_eq!((written.bytes, written.leftovers_removed), (4096, 0));
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_are_no_canarys_are_refused() {
+    fn canary_with_a_foreign_name_is_refused() {
         let directory = tempfile::tempdir().expect("a directory");
         let mut request = request(directory.path(), geteuid(), getegid());
         request.names.name = "../escape".to_owned();
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rights_are_those_of_the_user() {
+    fn canary_is_written_with_the_rights_of_the_user() {
         if !geteuid().is_root() {
             return;
         }

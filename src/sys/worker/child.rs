@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_are_answered_in_turn_until_the_input_ends() {
+    fn worker_answers_requests_in_order_until_its_input_ends() {
         let mut input = frame::encode(4, &Order::One(root())).expect("encodes");
         let until = HostTime::now().after(Duration::from_secs(600));
         let batch = Order::Batch { until, requests: vec![Numbered { number: 9, body: root() }] };
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_batch_has_no_time_for_is_given_back() {
+    fn worker_hands_back_batch_requests_after_their_time() {
         let until = HostTime::now().after(Duration::from_millis(200));
         let slow = |request: &Request| {
             while HostTime::now() < until {
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_directory_on_nfs_is_measured_when_nfs_is_expected() {
+    fn statvfs_refuses_other_file_systems_when_nfs_is_expected() {
         let fault = stat(Path::new("/tmp"), true).expect_err("not NFS here");
         assert_eq!((fault.kind, fault.errno()), (FaultKind::NotNfs, None));
         assert!(fault.at.starts_with("/tmp is not on NFS"), "{fault}");
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_mounted_is_not_unmounted() {
+    fn unmount_fails_when_nothing_is_mounted() {
         let directory = tempfile::tempdir().expect("a directory");
         for how in [UnmountHow::Plain, UnmountHow::Force, UnmountHow::Lazy] {
             let fault = unmount(directory.path(), how).expect_err("nothing is mounted");

@@ -37,7 +37,7 @@ fn file_system(directory: &OwnedFd, path: &Path) -> Result<StatFs, WorkerFault> 
     fstatfs(directory).map_err(|errno| WorkerFault::system("fstatfs", path, Errno::from_raw(errno.raw_os_error())))
 }
 
-/// Magic numbers have 32 bits, whatever the word of the platform.
+/// Returns the magic number, which has 32 bits on every platform.
 fn magic_of(file_system: &StatFs) -> u32 {
     file_system.f_type as u32
 }
@@ -72,7 +72,7 @@ pub(super) fn measure(path: &Path, expect_nfs: bool) -> Result<FileSystemCounts,
 }
 
 /// Whether the directory still exists on the server. The counts alone do not tell: a server may go
-/// on giving them for a directory that was removed while somebody holds on to it, and attributes may
+/// on giving them for a directory that was removed while a process holds on to it, and attributes may
 /// come from this host's cache, so they are asked for anew (statx(2), `AT_STATX_FORCE_SYNC`).
 fn verify_it_exists(directory: &OwnedFd, path: &Path) -> Result<(), WorkerFault> {
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_FORCE_SYNC;

@@ -2,7 +2,7 @@
 //!
 //! The names below the root come from exports, and the directories may be writable by others, so
 //! nothing is looked up by path: each component is opened from the one before it and never through
-//! a symbolic link. A bare mount point belongs to the agent and nobody else may write to it, or a
+//! a symbolic link. A bare mount point belongs to the agent and no other user may write to it, or a
 //! backup that is written while nothing is mounted fills the root disk instead of failing.
 
 #![allow(clippy::disallowed_methods, reason = "runs in a worker, where storage may be touched")]
@@ -29,7 +29,7 @@ const WRITABLE_BY_OTHERS: Mode = Mode::from_bits_truncate(0o022);
 /// How a directory is held on to without asking to read it.
 const HOLD: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC);
 
-/// Makes the directory, and sees to it that nobody else can write to it while it is bare.
+/// Creates the directory, and makes it writable for its owner only while it is bare.
 pub(super) fn prepare(root: &Path, relative: &Path) -> Result<PreparedMountPoint, WorkerFault> {
     let components = components(root, relative)?;
     std::fs::DirBuilder::new().recursive(true).mode(0o755).create(root).map_err(|error| {
@@ -141,7 +141,7 @@ fn tighten(directory: &OwnedFd, created: bool, path: &Path) -> Result<bool, Work
     let stat = fstat(&directory).map_err(|errno| WorkerFault::system("fstat", path, errno))?;
     let mode = Mode::from_bits_truncate(stat.st_mode);
     if created {
-        // Whatever the umask left of it.
+        // The umask may have removed bits.
         fchmod(&directory, MODE).map_err(|errno| WorkerFault::system("chmod", path, errno))?;
         return Ok(false);
     }
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_directory_is_made_with_everything_above_it() {
+    fn missing_mount_point_is_created_with_its_parents() {
         let (_guard, root) = root();
         let prepared = prepare(&root, Path::new("L2I/")).expect("made");
         assert_eq!(prepared, PreparedMountPoint { created: true, tightened: false, holds_files: false });
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_can_write_to_is_put_right_and_hidden_files_are_told() {
+    fn mount_point_writable_by_others_is_tightened_and_hidden_files_are_reported() {
         let (_guard, root) = root();
         let point = root.join("x");
         fs::create_dir_all(&point).expect("made");
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn links_and_files_are_not_followed() {
+    fn mount_point_lookup_follows_no_links_or_files() {
         let (guard, root) = root();
         fs::create_dir_all(&root).expect("made");
         symlink(guard.path(), root.join("link")).expect("a link");
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn only_plain_names_below_an_absolute_root_are_taken() {
+    fn mount_point_outside_an_absolute_root_is_refused() {
         let (_guard, root) = root();
         for relative in ["", ".", "..", "../x", "x/../../y", "/etc"] {
             assert_eq!(prepare(&root, Path::new(relative)).expect_err(relative).kind, FaultKind::BadRequest);
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn removing_goes_up_as_far_as_it_is_empty_and_never_takes_the_root() {
+    fn removal_takes_empty_parents_but_never_the_root() {
         let (_guard, root) = root();
         prepare(&root, Path::new("a/b/c")).expect("made");
         prepare(&root, Path::new("a/d")).expect("made");
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn what_holds_files_is_not_removed() {
+    fn mount_point_with_files_is_not_removed() {
         let (_guard, root) = root();
         prepare(&root, Path::new("x")).expect("made");
         fs::write(root.join("x/backup.img"), "precious").expect("a file");
@@ -261,7 +261,7 @@ mod tests {
     /// `cargo test --lib mount_point -- --ignored`, as root.
     #[test]
     #[ignore = "mounts: needs root"]
-    fn a_mounted_directory_is_neither_prepared_nor_removed() {
+    fn mounted_directory_is_neither_prepared_nor_removed() {
         use nix::mount::{MsFlags, mount, umount};
         let (_guard, root) = root();
         prepare(&root, Path::new("x")).expect("made");

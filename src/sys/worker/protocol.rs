@@ -1,5 +1,4 @@
-//! What the agent and a worker say to each other: what can be asked for, and what the answers are. How it
-//! gets there is in [`frame`].
+//! The worker protocol: requests, responses and faults. Their encoding is in [`frame`].
 
 pub mod frame;
 
@@ -19,7 +18,7 @@ pub const ARGUMENT: &str = "probe-worker";
 /// What every canary file's name begins with.
 const CANARY_PREFIX: &str = ".targetwatch-canary-";
 
-/// Something that a worker can be asked to do. Paths must be UTF-8.
+/// Request to a worker. Paths must be UTF-8.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Request {
@@ -35,7 +34,7 @@ pub enum Request {
     /// Make the directory that is mounted on. Only when nothing is mounted there. Answered by
     /// [`Response::Prepared`].
     PrepareMountPoint {
-        /// The mount root; made if it is missing, with its parents.
+        /// The mount root. It is created with its parents if it is missing.
         root: PathBuf,
         /// The directory below it.
         relative: PathBuf,
@@ -58,7 +57,7 @@ pub enum Request {
 }
 
 impl Request {
-    /// What it does, for a log.
+    /// Name of the request, for logs.
     #[must_use]
     pub const fn as_str(&self) -> &'static str {
         match self {
@@ -70,8 +69,8 @@ impl Request {
         }
     }
 
-    /// Whether it may be done in one batch with those of other targets: it only looks, and takes no time
-    /// unless storage does.
+    /// Whether it may be in one batch with requests of other targets: it changes nothing, and takes only
+    /// the time that storage takes.
     #[must_use]
     pub(super) fn is_brief(&self) -> bool {
         match self {
@@ -80,16 +79,15 @@ impl Request {
         }
     }
 
-    /// Whether it comes to the same when it is done twice, so that a worker that broke by it may be
-    /// replaced and asked again.
+    /// Whether the request is idempotent, so that it may be repeated with another worker.
     #[must_use]
     pub const fn is_repeatable(&self) -> bool {
         match self {
-            // Nothing is changed; made is made; gone is gone.
+            // These change nothing, or nothing more when executed again.
             Self::StatVfs { .. } | Self::PrepareMountPoint { .. } | Self::RemoveMountPoint { .. } => true,
-            // What the first one left behind would be taken for a fault of the storage.
+            // Leftovers of the first one would be reported as a fault of the storage.
             Self::Canary(_) => false,
-            // A second one takes whatever was below, which may be somebody else's.
+            // A second one would remove the mount below, which may not be ours.
             Self::Unmount { .. } => false,
         }
     }
@@ -101,7 +99,7 @@ impl Request {
 pub enum UnmountHow {
     /// Only if nothing uses it.
     Plain,
-    /// Requests that wait for the server are failed first (`MNT_FORCE`); what is in use stays.
+    /// Fails requests that wait for the server first (`MNT_FORCE`). A mount in use stays.
     Force,
     /// Out of sight at once, and gone when nothing uses it any more (`MNT_DETACH`).
     Lazy,
@@ -154,7 +152,7 @@ impl CanaryNames {
     }
 }
 
-/// A worker's answer when it did what it was asked.
+/// Answer of a worker that executed its request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Response {
@@ -237,7 +235,7 @@ pub struct PreparedMountPoint {
     pub holds_files: bool,
 }
 
-/// Why a worker could not do what it was asked.
+/// Why a worker could not execute its request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{at}")]
 pub struct WorkerFault {
@@ -249,11 +247,11 @@ pub struct WorkerFault {
     pub at: String,
 }
 
-/// The sorts of failure.
+/// Kinds of failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FaultKind {
-    /// A system call failed; [`WorkerFault::errno`] says how.
+    /// A system call failed with [`WorkerFault::errno`].
     System,
     /// The file system at the path is not NFS: it was unmounted meanwhile.
     NotNfs,
@@ -267,7 +265,7 @@ pub enum FaultKind {
     Mounted,
     /// The worker may not act as the user that it was asked to.
     Identity,
-    /// The request makes no sense: a relative root, a `..`, a name that is no canary's.
+    /// The request makes no sense: a relative root, a `..`, or a file name that is not the name of a canary.
     BadRequest,
 }
 
@@ -310,7 +308,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_canary_carries_its_node_and_only_that() {
+    fn canary_name_identifies_its_node() {
         let (one, again, other) = (CanaryNames::new("a"), CanaryNames::new("a"), CanaryNames::new("b"));
         assert!(one.are_sound());
         assert_eq!(one.leftover_prefix, again.leftover_prefix);

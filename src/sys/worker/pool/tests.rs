@@ -46,10 +46,10 @@ fn shell(script: &str) -> WorkerPool {
     pool_of(("/bin/sh".into(), vec!["-c".into(), script.into()]), 4)
 }
 
-/// What a shell says as a worker's first word.
+/// Shell command that sends the first answer of a worker.
 const HELLO_BY_SHELL: &str = r#"printf '\041\000\000\000{"number":0,"body":{"Ok":"done"}}'"#;
 
-/// A worker that says that it is there, and hangs.
+/// A worker that becomes ready, and hangs.
 fn hanging() -> WorkerPool {
     shell(&format!("{HELLO_BY_SHELL}; exec sleep 600"))
 }
@@ -101,7 +101,7 @@ async fn until(what: &str, condition: impl Fn() -> bool) {
 }
 
 #[tokio::test]
-async fn one_worker_answers_one_call_after_the_other() {
+async fn one_worker_answers_successive_calls() {
     let pool = pool();
     for _ in 0..20 {
         assert!(matches!(call(&pool, ENOUGH).await, Ok(Response::Counts(counts)) if counts.blocks > 0));
@@ -114,7 +114,7 @@ async fn one_worker_answers_one_call_after_the_other() {
 }
 
 #[tokio::test]
-async fn a_worker_that_died_idle_is_replaced_without_a_word() {
+async fn worker_that_died_idle_is_replaced() {
     let pool = pool();
     call(&pool, ENOUGH).await.expect("answers");
     for pid in idle_pids(&pool) {
@@ -125,7 +125,7 @@ async fn a_worker_that_died_idle_is_replaced_without_a_word() {
 }
 
 #[tokio::test]
-async fn every_worker_that_died_idle_is_reaped_at_the_next_call() {
+async fn workers_that_died_idle_are_reaped_at_the_next_call() {
     let pool = pool();
     futures::future::join_all((0..8).map(|_| call(&pool, ENOUGH))).await;
     let pids = idle_pids(&pool);
@@ -139,7 +139,7 @@ async fn every_worker_that_died_idle_is_reaped_at_the_next_call() {
 }
 
 #[tokio::test]
-async fn no_more_workers_are_kept_than_may_be_idle() {
+async fn number_of_idle_workers_is_bounded() {
     let pool = pool_of(worker(), 8);
     let suspects = (0..4).map(|_| pool.call(Uuid::new_v4(), Lane::Suspect, stat(), ENOUGH));
     assert!(futures::future::join_all(suspects).await.iter().all(Result::is_ok));
@@ -148,7 +148,7 @@ async fn no_more_workers_are_kept_than_may_be_idle() {
 }
 
 #[tokio::test]
-async fn an_idle_worker_that_talks_out_of_turn_is_replaced_and_the_call_is_answered() {
+async fn idle_worker_with_an_unexpected_reply_is_replaced() {
     let directory = tempfile::tempdir().expect("a directory");
     let first = directory.path().join("first");
     // The first one is there, answers once, and then says something that nobody asked for.
@@ -194,7 +194,7 @@ async fn ask_twice(pool: &WorkerPool, directory: &std::path::Path, request: Requ
 }
 
 #[tokio::test]
-async fn only_what_does_no_harm_is_asked_again_when_a_worker_broke_by_it() {
+async fn only_idempotent_requests_are_repeated_after_a_worker_broke() {
     let missing = "/nonexistent/targetwatch";
     let path = || PathBuf::from(missing);
     let canary = protocol::CanaryRequest {
@@ -221,7 +221,7 @@ async fn only_what_does_no_harm_is_asked_again_when_a_worker_broke_by_it() {
 }
 
 #[tokio::test]
-async fn a_target_is_not_given_to_another_worker_while_a_broken_one_may_be_at_work() {
+async fn target_waits_until_its_broken_worker_is_gone() {
     let directory = tempfile::tempdir().expect("a directory");
     // Closes its output, and is at work all the same.
     let pool = breaking_once(directory.path(), "exec 3>&-; exec sleep 600");
@@ -240,7 +240,7 @@ async fn a_target_is_not_given_to_another_worker_while_a_broken_one_may_be_at_wo
 }
 
 #[tokio::test]
-async fn a_worker_that_does_not_start_is_not_mistaken_for_storage_that_hangs() {
+async fn slow_worker_start_is_not_reported_as_slow_storage() {
     let pool = shell("exec sleep 600");
     let deadline = Duration::from_millis(200);
     let error = call(&pool, deadline).await.expect_err("it never says that it is there");
@@ -249,7 +249,7 @@ async fn a_worker_that_does_not_start_is_not_mistaken_for_storage_that_hangs() {
 }
 
 #[tokio::test]
-async fn a_worker_that_is_stopped_is_killed_at_the_deadline_and_the_next_call_gets_another() {
+async fn stopped_worker_is_killed_at_the_deadline_and_replaced() {
     let pool = pool();
     call(&pool, ENOUGH).await.expect("answers");
     for pid in idle_pids(&pool) {
@@ -266,7 +266,7 @@ async fn a_worker_that_is_stopped_is_killed_at_the_deadline_and_the_next_call_ge
 }
 
 #[tokio::test]
-async fn broken_workers_are_told_apart_and_never_kept() {
+async fn broken_worker_is_reported_and_never_kept() {
     for (script, expected) in [
         ("exit 0", "end"),
         (&format!("{HELLO_BY_SHELL}; head -c 8 >/dev/null"), "end"),
@@ -289,7 +289,7 @@ async fn broken_workers_are_told_apart_and_never_kept() {
 }
 
 #[tokio::test]
-async fn a_program_that_is_not_there_is_named() {
+async fn missing_worker_program_is_named() {
     let pool = pool_of(("/nonexistent/targetwatch".into(), Vec::new()), 4);
     let error = call(&pool, ENOUGH).await.expect_err("missing");
     assert!(error.to_string().contains("/nonexistent/targetwatch could not be started"), "{error}");
@@ -297,7 +297,7 @@ async fn a_program_that_is_not_there_is_named() {
 }
 
 #[tokio::test]
-async fn a_dropped_call_kills_its_worker_and_frees_its_target() {
+async fn dropped_call_kills_its_worker_and_frees_its_target() {
     let pool = shell("exec sleep 600");
     let target = Uuid::new_v4();
     let dropped = timeout(Duration::from_millis(200), pool.call(target, Lane::Healthy, stat(), ENOUGH)).await;
@@ -308,7 +308,7 @@ async fn a_dropped_call_kills_its_worker_and_frees_its_target() {
 }
 
 #[tokio::test]
-async fn a_target_has_one_child_at_a_time() {
+async fn target_has_one_child_at_a_time() {
     let pool = hanging();
     let target = Uuid::new_v4();
     let first = pool.call(target, Lane::Healthy, stat(), Duration::from_millis(1500));
@@ -323,7 +323,7 @@ async fn a_target_has_one_child_at_a_time() {
 }
 
 #[tokio::test]
-async fn suspects_leave_half_of_the_places_free() {
+async fn suspect_targets_leave_half_of_the_permits_free() {
     let (deadline, pool) = (Duration::from_millis(800), hanging());
     let suspects = (0..10).map(|_| pool.call(Uuid::new_v4(), Lane::Suspect, stat(), deadline));
     let suspects = futures::future::join_all(suspects);
@@ -341,7 +341,7 @@ async fn suspects_leave_half_of_the_places_free() {
 }
 
 #[tokio::test]
-async fn suspects_leave_idle_workers_to_the_healthy() {
+async fn suspect_targets_leave_idle_workers_to_healthy_ones() {
     let pool = pool();
     call(&pool, ENOUGH).await.expect("answers");
     let kept = idle_pids(&pool);
@@ -354,7 +354,7 @@ async fn suspects_leave_idle_workers_to_the_healthy() {
 }
 
 #[tokio::test]
-async fn healthy_targets_may_use_all_places_and_surplus_workers_are_let_go() {
+async fn healthy_targets_may_use_all_permits_and_surplus_workers_end() {
     let pool = pool();
     let calls = futures::future::join_all((0..40).map(|_| call(&pool, ENOUGH))).await;
     assert!(calls.iter().all(Result::is_ok), "{calls:?}");
@@ -378,7 +378,7 @@ async fn shutting_down_ends_calls_and_workers_at_once() {
 }
 
 #[tokio::test]
-async fn a_worker_sees_nothing_of_the_agents_environment_or_files() {
+async fn worker_inherits_no_environment_or_files_of_the_agent() {
     let directory = tempfile::tempdir().expect("a directory");
     let (seen, held) = (directory.path().join("seen"), directory.path().join("held"));
     let _held = std::fs::File::create(held).expect("a file");
@@ -395,7 +395,7 @@ async fn a_worker_sees_nothing_of_the_agents_environment_or_files() {
 /// `cargo test --release --lib pool -- --ignored --nocapture`.
 #[tokio::test]
 #[ignore = "a measurement"]
-async fn what_a_call_costs() {
+async fn call_duration() {
     let pool = pool();
     let began = Instant::now();
     call(&pool, ENOUGH).await.expect("answers");

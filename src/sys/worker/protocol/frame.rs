@@ -5,9 +5,9 @@
 //! means a broken worker, and is never taken for the measurement of another target. A new worker first
 //! sends an answer without a request, which means that it is ready ([`HELLO`]).
 //!
-//! Measurements of several targets may come in one frame ([`Order::Batch`]) and are answered one by one,
-//! each as soon as it is made. What a worker has not begun when the batch's time is up it gives back, and
-//! says so: storage that has just become slow must keep no other target waiting behind it.
+//! Measurements of several targets may come in one frame ([`Order::Batch`]). They are answered one by one,
+//! each as soon as it is made. A worker hands back the requests that it has not started when the time of
+//! the batch is up. So storage that has just become slow delays no other target.
 
 use std::io::{self, Read, Write};
 use std::time::Duration;
@@ -150,7 +150,7 @@ mod tests {
     };
 
     #[test]
-    fn a_frame_survives_the_way() {
+    fn frame_round_trips() {
         let request = Request::Canary(CanaryRequest {
             path: "/m/ü".into(),
             uid: 42436,
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn the_largest_batch_fits_into_a_frame() {
+    fn largest_batch_fits_into_a_frame() {
         let request = |length| Request::StatVfs { path: "\u{1}".repeat(length).into(), expect_nfs: false };
         assert!(!request(BATCH_PATH_MAX_BYTES + 1).is_brief());
         let largest = request(BATCH_PATH_MAX_BYTES);
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_frame_is_refused() {
+    fn malformed_frame_is_refused() {
         let mut announced: &[u8] = &[0xff; 8];
         assert!(read::<Request>(&mut announced).is_err(), "4 GiB");
         assert!(read::<Request>(&mut [9, 0, 0, 0, b'{'].as_slice()).is_err(), "cut off");

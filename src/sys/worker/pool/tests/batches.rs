@@ -39,7 +39,7 @@ fn ended<T>(calls: &[tokio::task::JoinHandle<T>]) -> usize {
 }
 
 #[tokio::test]
-async fn calls_of_the_same_time_share_a_worker() {
+async fn simultaneous_calls_share_a_worker() {
     let pool = pool_of(worker(), 64);
     call(&pool, ENOUGH).await.expect("answers");
     let answers = futures::future::join_all((0..40).map(|_| call(&pool, ENOUGH))).await;
@@ -49,7 +49,7 @@ async fn calls_of_the_same_time_share_a_worker() {
 }
 
 #[tokio::test]
-async fn who_shares_a_worker_with_storage_that_hangs_goes_on_without_it() {
+async fn batched_calls_continue_without_a_hanging_one() {
     let pool = pool_of(worker(), 64);
     let (_, calls) = calls_of_a_stopped_worker(&pool, Duration::from_secs(3)).await;
     until("the others are answered", || ended(&calls) == 3).await;
@@ -59,7 +59,7 @@ async fn who_shares_a_worker_with_storage_that_hangs_goes_on_without_it() {
 }
 
 #[tokio::test]
-async fn storage_that_answers_late_answers_its_own_target() {
+async fn late_answer_in_a_batch_reaches_its_own_target() {
     let pool = pool_of(worker(), 64);
     let (pid, calls) = calls_of_a_stopped_worker(&pool, ENOUGH).await;
     until("the others are answered", || ended(&calls) == 3).await;
@@ -76,7 +76,7 @@ async fn storage_that_answers_late_answers_its_own_target() {
 }
 
 #[tokio::test]
-async fn a_call_that_is_dropped_takes_the_worker_that_hangs_along_and_no_other_call() {
+async fn dropped_call_in_a_batch_kills_the_hanging_worker_only() {
     let pool = pool_of(worker(), 64);
     let (pid, calls) = calls_of_a_stopped_worker(&pool, ENOUGH).await;
     until("the others are answered", || ended(&calls) == 3).await;
@@ -86,7 +86,7 @@ async fn a_call_that_is_dropped_takes_the_worker_that_hangs_along_and_no_other_c
 }
 
 #[tokio::test]
-async fn a_worker_that_breaks_by_a_batch_is_replaced_for_all_of_it() {
+async fn worker_broken_by_a_batch_is_replaced_for_all_its_calls() {
     let directory = tempfile::tempdir().expect("a directory");
     let first_frame = frame::encode(1, &Order::One(stat())).expect("encodes").len();
     let breaks = format!("head -c {} >/dev/null; printf garbage >&3; exec sleep 600", first_frame + 4);
@@ -100,7 +100,7 @@ async fn a_worker_that_breaks_by_a_batch_is_replaced_for_all_of_it() {
 }
 
 #[tokio::test]
-async fn a_worker_that_says_half_a_word_and_hangs_keeps_one_call_only() {
+async fn worker_hanging_in_a_partial_answer_keeps_one_call_only() {
     let directory = tempfile::tempdir().expect("a directory");
     let first_frame = frame::encode(1, &Order::One(stat())).expect("encodes").len();
     let breaks = format!("head -c {} >/dev/null; printf ab >&3; exec sleep 600", first_frame + 4);
