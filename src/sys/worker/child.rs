@@ -8,10 +8,13 @@
 #![allow(clippy::disallowed_methods, reason = "a worker is the one place where storage may be touched")]
 
 use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::panic;
 use std::path::Path;
 use std::process::ExitCode;
 
 use nix::mount::{MntFlags, umount2};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{geteuid, setgroups};
 
@@ -24,6 +27,7 @@ use crate::sys::child_setup;
 /// 1 when the input is not a valid request.
 #[must_use]
 pub fn main() -> ExitCode {
+    panic::set_hook(Box::new(|panic| write_if_ready(io::stderr(), &format!("targetwatch probe-worker: {panic}\n"))));
     // Had the agent died before this line, the input would be at its end.
     let _ = child_setup::apply();
     if geteuid().is_root() {
@@ -36,9 +40,22 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // A worker has no log. Its standard error is the one of the agent.
-            let _ = writeln!(io::stderr(), "targetwatch probe-worker: {error}; it is started by `targetwatch serve`");
+            let line = format!("targetwatch probe-worker: {error}; it is started by `targetwatch serve`\n");
+            write_if_ready(io::stderr(), &line);
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Writes a line unless that would block: the reader of the agent's standard error may not read. A pipe that
+/// is ready takes at least `PIPE_BUF` bytes, and this process is not its only writer (pipe(7)).
+fn write_if_ready(mut output: impl Write + AsFd, line: &str) {
+    let is_ready = {
+        let mut outputs = [PollFd::new(output.as_fd(), PollFlags::POLLOUT)];
+        poll(&mut outputs, PollTimeout::ZERO).is_ok_and(|count| count > 0)
+    };
+    if is_ready {
+        let _ = output.write_all(line.as_bytes());
     }
 }
 
@@ -109,6 +126,22 @@ mod tests {
 
     fn root() -> Request {
         Request::StatVfs { path: "/".into(), expect_nfs: false }
+    }
+
+    #[test]
+    fn message_is_dropped_when_stderr_is_full() {
+        use nix::fcntl::{FcntlArg, OFlag, fcntl};
+        let (reader, writer) = nix::unistd::pipe().expect("a pipe");
+        fcntl(&writer, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).expect("set");
+        while nix::unistd::write(&writer, &[0; 4096]).is_ok() {}
+        fcntl(&writer, FcntlArg::F_SETFL(OFlag::empty())).expect("set");
+        // This blocks for ever if it writes.
+        write_if_ready(std::fs::File::from(writer.try_clone().expect("a descriptor")), "a message\n");
+        nix::unistd::read(&reader, &mut [0; 65536]).expect("read");
+        write_if_ready(std::fs::File::from(writer), "a message\n");
+        let mut rest = Vec::new();
+        std::fs::File::from(reader).read_to_end(&mut rest).expect("read");
+        assert!(rest.ends_with(b"a message\n"));
     }
 
     #[test]
