@@ -279,3 +279,6 @@ fn fail_batch(worker: Worker, waiting: Waiting, source: &io::Error) {
         let _ = reply.send(Outcome::Broken);
     }
 }
+
+#[cfg(test)]
+mod tests;
