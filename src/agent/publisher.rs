@@ -91,18 +91,16 @@ impl ViewPublisher {
 
 /// Replaces the target with the same id, or appends it.
 fn put(view: &mut View, registered: &RegisteredTarget, mount_root: &Path, now: Timestamp) {
-    let RegisteredTarget { target, types } = registered;
     let targets = &mut view.targets;
-    let position = targets.iter().position(|shown| shown.target.id == target.id);
+    let position = targets.iter().position(|shown| shown.target.id == registered.target.id);
+    let mut shown = TargetView::not_checked(registered, mount_root, now);
     // A report about other storage, or another declaration of immutability, says nothing about this one.
-    let known = position.map(|at| &targets[at]).filter(|shown| shown.target.spec == target.spec);
-    let shown = Arc::new(TargetView {
-        mount_path: target.mount_name.below(mount_root),
-        status: known.map_or_else(|| TargetStatus::not_checked(now), |shown| shown.status.clone()),
-        report: known.and_then(|shown| shown.report.clone()),
-        target: target.clone(),
-        types: types.clone(),
-    });
+    let known = position.map(|at| &targets[at]).filter(|known| known.target.spec == shown.target.spec);
+    if let Some(known) = known {
+        shown.status = known.status.clone();
+        shown.report.clone_from(&known.report);
+    }
+    let shown = Arc::new(shown);
     match position {
         Some(at) => targets[at] = shown,
         None => targets.push(shown),

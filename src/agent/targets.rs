@@ -42,8 +42,10 @@ impl Agent {
     /// [`AgentError`] when a rule of the registry forbids it or it cannot be made durable.
     pub async fn create_target(&self, new: NewTarget) -> Result<Arc<TargetView>, AgentError> {
         let id = Uuid::new_v4();
-        self.change(|now| self.creation(id, new, now)).await?;
-        self.target(id)
+        let snapshot = self.change(|now| self.creation(id, new, now)).await?;
+        let created = snapshot.target(id).ok_or(AgentError::TargetNotFound(id))?;
+        // Not from the view, in which a fast first probe or a deletion may be visible already.
+        Ok(Arc::new(TargetView::not_checked(created, &self.settings().mounts.root, Timestamp::now())))
     }
 
     /// Creates the declared targets of the configuration that do not exist yet. A failure is logged

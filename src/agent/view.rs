@@ -1,10 +1,13 @@
 //! Views: the targets as readers see them. A view is immutable; a change publishes another one.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use jiff::Timestamp;
 
 use super::status::TargetStatus;
 use crate::model::{Report, Target, TargetId, TargetType, TargetTypeId};
+use crate::registry::RegisteredTarget;
 
 /// All targets at one moment.
 #[derive(Debug, Clone, Default)]
@@ -59,4 +62,18 @@ pub struct TargetView {
     pub status: TargetStatus,
     /// Latest report. `None` until the first probe has finished.
     pub report: Option<Arc<Report>>,
+}
+
+impl TargetView {
+    /// A target that has not been probed since `since`.
+    pub(super) fn not_checked(registered: &RegisteredTarget, mount_root: &Path, since: Timestamp) -> Self {
+        let RegisteredTarget { target, types } = registered;
+        Self {
+            mount_path: target.mount_name.below(mount_root),
+            target: target.clone(),
+            types: types.clone(),
+            status: TargetStatus::not_checked(since),
+            report: None,
+        }
+    }
 }
