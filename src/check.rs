@@ -1,10 +1,11 @@
-//! Checks: one named thing verified about a target, one file each.
+//! Checks: one named property of a target each, one file each.
 //!
-//! A check is an async function that asks the storage one question and gives a [`Checked`]: a
-//! failure is data, with a reason and a sentence, never an `Err`. A driver runs the checks of its
-//! kind in order through a [`CheckLog`], which times them and stops asking once an answer made
-//! the next question pointless. To add a check: a file here, a [`CheckName`], and a line in the
-//! driver that wants it.
+//! A check is an async function that asks the storage one question and returns a [`Checked`]. A failed
+//! check is data, with a reason code and a sentence, and never an `Err`. A check keeps every problem that it
+//! finds, as a list of findings. A driver declares its checks as a plan, and runs them through a
+//! [`CheckLog`]. The log times them, and reports the checks that a failure made pointless as skipped.
+//!
+//! To add a check: a file here, a [`CheckName`], and an entry in the plan of each driver that runs it.
 
 pub mod bucket;
 pub mod canary;
@@ -35,56 +36,71 @@ use jiff::Timestamp;
 use crate::model::report::Finding;
 use crate::model::{CheckName, CheckResult, Outcome, Reason};
 
-/// What a check found: an outcome, and a fact of type `T`. A check that passed always has one, on
-/// which later checks build; one that failed has it only if that is what was wrong.
+/// What a check found: an outcome, its findings, and a fact of type `T`. A check that passed always has a
+/// fact, which later checks build on. A check that failed has one if the fact itself is what is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checked<T = ()> {
     outcome: Outcome,
-    finding: Option<Finding>,
+    findings: Vec<Finding>,
     detail: Option<String>,
     fact: Option<T>,
 }
 
 impl<T> Checked<T> {
-    /// Verified.
-    pub fn passed(fact: T) -> Self {
-        Self { outcome: Outcome::Passed, finding: None, detail: None, fact: Some(fact) }
+    fn new(outcome: Outcome, findings: Vec<Finding>) -> Self {
+        Self { outcome, findings, detail: None, fact: None }
     }
 
-    /// Verified to be wrong.
+    /// A check that passed.
+    pub fn passed(fact: T) -> Self {
+        Self::new(Outcome::Passed, Vec::new()).with_fact(fact)
+    }
+
+    /// A check that found a definite problem.
     #[must_use]
     pub fn failed(finding: Finding) -> Self {
-        Self { outcome: Outcome::Failed, finding: Some(finding), detail: None, fact: None }
+        Self::new(Outcome::Failed, vec![finding])
     }
 
-    /// No answer within the deadline.
+    /// A check that got no answer within its deadline.
     #[must_use]
     pub fn timed_out(finding: Finding) -> Self {
-        Self { outcome: Outcome::TimedOut, finding: Some(finding), detail: None, fact: None }
+        Self::new(Outcome::TimedOut, vec![finding])
     }
 
-    /// Not tried, though it should be: a warning.
+    /// A check that was not run although it should have been: a warning.
     #[must_use]
     pub fn skipped(finding: Finding) -> Self {
-        Self { outcome: Outcome::Skipped, finding: Some(finding), detail: None, fact: None }
+        Self::new(Outcome::Skipped, vec![finding.into_warning()])
     }
 
-    /// Not found out, and this target does not need it.
+    /// A check that got no answer, on a target that does not need one.
     #[must_use]
     pub fn not_needed(why: impl Into<String>) -> Self {
-        Self { outcome: Outcome::Skipped, finding: None, detail: Some(why.into()), fact: None }
+        Self::new(Outcome::Skipped, Vec::new()).detail(why)
     }
 
-    /// Adds a reservation: a check that passed with one is a warning.
+    /// Adds warnings. They do not change the outcome.
     #[must_use]
-    pub fn warning(mut self, finding: Option<Finding>) -> Self {
-        self.finding = self.finding.or(finding);
+    pub fn with_warnings(mut self, findings: impl IntoIterator<Item = Finding>) -> Self {
+        self.findings.extend(findings.into_iter().map(Finding::into_warning));
         self
     }
 
-    /// Adds the fact to a check that failed because of what it learnt: it is known all the same.
+    /// Adds the findings of another part of the same check. The check fails if either part failed, and else
+    /// times out if either part timed out.
     #[must_use]
-    pub fn learnt(mut self, fact: T) -> Self {
+    pub fn and<U>(mut self, part: Checked<U>) -> Self {
+        self.findings.extend(part.findings);
+        let worst = [Outcome::Failed, Outcome::TimedOut];
+        let worst = worst.into_iter().find(|outcome| [self.outcome, part.outcome].contains(outcome));
+        self.outcome = worst.unwrap_or(self.outcome);
+        self
+    }
+
+    /// Adds the fact to a check that failed because of that fact.
+    #[must_use]
+    pub fn with_fact(mut self, fact: T) -> Self {
         self.fact = Some(fact);
         self
     }
@@ -96,148 +112,209 @@ impl<T> Checked<T> {
         self
     }
 
-    /// Adds when what it says was learnt, where that was not just now.
+    /// Adds to the detail when the fact was read, for a fact from a cache.
     #[must_use]
-    pub fn as_of(self, at: Timestamp) -> Self {
+    pub fn read_at(self, at: Timestamp) -> Self {
         let before = self.detail.as_ref().map(|detail| format!("{detail}, ")).unwrap_or_default();
         self.detail(format!("{before}as read at {at:.0}"))
     }
 
-    /// The fact, or the same failure as another check's.
+    /// Returns the fact of a check that passed.
     ///
     /// # Errors
-    /// With what it was instead, when it did not pass.
+    /// The same outcome and findings, as those of a check of another type, when it did not pass.
     pub fn into_fact<U>(self) -> Result<T, Checked<U>> {
-        let Self { outcome, finding, detail, fact } = self;
+        let Self { outcome, findings, detail, fact } = self;
         match fact {
             Some(fact) if outcome == Outcome::Passed => Ok(fact),
-            _ => Err(Checked { outcome, finding, detail, fact: None }),
+            _ => Err(Checked { outcome, findings, detail, fact: None }),
         }
     }
 
-    /// What came of it.
+    /// The outcome.
     #[must_use]
     pub fn outcome(&self) -> Outcome {
         self.outcome
     }
 
-    /// The reason code, if it did not simply pass.
+    /// The findings, in the order in which they were added.
     #[must_use]
-    pub fn reason(&self) -> Option<Reason> {
-        self.finding.as_ref().map(|finding| finding.reason)
+    pub fn findings(&self) -> &[Finding] {
+        &self.findings
     }
 
-    /// The finding, if it did not simply pass.
+    /// The first finding.
     #[must_use]
     pub fn finding(&self) -> Option<&Finding> {
-        self.finding.as_ref()
+        self.findings.first()
+    }
+
+    /// The reason code of the first finding.
+    #[must_use]
+    pub fn reason(&self) -> Option<Reason> {
+        self.finding().map(|finding| finding.reason)
     }
 }
 
-/// The checks of one probe, in order, each timed.
+/// The results of one probe's checks, each timed.
 #[derive(Debug)]
 pub struct CheckLog {
+    plan: &'static [CheckName],
     slow_after: Duration,
     results: Vec<CheckResult>,
 }
 
 impl CheckLog {
-    /// An empty log; a passing check that takes longer than `slow_after` is a warning.
+    /// An empty log of the checks in `plan`, in the order of the report. A check that passes and takes longer
+    /// than `slow_after` gets a warning.
     #[must_use]
-    pub fn new(slow_after: Duration) -> Self {
-        Self { slow_after, results: Vec::new() }
+    pub fn new(plan: &'static [CheckName], slow_after: Duration) -> Self {
+        Self { plan, slow_after, results: Vec::with_capacity(plan.len()) }
     }
 
-    /// Runs a check and records it. Returns its fact, which it has when it passed.
+    /// Runs a check and records its result. Returns its fact.
     pub async fn run<T>(&mut self, check: CheckName, checked: impl Future<Output = Checked<T>>) -> Option<T> {
         let began = Instant::now();
-        let Checked { outcome, mut finding, detail, fact } = checked.await;
+        let mut checked = checked.await;
         let duration = began.elapsed();
-        if outcome == Outcome::Passed && finding.is_none() && duration > self.slow_after {
-            finding = Some(Finding::new(
-                Reason::Slow,
-                format!(
-                    "{check} passed but took {} ms, more than the {} ms of [probe] slow_after: look at the load of the storage and of the network to it",
-                    duration.as_millis(),
-                    self.slow_after.as_millis()
-                ),
-            ));
+        if checked.outcome == Outcome::Passed && duration > self.slow_after {
+            checked = checked.with_warnings([slow(check, duration, self.slow_after)]);
         }
-        self.results.push(CheckResult { check, outcome, finding, detail, duration });
+        self.record(check, checked, duration)
+    }
+
+    /// Records a check that is not due now, and why.
+    pub fn skip(&mut self, check: CheckName, why: impl Into<String>) {
+        self.record(check, Checked::<()>::not_needed(why), Duration::ZERO);
+    }
+
+    fn record<T>(&mut self, check: CheckName, checked: Checked<T>, duration: Duration) -> Option<T> {
+        debug_assert!(self.plan.contains(&check), "{check} is not in the plan {:?}", self.plan);
+        let Checked { outcome, findings, detail, fact } = checked;
+        let mut result = CheckResult::new(check, outcome, findings, duration);
+        result.detail = detail;
+        self.results.push(result);
         fact
     }
 
-    /// Why the latest check failed, if it did.
+    /// Whether the latest check failed with this reason.
     #[must_use]
-    pub fn latest_failure(&self) -> Option<&Finding> {
-        let latest = self.results.last().filter(|result| result.outcome != Outcome::Passed)?;
-        latest.finding.as_ref()
+    pub fn just_failed_with(&self, reason: Reason) -> bool {
+        let latest = self.results.last().filter(|result| result.is_failure());
+        latest.is_some_and(|result| result.findings().iter().any(|finding| finding.reason == reason))
     }
 
-    /// Whether a check so far did not pass.
+    /// Whether a check failed or timed out.
     #[must_use]
     pub fn has_failure(&self) -> bool {
-        self.results.iter().any(|result| matches!(result.outcome, Outcome::Failed | Outcome::TimedOut))
+        self.results.iter().any(CheckResult::is_failure)
     }
 
-    /// Takes back a check and everything after it, to do them again.
-    pub fn take_back(&mut self, check: CheckName) {
+    /// Drops the results of a check and of all later ones, so that they can run again.
+    pub fn drop_from(&mut self, check: CheckName) {
         if let Some(at) = self.results.iter().position(|result| result.check == check) {
             self.results.truncate(at);
         }
     }
 
-    /// Records a check that is not due now, and why.
-    pub fn skip(&mut self, check: CheckName, detail: String) {
-        let (outcome, finding, detail, duration) = (Outcome::Skipped, None, Some(detail), Duration::ZERO);
-        self.results.push(CheckResult { check, outcome, finding, detail, duration });
-    }
-
-    /// Records checks that an earlier failure made pointless.
-    pub fn skip_after_failure(&mut self, checks: &[CheckName]) {
-        let failed = self
-            .results
-            .iter()
-            .find(|result| matches!(result.outcome, Outcome::Failed | Outcome::TimedOut))
-            .map_or("an earlier check", |result| result.check.as_str());
-        for &check in checks {
-            let finding = Finding::new(Reason::EarlierCheckFailed, format!("not tried, because {failed} did not pass"));
-            let finding = Some(finding);
-            self.results.push(CheckResult {
-                check,
-                outcome: Outcome::Skipped,
-                finding,
-                detail: None,
-                duration: Duration::ZERO,
+    /// Ends the log. Returns one result for each check of the plan, in its order. A check that did not run is
+    /// `skipped` with [`Reason::EarlierCheckFailed`].
+    #[must_use]
+    pub fn finish(mut self) -> Vec<CheckResult> {
+        let not_run = match self.results.iter().find(|result| result.is_failure()) {
+            Some(failed) => Finding::new(
+                Reason::EarlierCheckFailed,
+                format!("not run, because the check {} did not pass", failed.check),
+            ),
+            None => Finding::new(Reason::AgentError, "not run, and no check failed: this is a defect of the agent")
+                .into_warning(),
+        };
+        let mut results = Vec::with_capacity(self.plan.len());
+        for &check in self.plan {
+            let result = self.results.iter().position(|result| result.check == check);
+            results.push(match result {
+                Some(at) => self.results.swap_remove(at),
+                None => CheckResult::new(check, Outcome::Skipped, vec![not_run.clone()], Duration::ZERO),
             });
         }
+        results
     }
+}
 
-    /// The results so far.
-    #[must_use]
-    pub fn into_results(self) -> Vec<CheckResult> {
-        self.results
-    }
+fn slow(check: CheckName, duration: Duration, slow_after: Duration) -> Finding {
+    Finding::new(
+        Reason::Slow,
+        format!(
+            "{check} passed but took {} ms, more than the {} ms of [probe] slow_after: look at the load of the storage and of the network to it",
+            duration.as_millis(),
+            slow_after.as_millis()
+        ),
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::report::Severity;
+
+    const PLAN: &[CheckName] = &[CheckName::Reachable, CheckName::Bucket, CheckName::Versioning, CheckName::Capacity];
+
+    fn reasons(findings: &[Finding]) -> Vec<Reason> {
+        findings.iter().map(|finding| finding.reason).collect()
+    }
 
     #[tokio::test]
-    async fn a_slow_pass_is_a_warning_and_a_failure_names_what_it_prevents() {
-        let mut log = CheckLog::new(Duration::ZERO);
+    async fn checks_not_run_are_skipped_in_plan_order_and_name_the_failed_check() {
+        let mut log = CheckLog::new(PLAN, Duration::MAX);
         assert_eq!(log.run(CheckName::Reachable, async { Checked::passed(7) }).await, Some(7));
-        let failed = Checked::<()>::failed(Finding::new(Reason::ExportDenied, "no"));
-        assert_eq!(log.run(CheckName::Exported, async { failed }).await, None);
-        let failed = Checked::failed(Finding::new(Reason::VersioningDisabled, "no")).learnt(7);
+        let failed = Checked::failed(Finding::new(Reason::VersioningDisabled, "no")).with_fact(7);
         assert_eq!(log.run(CheckName::Versioning, async { failed }).await, Some(7));
-        log.skip_after_failure(&[CheckName::Capacity]);
-        let results = log.into_results();
-        assert_eq!(results[0].finding.as_ref().map(|finding| finding.reason), Some(Reason::Slow));
-        assert!(results[0].is_warning());
-        assert_eq!(results[2].outcome, Outcome::Failed);
-        assert_eq!(results[3].outcome, Outcome::Skipped);
-        assert!(results[3].finding.as_ref().is_some_and(|finding| finding.message.contains("exported")));
+        assert!(log.has_failure() && log.just_failed_with(Reason::VersioningDisabled));
+        let results = log.finish();
+        assert_eq!(results.iter().map(|result| result.check).collect::<Vec<_>>(), PLAN);
+        for skipped in [&results[1], &results[3]] {
+            assert_eq!(skipped.outcome, Outcome::Skipped);
+            assert_eq!(reasons(skipped.findings()), [Reason::EarlierCheckFailed]);
+            assert!(skipped.findings()[0].message.contains("the check versioning did not pass"));
+        }
+    }
+
+    #[tokio::test]
+    async fn check_not_run_without_a_failure_is_reported_as_a_defect() {
+        let mut log = CheckLog::new(&PLAN[..2], Duration::MAX);
+        log.skip(CheckName::Reachable, "not due");
+        let results = log.finish();
+        assert_eq!((results[0].outcome, results[0].findings().len()), (Outcome::Skipped, 0));
+        assert_eq!(reasons(results[1].findings()), [Reason::AgentError]);
+        assert_eq!(results[1].findings()[0].severity, Severity::Warning);
+    }
+
+    #[tokio::test]
+    #[should_panic(expected = "capacity is not in the plan")]
+    async fn check_outside_the_plan_is_a_defect() {
+        CheckLog::new(&[CheckName::Reachable], Duration::MAX).skip(CheckName::Capacity, "not due");
+    }
+
+    #[tokio::test]
+    async fn slow_pass_is_a_warning_besides_other_warnings() {
+        let mut log = CheckLog::new(&[CheckName::Capacity], Duration::ZERO);
+        let full = Checked::passed(()).with_warnings([Finding::new(Reason::NearlyFull, "full")]);
+        log.run(CheckName::Capacity, async { full }).await;
+        let results = log.finish();
+        assert_eq!(reasons(results[0].findings()), [Reason::NearlyFull, Reason::Slow]);
+        assert!(results[0].findings().iter().all(|finding| finding.severity == Severity::Warning));
+    }
+
+    #[test]
+    fn parts_of_a_check_keep_all_findings_and_the_worst_outcome() {
+        let warned = Checked::passed(()).with_warnings([Finding::new(Reason::MountStacked, "two")]);
+        let late = Checked::<()>::timed_out(Finding::new(Reason::ServerMoved, "late"));
+        let failed = Checked::<()>::failed(Finding::new(Reason::ReadOnly, "ro"));
+        let timed_out = warned.and(late);
+        assert_eq!(timed_out.outcome(), Outcome::TimedOut);
+        for worst in [timed_out.clone().and(failed.clone()), failed.and(timed_out)] {
+            assert_eq!((worst.outcome(), worst.findings().len()), (Outcome::Failed, 3));
+        }
+        assert_eq!(Checked::passed(()).and(Checked::passed(())).outcome(), Outcome::Passed);
     }
 }

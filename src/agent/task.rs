@@ -334,13 +334,8 @@ fn report(target: &Target, probe: Probe, duration: Duration) -> Report {
 fn panicked() -> Probe {
     let message =
         "the probe panicked, which is a defect of the agent: report it with the place that the agent's log names";
-    let check = CheckResult {
-        check: CheckName::Reachable,
-        outcome: Outcome::Failed,
-        finding: Some(Finding::new(Reason::AgentError, message)),
-        detail: None,
-        duration: Duration::ZERO,
-    };
+    let finding = Finding::new(Reason::AgentError, message);
+    let check = CheckResult::new(CheckName::Reachable, Outcome::Failed, vec![finding], Duration::ZERO);
     Probe { checks: vec![check], ..Probe::default() }
 }
 

@@ -18,12 +18,12 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 pub use extensible::{
-    CheckName, Extensible, LockVerdict, MountMode, Outcome, ProbeVerdict, ProofVerdict, Reason, Status, TargetKind,
-    Verdict, Vocabulary,
+    CheckName, Extensible, LockVerdict, MountMode, Outcome, ProbeVerdict, ProofVerdict, Reason, Severity, Status,
+    TargetKind, Verdict, Vocabulary,
 };
 pub use history::{History, Transition};
 pub use node::{Agent, Health, Host, Memory, Node, Readiness, StuckChild};
-pub use report::{Check, Mount, Report};
+pub use report::{Check, Finding, Mount, Report};
 pub use target::{
     MetadataEntry, NewTarget, NewTargetBody, OneTarget, Target, TargetDetail, TargetDetailList, TargetList,
     TargetUpdate, TargetUpdateBody,

@@ -25,8 +25,8 @@ pub async fn bucket(
     deadline: Duration,
 ) -> Checked<BucketUsage> {
     match within(deadline, reach(api, prefix)).await {
-        Ok(Reached::Told(usage)) => Checked::passed(usage).warning(clock_difference(&usage, location)),
-        Ok(Reached::HeadRefused) => Checked::passed(BucketUsage::default()).warning(Some(head_refused(location))),
+        Ok(Reached::Told(usage)) => Checked::passed(usage).with_warnings(clock_difference(&usage, location)),
+        Ok(Reached::HeadRefused) => Checked::passed(BucketUsage::default()).with_warnings(Some(head_refused(location))),
         Err(failure) => not_passed(&failure, location),
     }
 }

@@ -33,9 +33,9 @@ pub fn bucket_capacity(
 ) -> Checked<Capacity> {
     let counted = listing.and_then(|listing| listing.whole).map(|count| count.tally.bytes);
     let capacity = Capacity::from_bucket(usage.used_bytes.or(counted), usage.quota_bytes);
-    let checked = Checked::passed(capacity).warning(nearly_full(&capacity, nearly_full_percent));
+    let checked = Checked::passed(capacity).with_warnings(nearly_full(&capacity, nearly_full_percent));
     if let (None, Some(listing)) = (usage.used_bytes, listing) {
-        return checked.warning(listing.failure.clone()).detail(told_of(listing, usage));
+        return checked.with_warnings(listing.failure.clone()).detail(told_of(listing, usage));
     }
     match (usage.used_bytes, usage.quota_bytes) {
         (None, _) => checked.detail("the service does not tell how much the bucket holds"),
@@ -153,6 +153,16 @@ mod tests {
         let (checked, _) = checked(&UsageListing { failure, ..listing(Some(tally(2048, true))) });
         assert_eq!((checked.outcome(), checked.reason()), (Outcome::Passed, Some(Reason::Throttled)));
         assert_eq!(checked.into_fact::<()>().map(|capacity| capacity.used_bytes), Ok(Some(2048)));
+    }
+
+    #[test]
+    fn nearly_full_bucket_whose_listing_stopped_has_both_warnings() {
+        let failure = Some(Finding::new(Reason::Throttled, "so"));
+        let usage = BucketUsage { quota_bytes: Some(2048), ..BucketUsage::default() };
+        let stopped = UsageListing { failure, ..listing(Some(tally(2048, true))) };
+        let checked = bucket_capacity(&usage, Some(&stopped), 90.0);
+        let reasons: Vec<Reason> = checked.findings().iter().map(|finding| finding.reason).collect();
+        assert_eq!(reasons, [Reason::NearlyFull, Reason::Throttled]);
     }
 
     #[test]

@@ -282,7 +282,7 @@ impl LockProver {
                     Reason::LockBypassable,
                     "who has these keys can delete backups: deny them s3:BypassGovernanceRetention, or use COMPLIANCE",
                 );
-                if strict { Checked::failed(finding) } else { Checked::passed(()).warning(Some(finding)) }
+                if strict { Checked::failed(finding) } else { Checked::passed(()).with_warnings(Some(finding)) }
             }
             LockVerdict::NotEnforced => Checked::failed(reservation(
                 Reason::LockNotEnforced,

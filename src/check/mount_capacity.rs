@@ -40,5 +40,5 @@ pub async fn capacity_of_volume(volume: &Volume, nearly_full_percent: f64, deadl
 }
 
 fn measured(capacity: Capacity, nearly_full_percent: f64) -> Checked<Capacity> {
-    Checked::passed(capacity).warning(nearly_full(&capacity, nearly_full_percent))
+    Checked::passed(capacity).with_warnings(nearly_full(&capacity, nearly_full_percent))
 }

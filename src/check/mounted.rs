@@ -6,6 +6,7 @@
 mod astray;
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -104,11 +105,9 @@ pub async fn mounted(
         };
     }
     match place.occupant(&table) {
-        Occupant::Ours(entry, stacked) => ours(place, entry, options, deadline)
-            .await
-            .warning(stacked_warning(place.path, stacked))
-            .warning(hidden_files)
-            .warning(hard_warning(place.path, entry)),
+        Occupant::Ours(entry, stacked) => {
+            ours(place, entry, stacked, options, deadline).await.with_warnings(hidden_files)
+        }
         Occupant::Stranger(entry) => Checked::failed(Finding::new(
             Reason::MountConflict,
             format!(
@@ -142,26 +141,40 @@ fn described(entry: &MountEntry) -> String {
 async fn ours(
     place: MountPlace<'_>,
     entry: &MountEntry,
+    stacked: usize,
     options: &NfsOptions,
     deadline: Duration,
 ) -> Checked<MountedHere> {
     let here = MountedHere { mount_id: entry.mount_id, source: entry.source.clone(), facts: entry.facts() };
-    if entry.is_read_only() {
-        let finding = Finding::new(
-            Reason::ReadOnly,
-            format!(
-                "{} is mounted read-only at {}: `mount -o remount,rw` it, export it read-write, and drop `ro` from the NFS options",
-                entry.source,
-                place.path.display()
-            ),
-        );
-        return Checked::failed(finding).learnt(here);
+    let checked = Checked::passed(here)
+        .detail(format!("{} as {} with {}", entry.source, entry.fs_type, entry.super_options))
+        .and(writable(place.path, entry))
+        .with_warnings(stacked_warning(place.path, stacked))
+        .with_warnings(hard_warning(place.path, entry));
+    match place.left_behind(entry) {
+        Some(old) => checked.and(former_server(place, old, options, deadline).await),
+        None => checked,
     }
-    let passed = |here| {
-        Checked::passed(here).detail(format!("{} as {} with {}", entry.source, entry.fs_type, entry.super_options))
-    };
-    let Some(old) = place.left_behind(entry) else { return passed(here) };
-    // What was asked so far is the new server, and whoever touches the mount waits for the old one.
+}
+
+/// Fails for a read-only mount.
+fn writable(path: &Path, entry: &MountEntry) -> Checked {
+    if !entry.is_read_only() {
+        return Checked::passed(());
+    }
+    Checked::failed(Finding::new(
+        Reason::ReadOnly,
+        format!(
+            "{} is mounted read-only at {}: `mount -o remount,rw` it, export it read-write, and drop `ro` from the NFS options",
+            entry.source,
+            path.display()
+        ),
+    ))
+}
+
+/// Checks the server that the mount still talks to, after the name of the server was moved to another
+/// address. The check `reachable` asked the new server, but every access to the mount waits for the old one.
+async fn former_server(place: MountPlace<'_>, old: SocketAddr, options: &NfsOptions, deadline: Duration) -> Checked {
     let asked = answers_nfs(&old.ip().to_string(), old.port(), options.version(), deadline).await;
     let (name, at) = (place.export_here.address(), place.path.display());
     let given = place.servers.given().iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
@@ -174,13 +187,13 @@ async fn ours(
             ),
         )
     };
-    match asked.into_fact::<MountedHere>() {
-        Ok(_) => passed(here).warning(Some(moved("which answers", "after backups have ended"))),
+    match asked.into_fact::<()>() {
+        Ok(_) => Checked::passed(()).with_warnings([moved("which answers", "after backups have ended")]),
         Err(failed) => {
             let why = failed.finding().map_or_else(String::new, |finding| format!(" ({})", finding.message));
             let finding = moved(&format!("which does not answer{why}"), "end what uses it and");
             let is_definite = failed.outcome() == Outcome::Failed;
-            if is_definite { Checked::failed(finding) } else { Checked::timed_out(finding) }.learnt(here)
+            if is_definite { Checked::failed(finding) } else { Checked::timed_out(finding) }
         }
     }
 }
@@ -302,6 +315,37 @@ fn not_run<T>(error: &CommandError) -> Checked<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::check::server_addresses::ServerAddresses;
+    use crate::model::{MountName, NfsExport, NfsTarget, PathKey, TargetId, TargetSpec};
+    use crate::sys::MountTable;
+
+    #[tokio::test]
+    async fn mount_reports_read_only_stacked_and_hard_together() {
+        let export = NfsExport::parse("nas:/b").expect("an export");
+        let name =
+            MountName::derive(&TargetSpec::Nfs(NfsTarget { export: export.clone() }), PathKey::Path).expect("a name");
+        let (root, servers, options) =
+            (Path::new("/m"), ServerAddresses::default(), NfsOptions::parse("soft").expect("options"));
+        let path = name.below(root);
+        let place = MountPlace {
+            target: TargetId::nil(),
+            export: &export,
+            export_here: &export,
+            servers: &servers,
+            port: options.port(),
+            root,
+            name: &name,
+            path: &path,
+        };
+        let at = path.display();
+        let table = format!("2 1 0:2 / {at} rw - tmpfs t rw\n3 2 0:3 / {at} ro - nfs nas:/b rw,hard\n");
+        let table = MountTable::parse(table.as_bytes());
+        let Occupant::Ours(entry, stacked) = place.occupant(&table) else { panic!("the export is mounted") };
+        let checked = ours(place, entry, stacked, &options, Duration::ZERO).await;
+        let reasons: Vec<Reason> = checked.findings().iter().map(|finding| finding.reason).collect();
+        assert_eq!(checked.outcome(), Outcome::Failed);
+        assert_eq!(reasons, [Reason::ReadOnly, Reason::MountStacked, Reason::HardMount]);
+    }
 
     fn refused(code: i32, stderr: &str) -> Checked {
         let stderr = stderr.to_owned();

@@ -62,11 +62,11 @@ pub async fn object_canary(
     }
     match within(deadline, sweep(api, plan.names, plan.versioned, plan.clock, plan.in_use)).await {
         Ok(swept) => {
-            if let (Some(key), Some(_)) = (&swept.overlong, plan.retention) {
-                return Checked::skipped(overlong(location, key));
-            }
-            if let (Some((key, failure)), Some(_)) = (&swept.undeletable, plan.retention) {
-                return Checked::skipped(undeletable(location, key, failure));
+            let overlong = swept.overlong.as_ref().map(|key| overlong(location, key));
+            let undeletable = swept.undeletable.as_ref().map(|(key, failure)| undeletable(location, key, failure));
+            let mut findings = overlong.into_iter().chain(undeletable).filter(|_| plan.retention.is_some());
+            if let Some(finding) = findings.next() {
+                return Checked::skipped(finding).with_warnings(findings);
             }
             if let Some(failure) = &swept.refused {
                 return refused(failure, location, plan);
@@ -95,16 +95,18 @@ pub async fn object_canary(
     match within(deadline, write(api, plan, &key, retention)).await {
         Ok(Written::Removed) => {
             let detail = format!("put {} bytes, got them back and deleted them{remark}", super::canary::CANARY_BYTES);
-            Checked::passed(latest).warning(reservation).detail(detail)
+            Checked::passed(latest).with_warnings(reservation).detail(detail)
         }
         Ok(Written::Locked) => {
             let detail = format!(
                 "put {} bytes and got them back; they are locked for some seconds and deleted after that{remark}",
                 super::canary::CANARY_BYTES
             );
-            Checked::passed(Some(key)).warning(reservation).detail(detail)
+            Checked::passed(Some(key)).with_warnings(reservation).detail(detail)
         }
-        Ok(Written::LockedLonger) => Checked::passed(latest).warning(Some(overlong(location, &plan.names.text(&key)))),
+        Ok(Written::LockedLonger) => Checked::passed(latest)
+            .with_warnings([overlong(location, &plan.names.text(&key))])
+            .with_warnings(reservation),
         Ok(Written::Differs) => Checked::failed(Finding::new(
             Reason::CanaryMismatch,
             format!(
@@ -303,6 +305,26 @@ mod tests {
             };
             assert_eq!(written(&api).await.outcome(), outcome, "{times}");
         }
+    }
+
+    #[tokio::test]
+    async fn overlong_and_undeletable_canaries_are_both_reported() {
+        let api = FakeObjects { refuses_delete: true, ..FakeObjects::default() };
+        let before = CanaryNames::new("canary/", "node-7", "s3/backups", ProcessRole::Daemon, Uuid::new_v4());
+        let ended = before.new_key(CanaryKind::Write, ServiceClock::default().now() - 60);
+        let locked = Retention { mode: LockMode::Governance, until: ServiceClock::default().now() + 3600 };
+        api.keep(&before.text(&ended));
+        api.keep_locked(&before.text(&CanaryKey { id: Uuid::new_v4(), ..ended }), Some(locked));
+        let checked = retained(&api, Some(Duration::from_secs(60))).await;
+        assert_eq!((checked.outcome(), checked.findings().len()), (Outcome::Skipped, 2), "{checked:?}");
+    }
+
+    #[tokio::test]
+    async fn canary_locked_for_too_long_without_the_right_to_list_has_both_warnings() {
+        let api = FakeObjects { refuses_list: true, locks_longer: 3600, ..FakeObjects::default() };
+        let checked = retained(&api, Some(Duration::from_secs(60))).await;
+        let reasons: Vec<Reason> = checked.findings().iter().map(|finding| finding.reason).collect();
+        assert_eq!(reasons, [Reason::CanaryLocked, Reason::AccessDenied]);
     }
 
     #[tokio::test]

@@ -28,7 +28,7 @@ pub async fn object_lock(
             let none = ObjectLock { enabled: false, default_retention: None };
             let finding = failure.finding(location);
             return if immutable { Checked::failed(finding) } else { Checked::not_needed(finding.message) }
-                .learnt(none);
+                .with_fact(none);
         }
         Err(failure) if !immutable && failure.is_refusal_to_tell() => {
             return Checked::not_needed(failure.finding(location).message);
@@ -54,7 +54,7 @@ pub fn judged(
                     "{location} is declared immutable and has no object lock: anyone with these credentials can delete its backups; use a bucket that was created with object lock, or declare the target not immutable"
                 ),
             ))
-            .learnt(lock);
+            .with_fact(lock);
         }
         return Checked::passed(lock).detail("none");
     }
@@ -63,7 +63,7 @@ pub fn judged(
         None => "enabled, no default retention".to_owned(),
     };
     let reservation = if immutable { retention_reservation(&lock, location, min_retention) } else { None };
-    Checked::passed(lock).warning(reservation).detail(detail)
+    Checked::passed(lock).with_warnings(reservation).detail(detail)
 }
 
 fn retention_reservation(lock: &ObjectLock, location: &S3Location, min_retention: Duration) -> Option<Finding> {

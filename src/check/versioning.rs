@@ -38,7 +38,7 @@ pub fn judged(found: Versioning, location: &S3Location, immutable: bool) -> Chec
             word(found)
         ),
     ))
-    .learnt(found)
+    .with_fact(found)
 }
 
 fn word(versioning: Versioning) -> &'static str {

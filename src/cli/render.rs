@@ -137,8 +137,15 @@ pub fn report(report: &wire::Report, look: Look) -> String {
         if let Some(reason) = &check.reason {
             let _ = write!(text, "  {}", plain(reason));
         }
-        for more in [&check.message, &check.detail].into_iter().flatten() {
-            let _ = write!(text, "\n            {}", plain(more));
+        if let Some(message) = &check.message {
+            let _ = write!(text, "\n            {}", plain(message));
+        }
+        // The first finding is the reason and message above.
+        for more in check.findings.iter().skip(1) {
+            let _ = write!(text, "\n            {}: {}", plain(&more.reason), plain(&more.message));
+        }
+        if let Some(detail) = &check.detail {
+            let _ = write!(text, "\n            {}", plain(detail));
         }
         text.push('\n');
     }

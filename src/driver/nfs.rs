@@ -32,11 +32,19 @@ use crate::model::settings::{AgentSettings, CanarySettings};
 use crate::model::{CheckName, MountName, NfsExport, Outcome, Reason, TargetId};
 use crate::nfs::{Volume, VolumeAddress};
 use crate::sys::Lane;
+use take_down::join_remarks;
 
 /// How long an export that the server gave over the wire is used before it is asked for again.
 /// Each request is a line in a server's log, and NFS itself refuses a handle that is not exported
 /// any more, so asking at every probe would only be noise.
 const VOLUME_REUSE: Duration = Duration::from_secs(300);
+
+/// The checks of a target that is mounted, in the order of the report.
+const MOUNTED_PLAN: &[CheckName] =
+    &[CheckName::Reachable, CheckName::Mounted, CheckName::Capacity, CheckName::WriteCanary];
+
+/// The checks of a target that is verified over the wire, in the order of the report.
+const WIRE_PLAN: &[CheckName] = &[CheckName::Reachable, CheckName::Exported, CheckName::Capacity];
 
 /// The driver of one NFS target.
 pub struct NfsDriver {
@@ -119,18 +127,15 @@ impl NfsDriver {
     }
 
     async fn probe_mounted(&mut self, settings: &AgentSettings, place: &Place, depth: Depth) -> Probe {
-        const AFTER_REACHABLE: &[CheckName] = &[CheckName::Mounted, CheckName::Capacity, CheckName::WriteCanary];
         let probe = &settings.probe;
         let options = settings.mounts.options_for(&self.export);
-        let mut log = CheckLog::new(probe.slow_after);
+        let mut log = CheckLog::new(MOUNTED_PLAN, probe.slow_after);
         let (mut mount, mut capacity) = (None, None);
         let reachable = nfs_reachable(place.export_here.address(), options, probe.deadline);
-        let mut remaining = AFTER_REACHABLE;
         if let Some(server) = log.run(CheckName::Reachable, reachable).await {
             self.servers.learn(place.export_here.address(), server.addresses);
             let mut healed = None;
             loop {
-                remaining = &AFTER_REACHABLE[1..];
                 let mounting = mounted(
                     &self.host.workers,
                     &self.host.mounts,
@@ -140,7 +145,7 @@ impl NfsDriver {
                     probe.deadline,
                     probe.mount_deadline,
                 );
-                let mounting = async { mounting.await.warning(healed.clone()) };
+                let mounting = async { mounting.await.with_warnings(healed.clone()) };
                 let Some(here) = log.run(CheckName::Mounted, mounting).await else {
                     break;
                 };
@@ -149,7 +154,6 @@ impl NfsDriver {
                 if log.has_failure() {
                     break;
                 }
-                remaining = &AFTER_REACHABLE[2..];
                 let measuring = capacity_of_mount(
                     &self.host.workers,
                     self.target,
@@ -160,12 +164,10 @@ impl NfsDriver {
                 );
                 capacity = log.run(CheckName::Capacity, measuring).await;
                 if capacity.is_some() {
-                    remaining = &[];
                     self.canary_if_due(settings, place, mount_id, depth, &mut log).await;
                     break;
                 }
-                let is_stale = log.latest_failure().is_some_and(|finding| finding.reason == Reason::StaleHandle);
-                if !is_stale || healed.is_some() {
+                if !log.just_failed_with(Reason::StaleHandle) || healed.is_some() {
                     break;
                 }
                 match self.unmount(settings, place).await {
@@ -173,7 +175,7 @@ impl NfsDriver {
                         mount = None;
                         // The kernel may give the next one the same id.
                         (self.mount_seen, self.traffic) = (None, None);
-                        log.take_back(CheckName::Mounted);
+                        log.drop_from(CheckName::Mounted);
                         healed = Some(Finding::new(
                             Reason::StaleHandle,
                             "the file handle was stale, since the exported directory was replaced on the server: it was unmounted and mounted again; what is in it now is another directory",
@@ -181,7 +183,7 @@ impl NfsDriver {
                     }
                     Err(error) => {
                         let message = format!("the file handle is stale and the mount cannot be renewed: {error}");
-                        log.take_back(CheckName::Capacity);
+                        log.drop_from(CheckName::Capacity);
                         let failed = async { Checked::<()>::failed(Finding::new(Reason::StaleHandle, message)) };
                         log.run(CheckName::Capacity, failed).await;
                         break;
@@ -189,12 +191,11 @@ impl NfsDriver {
                 }
             }
         }
-        log.skip_after_failure(remaining);
         let mount = match mount {
             Some(here) => Some(self.with_traffic(here, &place.path).await),
             None => None,
         };
-        Probe { checks: log.into_results(), mode: Some(MountMode::Kernel), capacity, mount, bucket: None }
+        Probe { checks: log.finish(), mode: Some(MountMode::Kernel), capacity, mount, bucket: None }
     }
 
     /// The facts about a mount, with what the kernel counts of it.
@@ -259,9 +260,8 @@ impl NfsDriver {
     async fn probe_over_the_wire(&mut self, settings: &AgentSettings, place: &Place) -> Probe {
         let probe = &settings.probe;
         let options = settings.mounts.options_for(&self.export);
-        let mut log = CheckLog::new(probe.slow_after);
+        let mut log = CheckLog::new(WIRE_PLAN, probe.slow_after);
         let mut capacity = None;
-        let mut remaining: &[CheckName] = &[CheckName::Exported, CheckName::Capacity];
         let reachable = nfs_reachable(place.export_here.address(), options, probe.deadline);
         if let Some(server) = log.run(CheckName::Reachable, reachable).await {
             let address = VolumeAddress {
@@ -282,25 +282,21 @@ impl NfsDriver {
                     }
                 };
                 let Some(volume) = log.run(CheckName::Exported, exporting).await else {
-                    remaining = &[CheckName::Capacity];
                     break;
                 };
-                remaining = &[];
                 let measuring = capacity_of_volume(&volume, probe.nearly_full_percent, probe.deadline);
                 capacity = log.run(CheckName::Capacity, measuring).await;
                 let since = reusable.take().map_or_else(Instant::now, |open| open.since);
                 if capacity.is_some() {
                     self.volume = Some(OpenVolume { since, address, volume });
-                } else if is_reused && log.latest_failure().is_some_and(|finding| finding.reason == Reason::StaleHandle)
-                {
-                    log.take_back(CheckName::Exported);
+                } else if is_reused && log.just_failed_with(Reason::StaleHandle) {
+                    log.drop_from(CheckName::Exported);
                     continue;
                 }
                 break;
             }
         }
-        log.skip_after_failure(remaining);
-        Probe { checks: log.into_results(), mode: Some(MountMode::None), capacity, ..Probe::default() }
+        Probe { checks: log.finish(), mode: Some(MountMode::None), capacity, ..Probe::default() }
     }
 }
 
@@ -329,6 +325,6 @@ impl Driver for NfsDriver {
         let place = self.place(settings);
         let unmounted = self.unmount(settings, &place).await?;
         let removed = self.remove_mount_point(settings).await;
-        Ok(unmounted.or(removed))
+        Ok(join_remarks(unmounted.into_iter().chain(removed)))
     }
 }

@@ -37,6 +37,27 @@ use facts::{KeptFacts, Learnt};
 use listing::Listing;
 use writing::{CanaryRecord, left_behind};
 
+/// The checks of a target that is not declared immutable, in the order of the report.
+const PLAN: &[CheckName] = &[
+    CheckName::Reachable,
+    CheckName::Bucket,
+    CheckName::ObjectLock,
+    CheckName::Versioning,
+    CheckName::Capacity,
+    CheckName::WriteCanary,
+];
+
+/// The checks of a target that is declared immutable, in the order of the report.
+const IMMUTABLE_PLAN: &[CheckName] = &[
+    CheckName::Reachable,
+    CheckName::Bucket,
+    CheckName::ObjectLock,
+    CheckName::Versioning,
+    CheckName::Capacity,
+    CheckName::WriteCanary,
+    CheckName::LockProof,
+];
+
 /// Verifies one bucket.
 pub struct S3Driver {
     location: S3Location,
@@ -89,16 +110,6 @@ impl S3Driver {
     }
 
     async fn run(&mut self, settings: &AgentSettings, depth: Depth, was_healthy: bool, log: &mut CheckLog) -> Probe {
-        const AFTER_REACHABLE: &[CheckName] = &[
-            CheckName::Bucket,
-            CheckName::ObjectLock,
-            CheckName::Versioning,
-            CheckName::Capacity,
-            CheckName::WriteCanary,
-            CheckName::LockProof,
-        ];
-        let after_reachable =
-            if self.immutable { AFTER_REACHABLE } else { &AFTER_REACHABLE[..AFTER_REACHABLE.len() - 1] };
         self.proof_due = None;
         if !settings.s3_listing.enabled {
             self.listing.stop();
@@ -119,7 +130,6 @@ impl S3Driver {
             }
         };
         if log.run(CheckName::Reachable, reaching).await.is_none() {
-            log.skip_after_failure(after_reachable);
             return probe;
         }
 
@@ -135,14 +145,13 @@ impl S3Driver {
                 match connected {
                     Ok(connected) => {
                         let api = &*api.insert(connected);
-                        bucket(api, location, prefix, deadline).await.warning(secret_exposed(api))
+                        bucket(api, location, prefix, deadline).await.with_warnings(secret_exposed(api))
                     }
                     Err(failure) => Checked::failed(failure.finding(location)),
                 }
             })
             .await;
         let (Some(usage), Some(api)) = (usage, api) else {
-            log.skip_after_failure(&after_reachable[1..]);
             return probe;
         };
 
@@ -208,9 +217,9 @@ impl S3Driver {
         let (deadline, min_retention) = (settings.probe.deadline, settings.lock_proof.min_retention);
         if let Some(KeptFacts { lock, versions, read_at, .. }) = &kept {
             let (versions, read_at) = (*versions, *read_at);
-            let lock = object_lock::judged(lock.clone(), location, immutable, min_retention).as_of(read_at);
+            let lock = object_lock::judged(lock.clone(), location, immutable, min_retention).read_at(read_at);
             let lock = log.run(CheckName::ObjectLock, async { lock }).await;
-            let versions = versioning::judged(versions, location, immutable).as_of(read_at);
+            let versions = versioning::judged(versions, location, immutable).read_at(read_at);
             let versions = log.run(CheckName::Versioning, async { versions }).await;
             self.facts = kept;
             return (lock, versions, read_at);
@@ -248,14 +257,15 @@ fn rule_for<'settings>(settings: &'settings AgentSettings, location: &S3Location
 #[async_trait]
 impl Driver for S3Driver {
     async fn probe(&mut self, settings: &AgentSettings, depth: Depth) -> Probe {
-        let mut log = CheckLog::new(settings.probe.slow_after);
+        let plan = if self.immutable { IMMUTABLE_PLAN } else { PLAN };
+        let mut log = CheckLog::new(plan, settings.probe.slow_after);
         let before = self.connector.requests().total();
         let was_healthy = std::mem::take(&mut self.was_healthy);
         let probe = self.run(settings, depth, was_healthy, &mut log).await;
         let requests = self.connector.requests();
         let requests = RequestCount { this_probe: requests.total() - before, last_hour: requests.last_hour() };
         let bucket = BucketFacts { requests: Some(requests), ..probe.bucket.unwrap_or_default() };
-        Probe { checks: log.into_results(), bucket: Some(bucket), ..probe }
+        Probe { checks: log.finish(), bucket: Some(bucket), ..probe }
     }
 
     fn next_due(&self) -> Option<Duration> {

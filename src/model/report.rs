@@ -151,21 +151,50 @@ pub enum LockProofState {
     Found(LockProof),
 }
 
-/// A reason code with the sentence that says what happened and what to do.
+named! {
+    /// What a finding means for the target.
+    Severity {
+        /// The check did not pass because of it, or was not run because of an earlier failure.
+        Failure => "failure",
+        /// The operator should act, although backups can be written.
+        Warning => "warning",
+    }
+}
+
+/// One problem that a check found: a reason code, a severity, and a sentence that says what happened and
+/// what to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     /// The stable code.
     pub reason: Reason,
-    /// A sentence for a person: the thing, what was expected, what to do. Never a secret.
+    /// Whether the check failed because of it.
+    pub severity: Severity,
+    /// A sentence for the operator: the resource, what was expected, what to do. Never contains a secret.
     pub message: String,
 }
 
 impl Finding {
-    /// A finding.
+    /// A failure.
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into() }
+        Self { reason, severity: Severity::Failure, message: message.into() }
+    }
+
+    /// The same finding as a warning.
+    #[must_use]
+    pub fn into_warning(self) -> Self {
+        Self { severity: Severity::Warning, ..self }
+    }
+
+    /// Sort key: the most severe finding comes first. A hard mount comes last, because it is the operator's
+    /// choice and must not hide a problem of the storage.
+    fn rank(&self) -> (bool, bool) {
+        (self.severity == Severity::Warning, self.reason == Reason::HardMount)
     }
 }
+
+/// Largest number of findings that one check keeps. No check has as many today; the limit keeps a report
+/// small whatever a check does.
+pub const FINDINGS_MAX: usize = 8;
 
 /// What one check found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -174,8 +203,8 @@ pub struct CheckResult {
     pub check: CheckName,
     /// What came of it.
     pub outcome: Outcome,
-    /// Why, unless it simply passed. Beside [`Outcome::Passed`] it is a warning.
-    pub finding: Option<Finding>,
+    /// What the check found, the most severe first. Empty when it simply passed.
+    findings: Vec<Finding>,
     /// A fact worth showing although nothing is wrong, such as the options in force.
     pub detail: Option<String>,
     /// How long it took.
@@ -183,17 +212,24 @@ pub struct CheckResult {
 }
 
 impl CheckResult {
-    /// Whether there is a reservation: the check passed with one, or was not tried for a reason of its
-    /// own, so that something is not verified that should be.
+    /// A result with these findings: sorted, the most severe first, and at most [`FINDINGS_MAX`].
     #[must_use]
-    pub fn is_warning(&self) -> bool {
-        let Some(finding) = &self.finding else { return false };
-        match self.outcome {
-            Outcome::Passed => true,
-            // That of the earlier check is the one that counts.
-            Outcome::Skipped => finding.reason != Reason::EarlierCheckFailed,
-            Outcome::Failed | Outcome::TimedOut => false,
-        }
+    pub fn new(check: CheckName, outcome: Outcome, mut findings: Vec<Finding>, duration: Duration) -> Self {
+        findings.sort_by_key(Finding::rank);
+        findings.truncate(FINDINGS_MAX);
+        Self { check, outcome, findings, detail: None, duration }
+    }
+
+    /// What the check found, the most severe first.
+    #[must_use]
+    pub fn findings(&self) -> &[Finding] {
+        &self.findings
+    }
+
+    /// Whether the check failed or timed out.
+    #[must_use]
+    pub fn is_failure(&self) -> bool {
+        matches!(self.outcome, Outcome::Failed | Outcome::TimedOut)
     }
 }
 
@@ -202,7 +238,7 @@ impl CheckResult {
 pub enum Verdict {
     /// Every check that was due passed.
     Available {
-        /// The first reservation, if any; that the mount is a hard one only if there is no other.
+        /// The most severe warning, if any. A hard mount is reported only if there is no other warning.
         warning: Option<Finding>,
     },
     /// Something is definitely wrong.
@@ -218,7 +254,7 @@ impl Verdict {
     pub fn of(checks: &[CheckResult]) -> Self {
         let missing = || Finding::new(Reason::AgentError, "the check gave no reason; this is a defect of the agent");
         for result in checks {
-            let finding = || result.finding.clone().unwrap_or_else(missing);
+            let finding = || result.findings.first().cloned().unwrap_or_else(missing);
             match result.outcome {
                 Outcome::Failed => return Self::Failed(finding()),
                 Outcome::TimedOut => return Self::TimedOut(finding()),
@@ -228,12 +264,9 @@ impl Verdict {
         if !checks.iter().any(|result| result.outcome == Outcome::Passed) {
             return Self::Failed(Finding::new(Reason::NotChecked, "no check of this target has run yet"));
         }
-        // A choice that somebody made must not hide what has become of the storage.
-        let is_choice = |finding: &&Finding| finding.reason == Reason::HardMount;
-        let warnings =
-            || checks.iter().filter(|result| result.is_warning()).filter_map(|result| result.finding.as_ref());
-        let warning = warnings().find(|finding| !is_choice(finding)).or_else(|| warnings().next());
-        Self::Available { warning: warning.cloned() }
+        let findings = checks.iter().flat_map(CheckResult::findings);
+        let warnings = findings.filter(|finding| finding.severity == Severity::Warning);
+        Self::Available { warning: warnings.min_by_key(|finding| finding.rank()).cloned() }
     }
 
     /// The status that this verdict alone would give.
@@ -365,13 +398,10 @@ mod tests {
     use super::*;
 
     fn result(outcome: Outcome, reason: Option<Reason>) -> CheckResult {
-        CheckResult {
-            check: CheckName::Capacity,
-            outcome,
-            finding: reason.map(|reason| Finding::new(reason, "so")),
-            detail: None,
-            duration: Duration::ZERO,
-        }
+        let finding = reason.map(|reason| Finding::new(reason, "so"));
+        let is_warning = outcome == Outcome::Passed || outcome == Outcome::Skipped;
+        let finding = finding.map(|finding| if is_warning { finding.into_warning() } else { finding });
+        CheckResult::new(CheckName::Capacity, outcome, finding.into_iter().collect(), Duration::ZERO)
     }
 
     #[test]
@@ -402,17 +432,25 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_tried_is_a_warning_unless_it_is_not_needed_or_another_check_says_why() {
-        let with = |reason| Verdict::of(&[result(Outcome::Passed, None), result(Outcome::Skipped, reason)]);
-        for (reason, expected) in [
-            (None, None),
-            (Some(Reason::EarlierCheckFailed), None),
-            (Some(Reason::AccessDenied), Some(Reason::AccessDenied)),
-        ] {
-            let verdict = with(reason);
+    fn skipped_check_is_a_warning_only_with_a_reason() {
+        for reason in [None, Some(Reason::AccessDenied)] {
+            let verdict = Verdict::of(&[result(Outcome::Passed, None), result(Outcome::Skipped, reason)]);
             assert_eq!(verdict.status(), Status::Available);
-            assert_eq!(verdict.finding().map(|finding| finding.reason), expected);
+            assert_eq!(verdict.finding().map(|finding| finding.reason), reason);
         }
+    }
+
+    #[test]
+    fn findings_of_a_check_are_sorted_by_severity_and_bounded() {
+        let warning = |reason| Finding::new(reason, "so").into_warning();
+        let findings =
+            vec![warning(Reason::HardMount), warning(Reason::MountStacked), Finding::new(Reason::ReadOnly, "so")];
+        let sorted = CheckResult::new(CheckName::Mounted, Outcome::Failed, findings, Duration::ZERO);
+        let reasons: Vec<Reason> = sorted.findings().iter().map(|finding| finding.reason).collect();
+        assert_eq!(reasons, [Reason::ReadOnly, Reason::MountStacked, Reason::HardMount]);
+        let many = vec![warning(Reason::Slow); FINDINGS_MAX + 1];
+        let bounded = CheckResult::new(CheckName::Mounted, Outcome::Passed, many, Duration::ZERO);
+        assert_eq!(bounded.findings().len(), FINDINGS_MAX);
     }
 
     #[test]

@@ -113,6 +113,8 @@ pub type Outcome = Extensible<model::Outcome>;
 pub type CheckName = Extensible<model::CheckName>;
 /// Reason code of a finding.
 pub type Reason = Extensible<model::Reason>;
+/// Severity of a finding.
+pub type Severity = Extensible<model::report::Severity>;
 /// How an NFS target is verified.
 pub type MountMode = Extensible<model::report::MountMode>;
 /// Kind of a target.
@@ -209,6 +211,7 @@ vocabulary! {
     Status: model::Status,
     Outcome: model::Outcome,
     CheckName: model::CheckName,
+    Severity: model::report::Severity,
     MountMode: model::report::MountMode,
     TargetKind: model::TargetKind,
 }

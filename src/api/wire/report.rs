@@ -6,11 +6,11 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{
-    CheckName, LockVerdict, MountMode, Outcome, ProbeVerdict, ProofVerdict, Reason, Status, UsageListing, Verdict,
-    timestamp,
+    CheckName, LockVerdict, MountMode, Outcome, ProbeVerdict, ProofVerdict, Reason, Severity, Status, UsageListing,
+    Verdict, timestamp,
 };
 use crate::agent::TargetView;
-use crate::model::report::{CheckResult, LockProofState, MountFacts};
+use crate::model::report::{self, CheckResult, LockProofState, MountFacts};
 
 /// The latest report of a target on this node, and the status that follows.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -132,14 +132,29 @@ pub struct Check {
     pub name: CheckName,
     /// Outcome of the check.
     pub outcome: Outcome,
-    /// The stable code; beside `passed` it is a warning.
+    /// Reason code of the most severe finding. With the outcome `passed` it is a warning.
     pub reason: Option<Reason>,
-    /// What that means here, and what to do.
+    /// Message of the most severe finding.
     pub message: Option<String>,
+    /// Everything that the check found, the most severe first. Empty when it simply passed.
+    #[serde(default)]
+    pub findings: Vec<Finding>,
     /// A fact that is worth showing although nothing is wrong.
     pub detail: Option<String>,
     /// How long it took, in milliseconds.
     pub duration_ms: f64,
+}
+
+/// One problem that a check found.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = CheckFinding)]
+pub struct Finding {
+    /// The stable reason code.
+    pub reason: Reason,
+    /// Whether the check failed because of it.
+    pub severity: Severity,
+    /// What happened, and what to do.
+    pub message: String,
 }
 
 impl From<&TargetView> for Report {
@@ -203,15 +218,22 @@ impl From<&MountFacts> for Mount {
 
 impl From<&CheckResult> for Check {
     fn from(result: &CheckResult) -> Self {
-        let finding = result.finding.as_ref();
+        let finding = result.findings().first();
         Self {
             name: result.check.into(),
             outcome: result.outcome.into(),
             reason: finding.map(|finding| finding.reason.into()),
             message: finding.map(|finding| finding.message.clone()),
+            findings: result.findings().iter().map(Finding::from).collect(),
             detail: result.detail.clone(),
             duration_ms: milliseconds(result.duration),
         }
+    }
+}
+
+impl From<&report::Finding> for Finding {
+    fn from(finding: &report::Finding) -> Self {
+        Self { reason: finding.reason.into(), severity: finding.severity.into(), message: finding.message.clone() }
     }
 }
 

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::*;
 use crate::agent::{TargetStatus, TargetView, View};
 use crate::api::tests::shape::{BEYOND, REPORT, assert_shape, guide, sample};
-use crate::model::report::{BucketFacts, Finding, LockProofState, Verdict};
+use crate::model::report::{self, BucketFacts, Finding, LockProofState, Verdict};
 use crate::model::{
     self, Caller, Capacity, LockProof, LockVerdict, MountName, NfsExport, NfsTarget, PathKey, Reason, S3Location,
     S3Target, TargetSpec,
@@ -176,6 +176,22 @@ fn what_a_bucket_declares_and_what_was_verified_are_told_apart() {
         assert!(verified.contains(&note("object_lock", locked)), "{verified:?}");
         assert!(verified.contains(&note("object_lock_verdict", verdict)), "{verified:?}");
     }
+}
+
+#[test]
+fn check_has_its_most_severe_finding_and_all_findings() {
+    let findings =
+        vec![Finding::new(Reason::HardMount, "hard").into_warning(), Finding::new(Reason::ReadOnly, "read-only")];
+    let check = report::CheckResult::new(report::CheckName::Mounted, report::Outcome::Failed, findings, Duration::ZERO);
+    let check = serde_json::to_value(Check::from(&check)).expect("JSON");
+    assert_eq!((&check["reason"], &check["message"]), (&"read_only".into(), &"read-only".into()));
+    assert_eq!(
+        check["findings"],
+        serde_json::json!([
+            {"reason": "read_only", "severity": "failure", "message": "read-only"},
+            {"reason": "hard_mount", "severity": "warning", "message": "hard"},
+        ])
+    );
 }
 
 #[test]

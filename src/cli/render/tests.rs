@@ -74,6 +74,24 @@ fn a_report_is_told_check_by_check() {
 }
 
 #[test]
+fn report_prints_every_finding_of_a_check() {
+    let mut stacked = detail("available", None).report;
+    stacked.checks[0] = serde_json::from_value(json!({
+        "name": "mounted", "outcome": "passed", "reason": "mount_stacked", "message": "two are mounted",
+        "findings": [
+            {"reason": "mount_stacked", "severity": "warning", "message": "two are mounted"},
+            {"reason": "hard_mount", "severity": "warning", "message": "it is hard"},
+        ],
+        "detail": "nas:/b", "duration_ms": 0.5,
+    }))
+    .expect("a check");
+    let text = report(&stacked, Look { width: 100, has_color: false });
+    let expected =
+        "mount_stacked\n            two are mounted\n            hard_mount: it is hard\n            nas:/b\n";
+    assert!(text.contains(expected), "{text}");
+}
+
+#[test]
 fn what_went_to_and_fro_over_a_mount_is_told_where_it_is_known() {
     let mut with = detail("available", None);
     let mount = json!({

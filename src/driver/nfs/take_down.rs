@@ -32,16 +32,16 @@ impl NfsDriver {
         settings: &AgentSettings,
         place: &Place,
     ) -> Result<Option<String>, DetachError> {
-        let mut told = None;
+        let mut remarks = Vec::new();
         let mut looked_up: Option<Result<(), Finding>> = None;
         for _ in 0..=STACKED_MAX {
             let table = self.host.mounts.reread().map_err(unreadable)?;
             let here = self.mount_place(settings, place);
             match here.occupant(&table) {
-                Occupant::Nobody => return Ok(told),
+                Occupant::Nobody => return Ok(join_remarks(remarks)),
                 Occupant::Ours(entry, _) => {
                     let server = entry.server_address().map(|address| address.to_string());
-                    told = self.unmount_topmost(settings, place, server.as_deref()).await?.or(told);
+                    remarks.extend(self.unmount_topmost(settings, place, server.as_deref()).await?);
                 }
                 Occupant::Stranger(entry) if here.may_hold_ours(&table) => {
                     let looked_up = match looked_up.take() {
@@ -59,7 +59,8 @@ impl NfsDriver {
                 }
                 Occupant::Stranger(entry) => {
                     let at = place.path.display();
-                    return Ok(Some(format!("{} is mounted at {at} and was left alone", entry.source)));
+                    remarks.push(format!("{} is mounted at {at} and was left alone", entry.source));
+                    return Ok(join_remarks(remarks));
                 }
             }
         }
@@ -146,6 +147,12 @@ impl NfsDriver {
     }
 }
 
+/// One sentence of all remarks; `None` without any.
+pub(super) fn join_remarks(remarks: impl IntoIterator<Item = String>) -> Option<String> {
+    let remarks: Vec<String> = remarks.into_iter().collect();
+    (!remarks.is_empty()).then(|| remarks.join("; "))
+}
+
 #[allow(clippy::needless_pass_by_value, reason = "it is what map_err gives")]
 fn unreadable(error: std::io::Error) -> DetachError {
     let message = format!("the mount table cannot be read: {error}");
@@ -229,6 +236,6 @@ mod tests {
             assert!(!is_silent(&failed(reason)), "{reason:?}");
         }
         let slow = Finding::new(Reason::ResponseTimedOut, "a warning");
-        assert!(!is_silent(&Checked::passed(()).warning(Some(slow))));
+        assert!(!is_silent(&Checked::passed(()).with_warnings(Some(slow))));
     }
 }

@@ -140,7 +140,7 @@ async fn run(
 }
 
 fn stopped(location: &S3Location, failure: &S3Failure, at: Timestamp) -> Finding {
-    let Finding { reason, message } = failure.finding(location);
+    let Finding { reason, message, .. } = failure.finding(location);
     let message = match reason {
         Reason::AccessDenied if failure.is_refusal() => format!(
             "{location}: {failure}; grant the credentials s3:ListBucketVersions and s3:ListBucket on it, or turn [s3.listing] off"

@@ -42,7 +42,6 @@ impl S3Driver {
             return unproved(&self.location, why, learnt, log).await;
         }
         let (Some(versioning), Some(lock)) = (learnt.versions, &learnt.lock) else {
-            log.skip_after_failure(&[CheckName::LockProof]);
             return self.prover.latest_state(settings.lock_proof.interval);
         };
         let basis = Basis {
@@ -54,7 +53,6 @@ impl S3Driver {
             access_key_id: api.access_key_id().to_owned(),
         };
         if log.has_failure() {
-            log.skip_after_failure(&[CheckName::LockProof]);
             return if lock.enabled { self.prover.state(&basis) } else { LockProofState::NotAsked };
         }
         let names = self.names(&settings.s3_canary).await;
@@ -83,15 +81,12 @@ impl S3Driver {
 /// What is known of the lock of an immutable target of which it is not proved, for this reason.
 async fn unproved(location: &S3Location, why: &str, learnt: &Learnt, log: &mut CheckLog) -> LockProofState {
     if learnt.lock.as_ref().is_some_and(|lock| !lock.enabled) {
-        log.skip_after_failure(&[CheckName::LockProof]);
         return LockProofState::NotAsked;
     }
     let why = format!("{why}: that the lock is enforced is not verified");
-    if log.has_failure() {
-        log.skip_after_failure(&[CheckName::LockProof]);
-    } else {
+    if !log.has_failure() {
         let finding = Finding::new(Reason::LockUnverifiable, format!("{location} is declared immutable, but {why}"));
-        log.run(CheckName::LockProof, async { Checked::passed(()).warning(Some(finding)) }).await;
+        log.run(CheckName::LockProof, async { Checked::passed(()).with_warnings(Some(finding)) }).await;
     }
     LockProofState::Found(LockProof { verdict: LockVerdict::Unverifiable, why, proved_at: Timestamp::now() })
 }

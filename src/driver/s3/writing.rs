@@ -62,9 +62,7 @@ impl S3Driver {
         }
         // What is put without a retention where there is a default one stays for days.
         let Some(locks_by_default) = learnt.locks_by_default() else {
-            if log.has_failure() {
-                log.skip_after_failure(&[CheckName::WriteCanary]);
-            } else {
+            if !log.has_failure() {
                 let untold = lock_untold(&self.location);
                 log.run(CheckName::WriteCanary, async { Checked::<()>::skipped(untold) }).await;
             }
@@ -105,7 +103,7 @@ impl S3Driver {
         let mut is_clean = false;
         let writing = async {
             let checked = object_canary(api, &self.location, &plan, settings.probe.deadline).await;
-            is_clean = checked.outcome() == Outcome::Passed && checked.finding().is_none();
+            is_clean = checked.outcome() == Outcome::Passed && checked.findings().is_empty();
             checked
         };
         let written = log.run(CheckName::WriteCanary, writing).await;

@@ -144,7 +144,7 @@ async fn only_where_it_is_refused_is_there_something_to_grant() {
         (400, "Whatever", "look the code up"),
     ] {
         let mut bucket = Listed::new([Err(S3Failure::service(status, Some(code), None))]);
-        let Finding { reason, message } = bucket.rested(10).await.failure.expect("a reservation");
+        let Finding { reason, message, .. } = bucket.rested(10).await.failure.expect("a reservation");
         assert!(reason == Reason::AccessDenied && message.contains(part) && !message.contains("grant"), "{message}");
     }
 }
@@ -153,7 +153,7 @@ async fn only_where_it_is_refused_is_there_something_to_grant() {
 async fn pages_that_are_none_are_told_with_when_and_with_what_to_do() {
     let before = Timestamp::now();
     let mut bucket = Listed::new([Err(S3Failure::NotS3("a page".to_owned()))]);
-    let Finding { reason, message } = bucket.rested(10).await.failure.expect("a reservation");
+    let Finding { reason, message, .. } = bucket.rested(10).await.failure.expect("a reservation");
     assert_eq!(reason, Reason::NotS3);
     assert!(message.contains("turn [s3.listing] off") && !message.contains("endpoint"), "{message}");
     let at = message.split_once(" stopped at ").and_then(|(_, rest)| rest.split_once(": "));
