@@ -1,4 +1,4 @@
-//! Storage for the agents: servers in this process, and the targets that are on them.
+//! Storage for the agents: servers in this process, and requests for targets on them.
 
 use std::path::Path;
 
@@ -12,16 +12,15 @@ use crate::support::s3_server::{
 };
 use crate::workspace::{ACCESS_KEY_ID, SECRET_ACCESS_KEY, Workspace};
 
-/// What is used of the bucket `measured`.
+/// Used space of the bucket `measured`, in bytes.
 pub const USED_BYTES: u64 = 12 << 30;
-/// Its quota.
+/// Quota of the bucket `measured`, in bytes.
 pub const QUOTA_BYTES: u64 = 48 << 30;
 
-/// Ports that the system gives to nobody who lets it choose, so that a server which comes back finds
-/// its port free.
+/// Ports below the kernel's ephemeral range, so that the port is still free when a server restarts.
 const QUIET_PORTS: std::ops::Range<u16> = 20_000..32_000;
 
-/// An NFS server that exports `/backups`, `/one` and `/two`, and a place for its client.
+/// An NFS server that exports `/backups`, `/one` and `/two`, and a workspace for its client.
 pub async fn nfs() -> (NfsServer, Workspace) {
     let server = loop {
         let (random, ..) = uuid::Uuid::new_v4().as_fields();

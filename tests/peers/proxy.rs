@@ -22,7 +22,7 @@ use crate::daemon::with_timeout;
 /// What the gateway tells of a bucket's use.
 const USAGE_HEADERS: [&str; 3] = ["x-rgw-bytes-used", "x-rgw-object-count", "x-rgw-quota-bucket-size"];
 
-/// A request that came by.
+/// A request that the proxy received.
 #[derive(Debug, Clone)]
 pub struct Passed {
     pub method: Method,
@@ -49,7 +49,7 @@ struct Wish {
 
 struct Shared {
     gateway: String,
-    /// Whether answers tell what a bucket holds.
+    /// Whether answers report the usage of a bucket.
     tells_usage: AtomicBool,
     passed: Mutex<Vec<Passed>>,
     wish: Mutex<Option<Wish>>,
@@ -110,7 +110,7 @@ impl Proxy {
         self.shared.tells_usage.store(tells, Ordering::Relaxed);
     }
 
-    /// All requests that came by.
+    /// All requests so far.
     pub fn passed(&self) -> Vec<Passed> {
         lock(&self.shared.passed).clone()
     }

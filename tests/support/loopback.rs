@@ -1,4 +1,4 @@
-//! A TCP server on loopback whose end is certain: no task outlives it, and nothing is left listening.
+//! A TCP server on loopback that stops completely: no task outlives it, and nothing keeps listening.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -7,7 +7,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, JoinSet};
 
-/// How many connections are served at once; one more is closed at once.
+/// Maximum number of connections. Further ones are closed immediately.
 pub const CONNECTIONS_MAX: usize = 256;
 
 /// A listener and the tasks of its connections. Dropping it ends them as soon as the runtime runs.
@@ -22,7 +22,7 @@ impl Loopback {
     /// Listens on `port` of 127.0.0.1 (0: any free one) and runs `serve` for each connection.
     ///
     /// # Errors
-    /// When the port cannot be had.
+    /// When the port is not available.
     pub async fn start<F, S>(port: u16, serve: F) -> io::Result<Self>
     where
         F: Fn(TcpStream) -> S + Send + 'static,
@@ -35,7 +35,7 @@ impl Loopback {
         Ok(Self { address, ending, accepting })
     }
 
-    /// Where it listens.
+    /// The address it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }

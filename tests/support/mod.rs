@@ -1,9 +1,8 @@
-//! Servers in the process, on loopback: what the demo and the quick tests talk to.
+//! NFS and S3 servers in this process, on loopback, for the demo, the quick tests, and the benchmarks.
 //!
-//! They are not mock-ups of the agent's clients but servers of the real protocols, which other
-//! clients understand too. What they tell is true: capacity is that of the exported directory, and
-//! an object under retention cannot be deleted. They keep nothing on disk, need no privileges, and
-//! end when they are dropped.
+//! They speak the real protocols, so other clients can use them too. Their answers are true: capacity
+//! is that of the exported directory, and an object under retention cannot be deleted. They keep
+//! nothing on disk, need no privileges, and stop when they are dropped.
 
 #![allow(dead_code, reason = "each test binary and the demo use a part of this")]
 
