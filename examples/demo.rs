@@ -20,8 +20,8 @@ use jiff::Timestamp;
 use targetwatch::agent::{Agent, TargetView, View};
 use targetwatch::api::{Listeners, wire};
 use targetwatch::cli::render::status_table;
-use targetwatch::cli::serve::Running;
-use targetwatch::cli::terminal::{self, Look};
+use targetwatch::cli::serve::RunningAgent;
+use targetwatch::cli::terminal::{self, OutputStyle};
 use targetwatch::config;
 use targetwatch::model::Caller;
 use targetwatch::model::report::LockProofState;
@@ -52,7 +52,7 @@ fn main() -> ExitCode {
     match targetwatch::cli::runtime::block_on(run()).and_then(|outcome| outcome) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("demo: {}", terminal::told(&error));
+            eprintln!("demo: {}", terminal::error_chain(&error));
             ExitCode::FAILURE
         }
     }
@@ -77,7 +77,7 @@ async fn run() -> anyhow::Result<()> {
     let text = configuration(directory.path(), nfs.port(), &s3.endpoint());
     let settings = config::parse(&text, Path::new("the demo's configuration"))?;
     let registry = registry::open(&settings.registry_url)?;
-    let running = Running::start(&settings, registry, listeners).await?;
+    let running = RunningAgent::start(&settings, registry, listeners).await?;
     running.agent.declare_targets(&settings.declared).await;
 
     println!("An NFS server, an S3 server and the agent run in this process. Verdicts as they arrive:\n");
@@ -177,5 +177,5 @@ async fn show_until_ready(agent: &Agent) -> anyhow::Result<()> {
 
 fn print_table(view: &View) {
     let list = wire::TargetDetailList::seen_by(&Caller::local(), view);
-    println!("{}", status_table(&list, Look::of_stdout(), Timestamp::now()));
+    println!("{}", status_table(&list, OutputStyle::of_stdout(), Timestamp::now()));
 }

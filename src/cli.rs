@@ -1,9 +1,10 @@
-//! The command line: one file per subcommand.
+//! The command line, with one file for each subcommand.
 //!
-//! `serve` is the daemon; `check nfs`, `check s3` and `mount-path` need none; the rest ask it over
-//! HTTP ([`client`]). Tables are for people: they fit the terminal, have colour only on one, and
-//! every command that prints one has `--json`. Exit codes are those of monitoring plugins
-//! ([`exit`]). Text that comes from a server is never written raw to a terminal ([`terminal`]).
+//! `serve` runs the daemon. `check nfs`, `check s3` and `mount-path` need no daemon. All other
+//! commands send HTTP requests to it ([`client`]). Tables fit the width of the terminal and have
+//! colours only on a terminal. Every command that prints a table has `--json`. Exit codes follow the
+//! convention of monitoring plugins ([`exit`]). Control characters in the text of a server are
+//! escaped ([`terminal`]).
 
 pub mod check;
 pub mod client;
@@ -12,6 +13,7 @@ pub mod log;
 pub mod mount_path;
 pub mod render;
 pub mod runtime;
+mod select;
 pub mod serve;
 pub mod status;
 pub mod target;
@@ -24,7 +26,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use exit::State;
+use exit::ExitState;
 use terminal::print;
 
 /// Node agent that mounts, verifies and measures backup targets.
@@ -32,7 +34,7 @@ use terminal::print;
 #[command(version, max_term_width = 100)]
 pub struct Cli {
     #[command(flatten)]
-    access: client::Access,
+    access: client::ConnectionOptions,
 
     #[command(subcommand)]
     command: Command,
@@ -42,11 +44,11 @@ pub struct Cli {
 enum Command {
     /// Run the agent
     Serve {
-        /// The configuration file [default: /etc/targetwatch/config.toml, if there is one]
+        /// Configuration file [default: /etc/targetwatch/config.toml if it exists]
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
     },
-    /// Probe now, check by check; exits 0 available, 1 with a warning, 2 offline, 3 unknown
+    /// Probe now and print every check; exits 0 available, 1 with a warning, 2 offline, 3 unknown
     #[command(subcommand)]
     Check(check::Command),
     /// Show all targets; exits 0 available, 1 with a warning, 2 offline, 3 unknown
@@ -54,26 +56,26 @@ enum Command {
     /// List, show, create, change, check and delete targets
     #[command(subcommand)]
     Target(target::Command),
-    /// List, show, create, change and delete target types, and say whose they are
+    /// List, show, create, change and delete target types, and set their visibility
     #[command(subcommand)]
     Type(target_type::Command),
-    /// Derive the mount path of an export, or what a mount path was derived from
+    /// Convert an export to its mount path, and back
     MountPath(mount_path::Arguments),
-    /// Write completions for a shell to standard output
+    /// Print shell completions
     Completions {
-        /// The shell
+        /// Name of the shell
         shell: clap_complete::Shell,
     },
 }
 
-/// Parses the command line and does what it says.
+/// Parses the command line and runs the command.
 #[must_use]
 pub fn main() -> ExitCode {
     let Cli { access, command } = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // Help and version are no errors, and go to standard output.
-            let state = if error.use_stderr() { State::Unknown } else { State::Available };
+            // Help and version are not errors. They go to standard output.
+            let state = if error.use_stderr() { ExitState::Unknown } else { ExitState::Available };
             let _ = error.print();
             return state.into();
         }
@@ -89,14 +91,14 @@ pub fn main() -> ExitCode {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "targetwatch", &mut script);
             print(&String::from_utf8_lossy(&script));
-            Ok(State::Available)
+            Ok(ExitState::Available)
         }
     };
     match outcome {
         Ok(state) => state.into(),
         Err(error) => {
-            eprintln!("targetwatch: {}", terminal::told(&error));
-            State::Unknown.into()
+            eprintln!("targetwatch: {}", terminal::error_chain(&error));
+            ExitState::Unknown.into()
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The `targetwatch` command: parse, dispatch, exit code.
+//! The `targetwatch` program.
 
 use std::process::ExitCode;
 
@@ -6,8 +6,8 @@ use targetwatch::cli;
 use targetwatch::sys::worker;
 
 fn main() -> ExitCode {
-    // A probe worker is this program again: it wants none of what a command line is parsed with,
-    // and there may be many.
+    // A probe worker is the same program. It skips the parser of the command line to save memory,
+    // because many workers may run.
     if std::env::args_os().nth(1).is_some_and(|argument| argument == worker::ARGUMENT) {
         return worker::child::main();
     }

@@ -1,8 +1,8 @@
-//! `targetwatch check`: one probe now, printed check by check.
+//! `targetwatch check`: probes now and prints every check.
 //!
-//! `check nfs` and `check s3` need no daemon: they make the driver that the daemon would, with the
-//! same configuration, probe once, and take down what the probe put up. `check all` asks the daemon
-//! to probe everything, and shows what it found.
+//! `check nfs` and `check s3` need no daemon. They use the same driver and configuration as the
+//! daemon, probe one target, and unmount what the probe mounted. `check all` asks the daemon to probe
+//! every target, and prints the reports.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,10 +13,10 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::client::{Access, Client};
-use super::exit::State;
+use super::client::{Client, ConnectionOptions};
+use super::exit::ExitState;
 use super::serve::THIS_PROGRAM;
-use super::terminal::{Look, plain, print};
+use super::terminal::{OutputStyle, escape_controls, print, print_json};
 use super::{render, runtime, target};
 use crate::agent::{TargetStatus, TargetView};
 use crate::api::wire;
@@ -26,49 +26,49 @@ use crate::model::report::{MountMode, Verdict};
 use crate::model::{MountName, NfsExport, NfsTarget, Report, S3Location, S3Target, Target, TargetSpec};
 use crate::sys::{ChildCensus, MountTableWatch, WorkerPool, WorkerPoolSettings, node};
 
-/// How many targets `check all` has probed at the same time.
+/// Number of targets that `check all` probes concurrently.
 const CHECKS_AT_ONCE: usize = 16;
 
-/// How many further probes a command makes, at most, for what its first one began.
+/// Largest number of further probes that finish what the first one started, such as a lock proof.
 const PROBES_MAX: usize = 4;
 
-/// What is to be probed.
+/// Target of the probe.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Probe an NFS export, without a daemon
     Nfs {
         /// host:/path
         export: String,
-        /// Verify it over the wire, without mounting it
+        /// Verify the export over the wire without mounting it
         #[arg(long)]
         no_mount: bool,
-        /// What both kinds need.
+        /// Options of both kinds.
         #[command(flatten)]
         common: Common,
     },
     /// Probe an S3 bucket, without a daemon
     S3 {
-        /// URL/BUCKET, or a bucket of AWS
+        /// URL/BUCKET, or the name of a bucket of AWS
         location: String,
         /// Require object lock
         #[arg(long)]
         immutable: bool,
-        /// What both kinds need.
+        /// Options of both kinds.
         #[command(flatten)]
         common: Common,
     },
-    /// Have the agent probe every target
+    /// Probe every target of the running agent
     All {
-        /// Print the agent's own answers
+        /// Print the answers of the API as JSON
         #[arg(long)]
         json: bool,
     },
 }
 
-/// What both kinds need.
+/// Options of both kinds.
 #[derive(Debug, Args)]
 pub struct Common {
-    /// The configuration file [default: /etc/targetwatch/config.toml, if there is one]
+    /// Configuration file [default: /etc/targetwatch/config.toml if it exists]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Print the report as JSON
@@ -76,24 +76,24 @@ pub struct Common {
     json: bool,
 }
 
-/// Probes and prints.
+/// Probes and prints the reports.
 ///
 /// # Errors
-/// When what is to be probed makes no sense, or the agent does not answer.
-pub fn run(access: Access, command: Command) -> anyhow::Result<State> {
+/// When the target or the configuration is invalid, or when the agent does not answer.
+pub fn run(access: ConnectionOptions, command: Command) -> anyhow::Result<ExitState> {
     match command {
         Command::Nfs { export, no_mount, common } => {
-            one(TargetSpec::Nfs(NfsTarget { export: NfsExport::parse(&export)? }), no_mount, &common)
+            check_one(TargetSpec::Nfs(NfsTarget { export: NfsExport::parse(&export)? }), no_mount, &common)
         }
         Command::S3 { location, immutable, common } => {
             let location = S3Location::parse(&location)?;
-            one(TargetSpec::S3(S3Target { location, immutable }), false, &common)
+            check_one(TargetSpec::S3(S3Target { location, immutable }), false, &common)
         }
         Command::All { json } => runtime::block_on(all(&Client::new(access), json))?,
     }
 }
 
-fn one(spec: TargetSpec, no_mount: bool, common: &Common) -> anyhow::Result<State> {
+fn check_one(spec: TargetSpec, no_mount: bool, common: &Common) -> anyhow::Result<ExitState> {
     let mut settings = config::load(common.config.as_deref())?.agent;
     if no_mount {
         settings.mounts.mode = MountMode::None;
@@ -112,23 +112,25 @@ fn one(spec: TargetSpec, no_mount: bool, common: &Common) -> anyhow::Result<Stat
     };
     runtime::block_on(async {
         let workers = WorkerPool::new(WorkerPoolSettings::new(THIS_PROGRAM.into()), ChildCensus::new());
-        let mounts = MountTableWatch::start().context("the mount table cannot be watched: is /proc mounted?")?;
+        let mounts = MountTableWatch::start().context("cannot watch the mount table; check that /proc is mounted")?;
         let host = Arc::new(Host::new(workers, mounts, node::hostname(), ProcessRole::OneShot));
         let mut driver = driver::for_spec(&target, &host);
         let was_mounted = driver.mount_id(&settings).is_some();
         let mut probe = driver.probe(&settings, Depth::Full).await;
-        // What it began it ends: nobody comes after it who would.
+        // No later probe would finish what the first one started, so this command does.
         for _ in 0..PROBES_MAX {
             let Some(wait) = driver.next_due() else { break };
             tokio::time::sleep(wait).await;
             probe = driver.probe(&settings, Depth::Routine).await;
         }
-        // What was mounted before belongs to somebody else, most likely to the daemon.
+        // A mount that existed before belongs to another process, most likely to the daemon.
         if !was_mounted && driver.mount_id(&settings).is_some() {
             match driver.detach(&settings).await {
                 Ok(None) => {}
-                Ok(Some(remark)) => eprintln!("targetwatch: {}", plain(&remark)),
-                Err(error) => eprintln!("targetwatch: it stays mounted: {}", plain(&error.to_string())),
+                Ok(Some(warning)) => eprintln!("targetwatch: {}", escape_controls(&warning)),
+                Err(error) => {
+                    eprintln!("targetwatch: cannot unmount the target: {}", escape_controls(&error.to_string()))
+                }
             }
         }
         host.workers.shut_down();
@@ -143,7 +145,7 @@ fn one(spec: TargetSpec, no_mount: bool, common: &Common) -> anyhow::Result<Stat
             bucket: probe.bucket,
             checks: probe.checks,
         };
-        // One probe is all there is: no earlier one to be lenient with.
+        // There is no earlier probe, so one timeout makes the target offline.
         let status = TargetStatus::not_checked(now).after(&report, 1);
         let mount_path = target.mount_name.below(&settings.mounts.root);
         let view =
@@ -152,7 +154,7 @@ fn one(spec: TargetSpec, no_mount: bool, common: &Common) -> anyhow::Result<Stat
     })?
 }
 
-async fn all(client: &Client, json: bool) -> anyhow::Result<State> {
+async fn all(client: &Client, json: bool) -> anyhow::Result<ExitState> {
     let list: wire::TargetList = client.get("/backup_targets").await?;
     let reports: Vec<wire::Report> = stream::iter(&list.backup_targets)
         .map(|found| target::check(client, &found.id))
@@ -162,15 +164,15 @@ async fn all(client: &Client, json: bool) -> anyhow::Result<State> {
     show(&reports, json)
 }
 
-fn show(reports: &[wire::Report], json: bool) -> anyhow::Result<State> {
+fn show(reports: &[wire::Report], json: bool) -> anyhow::Result<ExitState> {
     if json {
-        print(&format!("{}\n", serde_json::to_string_pretty(reports)?));
+        print_json(reports)?;
     } else if reports.is_empty() {
-        print("there are no backup targets: create one with `targetwatch target create`\n");
+        print(render::NO_TARGETS);
     } else {
-        let look = Look::of_stdout();
-        let texts: Vec<String> = reports.iter().map(|report| render::report(report, look)).collect();
+        let style = OutputStyle::of_stdout();
+        let texts: Vec<String> = reports.iter().map(|report| render::report(report, style)).collect();
         print(&texts.join("\n"));
     }
-    Ok(State::worst(reports.iter().map(State::from)))
+    Ok(ExitState::worst(reports.iter().map(ExitState::from)))
 }

@@ -26,12 +26,12 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{Mutex, OnceCell};
 use tokio_rustls::TlsConnector;
 
-use super::terminal::{plain, told};
+use super::terminal::{error_chain, escape_controls};
 use crate::api::auth::AUTH_TOKEN;
 use crate::api::wire;
 use crate::sys::group::group_of;
 use crate::tls::{self, TlsError};
-use address::{Usual, stays_here};
+use address::{DefaultAddresses, stays_here};
 
 pub use address::Address;
 pub use error::ClientError;
@@ -47,7 +47,7 @@ const ANSWER_MAX_BYTES: usize = 64 << 20;
 
 /// How the agent is reached, for every command that asks it.
 #[derive(Debug, Clone, Default, Args)]
-pub struct Access {
+pub struct ConnectionOptions {
     /// Where the agent answers: unix:/path, http://host:port or https://host:port [default: its own socket, then http://127.0.0.1:8781]
     #[arg(long, global = true, env = "TARGETWATCH_API", value_name = "ADDRESS")]
     api: Option<Address>,
@@ -68,15 +68,15 @@ pub struct Access {
 /// A client of one agent.
 #[derive(Debug, Clone)]
 pub struct Client {
-    access: Access,
-    usual: Usual,
+    access: ConnectionOptions,
+    defaults: DefaultAddresses,
     token: Arc<Mutex<Option<SecretString>>>,
     tls: Arc<OnceCell<Arc<ClientConfig>>>,
 }
 
 /// What is asked.
 #[derive(Clone)]
-struct Question<'a> {
+struct ApiRequest<'a> {
     method: Method,
     path: &'a str,
     body: Bytes,
@@ -86,8 +86,8 @@ struct Question<'a> {
 impl Client {
     /// A client of the agent that is reached so.
     #[must_use]
-    pub fn new(access: Access) -> Self {
-        Self { access, usual: Usual::default(), token: Arc::default(), tls: Arc::default() }
+    pub fn new(access: ConnectionOptions) -> Self {
+        Self { access, defaults: DefaultAddresses::default(), token: Arc::default(), tls: Arc::default() }
     }
 
     /// Asks and reads the answer.
@@ -111,7 +111,7 @@ impl Client {
     ) -> Result<T, ClientError> {
         let (address, bytes) = self.exchange(method, path, body, timeout).await?;
         serde_json::from_slice(&bytes)
-            .map_err(|error| ClientError::NotUnderstood { address, detail: plain(&error.to_string()) })
+            .map_err(|error| ClientError::UnexpectedAnswer { address, detail: escape_controls(&error.to_string()) })
     }
 
     /// Asks for something whose answer has no body.
@@ -130,7 +130,7 @@ impl Client {
         timeout: Duration,
     ) -> Result<(Address, Bytes), ClientError> {
         let mut token = self.token.lock().await;
-        let question = Question { method, path, body, token: token.clone() };
+        let question = ApiRequest { method, path, body, token: token.clone() };
         let message = match self.answer(question.clone(), timeout).await {
             Err(ClientError::Refused { status: StatusCode::UNAUTHORIZED, message }) => message,
             outcome => return outcome,
@@ -144,19 +144,19 @@ impl Client {
             return Err(ClientError::Refused { status: StatusCode::UNAUTHORIZED, message });
         }
         *token = Some(found.clone());
-        self.answer(Question { token: Some(found), ..question }, timeout).await
+        self.answer(ApiRequest { token: Some(found), ..question }, timeout).await
     }
 
-    async fn answer(&self, question: Question<'_>, timeout: Duration) -> Result<(Address, Bytes), ClientError> {
+    async fn answer(&self, question: ApiRequest<'_>, timeout: Duration) -> Result<(Address, Bytes), ClientError> {
         if let Some(address) = &self.access.api {
             return within(timeout, address, self.ask(address, question)).await;
         }
-        let Usual { socket, port } = &self.usual;
+        let DefaultAddresses { socket, port } = &self.defaults;
         let first = within(timeout, socket, self.ask(socket, question.clone())).await;
         let Err(ClientError::NotRunning { .. } | ClientError::NotPermitted { .. }) = first else {
             return first;
         };
-        let question = Question { token: None, ..question };
+        let question = ApiRequest { token: None, ..question };
         match within(timeout, port, self.ask(port, question)).await {
             Err(ClientError::Refused { status: StatusCode::UNAUTHORIZED, message }) => {
                 Err(ClientError::TokenWithheld { address: port.clone(), message })
@@ -167,7 +167,7 @@ impl Client {
         }
     }
 
-    async fn ask(&self, address: &Address, question: Question<'_>) -> Result<Bytes, ClientError> {
+    async fn ask(&self, address: &Address, question: ApiRequest<'_>) -> Result<Bytes, ClientError> {
         match address {
             Address::Unix(socket) => over(address, connected(address, connect_unix(socket).await)?, question).await,
             Address::Tcp(authority) => {
@@ -186,13 +186,13 @@ impl Client {
                 let config = self.tls.get_or_try_init(|| self.access.tls()).await?;
                 let stream = connected(address, TcpStream::connect(authority).await)?;
                 let stream = TlsConnector::from(config.clone()).connect(name, stream).await;
-                over(address, stream.map_err(|error| untrusted(plain(&error.to_string())))?, question).await
+                over(address, stream.map_err(|error| untrusted(escape_controls(&error.to_string())))?, question).await
             }
         }
     }
 }
 
-impl Access {
+impl ConnectionOptions {
     async fn tls(&self) -> Result<Arc<ClientConfig>, TlsError> {
         let identity = self.client_certificate.as_deref().zip(self.client_key.as_deref());
         tls::client_config(self.ca_bundle.as_deref(), identity).await.map(Arc::new)
@@ -229,10 +229,11 @@ fn connected<T>(address: &Address, outcome: io::Result<T>) -> Result<T, ClientEr
 async fn over(
     address: &Address,
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    question: Question<'_>,
+    question: ApiRequest<'_>,
 ) -> Result<Bytes, ClientError> {
-    let Question { method, path, body, token } = question;
-    let odd = |detail: String| ClientError::NotUnderstood { address: address.clone(), detail: plain(&detail) };
+    let ApiRequest { method, path, body, token } = question;
+    let odd =
+        |detail: String| ClientError::UnexpectedAnswer { address: address.clone(), detail: escape_controls(&detail) };
     let host = match address {
         Address::Unix(_) => "localhost",
         Address::Tcp(authority) | Address::Tls(authority) => authority,
@@ -280,8 +281,12 @@ async fn over(
 fn broken(address: &Address, error: hyper::Error) -> ClientError {
     let address = address.clone();
     let is_of_tls = matches!(address, Address::Tls(_)) && !error.is_parse();
-    let detail = told(&error.into());
-    if is_of_tls { ClientError::Untrusted { address, detail } } else { ClientError::NotUnderstood { address, detail } }
+    let detail = error_chain(&error.into());
+    if is_of_tls {
+        ClientError::Untrusted { address, detail }
+    } else {
+        ClientError::UnexpectedAnswer { address, detail }
+    }
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Exit codes, by the convention of monitoring plugins.
+//! Exit codes, which follow the convention of monitoring plugins.
 
 use std::process::ExitCode;
 
@@ -6,31 +6,31 @@ use crate::api::wire;
 use crate::api::wire::Extensible::{Known, Unknown};
 use crate::model::Status;
 
-/// What a command found, best first.
+/// Result of a command, from best to worst.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum State {
-    /// 0: available, or done.
+pub enum ExitState {
+    /// 0: available, or the command succeeded.
     Available,
     /// 1: available, with a warning.
     Warning,
-    /// 3: not known: nobody answers, nothing was probed yet, or wrong usage.
+    /// 3: unknown. The agent does not answer, no probe has ended, or the usage is wrong.
     Unknown,
     /// 2: offline.
     Offline,
 }
 
-impl From<State> for ExitCode {
-    fn from(state: State) -> Self {
+impl From<ExitState> for ExitCode {
+    fn from(state: ExitState) -> Self {
         Self::from(match state {
-            State::Available => 0,
-            State::Warning => 1,
-            State::Offline => 2,
-            State::Unknown => 3,
+            ExitState::Available => 0,
+            ExitState::Warning => 1,
+            ExitState::Offline => 2,
+            ExitState::Unknown => 3,
         })
     }
 }
 
-impl From<&wire::Report> for State {
+impl From<&wire::Report> for ExitState {
     fn from(report: &wire::Report) -> Self {
         match (&report.status, &report.verdict, &report.reason) {
             (_, None, _) => Self::Unknown,
@@ -41,8 +41,8 @@ impl From<&wire::Report> for State {
     }
 }
 
-impl State {
-    /// The worst of many; unknown when there are none, since nothing was verified.
+impl ExitState {
+    /// Returns the worst state. Without any state, nothing was verified, so the result is unknown.
     pub fn worst(states: impl IntoIterator<Item = Self>) -> Self {
         states.into_iter().max().unwrap_or(Self::Unknown)
     }
@@ -53,10 +53,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn offline_is_worse_than_unknown_and_nothing_is_unknown() {
-        assert_eq!(State::worst([State::Available, State::Warning]), State::Warning);
-        assert_eq!(State::worst([State::Unknown, State::Offline, State::Warning]), State::Offline);
-        assert_eq!(State::worst([State::Unknown, State::Warning]), State::Unknown);
-        assert_eq!(State::worst([]), State::Unknown);
+    fn worst_state_is_offline_then_unknown() {
+        assert_eq!(ExitState::worst([ExitState::Available, ExitState::Warning]), ExitState::Warning);
+        assert_eq!(ExitState::worst([ExitState::Unknown, ExitState::Offline, ExitState::Warning]), ExitState::Offline);
+        assert_eq!(ExitState::worst([ExitState::Unknown, ExitState::Warning]), ExitState::Unknown);
+        assert_eq!(ExitState::worst([]), ExitState::Unknown);
     }
 }

@@ -1,25 +1,25 @@
-//! `targetwatch mount-path`: the directory of an export, and the export of a directory.
+//! `targetwatch mount-path`: converts between exports and mount paths.
 
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::exit::State;
-use super::terminal::{plain, print};
+use super::exit::ExitState;
+use super::terminal::{escape_controls, print};
 use crate::model::mount_name::decode_directory;
 use crate::model::{MountName, PathKey, SpecFields, TargetSpec};
 
-/// What `mount-path` is asked.
+/// Arguments of `mount-path`.
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true, arg_required_else_help = true)]
 pub struct Arguments {
-    /// Print what this mount path was derived from
+    /// Print the text from which this mount path was derived
     #[arg(long, value_name = "DIR")]
     decode: Option<PathBuf>,
-    /// The directory that holds every mount path
+    /// Directory that contains every mount path
     #[arg(long, global = true, value_name = "DIR", default_value = "/var/trilio/triliovault-mounts")]
     root: PathBuf,
-    /// What names are derived from
+    /// Part of the export from which the mount path is derived
     #[arg(long, global = true, value_enum, default_value_t = Key::Path)]
     path_key: Key,
     #[command(subcommand)]
@@ -28,43 +28,45 @@ pub struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Of {
-    /// The mount path of an NFS export
+    /// Print the mount path of an NFS export
     Nfs {
         /// host:/path
         export: String,
     },
-    /// The mount path of an S3 bucket
+    /// Print the mount path of an S3 bucket
     S3 {
-        /// Where the service is; "" for AWS
+        /// URL of the service; "" for AWS
         url: String,
-        /// The bucket
+        /// Name of the bucket
         bucket: String,
     },
 }
 
-/// `path_key` of the configuration.
+/// Values of `path_key` in the configuration.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Key {
     /// The exported path
     Path,
-    /// host:/path, as releases up to 4.1 did
+    /// host:/path, as in releases up to 4.1
     Export,
 }
 
-/// Prints what was asked for.
+/// Prints the mount path or the text that it was derived from.
 ///
 /// # Errors
-/// When the export, or the directory, is none.
-pub fn run(arguments: &Arguments) -> anyhow::Result<State> {
+/// When the export or the directory is not valid.
+pub fn run(arguments: &Arguments) -> anyhow::Result<ExitState> {
     let text = match (&arguments.decode, &arguments.of) {
-        (Some(directory), _) => plain(&decode_directory(directory, &arguments.root)?),
+        (Some(directory), _) => escape_controls(&decode_directory(directory, &arguments.root)?),
         (None, Some(of)) => derive(of, arguments.path_key, &arguments.root)?,
         (None, None) => {
-            anyhow::bail!("say which export: mount-path nfs EXPORT, mount-path s3 URL BUCKET, or --decode DIR")
+            anyhow::bail!(
+                "missing argument; use mount-path nfs EXPORT, mount-path s3 URL BUCKET, or mount-path --decode DIR"
+            )
         }
     };
     print(&format!("{text}\n"));
-    Ok(State::Available)
+    Ok(ExitState::Available)
 }
 
 fn derive(of: &Of, key: Key, root: &Path) -> anyhow::Result<String> {

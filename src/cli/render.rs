@@ -1,4 +1,4 @@
-//! What people see: the tables of targets and of their types, and a report check by check.
+//! Tables of targets and target types, and reports with one line for each check.
 
 mod target_type;
 
@@ -7,33 +7,36 @@ use std::fmt::Write as _;
 use comfy_table::{Cell, CellAlignment, Color, ColumnConstraint, ContentArrangement, Table, presets};
 use jiff::Timestamp;
 
-use super::exit::State;
-use super::terminal::{Look, age, plain};
+use super::exit::ExitState;
+use super::terminal::{OutputStyle, age, escape_controls};
 use crate::api::wire::Extensible::Known;
 use crate::api::wire::{self, parse_timestamp};
 use crate::model::Outcome;
 use crate::model::report::MountMode;
 
-pub use target_type::{one_type, type_table};
+pub use target_type::{one_type, type_table, visible_to};
 
-/// The length of a capacity bar, in characters.
+/// Message of a table without targets.
+pub const NO_TARGETS: &str = "there are no backup targets; create one with `targetwatch target create`\n";
+
+/// Length of a capacity bar, in characters.
 const BAR_CHARS: usize = 10;
 
-/// Terminals of fewer columns get tables without bars, so that exports stay readable.
-const WIDE: u16 = 110;
+/// Smallest width of a table with capacity bars, in columns. Narrower tables need the space for exports.
+const WIDE_COLUMNS: u16 = 110;
 
-/// The table of `status`.
+/// Renders the table of `status`.
 #[must_use]
-pub fn status_table(list: &wire::TargetDetailList, look: Look, now: Timestamp) -> String {
+pub fn status_table(list: &wire::TargetDetailList, style: OutputStyle, now: Timestamp) -> String {
     let round_trip = |report: &wire::Report| report.mount.as_ref().and_then(|mount| mount.round_trip_ms);
-    // Where there is room for it, and something to tell.
+    // The column needs space, and at least one value.
     let has_round_trip =
-        look.width >= WIDE && list.backup_targets.iter().any(|target| round_trip(&target.report).is_some());
+        style.width >= WIDE_COLUMNS && list.backup_targets.iter().any(|target| round_trip(&target.report).is_some());
     let mut header = vec!["TARGET", "TYPE", "STATUS", "SINCE", "CAPACITY", "USED", "CHECKED", "REASON"];
     if has_round_trip {
         header.insert(6, "ROUND TRIP");
     }
-    let mut table = table(look, &header);
+    let mut table = table(style, &header);
     for wire::TargetDetail { target, report } in &list.backup_targets {
         let ago = |text: Option<&String>| {
             text.and_then(|text| parse_timestamp(text)).map_or_else(|| "never".to_owned(), |at| age(at, now))
@@ -44,19 +47,19 @@ pub fn status_table(list: &wire::TargetDetailList, look: Look, now: Timestamp) -
             None => ("-".to_owned(), target.used.clone().unwrap_or_else(|| "-".to_owned())),
         };
         let size = match target.capacity.as_deref() {
-            Some(size) if look.width < WIDE => size.to_owned(),
+            Some(size) if style.width < WIDE_COLUMNS => size.to_owned(),
             Some(size) => format!("{bar} {size}"),
             None => bar,
         };
         let mut row = vec![
-            Cell::new(format!("{name}{}", plain(&target.filesystem_export))),
-            Cell::new(plain(&target.kind)),
-            state_cell(&target.status, State::from(report), look),
+            Cell::new(format!("{name}{}", escape_controls(&target.filesystem_export))),
+            Cell::new(escape_controls(&target.kind)),
+            state_cell(&target.status, ExitState::from(report), style),
             Cell::new(ago(Some(&report.since))),
-            Cell::new(plain(&size)),
-            Cell::new(plain(&percent)).set_alignment(CellAlignment::Right),
+            Cell::new(escape_controls(&size)),
+            Cell::new(escape_controls(&percent)).set_alignment(CellAlignment::Right),
             Cell::new(ago(report.checked_at.as_ref())),
-            Cell::new(plain(report.reason.as_deref().unwrap_or(""))),
+            Cell::new(escape_controls(report.reason.as_deref().unwrap_or(""))),
         ];
         if has_round_trip {
             let text =
@@ -65,23 +68,23 @@ pub fn status_table(list: &wire::TargetDetailList, look: Look, now: Timestamp) -
         }
         table.add_row(row);
     }
-    // A word that is broken cannot be searched for: only the exports give way.
+    // Only exports are wrapped. A wrapped word cannot be searched for.
     for column in table.column_iter_mut().skip(1) {
         column.set_constraint(ColumnConstraint::ContentWidth);
     }
     let mut text = finish(&mut table);
     for wire::TargetDetail { target, report } in &list.backup_targets {
         if let Some(message) = &report.message {
-            let _ = writeln!(text, "{}: {}", plain(&target.filesystem_export), plain(message));
+            let _ = writeln!(text, "{}: {}", escape_controls(&target.filesystem_export), escape_controls(message));
         }
     }
     text
 }
 
-/// The table of `target list`.
+/// Renders the table of `target list`.
 #[must_use]
-pub fn target_table(list: &wire::TargetList, look: Look) -> String {
-    let mut table = table(look, &["ID", "TARGET", "TYPE", "DEFAULT", "STATUS", "TARGET TYPES", "MOUNT PATH"]);
+pub fn target_table(list: &wire::TargetList, style: OutputStyle) -> String {
+    let mut table = table(style, &["ID", "TARGET", "TYPE", "DEFAULT", "STATUS", "TARGET TYPES", "MOUNT PATH"]);
     for target in &list.backup_targets {
         let types: Vec<&str> = target.backup_target_types.iter().map(|found| found.name.as_str()).collect();
         table.add_row(
@@ -94,16 +97,16 @@ pub fn target_table(list: &wire::TargetList, look: Look) -> String {
                 &types.join(", "),
                 &target.filesystem_export_mount_path,
             ]
-            .map(|text| Cell::new(plain(text))),
+            .map(|text| Cell::new(escape_controls(text))),
         );
     }
     finish(&mut table)
 }
 
-/// The table of `target history`.
+/// Renders the table of `target history`.
 #[must_use]
-pub fn history_table(history: &wire::History, look: Look) -> String {
-    let mut table = table(look, &["AT", "FROM", "TO", "REASON", "MESSAGE"]);
+pub fn history_table(history: &wire::History, style: OutputStyle) -> String {
+    let mut table = table(style, &["AT", "FROM", "TO", "REASON", "MESSAGE"]);
     for transition in &history.transitions {
         table.add_row(
             [
@@ -113,7 +116,7 @@ pub fn history_table(history: &wire::History, look: Look) -> String {
                 transition.reason.as_deref().unwrap_or(""),
                 transition.message.as_deref().unwrap_or(""),
             ]
-            .map(|text| Cell::new(plain(text))),
+            .map(|text| Cell::new(escape_controls(text))),
         );
     }
     for column in table.column_iter_mut().take(4) {
@@ -122,30 +125,30 @@ pub fn history_table(history: &wire::History, look: Look) -> String {
     finish(&mut table)
 }
 
-/// A report, one line a check, and what follows.
+/// Renders a report: one line for each check, then capacity, mount, lock proof and status.
 #[must_use]
-pub fn report(report: &wire::Report, look: Look) -> String {
-    let mut text = format!("{}\n", plain(&report.filesystem_export));
+pub fn report(report: &wire::Report, style: OutputStyle) -> String {
+    let mut text = format!("{}\n", escape_controls(&report.filesystem_export));
     for check in &report.checks {
         let mark = match (&check.outcome, &check.reason) {
-            (Known(Outcome::Passed), None) => paint(&format!("{:<9}", "passed"), Color::Green, look),
-            (Known(Outcome::Passed), Some(_)) => paint(&format!("{:<9}", "warning"), Color::Yellow, look),
+            (Known(Outcome::Passed), None) => paint(&format!("{:<9}", "passed"), Color::Green, style),
+            (Known(Outcome::Passed), Some(_)) => paint(&format!("{:<9}", "warning"), Color::Yellow, style),
             (Known(Outcome::Skipped), _) => format!("{:<9}", "skipped"),
-            (outcome, _) => paint(&format!("{:<9}", plain(outcome)), Color::Red, look),
+            (outcome, _) => paint(&format!("{:<9}", escape_controls(outcome)), Color::Red, style),
         };
-        let _ = write!(text, "  {mark} {:<13} {:>9.1} ms", plain(&check.name), check.duration_ms);
+        let _ = write!(text, "  {mark} {:<13} {:>9.1} ms", escape_controls(&check.name), check.duration_ms);
         if let Some(reason) = &check.reason {
-            let _ = write!(text, "  {}", plain(reason));
+            let _ = write!(text, "  {}", escape_controls(reason));
         }
         if let Some(message) = &check.message {
-            let _ = write!(text, "\n            {}", plain(message));
+            let _ = write!(text, "\n            {}", escape_controls(message));
         }
         // The first finding is the reason and message above.
         for more in check.findings.iter().skip(1) {
-            let _ = write!(text, "\n            {}: {}", plain(&more.reason), plain(&more.message));
+            let _ = write!(text, "\n            {}: {}", escape_controls(&more.reason), escape_controls(&more.message));
         }
         if let Some(detail) = &check.detail {
-            let _ = write!(text, "\n            {}", plain(detail));
+            let _ = write!(text, "\n            {}", escape_controls(detail));
         }
         text.push('\n');
     }
@@ -162,20 +165,21 @@ pub fn report(report: &wire::Report, look: Look) -> String {
     if let Some(ended_at) =
         report.usage_listing.as_ref().and_then(|listing| listing.counted.as_ref()?.ended_at.as_ref())
     {
-        let _ = writeln!(text, "  used as counted by a listing that ended at {}", plain(ended_at));
+        let _ = writeln!(text, "  usage counted by a listing that ended at {}", escape_controls(ended_at));
     }
     if let Some(traffic) = report.mount.as_ref().and_then(traffic) {
-        let _ = writeln!(text, "  {}", plain(&traffic));
+        let _ = writeln!(text, "  {}", escape_controls(&traffic));
     }
     if let Some(proof) = &report.object_lock_proof {
-        let proved = proof.proved_at.as_ref().map(|at| format!(", proved at {}", plain(at))).unwrap_or_default();
-        let _ = writeln!(text, "  object lock {}{proved}", plain(&proof.verdict));
+        let proved =
+            proof.proved_at.as_ref().map(|at| format!(", proved at {}", escape_controls(at))).unwrap_or_default();
+        let _ = writeln!(text, "  object lock {}{proved}", escape_controls(&proof.verdict));
     }
     if let (Some(probe), Some(hour)) = (report.probe_requests, report.requests_last_hour) {
         let _ = writeln!(text, "  requests to the service: {probe} by this probe, {hour} in the last hour");
     }
-    let color = color(State::from(report));
-    let _ = write!(text, "  {}", paint(&plain(&report.status), color, look));
+    let color = color(ExitState::from(report));
+    let _ = write!(text, "  {}", paint(&escape_controls(&report.status), color, style));
     if let Some(mode) = &report.mode {
         let how = if *mode == MountMode::Kernel { "mounted" } else { "over the wire, not mounted" };
         let _ = write!(text, " ({how})");
@@ -184,21 +188,22 @@ pub fn report(report: &wire::Report, look: Look) -> String {
     text
 }
 
-/// What went to and fro over a mount.
+/// Renders the traffic of a mount. `None` if the kernel does not report it.
 fn traffic(mount: &wire::Mount) -> Option<String> {
     let bytes = |count: Option<u64>| count.map(crate::model::capacity::format_bytes);
-    let (read, written, again) = (bytes(mount.bytes_read)?, bytes(mount.bytes_written)?, mount.retransmissions?);
+    let (read, written, retransmissions) =
+        (bytes(mount.bytes_read)?, bytes(mount.bytes_written)?, mount.retransmissions?);
     let round_trip = match (mount.round_trip_ms, mount.round_trip_over_s) {
         (Some(round_trip), Some(over)) => format!("round trip {round_trip:.1} ms over {over:.0} s"),
         _ => "no request answered".to_owned(),
     };
-    Some(format!("{round_trip}; since it was mounted {again} sent again, {read} read, {written} written"))
+    Some(format!("{round_trip}; since mounting: {retransmissions} retransmissions, {read} read, {written} written"))
 }
 
-fn table(look: Look, header: &[&str]) -> Table {
+fn table(style: OutputStyle, header: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic).set_width(look.width);
-    if look.has_color {
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic).set_width(style.width);
+    if style.has_color {
         table.enforce_styling();
     } else {
         table.force_no_tty();
@@ -208,7 +213,7 @@ fn table(look: Look, header: &[&str]) -> Table {
 }
 
 fn finish(table: &mut Table) -> String {
-    let gap = if table.width().is_some_and(|width| width < WIDE) { 1 } else { 2 };
+    let gap = if table.width().is_some_and(|width| width < WIDE_COLUMNS) { 1 } else { 2 };
     for column in table.column_iter_mut() {
         column.set_padding((0, gap));
     }
@@ -226,28 +231,28 @@ fn bar(percent: f64) -> String {
     format!("[{}{}]", "#".repeat(filled), ".".repeat(BAR_CHARS.saturating_sub(filled)))
 }
 
-fn color(state: State) -> Color {
+fn color(state: ExitState) -> Color {
     match state {
-        State::Available => Color::Green,
-        State::Warning => Color::Yellow,
-        State::Unknown => Color::Grey,
-        State::Offline => Color::Red,
+        ExitState::Available => Color::Green,
+        ExitState::Warning => Color::Yellow,
+        ExitState::Unknown => Color::Grey,
+        ExitState::Offline => Color::Red,
     }
 }
 
-fn state_cell(status: &str, state: State, look: Look) -> Cell {
-    let cell = Cell::new(plain(status));
-    if look.has_color { cell.fg(color(state)) } else { cell }
+fn state_cell(status: &str, state: ExitState, style: OutputStyle) -> Cell {
+    let cell = Cell::new(escape_controls(status));
+    if style.has_color { cell.fg(color(state)) } else { cell }
 }
 
-fn paint(text: &str, color: Color, look: Look) -> String {
+fn paint(text: &str, color: Color, style: OutputStyle) -> String {
     let code = match color {
         Color::Green => 32,
         Color::Yellow => 33,
         Color::Red => 31,
         _ => 37,
     };
-    if look.has_color { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
+    if style.has_color { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
 }
 
 #[cfg(test)]

@@ -51,7 +51,7 @@ pub fn run(config: Option<&Path>) -> ExitCode {
     let code = match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!("{}", super::terminal::told(&error));
+            tracing::error!("{}", super::terminal::error_chain(&error));
             ExitCode::FAILURE
         }
     };
@@ -110,7 +110,7 @@ async fn serve(prepared: Prepared, config: Option<PathBuf>) -> anyhow::Result<()
     warn_of_plain_text(&settings.api);
     let addresses: Vec<String> = listeners.addresses().iter().map(ToString::to_string).collect();
 
-    let running = Running::start(&settings, registry, listeners).await?;
+    let running = RunningAgent::start(&settings, registry, listeners).await?;
     let agent = running.agent.clone();
     let watchdog = tokio::spawn(feed_watchdog());
     let targets = agent.view().targets.len();
@@ -142,7 +142,7 @@ async fn serve(prepared: Prepared, config: Option<PathBuf>) -> anyhow::Result<()
 }
 
 /// An agent that is at work and answers.
-pub struct Running {
+pub struct RunningAgent {
     /// The agent.
     pub agent: Agent,
     auth: Arc<Auth>,
@@ -150,7 +150,7 @@ pub struct Running {
     serving: JoinHandle<()>,
 }
 
-impl Running {
+impl RunningAgent {
     /// Starts the agent and its API.
     ///
     /// # Errors
@@ -224,7 +224,7 @@ fn warn_of_plain_text(api: &ApiSettings) {
     }
 }
 
-async fn reload(running: &Running, settings: &mut Settings, config: Option<&Path>) {
+async fn reload(running: &RunningAgent, settings: &mut Settings, config: Option<&Path>) {
     let agent = &running.agent;
     systemd::reloading();
     running.reload_files().await;

@@ -1,39 +1,39 @@
-//! `targetwatch status`: the table a person wants, and an exit code for monitoring.
+//! `targetwatch status`: a table of all targets, and an exit code for monitoring.
 
 use std::time::Duration;
 
 use clap::Args;
 use jiff::Timestamp;
 
-use super::client::{Access, Client, ClientError};
-use super::exit::State;
+use super::client::{Client, ClientError, ConnectionOptions};
+use super::exit::ExitState;
 use super::render;
 use super::runtime;
-use super::terminal::{Look, print};
+use super::terminal::{OutputStyle, print, print_json};
 use crate::api::wire;
 
-/// Clears the screen and goes to its beginning (ECMA-48).
+/// Clears the screen and moves the cursor to its top left corner (ECMA-48).
 const CLEAR: &str = "\u{1b}[H\u{1b}[2J";
 
-/// What `status` is asked.
+/// Arguments of `status`.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// Show it again and again until interrupted
+    /// Refresh the table until interrupted
     #[arg(long)]
     watch: bool,
-    /// Seconds from one look to the next, with --watch
+    /// Seconds from one style to the next, with --watch
     #[arg(long, value_name = "SECONDS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=3600))]
     interval: u64,
-    /// Print the agent's own answer
+    /// Print the answer of the API as JSON
     #[arg(long, conflicts_with = "watch")]
     json: bool,
 }
 
-/// Asks the agent and shows its targets.
+/// Fetches the targets from the agent and prints them.
 ///
 /// # Errors
-/// When the agent does not answer; with `--watch` that is shown instead.
-pub fn run(access: Access, arguments: &Arguments) -> anyhow::Result<State> {
+/// When the agent does not answer. With `--watch`, the error is printed below the table instead.
+pub fn run(access: ConnectionOptions, arguments: &Arguments) -> anyhow::Result<ExitState> {
     runtime::block_on(async {
         let client = Client::new(access);
         if arguments.watch {
@@ -44,24 +44,24 @@ pub fn run(access: Access, arguments: &Arguments) -> anyhow::Result<State> {
     })?
 }
 
-async fn once(client: &Client, json: bool) -> anyhow::Result<State> {
+async fn once(client: &Client, json: bool) -> anyhow::Result<ExitState> {
     let list = fetch(client).await?;
     if json {
-        print(&format!("{}\n", serde_json::to_string_pretty(&list)?));
+        print_json(&list)?;
     } else {
-        print(&shown(&list));
+        print(&rendered(&list));
     }
     Ok(state(&list))
 }
 
-async fn watch(client: &Client, interval: Duration) -> State {
+async fn watch(client: &Client, interval: Duration) -> ExitState {
     let mut latest: Option<wire::TargetDetailList> = None;
     let mut ticks = tokio::time::interval(interval);
     let interrupt = tokio::signal::ctrl_c();
     tokio::pin!(interrupt);
     loop {
         tokio::select! {
-            _ = &mut interrupt => return latest.as_ref().map_or(State::Unknown, state),
+            _ = &mut interrupt => return latest.as_ref().map_or(ExitState::Unknown, state),
             _ = ticks.tick() => {}
         }
         let problem = match fetch(client).await {
@@ -71,9 +71,9 @@ async fn watch(client: &Client, interval: Duration) -> State {
             }
             Err(error) => format!("{error}\n"),
         };
-        let table = latest.as_ref().map(shown).unwrap_or_default();
+        let table = latest.as_ref().map(rendered).unwrap_or_default();
         print(&format!(
-            "{CLEAR}{}  every {} s, Ctrl-C ends\n\n{table}{problem}",
+            "{CLEAR}{}  every {} s, Ctrl-C to stop\n\n{table}{problem}",
             Timestamp::now().strftime("%H:%M:%SZ"),
             interval.as_secs()
         ));
@@ -84,13 +84,13 @@ async fn fetch(client: &Client) -> Result<wire::TargetDetailList, ClientError> {
     client.get("/backup_targets/detail").await
 }
 
-fn shown(list: &wire::TargetDetailList) -> String {
+fn rendered(list: &wire::TargetDetailList) -> String {
     if list.backup_targets.is_empty() {
-        return "there are no backup targets: create one with `targetwatch target create`\n".to_owned();
+        return render::NO_TARGETS.to_owned();
     }
-    render::status_table(list, Look::of_stdout(), Timestamp::now())
+    render::status_table(list, OutputStyle::of_stdout(), Timestamp::now())
 }
 
-fn state(list: &wire::TargetDetailList) -> State {
-    State::worst(list.backup_targets.iter().map(|target| State::from(&target.report)))
+fn state(list: &wire::TargetDetailList) -> ExitState {
+    ExitState::worst(list.backup_targets.iter().map(|target| ExitState::from(&target.report)))
 }

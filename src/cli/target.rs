@@ -1,34 +1,32 @@
-//! `targetwatch target`: the targets of the API, for people.
+//! `targetwatch target`: manages targets through the API.
 
-use std::collections::BTreeMap;
-
-use anyhow::bail;
 use bytes::Bytes;
 use clap::{Args, Subcommand};
 use http::Method;
 use serde::Serialize;
 
-use super::client::{ANSWER_TIMEOUT, Access, Client, PROBE_TIMEOUT};
-use super::exit::State;
-use super::terminal::{Look, confirm, plain, print};
+use super::client::{ANSWER_TIMEOUT, Client, ConnectionOptions, PROBE_TIMEOUT};
+use super::exit::ExitState;
+use super::select::{self, Selectable};
+use super::terminal::{OutputStyle, confirm, escape_controls, print, print_json};
 use super::{render, runtime};
 use crate::api::wire::{self, NewTarget, NewTargetBody, TargetUpdate, TargetUpdateBody};
 
-/// What is to be done with targets. TARGET is an id, the beginning of one, an export, or the name of
-/// a target type.
+/// Operation on targets. A TARGET is an id, the beginning of an id, an export, or the name of a target
+/// type.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// List the targets
     List {
-        /// Print the agent's own answer
+        /// Print the answer of the API as JSON
         #[arg(long)]
         json: bool,
     },
     /// Show a target and its latest report
     Show {
-        /// Which
+        /// Target: id, beginning of an id, export, or name of a target type
         target: String,
-        /// Print the agent's own answer
+        /// Print the answer of the API as JSON
         #[arg(long)]
         json: bool,
     },
@@ -37,105 +35,105 @@ pub enum Command {
     Create(Create),
     /// Change a target
     Modify {
-        /// Which
+        /// Target: id, beginning of an id, export, or name of a target type
         target: String,
-        /// Whether its bucket is immutable
+        /// Whether the bucket must have object lock
         #[arg(long)]
         immutable: Option<bool>,
-        /// The endpoint with another scheme
+        /// Endpoint with a different scheme
         #[arg(long, value_name = "URL")]
         endpoint: Option<String>,
-        /// A note, key=value; may be repeated
-        #[arg(long = "metadata", value_name = "KEY=VALUE", value_parser = note)]
-        notes: Vec<(String, String)>,
-        /// Remove all other notes
+        /// Metadata entry; may be repeated
+        #[arg(long = "metadata", value_name = "KEY=VALUE", value_parser = metadata_entry)]
+        metadata: Vec<(String, String)>,
+        /// Remove all other metadata
         #[arg(long)]
         purge_metadata: bool,
     },
     /// Make a target the default
     SetDefault {
-        /// Which
+        /// Target: id, beginning of an id, export, or name of a target type
         target: String,
     },
     /// Probe a target now
     Check {
-        /// Which
+        /// Target: id, beginning of an id, export, or name of a target type
         target: String,
-        /// Print the agent's own answer
+        /// Print the answer of the API as JSON
         #[arg(long)]
         json: bool,
     },
-    /// Show when a target became available or offline, newest first
+    /// Show the changes of a target's status, newest first
     History {
-        /// Which
+        /// Target: id, beginning of an id, export, or name of a target type
         target: String,
-        /// Print the agent's own answer
+        /// Print the answer of the API as JSON
         #[arg(long)]
         json: bool,
     },
-    /// Unmount and delete a target; its backups stay where they are
+    /// Unmount and delete a target; its backups are kept
     Delete {
-        /// Which
+        /// Target: id, beginning of an id, export, or name of a target type
         target: String,
-        /// Do not ask
+        /// Delete without asking for confirmation
         #[arg(long)]
         yes: bool,
     },
 }
 
-/// What is to be created.
+/// Kind of a new target.
 #[derive(Debug, Subcommand)]
 pub enum Create {
     /// An NFS export
     Nfs {
         /// host:/path
         export: String,
-        /// What every target has.
+        /// Options of every kind.
         #[command(flatten)]
         common: Common,
     },
     /// An S3 bucket
     S3 {
-        /// Where the service is; AWS without it
+        /// URL of the service [default: AWS]
         #[arg(long, value_name = "URL")]
         endpoint: Option<String>,
-        /// The bucket
+        /// Name of the bucket
         #[arg(long)]
         bucket: String,
-        /// Nobody with these keys can delete its backups: the bucket must have object lock
+        /// Require that the bucket protects backups by object lock
         #[arg(long)]
         immutable: bool,
-        /// What every target has.
+        /// Options of every kind.
         #[command(flatten)]
         common: Common,
     },
 }
 
-/// What every target has.
+/// Options of every kind.
 #[derive(Debug, Args)]
 pub struct Common {
-    /// The name of its target type; the export without it
+    /// Name of its target type [default: the export]
     #[arg(long, value_name = "TYPE")]
     name: Option<String>,
-    /// Make it the default
+    /// Make it the default target
     #[arg(long)]
     default: bool,
-    /// A note, key=value; may be repeated
-    #[arg(long = "metadata", value_name = "KEY=VALUE", value_parser = note)]
-    notes: Vec<(String, String)>,
+    /// Metadata entry; may be repeated
+    #[arg(long = "metadata", value_name = "KEY=VALUE", value_parser = metadata_entry)]
+    metadata: Vec<(String, String)>,
 }
 
-/// A note on the command line.
-pub(super) fn note(text: &str) -> Result<(String, String), String> {
+/// Parses `KEY=VALUE`.
+pub(super) fn metadata_entry(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("expected key=value")?;
     Ok((key.to_owned(), value.to_owned()))
 }
 
-/// Does it.
+/// Runs the command.
 ///
 /// # Errors
-/// When the agent does not answer or refuses, with what it says.
-pub fn run(access: Access, command: Command) -> anyhow::Result<State> {
+/// When the agent does not answer, or when it refuses the request. The error contains its message.
+pub fn run(access: ConnectionOptions, command: Command) -> anyhow::Result<ExitState> {
     runtime::block_on(async {
         let client = Client::new(access);
         match command {
@@ -148,12 +146,12 @@ pub fn run(access: Access, command: Command) -> anyhow::Result<State> {
                 let body = NewTargetBody { backup_target: new_target(create) };
                 change(&client, Method::POST, "/backup_targets", &body).await
             }
-            Command::Modify { target, immutable, endpoint, notes, purge_metadata } => {
+            Command::Modify { target, immutable, endpoint, metadata, purge_metadata } => {
                 let id = resolve(&client, &target).await?.id;
                 let backup_target = TargetUpdate {
                     immutable,
                     s3_endpoint_url: endpoint,
-                    metadata: notes.into_iter().collect(),
+                    metadata: metadata.into_iter().collect(),
                     purge_metadata: purge_metadata.then_some(true),
                     ..TargetUpdate::default()
                 };
@@ -163,7 +161,7 @@ pub fn run(access: Access, command: Command) -> anyhow::Result<State> {
             Command::SetDefault { target } => {
                 let id = resolve(&client, &target).await?.id;
                 let one: wire::OneTarget = client.get(&format!("/backup_targets/{id}/set_default")).await?;
-                told(&one.backup_targets, "is the default")
+                print_result(&one.backup_targets, "is now the default")
             }
             Command::Check { target, json } => {
                 let id = resolve(&client, &target).await?.id;
@@ -175,66 +173,66 @@ pub fn run(access: Access, command: Command) -> anyhow::Result<State> {
     })?
 }
 
-/// Probes a target through the agent.
+/// Asks the agent to probe a target, and returns the report.
 pub(super) async fn check(client: &Client, id: &str) -> anyhow::Result<wire::Report> {
     let path = format!("/backup_targets/{id}/check");
     Ok(client.send(Method::POST, &path, Bytes::new(), PROBE_TIMEOUT).await?)
 }
 
-async fn history(client: &Client, target: &str, json: bool) -> anyhow::Result<State> {
+async fn history(client: &Client, target: &str, json: bool) -> anyhow::Result<ExitState> {
     let id = resolve(client, target).await?.id;
     let history: wire::History = client.get(&format!("/backup_targets/{id}/history")).await?;
     if json {
-        print(&format!("{}\n", serde_json::to_string_pretty(&history)?));
+        print_json(&history)?;
     } else {
-        print(&render::history_table(&history, Look::of_stdout()));
+        print(&render::history_table(&history, OutputStyle::of_stdout()));
     }
-    Ok(State::Available)
+    Ok(ExitState::Available)
 }
 
-async fn list(client: &Client, json: bool) -> anyhow::Result<State> {
+async fn list(client: &Client, json: bool) -> anyhow::Result<ExitState> {
     let list: wire::TargetList = client.get("/backup_targets").await?;
     if json {
-        print(&format!("{}\n", serde_json::to_string_pretty(&list)?));
+        print_json(&list)?;
     } else {
-        print(&render::target_table(&list, Look::of_stdout()));
+        print(&render::target_table(&list, OutputStyle::of_stdout()));
     }
-    Ok(State::Available)
+    Ok(ExitState::Available)
 }
 
-fn show(report: &wire::Report, json: bool) -> anyhow::Result<State> {
+fn show(report: &wire::Report, json: bool) -> anyhow::Result<ExitState> {
     if json {
-        print(&format!("{}\n", serde_json::to_string_pretty(report)?));
+        print_json(report)?;
     } else {
-        print(&render::report(report, Look::of_stdout()));
+        print(&render::report(report, OutputStyle::of_stdout()));
     }
-    Ok(State::from(report))
+    Ok(ExitState::from(report))
 }
 
-async fn change(client: &Client, method: Method, path: &str, body: &impl Serialize) -> anyhow::Result<State> {
+async fn change(client: &Client, method: Method, path: &str, body: &impl Serialize) -> anyhow::Result<ExitState> {
     let body = serde_json::to_vec(body)?.into();
     let one: wire::OneTarget = client.send(method, path, body, ANSWER_TIMEOUT).await?;
-    told(&one.backup_targets, &format!("at {}", one.backup_targets.filesystem_export_mount_path))
+    print_result(&one.backup_targets, &format!("at {}", one.backup_targets.filesystem_export_mount_path))
 }
 
-fn told(target: &wire::Target, what: &str) -> anyhow::Result<State> {
-    print(&plain(&format!("{} {} {what}", target.id, target.filesystem_export)));
+fn print_result(target: &wire::Target, what: &str) -> anyhow::Result<ExitState> {
+    print(&escape_controls(&format!("{} {} {what}", target.id, target.filesystem_export)));
     print("\n");
-    Ok(State::Available)
+    Ok(ExitState::Available)
 }
 
-async fn delete(client: &Client, target: &str, yes: bool) -> anyhow::Result<State> {
+async fn delete(client: &Client, target: &str, yes: bool) -> anyhow::Result<ExitState> {
     let found = resolve(client, target).await?;
     if !yes {
-        let question = format!("Unmount and delete {}? Its backups stay.", found.filesystem_export);
+        let question = format!("Unmount and delete {}? Its backups are kept.", found.filesystem_export);
         confirm(&found.filesystem_export, &question)?;
     }
     client.delete(&format!("/backup_targets/{}", found.id)).await?;
-    told(&found, "deleted")
+    print_result(&found, "deleted")
 }
 
 fn new_target(create: Create) -> NewTarget {
-    let (specific, Common { name, default, notes }) = match create {
+    let (specific, Common { name, default, metadata }) = match create {
         Create::Nfs { export, common } => {
             let specific =
                 NewTarget { kind: Some("nfs".to_owned()), filesystem_export: Some(export), ..NewTarget::default() };
@@ -251,56 +249,29 @@ fn new_target(create: Create) -> NewTarget {
             (specific, common)
         }
     };
-    let metadata: BTreeMap<String, String> = notes.into_iter().collect();
-    NewTarget { btt_name: name, is_default: default.then_some(true), metadata, ..specific }
+    NewTarget {
+        btt_name: name,
+        is_default: default.then_some(true),
+        metadata: metadata.into_iter().collect(),
+        ..specific
+    }
 }
 
-/// The target that a person means.
-pub(super) async fn resolve(client: &Client, meant: &str) -> anyhow::Result<wire::Target> {
+/// Returns the target that `text` selects.
+pub(super) async fn resolve(client: &Client, text: &str) -> anyhow::Result<wire::Target> {
     let list: wire::TargetList = client.get("/backup_targets").await?;
-    pick(list.backup_targets, meant)
+    select::one(list.backup_targets, text)
 }
 
-fn pick(targets: Vec<wire::Target>, meant: &str) -> anyhow::Result<wire::Target> {
-    let is_named = |target: &wire::Target| {
-        target.filesystem_export == meant || target.backup_target_types.iter().any(|found| found.name == meant)
-    };
-    // Anybody may give a type the id of another target as its name; an id means one target.
-    let (mut candidates, mut others): (Vec<_>, Vec<_>) = targets.into_iter().partition(|target| target.id == meant);
-    if candidates.is_empty() {
-        (candidates, others) = others.into_iter().partition(is_named);
-    }
-    if candidates.is_empty() && !meant.is_empty() {
-        candidates = others.into_iter().filter(|target| target.id.starts_with(meant)).collect();
-    }
-    match (candidates.pop(), candidates.is_empty()) {
-        (Some(target), true) => Ok(target),
-        (Some(_), false) => bail!("{meant:?} is more than one target: give the whole id (targetwatch target list)"),
-        (None, _) => bail!("there is no backup target {meant:?}: `targetwatch target list` shows what there is"),
-    }
-}
+impl Selectable for wire::Target {
+    const NOUN: &'static str = "backup target";
+    const LIST_COMMAND: &'static str = "targetwatch target list";
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn target(id: &str, export: &str) -> wire::Target {
-        let value = serde_json::json!({
-            "id": id, "type": "nfs", "created_at": "", "updated_at": "", "version": "", "filesystem_export": export,
-            "filesystem_export_mount_path": "", "nfs_export": "", "nfs_export_mount_path": "", "is_default": false,
-            "capacity": null, "used": null, "status": "offline", "backup_target_types": [], "backup_target_metadata": [],
-        });
-        serde_json::from_value(value).expect("a target")
+    fn id(&self) -> &str {
+        &self.id
     }
 
-    #[test]
-    fn a_target_is_meant_by_id_the_beginning_of_one_or_export() {
-        let targets = || vec![target("ab12", "nas:/a"), target("ab34", "nas:/b"), target("cd56", "ab12")];
-        for (meant, id) in [("ab12", "ab12"), ("ab3", "ab34"), ("nas:/a", "ab12")] {
-            assert_eq!(pick(targets(), meant).expect(meant).id, id);
-        }
-        assert!(pick(targets(), "ab").expect_err("two").to_string().contains("more than one"));
-        assert!(pick(targets(), "x").expect_err("none").to_string().contains("target list"));
-        assert!(pick(targets(), "").is_err());
+    fn is_named(&self, text: &str) -> bool {
+        self.filesystem_export == text || self.backup_target_types.iter().any(|found| found.name == text)
     }
 }

@@ -1,26 +1,27 @@
-//! The terminal: its width, its colours, and what must not reach it.
+//! Terminal output: width, colours, and escaping of untrusted text.
 
 use std::io::{self, IsTerminal as _, Write as _};
 
 use anyhow::{Context as _, bail};
 use jiff::Timestamp;
+use serde::Serialize;
 
-/// The width of a table that goes to a file or a pipe, or to a terminal that does not know its own (a
-/// serial line says 0), in columns.
+/// Width of a table without a known terminal width, in columns. Files and pipes have no width. A
+/// serial line reports 0.
 const WIDTH_WITHOUT_TERMINAL: u16 = 160;
 
-/// How output looks.
+/// Width and colours of the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Look {
-    /// Columns.
+pub struct OutputStyle {
+    /// Width in columns.
     pub width: u16,
-    /// Whether colours are wanted.
+    /// Whether the output has colours.
     pub has_color: bool,
 }
 
-impl Look {
-    /// Of standard output. Colour only on a terminal that has it, and not when `NO_COLOR` is set
-    /// (no-color.org).
+impl OutputStyle {
+    /// Returns the style of standard output. It has colours on a terminal that supports them, unless
+    /// `NO_COLOR` is set (no-color.org).
     #[must_use]
     pub fn of_stdout() -> Self {
         let is_terminal = io::stdout().is_terminal();
@@ -34,7 +35,7 @@ impl Look {
     }
 }
 
-/// Writes to standard output. A reader who has seen enough, as `head` has, is no error.
+/// Writes to standard output. A closed pipe, as with `head`, is not an error.
 pub fn print(text: &str) {
     let mut out = io::stdout().lock();
     if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush())
@@ -44,37 +45,46 @@ pub fn print(text: &str) {
     }
 }
 
-/// Asks before something is deleted.
+/// Writes a value to standard output as indented JSON.
 ///
 /// # Errors
-/// When the answer is no, or nobody is there to answer.
+/// When the value cannot be encoded.
+pub fn print_json(value: &(impl Serialize + ?Sized)) -> anyhow::Result<()> {
+    print(&format!("{}\n", serde_json::to_string_pretty(value)?));
+    Ok(())
+}
+
+/// Asks for confirmation of a deletion.
+///
+/// # Errors
+/// When the answer is not yes, or when standard input is not a terminal.
 pub fn confirm(what: &str, question: &str) -> anyhow::Result<()> {
     if !io::stdin().is_terminal() {
-        bail!("say --yes to delete {what} without being asked");
+        bail!("cannot ask before deleting {what}, because standard input is not a terminal; use --yes");
     }
-    print(&plain(&format!("{question} [y/N] ")));
+    print(&escape_controls(&format!("{question} [y/N] ")));
     let mut answer = String::new();
-    io::stdin().read_line(&mut answer).context("no answer")?;
+    io::stdin().read_line(&mut answer).context("cannot read the answer")?;
     if matches!(answer.trim(), "y" | "Y" | "yes") { Ok(()) } else { bail!("not deleted") }
 }
 
-/// Text that may have come from anywhere, with its control characters made visible.
+/// Escapes the control characters of untrusted text.
 #[must_use]
-pub fn plain(text: &str) -> String {
-    let mut plain = String::with_capacity(text.len());
+pub fn escape_controls(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {
         if character.is_control() {
-            plain.extend(character.escape_default());
+            escaped.extend(character.escape_default());
         } else {
-            plain.push(character);
+            escaped.push(character);
         }
     }
-    plain
+    escaped
 }
 
-/// An error with its causes, each told once: many a message says its cause itself.
+/// Formats an error with its causes. Skips a cause that an earlier message contains already.
 #[must_use]
-pub fn told(error: &anyhow::Error) -> String {
+pub fn error_chain(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain().map(ToString::to_string) {
         if text.is_empty() {
@@ -83,10 +93,10 @@ pub fn told(error: &anyhow::Error) -> String {
             text = format!("{text}: {cause}");
         }
     }
-    plain(&text)
+    escape_controls(&text)
 }
 
-/// How long ago something was, in its largest unit: `12 s`, `3 min`, `5 h`, `2 d`.
+/// Formats the time since an event in one unit: `12 s`, `3 min`, `5 h`, `2 d`.
 #[must_use]
 pub fn age(since: Timestamp, now: Timestamp) -> String {
     let seconds = now.duration_since(since).as_secs().max(0);
@@ -103,21 +113,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_can_steer_the_terminal() {
-        assert_eq!(plain("a\u{1b}[2Jb\r\nä"), "a\\u{1b}[2Jb\\r\\nä");
+    fn control_characters_are_escaped() {
+        assert_eq!(escape_controls("a\u{1b}[2Jb\r\nä"), "a\\u{1b}[2Jb\\r\\nä");
     }
 
     #[test]
-    fn a_cause_is_told_once() {
+    fn repeated_cause_is_printed_once() {
         let cause = || std::io::Error::other("disk full");
         let error = anyhow::Error::new(cause()).context("the file was not written");
-        assert_eq!(told(&error), "the file was not written: disk full");
+        assert_eq!(error_chain(&error), "the file was not written: disk full");
         let error = anyhow::Error::new(cause()).context("the file was not written (disk full): make room");
-        assert_eq!(told(&error), "the file was not written (disk full): make room");
+        assert_eq!(error_chain(&error), "the file was not written (disk full): make room");
     }
 
     #[test]
-    fn ages_are_told_in_one_unit() {
+    fn age_has_one_unit() {
         let at = |second| Timestamp::from_second(second).expect("a time");
         for (seconds, text) in [(0, "0 s"), (119, "119 s"), (120, "2 min"), (7200, "2 h"), (200_000, "2 d")] {
             assert_eq!(age(at(0), at(seconds)), text);

@@ -94,7 +94,7 @@ async fn usage_listing_sums_its_runs_and_stops_when_disabled() {
     assert_eq!(daemon.show(&id).await["used"], "36.0 B");
     let shown = workspace.run(&["target", "show", &id, "--api", &workspace.socket()]).await;
     assert!(
-        shown.stdout.contains("used 36.0 B") && shown.stdout.contains("as counted by a listing that ended"),
+        shown.stdout.contains("used 36.0 B") && shown.stdout.contains("usage counted by a listing that ended"),
         "{shown:?}"
     );
 

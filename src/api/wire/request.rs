@@ -237,7 +237,7 @@ schemas! {
     Flag => ObjectBuilder::new()
         .schema_type(SchemaType::from_iter([Type::Boolean, Type::Integer, Type::String]))
         .enum_values(Some([json!(true), json!(false), json!(0), json!(1), json!("0"), json!("1"), json!("true"), json!("false")]));
-    /// Schema of [`line`] and [`type_name`].
+    /// Schema of [`line()`] and [`type_name`].
     Line => string(1, LINE_MAX_CHARS);
     /// Schema of [`clearable_line`].
     ClearableLine => string(0, LINE_MAX_CHARS);

@@ -1,7 +1,7 @@
 //! Where an agent answers, and to whom a token may go there.
 //!
 //! A token is as good as its owner to who reads it. So it goes where a person said, or over the
-//! agent's own socket, whose directory is root's; never to whoever has taken the usual port. And it
+//! agent's own socket, whose directory is root's; never to whoever has taken the defaults port. And it
 //! crosses no network in plain text.
 
 use std::net::IpAddr;
@@ -57,14 +57,14 @@ impl std::fmt::Display for Address {
 
 /// Where an agent is looked for when nobody says where.
 #[derive(Debug, Clone)]
-pub(super) struct Usual {
+pub(super) struct DefaultAddresses {
     /// Its own socket: where it is, it is the one that is meant.
     pub(super) socket: Address,
     /// Its port, which anybody on this host may have taken.
     pub(super) port: Address,
 }
 
-impl Default for Usual {
+impl Default for DefaultAddresses {
     fn default() -> Self {
         Self { socket: Address::Unix(DEFAULT_SOCKET.into()), port: Address::Tcp(DEFAULT_AUTHORITY.to_owned()) }
     }

@@ -40,7 +40,7 @@ pub enum ClientError {
     },
     /// What came back is no answer of the agent.
     #[error("{address} does not answer as the agent does ({detail}): is it another service, or another version?")]
-    NotUnderstood {
+    UnexpectedAnswer {
         /// Where it is.
         address: Address,
         /// What was wrong.

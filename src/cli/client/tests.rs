@@ -14,13 +14,13 @@ fn addresses_are_sockets_or_http_with_or_without_tls() {
     }
 }
 
-fn at(address: Address) -> Access {
-    Access { api: Some(address), ..Access::default() }
+fn at(address: Address) -> ConnectionOptions {
+    ConnectionOptions { api: Some(address), ..ConnectionOptions::default() }
 }
 
 /// What a server that answers each connection with the next text was asked.
 async fn asked(
-    access: Access,
+    access: ConnectionOptions,
     path: &Path,
     answers: &'static [&'static str],
 ) -> (Result<wire::Health, ClientError>, Vec<String>) {
@@ -53,7 +53,7 @@ async fn a_token_is_sent_to_who_asks_for_it_and_to_nobody_else() {
     std::fs::write(&file, "a-token\n").expect("written");
     let access = |socket: &str| {
         let path = directory.path().join(socket);
-        let access = Access { token_file: Some(file.clone()), ..at(Address::Unix(path.clone())) };
+        let access = ConnectionOptions { token_file: Some(file.clone()), ..at(Address::Unix(path.clone())) };
         (access, path)
     };
     let (open, path) = access("open");
@@ -88,7 +88,7 @@ async fn answers_faults_and_nonsense_are_told_apart() {
     let fault = b"HTTP/1.1 404 Not Found\r\ncontent-length: 49\r\n\r\n{\"itemNotFound\":{\"code\":404,\"message\":\"no such\"}}";
     assert!(matches!(answer(fault).await, Err(ClientError::Refused { message, .. }) if message == "no such"));
     for nonsense in [&b"SSH-2.0-x\r\n"[..], b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi", b""] {
-        assert!(matches!(answer(nonsense).await, Err(ClientError::NotUnderstood { .. })));
+        assert!(matches!(answer(nonsense).await, Err(ClientError::UnexpectedAnswer { .. })));
     }
 }
 
@@ -119,9 +119,9 @@ async fn who_has_taken_the_usual_port_gets_no_token() {
     std::fs::write(&file, "a-token\n").expect("written");
     let squatter = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let port = Address::Tcp(squatter.local_addr().expect("an address").to_string());
-    let access = Access { token_file: Some(file), ..Access::default() };
-    let usual = Usual { socket: Address::Unix(socket.clone()), port: port.clone() };
-    let client = Client { usual, ..Client::new(access.clone()) };
+    let access = ConnectionOptions { token_file: Some(file), ..ConnectionOptions::default() };
+    let defaults = DefaultAddresses { socket: Address::Unix(socket.clone()), port: port.clone() };
+    let client = Client { defaults, ..Client::new(access.clone()) };
     let serving = tokio::spawn(answering(squatter, &[WANTS_TOKEN, WANTS_TOKEN, WANTS_TOKEN, OK]));
 
     let error = client.get::<wire::Health>("/healthz").await.expect_err("no token for it").to_string();
@@ -141,7 +141,7 @@ async fn who_has_taken_the_usual_port_gets_no_token() {
     let outcome = client.get::<wire::Health>("/healthz").await;
     assert!(matches!(outcome, Err(ClientError::TokenWithheld { .. })), "{outcome:?}");
 
-    let named = Client::new(Access { api: Some(port), ..access });
+    let named = Client::new(ConnectionOptions { api: Some(port), ..access });
     named.get::<wire::Health>("/healthz").await.expect("an answer");
     let heads = serving.await.expect("all were asked for");
     let with_token: Vec<bool> = heads.iter().map(|head| head.contains("a-token")).collect();
@@ -167,6 +167,7 @@ async fn a_token_crosses_no_network_in_plain_text() {
     let listener = TcpListener::bind((way.local_addr().expect("an address").ip(), 0)).await.expect("a port");
     let access = at(Address::Tcp(listener.local_addr().expect("an address").to_string()));
     tokio::spawn(answering(listener, &[WANTS_TOKEN, OK]));
-    let outcome = Client::new(Access { token_file: Some(file), ..access }).get::<wire::Health>("/healthz").await;
+    let outcome =
+        Client::new(ConnectionOptions { token_file: Some(file), ..access }).get::<wire::Health>("/healthz").await;
     assert!(matches!(outcome, Err(ClientError::PlainText { .. })), "{outcome:?}");
 }

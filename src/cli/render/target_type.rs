@@ -1,4 +1,4 @@
-//! Target types as people see them.
+//! Tables of target types.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -7,12 +7,12 @@ use comfy_table::Cell;
 
 use super::{finish, table};
 use crate::api::wire;
-use crate::cli::terminal::{Look, plain};
+use crate::cli::terminal::{OutputStyle, escape_controls};
 
-/// The table of `type list`. `exports` are those of the targets, by id.
+/// Renders the table of `type list`. `exports` contains the exports of all targets, by target id.
 #[must_use]
-pub fn type_table(list: &wire::TypeList, exports: &BTreeMap<String, String>, look: Look) -> String {
-    let mut table = table(look, &["ID", "NAME", "TARGET", "DEFAULT", "FOR", "METADATA", "DESCRIPTION"]);
+pub fn type_table(list: &wire::TypeList, exports: &BTreeMap<String, String>, style: OutputStyle) -> String {
+    let mut table = table(style, &["ID", "NAME", "TARGET", "DEFAULT", "VISIBLE TO", "METADATA", "DESCRIPTION"]);
     for wire::TargetType { target_type, .. } in &list.backup_target_types {
         let metadata: Vec<String> = target_type.backup_target_type_metadata.iter().map(pair).collect();
         let cells = [
@@ -20,21 +20,21 @@ pub fn type_table(list: &wire::TypeList, exports: &BTreeMap<String, String>, loo
             &target_type.name,
             export(target_type, exports),
             yes_or_no(target_type.is_default),
-            &whose(target_type),
+            &visible_to(target_type),
             &metadata.join(", "),
             target_type.description.as_deref().unwrap_or(""),
         ];
-        table.add_row(cells.map(|text| Cell::new(plain(text))));
+        table.add_row(cells.map(|text| Cell::new(escape_controls(text))));
     }
     finish(&mut table)
 }
 
-/// One type, with its projects and notes.
+/// Renders one target type with its projects and metadata.
 #[must_use]
-pub fn one_type(found: &wire::TargetType, exports: &BTreeMap<String, String>, look: Look) -> String {
+pub fn one_type(found: &wire::TargetType, exports: &BTreeMap<String, String>, style: OutputStyle) -> String {
     let wire::TargetType { target_type, updated_at } = found;
-    let mut table = table(look, &["FIELD", "VALUE"]);
-    let whose = whose(target_type);
+    let mut table = table(style, &["FIELD", "VALUE"]);
+    let visible_to = visible_to(target_type);
     for (field, value) in [
         ("id", target_type.id.as_str()),
         ("name", &target_type.name),
@@ -42,19 +42,24 @@ pub fn one_type(found: &wire::TargetType, exports: &BTreeMap<String, String>, lo
         ("target", export(target_type, exports)),
         ("target id", &target_type.backup_targets_id),
         ("default", yes_or_no(target_type.is_default)),
-        ("for", &whose),
+        ("visible to", &visible_to),
         ("created by", target_type.user_id.as_deref().unwrap_or("")),
         ("created at", &target_type.created_at),
         ("updated at", updated_at),
     ] {
-        table.add_row([Cell::new(field), Cell::new(plain(value))]);
+        table.add_row([Cell::new(field), Cell::new(escape_controls(value))]);
     }
     let mut text = finish(&mut table);
     for assigned in &target_type.backup_target_type_projects {
-        let _ = writeln!(text, "project {} since {}", plain(&assigned.project_id), plain(&assigned.created_at));
+        let _ = writeln!(
+            text,
+            "project {} since {}",
+            escape_controls(&assigned.project_id),
+            escape_controls(&assigned.created_at)
+        );
     }
     for entry in &target_type.backup_target_type_metadata {
-        let _ = writeln!(text, "metadata {}", plain(&pair(entry)));
+        let _ = writeln!(text, "metadata {}", escape_controls(&pair(entry)));
     }
     text
 }
@@ -63,10 +68,12 @@ fn export<'a>(found: &'a wire::ChangedType, exports: &'a BTreeMap<String, String
     exports.get(&found.backup_targets_id).unwrap_or(&found.backup_targets_id)
 }
 
-fn whose(found: &wire::ChangedType) -> String {
+/// Returns the group of callers that can see a target type.
+#[must_use]
+pub fn visible_to(found: &wire::ChangedType) -> String {
     match (found.is_public, found.backup_target_type_projects.len()) {
-        (true, _) => "all".to_owned(),
-        (false, 0) => "admins".to_owned(),
+        (true, _) => "all projects".to_owned(),
+        (false, 0) => "admins only".to_owned(),
         (false, 1) => "1 project".to_owned(),
         (false, count) => format!("{count} projects"),
     }
@@ -86,7 +93,7 @@ mod tests {
 
     use super::*;
 
-    const LOOK: Look = Look { width: 140, has_color: false };
+    const LOOK: OutputStyle = OutputStyle { width: 140, has_color: false };
 
     fn types() -> wire::TypeList {
         let value = |id: &str, is_public: bool, projects: &[&str]| {
@@ -116,18 +123,18 @@ mod tests {
     }
 
     #[test]
-    fn a_table_tells_whose_a_type_is_and_where_it_leads() {
+    fn type_table_shows_visibility_and_export() {
         let exports = BTreeMap::from([("b39847c8".to_owned(), "nas:/b".to_owned())]);
         insta::assert_snapshot!(type_table(&types(), &exports, LOOK), @r"
-        ID        NAME                     TARGET  DEFAULT  FOR        METADATA         DESCRIPTION
-        13dd2bf2  type 13dd2bf2\u{1b}[31m  nas:/b  yes      all        nfs=second\u{7}  for the night
-        c65625c1  type c65625c1\u{1b}[31m  nas:/b  no       1 project  nfs=second\u{7}  for the night
-        fdae1b10  type fdae1b10\u{1b}[31m  nas:/b  no       admins     nfs=second\u{7}  for the night
+        ID        NAME                     TARGET  DEFAULT  VISIBLE TO    METADATA         DESCRIPTION
+        13dd2bf2  type 13dd2bf2\u{1b}[31m  nas:/b  yes      all projects  nfs=second\u{7}  for the night
+        c65625c1  type c65625c1\u{1b}[31m  nas:/b  no       1 project     nfs=second\u{7}  for the night
+        fdae1b10  type fdae1b10\u{1b}[31m  nas:/b  no       admins only   nfs=second\u{7}  for the night
         ");
     }
 
     #[test]
-    fn a_type_is_told_with_its_projects_and_notes() {
+    fn type_shows_projects_and_metadata() {
         insta::assert_snapshot!(one_type(&types().backup_target_types[1], &BTreeMap::new(), LOOK), @r"
         FIELD        VALUE
         id           c65625c1
@@ -136,7 +143,7 @@ mod tests {
         target       b39847c8
         target id    b39847c8
         default      no
-        for          1 project
+        visible to   1 project
         created by
         created at   2024-03-13T10:25:14.000000
         updated at   2024-03-13T10:27:49.000000

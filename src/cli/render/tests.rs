@@ -1,4 +1,4 @@
-//! What people see, as they see it.
+//! Rendered tables and reports.
 
 use super::*;
 use serde_json::json;
@@ -7,7 +7,7 @@ fn detail(status: &str, reason: Option<&str>) -> wire::TargetDetail {
     let report = json!({
         "backup_target_id": "7a23e2a4-4a2e-4261-9d4e-7fca1d552b36", "filesystem_export": "nas:/b", "status": status,
         "since": "2025-01-30T12:00:00.000000", "last_available_at": null, "verdict": status, "reason": reason,
-        "message": reason.map(|_| "look at the server"), "timeouts_in_a_row": 0,
+        "message": reason.map(|_| "style at the server"), "timeouts_in_a_row": 0,
         "checked_at": "2025-01-30T12:09:55.000000", "duration_ms": 1.5, "mode": "kernel",
         "capacity_bytes": 2_638_827_906_662_u64, "used_bytes": 1_319_413_953_331_u64,
         "available_bytes": 1_319_413_953_331_u64, "used_percent": 50.0, "inodes": null, "inodes_used": null,
@@ -33,37 +33,37 @@ fn table(has_color: bool, width: u16) -> String {
     let list = wire::TargetDetailList {
         backup_targets: vec![detail("available", None), detail("offline", Some("storage_timed_out"))],
     };
-    status_table(&list, Look { width, has_color }, "2025-01-30T12:10:00Z".parse().expect("a time"))
+    status_table(&list, OutputStyle { width, has_color }, "2025-01-30T12:10:00Z".parse().expect("a time"))
 }
 
 #[test]
-fn the_table_tells_what_a_person_wants_to_know() {
+fn status_table_shows_status_capacity_and_reason() {
     insta::assert_snapshot!(table(false, 120), @r"
     TARGET              TYPE  STATUS     SINCE   CAPACITY             USED    CHECKED  REASON
     * nas:/b\u{1b}[31m  nfs   available  10 min  [#####.....] 2.4 TB  50.0 %  5 s
     * nas:/b\u{1b}[31m  nfs   offline    10 min  [#####.....] 2.4 TB  50.0 %  5 s      storage_timed_out
-    nas:/b\u{1b}[31m: look at the server
+    nas:/b\u{1b}[31m: style at the server
     ");
 }
 
 #[test]
-fn colour_is_only_there_when_it_is_wanted_and_a_server_cannot_bring_its_own() {
+fn colour_needs_a_terminal_and_control_characters_are_escaped() {
     assert!(!table(false, 120).contains('\u{1b}'));
     let colored = table(true, 120);
     assert!(colored.contains('\u{1b}') && !colored.contains("b\u{1b}[31m"));
 }
 
 #[test]
-fn a_narrow_terminal_is_not_overrun() {
+fn table_fits_a_narrow_terminal() {
     let text = table(false, 70);
-    let rows: Vec<&str> = text.lines().take_while(|line| !line.contains("look at the server")).collect();
+    let rows: Vec<&str> = text.lines().take_while(|line| !line.contains("style at the server")).collect();
     assert!(rows.iter().all(|line| line.chars().count() <= 70), "{text}");
 }
 
 #[test]
-fn a_report_is_told_check_by_check() {
-    let look = Look { width: 100, has_color: false };
-    insta::assert_snapshot!(report(&detail("offline", Some("storage_timed_out")).report, look), @r"
+fn report_shows_every_check() {
+    let style = OutputStyle { width: 100, has_color: false };
+    insta::assert_snapshot!(report(&detail("offline", Some("storage_timed_out")).report, style), @r"
     nas:/b
       passed    reachable           0.5 ms
                 ok
@@ -85,55 +85,55 @@ fn report_prints_every_finding_of_a_check() {
         "detail": "nas:/b", "duration_ms": 0.5,
     }))
     .expect("a check");
-    let text = report(&stacked, Look { width: 100, has_color: false });
+    let text = report(&stacked, OutputStyle { width: 100, has_color: false });
     let expected =
         "mount_stacked\n            two are mounted\n            hard_mount: it is hard\n            nas:/b\n";
     assert!(text.contains(expected), "{text}");
 }
 
 #[test]
-fn what_went_to_and_fro_over_a_mount_is_told_where_it_is_known() {
+fn mount_traffic_is_shown_when_known() {
     let mut with = detail("available", None);
     let mount = json!({
         "options": "rw", "server_address": "10.0.0.1", "nfs_version": "3", "hard": false, "round_trip_ms": 12.34,
         "round_trip_over_s": 10.02, "retransmissions": 3, "bytes_read": 4096, "bytes_written": 5_000_001,
     });
     with.report.mount = serde_json::from_value(mount).expect("a mount");
-    let text = report(&with.report, Look { width: 100, has_color: false });
+    let text = report(&with.report, OutputStyle { width: 100, has_color: false });
     assert!(
-        text.contains("round trip 12.3 ms over 10 s; since it was mounted 3 sent again, 4.0 KB read, 4.8 MB written"),
+        text.contains("round trip 12.3 ms over 10 s; since mounting: 3 retransmissions, 4.0 KB read, 4.8 MB written"),
         "{text}"
     );
     let list = wire::TargetDetailList { backup_targets: vec![with, detail("offline", None)] };
     let now = "2025-01-30T12:10:00Z".parse().expect("a time");
-    insta::assert_snapshot!(status_table(&list, Look { width: 120, has_color: false }, now), @r"
+    insta::assert_snapshot!(status_table(&list, OutputStyle { width: 120, has_color: false }, now), @r"
     TARGET              TYPE  STATUS     SINCE   CAPACITY             USED    ROUND TRIP  CHECKED  REASON
     * nas:/b\u{1b}[31m  nfs   available  10 min  [#####.....] 2.4 TB  50.0 %     12.3 ms  5 s
     * nas:/b\u{1b}[31m  nfs   offline    10 min  [#####.....] 2.4 TB  50.0 %           -  5 s
     ");
-    assert!(!status_table(&list, Look { width: 100, has_color: false }, now).contains("ROUND TRIP"), "no room");
+    assert!(!status_table(&list, OutputStyle { width: 100, has_color: false }, now).contains("ROUND TRIP"), "no room");
 }
 
 #[test]
-fn a_history_is_told_newest_first_and_without_anybodys_colours() {
+fn history_keeps_order_and_escapes_control_characters() {
     let history = json!({
         "backup_target_id": "7a23e2a4-4a2e-4261-9d4e-7fca1d552b36",
         "transitions": [
             {"at": "2025-01-30T12:09:55.000000", "from": "available", "to": "offline", "reason": "storage_timed_out",
-             "message": "look at the server\u{1b}[31m"},
+             "message": "style at the server\u{1b}[31m"},
             {"at": "2025-01-30T12:00:00.000000", "from": null, "to": "available", "reason": null, "message": null},
         ],
     });
     let history: wire::History = serde_json::from_value(history).expect("a history");
-    insta::assert_snapshot!(history_table(&history, Look { width: 120, has_color: false }), @r"
+    insta::assert_snapshot!(history_table(&history, OutputStyle { width: 120, has_color: false }), @r"
     AT                          FROM       TO         REASON             MESSAGE
-    2025-01-30T12:09:55.000000  available  offline    storage_timed_out  look at the server\u{1b}[31m
+    2025-01-30T12:09:55.000000  available  offline    storage_timed_out  style at the server\u{1b}[31m
     2025-01-30T12:00:00.000000  -          available
     ");
 }
 
 #[test]
-fn use_that_was_counted_by_a_listing_has_its_time() {
+fn usage_of_a_listing_shows_its_time() {
     let mut with = detail("available", None);
     let count = json!({
         "bytes": 1, "versions": 1, "delete_markers": 0, "counts_versions": true, "pages": 1,
@@ -141,11 +141,15 @@ fn use_that_was_counted_by_a_listing_has_its_time() {
     });
     let mut under_way = count.clone();
     under_way["ended_at"] = json!(null);
-    let told = |with: &wire::TargetDetail| report(&with.report, Look { width: 100, has_color: false });
+    let rendered = |with: &wire::TargetDetail| report(&with.report, OutputStyle { width: 100, has_color: false });
     let mut listing = json!({ "counted": null, "under_way": under_way, "next_run_at": null });
     with.report.usage_listing = serde_json::from_value(listing.clone()).expect("a listing");
-    assert!(!told(&with).contains("as counted"), "it is not at its end");
+    assert!(!rendered(&with).contains("counted by"), "the listing has not ended");
     listing["counted"] = count;
     with.report.usage_listing = serde_json::from_value(listing).expect("a listing");
-    assert!(told(&with).contains("used as counted by a listing that ended at 2025-01-30T11:10:00"), "{}", told(&with));
+    assert!(
+        rendered(&with).contains("usage counted by a listing that ended at 2025-01-30T11:10:00"),
+        "{}",
+        rendered(&with)
+    );
 }

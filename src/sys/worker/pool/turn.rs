@@ -18,7 +18,7 @@ use crate::sys::children::Assignment;
 
 /// How long a call of a healthy target waits for an idle worker before it starts another. With this wait a
 /// few workers serve a thousand targets that are probed at once. Storage that has just died delays the
-/// other targets by no more than this and [`super::batch::BATCH_TIMEOUT`].
+/// other targets by no more than this and `BATCH_TIMEOUT` of a batch.
 const STARTED_AFTER: Duration = Duration::from_millis(10);
 
 /// Result of a healthy target's wait for its turn.
