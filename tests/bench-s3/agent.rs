@@ -1,4 +1,4 @@
-//! The agent under measurement: the release binary, with a target for each bucket.
+//! The agent under measurement: the binary of the bench profile, with a target for each bucket.
 
 use std::time::{Duration, Instant};
 

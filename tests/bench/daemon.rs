@@ -1,4 +1,4 @@
-//! The daemon under measurement: the release binary, with its own configuration and registry.
+//! The daemon under measurement: the binary of the bench profile, with its own configuration and registry.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

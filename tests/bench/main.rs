@@ -5,7 +5,7 @@
 //! cargo bench --bench agent
 //! ```
 //!
-//! It runs the true release binary, on NFS servers in this process and with `mode = "none"`, so it
+//! It runs the true binary as packages have it, on NFS servers in this process and with `mode = "none"`, so it
 //! needs no privileges; it takes about five minutes, prints a table, and exits non-zero when a goal
 //! is missed. Nothing here is a test: figures belong to the machine that they were taken on, so
 //! goals are ratios where they can be, medians are of interleaved rounds, and the rest has room.

@@ -18,11 +18,11 @@ const ACCESS_KEY_ID: &str = "AKIATHELABSOWNUSER";
 const SECRET: &str = "theLabsSecretWithAnUnmistakableText";
 const NEXT_SECRET: &str = "theLabsNextSecretWithAnUnmistakableText";
 
-/// The files, as the README has them.
+/// The files, as docs/configuration.md has them.
 const ID_FILE: &str = "/etc/targetwatch/ceph.id";
 const SECRET_FILE: &str = "/etc/targetwatch/ceph.secret";
 
-/// What the README tells to add to the unit, and a log that says all that it can.
+/// Unit settings from docs/configuration.md, and the most verbose log.
 const PASSED: &str = "[Service]\nEnvironment=TARGETWATCH_LOG=trace\n\
     LoadCredential=ceph.id:/etc/targetwatch/ceph.id\nLoadCredential=ceph.secret:/etc/targetwatch/ceph.secret\n";
 const NOT_PASSED: &str = "[Service]\nEnvironment=TARGETWATCH_LOG=trace\n";
