@@ -155,6 +155,8 @@ async fn silent_nfs_server_delays_no_other_target_and_no_answer() {
 async fn nfs_reason_for_each_server_failure() {
     let (server, workspace) = nfs().await;
     let daemon = Daemon::start(&workspace).await;
+    // From before the first probe: an export that the server has given is used for minutes.
+    server.set_behaviour(Behaviour::RefuseExport("/one".to_owned()));
     let id = daemon.create(nfs_target("/one")).await;
     for (behaviour, reason) in [
         (Behaviour::RefuseExport("/one".to_owned()), "export_denied"),
