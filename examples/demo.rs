@@ -161,7 +161,7 @@ async fn show_until_ready(agent: &Agent) -> anyhow::Result<()> {
     while shown < TARGETS {
         let view = views.borrow_and_update().clone();
         let has_verdict = |target: &&Arc<TargetView>| {
-            let bucket = target.report.as_ref().map(|report| report.bucket.as_ref());
+            let bucket = target.report.as_ref().map(|report| report.bucket());
             bucket.is_some_and(|bucket| bucket.is_none_or(|bucket| bucket.lock_proof != LockProofState::Pending))
         };
         let checked = view.targets.iter().filter(has_verdict).count();

@@ -12,11 +12,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 use tokio::sync::Semaphore;
 
-use crate::model::report::{BucketFacts, Finding, MountFacts, MountMode};
+use crate::model::report::{Finding, KindFacts, Report, Verdict};
 use crate::model::settings::AgentSettings;
-use crate::model::{Capacity, CheckResult, Target, TargetSpec};
+use crate::model::{Capacity, CheckResult, Target, TargetId, TargetSpec};
 use crate::sys::{MountStatsCache, MountTableWatch, WorkerPool};
 
 pub use crate::check::canary::ProcessRole;
@@ -73,14 +74,20 @@ impl Host {
 pub struct Probe {
     /// The checks in the order in which they ran.
     pub checks: Vec<CheckResult>,
-    /// How an NFS target was verified.
-    pub mode: Option<MountMode>,
-    /// What was measured.
+    /// Capacity that was measured.
     pub capacity: Option<Capacity>,
-    /// Facts about the mount.
-    pub mount: Option<MountFacts>,
-    /// Facts about a bucket.
-    pub bucket: Option<BucketFacts>,
+    /// Facts that only this kind of target has.
+    pub facts: Option<KindFacts>,
+}
+
+impl Probe {
+    /// Makes the report of a probe that has just ended and took `duration`.
+    #[must_use]
+    pub fn into_report(self, target_id: TargetId, duration: Duration) -> Report {
+        let Self { checks, capacity, facts } = self;
+        let (checked_at, verdict) = (Timestamp::now(), Verdict::of(&checks));
+        Report { target_id, checked_at, duration, verdict, capacity, facts, checks }
+    }
 }
 
 /// Why a target was not detached.
@@ -109,6 +116,9 @@ pub trait Driver: Send {
     /// Verifies the target, attaching it first where that is part of verifying it. Ends within
     /// the deadlines of the settings whatever the storage does, and is safe to drop at any await.
     async fn probe(&mut self, settings: &AgentSettings, depth: Depth) -> Probe;
+
+    /// Time from the start of one routine probe to the next.
+    fn interval(&self, settings: &AgentSettings) -> Duration;
 
     /// How soon the driver has something to do ahead of its interval, if it has: what it began and
     /// must wait for, without a probe being held up by it.

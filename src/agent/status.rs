@@ -74,11 +74,9 @@ mod tests {
             target_id: TargetId::nil(),
             checked_at: at(second),
             duration: Duration::ZERO,
-            mode: None,
             verdict,
             capacity: None,
-            mount: None,
-            bucket: None,
+            facts: None,
             checks: Vec::new(),
         }
     }

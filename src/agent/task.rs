@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
-use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tracing::{Instrument as _, Span};
@@ -20,9 +19,9 @@ use uuid::Uuid;
 use super::error::AgentError;
 use super::shared::Shared;
 use crate::driver::{self, Depth, DetachError, Driver, Probe};
-use crate::model::report::{Finding, Verdict};
+use crate::model::report::Finding;
 use crate::model::settings::AgentSettings;
-use crate::model::{CheckName, CheckResult, Outcome, Reason, Report, Target, TargetKind};
+use crate::model::{CheckName, CheckResult, Outcome, Reason, Target};
 use crate::registry::{Change, Snapshot};
 
 /// Largest deviation of an interval, as a fraction of it. A thousand nodes that were started by one
@@ -139,10 +138,7 @@ impl Task {
                     let began = Instant::now();
                     let span = self.span.clone();
                     let interrupted = self.probe(&settings).instrument(span).await;
-                    let interval = match self.target.spec.kind() {
-                        TargetKind::Nfs => settings.probe.nfs_interval,
-                        TargetKind::S3 => settings.probe.s3_interval,
-                    };
+                    let interval = self.driver.interval(&settings);
                     let next = began + interval.mul_f64(1.0 + JITTER * (2.0 * random() - 1.0));
                     let next = match self.driver.next_due() {
                         Some(wait) => next.min(Instant::now() + wait.max(DUE_GAP)),
@@ -203,7 +199,7 @@ impl Task {
             return Some(Event::Ended);
         }
         self.mount_id = self.driver.mount_id(settings);
-        let report = report(&target, probe, began.elapsed());
+        let report = probe.into_report(target.id, began.elapsed());
         let Shared { views, transitions, .. } = &*self.shared;
         views.publish_report(&target.spec, Arc::new(report), settings.probe.failures_before_offline, transitions);
         self.served.send_replace(serving);
@@ -312,20 +308,6 @@ async fn interruption(
     tokio::select! {
         command = commands.recv() => command.map_or(Event::Ended, Event::Command),
         changed = assigned.changed() => if changed.is_ok() { Event::AssignmentChanged } else { Event::Ended },
-    }
-}
-
-fn report(target: &Target, probe: Probe, duration: Duration) -> Report {
-    Report {
-        target_id: target.id,
-        checked_at: Timestamp::now(),
-        duration,
-        mode: probe.mode,
-        verdict: Verdict::of(&probe.checks),
-        capacity: probe.capacity,
-        mount: probe.mount,
-        bucket: probe.bucket,
-        checks: probe.checks,
     }
 }
 

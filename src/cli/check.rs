@@ -22,8 +22,8 @@ use crate::agent::{TargetStatus, TargetView};
 use crate::api::wire;
 use crate::config;
 use crate::driver::{self, Depth, Host, ProcessRole};
-use crate::model::report::{MountMode, Verdict};
-use crate::model::{MountName, NfsExport, NfsTarget, Report, S3Location, S3Target, Target, TargetSpec};
+use crate::model::report::MountMode;
+use crate::model::{MountName, NfsExport, NfsTarget, S3Location, S3Target, Target, TargetSpec};
 use crate::sys::{ChildCensus, MountTableWatch, WorkerPool, WorkerPoolSettings, node};
 
 /// Number of targets that `check all` probes concurrently.
@@ -134,17 +134,8 @@ fn check_one(spec: TargetSpec, no_mount: bool, common: &Common) -> anyhow::Resul
             }
         }
         host.workers.shut_down();
-        let report = Report {
-            target_id: target.id,
-            checked_at: Timestamp::now(),
-            duration: probe.checks.iter().map(|check| check.duration).sum(),
-            mode: probe.mode,
-            verdict: Verdict::of(&probe.checks),
-            capacity: probe.capacity,
-            mount: probe.mount,
-            bucket: probe.bucket,
-            checks: probe.checks,
-        };
+        let duration = probe.checks.iter().map(|check| check.duration).sum();
+        let report = probe.into_report(target.id, duration);
         // There is no earlier probe, so one timeout makes the target offline.
         let status = TargetStatus::not_checked(now).after(&report, 1);
         let mount_path = target.mount_name.below(&settings.mounts.root);

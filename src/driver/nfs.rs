@@ -27,7 +27,7 @@ use crate::check::nfs_reachable::nfs_reachable;
 use crate::check::server_addresses::ServerAddresses;
 use crate::check::write_canary::write_canary;
 use crate::check::{CheckLog, Checked};
-use crate::model::report::{Finding, MountFacts, MountMode};
+use crate::model::report::{Finding, KindFacts, MountFacts, MountMode};
 use crate::model::settings::{AgentSettings, CanarySettings};
 use crate::model::{CheckName, MountName, NfsExport, Outcome, Reason, TargetId};
 use crate::nfs::{Volume, VolumeAddress};
@@ -195,7 +195,7 @@ impl NfsDriver {
             Some(here) => Some(self.with_traffic(here, &place.path).await),
             None => None,
         };
-        Probe { checks: log.finish(), mode: Some(MountMode::Kernel), capacity, mount, bucket: None }
+        Probe { checks: log.finish(), capacity, facts: Some(KindFacts::Nfs { mode: MountMode::Kernel, mount }) }
     }
 
     /// The facts about a mount, with what the kernel counts of it.
@@ -296,7 +296,8 @@ impl NfsDriver {
                 break;
             }
         }
-        Probe { checks: log.finish(), mode: Some(MountMode::None), capacity, ..Probe::default() }
+        let facts = KindFacts::Nfs { mode: MountMode::None, mount: None };
+        Probe { checks: log.finish(), capacity, facts: Some(facts) }
     }
 }
 
@@ -311,6 +312,10 @@ impl Driver for NfsDriver {
         let is_well = probe.checks.iter().all(|check| matches!(check.outcome, Outcome::Passed | Outcome::Skipped));
         self.lane = if is_well { Lane::Healthy } else { Lane::Suspect };
         probe
+    }
+
+    fn interval(&self, settings: &AgentSettings) -> Duration {
+        settings.probe.nfs_interval
     }
 
     fn mount_id(&self, settings: &AgentSettings) -> Option<u32> {

@@ -28,9 +28,9 @@ use crate::check::capacity::bucket_capacity;
 use crate::check::lock_proof::LockProver;
 use crate::check::tcp_reachable::tcp_connect;
 use crate::check::{CheckLog, Checked, object_lock, versioning};
-use crate::model::report::{BucketFacts, Finding, RequestCount};
+use crate::model::report::{BucketFacts, Finding, KindFacts, RequestCount};
 use crate::model::settings::{AgentSettings, S3AccessRule};
-use crate::model::{CheckName, Reason, S3Location, UsageListing};
+use crate::model::{Capacity, CheckName, Reason, S3Location, UsageListing};
 use crate::s3::aws::{AwsBucket, BucketConnector};
 use crate::s3::{BucketUsage, ObjectLock, S3Failure, Versioning};
 use facts::{KeptFacts, Learnt};
@@ -85,6 +85,12 @@ pub struct S3Driver {
     listing: Listing,
 }
 
+/// What one probe of a bucket found beside its checks.
+struct S3Findings {
+    capacity: Option<Capacity>,
+    bucket: BucketFacts,
+}
+
 impl S3Driver {
     /// A driver of a bucket; `immutable` as the target was declared.
     #[must_use]
@@ -109,14 +115,21 @@ impl S3Driver {
         }
     }
 
-    async fn run(&mut self, settings: &AgentSettings, depth: Depth, was_healthy: bool, log: &mut CheckLog) -> Probe {
+    async fn run(
+        &mut self,
+        settings: &AgentSettings,
+        depth: Depth,
+        was_healthy: bool,
+        log: &mut CheckLog,
+    ) -> S3Findings {
         self.proof_due = None;
         if !settings.s3_listing.enabled {
             self.listing.stop();
         }
         let deadline = settings.probe.deadline;
         let rule = rule_for(settings, &self.location);
-        let mut probe = Probe { bucket: self.proved_before(settings, rule), ..Probe::default() };
+        let bucket_facts = self.proved_before(settings, rule).unwrap_or_default();
+        let mut probe = S3Findings { capacity: None, bucket: bucket_facts };
 
         let (host, port) = self.connector.service_address(rule).await;
         let proxy = self.connector.proxy_to(&host, port);
@@ -169,7 +182,7 @@ impl S3Driver {
         let learnt = Learnt { clock, lock, versions };
         self.canary_if_due(&api, settings, rule, &learnt, depth, log).await;
         let lock_proof = self.prove(&api, settings, rule, &learnt, depth, log).await;
-        probe.bucket = Some(BucketFacts {
+        probe.bucket = BucketFacts {
             versioning: learnt.versions.map(|found| found == Versioning::Enabled),
             object_lock: learnt.lock.as_ref().map(|found| found.enabled),
             default_retention: learnt.lock.and_then(|found| found.default_retention).map(|found| found.to_string()),
@@ -178,7 +191,7 @@ impl S3Driver {
             usage_listing: listing,
             lock_proof,
             requests: None,
-        });
+        };
         self.was_healthy = !log.has_failure();
         probe
     }
@@ -261,11 +274,15 @@ impl Driver for S3Driver {
         let mut log = CheckLog::new(plan, settings.probe.slow_after);
         let before = self.connector.requests().total();
         let was_healthy = std::mem::take(&mut self.was_healthy);
-        let probe = self.run(settings, depth, was_healthy, &mut log).await;
+        let S3Findings { capacity, bucket } = self.run(settings, depth, was_healthy, &mut log).await;
         let requests = self.connector.requests();
         let requests = RequestCount { this_probe: requests.total() - before, last_hour: requests.last_hour() };
-        let bucket = BucketFacts { requests: Some(requests), ..probe.bucket.unwrap_or_default() };
-        Probe { checks: log.finish(), bucket: Some(bucket), ..probe }
+        let facts = KindFacts::S3(BucketFacts { requests: Some(requests), ..bucket });
+        Probe { checks: log.finish(), capacity, facts: Some(facts) }
+    }
+
+    fn interval(&self, settings: &AgentSettings) -> Duration {
+        settings.probe.s3_interval
     }
 
     fn next_due(&self) -> Option<Duration> {

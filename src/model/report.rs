@@ -333,6 +333,20 @@ pub struct MountTraffic {
     pub bytes_written: u64,
 }
 
+/// Facts that only one kind of target has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KindFacts {
+    /// Facts about an NFS target.
+    Nfs {
+        /// How it was verified.
+        mode: MountMode,
+        /// Facts about the mount, if the export of the target is mounted.
+        mount: Option<MountFacts>,
+    },
+    /// Facts about the bucket of an S3 target.
+    S3(BucketFacts),
+}
+
 /// What the kernel really does with a mounted export, whatever was asked of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MountFacts {
@@ -379,18 +393,43 @@ pub struct Report {
     pub checked_at: Timestamp,
     /// How long the probe took.
     pub duration: Duration,
-    /// How an NFS target was verified; `None` for S3.
-    pub mode: Option<MountMode>,
     /// What the checks amount to.
     pub verdict: Verdict,
     /// What was measured, if the capacity check got that far.
     pub capacity: Option<Capacity>,
-    /// Facts about the mount of an NFS target, if its export is what is mounted.
-    pub mount: Option<MountFacts>,
-    /// Facts about the bucket of an S3 target.
-    pub bucket: Option<BucketFacts>,
+    /// Facts that only this kind of target has. `None` when the probe panicked.
+    pub facts: Option<KindFacts>,
     /// The checks in the order in which they ran.
     pub checks: Vec<CheckResult>,
+}
+
+impl Report {
+    /// How an NFS target was verified.
+    #[must_use]
+    pub fn mode(&self) -> Option<MountMode> {
+        match &self.facts {
+            Some(KindFacts::Nfs { mode, .. }) => Some(*mode),
+            _ => None,
+        }
+    }
+
+    /// Facts about the mount of an NFS target.
+    #[must_use]
+    pub fn mount(&self) -> Option<&MountFacts> {
+        match &self.facts {
+            Some(KindFacts::Nfs { mount, .. }) => mount.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// Facts about the bucket of an S3 target.
+    #[must_use]
+    pub fn bucket(&self) -> Option<&BucketFacts> {
+        match &self.facts {
+            Some(KindFacts::S3(bucket)) => Some(bucket),
+            _ => None,
+        }
+    }
 }
 
 #[cfg(test)]

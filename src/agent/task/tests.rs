@@ -37,6 +37,10 @@ impl Driver for Hanging {
         panicked()
     }
 
+    fn interval(&self, _: &AgentSettings) -> Duration {
+        Duration::from_secs(3600)
+    }
+
     async fn detach(&mut self, _: &AgentSettings) -> Result<Option<String>, DetachError> {
         unreachable!()
     }
@@ -99,6 +103,10 @@ struct BusyOnce {
 impl Driver for BusyOnce {
     async fn probe(&mut self, _: &AgentSettings, _: Depth) -> Probe {
         Probe::default()
+    }
+
+    fn interval(&self, _: &AgentSettings) -> Duration {
+        Duration::from_secs(3600)
     }
 
     async fn detach(&mut self, _: &AgentSettings) -> Result<Option<String>, DetachError> {

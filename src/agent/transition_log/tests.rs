@@ -138,11 +138,9 @@ fn changing(target: &Target, second: i64) -> Report {
         target_id: target.id,
         checked_at: Timestamp::from_second(second).expect("a time"),
         duration: Duration::ZERO,
-        mode: None,
         verdict: if second % 2 == 0 { offline() } else { Verdict::Available { warning: None } },
         capacity: None,
-        mount: None,
-        bucket: None,
+        facts: None,
         checks: Vec::new(),
     }
 }

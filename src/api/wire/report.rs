@@ -162,7 +162,7 @@ impl From<&TargetView> for Report {
         let TargetView { target, status, report, .. } = view;
         let report = report.as_deref();
         let capacity = report.and_then(|report| report.capacity);
-        let bucket = report.and_then(|report| report.bucket.as_ref());
+        let bucket = report.and_then(report::Report::bucket);
         let requests = bucket.and_then(|bucket| bucket.requests);
         let finding = status.finding.as_ref();
         Self {
@@ -177,14 +177,14 @@ impl From<&TargetView> for Report {
             timeouts_in_a_row: status.timeouts_in_a_row,
             checked_at: report.map(|report| timestamp(report.checked_at)),
             duration_ms: report.map(|report| milliseconds(report.duration)),
-            mode: report.and_then(|report| report.mode).map(MountMode::from),
+            mode: report.and_then(report::Report::mode).map(MountMode::from),
             capacity_bytes: capacity.and_then(|capacity| capacity.capacity_bytes),
             used_bytes: capacity.and_then(|capacity| capacity.used_bytes),
             available_bytes: capacity.and_then(|capacity| capacity.available_bytes),
             used_percent: capacity.and_then(|capacity| capacity.used_percent()),
             inodes: capacity.and_then(|capacity| capacity.inodes),
             inodes_used: capacity.and_then(|capacity| capacity.inodes_used),
-            mount: report.and_then(|report| report.mount.as_ref()).map(Mount::from),
+            mount: report.and_then(report::Report::mount).map(Mount::from),
             object_count: bucket.and_then(|bucket| bucket.object_count),
             usage_listing: bucket.and_then(|bucket| bucket.usage_listing.as_ref()).map(UsageListing::from),
             versioning: bucket.and_then(|bucket| bucket.versioning),

@@ -234,7 +234,7 @@ fn metadata(view: &TargetView) -> Vec<MetadataEntry> {
     if let TargetSpec::S3(S3Target { location, immutable }) = &view.target.spec {
         metadata.insert("bucket".to_owned(), location.bucket().to_owned());
         metadata.insert("immutable".to_owned(), flag(*immutable));
-        let facts = view.report.as_ref().and_then(|report| report.bucket.as_ref());
+        let facts = view.report.as_ref().and_then(|report| report.bucket());
         if let Some(facts) = facts {
             // What was proved counts while the configuration is not told for once.
             let (verified, verdict) = match &facts.lock_proof {

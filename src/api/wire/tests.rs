@@ -58,11 +58,9 @@ fn probed(mut view: TargetView, capacity: Option<Capacity>, bucket: Option<Bucke
         target_id: view.target.id,
         checked_at: view.target.created_at,
         duration: Duration::from_micros(1500),
-        mode: None,
         verdict: Verdict::Available { warning: Some(Finding::new(Reason::Slow, "slow")) },
         capacity,
-        mount: None,
-        bucket,
+        facts: bucket.map(report::KindFacts::S3),
         checks: Vec::new(),
     };
     view.status = view.status.after(&report, 2);
