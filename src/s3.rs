@@ -1,10 +1,9 @@
-//! S3: the few calls that the agent makes, as a trait.
+//! S3 client: the few calls that the agent makes, as traits.
 //!
-//! Checks speak to [`BucketApi`], and those that write to [`ObjectApi`], and are tested against a
-//! fake of it; [`aws`] is the one
-//! implementation and the only module that names the SDK. Answers are facts in our own words, and a
-//! failure is an [`S3Failure`]: a closed set, so that every code a service may send ends as a
-//! reason and a sentence, never as an unread error text.
+//! Checks use [`BucketApi`], and [`ObjectApi`] to write. Their tests use a fake. [`aws`] is the only
+//! implementation and the only module that names the SDK. Results are types of this crate. A failure is an
+//! [`S3Failure`], a closed set. Every code that a service may send thus becomes a reason and a sentence, and
+//! never an unread error text.
 
 pub mod aws;
 pub mod certificate;
@@ -24,49 +23,49 @@ pub use failure::S3Failure;
 pub use objects::{ListedVersion, ObjectApi, Retention, StoredVersion};
 pub use pages::{Entries, ListedPage, PageMarker};
 
-/// What the service tells about a bucket when asked whether it is there.
+/// Usage of a bucket, as its service reports it in the answer to HEAD bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct BucketUsage {
-    /// Bytes that the bucket holds, all versions (`X-RGW-Bytes-Used`).
+    /// Size of all versions in the bucket, in bytes (`X-RGW-Bytes-Used`).
     pub used_bytes: Option<u64>,
-    /// Objects that the bucket holds (`X-RGW-Object-Count`).
+    /// Number of objects in the bucket (`X-RGW-Object-Count`).
     pub object_count: Option<u64>,
-    /// The bucket's quota in bytes (`X-RGW-Quota-Bucket-Size`); none where there is no limit.
+    /// Quota of the bucket, in bytes (`X-RGW-Quota-Bucket-Size`). None without a limit.
     pub quota_bytes: Option<u64>,
-    /// How far the service's clock is ahead of this host's (`Date`), in seconds.
+    /// Offset of the service's clock (`Date`) from this host's, in seconds. Positive if it is ahead.
     pub clock_ahead_seconds: Option<i64>,
 }
 
-/// Whether a bucket keeps versions.
+/// Versioning status of a bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Versioning {
-    /// Every overwritten or deleted object is kept.
+    /// The service keeps every overwritten or deleted object.
     Enabled,
-    /// Versions were kept once.
+    /// Versioning was enabled before. Existing versions remain.
     Suspended,
-    /// Never switched on.
+    /// Versioning was never enabled.
     Off,
 }
 
-/// A bucket's object-lock configuration.
+/// Object-lock configuration of a bucket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObjectLock {
     /// Whether object lock is enabled.
     pub enabled: bool,
-    /// The retention that a new object gets by itself.
+    /// Retention that a new object gets without asking for one.
     pub default_retention: Option<DefaultRetention>,
 }
 
-/// The retention that a new object gets by itself, such as `GOVERNANCE 30 days`.
+/// Default retention of new objects, such as `GOVERNANCE 30 days`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DefaultRetention {
-    /// How strictly it is kept.
+    /// Lock mode.
     pub mode: LockMode,
-    /// For how long.
+    /// Length of the retention.
     pub length: RetentionLength,
 }
 
-/// The length of a default retention, in the unit in which it was configured.
+/// Length of a default retention, in its configured unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RetentionLength {
     /// Days.
@@ -76,7 +75,7 @@ pub enum RetentionLength {
 }
 
 impl DefaultRetention {
-    /// How long it is, a year being 365 days.
+    /// Returns the length as a duration. A year counts as 365 days.
     #[must_use]
     pub fn duration(self) -> Duration {
         let days = match self.length {
@@ -97,32 +96,32 @@ impl fmt::Display for DefaultRetention {
     }
 }
 
-/// The calls made on one bucket. None of them changes anything.
+/// Calls on one bucket that change nothing.
 #[async_trait]
 pub trait BucketApi: Send + Sync {
-    /// HEAD bucket: it exists and the credentials reach it; with what the service tells of its use.
+    /// HEAD bucket: proves that the bucket exists and that the credentials may use it. Returns its usage.
     async fn head_bucket(&self) -> Result<BucketUsage, S3Failure>;
 
-    /// GET bucket location. Unlike an answer to HEAD, a refusal of it has a body that says why.
+    /// GET bucket location. A refusal has a body with an error code, unlike one of HEAD.
     async fn bucket_location(&self) -> Result<(), S3Failure>;
 
-    /// GET of a list that ends at its first object below a prefix: what a policy for a prefix allows.
+    /// Lists at most one object below a prefix. A policy that is limited to the prefix allows this call.
     async fn list_below(&self, prefix: &str) -> Result<(), S3Failure>;
 
     /// GET bucket versioning.
     async fn versioning(&self) -> Result<Versioning, S3Failure>;
 
-    /// GET object-lock configuration; `enabled` is false when the bucket has none.
+    /// GET object-lock configuration; `enabled` is false if the bucket has none.
     async fn object_lock(&self) -> Result<ObjectLock, S3Failure>;
 
-    /// GET of a page of a listing of the whole bucket, the one that begins after `after`, or the first.
+    /// Returns the page of a listing of the whole bucket that follows `after`, or the first page.
     async fn page(&self, entries: Entries, after: Option<&PageMarker>) -> Result<ListedPage, S3Failure>;
 }
 
-/// A call, bounded: [`S3Failure::TimedOut`] at the deadline.
+/// Runs a call until its deadline.
 ///
 /// # Errors
-/// [`S3Failure`] of the call, or that it did not answer in time.
+/// [`S3Failure`] of the call; [`S3Failure::TimedOut`] at the deadline.
 pub async fn within<T>(deadline: Duration, call: impl Future<Output = Result<T, S3Failure>>) -> Result<T, S3Failure> {
     tokio::time::timeout(deadline, call).await.unwrap_or(Err(S3Failure::TimedOut(deadline)))
 }

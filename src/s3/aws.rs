@@ -1,10 +1,9 @@
 //! The AWS SDK as a [`BucketApi`](super::BucketApi). Only this file and those below it name the SDK.
 //!
-//! Nothing is made before the first probe: an agent without buckets does not read the system's
-//! certificate authorities. At each probe the credentials and the CA bundle are read again, so
-//! that rotated keys and certificates take effect by themselves; client and connections are kept while
-//! they stay the same, and are shared by all targets that go the same way ([`clients`]). There are no
-//! retries: the next probe is the retry.
+//! A client is created at the first probe: an agent without buckets does not read the system's certificate
+//! authorities. Every probe re-reads the credentials and the CA bundle, so rotated keys and certificates take
+//! effect without a restart. Client and connections are kept while these stay the same. Targets with the same
+//! client key share them ([`clients`]). The SDK's retries are off: the next probe is the retry.
 
 mod answer;
 mod bucket;
@@ -37,10 +36,10 @@ pub use credentials::CREDENTIALS_RENEWED_BEFORE_END;
 pub use pages::PAGE_LIMIT_BYTES;
 pub use xml::TAGS_DEPTH_MAX;
 
-/// The region signed for where none is configured; services other than AWS mostly ignore it.
+/// Region of signatures if none is configured. Services other than AWS mostly ignore it.
 pub const REGION_WITHOUT_CONFIGURATION: &str = "us-east-1";
 
-/// Finds the client for one bucket, and another one when its way has changed.
+/// Finds the client of one bucket, and another one after its key has changed.
 pub struct BucketConnector {
     location: S3Location,
     pool: Arc<ClientPool>,
@@ -49,19 +48,19 @@ pub struct BucketConnector {
 }
 
 impl BucketConnector {
-    /// A connector that has made nothing yet.
+    /// Creates a connector without a client.
     #[must_use]
     pub fn new(location: S3Location, pool: &Arc<ClientPool>) -> Self {
         Self { location, pool: pool.clone(), client: None, requests: RequestCounter::default() }
     }
 
-    /// The requests that were sent about the bucket.
+    /// Returns the counter of requests for the bucket.
     #[must_use]
     pub fn requests(&self) -> &RequestCounter {
         &self.requests
     }
 
-    /// The host and port to which requests for the bucket go under a rule.
+    /// Returns the host and port that requests for the bucket go to under a rule.
     pub async fn service_address(&self, rule: Option<&S3AccessRule>) -> (String, u16) {
         let bucket = self.location.bucket();
         let virtual_host = |host: &str| match rule.map(|rule| rule.addressing).unwrap_or_default() {
@@ -79,7 +78,7 @@ impl BucketConnector {
         }
     }
 
-    /// The host and port of the proxy that requests to this address go through, if they do.
+    /// Returns the host and port of the proxy for this address, if there is one.
     ///
     /// # Errors
     /// [`S3Failure::Agent`] for a proxy that cannot be used.
@@ -88,7 +87,7 @@ impl BucketConnector {
         trust::proxy_to(host, port, plain)
     }
 
-    /// A client with the rule, credentials and CA bundle as they are now.
+    /// Returns a client with the current rule, credentials and CA bundle.
     ///
     /// # Errors
     /// [`S3Failure::Tls`] for a CA bundle that cannot be used, [`S3Failure::NoCredentials`].

@@ -1,5 +1,5 @@
-//! What is wrong with a server's certificate, told so that it can be put right: whom it is from, whom it
-//! is for, and when it is good are three faults that need three different people.
+//! Faults of a server's certificate. Issuer, name and validity are separate faults, because different people
+//! correct them.
 
 use std::fmt;
 
@@ -7,35 +7,35 @@ use jiff::Timestamp;
 use rustls::CertificateError;
 use rustls::pki_types::UnixTime;
 
-/// How many names of a certificate are shown.
+/// Most names of a certificate that are shown.
 pub const NAMES_SHOWN: usize = 5;
 
-/// Why a certificate is not good for the endpoint.
+/// Reason why a certificate is not valid for the endpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CertificateFault {
-    /// No authority that is trusted made it.
+    /// No trusted authority issued it.
     UnknownAuthority,
-    /// It is for other names.
+    /// It was issued for other names.
     WrongName {
-        /// The name of the endpoint, and what the certificate has instead, as far as that is known.
+        /// Name of the endpoint and names of the certificate, if the TLS library reports them.
         names: Option<(String, Vec<String>)>,
     },
-    /// Its time is over.
+    /// It has expired.
     Expired {
-        /// Since when, if that is known.
+        /// Time of expiry, if known.
         since: Option<Timestamp>,
     },
-    /// Its time has not begun.
+    /// It is not valid yet.
     NotYetValid {
-        /// When it does, if that is known.
+        /// Begin of validity, if known.
         from: Option<Timestamp>,
     },
-    /// Anything else, in the words of the TLS library.
+    /// Any other fault, as the TLS library describes it.
     Other(String),
 }
 
 impl CertificateFault {
-    /// What to do.
+    /// Returns what the operator should do.
     #[must_use]
     pub fn remedy(&self) -> &'static str {
         match self {
@@ -86,7 +86,7 @@ impl From<&CertificateError> for CertificateFault {
     fn from(error: &CertificateError) -> Self {
         let time = |at: &UnixTime| Timestamp::from_second(i64::try_from(at.as_secs()).ok()?).ok();
         match error {
-            // The second is of an authority that was made anew under its old name.
+            // BadSignature: an authority was recreated under its old name.
             CertificateError::UnknownIssuer | CertificateError::BadSignature => Self::UnknownAuthority,
             CertificateError::NotValidForName => Self::WrongName { names: None },
             CertificateError::NotValidForNameContext { expected, presented } => {
@@ -102,7 +102,7 @@ impl From<&CertificateError> for CertificateFault {
     }
 }
 
-/// The name in `DnsName("name")`, as the library writes it, without what a terminal would obey.
+/// Returns the name in `DnsName("name")`, the library's spelling, without control characters.
 fn bare(presented: &str) -> String {
     let name = presented.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')')).unwrap_or(presented);
     name.trim_matches('"').chars().filter(char::is_ascii_graphic).collect()
@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_fault_is_told_with_what_is_to_be_done_about_it() {
+    fn certificate_fault_has_message_and_remedy() {
         let day = |days: u64| UnixTime::since_unix_epoch(std::time::Duration::from_secs(days * 24 * 3600));
         let wrong_name = CertificateError::NotValidForNameContext {
             expected: "s3.example.com".try_into().expect("a name"),

@@ -1,8 +1,8 @@
-//! Why a call to an S3 service gave no answer that can be used, and what to do about it.
+//! Failures of calls to S3 services, with their reasons and remedies.
 //!
 //! The codes are those of the Amazon S3 API reference ("Error responses") and of Ceph's RADOS
-//! Gateway (`rgw_common.cc`). The message that a service sends is not repeated: it may echo the
-//! string that was signed. The code is, cut to [`CODE_LIMIT_BYTES`].
+//! Gateway (`rgw_common.cc`). The code is shown, cut to [`CODE_LIMIT_BYTES`]. The message of the service is
+//! not, because it may echo the string that was signed.
 
 use std::time::Duration;
 
@@ -10,71 +10,71 @@ pub use super::certificate::CertificateFault;
 use crate::model::report::Finding;
 use crate::model::{Reason, S3Location};
 
-/// The longest service code that is shown, in bytes; known codes have at most 43.
+/// Longest service code that is shown, in bytes. Known codes have at most 43.
 pub const CODE_LIMIT_BYTES: usize = 64;
 
-/// The longest address of a redirect that is shown, in bytes.
+/// Longest redirect address that is shown, in bytes.
 pub const URL_LIMIT_BYTES: usize = 256;
 
-/// The codes of a request whose time the service does not accept.
-const SKEWED: [&str; 2] = ["RequestTimeTooSkewed", "RequestExpired"];
+/// Codes for a request time that the service does not accept.
+const CLOCK_SKEW_CODES: [&str; 2] = ["RequestTimeTooSkewed", "RequestExpired"];
 
-/// The codes of credentials that were good once.
-const EXPIRED: [&str; 2] = ["ExpiredToken", "TokenRefreshRequired"];
+/// Codes for expired credentials.
+const EXPIRED_CREDENTIAL_CODES: [&str; 2] = ["ExpiredToken", "TokenRefreshRequired"];
 
-/// Why a call gave no usable answer.
+/// Reason why a call gave no usable answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum S3Failure {
-    /// The service answered and refused.
-    #[error("the service answered {status}{}{}", spaced(.code), clock_apart(*.clock_ahead_seconds, .code))]
+    /// The service refused the request.
+    #[error("the service answered {status}{}{}", with_space(.code), clock_difference(*.clock_ahead_seconds, .code))]
     Service {
-        /// The HTTP status.
+        /// HTTP status.
         status: u16,
-        /// The service's error code; a refused HEAD has none.
+        /// Error code of the service. A refused HEAD has none.
         code: Option<String>,
-        /// The region that the service names instead (`x-amz-bucket-region`).
+        /// Region that the service names instead (`x-amz-bucket-region`).
         region: Option<String>,
-        /// Whether its message speaks of a lock: some refuse with a code that says nothing.
+        /// Whether its message mentions a lock. Some services refuse with an unspecific code.
         names_lock: bool,
-        /// Where a redirect leads, without query (`Location`).
+        /// Redirect address (`Location`) without its query.
         leads_to: Option<String>,
-        /// How far the service's clock is ahead of this host's (`Date`), in seconds.
+        /// Offset of the service's clock (`Date`) from this host's, in seconds. Positive if it is ahead.
         clock_ahead_seconds: Option<i64>,
     },
-    /// No whole answer within the time.
+    /// No complete answer before the deadline.
     #[error("no answer within {} ms", .0.as_millis())]
     TimedOut(Duration),
     /// The host name has no address.
     #[error("the host name was not resolved: {0}")]
     NameNotResolved(String),
-    /// Nothing listens there.
+    /// No process listens on the port.
     #[error("the connection was refused")]
     ConnectionRefused,
-    /// There is no way to the host.
+    /// No route to the host.
     #[error("the host cannot be reached: {0}")]
     HostUnreachable(String),
-    /// TLS could not be set up with the server, or the trusted authorities not be read.
+    /// The TLS handshake failed, or the trusted authorities cannot be read.
     #[error("TLS failed: {0}")]
     Tls(String),
-    /// The server's certificate is not good for this endpoint, here and now.
+    /// The server's certificate is not valid for this endpoint.
     #[error("TLS failed: {0}")]
     Certificate(CertificateFault),
-    /// The connection broke before the answer was whole.
+    /// The connection ended before the answer was complete.
     #[error("the connection broke: {0}")]
     ConnectionBroken(String),
-    /// The answer is not one of S3, or longer than one of these calls can be.
+    /// The answer is not an S3 answer, or exceeds the limit of the call.
     #[error("the answer is not S3: {0}")]
     NotS3(String),
-    /// No credentials were found where the configuration says they are.
+    /// The configured source has no credentials.
     #[error("no credentials: {0}")]
     NoCredentials(String),
-    /// The request could not be made at all.
+    /// The request could not be constructed.
     #[error("the request could not be made: {0}")]
     Agent(String),
 }
 
 impl S3Failure {
-    /// A refusal, its code made fit to be shown.
+    /// Creates a refusal. Code and region are cut, and lose their control characters.
     #[must_use]
     pub fn service(status: u16, code: Option<&str>, region: Option<&str>) -> Self {
         let shown = |text: &str| -> Option<String> {
@@ -91,8 +91,8 @@ impl S3Failure {
         }
     }
 
-    /// The same, with what the service's message says of a lock and, where no header does, of the
-    /// region. The message itself is not kept.
+    /// Adds what the service's message says about a lock and, if no header does, about the region. Does not
+    /// keep the message.
     #[must_use]
     pub fn with_message(mut self, message: &str) -> Self {
         if let Self::Service { code, region, names_lock, .. } = &mut self {
@@ -105,12 +105,12 @@ impl S3Failure {
         self
     }
 
-    /// The same, with what headers of the answer tell: the service's clock, and where a redirect leads.
+    /// Adds what headers of the answer say: the offset of the service's clock, and the redirect address.
     #[must_use]
     pub fn with_headers(mut self, ahead_seconds: Option<i64>, location: Option<&str>) -> Self {
         if let Self::Service { leads_to, clock_ahead_seconds, .. } = &mut self {
             *clock_ahead_seconds = ahead_seconds;
-            // Its query may hold a signature.
+            // Its query may contain a signature.
             let shown = location.and_then(|location| location.split(['?', '#']).next());
             let shown: String =
                 shown.unwrap_or_default().chars().filter(char::is_ascii_graphic).take(URL_LIMIT_BYTES).collect();
@@ -119,7 +119,7 @@ impl S3Failure {
         self
     }
 
-    /// The same, with the region that another answer of the service named, unless this one did.
+    /// Adds the region that another answer of the service named, unless this one named one.
     #[must_use]
     pub fn or_region_of(mut self, other: &Self) -> Self {
         if let (Self::Service { region: region @ None, .. }, Self::Service { region: Some(named), .. }) =
@@ -130,14 +130,14 @@ impl S3Failure {
         self
     }
 
-    /// Whether it is an answer without a code, as every one to a HEAD that did not succeed is.
+    /// Returns whether it is an answer without a code, as every failed HEAD is.
     #[must_use]
     pub fn lacks_code(&self) -> bool {
         matches!(self, Self::Service { code: None, .. })
     }
 
-    /// What it is as the answer to a GET: there every S3 service gives its refusals a code, and one
-    /// without is the word of some other web server. What busy or broken ones say is taken from them too.
+    /// Returns the failure as that of a GET. S3 services give their refusals of GET a code, so one without it
+    /// comes from another web server. Answers of overloaded or broken proxies (429, 5xx) stay what they are.
     #[must_use]
     pub fn of_a_get(self) -> Self {
         match self {
@@ -148,28 +148,27 @@ impl S3Failure {
         }
     }
 
-    /// Whether no answer came in time: it may be wrong, or slow.
+    /// Returns whether no answer came in time. The service may be down or slow.
     #[must_use]
     pub fn is_timeout(&self) -> bool {
         matches!(self, Self::TimedOut(_))
     }
 
-    /// Whether the service understood the question and declined to answer it, which says nothing
-    /// about the bucket itself.
+    /// Returns whether the service declined to report a configuration. That says nothing about the bucket.
     #[must_use]
     pub fn is_refusal_to_tell(&self) -> bool {
         matches!(self.reason(), Reason::AccessDenied | Reason::NotImplemented)
     }
 
-    /// Whether it says that the object or version is not there.
+    /// Returns whether the object or version does not exist.
     #[must_use]
     pub fn is_gone(&self) -> bool {
         let Self::Service { status: 404, code, .. } = self else { return false };
         matches!(code.as_deref(), None | Some("NotFound" | "NoSuchKey" | "NoSuchVersion"))
     }
 
-    /// Whether the service understood what was asked, knows who asked, and will not do it. A code that
-    /// is not known says nothing of the kind: it may pass by itself.
+    /// Returns whether the service understood and authenticated the request, and denied it. An unknown code
+    /// does not count: its cause may be temporary.
     #[must_use]
     pub fn is_refusal(&self) -> bool {
         let Self::Service { status, .. } = self else { return false };
@@ -181,8 +180,8 @@ impl S3Failure {
         }
     }
 
-    /// Whether it is how services refuse a DELETE of what is locked: as a lack of permission (AWS, Ceph),
-    /// or in words of their own (MinIO and Dell ECS among them). Nothing else is taken for a lock.
+    /// Returns whether a service refuses a DELETE of a locked version this way: as a lack of permission (AWS,
+    /// Ceph), or with a code of its own (MinIO, Dell ECS and others). Nothing else counts as a lock.
     #[must_use]
     pub fn is_lock_refusal(&self) -> bool {
         let Self::Service { status, code: Some(code), names_lock, .. } = self else { return false };
@@ -194,7 +193,7 @@ impl S3Failure {
         }
     }
 
-    /// The reason code.
+    /// Returns the reason code.
     #[must_use]
     pub fn reason(&self) -> Reason {
         match self {
@@ -211,21 +210,21 @@ impl S3Failure {
         }
     }
 
-    /// The reason with a sentence about this bucket that says what to do.
+    /// Returns the reason with a message that names the bucket and the remedy.
     #[must_use]
     pub fn finding(&self, location: &S3Location) -> Finding {
         let reason = self.reason();
         Finding::new(reason, format!("{location}: {self}; {}", self.remedy(reason)))
     }
 
-    /// Whether it is refused since the credentials have expired, which renewed ones are not.
+    /// Returns whether the credentials have expired.
     #[must_use]
     pub fn has_expired_credentials(&self) -> bool {
-        matches!(self, Self::Service { code: Some(code), .. } if EXPIRED.contains(&code.as_str()))
+        matches!(self, Self::Service { code: Some(code), .. } if EXPIRED_CREDENTIAL_CODES.contains(&code.as_str()))
     }
 }
 
-/// The region in the words of AWS and MinIO: `the region 'a' is wrong; expecting 'b'`.
+/// Returns the region in a message of AWS or MinIO: `the region 'a' is wrong; expecting 'b'`.
 fn expected_region(message: &str) -> Option<String> {
     let (_, rest) = message.split_once("expecting '")?;
     let (region, _) = rest.split_once('\'')?;
@@ -233,21 +232,21 @@ fn expected_region(message: &str) -> Option<String> {
     (!region.is_empty() && region.len() <= CODE_LIMIT_BYTES && region.bytes().all(is_name)).then(|| region.to_owned())
 }
 
-fn spaced(code: &Option<String>) -> String {
+fn with_space(code: &Option<String>) -> String {
     code.as_ref().map(|code| format!(" {code}")).unwrap_or_default()
 }
 
-/// How the clocks differ, where that is what the service complains of.
-fn clock_apart(ahead: Option<i64>, code: &Option<String>) -> String {
+/// Returns the clock difference, if the service refuses the request for it.
+fn clock_difference(ahead: Option<i64>, code: &Option<String>) -> String {
     match ahead {
-        Some(ahead) if code.as_deref().is_some_and(|code| SKEWED.contains(&code)) => {
+        Some(ahead) if code.as_deref().is_some_and(|code| CLOCK_SKEW_CODES.contains(&code)) => {
             format!(", and its clock is {}", clock_words(ahead))
         }
         _ => String::new(),
     }
 }
 
-/// `90 s behind this host's`.
+/// Formats a clock offset, such as `90 s behind this host's`.
 #[must_use]
 pub fn clock_words(ahead_seconds: i64) -> String {
     let direction = if ahead_seconds > 0 { "ahead of" } else { "behind" };
@@ -259,7 +258,7 @@ fn service_reason(status: u16, code: Option<&str>, names_region: bool) -> Reason
         "SignatureDoesNotMatch" => Reason::WrongSecret,
         "InvalidAccessKeyId" | "InvalidToken" => Reason::UnknownAccessKey,
         "UserSuspended" => Reason::UserSuspended,
-        code if SKEWED.contains(&code) => Reason::ClockSkewed,
+        code if CLOCK_SKEW_CODES.contains(&code) => Reason::ClockSkewed,
         "NoSuchBucket" => Reason::BucketNotFound,
         "AccessDenied" | "AllAccessDisabled" | "AccountProblem" | "ExpiredToken" | "TokenRefreshRequired" => {
             Reason::AccessDenied
@@ -281,7 +280,7 @@ fn service_reason(status: u16, code: Option<&str>, names_region: bool) -> Reason
             300..=400 if names_region => Reason::WrongRegion,
             300..=399 => Reason::Redirected,
             401 | 403 => Reason::AccessDenied,
-            // Without a code it is the word of some web server, unless HEAD was asked.
+            // An answer without a code is from another web server, unless it answers a HEAD.
             404 => Reason::BucketNotFound,
             405 | 501 => Reason::NotImplemented,
             429 => Reason::Throttled,
@@ -297,7 +296,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_refusal_of_the_field_has_its_reason() {
+    fn service_code_maps_to_reason() {
         for (status, code, region, reason) in [
             (403, Some("SignatureDoesNotMatch"), None, Reason::WrongSecret),
             (403, Some("InvalidAccessKeyId"), None, Reason::UnknownAccessKey),
@@ -326,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_services_say_of_a_lock_is_taken_for_one() {
+    fn lock_refusal_is_recognized_by_known_codes_only() {
         for (status, code, message, is_lock, is_refusal) in [
             (403, Some("AccessDenied"), "", true, true),
             (400, Some("InvalidRequest"), "Object is WORM protected and cannot be overwritten", true, false),
@@ -348,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn the_sentence_names_the_bucket_the_code_and_the_region_to_set() {
+    fn message_names_bucket_code_and_region() {
         let location = S3Location::parse("https://s3.example.com/backups").expect("location");
         let message = S3Failure::service(301, Some("PermanentRedirect"), Some("eu-west-1")).finding(&location).message;
         for part in ["s3.example.com/backups", "301 PermanentRedirect", "region = \"eu-west-1\""] {
@@ -357,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn the_sentence_tells_the_region_of_the_message_and_how_clocks_differ() {
+    fn message_names_region_and_clock_difference() {
         let location = S3Location::parse("https://s3.example.com/backups").expect("location");
         let wrong_region = S3Failure::service(400, Some("AuthorizationHeaderMalformed"), None)
             .with_message("the region 'us-east-1' is wrong; expecting 'eu-west-1'");
@@ -372,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn a_redirect_is_told_without_its_query_and_cannot_write_into_a_terminal() {
+    fn redirect_is_shown_without_query_and_control_characters() {
         let redirect =
             S3Failure::service(307, None, None).with_headers(None, Some("http://b\u{1b}/c?X-Amz-Signature=1"));
         let sentence =
@@ -381,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn a_code_is_cut_and_cannot_write_into_a_terminal() {
+    fn code_is_cut_and_has_no_control_characters() {
         let failure = S3Failure::service(400, Some(&format!("\u{1b}[31m{}", "x".repeat(500))), None);
         let shown = failure.to_string();
         assert!(shown.len() < 100 && !shown.contains('\u{1b}'), "{shown}");

@@ -1,4 +1,4 @@
-//! The calls that write: on canaries of our own, and on nothing else.
+//! Calls on objects. The agent writes and deletes only its own canaries.
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -7,52 +7,52 @@ use jiff::Timestamp;
 use super::S3Failure;
 use crate::model::LockMode;
 
-/// Until when, and how strictly, one version is kept.
+/// Retention of one version: its lock mode and its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {
-    /// How strictly.
+    /// Lock mode.
     pub mode: LockMode,
-    /// Its end, in seconds since 1970.
+    /// End of the retention, in seconds since 1970.
     pub until: i64,
 }
 
-/// What the service tells of one version.
+/// Metadata of one version, from HEAD object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct StoredVersion {
-    /// Until when it is kept.
+    /// Retention, if the version is locked.
     pub retention: Option<Retention>,
-    /// When it was stored, by the storage's own clock, in seconds since 1970.
+    /// Time of storing by the service's clock, in seconds since 1970.
     pub modified: Option<i64>,
 }
 
 /// One version in a listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListedVersion {
-    /// The object's key.
+    /// Key of the object.
     pub key: String,
-    /// The version; none in a bucket that never kept versions.
+    /// Version ID. None in a bucket that was never versioned.
     pub version: Option<String>,
-    /// When it was made, by the service's clock.
+    /// Time of the last change, by the service's clock.
     pub modified: Option<Timestamp>,
 }
 
-/// The calls made on the objects of one bucket. Without a version each means the object itself.
+/// Calls on the objects of one bucket. Without a version, a call concerns the current object.
 #[async_trait]
 pub trait ObjectApi: Send + Sync {
-    /// PUT of an object, locked if that is asked for. Gives its version, if it has one.
+    /// PUT object, locked if a retention is given. Returns the version ID if the bucket is versioned.
     async fn put(&self, key: &str, content: Bytes, retention: Option<Retention>) -> Result<Option<String>, S3Failure>;
 
-    /// GET of an object.
+    /// GET object.
     async fn get(&self, key: &str, version: Option<&str>) -> Result<Bytes, S3Failure>;
 
-    /// HEAD of an object: it is there, and what the service tells of it.
+    /// HEAD object: proves that it exists. Returns its metadata.
     async fn head(&self, key: &str, version: Option<&str>) -> Result<StoredVersion, S3Failure>;
 
-    /// DELETE of a version. Gives the service's clock (`Date`) at its answer, in seconds since 1970.
+    /// DELETE object. Returns the service's time (`Date`) of the answer, in seconds since 1970.
     async fn delete(&self, key: &str, version: Option<&str>, bypass_governance: bool)
     -> Result<Option<i64>, S3Failure>;
 
-    /// The first `limit` versions, or objects where `versioned` is false, whose keys begin so;
-    /// delete markers are versions too.
+    /// Lists the first `limit` versions below a prefix, delete markers included. Lists objects instead if
+    /// `versioned` is false.
     async fn list(&self, prefix: &str, versioned: bool, limit: u16) -> Result<Vec<ListedVersion>, S3Failure>;
 }

@@ -1,40 +1,40 @@
-//! Pages of a listing of a whole bucket: what a page adds up to, and where the next one begins.
+//! Pages of a listing of a whole bucket: the totals of a page, and the marker of the next one.
 //!
-//! A page says whether more follow and where they begin, and both count: one that says neither, or
-//! names an entry without a size, is no page, since what is added up of such would be wrong.
+//! A page must say whether more pages follow and where they begin, and every entry must have a size. A page
+//! that does not is refused, because the sum would be wrong.
 
-/// How many entries a page has at most (S3 API reference, ListObjectVersions).
+/// Most entries of a page (S3 API reference, ListObjectVersions).
 pub const PAGE_ENTRIES_MAX: u16 = 1000;
 
-/// The longest key, version or token that is kept, in bytes. A key has at most 1,024 (S3 user guide, "Naming
-/// Amazon S3 objects"); a token holds one, perhaps encoded.
+/// Longest key, version or token that is kept, in bytes. A key has at most 1,024 (S3 user guide, "Naming
+/// Amazon S3 objects"). A token contains a key, possibly encoded.
 pub const MARKER_LIMIT_BYTES: usize = 4096;
 
-/// What is listed.
+/// Kind of the entries of a listing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Entries {
-    /// All versions, and delete markers.
+    /// All versions and delete markers.
     Versions,
-    /// Objects as they are now.
+    /// Current objects.
     Objects,
 }
 
-/// Where a page begins.
+/// Marker of the beginning of a page.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PageMarker {
-    /// After a version of a key; without one, after the key.
+    /// The page follows this version, or this key if there is no version.
     Version {
-        /// The key.
+        /// Key of an object.
         key: String,
-        /// The version.
+        /// Version ID.
         version: Option<String>,
     },
-    /// Where the service knows.
+    /// Continuation token, opaque to the client.
     Token(String),
 }
 
 impl PageMarker {
-    /// Whether a part of it is longer than [`MARKER_LIMIT_BYTES`].
+    /// Returns whether a part is longer than [`MARKER_LIMIT_BYTES`].
     #[must_use]
     pub fn is_too_long(&self) -> bool {
         let is_too_long = |text: &String| text.len() > MARKER_LIMIT_BYTES;
@@ -45,17 +45,17 @@ impl PageMarker {
     }
 }
 
-/// What is on one page.
+/// Totals of one page.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ListedPage {
-    /// How many versions, or objects.
+    /// Number of versions or objects.
     pub versions: u64,
-    /// How many delete markers.
+    /// Number of delete markers.
     pub delete_markers: u64,
-    /// The sizes of the versions together, in bytes.
+    /// Total size of the versions, in bytes.
     pub bytes: u64,
-    /// The keys of its first and of its last entry; none on an empty page.
+    /// Least and greatest key. None on an empty page.
     pub keys: Option<(String, String)>,
-    /// Where the next page begins; none after the last one.
+    /// Marker of the next page. None on the last page.
     pub next: Option<PageMarker>,
 }

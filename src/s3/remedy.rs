@@ -1,10 +1,10 @@
-//! What to do about a failure, for who reads it at night: what to look at, and which key to set where.
+//! Remedies of failures, for the on-call operator: what to look at, and which configuration key to set.
 
 use super::S3Failure;
 use crate::model::Reason;
 
 impl S3Failure {
-    /// What to do about it.
+    /// Returns what the operator should do.
     pub(super) fn remedy(&self, reason: Reason) -> String {
         let fixed = match reason {
             Reason::WrongRegion => {

@@ -1,4 +1,4 @@
-//! What is done with an answer before the SDK reads it.
+//! Interceptors that read or limit an answer before the SDK parses it.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
@@ -18,18 +18,18 @@ use aws_smithy_types::date_time::Format;
 
 use crate::s3::BucketUsage;
 
-/// The longest answer that is read, in bytes, unless its request has a limit of its own. Those of the other
-/// calls have a few hundred.
+/// Longest answer that is read, in bytes, unless the request has a limit of its own. Usual ones have a few
+/// hundred.
 pub const ANSWER_LIMIT_BYTES: usize = 64 * 1024;
 
-/// What the headers of an answer told.
+/// Headers of an answer to HEAD bucket.
 #[derive(Debug, Default)]
 pub(super) struct HeadHeaders {
     pub(super) usage: BucketUsage,
     pub(super) is_html: bool,
 }
 
-/// Keeps what the headers of an answer tell and the SDK does not pass on.
+/// Keeps the headers of an answer that the SDK does not pass on.
 #[derive(Debug)]
 pub(super) struct ReadHeaders(pub(super) Arc<Mutex<HeadHeaders>>);
 
@@ -45,7 +45,7 @@ impl Intercept for ReadHeaders {
         _: &mut ConfigBag,
     ) -> Result<(), BoxError> {
         let headers = context.response().headers();
-        // RGW writes -1 for a quota without limit, which is no u64.
+        // RGW writes -1 for a quota without limit, which does not parse as u64.
         let number = |name: &str| headers.get(name).and_then(|value| value.trim().parse().ok());
         let usage = BucketUsage {
             used_bytes: number("x-rgw-bytes-used"),
@@ -59,11 +59,11 @@ impl Intercept for ReadHeaders {
     }
 }
 
-/// Keeps what the latest answer told of the service's clock, whatever was asked.
+/// Keeps the service's time from the latest answer with a `Date`, whatever the call.
 #[derive(Debug, Clone, Default)]
 pub(super) struct ServiceDate(Arc<Mutex<Option<Clocks>>>);
 
-/// What two clocks said at the same time, in seconds since 1970.
+/// Time of the service, in seconds since 1970, and its offset from this host's clock, in seconds.
 #[derive(Debug, Clone, Copy)]
 struct Clocks {
     service: i64,
@@ -71,12 +71,12 @@ struct Clocks {
 }
 
 impl ServiceDate {
-    /// The service's clock at its latest answer that told it, in seconds since 1970.
+    /// Returns the service's time in the latest answer with a `Date`, in seconds since 1970.
     pub(super) fn latest(&self) -> Option<i64> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).map(|clocks| clocks.service)
     }
 
-    /// How far it was ahead of this host's then, in seconds.
+    /// Returns its offset from this host's clock then, in seconds. Positive if it was ahead.
     pub(super) fn ahead_seconds(&self) -> Option<i64> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).map(|clocks| clocks.ahead)
     }
@@ -100,13 +100,13 @@ impl Intercept for ServiceDate {
     }
 }
 
-/// How far an answer's `Date` is ahead of this host's clock, in seconds.
+/// Returns the offset of an answer's `Date` from this host's clock, in seconds. Positive if it is ahead.
 pub(super) fn clock_ahead_seconds(answer: &HttpResponse) -> Option<i64> {
     clocks(answer).map(|clocks| clocks.ahead)
 }
 
 fn clocks(answer: &HttpResponse) -> Option<Clocks> {
-    // What came from a cache is as old as the cache says (RFC 9111 §5.1).
+    // `Age` marks an answer of a cache, whose date is in the past (RFC 9111 §5.1).
     if answer.headers().get("age").is_some() {
         return None;
     }
@@ -115,7 +115,7 @@ fn clocks(answer: &HttpResponse) -> Option<Clocks> {
     Some(Clocks { service, ahead: service.saturating_sub_unsigned(now) })
 }
 
-/// Has the answer to one request be read up to another limit, in bytes.
+/// Limit of the answer to one request, in bytes.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct AnswerLimit(pub(super) usize);
 

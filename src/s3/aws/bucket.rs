@@ -1,4 +1,4 @@
-//! One bucket through the SDK: the calls that ask about it.
+//! Calls on one bucket, through the SDK.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -44,31 +44,32 @@ impl AwsBucket {
         }
     }
 
-    /// Watches a call for what is this bucket's own, since the client is not.
+    /// Adds the interceptors of this bucket to a call. The client is shared with other buckets.
     pub(super) fn instrumented<T, E, B>(&self, call: CustomizableOperation<T, E, B>) -> CustomizableOperation<T, E, B> {
         call.interceptor(self.clock.clone()).interceptor(self.requests.clone())
     }
 
-    /// The same bucket for what goes on beside probes: its requests count in the hour and in no probe, and
-    /// its answers tell no probe of the service's clock.
+    /// Returns the same bucket for calls outside probes. Their requests count in the hour only, and their
+    /// answers do not change the offset of the service's clock.
     #[must_use]
     pub fn for_background(&self) -> Self {
         Self { clock: ServiceDate::default(), requests: self.requests.for_background(), ..self.clone() }
     }
 
-    /// A file with the secret of the credentials that others on this host may read or change.
+    /// Returns the file with the secret of the credentials, if other users of this host may read or change it.
     #[must_use]
     pub fn exposed_secret(&self) -> Option<&Path> {
         self.exposed.as_deref()
     }
 
-    /// How far the service's clock was ahead of this host's at its latest answer that told it, in seconds.
+    /// Returns the offset of the service's clock from this host's at the latest answer, in seconds. Positive if it
+    /// was ahead.
     #[must_use]
     pub fn clock_ahead_seconds(&self) -> Option<i64> {
         self.clock.ahead_seconds()
     }
 
-    /// Who asks: the access key id of the credentials, which is no secret.
+    /// Returns the access key ID of the credentials. It is not a secret.
     #[must_use]
     pub fn access_key_id(&self) -> &str {
         &self.access_key_id
@@ -82,7 +83,7 @@ impl BucketApi for AwsBucket {
         let asks_for_stats = self.asks_for_stats;
         self.instrumented(self.client.head_bucket().bucket(&self.bucket).customize())
             .mutate_request(move |request| {
-                // Ceph from release 20 on tells the use only when asked; other services ignore it.
+                // Ceph since release 20 reports the usage only on request. Other services ignore the parameter.
                 if asks_for_stats {
                     let separator = if request.uri().contains('?') { '&' } else { '?' };
                     let uri = format!("{}{separator}read-stats", request.uri());
@@ -93,7 +94,7 @@ impl BucketApi for AwsBucket {
             .send()
             .await
             .map_err(|error| match failure(error) {
-                // The SDK makes up a code for a HEAD from the status alone.
+                // A failed HEAD has no code. The SDK derives one from the status.
                 S3Failure::Service { status, region, leads_to, clock_ahead_seconds, .. } => {
                     S3Failure::service(status, None, region.as_deref())
                         .with_headers(clock_ahead_seconds, leads_to.as_deref())
@@ -156,7 +157,7 @@ impl BucketApi for AwsBucket {
     }
 }
 
-/// None when a part is missing or unknown, since then it is not in force.
+/// Returns none when a part is missing or unknown, since then no retention is in force.
 fn written_retention(retention: &types::DefaultRetention) -> Option<DefaultRetention> {
     let mode = lock_mode(retention.mode()?.as_str())?;
     let count = |count: Option<i32>| count.and_then(|count| u32::try_from(count).ok()).filter(|count| *count > 0);
@@ -166,7 +167,7 @@ fn written_retention(retention: &types::DefaultRetention) -> Option<DefaultReten
     Some(DefaultRetention { mode, length })
 }
 
-/// The mode of this name.
+/// Returns the mode of this name.
 pub(super) fn lock_mode(name: &str) -> Option<LockMode> {
     LockMode::ALL.iter().copied().find(|mode| mode.as_str() == name)
 }

@@ -1,8 +1,8 @@
-//! The clients of this agent: one, with one pool of connections, for each way to a service.
+//! Clients of the agent: one, with one connection pool, for each [`ClientKey`].
 //!
-//! Targets that go the same way, to the same endpoint with the same credentials, authorities, region
-//! and addressing, share a client, its connections, and what was read of credentials. A client lives
-//! as long as a target has it, so there are never more than targets.
+//! Targets with the same endpoint, source of credentials, authorities, region and addressing share a client,
+//! its connections and the credentials that were read. A client lives as long as a target uses it, so there
+//! are at most as many clients as targets.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -23,30 +23,30 @@ use crate::model::S3Endpoint;
 use crate::model::settings::{S3Addressing, S3CredentialSource};
 use crate::s3::S3Failure;
 
-/// The way to a service.
+/// Everything that a client depends on.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct ClientKey {
-    /// The service; none is AWS.
+    /// Endpoint of the service. None for AWS.
     pub(super) endpoint: Option<S3Endpoint>,
-    /// Where the credentials come from.
+    /// Source of the credentials.
     pub(super) source: S3CredentialSource,
-    /// The region that is signed for.
+    /// Region of signatures.
     pub(super) region: String,
-    /// What is in the bundle of authorities.
+    /// Content of the CA bundle.
     pub(super) ca_bundle: Option<Vec<u8>>,
-    /// How the bucket is named.
+    /// Addressing of the bucket: in the path or in the host name.
     pub(super) addressing: S3Addressing,
 }
 
-/// The clients that are in use.
+/// Clients in use, by key.
 #[derive(Debug, Default)]
 pub struct ClientPool(Mutex<HashMap<ClientKey, Weak<SharedClient>>>);
 
 impl ClientPool {
-    /// The client for a way.
+    /// Returns the client of a key.
     ///
     /// # Errors
-    /// [`S3Failure::Tls`] when none can be made.
+    /// [`S3Failure::Tls`] when the client cannot be created.
     pub(super) fn client(&self, key: &ClientKey) -> Result<Arc<SharedClient>, S3Failure> {
         // Every change is a single insert or remove: nothing is half done after a panic.
         let mut clients = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -60,28 +60,28 @@ impl ClientPool {
     }
 }
 
-/// A client that targets share.
+/// HTTP client and credentials that targets share.
 pub(super) struct SharedClient {
-    /// The way that it goes.
+    /// Key of the client.
     pub(super) key: ClientKey,
     http_client: SharedHttpClient,
     latest: tokio::sync::Mutex<Option<Loaded>>,
 }
 
-/// What the latest reading of the credentials gave.
+/// Result of the latest reading of the credentials.
 #[derive(Clone)]
 struct Loaded {
-    /// When it was begun.
+    /// Begin of the reading.
     began: Instant,
     outcome: Result<SigningClient, S3Failure>,
 }
 
-/// A client with the credentials that it signs with.
+/// SDK client with the credentials that it signs with.
 #[derive(Clone)]
 pub(super) struct SigningClient {
     pub(super) client: Client,
     pub(super) credentials: Credentials,
-    /// A file with their secret that others may read.
+    /// File with their secret that other users may read.
     pub(super) exposed: Option<PathBuf>,
 }
 
@@ -98,7 +98,7 @@ impl SharedClient {
         Ok(Self { key, http_client, latest: tokio::sync::Mutex::default() })
     }
 
-    /// The client with the credentials as they are now.
+    /// Returns the client with the current credentials.
     ///
     /// # Errors
     /// [`S3Failure::NoCredentials`].
@@ -106,7 +106,7 @@ impl SharedClient {
         let asked = Instant::now();
         let mut latest = self.latest.lock().await;
         let before = latest.as_ref();
-        // Whoever waited while others read has what is as new as if it had read itself.
+        // Another caller began to read after this call did, so its result is current.
         if let Some(loaded) = before.filter(|loaded| loaded.began >= asked) {
             return loaded.outcome.clone();
         }
@@ -137,7 +137,7 @@ impl SharedClient {
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
             .retry_config(RetryConfig::disabled())
             .timeout_config(TimeoutConfig::disabled())
-            // It would sign by the service's clock, and find in order what other software is refused over.
+            // Otherwise the SDK would sign by the service's clock and hide a skew that stops other software.
             .disable_clock_skew_correction(true)
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
             .interceptor(answer::LimitAnswer);
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn targets_that_go_the_same_way_share_a_client_for_as_long_as_one_of_them_is_there() {
+    fn targets_with_equal_keys_share_a_client_while_it_is_used() {
         let pool = ClientPool::default();
         let first = pool.client(&key("http://a.example/one")).expect("a client");
         let second = pool.client(&key("http://a.example/two")).expect("a client");
@@ -179,6 +179,6 @@ mod tests {
         assert!(others.iter().all(|other| !Arc::ptr_eq(other, &first)));
         drop((first, second, others));
         let _alone = pool.client(&key("http://c.example/one")).expect("a client");
-        assert_eq!(pool.0.lock().expect("no panic").len(), 1, "nobody has the others");
+        assert_eq!(pool.0.lock().expect("no panic").len(), 1, "unused clients were kept");
     }
 }

@@ -1,4 +1,4 @@
-//! How many requests are sent about a bucket: what the agent costs who runs the service.
+//! Counter of requests for a bucket: the load that the agent puts on the service.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,13 +10,13 @@ use aws_smithy_runtime_api::client::interceptors::context::BeforeTransmitInterce
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::config_bag::ConfigBag;
 
-/// For how long requests are remembered.
+/// Time for which requests are counted.
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// The time that is counted together: an hour is told to within this.
+/// Resolution of the count of the last hour.
 const SLOT: Duration = Duration::from_secs(60);
 
-/// The requests about one target: those of its probes, and all of the last hour.
+/// Requests for one target: those of its probes, and all of the last hour.
 #[derive(Debug, Clone, Default)]
 pub struct RequestCounter {
     counts: Arc<Mutex<Counts>>,
@@ -25,9 +25,9 @@ pub struct RequestCounter {
 
 #[derive(Debug, Default)]
 struct Counts {
-    /// Those of probes.
+    /// Requests of probes.
     total: u64,
-    /// When a slot began, and how many it has; at most an hour of them.
+    /// Begin and count of each slot, for at most an hour.
     slots: VecDeque<(Instant, u64)>,
 }
 
@@ -54,19 +54,19 @@ impl Counts {
 }
 
 impl RequestCounter {
-    /// The same counter for requests that no probe sends.
+    /// Returns the same counter, for requests outside probes.
     #[must_use]
     pub fn for_background(&self) -> Self {
         Self { counts: self.counts.clone(), is_background: true }
     }
 
-    /// All that probes sent.
+    /// Returns the number of requests that probes sent.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.counts().total
     }
 
-    /// Those of the last hour, whoever sent them.
+    /// Returns the number of all requests of the last hour.
     #[must_use]
     pub fn last_hour(&self) -> u64 {
         self.counts().last_hour(Instant::now())
@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_hour_is_remembered_and_no_more() {
+    fn requests_are_counted_for_an_hour() {
         let (mut counts, began) = (Counts::default(), Instant::now());
         for minute in 0..180 {
             counts.add(began + SLOT * minute, false);

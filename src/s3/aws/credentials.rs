@@ -1,4 +1,4 @@
-//! Credentials, from where the configuration says they are.
+//! Reading of credentials from their configured source.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -16,15 +16,16 @@ use crate::model::settings::S3CredentialSource;
 use crate::s3::S3Failure;
 use crate::sys::secret_file::{FileError, read_public, read_with_exposure};
 
-/// Temporary credentials are got anew when this little of their life is left.
+/// Temporary credentials are renewed this long before they expire.
 pub const CREDENTIALS_RENEWED_BEFORE_END: Duration = Duration::from_secs(300);
 
-/// Credentials without an end may have been replaced where they come from, so they are read again.
+/// Returns whether credentials need not be read again. Credentials that never expire are read at every probe,
+/// because they may have been replaced.
 pub(super) fn outlives_a_probe(credentials: &Credentials) -> bool {
     credentials.expiry().is_some_and(|end| end > SystemTime::now() + CREDENTIALS_RENEWED_BEFORE_END)
 }
 
-/// Loads them, and tells of a file with their secret that others may read or change.
+/// Loads credentials. Also returns the file with their secret, if other users may read or change it.
 ///
 /// # Errors
 /// [`S3Failure::NoCredentials`].
@@ -66,14 +67,14 @@ pub(super) async fn load(
             return Ok((credentials, is_exposed.then(|| secret_access_key.clone())));
         }
     }?;
-    // The environment comes before the shared file.
+    // The environment has precedence over the shared file.
     let is_in_environment =
         *source == S3CredentialSource::DefaultChain && std::env::var_os("AWS_ACCESS_KEY_ID").is_some();
     let exposed = if is_in_environment { None } else { exposed_shared_file().await };
     Ok((credentials, exposed))
 }
 
-/// The AWS shared file of credentials, if others on this host may read or change it and it is asked.
+/// Returns the AWS shared credentials file if other users of this host may read or change it.
 async fn exposed_shared_file() -> Option<PathBuf> {
     let path = match std::env::var_os("AWS_SHARED_CREDENTIALS_FILE") {
         Some(path) => path.into(),

@@ -8,7 +8,7 @@ use crate::model::cause::innermost_cause;
 use crate::s3::S3Failure;
 use crate::sys::resolve::ResolveError;
 
-/// The failure that an error of the SDK stands for.
+/// Converts an error of the SDK.
 pub(super) fn failure<E>(error: SdkError<E, HttpResponse>) -> S3Failure
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
@@ -16,7 +16,7 @@ where
     failure_within(error, ANSWER_LIMIT_BYTES)
 }
 
-/// The same of a call whose answer may have so many bytes.
+/// Converts an error of a call whose answer has this limit.
 pub(super) fn failure_within<E>(error: SdkError<E, HttpResponse>, limit_bytes: usize) -> S3Failure
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
@@ -39,7 +39,7 @@ where
     })
 }
 
-/// The failure that the innermost known cause stands for.
+/// Converts the innermost cause of a known type.
 fn transport(error: &(dyn std::error::Error + 'static), limit_bytes: usize) -> Option<S3Failure> {
     use std::io::ErrorKind;
     let mut found = None;
@@ -86,8 +86,8 @@ fn of_tls(error: &rustls::Error) -> S3Failure {
     }
 }
 
-/// What TLS said, in an error of input and output that wraps it, perhaps in others of its kind: each
-/// skips what it wraps in its chain of sources.
+/// Returns the TLS error that an I/O error wraps, possibly through other I/O errors. `source()` of an I/O error
+/// skips the error that it wraps.
 fn wrapped_tls(io: &std::io::Error) -> Option<&rustls::Error> {
     let inner = io.get_ref()?;
     inner.downcast_ref::<rustls::Error>().or_else(|| wrapped_tls(inner.downcast_ref::<std::io::Error>()?))

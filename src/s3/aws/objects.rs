@@ -1,4 +1,4 @@
-//! One bucket through the SDK: the calls on its objects.
+//! Calls on the objects of one bucket, through the SDK.
 
 use async_trait::async_trait;
 use aws_sdk_s3::primitives::{ByteStream, DateTime};
@@ -20,7 +20,7 @@ use crate::s3::{ListedVersion, ObjectApi, Retention, S3Failure, StoredVersion};
 #[async_trait]
 impl ObjectApi for AwsBucket {
     async fn put(&self, key: &str, content: Bytes, retention: Option<Retention>) -> Result<Option<String>, S3Failure> {
-        // A locked PUT without a digest is refused by AWS, and this one is understood everywhere.
+        // AWS refuses a locked PUT without a digest. Every service accepts MD5.
         let digest = STANDARD.encode(Md5::digest(&content));
         let put = self.client.put_object().bucket(&self.bucket).key(key).content_md5(digest);
         let put = match retention {
@@ -59,7 +59,7 @@ impl ObjectApi for AwsBucket {
         version: Option<&str>,
         bypass_governance: bool,
     ) -> Result<Option<i64>, S3Failure> {
-        // Its own: who asks something else of the bucket meanwhile does not change it.
+        // Not the bucket's date, which a concurrent call may change.
         let date = ServiceDate::default();
         let delete = self.client.delete_object().bucket(&self.bucket).key(key);
         let delete = delete

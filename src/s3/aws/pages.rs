@@ -1,7 +1,6 @@
-//! One bucket through the SDK: pages of a listing of all of it.
+//! Pages of a listing of a whole bucket, through the SDK.
 //!
-//! Keys are asked for as they are and not encoded for a URL: services differ in which of the markers
-//! they encode then.
+//! Keys are requested without URL encoding, because services differ in which markers they encode.
 
 use aws_sdk_s3::types::{DeleteMarkerEntry, ObjectVersion};
 
@@ -12,12 +11,12 @@ use super::xml::RequireWellFormedXml;
 use crate::s3::S3Failure;
 use crate::s3::pages::{ListedPage, MARKER_LIMIT_BYTES, PAGE_ENTRIES_MAX, PageMarker};
 
-/// The longest page that is read, in bytes: a thousand entries of 4 KiB. A key of the greatest length, 1 KiB,
-/// is 3 of them with two in five of its bytes escaped sixfold.
+/// Longest page that is read, in bytes: a thousand entries of 4 KiB. A key of the greatest length, 1 KiB, takes
+/// 3 KiB if two in five of its bytes are escaped to six.
 pub const PAGE_LIMIT_BYTES: usize = 4 * 1024 * 1024;
 
 impl AwsBucket {
-    /// A page of all versions.
+    /// Returns a page of all versions.
     pub(super) async fn versions_page(&self, after: Option<&PageMarker>) -> Result<ListedPage, S3Failure> {
         let (key, version) = match after {
             Some(PageMarker::Version { key, version }) => (Some(key.clone()), version.clone()),
@@ -36,7 +35,7 @@ impl AwsBucket {
         let keys = versions.iter().map(ObjectVersion::key).chain(markers.iter().map(DeleteMarkerEntry::key));
         let next = answer.next_key_marker().map(|key| PageMarker::Version {
             key: key.to_owned(),
-            // An empty one is refused when it is sent back.
+            // Services refuse an empty one.
             version: answer.next_version_id_marker().filter(|version| !version.is_empty()).map(str::to_owned),
         });
         let (versions_count, delete_markers) = counts(versions.len(), markers.len())?;
@@ -49,7 +48,7 @@ impl AwsBucket {
         })
     }
 
-    /// A page of the objects as they are now.
+    /// Returns a page of the current objects.
     pub(super) async fn objects_page(&self, after: Option<&PageMarker>) -> Result<ListedPage, S3Failure> {
         let token = match after {
             Some(PageMarker::Token(token)) => Some(token.clone()),
@@ -76,33 +75,34 @@ impl AwsBucket {
     }
 }
 
-/// How many of each, if they are no more than were asked for.
+/// Returns both counts, unless there are more entries than requested.
 fn counts(versions: usize, delete_markers: usize) -> Result<(u64, u64), S3Failure> {
-    let too_many = || no_page(&format!("has more than the {PAGE_ENTRIES_MAX} entries that were asked for"));
+    let too_many = || invalid_page(&format!("has more than the {PAGE_ENTRIES_MAX} entries that were asked for"));
     let entries = versions.checked_add(delete_markers).ok_or_else(too_many)?;
     let counted = u64::try_from(versions).ok().zip(u64::try_from(delete_markers).ok());
     counted.filter(|_| entries <= PAGE_ENTRIES_MAX.into()).ok_or_else(too_many)
 }
 
-fn no_page(why: &str) -> S3Failure {
+fn invalid_page(why: &str) -> S3Failure {
     S3Failure::NotS3(format!("a page of the listing {why}"))
 }
 
 fn total(sizes: impl Iterator<Item = Option<i64>>) -> Result<u64, S3Failure> {
     sizes.into_iter().try_fold(0_u64, |sum, size| {
-        let size =
-            size.and_then(|size| u64::try_from(size).ok()).ok_or_else(|| no_page("has an entry without a size"))?;
-        sum.checked_add(size).ok_or_else(|| no_page("has sizes that are beyond all measure"))
+        let size = size
+            .and_then(|size| u64::try_from(size).ok())
+            .ok_or_else(|| invalid_page("has an entry without a size"))?;
+        sum.checked_add(size).ok_or_else(|| invalid_page("has sizes that are beyond all measure"))
     })
 }
 
-/// The least and the greatest key.
+/// Returns the least and the greatest key.
 fn ends<'key>(keys: impl Iterator<Item = Option<&'key str>>) -> Result<Option<(String, String)>, S3Failure> {
     let mut found: Option<(&str, &str)> = None;
     for key in keys {
-        let key = key.ok_or_else(|| no_page("has an entry without a key"))?;
+        let key = key.ok_or_else(|| invalid_page("has an entry without a key"))?;
         if key.len() > MARKER_LIMIT_BYTES {
-            return Err(no_page("has a key that is longer than keys can be"));
+            return Err(invalid_page("has a key that is longer than keys can be"));
         }
         found = Some(found.map_or((key, key), |(least, greatest)| (least.min(key), greatest.max(key))));
     }
@@ -112,10 +112,12 @@ fn ends<'key>(keys: impl Iterator<Item = Option<&'key str>>) -> Result<Option<(S
 fn next_page(is_truncated: Option<bool>, next: Option<PageMarker>) -> Result<Option<PageMarker>, S3Failure> {
     match (is_truncated, next) {
         (Some(false), _) => Ok(None),
-        (Some(true), Some(next)) if next.is_too_long() => Err(no_page("says where more follow at too great a length")),
+        (Some(true), Some(next)) if next.is_too_long() => {
+            Err(invalid_page("says where more follow at too great a length"))
+        }
         (Some(true), Some(next)) => Ok(Some(next)),
-        (Some(true), None) => Err(no_page("says that more follow, and not where")),
-        (None, _) => Err(no_page("does not say whether more follow")),
+        (Some(true), None) => Err(invalid_page("says that more follow, and not where")),
+        (None, _) => Err(invalid_page("does not say whether more follow")),
     }
 }
 

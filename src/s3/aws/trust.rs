@@ -1,7 +1,7 @@
-//! Connections: the certificate authorities that they trust, and the proxies that they go through.
+//! Connections: trusted certificate authorities, name resolution and proxies.
 //!
-//! Proxies are those of the environment (`HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`), as for other clients of S3. An
-//! address of one may have a password in it, which is shown nowhere.
+//! Proxies come from the environment (`HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`), as for other S3 clients. The
+//! address of a proxy may contain a password, so only its host and port are shown.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -20,7 +20,7 @@ use crate::s3::S3Failure;
 use crate::sys::resolve::STORAGE;
 use crate::tls;
 
-/// How many connections to one service are kept open while nobody uses them.
+/// Most idle connections to one service that are kept open.
 const IDLE_CONNECTIONS_MAX: usize = 32;
 
 /// Deadline of a lookup by the SDK. Callers bound their calls, mostly to less.
@@ -44,7 +44,7 @@ impl ResolveDns for ResolveStorage {
     }
 }
 
-/// A pool of connections, without TLS or with it.
+/// Creates a connection pool. A `plain` one trusts no authority, so TLS fails.
 ///
 /// # Errors
 /// [`S3Failure::Tls`].
@@ -62,10 +62,10 @@ pub(super) fn http_client(plain: bool, ca_bundle: Option<&[u8]>) -> Result<Share
     }))
 }
 
-/// The host and port of the proxy through which a service is asked, if it is asked through one.
+/// Returns the host and port of the proxy for a service, if there is one.
 ///
 /// # Errors
-/// [`S3Failure::Agent`] for a proxy that cannot be used, such as one that speaks SOCKS.
+/// [`S3Failure::Agent`] for an unsupported proxy, such as SOCKS.
 pub(super) fn proxy_to(host: &str, port: u16, plain: bool) -> Result<Option<(String, u16)>, S3Failure> {
     let scheme = if plain { "http" } else { "https" };
     let bracketed = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
@@ -76,7 +76,7 @@ pub(super) fn proxy_to(host: &str, port: u16, plain: bool) -> Result<Option<(Str
     let proxy = intercepted.uri();
     let port = match proxy.scheme_str() {
         Some("http") => 80,
-        // The client of a plain service has no TLS, for its proxy neither.
+        // The client of a plain service trusts no authority, so it has no TLS to a proxy either.
         Some("https") if !plain => 443,
         other => {
             return Err(S3Failure::Agent(format!(

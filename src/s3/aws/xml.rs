@@ -1,8 +1,8 @@
-//! Whether an answer is well-formed XML to its end.
+//! Check that an answer is well-formed XML to its end.
 //!
-//! The SDK stops reading at the first thing between two elements that is no tag, and takes what it has for
-//! all: of a list that is cut or damaged there it tells a part as the whole, and of a configuration that what
-//! is missing is off. So an answer is gone through once more with the tokenizer that the SDK has.
+//! The SDK stops at the first text between two elements that is not a tag, and takes what it has for all. Of a
+//! list that is cut or damaged there, it reports a part as the whole. Of a configuration, it reports what is
+//! missing as off. So this check reads the answer once more, with the tokenizer of the SDK.
 
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::interceptors::Intercept;
@@ -11,10 +11,10 @@ use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::config_bag::ConfigBag;
 use xmlparser::{ElementEnd, Token, Tokenizer};
 
-/// How deep the tags of an answer are within each other at most; those of S3 are 4.
+/// Deepest nesting of elements in an answer. Those of S3 have at most 4.
 pub const TAGS_DEPTH_MAX: usize = 16;
 
-/// Fails an answer that is not XML to its end.
+/// Fails an answer that is not well-formed XML to its end.
 #[derive(Debug)]
 pub(super) struct RequireWellFormedXml;
 
@@ -29,7 +29,7 @@ impl Intercept for RequireWellFormedXml {
         _: &RuntimeComponents,
         _: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        // A refusal counts as what its status says.
+        // A refusal is judged by its status.
         if context.output_or_error().is_err() || context.response().body().bytes().is_some_and(is_well_formed) {
             return Ok(());
         }
@@ -37,7 +37,7 @@ impl Intercept for RequireWellFormedXml {
     }
 }
 
-/// Whether it is one element, whole, in which each tag ends.
+/// Returns whether the body is one complete element, in which each tag is closed.
 fn is_well_formed(body: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(body) else { return false };
     let (mut open, mut roots) = (Vec::new(), 0_usize);
@@ -73,7 +73,7 @@ mod tests {
                         <T><![CDATA[<]]></T><!-- c --></s:L>\n";
 
     #[test]
-    fn a_list_is_whole_only_to_its_end() {
+    fn cut_list_is_not_well_formed() {
         assert!(is_well_formed(LIST.as_bytes()));
         let whole = LIST.trim_end().len();
         for end in 0..whole {
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_damaged_within_or_goes_on_after_its_end_is_not_whole() {
+    fn damaged_or_trailing_content_is_not_well_formed() {
         for damaged in [
             "<L><V></L></V>",
             "<L></V>",

@@ -1,4 +1,4 @@
-//! What is a page, and what is none.
+//! Valid and invalid pages.
 
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
 use aws_smithy_http_client::Builder;
@@ -11,7 +11,7 @@ use crate::s3::aws::RequestCounter;
 use crate::s3::aws::clients::SigningClient;
 use crate::s3::{Entries, ObjectApi as _};
 
-/// A bucket of a service that gives this list, once.
+/// Returns a bucket of a service that answers one request with this list.
 async fn giving(list: &str) -> AwsBucket {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let endpoint = format!("http://{}", listener.local_addr().expect("its address"));
@@ -39,21 +39,21 @@ async fn giving(list: &str) -> AwsBucket {
 }
 
 #[tokio::test]
-async fn a_version_that_is_empty_is_not_where_a_page_begins() {
+async fn empty_version_marker_is_left_out() {
     let list = "<ListVersionsResult><IsTruncated>true</IsTruncated><NextKeyMarker>k</NextKeyMarker>\
                 <NextVersionIdMarker></NextVersionIdMarker></ListVersionsResult>";
     let page = giving(list).await.versions_page(None).await.expect("a page");
     assert_eq!(page.next, Some(PageMarker::Version { key: "k".to_owned(), version: None }));
 }
 
-/// A list of two entries, of which one is there, with this between them.
+/// Returns a list of two entries with this text between them.
 fn two(root: &str, entry: &str, between: &str) -> String {
     let entry = |key| format!("<{entry}><Key>{key}</Key><VersionId>v</VersionId><Size>5</Size></{entry}>");
     format!("<{root}><IsTruncated>false</IsTruncated>{}{between}{}</{root}>", entry("a"), entry("b"))
 }
 
 #[tokio::test]
-async fn a_list_that_is_cut_or_damaged_between_its_entries_is_none() {
+async fn cut_or_damaged_list_is_refused() {
     let damaged = "the answer does not end as XML does";
     for (entries, root, entry) in
         [(Entries::Versions, "ListVersionsResult", "Version"), (Entries::Objects, "ListBucketResult", "Contents")]
@@ -80,7 +80,7 @@ async fn a_list_that_is_cut_or_damaged_between_its_entries_is_none() {
 }
 
 #[test]
-fn a_page_that_leaves_something_open_is_none() {
+fn incomplete_page_is_refused() {
     let next = || Some(PageMarker::Token("t".to_owned()));
     assert_eq!(next_page(Some(true), next()), Ok(next()));
     assert_eq!(next_page(Some(false), next()), Ok(None));
