@@ -1,9 +1,9 @@
-//! Drivers: what it takes to verify one kind of target, and which checks in which order.
+//! Drivers: each verifies one kind of target, with its checks in a planned order.
 //!
 //! A driver belongs to one target and is owned by that target's task, so its methods never run
-//! at the same time. It may remember what it did (when the last canary was written, a client
-//! that is costly to make); what it must not do is wait without a deadline. [`for_spec`] is the
-//! one place that knows which kinds there are.
+//! at the same time. It may keep state, such as the time of the last canary or a client that is
+//! expensive to create. It never waits without a deadline. [`for_spec`] is the only place that lists
+//! the kinds.
 
 pub mod nfs;
 pub mod s3;
@@ -23,27 +23,27 @@ use crate::sys::{MountStatsCache, MountTableWatch, WorkerPool};
 pub use crate::check::canary::ProcessRole;
 pub use crate::s3::aws::ClientPool;
 
-/// What drivers need of the host they run on; one for all targets.
+/// Resources of this host that all drivers share.
 #[derive(Debug)]
 pub struct Host {
     /// The probe workers.
     pub workers: WorkerPool,
-    /// What is mounted.
+    /// The mount table.
     pub mounts: MountTableWatch,
-    /// The clients of buckets.
+    /// The S3 clients.
     pub buckets: Arc<ClientPool>,
-    /// The turns of listings of buckets, each for one page.
+    /// Permits of bucket listings. Each permit is for one page.
     pub listing_pages: Arc<Semaphore>,
-    /// What the kernel counts of mounts.
+    /// NFS counters of the kernel.
     pub mount_stats: MountStatsCache,
     /// This node's name.
     pub hostname: String,
-    /// What this process is on the node: its agent, or a command beside it.
+    /// Whether this process is the daemon or a one-shot command.
     pub role: ProcessRole,
 }
 
 impl Host {
-    /// One that knows nothing of buckets and mounts yet.
+    /// A host without S3 clients and counters so far.
     #[must_use]
     pub fn new(workers: WorkerPool, mounts: MountTableWatch, hostname: String, role: ProcessRole) -> Self {
         Self {
@@ -61,7 +61,7 @@ impl Host {
 #[cfg(test)]
 #[allow(clippy::expect_used, reason = "for tests only")]
 impl Host {
-    /// One on which no worker can be started.
+    /// A host on which no worker can be started.
     pub(crate) fn without_workers() -> Self {
         let settings = crate::sys::WorkerPoolSettings::new("/nonexistent".into());
         let workers = WorkerPool::new(settings, crate::sys::ChildCensus::new());
@@ -69,12 +69,12 @@ impl Host {
     }
 }
 
-/// What one probe found.
+/// Result of one probe.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Probe {
-    /// The checks in the order in which they ran.
+    /// One result for each check of the plan, in its order.
     pub checks: Vec<CheckResult>,
-    /// Capacity that was measured.
+    /// Measured capacity, if the check `capacity` got an answer.
     pub capacity: Option<Capacity>,
     /// Facts that only this kind of target has.
     pub facts: Option<KindFacts>,
@@ -90,13 +90,13 @@ impl Probe {
     }
 }
 
-/// Why a target was not detached.
+/// Why a target is still attached.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DetachError {
-    /// Something on this host uses it, and its server is alive.
+    /// A process on this host uses the mount, and the server is alive.
     #[error("something on this host uses it; `fuser -vm` on the mount path shows what")]
     Busy,
-    /// It could not be done; the finding says why.
+    /// Detaching failed.
     #[error("{}", .0.message)]
     Failed(Finding),
 }
@@ -104,44 +104,44 @@ pub enum DetachError {
 /// How much a probe verifies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Depth {
-    /// What is due: costly checks have intervals of their own.
+    /// Checks that are due. Expensive checks have intervals of their own.
     Routine,
-    /// Everything, because somebody asked.
+    /// Every check, for a requested probe.
     Full,
 }
 
-/// One target's kind-specific work.
+/// Kind-specific work of one target.
 #[async_trait]
 pub trait Driver: Send {
-    /// Verifies the target, attaching it first where that is part of verifying it. Ends within
-    /// the deadlines of the settings whatever the storage does, and is safe to drop at any await.
+    /// Verifies the target, and attaches it first if its kind is attached. Ends within the deadlines
+    /// of the settings whatever the storage does. Dropping the future at any await is safe.
     async fn probe(&mut self, settings: &AgentSettings, depth: Depth) -> Probe;
 
     /// Time from the start of one routine probe to the next.
     fn interval(&self, settings: &AgentSettings) -> Duration;
 
-    /// How soon the driver has something to do ahead of its interval, if it has: what it began and
-    /// must wait for, without a probe being held up by it.
+    /// Time until the driver must continue work that it began, such as a lock proof. `None` if the
+    /// next routine probe is soon enough.
     fn next_due(&self) -> Option<Duration> {
         None
     }
 
-    /// The kernel's id of what is mounted at the target's path, of whatever kind; `None` when
-    /// nothing is, or the kind is not mounted. A change of it between probes is a reason to probe at
-    /// once. Answers from memory.
+    /// The kernel's id of the mount at the target's mount path, of any file system. `None` if nothing
+    /// is mounted there or the kind is not mounted. A change between probes causes a probe at once.
+    /// Answers from memory.
     fn mount_id(&self, _settings: &AgentSettings) -> Option<u32> {
         None
     }
 
-    /// Takes down what [`Self::probe`] put up on this host. Bounded like a probe. Returns a
-    /// sentence when it was not done the plain way.
+    /// Undoes on this host what [`Self::probe`] did: unmounts, removes canaries. Bounded like a probe.
+    /// Returns a remark if that took more than a plain unmount or left something behind.
     ///
     /// # Errors
-    /// [`DetachError`] when it is still up.
+    /// [`DetachError`] when the target is still attached.
     async fn detach(&mut self, settings: &AgentSettings) -> Result<Option<String>, DetachError>;
 }
 
-/// The driver of a target.
+/// Creates the driver of a target.
 #[must_use]
 pub fn for_spec(target: &Target, host: &Arc<Host>) -> Box<dyn Driver> {
     match &target.spec {

@@ -1,12 +1,12 @@
 //! NFS targets: mounted by the kernel, or verified over the wire.
 //!
-//! Mounted (`mode = "kernel"`): reachable → mounted → capacity → write canary. The server is asked
-//! before the mount is touched, and the mount before it is written to, so that each failure is
-//! found by the cheapest check that can find it. A stale file handle heals in the same probe:
-//! unmount, mount again, tell.
+//! Mounted (`mode = "kernel"`): reachable → mounted → capacity → write canary. The server is queried
+//! before the mount is touched, and the mount is measured before it is written to. So the cheapest
+//! check that can find a failure finds it. A stale file handle heals within the probe: the driver
+//! unmounts, mounts again and reports it.
 //!
-//! Over the wire (`mode = "none"`), for hosts that may not mount: reachable → exported → capacity.
-//! That the export can be written to is not verified then, and the report says which mode it was.
+//! Over the wire (`mode = "none"`), for hosts that cannot mount: reachable → exported → capacity.
+//! This does not verify that the export can be written to, and the report names the mode.
 
 mod take_down;
 
@@ -34,9 +34,9 @@ use crate::nfs::{Volume, VolumeAddress};
 use crate::sys::Lane;
 use take_down::join_remarks;
 
-/// How long an export that the server gave over the wire is used before it is asked for again.
-/// Each request is a line in a server's log, and NFS itself refuses a handle that is not exported
-/// any more, so asking at every probe would only be noise.
+/// How long a file handle from the server's mountd is used before the driver asks for another.
+/// Servers log each such request, and NFS refuses the handle of an export that was withdrawn. So a
+/// request at every probe would only fill the server's log.
 const VOLUME_REUSE: Duration = Duration::from_secs(300);
 
 /// The checks of a target that is mounted, in the order of the report.
@@ -46,25 +46,25 @@ const MOUNTED_PLAN: &[CheckName] =
 /// The checks of a target that is verified over the wire, in the order of the report.
 const WIRE_PLAN: &[CheckName] = &[CheckName::Reachable, CheckName::Exported, CheckName::Capacity];
 
-/// The driver of one NFS target.
+/// Driver of one NFS target.
 pub struct NfsDriver {
     target: TargetId,
     export: NfsExport,
     name: MountName,
     host: Arc<Host>,
-    /// Whether the last probe passed: a suspect target must not queue in front of a healthy one.
+    /// Whether the last probe passed. A suspect target must not queue in front of a healthy one.
     lane: Lane,
     canary: Option<CanaryRecord>,
     volume: Option<OpenVolume>,
-    /// Where the server's name leads: its mount is known by that too.
+    /// Addresses of the server's name. The mount is recognized by them too.
     servers: ServerAddresses,
-    /// The mount, and when it was first seen.
+    /// Id of the mount, and when it was first seen.
     mount_seen: Option<(u32, Instant)>,
-    /// What the kernel counted at the last probe.
+    /// The kernel's counters at the last probe.
     traffic: Option<TrafficRecord>,
 }
 
-/// The last canary that came back.
+/// The last canary that was written and read back.
 struct CanaryRecord {
     at: Instant,
     written_at: Timestamp,
@@ -72,21 +72,21 @@ struct CanaryRecord {
     settings: CanarySettings,
 }
 
-/// An export that the server gave us.
+/// An export that the server's mountd granted.
 struct OpenVolume {
     since: Instant,
     address: VolumeAddress,
     volume: Volume,
 }
 
-/// Where a target is to be mounted by the settings in force.
+/// Where and from which server a target is mounted, according to the settings.
 struct Place {
     export_here: NfsExport,
     path: PathBuf,
 }
 
 impl NfsDriver {
-    /// The driver of a target that was never probed.
+    /// Creates the driver of a target that was never probed.
     #[must_use]
     pub fn new(target: TargetId, export: NfsExport, name: MountName, host: Arc<Host>) -> Self {
         Self {
@@ -105,7 +105,7 @@ impl NfsDriver {
 
     fn place(&self, settings: &AgentSettings) -> Place {
         let mapped = settings.mounts.address_map.get(self.export.address());
-        // The configuration has verified that it is a host.
+        // The configuration has validated the address.
         let export_here = mapped.and_then(|host| self.export.with_host(host).ok());
         Place {
             export_here: export_here.unwrap_or_else(|| self.export.clone()),
@@ -173,7 +173,7 @@ impl NfsDriver {
                 match self.unmount(settings, place).await {
                     Ok(_) => {
                         mount = None;
-                        // The kernel may give the next one the same id.
+                        // The kernel may give the next mount the same id.
                         (self.mount_seen, self.traffic) = (None, None);
                         log.drop_from(CheckName::Mounted);
                         healed = Some(Finding::new(
@@ -198,7 +198,7 @@ impl NfsDriver {
         Probe { checks: log.finish(), capacity, facts: Some(KindFacts::Nfs { mode: MountMode::Kernel, mount }) }
     }
 
-    /// The facts about a mount, with what the kernel counts of it.
+    /// Adds the kernel's counters to the facts about a mount.
     async fn with_traffic(&mut self, here: MountedHere, path: &Path) -> MountFacts {
         let seen_at = match self.mount_seen {
             Some((mount_id, at)) if mount_id == here.mount_id => at,
@@ -206,7 +206,7 @@ impl NfsDriver {
         };
         self.mount_seen = Some((here.mount_id, seen_at));
         let stats = self.host.mount_stats.recent().await;
-        // What was counted before may be that of another mount, which lay there until then.
+        // The former counters may be those of another mount, which was at this path before.
         let counters = stats.of(path, &here.source).filter(|_| stats.read_at >= seen_at);
         self.traffic = counters
             .map(|counters| TrafficRecord::after(self.traffic.as_ref(), here.mount_id, stats.read_at, counters));
@@ -226,7 +226,7 @@ impl NfsDriver {
             log.skip(CheckName::WriteCanary, "turned off in [probe.canary]: writing is not verified".to_owned());
             return;
         }
-        // One that failed left no record, so it is tried again at each probe until it passes.
+        // A failed canary leaves no record, so each probe tries again until one passes.
         let still_good = self.canary.as_ref().filter(|_| depth == Depth::Routine).filter(|last| {
             last.mount_id == mount_id && last.settings == *canary && last.at.elapsed() < canary.interval
         });

@@ -1,13 +1,13 @@
-//! S3: reachable, then the bucket, its object lock, its versioning, how much it holds, that it can be
-//! written to, and of an immutable target that what is locked cannot be deleted.
+//! S3 targets: reachable → bucket → object lock → versioning → capacity → write canary, and for an
+//! immutable target → lock proof.
 //!
-//! Object lock goes before versioning, which comes with it: of a bucket that has neither, the verdict
-//! names the lock, since enabling versioning would not give it one.
+//! Object lock is checked before versioning, because it includes versioning. If a bucket has neither,
+//! the verdict names the lock: enabling versioning alone would not add one.
 //!
-//! That the bucket is there is asked at every probe, and with it how much it holds; its configuration is
-//! asked for less often ([`facts`]), and what is written has intervals of its own ([`writing`],
-//! [`proving`]). So a routine probe of a bucket where all is well is one request. Nothing is put up on this
-//! host; what is taken down with a target is a canary that a probe was interrupted over.
+//! Every probe asks whether the bucket exists and how much it contains, in one request. Its
+//! configuration is read less often ([`facts`]). Canaries and lock proofs have intervals of their own
+//! ([`writing`], [`proving`]). So a routine probe of a healthy bucket is one request. An S3 target is
+//! not attached to the host. Detaching it removes canaries that an interrupted probe left behind.
 
 mod facts;
 pub mod listing;
@@ -58,30 +58,30 @@ const IMMUTABLE_PLAN: &[CheckName] = &[
     CheckName::LockProof,
 ];
 
-/// Verifies one bucket.
+/// Driver of one bucket.
 pub struct S3Driver {
     location: S3Location,
     immutable: bool,
     connector: BucketConnector,
     host: Arc<Host>,
-    /// This run of this driver: no canary of another is in use.
+    /// Id of this instance of the driver. Its canaries carry it, so that no other instance removes them.
     instance: Uuid,
     canary: Option<CanaryRecord>,
-    /// A canary that is still locked, and when it is to be removed.
+    /// A canary that is still locked, and when it can be removed.
     locked: Option<(CanaryKey, Instant)>,
     prover: LockProver,
-    /// Whether a canary may be there of which nobody knows that it is gone or will be: one of an earlier
-    /// run too, until it was looked for.
+    /// Whether a canary may have been leaked, also by an earlier process. False once a sweep has looked
+    /// for canaries and found none.
     may_have_left: bool,
-    /// The service's clock, as it was at the latest probe that learnt it.
+    /// The service's clock, from the latest probe that read it.
     clock: ServiceClock,
-    /// When the proof that is under way has more to do.
+    /// When the lock proof in progress has its next step.
     proof_due: Option<Instant>,
-    /// The bucket's configuration, as it was read last.
+    /// The bucket's configuration as it was last read.
     facts: Option<KeptFacts>,
-    /// Whether the latest probe came to its end and everything passed.
+    /// Whether the latest probe finished without a failure.
     was_healthy: bool,
-    /// How much it holds, counted where the service does not tell.
+    /// Listing that counts the bucket's content, for services that do not report it.
     listing: Listing,
 }
 
@@ -92,7 +92,7 @@ struct S3Findings {
 }
 
 impl S3Driver {
-    /// A driver of a bucket; `immutable` as the target was declared.
+    /// Creates the driver of a bucket. `immutable` is what the target declares.
     #[must_use]
     pub fn new(location: S3Location, immutable: bool, host: &Arc<Host>) -> Self {
         let connector = BucketConnector::new(location.clone(), &host.buckets);
@@ -196,8 +196,8 @@ impl S3Driver {
         probe
     }
 
-    /// What is known by listing the bucket, if that is to be done: of a service that tells its use it is not,
-    /// nor by a command, which does not stay for it.
+    /// Returns what a listing has counted so far, and starts a run if one is due. `None` if listings are
+    /// disabled, the service reports its use, or this is a one-shot command, which would not wait for it.
     fn listing(
         &mut self,
         api: &AwsBucket,
@@ -217,7 +217,8 @@ impl S3Driver {
         Some(self.listing.advance(api, &self.location, rule, &settings.s3_listing, deadline, pages))
     }
 
-    /// Object lock and versioning, as they were kept or as they are now; and since when that is known.
+    /// Checks object lock and versioning, as kept from an earlier read or as read now. Also returns when they were
+    /// read.
     async fn configuration(
         &mut self,
         api: &AwsBucket,
@@ -250,7 +251,7 @@ impl S3Driver {
     }
 }
 
-/// A reservation about credentials that others on this host can take.
+/// Returns a warning if other users of this host can read or change the credentials.
 fn secret_exposed(api: &AwsBucket) -> Option<Finding> {
     let path = api.exposed_secret()?.display();
     Some(Finding::new(
@@ -261,7 +262,7 @@ fn secret_exposed(api: &AwsBucket) -> Option<Finding> {
     ))
 }
 
-/// The first rule whose pattern matches the bucket.
+/// Returns the first access rule whose pattern matches the bucket.
 fn rule_for<'settings>(settings: &'settings AgentSettings, location: &S3Location) -> Option<&'settings S3AccessRule> {
     let export = location.to_string();
     settings.s3_access.iter().find(|rule| rule.location.matches(&export))
@@ -286,8 +287,8 @@ impl Driver for S3Driver {
     }
 
     fn next_due(&self) -> Option<Duration> {
-        // The agent's next probe is soon enough to remove what is not locked any more; a command's is not.
-        // It does not wait for more than what it began, either.
+        // The daemon's next probe is soon enough to remove a canary whose lock has ended. A one-shot command
+        // has no next probe, so it waits for the canaries and the proof that it started itself.
         let (canary, proof) = match self.host.role {
             ProcessRole::Daemon => (None, self.proof_due),
             ProcessRole::OneShot => {

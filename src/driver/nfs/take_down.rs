@@ -1,7 +1,7 @@
-//! Taking a mount down: plain, then forced, then lazy, each with a deadline.
+//! Unmounting: plain, then forced, then lazy, each with a deadline.
 //!
-//! Harder than plain only when the server does not answer: what is in use on a live server belongs
-//! to whoever uses it.
+//! An unmount is forced only if the server does not answer. A mount of a live server that is in use is
+//! never taken from its users.
 
 use super::{NfsDriver, Place};
 use crate::check::Checked;
@@ -18,15 +18,15 @@ use crate::sys::{CallError, MountEntry, Request, Response};
 
 use nix::errno::Errno;
 
-/// How many mounts of the same export, stacked at one path, are taken down at once.
+/// Largest number of mounts of one export, stacked at one path, that one call unmounts.
 const STACKED_MAX: usize = 8;
 
 impl NfsDriver {
-    /// Unmounts the target's export, and nothing else. Returns a sentence when it was not the
-    /// plain way, or when something else stays mounted there.
+    /// Unmounts the target's export, and nothing else. Returns a remark if the unmount was not plain,
+    /// or if something else stays mounted at the path.
     ///
     /// # Errors
-    /// [`DetachError`] when it is still mounted.
+    /// [`DetachError`] when the export is still mounted.
     pub(super) async fn unmount(
         &mut self,
         settings: &AgentSettings,
@@ -46,7 +46,7 @@ impl NfsDriver {
                 Occupant::Stranger(entry) if here.may_hold_ours(&table) => {
                     let looked_up = match looked_up.take() {
                         Some(looked_up) => looked_up,
-                        // Nobody has asked where the name leads: the agent has started with a dead server.
+                        // The name was not resolved yet: the server was dead when the agent started.
                         None => {
                             let addresses = addresses_of(place.export_here.address(), settings.probe.deadline).await;
                             let host = place.export_here.address();
@@ -69,7 +69,8 @@ impl NfsDriver {
         Err(DetachError::Failed(Finding::new(Reason::MountStacked, format!("the export is mounted at {message}"))))
     }
 
-    /// Unmounts what is on top. `server` is the address that it talks to, which its name may have left.
+    /// Unmounts the topmost mount. `server` is the address that it talks to. The server's name may point to
+    /// another address by now.
     async fn unmount_topmost(
         &self,
         settings: &AgentSettings,
@@ -91,7 +92,7 @@ impl NfsDriver {
             return Err(if is_busy(&refusal) { DetachError::Busy } else { DetachError::Failed(finding(refusal)) });
         }
         for (how, word) in [(UnmountHow::Force, "by force"), (UnmountHow::Lazy, "lazily")] {
-            // Somebody may have been faster, and what is on top now is another's.
+            // Another process may have unmounted it, and the topmost mount is not ours any more.
             self.host.mounts.reread().map_err(unreadable)?;
             if self.mount_id(settings) != topmost {
                 return Ok(None);
@@ -115,10 +116,10 @@ impl NfsDriver {
         loop {
             let request = Request::Unmount { path: place.path.clone(), how };
             match self.host.workers.call(self.target, self.lane, request, settings.probe.deadline).await {
-                // EINVAL is "not a mount point" (umount(2)): somebody was faster.
+                // EINVAL means "not a mount point" (umount(2)): another process was faster.
                 Err(CallError::Fault(fault)) if fault.errno() == Some(Errno::EINVAL) => return Ok(()),
-                // The mount goes first, and then its server is told (NFSv4), for as long as that takes: it may
-                // be gone although nobody said so. A worker that broke may not have come so far.
+                // The kernel removes the mount first and then notifies the server (NFSv4), which may take long.
+                // So the mount may be gone although the call timed out. A worker that broke may not have got so far.
                 Err(error @ (CallError::TimedOut { .. } | CallError::WorkerDied { .. })) => {
                     if self.host.mounts.reread().is_ok() && self.mount_id(settings) != before {
                         return Ok(());
@@ -133,7 +134,7 @@ impl NfsDriver {
         }
     }
 
-    /// Removes the bare directory. Returns a sentence when it stays.
+    /// Removes the mount point's directory. Returns a remark if it stays.
     pub(super) async fn remove_mount_point(&self, settings: &AgentSettings) -> Option<String> {
         let (root, relative) = (settings.mounts.root.clone(), self.name.as_str().into());
         let request = Request::RemoveMountPoint { root, relative };
@@ -147,7 +148,7 @@ impl NfsDriver {
     }
 }
 
-/// One sentence of all remarks; `None` without any.
+/// Joins remarks to one sentence. `None` without remarks.
 pub(super) fn join_remarks(remarks: impl IntoIterator<Item = String>) -> Option<String> {
     let remarks: Vec<String> = remarks.into_iter().collect();
     (!remarks.is_empty()).then(|| remarks.join("; "))
@@ -159,8 +160,8 @@ fn unreadable(error: std::io::Error) -> DetachError {
     DetachError::Failed(Finding::new(Reason::AgentError, message))
 }
 
-/// Whether a server gave no sign of life. One that refuses the version or the caller is alive, and of
-/// what could not be asked nothing is known: a mount of it that is in use is not forced.
+/// Whether a server does not answer at all. A server that refuses the version or the caller is alive. If
+/// it could not be queried, its state is unknown, and a busy mount is not forced.
 fn is_silent<T>(answer: &Checked<T>) -> bool {
     let reason = answer.finding().map(|finding| finding.reason);
     answer.outcome() != Outcome::Passed
@@ -177,7 +178,7 @@ fn is_silent<T>(answer: &Checked<T>) -> bool {
         )
 }
 
-/// Why something at the mount path cannot be left there: it may be what the agent mounted.
+/// Finding for a mount at the path that may be the agent's own, so it must not be left there.
 fn may_be_ours(place: &Place, topmost: &MountEntry, not_looked_up: Option<Finding>) -> Finding {
     let (host, at) = (place.export_here.address(), place.path.display());
     let why = match not_looked_up {

@@ -1,9 +1,9 @@
-//! What is known of a bucket's configuration, and since when.
+//! Cache of a bucket's configuration.
 //!
-//! Versioning and object lock change rarely, so a routine probe does not ask for them each time: it judges
-//! what was read before, and says when that was. They are read anew at an interval, when somebody asks, after
-//! a probe that found something wrong, with other credentials, and before a canary is put: a default
-//! retention that nobody knows of would lock it for days.
+//! Versioning and object lock change rarely, so a routine probe does not read them. It judges what was
+//! read before, and its detail says when that was. They are read again at an interval, for a requested
+//! probe, after a probe with a failure, with other credentials, and before a canary is put. An unknown
+//! default retention would lock the canary for days.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use crate::check::canary::ServiceClock;
 use crate::model::settings::S3AccessRule;
 use crate::s3::{ObjectLock, Versioning};
 
-/// The configuration of a bucket as it was read.
+/// Configuration of a bucket as it was read.
 #[derive(Debug, Clone)]
 pub(super) struct KeptFacts {
     pub(super) lock: ObjectLock,
@@ -21,13 +21,13 @@ pub(super) struct KeptFacts {
     /// When it was read.
     pub(super) read_at: Timestamp,
     since: Instant,
-    /// By which rule and with whose credentials.
+    /// Access rule and credentials with which it was read.
     rule: Option<S3AccessRule>,
     access_key_id: String,
 }
 
 impl KeptFacts {
-    /// What was read, which was begun at `read_at`.
+    /// Keeps a configuration. `read_at` is the time at which reading it began.
     pub(super) fn new(
         lock: ObjectLock,
         versions: Versioning,
@@ -39,13 +39,13 @@ impl KeptFacts {
         Self { lock, versions, read_at, since, rule: rule.cloned(), access_key_id: access_key_id.to_owned() }
     }
 
-    /// Whether it need not be read again yet.
+    /// Whether the configuration is recent enough to be used without reading it again.
     pub(super) fn is_good_for(&self, rule: Option<&S3AccessRule>, access_key_id: &str, interval: Duration) -> bool {
         self.rule.as_ref() == rule && self.access_key_id == access_key_id && self.since.elapsed() < interval
     }
 }
 
-/// What a probe learnt of a bucket before it writes to it.
+/// What a probe found about a bucket before it writes to it.
 pub(super) struct Learnt {
     pub(super) clock: ServiceClock,
     pub(super) lock: Option<ObjectLock>,
@@ -53,12 +53,12 @@ pub(super) struct Learnt {
 }
 
 impl Learnt {
-    /// Whether the bucket has or had versions, as far as it is known.
+    /// Whether the bucket has or had versions, as far as known.
     pub(super) fn is_versioned(&self) -> bool {
         self.versions != Some(Versioning::Off)
     }
 
-    /// Whether what is written without a retention is locked all the same, if that is known.
+    /// Whether the bucket locks objects that are put without a retention. `None` if unknown.
     pub(super) fn locks_by_default(&self) -> Option<bool> {
         self.lock.as_ref().map(|lock| lock.enabled && lock.default_retention.is_some())
     }

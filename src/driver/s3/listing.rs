@@ -1,10 +1,10 @@
-//! Counting what a bucket holds, beside the probes: runs over its listing, at an interval of their own.
+//! Usage listing: counts the content of a bucket by listing it, in runs with an interval of their own.
 //!
-//! A run is a task, so that no probe waits for it: a probe begins one that is due and tells what is known.
-//! It asks for page after page, at most as many as it may, and the next run goes on where it stopped. At
-//! most one of a bucket goes on, and of all buckets together at most [`PAGES_AT_ONCE`] pages are asked for
-//! at a time, in turns: a bucket with many pages delays another by those that are under way. A run ends with
-//! the driver, and with that what was counted is forgotten: it is kept in memory only.
+//! A run is a task, so no probe waits for it. A probe starts a run that is due and reports what has been
+//! counted so far. A run requests one page after another, up to a limit, and the next run continues
+//! where it stopped. A bucket has at most one run at a time. All buckets together request at most
+//! [`PAGES_AT_ONCE`] pages at a time, first come, first served. So a bucket with many pages delays another
+//! one only by the pages in progress. A run ends with its driver. Counts are kept in memory only.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -22,9 +22,9 @@ use crate::model::usage_listing::{UsageListing, WholeCount};
 use crate::model::{Reason, S3Location};
 use crate::s3::{BucketApi, S3Failure};
 
-/// How many pages all listings of this agent ask for at a time. Each has up to 4 MiB
-/// ([`PAGE_LIMIT_BYTES`](crate::s3::aws::PAGE_LIMIT_BYTES)), and takes about thirty times that while it is
-/// read if it is nothing but empty entries; one of S3 has under 1 MiB.
+/// Largest number of pages that all listings of this agent request at a time. A page has up to 4 MiB
+/// ([`PAGE_LIMIT_BYTES`](crate::s3::aws::PAGE_LIMIT_BYTES)). A page of empty entries only takes about
+/// thirty times that in memory while it is parsed. A page of AWS S3 has less than 1 MiB.
 pub const PAGES_AT_ONCE: usize = 2;
 
 /// The listing of one bucket.
@@ -32,11 +32,11 @@ pub const PAGES_AT_ONCE: usize = 2;
 pub(super) struct Listing {
     counted: Arc<Mutex<Counted>>,
     latest: Option<Run>,
-    /// What the runs go by: with other credentials, or another way, it may be another bucket.
+    /// Access rule of the runs. With other credentials or another endpoint it may be another bucket.
     rule: Option<S3AccessRule>,
 }
 
-/// What the runs so far came to.
+/// Progress of the runs so far.
 #[derive(Default)]
 struct Counted {
     whole: Option<WholeCount>,
@@ -44,7 +44,7 @@ struct Counted {
     failure: Option<Finding>,
 }
 
-/// A run, which ends when this is dropped.
+/// A run in progress. Dropping it ends the run.
 struct Run {
     began: Instant,
     began_at: Timestamp,
@@ -58,13 +58,13 @@ impl Drop for Run {
 }
 
 impl Listing {
-    /// Ends a run that goes on, and forgets what was counted.
+    /// Ends the run in progress and forgets what was counted.
     pub(super) fn stop(&mut self) {
         *self = Self::default();
     }
 
-    /// The same, but the next run is not due before its interval is over: a service that tells its use at
-    /// times only is listed no more often for it.
+    /// Like [`Self::stop`], but the next run is not due before the interval is over. So a service that
+    /// reports its use only at times is not listed more often.
     pub(super) fn rest(&mut self) {
         self.counted = Arc::default();
         if let Some(run) = &self.latest {
@@ -72,7 +72,7 @@ impl Listing {
         }
     }
 
-    /// Begins a run if one is due, and tells what is known by this rule.
+    /// Starts a run if one is due, and returns what has been counted with this access rule.
     pub(super) fn advance(
         &mut self,
         api: Arc<dyn BucketApi>,
@@ -109,7 +109,7 @@ impl Listing {
     }
 }
 
-/// One run: pages until the pass is at its end or stops, or as many as there may be.
+/// Makes one run: requests pages until the bucket ends, a page fails, or the limit is reached.
 async fn run(
     api: &dyn BucketApi,
     location: &S3Location,
@@ -120,7 +120,7 @@ async fn run(
 ) {
     for _ in 0..requests_max {
         let turn = pages.acquire().await;
-        // A copy: a run that is ended in the middle of a page leaves the pass as it was before it.
+        // A copy: a run that is ended during a page leaves the pass as it was before that page.
         let pass = lock(counted).pass.clone().unwrap_or_else(|| UsagePass::new(Timestamp::now()));
         let outcome = pass.next_page(api, deadline).await;
         drop(turn);
@@ -145,7 +145,7 @@ fn stopped(location: &S3Location, failure: &S3Failure, at: Timestamp) -> Finding
         Reason::AccessDenied if failure.is_refusal() => format!(
             "{location}: {failure}; grant the credentials s3:ListBucketVersions and s3:ListBucket on it, or turn [s3.listing] off"
         ),
-        // The probes pass: the endpoint is that of an S3 service.
+        // The probes passed, so the endpoint is an S3 service.
         Reason::NotS3 => format!(
             "{location}: {failure}; turn [s3.listing] off for this agent, or look what answers between it and the service"
         ),
@@ -155,7 +155,7 @@ fn stopped(location: &S3Location, failure: &S3Failure, at: Timestamp) -> Finding
 }
 
 fn lock(counted: &Mutex<Counted>) -> MutexGuard<'_, Counted> {
-    // Every change is made at once: nothing is half done after a panic.
+    // Each change is a single assignment, so a panic leaves nothing half done.
     counted.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -1,4 +1,4 @@
-//! The proof of an immutable target's lock, as far as a probe gets with it.
+//! Lock proof of an immutable target: the steps that one probe makes.
 
 use std::time::Instant;
 
@@ -17,7 +17,7 @@ use crate::model::{CheckName, LockProof, LockVerdict, Reason, S3Location};
 use crate::s3::aws::AwsBucket;
 
 impl S3Driver {
-    /// What is known of a bucket before it answers: that its lock was proved stays so for its time.
+    /// Returns the facts that hold before the bucket answers: an earlier proof counts until it expires.
     pub(super) fn proved_before(&self, settings: &AgentSettings, rule: Option<&S3AccessRule>) -> Option<BucketFacts> {
         let is_proved = self.immutable && not_written(settings.lock_proof.enabled, "", rule).is_none();
         let lock_proof = self.prover.latest_state(settings.lock_proof.interval);
@@ -25,7 +25,7 @@ impl S3Driver {
         is_known.then(|| BucketFacts { lock_proof, ..BucketFacts::default() })
     }
 
-    /// Goes on with the proof of an immutable target's lock, and gives what is known of it.
+    /// Continues the lock proof of an immutable target, and returns its state.
     pub(super) async fn prove(
         &mut self,
         api: &AwsBucket,
@@ -78,7 +78,7 @@ impl S3Driver {
     }
 }
 
-/// What is known of the lock of an immutable target of which it is not proved, for this reason.
+/// Returns the state of a lock that is not proved, for the reason `why`, and records the check.
 async fn unproved(location: &S3Location, why: &str, learnt: &Learnt, log: &mut CheckLog) -> LockProofState {
     if learnt.lock.as_ref().is_some_and(|lock| !lock.enabled) {
         return LockProofState::NotAsked;

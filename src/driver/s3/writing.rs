@@ -1,4 +1,4 @@
-//! The canary of a bucket: when one is due, and what is kept of it.
+//! Write canary of a bucket: when one is due, and the record of the last one.
 
 use std::time::{Duration, Instant};
 
@@ -17,29 +17,29 @@ use crate::model::{CheckName, Outcome, Reason, S3Location};
 use crate::s3::aws::AwsBucket;
 use crate::s3::{S3Failure, within};
 
-/// What tells this host from others of the same name (machine-id(5)).
+/// Identifies this host among hosts of the same name (machine-id(5)).
 const MACHINE_ID: &str = "/etc/machine-id";
 
-/// Why no canary is written where the configuration wants none.
+/// Why no canary is written if the configuration disables it.
 const TURNED_OFF: &str = "turned off in [s3.canary]";
 
-/// The last canary that came back.
+/// The last canary that was written and read back.
 pub(super) struct CanaryRecord {
     at: Instant,
     written_at: Timestamp,
     settings: S3CanarySettings,
-    /// For how long it was locked.
+    /// Requested retention.
     retention: Option<Duration>,
 }
 
 impl S3Driver {
-    /// Whether this probe is to write a canary.
+    /// Whether this probe must write a canary.
     pub(super) fn canary_is_due(&self, settings: &S3CanarySettings, rule: Option<&S3AccessRule>, depth: Depth) -> bool {
         not_written(settings.enabled, TURNED_OFF, rule).is_none() && self.good_canary(settings, depth).is_none()
     }
 
-    /// The latest canary, if it is still good. One that failed left no record, so it is tried again at
-    /// each probe until it passes.
+    /// Returns the latest canary if it is recent enough. A failed canary leaves no record, so each probe
+    /// tries again until one passes.
     fn good_canary(&self, settings: &S3CanarySettings, depth: Depth) -> Option<&CanaryRecord> {
         let last = self.canary.as_ref().filter(|_| depth == Depth::Routine)?;
         (last.settings == *settings && last.at.elapsed() < settings.interval).then_some(last)
@@ -60,7 +60,7 @@ impl S3Driver {
             log.skip(CheckName::WriteCanary, format!("{why}: writing is not verified"));
             return;
         }
-        // What is put without a retention where there is a default one stays for days.
+        // An object that is put without a retention stays for days if the bucket has a default one.
         let Some(locks_by_default) = learnt.locks_by_default() else {
             if !log.has_failure() {
                 let untold = lock_untold(&self.location);
@@ -115,15 +115,15 @@ impl S3Driver {
         }
     }
 
-    /// Removes what there is of canaries, without knowing how far an interrupted probe got.
+    /// Removes all canaries of this node, since an interrupted probe may have left any of them.
     pub(super) async fn remove_canaries(&mut self, settings: &AgentSettings) -> Result<Swept, S3Failure> {
         let names = self.names(&settings.s3_canary).await;
         let api = self.connector.connect(rule_for(settings, &self.location)).await?;
-        // Of a bucket that never had versions the one version of an object is called so, too.
+        // In a bucket that never had versions, the only version of an object has this id too.
         sweep(&api, &names, true, self.clock, &[]).await
     }
 
-    /// What canaries are called.
+    /// Returns the names of canaries.
     pub(super) async fn names(&self, settings: &S3CanarySettings) -> CanaryNames {
         let machine = tokio::fs::read_to_string(std::path::Path::new(MACHINE_ID)).await.unwrap_or_default();
         let node = format!("{} {}", self.host.hostname, machine.trim());
@@ -131,7 +131,7 @@ impl S3Driver {
     }
 }
 
-/// Why nothing is written to a bucket: by its rule, or since what would be is turned off.
+/// Returns why nothing is written to a bucket: its access rule is read-only, or the check is turned off.
 pub(super) fn not_written(
     enabled: bool,
     turned_off: &'static str,
@@ -153,7 +153,7 @@ fn lock_untold(location: &S3Location) -> Finding {
     )
 }
 
-/// What a last sweep could not remove.
+/// Describes what the last sweep could not remove.
 pub(super) fn left_behind(location: &S3Location, swept: &Swept) -> Option<String> {
     let nobody = "stays there, since nobody is left to remove it";
     if let Some(key) = &swept.overlong {
