@@ -1,10 +1,10 @@
 //! Bucket: it exists, and these credentials reach it.
 //!
-//! A refused HEAD has no body, so the reason is learnt by a GET: of a list of one object below the prefix
-//! of the canaries. There are policies that refuse HEAD, which is `s3:ListBucket` without a prefix, and
-//! still let backups below a prefix be written: a bucket that answers that question, or one of two that
-//! need no right on objects, is reached, and the refused HEAD is a reservation, not a failure. The list
-//! goes first since it is asked of the storage; a gateway answers the others from its caches too.
+//! A refused HEAD has no body. To learn the reason, the check sends a GET that lists one object below the
+//! prefix of the canaries. Some policies refuse HEAD, which needs `s3:ListBucket` without a prefix, and
+//! still allow backups below a prefix. If the bucket answers this GET, or one of two that need no right
+//! on objects, it is reachable, and the refused HEAD is a warning. The list comes first because the
+//! storage answers it. A gateway may answer the others from a cache.
 
 use std::time::Duration;
 
@@ -14,10 +14,10 @@ use crate::model::{Reason, S3Location};
 use crate::s3::failure::clock_words;
 use crate::s3::{BucketApi, BucketUsage, S3Failure, within};
 
-/// A difference of clocks that is told, in seconds. Services refuse requests at 15 minutes.
+/// Smallest difference of clocks that is a warning, in seconds. Services refuse requests at 15 minutes.
 pub const CLOCK_DIFFERENCE_TOLD_SECONDS: i64 = 60;
 
-/// Asks for the bucket, within `deadline` for all that it takes; `prefix` is what this host may surely use.
+/// Checks that the bucket exists, within `deadline` for all requests. `prefix` is that of the canaries.
 pub async fn bucket(
     api: &dyn BucketApi,
     location: &S3Location,
@@ -31,7 +31,7 @@ pub async fn bucket(
     }
 }
 
-/// The outcome of a check whose call failed.
+/// Outcome of a check whose call failed.
 pub(super) fn not_passed<T>(failure: &S3Failure, location: &S3Location) -> Checked<T> {
     let finding = failure.finding(location);
     if failure.is_timeout() { Checked::timed_out(finding) } else { Checked::failed(finding) }
@@ -55,9 +55,9 @@ async fn reach(api: &dyn BucketApi, prefix: &str) -> Result<Reached, S3Failure> 
     };
     match (refused.reason(), told.reason()) {
         (Reason::AccessDenied, Reason::AccessDenied) => {}
-        // As a HEAD that is refused with a status that by itself says nothing.
+        // Like a HEAD that is refused with a status that explains nothing.
         (Reason::NotS3, _) => return Err(told),
-        // What failed for another reason is not explained by a lack of rights.
+        // Missing permissions do not explain another kind of failure.
         (_, Reason::AccessDenied) => return Err(refused),
         _ => return Err(told),
     }

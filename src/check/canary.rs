@@ -1,11 +1,11 @@
-//! Canary objects: what is written to a bucket, by whom, and what becomes of it.
+//! Canary objects: the objects that the agent writes to a bucket, and their removal.
 //!
-//! Their keys tell all that must be known to remove them ([`key`]), so that whatever ends between a
-//! PUT and its DELETE, and a PUT that was given up and applied later, leaves nothing that the next
-//! run does not find ([`mod@sweep`]). Nothing is remembered outside of the bucket.
+//! The key of a canary contains everything that is needed to remove it ([`key`]). So the next sweep
+//! ([`mod@sweep`]) finds a canary whose process ended between PUT and DELETE, and one whose PUT timed
+//! out and was applied later. No state is kept outside of the bucket.
 //!
-//! Times are the service's, as far as it tells them: its clock decides what is locked, and it may
-//! differ from this host's.
+//! Times are by the service's clock as far as it is known. That clock decides what is locked, and it
+//! may differ from this host's.
 
 pub mod key;
 pub mod sweep;
@@ -19,15 +19,15 @@ use uuid::Uuid;
 pub use key::{CanaryKey, CanaryKind, CanaryNames, ProcessRole};
 pub use sweep::{Swept, sweep};
 
-/// How much is written, in bytes.
+/// Size of a canary, in bytes.
 pub const CANARY_BYTES: usize = 4096;
 
-/// By how much the service's clock may differ from what its latest answer told, in seconds: that was
-/// in whole seconds, and so is what is compared with it.
+/// Uncertainty of the service's clock, in seconds. Its answers carry whole seconds, and so do the times
+/// that are compared with it.
 pub const CLOCK_UNCERTAINTY_SECONDS: i64 = 2;
 
-/// The largest difference of the service's clock and this host's at which something is locked, in
-/// seconds: beyond it services refuse requests (Signature Version 4), so what is told is no clock.
+/// Largest difference between the service's clock and this host's at which a canary is locked, in
+/// seconds. Beyond it services refuse requests (Signature Version 4), so the time cannot be the clock's.
 pub const CLOCK_DIFFERENCE_MAX_SECONDS: i64 = 900;
 
 /// The service's clock.
@@ -37,13 +37,13 @@ pub struct ServiceClock {
 }
 
 impl ServiceClock {
-    /// A clock that is so far ahead of this host's; one of which nothing is known is like it.
+    /// A clock that is this many seconds ahead of this host's. An unknown clock counts as equal to it.
     #[must_use]
     pub fn new(ahead_seconds: Option<i64>) -> Self {
         Self { ahead_seconds }
     }
 
-    /// Why nothing may be locked by this clock, if that is so: a wrong one locks for longer than was
+    /// Returns why nothing may be locked by this clock, if so. A wrong clock would lock for longer than
     /// configured.
     #[must_use]
     pub fn distrust(self) -> Option<String> {
@@ -57,20 +57,20 @@ impl ServiceClock {
         }
     }
 
-    /// What it shows, in seconds since 1970.
+    /// Current time of the clock, in seconds since 1970.
     #[must_use]
     pub fn now(self) -> i64 {
         Timestamp::now().as_second().saturating_add(self.ahead_seconds.unwrap_or_default())
     }
 
-    /// The end of a retention that lasts no longer than this, whatever the uncertainty is.
+    /// End of a retention that lasts no longer than `retention`, despite the uncertainty of the clock.
     #[must_use]
     pub fn end_of(self, retention: Duration) -> i64 {
         let seconds = i64::try_from(retention.as_secs()).unwrap_or(i64::MAX);
         self.now().saturating_add(seconds).saturating_sub(1)
     }
 
-    /// Whether a time has surely passed.
+    /// Whether a time has certainly passed.
     #[must_use]
     pub fn is_past(self, time: i64) -> bool {
         self.now() >= time.saturating_add(CLOCK_UNCERTAINTY_SECONDS)
@@ -82,7 +82,7 @@ impl ServiceClock {
         self.now() >= time.saturating_sub(CLOCK_UNCERTAINTY_SECONDS)
     }
 
-    /// How long it is until a time has surely passed.
+    /// Time until a time has certainly passed.
     #[must_use]
     pub fn wait_until_past(self, time: i64) -> Duration {
         let seconds = time.saturating_add(CLOCK_UNCERTAINTY_SECONDS).saturating_sub(self.now());
@@ -90,14 +90,14 @@ impl ServiceClock {
     }
 }
 
-/// Whether what is left of a retention is more than was asked for, whatever the uncertainty of clocks is.
+/// Whether the rest of a retention is longer than requested, despite the uncertainty of the clocks.
 #[must_use]
 pub fn exceeds(left_seconds: i64, retention: Duration) -> bool {
     let most = i64::try_from(retention.as_secs()).unwrap_or(i64::MAX).saturating_add(CLOCK_UNCERTAINTY_SECONDS);
     left_seconds > most
 }
 
-/// What is written: the same for the same id, and for no other.
+/// Content of a canary. It depends on the id only, and differs for each id.
 #[must_use]
 pub fn content(id: Uuid) -> Bytes {
     let line = format!("targetwatch canary {id}: this object may be deleted\n");

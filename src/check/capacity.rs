@@ -1,4 +1,4 @@
-//! Capacity: how much room there is, and whether it is nearly used up.
+//! `capacity`: total and used space, and a warning when it is nearly full.
 
 use std::fmt::Write as _;
 
@@ -9,7 +9,7 @@ use crate::model::usage_listing::{PartialCount, UsageTally, WholeCount};
 use crate::model::{Capacity, Reason, UsageListing};
 use crate::s3::BucketUsage;
 
-/// A reservation when more than `percent` of the storage is used; none when its size is unknown.
+/// Returns a warning when more than `percent` of the storage is used. None when its size is unknown.
 #[must_use]
 pub fn nearly_full(capacity: &Capacity, percent: f64) -> Option<Finding> {
     let used = capacity.used_percent().filter(|used| *used > percent)?;
@@ -22,9 +22,8 @@ pub fn nearly_full(capacity: &Capacity, percent: f64) -> Option<Finding> {
     ))
 }
 
-/// A bucket's capacity from what its service told, the quota and what it holds, or from a listing of it
-/// that came to its end. A listing that stopped is a reservation, and nothing worse: it says nothing of
-/// whether backups can be written.
+/// Capacity of a bucket, from the quota and use that its service reports, or from a complete listing. A
+/// listing that stopped is only a warning, since it does not show whether backups can be written.
 #[must_use]
 pub fn bucket_capacity(
     usage: &BucketUsage,
@@ -44,7 +43,7 @@ pub fn bucket_capacity(
     }
 }
 
-/// What is known by listing, as a sentence.
+/// Describes the state of the listing.
 fn told_of(listing: &UsageListing, usage: &BucketUsage) -> String {
     let mut told = match &listing.whole {
         None => "the service does not tell how much the bucket holds, and no listing of it has come to its end yet"

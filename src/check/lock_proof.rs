@@ -1,18 +1,18 @@
-//! `lock_proof`: that a bucket which is said to be immutable really is.
+//! `lock_proof`: proves that a bucket that is declared immutable really is.
 //!
-//! What a bucket's configuration says is no proof: there are services that store it and do not enforce
-//! it. So a canary is locked for some seconds, and these very credentials try to delete it: before its
-//! time, which must be refused, and after it, which must succeed ([`steps`]). A default retention, which
-//! is days, is overridden by the canary's own; where the service tells another than was asked for,
-//! nothing further is put.
+//! The configuration of a bucket is not a proof, because some services store it and do not enforce it.
+//! So the agent locks a canary for some seconds and tries to delete it with its own credentials. Before
+//! the retention ends this must be refused, and afterwards it must succeed ([`steps`]). The canary's own
+//! retention overrides a default retention of days. If the service reports another retention than
+//! requested, no further canary is put.
 //!
-//! A proof takes as long as a canary is locked, and a probe does not wait for that: it takes the steps
-//! that can be taken, within its deadline, and a later probe the others. Until the first verdict the
-//! target is offline; while one is renewed, the last one counts ([`schedule`]).
+//! A proof takes as long as its canary is locked, and no probe waits for that. A probe takes the steps
+//! that are possible within its deadline, and a later probe takes the others. Until the first verdict
+//! the target is offline. While a verdict is renewed, the last one counts ([`schedule`]).
 //!
-//! Before a canary is put, what is left of earlier ones is removed. At most [`LOCKED_MAX`] are locked at
-//! a time, and none is put beside one that the service keeps for longer than it was asked to. So whatever
-//! crashes, and how often, their number is bounded, and each is found again by its key.
+//! Before a canary is put, leftovers of earlier ones are removed. At most [`LOCKED_MAX`] are locked at a
+//! time, and none is put beside one that the service locks for longer than requested. So the number of
+//! canaries is bounded whatever crashes, and each is found again by its key.
 
 pub mod schedule;
 pub mod steps;
@@ -33,16 +33,16 @@ use crate::s3::{ObjectApi, Retention, S3Failure, StoredVersion, within};
 use schedule::{Basis, Due, RETRY_AFTER, Schedule};
 use steps::{Next, Proof, Seen, Step};
 
-/// The proofs of one bucket.
+/// Lock proofs of one bucket.
 #[derive(Debug, Default)]
 pub struct LockProver {
     running: Option<Running>,
     schedule: Schedule,
-    /// Why the latest attempt found nothing.
+    /// Why the latest attempt ended without a verdict.
     trouble: Option<String>,
 }
 
-/// A proof under way.
+/// A proof in progress.
 #[derive(Debug)]
 struct Running {
     proof: Proof,
@@ -52,53 +52,53 @@ struct Running {
 }
 
 impl Running {
-    /// Whether the retention is over, so that what is done then can be done again.
+    /// Whether the retention has ended, so that the remaining steps can be repeated.
     fn is_at_its_end(&self) -> bool {
         matches!(self.proof.step, Step::Control | Step::LookAfterControl)
     }
 }
 
-/// How far a probe came.
+/// Progress that one probe made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Worked {
-    /// There is nothing to do now.
+    /// No step is due now.
     Waits,
-    /// The end of a proof says nothing yet, for this reason.
+    /// The last steps of the proof had no clear answer, for this reason. The next probe repeats them.
     Unclear(String),
     /// A proof ended with a verdict.
     Found,
 }
 
-/// What a probe gives to a proof.
+/// Input of a probe to the proof.
 #[derive(Debug, Clone, Copy)]
 pub struct ProofContext<'a> {
     /// The names of canaries.
     pub names: &'a CanaryNames,
     /// The service's clock.
     pub clock: ServiceClock,
-    /// Whether somebody asks for a proof.
+    /// Whether a proof was requested.
     pub asked: bool,
-    /// The longest that the steps of this probe may take.
+    /// Longest duration of this probe's steps.
     pub deadline: Duration,
 }
 
 impl LockProver {
-    /// The canary of the proof under way.
+    /// Canary of the proof in progress.
     #[must_use]
     pub fn in_use(&self) -> Option<CanaryKey> {
         self.running.as_ref().map(|running| running.key)
     }
 
-    /// Whether the latest attempt was interrupted, so that its canary may be there.
+    /// Whether the latest attempt was interrupted, so that its canary may still exist.
     #[must_use]
     pub fn is_unsure(&self) -> bool {
         self.trouble.is_some()
     }
 
-    /// Takes the steps that can be taken now, and begins a proof if one is due. Gives how soon there is
-    /// more to do.
+    /// Takes the steps that are possible now, and starts a proof if one is due. Returns the time until the
+    /// next step.
     pub async fn advance(&mut self, api: &dyn ObjectApi, basis: &Basis, context: ProofContext<'_>) -> Option<Duration> {
-        // Taken out while it is worked on: of one that is dropped half-way nobody knows how far it got,
+        // Taken out while it makes steps: if this future is dropped, the progress of the proof is unknown,
         // and its canary is a leftover.
         let mut running = self.running.take().filter(|running| running.basis.is_as_good_as(basis));
         let took = tokio::time::timeout(context.deadline, self.work(api, basis, context, &mut running)).await;
@@ -110,7 +110,7 @@ impl LockProver {
                 }
             }
             Ok(Ok(Worked::Found)) => {
-                // Those whose time ended while this one was locked; who is not removed now is later.
+                // Canaries whose retention ended while this one was locked. A later sweep removes the rest.
                 let sweeping = sweep(api, context.names, true, context.clock, &[]);
                 if let Err(failure) = within(context.deadline, sweeping).await {
                     tracing::debug!(%failure, "what is left of canaries was not looked for");
@@ -126,7 +126,7 @@ impl LockProver {
             }
         }
         match &self.running {
-            // What is only to be tried again is at the next probe.
+            // The next probe repeats an unclear step.
             Some(running) => Some(context.clock.wait_until_past(running.key.until)).filter(|wait| !wait.is_zero()),
             None => match self.schedule.due(basis, false, Instant::now()) {
                 Due::Now => None,
@@ -135,7 +135,7 @@ impl LockProver {
         }
     }
 
-    /// Keeps a proof of which only the end is missing.
+    /// Keeps a proof whose last steps are missing.
     fn go_on_later(&mut self, running: Running, trouble: String) {
         tracing::debug!(trouble, "the end of the lock proof is tried again");
         self.trouble = Some(trouble);
@@ -188,7 +188,7 @@ impl LockProver {
         self.schedule.found(proof, basis.clone(), Instant::now());
     }
 
-    /// A new proof, unless what is left of earlier ones forbids it.
+    /// Starts a proof, unless leftovers of earlier ones forbid it.
     async fn begin(
         &mut self,
         api: &dyn ObjectApi,
@@ -244,21 +244,21 @@ impl LockProver {
         Ok(Some(Running { proof, key, version: None, basis: basis.clone() }))
     }
 
-    /// What is known of the lock.
+    /// State of the lock.
     #[must_use]
     pub fn state(&self, basis: &Basis) -> LockProofState {
         let verdict = self.schedule.verdict(basis, Instant::now());
         verdict.map_or(LockProofState::Pending, |proof| LockProofState::Found(proof.clone()))
     }
 
-    /// What is known of the lock while the bucket's configuration is not.
+    /// State of the lock while the bucket's configuration is unknown.
     #[must_use]
     pub fn latest_state(&self, interval: Duration) -> LockProofState {
         let verdict = self.schedule.latest_verdict(interval, Instant::now());
         verdict.map_or(LockProofState::Pending, |proof| LockProofState::Found(proof.clone()))
     }
 
-    /// What the verdict in force makes of the target.
+    /// Result of the check, from the verdict in force.
     #[must_use]
     pub fn checked(&self, location: &S3Location, basis: &Basis) -> Checked {
         let strict = basis.settings.strict;
@@ -303,7 +303,7 @@ impl LockProver {
     }
 }
 
-/// Does what the step says.
+/// Carries out one step.
 async fn act(api: &dyn ObjectApi, context: ProofContext<'_>, running: &mut Running) -> Seen {
     let (text, step, asked) = (context.names.text(&running.key), running.proof.step, running.proof.asked);
     tracing::debug!(?step, key = text, "lock proof");
@@ -328,7 +328,7 @@ async fn act(api: &dyn ObjectApi, context: ProofContext<'_>, running: &mut Runni
         Step::Await => Ok(Seen::There(Some(asked))),
     };
     match seen {
-        // A retention that ends before it arrives is refused like one that may not be set.
+        // A retention that has ended when the request arrives is refused like a missing permission.
         Err(failure) if step == Step::Put && context.clock.may_be_past(asked.until) => Seen::Unclear(format!(
             "{failure}, when the retention of the canary was nearly over: raise [s3.canary] retention"
         )),
@@ -336,7 +336,7 @@ async fn act(api: &dyn ObjectApi, context: ProofContext<'_>, running: &mut Runni
     }
 }
 
-/// What the storage's own clock says of a canary that was just put.
+/// Compares the retention of a canary that was just put with the storage's own clock.
 fn inspected(stored: StoredVersion, asked: Retention, basis: &Basis) -> Seen {
     match stored.modified.map(|modified| asked.until.saturating_sub(modified)) {
         Some(left) if stored.retention == Some(asked) && exceeds(left, basis.canary.retention) => Seen::TooLong(left),
@@ -359,7 +359,7 @@ fn unseen(step: Step, failure: &S3Failure) -> Seen {
     }
 }
 
-/// The ids of canaries that are in use.
+/// Ids of the canaries in use.
 #[must_use]
 pub fn ids(keys: &[Option<CanaryKey>]) -> Vec<Uuid> {
     keys.iter().flatten().map(|key| key.id).collect()

@@ -1,7 +1,7 @@
-//! `capacity`, of an NFS target: how much there is and how much of it is used.
+//! `capacity` of an NFS target: total and used space.
 //!
-//! Through the mount it is statvfs(3), which the Linux NFS client asks the server for each time;
-//! over the wire it is the same question (FSSTAT) without a mount.
+//! Through the mount it is statvfs(3), for which the Linux NFS client queries the server each time. Over
+//! the wire it is the same query (FSSTAT) without a mount.
 
 use std::path::Path;
 use std::time::Duration;

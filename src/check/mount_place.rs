@@ -1,11 +1,11 @@
-//! A target's place among the mounts, and whose it is that is mounted there.
+//! Identifies what is mounted at the mount path of a target.
 //!
-//! What counts is the topmost entry of the mount table at the mount path: an NFS file system whose
-//! source is the export, by the name it was registered under or the address that this node uses. Where
-//! the same file system of a server is mounted several times, the kernel shares it, and shows for all of
-//! its mounts the name that the first was mounted by: so a source with another host is the export's too,
-//! if it has its path and an address that the server's name leads or led to. Another port is another
-//! server. Anything else is a stranger.
+//! The topmost entry of the mount table at the mount path counts. It is the target's if it is an NFS file
+//! system whose source is the export, by its registered name or by the address that this node uses. If a
+//! file system of a server is mounted several times, the kernel shares it, and shows the source of the
+//! first mount for all of them. So a source with another host belongs to the export too, if it has the
+//! same path and an address to which the server's name resolves or resolved. Another port is another
+//! server. Anything else is a foreign mount.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -14,7 +14,7 @@ use super::server_addresses::ServerAddresses;
 use crate::model::{MountName, NfsExport, TargetId};
 use crate::sys::{MountEntry, MountTable};
 
-/// One target's place among the mounts.
+/// Where one target is mounted, and from which server.
 #[derive(Debug, Clone, Copy)]
 pub struct MountPlace<'a> {
     /// The target.
@@ -23,31 +23,31 @@ pub struct MountPlace<'a> {
     pub export: &'a NfsExport,
     /// The export as this node reaches it.
     pub export_here: &'a NfsExport,
-    /// Where the name of its server leads.
+    /// Addresses of the server's name.
     pub servers: &'a ServerAddresses,
-    /// The port that its options ask for.
+    /// Port in the mount options.
     pub port: u16,
     /// The mount root.
     pub root: &'a Path,
-    /// The directory below it.
+    /// Directory below the mount root.
     pub name: &'a MountName,
-    /// The mount path: both together.
+    /// The mount path: root and directory.
     pub path: &'a Path,
 }
 
-/// What is mounted at a place.
+/// What is mounted at the mount path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Occupant<'a> {
     /// Nothing.
     Nobody,
-    /// The target's export; and how many mounts lie there, this one included.
+    /// The target's export, and the number of mounts stacked there, including this one.
     Ours(&'a MountEntry, usize),
     /// Something else.
     Stranger(&'a MountEntry),
 }
 
 impl MountPlace<'_> {
-    /// Who is there, by the mount table. Touches nothing.
+    /// Returns what is mounted at the path according to the mount table. Touches no path.
     #[must_use]
     pub fn occupant<'t>(&self, table: &'t MountTable) -> Occupant<'t> {
         match table.topmost_at(self.path) {
@@ -57,21 +57,21 @@ impl MountPlace<'_> {
         }
     }
 
-    /// What was mounted between two readings of the table, and is ours, wherever it lies.
+    /// Mounts of the export, at any path, that are in the later of two mount tables only.
     pub(super) fn new_mounts<'t>(&self, before: &MountTable, after: &'t MountTable) -> Vec<&'t MountEntry> {
         let is_new = |entry: &&MountEntry| !before.entries().iter().any(|old| old.mount_id == entry.mount_id);
         after.entries().iter().filter(is_new).filter(|entry| self.is_ours(entry)).collect()
     }
 
-    /// Whether something lies there, on top or beneath, that is the target's or may be: NFS with the path
-    /// of its export. A server has names and addresses that this node does not know of, or not any more.
+    /// Whether a mount at the path, topmost or not, may be the target's: NFS with the path of its export. A
+    /// server may have names and addresses that this node does not know, or no longer knows.
     #[must_use]
     pub fn may_hold_ours(&self, table: &MountTable) -> bool {
         let may_be = |entry: &MountEntry| entry.is_nfs() && self.export.matches_path_of(&entry.source);
         table.entries().iter().any(|entry| entry.mount_point == self.path && may_be(entry))
     }
 
-    /// The address and port that a mount of the export talks to, when its server is another now.
+    /// Address and port of the server that a mount talks to, if the server's name points elsewhere now.
     #[must_use]
     pub fn left_behind(&self, entry: &MountEntry) -> Option<SocketAddr> {
         let address = entry.server_address().filter(|address| self.servers.have_left(*address))?;
@@ -135,7 +135,7 @@ mod tests {
                 ("nfs4", "10.0.0.9:/b", "rw", true),
                 ("nfs4", "NAS:/b/", "rw", true),
                 ("nfs", "nas:/b", "rw,port=12049", false),
-                // The kernel shows the name by which somebody else mounted from the same server.
+                // The kernel shows the name with which another process mounted from the same server.
                 ("nfs", "other:/b", "rw,addr=10.0.0.1", true),
                 ("nfs", "other:/b", "rw,addr=10.0.0.7", true),
                 ("nfs", "other:/b", "rw,addr=10.0.0.2", false),

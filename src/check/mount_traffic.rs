@@ -1,26 +1,26 @@
-//! What went to and fro between two probes, of what the kernel counts since a mount was made.
+//! NFS traffic between two probes, from the kernel's counters since the mount was made.
 //!
-//! An average over the whole life of a mount would hide that its server became slow an hour ago, so the
-//! round trip is that of the requests since the last probe; a single slow request is in it, and a dead
-//! server is not: what is not answered yet is counted once it is, or is given up.
+//! An average over the life of a mount would hide that its server became slow an hour ago. So the round
+//! trip is that of the requests since the last probe. It includes a single slow request but not a dead
+//! server: the kernel counts a request when it is answered or given up.
 
 use std::time::Instant;
 
 use crate::model::report::MountTraffic;
 use crate::sys::MountCounters;
 
-/// The latest counters of a target's mount.
+/// Latest counters of a target's mount.
 #[derive(Debug, Clone, Copy)]
 pub struct TrafficRecord {
     mount_id: u32,
     read_at: Instant,
     counters: MountCounters,
-    /// What followed from them.
+    /// Traffic that was derived from them.
     pub traffic: MountTraffic,
 }
 
 impl TrafficRecord {
-    /// What the counters that were read at `read_at` say, after those of the last probe.
+    /// Derives the traffic since the last probe from counters that were read at `read_at`.
     #[must_use]
     pub fn after(last: Option<&Self>, mount_id: u32, read_at: Instant, counters: MountCounters) -> Self {
         let same_mount = last.filter(|last| {

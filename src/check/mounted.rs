@@ -1,7 +1,7 @@
 //! `mounted`: this target's export is what is mounted at its path; mounted now if nothing is.
 //!
-//! Whose it is that is mounted there is told by [`super::mount_place`]. Anything but this export is a
-//! conflict: never used, never unmounted.
+//! [`super::mount_place`] identifies what is mounted there. Anything but this export is a conflict. A
+//! conflicting mount is never used and never unmounted.
 
 mod astray;
 
@@ -20,14 +20,14 @@ use crate::sys::{
     CommandError, Finished, Lane, MountEntry, MountTableWatch, Request, Response, WorkerPool, run_bounded,
 };
 
-/// The command that mounts NFS, called directly so that what hangs is what is known.
+/// The command that mounts NFS. It is called directly, so that the process that hangs is the known one.
 pub const MOUNT_NFS: &str = "/sbin/mount.nfs";
 
-/// The exit code of mount(8) and its helpers for "may not".
+/// Exit code of mount(8) and its helpers for a missing permission.
 const EXIT_INCORRECT_USE: i32 = 1;
 
-/// Words of mount.nfs (nfs-utils `utils/mount/error.c`, `stropts.c`) that mean something definite,
-/// and what to do.
+/// Messages of mount.nfs (nfs-utils `utils/mount/error.c`, `stropts.c`) with a definite meaning, and the
+/// remedy.
 const MOUNT_NFS_SAYS: &[(&str, Reason, &str)] = &[
     ("access denied by server", Reason::ExportDenied, "allow this host in the server's exports"),
     ("No such file or directory", Reason::ExportNotFound, "correct the path, or create and export it on the server"),
@@ -61,21 +61,21 @@ const MOUNT_NFS_SAYS: &[(&str, Reason, &str)] = &[
     ("incorrect mount option", Reason::MountFailed, "correct the NFS options, see nfs(5)"),
 ];
 
-/// Words of mount.nfs that mean that the server did not answer.
+/// Messages of mount.nfs that mean that the server did not answer.
 const MOUNT_NFS_WAITED: &[&str] = &["Connection timed out", "timed out"];
 
 /// A mount that is the target's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MountedHere {
-    /// The kernel's id of the mount: another one means that it was mounted again.
+    /// The kernel's id of the mount. Another id means that it was mounted again.
     pub mount_id: u32,
-    /// What the kernel says is mounted: another host than the export's, if it is shared.
+    /// Source of the mount according to the kernel. It names another host if the mount is shared.
     pub source: String,
-    /// What the kernel does with it.
+    /// Facts about the mount.
     pub facts: MountFacts,
 }
 
-/// Looks whether the export is mounted, and mounts it if nothing is.
+/// Checks whether the export is mounted, and mounts it if nothing is.
 pub async fn mounted(
     workers: &WorkerPool,
     mounts: &MountTableWatch,
@@ -128,7 +128,7 @@ pub async fn mounted(
     }
 }
 
-/// What is mounted, with the server that it talks to.
+/// Describes a mount with the server that it talks to.
 fn described(entry: &MountEntry) -> String {
     let source = &entry.source;
     match (entry.server_address().filter(|_| entry.is_nfs()), entry.server_port()) {
@@ -137,7 +137,7 @@ fn described(entry: &MountEntry) -> String {
     }
 }
 
-/// What there is to say of a mount that is the target's.
+/// Checks a mount of the target's export.
 async fn ours(
     place: MountPlace<'_>,
     entry: &MountEntry,
@@ -224,7 +224,7 @@ fn agent_error<T>(message: String) -> Checked<T> {
     Checked::failed(Finding::new(Reason::AgentError, message))
 }
 
-/// Makes the bare directory. The fact is a reservation about it.
+/// Creates the mount point. The fact is a warning about it.
 async fn prepare(
     workers: &WorkerPool,
     lane: Lane,
@@ -246,7 +246,7 @@ async fn prepare(
         Err(error) => {
             let checked: Checked<Option<Finding>> = storage_failure(error);
             match checked.finding() {
-                // The bare directory is on this host: what a server is told does not apply.
+                // The mount point is on this host, so a finding about a server does not apply.
                 Some(finding) if finding.reason != Reason::AgentError && finding.reason != Reason::ProbeStuck => {
                     let message = format!("the mount directory cannot be made: {}", finding.message);
                     Checked::failed(Finding::new(Reason::MountPointUnusable, message))
@@ -257,7 +257,7 @@ async fn prepare(
     }
 }
 
-/// Mounts; `None` when mount.nfs says that it did.
+/// Mounts the export. `None` when mount.nfs reports success.
 async fn mount<T>(
     workers: &WorkerPool,
     place: MountPlace<'_>,

@@ -1,6 +1,6 @@
-//! `reachable`, of an NFS server: a TCP connection, then the NULL call of the NFS program.
+//! `reachable` of an NFS server: a TCP connection, then the NULL call of the NFS program.
 //!
-//! Asked before the mount is touched: a server that is down then costs a socket and not a child.
+//! It comes before the mount is touched, so a server that is down costs a socket and not a child process.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use crate::nfs;
 pub struct NfsServer {
     /// The address that answered.
     pub address: IpAddr,
-    /// Every address that its name leads to.
+    /// Every address of its name.
     pub addresses: Vec<IpAddr>,
 }
 

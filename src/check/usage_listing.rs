@@ -17,38 +17,38 @@ use jiff::Timestamp;
 use crate::model::usage_listing::{PartialCount, UsageTally, WholeCount};
 use crate::s3::{BucketApi, Entries, ListedPage, PageMarker, S3Failure, within};
 
-/// A pass that did not come to its end yet.
+/// A pass over the bucket that has not ended.
 #[derive(Debug, Clone)]
 pub struct UsagePass {
     began_at: Timestamp,
     entries: Entries,
     tally: UsageTally,
-    /// Where the next page begins.
+    /// Start of the next page.
     after: Option<PageMarker>,
     latest: Option<Seen>,
     remembered: Option<Seen>,
 }
 
-/// What tells a page from others.
+/// Position of a page in the listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Seen {
     next: PageMarker,
     keys: Option<(String, String)>,
 }
 
-/// What a request of a pass came to.
+/// Result of one request of a pass.
 #[derive(Debug)]
 pub enum PageOutcome {
-    /// There is more to ask for.
+    /// More pages follow.
     More(UsagePass),
-    /// That was the last page.
+    /// It was the last page.
     Whole(WholeCount),
-    /// No page came of it; with the pass, where its place is kept.
+    /// The request failed. Contains the pass if it can continue there.
     Stopped(S3Failure, Option<UsagePass>),
 }
 
 impl UsagePass {
-    /// A pass that begins.
+    /// Starts a pass.
     #[must_use]
     pub fn new(began_at: Timestamp) -> Self {
         Self {
@@ -61,13 +61,13 @@ impl UsagePass {
         }
     }
 
-    /// What it counted so far.
+    /// Count so far.
     #[must_use]
     pub fn so_far(&self) -> PartialCount {
         PartialCount { tally: self.tally, began_at: self.began_at }
     }
 
-    /// Asks for one page, within `deadline`.
+    /// Requests one page, within `deadline`.
     pub async fn next_page(mut self, api: &dyn BucketApi, deadline: Duration) -> PageOutcome {
         let failure = match within(deadline, api.page(self.entries, self.after.as_ref())).await {
             Ok(page) => match self.add(page) {
@@ -91,7 +91,7 @@ impl UsagePass {
         WholeCount { tally: self.tally, began_at: self.began_at, ended_at }
     }
 
-    /// Adds a page; whether more follow.
+    /// Adds a page. Returns whether more follow.
     fn add(&mut self, page: ListedPage) -> Result<bool, &'static str> {
         let ListedPage { versions, delete_markers, bytes, keys, next } = page;
         let (before, sum) = (self.tally, "the pages of the listing add up to more than can be");
@@ -128,13 +128,13 @@ impl UsagePass {
 
 impl Seen {
     fn is_repeated_by(&self, other: &Self) -> bool {
-        // The versions of one key may fill several pages; of objects each key is there once.
+        // The versions of one key may fill several pages, but a list of objects has each key once.
         let is_of_objects = matches!(other.next, PageMarker::Token(_));
         self.next == other.next || (is_of_objects && other.keys.is_some() && self.keys == other.keys)
     }
 }
 
-/// Whether the same page may well come when it is asked for again.
+/// Whether the same request may succeed later.
 fn is_passing(failure: &S3Failure) -> bool {
     match failure {
         S3Failure::NotS3(_) => false,

@@ -1,4 +1,4 @@
-//! Versioning: whether the bucket keeps what is overwritten or deleted. Object lock needs it.
+//! `versioning`: whether the bucket keeps overwritten and deleted versions. Object lock needs it.
 
 use std::time::Duration;
 
@@ -8,8 +8,8 @@ use crate::model::report::Finding;
 use crate::model::{Reason, S3Location};
 use crate::s3::{BucketApi, Versioning, within};
 
-/// Asks whether versioning is enabled. It must be for a target that was declared immutable; for
-/// another it is a fact, and a service that does not tell is no failure.
+/// Reads whether versioning is enabled. A target that is declared immutable needs it. For another target
+/// it is only a fact, and a service that does not report it is not a failure.
 pub async fn versioning(
     api: &dyn BucketApi,
     location: &S3Location,
@@ -25,7 +25,7 @@ pub async fn versioning(
     }
 }
 
-/// What was read makes of the target.
+/// Judges versioning as it was read.
 #[must_use]
 pub fn judged(found: Versioning, location: &S3Location, immutable: bool) -> Checked<Versioning> {
     if !immutable || found == Versioning::Enabled {

@@ -1,4 +1,4 @@
-//! `write_canary`: a file written as the user who writes backups is read back and removed.
+//! `write_canary`: writes a file as the backup user, reads it back and removes it.
 
 use std::path::Path;
 use std::time::Duration;
@@ -10,8 +10,8 @@ use crate::model::settings::CanarySettings;
 use crate::sys::worker::{CanaryNames, CanaryRequest, ReadBack};
 use crate::sys::{Lane, Request, Response, WorkerPool};
 
-/// Writes the canary into a mounted export, in a probe worker. `hostname` is this node's, which
-/// keeps the canaries of many nodes apart.
+/// Writes the canary into a mounted export, in a probe worker. `hostname` is the name of this node and
+/// distinguishes its canaries from those of other nodes.
 pub async fn write_canary(
     workers: &WorkerPool,
     target: TargetId,

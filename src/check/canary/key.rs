@@ -1,9 +1,9 @@
 //! The keys of canaries.
 //!
 //! `<prefix><node and target>/<role>-<instance>/<kind>-<until>-<id>/workload_…/snapshot_…/…`: several hundred
-//! characters in many segments, as backup software writes them, since gateways and policies fail on
-//! long keys that pass short ones. A key that is found is taken for a canary only if it is, byte for
-//! byte, what its parts would be written as; nothing else below the prefix is ever touched.
+//! characters in many segments, like the keys of backup software, because some gateways and policies
+//! accept short keys and fail on long ones. A key counts as a canary only if it equals, byte for byte,
+//! the key that its parts make. No other object below the prefix is ever touched.
 
 use std::fmt;
 
@@ -11,29 +11,29 @@ use uuid::Uuid;
 
 use super::ServiceClock;
 
-/// How old a canary of a command that was run beside the agent is before it is a leftover, in
-/// seconds: several of them may run at the same time, and none knows of another.
+/// Age at which a canary of a one-shot command is a leftover, in seconds. Several commands may run at
+/// the same time, and they do not know of each other.
 pub const COMMAND_LEFTOVER_AGE_SECONDS: i64 = 600;
 
-/// How long after its retention has ended a locked canary of such a command is a leftover, in seconds:
-/// the command waits for that, and removes it.
+/// Time after the end of its retention at which a locked canary of a one-shot command is a leftover, in
+/// seconds. The command waits for the end and removes it.
 pub const COMMAND_LOCKED_LEFTOVER_SECONDS: i64 = 60;
 
 /// Whether this process is the daemon or a one-shot command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProcessRole {
-    /// The agent. A node runs one.
+    /// The daemon. A node runs one.
     Daemon,
     /// A command that probes once, possibly while the agent runs.
     OneShot,
 }
 
-/// What a canary is for.
+/// Purpose of a canary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CanaryKind {
-    /// To prove that backups can be written.
+    /// Proves that backups can be written.
     Write,
-    /// To prove that what is locked cannot be deleted.
+    /// Proves that a locked object cannot be deleted.
     Lock,
 }
 
@@ -42,17 +42,17 @@ pub enum CanaryKind {
 pub struct CanaryKey {
     /// Role of the process that wrote it.
     pub role: ProcessRole,
-    /// Which run of it.
+    /// Instance of that process.
     pub instance: Uuid,
-    /// What it is for.
+    /// Purpose of the canary.
     pub kind: CanaryKind,
-    /// Until when it asked to be locked, in seconds since 1970; 0 is not at all.
+    /// Requested end of the retention, in seconds since 1970. 0 without a retention.
     pub until: i64,
-    /// Which one.
+    /// Id of the canary.
     pub id: Uuid,
 }
 
-/// Makes and reads the keys that one process on this node writes.
+/// Creates and parses the keys of canaries of one process on this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CanaryNames {
     folder: String,
@@ -61,12 +61,12 @@ pub struct CanaryNames {
 }
 
 impl CanaryNames {
-    /// Names below a prefix, which ends with `/`. `node` is what tells this host from all others, and
-    /// `export` the target from others that are the same bucket by another name: none may take the
-    /// canaries of another for its own.
+    /// Names below a prefix, which ends with `/`. `node` distinguishes this host from all others, and
+    /// `export` the target from other targets of the same bucket. None of them may take the canaries of
+    /// another for its own.
     #[must_use]
     pub fn new(prefix: &str, node: &str, export: &str, role: ProcessRole, instance: Uuid) -> Self {
-        // FNV-1a, 64 bits: a name must mean the same in the next release too.
+        // FNV-1a, 64 bits: the hash must be the same in the next release.
         let hash = [node, "\n", export]
             .iter()
             .flat_map(|part| part.bytes())
@@ -74,7 +74,7 @@ impl CanaryNames {
         Self { folder: format!("{prefix}{hash:016x}/"), role, instance }
     }
 
-    /// What the keys of all canaries of this target on this node begin with.
+    /// Common prefix of the keys of all canaries of this target on this node.
     #[must_use]
     pub fn folder(&self) -> &str {
         &self.folder
@@ -86,7 +86,7 @@ impl CanaryNames {
         CanaryKey { role: self.role, instance: self.instance, kind, until, id: Uuid::new_v4() }
     }
 
-    /// The key of a canary.
+    /// Returns the key of a canary.
     #[must_use]
     pub fn text(&self, key: &CanaryKey) -> String {
         let CanaryKey { role, instance, kind, until, id } = key;
@@ -98,7 +98,7 @@ impl CanaryNames {
         )
     }
 
-    /// The canary of a key, if it is one of this node.
+    /// Parses a key. `None` if it is not the key of a canary of this node.
     #[must_use]
     pub fn parse(&self, text: &str) -> Option<CanaryKey> {
         let (run, rest) = text.strip_prefix(&self.folder)?.split_once('/')?;
@@ -114,20 +114,20 @@ impl CanaryNames {
         (self.text(&key) == text).then_some(key)
     }
 
-    /// Whether this process wrote a canary. The agent also owns the canaries of its earlier runs.
+    /// Whether a canary belongs to this process. The daemon also owns the canaries of its earlier runs.
     #[must_use]
     pub fn is_own(&self, key: &CanaryKey) -> bool {
         key.instance == self.instance || (key.role, self.role) == (ProcessRole::Daemon, ProcessRole::Daemon)
     }
 
-    /// Whether a canary that was found has nobody who still uses it. `in_use` are those of this run.
+    /// Whether no process uses a canary any more. `in_use` are the canaries of this instance.
     #[must_use]
     pub fn is_leftover(&self, key: &CanaryKey, modified: Option<i64>, clock: ServiceClock, in_use: &[Uuid]) -> bool {
         if key.instance == self.instance {
             return !in_use.contains(&key.id);
         }
         match (key.role, self.role) {
-            // There is one agent on a node, and this is its latest run.
+            // A node has one daemon, and this is its latest run.
             (ProcessRole::Daemon, ProcessRole::Daemon) => true,
             (ProcessRole::Daemon, ProcessRole::OneShot) => false,
             (ProcessRole::OneShot, _) if key.until > 0 => {

@@ -1,38 +1,38 @@
-//! Removes canaries that nobody uses any more, and counts those that are locked.
+//! Removes canaries that no process uses any more, and counts the locked ones.
 
 use uuid::Uuid;
 
 use super::{CanaryKey, CanaryNames, ServiceClock};
 use crate::s3::{ListedVersion, ObjectApi, S3Failure};
 
-/// How many versions of this node's canaries are looked at. There are as many as runs ended between a
-/// PUT and its DELETE, so mostly none.
+/// Largest number of versions of this node's canaries that one sweep reads. A canary is left for each
+/// process that ended between a PUT and its DELETE, so there are usually none.
 pub const LISTED_MAX: u16 = 100;
 
-/// How many leftovers one sweep removes.
+/// Largest number of leftovers that one sweep removes.
 pub const REMOVED_MAX: usize = 16;
 
-/// How many locked canaries one sweep looks at. More than this are not put.
+/// Largest number of locked canaries that one sweep inspects. No more than this are put.
 pub const LOOKED_AT_MAX: usize = 4;
 
-/// What a sweep found and left.
+/// Result of a sweep.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Swept {
-    /// How many were removed.
+    /// Number of removed canaries.
     pub removed: usize,
-    /// Those that are locked, whoever on this node put them, and will be removed after it.
+    /// Locked canaries of all processes on this node, which will be removed when their retention ends.
     pub locked: Vec<CanaryKey>,
-    /// The key of one of which the service tells that it is locked for longer than it asked to be.
+    /// Key of a canary that the service locks for longer than requested.
     pub overlong: Option<String>,
-    /// The key of one that was not deleted although its retention has ended, and why: whether it is
-    /// locked for longer, or these credentials may not delete it, the service does not tell.
+    /// Key of a canary that could not be deleted although its retention has ended, and the failure. Either
+    /// it is locked for longer or a permission is missing. The service does not say which.
     pub undeletable: Option<(String, S3Failure)>,
-    /// Why one that nothing locks was not removed: these credentials may write and not delete.
+    /// Why an unlocked canary was not removed: these credentials may write but not delete.
     pub refused: Option<S3Failure>,
 }
 
-/// Removes what is left of canaries of this target on this node. What is still locked is left alone, and
-/// looked at: is it for as long as it asked to be? `versioned` is whether the bucket has or had versions.
+/// Removes leftover canaries of this target on this node. Locked canaries stay, and the sweep checks that
+/// they are not locked for longer than requested. `versioned`: whether the bucket has or had versions.
 ///
 /// # Errors
 /// [`S3Failure`] of the listing, or of a DELETE that failed for another reason than a lock.
@@ -47,7 +47,7 @@ pub async fn sweep(
     for found in api.list(names.folder(), versioned, LISTED_MAX).await? {
         let Some(key) = names.parse(&found.key) else { continue };
         let modified = found.modified.map(jiff::Timestamp::as_second);
-        // Whoever put it: it counts until it can be removed.
+        // It counts until it can be removed, whichever process put it.
         if key.until > 0 && !clock.is_past(key.until) && !in_use.contains(&key.id) {
             if swept.locked.len() < LOOKED_AT_MAX {
                 let told = told_until(api, &found).await?;
@@ -87,7 +87,7 @@ fn is_no(failure: &S3Failure) -> bool {
     failure.is_refusal() || failure.is_lock_refusal()
 }
 
-/// Until when a version is locked, if the service tells it to these credentials.
+/// End of a version's retention, if the service reports it to these credentials.
 async fn told_until(api: &dyn ObjectApi, found: &ListedVersion) -> Result<Option<i64>, S3Failure> {
     match api.head(&found.key, found.version.as_deref()).await {
         Ok(stored) => Ok(stored.retention.map(|retention| retention.until)),

@@ -1,4 +1,4 @@
-//! When a proof is due, and how long a verdict counts: times, without a service.
+//! Schedule of lock proofs: when one is due, and how long a verdict counts. Pure: no service, no clock.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -7,57 +7,57 @@ use crate::model::settings::{LockProofSettings, S3AccessRule, S3CanarySettings};
 use crate::model::{LockMode, LockProof, LockVerdict};
 use crate::s3::{ObjectLock, Versioning};
 
-/// How long it takes before a proof that found nothing is tried again.
+/// Wait before a proof without a verdict is repeated.
 pub const RETRY_AFTER: Duration = Duration::from_secs(60);
 
-/// How long it takes before a proof is tried again that could find nothing with these credentials:
-/// somebody may have granted them more.
+/// Wait before a proof is repeated that these credentials could not finish. They may have been granted
+/// more permissions meanwhile.
 pub const UNVERIFIABLE_RETRY_AFTER: Duration = Duration::from_secs(600);
 
-/// The shortest time from the end of a proof to one that somebody asks for.
+/// Shortest time from the end of a proof to a requested one.
 pub const ASKED_AFTER: Duration = Duration::from_secs(60);
 
-/// How many proofs of a bucket are begun within [`STARTS_WITHIN`], whatever asks for them.
+/// Largest number of proofs of a bucket that start within [`STARTS_WITHIN`], for whatever reason.
 pub const STARTS_MAX: usize = 12;
 
-/// How many of them may be ones that were asked for and not due: who asks and asks again must not take
-/// those that are needed.
+/// Largest number of them that were requested and not due. Repeated requests must not use up the proofs
+/// that are needed.
 pub const ASKED_STARTS_MAX: usize = STARTS_MAX / 2;
 
 /// See [`STARTS_MAX`].
 pub const STARTS_WITHIN: Duration = Duration::from_secs(3600);
 
-/// How many intervals a verdict counts while it cannot be renewed.
+/// Number of intervals for which a verdict counts while it cannot be renewed.
 pub const COUNTS_FOR_INTERVALS: u32 = 2;
 
-/// What a verdict is about: of another configuration it says nothing. What only says how often something is
-/// done, or what follows from a verdict, is along and makes no difference.
+/// What a verdict is valid for. It says nothing about another configuration. Settings for intervals and
+/// for the consequences of a verdict are included and make no difference.
 #[derive(Debug, Clone)]
 pub struct Basis {
     /// Whether the bucket keeps versions.
     pub versioning: Versioning,
     /// Its object-lock configuration.
     pub lock: ObjectLock,
-    /// How the proof is done.
+    /// Settings of the proof.
     pub settings: LockProofSettings,
-    /// How its canary is named and locked.
+    /// Settings of its canary.
     pub canary: S3CanarySettings,
-    /// By which rule the bucket is reached.
+    /// Access rule of the bucket.
     pub rule: Option<S3AccessRule>,
-    /// With whose credentials: others may do more.
+    /// Access key. Other credentials may have other permissions.
     pub access_key_id: String,
 }
 
 impl Basis {
-    /// The mode that a canary is locked in: that of backups, which is the bucket's own, if it has one.
+    /// Mode in which a canary is locked: that of backups, which is the bucket's default if it has one.
     #[must_use]
     pub fn mode(&self) -> LockMode {
         let by_default = self.lock.default_retention.map(|retention| retention.mode);
         by_default.or(self.settings.mode).unwrap_or(LockMode::Governance)
     }
 
-    /// Whether a verdict about the other counts for this one. It does when the credentials are others:
-    /// those that rotate are mostly granted the same.
+    /// Whether a verdict about `other` counts for this one. It does with other credentials, because rotated
+    /// credentials usually have the same permissions.
     #[must_use]
     pub fn is_about_the_same_as(&self, other: &Self) -> bool {
         let of = |basis: &Self| {
@@ -67,31 +67,31 @@ impl Basis {
         of(self) == of(other)
     }
 
-    /// Whether a proof of the other is one of this.
+    /// Whether a proof of `other` proves this one too.
     #[must_use]
     pub fn is_as_good_as(&self, other: &Self) -> bool {
         self.is_about_the_same_as(other) && self.access_key_id == other.access_key_id
     }
 }
 
-/// What is to be done about a proof.
+/// When the next proof is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Due {
-    /// It is time for one.
+    /// Now.
     Now,
     /// At this time.
     At(Instant),
 }
 
-/// The beginning of a proof.
+/// Start of a proof.
 #[derive(Debug, Clone, Copy)]
 struct Start {
     at: Instant,
-    /// Whether it was not due and somebody asked for it.
+    /// Whether it was requested and not due.
     is_asked: bool,
 }
 
-/// The latest verdict, and the attempts at one.
+/// The latest verdict, and the attempts to renew it.
 #[derive(Debug, Clone, Default)]
 pub struct Schedule {
     latest: Option<(LockProof, Instant, Basis)>,
@@ -100,21 +100,21 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// The verdict that counts now, if there is one.
+    /// Returns the verdict that counts now.
     #[must_use]
     pub fn verdict(&self, basis: &Basis, now: Instant) -> Option<&LockProof> {
         let (_, _, about) = self.latest.as_ref()?;
         if about.is_about_the_same_as(basis) { self.latest_verdict(basis.settings.interval, now) } else { None }
     }
 
-    /// The latest verdict that is in time, whatever it is about.
+    /// Returns the latest verdict that has not expired, whatever it is valid for.
     #[must_use]
     pub fn latest_verdict(&self, interval: Duration, now: Instant) -> Option<&LockProof> {
         let (proof, ended, _) = self.latest.as_ref()?;
         (now < *ended + interval * COUNTS_FOR_INTERVALS).then_some(proof)
     }
 
-    /// When the next proof is due. `asked` is whether somebody asks for one.
+    /// Returns when the next proof is due. `asked`: whether one was requested.
     #[must_use]
     pub fn due(&self, basis: &Basis, asked: bool, now: Instant) -> Due {
         let asked_for = self.starts.iter().filter(|start| start.is_asked && now < start.at + STARTS_WITHIN).count();
@@ -136,7 +136,7 @@ impl Schedule {
         if at <= now { Due::Now } else { Due::At(at) }
     }
 
-    /// A proof begins.
+    /// Records the start of a proof.
     pub fn begin(&mut self, basis: &Basis, now: Instant) {
         let is_asked = self.due(basis, false, now) != Due::Now;
         if self.starts.len() >= STARTS_MAX {
@@ -145,13 +145,13 @@ impl Schedule {
         self.starts.push_back(Start { at: now, is_asked });
     }
 
-    /// A proof ended with a verdict.
+    /// Records the verdict of a proof.
     pub fn found(&mut self, proof: LockProof, basis: Basis, now: Instant) {
         self.latest = Some((proof, now, basis));
         self.not_before = None;
     }
 
-    /// A proof ended without one, or cannot begin.
+    /// Records a proof that ended without a verdict or could not start.
     pub fn not_before(&mut self, at: Instant) {
         self.not_before = Some(at);
     }

@@ -1,4 +1,4 @@
-//! What follows from what was seen: the lock proof as a table, without a service or a clock.
+//! The lock proof as a table of states, without a service or a clock.
 //!
 //! ```text
 //! Put → Inspect → Delete → Look ─┬→ Bypass → Look ─┬→ Await → Control → Look → enforced
@@ -6,20 +6,20 @@
 //!                                └→ not_enforced   └→ bypassable
 //! ```
 //!
-//! Each DELETE is followed by a look at the version: what counts is whether it is there, not what was
-//! answered. The DELETE after the end is the control: where it is refused too, the refusals before it
-//! were of a missing permission, and prove nothing.
+//! Each DELETE is followed by a HEAD of the version. Whether the version still exists counts, not the
+//! answer to the DELETE. The DELETE after the end of the retention is the control. If it is refused too,
+//! the earlier refusals may be due to a missing permission and prove nothing.
 
 use crate::check::canary::CLOCK_UNCERTAINTY_SECONDS;
 use crate::model::{LockMode, LockVerdict};
 use crate::s3::Retention;
 
-/// What is to be done next with the canary.
+/// Next step of a proof.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     /// PUT it with a retention.
     Put,
-    /// HEAD it: is the retention the one that was asked for?
+    /// HEAD it, to compare its retention with the requested one.
     Inspect,
     /// DELETE that version, which must be refused.
     Delete,
@@ -37,66 +37,66 @@ pub enum Step {
     LookAfterControl,
 }
 
-/// What the service did.
+/// What the service did at a step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Seen {
     /// It stored the canary.
     Written {
-        /// Whether it told a version.
+        /// Whether the answer named a version.
         has_version: bool,
     },
-    /// The version is there, with this retention.
+    /// The version exists, with this retention.
     There(Option<Retention>),
-    /// The version is there, locked as it was asked to be, and by the storage's own clock for so many
-    /// seconds: more than it may be.
+    /// The version exists with the requested retention. By the storage's own clock it is locked for this
+    /// many seconds, which is too long.
     TooLong(i64),
-    /// Likewise, and fewer than a DELETE needs to come before its end.
+    /// Likewise, and for too few seconds to send a DELETE before the end.
     TooShort(i64),
-    /// The version is not there.
+    /// The version does not exist.
     Gone,
-    /// It accepted the DELETE, and its clock showed this when it had.
+    /// It accepted the DELETE, at this time of its clock.
     Deleted {
         /// Seconds since 1970.
         at: i64,
     },
-    /// It will not do it; its words.
+    /// It refused, with this message.
     Refused(String),
-    /// It gave no answer that means anything; why.
+    /// It gave no clear answer, for this reason.
     Unclear(String),
 }
 
-/// What follows.
+/// Result of a step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Next {
-    /// Go on.
+    /// The proof continues.
     Do(Step),
-    /// It is found, with what was seen.
+    /// The proof ends with a verdict and its explanation.
     Found(LockVerdict, String),
-    /// Nothing was found, for this reason; another proof may find it.
+    /// The proof ends without a verdict, for this reason. Another proof may succeed.
     Interrupted(String),
 }
 
-/// A proof under way.
+/// A proof in progress.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Proof {
-    /// What is to be done now.
+    /// The current step.
     pub step: Step,
-    /// The retention that is asked for.
+    /// The requested retention.
     pub asked: Retention,
-    /// What the service told instead of it, if it did.
+    /// The retention that the service reported instead, if it differs.
     told_instead: Option<Option<Retention>>,
     /// Whether the latest DELETE was accepted.
     accepted: bool,
 }
 
 impl Proof {
-    /// A proof with a canary that is locked like this.
+    /// Starts a proof whose canary is locked with this retention.
     #[must_use]
     pub fn new(asked: Retention) -> Self {
         Self { step: Step::Put, asked, told_instead: None, accepted: false }
     }
 
-    /// Takes what was seen at the current step. Unless it goes on, the proof is over.
+    /// Applies what the service did at the current step. Unless the result is to continue, the proof is over.
     pub fn take(&mut self, seen: Seen) -> Next {
         let next = self.next(seen);
         if let Next::Do(step) = next {
@@ -139,7 +139,7 @@ impl Proof {
                 format!("the canary's retention may not be read ({why}): grant s3:GetObject and s3:GetObjectRetention"),
             ),
 
-            // Perhaps it was accepted after the end, and legally.
+            // It may have been accepted after the end of the retention, which is correct.
             (Step::Delete | Step::Bypass, Seen::Deleted { at })
                 if at.saturating_add(CLOCK_UNCERTAINTY_SECONDS) >= self.asked.until => Next::Interrupted(
                 "a DELETE that was sent before the end of the canary's retention was answered about when that ended: raise [s3.canary] retention"
@@ -196,7 +196,7 @@ impl Proof {
         Next::Do(step)
     }
 
-    /// Only what is locked as it was asked for ends when it was said to.
+    /// Only a retention as requested ends when it should.
     fn wait_or_stop(&self) -> Next {
         match self.told_instead {
             None => Next::Do(Step::Await),

@@ -1,9 +1,8 @@
-//! A mount that went astray: the mount path led through a symbolic link in the moment in which it was
-//! mounted on.
+//! Misplaced mount: the mount path contained a symbolic link at the moment of mounting.
 //!
-//! What is new in the mount table, is this export, and lies elsewhere may as well be a mount that
-//! somebody made in the same moment. So it is taken back only if it is the only one, and if the mount path
-//! leads to exactly where it lies; otherwise it is told.
+//! A new mount of this export at another path may also be one that another process made at that moment.
+//! So it is unmounted only if it is the only new one and the mount path resolves to exactly its path.
+//! Otherwise it is only reported.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -13,10 +12,10 @@ use super::MountPlace;
 use crate::sys::worker::UnmountHow;
 use crate::sys::{Lane, MountEntry, MountTableWatch, Request, WorkerPool, run_bounded};
 
-/// The command that tells where a path leads, of coreutils. It may have to look at what is mounted there.
+/// Command of coreutils that resolves a path. It may have to access what is mounted there.
 const REALPATH: &str = "/usr/bin/realpath";
 
-/// Unmounts what went astray, if it surely did. Tells what came of it.
+/// Unmounts a mount that is certainly misplaced. Returns the result as text.
 pub(super) async fn undo(
     workers: &WorkerPool,
     mounts: &MountTableWatch,
@@ -36,7 +35,7 @@ pub(super) async fn undo(
     let at = entry.mount_point.display().to_string();
     let request = Request::Unmount { path: entry.mount_point.clone(), how: UnmountHow::Plain };
     let unmounted = workers.call(place.target, lane, request, deadline).await;
-    // It may have come to pass although nobody heard of it.
+    // The unmount may have succeeded although no answer came.
     let is_gone = mounts.reread().is_ok_and(|table| {
         !table.entries().iter().any(|left| (left.mount_id, &left.mount_point) == (entry.mount_id, &entry.mount_point))
     });
@@ -47,7 +46,7 @@ pub(super) async fn undo(
     }
 }
 
-/// The one new mount, if the mount path leads through a link to exactly where it lies.
+/// Returns the only new mount, if the mount path resolves through a link to exactly its path.
 fn surely_astray<'a>(new_mounts: &[&'a MountEntry], path: &Path, leads_to: Option<&Path>) -> Option<&'a MountEntry> {
     match new_mounts {
         [entry] if leads_to == Some(&entry.mount_point) && entry.mount_point != path => Some(entry),
