@@ -1,4 +1,4 @@
-//! Callers: who a request is from, and what that one may see.
+//! Caller: the identity behind a request, and what it may see.
 //!
 //! Whoever authenticates requests makes a caller of each; handlers ask it and know nothing of
 //! tokens.
@@ -8,9 +8,9 @@ use super::{ProjectId, TargetType};
 /// Who a request is from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
-    /// The user, where authentication tells one.
+    /// The user, if authentication names one.
     pub user_id: Option<String>,
-    /// The project on whose behalf the request is, where authentication tells one.
+    /// The project of the request, if authentication names one.
     pub project_id: Option<String>,
     /// Whether it may change targets and types, and sees all of them.
     pub is_admin: bool,

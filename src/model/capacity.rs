@@ -1,4 +1,4 @@
-//! Capacity: how much storage a target has and how much of it is used.
+//! Capacity: the total and used space of a target.
 //!
 //! Facts are bytes. Text for people and for the wire is in 1024 steps with one decimal, as the
 //! clients of the Backup Targets API expect (`"2.4 TB"`).
@@ -9,7 +9,7 @@
 pub struct Capacity {
     /// Size of the file system, or the bucket's quota, in bytes.
     pub capacity_bytes: Option<u64>,
-    /// Bytes in use: `(f_blocks − f_bfree) × f_frsize`, or what the bucket holds.
+    /// Bytes in use: `(f_blocks − f_bfree) × f_frsize`, or the size of the bucket's content.
     pub used_bytes: Option<u64>,
     /// Bytes an unprivileged writer can still use: `f_bavail × f_frsize`, or quota less use.
     pub available_bytes: Option<u64>,
@@ -36,7 +36,7 @@ impl Capacity {
         }
     }
 
-    /// From a bucket's used bytes and quota, as far as the service tells them.
+    /// Makes the capacity of a bucket from its used bytes and quota, as far as the service reports them.
     #[must_use]
     pub fn from_bucket(used_bytes: Option<u64>, quota_bytes: Option<u64>) -> Self {
         Self {

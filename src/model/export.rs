@@ -8,7 +8,7 @@
 use std::fmt;
 use std::net::Ipv6Addr;
 
-/// Why a string is not an export. The message names what was given and what was expected.
+/// Why a string is not an export. The message names the value and what was expected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ExportError {
     /// No `:/` between host and path.
@@ -170,7 +170,7 @@ impl S3Endpoint {
     /// [`ExportError::BadEndpoint`] for anything else: another scheme, a path, a query or
     /// credentials in the URL.
     pub fn parse(text: &str) -> Result<Self, ExportError> {
-        // Credentials do not belong there, and less into what is said about it.
+        // Credentials do not belong there, and must not appear in the error.
         let shown = match text.rsplit_once('@') {
             Some((_, after)) => format!("…@{after}"),
             None => text.to_owned(),
@@ -278,7 +278,7 @@ impl S3Location {
         }
     }
 
-    /// The endpoint; none means AWS.
+    /// The endpoint. `None` means AWS.
     #[must_use]
     pub fn endpoint(&self) -> Option<&S3Endpoint> {
         self.endpoint.as_ref()

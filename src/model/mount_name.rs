@@ -25,7 +25,7 @@ pub enum PathKey {
     Export,
 }
 
-/// Why no mount name can be derived, or a directory is none.
+/// Why a mount name cannot be derived, or a directory is not a mount name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MountNameError {
     /// The encoded key is longer than a directory name may be.

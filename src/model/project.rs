@@ -1,4 +1,4 @@
-//! Projects: whom a target type that is not public is for.
+//! Projects: the owners of a target type that is not public.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,7 +9,7 @@ use uuid::Uuid;
 /// The lengths of a project id: 32 hexadecimal digits, or the same as a UUID with dashes.
 const LENGTHS: [usize; 2] = [32, 36];
 
-/// How much of a text that is no project id is shown, in characters.
+/// Longest quotation of an invalid project id in an error, in characters.
 const SHOWN_CHARS: usize = 64;
 
 /// A project's id, in the form that Keystone gives it: 32 lower-case hexadecimal digits. Whoever

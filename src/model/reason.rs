@@ -41,7 +41,7 @@ reasons! {
     ConnectionRefused => "connection_refused",
     /// Nothing answered the connection attempt within the deadline.
     ConnectTimedOut => "connect_timed_out",
-    /// The network says there is no way to the host.
+    /// The network has no route to the host.
     HostUnreachable => "host_unreachable",
     /// The connection broke before the answer was whole.
     ConnectionBroken => "connection_broken",
@@ -51,7 +51,7 @@ reasons! {
     Slow => "slow",
     /// More of the storage is used than `[probe] nearly_full_percent`.
     NearlyFull => "nearly_full",
-    /// The agent could not do its own part; the sentence says which.
+    /// The agent itself failed. The message says at what.
     AgentError => "agent_error",
 
     // Of NFS.
@@ -85,7 +85,7 @@ reasons! {
     MountStacked => "mount_stacked",
     /// The mount waits for its server for ever.
     HardMount => "hard_mount",
-    /// The bare mount directory holds files, which the mount hides.
+    /// The mount point contains files, which the mount hides.
     MountPointHoldsFiles => "mount_point_holds_files",
     /// The mount directory cannot be made or used.
     MountPointUnusable => "mount_point_unusable",
@@ -105,7 +105,7 @@ reasons! {
     StorageFull => "storage_full",
     /// The backup user's quota is used up.
     QuotaExceeded => "quota_exceeded",
-    /// What was read back is not what was written.
+    /// The canary that was read back differs from the one that was written.
     CanaryMismatch => "canary_mismatch",
 
     // Of S3.
@@ -147,11 +147,11 @@ reasons! {
     NoDefaultRetention => "no_default_retention",
     /// The bucket's default retention is shorter than `[s3.lock_proof] min_retention`.
     RetentionTooShort => "retention_too_short",
-    /// The service locked a canary for longer than it was asked to, so no further one is written.
+    /// The service locked a canary for longer than requested, so no further one is written.
     CanaryLocked => "canary_locked",
     /// The target is declared immutable and its lock is not proved yet.
     LockProofPending => "lock_proof_pending",
-    /// The bucket has an object lock, and what it locks can be deleted all the same.
+    /// The bucket has an object lock, and locked objects can still be deleted.
     LockNotEnforced => "lock_not_enforced",
     /// These credentials can bypass the lock.
     LockBypassable => "lock_bypassable",

@@ -1,4 +1,4 @@
-//! Reports: what one probe of one target found on this node.
+//! Report: the result of one probe of one target on this node.
 //!
 //! A probe runs checks in order. Each gives an outcome, and a failed check is data, not an error.
 //! The verdict follows from the checks alone ([`Verdict::of`]); the status that the API shows is
@@ -31,7 +31,7 @@ macro_rules! named {
                 }
             }
 
-            /// The value of a text that [`Self::as_str`] gave.
+            /// Parses a text that [`Self::as_str`] returned.
             #[must_use]
             pub fn parse(text: &str) -> Option<Self> {
                 Self::ALL.iter().copied().find(|value| value.as_str() == text)
@@ -65,7 +65,7 @@ named! {
         Versioning => "versioning",
         /// The bucket's object-lock configuration.
         ObjectLock => "object_lock",
-        /// The lock is enforced: what was locked was not deleted before its time, and was after it.
+        /// The lock is enforced: a locked canary could not be deleted before its retention ended, and could after.
         LockProof => "lock_proof",
     }
 }
@@ -77,7 +77,7 @@ named! {
         Passed => "passed",
         /// Verified to be wrong.
         Failed => "failed",
-        /// No answer within the deadline: it may be wrong, or slow.
+        /// No answer within the deadline. The storage may be broken or slow.
         TimedOut => "timed_out",
         /// Not tried; the reason says why.
         Skipped => "skipped",
@@ -142,7 +142,7 @@ pub struct LockProof {
 /// What is known of a bucket's object lock beyond its configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum LockProofState {
-    /// No proof is asked for: the configuration is all there is.
+    /// No proof is required. Only the configuration is known.
     #[default]
     NotAsked,
     /// None was made yet that counts.
@@ -201,13 +201,13 @@ pub const FINDINGS_MAX: usize = 8;
 pub struct CheckResult {
     /// Which check.
     pub check: CheckName,
-    /// What came of it.
+    /// Outcome of the check.
     pub outcome: Outcome,
     /// What the check found, the most severe first. Empty when it simply passed.
     findings: Vec<Finding>,
     /// A fact worth showing although nothing is wrong, such as the options in force.
     pub detail: Option<String>,
-    /// How long it took.
+    /// Duration of the check.
     pub duration: Duration,
 }
 
@@ -306,9 +306,9 @@ pub struct BucketFacts {
     pub object_lock: Option<bool>,
     /// The default retention as a person reads it, such as `GOVERNANCE 30 days`.
     pub default_retention: Option<String>,
-    /// When versioning and object lock were read: they are not asked for at every probe.
+    /// When versioning and object lock were read. Not every probe reads them.
     pub configuration_read_at: Option<Timestamp>,
-    /// How many objects the bucket holds, where the service tells or they were counted.
+    /// Number of objects in the bucket, if the service reports it or a listing counted them.
     pub object_count: Option<u64>,
     /// What listing the bucket found; `None` where it is not listed.
     pub usage_listing: Option<UsageListing>,
@@ -318,10 +318,10 @@ pub struct BucketFacts {
     pub requests: Option<RequestCount>,
 }
 
-/// What went to and fro between this host and the server of a mount, by all who use it here.
+/// NFS traffic of a mount between this host and the server, by all processes of this host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MountTraffic {
-    /// How long the server took to answer a request, on average; `None` when none was done with.
+    /// Average time that the server took to answer a request. `None` if no request was completed.
     pub round_trip: Option<Duration>,
     /// Over how long that is the average: since the last probe, or since it was mounted.
     pub round_trip_over: Duration,
@@ -347,7 +347,7 @@ pub enum KindFacts {
     S3(BucketFacts),
 }
 
-/// What the kernel really does with a mounted export, whatever was asked of it.
+/// Facts about a mount as the kernel reports them, which may differ from the requested options.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MountFacts {
     /// The options in force, as the mount table has them: those of this mount, then those of its file
@@ -359,7 +359,7 @@ pub struct MountFacts {
     pub nfs_version: Option<String>,
     /// Whether a call waits for a server that is away for as long as it is.
     pub is_hard: bool,
-    /// What went to and fro, where the kernel tells.
+    /// NFS traffic, if the kernel reports it.
     pub traffic: Option<MountTraffic>,
 }
 
@@ -399,7 +399,7 @@ pub struct Report {
     pub capacity: Option<Capacity>,
     /// Facts that only this kind of target has. `None` when the probe panicked.
     pub facts: Option<KindFacts>,
-    /// The checks in the order in which they ran.
+    /// One result for each check of the plan, in its order.
     pub checks: Vec<CheckResult>,
 }
 

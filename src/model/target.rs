@@ -1,4 +1,4 @@
-//! Targets: what the registry keeps about one NFS export or one S3 bucket.
+//! Target: one NFS export or one S3 bucket, as the registry keeps it.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,7 @@ pub struct Target {
     pub spec: TargetSpec,
     /// Its directory below the mount root, fixed at creation: backup images store the path.
     pub mount_name: MountName,
-    /// Whether backups go here unless told otherwise. Exactly one target is the default.
+    /// Whether it is the target of backups that name none. Exactly one target is the default.
     pub is_default: bool,
     /// When it was created.
     pub created_at: Timestamp,

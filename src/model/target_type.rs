@@ -37,13 +37,13 @@ pub struct TargetType {
     pub target_id: TargetId,
     /// Its name, unique among all target types.
     pub name: String,
-    /// What its creator says of it.
+    /// Description by its creator.
     pub description: Option<String>,
     /// Whether every project sees it.
     pub is_public: bool,
     /// Whether it is used where no type is named. Exactly one type is the default.
     pub is_default: bool,
-    /// The user who created it, where authentication tells one.
+    /// The user who created it, if authentication names one.
     pub user_id: Option<String>,
     /// When it was created.
     pub created_at: Timestamp,
@@ -59,7 +59,7 @@ pub struct TargetType {
 }
 
 impl TargetType {
-    /// Whether it was given to this project.
+    /// Whether it is assigned to this project.
     #[must_use]
     pub fn is_of(&self, project: &ProjectId) -> bool {
         self.projects.iter().any(|assigned| assigned.project_id == *project)

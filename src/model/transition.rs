@@ -23,7 +23,7 @@ pub struct Transition {
     pub from: Option<Status>,
     /// The status after.
     pub to: Status,
-    /// Why it is offline, or what to watch although it is available.
+    /// Finding that made the target offline, or a warning of an available target.
     pub finding: Option<PastFinding>,
 }
 

@@ -1,7 +1,7 @@
-//! What a bucket holds, counted by listing it, where its service does not tell.
+//! Use of a bucket that was counted by listing it, for services that do not report it.
 //!
-//! Only a listing that came to its end says what a bucket holds, and it is not of one moment: so a count
-//! has the times of its beginning and of its end, and one that is under way is told as what it is.
+//! Only a complete listing measures a bucket, and not at a single moment. So a count has the times of its
+//! beginning and its end, and a count in progress is reported as such.
 
 use jiff::Timestamp;
 
@@ -12,7 +12,7 @@ use super::report::Finding;
 pub struct UsageTally {
     /// How many pages.
     pub pages: u64,
-    /// Versions that they named, those that are not current too; objects where versions are not told.
+    /// Versions in these pages, including noncurrent ones. Objects if the service does not list versions.
     pub versions: u64,
     /// Delete markers, which have no size.
     pub delete_markers: u64,
@@ -27,7 +27,7 @@ pub struct UsageTally {
 pub struct WholeCount {
     /// What is in the bucket.
     pub tally: UsageTally,
-    /// When its first page was asked for.
+    /// When its first page was requested.
     pub began_at: Timestamp,
     /// When its last page came.
     pub ended_at: Timestamp,
@@ -38,7 +38,7 @@ pub struct WholeCount {
 pub struct PartialCount {
     /// What was counted so far.
     pub tally: UsageTally,
-    /// When its first page was asked for.
+    /// When its first page was requested.
     pub began_at: Timestamp,
 }
 
@@ -51,6 +51,6 @@ pub struct UsageListing {
     pub under_way: Option<PartialCount>,
     /// Why the latest run stopped, if that was not at its end or at the limit of its requests.
     pub failure: Option<Finding>,
-    /// When the next run is due; `None` while one goes on.
+    /// When the next run is due. `None` while a run is in progress.
     pub next_run_at: Option<Timestamp>,
 }
