@@ -1,14 +1,14 @@
 //! The HTTP API: the Backup Targets API guide, and what this agent adds.
 //!
-//! Every answer comes from memory: from the agent's view, or from what was made of it for an
-//! earlier request. No request waits for storage, except `POST …/check` and `DELETE`, which are
+//! Every answer comes from memory: from the agent's view, or from a cached rendering of it. No request
+//! waits for storage, except `POST …/check` and `DELETE`, which are
 //! bounded by the probe's deadlines. A change and `…/history` wait for the registry, on a local disk.
 //!
 //! [`router`] is the table of routes, and the description at `/openapi.json` is made from the same
 //! table. Every route is served at `/…`, `/v1/…` and `/v1/{project_id}/…` ([`prefix`]); every answer
-//! carries a request id; every error is a fault body ([`fault`]). Who asks is found out before the
-//! route is ([`auth`]). What a client sends is decoded by hand ([`body`]), because a client wants to
-//! know which field is wrong and what was expected.
+//! carries a request id; every error is a fault body ([`fault`]). A request is authenticated before it is
+//! routed ([`auth`]). Bodies are decoded into the types from which the description is made, and an error
+//! names the field, its value and what was expected ([`body`]).
 
 pub mod auth;
 pub mod body;
@@ -76,7 +76,7 @@ struct State {
 ))]
 struct Description;
 
-/// The routes, ready to be served to those whom `auth` lets in.
+/// Returns the routes as a service, behind the authentication of `auth`.
 #[must_use]
 pub fn router(agent: Agent, node_facts: ReadNodeFacts, auth: Arc<Auth>) -> Service {
     let router = routes(agent, node_facts, &auth)

@@ -1,15 +1,13 @@
-//! Who a request is from, and whether that one may.
+//! Authentication and authorization.
 //!
-//! Every request passes here once, after its prefix was taken off and before its route is looked
-//! for, and leaves with a [`Caller`]. What a caller may do is decided in this one place and by
-//! permission, never by prohibition: a member of a project reads [`MEMBERS_READ`], and everything
-//! else (what changes anything, and what a later version adds) is for admins. `GET …/set_default`
-//! changes something, whatever its method says.
+//! Every request passes through here once, after its prefix is removed and before it is routed. It
+//! leaves with a [`Caller`]. Authorization happens only here, and by allow list: a member of a project may
+//! read [`MEMBERS_READ`]. Everything else is for admins: every change, and whatever a later version adds.
+//! `GET …/set_default` counts as a change.
 //!
-//! Who may open a Unix socket was let in by its file's permissions: without a token that is an admin,
-//! unless the configuration wants a token there too. A token that is sent over it is judged all the
-//! same, and so is what looks like one: a header that should carry a token and does not, or two of
-//! them, make nobody an admin. `/healthz` is for everybody.
+//! The file permissions of a Unix socket decide who may open it. A request over it without a token is an
+//! admin's, unless the configuration requires a token there too. A token that is sent anyway is
+//! validated. A malformed token header, or two of them, never make an admin. `/healthz` is for everyone.
 
 mod cache;
 mod keystone;
@@ -39,16 +37,16 @@ pub const AUTH_TOKEN: HeaderName = HeaderName::from_static("x-auth-token");
 /// The header in which clients say for which project they ask.
 const AUTH_PROJECT: HeaderName = HeaderName::from_static("x-auth-project-id");
 
-/// How a secret is sent to who knows nothing of OpenStack (RFC 6750), whatever the case.
+/// Bearer scheme, for clients other than OpenStack's (RFC 6750). Compared without regard to case.
 const BEARER: &str = "Bearer";
 
-/// The longest token that is looked at, in bytes; those of Keystone have some 250.
+/// Longest token that is validated, in bytes. Tokens of Keystone have about 250.
 const TOKEN_MAX_BYTES: usize = 8192;
 
-/// What everybody may ask.
+/// Path that needs no authentication.
 pub(super) const OPEN: &str = "/healthz";
 
-/// What members of a project may read: these paths and what is below them.
+/// Paths that members of a project may read, including the paths below them.
 const MEMBERS_READ: &[&str] = &["/backup_targets", "/backup_target_types", "/readyz", "/openapi.json"];
 
 /// The last segment of the paths on which a GET changes something.
@@ -93,7 +91,7 @@ struct Identity {
 }
 
 impl Auth {
-    /// As the configuration says. Contacts nobody.
+    /// Loads the configured authentication. Sends nothing over the network.
     ///
     /// # Errors
     /// [`AuthError`] when a file that it names cannot be used.
@@ -106,16 +104,16 @@ impl Auth {
         Ok(Self { mode, socket_needs_token: settings.socket_needs_token })
     }
 
-    /// Everybody is an admin.
+    /// No authentication: every caller is an admin.
     #[must_use]
     pub fn none() -> Self {
         Self { mode: Mode::None, socket_needs_token: false }
     }
 
-    /// Reads the files again that the configuration names.
+    /// Reads the configured files again.
     ///
     /// # Errors
-    /// [`AuthError`] when one cannot be used; what was read before stays in force then.
+    /// [`AuthError`] when a file cannot be used. The former content stays in force then.
     pub async fn reload(&self) -> Result<(), AuthError> {
         match &self.mode {
             Mode::None => Ok(()),
@@ -151,7 +149,7 @@ impl Auth {
         Ok(identity.caller.clone())
     }
 
-    /// What a client that was refused is told to use.
+    /// `WWW-Authenticate` header of a 401 answer.
     fn challenge(&self) -> Option<HeaderValue> {
         match &self.mode {
             Mode::None => None,
@@ -161,7 +159,7 @@ impl Auth {
     }
 }
 
-/// Finds out who a request is from, and refuses it when that one may not.
+/// Authenticates and authorizes a request.
 pub(super) async fn authenticate(State(auth): State<Arc<Auth>>, request: Request, next: Next) -> Response {
     let (mut parts, body) = request.into_parts();
     match auth.caller(&parts).await {

@@ -1,9 +1,9 @@
-//! Lists as bytes: made once for each state of what they show, however many poll them.
+//! Cache of rendered lists: each list is rendered once for each state of the view, however many clients
+//! poll it.
 //!
-//! A list is kept for everybody who sees all of it, and as long as every type is public that is
-//! everybody. Who may see less has a list of their own project, of which the latest few are kept.
-//! Whoever comes first makes a list, and the others wait for it instead of making it again; the same
-//! holds for its compressed form.
+//! One entry serves all callers who may see everything, which is every caller while all types are public.
+//! For other callers there is an entry for each project, and the latest few are kept. The first request
+//! renders a list, and concurrent requests wait for it. The same holds for its gzipped form.
 
 mod list;
 mod negotiation;
@@ -42,7 +42,7 @@ pub(super) struct Kind {
     pub(super) writer: Writer,
 }
 
-/// The latest lists of one kind that were asked for.
+/// The most recently requested lists of one kind.
 pub(super) struct ListCache {
     kind: Kind,
     latest: Mutex<LruCache<Viewer, Arc<List>>>,

@@ -1,12 +1,12 @@
 //! Listening: TCP addresses and Unix sockets, with a bound on everything a client could hold.
 //!
-//! A client that connects and says nothing, or says it slowly, costs one of [`CONNECTIONS_MAX`]
-//! places for at most [`HANDSHAKE_TIMEOUT`] and [`HEAD_TIMEOUT`] (and [`super::body::BODY_TIMEOUT`]
-//! for a body); one that does not read its answer, or reads it slower than [`PACE_BYTES_PER_SECOND`],
-//! is dropped after [`WRITE_TIMEOUT`]. Another host has [`PEER_CONNECTIONS_MAX`] places, and what it
-//! opens beyond is closed at once. When all places are taken the next client waits in the kernel's
-//! backlog; Unix sockets have places of their own, so that no remote client keeps an administrator out.
-//! When file descriptors are out, accepting pauses instead of spinning.
+//! A client that sends nothing, or sends slowly, occupies one of [`CONNECTIONS_MAX`] connections for at
+//! most [`HANDSHAKE_TIMEOUT`] and [`HEAD_TIMEOUT`], and [`super::body::BODY_TIMEOUT`] for a body. A client
+//! that does not read its answer, or reads slower than [`PACE_BYTES_PER_SECOND`], is dropped after
+//! [`WRITE_TIMEOUT`]. A remote host may have [`PEER_CONNECTIONS_MAX`] connections, and further ones are
+//! closed at once. When all connections are in use, the next client waits in the kernel's backlog. Unix
+//! sockets have a limit of their own, so remote clients cannot lock an administrator out. Without free
+//! file descriptors, accepting pauses instead of spinning.
 
 #![allow(clippy::disallowed_methods, reason = "the socket's own file, which is on a local file system")]
 

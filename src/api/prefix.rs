@@ -10,7 +10,7 @@ use axum::http::{Request, Uri};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PathProject(pub String);
 
-/// Takes the prefix off a request's path, and keeps its project as an extension.
+/// Removes the prefix of a request's path, and keeps its project as an extension.
 pub fn strip<B>(mut request: Request<B>) -> Request<B> {
     if let Some((uri, project)) = stripped(request.uri()) {
         *request.uri_mut() = uri;
@@ -21,7 +21,7 @@ pub fn strip<B>(mut request: Request<B>) -> Request<B> {
     request
 }
 
-/// The path without its prefix, and the project in that; `None` when there is no prefix.
+/// Splits a path into the project of its prefix and the rest. `None` when there is no prefix.
 fn stripped(uri: &Uri) -> Option<(Uri, Option<PathProject>)> {
     let rest = uri.path().strip_prefix("/v1/")?;
     let (first, after) = rest.split_once('/').unwrap_or((rest, ""));

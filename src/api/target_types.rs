@@ -1,7 +1,7 @@
 //! `/backup_target_types`: the other half of the API guide.
 //!
-//! A type that a caller may not see is not there, whatever they want with it: a refusal would tell
-//! that it exists.
+//! A type that a caller may not see is answered with 404 for every operation: a 403 would reveal that it
+//! exists.
 
 use std::sync::Arc;
 

@@ -1,12 +1,12 @@
-//! What is known of tokens: good ones, bad ones, and those that are being asked about.
+//! Token cache: valid tokens, invalid tokens, and pending validations.
 //!
-//! Tokens are kept as their SHA-256 only. Good and bad ones have places of their own, so that a
-//! flood of bad ones pushes out no good one; both are bounded, and the one that was longest not used
-//! goes first. Nothing is remembered past its time, nor a good token past its own end, which is
-//! looked at by the host's clock at each use: a host may sleep. A token that was good keeps its place
-//! after that, so that asking about it again does not stand in one line with what nobody knows.
+//! Tokens are kept as their SHA-256 only. Valid and invalid tokens have separate LRU caches, so a flood of
+//! invalid ones evicts no valid one. An entry expires after its cache time, and a valid token also at its
+//! own expiry, by the host's clock at each use, since a host may sleep. A formerly valid token keeps its
+//! entry after that, so that its revalidation does not queue behind unknown tokens.
 //!
-//! When Keystone has just failed nobody asks it for [`PAUSE`]: what has to wait is told at once.
+//! After Keystone has failed, no validation starts for [`PAUSE`]. Requests that need one are refused at
+//! once.
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
@@ -22,15 +22,15 @@ use tokio::time::Instant;
 
 use super::Identity;
 
-/// The most unknown tokens that are being asked about at the same time: one for each connection.
-/// Those that were good are bounded by their places.
+/// Largest number of pending validations of unknown tokens: one for each connection. Formerly valid
+/// tokens are bounded by their cache entries.
 const PENDING_MAX: usize = 2048;
 
-/// How long Keystone is not asked after it helped nobody, nor about a token after it did not say.
+/// Pause of all validations after Keystone failed, and of one token's after it had no clear answer.
 pub(super) const PAUSE: Duration = Duration::from_secs(1);
 
-/// A good token is asked about again before its time is over, when this part of it is gone and it is
-/// used: who polls never waits.
+/// Fraction of the cache time after which a valid token is revalidated when it is used. So a client that
+/// polls never waits for a validation.
 const REFRESHED_AFTER: f64 = 0.8;
 
 /// What stands for a token.
@@ -80,15 +80,15 @@ pub(super) enum Found {
     Good(Arc<Identity>),
     /// Valid but stale: the holder of the sender must revalidate it.
     Stale(Arc<Identity>, watch::Sender<Option<Verdict>>),
-    /// It is bad.
+    /// Invalid.
     Bad,
     /// A validation is pending.
     Pending(PendingValidation),
-    /// Nothing that still counts; who has this asks.
+    /// No valid entry: the holder of the sender must validate it.
     Nothing(watch::Sender<Option<Verdict>>, PendingValidation, WasValid),
-    /// Nothing, and too many are being asked about.
+    /// No entry, and too many validations are pending.
     Full,
-    /// Nothing, and Keystone has just failed.
+    /// No entry, and Keystone has just failed.
     KeystoneDown,
 }
 

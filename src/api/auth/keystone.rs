@@ -1,14 +1,13 @@
-//! Tokens of Keystone: asked about once, however many requests carry them.
+//! Validation of Keystone tokens: once for each token, however many requests carry it.
 //!
-//! A question is a task of its own: a client that leaves takes no answer from those that wait for the
-//! same one. At most so many questions are on their way as the configuration says; those about tokens
-//! that were good have [`REFRESHES_MAX`] places of their own, so that no flood of others keeps them
-//! waiting. A question waits for its place no longer than [`PLACE_WITHIN`], and then for Keystone no
-//! longer than configured.
-//! While Keystone is down, tokens that are remembered go on, and others get 503.
+//! A validation is a task of its own, so a client that disconnects does not cancel it for other requests
+//! that wait for it. The configuration bounds the validations in flight. Revalidations of formerly valid
+//! tokens have [`REFRESHES_MAX`] permits of their own, so a flood of unknown tokens does not delay them. A
+//! validation waits for its permit for at most [`PLACE_WITHIN`], and then for Keystone as long as
+//! configured. While Keystone is down, cached tokens remain valid, and other requests get 503.
 //!
-//! What Keystone's web server would not take is not sent: a token beyond [`SENT_MAX_BYTES`] would make
-//! a Keystone that is well look broken.
+//! A token longer than [`SENT_MAX_BYTES`] is not sent: Keystone's web server would refuse it, and a healthy
+//! Keystone would look broken.
 
 mod speech;
 
@@ -55,9 +54,9 @@ struct Shared {
     settings: KeystoneSettings,
     validator: ArcSwap<Validator>,
     cache: Mutex<TokenCache>,
-    /// Places for questions about tokens that nobody knows.
+    /// Permits of validations of unknown tokens.
     questions: Semaphore,
-    /// Places for questions about tokens that were good.
+    /// Permits of revalidations of formerly valid tokens.
     refreshes: Semaphore,
     of_keystone: Speech,
     of_the_crowd: Speech,
@@ -78,7 +77,7 @@ impl KeystoneAuth {
         Ok(Self { shared: Arc::new(shared) })
     }
 
-    /// What is remembered of tokens stays: a reload while Keystone is down would refuse everybody.
+    /// Keeps the token cache. Without it, a reload while Keystone is down would refuse every caller.
     pub(super) async fn reload(&self) -> Result<(), AuthError> {
         self.shared.validator.store(Arc::new(Validator::new(&self.shared.settings).await?));
         self.shared.cache().forget_failure();

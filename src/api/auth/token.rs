@@ -1,4 +1,4 @@
-//! One secret for all: who knows it is an admin.
+//! Shared secret: a request that carries it is an admin's.
 //!
 //! Kept and compared as its SHA-256, in constant time, so that neither content nor length of the
 //! secret can be measured.

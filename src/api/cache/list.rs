@@ -1,8 +1,8 @@
-//! A list as bytes, made once: plain by who asks first, compressed by who takes it so first.
+//! A list as bytes: rendered on the first request, and gzipped on the first request that accepts gzip.
 //!
-//! A target changes at each probe, and a list of a thousand then changes a hundred times a second. So
-//! each target's part is written once, and kept as long as the target is the same: a list is made of
-//! the parts of the one before it and of what is new.
+//! A target changes at each probe, so a list of a thousand targets changes a hundred times a second. The
+//! rendered part of each target is reused while the target is the same. A new list joins the parts of the
+//! former list with the parts that changed.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Write as _;
@@ -61,7 +61,7 @@ struct Part {
 }
 
 impl List {
-    /// A list that is to be made, of the one that it replaces as far as that goes.
+    /// A list that is not rendered yet. It will reuse the parts of the list that it replaces.
     pub(super) fn after(before: Option<&Self>, generation: u64) -> Self {
         // One that is not made yet leaves what it would have been made of.
         let before = before.and_then(|list| list.plain.get().cloned().or_else(|| list.before().clone()));

@@ -1,4 +1,4 @@
-//! What a client says that it has already, and in which form it takes the rest.
+//! Content negotiation: `If-None-Match` and `Accept-Encoding`.
 
 use axum::http::header::ACCEPT_ENCODING;
 use axum::http::{HeaderMap, HeaderValue};

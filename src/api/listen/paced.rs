@@ -1,8 +1,8 @@
-//! A stream whose reader must keep a pace.
+//! A stream with a minimum rate for its reader.
 //!
-//! A limit on each write alone is none: who takes a byte now and then keeps a place for hours. So the
-//! time that writes wait for the reader is taken off its credit, [`WRITE_TIMEOUT`] at first, and what it
-//! takes is put on it, at [`PACE_BYTES_PER_SECOND`] and never beyond what it had at first.
+//! A timeout of each write is not a bound: a client that reads a byte now and then would keep its connection
+//! for hours. So a reader has a credit of time, [`WRITE_TIMEOUT`] at first. Writes that wait for the reader
+//! use it up, and bytes that it reads earn it back at [`PACE_BYTES_PER_SECOND`], up to the first amount.
 
 use std::io;
 use std::pin::Pin;

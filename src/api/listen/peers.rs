@@ -1,4 +1,4 @@
-//! How many connections each peer has: one that takes them all keeps everybody out.
+//! Connections of each peer, which are bounded so that one peer cannot lock the others out.
 //!
 //! A peer is an address, of IPv6 the network of 64 bits that a host is given. This host's own clients
 //! are not bounded here.
@@ -54,7 +54,7 @@ impl Drop for Admitted {
     }
 }
 
-/// Whom an address counts for; nobody when it is of this host.
+/// Peer of an address. `None` for an address of this host.
 fn peer(address: IpAddr) -> Option<IpAddr> {
     match address.to_canonical() {
         address if address.is_loopback() => None,

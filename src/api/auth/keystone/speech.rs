@@ -1,5 +1,5 @@
-//! What the log says of a state that may change with each request: each change once, and not more
-//! often than is worth reading. What is so for longer is always said in the end.
+//! Logs a state that may change with each request: each change once, and at a bounded rate. A state that
+//! lasts is always logged in the end.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
