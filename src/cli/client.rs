@@ -1,8 +1,8 @@
-//! The client: HTTP/1.1 to the agent, over its Unix socket or TCP, with TLS where the address says
-//! so, every wait and answer bounded.
+//! HTTP/1.1 client of the agent, over its Unix socket, TCP or TLS. Every wait and every answer is
+//! bounded.
 //!
-//! A token is got and sent when the agent asks for one (401), and kept for what follows. Where it may
-//! go is said in [`address`].
+//! The client obtains a token when the agent asks for one (401), and keeps it for later requests.
+//! [`address`] documents to which addresses a token may be sent.
 
 mod address;
 mod error;
@@ -31,50 +31,50 @@ use crate::api::auth::AUTH_TOKEN;
 use crate::api::wire;
 use crate::sys::group::group_of;
 use crate::tls::{self, TlsError};
-use address::{DefaultAddresses, stays_here};
+use address::{DefaultAddresses, is_this_host};
 
 pub use address::Address;
 pub use error::ClientError;
 
-/// How long an answer from memory may take.
+/// Deadline of an answer from the agent's memory.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long an answer may take that waits for a probe or an unmount, which have deadlines.
+/// Deadline of an answer that waits for a probe or an unmount, which have their own deadlines.
 pub const PROBE_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// The largest answer that is read, in bytes: the details of ten thousand targets.
+/// Largest accepted answer, in bytes. The details of ten thousand targets fit into it.
 const ANSWER_MAX_BYTES: usize = 64 << 20;
 
-/// How the agent is reached, for every command that asks it.
+/// Options that select the agent, its token and TLS, for every command that needs an agent.
 #[derive(Debug, Clone, Default, Args)]
 pub struct ConnectionOptions {
-    /// Where the agent answers: unix:/path, http://host:port or https://host:port [default: its own socket, then http://127.0.0.1:8781]
+    /// Address of the agent: unix:/path, http://host:port or https://host:port [default: its Unix socket, then http://127.0.0.1:8781]
     #[arg(long, global = true, env = "TARGETWATCH_API", value_name = "ADDRESS")]
     api: Option<Address>,
-    /// A file with a token, or the agent's secret [default: OS_TOKEN, OS_CLOUD, or OS_AUTH_URL and its companions]
+    /// File with a Keystone token or with the agent's secret [default: OS_TOKEN, OS_CLOUD, or OS_AUTH_URL and related variables]
     #[arg(long, global = true, env = "TARGETWATCH_TOKEN_FILE", value_name = "FILE")]
     token_file: Option<PathBuf>,
-    /// Certificate authorities to trust beside the system's, for https
+    /// File of certificate authorities to trust in addition to those of the system, for https
     #[arg(long, global = true, env = "TARGETWATCH_CA_BUNDLE", value_name = "FILE")]
     ca_bundle: Option<PathBuf>,
-    /// A certificate to show, for https
+    /// File of the client certificate, for https
     #[arg(long, global = true, env = "TARGETWATCH_CLIENT_CERTIFICATE", value_name = "FILE", requires = "client_key")]
     client_certificate: Option<PathBuf>,
-    /// The key of the certificate to show
+    /// File of the key of the client certificate
     #[arg(long, global = true, env = "TARGETWATCH_CLIENT_KEY", value_name = "FILE")]
     client_key: Option<PathBuf>,
 }
 
-/// A client of one agent.
+/// Client of one agent.
 #[derive(Debug, Clone)]
 pub struct Client {
-    access: ConnectionOptions,
+    options: ConnectionOptions,
     defaults: DefaultAddresses,
     token: Arc<Mutex<Option<SecretString>>>,
     tls: Arc<OnceCell<Arc<ClientConfig>>>,
 }
 
-/// What is asked.
+/// Request to the agent, without its address.
 #[derive(Clone)]
 struct ApiRequest<'a> {
     method: Method,
@@ -84,13 +84,13 @@ struct ApiRequest<'a> {
 }
 
 impl Client {
-    /// A client of the agent that is reached so.
+    /// Makes a client. It connects with each request.
     #[must_use]
-    pub fn new(access: ConnectionOptions) -> Self {
-        Self { access, defaults: DefaultAddresses::default(), token: Arc::default(), tls: Arc::default() }
+    pub fn new(options: ConnectionOptions) -> Self {
+        Self { options, defaults: DefaultAddresses::default(), token: Arc::default(), tls: Arc::default() }
     }
 
-    /// Asks and reads the answer.
+    /// Sends a GET request and decodes the answer.
     ///
     /// # Errors
     /// [`ClientError`], also when the agent answers with a fault.
@@ -98,7 +98,7 @@ impl Client {
         self.send(Method::GET, path, Bytes::new(), ANSWER_TIMEOUT).await
     }
 
-    /// Sends a body, or none, and reads the answer.
+    /// Sends a request and decodes the answer. The body may be empty.
     ///
     /// # Errors
     /// [`ClientError`], also when the agent answers with a fault.
@@ -114,7 +114,7 @@ impl Client {
             .map_err(|error| ClientError::UnexpectedAnswer { address, detail: escape_controls(&error.to_string()) })
     }
 
-    /// Asks for something whose answer has no body.
+    /// Sends a DELETE request. The answer has no body.
     ///
     /// # Errors
     /// [`ClientError`], also when the agent answers with a fault.
@@ -130,63 +130,64 @@ impl Client {
         timeout: Duration,
     ) -> Result<(Address, Bytes), ClientError> {
         let mut token = self.token.lock().await;
-        let question = ApiRequest { method, path, body, token: token.clone() };
-        let message = match self.answer(question.clone(), timeout).await {
+        let request = ApiRequest { method, path, body, token: token.clone() };
+        let message = match self.try_addresses(request.clone(), timeout).await {
             Err(ClientError::Refused { status: StatusCode::UNAUTHORIZED, message }) => message,
             outcome => return outcome,
         };
         let variable = |name: &str| std::env::var(name).ok();
-        let Some(found) = super::token::token(self.access.token_file.as_ref(), variable).await? else {
+        let Some(found) = super::token::token(self.options.token_file.as_ref(), variable).await? else {
             return Err(ClientError::TokenNeeded { message });
         };
         let is_refused = |refused: &SecretString| refused.expose_secret() == found.expose_secret();
-        if question.token.as_ref().is_some_and(is_refused) {
+        if request.token.as_ref().is_some_and(is_refused) {
             return Err(ClientError::Refused { status: StatusCode::UNAUTHORIZED, message });
         }
         *token = Some(found.clone());
-        self.answer(ApiRequest { token: Some(found), ..question }, timeout).await
+        self.try_addresses(ApiRequest { token: Some(found), ..request }, timeout).await
     }
 
-    async fn answer(&self, question: ApiRequest<'_>, timeout: Duration) -> Result<(Address, Bytes), ClientError> {
-        if let Some(address) = &self.access.api {
-            return within(timeout, address, self.ask(address, question)).await;
+    async fn try_addresses(&self, request: ApiRequest<'_>, timeout: Duration) -> Result<(Address, Bytes), ClientError> {
+        if let Some(address) = &self.options.api {
+            return with_timeout(timeout, address, self.send_to(address, request)).await;
         }
         let DefaultAddresses { socket, port } = &self.defaults;
-        let first = within(timeout, socket, self.ask(socket, question.clone())).await;
+        let first = with_timeout(timeout, socket, self.send_to(socket, request.clone())).await;
         let Err(ClientError::NotRunning { .. } | ClientError::NotPermitted { .. }) = first else {
             return first;
         };
-        let question = ApiRequest { token: None, ..question };
-        match within(timeout, port, self.ask(port, question)).await {
+        let request = ApiRequest { token: None, ..request };
+        match with_timeout(timeout, port, self.send_to(port, request)).await {
             Err(ClientError::Refused { status: StatusCode::UNAUTHORIZED, message }) => {
                 Err(ClientError::TokenWithheld { address: port.clone(), message })
             }
-            // The socket that is there and not for us is the agent's.
+            // The socket exists, so it belongs to the agent, although this user may not use it.
             Err(ClientError::NotRunning { .. }) if matches!(first, Err(ClientError::NotPermitted { .. })) => first,
             outcome => outcome,
         }
     }
 
-    async fn ask(&self, address: &Address, question: ApiRequest<'_>) -> Result<Bytes, ClientError> {
+    async fn send_to(&self, address: &Address, request: ApiRequest<'_>) -> Result<Bytes, ClientError> {
         match address {
-            Address::Unix(socket) => over(address, connected(address, connect_unix(socket).await)?, question).await,
+            Address::Unix(socket) => send_over(address, connected(address, connect_unix(socket).await)?, request).await,
             Address::Tcp(authority) => {
                 let stream = connected(address, TcpStream::connect(authority).await)?;
                 let peer = connected(address, stream.peer_addr())?;
-                if question.token.is_some() && !stays_here(peer.ip()) {
+                if request.token.is_some() && !is_this_host(peer.ip()) {
                     return Err(ClientError::PlainText { address: address.clone() });
                 }
-                over(address, stream, question).await
+                send_over(address, stream, request).await
             }
             Address::Tls(authority) => {
                 let untrusted = |detail: String| ClientError::Untrusted { address: address.clone(), detail };
                 let host = authority.rsplit_once(':').map_or(authority.as_str(), |(host, _)| host);
                 let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned());
                 let name = name.map_err(|error| untrusted(error.to_string()))?;
-                let config = self.tls.get_or_try_init(|| self.access.tls()).await?;
+                let config = self.tls.get_or_try_init(|| self.options.tls()).await?;
                 let stream = connected(address, TcpStream::connect(authority).await)?;
                 let stream = TlsConnector::from(config.clone()).connect(name, stream).await;
-                over(address, stream.map_err(|error| untrusted(escape_controls(&error.to_string())))?, question).await
+                send_over(address, stream.map_err(|error| untrusted(escape_controls(&error.to_string())))?, request)
+                    .await
             }
         }
     }
@@ -199,7 +200,7 @@ impl ConnectionOptions {
     }
 }
 
-async fn within(
+async fn with_timeout(
     after: Duration,
     address: &Address,
     answer: impl Future<Output = Result<Bytes, ClientError>>,
@@ -226,31 +227,33 @@ fn connected<T>(address: &Address, outcome: io::Result<T>) -> Result<T, ClientEr
     })
 }
 
-async fn over(
+async fn send_over(
     address: &Address,
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    question: ApiRequest<'_>,
+    request: ApiRequest<'_>,
 ) -> Result<Bytes, ClientError> {
-    let ApiRequest { method, path, body, token } = question;
-    let odd =
+    let ApiRequest { method, path, body, token } = request;
+    let unexpected =
         |detail: String| ClientError::UnexpectedAnswer { address: address.clone(), detail: escape_controls(&detail) };
     let host = match address {
         Address::Unix(_) => "localhost",
         Address::Tcp(authority) | Address::Tls(authority) => authority,
     };
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| odd(error.to_string()))?;
-    let driving = tokio::spawn(connection);
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| unexpected(error.to_string()))?;
+    let driver = tokio::spawn(connection);
     let mut request = Request::builder()
         .method(method)
         .uri(path)
         .header(http::header::HOST, host)
         .header(http::header::CONTENT_TYPE, "application/json")
         .body(Full::new(body))
-        .map_err(|error| odd(error.to_string()))?;
+        .map_err(|error| unexpected(error.to_string()))?;
     if let Some(token) = token {
         let value = HeaderValue::from_str(token.expose_secret());
-        let mut value = value.map_err(|_| odd("the token has characters that no header may have".to_owned()))?;
+        let mut value = value
+            .map_err(|_| unexpected("the token contains characters that an HTTP header does not allow".to_owned()))?;
         value.set_sensitive(true);
         request.headers_mut().insert(AUTH_TOKEN, value);
     }
@@ -258,35 +261,33 @@ async fn over(
         Ok(answer) => answer,
         Err(error) => {
             drop(sender);
-            // Where the connection ended before the request was on its way, the connection knows why.
-            let why = driving.await.ok().and_then(Result::err).unwrap_or(error);
-            return Err(broken(address, why));
+            // If the connection ended before the request was sent, only the connection knows the cause.
+            let cause = driver.await.ok().and_then(Result::err).unwrap_or(error);
+            return Err(broken(address, cause));
         }
     };
     let status = answer.status();
     let collected = Limited::new(answer.into_body(), ANSWER_MAX_BYTES).collect().await;
-    let bytes = collected.map_err(|error| odd(error.to_string()))?.to_bytes();
-    driving.abort();
+    let bytes = collected.map_err(|error| unexpected(error.to_string()))?.to_bytes();
+    driver.abort();
     if status.is_success() || status == StatusCode::SERVICE_UNAVAILABLE && path == "/readyz" {
         return Ok(bytes);
     }
     let fault: wire::FaultBody =
-        serde_json::from_slice(&bytes).map_err(|_| odd(format!("HTTP status {status} without a fault")))?;
+        serde_json::from_slice(&bytes).map_err(|_| unexpected(format!("HTTP status {status} without a fault")))?;
     let message = fault.0.into_values().next().map(|detail| detail.message);
     Err(ClientError::Refused { status, message: message.unwrap_or_else(|| status.to_string()) })
 }
 
-/// Why a connection ended before the answer. With TLS 1.3 an agent refuses the client's certificate, or
-/// that it has none, only after the handshake; and what it says of that can be lost on the way.
+/// Converts the error of a connection that ended before the answer.
+///
+/// With TLS 1.3, an agent refuses a missing or untrusted client certificate only after the handshake, and
+/// its alert may be lost.
 fn broken(address: &Address, error: hyper::Error) -> ClientError {
     let address = address.clone();
-    let is_of_tls = matches!(address, Address::Tls(_)) && !error.is_parse();
+    let is_tls = matches!(address, Address::Tls(_)) && !error.is_parse();
     let detail = error_chain(&error.into());
-    if is_of_tls {
-        ClientError::Untrusted { address, detail }
-    } else {
-        ClientError::UnexpectedAnswer { address, detail }
-    }
+    if is_tls { ClientError::Untrusted { address, detail } } else { ClientError::UnexpectedAnswer { address, detail } }
 }
 
 #[cfg(test)]

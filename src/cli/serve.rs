@@ -1,10 +1,11 @@
-//! `targetwatch serve`: the daemon, and the only place that sees everything.
+//! `targetwatch serve`: runs the daemon.
 //!
-//! Start-up is in the order in which it can fail: configuration, registry, listeners; storage has
-//! no part in it. Once the API answers, the service manager is told. `SIGHUP` reads the
-//! configuration again, and a bad one is reported and changes nothing. `SIGTERM` and `SIGINT` end
-//! the agent in under two seconds whatever is dead: requests get [`DRAIN`], children are killed, and
-//! what is mounted stays mounted.
+//! This is the only module that knows all parts of the daemon. Start-up opens the configuration, the
+//! registry and the listeners, in this order, and stops at the first error. It does not touch storage.
+//! When the API answers, the daemon notifies the service manager. `SIGHUP` reloads the configuration.
+//! An invalid one is logged, and the old settings stay in force. `SIGTERM` and `SIGINT` stop the daemon
+//! in less than two seconds, even if all storage is dead. Running requests get [`DRAIN_TIMEOUT`], child
+//! processes are killed, and mounts stay in place.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -26,17 +27,16 @@ use crate::registry::{self, Registry};
 use crate::sys::{ChildCensus, MountTableWatch, NodeFacts, WorkerPool, WorkerPoolSettings, heap, node, systemd};
 use crate::tls::ServerTls;
 
-/// How long requests that are being answered may go on at the end.
-const DRAIN: Duration = Duration::from_secs(1);
+/// Time that running requests get to finish when the daemon stops.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long the process waits at its end for log lines to be written.
 const LOG_FLUSH_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// What a probe worker is started from: this very program, also after an upgrade has replaced it
-/// on disk (proc(5)).
+/// Executable of probe workers: this program, even after an upgrade replaced it on disk (proc(5)).
 pub(super) const THIS_PROGRAM: &str = "/proc/self/exe";
 
-/// Runs the daemon until it is told to stop. `config` names the configuration file.
+/// Runs the daemon until a signal stops it. `config` is the path of the configuration file.
 #[must_use]
 pub fn run(config: Option<&Path>) -> ExitCode {
     heap::limit(runtime::WORKER_THREADS);
@@ -70,8 +70,8 @@ fn prepare(config: Option<&Path>) -> anyhow::Result<Prepared> {
     Ok(Prepared { settings, registry })
 }
 
-/// The signals that mean something to the daemon. Taken before it says that it is ready, so that
-/// none of them ends it in another way.
+/// Signals that the daemon handles. The handlers are installed before the daemon reports that it is
+/// ready, so that no signal kills it.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -79,35 +79,33 @@ struct Signals {
 }
 
 impl Signals {
-    fn take() -> anyhow::Result<Self> {
-        let take = |kind| signal(kind).context("signals cannot be handled");
+    fn install() -> anyhow::Result<Self> {
+        let handler = |kind| signal(kind).context("cannot install signal handlers");
         Ok(Self {
-            terminate: take(SignalKind::terminate())?,
-            interrupt: take(SignalKind::interrupt())?,
-            hang_up: take(SignalKind::hangup())?,
+            terminate: handler(SignalKind::terminate())?,
+            interrupt: handler(SignalKind::interrupt())?,
+            hang_up: handler(SignalKind::hangup())?,
         })
     }
-}
 
-impl Signals {
-    /// Whether something came to its end before the agent was told to.
-    async fn unless_ended(&mut self, what: impl Future<Output = ()>) -> bool {
+    /// Waits for `work`. Returns false if a signal to stop arrives first.
+    async fn completes(&mut self, work: impl Future<Output = ()>) -> bool {
         tokio::select! {
             _ = self.terminate.recv() => false,
             _ = self.interrupt.recv() => false,
-            () = what => true,
+            () = work => true,
         }
     }
 }
 
 async fn serve(prepared: Prepared, config: Option<PathBuf>) -> anyhow::Result<()> {
     let Prepared { settings, registry } = prepared;
-    let mut signals = Signals::take()?;
+    let mut signals = Signals::install()?;
     let listeners = Listeners::bind(&settings.api.listen).await?;
     if let Some(group) = &settings.api.socket_group {
         listeners.share_with(group)?;
     }
-    warn_of_plain_text(&settings.api);
+    warn_about_plain_text(&settings.api);
     let addresses: Vec<String> = listeners.addresses().iter().map(ToString::to_string).collect();
 
     let running = RunningAgent::start(&settings, registry, listeners).await?;
@@ -127,7 +125,7 @@ async fn serve(prepared: Prepared, config: Option<PathBuf>) -> anyhow::Result<()
             _ = signals.terminate.recv() => break,
             _ = signals.interrupt.recv() => break,
             _ = signals.hang_up.recv() => {
-                if !signals.unless_ended(reload(&running, &mut settings, config.as_deref())).await {
+                if !signals.completes(reload(&running, &mut settings, config.as_deref())).await {
                     break;
                 }
             }
@@ -135,13 +133,13 @@ async fn serve(prepared: Prepared, config: Option<PathBuf>) -> anyhow::Result<()
     }
 
     systemd::stopping();
-    tracing::info!("stopping; what is mounted stays mounted");
+    tracing::info!("stopping; mounts stay in place");
     watchdog.abort();
     declaring.abort();
     running.stop().await
 }
 
-/// An agent that is at work and answers.
+/// Running agent with its API.
 pub struct RunningAgent {
     /// The agent.
     pub agent: Agent,
@@ -154,7 +152,7 @@ impl RunningAgent {
     /// Starts the agent and its API.
     ///
     /// # Errors
-    /// When the registry cannot be read, or this host has no /proc.
+    /// When the registry or a file of `[api]` cannot be read, or when this host has no /proc.
     pub async fn start(settings: &Settings, registry: Registry, listeners: Listeners) -> anyhow::Result<Self> {
         let started_at = Timestamp::now();
         let auth = Arc::new(Auth::load(&settings.api).await?);
@@ -167,7 +165,7 @@ impl RunningAgent {
         };
         let census = ChildCensus::new();
         let workers = WorkerPool::new(WorkerPoolSettings::new(THIS_PROGRAM.into()), census.clone());
-        let mounts = MountTableWatch::start().context("the mount table cannot be watched: is /proc mounted?")?;
+        let mounts = MountTableWatch::start().context("cannot watch the mount table; check that /proc is mounted")?;
         let host = Arc::new(Host::new(workers, mounts, node::hostname(), ProcessRole::Daemon));
         let agent = Agent::start(registry, host, settings.agent.clone());
         let facts = Arc::new(move || NodeFacts::read(started_at, &census));
@@ -176,41 +174,40 @@ impl RunningAgent {
         let stop = async move {
             let _ = stopping.wait_for(|stopping| *stopping).await;
         };
-        let serving = tokio::spawn(listeners.serve(router, stop, DRAIN));
+        let serving = tokio::spawn(listeners.serve(router, stop, DRAIN_TIMEOUT));
         Ok(Self { agent, auth, tls, serving })
     }
 
-    /// Reads the files again that the API was configured with. What is wrong is reported, and the
-    /// old one stays in force.
+    /// Reloads the files that `[api]` names. Logs an invalid file and keeps its old content.
     async fn reload_files(&self) {
         if let Err(error) = self.auth.reload().await {
-            tracing::error!("authentication was not changed: {error}");
+            tracing::error!("cannot reload authentication, the old one stays in force: {error}");
         }
         if let Some(tls) = &self.tls
             && let Err(error) = tls.reload().await
         {
-            tracing::error!("TLS was not changed: [api.tls] {error}");
+            tracing::error!("cannot reload [api.tls], the old files stay in force: {error}");
         }
     }
 
-    /// Stops both, within the time to drain. What is mounted stays mounted.
+    /// Stops the API and the agent within `DRAIN_TIMEOUT`. Mounts stay in place.
     ///
     /// # Errors
-    /// When the API had ended by a panic.
+    /// When the API panicked.
     pub async fn stop(self) -> anyhow::Result<()> {
-        // The listeners end with the agent, and wait for requests that are being answered.
+        // The listeners stop together with the agent, and wait for running requests.
         let ((), served) = tokio::join!(self.agent.stop(), self.serving);
-        served.context("the API ended by a panic")
+        served.context("the API panicked")
     }
 }
 
-/// A token that crosses a network in plain text is everybody's.
-fn warn_of_plain_text(api: &ApiSettings) {
+/// Logs a warning if tokens cross a network in plain text.
+fn warn_about_plain_text(api: &ApiSettings) {
     if let AuthSettings::Keystone(keystone) = &api.auth
         && keystone.is_plain_text_elsewhere()
     {
         tracing::warn!(
-            "Keystone is asked without TLS at {}, so the agent's password and all tokens can be read on their way: give an https:// address in [api.keystone] url",
+            "Keystone at {} is used without TLS, so others on the network can read the agent's password and all tokens; set an https:// URL in [api.keystone] url",
             keystone.url
         );
     }
@@ -219,7 +216,7 @@ fn warn_of_plain_text(api: &ApiSettings) {
     }
     for address in api.listen.iter().filter(|address| address.is_remote()) {
         tracing::warn!(
-            "{address} is reachable from other hosts without TLS, so tokens can be read on their way: set [api.tls]"
+            "{address} is reachable from other hosts without TLS, so others on the network can read tokens; set [api.tls]"
         );
     }
 }
@@ -231,26 +228,26 @@ async fn reload(running: &RunningAgent, settings: &mut Settings, config: Option<
     match config::load(config) {
         Ok(new) => {
             if new.api != settings.api || new.registry_url != settings.registry_url {
-                tracing::warn!("[api] and [registry] are changed by a restart only; the old ones stay in force");
+                tracing::warn!("[api] and [registry] change with a restart only; the old settings stay in force");
             }
             agent.change_settings(new.agent.clone());
             agent.declare_targets(&new.declared).await;
-            tracing::info!("the configuration was read again");
+            tracing::info!("configuration reloaded");
             settings.agent = new.agent;
             settings.declared = new.declared;
         }
-        Err(error) => tracing::error!("the configuration was not changed: {error}"),
+        Err(error) => tracing::error!("cannot reload the configuration, the old settings stay in force: {error}"),
     }
     systemd::ready("");
 }
 
-/// Tells the service manager that this process is alive, from the runtime that the API and all
-/// tasks run on: when that is stuck, it is restarted.
+/// Sends keep-alive messages to the service manager. The task shares the runtime with the API and all
+/// other tasks, so systemd restarts the daemon when the runtime is stuck.
 async fn feed_watchdog() {
-    let Some(every) = systemd::watchdog_interval() else {
+    let Some(interval) = systemd::watchdog_interval() else {
         return;
     };
-    let mut ticks = tokio::time::interval(every);
+    let mut ticks = tokio::time::interval(interval);
     loop {
         ticks.tick().await;
         systemd::watchdog();
@@ -262,13 +259,13 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_reload_that_waits_does_not_hold_up_the_end() {
-        let mut signals = Signals::take().expect("signals");
-        assert!(signals.unless_ended(async {}).await);
-        for told in [nix::sys::signal::SIGTERM, nix::sys::signal::SIGINT] {
-            nix::sys::signal::raise(told).expect("sent");
-            let ended = tokio::time::timeout(Duration::from_secs(5), signals.unless_ended(std::future::pending()));
-            assert!(!ended.await.expect("it waits for the reload"), "{told}");
+    async fn stop_signal_interrupts_a_waiting_reload() {
+        let mut signals = Signals::install().expect("signals");
+        assert!(signals.completes(async {}).await);
+        for stop in [nix::sys::signal::SIGTERM, nix::sys::signal::SIGINT] {
+            nix::sys::signal::raise(stop).expect("sent");
+            let ended = tokio::time::timeout(Duration::from_secs(5), signals.completes(std::future::pending()));
+            assert!(!ended.await.expect("it waited for the reload"), "{stop}");
         }
     }
 }

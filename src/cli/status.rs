@@ -21,7 +21,7 @@ pub struct Arguments {
     /// Refresh the table until interrupted
     #[arg(long)]
     watch: bool,
-    /// Seconds from one style to the next, with --watch
+    /// Time between two refreshes with --watch, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=3600))]
     interval: u64,
     /// Print the answer of the API as JSON

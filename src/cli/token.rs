@@ -1,9 +1,9 @@
-//! Tokens: where the command line has one from, when an agent asks for it.
+//! Token sources of the command line.
 //!
-//! The first of these that is there: a file (`--token-file`), `OS_TOKEN`, the cloud of `clouds.yaml`
-//! that `OS_CLOUD` names, and the variables of an openrc file (`OS_AUTH_URL` and its companions).
-//! For the last two Keystone is asked for a token. Nothing of it is looked at before an agent has
-//! refused a request without one, so who is let in by a socket's permissions needs no Keystone.
+//! The first of these sources applies: a file (`--token-file`), `OS_TOKEN`, the cloud in `clouds.yaml`
+//! that `OS_CLOUD` names, and the variables of an openrc file (`OS_AUTH_URL` and related variables).
+//! For the last two, the client obtains a token from Keystone. It does so only after the agent refused
+//! a request without token. A user that may use the agent's socket needs no Keystone.
 
 mod clouds;
 mod values;
@@ -17,38 +17,38 @@ use crate::keystone::{Keystone, KeystoneError};
 use crate::sys::secret_file::{FileError, read_secret};
 use values::{Source, Values};
 
-/// How long Keystone may take to give a token.
+/// Deadline of a login to Keystone.
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Why there is no token.
+/// Error while obtaining a token.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
-    /// A file cannot be used.
+    /// The token file or the clouds file cannot be used.
     #[error(transparent)]
     File(#[from] FileError),
-    /// What is there is not enough, or contradicts itself.
-    #[error("no token can be got with {from}: {problem}")]
+    /// The login values are incomplete or contradict each other.
+    #[error("cannot obtain a token with {from}: {problem}")]
     Incomplete {
-        /// Where it is from.
+        /// Source of the values.
         from: String,
-        /// What is missing or wrong.
+        /// Missing or invalid value.
         problem: String,
     },
-    /// Keystone gives none.
+    /// Keystone refused the login.
     #[error(transparent)]
     Keystone(#[from] KeystoneError),
-    /// Keystone does not answer.
+    /// Keystone did not answer within the deadline.
     #[error("Keystone at {url} did not answer within {} s", LOGIN_TIMEOUT.as_secs())]
     TimedOut {
-        /// Where it is.
+        /// URL of Keystone.
         url: String,
     },
 }
 
-/// Gets a token; none when nothing says where from. `variable` reads the environment.
+/// Obtains a token. Returns `None` when no source is configured. `variable` reads the environment.
 ///
 /// # Errors
-/// [`TokenError`] when what is there does not lead to a token.
+/// [`TokenError`] when the configured source does not yield a token.
 pub async fn token(
     file: Option<&PathBuf>,
     variable: impl Fn(&str) -> Option<String>,

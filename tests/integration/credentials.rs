@@ -165,7 +165,7 @@ async fn warning_when_secret_file_is_readable_by_others() {
     std::fs::write(workspace.path(".aws/credentials"), text).expect("written");
     set_mode(&workspace.path(".aws/credentials"), 0o644);
     daemon.signal(nix::sys::signal::Signal::SIGHUP);
-    daemon.wait_for_log("the configuration was read again").await;
+    daemon.wait_for_log("configuration reloaded").await;
     let report = daemon.check(&id).await;
     assert_eq!(report["reason"], "secret_exposed", "{report:#}");
     assert!(report["message"].as_str().is_some_and(|message| message.contains(".aws/credentials")), "{report:#}");

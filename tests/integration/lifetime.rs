@@ -91,7 +91,7 @@ async fn reload_rejects_bad_configuration_and_keeps_the_old() {
     let good = workspace.config_text();
     workspace.write_config(&format!("{}\n[probes]\nnearly_full_percent = 0.0\n", good.trim_end()));
     daemon.signal(Signal::SIGHUP);
-    let line = daemon.wait_for_log("the configuration was not changed").await;
+    let line = daemon.wait_for_log("cannot reload the configuration").await;
     let place_in_file = format!("{}:{}: ", workspace.config().display(), good.trim_end().lines().count() + 1);
     assert!(line.contains(&place_in_file) && line.contains("probes") && line.contains("ERROR"), "{line}");
     let report = daemon.check(&id).await;
@@ -108,7 +108,7 @@ async fn reload_applies_good_configuration_at_once() {
         "[probe]\nnearly_full_percent = 0.0\n[[target]]\ntype = \"nfs\"\nfilesystem_export = \"127.0.0.1:/two\"",
     );
     daemon.signal(Signal::SIGHUP);
-    daemon.wait_for_log("the configuration was read again").await;
+    daemon.wait_for_log("configuration reloaded").await;
     assert_eq!(daemon.targets().await.len(), 2);
     // Every target is probed with it, although the next probe was due in an hour.
     eventually("the warning", async || {
@@ -127,9 +127,9 @@ async fn reload_reports_settings_that_need_a_restart() {
         workspace.path("other.db").display()
     ));
     daemon.signal(Signal::SIGHUP);
-    daemon.wait_for_log("[api] and [registry] are changed by a restart only").await;
+    daemon.wait_for_log("[api] and [registry] change with a restart only").await;
     daemon.wait_for_log("[mounts] root is changed by a restart only").await;
-    daemon.wait_for_log("the configuration was read again").await;
+    daemon.wait_for_log("configuration reloaded").await;
     let id = daemon.create(nfs_target("/one")).await;
     let mount_path = daemon.show(&id).await["filesystem_export_mount_path"].clone();
     assert!(mount_path.as_str().expect("a text").starts_with(workspace.path("mounts").to_str().expect("text")));

@@ -52,14 +52,14 @@ async fn sighup_replaces_secret_and_certificate_and_ignores_bad_ones() {
     std::fs::write(workspace.path("api.key"), "no key").expect("written");
     std::fs::write(workspace.path("api.token"), "short").expect("written");
     agent.signal(Signal::SIGHUP);
-    agent.wait_for_log("authentication was not changed").await;
-    agent.wait_for_log("TLS was not changed").await;
+    agent.wait_for_log("cannot reload authentication").await;
+    agent.wait_for_log("cannot reload [api.tls]").await;
     assert_eq!(list(&workspace, &agent, SECRET, "old.pem").await.code, 0, "the old ones stay");
 
     certify(&workspace);
     std::fs::write(workspace.path("api.token"), NEW_SECRET).expect("written");
     agent.signal(Signal::SIGHUP);
-    agent.wait_for_log("the configuration was read again").await;
+    agent.wait_for_log("configuration reloaded").await;
     crate::daemon::eventually("the new files in force", async || {
         (list(&workspace, &agent, NEW_SECRET, "api.pem").await.code == 0).then_some(())
     })
@@ -122,9 +122,9 @@ async fn pipes_instead_of_files_block_neither_reload_nor_stop() {
     }
     let since = std::time::Instant::now();
     agent.signal(Signal::SIGHUP);
-    assert!(agent.wait_for_log("authentication was not changed").await.contains("not a regular file"));
-    assert!(agent.wait_for_log("TLS was not changed").await.contains("not a regular file"));
-    assert!(agent.wait_for_log("the configuration was not changed").await.contains("not a regular file"));
+    assert!(agent.wait_for_log("cannot reload authentication").await.contains("not a regular file"));
+    assert!(agent.wait_for_log("cannot reload [api.tls]").await.contains("not a regular file"));
+    assert!(agent.wait_for_log("cannot reload the configuration").await.contains("not a regular file"));
     assert!(since.elapsed() < std::time::Duration::from_secs(4), "{:?}", since.elapsed());
     assert!(agent.end(Signal::SIGTERM).await.0.success());
 }
@@ -143,7 +143,7 @@ async fn warns_of_plaintext_keystone_and_writable_secrets() {
     for (host, is_told) in [("192.0.2.1", true), ("keystone.example", true), ("localhost", false), ("[::1]", false)] {
         workspace.configure(&keystone(host));
         let agent = Daemon::start(&workspace).await;
-        assert_eq!(agent.log().contains("Keystone is asked without TLS"), is_told, "{host}: {}", agent.log());
+        assert_eq!(agent.log().contains("is used without TLS"), is_told, "{host}: {}", agent.log());
     }
     for (mode, is_refused) in [(0o620, true), (0o602, true), (0o644, false)] {
         let mode = std::fs::Permissions::from_mode(mode);

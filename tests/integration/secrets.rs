@@ -27,7 +27,7 @@ async fn credentials_appear_in_no_log_answer_or_argument() {
     // A key that the service does not take, which it may repeat in its answer.
     std::fs::write(workspace.path("secret"), format!("{SECRET_ACCESS_KEY}x")).expect("written");
     daemon.signal(nix::sys::signal::Signal::SIGHUP);
-    daemon.wait_for_log("the configuration was read again").await;
+    daemon.wait_for_log("configuration reloaded").await;
     assert_eq!(daemon.check(&good).await["reason"], "wrong_secret");
 
     for path in ["/backup_targets", "/backup_targets/detail", "/node", "/openapi.json", "/readyz"] {

@@ -1,8 +1,9 @@
-//! Where an agent answers, and to whom a token may go there.
+//! Addresses of an agent, and to which of them the client may send a token.
 //!
-//! A token is as good as its owner to who reads it. So it goes where a person said, or over the
-//! agent's own socket, whose directory is root's; never to whoever has taken the defaults port. And it
-//! crosses no network in plain text.
+//! Anyone who reads a token can act as its owner. So the client sends it only to an address that the
+//! person gave, or over the agent's own socket, whose directory belongs to root. It never sends a
+//! token to the default port, because any process may listen there. A token never crosses a network
+//! in plain text.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -10,20 +11,20 @@ use std::str::FromStr;
 
 use http::Uri;
 
-/// Where the agent's unit puts its socket.
+/// Socket of the agent's systemd unit.
 const DEFAULT_SOCKET: &str = "/run/targetwatch/api.sock";
 
-/// Where the agent listens besides.
+/// Default TCP address of the agent.
 const DEFAULT_AUTHORITY: &str = "127.0.0.1:8781";
 
-/// Where an agent answers.
+/// Address of an agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Address {
-    /// A Unix socket.
+    /// Path of a Unix socket.
     Unix(PathBuf),
-    /// `host:port`.
+    /// `host:port` without TLS.
     Tcp(String),
-    /// `host:port`, with TLS.
+    /// `host:port` with TLS.
     Tls(String),
 }
 
@@ -55,12 +56,12 @@ impl std::fmt::Display for Address {
     }
 }
 
-/// Where an agent is looked for when nobody says where.
+/// Addresses to try when no address is given, in this order.
 #[derive(Debug, Clone)]
 pub(super) struct DefaultAddresses {
-    /// Its own socket: where it is, it is the one that is meant.
+    /// Socket of the agent. If it exists, it is the right one.
     pub(super) socket: Address,
-    /// Its port, which anybody on this host may have taken.
+    /// TCP port. Any process of this host may listen on it.
     pub(super) port: Address,
 }
 
@@ -70,7 +71,7 @@ impl Default for DefaultAddresses {
     }
 }
 
-/// Whether what is sent there in plain text stays on this host.
-pub(super) fn stays_here(peer: IpAddr) -> bool {
+/// Reports whether plain text to this peer stays on this host.
+pub(super) fn is_this_host(peer: IpAddr) -> bool {
     peer.to_canonical().is_loopback()
 }

@@ -1,4 +1,4 @@
-//! Why the agent's answer is not there, each with what to do.
+//! Errors of the client, each with what to do.
 
 use std::io;
 use std::time::Duration;
@@ -9,92 +9,90 @@ use super::Address;
 use crate::cli::token::TokenError;
 use crate::tls::TlsError;
 
-/// Why the agent's answer is not there.
+/// Error of a request to the agent.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// Nobody listens.
+    /// No process listens at the address.
     #[error(
-        "no agent answers at {address} ({source}): start it with `systemctl start targetwatch`, or say where it is with --api"
+        "no agent answers at {address} ({source}); start it with `systemctl start targetwatch`, or give its address with --api"
     )]
     NotRunning {
-        /// Where it was looked for.
+        /// Address that was tried.
         address: Address,
-        /// What the system says.
+        /// Error of the operating system.
         source: io::Error,
     },
-    /// The socket is not for us.
-    #[error("{address} may not be used by this user: use sudo, or join {}", group.as_ref().map_or_else(|| "the group of its socket".to_owned(), |group| format!("the group {group}")))]
+    /// This user may not connect to the socket.
+    #[error("this user may not connect to {address}; use sudo, or join {}", group.as_ref().map_or_else(|| "the group of its socket".to_owned(), |group| format!("the group {group}")))]
     NotPermitted {
-        /// The socket.
+        /// Address of the socket.
         address: Address,
-        /// Its group, if it can be seen.
+        /// Group of the socket, if it is visible.
         group: Option<String>,
     },
-    /// It took too long.
+    /// No answer within the deadline.
     #[error("the agent at {address} did not answer within {} s", after.as_secs())]
     TimedOut {
-        /// Where it is.
+        /// Address of the agent.
         address: Address,
-        /// How long was waited.
+        /// Deadline of the answer.
         after: Duration,
     },
-    /// What came back is no answer of the agent.
-    #[error("{address} does not answer as the agent does ({detail}): is it another service, or another version?")]
+    /// The answer is not one of an agent.
+    #[error("unexpected answer from {address} ({detail}); check that it is the agent, and of the same version")]
     UnexpectedAnswer {
-        /// Where it is.
+        /// Address of the agent.
         address: Address,
-        /// What was wrong.
+        /// Cause.
         detail: String,
     },
-    /// Its certificate is not trusted, or it wants one: a connection that ends before the answer is all
-    /// that may be seen of that.
+    /// The certificate of the agent is not trusted, or the agent requires a client certificate. The
+    /// client may see only that the connection ends before the answer.
     #[error(
-        "{address} and this client do not agree on TLS ({detail}): name the authority of its certificate with --ca-bundle, and a certificate of your own with --client-certificate if it wants one"
+        "TLS with {address} failed ({detail}); give the authority of its certificate with --ca-bundle, and a client certificate with --client-certificate if the agent requires one"
     )]
     Untrusted {
-        /// Where it is.
+        /// Address of the agent.
         address: Address,
-        /// What was wrong.
+        /// Cause.
         detail: String,
     },
-    /// Files for TLS cannot be used.
+    /// A TLS file cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// The agent wants a token and there is none.
-    #[error(
-        "{message} (this command takes one from --token-file, OS_TOKEN, OS_CLOUD, or OS_AUTH_URL and its companions)"
-    )]
+    /// The agent requires a token, and none is configured.
+    #[error("{message} (set --token-file, OS_TOKEN, OS_CLOUD, or OS_AUTH_URL and related variables)")]
     TokenNeeded {
-        /// What the agent says.
+        /// Message of the agent.
         message: String,
     },
-    /// It was found where it usually is and wants a token, and nobody said that it may have one.
+    /// The process at the default port requires a token. The client sends none to a default address.
     #[error(
-        "{message} (no token was sent to {address}, where any process may listen: if it is the agent, say --api {address} to send it there)"
+        "{message} (no token was sent to {address}, because any process may listen there; if it is the agent, use --api {address})"
     )]
     TokenWithheld {
-        /// Where it was found.
+        /// Address of the process.
         address: Address,
-        /// What it says.
+        /// Message of the agent.
         message: String,
     },
-    /// A token would cross a network in plain text.
+    /// The token would cross a network in plain text.
     #[error(
-        "no token is sent to {address}, because everybody on the way could read it: say https://, or reach its loopback through a tunnel (ssh -L)"
+        "no token was sent to {address}, because it would cross the network in plain text; use https://, or an SSH tunnel to its loopback address (ssh -L)"
     )]
     PlainText {
-        /// Where it would go.
+        /// Address of the agent.
         address: Address,
     },
-    /// The agent wants a token, and the way to one does not lead there.
+    /// The agent requires a token, and the client cannot obtain one.
     #[error(transparent)]
     Token(#[from] TokenError),
-    /// The agent refused.
+    /// The agent refused the request.
     #[error("{message}")]
     Refused {
-        /// The HTTP status.
+        /// HTTP status.
         status: StatusCode,
-        /// What the agent says.
+        /// Message of the agent.
         message: String,
     },
 }

@@ -1,11 +1,11 @@
-//! Whom the client asks, what it makes of the answers, and who gets a token.
+//! Addresses, answers and tokens of the client.
 
 use super::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UnixListener};
 
 #[test]
-fn addresses_are_sockets_or_http_with_or_without_tls() {
+fn address_is_a_socket_or_a_url() {
     assert_eq!("unix:/run/x".parse(), Ok(Address::Unix("/run/x".into())));
     assert_eq!("http://[::1]:8781".parse(), Ok(Address::Tcp("[::1]:8781".to_owned())));
     assert_eq!("https://a.example:8781/".parse(), Ok(Address::Tls("a.example:8781".to_owned())));
@@ -18,7 +18,7 @@ fn at(address: Address) -> ConnectionOptions {
     ConnectionOptions { api: Some(address), ..ConnectionOptions::default() }
 }
 
-/// What a server that answers each connection with the next text was asked.
+/// Starts a server that answers each connection with the next text, and returns the request heads.
 async fn asked(
     access: ConnectionOptions,
     path: &Path,
@@ -38,7 +38,7 @@ async fn asked(
     });
     let client = Client::new(access);
     let outcome = client.get("/healthz").await;
-    let heads = tokio::time::timeout(ANSWER_TIMEOUT, serving).await.expect("all were asked for");
+    let heads = tokio::time::timeout(ANSWER_TIMEOUT, serving).await.expect("every answer was requested");
     (outcome, heads.expect("no panic"))
 }
 
@@ -47,7 +47,7 @@ const WANTS_TOKEN: &str =
     "HTTP/1.1 401 Unauthorized\r\ncontent-length: 47\r\n\r\n{\"unauthorized\":{\"code\":401,\"message\":\"token\"}}";
 
 #[tokio::test]
-async fn a_token_is_sent_to_who_asks_for_it_and_to_nobody_else() {
+async fn token_is_sent_only_after_a_401() {
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("token");
     std::fs::write(&file, "a-token\n").expect("written");
@@ -82,7 +82,7 @@ async fn answer(text: &'static [u8]) -> Result<wire::Health, ClientError> {
 }
 
 #[tokio::test]
-async fn answers_faults_and_nonsense_are_told_apart() {
+async fn answer_fault_and_unexpected_answer_are_distinguished() {
     let good = answer(b"HTTP/1.1 200 OK\r\ncontent-length: 15\r\n\r\n{\"status\":\"ok\"}").await;
     assert_eq!(good.expect("an answer").status, "ok");
     let fault = b"HTTP/1.1 404 Not Found\r\ncontent-length: 49\r\n\r\n{\"itemNotFound\":{\"code\":404,\"message\":\"no such\"}}";
@@ -93,13 +93,13 @@ async fn answers_faults_and_nonsense_are_told_apart() {
 }
 
 #[tokio::test]
-async fn an_agent_that_is_not_there_is_told_with_what_to_do() {
+async fn error_says_what_to_do_when_agent_is_absent() {
     let client = Client::new(at(Address::Unix("/nonexistent/api.sock".into())));
-    let error = client.get::<wire::Health>("/healthz").await.expect_err("nobody").to_string();
+    let error = client.get::<wire::Health>("/healthz").await.expect_err("an error").to_string();
     assert!(error.contains("systemctl start targetwatch") && error.contains("/nonexistent/api.sock"), "{error}");
 }
 
-/// Answers each connection with the next text, and gives what came.
+/// Answers each connection with the next text, and returns the request heads.
 async fn answering(listener: TcpListener, answers: &'static [&'static str]) -> Vec<String> {
     let mut heads = Vec::new();
     for answer in answers {
@@ -113,7 +113,7 @@ async fn answering(listener: TcpListener, answers: &'static [&'static str]) -> V
 }
 
 #[tokio::test]
-async fn who_has_taken_the_usual_port_gets_no_token() {
+async fn default_port_gets_no_token() {
     let directory = tempfile::tempdir().expect("a directory");
     let (file, socket) = (directory.path().join("token"), directory.path().join("s"));
     std::fs::write(&file, "a-token\n").expect("written");
@@ -125,9 +125,9 @@ async fn who_has_taken_the_usual_port_gets_no_token() {
     let serving = tokio::spawn(answering(squatter, &[WANTS_TOKEN, WANTS_TOKEN, WANTS_TOKEN, OK]));
 
     let error = client.get::<wire::Health>("/healthz").await.expect_err("no token for it").to_string();
-    assert!(error.contains(&format!("say --api {port} to send it there")), "{error}");
+    assert!(error.contains(&format!("use --api {port}")), "{error}");
 
-    // Not even one that the socket's own agent has had before it ended.
+    // The port does not get a token that the agent at the socket got earlier, either.
     let agent = UnixListener::bind(&socket).expect("a socket");
     let asked = tokio::spawn(async move {
         for answer in [WANTS_TOKEN, OK] {
@@ -137,34 +137,34 @@ async fn who_has_taken_the_usual_port_gets_no_token() {
         }
     });
     client.get::<wire::Health>("/healthz").await.expect("an answer");
-    asked.await.expect("both were asked for");
+    asked.await.expect("both answers were requested");
     let outcome = client.get::<wire::Health>("/healthz").await;
     assert!(matches!(outcome, Err(ClientError::TokenWithheld { .. })), "{outcome:?}");
 
     let named = Client::new(ConnectionOptions { api: Some(port), ..access });
     named.get::<wire::Health>("/healthz").await.expect("an answer");
-    let heads = serving.await.expect("all were asked for");
+    let heads = serving.await.expect("every answer was requested");
     let with_token: Vec<bool> = heads.iter().map(|head| head.contains("a-token")).collect();
     assert_eq!(with_token, [false, false, false, true], "{heads:?}");
 }
 
 #[tokio::test]
-async fn a_token_crosses_no_network_in_plain_text() {
+async fn token_is_not_sent_in_plain_text() {
     for (peer, expected) in
         [("127.0.0.1", true), ("127.9.9.9", true), ("::1", true), ("::ffff:127.0.0.1", true), ("192.0.2.1", false)]
     {
-        assert_eq!(stays_here(peer.parse().expect("an address")), expected, "{peer}");
+        assert_eq!(is_this_host(peer.parse().expect("an address")), expected, "{peer}");
     }
-    // Which address this host would use is known without a packet.
-    let way = std::net::UdpSocket::bind("0.0.0.0:0").expect("a port");
-    if let Err(error) = way.connect("198.51.100.1:9") {
-        println!("the rest is not shown: this host has no address beyond loopback ({error})");
+    // Connecting a UDP socket selects a local address without sending a packet.
+    let probe = std::net::UdpSocket::bind("0.0.0.0:0").expect("a port");
+    if let Err(error) = probe.connect("198.51.100.1:9") {
+        println!("skipping the rest: this host has only loopback addresses ({error})");
         return;
     }
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("token");
     std::fs::write(&file, "a-token\n").expect("written");
-    let listener = TcpListener::bind((way.local_addr().expect("an address").ip(), 0)).await.expect("a port");
+    let listener = TcpListener::bind((probe.local_addr().expect("an address").ip(), 0)).await.expect("a port");
     let access = at(Address::Tcp(listener.local_addr().expect("an address").to_string()));
     tokio::spawn(answering(listener, &[WANTS_TOKEN, OK]));
     let outcome =

@@ -1,4 +1,4 @@
-//! `clouds.yaml`, where OpenStack's clients keep their logins, with `secure.yaml` beside it.
+//! `clouds.yaml` and `secure.yaml`, the login files of OpenStack clients.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ struct Cloud {
     verify: Option<bool>,
 }
 
-/// The values of a cloud.
+/// Returns the login values of a cloud.
 pub(super) async fn values(cloud: &str, variable: &impl Fn(&str) -> Option<String>) -> Result<Values, TokenError> {
     let candidates = candidates(variable);
     for path in &candidates {
@@ -31,7 +31,7 @@ pub(super) async fn values(cloud: &str, variable: &impl Fn(&str) -> Option<Strin
         let from = format!("cloud {cloud:?} of {}", path.display());
         let Some(found) = file.clouds.get(cloud) else {
             let known: Vec<&str> = file.clouds.keys().map(String::as_str).collect();
-            let problem = format!("there is no such cloud; there are {}", known.join(", "));
+            let problem = format!("the file does not contain this cloud; it contains {}", known.join(", "));
             return Err(TokenError::Incomplete { from, problem });
         };
         let mut by_name = found.by_name();
@@ -40,10 +40,10 @@ pub(super) async fn values(cloud: &str, variable: &impl Fn(&str) -> Option<Strin
                 by_name.extend(secure.clouds.remove(cloud).unwrap_or_default().by_name());
             }
         }
-        return Ok(Values { from, by_name }.renamed());
+        return Ok(Values { from, by_name }.with_current_names());
     }
-    let looked_at: Vec<String> = candidates.iter().map(|path| path.display().to_string()).collect();
-    let problem = format!("there is no clouds.yaml; looked for {}", looked_at.join(", "));
+    let searched: Vec<String> = candidates.iter().map(|path| path.display().to_string()).collect();
+    let problem = format!("there is no clouds.yaml; searched {}", searched.join(", "));
     Err(TokenError::Incomplete { from: format!("OS_CLOUD={cloud}"), problem })
 }
 
@@ -73,7 +73,7 @@ fn candidates(variable: &impl Fn(&str) -> Option<String>) -> Vec<PathBuf> {
     directories.flat_map(|directory| ["clouds.yaml", "clouds.yml"].map(|name| directory.join(name))).collect()
 }
 
-/// What a file holds; none when there is no file.
+/// Reads a file. Returns `None` if it does not exist.
 async fn read(path: &Path) -> Result<Option<File>, TokenError> {
     let bytes = match read_public(path).await {
         Ok(bytes) => bytes,
@@ -82,8 +82,11 @@ async fn read(path: &Path) -> Result<Option<File>, TokenError> {
     };
     let text = String::from_utf8_lossy(&bytes);
     serde_saphyr::from_str(&text).map(Some).map_err(|error| {
-        // What the parser says may quote the line, in which there may be a password.
+        // The message of the parser may quote a line that contains a password.
         let line = error.location().map_or_else(String::new, |at| format!(" at line {}", at.line()));
-        TokenError::Incomplete { from: path.display().to_string(), problem: format!("it is not as expected{line}") }
+        TokenError::Incomplete {
+            from: path.display().to_string(),
+            problem: format!("not a valid clouds file{line}; expected clouds with their auth values"),
+        }
     })
 }

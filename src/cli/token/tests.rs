@@ -1,4 +1,4 @@
-//! Which login each set of variables and each `clouds.yaml` leads to.
+//! Logins from variables and from `clouds.yaml`.
 
 use secrecy::ExposeSecret;
 
@@ -22,7 +22,7 @@ fn by_name(name: &str, domain: Domain) -> Identifier {
 }
 
 #[test]
-fn an_openrc_file_is_a_login() {
+fn openrc_variables_make_a_login() {
     let common = [("OS_AUTH_URL", "http://k:5000/v3/"), ("OS_USERNAME", "u"), ("OS_PASSWORD", "p")];
     let with = |more: &[(&'static str, &'static str)]| login(&[&common[..], more].concat());
     let project = |domain| Scope::Project(by_name("p", domain));
@@ -52,7 +52,7 @@ fn an_openrc_file_is_a_login() {
 }
 
 #[test]
-fn an_application_credential_is_a_login_for_its_own_project() {
+fn application_credential_has_no_scope() {
     let common = [("OS_AUTH_URL", "http://k"), ("OS_APPLICATION_CREDENTIAL_SECRET", "s"), ("OS_PROJECT_NAME", "p")];
     let with = |more: &[(&'static str, &'static str)]| login(&[&common[..], more].concat()).1;
     let by_id = with(&[("OS_APPLICATION_CREDENTIAL_ID", "21")]);
@@ -64,7 +64,7 @@ fn an_application_credential_is_a_login_for_its_own_project() {
 }
 
 #[test]
-fn what_is_missing_is_named_and_secrets_are_not_shown() {
+fn error_names_missing_value_and_hides_secrets() {
     for (given, expected) in [
         (&[("OS_AUTH_URL", "http://k"), ("OS_PASSWORD", "s3cret")][..], "username is missing"),
         (&[("OS_AUTH_URL", "http://k"), ("OS_USERNAME", "u")], "password is missing"),
@@ -79,7 +79,7 @@ fn what_is_missing_is_named_and_secrets_are_not_shown() {
 }
 
 #[tokio::test]
-async fn the_nearest_source_wins_and_keystone_is_asked_for_a_login_only() {
+async fn first_token_source_wins_and_only_a_login_contacts_keystone() {
     let keystone = FakeKeystone::start().await;
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("token");
@@ -103,7 +103,7 @@ async fn the_nearest_source_wins_and_keystone_is_asked_for_a_login_only() {
 }
 
 #[tokio::test]
-async fn a_cloud_is_found_by_name_with_what_is_secure_beside_it() {
+async fn cloud_is_found_by_name_with_its_secure_values() {
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("clouds.yaml");
     let yaml = "

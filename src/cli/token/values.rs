@@ -1,5 +1,4 @@
-//! What a login is made of, by the names that openrc files and `clouds.yaml` share: `OS_USERNAME`
-//! is `username`.
+//! Login values, by the names that openrc files and `clouds.yaml` share. `OS_USERNAME` is `username`.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -9,10 +8,10 @@ use secrecy::SecretString;
 use super::TokenError;
 use crate::keystone::{Domain, Identifier, Login, Method, Scope};
 
-/// The domain of who names none, in OpenStack's own clients too.
+/// Default domain, as in the clients of OpenStack.
 const DEFAULT_DOMAIN: &str = "default";
 
-/// The values that matter here.
+/// Names of the values that the client uses.
 const KEYS: &[&str] = &[
     "auth_url",
     "token",
@@ -38,16 +37,16 @@ const KEYS: &[&str] = &[
     "insecure",
 ];
 
-/// Older names, and what they are now.
-const OLDER: &[(&str, &str)] = &[("tenant_id", "project_id"), ("tenant_name", "project_name")];
+/// Older names with their current names.
+const RENAMED: &[(&str, &str)] = &[("tenant_id", "project_id"), ("tenant_name", "project_name")];
 
-/// Values by their names, and where they are from.
+/// Login values by name, with their source for error messages.
 pub(super) struct Values {
     pub(super) from: String,
     pub(super) by_name: BTreeMap<String, String>,
 }
 
-/// What values lead to.
+/// Token source that the values describe.
 #[derive(Debug)]
 pub(super) enum Source {
     Token(SecretString),
@@ -57,15 +56,15 @@ pub(super) enum Source {
 impl Values {
     pub(super) fn of_environment(variable: &impl Fn(&str) -> Option<String>) -> Self {
         let named = |name: &str| variable(&format!("OS_{}", name.to_ascii_uppercase()));
-        let older = OLDER.iter().filter_map(|(old, name)| Some(((*name).to_owned(), named(old)?)));
-        let newer = KEYS.iter().filter_map(|name| Some(((*name).to_owned(), named(name)?)));
-        // The later ones win.
-        Self { from: "the OS_ variables".to_owned(), by_name: older.chain(newer).collect() }
+        let renamed = RENAMED.iter().filter_map(|(old, name)| Some(((*name).to_owned(), named(old)?)));
+        let current = KEYS.iter().filter_map(|name| Some(((*name).to_owned(), named(name)?)));
+        // Current names override older names.
+        Self { from: "the OS_ variables".to_owned(), by_name: renamed.chain(current).collect() }
     }
 
-    /// Puts older names under what they are now.
-    pub(super) fn renamed(mut self) -> Self {
-        for (old, name) in OLDER {
+    /// Replaces older names by their current names.
+    pub(super) fn with_current_names(mut self) -> Self {
+        for (old, name) in RENAMED {
             if let Some(value) = self.by_name.remove(*old) {
                 self.by_name.entry((*name).to_owned()).or_insert(value);
             }
@@ -73,17 +72,17 @@ impl Values {
         self
     }
 
-    /// What they lead to.
+    /// Returns the token source that the values describe.
     ///
     /// # Errors
-    /// [`TokenError::Incomplete`] that names what is missing.
+    /// [`TokenError::Incomplete`] with the missing or invalid value.
     pub(super) fn source(&self) -> Result<Source, TokenError> {
         if let Some(token) = self.get("token") {
             return Ok(Source::Token(token.into()));
         }
         if self.get("insecure").is_some_and(|value| !["0", "false", "no"].contains(&value.to_lowercase().as_str())) {
             return Err(self.incomplete(
-                "a Keystone whose certificate is not verified is not asked; name its authority with cacert",
+                "certificate verification cannot be disabled; give the certificate authority with cacert",
             ));
         }
         let login = Login { method: self.method()?, scope: self.scope() };
@@ -93,10 +92,11 @@ impl Values {
     fn url(&self) -> Result<String, TokenError> {
         let url = self.get("auth_url").ok_or_else(|| self.missing("auth_url"))?.trim_end_matches('/');
         if url.ends_with("/v2.0") {
-            return Err(self.incomplete("auth_url is that of the Identity API v2.0, and 3 is needed"));
+            return Err(self
+                .incomplete(&format!("auth_url {url:?} is for version 2.0 of the Identity API; expected version 3")));
         }
         if !url.starts_with("http://") && !url.starts_with("https://") {
-            return Err(self.incomplete(&format!("auth_url {url:?} is no http:// or https:// address")));
+            return Err(self.incomplete(&format!("auth_url {url:?} is not a URL; expected http:// or https://")));
         }
         Ok(url.strip_suffix("/v3").unwrap_or(url).trim_end_matches('/').to_owned())
     }
@@ -121,7 +121,7 @@ impl Values {
     }
 
     fn scope(&self) -> Scope {
-        // An application credential is for its project, and Keystone refuses to be told so.
+        // An application credential implies its project. Keystone refuses a scope with it.
         if self.by_name.keys().any(|name| name.starts_with("application_credential_")) {
             return Scope::Default;
         }
