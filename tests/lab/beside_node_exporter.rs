@@ -4,7 +4,7 @@
 //! ```text
 //! apt-get install --no-install-recommends prometheus-node-exporter
 //! cargo build --release && cargo test --no-run --test lab
-//! tests/lab/boot --binary target/release/targetwatch --tests target/debug/deps/lab-… --filter node_exporter -- --ignored
+//! tests/lab/boot --binary target/dist/targetwatch --tests target/debug/deps/lab-… --filter node_exporter -- --ignored
 //! ```
 
 use std::io::{Read as _, Write as _};
