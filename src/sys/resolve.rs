@@ -1,8 +1,8 @@
 //! Name resolution: the one place where the agent asks the system's resolver for addresses.
 //!
 //! getaddrinfo(3) holds a thread for as long as resolv.conf(5) says, and cannot be cancelled. When the name
-//! servers are down, every lookup is such a thread. So a lookup runs in a task that outlives its callers, each
-//! of which waits until its own deadline:
+//! servers are down, every lookup is such a thread. So a lookup runs in a task that outlives its callers. Each
+//! caller waits until its own deadline:
 //!
 //! - a [`Resolver`] runs a limited number of lookups at a time; further ones wait in a bounded queue;
 //! - callers that need the same name share one lookup, so a name that hangs holds one thread, however many

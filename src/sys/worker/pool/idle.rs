@@ -19,7 +19,7 @@ pub(super) struct IdleWorkers {
 }
 
 impl IdleWorkers {
-    /// No workers, of which at most `idle_max` are kept later.
+    /// An empty set, which keeps at most `idle_max` workers.
     pub(super) fn new(idle_max: usize) -> Self {
         Self { idle_max, workers: Mutex::default(), open: Semaphore::new(0) }
     }
