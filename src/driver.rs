@@ -17,7 +17,7 @@ use tokio::sync::Semaphore;
 
 use crate::model::report::{Finding, KindFacts, Report, Verdict};
 use crate::model::settings::AgentSettings;
-use crate::model::{Capacity, CheckResult, Target, TargetId, TargetSpec};
+use crate::model::{Capacity, CheckName, CheckResult, Outcome, Reason, Target, TargetId, TargetSpec};
 use crate::sys::{MountStatsCache, MountTableWatch, WorkerPool};
 
 pub use crate::check::canary::ProcessRole;
@@ -81,6 +81,18 @@ pub struct Probe {
 }
 
 impl Probe {
+    /// The result of a probe that panicked. A defect of the agent must not leave the last verdict in force.
+    #[must_use]
+    pub fn panicked() -> Self {
+        let finding = Finding::new(
+            Reason::AgentError,
+            "the probe panicked, which is a defect of the agent: report it with the source line that the agent's log names",
+        );
+        // Every plan begins with this check.
+        let check = CheckResult::new(CheckName::Reachable, Outcome::Failed, vec![finding], Duration::ZERO);
+        Self { checks: vec![check], ..Self::default() }
+    }
+
     /// Makes the report of a probe that has just ended and took `duration`.
     #[must_use]
     pub fn into_report(self, target_id: TargetId, duration: Duration) -> Report {
@@ -126,11 +138,16 @@ pub trait Driver: Send {
         None
     }
 
-    /// The kernel's id of the mount at the target's mount path, of any file system. `None` if nothing
-    /// is mounted there or the kind is not mounted. A change between probes causes a probe at once.
-    /// Answers from memory.
-    fn mount_id(&self, _settings: &AgentSettings) -> Option<u32> {
-        None
+    /// Waits until the latest report is outdated, for example because the target was unmounted. Returns at
+    /// once if it already is. The default never returns: nothing on this host tells of a change. Dropping the
+    /// future is safe.
+    async fn outdated(&mut self, _settings: &AgentSettings) {
+        std::future::pending().await
+    }
+
+    /// Whether something is attached at the target's path on this host. Answers from memory.
+    fn is_attached(&self, _settings: &AgentSettings) -> bool {
+        false
     }
 
     /// Undoes on this host what [`Self::probe`] did: unmounts, removes canaries. Bounded like a probe.

@@ -1,7 +1,7 @@
 //! Tasks: one per target. A task owns the target's driver.
 //!
 //! A task probes at an interval with [`JITTER`], and earlier if its driver has a step due. It probes at
-//! once on request, when the mount table changed at its path, and when the settings changed. Requests
+//! once on request, when its driver says that the latest report is outdated, and when the settings changed. Requests
 //! are a counter and not a queue: the next probe serves all of them. A change or deletion of the target
 //! cancels a running probe and kills its child processes, so neither waits for storage that hangs.
 
@@ -19,9 +19,8 @@ use uuid::Uuid;
 use super::error::AgentError;
 use super::shared::Shared;
 use crate::driver::{self, Depth, DetachError, Driver, Probe};
-use crate::model::report::Finding;
+use crate::model::Target;
 use crate::model::settings::AgentSettings;
-use crate::model::{CheckName, CheckResult, Outcome, Reason, Target};
 use crate::registry::{Change, Snapshot};
 
 /// Largest deviation of an interval, as a fraction of it. A thousand nodes that were started by one
@@ -32,9 +31,9 @@ const JITTER: f64 = 0.1;
 /// once.
 const START_SPREAD: Duration = Duration::from_millis(500);
 
-/// Shortest time between two probes that the mount table caused. A program that mounts and unmounts in
-/// a loop must not keep the agent busy.
-const MOUNT_CHANGE_GAP: Duration = Duration::from_millis(500);
+/// Shortest time from the start of a probe to one because its report is outdated. A program that mounts and
+/// unmounts in a loop must not keep the agent busy.
+const OUTDATED_GAP: Duration = Duration::from_millis(500);
 
 /// Shortest time from a probe to one that the driver wants before the end of the interval.
 const DUE_GAP: Duration = Duration::from_millis(500);
@@ -81,8 +80,6 @@ struct Task {
     commands: mpsc::Receiver<Command>,
     requested: watch::Receiver<u64>,
     served: watch::Sender<u64>,
-    /// Mount id at the path when the latest probe ended.
-    mount_id: Option<u32>,
 }
 
 /// What ended a wait.
@@ -110,7 +107,6 @@ pub(super) fn start(shared: &Arc<Shared>, target: Arc<Target>, first: FirstProbe
         commands: command_receiver,
         requested: request_receiver,
         served: served_sender,
-        mount_id: None,
     };
     tokio::spawn(task.run(first));
     TaskHandle { commands, requested, served, assigned }
@@ -192,13 +188,12 @@ impl Task {
         };
         let probe = probe.unwrap_or_else(|_| {
             self.driver = driver::for_spec(&target, &self.shared.host);
-            panicked()
+            Probe::panicked()
         });
         // The stop killed its child processes: its findings are not about the storage.
         if *self.shared.stopping.borrow() {
             return Some(Event::Ended);
         }
-        self.mount_id = self.driver.mount_id(settings);
         let report = probe.into_report(target.id, began.elapsed());
         let Shared { views, transitions, .. } = &*self.shared;
         views.publish_report(&target.spec, Arc::new(report), settings.probe.failures_before_offline, transitions);
@@ -208,35 +203,19 @@ impl Task {
 
     /// Waits for the next event. A probe is due at `next`; the latest one began at `began`.
     async fn wait_until(&mut self, next: Instant, began: Instant) -> Event {
-        let mut mounts = self.shared.host.mounts.subscribe();
-        // The mount table may have changed while the last probe ended: it is compared once at first.
-        let mut is_first_look = true;
-        loop {
-            let settings = self.settings.borrow().clone();
-            let mounts_changed = async {
-                if !is_first_look && mounts.changed().await.is_err() {
-                    std::future::pending::<()>().await;
-                }
-                // A change during this wait is not missed: the comparison below reads the table then.
-                tokio::time::sleep_until(began + MOUNT_CHANGE_GAP).await;
-            };
-            tokio::select! {
-                event = interruption(&mut self.commands, &mut self.assigned) => return event,
-                () = tokio::time::sleep_until(next) => return Event::ProbeDue,
-                changed = self.requested.changed() => {
-                    return if changed.is_ok() { Event::ProbeDue } else { Event::Ended };
-                }
-                changed = self.settings.changed() => {
-                    return if changed.is_ok() { Event::ProbeDue } else { Event::Ended };
-                }
-                () = mounts_changed => {
-                    is_first_look = false;
-                    if self.driver.mount_id(&settings) != self.mount_id {
-                        return Event::ProbeDue;
-                    }
-                }
-            }
-        }
+        let settings = self.settings.borrow().clone();
+        let outdated = async {
+            tokio::time::sleep_until(began + OUTDATED_GAP).await;
+            self.driver.outdated(&settings).await;
+        };
+        let changed = tokio::select! {
+            event = interruption(&mut self.commands, &mut self.assigned) => return event,
+            () = tokio::time::sleep_until(next) => Ok(()),
+            () = outdated => Ok(()),
+            changed = self.requested.changed() => changed,
+            changed = self.settings.changed() => changed,
+        };
+        changed.map_or(Event::Ended, |()| Event::ProbeDue)
     }
 
     async fn delete(&mut self) -> Result<Arc<Snapshot>, AgentError> {
@@ -309,16 +288,6 @@ async fn interruption(
         command = commands.recv() => command.map_or(Event::Ended, Event::Command),
         changed = assigned.changed() => if changed.is_ok() { Event::AssignmentChanged } else { Event::Ended },
     }
-}
-
-/// Returns the result of a probe that panicked. A defect of the agent must not leave the last verdict in
-/// force.
-fn panicked() -> Probe {
-    let message =
-        "the probe panicked, which is a defect of the agent: report it with the place that the agent's log names";
-    let finding = Finding::new(Reason::AgentError, message);
-    let check = CheckResult::new(CheckName::Reachable, Outcome::Failed, vec![finding], Duration::ZERO);
-    Probe { checks: vec![check], ..Probe::default() }
 }
 
 /// Returns a random number from 0 to 1.

@@ -115,7 +115,7 @@ fn check_one(spec: TargetSpec, no_mount: bool, common: &Common) -> anyhow::Resul
         let mounts = MountTableWatch::start().context("cannot watch the mount table; check that /proc is mounted")?;
         let host = Arc::new(Host::new(workers, mounts, node::hostname(), ProcessRole::OneShot));
         let mut driver = driver::for_spec(&target, &host);
-        let was_mounted = driver.mount_id(&settings).is_some();
+        let was_attached = driver.is_attached(&settings);
         let mut probe = driver.probe(&settings, Depth::Full).await;
         // No later probe would finish what the first one started, so this command does.
         for _ in 0..PROBES_MAX {
@@ -124,7 +124,7 @@ fn check_one(spec: TargetSpec, no_mount: bool, common: &Common) -> anyhow::Resul
             probe = driver.probe(&settings, Depth::Routine).await;
         }
         // A mount that existed before belongs to another process, most likely to the daemon.
-        if !was_mounted && driver.mount_id(&settings).is_some() {
+        if !was_attached && driver.is_attached(&settings) {
             match driver.detach(&settings).await {
                 Ok(None) => {}
                 Ok(Some(warning)) => eprintln!("targetwatch: {}", escape_controls(&warning)),

@@ -60,6 +60,8 @@ pub struct NfsDriver {
     servers: ServerAddresses,
     /// Id of the mount, and when it was first seen.
     mount_seen: Option<(u32, Instant)>,
+    /// Id of the mount at the path when the latest probe ended.
+    probed_mount: Option<u32>,
     /// The kernel's counters at the last probe.
     traffic: Option<TrafficRecord>,
 }
@@ -100,7 +102,14 @@ impl NfsDriver {
             servers: ServerAddresses::default(),
             mount_seen: None,
             traffic: None,
+            probed_mount: None,
         }
+    }
+
+    /// The kernel's id of the mount at the mount path, of any file system. `None` if nothing is mounted there.
+    fn mount_id(&self, settings: &AgentSettings) -> Option<u32> {
+        let path = self.name.below(&settings.mounts.root);
+        self.host.mounts.current().topmost_at(&path).map(|entry| entry.mount_id)
     }
 
     fn place(&self, settings: &AgentSettings) -> Place {
@@ -311,6 +320,7 @@ impl Driver for NfsDriver {
         };
         let is_well = probe.checks.iter().all(|check| matches!(check.outcome, Outcome::Passed | Outcome::Skipped));
         self.lane = if is_well { Lane::Healthy } else { Lane::Suspect };
+        self.probed_mount = self.mount_id(settings);
         probe
     }
 
@@ -318,9 +328,17 @@ impl Driver for NfsDriver {
         settings.probe.nfs_interval
     }
 
-    fn mount_id(&self, settings: &AgentSettings) -> Option<u32> {
-        let path = self.name.below(&settings.mounts.root);
-        self.host.mounts.current().topmost_at(&path).map(|entry| entry.mount_id)
+    async fn outdated(&mut self, settings: &AgentSettings) {
+        let mut mounts = self.host.mounts.subscribe();
+        while self.mount_id(settings) == self.probed_mount {
+            if mounts.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    fn is_attached(&self, settings: &AgentSettings) -> bool {
+        self.mount_id(settings).is_some()
     }
 
     async fn detach(&mut self, settings: &AgentSettings) -> Result<Option<String>, DetachError> {

@@ -34,7 +34,7 @@ impl Driver for Hanging {
     async fn probe(&mut self, _: &AgentSettings, _: Depth) -> Probe {
         self.began.notify_one();
         self.ended.notified().await;
-        panicked()
+        Probe::panicked()
     }
 
     fn interval(&self, _: &AgentSettings) -> Duration {
@@ -61,18 +61,7 @@ fn task(shared: &Arc<Shared>, target: Target, driver: Box<dyn Driver>) -> (Task,
     let target = Arc::new(target);
     let (assigned_sender, assigned) = watch::channel(Some(target.clone()));
     let (shared, settings) = (shared.clone(), shared.settings.subscribe());
-    let task = Task {
-        shared,
-        driver,
-        target,
-        assigned,
-        settings,
-        commands,
-        requested,
-        served,
-        mount_id: None,
-        span: Span::none(),
-    };
+    let task = Task { shared, driver, target, assigned, settings, commands, requested, served, span: Span::none() };
     (task, Ends { commands: command_sender, _requested, _served, assigned: assigned_sender })
 }
 
@@ -170,4 +159,38 @@ async fn task_ends_without_unmounting_when_the_agent_is_dropped() {
     drop(ends);
     task.await.expect("ended");
     assert_eq!(attempts.load(Ordering::Relaxed), 0);
+}
+
+/// A target whose report is always outdated.
+struct AlwaysOutdated {
+    probes: Arc<AtomicU32>,
+}
+
+#[async_trait]
+impl Driver for AlwaysOutdated {
+    async fn probe(&mut self, _: &AgentSettings, _: Depth) -> Probe {
+        self.probes.fetch_add(1, Ordering::Relaxed);
+        Probe::default()
+    }
+
+    fn interval(&self, _: &AgentSettings) -> Duration {
+        Duration::from_secs(3600)
+    }
+
+    async fn outdated(&mut self, _: &AgentSettings) {}
+
+    async fn detach(&mut self, _: &AgentSettings) -> Result<Option<String>, DetachError> {
+        unreachable!()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn outdated_report_causes_a_probe_before_the_interval_ends_but_not_a_loop() {
+    let shared = shared(Arc::new(MemoryStore::default()), Vec::new());
+    let probes = Arc::new(AtomicU32::new(0));
+    let (task, _ends) = task(&shared, target(), Box::new(AlwaysOutdated { probes: probes.clone() }));
+    let task = tokio::spawn(task.run(FirstProbe::Now));
+    tokio::time::sleep(OUTDATED_GAP * 10 + OUTDATED_GAP / 2).await;
+    assert!((10..=11).contains(&probes.load(Ordering::Relaxed)), "{probes:?}");
+    task.abort();
 }

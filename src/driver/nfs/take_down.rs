@@ -9,7 +9,7 @@ use crate::check::mount_place::Occupant;
 use crate::check::nfs_reachable::nfs_reachable;
 use crate::check::storage_failure::storage_failure;
 use crate::check::tcp_reachable::addresses_of;
-use crate::driver::{DetachError, Driver as _};
+use crate::driver::DetachError;
 use crate::model::report::Finding;
 use crate::model::settings::AgentSettings;
 use crate::model::{Outcome, Reason};
