@@ -31,7 +31,7 @@ pub use nfs_options::NfsOptions;
 pub use project::{ProjectId, TypeProject};
 pub use reason::Reason;
 pub use registry_url::RegistryUrl;
-pub use report::{CheckName, CheckResult, LockMode, LockProof, LockVerdict, Outcome, Report, Status, Verdict};
+pub use report::{CheckName, CheckResult, LockMode, LockProof, LockVerdict, Outcome, Report, Scope, Status, Verdict};
 pub use target::{Target, TargetId};
 pub use target_spec::{NfsTarget, S3Target, SpecFields, TargetKind, TargetSpec};
 pub use target_type::{TargetType, TargetTypeId};

@@ -1,0 +1,131 @@
+//! Facts of a report that only one kind of target has.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::LockProofState;
+use crate::model::UsageListing;
+
+/// Facts that only one kind of target has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KindFacts {
+    /// Facts about an NFS target.
+    Nfs {
+        /// How it was verified.
+        mode: MountMode,
+        /// Facts about the mount, if the export of the target is mounted.
+        mount: Option<MountFacts>,
+    },
+    /// Facts about the bucket of an S3 target.
+    S3(BucketFacts),
+}
+
+named! {
+    /// How an NFS target is verified.
+    MountMode {
+        /// Mounted by the kernel, measured and written through the mount.
+        Kernel => "kernel",
+        /// Over the wire, without mounting.
+        None => "none",
+    }
+}
+
+/// Facts about a mount as the kernel reports them, which may differ from the requested options.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MountFacts {
+    /// Options in force in the mount table: those of the mount, then those of its file system.
+    pub options: String,
+    /// Address of the server.
+    pub server_address: Option<IpAddr>,
+    /// NFS version, such as `3` or `4.2`.
+    pub nfs_version: Option<String>,
+    /// Whether a call waits without limit for a server that does not answer.
+    pub is_hard: bool,
+    /// NFS traffic, if the kernel reports it.
+    pub traffic: Option<MountTraffic>,
+}
+
+impl MountFacts {
+    /// Parses the options of the mount and of its file system in the mount table (`fs/proc_namespace.c`,
+    /// and `nfs_show_mount_options` in `fs/nfs/super.c`). Each has its own `ro` or `rw`. The mount is
+    /// read-only if either of them is.
+    #[must_use]
+    pub fn from_options(mount: &str, file_system: &str) -> Self {
+        let all = || mount.split(',').chain(file_system.split(','));
+        let access = if all().any(|option| option == "ro") { "ro" } else { "rw" };
+        let others = all().filter(|option| !matches!(*option, "ro" | "rw" | ""));
+        let options = std::iter::once(access).chain(others).collect::<Vec<_>>().join(",");
+        let value = |key: &str| file_system.split(',').find_map(|option| option.strip_prefix(key)?.strip_prefix('='));
+        Self {
+            server_address: value("addr").and_then(|address| address.parse().ok()),
+            nfs_version: value("vers").map(str::to_owned),
+            is_hard: file_system.split(',').any(|option| option == "hard"),
+            options,
+            traffic: None,
+        }
+    }
+}
+
+/// NFS traffic of a mount between this host and the server, by all processes of this host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MountTraffic {
+    /// Average time from a request to its answer. `None` if no request was completed.
+    pub round_trip: Option<Duration>,
+    /// Period of that average: since the last probe, or since it was mounted.
+    pub round_trip_over: Duration,
+    /// Number of requests that were sent again, since it was mounted.
+    pub retransmissions: u64,
+    /// Bytes read from the server, since it was mounted.
+    pub bytes_read: u64,
+    /// Bytes written to the server, since it was mounted.
+    pub bytes_written: u64,
+}
+
+/// Facts about a bucket that the report and the target's metadata show.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct BucketFacts {
+    /// Whether versioning is enabled. `None` if unknown.
+    pub versioning: Option<bool>,
+    /// Whether an object-lock configuration is in force. `None` if unknown.
+    pub object_lock: Option<bool>,
+    /// Default retention as text, such as `GOVERNANCE 30 days`.
+    pub default_retention: Option<String>,
+    /// When versioning and object lock were read. Not every probe reads them.
+    pub configuration_read_at: Option<Timestamp>,
+    /// Number of objects in the bucket, if the service reports it or a listing counted them.
+    pub object_count: Option<u64>,
+    /// State of the usage listing. `None` if the bucket is not listed.
+    pub usage_listing: Option<UsageListing>,
+    /// State of the lock proof.
+    pub lock_proof: LockProofState,
+    /// Number of requests that the probes cost the service.
+    pub requests: Option<RequestCount>,
+}
+
+/// Number of requests that this agent sent about a bucket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RequestCount {
+    /// During the probe.
+    pub this_probe: u64,
+    /// In the hour before the end of the probe, or since the agent's start.
+    pub last_hour: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mount_facts_are_parsed_from_the_options_in_force() {
+        let facts = MountFacts::from_options(
+            "ro,relatime",
+            "rw,vers=3,rsize=131072,hard,nolock,mountaddr=10.0.0.9,mountvers=3,clientaddr=10.0.0.8,addr=fd00::1",
+        );
+        assert_eq!((facts.server_address, facts.nfs_version.as_deref()), ("fd00::1".parse().ok(), Some("3")));
+        assert!(facts.is_hard && facts.options.starts_with("ro,relatime,vers=3,"), "{facts:?}");
+        let facts = MountFacts::from_options("rw", "rw,vers=4.2,softerr,addr=nonsense");
+        assert_eq!((facts.server_address, facts.nfs_version.as_deref(), facts.is_hard), (None, Some("4.2"), false));
+    }
+}
