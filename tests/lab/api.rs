@@ -10,22 +10,22 @@ use crate::machine::{FIRST_VERDICT, eventually};
 
 /// The agent's socket.
 pub const SOCKET: &str = "/run/targetwatch/api.sock";
-/// Time limit of a request. A request that takes longer means that the agent hangs.
+/// Time limit of a request. Without an answer by then, the agent hangs.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// An answer.
+/// An answer of the API.
 #[derive(Debug)]
 pub struct Answer {
     /// The status code; 0 when there was no answer.
     pub code: u16,
     /// The body.
     pub text: String,
-    /// How long it took.
+    /// Time from connecting to the last byte.
     pub took: Duration,
 }
 
 impl Answer {
-    /// The body as JSON.
+    /// Parses the body as JSON.
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("expected JSON ({error}): {self:?}"))
     }
@@ -34,14 +34,14 @@ impl Answer {
     pub fn message(&self) -> String {
         let fault = self.json();
         let message = fault.as_object().and_then(|fault| fault.values().next()?.get("message")?.as_str());
-        message.unwrap_or_else(|| panic!("a fault was expected: {self:?}")).to_owned()
+        message.unwrap_or_else(|| panic!("expected a fault: {self:?}")).to_owned()
     }
 }
 
 /// Sends a request on a new connection.
 pub fn request(method: &str, path: &str, body: Option<&Value>) -> Answer {
     let began = Instant::now();
-    let answer = Client::connect().and_then(|mut client| client.ask(method, path, body));
+    let answer = Client::connect().and_then(|mut client| client.send(method, path, body));
     let (code, body) = answer.unwrap_or_default();
     Answer { code, text: String::from_utf8(body).expect("text"), took: began.elapsed() }
 }
@@ -60,7 +60,7 @@ impl Client {
     }
 
     /// Sends a request, and returns the status code and the body.
-    pub fn ask(&mut self, method: &str, path: &str, body: Option<&Value>) -> io::Result<(u16, Vec<u8>)> {
+    pub fn send(&mut self, method: &str, path: &str, body: Option<&Value>) -> io::Result<(u16, Vec<u8>)> {
         let body = body.map(Value::to_string).unwrap_or_default();
         let length = body.len();
         let head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n");
@@ -91,6 +91,11 @@ impl Client {
     }
 }
 
+/// Waits until the agent answers.
+pub fn wait_until_answering(limit: Duration) {
+    eventually("the agent answers", limit, || (request("GET", "/healthz", None).code == 200).then_some(()));
+}
+
 /// Gets a path, which must answer 200.
 pub fn get(path: &str) -> Value {
     let answer = request("GET", path, None);
@@ -101,14 +106,14 @@ pub fn get(path: &str) -> Value {
 /// A created target.
 #[derive(Debug, Clone)]
 pub struct Target {
-    /// Its id.
+    /// Id in the registry.
     pub id: String,
-    /// Its export.
+    /// Export, such as `10.0.0.1:/srv/exports/one`.
     pub export: String,
 }
 
 impl Target {
-    /// Creates a target of an export, and sees that nothing is claimed about it yet.
+    /// Creates a target of an export. The answer must not claim anything before the first probe.
     pub fn create(export: &str) -> Self {
         let answer = Self::try_create(export);
         assert_eq!(answer.code, 200, "{answer:?}");
@@ -130,13 +135,13 @@ impl Target {
         Self { id: text("id"), export: text("filesystem_export") }
     }
 
-    /// Asks for a target of an export.
+    /// Requests the creation of a target of an export.
     pub fn try_create(export: &str) -> Answer {
         let body = json!({ "backup_target": { "type": "nfs", "filesystem_export": export } });
         request("POST", "/backup_targets", Some(&body))
     }
 
-    /// Creates a target that must become available.
+    /// Creates a target, and waits until it is available.
     pub fn create_available(export: &str) -> Self {
         let target = Self::create(export);
         target.wait_until_available(FIRST_VERDICT);
@@ -148,33 +153,33 @@ impl Target {
         get(&format!("/backup_targets/{}", self.id))["backup_targets"].take()
     }
 
-    /// Deletes it.
+    /// Requests the deletion of the target.
     pub fn delete(&self) -> Answer {
         request("DELETE", &format!("/backup_targets/{}", self.id), None)
     }
 
-    /// Whether it is available.
+    /// Whether the target is available.
     pub fn is_available(&self) -> bool {
         self.show()["status"] == "available"
     }
 
-    /// Waits until it is available.
+    /// Waits until the target is available.
     pub fn wait_until_available(&self, limit: Duration) {
         eventually(&format!("{} available", self.export), limit, || self.is_available().then_some(()));
     }
 
-    /// Waits until it is offline with one of these reasons.
+    /// Waits until the target is offline with one of these reasons.
     pub fn wait_until_offline(&self, reasons: &[&str], limit: Duration) {
         let mut seen = Vec::new();
         let what = format!("{} offline because of {reasons:?}", self.export);
         eventually(&what, limit, || {
             let found = self.report().reasons();
-            let is_so = found.iter().any(|reason| reasons.contains(&reason.as_str())) && !self.is_available();
-            if !is_so && seen.last() != Some(&found) {
+            let is_expected = found.iter().any(|reason| reasons.contains(&reason.as_str())) && !self.is_available();
+            if !is_expected && seen.last() != Some(&found) {
                 eprintln!("{}: {found:?}", self.export);
                 seen.push(found);
             }
-            is_so.then_some(())
+            is_expected.then_some(())
         });
     }
 
@@ -183,7 +188,7 @@ impl Target {
         Report::of(get(&format!("/backup_targets/{}/checks", self.id)))
     }
 
-    /// Its history, newest first: the status after each transition, with the reason's code.
+    /// The history, newest first. Each entry has the status after a transition, and the reason.
     pub fn history(&self) -> Vec<(String, Option<String>)> {
         let history = get(&format!("/backup_targets/{}/history", self.id));
         let text = |value: &Value| value.as_str().map(str::to_owned);
@@ -203,7 +208,7 @@ impl Target {
         });
     }
 
-    /// Probes it now.
+    /// Probes the target now.
     pub fn check(&self) -> Report {
         let answer = request("POST", &format!("/backup_targets/{}/check", self.id), None);
         assert_eq!(answer.code, 200, "{answer:?}");
@@ -224,9 +229,14 @@ impl Report {
         Self(inner.unwrap_or(body))
     }
 
-    /// A figure or word of the report itself.
+    /// A field of the report.
     pub fn get(&self, key: &str) -> &Value {
         &self.0[key]
+    }
+
+    /// The message of the report. Empty when there is none.
+    pub fn message(&self) -> &str {
+        self.0["message"].as_str().unwrap_or_default()
     }
 
     /// The outcome of a check.
@@ -235,7 +245,7 @@ impl Report {
         check.and_then(|check| check["outcome"].as_str()).unwrap_or_else(|| panic!("no check {name}: {:#}", self.0))
     }
 
-    /// Reasons of the checks that did not pass, without checks skipped because of an earlier failure.
+    /// Reasons of the checks that did not pass, except of those that an earlier failure skipped.
     pub fn reasons(&self) -> Vec<String> {
         let reasons = self.checks().iter().filter(|check| check["outcome"] != "passed");
         let reasons = reasons.filter_map(|check| check["reason"].as_str());

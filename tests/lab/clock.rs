@@ -1,4 +1,4 @@
-//! A clock that is set an hour forward, and back: probes go on as before, and say the time that it is.
+//! Steps of the clock: probes continue at their interval, and timestamps follow the clock.
 
 use std::time::{Duration, SystemTime};
 
@@ -6,20 +6,20 @@ use nix::sys::time::TimeSpec;
 use nix::time::{ClockId, clock_settime};
 
 use crate::api::Target;
-use crate::machine::{EVERY_SECOND, Machine, main_pid};
+use crate::machine::{EVERY_SECOND, EXPORT, Machine, main_pid};
 
 const HOUR: i64 = 3600;
-/// Three intervals, with a tenth each, and the time to probe.
+/// Time limit of three intervals, with a tenth of jitter each, and a probe.
 const PROBED: Duration = Duration::from_secs(5);
-/// How far a time that was just noted may be from the clock.
-const JUST_NOW: i64 = 3;
+/// Maximum age of a timestamp of the latest probe, in seconds.
+const AGE_MAX: i64 = 3;
 
 fn now() -> i64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
     i64::try_from(since.as_secs()).expect("a time")
 }
 
-/// Sets the clock, and sets it back when it is dropped.
+/// A step of the clock, in seconds. Dropping it sets the clock back.
 struct Step(i64);
 
 impl Step {
@@ -43,7 +43,7 @@ fn seconds(report: &crate::api::Report, key: &str) -> i64 {
 #[test]
 fn clock_step_neither_stops_probes_nor_invents_times() {
     let _machine = Machine::start(EVERY_SECOND);
-    let target = Target::create_available("10.0.0.1:/srv/exports/one");
+    let target = Target::create_available(EXPORT);
     target.wait_for_probes(2, PROBED);
     let (pid, history) = (main_pid(), target.history());
     let since = seconds(&target.report(), "since");
@@ -52,13 +52,13 @@ fn clock_step_neither_stops_probes_nor_invents_times() {
         target.wait_for_probes(3, PROBED);
         let report = target.report();
         for key in ["checked_at", "last_available_at"] {
-            let off = now() - seconds(&report, key);
-            assert!((0..=JUST_NOW).contains(&off), "{key} is {off} s off after a step of {step} s: {report:?}");
+            let age = now() - seconds(&report, key);
+            assert!((0..=AGE_MAX).contains(&age), "{key} is {age} s old after a step of {step} s: {report:?}");
         }
-        assert_eq!(seconds(&report, "since"), since, "nothing became of it since");
+        assert_eq!(seconds(&report, "since"), since, "the status did not change");
         assert_eq!(target.history(), history);
         drop(stepped);
         target.wait_for_probes(2, PROBED);
     }
-    assert_eq!((main_pid(), target.history()), (pid, history), "the watchdog is no friend of clocks either");
+    assert_eq!((main_pid(), target.history()), (pid, history), "the agent was restarted, or a status changed");
 }

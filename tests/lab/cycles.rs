@@ -1,34 +1,36 @@
-//! Mounting and unmounting, up and down, again and again: nothing is left of any of it.
+//! Repeated mounts, unmounts and server restarts, which must leak nothing.
 
 use std::fs;
 use std::time::Duration;
 
 use crate::api::Target;
-use crate::machine::{EVERY_SECOND, MOUNT_ROOT, Machine, eventually, is_long, mount_of, mounts, succeed, unmount};
+use crate::machine::{
+    EVERY_SECOND, EXPORT, MOUNT_ROOT, Machine, NFS_SERVER, PATH, eventually, is_long, mount_of, mounts, systemctl,
+    unmount,
+};
 use crate::process::Usage;
 
-const EXPORT: &str = "10.0.0.1:/srv/exports/one";
-const PATH: &str = "/srv/exports/one";
-/// How soon a cycle is over: the next probe, and the kernel's client.
+/// Time limit of a cycle: the next probe, and the reconnection of the kernel's client.
 const CYCLE: Duration = Duration::from_secs(20);
-/// How soon after a crowd what was in use is given back.
-const SETTLED: Duration = Duration::from_secs(5);
-/// How much more memory is no leak, in percent of what it was after the first tenth of the cycles.
+/// Time limit from the last cycle until its resources are released.
+const RELEASED: Duration = Duration::from_secs(5);
+/// Maximum growth of resident memory, in percent of that after the first tenth of the cycles.
 const RSS_MORE_PERCENT: u64 = 10;
 
-fn cycles(shortened: usize, what: impl Fn(&Target)) {
+/// Runs cycles, a thousand in the long tests. Asserts that resources do not grow.
+fn repeat(short_count: usize, cycle: impl Fn(&Target)) {
     let _machine = Machine::start(EVERY_SECOND);
     let target = Target::create_available(EXPORT);
-    let count = if is_long() { 1000 } else { shortened };
+    let count = if is_long() { 1000 } else { short_count };
     let mut before = None;
     for number in 0..count {
-        what(&target);
+        cycle(&target);
         if number == count / 10 {
             before = Some(Usage::now());
         }
     }
     let before = before.expect("a tenth");
-    eventually("as it was before", SETTLED, || {
+    eventually("resources released", RELEASED, || {
         let now = Usage::now();
         let is_same = now.threads <= before.threads && now.files <= before.files + 5 && now.zombies == 0;
         (is_same && now.children <= before.children.max(4)).then_some(())
@@ -39,12 +41,12 @@ fn cycles(shortened: usize, what: impl Fn(&Target)) {
     assert!(after.rss_kib <= rss_max, "{before:?} became {after:?}");
     let below: Vec<_> = mounts().into_iter().filter(|mount| mount.path.starts_with(MOUNT_ROOT)).collect();
     assert_eq!(below.len(), 1, "{below:?}");
-    assert!(target.history().len() <= 500, "bounded");
+    assert!(target.history().len() <= 500, "the history is not bounded");
 }
 
 #[test]
 fn repeated_unmounts_leak_nothing() {
-    cycles(20, |target| {
+    repeat(20, |target| {
         let at = mount_of(PATH).expect("mounted").path;
         unmount(&at);
         eventually("mounted again", CYCLE, || mount_of(PATH));
@@ -54,11 +56,11 @@ fn repeated_unmounts_leak_nothing() {
 
 #[test]
 fn repeated_server_restarts_leak_nothing() {
-    cycles(10, |target| {
-        // As `rpc.nfsd` has it, without the time that a service manager takes.
+    repeat(10, |target| {
+        // Does what `rpc.nfsd 0` does, without the time that systemd takes.
         fs::write("/proc/fs/nfsd/threads", "0").expect("stopped");
         target.wait_until_offline(&["connection_refused"], CYCLE);
-        succeed("systemctl", &["restart", "lab-nfs-server.service"]);
+        systemctl("restart", NFS_SERVER);
         target.wait_until_available(CYCLE);
     });
 }

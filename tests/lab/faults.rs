@@ -1,15 +1,16 @@
-//! What goes wrong with storage: told with its reason, harming nobody else, and healed.
+//! Storage faults: each has its reason, affects no other target, and ends with its cause.
 
 use std::fs;
 use std::time::Duration;
 
 use crate::api::{Target, request};
 use crate::machine::{
-    ANSWER, EVERY_HOUR, EVERY_SECOND, FIRST_VERDICT, HEALED, Machine, SERVICE, TIMED_OUT, UP_OR_DOWN, black_hole,
-    end_black_holes, eventually, export_directory, mark, mount_of, mount_path, mounts, succeed,
+    ANSWER, EVERY_HOUR, EVERY_SECOND, EXPORT, FIRST_VERDICT, HEALED, MOUNT_ROOT, Machine, NFS_SERVER, PATH, SERVICE,
+    TIMED_OUT, UP_OR_DOWN, black_hole, end_black_holes, eventually, export_directory, mark, mount_of, mount_path,
+    mounts, run, succeed, systemctl,
 };
 
-fn answers_at_once() {
+fn assert_answers_at_once() {
     for path in ["/backup_targets", "/backup_targets/detail", "/healthz"] {
         let answer = request("GET", path, None);
         assert!(answer.code == 200 && answer.took < ANSWER, "{path}: {answer:?}");
@@ -19,10 +20,10 @@ fn answers_at_once() {
 #[test]
 fn external_unmount_is_mounted_again_at_once() {
     let _machine = Machine::start(EVERY_HOUR);
-    let target = Target::create_available("10.0.0.1:/srv/exports/one");
-    let before = mount_of("/srv/exports/one").expect("mounted");
+    let target = Target::create_available(EXPORT);
+    let before = mount_of(PATH).expect("mounted");
     succeed("umount", &[before.path.to_str().expect("text")]);
-    let after = eventually("mounted again", HEALED, || mount_of("/srv/exports/one"));
+    let after = eventually("mounted again", HEALED, || mount_of(PATH));
     assert_eq!((after.source, after.options), (before.source, before.options));
     target.wait_until_available(HEALED);
 }
@@ -30,38 +31,38 @@ fn external_unmount_is_mounted_again_at_once() {
 #[test]
 fn connection_refused_is_reported_and_recovers() {
     let _machine = Machine::start(EVERY_SECOND);
-    let three = Target::create_available("10.0.0.1:/srv/exports/one");
-    let four = Target::create_available("10.0.0.2:/srv/exports/two");
-    let mount = mark("/srv/exports/one");
-    succeed("systemctl", &["stop", "lab-nfs-server.service"]);
-    for target in [&three, &four] {
+    let v3 = Target::create_available(EXPORT);
+    let v4 = Target::create_available("10.0.0.2:/srv/exports/two");
+    let mount = mark(PATH);
+    systemctl("stop", NFS_SERVER);
+    for target in [&v3, &v4] {
         target.wait_until_offline(&["connection_refused"], Duration::from_secs(3));
     }
-    answers_at_once();
-    succeed("systemctl", &["start", "lab-nfs-server.service"]);
-    // The kernel's client waits before it connects again.
-    for target in [&three, &four] {
+    assert_answers_at_once();
+    systemctl("start", NFS_SERVER);
+    // The kernel's client reconnects after a delay.
+    for target in [&v3, &v4] {
         target.wait_until_available(Duration::from_secs(20));
     }
-    assert_eq!(mount_of("/srv/exports/one"), mount, "a server that was away is no reason to unmount");
+    assert_eq!(mount_of(PATH), mount, "the agent unmounted the export of a stopped server");
 }
 
 #[test]
 fn silent_server_delays_nothing() {
     let _machine = Machine::start(EVERY_SECOND);
     let silent = Target::create_available("10.0.0.3:/srv/exports/three");
-    let other = Target::create_available("10.0.0.1:/srv/exports/one");
+    let other = Target::create_available(EXPORT);
     let mount = mark("/srv/exports/three");
     black_hole("10.0.0.3");
     silent.wait_until_offline(&["connect_timed_out"], TIMED_OUT);
-    answers_at_once();
+    assert_answers_at_once();
     assert!(other.is_available());
 
     let report = other.check();
     assert_eq!(report.outcome("write_canary").replace("skipped", "passed"), "passed", "{report:?}");
-    assert!(succeed("systemctl", &["stop", SERVICE]) < UP_OR_DOWN, "stopping");
-    assert!(succeed("systemctl", &["start", SERVICE]) < UP_OR_DOWN, "starting");
-    answers_at_once();
+    assert!(systemctl("stop", SERVICE) < UP_OR_DOWN, "stopping");
+    assert!(systemctl("start", SERVICE) < UP_OR_DOWN, "starting");
+    assert_answers_at_once();
     other.wait_until_available(FIRST_VERDICT);
     assert!(!silent.is_available());
     assert_eq!(mount_of("/srv/exports/three"), mount);
@@ -79,40 +80,40 @@ fn delete_succeeds_on_a_silent_server() {
     silent.wait_until_offline(&["connect_timed_out"], TIMED_OUT);
     eventually("deleted", TIMED_OUT * 2, || (silent.delete().code != 409).then_some(()));
     eventually("unmounted", TIMED_OUT, || mount_of("/srv/exports/three").is_none().then_some(()));
-    answers_at_once();
+    assert_answers_at_once();
 }
 
 #[test]
 fn stale_handle_recovers_by_remounting() {
     let _machine = Machine::start(EVERY_SECOND);
     let inner = export_directory("one/inner");
-    let make = || {
-        fs::create_dir(&inner).expect("made");
+    let create = || {
+        fs::create_dir(&inner).expect("created");
         succeed("chmod", &["0777", inner.to_str().expect("text")]);
     };
-    make();
+    create();
     let target = Target::create_available("10.0.0.1:/srv/exports/one/inner");
     let before = mark("/srv/exports/one/inner");
     fs::remove_dir(&inner).expect("removed");
     target.wait_until_offline(&["stale_handle", "export_not_found", "export_denied"], FIRST_VERDICT);
-    make();
+    create();
     target.wait_until_available(Duration::from_secs(10));
     let after = mount_of("/srv/exports/one/inner");
     assert!(after.is_some() && after != before, "{after:?}");
-    let told: Vec<String> = target.history().into_iter().map(|(to, _)| to).collect();
-    assert_eq!(told, ["available", "offline", "available"], "once out, and once back");
+    let statuses: Vec<String> = target.history().into_iter().map(|(to, _)| to).collect();
+    assert_eq!(statuses, ["available", "offline", "available"]);
 }
 
 #[test]
 fn foreign_mount_at_mount_path_is_never_touched() {
     let _machine = Machine::start(EVERY_SECOND);
     for (name, arguments) in [
-        ("one", ["-t", "tmpfs", "theirs"].as_slice()),
+        ("one", ["-t", "tmpfs", "other"].as_slice()),
         ("two", ["-t", "nfs", "-o", "nolock,soft,nfsvers=3", "10.0.0.4:/srv/exports/three"].as_slice()),
     ] {
         let path = format!("/srv/exports/{name}");
         let at = mount_path(&path);
-        fs::create_dir_all(&at).expect("made");
+        fs::create_dir_all(&at).expect("created");
         succeed("mount", &[arguments, &[at.to_str().expect("text")]].concat());
         let foreign = mount_of(&path).expect("mounted");
         let target = Target::create(&format!("10.0.0.1:{path}"));
@@ -132,7 +133,7 @@ fn offline_when_export_is_read_only() {
 #[test]
 fn offline_when_backup_user_cannot_write() {
     let _machine = Machine::start("");
-    fs::create_dir(export_directory("one/private")).expect("made");
+    fs::create_dir(export_directory("one/private")).expect("created");
     let target = Target::create("10.0.0.1:/srv/exports/one/private");
     target.wait_until_offline(&["write_denied"], FIRST_VERDICT);
 }
@@ -140,19 +141,19 @@ fn offline_when_backup_user_cannot_write() {
 #[test]
 fn missing_export_and_denied_export_are_distinguished() {
     let _machine = Machine::start("");
-    fs::create_dir_all("/srv/private").expect("made");
+    fs::create_dir_all("/srv/private").expect("created");
     let denied = Target::create("10.0.0.1:/srv/private");
     let missing = Target::create("10.0.0.2:/srv/exports/missing");
     denied.wait_until_offline(&["export_denied"], FIRST_VERDICT);
     missing.wait_until_offline(&["export_not_found"], FIRST_VERDICT);
-    assert!(!mounts().iter().any(|mount| mount.path.starts_with(crate::machine::MOUNT_ROOT)));
+    assert!(!mounts().iter().any(|mount| mount.path.starts_with(MOUNT_ROOT)));
 }
 
 #[test]
 fn full_export_is_reported() {
     let _machine = Machine::start("");
     let fill = format!("of={}/fill", export_directory("one").display());
-    crate::machine::run("dd", &["if=/dev/zero", &fill, "bs=1M"]);
-    let target = Target::create("10.0.0.1:/srv/exports/one");
+    run("dd", &["if=/dev/zero", &fill, "bs=1M"]);
+    let target = Target::create(EXPORT);
     target.wait_until_offline(&["storage_full"], FIRST_VERDICT);
 }

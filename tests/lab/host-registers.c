@@ -1,10 +1,10 @@
 /* Lets user-mode-linux 6.1 run on processors with AMX.
  *
- * It saves and restores the registers of its processes with ptrace(2), and knows those up to
- * AVX-512. A host that has more gives it that part but takes back only the whole, so that the first
- * process of the lab dies with "ptrace set fp regs failed, errno = 14" (mended in Linux 6.4 by "um:
- * Fix FP register size for XSTATE/XSAVE"). This library, preloaded, makes the part a whole again. The
- * rest stays in its initial state: nothing in the lab asks the kernel for leave to use AMX.
+ * The kernel saves and restores the registers of its processes with ptrace(2), in a buffer for registers up to
+ * AVX-512. A host with more registers fills this buffer but accepts only a complete set, so the first process of the
+ * lab dies with "ptrace set fp regs failed, errno = 14" (fixed in Linux 6.4 by "um: Fix FP register size for
+ * XSTATE/XSAVE"). This preloaded library completes the set. The other registers stay in their initial state, since no
+ * program in the lab requests permission to use AMX.
  *
  * Layout of the registers: Intel SDM volume 1, section 13.4 (standard format).
  */
@@ -19,11 +19,11 @@
 #include <sys/ptrace.h>
 #include <sys/uio.h>
 
-/* More than any processor has: with AMX it is 11008. */
-#define WHOLE_MAX_BYTES 16384
-/* Where the header says, a bit for each component, which are not in their initial state. */
+/* Maximum size of a complete set. With AMX it is 11008. */
+#define ALL_MAX_BYTES 16384
+/* Offset of XSTATE_BV, which has a bit for each component that is not in its initial state. */
 #define COMPONENTS_OFFSET 512
-/* The leaf of CPUID that tells where each component is; the first two are x87 and SSE. */
+/* Leaf of CPUID with the offset and size of each component, except the first two, x87 and SSE. */
 #define XSAVE_LEAF 0xd
 
 static long (*next_ptrace)(enum __ptrace_request, ...);
@@ -34,7 +34,7 @@ __attribute__((constructor)) static void find_next(void) {
     abort();
 }
 
-/* The components that lie within the first `bytes`. */
+/* The components within the first `bytes`. */
 static uint64_t components_within(size_t bytes) {
   uint64_t components = 3;
   for (unsigned component = 2; component < 63; component++) {
@@ -45,23 +45,23 @@ static uint64_t components_within(size_t bytes) {
   return components;
 }
 
-static long set_registers(pid_t pid, struct iovec *known) {
-  static unsigned char whole[WHOLE_MAX_BYTES];
-  static uint64_t known_components;
-  struct iovec all = {whole, sizeof whole};
-  /* Only to learn the size. */
+static long set_registers(pid_t pid, struct iovec *part) {
+  static unsigned char registers[ALL_MAX_BYTES];
+  static uint64_t part_components;
+  struct iovec all = {registers, sizeof registers};
+  /* This call returns the size of a complete set. */
   long outcome = next_ptrace(PTRACE_GETREGSET, pid, NT_X86_XSTATE, &all);
   if (outcome < 0)
     return outcome;
-  if (all.iov_len <= known->iov_len)
-    return next_ptrace(PTRACE_SETREGSET, pid, NT_X86_XSTATE, known);
-  if (!known_components)
-    known_components = components_within(known->iov_len);
-  memcpy(whole, known->iov_base, known->iov_len);
+  if (all.iov_len <= part->iov_len)
+    return next_ptrace(PTRACE_SETREGSET, pid, NT_X86_XSTATE, part);
+  if (!part_components)
+    part_components = components_within(part->iov_len);
+  memcpy(registers, part->iov_base, part->iov_len);
   uint64_t components;
-  memcpy(&components, whole + COMPONENTS_OFFSET, sizeof components);
-  components &= known_components;
-  memcpy(whole + COMPONENTS_OFFSET, &components, sizeof components);
+  memcpy(&components, registers + COMPONENTS_OFFSET, sizeof components);
+  components &= part_components;
+  memcpy(registers + COMPONENTS_OFFSET, &components, sizeof components);
   return next_ptrace(PTRACE_SETREGSET, pid, NT_X86_XSTATE, &all);
 }
 

@@ -19,10 +19,18 @@ pub const MOUNT_ROOT: &str = "/var/trilio/triliovault-mounts";
 pub const CONFIG: &str = "/etc/targetwatch/config.toml";
 /// The agent's unit.
 pub const SERVICE: &str = "targetwatch.service";
+/// The unit of the kernel's NFS server.
+pub const NFS_SERVER: &str = "lab-nfs-server.service";
+/// The path that most tests export.
+pub const PATH: &str = "/srv/exports/one";
+/// The export of [`PATH`] by the kernel's server, over NFSv3.
+pub const EXPORT: &str = "10.0.0.1:/srv/exports/one";
 /// The unit of the NFS server in user space.
 pub const USER_SERVER: &str = "lab-user-server.service";
-/// What that server exports.
+/// The export of the server in user space.
 pub const USER_EXPORT: &str = "10.0.0.5:/srv/user";
+/// The hosts file of the lab.
+const HOSTS: &str = "127.0.0.1 localhost lab\n";
 /// The systemd drop-in with the unit settings that a test changes.
 const DROP_IN: &str = "/run/systemd/system/targetwatch.service.d/lab.conf";
 
@@ -52,13 +60,13 @@ uid = 42436
 gid = 42436
 "#;
 
-/// The configuration of most tests: a probe every second.
+/// A configuration with a probe every second.
 pub const EVERY_SECOND: &str = "[probe]\nnfs_interval = \"1s\"\n";
-/// A configuration with an interval longer than any test, so that only an event can cause a probe.
+/// A configuration with an interval longer than any test. Only an event can cause a probe.
 pub const EVERY_HOUR: &str = "[probe]\nnfs_interval = \"1h\"\n";
 
-/// A probe every second of hard mounts, which hang as long as their server does. Most administrators choose
-/// them for data that matters. They include the mounts of the server at `10.0.0.2`.
+/// A configuration with a probe every second and hard mounts only, which hang as long as their server does. Most
+/// administrators choose hard mounts for data that matters.
 pub const HARD: &str = r#"
 [mounts]
 nfs_options = "nolock,hard,timeo=600,nfsvers=3,retrans=10"
@@ -77,23 +85,23 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Starts the agent with an empty registry, and with this configuration added to the common one.
+    /// Starts the agent with an empty registry. Adds `config` to the common configuration.
     pub fn start(config: &str) -> Self {
         let machine = Self::stopped(config);
-        succeed("systemctl", &["start", SERVICE]);
+        systemctl("start", SERVICE);
         machine
     }
 
-    /// The same without starting the agent.
+    /// Does the same without starting the agent.
     pub fn stopped(config: &str) -> Self {
         let machine = Self { _private: () };
         machine.reset();
-        succeed("systemctl", &["is-active", "lab-nfs-server.service"]);
+        systemctl("is-active", NFS_SERVER);
         configure(config);
         machine
     }
 
-    /// Never panics, since it also runs while a failed test unwinds.
+    /// Restores the known state. Never panics, since it also runs while a failed test unwinds.
     fn reset(&self) {
         for discipline in ["clsact", "root"] {
             run("tc", &["qdisc", "del", "dev", "lo", discipline]);
@@ -101,7 +109,7 @@ impl Machine {
         // A failed test may have left the NFS server without threads or versions, which the next tests need.
         let has_threads = fs::read_to_string("/proc/fs/nfsd/threads").is_ok_and(|threads| threads.trim() != "0");
         let has_3 = fs::read_to_string("/proc/fs/nfsd/versions").is_ok_and(|versions| !versions.contains("-3"));
-        run("systemctl", &[if has_threads && has_3 { "start" } else { "restart" }, "lab-nfs-server.service"]);
+        run("systemctl", &[if has_threads && has_3 { "start" } else { "restart" }, NFS_SERVER]);
         run("exportfs", &["-ra"]);
         // A stopped server must continue before its mounts can be removed.
         run("systemctl", &["kill", "--signal", "CONT", USER_SERVER]);
@@ -138,16 +146,33 @@ impl Drop for Machine {
 
 /// Writes the configuration without reloading the agent.
 pub fn configure(config: &str) {
-    fs::create_dir_all("/etc/targetwatch").expect("made");
+    fs::create_dir_all("/etc/targetwatch").expect("created");
     fs::write(CONFIG, format!("{config}{BASE_CONFIG}")).expect("written");
 }
 
 /// Adds settings to the agent's unit.
 pub fn change_unit(settings: &str) {
     let path = Path::new(DROP_IN);
-    fs::create_dir_all(path.parent().expect("a directory")).expect("made");
+    fs::create_dir_all(path.parent().expect("a directory")).expect("created");
     fs::write(path, settings).expect("written");
     succeed("systemctl", &["daemon-reload"]);
+}
+
+/// Additional lines of the hosts file, which the lab's resolver reads. Dropping it removes them.
+pub struct HostsFile;
+
+impl HostsFile {
+    /// Replaces the additional lines.
+    pub fn with(lines: &str) -> Self {
+        fs::write("/etc/hosts", format!("{HOSTS}{lines}\n")).expect("written");
+        Self
+    }
+}
+
+impl Drop for HostsFile {
+    fn drop(&mut self) {
+        let _ = fs::write("/etc/hosts", HOSTS);
+    }
 }
 
 /// The server's directory of the export `/srv/exports/<name>`.
@@ -155,7 +180,7 @@ pub fn export_directory(name: &str) -> PathBuf {
     Path::new("/srv/exports").join(name)
 }
 
-/// Where the export of a path is mounted.
+/// The mount path of an exported path.
 pub fn mount_path(path: &str) -> PathBuf {
     Path::new(MOUNT_ROOT).join(STANDARD.encode(path))
 }
@@ -194,8 +219,8 @@ pub fn black_hole_data(address: &str) {
 
 /// Starts the NFS server in user space.
 pub fn start_user_server() {
-    succeed("systemctl", &["start", USER_SERVER]);
-    eventually("the server in user space listening", UP_OR_DOWN * 5, || {
+    systemctl("start", USER_SERVER);
+    eventually("the server in user space listens", UP_OR_DOWN * 5, || {
         std::net::TcpStream::connect("10.0.0.5:12049").ok().map(drop)
     });
 }
@@ -210,20 +235,20 @@ pub fn end_black_holes() {
     succeed("tc", &["qdisc", "del", "dev", "lo", "clsact"]);
 }
 
-/// One line of the host's mount table.
+/// One line of the host's mount table (proc_pid_mountinfo(5)).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mount {
-    /// Its id. The kernel reuses free ids, so the id alone does not identify a new mount.
+    /// Mount id. The kernel reuses free ids, so the id alone does not identify a new mount.
     pub id: u64,
-    /// Where.
+    /// Mount point.
     pub path: PathBuf,
-    /// The options of this one mount of the file system.
+    /// Options of this mount.
     pub flags: String,
-    /// The type of file system.
+    /// Type of the file system.
     pub kind: String,
-    /// What is mounted.
+    /// Source, such as the export.
     pub source: String,
-    /// The file system's own options.
+    /// Options of the file system, which its mounts share.
     pub options: String,
 }
 
@@ -245,7 +270,7 @@ pub fn mounts() -> Vec<Mount> {
     table.lines().map(|line| parse(line).unwrap_or_else(|| panic!("a mount was expected: {line}"))).collect()
 }
 
-/// What is mounted at the mount path of an exported path. More than one mount there is a failure.
+/// The mount at the mount path of an exported path. Panics when there is more than one.
 pub fn mount_of(path: &str) -> Option<Mount> {
     let at = mount_path(path);
     let mut found: Vec<Mount> = mounts().into_iter().filter(|mount| mount.path == at).collect();
@@ -253,7 +278,7 @@ pub fn mount_of(path: &str) -> Option<Mount> {
     found.pop()
 }
 
-/// Marks the mount of an exported path with an unusual mount flag, to distinguish it from later mounts.
+/// Marks the mount of an exported path with an unusual mount flag, which distinguishes it from later mounts.
 pub fn mark(path: &str) -> Option<Mount> {
     let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RELATIME | MsFlags::MS_NODIRATIME;
     mount(None::<&str>, &mount_path(path), None::<&str>, flags, None::<&str>).expect("marked");
@@ -280,9 +305,28 @@ pub fn unmount(at: &Path) {
     eventually(&format!("{at} unmounted"), UP_OR_DOWN, || run("umount", &[at]).status.success().then_some(()));
 }
 
-/// The agent's process.
+/// A property of the agent's unit, as `systemctl show` prints it.
+pub fn unit_property(name: &str) -> String {
+    let value = output("systemctl", &["show", "--value", "--property", name, SERVICE]);
+    value.trim().to_owned()
+}
+
+/// The process id of the agent. 0 while it does not run.
 pub fn main_pid() -> u32 {
-    output("systemctl", &["show", "--property=MainPID", "--value", SERVICE]).trim().parse().expect("a process id")
+    unit_property("MainPID").parse().expect("a process id")
+}
+
+/// Kills the agent (SIGKILL), and waits until systemd has restarted it and it answers.
+pub fn kill_agent(limit: Duration) {
+    let killed = main_pid();
+    succeed("kill", &["-KILL", &killed.to_string()]);
+    wait_until_restarted(killed, limit);
+    api::wait_until_answering(limit);
+}
+
+/// Waits until the agent runs as another process than this one.
+pub fn wait_until_restarted(pid: u32, limit: Duration) {
+    eventually("the agent restarted", limit, || (![0, pid].contains(&main_pid())).then_some(()));
 }
 
 /// The last lines of the agent's log.
@@ -290,8 +334,8 @@ pub fn log(lines: usize) -> String {
     output("journalctl", &["--no-pager", "--output=cat", &format!("--lines={lines}"), "--unit", SERVICE])
 }
 
-/// Whether a reason is expected right after a server stopped, which may break a connection with a pending request.
-pub fn is_of_a_stop(reason: Option<&str>) -> bool {
+/// Whether a reason is expected right after a server stops. The stop may break a connection with a pending request.
+pub fn is_expected_after_stop(reason: Option<&str>) -> bool {
     matches!(reason, Some("connection_refused" | "connection_broken"))
 }
 
@@ -307,6 +351,11 @@ pub fn eventually<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Opti
     }
 }
 
+/// Starts, stops, restarts or reloads a unit, which must succeed. Returns how long it took.
+pub fn systemctl(verb: &str, unit: &str) -> Duration {
+    succeed("systemctl", &[verb, unit])
+}
+
 /// Runs a command that must succeed, and returns how long it took.
 pub fn succeed(program: &str, arguments: &[&str]) -> Duration {
     let start = Instant::now();
@@ -320,7 +369,7 @@ pub fn output(program: &str, arguments: &[&str]) -> String {
     String::from_utf8_lossy(&run(program, arguments).stdout).into_owned()
 }
 
-/// Runs a command.
+/// Runs a command, and returns its exit status and output.
 pub fn run(program: &str, arguments: &[&str]) -> Output {
     Command::new(program).args(arguments).output().unwrap_or_else(|error| panic!("{program}: {error}"))
 }

@@ -2,7 +2,7 @@
 //!
 //! They run as root in the machine that `tests/lab/boot` boots, one at a time. They change that machine
 //! as an administrator or an accident would. They check what a user sees: the API, the command line,
-//! the journal, and the host's mount table. Each starts with an agent without targets
+//! the journal, and the host's mount table. Each test starts with an agent without targets
 //! ([`machine::Machine`]).
 
 #![allow(clippy::disallowed_methods, reason = "storage may hang a test: the lab has a time limit")]
@@ -16,25 +16,25 @@ mod process;
 mod support;
 
 mod adoption;
-mod beside_node_exporter;
 mod clock;
 mod command_line;
-mod crowds;
 mod cycles;
 mod deletion;
 mod faults;
 mod flapping;
+mod foreign_mounts;
 mod lifecycle;
+mod many_targets;
 mod mount_points;
 mod mounting;
-mod moves;
-mod occupants;
+mod node_exporter;
 mod outages;
 mod refusals;
 mod registry;
 mod secrets;
+mod server_moves;
 mod service;
 mod startup;
 mod traffic;
-mod wire;
+mod wire_mode;
 mod workers;

@@ -1,4 +1,4 @@
-//! Directories that cannot be mounted on: no room for them, or something else in their place.
+//! Mount paths that cannot be used: the disk is full, or something else is at the path.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -6,27 +6,26 @@ use std::time::Duration;
 
 use crate::api::Target;
 use crate::machine::{
-    EVERY_SECOND, FIRST_VERDICT, Machine, SERVICE, configure, mount_of, mount_path, mounts, run, succeed,
+    EVERY_SECOND, EXPORT, FIRST_VERDICT, Machine, PATH, SERVICE, configure, eventually, mount_of, mount_path, mounts,
+    run, succeed, systemctl,
 };
 
-const EXPORT: &str = "10.0.0.1:/srv/exports/one";
-const PATH: &str = "/srv/exports/one";
-/// Some intervals, and the time to probe.
-const NOTICED: Duration = Duration::from_secs(4);
+/// Time limit of detection: a few intervals and a probe.
+const DETECTED: Duration = Duration::from_secs(4);
 
 #[test]
 fn mount_root_on_full_disk_is_a_finding() {
     let _machine = Machine::stopped(EVERY_SECOND);
-    fs::create_dir_all("/srv/full").expect("made");
-    // Room for its own root directory, and for the mount root.
+    fs::create_dir_all("/srv/full").expect("created");
+    // Inodes for its root directory and the mount root.
     succeed("mount", &["-t", "tmpfs", "-o", "nr_inodes=2", "full", "/srv/full"]);
     configure("[mounts]\nroot = \"/srv/full/mounts\"\n[probe]\nnfs_interval = \"1s\"\n");
-    succeed("systemctl", &["start", SERVICE]);
+    systemctl("start", SERVICE);
     let target = Target::create(EXPORT);
     target.wait_until_offline(&["mount_point_unusable"], FIRST_VERDICT);
-    assert!(target.report().get("message").as_str().is_some_and(|message| message.contains("/srv/full/mounts")));
+    assert!(target.report().message().contains("/srv/full/mounts"));
     succeed("mount", &["-o", "remount,nr_inodes=100", "/srv/full"]);
-    target.wait_until_available(NOTICED);
+    target.wait_until_available(DETECTED);
     run("systemctl", &["stop", SERVICE]);
     run("umount", &["--recursive", "/srv/full"]);
 }
@@ -37,39 +36,39 @@ fn file_or_link_at_mount_path_is_reported_not_followed() {
     let target = Target::create_available(EXPORT);
     let at = mount_path(PATH);
     let elsewhere = "/srv/elsewhere";
-    fs::create_dir_all(elsewhere).expect("made");
+    fs::create_dir_all(elsewhere).expect("created");
     let replacements: [(&str, &dyn Fn()); 2] = [
         ("a file", &|| fs::write(&at, "in the way").expect("written")),
         ("a link", &|| symlink(elsewhere, &at).expect("linked")),
     ];
     for (what, replace) in replacements {
-        // Between the two the agent may mount again: until it has not.
-        crate::machine::eventually(what, FIRST_VERDICT, || {
+        // The agent may mount again between the two steps. Then both are repeated.
+        eventually(what, FIRST_VERDICT, || {
             run("umount", &[at.to_str()?]);
             fs::remove_dir(&at).ok()?;
             replace();
             Some(())
         });
-        target.wait_until_offline(&["mount_point_unusable"], NOTICED);
+        target.wait_until_offline(&["mount_point_unusable"], DETECTED);
         assert!(!mounts().iter().any(|mount| mount.path.starts_with(elsewhere)), "{what} was followed");
         assert_eq!(mount_of(PATH), None);
-        fs::remove_file(&at).expect("still in its place");
-        target.wait_until_available(NOTICED);
+        fs::remove_file(&at).expect("the agent left it alone");
+        target.wait_until_available(DETECTED);
     }
 }
 
 #[test]
 fn mount_through_a_link_is_unmounted() {
     let _machine = Machine::stopped(EVERY_SECOND);
-    fs::create_dir_all("/srv/real").expect("made");
+    fs::create_dir_all("/srv/real").expect("created");
     let _ = fs::remove_file("/srv/link");
     symlink("/srv/real", "/srv/link").expect("linked");
     configure("[mounts]\nroot = \"/srv/link/mounts\"\n[probe]\nnfs_interval = \"1s\"\n");
-    succeed("systemctl", &["start", SERVICE]);
+    systemctl("start", SERVICE);
     let target = Target::create(EXPORT);
     target.wait_until_offline(&["mount_failed"], FIRST_VERDICT);
-    let message = target.report().get("message").clone();
-    assert!(message.as_str().is_some_and(|message| message.contains("was unmounted there")), "{message}");
+    let report = target.report();
+    assert!(report.message().contains("was unmounted there"), "{report:?}");
     run("systemctl", &["stop", SERVICE]);
     assert!(!mounts().iter().any(|mount| mount.path.starts_with("/srv/real")), "{:#?}", mounts());
     fs::remove_file("/srv/link").expect("removed");

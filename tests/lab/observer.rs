@@ -27,12 +27,12 @@ const MEDIAN_MAX: Duration = Duration::from_millis(10);
 /// Maximum of the 99th percentile of answer times, in excess of that of an idle echo thread.
 const P99_MAX: Duration = Duration::from_millis(10);
 
-/// The same while a crowd of mounts hangs: workers are killed and started anew all the time, each of which
-/// takes the lab's only processor for a while. Where nothing else is at work on its host, it is below 10 ms too.
-const P99_CROWD_MAX: Duration = Duration::from_millis(50);
+/// The same while many mounts hang. Workers are then killed and restarted all the time, and each start occupies the
+/// lab's only processor. On an otherwise idle host it is below 10 ms too.
+const P99_MANY_MAX: Duration = Duration::from_millis(50);
 
-/// Number of targets with a hanging child from which [`P99_CROWD_MAX`] applies.
-const CROWD: usize = 10;
+/// Number of targets with a hanging child from which [`P99_MANY_MAX`] applies.
+const MANY: usize = 10;
 
 /// Number of slow answers that are always allowed, because the host of the lab has other work.
 const SLOW_MAX: usize = 3;
@@ -43,17 +43,17 @@ const SLOW_ANSWER_MAX: Duration = Duration::from_millis(50);
 /// The same while workers are killed and restarted.
 const SLOW_ANSWER_STARTING_MAX: Duration = Duration::from_millis(400);
 
-/// How much the main process may have more of threads at its highest: those that resolve names.
+/// Maximum number of additional threads of the main process. They resolve names.
 const THREADS_MORE: usize = 2;
 
-/// How many files the main process may have more open at its highest beside those of its children:
-/// connections to servers that are asked, and clients.
+/// Maximum number of additional open files of the main process, apart from those for children. They are connections
+/// to storage servers and of clients.
 const FILES_MORE: usize = 8;
 
-/// How many files the main process has open for each child: the ends of two pipes and a handle.
-const FILES_A_CHILD: usize = 5;
+/// Number of files that the main process has open for each child: the ends of two pipes and a handle.
+const FILES_PER_CHILD: usize = 5;
 
-/// A client that polls.
+/// A client that polls the API in a thread of its own.
 pub struct Observer {
     ends: Arc<AtomicBool>,
     polling: JoinHandle<Observations>,
@@ -64,16 +64,16 @@ pub struct Observer {
 pub struct Observations {
     /// Time of each answer, in ascending order.
     answers: Vec<Duration>,
-    /// The same for an echo thread of the tests.
+    /// The same for an echo thread of the tests, as a measure of the machine.
     echoes: Vec<Duration>,
     before: Usage,
     highest: Usage,
-    /// The longest time between two reports of each target, by its id.
+    /// The longest time between two reports of each target, by target id.
     gaps: BTreeMap<String, Duration>,
 }
 
 impl Observer {
-    /// Begins to poll the agent that runs now.
+    /// Starts to poll the running agent.
     pub fn start() -> Self {
         let ends = Arc::new(AtomicBool::new(false));
         let polling = thread::spawn({
@@ -107,8 +107,8 @@ impl Observations {
     /// do not depend on the broken storage, were at most one interval late. Threads and open files of the main
     /// process stayed constant. Each of `targets_broken` may have one child, which may hang.
     pub fn assert_bounded(&self, others: &[&Target], interval: Duration, targets_broken: usize, children_hang: bool) {
-        let is_crowd = children_hang && targets_broken >= CROWD;
-        let p99_max = if is_crowd { P99_CROWD_MAX } else { P99_MAX };
+        let has_many = children_hang && targets_broken >= MANY;
+        let p99_max = if has_many { P99_MANY_MAX } else { P99_MAX };
         let slow_answer_max = if children_hang { SLOW_ANSWER_STARTING_MAX } else { SLOW_ANSWER_MAX };
         for (limit, percent, slow_max) in [(MEDIAN_MAX, 50, 0), (p99_max, 99, SLOW_MAX), (slow_answer_max, 99, 0)] {
             let limit = limit + percentile(&self.echoes, percent);
@@ -127,7 +127,7 @@ impl Observations {
         assert!(highest.threads <= before.threads + THREADS_MORE, "{before:?} {highest:?}");
         let children_max = before.children + targets_broken + others.len();
         assert!(highest.children <= children_max, "{before:?} {highest:?}");
-        let files_max = before.files + FILES_MORE + FILES_A_CHILD * (targets_broken + others.len());
+        let files_max = before.files + FILES_MORE + FILES_PER_CHILD * (targets_broken + others.len());
         assert!(highest.files <= files_max, "{before:?} {highest:?}");
     }
 
@@ -152,7 +152,7 @@ fn poll(ends: &AtomicBool) -> Observations {
     let pid = main_pid();
     let mut client = Client::connect().expect("connected");
     let mut get = |path| {
-        let (code, body) = client.ask("GET", path, None).expect("an answer");
+        let (code, body) = client.send("GET", path, None).expect("an answer");
         assert_eq!(code, 200, "{path}");
         body
     };
@@ -168,9 +168,9 @@ fn poll(ends: &AtomicBool) -> Observations {
         let began = Instant::now();
         get("/backup_targets");
         seen.answers.push(began.elapsed());
-        let asked = Instant::now();
+        let sent = Instant::now();
         echo.write_all(&[0]).and_then(|()| echo.read_exact(&mut [0])).expect("an echo");
-        seen.echoes.push(asked.elapsed());
+        seen.echoes.push(sent.elapsed());
         if number % LOOK_EVERY == 0 {
             let usage = Usage::of(pid);
             seen.highest.threads = seen.highest.threads.max(usage.threads);

@@ -1,33 +1,32 @@
-//! Servers that are gone, each in its own way: told with its own reason, delaying nobody, and back.
+//! Servers that fail in different ways. Each way has its own reason, delays nothing else, and ends with its cause.
 //!
-//! The mounts are hard: whoever touches one while its server is away waits for it.
+//! The mounts are hard. A call on one blocks while its server is away.
 
 use std::time::{Duration, Instant};
 
 use crate::api::Target;
 use crate::machine::{
-    FIRST_VERDICT, HARD, Machine, USER_EXPORT, black_hole, black_hole_data, end_black_holes, is_of_a_stop, mark,
-    mount_of, signal_user_server, start_user_server, succeed,
+    EXPORT, FIRST_VERDICT, HARD, Machine, NFS_SERVER, PATH, USER_EXPORT, black_hole, black_hole_data, end_black_holes,
+    is_expected_after_stop, mark, mount_of, signal_user_server, start_user_server, systemctl,
 };
 use crate::observer::Observer;
 
-/// Of [`HARD`].
+/// Probe interval of [`HARD`].
 const INTERVAL: Duration = Duration::from_secs(1);
-/// How soon after the next probe a dead target is offline.
+/// Time limit from the next probe until a target of a dead server is offline.
 const OFFLINE: Duration = Duration::from_secs(5);
-/// How soon after its server a target is back. The kernel's client has a say: it connects again after
-/// a while, which grows with the time that the server was away.
+/// Time limit from the recovery of a server until its targets are available. The kernel's client reconnects after a
+/// delay, which grows with the length of the outage.
 const BACK: Duration = Duration::from_secs(20);
-const KERNEL_3: &str = "10.0.0.1:/srv/exports/one";
-const KERNEL_4: &str = "10.0.0.2:/srv/exports/two";
+const EXPORT_V4: &str = "10.0.0.2:/srv/exports/two";
 
-/// Breaks the servers of `dead` and mends them: those are offline for `reason` and come back on the
-/// same mounts, and nothing else is disturbed.
-fn outage(dead: &[Target], others: &[&Target], reason: &str, break_them: impl FnOnce(), mend_them: impl FnOnce()) {
+/// Breaks the servers of `dead` and repairs them. Asserts that these targets are offline for `reason` and available
+/// again afterwards, and that the others are not affected.
+fn outage(dead: &[Target], others: &[&Target], reason: &str, break_servers: impl FnOnce(), repair: impl FnOnce()) {
     let before: Vec<usize> = dead.iter().map(|target| target.history().len()).collect();
-    let quiet: Vec<_> = others.iter().map(|target| target.history()).collect();
+    let histories: Vec<_> = others.iter().map(|target| target.history()).collect();
     let observer = Observer::start();
-    break_them();
+    break_servers();
     for target in dead {
         target.wait_until_offline(&[reason], INTERVAL + OFFLINE);
     }
@@ -35,7 +34,7 @@ fn outage(dead: &[Target], others: &[&Target], reason: &str, break_them: impl Fn
         target.wait_for_probes(2, OFFLINE * 2);
         if reason != "storage_timed_out" {
             let report = target.report();
-            assert_eq!(report.outcome("capacity"), "skipped", "its mount is not touched: {report:?}");
+            assert_eq!(report.outcome("capacity"), "skipped", "the mount of a dead server is not touched: {report:?}");
         }
         if reason == "connection_refused" {
             assert_eq!(target.report().reasons(), [reason], "{}", target.export);
@@ -44,27 +43,27 @@ fn outage(dead: &[Target], others: &[&Target], reason: &str, break_them: impl Fn
     for target in others {
         assert!(target.is_available(), "{}", target.export);
     }
-    mend_them();
-    let mended = Instant::now();
+    repair();
+    let repaired = Instant::now();
     for (target, before) in dead.iter().zip(before) {
         target.wait_until_available(BACK);
-        eprintln!("{} is back after {:.1} s", target.export, mended.elapsed().as_secs_f64());
+        eprintln!("{} is back after {:.1} s", target.export, repaired.elapsed().as_secs_f64());
         let history = target.history();
-        // That it is available may be told with the warning that it was slow.
-        let told: Vec<_> = history.iter().map(|(to, _)| to.as_str()).collect();
-        assert_eq!(told[..told.len() - before], ["available", "offline"], "{}: {history:?}", target.export);
+        // The reason of the return may be the warning that the probe was slow, so only statuses are compared.
+        let statuses: Vec<_> = history.iter().map(|(to, _)| to.as_str()).collect();
+        assert_eq!(statuses[..statuses.len() - before], ["available", "offline"], "{}: {history:?}", target.export);
         let why = history[1].1.as_deref();
-        let is_of_a_stop = reason == "connection_refused" && is_of_a_stop(why);
-        assert!(why == Some(reason) || is_of_a_stop, "{}: {history:?}", target.export);
+        let is_expected = why == Some(reason) || reason == "connection_refused" && is_expected_after_stop(why);
+        assert!(is_expected, "{}: {history:?}", target.export);
     }
-    for (target, quiet) in others.iter().zip(quiet) {
-        assert_eq!(target.history(), quiet, "{}", target.export);
+    for (target, history) in others.iter().zip(histories) {
+        assert_eq!(target.history(), history, "{}", target.export);
     }
     observer.end().assert_bounded(others, INTERVAL, dead.len(), reason == "storage_timed_out");
 }
 
 fn kernel_targets() -> [Target; 2] {
-    [Target::create(KERNEL_3), Target::create(KERNEL_4)].map(|target| {
+    [Target::create(EXPORT), Target::create(EXPORT_V4)].map(|target| {
         target.wait_until_available(FIRST_VERDICT);
         target
     })
@@ -72,30 +71,30 @@ fn kernel_targets() -> [Target; 2] {
 
 #[test]
 fn outage_connection_refused_when_server_stops() {
-    // So many failures in a row there are not in this test: a refusal counts at once.
+    // The test has fewer failures in a row than this. A refusal counts at once.
     let _machine = Machine::start(&HARD.replace("[probe]\n", "[probe]\nfailures_before_offline = 1000\n"));
     start_user_server();
     let (dead, other) = (kernel_targets(), Target::create_available(USER_EXPORT));
-    let before = (mark("/srv/exports/one"), mark("/srv/exports/two"));
+    let before = (mark(PATH), mark("/srv/exports/two"));
     outage(
         &dead,
         &[&other],
         "connection_refused",
         || {
-            succeed("systemctl", &["stop", "lab-nfs-server.service"]);
+            systemctl("stop", NFS_SERVER);
         },
         || {
-            succeed("systemctl", &["start", "lab-nfs-server.service"]);
+            systemctl("start", NFS_SERVER);
         },
     );
-    assert_eq!((mount_of("/srv/exports/one"), mount_of("/srv/exports/two")), before);
+    assert_eq!((mount_of(PATH), mount_of("/srv/exports/two")), before);
 }
 
 #[test]
 fn outage_connect_timed_out_when_packets_are_dropped() {
     let _machine = Machine::start(HARD);
-    let dead = [Target::create_available(KERNEL_4), Target::create_available("10.0.0.3:/srv/exports/three")];
-    let other = Target::create_available(KERNEL_3);
+    let dead = [Target::create_available(EXPORT_V4), Target::create_available("10.0.0.3:/srv/exports/three")];
+    let other = Target::create_available(EXPORT);
     outage(
         &dead,
         &[&other],
@@ -110,15 +109,15 @@ fn outage_response_timed_out_when_server_hangs() {
     let _machine = Machine::start(HARD);
     start_user_server();
     let dead = [Target::create_available(USER_EXPORT)];
-    let other = Target::create_available(KERNEL_3);
+    let other = Target::create_available(EXPORT);
     outage(&dead, &[&other], "response_timed_out", || signal_user_server("STOP"), || signal_user_server("CONT"));
 }
 
 #[test]
 fn outage_storage_timed_out_when_only_null_is_answered() {
     let _machine = Machine::start(HARD);
-    let dead = [Target::create_available(KERNEL_4), Target::create_available("10.0.0.3:/srv/exports/three")];
-    let other = Target::create_available(KERNEL_3);
+    let dead = [Target::create_available(EXPORT_V4), Target::create_available("10.0.0.3:/srv/exports/three")];
+    let other = Target::create_available(EXPORT);
     outage(
         &dead,
         &[&other],

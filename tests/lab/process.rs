@@ -1,43 +1,44 @@
-//! The agent's process as the kernel counts it.
+//! The agent's processes, as the kernel describes them.
 
 use std::fs;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::machine::main_pid;
 
-/// Ticks of the processor clock in a second (`USER_HZ`), by which the kernel tells times to programs.
+/// Clock ticks per second (`USER_HZ`), the unit of processor time in `/proc`.
 const TICKS_PER_SECOND: u64 = 100;
 
-/// What the agent has of what it must give back.
+/// Resources of the agent that must not grow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Usage {
     /// Threads of the main process.
     pub threads: usize,
     /// Open files of the main process.
     pub files: usize,
-    /// Living processes below the main process.
+    /// Living child processes, with theirs.
     pub children: usize,
-    /// Those of them that are dead and were not reaped.
+    /// Child processes that ended and were not reaped.
     pub zombies: usize,
-    /// Memory of the main process, in KiB.
+    /// Resident memory of the main process, in KiB.
     pub rss_kib: u64,
 }
 
 /// A process.
 #[derive(Debug, Clone)]
 pub struct Process {
-    /// Its id.
+    /// Process id.
     pub pid: u32,
-    /// Its parent's.
+    /// Process id of the parent.
     pub parent: u32,
-    /// Its state, as one letter: `R`, `S`, `D`, `T`, `Z`.
+    /// State, as one letter of proc_pid_stat(5): `R`, `S`, `D`, `T`, `Z`.
     pub state: char,
-    /// Its command line, separated by spaces.
+    /// Command line, separated by spaces.
     pub command: String,
 }
 
 impl Usage {
-    /// Of the agent as it runs now.
+    /// Of the running agent.
     pub fn now() -> Self {
         Self::of(main_pid())
     }
@@ -58,7 +59,7 @@ impl Usage {
     }
 }
 
-/// The processor time of a process and of those of its children that it has reaped.
+/// The processor time of a process and of its reaped children.
 pub fn processor_time(pid: u32) -> Duration {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("a process");
     let after_name = stat.rsplit_once(") ").expect("a name").1;
@@ -67,7 +68,7 @@ pub fn processor_time(pid: u32) -> Duration {
     Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND)
 }
 
-/// The children of a process, and theirs.
+/// The children of a process, with theirs.
 pub fn children(pid: u32) -> Vec<Process> {
     let all = processes();
     let mut found: Vec<Process> = Vec::new();
@@ -80,12 +81,17 @@ pub fn children(pid: u32) -> Vec<Process> {
     found
 }
 
-/// The agent's probe workers, in the whole machine: also those that have lost their agent.
+/// All probe workers of the machine, including those whose agent is gone.
 pub fn workers() -> Vec<Process> {
     processes().into_iter().filter(|process| process.command.ends_with("probe-worker")).collect()
 }
 
-/// Every process.
+/// The mount namespace of a process.
+pub fn mount_namespace(pid: u32) -> PathBuf {
+    fs::read_link(format!("/proc/{pid}/ns/mnt")).expect("a namespace")
+}
+
+/// All processes of the machine.
 pub fn processes() -> Vec<Process> {
     let entries = fs::read_dir("/proc").expect("processes").flatten();
     entries.filter_map(|entry| process(entry.file_name().to_str()?.parse().ok()?)).collect()

@@ -1,4 +1,4 @@
-//! The agent as a service: its confinement, its configuration, its watchdog.
+//! The agent as a systemd service: namespaces and permissions, configuration, start failures, watchdog.
 
 use std::fs;
 use std::net::TcpListener;
@@ -9,32 +9,34 @@ use nix::sys::ptrace;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use crate::api::{SOCKET, Target, request};
+use crate::api::{SOCKET, Target, wait_until_answering};
 use crate::machine::{
-    CONFIG, EVERY_SECOND, FIRST_VERDICT, MOUNT_ROOT, Machine, SERVICE, TIMED_OUT, black_hole_data, change_unit,
-    configure, end_black_holes, eventually, log, main_pid, mark, mount_of, output, run, succeed,
+    CONFIG, EVERY_SECOND, EXPORT, FIRST_VERDICT, MOUNT_ROOT, Machine, PATH, SERVICE, TIMED_OUT, black_hole_data,
+    change_unit, configure, end_black_holes, eventually, log, main_pid, mark, mount_of, output, run, succeed,
+    systemctl, unit_property,
 };
+use crate::process::mount_namespace;
 
-/// How many lines of its log say why an agent did not start, and what comes with that.
+/// Number of log lines that contain the cause of a failed start.
 const LOG_LINES: usize = 50;
-/// What the unit's watchdog is set to where a test waits for it.
+/// Watchdog interval of the test that waits for it.
 const WATCHDOG: Duration = Duration::from_secs(2);
-/// How many threads an agent's tasks run on (`WORKER_THREADS` in `src/cli/runtime.rs`).
+/// Number of threads of the agent's tokio runtime (`WORKER_THREADS` in `src/cli/runtime.rs`).
 const RUNTIME_THREADS: usize = 2;
 
-/// The threads that an agent's tasks run on, stopped, as by one that never gives way. Its others go on: what
-/// tells the watchdog must not be one of them.
+/// The stopped threads of the agent's tokio runtime, as if its tasks never yielded. Other threads of the agent continue,
+/// so the test fails if one of them notifies the watchdog.
 struct StoppedRuntime(Vec<Pid>);
 
 impl StoppedRuntime {
     fn of(agent: u32) -> Self {
-        let tasks = fs::read_dir(format!("/proc/{agent}/task")).expect("its threads").flatten();
+        let tasks = fs::read_dir(format!("/proc/{agent}/task")).expect("threads").flatten();
         let is_of_runtime = |name: &str| name.starts_with("tokio");
         let names = tasks.map(|task| (fs::read_to_string(task.path().join("comm")).expect("a name"), task.file_name()));
         let names: Vec<_> = names.collect();
         let threads = names.iter().filter(|(name, _)| is_of_runtime(name));
         let threads = threads.map(|(_, id)| Pid::from_raw(id.to_str().and_then(|id| id.parse().ok()).expect("an id")));
-        // The runtime's own are the first of that name: a thread that one of them starts inherits it.
+        // A thread that a runtime thread starts inherits its name. Those of the runtime have the lowest ids.
         let mut threads: Vec<Pid> = threads.collect();
         threads.sort_unstable();
         threads.truncate(RUNTIME_THREADS);
@@ -49,8 +51,8 @@ impl StoppedRuntime {
         stopped
     }
 
-    /// Lets those go that were killed: their process has not ended until who traces them knows.
-    fn bury(&self) {
+    /// Reaps the threads that were killed. Their process does not end before its tracer has done so.
+    fn reap(&self) {
         for thread in &self.0 {
             let _ = waitpid(*thread, Some(WaitPidFlag::__WALL | WaitPidFlag::WNOHANG));
         }
@@ -60,30 +62,29 @@ impl StoppedRuntime {
 #[test]
 fn service_shares_the_mount_namespace_of_the_host() {
     let _machine = Machine::start("");
-    let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/mnt")).expect("a namespace");
-    assert_eq!(namespace(&main_pid().to_string()), namespace("1"));
+    assert_eq!(mount_namespace(main_pid()), mount_namespace(1));
 }
 
 #[test]
 fn socket_is_for_its_group_and_registry_is_private() {
     let _machine = Machine::start("");
-    let socket = fs::metadata(SOCKET).expect("there");
+    let socket = fs::metadata(SOCKET).expect("the socket");
     let group = output("getent", &["group", "targetwatch"]);
     let gid: u32 = group.split(':').nth(2).and_then(|gid| gid.parse().ok()).expect("a group");
     assert_eq!(socket.gid(), gid);
     assert_eq!(socket.mode() & 0o066, 0o060, "the group may connect, others may not: {:o}", socket.mode());
-    let registry = fs::metadata("/var/lib/targetwatch/registry.db").expect("there");
+    let registry = fs::metadata("/var/lib/targetwatch/registry.db").expect("the registry");
     assert_eq!(registry.mode() & 0o007, 0, "{:o}", registry.mode());
 }
 
 #[test]
 fn reload_rejects_bad_configuration_and_keeps_the_old_one() {
     let _machine = Machine::start(EVERY_SECOND);
-    let target = Target::create_available("10.0.0.1:/srv/exports/one");
+    let target = Target::create_available(EXPORT);
     let pid = main_pid();
     configure("[probe]\nnfs_intervall = \"1s\"\n");
     run("systemctl", &["reload", SERVICE]);
-    eventually("reported", FIRST_VERDICT, || {
+    eventually("the error is logged", FIRST_VERDICT, || {
         let log = log(LOG_LINES);
         (log.contains(CONFIG) && log.contains("nfs_intervall")).then_some(())
     });
@@ -91,7 +92,7 @@ fn reload_rejects_bad_configuration_and_keeps_the_old_one() {
     assert_eq!(target.check().reasons(), Vec::<String>::new());
 
     configure(EVERY_SECOND);
-    succeed("systemctl", &["reload", SERVICE]);
+    systemctl("reload", SERVICE);
     target.wait_until_available(FIRST_VERDICT);
     assert_eq!(main_pid(), pid);
 }
@@ -103,7 +104,7 @@ fn start_fails_and_names_the_bad_configuration() {
     let log = log(LOG_LINES);
     assert!(log.contains(CONFIG) && log.contains("mode") && log.contains("kernel"), "{log}");
     configure("");
-    eventually("started by itself", FIRST_VERDICT, || (request("GET", "/healthz", None).code == 200).then_some(()));
+    wait_until_answering(FIRST_VERDICT);
 }
 
 #[test]
@@ -114,31 +115,31 @@ fn port_in_use_is_named_and_bound_once_free() {
     let log = log(LOG_LINES);
     assert!(log.contains("127.0.0.1:8781"), "{log}");
     drop(holder);
-    eventually("started by itself", FIRST_VERDICT, || (request("GET", "/healthz", None).code == 200).then_some(()));
+    wait_until_answering(FIRST_VERDICT);
 }
 
 #[test]
 fn corrupt_registry_is_not_replaced() {
     let _machine = Machine::stopped("");
-    fs::create_dir_all("/var/lib/targetwatch").expect("made");
+    fs::create_dir_all("/var/lib/targetwatch").expect("created");
     let noise = vec![0x5a; 4096];
     fs::write("/var/lib/targetwatch/registry.db", &noise).expect("written");
     assert!(!run("systemctl", &["start", SERVICE]).status.success());
     assert!(log(LOG_LINES).contains("/var/lib/targetwatch/registry.db"), "{}", log(LOG_LINES));
-    assert_eq!(fs::read("/var/lib/targetwatch/registry.db").expect("there"), noise);
+    assert_eq!(fs::read("/var/lib/targetwatch/registry.db").expect("the file"), noise);
 }
 
 #[test]
 fn unwritable_mount_root_is_a_finding() {
     let _machine = Machine::stopped(EVERY_SECOND);
-    // Root may write anywhere but to what is mounted read-only.
-    fs::create_dir_all("/srv/nowhere").expect("made");
+    // Root can write everywhere except on a read-only mount.
+    fs::create_dir_all("/srv/nowhere").expect("created");
     succeed("mount", &["-t", "tmpfs", "-o", "ro", "nowhere", "/srv/nowhere"]);
     configure("[mounts]\nroot = \"/srv/nowhere/mounts\"\n[probe]\nnfs_interval = \"1s\"\n");
-    succeed("systemctl", &["start", SERVICE]);
-    let target = Target::create("10.0.0.1:/srv/exports/one");
+    systemctl("start", SERVICE);
+    let target = Target::create(EXPORT);
     target.wait_until_offline(&["mount_point_unusable"], FIRST_VERDICT);
-    assert!(target.report().get("message").as_str().is_some_and(|message| message.contains("/srv/nowhere/mounts")));
+    assert!(target.report().message().contains("/srv/nowhere/mounts"));
     run("systemctl", &["stop", SERVICE]);
     succeed("umount", &["/srv/nowhere"]);
 }
@@ -147,16 +148,16 @@ fn unwritable_mount_root_is_a_finding() {
 fn watchdog_restarts_a_hung_agent() {
     let _machine = Machine::stopped(EVERY_SECOND);
     change_unit(&format!("[Service]\nWatchdogSec={}s\n", WATCHDOG.as_secs()));
-    succeed("systemctl", &["start", SERVICE]);
-    let target = Target::create_available("10.0.0.1:/srv/exports/one");
-    let (pid, mount) = (main_pid(), mark("/srv/exports/one"));
-    // While storage hangs, it keeps its watchdog content: systemd notes when it was last told.
+    systemctl("start", SERVICE);
+    let target = Target::create_available(EXPORT);
+    let (pid, mount) = (main_pid(), mark(PATH));
+    // While only storage hangs, the agent continues to notify the watchdog. systemd shows the time of the last one.
     black_hole_data("10.0.0.1");
     target.wait_until_offline(&["storage_timed_out"], TIMED_OUT);
-    let told = || output("systemctl", &["show", "--property=WatchdogTimestampMonotonic", "--value", SERVICE]);
-    let (mut latest, mut times) = (told(), 0);
-    eventually("the watchdog is told again and again", WATCHDOG * 5, || {
-        let now = told();
+    let notified_at = || unit_property("WatchdogTimestampMonotonic");
+    let (mut latest, mut times) = (notified_at(), 0);
+    eventually("the watchdog is notified four times", WATCHDOG * 5, || {
+        let now = notified_at();
         times += usize::from(now != latest);
         latest = now;
         (times >= 4).then_some(())
@@ -164,25 +165,24 @@ fn watchdog_restarts_a_hung_agent() {
     assert_eq!(main_pid(), pid);
     end_black_holes();
     let runtime = StoppedRuntime::of(pid);
-    eventually("replaced", Duration::from_secs(12), || {
-        runtime.bury();
-        (main_pid() != 0 && main_pid() != pid).then_some(())
+    eventually("the agent restarted", Duration::from_secs(12), || {
+        runtime.reap();
+        (![0, pid].contains(&main_pid())).then_some(())
     });
-    eventually("answering", FIRST_VERDICT, || (request("GET", "/healthz", None).code == 200).then_some(()));
+    wait_until_answering(FIRST_VERDICT);
     target.wait_until_available(TIMED_OUT);
-    assert_eq!(mount_of("/srv/exports/one"), mount);
+    assert_eq!(mount_of(PATH), mount);
 }
 
 #[test]
 fn shipped_unit_has_a_watchdog() {
     let _machine = Machine::start("");
-    let told = output("systemctl", &["show", "--property=WatchdogUSec", "--value", SERVICE]);
-    assert_eq!(told.trim(), "30s");
+    assert_eq!(unit_property("WatchdogUSec"), "30s");
 }
 
 #[test]
 fn mount_root_is_owned_by_root() {
     let _machine = Machine::start("");
-    let root = fs::metadata(MOUNT_ROOT).expect("there");
+    let root = fs::metadata(MOUNT_ROOT).expect("the mount root");
     assert_eq!((root.uid(), root.permissions().mode() & 0o7777), (0, 0o755));
 }

@@ -1,4 +1,4 @@
-//! What the kernel counts of a mount: right, and telling that a server is slow before it is dead.
+//! Traffic counters of a mount: they match the kernel's, and show a slow server before it fails.
 
 use std::fs;
 use std::path::Path;
@@ -9,19 +9,17 @@ use serde_json::Value;
 
 use crate::api::Target;
 use crate::machine::{
-    EVERY_SECOND, HARD, Machine, TIMED_OUT, UP_OR_DOWN, black_hole, black_hole_data, end_black_holes, eventually,
-    mount_path, output, run, succeed,
+    EVERY_SECOND, EXPORT, HARD, Machine, PATH, TIMED_OUT, UP_OR_DOWN, black_hole, black_hole_data, end_black_holes,
+    eventually, mount_path, output, run, succeed,
 };
 use crate::observer::Observer;
 
-const PATH: &str = "/srv/exports/one";
-const EXPORT: &str = "10.0.0.1:/srv/exports/one";
-/// The counters are read every two seconds, and the target is probed every second.
+/// Time limit until counters are reported. They are read every two seconds, and targets are probed every second.
 const COUNTED: Duration = Duration::from_secs(8);
-/// What is added to the way to the server, and back.
+/// Delay that is added to each direction of the connection.
 const DELAY: &str = "60ms";
-/// Requests are sent again after a second.
-const IMPATIENT: &str = r#"
+/// A configuration in which the kernel retransmits requests after a second (`timeo` is in tenths, nfs(5)).
+const QUICK_RETRANSMISSION: &str = r#"
 [mounts]
 nfs_options = "nolock,hard,timeo=10,nfsvers=3,retrans=10"
 
@@ -30,16 +28,15 @@ nfs_interval = "1s"
 slow_after = "50ms"
 "#;
 
-/// The counters of the mount of an exported path as the kernel has them: requests, transmissions, bytes
-/// read and bytes written.
-fn counted(path: &str) -> [u64; 4] {
+/// The kernel's counters of the mount of an exported path: requests, transmissions, bytes read and bytes written.
+fn kernel_counters(path: &str) -> [u64; 4] {
     let text = fs::read_to_string("/proc/self/mountstats").expect("read");
     let at = format!(" mounted on {} with fstype nfs", mount_path(path).display());
     let block = text.split("device ").find(|block| block.contains(&at)).expect("mounted");
     let numbers = |line: &str| -> Vec<u64> { line.split_whitespace().filter_map(|word| word.parse().ok()).collect() };
     let line = |name: &str| block.lines().find_map(|line| line.trim().strip_prefix(name)).expect("a line");
     let bytes = numbers(line("bytes:"));
-    let (_, operations) = block.split_once("per-op statistics").expect("there");
+    let (_, operations) = block.split_once("per-op statistics").expect("counters of operations");
     let operations: Vec<Vec<u64>> = operations.lines().map(numbers).filter(|numbers| numbers.len() >= 8).collect();
     let sum = |at: usize| operations.iter().map(|numbers| numbers[at]).sum();
     [sum(0), sum(1), bytes[4], bytes[5]]
@@ -57,19 +54,19 @@ fn traffic_counters_match_the_kernel() {
         let (_, path) = export.split_once(':').expect("a path");
         let file = mount_path(path).join("backup.img");
         fs::write(&file, vec![7; 3_000_001]).expect("written");
-        // Not what this kernel remembers.
+        // Otherwise the page cache would answer.
         fs::write("/proc/sys/vm/drop_caches", "1").expect("dropped");
         assert_eq!(fs::read(&file).expect("read").len(), 3_000_001);
-        let [_, _, read, written] = counted(path);
+        let [_, _, read, written] = kernel_counters(path);
         assert!(read >= 3_000_001 && written >= 3_000_001, "{read} {written}");
-        let mount = eventually("counted", COUNTED, || {
+        let mount = eventually("bytes counted", COUNTED, || {
             let mount = target.report().get("mount").clone();
             (figure(&mount, "bytes_written") >= written as f64).then_some(mount)
         });
-        let [_, _, read_after, written_after] = counted(path);
+        let [_, _, read_after, written_after] = kernel_counters(path);
         for (key, least, most) in [("bytes_read", read, read_after), ("bytes_written", written, written_after)] {
-            let told = figure(&mount, key);
-            assert!((least as f64..=most as f64).contains(&told), "{key} of {export}: {least} {told} {most}");
+            let reported = figure(&mount, key);
+            assert!((least as f64..=most as f64).contains(&reported), "{key} of {export}: {least} {reported} {most}");
         }
         assert_eq!(figure(&mount, "retransmissions"), 0.0, "{mount:#}");
         assert!(figure(&mount, "round_trip_ms") < 50.0, "{mount:#}");
@@ -80,7 +77,7 @@ fn traffic_counters_match_the_kernel() {
 
 #[test]
 fn slow_server_is_reported_before_it_fails() {
-    let _machine = Machine::start(IMPATIENT);
+    let _machine = Machine::start(QUICK_RETRANSMISSION);
     let target = Target::create_available(EXPORT);
     let round_trip = || target.report().get("mount")["round_trip_ms"].as_f64();
     eventually("fast", COUNTED, || round_trip().filter(|milliseconds| *milliseconds < 20.0));
@@ -91,19 +88,19 @@ fn slow_server_is_reported_before_it_fails() {
     eprintln!("{slow} ms");
     assert!(slow < 1000.0, "{slow}");
     assert_eq!((report.get("status"), report.get("reason")), (&"available".into(), &"slow".into()), "{report:?}");
-    assert!(report.get("message").as_str().is_some_and(|message| message.contains("slow_after")), "{report:?}");
+    assert!(report.message().contains("slow_after"), "{report:?}");
     eventually("fast again", COUNTED, || round_trip().filter(|milliseconds| *milliseconds < 20.0));
     assert!(target.is_available());
 }
 
 #[test]
 fn retransmissions_are_counted() {
-    let _machine = Machine::start(IMPATIENT);
+    let _machine = Machine::start(QUICK_RETRANSMISSION);
     let target = Target::create_available(EXPORT);
-    let told = || target.report().get("mount")["retransmissions"].as_u64();
-    assert_eq!(told(), Some(0));
+    let reported = || target.report().get("mount")["retransmissions"].as_u64();
+    assert_eq!(reported(), Some(0));
     let file = mount_path(PATH).join("backup.img");
-    // Of a backup that goes on: probes do not touch a mount whose server does not answer.
+    // A running backup causes them. Probes do not touch a mount whose server does not answer.
     black_hole("10.0.0.1");
     let writer = std::thread::spawn(move || fs::write(file, vec![7; 100_000]));
     target.wait_until_offline(&["connect_timed_out"], COUNTED);
@@ -111,16 +108,17 @@ fn retransmissions_are_counted() {
     target.wait_until_available(Duration::from_secs(20));
     writer.join().expect("joined").expect("written");
     fs::write(mount_path(PATH).join("more.img"), vec![7; 1000]).expect("written");
-    let sent_again = || {
-        let [requests, transmissions, ..] = counted(PATH);
+    let retransmissions = || {
+        let [requests, transmissions, ..] = kernel_counters(PATH);
         transmissions - requests
     };
-    let told = eventually("counted", COUNTED, || told().filter(|told| *told == sent_again()));
-    eprintln!("{told} sent again");
-    assert!(told > 0);
-    // They are counted since the mount was made: what was told once stays.
+    let count =
+        eventually("retransmissions counted", COUNTED, || reported().filter(|count| *count == retransmissions()));
+    eprintln!("{count} retransmissions");
+    assert!(count > 0);
+    // They are counted from the time of the mount, so the number does not fall.
     target.wait_for_probes(5, COUNTED);
-    assert_eq!(target.report().get("mount")["retransmissions"].as_u64(), Some(sent_again()));
+    assert_eq!(reported(), Some(retransmissions()));
 }
 
 #[test]
@@ -131,14 +129,14 @@ fn traffic_counters_are_reported_for_a_hanging_mount() {
     black_hole_data("10.0.0.1");
     target.wait_until_offline(&["storage_timed_out"], TIMED_OUT);
     let began = Instant::now();
-    let [_, _, _, written] = counted(PATH);
-    // Whoever touches the mount itself waits until the end of the test.
-    assert!(began.elapsed() < UP_OR_DOWN, "the kernel asks no server: {:?}", began.elapsed());
+    let [_, _, _, written] = kernel_counters(PATH);
+    // A call on the mount itself would wait until the end of the test.
+    assert!(began.elapsed() < UP_OR_DOWN, "the counters waited for the server: {:?}", began.elapsed());
     target.wait_for_probes(2, TIMED_OUT);
     assert_eq!(figure(target.report().get("mount"), "bytes_written"), written as f64);
 }
 
-/// How many NFS mounts a host has that has many.
+/// Number of NFS mounts of a large host.
 const MANY: usize = 1000;
 
 #[test]
@@ -146,11 +144,11 @@ fn traffic_counters_of_many_mounts_delay_nothing() {
     let _machine = Machine::start(EVERY_SECOND);
     let target = Target::create_available(EXPORT);
     let other = Target::create_available("10.0.0.2:/srv/exports/two");
-    // Each has all its counters in what the kernel tells, although they are the same.
+    // The kernel prints all counters for each bind mount, although they are the same.
     let at = mount_path(PATH);
     for number in 0..MANY {
         let bound = Path::new("/srv/many").join(number.to_string());
-        fs::create_dir_all(&bound).expect("made");
+        fs::create_dir_all(&bound).expect("created");
         mount(Some(&at), &bound, None::<&str>, MsFlags::MS_BIND, None::<&str>).expect("bound");
     }
     let began = Instant::now();

@@ -1,9 +1,8 @@
-//! Beside Prometheus node_exporter: what a client waits for while mounts hang. A comparison, not a test
-//! of the agent alone:
+//! A comparison with Prometheus node_exporter: how long a client waits while mounts hang.
 //!
 //! ```text
 //! apt-get install --no-install-recommends prometheus-node-exporter
-//! cargo build --release && cargo test --no-run --test lab
+//! cargo build --profile dist && cargo test --no-run --test lab
 //! tests/lab/boot --binary target/dist/targetwatch --tests target/debug/deps/lab-… --filter node_exporter -- --ignored
 //! ```
 
@@ -14,14 +13,15 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::api::request;
-use crate::crowds::{ALL_OFFLINE, CONFIG, DEAD, MOUNTED, WELL, statuses, targets};
 use crate::machine::{Machine, UP_OR_DOWN, black_hole_data, end_black_holes, eventually};
+use crate::many_targets::{ALL_OFFLINE, CONFIG, DEAD, HEALTHY, MOUNTED, count_status, create_targets};
 
 const EXPORTER: &str = "127.0.0.1:9100";
-/// How long a scrape is waited for: Prometheus's own default (`scrape_timeout`).
+/// Time limit of a scrape: Prometheus's default (`scrape_timeout`).
 const SCRAPE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How many scrapes, and how many polls before each.
+/// Number of scrapes.
 const SCRAPES: usize = 12;
+/// Number of polls before each scrape.
 const POLLS: usize = 50;
 const POLL_EVERY: Duration = Duration::from_millis(50);
 
@@ -44,12 +44,12 @@ impl Drop for Exporter {
     }
 }
 
-/// How long a scrape took, and whether there was an answer.
+/// Scrapes the exporter. Returns how long it took, and whether there was an answer.
 fn scrape() -> (Duration, bool) {
     let began = Instant::now();
     let mut stream = TcpStream::connect(EXPORTER).expect("connected");
     stream.set_read_timeout(Some(SCRAPE_TIMEOUT)).expect("set");
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").expect("asked");
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").expect("sent");
     let mut text = String::new();
     let is_answered = stream.read_to_string(&mut text).is_ok() && text.contains("node_filesystem_size_bytes");
     (began.elapsed(), is_answered)
@@ -61,8 +61,8 @@ fn summary(times: &mut [Duration]) -> String {
     format!("median {:.1} ms, p99 {:.1} ms", at(50), at(99))
 }
 
-/// Polls and scrapes in turn. The 99th percentile of the polls, and the scrapes that were answered.
-fn in_turn(when: &str) -> (Duration, usize) {
+/// Polls and scrapes in turn. Returns the 99th percentile of the polls, and the number of answered scrapes.
+fn poll_and_scrape(when: &str) -> (Duration, usize) {
     let (mut polls, mut scrapes, mut answered) = (Vec::new(), Vec::new(), 0);
     for _ in 0..SCRAPES {
         for _ in 0..POLLS {
@@ -81,19 +81,21 @@ fn in_turn(when: &str) -> (Duration, usize) {
 }
 
 #[test]
-#[ignore = "a comparison, which takes prometheus-node-exporter and some minutes"]
-fn hanging_mounts_delay_node_exporter_but_no_poll() {
+#[ignore = "a comparison that needs prometheus-node-exporter and some minutes"]
+fn hanging_mounts_delay_node_exporter_but_not_polls() {
     let _machine = Machine::start(CONFIG);
-    let _well = targets("10.0.0.1", "well", WELL);
-    let _dead = targets("10.0.0.3", "dead", DEAD);
-    eventually("all are available", MOUNTED, || (statuses("available") == WELL + DEAD).then_some(()));
+    let _healthy = create_targets("10.0.0.1", "healthy", HEALTHY);
+    let _dead = create_targets("10.0.0.3", "dead", DEAD);
+    eventually("all are available", MOUNTED, || (count_status("available") == HEALTHY + DEAD).then_some(()));
     let _exporter = Exporter::start();
-    let (_, answered) = in_turn("all is well");
-    assert_eq!(answered, SCRAPES, "the exporter works");
+    let (_, answered) = poll_and_scrape("all targets are available");
+    assert_eq!(answered, SCRAPES, "the exporter does not work");
     black_hole_data("10.0.0.3");
-    eventually("the dead are offline", ALL_OFFLINE, || (statuses("offline") == DEAD).then_some(()));
-    let (ours, _) = in_turn(&format!("{DEAD} mounts hang"));
-    assert_eq!((statuses("available"), statuses("offline")), (WELL, DEAD));
+    eventually("the targets of the dead server are offline", ALL_OFFLINE, || {
+        (count_status("offline") == DEAD).then_some(())
+    });
+    let (ours, _) = poll_and_scrape(&format!("{DEAD} mounts hang"));
+    assert_eq!((count_status("available"), count_status("offline")), (HEALTHY, DEAD));
     assert!(ours < SCRAPE_TIMEOUT / 10, "{ours:?}");
     end_black_holes();
 }

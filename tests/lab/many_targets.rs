@@ -1,0 +1,109 @@
+//! Fifty targets of a dead server and ten of a healthy one.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use crate::api::{Target, get};
+use crate::machine::{
+    Machine, black_hole, black_hole_data, end_black_holes, eventually, export_directory, is_long, main_pid, mount_path,
+    run,
+};
+use crate::observer::Observer;
+use crate::process::{Usage, processor_time};
+
+/// Number of targets of the dead server.
+pub const DEAD: usize = 50;
+/// Number of targets of the healthy server.
+pub const HEALTHY: usize = 10;
+/// The default probe interval. Each hanging mount costs one worker per interval, and starting one is slow in the lab.
+const INTERVAL: Duration = Duration::from_secs(10);
+/// A configuration with hard mounts.
+pub const CONFIG: &str = r#"
+[mounts]
+nfs_options = "nolock,hard,timeo=600,nfsvers=3,retrans=10"
+"#;
+/// Time limit until all targets are mounted, on one processor.
+pub const MOUNTED: Duration = Duration::from_secs(60);
+/// Time limit until all targets of the dead server are offline: two probes, each until its deadline.
+pub const ALL_OFFLINE: Duration = Duration::from_secs(45);
+/// Maximum time until TCP retransmits (`TCP_RTO_MAX` in `include/net/tcp.h`). A mount may hang for this long after its
+/// server is back, and the agent cannot shorten it.
+const RETRANSMITTED: Duration = Duration::from_secs(120);
+/// Time limit from then until all targets are available.
+const ALL_BACK: Duration = INTERVAL.saturating_mul(3);
+/// Maximum processor use of the agent and its children, in percent of a core, at the default interval.
+const PROCESSOR_MAX: f64 = 2.0;
+/// The same while mounts hang, each of which costs one worker per probe. A process start takes many system calls and
+/// page faults, which are slow in user-mode-linux. `cargo bench --bench mounts` measures the cost on a real host.
+const PROCESSOR_HANGING_MAX: f64 = 50.0;
+
+/// Creates this many targets of a server, each with an export of its own.
+pub fn create_targets(address: &str, kind: &str, count: usize) -> Vec<Target> {
+    let names: Vec<String> = (0..count).map(|number| format!("{kind}{number:02}")).collect();
+    for name in &names {
+        let directory = export_directory("one").join(name);
+        fs::create_dir(&directory).expect("created");
+        fs::set_permissions(&directory, fs::Permissions::from_mode(0o777)).expect("writable for the backup user");
+    }
+    names.iter().map(|name| Target::create(&format!("{address}:/srv/exports/one/{name}"))).collect()
+}
+
+/// Number of targets with this status.
+pub fn count_status(status: &str) -> usize {
+    let list = get("/backup_targets");
+    list["backup_targets"].as_array().map_or(0, |list| list.iter().filter(|target| target["status"] == status).count())
+}
+
+/// Breaks the server of fifty targets, asserts that the ten others are not delayed, and repairs it. Returns the
+/// processor use of the agent meanwhile, in percent of a core.
+fn processor_use_while_broken(break_server: impl FnOnce(&str), mounts_hang: bool) -> f64 {
+    let _machine = Machine::start(CONFIG);
+    let healthy = create_targets("10.0.0.1", "healthy", HEALTHY);
+    let _dead = create_targets("10.0.0.3", "dead", DEAD);
+    eventually("all are available", MOUNTED, || (count_status("available") == HEALTHY + DEAD).then_some(()));
+    let (before, observer) = (Usage::now(), Observer::start());
+    break_server("10.0.0.3");
+    eventually("the targets of the dead server are offline", ALL_OFFLINE, || {
+        (count_status("offline") == DEAD).then_some(())
+    });
+    let lasts = if is_long() { Duration::from_secs(300) } else { Duration::from_secs(20) };
+    healthy[0].wait_for_probes(usize::try_from(lasts.as_secs() / INTERVAL.as_secs()).expect("few"), lasts * 2);
+    let healthy: Vec<&Target> = healthy.iter().collect();
+    let children = if mounts_hang { DEAD } else { 0 };
+    observer.end().assert_bounded(&healthy, INTERVAL, children, mounts_hang);
+    // No client polls during this measurement, which is of the probes alone.
+    let (pid, began, time_before) = (main_pid(), Instant::now(), processor_time(main_pid()));
+    sleep(lasts);
+    let (used, lasted) = (processor_time(pid) - time_before, began.elapsed());
+    assert_eq!((count_status("available"), count_status("offline")), (HEALTHY, DEAD));
+    let observer = Observer::start();
+    end_black_holes();
+    let dead_path = mount_path("/srv/exports/one/dead00");
+    let statvfs = ["--signal=KILL", "1", "stat", "--file-system", dead_path.to_str().expect("text")];
+    eventually("the mount answers", RETRANSMITTED, || run("timeout", &statvfs).status.success().then_some(()));
+    eventually("all are available again", ALL_BACK, || (count_status("available") == HEALTHY + DEAD).then_some(()));
+    observer.end().assert_bounded(&healthy, INTERVAL, DEAD, mounts_hang);
+    let is_released = || {
+        let now = Usage::now();
+        let is_as_before = now.threads <= before.threads && now.files <= before.files + 4 && now.zombies == 0;
+        (is_as_before && now.children <= before.children.max(4)).then_some(())
+    };
+    eventually("resources released", INTERVAL * 4, is_released);
+    used.as_secs_f64() / lasted.as_secs_f64() * 100.0
+}
+
+#[test]
+fn fifty_targets_on_a_dead_server_cost_little() {
+    let used = processor_use_while_broken(black_hole, false);
+    eprintln!("{used:.1} % of a processor");
+    assert!(used < PROCESSOR_MAX, "{used:.1} %");
+}
+
+#[test]
+fn fifty_hanging_mounts_delay_nothing() {
+    let used = processor_use_while_broken(black_hole_data, true);
+    eprintln!("{used:.1} % of a processor");
+    assert!(used < PROCESSOR_HANGING_MAX, "{used:.1} %");
+}
