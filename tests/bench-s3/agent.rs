@@ -1,4 +1,4 @@
-//! The agent under measurement: the binary of the bench profile, with a target for each bucket.
+//! The measured agent: the binary of the bench profile, with a target for each bucket.
 
 use std::time::{Duration, Instant};
 
@@ -9,30 +9,30 @@ use serde_json::json;
 use targetwatch::api::wire;
 use tempfile::TempDir;
 
-use crate::daemon::{Daemon, Home};
+use crate::daemon::{Daemon, Workspace};
 use crate::http;
 use crate::peers::{Cost, Gateway};
 
-/// How many checks are asked for at the same time.
-const CHECKS_AT_ONCE: usize = 16;
+/// Number of concurrent checks.
+const CONCURRENT_CHECKS: usize = 16;
 
-/// A running agent, killed when it is dropped.
+/// A running agent, killed when dropped.
 pub struct Agent {
     daemon: Daemon,
-    _home: Home,
+    _workspace: Workspace,
     _credentials: TempDir,
     targets: Vec<String>,
 }
 
 impl Agent {
-    /// Starts one that stops probing by itself once each bucket has its first verdict.
+    /// Starts an agent that probes only on request after the first verdict of each bucket.
     pub async fn start(gateway: &Gateway, buckets: &[String]) -> anyhow::Result<Self> {
         let credentials = tempfile::tempdir()?;
         let (id, secret) = (credentials.path().join("id"), credentials.path().join("secret"));
         std::fs::write(&id, &gateway.access_key_id)?;
         std::fs::write(&secret, &gateway.secret_access_key)?;
         std::fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
-        let home = Home::new(&format!(
+        let workspace = Workspace::new(&format!(
             r#"
             [probe]
             s3_interval = "24h"
@@ -45,8 +45,8 @@ impl Agent {
             read_only = true
             "#
         ))?;
-        let daemon = Daemon::start(&home).await?;
-        let mut agent = Self { daemon, _home: home, _credentials: credentials, targets: Vec::new() };
+        let daemon = Daemon::start(&workspace).await?;
+        let mut agent = Self { daemon, _workspace: workspace, _credentials: credentials, targets: Vec::new() };
         for bucket in buckets {
             let target = json!({"type": "s3", "s3_endpoint_url": gateway.endpoint, "s3_bucket": bucket});
             let body = json!({ "backup_target": target }).to_string();
@@ -58,7 +58,7 @@ impl Agent {
         Ok(agent)
     }
 
-    /// Has it check every bucket.
+    /// Checks every bucket once.
     pub async fn sweep(&self) -> anyhow::Result<Cost> {
         let (began, busy) = (Instant::now(), self.processor_seconds()?);
         let reports: Vec<wire::Report> = stream::iter(&self.targets)
@@ -66,7 +66,7 @@ impl Agent {
                 let answer = http::post(self.daemon.address, &format!("/backup_targets/{id}/check"), "", "").await?;
                 anyhow::Ok(serde_json::from_slice(&answer.body)?)
             })
-            .buffer_unordered(CHECKS_AT_ONCE)
+            .buffer_unordered(CONCURRENT_CHECKS)
             .try_collect()
             .await?;
         let seconds = began.elapsed().as_secs_f64();
@@ -76,12 +76,12 @@ impl Agent {
             "a bucket is offline: {reports:?}"
         );
         let requests = reports.iter().filter_map(|report| report.probe_requests).sum();
-        let peak_kib = Process::new(self.daemon.pid)?.status()?.vmhwm.context("the kernel does not tell VmHWM")?;
+        let peak_kib = Process::new(self.daemon.pid)?.status()?.vmhwm.context("the kernel reports no VmHWM")?;
         Ok(Cost { seconds, cpu_sweep: busy, cpu_all: busy, peak_kib, requests })
     }
 
     fn processor_seconds(&self) -> anyhow::Result<f64> {
-        // By the scheduler, in nanoseconds: a sweep is too short for the ticks of stat.
+        // From schedstat, in nanoseconds. A sweep is too short for the clock ticks of stat.
         let tasks = Process::new(self.daemon.pid)?.tasks()?.filter_map(Result::ok);
         let nanoseconds: u64 = tasks.filter_map(|task| task.schedstat().ok()).map(|task| task.sum_exec_runtime).sum();
         Ok(Duration::from_nanos(nanoseconds).as_secs_f64())

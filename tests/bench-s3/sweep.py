@@ -1,10 +1,10 @@
-"""Asks about buckets as the agent does, with boto3 or with `aws s3api` in a shell loop.
+"""Sends the requests of the agent's checks, with boto3 or with `aws s3api` in a shell loop.
 
-usage: sweep.py make|boto3|shell ENDPOINT BUCKET...
+usage: sweep.py create|boto3|shell ENDPOINT BUCKET...
 
-make creates the buckets. The others print one JSON object: the seconds that the sweep took, without
-start-up; the processor seconds of the sweep, and of all with start-up; the peak of resident memory in KiB;
-and how many requests were sent. Credentials come from the environment.
+create creates the buckets. The others print one JSON object: the wall time of the sweep in seconds, without
+the start of the program; the processor seconds of the sweep, and with the start of the program; the peak
+resident memory in KiB; and the number of requests. Credentials come from the environment.
 """
 
 import json
@@ -39,7 +39,7 @@ def by_boto3(endpoint, buckets):
     sent = []
     s3.meta.events.register("before-send.s3", lambda **_: sent.append(1) and None)
 
-    def ask(bucket):
+    def check(bucket):
         s3.head_bucket(Bucket=bucket)
         try:
             s3.get_object_lock_configuration(Bucket=bucket)
@@ -50,7 +50,7 @@ def by_boto3(endpoint, buckets):
 
     began, busy = time.monotonic(), time.process_time()
     with ThreadPoolExecutor(THREADS) as pool:
-        for _ in pool.map(ask, buckets):
+        for _ in pool.map(check, buckets):
             pass
     seconds, sweep = time.monotonic() - began, time.process_time() - busy
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -87,13 +87,13 @@ def by_shell(endpoint, buckets):
 
 
 def main():
-    what, endpoint, *buckets = sys.argv[1:]
-    if what == "make":
+    command, endpoint, *buckets = sys.argv[1:]
+    if command == "create":
         s3 = client(endpoint)
         for bucket in buckets:
             s3.create_bucket(Bucket=bucket)
         return
-    print(json.dumps({"boto3": by_boto3, "shell": by_shell}[what](endpoint, buckets)))
+    print(json.dumps({"boto3": by_boto3, "shell": by_shell}[command](endpoint, buckets)))
 
 
 main()

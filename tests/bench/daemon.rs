@@ -1,4 +1,4 @@
-//! The daemon under measurement: the binary of the bench profile, with its own configuration and registry.
+//! The measured daemon: the binary of the bench profile, with its own configuration and registry.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -17,39 +17,39 @@ use tokio::time::{interval, timeout};
 
 use crate::http;
 
-/// The interval of probes that a daemon has which is told nothing.
+/// Default probe interval of the daemon.
 pub const DEFAULT_INTERVAL: Duration = Duration::from_secs(10);
 
-/// An interval at which a target that times out is being probed almost always.
+/// A probe interval at which a target that times out is probed almost without a pause.
 pub const SHORT_INTERVAL: Duration = Duration::from_secs(2);
 
-/// After this a daemon that has not started or ended never will.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Time limit of the daemon's start and stop.
+const START_STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long the first round of probes may take.
-const FIRST_ROUND: Duration = Duration::from_secs(30);
+/// Time limit of the first round of probes.
+const FIRST_ROUND_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How often it is asked whether that is over.
-const READY_EVERY: Duration = Duration::from_millis(100);
+/// Polling interval until that round is complete.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// What a daemon needs around it, and finds again when it is started once more.
-pub struct Home {
-    /// On the disk that is built on, and not in a /tmp that may be memory: the registry is durable.
+/// Configuration and registry of a daemon, which outlive it.
+pub struct Workspace {
+    /// On the disk of the build. /tmp may be memory, and the cost of a durable registry is part of the measurement.
     directory: TempDir,
-    /// Where the daemon says that it is ready. Its path has to be short, so it is in /tmp.
-    notices: UnixDatagram,
-    notices_path: PathBuf,
-    _notices_directory: TempDir,
+    /// Receives the daemon's notification that it is ready. Its path must be short, so it is in /tmp.
+    notifications: UnixDatagram,
+    notification_socket: PathBuf,
+    _notification_directory: TempDir,
     address: SocketAddr,
 }
 
-impl Home {
-    /// A new one with these settings besides addresses and paths.
+impl Workspace {
+    /// Creates a workspace with these settings in addition to addresses and paths.
     pub fn new(settings: &str) -> anyhow::Result<Self> {
         let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
-        let notices_directory = tempfile::tempdir()?;
-        let notices_path = notices_directory.path().join("notify");
-        let notices = UnixDatagram::bind(&notices_path)?;
+        let notification_directory = tempfile::tempdir()?;
+        let notification_socket = notification_directory.path().join("notify");
+        let notifications = UnixDatagram::bind(&notification_socket)?;
         let address = http::free_address()?;
         let configuration = format!(
             r#"
@@ -64,10 +64,16 @@ impl Home {
             directory = directory.path().display(),
         );
         std::fs::write(directory.path().join("config.toml"), configuration)?;
-        Ok(Self { directory, notices, notices_path, _notices_directory: notices_directory, address })
+        Ok(Self {
+            directory,
+            notifications,
+            notification_socket,
+            _notification_directory: notification_directory,
+            address,
+        })
     }
 
-    /// The same, whose daemon authenticates in this way, with more of its configuration.
+    /// Sets the authentication mode, and adds more settings.
     pub fn with_auth(self, mode: &str, more: &str) -> anyhow::Result<Self> {
         let path = self.directory.path().join("config.toml");
         let text = std::fs::read_to_string(&path)?.replacen("[api]", &format!("[api]\nauth = {mode:?}"), 1);
@@ -79,35 +85,35 @@ impl Home {
 /// A running daemon, killed when it is dropped.
 pub struct Daemon {
     child: Child,
-    /// Its process.
+    /// Process id.
     pub pid: i32,
-    /// Where it answers.
+    /// Address of the API.
     pub address: SocketAddr,
 }
 
 impl Daemon {
-    /// Starts it, and returns when it says that it is ready.
-    pub async fn start(home: &Home) -> anyhow::Result<Self> {
+    /// Starts the daemon, and waits until it is ready.
+    pub async fn start(workspace: &Workspace) -> anyhow::Result<Self> {
         let child = Command::new(env!("CARGO_BIN_EXE_targetwatch"))
             .arg("serve")
             .arg("--config")
-            .arg(home.directory.path().join("config.toml"))
-            .env("NOTIFY_SOCKET", &home.notices_path)
+            .arg(workspace.directory.path().join("config.toml"))
+            .env("NOTIFY_SOCKET", &workspace.notification_socket)
             .env("TARGETWATCH_LOG", "error")
             .stdin(Stdio::null())
             .kill_on_drop(true)
             .spawn()?;
-        let pid = i32::try_from(child.id().context("it has ended")?)?;
-        let daemon = Self { child, pid, address: home.address };
-        timeout(PATIENCE, daemon.is_ready(home)).await.context("the daemon did not start")??;
+        let pid = i32::try_from(child.id().context("the daemon has ended")?)?;
+        let daemon = Self { child, pid, address: workspace.address };
+        timeout(START_STOP_TIMEOUT, daemon.wait_until_ready(workspace)).await.context("the daemon did not start")??;
         Ok(daemon)
     }
 
-    async fn is_ready(&self, home: &Home) -> anyhow::Result<()> {
-        let mut notice = [0; 1024];
+    async fn wait_until_ready(&self, workspace: &Workspace) -> anyhow::Result<()> {
+        let mut notification = [0; 1024];
         loop {
-            let length = home.notices.recv(&mut notice).await?;
-            if String::from_utf8_lossy(&notice[..length]).lines().any(|line| line == "READY=1") {
+            let length = workspace.notifications.recv(&mut notification).await?;
+            if String::from_utf8_lossy(&notification[..length]).lines().any(|line| line == "READY=1") {
                 return Ok(());
             }
         }
@@ -118,24 +124,23 @@ impl Daemon {
         self.create_with(export, "").await
     }
 
-    /// The same, with a header field.
+    /// The same with a header field.
     pub async fn create_with(&self, export: &str, header: &str) -> anyhow::Result<Duration> {
         let body = json!({"backup_target": {"type": "nfs", "filesystem_export": export, "btt_name": export}});
         let answer = http::post(self.address, "/backup_targets", header, body.to_string()).await?;
         Ok(answer.took)
     }
 
-    /// All targets, with what their latest probes found.
+    /// All targets, with their latest reports.
     pub async fn details(&self) -> anyhow::Result<wire::TargetDetailList> {
         let answer = http::get(self.address, "/backup_targets/detail").await?;
         Ok(serde_json::from_slice(&answer.body)?)
     }
 
-    /// Returns when every target has its first verdict.
-    pub async fn has_probed_all(&self) -> anyhow::Result<()> {
+    /// Waits until every target has its first verdict.
+    pub async fn wait_until_all_probed(&self) -> anyhow::Result<()> {
         let all = async {
-            // Nothing tells a client of it unasked.
-            let mut ticks = interval(READY_EVERY);
+            let mut ticks = interval(POLL_INTERVAL);
             loop {
                 ticks.tick().await;
                 if self.details().await?.backup_targets.iter().all(|one| one.report.checked_at.is_some()) {
@@ -143,13 +148,13 @@ impl Daemon {
                 }
             }
         };
-        timeout(FIRST_ROUND, all).await.context("not every target had a verdict")?
+        timeout(FIRST_ROUND_TIMEOUT, all).await.context("not every target has a verdict")?
     }
 
-    /// Ends it as its service manager would.
+    /// Stops the daemon as systemd would.
     pub async fn stop(mut self) -> anyhow::Result<()> {
         kill(Pid::from_raw(self.pid), Signal::SIGTERM)?;
-        let status = timeout(PATIENCE, self.child.wait()).await.context("the daemon did not end")??;
+        let status = timeout(START_STOP_TIMEOUT, self.child.wait()).await.context("the daemon did not end")??;
         ensure!(status.success(), "the daemon ended with {status}");
         Ok(())
     }

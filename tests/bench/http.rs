@@ -1,5 +1,4 @@
-//! The simplest client there is: a connection for each request, as most pollers make it, or one that
-//! is kept open.
+//! A minimal HTTP client, with a connection for each request, as most pollers have, or with a persistent one.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
@@ -13,7 +12,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
-/// After this an answer is not slow but missing.
+/// Time limit of an answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Time limit of the start of a server.
@@ -27,7 +26,7 @@ pub fn free_address() -> std::io::Result<SocketAddr> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
 }
 
-/// Waits until a server that sends no notice of its start accepts connections.
+/// Waits until a server accepts connections.
 pub async fn wait_for_listener(address: SocketAddr) -> anyhow::Result<()> {
     let polling = async {
         let mut ticks = tokio::time::interval(POLL_INTERVAL);
@@ -38,24 +37,24 @@ pub async fn wait_for_listener(address: SocketAddr) -> anyhow::Result<()> {
     tokio::time::timeout(START_TIMEOUT, polling).await.with_context(|| format!("nothing listens at {address}"))
 }
 
-/// An answer, and the time from connecting, where a connection was made for it, to its last byte.
+/// An answer, and the time to its last byte from connecting, or from sending on a persistent connection.
 pub struct Answer {
     pub headers: HeaderMap,
     pub body: Bytes,
     pub took: Duration,
 }
 
-/// Asks for a path.
+/// Gets a path.
 pub async fn get(address: SocketAddr, path: &str) -> anyhow::Result<Answer> {
     exchange(address, Method::GET, path, "", Bytes::new()).await
 }
 
-/// Asks for a path with a header field.
+/// Gets a path with a header field.
 pub async fn get_with(address: SocketAddr, path: &str, header: &str) -> anyhow::Result<Answer> {
     exchange(address, Method::GET, path, header, Bytes::new()).await
 }
 
-/// Sends a body to a path, with a header field or an empty text for none.
+/// Posts a body to a path, with a header field, or `""` for none.
 pub async fn post(address: SocketAddr, path: &str, header: &str, body: impl Into<Bytes>) -> anyhow::Result<Answer> {
     exchange(address, Method::POST, path, header, body.into()).await
 }
@@ -83,14 +82,14 @@ async fn exchange(
     answer.context(what)
 }
 
-/// A connection that is kept open.
+/// A persistent connection.
 pub struct Connection {
     sender: SendRequest<Full<Bytes>>,
     driving: JoinHandle<hyper::Result<()>>,
 }
 
 impl Connection {
-    /// Opens one.
+    /// Connects to a server.
     pub async fn open(address: SocketAddr) -> anyhow::Result<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;

@@ -1,6 +1,6 @@
-//! Keystone: what a token costs that was validated before, beside the same daemon without authentication.
+//! Authentication: the cost of a token that Keystone has validated, compared with the same daemon without authentication.
 //!
-//! The Keystone is a real one (`tests/peers/keystone`). It is asked once, for the first request.
+//! The Keystone is a real one (`tests/peers/keystone`). It validates the token once, for the first request.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
@@ -19,14 +19,14 @@ use crate::throughput::{ROUNDS, Side};
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/peers/keystone");
 
-/// The goal: this part of the requests per second without authentication, or more.
+/// Goal: at least this ratio of the requests per second to those without authentication.
 const RATIO_MIN: f64 = 0.9;
 
-/// Measures a daemon with a Keystone beside one that has none and as many targets.
+/// Measures a daemon with Keystone and `without`, a daemon that has no authentication and as many targets.
 pub async fn measure(without: &Daemon, storage: &Storage, targets: usize, table: &mut Table) -> anyhow::Result<()> {
     let keystone = Keystone::start().await.context("Keystone")?;
-    let home = storage.home(DEFAULT_INTERVAL)?.with_auth("keystone", &keystone.configuration()?)?;
-    let daemon = Daemon::start(&home).await?;
+    let workspace = storage.workspace(DEFAULT_INTERVAL)?.with_auth("keystone", &keystone.configuration()?)?;
+    let daemon = Daemon::start(&workspace).await?;
     let token = format!("x-auth-token: {}", keystone.token().await.context("a token")?);
     for number in 0..targets {
         daemon.create_with(&storage::export(Kind::Healthy, number), &token).await?;
@@ -38,10 +38,15 @@ pub async fn measure(without: &Daemon, storage: &Storage, targets: usize, table:
     }
     daemon.stop().await?;
     let ratio = ours.ratio_to(&theirs)?;
-    table.tell("with a token that Keystone has validated, requests per second", format!("{:.0}", ours.per_second()?));
-    table.judge("  ratio to none, median of rounds", format!("{ratio:.2}"), "0.90 or more", ratio >= RATIO_MIN);
+    table.add("GET /backup_targets with a validated token: requests per second", format!("{:.0}", ours.per_second()?));
+    table.add_with_goal(
+        "  ratio to no authentication, median of rounds",
+        format!("{ratio:.2}"),
+        "0.90 or more",
+        ratio >= RATIO_MIN,
+    );
     let (cost, without) = (ours.microseconds_per_request(), theirs.microseconds_per_request());
-    table.tell("  processor time per request, beside none", format!("{cost:.1} / {without:.1} µs"));
+    table.add("  processor time per request, with token / without", format!("{cost:.1} / {without:.1} µs"));
     Ok(())
 }
 
@@ -72,14 +77,14 @@ impl Keystone {
         self.directory.path().join("password")
     }
 
-    /// A line of its `env` file.
+    /// A value of its `env` file.
     fn fact(&self, name: &str) -> anyhow::Result<&str> {
         let lines = self.facts.lines().filter_map(|line| line.split_once('='));
         let mut values = lines.filter(|(key, _)| *key == name).map(|(_, value)| value);
-        values.next().with_context(|| format!("{SCRIPT} tells no {name}"))
+        values.next().with_context(|| format!("{SCRIPT} wrote no {name}"))
     }
 
-    /// The part of the agent's configuration that leads to it.
+    /// The agent's configuration for this Keystone.
     fn configuration(&self) -> anyhow::Result<String> {
         Ok(format!(
             "[api.keystone]\nurl = {:?}\nusername = {:?}\nproject = {:?}\npassword_file = {:?}\n",
@@ -90,7 +95,7 @@ impl Keystone {
         ))
     }
 
-    /// A token of its admin.
+    /// A token of the admin.
     async fn token(&self) -> anyhow::Result<String> {
         let domain = json!({"id": "default"});
         let user =
@@ -99,7 +104,7 @@ impl Keystone {
             "identity": {"methods": ["password"], "password": {"user": user}},
             "scope": {"project": {"name": self.fact("ADMIN_PROJECT")?, "domain": domain}},
         }});
-        let address = self.fact("URL")?.strip_prefix("http://").context("its URL")?.parse()?;
+        let address = self.fact("URL")?.strip_prefix("http://").context("the URL of Keystone")?.parse()?;
         let answer = http::post(address, "/v3/auth/tokens", "", body.to_string()).await?;
         let token = answer.headers.get("x-subject-token").context("no token in the answer")?;
         Ok(token.to_str()?.to_owned())
@@ -108,7 +113,7 @@ impl Keystone {
 
 impl Drop for Keystone {
     fn drop(&mut self) {
-        // It is of no use to anybody, at worst.
+        // If this fails, the process stays behind unused.
         let _ = std::process::Command::new(SCRIPT).arg("stop").arg(self.path()).stdin(Stdio::null()).status();
     }
 }

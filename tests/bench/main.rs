@@ -1,29 +1,29 @@
-//! The benchmark: what the agent costs its host and its clients, in figures with goals.
+//! Benchmark of the agent: its cost for the host and its clients, as figures with goals.
 //!
 //! ```text
 //! apt-get install --no-install-recommends nginx-light wrk python3-venv curl iproute2 openssl
 //! cargo bench --bench agent
 //! ```
 //!
-//! It runs the true binary as packages have it, on NFS servers in this process and with `mode = "none"`, so it
-//! needs no privileges; it takes about five minutes, prints a table, and exits non-zero when a goal
-//! is missed. Nothing here is a test: figures belong to the machine that they were taken on, so
-//! goals are ratios where they can be, medians are of interleaved rounds, and the rest has room.
+//! It runs the binary that packages contain, on NFS servers in this process and with `mode = "none"`, so it needs no
+//! privileges. It takes about five minutes and prints a table. The exit code is not zero when a goal is missed. Figures
+//! depend on the machine, so goals are ratios where possible, and medians are of alternating rounds. Other goals leave
+//! room.
 //!
 //! | figure | measured | goal |
 //! |---|---|---|
-//! | throughput ([`throughput`]) | requests per second of `GET /backup_targets` with 10, 100 and 1,000 targets, beside nginx with the same bytes as a static file; wrk with 16 connections, in turn | half of nginx, or more |
-//! | savings ([`throughput`]) | the same with 1,000 targets, compressed; and the list of types for who has it already | |
-//! | authentication ([`keystone`]) | requests per second with a token that Keystone has validated, beside none | nine tenths, or more |
+//! | throughput ([`throughput`]) | requests per second of `GET /backup_targets` with 10, 100 and 1,000 targets, and of nginx with the same bytes as a static file; wrk with 16 connections, in alternating rounds | half of nginx, or more |
+//! | savings ([`throughput`]) | the same with 1,000 targets, compressed; the list of types for a client that has it | |
+//! | authentication ([`keystone`]) | requests per second with a token that Keystone has validated, compared with no authentication | nine tenths, or more |
 //! | pollers ([`pollers`]) | polls of the list by 16 pollers while 1,000 targets are probed | p99 under 5 ms |
-//! | cost ([`throughput`]) | processor time for each of these requests, which tells the two apart even where wrk is the bottleneck | |
-//! | creation ([`creation`]) | from connecting to the answer of `POST /backup_targets`, for targets that work, that are silent, that refuse, and that have no address, while a hundred silent ones are probed | each under 100 ms |
+//! | cost ([`throughput`]) | processor time of each of these requests, which is comparable even where wrk is the bottleneck | |
+//! | creation ([`creation`]) | from connecting to the answer of `POST /backup_targets`, for targets on healthy, silent, refusing and unresolvable servers, while a hundred silent ones are probed | each under 100 ms |
 //! | polling ([`creation`]) | from connecting to the answer of `GET /backup_targets` at 20 Hz, meanwhile | |
 //! | memory ([`rest`]) | resident memory at rest with 100 targets, after three rounds of probes | under 20 MB |
 //! | processor ([`rest`]) | user and system time of the same rest | under 0.5 % of a core |
 //! | start ([`start`]) | from exec to the answer of `/healthz`, with 100 targets in the registry | each under 50 ms |
 
-#![allow(clippy::disallowed_methods, reason = "local files, and programs that are killed when this ends")]
+#![allow(clippy::disallowed_methods, reason = "local files, and child processes that end with this program")]
 
 mod creation;
 mod daemon;
@@ -51,14 +51,16 @@ use daemon::Daemon;
 use storage::{Kind, Storage};
 use table::Table;
 
-/// How many targets the daemon has, unless the figure says otherwise.
+/// Number of targets, unless the figure says otherwise.
 const TARGETS: usize = 100;
 
-/// How many it has at first, and at last.
+/// Number of targets at the beginning.
 const FEW: usize = 10;
+
+/// Number of targets at the end.
 const MANY: usize = 1000;
 
-/// What has to be installed, and the Debian package that has it.
+/// Required programs, each with its Debian package.
 const PROGRAMS: &[(&str, &str)] = &[(nginx::PROGRAM, "nginx-light"), (wrk::PROGRAM, "wrk")];
 
 fn main() -> ExitCode {
@@ -69,16 +71,16 @@ async fn run() -> anyhow::Result<Table> {
     let mut table = Table::default();
     let storage = Storage::start(MANY).await.context("the NFS servers")?;
 
-    let home = storage.home(daemon::DEFAULT_INTERVAL)?;
-    let daemon = Daemon::start(&home).await?;
+    let workspace = storage.workspace(daemon::DEFAULT_INTERVAL)?;
+    let daemon = Daemon::start(&workspace).await?;
     create(&daemon, 0..FEW).await?;
     throughput::measure(&daemon, FEW, &mut table).await.context("throughput")?;
     create(&daemon, FEW..TARGETS).await?;
     throughput::measure(&daemon, TARGETS, &mut table).await.context("throughput")?;
     keystone::measure(&daemon, &storage, TARGETS, &mut table).await.context("with Keystone")?;
     daemon.stop().await?;
-    start::measure(&home, &mut table).await.context("start")?;
-    let daemon = Daemon::start(&home).await?;
+    start::measure(&workspace, &mut table).await.context("start")?;
+    let daemon = Daemon::start(&workspace).await?;
     rest::measure(&daemon, &mut table).await.context("at rest")?;
     create(&daemon, TARGETS..MANY).await?;
     throughput::measure(&daemon, MANY, &mut table).await.context("throughput")?;
@@ -86,14 +88,14 @@ async fn run() -> anyhow::Result<Table> {
     pollers::measure(&daemon, MANY, &mut table).await.context("pollers")?;
     daemon.stop().await?;
 
-    let home = storage.home(daemon::SHORT_INTERVAL)?;
-    let daemon = Daemon::start(&home).await?;
+    let workspace = storage.workspace(daemon::SHORT_INTERVAL)?;
+    let daemon = Daemon::start(&workspace).await?;
     creation::measure(&daemon, &mut table).await.context("with silent storage")?;
     daemon.stop().await?;
     Ok(table)
 }
 
-/// Creates targets on storage that works.
+/// Creates targets on healthy storage.
 async fn create(daemon: &Daemon, numbers: std::ops::Range<usize>) -> anyhow::Result<()> {
     for number in numbers {
         daemon.create(&storage::export(Kind::Healthy, number)).await?;
@@ -103,8 +105,8 @@ async fn create(daemon: &Daemon, numbers: std::ops::Range<usize>) -> anyhow::Res
 
 fn missing_programs() -> anyhow::Result<()> {
     let path = search_path();
-    let is_there = |program: &str| path.split(':').any(|directory| Path::new(directory).join(program).is_file());
-    let missing: Vec<_> = PROGRAMS.iter().filter(|(program, _)| !is_there(program)).collect();
+    let is_installed = |program: &str| path.split(':').any(|directory| Path::new(directory).join(program).is_file());
+    let missing: Vec<_> = PROGRAMS.iter().filter(|(program, _)| !is_installed(program)).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -113,7 +115,7 @@ fn missing_programs() -> anyhow::Result<()> {
     bail!("{} not found: apt-get install --no-install-recommends {}", programs.join(" and "), packages.join(" "))
 }
 
-/// Where programs are: nginx is in a directory that only root's PATH has.
+/// The search path of programs. nginx is in a directory that only root's PATH contains.
 fn search_path() -> String {
     format!("{}:/usr/sbin", std::env::var("PATH").unwrap_or_default())
 }

@@ -1,4 +1,4 @@
-//! nginx with one static file, tuned as its manual says for the purpose: the measure of throughput.
+//! nginx with one static file, tuned according to its manual: the reference for throughput.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -15,16 +15,16 @@ use tokio::time::timeout;
 
 use crate::{http, process};
 
-/// Its executable.
+/// Name of the executable.
 pub const PROGRAM: &str = "nginx";
 
-/// Time limit of its end.
+/// Time limit until it has ended.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A running nginx, ended when it is dropped.
+/// A running nginx, stopped when dropped.
 pub struct Nginx {
     child: Child,
-    /// Where it answers.
+    /// Address that it listens on.
     pub address: SocketAddr,
     _directory: TempDir,
 }
@@ -37,8 +37,8 @@ impl Nginx {
         std::fs::create_dir(&files)?;
         std::fs::write(files.join(name), content)?;
         let address = http::free_address()?;
-        let configuration = directory.path().join("nginx.conf");
-        std::fs::write(&configuration, configured(directory.path(), address))?;
+        let path = directory.path().join("nginx.conf");
+        std::fs::write(&path, configuration(directory.path(), address))?;
         let child = Command::new(PROGRAM)
             .env("PATH", crate::search_path())
             .arg("-e")
@@ -46,7 +46,7 @@ impl Nginx {
             .arg("-p")
             .arg(directory.path())
             .arg("-c")
-            .arg(&configuration)
+            .arg(&path)
             .stdin(Stdio::null())
             .spawn()
             .context(PROGRAM)?;
@@ -55,7 +55,7 @@ impl Nginx {
         Ok(nginx)
     }
 
-    /// Ends it, and returns when it has ended.
+    /// Stops it, and waits until it has ended.
     pub async fn stop(mut self) -> anyhow::Result<()> {
         self.terminate()?;
         let status = timeout(STOP_TIMEOUT, self.child.wait()).await.context("nginx did not end")??;
@@ -63,7 +63,7 @@ impl Nginx {
         Ok(())
     }
 
-    /// Workers outlive a master that is killed, and not one that is asked to end.
+    /// Sends SIGTERM. Workers would survive a killed master.
     fn terminate(&self) -> anyhow::Result<()> {
         let master = self.master().context("nginx has ended")?;
         Ok(kill(Pid::from_raw(master), Signal::SIGTERM)?)
@@ -84,13 +84,13 @@ impl Nginx {
 
 impl Drop for Nginx {
     fn drop(&mut self) {
-        // Already ended, at worst.
+        // It may have ended already.
         let _ = self.terminate();
     }
 }
 
-fn configured(directory: &Path, address: SocketAddr) -> String {
-    // Workers of root's nginx are nobody's otherwise, and may not read what is ours.
+fn configuration(directory: &Path, address: SocketAddr) -> String {
+    // By default, workers of root's nginx run as nobody, who cannot read the directory.
     let user = if Uid::effective().is_root() { "user root;" } else { "" };
     let directory = directory.display();
     format!(

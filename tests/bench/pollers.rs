@@ -1,7 +1,6 @@
-//! Pollers: sixteen of them, on connections that they keep open, while a thousand targets are probed.
+//! Pollers: sixteen of them, on persistent connections, while a thousand targets are probed.
 //!
-//! Every report makes the list another one, so nearly every poll is of a list that was not asked for
-//! before.
+//! Every report changes the list, so the agent must build nearly every answer anew.
 
 use std::time::Duration;
 
@@ -15,16 +14,16 @@ use crate::daemon::Daemon;
 use crate::http::Connection;
 use crate::table::{Sample, Table};
 
-/// How many pollers there are.
+/// Number of pollers.
 const POLLERS: usize = 16;
 
-/// How often each polls.
-const POLL_EVERY: Duration = Duration::from_secs(1);
+/// Polling interval of each.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How many times each: for three rounds of probes.
+/// Number of polls of each, which take three rounds of probes.
 const POLLS: usize = 30;
 
-/// The goal for one poll in a hundred.
+/// Goal: the 99th percentile of polls is less.
 const P99_MAX: Duration = Duration::from_millis(5);
 
 /// Polls and measures.
@@ -33,8 +32,8 @@ pub async fn measure(daemon: &Daemon, targets: usize, table: &mut Table) -> anyh
     let mut pollers = JoinSet::new();
     for _ in 0..POLLERS {
         pollers.spawn(poll(daemon.address));
-        // They do not all come at the same moment.
-        tokio::time::sleep(POLL_EVERY / u32::try_from(POLLERS)?).await;
+        // Spread over the interval.
+        tokio::time::sleep(POLL_INTERVAL / u32::try_from(POLLERS)?).await;
     }
     let mut all = Vec::with_capacity(POLLERS * POLLS);
     while let Some(polled) = pollers.join_next().await {
@@ -43,10 +42,10 @@ pub async fn measure(daemon: &Daemon, targets: usize, table: &mut Table) -> anyh
     let after = daemon.details().await?;
     let pairs = before.backup_targets.iter().zip(&after.backup_targets);
     let probed = pairs.filter(|(before, after)| before.report.checked_at < after.report.checked_at).count();
-    anyhow::ensure!(probed == targets, "{probed} of {targets} targets were probed meanwhile");
+    anyhow::ensure!(probed == targets, "only {probed} of {targets} targets were probed meanwhile");
     let all = Sample::new(all)?;
-    table.judge(
-        format!("{POLLERS} pollers of {targets} targets that are probed: median / p99 / max"),
+    table.add_with_goal(
+        format!("GET /backup_targets of {targets} by {POLLERS} pollers during probes: median / p99 / max"),
         all.summary(),
         "p99 under 5 ms",
         all.percentile(99) < P99_MAX,
@@ -56,7 +55,7 @@ pub async fn measure(daemon: &Daemon, targets: usize, table: &mut Table) -> anyh
 
 async fn poll(address: std::net::SocketAddr) -> anyhow::Result<Vec<Duration>> {
     let mut connection = Connection::open(address).await?;
-    let mut ticks = interval(POLL_EVERY);
+    let mut ticks = interval(POLL_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut took = Vec::with_capacity(POLLS);
     for _ in 0..POLLS {

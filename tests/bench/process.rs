@@ -1,4 +1,4 @@
-//! What a process costs its host, as the kernel tells it.
+//! Processor time and memory of a process, as the kernel reports them.
 
 use std::time::Duration;
 
@@ -14,17 +14,17 @@ pub fn processor_time(pid: i32) -> anyhow::Result<Duration> {
 
 /// Resident memory of a process.
 pub fn resident_bytes(pid: i32) -> anyhow::Result<u64> {
-    let kib = Process::new(pid)?.status()?.vmrss.context("the kernel does not tell VmRSS")?;
+    let kib = Process::new(pid)?.status()?.vmrss.context("the kernel reports no VmRSS")?;
     Ok(kib * 1024)
 }
 
-/// That part of it which is the process's own, and not of files that it has mapped, as its program.
+/// Anonymous resident memory of a process, without mapped files such as its program.
 pub fn anonymous_bytes(pid: i32) -> anyhow::Result<u64> {
-    let kib = Process::new(pid)?.status()?.rssanon.context("the kernel does not tell RssAnon")?;
+    let kib = Process::new(pid)?.status()?.rssanon.context("the kernel reports no RssAnon")?;
     Ok(kib * 1024)
 }
 
-/// As tables have it.
+/// A size for the table.
 pub fn megabytes(bytes: u64) -> String {
     format!("{:.1} MB", bytes as f64 / 1e6)
 }

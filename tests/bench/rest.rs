@@ -1,4 +1,4 @@
-//! At rest: what a hundred healthy targets cost when nobody asks.
+//! At rest: memory and processor time with a hundred healthy targets and no client.
 
 use std::time::{Duration, Instant};
 
@@ -9,26 +9,26 @@ use crate::daemon::{DEFAULT_INTERVAL, Daemon};
 use crate::process::{anonymous_bytes, megabytes, processor_time, resident_bytes};
 use crate::table::Table;
 
-/// How long it rests: two rounds of probes after the first, with their jitter.
+/// Length of the measurement: two rounds of probes after the first, with their jitter.
 const REST: Duration = Duration::from_secs(2 * DEFAULT_INTERVAL.as_secs() + 3);
 
-/// The goal: less resident memory than this, in bytes.
+/// Goal: less resident memory than this, in bytes.
 const RESIDENT_BYTES_MAX: u64 = 20_000_000;
 
-/// The goal: less processor time than this, in percent of a core.
+/// Goal: less processor time than this, in percent of a core.
 const PROCESSOR_MAX: f64 = 0.5;
 
-/// Rests and measures.
+/// Measures a daemon without clients.
 pub async fn measure(daemon: &Daemon, table: &mut Table) -> anyhow::Result<()> {
-    daemon.has_probed_all().await?;
+    daemon.wait_until_all_probed().await?;
     let first_round = daemon.details().await?;
     ensure!(
         first_round.backup_targets.iter().all(|one| one.target.status == targetwatch::model::Status::Available),
-        "a target is offline that should not be"
+        "a healthy target is offline"
     );
     let began = Instant::now();
     let busy_before = processor_time(daemon.pid)?;
-    // The measurement itself: nothing is waited for.
+    // This is the measured time, not a wait for an event.
     tokio::time::sleep(REST).await;
     let busy = processor_time(daemon.pid)? - busy_before;
     let percent = 100.0 * busy.as_secs_f64() / began.elapsed().as_secs_f64();
@@ -43,22 +43,27 @@ pub async fn measure(daemon: &Daemon, table: &mut Table) -> anyhow::Result<()> {
         .all(|(first, last)| first.report.checked_at < last.report.checked_at);
     ensure!(is_later, "not every target was probed again in {} s", REST.as_secs());
 
-    table.judge("resident memory at rest", megabytes(resident), "under 20 MB", resident < RESIDENT_BYTES_MAX);
-    table.tell("of that, not of its program and other files", megabytes(own));
+    table.add_with_goal("resident memory at rest", megabytes(resident), "under 20 MB", resident < RESIDENT_BYTES_MAX);
+    table.add("  of this, anonymous (without program and mapped files)", megabytes(own));
     let children = match children.len() {
         0 => "none".to_owned(),
         count => format!("{count} with {}", megabytes(children.iter().sum::<u64>())),
     };
-    table.tell("children at rest, with their proportional memory", children);
+    table.add("children at rest, with their proportional memory", children);
     let limit = format!("under {PROCESSOR_MAX} %");
-    table.judge("processor at rest, of one core", format!("{percent:.2} %"), &limit, percent < PROCESSOR_MAX);
+    table.add_with_goal(
+        "processor use at rest, of one core",
+        format!("{percent:.2} %"),
+        &limit,
+        percent < PROCESSOR_MAX,
+    );
     Ok(())
 }
 
 /// The proportional set size of each child.
 fn memory_of_children(parent: i32) -> anyhow::Result<Vec<u64>> {
     let mut sizes = Vec::new();
-    // Processes come and go while they are walked.
+    // Processes may end during this loop.
     for process in all_processes()?.filter_map(Result::ok) {
         if process.stat().is_ok_and(|stat| stat.ppid == parent) {
             let rollup = process.smaps_rollup()?;

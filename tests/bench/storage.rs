@@ -1,11 +1,10 @@
-//! What targets point at: a server that works, a silent one, a port where nobody listens, and a
-//! name that has no address.
+//! Storage of the targets: a healthy server, a silent one, a port without a listener, and a name without an address.
 
 use std::time::Duration;
 
 use tempfile::TempDir;
 
-use crate::daemon::Home;
+use crate::daemon::Workspace;
 use crate::http::free_address;
 use crate::support::nfs_server::{Behaviour, NfsExportFixture, NfsServer};
 
@@ -15,36 +14,36 @@ pub enum Kind {
     Healthy,
     Silent,
     Refusing,
-    Nameless,
+    Unresolvable,
 }
 
 impl Kind {
-    /// All of them.
-    pub const ALL: [Self; 4] = [Self::Healthy, Self::Silent, Self::Refusing, Self::Nameless];
+    /// All kinds.
+    pub const ALL: [Self; 4] = [Self::Healthy, Self::Silent, Self::Refusing, Self::Unresolvable];
 
-    /// As in paths and tables.
+    /// Name in paths and tables.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Healthy => "healthy",
             Self::Silent => "silent",
             Self::Refusing => "refusing",
-            Self::Nameless => "nameless",
+            Self::Unresolvable => "unresolvable",
         }
     }
 
-    /// The reason codes of which a target on it has one; none where it is available.
+    /// Possible reason codes of a target on this storage. Empty if the target is available.
     pub const fn reasons(self) -> &'static [&'static str] {
         match self {
             Self::Healthy => &[],
             Self::Silent => &["response_timed_out"],
             Self::Refusing => &["connection_refused"],
-            // Without a name server the lookup itself fails.
-            Self::Nameless => &["name_not_resolved", "name_lookup_timed_out"],
+            // The second reason occurs without a name server.
+            Self::Unresolvable => &["name_not_resolved", "name_lookup_timed_out"],
         }
     }
 }
 
-/// The servers.
+/// The running servers.
 pub struct Storage {
     healthy: NfsServer,
     silent: NfsServer,
@@ -53,7 +52,7 @@ pub struct Storage {
 }
 
 impl Storage {
-    /// Starts them; the healthy one has `exports` exports.
+    /// Starts the servers. The healthy one has `exports` exports.
     pub async fn start(exports: usize) -> anyhow::Result<Self> {
         let exported = tempfile::tempdir()?;
         let export = |number| NfsExportFixture { path: path(Kind::Healthy, number), directory: exported.path().into() };
@@ -63,9 +62,9 @@ impl Storage {
         Ok(Self { healthy, silent, refusing_port: free_address()?.port(), _exported: exported })
     }
 
-    /// A home whose daemon probes these servers at an interval.
-    pub fn home(&self, interval: Duration) -> anyhow::Result<Home> {
-        Home::new(&format!("[probe]\nnfs_interval = \"{}s\"\n{}", interval.as_secs(), self.configuration()))
+    /// A workspace whose daemon probes these servers at an interval.
+    pub fn workspace(&self, interval: Duration) -> anyhow::Result<Workspace> {
+        Workspace::new(&format!("[probe]\nnfs_interval = \"{}s\"\n{}", interval.as_secs(), self.configuration()))
     }
 
     fn configuration(&self) -> String {
@@ -73,7 +72,7 @@ impl Storage {
             (Kind::Healthy, self.healthy.port()),
             (Kind::Silent, self.silent.port()),
             (Kind::Refusing, self.refusing_port),
-            (Kind::Nameless, self.refusing_port),
+            (Kind::Unresolvable, self.refusing_port),
         ];
         let section = |(kind, port): (Kind, u16)| {
             let name = kind.name();
@@ -85,10 +84,10 @@ impl Storage {
     }
 }
 
-/// An export of storage of this kind.
+/// An export on this kind of storage.
 pub fn export(kind: Kind, number: usize) -> String {
-    // RFC 6761 §6.4: .invalid never exists.
-    let host = if kind == Kind::Nameless { "nowhere.invalid" } else { "127.0.0.1" };
+    // RFC 6761 §6.4: names below .invalid never exist.
+    let host = if kind == Kind::Unresolvable { "nowhere.invalid" } else { "127.0.0.1" };
     format!("{host}:{}", path(kind, number))
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use comfy_table::{CellAlignment, presets};
 
-/// Figures in the order in which they were taken.
+/// Figures in the order of their measurement.
 #[derive(Default)]
 pub struct Table {
     figures: Vec<Figure>,
@@ -20,27 +20,33 @@ struct Figure {
 
 impl Table {
     /// Adds a figure without a goal.
-    pub fn tell(&mut self, name: impl Into<String>, value: impl Into<String>) {
+    pub fn add(&mut self, name: impl Into<String>, value: impl Into<String>) {
         self.figures.push(Figure { name: name.into(), value: value.into(), goal: None });
     }
 
     /// Adds a figure with a goal.
-    pub fn judge(&mut self, name: impl Into<String>, value: impl Into<String>, goal: impl Into<String>, is_met: bool) {
+    pub fn add_with_goal(
+        &mut self,
+        name: impl Into<String>,
+        value: impl Into<String>,
+        goal: impl Into<String>,
+        is_met: bool,
+    ) {
         self.figures.push(Figure { name: name.into(), value: value.into(), goal: Some((goal.into(), is_met)) });
     }
 
     /// Whether every goal is met.
-    pub fn is_good(&self) -> bool {
+    pub fn all_goals_met(&self) -> bool {
         self.figures.iter().all(|figure| figure.goal.as_ref().is_none_or(|(_, is_met)| *is_met))
     }
 }
 
-/// Prints the table of a benchmark. It fails when a goal is missed or the benchmark itself failed.
+/// Prints the table of a benchmark. Returns failure when a goal was missed or the benchmark itself failed.
 pub fn finish(outcome: anyhow::Result<Table>) -> ExitCode {
     match outcome {
         Ok(table) => {
             println!("{table}");
-            if table.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+            if table.all_goals_met() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
         Err(error) => {
             eprintln!("bench: {error:#}");
@@ -54,12 +60,12 @@ impl fmt::Display for Table {
         let mut table = comfy_table::Table::new();
         table.load_style(presets::ASCII_MARKDOWN).set_header(["figure", "value", "goal", ""]);
         for Figure { name, value, goal } in &self.figures {
-            let (goal, verdict) = match goal {
+            let (goal, result) = match goal {
                 None => ("", ""),
                 Some((goal, true)) => (goal.as_str(), "met"),
                 Some((goal, false)) => (goal.as_str(), "MISSED"),
             };
-            table.add_row([name.as_str(), value, goal, verdict]);
+            table.add_row([name.as_str(), value, goal, result]);
         }
         if let Some(values) = table.column_mut(1) {
             values.set_cell_alignment(CellAlignment::Right);
@@ -68,18 +74,18 @@ impl fmt::Display for Table {
     }
 }
 
-/// Measurements of one thing, in ascending order.
+/// Repeated measurements of one figure, in ascending order.
 pub struct Sample<T>(Vec<T>);
 
 impl<T: Copy + PartialOrd> Sample<T> {
-    /// A sample; at least one measurement.
+    /// Fails without any measurement.
     pub fn new(mut measured: Vec<T>) -> anyhow::Result<Self> {
         anyhow::ensure!(!measured.is_empty(), "nothing was measured");
         measured.sort_by(|a, b| a.partial_cmp(b).unwrap_or(std::cmp::Ordering::Equal));
         Ok(Self(measured))
     }
 
-    /// The smallest measurement that at least `percent` of all do not exceed.
+    /// The smallest measurement that is at least as large as `percent` of all (nearest rank).
     pub fn percentile(&self, percent: usize) -> T {
         let rank = (self.0.len() * percent).div_ceil(100);
         self.0[rank.saturating_sub(1)]
@@ -90,7 +96,7 @@ impl<T: Copy + PartialOrd> Sample<T> {
         self.percentile(50)
     }
 
-    /// The largest.
+    /// The largest measurement.
     pub fn max(&self) -> T {
         self.percentile(100)
     }

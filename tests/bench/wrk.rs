@@ -1,4 +1,4 @@
-//! wrk: the load, from a process that is neither the daemon's nor ours.
+//! Load by wrk, in a process of its own.
 
 use std::net::SocketAddr;
 use std::process::Stdio;
@@ -6,26 +6,26 @@ use std::process::Stdio;
 use anyhow::{Context as _, bail, ensure};
 use tokio::process::Command;
 
-/// Its executable.
+/// Name of the executable.
 pub const PROGRAM: &str = "wrk";
 
-/// How many connections it holds.
+/// Number of persistent connections.
 const CONNECTIONS: &str = "16";
 
-/// How many threads it uses.
+/// Number of threads.
 const THREADS: &str = "2";
 
-/// How long it goes on.
+/// Length of a round.
 const DURATION: &str = "3s";
 
-/// What it counted.
+/// The result of a round.
 #[derive(Debug, Clone, Copy)]
 pub struct Load {
     pub requests: f64,
     pub per_second: f64,
 }
 
-/// Asks for a path as fast as it can, with these header fields. An answer that is no success is an error.
+/// Requests a path as fast as possible, with these header fields. An unsuccessful answer is an error.
 pub async fn run(address: SocketAddr, path: &str, headers: &[String]) -> anyhow::Result<Load> {
     let output = Command::new(PROGRAM)
         .args(["--connections", CONNECTIONS, "--threads", THREADS, "--duration", DURATION])
@@ -38,12 +38,12 @@ pub async fn run(address: SocketAddr, path: &str, headers: &[String]) -> anyhow:
         .context(PROGRAM)?;
     let text = String::from_utf8_lossy(&output.stdout);
     ensure!(output.status.success(), "{PROGRAM} ended with {}: {text}", output.status);
-    parse(&text).with_context(|| format!("{PROGRAM} says {text}"))
+    parse(&text).with_context(|| format!("unexpected output of {PROGRAM}: {text}"))
 }
 
 fn parse(text: &str) -> anyhow::Result<Load> {
     if text.contains("Non-2xx") || text.contains("Socket errors") {
-        bail!("not every request was answered well");
+        bail!("not every request was answered successfully");
     }
     let per_second = text.lines().find_map(|line| line.strip_prefix("Requests/sec:")).context("no rate")?;
     let requests = text.lines().find_map(|line| line.split_once(" requests in ")).context("no count")?.0;

@@ -1,4 +1,4 @@
-//! Answers: what a poll costs its client and the host, beside a scrape.
+//! Answers: the cost of a poll for the client and the host, compared with a scrape.
 
 use std::time::Duration;
 
@@ -9,18 +9,18 @@ use crate::process::{anonymous_bytes, megabytes, processor_time, resident_bytes}
 use crate::storage::{self, Kind, Storage};
 use crate::table::{Sample, Table};
 
-/// How many polls and scrapes, in turn.
+/// Number of polls and scrapes, which alternate.
 const ROUNDS: usize = 100;
 
-/// Measures.
+/// Measures a daemon with this many targets, and node_exporter with as many mounts.
 pub async fn measure(targets: usize, exporter: &Exporter, table: &mut Table) -> anyhow::Result<()> {
     let storage = Storage::start(targets).await?;
-    let home = storage.home(daemon::DEFAULT_INTERVAL)?;
-    let daemon = Daemon::start(&home).await?;
+    let workspace = storage.workspace(daemon::DEFAULT_INTERVAL)?;
+    let daemon = Daemon::start(&workspace).await?;
     for number in 0..targets {
         daemon.create(&storage::export(Kind::Healthy, number)).await?;
     }
-    daemon.has_probed_all().await?;
+    daemon.wait_until_all_probed().await?;
     let (pid, their_pid) = (daemon.pid, exporter.pid()?);
     let before = processor_time(their_pid)?;
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
@@ -30,23 +30,23 @@ pub async fn measure(targets: usize, exporter: &Exporter, table: &mut Table) -> 
     }
     let their_time = (processor_time(their_pid)? - before) / u32::try_from(ROUNDS)?;
     let (ours, theirs) = (Sample::<Duration>::new(ours)?, Sample::<Duration>::new(theirs)?);
-    table.judge(
-        format!("poll of {targets} targets that are probed: median / p99 / max"),
+    table.add_with_goal(
+        format!("poll of {targets} targets during probes: median / p99 / max"),
         ours.summary(),
         "shorter than a scrape",
         ours.median() < theirs.median() && ours.percentile(99) < theirs.percentile(99),
     );
-    table.tell(format!("scrape of {targets} mounts: median / p99 / max"), theirs.summary());
-    table.tell("processor time of node_exporter for a scrape", format!("{:.1} ms", their_time.as_secs_f64() * 1e3));
+    table.add(format!("scrape of {targets} mounts: median / p99 / max"), theirs.summary());
+    table.add("processor time of node_exporter per scrape", format!("{:.1} ms", their_time.as_secs_f64() * 1e3));
     let (our_memory, their_memory) = (resident_bytes(pid)?, resident_bytes(their_pid)?);
-    table.judge(
+    table.add_with_goal(
         format!("resident memory with {targets} targets"),
         megabytes(our_memory),
         "less than node_exporter",
         our_memory < their_memory,
     );
-    table.tell(format!("resident memory of node_exporter with {targets} mounts"), megabytes(their_memory));
-    let own = format!("{} / {}", megabytes(anonymous_bytes(pid)?), megabytes(anonymous_bytes(their_pid)?));
-    table.tell("of these, not of programs and other files: ours / node_exporter's", own);
+    table.add(format!("resident memory of node_exporter with {targets} mounts"), megabytes(their_memory));
+    let anonymous = format!("{} / {}", megabytes(anonymous_bytes(pid)?), megabytes(anonymous_bytes(their_pid)?));
+    table.add("  of these, anonymous (without program and mapped files): agent / node_exporter", anonymous);
     daemon.stop().await
 }

@@ -1,5 +1,5 @@
-/* The least that measuring a list of mounts can cost: statvfs(3) of each path of standard input, in
- * one loop. Prints the nanoseconds that the loop took, once per round. */
+/* The lower bound for the cost of measuring many mounts: one loop that calls statvfs(3) for each path of standard input.
+ * Prints the duration of the loop in nanoseconds, once per round. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>

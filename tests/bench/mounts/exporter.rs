@@ -1,4 +1,4 @@
-//! Prometheus node_exporter with its filesystem collector alone: what a host is watched with otherwise.
+//! Prometheus node_exporter with only its filesystem collector, the usual way to monitor mounts.
 
 use std::net::SocketAddr;
 use std::process::Stdio;
@@ -10,16 +10,16 @@ use tokio::process::{Child, Command};
 
 use crate::http;
 
-/// Its executable, as Debian names it.
+/// Name of the executable in Debian.
 pub const PROGRAM: &str = "prometheus-node-exporter";
 
-/// What its collector says that it took, in seconds.
-const TOOK: &str = r#"node_scrape_collector_duration_seconds{collector="filesystem"} "#;
+/// Metric of the collector's own duration, in seconds.
+const DURATION: &str = r#"node_scrape_collector_duration_seconds{collector="filesystem"} "#;
 
-/// What it says of each mount.
+/// Metric of each mount.
 const SIZE: &str = "node_filesystem_size_bytes{";
 
-/// A running exporter, killed when it is dropped.
+/// A running exporter, killed when dropped.
 pub struct Exporter {
     child: Child,
     address: SocketAddr,
@@ -28,19 +28,19 @@ pub struct Exporter {
 
 /// One scrape.
 pub struct Scrape {
-    /// From connecting to the last byte.
+    /// Time from connecting to the last byte.
     pub took: Duration,
-    /// What the collector itself took.
+    /// Duration that the collector reports.
     pub collected: Duration,
-    /// How many mounts it told of.
+    /// Number of mounts in the answer.
     pub mounts: usize,
 }
 
 impl Exporter {
-    /// Starts it.
+    /// Starts the exporter, and waits until it listens.
     pub async fn start() -> anyhow::Result<Self> {
         let address = http::free_address()?;
-        // It reads the mounts of process 1, which is in another namespace.
+        // It reads the mounts of process 1, which is in another mount namespace.
         let processes = tempfile::tempdir()?;
         std::os::unix::fs::symlink("/proc/self", processes.path().join("1"))?;
         let child = Command::new(PROGRAM)
@@ -57,16 +57,17 @@ impl Exporter {
         Ok(Self { child, address, _processes: processes })
     }
 
-    /// Its process.
+    /// Process id.
     pub fn pid(&self) -> anyhow::Result<i32> {
-        Ok(i32::try_from(self.child.id().context("it has ended")?)?)
+        Ok(i32::try_from(self.child.id().context("node_exporter has ended")?)?)
     }
 
     /// Scrapes it once.
     pub async fn scrape(&self) -> anyhow::Result<Scrape> {
         let answer = http::get(self.address, "/metrics").await?;
         let text = std::str::from_utf8(&answer.body)?;
-        let seconds = text.lines().find_map(|line| line.strip_prefix(TOOK)).context("it tells no duration")?;
+        let seconds =
+            text.lines().find_map(|line| line.strip_prefix(DURATION)).context("the answer has no duration")?;
         let mounts = text.lines().filter(|line| line.starts_with(SIZE)).count();
         Ok(Scrape { took: answer.took, collected: Duration::from_secs_f64(seconds.parse()?), mounts })
     }

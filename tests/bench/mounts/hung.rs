@@ -1,7 +1,7 @@
-//! Mounts that hang: what it costs to find out, again and again, that nobody answers.
+//! Hanging mounts: the cost of repeated probes that time out.
 //!
-//! They are FUSE mounts whose file system nobody serves: a call on one waits in the kernel until it is
-//! killed, as on a hard NFS mount of a dead server.
+//! They are FUSE mounts without a server. A call on one blocks in the kernel until its process is killed, as on a hard
+//! NFS mount of a dead server.
 
 use std::fs::File;
 use std::os::fd::AsRawFd as _;
@@ -18,28 +18,28 @@ use tokio::task::JoinSet;
 
 use crate::table::{Sample, Table};
 
-/// How many there are.
+/// Number of hanging mounts.
 const HUNG: usize = 50;
 
-/// How many rounds of probes.
+/// Number of rounds of probes.
 const ROUNDS: usize = 5;
 
-/// How long a probe waits, as the agent's do by default.
+/// Default deadline of a probe.
 const DEADLINE: Duration = Duration::from_secs(2);
 
-/// The time between two probes of a target, as the agent has it by default.
+/// Default probe interval.
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// The goal, in percent of a core.
+/// Goal: less than this, in percent of a core.
 const PROCESSOR_MAX: f64 = 2.0;
 
-/// Measures.
+/// Measures the probe workers that time out on hanging mounts.
 pub async fn measure(directory: &Path, table: &mut Table) -> anyhow::Result<()> {
     let mounts = (0..HUNG).map(|number| mount_hung(directory, number)).collect::<anyhow::Result<Vec<_>>>()?;
     let program = env!("CARGO_BIN_EXE_targetwatch").into();
     let census = ChildCensus::default();
     let pool = WorkerPool::new(WorkerPoolSettings::new(program), census.clone());
-    let (mut costs, mut lasted) = (Vec::new(), Vec::new());
+    let (mut costs, mut durations) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         let (began, before) = (Instant::now(), processor_time()?);
         let mut probes = JoinSet::new();
@@ -47,7 +47,7 @@ pub async fn measure(directory: &Path, table: &mut Table) -> anyhow::Result<()> 
             let (pool, target, path) = (pool.clone(), *target, path.clone());
             probes.spawn(async move {
                 let request = Request::StatVfs { path, expect_nfs: false };
-                // The second half waits for the first to end.
+                // The pool refuses more suspect calls than its limit, so these are repeated.
                 loop {
                     match pool.call(target, Lane::Suspect, request.clone(), DEADLINE).await {
                         Err(CallError::Overloaded { .. }) => {}
@@ -59,28 +59,28 @@ pub async fn measure(directory: &Path, table: &mut Table) -> anyhow::Result<()> 
         while let Some(probed) = probes.join_next().await {
             match probed? {
                 Err(CallError::TimedOut { .. }) => {}
-                other => bail!("a mount that hangs was expected: {other:?}"),
+                other => bail!("expected a timeout: {other:?}"),
             }
         }
-        lasted.push(began.elapsed());
+        durations.push(began.elapsed());
         costs.push((processor_time()? - before).as_secs_f64());
     }
     pool.shut_down();
     let counts = census.counts();
     ensure!(counts.stuck == 0, "{counts:?}");
-    let (costs, lasted) = (Sample::new(costs)?, Sample::new(lasted)?);
+    let (costs, durations) = (Sample::new(costs)?, Sample::new(durations)?);
     let percent = costs.median() / INTERVAL.as_secs_f64() * 100.0;
-    table.judge(
-        format!("processor for {HUNG} mounts that hang, probed every {} s, children counted", INTERVAL.as_secs()),
+    table.add_with_goal(
+        format!("processor use for {HUNG} hanging mounts probed every {} s, with children", INTERVAL.as_secs()),
         format!("{percent:.2} % of a core"),
         "under 2 %",
         percent < PROCESSOR_MAX,
     );
-    table.tell(format!("until all {HUNG} were given up, {} s each", DEADLINE.as_secs()), lasted.summary());
+    table.add(format!("time until all {HUNG} probes ended, deadline {} s", DEADLINE.as_secs()), durations.summary());
     Ok(())
 }
 
-/// User and system time of this process and of its children that have ended.
+/// User and system time of this process and its reaped children.
 fn processor_time() -> anyhow::Result<Duration> {
     let micros = |time: TimeVal| {
         Duration::from_secs(time.tv_sec().unsigned_abs()) + Duration::from_micros(time.tv_usec().unsigned_abs())
@@ -93,7 +93,7 @@ fn processor_time() -> anyhow::Result<Duration> {
     Ok(sum)
 }
 
-/// The file system lasts for as long as its device is open.
+/// Mounts a FUSE file system, which exists until the returned device is closed.
 fn mount_hung(directory: &Path, number: usize) -> anyhow::Result<(TargetId, PathBuf, File)> {
     let point = directory.join(format!("hung{number:02}"));
     std::fs::create_dir(&point)?;

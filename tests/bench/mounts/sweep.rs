@@ -1,4 +1,4 @@
-//! Sweeps: the capacity of a thousand mounts once, by the agent's means and by others, in turn.
+//! Sweeps: the capacity of a thousand mounts, measured once by the agent, by a plain loop, and by node_exporter.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -14,19 +14,19 @@ use tokio::task::JoinSet;
 use crate::exporter::Exporter;
 use crate::table::{Sample, Table};
 
-/// How many sweeps of each there are.
+/// Number of sweeps of each.
 const ROUNDS: usize = 21;
 
-/// How long one mount may take.
+/// Deadline of one mount.
 const DEADLINE: Duration = Duration::from_secs(5);
 
-/// The goal: how much longer than the bare loop a sweep may take.
+/// Goal: a sweep takes at most this many times as long as the plain loop.
 const TIMES_BASELINE_MAX: f64 = 10.0;
 
-/// The bare loop in C.
+/// The plain loop in C.
 const BASELINE: &str = include_str!("baseline.c");
 
-/// Measures.
+/// Measures sweeps of these mount points.
 pub async fn measure(points: &[PathBuf], exporter: &Exporter, table: &mut Table) -> anyhow::Result<()> {
     let directory = tempfile::tempdir()?;
     let baseline = compile(directory.path())?;
@@ -35,42 +35,43 @@ pub async fn measure(points: &[PathBuf], exporter: &Exporter, table: &mut Table)
     let watch = Arc::new(MountTableWatch::start()?);
     let targets: Vec<(TargetId, PathBuf)> = points.iter().map(|point| (uuid::Uuid::new_v4(), point.clone())).collect();
 
-    // The first of each warms it up.
-    let (mut bare, mut ours, mut theirs) = (Vec::new(), Vec::new(), Vec::new());
+    // The first round only warms up.
+    let (mut plain, mut ours, mut theirs) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..=ROUNDS {
-        let one = (loop_of(&baseline, points)?, sweep(&pool, &watch, &targets).await?, exporter.scrape().await?);
-        ensure!(one.2.mounts >= points.len(), "the exporter told of {} mounts", one.2.mounts);
+        let (by_loop, by_agent, scrape) =
+            (run_loop(&baseline, points)?, sweep(&pool, &watch, &targets).await?, exporter.scrape().await?);
+        ensure!(scrape.mounts >= points.len(), "the exporter reports only {} mounts", scrape.mounts);
         if round > 0 {
-            bare.push(one.0);
-            ours.push(one.1);
-            theirs.push(one.2.collected);
+            plain.push(by_loop);
+            ours.push(by_agent);
+            theirs.push(scrape.collected);
         }
     }
     let stats = pool.stats();
     pool.shut_down();
-    let (bare, ours, theirs) = (Sample::new(bare)?, Sample::new(ours)?, Sample::new(theirs)?);
+    let (plain, ours, theirs) = (Sample::new(plain)?, Sample::new(ours)?, Sample::new(theirs)?);
     let ratio = |other: Duration| other.as_secs_f64() / ours.median().as_secs_f64();
-    let times = 1.0 / ratio(bare.median());
+    let times = 1.0 / ratio(plain.median());
     let count = points.len();
-    table.tell(format!("{count} × statvfs in a loop in C: median / p99 / max"), bare.summary());
-    table.judge(
+    table.add(format!("{count} × statvfs in a loop in C: median / p99 / max"), plain.summary());
+    table.add_with_goal(
         format!("sweep of {count} mounts by probe workers: median / p99 / max"),
         format!("{} ({times:.1} × the loop)", ours.summary()),
         "10 × the loop, or less",
         times <= TIMES_BASELINE_MAX,
     );
-    table.judge(
+    table.add_with_goal(
         format!("{count} mounts by node_exporter's collector: median / p99 / max"),
         format!("{} ({:.1} × ours)", theirs.summary(), ratio(theirs.median())),
         "longer than ours",
         theirs.median() > ours.median(),
     );
-    table.tell("workers started in all sweeps", stats.spawned_total.to_string());
+    table.add("workers started during all sweeps", stats.spawned_total.to_string());
     Ok(())
 }
 
-/// The mount table, and then the capacity, of every target at once, each in a task of the runtime as the
-/// agent has them. So is what waits for them: the thread that `block_on` runs in would be woken by each.
+/// Reads the mount table and the capacity of every target concurrently, each in a task, as the agent does. The caller of
+/// `block_on` would be woken by each task, so the waiting is in a task too.
 async fn sweep(
     pool: &WorkerPool,
     watch: &Arc<MountTableWatch>,
@@ -95,7 +96,7 @@ async fn probe(pool: WorkerPool, watch: Arc<MountTableWatch>, target: TargetId, 
     ensure!(watch.reread()?.topmost_at(&path).is_some(), "{} is not mounted", path.display());
     match pool.call(target, Lane::Healthy, Request::StatVfs { path, expect_nfs: false }, DEADLINE).await? {
         Response::Counts(_) => Ok(()),
-        other => bail!("capacity was expected: {other:?}"),
+        other => bail!("expected counts: {other:?}"),
     }
 }
 
@@ -107,9 +108,10 @@ fn compile(directory: &Path) -> anyhow::Result<PathBuf> {
     Ok(program)
 }
 
-fn loop_of(program: &Path, points: &[PathBuf]) -> anyhow::Result<Duration> {
+/// Runs the loop once over all mount points, and returns its duration.
+fn run_loop(program: &Path, points: &[PathBuf]) -> anyhow::Result<Duration> {
     let mut child = Command::new(program).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-    let mut input = child.stdin.take().context("it has an input")?;
+    let mut input = child.stdin.take().context("standard input")?;
     for point in points {
         writeln!(input, "{}", point.display())?;
     }
