@@ -1,4 +1,4 @@
-//! The servers of the demo and the quick tests keep what they promise.
+//! Tests of the NFS and S3 servers that the demo and the quick tests use.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "that is how tests fail")]
 

@@ -1,4 +1,4 @@
-//! What the API has beyond the guide: health, readiness, the node, the description, and cheap polling.
+//! Routes that the API guide does not have: health, readiness, the node, and OpenAPI. Conditional requests.
 
 use serde_json::{Value, json};
 
@@ -18,8 +18,8 @@ async fn readyz_succeeds_when_every_target_has_a_verdict() {
     let id = daemon.create(nfs_target("/backups")).await;
     let waiting = daemon.request("GET", "/readyz", None).await;
     assert_eq!((waiting.status, waiting.json()), (503, json!({ "backup_targets": 1, "not_checked": 1 })));
-    assert_eq!(daemon.get("/healthz").await, json!({ "status": "ok" }), "alive all the same");
-    // Its connections break, which is a verdict.
+    assert_eq!(daemon.get("/healthz").await, json!({ "status": "ok" }), "the agent itself is healthy");
+    // Broken connections end the probe with a verdict.
     server.stop().await;
     let ready = eventually("ready", async || {
         Some(daemon.request("GET", "/readyz", None).await).filter(|answer| answer.status == 200)
@@ -30,13 +30,12 @@ async fn readyz_succeeds_when_every_target_has_a_verdict() {
 }
 
 #[tokio::test]
-async fn target_without_verdict_reports_it() {
+async fn report_is_not_checked_before_the_first_verdict() {
     let (server, workspace) = nfs().await;
     workspace.configure("[probe]\ndeadline = \"60s\"");
     server.set_behaviour(Behaviour::Silent);
-    let daemon = Daemon::start(&workspace).await;
-    let id = daemon.create(nfs_target("/backups")).await;
-    let checks = daemon.get(&format!("/backup_targets/{id}/checks")).await;
+    let (daemon, id) = Daemon::with_target(&workspace, nfs_target("/backups")).await;
+    let checks = daemon.report(&id).await;
     assert_eq!((&checks["status"], &checks["reason"]), (&json!("offline"), &json!("not_checked")));
     for key in ["verdict", "checked_at", "last_available_at", "capacity_bytes", "used_bytes", "duration_ms"] {
         assert_eq!(checks[key], Value::Null, "{key}");
@@ -95,8 +94,7 @@ async fn openapi_lists_every_served_route() {
 #[tokio::test]
 async fn unchanged_list_answers_not_modified() {
     let (_nfs, workspace) = nfs().await;
-    let daemon = Daemon::start(&workspace).await;
-    let id = daemon.create(nfs_target("/one")).await;
+    let (daemon, id) = Daemon::with_target(&workspace, nfs_target("/one")).await;
     daemon.check(&id).await;
     let first = daemon.request("GET", "/backup_targets", None).await;
     let tag = first.header("etag").to_owned();

@@ -1,14 +1,15 @@
-//! The target half of the Backup Targets API guide, on the wire: its routes, verbs and samples.
+//! The target routes of the Backup Targets API guide: methods, answers and samples.
 
 use serde_json::{Value, json};
 
 use crate::daemon::Daemon;
+use crate::report::metadata;
 use crate::shape::{BEYOND, REPORT, assert_shape, guide, sample};
 use crate::storage::{immutable_target, nfs, nfs_target, s3, s3_target};
 use crate::workspace::Workspace;
 
-/// A sample of a target as it is without authentication, where nobody has a name.
-fn by_nobody(mut sample: Value) -> Value {
+/// A sample of a target without its user, whom the agent does not know without authentication.
+fn without_user(mut sample: Value) -> Value {
     sample["backup_targets"]["backup_target_types"][0]["user_id"] = Value::Null;
     sample
 }
@@ -17,9 +18,9 @@ fn is_request_id(text: &str) -> bool {
     text.strip_prefix("req-").is_some_and(|id| id.len() == 36 && id.parse::<uuid::Uuid>().is_ok())
 }
 
-/// An agent with the three targets of the guide's list: an available default, a bucket that is offline, and
-/// another that is available.
-async fn guide_targets(daemon: &Daemon) -> Vec<String> {
+/// Creates the three targets of the guide's list: an available default, a bucket that is offline, and an available
+/// export.
+async fn create_guide_targets(daemon: &Daemon) -> Vec<String> {
     let mut first = nfs_target("/one");
     first["btt_name"] = json!("nfs_1");
     first["is_default"] = json!(1);
@@ -39,7 +40,7 @@ async fn guide_targets(daemon: &Daemon) -> Vec<String> {
 async fn lists_and_targets_match_the_guide() {
     let (_nfs, workspace) = nfs().await;
     let daemon = Daemon::start(&workspace).await;
-    let ids = guide_targets(&daemon).await;
+    let ids = create_guide_targets(&daemon).await;
 
     let list = daemon.get("/backup_targets").await;
     assert_eq!(list["backup_targets"].as_array().map(Vec::len), Some(3));
@@ -58,7 +59,7 @@ async fn lists_and_targets_match_the_guide() {
 }
 
 #[tokio::test]
-async fn create_answers_at_once_like_the_guide_and_claims_nothing() {
+async fn create_answers_before_the_first_probe_like_the_guide() {
     let daemon = Daemon::start(&Workspace::new()).await;
     daemon.create(nfs_target("/first")).await;
     let body = json!({
@@ -68,13 +69,13 @@ async fn create_answers_at_once_like_the_guide_and_claims_nothing() {
     let answer = daemon.try_create(body).await;
     assert_eq!(answer.status, 200, "{answer:?}");
     let created = answer.json();
-    assert_shape(&by_nobody(sample(guide!("create_s3.json"))), &created, BEYOND);
+    assert_shape(&without_user(sample(guide!("create_s3.json"))), &created, BEYOND);
     let target = &created["backup_targets"];
     assert_eq!(target["status"], "offline");
     assert_eq!(target["capacity"], Value::Null);
     assert_eq!(
         target["backup_target_types"][0]["name"], "127.0.0.1:1/object-locked-cephs3-2",
-        "the export, if no name"
+        "the export, if there is no name"
     );
 }
 
@@ -82,19 +83,18 @@ async fn create_answers_at_once_like_the_guide_and_claims_nothing() {
 async fn set_default_by_get_moves_the_default() {
     let s3 = s3().await;
     let (_nfs, workspace) = nfs().await;
-    let daemon = Daemon::start(&workspace).await;
-    let former = daemon.create(nfs_target("/one")).await;
+    let (daemon, former) = Daemon::with_target(&workspace, nfs_target("/one")).await;
     let id = daemon.create(immutable_target(&s3, "locked")).await;
     daemon.wait_for_lock_proof(&id).await;
-    let moved = daemon.get(&format!("/backup_targets/{id}/set_default")).await;
-    assert_shape(&by_nobody(sample(guide!("set_default_s3.json"))), &moved, BEYOND);
+    let moved = daemon.set_default(&id).await;
+    assert_shape(&without_user(sample(guide!("set_default_s3.json"))), &moved, BEYOND);
     assert_eq!(moved["backup_targets"]["is_default"], true);
     assert_eq!(moved["backup_targets"]["backup_target_types"][0]["is_default"], true);
-    let metadata = json!([
+    let expected = json!([
         { "key": "bucket", "value": "locked" }, { "key": "immutable", "value": "1" }, { "key": "object_lock", "value": "1" },
         { "key": "object_lock_verdict", "value": "enforced" },
     ]);
-    assert_eq!(moved["backup_targets"]["backup_target_metadata"], metadata);
+    assert_eq!(moved["backup_targets"]["backup_target_metadata"], expected);
     let former = daemon.show(&former).await;
     assert_eq!(
         (&former["is_default"], &former["backup_target_types"][0]["is_default"]),
@@ -105,8 +105,7 @@ async fn set_default_by_get_moves_the_default() {
 #[tokio::test]
 async fn every_route_is_served_below_each_prefix() {
     let (_nfs, workspace) = nfs().await;
-    let daemon = Daemon::start(&workspace).await;
-    let keep = daemon.create(nfs_target("/one")).await;
+    let (daemon, keep) = Daemon::with_target(&workspace, nfs_target("/one")).await;
     for prefix in ["", "/v1", "/v1/f7d2d1b2a7c94d5cbb4cf2f0d3b0a6f1"] {
         let body = json!({ "backup_target": nfs_target("/two") });
         let created = daemon.request("POST", &format!("{prefix}/backup_targets"), Some(&body)).await;
@@ -124,7 +123,7 @@ async fn every_route_is_served_below_each_prefix() {
         for path in ["/node", "/healthz", "/readyz", "/openapi.json"] {
             daemon.get(&format!("{prefix}{path}")).await;
         }
-        daemon.get(&format!("/backup_targets/{keep}/set_default")).await;
+        daemon.set_default(&keep).await;
         let deleted = daemon.request("DELETE", &format!("{prefix}/backup_targets/{id}"), None).await;
         assert_eq!(deleted.status, 202, "{deleted:?}");
     }
@@ -161,8 +160,7 @@ async fn every_type_route_is_served(daemon: &Daemon, prefix: &str, target: &str)
 
 #[tokio::test]
 async fn delete_answers_202_with_empty_html_body() {
-    let daemon = Daemon::start(&Workspace::new()).await;
-    let id = daemon.create(nfs_target("/one")).await;
+    let (daemon, id) = Daemon::with_target(&Workspace::new(), nfs_target("/one")).await;
     let answer = daemon.request("DELETE", &format!("/backup_targets/{id}"), None).await;
     assert_eq!((answer.status, answer.body.as_str()), (202, ""));
     assert_eq!(answer.header("content-type"), "text/html; charset=UTF-8");
@@ -174,8 +172,7 @@ async fn delete_answers_202_with_empty_html_body() {
 
 #[tokio::test]
 async fn every_answer_has_a_unique_request_id() {
-    let daemon = Daemon::start(&Workspace::new()).await;
-    let id = daemon.create(nfs_target("/one")).await;
+    let (daemon, id) = Daemon::with_target(&Workspace::new(), nfs_target("/one")).await;
     let one = format!("/backup_targets/{id}");
     let mut ids = std::collections::HashSet::new();
     let requests = [
@@ -226,38 +223,23 @@ async fn flags_may_be_numbers_booleans_or_strings() {
         let mut target = s3_target(&s3, bucket);
         target["immutable"] = yes;
         let id = daemon.create(target).await;
-        let entries = daemon.show(&id).await["backup_target_metadata"].clone();
-        assert!(
-            entries.as_array().expect("a list").contains(&json!({ "key": "immutable", "value": "1" })),
-            "{entries}"
-        );
+        assert_eq!(metadata(&daemon.show(&id).await, "immutable"), Some("1"));
     }
 }
 
 #[tokio::test]
 async fn put_changes_metadata_and_immutability_only() {
     let s3 = s3().await;
-    let daemon = Daemon::start(&Workspace::new()).await;
-    let id = daemon.create(s3_target(&s3, "locked")).await;
+    let (daemon, id) = Daemon::with_target(&Workspace::new(), s3_target(&s3, "locked")).await;
     let before = daemon.show(&id).await;
-    let put = async |fields: Value| {
-        let path = format!("/backup_targets/{id}");
-        let answer = daemon.request("PUT", &path, Some(&json!({ "backup_target": fields }))).await;
-        assert_eq!(answer.status, 200, "{answer:?}");
-        answer.json()["backup_targets"].clone()
-    };
-    put(json!({ "metadata": { "rack": "b7", "owner": "ops" } })).await;
-    let after = put(json!({ "metadata": { "rack": "b8" }, "immutable": 1 })).await;
-    let find = |target: &Value, key: &str| {
-        let entries = target["backup_target_metadata"].as_array().expect("a list").clone();
-        entries.iter().find(|entry| entry["key"] == key).map(|entry| entry["value"].clone())
-    };
-    assert_eq!(find(&after, "rack"), Some(json!("b8")));
-    assert_eq!(find(&after, "owner"), Some(json!("ops")));
-    assert_eq!(find(&after, "immutable"), Some(json!("1")));
+    daemon.modify(&id, json!({ "metadata": { "rack": "b7", "owner": "ops" } })).await;
+    let after = daemon.modify(&id, json!({ "metadata": { "rack": "b8" }, "immutable": 1 })).await;
+    assert_eq!(metadata(&after, "rack"), Some("b8"));
+    assert_eq!(metadata(&after, "owner"), Some("ops"));
+    assert_eq!(metadata(&after, "immutable"), Some("1"));
     for key in ["id", "type", "created_at", "filesystem_export", "filesystem_export_mount_path", "version"] {
         assert_eq!(after[key], before[key], "{key}");
     }
-    let purged = put(json!({ "metadata": { "rack": "b9" }, "purge_metadata": true })).await;
-    assert_eq!((find(&purged, "rack"), find(&purged, "owner")), (Some(json!("b9")), None));
+    let purged = daemon.modify(&id, json!({ "metadata": { "rack": "b9" }, "purge_metadata": true })).await;
+    assert_eq!((metadata(&purged, "rack"), metadata(&purged, "owner")), (Some("b9"), None));
 }

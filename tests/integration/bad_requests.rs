@@ -1,13 +1,14 @@
-//! Requests that are wrong in themselves: refused with the field and what was expected, harming nothing.
+//! Malformed requests: the refusal names the field and the expectation, and nothing changes.
 
 use serde_json::{Value, json};
 
 use crate::daemon::Daemon;
 use crate::http::raw;
+use crate::report::assert_contains;
 use crate::storage::nfs_target;
 use crate::workspace::Workspace;
 
-/// The largest body that is accepted, in bytes.
+/// Maximum size of a body, in bytes.
 const BODY_MAX_BYTES: usize = 1 << 20;
 
 /// An agent with one target.
@@ -17,26 +18,25 @@ async fn daemon() -> Daemon {
     daemon
 }
 
-/// Fails unless a body is refused with all these words, and the list is as it was.
-async fn refused(daemon: &Daemon, body: &[u8], words: &[&str]) {
+/// Asserts that a body is refused with all these words, and that the list stays the same.
+async fn assert_refused(daemon: &Daemon, body: &[u8], words: &[&str]) {
     let before = ids(daemon).await;
     let message = daemon.request_with_bytes("POST", "/backup_targets", body.to_vec()).await.fault(400, "badRequest");
-    for word in words {
-        assert!(message.contains(word), "{word:?} is not in: {message}");
-    }
+    assert_contains(&message, words);
     assert!(!message.contains(char::is_control), "{message:?}");
     assert_eq!(ids(daemon).await, before, "after {message}");
 }
 
-async fn refused_target(daemon: &Daemon, target: Value, words: &[&str]) {
-    refused(daemon, json!({ "backup_target": target }).to_string().as_bytes(), words).await;
+async fn assert_target_refused(daemon: &Daemon, target: Value, words: &[&str]) {
+    assert_refused(daemon, json!({ "backup_target": target }).to_string().as_bytes(), words).await;
 }
 
 async fn ids(daemon: &Daemon) -> Vec<Value> {
     daemon.targets().await.iter().map(|target| target["id"].clone()).collect()
 }
 
-fn with(key: &str, value: Value) -> Value {
+/// The fields of a valid target with one more field.
+fn target_with(key: &str, value: Value) -> Value {
     let mut target = nfs_target("/second");
     target[key] = value;
     target
@@ -47,9 +47,9 @@ async fn bad_request_when_body_is_not_json() {
     let daemon = daemon().await;
     let deep = "[".repeat(100_000);
     for body in ["", "{", "backup_target", "{\"backup_target\": {\"type\": \"nfs\"", "\u{0}", &deep] {
-        refused(&daemon, body.as_bytes(), &["not JSON", "expected {\"backup_target\": {…}}"]).await;
+        assert_refused(&daemon, body.as_bytes(), &["not JSON", "expected {\"backup_target\": {…}}"]).await;
     }
-    refused(&daemon, b"{\"backup_target\": {\"type\": \"\xff\"}}", &["not JSON"]).await;
+    assert_refused(&daemon, b"{\"backup_target\": {\"type\": \"\xff\"}}", &["not JSON"]).await;
 }
 
 #[tokio::test]
@@ -63,7 +63,7 @@ async fn bad_request_when_backup_target_is_missing() {
         ("{\"backup_target\": []}", "backup_target is a list"),
         ("{\"backup_target\": null}", "backup_target is null"),
     ] {
-        refused(&daemon, body.as_bytes(), &[found, "expected {\"backup_target\": {…}}"]).await;
+        assert_refused(&daemon, body.as_bytes(), &[found, "expected {\"backup_target\": {…}}"]).await;
     }
 }
 
@@ -83,9 +83,14 @@ async fn bad_request_when_field_has_wrong_type() {
         ("immutable", json!(0.5), "expected 0, 1, true or false"),
         ("metadata", json!([{ "key": "a", "value": "b" }]), "expected a map"),
     ] {
-        refused_target(&daemon, with(field, value), &[field, expected]).await;
+        assert_target_refused(&daemon, target_with(field, value), &[field, expected]).await;
     }
-    refused_target(&daemon, with("metadata", json!({ "rack": 7 })), &["metadata.rack", "expected a string"]).await;
+    assert_target_refused(
+        &daemon,
+        target_with("metadata", json!({ "rack": 7 })),
+        &["metadata.rack", "expected a string"],
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -94,21 +99,28 @@ async fn bad_request_when_type_is_missing_or_unknown() {
     let export = json!("127.0.0.1:/x");
     for kind in [Value::Null, json!("")] {
         let target = json!({ "type": kind, "filesystem_export": export });
-        refused_target(&daemon, target, &["type: missing", "\"nfs\" or \"s3\""]).await;
+        assert_target_refused(&daemon, target, &["type: missing", "\"nfs\" or \"s3\""]).await;
     }
     for kind in ["smb", "NFS", "nfs "] {
         let target = json!({ "type": kind, "filesystem_export": export });
-        refused_target(&daemon, target, &["type: ", kind, "\"nfs\" or \"s3\""]).await;
+        assert_target_refused(&daemon, target, &["type: ", kind, "\"nfs\" or \"s3\""]).await;
     }
 }
 
 #[tokio::test]
-async fn bad_request_when_field_is_unknown_or_of_other_type() {
+async fn bad_request_when_field_is_unknown_or_of_another_kind() {
     let daemon = daemon().await;
-    refused_target(&daemon, with("imutable", json!(1)), &["unknown field `imutable`", "expected one of"]).await;
-    refused_target(&daemon, with("s3_bucket", json!("backups")), &["s3_bucket", "type nfs has none"]).await;
-    refused_target(&daemon, with("immutable", json!(1)), &["immutable", "type nfs has none"]).await;
-    refused_target(&daemon, with("metadata", json!({ "object_lock": "1" })), &["metadata", "\"object_lock\""]).await;
+    assert_target_refused(&daemon, target_with("imutable", json!(1)), &["unknown field `imutable`", "expected one of"])
+        .await;
+    assert_target_refused(&daemon, target_with("s3_bucket", json!("backups")), &["s3_bucket", "type nfs has none"])
+        .await;
+    assert_target_refused(&daemon, target_with("immutable", json!(1)), &["immutable", "type nfs has none"]).await;
+    assert_target_refused(
+        &daemon,
+        target_with("metadata", json!({ "object_lock": "1" })),
+        &["metadata", "\"object_lock\""],
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -116,45 +128,46 @@ async fn bad_request_when_s3_bucket_or_endpoint_is_invalid() {
     let daemon = daemon().await;
     let endpoint = "https://s3.example.com";
     let target = json!({ "type": "s3", "s3_endpoint_url": endpoint });
-    refused_target(&daemon, target, &["s3_bucket: missing"]).await;
+    assert_target_refused(&daemon, target, &["s3_bucket: missing"]).await;
     for bucket in ["ab", "has space", "../etc", "-dash", "a/b"] {
         let target = json!({ "type": "s3", "s3_endpoint_url": endpoint, "s3_bucket": bucket });
-        refused_target(&daemon, target, &["s3_bucket", bucket, "expected"]).await;
+        assert_target_refused(&daemon, target, &["s3_bucket", bucket, "expected"]).await;
     }
     for url in ["ftp://s3.example.com", "https://user:pass@s3.example.com", "https://s3.example.com/path", "https://"] {
         let target = json!({ "type": "s3", "s3_endpoint_url": url, "s3_bucket": "backups" });
-        refused_target(&daemon, target, &["s3_endpoint_url", "expected"]).await;
+        assert_target_refused(&daemon, target, &["s3_endpoint_url", "expected"]).await;
     }
     let target = json!({ "type": "s3", "s3_endpoint_url": "https://me:hush@s3.example.com", "s3_bucket": "backups" });
     let message = daemon.try_create(target).await.fault(400, "badRequest");
     assert!(message.contains("s3.example.com") && !message.contains("hush"), "{message}");
     let other =
         json!({ "type": "s3", "s3_endpoint_url": endpoint, "s3_bucket": "backups", "filesystem_export": "else/where" });
-    refused_target(&daemon, other, &["filesystem_export", "s3.example.com/backups"]).await;
+    assert_target_refused(&daemon, other, &["filesystem_export", "s3.example.com/backups"]).await;
 }
 
 #[tokio::test]
 async fn bad_request_when_export_is_not_host_and_path() {
     let daemon = daemon().await;
-    refused_target(&daemon, json!({ "type": "nfs" }), &["filesystem_export: missing", "host:/path"]).await;
+    assert_target_refused(&daemon, json!({ "type": "nfs" }), &["filesystem_export: missing", "host:/path"]).await;
     for export in ["nas", "/mnt", "nas:mnt", "fd00::1:/x", ":/x", "-o:/x"] {
         let target = json!({ "type": "nfs", "filesystem_export": export });
-        refused_target(&daemon, target, &["filesystem_export", "expected"]).await;
+        assert_target_refused(&daemon, target, &["filesystem_export", "expected"]).await;
     }
     let both = json!({ "type": "nfs", "filesystem_export": "a:/x", "nfs_export": "b:/x" });
-    refused_target(&daemon, both, &["filesystem_export", "nfs_export", "differ"]).await;
+    assert_target_refused(&daemon, both, &["filesystem_export", "nfs_export", "differ"]).await;
 }
 
 #[tokio::test]
 async fn bad_request_when_export_has_control_characters_or_dots() {
     let daemon = daemon().await;
     for path in ["/a\nb", "/a\u{0}b", "/a\u{1b}[2Jb", "/a\u{7f}"] {
-        refused_target(&daemon, nfs_target(path), &["filesystem_export", "control character"]).await;
+        assert_target_refused(&daemon, nfs_target(path), &["filesystem_export", "control character"]).await;
     }
     for path in ["/..", "/a/../b", "/a/.."] {
-        refused_target(&daemon, nfs_target(path), &["filesystem_export", "\"..\""]).await;
+        assert_target_refused(&daemon, nfs_target(path), &["filesystem_export", "\"..\""]).await;
     }
-    refused_target(&daemon, with("btt_name", json!("a\u{1b}b")), &["btt_name", "control character"]).await;
+    assert_target_refused(&daemon, target_with("btt_name", json!("a\u{1b}b")), &["btt_name", "control character"])
+        .await;
     daemon.create(nfs_target("/a..b")).await;
 }
 
@@ -163,13 +176,13 @@ async fn bad_request_when_mount_name_is_too_long() {
     let daemon = daemon().await;
     let path = |bytes: usize| format!("/{}", "x".repeat(bytes - 1));
     for bytes in [190, 4000] {
-        refused_target(&daemon, nfs_target(&path(bytes)), &["filesystem_export", "189 bytes"]).await;
+        assert_target_refused(&daemon, nfs_target(&path(bytes)), &["filesystem_export", "189 bytes"]).await;
     }
     daemon.create(nfs_target(&path(189))).await;
 }
 
 #[tokio::test]
-async fn bad_request_when_field_is_immutable() {
+async fn bad_request_when_field_cannot_be_changed() {
     let daemon = daemon().await;
     let before = daemon.targets().await;
     let path = format!("/backup_targets/{}", before[0]["id"].as_str().expect("an id"));
@@ -183,7 +196,7 @@ async fn bad_request_when_field_is_immutable() {
     ] {
         let answer = daemon.request("PUT", &path, Some(&json!({ "backup_target": { field: value } }))).await;
         let message = answer.fault(400, "badRequest");
-        assert!(message.contains(field), "{field}: {message}");
+        assert_contains(&message, &[field]);
     }
     let after = daemon.targets().await;
     for key in ["type", "filesystem_export", "is_default", "updated_at", "backup_target_types"] {
@@ -197,7 +210,7 @@ async fn body_over_limit_is_rejected() {
     let answer = daemon.request_with_bytes("POST", "/backup_targets", vec![b' '; BODY_MAX_BYTES + 1]).await;
     let message = answer.fault(413, "overLimit");
     assert!(message.contains("1048576 bytes"), "{message}");
-    // Announced, and never sent: nobody waits for it.
+    // The agent does not wait for a body that is announced but never sent.
     let announced = "POST /backup_targets HTTP/1.1\r\nhost: x\r\ncontent-length: 99999999999\r\n\r\n";
     let answer = raw(daemon.address(), announced.as_bytes()).await;
     assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
@@ -218,9 +231,9 @@ async fn ten_thousand_headers_are_rejected() {
 #[tokio::test]
 async fn non_http_bytes_are_rejected() {
     let daemon = daemon().await;
-    for noise in [&b"SSH-2.0-OpenSSH_9.2\r\n"[..], b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"\r\n\r\n\0\0\0\0"]
+    for bytes in [&b"SSH-2.0-OpenSSH_9.2\r\n"[..], b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"\r\n\r\n\0\0\0\0"]
     {
-        let answer = raw(daemon.address(), noise).await;
+        let answer = raw(daemon.address(), bytes).await;
         assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 400 "), "{answer}");
     }
     assert_eq!(ids(&daemon).await.len(), 1);

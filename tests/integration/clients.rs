@@ -1,4 +1,4 @@
-//! Clients that are slow or say nothing: they harm nobody but themselves.
+//! Slow and silent clients: they delay no other client.
 
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
@@ -7,9 +7,10 @@ use crate::daemon::Daemon;
 use crate::storage::nfs_target;
 use crate::workspace::Workspace;
 
-/// How many clients are slow at the same time.
+/// Number of slow clients at the same time.
 const SLOW_CLIENTS: usize = 200;
 
+/// Connects clients that send only the first part of a request.
 async fn slow_clients(daemon: &Daemon, beginning: &str) -> Vec<TcpStream> {
     let mut clients = Vec::new();
     for _ in 0..SLOW_CLIENTS {
@@ -20,7 +21,7 @@ async fn slow_clients(daemon: &Daemon, beginning: &str) -> Vec<TcpStream> {
     clients
 }
 
-/// Fails unless nobody has been answered or sent away.
+/// Asserts that all clients are still connected and without an answer.
 fn assert_waiting(clients: &[TcpStream]) {
     for client in clients {
         let read = client.try_read(&mut [0; 1]);
@@ -34,7 +35,7 @@ async fn clients_with_incomplete_headers_delay_no_answer() {
     let clients = slow_clients(&daemon, "GET /backup_targets HTTP/1.1\r\nhost: x\r\nx-sl").await;
     let id = daemon.create(nfs_target("/one")).await;
     assert_eq!(daemon.show(&id).await["status"], "offline");
-    assert_eq!(daemon.request("DELETE", &format!("/backup_targets/{id}"), None).await.status, 202);
+    daemon.delete(&id).await;
     assert_waiting(&clients);
 }
 
@@ -53,7 +54,6 @@ async fn stops_promptly_while_clients_are_slow() {
     let mut daemon = Daemon::start(&Workspace::new()).await;
     let clients = slow_clients(&daemon, "GET /backup_targets HTTP/1.1\r\n").await;
     assert_waiting(&clients);
-    let (status, took) = daemon.end(nix::sys::signal::Signal::SIGTERM).await;
-    assert!(status.success(), "{status}");
+    let took = daemon.stop().await;
     assert!(took < std::time::Duration::from_secs(2), "{took:?}");
 }

@@ -1,4 +1,4 @@
-//! The command line beside an agent, and without one.
+//! The command line, with a running agent and without one.
 
 use serde_json::{Value, json};
 
@@ -42,11 +42,10 @@ async fn status_exit_code_is_that_of_the_worst_target() {
 }
 
 #[tokio::test]
-async fn status_warns_by_its_exit_code() {
+async fn status_exit_code_is_1_when_a_target_has_a_warning() {
     let (_nfs, workspace) = nfs().await;
     workspace.configure("[probe]\nnearly_full_percent = 0.0");
-    let daemon = Daemon::start(&workspace).await;
-    let id = daemon.create(nfs_target("/backups")).await;
+    let (daemon, id) = Daemon::with_target(&workspace, nfs_target("/backups")).await;
     daemon.check(&id).await;
     let warned = workspace.run(&["status"]).await;
     assert_eq!(warned.code, WARNING, "{warned:?}");
@@ -57,21 +56,20 @@ async fn status_warns_by_its_exit_code() {
 #[tokio::test]
 async fn json_output_is_the_api_answer() {
     let (_nfs, workspace) = nfs().await;
-    let daemon = Daemon::start(&workspace).await;
-    let id = daemon.create(nfs_target("/backups")).await;
+    let (daemon, id) = Daemon::with_target(&workspace, nfs_target("/backups")).await;
     daemon.check(&id).await;
     let status = workspace.run(&["status", "--json"]).await;
     assert_eq!((status.code, status.json()), (AVAILABLE, daemon.get("/backup_targets/detail").await));
     let list = workspace.run(&["target", "list", "--json"]).await;
     assert_eq!((list.code, list.json()), (AVAILABLE, daemon.get("/backup_targets").await));
     let show = workspace.run(&["target", "show", &id, "--json"]).await;
-    assert_eq!((show.code, show.json()), (AVAILABLE, daemon.get(&format!("/backup_targets/{id}/checks")).await));
+    assert_eq!((show.code, show.json()), (AVAILABLE, daemon.report(&id).await));
     let check = workspace.run(&["check", "all", "--json"]).await;
     assert_eq!((check.code, &check.json()[0]["status"]), (AVAILABLE, &json!("available")));
 }
 
 #[tokio::test]
-async fn target_commands_cover_the_life_of_a_target() {
+async fn target_commands_create_show_check_modify_and_delete() {
     let (_nfs, workspace) = nfs().await;
     let daemon = Daemon::start(&workspace).await;
     let created = workspace
@@ -104,9 +102,9 @@ async fn target_commands_cover_the_life_of_a_target() {
     let id = first["id"].as_str().expect("an id");
     assert_eq!(daemon.show(id).await["backup_target_metadata"], json!([{ "key": "rack", "value": "b8" }]));
 
-    let unasked = workspace.run(&["target", "delete", "nightly"]).await;
-    assert_eq!(unasked.code, UNKNOWN, "{unasked:?}");
-    assert!(unasked.stderr.contains("--yes"), "{unasked:?}");
+    let unconfirmed = workspace.run(&["target", "delete", "nightly"]).await;
+    assert_eq!(unconfirmed.code, UNKNOWN, "{unconfirmed:?}");
+    assert!(unconfirmed.stderr.contains("--yes"), "{unconfirmed:?}");
     assert_eq!(daemon.targets().await.len(), 2);
     let deleted = workspace.run(&["target", "delete", "nightly", "--yes"]).await;
     assert_eq!(deleted.code, AVAILABLE, "{deleted:?}");
@@ -114,7 +112,7 @@ async fn target_commands_cover_the_life_of_a_target() {
 }
 
 #[tokio::test]
-async fn refusals_are_printed_verbatim() {
+async fn refusals_of_the_agent_are_printed_to_stderr() {
     let workspace = Workspace::new();
     let _daemon = Daemon::start(&workspace).await;
     assert_eq!(workspace.run(&["target", "create", "nfs", "127.0.0.1:/one"]).await.code, AVAILABLE);
@@ -151,19 +149,15 @@ async fn check_nfs_needs_no_agent() {
     assert!(refused.code == OFFLINE && refused.stdout.contains("connection_refused"), "{refused:?}");
     let nonsense = workspace.run(&["check", "nfs", "nas", "--config", config]).await;
     assert!(nonsense.code == UNKNOWN && nonsense.stderr.contains("expected host:/path"), "{nonsense:?}");
-    assert!(!workspace.registry().exists() && !workspace.path("mounts").exists(), "a check leaves nothing behind");
+    assert!(!workspace.registry().exists() && !workspace.path("mounts").exists(), "a check creates no files");
 }
 
 #[tokio::test]
 async fn check_s3_needs_no_agent_and_proves_lock_on_request() {
     let s3 = s3().await;
     let workspace = Workspace::new();
-    let config = workspace.config();
-    let config = config.to_str().expect("text");
-    let check = async |bucket: &str, more: &[&str]| {
-        let url = format!("{}/{bucket}", s3.endpoint());
-        workspace.run(&[&["check", "s3", &url, "--config", config], more].concat()).await
-    };
+    let endpoint = s3.endpoint();
+    let check = async |bucket: &str, more: &[&str]| workspace.check_s3(&endpoint, bucket, more).await;
     let plain = check("plain", &[]).await;
     assert_eq!(plain.code, AVAILABLE, "{plain:?}");
     let locked = check("locked", &["--immutable"]).await;
@@ -185,7 +179,7 @@ async fn check_all_probes_every_target_now() {
     let well = workspace.run(&["check", "all"]).await;
     assert!(well.code == AVAILABLE && well.stdout.contains("/one") && well.stdout.contains("/two"), "{well:?}");
     server.stop().await;
-    assert_eq!(workspace.run(&["status"]).await.code, AVAILABLE, "nobody has looked yet");
+    assert_eq!(workspace.run(&["status"]).await.code, AVAILABLE, "no probe has run since");
     let refused = workspace.run(&["check", "all"]).await;
     assert!(refused.code == OFFLINE && refused.stdout.matches("connection_refused").count() == 2, "{refused:?}");
     assert_eq!(workspace.run(&["status"]).await.code, OFFLINE);
@@ -233,7 +227,7 @@ async fn completions_help_and_version_need_no_agent() {
 }
 
 #[tokio::test]
-async fn wrong_usage_and_absent_agent_exit_unknown() {
+async fn exit_code_is_unknown_when_usage_is_wrong_or_agent_is_down() {
     let workspace = Workspace::new();
     for arguments in [
         &[][..],
@@ -251,8 +245,8 @@ async fn wrong_usage_and_absent_agent_exit_unknown() {
         assert_eq!((wrong.code, wrong.stdout.as_str()), (UNKNOWN, ""), "{arguments:?}: {wrong:?}");
         assert!(wrong.stderr.contains("Usage") || wrong.stderr.contains("error:"), "{arguments:?}: {wrong:?}");
     }
-    let unsaid = workspace.run(&["mount-path"]).await;
-    assert!(unsaid.code == UNKNOWN && unsaid.stderr.contains("mount-path nfs EXPORT"), "{unsaid:?}");
+    let incomplete = workspace.run(&["mount-path"]).await;
+    assert!(incomplete.code == UNKNOWN && incomplete.stderr.contains("mount-path nfs EXPORT"), "{incomplete:?}");
     for arguments in [&["status"][..], &["check", "all"], &["target", "list"], &["status", "--json"]] {
         let absent = workspace.run(arguments).await;
         assert_eq!((absent.code, absent.stdout.as_str()), (UNKNOWN, ""), "{absent:?}");

@@ -1,9 +1,8 @@
-//! Many clients at once and an end by `kill -9`: what was answered is there, and the rules hold.
+//! Concurrent clients and `kill -9`: the registry contains every answered change, and the rules hold.
 //!
-//! Each client keeps a [`ledger`] of what it was output: its own targets and types as the answers left
-//! them, and the one change for which it had no answer when the agent was killed. That one may have
-//! been made or not; everything else is certain. Clients meet in what is unique: exports, names of
-//! types, and the default.
+//! Each client has a [`ledger`] with its own targets and types according to the answers, and with the change that
+//! was unanswered when the agent was killed. Only that change may be missing. Clients compete for exports, names
+//! of types, and the default.
 
 mod ledger;
 
@@ -29,60 +28,59 @@ use crate::storage::nfs_target;
 use crate::workspace::Workspace;
 use ledger::{Change, Ledger, items};
 
-/// How many clients there are.
+/// Number of concurrent clients.
 const CLIENTS: usize = 16;
 
-/// How long they are at it.
+/// Time for which the clients make changes.
 const DURATION: Duration = Duration::from_secs(20);
 
-/// In how long after that the agent is killed, at most.
+/// Maximum time between that and the kill.
 const KILLED_WITHIN: Duration = Duration::from_secs(1);
 
-/// Of how many exports and names clients choose: few enough that they get into each other's way.
+/// Number of exports and of type names that clients choose from, small enough for conflicts.
 const CHOICES: u32 = 120;
 
-/// How many targets a client has at most.
+/// Maximum number of targets of a client.
 const TARGETS_MAX: usize = 5;
 
-/// What a change may be answered with besides its success: somebody was there first, or the default
-/// is in the way.
+/// The status of a change that conflicts with another client's change or with the default.
 const CONFLICT: u16 = 409;
 
-/// A client with a connection that it keeps.
+/// A client with a persistent connection.
 struct Client {
     random: StdRng,
     sender: SendRequest<Full<Bytes>>,
     ledger: Ledger,
-    /// The target that everybody knows.
-    everybodys: String,
-    /// Which client it is, and how many changes it chose: no two notes are the same.
+    /// The id of the target that all clients use.
+    shared_target: String,
+    /// The number of the client, and of its changes, which make each note unique.
     number: usize,
     counter: u64,
 }
 
 impl Client {
-    async fn connect(socket: PathBuf, number: usize, seed: u64, everybodys: String) -> Self {
+    async fn connect(socket: PathBuf, number: usize, seed: u64, shared_target: String) -> Self {
         let stream = UnixStream::connect(&socket).await.expect("connected");
         let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.expect("HTTP");
         tokio::spawn(connection);
         let random = StdRng::seed_from_u64(seed.wrapping_add(number as u64));
-        Self { random, sender, ledger: Ledger::default(), everybodys, number, counter: 0 }
+        Self { random, sender, ledger: Ledger::default(), shared_target, number, counter: 0 }
     }
 
-    /// Changes and looks, until the connection breaks. Gives what it was output.
+    /// Makes and verifies changes until the connection breaks, and returns the ledger.
     async fn work(mut self, mut killed: watch::Receiver<bool>) -> Ledger {
         loop {
             let change = self.choose();
-            self.ledger.ask(change.clone());
+            self.ledger.request(change.clone());
             let (method, path, body) = change.request();
             let Ok((status, answer)) = self.exchange(method, &path, body.as_ref()).await else {
-                // Only the end of the agent ends a connection that is in use.
+                // Only the end of the agent may close an active connection.
                 killed.wait_for(|killed| *killed).await.expect("the test");
                 return self.ledger;
             };
             match status {
-                200 | 202 => self.ledger.was_done(&answer),
-                CONFLICT if change.may_conflict() => self.ledger.was_refused(),
+                200 | 202 => self.ledger.confirm(&answer),
+                CONFLICT if change.may_conflict() => self.ledger.discard(),
                 _ => panic!("{method} {path} {body:?}: {status} {answer}"),
             }
             if self.random.random_ratio(1, 8) {
@@ -113,9 +111,9 @@ impl Client {
             (0..25, _, _) | (_, None, _) if self.ledger.target_ids().len() < TARGETS_MAX => {
                 Change::CreateTarget { export: format!("127.0.0.1:/{choice}"), note }
             }
-            (0..45, Some(target), _) => Change::Note { target, note },
+            (0..45, Some(target), _) => Change::SetNote { target, note },
             (45..55, Some(target), _) => Change::MakeDefault { target },
-            (55..60, _, _) => Change::MakeDefault { target: self.everybodys.clone() },
+            (55..60, _, _) => Change::MakeDefault { target: self.shared_target.clone() },
             (60..70, Some(target), _) => Change::DeleteTarget { target },
             (70..78, Some(target), _) => Change::CreateType { target, name: format!("type {choice}"), project: None },
             (78..82, Some(target), _) => {
@@ -126,12 +124,12 @@ impl Client {
             (91..94, _, Some(id)) => Change::RemoveProject { id, project },
             (94..96, _, Some(id)) => Change::MakeTypeDefault { id },
             (96.., _, Some(id)) => Change::DeleteType { id },
-            _ => Change::MakeDefault { target: self.everybodys.clone() },
+            _ => Change::MakeDefault { target: self.shared_target.clone() },
         }
     }
 }
 
-/// What holds at any moment of what the API guide implies.
+/// Asserts the rules of the API guide, which hold at any time.
 fn assert_rules(targets: &[Value]) {
     let defaults: Vec<_> = targets.iter().filter(|target| target["is_default"] == true).collect();
     assert_eq!(defaults.len(), 1, "of {} targets these are the default: {defaults:#?}", targets.len());
@@ -153,21 +151,21 @@ async fn concurrent_clients_lose_no_answered_change_on_sigkill() {
     println!("seed {seed}");
     let workspace = Workspace::new();
     let mut daemon = Daemon::start_logging(&workspace, "warn,targetwatch=error,targetwatch::cli=info").await;
-    let everybodys = daemon.create(nfs_target("/everybodys")).await;
+    let shared_target = daemon.create(nfs_target("/shared")).await;
     let (killed_sender, killed) = watch::channel(false);
     let mut clients = Vec::new();
     for number in 0..CLIENTS {
-        let client = Client::connect(workspace.path("api.sock"), number, seed, everybodys.clone()).await;
+        let client = Client::connect(workspace.path("api.sock"), number, seed, shared_target.clone()).await;
         clients.push(tokio::spawn(client.work(killed.clone())));
     }
-    // The moment is what is tested: no event marks it.
+    // The kill must come at a random time, so there is no event to wait for.
     let moment = StdRng::seed_from_u64(seed).random_range(Duration::ZERO..KILLED_WITHIN);
     tokio::time::sleep(DURATION + moment).await;
     daemon.end(Signal::SIGKILL).await;
     killed_sender.send_replace(true);
     let mut ledgers = Vec::new();
     for client in clients {
-        ledgers.push(client.await.expect("no assertion failed"));
+        ledgers.push(client.await.expect("no failed assertion"));
     }
 
     let daemon = Daemon::start(&workspace).await;
@@ -179,16 +177,16 @@ async fn concurrent_clients_lose_no_answered_change_on_sigkill() {
         let projects = found["backup_target_type_projects"].as_array().expect("a list");
         assert!(!is_public || projects.is_empty(), "{found:#}");
     }
-    let mut known = BTreeSet::from([everybodys.clone()]);
+    let mut known = BTreeSet::from([shared_target.clone()]);
     for ledger in &ledgers {
         known.extend(ledger.assert_kept(&targets, types));
     }
-    let there: BTreeSet<_> = targets.iter().map(|target| target["id"].as_str().expect("an id").to_owned()).collect();
-    assert_eq!(there, known, "targets that nobody created, or that nobody deleted and are gone");
+    let found: BTreeSet<_> = targets.iter().map(|target| target["id"].as_str().expect("an id").to_owned()).collect();
+    assert_eq!(found, known, "targets that no client created, or lost targets");
     let default = targets.iter().find(|target| target["is_default"] == true).expect("one");
-    let may_be: BTreeSet<_> = ledgers.iter().flat_map(Ledger::last_defaults).chain([everybodys]).collect();
-    assert!(may_be.contains(default["id"].as_str().expect("an id")), "nobody made it the default: {default:#}");
-    let done: u64 = ledgers.iter().map(|ledger| ledger.done).sum();
-    println!("{done} changes were made, {} targets and {} types are left", targets.len(), types.len());
-    assert!(ledgers.iter().all(|ledger| ledger.done > 0), "somebody never had a turn");
+    let possible: BTreeSet<_> = ledgers.iter().flat_map(Ledger::last_defaults).chain([shared_target]).collect();
+    assert!(possible.contains(default["id"].as_str().expect("an id")), "no client made it the default: {default:#}");
+    let confirmed: u64 = ledgers.iter().map(|ledger| ledger.confirmed).sum();
+    println!("{confirmed} confirmed changes; the registry has {} targets and {} types", targets.len(), types.len());
+    assert!(ledgers.iter().all(|ledger| ledger.confirmed > 0), "a client made no change");
 }

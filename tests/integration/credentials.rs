@@ -1,4 +1,4 @@
-//! Where credentials come from, and what is between the agent and a service.
+//! Sources of S3 credentials, and proxies between the agent and a service.
 
 use http_body_util::{BodyExt as _, Full};
 use hyper::service::service_fn;
@@ -6,20 +6,17 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::daemon::{Daemon, eventually};
+use crate::daemon::Daemon;
+use crate::report::{assert_contains, assert_healthy, assert_offline, assert_warning, detail_of};
 use crate::storage::{s3, s3_target};
 use crate::support::s3_server::S3Server;
 use crate::workspace::{ACCESS_KEY_ID, SECRET_ACCESS_KEY, Workspace, set_mode};
 
-/// Of a proxy, and nobody else's business.
+/// The password of a proxy, which must appear in no output.
 const PROXY_PASSWORD: &str = "proxyPasswordWithAnUnmistakableText";
 
-fn assert_available(report: &Value) {
-    assert_eq!((&report["status"], &report["reason"]), (&json!("available"), &Value::Null), "{report:#}");
-}
-
-/// The configuration with its files replaced by other lines.
-fn with_source(workspace: &Workspace, source: &str) {
+/// Replaces the files of the credentials in the configuration by other keys.
+fn set_source(workspace: &Workspace, source: &str) {
     let text = workspace.config_text();
     let is_file = |line: &&str| line.contains("_file = ");
     let kept: Vec<&str> = text.lines().filter(|line| !is_file(line)).collect();
@@ -31,22 +28,21 @@ async fn systemd_credentials_are_found_by_name_and_reread() {
     let s3 = s3().await;
     let mut workspace = Workspace::new();
     let directory = workspace.path("credentials");
-    std::fs::create_dir(&directory).expect("made");
+    std::fs::create_dir(&directory).expect("created");
     std::fs::write(directory.join("ceph.id"), ACCESS_KEY_ID).expect("written");
     std::fs::write(directory.join("ceph.secret"), "another").expect("written");
-    // As it is where systemd lets a user read it by an access control list.
+    // The mode of a credential that systemd makes readable by an access control list.
     set_mode(&directory.join("ceph.secret"), 0o440);
     workspace.set_env("CREDENTIALS_DIRECTORY", directory.to_str().expect("text"));
-    with_source(
+    set_source(
         &workspace,
         "access_key_id_file = \"credential:ceph.id\"\nsecret_access_key_file = \"credential:ceph.secret\"",
     );
-    let daemon = Daemon::start(&workspace).await;
-    let id = daemon.create(s3_target(&s3, "plain")).await;
+    let (daemon, id) = Daemon::with_target(&workspace, s3_target(&s3, "plain")).await;
     assert_eq!(daemon.check(&id).await["reason"], "wrong_secret");
     std::fs::write(directory.join("ceph.secret"), SECRET_ACCESS_KEY).expect("written");
-    assert_available(&daemon.check(&id).await);
-    // What everybody may read no list accounts for.
+    assert_healthy(&daemon.check(&id).await);
+    // An access control list does not explain a file that is readable by everybody.
     set_mode(&directory.join("ceph.secret"), 0o444);
     assert_eq!(daemon.check(&id).await["reason"], "secret_exposed");
 }
@@ -55,11 +51,11 @@ async fn systemd_credentials_are_found_by_name_and_reread() {
 async fn changed_profile_is_read_again() {
     let s3 = s3().await;
     let workspace = Workspace::new();
-    with_source(&workspace, "profile = \"ceph\"");
-    std::fs::create_dir(workspace.path(".aws")).expect("made");
+    set_source(&workspace, "profile = \"ceph\"");
+    std::fs::create_dir(workspace.path(".aws")).expect("created");
     let write = |secret: &str| {
         let text = format!("[ceph]\naws_access_key_id = {ACCESS_KEY_ID}\naws_secret_access_key = {secret}\n");
-        std::fs::write(workspace.path(".aws/credentials"), text).expect("written");
+        workspace.write(".aws/credentials", text);
     };
     write("another");
     set_mode(&workspace.path(".aws/credentials"), 0o600);
@@ -68,13 +64,12 @@ async fn changed_profile_is_read_again() {
     assert_eq!(daemon.check(&id).await["reason"], "wrong_secret");
     write(SECRET_ACCESS_KEY);
     let report = daemon.check(&id).await;
-    assert_available(&report);
-    let said = format!("{report} {}", daemon.log());
-    assert!(said.contains("TRACE") && !said.contains(SECRET_ACCESS_KEY), "the secret of a profile is shown");
+    assert_healthy(&report);
+    let shown = format!("{report} {}", daemon.log());
+    assert!(shown.contains("TRACE") && !shown.contains(SECRET_ACCESS_KEY), "the secret of a profile is shown");
 }
 
-/// Where keys may come from that are read again: what the configuration says, a variable of the environment
-/// that names a file, and that file.
+/// Sources of keys: the configuration, an environment variable with the path of a file, and the file.
 const SHARED_SOURCES: [(&str, Option<&str>, &str); 4] = [
     ("profile = \"ceph\"", None, ".aws/credentials"),
     ("profile = \"ceph\"", Some("AWS_SHARED_CREDENTIALS_FILE"), "shared"),
@@ -86,16 +81,16 @@ const SHARED_SOURCES: [(&str, Option<&str>, &str); 4] = [
 async fn routine_probes_pick_up_rotated_keys() {
     let s3 = s3().await;
     let sources = std::iter::once(None).chain(SHARED_SOURCES.map(Some));
-    futures::future::join_all(sources.map(|source| rotated(&s3, source))).await;
+    futures::future::join_all(sources.map(|source| assert_rotation_is_noticed(&s3, source))).await;
 }
 
-/// Has the keys of an agent change, there and back.
-async fn rotated(s3: &S3Server, source: Option<(&str, Option<&str>, &str)>) {
+/// Asserts that an agent notices each change of its keys in this source.
+async fn assert_rotation_is_noticed(s3: &S3Server, source: Option<(&str, Option<&str>, &str)>) {
     let mut workspace = Workspace::new();
     workspace.configure("[probe]\ns3_interval = \"1s\"");
     if let Some((configured, variable, file)) = source {
-        with_source(&workspace, configured);
-        std::fs::create_dir(workspace.path(".aws")).expect("made");
+        set_source(&workspace, configured);
+        std::fs::create_dir(workspace.path(".aws")).expect("created");
         if let Some(variable) = variable {
             let path = workspace.path(file);
             workspace.set_env(variable, path.to_str().expect("text"));
@@ -111,9 +106,7 @@ async fn rotated(s3: &S3Server, source: Option<(&str, Option<&str>, &str)>) {
         replace(&workspace, file, &text);
     };
     rotate(ACCESS_KEY_ID, SECRET_ACCESS_KEY);
-    let daemon = Daemon::start(&workspace).await;
-    let id = daemon.create(s3_target(s3, "plain")).await;
-    let path = format!("/backup_targets/{id}/checks");
+    let (daemon, id) = Daemon::with_target(&workspace, s3_target(s3, "plain")).await;
     for (key, secret, reason) in [
         (ACCESS_KEY_ID, SECRET_ACCESS_KEY, Value::Null),
         ("AKIANOBODY", "another", json!("unknown_access_key")),
@@ -121,15 +114,12 @@ async fn rotated(s3: &S3Server, source: Option<(&str, Option<&str>, &str)>) {
         (ACCESS_KEY_ID, SECRET_ACCESS_KEY, Value::Null),
     ] {
         rotate(key, secret);
-        eventually(&format!("{reason} with {source:?}"), async || {
-            let report = daemon.get(&path).await;
-            (!report["verdict"].is_null() && report["reason"] == reason).then_some(())
-        })
-        .await;
+        let is_noticed = |report: &Value| !report["verdict"].is_null() && report["reason"] == reason;
+        daemon.wait_for_report(&id, &format!("{reason} with {source:?}"), is_noticed).await;
     }
 }
 
-/// Replaces a file as who rotates keys does: whole, in one step, for its owner alone.
+/// Replaces a file atomically, with permissions for its owner only.
 fn replace(workspace: &Workspace, name: &str, text: &str) {
     let new = workspace.path("new");
     std::fs::write(&new, text).expect("written");
@@ -141,28 +131,23 @@ fn replace(workspace: &Workspace, name: &str, text: &str) {
 async fn warning_when_secret_file_is_readable_by_others() {
     let s3 = s3().await;
     let mut workspace = Workspace::new();
-    // No directory, which no file is in.
+    // An empty variable names no directory.
     workspace.set_env("CREDENTIALS_DIRECTORY", "");
-    let daemon = Daemon::start(&workspace).await;
-    let id = daemon.create(s3_target(&s3, "plain")).await;
-    assert_available(&daemon.check(&id).await);
+    let (daemon, id) = Daemon::with_target(&workspace, s3_target(&s3, "plain")).await;
+    assert_healthy(&daemon.check(&id).await);
     for mode in [0o640, 0o604, 0o660] {
         set_mode(&workspace.path("secret"), mode);
         let report = daemon.check(&id).await;
-        assert_eq!(
-            (&report["status"], &report["reason"]),
-            (&json!("available"), &json!("secret_exposed")),
-            "{report:#}"
-        );
-        let message = report["message"].as_str().expect("a sentence");
-        assert!(message.contains(workspace.path("secret").to_str().expect("text")) && message.contains("chmod 0600"));
+        assert_warning(&report, "secret_exposed");
+        let message = report["message"].as_str().expect("a message");
+        assert_contains(message, &[workspace.path("secret").to_str().expect("text"), "chmod 0600"]);
     }
     set_mode(&workspace.path("secret"), 0o600);
-    assert_available(&daemon.check(&id).await);
-    with_source(&workspace, "profile = \"ceph\"");
-    std::fs::create_dir(workspace.path(".aws")).expect("made");
+    assert_healthy(&daemon.check(&id).await);
+    set_source(&workspace, "profile = \"ceph\"");
+    std::fs::create_dir(workspace.path(".aws")).expect("created");
     let text = format!("[ceph]\naws_access_key_id = {ACCESS_KEY_ID}\naws_secret_access_key = {SECRET_ACCESS_KEY}\n");
-    std::fs::write(workspace.path(".aws/credentials"), text).expect("written");
+    workspace.write(".aws/credentials", text);
     set_mode(&workspace.path(".aws/credentials"), 0o644);
     daemon.signal(nix::sys::signal::Signal::SIGHUP);
     daemon.wait_for_log("configuration reloaded").await;
@@ -171,7 +156,7 @@ async fn warning_when_secret_file_is_readable_by_others() {
     assert!(report["message"].as_str().is_some_and(|message| message.contains(".aws/credentials")), "{report:#}");
 }
 
-/// A proxy that passes every request on to a server, whatever host it is for. Gives its port.
+/// Starts a proxy that forwards every request to a server, independent of its host, and returns the proxy's port.
 async fn proxy(to: u16) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let port = listener.local_addr().expect("an address").port();
@@ -202,44 +187,39 @@ async fn s3_uses_environment_proxy_and_hides_its_password() {
     let mut workspace = Workspace::new();
     workspace.set_env("HTTP_PROXY", &format!("http://somebody:{PROXY_PASSWORD}@127.0.0.1:{port}"));
     let daemon = Daemon::start_logging(&workspace, "trace").await;
-    // A name that only the proxy can make something of.
+    // Only the proxy can resolve this name.
     let target = json!({ "type": "s3", "s3_endpoint_url": "http://s3.nowhere.invalid", "s3_bucket": "plain" });
     let id = daemon.create(target).await;
     let report = daemon.check(&id).await;
-    assert_available(&report);
-    let reachable = &report["checks"][0];
-    let detail = reachable["detail"].as_str().expect("a detail");
-    assert!(
-        reachable["name"] == "reachable" && detail.contains(&format!("127.0.0.1 port {port} is the proxy")),
-        "{detail}"
-    );
-    let said = format!("{report} {} {}", daemon.log(), daemon.get("/backup_targets/detail").await);
+    assert_healthy(&report);
+    assert_contains(detail_of(&report, "reachable"), &[&format!("127.0.0.1 port {port} is the proxy")]);
+    let shown = format!("{report} {} {}", daemon.log(), daemon.get("/backup_targets/detail").await);
     assert!(daemon.log().contains("TRACE"));
-    let encoded = "c29tZWJvZHk6"; // the beginning of the header, in base64
-    assert!(!said.contains(PROXY_PASSWORD) && !said.contains(encoded), "the password is shown");
+    // The beginning of the credentials in the header, in base64.
+    let encoded = "c29tZWJvZHk6";
+    assert!(!shown.contains(PROXY_PASSWORD) && !shown.contains(encoded), "the password is shown");
 }
 
 #[tokio::test]
-async fn s3_uses_all_proxy_when_scheme_has_none() {
+async fn s3_uses_all_proxy_when_scheme_has_no_proxy() {
     let s3 = s3().await;
     let port = proxy(s3.port()).await;
-    let detail = |report: &Value| report["checks"][0]["detail"].as_str().unwrap_or_default().to_owned();
     for variable in ["ALL_PROXY", "all_proxy"] {
         let mut workspace = Workspace::new();
         workspace.set_env(variable, &format!("http://somebody:{PROXY_PASSWORD}@127.0.0.1:{port}"));
-        // What is for another scheme, and what is excepted, is not for it.
+        // ALL_PROXY does not apply to excepted hosts, and HTTPS_PROXY not to plain HTTP.
         workspace.set_env("HTTPS_PROXY", "http://nowhere.invalid:3128");
         workspace.set_env("NO_PROXY", "localhost,127.0.0.0/8");
         let daemon = Daemon::start_logging(&workspace, "trace").await;
         let target = json!({ "type": "s3", "s3_endpoint_url": "http://s3.nowhere.invalid", "s3_bucket": "plain" });
         let far = daemon.check(&daemon.create(target).await).await;
-        assert_available(&far);
-        assert!(detail(&far).contains(&format!("127.0.0.1 port {port} is the proxy")), "{far:#}");
+        assert_healthy(&far);
+        assert_contains(detail_of(&far, "reachable"), &[&format!("127.0.0.1 port {port} is the proxy")]);
         let near = daemon.check(&daemon.create(s3_target(&s3, "plain")).await).await;
-        assert_available(&near);
-        assert_eq!(detail(&near), "", "{near:#}");
-        let said = format!("{far} {near} {}", daemon.log());
-        assert!(said.contains("TRACE") && !said.contains(PROXY_PASSWORD), "the password is shown");
+        assert_healthy(&near);
+        assert_eq!(detail_of(&near, "reachable"), "", "{near:#}");
+        let shown = format!("{far} {near} {}", daemon.log());
+        assert!(shown.contains("TRACE") && !shown.contains(PROXY_PASSWORD), "the password is shown");
     }
 }
 
@@ -254,9 +234,8 @@ async fn unusable_proxy_is_named_instead_of_the_service() {
         workspace.set_env("ALL_PROXY", &proxy);
         let daemon = Daemon::start(&workspace).await;
         let report = daemon.check(&daemon.create(s3_target(&s3, "plain")).await).await;
-        assert_eq!((&report["status"], &report["reason"]), (&json!("offline"), &json!("agent_error")), "{report:#}");
-        let message = report["message"].as_str().expect("a sentence");
-        assert!(message.contains(words) && message.contains("ALL_PROXY") && message.contains("NO_PROXY"), "{message}");
+        let message = assert_offline(&report, "agent_error");
+        assert_contains(&message, &[words, "ALL_PROXY", "NO_PROXY"]);
         assert!(!message.contains(PROXY_PASSWORD) && s3.requests().is_empty(), "{message}");
     }
 }
@@ -265,16 +244,16 @@ async fn unusable_proxy_is_named_instead_of_the_service() {
 async fn s3_bypasses_proxy_for_no_proxy_hosts() {
     let s3 = s3().await;
     for variable in ["HTTP_PROXY", "ALL_PROXY"] {
-        for (excepted, is_asked_directly) in [("127.0.0.1,localhost", true), ("localhost", false)] {
+        for (excepted, is_direct) in [("127.0.0.1,localhost", true), ("localhost", false)] {
             let mut workspace = Workspace::new();
             workspace.set_env(variable, "http://nowhere.invalid:3128");
             workspace.set_env("NO_PROXY", excepted);
             let daemon = Daemon::start(&workspace).await;
             let report = daemon.check(&daemon.create(s3_target(&s3, "plain")).await).await;
-            if is_asked_directly {
-                assert_available(&report);
+            if is_direct {
+                assert_healthy(&report);
             } else {
-                let message = report["message"].as_str().expect("a sentence");
+                let message = report["message"].as_str().expect("a message");
                 assert!(report["verdict"] != "available" && message.contains("nowhere.invalid"), "{report:#}");
             }
         }

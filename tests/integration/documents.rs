@@ -1,7 +1,7 @@
-//! The documents say what the product does: links lead somewhere, examples are valid, lists are complete.
+//! The documents match the product: links have targets, examples are valid, and lists are complete.
 //!
-//! The reason table is held by a test in `src/model/reason.rs`, and the configuration sample by one in
-//! `src/config/tests.rs`.
+//! A test in `src/model/reason.rs` checks the table of reasons, and one in `src/config/tests.rs` the configuration
+//! sample.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use crate::daemon::Daemon;
 use crate::workspace::Workspace;
 
-/// The most lines of the README: it introduces the product, and links to the pages of `docs`.
+/// Maximum length of the README, in lines. It introduces the product and links to the pages of `docs`.
 const README_LINES_MAX: usize = 150;
 
 /// The pages at the top of the repository.
@@ -25,7 +25,7 @@ fn read(path: impl AsRef<Path>) -> String {
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// Every Markdown page that a user reads, by its path in the repository.
+/// The path of every Markdown page in the repository.
 fn pages() -> Vec<PathBuf> {
     let docs = fs::read_dir(repository().join("docs")).expect("docs").map(|entry| entry.expect("an entry").file_name());
     let docs = docs.map(|name| Path::new("docs").join(name));
@@ -33,7 +33,7 @@ fn pages() -> Vec<PathBuf> {
     pages.into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "md")).collect()
 }
 
-/// The text of a page outside of fenced code blocks.
+/// The text of a page without fenced code blocks.
 fn prose(page: &str) -> String {
     let mut is_code = false;
     let mut prose = String::new();
@@ -82,7 +82,7 @@ fn configuration_keys() -> BTreeSet<String> {
 }
 
 #[test]
-fn links_between_documents_lead_to_files_and_headings() {
+fn links_between_documents_point_to_files_and_headings() {
     let mut links = 0;
     for page in pages() {
         let text = read(&page);
@@ -93,7 +93,7 @@ fn links_between_documents_lead_to_files_and_headings() {
             links += 1;
             let (path, anchor) = target.split_once('#').map_or((target, None), |(path, anchor)| (path, Some(anchor)));
             let linked = if path.is_empty() { page.clone() } else { page.with_file_name("").join(path) };
-            assert!(repository().join(&linked).exists(), "{}: ({target}) leads nowhere", page.display());
+            assert!(repository().join(&linked).exists(), "{}: ({target}) does not exist", page.display());
             if let Some(anchor) = anchor {
                 let known = anchors(&read(&linked));
                 assert!(known.contains(anchor), "{}: ({target}) is not a heading: {known:?}", page.display());
@@ -130,11 +130,11 @@ async fn api_page_lists_every_route() {
 }
 
 #[test]
-fn api_page_begins_as_its_script_prints_it() {
+fn api_page_begins_with_the_text_of_its_script() {
     let script = read("docs/api-session");
     let (_, rest) = script.split_once("<<'TOP'\n").expect("the text");
     let (text, _) = rest.split_once("\nTOP\n").expect("its end");
-    assert!(read("docs/api.md").starts_with(text), "renew docs/api.md with docs/api-session");
+    assert!(read("docs/api.md").starts_with(text), "docs/api.md differs: update it with docs/api-session");
 }
 
 #[test]
@@ -157,11 +157,11 @@ fn configuration_keys_in_documents_exist() {
     let mut mentioned = 0;
     for page in pages() {
         let text = prose(&read(&page));
-        // `[section] key`, and `[[section]] key`.
+        // Mentions have the form `[section] key` or `[[section]] key`.
         for mention in text.split('`').filter(|mention| mention.starts_with('[')) {
             let Some((section, key)) = mention.trim_start_matches('[').split_once(' ') else { continue };
             mentioned += 1;
-            // The value may follow: `[mounts] mode = "none"`.
+            // A value may follow, as in `[mounts] mode = "none"`.
             let key = key.split(' ').next().expect("a word");
             let key = format!("[{}] {key}", section.trim_end_matches(']'));
             assert!(known.contains(&key), "{}: {key} is not in systemd/config.toml: {known:?}", page.display());
@@ -170,7 +170,7 @@ fn configuration_keys_in_documents_exist() {
     assert!(mentioned > 5, "{mentioned} keys found");
 }
 
-/// A name may end with `…` or `*`: then tests that begin so are meant.
+/// A name that ends with `…` or `*` is the beginning of test names.
 #[test]
 fn lab_tests_in_the_table_of_faults_exist() {
     let page = read("docs/faults.md");

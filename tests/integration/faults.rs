@@ -1,4 +1,4 @@
-//! What is refused although it is well-formed: routes, verbs, ids and rules.
+//! Refusals of well-formed requests: unknown routes, methods and ids, and violated rules.
 
 use serde_json::json;
 
@@ -16,9 +16,8 @@ async fn not_found_points_to_the_routes() {
 }
 
 #[tokio::test]
-async fn wrong_method_is_reported() {
-    let daemon = Daemon::start(&Workspace::new()).await;
-    let id = daemon.create(nfs_target("/one")).await;
+async fn wrong_method_is_refused_naming_method_and_path() {
+    let (daemon, id) = Daemon::with_target(&Workspace::new(), nfs_target("/one")).await;
     let (one, check, default) = (
         format!("/backup_targets/{id}"),
         format!("/backup_targets/{id}/check"),
@@ -63,8 +62,7 @@ async fn unknown_or_malformed_id_is_not_found() {
 
 #[tokio::test]
 async fn second_default_is_refused_with_advice() {
-    let daemon = Daemon::start(&Workspace::new()).await;
-    let first = daemon.create(nfs_target("/one")).await;
+    let (daemon, first) = Daemon::with_target(&Workspace::new(), nfs_target("/one")).await;
     let mut second = nfs_target("/two");
     second["is_default"] = json!(1);
     let message = daemon.try_create(second).await.fault(409, "conflictingRequest");
@@ -74,8 +72,7 @@ async fn second_default_is_refused_with_advice() {
 
 #[tokio::test]
 async fn conflicting_mount_directory_is_refused_naming_the_target() {
-    let daemon = Daemon::start(&Workspace::new()).await;
-    let first = daemon.create(nfs_target("/backups")).await;
+    let (daemon, first) = Daemon::with_target(&Workspace::new(), nfs_target("/backups")).await;
     let other = json!({ "type": "nfs", "filesystem_export": "127.0.0.2:/backups" });
     let message = daemon.try_create(other).await.fault(409, "conflictingRequest");
     assert!(message.contains(&first) && message.contains("127.0.0.1:/backups"), "{message}");
@@ -98,14 +95,13 @@ async fn duplicate_type_name_is_refused() {
 
 #[tokio::test]
 async fn default_target_cannot_be_deleted_while_others_exist() {
-    let daemon = Daemon::start(&Workspace::new()).await;
-    let first = daemon.create(nfs_target("/one")).await;
+    let (daemon, first) = Daemon::with_target(&Workspace::new(), nfs_target("/one")).await;
     let second = daemon.create(nfs_target("/two")).await;
     let delete = async |id: &str| daemon.request("DELETE", &format!("/backup_targets/{id}"), None).await;
     let message = delete(&first).await.fault(409, "conflictingRequest");
     assert!(message.contains("default") && message.contains("set_default"), "{message}");
     assert_eq!(daemon.targets().await.len(), 2);
-    daemon.get(&format!("/backup_targets/{second}/set_default")).await;
+    daemon.set_default(&second).await;
     assert_eq!(delete(&first).await.status, 202);
-    assert_eq!(delete(&second).await.status, 202, "the last one may go");
+    assert_eq!(delete(&second).await.status, 202, "the last target can be deleted");
 }

@@ -1,4 +1,4 @@
-//! From start to end: what survives `kill -9`, how soon the agent ends, and what `SIGHUP` changes.
+//! Start, reload and stop: what survives `kill -9`, how soon the agent stops, and what `SIGHUP` changes.
 
 use std::time::Duration;
 
@@ -7,12 +7,13 @@ use serde_json::{Value, json};
 
 use crate::daemon::{Daemon, eventually};
 use crate::http::{over_unix, request};
+use crate::report::assert_healthy;
 use crate::storage::{nfs, nfs_target};
 use crate::support::nfs_server::Behaviour;
 use crate::workspace::Workspace;
 
-/// How soon the agent ends, whatever its storage does.
-const ENDED: Duration = Duration::from_secs(2);
+/// Maximum time of a stop, also with hanging storage.
+const STOP: Duration = Duration::from_secs(2);
 
 #[tokio::test]
 async fn answered_changes_survive_sigkill() {
@@ -24,18 +25,18 @@ async fn answered_changes_survive_sigkill() {
     daemon.end(Signal::SIGKILL).await;
     let created = answer.json()["backup_targets"].clone();
 
-    // Its socket is still there, and nobody is behind it.
+    // Its socket still exists, but nothing listens on it.
     assert!(workspace.path("api.sock").exists());
     let mut daemon = Daemon::start(&workspace).await;
     assert_eq!(daemon.targets().await, std::slice::from_ref(&created));
     let id = created["id"].as_str().expect("an id");
     let second = daemon.create(nfs_target("/two")).await;
-    daemon.get(&format!("/backup_targets/{second}/set_default")).await;
+    daemon.set_default(&second).await;
     daemon.end(Signal::SIGKILL).await;
 
     let mut daemon = Daemon::start(&workspace).await;
     assert_eq!(daemon.show(&second).await["is_default"], true);
-    assert_eq!(daemon.request("DELETE", &format!("/backup_targets/{id}"), None).await.status, 202);
+    daemon.delete(id).await;
     daemon.end(Signal::SIGKILL).await;
 
     let daemon = Daemon::start(&workspace).await;
@@ -49,18 +50,17 @@ async fn stops_promptly_while_a_probe_hangs_and_a_client_waits() {
         let (server, workspace) = nfs().await;
         workspace.configure("[probe]\ndeadline = \"60s\"");
         server.set_behaviour(Behaviour::Silent);
-        let mut daemon = Daemon::start(&workspace).await;
-        let id = daemon.create(nfs_target("/backups")).await;
+        let (mut daemon, id) = Daemon::with_target(&workspace, nfs_target("/backups")).await;
         let socket = workspace.path("api.sock");
         let check = request("POST", &format!("/backup_targets/{id}/check"), Vec::new());
         let waiting = tokio::spawn(async move { over_unix(&socket, check).await });
-        // Others are answered meanwhile, so the one that waits does.
+        // The agent answers other requests, so it has received the waiting one.
         assert_eq!(daemon.show(&id).await["status"], "offline");
         assert!(!waiting.is_finished());
         let (status, took) = daemon.end(signal).await;
         assert!(status.success(), "{signal}: {status}");
-        assert!(took < ENDED, "{signal}: {took:?}");
-        assert!(!workspace.path("api.sock").exists(), "its socket is gone with it");
+        assert!(took < STOP, "{signal}: {took:?}");
+        assert!(!workspace.path("api.sock").exists(), "its socket is removed");
         waiting.abort();
     }
 }
@@ -68,8 +68,7 @@ async fn stops_promptly_while_a_probe_hangs_and_a_client_waits() {
 #[tokio::test]
 async fn start_does_not_wait_for_storage() {
     let (server, workspace) = nfs().await;
-    let mut daemon = Daemon::start(&workspace).await;
-    let id = daemon.create(nfs_target("/backups")).await;
+    let (mut daemon, id) = Daemon::with_target(&workspace, nfs_target("/backups")).await;
     assert_eq!(daemon.check(&id).await["status"], "available");
     daemon.end(Signal::SIGTERM).await;
     server.set_behaviour(Behaviour::Silent);
@@ -79,30 +78,28 @@ async fn start_does_not_wait_for_storage() {
     assert_eq!(
         (&target["status"], &target["capacity"]),
         (&json!("offline"), &Value::Null),
-        "nothing is claimed unverified"
+        "an unverified target is offline"
     );
 }
 
 #[tokio::test]
 async fn reload_rejects_bad_configuration_and_keeps_the_old() {
     let (_nfs, workspace) = nfs().await;
-    let daemon = Daemon::start(&workspace).await;
-    let id = daemon.create(nfs_target("/backups")).await;
+    let (daemon, id) = Daemon::with_target(&workspace, nfs_target("/backups")).await;
     let good = workspace.config_text();
     workspace.write_config(&format!("{}\n[probes]\nnearly_full_percent = 0.0\n", good.trim_end()));
     daemon.signal(Signal::SIGHUP);
     let line = daemon.wait_for_log("cannot reload the configuration").await;
-    let place_in_file = format!("{}:{}: ", workspace.config().display(), good.trim_end().lines().count() + 1);
-    assert!(line.contains(&place_in_file) && line.contains("probes") && line.contains("ERROR"), "{line}");
+    let position = format!("{}:{}: ", workspace.config().display(), good.trim_end().lines().count() + 1);
+    assert!(line.contains(&position) && line.contains("probes") && line.contains("ERROR"), "{line}");
     let report = daemon.check(&id).await;
-    assert_eq!((&report["status"], &report["reason"]), (&json!("available"), &Value::Null), "{report:#}");
+    assert_healthy(&report);
 }
 
 #[tokio::test]
 async fn reload_applies_good_configuration_at_once() {
     let (_nfs, workspace) = nfs().await;
-    let daemon = Daemon::start(&workspace).await;
-    let id = daemon.create(nfs_target("/backups")).await;
+    let (daemon, id) = Daemon::with_target(&workspace, nfs_target("/backups")).await;
     assert_eq!(daemon.check(&id).await["reason"], Value::Null);
     workspace.configure(
         "[probe]\nnearly_full_percent = 0.0\n[[target]]\ntype = \"nfs\"\nfilesystem_export = \"127.0.0.1:/two\"",
@@ -110,9 +107,9 @@ async fn reload_applies_good_configuration_at_once() {
     daemon.signal(Signal::SIGHUP);
     daemon.wait_for_log("configuration reloaded").await;
     assert_eq!(daemon.targets().await.len(), 2);
-    // Every target is probed with it, although the next probe was due in an hour.
+    // Every target is probed with it at once, although the next probe is due in an hour.
     eventually("the warning", async || {
-        let report = daemon.get(&format!("/backup_targets/{id}/checks")).await;
+        let report = daemon.report(&id).await;
         (report["reason"] == "nearly_full").then_some(())
     })
     .await;

@@ -1,11 +1,11 @@
 //! Tests of the real binary, started as a user starts it, on servers in this process.
 //!
-//! Each test has an agent of its own: a child process with its own configuration, registry, socket,
-//! and free port, below a temporary directory ([`workspace`], [`daemon`]). Storage is the NFS and the
-//! S3 server of `tests/support` ([`storage`]), verified over the wire (`mode = "none"`), so these
-//! tests need no privileges. Tests that need a kernel that mounts are in `tests/lab`.
+//! Each test has its own agent: a child process with its own configuration, registry, socket, and free port,
+//! below a temporary directory ([`workspace`], [`daemon`]). Storage is the NFS and the S3 server of
+//! `tests/support` ([`storage`]). The agent verifies it over the wire (`mode = "none"`), so these tests need no
+//! privileges. Tests that need the kernel's mounts are in `tests/lab`.
 //!
-//! No test sleeps. Probe intervals are an hour, and tests request probes. Where the agent must notice
+//! Tests do not sleep. Probe intervals are an hour, and tests request probes. Where the agent must notice
 //! something by itself, the test waits for an answer or a log line, at most [`daemon::TIMEOUT`].
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "that is how tests fail")]

@@ -1,4 +1,4 @@
-//! Secrets are in nothing that leaves the agent, however much it is told to say.
+//! Secrets do not leave the agent in logs, answers or arguments, at any log level.
 
 use serde_json::json;
 
@@ -6,8 +6,8 @@ use crate::daemon::Daemon;
 use crate::storage::{immutable_target, s3, s3_target};
 use crate::workspace::{ACCESS_KEY_ID, SECRET_ACCESS_KEY, Workspace};
 
-/// What nobody may see, with where it was looked for.
-fn assert_secret(source: &str, text: &str) {
+/// Asserts that a text from this source contains no credential.
+fn assert_no_secret(source: &str, text: &str) {
     for secret in [SECRET_ACCESS_KEY, ACCESS_KEY_ID] {
         if let Some(line) = text.lines().find(|line| line.contains(secret)) {
             panic!("{secret} is in {source}: {line}");
@@ -24,28 +24,28 @@ async fn credentials_appear_in_no_log_answer_or_argument() {
     let missing = daemon.create(s3_target(&s3, "missing")).await;
     assert_eq!(daemon.wait_for_lock_proof(&good).await["status"], "available");
     assert_eq!(daemon.check(&missing).await["reason"], "bucket_not_found");
-    // A key that the service does not take, which it may repeat in its answer.
-    std::fs::write(workspace.path("secret"), format!("{SECRET_ACCESS_KEY}x")).expect("written");
+    // The service refuses this key, and may quote it in its answer.
+    workspace.write("secret", format!("{SECRET_ACCESS_KEY}x"));
     daemon.signal(nix::sys::signal::Signal::SIGHUP);
     daemon.wait_for_log("configuration reloaded").await;
     assert_eq!(daemon.check(&good).await["reason"], "wrong_secret");
 
     for path in ["/backup_targets", "/backup_targets/detail", "/node", "/openapi.json", "/readyz"] {
-        assert_secret(path, &daemon.request("GET", path, None).await.body);
+        assert_no_secret(path, &daemon.request("GET", path, None).await.body);
     }
     for id in [&good, &missing] {
         for path in ["", "/checks", "/set_default"] {
             let path = format!("/backup_targets/{id}{path}");
-            assert_secret(&path, &daemon.request("GET", &path, None).await.body);
+            assert_no_secret(&path, &daemon.request("GET", &path, None).await.body);
         }
     }
     let bad = json!({ "backup_target": { "metadata": { "note": 1 } } });
-    assert_secret("a fault", &daemon.request("PUT", &format!("/backup_targets/{good}"), Some(&bad)).await.body);
+    assert_no_secret("a fault", &daemon.request("PUT", &format!("/backup_targets/{good}"), Some(&bad)).await.body);
     let cmdline = std::fs::read(format!("/proc/{}/cmdline", daemon.pid())).expect("read");
-    assert_secret("its arguments", &String::from_utf8_lossy(&cmdline));
+    assert_no_secret("its arguments", &String::from_utf8_lossy(&cmdline));
     let log = daemon.log();
-    assert!(log.contains("TRACE") && log.contains("DEBUG"), "it says much: {log}");
-    assert_secret("its log", &log);
+    assert!(log.contains("TRACE") && log.contains("DEBUG"), "all levels are logged: {log}");
+    assert_no_secret("its log", &log);
 }
 
 #[tokio::test]
@@ -66,10 +66,10 @@ async fn credentials_appear_in_no_command_line_output() {
         &[&check[..], &["--json"]].concat(),
     ];
     for secret in [SECRET_ACCESS_KEY, "another"] {
-        std::fs::write(workspace.path("secret"), secret).expect("written");
+        workspace.write("secret", secret);
         for arguments in commands {
             let output = workspace.run(arguments).await;
-            assert_secret(&format!("{arguments:?}"), &format!("{}{}", output.stdout, output.stderr));
+            assert_no_secret(&format!("{arguments:?}"), &format!("{}{}", output.stdout, output.stderr));
         }
     }
 }
@@ -98,9 +98,9 @@ async fn secret_in_configuration_is_rejected_without_echo() {
         };
         assert_ne!(bad, good);
         workspace.write_config(&bad.replace("{}", &secret));
-        let said = Daemon::fails_to_start(&workspace).await;
-        assert!(said.contains("config.toml:"), "{key}: {said}");
-        assert_secret("the refusal", &said);
+        let stderr = Daemon::fails_to_start(&workspace).await;
+        assert!(stderr.contains("config.toml:"), "{key}: {stderr}");
+        assert_no_secret("the refusal", &stderr);
     }
 }
 
@@ -112,6 +112,6 @@ async fn credentials_in_endpoint_are_rejected_without_echo() {
         let target = json!({ "type": "s3", "s3_endpoint_url": url, "s3_bucket": "backups" });
         let message = daemon.try_create(target).await.fault(400, "badRequest");
         assert!(message.contains("s3_endpoint_url"), "{message}");
-        assert_secret("the refusal", &message);
+        assert_no_secret("the refusal", &message);
     }
 }

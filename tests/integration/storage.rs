@@ -1,4 +1,4 @@
-//! Storage for the agents: servers in this process, and requests for targets on them.
+//! Storage for the agents: servers in this process, and the fields of targets on them.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::support::nfs_server::{NfsExportFixture, NfsServer};
 use crate::support::s3_server::{
-    BucketFixture, BucketUsageFixture, LockConduct, ObjectLockFixture, RetentionFixture, RetentionMode, S3Fixture,
+    BucketFixture, BucketUsageFixture, LockBehaviour, ObjectLockFixture, RetentionFixture, RetentionMode, S3Fixture,
     S3Server,
 };
 use crate::workspace::{ACCESS_KEY_ID, SECRET_ACCESS_KEY, Workspace};
@@ -17,15 +17,15 @@ pub const USED_BYTES: u64 = 12 << 30;
 /// Quota of the bucket `measured`, in bytes.
 pub const QUOTA_BYTES: u64 = 48 << 30;
 
-/// Ports below the kernel's ephemeral range, so that the port is still free when a server restarts.
-const QUIET_PORTS: std::ops::Range<u16> = 20_000..32_000;
+/// Ports below the kernel's ephemeral range, so that a port is still free when its server restarts.
+const STABLE_PORTS: std::ops::Range<u16> = 20_000..32_000;
 
 /// An NFS server that exports `/backups`, `/one` and `/two`, and a workspace for its client.
 pub async fn nfs() -> (NfsServer, Workspace) {
     let server = loop {
         let (random, ..) = uuid::Uuid::new_v4().as_fields();
-        let span = u32::from(QUIET_PORTS.end - QUIET_PORTS.start);
-        let port = QUIET_PORTS.start + u16::try_from(random % span).expect("below the span");
+        let span = u32::from(STABLE_PORTS.end - STABLE_PORTS.start);
+        let port = STABLE_PORTS.start + u16::try_from(random % span).expect("below the span");
         if let Ok(server) = NfsServer::start_on(port, exports()).await {
             break server;
         }
@@ -36,7 +36,7 @@ pub async fn nfs() -> (NfsServer, Workspace) {
     (server, workspace)
 }
 
-/// What the NFS server exports: the system's own directory for temporary files, by three names.
+/// The exports of the NFS server: the system's directory for temporary files, under three paths.
 pub fn exports() -> Vec<NfsExportFixture> {
     let export = |path: &str| NfsExportFixture { path: path.to_owned(), directory: exported_directory() };
     ["/backups", "/one", "/two"].map(export).into()
@@ -59,19 +59,23 @@ pub fn nfs_target(path: &str) -> Value {
     json!({ "type": "nfs", "filesystem_export": format!("127.0.0.1:{path}") })
 }
 
-/// An S3 server with the buckets `plain` (nothing special), `versioned`, `locked` (object lock with a default
-/// retention), `ignored`, `stubborn` and `untold` (likewise, on services that do not do or tell what they should),
-/// `measured` (which tells its usage and quota), and `paged` (with versions, and two entries on a page).
+/// An S3 server with these buckets:
+///
+/// - `plain` and `versioned`,
+/// - `locked` with object lock and a default retention,
+/// - `not-enforced`, `default-only` and `denied`, which are the same on services with another [`LockBehaviour`],
+/// - `measured`, whose usage and quota the service reports,
+/// - `paged` with versions, and at most two entries on a page of a listing.
 pub async fn s3() -> S3Server {
     let bucket = |name: &str| BucketFixture { name: name.to_owned(), ..BucketFixture::default() };
     let usage = BucketUsageFixture { used_bytes: USED_BYTES, object_count: 3072, quota_bytes: Some(QUOTA_BYTES) };
     let buckets = vec![
         bucket("plain"),
         BucketFixture { versioning: true, ..bucket("versioned") },
-        locked_bucket("locked", LockConduct::Enforced),
-        locked_bucket("ignored", LockConduct::Ignored),
-        locked_bucket("stubborn", LockConduct::DefaultWins),
-        locked_bucket("untold", LockConduct::Untold),
+        locked_bucket("locked", LockBehaviour::Enforced),
+        locked_bucket("not-enforced", LockBehaviour::NotEnforced),
+        locked_bucket("default-only", LockBehaviour::DefaultRetentionOnly),
+        locked_bucket("denied", LockBehaviour::ConfigurationDenied),
         BucketFixture { usage: Some(usage), ..bucket("measured") },
         BucketFixture { versioning: true, page_max: Some(2), ..bucket("paged") },
     ];
@@ -80,12 +84,12 @@ pub async fn s3() -> S3Server {
     S3Server::start(fixture).await.expect("a server")
 }
 
-fn locked_bucket(name: &str, conduct: LockConduct) -> BucketFixture {
+fn locked_bucket(name: &str, behaviour: LockBehaviour) -> BucketFixture {
     let default_retention = Some(RetentionFixture { mode: RetentionMode::Compliance, days: 30 });
     BucketFixture {
         name: name.to_owned(),
         versioning: true,
-        object_lock: Some(ObjectLockFixture { default_retention, conduct }),
+        object_lock: Some(ObjectLockFixture { default_retention, behaviour }),
         ..BucketFixture::default()
     }
 }

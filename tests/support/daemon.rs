@@ -1,16 +1,20 @@
 //! The agent as a child process: started, queried over its API, and killed when dropped.
 
 use std::net::SocketAddr;
+use std::os::fd::AsFd as _;
+use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::net::UnixStream;
 use tokio::process::{Child, ChildStderr};
 use tokio::sync::watch;
 
@@ -23,12 +27,18 @@ pub const TIMEOUT: Duration = Duration::from_secs(20);
 /// Polling interval, where no event announces a change.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
+/// Capacity of an unread standard error in bytes: the smallest pipe that Linux provides (pipe(7)).
+const UNREAD_PIPE_BYTES: i32 = 4096;
+
 /// A running agent.
 pub struct Daemon {
     child: Child,
     pid: u32,
-    address: SocketAddr,
+    /// Its TCP address, which it logs. An agent whose log is not read is queried over its socket.
+    address: Option<SocketAddr>,
+    socket: PathBuf,
     log: watch::Receiver<String>,
+    is_log_read: watch::Sender<bool>,
     _directory: Arc<TempDir>,
 }
 
@@ -40,23 +50,55 @@ impl Daemon {
 
     /// The same with another log filter, which must let the ready line pass.
     pub async fn start_logging(workspace: &Workspace, filter: &str) -> Self {
-        let mut child = spawn(workspace, filter);
-        let pid = child.id().expect("a process id");
-        let mut log = follow(child.stderr.take().expect("piped"));
-        let is_ready = with_timeout("the ready line", log.wait_for(|log| ready_line(log).is_some())).await.is_ok();
-        let text = log.borrow().clone();
+        let mut daemon = Self::spawn(workspace, filter, true);
+        let waiting = daemon.log.wait_for(|log| ready_line(log).is_some());
+        let is_ready = with_timeout("the ready line", waiting).await.is_ok();
+        let text = daemon.log();
         assert!(is_ready, "the agent ended before it was ready:\n{text}");
         let (_, address) = ready_line(&text).and_then(|line| line.split_once("127.0.0.1:")).expect("its address");
         let port: String = address.chars().take_while(char::is_ascii_digit).collect();
         let port = port.parse().ok().filter(|port| *port != 0);
         let port: u16 = port.unwrap_or_else(|| panic!("no port in the ready line: {text}"));
-        let address = SocketAddr::from(([127, 0, 0, 1], port));
-        Self { child, pid, address, log, _directory: workspace.directory() }
+        daemon.address = Some(SocketAddr::from(([127, 0, 0, 1], port)));
+        daemon
+    }
+
+    /// Starts an agent whose standard error is a small pipe that nothing reads until [`Daemon::read_log`], and
+    /// waits for its socket.
+    pub async fn start_unread(workspace: &Workspace) -> Self {
+        let daemon = Self::spawn(workspace, "info", false);
+        eventually("its socket", async || UnixStream::connect(&daemon.socket).await.ok()).await;
+        daemon
+    }
+
+    /// Starts an agent and creates a target, whose id is returned.
+    pub async fn with_target(workspace: &Workspace, target: Value) -> (Self, String) {
+        let daemon = Self::start(workspace).await;
+        let id = daemon.create(target).await;
+        (daemon, id)
+    }
+
+    fn spawn(workspace: &Workspace, filter: &str, is_log_read: bool) -> Self {
+        let mut child = spawn(workspace, filter);
+        let pid = child.id().expect("a process id");
+        let stderr = child.stderr.take().expect("piped");
+        if !is_log_read {
+            fcntl(stderr.as_fd(), FcntlArg::F_SETPIPE_SZ(UNREAD_PIPE_BYTES)).expect("its capacity");
+        }
+        let (is_log_read, reading) = watch::channel(is_log_read);
+        let log = follow(stderr, reading);
+        let (socket, _directory) = (workspace.path("api.sock"), workspace.directory());
+        Self { child, pid, address: None, socket, log, is_log_read, _directory }
+    }
+
+    /// Begins to read the log of an agent that was started unread.
+    pub fn read_log(&self) {
+        self.is_log_read.send_replace(true);
     }
 
     /// Starts an agent that must refuse to start, and returns what it printed to standard error.
     pub async fn fails_to_start(workspace: &Workspace) -> String {
-        let output = with_timeout("its end", spawn(workspace, "info").wait_with_output()).await.expect("run");
+        let output = with_timeout("its exit", spawn(workspace, "info").wait_with_output()).await.expect("run");
         let stderr = String::from_utf8(output.stderr).expect("text");
         assert_eq!(output.status.code(), Some(1), "{stderr}");
         assert!(!stderr.contains("ready"), "{stderr}");
@@ -70,7 +112,7 @@ impl Daemon {
 
     /// The TCP address of its API.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.address.expect("its log was read")
     }
 
     /// The log so far.
@@ -85,14 +127,21 @@ impl Daemon {
         log.lines().find(|line| line.contains(text)).expect("a whole line").to_owned()
     }
 
-    /// Sends a request over TCP.
+    /// Sends a request over TCP, or over the socket if the address is not known.
     pub async fn request(&self, method: &str, path: &str, body: Option<&Value>) -> Answer {
         self.request_with_bytes(method, path, body.map(Value::to_string).unwrap_or_default().into()).await
     }
 
     /// The same with any bytes as the body.
     pub async fn request_with_bytes(&self, method: &str, path: &str, body: Vec<u8>) -> Answer {
-        with_timeout(path, http::over_tcp(self.address, http::request(method, path, body))).await
+        let request = http::request(method, path, body);
+        let exchange = async {
+            match self.address {
+                Some(address) => http::over_tcp(address, request).await,
+                None => http::over_unix(&self.socket, request).await,
+            }
+        };
+        with_timeout(path, exchange).await
     }
 
     /// Gets a path, which must exist.
@@ -125,6 +174,11 @@ impl Daemon {
         answer.json()["backup_targets"].clone()
     }
 
+    /// Makes a target the default, and returns the answer.
+    pub async fn set_default(&self, id: &str) -> Value {
+        self.get(&format!("/backup_targets/{id}/set_default")).await
+    }
+
     /// Deletes a target.
     pub async fn delete(&self, id: &str) {
         let answer = self.request("DELETE", &format!("/backup_targets/{id}"), None).await;
@@ -148,7 +202,7 @@ impl Daemon {
         answer.json()
     }
 
-    /// Waits for a report that meets a condition, without asking for a probe.
+    /// Waits for a report that meets a condition, without requesting a probe.
     pub async fn wait_for_report(&self, id: &str, what: &str, condition: impl Fn(&Value) -> bool) -> Value {
         let mut latest = Value::Null;
         let polling = async {
@@ -181,7 +235,7 @@ impl Daemon {
     pub async fn end(&mut self, signal: Signal) -> (ExitStatus, Duration) {
         let began = Instant::now();
         self.signal(signal);
-        let status = with_timeout("its end", self.child.wait()).await.expect("waited for");
+        let status = with_timeout("its exit", self.child.wait()).await.expect("waited for");
         (status, began.elapsed())
     }
 
@@ -212,7 +266,7 @@ impl Drop for Daemon {
     }
 }
 
-/// The id of a created target, which must not claim anything before its first probe.
+/// The id of a created target, which must be offline and without figures before its first probe.
 pub fn created(answer: &Answer) -> String {
     assert_eq!(answer.status, 200, "{answer:?}");
     let target = &answer.json()["backup_targets"];
@@ -250,10 +304,12 @@ fn spawn(workspace: &Workspace, filter: &str) -> Child {
         .expect("the agent starts")
 }
 
-/// Collects the log. The channel closes when the agent ends, so that a wait for more fails at once.
-fn follow(stderr: ChildStderr) -> watch::Receiver<String> {
+/// Collects the log once it may be read. The channel closes when the agent ends, so that a wait for more fails at once.
+fn follow(stderr: ChildStderr, mut is_log_read: watch::Receiver<bool>) -> watch::Receiver<String> {
     let (sender, log) = watch::channel(String::new());
     tokio::spawn(async move {
+        // An error means that the test ended.
+        let Ok(_) = is_log_read.wait_for(|is_read| *is_read).await else { return };
         let mut lines = BufReader::new(stderr).lines();
         while let Ok(Some(line)) = lines.next_line().await {
             sender.send_modify(|log| {

@@ -1,4 +1,4 @@
-//! A TCP server on loopback that stops completely: no task outlives it, and nothing keeps listening.
+//! A TCP server on loopback that stops completely: no task and no listening socket outlives it.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -11,14 +11,14 @@ use tokio::task::{JoinHandle, JoinSet};
 pub const CONNECTIONS_MAX: usize = 256;
 
 /// A listener and the tasks of its connections. Dropping it ends them as soon as the runtime runs.
-pub struct Loopback {
+pub struct LoopbackServer {
     address: SocketAddr,
-    /// Its drop is the signal to end.
-    ending: oneshot::Sender<()>,
+    /// Dropping it stops the server.
+    stop: oneshot::Sender<()>,
     accepting: JoinHandle<()>,
 }
 
-impl Loopback {
+impl LoopbackServer {
     /// Listens on `port` of 127.0.0.1 (0: any free one) and runs `serve` for each connection.
     ///
     /// # Errors
@@ -30,9 +30,9 @@ impl Loopback {
     {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
         let address = listener.local_addr()?;
-        let (ending, ended) = oneshot::channel();
-        let accepting = tokio::spawn(accept(listener, ended, serve));
-        Ok(Self { address, ending, accepting })
+        let (stop, stopped) = oneshot::channel();
+        let accepting = tokio::spawn(accept(listener, stopped, serve));
+        Ok(Self { address, stop, accepting })
     }
 
     /// The address it listens on.
@@ -42,12 +42,13 @@ impl Loopback {
 
     /// Closes the listener and every connection, and returns when they are closed.
     pub async fn stop(self) {
-        drop(self.ending);
-        let _panicked_at_worst = self.accepting.await;
+        drop(self.stop);
+        // An error means that the task panicked, so it has ended too.
+        let _ = self.accepting.await;
     }
 }
 
-async fn accept<F, S>(listener: TcpListener, mut ended: oneshot::Receiver<()>, serve: F)
+async fn accept<F, S>(listener: TcpListener, mut stopped: oneshot::Receiver<()>, serve: F)
 where
     F: Fn(TcpStream) -> S,
     S: Future<Output = ()> + Send + 'static,
@@ -55,15 +56,16 @@ where
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
-            _ = &mut ended => break,
+            _ = &mut stopped => break,
             Some(_) = connections.join_next() => {}
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) if connections.len() < CONNECTIONS_MAX => {
-                    let _only_slower_without = stream.set_nodelay(true);
+                    // Without it, answers are only slower.
+                    let _ = stream.set_nodelay(true);
                     connections.spawn(serve(stream));
                 }
                 Ok(_) => {}
-                // The connection went away while it was accepted, or descriptors ran out for now.
+                // The client disconnected while it was accepted, or no descriptor is free at the moment.
                 Err(_) => tokio::task::yield_now().await,
             },
         }

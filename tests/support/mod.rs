@@ -1,8 +1,8 @@
 //! NFS and S3 servers in this process, on loopback, for the demo, the quick tests, and the benchmarks.
 //!
-//! They speak the real protocols, so other clients can use them too. Their answers are true: capacity
-//! is that of the exported directory, and an object under retention cannot be deleted. They keep
-//! nothing on disk, need no privileges, and stop when they are dropped.
+//! They speak the real protocols, so other clients can use them too. They report the capacity of the exported
+//! directory, and refuse to delete an object under retention. They store nothing on disk, need no privileges,
+//! and stop when they are dropped.
 
 #![allow(dead_code, reason = "each test binary and the demo use a part of this")]
 

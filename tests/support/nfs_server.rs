@@ -1,8 +1,8 @@
-//! An NFS server, version 3 and read-only, that also behaves badly when a test asks for it.
+//! A read-only NFS server, version 3, with [failures](Behaviour) that a test can select.
 //!
-//! MOUNT and NFS (RFC 1813) over TCP, both programs on one port; there is no port mapper, so a
-//! client has to be told the port. FSSTAT is answered from the exported directory's statvfs.
-//! Exported directories must be local: they are read in the task that serves.
+//! It serves MOUNT and NFS (RFC 1813) over TCP on one port. There is no port mapper, so clients need the
+//! port in their options. FSSTAT reports the exported directory's statvfs. Exported directories must be
+//! local, because the serving task reads them with blocking calls.
 
 mod answer;
 mod files;
@@ -15,41 +15,41 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::net::TcpStream;
 
-use super::loopback::Loopback;
+use super::loopback::LoopbackServer;
 use files::Files;
 
 /// A directory to export.
 #[derive(Debug, Clone)]
 pub struct NfsExportFixture {
-    /// The path by which clients ask for it.
+    /// The path that clients mount.
     pub path: String,
     /// The local directory.
     pub directory: PathBuf,
 }
 
-/// How the server treats connections and calls, from the moment it is set.
+/// How the server treats connections and calls.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Behaviour {
-    /// As it should.
+    /// Answers correctly.
     Healthy,
-    /// Accepts and reads, and never answers what it read.
+    /// Accepts connections, reads calls, and never answers them.
     Silent,
-    /// Refuses to mount this path (`MNT3ERR_ACCES`), as servers do for hosts that may not.
+    /// Refuses to mount this path (`MNT3ERR_ACCES`), as servers do for hosts without permission.
     RefuseExport(String),
-    /// Has other versions of the programs than any that is asked for (`PROG_MISMATCH`).
+    /// Supports only other versions of the programs than the client requests (`PROG_MISMATCH`).
     VersionMismatch {
-        /// The lowest version it says it has.
+        /// The lowest version that it reports.
         low: u32,
-        /// The highest.
+        /// The highest version that it reports.
         high: u32,
     },
     /// Rejects the caller's credential (`AUTH_TOOWEAK`).
     AuthError,
-    /// Answers with a well-formed record of noise.
+    /// Answers with a well-formed record of arbitrary bytes.
     Garbage,
-    /// Closes a connection when it is made, and those that exist at their next call.
+    /// Closes new connections at once, and existing ones at their next call.
     CloseAtOnce,
-    /// Mounts, and answers `NFS3ERR_STALE` to every handle, new ones too.
+    /// Mounts, and answers `NFS3ERR_STALE` to every handle, also to new ones.
     StaleHandle,
     /// Announces a reply and closes in the middle of it.
     EofMidRecord,
@@ -59,7 +59,7 @@ pub enum Behaviour {
 
 /// The running server.
 pub struct NfsServer {
-    listener: Loopback,
+    listener: LoopbackServer,
     shared: Arc<Shared>,
 }
 
@@ -67,20 +67,20 @@ impl NfsServer {
     /// Serves the exports on a free port of 127.0.0.1.
     ///
     /// # Errors
-    /// When the port or an exported directory cannot be had.
+    /// When the port is not free or an exported directory cannot be read.
     pub async fn start(exports: Vec<NfsExportFixture>) -> io::Result<Self> {
         Self::start_on(0, exports).await
     }
 
-    /// The same on a given port: the server that comes back after [`NfsServer::stop`].
+    /// The same on a given port, to restart a server after [`NfsServer::stop`].
     ///
     /// # Errors
-    /// When the port or an exported directory cannot be had.
+    /// When the port is not free or an exported directory cannot be read.
     pub async fn start_on(port: u16, exports: Vec<NfsExportFixture>) -> io::Result<Self> {
         let files = Mutex::new(Files::new(exports)?);
         let shared = Arc::new(Shared { behaviour: Mutex::new(Behaviour::Healthy), files });
         let serving = shared.clone();
-        let listener = Loopback::start(port, move |stream| serve(stream, serving.clone())).await?;
+        let listener = LoopbackServer::start(port, move |stream| serve(stream, serving.clone())).await?;
         Ok(Self { listener, shared })
     }
 
@@ -89,17 +89,17 @@ impl NfsServer {
         self.listener.address().port()
     }
 
-    /// Changes how calls are treated from now on. A call that met [`Behaviour::Silent`] stays unanswered.
+    /// Changes how calls are treated from now on. Calls that [`Behaviour::Silent`] received stay unanswered.
     pub fn set_behaviour(&self, behaviour: Behaviour) {
         *lock(&self.shared.behaviour) = behaviour;
     }
 
-    /// Makes every handle given so far stale, as when an export is made anew: mounting again heals it.
-    pub fn forget_handles(&self) {
-        lock(&self.shared.files).forget_handles();
+    /// Makes all existing handles stale, as an export that was recreated does. A new mount gets a valid handle.
+    pub fn invalidate_handles(&self) {
+        lock(&self.shared.files).invalidate_handles();
     }
 
-    /// Closes the listener and every connection; from its return on, connections are refused.
+    /// Closes the listener and every connection. After it returns, connections are refused.
     pub async fn stop(self) {
         self.listener.stop().await;
     }
@@ -114,7 +114,7 @@ fn lock<T>(value: &Mutex<T>) -> MutexGuard<'_, T> {
     value.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Answers calls in order until the client leaves, or either side breaks the protocol.
+/// Answers calls in order until the client disconnects, or either side violates the protocol.
 async fn serve(mut stream: TcpStream, shared: Arc<Shared>) {
     let behaviour = || lock(&shared.behaviour).clone();
     if behaviour() == Behaviour::CloseAtOnce {

@@ -33,7 +33,19 @@ pub fn check_named<'a>(report: &'a Value, name: &str) -> &'a Value {
     checks.iter().find(|check| check["name"] == name).unwrap_or_else(|| panic!("no {name}: {report:#}"))
 }
 
-/// One complaint for each word that a message lacks.
+/// The detail of a check, or an empty text.
+pub fn detail_of<'a>(report: &'a Value, check: &str) -> &'a str {
+    check_named(report, check)["detail"].as_str().unwrap_or_default()
+}
+
+/// Asserts that a text contains all these words.
+pub fn assert_contains(text: &str, words: &[&str]) {
+    for word in words {
+        assert!(text.contains(word), "{word:?} is missing in: {text}");
+    }
+}
+
+/// A description of each word that is missing in a message.
 pub fn missing_words<'a>(what: &str, message: &str, words: impl IntoIterator<Item = &'a str>) -> Vec<String> {
     let missing = words.into_iter().filter(|word| !message.contains(word));
     missing.map(|word| format!("{what}: {word:?} is missing in: {message}")).collect()

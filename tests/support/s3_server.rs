@@ -1,9 +1,9 @@
-//! An S3 server in memory, with versions and an object lock that is in force.
+//! An S3 server in memory, with versioning and an enforced object lock.
 //!
-//! `s3s` parses requests and verifies their signatures (Signature Version 4); what an operation
-//! does is in `operations`, and what is kept in `store`. Both follow Ceph RADOS Gateway where
-//! services differ: its usage headers on HEAD of a bucket, its answers to a locked DELETE.
-//! Plain HTTP, path addressing.
+//! `s3s` parses requests and verifies their signatures (Signature Version 4). `operations` implements the
+//! operations, and `store` the buckets and objects. Both behave like Ceph RADOS Gateway where services differ,
+//! for example in the usage headers of HEAD and in the answer to a locked DELETE. Clients use plain HTTP and
+//! path addressing.
 
 mod operations;
 mod store;
@@ -23,67 +23,67 @@ use s3s::service::{S3Service, S3ServiceBuilder};
 use s3s::{Body, S3Result, s3_error};
 use tokio::net::TcpStream;
 
-use super::loopback::Loopback;
+use super::loopback::LoopbackServer;
 use operations::Operations;
 use store::Store;
 
-/// How long a client may take to send the head of a request.
+/// Deadline of a client for the head of its request.
 const HEAD_DEADLINE: Duration = Duration::from_secs(10);
 
-/// What a server starts with: one user, and the buckets that belong to it.
+/// The initial state of a server: one user and its buckets.
 pub struct S3Fixture {
-    /// The user's access key id.
+    /// The access key id of the user.
     pub access_key_id: String,
-    /// Its secret.
+    /// The secret access key of the user.
     pub secret_access_key: String,
-    /// Its buckets.
+    /// The buckets, which belong to the user.
     pub buckets: Vec<BucketFixture>,
 }
 
 /// A bucket.
 #[derive(Debug, Clone, Default)]
 pub struct BucketFixture {
-    /// Its name.
+    /// The name in requests.
     pub name: String,
-    /// Whether each PUT makes a version.
+    /// Whether each PUT creates a version.
     pub versioning: bool,
-    /// Its object lock, which includes versioning; none when it was made without.
+    /// Object lock, which includes versioning. `None` for a bucket that was created without it.
     pub object_lock: Option<ObjectLockFixture>,
-    /// What the service tells about its use in `X-RGW-…` headers; none for a service that tells nothing.
+    /// Usage that the service reports in `X-RGW-…` headers. `None` for a service that does not report it.
     pub usage: Option<BucketUsageFixture>,
-    /// How many entries a page of its listings has at most; none for as many as are asked for.
+    /// Maximum number of entries on a page of its listings. `None` for the number that the client requests.
     pub page_max: Option<u8>,
 }
 
 /// The object lock of a bucket.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ObjectLockFixture {
-    /// The retention of objects that are put without one.
+    /// The retention of objects whose PUT has none.
     pub default_retention: Option<RetentionFixture>,
-    /// What the service makes of it.
-    pub conduct: LockConduct,
+    /// How the service implements it.
+    pub behaviour: LockBehaviour,
 }
 
-/// How a service deals with retentions.
+/// How a service implements object lock.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum LockConduct {
-    /// As it should.
+pub enum LockBehaviour {
+    /// Correctly.
     #[default]
     Enforced,
-    /// It stores and tells them, and deletes all the same.
-    Ignored,
-    /// It locks every object for the default retention, whatever a PUT asks for.
-    DefaultWins,
-    /// As it should, and it tells nobody its configuration.
-    Untold,
+    /// It stores and reports retentions, but deletes locked versions.
+    NotEnforced,
+    /// It locks every object for the default retention and ignores the retention of a PUT.
+    DefaultRetentionOnly,
+    /// Correctly, but it denies reading the lock configuration.
+    ConfigurationDenied,
 }
 
-/// How long, and how strictly, a version is kept.
+/// The duration and mode of a retention.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RetentionFixture {
-    /// Whether somebody may end it early.
+    /// Whether a client may end it early.
     pub mode: RetentionMode,
-    /// Its length from the PUT on, in days.
+    /// The duration from the PUT, in days.
     pub days: u16,
 }
 
@@ -92,24 +92,24 @@ pub struct RetentionFixture {
 pub enum RetentionMode {
     /// A DELETE with bypass succeeds.
     Governance,
-    /// Nobody deletes it before its time.
+    /// No client can delete the version before the retention ends.
     Compliance,
 }
 
-/// The use of a bucket before the server started; what is stored since then is added.
+/// The usage of a bucket before the server started. The server adds what is stored afterwards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BucketUsageFixture {
-    /// Bytes in all versions.
+    /// Size of all versions, in bytes.
     pub used_bytes: u64,
-    /// Versions.
+    /// Number of versions.
     pub object_count: u64,
-    /// The quota in bytes, which is told and not enforced; none for no limit.
+    /// The quota in bytes, which is reported but not enforced. `None` for no limit.
     pub quota_bytes: Option<u64>,
 }
 
 /// The running server.
 pub struct S3Server {
-    listener: Loopback,
+    listener: LoopbackServer,
     operations: Operations,
 }
 
@@ -117,90 +117,91 @@ impl S3Server {
     /// Serves the buckets on a free port of 127.0.0.1.
     ///
     /// # Errors
-    /// When there is no port.
+    /// When no port is free.
     pub async fn start(fixture: S3Fixture) -> io::Result<Self> {
         Self::start_on(0, fixture).await
     }
 
-    /// The same on a given port: the server that comes back after [`S3Server::stop`], empty again.
+    /// The same on a given port, to restart a server after [`S3Server::stop`]. Its buckets are empty again.
     ///
     /// # Errors
-    /// When the port cannot be had.
+    /// When the port is not free.
     pub async fn start_on(port: u16, fixture: S3Fixture) -> io::Result<Self> {
         let operations = Operations::new(Store::new(fixture.buckets));
         let mut builder = S3ServiceBuilder::new(operations.clone());
-        builder.set_auth(OneUser {
+        builder.set_auth(SingleUserAuth {
             access_key_id: fixture.access_key_id,
             secret_access_key: fixture.secret_access_key.into(),
         });
         let service = builder.build();
-        let clock = operations.clone();
-        let listener = Loopback::start(port, move |stream| serve(stream, service.clone(), clock.clone())).await?;
+        let serving = operations.clone();
+        let listener =
+            LoopbackServer::start(port, move |stream| serve(stream, service.clone(), serving.clone())).await?;
         Ok(Self { listener, operations })
     }
 
-    /// Where it is: `http://127.0.0.1:PORT`.
+    /// The endpoint URL: `http://127.0.0.1:PORT`.
     pub fn endpoint(&self) -> String {
         format!("http://{}", self.listener.address())
     }
 
-    /// Its port.
+    /// The port that it listens on.
     pub fn port(&self) -> u16 {
         self.listener.address().port()
     }
 
-    /// Lets time pass for retention and in what is told of the time (`Date`), and for nothing else: what is
-    /// retained for less becomes deletable.
+    /// Advances the clock that ends retentions and that the server reports in `Date`.
     pub fn advance_clock(&self, by: Duration) {
         self.operations.advance_clock(by);
     }
 
-    /// Has a bucket's lock be dealt with in another way from now on.
-    pub fn set_conduct(&self, bucket: &str, conduct: LockConduct) {
-        self.operations.set_conduct(bucket, conduct);
+    /// Changes how the object lock of a bucket behaves from now on.
+    pub fn set_lock_behaviour(&self, bucket: &str, behaviour: LockBehaviour) {
+        self.operations.set_lock_behaviour(bucket, behaviour);
     }
 
     /// Stores an object in a bucket.
     pub fn put(&self, bucket: &str, key: &str, content: impl Into<bytes::Bytes>) {
-        self.operations.change(bucket, key, Some(content.into()));
+        self.operations.put_or_delete(bucket, key, Some(content.into()));
     }
 
-    /// Deletes an object of a bucket, which leaves a delete marker where versions are kept.
-    pub fn hide(&self, bucket: &str, key: &str) {
-        self.operations.change(bucket, key, None);
+    /// Deletes an object of a bucket, which leaves a delete marker in a versioned bucket.
+    pub fn delete(&self, bucket: &str, key: &str) {
+        self.operations.put_or_delete(bucket, key, None);
     }
 
-    /// How many versions a bucket holds, beside what it was made with.
+    /// Number of versions in a bucket, without its initial usage.
     pub fn stored_versions(&self, bucket: &str) -> u64 {
         self.operations.stored_versions(bucket)
     }
 
-    /// The requests so far: method, path and query of each.
+    /// Method, path and query of each request so far.
     pub fn requests(&self) -> Vec<String> {
         self.operations.requests()
     }
 
-    /// How many connections have had a request.
+    /// Number of connections with at least one request.
     pub fn connections(&self) -> usize {
         self.operations.connections()
     }
 
-    /// Closes the listener and every connection; from its return on, connections are refused.
+    /// Closes the listener and every connection. After it returns, connections are refused.
     pub async fn stop(self) {
         self.listener.stop().await;
     }
 }
 
-async fn serve(stream: TcpStream, service: S3Service, clock: Operations) {
+async fn serve(stream: TcpStream, service: S3Service, operations: Operations) {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD_DEADLINE);
-    let has_asked = AtomicBool::new(false);
+    let is_used = AtomicBool::new(false);
     let dated = service_fn(|request: http::Request<Incoming>| {
-        clock.note(format!("{} {}", request.method(), request.uri()), !has_asked.swap(true, Ordering::Relaxed));
-        let (answering, clock) = (service.call(request.map(Body::from)), &clock);
+        let is_first = !is_used.swap(true, Ordering::Relaxed);
+        operations.record_request(format!("{} {}", request.method(), request.uri()), is_first);
+        let (answering, operations) = (service.call(request.map(Body::from)), &operations);
         async move {
             let mut answer = answering.await?;
-            let date = jiff::Timestamp::try_from(clock.now()).unwrap_or_default();
+            let date = jiff::Timestamp::try_from(operations.now()).unwrap_or_default();
             let text = date.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
             if let Ok(date) = HeaderValue::from_str(&text) {
                 answer.headers_mut().insert(DATE, date);
@@ -208,17 +209,18 @@ async fn serve(stream: TcpStream, service: S3Service, clock: Operations) {
             Ok::<_, s3s::HttpError>(answer)
         }
     });
-    let _client_broke_off = http.serve_connection(TokioIo::new(stream), dated).await;
+    // An error means that the client disconnected.
+    let _ = http.serve_connection(TokioIo::new(stream), dated).await;
 }
 
-/// The code for an unknown key is that of AWS and Ceph, unlike in `s3s::auth::SimpleAuth`.
-struct OneUser {
+/// Authentication of the only user. Unlike `s3s::auth::SimpleAuth`, it answers an unknown key as AWS and Ceph do.
+struct SingleUserAuth {
     access_key_id: String,
     secret_access_key: SecretKey,
 }
 
 #[async_trait::async_trait]
-impl S3Auth for OneUser {
+impl S3Auth for SingleUserAuth {
     async fn get_secret_key(&self, access_key: &str) -> S3Result<SecretKey> {
         if access_key == self.access_key_id {
             Ok(self.secret_access_key.clone())

@@ -54,7 +54,7 @@ impl CommandOutput {
 }
 
 impl Workspace {
-    /// A configuration without periodic probes, with limits that no healthy target exceeds.
+    /// A workspace without periodic probes, with limits that no healthy target exceeds.
     pub fn new() -> Self {
         Self::with_credentials(ACCESS_KEY_ID, SECRET_ACCESS_KEY, "")
     }
@@ -120,7 +120,7 @@ impl Workspace {
         self.path("registry.db")
     }
 
-    /// The agent's socket, in the form that `--api` takes.
+    /// The agent's socket as a value of `--api`.
     pub fn socket(&self) -> String {
         format!("unix:{}", self.path("api.sock").display())
     }
@@ -144,7 +144,7 @@ impl Workspace {
         self.bind_mounts.push(("nsswitch.conf", "/etc/nsswitch.conf"));
     }
 
-    /// Changes keys of the configuration; the others stay.
+    /// Changes keys of the configuration and keeps the others.
     pub fn configure(&self, changes: &str) {
         let mut config: Table = self.config_text().parse().expect("TOML");
         merge(&mut config, changes.parse().expect("TOML"));

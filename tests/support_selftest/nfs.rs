@@ -1,6 +1,6 @@
-//! The NFS server, asked by `nfs3_client` and by libnfs.
+//! The NFS server, tested with `nfs3_client` and with libnfs.
 
-#![allow(clippy::disallowed_methods, reason = "the exported directory is local; nfs-ls ends by itself")]
+#![allow(clippy::disallowed_methods, reason = "the exported directory is local, and nfs-ls ends by itself")]
 
 use std::io::{self, ErrorKind};
 use std::path::Path;
@@ -22,10 +22,10 @@ use tokio::net::TcpStream;
 
 use crate::support::nfs_server::{Behaviour, NfsExportFixture, NfsServer};
 
-/// After this a server counts as silent: long against loopback, short for whoever waits.
-const PATIENCE: Duration = Duration::from_millis(100);
+/// Time after which a server counts as silent, much longer than an exchange over loopback.
+const SILENT_AFTER: Duration = Duration::from_millis(100);
 
-/// `nfs3_client` over a stream that ends: its own adapter reads for ever from one that has.
+/// A stream for `nfs3_client`. The client's own adapter reads for ever from a stream that has ended.
 struct Stream(TcpStream);
 
 impl AsyncRead for Stream {
@@ -59,8 +59,8 @@ async fn client(port: u16) -> Nfs3Client<Stream> {
 
 async fn mount(port: u16, path: &str) -> Result<nfs_fh3, MountError> {
     let mut client = MountClient::new(connect(port).await.unwrap());
-    let given = client.mnt(dirpath(Opaque::owned(path.into()))).await?;
-    Ok(nfs_fh3 { data: given.fhandle.0 })
+    let mounted = client.mnt(dirpath(Opaque::owned(path.into()))).await?;
+    Ok(nfs_fh3 { data: mounted.fhandle.0 })
 }
 
 async fn fsstat(port: u16, root: &nfs_fh3) -> Result<FSSTAT3resok, nfsstat3> {
@@ -87,16 +87,16 @@ async fn nfs_capacity_is_that_of_the_exported_directory() {
             found.files_available(),
         ]
     };
-    // Others write to the same file system, so only an answer between two equal readings counts.
+    // Other processes write to the same file system, so only an answer between two equal readings counts.
     for _ in 0..100 {
         let before = figures();
-        let told = fsstat(server.port(), &root).await.unwrap();
+        let found = fsstat(server.port(), &root).await.unwrap();
         if before == figures() {
-            assert_eq!([told.tbytes, told.fbytes, told.abytes, told.tfiles, told.ffiles, told.afiles], before);
+            assert_eq!([found.tbytes, found.fbytes, found.abytes, found.tfiles, found.ffiles, found.afiles], before);
             return;
         }
     }
-    panic!("the file system of the temporary directory never held still");
+    panic!("the usage of the temporary directory's file system changed during every attempt");
 }
 
 #[tokio::test]
@@ -173,7 +173,7 @@ async fn nfs_silent_server_accepts_and_never_answers() {
     let server = serve(directory.path()).await;
     server.set_behaviour(Behaviour::Silent);
     let mut client = client(server.port()).await;
-    assert!(tokio::time::timeout(PATIENCE, client.null()).await.is_err());
+    assert!(tokio::time::timeout(SILENT_AFTER, client.null()).await.is_err());
 }
 
 #[tokio::test]
@@ -189,7 +189,7 @@ async fn nfs_rejects_version_and_credential_by_rpc() {
 }
 
 #[tokio::test]
-async fn nfs_sends_noise_and_broken_records() {
+async fn nfs_sends_garbage_and_broken_records() {
     let directory = TempDir::new().unwrap();
     let server = serve(directory.path()).await;
 
@@ -224,18 +224,18 @@ async fn nfs_stale_handle_recovers_by_remounting() {
 
     server.set_behaviour(Behaviour::StaleHandle);
     assert!(matches!(fsstat(port, &root).await, Err(nfsstat3::NFS3ERR_STALE)));
-    let again = mount(port, "/backups").await.unwrap();
-    assert!(matches!(fsstat(port, &again).await, Err(nfsstat3::NFS3ERR_STALE)));
+    let remounted = mount(port, "/backups").await.unwrap();
+    assert!(matches!(fsstat(port, &remounted).await, Err(nfsstat3::NFS3ERR_STALE)));
 
     server.set_behaviour(Behaviour::Healthy);
     assert!(fsstat(port, &root).await.is_ok());
-    server.forget_handles();
+    server.invalidate_handles();
     assert!(matches!(fsstat(port, &root).await, Err(nfsstat3::NFS3ERR_STALE)));
-    let healed = mount(port, "/backups").await.unwrap();
-    assert!(fsstat(port, &healed).await.is_ok());
+    let remounted = mount(port, "/backups").await.unwrap();
+    assert!(fsstat(port, &remounted).await.is_ok());
 
     drop(directory);
-    assert!(matches!(fsstat(port, &healed).await, Err(nfsstat3::NFS3ERR_STALE)), "the directory is gone");
+    assert!(matches!(fsstat(port, &remounted).await, Err(nfsstat3::NFS3ERR_STALE)), "the directory was removed");
 }
 
 #[tokio::test]
@@ -246,7 +246,7 @@ async fn nfs_reads_fragments_and_limits_record_size() {
     let mut stream = connect(server.port()).await.unwrap().0;
     stream.write_all(&[&[0, 0, 0, 4], &whole[4..8], &[0x80, 0, 0, 36], &whole[8..]].concat()).await.unwrap();
     assert_eq!(stream.read_u32().await.unwrap(), 0x8000_0018);
-    assert_eq!(stream.read_u32().await.unwrap(), 7, "the transaction of the call");
+    assert_eq!(stream.read_u32().await.unwrap(), 7, "the transaction id of the call");
 
     let mut stream = connect(server.port()).await.unwrap().0;
     stream.write_all(&[0xff, 0xff, 0xff, 0xff]).await.unwrap();
@@ -254,7 +254,7 @@ async fn nfs_reads_fragments_and_limits_record_size() {
 }
 
 #[tokio::test]
-async fn nfs_stopped_server_refuses_and_can_restart_on_its_port() {
+async fn nfs_server_refuses_after_stop_and_restarts_on_its_port() {
     let directory = TempDir::new().unwrap();
     let server = serve(directory.path()).await;
     let port = server.port();
@@ -272,7 +272,7 @@ async fn nfs_stopped_server_refuses_and_can_restart_on_its_port() {
 
     drop(server);
     let refused = async { while connect(port).await.is_ok() {} };
-    tokio::time::timeout(PATIENCE, refused).await.expect("a dropped server ends too");
+    tokio::time::timeout(SILENT_AFTER, refused).await.expect("a dropped server stops listening");
 }
 
 #[tokio::test]

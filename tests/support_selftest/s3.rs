@@ -1,4 +1,4 @@
-//! The S3 server, asked by the AWS SDK.
+//! The S3 server, tested with the AWS SDK.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
@@ -61,7 +61,7 @@ fn client_as(server: &S3Server, key: &str, secret: &str) -> Client {
     Client::from_conf(config.build())
 }
 
-/// The HTTP status and the code of a refusal.
+/// The HTTP status and the error code of a refused request.
 fn refusal<T: std::fmt::Debug, E>(answer: Result<T, SdkError<E, HttpResponse>>) -> (u16, String)
 where
     E: ProvideErrorMetadata + std::fmt::Debug,
@@ -71,8 +71,8 @@ where
     (status, error.code().unwrap_or_default().to_owned())
 }
 
-fn soon(from_now: Duration) -> aws_sdk_s3::primitives::DateTime {
-    (SystemTime::now() + from_now).into()
+fn from_now(duration: Duration) -> aws_sdk_s3::primitives::DateTime {
+    (SystemTime::now() + duration).into()
 }
 
 #[tokio::test]
@@ -94,7 +94,7 @@ async fn s3_distinguishes_wrong_secret_unknown_key_and_missing_bucket() {
 }
 
 #[tokio::test]
-async fn an_unsigned_request_is_refused() {
+async fn s3_refuses_an_unsigned_request() {
     let server = serve().await;
     let mut stream = TcpStream::connect(("127.0.0.1", server.port())).await.unwrap();
     stream.write_all(b"GET /plain HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
@@ -118,8 +118,8 @@ async fn s3_reports_versioning_and_object_lock() {
     assert_eq!(refusal(lock("missing").await), (404, "NoSuchBucket".into()));
     let locked = lock("locked").await.unwrap().object_lock_configuration.unwrap();
     assert_eq!((locked.object_lock_enabled, locked.rule), (Some(ObjectLockEnabled::Enabled), None));
-    let retained = lock("retained").await.unwrap().object_lock_configuration.unwrap();
-    let default = retained.rule.unwrap().default_retention.unwrap();
+    let retention = lock("retained").await.unwrap().object_lock_configuration.unwrap();
+    let default = retention.rule.unwrap().default_retention.unwrap();
     assert_eq!((default.mode, default.days), (Some(ObjectLockRetentionMode::Governance), Some(30)));
 }
 
@@ -128,9 +128,9 @@ async fn s3_reports_usage_in_ceph_headers() {
     let server = serve().await;
     let client = client(&server);
     let headers = async |bucket: &str| {
-        let told = Arc::new(Mutex::new(Vec::new()));
-        let head = client.head_bucket().bucket(bucket).customize().interceptor(Headers(told.clone()));
-        // As releases from 20 on want it.
+        let found = Arc::new(Mutex::new(Vec::new()));
+        let head = client.head_bucket().bucket(bucket).customize().interceptor(UsageHeaders(found.clone()));
+        // Ceph requires this query since release 20.
         head.mutate_request(|request| {
             let uri = format!("{}?read-stats", request.uri());
             request.set_uri(uri).unwrap();
@@ -138,23 +138,23 @@ async fn s3_reports_usage_in_ceph_headers() {
         .send()
         .await
         .unwrap();
-        told.lock().unwrap().clone()
+        found.lock().unwrap().clone()
     };
-    let told = |values: [&str; 3]| values.map(|value| Some(value.to_owned())).to_vec();
+    let usage = |values: [&str; 3]| values.map(|value| Some(value.to_owned())).to_vec();
     assert_eq!(headers("plain").await, [None, None, None]);
-    assert_eq!(headers("versioned").await, told(["3", "5000", "1073741824"]));
-    assert_eq!(headers("retained").await, told(["3", "5000", "-1"]));
+    assert_eq!(headers("versioned").await, usage(["3", "5000", "1073741824"]));
+    assert_eq!(headers("retained").await, usage(["3", "5000", "-1"]));
     client.put_object().bucket("versioned").key("x").body(ByteStream::from_static(b"12345")).send().await.unwrap();
-    assert_eq!(headers("versioned").await, told(["4", "5005", "1073741824"]));
+    assert_eq!(headers("versioned").await, usage(["4", "5005", "1073741824"]));
 }
 
-/// Keeps the usage headers of an answer.
+/// Stores the usage headers of an answer.
 #[derive(Debug)]
-struct Headers(Arc<Mutex<Vec<Option<String>>>>);
+struct UsageHeaders(Arc<Mutex<Vec<Option<String>>>>);
 
-impl Intercept for Headers {
+impl Intercept for UsageHeaders {
     fn name(&self) -> &'static str {
-        "Headers"
+        "UsageHeaders"
     }
 
     fn read_before_deserialization(
@@ -171,7 +171,7 @@ impl Intercept for Headers {
 }
 
 #[tokio::test]
-async fn objects_have_versions_and_are_listed() {
+async fn s3_objects_have_versions_and_are_listed() {
     let server = serve().await;
     let client = client(&server);
     let put = async |bucket: &str, key: &str, body: &'static [u8]| {
@@ -188,25 +188,25 @@ async fn objects_have_versions_and_are_listed() {
     assert_eq!(get("versioned", None).await.unwrap(), "two");
     assert_eq!(get("versioned", first.clone()).await.unwrap(), "one");
 
-    let hidden = client.delete_object().bucket("versioned").key("disk/1").send().await.unwrap();
-    assert_eq!(hidden.delete_marker(), Some(true));
+    let deleted = client.delete_object().bucket("versioned").key("disk/1").send().await.unwrap();
+    assert_eq!(deleted.delete_marker(), Some(true));
     assert_eq!(refusal(get("versioned", None).await), (404, "NoSuchKey".into()));
-    let hidden_id = hidden.version_id;
-    assert_eq!(refusal(get("versioned", hidden_id.clone()).await), (405, "MethodNotAllowed".into()));
+    let marker_id = deleted.version_id;
+    assert_eq!(refusal(get("versioned", marker_id.clone()).await), (405, "MethodNotAllowed".into()));
     assert_eq!(get("versioned", second.clone()).await.unwrap(), "two");
     let all = client.list_object_versions().bucket("versioned").prefix("disk/").send().await.unwrap();
     assert_eq!((all.versions().len(), all.delete_markers().len(), all.is_truncated()), (2, 1, Some(false)));
-    let (mut walked, mut after) = (Vec::new(), (None, None));
+    let (mut listed, mut after) = (Vec::new(), (None, None));
     for is_last in [false, false, true] {
         let page = client.list_object_versions().bucket("versioned").max_keys(1);
         let page = page.set_key_marker(after.0).set_version_id_marker(after.1).send().await.unwrap();
         assert_eq!(page.is_truncated(), Some(!is_last));
-        walked.extend(page.versions().iter().filter_map(|found| found.version_id().map(str::to_owned)));
-        walked.extend(page.delete_markers().iter().filter_map(|found| found.version_id().map(str::to_owned)));
+        listed.extend(page.versions().iter().filter_map(|found| found.version_id().map(str::to_owned)));
+        listed.extend(page.delete_markers().iter().filter_map(|found| found.version_id().map(str::to_owned)));
         after = (page.next_key_marker, page.next_version_id_marker);
     }
-    let versions: Vec<String> = [&hidden_id, &second, &first].into_iter().flatten().cloned().collect();
-    assert_eq!(walked, versions, "the latest first");
+    let versions: Vec<String> = [&marker_id, &second, &first].into_iter().flatten().cloned().collect();
+    assert_eq!(listed, versions, "the latest first");
     let none = client.list_object_versions().bucket("versioned").prefix("log/").send().await.unwrap();
     assert_eq!((none.versions().len(), none.delete_markers().len()), (0, 0));
 
@@ -224,44 +224,44 @@ async fn objects_have_versions_and_are_listed() {
 }
 
 #[tokio::test]
-async fn s3_retained_version_needs_expiry_or_governance_bypass() {
+async fn s3_locked_version_is_deletable_after_expiry_or_by_governance_bypass() {
     let server = serve().await;
     let client = client(&server);
-    let put = async |key: &str, mode: ObjectLockMode, kept: Duration| {
+    let put = async |key: &str, mode: ObjectLockMode, retention: Duration| {
         let put = client.put_object().bucket("locked").key(key).object_lock_mode(mode);
-        put.object_lock_retain_until_date(soon(kept)).body(ByteStream::from_static(b"x")).send().await
+        put.object_lock_retain_until_date(from_now(retention)).body(ByteStream::from_static(b"x")).send().await
     };
     let delete = async |key: &str, version: &str, bypass: bool| {
         let delete = client.delete_object().bucket("locked").key(key).version_id(version);
         delete.set_bypass_governance_retention(bypass.then_some(true)).send().await
     };
-    // Requests of a clock that is further off are refused.
-    let retained = Duration::from_secs(600);
+    // The server refuses requests with a larger clock skew.
+    let retention = Duration::from_secs(600);
     let denied = || (403, "AccessDenied".to_owned());
 
-    let strict = put("strict", ObjectLockMode::Compliance, retained).await.unwrap().version_id.unwrap();
+    let strict = put("strict", ObjectLockMode::Compliance, retention).await.unwrap().version_id.unwrap();
     assert_eq!(refusal(delete("strict", &strict, false).await), denied());
     assert_eq!(refusal(delete("strict", &strict, true).await), denied());
     let shown = client.head_object().bucket("locked").key("strict").send().await.unwrap();
     assert_eq!(shown.object_lock_mode(), Some(&ObjectLockMode::Compliance));
-    assert!(shown.object_lock_retain_until_date().is_some_and(|until| *until > soon(retained / 2)));
+    assert!(shown.object_lock_retain_until_date().is_some_and(|until| *until > from_now(retention / 2)));
 
-    let loose = put("loose", ObjectLockMode::Governance, retained).await.unwrap().version_id.unwrap();
+    let loose = put("loose", ObjectLockMode::Governance, retention).await.unwrap().version_id.unwrap();
     assert_eq!(refusal(delete("loose", &loose, false).await), denied());
     assert!(delete("loose", &loose, true).await.is_ok());
     assert_eq!(refusal(client.head_object().bucket("locked").key("loose").send().await).0, 404);
 
-    let brief = put("brief", ObjectLockMode::Compliance, retained).await.unwrap();
+    let brief = put("brief", ObjectLockMode::Compliance, retention).await.unwrap();
     let brief = brief.version_id.unwrap();
     assert_eq!(refusal(delete("brief", &brief, false).await), denied());
-    server.advance_clock(retained);
+    server.advance_clock(retention);
     assert!(delete("brief", &brief, false).await.is_ok(), "its retention has ended");
 
-    assert_eq!(refusal(put("late", ObjectLockMode::Compliance, retained / 2).await), (400, "InvalidArgument".into()));
+    assert_eq!(refusal(put("late", ObjectLockMode::Compliance, retention / 2).await), (400, "InvalidArgument".into()));
     let half = client.put_object().bucket("locked").key("half").object_lock_mode(ObjectLockMode::Compliance);
     assert_eq!(refusal(half.send().await), (400, "InvalidArgument".into()));
     let unlocked = client.put_object().bucket("plain").key("x").object_lock_mode(ObjectLockMode::Governance);
-    let unlocked = unlocked.object_lock_retain_until_date(soon(retained)).send().await;
+    let unlocked = unlocked.object_lock_retain_until_date(from_now(retention)).send().await;
     assert_eq!(refusal(unlocked), (400, "InvalidRequest".into()));
 
     let by_default = client.put_object().bucket("retained").key("x").send().await.unwrap().version_id.unwrap();
@@ -270,7 +270,7 @@ async fn s3_retained_version_needs_expiry_or_governance_bypass() {
 }
 
 #[tokio::test]
-async fn s3_stopped_server_refuses_connections() {
+async fn s3_server_refuses_connections_after_stop() {
     let server = serve().await;
     let (client, port) = (client(&server), server.port());
     client.head_bucket().bucket("plain").send().await.unwrap();

@@ -1,14 +1,14 @@
-//! What one client was output.
+//! The targets and types of one client, according to the answers that it received.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
-/// A change that a client asks for.
+/// A change that a client requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
     CreateTarget { export: String, note: String },
-    Note { target: String, note: String },
+    SetNote { target: String, note: String },
     MakeDefault { target: String },
     DeleteTarget { target: String },
     CreateType { target: String, name: String, project: Option<String> },
@@ -20,7 +20,7 @@ pub enum Change {
 }
 
 impl Change {
-    /// Its method, path and body.
+    /// The method, path and body of its request.
     pub fn request(&self) -> (&'static str, String, Option<Value>) {
         let type_path = |id: &str, rest: &str| format!("/backup_target_types/{id}{rest}");
         let of_type = |fields: Value| Some(json!({ "backup_target_type": fields }));
@@ -29,7 +29,7 @@ impl Change {
                 let fields = json!({ "type": "nfs", "filesystem_export": export, "metadata": { "note": note } });
                 ("POST", "/backup_targets".to_owned(), Some(json!({ "backup_target": fields })))
             }
-            Self::Note { target, note } => {
+            Self::SetNote { target, note } => {
                 let body = json!({ "backup_target": { "metadata": { "note": note } } });
                 ("PUT", format!("/backup_targets/{target}"), Some(body))
             }
@@ -56,7 +56,7 @@ impl Change {
         }
     }
 
-    /// Whether others, or the default, can be in its way.
+    /// Whether it can conflict with another client's change or with the default.
     pub fn may_conflict(&self) -> bool {
         matches!(
             self,
@@ -65,37 +65,37 @@ impl Change {
     }
 }
 
-/// A target as a client knows it.
+/// The expected fields of a target.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct KnownTarget {
+struct ExpectedTarget {
     export: String,
     note: String,
 }
 
-/// A type as a client knows it. A target's first type is not among them: it goes with its target.
+/// The expected fields of a type. The first type of a target is not included, because it belongs to the target.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct KnownType {
+struct ExpectedType {
     target: String,
     name: String,
     description: Option<String>,
     projects: BTreeSet<String>,
 }
 
-/// Everything of one client, by id.
+/// The targets and types of one client by id, and its last default.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct State {
-    targets: BTreeMap<String, KnownTarget>,
-    types: BTreeMap<String, KnownType>,
+    targets: BTreeMap<String, ExpectedTarget>,
+    types: BTreeMap<String, ExpectedType>,
     default: Option<String>,
 }
 
-/// What a client knows, and what it asked for and has no answer to.
+/// The state according to the answers, and the change without an answer.
 #[derive(Debug, Default)]
 pub struct Ledger {
     state: State,
-    asked: Option<Change>,
-    /// How many of its changes were made.
-    pub done: u64,
+    pending: Option<Change>,
+    /// Number of confirmed changes.
+    pub confirmed: u64,
 }
 
 impl Ledger {
@@ -107,63 +107,66 @@ impl Ledger {
         self.state.types.keys().cloned().collect()
     }
 
-    pub fn ask(&mut self, change: Change) {
-        self.asked = Some(change);
+    /// Records a change whose answer is pending.
+    pub fn request(&mut self, change: Change) {
+        self.pending = Some(change);
     }
 
-    pub fn was_refused(&mut self) {
-        self.asked = None;
+    /// Discards the pending change, which was refused.
+    pub fn discard(&mut self) {
+        self.pending = None;
     }
 
-    pub fn was_done(&mut self, answer: &Value) {
-        let change = self.asked.take().expect("asked for");
+    /// Applies the pending change, which was answered with success.
+    pub fn confirm(&mut self, answer: &Value) {
+        let change = self.pending.take().expect("a pending change");
         let id = ["backup_targets", "backup_target_types"].iter().find_map(|key| answer[*key]["id"].as_str());
         self.state.apply(&change, id);
-        self.done += 1;
+        self.confirmed += 1;
     }
 
-    /// Fails unless all is as this client knows it, with or without the change that was not answered.
-    /// Gives the targets that are its own.
+    /// Asserts that the registry matches the ledger, with or without the pending change, and returns the ids of the
+    /// client's targets.
     pub fn assert_kept(&self, targets: &[Value], types: &[Value]) -> BTreeSet<String> {
-        let mut made = self.state.clone();
-        if let Some(change) = &self.asked {
-            made.apply(change, id_of(change, targets, types));
+        let mut applied = self.state.clone();
+        if let Some(change) = &self.pending {
+            applied.apply(change, id_of(change, targets, types));
         }
-        let found = State::found(&self.state, &made, targets, types);
-        let is_so = found == self.state.without_default() || found == made.without_default();
-        assert!(is_so, "found {found:#?}\nexpected {:#?}\nor {:?} made", self.state, self.asked);
+        let found = State::found(&self.state, &applied, targets, types);
+        let is_kept = found == self.state.without_default() || found == applied.without_default();
+        assert!(is_kept, "found {found:#?}\nexpected {:#?}\nor the same with {:?}", self.state, self.pending);
         found.targets.into_keys().collect()
     }
 
-    /// The targets that it made the default last, or may have.
+    /// The targets that the client certainly or possibly made the default last.
     pub fn last_defaults(&self) -> Vec<String> {
-        let mut made = self.state.clone();
-        if let Some(change) = &self.asked {
-            made.apply(change, None);
+        let mut applied = self.state.clone();
+        if let Some(change) = &self.pending {
+            applied.apply(change, None);
         }
-        self.state.default.iter().chain(&made.default).cloned().collect()
+        self.state.default.iter().chain(&applied.default).cloned().collect()
     }
 }
 
 impl State {
-    /// What it is after a change; `id` is that of what was created.
+    /// Applies a change. `id` is the id of the created target or type.
     fn apply(&mut self, change: &Change, id: Option<&str>) {
         match change.clone() {
             Change::CreateTarget { export, note } => {
                 if let Some(id) = id {
-                    self.targets.insert(id.to_owned(), KnownTarget { export, note });
+                    self.targets.insert(id.to_owned(), ExpectedTarget { export, note });
                 }
             }
-            Change::Note { target, note } => self.targets.get_mut(&target).expect("known").note = note,
+            Change::SetNote { target, note } => self.targets.get_mut(&target).expect("an expected one").note = note,
             Change::MakeDefault { target } => self.default = Some(target),
             Change::DeleteTarget { target } => {
                 self.targets.remove(&target);
-                self.types.retain(|_, known| known.target != target);
+                self.types.retain(|_, expected| expected.target != target);
             }
             Change::CreateType { target, name, project } => {
                 if let Some(id) = id {
                     let projects = project.into_iter().collect();
-                    self.types.insert(id.to_owned(), KnownType { target, name, description: None, projects });
+                    self.types.insert(id.to_owned(), ExpectedType { target, name, description: None, projects });
                 }
             }
             Change::Describe { id, description } => self.of_type(&id).description = Some(description),
@@ -180,15 +183,15 @@ impl State {
         }
     }
 
-    fn of_type(&mut self, id: &str) -> &mut KnownType {
-        self.types.get_mut(id).expect("known")
+    fn of_type(&mut self, id: &str) -> &mut ExpectedType {
+        self.types.get_mut(id).expect("an expected one")
     }
 
     fn without_default(&self) -> Self {
         Self { default: None, ..self.clone() }
     }
 
-    /// What is there of what one of two states knows.
+    /// The targets and types in the registry that one of two states contains.
     fn found(one: &Self, other: &Self, targets: &[Value], types: &[Value]) -> Self {
         let text = |value: &Value| value.as_str().expect("a text").to_owned();
         let mut found = Self::default();
@@ -197,28 +200,29 @@ impl State {
             if one.targets.contains_key(&id) || other.targets.contains_key(&id) {
                 let notes = target["backup_target_metadata"].as_array().expect("a list");
                 let note = notes.iter().find(|entry| entry["key"] == "note").map(|entry| text(&entry["value"]));
-                let known = KnownTarget { export: text(&target["filesystem_export"]), note: note.expect("a note") };
-                found.targets.insert(id, known);
+                let expected =
+                    ExpectedTarget { export: text(&target["filesystem_export"]), note: note.expect("a note") };
+                found.targets.insert(id, expected);
             }
         }
         for item in types {
             let id = text(&item["id"]);
             if one.types.contains_key(&id) || other.types.contains_key(&id) {
                 let projects = item["backup_target_type_projects"].as_array().expect("a list");
-                let known = KnownType {
+                let expected = ExpectedType {
                     target: text(&item["backup_targets_id"]),
                     name: text(&item["name"]),
                     description: item["description"].as_str().map(str::to_owned),
                     projects: projects.iter().map(|project| text(&project["project_id"])).collect(),
                 };
-                found.types.insert(id, known);
+                found.types.insert(id, expected);
             }
         }
         found
     }
 }
 
-/// The id of what a change created, if it did.
+/// The id of the target or type that a change created, if it exists.
 fn id_of<'a>(change: &Change, targets: &'a [Value], types: &'a [Value]) -> Option<&'a str> {
     let created = match change {
         Change::CreateTarget { export, note } => targets.iter().find(|target| {
@@ -233,7 +237,7 @@ fn id_of<'a>(change: &Change, targets: &'a [Value], types: &'a [Value]) -> Optio
     created?["id"].as_str()
 }
 
-/// The list that an answer has under a key.
+/// The list under a key of an answer.
 pub fn items<'a>(answer: &'a Value, key: &str) -> &'a [Value] {
     answer[key].as_array().unwrap_or_else(|| panic!("{key} is missing: {answer}"))
 }

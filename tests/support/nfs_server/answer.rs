@@ -1,4 +1,4 @@
-//! What is answered to a call, as RPC (RFC 5531 §9) and under each behaviour.
+//! The RPC reply (RFC 5531 §9) to a call under each behaviour.
 
 use std::io::Cursor;
 use std::sync::Mutex;
@@ -11,27 +11,27 @@ use nfs3_types::xdr_codec::{Pack, Unpack};
 use nfs3_types::{mount, nfs3};
 
 use super::files::Files;
-use super::program::{self, Refusal};
+use super::program::{self, ProcedureError};
 use super::{Behaviour, lock};
 
-/// The one version of both programs (RFC 1813).
+/// The only supported version of both programs (RFC 1813).
 const VERSION: u32 = 3;
 
-/// What goes onto the wire.
+/// What the server sends.
 pub enum Answer {
     /// Nothing.
     None,
-    /// The end of the connection.
+    /// Nothing, and the connection is closed.
     Close,
-    /// A whole record.
+    /// A complete record.
     Record(Vec<u8>),
-    /// The mark of a record and a part of it.
+    /// The header of a record and a part of its body.
     Part {
-        /// The length in the mark, in bytes.
+        /// The length in the header, in bytes.
         announced: u32,
-        /// What follows.
+        /// The part of the body.
         sent: Vec<u8>,
-        /// Whether the connection ends there.
+        /// Whether the connection is closed after it.
         then_close: bool,
     },
 }
@@ -69,7 +69,7 @@ pub fn to(record: &[u8], behaviour: &Behaviour, files: &Mutex<Files>) -> Answer 
     }
 }
 
-/// The reply to a call; `None` when it cannot be encoded.
+/// The reply to a call, or `None` if it cannot be encoded.
 fn reply(
     xid: u32,
     call: &call_body<'_>,
@@ -95,9 +95,9 @@ fn reply(
     };
     match result {
         Ok(result) => accepted(xid, accept_stat_data::SUCCESS, &result),
-        Err(Refusal::NoSuchProcedure) => accepted(xid, accept_stat_data::PROC_UNAVAIL, &[]),
-        Err(Refusal::BadArguments) => accepted(xid, accept_stat_data::GARBAGE_ARGS, &[]),
-        Err(Refusal::CannotEncode) => accepted(xid, accept_stat_data::SYSTEM_ERR, &[]),
+        Err(ProcedureError::NoSuchProcedure) => accepted(xid, accept_stat_data::PROC_UNAVAIL, &[]),
+        Err(ProcedureError::BadArguments) => accepted(xid, accept_stat_data::GARBAGE_ARGS, &[]),
+        Err(ProcedureError::CannotEncode) => accepted(xid, accept_stat_data::SYSTEM_ERR, &[]),
     }
 }
 

@@ -1,6 +1,6 @@
-//! The exported directories: handles, attributes, entries and capacity, read from the real ones.
+//! The exported directories: handles, attributes, entries and capacity, read from the local file system.
 
-#![allow(clippy::disallowed_methods, reason = "exported directories are local, and this is no part of the agent")]
+#![allow(clippy::disallowed_methods, reason = "exported directories are local, and this is not part of the agent")]
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -16,13 +16,13 @@ use uuid::Uuid;
 
 use super::NfsExportFixture;
 
-/// How many files and directories may have a handle at once.
+/// Maximum number of files and directories with a handle.
 const HANDLES_MAX: usize = 65_536;
 
-/// The exports and the handles given out for what is in them.
+/// The exports, and the handles of their files and directories.
 ///
-/// A handle is a generation and a number (8 bytes each, RFC 1813 allows 64). Those of another
-/// generation are stale, and each server starts with one of its own.
+/// A handle is a generation and a number, of 8 bytes each (RFC 1813 allows 64 in total). Handles of another
+/// generation are stale. Each server starts with a new generation.
 pub struct Files {
     exports: Vec<NfsExportFixture>,
     generation: u64,
@@ -32,7 +32,7 @@ pub struct Files {
 
 impl Files {
     /// # Errors
-    /// When a directory to export is not there, or none.
+    /// When an exported path does not exist or is not a directory.
     pub fn new(mut exports: Vec<NfsExportFixture>) -> io::Result<Self> {
         for export in &mut exports {
             export.directory = export.directory.canonicalize()?;
@@ -41,12 +41,12 @@ impl Files {
         Ok(Self { exports, generation: new_generation(), paths: Vec::new(), numbers: HashMap::new() })
     }
 
-    /// The paths that clients may ask for.
+    /// The paths that clients may mount.
     pub fn export_paths(&self) -> impl Iterator<Item = &str> {
         self.exports.iter().map(|export| export.path.as_str())
     }
 
-    /// The root handle of the export that a client asks for, with or without trailing slash.
+    /// The root handle of the export with this path, with or without trailing slash.
     pub fn open_export(&mut self, path: &[u8]) -> Option<Result<nfs_fh3, nfsstat3>> {
         let wanted = trimmed(path);
         let found = self.exports.iter().find(|export| trimmed(export.path.as_bytes()) == wanted)?;
@@ -54,7 +54,7 @@ impl Files {
     }
 
     /// Makes every handle stale.
-    pub fn forget_handles(&mut self) {
+    pub fn invalidate_handles(&mut self) {
         self.generation = new_generation();
         self.paths.clear();
         self.numbers.clear();
@@ -81,7 +81,7 @@ impl Files {
     /// The path of a handle.
     ///
     /// # Errors
-    /// `NFS3ERR_BADHANDLE` for bytes that were never a handle, `NFS3ERR_STALE` for one of the past.
+    /// `NFS3ERR_BADHANDLE` for malformed handles, `NFS3ERR_STALE` for invalidated ones.
     pub fn path(&self, handle: &nfs_fh3) -> Result<PathBuf, nfsstat3> {
         let bytes: [u8; 16] = handle.data.as_ref().try_into().map_err(|_| nfsstat3::NFS3ERR_BADHANDLE)?;
         let both = u128::from_be_bytes(bytes);
@@ -90,10 +90,10 @@ impl Files {
         known.filter(|_| generation == self.generation).cloned().ok_or(nfsstat3::NFS3ERR_STALE)
     }
 
-    /// The path of `name` in `directory`, which never leads out of the export.
+    /// The path of `name` in `directory`, which never leaves the export.
     ///
     /// # Errors
-    /// `NFS3ERR_INVAL` for a name that is no single component.
+    /// `NFS3ERR_INVAL` for a name that is not a single component.
     pub fn child(&self, directory: &Path, name: &[u8]) -> Result<PathBuf, nfsstat3> {
         match name {
             b"." => Ok(directory.to_owned()),
@@ -116,7 +116,7 @@ fn trimmed(path: &[u8]) -> &[u8] {
 /// The attributes of a path, without following a link.
 ///
 /// # Errors
-/// The status for why they cannot be read.
+/// The status that describes why they cannot be read.
 pub fn attributes(path: &Path) -> Result<fattr3, nfsstat3> {
     let found = path.symlink_metadata().map_err(|error| status(&error))?;
     let kind = found.file_type();
@@ -140,7 +140,7 @@ pub fn attributes(path: &Path) -> Result<fattr3, nfsstat3> {
         uid: found.uid(),
         gid: found.gid(),
         size: found.size(),
-        // st_blocks counts units of 512 bytes whatever the block size is (stat(3type)).
+        // st_blocks counts units of 512 bytes, independent of the block size (stat(3type)).
         used: found.blocks() * 512,
         rdev: specdata3::default(),
         fsid: found.dev(),
@@ -151,10 +151,10 @@ pub fn attributes(path: &Path) -> Result<fattr3, nfsstat3> {
     })
 }
 
-/// The names in a directory, `.` and `..` first, in an order that stays.
+/// The names in a directory in a stable order, with `.` and `..` first.
 ///
 /// # Errors
-/// The status for why it cannot be read.
+/// The status that describes why it cannot be read.
 pub fn names(directory: &Path) -> Result<Vec<Vec<u8>>, nfsstat3> {
     let entries = std::fs::read_dir(directory).map_err(|error| match error.kind() {
         io::ErrorKind::NotADirectory => nfsstat3::NFS3ERR_NOTDIR,
@@ -168,10 +168,10 @@ pub fn names(directory: &Path) -> Result<Vec<Vec<u8>>, nfsstat3> {
     Ok(names)
 }
 
-/// The capacity of the file system under a path: statvfs in bytes, by the fragment size (statvfs(3)).
+/// The capacity of the file system of a path in bytes. statvfs(3) counts in fragments.
 ///
 /// # Errors
-/// The status for why it cannot be read.
+/// The status that describes why it cannot be read.
 pub fn capacity(path: &Path) -> Result<FSSTAT3resok, nfsstat3> {
     let found = statvfs(path).map_err(|error| status(&error.into()))?;
     let unit = found.fragment_size();

@@ -1,6 +1,6 @@
-//! The procedures of MOUNT and NFS, version 3 (RFC 1813), as far as a reader needs them.
+//! The procedures of MOUNT and NFS, version 3 (RFC 1813).
 //!
-//! Procedures that would change something answer `NFS3ERR_ROFS`; READ and READLINK are not offered.
+//! Procedures that would change something answer `NFS3ERR_ROFS`. READ and READLINK are not implemented.
 
 use std::io::Cursor;
 use std::path::Path;
@@ -19,41 +19,41 @@ use nfs3_types::xdr_codec::{BoundedList, List, Opaque, Pack, Unpack, Void};
 use super::Behaviour;
 use super::files::{self, Files};
 
-/// What a client is told to read or write at once at most, in bytes.
+/// Maximum size of one READ or WRITE that clients are offered, in bytes.
 pub const TRANSFER_MAX_BYTES: u32 = 64 * 1024;
 
-/// The longest listing of a directory in one reply, in bytes.
+/// Maximum size of a directory listing in one reply, in bytes.
 const LISTING_MAX_BYTES: u32 = 64 * 1024;
 
-/// What a listing needs beside its entries, in bytes: status, attributes, verifier and end.
+/// Size of a listing without its entries, in bytes: status, attributes, verifier and end.
 const LISTING_OVERHEAD_BYTES: u32 = 4 + 88 + 8 + 4;
 
-/// Why there is no result.
-pub enum Refusal {
+/// Why a procedure has no result.
+pub enum ProcedureError {
     /// The program has no such procedure.
     NoSuchProcedure,
-    /// The arguments are not those of the procedure.
+    /// The arguments cannot be decoded.
     BadArguments,
-    /// The result cannot be written as XDR.
+    /// The result cannot be encoded as XDR.
     CannotEncode,
 }
 
-type Encoded = Result<Vec<u8>, Refusal>;
+type Encoded = Result<Vec<u8>, ProcedureError>;
 
 /// Runs a procedure of MOUNT.
 ///
 /// # Errors
-/// [`Refusal`].
+/// [`ProcedureError`].
 pub fn mount(procedure: u32, arguments: &[u8], files: &mut Files, behaviour: &Behaviour) -> Encoded {
-    match MOUNT_PROGRAM::try_from(procedure).map_err(|_| Refusal::NoSuchProcedure)? {
+    match MOUNT_PROGRAM::try_from(procedure).map_err(|_| ProcedureError::NoSuchProcedure)? {
         MOUNT_PROGRAM::MOUNTPROC3_NULL => Ok(Vec::new()),
         MOUNT_PROGRAM::MOUNTPROC3_MNT => {
-            let asked: dirpath<'_> = decode(arguments)?;
-            encode(&open_export(asked.0.as_ref(), files, behaviour))
+            let path: dirpath<'_> = decode(arguments)?;
+            encode(&open_export(path.0.as_ref(), files, behaviour))
         }
         MOUNT_PROGRAM::MOUNTPROC3_UMNT => decode::<dirpath<'_>>(arguments).map(|_| Vec::new()),
         MOUNT_PROGRAM::MOUNTPROC3_UMNTALL => Ok(Vec::new()),
-        // Nobody is remembered as a mounter, and an export without groups is open to everybody.
+        // The server does not remember which clients mounted. An export without groups is open to everybody.
         MOUNT_PROGRAM::MOUNTPROC3_DUMP => encode(&false),
         MOUNT_PROGRAM::MOUNTPROC3_EXPORT => {
             let node = |path: &str| export_node {
@@ -65,7 +65,7 @@ pub fn mount(procedure: u32, arguments: &[u8], files: &mut Files, behaviour: &Be
     }
 }
 
-/// An export that is not there is refused like one that is not allowed, as nfsd does it.
+/// Opens an export. A missing export is refused like a forbidden one, as nfsd does.
 fn open_export(path: &[u8], files: &mut Files, behaviour: &Behaviour) -> mountres3<'static> {
     if matches!(behaviour, Behaviour::RefuseExport(refused) if refused.as_bytes() == path) {
         return mountres3::Err(mountstat3::MNT3ERR_ACCES);
@@ -83,9 +83,9 @@ fn open_export(path: &[u8], files: &mut Files, behaviour: &Behaviour) -> mountre
 /// Runs a procedure of NFS.
 ///
 /// # Errors
-/// [`Refusal`].
+/// [`ProcedureError`].
 pub fn nfs(procedure: u32, arguments: &[u8], files: &mut Files, behaviour: &Behaviour) -> Encoded {
-    let procedure = NFS_PROGRAM::try_from(procedure).map_err(|_| Refusal::NoSuchProcedure)?;
+    let procedure = NFS_PROGRAM::try_from(procedure).map_err(|_| ProcedureError::NoSuchProcedure)?;
     let mut call = Call { files, stale: *behaviour == Behaviour::StaleHandle };
     match procedure {
         NFS_PROGRAM::NFSPROC3_NULL => Ok(Vec::new()),
@@ -97,7 +97,7 @@ pub fn nfs(procedure: u32, arguments: &[u8], files: &mut Files, behaviour: &Beha
         NFS_PROGRAM::NFSPROC3_FSSTAT => encode(&call.fsstat(&decode(arguments)?)),
         NFS_PROGRAM::NFSPROC3_FSINFO => encode(&call.fsinfo(&decode(arguments)?)),
         NFS_PROGRAM::NFSPROC3_PATHCONF => encode(&call.pathconf(&decode(arguments)?)),
-        NFS_PROGRAM::NFSPROC3_READ | NFS_PROGRAM::NFSPROC3_READLINK => Err(Refusal::NoSuchProcedure),
+        NFS_PROGRAM::NFSPROC3_READ | NFS_PROGRAM::NFSPROC3_READLINK => Err(ProcedureError::NoSuchProcedure),
         NFS_PROGRAM::NFSPROC3_LINK => read_only(3),
         NFS_PROGRAM::NFSPROC3_RENAME => read_only(4),
         NFS_PROGRAM::NFSPROC3_SETATTR
@@ -112,7 +112,7 @@ pub fn nfs(procedure: u32, arguments: &[u8], files: &mut Files, behaviour: &Beha
     }
 }
 
-/// `NFS3ERR_ROFS`, with that many attributes left out (each a zero word).
+/// `NFS3ERR_ROFS` with this number of absent attributes, each of which is a zero word.
 fn read_only(attributes: usize) -> Encoded {
     let mut result = encode(&nfsstat3::NFS3ERR_ROFS)?;
     result.resize(result.len() + 4 * attributes, 0);
@@ -124,7 +124,7 @@ struct Call<'a> {
     stale: bool,
 }
 
-/// A result whose failure has no more to tell than its status.
+/// A result whose failure consists of its status only.
 fn reported<T, E: Default>(result: Result<T, nfsstat3>) -> Nfs3Result<T, E> {
     match result {
         Ok(done) => Nfs3Result::Ok(done),
@@ -133,7 +133,7 @@ fn reported<T, E: Default>(result: Result<T, nfsstat3>) -> Nfs3Result<T, E> {
 }
 
 impl Call<'_> {
-    /// The path and attributes of a handle; what is gone is stale.
+    /// The path and attributes of a handle. The handle of a removed file is stale.
     fn object(&self, handle: &nfs_fh3) -> Result<(std::path::PathBuf, nfs3_types::nfs3::fattr3), nfsstat3> {
         if self.stale {
             return Err(nfsstat3::NFS3ERR_STALE);
@@ -173,11 +173,11 @@ impl Call<'_> {
 
     fn readdir(&mut self, arguments: &READDIR3args) -> READDIR3res<'static> {
         reported(self.object(&arguments.dir).and_then(|(directory, attributes)| {
-            let make = |this: &mut Self, name: Vec<u8>, cookie| {
+            let build = |this: &mut Self, name: Vec<u8>, cookie| {
                 let attributes = files::attributes(&this.files.child(&directory, &name)?)?;
                 Ok(entry3 { fileid: attributes.fileid, name: filename3::from(name), cookie })
             };
-            let (entries, eof) = self.list(&directory, arguments.cookie, arguments.count, make)?;
+            let (entries, eof) = self.list(&directory, arguments.cookie, arguments.count, build)?;
             Ok(READDIR3resok {
                 dir_attributes: Nfs3Option::Some(attributes),
                 cookieverf: cookieverf3::default(),
@@ -188,7 +188,7 @@ impl Call<'_> {
 
     fn readdirplus(&mut self, arguments: &READDIRPLUS3args) -> READDIRPLUS3res<'static> {
         reported(self.object(&arguments.dir).and_then(|(directory, attributes)| {
-            let make = |this: &mut Self, name: Vec<u8>, cookie| {
+            let build = |this: &mut Self, name: Vec<u8>, cookie| {
                 let path = this.files.child(&directory, &name)?;
                 let attributes = files::attributes(&path)?;
                 Ok(entryplus3 {
@@ -199,7 +199,7 @@ impl Call<'_> {
                     name_handle: Nfs3Option::Some(this.files.handle(path)?),
                 })
             };
-            let (entries, eof) = self.list(&directory, arguments.cookie, arguments.maxcount, make)?;
+            let (entries, eof) = self.list(&directory, arguments.cookie, arguments.maxcount, build)?;
             Ok(READDIRPLUS3resok {
                 dir_attributes: Nfs3Option::Some(attributes),
                 cookieverf: cookieverf3::default(),
@@ -208,22 +208,22 @@ impl Call<'_> {
         }))
     }
 
-    /// As many entries after `cookie` as fit into `count` bytes, and whether they are the last.
+    /// The entries after `cookie` that fit into `count` bytes, and whether they are the last ones.
     fn list<E: Pack>(
         &mut self,
         directory: &Path,
         cookie: u64,
         count: u32,
-        mut make: impl FnMut(&mut Self, Vec<u8>, u64) -> Result<E, nfsstat3>,
+        mut build: impl FnMut(&mut Self, Vec<u8>, u64) -> Result<E, nfsstat3>,
     ) -> Result<(List<E>, bool), nfsstat3> {
         let room = count.min(LISTING_MAX_BYTES).saturating_sub(LISTING_OVERHEAD_BYTES);
         let mut entries = BoundedList::new(room as usize);
         let mut any = false;
         for (cookie, name) in (1..).zip(files::names(directory)?).skip_while(|(at, _)| *at <= cookie) {
-            let entry = match make(self, name, cookie) {
-                // It was removed since the names were read.
+            let entry = match build(self, name, cookie) {
+                // It was removed after the names were read.
                 Err(nfsstat3::NFS3ERR_NOENT) => continue,
-                made => made?,
+                built => built?,
             };
             if entries.try_push(entry).is_err() {
                 return if any { Ok((entries.into_inner(), false)) } else { Err(nfsstat3::NFS3ERR_TOOSMALL) };
@@ -266,12 +266,12 @@ impl Call<'_> {
     }
 }
 
-fn decode<T: Unpack>(arguments: &[u8]) -> Result<T, Refusal> {
-    T::unpack(&mut Cursor::new(arguments)).map(|(decoded, _)| decoded).map_err(|_| Refusal::BadArguments)
+fn decode<T: Unpack>(arguments: &[u8]) -> Result<T, ProcedureError> {
+    T::unpack(&mut Cursor::new(arguments)).map(|(decoded, _)| decoded).map_err(|_| ProcedureError::BadArguments)
 }
 
 fn encode<T: Pack>(result: &T) -> Encoded {
     let mut bytes = Vec::new();
-    result.pack(&mut bytes).map_err(|_| Refusal::CannotEncode)?;
+    result.pack(&mut bytes).map_err(|_| ProcedureError::CannotEncode)?;
     Ok(bytes)
 }

@@ -1,4 +1,4 @@
-//! The S3 operations that are served; `s3s` answers `NotImplemented` to the others.
+//! The supported S3 operations. `s3s` answers `NotImplemented` to the others.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -18,9 +18,9 @@ use s3s::dto::{
 use s3s::{Body, S3, S3Request, S3Response, S3Result, s3_error};
 
 use super::store::{Bucket, OBJECT_MAX_BYTES, Retention, Store, Version};
-use super::{LockConduct, RetentionMode};
+use super::{LockBehaviour, RetentionMode};
 
-/// How many keys a listing has at most (S3 API reference, ListObjectsV2).
+/// Maximum number of keys on a page of a listing (S3 API reference, ListObjectsV2).
 const LISTING_MAX_KEYS: i32 = 1000;
 
 const OBJECT_COUNT: HeaderName = HeaderName::from_static("x-rgw-object-count");
@@ -33,69 +33,70 @@ pub struct Operations(Arc<Shared>);
 
 struct Shared {
     store: Mutex<Store>,
-    /// How far the clock of retention is ahead of the system's.
-    ahead: Mutex<Duration>,
-    asked: Mutex<Asked>,
+    /// Offset of the server's clock from the system's.
+    clock_offset: Mutex<Duration>,
+    log: Mutex<RequestLog>,
 }
 
-/// What was asked.
+/// The requests so far, and the number of their connections.
 #[derive(Default)]
-struct Asked {
+struct RequestLog {
     requests: Vec<String>,
     connections: usize,
 }
 
 impl Operations {
     pub fn new(store: Store) -> Self {
-        Self(Arc::new(Shared { store: Mutex::new(store), ahead: Mutex::new(Duration::ZERO), asked: Mutex::default() }))
+        Self(Arc::new(Shared { store: Mutex::new(store), clock_offset: Mutex::default(), log: Mutex::default() }))
     }
 
     pub fn advance_clock(&self, by: Duration) {
-        *lock(&self.0.ahead) += by;
+        *lock(&self.0.clock_offset) += by;
     }
 
-    pub fn set_conduct(&self, bucket: &str, conduct: LockConduct) {
+    pub fn set_lock_behaviour(&self, bucket: &str, behaviour: LockBehaviour) {
         let mut store = self.store();
         if let Some(lock) = store.bucket(bucket).ok().and_then(|bucket| bucket.fixture.object_lock.as_mut()) {
-            lock.conduct = conduct;
+            lock.behaviour = behaviour;
         }
     }
 
-    /// How many versions a bucket holds.
+    /// Number of versions in a bucket.
     pub fn stored_versions(&self, bucket: &str) -> u64 {
         self.store().bucket(bucket).map_or(0, |bucket| bucket.stored().0)
     }
 
-    /// Stores an object, or hides it where there is no content.
-    pub fn change(&self, bucket: &str, key: &str, content: Option<Bytes>) {
+    /// Stores an object, or deletes it if there is no content.
+    pub fn put_or_delete(&self, bucket: &str, key: &str, content: Option<Bytes>) {
         let mut store = self.store();
         let Ok(bucket) = store.bucket(bucket) else { return };
-        let _full = match content {
+        // A full bucket stays as it is.
+        let _ = match content {
             Some(content) => bucket.put(key.to_owned(), content, None, self.now()).map(|_| ()),
             None => bucket.delete(key, None, false, self.now()).map(|_| ()),
         };
     }
 
-    /// Notes a request, which may be the first one of its connection.
-    pub fn note(&self, request: String, is_first: bool) {
-        let mut asked = lock(&self.0.asked);
-        asked.requests.push(request);
-        asked.connections += usize::from(is_first);
+    /// Records a request, which may be the first one of its connection.
+    pub fn record_request(&self, request: String, is_first: bool) {
+        let mut log = lock(&self.0.log);
+        log.requests.push(request);
+        log.connections += usize::from(is_first);
     }
 
     /// The requests so far.
     pub fn requests(&self) -> Vec<String> {
-        lock(&self.0.asked).requests.clone()
+        lock(&self.0.log).requests.clone()
     }
 
-    /// How many connections have had a request.
+    /// Number of connections with at least one request.
     pub fn connections(&self) -> usize {
-        lock(&self.0.asked).connections
+        lock(&self.0.log).connections
     }
 
-    /// The time, as far as it was let pass.
+    /// The time by the server's clock.
     pub fn now(&self) -> SystemTime {
-        SystemTime::now() + *lock(&self.0.ahead)
+        SystemTime::now() + *lock(&self.0.clock_offset)
     }
 
     fn store(&self) -> MutexGuard<'_, Store> {
@@ -141,7 +142,7 @@ impl S3 for Operations {
                 "Object Lock configuration does not exist for this bucket"
             ));
         };
-        if lock.conduct == LockConduct::Untold {
+        if lock.behaviour == LockBehaviour::ConfigurationDenied {
             return Err(s3_error!(AccessDenied, "s3:GetBucketObjectLockConfiguration"));
         }
         let rule = lock.default_retention.map(|retention| ObjectLockRule {
@@ -161,16 +162,16 @@ impl S3 for Operations {
         &self,
         request: S3Request<ListObjectsV2Input>,
     ) -> S3Result<S3Response<ListObjectsV2Output>> {
-        let asked = request.input;
-        if asked.delimiter.is_some() {
-            return Err(s3_error!(NotImplemented, "a listing with delimiter is not served"));
+        let input = request.input;
+        if input.delimiter.is_some() {
+            return Err(s3_error!(NotImplemented, "listings with a delimiter are not supported"));
         }
-        let limit = asked.max_keys.unwrap_or(LISTING_MAX_KEYS).clamp(0, LISTING_MAX_KEYS);
-        let prefix = asked.prefix.as_deref().unwrap_or_default();
-        // The token is the last key of the listing before.
-        let after = asked.continuation_token.as_deref().or(asked.start_after.as_deref()).unwrap_or_default();
+        let limit = input.max_keys.unwrap_or(LISTING_MAX_KEYS).clamp(0, LISTING_MAX_KEYS);
+        let prefix = input.prefix.as_deref().unwrap_or_default();
+        // The token is the last key of the previous page.
+        let after = input.continuation_token.as_deref().or(input.start_after.as_deref()).unwrap_or_default();
         let mut store = self.store();
-        let bucket = store.bucket(&asked.bucket)?;
+        let bucket = store.bucket(&input.bucket)?;
         let limit = bucket.page_limit(limit);
         let mut found = bucket.current().filter(|(key, ..)| key.starts_with(prefix) && *key > after);
         let contents: Vec<Object> = found.by_ref().take(limit.unsigned_abs() as usize).map(listed).collect();
@@ -182,10 +183,10 @@ impl S3 for Operations {
             is_truncated: Some(is_truncated),
             next_continuation_token: last.filter(|_| is_truncated),
             max_keys: Some(limit),
-            name: Some(asked.bucket),
-            prefix: asked.prefix,
-            continuation_token: asked.continuation_token,
-            start_after: asked.start_after,
+            name: Some(input.bucket),
+            prefix: input.prefix,
+            continuation_token: input.continuation_token,
+            start_after: input.start_after,
             ..Default::default()
         }))
     }
@@ -194,16 +195,16 @@ impl S3 for Operations {
         &self,
         request: S3Request<ListObjectVersionsInput>,
     ) -> S3Result<S3Response<ListObjectVersionsOutput>> {
-        let asked = request.input;
-        if asked.delimiter.is_some() {
-            return Err(s3_error!(NotImplemented, "a listing with delimiter is not served"));
+        let input = request.input;
+        if input.delimiter.is_some() {
+            return Err(s3_error!(NotImplemented, "listings with a delimiter are not supported"));
         }
-        let limit = asked.max_keys.unwrap_or(LISTING_MAX_KEYS).clamp(0, LISTING_MAX_KEYS);
-        let prefix = asked.prefix.as_deref().unwrap_or_default();
+        let limit = input.max_keys.unwrap_or(LISTING_MAX_KEYS).clamp(0, LISTING_MAX_KEYS);
+        let prefix = input.prefix.as_deref().unwrap_or_default();
         let mut store = self.store();
-        let bucket = store.bucket(&asked.bucket)?;
+        let bucket = store.bucket(&input.bucket)?;
         let limit = bucket.page_limit(limit);
-        let (key_marker, version_id_marker) = (asked.key_marker.as_deref(), asked.version_id_marker.as_deref());
+        let (key_marker, version_id_marker) = (input.key_marker.as_deref(), input.version_id_marker.as_deref());
         let mut found = bucket.versions_after(key_marker, version_id_marker).filter(|(key, _)| key.starts_with(prefix));
         let (mut versions, mut markers, mut last) = (Vec::new(), Vec::new(), None);
         for (key, version) in found.by_ref().take(limit.unsigned_abs() as usize) {
@@ -235,31 +236,31 @@ impl S3 for Operations {
             next_key_marker,
             next_version_id_marker,
             max_keys: Some(limit),
-            name: Some(asked.bucket),
-            prefix: asked.prefix,
+            name: Some(input.bucket),
+            prefix: input.prefix,
             ..Default::default()
         }))
     }
 
     async fn put_object(&self, request: S3Request<PutObjectInput>) -> S3Result<S3Response<PutObjectOutput>> {
-        let asked = request.input;
-        let retention = retention(asked.object_lock_mode.as_ref(), asked.object_lock_retain_until_date)?;
-        let content = read(asked.body).await?;
+        let input = request.input;
+        let retention = retention(input.object_lock_mode.as_ref(), input.object_lock_retain_until_date)?;
+        let content = read(input.body).await?;
         let mut store = self.store();
-        let bucket = store.bucket(&asked.bucket)?;
-        let version = bucket.put(asked.key, content, retention, self.now())?;
+        let bucket = store.bucket(&input.bucket)?;
+        let version = bucket.put(input.key, content, retention, self.now())?;
         let version_id = bucket.is_versioned().then(|| version.id.clone());
         Ok(S3Response::new(PutObjectOutput { e_tag: Some(entity_tag(&version)), version_id, ..Default::default() }))
     }
 
     async fn get_object(&self, request: S3Request<GetObjectInput>) -> S3Result<S3Response<GetObjectOutput>> {
-        let asked = request.input;
-        if asked.range.is_some() {
-            return Err(s3_error!(NotImplemented, "parts of an object are not served"));
+        let input = request.input;
+        if input.range.is_some() {
+            return Err(s3_error!(NotImplemented, "ranges are not supported"));
         }
         let mut store = self.store();
-        let bucket = store.bucket(&asked.bucket)?;
-        let version = bucket.get(&asked.key, asked.version_id.as_deref())?;
+        let bucket = store.bucket(&input.bucket)?;
+        let version = bucket.get(&input.key, input.version_id.as_deref())?;
         let content = version.content.clone().unwrap_or_default();
         Ok(S3Response::new(GetObjectOutput {
             content_length: i64::try_from(content.len()).ok(),
@@ -274,10 +275,10 @@ impl S3 for Operations {
     }
 
     async fn head_object(&self, request: S3Request<HeadObjectInput>) -> S3Result<S3Response<HeadObjectOutput>> {
-        let asked = request.input;
+        let input = request.input;
         let mut store = self.store();
-        let bucket = store.bucket(&asked.bucket)?;
-        let version = bucket.get(&asked.key, asked.version_id.as_deref())?;
+        let bucket = store.bucket(&input.bucket)?;
+        let version = bucket.get(&input.key, input.version_id.as_deref())?;
         Ok(S3Response::new(HeadObjectOutput {
             content_length: version.content.as_ref().and_then(|content| i64::try_from(content.len()).ok()),
             e_tag: Some(entity_tag(version)),
@@ -290,19 +291,20 @@ impl S3 for Operations {
     }
 
     async fn delete_object(&self, request: S3Request<DeleteObjectInput>) -> S3Result<S3Response<DeleteObjectOutput>> {
-        let asked = request.input;
-        let bypass = asked.bypass_governance_retention.unwrap_or_default();
+        let input = request.input;
+        let bypass = input.bypass_governance_retention.unwrap_or_default();
         let mut store = self.store();
-        let done = store.bucket(&asked.bucket)?.delete(&asked.key, asked.version_id.as_deref(), bypass, self.now())?;
+        let bucket = store.bucket(&input.bucket)?;
+        let deletion = bucket.delete(&input.key, input.version_id.as_deref(), bypass, self.now())?;
         Ok(S3Response::new(DeleteObjectOutput {
-            delete_marker: done.is_marker.then_some(true),
-            version_id: done.version,
+            delete_marker: deletion.is_marker.then_some(true),
+            version_id: deletion.version,
             ..Default::default()
         }))
     }
 }
 
-/// What Ceph tells the owner of a bucket; a quota of −1 is no limit.
+/// The usage that Ceph reports to the owner of a bucket. A quota of −1 means no limit.
 fn usage_headers(bucket: &Bucket) -> HeaderMap {
     let Some(usage) = bucket.fixture.usage else { return HeaderMap::new() };
     let (count, bytes) = bucket.stored();
@@ -324,7 +326,7 @@ fn listed((key, version, length): (&str, &Version, usize)) -> Object {
     }
 }
 
-/// The retention that a PUT asks for.
+/// The retention that a PUT requests.
 fn retention(mode: Option<&ObjectLockMode>, until: Option<ObjectLockRetainUntilDate>) -> S3Result<Option<Retention>> {
     let (mode, until) = match (mode, until) {
         (None, None) => return Ok(None),
@@ -350,7 +352,7 @@ fn lock_mode(retention: &Retention) -> ObjectLockMode {
     ObjectLockMode::from_static(mode_name(retention.mode))
 }
 
-/// Opaque to clients (RFC 9110 §8.8.3); a version never changes, so its id will do.
+/// The ETag, which is opaque to clients (RFC 9110 §8.8.3). A version never changes, so its id and time identify it.
 fn entity_tag(version: &Version) -> ETag {
     let nanoseconds = version.modified.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
     ETag::Strong(format!("{}-{nanoseconds:x}", version.id))
@@ -362,7 +364,7 @@ async fn read(body: Option<StreamingBlob>) -> S3Result<Bytes> {
     while let Some(part) = body.next().await {
         let part = part.map_err(|error| s3_error!(IncompleteBody, "{error}"))?;
         if content.len() + part.len() > OBJECT_MAX_BYTES {
-            return Err(s3_error!(EntityTooLarge, "objects of up to {OBJECT_MAX_BYTES} bytes are kept"));
+            return Err(s3_error!(EntityTooLarge, "an object has at most {OBJECT_MAX_BYTES} bytes"));
         }
         content.extend_from_slice(&part);
     }

@@ -9,27 +9,27 @@ use s3s::dto::Timestamp;
 use s3s::{S3Error, S3Result, s3_error};
 use uuid::Uuid;
 
-use super::{BucketFixture, LockConduct, RetentionMode};
+use super::{BucketFixture, LockBehaviour, RetentionMode};
 
-/// The largest object, in bytes.
+/// Maximum size of an object, in bytes.
 pub const OBJECT_MAX_BYTES: usize = 16 * 1024 * 1024;
 
-/// How many versions, delete markers among them, a bucket holds.
+/// Maximum number of versions in a bucket, including delete markers.
 const VERSIONS_MAX: usize = 10_000;
 
-/// The version id of what is put into a bucket without versioning.
+/// The version id of objects in a bucket without versioning.
 const NULL_VERSION: &str = "null";
 
 const SECONDS_PER_DAY: u64 = 24 * 60 * 60;
 
-/// All buckets.
+/// All buckets by name.
 pub struct Store {
     buckets: BTreeMap<String, Bucket>,
 }
 
 /// A bucket and the versions of each key, oldest first.
 pub struct Bucket {
-    /// What it was made with.
+    /// Its configuration.
     pub fixture: BucketFixture,
     objects: BTreeMap<String, Vec<Version>>,
 }
@@ -37,30 +37,30 @@ pub struct Bucket {
 /// One version of an object.
 #[derive(Debug, Clone)]
 pub struct Version {
-    /// Its id.
+    /// The version id.
     pub id: String,
-    /// When it was put.
+    /// The time of its PUT.
     pub modified: SystemTime,
-    /// Until when it is kept.
+    /// Its object lock, if it has one.
     pub retention: Option<Retention>,
-    /// Its bytes; none in a delete marker.
+    /// Its bytes, or `None` in a delete marker.
     pub content: Option<Bytes>,
 }
 
-/// How long one version is kept.
+/// The object lock of one version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Retention {
-    /// Whether somebody may end it early.
+    /// Whether a client may end it early.
     pub mode: RetentionMode,
-    /// Its end.
+    /// The end of the lock.
     pub until: Timestamp,
 }
 
-/// What a DELETE did.
+/// The result of a DELETE.
 pub struct Deletion {
-    /// The version that was removed, or the delete marker that was made.
+    /// The version that was removed, or the delete marker that was created.
     pub version: Option<String>,
-    /// Whether that is a delete marker.
+    /// Whether `version` is a delete marker.
     pub is_marker: bool,
 }
 
@@ -78,15 +78,15 @@ impl Store {
 }
 
 impl Bucket {
-    /// Whether each PUT makes a version.
+    /// Whether each PUT creates a version.
     pub fn is_versioned(&self) -> bool {
         self.fixture.versioning || self.fixture.object_lock.is_some()
     }
 
-    /// Stores an object, under the bucket's default retention unless it has one, and gives its version.
+    /// Stores an object and returns its version. Without a retention it gets the default retention of the bucket.
     ///
     /// # Errors
-    /// `InvalidRequest` for retention in a bucket without lock, `InvalidArgument` for one of the past.
+    /// `InvalidRequest` for a retention in a bucket without object lock, `InvalidArgument` for one in the past.
     pub fn put(
         &mut self,
         key: String,
@@ -96,10 +96,10 @@ impl Bucket {
     ) -> S3Result<Version> {
         let retention = match (retention, self.fixture.object_lock) {
             (Some(_), None) => return Err(s3_error!(InvalidRequest, "bucket object lock not configured")),
-            (Some(asked), Some(_)) if asked.until <= modified.into() => {
+            (Some(requested), Some(_)) if requested.until <= modified.into() => {
                 return Err(s3_error!(InvalidArgument, "the retain until date must be in the future"));
             }
-            (Some(asked), Some(lock)) if lock.conduct != LockConduct::DefaultWins => Some(asked),
+            (Some(requested), Some(lock)) if lock.behaviour != LockBehaviour::DefaultRetentionOnly => Some(requested),
             (_, lock) => lock.and_then(|lock| lock.default_retention).map(|default| Retention {
                 mode: default.mode,
                 until: (modified + Duration::from_secs(u64::from(default.days) * SECONDS_PER_DAY)).into(),
@@ -110,10 +110,11 @@ impl Bucket {
         Ok(version)
     }
 
-    /// A version of an object: the given one, or the current one.
+    /// The version of an object with this id, or the current version.
     ///
     /// # Errors
-    /// `NoSuchKey`, also when a delete marker is current; `NoSuchVersion`; `MethodNotAllowed` for a marker by its id.
+    /// `NoSuchKey`, also if the current version is a delete marker. `NoSuchVersion`. `MethodNotAllowed` for the id of
+    /// a delete marker.
     pub fn get(&self, key: &str, id: Option<&str>) -> S3Result<&Version> {
         let versions = self.objects.get(key).map(Vec::as_slice).unwrap_or_default();
         match id {
@@ -128,10 +129,11 @@ impl Bucket {
         }
     }
 
-    /// Deletes a version for good, unless it is retained; without an id, hides the object.
+    /// Removes the version with this id. Without an id, deletes the object, which keeps the versions of a versioned
+    /// bucket.
     ///
     /// # Errors
-    /// `AccessDenied` while the version is retained, whatever `bypass_governance` says in COMPLIANCE mode.
+    /// `AccessDenied` while the version is locked. `bypass_governance` has no effect in COMPLIANCE mode.
     pub fn delete(
         &mut self,
         key: &str,
@@ -139,16 +141,15 @@ impl Bucket {
         bypass_governance: bool,
         now: SystemTime,
     ) -> S3Result<Deletion> {
-        let Some(id) = id else { return self.hide(key, now) };
+        let Some(id) = id else { return self.delete_current(key, now) };
         let Some(versions) = self.objects.get_mut(key) else { return Ok(Deletion::nothing(id)) };
         let Some(at) = versions.iter().position(|version| version.id == id) else { return Ok(Deletion::nothing(id)) };
-        let is_kept = versions[at].retention.as_ref().is_some_and(|retention| {
+        let is_locked = versions[at].retention.as_ref().is_some_and(|retention| {
             let may_end_early = retention.mode == RetentionMode::Governance && bypass_governance;
             retention.until > now.into() && !may_end_early
         });
-        let ignores_locks = self.fixture.object_lock.is_some_and(|lock| lock.conduct == LockConduct::Ignored);
-        let is_kept = is_kept && !ignores_locks;
-        if is_kept {
+        let is_enforced = self.fixture.object_lock.is_some_and(|lock| lock.behaviour != LockBehaviour::NotEnforced);
+        if is_locked && is_enforced {
             return Err(s3_error!(AccessDenied, "forbidden by object lock"));
         }
         let removed = versions.remove(at);
@@ -158,7 +159,7 @@ impl Bucket {
         Ok(Deletion { version: Some(removed.id), is_marker: removed.content.is_none() })
     }
 
-    fn hide(&mut self, key: &str, now: SystemTime) -> S3Result<Deletion> {
+    fn delete_current(&mut self, key: &str, now: SystemTime) -> S3Result<Deletion> {
         if !self.is_versioned() {
             self.objects.remove(key);
             return Ok(Deletion { version: None, is_marker: false });
@@ -169,12 +170,12 @@ impl Bucket {
         Ok(Deletion { version: Some(id), is_marker: true })
     }
 
-    /// How many entries a page of a listing has of which so many were asked for.
-    pub fn page_limit(&self, asked: i32) -> i32 {
-        self.fixture.page_max.map_or(asked, |most| asked.min(most.into()))
+    /// Maximum number of entries on a page of a listing, for the number that the client requested.
+    pub fn page_limit(&self, requested: i32) -> i32 {
+        self.fixture.page_max.map_or(requested, |most| requested.min(most.into()))
     }
 
-    /// The objects that a listing shows: keys in order, with their current versions.
+    /// Keys in order with their current versions, as in a listing of objects.
     pub fn current(&self) -> impl Iterator<Item = (&str, &Version, usize)> {
         self.objects.iter().filter_map(|(key, versions)| {
             let version = versions.last()?;
@@ -182,27 +183,27 @@ impl Bucket {
         })
     }
 
-    /// All versions, delete markers among them: keys in order, and of each the latest first.
+    /// All versions including delete markers: keys in order, and the latest version of each key first.
     pub fn versions(&self) -> impl Iterator<Item = (&str, &Version)> {
         self.objects.iter().flat_map(|(key, versions)| versions.iter().rev().map(|version| (key.as_str(), version)))
     }
 
-    /// The versions that a listing shows after a version of a key, or after all of them (S3 API reference,
+    /// The versions in a listing after a version of a key, or after all versions of the key (S3 API reference,
     /// ListObjectVersions).
     pub fn versions_after(&self, key: Option<&str>, id: Option<&str>) -> impl Iterator<Item = (&str, &Version)> {
-        let mut is_past = id.is_none();
+        let mut is_after = id.is_none();
         self.versions().filter(move |(found, version)| match key.map(|key| (*found).cmp(key)) {
             None | Some(Ordering::Greater) => true,
             Some(Ordering::Less) => false,
             Some(Ordering::Equal) => {
-                let shows = is_past && id.is_some();
-                is_past |= id == Some(&version.id);
-                shows
+                let is_listed = is_after && id.is_some();
+                is_after |= id == Some(&version.id);
+                is_listed
             }
         })
     }
 
-    /// How many versions are stored, and their bytes.
+    /// Number and size of the stored versions, in bytes.
     pub fn stored(&self) -> (u64, u64) {
         let contents = self.objects.values().flatten().filter_map(|version| version.content.as_ref());
         contents.fold((0, 0), |(count, bytes), content| (count + 1, bytes + content.len() as u64))
@@ -214,7 +215,7 @@ impl Bucket {
 
     fn add(&mut self, key: String, version: Version) -> S3Result<()> {
         if self.objects.values().map(Vec::len).sum::<usize>() >= VERSIONS_MAX {
-            return Err(s3_error!(SlowDown, "this bucket is in memory and holds {VERSIONS_MAX} versions, no more"));
+            return Err(s3_error!(SlowDown, "this bucket is in memory and holds at most {VERSIONS_MAX} versions"));
         }
         let is_versioned = self.is_versioned();
         let versions = self.objects.entry(key).or_default();
@@ -227,7 +228,7 @@ impl Bucket {
 }
 
 impl Deletion {
-    /// Deleting what is not there succeeds (S3 API reference, DeleteObject).
+    /// Deleting a missing version succeeds (S3 API reference, DeleteObject).
     fn nothing(id: &str) -> Self {
         Self { version: Some(id.to_owned()), is_marker: false }
     }
