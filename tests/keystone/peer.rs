@@ -47,27 +47,29 @@ impl Keystone {
         &self.facts[name]
     }
 
-    /// Runs a command of the script: halt, again, pause, or resume.
+    /// Runs a command of the script: halt, restart, pause, or resume.
     pub fn control(&self, command: &str) {
         run(command, &self.path());
     }
 
-    /// Sets the lifetime of tokens, effective at its next start.
-    pub fn shorten(&self, token_seconds: u32) {
+    /// Restarts it with this lifetime of tokens.
+    pub fn restart_with_token_lifetime(&self, seconds: u32) {
+        self.control("halt");
         let path = self.path().join("keystone.conf");
         let text = std::fs::read_to_string(&path).expect("a configuration");
-        let shorter = text.replace("expiration = 3600", &format!("expiration = {token_seconds}"));
+        let shorter = text.replace("expiration = 3600", &format!("expiration = {seconds}"));
         assert_ne!(shorter, text);
         std::fs::write(&path, shorter).expect("written");
+        self.control("restart");
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// Number of requests so far whose method and path begin with this text.
-    pub fn asked(&self, beginning: &str) -> usize {
+    pub fn count_requests(&self, beginning: &str) -> usize {
         let log = std::fs::read_to_string(self.path().join("requests.log")).expect("its log");
         log.lines().filter(|line| line.starts_with(beginning)).count()
     }
@@ -110,7 +112,7 @@ impl Keystone {
 
     /// Creates a project and a member with the same name and password. Returns the id of the project.
     pub async fn member_of(&self, project: &str) -> String {
-        let made = async |path: &str, body: Value| {
+        let create = async |path: &str, body: Value| {
             let answer = self.call("POST", path, &self.admin, None, &body).await;
             assert_eq!(answer.status, 201, "{answer:?}");
             answer.json().as_object().expect("an object").values().next().expect("one")["id"]
@@ -118,9 +120,9 @@ impl Keystone {
                 .expect("an id")
                 .to_owned()
         };
-        let id = made("/projects", json!({ "project": { "name": project, "domain_id": "default" } })).await;
+        let id = create("/projects", json!({ "project": { "name": project, "domain_id": "default" } })).await;
         let user = json!({ "user": { "name": project, "domain_id": "default", "password": project } });
-        let user = made("/users", user).await;
+        let user = create("/users", user).await;
         let roles = self.call("GET", "/roles?name=member", &self.admin, None, &Value::Null).await.json();
         let role = roles["roles"][0]["id"].as_str().expect("the role member").to_owned();
         let path = format!("/projects/{id}/users/{user}/roles/{role}");
@@ -130,9 +132,9 @@ impl Keystone {
 
     /// Creates a role, and assigns it to a user in the project of the same name.
     pub async fn give_role(&self, role: &str, user: &str) {
-        let made = self.call("POST", "/roles", &self.admin, None, &json!({ "role": { "name": role } })).await;
-        assert_eq!(made.status, 201, "{made:?}");
-        let role = made.json()["role"]["id"].as_str().expect("an id").to_owned();
+        let created = self.call("POST", "/roles", &self.admin, None, &json!({ "role": { "name": role } })).await;
+        assert_eq!(created.status, 201, "{created:?}");
+        let role = created.json()["role"]["id"].as_str().expect("an id").to_owned();
         let token = self.token(user, user, Some(user)).await;
         let facts = self.call("GET", "/auth/tokens", &self.admin, Some(&token), &Value::Null).await.json();
         let id = |of: &str| facts["token"][of]["id"].as_str().expect("an id").to_owned();
@@ -146,16 +148,16 @@ impl Keystone {
         let token = self.token(user, password, Some(self.fact("SERVICE_PROJECT"))).await;
         let facts = self.call("GET", "/auth/tokens", &self.admin, Some(&token), &Value::Null).await.json();
         let path = format!("/users/{}/application_credentials", facts["token"]["user"]["id"].as_str().expect("an id"));
-        let wanted = json!({ "application_credential": { "name": "agent" } });
-        let made = self.call("POST", &path, &token, None, &wanted).await;
-        assert_eq!(made.status, 201, "{made:?}");
-        let made = made.json()["application_credential"].clone();
-        let text = |name: &str| made[name].as_str().expect("a text").to_owned();
+        let body = json!({ "application_credential": { "name": "agent" } });
+        let answer = self.call("POST", &path, &token, None, &body).await;
+        assert_eq!(answer.status, 201, "{answer:?}");
+        let credential = answer.json()["application_credential"].clone();
+        let text = |name: &str| credential[name].as_str().expect("a text").to_owned();
         (text("id"), text("secret"))
     }
 
     /// Whether Keystone rejects a token.
-    pub async fn has_ended(&self, token: &str) -> bool {
+    pub async fn rejects(&self, token: &str) -> bool {
         self.call("GET", "/auth/projects", token, None, &Value::Null).await.status == 401
     }
 
@@ -168,7 +170,7 @@ impl Keystone {
     /// A workspace whose agent uses this Keystone, with more keys of `[api.keystone]`.
     pub fn workspace(&self, more: &str) -> Workspace {
         self.workspace_with(|workspace| {
-            std::fs::write(workspace.path("password"), self.fact("SERVICE_PASSWORD")).expect("written");
+            workspace.write("password", self.fact("SERVICE_PASSWORD"));
             format!(
                 "username = {:?}\nproject = {:?}\npassword_file = {:?}\n{more}",
                 self.fact("SERVICE_USER"),
@@ -203,8 +205,8 @@ fn run(command: &str, directory: &Path) {
     assert!(status.success(), "tests/peers/keystone {command}: {status}");
 }
 
-/// A request to an agent, with a token unless it is empty, and other headers.
-pub async fn ask(agent: &Daemon, method: &str, path: &str, token: &str, headers: &[(&str, &str)]) -> Answer {
+/// Sends a request to an agent, with a token unless it is empty, and with other headers.
+pub async fn request(daemon: &Daemon, method: &str, path: &str, token: &str, headers: &[(&str, &str)]) -> Answer {
     let mut request = Request::builder().method(method).uri(path).header("host", "localhost");
     if !token.is_empty() {
         request = request.header("x-auth-token", token);
@@ -214,10 +216,10 @@ pub async fn ask(agent: &Daemon, method: &str, path: &str, token: &str, headers:
     }
     let body = json!({ "backup_target": { "type": "nfs", "filesystem_export": "127.0.0.1:/x" } });
     let body = if method == "POST" { body.to_string() } else { String::new() };
-    with_timeout(path, over_tcp(agent.address(), request.body(Full::from(body)).expect("a request"))).await
+    with_timeout(path, over_tcp(daemon.address(), request.body(Full::from(body)).expect("a request"))).await
 }
 
 /// The status of the answer to a GET of the targets.
-pub async fn status(agent: &Daemon, token: &str) -> u16 {
-    ask(agent, "GET", "/backup_targets", token, &[]).await.status
+pub async fn status(daemon: &Daemon, token: &str) -> u16 {
+    request(daemon, "GET", "/backup_targets", token, &[]).await.status
 }

@@ -1,10 +1,10 @@
-//! What each kind of token may do.
+//! Permissions and expiry of tokens.
 
 use serde_json::json;
 
 use crate::daemon::{Daemon, eventually};
-use crate::http::{over_unix, request};
-use crate::peer::{Keystone, ask, status};
+use crate::http::over_unix;
+use crate::peer::{Keystone, request, status};
 
 #[tokio::test]
 async fn token_permissions_follow_role_and_project() {
@@ -12,27 +12,27 @@ async fn token_permissions_follow_role_and_project() {
     let alpha = keystone.member_of("alpha").await;
     let beta = keystone.member_of("beta").await;
     let workspace = keystone.workspace("cache_time = \"1s\"");
-    let agent = Daemon::start(&workspace).await;
+    let daemon = Daemon::start(&workspace).await;
     let admin = keystone.admin_token().await;
     let member = keystone.token("alpha", "alpha", Some("alpha")).await;
     let other = keystone.token("beta", "beta", Some("beta")).await;
     let unscoped = keystone.token("beta", "beta", None).await;
 
-    let created = ask(&agent, "POST", "/backup_targets", &admin, &[]).await;
+    let created = request(&daemon, "POST", "/backup_targets", &admin, &[]).await;
     assert_eq!(created.status, 200, "{created:?}");
     let id = created.json()["backup_targets"]["id"].as_str().expect("an id").to_owned();
     let of_alpha = format!("/v1/{alpha}/backup_targets");
     let set_default = format!("/backup_targets/{id}/set_default");
     let gold = json!({ "backup_target_type": {
         "name": "gold", "backup_targets_id": id, "project_list": [alpha] } });
-    let gold = request("POST", "/backup_target_types", gold.to_string().into());
-    // Whoever may open the socket is an admin.
+    let gold = crate::http::request("POST", "/backup_target_types", gold.to_string().into());
+    // Every client on the socket is an admin.
     let gold = over_unix(&workspace.path("api.sock"), gold).await.json()["backup_target_types"]["id"].clone();
     let gold = format!("/backup_target_types/{}", gold.as_str().expect("an id"));
     for (token, expected) in [(&admin, 2), (&member, 2), (&other, 1)] {
-        let list = ask(&agent, "GET", "/backup_target_types", token, &[]).await.json();
+        let list = request(&daemon, "GET", "/backup_target_types", token, &[]).await.json();
         assert_eq!(list["backup_target_types"].as_array().expect("a list").len(), expected, "{list}");
-        let list = ask(&agent, "GET", "/backup_targets", token, &[]).await.json();
+        let list = request(&daemon, "GET", "/backup_targets", token, &[]).await.json();
         let types = &list["backup_targets"][0]["backup_target_types"];
         assert_eq!(types.as_array().expect("a list").len(), expected, "{list}");
     }
@@ -53,25 +53,25 @@ async fn token_permissions_follow_role_and_project() {
         ("POST", "/backup_targets", [409, 403, 403, 403, 401, 401]),
     ] {
         for (token, expected) in [&admin, &member, &other, &unscoped, "garbage", ""].into_iter().zip(expected) {
-            let answer = ask(&agent, method, path, token, &[]).await;
+            let answer = request(&daemon, method, path, token, &[]).await;
             assert_eq!(answer.status, expected, "{method} {path}: {answer:?}");
         }
     }
     for (claimed, expected) in [(alpha.as_str(), 200), ("alpha", 200), (beta.as_str(), 403)] {
         let claim = [("x-auth-project-id", claimed)];
-        assert_eq!(ask(&agent, "GET", "/backup_targets", &member, &claim).await.status, expected, "{claimed}");
-        assert_eq!(ask(&agent, "GET", "/backup_targets", &admin, &claim).await.status, 200, "{claimed}");
+        assert_eq!(request(&daemon, "GET", "/backup_targets", &member, &claim).await.status, expected, "{claimed}");
+        assert_eq!(request(&daemon, "GET", "/backup_targets", &admin, &claim).await.status, 200, "{claimed}");
     }
 
-    // Never seen before its end, and seen.
+    // The agent has not seen the first token before its revocation. It has cached the second one.
     let revoked = keystone.token("alpha", "alpha", Some("alpha")).await;
     keystone.revoke(&revoked).await;
-    assert_eq!(status(&agent, &revoked).await, 401);
+    assert_eq!(status(&daemon, &revoked).await, 401);
     keystone.revoke(&member).await;
-    eventually("the end of a remembered token", async || (status(&agent, &member).await == 401).then_some(())).await;
-    assert_eq!(status(&agent, &other).await, 200);
+    eventually("the end of a cached token", async || (status(&daemon, &member).await == 401).then_some(())).await;
+    assert_eq!(status(&daemon, &other).await, 200);
 
-    let log = agent.log();
+    let log = daemon.log();
     for secret in [&admin, &member, &other, keystone.fact("SERVICE_PASSWORD")] {
         assert!(!log.contains(secret), "a secret is in the log");
     }
@@ -82,14 +82,12 @@ async fn tokens_expire_and_the_agents_token_is_renewed() {
     const TOKEN_SECONDS: u32 = 4;
     let keystone = Keystone::start().await;
     keystone.member_of("alpha").await;
-    keystone.control("halt");
-    keystone.shorten(TOKEN_SECONDS);
-    keystone.control("again");
-    let agent = Daemon::start(&keystone.workspace("cache_time = \"1h\"")).await;
+    keystone.restart_with_token_lifetime(TOKEN_SECONDS);
+    let daemon = Daemon::start(&keystone.workspace("cache_time = \"1h\"")).await;
     let member = keystone.token("alpha", "alpha", Some("alpha")).await;
-    assert_eq!(status(&agent, &member).await, 200);
-    eventually("the token's end", async || (status(&agent, &member).await == 401).then_some(())).await;
-    // The agent's own has ended as well, and Keystone says so.
+    assert_eq!(status(&daemon, &member).await, 200);
+    eventually("the token's expiry", async || (status(&daemon, &member).await == 401).then_some(())).await;
+    // Keystone rejects the agent's own token, which has expired too.
     let member = keystone.token("alpha", "alpha", Some("alpha")).await;
-    assert_eq!(status(&agent, &member).await, 200);
+    assert_eq!(status(&daemon, &member).await, 200);
 }

@@ -1,5 +1,5 @@
-//! Certificates that are not good, in front of the gateway: whom it is from, whom it is for and when it
-//! is good are told apart, since other people put them right.
+//! Invalid TLS certificates in front of the gateway. The agent distinguishes an unknown authority, a wrong name and
+//! a wrong time, because different people correct them.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::gateway::{Gateway, target};
 use crate::report::missing_words;
 use crate::report::{assert_healthy, assert_offline};
 
-/// An authority that signs what it is given.
+/// A certificate authority.
 struct Authority {
     certificate: rcgen::Certificate,
     issuer: Issuer<'static, KeyPair>,
@@ -30,8 +30,9 @@ impl Authority {
         Self { certificate, issuer: Issuer::new(params, key) }
     }
 
-    /// TLS with a certificate for a name, good for these years, in front of a plain endpoint.
-    async fn front(&self, gateway: &str, name: &str, years: (i32, i32)) -> String {
+    /// Starts a TLS proxy in front of a plain endpoint, with a certificate for this name and these years. Returns its
+    /// endpoint.
+    async fn tls_proxy(&self, gateway: &str, name: &str, years: (i32, i32)) -> String {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::new([name.to_owned()]).expect("a name");
         (params.not_before, params.not_after) = (date_time_ymd(years.0, 1, 1), date_time_ymd(years.1, 1, 1));
@@ -42,7 +43,7 @@ impl Authority {
                 vec![certificate.der().clone()],
                 PrivateKeyDer::try_from(key.serialize_der()).expect("a key"),
             )
-            .expect("good for TLS");
+            .expect("a usable certificate");
         let (acceptor, gateway) = (TlsAcceptor::from(Arc::new(config)), gateway.replace("http://", ""));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let port = listener.local_addr().expect("an address").port();
@@ -67,39 +68,39 @@ async fn tls_reason_for_unknown_ca_wrong_name_and_expiry() {
     let trusted = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(&trusted, ours.certificate.pem()).expect("written");
     let workspace = gateway.workspace_with(&format!("ca_bundle = \"{}\"", trusted.path().display()));
-    let agent = Daemon::start(&workspace).await;
+    let daemon = Daemon::start(&workspace).await;
     let bucket = gateway.bucket().await;
-    let always = (2000, 4000);
+    let valid_now = (2000, 4000);
 
-    let good = ours.front(&gateway.endpoint, "localhost", always).await;
-    let id = agent.create(target(&good, &bucket)).await;
-    assert_healthy(&agent.check(&id).await);
+    let good = ours.tls_proxy(&gateway.endpoint, "localhost", valid_now).await;
+    let id = daemon.create(target(&good, &bucket)).await;
+    assert_healthy(&daemon.check(&id).await);
 
     let mut wrong = Vec::new();
     for (what, endpoint, words) in [
         (
             "an unknown authority",
-            other.front(&gateway.endpoint, "localhost", always).await,
+            other.tls_proxy(&gateway.endpoint, "localhost", valid_now).await,
             &["from an authority that is not trusted", "set ca_bundle", "[[s3.credentials]]"][..],
         ),
         (
             "a wrong name",
-            ours.front(&gateway.endpoint, "ceph.example.com", always).await,
+            ours.tls_proxy(&gateway.endpoint, "ceph.example.com", valid_now).await,
             &["is not for localhost, but for ceph.example.com", "ca_bundle does not help"],
         ),
         (
-            "a time that is over",
-            ours.front(&gateway.endpoint, "localhost", (2000, 2001)).await,
+            "an expired certificate",
+            ours.tls_proxy(&gateway.endpoint, "localhost", (2000, 2001)).await,
             &["expired at 2001-01-01T00:00:00Z", "renew the certificate"],
         ),
         (
-            "a time that is to come",
-            ours.front(&gateway.endpoint, "localhost", (3000, 4000)).await,
+            "a certificate that is not valid yet",
+            ours.tls_proxy(&gateway.endpoint, "localhost", (3000, 4000)).await,
             &["not valid before 3000-01-01T00:00:00Z", "this host's clock"],
         ),
     ] {
-        let id = agent.create(target(&endpoint, &bucket)).await;
-        let message = assert_offline(&agent.check(&id).await, "tls_failed");
+        let id = daemon.create(target(&endpoint, &bucket)).await;
+        let message = assert_offline(&daemon.check(&id).await, "tls_failed");
         wrong.extend(missing_words(what, &message, words.iter().copied().chain([&*bucket])));
         let output = workspace.check_s3(&endpoint, &bucket, &[]).await;
         assert_eq!(output.code, 2, "{output:?}");

@@ -1,4 +1,4 @@
-//! The ways to the gateway: TLS with an authority of its own, and the two ways to name a bucket.
+//! Endpoints of the gateway: TLS with a private CA, and path and virtual-hosted addressing.
 
 use crate::daemon::Daemon;
 use crate::gateway::{Gateway, target};
@@ -14,17 +14,15 @@ async fn tls_works_only_with_the_ca_of_the_certificate() {
     gateway.put(&bucket, "one", 4_321).await;
     let trusting = format!("ca_bundle = \"{}\"", gateway.ca_bundle.display());
     let workspace = gateway.workspace_with(&trusting);
-    let agent = Daemon::start(&workspace).await;
-    let id = agent.create(target(&gateway.tls_endpoint, &bucket)).await;
-    let report = agent.check(&id).await;
+    let (daemon, id) = Daemon::with_target(&workspace, target(&gateway.tls_endpoint, &bucket)).await;
+    let report = daemon.check(&id).await;
     assert_healthy(&report);
     assert_eq!(report["used_bytes"], 4_321);
     assert_eq!(workspace.check_s3(&gateway.tls_endpoint, &bucket, &[]).await.code, 0);
 
     let workspace = gateway.workspace();
-    let agent = Daemon::start(&workspace).await;
-    let id = agent.create(target(&gateway.tls_endpoint, &bucket)).await;
-    let message = assert_offline(&agent.check(&id).await, "tls_failed");
+    let (daemon, id) = Daemon::with_target(&workspace, target(&gateway.tls_endpoint, &bucket)).await;
+    let message = assert_offline(&daemon.check(&id).await, "tls_failed");
     assert!(message.contains("UnknownIssuer") && message.contains("ca_bundle"), "{message}");
     let output = workspace.check_s3(&gateway.tls_endpoint, &bucket, &[]).await;
     assert_eq!(output.code, 2, "{output:?}");
@@ -36,12 +34,12 @@ async fn tls_and_plain_http_mismatch_is_reported() {
     let gateway = Gateway::shared().await;
     let bucket = gateway.bucket().await;
     let workspace = gateway.workspace();
-    let agent = Daemon::start(&workspace).await;
-    let id = agent.create(target(&gateway.endpoint.replace("http://", "https://"), &bucket)).await;
-    let message = assert_offline(&agent.check(&id).await, "tls_failed");
+    let (daemon, id) =
+        Daemon::with_target(&workspace, target(&gateway.endpoint.replace("http://", "https://"), &bucket)).await;
+    let message = assert_offline(&daemon.check(&id).await, "tls_failed");
     assert!(message.contains("use http://"), "{message}");
-    let id = agent.create(target(&gateway.tls_endpoint.replace("https://", "http://"), &bucket)).await;
-    let message = assert_offline(&agent.check(&id).await, "connection_broken");
+    let id = daemon.create(target(&gateway.tls_endpoint.replace("https://", "http://"), &bucket)).await;
+    let message = assert_offline(&daemon.check(&id).await, "connection_broken");
     assert!(message.contains("TLS or plain"), "{message}");
 }
 
@@ -50,13 +48,12 @@ async fn virtual_hosted_bucket_is_the_same_bucket() {
     let gateway = Gateway::shared().await;
     let bucket = gateway.bucket().await;
     gateway.put(&bucket, "one", 4_321).await;
-    // The gateway's own name, of which it takes the labels in front for a bucket.
+    // The DNS name of the gateway. It interprets the labels before this name as a bucket.
     let endpoint = gateway.endpoint.replace("127.0.0.1", "localhost");
     let mut workspace = gateway.workspace_with("addressing = \"virtual\"");
     workspace.add_host(&format!("{bucket}.localhost"));
-    let agent = Daemon::start(&workspace).await;
-    let id = agent.create(target(&endpoint, &bucket)).await;
-    let report = agent.check(&id).await;
+    let (daemon, id) = Daemon::with_target(&workspace, target(&endpoint, &bucket)).await;
+    let report = daemon.check(&id).await;
     assert_healthy(&report);
     assert_eq!(report["used_bytes"], 4_321, "{report:#}");
     assert_eq!(workspace.check_s3(&endpoint, &bucket, &[]).await.code, 0);
@@ -68,7 +65,6 @@ async fn bucket_with_the_longest_name_works() {
     assert_eq!(LONGEST_NAME.len(), 63);
     gateway.bucket_named(LONGEST_NAME).await;
     let workspace = gateway.workspace();
-    let agent = Daemon::start(&workspace).await;
-    let id = agent.create(target(&gateway.endpoint, LONGEST_NAME)).await;
-    assert_healthy(&agent.check(&id).await);
+    let (daemon, id) = Daemon::with_target(&workspace, target(&gateway.endpoint, LONGEST_NAME)).await;
+    assert_healthy(&daemon.check(&id).await);
 }

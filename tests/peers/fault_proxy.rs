@@ -1,8 +1,8 @@
-//! A proxy in front of the gateway that does what the gateway cannot be made to do: answers in its workspace,
-//! never ends an answer, or ends it in the middle.
+//! A proxy in front of the gateway that injects faults: it answers instead of the gateway, never ends an answer, or
+//! breaks it off.
 //!
-//! It works on bytes and not on messages, since most of its faults are no HTTP. Each connection carries
-//! one request; signatures stay valid, since nothing that is signed is changed.
+//! It works on bytes because most of its faults are not valid HTTP. Each connection carries one request. Signatures
+//! stay valid because the proxy does not change signed parts.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -10,24 +10,24 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 
-/// How often an answer that never ends goes on.
-const DRIP: Duration = Duration::from_millis(50);
+/// Interval between the bytes of a slow answer.
+const SLOW_BYTE_INTERVAL: Duration = Duration::from_millis(50);
 
-/// What is done to requests.
+/// The fault that requests meet.
 #[derive(Debug, Clone)]
 pub enum Fault {
-    /// They are answered in the gateway's workspace: with this status line and these headers, a header a
-    /// line, and with this body, which an answer to HEAD does not have.
+    /// The proxy answers instead of the gateway. The first line of the head is the status, and the others are
+    /// headers. Answers to HEAD have no body.
     Answer { head: String, body: String },
-    /// All but HEAD, which passes, are answered with a body that never ends.
+    /// The body of the answer never ends. HEAD requests are forwarded.
     EndlessBody,
     /// The head of the answer never ends.
     EndlessHead,
-    /// The answer comes a byte at a time, and never to its end.
+    /// The answer arrives one byte at a time and never ends.
     SlowBytes,
-    /// All but HEAD, which passes, get half of an answer, and then a reset.
+    /// The connection is reset in the middle of the answer. HEAD requests are forwarded.
     ResetMidBody,
-    /// These bytes come, which are no HTTP, and the connection is closed.
+    /// These bytes, which are not HTTP, are sent, and the connection is closed.
     Bytes(&'static str),
 }
 
@@ -38,7 +38,7 @@ pub struct FaultProxy {
 }
 
 impl FaultProxy {
-    /// A proxy to the service at a plain endpoint, with one fault.
+    /// Starts a proxy with one fault in front of a plain endpoint.
     pub async fn start(endpoint: &str, fault: Fault) -> Self {
         let gateway = endpoint.strip_prefix("http://").expect("a plain endpoint").to_owned();
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -49,7 +49,7 @@ impl FaultProxy {
             async move {
                 while let Ok((client, _)) = listener.accept().await {
                     let (gateway, fault, heads) = (gateway.clone(), fault.clone(), heads.clone());
-                    // It ends with an error when its client leaves, as some faults have it do.
+                    // An error means that the client disconnected, as some faults make it do.
                     tokio::spawn(async move { serve(client, &gateway, &fault, &heads).await });
                 }
             }
@@ -57,7 +57,7 @@ impl FaultProxy {
         Self { endpoint, heads }
     }
 
-    /// The heads of all requests that came.
+    /// The heads of all requests so far.
     pub fn heads(&self) -> Vec<String> {
         self.heads.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -68,7 +68,7 @@ async fn serve(mut client: TcpStream, gateway: &str, fault: &Fault, heads: &Mute
     heads.lock().unwrap_or_else(PoisonError::into_inner).push(head.clone());
     let is_head = head.starts_with("HEAD ");
     match fault {
-        Fault::EndlessBody | Fault::ResetMidBody if is_head => pass_on(client, gateway, &head, &rest).await,
+        Fault::EndlessBody | Fault::ResetMidBody if is_head => forward(client, gateway, &head, &rest).await,
         Fault::Answer { head, body } => {
             let lines = head.replace('\n', "\r\n");
             let length = body.len();
@@ -95,14 +95,13 @@ async fn serve(mut client: TcpStream, gateway: &str, fault: &Fault, heads: &Mute
             client.write_all(b"HTTP/1.1 200 OK\r\nX-Slow: ").await?;
             loop {
                 client.write_all(b"x").await?;
-                // The fault is the slowness itself; it ends when the client leaves.
-                tokio::time::sleep(DRIP).await;
+                // The slowness is the fault. It ends when the client disconnects.
+                tokio::time::sleep(SLOW_BYTE_INTERVAL).await;
             }
         }
         Fault::ResetMidBody => {
             client.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n<?xml").await?;
-            // What it got and did not read makes the kernel reset a connection that is closed; with no
-            // time to linger it does so in any case.
+            // Without time to linger, the kernel resets the connection when it is closed (socket(7)).
             client.set_zero_linger()
         }
         Fault::Bytes(bytes) => {
@@ -112,7 +111,7 @@ async fn serve(mut client: TcpStream, gateway: &str, fault: &Fault, heads: &Mute
     }
 }
 
-/// Reads up to the end of a request's head; what came after it is of its body.
+/// Reads the head of a request. Also returns the part of the body that was read with it.
 async fn read_head(client: &mut TcpStream) -> std::io::Result<(String, Vec<u8>)> {
     let mut read = Vec::new();
     loop {
@@ -126,7 +125,7 @@ async fn read_head(client: &mut TcpStream) -> std::io::Result<(String, Vec<u8>)>
     }
 }
 
-async fn pass_on(mut client: TcpStream, gateway: &str, head: &str, rest: &[u8]) -> std::io::Result<()> {
+async fn forward(mut client: TcpStream, gateway: &str, head: &str, rest: &[u8]) -> std::io::Result<()> {
     let mut service = TcpStream::connect(gateway).await?;
     let head = head.replacen("\r\n", "\r\nConnection: close\r\n", 1);
     service.write_all(head.as_bytes()).await?;

@@ -1,5 +1,5 @@
-//! What the gateway cannot be made to do and services of the field do: each has its own reason, by the
-//! agent and by the command line, and a sentence that says what to do.
+//! Faults of services in the field that a proxy injects. The agent and the command line report a reason for each,
+//! and a message that says what to do.
 
 use serde_json::Value;
 
@@ -9,10 +9,10 @@ use crate::gateway::{Gateway, target};
 use crate::report::missing_words;
 use crate::workspace::Workspace;
 
-/// What a login page or a load balancer says.
+/// The web page of a login or a load balancer.
 const PAGE: &str = "<!DOCTYPE html><html><body><h1>Sign in</h1></body></html>";
 
-/// A fault, and what is to be found of it.
+/// A fault, and the expected report.
 struct Case {
     what: &'static str,
     fault: Fault,
@@ -21,12 +21,12 @@ struct Case {
     words: &'static [&'static str],
 }
 
-/// A fault that is found at once.
+/// A fault that the probe detects without a timeout.
 fn case(what: &'static str, fault: Fault, reason: &'static str, words: &'static [&'static str]) -> Case {
     Case { what, fault, reason, verdict: "failed", words }
 }
 
-/// An answer of S3, with a code that has a message.
+/// An error of S3 with this code and message.
 fn refusal(head: &str, code: &str, message: &str) -> Fault {
     let body = format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>{message}</Message></Error>");
     Fault::Answer { head: format!("{head}\nContent-Type: application/xml"), body }
@@ -72,7 +72,7 @@ fn cases() -> Vec<Case> {
             "throttled",
             &["503 SlowDown", "fewer requests", "s3_interval"],
         ),
-        case("throttled by what is in front", page("429 Too Many Requests"), "throttled", &["429", "fewer requests"]),
+        case("throttled by a proxy", page("429 Too Many Requests"), "throttled", &["429", "fewer requests"]),
         case(
             "not implemented",
             refusal("501 Not Implemented", "NotImplemented", ""),
@@ -85,14 +85,9 @@ fn cases() -> Vec<Case> {
             "server_error",
             &["500 InternalError", "its own log"],
         ),
+        case("an error of a proxy", page("502 Bad Gateway"), "server_error", &["answered 502;", "load balancer"]),
         case(
-            "an error of what is in front",
-            page("502 Bad Gateway"),
-            "server_error",
-            &["answered 502;", "load balancer"],
-        ),
-        case(
-            "credentials whose time is over",
+            "expired credentials",
             refusal("400 Bad Request", "ExpiredToken", ""),
             "access_denied",
             &["400 ExpiredToken", "have expired: renew them"],
@@ -110,44 +105,50 @@ fn cases() -> Vec<Case> {
         case("a body that never ends", Fault::EndlessBody, "not_s3", &["64 KiB", "endpoint"]),
         case("a head that never ends", Fault::EndlessHead, "not_s3", &["headers", "endpoint"]),
         Case {
-            what: "an answer that comes a byte at a time",
+            what: "an answer that arrives one byte at a time",
             fault: Fault::SlowBytes,
             reason: "response_timed_out",
             verdict: "timed_out",
             words: &["no answer within 2000 ms", "health"],
         },
-        case("a reset amid an answer", Fault::ResetMidBody, "connection_broken", &["proxies, firewalls"]),
+        case("a reset in the middle of an answer", Fault::ResetMidBody, "connection_broken", &["proxies, firewalls"]),
         case("no answer at all", Fault::Bytes(""), "connection_broken", &["its log", "TLS or plain"]),
     ]
 }
 
-/// What is wrong with what is found of a fault.
-async fn judged(gateway: &Gateway, agent: &Daemon, workspace: &Workspace, bucket: &str, case: &Case) -> Vec<String> {
+/// Describes the differences between the expected and the actual report of a fault.
+async fn problems_of(
+    gateway: &Gateway,
+    daemon: &Daemon,
+    workspace: &Workspace,
+    bucket: &str,
+    case: &Case,
+) -> Vec<String> {
     let proxy = FaultProxy::start(&gateway.endpoint, case.fault.clone()).await;
-    let id = agent.create(target(&proxy.endpoint, bucket)).await;
-    let report = agent.check(&id).await;
+    let id = daemon.create(target(&proxy.endpoint, bucket)).await;
+    let report = daemon.check(&id).await;
     let found = |name: &str| report[name].as_str().unwrap_or_default().to_owned();
-    let mut wrong = Vec::new();
+    let mut problems = Vec::new();
     if (found("status"), found("verdict"), found("reason"))
         != ("offline".to_owned(), case.verdict.to_owned(), case.reason.to_owned())
     {
-        wrong.push(format!("{}: {} was expected: {report:#}", case.what, case.reason));
+        problems.push(format!("{}: {} was expected: {report:#}", case.what, case.reason));
     }
-    let place_of_it = format!("{}/{bucket}", proxy.endpoint.trim_start_matches("http://"));
-    wrong.extend(missing_words(case.what, &found("message"), case.words.iter().copied().chain([&*place_of_it])));
+    let location = format!("{}/{bucket}", proxy.endpoint.trim_start_matches("http://"));
+    problems.extend(missing_words(case.what, &found("message"), case.words.iter().copied().chain([&*location])));
     let output = workspace.check_s3(&proxy.endpoint, bucket, &[]).await;
     if output.code != 2 || !output.stdout.contains(case.reason) {
-        wrong.push(format!("{}: {output:?}", case.what));
+        problems.push(format!("{}: {output:?}", case.what));
     }
     for secret in ["not-to-be-shown", "eu-west-1/s3", "eu-north-1/s3"] {
-        // The one is in an address, the others would be in a signature for a region that was not configured.
-        let said = [report.to_string(), output.stdout.clone(), proxy.heads().concat()];
-        wrong.extend(said.iter().filter(|said| said.contains(secret)).map(|_| format!("{}: {secret}", case.what)));
+        // The first is in a URL. The others would be in a signature for a region that is not configured.
+        let texts = [report.to_string(), output.stdout.clone(), proxy.heads().concat()];
+        problems.extend(texts.iter().filter(|text| text.contains(secret)).map(|_| format!("{}: {secret}", case.what)));
     }
     if proxy.heads().is_empty() {
-        wrong.push(format!("{}: nothing was asked", case.what));
+        problems.push(format!("{}: the proxy received no request", case.what));
     }
-    wrong
+    problems
 }
 
 #[tokio::test]
@@ -155,13 +156,13 @@ async fn every_fault_has_a_reason_and_advice() {
     let gateway = Gateway::shared().await;
     let workspace = gateway.workspace();
     workspace.configure("[probe]\ndeadline = \"2s\"\nfailures_before_offline = 1");
-    let agent = Daemon::start(&workspace).await;
+    let daemon = Daemon::start(&workspace).await;
     let bucket = gateway.bucket().await;
     let cases = cases();
-    let judging = cases.iter().map(|case| judged(&gateway, &agent, &workspace, &bucket, case));
-    let wrong: Vec<String> = futures::future::join_all(judging).await.into_iter().flatten().collect();
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    // The buckets are told apart by the ports of their proxies, and all of them are still there.
-    let listed: Value = agent.get("/backup_targets").await;
+    let tests = cases.iter().map(|case| problems_of(&gateway, &daemon, &workspace, &bucket, case));
+    let problems: Vec<String> = futures::future::join_all(tests).await.into_iter().flatten().collect();
+    assert!(problems.is_empty(), "{}", problems.join("\n"));
+    // The targets differ by the ports of their proxies.
+    let listed: Value = daemon.get("/backup_targets").await;
     assert_eq!(listed["backup_targets"].as_array().map(Vec::len), Some(cases.len()));
 }

@@ -23,7 +23,7 @@ const DIRECTORY_VARIABLE: &str = "TARGETWATCH_PEERS_CEPH_RGW";
 /// The script that starts the gateway and injects faults.
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/peers/ceph-rgw");
 
-/// Number of objects written at the same time.
+/// Maximum number of objects written at the same time.
 const PUTS_AT_ONCE: usize = 16;
 
 /// Tests share the gateway. A test that injects a fault holds it exclusively.
@@ -140,13 +140,13 @@ impl Gateway {
         String::from_utf8(output.stdout).expect("text").trim().to_owned()
     }
 
-    /// Whether the bucket's versioning is still output, as it is from a cache while the storage hangs.
-    pub async fn tells_versioning(&self, bucket: &str) -> bool {
-        let asking = self.client.get_bucket_versioning().bucket(bucket).send();
-        tokio::time::timeout(std::time::Duration::from_secs(2), asking).await.is_ok_and(|answer| answer.is_ok())
+    /// Whether the gateway reports the versioning of a bucket. While the storage hangs, it answers from its cache.
+    pub async fn reports_versioning(&self, bucket: &str) -> bool {
+        let request = self.client.get_bucket_versioning().bucket(bucket).send();
+        tokio::time::timeout(std::time::Duration::from_secs(2), request).await.is_ok_and(|answer| answer.is_ok())
     }
 
-    /// A new bucket with object lock, and so with versions.
+    /// A new bucket with object lock, which includes versioning.
     pub async fn locked_bucket(&self) -> String {
         let name = new_name();
         let create = self.client.create_bucket().bucket(&name).object_lock_enabled_for_bucket(true);
@@ -213,31 +213,31 @@ impl Gateway {
         self.client.put_bucket_policy().bucket(bucket).policy(policy).send().await.expect("a policy");
     }
 
-    /// Writes an object of so many bytes.
+    /// Writes an object of this size.
     pub async fn put(&self, bucket: &str, key: &str, bytes: usize) {
         let body = vec![b'x'; bytes].into();
         self.client.put_object().bucket(bucket).key(key).body(body).send().await.expect("written");
     }
 
-    /// Writes many objects of so many bytes each, several at a time.
+    /// Writes many objects of this size, several at a time.
     pub async fn put_all(&self, bucket: &str, keys: impl IntoIterator<Item = String>, bytes: usize) {
-        let putting = keys.into_iter().map(|key| async move { self.put(bucket, &key, bytes).await });
-        futures::stream::iter(putting).buffer_unordered(PUTS_AT_ONCE).collect::<()>().await;
+        let puts = keys.into_iter().map(|key| async move { self.put(bucket, &key, bytes).await });
+        futures::stream::iter(puts).buffer_unordered(PUTS_AT_ONCE).collect::<()>().await;
     }
 
-    /// Deletes an object, which leaves a delete marker where versions are kept.
+    /// Deletes an object, which leaves a delete marker in a versioned bucket.
     pub async fn delete(&self, bucket: &str, key: &str) {
         self.client.delete_object().bucket(bucket).key(key).send().await.expect("deleted");
     }
 
-    /// Forbids everybody, its owner too, to do something with a bucket itself.
+    /// Denies an action on a bucket itself to everybody, including its owner.
     pub async fn deny_of_bucket(&self, bucket: &str, action: &str) {
         let resource = format!("arn:aws:s3:::{bucket}");
         let statement = json!({ "Effect": "Deny", "Principal": "*", "Action": action, "Resource": resource });
         self.set_policy(bucket, json!([statement])).await;
     }
 
-    /// The keys of all versions in a bucket, delete markers among them, in order.
+    /// The sorted keys of all versions in a bucket, including delete markers.
     pub async fn versions(&self, bucket: &str) -> Vec<String> {
         let found = self.client.list_object_versions().bucket(bucket).send().await.expect("a listing");
         let versions = found.versions().iter().filter_map(|version| version.key());
@@ -248,9 +248,9 @@ impl Gateway {
     }
 
     /// Waits until the keys of all versions meet a condition.
-    pub async fn until_versions(&self, bucket: &str, are_so: impl Fn(&[String]) -> bool) -> Vec<String> {
-        eventually("the versions of a bucket", async || Some(self.versions(bucket).await).filter(|keys| are_so(keys)))
-            .await
+    pub async fn wait_for_versions(&self, bucket: &str, condition: impl Fn(&[String]) -> bool) -> Vec<String> {
+        let poll = async || Some(self.versions(bucket).await).filter(|keys| condition(keys));
+        eventually("the versions of a bucket", poll).await
     }
 
     /// Sets the quota of a bucket. `None` removes it.
@@ -291,7 +291,7 @@ impl InjectedFault<'_> {
 impl Drop for InjectedFault<'_> {
     fn drop(&mut self) {
         let code = run(self.undo, &self.gateway.directory, &[]);
-        // A panic while another unwinds would end all tests.
+        // A second panic during unwinding would abort all tests.
         assert!(code == Some(0) || std::thread::panicking(), "{SCRIPT} {}: exit code {code:?}", self.undo);
     }
 }

@@ -1,4 +1,4 @@
-//! What is declared immutable, and what the gateway says of the bucket's object lock.
+//! Targets that are declared immutable, and the object lock of their buckets.
 
 use aws_sdk_s3::types::ObjectLockRetentionMode;
 use serde_json::{Value, json};
@@ -13,24 +13,23 @@ async fn lock_verdict_follows_default_retention() {
     let workspace = gateway.workspace();
     let bucket = gateway.locked_bucket().await;
     gateway.retain_by_default(&bucket, ObjectLockRetentionMode::Governance, 30).await;
-    let agent = Daemon::start(&workspace).await;
-    let id = agent.create(immutable_target(&gateway.endpoint, &bucket)).await;
-    let report = agent.wait_for_lock_proof(&id).await;
-    // The owner of a bucket may bypass governance.
+    let (daemon, id) = Daemon::with_target(&workspace, immutable_target(&gateway.endpoint, &bucket)).await;
+    let report = daemon.wait_for_lock_proof(&id).await;
+    // The owner of a bucket may bypass GOVERNANCE.
     assert_warning(&report, "lock_bypassable");
     assert_eq!((&report["versioning"], &report["object_lock"]), (&json!(true), &json!(true)), "{report:#}");
     assert_eq!(report["default_retention"], "GOVERNANCE 30 days");
-    let shown = agent.show(&id).await;
+    let shown = daemon.show(&id).await;
     assert_eq!((metadata(&shown, "immutable"), metadata(&shown, "object_lock")), (Some("1"), Some("1")), "{shown:#}");
     assert_eq!(metadata(&shown, "object_lock_verdict"), Some("bypassable"));
 
-    // What was found of another configuration counts no more.
+    // The verdict for another configuration is no longer valid.
     gateway.retain_by_default(&bucket, ObjectLockRetentionMode::Compliance, 1).await;
-    let report = agent.check(&id).await;
+    let report = daemon.check(&id).await;
     assert_offline(&report, "lock_proof_pending");
     assert_eq!(report["default_retention"], "COMPLIANCE 1 day");
-    assert_healthy(&agent.wait_for_lock_proof(&id).await);
-    assert_eq!(metadata(&agent.show(&id).await, "object_lock_verdict"), Some("enforced"));
+    assert_healthy(&daemon.wait_for_lock_proof(&id).await);
+    assert_eq!(metadata(&daemon.show(&id).await, "object_lock_verdict"), Some("enforced"));
 
     let output = workspace.check_s3(&gateway.endpoint, &bucket, &["--immutable"]).await;
     assert_eq!(output.code, 0, "{output:?}");
@@ -49,15 +48,14 @@ async fn warning_when_locked_bucket_has_no_default_retention() {
     let workspace = gateway.workspace();
     workspace.configure("[s3.lock_proof]\nmode = \"compliance\"");
     let bucket = gateway.locked_bucket().await;
-    let agent = Daemon::start(&workspace).await;
-    let id = agent.create(immutable_target(&gateway.endpoint, &bucket)).await;
-    let report = agent.wait_for_lock_proof(&id).await;
+    let (daemon, id) = Daemon::with_target(&workspace, immutable_target(&gateway.endpoint, &bucket)).await;
+    let report = daemon.wait_for_lock_proof(&id).await;
     assert_warning(&report, "no_default_retention");
     assert_eq!((&report["object_lock"], &report["default_retention"]), (&json!(true), &Value::Null), "{report:#}");
     assert_eq!(report["object_lock_proof"]["verdict"], "enforced");
-    assert_eq!(metadata(&agent.show(&id).await, "object_lock"), Some("1"));
+    assert_eq!(metadata(&daemon.show(&id).await, "object_lock"), Some("1"));
     assert_eq!(workspace.check_s3(&gateway.endpoint, &bucket, &["--immutable"]).await.code, 1);
-    // Nobody was promised anything about it here.
+    // Without --immutable, the lock is not required.
     assert_eq!(workspace.check_s3(&gateway.endpoint, &bucket, &[]).await.code, 0);
 }
 
@@ -67,13 +65,13 @@ async fn bucket_without_lock_is_offline_only_if_declared_immutable() {
     let workspace = gateway.workspace();
     let (plain, versioned) = (gateway.bucket().await, gateway.bucket().await);
     gateway.enable_versioning(&versioned).await;
-    let agent = Daemon::start(&workspace).await;
+    let daemon = Daemon::start(&workspace).await;
     for bucket in [plain, versioned] {
-        let id = agent.create(immutable_target(&gateway.endpoint, &bucket)).await;
-        // The lock is what is missing, whether or not the bucket keeps versions.
-        let message = assert_offline(&agent.check(&id).await, "object_lock_missing");
+        let id = daemon.create(immutable_target(&gateway.endpoint, &bucket)).await;
+        // The lock is missing, with or without versioning.
+        let message = assert_offline(&daemon.check(&id).await, "object_lock_missing");
         assert!(message.contains(&bucket) && message.contains("created with object lock"), "{message}");
-        let shown = agent.show(&id).await;
+        let shown = daemon.show(&id).await;
         assert_eq!((metadata(&shown, "immutable"), metadata(&shown, "object_lock")), (Some("1"), Some("0")));
 
         let output = workspace.check_s3(&gateway.endpoint, &bucket, &["--immutable"]).await;
@@ -91,19 +89,20 @@ async fn verdict_follows_declared_immutability() {
     let gateway = Gateway::shared().await;
     let bucket = gateway.bucket().await;
     let workspace = gateway.workspace();
-    let agent = Daemon::start(&workspace).await;
-    let id = agent.create(target(&gateway.endpoint, &bucket)).await;
-    assert_healthy(&agent.check(&id).await);
+    let (daemon, id) = Daemon::with_target(&workspace, target(&gateway.endpoint, &bucket)).await;
+    assert_healthy(&daemon.check(&id).await);
 
-    let changed = agent.modify(&id, json!({ "immutable": 1 })).await;
+    let changed = daemon.modify(&id, json!({ "immutable": 1 })).await;
     assert_eq!(metadata(&changed, "immutable"), Some("1"));
-    assert_eq!(changed["status"], "offline", "nothing was verified of this promise yet: {changed:#}");
-    let report = agent.wait_for_report(&id, "a verdict of its own accord", |report| !report["verdict"].is_null()).await;
+    assert_eq!(changed["status"], "offline", "immutability is not verified yet: {changed:#}");
+    let report =
+        daemon.wait_for_report(&id, "a verdict without a request", |report| !report["verdict"].is_null()).await;
     assert_offline(&report, "object_lock_missing");
 
-    let changed = agent.modify(&id, json!({ "immutable": 0 })).await;
+    let changed = daemon.modify(&id, json!({ "immutable": 0 })).await;
     assert_eq!(metadata(&changed, "immutable"), Some("0"));
-    let report = agent.wait_for_report(&id, "a verdict of its own accord", |report| !report["verdict"].is_null()).await;
+    let report =
+        daemon.wait_for_report(&id, "a verdict without a request", |report| !report["verdict"].is_null()).await;
     assert_healthy(&report);
-    assert_eq!(agent.show(&id).await["status"], "available");
+    assert_eq!(daemon.show(&id).await["status"], "available");
 }

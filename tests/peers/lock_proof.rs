@@ -1,25 +1,25 @@
-//! The proof of an object lock: its verdicts. What is left when it is interrupted is in `lock_proof_crashes`.
+//! Verdicts of the lock proof. `lock_proof_crashes` tests interrupted proofs.
 
 use aws_sdk_s3::types::ObjectLockRetentionMode;
 use serde_json::Value;
 
 use crate::daemon::{Daemon, TIMEOUT};
 use crate::gateway::{Gateway, immutable_target, target};
-use crate::proxy::{Passed, Proxy, When};
+use crate::proxy::{Proxy, ReceivedRequest, When};
 use crate::report::{assert_offline, check_named, metadata};
 use crate::workspace::Workspace;
 
 /// A request of a proof about its canary.
-pub fn is_of_proof(passed: &Passed) -> bool {
+pub fn is_proof_request(passed: &ReceivedRequest) -> bool {
     passed.target.contains("/lock-")
 }
 
-/// Those that came by.
-pub fn of_proof(proxy: &Proxy) -> Vec<Passed> {
-    proxy.passed().into_iter().filter(is_of_proof).collect()
+/// The requests of proofs so far.
+pub fn proof_requests(proxy: &Proxy) -> Vec<ReceivedRequest> {
+    proxy.passed().into_iter().filter(is_proof_request).collect()
 }
 
-/// A place in which an agent looks at its targets every second, and locks canaries in this mode.
+/// The workspace of an agent that probes every second and locks canaries in this mode.
 pub fn workspace(gateway: &Gateway, mode: &str) -> Workspace {
     let workspace = gateway.workspace();
     workspace.configure(&format!("[probe]\ns3_interval = \"1s\"\n[s3.lock_proof]\nmode = \"{mode}\""));
@@ -31,7 +31,7 @@ async fn lock_proof_verdict_of_each_mode_leaves_nothing() {
     const TWO_DELETES: &[&str] = &["PUT", "HEAD", "DELETE", "HEAD", "DELETE", "HEAD"];
     const THREE_DELETES: &[&str] = &["PUT", "HEAD", "DELETE", "HEAD", "DELETE", "HEAD", "DELETE", "HEAD"];
     let gateway = Gateway::shared().await;
-    for (mode, denied, verdict, asked) in [
+    for (mode, denied, verdict, requests) in [
         ("governance", None, "bypassable", TWO_DELETES),
         ("governance", Some("s3:BypassGovernanceRetention"), "enforced", THREE_DELETES),
         ("compliance", None, "enforced", TWO_DELETES),
@@ -41,21 +41,20 @@ async fn lock_proof_verdict_of_each_mode_leaves_nothing() {
             gateway.deny(&bucket, denied).await;
         }
         let proxy = Proxy::start(&gateway.endpoint).await;
-        let agent = Daemon::start(&workspace).await;
-        let id = agent.create(immutable_target(&proxy.endpoint, &bucket)).await;
-        let first = agent.wait_for_report(&id, "a verdict", |report| !report["verdict"].is_null()).await;
+        let (daemon, id) = Daemon::with_target(&workspace, immutable_target(&proxy.endpoint, &bucket)).await;
+        let first = daemon.wait_for_report(&id, "a verdict", |report| !report["verdict"].is_null()).await;
         if verdict == "enforced" {
             let message = assert_offline(&first, "lock_proof_pending");
             assert!(message.contains("ask again"), "{message}");
-            assert_eq!(metadata(&agent.show(&id).await, "object_lock_verdict"), Some("pending"));
+            assert_eq!(metadata(&daemon.show(&id).await, "object_lock_verdict"), Some("pending"));
         }
-        let report = agent.wait_for_lock_proof(&id).await;
+        let report = daemon.wait_for_lock_proof(&id).await;
         let found = (&report["status"], &report["reason"]);
         assert_eq!(found, (&"available".into(), &"no_default_retention".into()), "{report:#}");
         assert_eq!(report["object_lock_proof"]["verdict"], verdict, "{report:#}");
-        gateway.until_versions(&bucket, <[String]>::is_empty).await;
-        let methods: Vec<String> = of_proof(&proxy).iter().map(|passed| passed.method.to_string()).collect();
-        assert_eq!(methods, asked);
+        gateway.wait_for_versions(&bucket, <[String]>::is_empty).await;
+        let methods: Vec<String> = proof_requests(&proxy).iter().map(|passed| passed.method.to_string()).collect();
+        assert_eq!(methods, requests);
     }
 }
 
@@ -64,9 +63,8 @@ async fn offline_when_bypassable_lock_is_insufficient() {
     let gateway = Gateway::shared().await;
     let (workspace, bucket) = (workspace(&gateway, "default"), gateway.locked_bucket().await);
     workspace.configure("[s3.lock_proof]\nstrict = true");
-    let agent = Daemon::start(&workspace).await;
-    let id = agent.create(immutable_target(&gateway.endpoint, &bucket)).await;
-    let message = assert_offline(&agent.wait_for_lock_proof(&id).await, "lock_bypassable");
+    let (daemon, id) = Daemon::with_target(&workspace, immutable_target(&gateway.endpoint, &bucket)).await;
+    let message = assert_offline(&daemon.wait_for_lock_proof(&id).await, "lock_bypassable");
     assert!(message.contains("s3:BypassGovernanceRetention"), "{message}");
     assert_eq!(workspace.check_s3(&gateway.endpoint, &bucket, &["--immutable"]).await.code, 2);
     workspace.configure("[s3.lock_proof]\nenabled = false");
@@ -80,25 +78,24 @@ async fn lock_is_unverifiable_without_delete_permission() {
     let (workspace, bucket) = (workspace(&gateway, "default"), gateway.locked_bucket().await);
     gateway.retain_by_default(&bucket, ObjectLockRetentionMode::Compliance, 1).await;
     gateway.deny(&bucket, Some("s3:DeleteObjectVersion")).await;
-    let agent = Daemon::start(&workspace).await;
-    let id = agent.create(immutable_target(&gateway.endpoint, &bucket)).await;
-    let report = agent.wait_for_lock_proof(&id).await;
+    let (daemon, id) = Daemon::with_target(&workspace, immutable_target(&gateway.endpoint, &bucket)).await;
+    let report = daemon.wait_for_lock_proof(&id).await;
     let message = assert_offline(&report, "lock_unverifiable");
     assert!(
         message.contains("after its retention had ended too") && message.contains("s3:DeleteObjectVersion"),
         "{message}"
     );
-    assert_eq!(metadata(&agent.show(&id).await, "object_lock"), Some("0"));
-    // Two are left: nobody here may delete them. They are output, and no further one is put.
+    assert_eq!(metadata(&daemon.show(&id).await, "object_lock"), Some("0"));
+    // Two canaries stay, because nobody may delete them. The agent reports them and writes no other one.
     let left = gateway.versions(&bucket).await;
     assert_eq!(left.len(), 2, "{left:?}");
-    let report = agent.check(&id).await;
+    let report = daemon.check(&id).await;
     assert_eq!(check_named(&report, "write_canary")["reason"], "canary_locked", "{report:#}");
     assert_eq!(gateway.versions(&bucket).await, left);
 
     gateway.deny(&bucket, None).await;
-    agent.check(&id).await;
-    let found = gateway.until_versions(&bucket, |found| found.iter().all(|key| !left.contains(key))).await;
+    daemon.check(&id).await;
+    let found = gateway.wait_for_versions(&bucket, |found| found.iter().all(|key| !left.contains(key))).await;
     assert!(found.len() <= 1, "{found:?}");
 }
 
@@ -108,22 +105,21 @@ async fn hanging_lock_proof_delays_no_probe() {
     let (workspace, bucket) = (workspace(&gateway, "compliance"), gateway.locked_bucket().await);
     workspace.configure("[probe]\ndeadline = \"1s\"");
     let proxy = Proxy::start(&gateway.endpoint).await;
-    let mut held = proxy.hold(When::Before, 2, is_of_proof);
-    let agent = Daemon::start(&workspace).await;
-    let id = agent.create(immutable_target(&proxy.endpoint, &bucket)).await;
-    let _never = held.reached().await;
-    let output =
+    let mut held = proxy.hold(When::Before, 2, is_proof_request);
+    let (daemon, id) = Daemon::with_target(&workspace, immutable_target(&proxy.endpoint, &bucket)).await;
+    let _never_released = held.reached().await;
+    let is_interrupted =
         |report: &Value| report["message"].as_str().is_some_and(|message| message.contains("no answer within"));
-    let report = agent.wait_for_report(&id, "what interrupted the proof", output).await;
+    let report = daemon.wait_for_report(&id, "the interruption of the proof", is_interrupted).await;
     assert_offline(&report, "lock_proof_pending");
     let others = ["reachable", "bucket", "object_lock", "versioning", "capacity"];
     assert!(others.iter().all(|name| check_named(&report, name)["outcome"] == "passed"), "{report:#}");
-    // The canary is given up and removed once it is not locked any more, by a later canary.
+    // A later probe removes the canary after its lock ended.
     assert_eq!(gateway.versions(&bucket).await.len(), 1);
-    let beginning = std::time::Instant::now();
+    let began = std::time::Instant::now();
     while !gateway.versions(&bucket).await.is_empty() {
-        assert!(beginning.elapsed() < TIMEOUT, "it stays");
-        agent.check(&id).await;
+        assert!(began.elapsed() < TIMEOUT, "the canary is still there");
+        daemon.check(&id).await;
     }
 }
 
@@ -132,10 +128,9 @@ async fn no_lock_proof_unless_declared_immutable() {
     let gateway = Gateway::shared().await;
     let (workspace, bucket) = (workspace(&gateway, "default"), gateway.locked_bucket().await);
     let proxy = Proxy::start(&gateway.endpoint).await;
-    let agent = Daemon::start(&workspace).await;
-    let id = agent.create(target(&proxy.endpoint, &bucket)).await;
-    let report = agent.check(&id).await;
+    let (daemon, id) = Daemon::with_target(&workspace, target(&proxy.endpoint, &bucket)).await;
+    let report = daemon.check(&id).await;
     assert_eq!((&report["status"], &report["object_lock_proof"]), (&"available".into(), &Value::Null), "{report:#}");
-    assert_eq!(metadata(&agent.show(&id).await, "object_lock_verdict"), None);
-    assert!(!proxy.passed().is_empty() && of_proof(&proxy).is_empty());
+    assert_eq!(metadata(&daemon.show(&id).await, "object_lock_verdict"), None);
+    assert!(!proxy.passed().is_empty() && proof_requests(&proxy).is_empty());
 }

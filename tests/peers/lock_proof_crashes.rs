@@ -1,7 +1,7 @@
-//! A proof that is killed anywhere (SIGKILL): the next run removes what it left, or accounts for it.
+//! Proofs that SIGKILL interrupts at any step. The next run removes the canaries, or counts them.
 //!
-//! A request is held in front of the gateway while its sender is killed, and then passed on, as a network
-//! would: so each step is killed before it is done, though done later, and after it.
+//! A proxy holds a request while its sender is killed, and then forwards it, as a network would. So the kill comes
+//! before the service executes a step, which it does later, or after it.
 
 use std::sync::{Arc, Mutex};
 
@@ -14,63 +14,62 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::daemon::Daemon;
 use crate::gateway::{Gateway, immutable_target};
-use crate::lock_proof::{is_of_proof, of_proof, workspace};
-use crate::proxy::{Held, Passed, Proxy, When};
+use crate::lock_proof::{is_proof_request, proof_requests, workspace};
+use crate::proxy::{Held, Proxy, ReceivedRequest, When};
 use crate::report::assert_offline;
 use crate::workspace::Workspace;
 
-/// How many canaries of earlier runs may be locked before no further one is put.
+/// Number of locked canaries of earlier runs at which the agent writes no other one.
 const LOCKED_MAX: usize = 4;
 
-/// How many agents are killed at the same time.
-const AT_ONCE: usize = 6;
+/// Number of agents that are tested at the same time.
+const CONCURRENT_AGENTS: usize = 6;
 
-/// How far ahead the clock of a service is for which the retention of all canaries is over, and the time that a
-/// command beside the agent has to remove its own.
+/// Offset of a clock by which all retentions have ended, and the time for a command to remove its canary too.
 const AHEAD_SECONDS: i64 = 120;
 
-/// A way that a proof takes.
+/// The steps of a proof under one configuration.
 #[derive(Debug, Clone, Copy)]
-struct Way {
+struct ProofCase {
     mode: &'static str,
-    /// Nobody may ask for the bypass.
-    has_no_bypass: bool,
+    /// A policy denies the bypass to everybody.
+    is_bypass_denied: bool,
     verdict: &'static str,
-    /// What it asks of its canary, in order: PUT, HEAD, DELETE, HEAD, then DELETE with the bypass and HEAD, in
-    /// GOVERNANCE mode, then, unless it is gone, DELETE and HEAD again after the wait.
+    /// Number of requests about the canary: PUT, HEAD, DELETE, HEAD. In GOVERNANCE mode DELETE with the bypass and
+    /// HEAD follow. If the canary still exists, DELETE and HEAD follow after the wait.
     requests: usize,
-    /// After how many of them it waits, if it does.
+    /// Number of requests before the wait, if there is a wait.
     waits_after: Option<usize>,
 }
 
-const WAYS: [Way; 3] = [
-    Way { mode: "governance", has_no_bypass: false, verdict: "bypassable", requests: 6, waits_after: None },
-    Way { mode: "governance", has_no_bypass: true, verdict: "enforced", requests: 8, waits_after: Some(6) },
-    Way { mode: "compliance", has_no_bypass: false, verdict: "enforced", requests: 6, waits_after: Some(4) },
+const CASES: [ProofCase; 3] = [
+    ProofCase { mode: "governance", is_bypass_denied: false, verdict: "bypassable", requests: 6, waits_after: None },
+    ProofCase { mode: "governance", is_bypass_denied: true, verdict: "enforced", requests: 8, waits_after: Some(6) },
+    ProofCase { mode: "compliance", is_bypass_denied: false, verdict: "enforced", requests: 6, waits_after: Some(4) },
 ];
 
-fn is_put(passed: &Passed) -> bool {
-    is_of_proof(passed) && passed.method == Method::PUT
+fn is_proof_put(passed: &ReceivedRequest) -> bool {
+    is_proof_request(passed) && passed.method == Method::PUT
 }
 
-/// Kills an agent when a request of it is held, which is passed on after that.
-async fn kill_at(agent: &mut Daemon, mut held: Held) {
+/// Kills an agent while one of its requests is held. The request is forwarded afterwards.
+async fn kill_at(daemon: &mut Daemon, mut held: Held) {
     let release = held.reached().await;
-    agent.kill().await;
+    daemon.kill().await;
     drop(release);
 }
 
-/// What leads to one service now and to another later: its endpoint, and where it leads. Each request of a
-/// [`Proxy`] is a connection.
-async fn crossing(endpoint: &str) -> (String, Arc<Mutex<String>>) {
+/// Starts a forwarder whose destination can be changed, and returns its endpoint and its destination. Each request of
+/// a [`Proxy`] has a connection of its own, so a change affects the next request.
+async fn forwarder(endpoint: &str) -> (String, Arc<Mutex<String>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let own = format!("http://{}", listener.local_addr().expect("an address"));
-    let leads_to = Arc::new(Mutex::new(endpoint.to_owned()));
+    let destination = Arc::new(Mutex::new(endpoint.to_owned()));
     tokio::spawn({
-        let leads_to = leads_to.clone();
+        let destination = destination.clone();
         async move {
             while let Ok((mut client, _)) = listener.accept().await {
-                let service = leads_to.lock().expect("no panic").replace("http://", "");
+                let service = destination.lock().expect("no panic").replace("http://", "");
                 tokio::spawn(async move {
                     let mut service = TcpStream::connect(service).await?;
                     copy_bidirectional(&mut client, &mut service).await
@@ -78,35 +77,33 @@ async fn crossing(endpoint: &str) -> (String, Arc<Mutex<String>>) {
             }
         }
     });
-    (own, leads_to)
+    (own, destination)
 }
 
-/// The verdict of the next run, and what is left then.
+/// The verdict of the next run, and the versions in the bucket after it.
 async fn next_run(gateway: &Gateway, workspace: &Workspace, id: &str, bucket: &str) -> (Value, Vec<String>) {
-    let agent = Daemon::start(workspace).await;
-    let report = agent.wait_for_lock_proof(id).await;
-    (report["object_lock_proof"]["verdict"].clone(), gateway.until_versions(bucket, <[String]>::is_empty).await)
+    let daemon = Daemon::start(workspace).await;
+    let report = daemon.wait_for_lock_proof(id).await;
+    (report["object_lock_proof"]["verdict"].clone(), gateway.wait_for_versions(bucket, <[String]>::is_empty).await)
 }
 
-/// Kills an agent at a request of its proof, or without one in the wait, and gives what its successor finds
-/// and leaves.
-async fn killed(gateway: &Gateway, way: Way, at: Option<(usize, When)>) -> (Value, Vec<String>) {
-    let (workspace, bucket) = (workspace(gateway, way.mode), gateway.locked_bucket().await);
-    if way.has_no_bypass {
+/// Kills an agent at a request of its proof, or in the wait, and returns the verdict and versions of the next run.
+async fn killed(gateway: &Gateway, case: ProofCase, at: Option<(usize, When)>) -> (Value, Vec<String>) {
+    let (workspace, bucket) = (workspace(gateway, case.mode), gateway.locked_bucket().await);
+    if case.is_bypass_denied {
         gateway.deny(&bucket, Some("s3:BypassGovernanceRetention")).await;
     }
     let proxy = Proxy::start(&gateway.endpoint).await;
-    let (nth, when) = at.unwrap_or_else(|| (way.waits_after.expect("it waits"), When::After));
-    let mut held = proxy.hold(when, nth, is_of_proof);
-    let mut agent = Daemon::start(&workspace).await;
-    let id = agent.create(immutable_target(&proxy.endpoint, &bucket)).await;
+    let (nth, when) = at.unwrap_or_else(|| (case.waits_after.expect("it waits"), When::After));
+    let mut held = proxy.hold(when, nth, is_proof_request);
+    let (mut daemon, id) = Daemon::with_target(&workspace, immutable_target(&proxy.endpoint, &bucket)).await;
     if at.is_some() {
-        kill_at(&mut agent, held).await;
+        kill_at(&mut daemon, held).await;
     } else {
-        // Not at the request, but in the wait that follows it.
+        // The kill comes in the wait after the request.
         drop(held.reached().await);
-        agent.wait_for_report(&id, "the wait", |report| report["reason"] == "lock_proof_pending").await;
-        agent.kill().await;
+        daemon.wait_for_report(&id, "the wait", |report| report["reason"] == "lock_proof_pending").await;
+        daemon.kill().await;
     }
     next_run(gateway, &workspace, &id, &bucket).await
 }
@@ -114,68 +111,68 @@ async fn killed(gateway: &Gateway, way: Way, at: Option<(usize, When)>) -> (Valu
 #[tokio::test]
 async fn lock_proof_recovers_after_sigkill_at_any_step() {
     let gateway = Gateway::shared().await;
-    let mut cases = Vec::new();
-    for way in WAYS {
-        cases.extend(way.waits_after.map(|_| (way, None)));
-        for nth in 1..=way.requests {
-            cases.extend([When::Before, When::After].map(|when| (way, Some((nth, when)))));
+    let mut kills = Vec::new();
+    for case in CASES {
+        kills.extend(case.waits_after.map(|_| (case, None)));
+        for nth in 1..=case.requests {
+            kills.extend([When::Before, When::After].map(|when| (case, Some((nth, when)))));
         }
     }
-    let count = cases.len();
-    let over = stream::iter(cases)
-        .map(|(way, at)| {
+    let count = kills.len();
+    let passed = stream::iter(kills)
+        .map(|(case, at)| {
             let gateway = &gateway;
             async move {
-                let (verdict, left) = killed(gateway, way, at).await;
-                assert_eq!((verdict, left), (way.verdict.into(), Vec::new()), "{way:?}, killed at {at:?}");
+                let (verdict, left) = killed(gateway, case, at).await;
+                assert_eq!((verdict, left), (case.verdict.into(), Vec::new()), "{case:?}, killed at {at:?}");
             }
         })
-        .buffer_unordered(AT_ONCE)
+        .buffer_unordered(CONCURRENT_AGENTS)
         .count()
         .await;
-    assert_eq!(over, count);
+    assert_eq!(passed, count);
 }
 
-/// What a run does about what an earlier one left, by method and a part of what is asked for.
-const SWEEPING: [(&str, Method, usize, When); 7] = [
-    ("its list, for the canary that is written", Method::GET, 1, When::After),
-    ("its list, for the canary that is locked", Method::GET, 2, When::After),
-    ("its list, after the proof", Method::GET, 3, When::After),
-    ("its first look at it", Method::HEAD, 1, When::After),
-    ("its second look at it", Method::HEAD, 2, When::After),
-    ("its removal, and it was not done yet", Method::DELETE, 1, When::Before),
-    ("its removal", Method::DELETE, 1, When::After),
+/// Requests of the cleanup after an earlier run: the description, the method, the number, and when it is held.
+const CLEANUP: [(&str, Method, usize, When); 7] = [
+    ("the listing before the write canary", Method::GET, 1, When::After),
+    ("the listing before the locked canary", Method::GET, 2, When::After),
+    ("the listing after the proof", Method::GET, 3, When::After),
+    ("the first HEAD", Method::HEAD, 1, When::After),
+    ("the second HEAD", Method::HEAD, 2, When::After),
+    ("the DELETE, before it was executed", Method::DELETE, 1, When::Before),
+    ("the DELETE, after it was executed", Method::DELETE, 1, When::After),
 ];
 
 #[tokio::test]
 async fn cleanup_resumes_after_sigkill_during_cleanup() {
     let gateway = Gateway::shared().await;
-    let over = stream::iter(SWEEPING)
+    let passed = stream::iter(CLEANUP)
         .map(|(what, method, nth, when)| {
             let gateway = &gateway;
             async move {
                 let (workspace, bucket) = (workspace(gateway, "compliance"), gateway.locked_bucket().await);
                 let proxy = Proxy::start(&gateway.endpoint).await;
-                let held = proxy.hold(When::After, 1, is_put);
-                let mut agent = Daemon::start(&workspace).await;
-                let id = agent.create(immutable_target(&proxy.endpoint, &bucket)).await;
-                kill_at(&mut agent, held).await;
+                let held = proxy.hold(When::After, 1, is_proof_put);
+                let (mut daemon, id) =
+                    Daemon::with_target(&workspace, immutable_target(&proxy.endpoint, &bucket)).await;
+                kill_at(&mut daemon, held).await;
                 let left = gateway.versions(&bucket).await;
                 assert_eq!(left.len(), 1, "{what}: {left:?}");
 
-                let of = if method == Method::GET { "?versions".to_owned() } else { left[0].clone() };
-                let chosen = move |passed: &Passed| passed.method == method && passed.target.contains(&of);
+                let part = if method == Method::GET { "?versions".to_owned() } else { left[0].clone() };
+                let chosen = move |passed: &ReceivedRequest| passed.method == method && passed.target.contains(&part);
                 let held = proxy.hold(when, nth, chosen);
-                let mut agent = Daemon::start(&workspace).await;
-                kill_at(&mut agent, held).await;
+                let mut daemon = Daemon::start(&workspace).await;
+                kill_at(&mut daemon, held).await;
                 let found = next_run(gateway, &workspace, &id, &bucket).await;
                 assert_eq!(found, ("enforced".into(), Vec::new()), "killed at {what}");
             }
         })
-        .buffer_unordered(AT_ONCE)
+        .buffer_unordered(CONCURRENT_AGENTS)
         .count()
         .await;
-    assert_eq!(over, SWEEPING.len());
+    assert_eq!(passed, CLEANUP.len());
 }
 
 #[tokio::test]
@@ -183,9 +180,9 @@ async fn agent_removes_canaries_of_a_killed_command() {
     let gateway = Gateway::shared().await;
     let (workspace, bucket) = (workspace(&gateway, "compliance"), gateway.locked_bucket().await);
     gateway.retain_by_default(&bucket, ObjectLockRetentionMode::Compliance, 1).await;
-    let (endpoint, leads_to) = crossing(&gateway.endpoint).await;
+    let (endpoint, destination) = forwarder(&gateway.endpoint).await;
     let proxy = Proxy::start(&endpoint).await;
-    let mut held = proxy.hold(When::After, 1, is_put);
+    let mut held = proxy.hold(When::After, 1, is_proof_put);
     let (url, config) = (format!("{}/{bucket}", proxy.endpoint), workspace.path("config.toml"));
     let config = config.to_str().expect("text");
     let mut command = workspace.command(&["check", "s3", &url, "--immutable", "--config", config]);
@@ -194,46 +191,44 @@ async fn agent_removes_canaries_of_a_killed_command() {
     command.kill().await.expect("killed");
     drop(release);
     let left: Vec<String> = gateway.versions(&bucket).await;
-    let of_proof: Vec<&String> = left.iter().filter(|key| key.contains("/lock-")).collect();
-    assert_eq!(of_proof.len(), 1, "{left:?}");
+    let locked: Vec<&String> = left.iter().filter(|key| key.contains("/lock-")).collect();
+    assert_eq!(locked.len(), 1, "{left:?}");
 
-    // Another command may be at work, so the agent leaves what it may still need.
-    let mut agent = Daemon::start(&workspace).await;
-    let id = agent.create(immutable_target(&proxy.endpoint, &bucket)).await;
-    assert_eq!(agent.wait_for_lock_proof(&id).await["object_lock_proof"]["verdict"], "enforced");
-    assert!(gateway.versions(&bucket).await.contains(of_proof[0]));
-    agent.kill().await;
+    // The command could still run, so the agent does not remove its canary yet.
+    let (mut daemon, id) = Daemon::with_target(&workspace, immutable_target(&proxy.endpoint, &bucket)).await;
+    assert_eq!(daemon.wait_for_lock_proof(&id).await["object_lock_proof"]["verdict"], "enforced");
+    assert!(gateway.versions(&bucket).await.contains(locked[0]));
+    daemon.kill().await;
 
-    *leads_to.lock().expect("no panic") = gateway.with_clock(AHEAD_SECONDS);
-    let agent = Daemon::start(&workspace).await;
-    assert_eq!(agent.wait_for_lock_proof(&id).await["object_lock_proof"]["verdict"], "enforced");
-    let is_over = |found: &[String]| found.iter().all(|key| !left.contains(key));
-    gateway.until_versions(&bucket, is_over).await;
+    *destination.lock().expect("no panic") = gateway.with_clock(AHEAD_SECONDS);
+    let daemon = Daemon::start(&workspace).await;
+    assert_eq!(daemon.wait_for_lock_proof(&id).await["object_lock_proof"]["verdict"], "enforced");
+    gateway.wait_for_versions(&bucket, |found| found.iter().all(|key| !left.contains(key))).await;
 }
 
 #[tokio::test]
 async fn repeated_sigkill_leaves_a_bounded_number_of_canaries() {
     let gateway = Gateway::shared().await;
     let (workspace, bucket) = (workspace(&gateway, "compliance"), gateway.locked_bucket().await);
-    // Longer than all of this takes.
+    // Longer than this test.
     workspace.configure("[s3.canary]\nretention = \"120s\"");
     let proxy = Proxy::start(&gateway.endpoint).await;
     let mut id = String::new();
     for run in 0..LOCKED_MAX {
-        let held = proxy.hold(When::After, 1, is_put);
-        let mut agent = Daemon::start(&workspace).await;
+        let held = proxy.hold(When::After, 1, is_proof_put);
+        let mut daemon = Daemon::start(&workspace).await;
         if run == 0 {
-            id = agent.create(immutable_target(&proxy.endpoint, &bucket)).await;
+            id = daemon.create(immutable_target(&proxy.endpoint, &bucket)).await;
         }
-        kill_at(&mut agent, held).await;
+        kill_at(&mut daemon, held).await;
         assert_eq!(gateway.versions(&bucket).await.len(), run + 1);
     }
     for _ in 0..2 {
-        let mut agent = Daemon::start(&workspace).await;
-        let message = assert_offline(&agent.check(&id).await, "lock_proof_pending");
+        let mut daemon = Daemon::start(&workspace).await;
+        let message = assert_offline(&daemon.check(&id).await, "lock_proof_pending");
         assert!(message.contains("4 canaries of earlier runs are still locked"), "{message}");
-        agent.kill().await;
+        daemon.kill().await;
     }
     assert_eq!(gateway.versions(&bucket).await.len(), LOCKED_MAX);
-    assert_eq!(of_proof(&proxy).iter().filter(|passed| is_put(passed)).count(), LOCKED_MAX);
+    assert_eq!(proof_requests(&proxy).iter().filter(|passed| is_proof_put(passed)).count(), LOCKED_MAX);
 }

@@ -5,8 +5,8 @@
 //! directory ([`workspace`], [`daemon`]). Most tests share the gateway at the same time. A test that
 //! pauses or stops the gateway has it exclusively.
 //!
-//! No test sleeps. Probe intervals are an hour, and tests request probes. Where the agent must notice
-//! something by itself, the test waits for what the agent reports, at most [`daemon::TIMEOUT`].
+//! Tests do not sleep. Probe intervals are an hour, and tests request probes. Where the agent must notice
+//! something by itself, the test waits for its report, at most [`daemon::TIMEOUT`].
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "that is how tests fail")]
 #![allow(dead_code, reason = "each test binary uses a part of the shared helpers")]

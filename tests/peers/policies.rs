@@ -1,12 +1,12 @@
-//! Who may do some of it: a policy for a prefix is enough, and what is refused is named.
+//! Restricted credentials: a policy for the prefix of canaries suffices, and messages name missing permissions.
 
 use serde_json::json;
 
 use crate::daemon::Daemon;
 use crate::gateway::{Gateway, target, workspace_for};
-use crate::report::{assert_offline, assert_warning, check_named};
+use crate::report::{assert_contains, assert_offline, assert_warning, check_named};
 
-/// Where canaries are written.
+/// The prefix of canaries.
 const PREFIX: &str = "targetwatch-canary/";
 
 #[tokio::test]
@@ -14,28 +14,25 @@ async fn prefix_policy_passes_and_no_permission_fails() {
     let gateway = Gateway::shared().await;
     let bucket = gateway.bucket().await;
     let workspace = workspace_for(&gateway.guest);
-    let agent = Daemon::start(&workspace).await;
-    let id = agent.create(target(&gateway.endpoint, &bucket)).await;
-    let message = assert_offline(&agent.check(&id).await, "access_denied");
-    for part in [&bucket, "403 AccessDenied", "s3:ListBucket", "s3:GetBucketVersioning"] {
-        assert!(message.contains(part), "{part}: {message}");
-    }
+    let (daemon, id) = Daemon::with_target(&workspace, target(&gateway.endpoint, &bucket)).await;
+    let message = assert_offline(&daemon.check(&id).await, "access_denied");
+    assert_contains(&message, &[&bucket, "403 AccessDenied", "s3:ListBucket", "s3:GetBucketVersioning"]);
     assert_eq!(workspace.check_s3(&gateway.endpoint, &bucket, &[]).await.code, 2);
 
     gateway.allow_guest_below(&bucket, PREFIX).await;
-    let report = agent.check(&id).await;
+    let report = daemon.check(&id).await;
     assert_warning(&report, "access_denied");
     let found = check_named(&report, "bucket");
     assert_eq!(found["outcome"], "passed", "{report:#}");
-    let message = found["message"].as_str().expect("a sentence");
+    let message = found["message"].as_str().expect("a message");
     assert!(message.contains(&bucket) && message.contains("grant them s3:ListBucket"), "{message}");
-    // What was not told is not made up.
+    // Usage that the gateway does not report stays unknown.
     assert!(report["used_bytes"].is_null(), "{report:#}");
     assert_eq!(workspace.check_s3(&gateway.endpoint, &bucket, &[]).await.code, 1);
 
-    // A prefix that the policy does not have is not allowed.
+    // A policy for another prefix is not sufficient.
     gateway.allow_guest_below(&bucket, "another-prefix/").await;
-    assert_offline(&agent.check(&id).await, "access_denied");
+    assert_offline(&daemon.check(&id).await, "access_denied");
 }
 
 #[tokio::test]
@@ -45,11 +42,10 @@ async fn prefix_policy_does_not_hide_hanging_storage() {
     gateway.allow_guest_below(&bucket, PREFIX).await;
     let workspace = workspace_for(&gateway.guest);
     workspace.configure("[probe]\ndeadline = \"2s\"\nfailures_before_offline = 1");
-    let agent = Daemon::start(&workspace).await;
-    let id = agent.create(target(&gateway.endpoint, &bucket)).await;
-    assert_warning(&agent.check(&id).await, "access_denied");
+    let (daemon, id) = Daemon::with_target(&workspace, target(&gateway.endpoint, &bucket)).await;
+    assert_warning(&daemon.check(&id).await, "access_denied");
     let _paused = gateway.pause();
-    let report = agent.check(&id).await;
+    let report = daemon.check(&id).await;
     assert_eq!((&report["status"], &report["reason"]), (&json!("offline"), &json!("response_timed_out")), "{report:#}");
 }
 
@@ -58,12 +54,9 @@ async fn owner_quota_is_reported_like_bucket_quota() {
     let gateway = Gateway::shared().await;
     let bucket = gateway.guest_bucket().await;
     let workspace = workspace_for(&gateway.guest);
-    let agent = Daemon::start(&workspace).await;
-    let id = agent.create(target(&gateway.endpoint, &bucket)).await;
-    let message = assert_offline(&agent.check(&id).await, "quota_exceeded");
-    for part in [&bucket, "403 QuotaExceeded", "of its owner"] {
-        assert!(message.contains(part), "{part}: {message}");
-    }
+    let (daemon, id) = Daemon::with_target(&workspace, target(&gateway.endpoint, &bucket)).await;
+    let message = assert_offline(&daemon.check(&id).await, "quota_exceeded");
+    assert_contains(&message, &[&bucket, "403 QuotaExceeded", "of its owner"]);
     let output = workspace.check_s3(&gateway.endpoint, &bucket, &[]).await;
     assert!(output.code == 2 && output.stdout.contains("quota_exceeded"), "{output:?}");
 }

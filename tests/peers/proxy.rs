@@ -1,8 +1,8 @@
-//! A proxy in front of the gateway that passes every request on as it is, tells of it, and holds one
-//! that a test chose: before the gateway gets it, or before the client gets the answer.
+//! A proxy in front of the gateway that forwards and records every request. It can hold a request that a test
+//! selects, before the gateway receives it or before the client receives the answer.
 //!
-//! Signatures stay valid, since nothing that is signed is changed. A request that was held is passed on although its
-//! client has given up meanwhile, as a network or a busy service would.
+//! Signatures stay valid because the proxy does not change signed parts. It forwards a held request even if the
+//! client has disconnected meanwhile, as a network or a busy service would.
 
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,12 +19,12 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::daemon::with_timeout;
 
-/// What the gateway tells of a bucket's use.
+/// The headers in which the gateway reports the usage of a bucket.
 const USAGE_HEADERS: [&str; 3] = ["x-rgw-bytes-used", "x-rgw-object-count", "x-rgw-quota-bucket-size"];
 
 /// A request that the proxy received.
 #[derive(Debug, Clone)]
-pub struct Passed {
+pub struct ReceivedRequest {
     pub method: Method,
     /// Path and query.
     pub target: String,
@@ -37,11 +37,9 @@ pub enum When {
     After,
 }
 
-type Chooses = Box<dyn Fn(&Passed) -> bool + Send>;
-
-/// A request to be held, which is the `nth` that is chosen.
-struct Wish {
-    chooses: Chooses,
+/// The request to hold: the `nth` one that is selected.
+struct Hold {
+    selects: Box<dyn Fn(&ReceivedRequest) -> bool + Send>,
     nth: usize,
     when: When,
     held: mpsc::UnboundedSender<oneshot::Sender<()>>,
@@ -49,10 +47,10 @@ struct Wish {
 
 struct Shared {
     gateway: String,
-    /// Whether answers report the usage of a bucket.
-    tells_usage: AtomicBool,
-    passed: Mutex<Vec<Passed>>,
-    wish: Mutex<Option<Wish>>,
+    /// Whether answers contain the usage of a bucket.
+    reports_usage: AtomicBool,
+    passed: Mutex<Vec<ReceivedRequest>>,
+    hold: Mutex<Option<Hold>>,
 }
 
 /// The running proxy.
@@ -65,21 +63,21 @@ pub struct Proxy {
 pub struct Held(mpsc::UnboundedReceiver<oneshot::Sender<()>>);
 
 impl Held {
-    /// Waits until it is held. It is let go when the returned value is sent or dropped.
+    /// Waits until it is held. It is released when the returned value is dropped.
     pub async fn reached(&mut self) -> oneshot::Sender<()> {
-        with_timeout("a request that is to be held", self.0.recv()).await.expect("the proxy runs")
+        with_timeout("the request to hold", self.0.recv()).await.expect("the proxy runs")
     }
 }
 
 impl Proxy {
-    /// A proxy to the service at a plain endpoint.
+    /// Starts a proxy in front of a plain endpoint.
     pub async fn start(endpoint: &str) -> Self {
         let gateway = endpoint.strip_prefix("http://").expect("a plain endpoint").to_owned();
         let shared = Arc::new(Shared {
             gateway,
-            tells_usage: AtomicBool::new(true),
+            reports_usage: AtomicBool::new(true),
             passed: Mutex::default(),
-            wish: Mutex::default(),
+            hold: Mutex::default(),
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let endpoint = format!("http://{}", listener.local_addr().expect("an address"));
@@ -97,21 +95,20 @@ impl Proxy {
         Self { endpoint, shared }
     }
 
-    /// Has the `nth` request (from 1) that is chosen held.
-    pub fn hold(&self, when: When, nth: usize, chooses: impl Fn(&Passed) -> bool + Send + 'static) -> Held {
+    /// Holds the `nth` request (from 1) that is selected.
+    pub fn hold(&self, when: When, nth: usize, selects: impl Fn(&ReceivedRequest) -> bool + Send + 'static) -> Held {
         let (held, receiver) = mpsc::unbounded_channel();
-        *lock(&self.shared.wish) = Some(Wish { chooses: Box::new(chooses), nth, when, held });
+        *lock(&self.shared.hold) = Some(Hold { selects: Box::new(selects), nth, when, held });
         Held(receiver)
     }
 
-    /// Takes what the gateway tells of a bucket's use from its answers, as if it were a service that does not
-    /// tell; or leaves it there again.
-    pub fn tell_usage(&self, tells: bool) {
-        self.shared.tells_usage.store(tells, Ordering::Relaxed);
+    /// Selects whether answers contain the usage of a bucket. Some services do not report it.
+    pub fn set_reports_usage(&self, reports: bool) {
+        self.shared.reports_usage.store(reports, Ordering::Relaxed);
     }
 
     /// All requests so far.
-    pub fn passed(&self) -> Vec<Passed> {
+    pub fn passed(&self) -> Vec<ReceivedRequest> {
         lock(&self.shared.passed).clone()
     }
 }
@@ -122,21 +119,21 @@ fn lock<T>(value: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
     let (head, body) = request.into_parts();
-    let passed = Passed { method: head.method.clone(), target: head.uri.to_string() };
+    let passed = ReceivedRequest { method: head.method.clone(), target: head.uri.to_string() };
     let Ok(body) = body.collect().await else { return Ok(bad_gateway()) };
     let request = Request::from_parts(head, Full::new(body.to_bytes()));
-    // A task of its own: who asked may be gone before it is answered.
+    // A task of its own continues after the client disconnected.
     let answering = tokio::spawn(async move {
-        let wish = wished(&shared, &passed);
+        let hold = hold_for(&shared, &passed);
         lock(&shared.passed).push(passed);
-        if let Some((When::Before, held)) = &wish {
+        if let Some((When::Before, held)) = &hold {
             wait(held).await;
         }
-        let mut answer = pass_on(&shared.gateway, request).await;
-        if let Some(answer) = answer.as_mut().filter(|_| !shared.tells_usage.load(Ordering::Relaxed)) {
+        let mut answer = forward(&shared.gateway, request).await;
+        if let Some(answer) = answer.as_mut().filter(|_| !shared.reports_usage.load(Ordering::Relaxed)) {
             USAGE_HEADERS.iter().for_each(|name| _ = answer.headers_mut().remove(*name));
         }
-        if let Some((When::After, held)) = &wish {
+        if let Some((When::After, held)) = &hold {
             wait(held).await;
         }
         answer
@@ -144,14 +141,14 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
     Ok(answering.await.ok().flatten().unwrap_or_else(bad_gateway))
 }
 
-fn wished(shared: &Shared, passed: &Passed) -> Option<(When, mpsc::UnboundedSender<oneshot::Sender<()>>)> {
-    let mut slot = lock(&shared.wish);
-    let wish = slot.as_mut().filter(|wish| (wish.chooses)(passed))?;
-    wish.nth -= 1;
-    if wish.nth > 0 {
+fn hold_for(shared: &Shared, passed: &ReceivedRequest) -> Option<(When, mpsc::UnboundedSender<oneshot::Sender<()>>)> {
+    let mut slot = lock(&shared.hold);
+    let hold = slot.as_mut().filter(|hold| (hold.selects)(passed))?;
+    hold.nth -= 1;
+    if hold.nth > 0 {
         return None;
     }
-    slot.take().map(|wish| (wish.when, wish.held))
+    slot.take().map(|hold| (hold.when, hold.held))
 }
 
 async fn wait(held: &mpsc::UnboundedSender<oneshot::Sender<()>>) {
@@ -161,7 +158,7 @@ async fn wait(held: &mpsc::UnboundedSender<oneshot::Sender<()>>) {
     }
 }
 
-async fn pass_on(gateway: &str, request: Request<Full<Bytes>>) -> Option<Response<Full<Bytes>>> {
+async fn forward(gateway: &str, request: Request<Full<Bytes>>) -> Option<Response<Full<Bytes>>> {
     let stream = TcpStream::connect(gateway).await.ok()?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.ok()?;
     tokio::spawn(connection);

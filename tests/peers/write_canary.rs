@@ -1,34 +1,34 @@
-//! The object that proves that backups can be written, and what becomes of it.
+//! The write canary, which proves that backups can be written, and its removal.
 
 use aws_sdk_s3::types::ObjectLockRetentionMode;
 use http::Method;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::daemon::Daemon;
 use crate::gateway::{Gateway, target};
-use crate::proxy::{Passed, Proxy, When};
-use crate::report::{assert_healthy, assert_offline, check_named};
+use crate::proxy::{Proxy, ReceivedRequest, When};
+use crate::report::{assert_healthy, assert_offline, check_named, detail_of};
 
 /// The one PUT of a probe.
-fn is_put(passed: &Passed) -> bool {
+fn is_put(passed: &ReceivedRequest) -> bool {
     passed.method == Method::PUT
 }
 
 fn detail(report: &Value) -> &str {
-    check_named(report, "write_canary")["detail"].as_str().expect("a detail")
+    detail_of(report, "write_canary")
 }
 
 #[tokio::test]
 async fn canary_is_removed_with_its_version() {
     let gateway = Gateway::shared().await;
     let workspace = gateway.workspace();
-    let agent = Daemon::start(&workspace).await;
+    let daemon = Daemon::start(&workspace).await;
     let (plain, versioned, locked) = (gateway.bucket().await, gateway.bucket().await, gateway.locked_bucket().await);
     gateway.enable_versioning(&versioned).await;
     for bucket in [plain, versioned, locked] {
         let proxy = Proxy::start(&gateway.endpoint).await;
-        let id = agent.create(target(&proxy.endpoint, &bucket)).await;
-        let report = agent.check(&id).await;
+        let id = daemon.create(target(&proxy.endpoint, &bucket)).await;
+        let report = daemon.check(&id).await;
         assert_healthy(&report);
         assert_eq!(check_named(&report, "write_canary")["outcome"], "passed", "{report:#}");
         let put = proxy.passed().into_iter().find(is_put).expect("it was written");
@@ -50,15 +50,14 @@ async fn offline_while_quota_is_exhausted() {
     let bucket = gateway.bucket().await;
     gateway.put(&bucket, "one", 40_960).await;
     gateway.set_quota(&bucket, Some(40 << 10));
-    let agent = Daemon::start(&workspace).await;
-    let id = agent.create(target(&gateway.endpoint, &bucket)).await;
-    let message = assert_offline(&agent.check(&id).await, "quota_exceeded");
+    let (daemon, id) = Daemon::with_target(&workspace, target(&gateway.endpoint, &bucket)).await;
+    let message = assert_offline(&daemon.check(&id).await, "quota_exceeded");
     assert!(message.contains("403 QuotaExceeded") && message.contains("raise the quota"), "{message}");
     let output = workspace.check_s3(&gateway.endpoint, &bucket, &[]).await;
     assert!(output.code == 2 && output.stdout.contains("quota_exceeded"), "{output:?}");
 
     gateway.set_quota(&bucket, None);
-    assert_healthy(&agent.check(&id).await);
+    assert_healthy(&daemon.check(&id).await);
 }
 
 #[tokio::test]
@@ -70,10 +69,9 @@ async fn next_run_removes_only_canaries_of_a_crash() {
         let workspace = gateway.workspace();
         let proxy = Proxy::start(&gateway.endpoint).await;
         let mut held = proxy.hold(When::After, 1, is_put);
-        let mut agent = Daemon::start(&workspace).await;
-        let id = agent.create(target(&proxy.endpoint, &bucket)).await;
+        let (mut daemon, id) = Daemon::with_target(&workspace, target(&proxy.endpoint, &bucket)).await;
         let release = held.reached().await;
-        agent.kill().await;
+        daemon.kill().await;
         drop(release);
         let left = gateway.versions(&bucket).await;
         assert_eq!(left.len(), 1, "{left:?}");
@@ -82,8 +80,8 @@ async fn next_run_removes_only_canaries_of_a_crash() {
             gateway.put(&bucket, other, 1).await;
         }
 
-        let agent = Daemon::start(&workspace).await;
-        let report = agent.check(&id).await;
+        let daemon = Daemon::start(&workspace).await;
+        let report = daemon.check(&id).await;
         assert_healthy(&report);
         let mut expected = others.to_vec();
         expected.sort();
@@ -100,13 +98,12 @@ async fn deletion_removes_canary_of_interrupted_probe() {
         let workspace = gateway.workspace();
         let proxy = Proxy::start(&gateway.endpoint).await;
         let mut held = proxy.hold(When::After, 1, is_put);
-        let agent = Daemon::start(&workspace).await;
-        let id = agent.create(target(&proxy.endpoint, &bucket)).await;
-        let _never = held.reached().await;
+        let (daemon, id) = Daemon::with_target(&workspace, target(&proxy.endpoint, &bucket)).await;
+        let _never_released = held.reached().await;
         assert_eq!(gateway.versions(&bucket).await.len(), 1);
-        agent.delete(&id).await;
+        daemon.delete(&id).await;
         assert_eq!(gateway.versions(&bucket).await.len(), usize::from(stays));
-        assert_eq!(agent.log().contains("nobody is left to remove it"), stays, "{}", agent.log());
+        assert_eq!(daemon.log().contains("nobody is left to remove it"), stays, "{}", daemon.log());
     }
 }
 
@@ -118,19 +115,18 @@ async fn canary_applied_after_timeout_is_removed() {
     workspace.configure("[probe]\ndeadline = \"1s\"");
     let proxy = Proxy::start(&gateway.endpoint).await;
     let mut held = proxy.hold(When::Before, 1, is_put);
-    let agent = Daemon::start(&workspace).await;
-    let id = agent.create(target(&proxy.endpoint, &bucket)).await;
-    // The gateway gets it when its storage has stopped, and nobody waits for it any more when it goes on.
+    let (daemon, id) = Daemon::with_target(&workspace, target(&proxy.endpoint, &bucket)).await;
+    // The gateway receives the PUT while its storage is paused, and executes it after the agent's deadline.
     let release = held.reached().await;
     let paused = gateway.pause();
     drop(release);
-    let report = agent.wait_for_report(&id, "a timeout", |report| report["verdict"] == "timed_out").await;
+    let report = daemon.wait_for_report(&id, "a timeout", |report| report["verdict"] == "timed_out").await;
     assert_eq!(check_named(&report, "write_canary")["outcome"], "timed_out", "{report:#}");
     paused.undo();
-    let left = gateway.until_versions(&bucket, |found| found.len() == 1).await;
+    let left = gateway.wait_for_versions(&bucket, |found| found.len() == 1).await;
     assert!(left[0].contains("/write-0-"), "{left:?}");
 
-    let report = agent.check(&id).await;
+    let report = daemon.check(&id).await;
     assert_healthy(&report);
     assert!(detail(&report).contains("removed 1 left of earlier ones"), "{report:#}");
     assert_eq!(gateway.versions(&bucket).await, Vec::<String>::new());
@@ -142,13 +138,12 @@ async fn no_canary_when_credentials_are_read_only() {
     let bucket = gateway.bucket().await;
     let workspace = gateway.workspace_with("read_only = true");
     let proxy = Proxy::start(&gateway.endpoint).await;
-    let agent = Daemon::start(&workspace).await;
-    let id = agent.create(target(&proxy.endpoint, &bucket)).await;
-    let report = agent.check(&id).await;
+    let (daemon, id) = Daemon::with_target(&workspace, target(&proxy.endpoint, &bucket)).await;
+    let report = daemon.check(&id).await;
     assert_healthy(&report);
     assert_eq!(check_named(&report, "write_canary")["outcome"], "skipped", "{report:#}");
     assert!(detail(&report).contains("read_only"), "{report:#}");
-    let writing: Vec<Passed> =
+    let writing: Vec<ReceivedRequest> =
         proxy.passed().into_iter().filter(|passed| !matches!(passed.method, Method::GET | Method::HEAD)).collect();
     assert!(!proxy.passed().is_empty() && writing.is_empty(), "{writing:?}");
 }
@@ -160,17 +155,16 @@ async fn canary_lock_is_short_despite_default_retention() {
     gateway.retain_by_default(&bucket, ObjectLockRetentionMode::Compliance, 30).await;
     let workspace = gateway.workspace();
     workspace.configure("[probe]\ns3_interval = \"1s\"");
-    let agent = Daemon::start(&workspace).await;
-    let id = agent.create(target(&gateway.endpoint, &bucket)).await;
-    let report = agent.wait_for_report(&id, "a verdict", |report| !report["verdict"].is_null()).await;
+    let (daemon, id) = Daemon::with_target(&workspace, target(&gateway.endpoint, &bucket)).await;
+    let report = daemon.wait_for_report(&id, "a verdict", |report| !report["verdict"].is_null()).await;
     assert_healthy(&report);
     assert!(detail(&report).contains("locked for some seconds"), "{report:#}");
     assert_eq!(gateway.versions(&bucket).await.len(), 1);
-    gateway.until_versions(&bucket, <[String]>::is_empty).await;
-    let report = agent.report(&id).await;
-    assert_eq!((&report["status"], &report["reason"]), (&json!("available"), &Value::Null), "{report:#}");
+    gateway.wait_for_versions(&bucket, <[String]>::is_empty).await;
+    let report = daemon.report(&id).await;
+    assert_healthy(&report);
 
-    // A command is nobody's predecessor: it stays until it has removed its own.
+    // No later run cleans up after a command, so it waits until it has removed its canary.
     let output = workspace.check_s3(&gateway.endpoint, &bucket, &[]).await;
     assert_eq!(output.code, 0, "{output:?}");
     assert_eq!(gateway.versions(&bucket).await, Vec::<String>::new());
@@ -185,13 +179,12 @@ async fn no_canary_while_default_retention_is_unknown() {
     workspace.configure("[probe]\ndeadline = \"1s\"");
     let proxy = Proxy::start(&gateway.endpoint).await;
     let mut held = proxy.hold(When::Before, 1, |passed| passed.target.contains("object-lock"));
-    let agent = Daemon::start(&workspace).await;
-    let id = agent.create(target(&proxy.endpoint, &bucket)).await;
+    let (daemon, id) = Daemon::with_target(&workspace, target(&proxy.endpoint, &bucket)).await;
     let release = held.reached().await;
-    let report = agent.wait_for_report(&id, "a timeout", |report| report["verdict"] == "timed_out").await;
+    let report = daemon.wait_for_report(&id, "a timeout", |report| report["verdict"] == "timed_out").await;
     assert_eq!(check_named(&report, "write_canary")["outcome"], "skipped", "{report:#}");
     assert!(!proxy.passed().iter().any(is_put));
     assert_eq!(gateway.versions(&bucket).await, Vec::<String>::new());
     drop(release);
-    assert_healthy(&agent.check(&id).await);
+    assert_healthy(&daemon.check(&id).await);
 }
