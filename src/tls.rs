@@ -1,8 +1,8 @@
-//! TLS: rustls with ring, from files that may be replaced while the agent runs.
+//! TLS with rustls and ring, from files that may be replaced while the agent runs.
 //!
-//! The provider of cryptography is named for each configuration and never for the process, so that
-//! no crate of the build decides it for another one. A server's files are read again on demand
-//! ([`ServerTls::reload`]); new ones that are wrong are reported and the old ones stay in force.
+//! Each configuration names its cryptography provider. A provider for the whole process would let one crate
+//! of the build choose it for another. A server reads its files again on demand ([`ServerTls::reload`]).
+//! When the new files are wrong, the old ones stay in force.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,29 +18,29 @@ use tokio_rustls::TlsAcceptor;
 use crate::model::settings::TlsSettings;
 use crate::sys::secret_file::{FileError, read_private, read_public};
 
-/// The protocol that is spoken inside (RFC 7301).
+/// Protocol name for ALPN (RFC 7301).
 const HTTP_1_1: &[u8] = b"http/1.1";
 
-/// Why TLS cannot be spoken.
+/// Why TLS cannot be set up.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum TlsError {
     /// A file cannot be read.
     #[error(transparent)]
     File(#[from] FileError),
-    /// A file does not hold what it should.
+    /// A file has unexpected content.
     #[error("{path} {problem}", path = path.display())]
     Content {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it, as the end of a sentence.
+        /// Problem, as the end of a sentence.
         problem: String,
     },
-    /// This build cannot do what is asked.
+    /// This build does not support the configuration.
     #[error("TLS cannot be set up: {0}")]
     Unusable(#[from] rustls::Error),
 }
 
-/// What a server shows and asks for.
+/// TLS of a server: its certificate, and the authorities of its clients.
 #[derive(Debug)]
 pub struct ServerTls {
     settings: TlsSettings,
@@ -48,25 +48,25 @@ pub struct ServerTls {
 }
 
 impl ServerTls {
-    /// Reads certificate, key, and the authorities of clients.
+    /// Reads certificate, key and the authorities of clients.
     ///
     /// # Errors
-    /// [`TlsError`] for the first file that is wrong.
+    /// [`TlsError`] for the first file that cannot be used.
     pub async fn load(settings: TlsSettings) -> Result<Self, TlsError> {
         let config = ArcSwap::from_pointee(server_config(&settings).await?);
         Ok(Self { settings, config })
     }
 
-    /// Reads the files again. Connections that are open keep what they began with.
+    /// Reads the files again. Open connections are not affected.
     ///
     /// # Errors
-    /// [`TlsError`] for the first file that is wrong; the old ones stay in force then.
+    /// [`TlsError`] for the first file that cannot be used. The old ones stay in force then.
     pub async fn reload(&self) -> Result<(), TlsError> {
         self.config.store(Arc::new(server_config(&self.settings).await?));
         Ok(())
     }
 
-    /// What accepts a connection, with the files that were read last.
+    /// Acceptor of connections, with the files that were read last.
     #[must_use]
     pub fn acceptor(&self) -> TlsAcceptor {
         TlsAcceptor::from(self.config.load_full())
@@ -99,7 +99,7 @@ async fn read_identity(
 ) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), TlsError> {
     let chain = certificates(certificate, &read_public(certificate).await?)?;
     let private = PrivateKeyDer::from_pem_slice(&read_private(key).await?)
-        .map_err(|error| content(key, format!("holds no private key in PEM: {error}")))?;
+        .map_err(|error| content(key, format!("contains no private key in PEM: {error}")))?;
     Ok((chain, private))
 }
 
@@ -107,11 +107,11 @@ fn do_not_fit(certificate: &Path, key: &Path, error: &rustls::Error) -> TlsError
     content(certificate, format!("and {} do not fit together: {error}", key.display()))
 }
 
-/// What a client trusts: the system's authorities, and those of a PEM file beside them; and what it
-/// shows: the certificate of one file with the key of another.
+/// Returns the TLS of a client. It trusts the system's authorities and those of `ca_bundle`, a PEM file. It shows
+/// the certificate of `identity`, which is the file of a certificate and that of its key.
 ///
 /// # Errors
-/// [`TlsError`] when a file is wrong. System authorities that cannot be used are left out.
+/// [`TlsError`] when a file cannot be used. Unusable authorities of the system are skipped.
 pub async fn client_config(
     ca_bundle: Option<&Path>,
     identity: Option<(&Path, &Path)>,
@@ -130,10 +130,10 @@ pub async fn client_config(
     builder.with_client_auth_cert(chain, private).map_err(|error| do_not_fit(certificate, key, &error))
 }
 
-/// What a client has that never speaks TLS: it trusts nobody.
+/// Returns the TLS of a client that never uses TLS. It trusts no authority.
 ///
 /// # Errors
-/// [`TlsError`] when this build has no TLS.
+/// [`TlsError`] when this build does not support TLS.
 pub fn without_authorities() -> Result<ClientConfig, TlsError> {
     let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
     Ok(builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
@@ -143,17 +143,17 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
 
-/// Reads a PEM file of certificate authorities. Returns its text, and the authorities in it.
+/// Reads a PEM file of certificate authorities. Returns its text and the authorities.
 ///
 /// # Errors
-/// [`TlsError`] when the file cannot be read, or holds no certificate or one that cannot be used.
+/// [`TlsError`] when the file cannot be read, or contains no certificate or an unusable one.
 pub async fn read_authorities(path: &Path) -> Result<(Vec<u8>, RootCertStore), TlsError> {
     let pem = read_public(path).await?;
     let mut roots = RootCertStore::empty();
     for certificate in certificates(path, &pem)? {
         roots
             .add(certificate)
-            .map_err(|error| content(path, format!("holds a certificate that cannot be used: {error}")))?;
+            .map_err(|error| content(path, format!("contains a certificate that cannot be used: {error}")))?;
     }
     Ok((pem, roots))
 }
@@ -162,7 +162,7 @@ fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>,
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     let found = found.map_err(|error| content(path, format!("is not PEM: {error}")))?;
     if found.is_empty() {
-        return Err(content(path, "holds no certificate in PEM".to_owned()));
+        return Err(content(path, "contains no certificate in PEM".to_owned()));
     }
     Ok(found)
 }

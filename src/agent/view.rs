@@ -35,9 +35,8 @@ impl View {
 
     /// Returns every target type, oldest first.
     #[must_use]
-    pub fn target_types(&self) -> Vec<&TargetType> {
-        let mut types: Vec<&TargetType> =
-            self.targets.iter().flat_map(|view| view.types.iter()).map(|found| &**found).collect();
+    pub fn target_types(&self) -> Vec<&Arc<TargetType>> {
+        let mut types: Vec<_> = self.targets.iter().flat_map(|view| view.types.iter()).collect();
         types.sort_by_key(|found| found.created_at);
         types
     }

@@ -10,38 +10,32 @@
 //! validated. A malformed token header, or two of them, never make an admin. `/healthz` is for everyone.
 
 mod cache;
+mod credential;
+mod error;
 mod keystone;
 mod token;
 
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
+use axum::http::header::WWW_AUTHENTICATE;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use secrecy::SecretString;
 
 use super::fault::Fault;
 use super::listen::Peer;
 use super::prefix::PathProject;
-use crate::keystone::KeystoneError;
 use crate::model::Caller;
 use crate::model::settings::{ApiSettings, AuthSettings};
-use crate::sys::secret_file::FileError;
+use credential::{Identity, token_of};
 
-/// The header that carries a token, here and in all of OpenStack.
-pub const AUTH_TOKEN: HeaderName = HeaderName::from_static("x-auth-token");
+pub use credential::AUTH_TOKEN;
+pub use error::AuthError;
 
 /// The header in which clients say for which project they ask.
 const AUTH_PROJECT: HeaderName = HeaderName::from_static("x-auth-project-id");
-
-/// Bearer scheme, for clients other than OpenStack's (RFC 6750). Compared without regard to case.
-const BEARER: &str = "Bearer";
-
-/// Longest token that is validated, in bytes. Tokens of Keystone have about 250.
-const TOKEN_MAX_BYTES: usize = 8192;
 
 /// Path that needs no authentication.
 pub(super) const OPEN: &str = "/healthz";
@@ -51,23 +45,6 @@ const MEMBERS_READ: &[&str] = &["/backup_targets", "/backup_target_types", "/rea
 
 /// The last segment of the paths on which a GET changes something.
 pub(super) const CHANGES_BY_GET: &str = "/set_default";
-
-/// Why requests cannot be authenticated as configured.
-#[derive(Debug, thiserror::Error)]
-pub enum AuthError {
-    /// The secret's file cannot be used.
-    #[error("[api.token] file: {0}")]
-    File(#[from] FileError),
-    /// The secret is none.
-    #[error("[api.token] file: {path} holds no usable secret: expected {} to {TOKEN_MAX_BYTES} printable characters without blanks, such as `openssl rand -hex 32` makes", token::SECRET_MIN_BYTES, path = path.display())]
-    Secret {
-        /// The file.
-        path: std::path::PathBuf,
-    },
-    /// Keystone cannot be used.
-    #[error("[api.keystone]: {0}")]
-    Keystone(#[from] KeystoneError),
-}
 
 /// Authenticates requests.
 #[derive(Debug)]
@@ -81,13 +58,6 @@ enum Mode {
     None,
     Token(token::TokenAuth),
     Keystone(keystone::KeystoneAuth),
-}
-
-/// Who a token is of.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Identity {
-    caller: Caller,
-    project_name: String,
 }
 
 impl Auth {
@@ -134,8 +104,8 @@ impl Auth {
         }
         let peer = parts.extensions.get().copied().unwrap_or(Peer::Tcp);
         let trusted = peer == Peer::Unix && !self.socket_needs_token;
-        let shown = if matches!(self.mode, Mode::None) { None } else { presented(&parts.headers)? };
-        let identity = match (&self.mode, shown) {
+        let token = if matches!(self.mode, Mode::None) { None } else { token_of(&parts.headers)? };
+        let identity = match (&self.mode, token) {
             (Mode::None, _) => return Ok(Caller::local()),
             (_, None) if trusted => return Ok(Caller::local()),
             (_, None) => {
@@ -180,38 +150,6 @@ pub(super) async fn authenticate(State(auth): State<Arc<Auth>>, request: Request
 
 fn nobody() -> Caller {
     Caller { user_id: None, project_id: None, is_admin: false }
-}
-
-fn presented(headers: &HeaderMap) -> Result<Option<SecretString>, Fault> {
-    let mut shown = headers.get_all(AUTH_TOKEN).iter().map(|value| value.to_str().ok());
-    let mut bearers = headers.get_all(AUTHORIZATION).iter().map(bearer);
-    let (token, others) = match (shown.next(), bearers.next()) {
-        (None, None) => return Ok(None),
-        (Some(token), None) | (None, Some(token)) => (token, shown.next().or(bearers.next())),
-        (Some(_), other @ Some(_)) => (None, other),
-    };
-    if others.is_some() {
-        let message = "there is more than one token: send one, in X-Auth-Token or in Authorization";
-        return Err(Fault::new(StatusCode::UNAUTHORIZED, message));
-    }
-    match token.filter(|token| is_token(token)) {
-        Some(token) => Ok(Some(SecretString::from(token))),
-        None => {
-            let message = format!(
-                "this is no token: expected 1 to {TOKEN_MAX_BYTES} printable characters without blanks, in X-Auth-Token or as Authorization: Bearer"
-            );
-            Err(Fault::new(StatusCode::UNAUTHORIZED, message))
-        }
-    }
-}
-
-fn bearer(value: &HeaderValue) -> Option<&str> {
-    let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case(BEARER).then(|| token.trim())
-}
-
-fn is_token(text: &str) -> bool {
-    (1..=TOKEN_MAX_BYTES).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 fn permitted(identity: &Identity, parts: &Parts) -> Result<(), Fault> {

@@ -4,6 +4,7 @@
 //! a description, and is not a name or a value.
 
 mod decode;
+mod json;
 mod target;
 mod target_type;
 
@@ -21,6 +22,9 @@ pub(super) use target_type::{
     metadata_to_add, metadata_to_remove, new_type, projects_to_add, projects_to_remove, type_update,
 };
 
+/// Largest request body, in bytes.
+pub const BODY_MAX_BYTES: usize = 1 << 20;
+
 /// How long a client may take to send a body.
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -32,7 +36,7 @@ impl<S: Send + Sync> FromRequest<S> for Body {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Fault> {
         // What is announced as too large is not waited for.
-        if request.body().size_hint().lower() > super::BODY_MAX_BYTES as u64 {
+        if request.body().size_hint().lower() > BODY_MAX_BYTES as u64 {
             return Err(too_large());
         }
         match tokio::time::timeout(BODY_TIMEOUT, Bytes::from_request(request, state)).await {
@@ -51,6 +55,6 @@ fn unread(rejection: &BytesRejection) -> Fault {
 }
 
 fn too_large() -> Fault {
-    let message = format!("the body is larger than {} bytes, which is the limit", super::BODY_MAX_BYTES);
+    let message = format!("the body is larger than {} bytes, which is the limit", BODY_MAX_BYTES);
     Fault::new(StatusCode::PAYLOAD_TOO_LARGE, message)
 }

@@ -1,14 +1,23 @@
-//! Cache of rendered lists: each list is rendered once for each state of the view, however many clients
-//! poll it.
+//! Cache of rendered lists: each list is rendered once for each generation of the view, however many
+//! clients poll it.
 //!
 //! One entry serves all callers who may see everything, which is every caller while all types are public.
-//! For other callers there is an entry for each project, and the latest few are kept. The first request
-//! renders a list, and concurrent requests wait for it. The same holds for its gzipped form.
+//! Other callers share an entry with their project. An entry changes like this:
+//!
+//! ```text
+//! absent ──first request──▶ rendered ──view has another generation──▶ rendered, with the unchanged parts reused
+//!   ▲                          │  └────first request that accepts gzip──▶ rendered and compressed
+//!   └──least recently used─────┘
+//! ```
+//!
+//! Requests for an entry that is being rendered wait for it. Entries are bounded in number and in bytes.
+//! [`rendered`] contains the pure part.
 
-mod list;
 mod negotiation;
+mod rendered;
 
 use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, ETAG, VARY};
@@ -19,78 +28,114 @@ use lru::LruCache;
 use super::fault::Fault;
 use crate::agent::View;
 use crate::model::Caller;
-use list::List;
+use rendered::RenderedList;
 
-pub(super) use list::Writer;
+/// Largest number of entries of one list.
+const ENTRIES_MAX: NonZeroUsize = NonZeroUsize::MIN.saturating_add(15);
 
-/// Of how many viewers a list is kept.
-const VIEWERS_MAX: NonZeroUsize = NonZeroUsize::MIN.saturating_add(15);
+/// Bytes of all entries of one list, at most. The entry of the latest request may exceed it alone.
+const ENTRIES_MAX_BYTES: usize = 64 << 20;
 
-/// The smallest list that is worth compressing, in bytes: about what one packet carries.
+/// Smallest list that is worth compressing, in bytes: about what one packet carries.
 const GZIP_MIN_BYTES: usize = 1400;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const GZIP: HeaderValue = HeaderValue::from_static("gzip");
 const BY_ENCODING: HeaderValue = HeaderValue::from_static("accept-encoding");
 
-/// What a list shows, and how it is written.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Kind {
-    /// The generation of what it shows of a view.
+/// The content of a list, and its JSON form.
+pub(super) struct ListSource<T> {
+    /// The only key of the answer, above the list.
+    pub(super) key: &'static str,
+    /// Generation of the content. Views of the same generation have the same content.
     pub(super) generation: fn(&View) -> u64,
-    /// How what a caller sees of a view is written.
-    pub(super) writer: Writer,
+    /// The items that a caller sees of a view.
+    pub(super) items: for<'a> fn(&Caller, &'a View) -> Vec<&'a Arc<T>>,
+    /// Renders one item as JSON.
+    pub(super) render: fn(&Caller, &T) -> serde_json::Result<Vec<u8>>,
 }
 
-/// The most recently requested lists of one kind.
-pub(super) struct ListCache {
-    kind: Kind,
-    latest: Mutex<LruCache<Viewer, Arc<List>>>,
+/// The most recently requested entries of one list.
+pub(super) struct ListCache<T> {
+    source: ListSource<T>,
+    max_bytes: usize,
+    entries: Mutex<LruCache<Viewer, Arc<Entry<T>>>>,
 }
 
-/// Who sees the same.
+/// The list of one viewer.
+struct Entry<T> {
+    /// Generation and list. `None` until the first request.
+    current: tokio::sync::Mutex<Option<(u64, Arc<RenderedList<T>>)>>,
+    bytes: AtomicUsize,
+}
+
+/// A group of callers who see the same.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Viewer {
-    /// Who sees everything.
+    /// Callers who see everything.
     OfAll,
-    /// The members of a project, or of none.
+    /// Members of a project, or of none.
     OfProject(Option<String>),
 }
 
-impl ListCache {
-    /// A cache of lists of a kind.
-    pub(super) fn new(kind: Kind) -> Self {
-        Self { kind, latest: Mutex::new(LruCache::new(VIEWERS_MAX)) }
+impl<T> ListCache<T> {
+    /// An empty cache of a list.
+    pub(super) fn new(source: ListSource<T>) -> Self {
+        Self { source, max_bytes: ENTRIES_MAX_BYTES, entries: Mutex::new(LruCache::new(ENTRIES_MAX)) }
     }
 
-    /// Answers with the list that a caller sees of a view, or that it has not changed.
+    /// Answers with the list that a caller sees of a view, or with 304 when the client has that list.
     pub(super) async fn answer(&self, caller: &Caller, view: &View, headers: &HeaderMap) -> Result<Response, Fault> {
-        let list = self.of(viewer(caller, view), (self.kind.generation)(view));
-        let made = list.plain(self.kind.writer, caller, view).await?;
-        let tag = made.tag.clone();
-        if negotiation::is_known(headers, &tag) {
-            return Ok((StatusCode::NOT_MODIFIED, [(ETAG, tag), (VARY, BY_ENCODING)]).into_response());
+        let list = self.list(caller, view).await.map_err(|error| failed("rendered", &error))?;
+        let etag = list.etag.clone();
+        if negotiation::is_known(headers, &etag) {
+            return Ok((StatusCode::NOT_MODIFIED, [(ETAG, etag), (VARY, BY_ENCODING)]).into_response());
         }
-        let described = [(CONTENT_TYPE, JSON), (ETAG, tag), (VARY, BY_ENCODING)];
-        if made.body.len() < GZIP_MIN_BYTES || !negotiation::takes_gzip(headers) {
-            return Ok((described, made.body.clone()).into_response());
+        let described = [(CONTENT_TYPE, JSON), (ETAG, etag), (VARY, BY_ENCODING)];
+        if list.body.len() < GZIP_MIN_BYTES || !negotiation::accepts_gzip(headers) {
+            return Ok((described, list.body.clone()).into_response());
         }
-        let compressed = list.gzip(&made.body).await?;
+        let compressed = list.gzip().await.map_err(|error| failed("compressed", &error))?;
         Ok((described, [(CONTENT_ENCODING, GZIP)], compressed).into_response())
     }
 
-    /// The list of a generation, made or not. A later one will not do: what everybody saw of this one
-    /// may be for some only by then.
-    fn of(&self, viewer: Viewer, generation: u64) -> Arc<List> {
-        // Every change is a single insert: nothing is half done after a panic.
-        let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = latest.get(&viewer);
-        if let Some(list) = known.filter(|list| list.generation == generation) {
-            return list.clone();
+    async fn list(&self, caller: &Caller, view: &View) -> serde_json::Result<Arc<RenderedList<T>>> {
+        let entry = self.entry(viewer(caller, view));
+        let mut current = entry.current.lock().await;
+        let generation = (self.source.generation)(view);
+        // A list of a later generation will not do: it may contain what became visible for some callers only.
+        if let Some((_, list)) = current.as_ref().filter(|(rendered, _)| *rendered == generation) {
+            return Ok(list.clone());
         }
-        let list = Arc::new(List::after(known.map(|list| &**list), generation));
-        latest.put(viewer, list.clone());
-        list
+        let items = (self.source.items)(caller, view);
+        let previous = current.as_ref().map(|(_, list)| &**list);
+        let render = |item: &T| (self.source.render)(caller, item);
+        let list = Arc::new(RenderedList::new(self.source.key, &items, previous, render)?);
+        *current = Some((generation, list.clone()));
+        entry.bytes.store(list.body.len(), Ordering::Relaxed);
+        self.evict();
+        Ok(list)
+    }
+
+    fn entry(&self, viewer: Viewer) -> Arc<Entry<T>> {
+        let empty = || Arc::new(Entry { current: tokio::sync::Mutex::new(None), bytes: AtomicUsize::new(0) });
+        self.entries().get_or_insert(viewer, empty).clone()
+    }
+
+    /// Removes the least recently used entries until the others fit.
+    fn evict(&self) {
+        let mut entries = self.entries();
+        let bytes = |entries: &LruCache<_, Arc<Entry<T>>>| -> usize {
+            entries.iter().map(|(_, entry)| entry.bytes.load(Ordering::Relaxed)).sum()
+        };
+        while entries.len() > 1 && bytes(&entries) > self.max_bytes {
+            entries.pop_lru();
+        }
+    }
+
+    fn entries(&self) -> std::sync::MutexGuard<'_, LruCache<Viewer, Arc<Entry<T>>>> {
+        // Every change is a single call, so a panic leaves nothing half done.
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -100,5 +145,41 @@ fn viewer(caller: &Caller, view: &View) -> Viewer {
         Viewer::OfAll
     } else {
         Viewer::OfProject(caller.project_id.clone())
+    }
+}
+
+fn failed(what: &str, error: &dyn std::error::Error) -> Fault {
+    Fault::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the list cannot be {what}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A list of one text, which is the project of the caller.
+    fn cache(max_bytes: usize) -> ListCache<String> {
+        let source = ListSource {
+            key: "names",
+            generation: |view| view.generation,
+            items: |_, _| vec![Box::leak(Box::new(Arc::new(String::new())))],
+            render: |caller, _| serde_json::to_vec(&caller.project_id),
+        };
+        ListCache { max_bytes, ..ListCache::new(source) }
+    }
+
+    #[tokio::test]
+    async fn least_recently_used_entries_are_evicted_when_their_bytes_exceed_the_limit() {
+        let cache = cache(1000);
+        let restricted = crate::api::tests::view_with_a_restricted_type();
+        for number in 0..20 {
+            let project_id = Some(format!("{number}{}", "x".repeat(300)));
+            let caller = Caller { user_id: None, project_id, is_admin: false };
+            cache.list(&caller, &restricted).await.expect("JSON");
+            let kept: usize = cache.entries().iter().map(|(_, entry)| entry.bytes.load(Ordering::Relaxed)).sum();
+            assert!((300..=1000).contains(&kept), "{kept} bytes after {number}");
+        }
+        let large = Caller { user_id: None, project_id: Some("x".repeat(5000)), is_admin: false };
+        cache.list(&large, &restricted).await.expect("JSON");
+        assert_eq!(cache.entries().len(), 1, "an entry that is too large alone is kept until the next one");
     }
 }

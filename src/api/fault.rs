@@ -9,6 +9,9 @@ use serde_json::json;
 use crate::agent::AgentError;
 use crate::registry::{Refusal, RegistryError};
 
+/// Length of a message, in characters, at most. The middle of a longer one is left out.
+pub const MESSAGE_MAX_CHARS: usize = 600;
+
 /// A fault: its name and status, and a sentence for the client.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
@@ -18,18 +21,19 @@ pub struct Fault {
 }
 
 impl Fault {
-    /// A fault of this status.
-    pub fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, message: message.into() }
+    /// A fault of this status. Its message may quote what the client sent: it becomes one line of at most
+    /// [`MESSAGE_MAX_CHARS`].
+    pub fn new(status: StatusCode, message: impl AsRef<str>) -> Self {
+        Self { status, message: one_line(message.as_ref()) }
     }
 
-    /// Something is wrong with the request: the message names the field and what was expected.
-    pub fn bad_request(message: impl Into<String>) -> Self {
+    /// A request that is wrong. The message names the field and what was expected.
+    pub fn bad_request(message: impl AsRef<str>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, message)
     }
 
-    /// There is no such thing.
-    pub fn not_found(message: impl Into<String>) -> Self {
+    /// A thing that does not exist.
+    pub fn not_found(message: impl AsRef<str>) -> Self {
         Self::new(StatusCode::NOT_FOUND, message)
     }
 
@@ -114,6 +118,34 @@ fn of_refusal(refusal: &Refusal) -> StatusCode {
     }
 }
 
+/// A message without control characters, of at most [`MESSAGE_MAX_CHARS`]. The work does not depend on the length.
+fn one_line(message: &str) -> String {
+    if message.chars().nth(MESSAGE_MAX_CHARS).is_none() {
+        let whole = escaped(message);
+        if whole.chars().count() <= MESSAGE_MAX_CHARS {
+            return whole;
+        }
+    }
+    let half = MESSAGE_MAX_CHARS / 2;
+    let end = message.char_indices().rev().nth(half - 1).map_or(0, |(at, _)| at);
+    let (head, tail) = (escaped(&message.chars().take(half).collect::<String>()), escaped(&message[end..]));
+    // The expectation is at the end.
+    let tail_from = tail.chars().count().saturating_sub(half);
+    head.chars().take(half).chain(['…']).chain(tail.chars().skip(tail_from)).collect()
+}
+
+fn escaped(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for letter in text.chars() {
+        if letter.is_control() {
+            escaped.extend(letter.escape_default());
+        } else {
+            escaped.push(letter);
+        }
+    }
+    escaped
+}
+
 pub(super) async fn no_such_route(uri: Uri) -> Fault {
     Fault::not_found(format!("there is nothing at {}: GET /openapi.json lists what there is", uri.path()))
 }
@@ -121,4 +153,26 @@ pub(super) async fn no_such_route(uri: Uri) -> Fault {
 pub(super) async fn no_such_method(method: Method, uri: Uri) -> Fault {
     let message = format!("{method} is not for {}: GET /openapi.json lists what is", uri.path());
     Fault::new(StatusCode::METHOD_NOT_ALLOWED, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn message_is_one_bounded_line_whatever_it_quotes() {
+        for (message, expected) in [
+            ("plain, expected 1".to_owned(), "plain, expected 1".to_owned()),
+            ("a\nb\u{1b}".to_owned(), "a\\nb\\u{1b}".to_owned()),
+            ("ü".repeat(MESSAGE_MAX_CHARS), "ü".repeat(MESSAGE_MAX_CHARS)),
+        ] {
+            assert_eq!(Fault::bad_request(message).to_string(), expected);
+        }
+        for quoted in ["x".repeat(1 << 20), "\u{0}".repeat(1 << 20), "\n".repeat(500), "ü".repeat(601)] {
+            let message = Fault::bad_request(format!("name: {quoted}, expected 1 to 255")).to_string();
+            assert_eq!(message.chars().count(), MESSAGE_MAX_CHARS + 1, "{message}");
+            assert!(message.starts_with("name: ") && message.ends_with(", expected 1 to 255"), "{message}");
+            assert!(!message.contains(char::is_control), "{message}");
+        }
+    }
 }

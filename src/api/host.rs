@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 
-use super::State;
+use super::state::State;
 use super::wire;
 
 const TAG: &str = "node";

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::Request;
+use axum::http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -32,16 +32,19 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_rustls::server::TlsStream;
 use tower::ServiceExt as _;
+use tower::util::BoxCloneSyncService;
 
-use super::Service;
 use crate::model::settings::Listen;
 use crate::sys::group::group_id;
 use crate::tls::ServerTls;
 use paced::Paced;
 use peers::{Admitted, Peers};
 
-pub use paced::PACE_BYTES_PER_SECOND;
+pub use paced::{PACE_BYTES_PER_SECOND, WRITE_TIMEOUT};
 pub use peers::PEER_CONNECTIONS_MAX;
+
+/// A service that answers requests.
+pub type Service = BoxCloneSyncService<Request<Body>, Response<Body>, std::convert::Infallible>;
 
 /// The most connections at the same time, of all TCP addresses together.
 pub const CONNECTIONS_MAX: usize = 1024;
@@ -51,9 +54,6 @@ pub const UNIX_CONNECTIONS_MAX: usize = 256;
 
 /// How long a client may take to agree on TLS.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How long a client may take none of its answer, and lag behind its pace.
-pub const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long a client may take to send the head of a request, or keep a connection idle.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(30);

@@ -6,6 +6,9 @@
 
 use axum::http::{Request, Uri};
 
+/// The last segments of paths that are not below a version: what a version prefix is told from.
+const ROOTS: &[&str] = &["backup_targets", "backup_target_types", "node", "healthz", "readyz", "openapi.json"];
+
 /// The project that a path was prefixed with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PathProject(pub String);
@@ -25,10 +28,19 @@ pub fn strip<B>(mut request: Request<B>) -> Request<B> {
 fn stripped(uri: &Uri) -> Option<(Uri, Option<PathProject>)> {
     let rest = uri.path().strip_prefix("/v1/")?;
     let (first, after) = rest.split_once('/').unwrap_or((rest, ""));
-    if super::is_root(first) {
-        return super::with_path(uri, &format!("/{rest}")).map(|uri| (uri, None));
+    if ROOTS.contains(&first) {
+        return with_path(uri, &format!("/{rest}")).map(|uri| (uri, None));
     }
-    super::with_path(uri, &format!("/{after}")).map(|uri| (uri, Some(PathProject(first.to_owned()))))
+    with_path(uri, &format!("/{after}")).map(|uri| (uri, Some(PathProject(first.to_owned()))))
+}
+
+/// A path, with the query of another one.
+fn with_path(uri: &Uri, path: &str) -> Option<Uri> {
+    let text = match uri.query() {
+        Some(query) => format!("{path}?{query}"),
+        None => path.to_owned(),
+    };
+    text.parse().ok()
 }
 
 #[cfg(test)]

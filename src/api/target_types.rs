@@ -10,10 +10,11 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 use axum::{Extension, Json};
 
-use super::State;
 use super::body::{self, Body};
 use super::fault::Fault;
 use super::id::Id;
+use super::state::State;
+use super::targets::deleted;
 use super::wire;
 use crate::agent::{AgentError, NewType, TypeUpdate};
 use crate::model::{Caller, TargetType};
@@ -60,7 +61,7 @@ pub(super) async fn show(
     Id(id): Id,
 ) -> Result<Json<wire::OneType>, Fault> {
     let target_type = visible(&state, &caller, &id)?;
-    Ok(Json(wire::OneType::from(&*target_type)))
+    Ok(Json(wire::OneType { backup_target_types: wire::TargetType::seen_by(&caller, &target_type) }))
 }
 
 /// Create a backup target type. One that is the default makes its target the default too.
@@ -170,7 +171,7 @@ pub(super) async fn add_metadata(
 /// Remove metadata from a backup target type: the pairs that are given, or a key without a value
 /// whatever its value is.
 #[utoipa::path(put, path = "/backup_target_types/{id}/remove_metadata", tag = TAG, operation_id = "remove_metadata",
-    params(("id" = Uuid, Path)), request_body = wire::MetadataBody, responses(
+    params(("id" = Uuid, Path)), request_body = wire::MetadataRemovalBody, responses(
     (status = 200, description = "As it is now.", body = wire::OneChangedType),
     (status = 404, description = "The caller sees none of that id.", body = wire::FaultBody),
 ))]
@@ -185,7 +186,7 @@ pub(super) async fn remove_metadata(
 
 /// Remove metadata from a backup target type, as some clients ask for it.
 #[utoipa::path(post, path = "/backup_target_types/{id}/remove_metadata", tag = TAG,
-    operation_id = "remove_metadata_by_post", params(("id" = Uuid, Path)), request_body = wire::MetadataBody, responses(
+    operation_id = "remove_metadata_by_post", params(("id" = Uuid, Path)), request_body = wire::MetadataRemovalBody, responses(
     (status = 200, description = "As it is now.", body = wire::OneChangedType),
     (status = 404, description = "The caller sees none of that id.", body = wire::FaultBody),
 ))]
@@ -210,7 +211,7 @@ pub(super) async fn delete(
     Id(id): Id,
 ) -> Result<Response, Fault> {
     state.agent.delete_type(visible(&state, &caller, &id)?.id).await?;
-    Ok(super::deleted())
+    Ok(deleted())
 }
 
 async fn change(

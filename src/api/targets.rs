@@ -1,14 +1,15 @@
 //! `/backup_targets`: the target half of the API guide, and the reports that stand behind it.
 
 use axum::extract::State as Shared;
-use axum::http::HeaderMap;
-use axum::response::Response;
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Json};
 
-use super::State;
 use super::body::{self, Body};
 use super::fault::Fault;
 use super::id::Id;
+use super::state::State;
 use super::wire;
 use crate::agent::NewTarget;
 use crate::model::{Caller, TargetId};
@@ -100,7 +101,7 @@ pub(super) async fn modify(
 ))]
 pub(super) async fn delete(Shared(state): Shared<State>, Id(id): Id) -> Result<Response, Fault> {
     state.agent.delete_target(target_id(&id)?).await?;
-    Ok(super::deleted())
+    Ok(deleted())
 }
 
 /// Make a backup target, and one of its types, the default: the type that is the default already,
@@ -157,4 +158,9 @@ fn target_id(text: &str) -> Result<TargetId, Fault> {
 
 fn unknown(id: &str) -> Fault {
     Fault::not_found(format!("there is no backup target {id}"))
+}
+
+/// The answer of the guide to a DELETE: 202 and an empty page.
+pub(super) fn deleted() -> Response {
+    (StatusCode::ACCEPTED, [(CONTENT_TYPE, "text/html; charset=UTF-8")], "").into_response()
 }

@@ -140,3 +140,9 @@ fn text(value: &Value) -> String {
 fn member(project: &str) -> Caller {
     Caller { user_id: Some("somebody".to_owned()), project_id: Some(project.to_owned()), is_admin: false }
 }
+
+/// A view with one target, whose only type is not public.
+pub(in crate::api) fn view_with_a_restricted_type() -> View {
+    let restricted = super::wire::tests::restricted_target();
+    View { generation: 1, types_generation: 1, targets: vec![Arc::new(restricted)] }
+}

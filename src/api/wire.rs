@@ -6,14 +6,15 @@
 
 mod extensible;
 mod history;
+mod metadata;
 mod node;
 mod report;
 mod request;
 mod target;
 mod target_type;
+mod timestamp;
 mod usage_listing;
 
-use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -22,29 +23,19 @@ pub use extensible::{
     TargetKind, Verdict, Vocabulary,
 };
 pub use history::{History, Transition};
+pub use metadata::{MetadataEntry, MetadataPair};
 pub use node::{Agent, Health, Host, Memory, Node, Readiness, StuckChild};
 pub use report::{Check, Finding, Mount, Report};
 pub use target::{
-    MetadataEntry, NewTarget, NewTargetBody, OneTarget, Target, TargetDetail, TargetDetailList, TargetList,
-    TargetUpdate, TargetUpdateBody,
+    NewTarget, NewTargetBody, OneTarget, Target, TargetDetail, TargetDetailList, TargetList, TargetUpdate,
+    TargetUpdateBody,
 };
 pub use target_type::{
-    ChangedType, EmbeddedType, MetadataBody, MetadataList, MetadataPair, NewType, NewTypeBody, OneChangedType, OneType,
-    ProjectList, ProjectsBody, TargetType, TypeList, TypeProject, TypeUpdate, TypeUpdateBody,
+    ChangedType, EmbeddedType, MetadataBody, MetadataList, MetadataRemoval, MetadataRemovalBody, NewType, NewTypeBody,
+    OneChangedType, OneType, ProjectList, ProjectsBody, TargetType, TypeList, TypeProject, TypeUpdate, TypeUpdateBody,
 };
+pub use timestamp::{parse_timestamp, timestamp};
 pub use usage_listing::{UsageCount, UsageListing};
-
-/// A time as the guide writes it.
-#[must_use]
-pub fn timestamp(at: Timestamp) -> String {
-    at.strftime("%Y-%m-%dT%H:%M:%S.%6f").to_string()
-}
-
-/// The time of a text that [`timestamp`] wrote.
-#[must_use]
-pub fn parse_timestamp(text: &str) -> Option<Timestamp> {
-    format!("{text}Z").parse().ok()
-}
 
 /// An error: one object under the fault's name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -62,4 +53,4 @@ pub struct FaultDetail {
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::api) mod tests;

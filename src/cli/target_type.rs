@@ -14,8 +14,8 @@ use super::select::{self, Selectable};
 use super::target::resolve as resolve_target;
 use super::terminal::{OutputStyle, confirm, escape_controls, print, print_json};
 use super::{render, runtime};
-use crate::api::wire::{self, MetadataPair, NewTypeBody, TypeUpdateBody};
-use arguments::{key_or_pair, metadata_list, new_type, project_list, type_update};
+use crate::api::wire::{self, NewTypeBody, TypeUpdateBody};
+use arguments::{metadata_list, metadata_removal, new_type, project_list, type_update};
 
 pub use arguments::{Command, Create, Projects, Update};
 
@@ -49,13 +49,11 @@ pub fn run(access: ConnectionOptions, command: Command) -> anyhow::Result<ExitSt
             }
             Command::AddMetadata { target_type, metadata } => {
                 let path = path_of(&client, &target_type, "/add_metadata").await?;
-                let pairs = metadata.into_iter().map(|(key, value)| MetadataPair { key, value: Some(value) });
-                change(&client, Method::POST, &path, &metadata_list(pairs.collect())).await
+                change(&client, Method::POST, &path, &metadata_list(metadata)).await
             }
             Command::RemoveMetadata { target_type, metadata } => {
                 let path = path_of(&client, &target_type, "/remove_metadata").await?;
-                let pairs = metadata.iter().map(|text| key_or_pair(text));
-                change(&client, Method::PUT, &path, &metadata_list(pairs.collect())).await
+                change(&client, Method::PUT, &path, &metadata_removal(&metadata)).await
             }
             Command::Delete { target_type, yes } => delete(&client, &target_type, yes).await,
         }

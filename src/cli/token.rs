@@ -70,7 +70,7 @@ pub async fn token(
     match values.source()? {
         Source::Token(token) => Ok(Some(token)),
         Source::Login { url, ca_bundle, login } => {
-            let keystone = Keystone::at(&url, ca_bundle.as_deref()).await?;
+            let keystone = Keystone::new(&url, ca_bundle.as_deref()).await?;
             match tokio::time::timeout(LOGIN_TIMEOUT, keystone.issue(&login)).await {
                 Ok(issued) => Ok(Some(issued?.token)),
                 Err(_) => Err(TokenError::TimedOut { url }),

@@ -1,4 +1,4 @@
-//! The calls themselves: HTTP/1.1, with or without TLS, over connections that are kept.
+//! Calls to Keystone: HTTP/1.1, with or without TLS, over connections that are reused.
 
 use std::path::Path;
 use std::time::Duration;
@@ -11,33 +11,34 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use super::error::KeystoneError;
+use super::login::Login;
 use super::resolver::ResolveKeystone;
-use super::{IssuedToken, KeystoneError, Login, Project, TokenFacts};
+use super::token::{IssuedToken, IssuedTokenBody, TokenBody, TokenFacts, ValidTokenBody};
 use crate::model::cause::innermost_cause;
 use crate::tls;
 
-/// The longest answer that is read, in bytes. A token without its catalog has a few thousand, and
-/// an issued one comes with the catalog of a whole cloud.
+/// Largest answer that is read, in bytes. A valid token without its catalog has a few thousand, and an issued
+/// one comes with the catalog of a whole cloud.
 const ANSWER_MAX_BYTES: usize = 1 << 20;
 
-/// How long a connection that nobody uses is kept. Web servers close theirs after some seconds.
+/// How long an unused connection is kept. Web servers close theirs after some seconds.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// The most connections that are kept while nobody uses them.
+/// Largest number of unused connections.
 const IDLE_MAX: usize = 16;
 
-/// How long one address of Keystone may take to accept a connection.
+/// Deadline of a connection to one address of Keystone.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 const AUTH_TOKEN: HeaderName = HeaderName::from_static("x-auth-token");
 const SUBJECT_TOKEN: HeaderName = HeaderName::from_static("x-subject-token");
 
-/// A Keystone.
+/// Client of one Keystone.
 #[derive(Debug, Clone)]
 pub struct Keystone {
     url: String,
@@ -45,12 +46,12 @@ pub struct Keystone {
 }
 
 impl Keystone {
-    /// The Keystone at an address, which is not contacted yet. `ca_bundle` is trusted beside the
+    /// A client of the Keystone at `url`. Sends nothing yet. `ca_bundle` is trusted in addition to the
     /// system's authorities.
     ///
     /// # Errors
-    /// [`KeystoneError::Tls`] when the bundle is wrong.
-    pub async fn at(url: &str, ca_bundle: Option<&Path>) -> Result<Self, KeystoneError> {
+    /// [`KeystoneError::Tls`] when the bundle cannot be used.
+    pub async fn new(url: &str, ca_bundle: Option<&Path>) -> Result<Self, KeystoneError> {
         let config = if url.starts_with("https:") {
             tls::client_config(ca_bundle, None).await?
         } else {
@@ -73,7 +74,7 @@ impl Keystone {
         Ok(Self { url: url.to_owned(), client })
     }
 
-    /// Its address.
+    /// Address of Keystone.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
@@ -82,7 +83,7 @@ impl Keystone {
     /// Gets a token.
     ///
     /// # Errors
-    /// [`KeystoneError`]; [`KeystoneError::LoginRefused`] when the login is wrong.
+    /// [`KeystoneError::LoginRefused`] when the login is wrong, and others when Keystone issues no token.
     pub async fn issue(&self, login: &Login) -> Result<IssuedToken, KeystoneError> {
         let body = Bytes::from(login.body().to_string());
         let (head, answer) = self.exchange(self.request(Method::POST, "/v3/auth/tokens", body)?).await?;
@@ -93,32 +94,32 @@ impl Keystone {
         }
         let issued: TokenBody<IssuedTokenBody> = self.parsed(&answer)?;
         let token = head.headers.get(SUBJECT_TOKEN).and_then(|value| value.to_str().ok());
-        let token = token.ok_or_else(|| self.odd("an issued token is not in X-Subject-Token"))?;
+        let token = token.ok_or_else(|| self.not_understood("an issued token is not in X-Subject-Token"))?;
         Ok(IssuedToken { token: SecretString::from(token), expires_at: issued.token.expires_at })
     }
 
-    /// Asks about a token, in the name of `own`. None when it is unknown, has ended or was revoked.
+    /// Validates a token with the token `own`. `None` when it is unknown, expired or revoked.
     ///
     /// # Errors
-    /// [`KeystoneError`]; [`KeystoneError::OwnTokenRefused`] when `own` is bad.
+    /// [`KeystoneError::OwnTokenRefused`] when `own` is invalid, and others when Keystone does not decide.
     pub async fn validate(
         &self,
         own: &SecretString,
         subject: &SecretString,
     ) -> Result<Option<TokenFacts>, KeystoneError> {
-        let ask = || async {
+        let send = || async {
             let mut request = self.request(Method::GET, "/v3/auth/tokens?nocatalog", Bytes::new())?;
             for (name, token) in [(AUTH_TOKEN, own), (SUBJECT_TOKEN, subject)] {
                 let mut value = HeaderValue::from_str(token.expose_secret())
-                    .map_err(|_| self.odd("a token is no header's value"))?;
+                    .map_err(|_| self.not_understood("a token is not a valid header value"))?;
                 value.set_sensitive(true);
                 request.headers_mut().insert(name, value);
             }
             self.exchange(request).await
         };
-        // A connection that was kept may be closed by Keystone just when it is used again.
-        let (head, answer) = match ask().await {
-            Err(KeystoneError::Unreachable { .. }) => ask().await?,
+        // Keystone may close an unused connection at the moment of its reuse.
+        let (head, answer) = match send().await {
+            Err(KeystoneError::Unreachable { .. }) => send().await?,
             outcome => outcome?,
         };
         match head.status {
@@ -128,7 +129,7 @@ impl Keystone {
                 if fault.error.code == StatusCode::NOT_FOUND.as_u16() {
                     Ok(None)
                 } else {
-                    Err(self.odd("status and body contradict each other"))
+                    Err(self.not_understood("status and body contradict each other"))
                 }
             }
             StatusCode::UNAUTHORIZED => Err(KeystoneError::OwnTokenRefused { url: self.url.clone() }),
@@ -143,7 +144,7 @@ impl Keystone {
             .uri(format!("{}{path}", self.url))
             .header(CONTENT_TYPE, "application/json")
             .body(Full::new(body))
-            .map_err(|error| self.odd(&error.to_string()))
+            .map_err(|error| self.not_understood(&error.to_string()))
     }
 
     async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<(http::response::Parts, Bytes), KeystoneError> {
@@ -152,65 +153,30 @@ impl Keystone {
             self.client.request(request).await.map_err(|error| unreachable(innermost_cause(&error)))?;
         let (head, body) = answer.into_parts();
         let body = Limited::new(body, ANSWER_MAX_BYTES).collect().await;
-        let body = body.map_err(|error| unreachable(format!("its answer was not read: {error}")))?;
+        let body = body.map_err(|error| unreachable(format!("its answer could not be read: {error}")))?;
         Ok((head, body.to_bytes()))
     }
 
     fn parsed<T: DeserializeOwned>(&self, body: &[u8]) -> Result<T, KeystoneError> {
-        // What serde says may quote the answer, in which there may be what nobody should see.
-        serde_json::from_slice(body)
-            .map_err(|error| self.odd(&format!("an answer is not what is expected at column {}", error.column())))
+        // The message of serde may quote the answer, which may contain secrets.
+        serde_json::from_slice(body).map_err(|error| {
+            self.not_understood(&format!("an answer has unexpected content at column {}", error.column()))
+        })
     }
 
     fn unexpected(&self, status: StatusCode) -> KeystoneError {
         if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
             return KeystoneError::Failing { url: self.url.clone(), status: status.as_u16() };
         }
-        self.odd(&format!("HTTP status {status}"))
+        self.not_understood(&format!("HTTP status {status}"))
     }
 
-    fn odd(&self, detail: &str) -> KeystoneError {
+    fn not_understood(&self, detail: &str) -> KeystoneError {
         KeystoneError::NotUnderstood { url: self.url.clone(), detail: detail.to_owned() }
     }
 }
 
-#[derive(Deserialize)]
-struct TokenBody<T> {
-    token: T,
-}
-
-#[derive(Deserialize)]
-struct IssuedTokenBody {
-    expires_at: Timestamp,
-}
-
-#[derive(Deserialize)]
-struct ValidTokenBody {
-    expires_at: Timestamp,
-    user: User,
-    project: Option<Project>,
-    #[serde(default)]
-    roles: Vec<Role>,
-    #[serde(default)]
-    system: System,
-}
-
-#[derive(Deserialize)]
-struct User {
-    id: String,
-}
-
-#[derive(Deserialize)]
-struct Role {
-    name: String,
-}
-
-#[derive(Default, Deserialize)]
-struct System {
-    #[serde(default)]
-    all: bool,
-}
-
+/// Fault body of Keystone.
 #[derive(Deserialize)]
 struct KeystoneFault {
     error: KeystoneFaultDetail,
@@ -219,16 +185,4 @@ struct KeystoneFault {
 #[derive(Deserialize)]
 struct KeystoneFaultDetail {
     code: u16,
-}
-
-impl From<ValidTokenBody> for TokenFacts {
-    fn from(token: ValidTokenBody) -> Self {
-        Self {
-            user_id: token.user.id,
-            project: token.project,
-            is_system: token.system.all,
-            roles: token.roles.into_iter().map(|role| role.name).collect(),
-            expires_at: token.expires_at,
-        }
-    }
 }

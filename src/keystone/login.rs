@@ -1,4 +1,4 @@
-//! Logins: who asks for a token, how that is proved, and what the token shall be for.
+//! Logins: user, proof, and scope of the token to issue.
 
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
@@ -7,13 +7,13 @@ use serde_json::{Value, json};
 /// credential").
 #[derive(Debug, Clone)]
 pub struct Login {
-    /// Who, and the proof.
+    /// User and proof.
     pub method: Method,
-    /// What for.
+    /// Scope of the token.
     pub scope: Scope,
 }
 
-/// Who asks, and the proof of it.
+/// User and proof.
 #[derive(Debug, Clone)]
 pub enum Method {
     /// A user with a password.
@@ -23,9 +23,9 @@ pub enum Method {
         /// The password.
         password: SecretString,
     },
-    /// An application credential, which has its own project.
+    /// An application credential, which determines the project.
     ApplicationCredential {
-        /// Its id; or its name, which is unique for its user only.
+        /// Its id, or its name and user. Names are unique for one user only.
         id: Result<String, (String, Identifier)>,
         /// Its secret.
         secret: SecretString,
@@ -50,10 +50,10 @@ pub enum Domain {
     Name(String),
 }
 
-/// What a token shall be for.
+/// Scope of a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Scope {
-    /// What the login has by itself.
+    /// Scope that the login implies.
     Default,
     /// A project.
     Project(Identifier),
@@ -64,14 +64,14 @@ pub enum Scope {
 }
 
 impl Login {
-    /// What proves it.
+    /// The secret of the proof.
     pub(super) fn secret(&self) -> &SecretString {
         match &self.method {
             Method::Password { password: secret, .. } | Method::ApplicationCredential { secret, .. } => secret,
         }
     }
 
-    /// The body of the request.
+    /// Body of the request.
     pub(super) fn body(&self) -> Value {
         let identity = match &self.method {
             Method::Password { user, password } => {

@@ -1,28 +1,28 @@
-//! The backoff on the agent's own login: Keystone locks a user who shows a wrong password too often,
-//! and this user may be one that others share.
+//! Backoff of the agent's own login. Keystone locks a user after too many wrong passwords, and others may
+//! share this user.
 //!
-//! A failure that is Keystone's verdict doubles the wait, from [`BACKOFF_MIN`] to [`BACKOFF_MAX`]: the login was
-//! refused, or the token that came of it. A Keystone that is not there locks nobody, and is to be used
-//! as soon as it is back: the wait stays [`BACKOFF_MIN`]. Another secret, or a new start, needs no wait.
+//! Each refusal by Keystone doubles the wait, from [`BACKOFF_MIN`] to [`BACKOFF_MAX`]. It may refuse the login
+//! or the token that the login produced. An unreachable Keystone locks nobody and is to be used as soon as
+//! it is back, so the wait stays [`BACKOFF_MIN`]. Another secret, or a restart, needs no wait.
 
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::Instant;
 
-use super::KeystoneError;
+use super::error::KeystoneError;
 
-/// The first wait.
+/// First wait.
 pub const BACKOFF_MIN: Duration = Duration::from_secs(5);
 
-/// The longest wait.
+/// Longest wait.
 pub const BACKOFF_MAX: Duration = Duration::from_secs(300);
 
 #[derive(Debug, Default)]
 pub(super) struct LoginBackoff {
-    /// Verdicts since the last login that led to an answer.
-    verdicts: u32,
-    last: Option<Failure>,
+    /// Refusals since the last login whose token Keystone accepted.
+    refusals: u32,
+    last_failure: Option<Failure>,
 }
 
 #[derive(Debug)]
@@ -33,35 +33,36 @@ struct Failure {
 }
 
 impl LoginBackoff {
-    /// Why a login with this secret has to wait.
-    pub(super) fn holds(&self, secret: &SecretString) -> Option<KeystoneError> {
-        let last = self.last.as_ref().filter(|last| last.until > Instant::now())?;
+    /// Error of the failed login because of which a login with this secret must wait.
+    pub(super) fn pending_error(&self, secret: &SecretString) -> Option<KeystoneError> {
+        let last = self.last_failure.as_ref().filter(|last| last.until > Instant::now())?;
         (last.secret.expose_secret() == secret.expose_secret()).then(|| last.error.clone())
     }
 
-    /// A login with this secret failed, or what came of it.
+    /// Records that a login with this secret, or its token, was refused or had no answer.
     pub(super) fn failed(&mut self, error: &KeystoneError, secret: SecretString) {
-        let is_another = self.last.as_ref().is_some_and(|last| last.secret.expose_secret() != secret.expose_secret());
-        if is_another {
-            self.verdicts = 0;
+        let is_other_secret =
+            self.last_failure.as_ref().is_some_and(|last| last.secret.expose_secret() != secret.expose_secret());
+        if is_other_secret {
+            self.refusals = 0;
         }
         let wait = if error.is_outage() {
             BACKOFF_MIN
         } else {
-            let wait = BACKOFF_MIN.saturating_mul(2_u32.saturating_pow(self.verdicts)).min(BACKOFF_MAX);
-            self.verdicts = self.verdicts.saturating_add(1);
+            let wait = BACKOFF_MIN.saturating_mul(2_u32.saturating_pow(self.refusals)).min(BACKOFF_MAX);
+            self.refusals = self.refusals.saturating_add(1);
             wait
         };
-        self.last = Some(Failure { until: Instant::now() + wait, error: error.clone(), secret });
+        self.last_failure = Some(Failure { until: Instant::now() + wait, error: error.clone(), secret });
     }
 
-    /// A login led to a token, of which nothing else is known.
-    pub(super) fn answered(&mut self) {
-        self.last = None;
+    /// Records that a login produced a token, which Keystone has not accepted yet.
+    pub(super) fn token_issued(&mut self) {
+        self.last_failure = None;
     }
 
-    /// Keystone answered a question that was asked after a login.
-    pub(super) fn release(&mut self) {
+    /// Records that Keystone accepted the token of a login.
+    pub(super) fn token_accepted(&mut self) {
         *self = Self::default();
     }
 }

@@ -1,5 +1,5 @@
-//! Keystone's addresses for its HTTP client. While its name server is slow or down, the latest ones are used:
-//! a Keystone that moves meanwhile is not found.
+//! Addresses of Keystone for its HTTP client. While the name server is slow or down, the latest ones are used.
+//! A Keystone that moves meanwhile is not found.
 
 use std::net::SocketAddr;
 use std::task::{Context, Poll};
@@ -15,7 +15,7 @@ use crate::sys::resolve::{KEYSTONE, ResolveError};
 /// Deadline of a lookup, after which the latest addresses are used.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The agent's resolver as a service, which is what the HTTP client takes.
+/// The agent's resolver as a service for the HTTP client.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ResolveKeystone;
 

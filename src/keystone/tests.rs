@@ -115,6 +115,13 @@ async fn each_other_answer_has_its_own_meaning() {
     let keystone = FakeKeystone::start().await;
     keystone.add("t", Some("p1"), &[], 3600);
     let validator = Validator::new(&keystone.settings()).await.expect("settings");
+    let token = |user: usize, project: usize| {
+        json!({
+            "expires_at": "2100-01-01T00:00:00.000000Z", "user": { "id": "u".repeat(user) },
+            "project": { "id": "p", "name": "n".repeat(project) },
+        })
+    };
+    let (with_user, with_project) = (|length| token(length, 1), |length| token(1, length));
     for (status, body, expected) in [
         (StatusCode::FORBIDDEN, json!({}), "role"),
         (StatusCode::SERVICE_UNAVAILABLE, json!({}), "503"),
@@ -123,11 +130,15 @@ async fn each_other_answer_has_its_own_meaning() {
         // A web server that is no Keystone knows no such page; that says nothing of the token.
         (StatusCode::NOT_FOUND, json!({ "message": "no page" }), "is it the address of Keystone"),
         (StatusCode::OK, json!({ "token": { "secret": "s3cret" } }), "is it the address of Keystone"),
+        (StatusCode::OK, json!({ "token": with_user(256) }), "is it the address of Keystone"),
+        (StatusCode::OK, json!({ "token": with_project(256) }), "is it the address of Keystone"),
     ] {
         keystone.answer_instead(Some((status, body)));
         let error = validator.validate(&secret("t")).await.expect_err(expected).to_string();
         assert!(error.contains(expected) && !error.contains("s3cret"), "{error}");
     }
+    keystone.answer_instead(Some((StatusCode::OK, json!({ "token": token(255, 255) }))));
+    assert!(validator.validate(&secret("t")).await.expect("ids of the longest length").is_some());
     keystone.answer_instead(None);
     assert!(validator.validate(&secret("t")).await.expect("an answer").is_some());
 }

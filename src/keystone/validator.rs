@@ -1,9 +1,9 @@
-//! The agent's side: a token of its own, with which it asks about those of others.
+//! Validation of tokens with a token of the agent's own.
 //!
-//! The own token is got when it is first needed, and anew shortly before it ends or as soon as
-//! Keystone no longer takes it; the secret is read again each time, so a rotated one takes effect by
-//! itself. Only one request for it is on its way at a time, and one that failed is not made again at
-//! once ([`super::login_backoff`]): a flood of tokens must not lock the agent's user out.
+//! The agent gets its own token when it first needs one, and renews it shortly before its end or when Keystone
+//! no longer accepts it. It reads the secret again each time, so a rotated secret takes effect by itself.
+//! Only one login is in flight at a time, and a failed one is not repeated at once
+//! ([`super::login_backoff`]). Otherwise a flood of tokens would lock the agent's user.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,16 +14,19 @@ use secrecy::SecretString;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+use super::error::KeystoneError;
+use super::http::Keystone;
+use super::login::{Domain, Identifier, Login, Method, Scope};
 use super::login_backoff::LoginBackoff;
-use super::{Domain, Identifier, IssuedToken, Keystone, KeystoneError, Login, Method, Scope, TokenFacts};
+use super::token::{IssuedToken, TokenFacts};
 use crate::model::settings::{KeystoneCredential, KeystoneSettings};
 use crate::sys::secret_file::read_secret;
 
-/// The own token is renewed when this little of its life is left, and never earlier than that after
-/// it was got: a clock that is wrong must not make every question two.
-const RENEWED_BEFORE_END: Duration = Duration::from_secs(60);
+/// Remaining life at which the own token is renewed. It is also the shortest use of a token, so that a wrong
+/// clock does not cause a login for every validation.
+const RENEW_BEFORE_END: Duration = Duration::from_secs(60);
 
-/// Asks Keystone about tokens.
+/// Validates tokens.
 #[derive(Debug)]
 pub struct Validator {
     keystone: Keystone,
@@ -40,40 +43,40 @@ struct OwnLogin {
 #[derive(Debug)]
 struct OwnToken {
     token: SecretString,
-    /// What it was got with.
+    /// The secret that it was issued for.
     secret: SecretString,
     renew_at: Instant,
-    /// Whether Keystone has taken it.
-    is_proven: AtomicBool,
+    /// Whether Keystone has accepted it.
+    is_accepted: AtomicBool,
 }
 
 impl Validator {
-    /// A validator, which has not asked anything yet.
+    /// A validator. Sends nothing yet.
     ///
     /// # Errors
     /// [`KeystoneError`] when the CA bundle or the secret cannot be used.
     pub async fn new(settings: &KeystoneSettings) -> Result<Self, KeystoneError> {
-        let keystone = Keystone::at(&settings.url, settings.ca_bundle.as_deref()).await?;
+        let keystone = Keystone::new(&settings.url, settings.ca_bundle.as_deref()).await?;
         let credential = settings.credential.clone();
         login(&credential).await?;
         Ok(Self { keystone, credential, own: Mutex::default() })
     }
 
-    /// Asks about a token. None when it is unknown, has ended or was revoked.
+    /// Validates a token. `None` when it is unknown, expired or revoked. The caller bounds the wait.
     ///
     /// # Errors
-    /// [`KeystoneError`] when Keystone does not say. The caller bounds the wait.
+    /// [`KeystoneError`] when Keystone does not decide.
     pub async fn validate(&self, subject: &SecretString) -> Result<Option<TokenFacts>, KeystoneError> {
         let own = self.own_token(None).await?;
-        let refused = match self.ask(&own, subject).await {
+        let refused = match self.validate_with(&own, subject).await {
             Err(KeystoneError::OwnTokenRefused { .. }) => own,
             outcome => return outcome,
         };
         let renewed = self.own_token(Some(&refused)).await?;
-        let outcome = self.ask(&renewed, subject).await;
+        let outcome = self.validate_with(&renewed, subject).await;
         if let Err(error @ KeystoneError::OwnTokenRefused { .. }) = &outcome {
             let mut own = self.own.lock().await;
-            // Many may be told at once, and it is one failure.
+            // Many validations may see this refusal, which counts once.
             if own.token.take_if(|token| Arc::ptr_eq(token, &renewed)).is_some() {
                 own.backoff.failed(error, renewed.secret.clone());
             }
@@ -81,33 +84,33 @@ impl Validator {
         outcome
     }
 
-    async fn ask(&self, own: &OwnToken, subject: &SecretString) -> Result<Option<TokenFacts>, KeystoneError> {
+    async fn validate_with(&self, own: &OwnToken, subject: &SecretString) -> Result<Option<TokenFacts>, KeystoneError> {
         let facts = self.keystone.validate(&own.token, subject).await?;
-        if !own.is_proven.swap(true, Ordering::Relaxed) {
-            self.own.lock().await.backoff.release();
+        if !own.is_accepted.swap(true, Ordering::Relaxed) {
+            self.own.lock().await.backoff.token_accepted();
         }
         Ok(facts)
     }
 
-    /// The own token, unless it is the one that was refused.
+    /// The own token, or a new one when it is old or the one that was refused.
     async fn own_token(&self, refused: Option<&Arc<OwnToken>>) -> Result<Arc<OwnToken>, KeystoneError> {
         let mut own = self.own.lock().await;
-        let is_good = |token: &&Arc<OwnToken>| {
+        let is_usable = |token: &&Arc<OwnToken>| {
             token.renew_at > Instant::now() && refused.is_none_or(|refused| !Arc::ptr_eq(refused, token))
         };
-        if let Some(token) = own.token.as_ref().filter(is_good) {
+        if let Some(token) = own.token.as_ref().filter(is_usable) {
             return Ok(token.clone());
         }
         let login = login(&self.credential).await?;
         let secret = login.secret().clone();
-        if let Some(error) = own.backoff.holds(&secret) {
+        if let Some(error) = own.backoff.pending_error(&secret) {
             return Err(error);
         }
-        // Who waits may give up, and that this login has no answer must count all the same.
+        // The caller may stop waiting, and a login without an answer must count then, too.
         own.backoff.failed(&KeystoneError::NoAnswer { url: self.keystone.url().to_owned() }, secret.clone());
         match self.keystone.issue(&login).await {
             Ok(issued) => {
-                own.backoff.answered();
+                own.backoff.token_issued();
                 let token = Arc::new(OwnToken::new(issued, secret));
                 own.token = Some(token.clone());
                 Ok(token)
@@ -123,9 +126,9 @@ impl Validator {
 impl OwnToken {
     fn new(issued: IssuedToken, secret: SecretString) -> Self {
         let life = Duration::try_from(issued.expires_at.duration_since(Timestamp::now())).unwrap_or_default();
-        let used_for = life.saturating_sub(RENEWED_BEFORE_END).max(RENEWED_BEFORE_END);
+        let used_for = life.saturating_sub(RENEW_BEFORE_END).max(RENEW_BEFORE_END);
         let renew_at = Instant::now() + used_for;
-        Self { token: issued.token, secret, renew_at, is_proven: AtomicBool::new(false) }
+        Self { token: issued.token, secret, renew_at, is_accepted: AtomicBool::new(false) }
     }
 }
 

@@ -26,8 +26,14 @@ impl Caller {
     /// Whether a target type is there for this caller.
     #[must_use]
     pub fn may_see(&self, target_type: &TargetType) -> bool {
-        let project = || self.project_id.as_ref()?.parse::<ProjectId>().ok();
-        self.is_admin || target_type.is_public || project().is_some_and(|project| target_type.is_of(&project))
+        let is_own = || self.project().is_some_and(|project| target_type.is_of(&project));
+        self.is_admin || target_type.is_public || is_own()
+    }
+
+    /// The project of the request, if it is one that a target type can be assigned to.
+    #[must_use]
+    pub fn project(&self) -> Option<ProjectId> {
+        self.project_id.as_ref()?.parse().ok()
     }
 }
 

@@ -160,8 +160,8 @@ async fn warns_of_keystone_without_tls_and_of_exposed_secrets() {
 async fn start_fails_when_security_files_are_unusable() {
     for (file, content, expected) in [
         ("api.token", "short", "[api.token] file"),
-        ("api.pem", "nothing", "holds no certificate"),
-        ("api.key", "nothing", "holds no private key"),
+        ("api.pem", "nothing", "contains no certificate"),
+        ("api.key", "nothing", "contains no private key"),
     ] {
         let workspace = protected();
         std::fs::write(workspace.path(file), content).expect("written");

@@ -20,7 +20,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::Identity;
+use super::credential::Identity;
 
 /// Largest number of pending validations of unknown tokens: one for each connection. Formerly valid
 /// tokens are bounded by their cache entries.
@@ -31,9 +31,9 @@ pub(super) const PAUSE: Duration = Duration::from_secs(1);
 
 /// Fraction of the cache time after which a valid token is revalidated when it is used. So a client that
 /// polls never waits for a validation.
-const REFRESHED_AFTER: f64 = 0.8;
+const REVALIDATED_AFTER: f64 = 0.8;
 
-/// What stands for a token.
+/// Cache key of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct TokenHash([u8; 32]);
 
@@ -47,14 +47,14 @@ impl TokenHash {
     }
 }
 
-/// What was found out about a token.
+/// Result of a validation.
 #[derive(Debug, Clone)]
 pub(super) enum Verdict {
-    /// It is this one's, until then.
-    Good(Arc<Identity>, Timestamp),
-    /// It is unknown, has ended or was revoked.
-    Bad,
-    /// Keystone did not say what it is.
+    /// Valid: its owner and its expiry.
+    Valid(Arc<Identity>, Timestamp),
+    /// Unknown, expired or revoked.
+    Invalid,
+    /// Keystone did not decide.
     Unknown,
     /// Keystone cannot validate any token.
     KeystoneDown,
@@ -74,78 +74,79 @@ pub(super) enum WasValid {
 /// Receiver of the verdict of a pending validation.
 pub(super) type PendingValidation = watch::Receiver<Option<Verdict>>;
 
-/// What there is about a token.
+/// State of a token in the cache.
 pub(super) enum Found {
-    /// It is good.
-    Good(Arc<Identity>),
+    /// Valid.
+    Valid(Arc<Identity>),
     /// Valid but stale: the holder of the sender must revalidate it.
     Stale(Arc<Identity>, watch::Sender<Option<Verdict>>),
     /// Invalid.
-    Bad,
+    Invalid,
     /// A validation is pending.
     Pending(PendingValidation),
     /// No valid entry: the holder of the sender must validate it.
-    Nothing(watch::Sender<Option<Verdict>>, PendingValidation, WasValid),
+    Missing(watch::Sender<Option<Verdict>>, PendingValidation, WasValid),
     /// No entry, and too many validations are pending.
-    Full,
+    Overloaded,
     /// No entry, and Keystone has just failed.
     KeystoneDown,
 }
 
 #[derive(Debug)]
 pub(super) struct TokenCache {
-    good: LruCache<TokenHash, Good>,
-    bad: LruCache<TokenHash, Instant>,
+    valid: LruCache<TokenHash, ValidToken>,
+    invalid: LruCache<TokenHash, Instant>,
     pending: HashMap<TokenHash, PendingValidation>,
-    good_for: Duration,
-    bad_for: Duration,
+    valid_for: Duration,
+    invalid_for: Duration,
     failed_at: Option<Instant>,
 }
 
 #[derive(Debug)]
-struct Good {
+struct ValidToken {
     identity: Arc<Identity>,
     since: Instant,
-    /// When it may be asked about again.
-    ask_at: Instant,
+    /// Earliest time of the next revalidation.
+    revalidate_at: Instant,
     expires_at: Timestamp,
 }
 
 impl TokenCache {
-    pub(super) fn new(entries: usize, good_for: Duration, bad_for: Duration) -> Self {
+    pub(super) fn new(entries: usize, valid_for: Duration, invalid_for: Duration) -> Self {
         let entries = NonZeroUsize::new(entries).unwrap_or(NonZeroUsize::MIN);
-        // Not of their full size from the start: most agents see a handful of tokens.
-        let (mut good, mut bad) = (LruCache::unbounded(), LruCache::unbounded());
-        good.resize(entries);
-        bad.resize(entries);
-        Self { good, bad, pending: HashMap::new(), good_for, bad_for, failed_at: None }
+        // The caches grow on demand, because most agents see a handful of tokens.
+        let (mut valid, mut invalid) = (LruCache::unbounded(), LruCache::unbounded());
+        valid.resize(entries);
+        invalid.resize(entries);
+        Self { valid, invalid, pending: HashMap::new(), valid_for, invalid_for, failed_at: None }
     }
 
     pub(super) fn find(&mut self, hash: TokenHash) -> Found {
         let is_keystone_down = self.is_keystone_down();
         let mut was_valid = WasValid::No;
-        if let Some(good) = self.good.get(&hash) {
-            if Timestamp::now() < good.expires_at {
-                let (identity, may_ask) = (good.identity.clone(), good.ask_at <= Instant::now() && !is_keystone_down);
-                if good.since.elapsed() < self.good_for {
-                    return match self.start_validation(hash, may_ask, WasValid::Yes) {
+        if let Some(token) = self.valid.get(&hash) {
+            if Timestamp::now() < token.expires_at {
+                let (identity, may_revalidate) =
+                    (token.identity.clone(), token.revalidate_at <= Instant::now() && !is_keystone_down);
+                if token.since.elapsed() < self.valid_for {
+                    return match self.start_validation(hash, may_revalidate, WasValid::Yes) {
                         Some((sender, _)) => Found::Stale(identity, sender),
-                        None => Found::Good(identity),
+                        None => Found::Valid(identity),
                     };
                 }
-                if !may_ask && !self.pending.contains_key(&hash) {
+                if !may_revalidate && !self.pending.contains_key(&hash) {
                     return Found::KeystoneDown;
                 }
                 was_valid = WasValid::Yes;
             } else {
-                self.good.pop(&hash);
+                self.valid.pop(&hash);
             }
         }
-        if let Some(since) = self.bad.get(&hash) {
-            if since.elapsed() < self.bad_for {
-                return Found::Bad;
+        if let Some(since) = self.invalid.get(&hash) {
+            if since.elapsed() < self.invalid_for {
+                return Found::Invalid;
             }
-            self.bad.pop(&hash);
+            self.invalid.pop(&hash);
         }
         if let Some(pending) = self.pending.get(&hash) {
             return Found::Pending(pending.clone());
@@ -154,8 +155,8 @@ impl TokenCache {
             return Found::KeystoneDown;
         }
         match self.start_validation(hash, true, was_valid) {
-            Some((sender, pending)) => Found::Nothing(sender, pending, was_valid),
-            None => Found::Full,
+            Some((sender, pending)) => Found::Missing(sender, pending, was_valid),
+            None => Found::Overloaded,
         }
     }
 
@@ -179,29 +180,30 @@ impl TokenCache {
         self.failed_at.is_some_and(|at| at.elapsed() < PAUSE)
     }
 
-    /// Keystone is asked anew, whatever happened.
+    /// Ends the pause after a failure of Keystone.
     pub(super) fn forget_failure(&mut self) {
         self.failed_at = None;
     }
 
-    /// A question has been answered, or given up.
+    /// Records the result of a pending validation.
     pub(super) fn finish_validation(&mut self, hash: TokenHash, verdict: &Verdict) {
         self.pending.remove(&hash);
         let now = Instant::now();
         match verdict {
-            Verdict::Good(identity, expires_at) => {
-                let ask_at = now + self.good_for.mul_f64(REFRESHED_AFTER);
-                let good = Good { identity: identity.clone(), since: now, ask_at, expires_at: *expires_at };
-                self.bad.pop(&hash);
-                self.good.put(hash, good);
+            Verdict::Valid(identity, expires_at) => {
+                let revalidate_at = now + self.valid_for.mul_f64(REVALIDATED_AFTER);
+                let token =
+                    ValidToken { identity: identity.clone(), since: now, revalidate_at, expires_at: *expires_at };
+                self.invalid.pop(&hash);
+                self.valid.put(hash, token);
             }
-            Verdict::Bad => {
-                self.good.pop(&hash);
-                self.bad.put(hash, now);
+            Verdict::Invalid => {
+                self.valid.pop(&hash);
+                self.invalid.put(hash, now);
             }
             Verdict::Unknown | Verdict::KeystoneDown | Verdict::Overloaded => {
-                if let Some(good) = self.good.peek_mut(&hash) {
-                    good.ask_at = now + PAUSE;
+                if let Some(token) = self.valid.peek_mut(&hash) {
+                    token.revalidate_at = now + PAUSE;
                 }
                 if matches!(verdict, Verdict::KeystoneDown) {
                     self.failed_at = Some(now);
@@ -212,6 +214,6 @@ impl TokenCache {
 
     #[cfg(test)]
     pub(super) fn sizes(&self) -> (usize, usize, usize) {
-        (self.good.len(), self.bad.len(), self.pending.len())
+        (self.valid.len(), self.invalid.len(), self.pending.len())
     }
 }

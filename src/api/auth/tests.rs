@@ -2,10 +2,12 @@
 
 use axum::Extension;
 use axum::body::Body;
+use axum::http::header::AUTHORIZATION;
 use axum::middleware::from_fn_with_state;
 use axum::routing::any;
 use tower::ServiceExt as _;
 
+use super::credential::TOKEN_MAX_BYTES;
 use super::*;
 use crate::api::prefix;
 use crate::keystone::fake::FakeKeystone;

@@ -1,6 +1,6 @@
-//! Shared secret: a request that carries it is an admin's.
+//! Shared secret. A request with the secret is an admin's.
 //!
-//! Kept and compared as its SHA-256, in constant time, so that neither content nor length of the
+//! The agent keeps its SHA-256 and compares it in constant time, so that neither content nor length of the
 //! secret can be measured.
 
 use std::path::{Path, PathBuf};
@@ -11,13 +11,11 @@ use secrecy::{ExposeSecret, SecretString};
 use subtle::ConstantTimeEq;
 
 use super::cache::TokenHash;
-use super::{AuthError, Identity, is_token};
+use super::credential::{Identity, is_token};
+use super::error::{AuthError, SECRET_MIN_BYTES};
 use crate::api::fault::Fault;
 use crate::model::Caller;
 use crate::sys::secret_file::read_secret;
-
-/// The shortest secret that is taken, in bytes.
-pub(super) const SECRET_MIN_BYTES: usize = 16;
 
 #[derive(Debug)]
 pub(super) struct TokenAuth {
@@ -40,7 +38,7 @@ impl TokenAuth {
         if TokenHash::of(token).as_bytes().ct_eq(expected.as_bytes()).into() {
             Ok(Identity { caller: Caller::local(), project_name: String::new() })
         } else {
-            Err(Fault::new(StatusCode::UNAUTHORIZED, "the token is not the agent's: see [api.token] file on its host"))
+            Err(Fault::new(StatusCode::UNAUTHORIZED, "the token is not the agent's, see [api.token] file on its host"))
         }
     }
 }

@@ -5,12 +5,13 @@
 
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
+use serde_path_to_error::{Path, Segment};
 
+use super::json;
 use crate::api::fault::Fault;
-use crate::api::wire::{MetadataBody, NewTargetBody, NewTypeBody, ProjectsBody, TargetUpdateBody, TypeUpdateBody};
-
-/// Characters of a refusal, at most. The middle of a longer one is left out.
-const MESSAGE_MAX_CHARS: usize = 600;
+use crate::api::wire::{
+    MetadataBody, MetadataRemovalBody, NewTargetBody, NewTypeBody, ProjectsBody, TargetUpdateBody, TypeUpdateBody,
+};
 
 /// A body: one object under its envelope's name.
 pub(super) trait RequestBody: DeserializeOwned {
@@ -36,6 +37,7 @@ request_bodies! {
     TypeUpdateBody: "backup_target_type", "";
     ProjectsBody: "backup_target_type", "a list of project ids";
     MetadataBody: "backup_target_type", "a list of {\"key\": …, \"value\": …}";
+    MetadataRemovalBody: "backup_target_type", "a list of {\"key\": …, \"value\": …}";
 }
 
 /// Decodes a body.
@@ -67,61 +69,81 @@ fn decode_object<T: RequestBody>(mut body: Map<String, Value>) -> Result<T, Faul
     let expected = expected(envelope);
     match body.get_mut(envelope) {
         Some(Value::Object(fields)) => fields.retain(|_, value| !value.is_null()),
-        Some(other) => return Err(refused(&format!("{envelope} is {}, {expected}", kind_of(other)))),
-        None => return Err(refused(&format!("{envelope} is missing, {expected}"))),
+        Some(other) => return Err(Fault::bad_request(format!("{envelope} is {}, {expected}", kind_of(other)))),
+        None => return Err(Fault::bad_request(format!("{envelope} is missing, {expected}"))),
     }
     if let Some(field) = body.keys().find(|field| *field != envelope) {
-        return Err(refused(&format!("unexpected top-level field {field:?}: move it inside {envelope}, {expected}")));
+        return Err(Fault::bad_request(format!(
+            "unexpected top-level field {field:?}: move it inside {envelope}, {expected}"
+        )));
     }
-    serde_path_to_error::deserialize(Value::Object(body)).map_err(|error| {
+    let body = Value::Object(body);
+    serde_path_to_error::deserialize(&body).map_err(|error| {
         let path = error.path().to_string();
         let problem = error.inner().to_string();
         let named = |prefix: &str| problem.strip_prefix(prefix)?.split('`').next();
         if let Some(field) = named("missing field `") {
-            return refused(&format!("{field}: missing, expected {}", T::REQUIRED));
+            return Fault::bad_request(format!("{field}: missing, expected {}", T::REQUIRED));
         }
         if let Some(field) = named("duplicate field `") {
-            return refused(&format!("{field}: given under two names of one field, send one of them"));
+            return Fault::bad_request(format!("{field}: given under two names of one field, send one of them"));
         }
         // The path of an unknown field ends in its name, which the text repeats.
         let unknown = named("unknown field `").unwrap_or_default();
-        let place = path.strip_suffix(unknown).unwrap_or(&path).strip_prefix(envelope).unwrap_or(&path);
-        let within = place.trim_matches('.');
-        refused(&format!("{}: {problem}", if within.is_empty() { envelope } else { within }))
+        let field =
+            path.strip_suffix(unknown).unwrap_or(&path).strip_prefix(envelope).unwrap_or(&path).trim_matches('.');
+        let field = if field.is_empty() { envelope } else { field };
+        match problem.strip_prefix("invalid type: ").and_then(|problem| problem.rsplit_once(", expected ")) {
+            Some((_, expected)) => {
+                let found = shown(value_at(&body, error.path()));
+                Fault::bad_request(format!("{field}: {found} is not {}", json_term(expected)))
+            }
+            None => Fault::bad_request(format!("{field}: {problem}")),
+        }
     })
+}
+
+/// The value at a path of the body.
+fn value_at<'a>(body: &'a Value, path: &Path) -> &'a Value {
+    path.iter().fold(body, |value, segment| match segment {
+        Segment::Map { key } => value.get(key).unwrap_or(value),
+        Segment::Seq { index } => value.get(index).unwrap_or(value),
+        _ => value,
+    })
+}
+
+/// A value in a message: a list or an object as such, anything else as it was sent.
+fn shown(value: &Value) -> String {
+    match value {
+        Value::Array(_) | Value::Object(_) => kind_of(value).to_owned(),
+        scalar => scalar.to_string(),
+    }
+}
+
+/// JSON's term for a type that serde expects.
+fn json_term(expected: &str) -> &str {
+    match expected {
+        "a map" => "an object",
+        "a sequence" => "a list",
+        other => other,
+    }
 }
 
 /// The top-level object of a body, without fields that are `null`.
 fn object(bytes: &[u8], envelope: &str) -> Result<Map<String, Value>, Fault> {
     let expected = expected(envelope);
-    match serde_json::from_slice(bytes) {
+    match json::parse(bytes) {
         Ok(Value::Object(mut object)) => {
             object.retain(|field, value| field == envelope || !value.is_null());
             Ok(object)
         }
-        Ok(other) => Err(refused(&format!("the body is {}, {expected}", kind_of(&other)))),
-        Err(error) => Err(refused(&format!("the body is not JSON: {error}, {expected}"))),
+        Ok(other) => Err(Fault::bad_request(format!("the body is {}, {expected}", kind_of(&other)))),
+        Err(error) => Err(Fault::bad_request(format!("the body is not JSON: {error}, {expected}"))),
     }
 }
 
 fn expected(envelope: &str) -> String {
     format!("expected {{\"{envelope}\": {{…}}}}")
-}
-
-/// A fault with a message of one line, which may repeat what the client sent.
-fn refused(message: &str) -> Fault {
-    let letters: Vec<char> = message.chars().flat_map(escaped).collect();
-    if letters.len() <= MESSAGE_MAX_CHARS {
-        return Fault::bad_request(String::from_iter(letters));
-    }
-    // What was expected is at the end.
-    let half = MESSAGE_MAX_CHARS / 2;
-    let (start, end) = (&letters[..half], &letters[letters.len() - half..]);
-    Fault::bad_request(start.iter().chain(&['…']).chain(end).collect::<String>())
-}
-
-fn escaped(letter: char) -> Vec<char> {
-    if letter.is_control() { letter.escape_default().collect() } else { vec![letter] }
 }
 
 fn kind_of(value: &Value) -> &'static str {

@@ -1,17 +1,15 @@
 //! Requests that create or change a target type.
 
-use std::collections::BTreeMap;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::decode::{decode, decode_projects};
 use crate::agent::{NewType, TypeUpdate};
 use crate::api::fault::Fault;
-use crate::api::wire::{MetadataBody, MetadataPair, NewTypeBody, ProjectsBody, TypeUpdateBody};
+use crate::api::wire::{
+    MetadataBody, MetadataEntry, MetadataPair, MetadataRemovalBody, NewTypeBody, ProjectsBody, TypeUpdateBody,
+};
 use crate::model::{ProjectId, TargetId, TargetType};
 use crate::registry::TypeChange;
-
-/// Keys and values. `None` stands for any value.
-type Pairs = BTreeMap<String, Option<String>>;
 
 /// Decodes the body of a create.
 pub(in crate::api) fn new_type(bytes: &[u8]) -> Result<NewType, Fault> {
@@ -23,7 +21,7 @@ pub(in crate::api) fn new_type(bytes: &[u8]) -> Result<NewType, Fault> {
         is_default: fields.is_default.unwrap_or(false),
         is_public: fields.is_public,
         projects: projects(&fields.project_list)?,
-        metadata: with_values(fields.metadata)?,
+        metadata: map(fields.metadata),
         user_id: None,
     })
 }
@@ -49,7 +47,7 @@ pub(in crate::api) fn type_update(bytes: &[u8], target_type: &TargetType) -> Res
             is_default: fields.is_default,
             purge_projects: fields.purge_projects.unwrap_or(false),
             purge_metadata: fields.purge_metadata.unwrap_or(false),
-            set_metadata: with_values(fields.metadata)?,
+            set_metadata: map(fields.metadata),
             ..TypeChange::default()
         },
     })
@@ -69,20 +67,19 @@ pub(in crate::api) fn projects_to_remove(bytes: &[u8], target_type: &TargetType)
 
 /// Decodes the body of `add_metadata`.
 pub(in crate::api) fn metadata_to_add(bytes: &[u8], target_type: &TargetType) -> Result<TypeUpdate, Fault> {
-    let set_metadata = with_values(metadata(bytes, target_type)?)?;
-    Ok(TypeUpdate { change: TypeChange { set_metadata, ..TypeChange::default() }, ..TypeUpdate::default() })
-}
-
-/// Decodes the body of `remove_metadata`. A pair is removed only with the given value, a key alone whatever its value is.
-pub(in crate::api) fn metadata_to_remove(bytes: &[u8], target_type: &TargetType) -> Result<TypeUpdate, Fault> {
-    let remove_metadata = pairs(metadata(bytes, target_type)?)?;
-    Ok(TypeUpdate { change: TypeChange { remove_metadata, ..TypeChange::default() }, ..TypeUpdate::default() })
-}
-
-fn metadata(bytes: &[u8], target_type: &TargetType) -> Result<Vec<MetadataPair>, Fault> {
     let MetadataBody { backup_target_type: fields } = decode(bytes)?;
     same_type(fields.backup_target_type_id.as_deref(), target_type)?;
-    Ok(fields.metadata)
+    let change = TypeChange { set_metadata: map(fields.metadata), ..TypeChange::default() };
+    Ok(TypeUpdate { change, ..TypeUpdate::default() })
+}
+
+/// Decodes the body of `remove_metadata`. A pair is removed only with the given value, and a key alone with any value.
+pub(in crate::api) fn metadata_to_remove(bytes: &[u8], target_type: &TargetType) -> Result<TypeUpdate, Fault> {
+    let MetadataRemovalBody { backup_target_type: fields } = decode(bytes)?;
+    same_type(fields.backup_target_type_id.as_deref(), target_type)?;
+    let remove_metadata = fields.metadata.into_iter().map(|MetadataPair { key, value }| (key, value)).collect();
+    let change = TypeChange { remove_metadata, ..TypeChange::default() };
+    Ok(TypeUpdate { change, ..TypeUpdate::default() })
 }
 
 fn project_list(bytes: &[u8], target_type: &TargetType, alias: &'static str) -> Result<BTreeSet<ProjectId>, Fault> {
@@ -114,30 +111,9 @@ fn same_type(given: Option<&str>, target_type: &TargetType) -> Result<(), Fault>
     }
 }
 
-fn pairs(list: Vec<MetadataPair>) -> Result<Pairs, Fault> {
-    let mut pairs = Pairs::new();
-    for MetadataPair { key, value } in list {
-        match pairs.get(&key) {
-            Some(earlier) if *earlier != value => {
-                let message = format!("metadata: {key:?} is given twice with different values, send one of them");
-                return Err(Fault::bad_request(message));
-            }
-            _ => pairs.insert(key, value),
-        };
-    }
-    Ok(pairs)
-}
-
-/// Metadata to set: every key has a value.
-fn with_values(list: Vec<MetadataPair>) -> Result<BTreeMap<String, String>, Fault> {
-    let with_value = |(key, value): (String, Option<String>)| match value {
-        Some(value) if !value.is_empty() => Ok((key, value)),
-        Some(_) => Err(Fault::bad_request(format!("metadata: the value of {key:?} is empty, expected 1 to 255 bytes"))),
-        None => Err(Fault::bad_request(format!(
-            "metadata: {key:?} has no value, expected {{\"key\": …, \"value\": …}} or an object of one pair"
-        ))),
-    };
-    pairs(list)?.into_iter().map(with_value).collect()
+/// The metadata as a map.
+fn map(list: Vec<MetadataEntry>) -> BTreeMap<String, String> {
+    list.into_iter().map(|MetadataEntry { key, value }| (key, value)).collect()
 }
 
 #[cfg(test)]

@@ -1,34 +1,37 @@
 //! Content negotiation: `If-None-Match` and `Accept-Encoding`.
 
-use axum::http::header::ACCEPT_ENCODING;
-use axum::http::{HeaderMap, HeaderValue};
-use headers::{HeaderMapExt as _, IfNoneMatch};
+use axum::http::header::{ACCEPT_ENCODING, IF_NONE_MATCH};
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
 
-/// Whether the client has the list of this tag already.
-pub(super) fn is_known(headers: &HeaderMap, tag: &HeaderValue) -> bool {
-    let tag = tag.to_str().ok().and_then(|tag| tag.parse().ok());
-    let condition = headers.typed_get::<IfNoneMatch>();
-    condition.zip(tag).is_some_and(|(condition, tag)| !condition.precondition_passes(&tag))
+/// Whether the client has the list with this tag. The comparison is weak (RFC 9110 §13.1.2).
+pub(super) fn is_known(headers: &HeaderMap, etag: &HeaderValue) -> bool {
+    let opaque = |tag: &str| tag.strip_prefix("W/").unwrap_or(tag).to_owned();
+    let Ok(etag) = etag.to_str().map(opaque) else { return false };
+    elements(headers, IF_NONE_MATCH).any(|known| known == "*" || opaque(known) == etag)
 }
 
-/// Whether the client takes gzip (RFC 9110 §12.5.3): it names it, or everything, and not with a
-/// weight of nothing.
-pub(super) fn takes_gzip(headers: &HeaderMap) -> bool {
-    let codings = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
-    let mut taken = None;
-    for coding in codings.flat_map(|value| value.split(',')) {
+/// Whether the client accepts gzip (RFC 9110 §12.5.3): it names gzip, or everything, with a weight above 0.
+pub(super) fn accepts_gzip(headers: &HeaderMap) -> bool {
+    let mut accepted = None;
+    for coding in elements(headers, ACCEPT_ENCODING) {
         let (name, weight) = coding.split_once(';').unwrap_or((coding, ""));
         let name = name.trim();
         let is_named = name.eq_ignore_ascii_case("gzip");
-        if is_named || name == "*" && taken.is_none() {
+        if is_named || name == "*" && accepted.is_none() {
             let weight = weight.trim().strip_prefix("q=").map(str::parse::<f32>);
-            taken = Some(!weight.is_some_and(|weight| weight.is_ok_and(|weight| weight <= 0.0)));
+            accepted = Some(!weight.is_some_and(|weight| weight.is_ok_and(|weight| weight <= 0.0)));
             if is_named {
                 break;
             }
         }
     }
-    taken.unwrap_or(false)
+    accepted.unwrap_or(false)
+}
+
+/// The elements of a header whose value is a list.
+fn elements(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
+    let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).map(str::trim)
 }
 
 #[cfg(test)]
@@ -36,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn gzip_is_for_who_names_it() {
+    fn gzip_is_used_when_the_client_accepts_it() {
         for (accepted, expected) in [
             ("", false),
             ("gzip", true),
@@ -51,14 +54,14 @@ mod tests {
         ] {
             let mut headers = HeaderMap::new();
             headers.insert(ACCEPT_ENCODING, accepted.parse().expect("a value"));
-            assert_eq!(takes_gzip(&headers), expected, "{accepted}");
+            assert_eq!(accepts_gzip(&headers), expected, "{accepted}");
         }
-        assert!(!takes_gzip(&HeaderMap::new()));
+        assert!(!accepts_gzip(&HeaderMap::new()));
     }
 
     #[test]
-    fn a_list_is_known_by_its_tag_however_it_is_compared() {
-        let tag = HeaderValue::from_static("W/\"abc\"");
+    fn list_is_known_when_its_tag_is_among_those_sent() {
+        let etag = HeaderValue::from_static("W/\"abc\"");
         for (sent, expected) in [
             ("W/\"abc\"", true),
             ("\"abc\"", true),
@@ -68,9 +71,9 @@ mod tests {
             ("abc", false),
         ] {
             let mut headers = HeaderMap::new();
-            headers.insert(axum::http::header::IF_NONE_MATCH, sent.parse().expect("a value"));
-            assert_eq!(is_known(&headers, &tag), expected, "{sent}");
+            headers.insert(IF_NONE_MATCH, sent.parse().expect("a value"));
+            assert_eq!(is_known(&headers, &etag), expected, "{sent}");
         }
-        assert!(!is_known(&HeaderMap::new(), &tag));
+        assert!(!is_known(&HeaderMap::new(), &etag));
     }
 }

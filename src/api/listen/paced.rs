@@ -12,7 +12,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
-use super::WRITE_TIMEOUT;
+/// How long a client may take none of its answer, and lag behind its pace.
+pub const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What a client must take of its answers, in bytes a second.
 pub const PACE_BYTES_PER_SECOND: u32 = 16 << 10;

@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Reason, Status, timestamp};
+use super::extensible::{Reason, Status};
+use super::timestamp::timestamp;
 use crate::model::{self, TargetId};
 
 /// When a target became available or offline on this node.

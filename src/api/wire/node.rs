@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::timestamp;
+use super::timestamp::timestamp;
 use crate::agent::View;
 use crate::sys::NodeFacts;
 use crate::sys::node::{AgentFacts, HostFacts};

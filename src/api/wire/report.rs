@@ -5,10 +5,11 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{
-    CheckName, LockVerdict, MountMode, Outcome, ProbeVerdict, ProofVerdict, Reason, Severity, Status, UsageListing,
-    Verdict, timestamp,
+use super::extensible::{
+    CheckName, LockVerdict, MountMode, Outcome, ProbeVerdict, ProofVerdict, Reason, Severity, Status, Verdict,
 };
+use super::timestamp::timestamp;
+use super::usage_listing::UsageListing;
 use crate::agent::TargetView;
 use crate::model::report::{self, CheckResult, LockProofState, MountFacts};
 

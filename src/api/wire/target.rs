@@ -5,7 +5,12 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{EmbeddedType, Report, Status, TargetKind, request, timestamp};
+use super::extensible::{Status, TargetKind};
+use super::metadata::{self, MetadataEntry};
+use super::report::Report;
+use super::request;
+use super::target_type::EmbeddedType;
+use super::timestamp::timestamp;
 use crate::agent::{TargetView, View};
 use crate::model::capacity::format_bytes;
 use crate::model::report::LockProofState;
@@ -52,15 +57,6 @@ pub struct Target {
     /// declared), `object_lock` (1 as verified) and, of an immutable target, `object_lock_verdict`
     /// (what the proof found: `enforced`, `bypassable`, `not_enforced`, `unverifiable` or `pending`).
     pub backup_target_metadata: Vec<MetadataEntry>,
-}
-
-/// One note.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct MetadataEntry {
-    /// Key.
-    pub key: String,
-    /// Value.
-    pub value: String,
 }
 
 /// One target: the plural key over a singular object, as the guide has it.
@@ -141,8 +137,8 @@ pub struct NewTarget {
     #[schema(value_type = Option<request::Flag>)]
     pub immutable: Option<bool>,
     /// Metadata.
-    #[serde(deserialize_with = "request::target_metadata", skip_serializing_if = "BTreeMap::is_empty")]
-    #[schema(value_type = request::TargetMetadata)]
+    #[serde(deserialize_with = "metadata::target_metadata", skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(value_type = metadata::TargetMetadata)]
     pub metadata: BTreeMap<String, String>,
 }
 
@@ -184,8 +180,8 @@ pub struct TargetUpdate {
     #[schema(value_type = Option<request::Flag>)]
     pub immutable: Option<bool>,
     /// Metadata to set. Other keys stay.
-    #[serde(deserialize_with = "request::target_metadata", skip_serializing_if = "BTreeMap::is_empty")]
-    #[schema(value_type = request::TargetMetadata)]
+    #[serde(deserialize_with = "metadata::target_metadata", skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(value_type = metadata::TargetMetadata)]
     pub metadata: BTreeMap<String, String>,
     /// Whether to remove all other metadata.
     #[serde(deserialize_with = "request::flag", skip_serializing_if = "Option::is_none")]
@@ -222,12 +218,12 @@ impl Target {
                 .filter(|found| caller.may_see(found))
                 .map(EmbeddedType::from)
                 .collect(),
-            backup_target_metadata: metadata(view),
+            backup_target_metadata: shown_metadata(view),
         }
     }
 }
 
-fn metadata(view: &TargetView) -> Vec<MetadataEntry> {
+fn shown_metadata(view: &TargetView) -> Vec<MetadataEntry> {
     let mut metadata = view.target.metadata.clone();
     metadata.retain(|key, _| !RESERVED_METADATA_KEYS.contains(&key.as_str()));
     let flag = |set: bool| u8::from(set).to_string();

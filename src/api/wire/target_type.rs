@@ -6,8 +6,9 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{MetadataEntry, request, timestamp};
-use crate::agent::View;
+use super::metadata::{self, MetadataEntry, MetadataPair};
+use super::request;
+use super::timestamp::timestamp;
 use crate::model::{self, Caller};
 
 /// A type of a target, within that target.
@@ -163,11 +164,11 @@ pub struct NewType {
     #[serde(
         default,
         alias = "backup_target_type_metadata",
-        deserialize_with = "request::type_metadata",
+        deserialize_with = "metadata::type_metadata",
         skip_serializing_if = "Vec::is_empty"
     )]
-    #[schema(value_type = request::TypeMetadata)]
-    pub metadata: Vec<MetadataPair>,
+    #[schema(value_type = metadata::TypeMetadata)]
+    pub metadata: Vec<MetadataEntry>,
 }
 
 /// Body of a request that changes a type.
@@ -218,11 +219,11 @@ pub struct TypeUpdate {
     /// Metadata to set. Other keys stay. Also accepted under the name `backup_target_type_metadata`.
     #[serde(
         alias = "backup_target_type_metadata",
-        deserialize_with = "request::type_metadata",
+        deserialize_with = "metadata::type_metadata",
         skip_serializing_if = "Vec::is_empty"
     )]
-    #[schema(value_type = request::TypeMetadata)]
-    pub metadata: Vec<MetadataPair>,
+    #[schema(value_type = metadata::TypeMetadata)]
+    pub metadata: Vec<MetadataEntry>,
     /// Whether to remove all other metadata.
     #[serde(deserialize_with = "request::flag", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<request::Flag>)]
@@ -252,7 +253,7 @@ pub struct ProjectList {
     pub project_list: Vec<String>,
 }
 
-/// Body of a request that adds metadata to a type or removes it.
+/// Body of a request that adds metadata to a type.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[schema(example = json!({"backup_target_type": {"metadata": [{"key": "tier", "value": "1"}]}}))]
 #[serde(deny_unknown_fields)]
@@ -269,20 +270,34 @@ pub struct MetadataList {
     #[serde(default, deserialize_with = "request::line", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<request::Line>)]
     pub backup_target_type_id: Option<String>,
-    /// Metadata. On removal, a key without a value is removed whatever its value is.
-    #[serde(alias = "backup_target_type_metadata", deserialize_with = "request::type_metadata")]
-    #[schema(value_type = request::TypeMetadata)]
-    pub metadata: Vec<MetadataPair>,
+    /// Metadata to set. Also accepted under the name `backup_target_type_metadata`.
+    #[serde(alias = "backup_target_type_metadata", deserialize_with = "metadata::type_metadata")]
+    #[schema(value_type = metadata::TypeMetadata)]
+    pub metadata: Vec<MetadataEntry>,
 }
 
-/// Metadata key, and its value where one is given.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct MetadataPair {
-    /// Key.
-    pub key: String,
-    /// Value.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub value: Option<String>,
+/// Body of a request that removes metadata from a type.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(example = json!({"backup_target_type": {"metadata": ["tier"]}}))]
+#[serde(deny_unknown_fields)]
+pub struct MetadataRemovalBody {
+    /// Fields of the request.
+    pub backup_target_type: MetadataRemoval,
+}
+
+/// Metadata to remove from a type.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MetadataRemoval {
+    /// Id of the type, which the path names too.
+    #[serde(default, deserialize_with = "request::line", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<request::Line>)]
+    pub backup_target_type_id: Option<String>,
+    /// Keys, each with the value that it must have to be removed. A key alone, or with `null`, is removed with any
+    /// value. Also accepted under the name `backup_target_type_metadata`.
+    #[serde(alias = "backup_target_type_metadata", deserialize_with = "metadata::removed_metadata")]
+    #[schema(value_type = metadata::RemovedMetadata)]
+    pub metadata: Vec<MetadataPair>,
 }
 
 impl From<&model::TargetType> for EmbeddedType {
@@ -310,7 +325,7 @@ impl From<&model::TargetType> for ChangedType {
             backup_target_types_id: from.id.to_string(),
             project_id: assigned.project_id.to_string(),
         };
-        let note = |(key, value): (&String, &String)| MetadataEntry { key: key.clone(), value: value.clone() };
+        let entry = |(key, value): (&String, &String)| MetadataEntry { key: key.clone(), value: value.clone() };
         Self {
             id: from.id.to_string(),
             backup_targets_id: from.target_id.to_string(),
@@ -322,35 +337,28 @@ impl From<&model::TargetType> for ChangedType {
             description: from.description.clone(),
             is_public: from.is_public,
             backup_target_type_projects: from.projects.iter().map(project).collect(),
-            backup_target_type_metadata: from.metadata.iter().map(note).collect(),
+            backup_target_type_metadata: from.metadata.iter().map(entry).collect(),
         }
     }
 }
 
-impl From<&model::TargetType> for TargetType {
-    fn from(from: &model::TargetType) -> Self {
-        Self { target_type: from.into(), updated_at: timestamp(from.updated_at.unwrap_or(from.created_at)) }
-    }
-}
-
-impl From<&model::TargetType> for OneType {
-    fn from(from: &model::TargetType) -> Self {
-        Self { backup_target_types: from.into() }
+impl TargetType {
+    /// A type as a caller may see it: members of a project see the id of their own project only.
+    #[must_use]
+    pub fn seen_by(caller: &Caller, from: &model::TargetType) -> Self {
+        let mut target_type = ChangedType::from(from);
+        if !caller.is_admin {
+            let own = caller.project();
+            target_type
+                .backup_target_type_projects
+                .retain(|assigned| own.as_ref().is_some_and(|own| assigned.project_id == own.as_str()));
+        }
+        Self { target_type, updated_at: timestamp(from.updated_at.unwrap_or(from.created_at)) }
     }
 }
 
 impl From<&model::TargetType> for OneChangedType {
     fn from(from: &model::TargetType) -> Self {
         Self { backup_target_types: from.into() }
-    }
-}
-
-impl TypeList {
-    /// The types that a caller may see.
-    #[must_use]
-    pub fn seen_by(caller: &Caller, view: &View) -> Self {
-        let types = view.target_types();
-        let visible = types.into_iter().filter(|found| caller.may_see(found));
-        Self { backup_target_types: visible.map(TargetType::from).collect() }
     }
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -16,6 +17,24 @@ use crate::model::{
     self, Caller, Capacity, LockProof, LockVerdict, MountName, NfsExport, NfsTarget, PathKey, Reason, S3Location,
     S3Target, TargetSpec,
 };
+
+/// A target whose only type is of two projects.
+pub(in crate::api) fn restricted_target() -> TargetView {
+    let mut view = view(TargetSpec::Nfs(NfsTarget { export: NfsExport::parse("nas:/b").expect("an export") }));
+    let assigned = |project: &str| model::TypeProject {
+        id: Uuid::nil(),
+        project_id: project.parse().expect("an id"),
+        created_at: Timestamp::UNIX_EPOCH,
+        updated_at: None,
+        version: String::new(),
+    };
+    let projects = PROJECTS.map(assigned).into();
+    let restricted = model::TargetType { is_public: false, projects, ..(*view.types[0]).clone() };
+    view.types = [Arc::new(restricted)].into();
+    view
+}
+
+const PROJECTS: [&str; 2] = ["fc439373e340459fb28202b2412e26c0", "0920f871077c4c079057ce940d8105a8"];
 
 fn view(spec: TargetSpec) -> TargetView {
     let at = Timestamp::from_second(1_738_240_347).expect("a time");
@@ -174,6 +193,21 @@ fn what_a_bucket_declares_and_what_was_verified_are_told_apart() {
         assert!(verified.contains(&note("object_lock", locked)), "{verified:?}");
         assert!(verified.contains(&note("object_lock_verdict", verdict)), "{verified:?}");
     }
+}
+
+#[test]
+fn member_sees_its_own_project_id_only_and_admin_sees_all() {
+    let view = restricted_target();
+    let seen = |caller: &Caller| -> Vec<String> {
+        let shown = TargetType::seen_by(caller, &view.types[0]);
+        shown.target_type.backup_target_type_projects.into_iter().map(|assigned| assigned.project_id).collect()
+    };
+    for own in PROJECTS {
+        let written = Uuid::parse_str(own).expect("an id").to_string();
+        let member = Caller { user_id: None, project_id: Some(written), is_admin: false };
+        assert_eq!(seen(&member), [own]);
+    }
+    assert_eq!(seen(&Caller::local()), PROJECTS);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::timestamp;
+use super::timestamp::timestamp;
 use crate::model;
 use crate::model::usage_listing::{PartialCount, UsageTally, WholeCount};
 

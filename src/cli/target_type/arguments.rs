@@ -3,7 +3,10 @@
 use clap::builder::NonEmptyStringValueParser;
 use clap::{ArgGroup, Args, Subcommand};
 
-use crate::api::wire::{MetadataBody, MetadataList, MetadataPair, NewType, ProjectList, ProjectsBody, TypeUpdate};
+use crate::api::wire::{
+    MetadataBody, MetadataEntry, MetadataList, MetadataPair, MetadataRemoval, MetadataRemovalBody, NewType,
+    ProjectList, ProjectsBody, TypeUpdate,
+};
 use crate::cli::target::metadata_entry;
 
 /// Operation on target types. A TYPE is an id, the beginning of an id, or a name. A PROJECT is the id
@@ -175,8 +178,8 @@ pub(super) fn type_update(update: Update) -> TypeUpdate {
     }
 }
 
-fn entries(metadata: Vec<(String, String)>) -> Vec<MetadataPair> {
-    metadata.into_iter().map(|(key, value)| MetadataPair { key, value: Some(value) }).collect()
+fn entries(metadata: Vec<(String, String)>) -> Vec<MetadataEntry> {
+    metadata.into_iter().map(|(key, value)| MetadataEntry { key, value }).collect()
 }
 
 /// Makes the request body of `add-projects` and `remove-projects`.
@@ -185,13 +188,19 @@ pub(super) fn project_list(projects: Projects) -> ProjectsBody {
     ProjectsBody { backup_target_type: ProjectList { backup_target_type_id: None, project_list: projects } }
 }
 
-/// Makes the request body of `add-metadata` and `remove-metadata`.
-pub(super) fn metadata_list(metadata: Vec<MetadataPair>) -> MetadataBody {
-    MetadataBody { backup_target_type: MetadataList { backup_target_type_id: None, metadata } }
+/// Makes the request body of `add-metadata`.
+pub(super) fn metadata_list(metadata: Vec<(String, String)>) -> MetadataBody {
+    MetadataBody { backup_target_type: MetadataList { backup_target_type_id: None, metadata: entries(metadata) } }
+}
+
+/// Makes the request body of `remove-metadata`.
+pub(super) fn metadata_removal(metadata: &[String]) -> MetadataRemovalBody {
+    let metadata = metadata.iter().map(|text| key_or_pair(text)).collect();
+    MetadataRemovalBody { backup_target_type: MetadataRemoval { backup_target_type_id: None, metadata } }
 }
 
 /// Parses `KEY` or `KEY=VALUE`.
-pub(super) fn key_or_pair(text: &str) -> MetadataPair {
+fn key_or_pair(text: &str) -> MetadataPair {
     let (key, value) = text.split_once('=').map_or((text, None), |(key, value)| (key, Some(value.to_owned())));
     MetadataPair { key: key.to_owned(), value }
 }
@@ -217,9 +226,7 @@ mod tests {
             Command::Create(create) => serde_json::to_value(new_type(create, "T".to_owned())),
             Command::Update(update) => serde_json::to_value(type_update(update)),
             Command::AddProjects(projects) => serde_json::to_value(project_list(projects)),
-            Command::RemoveMetadata { metadata, .. } => {
-                serde_json::to_value(metadata_list(metadata.iter().map(|text| key_or_pair(text)).collect()))
-            }
+            Command::RemoveMetadata { metadata, .. } => serde_json::to_value(metadata_removal(&metadata)),
             other => panic!("{other:?}"),
         };
         body.expect("JSON")

@@ -207,7 +207,7 @@ async fn a_flood_of_unknown_tokens_holds_up_none_that_was_good_and_is_called_wha
     let answered = until(|| auth.shared.cache().sizes().0 == 1);
     tokio::time::timeout(soon, answered).await.expect("it was asked about in the flood");
     assert_eq!(keystone.asked().0, 7, "of the flood only as many as may be");
-    pass(PLACE_WITHIN).await;
+    pass(PERMIT_TIMEOUT).await;
     let (asking, waiting): (Vec<_>, Vec<_>) = flood.into_iter().enumerate().partition(|(number, _)| *number < 2);
     for (number, answer) in waiting {
         let answer = answer.await.expect("an answer");
@@ -263,8 +263,8 @@ async fn what_keystone_says_of_one_token_holds_up_no_other() {
 async fn what_is_too_long_for_keystones_web_server_is_not_sent_there() {
     let keystone = FakeKeystone::start().await;
     let auth = auth(&keystone.settings()).await;
-    assert_eq!(status(&auth, &"x".repeat(SENT_MAX_BYTES + 1)).await, 401);
+    assert_eq!(status(&auth, &"x".repeat(TOKEN_SENT_MAX_BYTES + 1)).await, 401);
     assert_eq!(keystone.asked(), (0, 0));
-    assert_eq!(status(&auth, &"x".repeat(SENT_MAX_BYTES)).await, 401);
+    assert_eq!(status(&auth, &"x".repeat(TOKEN_SENT_MAX_BYTES)).await, 401);
     assert_eq!(keystone.asked(), (1, 1));
 }

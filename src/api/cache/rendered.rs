@@ -1,0 +1,160 @@
+//! A rendered list: its bytes, and the range of each item in them.
+//!
+//! A target changes at each probe, so a list of a thousand targets changes a hundred times a second. A new
+//! list copies the bytes of each item that is unchanged, at the same position, from the previous list.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::Write as _;
+use std::ops::Range;
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::http::HeaderValue;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use tokio::sync::OnceCell;
+
+/// Bytes that are compressed at a time: well under a millisecond of work.
+const GZIP_PIECE_BYTES: usize = 32 << 10;
+
+/// A list as JSON: an object with one key above the list.
+pub(super) struct RenderedList<T> {
+    pub(super) body: Bytes,
+    /// Hash of the body. It is a weak tag because the compressed body has the same one.
+    pub(super) etag: HeaderValue,
+    parts: Vec<Part<T>>,
+    gzip: OnceCell<Bytes>,
+}
+
+/// One item of a list.
+struct Part<T> {
+    /// Kept alive, so that another item never has its address.
+    item: Arc<T>,
+    range: Range<usize>,
+    hash: u64,
+}
+
+impl<T> RenderedList<T> {
+    /// Renders a list, and reuses the parts of `previous` whose items are the same.
+    pub(super) fn new(
+        key: &str,
+        items: &[&Arc<T>],
+        previous: Option<&Self>,
+        render: impl Fn(&T) -> serde_json::Result<Vec<u8>>,
+    ) -> serde_json::Result<Self> {
+        let mut body = Vec::with_capacity(previous.map_or(0, |list| list.body.len() + list.body.len() / 8));
+        body.extend_from_slice(format!("{{\"{key}\":[").as_bytes());
+        let mut parts = Vec::with_capacity(items.len());
+        let mut hasher = DefaultHasher::new();
+        for (index, item) in items.iter().enumerate() {
+            if index > 0 {
+                body.push(b',');
+            }
+            let start = body.len();
+            let unchanged = previous.and_then(|list| list.part(index, item));
+            let hash = match unchanged {
+                Some((bytes, hash)) => {
+                    body.extend_from_slice(bytes);
+                    hash
+                }
+                None => {
+                    let bytes = render(item)?;
+                    body.extend_from_slice(&bytes);
+                    hash_of(&bytes)
+                }
+            };
+            hash.hash(&mut hasher);
+            parts.push(Part { item: Arc::clone(item), range: start..body.len(), hash });
+        }
+        body.extend_from_slice(b"]}");
+        let etag = HeaderValue::try_from(format!("W/\"{:016x}\"", hasher.finish()));
+        let etag = etag.unwrap_or(HeaderValue::from_static("W/\"\""));
+        Ok(Self { body: body.into(), etag, parts, gzip: OnceCell::new() })
+    }
+
+    /// Bytes and hash of the item at this index, if it is this one.
+    fn part(&self, index: usize, item: &Arc<T>) -> Option<(&[u8], u64)> {
+        let part = self.parts.get(index).filter(|part| Arc::ptr_eq(&part.item, item))?;
+        Some((self.body.get(part.range.clone())?, part.hash))
+    }
+
+    /// The compressed body, which the first call compresses. It yields after each piece, because other
+    /// requests wait for this thread.
+    pub(super) async fn gzip(&self) -> std::io::Result<Bytes> {
+        let compress = async || {
+            let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+            for piece in self.body.chunks(GZIP_PIECE_BYTES) {
+                encoder.write_all(piece)?;
+                tokio::task::yield_now().await;
+            }
+            encoder.finish().map(Bytes::from)
+        };
+        self.gzip.get_or_try_init(compress).await.cloned()
+    }
+}
+
+fn hash_of(bytes: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    bytes.hash(&mut hasher);
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn render(items: &[Arc<String>], previous: Option<&RenderedList<String>>) -> (RenderedList<String>, usize) {
+        let rendered = Cell::new(0);
+        let items: Vec<_> = items.iter().collect();
+        let list = RenderedList::new("names", &items, previous, |item| {
+            rendered.set(rendered.get() + 1);
+            serde_json::to_vec(item)
+        });
+        (list.expect("JSON"), rendered.get())
+    }
+
+    fn change() -> impl Strategy<Value = (u8, prop::sample::Index, String)> {
+        (0_u8..4, any::<prop::sample::Index>(), ".{0,6}")
+    }
+
+    proptest! {
+        #[test]
+        fn list_with_reused_parts_has_the_bytes_of_a_new_list(changes in prop::collection::vec(change(), 0..40)) {
+            let mut items: Vec<Arc<String>> = Vec::new();
+            let mut previous = None;
+            for (kind, index, text) in changes {
+                match kind {
+                    0 => items.insert(index.index(items.len() + 1), Arc::new(text)),
+                    _ if items.is_empty() => {}
+                    1 => drop(items.remove(index.index(items.len()))),
+                    2 => { let at = index.index(items.len()); items[at] = Arc::new(text); }
+                    _ => { let at = index.index(items.len()); items.swap(0, at); }
+                }
+                let (list, _) = render(&items, previous.as_ref());
+                let (anew, _) = render(&items, None);
+                let expected = json!({ "names": items.iter().map(|item| item.as_str()).collect::<Vec<_>>() });
+                prop_assert_eq!(&list.body, &expected.to_string());
+                prop_assert_eq!((&list.body, &list.etag), (&anew.body, &anew.etag));
+                previous = Some(list);
+            }
+        }
+    }
+
+    #[test]
+    fn only_changed_items_are_rendered_again() {
+        let mut items: Vec<_> = ["a", "b", "c"].map(|text| Arc::new(text.to_owned())).into();
+        let (first, rendered) = render(&items, None);
+        assert_eq!(rendered, 3);
+        items[1] = Arc::new("d".to_owned());
+        let (second, rendered) = render(&items, Some(&first));
+        assert_eq!((rendered, &second.body[..]), (1, &br#"{"names":["a","d","c"]}"#[..]));
+        assert_ne!(first.etag, second.etag);
+        items[1] = Arc::new("b".to_owned());
+        assert_eq!(render(&items, Some(&second)).0.etag, first.etag, "the tag depends on the content alone");
+    }
+}

@@ -1,0 +1,58 @@
+//! State that all handlers share.
+
+use std::sync::Arc;
+
+use axum::body::Bytes;
+
+use super::cache::{ListCache, ListSource};
+use super::wire;
+use crate::agent::{Agent, TargetView};
+use crate::model::TargetType;
+use crate::sys::NodeFacts;
+
+/// Reads the facts about host and agent, as [`NodeFacts::read`] does.
+pub type ReadNodeFacts = Arc<dyn Fn() -> NodeFacts + Send + Sync>;
+
+/// State that all handlers share.
+#[derive(Clone)]
+pub(super) struct State {
+    pub(super) agent: Agent,
+    pub(super) node_facts: ReadNodeFacts,
+    /// The list of targets.
+    pub(super) targets: Arc<ListCache<TargetView>>,
+    /// The list of targets with their reports.
+    pub(super) details: Arc<ListCache<TargetView>>,
+    /// The list of target types.
+    pub(super) types: Arc<ListCache<TargetType>>,
+    /// The OpenAPI document.
+    pub(super) description: Bytes,
+}
+
+impl State {
+    /// State with empty caches.
+    pub(super) fn new(agent: Agent, node_facts: ReadNodeFacts, description: Bytes) -> Self {
+        Self {
+            agent,
+            node_facts,
+            targets: Arc::new(ListCache::new(ListSource {
+                key: "backup_targets",
+                generation: |view| view.generation,
+                items: |_, view| view.targets.iter().collect(),
+                render: |caller, target| serde_json::to_vec(&wire::Target::seen_by(caller, target)),
+            })),
+            details: Arc::new(ListCache::new(ListSource {
+                key: "backup_targets",
+                generation: |view| view.generation,
+                items: |_, view| view.targets.iter().collect(),
+                render: |caller, target| serde_json::to_vec(&wire::TargetDetail::seen_by(caller, target)),
+            })),
+            types: Arc::new(ListCache::new(ListSource {
+                key: "backup_target_types",
+                generation: |view| view.types_generation,
+                items: |caller, view| view.target_types().into_iter().filter(|found| caller.may_see(found)).collect(),
+                render: |caller, found| serde_json::to_vec(&wire::TargetType::seen_by(caller, found)),
+            })),
+            description,
+        }
+    }
+}
