@@ -97,6 +97,12 @@ pub fn exceeds(left_seconds: i64, retention: Duration) -> bool {
     left_seconds > most
 }
 
+/// Formats a time in seconds since 1970, such as `2026-11-24T12:57:51Z`.
+#[must_use]
+pub fn utc(second: i64) -> String {
+    Timestamp::from_second(second).map_or_else(|_| format!("second {second}"), |time| time.to_string())
+}
+
 /// Content of a canary. It depends on the id only, and differs for each id.
 #[must_use]
 pub fn content(id: Uuid) -> Bytes {

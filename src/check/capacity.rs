@@ -17,7 +17,7 @@ pub fn nearly_full(capacity: &Capacity, percent: f64) -> Option<Finding> {
     Some(Finding::new(
         Reason::NearlyFull,
         format!(
-            "{used:.1} % is used and {left} are left, more than the {percent} % of [probe] nearly_full_percent: add storage, raise the quota or remove backups"
+            "{used:.1} % is used, more than the {percent} % of [probe] nearly_full_percent, and {left} are available: add storage, raise the quota or remove backups"
         ),
     ))
 }
@@ -34,44 +34,43 @@ pub fn bucket_capacity(
     let capacity = Capacity::from_bucket(usage.used_bytes.or(counted), usage.quota_bytes);
     let checked = Checked::passed(capacity).with_warnings(nearly_full(&capacity, nearly_full_percent));
     if let (None, Some(listing)) = (usage.used_bytes, listing) {
-        return checked.with_warnings(listing.failure.clone()).detail(told_of(listing, usage));
+        return checked.with_warnings(listing.failure.clone()).detail(describe(listing, usage));
     }
     match (usage.used_bytes, usage.quota_bytes) {
-        (None, _) => checked.detail("the service does not tell how much the bucket holds"),
-        (Some(_), None) => checked.detail("the bucket has no quota that the service tells of"),
+        (None, _) => checked.detail("the service does not report how much the bucket contains"),
+        (Some(_), None) => checked.detail("the service reports no quota of the bucket"),
         (Some(_), Some(_)) => checked,
     }
 }
 
 /// Describes the state of the listing.
-fn told_of(listing: &UsageListing, usage: &BucketUsage) -> String {
-    let mut told = match &listing.whole {
-        None => "the service does not tell how much the bucket holds, and no listing of it has come to its end yet"
-            .to_owned(),
+fn describe(listing: &UsageListing, usage: &BucketUsage) -> String {
+    let mut detail = match &listing.whole {
+        None => "the service does not report how much the bucket contains, and no listing is complete yet".to_owned(),
         Some(WholeCount { tally, began_at, ended_at }) => {
             let rest = if tally.counts_versions {
                 ""
             } else {
-                ", without versions that are not current, since listing those is refused or not known there"
+                ", without noncurrent versions, which the service does not list for these credentials"
             };
-            format!("counted by listing, from {began_at:.0} to {ended_at:.0}: {}{rest}", words(tally))
+            format!("counted by listing from {began_at:.0} to {ended_at:.0}: {}{rest}", summary(tally))
         }
     };
     if let Some(PartialCount { tally, began_at }) = &listing.under_way {
-        let _ = write!(told, "; of the one that began at {began_at:.0} so far {}", words(tally));
+        let _ = write!(detail, "; the listing since {began_at:.0} has counted {}", summary(tally));
     }
     let _ = match listing.next_run_at {
-        Some(at) if listing.under_way.is_some() => write!(told, "; the next run goes on at {at:.0}"),
-        Some(at) => write!(told, "; the next run begins at {at:.0}"),
-        None => write!(told, "; a run goes on now"),
+        Some(at) if listing.under_way.is_some() => write!(detail, "; it continues at {at:.0}"),
+        Some(at) => write!(detail, "; the next one starts at {at:.0}"),
+        None => write!(detail, "; a run is in progress"),
     };
     if usage.quota_bytes.is_none() {
-        told.push_str("; the service tells no quota");
+        detail.push_str("; the service reports no quota");
     }
-    told
+    detail
 }
 
-fn words(tally: &UsageTally) -> String {
+fn summary(tally: &UsageTally) -> String {
     let UsageTally { pages, versions, delete_markers, bytes, counts_versions } = tally;
     let counted = if *counts_versions {
         format!("{} and {}", number(*versions, "version"), number(*delete_markers, "delete marker"))
@@ -91,7 +90,7 @@ mod tests {
     use crate::model::Outcome;
 
     #[test]
-    fn a_quota_that_is_nearly_used_up_is_a_warning() {
+    fn bucket_whose_quota_is_nearly_used_up_has_a_warning() {
         let usage = BucketUsage { used_bytes: Some(96), quota_bytes: Some(100), ..BucketUsage::default() };
         let checked = bucket_capacity(&usage, None, 95.0);
         assert_eq!((checked.outcome(), checked.reason()), (Outcome::Passed, Some(Reason::NearlyFull)));
@@ -99,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bucket_of_unknown_size_passes_and_says_so() {
+    fn capacity_passes_when_the_size_of_the_bucket_is_unknown() {
         let checked = bucket_capacity(&BucketUsage::default(), None, 90.0);
         assert_eq!((checked.outcome(), checked.reason()), (Outcome::Passed, None));
     }
@@ -125,29 +124,31 @@ mod tests {
     }
 
     #[test]
-    fn only_a_listing_that_came_to_its_end_is_what_is_used() {
+    fn listing_counts_as_use_only_when_it_is_complete() {
         let (checked, detail) = checked(&listing(None));
         assert_eq!(checked.into_fact::<()>().map(|capacity| capacity.used_bytes), Ok(None));
-        for part in ["does not tell", "so far 1500 versions and 3 delete markers, 999.0 B in 2 pages", "T11:00:00Z"] {
+        for part in
+            ["does not report", "has counted 1500 versions and 3 delete markers, 999.0 B in 2 pages", "T11:00:00Z"]
+        {
             assert!(detail.contains(part), "{detail}");
         }
     }
 
     #[test]
-    fn a_count_has_its_time_and_says_what_is_not_in_it() {
+    fn detail_of_a_count_names_its_time_and_what_it_omits() {
         let (checked, detail) = checked(&listing(Some(tally(2048, true))));
         assert_eq!(checked.into_fact::<()>().map(|capacity| capacity.used_bytes), Ok(Some(2048)));
         assert!(detail.contains("from 2026-11-24T08:00:00Z to 2026-11-24T09:00:05Z: 1500 versions and 3"), "{detail}");
         let (_, detail) = self::checked(&listing(Some(tally(2048, false))));
-        assert!(detail.contains("1500 objects, 2.0 KB in 2 pages, without versions that are not current"), "{detail}");
-        assert!(detail.ends_with("; the service tells no quota"), "{detail}");
+        assert!(detail.contains("1500 objects, 2.0 KB in 2 pages, without noncurrent versions"), "{detail}");
+        assert!(detail.ends_with("; the service reports no quota"), "{detail}");
         let usage = BucketUsage { quota_bytes: Some(4096), ..BucketUsage::default() };
         let detail = bucket_capacity(&usage, Some(&listing(None)), 90.0).detail.unwrap_or_default();
         assert!(!detail.contains("quota"), "{detail}");
     }
 
     #[test]
-    fn a_listing_that_stopped_is_a_warning_beside_the_last_count() {
+    fn stopped_listing_is_a_warning_besides_the_last_count() {
         let failure = Some(Finding::new(Reason::Throttled, "so"));
         let (checked, _) = checked(&UsageListing { failure, ..listing(Some(tally(2048, true))) });
         assert_eq!((checked.outcome(), checked.reason()), (Outcome::Passed, Some(Reason::Throttled)));
@@ -165,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_service_tells_counts_and_no_listing() {
+    fn reported_use_takes_precedence_over_a_listing() {
         let usage = BucketUsage { used_bytes: Some(7), ..BucketUsage::default() };
         let checked = bucket_capacity(&usage, Some(&listing(Some(tally(2048, true)))), 90.0);
         assert_eq!(checked.into_fact::<()>().map(|capacity| capacity.used_bytes), Ok(Some(7)));

@@ -35,11 +35,16 @@ use steps::{Next, Proof, Seen, Step};
 
 /// Lock proofs of one bucket.
 #[derive(Debug, Default)]
-pub struct LockProver {
+pub struct LockProofs {
     running: Option<Running>,
     schedule: Schedule,
     /// Why the latest attempt ended without a verdict.
     trouble: Option<String>,
+    /// When the proof in progress has its next step, or the next proof is due. `None` until a probe gets that
+    /// far: a bucket that does not answer must not be probed more often for it.
+    due: Option<Instant>,
+    /// Whether the canary of a proof may exist. False once a sweep has found none.
+    may_have_leaked: bool,
 }
 
 /// A proof in progress.
@@ -76,28 +81,38 @@ pub struct ProofContext<'a> {
     pub names: &'a CanaryNames,
     /// The service's clock.
     pub clock: ServiceClock,
-    /// Whether a proof was requested.
-    pub asked: bool,
+    /// Whether a client requested a proof.
+    pub requested: bool,
     /// Longest duration of this probe's steps.
     pub deadline: Duration,
 }
 
-impl LockProver {
+impl LockProofs {
     /// Canary of the proof in progress.
     #[must_use]
-    pub fn in_use(&self) -> Option<CanaryKey> {
-        self.running.as_ref().map(|running| running.key)
+    pub fn in_use(&self) -> Option<Uuid> {
+        self.running.as_ref().map(|running| running.key.id)
     }
 
-    /// Whether the latest attempt was interrupted, so that its canary may still exist.
+    /// Whether the canary of a proof may exist, so that a sweep must look for it.
     #[must_use]
-    pub fn is_unsure(&self) -> bool {
-        self.trouble.is_some()
+    pub fn may_have_leaked(&self) -> bool {
+        self.may_have_leaked
     }
 
-    /// Takes the steps that are possible now, and starts a proof if one is due. Returns the time until the
-    /// next step.
-    pub async fn advance(&mut self, api: &dyn ObjectApi, basis: &Basis, context: ProofContext<'_>) -> Option<Duration> {
+    /// When the next step is due. `None` unless the latest probe got to the proof.
+    #[must_use]
+    pub fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// Prepares for a probe, which may end before the proof.
+    pub fn begin_probe(&mut self) {
+        self.due = None;
+    }
+
+    /// Takes the steps that are possible now, and starts a proof if one is due.
+    pub async fn advance(&mut self, api: &dyn ObjectApi, basis: &Basis, context: ProofContext<'_>) {
         // Taken out while it makes steps: if this future is dropped, the progress of the proof is unknown,
         // and its canary is a leftover.
         let mut running = self.running.take().filter(|running| running.basis.is_as_good_as(basis));
@@ -111,9 +126,10 @@ impl LockProver {
             }
             Ok(Ok(Worked::Found)) => {
                 // Canaries whose retention ended while this one was locked. A later sweep removes the rest.
-                let sweeping = sweep(api, context.names, true, context.clock, &[]);
-                if let Err(failure) = within(context.deadline, sweeping).await {
-                    tracing::debug!(%failure, "what is left of canaries was not looked for");
+                let sweeping = sweep(api, context.names, true, context.clock, None);
+                match within(context.deadline, sweeping).await {
+                    Ok(swept) => self.may_have_leaked = !swept.is_clean(),
+                    Err(failure) => tracing::debug!(%failure, "leftover canaries were not looked for"),
                 }
             }
             Ok(Err(trouble)) => self.put_off(trouble),
@@ -125,14 +141,17 @@ impl LockProver {
                 }
             }
         }
-        match &self.running {
-            // The next probe repeats an unclear step.
-            Some(running) => Some(context.clock.wait_until_past(running.key.until)).filter(|wait| !wait.is_zero()),
-            None => match self.schedule.due(basis, false, Instant::now()) {
+        let now = Instant::now();
+        self.due = match &self.running {
+            // The next routine probe repeats an unclear step.
+            Some(running) => Some(context.clock.wait_until_past(running.key.until))
+                .filter(|wait| !wait.is_zero())
+                .map(|wait| now + wait),
+            None => match self.schedule.due(basis, false, now) {
                 Due::Now => None,
-                Due::At(at) => Some(at.saturating_duration_since(Instant::now())),
+                Due::At(at) => Some(at),
             },
-        }
+        };
     }
 
     /// Keeps a proof whose last steps are missing.
@@ -157,7 +176,7 @@ impl LockProver {
     ) -> Result<Worked, String> {
         if running.is_none() {
             let now = Instant::now();
-            if self.schedule.due(basis, context.asked, now) != Due::Now {
+            if self.schedule.due(basis, context.requested, now) != Due::Now {
                 return Ok(Worked::Waits);
             }
             *running = self.begin(api, basis, context).await?;
@@ -198,8 +217,11 @@ impl LockProver {
         if let Some(why) = context.clock.distrust() {
             return Err(format!("nothing is locked: {why}"));
         }
-        let swept = match sweep(api, context.names, true, context.clock, &[]).await {
-            Ok(swept) => swept,
+        let swept = match sweep(api, context.names, true, context.clock, None).await {
+            Ok(swept) => {
+                self.may_have_leaked = !swept.is_clean();
+                swept
+            }
             Err(failure) if failure.is_refusal() => {
                 let why = format!(
                     "canaries of earlier runs cannot be looked for or removed ({failure}), so none is put: grant s3:ListBucketVersions and s3:DeleteObjectVersion below {}",
@@ -237,6 +259,7 @@ impl LockProver {
             return Ok(None);
         }
         self.schedule.begin(basis, Instant::now());
+        self.may_have_leaked = true;
         let mode = basis.mode();
         let until = context.clock.end_of(basis.canary.retention);
         let key = context.names.new_key(CanaryKind::Lock, until);
@@ -357,12 +380,6 @@ fn unseen(step: Step, failure: &S3Failure) -> Seen {
     } else {
         Seen::Unclear(failure.to_string())
     }
-}
-
-/// Ids of the canaries in use.
-#[must_use]
-pub fn ids(keys: &[Option<CanaryKey>]) -> Vec<Uuid> {
-    keys.iter().flatten().map(|key| key.id).collect()
 }
 
 #[cfg(test)]

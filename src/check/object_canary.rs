@@ -37,8 +37,8 @@ pub struct CanaryPlan<'a> {
     pub retention: Option<Duration>,
     /// The service's clock.
     pub clock: ServiceClock,
-    /// Canaries that are still needed.
-    pub in_use: &'a [Uuid],
+    /// Canary of a lock proof in progress, which stays.
+    pub in_use: Option<Uuid>,
 }
 
 /// Writes the canary. Removing leftovers, and the canary itself, are each bounded by `deadline`. Gives
@@ -239,7 +239,7 @@ mod tests {
         clock: ServiceClock,
     ) -> Checked<Option<CanaryKey>> {
         let names = CanaryNames::new("canary/", "node-7", "s3/backups", ProcessRole::Daemon, Uuid::new_v4());
-        let plan = CanaryPlan { names: &names, versioned: false, retention, clock, in_use: &[] };
+        let plan = CanaryPlan { names: &names, versioned: false, retention, clock, in_use: None };
         object_canary(api, &FakeBucket::healthy().location(), &plan, Duration::from_secs(5)).await
     }
 

@@ -35,12 +35,12 @@ pub async fn object_lock(
         }
         Err(failure) => return not_passed(&failure, location),
     };
-    judged(lock, location, immutable, min_retention)
+    assess(lock, location, immutable, min_retention)
 }
 
 /// What a configuration that was read makes of the target.
 #[must_use]
-pub fn judged(
+pub fn assess(
     lock: ObjectLock,
     location: &S3Location,
     immutable: bool,

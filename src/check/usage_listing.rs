@@ -1,14 +1,13 @@
-//! Usage listing: what a bucket holds, counted page by page.
+//! Usage listing: counts the content of a bucket page by page.
 //!
-//! A pass goes once through all versions, or through the objects as they are where listing versions is
-//! refused, and may be left after any page and gone on with later. Only its end is a count. What it stops
-//! over decides whether its place is kept: of a service that is away or busy it is, and the same page is
-//! asked for again; after an answer that is no page, or pages that do not go on, nothing that was added up
-//! can be trusted, and the next pass begins at the front.
+//! A pass lists all versions once, or all objects if listing versions is refused. It can pause after any
+//! page and continue later. Only a complete pass is a count. A pass that stops because the service is down
+//! or busy keeps its position and requests the same page again. After an answer that is not a page, or pages
+//! that do not advance, the sum cannot be trusted, and the next pass starts from the beginning.
 //!
-//! A service that gives the same pages again and again is found out without remembering all of them: each
-//! page is compared with the one before and with one that is kept while the pages double (Brent's way to
-//! find a cycle). Keys of versions must ascend, too (S3 API reference, ListObjectVersions).
+//! Brent's algorithm detects a service that repeats pages without remembering all of them: each page is
+//! compared with the previous one, and with one that is replaced when the number of pages has doubled. Keys
+//! of versions must also ascend (S3 API reference, ListObjectVersions).
 
 use std::time::Duration;
 
@@ -25,13 +24,13 @@ pub struct UsagePass {
     tally: UsageTally,
     /// Start of the next page.
     after: Option<PageMarker>,
-    latest: Option<Seen>,
-    remembered: Option<Seen>,
+    latest: Option<PagePosition>,
+    remembered: Option<PagePosition>,
 }
 
 /// Position of a page in the listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Seen {
+struct PagePosition {
     next: PageMarker,
     keys: Option<(String, String)>,
 }
@@ -72,7 +71,7 @@ impl UsagePass {
         let failure = match within(deadline, api.page(self.entries, self.after.as_ref())).await {
             Ok(page) => match self.add(page) {
                 Ok(true) => return PageOutcome::More(self),
-                Ok(false) => return PageOutcome::Whole(self.ended(Timestamp::now())),
+                Ok(false) => return PageOutcome::Whole(self.complete(Timestamp::now())),
                 Err(why) => return PageOutcome::Stopped(S3Failure::NotS3(why.to_owned()), None),
             },
             Err(failure) => failure,
@@ -83,18 +82,18 @@ impl UsagePass {
             self.tally.counts_versions = false;
             return PageOutcome::More(self);
         }
-        let keeps_place = !is_first && is_passing(&failure);
-        PageOutcome::Stopped(failure, keeps_place.then_some(self))
+        let keeps_position = !is_first && may_succeed_later(&failure);
+        PageOutcome::Stopped(failure, keeps_position.then_some(self))
     }
 
-    fn ended(&self, ended_at: Timestamp) -> WholeCount {
+    fn complete(&self, ended_at: Timestamp) -> WholeCount {
         WholeCount { tally: self.tally, began_at: self.began_at, ended_at }
     }
 
     /// Adds a page. Returns whether more follow.
     fn add(&mut self, page: ListedPage) -> Result<bool, &'static str> {
         let ListedPage { versions, delete_markers, bytes, keys, next } = page;
-        let (before, sum) = (self.tally, "the pages of the listing add up to more than can be");
+        let (before, sum) = (self.tally, "the sizes in the listing add up to more than 64 bits");
         self.tally = UsageTally {
             pages: before.pages + 1,
             versions: before.versions.checked_add(versions).ok_or(sum)?,
@@ -109,24 +108,24 @@ impl UsagePass {
                 PageMarker::Token(_) => None,
             });
             if first.into_iter().chain(next).any(|key| key < before) {
-                return Err("the pages of the listing go back instead of on");
+                return Err("a page of the listing starts before the end of the previous one");
             }
         }
         let Some(next) = next else { return Ok(false) };
-        let seen = Seen { next: next.clone(), keys };
+        let position = PagePosition { next: next.clone(), keys };
         let known = [&self.latest, &self.remembered];
-        if known.into_iter().flatten().any(|known| known.is_repeated_by(&seen)) {
-            return Err("the pages of the listing do not go on: one of them came again");
+        if known.into_iter().flatten().any(|known| known.is_repeated_by(&position)) {
+            return Err("the listing repeats a page");
         }
         if self.tally.pages.is_power_of_two() {
-            self.remembered = Some(seen.clone());
+            self.remembered = Some(position.clone());
         }
-        (self.after, self.latest) = (Some(next), Some(seen));
+        (self.after, self.latest) = (Some(next), Some(position));
         Ok(true)
     }
 }
 
-impl Seen {
+impl PagePosition {
     fn is_repeated_by(&self, other: &Self) -> bool {
         // The versions of one key may fill several pages, but a list of objects has each key once.
         let is_of_objects = matches!(other.next, PageMarker::Token(_));
@@ -135,11 +134,10 @@ impl Seen {
 }
 
 /// Whether the same request may succeed later.
-fn is_passing(failure: &S3Failure) -> bool {
+fn may_succeed_later(failure: &S3Failure) -> bool {
     match failure {
         S3Failure::NotS3(_) => false,
-        // A marker that it does not take any more it will not take later. AWS refuses expired credentials
-        // with 400, too.
+        // A service that rejects a marker will reject it again. AWS also refuses expired credentials with 400.
         S3Failure::Service { status, .. } => failure.has_expired_credentials() || !matches!(status, 400 | 404 | 416),
         _ => true,
     }

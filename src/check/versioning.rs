@@ -17,7 +17,7 @@ pub async fn versioning(
     deadline: Duration,
 ) -> Checked<Versioning> {
     match within(deadline, api.versioning()).await {
-        Ok(found) => judged(found, location, immutable),
+        Ok(found) => assess(found, location, immutable),
         Err(failure) if !immutable && failure.is_refusal_to_tell() => {
             Checked::not_needed(failure.finding(location).message)
         }
@@ -27,7 +27,7 @@ pub async fn versioning(
 
 /// Judges versioning as it was read.
 #[must_use]
-pub fn judged(found: Versioning, location: &S3Location, immutable: bool) -> Checked<Versioning> {
+pub fn assess(found: Versioning, location: &S3Location, immutable: bool) -> Checked<Versioning> {
     if !immutable || found == Versioning::Enabled {
         return Checked::passed(found).detail(word(found));
     }

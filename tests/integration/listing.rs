@@ -39,7 +39,7 @@ async fn bucket_is_not_listed_by_default_or_by_check_s3() {
     workspace.configure(LISTING);
     let output = workspace.check_s3(&s3.endpoint(), "paged", &[]).await;
     assert_eq!(output.code, 0, "{output:?}");
-    assert!(output.stdout.contains("does not tell how much the bucket holds"), "{output:?}");
+    assert!(output.stdout.contains("does not report how much the bucket contains"), "{output:?}");
     assert_eq!(pages(&s3), [""; 0]);
 }
 
@@ -64,7 +64,7 @@ async fn usage_listing_continues_in_the_next_run_and_stops_when_disabled() {
     assert_eq!((&so_far["pages"], &so_far["versions"], &so_far["bytes"]), (&json!(2), &json!(4), &json!(24)));
     assert!(so_far["ended_at"].is_null() && report["usage_listing"]["counted"].is_null(), "{report:#}");
     let detail = detail_of(&report, "capacity");
-    assert!(detail.contains("so far 4 versions") && detail.contains("the next run goes on at"), "{detail}");
+    assert!(detail.contains("has counted 4 versions") && detail.contains("it continues at"), "{detail}");
     assert_eq!(pages(&s3).len(), 2);
     assert_eq!(daemon.show(&id).await["used"], Value::Null);
 

@@ -180,8 +180,8 @@ async fn deletion_reports_locked_canaries_left_behind() {
     let s3 = s3().await;
     let daemon = Daemon::start(&Workspace::new()).await;
     for (bucket, words) in [
-        ("default-only", Some("is locked for longer than it asked to be and stays there")),
-        ("locked", Some("is locked until second")),
+        ("default-only", Some("is locked for longer than requested")),
+        ("locked", Some("is locked until 2")),
         ("plain", None),
     ] {
         let id = daemon.create(s3_target(&s3, bucket)).await;

@@ -120,11 +120,17 @@ impl CanaryNames {
         key.instance == self.instance || (key.role, self.role) == (ProcessRole::Daemon, ProcessRole::Daemon)
     }
 
-    /// Whether no process uses a canary any more. `in_use` are the canaries of this instance.
+    /// Whether no process uses a canary any more. `in_use` is the canary of this instance that stays.
     #[must_use]
-    pub fn is_leftover(&self, key: &CanaryKey, modified: Option<i64>, clock: ServiceClock, in_use: &[Uuid]) -> bool {
+    pub fn is_leftover(
+        &self,
+        key: &CanaryKey,
+        modified: Option<i64>,
+        clock: ServiceClock,
+        in_use: Option<Uuid>,
+    ) -> bool {
         if key.instance == self.instance {
-            return !in_use.contains(&key.id);
+            return in_use != Some(key.id);
         }
         match (key.role, self.role) {
             // A node has one daemon, and this is its latest run.
@@ -220,17 +226,17 @@ mod tests {
         let locked = |ago: i64| names(ProcessRole::OneShot).new_key(CanaryKind::Lock, clock.now() - ago);
         let (just, long) = (locked(CLOCK_UNCERTAINTY_SECONDS + 1), locked(COMMAND_LOCKED_LEFTOVER_SECONDS + 3));
         for (names, key, modified, in_use, expected, why) in [
-            (&agent, &mine, fresh, &[mine.id][..], false, "one in use"),
-            (&agent, &mine, fresh, &[], true, "one whose PUT was given up"),
-            (&agent, &before, fresh, &[], true, "one of an agent that ended"),
-            (&agent, &beside, fresh, &[], false, "one of a command that may still run"),
-            (&agent, &beside, old, &[], true, "one of a command that ended"),
-            (&agent, &beside, None, &[], false, "one of unknown age"),
-            (&agent, &just, fresh, &[], false, "a locked one of a command that may be about to remove it"),
-            (&agent, &long, fresh, &[], true, "a locked one of a command that did not remove it"),
-            (&command, &mine, old, &[], false, "one of the agent, seen by a command"),
-            (&command, &beside, fresh, &[], false, "one of a command beside this"),
-            (&command, &beside, old, &[], true, "one of a command before this"),
+            (&agent, &mine, fresh, Some(mine.id), false, "one in use"),
+            (&agent, &mine, fresh, None, true, "one whose PUT was given up"),
+            (&agent, &before, fresh, None, true, "one of an agent that ended"),
+            (&agent, &beside, fresh, None, false, "one of a command that may still run"),
+            (&agent, &beside, old, None, true, "one of a command that ended"),
+            (&agent, &beside, None, None, false, "one of unknown age"),
+            (&agent, &just, fresh, None, false, "a locked one of a command that may be about to remove it"),
+            (&agent, &long, fresh, None, true, "a locked one of a command that did not remove it"),
+            (&command, &mine, old, None, false, "one of the agent, seen by a command"),
+            (&command, &beside, fresh, None, false, "one of a command beside this"),
+            (&command, &beside, old, None, true, "one of a command before this"),
         ] {
             assert_eq!(names.is_leftover(key, modified, clock, in_use), expected, "{why}");
         }

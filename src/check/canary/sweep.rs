@@ -31,8 +31,17 @@ pub struct Swept {
     pub refused: Option<S3Failure>,
 }
 
+impl Swept {
+    /// Whether no canary remains.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        *self == Self { removed: self.removed, ..Self::default() }
+    }
+}
+
 /// Removes leftover canaries of this target on this node. Locked canaries stay, and the sweep checks that
-/// they are not locked for longer than requested. `versioned`: whether the bucket has or had versions.
+/// they are not locked for longer than requested. `versioned`: whether the bucket has or had versions. `in_use`:
+/// the canary of this process that stays.
 ///
 /// # Errors
 /// [`S3Failure`] of the listing, or of a DELETE that failed for another reason than a lock.
@@ -41,14 +50,14 @@ pub async fn sweep(
     names: &CanaryNames,
     versioned: bool,
     clock: ServiceClock,
-    in_use: &[Uuid],
+    in_use: Option<Uuid>,
 ) -> Result<Swept, S3Failure> {
     let mut swept = Swept::default();
     for found in api.list(names.folder(), versioned, LISTED_MAX).await? {
         let Some(key) = names.parse(&found.key) else { continue };
         let modified = found.modified.map(jiff::Timestamp::as_second);
         // It counts until it can be removed, whichever process put it.
-        if key.until > 0 && !clock.is_past(key.until) && !in_use.contains(&key.id) {
+        if key.until > 0 && !clock.is_past(key.until) && in_use != Some(key.id) {
             if swept.locked.len() < LOOKED_AT_MAX {
                 let told = told_until(api, &found).await?;
                 if told.is_some_and(|until| until > key.until) {
@@ -117,7 +126,7 @@ mod tests {
         api.keep(&command.text(&key));
         let mine = agent.new_key(CanaryKind::Lock, clock.now() + 60);
         api.keep(&agent.text(&mine));
-        let swept = sweep(&api, &agent, true, clock, &[mine.id]).await.expect("swept");
+        let swept = sweep(&api, &agent, true, clock, Some(mine.id)).await.expect("swept");
         assert_eq!(swept, Swept { locked: vec![key], ..Swept::default() });
         assert_eq!(api.keys().len(), 2);
     }
@@ -132,7 +141,7 @@ mod tests {
         }
         let key = before.new_key(CanaryKind::Lock, clock.now() + 60);
         api.keep(&before.text(&key));
-        let swept = sweep(&api, &agent, true, clock, &[]).await.expect("swept");
+        let swept = sweep(&api, &agent, true, clock, None).await.expect("swept");
         assert_eq!((swept.removed, swept.locked), (REMOVED_MAX, vec![key]));
     }
 
@@ -145,7 +154,7 @@ mod tests {
             let text = names.text(&names.new_key(CanaryKind::Lock, clock.now() + until));
             let retention = Retention { mode: LockMode::Compliance, until: clock.now() + told };
             api.keep_locked(&text, Some(retention));
-            let swept = sweep(&api, &names, true, clock, &[]).await.expect("swept");
+            let swept = sweep(&api, &names, true, clock, None).await.expect("swept");
             assert_eq!(swept.overlong.is_some(), is_overlong, "{until} {told}: {swept:?}");
             assert_eq!(swept.undeletable.is_some(), until < 0 && !is_overlong, "{until} {told}: {swept:?}");
         }

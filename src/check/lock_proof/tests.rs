@@ -12,11 +12,11 @@ async fn probed(api: &FakeObjects, retention: Duration) -> (Option<Reason>, Lock
     let names = CanaryNames::new("canary/", "node-7", "s3/backups", ProcessRole::Daemon, Uuid::new_v4());
     let deadline = Duration::from_secs(5);
     let clock = ServiceClock::new(Some(0));
-    let context = ProofContext { names: &names, clock, asked: false, deadline };
-    let mut prover = LockProver::default();
-    prover.advance(api, &basis, context).await;
-    let checked = prover.checked(&FakeBucket::healthy().location(), &basis);
-    (checked.reason(), prover.state(&basis))
+    let context = ProofContext { names: &names, clock, requested: false, deadline };
+    let mut proofs = LockProofs::default();
+    proofs.advance(api, &basis, context).await;
+    let checked = proofs.checked(&FakeBucket::healthy().location(), &basis);
+    (checked.reason(), proofs.state(&basis))
 }
 
 #[tokio::test]
@@ -51,7 +51,7 @@ fn names() -> CanaryNames {
 }
 
 fn context(names: &CanaryNames, ahead: Option<i64>) -> ProofContext<'_> {
-    ProofContext { names, clock: ServiceClock::new(ahead), asked: false, deadline: Duration::from_secs(5) }
+    ProofContext { names, clock: ServiceClock::new(ahead), requested: false, deadline: Duration::from_secs(5) }
 }
 
 #[tokio::test]
@@ -59,10 +59,10 @@ async fn nothing_is_locked_by_what_is_no_clock() {
     let names = names();
     for ahead in [None, Some(901), Some(-901)] {
         let api = FakeObjects::default();
-        let mut prover = LockProver::default();
-        prover.advance(&api, &schedule::tests::basis(), context(&names, ahead)).await;
+        let mut proofs = LockProofs::default();
+        proofs.advance(&api, &schedule::tests::basis(), context(&names, ahead)).await;
         assert_eq!(api.keys(), Vec::<String>::new(), "{ahead:?}");
-        let checked = prover.checked(&FakeBucket::healthy().location(), &schedule::tests::basis());
+        let checked = proofs.checked(&FakeBucket::healthy().location(), &schedule::tests::basis());
         assert_eq!(checked.reason(), Some(Reason::LockProofPending));
         assert!(checked.finding().is_some_and(|finding| finding.message.contains("clock")), "{checked:?}");
     }
@@ -74,22 +74,22 @@ async fn the_storages_own_clock_decides_how_long_a_canary_is_locked() {
         [(-9, Reason::LockProofPending), (0, Reason::LockProofPending), (60, Reason::LockUnverifiable)]
     {
         let (api, names) = (FakeObjects { is_behind, ..FakeObjects::default() }, names());
-        let mut prover = LockProver::default();
-        prover.advance(&api, &schedule::tests::basis(), context(&names, Some(0))).await;
-        let checked = prover.checked(&FakeBucket::healthy().location(), &schedule::tests::basis());
+        let mut proofs = LockProofs::default();
+        proofs.advance(&api, &schedule::tests::basis(), context(&names, Some(0))).await;
+        let checked = proofs.checked(&FakeBucket::healthy().location(), &schedule::tests::basis());
         assert_eq!(checked.reason(), Some(reason), "{is_behind} s");
-        assert_eq!(prover.in_use().is_some(), is_behind == 0, "{is_behind} s: {checked:?}");
+        assert_eq!(proofs.in_use().is_some(), is_behind == 0, "{is_behind} s: {checked:?}");
     }
 }
 
 /// A proof that waits for the end of its canary's retention, which is over by the clock of the context
 /// that is returned.
-async fn at_its_end<'a>(api: &FakeObjects, names: &'a CanaryNames) -> (LockProver, ProofContext<'a>) {
-    let mut prover = LockProver::default();
-    prover.advance(api, &schedule::tests::basis(), context(names, Some(0))).await;
-    assert!(prover.in_use().is_some() && api.latest().is_some());
+async fn at_its_end<'a>(api: &FakeObjects, names: &'a CanaryNames) -> (LockProofs, ProofContext<'a>) {
+    let mut proofs = LockProofs::default();
+    proofs.advance(api, &schedule::tests::basis(), context(names, Some(0))).await;
+    assert!(proofs.in_use().is_some() && api.latest().is_some());
     api.unlock();
-    (prover, context(names, Some(60)))
+    (proofs, context(names, Some(60)))
 }
 
 #[tokio::test]
@@ -102,18 +102,18 @@ async fn only_the_refusal_of_a_lock_is_one() {
     ] {
         let (api, names) = (FakeObjects::default(), names());
         api.next_deletes.lock().expect("a lock").push_back(failure.clone());
-        let mut prover = LockProver::default();
+        let mut proofs = LockProofs::default();
         let mut basis = schedule::tests::basis();
         basis.settings.mode = Some(crate::model::LockMode::Compliance);
-        prover.advance(&api, &basis, context(&names, Some(0))).await;
-        assert_eq!(prover.in_use().is_some(), is_known, "{failure}");
+        proofs.advance(&api, &basis, context(&names, Some(0))).await;
+        assert_eq!(proofs.in_use().is_some(), is_known, "{failure}");
     }
 }
 
 #[tokio::test]
 async fn an_end_that_says_nothing_is_tried_again() {
     let (api, names) = (FakeObjects::default(), names());
-    let (mut prover, after) = at_its_end(&api, &names).await;
+    let (mut proofs, after) = at_its_end(&api, &names).await;
     let basis = schedule::tests::basis();
     for failure in [
         S3Failure::service(409, Some("OperationAborted"), None),
@@ -121,14 +121,15 @@ async fn an_end_that_says_nothing_is_tried_again() {
         S3Failure::TimedOut(Duration::from_secs(1)),
     ] {
         api.next_deletes.lock().expect("a lock").push_back(failure.clone());
-        assert_eq!(prover.advance(&api, &basis, after).await, None, "at the next probe");
-        assert!(prover.in_use().is_some(), "{failure}");
-        let checked = prover.checked(&FakeBucket::healthy().location(), &basis);
+        proofs.advance(&api, &basis, after).await;
+        assert_eq!(proofs.due(), None, "at the next probe");
+        assert!(proofs.in_use().is_some(), "{failure}");
+        let checked = proofs.checked(&FakeBucket::healthy().location(), &basis);
         let message = checked.finding().map(|finding| finding.message.clone()).unwrap_or_default();
         assert!(message.contains(&failure.to_string()), "{message}");
     }
-    prover.advance(&api, &basis, after).await;
-    assert!(matches!(prover.state(&basis), LockProofState::Found(proof) if proof.verdict == LockVerdict::Enforced));
+    proofs.advance(&api, &basis, after).await;
+    assert!(matches!(proofs.state(&basis), LockProofState::Found(proof) if proof.verdict == LockVerdict::Enforced));
     assert_eq!(api.keys(), Vec::<String>::new());
 }
 
@@ -138,13 +139,13 @@ async fn canaries_that_were_locked_to_write_do_not_keep_a_proof_from_beginning()
     let (clock, bucket) = (ServiceClock::new(Some(0)), FakeBucket::healthy().location());
     for _ in 0..LOCKED_MAX + 1 {
         let retention = Some(Duration::from_secs(600));
-        let plan = CanaryPlan { names: &names, versioned: true, retention, clock, in_use: &[] };
+        let plan = CanaryPlan { names: &names, versioned: true, retention, clock, in_use: None };
         object_canary(&api, &bucket, &plan, Duration::from_secs(5)).await;
     }
     let before = api.keys().len();
-    let mut prover = LockProver::default();
-    prover.advance(&api, &schedule::tests::basis(), context(&names, Some(0))).await;
-    assert!(prover.in_use().is_some(), "beside {before} that are locked");
+    let mut proofs = LockProofs::default();
+    proofs.advance(&api, &schedule::tests::basis(), context(&names, Some(0))).await;
+    assert!(proofs.in_use().is_some(), "beside {before} that are locked");
     assert_eq!(api.keys().len(), before + 1);
 }
 
@@ -153,10 +154,10 @@ async fn nothing_is_put_beside_what_is_locked_for_longer() {
     let (api, names) = (FakeObjects { locks_longer: 3600, ..FakeObjects::default() }, names());
     let (clock, bucket) = (ServiceClock::new(Some(0)), FakeBucket::healthy().location());
     let retention = Some(Duration::from_secs(10));
-    let plan = CanaryPlan { names: &names, versioned: true, retention, clock, in_use: &[] };
+    let plan = CanaryPlan { names: &names, versioned: true, retention, clock, in_use: None };
     object_canary(&api, &bucket, &plan, Duration::from_secs(5)).await;
-    let mut prover = LockProver::default();
-    prover.advance(&api, &schedule::tests::basis(), context(&names, Some(0))).await;
-    let checked = prover.checked(&bucket, &schedule::tests::basis());
+    let mut proofs = LockProofs::default();
+    proofs.advance(&api, &schedule::tests::basis(), context(&names, Some(0))).await;
+    let checked = proofs.checked(&bucket, &schedule::tests::basis());
     assert_eq!((checked.reason(), api.keys().len()), (Some(Reason::LockUnverifiable), 1));
 }

@@ -1,4 +1,4 @@
-//! What passes over listings come to that are whole, cut short, refused, and not to be trusted.
+//! Passes over listings: complete, interrupted, refused, and untrustworthy ones.
 
 use super::*;
 use crate::check::fake::FakeBucket;
@@ -27,7 +27,7 @@ fn denied() -> Result<ListedPage, S3Failure> {
     Err(S3Failure::service(403, Some("AccessDenied"), None))
 }
 
-/// Asks until there is no more to ask for, or as often as that.
+/// Requests pages until the pass ends, at most `requests_max`.
 async fn walked(fake: &FakeBucket, mut pass: UsagePass, requests_max: u32) -> PageOutcome {
     for _ in 1..requests_max {
         match pass.next_page(fake, DEADLINE).await {
@@ -57,7 +57,7 @@ fn whole(outcome: PageOutcome) -> WholeCount {
 }
 
 #[tokio::test]
-async fn all_versions_of_all_pages_count_and_each_page_begins_where_the_last_one_ended() {
+async fn listing_counts_all_versions_and_each_page_continues_the_previous_one() {
     let fake = FakeBucket::with_pages([page(Some(version("b", "7"))), page(Some(version("b", "3"))), page(None)]);
     let count = whole(walked(&fake, begun(), 10).await);
     let expected = UsageTally { pages: 3, versions: 30, delete_markers: 3, bytes: 1500, counts_versions: true };
@@ -68,7 +68,7 @@ async fn all_versions_of_all_pages_count_and_each_page_begins_where_the_last_one
 }
 
 #[tokio::test]
-async fn where_versions_are_refused_objects_are_counted_and_it_says_so() {
+async fn listing_counts_objects_when_versions_are_refused() {
     for refusal in [denied(), Err(S3Failure::service(501, Some("NotImplemented"), None))] {
         let fake = FakeBucket::with_pages([refusal, objects("a", "b", Some(token("1"))), objects("c", "d", None)]);
         let count = whole(walked(&fake, begun(), 10).await);
@@ -79,7 +79,7 @@ async fn where_versions_are_refused_objects_are_counted_and_it_says_so() {
 }
 
 #[tokio::test]
-async fn what_is_no_refusal_is_no_reason_to_count_objects() {
+async fn listing_does_not_count_objects_when_the_failure_is_not_a_refusal() {
     for (status, code) in [(400, "RequestTimeout"), (400, "Whatever"), (400, "ExpiredToken"), (403, "ExpiredToken")] {
         let failure = S3Failure::service(status, Some(code), None);
         let fake = FakeBucket::with_pages([Err(failure.clone())]);
@@ -89,17 +89,17 @@ async fn what_is_no_refusal_is_no_reason_to_count_objects() {
 }
 
 #[tokio::test]
-async fn where_all_is_refused_the_next_pass_begins_at_the_front() {
+async fn listing_restarts_when_versions_and_objects_are_refused() {
     let fake = FakeBucket::with_pages([denied(), denied()]);
     let (failure, pass) = stopped(walked(&fake, begun(), 10).await);
     assert_eq!((failure.reason(), pass.is_none()), (Reason::AccessDenied, true));
 }
 
 #[tokio::test]
-async fn a_service_that_is_away_or_busy_costs_no_place_and_nothing_is_counted_twice() {
+async fn listing_keeps_its_position_when_the_service_is_down_or_busy() {
     let busy = S3Failure::service(503, Some("SlowDown"), None);
     let broken = S3Failure::ConnectionBroken("reset".to_owned());
-    // A refusal in the middle is no reason to begin with objects, either.
+    // A refusal in the middle does not switch to objects either.
     let refused = S3Failure::service(403, Some("AccessDenied"), None);
     let expired = S3Failure::service(400, Some("ExpiredToken"), None);
     for failure in [busy, broken, refused, expired, S3Failure::TimedOut(DEADLINE)] {
@@ -107,21 +107,21 @@ async fn a_service_that_is_away_or_busy_costs_no_place_and_nothing_is_counted_tw
         let fake = FakeBucket::with_pages(pages);
         let (found, pass) = stopped(walked(&fake, begun(), 10).await);
         assert_eq!(found, failure);
-        let count = whole(walked(&fake, pass.expect("its place"), 10).await);
+        let count = whole(walked(&fake, pass.expect("its position"), 10).await);
         assert_eq!((count.tally.pages, count.tally.versions), (2, 20), "{failure}");
         assert_eq!(fake.asked()[1..], [(); 2].map(|()| (Entries::Versions, Some(version("b", "1")))));
     }
 }
 
 #[tokio::test]
-async fn silence_ends_at_the_deadline() {
+async fn page_request_ends_at_the_deadline_when_the_service_is_silent() {
     let fake = FakeBucket::with_pages([]);
     let (failure, pass) = stopped(walked(&fake, begun(), 1).await);
     assert!(failure.is_timeout() && pass.is_none(), "{failure}");
 }
 
 #[tokio::test]
-async fn what_is_no_page_and_a_marker_that_is_not_taken_end_the_pass() {
+async fn listing_restarts_when_the_answer_is_not_a_page_or_the_marker_is_rejected() {
     let refusals = [S3Failure::NotS3("a page".to_owned()), S3Failure::service(400, Some("InvalidArgument"), None)];
     for failure in refusals {
         let fake = FakeBucket::with_pages([page(Some(version("b", "1"))), Err(failure.clone())]);
@@ -131,18 +131,18 @@ async fn what_is_no_page_and_a_marker_that_is_not_taken_end_the_pass() {
 }
 
 #[tokio::test]
-async fn pages_that_do_not_go_on_end_the_pass() {
+async fn listing_restarts_when_pages_do_not_advance() {
     let same = || page(Some(version("b", "1")));
     let back = || [page(Some(version("b", "1"))), page(Some(version("a", "1")))];
     let same_token = || objects("a", "b", Some(token("1")));
     for (pages, why) in [
-        (vec![same(), same()], "came again"),
-        (back().into(), "go back"),
-        // It begins before where the last one ended, and is the last.
-        (vec![page(Some(version("b", "1"))), objects("a", "c", None)], "go back"),
-        (vec![denied(), same_token(), objects("c", "d", Some(token("1")))], "came again"),
-        // The first page again and again, with a new token each time.
-        (vec![denied(), same_token(), objects("a", "b", Some(token("2")))], "came again"),
+        (vec![same(), same()], "repeats"),
+        (back().into(), "before the end"),
+        // The last page starts before the end of the previous one.
+        (vec![page(Some(version("b", "1"))), objects("a", "c", None)], "before the end"),
+        (vec![denied(), same_token(), objects("c", "d", Some(token("1")))], "repeats"),
+        // The first page repeats with a new token each time.
+        (vec![denied(), same_token(), objects("a", "b", Some(token("2")))], "repeats"),
     ] {
         let asked = pages.len();
         let fake = FakeBucket::with_pages(pages);
@@ -153,18 +153,18 @@ async fn pages_that_do_not_go_on_end_the_pass() {
 }
 
 #[tokio::test]
-async fn a_circle_of_pages_ends_however_long_it_is() {
+async fn cycle_of_pages_is_detected_whatever_its_length() {
     for length in [2, 3, 7, 100] {
-        let circle = (0..10_000).map(|at| page(Some(version("key", &(at % length).to_string()))));
-        let fake = FakeBucket::with_pages(circle);
+        let cycle = (0..10_000).map(|at| page(Some(version("key", &(at % length).to_string()))));
+        let fake = FakeBucket::with_pages(cycle);
         let (failure, pass) = stopped(walked(&fake, begun(), 10_000).await);
-        assert!(failure.to_string().contains("came again") && pass.is_none(), "{failure}");
-        assert!(fake.asked().len() <= 3 * length + 1, "{} pages of a circle of {length}", fake.asked().len());
+        assert!(failure.to_string().contains("repeats") && pass.is_none(), "{failure}");
+        assert!(fake.asked().len() <= 3 * length + 1, "{} pages of a cycle of {length}", fake.asked().len());
     }
 }
 
 #[tokio::test]
-async fn more_versions_of_one_key_than_a_page_has_are_no_circle() {
+async fn versions_of_one_key_on_several_pages_are_not_a_cycle() {
     let keys = || Some(("key".to_owned(), "key".to_owned()));
     let pages = (0..20).map(|at| {
         let next = (at < 19).then(|| version("key", &at.to_string()));
@@ -174,9 +174,9 @@ async fn more_versions_of_one_key_than_a_page_has_are_no_circle() {
 }
 
 #[tokio::test]
-async fn sizes_that_are_beyond_all_measure_are_no_count() {
+async fn listing_restarts_when_sizes_overflow() {
     let huge = |next| Ok(ListedPage { bytes: u64::MAX / 2 + 1, next, ..ListedPage::default() });
     let fake = FakeBucket::with_pages([huge(Some(version("b", "1"))), huge(None)]);
     let (failure, pass) = stopped(walked(&fake, begun(), 10).await);
-    assert!(failure.to_string().contains("more than can be") && pass.is_none(), "{failure}");
+    assert!(failure.to_string().contains("more than 64 bits") && pass.is_none(), "{failure}");
 }

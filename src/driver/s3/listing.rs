@@ -4,7 +4,7 @@
 //! counted so far. A run requests one page after another, up to a limit, and the next run continues
 //! where it stopped. A bucket has at most one run at a time. All buckets together request at most
 //! [`PAGES_AT_ONCE`] pages at a time, first come, first served. So a bucket with many pages delays another
-//! one only by the pages in progress. A run ends with its driver. Counts are kept in memory only.
+//! one only by the pages in progress. A run ends with its driver. Counts exist in memory only.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -109,7 +109,7 @@ impl Listing {
     }
 }
 
-/// Makes one run: requests pages until the bucket ends, a page fails, or the limit is reached.
+/// Requests pages until the listing is complete, a page fails, or the limit is reached.
 async fn run(
     api: &dyn BucketApi,
     location: &S3Location,
@@ -119,11 +119,11 @@ async fn run(
     counted: &Mutex<Counted>,
 ) {
     for _ in 0..requests_max {
-        let turn = pages.acquire().await;
+        let permit = pages.acquire().await;
         // A copy: a run that is ended during a page leaves the pass as it was before that page.
         let pass = lock(counted).pass.clone().unwrap_or_else(|| UsagePass::new(Timestamp::now()));
         let outcome = pass.next_page(api, deadline).await;
-        drop(turn);
+        drop(permit);
         let mut counted = lock(counted);
         match outcome {
             PageOutcome::More(pass) => (counted.pass, counted.failure) = (Some(pass), None),
@@ -143,19 +143,19 @@ fn stopped(location: &S3Location, failure: &S3Failure, at: Timestamp) -> Finding
     let Finding { reason, message, .. } = failure.finding(location);
     let message = match reason {
         Reason::AccessDenied if failure.is_refusal() => format!(
-            "{location}: {failure}; grant the credentials s3:ListBucketVersions and s3:ListBucket on it, or turn [s3.listing] off"
+            "{location}: {failure}; grant the credentials s3:ListBucketVersions and s3:ListBucket on it, or turn off [s3.listing]"
         ),
         // The probes passed, so the endpoint is an S3 service.
         Reason::NotS3 => format!(
-            "{location}: {failure}; turn [s3.listing] off for this agent, or look what answers between it and the service"
+            "{location}: {failure}; turn off [s3.listing] for this agent, or look for a proxy that answers in place of the service"
         ),
         _ => message,
     };
-    Finding::new(reason, format!("listing it to count what is in it stopped at {at:.0}: {message}"))
+    Finding::new(reason, format!("the usage listing stopped at {at:.0}: {message}"))
 }
 
 fn lock(counted: &Mutex<Counted>) -> MutexGuard<'_, Counted> {
-    // Each change is a single assignment, so a panic leaves nothing half done.
+    // Each change is a single assignment, so a panic leaves no change half done.
     counted.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -1,0 +1,171 @@
+//! Write canaries of a bucket: when one is due, and what may remain of earlier ones.
+
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use super::configuration::Configuration;
+use super::{Input, Session};
+use crate::check::canary::{CanaryNames, ServiceClock, Swept, sweep, utc};
+use crate::check::object_canary::{CanaryPlan, object_canary};
+use crate::check::{CheckLog, Checked};
+use crate::driver::Depth;
+use crate::model::report::Finding;
+use crate::model::settings::S3CanarySettings;
+use crate::model::{CheckName, Outcome, Reason, S3Location};
+use crate::s3::{ObjectApi, S3Failure, within};
+
+/// Section of the configuration that turns canaries off.
+const SECTION: &str = "[s3.canary]";
+
+/// Write canaries of one bucket.
+pub(super) struct Canaries {
+    /// The latest canary, if it was written and read back. A failed one leaves no record, so each probe tries
+    /// again until one passes.
+    latest: Option<WrittenObject>,
+    /// When the latest canary can be removed, if it is locked.
+    removable_at: Option<Instant>,
+    /// Whether a canary may have been leaked, also by an earlier process. False once a sweep has looked for
+    /// canaries and found none.
+    may_have_leaked: bool,
+    /// The service's clock at the latest probe that read it.
+    clock: ServiceClock,
+}
+
+/// A canary that was written and read back.
+struct WrittenObject {
+    at: Instant,
+    written_at: Timestamp,
+    settings: S3CanarySettings,
+    /// Requested retention.
+    retention: Option<Duration>,
+}
+
+impl Default for Canaries {
+    fn default() -> Self {
+        Self { latest: None, removable_at: None, may_have_leaked: true, clock: ServiceClock::default() }
+    }
+}
+
+impl Canaries {
+    /// Whether a probe must write a canary.
+    pub(super) fn is_due(&self, input: Input<'_>) -> bool {
+        input.writes_nothing(input.settings.s3_canary.enabled, SECTION).is_none() && self.recent(input).is_none()
+    }
+
+    /// When the latest canary can be removed, if it is locked.
+    pub(super) fn removable_at(&self) -> Option<Instant> {
+        self.removable_at
+    }
+
+    /// Whether a canary may have been leaked.
+    pub(super) fn may_have_leaked(&self) -> bool {
+        self.may_have_leaked
+    }
+
+    /// Returns the latest canary if it is recent enough.
+    fn recent(&self, input: Input<'_>) -> Option<&WrittenObject> {
+        let settings = &input.settings.s3_canary;
+        let latest = self.latest.as_ref().filter(|_| input.depth == Depth::Routine)?;
+        (latest.settings == *settings && latest.at.elapsed() < settings.interval).then_some(latest)
+    }
+
+    /// Writes a canary if one is due. `in_use` is the canary of a lock proof in progress, which stays.
+    pub(super) async fn write_if_due<A: ObjectApi>(
+        &mut self,
+        session: &Session<A>,
+        input: Input<'_>,
+        configuration: &Configuration,
+        in_use: Option<Uuid>,
+        log: &mut CheckLog,
+    ) {
+        let Session { api, names, clock, .. } = session;
+        let (settings, deadline) = (&input.settings.s3_canary, input.settings.probe.deadline);
+        self.clock = *clock;
+        if let Some(why) = input.writes_nothing(settings.enabled, SECTION) {
+            log.skip(CheckName::WriteCanary, format!("{why}: writing is not verified"));
+            return;
+        }
+        // An object that is put without a retention stays for days if the bucket has a default one.
+        let Some(locks_by_default) = configuration.locks_by_default() else {
+            if !log.has_failure() {
+                let finding = unknown_lock(input.location);
+                log.run(CheckName::WriteCanary, async { Checked::<()>::skipped(finding) }).await;
+            }
+            return;
+        };
+        let versioned = configuration.may_have_versions();
+        let retention = locks_by_default.then_some(settings.retention);
+        if let Some(latest) = self.recent(input).filter(|latest| latest.retention == retention) {
+            let mut detail = format!(
+                "written at {:.0}; the next one is due {} s after that",
+                latest.written_at,
+                settings.interval.as_secs()
+            );
+            if self.removable_at.is_some_and(|at| at <= Instant::now()) {
+                match within(deadline, sweep(api, names, versioned, *clock, in_use)).await {
+                    Ok(_) => self.removable_at = None,
+                    Err(failure) => detail = format!("{detail}; it was not removed yet: {failure}"),
+                }
+            }
+            log.skip(CheckName::WriteCanary, detail);
+            return;
+        }
+        let plan = CanaryPlan { names, versioned, retention, clock: *clock, in_use };
+        (self.latest, self.removable_at, self.may_have_leaked) = (None, None, true);
+        let mut is_clean = false;
+        let writing = async {
+            let checked = object_canary(api, input.location, &plan, deadline).await;
+            is_clean = checked.outcome() == Outcome::Passed && checked.findings().is_empty();
+            checked
+        };
+        let written = log.run(CheckName::WriteCanary, writing).await;
+        self.may_have_leaked = !is_clean;
+        if let Some(locked) = written {
+            let (at, written_at, settings) = (Instant::now(), Timestamp::now(), settings.clone());
+            self.removable_at = locked.map(|key| at + clock.wait_until_past(key.until));
+            self.latest = Some(WrittenObject { at, written_at, settings, retention });
+        }
+    }
+
+    /// Removes all canaries of this node, since an interrupted probe may have leaked any of them. Returns a
+    /// remark if one remains.
+    ///
+    /// # Errors
+    /// [`S3Failure`] when they cannot be listed or removed.
+    pub(super) async fn remove_all(
+        &self,
+        api: &dyn ObjectApi,
+        names: &CanaryNames,
+        location: &S3Location,
+    ) -> Result<Option<String>, S3Failure> {
+        // In a bucket that never had versions, the only version of an object has an id too.
+        let swept = sweep(api, names, true, self.clock, None).await?;
+        Ok(remaining(&swept).map(|why| format!("a canary in {location} {why}; it must be removed manually")))
+    }
+}
+
+fn unknown_lock(location: &S3Location) -> Finding {
+    Finding::new(
+        Reason::AccessDenied,
+        format!(
+            "{location}: the service does not report whether it locks new objects by default, which could lock a canary for days, so none is put and writing is not verified: grant the credentials s3:GetBucketObjectLockConfiguration on it"
+        ),
+    )
+}
+
+/// Describes what a sweep could not remove.
+fn remaining(swept: &Swept) -> Option<String> {
+    if let Some(key) = &swept.overlong {
+        return Some(format!("is locked for longer than requested: {key}"));
+    }
+    if let Some((key, failure)) = &swept.undeletable {
+        return Some(format!("was not deleted ({failure}): {key}"));
+    }
+    if let Some(failure) = &swept.refused {
+        return Some(format!("was not deleted ({failure})"));
+    }
+    let until = swept.locked.iter().map(|key| key.until).max()?;
+    Some(format!("is locked until {}", utc(until)))
+}

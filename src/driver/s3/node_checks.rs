@@ -1,0 +1,118 @@
+//! Checks of this node: the bucket is reached from here with its credentials, and written to.
+
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::Input;
+use super::canaries::Canaries;
+use crate::check::bucket::bucket;
+use crate::check::canary::CanaryNames;
+use crate::check::tcp_reachable::tcp_connect;
+use crate::check::{CheckLog, Checked};
+use crate::driver::Host;
+use crate::model::report::Finding;
+use crate::model::{CheckName, Reason, S3Location};
+use crate::s3::aws::{AwsBucket, BucketConnector, RequestCounter};
+use crate::s3::{BucketUsage, S3Failure, within};
+
+/// Identifies this host among hosts of the same name (machine-id(5)).
+const MACHINE_ID: &str = "/etc/machine-id";
+
+/// Checks of the path from this node to a bucket, with their state.
+pub(super) struct NodeChecks {
+    connector: BucketConnector,
+    host: Arc<Host>,
+    /// Id of this instance of the driver. Its canaries carry it, so that no other instance removes them.
+    instance: Uuid,
+    pub(super) canaries: Canaries,
+}
+
+impl NodeChecks {
+    pub(super) fn new(location: &S3Location, host: &Arc<Host>) -> Self {
+        Self {
+            connector: BucketConnector::new(location.clone(), &host.buckets),
+            host: host.clone(),
+            instance: Uuid::new_v4(),
+            canaries: Canaries::default(),
+        }
+    }
+
+    /// Counter of the requests for the bucket.
+    pub(super) fn requests(&self) -> &RequestCounter {
+        self.connector.requests()
+    }
+
+    /// Checks that the service answers and that the bucket exists. Returns the client of the bucket and the
+    /// usage that the service reports.
+    pub(super) async fn reach(&mut self, input: Input<'_>, log: &mut CheckLog) -> Option<(AwsBucket, BucketUsage)> {
+        let Input { location, settings, rule, .. } = input;
+        let deadline = settings.probe.deadline;
+        let (host, port) = self.connector.service_address(rule).await;
+        let proxy = self.connector.proxy_to(&host, port);
+        let reaching = async {
+            match &proxy {
+                Ok(None) => tcp_connect(&host, port, deadline).await,
+                Ok(Some((proxy, port))) => tcp_connect(proxy, *port, deadline).await.detail(format!(
+                    "{proxy} port {port} is the proxy that HTTPS_PROXY, HTTP_PROXY or ALL_PROXY names for {host}"
+                )),
+                Err(failure) => Checked::failed(failure.finding(location)),
+            }
+        };
+        log.run(CheckName::Reachable, reaching).await?;
+
+        let connector = &mut self.connector;
+        let mut api = None;
+        let connecting = async {
+            let connected = tokio::time::timeout(deadline, connector.connect(rule)).await.unwrap_or_else(|_| {
+                Err(S3Failure::NoCredentials(format!("they did not come within {} ms", deadline.as_millis())))
+            });
+            match connected {
+                Ok(connected) => {
+                    let api = &*api.insert(connected);
+                    let checked = bucket(api, location, &settings.s3_canary.prefix, deadline).await;
+                    checked.with_warnings(secret_exposed(api))
+                }
+                Err(failure) => Checked::failed(failure.finding(location)),
+            }
+        };
+        let usage = log.run(CheckName::Bucket, connecting).await?;
+        Some((api?, usage))
+    }
+
+    /// Returns the names of this node's canaries in the bucket.
+    pub(super) async fn names(&self, input: Input<'_>) -> CanaryNames {
+        let machine = tokio::fs::read_to_string(std::path::Path::new(MACHINE_ID)).await.unwrap_or_default();
+        let node = format!("{} {}", self.host.hostname, machine.trim());
+        let (prefix, export) = (&input.settings.s3_canary.prefix, input.location.to_string());
+        CanaryNames::new(prefix, &node, &export, self.host.role, self.instance)
+    }
+
+    /// Removes all canaries of this node. Returns a remark if one may remain.
+    pub(super) async fn remove_canaries(&mut self, input: Input<'_>) -> Option<String> {
+        let names = self.names(input).await;
+        let removing = async {
+            let api = self.connector.connect(input.rule).await?;
+            self.canaries.remove_all(&api, &names, input.location).await
+        };
+        match within(input.settings.probe.deadline, removing).await {
+            Ok(remark) => remark,
+            Err(failure) => Some(format!(
+                "{}: a canary may remain, because removing it failed ({failure}): look below {}",
+                input.location,
+                names.folder()
+            )),
+        }
+    }
+}
+
+/// Returns a warning if other users of this host can read or change the credentials.
+fn secret_exposed(api: &AwsBucket) -> Option<Finding> {
+    let path = api.exposed_secret()?.display();
+    Some(Finding::new(
+        Reason::SecretExposed,
+        format!(
+            "{path} contains the secret of the credentials, and other users of this host can read or change it: chmod 0600 {path}"
+        ),
+    ))
+}

@@ -1,0 +1,105 @@
+//! Both halves of a probe, on a bucket in memory.
+
+use super::canaries::Canaries;
+use super::configuration::Configuration;
+use super::*;
+use crate::check::fake::FakeObjects;
+use crate::model::report::LockProofState;
+use crate::model::settings::AgentSettings;
+use crate::model::{LockMode, Outcome, Scope};
+use crate::s3::{DefaultRetention, ObjectLock, RetentionLength};
+use jiff::Timestamp;
+use uuid::Uuid;
+
+fn location() -> S3Location {
+    S3Location::parse("https://s3.example.com/backups").expect("a location")
+}
+
+/// Settings under which every check of a bucket runs.
+fn settings() -> AgentSettings {
+    let mut settings = AgentSettings::quiet();
+    settings.s3_access.clear();
+    (settings.s3_canary.enabled, settings.lock_proof.enabled) = (true, true);
+    settings.s3_canary.retention = Duration::from_secs(60);
+    settings
+}
+
+fn session(api: FakeObjects) -> Session<FakeObjects> {
+    let names = CanaryNames::new("canary/", "node-7", "s3/backups", ProcessRole::Daemon, Uuid::new_v4());
+    Session { api, access_key_id: "AKIA".to_owned(), names, clock: ServiceClock::new(Some(0)) }
+}
+
+fn configuration(default_retention: Option<DefaultRetention>) -> Configuration {
+    let lock = Some(ObjectLock { enabled: true, default_retention });
+    Configuration { lock, versioning: Some(Versioning::Enabled), read_at: Timestamp::now() }
+}
+
+const PLAN: &[CheckName] = &[CheckName::WriteCanary, CheckName::LockProof];
+
+#[tokio::test]
+async fn canary_is_due_at_its_interval_on_request_and_after_a_failure() {
+    let (location, settings) = (location(), settings());
+    let routine = Input::new(&location, &settings, Depth::Routine);
+    let mut canaries = Canaries::default();
+    let mut written = async |api: FakeObjects, input| {
+        let mut log = CheckLog::new(&PLAN[..1], Duration::MAX);
+        let session = session(api);
+        canaries.write_if_due(&session, input, &configuration(None), None, &mut log).await;
+        (canaries.is_due(routine), canaries.may_have_leaked(), log.finish()[0].outcome)
+    };
+    let denied = FakeObjects { refuses_put: true, ..FakeObjects::default() };
+    assert_eq!(written(denied, routine).await, (true, true, Outcome::Failed));
+    assert_eq!(written(FakeObjects::default(), routine).await, (false, false, Outcome::Passed));
+    assert_eq!(written(FakeObjects::default(), routine).await, (false, false, Outcome::Skipped));
+    let requested = Input { depth: Depth::Full, ..routine };
+    assert_eq!(written(FakeObjects::default(), requested).await, (false, false, Outcome::Passed));
+}
+
+#[tokio::test]
+async fn locked_canary_is_removable_at_the_end_of_its_retention_and_remains_until_then() {
+    let (location, settings) = (location(), settings());
+    let input = Input::new(&location, &settings, Depth::Routine);
+    let retention = DefaultRetention { mode: LockMode::Compliance, length: RetentionLength::Days(30) };
+    let (mut canaries, session) = (Canaries::default(), session(FakeObjects::default()));
+    let mut log = CheckLog::new(&PLAN[..1], Duration::MAX);
+    canaries.write_if_due(&session, input, &configuration(Some(retention)), None, &mut log).await;
+    let wait = canaries.removable_at().expect("locked").saturating_duration_since(Instant::now());
+    assert!((55..=65).contains(&wait.as_secs()), "{wait:?}");
+    let remark = canaries.remove_all(&session.api, &session.names, &location).await.expect("swept");
+    assert!(remark.is_some_and(|remark| remark.contains("is locked until 2")));
+    session.api.clear();
+    assert_eq!(canaries.remove_all(&session.api, &session.names, &location).await, Ok(None));
+}
+
+#[tokio::test]
+async fn each_half_of_a_probe_records_only_checks_of_its_scope() {
+    let (location, settings) = (location(), settings());
+    let input = Input::new(&location, &settings, Depth::Routine);
+    let (session, configuration) = (session(FakeObjects::default()), configuration(None));
+    let mut log = CheckLog::new(PLAN, Duration::MAX);
+    Canaries::default().write_if_due(&session, input, &configuration, None, &mut log).await;
+    let of_node = log.finish();
+    let mut facts = TargetFacts::new(true, &Arc::new(Host::without_workers()));
+    let mut log = CheckLog::new(PLAN, Duration::MAX);
+    let state = facts.prove(&session, input, &configuration, &mut log).await;
+    let of_target = log.finish();
+    assert_eq!(state, LockProofState::Pending);
+    for (results, scope) in [(of_node, Scope::Node), (of_target, Scope::Target)] {
+        for result in results.into_iter().filter(|result| result.outcome != Outcome::Skipped) {
+            assert_eq!(result.check.scope(), scope, "{}", result.check);
+        }
+    }
+}
+
+#[tokio::test]
+async fn proof_is_due_only_after_a_probe_that_reached_it() {
+    let (location, settings) = (location(), settings());
+    let input = Input::new(&location, &settings, Depth::Routine);
+    let mut facts = TargetFacts::new(true, &Arc::new(Host::without_workers()));
+    let mut log = CheckLog::new(PLAN, Duration::MAX);
+    facts.prove(&session(FakeObjects::default()), input, &configuration(None), &mut log).await;
+    assert!(facts.proof_due().is_some() && facts.canary_in_use().is_some() && facts.may_have_leaked());
+    facts.begin_probe(input);
+    assert_eq!(facts.proof_due(), None);
+    assert!(facts.canary_in_use().is_some());
+}
