@@ -1,10 +1,10 @@
 //! Configuration: decodes and validates one TOML file into [`Settings`].
 //!
 //! There are two stages. [`raw`] lists the keys of the file with their types and defaults.
-//! [`validate`] checks every value and makes [`Settings`], which are always valid. Every key has a
+//! [`validate`] checks every value and builds [`Settings`], which are always valid. Every key has a
 //! default, so the agent works without a file. An unknown key, a wrong type or an impossible value
-//! is an error that names file, line, key and expectation. Ignoring a typo would run an agent that
-//! does something other than what was asked.
+//! is an error that names file, line, key and expectation. If the agent ignored a
+//! typo, it would not do what the operator configured.
 
 mod error;
 mod raw;
@@ -30,7 +30,7 @@ const FILE_MAX_BYTES: u64 = 1 << 20;
 pub struct Settings {
     /// Listeners, authentication and TLS of the API.
     pub api: ApiSettings,
-    /// Where the registry is.
+    /// URL of the registry.
     pub registry_url: RegistryUrl,
     /// Settings of mounts and probes.
     pub agent: AgentSettings,

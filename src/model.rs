@@ -10,6 +10,7 @@ pub mod caller;
 pub mod capacity;
 pub mod cause;
 pub mod export;
+pub mod line;
 pub mod mount_name;
 pub mod nfs_options;
 pub mod project;

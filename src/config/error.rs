@@ -19,7 +19,7 @@ pub enum ConfigError {
     },
     /// The file contains an error.
     #[error("configuration {file}:{line}: {key}{problem}", file = file.display())]
-    Wrong {
+    Invalid {
         /// Path of the file.
         file: PathBuf,
         /// Line number, starting at 1.
@@ -44,7 +44,7 @@ impl ConfigError {
         };
         let message = without_string(error.message().trim()).replace('\n', ", ");
         let problem = format!("{message}{quoted}");
-        Self::Wrong { file: file.to_owned(), line: line(text, span.start), key: String::new(), problem }
+        Self::Invalid { file: file.to_owned(), line: line(text, span.start), key: String::new(), problem }
     }
 }
 
@@ -73,7 +73,7 @@ impl InvalidValue {
     }
 
     pub(super) fn into_error(self, file: &Path, text: &str) -> ConfigError {
-        ConfigError::Wrong {
+        ConfigError::Invalid {
             file: file.to_owned(),
             line: line(text, self.at.start),
             key: format!("{}: ", self.key),

@@ -212,6 +212,14 @@ fn errors_name_file_line_key_and_expectation() {
             "[[target]]\ntype = \"nfs\"\nfilesystem_export = \"nas:/b\"\nbtt_name = \"a \"",
             &["c.toml:4", "[[target]] btt_name", "a blank"],
         ),
+        (
+            "[[target]]\ntype = \"nfs\"\nfilesystem_export = \"nas:/b\"\nmetadata = { bucket = \"b\" }",
+            &["c.toml:4", "[[target]] metadata: key \"bucket\" is set by the agent itself"],
+        ),
+        (
+            "[[target]]\ntype = \"nfs\"\nfilesystem_export = \"nas:/b\"\nmetadata = { a = \"\" }",
+            &["c.toml:4", "[[target]] metadata: value of \"a\" is empty, expected 1 to 4096"],
+        ),
         ("[[target]]\ntype = \"s3\"\ns3_endpoint_url = \"https://x\"", &["c.toml:2", "[[target]] s3_bucket: missing"]),
         ("[[s3.credentials]]\nlocation = \"*\"\naccess_key_id_file = \"/x\"", &["c.toml:2", "secret_access_key_file"]),
         ("[s3.canary]\nprefix = \"a\"", &["c.toml:2", "[s3.canary] prefix", "end with /"]),
@@ -245,6 +253,18 @@ fn declared_targets_with_one_mount_path_or_two_defaults_are_refused() {
     assert!(same.contains("a:/x") && same.contains("b:/x"), "{same}");
     let defaults = refused(&(target("a:/x", "is_default = true") + &target("a:/y", "is_default = true")));
     assert!(defaults.contains("is_default") && defaults.contains("exactly one"), "{defaults}");
+}
+
+#[test]
+fn declared_metadata_and_names_have_the_limits_of_the_api() {
+    let target = |more: &str| format!("[[target]]\ntype = \"nfs\"\nfilesystem_export = \"a:/x\"\n{more}\n");
+    let entries = (0..65).map(|number| format!("k{number} = \"v\"\n")).collect::<String>();
+    let many = refused(&target(&format!("[target.metadata]\n{entries}")));
+    assert!(many.contains("65 keys, 64 is the limit"), "{many}");
+    let long = refused(&target(&format!("metadata = {{ a = \"{}\" }}", "x".repeat(4097))));
+    assert!(long.contains("has 4097 characters, expected 1 to 4096 characters"), "{long}");
+    let name = refused(&target(&format!("btt_name = \"{}\"", "x".repeat(256))));
+    assert!(name.contains("has 256 characters, expected 1 to 255 characters"), "{name}");
 }
 
 #[test]

@@ -20,7 +20,7 @@ use crate::model::report::MountMode;
 use crate::model::settings::{
     AgentSettings, CanarySettings, DeclaredTarget, LocationPattern, MountSettings, NfsOverride, ProbeSettings,
 };
-use crate::model::target::RESERVED_METADATA_KEYS;
+use crate::model::target::metadata_problem;
 use crate::model::target_spec::{SpecError, SpecField};
 use crate::model::target_type::type_name_problem;
 use crate::model::{MountName, NfsExport, NfsOptions, PathKey, RegistryUrl, SpecFields, TargetSpec};
@@ -82,7 +82,7 @@ fn mounts(raw: raw::Mounts) -> Validated<MountSettings> {
         return Err(invalid(
             &raw.root,
             "[mounts] root",
-            "\"/\" cannot contain the mount points; expected a directory of its own",
+            "\"/\" cannot contain the mount points; expected a directory that contains nothing else",
         ));
     }
     let mut nfs_overrides = Vec::new();
@@ -176,32 +176,27 @@ fn target(raw: &raw::Target) -> Validated<DeclaredTarget> {
         immutable: raw.immutable.as_ref().is_some_and(|flag| *flag.get_ref()),
     })
     .map_err(|SpecError { field, problem }| {
-        let place = match field {
+        let at = match field {
             SpecField::Kind => None,
             SpecField::FilesystemExport => raw.filesystem_export.as_ref().map(Spanned::span),
             SpecField::S3EndpointUrl => raw.s3_endpoint_url.as_ref().map(Spanned::span),
             SpecField::S3Bucket => raw.s3_bucket.as_ref().map(Spanned::span),
             SpecField::Immutable => raw.immutable.as_ref().map(Spanned::span),
         };
-        // A missing key has no place of its own.
-        let place = place.unwrap_or_else(|| raw.kind.span());
-        InvalidValue::new(place, format!("[[target]] {}", field.as_str()), problem)
+        // A missing key has no position, so the error names that of `type`.
+        let at = at.unwrap_or_else(|| raw.kind.span());
+        InvalidValue::new(at, format!("[[target]] {}", field.as_str()), problem)
     })?;
-    for (key, value) in &raw.metadata {
-        if RESERVED_METADATA_KEYS.contains(&key.as_str()) {
-            return Err(invalid(
-                value,
-                "[[target]] metadata",
-                format!("{key:?} is reserved for the agent; use another key"),
-            ));
-        }
+    let metadata = raw.metadata.iter().map(|(key, value)| (key.clone(), value.get_ref().clone())).collect();
+    if let Some(problem) = metadata_problem(&metadata) {
+        let at = raw.metadata.values().next().unwrap_or(&raw.kind);
+        return Err(invalid(at, "[[target]] metadata", problem));
     }
     if let Some(name) = &raw.btt_name
         && let Some(problem) = type_name_problem(name.get_ref())
     {
         return Err(invalid(name, "[[target]] btt_name", problem));
     }
-    let metadata = raw.metadata.iter().map(|(key, value)| (key.clone(), value.get_ref().clone())).collect();
     Ok(DeclaredTarget {
         spec,
         type_name: raw.btt_name.as_ref().map(|name| name.get_ref().clone()),

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use uuid::Uuid;
 
+use super::line::{LINE_MAX_CHARS, line_problem};
 use super::{MountName, TargetSpec};
 
 /// A target's id: a version 4 UUID.
@@ -31,5 +32,28 @@ pub struct Target {
     pub metadata: BTreeMap<String, String>,
 }
 
-/// The metadata keys that the agent itself answers for, and that a client therefore cannot set.
+/// Metadata keys that the agent sets itself, so a client cannot set them.
 pub const RESERVED_METADATA_KEYS: &[&str] = &["bucket", "immutable", "object_lock", "object_lock_verdict"];
+
+/// Largest number of metadata entries in one request, and of one declared target.
+pub const METADATA_MAX: usize = 64;
+
+/// Largest length of a metadata value, in characters.
+pub const METADATA_VALUE_MAX_CHARS: usize = 4096;
+
+/// Returns the problem of metadata that a client gives to a target, if there is one.
+#[must_use]
+pub fn metadata_problem(metadata: &BTreeMap<String, String>) -> Option<String> {
+    if metadata.len() > METADATA_MAX {
+        return Some(format!("{} keys, {METADATA_MAX} is the limit", metadata.len()));
+    }
+    metadata.iter().find_map(|(key, value)| {
+        if RESERVED_METADATA_KEYS.contains(&key.as_str()) {
+            return Some(format!("key {key:?} is set by the agent itself, leave it out"));
+        }
+        let key_problem = line_problem(key, LINE_MAX_CHARS).map(|problem| format!("key {problem}"));
+        key_problem.or_else(|| {
+            line_problem(value, METADATA_VALUE_MAX_CHARS).map(|problem| format!("value of {key:?} {problem}"))
+        })
+    })
+}

@@ -6,11 +6,10 @@
 
 use std::collections::BTreeMap;
 
-use icu_properties::CodePointSetData;
-use icu_properties::props::DefaultIgnorableCodePoint;
 use jiff::Timestamp;
 use uuid::Uuid;
 
+use super::line::{LINE_MAX_CHARS, is_invisible, line_problem};
 use super::{ProjectId, TargetId, TypeProject};
 
 /// A target type's id: a version 4 UUID.
@@ -24,9 +23,6 @@ pub const TYPE_METADATA_MAX_BYTES: usize = 255;
 
 /// The most projects of one type.
 pub const TYPE_PROJECTS_MAX: usize = 1000;
-
-/// What ends a line or a paragraph, and is not a control character by name.
-const LINE_SEPARATORS: [char; 2] = ['\u{2028}', '\u{2029}'];
 
 /// A target type as the registry keeps it. Every target has at least one, made with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,20 +62,16 @@ impl TargetType {
     }
 }
 
-/// What keeps a text from being the name of a target type, if anything. Two names that look the same
-/// must be the same, or a person picks the wrong target: nothing in a name is invisible.
+/// Returns the problem of a name of a target type, if there is one. A name contains no invisible character.
 #[must_use]
 pub fn type_name_problem(name: &str) -> Option<String> {
-    if name.is_empty() {
-        return Some("is empty: expected a name".to_owned());
+    if let Some(problem) = line_problem(name, LINE_MAX_CHARS) {
+        return Some(problem);
     }
     if name.trim() != name {
         return Some(format!("{name:?} begins or ends with a blank: leave it out"));
     }
-    let ignorable = CodePointSetData::new::<DefaultIgnorableCodePoint>();
-    let is_invisible =
-        |letter: &char| letter.is_control() || LINE_SEPARATORS.contains(letter) || ignorable.contains(*letter);
-    let found = name.chars().find(is_invisible)?;
+    let found = name.chars().find(|character| is_invisible(*character))?;
     Some(format!("{name:?} contains U+{:04X}, which cannot be seen: leave it out", u32::from(found)))
 }
 
@@ -93,11 +85,11 @@ mod tests {
             assert_eq!(type_name_problem(name), None, "{name:?}");
         }
         for (name, part) in [
-            ("", "is empty"),
+            ("", "expected 1 to 255"),
             (" a", "begins or ends with a blank"),
             ("a ", "begins or ends with a blank"),
             ("a\u{a0}", "begins or ends with a blank"),
-            ("a\tb", "U+0009"),
+            ("a\tb", "a control character"),
             ("a\u{200b}b", "U+200B"),
             ("a\u{200d}b", "U+200D"),
             ("a\u{202e}b", "U+202E"),

@@ -14,15 +14,10 @@ use utoipa::ToSchema;
 use utoipa::openapi::Schema;
 use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, OneOfBuilder, SchemaType, Type};
 
-use super::request::{LINE_MAX_CHARS, line_problem, schemas, string};
-use crate::model::target::RESERVED_METADATA_KEYS;
+use super::request::{schemas, string};
+use crate::model::line::LINE_MAX_CHARS;
+use crate::model::target::{METADATA_MAX, METADATA_VALUE_MAX_CHARS, metadata_problem};
 use crate::model::target_type::{TYPE_METADATA_MAX, TYPE_METADATA_MAX_BYTES};
-
-/// Metadata keys of a target in one request, at most.
-const TARGET_METADATA_MAX: usize = 64;
-
-/// Length of a metadata value of a target, in characters, at most.
-const VALUE_MAX_CHARS: usize = 4096;
 
 /// The two forms of an entry of a list.
 const ENTRY_FORMS: &str = "{\"key\": …, \"value\": …} or an object of one pair";
@@ -51,22 +46,7 @@ pub(super) fn target_metadata<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<BTreeMap<String, String>, D::Error> {
     let metadata = BTreeMap::<String, String>::deserialize(deserializer)?;
-    if metadata.len() > TARGET_METADATA_MAX {
-        let problem = format!("{} keys, {TARGET_METADATA_MAX} is the limit", metadata.len());
-        return Err(D::Error::custom(problem));
-    }
-    for (key, value) in &metadata {
-        if RESERVED_METADATA_KEYS.contains(&key.as_str()) {
-            return Err(D::Error::custom(format!("key {key:?} is set by the agent itself, leave it out")));
-        }
-        if let Some(problem) = line_problem(key, LINE_MAX_CHARS) {
-            return Err(D::Error::custom(format!("key {problem}")));
-        }
-        if let Some(problem) = line_problem(value, VALUE_MAX_CHARS) {
-            return Err(D::Error::custom(format!("value of {key:?} {problem}")));
-        }
-    }
-    Ok(metadata)
+    metadata_problem(&metadata).map_or(Ok(metadata), |problem| Err(D::Error::custom(problem)))
 }
 
 /// Reads the metadata of a target type. Every key has a value.
@@ -187,8 +167,8 @@ schemas! {
     /// Schema of [`target_metadata`].
     TargetMetadata => ObjectBuilder::new()
         .property_names(Some(Schema::from(string(1, LINE_MAX_CHARS))))
-        .additional_properties(Some(Schema::from(string(1, VALUE_MAX_CHARS))))
-        .max_properties(Some(TARGET_METADATA_MAX));
+        .additional_properties(Some(Schema::from(string(1, METADATA_VALUE_MAX_CHARS))))
+        .max_properties(Some(METADATA_MAX));
     /// Schema of [`type_metadata`].
     TypeMetadata => type_metadata_schema(string(1, TYPE_METADATA_MAX_BYTES), None);
     /// Schema of [`removed_metadata`]. A key alone, or with `null`, stands for any value.
@@ -220,10 +200,10 @@ mod tests {
     fn schema_of_target_metadata_states_the_limits_that_the_decoder_enforces() {
         let value = |length: usize| json!({"metadata": {"a": "x".repeat(length)}});
         let decoded = |fields: Value| serde_json::from_value::<NewTarget>(fields).is_ok();
-        assert_eq!((decoded(value(VALUE_MAX_CHARS)), decoded(value(VALUE_MAX_CHARS + 1))), (true, false));
+        assert_eq!((decoded(value(METADATA_VALUE_MAX_CHARS)), decoded(value(METADATA_VALUE_MAX_CHARS + 1))), (true, false));
         let schema = serde_json::to_value(TargetMetadata::schema()).expect("JSON");
-        assert_eq!(schema["additionalProperties"]["maxLength"], json!(VALUE_MAX_CHARS));
-        assert_eq!(schema["maxProperties"], json!(TARGET_METADATA_MAX));
+        assert_eq!(schema["additionalProperties"]["maxLength"], json!(METADATA_VALUE_MAX_CHARS));
+        assert_eq!(schema["maxProperties"], json!(METADATA_MAX));
     }
 
     #[test]

@@ -8,10 +8,8 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, SchemaType, Type};
 
+use crate::model::line::{LINE_MAX_CHARS, line_problem};
 use crate::model::target_type::{TYPE_PROJECTS_MAX, type_name_problem};
-
-/// Length of a name, a description or a metadata key of a target, in characters, at most.
-pub(super) const LINE_MAX_CHARS: usize = 255;
 
 /// Reads a string. An empty one means not given.
 pub(super) fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
@@ -36,7 +34,7 @@ pub(super) fn clearable_line<'de, D: Deserializer<'de>>(deserializer: D) -> Resu
 
 /// Reads the name of a target type.
 pub(super) fn type_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    let name = required_line(deserializer)?;
+    let name = String::deserialize(deserializer)?;
     type_name_problem(&name).map_or(Ok(name), |problem| Err(D::Error::custom(problem)))
 }
 
@@ -69,15 +67,6 @@ pub(super) fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<
 
 fn checked<E: Error>(text: String, max_chars: usize) -> Result<String, E> {
     line_problem(&text, max_chars).map_or(Ok(text), |problem| Err(E::custom(problem)))
-}
-
-pub(super) fn line_problem(text: &str, max_chars: usize) -> Option<String> {
-    let found = match text.chars().count() {
-        0 => "is empty".to_owned(),
-        count if count > max_chars => format!("has {count} characters"),
-        _ => return text.chars().any(char::is_control).then(|| format!("{text:?} contains a control character")),
-    };
-    Some(format!("{found}, expected 1 to {max_chars} characters"))
 }
 
 /// Declares schemas of fields that an adapter reads: a name in the document, and the schema.
