@@ -1,8 +1,8 @@
-//! The command line, with one file for each subcommand.
+//! Command line, with one file for each subcommand.
 //!
 //! `serve` runs the daemon. `check nfs`, `check s3` and `mount-path` need no daemon. All other
-//! commands send HTTP requests to it ([`client`]). Tables fit the width of the terminal and have
-//! colours only on a terminal. Every command that prints a table has `--json`. Exit codes follow the
+//! commands send HTTP requests to it ([`client`]). Tables fit the width of the terminal and are
+//! coloured only on a terminal. Every command that prints a table has `--json`. Exit codes follow the
 //! convention of monitoring plugins ([`exit`]). Control characters in the text of a server are
 //! escaped ([`terminal`]).
 
@@ -59,7 +59,7 @@ enum Command {
     /// List, show, create, change and delete target types, and set their visibility
     #[command(subcommand)]
     Type(target_type::Command),
-    /// Convert an export to its mount path, and back
+    /// Convert an export to its mount path, or back
     MountPath(mount_path::Arguments),
     /// Print shell completions
     Completions {

@@ -8,16 +8,19 @@
 pub mod nfs;
 pub mod s3;
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::FutureExt as _;
 use jiff::Timestamp;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 use crate::model::report::{Finding, KindFacts, Report, Verdict};
 use crate::model::settings::AgentSettings;
-use crate::model::{Capacity, CheckName, CheckResult, Outcome, Reason, Target, TargetId, TargetSpec};
+use crate::model::{Capacity, CheckName, CheckResult, Outcome, Reason, Target, TargetSpec};
 use crate::sys::{MountStatsCache, MountTableWatch, WorkerPool};
 
 pub use crate::check::canary::ProcessRole;
@@ -82,8 +85,7 @@ pub struct Probe {
 
 impl Probe {
     /// The result of a probe that panicked. A defect of the agent must not leave the last verdict in force.
-    #[must_use]
-    pub fn panicked() -> Self {
+    pub(crate) fn panicked() -> Self {
         let finding = Finding::new(
             Reason::AgentError,
             "the probe panicked, which is a defect of the agent: report it with the source line that the agent's log names",
@@ -92,14 +94,26 @@ impl Probe {
         let check = CheckResult::new(CheckName::Reachable, Outcome::Failed, vec![finding], Duration::ZERO);
         Self { checks: vec![check], ..Self::default() }
     }
+}
 
-    /// Makes the report of a probe that has just ended and took `duration`.
-    #[must_use]
-    pub fn into_report(self, target_id: TargetId, duration: Duration) -> Report {
-        let Self { checks, capacity, facts } = self;
-        let (checked_at, verdict) = (Timestamp::now(), Verdict::of(&checks));
-        Report { target_id, checked_at, duration, verdict, capacity, facts, checks }
-    }
+/// Probes a target once and returns the report. A driver that panics is replaced by a new one.
+///
+/// Dropping the future is safe.
+pub async fn probe_once(
+    driver: &mut Box<dyn Driver>,
+    target: &Target,
+    host: &Arc<Host>,
+    settings: &AgentSettings,
+    depth: Depth,
+) -> Report {
+    let began = Instant::now();
+    let probe = AssertUnwindSafe(driver.probe(settings, depth)).catch_unwind().await.unwrap_or_else(|_| {
+        *driver = for_spec(target, host);
+        Probe::panicked()
+    });
+    let Probe { checks, capacity, facts } = probe;
+    let (checked_at, verdict) = (Timestamp::now(), Verdict::of(&checks));
+    Report { target_id: target.id, checked_at, duration: began.elapsed(), verdict, capacity, facts, checks }
 }
 
 /// Why a target is still attached.

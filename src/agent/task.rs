@@ -5,12 +5,10 @@
 //! are a counter and not a queue: the next probe serves all of them. A change or deletion of the target
 //! cancels a running probe and kills its child processes, so neither waits for storage that hangs.
 
-use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::FutureExt;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tracing::{Instrument as _, Span};
@@ -18,7 +16,7 @@ use uuid::Uuid;
 
 use super::error::AgentError;
 use super::shared::Shared;
-use crate::driver::{self, Depth, DetachError, Driver, Probe};
+use crate::driver::{self, Depth, DetachError, Driver};
 use crate::model::Target;
 use crate::model::settings::AgentSettings;
 use crate::registry::{Change, Snapshot};
@@ -179,24 +177,17 @@ impl Task {
     async fn probe(&mut self, settings: &Arc<AgentSettings>) -> Option<Event> {
         let serving = *self.requested.borrow_and_update();
         let depth = if serving > *self.served.borrow() { Depth::Full } else { Depth::Routine };
-        let began = Instant::now();
-        let target = self.target.clone();
-        let probe = tokio::select! {
+        let report = tokio::select! {
             biased;
             event = interruption(&mut self.commands, &mut self.assigned) => return Some(event),
-            probe = AssertUnwindSafe(self.driver.probe(settings, depth)).catch_unwind() => probe,
+            report = driver::probe_once(&mut self.driver, &self.target, &self.shared.host, settings, depth) => report,
         };
-        let probe = probe.unwrap_or_else(|_| {
-            self.driver = driver::for_spec(&target, &self.shared.host);
-            Probe::panicked()
-        });
         // The stop killed its child processes: its findings are not about the storage.
         if *self.shared.stopping.borrow() {
             return Some(Event::Ended);
         }
-        let report = probe.into_report(target.id, began.elapsed());
         let Shared { views, transitions, .. } = &*self.shared;
-        views.publish_report(&target.spec, Arc::new(report), settings.probe.failures_before_offline, transitions);
+        views.publish_report(&self.target.spec, Arc::new(report), settings.probe.failures_before_offline, transitions);
         self.served.send_replace(serving);
         None
     }

@@ -11,9 +11,10 @@ use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use jiff::Timestamp;
+use serde_json::Value;
 use uuid::Uuid;
 
-use super::client::{Client, ConnectionOptions};
+use super::client::{Answer, Client, ConnectionOptions};
 use super::exit::ExitState;
 use super::serve::THIS_PROGRAM;
 use super::terminal::{OutputStyle, escape_controls, print, print_json};
@@ -26,10 +27,10 @@ use crate::model::report::MountMode;
 use crate::model::{MountName, NfsExport, NfsTarget, S3Location, S3Target, Target, TargetSpec};
 use crate::sys::{ChildCensus, MountTableWatch, WorkerPool, WorkerPoolSettings, node};
 
-/// Number of targets that `check all` probes concurrently.
+/// Largest number of targets that `check all` probes concurrently.
 const CHECKS_AT_ONCE: usize = 16;
 
-/// Largest number of further probes that finish what the first one started, such as a lock proof.
+/// Largest number of additional probes that finish what the first one started, such as a lock proof.
 const PROBES_MAX: usize = 4;
 
 /// Target of the probe.
@@ -42,18 +43,18 @@ pub enum Command {
         /// Verify the export over the wire without mounting it
         #[arg(long)]
         no_mount: bool,
-        /// Options of both kinds.
+        /// Options of every kind.
         #[command(flatten)]
         common: Common,
     },
     /// Probe an S3 bucket, without a daemon
     S3 {
-        /// URL/BUCKET, or the name of a bucket of AWS
+        /// URL/BUCKET, or the name of an AWS bucket
         location: String,
         /// Require object lock
         #[arg(long)]
         immutable: bool,
-        /// Options of both kinds.
+        /// Options of every kind.
         #[command(flatten)]
         common: Common,
     },
@@ -65,7 +66,7 @@ pub enum Command {
     },
 }
 
-/// Options of both kinds.
+/// Options of every kind.
 #[derive(Debug, Args)]
 pub struct Common {
     /// Configuration file [default: /etc/targetwatch/config.toml if it exists]
@@ -116,12 +117,12 @@ fn check_one(spec: TargetSpec, no_mount: bool, common: &Common) -> anyhow::Resul
         let host = Arc::new(Host::new(workers, mounts, node::hostname(), ProcessRole::OneShot));
         let mut driver = driver::for_spec(&target, &host);
         let was_attached = driver.is_attached(&settings);
-        let mut probe = driver.probe(&settings, Depth::Full).await;
-        // No later probe would finish what the first one started, so this command does.
+        let mut report = driver::probe_once(&mut driver, &target, &host, &settings, Depth::Full).await;
+        // A daemon would finish this work with its next probes.
         for _ in 0..PROBES_MAX {
             let Some(wait) = driver.next_due() else { break };
             tokio::time::sleep(wait).await;
-            probe = driver.probe(&settings, Depth::Routine).await;
+            report = driver::probe_once(&mut driver, &target, &host, &settings, Depth::Routine).await;
         }
         // A mount that existed before belongs to another process, most likely to the daemon.
         if !was_attached && driver.is_attached(&settings) {
@@ -134,36 +135,46 @@ fn check_one(spec: TargetSpec, no_mount: bool, common: &Common) -> anyhow::Resul
             }
         }
         host.workers.shut_down();
-        let duration = probe.checks.iter().map(|check| check.duration).sum();
-        let report = probe.into_report(target.id, duration);
         // There is no earlier probe, so one timeout makes the target offline.
         let status = TargetStatus::not_checked(now).after(&report, 1);
         let mount_path = target.mount_name.below(&settings.mounts.root);
         let view =
             TargetView { target: target.into(), types: [].into(), mount_path, status, report: Some(Arc::new(report)) };
-        show(&[wire::Report::from(&view)], common.json)
+        let reports = [wire::Report::from(&view)];
+        if common.json {
+            print_json(&reports)?;
+        } else {
+            print_reports(&reports);
+        }
+        Ok(state(&reports))
     })?
 }
 
 async fn all(client: &Client, json: bool) -> anyhow::Result<ExitState> {
     let list: wire::TargetList = client.get("/backup_targets").await?;
-    let reports: Vec<wire::Report> = stream::iter(&list.backup_targets)
-        .map(|found| target::check(client, &found.id))
+    let answers: Vec<Answer> = stream::iter(&list.backup_targets)
+        .map(|target| target::check(client, &target.id))
         .buffered(CHECKS_AT_ONCE)
         .try_collect()
         .await?;
-    show(&reports, json)
+    let reports = answers.iter().map(Answer::decode).collect::<Result<Vec<wire::Report>, _>>()?;
+    if json {
+        print_json(&answers.iter().map(Answer::decode).collect::<Result<Vec<Value>, _>>()?)?;
+    } else {
+        print_reports(&reports);
+    }
+    Ok(state(&reports))
 }
 
-fn show(reports: &[wire::Report], json: bool) -> anyhow::Result<ExitState> {
-    if json {
-        print_json(reports)?;
-    } else if reports.is_empty() {
-        print(render::NO_TARGETS);
-    } else {
-        let style = OutputStyle::of_stdout();
-        let texts: Vec<String> = reports.iter().map(|report| render::report(report, style)).collect();
-        print(&texts.join("\n"));
+fn print_reports(reports: &[wire::Report]) {
+    if reports.is_empty() {
+        return print(render::NO_TARGETS);
     }
-    Ok(ExitState::worst(reports.iter().map(ExitState::from)))
+    let style = OutputStyle::of_stdout();
+    let texts: Vec<String> = reports.iter().map(|report| render::report(report, style)).collect();
+    print(&texts.join("\n"));
+}
+
+fn state(reports: &[wire::Report]) -> ExitState {
+    ExitState::worst(reports.iter().map(ExitState::from))
 }

@@ -2,13 +2,13 @@
 //! bounded.
 //!
 //! The client obtains a token when the agent asks for one (401), and keeps it for later requests.
-//! [`address`] documents to which addresses a token may be sent.
+//! [`address`] documents to which addresses it may send a token.
 
 mod address;
 mod error;
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,21 +47,29 @@ const ANSWER_MAX_BYTES: usize = 64 << 20;
 
 /// Options that select the agent, its token and TLS, for every command that needs an agent.
 #[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Connection to the agent")]
 pub struct ConnectionOptions {
     /// Address of the agent: unix:/path, http://host:port or https://host:port [default: its Unix socket, then http://127.0.0.1:8781]
-    #[arg(long, global = true, env = "TARGETWATCH_API", value_name = "ADDRESS")]
+    #[arg(long, global = true, env = "TARGETWATCH_API", hide_env_values = true, value_name = "ADDRESS")]
     api: Option<Address>,
-    /// File with a Keystone token or with the agent's secret [default: OS_TOKEN, OS_CLOUD, or OS_AUTH_URL and related variables]
-    #[arg(long, global = true, env = "TARGETWATCH_TOKEN_FILE", value_name = "FILE")]
+    /// File with a Keystone token or the agent's secret [default: OS_TOKEN, OS_CLOUD, or OS_AUTH_URL and related variables]
+    #[arg(long, global = true, env = "TARGETWATCH_TOKEN_FILE", hide_env_values = true, value_name = "FILE")]
     token_file: Option<PathBuf>,
     /// File of certificate authorities to trust in addition to those of the system, for https
-    #[arg(long, global = true, env = "TARGETWATCH_CA_BUNDLE", value_name = "FILE")]
+    #[arg(long, global = true, env = "TARGETWATCH_CA_BUNDLE", hide_env_values = true, value_name = "FILE")]
     ca_bundle: Option<PathBuf>,
     /// File of the client certificate, for https
-    #[arg(long, global = true, env = "TARGETWATCH_CLIENT_CERTIFICATE", value_name = "FILE", requires = "client_key")]
+    #[arg(
+        long,
+        global = true,
+        env = "TARGETWATCH_CLIENT_CERTIFICATE",
+        hide_env_values = true,
+        value_name = "FILE",
+        requires = "client_key"
+    )]
     client_certificate: Option<PathBuf>,
     /// File of the key of the client certificate
-    #[arg(long, global = true, env = "TARGETWATCH_CLIENT_KEY", value_name = "FILE")]
+    #[arg(long, global = true, env = "TARGETWATCH_CLIENT_KEY", hide_env_values = true, value_name = "FILE")]
     client_key: Option<PathBuf>,
 }
 
@@ -74,6 +82,26 @@ pub struct Client {
     tls: Arc<OnceCell<Arc<ClientConfig>>>,
 }
 
+/// Answer of an agent. It is decoded on demand, so that `--json` prints every field that the agent sent.
+#[derive(Debug)]
+pub struct Answer {
+    from: Address,
+    body: Bytes,
+}
+
+impl Answer {
+    /// Decodes the answer.
+    ///
+    /// # Errors
+    /// [`ClientError::UnexpectedAnswer`] when the answer is not a `T`.
+    pub fn decode<T: DeserializeOwned>(&self) -> Result<T, ClientError> {
+        serde_json::from_slice(&self.body).map_err(|error| ClientError::UnexpectedAnswer {
+            address: self.from.clone(),
+            detail: escape_controls(&error.to_string()),
+        })
+    }
+}
+
 /// Request to the agent, without its address.
 #[derive(Clone)]
 struct ApiRequest<'a> {
@@ -84,7 +112,7 @@ struct ApiRequest<'a> {
 }
 
 impl Client {
-    /// Makes a client. It connects with each request.
+    /// Creates a client. It opens a connection for each request.
     #[must_use]
     pub fn new(options: ConnectionOptions) -> Self {
         Self { options, defaults: DefaultAddresses::default(), token: Arc::default(), tls: Arc::default() }
@@ -95,7 +123,15 @@ impl Client {
     /// # Errors
     /// [`ClientError`], also when the agent answers with a fault.
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
-        self.send(Method::GET, path, Bytes::new(), ANSWER_TIMEOUT).await
+        self.fetch(path).await?.decode()
+    }
+
+    /// Sends a GET request and returns the answer without decoding it.
+    ///
+    /// # Errors
+    /// [`ClientError`], also when the agent answers with a fault.
+    pub async fn fetch(&self, path: &str) -> Result<Answer, ClientError> {
+        self.exchange(Method::GET, path, Bytes::new(), ANSWER_TIMEOUT).await
     }
 
     /// Sends a request and decodes the answer. The body may be empty.
@@ -109,9 +145,7 @@ impl Client {
         body: Bytes,
         timeout: Duration,
     ) -> Result<T, ClientError> {
-        let (address, bytes) = self.exchange(method, path, body, timeout).await?;
-        serde_json::from_slice(&bytes)
-            .map_err(|error| ClientError::UnexpectedAnswer { address, detail: escape_controls(&error.to_string()) })
+        self.exchange(method, path, body, timeout).await?.decode()
     }
 
     /// Sends a DELETE request. The answer has no body.
@@ -122,13 +156,17 @@ impl Client {
         self.exchange(Method::DELETE, path, Bytes::new(), PROBE_TIMEOUT).await.map(|_| ())
     }
 
-    async fn exchange(
+    /// Sends a request and returns the answer without decoding it. The body may be empty.
+    ///
+    /// # Errors
+    /// [`ClientError`], also when the agent answers with a fault.
+    pub async fn exchange(
         &self,
         method: Method,
         path: &str,
         body: Bytes,
         timeout: Duration,
-    ) -> Result<(Address, Bytes), ClientError> {
+    ) -> Result<Answer, ClientError> {
         let mut token = self.token.lock().await;
         let request = ApiRequest { method, path, body, token: token.clone() };
         let message = match self.try_addresses(request.clone(), timeout).await {
@@ -136,18 +174,18 @@ impl Client {
             outcome => return outcome,
         };
         let variable = |name: &str| std::env::var(name).ok();
-        let Some(found) = super::token::token(self.options.token_file.as_ref(), variable).await? else {
+        let Some(new_token) = super::token::token(self.options.token_file.as_ref(), variable).await? else {
             return Err(ClientError::TokenNeeded { message });
         };
-        let is_refused = |refused: &SecretString| refused.expose_secret() == found.expose_secret();
+        let is_refused = |refused: &SecretString| refused.expose_secret() == new_token.expose_secret();
         if request.token.as_ref().is_some_and(is_refused) {
             return Err(ClientError::Refused { status: StatusCode::UNAUTHORIZED, message });
         }
-        *token = Some(found.clone());
-        self.try_addresses(ApiRequest { token: Some(found), ..request }, timeout).await
+        *token = Some(new_token.clone());
+        self.try_addresses(ApiRequest { token: Some(new_token), ..request }, timeout).await
     }
 
-    async fn try_addresses(&self, request: ApiRequest<'_>, timeout: Duration) -> Result<(Address, Bytes), ClientError> {
+    async fn try_addresses(&self, request: ApiRequest<'_>, timeout: Duration) -> Result<Answer, ClientError> {
         if let Some(address) = &self.options.api {
             return with_timeout(timeout, address, self.send_to(address, request)).await;
         }
@@ -169,7 +207,9 @@ impl Client {
 
     async fn send_to(&self, address: &Address, request: ApiRequest<'_>) -> Result<Bytes, ClientError> {
         match address {
-            Address::Unix(socket) => send_over(address, connected(address, connect_unix(socket).await)?, request).await,
+            Address::Unix(socket) => {
+                send_over(address, connected(address, UnixStream::connect(socket).await)?, request).await
+            }
             Address::Tcp(authority) => {
                 let stream = connected(address, TcpStream::connect(authority).await)?;
                 let peer = connected(address, stream.peer_addr())?;
@@ -204,17 +244,14 @@ async fn with_timeout(
     after: Duration,
     address: &Address,
     answer: impl Future<Output = Result<Bytes, ClientError>>,
-) -> Result<(Address, Bytes), ClientError> {
+) -> Result<Answer, ClientError> {
     match tokio::time::timeout(after, answer).await {
-        Ok(answer) => answer.map(|bytes| (address.clone(), bytes)),
+        Ok(answer) => answer.map(|body| Answer { from: address.clone(), body }),
         Err(_) => Err(ClientError::TimedOut { address: address.clone(), after }),
     }
 }
 
-async fn connect_unix(socket: &Path) -> io::Result<UnixStream> {
-    UnixStream::connect(socket).await
-}
-
+/// Converts the error of a connection that could not be opened.
 fn connected<T>(address: &Address, outcome: io::Result<T>) -> Result<T, ClientError> {
     outcome.map_err(|source| {
         let address = address.clone();
@@ -242,7 +279,7 @@ async fn send_over(
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
         .await
         .map_err(|error| unexpected(error.to_string()))?;
-    let driver = tokio::spawn(connection);
+    let connection = tokio::spawn(connection);
     let mut request = Request::builder()
         .method(method)
         .uri(path)
@@ -262,15 +299,15 @@ async fn send_over(
         Err(error) => {
             drop(sender);
             // If the connection ended before the request was sent, only the connection knows the cause.
-            let cause = driver.await.ok().and_then(Result::err).unwrap_or(error);
-            return Err(broken(address, cause));
+            let cause = connection.await.ok().and_then(Result::err).unwrap_or(error);
+            return Err(ended_early(address, cause));
         }
     };
     let status = answer.status();
     let collected = Limited::new(answer.into_body(), ANSWER_MAX_BYTES).collect().await;
     let bytes = collected.map_err(|error| unexpected(error.to_string()))?.to_bytes();
-    driver.abort();
-    if status.is_success() || status == StatusCode::SERVICE_UNAVAILABLE && path == "/readyz" {
+    connection.abort();
+    if status.is_success() {
         return Ok(bytes);
     }
     let fault: wire::FaultBody =
@@ -283,7 +320,7 @@ async fn send_over(
 ///
 /// With TLS 1.3, an agent refuses a missing or untrusted client certificate only after the handshake, and
 /// its alert may be lost.
-fn broken(address: &Address, error: hyper::Error) -> ClientError {
+fn ended_early(address: &Address, error: hyper::Error) -> ClientError {
     let address = address.clone();
     let is_tls = matches!(address, Address::Tls(_)) && !error.is_parse();
     let detail = error_chain(&error.into());

@@ -6,7 +6,7 @@ use crate::api::wire;
 use crate::api::wire::Extensible::{Known, Unknown};
 use crate::model::Status;
 
-/// Result of a command, from best to worst.
+/// Result of a command, ordered from best to worst.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ExitState {
     /// 0: available, or the command succeeded.

@@ -1,6 +1,6 @@
 //! Logging of the daemon: lines on standard error, for the journal or a terminal.
 //!
-//! Nothing in the daemon writes to standard error directly, since such a write may block for ever.
+//! The daemon never writes to standard error directly, because such a write may block for ever.
 //! Log lines and panic messages go through a [`LogQueue`].
 
 use std::backtrace::{Backtrace, BacktraceStatus};
@@ -16,15 +16,15 @@ use tracing_subscriber::{EnvFilter, fmt};
 
 use crate::sys::LogQueue;
 
-/// The environment variable that sets what is logged, in the syntax of `tracing`'s `EnvFilter`:
-/// `debug`, or `info,targetwatch::agent=debug`.
+/// Environment variable with the log filter, in the syntax of `tracing`'s `EnvFilter`: `debug`, or
+/// `info,targetwatch::agent=debug`.
 pub const FILTER_VARIABLE: &str = "TARGETWATCH_LOG";
 
 /// Prefix of the names of the crates that handle credentials.
 const CRATES_WITH_SECRETS: &str = "aws_";
 
-/// Most verbose level of those crates, whatever the filter asks for. Below it they log access keys, and
-/// requests with their signatures.
+/// Most verbose level of those crates, even if the filter asks for more. At more verbose levels they log
+/// access keys, and requests with their signatures.
 const LEVEL_WITHOUT_SECRETS: Level = Level::INFO;
 
 /// Filter that applies when [`FILTER_VARIABLE`] is not set.
@@ -49,7 +49,7 @@ pub fn start() -> io::Result<Arc<LogQueue>> {
     let lines =
         fmt::layer().with_writer(queue.clone()).with_ansi(has_color).with_target(false).log_internal_errors(false);
     let lines = if std::env::var_os("JOURNAL_STREAM").is_some() { lines.without_time().boxed() } else { lines.boxed() };
-    // A second call, as tests make, changes nothing.
+    // Tests call this function again, which has no effect.
     let _ = tracing_subscriber::registry().with(lines.with_filter(filter.and(without_secrets))).try_init();
     panic::set_hook(Box::new(log_panic));
     if let Some(error) = filter_error {

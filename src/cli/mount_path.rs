@@ -23,11 +23,11 @@ pub struct Arguments {
     #[arg(long, global = true, value_enum, default_value_t = Key::Path)]
     path_key: Key,
     #[command(subcommand)]
-    of: Option<Of>,
+    storage: Option<Storage>,
 }
 
 #[derive(Debug, Subcommand)]
-enum Of {
+enum Storage {
     /// Print the mount path of an NFS export
     Nfs {
         /// host:/path
@@ -56,9 +56,9 @@ enum Key {
 /// # Errors
 /// When the export or the directory is not valid.
 pub fn run(arguments: &Arguments) -> anyhow::Result<ExitState> {
-    let text = match (&arguments.decode, &arguments.of) {
+    let text = match (&arguments.decode, &arguments.storage) {
         (Some(directory), _) => escape_controls(&decode_directory(directory, &arguments.root)?),
-        (None, Some(of)) => derive(of, arguments.path_key, &arguments.root)?,
+        (None, Some(storage)) => derive(storage, arguments.path_key, &arguments.root)?,
         (None, None) => {
             anyhow::bail!(
                 "missing argument; use mount-path nfs EXPORT, mount-path s3 URL BUCKET, or mount-path --decode DIR"
@@ -69,12 +69,12 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitState> {
     Ok(ExitState::Available)
 }
 
-fn derive(of: &Of, key: Key, root: &Path) -> anyhow::Result<String> {
-    let fields = match of {
-        Of::Nfs { export } => {
+fn derive(storage: &Storage, key: Key, root: &Path) -> anyhow::Result<String> {
+    let fields = match storage {
+        Storage::Nfs { export } => {
             SpecFields { kind: Some("nfs"), filesystem_export: Some(export), ..SpecFields::default() }
         }
-        Of::S3 { url, bucket } => SpecFields {
+        Storage::S3 { url, bucket } => SpecFields {
             kind: Some("s3"),
             s3_endpoint_url: (!url.is_empty()).then_some(url),
             s3_bucket: Some(bucket),

@@ -1,4 +1,4 @@
-//! Tables of targets and target types, and reports with one line for each check.
+//! Tables of targets and target types, and reports of probes.
 
 mod target_type;
 
@@ -16,13 +16,13 @@ use crate::model::report::MountMode;
 
 pub use target_type::{one_type, type_table, visible_to};
 
-/// Message of a table without targets.
+/// Text in place of a table without targets.
 pub const NO_TARGETS: &str = "there are no backup targets; create one with `targetwatch target create`\n";
 
 /// Length of a capacity bar, in characters.
-const BAR_CHARS: usize = 10;
+const BAR_CHARS: u8 = 10;
 
-/// Smallest width of a table with capacity bars, in columns. Narrower tables need the space for exports.
+/// Smallest width of a table with capacity bars, in columns. Narrower tables use the space for exports.
 const WIDE_COLUMNS: u16 = 110;
 
 /// Renders the table of `status`.
@@ -41,7 +41,7 @@ pub fn status_table(list: &wire::TargetDetailList, style: OutputStyle, now: Time
         let ago = |text: Option<&String>| {
             text.and_then(|text| parse_timestamp(text)).map_or_else(|| "never".to_owned(), |at| age(at, now))
         };
-        let name = if target.is_default { "* " } else { "" };
+        let mark = if target.is_default { "* " } else { "" };
         let (bar, percent) = match report.used_percent {
             Some(percent) => (bar(percent), format!("{percent:.1} %")),
             None => ("-".to_owned(), target.used.clone().unwrap_or_else(|| "-".to_owned())),
@@ -52,7 +52,7 @@ pub fn status_table(list: &wire::TargetDetailList, style: OutputStyle, now: Time
             None => bar,
         };
         let mut row = vec![
-            Cell::new(format!("{name}{}", escape_controls(&target.filesystem_export))),
+            Cell::new(format!("{mark}{}", escape_controls(&target.filesystem_export))),
             Cell::new(escape_controls(&target.kind)),
             state_cell(&target.status, ExitState::from(report), style),
             Cell::new(ago(Some(&report.since))),
@@ -144,8 +144,13 @@ pub fn report(report: &wire::Report, style: OutputStyle) -> String {
             let _ = write!(text, "\n            {}", escape_controls(message));
         }
         // The first finding is the reason and message above.
-        for more in check.findings.iter().skip(1) {
-            let _ = write!(text, "\n            {}: {}", escape_controls(&more.reason), escape_controls(&more.message));
+        for finding in check.findings.iter().skip(1) {
+            let _ = write!(
+                text,
+                "\n            {}: {}",
+                escape_controls(&finding.reason),
+                escape_controls(&finding.message)
+            );
         }
         if let Some(detail) = &check.detail {
             let _ = write!(text, "\n            {}", escape_controls(detail));
@@ -227,8 +232,8 @@ fn finish(table: &mut Table) -> String {
 
 fn bar(percent: f64) -> String {
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to the bar")]
-    let filled = (percent.clamp(0.0, 100.0) / 100.0 * 10.0).round() as usize;
-    format!("[{}{}]", "#".repeat(filled), ".".repeat(BAR_CHARS.saturating_sub(filled)))
+    let filled = (percent.clamp(0.0, 100.0) / 100.0 * f64::from(BAR_CHARS)).round() as u8;
+    format!("[{}{}]", "#".repeat(filled.into()), ".".repeat(BAR_CHARS.saturating_sub(filled).into()))
 }
 
 fn color(state: ExitState) -> Color {

@@ -1,8 +1,8 @@
-//! Selects one item of a list by the text that a person gives.
+//! Selection of one item of a list by id, name, or the beginning of an id.
 
 use anyhow::bail;
 
-/// Item that a person can select by id, by the beginning of its id, or by name.
+/// Item of a list.
 pub(super) trait Selectable {
     /// Noun for error messages.
     const NOUN: &'static str;
@@ -18,7 +18,7 @@ pub(super) trait Selectable {
 
 /// Returns the item that `text` selects: by its id, else by name, else by the beginning of its id.
 ///
-/// An id comes first, because anyone may give an item the id of another item as its name.
+/// Ids take precedence, because an item may have the id of another item as its name.
 ///
 /// # Errors
 /// When `text` selects no item or several items.

@@ -70,8 +70,8 @@ fn prepare(config: Option<&Path>) -> anyhow::Result<Prepared> {
     Ok(Prepared { settings, registry })
 }
 
-/// Signals that the daemon handles. The handlers are installed before the daemon reports that it is
-/// ready, so that no signal kills it.
+/// Signals that the daemon handles. It installs the handlers before it reports that it is ready, so that
+/// no signal kills it.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -178,15 +178,15 @@ impl RunningAgent {
         Ok(Self { agent, auth, tls, serving })
     }
 
-    /// Reloads the files that `[api]` names. Logs an invalid file and keeps its old content.
+    /// Reloads the files that `[api]` names. Logs an invalid file, and keeps the old content in use.
     async fn reload_files(&self) {
         if let Err(error) = self.auth.reload().await {
-            tracing::error!("cannot reload authentication, the old one stays in force: {error}");
+            tracing::error!("cannot reload the files of [api]; the old ones stay in force: {error}");
         }
         if let Some(tls) = &self.tls
             && let Err(error) = tls.reload().await
         {
-            tracing::error!("cannot reload [api.tls], the old files stay in force: {error}");
+            tracing::error!("cannot reload the files of [api.tls]; the old ones stay in force: {error}");
         }
     }
 
@@ -236,7 +236,7 @@ async fn reload(running: &RunningAgent, settings: &mut Settings, config: Option<
             settings.agent = new.agent;
             settings.declared = new.declared;
         }
-        Err(error) => tracing::error!("cannot reload the configuration, the old settings stay in force: {error}"),
+        Err(error) => tracing::error!("cannot reload the configuration; the old settings stay in force: {error}"),
     }
     systemd::ready("");
 }
@@ -265,7 +265,7 @@ mod tests {
         for stop in [nix::sys::signal::SIGTERM, nix::sys::signal::SIGINT] {
             nix::sys::signal::raise(stop).expect("sent");
             let ended = tokio::time::timeout(Duration::from_secs(5), signals.completes(std::future::pending()));
-            assert!(!ended.await.expect("it waited for the reload"), "{stop}");
+            assert!(!ended.await.expect("the reload ends"), "{stop}");
         }
     }
 }

@@ -5,12 +5,14 @@ use std::time::Duration;
 use clap::Args;
 use jiff::Timestamp;
 
-use super::client::{Client, ClientError, ConnectionOptions};
+use super::client::{Client, ConnectionOptions};
 use super::exit::ExitState;
-use super::render;
-use super::runtime;
-use super::terminal::{OutputStyle, print, print_json};
+use super::terminal::{OutputStyle, print};
+use super::{render, runtime, terminal};
 use crate::api::wire;
+
+/// Path of the targets with their reports.
+const DETAIL: &str = "/backup_targets/detail";
 
 /// Clears the screen and moves the cursor to its top left corner (ECMA-48).
 const CLEAR: &str = "\u{1b}[H\u{1b}[2J";
@@ -45,12 +47,7 @@ pub fn run(access: ConnectionOptions, arguments: &Arguments) -> anyhow::Result<E
 }
 
 async fn once(client: &Client, json: bool) -> anyhow::Result<ExitState> {
-    let list = fetch(client).await?;
-    if json {
-        print_json(&list)?;
-    } else {
-        print(&rendered(&list));
-    }
+    let list = terminal::show(&client.fetch(DETAIL).await?, json, rendered)?;
     Ok(state(&list))
 }
 
@@ -64,14 +61,14 @@ async fn watch(client: &Client, interval: Duration) -> ExitState {
             _ = &mut interrupt => return latest.as_ref().map_or(ExitState::Unknown, state),
             _ = ticks.tick() => {}
         }
-        let problem = match fetch(client).await {
+        let problem = match client.get(DETAIL).await {
             Ok(list) => {
                 latest = Some(list);
                 String::new()
             }
             Err(error) => format!("{error}\n"),
         };
-        let table = latest.as_ref().map(rendered).unwrap_or_default();
+        let table = latest.as_ref().map(|list| rendered(list, OutputStyle::of_stdout())).unwrap_or_default();
         print(&format!(
             "{CLEAR}{}  every {} s, Ctrl-C to stop\n\n{table}{problem}",
             Timestamp::now().strftime("%H:%M:%SZ"),
@@ -80,15 +77,11 @@ async fn watch(client: &Client, interval: Duration) -> ExitState {
     }
 }
 
-async fn fetch(client: &Client) -> Result<wire::TargetDetailList, ClientError> {
-    client.get("/backup_targets/detail").await
-}
-
-fn rendered(list: &wire::TargetDetailList) -> String {
+fn rendered(list: &wire::TargetDetailList, style: OutputStyle) -> String {
     if list.backup_targets.is_empty() {
         return render::NO_TARGETS.to_owned();
     }
-    render::status_table(list, OutputStyle::of_stdout(), Timestamp::now())
+    render::status_table(list, style, Timestamp::now())
 }
 
 fn state(list: &wire::TargetDetailList) -> ExitState {

@@ -5,11 +5,11 @@ use clap::{Args, Subcommand};
 use http::Method;
 use serde::Serialize;
 
-use super::client::{ANSWER_TIMEOUT, Client, ConnectionOptions, PROBE_TIMEOUT};
+use super::client::{ANSWER_TIMEOUT, Answer, Client, ClientError, ConnectionOptions, PROBE_TIMEOUT};
 use super::exit::ExitState;
 use super::select::{self, Selectable};
-use super::terminal::{OutputStyle, confirm, escape_controls, print, print_json};
-use super::{render, runtime};
+use super::terminal::{confirm, escape_controls, print};
+use super::{render, runtime, terminal};
 use crate::api::wire::{self, NewTarget, NewTargetBody, TargetUpdate, TargetUpdateBody};
 
 /// Operation on targets. A TARGET is an id, the beginning of an id, an export, or the name of a target
@@ -100,7 +100,7 @@ pub enum Create {
         /// Name of the bucket
         #[arg(long)]
         bucket: String,
-        /// Require that the bucket protects backups by object lock
+        /// Require that object lock protects the bucket
         #[arg(long)]
         immutable: bool,
         /// Options of every kind.
@@ -112,7 +112,7 @@ pub enum Create {
 /// Options of every kind.
 #[derive(Debug, Args)]
 pub struct Common {
-    /// Name of its target type [default: the export]
+    /// Name of its first target type [default: the export]
     #[arg(long, value_name = "TYPE")]
     name: Option<String>,
     /// Make it the default target
@@ -137,10 +137,13 @@ pub fn run(access: ConnectionOptions, command: Command) -> anyhow::Result<ExitSt
     runtime::block_on(async {
         let client = Client::new(access);
         match command {
-            Command::List { json } => list(&client, json).await,
+            Command::List { json } => {
+                terminal::show(&client.fetch("/backup_targets").await?, json, render::target_table)?;
+                Ok(ExitState::Available)
+            }
             Command::Show { target, json } => {
                 let id = resolve(&client, &target).await?.id;
-                show(&client.get(&format!("/backup_targets/{id}/checks")).await?, json)
+                show(&client.fetch(&format!("/backup_targets/{id}/checks")).await?, json)
             }
             Command::Create(create) => {
                 let body = NewTargetBody { backup_target: new_target(create) };
@@ -167,46 +170,25 @@ pub fn run(access: ConnectionOptions, command: Command) -> anyhow::Result<ExitSt
                 let id = resolve(&client, &target).await?.id;
                 show(&check(&client, &id).await?, json)
             }
-            Command::History { target, json } => history(&client, &target, json).await,
+            Command::History { target, json } => {
+                let id = resolve(&client, &target).await?.id;
+                let answer = client.fetch(&format!("/backup_targets/{id}/history")).await?;
+                terminal::show(&answer, json, render::history_table)?;
+                Ok(ExitState::Available)
+            }
             Command::Delete { target, yes } => delete(&client, &target, yes).await,
         }
     })?
 }
 
 /// Asks the agent to probe a target, and returns the report.
-pub(super) async fn check(client: &Client, id: &str) -> anyhow::Result<wire::Report> {
+pub(super) async fn check(client: &Client, id: &str) -> Result<Answer, ClientError> {
     let path = format!("/backup_targets/{id}/check");
-    Ok(client.send(Method::POST, &path, Bytes::new(), PROBE_TIMEOUT).await?)
+    client.exchange(Method::POST, &path, Bytes::new(), PROBE_TIMEOUT).await
 }
 
-async fn history(client: &Client, target: &str, json: bool) -> anyhow::Result<ExitState> {
-    let id = resolve(client, target).await?.id;
-    let history: wire::History = client.get(&format!("/backup_targets/{id}/history")).await?;
-    if json {
-        print_json(&history)?;
-    } else {
-        print(&render::history_table(&history, OutputStyle::of_stdout()));
-    }
-    Ok(ExitState::Available)
-}
-
-async fn list(client: &Client, json: bool) -> anyhow::Result<ExitState> {
-    let list: wire::TargetList = client.get("/backup_targets").await?;
-    if json {
-        print_json(&list)?;
-    } else {
-        print(&render::target_table(&list, OutputStyle::of_stdout()));
-    }
-    Ok(ExitState::Available)
-}
-
-fn show(report: &wire::Report, json: bool) -> anyhow::Result<ExitState> {
-    if json {
-        print_json(report)?;
-    } else {
-        print(&render::report(report, OutputStyle::of_stdout()));
-    }
-    Ok(ExitState::from(report))
+fn show(answer: &Answer, json: bool) -> anyhow::Result<ExitState> {
+    Ok(ExitState::from(&terminal::show(answer, json, render::report)?))
 }
 
 async fn change(client: &Client, method: Method, path: &str, body: &impl Serialize) -> anyhow::Result<ExitState> {

@@ -12,8 +12,8 @@ use super::client::{ANSWER_TIMEOUT, Client, ConnectionOptions};
 use super::exit::ExitState;
 use super::select::{self, Selectable};
 use super::target::resolve as resolve_target;
-use super::terminal::{OutputStyle, confirm, escape_controls, print, print_json};
-use super::{render, runtime};
+use super::terminal::{confirm, escape_controls, print};
+use super::{render, runtime, terminal};
 use crate::api::wire::{self, NewTypeBody, TypeUpdateBody};
 use arguments::{metadata_list, metadata_removal, new_type, project_list, type_update};
 
@@ -61,22 +61,18 @@ pub fn run(access: ConnectionOptions, command: Command) -> anyhow::Result<ExitSt
 }
 
 async fn list(client: &Client, json: bool) -> anyhow::Result<ExitState> {
-    let list: wire::TypeList = client.get("/backup_target_types").await?;
-    if json {
-        print_json(&list)?;
-    } else {
-        print(&render::type_table(&list, &exports(client).await?, OutputStyle::of_stdout()));
-    }
+    let exports = exports(client).await?;
+    let answer = client.fetch("/backup_target_types").await?;
+    terminal::show(&answer, json, |list, style| render::type_table(list, &exports, style))?;
     Ok(ExitState::Available)
 }
 
 async fn show(client: &Client, target_type: &str, json: bool) -> anyhow::Result<ExitState> {
-    let one: wire::OneType = client.get(&path_of(client, target_type, "").await?).await?;
-    if json {
-        print_json(&one)?;
-    } else {
-        print(&render::one_type(&one.backup_target_types, &exports(client).await?, OutputStyle::of_stdout()));
-    }
+    let exports = exports(client).await?;
+    let answer = client.fetch(&path_of(client, target_type, "").await?).await?;
+    terminal::show(&answer, json, |one: &wire::OneType, style| {
+        render::one_type(&one.backup_target_types, &exports, style)
+    })?;
     Ok(ExitState::Available)
 }
 

@@ -5,6 +5,10 @@ use std::io::{self, IsTerminal as _, Write as _};
 use anyhow::{Context as _, bail};
 use jiff::Timestamp;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::client::Answer;
 
 /// Width of a table without a known terminal width, in columns. Files and pipes have no width. A
 /// serial line reports 0.
@@ -52,6 +56,25 @@ pub fn print(text: &str) {
 pub fn print_json(value: &(impl Serialize + ?Sized)) -> anyhow::Result<()> {
     print(&format!("{}\n", serde_json::to_string_pretty(value)?));
     Ok(())
+}
+
+/// Prints an answer, and returns it decoded. `json` prints what the agent sent, with fields that this release
+/// does not know. Otherwise `render` turns it into text.
+///
+/// # Errors
+/// When the answer is not a `T`.
+pub fn show<T: DeserializeOwned>(
+    answer: &Answer,
+    json: bool,
+    render: impl FnOnce(&T, OutputStyle) -> String,
+) -> anyhow::Result<T> {
+    let decoded = answer.decode()?;
+    if json {
+        print_json(&answer.decode::<Value>()?)?;
+    } else {
+        print(&render(&decoded, OutputStyle::of_stdout()));
+    }
+    Ok(decoded)
 }
 
 /// Asks for confirmation of a deletion.

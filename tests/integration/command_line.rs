@@ -1,6 +1,8 @@
 //! The command line, with a running agent and without one.
 
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
 
 use crate::daemon::Daemon;
 use crate::storage::{nfs, nfs_target, s3};
@@ -66,6 +68,27 @@ async fn json_output_is_the_api_answer() {
     assert_eq!((show.code, show.json()), (AVAILABLE, daemon.report(&id).await));
     let check = workspace.run(&["check", "all", "--json"]).await;
     assert_eq!((check.code, &check.json()[0]["status"]), (AVAILABLE, &json!("available")));
+}
+
+/// An older command line must not hide what a newer agent says.
+#[tokio::test]
+async fn json_output_keeps_fields_of_a_newer_agent() {
+    let workspace = Workspace::new();
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let api = format!("http://{}", listener.local_addr().expect("an address"));
+    let sent = json!({ "backup_targets": [], "next_field": { "b": 1, "a": [null] } });
+    let body = sent.to_string();
+    let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let _ = stream.read(&mut [0; 4096]).await;
+            let _ = stream.write_all(answer.as_bytes()).await;
+        }
+    });
+    for command in ["target list --json", "status --json"] {
+        let arguments = [&["--api", &api], &command.split(' ').collect::<Vec<_>>()[..]].concat();
+        assert_eq!(workspace.run(&arguments).await.json(), sent, "{command}");
+    }
 }
 
 #[tokio::test]

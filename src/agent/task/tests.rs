@@ -6,7 +6,8 @@ use async_trait::async_trait;
 use tokio::sync::Notify;
 
 use super::*;
-use crate::driver::Host;
+use crate::driver::{Host, Probe};
+use crate::model::Reason;
 use crate::registry::fixtures::{nfs, snapshot_of};
 use crate::registry::{MemoryStore, Registry, Snapshot, Store, Write};
 
@@ -193,4 +194,30 @@ async fn outdated_report_causes_a_probe_before_the_interval_ends_but_not_a_loop(
     tokio::time::sleep(OUTDATED_GAP * 10 + OUTDATED_GAP / 2).await;
     assert!((10..=11).contains(&probes.load(Ordering::Relaxed)), "{probes:?}");
     task.abort();
+}
+
+struct Panicking;
+
+#[async_trait]
+impl Driver for Panicking {
+    async fn probe(&mut self, _: &AgentSettings, _: Depth) -> Probe {
+        panic!("defect")
+    }
+
+    fn interval(&self, _: &AgentSettings) -> Duration {
+        Duration::MAX
+    }
+
+    async fn detach(&mut self, _: &AgentSettings) -> Result<Option<String>, DetachError> {
+        unreachable!()
+    }
+}
+
+#[tokio::test]
+async fn panic_of_a_probe_is_reported_and_replaces_the_driver() {
+    let (host, settings) = (Arc::new(Host::without_workers()), AgentSettings::quiet());
+    let mut driver: Box<dyn Driver> = Box::new(Panicking);
+    let report = driver::probe_once(&mut driver, &target(), &host, &settings, Depth::Routine).await;
+    assert_eq!(report.verdict.finding().map(|finding| finding.reason), Some(Reason::AgentError));
+    assert_ne!(driver.interval(&settings), Duration::MAX);
 }

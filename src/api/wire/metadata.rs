@@ -200,7 +200,10 @@ mod tests {
     fn schema_of_target_metadata_states_the_limits_that_the_decoder_enforces() {
         let value = |length: usize| json!({"metadata": {"a": "x".repeat(length)}});
         let decoded = |fields: Value| serde_json::from_value::<NewTarget>(fields).is_ok();
-        assert_eq!((decoded(value(METADATA_VALUE_MAX_CHARS)), decoded(value(METADATA_VALUE_MAX_CHARS + 1))), (true, false));
+        assert_eq!(
+            (decoded(value(METADATA_VALUE_MAX_CHARS)), decoded(value(METADATA_VALUE_MAX_CHARS + 1))),
+            (true, false)
+        );
         let schema = serde_json::to_value(TargetMetadata::schema()).expect("JSON");
         assert_eq!(schema["additionalProperties"]["maxLength"], json!(METADATA_VALUE_MAX_CHARS));
         assert_eq!(schema["maxProperties"], json!(METADATA_MAX));

@@ -1,4 +1,4 @@
-//! Addresses of an agent, and to which of them the client may send a token.
+//! Addresses of an agent, and the rule to which of them the client sends a token.
 //!
 //! Anyone who reads a token can act as its owner. So the client sends it only to an address that the
 //! person gave, or over the agent's own socket, whose directory belongs to root. It never sends a
@@ -59,7 +59,7 @@ impl std::fmt::Display for Address {
 /// Addresses to try when no address is given, in this order.
 #[derive(Debug, Clone)]
 pub(super) struct DefaultAddresses {
-    /// Socket of the agent. If it exists, it is the right one.
+    /// Socket of the agent. If it exists, the agent created it.
     pub(super) socket: Address,
     /// TCP port. Any process of this host may listen on it.
     pub(super) port: Address,

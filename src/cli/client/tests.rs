@@ -1,5 +1,7 @@
 //! Addresses, answers and tokens of the client.
 
+use std::path::Path;
+
 use super::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UnixListener};
@@ -18,8 +20,8 @@ fn at(address: Address) -> ConnectionOptions {
     ConnectionOptions { api: Some(address), ..ConnectionOptions::default() }
 }
 
-/// Starts a server that answers each connection with the next text, and returns the request heads.
-async fn asked(
+/// Sends a request to a server that answers each connection with the next text. Returns the outcome and the request heads.
+async fn request_to(
     access: ConnectionOptions,
     path: &Path,
     answers: &'static [&'static str],
@@ -57,14 +59,14 @@ async fn token_is_sent_only_after_a_401() {
         (access, path)
     };
     let (open, path) = access("open");
-    let (outcome, heads) = asked(open, &path, &[OK]).await;
+    let (outcome, heads) = request_to(open, &path, &[OK]).await;
     assert!(outcome.is_ok() && !heads[0].contains("a-token"), "{heads:?}");
     let (closed, path) = access("closed");
-    let (outcome, heads) = asked(closed, &path, &[WANTS_TOKEN, OK]).await;
+    let (outcome, heads) = request_to(closed, &path, &[WANTS_TOKEN, OK]).await;
     assert!(outcome.is_ok() && !heads[0].contains("a-token"), "{heads:?}");
     assert!(heads[1].contains("x-auth-token: a-token\r\n"), "{heads:?}");
     let (refusing, path) = access("refusing");
-    let (outcome, _) = asked(refusing, &path, &[WANTS_TOKEN, WANTS_TOKEN]).await;
+    let (outcome, _) = request_to(refusing, &path, &[WANTS_TOKEN, WANTS_TOKEN]).await;
     assert!(matches!(outcome, Err(ClientError::Refused { status: StatusCode::UNAUTHORIZED, .. })));
 }
 
@@ -100,7 +102,7 @@ async fn error_says_what_to_do_when_agent_is_absent() {
 }
 
 /// Answers each connection with the next text, and returns the request heads.
-async fn answering(listener: TcpListener, answers: &'static [&'static str]) -> Vec<String> {
+async fn serve(listener: TcpListener, answers: &'static [&'static str]) -> Vec<String> {
     let mut heads = Vec::new();
     for answer in answers {
         let (mut stream, _) = listener.accept().await.expect("a client");
@@ -117,19 +119,19 @@ async fn default_port_gets_no_token() {
     let directory = tempfile::tempdir().expect("a directory");
     let (file, socket) = (directory.path().join("token"), directory.path().join("s"));
     std::fs::write(&file, "a-token\n").expect("written");
-    let squatter = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let port = Address::Tcp(squatter.local_addr().expect("an address").to_string());
+    let impostor = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let port = Address::Tcp(impostor.local_addr().expect("an address").to_string());
     let access = ConnectionOptions { token_file: Some(file), ..ConnectionOptions::default() };
     let defaults = DefaultAddresses { socket: Address::Unix(socket.clone()), port: port.clone() };
     let client = Client { defaults, ..Client::new(access.clone()) };
-    let serving = tokio::spawn(answering(squatter, &[WANTS_TOKEN, WANTS_TOKEN, WANTS_TOKEN, OK]));
+    let serving = tokio::spawn(serve(impostor, &[WANTS_TOKEN, WANTS_TOKEN, WANTS_TOKEN, OK]));
 
-    let error = client.get::<wire::Health>("/healthz").await.expect_err("no token for it").to_string();
+    let error = client.get::<wire::Health>("/healthz").await.expect_err("no token is sent").to_string();
     assert!(error.contains(&format!("use --api {port}")), "{error}");
 
-    // The port does not get a token that the agent at the socket got earlier, either.
+    // A token that the agent at the socket got earlier is not sent to the port, either.
     let agent = UnixListener::bind(&socket).expect("a socket");
-    let asked = tokio::spawn(async move {
+    let serving_agent = tokio::spawn(async move {
         for answer in [WANTS_TOKEN, OK] {
             let (mut stream, _) = agent.accept().await.expect("a client");
             let _ = stream.read(&mut [0; 1024]).await.expect("a request");
@@ -137,7 +139,7 @@ async fn default_port_gets_no_token() {
         }
     });
     client.get::<wire::Health>("/healthz").await.expect("an answer");
-    asked.await.expect("both answers were requested");
+    serving_agent.await.expect("both answers were requested");
     let outcome = client.get::<wire::Health>("/healthz").await;
     assert!(matches!(outcome, Err(ClientError::TokenWithheld { .. })), "{outcome:?}");
 
@@ -166,7 +168,7 @@ async fn token_is_not_sent_in_plain_text() {
     std::fs::write(&file, "a-token\n").expect("written");
     let listener = TcpListener::bind((probe.local_addr().expect("an address").ip(), 0)).await.expect("a port");
     let access = at(Address::Tcp(listener.local_addr().expect("an address").to_string()));
-    tokio::spawn(answering(listener, &[WANTS_TOKEN, OK]));
+    tokio::spawn(serve(listener, &[WANTS_TOKEN, OK]));
     let outcome =
         Client::new(ConnectionOptions { token_file: Some(file), ..access }).get::<wire::Health>("/healthz").await;
     assert!(matches!(outcome, Err(ClientError::PlainText { .. })), "{outcome:?}");

@@ -64,14 +64,14 @@ pub fn one_type(found: &wire::TargetType, exports: &BTreeMap<String, String>, st
     text
 }
 
-fn export<'a>(found: &'a wire::ChangedType, exports: &'a BTreeMap<String, String>) -> &'a str {
-    exports.get(&found.backup_targets_id).unwrap_or(&found.backup_targets_id)
+fn export<'a>(target_type: &'a wire::ChangedType, exports: &'a BTreeMap<String, String>) -> &'a str {
+    exports.get(&target_type.backup_targets_id).unwrap_or(&target_type.backup_targets_id)
 }
 
 /// Returns the group of callers that can see a target type.
 #[must_use]
-pub fn visible_to(found: &wire::ChangedType) -> String {
-    match (found.is_public, found.backup_target_type_projects.len()) {
+pub fn visible_to(target_type: &wire::ChangedType) -> String {
+    match (target_type.is_public, target_type.backup_target_type_projects.len()) {
         (true, _) => "all projects".to_owned(),
         (false, 0) => "admins only".to_owned(),
         (false, 1) => "1 project".to_owned(),
@@ -93,7 +93,7 @@ mod tests {
 
     use super::*;
 
-    const LOOK: OutputStyle = OutputStyle { width: 140, has_color: false };
+    const STYLE: OutputStyle = OutputStyle { width: 140, has_color: false };
 
     fn types() -> wire::TypeList {
         let value = |id: &str, is_public: bool, projects: &[&str]| {
@@ -125,7 +125,7 @@ mod tests {
     #[test]
     fn type_table_shows_visibility_and_export() {
         let exports = BTreeMap::from([("b39847c8".to_owned(), "nas:/b".to_owned())]);
-        insta::assert_snapshot!(type_table(&types(), &exports, LOOK), @r"
+        insta::assert_snapshot!(type_table(&types(), &exports, STYLE), @r"
         ID        NAME                     TARGET  DEFAULT  VISIBLE TO    METADATA         DESCRIPTION
         13dd2bf2  type 13dd2bf2\u{1b}[31m  nas:/b  yes      all projects  nfs=second\u{7}  for the night
         c65625c1  type c65625c1\u{1b}[31m  nas:/b  no       1 project     nfs=second\u{7}  for the night
@@ -135,7 +135,7 @@ mod tests {
 
     #[test]
     fn type_shows_projects_and_metadata() {
-        insta::assert_snapshot!(one_type(&types().backup_target_types[1], &BTreeMap::new(), LOOK), @r"
+        insta::assert_snapshot!(one_type(&types().backup_target_types[1], &BTreeMap::new(), STYLE), @r"
         FIELD        VALUE
         id           c65625c1
         name         type c65625c1\u{1b}[31m

@@ -7,7 +7,7 @@ fn detail(status: &str, reason: Option<&str>) -> wire::TargetDetail {
     let report = json!({
         "backup_target_id": "7a23e2a4-4a2e-4261-9d4e-7fca1d552b36", "filesystem_export": "nas:/b", "status": status,
         "since": "2025-01-30T12:00:00.000000", "last_available_at": null, "verdict": status, "reason": reason,
-        "message": reason.map(|_| "style at the server"), "timeouts_in_a_row": 0,
+        "message": reason.map(|_| "look at the server"), "timeouts_in_a_row": 0,
         "checked_at": "2025-01-30T12:09:55.000000", "duration_ms": 1.5, "mode": "kernel",
         "capacity_bytes": 2_638_827_906_662_u64, "used_bytes": 1_319_413_953_331_u64,
         "available_bytes": 1_319_413_953_331_u64, "used_percent": 50.0, "inodes": null, "inodes_used": null,
@@ -42,7 +42,7 @@ fn status_table_shows_status_capacity_and_reason() {
     TARGET              TYPE  STATUS     SINCE   CAPACITY             USED    CHECKED  REASON
     * nas:/b\u{1b}[31m  nfs   available  10 min  [#####.....] 2.4 TB  50.0 %  5 s
     * nas:/b\u{1b}[31m  nfs   offline    10 min  [#####.....] 2.4 TB  50.0 %  5 s      storage_timed_out
-    nas:/b\u{1b}[31m: style at the server
+    nas:/b\u{1b}[31m: look at the server
     ");
 }
 
@@ -56,7 +56,7 @@ fn colour_needs_a_terminal_and_control_characters_are_escaped() {
 #[test]
 fn table_fits_a_narrow_terminal() {
     let text = table(false, 70);
-    let rows: Vec<&str> = text.lines().take_while(|line| !line.contains("style at the server")).collect();
+    let rows: Vec<&str> = text.lines().take_while(|line| !line.contains("look at the server")).collect();
     assert!(rows.iter().all(|line| line.chars().count() <= 70), "{text}");
 }
 
@@ -93,18 +93,18 @@ fn report_prints_every_finding_of_a_check() {
 
 #[test]
 fn mount_traffic_is_shown_when_known() {
-    let mut with = detail("available", None);
+    let mut mounted = detail("available", None);
     let mount = json!({
         "options": "rw", "server_address": "10.0.0.1", "nfs_version": "3", "hard": false, "round_trip_ms": 12.34,
         "round_trip_over_s": 10.02, "retransmissions": 3, "bytes_read": 4096, "bytes_written": 5_000_001,
     });
-    with.report.mount = serde_json::from_value(mount).expect("a mount");
-    let text = report(&with.report, OutputStyle { width: 100, has_color: false });
+    mounted.report.mount = serde_json::from_value(mount).expect("a mount");
+    let text = report(&mounted.report, OutputStyle { width: 100, has_color: false });
     assert!(
         text.contains("round trip 12.3 ms over 10 s; since mounting: 3 retransmissions, 4.0 KB read, 4.8 MB written"),
         "{text}"
     );
-    let list = wire::TargetDetailList { backup_targets: vec![with, detail("offline", None)] };
+    let list = wire::TargetDetailList { backup_targets: vec![mounted, detail("offline", None)] };
     let now = "2025-01-30T12:10:00Z".parse().expect("a time");
     insta::assert_snapshot!(status_table(&list, OutputStyle { width: 120, has_color: false }, now), @r"
     TARGET              TYPE  STATUS     SINCE   CAPACITY             USED    ROUND TRIP  CHECKED  REASON
@@ -120,36 +120,36 @@ fn history_keeps_order_and_escapes_control_characters() {
         "backup_target_id": "7a23e2a4-4a2e-4261-9d4e-7fca1d552b36",
         "transitions": [
             {"at": "2025-01-30T12:09:55.000000", "from": "available", "to": "offline", "reason": "storage_timed_out",
-             "message": "style at the server\u{1b}[31m"},
+             "message": "look at the server\u{1b}[31m"},
             {"at": "2025-01-30T12:00:00.000000", "from": null, "to": "available", "reason": null, "message": null},
         ],
     });
     let history: wire::History = serde_json::from_value(history).expect("a history");
     insta::assert_snapshot!(history_table(&history, OutputStyle { width: 120, has_color: false }), @r"
     AT                          FROM       TO         REASON             MESSAGE
-    2025-01-30T12:09:55.000000  available  offline    storage_timed_out  style at the server\u{1b}[31m
+    2025-01-30T12:09:55.000000  available  offline    storage_timed_out  look at the server\u{1b}[31m
     2025-01-30T12:00:00.000000  -          available
     ");
 }
 
 #[test]
 fn usage_of_a_listing_shows_its_time() {
-    let mut with = detail("available", None);
+    let mut target = detail("available", None);
     let count = json!({
         "bytes": 1, "versions": 1, "delete_markers": 0, "counts_versions": true, "pages": 1,
         "began_at": "2025-01-30T11:00:00.000000", "ended_at": "2025-01-30T11:10:00.000000",
     });
     let mut under_way = count.clone();
     under_way["ended_at"] = json!(null);
-    let rendered = |with: &wire::TargetDetail| report(&with.report, OutputStyle { width: 100, has_color: false });
+    let rendered = |target: &wire::TargetDetail| report(&target.report, OutputStyle { width: 100, has_color: false });
     let mut listing = json!({ "counted": null, "under_way": under_way, "next_run_at": null });
-    with.report.usage_listing = serde_json::from_value(listing.clone()).expect("a listing");
-    assert!(!rendered(&with).contains("counted by"), "the listing has not ended");
+    target.report.usage_listing = serde_json::from_value(listing.clone()).expect("a listing");
+    assert!(!rendered(&target).contains("counted by"), "the listing has not ended");
     listing["counted"] = count;
-    with.report.usage_listing = serde_json::from_value(listing).expect("a listing");
+    target.report.usage_listing = serde_json::from_value(listing).expect("a listing");
     assert!(
-        rendered(&with).contains("usage counted by a listing that ended at 2025-01-30T11:10:00"),
+        rendered(&target).contains("usage counted by a listing that ended at 2025-01-30T11:10:00"),
         "{}",
-        rendered(&with)
+        rendered(&target)
     );
 }

@@ -1,4 +1,4 @@
-//! Arguments of `targetwatch type`, and the request bodies that they make.
+//! Arguments of `targetwatch type`, and the request bodies that they describe.
 
 use clap::builder::NonEmptyStringValueParser;
 use clap::{ArgGroup, Args, Subcommand};
@@ -137,7 +137,7 @@ pub struct Projects {
     pub(super) projects: Vec<String>,
 }
 
-/// Makes the request body of `create`. `target` is the id of the target.
+/// Builds the request body of `create`. `target` is the id of the target.
 pub(super) fn new_type(create: Create, target: String) -> NewType {
     let Create { name, target: _, description, default, private, projects, metadata } = create;
     NewType {
@@ -151,7 +151,7 @@ pub(super) fn new_type(create: Create, target: String) -> NewType {
     }
 }
 
-/// Makes the request body of `update`.
+/// Builds the request body of `update`.
 pub(super) fn type_update(update: Update) -> TypeUpdate {
     let Update {
         target_type: _,
@@ -182,18 +182,18 @@ fn entries(metadata: Vec<(String, String)>) -> Vec<MetadataEntry> {
     metadata.into_iter().map(|(key, value)| MetadataEntry { key, value }).collect()
 }
 
-/// Makes the request body of `add-projects` and `remove-projects`.
+/// Builds the request body of `add-projects` and `remove-projects`.
 pub(super) fn project_list(projects: Projects) -> ProjectsBody {
     let Projects { target_type: _, projects } = projects;
     ProjectsBody { backup_target_type: ProjectList { backup_target_type_id: None, project_list: projects } }
 }
 
-/// Makes the request body of `add-metadata`.
+/// Builds the request body of `add-metadata`.
 pub(super) fn metadata_list(metadata: Vec<(String, String)>) -> MetadataBody {
     MetadataBody { backup_target_type: MetadataList { backup_target_type_id: None, metadata: entries(metadata) } }
 }
 
-/// Makes the request body of `remove-metadata`.
+/// Builds the request body of `remove-metadata`.
 pub(super) fn metadata_removal(metadata: &[String]) -> MetadataRemovalBody {
     let metadata = metadata.iter().map(|text| key_or_pair(text)).collect();
     MetadataRemovalBody { backup_target_type: MetadataRemoval { backup_target_type_id: None, metadata } }

@@ -11,9 +11,9 @@ fn variables<'a>(given: &'a [(&'a str, &'a str)]) -> impl Fn(&str) -> Option<Str
 }
 
 fn login(given: &[(&str, &str)]) -> (String, Login) {
-    match Values::of_environment(&variables(given)).source().expect("enough") {
+    match Values::of_environment(&variables(given)).source().expect("complete") {
         Source::Login { url, login, .. } => (url, login),
-        Source::Token(_) => panic!("a token was taken for {given:?}"),
+        Source::Token(_) => panic!("a token for {given:?}"),
     }
 }
 
@@ -127,7 +127,7 @@ clouds:
     let path = file.display().to_string();
     let given = [("OS_CLIENT_CONFIG_FILE", path.as_str())];
     let values = clouds::values("one", &variables(&given)).await.expect("a cloud");
-    let Source::Login { url, ca_bundle, login } = values.source().expect("enough") else { panic!("a token") };
+    let Source::Login { url, ca_bundle, login } = values.source().expect("complete") else { panic!("a token") };
     assert_eq!((url.as_str(), ca_bundle), ("https://k.example/identity", Some("/etc/ssl/k.pem".into())));
     assert_eq!(login.scope, Scope::Project(by_name("12345", Domain::Name("Default".into()))));
 
