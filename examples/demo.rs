@@ -1,11 +1,10 @@
-//! The demo: the true agent, on an NFS server and an S3 server that run in this process.
+//! The demo: the agent, with an NFS server and an S3 server in the same process.
 //!
-//! Needs nothing but a Rust toolchain, and no privileges: targets are verified over the wire
+//! It needs a Rust toolchain and a C compiler, and no privileges, because it verifies targets over the wire
 //! (`mode = "none"`). One NFS target is healthy, one bucket is healthy and immutable, and one NFS
-//! target is broken on purpose. Everything else is as in production: configuration, registry,
-//! probes, API.
+//! target is broken on purpose. Configuration, registry, probes and API are those of the daemon.
 
-#![allow(clippy::disallowed_methods, reason = "a directory of its own on a local file system")]
+#![allow(clippy::disallowed_methods, reason = "a temporary directory on a local file system")]
 
 #[path = "../tests/support/mod.rs"]
 mod support;
@@ -36,13 +35,13 @@ use support::s3_server::{
     BucketFixture, BucketUsageFixture, ObjectLockFixture, RetentionFixture, RetentionMode, S3Fixture, S3Server,
 };
 
-/// Where the demo answers if nobody else does.
+/// Address of the API if no other process uses it.
 const ADDRESS: &str = "127.0.0.1:8781";
 
-/// Where it answers otherwise: on a port that the system chooses.
+/// Address of the API otherwise. The system chooses the port.
 const ANY_PORT: &str = "127.0.0.1:0";
 
-/// How many targets it has.
+/// Number of targets.
 const TARGETS: usize = 3;
 
 fn main() -> ExitCode {
@@ -61,7 +60,7 @@ fn main() -> ExitCode {
 async fn run() -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    let directory = tempfile::tempdir().context("no temporary directory")?;
+    let directory = tempfile::tempdir().context("cannot create a temporary directory")?;
     let backups = directory.path().join("backups");
     std::fs::create_dir(&backups)?;
     let nfs = NfsServer::start(vec![NfsExportFixture { path: "/backups".to_owned(), directory: backups }]).await?;
@@ -73,7 +72,7 @@ async fn run() -> anyhow::Result<()> {
     let s3 = S3Server::start(S3Fixture { access_key_id, secret_access_key, buckets: vec![locked_bucket()] }).await?;
 
     let listeners = listen().await?;
-    let address = listeners.addresses().into_iter().next().context("no address")?;
+    let address = listeners.addresses().into_iter().next().context("the API has no address")?;
     let text = configuration(directory.path(), nfs.port(), &s3.endpoint());
     let settings = config::parse(&text, Path::new("the demo's configuration"))?;
     let registry = registry::open(&settings.registry_url)?;
@@ -83,12 +82,12 @@ async fn run() -> anyhow::Result<()> {
     println!("An NFS server, an S3 server and the agent run in this process. Verdicts as they arrive:\n");
     show_until_ready(&running.agent).await?;
     let view = running.agent.view();
-    let broken = view.targets.last().context("no target")?.target.id;
+    let broken = view.targets.last().context("the agent has no target")?.target.id;
     println!("\nTry:\n");
     println!("  curl -s http://{address}/backup_targets");
     println!("  curl -s http://{address}/backup_targets/{broken}/checks");
     println!("  curl -s -X POST http://{address}/v1/any-project/backup_targets/{broken}/check");
-    println!("\nCtrl-C ends it.");
+    println!("\nPress Ctrl-C to stop.");
     std::io::stdout().flush()?;
     tokio::select! {
         _ = interrupt.recv() => {}
@@ -154,7 +153,7 @@ fn configuration(directory: &Path, nfs_port: u16, s3_endpoint: &str) -> String {
     )
 }
 
-/// Prints the table whenever another target has its first verdict, until all have, and the lock is proved.
+/// Prints the table each time another target has its first verdict. Returns when all have one, and the lock is proved.
 async fn show_until_ready(agent: &Agent) -> anyhow::Result<()> {
     let mut views = agent.watch_view();
     let mut shown = 0;

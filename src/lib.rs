@@ -27,7 +27,7 @@
 //!
 //! # The map
 //!
-//! A module depends only on modules to its right. `tests/layering.rs` holds it.
+//! A module depends only on modules to its right. `tests/layering.rs` enforces this.
 //!
 //! ```text
 //! cli → api → agent → driver → check → nfs, s3 → sys → model
