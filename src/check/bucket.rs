@@ -1,9 +1,9 @@
-//! Bucket: it exists, and these credentials reach it.
+//! `bucket`: whether the bucket exists and the credentials reach it.
 //!
 //! A refused HEAD has no body. To learn the reason, the check sends a GET that lists one object below the
 //! prefix of the canaries. Some policies refuse HEAD, which needs `s3:ListBucket` without a prefix, and
-//! still allow backups below a prefix. If the bucket answers this GET, or one of two that need no right
-//! on objects, it is reachable, and the refused HEAD is a warning. The list comes first because the
+//! still allow backups below a prefix. If the bucket answers this GET, or one of two that need no permission
+//! for objects, it is reachable, and the refused HEAD is a warning. The list comes first because the
 //! storage answers it. A gateway may answer the others from a cache.
 
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::s3::failure::clock_words;
 use crate::s3::{BucketApi, BucketUsage, S3Failure, within};
 
 /// Smallest difference of clocks that is a warning, in seconds. Services refuse requests at 15 minutes.
-pub const CLOCK_DIFFERENCE_TOLD_SECONDS: i64 = 60;
+pub const CLOCK_DIFFERENCE_WARNING_SECONDS: i64 = 60;
 
 /// Checks that the bucket exists, within `deadline` for all requests. `prefix` is that of the canaries.
 pub async fn bucket(
@@ -25,7 +25,7 @@ pub async fn bucket(
     deadline: Duration,
 ) -> Checked<BucketUsage> {
     match within(deadline, reach(api, prefix)).await {
-        Ok(Reached::Told(usage)) => Checked::passed(usage).with_warnings(clock_difference(&usage, location)),
+        Ok(Reached::WithUsage(usage)) => Checked::passed(usage).with_warnings(clock_difference(&usage, location)),
         Ok(Reached::HeadRefused) => Checked::passed(BucketUsage::default()).with_warnings(Some(head_refused(location))),
         Err(failure) => not_passed(&failure, location),
     }
@@ -38,50 +38,50 @@ pub(super) fn not_passed<T>(failure: &S3Failure, location: &S3Location) -> Check
 }
 
 enum Reached {
-    Told(BucketUsage),
+    WithUsage(BucketUsage),
     HeadRefused,
 }
 
 async fn reach(api: &dyn BucketApi, prefix: &str) -> Result<Reached, S3Failure> {
     let refused = match api.head_bucket().await {
-        Ok(usage) => return Ok(Reached::Told(usage)),
+        Ok(usage) => return Ok(Reached::WithUsage(usage)),
         Err(failure) if failure.lacks_code() => failure,
         Err(failure) => return Err(failure),
     };
-    let told = match api.list_below(prefix).await {
+    let explained = match api.list_below(prefix).await {
         Ok(()) if refused.reason() == Reason::AccessDenied => return Ok(Reached::HeadRefused),
         Ok(()) => return Err(refused),
         Err(failure) => failure.or_region_of(&refused).of_a_get(),
     };
-    match (refused.reason(), told.reason()) {
+    match (refused.reason(), explained.reason()) {
         (Reason::AccessDenied, Reason::AccessDenied) => {}
-        // Like a HEAD that is refused with a status that explains nothing.
-        (Reason::NotS3, _) => return Err(told),
+        // The status of the HEAD explains nothing.
+        (Reason::NotS3, _) => return Err(explained),
         // Missing permissions do not explain another kind of failure.
         (_, Reason::AccessDenied) => return Err(refused),
-        _ => return Err(told),
+        _ => return Err(explained),
     }
     if api.bucket_location().await.is_ok() || api.versioning().await.is_ok() {
         return Ok(Reached::HeadRefused);
     }
-    Err(told)
+    Err(explained)
 }
 
 fn head_refused(location: &S3Location) -> Finding {
     Finding::new(
         Reason::AccessDenied,
         format!(
-            "{location} exists and the credentials are known, but they may not HEAD it, so its use is not known: grant them s3:ListBucket on it"
+            "{location} exists and the service knows the credentials, but refuses HEAD, so the use of the bucket is unknown: grant them s3:ListBucket on it"
         ),
     )
 }
 
 fn clock_difference(usage: &BucketUsage, location: &S3Location) -> Option<Finding> {
-    let ahead = usage.clock_ahead_seconds.filter(|ahead| ahead.saturating_abs() >= CLOCK_DIFFERENCE_TOLD_SECONDS)?;
+    let ahead = usage.clock_ahead_seconds.filter(|ahead| ahead.saturating_abs() >= CLOCK_DIFFERENCE_WARNING_SECONDS)?;
     Some(Finding::new(
         Reason::ClockSkewed,
         format!(
-            "{location}: the service's clock is {}; at 15 minutes it refuses every request: correct the one that is wrong (`chronyc tracking` or `timedatectl` on either host)",
+            "{location}: the service's clock is {}, and from 15 minutes on it refuses every request: correct the clock that is wrong (`chronyc tracking` or `timedatectl` on either host)",
             clock_words(ahead)
         ),
     ))
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_refused_head_is_explained_by_a_get() {
+    async fn get_explains_a_refused_head() {
         let mut fake = FakeBucket::healthy();
         fake.head = Err(S3Failure::service(403, None, None));
         fake.list = Err(S3Failure::service(403, Some("SignatureDoesNotMatch"), None));
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_web_server_that_has_no_such_page_is_no_s3_service_without_the_bucket() {
+    async fn web_server_without_the_page_is_not_an_s3_service_without_the_bucket() {
         let mut fake = FakeBucket::healthy();
         fake.head = Err(S3Failure::service(404, None, None));
         fake.list = Err(S3Failure::service(404, None, None));
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_prefix_policy_that_refuses_head_leaves_the_bucket_reached() {
+    async fn bucket_passes_with_a_warning_when_a_prefix_policy_refuses_head() {
         let mut fake = FakeBucket::healthy();
         fake.head = Err(S3Failure::service(403, None, None));
         let by_list = checked(&fake).await;
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_head_without_a_body_is_asked_again_whatever_its_status() {
+    async fn get_explains_a_failed_head_of_any_status() {
         for (status, code, reason) in [
             (503, "SlowDown", Reason::Throttled),
             (400, "ExpiredToken", Reason::AccessDenied),
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_broken_head_is_no_lack_of_rights() {
+    async fn server_error_of_head_is_not_a_missing_permission() {
         let mut fake = FakeBucket::healthy();
         fake.head = Err(S3Failure::service(500, None, None));
         for list in [Ok(()), Err(S3Failure::service(403, Some("AccessDenied"), None))] {
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn silence_ends_at_the_deadline() {
+    async fn bucket_times_out_when_the_service_is_silent() {
         let mut fake = FakeBucket::healthy();
         fake.silent = true;
         let checked = checked(&fake).await;
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn clocks_that_differ_are_told() {
+    async fn clock_difference_is_a_warning() {
         let mut fake = FakeBucket::healthy();
         fake.head = Ok(BucketUsage { clock_ahead_seconds: Some(-60), ..BucketUsage::default() });
         let checked = checked(&fake).await;

@@ -4,8 +4,8 @@
 //! ([`mod@sweep`]) finds a canary whose process ended between PUT and DELETE, and one whose PUT timed
 //! out and was applied later. No state is kept outside of the bucket.
 //!
-//! Times are by the service's clock as far as it is known. That clock decides what is locked, and it
-//! may differ from this host's.
+//! Times are by the service's clock if it is known. That clock decides what is locked, and it may differ
+//! from this host's.
 
 pub mod key;
 pub mod sweep;
@@ -22,7 +22,7 @@ pub use sweep::{Swept, sweep};
 /// Size of a canary, in bytes.
 pub const CANARY_BYTES: usize = 4096;
 
-/// Uncertainty of the service's clock, in seconds. Its answers carry whole seconds, and so do the times
+/// Uncertainty of the service's clock, in seconds. Its answers contain whole seconds, and so do the times
 /// that are compared with it.
 pub const CLOCK_UNCERTAINTY_SECONDS: i64 = 2;
 
@@ -43,14 +43,16 @@ impl ServiceClock {
         Self { ahead_seconds }
     }
 
-    /// Returns why nothing may be locked by this clock, if so. A wrong clock would lock for longer than
-    /// configured.
+    /// Returns why nothing may be locked by this clock. `None` if it is plausible. A wrong clock would lock for
+    /// longer than configured.
     #[must_use]
-    pub fn distrust(self) -> Option<String> {
+    pub fn implausible(self) -> Option<String> {
         match self.ahead_seconds {
-            None => Some("the service does not tell its clock (Date), and a retention ends by that".to_owned()),
+            None => {
+                Some("the service does not report its clock (Date), which decides when a retention ends".to_owned())
+            }
             Some(ahead) if ahead.saturating_abs() > CLOCK_DIFFERENCE_MAX_SECONDS => Some(format!(
-                "the service's clock and this host's differ by {} s, more than {CLOCK_DIFFERENCE_MAX_SECONDS} s: correct the one that is wrong (NTP)",
+                "the clocks of the service and of this host differ by {} s, more than {CLOCK_DIFFERENCE_MAX_SECONDS} s: correct the clock that is wrong (NTP)",
                 ahead.saturating_abs()
             )),
             Some(_) => None,
@@ -115,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_retention_never_outlives_what_was_configured_and_is_waited_for_with_certainty() {
+    fn retention_is_never_longer_than_configured_and_its_end_is_certain() {
         for ahead in [-3600, 0, 3600] {
             let clock = ServiceClock::new(Some(ahead));
             let end = clock.end_of(Duration::from_secs(10));
@@ -131,8 +133,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_clock_locks_nothing() {
-        for (ahead, is_trusted) in [
+    fn clock_is_implausible_when_it_is_unknown_or_differs_too_much() {
+        for (ahead, is_plausible) in [
             (None, false),
             (Some(0), true),
             (Some(CLOCK_DIFFERENCE_MAX_SECONDS), true),
@@ -141,12 +143,12 @@ mod tests {
             (Some(-CLOCK_DIFFERENCE_MAX_SECONDS - 1), false),
             (Some(i64::MIN), false),
         ] {
-            assert_eq!(ServiceClock::new(ahead).distrust().is_none(), is_trusted, "{ahead:?}");
+            assert_eq!(ServiceClock::new(ahead).implausible().is_none(), is_plausible, "{ahead:?}");
         }
     }
 
     #[test]
-    fn contents_differ() {
+    fn content_of_a_canary_depends_on_its_id() {
         let (one, another) = (Uuid::new_v4(), Uuid::new_v4());
         assert_eq!(content(one), content(one));
         assert_ne!(content(one), content(another));

@@ -4,14 +4,14 @@
 //! So the agent locks a canary for some seconds and tries to delete it with its own credentials. Before
 //! the retention ends this must be refused, and afterwards it must succeed ([`steps`]). The canary's own
 //! retention overrides a default retention of days. If the service reports another retention than
-//! requested, no further canary is put.
+//! requested, no further canary is written.
 //!
 //! A proof takes as long as its canary is locked, and no probe waits for that. A probe takes the steps
 //! that are possible within its deadline, and a later probe takes the others. Until the first verdict
 //! the target is offline. While a verdict is renewed, the last one counts ([`schedule`]).
 //!
-//! Before a canary is put, leftovers of earlier ones are removed. At most [`LOCKED_MAX`] are locked at a
-//! time, and none is put beside one that the service locks for longer than requested. So the number of
+//! Before a canary is written, leftovers of earlier ones are removed. At most [`LOCKED_MAX`] are locked at a
+//! time, and none is written beside one that the service locks for longer than requested. So the number of
 //! canaries is bounded whatever crashes, and each is found again by its key.
 
 pub mod schedule;
@@ -63,9 +63,9 @@ impl Running {
     }
 }
 
-/// Progress that one probe made.
+/// Progress in one probe.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Worked {
+enum Progress {
     /// No step is due now.
     Waits,
     /// The last steps of the proof had no clear answer, for this reason. The next probe repeats them.
@@ -115,16 +115,16 @@ impl LockProofs {
     pub async fn advance(&mut self, api: &dyn ObjectApi, basis: &Basis, context: ProofContext<'_>) {
         // Taken out while it makes steps: if this future is dropped, the progress of the proof is unknown,
         // and its canary is a leftover.
-        let mut running = self.running.take().filter(|running| running.basis.is_as_good_as(basis));
-        let took = tokio::time::timeout(context.deadline, self.work(api, basis, context, &mut running)).await;
-        match took {
-            Ok(Ok(Worked::Waits)) => self.running = running,
-            Ok(Ok(Worked::Unclear(trouble))) => {
+        let mut running = self.running.take().filter(|running| running.basis.is_equivalent_to(basis));
+        let progress = tokio::time::timeout(context.deadline, self.work(api, basis, context, &mut running)).await;
+        match progress {
+            Ok(Ok(Progress::Waits)) => self.running = running,
+            Ok(Ok(Progress::Unclear(trouble))) => {
                 if let Some(running) = running {
-                    self.go_on_later(running, trouble);
+                    self.continue_later(running, trouble);
                 }
             }
-            Ok(Ok(Worked::Found)) => {
+            Ok(Ok(Progress::Found)) => {
                 // Canaries whose retention ended while this one was locked. A later sweep removes the rest.
                 let sweeping = sweep(api, context.names, true, context.clock, None);
                 match within(context.deadline, sweeping).await {
@@ -132,12 +132,12 @@ impl LockProofs {
                     Err(failure) => tracing::debug!(%failure, "leftover canaries were not looked for"),
                 }
             }
-            Ok(Err(trouble)) => self.put_off(trouble),
+            Ok(Err(trouble)) => self.postpone(trouble),
             Err(_) => {
                 let trouble = format!("no answer within {} ms", context.deadline.as_millis());
                 match running.filter(Running::is_at_its_end) {
-                    Some(running) => self.go_on_later(running, trouble),
-                    None => self.put_off(trouble),
+                    Some(running) => self.continue_later(running, trouble),
+                    None => self.postpone(trouble),
                 }
             }
         }
@@ -155,14 +155,14 @@ impl LockProofs {
     }
 
     /// Keeps a proof whose last steps are missing.
-    fn go_on_later(&mut self, running: Running, trouble: String) {
-        tracing::debug!(trouble, "the end of the lock proof is tried again");
+    fn continue_later(&mut self, running: Running, trouble: String) {
+        tracing::debug!(trouble, "the last steps of the lock proof are repeated");
         self.trouble = Some(trouble);
         self.running = Some(running);
     }
 
-    fn put_off(&mut self, trouble: String) {
-        tracing::debug!(trouble, "the lock proof found nothing");
+    fn postpone(&mut self, trouble: String) {
+        tracing::debug!(trouble, "the lock proof ended without a verdict");
         self.trouble = Some(trouble);
         self.schedule.not_before(Instant::now() + RETRY_AFTER);
     }
@@ -173,29 +173,29 @@ impl LockProofs {
         basis: &Basis,
         context: ProofContext<'_>,
         running: &mut Option<Running>,
-    ) -> Result<Worked, String> {
+    ) -> Result<Progress, String> {
         if running.is_none() {
             let now = Instant::now();
             if self.schedule.due(basis, context.requested, now) != Due::Now {
-                return Ok(Worked::Waits);
+                return Ok(Progress::Waits);
             }
             *running = self.begin(api, basis, context).await?;
         }
-        let Some(current) = running else { return Ok(Worked::Waits) };
+        let Some(current) = running else { return Ok(Progress::Waits) };
         loop {
             if current.proof.step == Step::Await && !context.clock.is_past(current.proof.asked.until) {
-                return Ok(Worked::Waits);
+                return Ok(Progress::Waits);
             }
             let seen = act(api, context, current).await;
             if let (Seen::Unclear(trouble), true) = (&seen, current.is_at_its_end()) {
-                return Ok(Worked::Unclear(trouble.clone()));
+                return Ok(Progress::Unclear(trouble.clone()));
             }
             match current.proof.take(seen) {
                 Next::Do(_) => {}
                 Next::Interrupted(trouble) => return Err(trouble),
                 Next::Found(verdict, why) => {
                     self.found(verdict, why, basis);
-                    return Ok(Worked::Found);
+                    return Ok(Progress::Found);
                 }
             }
         }
@@ -214,8 +214,8 @@ impl LockProofs {
         basis: &Basis,
         context: ProofContext<'_>,
     ) -> Result<Option<Running>, String> {
-        if let Some(why) = context.clock.distrust() {
-            return Err(format!("nothing is locked: {why}"));
+        if let Some(why) = context.clock.implausible() {
+            return Err(format!("no canary is locked: {why}"));
         }
         let swept = match sweep(api, context.names, true, context.clock, None).await {
             Ok(swept) => {
@@ -224,7 +224,7 @@ impl LockProofs {
             }
             Err(failure) if failure.is_refusal() => {
                 let why = format!(
-                    "canaries of earlier runs cannot be looked for or removed ({failure}), so none is put: grant s3:ListBucketVersions and s3:DeleteObjectVersion below {}",
+                    "canaries of earlier runs cannot be listed or removed ({failure}), so none is written: grant s3:ListBucketVersions and s3:DeleteObjectVersion below {}",
                     context.names.folder()
                 );
                 self.found(LockVerdict::Unverifiable, why, basis);
@@ -234,14 +234,14 @@ impl LockProofs {
         };
         if let Some(key) = swept.overlong {
             let why = format!(
-                "the service locked an earlier canary for longer than it was asked to, instead of for seconds, and no further one is written: {key}"
+                "the service locked an earlier canary for longer than the requested seconds, so no further one is written: {key}"
             );
             self.found(LockVerdict::Unverifiable, why, basis);
             return Ok(None);
         }
         if let Some((key, failure)) = swept.undeletable {
             let why = format!(
-                "an earlier canary was not deleted after its retention had ended too ({failure}), so none is put beside it: grant s3:DeleteObjectVersion: {key}"
+                "an earlier canary was not deleted although its retention had ended ({failure}), so no further one is written: grant s3:DeleteObjectVersion: {key}"
             );
             self.found(LockVerdict::Unverifiable, why, basis);
             return Ok(None);
@@ -290,35 +290,35 @@ impl LockProofs {
             return Checked::failed(Finding::new(
                 Reason::LockProofPending,
                 format!(
-                    "{location} is declared immutable and its lock is not proved yet: a canary is locked for {} s and tried to be deleted; ask again after that{}",
+                    "{location} is declared immutable and its lock is not proved yet: the agent locks a canary for {} s and tries to delete it, so check again after that{}",
                     basis.canary.retention.as_secs(),
                     trouble.unwrap_or_default()
                 ),
             ));
         };
         let LockProof { verdict, why, proved_at } = proof;
-        let reservation = |reason: Reason, todo: &str| Finding::new(reason, format!("{location}: {why}; {todo}"));
+        let finding = |reason: Reason, remedy: &str| Finding::new(reason, format!("{location}: {why}; {remedy}"));
         let checked = match verdict {
             LockVerdict::Enforced => Checked::passed(()),
             LockVerdict::Bypassable => {
-                let finding = reservation(
+                let finding = finding(
                     Reason::LockBypassable,
-                    "who has these keys can delete backups: deny them s3:BypassGovernanceRetention, or use COMPLIANCE",
+                    "these credentials can delete backups: deny them s3:BypassGovernanceRetention, or use COMPLIANCE",
                 );
                 if strict { Checked::failed(finding) } else { Checked::passed(()).with_warnings(Some(finding)) }
             }
-            LockVerdict::NotEnforced => Checked::failed(reservation(
+            LockVerdict::NotEnforced => Checked::failed(finding(
                 Reason::LockNotEnforced,
-                "the service stores the lock and does not enforce it, so who has these keys can delete backups: use another service, or declare the target not immutable",
+                "the service stores the lock and does not enforce it, so these credentials can delete backups: use another service, or declare the target not immutable",
             )),
-            LockVerdict::Unverifiable => Checked::failed(reservation(
+            LockVerdict::Unverifiable => Checked::failed(finding(
                 Reason::LockUnverifiable,
-                "that backups cannot be deleted is not known; it is tried again every 10 minutes, and when a check is asked for",
+                "whether backups can be deleted is unknown; the agent tries again every 10 minutes, and when a check is requested",
             )),
         };
         let renewal = match (&self.running, &self.trouble) {
             (Some(_), None) => "; being renewed".to_owned(),
-            (Some(_), Some(trouble)) => format!("; being renewed, and its end is tried again: {trouble}"),
+            (Some(_), Some(trouble)) => format!("; being renewed, and the last steps are repeated: {trouble}"),
             (None, Some(trouble)) => format!("; renewing it failed: {trouble}"),
             (None, None) => String::new(),
         };
@@ -351,11 +351,11 @@ async fn act(api: &dyn ObjectApi, context: ProofContext<'_>, running: &mut Runni
         Step::Await => Ok(Seen::There(Some(asked))),
     };
     match seen {
-        // A retention that has ended when the request arrives is refused like a missing permission.
+        // A service refuses a retention that has ended on arrival like one that needs a permission.
         Err(failure) if step == Step::Put && context.clock.may_be_past(asked.until) => Seen::Unclear(format!(
-            "{failure}, when the retention of the canary was nearly over: raise [s3.canary] retention"
+            "{failure}, when the requested retention of the canary was nearly over: raise [s3.canary] retention"
         )),
-        seen => seen.unwrap_or_else(|failure| unseen(step, &failure)),
+        seen => seen.unwrap_or_else(|failure| seen_failure(step, &failure)),
     }
 }
 
@@ -368,7 +368,7 @@ fn inspected(stored: StoredVersion, asked: Retention, basis: &Basis) -> Seen {
     }
 }
 
-fn unseen(step: Step, failure: &S3Failure) -> Seen {
+fn seen_failure(step: Step, failure: &S3Failure) -> Seen {
     let is_refusal = match step {
         Step::Delete | Step::Bypass | Step::Control => failure.is_lock_refusal(),
         _ => failure.is_refusal(),

@@ -1,39 +1,38 @@
-//! `write_canary` of a bucket: an object is put, got back and compared, and deleted.
+//! `write_canary` of a bucket: an object is written, read back, compared and deleted.
 //!
-//! Its key is as long as those of backups ([`super::canary::key`]). In a bucket that keeps versions
-//! it is that version that is deleted, so nothing is left, not even a delete marker. Before it, what
-//! is left of earlier canaries is removed.
+//! Its key is as long as those of backups ([`super::canary::key`]). In a bucket with versions the agent
+//! deletes that version, so nothing remains, not even a delete marker. Leftovers of earlier canaries are
+//! removed first.
 //!
-//! A bucket with a default retention would lock the canary like a backup, for days. There it is put
-//! with an explicit retention of seconds, which overrides the default; that it did is verified, and it
-//! is deleted when that is over, by a later run. A service that locked it for longer gets no second one.
+//! A bucket with a default retention would lock the canary for days, like a backup. There the canary gets
+//! an explicit retention of seconds, which overrides the default. The agent verifies that, and a later run
+//! deletes the canary. If the service locked it for longer, no further one is written.
 
 use std::time::Duration;
 
-use super::Checked;
-use super::bucket::not_passed;
-use super::canary::{CanaryKey, CanaryKind, CanaryNames, ServiceClock, content, exceeds, sweep};
-use crate::model::report::Finding;
-use crate::model::{LockMode, Reason, S3Location};
 use uuid::Uuid;
 
+use super::Checked;
+use super::bucket::not_passed;
+use super::canary::{CANARY_BYTES, CanaryKey, CanaryKind, CanaryNames, ServiceClock, content, exceeds, sweep};
+use crate::model::report::Finding;
+use crate::model::{LockMode, Reason, S3Location};
 use crate::s3::{ObjectApi, Retention, S3Failure, within};
 
-/// How many locked canaries of a target on this node a bucket holds before no further one is put.
+/// Largest number of locked canaries of a target on this node. No further one is written beside them.
 pub const LOCKED_MAX: usize = 4;
 
-/// How many before none is put to prove that backups can be written: the proof of a lock must not wait for
-/// those.
+/// Likewise for write canaries, so that a lock proof need not wait for them.
 pub const LOCKED_BY_WRITING_MAX: usize = LOCKED_MAX - 1;
 
-/// What a canary is to be like.
+/// How a canary is written.
 #[derive(Debug, Clone)]
 pub struct CanaryPlan<'a> {
-    /// Its names.
+    /// Names of this node's canaries.
     pub names: &'a CanaryNames,
     /// Whether the bucket has or had versions.
     pub versioned: bool,
-    /// For how long it is to be locked; none where a new object is not locked by itself.
+    /// Retention of the canary. `None` if the bucket does not lock new objects by default.
     pub retention: Option<Duration>,
     /// The service's clock.
     pub clock: ServiceClock,
@@ -41,22 +40,22 @@ pub struct CanaryPlan<'a> {
     pub in_use: Option<Uuid>,
 }
 
-/// Writes the canary. Removing leftovers, and the canary itself, are each bounded by `deadline`. Gives
-/// the latest canary that is locked and still there, this one or one of an earlier run.
+/// Writes a canary. `deadline` bounds the removal of leftovers, and again the canary itself. Returns the
+/// latest locked canary, which may be of an earlier run.
 pub async fn object_canary(
     api: &dyn ObjectApi,
     location: &S3Location,
     plan: &CanaryPlan<'_>,
     deadline: Duration,
 ) -> Checked<Option<CanaryKey>> {
-    let mut reservation = None;
+    let mut warning = None;
     let mut remark = String::new();
     let mut latest = None;
-    if let (Some(why), Some(_)) = (plan.clock.distrust(), plan.retention) {
+    if let (Some(why), Some(_)) = (plan.clock.implausible(), plan.retention) {
         return Checked::skipped(Finding::new(
             Reason::ClockSkewed,
             format!(
-                "{location} has a default retention, so a canary would have to be locked until some time, and none is put: {why}"
+                "{location} has a default retention, so a canary needs a retention of its own, and none is written: {why}"
             ),
         ));
     }
@@ -76,17 +75,17 @@ pub async fn object_canary(
                 return Checked::skipped(Finding::new(
                     Reason::CanaryLocked,
                     format!(
-                        "{locked} earlier canaries in {location} are still locked for some seconds; no further one is written until they can be removed"
+                        "{locked} earlier canaries in {location} are still locked for some seconds, and no further one is written until they can be removed"
                     ),
                 ));
             }
             latest = swept.locked.iter().copied().filter(|key| plan.names.is_own(key)).max_by_key(|key| key.until);
             if swept.removed > 0 {
-                remark = format!("; removed {} left of earlier ones", swept.removed);
+                remark = format!("; leftover canaries removed: {}", swept.removed);
             }
         }
-        // Backups may well be written without being listed; but then nobody finds what a crash leaves.
-        Err(failure) if failure.is_refusal() => reservation = Some(unlisted(&failure, location, plan)),
+        // Backups can be written without listing them, but a canary that a crash leaks is not found then.
+        Err(failure) if failure.is_refusal() => warning = Some(unlisted(&failure, location, plan)),
         Err(failure) => return not_passed(&failure, location),
     }
     let until = plan.retention.map(|retention| plan.clock.end_of(retention));
@@ -94,33 +93,32 @@ pub async fn object_canary(
     let retention = until.map(|until| Retention { mode: LockMode::Governance, until });
     match within(deadline, write(api, plan, &key, retention)).await {
         Ok(Written::Removed) => {
-            let detail = format!("put {} bytes, got them back and deleted them{remark}", super::canary::CANARY_BYTES);
-            Checked::passed(latest).with_warnings(reservation).detail(detail)
+            let detail = format!("wrote, read back and deleted {CANARY_BYTES} bytes{remark}");
+            Checked::passed(latest).with_warnings(warning).detail(detail)
         }
         Ok(Written::Locked) => {
             let detail = format!(
-                "put {} bytes and got them back; they are locked for some seconds and deleted after that{remark}",
-                super::canary::CANARY_BYTES
+                "wrote and read back {CANARY_BYTES} bytes, which are locked for some seconds and deleted after that{remark}"
             );
-            Checked::passed(Some(key)).with_warnings(reservation).detail(detail)
+            Checked::passed(Some(key)).with_warnings(warning).detail(detail)
         }
-        Ok(Written::LockedLonger) => Checked::passed(latest)
-            .with_warnings([overlong(location, &plan.names.text(&key))])
-            .with_warnings(reservation),
+        Ok(Written::LockedLonger) => {
+            Checked::passed(latest).with_warnings([overlong(location, &plan.names.text(&key))]).with_warnings(warning)
+        }
         Ok(Written::Differs) => Checked::failed(Finding::new(
             Reason::CanaryMismatch,
             format!(
-                "{location}: what was got back of a canary is not what was put: distrust this storage, and look at it and at what is between"
+                "{location}: a canary that was read back differs from what was written: do not trust this storage before it and all proxies to it are examined"
             ),
         )),
-        // A retention that ends before it arrives is refused like one that may not be set.
+        // A service refuses a retention that has ended on arrival like one that needs a permission.
         Err(failure)
             if failure.reason() == Reason::AccessDenied && until.is_some_and(|until| plan.clock.may_be_past(until)) =>
         {
             Checked::timed_out(Finding::new(
                 Reason::ResponseTimedOut,
                 format!(
-                    "{location}: a canary was refused ({failure}) when the retention that was asked for it was nearly over: look at the load of the service, or raise [s3.canary] retention"
+                    "{location}: the service refused a canary ({failure}) whose requested retention was nearly over: look at the load of the service, or raise [s3.canary] retention"
                 ),
             ))
         }
@@ -145,7 +143,7 @@ async fn write(
     let version = api.put(&text, content.clone(), retention).await?;
     let version = version.as_deref();
     let mut back = api.get(&text, version).await;
-    // A part of a service that has not heard of it yet is not a loss.
+    // A part of the service may not know the object yet. It is lost only if it is missing twice.
     if back.as_ref().is_err_and(S3Failure::is_gone) {
         back = api.get(&text, version).await;
     }
@@ -178,7 +176,7 @@ fn overlong(location: &S3Location, key: &str) -> Finding {
     Finding::new(
         Reason::CanaryLocked,
         format!(
-            "{location} has a default retention, and did not lock a canary for the seconds that were asked for instead: {key} stays until the service lets it be deleted, and no further canary is written, so writing is not verified"
+            "{location} has a default retention and locked a canary for longer than the requested seconds, so no further one is written and writing is not verified: {key} remains until the service allows its deletion"
         ),
     )
 }
@@ -187,7 +185,7 @@ fn undeletable(location: &S3Location, key: &str, failure: &S3Failure) -> Finding
     Finding::new(
         Reason::CanaryLocked,
         format!(
-            "{location}: a canary was not deleted although its retention has ended ({failure}), so no further one is written and writing is not verified: grant the credentials s3:DeleteObjectVersion; {key} stays until it can be deleted"
+            "{location}: a canary was not deleted although its retention has ended ({failure}), so no further one is written and writing is not verified: grant the credentials s3:DeleteObjectVersion; {key} remains until then"
         ),
     )
 }
@@ -197,7 +195,7 @@ fn unlisted(failure: &S3Failure, location: &S3Location, plan: &CanaryPlan<'_>) -
     Finding::new(
         failure.reason(),
         format!(
-            "{location}: what a crash may have left of canaries cannot be looked for ({failure}): grant the credentials {action} below {}",
+            "{location}: canaries that a crash may have leaked cannot be listed ({failure}): grant the credentials {action} below {}",
             plan.names.folder()
         ),
     )
@@ -212,7 +210,7 @@ fn refused<T>(failure: &S3Failure, location: &S3Location, plan: &CanaryPlan<'_>)
     Checked::failed(Finding::new(
         Reason::AccessDenied,
         format!(
-            "{location}: writing a canary was refused ({failure}): grant the credentials s3:PutObject, s3:GetObject, s3:DeleteObject{delete}{retain} below {}; where no backups are written from here, set read_only = true in its [[s3.credentials]] entry",
+            "{location}: writing a canary was refused ({failure}): grant the credentials s3:PutObject, s3:GetObject, s3:DeleteObject{delete}{retain} below {}; if this host writes no backups, set read_only = true in the [[s3.credentials]] entry",
             plan.names.folder()
         ),
     ))
@@ -244,7 +242,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_comes_back_must_be_what_was_put() {
+    async fn canary_fails_when_read_back_differs_or_is_missing() {
         let well = FakeObjects::default();
         assert_eq!(written(&well).await.outcome(), Outcome::Passed);
         let garbling = FakeObjects { garbles: true, ..FakeObjects::default() };
@@ -259,7 +257,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_retention_that_is_over_when_it_arrives_is_no_missing_permission() {
+    async fn refused_canary_times_out_when_its_retention_may_have_ended() {
         let api = FakeObjects { refuses_put: true, ..FakeObjects::default() };
         for (seconds, outcome, reason) in
             [(1, Outcome::TimedOut, Reason::ResponseTimedOut), (60, Outcome::Failed, Reason::AccessDenied)]
@@ -270,7 +268,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nothing_is_locked_by_what_is_no_clock() {
+    async fn canary_is_not_locked_when_the_clock_is_unknown_or_wrong() {
         let api = FakeObjects::default();
         for (ahead, retention, outcome) in [
             (None, Some(60), Outcome::Skipped),
@@ -287,7 +285,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_storage_whose_clock_lags_keeps_a_canary_for_too_long() {
+    async fn canary_is_locked_too_long_when_the_storage_clock_lags() {
         for (is_behind, reason) in [(0, None), (1, None), (10, Some(Reason::CanaryLocked))] {
             let api = FakeObjects { is_behind, ..FakeObjects::default() };
             let checked = retained(&api, Some(Duration::from_secs(60))).await;
@@ -296,7 +294,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_missing_once_is_not_lost() {
+    async fn canary_is_lost_only_when_it_is_missing_twice() {
         for (times, outcome) in [(1, Outcome::Passed), (2, Outcome::Failed)] {
             let missing = S3Failure::service(404, Some("NoSuchKey"), None);
             let api = FakeObjects {
@@ -328,7 +326,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn writing_leaves_room_for_the_proof_of_a_lock() {
+    async fn write_canaries_leave_room_for_a_lock_proof() {
         let api = FakeObjects::default();
         for put in 1..=LOCKED_MAX {
             let checked = retained(&api, Some(Duration::from_secs(60))).await;
@@ -339,18 +337,18 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_may_lock_and_not_delete_is_told_so_and_the_service_is_not_accused() {
+    async fn undeletable_canary_names_the_permission_and_does_not_accuse_the_service() {
         let api = FakeObjects { refuses_delete: true, ..FakeObjects::default() };
         let before = CanaryNames::new("canary/", "node-7", "s3/backups", ProcessRole::Daemon, Uuid::new_v4());
         api.keep(&before.text(&before.new_key(CanaryKind::Write, ServiceClock::default().now() - 60)));
         let checked = retained(&api, Some(Duration::from_secs(60))).await;
         assert_eq!((checked.outcome(), checked.reason()), (Outcome::Skipped, Some(Reason::CanaryLocked)));
         let message = checked.finding().map(|finding| finding.message.clone()).unwrap_or_default();
-        assert!(message.contains("s3:DeleteObjectVersion") && !message.contains("did not lock"), "{message}");
+        assert!(message.contains("s3:DeleteObjectVersion") && !message.contains("for longer"), "{message}");
     }
 
     #[tokio::test]
-    async fn who_may_write_and_not_delete_writes_one_and_no_more() {
+    async fn one_canary_remains_when_credentials_may_write_and_not_delete() {
         let api = FakeObjects { refuses_delete: true, ..FakeObjects::default() };
         for _ in 0..3 {
             let checked = written(&api).await;
@@ -361,7 +359,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_may_not_list_is_told_what_that_means_and_is_available() {
+    async fn canary_passes_with_a_warning_when_listing_is_refused() {
         let api = FakeObjects { refuses_list: true, ..FakeObjects::default() };
         let checked = written(&api).await;
         assert_eq!((checked.outcome(), checked.reason()), (Outcome::Passed, Some(Reason::AccessDenied)));
@@ -369,7 +367,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_sweep_removes_a_bounded_number_and_only_canaries() {
+    async fn sweep_removes_a_bounded_number_and_only_canaries() {
         let api = FakeObjects::default();
         let before = CanaryNames::new("canary/", "node-7", "s3/backups", ProcessRole::Daemon, Uuid::new_v4());
         let backup = format!("{}backup", before.folder());
@@ -377,12 +375,12 @@ mod tests {
         for _ in 0..40 {
             api.keep(&before.text(&before.new_key(CanaryKind::Write, 0)));
         }
-        let mut left = Vec::new();
+        let mut remaining = Vec::new();
         for _ in 0..4 {
             assert_eq!(written(&api).await.outcome(), Outcome::Passed);
-            left.push(api.keys().len());
+            remaining.push(api.keys().len());
         }
-        assert_eq!(left, [25, 9, 1, 1]);
+        assert_eq!(remaining, [25, 9, 1, 1]);
         assert_eq!(api.keys(), [backup]);
     }
 }

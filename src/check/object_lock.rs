@@ -1,7 +1,7 @@
-//! Object lock: whether the bucket is able to keep backups from being deleted.
+//! `object_lock`: the object-lock configuration of the bucket.
 //!
-//! This is what the bucket's configuration says. It is a fact and no proof: there are services
-//! that store the configuration and do not enforce it.
+//! The configuration does not prove that backups cannot be deleted, because some services store it and do
+//! not enforce it.
 
 use std::time::Duration;
 
@@ -11,9 +11,9 @@ use crate::model::report::Finding;
 use crate::model::{Reason, S3Location};
 use crate::s3::{BucketApi, ObjectLock, within};
 
-/// Asks for the object-lock configuration. A target that was declared immutable fails without
-/// one, and is warned when a new object gets no retention by itself, or one below `min_retention`; for
-/// another it is a fact.
+/// Reads the object-lock configuration. A target that is declared immutable needs one, and gets a warning
+/// without a default retention of at least `min_retention`. For another target the configuration is only a
+/// fact.
 pub async fn object_lock(
     api: &dyn BucketApi,
     location: &S3Location,
@@ -23,7 +23,7 @@ pub async fn object_lock(
 ) -> Checked<ObjectLock> {
     let lock = match within(deadline, api.object_lock()).await {
         Ok(lock) => lock,
-        // A service that has no such thing locks nothing, and that is known.
+        // A service without object lock locks nothing, so the fact is known.
         Err(failure) if failure.reason() == Reason::NotImplemented => {
             let none = ObjectLock { enabled: false, default_retention: None };
             let finding = failure.finding(location);
@@ -38,7 +38,7 @@ pub async fn object_lock(
     assess(lock, location, immutable, min_retention)
 }
 
-/// What a configuration that was read makes of the target.
+/// Checks a configuration that was read.
 #[must_use]
 pub fn assess(
     lock: ObjectLock,
@@ -51,7 +51,7 @@ pub fn assess(
             return Checked::failed(Finding::new(
                 Reason::ObjectLockMissing,
                 format!(
-                    "{location} is declared immutable and has no object lock: anyone with these credentials can delete its backups; use a bucket that was created with object lock, or declare the target not immutable"
+                    "{location} is declared immutable and has no object lock, so these credentials can delete its backups: use a bucket that was created with object lock, or declare the target not immutable"
                 ),
             ))
             .with_fact(lock);
@@ -62,16 +62,16 @@ pub fn assess(
         Some(retention) => format!("enabled, default retention {retention}"),
         None => "enabled, no default retention".to_owned(),
     };
-    let reservation = if immutable { retention_reservation(&lock, location, min_retention) } else { None };
-    Checked::passed(lock).with_warnings(reservation).detail(detail)
+    let warning = if immutable { retention_warning(&lock, location, min_retention) } else { None };
+    Checked::passed(lock).with_warnings(warning).detail(detail)
 }
 
-fn retention_reservation(lock: &ObjectLock, location: &S3Location, min_retention: Duration) -> Option<Finding> {
+fn retention_warning(lock: &ObjectLock, location: &S3Location, min_retention: Duration) -> Option<Finding> {
     let Some(retention) = lock.default_retention else {
         return Some(Finding::new(
             Reason::NoDefaultRetention,
             format!(
-                "{location} has object lock and no default retention: only objects that are written with a retention are locked; set one on the bucket unless the backup software sets its own"
+                "{location} has object lock and no default retention, so it locks only objects that are written with a retention: set a default retention on the bucket, unless the backup software sets its own"
             ),
         ));
     };
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_immutable_target_without_lock_fails_and_another_does_not() {
+    async fn object_lock_is_required_for_an_immutable_target_only() {
         let mut fake = FakeBucket::healthy();
         fake.object_lock = Ok(ObjectLock { enabled: false, default_retention: None });
         let immutable = checked(&fake, true).await;
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_lock_without_default_retention_is_a_warning_for_an_immutable_target() {
+    async fn immutable_target_has_a_warning_without_default_retention() {
         let mut fake = FakeBucket::healthy();
         fake.object_lock = Ok(ObjectLock { enabled: true, default_retention: None });
         let immutable = checked(&fake, true).await;
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_default_retention_below_what_is_wanted_is_a_warning_for_an_immutable_target() {
+    async fn immutable_target_has_a_warning_when_default_retention_is_too_short() {
         let mut fake = FakeBucket::healthy();
         for (length, reason) in [
             (RetentionLength::Days(6), Some(Reason::RetentionTooShort)),
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_cannot_be_read_is_not_taken_for_a_lock() {
+    async fn unreadable_object_lock_fails_an_immutable_target_only() {
         let mut fake = FakeBucket::healthy();
         fake.object_lock = Err(S3Failure::service(403, Some("AccessDenied"), None));
         assert_eq!(checked(&fake, true).await.outcome(), Outcome::Failed);

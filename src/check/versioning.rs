@@ -25,7 +25,7 @@ pub async fn versioning(
     }
 }
 
-/// Judges versioning as it was read.
+/// Checks versioning that was read.
 #[must_use]
 pub fn assess(found: Versioning, location: &S3Location, immutable: bool) -> Checked<Versioning> {
     if !immutable || found == Versioning::Enabled {
@@ -34,7 +34,7 @@ pub fn assess(found: Versioning, location: &S3Location, immutable: bool) -> Chec
     Checked::failed(Finding::new(
         Reason::VersioningDisabled,
         format!(
-            "{location} is declared immutable and its versioning is {}: enable versioning, which object lock needs",
+            "{location} is declared immutable and its versioning is {}: enable versioning, because object lock needs it",
             word(found)
         ),
     ))
@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_an_immutable_target_needs_versioning() {
+    async fn versioning_is_required_for_an_immutable_target_only() {
         let mut fake = FakeBucket::healthy();
         fake.versioning = Ok(Versioning::Suspended);
         assert_eq!(checked(&fake, true).await.reason(), Some(Reason::VersioningDisabled));
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_refusal_to_tell_fails_only_an_immutable_target_and_what_is_not_s3_fails_any() {
+    async fn unknown_versioning_fails_an_immutable_target_only_and_an_answer_that_is_not_s3_fails_any() {
         let mut fake = FakeBucket::healthy();
         fake.versioning = Err(S3Failure::service(501, Some("NotImplemented"), None));
         assert_eq!(checked(&fake, true).await.outcome(), Outcome::Failed);

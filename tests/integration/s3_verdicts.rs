@@ -113,7 +113,11 @@ async fn lock_proof_stops_after_a_canary_is_locked_for_days() {
     let workspace = Workspace::new();
     let (mut daemon, id) = Daemon::with_target(&workspace, immutable_target(&s3, "default-only")).await;
     let report = daemon.wait_for_lock_proof(&id).await;
-    assert_offline(&report, "lock_unverifiable", &["default-only", "instead of", "no further one is written"]);
+    assert_offline(
+        &report,
+        "lock_unverifiable",
+        &["default-only", "for longer than the requested", "no further one is written"],
+    );
     assert_eq!(report["object_lock_proof"]["verdict"], "unverifiable");
     daemon.end(Signal::SIGKILL).await;
     // The next agents find the canary and write no other one.

@@ -45,7 +45,7 @@ async fn lock_proof_verdict_of_each_mode_leaves_nothing() {
         let first = daemon.wait_for_report(&id, "a verdict", |report| !report["verdict"].is_null()).await;
         if verdict == "enforced" {
             let message = assert_offline(&first, "lock_proof_pending");
-            assert!(message.contains("ask again"), "{message}");
+            assert!(message.contains("check again"), "{message}");
             assert_eq!(metadata(&daemon.show(&id).await, "object_lock_verdict"), Some("pending"));
         }
         let report = daemon.wait_for_lock_proof(&id).await;
@@ -82,7 +82,7 @@ async fn lock_is_unverifiable_without_delete_permission() {
     let report = daemon.wait_for_lock_proof(&id).await;
     let message = assert_offline(&report, "lock_unverifiable");
     assert!(
-        message.contains("after its retention had ended too") && message.contains("s3:DeleteObjectVersion"),
+        message.contains("although its retention had ended") && message.contains("s3:DeleteObjectVersion"),
         "{message}"
     );
     assert_eq!(metadata(&daemon.show(&id).await, "object_lock"), Some("0"));

@@ -128,7 +128,7 @@ async fn canary_applied_after_timeout_is_removed() {
 
     let report = daemon.check(&id).await;
     assert_healthy(&report);
-    assert!(detail(&report).contains("removed 1 left of earlier ones"), "{report:#}");
+    assert!(detail(&report).contains("leftover canaries removed: 1"), "{report:#}");
     assert_eq!(gateway.versions(&bucket).await, Vec::<String>::new());
 }
 

@@ -3,7 +3,7 @@
 //! `<prefix><node and target>/<role>-<instance>/<kind>-<until>-<id>/workload_…/snapshot_…/…`: several hundred
 //! characters in many segments, like the keys of backup software, because some gateways and policies
 //! accept short keys and fail on long ones. A key counts as a canary only if it equals, byte for byte,
-//! the key that its parts make. No other object below the prefix is ever touched.
+//! the key that its parts produce. No other object below the prefix is ever touched.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::ServiceClock;
 
 /// Age at which a canary of a one-shot command is a leftover, in seconds. Several commands may run at
-/// the same time, and they do not know of each other.
+/// the same time without knowing each other.
 pub const COMMAND_LEFTOVER_AGE_SECONDS: i64 = 600;
 
 /// Time after the end of its retention at which a locked canary of a one-shot command is a leftover, in
@@ -62,8 +62,7 @@ pub struct CanaryNames {
 
 impl CanaryNames {
     /// Names below a prefix, which ends with `/`. `node` distinguishes this host from all others, and
-    /// `export` the target from other targets of the same bucket. None of them may take the canaries of
-    /// another for its own.
+    /// `export` the target from other targets of the same bucket. None of them may remove canaries of another.
     #[must_use]
     pub fn new(prefix: &str, node: &str, export: &str, role: ProcessRole, instance: Uuid) -> Self {
         // FNV-1a, 64 bits: the hash must be the same in the next release.
@@ -179,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_as_long_as_those_of_backups_and_is_read_back() {
+    fn canary_key_is_as_long_as_those_of_backups_and_is_parsed_back() {
         let names = names(ProcessRole::Daemon);
         for kind in CanaryKind::ALL {
             for until in [0, 1_700_000_000] {
@@ -192,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_exactly_a_canary_of_this_node_is_none() {
+    fn key_is_not_a_canary_unless_it_is_exactly_one_of_this_node() {
         let names = names(ProcessRole::Daemon);
         let text = names.text(&names.new_key(CanaryKind::Write, 0));
         let of =
@@ -216,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_leftover_has_nobody_who_uses_it() {
+    fn canary_is_a_leftover_when_no_process_uses_it() {
         let clock = ServiceClock::default();
         let (fresh, old) = (Some(clock.now()), Some(clock.now() - COMMAND_LEFTOVER_AGE_SECONDS));
         let (agent, command) = (names(ProcessRole::Daemon), names(ProcessRole::OneShot));

@@ -5,15 +5,15 @@ use uuid::Uuid;
 use super::{CanaryKey, CanaryNames, ServiceClock};
 use crate::s3::{ListedVersion, ObjectApi, S3Failure};
 
-/// Largest number of versions of this node's canaries that one sweep reads. A canary is left for each
-/// process that ended between a PUT and its DELETE, so there are usually none.
+/// Largest number of versions of this node's canaries that one sweep reads. A process leaks a canary only if
+/// it ends between a PUT and its DELETE, so there are usually none.
 pub const LISTED_MAX: u16 = 100;
 
 /// Largest number of leftovers that one sweep removes.
 pub const REMOVED_MAX: usize = 16;
 
-/// Largest number of locked canaries that one sweep inspects. No more than this are put.
-pub const LOOKED_AT_MAX: usize = 4;
+/// Largest number of locked canaries that one sweep inspects. No more than this are written.
+pub const INSPECTED_MAX: usize = 4;
 
 /// Result of a sweep.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -56,13 +56,12 @@ pub async fn sweep(
     for found in api.list(names.folder(), versioned, LISTED_MAX).await? {
         let Some(key) = names.parse(&found.key) else { continue };
         let modified = found.modified.map(jiff::Timestamp::as_second);
-        // It counts until it can be removed, whichever process put it.
+        // It counts until it can be removed, whichever process wrote it.
         if key.until > 0 && !clock.is_past(key.until) && in_use != Some(key.id) {
-            if swept.locked.len() < LOOKED_AT_MAX {
-                let told = told_until(api, &found).await?;
-                if told.is_some_and(|until| until > key.until) {
-                    swept.overlong = Some(found.key);
-                }
+            if swept.locked.len() < INSPECTED_MAX
+                && reported_end(api, &found).await?.is_some_and(|until| until > key.until)
+            {
+                swept.overlong = Some(found.key);
             }
             swept.locked.push(key);
             continue;
@@ -75,29 +74,29 @@ pub async fn sweep(
         }
         match api.delete(&found.key, found.version.as_deref(), false).await {
             Ok(_) => swept.removed += 1,
-            Err(failure) if is_no(&failure) && key.until > 0 => {
-                if told_until(api, &found).await?.is_some_and(|until| until > key.until) {
+            Err(failure) if is_denial(&failure) && key.until > 0 => {
+                if reported_end(api, &found).await?.is_some_and(|until| until > key.until) {
                     swept.overlong = Some(found.key);
                 } else {
                     swept.undeletable = Some((found.key, failure));
                 }
             }
-            Err(failure) if is_no(&failure) => swept.refused = Some(failure),
+            Err(failure) if is_denial(&failure) => swept.refused = Some(failure),
             Err(failure) => return Err(failure),
         }
     }
     if swept.removed > 0 {
-        tracing::info!(folder = names.folder(), removed = swept.removed, "removed what was left of canaries");
+        tracing::info!(folder = names.folder(), removed = swept.removed, "removed leftover canaries");
     }
     Ok(swept)
 }
 
-fn is_no(failure: &S3Failure) -> bool {
+fn is_denial(failure: &S3Failure) -> bool {
     failure.is_refusal() || failure.is_lock_refusal()
 }
 
 /// End of a version's retention, if the service reports it to these credentials.
-async fn told_until(api: &dyn ObjectApi, found: &ListedVersion) -> Result<Option<i64>, S3Failure> {
+async fn reported_end(api: &dyn ObjectApi, found: &ListedVersion) -> Result<Option<i64>, S3Failure> {
     match api.head(&found.key, found.version.as_deref()).await {
         Ok(stored) => Ok(stored.retention.map(|retention| retention.until)),
         Err(failure) if failure.is_gone() || failure.is_refusal() => Ok(None),
@@ -118,7 +117,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_a_command_has_locked_counts_for_the_agent_and_stays() {
+    async fn sweep_counts_and_keeps_locked_canaries_of_commands() {
         let clock = ServiceClock::new(Some(0));
         let (agent, command) = (names(ProcessRole::Daemon), names(ProcessRole::OneShot));
         let api = FakeObjects::default();
@@ -132,7 +131,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_locked_counts_behind_more_leftovers_than_are_removed() {
+    async fn sweep_counts_locked_canaries_behind_more_leftovers_than_it_removes() {
         let clock = ServiceClock::new(Some(0));
         let (agent, before) = (names(ProcessRole::Daemon), names(ProcessRole::Daemon));
         let api = FakeObjects::default();
@@ -146,7 +145,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_what_the_service_tells_to_be_locked_for_longer_is_overlong() {
+    async fn canary_is_overlong_only_when_the_service_reports_a_later_end() {
         let clock = ServiceClock::new(Some(0));
         let names = names(ProcessRole::Daemon);
         for (until, told, is_overlong) in [(-60, 3600, true), (-60, -60, false), (60, 3600, true), (60, 60, false)] {

@@ -15,14 +15,14 @@ pub const RETRY_AFTER: Duration = Duration::from_secs(60);
 pub const UNVERIFIABLE_RETRY_AFTER: Duration = Duration::from_secs(600);
 
 /// Shortest time from the end of a proof to a requested one.
-pub const ASKED_AFTER: Duration = Duration::from_secs(60);
+pub const REQUESTED_AFTER: Duration = Duration::from_secs(60);
 
 /// Largest number of proofs of a bucket that start within [`STARTS_WITHIN`], for whatever reason.
 pub const STARTS_MAX: usize = 12;
 
 /// Largest number of them that were requested and not due. Repeated requests must not use up the proofs
 /// that are needed.
-pub const ASKED_STARTS_MAX: usize = STARTS_MAX / 2;
+pub const REQUESTED_STARTS_MAX: usize = STARTS_MAX / 2;
 
 /// See [`STARTS_MAX`].
 pub const STARTS_WITHIN: Duration = Duration::from_secs(3600);
@@ -59,7 +59,7 @@ impl Basis {
     /// Whether a verdict about `other` counts for this one. It does with other credentials, because rotated
     /// credentials usually have the same permissions.
     #[must_use]
-    pub fn is_about_the_same_as(&self, other: &Self) -> bool {
+    pub fn has_same_subject_as(&self, other: &Self) -> bool {
         let of = |basis: &Self| {
             let (mode, prefix, retention) = (basis.mode(), basis.canary.prefix.clone(), basis.canary.retention);
             (basis.versioning, basis.lock.clone(), mode, prefix, retention, basis.rule.clone())
@@ -69,8 +69,8 @@ impl Basis {
 
     /// Whether a proof of `other` proves this one too.
     #[must_use]
-    pub fn is_as_good_as(&self, other: &Self) -> bool {
-        self.is_about_the_same_as(other) && self.access_key_id == other.access_key_id
+    pub fn is_equivalent_to(&self, other: &Self) -> bool {
+        self.has_same_subject_as(other) && self.access_key_id == other.access_key_id
     }
 }
 
@@ -88,7 +88,7 @@ pub enum Due {
 struct Start {
     at: Instant,
     /// Whether it was requested and not due.
-    is_asked: bool,
+    is_requested: bool,
 }
 
 /// The latest verdict, and the attempts to renew it.
@@ -104,7 +104,7 @@ impl Schedule {
     #[must_use]
     pub fn verdict(&self, basis: &Basis, now: Instant) -> Option<&LockProof> {
         let (_, _, about) = self.latest.as_ref()?;
-        if about.is_about_the_same_as(basis) { self.latest_verdict(basis.settings.interval, now) } else { None }
+        if about.has_same_subject_as(basis) { self.latest_verdict(basis.settings.interval, now) } else { None }
     }
 
     /// Returns the latest verdict that has not expired, whatever it is valid for.
@@ -114,15 +114,15 @@ impl Schedule {
         (now < *ended + interval * COUNTS_FOR_INTERVALS).then_some(proof)
     }
 
-    /// Returns when the next proof is due. `asked`: whether one was requested.
+    /// Returns when the next proof is due. `requested`: whether a client requested one.
     #[must_use]
-    pub fn due(&self, basis: &Basis, asked: bool, now: Instant) -> Due {
-        let asked_for = self.starts.iter().filter(|start| start.is_asked && now < start.at + STARTS_WITHIN).count();
-        let asked = asked && asked_for < ASKED_STARTS_MAX;
+    pub fn due(&self, basis: &Basis, requested: bool, now: Instant) -> Due {
+        let is_counted = |start: &&Start| start.is_requested && now < start.at + STARTS_WITHIN;
+        let requested = requested && self.starts.iter().filter(is_counted).count() < REQUESTED_STARTS_MAX;
         let wanted = match &self.latest {
-            Some((proof, ended, about)) if about.is_as_good_as(basis) => {
+            Some((proof, ended, about)) if about.is_equivalent_to(basis) => {
                 let again = match proof.verdict {
-                    _ if asked => ASKED_AFTER,
+                    _ if requested => REQUESTED_AFTER,
                     LockVerdict::Unverifiable => UNVERIFIABLE_RETRY_AFTER.min(basis.settings.interval),
                     _ => basis.settings.interval,
                 };
@@ -138,11 +138,11 @@ impl Schedule {
 
     /// Records the start of a proof.
     pub fn begin(&mut self, basis: &Basis, now: Instant) {
-        let is_asked = self.due(basis, false, now) != Due::Now;
+        let is_requested = self.due(basis, false, now) != Due::Now;
         if self.starts.len() >= STARTS_MAX {
             self.starts.pop_front();
         }
-        self.starts.push_back(Start { at: now, is_asked });
+        self.starts.push_back(Start { at: now, is_requested });
     }
 
     /// Records the verdict of a proof.
@@ -188,26 +188,26 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_verdict_is_renewed_at_its_interval_sooner_when_it_says_nothing_and_when_asked() {
+    fn proof_is_due_at_its_interval_sooner_when_unverifiable_and_when_requested() {
         let start = Instant::now();
         let mut schedule = Schedule::default();
         assert_eq!(schedule.due(&basis(), false, start), Due::Now);
-        for (verdict, asked, after) in [
+        for (verdict, requested, after) in [
             (LockVerdict::Enforced, false, DAY),
             (LockVerdict::Bypassable, false, DAY),
             (LockVerdict::NotEnforced, false, DAY),
             (LockVerdict::Unverifiable, false, UNVERIFIABLE_RETRY_AFTER),
-            (LockVerdict::Enforced, true, ASKED_AFTER),
-            (LockVerdict::Unverifiable, true, ASKED_AFTER),
+            (LockVerdict::Enforced, true, REQUESTED_AFTER),
+            (LockVerdict::Unverifiable, true, REQUESTED_AFTER),
         ] {
             schedule.found(proof(verdict), basis(), start);
-            assert_eq!(schedule.due(&basis(), asked, start), Due::At(start + after), "{verdict} {asked}");
-            assert_eq!(schedule.due(&basis(), asked, start + after), Due::Now, "{verdict} {asked}");
+            assert_eq!(schedule.due(&basis(), requested, start), Due::At(start + after), "{verdict} {requested}");
+            assert_eq!(schedule.due(&basis(), requested, start + after), Due::Now, "{verdict} {requested}");
         }
     }
 
     #[test]
-    fn a_verdict_counts_for_its_configuration_and_for_two_intervals() {
+    fn verdict_counts_for_its_configuration_and_two_intervals() {
         let start = Instant::now();
         let mut schedule = Schedule::default();
         assert_eq!(schedule.verdict(&basis(), start), None);
@@ -222,7 +222,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_says_how_often_or_how_strictly_is_no_other_configuration() {
+    fn verdict_counts_when_only_intervals_and_strictness_change() {
         let start = Instant::now();
         let mut schedule = Schedule::default();
         schedule.found(proof(LockVerdict::Enforced), basis(), start);
@@ -231,12 +231,12 @@ pub(super) mod tests {
         (other.settings.interval, other.canary.interval) = (DAY / 2, DAY);
         other.canary.enabled = false;
         assert!(schedule.verdict(&other, start + DAY - Duration::from_secs(1)).is_some());
-        assert_eq!(schedule.verdict(&other, start + DAY), None, "two of the intervals as they are now");
+        assert_eq!(schedule.verdict(&other, start + DAY), None, "two of the current intervals");
         assert_eq!(schedule.due(&other, false, start), Due::At(start + DAY / 2));
     }
 
     #[test]
-    fn with_other_credentials_the_verdict_counts_and_is_renewed_at_once() {
+    fn verdict_counts_and_is_renewed_at_once_with_other_credentials() {
         let start = Instant::now();
         let mut schedule = Schedule::default();
         schedule.found(proof(LockVerdict::Enforced), basis(), start);
@@ -249,7 +249,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_canary_is_locked_as_backups_are_and_otherwise_as_was_told() {
+    fn canary_is_locked_in_the_mode_of_backups_or_else_as_configured() {
         let (governance, compliance) = (LockMode::Governance, LockMode::Compliance);
         for (by_default, configured, expected) in [
             (None, None, governance),
@@ -267,7 +267,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn who_asks_and_asks_again_leaves_room_for_what_is_due() {
+    fn repeated_requests_leave_room_for_a_proof_that_is_due() {
         let start = Instant::now();
         let mut schedule = Schedule::default();
         let mut begun = 0;
@@ -279,7 +279,7 @@ pub(super) mod tests {
                 begun += 1;
             }
         }
-        assert_eq!(begun, 1 + ASKED_STARTS_MAX);
+        assert_eq!(begun, 1 + REQUESTED_STARTS_MAX);
         let mut other = basis();
         other.lock.default_retention =
             Some(DefaultRetention { mode: LockMode::Governance, length: RetentionLength::Days(1) });
@@ -287,7 +287,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_was_interrupted_keeps_the_verdict_and_waits() {
+    fn interrupted_proof_keeps_the_verdict_and_waits() {
         let start = Instant::now();
         let mut schedule = Schedule::default();
         schedule.found(proof(LockVerdict::Enforced), basis(), start);
@@ -298,7 +298,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn no_cause_begins_more_proofs_than_the_limit() {
+    fn proofs_never_exceed_the_limit() {
         let start = Instant::now();
         let mut schedule = Schedule::default();
         let second = Duration::from_secs(1);

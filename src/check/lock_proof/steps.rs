@@ -172,7 +172,7 @@ impl Proof {
             (Step::Control, Seen::Refused(why)) => found(
                 Unverifiable,
                 format!(
-                    "deleting the canary was refused after its retention had ended too ({why}), so the refusals before it may be of a missing permission: grant s3:DeleteObjectVersion"
+                    "deleting the canary was refused although its retention had ended ({why}), so the refusals before it may be of a missing permission: grant s3:DeleteObjectVersion"
                 ),
             ),
             (Step::LookAfterControl, Seen::Gone) => found(

@@ -1,11 +1,11 @@
-//! Proofs of a bucket whose conduct a test decides.
+//! Proofs on a bucket in memory.
 
 use super::*;
 use crate::check::canary::ProcessRole;
 use crate::check::fake::{FakeBucket, FakeObjects};
 use crate::check::object_canary::{CanaryPlan, object_canary};
 
-/// What one probe says, with a canary that is locked for so long.
+/// Result of one probe with this retention of the canary.
 async fn probed(api: &FakeObjects, retention: Duration) -> (Option<Reason>, LockProofState) {
     let mut basis = schedule::tests::basis();
     basis.canary.retention = retention;
@@ -20,7 +20,7 @@ async fn probed(api: &FakeObjects, retention: Duration) -> (Option<Reason>, Lock
 }
 
 #[tokio::test]
-async fn a_refusal_says_nothing_once_the_retention_may_be_over() {
+async fn refused_put_is_no_verdict_when_the_retention_may_have_ended() {
     let api = FakeObjects { refuses_put: true, ..FakeObjects::default() };
     let (reason, state) = probed(&api, Duration::from_secs(1)).await;
     assert_eq!((reason, state), (Some(Reason::LockProofPending), LockProofState::Pending));
@@ -30,19 +30,19 @@ async fn a_refusal_says_nothing_once_the_retention_may_be_over() {
 }
 
 #[tokio::test]
-async fn nothing_is_put_where_nobody_could_find_or_remove_it() {
-    let blind = FakeObjects { refuses_list: true, ..FakeObjects::default() };
-    assert_eq!(probed(&blind, Duration::from_secs(60)).await.0, Some(Reason::LockUnverifiable));
-    assert_eq!(blind.keys(), Vec::<String>::new());
+async fn canary_is_not_written_when_it_could_not_be_listed_or_removed() {
+    let unlistable = FakeObjects { refuses_list: true, ..FakeObjects::default() };
+    assert_eq!(probed(&unlistable, Duration::from_secs(60)).await.0, Some(Reason::LockUnverifiable));
+    assert_eq!(unlistable.keys(), Vec::<String>::new());
 
-    let helpless = FakeObjects { refuses_delete: true, ..FakeObjects::default() };
+    let undeletable = FakeObjects { refuses_delete: true, ..FakeObjects::default() };
     let before = CanaryNames::new("canary/", "node-7", "s3/backups", ProcessRole::Daemon, Uuid::new_v4());
     for until in [0, ServiceClock::default().now() - 60] {
         let left = before.text(&before.new_key(CanaryKind::Lock, until));
-        helpless.keep(&left);
-        assert_eq!(probed(&helpless, Duration::from_secs(60)).await.0, Some(Reason::LockUnverifiable));
-        assert_eq!(helpless.keys().len(), 1);
-        helpless.clear();
+        undeletable.keep(&left);
+        assert_eq!(probed(&undeletable, Duration::from_secs(60)).await.0, Some(Reason::LockUnverifiable));
+        assert_eq!(undeletable.keys().len(), 1);
+        undeletable.clear();
     }
 }
 
@@ -55,7 +55,7 @@ fn context(names: &CanaryNames, ahead: Option<i64>) -> ProofContext<'_> {
 }
 
 #[tokio::test]
-async fn nothing_is_locked_by_what_is_no_clock() {
+async fn proof_locks_nothing_when_the_clock_is_unknown_or_wrong() {
     let names = names();
     for ahead in [None, Some(901), Some(-901)] {
         let api = FakeObjects::default();
@@ -69,7 +69,7 @@ async fn nothing_is_locked_by_what_is_no_clock() {
 }
 
 #[tokio::test]
-async fn the_storages_own_clock_decides_how_long_a_canary_is_locked() {
+async fn proof_is_unverifiable_when_the_storage_clock_lags() {
     for (is_behind, reason) in
         [(-9, Reason::LockProofPending), (0, Reason::LockProofPending), (60, Reason::LockUnverifiable)]
     {
@@ -82,8 +82,8 @@ async fn the_storages_own_clock_decides_how_long_a_canary_is_locked() {
     }
 }
 
-/// A proof that waits for the end of its canary's retention, which is over by the clock of the context
-/// that is returned.
+/// A proof that waits for the end of its canary's retention. By the clock of the returned context it has
+/// ended.
 async fn at_its_end<'a>(api: &FakeObjects, names: &'a CanaryNames) -> (LockProofs, ProofContext<'a>) {
     let mut proofs = LockProofs::default();
     proofs.advance(api, &schedule::tests::basis(), context(names, Some(0))).await;
@@ -93,7 +93,7 @@ async fn at_its_end<'a>(api: &FakeObjects, names: &'a CanaryNames) -> (LockProof
 }
 
 #[tokio::test]
-async fn only_the_refusal_of_a_lock_is_one() {
+async fn delete_counts_as_refused_only_with_a_code_of_a_lock() {
     for (failure, is_known) in [
         (S3Failure::service(403, Some("AccessDenied"), None), true),
         (S3Failure::service(409, Some("OperationAborted"), None), false),
@@ -111,7 +111,7 @@ async fn only_the_refusal_of_a_lock_is_one() {
 }
 
 #[tokio::test]
-async fn an_end_that_says_nothing_is_tried_again() {
+async fn last_steps_are_repeated_when_their_answer_is_unclear() {
     let (api, names) = (FakeObjects::default(), names());
     let (mut proofs, after) = at_its_end(&api, &names).await;
     let basis = schedule::tests::basis();
@@ -134,7 +134,7 @@ async fn an_end_that_says_nothing_is_tried_again() {
 }
 
 #[tokio::test]
-async fn canaries_that_were_locked_to_write_do_not_keep_a_proof_from_beginning() {
+async fn proof_starts_beside_locked_write_canaries() {
     let (api, names) = (FakeObjects::default(), names());
     let (clock, bucket) = (ServiceClock::new(Some(0)), FakeBucket::healthy().location());
     for _ in 0..LOCKED_MAX + 1 {
@@ -150,7 +150,7 @@ async fn canaries_that_were_locked_to_write_do_not_keep_a_proof_from_beginning()
 }
 
 #[tokio::test]
-async fn nothing_is_put_beside_what_is_locked_for_longer() {
+async fn proof_writes_nothing_beside_a_canary_locked_for_longer() {
     let (api, names) = (FakeObjects { locks_longer: 3600, ..FakeObjects::default() }, names());
     let (clock, bucket) = (ServiceClock::new(Some(0)), FakeBucket::healthy().location());
     let retention = Some(Duration::from_secs(10));
