@@ -31,7 +31,6 @@ pub mod wire;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
 use axum::middleware::{from_fn, from_fn_with_state};
 use tower::ServiceExt as _;
 use tower::util::BoxCloneSyncService;
@@ -69,11 +68,11 @@ fn routes(agent: Agent, node_facts: ReadNodeFacts, auth: &Auth) -> Router {
     let (router, mut openapi) = table().split_for_parts();
     description::complete(&mut openapi, auth);
     let description = openapi.to_json().unwrap_or_default().into();
-    router
-        .fallback(fault::no_such_route)
-        .method_not_allowed_fallback(fault::no_such_method)
-        .layer(DefaultBodyLimit::max(BODY_MAX_BYTES))
-        .with_state(State::new(agent, node_facts, description))
+    router.fallback(fault::no_such_route).method_not_allowed_fallback(fault::no_such_method).with_state(State::new(
+        agent,
+        node_facts,
+        description,
+    ))
 }
 
 fn table() -> OpenApiRouter<State> {
@@ -92,6 +91,7 @@ fn table() -> OpenApiRouter<State> {
         .routes(routes!(target_types::remove_projects, target_types::remove_projects_by_post))
         .routes(routes!(target_types::add_metadata))
         .routes(routes!(target_types::remove_metadata, target_types::remove_metadata_by_post))
+        .routes(routes!(host::versions))
         .routes(routes!(host::node))
         .routes(routes!(host::healthz))
         .routes(routes!(host::readyz))

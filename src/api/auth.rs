@@ -5,10 +5,12 @@
 //! read [`MEMBERS_READ`]. Everything else is for admins: every change, and whatever a later version adds.
 //! `GET …/set_default` counts as a change.
 //!
-//! The file permissions of a Unix socket decide who may open it. A request over it without a token is an
-//! admin's, unless the configuration requires a token there too. A token that is sent anyway is
-//! validated. A malformed token header, or two of them, never make an admin. `/healthz` is for everyone.
+//! The file permissions of a Unix socket decide which processes may open it. A request over it without a token
+//! is an admin's, unless the configuration requires a token there too. A token that is sent anyway is
+//! validated. A request with a malformed token header, or with two of them, is refused. `/` and `/healthz` need no
+//! authentication. Without authentication, requests of web pages are refused ([`browser`]).
 
+mod browser;
 mod cache;
 mod credential;
 mod error;
@@ -29,21 +31,22 @@ use super::listen::Peer;
 use super::prefix::PathProject;
 use crate::model::Caller;
 use crate::model::settings::{ApiSettings, AuthSettings};
+use browser::AcceptedHosts;
 use credential::{Identity, token_of};
 
 pub use credential::AUTH_TOKEN;
 pub use error::AuthError;
 
-/// The header in which clients say for which project they ask.
+/// Header with the project that a client asks for.
 const AUTH_PROJECT: HeaderName = HeaderName::from_static("x-auth-project-id");
 
-/// Path that needs no authentication.
-pub(super) const OPEN: &str = "/healthz";
+/// Paths that need no authentication: clients discover versions before they have a token.
+pub(super) const OPEN: &[&str] = &["/", "/healthz"];
 
 /// Paths that members of a project may read, including the paths below them.
 const MEMBERS_READ: &[&str] = &["/backup_targets", "/backup_target_types", "/readyz", "/openapi.json"];
 
-/// The last segment of the paths on which a GET changes something.
+/// Last segment of the paths on which a GET changes something.
 pub(super) const CHANGES_BY_GET: &str = "/set_default";
 
 /// Authenticates requests.
@@ -55,7 +58,8 @@ pub struct Auth {
 
 #[derive(Debug)]
 enum Mode {
-    None,
+    /// Every caller is an admin, except for web pages.
+    None(AcceptedHosts),
     Token(token::TokenAuth),
     Keystone(keystone::KeystoneAuth),
 }
@@ -67,7 +71,7 @@ impl Auth {
     /// [`AuthError`] when a file that it names cannot be used.
     pub async fn load(settings: &ApiSettings) -> Result<Self, AuthError> {
         let mode = match &settings.auth {
-            AuthSettings::None => Mode::None,
+            AuthSettings::None => Mode::None(AcceptedHosts::of(settings)),
             AuthSettings::Token { file } => Mode::Token(token::TokenAuth::load(file).await?),
             AuthSettings::Keystone(settings) => Mode::Keystone(keystone::KeystoneAuth::load(settings).await?),
         };
@@ -77,7 +81,7 @@ impl Auth {
     /// No authentication: every caller is an admin.
     #[must_use]
     pub fn none() -> Self {
-        Self { mode: Mode::None, socket_needs_token: false }
+        Self { mode: Mode::None(AcceptedHosts::Loopback), socket_needs_token: false }
     }
 
     /// Reads the configured files again.
@@ -86,7 +90,7 @@ impl Auth {
     /// [`AuthError`] when a file cannot be used. The former content stays in force then.
     pub async fn reload(&self) -> Result<(), AuthError> {
         match &self.mode {
-            Mode::None => Ok(()),
+            Mode::None(_) => Ok(()),
             Mode::Token(token) => token.reload().await,
             Mode::Keystone(keystone) => keystone.reload().await,
         }
@@ -94,20 +98,25 @@ impl Auth {
 
     /// Whether requests over TCP need a token.
     pub(super) fn needs_token(&self) -> bool {
-        !matches!(self.mode, Mode::None)
+        !matches!(self.mode, Mode::None(_))
     }
 
     async fn caller(&self, parts: &Parts) -> Result<Caller, Fault> {
         let path = parts.uri.path();
-        if path == OPEN {
+        if OPEN.contains(&path) {
             return Ok(nobody());
         }
         let peer = parts.extensions.get().copied().unwrap_or(Peer::Tcp);
-        let trusted = peer == Peer::Unix && !self.socket_needs_token;
-        let token = if matches!(self.mode, Mode::None) { None } else { token_of(&parts.headers)? };
+        let is_trusted = peer == Peer::Unix && !self.socket_needs_token;
+        let token = if matches!(self.mode, Mode::None(_)) { None } else { token_of(&parts.headers)? };
         let identity = match (&self.mode, token) {
-            (Mode::None, _) => return Ok(Caller::local()),
-            (_, None) if trusted => return Ok(Caller::local()),
+            (Mode::None(hosts), _) => {
+                if peer == Peer::Tcp {
+                    browser::refuse_foreign(parts, *hosts)?;
+                }
+                return Ok(Caller::local());
+            }
+            (_, None) if is_trusted => return Ok(Caller::local()),
             (_, None) => {
                 let message = "a token is needed: send it in the header X-Auth-Token";
                 return Err(Fault::new(StatusCode::UNAUTHORIZED, message));
@@ -122,7 +131,7 @@ impl Auth {
     /// `WWW-Authenticate` header of a 401 answer.
     fn challenge(&self) -> Option<HeaderValue> {
         match &self.mode {
-            Mode::None => None,
+            Mode::None(_) => None,
             Mode::Token(_) => Some(HeaderValue::from_static("Bearer")),
             Mode::Keystone(auth) => HeaderValue::try_from(format!("Keystone uri=\"{}\"", auth.url())).ok(),
         }
@@ -138,9 +147,9 @@ pub(super) async fn authenticate(State(auth): State<Arc<Auth>>, request: Request
             next.run(Request::from_parts(parts, body)).await
         }
         Err(fault) => {
-            let is_unknown = fault.status() == StatusCode::UNAUTHORIZED;
+            let is_unauthorized = fault.status() == StatusCode::UNAUTHORIZED;
             let mut response = fault.into_response();
-            if let Some(challenge) = auth.challenge().filter(|_| is_unknown) {
+            if let Some(challenge) = auth.challenge().filter(|_| is_unauthorized) {
                 response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
             }
             response
@@ -159,18 +168,20 @@ fn permitted(identity: &Identity, parts: &Parts) -> Result<(), Fault> {
     }
     let forbidden = |message: &str| Err(Fault::new(StatusCode::FORBIDDEN, message));
     let Some(project) = &caller.project_id else {
-        return forbidden("the token is for no project, and its user has not the admin role: get one for a project");
+        return forbidden(
+            "the token has no project, and its user does not have the admin role: get a token for a project",
+        );
     };
-    let is_ours = |claimed: &str| same_id(claimed, project) || claimed == identity.project_name;
+    let is_own = |claimed: &str| same_id(claimed, project) || claimed == identity.project_name;
     let mut in_headers = parts.headers.get_all(AUTH_PROJECT).iter();
-    if !in_headers.all(|claimed| claimed.to_str().is_ok_and(is_ours)) {
-        return forbidden("X-Auth-Project-Id is not the project that the token is for");
+    if !in_headers.all(|claimed| claimed.to_str().is_ok_and(is_own)) {
+        return forbidden("X-Auth-Project-Id is not the project of the token");
     }
-    if parts.extensions.get::<PathProject>().is_some_and(|PathProject(claimed)| !is_ours(claimed)) {
-        return forbidden("the project in the path is not the one that the token is for");
+    if parts.extensions.get::<PathProject>().is_some_and(|PathProject(claimed)| !is_own(claimed)) {
+        return forbidden("the project in the path is not the project of the token");
     }
     if needs_admin(&parts.method, parts.uri.path()) {
-        return forbidden("only the admin role may do this");
+        return forbidden("this needs the admin role");
     }
     Ok(())
 }

@@ -1,4 +1,8 @@
-//! Request bodies: read whole within a size and a time limit, then decoded ([`decode`]) and converted to a change.
+//! Request bodies: read whole within limits of size, time and memory, then decoded ([`decode`]) and converted to a change.
+//!
+//! All bodies in flight share a memory budget, so that a thousand clients with large bodies do not exhaust the memory of
+//! the agent. The first [`BODY_FREE_BYTES`] of each body are outside the budget: clients with large bodies cannot keep
+//! out a client with an ordinary one.
 //!
 //! `null` and mostly an empty string mean "not given", because clients send every key they know. An empty string clears
 //! a description, and is not a name or a value.
@@ -11,9 +15,11 @@ mod target_type;
 use std::time::Duration;
 
 use axum::body::{Bytes, HttpBody as _};
-use axum::extract::rejection::BytesRejection;
 use axum::extract::{FromRequest, Request};
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_ENCODING;
+use http_body_util::BodyExt as _;
+use tokio::sync::Semaphore;
 
 use super::fault::Fault;
 
@@ -25,36 +31,130 @@ pub(super) use target_type::{
 /// Largest request body, in bytes.
 pub const BODY_MAX_BYTES: usize = 1 << 20;
 
+/// Bytes of all request bodies in memory, without the first [`BODY_FREE_BYTES`] of each, at most.
+pub const BODIES_MAX_BYTES: usize = 16 << 20;
+
+/// Bytes of each body that are outside the common budget. They are bounded by the number of connections.
+pub const BODY_FREE_BYTES: usize = 16 << 10;
+
 /// How long a client may take to send a body.
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A request body, whole and of a bounded size.
+/// The unused part of [`BODIES_MAX_BYTES`], in bytes.
+static BUDGET: Semaphore = Semaphore::const_new(BODIES_MAX_BYTES);
+
+/// A request body, whole and of a bounded size. It occupies its part of the budget until it is dropped.
 pub(super) struct Body(pub(super) Bytes);
 
 impl<S: Send + Sync> FromRequest<S> for Body {
     type Rejection = Fault;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Fault> {
-        // What is announced as too large is not waited for.
+    async fn from_request(request: Request, _state: &S) -> Result<Self, Fault> {
+        let is_encoded = |coding: &&str| !coding.is_empty() && !coding.eq_ignore_ascii_case("identity");
+        let codings = request.headers().get_all(CONTENT_ENCODING).iter();
+        let mut codings = codings.flat_map(|value| value.to_str().unwrap_or("?").split(',')).map(str::trim);
+        if let Some(coding) = codings.find(is_encoded) {
+            let message = format!("Content-Encoding: {coding:?} is not supported, send the body without an encoding");
+            return Err(Fault::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
+        }
+        // A body that is announced as too large is not read.
         if request.body().size_hint().lower() > BODY_MAX_BYTES as u64 {
             return Err(too_large());
         }
-        match tokio::time::timeout(BODY_TIMEOUT, Bytes::from_request(request, state)).await {
-            Ok(Ok(bytes)) => Ok(Self(bytes)),
-            Ok(Err(rejection)) => Err(unread(&rejection)),
+        match tokio::time::timeout(BODY_TIMEOUT, read(request.into_body())).await {
+            Ok(bytes) => bytes.map(Self),
             Err(_) => Err(Fault::bad_request(format!("the body did not arrive within {} s", BODY_TIMEOUT.as_secs()))),
         }
     }
 }
 
-fn unread(rejection: &BytesRejection) -> Fault {
-    if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-        return too_large();
+async fn read(mut body: axum::body::Body) -> Result<Bytes, Fault> {
+    let mut received = ReceivedBody::default();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| Fault::bad_request(format!("the body could not be read: {error}")))?;
+        // The other kind of frame contains trailers, which mean nothing here.
+        if let Ok(data) = frame.into_data() {
+            received.append(&data)?;
+        }
     }
-    Fault::bad_request(format!("the body could not be read: {}", rejection.body_text()))
+    Ok(Bytes::from_owner(received))
+}
+
+/// The bytes of a body so far, and their part of the budget.
+#[derive(Default)]
+struct ReceivedBody {
+    bytes: Vec<u8>,
+    reserved: usize,
+}
+
+impl ReceivedBody {
+    fn append(&mut self, data: &[u8]) -> Result<(), Fault> {
+        let length = self.bytes.len() + data.len();
+        if length > BODY_MAX_BYTES {
+            return Err(too_large());
+        }
+        let missing = length.saturating_sub(BODY_FREE_BYTES) - self.reserved;
+        let permit = BUDGET.try_acquire_many(u32::try_from(missing).unwrap_or(u32::MAX)).map_err(|_| {
+            let message = "the agent is reading too many large request bodies, try again later";
+            Fault::new(StatusCode::SERVICE_UNAVAILABLE, message)
+        })?;
+        permit.forget();
+        self.reserved += missing;
+        self.bytes.extend_from_slice(data);
+        Ok(())
+    }
+}
+
+impl Drop for ReceivedBody {
+    fn drop(&mut self) {
+        BUDGET.add_permits(self.reserved);
+    }
+}
+
+impl AsRef<[u8]> for ReceivedBody {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 fn too_large() -> Fault {
-    let message = format!("the body is larger than {} bytes, which is the limit", BODY_MAX_BYTES);
+    let message = format!("the body is larger than {BODY_MAX_BYTES} bytes, which is the limit");
     Fault::new(StatusCode::PAYLOAD_TOO_LARGE, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn body(length: usize) -> Result<Body, Fault> {
+        Body::from_request(Request::new(vec![b' '; length].into()), &()).await
+    }
+
+    #[tokio::test]
+    async fn large_bodies_share_one_memory_budget_and_ordinary_ones_need_none() {
+        let mut held = Vec::new();
+        let refusal = loop {
+            match body(BODY_MAX_BYTES).await {
+                Ok(large) => held.push(large),
+                Err(refusal) => break refusal,
+            }
+            assert!(held.len() * (BODY_MAX_BYTES - BODY_FREE_BYTES) <= BODIES_MAX_BYTES, "{} bodies", held.len());
+        };
+        assert_eq!(refusal.status(), StatusCode::SERVICE_UNAVAILABLE, "{refusal}");
+        let ordinary = body(BODY_FREE_BYTES).await.expect("an ordinary body");
+        assert_eq!(ordinary.0.len(), BODY_FREE_BYTES);
+        held.pop();
+        body(BODY_MAX_BYTES).await.expect("the budget of a dropped body is free");
+        drop(held);
+        assert_eq!(BUDGET.available_permits(), BODIES_MAX_BYTES, "everything is given back");
+    }
+
+    #[tokio::test]
+    async fn body_with_a_content_encoding_is_refused() {
+        for (coding, expected) in [("gzip", Some(415)), ("identity, br", Some(415)), ("Identity", None), ("", None)] {
+            let request = Request::builder().header(CONTENT_ENCODING, coding).body("{}".into()).expect("a request");
+            let refusal = Body::from_request(request, &()).await.err();
+            assert_eq!(refusal.map(|fault| fault.status().as_u16()), expected, "{coding:?}");
+        }
+    }
 }

@@ -1,5 +1,4 @@
-//! The description of the API, OpenAPI 3.1: what the table of routes says, and what holds for every
-//! route, which none of them repeats.
+//! Description of the API, OpenAPI 3.1: the table of routes, and what holds for every route.
 
 use utoipa::openapi::path::Operation;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, SecurityRequirement, SecurityScheme};
@@ -7,24 +6,32 @@ use utoipa::openapi::{Components, Content, OpenApi, Ref, ResponseBuilder};
 
 use super::auth::{AUTH_TOKEN, Auth, OPEN};
 
-/// What the description calls a token.
+/// Name of the token in the description.
 const SCHEME: &str = "token";
 
-/// How any request can be refused.
+/// Refusals of any request.
 const ANY: &[(&str, &str)] =
     &[("414", "Path and query are too long."), ("431", "There are too many header fields, or they are too large.")];
 
-/// How a request that needs a token can be refused.
+/// Refusals of a request that needs a token.
 const WITH_TOKEN: &[(&str, &str)] = &[
     ("401", "A token is needed, or the one that was sent is not valid."),
-    ("403", "The token is not for this."),
+    ("403", "The token does not allow this request."),
     ("503", "Tokens cannot be validated now."),
 ];
 
-/// How a request with a body can be refused.
-const WITH_BODY: &[(&str, &str)] = &[("400", "The body or a field is wrong."), ("413", "The body is too large.")];
+/// Refusals of a request where none needs a token.
+const WITHOUT_TOKEN: &[(&str, &str)] = &[("403", "The request may come from a web page of another site.")];
 
-/// How a change, or a probe that is asked for, can fail.
+/// Refusals of a request with a body.
+const WITH_BODY: &[(&str, &str)] = &[
+    ("400", "The body or a field is wrong."),
+    ("413", "The body is too large."),
+    ("415", "The body has a content encoding, or without authentication another type than JSON."),
+    ("503", "The agent is reading too many large bodies."),
+];
+
+/// Failures of a change or of a requested probe.
 const ON_CHANGE: &[(&str, &str)] = &[
     ("500", "It could not be done; the message says whether anything has changed."),
     ("503", "The agent is stopping, or tokens cannot be validated now."),
@@ -38,7 +45,7 @@ pub(super) fn complete(openapi: &mut OpenApi, auth: &Auth) {
         components.add_security_scheme(SCHEME, SecurityScheme::ApiKey(ApiKey::Header(header)));
     }
     for (path, item) in &mut openapi.paths.paths {
-        // A GET, but one that changes something.
+        // This GET changes something.
         if let Some(operation) = item.get.as_mut().filter(|_| path.ends_with(super::auth::CHANGES_BY_GET)) {
             refuse(operation, ON_CHANGE);
         }
@@ -50,15 +57,17 @@ pub(super) fn complete(openapi: &mut OpenApi, auth: &Auth) {
             if operation.request_body.is_some() {
                 refuse(operation, WITH_BODY);
             }
-            if path != OPEN && auth.needs_token() {
+            if !OPEN.contains(&path.as_str()) && auth.needs_token() {
                 operation.security = Some(vec![SecurityRequirement::new(SCHEME, Vec::<String>::new())]);
                 refuse(operation, WITH_TOKEN);
+            } else if !OPEN.contains(&path.as_str()) {
+                refuse(operation, WITHOUT_TOKEN);
             }
         }
     }
 }
 
-/// Adds faults to those that the route itself has, which know better what they mean.
+/// Adds faults to those of the route itself, whose descriptions are more precise.
 fn refuse(operation: &mut Operation, faults: &[(&str, &str)]) {
     for (status, meaning) in faults {
         let response = ResponseBuilder::new()

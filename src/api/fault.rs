@@ -1,4 +1,4 @@
-//! Faults: errors in the shape that OpenStack clients parse, `{"itemNotFound": {"code": 404,
+//! Faults: errors in the form that OpenStack clients parse, `{"itemNotFound": {"code": 404,
 //! "message": "…"}}`.
 
 use axum::Json;
@@ -37,13 +37,13 @@ impl Fault {
         Self::new(StatusCode::NOT_FOUND, message)
     }
 
-    /// Its HTTP status.
+    /// HTTP status.
     #[must_use]
     pub fn status(&self) -> StatusCode {
         self.status
     }
 
-    /// Its name in the body, as OpenStack's services have them.
+    /// Name in the body, as in OpenStack's services.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self.status {
@@ -56,6 +56,7 @@ impl Fault {
             StatusCode::PAYLOAD_TOO_LARGE | StatusCode::URI_TOO_LONG | StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => {
                 "overLimit"
             }
+            StatusCode::UNSUPPORTED_MEDIA_TYPE => "badMediaType",
             StatusCode::SERVICE_UNAVAILABLE => "serviceUnavailable",
             _ => "computeFault",
         }
@@ -64,7 +65,7 @@ impl Fault {
 
 impl IntoResponse for Fault {
     fn into_response(self) -> Response {
-        // Why a service is not there has a line of its own, and clients are not to fill the log with more.
+        // The cause of a 503 has a log line of its own, and clients must not fill the log.
         if self.status.is_server_error() && self.status != StatusCode::SERVICE_UNAVAILABLE {
             tracing::warn!(status = self.status.as_u16(), "{}", self.message);
         }
@@ -147,11 +148,11 @@ fn escaped(text: &str) -> String {
 }
 
 pub(super) async fn no_such_route(uri: Uri) -> Fault {
-    Fault::not_found(format!("there is nothing at {}: GET /openapi.json lists what there is", uri.path()))
+    Fault::not_found(format!("there is no route {}: GET /openapi.json lists the routes", uri.path()))
 }
 
 pub(super) async fn no_such_method(method: Method, uri: Uri) -> Fault {
-    let message = format!("{method} is not for {}: GET /openapi.json lists what is", uri.path());
+    let message = format!("{method} is not a method of {}: GET /openapi.json lists the methods", uri.path());
     Fault::new(StatusCode::METHOD_NOT_ALLOWED, message)
 }
 

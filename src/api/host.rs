@@ -1,4 +1,4 @@
-//! This host and this agent: node facts, health, readiness, and the description of the API.
+//! This host and this agent: versions of the API, node facts, health, readiness, and the description of the API.
 
 use axum::Json;
 use axum::extract::State as Shared;
@@ -11,9 +11,17 @@ use super::wire;
 
 const TAG: &str = "node";
 
+/// Versions of the API, for clients that discover it. Needs no token.
+#[utoipa::path(get, path = "/", tag = TAG, responses(
+    (status = 200, description = "The versions.", body = wire::Versions),
+))]
+pub(super) async fn versions() -> Json<wire::Versions> {
+    Json(wire::Versions::default())
+}
+
 /// This host and this agent.
 #[utoipa::path(get, path = "/node", tag = TAG, responses(
-    (status = 200, description = "Facts as they are now.", body = wire::Node),
+    (status = 200, description = "The current facts.", body = wire::Node),
 ))]
 pub(super) async fn node(Shared(state): Shared<State>) -> Json<wire::Node> {
     Json(wire::Node::from(&(state.node_facts)()))
@@ -21,7 +29,7 @@ pub(super) async fn node(Shared(state): Shared<State>) -> Json<wire::Node> {
 
 /// Whether the process is alive.
 #[utoipa::path(get, path = "/healthz", tag = TAG, responses(
-    (status = 200, description = "It is.", body = wire::Health),
+    (status = 200, description = "The process is alive.", body = wire::Health),
 ))]
 pub(super) async fn healthz() -> Json<wire::Health> {
     Json(wire::Health { status: "ok".to_owned() })
@@ -29,8 +37,8 @@ pub(super) async fn healthz() -> Json<wire::Health> {
 
 /// Whether every target has had its first verdict.
 #[utoipa::path(get, path = "/readyz", tag = TAG, responses(
-    (status = 200, description = "Every target has.", body = wire::Readiness),
-    (status = 503, description = "Some have not.", body = wire::Readiness),
+    (status = 200, description = "Every target has one.", body = wire::Readiness),
+    (status = 503, description = "Some targets have none.", body = wire::Readiness),
 ))]
 pub(super) async fn readyz(Shared(state): Shared<State>) -> Response {
     let readiness = wire::Readiness::from(&*state.agent.view());

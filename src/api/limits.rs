@@ -1,25 +1,26 @@
-//! Limits on the head of a request, each answered with what it is.
+//! Limits on the head of a request. A refusal states the limit.
 //!
-//! They lie below those at which hyper gives up without a word (100 fields, and the size in
-//! [`super::listen`]), so that a client that is only a little over learns why.
+//! They are lower than the limits of hyper (100 fields, and the size in [`super::listen`]), whose refusals say
+//! nothing. A request has exactly one `Host` (RFC 9112 §3.2), because two readers may use different ones.
 
 use axum::extract::Request;
 use axum::http::StatusCode;
+use axum::http::header::HOST;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::fault::Fault;
 
-/// The longest path and query, in bytes.
+/// Longest path and query, in bytes.
 pub const TARGET_MAX_BYTES: usize = 8 << 10;
 
-/// The most header fields.
+/// Largest number of header fields.
 pub const HEADERS_MAX: usize = 64;
 
-/// The largest header fields, names and values together, in bytes.
+/// Size of all header fields, names and values together, in bytes, at most.
 pub const HEADERS_MAX_BYTES: usize = 16 << 10;
 
-/// Refuses a head that is beyond a limit.
+/// Refuses a head that exceeds a limit, or has another number of `Host` fields than one.
 pub(super) async fn limit(request: Request, next: Next) -> Response {
     match within_limits(&request) {
         Ok(()) => next.run(request).await,
@@ -34,6 +35,10 @@ fn within_limits<B>(request: &axum::http::Request<B>) -> Result<(), Fault> {
         return Err(Fault::new(StatusCode::URI_TOO_LONG, message));
     }
     let headers = request.headers();
+    let hosts = headers.get_all(HOST).iter().count();
+    if hosts != 1 {
+        return Err(Fault::bad_request(format!("the request has {hosts} Host fields, expected one")));
+    }
     let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
     let message = if headers.len() > HEADERS_MAX {
         format!("the request has {} header fields; the limit is {HEADERS_MAX}", headers.len())
@@ -50,7 +55,7 @@ mod tests {
     use super::*;
 
     fn refused(path: &str, headers: usize, value: &str) -> Option<(StatusCode, String)> {
-        let mut request = axum::http::Request::builder().uri(path);
+        let mut request = axum::http::Request::builder().uri(path).header(HOST, "");
         for number in 0..headers {
             request = request.header(format!("x-{number:02}"), value);
         }
@@ -59,18 +64,31 @@ mod tests {
     }
 
     #[test]
-    fn a_head_at_its_limits_passes_and_one_beyond_is_told_the_limit() {
+    fn head_beyond_a_limit_is_refused_with_the_limit() {
         let longest = format!("/{}", "a".repeat(TARGET_MAX_BYTES - 1));
         assert_eq!(refused(&longest, 0, ""), None);
-        assert_eq!(refused("/", HEADERS_MAX, ""), None);
-        let widest = "v".repeat(HEADERS_MAX_BYTES / 4 - 4);
+        assert_eq!(refused("/", HEADERS_MAX - 1, ""), None);
+        let widest = "v".repeat(HEADERS_MAX_BYTES / 4 - 5);
         assert_eq!(refused("/", 4, &widest), None);
 
         let (status, message) = refused(&format!("{longest}a"), 0, "").expect("too long");
         assert!(status == StatusCode::URI_TOO_LONG && message.contains("8192"), "{message}");
-        let (status, message) = refused("/", HEADERS_MAX + 1, "").expect("too many");
+        let (status, message) = refused("/", HEADERS_MAX, "").expect("too many");
         assert!(status == StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE && message.contains("64"), "{message}");
         let (status, message) = refused("/", 4, &format!("{widest}v")).expect("too large");
         assert!(status == StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE && message.contains("16384"), "{message}");
+    }
+
+    #[test]
+    fn request_with_two_host_fields_or_none_is_refused() {
+        for (hosts, expected) in [(&[][..], false), (&["a"], true), (&["a", "a"], false), (&["a", "b"], false)] {
+            let mut request = axum::http::Request::builder().uri("/");
+            for host in hosts {
+                request = request.header(HOST, *host);
+            }
+            let outcome = within_limits(&request.body(()).expect("a request"));
+            assert_eq!(outcome.is_ok(), expected, "{hosts:?}");
+            assert!(outcome.err().is_none_or(|fault| fault.status() == StatusCode::BAD_REQUEST));
+        }
     }
 }

@@ -1,16 +1,16 @@
-//! Listening: TCP addresses and Unix sockets, with a bound on everything a client could hold.
+//! Listening on TCP addresses and Unix sockets, with a bound on everything that a client can occupy.
 //!
 //! A client that sends nothing, or sends slowly, occupies one of [`CONNECTIONS_MAX`] connections for at
 //! most [`HANDSHAKE_TIMEOUT`] and [`HEAD_TIMEOUT`], and [`super::body::BODY_TIMEOUT`] for a body. A client
-//! that does not read its answer, or reads slower than [`PACE_BYTES_PER_SECOND`], is dropped after
-//! [`WRITE_TIMEOUT`]. A remote host may have [`PEER_CONNECTIONS_MAX`] connections, and further ones are
-//! closed at once. When all connections are in use, the next client waits in the kernel's backlog. Unix
+//! that does not read its answer, or reads slower than [`READ_RATE_MIN`], is dropped after
+//! [`WRITE_TIMEOUT`]. Another host may have [`PEER_CONNECTIONS_MAX`] connections, and all clients on this host
+//! [`LOOPBACK_CONNECTIONS_MAX`] over loopback addresses. Further ones are closed at once. When all connections are in use, the next client waits in the kernel's backlog. Unix
 //! sockets have a limit of their own, so remote clients cannot lock an administrator out. Without free
 //! file descriptors, accepting pauses instead of spinning.
 
 #![allow(clippy::disallowed_methods, reason = "the socket's own file, which is on a local file system")]
 
-mod paced;
+mod min_rate;
 mod peers;
 
 use std::io;
@@ -37,83 +37,86 @@ use tower::util::BoxCloneSyncService;
 use crate::model::settings::Listen;
 use crate::sys::group::group_id;
 use crate::tls::ServerTls;
-use paced::Paced;
+use min_rate::MinRateStream;
 use peers::{Admitted, Peers};
 
-pub use paced::{PACE_BYTES_PER_SECOND, WRITE_TIMEOUT};
-pub use peers::PEER_CONNECTIONS_MAX;
+pub use min_rate::{READ_RATE_MIN, WRITE_TIMEOUT};
+pub use peers::{LOOPBACK_CONNECTIONS_MAX, PEER_CONNECTIONS_MAX};
 
 /// A service that answers requests.
 pub type Service = BoxCloneSyncService<Request<Body>, Response<Body>, std::convert::Infallible>;
 
-/// The most connections at the same time, of all TCP addresses together.
+/// Largest number of connections at the same time, of all TCP addresses together.
 pub const CONNECTIONS_MAX: usize = 1024;
 
-/// The most connections at the same time, of all Unix sockets together.
+// Clients on this host leave connections to others.
+const _: () = assert!(LOOPBACK_CONNECTIONS_MAX + PEER_CONNECTIONS_MAX < CONNECTIONS_MAX);
+
+/// Largest number of connections at the same time, of all Unix sockets together.
 pub const UNIX_CONNECTIONS_MAX: usize = 256;
 
-/// How long a client may take to agree on TLS.
+/// Deadline of a TLS handshake.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a client may take to send the head of a request, or keep a connection idle.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The largest head of a request, in bytes; hyper answers 431 beyond it, or beyond 100 headers.
-/// Those of [`super::limits`] are lower and are told.
+/// Largest head of a request, in bytes. hyper answers 431 beyond it, or beyond 100 header fields. The limits of
+/// [`super::limits`] are lower.
 const HEAD_MAX_BYTES: usize = 64 << 10;
 
-/// How long accepting pauses after it failed, as it does when file descriptors are out.
+/// Pause after a connection could not be accepted, which happens without free file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Who may connect to a Unix socket: the agent's user and group.
+/// Mode of the file of a Unix socket: the agent's user and group may connect.
 const SOCKET_MODE: u32 = 0o660;
 
-/// How a request came in; an extension of each.
+/// Transport of a request, which is an extension of the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Peer {
     /// Over TCP.
     Tcp,
-    /// Over a Unix socket, whose file's permissions let it in.
+    /// Over a Unix socket, whose permissions admitted the client.
     Unix,
 }
 
 /// Why an address cannot be listened on.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
-    /// Somebody else does.
+    /// Another process listens on it.
     #[error(
-        "{address} is in use by another process: is another agent running? (systemctl status targetwatch; ss -lxtnp shows who it is), or choose another address in [api] listen"
+        "{address} is in use by another process: is another agent running? (systemctl status targetwatch; ss -lxtnp shows the process), or choose another address in [api] listen"
     )]
     InUse {
         /// The address.
         address: Listen,
     },
-    /// A Unix socket's path is taken by a file.
+    /// The path of a Unix socket is another file.
     #[error(
-        "{address} cannot be listened on: there is a file that is no socket; move it away, or choose another path in [api] listen"
+        "{address} cannot be listened on: the path exists and is not a socket, move it away, or choose another path in [api] listen"
     )]
     NotASocket {
         /// The address.
         address: Listen,
     },
-    /// Its group cannot be set.
+    /// The group of a Unix socket cannot be set.
     #[error("{address} cannot be given to the group {group} ({source}): choose another [api] socket_group")]
     Group {
         /// The address.
         address: Listen,
         /// The group.
         group: String,
-        /// What is wrong.
+        /// Cause.
         source: io::Error,
     },
-    /// The system says no.
+    /// The system refuses it.
     #[error(
-        "{address} cannot be listened on ({source}): choose another address in [api] listen; a Unix socket's directory must exist and be writable for the agent"
+        "{address} cannot be listened on ({source}): choose another address in [api] listen; the directory of a Unix socket must exist and be writable for the agent"
     )]
     Failed {
         /// The address.
         address: Listen,
-        /// What it says.
+        /// Cause.
         source: io::Error,
     },
 }
@@ -131,13 +134,13 @@ enum Listener {
     Unix { listener: UnixListener, file: SocketFile },
 }
 
-/// The file of a Unix socket, removed with it.
+/// File of a Unix socket, removed on drop.
 #[derive(Debug)]
 struct SocketFile(PathBuf);
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        // Gone already, or its directory is: nothing is left to remove.
+        // An error means that the file or its directory does not exist.
         let _ = std::fs::remove_file(&self.0);
     }
 }
@@ -147,7 +150,7 @@ enum Connection {
     Unix(UnixStream),
 }
 
-/// What every connection is answered with.
+/// What every connection needs.
 #[derive(Clone)]
 struct Serving {
     service: Service,
@@ -160,7 +163,7 @@ impl Listeners {
     /// Binds every address, or none.
     ///
     /// # Errors
-    /// [`ListenError`] for the first that cannot be bound.
+    /// [`ListenError`] for the first address that cannot be bound.
     pub async fn bind(addresses: &[Listen]) -> Result<Self, ListenError> {
         let mut listeners = Vec::with_capacity(addresses.len());
         for address in addresses {
@@ -178,7 +181,7 @@ impl Listeners {
     /// Lets a group, given by name or number, use the Unix sockets.
     ///
     /// # Errors
-    /// [`ListenError::Group`] when there is no such group, or the agent may not give files to it.
+    /// [`ListenError::Group`] when the group does not exist, or the agent may not give files to it.
     pub fn share_with(&self, group: &str) -> Result<(), ListenError> {
         for listener in &self.listeners {
             let Listener::Unix { file: SocketFile(path), .. } = listener else { continue };
@@ -189,13 +192,13 @@ impl Listeners {
         Ok(())
     }
 
-    /// The same with TLS on its TCP addresses.
+    /// The same listeners with TLS on the TCP addresses.
     #[must_use]
     pub fn with_tls(self, tls: Arc<ServerTls>) -> Self {
         Self { tls: Some(tls), ..self }
     }
 
-    /// The addresses that are listened on, with the ports that the system chose for port 0.
+    /// The bound addresses, with the ports that the system chose for port 0.
     #[must_use]
     pub fn addresses(&self) -> Vec<Listen> {
         let address = |listener: &Listener| match listener {
@@ -205,25 +208,28 @@ impl Listeners {
         self.listeners.iter().filter_map(address).collect()
     }
 
-    /// Serves until `stop` is done, and then until the requests that are being answered are, at
-    /// most for `drain`.
+    /// Serves until `stop` ends. Then it waits up to `drain` for the requests in flight.
     pub async fn serve(self, service: Service, stop: impl Future<Output = ()>, drain: Duration) {
+        self.serve_within(CONNECTIONS_MAX, service, stop, drain).await;
+    }
+
+    async fn serve_within(self, max: usize, service: Service, stop: impl Future<Output = ()>, drain: Duration) {
         let graceful = Arc::new(GracefulShutdown::new());
-        let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-        let unix_places = Arc::new(Semaphore::new(UNIX_CONNECTIONS_MAX));
+        let permits = Arc::new(Semaphore::new(max));
+        let unix_permits = Arc::new(Semaphore::new(UNIX_CONNECTIONS_MAX));
         let peers = Peers::default();
         let mut accepting = JoinSet::new();
         for listener in self.listeners {
             let (service, graceful) = (service.clone(), graceful.clone());
             let serving = Serving { service, graceful, tls: self.tls.clone(), peers: peers.clone() };
-            let places = match listener {
-                Listener::Tcp(_) => places.clone(),
-                Listener::Unix { .. } => unix_places.clone(),
+            let permits = match listener {
+                Listener::Tcp(_) => permits.clone(),
+                Listener::Unix { .. } => unix_permits.clone(),
             };
-            accepting.spawn(accept(listener, serving, places));
+            accepting.spawn(accept(listener, serving, permits));
         }
         stop.await;
-        // Ends accepting, and with it the listeners and what else holds `graceful`.
+        // Ends accepting, and drops the listeners and all other references to `graceful`.
         accepting.shutdown().await;
         if let Some(graceful) = Arc::into_inner(graceful)
             && tokio::time::timeout(drain, graceful.shutdown()).await.is_err()
@@ -239,7 +245,7 @@ async fn bind_unix(path: &Path, address: &Listen) -> Result<io::Result<Listener>
             if !std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket()) {
                 return Err(ListenError::NotASocket { address: address.clone() });
             }
-            // Left behind by a process that was killed, unless somebody answers.
+            // A killed process leaves its file behind. Then no process accepts the connection.
             if UnixStream::connect(path).await.is_ok() {
                 return Err(ListenError::InUse { address: address.clone() });
             }
@@ -262,15 +268,15 @@ fn failed(address: &Listen, source: io::Error) -> ListenError {
     }
 }
 
-async fn accept(listener: Listener, serving: Serving, places: Arc<Semaphore>) {
+async fn accept(listener: Listener, serving: Serving, permits: Arc<Semaphore>) {
     loop {
-        // Never closed.
-        let Ok(place) = places.clone().acquire_owned().await else {
+        // The semaphore is never closed.
+        let Ok(permit) = permits.clone().acquire_owned().await else {
             return;
         };
         let accepted = match &listener {
             Listener::Tcp(listener) => listener.accept().await.map(|(stream, peer)| {
-                // Answers are small and whole: waiting to fill a packet only delays them.
+                // Answers are small and written at once, so waiting to fill a packet only delays them.
                 let _ = stream.set_nodelay(true);
                 serving.peers.admit(peer.ip()).map(|admitted| Connection::Tcp(stream, admitted))
             }),
@@ -284,7 +290,7 @@ async fn accept(listener: Listener, serving: Serving, places: Arc<Semaphore>) {
                 let (service, watcher) = (serving.service.clone(), serving.graceful.watcher());
                 let tls = serving.tls.clone();
                 tokio::spawn(async move {
-                    let _place = place;
+                    let _permit = permit;
                     match (connection, tls) {
                         (Connection::Unix(stream), _) => answer(stream, Peer::Unix, service, watcher).await,
                         (Connection::Tcp(stream, _admitted), None) => {
@@ -310,11 +316,11 @@ async fn handshake(stream: TcpStream, tls: &ServerTls) -> Option<TlsStream<TcpSt
     match tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.acceptor().accept(stream)).await {
         Ok(Ok(stream)) => Some(stream),
         Ok(Err(error)) => {
-            tracing::debug!(%error, "a client and the agent did not agree on TLS");
+            tracing::debug!(%error, "a TLS handshake failed");
             None
         }
         Err(_) => {
-            tracing::debug!("a client did not agree on TLS in time");
+            tracing::debug!("a TLS handshake did not end in time");
             None
         }
     }
@@ -334,7 +340,9 @@ async fn answer(
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(HEAD_MAX_BYTES)
-        .serve_connection(TokioIo::new(Paced::new(stream)), TowerToHyperService::new(service));
+        // A client may close its sending side after its request, as `nc -N` does, and still gets the answer.
+        .half_close(true)
+        .serve_connection(TokioIo::new(MinRateStream::new(stream)), TowerToHyperService::new(service));
     if let Err(error) = watcher.watch(connection).await {
         tracing::debug!(%error, "a connection ended early");
     }

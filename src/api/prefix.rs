@@ -1,40 +1,45 @@
-//! Prefixes: `/v1/…` and `/v1/{project_id}/…` mean the same as `/…`.
+//! Prefixes: `/v1/…` and `/v1/{project_id}/…` mean the same as `/…`, and so does a final slash.
 //!
-//! The clients of the field put their project into the path. Targets belong to the node and not to
-//! a project, so it changes no answer; but a token for another project is refused with it
-//! ([`super::auth`]).
+//! OpenStack clients put their project into the path. Targets belong to the node and not to a project, so the
+//! prefix changes no answer. A token of another project is refused ([`super::auth`]).
 
 use axum::http::{Request, Uri};
 
-/// The last segments of paths that are not below a version: what a version prefix is told from.
+/// First segments of the routes. Another first segment after the version is a project.
 const ROOTS: &[&str] = &["backup_targets", "backup_target_types", "node", "healthz", "readyz", "openapi.json"];
 
-/// The project that a path was prefixed with.
+/// The project in the prefix of a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PathProject(pub String);
 
-/// Removes the prefix of a request's path, and keeps its project as an extension.
+/// Removes the prefix and the final slash of a request's path, and keeps the project as an extension.
 pub fn strip<B>(mut request: Request<B>) -> Request<B> {
-    if let Some((uri, project)) = stripped(request.uri()) {
+    let (path, project) = stripped(request.uri().path());
+    if path != request.uri().path()
+        && let Some(uri) = with_path(request.uri(), path)
+    {
         *request.uri_mut() = uri;
-        if let Some(project) = project {
-            request.extensions_mut().insert(project);
-        }
+    }
+    if let Some(project) = project {
+        request.extensions_mut().insert(project);
     }
     request
 }
 
-/// Splits a path into the project of its prefix and the rest. `None` when there is no prefix.
-fn stripped(uri: &Uri) -> Option<(Uri, Option<PathProject>)> {
-    let rest = uri.path().strip_prefix("/v1/")?;
-    let (first, after) = rest.split_once('/').unwrap_or((rest, ""));
-    if ROOTS.contains(&first) {
-        return with_path(uri, &format!("/{rest}")).map(|uri| (uri, None));
-    }
-    with_path(uri, &format!("/{after}")).map(|uri| (uri, Some(PathProject(first.to_owned()))))
+/// Splits a path into the project of its prefix and the rest.
+fn stripped(path: &str) -> (&str, Option<PathProject>) {
+    let path = path.strip_suffix('/').unwrap_or(path);
+    let Some(rest) = path.strip_prefix("/v1").filter(|rest| rest.is_empty() || rest.starts_with('/')) else {
+        return (if path.is_empty() { "/" } else { path }, None);
+    };
+    let Some(names) = rest.strip_prefix('/') else {
+        return ("/", None);
+    };
+    let (first, after) = names.find('/').map_or((names, "/"), |at| names.split_at(at));
+    if first.is_empty() || ROOTS.contains(&first) { (rest, None) } else { (after, Some(PathProject(first.to_owned()))) }
 }
 
-/// A path, with the query of another one.
+/// A path, with the query of another URI.
 fn with_path(uri: &Uri, path: &str) -> Option<Uri> {
     let text = match uri.query() {
         Some(query) => format!("{path}?{query}"),
@@ -48,25 +53,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn version_and_project_are_taken_off_and_nothing_else() {
-        for (given, expected) in [
-            ("/backup_targets", None),
-            ("/v1", None),
-            ("/v1/backup_targets", Some("/backup_targets")),
-            ("/v1/backup_targets/detail?x=1", Some("/backup_targets/detail?x=1")),
-            ("/v1/7f/backup_targets/a/checks", Some("/backup_targets/a/checks")),
-            ("/v1/backup_target_types/x", Some("/backup_target_types/x")),
-            ("/v1/7f/backup_target_types", Some("/backup_target_types")),
-            ("/v1/7f/healthz", Some("/healthz")),
-            ("/v1/7f/v1/healthz", Some("/v1/healthz")),
-            ("/v2/backup_targets", None),
+    fn version_project_and_final_slash_are_removed_and_nothing_else() {
+        for (given, expected, project) in [
+            ("/", "/", None),
+            ("/v1", "/", None),
+            ("/v1/", "/", None),
+            ("/v1/7f", "/", Some("7f")),
+            ("/v1/7f/", "/", Some("7f")),
+            ("/backup_targets", "/backup_targets", None),
+            ("/backup_targets/", "/backup_targets", None),
+            ("/backup_targets//", "/backup_targets/", None),
+            ("/v1/backup_targets", "/backup_targets", None),
+            ("/v1/backup_targets/detail?x=1", "/backup_targets/detail?x=1", None),
+            ("/v1/backup_targets/?x=/", "/backup_targets?x=/", None),
+            ("/v1/7f/backup_targets/a/checks", "/backup_targets/a/checks", Some("7f")),
+            ("/v1/backup_target_types/x", "/backup_target_types/x", None),
+            ("/v1/7f/backup_target_types/", "/backup_target_types", Some("7f")),
+            ("/v1/7f/healthz", "/healthz", Some("7f")),
+            ("/v1/7f/v1/healthz", "/v1/healthz", Some("7f")),
+            ("/v1x/backup_targets", "/v1x/backup_targets", None),
+            ("/v2/backup_targets", "/v2/backup_targets", None),
         ] {
-            let uri: Uri = given.parse().expect(given);
-            assert_eq!(stripped(&uri).map(|(uri, _)| uri.to_string()).as_deref(), expected, "{given}");
+            let request = strip(Request::builder().uri(given).body(()).expect("a request"));
+            assert_eq!(request.uri().to_string(), expected, "{given}");
+            let expected = project.map(|project| PathProject(project.to_owned()));
+            assert_eq!(request.extensions().get(), expected.as_ref(), "{given}");
         }
-        let request = strip(Request::builder().uri("/v1/7f/backup_targets").body(()).expect("a request"));
-        assert_eq!(request.extensions().get(), Some(&PathProject("7f".to_owned())));
-        let request = strip(Request::builder().uri("/v1/backup_targets").body(()).expect("a request"));
-        assert_eq!(request.extensions().get::<PathProject>(), None);
     }
 }

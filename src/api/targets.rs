@@ -1,13 +1,13 @@
 //! `/backup_targets`: the target half of the API guide, and the reports that stand behind it.
 
 use axum::extract::State as Shared;
-use axum::http::header::CONTENT_TYPE;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::header::{ALLOW, CONTENT_TYPE};
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Json};
 
 use super::body::{self, Body};
-use super::fault::Fault;
+use super::fault::{Fault, no_such_method};
 use super::id::Id;
 use super::state::State;
 use super::wire;
@@ -113,10 +113,16 @@ pub(super) async fn delete(Shared(state): Shared<State>, Id(id): Id) -> Result<R
 pub(super) async fn set_default(
     Shared(state): Shared<State>,
     Extension(caller): Extension<Caller>,
+    method: Method,
+    uri: Uri,
     Id(id): Id,
-) -> Result<Json<wire::OneTarget>, Fault> {
+) -> Result<Response, Fault> {
+    // The router gives HEAD to the handler of GET, and HEAD must change nothing (RFC 9110 §9.2.1).
+    if method == Method::HEAD {
+        return Ok(([(ALLOW, "GET")], no_such_method(method, uri).await).into_response());
+    }
     let view = state.agent.set_default_target(target_id(&id)?).await?;
-    Ok(Json(wire::OneTarget::seen_by(&caller, &view)))
+    Ok(Json(wire::OneTarget::seen_by(&caller, &view)).into_response())
 }
 
 /// The latest report of a backup target.

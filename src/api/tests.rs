@@ -4,6 +4,7 @@
 mod guide;
 mod hang_ups;
 mod history;
+mod requests;
 #[path = "../../tests/support/shape.rs"]
 pub(in crate::api) mod shape;
 mod target_types;
@@ -18,6 +19,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
+use super::Service;
 use crate::agent::{Agent, Host, ProcessRole, View};
 use crate::model::Caller;
 use crate::model::settings::AgentSettings;
@@ -32,6 +34,8 @@ const ANSWER_MAX_BYTES: usize = 16 << 20;
 struct Api {
     agent: Agent,
     routes: Router,
+    /// The routes behind all layers, without authentication.
+    service: Service,
 }
 
 /// An answer.
@@ -65,8 +69,10 @@ impl Api {
         let host = Host::new(workers, mounts, "test".to_owned(), ProcessRole::Daemon);
         let agent = Agent::start(registry, Arc::new(host), AgentSettings::quiet());
         let facts = Arc::new(move || NodeFacts::read(Timestamp::UNIX_EPOCH, &census));
-        let routes = super::routes(agent.clone(), facts, &super::Auth::none());
-        Self { agent, routes }
+        let auth = super::Auth::none();
+        let routes = super::routes(agent.clone(), facts.clone(), &auth);
+        let service = super::router(agent.clone(), facts, Arc::new(auth));
+        Self { agent, routes, service }
     }
 
     async fn ask(&self, caller: &Caller, method: Method, path: &str, body: Option<&Value>) -> Answer {

@@ -14,6 +14,7 @@ mod target;
 mod target_type;
 mod timestamp;
 mod usage_listing;
+mod versions;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -36,6 +37,7 @@ pub use target_type::{
 };
 pub use timestamp::{parse_timestamp, timestamp};
 pub use usage_listing::{UsageCount, UsageListing};
+pub use versions::{Link, Version, Versions};
 
 /// An error: one object under the fault's name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

@@ -32,7 +32,7 @@ fn assert_waiting(clients: &[TcpStream]) {
 #[tokio::test]
 async fn clients_with_incomplete_headers_delay_no_answer() {
     let daemon = Daemon::start(&Workspace::new()).await;
-    let clients = slow_clients(&daemon, "GET /backup_targets HTTP/1.1\r\nhost: x\r\nx-sl").await;
+    let clients = slow_clients(&daemon, "GET /backup_targets HTTP/1.1\r\nhost: localhost\r\nx-sl").await;
     let id = daemon.create(nfs_target("/one")).await;
     assert_eq!(daemon.show(&id).await["status"], "offline");
     daemon.delete(&id).await;
@@ -42,7 +42,7 @@ async fn clients_with_incomplete_headers_delay_no_answer() {
 #[tokio::test]
 async fn clients_with_incomplete_bodies_delay_no_answer() {
     let daemon = Daemon::start(&Workspace::new()).await;
-    let head = "POST /backup_targets HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{\"backup_target\": {";
+    let head = "POST /backup_targets HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{\"backup_target\": {";
     let clients = slow_clients(&daemon, head).await;
     daemon.create(nfs_target("/one")).await;
     assert_eq!(daemon.targets().await.len(), 1);

@@ -1,65 +1,69 @@
 //! Connections of each peer, which are bounded so that one peer cannot lock the others out.
 //!
-//! A peer is an address, of IPv6 the network of 64 bits that a host is given. This host's own clients
-//! are not bounded here.
+//! A peer is an IPv4 address, or the IPv6 network of 64 bits that a host is given. All loopback addresses are
+//! one peer with a larger share.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// The most connections of one peer.
+/// Largest number of connections of one other host.
 pub const PEER_CONNECTIONS_MAX: usize = 256;
 
-/// The bits of an IPv6 address that are of a network.
+/// Largest number of connections of this host's own clients over loopback addresses.
+pub const LOOPBACK_CONNECTIONS_MAX: usize = 512;
+
+/// Network part of an IPv6 address.
 const NETWORK: u128 = !0 << 64;
+
+/// The peer of all loopback addresses.
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 #[derive(Debug, Clone, Default)]
 pub(super) struct Peers {
     counts: Arc<Mutex<HashMap<IpAddr, usize>>>,
 }
 
-/// One connection of a peer, until it is dropped.
+/// Permit of one connection, until it is dropped.
 #[derive(Debug)]
 pub(super) struct Admitted {
     peers: Peers,
-    of: Option<IpAddr>,
+    peer: IpAddr,
 }
 
 impl Peers {
-    /// Counts a connection; none when its peer has too many.
+    /// Counts a connection. `None` when its peer has too many.
     pub(super) fn admit(&self, address: IpAddr) -> Option<Admitted> {
-        let of = peer(address);
-        if let Some(of) = of {
-            let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-            let count = counts.entry(of).or_default();
-            if *count >= PEER_CONNECTIONS_MAX {
-                return None;
-            }
-            *count += 1;
+        let peer = peer(address);
+        let max = if peer == LOOPBACK { LOOPBACK_CONNECTIONS_MAX } else { PEER_CONNECTIONS_MAX };
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(peer).or_default();
+        if *count >= max {
+            return None;
         }
-        Some(Admitted { peers: self.clone(), of })
+        *count += 1;
+        Some(Admitted { peers: self.clone(), peer })
     }
 }
 
 impl Drop for Admitted {
     fn drop(&mut self) {
-        let Some(of) = self.of else { return };
         let mut counts = self.peers.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&of) {
+        if let Some(count) = counts.get_mut(&self.peer) {
             *count -= 1;
             if *count == 0 {
-                counts.remove(&of);
+                counts.remove(&self.peer);
             }
         }
     }
 }
 
-/// Peer of an address. `None` for an address of this host.
-fn peer(address: IpAddr) -> Option<IpAddr> {
+/// Peer of an address.
+fn peer(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
-        address if address.is_loopback() => None,
-        IpAddr::V4(address) => Some(address.into()),
-        IpAddr::V6(address) => Some(Ipv6Addr::from_bits(address.to_bits() & NETWORK).into()),
+        address if address.is_loopback() => LOOPBACK,
+        IpAddr::V4(address) => address.into(),
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & NETWORK).into(),
     }
 }
 
@@ -68,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_peer_has_its_places_and_no_others_and_this_host_has_all() {
+    fn each_peer_has_a_share_of_the_connections_and_loopback_a_larger_one() {
         let peers = Peers::default();
         let admit = |address: &str| peers.admit(address.parse().expect("an address"));
         let mut held: Vec<_> = (0..PEER_CONNECTIONS_MAX).map(|_| admit("192.0.2.1").expect("a place")).collect();
@@ -78,11 +82,13 @@ mod tests {
         held.push(admit("192.0.2.1").expect("a place that is free again"));
         for number in 0..PEER_CONNECTIONS_MAX {
             held.push(admit(&format!("2001:db8::{number:x}")).expect("a place"));
-            held.push(admit("127.0.0.1").expect("no bound"));
         }
         assert!(admit("2001:db8::ffff").is_none());
         assert!(admit("2001:db8:0:1::1").is_some());
-        assert!(admit("::1").is_some());
+        for number in 0..LOOPBACK_CONNECTIONS_MAX {
+            held.push(admit(if number % 2 == 0 { "::1" } else { "127.0.0.9" }).expect("a place"));
+        }
+        assert!(admit("127.0.0.1").is_none() && admit("::1").is_none() && admit("::ffff:127.0.0.1").is_none());
         drop((held, other));
         assert!(peers.counts.lock().expect("a lock").is_empty(), "nobody is remembered");
     }

@@ -16,6 +16,10 @@ const LARGE_BYTES: usize = 64 << 20;
 
 /// A server that ends with the sender, and its address and socket.
 async fn server() -> (SocketAddr, PathBuf, oneshot::Sender<()>, tempfile::TempDir) {
+    server_within(CONNECTIONS_MAX).await
+}
+
+async fn server_within(max: usize) -> (SocketAddr, PathBuf, oneshot::Sender<()>, tempfile::TempDir) {
     let directory = tempfile::tempdir().expect("a directory");
     let socket = directory.path().join("s");
     let addresses = [Listen::Tcp("127.0.0.1:0".parse().expect("an address")), Listen::Unix(socket.clone())];
@@ -23,10 +27,17 @@ async fn server() -> (SocketAddr, PathBuf, oneshot::Sender<()>, tempfile::TempDi
     let Listen::Tcp(address) = listeners.addresses()[0] else { panic!("the first is TCP") };
     let router: Router = Router::new()
         .route("/", get(|request: Request<Body>| async move { format!("{:?}", request.extensions().get::<Peer>()) }))
+        .route(
+            "/slow",
+            get(|| async {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                "slow"
+            }),
+        )
         .route("/large", get(|| async { vec![0_u8; LARGE_BYTES] }));
     let (stop, stopped) = oneshot::channel::<()>();
     let service = BoxCloneSyncService::new(router);
-    tokio::spawn(listeners.serve(service, async move { drop(stopped.await) }, Duration::ZERO));
+    tokio::spawn(listeners.serve_within(max, service, async move { drop(stopped.await) }, Duration::ZERO));
     (address, socket, stop, directory)
 }
 
@@ -39,7 +50,7 @@ async fn read_all(mut stream: impl AsyncRead + Unpin) -> String {
 }
 
 #[tokio::test]
-async fn a_request_knows_how_it_came_in() {
+async fn request_has_its_transport() {
     let (address, socket, _stop, _directory) = server().await;
     let ask = b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
     let mut tcp = TcpStream::connect(address).await.expect("connected");
@@ -70,7 +81,7 @@ async fn silent_slow_and_idle_clients_are_dropped() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_does_not_read_its_answer_is_dropped() {
+async fn client_that_reads_nothing_is_dropped() {
     let (address, _socket, _stop, _directory) = server().await;
     let mut client = TcpStream::connect(address).await.expect("connected");
     client.write_all(b"GET /large HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("sent");
@@ -80,10 +91,10 @@ async fn a_client_that_does_not_read_its_answer_is_dropped() {
 }
 
 #[tokio::test]
-async fn too_many_clients_over_tcp_keep_none_from_the_socket() {
-    let (address, socket, _stop, _directory) = server().await;
+async fn tcp_clients_beyond_the_limit_wait_and_the_unix_socket_is_not_affected() {
+    let (address, socket, _stop, _directory) = server_within(8).await;
     let mut held = Vec::new();
-    for _ in 0..CONNECTIONS_MAX {
+    for _ in 0..8 {
         held.push(TcpStream::connect(address).await.expect("connected"));
     }
     let ask = b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
@@ -98,14 +109,45 @@ async fn too_many_clients_over_tcp_keep_none_from_the_socket() {
     assert!(read_all(late).await.contains("200 OK"), "a place that is free again is taken");
 }
 
+#[tokio::test]
+async fn clients_of_this_host_leave_connections_to_others() {
+    let (address, socket, _stop, _directory) = server().await;
+    let mut held = Vec::new();
+    for _ in 0..LOOPBACK_CONNECTIONS_MAX {
+        held.push(TcpStream::connect(address).await.expect("connected"));
+    }
+    let ask = b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    let mut late = TcpStream::connect(address).await.expect("connected");
+    // It may be closed before it sends.
+    let _ = late.write_all(ask).await;
+    assert_eq!(read_all(late).await, "", "a connection beyond the share is closed");
+    let mut unix = UnixStream::connect(socket).await.expect("connected");
+    unix.write_all(ask).await.expect("sent");
+    assert!(read_all(unix).await.contains("200 OK"));
+}
+
+#[tokio::test]
+async fn client_that_closes_its_sending_side_gets_its_answer() {
+    let (address, socket, _stop, _directory) = server().await;
+    let ask = b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n";
+    let mut tcp = TcpStream::connect(address).await.expect("connected");
+    tcp.write_all(ask).await.expect("sent");
+    tcp.shutdown().await.expect("half closed");
+    assert!(read_all(tcp).await.ends_with("slow"));
+    let mut unix = UnixStream::connect(socket).await.expect("connected");
+    unix.write_all(ask).await.expect("sent");
+    unix.shutdown().await.expect("half closed");
+    assert!(read_all(unix).await.ends_with("slow"));
+}
+
 #[tokio::test(start_paused = true)]
-async fn a_client_that_trickles_loses_its_place() {
-    // What the kernel holds of a Unix socket's is little, so that the agent soon notices.
+async fn client_that_reads_too_slowly_is_dropped() {
+    // The kernel buffers little for a Unix socket, so the agent notices soon.
     let (_address, socket, _stop, _directory) = server().await;
     let mut client = UnixStream::connect(socket).await.expect("connected");
     client.write_all(b"GET /large HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("sent");
     let since = tokio::time::Instant::now();
-    // Often enough that no single write waits for long, and less than the pace.
+    // Often enough that no single write waits for long, and below the lowest rate.
     let (mut part, every) = (vec![0; 200 << 10], WRITE_TIMEOUT * 2 / 3);
     while since.elapsed() < WRITE_TIMEOUT * 20 && client.read_exact(&mut part).await.is_ok() {
         tokio::time::sleep(every).await;
@@ -115,7 +157,7 @@ async fn a_client_that_trickles_loses_its_place() {
 }
 
 #[tokio::test]
-async fn another_host_has_not_all_places() {
+async fn another_host_has_a_share_of_the_connections() {
     // Which address this host would use is known without a packet.
     let way = std::net::UdpSocket::bind("0.0.0.0:0").expect("a port");
     if let Err(error) = way.connect("198.51.100.1:9") {
@@ -145,7 +187,7 @@ async fn another_host_has_not_all_places() {
 }
 
 #[tokio::test]
-async fn a_head_beyond_all_limits_is_refused() {
+async fn head_beyond_the_limits_of_hyper_is_refused() {
     let (address, _socket, _stop, _directory) = server().await;
     let many = "x: y\r\n".repeat(101);
     let large = format!("x: {}\r\n", "y".repeat(4 * HEAD_MAX_BYTES));
@@ -160,7 +202,7 @@ async fn a_head_beyond_all_limits_is_refused() {
 }
 
 #[tokio::test]
-async fn a_socket_is_given_to_a_group_that_exists() {
+async fn socket_is_given_to_a_group_that_exists() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("s");
     let listeners = Listeners::bind(&[Listen::Unix(path.clone())]).await.expect("bound");
