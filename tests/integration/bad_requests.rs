@@ -71,24 +71,24 @@ async fn bad_request_when_backup_target_is_missing() {
 async fn bad_request_when_field_has_wrong_type() {
     let daemon = daemon().await;
     for (field, value, expected) in [
-        ("type", json!(1), "expected a string"),
-        ("filesystem_export", json!(["127.0.0.1:/x"]), "expected a string"),
-        ("nfs_export", json!({}), "expected a string"),
-        ("btt_name", json!(false), "expected a string"),
-        ("s3_bucket", json!(7), "expected a string"),
-        ("s3_endpoint_url", json!(7), "expected a string"),
+        ("type", json!(1), "is not a string"),
+        ("filesystem_export", json!(["127.0.0.1:/x"]), "is not a string"),
+        ("nfs_export", json!({}), "is not a string"),
+        ("btt_name", json!(false), "is not a string"),
+        ("s3_bucket", json!(7), "is not a string"),
+        ("s3_endpoint_url", json!(7), "is not a string"),
         ("is_default", json!(2), "expected 0, 1, true or false"),
         ("is_default", json!(-1), "expected 0, 1, true or false"),
         ("is_default", json!("maybe"), "expected 0, 1, true or false"),
         ("immutable", json!(0.5), "expected 0, 1, true or false"),
-        ("metadata", json!([{ "key": "a", "value": "b" }]), "expected a map"),
+        ("metadata", json!([{ "key": "a", "value": "b" }]), "a list is not an object"),
     ] {
         assert_target_refused(&daemon, target_with(field, value), &[field, expected]).await;
     }
     assert_target_refused(
         &daemon,
         target_with("metadata", json!({ "rack": 7 })),
-        &["metadata.rack", "expected a string"],
+        &["metadata.rack", "is not a string"],
     )
     .await;
 }
