@@ -50,10 +50,18 @@ pub enum Versioning {
 /// Object-lock configuration of a bucket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObjectLock {
-    /// Whether object lock is enabled.
-    pub enabled: bool,
+    /// Whether object lock is enabled. `None` if the service has no such configuration, and so locks nothing.
+    pub enabled: Option<bool>,
     /// Retention that a new object gets without asking for one.
     pub default_retention: Option<DefaultRetention>,
+}
+
+impl ObjectLock {
+    /// Returns whether object lock is known to be enabled.
+    #[must_use]
+    pub fn is_enabled(&self) -> bool {
+        self.enabled == Some(true)
+    }
 }
 
 /// Default retention of new objects, such as `GOVERNANCE 30 days`.

@@ -37,6 +37,22 @@ pub(super) fn not_passed<T>(failure: &S3Failure, location: &S3Location) -> Check
     if failure.is_timeout() { Checked::timed_out(finding) } else { Checked::failed(finding) }
 }
 
+/// Detail of a check that the service cannot answer.
+pub(super) const NOT_REPORTED: &str = "the service does not report it";
+
+/// Outcome of a check that reads a configuration which the service does not have. `what` is the configuration.
+pub(super) fn not_reported<T>(what: &str, failure: &S3Failure, location: &S3Location, immutable: bool) -> Checked<T> {
+    if !immutable {
+        return Checked::not_needed(format!("{NOT_REPORTED} ({failure})"));
+    }
+    Checked::failed(Finding::new(
+        Reason::NotImplemented,
+        format!(
+            "{location} is declared immutable, and the service does not report its {what} ({failure}): declare the target not immutable, or use a service with object lock"
+        ),
+    ))
+}
+
 enum Reached {
     WithUsage(BucketUsage),
     HeadRefused,

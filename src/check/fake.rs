@@ -36,7 +36,7 @@ impl FakeBucket {
             location: Ok(()),
             list: Ok(()),
             versioning: Ok(Versioning::Enabled),
-            object_lock: Ok(ObjectLock { enabled: true, default_retention: Some(ONE_DAY) }),
+            object_lock: Ok(ObjectLock { enabled: Some(true), default_retention: Some(ONE_DAY) }),
             silent: false,
             pages: Mutex::default(),
             asked: Mutex::default(),

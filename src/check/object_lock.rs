@@ -6,14 +6,14 @@
 use std::time::Duration;
 
 use super::Checked;
-use super::bucket::not_passed;
+use super::bucket::{NOT_REPORTED, not_passed, not_reported};
 use crate::model::report::Finding;
 use crate::model::{Reason, S3Location};
 use crate::s3::{BucketApi, ObjectLock, within};
 
-/// Reads the object-lock configuration. A target that is declared immutable needs one, and gets a warning
-/// without a default retention of at least `min_retention`. For another target the configuration is only a
-/// fact.
+/// Reads the object-lock configuration. A target that is declared immutable fails without one, and has a warning if
+/// new objects get no retention by default, or one below `min_retention`. For another target it is only a fact, and
+/// a service that does not report it is not a failure.
 pub async fn object_lock(
     api: &dyn BucketApi,
     location: &S3Location,
@@ -23,14 +23,11 @@ pub async fn object_lock(
 ) -> Checked<ObjectLock> {
     let lock = match within(deadline, api.object_lock()).await {
         Ok(lock) => lock,
-        // A service without object lock locks nothing, so the fact is known.
-        Err(failure) if failure.reason() == Reason::NotImplemented => {
-            let none = ObjectLock { enabled: false, default_retention: None };
-            let finding = failure.finding(location);
-            return if immutable { Checked::failed(finding) } else { Checked::not_needed(finding.message) }
-                .with_fact(none);
+        Err(failure) if failure.lacks_configuration() => {
+            let none = ObjectLock { enabled: None, default_retention: None };
+            return not_reported("object lock", &failure, location, immutable).with_fact(none);
         }
-        Err(failure) if !immutable && failure.is_refusal_to_tell() => {
+        Err(failure) if !immutable && (failure.is_refusal_to_tell() || failure.is_server_trouble()) => {
             return Checked::not_needed(failure.finding(location).message);
         }
         Err(failure) => return not_passed(&failure, location),
@@ -46,7 +43,10 @@ pub fn assess(
     immutable: bool,
     min_retention: Duration,
 ) -> Checked<ObjectLock> {
-    if !lock.enabled {
+    if lock.enabled.is_none() && !immutable {
+        return Checked::not_needed(NOT_REPORTED).with_fact(lock);
+    }
+    if !lock.is_enabled() {
         if immutable {
             return Checked::failed(Finding::new(
                 Reason::ObjectLockMissing,
@@ -104,7 +104,7 @@ mod tests {
     #[tokio::test]
     async fn object_lock_is_required_for_an_immutable_target_only() {
         let mut fake = FakeBucket::healthy();
-        fake.object_lock = Ok(ObjectLock { enabled: false, default_retention: None });
+        fake.object_lock = Ok(ObjectLock { enabled: Some(false), default_retention: None });
         let immutable = checked(&fake, true).await;
         assert_eq!((immutable.outcome(), immutable.reason()), (Outcome::Failed, Some(Reason::ObjectLockMissing)));
         assert_eq!(checked(&fake, false).await.outcome(), Outcome::Passed);
@@ -113,7 +113,7 @@ mod tests {
     #[tokio::test]
     async fn immutable_target_has_a_warning_without_default_retention() {
         let mut fake = FakeBucket::healthy();
-        fake.object_lock = Ok(ObjectLock { enabled: true, default_retention: None });
+        fake.object_lock = Ok(ObjectLock { enabled: Some(true), default_retention: None });
         let immutable = checked(&fake, true).await;
         assert_eq!((immutable.outcome(), immutable.reason()), (Outcome::Passed, Some(Reason::NoDefaultRetention)));
         assert_eq!(checked(&fake, false).await.reason(), None);
@@ -128,11 +128,37 @@ mod tests {
             (RetentionLength::Years(1), None),
         ] {
             let retention = DefaultRetention { mode: LockMode::Governance, length };
-            fake.object_lock = Ok(ObjectLock { enabled: true, default_retention: Some(retention) });
+            fake.object_lock = Ok(ObjectLock { enabled: Some(true), default_retention: Some(retention) });
             let immutable = checked(&fake, true).await;
             assert_eq!((immutable.outcome(), immutable.reason()), (Outcome::Passed, reason), "{retention}");
             assert_eq!(checked(&fake, false).await.reason(), None);
         }
+    }
+
+    #[tokio::test]
+    async fn lock_that_the_service_does_not_report_fails_only_an_immutable_target() {
+        let mut fake = FakeBucket::healthy();
+        for failure in [
+            S3Failure::NotS3("a bucket listing".to_owned()),
+            S3Failure::service(400, Some("InvalidArgument"), None),
+            S3Failure::service(400, None, None),
+            S3Failure::service(404, Some("NoSuchBucket"), None),
+            S3Failure::service(405, None, None),
+            S3Failure::service(501, Some("NotImplemented"), None),
+        ] {
+            fake.object_lock = Err(failure.clone());
+            let ordinary = checked(&fake, false).await;
+            assert_eq!((ordinary.outcome(), ordinary.reason()), (Outcome::Skipped, None), "{failure}");
+            assert_eq!(ordinary.fact.and_then(|lock| lock.enabled), None, "{failure}");
+            let immutable = checked(&fake, true).await;
+            assert_eq!(immutable.reason(), Some(Reason::NotImplemented), "{failure}");
+            let message = &immutable.finding().expect("a finding").message;
+            assert!(message.contains("declare the target not immutable"), "{message}");
+        }
+        fake.object_lock = Err(S3Failure::service(500, Some("InternalError"), None));
+        let ordinary = checked(&fake, false).await;
+        assert_eq!((ordinary.outcome(), ordinary.fact), (Outcome::Skipped, None), "it may lock by default");
+        assert_eq!(checked(&fake, true).await.reason(), Some(Reason::ServerError));
     }
 
     #[tokio::test]
@@ -144,7 +170,7 @@ mod tests {
         assert_eq!(checked(&fake, false).await.fact, None, "it may lock by default");
         fake.object_lock = Err(S3Failure::service(501, Some("NotImplemented"), None));
         for immutable in [true, false] {
-            let none = ObjectLock { enabled: false, default_retention: None };
+            let none = ObjectLock { enabled: None, default_retention: None };
             assert_eq!(checked(&fake, immutable).await.fact, Some(none), "it locks nothing");
         }
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Checked;
-use super::bucket::not_passed;
+use super::bucket::{not_passed, not_reported};
 use crate::model::report::Finding;
 use crate::model::{Reason, S3Location};
 use crate::s3::{BucketApi, Versioning, within};
@@ -18,7 +18,8 @@ pub async fn versioning(
 ) -> Checked<Versioning> {
     match within(deadline, api.versioning()).await {
         Ok(found) => assess(found, location, immutable),
-        Err(failure) if !immutable && failure.is_refusal_to_tell() => {
+        Err(failure) if failure.lacks_configuration() => not_reported("versioning", &failure, location, immutable),
+        Err(failure) if !immutable && (failure.is_refusal_to_tell() || failure.is_server_trouble()) => {
             Checked::not_needed(failure.finding(location).message)
         }
         Err(failure) => not_passed(&failure, location),
@@ -69,12 +70,24 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn unknown_versioning_fails_an_immutable_target_only_and_an_answer_that_is_not_s3_fails_any() {
+    async fn versioning_that_the_service_does_not_report_fails_only_an_immutable_target() {
         let mut fake = FakeBucket::healthy();
-        fake.versioning = Err(S3Failure::service(501, Some("NotImplemented"), None));
-        assert_eq!(checked(&fake, true).await.outcome(), Outcome::Failed);
-        assert_eq!(checked(&fake, false).await.outcome(), Outcome::Skipped);
-        fake.versioning = Err(S3Failure::NotS3("HTML".to_owned()));
-        assert_eq!(checked(&fake, false).await.outcome(), Outcome::Failed);
+        for (failure, reason) in [
+            (S3Failure::service(501, Some("NotImplemented"), None), Reason::NotImplemented),
+            (S3Failure::service(404, Some("NoSuchBucket"), None), Reason::NotImplemented),
+            (S3Failure::NotS3("HTML".to_owned()), Reason::NotImplemented),
+            (S3Failure::service(403, Some("AccessDenied"), None), Reason::AccessDenied),
+            (S3Failure::service(503, Some("SlowDown"), None), Reason::Throttled),
+        ] {
+            fake.versioning = Err(failure.clone());
+            let immutable = checked(&fake, true).await;
+            assert_eq!((immutable.outcome(), immutable.reason()), (Outcome::Failed, Some(reason)), "{failure}");
+            let ordinary = checked(&fake, false).await;
+            assert_eq!(
+                (ordinary.outcome(), ordinary.reason(), ordinary.fact),
+                (Outcome::Skipped, None, None),
+                "{failure}"
+            );
+        }
     }
 }

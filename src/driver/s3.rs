@@ -137,7 +137,7 @@ impl S3Driver {
         let retention = configuration.lock.as_ref().and_then(|lock| lock.default_retention);
         let bucket = BucketFacts {
             versioning: configuration.versioning.map(|versioning| versioning == Versioning::Enabled),
-            object_lock: configuration.lock.as_ref().map(|lock| lock.enabled),
+            object_lock: configuration.lock.as_ref().and_then(|lock| lock.enabled),
             default_retention: retention.map(|retention| retention.to_string()),
             configuration_read_at: Some(configuration.read_at),
             object_count: usage.object_count.or(counted),

@@ -160,6 +160,31 @@ impl S3Failure {
         matches!(self.reason(), Reason::AccessDenied | Reason::NotImplemented)
     }
 
+    /// Returns whether a GET of a configuration was answered as by a service that does not have this
+    /// configuration: with an error for the parameter, or with another document. Swift before 2.33 answers
+    /// `?object-lock` with a listing.
+    #[must_use]
+    pub fn lacks_configuration(&self) -> bool {
+        match self {
+            Self::NotS3(_) => true,
+            Self::Service { status: 400 | 404 | 405 | 501, .. } if !self.has_expired_credentials() => matches!(
+                self.reason(),
+                Reason::NotImplemented
+                    | Reason::BucketNotFound
+                    | Reason::ObjectLockMissing
+                    | Reason::AccessDenied
+                    | Reason::NotS3
+            ),
+            _ => false,
+        }
+    }
+
+    /// Returns whether the service is overloaded or broken, which is likely to pass.
+    #[must_use]
+    pub fn is_server_trouble(&self) -> bool {
+        matches!(self.reason(), Reason::ServerError | Reason::Throttled)
+    }
+
     /// Returns whether the object or version does not exist.
     #[must_use]
     pub fn is_gone(&self) -> bool {

@@ -179,7 +179,7 @@ pub(super) mod tests {
             prefix: "x/".to_owned(),
             retention: Duration::from_secs(10),
         };
-        let lock = ObjectLock { enabled: true, default_retention: None };
+        let lock = ObjectLock { enabled: Some(true), default_retention: None };
         Basis { versioning: Versioning::Enabled, lock, settings, canary, rule: None, access_key_id: "AKIA".to_owned() }
     }
 

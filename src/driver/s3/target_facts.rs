@@ -193,7 +193,7 @@ impl TargetFacts {
             access_key_id: session.access_key_id.clone(),
         };
         if log.has_failure() {
-            return if lock.enabled { self.proofs.state(&basis) } else { LockProofState::NotAsked };
+            return if lock.is_enabled() { self.proofs.state(&basis) } else { LockProofState::NotAsked };
         }
         let context = ProofContext {
             names: &session.names,
@@ -218,7 +218,7 @@ async fn unproved(
     configuration: &Configuration,
     log: &mut CheckLog,
 ) -> LockProofState {
-    if configuration.lock.as_ref().is_some_and(|lock| !lock.enabled) {
+    if configuration.lock.as_ref().is_some_and(|lock| !lock.is_enabled()) {
         return LockProofState::NotAsked;
     }
     let why = format!("{why}: that the lock is enforced is not verified");

@@ -30,7 +30,7 @@ fn session(api: FakeObjects) -> Session<FakeObjects> {
 }
 
 fn configuration(default_retention: Option<DefaultRetention>) -> Configuration {
-    let lock = Some(ObjectLock { enabled: true, default_retention });
+    let lock = Some(ObjectLock { enabled: Some(true), default_retention });
     Configuration { lock, versioning: Some(Versioning::Enabled), read_at: Timestamp::now() }
 }
 

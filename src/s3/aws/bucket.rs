@@ -134,15 +134,17 @@ impl BucketApi for AwsBucket {
         let answer = match self.instrumented(call).interceptor(RequireWellFormedXml).send().await.map_err(failure) {
             Ok(answer) => answer,
             Err(S3Failure::Service { code: Some(code), .. }) if code == "ObjectLockConfigurationNotFoundError" => {
-                return Ok(ObjectLock { enabled: false, default_retention: None });
+                return Ok(ObjectLock { enabled: Some(false), default_retention: None });
             }
             Err(failure) => return Err(failure),
         };
         let configuration = answer.object_lock_configuration();
         Ok(ObjectLock {
-            enabled: configuration
-                .and_then(|found| found.object_lock_enabled())
-                .is_some_and(|enabled| *enabled == ObjectLockEnabled::Enabled),
+            enabled: Some(
+                configuration
+                    .and_then(|found| found.object_lock_enabled())
+                    .is_some_and(|enabled| *enabled == ObjectLockEnabled::Enabled),
+            ),
             default_retention: configuration
                 .and_then(|found| found.rule()?.default_retention())
                 .and_then(written_retention),

@@ -30,7 +30,9 @@ where
             let failure = failure.with_headers(clock_ahead_seconds(raw), raw.headers().get("location"));
             return failure.with_message(told.message().unwrap_or_default());
         }
-        return transport(told, limit_bytes).unwrap_or_else(|| S3Failure::NotS3(innermost_cause(told)));
+        // The parser's own words are of no use to an operator.
+        let other = || S3Failure::NotS3("it is not the XML document that this request is answered with".to_owned());
+        return transport(told, limit_bytes).unwrap_or_else(other);
     }
     transport(&error, limit_bytes).unwrap_or_else(|| match &error {
         SdkError::ConstructionFailure(_) => S3Failure::Agent(innermost_cause(&error)),
