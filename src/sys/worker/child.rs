@@ -1,9 +1,8 @@
-//! The worker's side: one request after the other, with plain blocking system calls.
+//! The worker process: executes one request after the other with plain blocking system calls.
 //!
-//! There is no runtime, no thread and no state here, so that a worker is small, starts in a
-//! millisecond and can be killed at any point. It ends when its input does, which is when the agent
-//! lets it go or is gone itself. Any request may block for as long as a dead server likes; that is
-//! the agent's business, which holds the deadline and the SIGKILL.
+//! There is no runtime, no thread and no state here. So a worker is small, starts in a millisecond and can be
+//! killed at any point. It ends when its input does: when the agent closes it, or is gone. A request may block as
+//! long as a server is dead. The agent knows the deadline, and kills the worker.
 
 #![allow(clippy::disallowed_methods, reason = "a worker is the one place where storage may be touched")]
 
@@ -18,7 +17,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{geteuid, setgroups};
 
-use super::protocol::frame::{self, HELLO, HostTime, Numbered, Order};
+use super::protocol::frame::{self, Batch, HELLO, HostTime, Numbered};
 use super::protocol::{Request, Response, UnmountHow, WorkerFault};
 use super::{canary, directory, mount_point};
 use crate::sys::child_setup;
@@ -31,8 +30,8 @@ pub fn main() -> ExitCode {
     // Had the agent died before this line, the input would be at its end.
     let _ = child_setup::apply();
     if geteuid().is_root() {
-        // The canary is to be refused what the backup user is refused. Where this is not permitted,
-        // it says so itself.
+        // The canary must not have more rights than the backup user. It reports an error itself where this is not
+        // permitted.
         let _ = setgroups(&[]);
     }
     umask(Mode::S_IWGRP | Mode::S_IWOTH);
@@ -59,37 +58,34 @@ fn write_if_ready(mut output: impl Write + AsFd, line: &str) {
     }
 }
 
-/// Says that it is there, and serves requests until the input ends.
+/// Sends the first answer, and executes requests until the input ends.
 ///
 /// # Errors
 /// When the input is not a request, or the reader of the answers is gone.
 pub fn serve(input: &mut impl Read, output: &mut impl Write) -> io::Result<()> {
-    frame::write(output, HELLO, &Ok::<_, WorkerFault>(Response::Done))?;
-    while let Some(order) = frame::read::<Order<Request>>(input)? {
-        match order.body {
-            Order::One(request) => frame::write(output, order.number, &perform(&request))?,
-            Order::Batch { until, requests } => serve_batch(&requests, until, output, perform)?,
-        }
+    let hello: Result<Response, WorkerFault> = Ok(Response::Done);
+    frame::write(output, &Numbered { number: HELLO, body: hello })?;
+    while let Some(batch) = frame::read::<Batch<Request>>(input)? {
+        serve_batch(&batch, output, perform)?;
     }
     Ok(())
 }
 
-/// Answers one after the other, since the next one may hang.
+/// Answers requests one by one, because the next one may hang.
 fn serve_batch(
-    requests: &[Numbered<Request>],
-    until: HostTime,
+    batch: &Batch<Request>,
     output: &mut impl Write,
     mut perform: impl FnMut(&Request) -> Result<Response, WorkerFault>,
 ) -> io::Result<()> {
-    for (index, request) in requests.iter().enumerate() {
+    for (index, request) in batch.requests.iter().enumerate() {
         // The first is always executed, so a slow host makes progress.
-        let answer = (index == 0 || HostTime::now() < until).then(|| perform(&request.body));
-        frame::write(output, request.number, &answer)?;
+        let answer = (index == 0 || HostTime::now() < batch.until).then(|| perform(&request.body));
+        frame::write(output, &Numbered { number: request.number, body: answer })?;
     }
     Ok(())
 }
 
-/// Does what is asked, for as long as that takes.
+/// Executes a request without a deadline.
 fn perform(request: &Request) -> Result<Response, WorkerFault> {
     match request {
         Request::StatVfs { path, expect_nfs } => directory::measure(path, *expect_nfs).map(Response::Counts),
@@ -100,8 +96,8 @@ fn perform(request: &Request) -> Result<Response, WorkerFault> {
     }
 }
 
-/// Unmounts with the system call itself. `umount.nfs` would also tell an NFSv3 server's mountd,
-/// which is a courtesy that a dead server makes expensive.
+/// Unmounts with the system call itself. `umount.nfs` would also notify the mountd of an NFSv3 server, and wait for
+/// it if it is dead.
 fn unmount(path: &Path, how: UnmountHow) -> Result<(), WorkerFault> {
     let (call, flags) = match how {
         UnmountHow::Plain => ("umount", MntFlags::empty()),
@@ -146,17 +142,20 @@ mod tests {
 
     #[test]
     fn worker_answers_requests_in_order_until_its_input_ends() {
-        let mut input = frame::encode(4, &Order::One(root())).expect("encodes");
-        let until = HostTime::now().after(Duration::from_secs(600));
-        let batch = Order::Batch { until, requests: vec![Numbered { number: 9, body: root() }] };
-        input.extend(frame::encode(HELLO, &batch).expect("encodes"));
+        let mut input = Vec::new();
+        for number in [4, 9] {
+            let requests = vec![Numbered { number, body: root() }];
+            input.extend(frame::encode(&Batch { until: HostTime::now(), requests }).expect("encodes"));
+        }
         let mut output = Vec::new();
         serve(&mut input.as_slice(), &mut output).expect("an end");
         let mut output = output.as_slice();
-        let hello = frame::read::<Result<Response, WorkerFault>>(&mut output).expect("reads").expect("a frame");
+        let hello =
+            frame::read::<Numbered<Result<Response, WorkerFault>>>(&mut output).expect("reads").expect("a frame");
         assert_eq!((hello.number, hello.body), (HELLO, Ok(Response::Done)));
         for number in [4, 9] {
-            let answer = frame::read::<Result<Response, WorkerFault>>(&mut output).expect("reads").expect("a frame");
+            let answer =
+                frame::read::<Numbered<Result<Response, WorkerFault>>>(&mut output).expect("reads").expect("a frame");
             assert_eq!(answer.number, number);
             let Ok(Response::Counts(counts)) = answer.body else {
                 panic!("{:?}", answer.body);
@@ -176,13 +175,14 @@ mod tests {
             }
             perform(request)
         };
-        let requests = [4, 9, 5].map(|number| Numbered { number, body: root() });
+        let requests = [4, 9, 5].map(|number| Numbered { number, body: root() }).into();
         let mut output = Vec::new();
-        serve_batch(&requests, until, &mut output, slow).expect("answered");
+        serve_batch(&Batch { until, requests }, &mut output, slow).expect("answered");
         let mut output = output.as_slice();
         for (number, is_begun) in [(4, true), (9, false), (5, false)] {
-            let answer =
-                frame::read::<Option<Result<Response, WorkerFault>>>(&mut output).expect("reads").expect("a frame");
+            let answer = frame::read::<Numbered<Option<Result<Response, WorkerFault>>>>(&mut output)
+                .expect("reads")
+                .expect("a frame");
             assert_eq!((answer.number, answer.body.is_some()), (number, is_begun));
         }
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::super::protocol::WorkerFault;
 use crate::sys::children::StuckChild;
 
-/// Why a call has no answer from storage, or a bad one.
+/// Why a call failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
     /// Storage did not answer before the deadline; the worker was killed.
@@ -25,17 +25,17 @@ pub enum CallError {
         /// How it ended, or what was wrong with its reply.
         source: io::Error,
     },
-    /// The last child of this target was killed and does not die.
+    /// The target's last child was killed and does not die.
     #[error(
         "{} (process {}) was killed and does not die: it waits in the kernel for storage that does not answer; this target is left alone until it is gone",
         .0.what,
         .0.pid
     )]
     Stuck(StuckChild),
-    /// A new worker was not there in time.
+    /// A new worker was not ready in time.
     #[error("a new probe worker was not ready within {} s", after.as_secs_f64())]
     NotReady {
-        /// How long was waited.
+        /// How long the call waited.
         after: Duration,
     },
     /// No worker could be started.
@@ -49,7 +49,7 @@ pub enum CallError {
     /// No worker was free in time, or the target's last child had not ended.
     #[error("no probe worker was free for this target within {} s", after.as_secs_f64())]
     Overloaded {
-        /// How long was waited.
+        /// How long the call waited.
         after: Duration,
     },
     /// The request cannot be encoded: it is too long, or a path is not UTF-8.

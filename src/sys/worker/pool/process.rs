@@ -1,4 +1,4 @@
-//! One worker as the pool has it: a child, and the pipes to it.
+//! A worker process and the pipes to it.
 
 use std::io;
 use std::os::fd::AsFd as _;
@@ -7,13 +7,14 @@ use std::process::Stdio;
 use futures::StreamExt as _;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use serde::de::DeserializeOwned;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::{ChildStdin, ChildStdout};
 use tokio_util::codec::{FramedRead, LengthDelimitedCodec};
 
 use super::super::protocol::frame::{self, Numbered};
 use super::super::protocol::{Response, WorkerFault};
+use super::error::CallError;
+use super::schedule::IdleWorker;
 use super::settings::WorkerPoolSettings;
 use crate::sys::children::{self, Child, ChildCensus, Program};
 use crate::sys::command::DEFAULT_PATH;
@@ -23,14 +24,6 @@ const WORKER: &str = "probe-worker";
 
 /// Answer of a worker.
 pub(super) type Answer = Result<Response, WorkerFault>;
-
-/// How a worker broke after a request.
-#[derive(Debug)]
-pub(super) struct AskError {
-    pub(super) source: io::Error,
-    /// Whether the worker may have started the request.
-    pub(super) was_sent: bool,
-}
 
 /// A worker. Dropping it kills it.
 #[derive(Debug)]
@@ -65,32 +58,18 @@ impl Worker {
         Ok(Self { child, input, output })
     }
 
-    /// Sends a request and waits for its answer without a deadline.
-    pub(super) async fn ask(&mut self, number: u64, frame: &[u8]) -> Result<Answer, AskError> {
-        // A frame that was not written whole is not executed.
-        self.send(frame).await.map_err(|source| AskError { source, was_sent: false })?;
-        self.answer(number).await.map_err(|source| AskError { source, was_sent: true })
-    }
-
     /// Sends a frame without waiting for an answer.
     pub(super) async fn send(&mut self, frame: &[u8]) -> io::Result<()> {
         self.input.write_all(frame).await
     }
 
-    pub(super) async fn answer(&mut self, number: u64) -> io::Result<Answer> {
-        self.receive(number).await
-    }
-
-    /// Waits for the next answer of a batch: `None` if the request was not started.
-    pub(super) async fn answer_of_batch(&mut self, number: u64) -> io::Result<Option<Answer>> {
-        self.receive(number).await
-    }
-
-    async fn receive<T: DeserializeOwned>(&mut self, number: u64) -> io::Result<T> {
+    /// Waits for the next answer: `None` if the worker hands the request back without having started it. Safe
+    /// to cancel.
+    pub(super) async fn answer(&mut self, number: u64) -> io::Result<Option<Answer>> {
         let frame = self.output.next().await.ok_or(io::ErrorKind::UnexpectedEof)??;
-        let answer: Numbered<T> = frame::decode(&frame)?;
+        let answer: Numbered<Option<Answer>> = frame::decode(&frame)?;
         if answer.number != number {
-            let message = format!("it answered request {} when asked {number}", answer.number);
+            let message = format!("it answered request {} instead of {number}", answer.number);
             return Err(io::Error::new(io::ErrorKind::InvalidData, message));
         }
         Ok(answer.body)
@@ -116,22 +95,22 @@ impl Worker {
     }
 }
 
-/// Removes the workers from which there is something to read, such as the end of their output.
-pub(super) fn retain_silent(workers: &mut Vec<Worker>) {
-    workers.retain_mut(|worker| {
-        let is_silent = worker.is_silent();
-        // A worker that has ended is reaped by this, and is not killed.
-        if !is_silent && !worker.child.has_ended() {
+impl IdleWorker for Worker {
+    /// Whether there is nothing to read from the worker, such as the end of its output. A worker that has ended
+    /// is reaped by this, and is not killed.
+    fn is_usable(&mut self) -> bool {
+        let is_silent = self.is_silent();
+        if !is_silent && !self.child.has_ended() {
             tracing::warn!("a probe worker broke and is replaced: it sent an unexpected reply");
         }
         is_silent
-    });
+    }
 }
 
 /// Logs that a worker broke, unless it only ended.
-pub(super) fn log_broken(error: &io::Error) {
-    if !is_end(error) {
-        tracing::warn!(%error, "a probe worker broke and is replaced");
+pub(super) fn log_broken(error: &CallError) {
+    if !matches!(error, CallError::WorkerDied { source } if is_end(source)) {
+        tracing::warn!(%error, "a probe worker is replaced");
     }
 }
 

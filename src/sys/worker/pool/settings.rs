@@ -5,48 +5,47 @@ use std::path::PathBuf;
 
 use super::super::protocol::ARGUMENT;
 
-/// How a pool starts workers, and how many.
+/// Program and number of the workers.
 #[derive(Debug, Clone)]
 pub struct WorkerPoolSettings {
-    /// The program: this one.
+    /// Program that is started as a worker: this one.
     pub program: PathBuf,
-    /// Its arguments: `probe-worker`.
+    /// Arguments of the program: `probe-worker`.
     pub arguments: Vec<OsString>,
-    /// How many workers are kept when there is nothing to do.
+    /// Maximum number of idle workers.
     pub idle_max: usize,
-    /// How many workers may be at work at the same time, at least 2.
+    /// Maximum number of busy workers, at least 2.
     pub workers_max: usize,
 }
 
 impl WorkerPoolSettings {
-    /// `program probe-worker`, 4 idle ones, 64 at work.
+    /// `program probe-worker`, at most 4 idle and 64 busy workers.
     #[must_use]
     pub fn new(program: PathBuf) -> Self {
         Self { program, arguments: vec![ARGUMENT.into()], idle_max: 4, workers_max: 64 }
     }
 }
 
-/// Which places a call may take.
+/// Health of the target of a call. It decides which permits and workers the call may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lane {
-    /// The target's last probe passed. Has its own half of the places, and of the other half what
-    /// is free.
+    /// The target's last probe passed. Has its own half of the permits, and may use free permits of the other half.
     Healthy,
-    /// It did not, or there was none. Has half of the places.
+    /// The last probe did not pass, or there was none. Has half of the permits.
     Suspect,
 }
 
-/// How many workers there are and were.
+/// Numbers of workers, calls and children.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PoolStats {
-    /// Waiting for work.
+    /// Idle workers.
     pub idle: usize,
-    /// Calls that a worker is at work for, or that have a place and wait for one.
+    /// Calls that have a permit.
     pub busy: usize,
-    /// Children of any kind that were killed and do not die.
+    /// Children, workers or commands, that were killed and do not die.
     pub stuck: usize,
-    /// Workers ever started.
+    /// Workers that were started since the agent started.
     pub spawned_total: u64,
-    /// Children of any kind ever killed.
+    /// Children, workers or commands, that were killed since the agent started.
     pub killed_total: u64,
 }

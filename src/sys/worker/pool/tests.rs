@@ -12,6 +12,7 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 use std::ffi::OsString;
 use std::path::PathBuf;
+use tokio::time::timeout;
 use uuid::Uuid;
 
 const ENOUGH: Duration = Duration::from_secs(10);
@@ -64,8 +65,9 @@ async fn call(pool: &WorkerPool, deadline: Duration) -> Result<Response, CallErr
 
 fn idle_pids(pool: &WorkerPool) -> Vec<Pid> {
     pool.inner
-        .idle
-        .workers()
+        .dispatcher
+        .schedule()
+        .idle()
         .iter()
         .map(|worker| Pid::from_raw(i32::try_from(worker.child.pid()).expect("a pid")))
         .collect()

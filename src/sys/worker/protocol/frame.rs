@@ -1,13 +1,13 @@
-//! Frames: how requests and answers go over a worker's standard input and output, length-prefixed JSON.
+//! Frames: length-prefixed JSON on a worker's standard input and output.
 //!
-//! A frame is four bytes of length, little-endian, and that many bytes of JSON, at most
-//! [`FRAME_MAX_BYTES`]. Each request has a number and its answer repeats it. An answer with another number
-//! means a broken worker, and is never taken for the measurement of another target. A new worker first
-//! sends an answer without a request, which means that it is ready ([`HELLO`]).
+//! A frame is four bytes of length, little-endian, and that many bytes of JSON, at most [`FRAME_MAX_BYTES`]. The
+//! agent sends a [`Batch`] of requests, and the worker sends a frame for each answer. Each request has a number and
+//! its answer repeats it. An answer with another number means a broken worker. So it is never mistaken for the
+//! measurement of another target. A new worker first sends an answer without a request ([`HELLO`]), which means that
+//! it is ready.
 //!
-//! Measurements of several targets may come in one frame ([`Order::Batch`]). They are answered one by one,
-//! each as soon as it is made. A worker hands back the requests that it has not started when the time of
-//! the batch is up. So storage that has just become slow delays no other target.
+//! A worker hands back the requests that it has not started when the time of the batch is up. So storage that has
+//! just become slow delays no other target.
 
 use std::io::{self, Read, Write};
 use std::time::Duration;
@@ -16,23 +16,22 @@ use rustix::time::{ClockId, clock_gettime};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-/// How long the length of a frame is, in bytes.
+/// Size of the length field, in bytes.
 pub(in crate::sys::worker) const LENGTH_BYTES: usize = 4;
 
-/// The largest frame, in bytes.
+/// Maximum size of a frame without its length field, in bytes.
 pub const FRAME_MAX_BYTES: usize = 64 << 10;
 
-/// The number of a worker's first answer, and of no request; the frame of a batch, which has no answer of
-/// its own, bears it too.
+/// Number of a worker's first answer. No request has this number.
 pub(in crate::sys::worker) const HELLO: u64 = 0;
 
-/// How many measurements one frame may ask for.
+/// Maximum number of requests in a batch.
 pub(in crate::sys::worker) const BATCH_MAX: usize = 16;
 
-/// How long after a batch was sent a worker begins with another measurement of it.
+/// How long after a batch was sent the worker still starts requests of it.
 pub(in crate::sys::worker) const BATCH_TIME: Duration = Duration::from_millis(5);
 
-/// A frame on its way: a body and its number.
+/// A request or an answer with its number.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::sys::worker) struct Numbered<T> {
     pub(in crate::sys::worker) number: u64,
@@ -45,74 +44,73 @@ pub(in crate::sys::worker) struct Numbered<T> {
 pub(in crate::sys::worker) struct HostTime(u64);
 
 impl HostTime {
-    /// The time now.
+    /// Returns the current time.
     pub(in crate::sys::worker) fn now() -> Self {
         let now = clock_gettime(ClockId::Monotonic);
         let part = |number| u64::try_from(number).unwrap_or_default();
         Self(part(now.tv_sec).saturating_mul(1_000_000_000).saturating_add(part(now.tv_nsec)))
     }
 
-    /// That much later.
+    /// Returns the time `duration` later.
     pub(in crate::sys::worker) fn after(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)))
     }
 }
 
-/// What a frame asks for. `R` is a [`Request`](super::Request), or a reference to one that is to be sent.
+/// Requests of different targets, each of which is answered in order, with a [`Response`](super::Response) or a
+/// [`WorkerFault`](super::WorkerFault), or with `null` if the worker did not start it. It always starts the
+/// first. `R` is a [`Request`](super::Request), or a reference to one.
 #[derive(Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(in crate::sys::worker) enum Order<R> {
-    /// One request, answered by a [`Response`](super::Response) or a [`WorkerFault`](super::WorkerFault).
-    One(R),
-    /// Several, each of which is answered in turn: by the same, or by `null` if it was not begun. The first
-    /// always is.
-    Batch {
-        /// Until when another is begun.
-        until: HostTime,
-        /// What is asked for, at most [`BATCH_MAX`].
-        requests: Vec<Numbered<R>>,
-    },
+pub(in crate::sys::worker) struct Batch<R> {
+    /// When the worker stops starting requests.
+    pub(in crate::sys::worker) until: HostTime,
+    /// From one to [`BATCH_MAX`] requests.
+    pub(in crate::sys::worker) requests: Vec<Numbered<R>>,
 }
 
-/// A frame of this body, ready to be written.
+/// Returns the frame of this body.
 ///
 /// # Errors
 /// When it is larger than [`FRAME_MAX_BYTES`] or a path in it is not UTF-8.
-pub(in crate::sys::worker) fn encode<T: Serialize>(number: u64, body: &T) -> io::Result<Vec<u8>> {
+pub(in crate::sys::worker) fn encode(body: &impl Serialize) -> io::Result<Vec<u8>> {
     let mut frame = vec![0; LENGTH_BYTES];
-    serde_json::to_writer(&mut frame, &Numbered { number, body })?;
+    serde_json::to_writer(&mut frame, body)?;
     let length = frame.len() - LENGTH_BYTES;
     let prefix = u32::try_from(length).ok().filter(|_| length <= FRAME_MAX_BYTES);
-    let prefix = prefix.ok_or_else(|| io::Error::other(format!("a frame of {length} bytes is too long")))?;
+    let prefix =
+        prefix.ok_or_else(|| io::Error::other(format!("a frame of {length} bytes exceeds {FRAME_MAX_BYTES} bytes")))?;
     frame[..LENGTH_BYTES].copy_from_slice(&prefix.to_le_bytes());
     Ok(frame)
 }
 
-/// The length that a frame's prefix announces.
+/// Returns the length of a frame from its length field.
 ///
 /// # Errors
 /// When it is larger than [`FRAME_MAX_BYTES`].
 fn length(prefix: [u8; LENGTH_BYTES]) -> io::Result<usize> {
     let length = usize::try_from(u32::from_le_bytes(prefix)).unwrap_or(usize::MAX);
     if length > FRAME_MAX_BYTES {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a frame of {length} bytes was announced")));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("a frame of {length} bytes exceeds {FRAME_MAX_BYTES} bytes"),
+        ));
     }
     Ok(length)
 }
 
-/// The body of a frame.
+/// Decodes the body of a frame.
 ///
 /// # Errors
-/// When it is not what was expected.
-pub(in crate::sys::worker) fn decode<T: DeserializeOwned>(body: &[u8]) -> io::Result<Numbered<T>> {
+/// When it is not the JSON of a `T`.
+pub(in crate::sys::worker) fn decode<T: DeserializeOwned>(body: &[u8]) -> io::Result<T> {
     serde_json::from_slice(body).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
 /// Reads a frame, or `None` at the end of the input.
 ///
 /// # Errors
-/// When the input ends within a frame or holds something else.
-pub(in crate::sys::worker) fn read<T: DeserializeOwned>(input: &mut impl Read) -> io::Result<Option<Numbered<T>>> {
+/// When the input ends within a frame, or the frame is not a `T`.
+pub(in crate::sys::worker) fn read<T: DeserializeOwned>(input: &mut impl Read) -> io::Result<Option<T>> {
     let mut prefix = [0; LENGTH_BYTES];
     let first = loop {
         match input.read(&mut prefix[..1]) {
@@ -132,9 +130,9 @@ pub(in crate::sys::worker) fn read<T: DeserializeOwned>(input: &mut impl Read) -
 /// Writes a frame.
 ///
 /// # Errors
-/// When the frame is too long, or the reader is gone.
-pub(in crate::sys::worker) fn write<T: Serialize>(output: &mut impl Write, number: u64, body: &T) -> io::Result<()> {
-    output.write_all(&encode(number, body)?)?;
+/// When the frame is larger than [`FRAME_MAX_BYTES`], or the reader is gone.
+pub(in crate::sys::worker) fn write(output: &mut impl Write, body: &impl Serialize) -> io::Result<()> {
+    output.write_all(&encode(body)?)?;
     output.flush()
 }
 
@@ -158,11 +156,11 @@ mod tests {
             names: CanaryNames::new("node-1"),
             expect_nfs: true,
         });
-        let frame = encode(7, &request).expect("encodes");
+        let frame = encode(&Numbered { number: 7, body: &request }).expect("encodes");
         let read: Numbered<Request> = read(&mut frame.as_slice()).expect("reads").expect("a frame");
         assert_eq!((read.number, read.body), (7, request));
         let answer: Result<Response, WorkerFault> = Err(WorkerFault::system("fstatfs", Path::new("/m"), Errno::ESTALE));
-        let frame = encode(8, &answer).expect("encodes");
+        let frame = encode(&Numbered { number: 8, body: &answer }).expect("encodes");
         let read: Numbered<Result<Response, WorkerFault>> = decode(&frame[LENGTH_BYTES..]).expect("reads");
         assert_eq!(read.body.as_ref().map_err(WorkerFault::errno), Err(Some(Errno::ESTALE)));
         assert_eq!(read.body.expect_err("a fault").to_string(), "fstatfs /m: Stale file handle (ESTALE)");
@@ -176,7 +174,7 @@ mod tests {
         assert!(largest.is_brief());
         let members = || Numbered { number: u64::MAX, body: &largest };
         let requests = std::iter::repeat_with(members).take(BATCH_MAX).collect();
-        assert!(encode(u64::MAX, &Order::Batch { until: HostTime(u64::MAX), requests }).is_ok());
+        assert!(encode(&Batch { until: HostTime(u64::MAX), requests }).is_ok());
     }
 
     #[test]
@@ -187,6 +185,6 @@ mod tests {
         assert!(read::<Request>(&mut [2, 0, 0, 0, b'{', b'}'].as_slice()).is_err(), "not a request");
         assert!(read::<Request>(&mut [].as_slice()).expect("an end").is_none());
         let long = Request::Unmount { path: "x".repeat(FRAME_MAX_BYTES).into(), how: UnmountHow::Plain };
-        assert!(encode(1, &long).is_err());
+        assert!(encode(&long).is_err());
     }
 }

@@ -1,0 +1,42 @@
+//! Permits: how many workers may be busy, by lane.
+
+use std::sync::Arc;
+
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
+
+use super::settings::Lane;
+
+/// Permits of both lanes. A permit is released when it is dropped.
+#[derive(Debug)]
+pub(super) struct Permits {
+    healthy: Arc<Semaphore>,
+    suspect: Arc<Semaphore>,
+}
+
+impl Permits {
+    /// `workers_max` permits, half of them for each lane, and at least one.
+    pub(super) fn new(workers_max: usize) -> Self {
+        let suspect = (workers_max / 2).max(1);
+        let healthy = workers_max.saturating_sub(suspect).max(1);
+        Self { healthy: Arc::new(Semaphore::new(healthy)), suspect: Arc::new(Semaphore::new(suspect)) }
+    }
+
+    /// Waits for a permit. A healthy target takes a permit of the suspects only when none of them waits for
+    /// it. It waits only for a permit of its own lane.
+    ///
+    /// # Errors
+    /// Never: the semaphores are not closed.
+    pub(super) async fn acquire(&self, lane: Lane) -> Result<OwnedSemaphorePermit, AcquireError> {
+        let (healthy, suspect) = (self.healthy.clone(), self.suspect.clone());
+        match lane {
+            Lane::Suspect => suspect.acquire_owned().await,
+            Lane::Healthy => match healthy.clone().try_acquire_owned().or_else(|_| suspect.try_acquire_owned()) {
+                Ok(permit) => Ok(permit),
+                Err(_) => healthy.acquire_owned().await,
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
