@@ -1,56 +1,53 @@
-//! The one thread that makes children, for the reasons given in [`super`].
+//! The thread that starts all children, for the reasons in [`children`](super).
 
-#![allow(clippy::disallowed_methods, reason = "this is where children are made")]
+#![allow(clippy::disallowed_methods, reason = "this is where children are started")]
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
+use tokio::process::{Child, Command};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use super::{Child, ChildCensus};
 use crate::sys::child_setup;
 
-/// How many children may be asked for before their callers are told that there are too many. Far
-/// more than a pool and one command for each target come to.
+/// Maximum number of children that wait to be started. Far more than a pool of workers and one command for each
+/// target need.
 const QUEUE_MAX: usize = 4096;
 
-/// Whose program a child runs.
+/// Stack of the thread, in bytes. It only starts children.
+const STACK_BYTES: usize = 256 << 10;
+
+/// Origin of the program that a child runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::sys) enum Program {
-    /// Our own, which calls [`child_setup::apply`] first thing. It is started without a copy of this
-    /// process's memory map (posix_spawn(3)): a copy stops all other threads for a while, and a crowd of
-    /// dead mounts costs a new worker each at every probe.
+    /// This program, which calls [`child_setup::apply`] itself. It is started without a copy of this process's
+    /// memory map (posix_spawn(3)). A copy stops all other threads for a while, and each dead mount costs a new
+    /// worker at every probe.
     Ours,
-    /// Somebody else's, which has to be prepared between fork and exec.
+    /// Another program, which [`child_setup::apply`] prepares between fork and exec.
     Foreign,
 }
 
-/// Stack of the thread, in bytes. It does nothing but fork.
-const STACK_BYTES: usize = 256 << 10;
-
+/// A child to start.
 struct Order {
-    command: tokio::process::Command,
-    what: String,
-    census: ChildCensus,
+    command: Command,
     runtime: Handle,
-    reply: oneshot::Sender<io::Result<Child>>,
+    started: Box<dyn FnOnce(io::Result<Child>) + Send>,
 }
 
-/// Makes a child: the leader of a new process group, which dies with this process. Must be called
-/// within a tokio runtime. If the caller gives up meanwhile, the child is killed as soon as it
-/// exists.
+/// Starts a child: the leader of a new process group, which dies with this process. Must be called within a
+/// tokio runtime. `wrap` owns the child from the start, also when the caller is gone by then.
 ///
 /// # Errors
-/// As fork(2) and execve(2) have it: above all, that there is no such program.
-pub(in crate::sys) async fn spawn(
+/// As fork(2) and execve(2), for example when the program does not exist.
+pub(super) async fn spawn<T: Send + 'static>(
     mut command: std::process::Command,
     program: Program,
-    what: String,
-    census: &ChildCensus,
-) -> io::Result<Child> {
+    wrap: impl FnOnce(Child) -> T + Send + 'static,
+) -> io::Result<T> {
     use std::os::unix::process::CommandExt;
 
     command.process_group(0);
@@ -62,16 +59,16 @@ pub(in crate::sys) async fn spawn(
             command.pre_exec(child_setup::apply);
         }
     }
-    let mut command = tokio::process::Command::from(command);
-    // For the one case that `Child` cannot see to: a runtime that is shutting down.
+    let mut command = Command::from(command);
+    // For a runtime that is shutting down, where `wrap` does not get the child.
     command.kill_on_drop(true);
     let (reply, answer) = oneshot::channel();
-    let order = Order { command, what, census: census.clone(), runtime: Handle::current(), reply };
-    let thread = thread()?;
-    thread
-        .try_send(order)
+    // A caller that is gone does not receive it, and dropping it kills the child.
+    let started = Box::new(|child: io::Result<Child>| drop(reply.send(child.map(wrap))));
+    thread()?
+        .try_send(Order { command, runtime: Handle::current(), started })
         .map_err(|_| io::Error::other(format!("more than {QUEUE_MAX} children are waiting to start")))?;
-    answer.await.map_err(|_| io::Error::other("the child could not be made because the agent is stopping"))?
+    answer.await.map_err(|_| io::Error::other("the child could not be started because the agent is stopping"))?
 }
 
 fn thread() -> io::Result<&'static SyncSender<Order>> {
@@ -81,19 +78,18 @@ fn thread() -> io::Result<&'static SyncSender<Order>> {
     }
     let (orders, queue) = sync_channel(QUEUE_MAX);
     std::thread::Builder::new().name("spawner".to_owned()).stack_size(STACK_BYTES).spawn(move || serve(&queue))?;
-    // When two were started at once, the loser's queue has no sender left and its thread ends.
+    // If two callers start a thread at once, the queue of one of them loses its sender, and that thread ends.
     Ok(THREAD.get_or_init(|| orders))
 }
 
 fn serve(queue: &Receiver<Order>) {
-    while let Ok(Order { mut command, what, census, runtime, reply }) = queue.recv() {
+    while let Ok(Order { mut command, runtime, started }) = queue.recv() {
         let child = catch_unwind(AssertUnwindSafe(|| {
             let _context = runtime.enter();
-            command.spawn().map(|process| Child::new(process, what, census, runtime.clone()))
+            let child = command.spawn();
+            started(child);
         }));
-        // Registering with a runtime that has just been shut down panics; the others go on.
-        let child = child.unwrap_or_else(|_| Err(io::Error::other("the runtime is shutting down")));
-        // A caller who gave up gets nothing, and dropping the child kills it.
-        let _ = reply.send(child);
+        // Registering with a runtime that has just been shut down panics. The caller gets an error.
+        drop(child);
     }
 }

@@ -1,8 +1,7 @@
 #![allow(clippy::disallowed_methods)]
 
 use super::*;
-use std::process::Command;
-use std::time::Duration;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 async fn shell(script: &str, census: &ChildCensus) -> Child {
@@ -38,7 +37,7 @@ async fn target_has_one_claim() {
     });
     tokio::time::sleep(Duration::from_millis(20)).await;
     drop(claim);
-    assert!(waiting.await.expect("no panic"), "who waits gets it when it is given up");
+    assert!(waiting.await.expect("no panic"), "the waiting caller gets it when it is released");
 }
 
 #[tokio::test]
@@ -54,7 +53,7 @@ async fn dropped_child_is_killed_with_its_group_and_frees_its_target() {
     let killed = Instant::now();
     census.claim(target, killed + Duration::from_secs(5)).await.expect("the child died");
     assert!(killed.elapsed() < Duration::from_millis(300), "{:?}", killed.elapsed());
-    assert_eq!(members_of(group_id(pid).expect("a pid")).len(), 0, "nobody is left");
+    assert_eq!(group::members_of(group::id(pid).expect("a pid")).len(), 0, "nobody is left");
     assert_eq!(census.counts(), ChildCounts { alive: 0, stuck: 0, spawned_total: 1, killed_total: 1 });
 }
 
