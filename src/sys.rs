@@ -3,17 +3,15 @@
 //! A path below the mount root can hang any thread that touches it for as long as its server is away, and
 //! no timeout around a thread gets the thread back. So there are exactly two ways to storage:
 //!
-//! - what the kernel knows without asking it: the mount table ([`mount_table`]), read from
-//!   `/proc/self/mountinfo` and re-read when the kernel says that it changed, and what it counts of NFS
-//!   mounts ([`mount_stats`]);
-//! - a child process that can be killed: a probe worker ([`worker`]) for a request of ours, or a
-//!   foreign command ([`command`]) such as `mount.nfs`, both with a deadline, both counted, and at
-//!   most one at a time for each target ([`children`]).
+//! - The kernel's own memory: the mount table ([`mount_table`]), which is read again when the kernel reports a
+//!   change, and the counters of NFS mounts ([`mount_stats`]).
+//! - A child process that can be killed: a probe worker ([`worker`]), or a foreign command ([`command`]) such as
+//!   `mount.nfs`. Each has a deadline. Each target has at most one child at a time ([`children`]).
 //!
-//! `.clippy.toml` bans the rest of the crate from the functions that would go around them. What
-//! else concerns the host and waits for nobody is here too: the service manager ([`systemd`]), the
-//! facts about this node ([`node`]), names of hosts ([`resolve`]), groups ([`group`]), secrets in files ([`secret_file`]) and heaps
-//! ([`heap`]).
+//! `.clippy.toml` bans functions that would bypass them from the rest of the crate. Other parts of the host that
+//! cannot block the agent are here too: the service manager ([`systemd`]), facts about this node ([`node`]),
+//! name resolution ([`resolve`]), groups ([`group`]), files with secrets ([`secret_file`]), the log queue
+//! ([`log_queue`]) and heaps ([`heap`]).
 
 mod child_setup;
 pub mod children;

@@ -1,12 +1,12 @@
 //! Commands: foreign programs such as `mount.nfs`, with a deadline.
 //!
-//! A command gets no input, an environment of `PATH` and `LC_ALL=C` (its words end up in reports,
-//! and options are recognised in them), and a process group of its own. At the deadline, or when
-//! the caller loses interest, the whole group is killed. It also dies with the agent: an agent that
-//! restarts while its predecessor's `mount.nfs` still tries would mount a second time on top.
+//! A command has no input, an environment of `PATH` and `LC_ALL=C`, and its own process group. Its messages are
+//! shown in reports and searched for options, so they must be English. At the deadline, or when the caller drops
+//! the future, the whole group is killed. It also dies with the agent. Otherwise a restarted agent would mount a
+//! second time while the `mount.nfs` of its predecessor still tries.
 //!
-//! `mount.nfs` should be called directly rather than through `mount`: then the process that hangs is
-//! the one that is known. `rpc.statd`, which it may start, leaves the group and stays.
+//! Call `mount.nfs` directly and not through `mount`, so that the process that hangs is the known one.
+//! `rpc.statd`, which it may start, leaves the group and stays.
 
 #![allow(clippy::disallowed_methods, reason = "the program is on a local disk, and starts in a thread of its own")]
 
@@ -22,33 +22,33 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use super::children::{self, Assignment, ChildCensus, ClaimError, Program, StuckChild, UNKILLABLE_AFTER};
 use crate::model::TargetId;
 
-/// How much of the end of each output is kept, in bytes. The last words are the ones that matter.
+/// Maximum number of bytes that are kept from the end of each output. The last lines contain the error.
 pub const OUTPUT_MAX_BYTES: usize = 4096;
 
-/// How long output is still read after the command has ended. Normally its end is there already; a
-/// daemon that it started may hold the pipe open for ever.
+/// How long output is still read after the command has ended. Normally it has ended too. A daemon that the command
+/// started may keep the pipe open for ever.
 const DRAIN_GRACE: Duration = Duration::from_millis(100);
 
-/// Where programs that commands start are looked for when the agent itself has no `PATH`.
+/// `PATH` of commands when the agent itself has none.
 pub(super) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// A command that ended by itself.
+/// Result of a command that ended by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finished {
-    /// Its exit code, or `None` when a signal ended it.
+    /// Exit code, or `None` when a signal ended the command.
     pub code: Option<i32>,
-    /// The signal that ended it.
+    /// Signal that ended the command.
     pub signal: Option<i32>,
-    /// The end of what it wrote to standard output, at most [`OUTPUT_MAX_BYTES`].
+    /// End of standard output, at most [`OUTPUT_MAX_BYTES`].
     pub stdout: String,
-    /// The end of what it wrote to standard error, at most [`OUTPUT_MAX_BYTES`].
+    /// End of standard error, at most [`OUTPUT_MAX_BYTES`].
     pub stderr: String,
-    /// How long it ran.
+    /// Time from start to end.
     pub duration: Duration,
 }
 
 impl Finished {
-    /// Whether it exited with 0.
+    /// Whether the exit code is 0.
     #[must_use]
     pub fn is_success(&self) -> bool {
         self.code == Some(0)
@@ -61,7 +61,7 @@ pub enum CommandError {
     /// The program does not exist.
     #[error("{} is not installed", .0.display())]
     NotFound(PathBuf),
-    /// It could not be started.
+    /// The program could not be started.
     #[error("{} could not be started: {source}", program.display())]
     Spawn {
         /// The program.
@@ -69,32 +69,32 @@ pub enum CommandError {
         /// Error of fork or exec.
         source: io::Error,
     },
-    /// It did not end before its deadline and was killed.
+    /// The command did not end before its deadline and was killed.
     #[error("{} did not end within {} s and was killed", program.display(), after.as_secs_f64())]
     TimedOut {
         /// The program.
         program: PathBuf,
-        /// Its deadline.
+        /// The deadline.
         after: Duration,
-        /// Its process, when that did not die.
+        /// The process, if it did not die.
         unkillable: Option<StuckChild>,
     },
-    /// Another child is at work for the target, or one of it does not die.
+    /// Another child works for the target, or a killed child of the target does not die.
     #[error("{} was not started: {source}", program.display())]
     Claim {
         /// The program.
         program: PathBuf,
-        /// Which of the two.
+        /// Why the target could not be claimed.
         source: ClaimError,
     },
 }
 
-/// Runs a command for a target and waits for it to end, at most for `deadline`; up to as long again
-/// for an earlier child of the target to end, and [`UNKILLABLE_AFTER`] to see it die. Safe to drop:
-/// that kills it.
+/// Runs a command for a target and waits until it ends. Waits at most `deadline` for an earlier child of the target
+/// to end, as long again for the command, and then twice [`UNKILLABLE_AFTER`] for a killed command to die. Dropping
+/// the future kills the command.
 ///
 /// # Errors
-/// [`CommandError`] when it did not end by itself. A command that failed is not an error here.
+/// [`CommandError`] when the command did not end by itself. An exit code other than 0 is not an error.
 pub async fn run_bounded(
     census: &ChildCensus,
     target: TargetId,
@@ -119,9 +119,9 @@ pub async fn run_bounded(
         Ok(Err(source)) if source.kind() == io::ErrorKind::NotFound => Err(CommandError::NotFound(program.to_owned())),
         Ok(Err(source)) => Err(CommandError::Spawn { program: program.to_owned(), source }),
         Err(_) => {
-            // It was killed with the future that held it. Its claim ends with it.
-            let verdict_by = tokio::time::Instant::now() + UNKILLABLE_AFTER * 2;
-            let unkillable = match census.claim(target, verdict_by).await {
+            // The timeout dropped the future, which killed the command. Its claim ends with it.
+            let dead_by = tokio::time::Instant::now() + UNKILLABLE_AFTER * 2;
+            let unkillable = match census.claim(target, dead_by).await {
                 Err(ClaimError::Stuck(child)) => Some(child),
                 Ok(_) | Err(ClaimError::Busy) => None,
             };
@@ -179,7 +179,7 @@ impl Tail {
             return;
         };
         let mut buffer = [0; OUTPUT_MAX_BYTES];
-        // An output that cannot be read any more has ended.
+        // An error ends the output too.
         while let Ok(length @ 1..) = pipe.read(&mut buffer).await {
             self.0.extend_from_slice(&buffer[..length]);
             let surplus = self.0.len().saturating_sub(OUTPUT_MAX_BYTES);
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn losing_interest_kills_it() {
+    async fn dropped_command_is_killed() {
         let (census, target) = (ChildCensus::new(), Uuid::new_v4());
         let arguments = [OsString::from("600")];
         let sleep = run_bounded(&census, target, Path::new("/bin/sleep"), &arguments, Duration::from_secs(60));

@@ -1,21 +1,21 @@
-//! Groups of this host, from its own file: a directory service that is away would hold up the start.
+//! Groups of this host, from `/etc/group`. A directory service that does not answer would delay the start.
 
-#![allow(clippy::disallowed_methods, reason = "a socket's own file, on which who asks has just waited")]
+#![allow(clippy::disallowed_methods, reason = "a local file, and a socket that the caller has just used")]
 
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// Where groups are (group(5)).
+/// The host's groups (group(5)).
 const GROUP_FILE: &str = "/etc/group";
 
-/// The most of it that is read, in bytes.
+/// Maximum number of bytes that are read from it.
 const FILE_MAX_BYTES: u64 = 4 << 20;
 
-/// The number of a group that is given by name or by number.
+/// Returns the id of a group that is given by name or by id.
 ///
 /// # Errors
-/// When there is none of that name, or the file cannot be read.
+/// When no group has that name, or the file cannot be read.
 pub fn group_id(name: &str) -> io::Result<u32> {
     if let Ok(number) = name.parse() {
         return Ok(number);
@@ -25,7 +25,7 @@ pub fn group_id(name: &str) -> io::Result<u32> {
     })
 }
 
-/// The group of a file: its name, or its number when it has none. None when the file may not be seen.
+/// Returns the group of a file: its name, or its id if it has no name. `None` if the file cannot be accessed.
 #[must_use]
 pub fn group_of(path: &Path) -> Option<String> {
     let id = std::fs::metadata(path).ok()?.gid();

@@ -1,14 +1,14 @@
 //! Counters that the kernel keeps for each NFS mount: requests, round-trip times and bytes.
 //!
 //! `/proc/self/mountstats` (`fs/proc_namespace.c`, `nfs_show_stats` in `fs/nfs/super.c`,
-//! `rpc_clnt_show_stats` in `net/sunrpc/stats.c`) is made of counters in memory, under the locks that
-//! the mount table takes too and spin locks of the counters: no request goes out for it, so it is there
-//! when every server in it is dead.
+//! `rpc_clnt_show_stats` in `net/sunrpc/stats.c`) contains counters in memory. Reading it takes the locks of
+//! the mount table and spin locks of the counters, and sends no request. So it is safe when every server is
+//! dead.
 //!
-//! It is some kilobytes for each NFS mount, so it is read in pieces, between which others have their
-//! turn, and not more often than [`cache`] allows. It is parsed here and not by the `procfs` crate, which
-//! loses all mounts with the first line that it does not know, ends silently at a name that is not
-//! UTF-8, and leaves the kernel's octal escapes in paths.
+//! It has some kilobytes for each NFS mount. So it is read in pieces, between which other tasks run, and not
+//! more often than [`cache`] allows. It is parsed here and not by the `procfs` crate, which loses all mounts at
+//! the first unknown line, stops silently at a name that is not UTF-8, and leaves the kernel's octal escapes in
+//! paths.
 
 #![allow(clippy::disallowed_methods, reason = "procfs answers from memory: nothing here can wait for storage")]
 
@@ -38,17 +38,17 @@ const PIECE_BYTES: usize = 64 << 10;
 /// Maximum length of a line that is kept, in bytes: two paths with every byte escaped.
 const LINE_MAX_BYTES: usize = 64 << 10;
 
-/// What the kernel has counted of one NFS mount since it was mounted. Mounts of the same file system of
-/// a server, mounted alike, share their counters.
+/// Counters of one NFS mount since it was mounted. Mounts of the same file system of a server with the same options
+/// share their counters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct MountCounters {
-    /// How long ago it was mounted.
+    /// Time since it was mounted.
     pub age: Duration,
-    /// Requests that were done with: answered, or given up.
+    /// Requests that were answered or given up.
     pub requests: u64,
-    /// How often they were sent.
+    /// Transmissions of these requests.
     pub transmissions: u64,
-    /// How long their answers took in all, from the last time that each was sent. The kernel tells whole
+    /// Sum of the times from the last transmission of a request to its answer. The kernel reports whole
     /// milliseconds for each kind of request.
     pub round_trips: Duration,
     /// Bytes read from the server.
@@ -57,20 +57,20 @@ pub struct MountCounters {
     pub bytes_written: u64,
 }
 
-/// The counters of every NFS mount, as they were when they were read.
+/// Counters of all NFS mounts at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MountStats {
-    /// When reading them began.
+    /// When the reading began.
     pub read_at: Instant,
-    /// By mount point and source. `None` where several are mounted, which cannot be distinguished.
+    /// Counters by mount point and source. `None` for stacked mounts, which cannot be distinguished.
     mounts: HashMap<(PathBuf, String), Option<MountCounters>>,
 }
 
 impl MountStats {
-    /// Reads the counters now. Never waits for storage.
+    /// Reads the current counters. Never waits for storage.
     ///
     /// # Errors
-    /// When `/proc` is not mounted, or tells more than any kernel has mounts for.
+    /// When `/proc` is not mounted, or the file is larger than [`MOUNT_STATS_MAX_BYTES`].
     pub async fn read() -> io::Result<Self> {
         let context = |error: io::Error| io::Error::new(error.kind(), format!("cannot read {MOUNTSTATS}: {error}"));
         let read_at = Instant::now();
@@ -106,7 +106,7 @@ impl MountStats {
         parser.end()
     }
 
-    /// Returns the counters of a source that is mounted at a path, if it is mounted there once.
+    /// Returns the counters of a source that is mounted exactly once at a path.
     #[must_use]
     pub fn of(&self, mount_point: &Path, source: &str) -> Option<MountCounters> {
         *self.mounts.get(&(mount_point.to_owned(), source.to_owned()))?
@@ -125,7 +125,7 @@ struct Parser {
 /// Mount whose lines are being parsed.
 #[derive(Debug)]
 struct Mount {
-    place: (PathBuf, String),
+    key: (PathBuf, String),
     counters: MountCounters,
     has_age: bool,
     has_bytes: bool,
@@ -176,8 +176,8 @@ impl Parser {
 
     fn finish(&mut self) {
         let whole = self.current.take().filter(|mount| mount.has_age && mount.has_bytes && mount.has_requests);
-        if let Some(Mount { place, counters, .. }) = whole {
-            self.mounts.entry(place).and_modify(|several| *several = None).or_insert(Some(counters));
+        if let Some(Mount { key, counters, .. }) = whole {
+            self.mounts.entry(key).and_modify(|several| *several = None).or_insert(Some(counters));
         }
     }
 }
@@ -192,7 +192,7 @@ impl Mount {
         let source = String::from_utf8_lossy(&unescape(source)).into_owned();
         let mount_point = PathBuf::from(OsString::from_vec(unescape(mount_point)));
         Some(Self {
-            place: (mount_point, source),
+            key: (mount_point, source),
             counters: MountCounters::default(),
             has_age: false,
             has_bytes: false,
@@ -200,18 +200,18 @@ impl Mount {
         })
     }
 
-    /// A line of its own, without the leading tab.
+    /// Parses a line of the mount, without the leading tab.
     fn line(&mut self, line: &str) {
         let Some((name, values)) = line.split_once(':') else {
-            // Before this line, others may look like those of requests.
+            // Lines before this one may look like those of requests.
             self.has_requests |= line.trim() == "per-op statistics";
             return;
         };
         let numbers: Vec<u64> = values.split_ascii_whitespace().map_while(|number| number.parse().ok()).collect();
         let counters = &mut self.counters;
         match (name, &numbers[..]) {
-            // operations, transmissions, timeouts, bytes sent, bytes received, then milliseconds: queued,
-            // on the way, in all; newer kernels add errors.
+            // Operations, transmissions, timeouts, bytes sent, bytes received. Then milliseconds: queued,
+            // round trips, total. Newer kernels add errors.
             (_, [operations, transmissions, _, _, _, _, round_trips, _, ..]) if self.has_requests => {
                 counters.requests = counters.requests.saturating_add(*operations);
                 counters.transmissions = counters.transmissions.saturating_add(*transmissions);
@@ -221,7 +221,7 @@ impl Mount {
                 counters.age = Duration::from_secs(*seconds);
                 self.has_age = true;
             }
-            // read and written by programs, the same directly, then by and to the server; pages.
+            // Bytes read and written by programs, the same with O_DIRECT, then from and to the server, and pages.
             ("bytes", [_, _, _, _, read, written, ..]) => {
                 (counters.bytes_read, counters.bytes_written) = (*read, *written);
                 self.has_bytes = true;

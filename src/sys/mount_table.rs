@@ -1,13 +1,13 @@
-//! The mount table: what the kernel has mounted where, without touching any of it.
+//! The mount table: what is mounted where, read without touching any mount.
 //!
 //! `/proc/self/mountinfo` (proc_pid_mountinfo(5)) is answered from the kernel's memory, so reading
 //! it is safe when every server in it is dead. It is parsed here and not by the `procfs` crate,
-//! which leaves the kernel's octal escapes (`\040` for a space) in paths and takes a single name
-//! that is not UTF-8 for an unreadable table.
+//! which leaves the kernel's octal escapes (`\040` for a space) in paths and rejects the whole table
+//! for a single name that is not UTF-8.
 //!
-//! Which mount a path leads to is found the way the kernel finds it: from the root, at each
-//! component over to whatever is mounted on it. The order of the lines is not enough: a mount may
-//! be slid beneath another, or be hidden by one higher up.
+//! The mount at a path is found as the kernel finds it: from the root, at each component over to the
+//! mount on top of it. The order of the lines is not enough, because a mount may be placed beneath
+//! another, or be hidden by one higher up.
 
 #![allow(clippy::disallowed_methods, reason = "procfs answers from memory: nothing here can wait for storage")]
 
@@ -28,80 +28,79 @@ use nix::poll::{PollFd, PollFlags, PollTimeout};
 
 pub use watch::MountTableWatch;
 
-/// Where the kernel tells what this process's mount namespace holds.
+/// Mounts of this process's mount namespace.
 const MOUNTINFO: &str = "/proc/self/mountinfo";
 
-/// The largest mount table that is read, in bytes. The kernel's own limit is 100 000 mounts
-/// (`fs.mount-max`), some 20 MB.
+/// Maximum size of the mount table, in bytes. The kernel's own limit is 100 000 mounts (`fs.mount-max`), about
+/// 20 MB.
 const MOUNT_TABLE_MAX_BYTES: u64 = 64 << 20;
 
-/// How often a table is read over again because it changed meanwhile. A read takes many `read`
-/// calls, and a table that changes between two of them may miss a mount that was there throughout.
+/// Maximum number of times that a table is read because it changed meanwhile. Reading takes many `read` calls. If
+/// the table changes between two of them, a mount that was there all the time may be missing.
 const CONSISTENT_READS_MAX: usize = 5;
 
-/// The parent of the mounts whose own parent is out of sight, where the walk from the root begins.
-/// The kernel gives no mount this id.
+/// Parent of the mounts whose own parent is not visible, where the walk from the root begins. No mount has this id.
 const OUTSIDE: u32 = 0;
 
 /// One mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MountEntry {
-    /// The mount's id, unique while it exists and used again afterwards.
+    /// Id of the mount, unique while it exists and reused afterwards.
     pub mount_id: u32,
-    /// The id of the mount that this one is mounted on; 0 when that is out of sight, as the initial
-    /// ramdisk is, and anything outside a chroot.
+    /// Id of the mount that this one is mounted on. 0 when that is not visible, such as the initial ramdisk, or
+    /// outside a chroot.
     pub parent_id: u32,
-    /// Where, as an absolute path.
+    /// Mount point, an absolute path.
     pub mount_point: PathBuf,
-    /// The type of file system: `nfs`, `nfs4`, `ext4`.
+    /// Type of the file system, such as `nfs`, `nfs4` or `ext4`.
     pub fs_type: String,
-    /// What is mounted: for NFS, `host:/path`.
+    /// Source of the mount. `host:/path` for NFS.
     pub source: String,
-    /// The options of this mount: `rw,relatime`.
+    /// Options of this mount, such as `rw,relatime`.
     pub options: String,
-    /// The options of the file system: for NFS, everything negotiated, such as `vers=3,soft`.
+    /// Options of the file system, such as `vers=3,soft`. NFS lists everything that was negotiated.
     pub super_options: String,
 }
 
 impl MountEntry {
-    /// Whether it is NFS of any version.
+    /// Whether the file system is NFS of any version.
     #[must_use]
     pub fn is_nfs(&self) -> bool {
         matches!(self.fs_type.as_str(), "nfs" | "nfs4")
     }
 
-    /// Whether it, or its file system, is mounted read-only.
+    /// Whether the mount or its file system is read-only.
     #[must_use]
     pub fn is_read_only(&self) -> bool {
         [&self.options, &self.super_options].iter().any(|options| options.split(',').any(|option| option == "ro"))
     }
 
-    /// The address of the server that the file system talks to, as the kernel's NFS client tells it
-    /// (`addr=`). Its source tells a name, which may be that of another mount of the same server.
+    /// Returns the address of the server, as reported by the kernel's NFS client (`addr=`). The source contains a
+    /// name, which may be that of another mount of the same server.
     #[must_use]
     pub fn server_address(&self) -> Option<IpAddr> {
         self.facts().server_address
     }
 
-    /// What the kernel does with it.
+    /// Returns what the options say about the mount.
     #[must_use]
     pub fn facts(&self) -> MountFacts {
         MountFacts::from_options(&self.options, &self.super_options)
     }
 
-    /// The port of that server. The kernel's NFS client tells it unless it is the usual one
-    /// (`nfs_show_mount_options`), and of RDMA, where it is another number space, it is `None`.
+    /// Returns the port of the server. The kernel's NFS client does not report the default port
+    /// (`nfs_show_mount_options`). `None` for RDMA, which has its own port numbers.
     #[must_use]
     pub fn server_port(&self) -> Option<u16> {
         let value = |key: &str| self.super_options.split(',').find_map(|option| option.strip_prefix(key));
         if value("proto=").is_some_and(|protocol| protocol.starts_with("rdma")) {
             return None;
         }
-        let told = value("port=").and_then(|port| port.parse().ok());
-        Some(told.filter(|port| *port != 0).unwrap_or(NFS_PORT))
+        let reported = value("port=").and_then(|port| port.parse().ok());
+        Some(reported.filter(|port| *port != 0).unwrap_or(NFS_PORT))
     }
 
-    /// From a line of mountinfo: `36 35 98:0 /root /mount/point rw,noatime master:1 - ext3 /dev/sda
+    /// Parses a line of mountinfo: `36 35 98:0 /root /mount/point rw,noatime master:1 - ext3 /dev/sda
     /// rw,errors=continue`, with any number of tagged fields before the hyphen.
     fn parse(line: &[u8]) -> Option<Self> {
         let mut fields = line.split(|byte| *byte == b' ');
@@ -111,7 +110,7 @@ impl MountEntry {
         let options = text(fields.next()?);
         fields.find(|field| *field == b"-")?;
         let fs_type = text(fields.next()?);
-        // Some file systems have an empty source or none at all, and both are legal.
+        // The source of some file systems is empty or missing.
         let source = text(fields.next().unwrap_or_default());
         let super_options = text(fields.next().unwrap_or_default());
         Some(Self { mount_id, parent_id, mount_point, fs_type, source, options, super_options })
@@ -126,8 +125,7 @@ fn text(field: &[u8]) -> String {
     String::from_utf8_lossy(&unescape(field)).into_owned()
 }
 
-/// Undoes the kernel's `\ooo` (mangle_path in fs/seq_file.c). A backslash that begins no such
-/// escape stands for itself.
+/// Decodes the kernel's `\ooo` escapes (mangle_path in fs/seq_file.c). Other backslashes stand for themselves.
 pub(super) fn unescape(field: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(field.len());
     let mut rest = field;
@@ -143,20 +141,19 @@ pub(super) fn unescape(field: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Everything that was mounted at one moment.
+/// All mounts at one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct MountTable {
     entries: Vec<MountEntry>,
-    /// The entries at each mount point, by their index: hosts have thousands, and each probe looks.
+    /// Indexes of the entries at each mount point. Hosts have thousands of mounts, and each probe looks one up.
     at: HashMap<PathBuf, Vec<usize>>,
 }
 
 impl MountTable {
-    /// Reads the table now. Never waits for storage; takes a few milliseconds for thousands of
-    /// mounts.
+    /// Reads the current table. Never waits for storage. Takes a few milliseconds for thousands of mounts.
     ///
     /// # Errors
-    /// When `/proc` is not mounted, or the table is larger than any that a kernel allows.
+    /// When `/proc` is not mounted, or the table is larger than the kernel allows.
     pub fn read() -> io::Result<Self> {
         Ok(Self::read_with_file()?.0)
     }
@@ -184,8 +181,8 @@ impl MountTable {
         Ok((table, None))
     }
 
-    /// Parses the text of mountinfo. Skips a line that is not a mount: one that a future kernel
-    /// writes in another way must not hide the others.
+    /// Parses the text of mountinfo. Skips lines that it cannot parse, so that a line of a future kernel does not
+    /// hide the others.
     #[must_use]
     pub fn parse(text: &[u8]) -> Self {
         let mut entries: Vec<MountEntry> = text.split(|byte| *byte == b'\n').filter_map(MountEntry::parse).collect();

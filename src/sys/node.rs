@@ -1,29 +1,36 @@
 //! The node: facts about this host and this agent, for `GET /node`.
 //!
-//! All of it is read from procfs and from memory, in well under a millisecond, without a thread and
-//! without walking other processes. A fact that the host does not tell is `None`: a container or a
-//! hardened unit may hide any of them, and the others are still worth knowing.
+//! All facts come from system calls, procfs and one file of the distribution, in well under a millisecond. No
+//! other process is read. A fact that the host does not report is `None`, because a container or a hardened unit
+//! may hide any of them.
+
+#![allow(clippy::disallowed_methods, reason = "a file of the distribution, on the root file system")]
 
 use std::time::Duration;
 
 use jiff::Timestamp;
-use sysinfo::{MemoryRefreshKind, System};
+use procfs::{Current as _, Meminfo};
 
-use super::LogQueue;
+use rustix::system::{sysinfo, uname};
+
 use super::children::{ChildCensus, StuckChild};
+use super::log_queue::LogQueue;
+
+/// Name and version of the distribution (os-release(5)).
+const OS_RELEASE: &str = "/etc/os-release";
 
 /// Facts about the host.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HostFacts {
-    /// Its name.
+    /// Name of the host.
     pub hostname: String,
-    /// The release of its kernel.
+    /// Release of the kernel, such as `6.1.0-18-amd64`.
     pub kernel: Option<String>,
-    /// Its distribution, as a person reads it.
+    /// Name and version of the distribution, such as `Linux (Debian GNU/Linux 12)`.
     pub os: Option<String>,
-    /// Time since it was booted.
+    /// Time since the host was booted.
     pub uptime: Option<Duration>,
-    /// When it was booted.
+    /// When the host was booted.
     pub booted_at: Option<Timestamp>,
     /// Load averages of 1, 5 and 15 minutes.
     pub load: Option<[f64; 3]>,
@@ -36,28 +43,28 @@ pub struct HostFacts {
 /// Memory of the host, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Memory {
-    /// All of it.
+    /// Total memory.
     pub total_bytes: u64,
-    /// What a process could still get without swapping.
+    /// Memory that a process can get without swapping (`MemAvailable` of proc_meminfo(5)).
     pub available_bytes: u64,
-    /// The rest.
+    /// Total memory minus available memory.
     pub used_bytes: u64,
 }
 
 /// Facts about this process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AgentFacts {
-    /// The version of the agent.
+    /// Version of the agent.
     pub version: &'static str,
-    /// Its process id.
+    /// Process id of the agent.
     pub pid: u32,
-    /// When it was started.
+    /// When the agent was started.
     pub started_at: Timestamp,
     /// Resident memory, in bytes.
     pub resident_bytes: Option<u64>,
-    /// Threads.
+    /// Number of threads.
     pub threads: Option<u64>,
-    /// Open file descriptors.
+    /// Number of open file descriptors.
     pub open_files: Option<u64>,
     /// Log lines that were dropped because standard error was not read.
     pub log_lines_dropped: u64,
@@ -77,7 +84,7 @@ pub struct NodeFacts {
 }
 
 impl NodeFacts {
-    /// Reads them now. `started_at` is when this agent was started.
+    /// Reads the current facts. `started_at` is when this agent was started.
     #[must_use]
     pub fn read(started_at: Timestamp, census: &ChildCensus) -> Self {
         Self { host: HostFacts::read(), agent: AgentFacts::read(started_at, census) }
@@ -86,16 +93,17 @@ impl NodeFacts {
 
 impl HostFacts {
     fn read() -> Self {
+        let system = sysinfo();
         Self {
             hostname: hostname(),
-            kernel: System::kernel_version().ok(),
-            os: System::long_os_version().ok(),
-            uptime: System::uptime().ok().map(Duration::from_secs),
-            booted_at: System::boot_time().ok().and_then(|seconds| i64::try_from(seconds).ok()).and_then(|seconds| {
-                // 0 means unknown.
-                Timestamp::from_second(seconds).ok().filter(|_| seconds > 0)
-            }),
-            load: System::load_average().ok().map(|load| [load.one, load.five, load.fifteen]),
+            kernel: uname().release().to_str().ok().map(str::to_owned),
+            os: std::fs::read_to_string(OS_RELEASE).ok().map(|text| os_name(&text)),
+            uptime: u64::try_from(system.uptime).ok().map(Duration::from_secs),
+            booted_at: procfs::boot_time_secs()
+                .ok()
+                .and_then(|seconds| Timestamp::from_second(seconds.try_into().ok()?).ok()),
+            // Fixed-point numbers with 16 fraction bits (sysinfo(2)), of which the kernel itself prints two digits.
+            load: Some(system.loads.map(|load| (load as f64 / 65536.0 * 100.0).round() / 100.0)),
             cpus: std::thread::available_parallelism().ok().map(usize::from),
             memory: Memory::read(),
         }
@@ -104,11 +112,9 @@ impl HostFacts {
 
 impl Memory {
     fn read() -> Option<Self> {
-        let mut system = System::new().ok()?;
-        system.refresh_memory_specifics(MemoryRefreshKind::nothing().with_ram());
-        let (total_bytes, available_bytes) = (system.total_memory(), system.available_memory());
-        let used_bytes = total_bytes.saturating_sub(available_bytes);
-        (total_bytes > 0).then_some(Self { total_bytes, available_bytes, used_bytes })
+        let memory = Meminfo::current().ok()?;
+        let (total_bytes, available_bytes) = (memory.mem_total, memory.mem_available?);
+        Some(Self { total_bytes, available_bytes, used_bytes: total_bytes.saturating_sub(available_bytes) })
     }
 }
 
@@ -130,7 +136,14 @@ impl AgentFacts {
     }
 }
 
-/// This host's name, `localhost` when it has none that is text.
+/// Returns the distribution as `Linux (Debian GNU/Linux 12)`.
+fn os_name(os_release: &str) -> String {
+    let value = |key| os_release.lines().find_map(|line| line.strip_prefix(key)).map(|value| value.trim_matches('"'));
+    let words: Vec<&str> = ["NAME=", "VERSION_ID="].into_iter().filter_map(value).collect();
+    if words.is_empty() { "Linux".to_owned() } else { format!("Linux ({})", words.join(" ")) }
+}
+
+/// Returns the name of this host, or `localhost` if it is empty or not UTF-8.
 #[must_use]
 pub fn hostname() -> String {
     nix::unistd::gethostname()
@@ -146,16 +159,25 @@ mod tests {
     use std::time::Instant;
 
     #[test]
+    fn distribution_is_named_from_os_release() {
+        assert_eq!(
+            os_name("PRETTY_NAME=\"x\"\nNAME=\"Debian GNU/Linux\"\nVERSION_ID=\"12\"\n"),
+            "Linux (Debian GNU/Linux 12)"
+        );
+        assert_eq!((os_name("NAME=Arch"), os_name("")), ("Linux (Arch)".to_owned(), "Linux".to_owned()));
+    }
+
+    #[test]
     fn node_facts_are_complete_and_cheap() {
         let census = ChildCensus::new();
         let started_at = Timestamp::now();
         let facts = NodeFacts::read(started_at, &census);
         assert!(facts.host.uptime.is_some() && facts.host.load.is_some() && facts.host.kernel.is_some());
-        let memory = facts.host.memory.expect("procfs tells");
+        let memory = facts.host.memory.expect("reported");
         assert!(memory.total_bytes > 1 << 20 && memory.used_bytes < memory.total_bytes);
-        assert!(facts.host.booted_at.expect("procfs tells") < started_at);
-        assert!(facts.agent.resident_bytes.expect("procfs tells") > 1 << 20);
-        assert!(facts.agent.open_files.expect("procfs tells") >= 3);
+        assert!(facts.host.booted_at.expect("reported") < started_at);
+        assert!(facts.agent.resident_bytes.expect("reported") > 1 << 20);
+        assert!(facts.agent.open_files.expect("reported") >= 3);
         assert_eq!((facts.agent.children, facts.agent.pid), (0, std::process::id()));
 
         let best = (0..20).map(|_| {

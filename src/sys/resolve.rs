@@ -9,8 +9,8 @@
 //!   targets use it and however often they are probed.
 //!
 //! Storage and Keystone have a resolver each ([`STORAGE`], [`KEYSTONE`]), so that targets whose names hang do
-//! not stop the validation of tokens. Both live as long as the process: a reload of the configuration makes no
-//! new ones.
+//! not stop the validation of tokens. Both live as long as the process. A reload of the configuration does not
+//! create new ones.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -28,13 +28,13 @@ pub const STORAGE_LOOKUPS_MAX: usize = 16;
 /// Concurrent lookups of Keystone's name. The agent uses one Keystone.
 pub const KEYSTONE_LOOKUPS_MAX: usize = 1;
 
-/// Distinct names of one resolver that are being looked up or wait for it. A further name times out at once.
+/// Maximum number of distinct names that one resolver looks up or queues. A further name times out at once.
 pub const NAMES_PENDING_MAX: usize = 1024;
 
-/// Addresses of one name that are kept; the others are ignored.
+/// Maximum number of addresses of a name. Further ones are ignored.
 pub const ADDRESSES_MAX: usize = 64;
 
-/// Names whose latest addresses [`KEYSTONE`] keeps.
+/// Number of names whose latest addresses [`KEYSTONE`] keeps.
 const KEYSTONE_NAMES_KEPT: usize = 8;
 
 /// The resolver for storage servers and their proxies.
@@ -44,13 +44,13 @@ pub static STORAGE: LazyLock<Resolver> = LazyLock::new(|| Resolver::of_system(ST
 pub static KEYSTONE: LazyLock<Resolver> =
     LazyLock::new(|| Resolver::of_system(KEYSTONE_LOOKUPS_MAX, KEYSTONE_NAMES_KEPT));
 
-/// Why a name gave no address.
+/// Why a name was not resolved.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ResolveError {
     /// No name server answered before the deadline.
     #[error("no name server answered in time")]
     TimedOut,
-    /// The name has no address, in the words of getaddrinfo(3).
+    /// The name has no address. Contains the message of getaddrinfo(3).
     #[error("{0}")]
     NotFound(String),
 }
@@ -131,7 +131,7 @@ impl Resolver {
         }
     }
 
-    /// The lookup of this name: the one that is pending, or a new one. None when too many are pending.
+    /// Returns the pending lookup of this name, or a new one. `None` when too many are pending.
     fn pending(&self, host: &str) -> Option<Shared<BoxFuture<'static, LookupResult>>> {
         let mut names = self.0.names();
         if let Some(pending) = names.pending.get(host) {
@@ -140,7 +140,7 @@ impl Resolver {
         if names.pending.len() >= NAMES_PENDING_MAX {
             return None;
         }
-        // A task of its own: the thread stays in use when the callers have given up, and so does its slot.
+        // In its own task, because the thread and its slot stay in use after the callers have given up.
         let entry = PendingEntry { state: self.0.clone(), host: host.to_owned() };
         let looking = tokio::spawn(async move { entry.look_up().await });
         let pending = looking.map(|ended| ended.unwrap_or_else(|error| Err(not_found(error)))).boxed().shared();

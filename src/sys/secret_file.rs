@@ -1,4 +1,4 @@
-//! Secrets in files of this host, each holding one value, read whole and in bounds.
+//! Files of this host with one secret each. They are read whole, within limits of size and time.
 //!
 //! A file that others may read is used, because refusing it would leave a host without its agent. A
 //! warning tells the operator what to do. A file that others may change is refused, since they choose its
@@ -12,10 +12,10 @@ use std::time::Duration;
 use secrecy::SecretString;
 use tokio::io::AsyncReadExt;
 
-/// The largest file of this kind, in bytes: a chain of certificates has some 10,000.
+/// Maximum size of a file, in bytes. A chain of certificates has about 10,000.
 const FILE_MAX_BYTES: u64 = 1 << 20;
 
-/// How long a file may take to be read. Configuration may be on storage that is away.
+/// Time limit for reading a file. It may be on storage that does not answer.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Mode bits that let a user other than the owner read the file.
@@ -27,8 +27,8 @@ const EVERYBODY_MAY_READ: u32 = 0o004;
 /// Mode bits that let a user other than the owner change the file.
 const OTHERS_MAY_WRITE: u32 = 0o022;
 
-/// Where systemd keeps what it passes to units (`LoadCredential=`).
-const PASSED: &str = "/run/credentials";
+/// Where systemd keeps the credentials of units (`LoadCredential=`).
+const UNIT_CREDENTIALS: &str = "/run/credentials";
 
 /// Why a file cannot be used.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -36,16 +36,16 @@ const PASSED: &str = "/run/credentials";
 pub struct FileError {
     /// The file.
     pub path: PathBuf,
-    /// What is wrong with it, as the end of a sentence.
+    /// The problem, as the end of a sentence that begins with the path.
     pub problem: String,
     /// Whether the file does not exist.
     pub is_absent: bool,
 }
 
-/// Reads a secret: the file's text without the blanks around it.
+/// Reads a secret: the file's text without surrounding white space.
 ///
 /// # Errors
-/// [`FileError`] when the file cannot be read, or holds nothing.
+/// [`FileError`] when the file cannot be read or is empty.
 pub async fn read_secret(path: &Path) -> Result<SecretString, FileError> {
     let bytes = read_private(path).await?;
     let text = String::from_utf8(bytes).map_err(|_| wrong(path, "is not valid UTF-8; expected a secret"))?;
@@ -72,7 +72,7 @@ pub async fn read_private(path: &Path) -> Result<Vec<u8>, FileError> {
     Ok(bytes)
 }
 
-/// Reads a file, and tells whether others than its owner may read or change it.
+/// Reads a file, and returns whether users other than its owner may read or change it.
 ///
 /// # Errors
 /// [`FileError`] when the file cannot be read.
@@ -81,15 +81,15 @@ pub async fn read_with_exposure(path: &Path) -> Result<(Vec<u8>, bool), FileErro
     Ok((bytes, others_may_read(path, mode) || mode & OTHERS_MAY_WRITE != 0))
 }
 
-/// Whether others may read a file, as its mode has it. systemd lets a unit's user read what it passes to the
-/// unit by an access control list, whose mask the mode has in the place of the group's rights (acl(5)).
+/// Whether the mode of a file lets others read it. systemd grants the unit's user access to a credential by an
+/// access control list, whose mask replaces the group bits of the mode (acl(5)).
 fn others_may_read(path: &Path, mode: u32) -> bool {
     let here = std::env::var_os("CREDENTIALS_DIRECTORY").filter(|directory| !directory.is_empty());
-    let is_passed = path.starts_with(PASSED) || here.is_some_and(|directory| path.starts_with(directory));
-    mode & if is_passed { EVERYBODY_MAY_READ } else { OTHERS_MAY_READ } != 0
+    let is_credential = path.starts_with(UNIT_CREDENTIALS) || here.is_some_and(|directory| path.starts_with(directory));
+    mode & if is_credential { EVERYBODY_MAY_READ } else { OTHERS_MAY_READ } != 0
 }
 
-/// Reads a file that anybody may see, such as a certificate.
+/// Reads a file without a secret, such as a certificate.
 ///
 /// # Errors
 /// [`FileError`] when the file cannot be read.
@@ -108,7 +108,7 @@ async fn read(path: &Path) -> Result<(Vec<u8>, u32), FileError> {
 }
 
 async fn read_whole(path: &Path) -> io::Result<(Vec<u8>, u32)> {
-    // A pipe is opened at once so, and then refused.
+    // Otherwise opening a pipe would wait for its writer. It is refused below.
     let flags = nix::fcntl::OFlag::O_NONBLOCK.bits();
     let file = tokio::fs::OpenOptions::new().read(true).custom_flags(flags).open(path).await?;
     let metadata = file.metadata().await?;

@@ -1,9 +1,9 @@
-//! The service manager: readiness, status line and watchdog, as sd_notify(3) has them.
+//! The service manager: readiness, status line and watchdog (sd_notify(3)).
 //!
 //! Everything here does nothing when systemd did not start this process with a `NOTIFY_SOCKET`.
-//! Sending is one datagram to a local socket, and never waits for room in it as the `sd-notify`
-//! crate's own `notify` would: a service manager that is stuck must not stop the agent. A failure
-//! is only logged, since a service manager without messages acts on its timeouts.
+//! Sending is one datagram to a local socket. Unlike `notify` of the `sd-notify` crate, it never waits for room
+//! in the socket, because a stuck service manager must not stop the agent. A failure is only logged. The service
+//! manager then acts on its timeouts.
 
 use std::env;
 use std::ffi::OsStr;
@@ -16,55 +16,55 @@ use std::time::Duration;
 
 use sd_notify::NotifyState;
 
-/// The longest status line, in characters.
+/// Maximum length of the status line, in characters.
 const STATUS_MAX_CHARS: usize = 512;
 
-/// Start-up is complete: the API answers.
+/// Reports that start-up is complete and the API answers.
 pub fn ready(status: &str) {
-    tell(&[NotifyState::Ready, NotifyState::Status(&line(status))]);
+    notify(&[NotifyState::Ready, NotifyState::Status(&line(status))]);
 }
 
-/// The status line that `systemctl status` shows.
+/// Sets the status line of `systemctl status`.
 pub fn status(text: &str) {
-    tell(&[NotifyState::Status(&line(text))]);
+    notify(&[NotifyState::Status(&line(text))]);
 }
 
-/// Reports that the configuration is being read again. [`ready`] follows when that is done. Has the time that
-/// `Type=notify-reload` asks for (systemd 253 and later).
+/// Reports that the configuration is being read again. [`ready`] follows when that is done. Includes the time,
+/// which `Type=notify-reload` requires (systemd 253 and later).
 pub fn reloading() {
     match NotifyState::monotonic_usec_now() {
-        Ok(now) => tell(&[NotifyState::Reloading, now]),
-        Err(error) => tracing::warn!(%error, "the service manager was not told of the reload: no monotonic clock"),
+        Ok(now) => notify(&[NotifyState::Reloading, now]),
+        Err(error) => tracing::warn!(%error, "the reload was not reported to the service manager: no monotonic clock"),
     }
 }
 
-/// Shutting down.
+/// Reports that the agent is shutting down.
 pub fn stopping() {
-    tell(&[NotifyState::Stopping]);
+    notify(&[NotifyState::Stopping]);
 }
 
-/// Still alive. To be sent at every [`watchdog_interval`].
+/// Reports that the agent is alive. Must be called at every [`watchdog_interval`].
 pub fn watchdog() {
-    tell(&[NotifyState::Watchdog]);
+    notify(&[NotifyState::Watchdog]);
 }
 
-/// How often [`watchdog`] is to be called: half of `WatchdogSec=`, or `None` when the unit has none.
+/// Returns the interval of [`watchdog`]: half of `WatchdogSec=`, or `None` if the unit does not set it.
 #[must_use]
 pub fn watchdog_interval() -> Option<Duration> {
     sd_notify::watchdog_enabled().map(|limit| limit / 2).filter(|interval| !interval.is_zero())
 }
 
-/// A line break would begin another variable of the protocol.
+/// Removes line breaks, which would begin another variable of the protocol.
 fn line(text: &str) -> String {
     text.chars().take(STATUS_MAX_CHARS).map(|char| if char.is_control() { ' ' } else { char }).collect()
 }
 
-fn tell(states: &[NotifyState<'_>]) {
+fn notify(states: &[NotifyState<'_>]) {
     let Some(address) = env::var_os("NOTIFY_SOCKET") else {
         return;
     };
     if let Err(error) = send(&address, states) {
-        tracing::warn!(%error, "the service manager could not be told of this service's state");
+        tracing::warn!(%error, "the state of this service was not reported to the service manager");
     }
 }
 
@@ -80,7 +80,7 @@ fn send(address: &OsStr, states: &[NotifyState<'_>]) -> io::Result<()> {
     let socket = UnixDatagram::unbound()?;
     socket.set_nonblocking(true)?;
     socket.connect_addr(&address)?;
-    // A datagram goes whole or not at all.
+    // A datagram is sent whole or not at all.
     socket.send(message.as_bytes()).map(drop)
 }
 

@@ -1,7 +1,7 @@
 //! Probe workers: the processes that touch storage so that the agent does not have to.
 //!
-//! A worker is this same program, started as `targetwatch probe-worker`. It reads a request, executes
-//! it, answers, and waits for the next one ([`child`]). Both sides share the [`protocol`]. The agent's
+//! A worker is this same program, started as `targetwatch probe-worker`. It reads requests, executes them one
+//! after the other, and answers each ([`child`]). Both sides share the [`protocol`]. The agent's
 //! side is the [`pool`]. It keeps a few idle workers, so that a healthy probe costs a message and not a
 //! fork. It kills a worker at the deadline of its request. A worker keeps no state between requests, so
 //! killing one loses nothing.
@@ -20,9 +20,9 @@ pub use protocol::{
     Request, Response, UnmountHow, WorkerFault,
 };
 
-// Here and not in the protocol, which a separate worker program must be able to include without the model.
+// Not in the protocol, which a separate worker program must be able to include without the model.
 impl FileSystemCounts {
-    /// The capacity that they come to.
+    /// Returns the capacity in bytes and inodes.
     #[must_use]
     pub fn capacity(&self) -> Capacity {
         Capacity::from_blocks(

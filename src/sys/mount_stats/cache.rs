@@ -1,4 +1,4 @@
-//! One reading of the counters for all targets.
+//! Cache: one reading of the counters for all targets.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,8 +7,7 @@ use tokio::sync::Mutex;
 
 use super::MountStats;
 
-/// How long a reading is used: a thousand mounts whose probes are spread over their interval cost a
-/// reading in this time, and not a thousand.
+/// Maximum age of a reading. Probes of a thousand mounts in this time share one reading.
 const READ_INTERVAL: Duration = Duration::from_secs(2);
 
 /// The latest reading, shared by all probes.
@@ -18,15 +17,15 @@ pub struct MountStatsCache {
 }
 
 impl MountStatsCache {
-    /// The counters, at most [`READ_INTERVAL`] old. Never waits for storage. A caller
-    /// during a reading waits for its end. After a failed reading there are no counters.
+    /// Returns counters that are at most [`READ_INTERVAL`] old, or none after a failed reading. Never waits for
+    /// storage. A caller during a reading waits for its end.
     pub async fn recent(&self) -> Arc<MountStats> {
         let mut latest = self.latest.lock().await;
         if let Some(stats) = latest.as_ref().filter(|stats| stats.read_at.elapsed() < READ_INTERVAL) {
             return stats.clone();
         }
         let stats = MountStats::read().await.unwrap_or_else(|error| {
-            tracing::debug!(%error, "what the kernel counts of NFS mounts is not in reports");
+            tracing::debug!(%error, "reports do not contain counters of NFS mounts");
             MountStats::none()
         });
         latest.insert(Arc::new(stats)).clone()

@@ -2,12 +2,12 @@
 //!
 //! The kernel marks an open mountinfo as exceptional (`POLLPRI | POLLERR`) when the namespace
 //! changed, so a task that waits for that costs nothing while nothing happens. A burst of mounts,
-//! such as a container runtime makes, gives one reading at its start and then at most one in
+//! such as a container runtime makes, causes one reading at its start and then at most one in
 //! [`BURST_INTERVAL`]. Subscribers are woken only when the table differs.
 //!
-//! Whoever must not miss a change of this very moment asks for another reading, and each probe does.
-//! The kernel is asked first whether anything changed, so that a thousand probes of a host with a
-//! thousand mounts do not read a million lines.
+//! A caller that must see a change of this very moment, such as each probe, calls
+//! [`MountTableWatch::reread`]. It reads the table only if the kernel reports a change, so that a thousand
+//! probes of a host with a thousand mounts do not read a million lines.
 
 #![allow(clippy::disallowed_methods, reason = "procfs answers from memory: nothing here can wait for storage")]
 
@@ -23,10 +23,10 @@ use tokio::task::AbortHandle;
 
 use super::{MOUNTINFO, MountTable, changed_since_opened};
 
-/// The shortest time between two readings that the kernel's own events cause.
+/// Minimum time between two readings that are caused by events of the kernel.
 const BURST_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Longest time between two readings, in case the kernel loses an event.
+/// Maximum time between two readings, in case an event is lost.
 const UNPROMPTED_INTERVAL: Duration = Duration::from_secs(30);
 
 /// The mount table, kept current by a task that ends with it.
@@ -39,14 +39,14 @@ pub struct MountTableWatch {
 #[derive(Debug)]
 struct Latest {
     tables: watch::Sender<Arc<MountTable>>,
-    /// Held from the beginning of a reading until it is published, so that of two readings the one
-    /// that began later stays. Whoever only wants the last one does not wait for it. Holds the open
-    /// mountinfo of the latest reading, by which the kernel tells whether it still holds.
+    /// Locked from the beginning of a reading until it is published, so that the reading that began last stays.
+    /// Callers of `current` do not wait for it. Contains the open mountinfo of the latest reading, which reports
+    /// later changes.
     reading: Mutex<Option<File>>,
 }
 
 impl MountTableWatch {
-    /// Reads the table and begins to watch it. Must be called within a tokio runtime.
+    /// Reads the table and starts to watch it. Must be called within a tokio runtime.
     ///
     /// # Errors
     /// When mountinfo cannot be read or waited for.
@@ -63,8 +63,8 @@ impl MountTableWatch {
         Ok(Self { latest, task })
     }
 
-    /// The latest snapshot. One that the kernel has just outdated may be returned for some
-    /// milliseconds; after a mount, call [`Self::reread`].
+    /// Returns the latest snapshot, which may be outdated for some milliseconds. After a mount, call
+    /// [`Self::reread`].
     #[must_use]
     pub fn current(&self) -> Arc<MountTable> {
         self.latest.tables.borrow().clone()
@@ -93,8 +93,8 @@ impl Drop for MountTableWatch {
 }
 
 impl Latest {
-    /// Reads the table, also when the kernel says that it did not change if `regardless` is set: options of
-    /// a file system that is mounted elsewhere too may change without a word.
+    /// Reads the table if the kernel reports a change, or if `regardless` is set. The kernel does not report changed
+    /// options of a file system that is mounted elsewhere too.
     fn reread(&self, regardless: bool) -> io::Result<Arc<MountTable>> {
         let mut reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
         if !regardless && reading.as_ref().is_some_and(|file| !changed_since_opened(file)) {
@@ -118,14 +118,14 @@ impl Latest {
 
 async fn follow(events: AsyncFd<File>, latest: Arc<Latest>) {
     loop {
-        // ERROR comes along with PRIORITY on each change, and is cleared with it.
+        // The kernel sets ERROR with PRIORITY at each change, and clears both.
         let event = tokio::time::timeout(UNPROMPTED_INTERVAL, events.ready(Interest::PRIORITY | Interest::ERROR)).await;
         let is_unprompted = event.is_err();
         if let Ok(Ok(mut ready)) = event {
             ready.clear_ready();
         }
         if let Err(error) = latest.reread(is_unprompted) {
-            tracing::warn!(%error, "the mount table could not be read; the last one stays in force");
+            tracing::warn!(%error, "the mount table could not be read; the last one is still used");
         }
         tokio::time::sleep(BURST_INTERVAL).await;
     }

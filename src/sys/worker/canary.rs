@@ -1,16 +1,16 @@
 //! The canary file: written, read back and removed as the user who writes backups.
 //!
-//! A measurement proves that a server answers. Only a write proves that a backup could be written.
-//! It is made with that user's file-system ids (setfsuid(2)), which is what the NFS client sends to
-//! the server, and without supplementary groups. Root's own power over files goes with the id.
+//! A measurement proves that a server answers. Only a write proves that a backup could be written. The worker
+//! writes with that user's file-system ids (setfsuid(2)), which the NFS client sends to the server, and without
+//! supplementary groups. With the ids, the worker also loses root's capabilities for files.
 //!
-//! What is read back must come from the server. After `fsync` the server has the data, but a plain
-//! read would be answered from this host's page cache, and would match whatever the server kept.
-//! So the file is read with `O_DIRECT`. Where the file system refuses that, the kernel is advised to drop
-//! its copy first (posix_fadvise(2)). It does so for clean pages but need not, so the answer reports the way.
+//! The bytes must be read back from the server. After `fsync` the server has the data, but a plain read would be
+//! answered from this host's page cache. So the file is read with `O_DIRECT`. Where the file system refuses that,
+//! the kernel is first advised to drop its copy (posix_fadvise(2)), which it need not do. The answer reports which
+//! of the two was used.
 //!
-//! A worker that is killed leaves its file behind. The next canary of the same node removes such
-//! leftovers: by name, regular, small and older than [`LEFTOVER_AGE_S`] by the server's own clock.
+//! A worker that is killed leaves its file behind. The next canary of the same node removes such leftovers: regular
+//! files with the name of a canary that are small, and older than [`LEFTOVER_AGE_S`] by the server's clock.
 
 #![allow(clippy::disallowed_methods, reason = "runs in a worker, where storage may be touched")]
 
@@ -29,17 +29,17 @@ use uuid::Uuid;
 use super::directory::open_directory;
 use super::protocol::{CanaryNames, CanaryRequest, CanaryWritten, FaultKind, ReadBack, WorkerFault};
 
-/// How much is written, in bytes: one page, which is what `O_DIRECT` reads at the least.
+/// Size of a canary, in bytes: one page, the least that `O_DIRECT` reads.
 const CANARY_BYTES: usize = 4096;
 
-/// How old a leftover is before it is removed, in seconds. A canary that is still being written, by
-/// a `targetwatch check` beside the daemon, is not one.
+/// Minimum age of a leftover, in seconds. A `targetwatch check` beside the daemon may still be writing a younger
+/// file.
 const LEFTOVER_AGE_S: i64 = 600;
 
-/// How many leftovers one canary removes.
+/// Maximum number of leftovers that one canary removes.
 const LEFTOVERS_MAX: u32 = 16;
 
-/// How many names of the directory are looked at for leftovers.
+/// Maximum number of names in the directory that are searched for leftovers.
 const NAMES_MAX: usize = 4096;
 
 /// A page in memory, aligned as `O_DIRECT` wants it.
@@ -66,8 +66,8 @@ fn write_as_user(directory: &OwnedFd, request: &CanaryRequest) -> Result<CanaryW
     let file = openat(directory, name, flags, Mode::S_IRUSR | Mode::S_IWUSR)
         .map_err(|errno| WorkerFault::system("create", &path, errno))?;
     let content = content();
-    // From here on there is a file, which goes whatever happens; closed first, or NFS would only
-    // rename it (.nfsXXXX).
+    // From here on there is a file, which is always removed. It is closed first, because NFS only renames an open
+    // file (.nfsXXXX).
     let outcome =
         store(file, &content, &path).and_then(|written| Ok((written, read_back(directory, name, &content, &path)?)));
     let removed = unlinkat(directory, name, UnlinkatFlags::NoRemoveDir);
@@ -77,13 +77,13 @@ fn write_as_user(directory: &OwnedFd, request: &CanaryRequest) -> Result<CanaryW
     Ok(CanaryWritten { bytes: CANARY_BYTES as u64, read_back, leftovers_removed })
 }
 
-/// Bytes that no earlier canary had, so that nothing stale can match.
+/// Returns bytes that no earlier canary had, so that stale data does not match.
 fn content() -> Box<Page> {
     let mut page = Box::new(Page([0; CANARY_BYTES]));
     let seed = Uuid::new_v4().as_u64_pair();
     let mut state = seed.0 ^ seed.1;
     for chunk in page.0.chunks_exact_mut(8) {
-        // SplitMix64: different everywhere, which is all that is asked of it.
+        // SplitMix64. It only has to make each word different.
         state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -92,8 +92,7 @@ fn content() -> Box<Page> {
     page
 }
 
-/// Writes the content to the server's disk. Each step may be the one that tells of a full disk or
-/// quota, closing included.
+/// Writes the content to the server's disk. Each step, also the close, may report a full disk or quota.
 fn store(file: OwnedFd, content: &Page, path: &Path) -> Result<FileStat, WorkerFault> {
     let mut file = File::from(file);
     file.write_all(&content.0).map_err(|error| WorkerFault::system("write", path, errno_of(&error)))?;
@@ -141,11 +140,11 @@ fn read_page(directory: &OwnedFd, name: &str, direct: OFlag, page: &mut Page) ->
     Ok(length)
 }
 
-/// Removes what earlier canaries of this node left behind; as far as that works, since the canary
-/// itself has proved what it was to prove. `now` is the server's time, in seconds.
+/// Removes leftovers of earlier canaries of this node. Errors are ignored, because the canary itself has passed.
+/// `now` is the server's time, in seconds.
 fn remove_leftovers(directory: &OwnedFd, names: &CanaryNames, now: i64) -> u32 {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    // A directory that may be written to and not listed is legal.
+    // The user may be allowed to write to the directory and not to list it.
     let Ok(mut listing) = Dir::openat(directory, ".", flags, Mode::empty()) else {
         return 0;
     };
@@ -178,7 +177,7 @@ fn errno_of(error: &io::Error) -> Errno {
     error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
 }
 
-/// The file-system ids of another user, until dropped.
+/// File-system ids of another user, until this is dropped.
 struct Identity;
 
 impl Identity {
@@ -204,14 +203,14 @@ impl Drop for Identity {
         setfsuid(geteuid());
         setfsgid(getegid());
         if fs_ids() != (geteuid(), getegid()) {
-            // The next request must not be executed as another user: a new worker is started for it.
+            // The next request must not be executed as another user. The pool starts a new worker for it.
             std::process::abort();
         }
     }
 }
 
-/// The file-system ids in force. Neither call has a way to ask or to fail: an id that nobody has
-/// changes nothing, and both return the one before.
+/// Returns the current file-system ids. setfsuid(2) only returns the previous id, so an invalid id is passed, which
+/// changes nothing.
 fn fs_ids() -> (Uid, Gid) {
     (setfsuid(Uid::from_raw(u32::MAX)), setfsgid(Gid::from_raw(u32::MAX)))
 }

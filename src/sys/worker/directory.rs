@@ -12,10 +12,9 @@ use rustix::fs::{AtFlags, NFS_SUPER_MAGIC, StatFs, StatxFlags, fstatfs, statx};
 
 use super::protocol::{FaultKind, FileSystemCounts, WorkerFault};
 
-/// Opens a directory for being measured and written to. With `O_PATH`: that asks for no permission
-/// to read it, which an export with `root_squash` may refuse root, and yet holds on to it, so that
-/// what is verified to be NFS is also what is used. When it was unmounted a moment ago, the path
-/// leads to the root disk.
+/// Opens a directory that is measured or written to. `O_PATH` needs no permission to read it, which an export with
+/// `root_squash` may deny root. The descriptor also ensures that the verified file system is the one that is used.
+/// After an unmount the path leads to the root disk.
 pub(super) fn open_directory(path: &Path, expect_nfs: bool) -> Result<OwnedFd, WorkerFault> {
     let directory = open_any_directory(path)?;
     if expect_nfs {
@@ -32,7 +31,7 @@ fn open_any_directory(path: &Path) -> Result<OwnedFd, WorkerFault> {
     open(path, flags, Mode::empty()).map_err(|errno| WorkerFault::system("open", path, errno))
 }
 
-/// Asks the server, if it is one's: so once for each measurement.
+/// Measures the file system, which costs a request to the server.
 fn file_system(directory: &OwnedFd, path: &Path) -> Result<StatFs, WorkerFault> {
     fstatfs(directory).map_err(|errno| WorkerFault::system("fstatfs", path, Errno::from_raw(errno.raw_os_error())))
 }
@@ -60,7 +59,7 @@ pub(super) fn measure(path: &Path, expect_nfs: bool) -> Result<FileSystemCounts,
     verify_it_exists(&directory, path)?;
     let count = |number| u64::try_from(number).unwrap_or_default();
     Ok(FileSystemCounts {
-        // As fstatvfs(3) of the GNU C library has it: file systems that tell no fragment size have none.
+        // As in fstatvfs(3) of the GNU C library, for file systems that report no fragment size.
         unit_bytes: count(if counts.f_frsize == 0 { counts.f_bsize } else { counts.f_frsize }),
         blocks: counts.f_blocks,
         blocks_free: counts.f_bfree,
@@ -71,9 +70,9 @@ pub(super) fn measure(path: &Path, expect_nfs: bool) -> Result<FileSystemCounts,
     })
 }
 
-/// Whether the directory still exists on the server. The counts alone do not tell: a server may go
-/// on giving them for a directory that was removed while a process holds on to it, and attributes may
-/// come from this host's cache, so they are asked for anew (statx(2), `AT_STATX_FORCE_SYNC`).
+/// Verifies that the directory still exists on the server. A server may return counts for a directory that was
+/// removed while a process had it open. Attributes may come from this host's cache, so they are requested again
+/// (statx(2), `AT_STATX_FORCE_SYNC`).
 fn verify_it_exists(directory: &OwnedFd, path: &Path) -> Result<(), WorkerFault> {
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_FORCE_SYNC;
     let attributes = statx(directory, "", flags, StatxFlags::NLINK)

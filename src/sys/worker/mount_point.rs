@@ -1,4 +1,4 @@
-//! Mount points: the bare directories that are mounted on, made and removed below the mount root.
+//! Mount points: creates and removes directories below the mount root.
 //!
 //! The names below the root come from exports, and the directories may be writable by others, so
 //! nothing is looked up by path: each component is opened from the one before it and never through
@@ -20,13 +20,13 @@ use nix::unistd::{UnlinkatFlags, fchown, getegid, geteuid, unlinkat};
 
 use super::protocol::{FaultKind, PreparedMountPoint, WorkerFault};
 
-/// What a mount point may be to others: to be passed through and listed.
+/// Mode of a mount point. Users other than the owner may list and traverse it.
 const MODE: Mode = Mode::from_bits_truncate(0o755);
 
-/// The bits that let others than the owner write.
+/// Mode bits that let users other than the owner write.
 const WRITABLE_BY_OTHERS: Mode = Mode::from_bits_truncate(0o022);
 
-/// How a directory is held on to without asking to read it.
+/// Flags that open a directory without the permission to read it.
 const HOLD: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC);
 
 /// Creates the directory, and makes it writable for its owner only while it is bare.
@@ -36,7 +36,7 @@ pub(super) fn prepare(root: &Path, relative: &Path) -> Result<PreparedMountPoint
         let errno = error.raw_os_error().map_or(Errno::ENOTDIR, Errno::from_raw);
         WorkerFault::system("mkdir", root, errno)
     })?;
-    // The root is the administrator's own words: it may lead through links.
+    // The administrator configures the root, so it may contain symbolic links.
     let mut directory = open(root, HOLD, Mode::empty()).map_err(|errno| WorkerFault::system("open", root, errno))?;
     let device = device(&directory, root)?;
     let mut path = root.to_owned();
@@ -59,7 +59,7 @@ pub(super) fn prepare(root: &Path, relative: &Path) -> Result<PreparedMountPoint
     Ok(PreparedMountPoint { created, tightened, holds_files })
 }
 
-/// Removes the directory, and those above it that are empty then.
+/// Removes the directory, and its parents below the root that are empty then.
 pub(super) fn remove(root: &Path, relative: &Path) -> Result<(), WorkerFault> {
     let components = components(root, relative)?;
     let mut directory = match open(root, HOLD, Mode::empty()) {
@@ -71,7 +71,7 @@ pub(super) fn remove(root: &Path, relative: &Path) -> Result<(), WorkerFault> {
     let mut parents: Vec<(OwnedFd, &OsStr)> = Vec::with_capacity(components.len());
     for (index, component) in components.iter().enumerate() {
         path.push(component);
-        // The leaf is not opened: when something is mounted there after all, it stays untouched.
+        // The leaf is not opened. If something is mounted there after all, it is not touched.
         if index + 1 < components.len() {
             let next = match step(&directory, component, &path) {
                 Err(fault) if fault.errno() == Some(Errno::ENOENT) => return Ok(()),
@@ -83,7 +83,7 @@ pub(super) fn remove(root: &Path, relative: &Path) -> Result<(), WorkerFault> {
         }
     }
     while let Some((parent, name)) = parents.pop() {
-        // Another mount point is in it, or something else that is not ours to judge.
+        // It contains another mount point or other files.
         if unlinkat(&parent, name, UnlinkatFlags::RemoveDir).is_err() {
             break;
         }
@@ -94,14 +94,14 @@ pub(super) fn remove(root: &Path, relative: &Path) -> Result<(), WorkerFault> {
 fn remove_leaf(parent: &OwnedFd, name: &OsStr, path: &Path) -> Result<(), WorkerFault> {
     match unlinkat(parent, name, UnlinkatFlags::RemoveDir) {
         Ok(()) | Err(Errno::ENOENT) => Ok(()),
-        // POSIX lets a file system say either.
+        // POSIX allows both.
         Err(Errno::EEXIST) => Err(WorkerFault::system("rmdir", path, Errno::ENOTEMPTY)),
         Err(Errno::EBUSY) => Err(WorkerFault::system("rmdir", path, Errno::EBUSY).of_kind(FaultKind::Mounted)),
         Err(errno) => Err(WorkerFault::system("rmdir", path, errno)),
     }
 }
 
-/// The names to walk, all of them plain: nothing that leads up or elsewhere.
+/// Returns the components of the relative path, all of which must be plain names.
 fn components<'a>(root: &Path, relative: &'a Path) -> Result<Vec<&'a OsStr>, WorkerFault> {
     let bad = || {
         let at = format!("{:?} is not a directory below {:?}", relative.display(), root.display());
@@ -129,13 +129,13 @@ fn device(directory: &OwnedFd, path: &Path) -> Result<u64, WorkerFault> {
     fstat(directory).map(|stat| stat.st_dev).map_err(|errno| WorkerFault::system("fstat", path, errno))
 }
 
-/// Opens a directory that is held on to for real, which changing and listing it needs.
+/// Opens a directory that is open with `O_PATH` for listing and changing it.
 fn reopen(directory: &OwnedFd, path: &Path) -> Result<OwnedFd, WorkerFault> {
     openat(directory, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
         .map_err(|errno| WorkerFault::system("open", path, errno))
 }
 
-/// Makes a bare mount point its owner's alone to write to. Says whether that was needed.
+/// Makes a bare mount point writable for this process's user only. Returns whether it was not.
 fn tighten(directory: &OwnedFd, created: bool, path: &Path) -> Result<bool, WorkerFault> {
     let directory = reopen(directory, path)?;
     let stat = fstat(&directory).map_err(|errno| WorkerFault::system("fstat", path, errno))?;
@@ -152,7 +152,7 @@ fn tighten(directory: &OwnedFd, created: bool, path: &Path) -> Result<bool, Work
     }
     let is_writable = mode.intersects(WRITABLE_BY_OTHERS);
     if is_writable {
-        // Without set-group-ID, which a hardened unit (RestrictSUIDSGID=) may not even keep.
+        // Without set-group-ID, which a hardened unit (RestrictSUIDSGID=) may not set.
         fchmod(&directory, mode - WRITABLE_BY_OTHERS - Mode::S_ISUID - Mode::S_ISGID)
             .map_err(|errno| WorkerFault::system("chmod", path, errno))?;
     }

@@ -8,14 +8,14 @@ use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// The longest path that is measured in a batch, in bytes: [`frame::BATCH_MAX`] of them fit into a frame, even if
-/// JSON needs six bytes for each of theirs.
+/// Maximum length of a path in a batch, in bytes. [`frame::BATCH_MAX`] paths fit into a frame even if JSON needs
+/// six bytes for each byte.
 const BATCH_PATH_MAX_BYTES: usize = 512;
 
 /// Argument that makes this program a probe worker.
 pub const ARGUMENT: &str = "probe-worker";
 
-/// What every canary file's name begins with.
+/// Prefix of the names of all canary files.
 const CANARY_PREFIX: &str = ".targetwatch-canary-";
 
 /// Request to a worker. Paths must be UTF-8.
@@ -31,27 +31,27 @@ pub enum Request {
     },
     /// Write, read back and remove a file. Answered by [`Response::Canary`].
     Canary(CanaryRequest),
-    /// Make the directory that is mounted on. Only when nothing is mounted there. Answered by
+    /// Create the mount point. Refused when something is mounted there. Answered by
     /// [`Response::Prepared`].
     PrepareMountPoint {
-        /// The mount root. It is created with its parents if it is missing.
+        /// The mount root, which is created with its parents if it is missing.
         root: PathBuf,
-        /// The directory below it.
+        /// The mount point, relative to the root.
         relative: PathBuf,
     },
-    /// Remove that directory, and those between it and the root that are empty then. Answered by
-    /// [`Response::Done`], also when it is gone already.
+    /// Remove the mount point, and directories between it and the root that are empty then. Answered by
+    /// [`Response::Done`], also when it does not exist.
     RemoveMountPoint {
         /// The mount root, which stays.
         root: PathBuf,
-        /// The directory below it.
+        /// The mount point, relative to the root.
         relative: PathBuf,
     },
-    /// Unmount what is on top at a path. Answered by [`Response::Done`].
+    /// Unmount the topmost mount at a path. Answered by [`Response::Done`].
     Unmount {
         /// The mount point.
         path: PathBuf,
-        /// How hard.
+        /// How the kernel treats users of the mount.
         how: UnmountHow,
     },
 }
@@ -69,7 +69,7 @@ impl Request {
         }
     }
 
-    /// Whether it may be in one batch with requests of other targets: it changes nothing, and takes only
+    /// Whether the request may share a batch with requests of other targets. It changes nothing, and takes only
     /// the time that storage takes.
     #[must_use]
     pub(super) fn is_brief(&self) -> bool {
@@ -83,59 +83,59 @@ impl Request {
     #[must_use]
     pub const fn is_repeatable(&self) -> bool {
         match self {
-            // These change nothing, or nothing more when executed again.
+            // These change nothing more when executed again.
             Self::StatVfs { .. } | Self::PrepareMountPoint { .. } | Self::RemoveMountPoint { .. } => true,
-            // Leftovers of the first one would be reported as a fault of the storage.
+            // Leftovers of the first execution would be reported as a fault of the storage.
             Self::Canary(_) => false,
-            // A second one would remove the mount below, which may not be ours.
+            // A second execution would remove the mount below, which may belong to someone else.
             Self::Unmount { .. } => false,
         }
     }
 }
 
-/// How hard to unmount, as umount2(2) has it.
+/// How to unmount (umount2(2)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum UnmountHow {
-    /// Only if nothing uses it.
+    /// Only if nothing uses the mount.
     Plain,
-    /// Fails requests that wait for the server first (`MNT_FORCE`). A mount in use stays.
+    /// Aborts requests that wait for the server first (`MNT_FORCE`). A mount in use stays.
     Force,
-    /// Out of sight at once, and gone when nothing uses it any more (`MNT_DETACH`).
+    /// Detaches the mount at once. The kernel removes it when nothing uses it any more (`MNT_DETACH`).
     Lazy,
 }
 
-/// A file to write, read back and remove as the user who writes backups.
+/// A file to write, read back and remove as the user that writes backups.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CanaryRequest {
     /// The directory.
     pub path: PathBuf,
     /// The user.
     pub uid: u32,
-    /// The user's group. There are no supplementary ones.
+    /// The user's group. The user has no supplementary groups.
     pub gid: u32,
-    /// The names of the file and of leftovers.
+    /// Names of the file and of leftovers.
     pub names: CanaryNames,
     /// Whether anything but NFS is an error ([`FaultKind::NotNfs`]).
     pub expect_nfs: bool,
 }
 
-/// The name of a canary, and what those of this node begin with. Many nodes write to one export,
-/// and each removes only what itself left behind.
+/// Name of a canary, and prefix of this node's canaries. Many nodes write to one export, and each removes only its
+/// own leftovers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CanaryNames {
-    /// The name of the file: new for each canary.
+    /// Name of the file, unique for each canary.
     pub name: String,
-    /// What the names of this node's canaries begin with.
+    /// Prefix of the names of this node's canaries.
     pub leftover_prefix: String,
 }
 
 impl CanaryNames {
-    /// For a canary of this node: `.targetwatch-canary-<node>-<uuid>`.
+    /// Returns names for a new canary of this node: `.targetwatch-canary-<node>-<uuid>`.
     #[must_use]
     pub fn new(hostname: &str) -> Self {
-        // FNV-1a, 64 bits: a name must mean the same in the next release too, which the standard
-        // library's hasher does not promise.
+        // FNV-1a, 64 bits. The standard library's hasher may change with the next release, and these names must
+        // not.
         let node = hostname
             .bytes()
             .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
@@ -143,7 +143,7 @@ impl CanaryNames {
         Self { name: format!("{leftover_prefix}{}", Uuid::new_v4()), leftover_prefix }
     }
 
-    /// Whether both are what [`Self::new`] makes: a worker removes files by these.
+    /// Whether both have the form of [`Self::new`]. A worker removes files by these names.
     pub(super) fn are_sound(&self) -> bool {
         let node = self.leftover_prefix.strip_prefix(CANARY_PREFIX).and_then(|rest| rest.strip_suffix('-'));
         let id = self.name.strip_prefix(&self.leftover_prefix);
@@ -156,38 +156,37 @@ impl CanaryNames {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Response {
-    /// To [`Request::StatVfs`].
+    /// Answer to [`Request::StatVfs`].
     Counts(FileSystemCounts),
-    /// To [`Request::Canary`].
+    /// Answer to [`Request::Canary`].
     Canary(CanaryWritten),
-    /// To [`Request::PrepareMountPoint`].
+    /// Answer to [`Request::PrepareMountPoint`].
     Prepared(PreparedMountPoint),
-    /// To the others.
+    /// Answer to the other requests.
     Done,
 }
 
-/// The counts of statvfs(3). On Linux an NFS client asks the server for them each time (FSSTAT),
-/// so they are never older than the call.
+/// Counts of statvfs(3). Linux's NFS client asks the server for them at each call (FSSTAT).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "[u64; 7]", into = "[u64; 7]")]
 pub struct FileSystemCounts {
-    /// The unit of the block counts, in bytes (`f_frsize`).
+    /// Unit of the block counts, in bytes (`f_frsize`).
     pub unit_bytes: u64,
-    /// All blocks.
+    /// Total number of blocks.
     pub blocks: u64,
     /// Free blocks.
     pub blocks_free: u64,
     /// Free blocks for unprivileged users.
     pub blocks_available: u64,
-    /// All inodes.
+    /// Total number of inodes.
     pub files: u64,
     /// Free inodes.
     pub files_free: u64,
-    /// The file system's magic number, as in statfs(2).
+    /// Magic number of the file system (statfs(2)).
     pub magic: u64,
 }
 
-/// Without names: there are a thousand of them in a sweep.
+/// Encoded without field names, because a sweep has a thousand of them.
 impl From<FileSystemCounts> for [u64; 7] {
     fn from(counts: FileSystemCounts) -> Self {
         let FileSystemCounts { unit_bytes, blocks, blocks_free, blocks_available, files, files_free, magic } = counts;
@@ -202,14 +201,14 @@ impl From<[u64; 7]> for FileSystemCounts {
     }
 }
 
-/// What came of a canary.
+/// Result of a canary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CanaryWritten {
-    /// How many bytes were written and read back.
+    /// Number of bytes that were written and read back.
     pub bytes: u64,
     /// How they were read back.
     pub read_back: ReadBack,
-    /// How many files that earlier canaries of this node had left behind were removed.
+    /// Number of leftovers of earlier canaries of this node that were removed.
     pub leftovers_removed: u32,
 }
 
@@ -217,21 +216,21 @@ pub struct CanaryWritten {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ReadBack {
-    /// With `O_DIRECT`: from the server.
+    /// With `O_DIRECT`, so from the server.
     Direct,
-    /// After asking the kernel to forget its own copy, which it need not do.
+    /// After the kernel was advised to drop its cached copy, which it need not do.
     Advised,
 }
 
-/// What came of preparing a mount point.
+/// Result of preparing a mount point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PreparedMountPoint {
-    /// Whether it had to be made.
+    /// Whether the directory was created.
     pub created: bool,
-    /// Whether others than root could write to the bare directory, which was put right.
+    /// Whether users other than root could write to the bare directory, which was corrected.
     pub tightened: bool,
-    /// Whether the bare directory holds files, which a mount will hide: perhaps backups that were
-    /// written while nothing was mounted.
+    /// Whether the bare directory contains files, which a mount hides. They may be backups that were written while
+    /// nothing was mounted.
     pub holds_files: bool,
 }
 
@@ -239,11 +238,11 @@ pub struct PreparedMountPoint {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{at}")]
 pub struct WorkerFault {
-    /// What sort of failure it is.
+    /// Kind of the failure.
     pub kind: FaultKind,
-    /// The error number of the system call that failed, if one did.
+    /// Error number of the system call that failed, if one did.
     errno: Option<i32>,
-    /// What was tried on what, and how it failed.
+    /// Operation, path and error, as a sentence.
     pub at: String,
 }
 
@@ -253,9 +252,9 @@ pub struct WorkerFault {
 pub enum FaultKind {
     /// A system call failed with [`WorkerFault::errno`].
     System,
-    /// The file system at the path is not NFS: it was unmounted meanwhile.
+    /// The file system at the path is not NFS, because it was unmounted meanwhile.
     NotNfs,
-    /// What was read back is not what was written.
+    /// The bytes that were read back differ from those that were written.
     CanaryMismatch,
     /// The directory to be removed is not empty.
     NotEmpty,
@@ -263,9 +262,9 @@ pub enum FaultKind {
     NotADirectory,
     /// Something is mounted where a bare directory was expected.
     Mounted,
-    /// The worker may not act as the user that it was asked to.
+    /// The worker may not act as the requested user.
     Identity,
-    /// The request makes no sense: a relative root, a `..`, or a file name that is not the name of a canary.
+    /// The request is invalid: a relative root, a `..`, or a file name that is not the name of a canary.
     BadRequest,
 }
 
@@ -274,7 +273,7 @@ impl WorkerFault {
         Self { kind, errno: None, at: at.into() }
     }
 
-    /// A system call that failed on a path.
+    /// Returns the fault of a system call that failed on a path.
     #[must_use]
     pub fn system(call: &str, path: &Path, errno: Errno) -> Self {
         let kind = match errno {
@@ -286,13 +285,13 @@ impl WorkerFault {
         Self { kind, errno: Some(errno as i32), at }
     }
 
-    /// The same failure, known to mean something else.
+    /// Changes the kind of a fault whose meaning the caller knows.
     pub(super) fn of_kind(mut self, kind: FaultKind) -> Self {
         self.kind = kind;
         self
     }
 
-    /// The error number of the system call that failed, if one did.
+    /// Error number of the system call that failed, if one did.
     #[must_use]
     pub fn errno(&self) -> Option<Errno> {
         self.errno.map(Errno::from_raw)
