@@ -5,7 +5,7 @@ use axum::http::request::Parts;
 
 use super::fault::Fault;
 
-/// The `{id}` of a path, whatever text it is: what is no id is the id of nothing.
+/// The `{id}` of a path. A text that is not an id is the id of nothing, so the route answers with 404.
 pub(super) struct Id(pub(super) String);
 
 impl<S: Send + Sync> FromRequestParts<S> for Id {

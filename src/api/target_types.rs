@@ -1,4 +1,4 @@
-//! `/backup_target_types`: the other half of the API guide.
+//! `/backup_target_types`: routes of target types.
 //!
 //! A type that a caller may not see is answered with 404 for every operation: a 403 would reveal that it
 //! exists.
@@ -53,7 +53,7 @@ pub(super) async fn detail(
 /// Show a backup target type.
 #[utoipa::path(get, path = "/backup_target_types/{id}", tag = TAG, operation_id = "show_type", params(("id" = Uuid, Path)), responses(
     (status = 200, description = "The type.", body = wire::OneType),
-    (status = 404, description = "The caller sees none of that id.", body = wire::FaultBody),
+    (status = 404, description = "No type with this id is visible to the caller.", body = wire::FaultBody),
 ))]
 pub(super) async fn show(
     Shared(state): Shared<State>,
@@ -64,12 +64,12 @@ pub(super) async fn show(
     Ok(Json(wire::OneType { backup_target_types: wire::TargetType::seen_by(&caller, &target_type) }))
 }
 
-/// Create a backup target type. One that is the default makes its target the default too.
+/// Create a backup target type. A type that is the default makes its target the default too.
 #[utoipa::path(post, path = "/backup_target_types", tag = TAG, operation_id = "create_type", request_body = wire::NewTypeBody, responses(
     (status = 200, description = "Created.", body = wire::OneChangedType),
-    (status = 400, description = "A field is wrong, or there is no such target.", body = wire::FaultBody),
+    (status = 400, description = "A field is wrong, or the target does not exist.", body = wire::FaultBody),
     (status = 409, description = "The name is taken.", body = wire::FaultBody),
-    (status = 413, description = "The body is too large, or there are too many types, projects or notes.", body = wire::FaultBody),
+    (status = 413, description = "The body is too large, or there are too many types, projects or metadata entries.", body = wire::FaultBody),
 ))]
 pub(super) async fn create(
     Shared(state): Shared<State>,
@@ -79,7 +79,7 @@ pub(super) async fn create(
     let new = NewType { user_id: caller.user_id, ..body::new_type(&bytes)? };
     match state.agent.create_type(new).await {
         Ok(created) => Ok(Json(wire::OneChangedType::from(&*created))),
-        // The path is right; what is wrong is a field.
+        // The target is named by a field, so its absence is not a 404.
         Err(AgentError::Registry(error @ RegistryError::Refused(Refusal::TargetNotFound(_)))) => {
             Err(Fault::bad_request(format!("backup_targets_id: {error}")))
         }
@@ -87,15 +87,15 @@ pub(super) async fn create(
     }
 }
 
-/// Change a backup target type. What is not given stays as it is. One that becomes the default makes
-/// its target the default too.
+/// Change a backup target type. Absent fields stay. A type that becomes the default makes its target the
+/// default too.
 #[utoipa::path(put, path = "/backup_target_types/{id}", tag = TAG, operation_id = "update_type", params(("id" = Uuid, Path)),
     request_body = wire::TypeUpdateBody, responses(
-    (status = 200, description = "As it is now.", body = wire::OneChangedType),
+    (status = 200, description = "The changed type.", body = wire::OneChangedType),
     (status = 400, description = "A field is wrong or cannot be changed.", body = wire::FaultBody),
-    (status = 404, description = "The caller sees none of that id.", body = wire::FaultBody),
+    (status = 404, description = "No type with this id is visible to the caller.", body = wire::FaultBody),
     (status = 409, description = "The name is taken.", body = wire::FaultBody),
-    (status = 413, description = "The body is too large, or there would be too many projects or notes.", body = wire::FaultBody),
+    (status = 413, description = "The body is too large, or there would be too many projects or metadata entries.", body = wire::FaultBody),
 ))]
 pub(super) async fn update(
     Shared(state): Shared<State>,
@@ -106,11 +106,11 @@ pub(super) async fn update(
     change(&state, &caller, &id, |target_type| body::type_update(&bytes, target_type)).await
 }
 
-/// Give a backup target type to projects. A public one becomes theirs alone.
+/// Add projects to a backup target type. A public type is then visible to these projects only.
 #[utoipa::path(post, path = "/backup_target_types/{id}/add_projects", tag = TAG, operation_id = "add_projects", params(("id" = Uuid, Path)),
     request_body = wire::ProjectsBody, responses(
-    (status = 200, description = "As it is now.", body = wire::OneChangedType),
-    (status = 404, description = "The caller sees none of that id.", body = wire::FaultBody),
+    (status = 200, description = "The changed type.", body = wire::OneChangedType),
+    (status = 404, description = "No type with this id is visible to the caller.", body = wire::FaultBody),
     (status = 413, description = "The body is too large, or there would be too many projects.", body = wire::FaultBody),
 ))]
 pub(super) async fn add_projects(
@@ -122,11 +122,11 @@ pub(super) async fn add_projects(
     change(&state, &caller, &id, |target_type| body::projects_to_add(&bytes, target_type)).await
 }
 
-/// Take a backup target type from projects. It does not become public by that.
+/// Remove projects from a backup target type. This alone does not make it public.
 #[utoipa::path(put, path = "/backup_target_types/{id}/remove_projects", tag = TAG, operation_id = "remove_projects",
     params(("id" = Uuid, Path)), request_body = wire::ProjectsBody, responses(
-    (status = 200, description = "As it is now.", body = wire::OneChangedType),
-    (status = 404, description = "The caller sees none of that id.", body = wire::FaultBody),
+    (status = 200, description = "The changed type.", body = wire::OneChangedType),
+    (status = 404, description = "No type with this id is visible to the caller.", body = wire::FaultBody),
 ))]
 pub(super) async fn remove_projects(
     Shared(state): Shared<State>,
@@ -137,11 +137,11 @@ pub(super) async fn remove_projects(
     change(&state, &caller, &id, |target_type| body::projects_to_remove(&bytes, target_type)).await
 }
 
-/// Take a backup target type from projects, as some clients ask for it.
+/// Remove projects from a backup target type, for clients that use POST.
 #[utoipa::path(post, path = "/backup_target_types/{id}/remove_projects", tag = TAG,
     operation_id = "remove_projects_by_post", params(("id" = Uuid, Path)), request_body = wire::ProjectsBody, responses(
-    (status = 200, description = "As it is now.", body = wire::OneChangedType),
-    (status = 404, description = "The caller sees none of that id.", body = wire::FaultBody),
+    (status = 200, description = "The changed type.", body = wire::OneChangedType),
+    (status = 404, description = "No type with this id is visible to the caller.", body = wire::FaultBody),
 ))]
 pub(super) async fn remove_projects_by_post(
     state: Shared<State>,
@@ -152,12 +152,12 @@ pub(super) async fn remove_projects_by_post(
     remove_projects(state, caller, id, body).await
 }
 
-/// Add metadata to a backup target type, or give a key another value.
+/// Add metadata to a backup target type, or change the value of a key.
 #[utoipa::path(post, path = "/backup_target_types/{id}/add_metadata", tag = TAG, operation_id = "add_metadata", params(("id" = Uuid, Path)),
     request_body = wire::MetadataBody, responses(
-    (status = 200, description = "As it is now.", body = wire::OneChangedType),
-    (status = 404, description = "The caller sees none of that id.", body = wire::FaultBody),
-    (status = 413, description = "The body is too large, or there would be too many notes.", body = wire::FaultBody),
+    (status = 200, description = "The changed type.", body = wire::OneChangedType),
+    (status = 404, description = "No type with this id is visible to the caller.", body = wire::FaultBody),
+    (status = 413, description = "The body is too large, or there would be too many metadata entries.", body = wire::FaultBody),
 ))]
 pub(super) async fn add_metadata(
     Shared(state): Shared<State>,
@@ -168,12 +168,12 @@ pub(super) async fn add_metadata(
     change(&state, &caller, &id, |target_type| body::metadata_to_add(&bytes, target_type)).await
 }
 
-/// Remove metadata from a backup target type: the pairs that are given, or a key without a value
-/// whatever its value is.
+/// Remove metadata from a backup target type. A pair is removed only with the given value, and a key alone
+/// with any value.
 #[utoipa::path(put, path = "/backup_target_types/{id}/remove_metadata", tag = TAG, operation_id = "remove_metadata",
     params(("id" = Uuid, Path)), request_body = wire::MetadataRemovalBody, responses(
-    (status = 200, description = "As it is now.", body = wire::OneChangedType),
-    (status = 404, description = "The caller sees none of that id.", body = wire::FaultBody),
+    (status = 200, description = "The changed type.", body = wire::OneChangedType),
+    (status = 404, description = "No type with this id is visible to the caller.", body = wire::FaultBody),
 ))]
 pub(super) async fn remove_metadata(
     Shared(state): Shared<State>,
@@ -184,11 +184,11 @@ pub(super) async fn remove_metadata(
     change(&state, &caller, &id, |target_type| body::metadata_to_remove(&bytes, target_type)).await
 }
 
-/// Remove metadata from a backup target type, as some clients ask for it.
+/// Remove metadata from a backup target type, for clients that use POST.
 #[utoipa::path(post, path = "/backup_target_types/{id}/remove_metadata", tag = TAG,
     operation_id = "remove_metadata_by_post", params(("id" = Uuid, Path)), request_body = wire::MetadataRemovalBody, responses(
-    (status = 200, description = "As it is now.", body = wire::OneChangedType),
-    (status = 404, description = "The caller sees none of that id.", body = wire::FaultBody),
+    (status = 200, description = "The changed type.", body = wire::OneChangedType),
+    (status = 404, description = "No type with this id is visible to the caller.", body = wire::FaultBody),
 ))]
 pub(super) async fn remove_metadata_by_post(
     state: Shared<State>,
@@ -202,8 +202,8 @@ pub(super) async fn remove_metadata_by_post(
 /// Delete a backup target type.
 #[utoipa::path(delete, path = "/backup_target_types/{id}", tag = TAG, operation_id = "delete_type", params(("id" = Uuid, Path)), responses(
     (status = 202, description = "Deleted."),
-    (status = 404, description = "The caller sees none of that id.", body = wire::FaultBody),
-    (status = 409, description = "It is the default, or the only one of its target.", body = wire::FaultBody),
+    (status = 404, description = "No type with this id is visible to the caller.", body = wire::FaultBody),
+    (status = 409, description = "It is the default, or the only type of its target.", body = wire::FaultBody),
 ))]
 pub(super) async fn delete(
     Shared(state): Shared<State>,

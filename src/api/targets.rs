@@ -1,4 +1,4 @@
-//! `/backup_targets`: the target half of the API guide, and the reports that stand behind it.
+//! `/backup_targets`: routes of targets and their reports.
 
 use axum::extract::State as Shared;
 use axum::http::header::{ALLOW, CONTENT_TYPE};
@@ -44,8 +44,8 @@ pub(super) async fn detail(
 
 /// Create a backup target, with its first type. Does not wait for storage.
 #[utoipa::path(post, path = "/backup_targets", tag = TAG, request_body = wire::NewTargetBody, responses(
-    (status = 200, description = "Created; offline until its first probe has ended.", body = wire::OneTarget),
-    (status = 409, description = "Its directory, its type's name or the default is taken.", body = wire::FaultBody),
+    (status = 200, description = "Created. It is offline until its first probe has ended.", body = wire::OneTarget),
+    (status = 409, description = "Another target has its mount path, its type name or the default.", body = wire::FaultBody),
     (status = 413, description = "The body is too large, or there are too many targets or types.", body = wire::FaultBody),
 ))]
 pub(super) async fn create(
@@ -61,7 +61,7 @@ pub(super) async fn create(
 /// Show a backup target.
 #[utoipa::path(get, path = "/backup_targets/{id}", tag = TAG, params(("id" = Uuid, Path)), responses(
     (status = 200, description = "The target.", body = wire::OneTarget),
-    (status = 404, description = "There is none of that id.", body = wire::FaultBody),
+    (status = 404, description = "No target has this id.", body = wire::FaultBody),
 ))]
 pub(super) async fn show(
     Shared(state): Shared<State>,
@@ -73,12 +73,12 @@ pub(super) async fn show(
     Ok(Json(wire::OneTarget::seen_by(&caller, target)))
 }
 
-/// Change a backup target: its immutability, metadata, endpoint scheme, or that it is the default.
+/// Change a backup target: immutability, metadata, scheme of the endpoint, and whether it is the default.
 #[utoipa::path(put, path = "/backup_targets/{id}", tag = TAG, params(("id" = Uuid, Path)),
     request_body = wire::TargetUpdateBody, responses(
-    (status = 200, description = "As it is now.", body = wire::OneTarget),
+    (status = 200, description = "The changed target.", body = wire::OneTarget),
     (status = 400, description = "A field is wrong or cannot be changed.", body = wire::FaultBody),
-    (status = 404, description = "There is none of that id.", body = wire::FaultBody),
+    (status = 404, description = "No target has this id.", body = wire::FaultBody),
 ))]
 pub(super) async fn modify(
     Shared(state): Shared<State>,
@@ -93,10 +93,10 @@ pub(super) async fn modify(
     Ok(Json(wire::OneTarget::seen_by(&caller, &view)))
 }
 
-/// Delete a backup target: unmounts it, and refuses while it is in use on a live server.
+/// Delete a backup target and unmount it. Refused while a process uses the mount on a live server.
 #[utoipa::path(delete, path = "/backup_targets/{id}", tag = TAG, params(("id" = Uuid, Path)), responses(
     (status = 202, description = "Deleted."),
-    (status = 404, description = "There is none of that id.", body = wire::FaultBody),
+    (status = 404, description = "No target has this id.", body = wire::FaultBody),
     (status = 409, description = "It is in use, or the default while others exist.", body = wire::FaultBody),
 ))]
 pub(super) async fn delete(Shared(state): Shared<State>, Id(id): Id) -> Result<Response, Fault> {
@@ -104,11 +104,11 @@ pub(super) async fn delete(Shared(state): Shared<State>, Id(id): Id) -> Result<R
     Ok(deleted())
 }
 
-/// Make a backup target, and one of its types, the default: the type that is the default already,
-/// if it is one of this target's, or else its first that is public.
+/// Make a backup target the default, and one of its types: the type that is the default already, or else its
+/// first public one.
 #[utoipa::path(get, path = "/backup_targets/{id}/set_default", tag = TAG, params(("id" = Uuid, Path)), responses(
     (status = 200, description = "The new default.", body = wire::OneTarget),
-    (status = 404, description = "There is none of that id.", body = wire::FaultBody),
+    (status = 404, description = "No target has this id.", body = wire::FaultBody),
 ))]
 pub(super) async fn set_default(
     Shared(state): Shared<State>,
@@ -125,10 +125,10 @@ pub(super) async fn set_default(
     Ok(Json(wire::OneTarget::seen_by(&caller, &view)).into_response())
 }
 
-/// The latest report of a backup target.
+/// Show the latest report of a backup target.
 #[utoipa::path(get, path = "/backup_targets/{id}/checks", tag = TAG, params(("id" = Uuid, Path)), responses(
-    (status = 200, description = "What its latest probe on this node found.", body = wire::Report),
-    (status = 404, description = "There is none of that id.", body = wire::FaultBody),
+    (status = 200, description = "The report of its latest probe on this node.", body = wire::Report),
+    (status = 404, description = "No target has this id.", body = wire::FaultBody),
 ))]
 pub(super) async fn checks(Shared(state): Shared<State>, Id(id): Id) -> Result<Json<wire::Report>, Fault> {
     let view = state.agent.view();
@@ -138,18 +138,18 @@ pub(super) async fn checks(Shared(state): Shared<State>, Id(id): Id) -> Result<J
 
 /// Probe a backup target now and answer with the report.
 #[utoipa::path(post, path = "/backup_targets/{id}/check", tag = TAG, params(("id" = Uuid, Path)), responses(
-    (status = 200, description = "What a probe that began after the request found.", body = wire::Report),
-    (status = 404, description = "There is none of that id.", body = wire::FaultBody),
+    (status = 200, description = "The report of a probe that began after the request.", body = wire::Report),
+    (status = 404, description = "No target has this id.", body = wire::FaultBody),
 ))]
 pub(super) async fn check(Shared(state): Shared<State>, Id(id): Id) -> Result<Json<wire::Report>, Fault> {
     let view = state.agent.check_now(target_id(&id)?).await?;
     Ok(Json(wire::Report::from(&*view)))
 }
 
-/// When a backup target became available or offline on this node, and why.
+/// Show when a backup target became available or offline on this node, and why.
 #[utoipa::path(get, path = "/backup_targets/{id}/history", tag = TAG, params(("id" = Uuid, Path)), responses(
-    (status = 200, description = "Its latest transitions, newest first: 500 are kept.", body = wire::History),
-    (status = 404, description = "There is none of that id.", body = wire::FaultBody),
+    (status = 200, description = "Its latest transitions, newest first. 500 are kept.", body = wire::History),
+    (status = 404, description = "No target has this id.", body = wire::FaultBody),
     (status = 503, description = "The registry cannot be read now.", body = wire::FaultBody),
 ))]
 pub(super) async fn history(Shared(state): Shared<State>, Id(id): Id) -> Result<Json<wire::History>, Fault> {

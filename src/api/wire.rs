@@ -1,8 +1,8 @@
 //! Wire types: the JSON of requests and answers, for the API and for the command line that reads it.
 //!
-//! Names and shapes are the API guide's. A field that two releases of the field's clients call
-//! differently is there under both names. Times are UTC in the guide's form,
-//! `2025-01-30T12:32:27.000000`. What this agent adds is in `report` and `node`.
+//! Names and structure are those of the API guide. Fields whose names differ between releases of the guide's
+//! clients are present under both names. Times are UTC in the form `2025-01-30T12:32:27.000000`. `report` and
+//! `node` contain the additions of this agent.
 
 mod extensible;
 mod history;
@@ -45,12 +45,12 @@ pub use versions::{Link, Version, Versions};
 #[serde(transparent)]
 pub struct FaultBody(pub std::collections::BTreeMap<String, FaultDetail>);
 
-/// What a fault says.
+/// Content of a fault.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct FaultDetail {
-    /// The HTTP status.
+    /// HTTP status.
     pub code: u16,
-    /// What was wrong, and what was expected.
+    /// Problem and expectation.
     pub message: String,
 }
 

@@ -1,4 +1,4 @@
-//! Histories on the wire: what became of a target, and when.
+//! Histories of targets on the wire.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -19,15 +19,15 @@ pub struct History {
 /// One change of a status.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Transition {
-    /// When the probe ended that it follows from, by this node's clock.
+    /// End of the probe that caused it, by this node's clock.
     pub at: String,
-    /// The status before; `null` for the first verdict after the creation or the agent's start.
+    /// The status before. `null` for the first verdict after the creation or the start of the agent.
     pub from: Option<Status>,
     /// The status after.
     pub to: Status,
-    /// The stable code of what was wrong, or of a warning beside `available`.
+    /// Reason code of the failure, or of a warning when the target is available.
     pub reason: Option<Reason>,
-    /// What that meant here, and what to do.
+    /// Problem, and what to do.
     pub message: Option<String>,
 }
 

@@ -11,93 +11,93 @@ use crate::sys::node::{AgentFacts, HostFacts};
 /// This host and this agent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Node {
-    /// The host.
+    /// Facts about the host.
     pub host: Host,
-    /// The agent.
+    /// Facts about the agent.
     pub agent: Agent,
 }
 
 /// The host.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Host {
-    /// Its name.
+    /// Host name.
     pub hostname: String,
-    /// The release of its kernel.
+    /// Release of the kernel.
     pub kernel: Option<String>,
-    /// Its distribution.
+    /// Distribution.
     pub os: Option<String>,
-    /// Seconds since it was booted.
+    /// Time since the boot, in seconds.
     pub uptime_seconds: Option<u64>,
-    /// When it was booted.
+    /// Time of the boot.
     pub booted_at: Option<String>,
     /// Load averages of 1, 5 and 15 minutes.
     pub load: Option<[f64; 3]>,
-    /// Processors.
+    /// Number of processors.
     pub cpus: Option<usize>,
-    /// Memory.
+    /// Memory of the host.
     pub memory: Option<Memory>,
 }
 
 /// Memory of the host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Memory {
-    /// All of it.
+    /// All memory, in bytes.
     pub total_bytes: u64,
-    /// What a process could still get.
+    /// Memory that processes could still allocate, in bytes.
     pub available_bytes: u64,
-    /// The rest.
+    /// Memory in use, in bytes.
     pub used_bytes: u64,
 }
 
 /// The agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Agent {
-    /// Its version.
+    /// Version.
     pub version: String,
-    /// Its process id.
+    /// Process id.
     pub pid: u32,
-    /// When it was started.
+    /// Time of the start.
     pub started_at: String,
-    /// Resident memory.
+    /// Resident memory, in bytes.
     pub resident_bytes: Option<u64>,
-    /// Threads.
+    /// Number of threads.
     pub threads: Option<u64>,
-    /// Open file descriptors.
+    /// Number of open file descriptors.
     pub open_files: Option<u64>,
-    /// Log lines that were dropped because standard error was not read.
+    /// Number of log lines that were dropped because standard error was not read.
     pub log_lines_dropped: u64,
-    /// Child processes.
+    /// Number of child processes.
     pub children: usize,
-    /// Children that were killed and do not die; their targets are left alone.
+    /// Killed children that have not ended yet. Their targets are not touched until then.
     pub stuck_children: Vec<StuckChild>,
 }
 
-/// A child that was killed and does not die.
+/// A killed child that has not ended yet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct StuckChild {
-    /// Its process id.
+    /// Process id.
     pub pid: u32,
-    /// What it is.
+    /// Purpose of the child.
     pub what: String,
-    /// The target that it was at work for.
+    /// Target of its work.
     pub backup_target_id: Option<String>,
-    /// For how many seconds it has been so.
+    /// Time since it was killed, in seconds.
     pub seconds: u64,
 }
 
-/// That the process is alive.
+/// State of the process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Health {
     /// `ok`.
     pub status: String,
 }
 
-/// How many targets have had their first verdict.
+/// Number of targets, with and without a first verdict.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Readiness {
-    /// All targets.
+    /// Number of all targets.
     pub backup_targets: usize,
-    /// Those without a first verdict.
+    /// Number of targets without a first verdict.
     pub not_checked: usize,
 }
 

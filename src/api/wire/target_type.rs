@@ -1,7 +1,7 @@
 //! Target types on the wire, as the API guide has them.
 //!
-//! It has them in three shapes: a target holds its types without an id, the answer to a change is
-//! without `updated_at`, and whoever lists or shows a type gets all of it.
+//! They have three forms. A target contains its types without their ids, the answer to a change lacks
+//! `updated_at`, and a type that is listed or shown is complete.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -14,107 +14,107 @@ use crate::model::{self, Caller};
 /// A type of a target, within that target.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct EmbeddedType {
-    /// When it was created.
+    /// Time of the creation.
     #[schema(pattern = "^\\d{4}-\\d\\d-\\d\\dT\\d\\d:\\d\\d:\\d\\d\\.\\d{6}$")]
     pub created_at: String,
-    /// When it was changed, if ever.
+    /// Time of the last change.
     #[schema(pattern = "^\\d{4}-\\d\\d-\\d\\dT\\d\\d:\\d\\d:\\d\\d\\.\\d{6}$")]
     pub updated_at: Option<String>,
-    /// The version of the agent that created it.
+    /// Version of the agent that created it.
     pub version: String,
-    /// The user who created it, where authentication tells.
+    /// User who created it, if the request had a token with a user.
     pub user_id: Option<String>,
-    /// Its name.
+    /// Name.
     pub name: String,
-    /// What its creator says of it.
+    /// Description.
     pub description: Option<String>,
     /// Whether every project sees it.
     pub is_public: bool,
-    /// Whether it is used where no type is named.
+    /// Whether it is the type of backups that name none.
     pub is_default: bool,
 }
 
 /// A backup target type that was just changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ChangedType {
-    /// Its id.
+    /// Id.
     #[schema(value_type = Uuid)]
     pub id: String,
-    /// The target that it uses.
+    /// Id of its target.
     #[schema(value_type = Uuid)]
     pub backup_targets_id: String,
-    /// When it was created.
+    /// Time of the creation.
     #[schema(pattern = "^\\d{4}-\\d\\d-\\d\\dT\\d\\d:\\d\\d:\\d\\d\\.\\d{6}$")]
     pub created_at: String,
-    /// The version of the agent that created it.
+    /// Version of the agent that created it.
     pub version: String,
-    /// The user who created it, where authentication tells.
+    /// User who created it, if the request had a token with a user.
     pub user_id: Option<String>,
-    /// Its name, unique among all types.
+    /// Name, unique among all types.
     pub name: String,
-    /// Whether it is used where no type is named.
+    /// Whether it is the type of backups that name none.
     pub is_default: bool,
-    /// What its creator says of it.
+    /// Description.
     pub description: Option<String>,
     /// Whether every project sees it.
     pub is_public: bool,
-    /// The projects that see it, oldest first; none when it is public.
+    /// Projects that see it, oldest first. Empty when it is public. A member sees only its own project.
     pub backup_target_type_projects: Vec<TypeProject>,
-    /// What was noted about it, by key.
+    /// Metadata, ordered by key.
     pub backup_target_type_metadata: Vec<MetadataEntry>,
 }
 
 /// A backup target type.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TargetType {
-    /// What the answer to a change has too.
+    /// Fields that the answer to a change has, too.
     #[serde(flatten)]
     pub target_type: ChangedType,
-    /// When it was last changed, which at first is when it was created.
+    /// Time of the last change. At first it is the time of the creation.
     #[schema(pattern = "^\\d{4}-\\d\\d-\\d\\dT\\d\\d:\\d\\d:\\d\\d\\.\\d{6}$")]
     pub updated_at: String,
 }
 
-/// That a type is for a project.
+/// Assignment of a type to a project.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TypeProject {
-    /// When it was assigned.
+    /// Time of the assignment.
     #[schema(pattern = "^\\d{4}-\\d\\d-\\d\\dT\\d\\d:\\d\\d:\\d\\d\\.\\d{6}$")]
     pub created_at: String,
-    /// When the assignment was changed, if ever.
+    /// Time of the last change of the assignment.
     #[schema(pattern = "^\\d{4}-\\d\\d-\\d\\dT\\d\\d:\\d\\d:\\d\\d\\.\\d{6}$")]
     pub updated_at: Option<String>,
-    /// The version of the agent that assigned it.
+    /// Version of the agent that assigned it.
     pub version: String,
-    /// The id of the assignment.
+    /// Id of the assignment.
     #[schema(value_type = Uuid)]
     pub id: String,
-    /// The type.
+    /// Id of the type.
     #[schema(value_type = Uuid)]
     pub backup_target_types_id: String,
-    /// The project: 32 hexadecimal digits.
+    /// Project: 32 hexadecimal digits.
     #[schema(pattern = "^[0-9a-f]{32}$")]
     pub project_id: String,
 }
 
-/// One type: the plural key over a singular object, as the guide has it.
+/// One type: the plural key above one object, as in the guide.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct OneType {
     /// The type.
     pub backup_target_types: TargetType,
 }
 
-/// The type that was changed, likewise.
+/// The changed type: the plural key above one object, as in the guide.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct OneChangedType {
     /// The type.
     pub backup_target_types: ChangedType,
 }
 
-/// Types.
+/// A list of types.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TypeList {
-    /// Those that the caller may see, oldest first.
+    /// Types that the caller may see, oldest first.
     pub backup_target_types: Vec<TargetType>,
 }
 

@@ -1,4 +1,4 @@
-//! What listing a bucket found, on the wire.
+//! Counts of a bucket by listing it, on the wire.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -7,33 +7,33 @@ use super::timestamp::timestamp;
 use crate::model;
 use crate::model::usage_listing::{PartialCount, UsageTally, WholeCount};
 
-/// What is in a bucket, counted by listing it, where its service does not tell.
+/// Counts of a bucket by listing it, for services that do not report its use.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct UsageListing {
-    /// The latest count that came to its end: `used_bytes` is its `bytes`.
+    /// The latest complete count. `used_bytes` is its `bytes`.
     pub counted: Option<UsageCount>,
-    /// The count after it, as far as it is; `null` when there is none.
+    /// The listing in progress. `null` when there is none.
     pub under_way: Option<UsageCount>,
-    /// When the next run is due; `null` while one goes on.
+    /// Time of the next listing. `null` during a listing.
     pub next_run_at: Option<String>,
 }
 
-/// What pages of a listing add up to.
+/// Sum of the pages of a listing.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct UsageCount {
-    /// The sizes of all versions together.
+    /// Size of all versions, in bytes.
     pub bytes: u64,
-    /// How many versions; objects where `counts_versions` is false.
+    /// Number of versions, or of objects when `counts_versions` is false.
     pub versions: u64,
-    /// How many delete markers.
+    /// Number of delete markers.
     pub delete_markers: u64,
-    /// Whether versions that are not current are among it; false where listing them is refused.
+    /// Whether noncurrent versions are included. False when the service refuses to list them.
     pub counts_versions: bool,
-    /// How many pages it took so far.
+    /// Number of pages.
     pub pages: u64,
-    /// When the first page was asked for.
+    /// Time of the request for the first page.
     pub began_at: String,
-    /// When the last page came; `null` before that.
+    /// Time of the last page. `null` before it.
     pub ended_at: Option<String>,
 }
 
