@@ -87,8 +87,8 @@ async fn bad_request_when_field_has_wrong_type() {
     }
     assert_target_refused(
         &daemon,
-        target_with("metadata", json!({ "rack": 7 })),
-        &["metadata.rack", "is not a string"],
+        target_with("metadata", json!({ "rack": [7] })),
+        &["metadata.rack", "a list is not a string"],
     )
     .await;
 }

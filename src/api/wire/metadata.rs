@@ -1,6 +1,6 @@
 //! Metadata on the wire: how clients may write it, and what the schema says about it.
 //!
-//! Metadata of a target is an object of strings. Metadata of a type has three spellings: a list of
+//! Values are text. A number or a boolean is accepted as its text. Metadata of a target is an object. Metadata of a type has three spellings: a list of
 //! `{"key": …, "value": …}`, a list of objects of one pair, and one object of many pairs. On removal, a list
 //! may also contain keys alone.
 
@@ -41,11 +41,12 @@ pub struct MetadataPair {
     pub value: Option<String>,
 }
 
-/// Reads the metadata of a target: an object of strings.
+/// Reads the metadata of a target: an object of scalars.
 pub(super) fn target_metadata<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<BTreeMap<String, String>, D::Error> {
-    let metadata = BTreeMap::<String, String>::deserialize(deserializer)?;
+    let metadata = BTreeMap::<String, Scalar>::deserialize(deserializer)?;
+    let metadata: BTreeMap<_, _> = metadata.into_iter().map(|(key, Scalar(value))| (key, value)).collect();
     metadata_problem(&metadata).map_or(Ok(metadata), |problem| Err(D::Error::custom(problem)))
 }
 
@@ -93,7 +94,7 @@ impl<'de> Visitor<'de> for TypeMetadataVisitor {
         let entries = Entries::deserialize(MapAccessDeserializer::new(map))?;
         // One entry of a list, without the list.
         if entries.len() == 2
-            && let (Some(Some(key)), Some(value)) = (entries.get("key"), entries.get("value"))
+            && let (Some(Some(Scalar(key))), Some(value)) = (entries.get("key"), entries.get("value"))
         {
             return Ok(vec![checked_pair(key.clone(), value.clone())?]);
         }
@@ -101,7 +102,7 @@ impl<'de> Visitor<'de> for TypeMetadataVisitor {
     }
 }
 
-type Entries = BTreeMap<String, Option<String>>;
+type Entries = BTreeMap<String, Option<Scalar>>;
 
 /// One entry of a list of metadata.
 struct ListEntry(MetadataPair);
@@ -138,14 +139,15 @@ impl<'de> Visitor<'de> for ListEntryVisitor {
         };
         let value = entries.remove("value").flatten();
         match (key, entries.into_keys().next()) {
-            (Some(key), None) => checked_pair(key, value),
+            (Some(Scalar(key)), None) => checked_pair(key, value),
             (None, _) => Err(A::Error::custom("key is null, expected a string")),
             (_, Some(other)) => Err(A::Error::unknown_field(&other, &["key", "value"])),
         }
     }
 }
 
-fn checked_pair<E: Error>(key: String, value: Option<String>) -> Result<MetadataPair, E> {
+fn checked_pair<E: Error>(key: String, value: Option<Scalar>) -> Result<MetadataPair, E> {
+    let value = value.map(|Scalar(text)| text);
     if key.is_empty() {
         return Err(E::custom(format!("key \"\" is empty, expected 1 to {TYPE_METADATA_MAX_BYTES} bytes")));
     }
@@ -163,19 +165,65 @@ fn checked_pair<E: Error>(key: String, value: Option<String>) -> Result<Metadata
     Ok(MetadataPair { key, value })
 }
 
+/// A string, or a number or a boolean as its JSON text. Metadata is text.
+#[derive(Clone)]
+struct Scalar(String);
+
+impl<'de> Deserialize<'de> for Scalar {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ScalarVisitor)
+    }
+}
+
+struct ScalarVisitor;
+
+impl Visitor<'_> for ScalarVisitor {
+    type Value = Scalar;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a string, a number or a boolean")
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Scalar, E> {
+        Ok(Scalar(value.to_owned()))
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Scalar, E> {
+        Ok(Scalar(value.to_string()))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Scalar, E> {
+        Ok(Scalar(value.to_string()))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Scalar, E> {
+        Ok(Scalar(value.to_string()))
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Scalar, E> {
+        Ok(Scalar(serde_json::Value::from(value).to_string()))
+    }
+}
+
 schemas! {
     /// Schema of [`target_metadata`].
     TargetMetadata => ObjectBuilder::new()
         .property_names(Some(Schema::from(string(1, LINE_MAX_CHARS))))
-        .additional_properties(Some(Schema::from(string(1, METADATA_VALUE_MAX_CHARS))))
+        .additional_properties(Some(Schema::from(scalar(1, METADATA_VALUE_MAX_CHARS, &[]))))
         .max_properties(Some(METADATA_MAX));
     /// Schema of [`type_metadata`].
-    TypeMetadata => type_metadata_schema(string(1, TYPE_METADATA_MAX_BYTES), None);
+    TypeMetadata => type_metadata_schema(scalar(1, TYPE_METADATA_MAX_BYTES, &[]), None);
     /// Schema of [`removed_metadata`]. A key alone, or with `null`, stands for any value.
     RemovedMetadata => type_metadata_schema(
-        string(0, TYPE_METADATA_MAX_BYTES).schema_type(SchemaType::from_iter([Type::String, Type::Null])),
+        scalar(0, TYPE_METADATA_MAX_BYTES, &[Type::Null]),
         Some(string(1, TYPE_METADATA_MAX_BYTES)),
     );
+}
+
+/// Schema of a [`Scalar`], or of another type.
+fn scalar(min: usize, max: usize, others: &[Type]) -> ObjectBuilder {
+    let types = [Type::String, Type::Number, Type::Boolean].into_iter().chain(others.iter().cloned());
+    string(min, max).schema_type(SchemaType::from_iter(types))
 }
 
 fn type_metadata_schema(value: ObjectBuilder, lone_key: Option<ObjectBuilder>) -> OneOfBuilder {
@@ -217,6 +265,9 @@ mod tests {
         assert_eq!((forms(&removed), forms(&added)), (2, 1));
         assert_eq!(removed["oneOf"][0]["items"]["oneOf"][1]["type"], json!("string"));
         let value = |schema: &Value| schema["oneOf"][1]["additionalProperties"]["type"].clone();
-        assert_eq!((value(&removed), value(&added)), (json!(["string", "null"]), json!("string")));
+        assert_eq!(
+            (value(&removed), value(&added)),
+            (json!(["string", "number", "boolean", "null"]), json!(["string", "number", "boolean"]))
+        );
     }
 }

@@ -60,7 +60,8 @@ fn a_refusal_names_the_field_and_what_was_expected() {
         (nfs(json!({"s3_bucket": "bucket"})), &["s3_bucket", "leave it out"]),
         (nfs(json!({"imutable": 1})), &["backup_target: unknown field `imutable`", "`immutable`"]),
         (nfs(json!({"metadata": []})), &["metadata: a list is not an object"]),
-        (nfs(json!({"metadata": {"a": 1}})), &["metadata.a: 1 is not a string"]),
+        (nfs(json!({"metadata": {"a": [1]}})), &["metadata.a: a list is not a string, a number or a boolean"]),
+        (nfs(json!({"metadata": {"a": null}})), &["metadata.a: null is not a string, a number or a boolean"]),
         (nfs(json!({"metadata": {"immutable": "0"}})), &["metadata", "\"immutable\"", "the agent itself"]),
         (nfs(json!({"btt_name": "a\nb"})), &["btt_name", "control character"]),
         (nfs(json!({"btt_name": " a"})), &["btt_name", "a blank"]),
@@ -93,4 +94,12 @@ fn a_refusal_names_the_field_and_what_was_expected() {
         let message = new_target(body.as_bytes()).expect_err(body).to_string();
         assert!(message.contains(part), "{body:?} gave {message:?}");
     }
+}
+
+#[test]
+fn metadata_numbers_and_booleans_become_text() {
+    let metadata = json!({"a": "x", "b": 7, "c": -1.5, "d": true, "e": 18_446_744_073_709_551_615_u64, "f": false});
+    let new = create(json!({"type": "nfs", "nfs_export": "nas:/b", "metadata": metadata})).expect("accepted");
+    let values: Vec<&str> = new.metadata.values().map(String::as_str).collect();
+    assert_eq!(values, ["x", "7", "-1.5", "true", "18446744073709551615", "false"]);
 }

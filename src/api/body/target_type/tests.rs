@@ -94,6 +94,8 @@ fn metadata_comes_in_three_spellings_and_under_two_names() {
         json!([{"value": "1", "key": "a"}, {"key": "a", "value": "1"}, {"b": "2"}]),
         json!([{"a": "1"}, {"b": "2"}]),
         json!({"a": "1", "b": "2"}),
+        json!([{"key": "a", "value": 1}, {"b": 2}]),
+        json!({"a": 1, "b": 2}),
     ] {
         for name in ["metadata", "backup_target_type_metadata"] {
             let new = create(json!({ name: metadata })).expect("accepted");
@@ -251,9 +253,12 @@ fn a_refusal_names_the_field_and_what_was_expected() {
             json!({"metadata": [{"key": "a", "value": "1", "x": "y"}]}),
             &["metadata[0]", "unknown field `x`", "`key` or `value`"],
         ),
-        (json!({"metadata": [{"key": 1, "value": "1"}]}), &["metadata[0].key: 1 is not a string"]),
+        (json!({"metadata": [{"key": {}, "value": "1"}]}), &["metadata[0].key: an object is not a string"]),
         (json!({"metadata": [{"key": "a"}]}), &["\"a\" has no value"]),
-        (json!({"metadata": [{"key": "a", "value": 1}]}), &["metadata[0].value: 1 is not a string"]),
+        (
+            json!({"metadata": [{"key": "a", "value": [1]}]}),
+            &["metadata[0].value: a list is not a string, a number or a boolean"],
+        ),
         (json!({"metadata": [[]]}), &["metadata[0]: a list is not {\"key\""]),
         (json!({"metadata": true}), &["metadata: true is not a list or an object of strings"]),
         (
