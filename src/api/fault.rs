@@ -106,13 +106,15 @@ fn of_refusal(refusal: &Refusal) -> StatusCode {
         | Refusal::PublicWithProjects => StatusCode::BAD_REQUEST,
         Refusal::MountPathTaken { .. }
         | Refusal::TypeNameTaken { .. }
-        | Refusal::DefaultTaken { .. }
         | Refusal::DefaultInUse(_)
         | Refusal::LastType { .. }
         | Refusal::DefaultTypeInUse { .. } => StatusCode::CONFLICT,
         Refusal::TooManyTargets
         | Refusal::TooManyTypes
         | Refusal::TooManyProjects(_)
+        | Refusal::TooManyTargetEntries(_)
+        | Refusal::TargetMetadataTooLarge(_)
+        | Refusal::TargetMetadataTooLargeInTotal(_)
         | Refusal::TooMuchMetadata(_)
         | Refusal::TooManyAssignments(_)
         | Refusal::TooMuchMetadataInTotal(_) => StatusCode::PAYLOAD_TOO_LARGE,

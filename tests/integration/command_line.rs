@@ -144,12 +144,25 @@ async fn refusals_of_the_agent_are_printed_to_stderr() {
         (&["target", "create", "nfs", "nas"], "expected host:/path"),
         (&["target", "create", "s3", "--bucket", "x"], "s3_bucket"),
         (&["target", "show", "another"], "there is no backup target \"another\""),
-        (&["target", "create", "nfs", "127.0.0.1:/two", "--default"], "set_default"),
     ] {
         let refused = workspace.run(arguments).await;
         assert_eq!((refused.code, refused.stdout.as_str()), (UNKNOWN, ""), "{refused:?}");
         assert!(refused.stderr.starts_with("targetwatch: ") && refused.stderr.contains(words), "{refused:?}");
     }
+}
+
+#[tokio::test]
+async fn target_that_is_created_with_default_becomes_the_default() {
+    let workspace = Workspace::new();
+    let _daemon = Daemon::start(&workspace).await;
+    for arguments in [&["127.0.0.1:/one"][..], &["127.0.0.1:/two", "--default"]] {
+        let created = workspace.run(&[&["target", "create", "nfs"], arguments].concat()).await;
+        assert_eq!(created.code, AVAILABLE, "{created:?}");
+    }
+    let list = workspace.run(&["target", "list", "--json"]).await.json();
+    let defaults: Vec<&Value> =
+        list["backup_targets"].as_array().expect("a list").iter().map(|target| &target["is_default"]).collect();
+    assert_eq!(defaults, [false, true]);
 }
 
 #[tokio::test]

@@ -29,7 +29,12 @@ pub(super) fn move_to_type(snapshot: &Snapshot, target: &Target, type_id: Target
 }
 
 /// Returns the writes by which every target and type but these stop being the default.
-fn clear_others(snapshot: &Snapshot, target_id: TargetId, type_id: Option<TargetTypeId>, now: Timestamp) -> Vec<Write> {
+pub(super) fn clear_others(
+    snapshot: &Snapshot,
+    target_id: TargetId,
+    type_id: Option<TargetTypeId>,
+    now: Timestamp,
+) -> Vec<Write> {
     let targets = snapshot.targets().iter().map(|registered| &registered.target);
     let targets = targets.filter(|other| other.is_default && other.id != target_id);
     let types = snapshot.types().filter(|other| other.is_default && Some(other.id) != type_id);

@@ -1,8 +1,12 @@
 //! Refusals: the rule that forbids a change, and what the client can do.
 
+use crate::model::target::METADATA_MAX;
 use crate::model::target_type::{TYPE_METADATA_MAX, TYPE_PROJECTS_MAX};
 use crate::model::{TargetId, TargetTypeId};
-use crate::registry::limits::{ASSIGNMENTS_MAX, TARGETS_MAX, TYPE_METADATA_TOTAL_MAX, TYPES_MAX};
+use crate::registry::limits::{
+    ASSIGNMENTS_MAX, TARGET_METADATA_MAX_BYTES, TARGET_METADATA_TOTAL_MAX_BYTES, TARGETS_MAX, TYPE_METADATA_TOTAL_MAX,
+    TYPES_MAX,
+};
 
 /// The rule that forbids a change.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -32,16 +36,6 @@ pub enum Refusal {
         /// The name.
         name: String,
     },
-    /// Another target is the default.
-    #[error(
-        "is_default: backup target {other_id} ({other_export}) is already the default: create this one without is_default, then GET /backup_targets/<id>/set_default to switch"
-    )]
-    DefaultTaken {
-        /// The default target.
-        other_id: TargetId,
-        /// Its export.
-        other_export: String,
-    },
     /// The default target stays the default until another target becomes it.
     #[error(
         "is_default: backup target {0} is the default, and exactly one target must be: make another one the default instead (GET /backup_targets/<id>/set_default)"
@@ -52,6 +46,21 @@ pub enum Refusal {
         "backup target {0} is the default and other targets exist: make another one the default first (GET /backup_targets/<id>/set_default)"
     )]
     DefaultInUse(TargetId),
+    /// The target would have more than [`METADATA_MAX`] metadata entries.
+    #[error(
+        "the backup target would have {0} metadata entries: {METADATA_MAX} is the limit; remove some with purge_metadata"
+    )]
+    TooManyTargetEntries(usize),
+    /// The target would have more than [`TARGET_METADATA_MAX_BYTES`] of metadata.
+    #[error(
+        "the backup target would have {0} bytes of metadata: {TARGET_METADATA_MAX_BYTES} is the limit; remove some with purge_metadata"
+    )]
+    TargetMetadataTooLarge(usize),
+    /// All targets together would have more than [`TARGET_METADATA_TOTAL_MAX_BYTES`] of metadata.
+    #[error(
+        "all backup targets together would have {0} bytes of metadata: {TARGET_METADATA_TOTAL_MAX_BYTES} is the limit of the registry; remove some first"
+    )]
+    TargetMetadataTooLargeInTotal(usize),
     /// The registry has [`TARGETS_MAX`] targets.
     #[error("the registry contains {TARGETS_MAX} backup targets, which is its limit: delete one first")]
     TooManyTargets,

@@ -6,9 +6,10 @@ use jiff::Timestamp;
 
 use super::refusal::Refusal;
 use super::{defaults, lookup, target_type};
+use crate::model::target::METADATA_MAX;
 use crate::model::{S3Endpoint, S3Location, Target, TargetId, TargetSpec, TargetType};
 use crate::registry::change::TargetChange;
-use crate::registry::limits::TARGETS_MAX;
+use crate::registry::limits::{TARGET_METADATA_MAX_BYTES, TARGET_METADATA_TOTAL_MAX_BYTES, TARGETS_MAX};
 use crate::registry::snapshot::{RegisteredTarget, Snapshot, Write};
 
 /// Decides `Change::CreateTarget`.
@@ -26,15 +27,17 @@ pub(super) fn create(snapshot: &Snapshot, target: &Target, first_type: &TargetTy
         });
     }
     target_type::check_new(snapshot, "btt_name", &first_type.name)?;
-    let default = snapshot.default_target();
-    if let Some(other) = default.filter(|_| target.is_default) {
-        return Err(Refusal::DefaultTaken { other_id: other.target.id, other_export: other.target.spec.export() });
+    check_metadata(snapshot, target, 0)?;
+    let mut writes = Vec::new();
+    if target.is_default {
+        writes = defaults::clear_others(snapshot, target.id, Some(first_type.id), target.created_at);
     }
-    let is_default = default.is_none();
-    Ok(vec![
+    let is_default = target.is_default || snapshot.default_target().is_none();
+    writes.extend([
         Write::PutTarget(Arc::new(Target { is_default, ..target.clone() })),
         Write::PutType(Arc::new(TargetType { is_default, target_id: target.id, ..first_type.clone() })),
-    ])
+    ]);
+    Ok(writes)
 }
 
 /// Decides `Change::ModifyTarget`.
@@ -66,6 +69,7 @@ pub(super) fn modify(
         target.metadata.clear();
     }
     target.metadata.extend(change.metadata.clone());
+    check_metadata(snapshot, &target, metadata_bytes(before))?;
 
     let mut writes = Vec::new();
     if change.is_default == Some(true) {
@@ -77,6 +81,30 @@ pub(super) fn modify(
         writes.push(Write::PutTarget(Arc::new(target)));
     }
     Ok(writes)
+}
+
+/// Refuses metadata beyond a limit. A target that has too much already may keep or lose some.
+fn check_metadata(snapshot: &Snapshot, target: &Target, bytes_before: usize) -> Result<(), Refusal> {
+    let bytes = metadata_bytes(target);
+    if bytes <= bytes_before {
+        return Ok(());
+    }
+    if target.metadata.len() > METADATA_MAX {
+        return Err(Refusal::TooManyTargetEntries(target.metadata.len()));
+    }
+    if bytes > TARGET_METADATA_MAX_BYTES {
+        return Err(Refusal::TargetMetadataTooLarge(bytes));
+    }
+    let others = snapshot.targets().iter().filter(|other| other.target.id != target.id);
+    let total = bytes + others.map(|other| metadata_bytes(&other.target)).sum::<usize>();
+    if total > TARGET_METADATA_TOTAL_MAX_BYTES {
+        return Err(Refusal::TargetMetadataTooLargeInTotal(total));
+    }
+    Ok(())
+}
+
+fn metadata_bytes(target: &Target) -> usize {
+    target.metadata.iter().map(|(key, value)| key.len() + value.len()).sum()
 }
 
 /// Decides `Change::DeleteTarget`.

@@ -62,8 +62,9 @@ fn first_target_and_its_type_become_the_default() {
 
     let (mut target, first_type) = nfs("nas:/d");
     target.is_default = true;
-    let refusal = content.refusal(create_target((target, first_type)));
-    assert!(matches!(refusal, Refusal::DefaultTaken { other_id, .. } if other_id == content.ids()[0]), "{refusal}");
+    content.change(create_target((target, first_type)));
+    let moved = [(false, vec![false]), (false, vec![false]), (true, vec![true])];
+    assert_eq!(content.defaults(), moved, "a target that is created as the default becomes it");
 }
 
 #[test]

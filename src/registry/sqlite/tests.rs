@@ -114,7 +114,7 @@ async fn full_or_read_only_disk_changes_nothing() {
             |sql: &'static str| store.run(move |connection| connection.execute_batch(sql).map_err(StorageError::from));
         pragma(limit).await.expect("set");
         let (mut target, first_type) = nfs("nas:/large");
-        target.metadata.insert("text".to_owned(), "x".repeat(1 << 20));
+        target.metadata.insert("text".to_owned(), "x".repeat(60_000));
         let error = refused(&registry, (target, first_type)).await;
         assert!(matches!(error, RegistryError::Storage(_)), "{error}");
         assert!(error.to_string().ends_with("Nothing was changed"), "{error}");

@@ -3,11 +3,15 @@
 use std::sync::Arc;
 
 use super::*;
+use crate::model::target::METADATA_MAX;
 use crate::model::target_type::{TYPE_METADATA_MAX, TYPE_PROJECTS_MAX};
 use crate::registry::RegisteredTarget;
 use crate::registry::change::TypeChange;
 use crate::registry::fixtures::{new_type, project, target_type};
-use crate::registry::limits::{ASSIGNMENTS_MAX, TARGETS_MAX, TYPE_METADATA_TOTAL_MAX, TYPES_MAX};
+use crate::registry::limits::{
+    ASSIGNMENTS_MAX, TARGET_METADATA_MAX_BYTES, TARGET_METADATA_TOTAL_MAX_BYTES, TARGETS_MAX, TYPE_METADATA_TOTAL_MAX,
+    TYPES_MAX,
+};
 
 #[test]
 fn full_registry_refuses_a_target() {
@@ -85,4 +89,50 @@ fn all_types_together_have_limits_of_projects_and_metadata() {
     content.change(Change::CreateType(new));
     content.modify_type(id, set(&[("a", "b")]));
     content.modify_type(id, TypeChange { purge_projects: true, ..give(5..7) });
+}
+
+fn without_metadata(export: &str) -> (Target, TargetType) {
+    let (target, first_type) = nfs(export);
+    (Target { metadata: BTreeMap::new(), ..target }, first_type)
+}
+
+/// A change that sets metadata of a target.
+fn set_metadata(id: TargetId, metadata: impl IntoIterator<Item = (String, String)>) -> Change {
+    let change = TargetChange { metadata: metadata.into_iter().collect(), ..TargetChange::default() };
+    Change::ModifyTarget { id, change, now: at(9) }
+}
+
+#[test]
+fn metadata_of_a_target_is_limited_over_several_changes() {
+    let mut content = Content::of([without_metadata("nas:/a")]);
+    let id = content.ids()[0];
+    let entry = |number: usize, length: usize| (format!("{number:02}"), "x".repeat(length));
+    for number in 0..METADATA_MAX {
+        content.change(set_metadata(id, [entry(number, 1)]));
+    }
+    let refusal = content.refusal(set_metadata(id, [entry(METADATA_MAX, 1)]));
+    assert_eq!(refusal, Refusal::TooManyTargetEntries(METADATA_MAX + 1));
+    let length = TARGET_METADATA_MAX_BYTES / METADATA_MAX - 2;
+    content.change(set_metadata(id, (0..METADATA_MAX).map(|number| entry(number, length))));
+    let refusal = content.refusal(set_metadata(id, [entry(0, length + 1)]));
+    assert_eq!(refusal, Refusal::TargetMetadataTooLarge(TARGET_METADATA_MAX_BYTES + 1));
+    content.change(set_metadata(id, [entry(0, length - 1)]));
+}
+
+#[test]
+fn metadata_of_all_targets_together_is_limited() {
+    let full = TARGET_METADATA_TOTAL_MAX_BYTES / TARGET_METADATA_MAX_BYTES;
+    let value = "x".repeat(TARGET_METADATA_MAX_BYTES - 1);
+    let with_metadata = |number: usize| {
+        let (target, first_type) = nfs(&format!("nas:/t{number}"));
+        (Target { metadata: metadata(&[("a", &value)]), ..target }, first_type)
+    };
+    let mut content = Content::of((0..full).map(with_metadata));
+    let refusal = content.refusal(create_target(with_metadata(full)));
+    let total = TARGET_METADATA_TOTAL_MAX_BYTES + TARGET_METADATA_MAX_BYTES;
+    assert_eq!(refusal, Refusal::TargetMetadataTooLargeInTotal(total));
+    content.change(create_target(without_metadata("nas:/without")));
+    let id = *content.ids().last().expect("a target");
+    let refusal = content.refusal(set_metadata(id, [("a".to_owned(), "b".to_owned())]));
+    assert_eq!(refusal, Refusal::TargetMetadataTooLargeInTotal(TARGET_METADATA_TOTAL_MAX_BYTES + 2));
 }
