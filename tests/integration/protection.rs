@@ -53,8 +53,8 @@ async fn sighup_replaces_secret_and_certificate_and_ignores_bad_ones() {
     workspace.write("api.key", "no key");
     workspace.write("api.token", "short");
     daemon.signal(Signal::SIGHUP);
-    daemon.wait_for_log("cannot reload authentication").await;
-    daemon.wait_for_log("cannot reload [api.tls]").await;
+    daemon.wait_for_log("cannot reload the files of [api];").await;
+    daemon.wait_for_log("cannot reload the files of [api.tls];").await;
     assert_eq!(list(&workspace, &daemon, SECRET, "old.pem").await.code, 0, "the old files stay in force");
 
     write_certificate(&workspace);
@@ -123,8 +123,8 @@ async fn fifos_in_place_of_files_block_neither_reload_nor_stop() {
     }
     let began = std::time::Instant::now();
     daemon.signal(Signal::SIGHUP);
-    assert!(daemon.wait_for_log("cannot reload authentication").await.contains("not a regular file"));
-    assert!(daemon.wait_for_log("cannot reload [api.tls]").await.contains("not a regular file"));
+    assert!(daemon.wait_for_log("cannot reload the files of [api];").await.contains("not a regular file"));
+    assert!(daemon.wait_for_log("cannot reload the files of [api.tls];").await.contains("not a regular file"));
     assert!(daemon.wait_for_log("cannot reload the configuration").await.contains("not a regular file"));
     assert!(began.elapsed() < std::time::Duration::from_secs(4), "{:?}", began.elapsed());
     daemon.stop().await;
