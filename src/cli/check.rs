@@ -17,7 +17,7 @@ use uuid::Uuid;
 use super::client::{Answer, Client, ConnectionOptions};
 use super::exit::ExitState;
 use super::serve::THIS_PROGRAM;
-use super::terminal::{OutputStyle, escape_controls, print, print_json};
+use super::terminal::{OutputStyle, escape_invisible, print, print_json};
 use super::{render, runtime, target};
 use crate::agent::{TargetStatus, TargetView};
 use crate::api::wire;
@@ -128,9 +128,9 @@ fn check_one(spec: TargetSpec, no_mount: bool, common: &Common) -> anyhow::Resul
         if !was_attached && driver.is_attached(&settings) {
             match driver.detach(&settings).await {
                 Ok(None) => {}
-                Ok(Some(warning)) => eprintln!("targetwatch: {}", escape_controls(&warning)),
+                Ok(Some(warning)) => eprintln!("targetwatch: {}", escape_invisible(&warning)),
                 Err(error) => {
-                    eprintln!("targetwatch: cannot unmount the target: {}", escape_controls(&error.to_string()))
+                    eprintln!("targetwatch: cannot unmount the target: {}", escape_invisible(&error.to_string()))
                 }
             }
         }

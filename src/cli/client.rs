@@ -26,7 +26,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{Mutex, OnceCell};
 use tokio_rustls::TlsConnector;
 
-use super::terminal::{error_chain, escape_controls};
+use super::terminal::{error_chain, escape_invisible};
 use crate::api::auth::AUTH_TOKEN;
 use crate::api::wire;
 use crate::sys::group::group_of;
@@ -97,7 +97,7 @@ impl Answer {
     pub fn decode<T: DeserializeOwned>(&self) -> Result<T, ClientError> {
         serde_json::from_slice(&self.body).map_err(|error| ClientError::UnexpectedAnswer {
             address: self.from.clone(),
-            detail: escape_controls(&error.to_string()),
+            detail: escape_invisible(&error.to_string()),
         })
     }
 }
@@ -226,7 +226,7 @@ impl Client {
                 let config = self.tls.get_or_try_init(|| self.options.tls()).await?;
                 let stream = connected(address, TcpStream::connect(authority).await)?;
                 let stream = TlsConnector::from(config.clone()).connect(name, stream).await;
-                send_over(address, stream.map_err(|error| untrusted(escape_controls(&error.to_string())))?, request)
+                send_over(address, stream.map_err(|error| untrusted(escape_invisible(&error.to_string())))?, request)
                     .await
             }
         }
@@ -271,7 +271,7 @@ async fn send_over(
 ) -> Result<Bytes, ClientError> {
     let ApiRequest { method, path, body, token } = request;
     let unexpected =
-        |detail: String| ClientError::UnexpectedAnswer { address: address.clone(), detail: escape_controls(&detail) };
+        |detail: String| ClientError::UnexpectedAnswer { address: address.clone(), detail: escape_invisible(&detail) };
     let host = match address {
         Address::Unix(_) => "localhost",
         Address::Tcp(authority) | Address::Tls(authority) => authority,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::exit::ExitState;
-use super::terminal::{escape_controls, print};
+use super::terminal::{escape_invisible, print};
 use crate::model::mount_name::decode_directory;
 use crate::model::{MountName, PathKey, SpecFields, TargetSpec};
 
@@ -57,7 +57,7 @@ enum Key {
 /// When the export or the directory is not valid.
 pub fn run(arguments: &Arguments) -> anyhow::Result<ExitState> {
     let text = match (&arguments.decode, &arguments.storage) {
-        (Some(directory), _) => escape_controls(&decode_directory(directory, &arguments.root)?),
+        (Some(directory), _) => escape_invisible(&decode_directory(directory, &arguments.root)?),
         (None, Some(storage)) => derive(storage, arguments.path_key, &arguments.root)?,
         (None, None) => {
             anyhow::bail!(

@@ -8,7 +8,7 @@ use comfy_table::{Cell, CellAlignment, Color, ColumnConstraint, ContentArrangeme
 use jiff::Timestamp;
 
 use super::exit::ExitState;
-use super::terminal::{OutputStyle, age, escape_controls};
+use super::terminal::{OutputStyle, age, escape_invisible};
 use crate::api::wire::Extensible::Known;
 use crate::api::wire::{self, parse_timestamp};
 use crate::model::Outcome;
@@ -52,14 +52,14 @@ pub fn status_table(list: &wire::TargetDetailList, style: OutputStyle, now: Time
             None => bar,
         };
         let mut row = vec![
-            Cell::new(format!("{mark}{}", escape_controls(&target.filesystem_export))),
-            Cell::new(escape_controls(&target.kind)),
+            Cell::new(format!("{mark}{}", escape_invisible(&target.filesystem_export))),
+            Cell::new(escape_invisible(&target.kind)),
             state_cell(&target.status, ExitState::from(report), style),
             Cell::new(ago(Some(&report.since))),
-            Cell::new(escape_controls(&size)),
-            Cell::new(escape_controls(&percent)).set_alignment(CellAlignment::Right),
+            Cell::new(escape_invisible(&size)),
+            Cell::new(escape_invisible(&percent)).set_alignment(CellAlignment::Right),
             Cell::new(ago(report.checked_at.as_ref())),
-            Cell::new(escape_controls(report.reason.as_deref().unwrap_or(""))),
+            Cell::new(escape_invisible(report.reason.as_deref().unwrap_or(""))),
         ];
         if has_round_trip {
             let text =
@@ -75,7 +75,7 @@ pub fn status_table(list: &wire::TargetDetailList, style: OutputStyle, now: Time
     let mut text = finish(&mut table);
     for wire::TargetDetail { target, report } in &list.backup_targets {
         if let Some(message) = &report.message {
-            let _ = writeln!(text, "{}: {}", escape_controls(&target.filesystem_export), escape_controls(message));
+            let _ = writeln!(text, "{}: {}", escape_invisible(&target.filesystem_export), escape_invisible(message));
         }
     }
     text
@@ -97,7 +97,7 @@ pub fn target_table(list: &wire::TargetList, style: OutputStyle) -> String {
                 &types.join(", "),
                 &target.filesystem_export_mount_path,
             ]
-            .map(|text| Cell::new(escape_controls(text))),
+            .map(|text| Cell::new(escape_invisible(text))),
         );
     }
     finish(&mut table)
@@ -116,7 +116,7 @@ pub fn history_table(history: &wire::History, style: OutputStyle) -> String {
                 transition.reason.as_deref().unwrap_or(""),
                 transition.message.as_deref().unwrap_or(""),
             ]
-            .map(|text| Cell::new(escape_controls(text))),
+            .map(|text| Cell::new(escape_invisible(text))),
         );
     }
     for column in table.column_iter_mut().take(4) {
@@ -128,32 +128,32 @@ pub fn history_table(history: &wire::History, style: OutputStyle) -> String {
 /// Renders a report: one line for each check, then capacity, mount, lock proof and status.
 #[must_use]
 pub fn report(report: &wire::Report, style: OutputStyle) -> String {
-    let mut text = format!("{}\n", escape_controls(&report.filesystem_export));
+    let mut text = format!("{}\n", escape_invisible(&report.filesystem_export));
     for check in &report.checks {
         let mark = match (&check.outcome, &check.reason) {
             (Known(Outcome::Passed), None) => paint(&format!("{:<9}", "passed"), Color::Green, style),
             (Known(Outcome::Passed), Some(_)) => paint(&format!("{:<9}", "warning"), Color::Yellow, style),
             (Known(Outcome::Skipped), _) => format!("{:<9}", "skipped"),
-            (outcome, _) => paint(&format!("{:<9}", escape_controls(outcome)), Color::Red, style),
+            (outcome, _) => paint(&format!("{:<9}", escape_invisible(outcome)), Color::Red, style),
         };
-        let _ = write!(text, "  {mark} {:<13} {:>9.1} ms", escape_controls(&check.name), check.duration_ms);
+        let _ = write!(text, "  {mark} {:<13} {:>9.1} ms", escape_invisible(&check.name), check.duration_ms);
         if let Some(reason) = &check.reason {
-            let _ = write!(text, "  {}", escape_controls(reason));
+            let _ = write!(text, "  {}", escape_invisible(reason));
         }
         if let Some(message) = &check.message {
-            let _ = write!(text, "\n            {}", escape_controls(message));
+            let _ = write!(text, "\n            {}", escape_invisible(message));
         }
         // The first finding is the reason and message above.
         for finding in check.findings.iter().skip(1) {
             let _ = write!(
                 text,
                 "\n            {}: {}",
-                escape_controls(&finding.reason),
-                escape_controls(&finding.message)
+                escape_invisible(&finding.reason),
+                escape_invisible(&finding.message)
             );
         }
         if let Some(detail) = &check.detail {
-            let _ = write!(text, "\n            {}", escape_controls(detail));
+            let _ = write!(text, "\n            {}", escape_invisible(detail));
         }
         text.push('\n');
     }
@@ -170,21 +170,21 @@ pub fn report(report: &wire::Report, style: OutputStyle) -> String {
     if let Some(ended_at) =
         report.usage_listing.as_ref().and_then(|listing| listing.counted.as_ref()?.ended_at.as_ref())
     {
-        let _ = writeln!(text, "  usage counted by a listing that ended at {}", escape_controls(ended_at));
+        let _ = writeln!(text, "  usage counted by a listing that ended at {}", escape_invisible(ended_at));
     }
     if let Some(traffic) = report.mount.as_ref().and_then(traffic) {
-        let _ = writeln!(text, "  {}", escape_controls(&traffic));
+        let _ = writeln!(text, "  {}", escape_invisible(&traffic));
     }
     if let Some(proof) = &report.object_lock_proof {
         let proved =
-            proof.proved_at.as_ref().map(|at| format!(", proved at {}", escape_controls(at))).unwrap_or_default();
-        let _ = writeln!(text, "  object lock {}{proved}", escape_controls(&proof.verdict));
+            proof.proved_at.as_ref().map(|at| format!(", proved at {}", escape_invisible(at))).unwrap_or_default();
+        let _ = writeln!(text, "  object lock {}{proved}", escape_invisible(&proof.verdict));
     }
     if let (Some(probe), Some(hour)) = (report.probe_requests, report.requests_last_hour) {
         let _ = writeln!(text, "  requests to the service: {probe} by this probe, {hour} in the last hour");
     }
     let color = color(ExitState::from(report));
-    let _ = write!(text, "  {}", paint(&escape_controls(&report.status), color, style));
+    let _ = write!(text, "  {}", paint(&escape_invisible(&report.status), color, style));
     if let Some(mode) = &report.mode {
         let how = if *mode == MountMode::Kernel { "mounted" } else { "over the wire, not mounted" };
         let _ = write!(text, " ({how})");
@@ -246,7 +246,7 @@ fn color(state: ExitState) -> Color {
 }
 
 fn state_cell(status: &str, state: ExitState, style: OutputStyle) -> Cell {
-    let cell = Cell::new(escape_controls(status));
+    let cell = Cell::new(escape_invisible(status));
     if style.has_color { cell.fg(color(state)) } else { cell }
 }
 

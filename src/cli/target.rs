@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::client::{ANSWER_TIMEOUT, Answer, Client, ClientError, ConnectionOptions, PROBE_TIMEOUT};
 use super::exit::ExitState;
 use super::select::{self, Selectable};
-use super::terminal::{confirm, escape_controls, print};
+use super::terminal::{confirm, escape_invisible, print};
 use super::{render, runtime, terminal};
 use crate::api::wire::{self, NewTarget, NewTargetBody, TargetUpdate, TargetUpdateBody};
 
@@ -198,7 +198,7 @@ async fn change(client: &Client, method: Method, path: &str, body: &impl Seriali
 }
 
 fn print_result(target: &wire::Target, what: &str) -> anyhow::Result<ExitState> {
-    print(&escape_controls(&format!("{} {} {what}", target.id, target.filesystem_export)));
+    print(&escape_invisible(&format!("{} {} {what}", target.id, target.filesystem_export)));
     print("\n");
     Ok(ExitState::Available)
 }

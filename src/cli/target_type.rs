@@ -12,7 +12,7 @@ use super::client::{ANSWER_TIMEOUT, Client, ConnectionOptions};
 use super::exit::ExitState;
 use super::select::{self, Selectable};
 use super::target::resolve as resolve_target;
-use super::terminal::{confirm, escape_controls, print};
+use super::terminal::{confirm, escape_invisible, print};
 use super::{render, runtime, terminal};
 use crate::api::wire::{self, NewTypeBody, TypeUpdateBody};
 use arguments::{metadata_list, metadata_removal, new_type, project_list, type_update};
@@ -91,7 +91,7 @@ async fn change(client: &Client, method: Method, path: &str, body: &impl Seriali
 }
 
 fn print_result(found: &wire::ChangedType, what: &str) -> anyhow::Result<ExitState> {
-    print(&escape_controls(&format!("{} {} {what}", found.id, found.name)));
+    print(&escape_invisible(&format!("{} {} {what}", found.id, found.name)));
     print("\n");
     Ok(ExitState::Available)
 }

@@ -1,5 +1,6 @@
 //! Terminal output: width, colours, and escaping of untrusted text.
 
+use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _, Write as _};
 
 use anyhow::{Context as _, bail};
@@ -9,6 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::client::Answer;
+use crate::model::line::is_invisible;
 
 /// Width of a table without a known terminal width, in columns. Files and pipes have no width. A
 /// serial line reports 0.
@@ -54,8 +56,33 @@ pub fn print(text: &str) {
 /// # Errors
 /// When the value cannot be encoded.
 pub fn print_json(value: &(impl Serialize + ?Sized)) -> anyhow::Result<()> {
-    print(&format!("{}\n", serde_json::to_string_pretty(value)?));
+    print(&(json_text(value)? + "\n"));
     Ok(())
+}
+
+/// Formats a value as indented JSON.
+///
+/// # Errors
+/// When the value cannot be encoded.
+pub fn json_text(value: &(impl Serialize + ?Sized)) -> serde_json::Result<String> {
+    serde_json::to_string_pretty(value).map(|text| escape_json(&text))
+}
+
+/// Escapes invisible and bidirectional characters in JSON, where they occur in strings only.
+#[must_use]
+pub fn escape_json(json: &str) -> String {
+    let mut escaped = String::with_capacity(json.len());
+    for character in json.chars() {
+        // The encoder escapes all control characters below the space. It adds line feeds as indentation.
+        if character != '\n' && is_invisible(character) {
+            for unit in character.encode_utf16(&mut [0; 2]) {
+                let _ = write!(escaped, "\\u{unit:04x}");
+            }
+        } else {
+            escaped.push(character);
+        }
+    }
+    escaped
 }
 
 /// Prints an answer, and returns it decoded. `json` prints what the agent sent, with fields that this release
@@ -85,18 +112,18 @@ pub fn confirm(what: &str, question: &str) -> anyhow::Result<()> {
     if !io::stdin().is_terminal() {
         bail!("cannot ask before deleting {what}, because standard input is not a terminal; use --yes");
     }
-    print(&escape_controls(&format!("{question} [y/N] ")));
+    print(&escape_invisible(&format!("{question} [y/N] ")));
     let mut answer = String::new();
     io::stdin().read_line(&mut answer).context("cannot read the answer")?;
     if matches!(answer.trim(), "y" | "Y" | "yes") { Ok(()) } else { bail!("not deleted") }
 }
 
-/// Escapes the control characters of untrusted text.
+/// Escapes the control, invisible and bidirectional characters of untrusted text.
 #[must_use]
-pub fn escape_controls(text: &str) -> String {
+pub fn escape_invisible(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {
-        if character.is_control() {
+        if is_invisible(character) {
             escaped.extend(character.escape_default());
         } else {
             escaped.push(character);
@@ -116,7 +143,7 @@ pub fn error_chain(error: &anyhow::Error) -> String {
             text = format!("{text}: {cause}");
         }
     }
-    escape_controls(&text)
+    escape_invisible(&text)
 }
 
 /// Formats the time since an event in one unit: `12 s`, `3 min`, `5 h`, `2 d`.
@@ -136,8 +163,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn control_characters_are_escaped() {
-        assert_eq!(escape_controls("a\u{1b}[2Jb\r\nä"), "a\\u{1b}[2Jb\\r\\nä");
+    fn invisible_characters_are_escaped() {
+        assert_eq!(escape_invisible("a\u{1b}[2Jb\r\nä"), "a\\u{1b}[2Jb\\r\\nä");
+        assert_eq!(escape_invisible("a\u{202e}\u{200b}\u{2028}\u{e0001}"), "a\\u{202e}\\u{200b}\\u{2028}\\u{e0001}");
+    }
+
+    #[test]
+    fn invisible_characters_are_escaped_in_json() {
+        let value = serde_json::json!({"a\u{7f}": "ü\u{202e}\u{e0001}\n"});
+        let text = escape_json(&serde_json::to_string_pretty(&value).expect("JSON"));
+        assert_eq!(text, "{\n  \"a\\u007f\": \"ü\\u202e\\udb40\\udc01\\n\"\n}");
+        assert_eq!(serde_json::from_str::<Value>(&text).expect("JSON"), value);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use comfy_table::Cell;
 
 use super::{finish, table};
 use crate::api::wire;
-use crate::cli::terminal::{OutputStyle, escape_controls};
+use crate::cli::terminal::{OutputStyle, escape_invisible};
 
 /// Renders the table of `type list`. `exports` contains the exports of all targets, by target id.
 #[must_use]
@@ -24,7 +24,7 @@ pub fn type_table(list: &wire::TypeList, exports: &BTreeMap<String, String>, sty
             &metadata.join(", "),
             target_type.description.as_deref().unwrap_or(""),
         ];
-        table.add_row(cells.map(|text| Cell::new(escape_controls(text))));
+        table.add_row(cells.map(|text| Cell::new(escape_invisible(text))));
     }
     finish(&mut table)
 }
@@ -47,19 +47,19 @@ pub fn one_type(found: &wire::TargetType, exports: &BTreeMap<String, String>, st
         ("created at", &target_type.created_at),
         ("updated at", updated_at),
     ] {
-        table.add_row([Cell::new(field), Cell::new(escape_controls(value))]);
+        table.add_row([Cell::new(field), Cell::new(escape_invisible(value))]);
     }
     let mut text = finish(&mut table);
     for assigned in &target_type.backup_target_type_projects {
         let _ = writeln!(
             text,
             "project {} since {}",
-            escape_controls(&assigned.project_id),
-            escape_controls(&assigned.created_at)
+            escape_invisible(&assigned.project_id),
+            escape_invisible(&assigned.created_at)
         );
     }
     for entry in &target_type.backup_target_type_metadata {
-        let _ = writeln!(text, "metadata {}", escape_controls(&pair(entry)));
+        let _ = writeln!(text, "metadata {}", escape_invisible(&pair(entry)));
     }
     text
 }
