@@ -2,15 +2,17 @@
 //!
 //! `serve` runs the daemon. `check nfs`, `check s3` and `mount-path` need no daemon. All other
 //! commands send HTTP requests to it ([`client`]). Tables fit the width of the terminal and are
-//! coloured only on a terminal. Every command that prints a table has `--json`. Exit codes follow the
+//! coloured only on a terminal. Every command that prints a table has `--json`, and `-f` and `-c` for scripts ([`output`]). Exit codes follow the
 //! convention of monitoring plugins ([`exit`]). Control, invisible and bidirectional characters in the text of
 //! a server are escaped ([`terminal`]).
 
 pub mod check;
 pub mod client;
+mod columns;
 pub mod exit;
 pub mod log;
 pub mod mount_path;
+pub mod output;
 pub mod render;
 pub mod runtime;
 mod select;

@@ -7,8 +7,9 @@ use jiff::Timestamp;
 
 use super::client::{Client, ConnectionOptions};
 use super::exit::ExitState;
+use super::output::OutputOptions;
 use super::terminal::{OutputStyle, print};
-use super::{render, runtime, terminal};
+use super::{columns, render, runtime};
 use crate::api::wire;
 
 /// Path of the targets with their reports.
@@ -21,14 +22,14 @@ const CLEAR: &str = "\u{1b}[H\u{1b}[2J";
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// Refresh the table until interrupted
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["json", "format", "columns"])]
     watch: bool,
     /// Time between two refreshes with --watch, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=3600))]
     interval: u64,
-    /// Print the answer of the API as JSON
-    #[arg(long, conflicts_with = "watch")]
-    json: bool,
+    /// Format of the output.
+    #[command(flatten)]
+    output: OutputOptions,
 }
 
 /// Fetches the targets from the agent and prints them.
@@ -41,13 +42,14 @@ pub fn run(access: ConnectionOptions, arguments: &Arguments) -> anyhow::Result<E
         if arguments.watch {
             Ok(watch(&client, Duration::from_secs(arguments.interval)).await)
         } else {
-            once(&client, arguments.json).await
+            once(&client, &arguments.output).await
         }
     })?
 }
 
-async fn once(client: &Client, json: bool) -> anyhow::Result<ExitState> {
-    let list = terminal::show(&client.fetch(DETAIL).await?, json, rendered)?;
+async fn once(client: &Client, output: &OutputOptions) -> anyhow::Result<ExitState> {
+    let answer = client.fetch(DETAIL).await?;
+    let list = output.show(&answer, rendered, &columns::target_with_report(), columns::details)?;
     Ok(state(&list))
 }
 

@@ -7,9 +7,10 @@ use serde::Serialize;
 
 use super::client::{ANSWER_TIMEOUT, Answer, Client, ClientError, ConnectionOptions, PROBE_TIMEOUT};
 use super::exit::ExitState;
+use super::output::{OutputOptions, Rows};
 use super::select::{self, Selectable};
 use super::terminal::{confirm, escape_invisible, print};
-use super::{render, runtime, terminal};
+use super::{columns, render, runtime};
 use crate::api::wire::{self, NewTarget, NewTargetBody, TargetUpdate, TargetUpdateBody};
 
 /// Operation on targets. A TARGET is an id, the beginning of an id, an export, or the name of a target
@@ -18,17 +19,17 @@ use crate::api::wire::{self, NewTarget, NewTargetBody, TargetUpdate, TargetUpdat
 pub enum Command {
     /// List the targets
     List {
-        /// Print the answer of the API as JSON
-        #[arg(long)]
-        json: bool,
+        /// Format of the output.
+        #[command(flatten)]
+        output: OutputOptions,
     },
     /// Show a target and its latest report
     Show {
         /// Target: id, beginning of an id, export, or name of a target type
         target: String,
-        /// Print the answer of the API as JSON
-        #[arg(long)]
-        json: bool,
+        /// Format of the output.
+        #[command(flatten)]
+        output: OutputOptions,
     },
     /// Create a target
     #[command(subcommand)]
@@ -59,17 +60,17 @@ pub enum Command {
     Check {
         /// Target: id, beginning of an id, export, or name of a target type
         target: String,
-        /// Print the answer of the API as JSON
-        #[arg(long)]
-        json: bool,
+        /// Format of the output.
+        #[command(flatten)]
+        output: OutputOptions,
     },
     /// Show the changes of a target's status, newest first
     History {
         /// Target: id, beginning of an id, export, or name of a target type
         target: String,
-        /// Print the answer of the API as JSON
-        #[arg(long)]
-        json: bool,
+        /// Format of the output.
+        #[command(flatten)]
+        output: OutputOptions,
     },
     /// Unmount and delete a target; its backups are kept
     Delete {
@@ -137,13 +138,14 @@ pub fn run(access: ConnectionOptions, command: Command) -> anyhow::Result<ExitSt
     runtime::block_on(async {
         let client = Client::new(access);
         match command {
-            Command::List { json } => {
-                terminal::show(&client.fetch("/backup_targets").await?, json, render::target_table)?;
+            Command::List { output } => {
+                let answer = client.fetch("/backup_targets").await?;
+                output.show(&answer, render::target_table, columns::TARGET, columns::targets)?;
                 Ok(ExitState::Available)
             }
-            Command::Show { target, json } => {
-                let id = resolve(&client, &target).await?.id;
-                show(&client.fetch(&format!("/backup_targets/{id}/checks")).await?, json)
+            Command::Show { target, output } => {
+                let target = resolve(&client, &target).await?;
+                show(&target, &client.fetch(&format!("/backup_targets/{}/checks", target.id)).await?, &output)
             }
             Command::Create(create) => {
                 let body = NewTargetBody { backup_target: new_target(create) };
@@ -166,14 +168,16 @@ pub fn run(access: ConnectionOptions, command: Command) -> anyhow::Result<ExitSt
                 let one: wire::OneTarget = client.get(&format!("/backup_targets/{id}/set_default")).await?;
                 print_result(&one.backup_targets, "is now the default")
             }
-            Command::Check { target, json } => {
-                let id = resolve(&client, &target).await?.id;
-                show(&check(&client, &id).await?, json)
+            Command::Check { target, output } => {
+                let target = resolve(&client, &target).await?;
+                show(&target, &check(&client, &target.id).await?, &output)
             }
-            Command::History { target, json } => {
+            Command::History { target, output } => {
                 let id = resolve(&client, &target).await?.id;
                 let answer = client.fetch(&format!("/backup_targets/{id}/history")).await?;
-                terminal::show(&answer, json, render::history_table)?;
+                output.show(&answer, render::history_table, columns::HISTORY, |history: &wire::History| {
+                    Rows::List(history.transitions.clone())
+                })?;
                 Ok(ExitState::Available)
             }
             Command::Delete { target, yes } => delete(&client, &target, yes).await,
@@ -187,8 +191,9 @@ pub(super) async fn check(client: &Client, id: &str) -> Result<Answer, ClientErr
     client.exchange(Method::POST, &path, Bytes::new(), PROBE_TIMEOUT).await
 }
 
-fn show(answer: &Answer, json: bool) -> anyhow::Result<ExitState> {
-    Ok(ExitState::from(&terminal::show(answer, json, render::report)?))
+fn show(target: &wire::Target, answer: &Answer, output: &OutputOptions) -> anyhow::Result<ExitState> {
+    let rows = |report: &wire::Report| columns::target(target, report);
+    Ok(ExitState::from(&output.show(answer, render::report, &columns::target_with_report(), rows)?))
 }
 
 async fn change(client: &Client, method: Method, path: &str, body: &impl Serialize) -> anyhow::Result<ExitState> {

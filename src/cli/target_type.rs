@@ -10,10 +10,11 @@ use serde::Serialize;
 
 use super::client::{ANSWER_TIMEOUT, Client, ConnectionOptions};
 use super::exit::ExitState;
+use super::output::{OutputOptions, Rows};
 use super::select::{self, Selectable};
 use super::target::resolve as resolve_target;
 use super::terminal::{confirm, escape_invisible, print};
-use super::{render, runtime, terminal};
+use super::{columns, render, runtime};
 use crate::api::wire::{self, NewTypeBody, TypeUpdateBody};
 use arguments::{metadata_list, metadata_removal, new_type, project_list, type_update};
 
@@ -27,8 +28,8 @@ pub fn run(access: ConnectionOptions, command: Command) -> anyhow::Result<ExitSt
     runtime::block_on(async {
         let client = Client::new(access);
         match command {
-            Command::List { json } => list(&client, json).await,
-            Command::Show { target_type, json } => show(&client, &target_type, json).await,
+            Command::List { output } => list(&client, &output).await,
+            Command::Show { target_type, output } => show(&client, &target_type, &output).await,
             Command::Create(create) => {
                 let target = resolve_target(&client, &create.target).await?.id;
                 let body = NewTypeBody { backup_target_type: new_type(create, target) };
@@ -60,18 +61,22 @@ pub fn run(access: ConnectionOptions, command: Command) -> anyhow::Result<ExitSt
     })?
 }
 
-async fn list(client: &Client, json: bool) -> anyhow::Result<ExitState> {
+async fn list(client: &Client, output: &OutputOptions) -> anyhow::Result<ExitState> {
     let exports = exports(client).await?;
     let answer = client.fetch("/backup_target_types").await?;
-    terminal::show(&answer, json, |list, style| render::type_table(list, &exports, style))?;
+    let render = |list: &wire::TypeList, style| render::type_table(list, &exports, style);
+    output.show(&answer, render, columns::TYPE, |list| {
+        Rows::List(list.backup_target_types.iter().map(|found| columns::target_type(found, &exports)).collect())
+    })?;
     Ok(ExitState::Available)
 }
 
-async fn show(client: &Client, target_type: &str, json: bool) -> anyhow::Result<ExitState> {
+async fn show(client: &Client, target_type: &str, output: &OutputOptions) -> anyhow::Result<ExitState> {
     let exports = exports(client).await?;
     let answer = client.fetch(&path_of(client, target_type, "").await?).await?;
-    terminal::show(&answer, json, |one: &wire::OneType, style| {
-        render::one_type(&one.backup_target_types, &exports, style)
+    let render = |one: &wire::OneType, style| render::one_type(&one.backup_target_types, &exports, style);
+    output.show(&answer, render, columns::TYPE, |one| {
+        Rows::One(columns::target_type(&one.backup_target_types, &exports))
     })?;
     Ok(ExitState::Available)
 }

@@ -6,10 +6,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use anyhow::{Context as _, bail};
 use jiff::Timestamp;
 use serde::Serialize;
-use serde::de::DeserializeOwned;
-use serde_json::Value;
 
-use super::client::Answer;
 use crate::model::line::is_invisible;
 
 /// Width of a table without a known terminal width, in columns. Files and pipes have no width. A
@@ -85,25 +82,6 @@ pub fn escape_json(json: &str) -> String {
     escaped
 }
 
-/// Prints an answer, and returns it decoded. `json` prints what the agent sent, with fields that this release
-/// does not know. Otherwise `render` turns it into text.
-///
-/// # Errors
-/// When the answer is not a `T`.
-pub fn show<T: DeserializeOwned>(
-    answer: &Answer,
-    json: bool,
-    render: impl FnOnce(&T, OutputStyle) -> String,
-) -> anyhow::Result<T> {
-    let decoded = answer.decode()?;
-    if json {
-        print_json(&answer.decode::<Value>()?)?;
-    } else {
-        print(&render(&decoded, OutputStyle::of_stdout()));
-    }
-    Ok(decoded)
-}
-
 /// Asks for confirmation of a deletion.
 ///
 /// # Errors
@@ -160,6 +138,8 @@ pub fn age(since: Timestamp, now: Timestamp) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
 
     #[test]

@@ -92,6 +92,33 @@ async fn json_output_keeps_fields_of_a_newer_agent() {
 }
 
 #[tokio::test]
+async fn columns_are_printed_in_formats_of_openstack_clients() {
+    let (_nfs, workspace) = nfs().await;
+    let daemon = Daemon::start(&workspace).await;
+    let id = daemon.create(nfs_target("/backups")).await;
+    daemon.check(&id).await;
+    let run = async |line: &str| workspace.run(&line.split(' ').collect::<Vec<_>>()).await;
+    let listed = json!([{ "ID": id, "Name": "127.0.0.1:/backups", "Type": "nfs", "Status": "available" }]);
+    let list = run("target list -f json -c ID -c Name -c Type -c Status").await;
+    assert_eq!((list.code, list.json()), (AVAILABLE, listed));
+    let show = run(&format!("target show {id} -f json -c Default -c Reason")).await;
+    assert_eq!((show.code, show.json()), (AVAILABLE, json!({ "Default": true, "Reason": null })));
+    for (line, expected) in [
+        (format!("target show {id} -f value -c status"), "available\n".to_owned()),
+        (format!("target check {id} -f yaml -c id"), format!("ID: \"{id}\"\n")),
+        ("status -f csv -c ID -c Type".to_owned(), format!("\"ID\",\"Type\"\n\"{id}\",\"nfs\"\n")),
+        (format!("target history {id} -f value -c To"), "available\n".to_owned()),
+        ("type list -f value -c Name -c Public".to_owned(), "127.0.0.1:/backups True\n".to_owned()),
+        ("type show 127.0.0.1:/backups -f value -c target_id".to_owned(), format!("{id}\n")),
+    ] {
+        let output = run(&line).await;
+        assert_eq!((output.code, output.stdout), (AVAILABLE, expected), "{line}");
+    }
+    let unknown = run("target list -c Nme").await;
+    assert!(unknown.code == UNKNOWN && unknown.stderr.contains("Filesystem Export"), "{unknown:?}");
+}
+
+#[tokio::test]
 async fn target_commands_create_show_check_modify_and_delete() {
     let (_nfs, workspace) = nfs().await;
     let daemon = Daemon::start(&workspace).await;

@@ -7,6 +7,7 @@ use crate::api::wire::{
     MetadataBody, MetadataEntry, MetadataList, MetadataPair, MetadataRemoval, MetadataRemovalBody, NewType,
     ProjectList, ProjectsBody, TypeUpdate,
 };
+use crate::cli::output::OutputOptions;
 use crate::cli::target::metadata_entry;
 
 /// Operation on target types. A TYPE is an id, the beginning of an id, or a name. A PROJECT is the id
@@ -15,18 +16,18 @@ use crate::cli::target::metadata_entry;
 pub enum Command {
     /// List the target types
     List {
-        /// Print the answer of the API as JSON
-        #[arg(long)]
-        json: bool,
+        /// Format of the output.
+        #[command(flatten)]
+        output: OutputOptions,
     },
     /// Show a target type with its projects and metadata
     Show {
         /// Target type: id, beginning of an id, or name
         #[arg(value_name = "TYPE")]
         target_type: String,
-        /// Print the answer of the API as JSON
-        #[arg(long)]
-        json: bool,
+        /// Format of the output.
+        #[command(flatten)]
+        output: OutputOptions,
     },
     /// Create a target type; it is public unless --private or --project is given
     Create(Create),
