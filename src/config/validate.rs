@@ -168,7 +168,7 @@ fn target(raw: &raw::Target) -> Validated<DeclaredTarget> {
     fn text(given: &Option<Text>) -> Option<&str> {
         given.as_ref().map(|text| text.get_ref().as_str())
     }
-    let spec = TargetSpec::from_fields(SpecFields {
+    let spec = TargetSpec::from_new_fields(SpecFields {
         kind: Some(raw.kind.get_ref()),
         filesystem_export: text(&raw.filesystem_export),
         s3_endpoint_url: text(&raw.s3_endpoint_url),

@@ -20,6 +20,13 @@ pub fn line_problem(text: &str, max_chars: usize) -> Option<String> {
     Some(format!("{found}, expected 1 to {max_chars} characters"))
 }
 
+/// Returns the problem of a text that contains an invisible character, if it does.
+#[must_use]
+pub fn invisible_problem(text: &str) -> Option<String> {
+    let found = text.chars().find(|character| is_invisible(*character))?;
+    Some(format!("{text:?} contains U+{:04X}, which cannot be seen: leave it out", u32::from(found)))
+}
+
 /// Reports whether a character is invisible or changes the direction of the text around it.
 ///
 /// Two texts that look the same must be the same, or a person picks the wrong one.

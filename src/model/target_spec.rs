@@ -7,6 +7,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::export::ExportError;
+use super::line::invisible_problem;
 use super::{NfsExport, S3Endpoint, S3Location};
 
 /// Kind of a target.
@@ -150,6 +151,9 @@ pub enum SpecProblem {
     /// A field that this kind does not have.
     #[error("a target of type {0} has none, leave it out")]
     NotOfKind(TargetKind),
+    /// An export with an invisible character.
+    #[error("{0}")]
+    Invisible(String),
     /// A malformed export, endpoint or bucket.
     #[error(transparent)]
     Malformed(#[from] ExportError),
@@ -170,6 +174,19 @@ impl SpecField {
 }
 
 impl TargetSpec {
+    /// Parses the fields of a new target. Its export contains no invisible character: two exports that look the
+    /// same must be the same. Older registries may contain such exports.
+    ///
+    /// # Errors
+    /// [`SpecError`] as [`Self::from_fields`], and for an invisible character.
+    pub fn from_new_fields(fields: SpecFields<'_>) -> Result<Self, SpecError> {
+        let spec = Self::from_fields(fields)?;
+        match invisible_problem(&spec.export()) {
+            None => Ok(spec),
+            Some(problem) => Err(SpecField::FilesystemExport.wrong(SpecProblem::Invisible(problem))),
+        }
+    }
+
     /// Parses the fields of a target.
     ///
     /// # Errors
@@ -255,6 +272,19 @@ mod tests {
     fn s3() -> SpecFields<'static> {
         let s3_endpoint_url = Some("https://s3.example.com:9000");
         SpecFields { kind: Some("s3"), s3_endpoint_url, s3_bucket: Some("backups"), ..SpecFields::default() }
+    }
+
+    #[test]
+    fn invisible_characters_are_refused_in_exports_of_new_targets_only() {
+        for (character, code) in [('\u{202e}', "U+202E"), ('\u{200b}', "U+200B"), ('\u{2028}', "U+2028")] {
+            let export = format!("nas:/b{character}c");
+            let fields = SpecFields { filesystem_export: Some(&export), ..nfs() };
+            let error = TargetSpec::from_new_fields(fields).expect_err(code).to_string();
+            assert!(error.starts_with("filesystem_export: ") && error.contains(code), "{error}");
+            assert!(TargetSpec::from_fields(fields).is_ok(), "a registry may contain it");
+        }
+        let visible = SpecFields { filesystem_export: Some("nas:/\u{e9}日本"), ..nfs() };
+        assert!(TargetSpec::from_new_fields(visible).is_ok());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::line::{LINE_MAX_CHARS, is_invisible, line_problem};
+use super::line::{LINE_MAX_CHARS, invisible_problem, line_problem};
 use super::{ProjectId, TargetId, TypeProject};
 
 /// A target type's id: a version 4 UUID.
@@ -71,8 +71,7 @@ pub fn type_name_problem(name: &str) -> Option<String> {
     if name.trim() != name {
         return Some(format!("{name:?} begins or ends with a blank: leave it out"));
     }
-    let found = name.chars().find(|character| is_invisible(*character))?;
-    Some(format!("{name:?} contains U+{:04X}, which cannot be seen: leave it out", u32::from(found)))
+    invisible_problem(name)
 }
 
 #[cfg(test)]

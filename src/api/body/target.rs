@@ -10,7 +10,7 @@ use crate::registry::TargetChange;
 /// Decodes the body of a create.
 pub(in crate::api) fn new_target(bytes: &[u8]) -> Result<NewTarget, Fault> {
     let NewTargetBody { backup_target: fields } = decode(bytes)?;
-    let spec = TargetSpec::from_fields(SpecFields {
+    let spec = TargetSpec::from_new_fields(SpecFields {
         kind: fields.kind.as_deref(),
         filesystem_export: export(fields.filesystem_export, fields.nfs_export)?.as_deref(),
         s3_endpoint_url: fields.s3_endpoint_url.as_deref(),
