@@ -40,18 +40,16 @@ impl CertificateFault {
     pub fn remedy(&self) -> &'static str {
         match self {
             Self::UnknownAuthority => {
-                "set ca_bundle in the [[s3.credentials]] entry to a PEM file with the authority that made the certificate; if it is set, it holds another one, or the server does not send its intermediate certificates"
+                "set ca_bundle in the [[s3.credentials]] entry to a PEM file with the authority that issued the certificate; if it is already set, the file contains another authority, or the server does not send its intermediate certificates"
             }
             Self::WrongName { .. } => {
-                "give the endpoint by a name that the certificate has, or have one made for this name (subjectAltName); ca_bundle does not help here"
+                "use an endpoint name that the certificate contains, or get a certificate for this name (subjectAltName); ca_bundle does not help here"
             }
             Self::Expired { .. } => {
-                "renew the certificate on the server and restart or reload the service; if that date is to come, this host's clock is wrong"
+                "renew the certificate on the server and restart or reload the service; if that date is in the future, this host's clock is wrong"
             }
-            Self::NotYetValid { .. } => "if that date is past, this host's clock is wrong: correct it (NTP)",
-            Self::Other(_) => {
-                "look at the server's certificate (`openssl s_client -connect HOST:PORT`), and replace it"
-            }
+            Self::NotYetValid { .. } => "if that date is in the past, this host's clock is wrong: correct it (NTP)",
+            Self::Other(_) => "check the server's certificate (`openssl s_client -connect HOST:PORT`), and replace it",
         }
     }
 }
@@ -59,14 +57,13 @@ impl CertificateFault {
 impl fmt::Display for CertificateFault {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::UnknownAuthority => {
-                formatter.write_str("the server's certificate is from an authority that is not trusted (UnknownIssuer)")
-            }
+            Self::UnknownAuthority => formatter
+                .write_str("the server's certificate was issued by an authority that is not trusted (UnknownIssuer)"),
             Self::WrongName { names: None } => {
                 formatter.write_str("the server's certificate is not for the name of the endpoint")
             }
             Self::WrongName { names: Some((expected, has)) } if has.is_empty() => {
-                write!(formatter, "the server's certificate is not for {expected}: it has no name at all")
+                write!(formatter, "the server's certificate is not for {expected}: it contains no name")
             }
             Self::WrongName { names: Some((expected, has)) } => {
                 write!(formatter, "the server's certificate is not for {expected}, but for {}", has.join(", "))
@@ -77,7 +74,7 @@ impl fmt::Display for CertificateFault {
             Self::NotYetValid { from: Some(at) } => {
                 write!(formatter, "the server's certificate is not valid before {at:.0}")
             }
-            Self::Other(words) => write!(formatter, "the server's certificate is not good: {words}"),
+            Self::Other(words) => write!(formatter, "the server's certificate is not valid: {words}"),
         }
     }
 }
@@ -122,7 +119,7 @@ mod tests {
         for (error, words, remedy) in [
             (CertificateError::UnknownIssuer, "an authority that is not trusted", "set ca_bundle"),
             (CertificateError::BadSignature, "an authority that is not trusted", "set ca_bundle"),
-            (wrong_name, "not for s3.example.com, but for nas.example.com, 192.0.2.1", "by a name"),
+            (wrong_name, "not for s3.example.com, but for nas.example.com, 192.0.2.1", "use an endpoint name"),
             (
                 CertificateError::ExpiredContext { time: day(2), not_after: day(1) },
                 "expired at 1970-01-02T00:00:00Z",
@@ -133,7 +130,7 @@ mod tests {
                 "not valid before 1970-01-03T00:00:00Z",
                 "clock",
             ),
-            (CertificateError::Revoked, "is not good", "replace"),
+            (CertificateError::Revoked, "is not valid", "replace"),
         ] {
             let fault = CertificateFault::from(&error);
             assert!(fault.to_string().contains(words), "{words}: {fault}");

@@ -69,7 +69,7 @@ pub enum S3Failure {
     #[error("no credentials: {0}")]
     NoCredentials(String),
     /// The request could not be constructed.
-    #[error("the request could not be made: {0}")]
+    #[error("the request could not be built: {0}")]
     Agent(String),
 }
 
@@ -136,8 +136,8 @@ impl S3Failure {
         matches!(self, Self::Service { code: None, .. })
     }
 
-    /// Returns the failure as that of a GET. S3 services give their refusals of GET a code, so one without it
-    /// comes from another web server. Answers of overloaded or broken proxies (429, 5xx) stay what they are.
+    /// Returns the failure as that of a GET. S3 services refuse a GET with a code, so a refusal
+    /// without one comes from another web server. Answers of overloaded or broken proxies (429, 5xx) are kept.
     #[must_use]
     pub fn of_a_get(self) -> Self {
         match self {
@@ -154,7 +154,7 @@ impl S3Failure {
         matches!(self, Self::TimedOut(_))
     }
 
-    /// Returns whether the service declined to report a configuration. That says nothing about the bucket.
+    /// Returns whether the service refused to report a configuration. That says nothing about the bucket.
     #[must_use]
     pub fn is_refusal_to_tell(&self) -> bool {
         matches!(self.reason(), Reason::AccessDenied | Reason::NotImplemented)
@@ -401,7 +401,7 @@ mod tests {
             S3Failure::service(307, None, None).with_headers(None, Some("http://b\u{1b}/c?X-Amz-Signature=1"));
         let sentence =
             redirect.finding(&S3Location::parse("https://s3.example.com/backups").expect("location")).message;
-        assert!(sentence.contains("it sends to http://b/c;"), "{sentence}");
+        assert!(sentence.contains("it redirects to http://b/c;"), "{sentence}");
     }
 
     #[test]

@@ -81,7 +81,7 @@ async fn tls_reason_for_unknown_ca_wrong_name_and_expiry() {
         (
             "an unknown authority",
             other.tls_proxy(&gateway.endpoint, "localhost", valid_now).await,
-            &["from an authority that is not trusted", "set ca_bundle", "[[s3.credentials]]"][..],
+            &["issued by an authority that is not trusted", "set ca_bundle", "[[s3.credentials]]"][..],
         ),
         (
             "a wrong name",

@@ -98,7 +98,7 @@ fn cases() -> Vec<Case> {
             "access_denied",
             &["s3:ListBucket", "grant"],
         ),
-        case("a page instead of S3", page("200 OK"), "not_s3", &["a web page came back", "login page"]),
+        case("a page instead of S3", page("200 OK"), "not_s3", &["the answer is a web page", "login page"]),
         case("a page that forbids", page("403 Forbidden"), "not_s3", &["403 without an error code", "proxy"]),
         case("a page that is not found", page("404 Not Found"), "not_s3", &["404 without an error code", "port"]),
         case("another protocol", Fault::Bytes("SSH-2.0-OpenSSH_9.2p1\r\n"), "not_s3", &["it is not HTTP", "port"]),

@@ -103,7 +103,7 @@ impl BucketApi for AwsBucket {
             })?;
         let headers = std::mem::take(&mut *headers.lock().unwrap_or_else(PoisonError::into_inner));
         if headers.is_html {
-            return Err(S3Failure::NotS3("a web page came back".to_owned()));
+            return Err(S3Failure::NotS3("the answer is a web page".to_owned()));
         }
         Ok(BucketUsage { clock_ahead_seconds: self.clock_ahead_seconds(), ..headers.usage })
     }

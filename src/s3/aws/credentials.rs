@@ -48,7 +48,7 @@ pub(super) async fn load(
             .provide_credentials()
             .await
             .map_err(|error| {
-                none("the AWS default chain (environment, shared files, instance metadata) has none", &error)
+                none("the AWS default chain (environment, shared files, instance metadata) found none", &error)
             }),
         S3CredentialSource::Profile(name) => ProfileFileCredentialsProvider::builder()
             .profile_name(name)
@@ -56,7 +56,7 @@ pub(super) async fn load(
             .build()
             .provide_credentials()
             .await
-            .map_err(|error| none(&format!("profile {name:?} of the AWS shared files gives none"), &error)),
+            .map_err(|error| none(&format!("profile {name:?} of the AWS shared files provides none"), &error)),
         S3CredentialSource::Files { access_key_id, secret_access_key } => {
             let key = value(access_key_id, read_public(access_key_id).await)?;
             let (bytes, is_exposed) = read_with_exposure(secret_access_key)
@@ -89,7 +89,7 @@ fn value(path: &Path, read: Result<Vec<u8>, FileError>) -> Result<String, S3Fail
     let text = String::from_utf8(bytes).unwrap_or_default();
     let value = text.trim();
     if value.is_empty() || value.contains(char::is_whitespace) {
-        return Err(S3Failure::NoCredentials(format!("{} does not hold exactly one value", path.display())));
+        return Err(S3Failure::NoCredentials(format!("{} does not contain exactly one value", path.display())));
     }
     Ok(value.to_owned())
 }

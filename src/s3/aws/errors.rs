@@ -55,7 +55,7 @@ fn transport(error: &(dyn std::error::Error + 'static), limit_bytes: usize) -> O
         }
         if cause.is::<http_body_util::LengthLimitError>() {
             let limit = limit_bytes / 1024;
-            return Some(S3Failure::NotS3(format!("it does not end within {limit} KiB")));
+            return Some(S3Failure::NotS3(format!("it is longer than {limit} KiB")));
         }
         if let Some(http) = cause.downcast_ref::<hyper::Error>().filter(|error| error.is_parse()) {
             return Some(S3Failure::NotS3(if http.is_parse_too_large() {

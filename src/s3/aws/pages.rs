@@ -77,7 +77,7 @@ impl AwsBucket {
 
 /// Returns both counts, unless there are more entries than requested.
 fn counts(versions: usize, delete_markers: usize) -> Result<(u64, u64), S3Failure> {
-    let too_many = || invalid_page(&format!("has more than the {PAGE_ENTRIES_MAX} entries that were asked for"));
+    let too_many = || invalid_page(&format!("has more than the requested {PAGE_ENTRIES_MAX} entries"));
     let entries = versions.checked_add(delete_markers).ok_or_else(too_many)?;
     let counted = u64::try_from(versions).ok().zip(u64::try_from(delete_markers).ok());
     counted.filter(|_| entries <= PAGE_ENTRIES_MAX.into()).ok_or_else(too_many)
@@ -92,7 +92,7 @@ fn total(sizes: impl Iterator<Item = Option<i64>>) -> Result<u64, S3Failure> {
         let size = size
             .and_then(|size| u64::try_from(size).ok())
             .ok_or_else(|| invalid_page("has an entry without a size"))?;
-        sum.checked_add(size).ok_or_else(|| invalid_page("has sizes that are beyond all measure"))
+        sum.checked_add(size).ok_or_else(|| invalid_page("has sizes whose sum exceeds 64 bits"))
     })
 }
 
@@ -102,7 +102,7 @@ fn ends<'key>(keys: impl Iterator<Item = Option<&'key str>>) -> Result<Option<(S
     for key in keys {
         let key = key.ok_or_else(|| invalid_page("has an entry without a key"))?;
         if key.len() > MARKER_LIMIT_BYTES {
-            return Err(invalid_page("has a key that is longer than keys can be"));
+            return Err(invalid_page("has a key that is longer than a key can be"));
         }
         found = Some(found.map_or((key, key), |(least, greatest)| (least.min(key), greatest.max(key))));
     }
@@ -113,11 +113,11 @@ fn next_page(is_truncated: Option<bool>, next: Option<PageMarker>) -> Result<Opt
     match (is_truncated, next) {
         (Some(false), _) => Ok(None),
         (Some(true), Some(next)) if next.is_too_long() => {
-            Err(invalid_page("says where more follow at too great a length"))
+            Err(invalid_page("has a continuation marker that is too long"))
         }
         (Some(true), Some(next)) => Ok(Some(next)),
-        (Some(true), None) => Err(invalid_page("says that more follow, and not where")),
-        (None, _) => Err(invalid_page("does not say whether more follow")),
+        (Some(true), None) => Err(invalid_page("says that more entries follow, but not where")),
+        (None, _) => Err(invalid_page("does not say whether more entries follow")),
     }
 }
 

@@ -31,7 +31,7 @@ pub(super) async fn read_ca_bundle(path: &Path) -> Result<Vec<u8>, S3Failure> {
     tls::read_authorities(path).await.map(|(pem, _)| pem).map_err(|error| S3Failure::Tls(format!("ca_bundle {error}")))
 }
 
-/// The agent's resolver as the SDK takes one.
+/// Adapter of the agent's resolver to the SDK.
 #[derive(Debug, Clone, Copy)]
 struct ResolveStorage;
 
@@ -80,7 +80,7 @@ pub(super) fn proxy_to(host: &str, port: u16, plain: bool) -> Result<Option<(Str
         Some("https") if !plain => 443,
         other => {
             return Err(S3Failure::Agent(format!(
-                "the environment names a proxy for {host} by {}://, and for {scheme}:// the agent knows {} only: correct HTTPS_PROXY, HTTP_PROXY or ALL_PROXY, or except {host} in NO_PROXY",
+                "the environment names a proxy for {host} by {}://, but for {scheme}:// the agent supports only {}: correct HTTPS_PROXY, HTTP_PROXY or ALL_PROXY, or except {host} in NO_PROXY",
                 other.unwrap_or_default(),
                 if plain { "http:// proxies" } else { "http:// and https:// proxies" }
             )));
@@ -90,7 +90,7 @@ pub(super) fn proxy_to(host: &str, port: u16, plain: bool) -> Result<Option<(Str
     Ok(address.map(|address| (address, proxy.port_u16().unwrap_or(port))))
 }
 
-/// What is trusted. A plain service needs no authority, and reading the system's takes time and memory.
+/// Returns the trusted authorities. A plain service needs no authority, and reading the system's takes time and memory.
 fn tls_context(plain: bool, ca_bundle: Option<&[u8]>) -> Result<TlsContext, S3Failure> {
     let mut trust = if plain { TrustStore::empty() } else { TrustStore::default() };
     if let Some(pem) = ca_bundle.filter(|_| !plain) {

@@ -1,8 +1,8 @@
 //! Check that an answer is well-formed XML to its end.
 //!
-//! The SDK stops at the first text between two elements that is not a tag, and takes what it has for all. Of a
-//! list that is cut or damaged there, it reports a part as the whole. Of a configuration, it reports what is
-//! missing as off. So this check reads the answer once more, with the tokenizer of the SDK.
+//! The SDK stops at the first text between two elements that is not a tag, and takes what it has read as the whole.
+//! A damaged list then looks complete, and a damaged configuration looks disabled. So this check reads the
+//! answer once more, with the tokenizer of the SDK.
 
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::interceptors::Intercept;
@@ -29,11 +29,11 @@ impl Intercept for RequireWellFormedXml {
         _: &RuntimeComponents,
         _: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        // A refusal is judged by its status.
+        // A refusal is classified by its status.
         if context.output_or_error().is_err() || context.response().body().bytes().is_some_and(is_well_formed) {
             return Ok(());
         }
-        Err("the answer does not end as XML does".into())
+        Err("the answer is not complete, well-formed XML".into())
     }
 }
 

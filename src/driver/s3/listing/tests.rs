@@ -141,7 +141,7 @@ async fn listing_failure_names_no_permissions_when_the_cause_is_another() {
     for (status, code, part) in [
         (400, "ExpiredToken", "have expired"),
         (403, "ExpiredToken", "have expired"),
-        (400, "Whatever", "look the code up"),
+        (400, "Whatever", "look up the code"),
     ] {
         let mut bucket = Listed::new([Err(S3Failure::service(status, Some(code), None))]);
         let Finding { reason, message, .. } = bucket.after_run(10).await.failure.expect("a warning");

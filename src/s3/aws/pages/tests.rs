@@ -54,7 +54,7 @@ fn two(root: &str, entry: &str, between: &str) -> String {
 
 #[tokio::test]
 async fn cut_or_damaged_list_is_refused() {
-    let damaged = "the answer does not end as XML does";
+    let damaged = "the answer is not complete, well-formed XML";
     for (entries, root, entry) in
         [(Entries::Versions, "ListVersionsResult", "Version"), (Entries::Objects, "ListBucketResult", "Contents")]
     {
