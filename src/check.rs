@@ -10,12 +10,12 @@
 pub mod bucket;
 pub mod canary;
 pub mod capacity;
+pub mod expected_mount;
 pub mod exported;
 #[cfg(test)]
 pub(crate) mod fake;
 pub mod lock_proof;
 pub mod mount_capacity;
-pub mod mount_place;
 pub mod mount_traffic;
 pub mod mounted;
 pub mod nfs_reachable;
@@ -221,7 +221,7 @@ impl CheckLog {
     /// `skipped` with [`Reason::EarlierCheckFailed`].
     #[must_use]
     pub fn finish(mut self) -> Vec<CheckResult> {
-        let not_run = match self.results.iter().find(|result| result.is_failure()) {
+        let command_failure = match self.results.iter().find(|result| result.is_failure()) {
             Some(failed) => Finding::new(
                 Reason::EarlierCheckFailed,
                 format!("not run, because the check {} did not pass", failed.check),
@@ -234,7 +234,7 @@ impl CheckLog {
             let result = self.results.iter().position(|result| result.check == check);
             results.push(match result {
                 Some(at) => self.results.swap_remove(at),
-                None => CheckResult::new(check, Outcome::Skipped, vec![not_run.clone()], Duration::ZERO),
+                None => CheckResult::new(check, Outcome::Skipped, vec![command_failure.clone()], Duration::ZERO),
             });
         }
         results

@@ -9,7 +9,7 @@ use crate::nfs::{NfsError, Volume, VolumeAddress};
 /// stale.
 pub async fn exported(address: &VolumeAddress, deadline: Duration) -> Checked<Volume> {
     match Volume::open(address, deadline).await {
-        Ok(volume) => Checked::passed(volume).detail("not mounted ([mounts] mode = \"none\"): asked over the wire"),
+        Ok(volume) => Checked::passed(volume).detail("not mounted ([mounts] mode = \"none\"): verified over the wire"),
         Err(error) => wire_failure(&error),
     }
 }

@@ -1,28 +1,59 @@
-//! NFS traffic between two probes, from the kernel's counters since the mount was made.
+//! NFS traffic between two probes, from the kernel's counters since the export was mounted.
 //!
 //! An average over the life of a mount would hide that its server became slow an hour ago. So the round
-//! trip is that of the requests since the last probe. It includes a single slow request but not a dead
-//! server: the kernel counts a request when it is answered or given up.
+//! trip is the average of the requests since the last probe. It includes a single slow request but not a dead
+//! server: the kernel counts a request when it is answered or abandoned.
 
+use std::path::Path;
 use std::time::Instant;
 
+use super::mounted::OwnMount;
 use crate::model::report::MountTraffic;
-use crate::sys::MountCounters;
+use crate::sys::{MountCounters, MountStatsCache};
 
-/// Latest counters of a target's mount.
+/// Traffic of a target's mount, from probe to probe.
+#[derive(Debug, Default)]
+pub struct TrafficHistory {
+    /// Id of the mount, and when it was first seen.
+    first_seen: Option<(u32, Instant)>,
+    latest: Option<TrafficRecord>,
+}
+
+impl TrafficHistory {
+    /// Returns the traffic of the mount at `path` since the last probe. `None` if the kernel has no counters of it.
+    pub async fn of_mount(&mut self, stats: &MountStatsCache, path: &Path, mount: &OwnMount) -> Option<MountTraffic> {
+        let seen_at = match self.first_seen {
+            Some((mount_id, at)) if mount_id == mount.mount_id => at,
+            _ => Instant::now(),
+        };
+        self.first_seen = Some((mount.mount_id, seen_at));
+        let stats = stats.recent().await;
+        // Counters that were read earlier may be those of a former mount at this path.
+        let counters = stats.of(path, &mount.source).filter(|_| stats.read_at >= seen_at);
+        self.latest = counters
+            .map(|counters| TrafficRecord::after(self.latest.as_ref(), mount.mount_id, stats.read_at, counters));
+        self.latest.map(|record| record.traffic)
+    }
+
+    /// Forgets the mount. The next one is another mount, even if the kernel gives it the same id.
+    pub fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
+
+/// Counters of a mount at one probe.
 #[derive(Debug, Clone, Copy)]
-pub struct TrafficRecord {
+struct TrafficRecord {
     mount_id: u32,
     read_at: Instant,
     counters: MountCounters,
-    /// Traffic that was derived from them.
-    pub traffic: MountTraffic,
+    /// Traffic since the record before.
+    traffic: MountTraffic,
 }
 
 impl TrafficRecord {
     /// Derives the traffic since the last probe from counters that were read at `read_at`.
-    #[must_use]
-    pub fn after(last: Option<&Self>, mount_id: u32, read_at: Instant, counters: MountCounters) -> Self {
+    fn after(last: Option<&Self>, mount_id: u32, read_at: Instant, counters: MountCounters) -> Self {
         let same_mount = last.filter(|last| {
             let before = &last.counters;
             last.mount_id == mount_id && before.requests <= counters.requests && before.age <= counters.age
@@ -63,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn the_round_trip_is_that_since_the_last_probe() {
+    fn round_trip_is_averaged_since_the_last_probe() {
         let began = Instant::now();
         let ten = Duration::from_secs(10);
         let first = TrafficRecord::after(None, 7, began, counters(100, 1000, 500));
@@ -76,13 +107,13 @@ mod tests {
         assert_eq!(second.traffic.round_trip_over, ten);
 
         let again = TrafficRecord::after(Some(&second), 7, began + ten, counters(110, 1004, 900));
-        assert_eq!(again.traffic, second.traffic, "the same reading says the same");
+        assert_eq!(again.traffic, second.traffic, "the same counters give the same traffic");
         let silent = TrafficRecord::after(Some(&second), 7, began + ten * 2, counters(120, 1004, 900));
-        assert_eq!(silent.traffic.round_trip, None, "no request was done with");
+        assert_eq!(silent.traffic.round_trip, None, "no request was completed");
     }
 
     #[test]
-    fn another_mount_begins_afresh() {
+    fn traffic_restarts_with_another_mount() {
         let began = Instant::now();
         let first = TrafficRecord::after(None, 7, began, counters(100, 1000, 500));
         for (mount_id, requests) in [(8, 2000), (7, 10)] {

@@ -22,13 +22,13 @@ pub struct NfsServer {
     pub addresses: Vec<IpAddr>,
 }
 
-/// Asks the server at `address`, a name or an IP address without brackets, on the port and for
-/// the version of the options.
+/// Checks the server at `address`, a name or an IP address without brackets, on the port and with the version in the
+/// options.
 pub async fn nfs_reachable(address: &str, options: &NfsOptions, deadline: Duration) -> Checked<NfsServer> {
     answers_nfs(address, options.port(), options.version(), deadline).await
 }
 
-/// Asks a server on a port and for a version.
+/// Checks a server on a port, with a version.
 pub async fn answers_nfs(address: &str, port: u16, version: NfsVersion, deadline: Duration) -> Checked<NfsServer> {
     let end = Instant::now() + deadline;
     let Connected { stream, addresses } = match tcp_connect(address, port, deadline).await.into_fact() {
@@ -37,7 +37,7 @@ pub async fn answers_nfs(address: &str, port: u16, version: NfsVersion, deadline
     };
     let peer = match stream.peer_addr() {
         Ok(peer) => peer,
-        // The connection is gone again already; the call below says how.
+        // The connection has already ended. The call below reports how.
         Err(_) => std::net::SocketAddr::new(IpAddr::from([0, 0, 0, 0]), port),
     };
     let left = end.saturating_duration_since(Instant::now());

@@ -1,41 +1,41 @@
-//! Where the name of an NFS server leads, and where it led before.
+//! Current and former addresses of an NFS server's name.
 //!
-//! A mount talks to the address that the name had when it was mounted, for as long as it is mounted.
-//! So a name that leads elsewhere now means that the mount talks to the old machine. There are also
-//! names that give one address of many at each lookup, as clusters of file servers have: from those
-//! nothing follows. Such a name gives itself away by an address that it gave before and gives again.
+//! A mount uses the address that the name had at the time of mounting until it is unmounted. If the name has another
+//! address now, the mount still uses the former server. Clusters of file servers have names that resolve to one
+//! address of many at each lookup. A change of such a rotating name means nothing. It is recognized by a former
+//! address that it resolves to again.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-/// How many former addresses of a name are remembered.
+/// Maximum number of former addresses that are kept.
 const FORMER_MAX: usize = 64;
 
-/// How long a name that gave a former address again is taken for one that gives them by turns.
-const BY_TURNS: Duration = Duration::from_secs(3600);
+/// How long a name counts as rotating after it resolved to a former address again.
+const ROTATION_MEMORY: Duration = Duration::from_secs(3600);
 
-/// What one target's driver has seen of its server's name.
+/// Addresses to which the name of one target's server resolved.
 #[derive(Debug, Clone, Default)]
 pub struct ServerAddresses {
     /// The name.
     host: String,
-    given: Vec<IpAddr>,
-    /// Given before and not now, oldest first.
+    current: Vec<IpAddr>,
+    /// Former addresses that are not current, oldest first.
     former: Vec<IpAddr>,
-    gave_again: Option<Instant>,
+    repeated_at: Option<Instant>,
 }
 
 impl ServerAddresses {
-    /// Notes what the name gives now. Nothing is kept of another name: that was the server of another
+    /// Records the current addresses of a name. Forgets the addresses of another name: it was the server of another
     /// configuration.
-    pub fn learn(&mut self, host: &str, addresses: Vec<IpAddr>) {
+    pub fn update(&mut self, host: &str, addresses: Vec<IpAddr>) {
         if self.host != host {
             *self = Self { host: host.to_owned(), ..Self::default() };
         }
         if self.former.iter().any(|address| addresses.contains(address)) {
-            self.gave_again = Some(Instant::now());
+            self.repeated_at = Some(Instant::now());
         }
-        for address in std::mem::take(&mut self.given) {
+        for address in std::mem::take(&mut self.current) {
             if !self.former.contains(&address) {
                 self.former.push(address);
             }
@@ -43,32 +43,32 @@ impl ServerAddresses {
         self.former.retain(|address| !addresses.contains(address));
         let surplus = self.former.len().saturating_sub(FORMER_MAX);
         self.former.drain(..surplus);
-        self.given = addresses;
+        self.current = addresses;
     }
 
-    /// Whether nothing is known of it yet.
+    /// Whether the name was never resolved.
     #[must_use]
-    pub fn is_unknown(&self) -> bool {
-        self.given.is_empty()
+    pub fn is_empty(&self) -> bool {
+        self.current.is_empty()
     }
 
-    /// What it gives now.
+    /// Current addresses.
     #[must_use]
-    pub fn given(&self) -> &[IpAddr] {
-        &self.given
+    pub fn current(&self) -> &[IpAddr] {
+        &self.current
     }
 
-    /// Whether it leads there, or did.
+    /// Whether the name resolves to the address, or did so earlier.
     #[must_use]
-    pub fn have_led_to(&self, address: IpAddr) -> bool {
-        self.given.contains(&address) || self.former.contains(&address)
+    pub fn ever_included(&self, address: IpAddr) -> bool {
+        self.current.contains(&address) || self.former.contains(&address)
     }
 
-    /// Whether it leads elsewhere now, and not by turns.
+    /// Whether the name moved away from the address. False for a rotating name.
     #[must_use]
-    pub fn have_left(&self, address: IpAddr) -> bool {
-        let by_turns = self.gave_again.is_some_and(|at| at.elapsed() < BY_TURNS);
-        !self.is_unknown() && !by_turns && !self.given.contains(&address)
+    pub fn has_left(&self, address: IpAddr) -> bool {
+        let rotates = self.repeated_at.is_some_and(|at| at.elapsed() < ROTATION_MEMORY);
+        !self.is_empty() && !rotates && !self.current.contains(&address)
     }
 }
 
@@ -81,40 +81,44 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_leads_elsewhere_has_left_its_former_address() {
+    fn former_address_is_left_after_the_name_moved() {
         let mut servers = ServerAddresses::default();
-        assert!(servers.is_unknown() && !servers.have_left(address(1)), "nothing is known yet");
-        servers.learn("nas", vec![address(1), address(2)]);
-        assert!(!servers.have_left(address(1)) && !servers.have_left(address(2)));
-        servers.learn("nas", vec![address(3)]);
-        assert!(servers.have_left(address(1)));
-        assert!(servers.have_led_to(address(1)) && servers.have_led_to(address(3)) && !servers.have_led_to(address(4)));
+        assert!(servers.is_empty() && !servers.has_left(address(1)), "never resolved");
+        servers.update("nas", vec![address(1), address(2)]);
+        assert!(!servers.has_left(address(1)) && !servers.has_left(address(2)));
+        servers.update("nas", vec![address(3)]);
+        assert!(servers.has_left(address(1)));
+        assert!(
+            servers.ever_included(address(1))
+                && servers.ever_included(address(3))
+                && !servers.ever_included(address(4))
+        );
     }
 
     #[test]
-    fn a_name_that_gives_its_addresses_by_turns_has_left_none() {
+    fn rotating_name_leaves_no_address() {
         let mut servers = ServerAddresses::default();
         for number in [1, 2, 3, 1, 2] {
-            servers.learn("nas", vec![address(number)]);
+            servers.update("nas", vec![address(number)]);
         }
-        assert!((1..=4).all(|number| !servers.have_left(address(number))));
+        assert!((1..=4).all(|number| !servers.has_left(address(number))));
     }
 
     #[test]
-    fn nothing_is_kept_of_another_name() {
+    fn addresses_of_another_name_are_forgotten() {
         let mut servers = ServerAddresses::default();
-        servers.learn("nas", vec![address(1)]);
-        servers.learn("other", vec![address(2)]);
-        assert!(servers.have_led_to(address(2)) && !servers.have_led_to(address(1)));
+        servers.update("nas", vec![address(1)]);
+        servers.update("other", vec![address(2)]);
+        assert!(servers.ever_included(address(2)) && !servers.ever_included(address(1)));
     }
 
     #[test]
-    fn what_is_remembered_is_bounded() {
+    fn number_of_former_addresses_is_bounded() {
         let mut servers = ServerAddresses::default();
         for number in 0..=255 {
-            servers.learn("nas", vec![address(number)]);
+            servers.update("nas", vec![address(number)]);
         }
         assert_eq!(servers.former.len(), FORMER_MAX);
-        assert!(servers.have_led_to(address(254)) && !servers.have_led_to(address(0)));
+        assert!(servers.ever_included(address(254)) && !servers.ever_included(address(0)));
     }
 }

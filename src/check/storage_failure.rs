@@ -1,4 +1,4 @@
-//! What a failed call to a mounted file system means, for every check that makes one.
+//! Outcomes of failed calls to a mounted file system, for every check that makes such calls.
 
 use nix::errno::Errno;
 
@@ -19,23 +19,23 @@ pub fn storage_failure<T>(error: CallError) -> Checked<T> {
         CallError::TimedOut { after } => Checked::timed_out(Finding::new(
             Reason::StorageTimedOut,
             format!(
-                "the mounted file system did not answer within {} ms, although its server was reachable: look at the load and the disks of the server, and at `dmesg` here",
+                "the mounted file system did not answer within {} ms, although its server was reachable: check the load and the disks of the server, and `dmesg` on this host",
                 after.as_millis()
             ),
         )),
         error @ CallError::Stuck(_) => Checked::failed(Finding::new(
             Reason::ProbeStuck,
-            format!("{error}. It goes when the server answers, or with `umount -f` of the mount path"),
+            format!("{error}. It ends when the server answers, or after `umount -f` of the mount path"),
         )),
         error @ CallError::NotReady { .. } => Checked::timed_out(Finding::new(
             Reason::AgentError,
-            format!("{error}: this host is overloaded, and nothing was asked of the storage; look at its load"),
+            format!("{error}: this host is overloaded, and the storage was not queried; check the load of this host"),
         )),
         error @ CallError::Overloaded { .. } => Checked::timed_out(Finding::new(
             Reason::AgentError,
-            format!("{error}: too many targets hang at the same time; mend or delete those that are offline"),
+            format!("{error}: too many targets hang at the same time; repair or delete those that are offline"),
         )),
-        // It says nothing of the storage, which was well a moment ago or was not.
+        // This says nothing about the storage.
         error @ CallError::WorkerDied { .. } => Checked::timed_out(Finding::new(Reason::AgentError, error.to_string())),
         error @ (CallError::Spawn { .. } | CallError::Request { .. } | CallError::ShutDown) => {
             Checked::failed(Finding::new(Reason::AgentError, error.to_string()))
@@ -43,9 +43,10 @@ pub fn storage_failure<T>(error: CallError) -> Checked<T> {
     }
 }
 
-/// The outcome when a worker answered another question than the one that was asked.
+/// Outcome of a check whose worker sent the answer to another request.
 pub(super) fn wrong_answer<T>(answer: &Response) -> Checked<T> {
-    let message = format!("the probe worker answered another question: {answer:?}; this is a defect of the agent");
+    let message =
+        format!("the probe worker sent the answer to another request: {answer:?}; this is a defect of the agent");
     Checked::failed(Finding::new(Reason::AgentError, message))
 }
 
@@ -54,20 +55,21 @@ fn of_fault<T>(fault: &WorkerFault) -> Checked<T> {
         (FaultKind::NotNfs, _) => {
             (Reason::NotMounted, "it was unmounted during the probe; the next one mounts it again")
         }
-        (FaultKind::CanaryMismatch, _) => {
-            (Reason::CanaryMismatch, "the storage does not keep what it is given; do not trust it with backups")
-        }
+        (FaultKind::CanaryMismatch, _) => (
+            Reason::CanaryMismatch,
+            "the storage does not keep the data that is written to it; do not trust it with backups",
+        ),
         (FaultKind::NotEmpty | FaultKind::NotADirectory, _) => {
-            (Reason::MountPointUnusable, "move it away; the agent makes the directory itself")
+            (Reason::MountPointUnusable, "move it away; the agent creates the directory itself")
         }
         (FaultKind::Mounted, _) => (Reason::MountConflict, "unmount it, or choose another mount root"),
         (FaultKind::Identity, _) => (
             Reason::AgentError,
-            "the agent must run as root or with CAP_SETUID and CAP_SETGID to write as the backup user; or turn the canary off",
+            "the agent must run as root or with CAP_SETUID and CAP_SETGID to write as the backup user; or disable the canary",
         ),
         (FaultKind::BadRequest, _) => (Reason::AgentError, "this is a defect of the agent"),
         (FaultKind::System, Some(errno)) => of_errno(errno),
-        (FaultKind::System, None) => (Reason::InputOutputError, "look at `dmesg` on this host"),
+        (FaultKind::System, None) => (Reason::InputOutputError, "check `dmesg` on this host"),
     };
     let finding = Finding::new(reason, format!("{fault}: {advice}"));
     if reason == Reason::StorageTimedOut { Checked::timed_out(finding) } else { Checked::failed(finding) }
@@ -79,12 +81,12 @@ fn of_errno(errno: Errno) -> (Reason, &'static str) {
         Errno::ETIMEDOUT | Errno::EAGAIN => (Reason::StorageTimedOut, "the server does not answer"),
         Errno::EACCES | Errno::EPERM => (
             Reason::WriteDenied,
-            "give the user of [probe.canary] uid and gid permission on the exported directory, or set them to the user who writes backups",
+            "give the user of [probe.canary] uid and gid permission on the exported directory, or set them to the user that writes backups",
         ),
         Errno::EROFS => (Reason::ReadOnly, "export it read-write, and drop `ro` from the NFS options"),
         Errno::ENOSPC => (Reason::StorageFull, "delete old backups or enlarge the storage"),
         Errno::EDQUOT => (Reason::QuotaExceeded, "raise the quota of the backup user on the server"),
-        _ => (Reason::InputOutputError, "look at the server's log and disks, and at `dmesg` here"),
+        _ => (Reason::InputOutputError, "check the server's log and disks, and `dmesg` on this host"),
     }
 }
 
@@ -95,7 +97,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn a_late_answer_is_a_timeout_and_a_wrong_one_a_failure() {
+    fn late_answer_is_a_timeout_and_an_error_is_a_failure() {
         let late = storage_failure::<()>(CallError::TimedOut { after: Duration::from_secs(2) });
         assert_eq!((late.outcome(), late.reason()), (Outcome::TimedOut, Some(Reason::StorageTimedOut)));
         for (errno, outcome, reason) in [

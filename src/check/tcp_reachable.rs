@@ -1,8 +1,7 @@
-//! The first question to any storage over a network: does something accept connections there?
+//! First check of any storage over a network: does the address accept connections?
 //!
-//! Name lookup and connect share one deadline. A name with several addresses is tried
-//! address by address, each with an equal share of the time that is left, so that one address
-//! which swallows packets does not hide another that works.
+//! Name lookup and connect share one deadline. The addresses of a name are tried one after the other, each with an
+//! equal share of the remaining time. So an address that drops packets does not hide another that works.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -16,10 +15,10 @@ use crate::model::Reason;
 use crate::model::report::Finding;
 use crate::sys::resolve::{ResolveError, STORAGE};
 
-/// How many addresses of one name are tried.
+/// Maximum number of addresses of one name that are tried.
 pub const ADDRESSES_TRIED: usize = 8;
 
-/// A connection, and where else it might have led.
+/// A connection, and all addresses of the name.
 #[derive(Debug)]
 pub struct Connected {
     /// The connection.
@@ -41,7 +40,7 @@ pub async fn tcp_connect(address: &str, port: u16, deadline: Duration) -> Checke
         Err(ResolveError::NotFound(why)) => return Checked::failed(not_resolved(address, &why)),
     };
     addresses.iter_mut().for_each(|address| address.set_port(port));
-    let known: Vec<IpAddr> = addresses.iter().map(SocketAddr::ip).collect();
+    let all: Vec<IpAddr> = addresses.iter().map(SocketAddr::ip).collect();
     let tried = &addresses[..addresses.len().min(ADDRESSES_TRIED)];
     let mut failure = None;
     let mut unanswered = false;
@@ -49,14 +48,14 @@ pub async fn tcp_connect(address: &str, port: u16, deadline: Duration) -> Checke
         let left = ends.saturating_duration_since(Instant::now());
         let share = left / u32::try_from(tried.len() - position).unwrap_or(1);
         match timeout(share, TcpStream::connect(socket_address)).await {
-            Ok(Ok(stream)) => return Checked::passed(Connected { stream, addresses: known }),
+            Ok(Ok(stream)) => return Checked::passed(Connected { stream, addresses: all }),
             Ok(Err(error)) if error.kind() == io::ErrorKind::TimedOut => unanswered = true,
             Ok(Err(error)) => failure = Some((socket_address, error)),
             Err(_) => unanswered = true,
         }
     }
     match failure {
-        // One address that did not answer may yet do so: only when all refuse is it definite.
+        // An address that did not answer may do so later. Only a refusal by all is definite.
         Some((socket_address, error)) if !unanswered => {
             Checked::failed(connect_failed(address, *socket_address, &error))
         }
@@ -70,7 +69,7 @@ pub async fn tcp_connect(address: &str, port: u16, deadline: Duration) -> Checke
     }
 }
 
-/// Where `address` (a name or an IP address without brackets) leads, within `deadline`.
+/// Resolves `address` (a name or an IP address without brackets) within `deadline`.
 ///
 /// # Errors
 /// [`Reason::NameNotResolved`] or [`Reason::NameLookupTimedOut`].
@@ -113,11 +112,11 @@ fn connect_failed(address: &str, socket_address: SocketAddr, error: &io::Error) 
         ),
         io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => Finding::new(
             Reason::HostUnreachable,
-            format!("there is no way from this host to {at} ({error}): check its routes and that the server is up"),
+            format!("this host has no route to {at} ({error}): check its routes, and that the server is up"),
         ),
         io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted => Finding::new(
             Reason::ConnectionBroken,
-            format!("{at} broke the connection off while it was made ({error}): look at the server and at firewalls"),
+            format!("{at} closed the connection while it was being opened ({error}): check the server and firewalls"),
         ),
         _ => Finding::new(
             Reason::AgentError,
@@ -135,7 +134,7 @@ mod tests {
     const DEADLINE: Duration = Duration::from_millis(500);
 
     #[tokio::test]
-    async fn a_listener_is_reached_by_address_and_by_name() {
+    async fn listener_is_reached_by_address_and_by_name() {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
         let port = listener.local_addr().expect("address").port();
         assert_eq!(tcp_connect("127.0.0.1", port, DEADLINE).await.outcome(), Outcome::Passed);
@@ -143,7 +142,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_closed_port_is_refused_definitely() {
+    async fn closed_port_fails_definitely() {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
         let port = listener.local_addr().expect("address").port();
         drop(listener);
@@ -153,8 +152,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_backlog_that_is_full_times_out_within_the_deadline() {
-        // A listener that never accepts, its queue filled: the kernel then drops further SYNs.
+    async fn full_backlog_times_out_within_the_deadline() {
+        // A listener that never accepts, with a full queue: the kernel then drops further SYNs.
         let socket = tokio::net::TcpSocket::new_v4().expect("socket");
         socket.bind("127.0.0.1:0".parse().expect("address")).expect("bind");
         let listener = socket.listen(1).expect("listen");
@@ -173,7 +172,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_name_that_does_not_exist_is_told_apart_from_one_that_was_not_looked_up() {
+    async fn unknown_name_differs_from_a_failed_lookup() {
         // RFC 6761 §6.4: .invalid never exists; without any name server the lookup itself fails.
         let checked = tcp_connect("nowhere.invalid", 443, DEADLINE).await;
         assert!(matches!(

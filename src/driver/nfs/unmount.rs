@@ -1,11 +1,10 @@
 //! Unmounting: plain, then forced, then lazy, each with a deadline.
 //!
-//! An unmount is forced only if the server does not answer. A mount of a live server that is in use is
-//! never taken from its users.
+//! An unmount is forced only if the server does not answer. A mount that is in use stays while its server is alive.
 
-use super::{NfsDriver, Place};
+use super::{MountLocation, NfsDriver};
 use crate::check::Checked;
-use crate::check::mount_place::Occupant;
+use crate::check::expected_mount::PathMount;
 use crate::check::nfs_reachable::nfs_reachable;
 use crate::check::storage_failure::storage_failure;
 use crate::check::tcp_reachable::addresses_of;
@@ -30,64 +29,64 @@ impl NfsDriver {
     pub(super) async fn unmount(
         &mut self,
         settings: &AgentSettings,
-        place: &Place,
+        location: &MountLocation,
     ) -> Result<Option<String>, DetachError> {
         let mut remarks = Vec::new();
-        let mut looked_up: Option<Result<(), Finding>> = None;
+        let mut lookup: Option<Result<(), Finding>> = None;
         for _ in 0..=STACKED_MAX {
             let table = self.host.mounts.reread().map_err(unreadable)?;
-            let here = self.mount_place(settings, place);
-            match here.occupant(&table) {
-                Occupant::Nobody => return Ok(join_remarks(remarks)),
-                Occupant::Ours(entry, _) => {
+            let here = self.expected_mount(settings, location);
+            match here.at_path(&table) {
+                PathMount::None => return Ok(join_remarks(remarks)),
+                PathMount::Own(entry, _) => {
                     let server = entry.server_address().map(|address| address.to_string());
-                    remarks.extend(self.unmount_topmost(settings, place, server.as_deref()).await?);
+                    remarks.extend(self.unmount_topmost(settings, location, server.as_deref()).await?);
                 }
-                Occupant::Stranger(entry) if here.may_hold_ours(&table) => {
-                    let looked_up = match looked_up.take() {
-                        Some(looked_up) => looked_up,
+                PathMount::Foreign(entry) if here.may_hold_own(&table) => {
+                    let lookup = match lookup.take() {
+                        Some(lookup) => lookup,
                         // The name was not resolved yet: the server was dead when the agent started.
                         None => {
-                            let addresses = addresses_of(place.export_here.address(), settings.probe.deadline).await;
-                            let host = place.export_here.address();
-                            let found = addresses.map(|addresses| self.servers.learn(host, addresses));
-                            looked_up = Some(found);
+                            let addresses =
+                                addresses_of(location.mapped_export.address(), settings.probe.deadline).await;
+                            let host = location.mapped_export.address();
+                            lookup = Some(addresses.map(|addresses| self.addresses.update(host, addresses)));
                             continue;
                         }
                     };
-                    return Err(DetachError::Failed(may_be_ours(place, entry, looked_up.err())));
+                    return Err(DetachError::Failed(may_be_own(location, entry, lookup.err())));
                 }
-                Occupant::Stranger(entry) => {
-                    let at = place.path.display();
-                    remarks.push(format!("{} is mounted at {at} and was left alone", entry.source));
+                PathMount::Foreign(entry) => {
+                    let at = location.path.display();
+                    remarks.push(format!("{} is mounted at {at}, and the agent did not touch it", entry.source));
                     return Ok(join_remarks(remarks));
                 }
             }
         }
         let message =
-            format!("{} more than {STACKED_MAX} times: `umount` it until findmnt shows none", place.path.display());
+            format!("{} more than {STACKED_MAX} times: `umount` it until findmnt shows none", location.path.display());
         Err(DetachError::Failed(Finding::new(Reason::MountStacked, format!("the export is mounted at {message}"))))
     }
 
-    /// Unmounts the topmost mount. `server` is the address that it talks to. The server's name may point to
-    /// another address by now.
+    /// Unmounts the topmost mount. `server` is the address that it uses. The server's name may have another
+    /// address by now.
     async fn unmount_topmost(
         &self,
         settings: &AgentSettings,
-        place: &Place,
+        location: &MountLocation,
         server: Option<&str>,
     ) -> Result<Option<String>, DetachError> {
         let topmost = self.mount_id(settings);
-        let mut refusal = match self.try_unmount(settings, place, UnmountHow::Plain).await {
+        let mut refusal = match self.try_unmount(settings, location, UnmountHow::Plain).await {
             Ok(()) => return Ok(None),
             Err(refusal) => refusal,
         };
-        if !matters_whether_the_server_is_alive(&refusal) {
+        if !depends_on_server(&refusal) {
             return Err(DetachError::Failed(finding(refusal)));
         }
         let options = settings.mounts.options_for(&self.export);
         let answer =
-            nfs_reachable(server.unwrap_or(place.export_here.address()), options, settings.probe.deadline).await;
+            nfs_reachable(server.unwrap_or(location.mapped_export.address()), options, settings.probe.deadline).await;
         if !is_silent(&answer) {
             return Err(if is_busy(&refusal) { DetachError::Busy } else { DetachError::Failed(finding(refusal)) });
         }
@@ -97,11 +96,11 @@ impl NfsDriver {
             if self.mount_id(settings) != topmost {
                 return Ok(None);
             }
-            match self.try_unmount(settings, place, how).await {
+            match self.try_unmount(settings, location, how).await {
                 Ok(()) => {
                     return Ok(Some(format!(
                         "the server does not answer, so {} was unmounted {word}",
-                        place.path.display()
+                        location.path.display()
                     )));
                 }
                 Err(error) => refusal = error,
@@ -110,16 +109,21 @@ impl NfsDriver {
         Err(DetachError::Failed(finding(refusal)))
     }
 
-    async fn try_unmount(&self, settings: &AgentSettings, place: &Place, how: UnmountHow) -> Result<(), CallError> {
+    async fn try_unmount(
+        &self,
+        settings: &AgentSettings,
+        location: &MountLocation,
+        how: UnmountHow,
+    ) -> Result<(), CallError> {
         let before = self.mount_id(settings);
         let mut has_broken = false;
         loop {
-            let request = Request::Unmount { path: place.path.clone(), how };
+            let request = Request::Unmount { path: location.path.clone(), how };
             match self.host.workers.call(self.target, self.lane, request, settings.probe.deadline).await {
-                // EINVAL means "not a mount point" (umount(2)): another process was faster.
+                // EINVAL means "not a mount point" (umount(2)): another process unmounted it first.
                 Err(CallError::Fault(fault)) if fault.errno() == Some(Errno::EINVAL) => return Ok(()),
                 // The kernel removes the mount first and then notifies the server (NFSv4), which may take long.
-                // So the mount may be gone although the call timed out. A worker that broke may not have got so far.
+                // So the mount may be gone although the call timed out. A broken worker may not have got that far.
                 Err(error @ (CallError::TimedOut { .. } | CallError::WorkerDied { .. })) => {
                     if self.host.mounts.reread().is_ok() && self.mount_id(settings) != before {
                         return Ok(());
@@ -154,7 +158,7 @@ pub(super) fn join_remarks(remarks: impl IntoIterator<Item = String>) -> Option<
     (!remarks.is_empty()).then(|| remarks.join("; "))
 }
 
-#[allow(clippy::needless_pass_by_value, reason = "it is what map_err gives")]
+#[allow(clippy::needless_pass_by_value, reason = "for map_err")]
 fn unreadable(error: std::io::Error) -> DetachError {
     let message = format!("the mount table cannot be read: {error}");
     DetachError::Failed(Finding::new(Reason::AgentError, message))
@@ -178,18 +182,18 @@ fn is_silent<T>(answer: &Checked<T>) -> bool {
         )
 }
 
-/// Finding for a mount at the path that may be the agent's own, so it must not be left there.
-fn may_be_ours(place: &Place, topmost: &MountEntry, not_looked_up: Option<Finding>) -> Finding {
-    let (host, at) = (place.export_here.address(), place.path.display());
-    let why = match not_looked_up {
-        Some(finding) => format!("where {host} leads cannot be found out now ({})", finding.message),
-        None => format!("it is not at an address that {host} leads to"),
+/// Finding for a mount at the path that may be the agent's own, so the target cannot be deleted yet.
+fn may_be_own(location: &MountLocation, topmost: &MountEntry, lookup_failure: Option<Finding>) -> Finding {
+    let (host, at) = (location.mapped_export.address(), location.path.display());
+    let why = match lookup_failure {
+        Some(finding) => format!("the address of {host} is unknown now ({})", finding.message),
+        None => format!("its server is not at an address of {host}"),
     };
     Finding::new(
         Reason::MountConflict,
         format!(
-            "{} is mounted at {at}, and {} may lie there, on top or beneath: {why}. Look with `findmnt {at}`, `umount {at}` what is there, and delete again",
-            topmost.source, place.export_here
+            "{} is mounted at {at}, and this or a mount below it may be {}: {why}. Check with `findmnt {at}`, `umount {at}`, and delete the target again",
+            topmost.source, location.mapped_export
         ),
     )
 }
@@ -198,7 +202,7 @@ fn is_busy(refusal: &CallError) -> bool {
     matches!(refusal, CallError::Fault(fault) if fault.errno() == Some(Errno::EBUSY))
 }
 
-fn matters_whether_the_server_is_alive(refusal: &CallError) -> bool {
+fn depends_on_server(refusal: &CallError) -> bool {
     match refusal {
         CallError::TimedOut { .. } => true,
         CallError::Fault(fault) => {
@@ -223,7 +227,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_silence_makes_a_server_a_dead_one() {
+    fn server_is_dead_only_if_it_is_silent() {
         let failed = |reason| Checked::<()>::failed(Finding::new(reason, "why"));
         let silent = Finding::new(Reason::ResponseTimedOut, "why");
         assert!(is_silent(&Checked::<()>::timed_out(silent)) && is_silent(&failed(Reason::ConnectionRefused)));

@@ -14,17 +14,17 @@ use super::server_addresses::ServerAddresses;
 use crate::model::{MountName, NfsExport, TargetId};
 use crate::sys::{MountEntry, MountTable};
 
-/// Where one target is mounted, and from which server.
+/// Mount that a target should have: its path, its export, and how it is recognized.
 #[derive(Debug, Clone, Copy)]
-pub struct MountPlace<'a> {
+pub struct ExpectedMount<'a> {
     /// The target.
     pub target: TargetId,
     /// The export as the target names it.
     pub export: &'a NfsExport,
-    /// The export as this node reaches it.
-    pub export_here: &'a NfsExport,
+    /// The export with the address that this node uses.
+    pub mapped_export: &'a NfsExport,
     /// Addresses of the server's name.
-    pub servers: &'a ServerAddresses,
+    pub addresses: &'a ServerAddresses,
     /// Port in the mount options.
     pub port: u16,
     /// The mount root.
@@ -35,56 +35,56 @@ pub struct MountPlace<'a> {
     pub path: &'a Path,
 }
 
-/// What is mounted at the mount path.
+/// Topmost mount at a mount path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Occupant<'a> {
-    /// Nothing.
-    Nobody,
+pub enum PathMount<'a> {
+    /// Nothing is mounted.
+    None,
     /// The target's export, and the number of mounts stacked there, including this one.
-    Ours(&'a MountEntry, usize),
-    /// Something else.
-    Stranger(&'a MountEntry),
+    Own(&'a MountEntry, usize),
+    /// Another file system.
+    Foreign(&'a MountEntry),
 }
 
-impl MountPlace<'_> {
-    /// Returns what is mounted at the path according to the mount table. Touches no path.
+impl ExpectedMount<'_> {
+    /// Returns the topmost mount at the path according to the mount table. Accesses no path.
     #[must_use]
-    pub fn occupant<'t>(&self, table: &'t MountTable) -> Occupant<'t> {
+    pub fn at_path<'t>(&self, table: &'t MountTable) -> PathMount<'t> {
         match table.topmost_at(self.path) {
-            None => Occupant::Nobody,
-            Some(entry) if self.is_ours(entry) => Occupant::Ours(entry, table.stacked_at(self.path)),
-            Some(entry) => Occupant::Stranger(entry),
+            None => PathMount::None,
+            Some(entry) if self.is_own(entry) => PathMount::Own(entry, table.stacked_at(self.path)),
+            Some(entry) => PathMount::Foreign(entry),
         }
     }
 
     /// Mounts of the export, at any path, that are in the later of two mount tables only.
     pub(super) fn new_mounts<'t>(&self, before: &MountTable, after: &'t MountTable) -> Vec<&'t MountEntry> {
         let is_new = |entry: &&MountEntry| !before.entries().iter().any(|old| old.mount_id == entry.mount_id);
-        after.entries().iter().filter(is_new).filter(|entry| self.is_ours(entry)).collect()
+        after.entries().iter().filter(is_new).filter(|entry| self.is_own(entry)).collect()
     }
 
-    /// Whether a mount at the path, topmost or not, may be the target's: NFS with the path of its export. A
-    /// server may have names and addresses that this node does not know, or no longer knows.
+    /// Whether a mount at the path, topmost or not, may be the target's: NFS with the path of its export. The
+    /// server may have names and addresses that this node does not know.
     #[must_use]
-    pub fn may_hold_ours(&self, table: &MountTable) -> bool {
+    pub fn may_hold_own(&self, table: &MountTable) -> bool {
         let may_be = |entry: &MountEntry| entry.is_nfs() && self.export.matches_path_of(&entry.source);
         table.entries().iter().any(|entry| entry.mount_point == self.path && may_be(entry))
     }
 
-    /// Address and port of the server that a mount talks to, if the server's name points elsewhere now.
+    /// Address and port of the server that a mount uses, if the server's name has another address now.
     #[must_use]
-    pub fn left_behind(&self, entry: &MountEntry) -> Option<SocketAddr> {
-        let address = entry.server_address().filter(|address| self.servers.have_left(*address))?;
+    pub fn former_server(&self, entry: &MountEntry) -> Option<SocketAddr> {
+        let address = entry.server_address().filter(|address| self.addresses.has_left(*address))?;
         Some(SocketAddr::new(address, self.port))
     }
 
-    fn is_ours(&self, entry: &MountEntry) -> bool {
-        let by_name = self.export.matches_source(&entry.source) || self.export_here.matches_source(&entry.source);
-        let by_address = entry.server_address().is_some_and(|address| self.servers.have_led_to(address))
+    fn is_own(&self, entry: &MountEntry) -> bool {
+        let by_name = self.export.matches_source(&entry.source) || self.mapped_export.matches_source(&entry.source);
+        let by_address = entry.server_address().is_some_and(|address| self.addresses.ever_included(address))
             && self.export.matches_path_of(&entry.source);
-        // Another port is another server, whatever its name.
-        let is_its_port = entry.server_port().is_none_or(|port| port == self.port);
-        entry.is_nfs() && is_its_port && (by_name || by_address)
+        // Another port is another server, even under the same name.
+        let is_same_port = entry.server_port().is_none_or(|port| port == self.port);
+        entry.is_nfs() && is_same_port && (by_name || by_address)
     }
 }
 
@@ -96,24 +96,24 @@ mod tests {
 
     const NOTHING: &str = "1 1 0:1 / / rw - ext4 /dev/a rw\n";
 
-    /// Looks at a table through the place of `nas:/b`, which this node reaches as `10.0.0.9`, and whose
-    /// name led to 10.0.0.7 and leads to 10.0.0.1.
-    fn with_place<T>(look: impl FnOnce(MountPlace<'_>) -> T) -> T {
+    /// Calls `look` for `nas:/b`, which this node reaches as `10.0.0.9`. The name `nas` had the address 10.0.0.7
+    /// and now has 10.0.0.1.
+    fn with_expected<T>(look: impl FnOnce(ExpectedMount<'_>) -> T) -> T {
         let export = NfsExport::parse("nas:/b").expect("an export");
-        let export_here = NfsExport::parse("10.0.0.9:/b").expect("an export");
+        let mapped_export = NfsExport::parse("10.0.0.9:/b").expect("an export");
         let name =
             MountName::derive(&TargetSpec::Nfs(NfsTarget { export: export.clone() }), PathKey::Path).expect("a name");
         let root = Path::new("/m");
         let path = name.below(root);
-        let mut servers = ServerAddresses::default();
+        let mut addresses = ServerAddresses::default();
         for address in ["10.0.0.7", "10.0.0.1"] {
-            servers.learn("nas", vec![address.parse().expect("an address")]);
+            addresses.update("nas", vec![address.parse().expect("an address")]);
         }
-        look(MountPlace {
+        look(ExpectedMount {
             target: TargetId::nil(),
             export: &export,
-            export_here: &export_here,
-            servers: &servers,
+            mapped_export: &mapped_export,
+            addresses: &addresses,
             port: NFS_PORT,
             root,
             name: &name,
@@ -121,16 +121,16 @@ mod tests {
         })
     }
 
-    fn table(place: MountPlace<'_>, fs_type: &str, source: &str, options: &str) -> MountTable {
-        let path = place.path.display();
+    fn table(expected: ExpectedMount<'_>, fs_type: &str, source: &str, options: &str) -> MountTable {
+        let path = expected.path.display();
         MountTable::parse(format!("{NOTHING}2 1 0:2 / {path} rw - {fs_type} {source} {options}\n").as_bytes())
     }
 
     #[test]
-    fn only_the_export_itself_is_ours() {
-        with_place(|place| {
-            assert_eq!(place.occupant(&MountTable::parse(NOTHING.as_bytes())), Occupant::Nobody);
-            for (fs_type, source, options, is_ours) in [
+    fn mount_is_recognized_by_source_address_and_port() {
+        with_expected(|expected| {
+            assert_eq!(expected.at_path(&MountTable::parse(NOTHING.as_bytes())), PathMount::None);
+            for (fs_type, source, options, is_own) in [
                 ("nfs4", "nas:/b", "rw", true),
                 ("nfs4", "10.0.0.9:/b", "rw", true),
                 ("nfs4", "NAS:/b/", "rw", true),
@@ -149,37 +149,41 @@ mod tests {
                 ("nfs", "nas:/c", "rw", false),
                 ("tmpfs", "nas:/b", "rw", false),
             ] {
-                let table = table(place, fs_type, source, options);
-                let occupant = place.occupant(&table);
-                assert_eq!(matches!(occupant, Occupant::Ours(_, 1)), is_ours, "{source} {options}: {occupant:?}");
+                let table = table(expected, fs_type, source, options);
+                let found = expected.at_path(&table);
+                assert_eq!(matches!(found, PathMount::Own(_, 1)), is_own, "{source} {options}: {found:?}");
             }
         });
     }
 
     #[test]
-    fn a_mount_of_an_address_that_the_name_has_left_is_left_behind() {
-        with_place(|place| {
+    fn former_server_is_reported_after_the_name_moved() {
+        with_expected(|expected| {
             for (options, left) in
                 [("rw,addr=10.0.0.1", None), ("rw,addr=10.0.0.7", Some("10.0.0.7:2049")), ("rw", None)]
             {
-                let table = table(place, "nfs", "nas:/b", options);
-                let Occupant::Ours(entry, _) = place.occupant(&table) else { panic!("{options}: ours was expected") };
-                assert_eq!(place.left_behind(entry).map(|server| server.to_string()).as_deref(), left, "{options}");
+                let table = table(expected, "nfs", "nas:/b", options);
+                let PathMount::Own(entry, _) = expected.at_path(&table) else { panic!("{options}: not recognized") };
+                assert_eq!(
+                    expected.former_server(entry).map(|server| server.to_string()).as_deref(),
+                    left,
+                    "{options}"
+                );
             }
         });
     }
 
     #[test]
-    fn what_may_be_ours_is_seen_beneath_what_is_not() {
-        with_place(|place| {
-            let path = place.path.display();
+    fn own_mount_may_lie_below_a_foreign_one() {
+        with_expected(|expected| {
+            let path = expected.path.display();
             for (beneath, may_be) in [("nfs other:/b", true), ("nfs other:/c", false), ("tmpfs other:/b", false)] {
                 let table = MountTable::parse(
                     format!("{NOTHING}2 1 0:2 / {path} rw - {beneath} rw\n3 2 0:3 / {path} rw - tmpfs t rw\n")
                         .as_bytes(),
                 );
-                assert!(matches!(place.occupant(&table), Occupant::Stranger(_)));
-                assert_eq!(place.may_hold_ours(&table), may_be, "{beneath}");
+                assert!(matches!(expected.at_path(&table), PathMount::Foreign(_)));
+                assert_eq!(expected.may_hold_own(&table), may_be, "{beneath}");
             }
         });
     }

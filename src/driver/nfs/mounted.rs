@@ -1,0 +1,157 @@
+//! Probe of a mounted target.
+//!
+//! A stale file handle is repaired within the probe: the driver unmounts, mounts again and reports it.
+
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+
+use super::{MountLocation, NfsDriver};
+use crate::check::mount_capacity::capacity_of_mount;
+use crate::check::mounted::{OwnMount, mounted};
+use crate::check::nfs_reachable::nfs_reachable;
+use crate::check::write_canary::write_canary;
+use crate::check::{CheckLog, Checked};
+use crate::driver::{Depth, Probe};
+use crate::model::report::{Finding, KindFacts, MountFacts, MountMode};
+use crate::model::settings::{AgentSettings, CanarySettings};
+use crate::model::{Capacity, CheckName, Reason};
+
+/// The checks of a mounted target, in the order of the report.
+const PLAN: &[CheckName] = &[CheckName::Reachable, CheckName::Mounted, CheckName::Capacity, CheckName::WriteCanary];
+
+/// A canary that was written, read back and removed.
+pub(super) struct VerifiedCanary {
+    at: Instant,
+    written_at: Timestamp,
+    mount_id: u32,
+    settings: CanarySettings,
+}
+
+impl VerifiedCanary {
+    /// Whether the next canary is not due yet: same mount, same settings, and within the interval.
+    fn is_current(&self, mount_id: u32, settings: &CanarySettings) -> bool {
+        self.mount_id == mount_id && self.settings == *settings && self.at.elapsed() < settings.interval
+    }
+}
+
+impl NfsDriver {
+    pub(super) async fn probe_mounted(
+        &mut self,
+        settings: &AgentSettings,
+        location: &MountLocation,
+        depth: Depth,
+    ) -> Probe {
+        let options = settings.mounts.options_for(&self.export);
+        let mut log = CheckLog::new(PLAN, settings.probe.slow_after);
+        let (mut mount, mut capacity) = (None, None);
+        let server = location.mapped_export.address();
+        let reachable = nfs_reachable(server, options, settings.probe.deadline);
+        if let Some(reached) = log.run(CheckName::Reachable, reachable).await {
+            self.addresses.update(server, reached.addresses);
+            (mount, capacity) = self.verify_mount(settings, location, depth, None, &mut log).await;
+            let is_stale = mount.is_some() && capacity.is_none() && log.just_failed_with(Reason::StaleHandle);
+            if is_stale && self.unmount_stale(settings, location, &mut log).await {
+                let remounted = Finding::new(
+                    Reason::StaleHandle,
+                    "the exported directory was replaced on the server, so the file handle was stale: the agent mounted the export again, and it now shows another directory",
+                );
+                (mount, capacity) = self.verify_mount(settings, location, depth, Some(remounted), &mut log).await;
+            }
+        }
+        let mount = match mount {
+            Some(mount) => {
+                let traffic = self.traffic.of_mount(&self.host.mount_stats, &location.path, &mount).await;
+                Some(MountFacts { traffic, ..mount.facts })
+            }
+            None => None,
+        };
+        Probe { checks: log.finish(), capacity, facts: Some(KindFacts::Nfs { mode: MountMode::Kernel, mount }) }
+    }
+
+    /// Mounts the export unless it is mounted, measures it and writes the canary. The check `mounted` gets the
+    /// warning.
+    async fn verify_mount(
+        &mut self,
+        settings: &AgentSettings,
+        location: &MountLocation,
+        depth: Depth,
+        warning: Option<Finding>,
+        log: &mut CheckLog,
+    ) -> (Option<OwnMount>, Option<Capacity>) {
+        let (workers, probe) = (&self.host.workers, &settings.probe);
+        let mounting = mounted(
+            workers,
+            &self.host.mounts,
+            self.lane,
+            self.expected_mount(settings, location),
+            settings.mounts.options_for(&self.export),
+            probe.deadline,
+            probe.mount_deadline,
+        );
+        let mounting = async { mounting.await.with_warnings(warning) };
+        let Some(mount) = log.run(CheckName::Mounted, mounting).await else { return (None, None) };
+        if log.has_failure() {
+            return (Some(mount), None);
+        }
+        let (path, percent) = (&location.path, probe.nearly_full_percent);
+        let measuring = capacity_of_mount(workers, self.target, self.lane, path, percent, probe.deadline);
+        let capacity = log.run(CheckName::Capacity, measuring).await;
+        if capacity.is_some() {
+            self.canary_if_due(settings, location, mount.mount_id, depth, log).await;
+        }
+        (Some(mount), capacity)
+    }
+
+    /// Unmounts a mount with a stale file handle, and removes its checks from the log. If that fails, the check
+    /// `capacity` says so. Returns whether nothing of the target is mounted any more.
+    async fn unmount_stale(&mut self, settings: &AgentSettings, location: &MountLocation, log: &mut CheckLog) -> bool {
+        match self.unmount(settings, location).await {
+            Ok(_) => {
+                // The kernel may give the next mount the same id.
+                self.traffic.clear();
+                log.drop_from(CheckName::Mounted);
+                true
+            }
+            Err(error) => {
+                let message = format!("the file handle is stale, and the export cannot be mounted again: {error}");
+                log.drop_from(CheckName::Capacity);
+                let failed = async { Checked::<()>::failed(Finding::new(Reason::StaleHandle, message)) };
+                log.run(CheckName::Capacity, failed).await;
+                false
+            }
+        }
+    }
+
+    async fn canary_if_due(
+        &mut self,
+        settings: &AgentSettings,
+        location: &MountLocation,
+        mount_id: u32,
+        depth: Depth,
+        log: &mut CheckLog,
+    ) {
+        let (canary, deadline): (_, Duration) = (&settings.probe.canary, settings.probe.deadline);
+        if !canary.enabled {
+            log.skip(CheckName::WriteCanary, "disabled in [probe.canary]: writing is not verified".to_owned());
+            return;
+        }
+        let current = self.canary.as_ref().filter(|last| depth == Depth::Routine && last.is_current(mount_id, canary));
+        if let Some(last) = current {
+            let (at, interval) = (last.written_at, canary.interval.as_secs());
+            log.skip(
+                CheckName::WriteCanary,
+                format!("written at {at:.0}; the next one is due {interval} s after that"),
+            );
+            return;
+        }
+        // A failed canary leaves no record, so each probe tries again until one passes.
+        self.canary = None;
+        let (workers, hostname) = (&self.host.workers, &self.host.hostname);
+        let writing = write_canary(workers, self.target, self.lane, &location.path, hostname, canary, deadline);
+        if log.run(CheckName::WriteCanary, writing).await.is_some() {
+            let (at, written_at, settings) = (Instant::now(), Timestamp::now(), canary.clone());
+            self.canary = Some(VerifiedCanary { at, written_at, mount_id, settings });
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! Probe over the wire, without a mount.
+
+use std::time::{Duration, Instant};
+
+use super::{MountLocation, NfsDriver};
+use crate::check::exported::exported;
+use crate::check::mount_capacity::capacity_of_volume;
+use crate::check::nfs_reachable::nfs_reachable;
+use crate::check::{CheckLog, Checked};
+use crate::driver::Probe;
+use crate::model::report::{KindFacts, MountMode};
+use crate::model::settings::AgentSettings;
+use crate::model::{CheckName, Reason};
+use crate::nfs::{Volume, VolumeAddress};
+
+/// The checks of a target that is verified over the wire, in the order of the report.
+const PLAN: &[CheckName] = &[CheckName::Reachable, CheckName::Exported, CheckName::Capacity];
+
+/// How long a file handle from the server's mountd is used before the driver asks for another.
+/// Servers log each such request, and NFS refuses the handle of an export that was withdrawn. So a
+/// request at every probe would only fill the server's log.
+const GRANT_REUSE: Duration = Duration::from_secs(300);
+
+/// An export that the server's mountd granted.
+pub(super) struct GrantedExport {
+    since: Instant,
+    address: VolumeAddress,
+    volume: Volume,
+}
+
+impl NfsDriver {
+    pub(super) async fn probe_over_the_wire(&mut self, settings: &AgentSettings, location: &MountLocation) -> Probe {
+        let probe = &settings.probe;
+        let options = settings.mounts.options_for(&self.export);
+        let mut log = CheckLog::new(PLAN, probe.slow_after);
+        let mut capacity = None;
+        let reachable = nfs_reachable(location.mapped_export.address(), options, probe.deadline);
+        if let Some(server) = log.run(CheckName::Reachable, reachable).await {
+            let address = VolumeAddress {
+                server: server.address,
+                nfs_port: options.port(),
+                mount_port: options.mount_port(),
+                path: self.export.path().to_owned(),
+            };
+            let granted = self.granted.take();
+            let mut reusable =
+                granted.filter(|granted| granted.address == address && granted.since.elapsed() < GRANT_REUSE);
+            loop {
+                let is_reused = reusable.is_some();
+                let exporting = async {
+                    match &reusable {
+                        Some(granted) => Checked::passed(granted.volume.clone())
+                            .detail(format!("granted {} s ago", granted.since.elapsed().as_secs())),
+                        None => exported(&address, probe.deadline).await,
+                    }
+                };
+                let Some(volume) = log.run(CheckName::Exported, exporting).await else {
+                    break;
+                };
+                let measuring = capacity_of_volume(&volume, probe.nearly_full_percent, probe.deadline);
+                capacity = log.run(CheckName::Capacity, measuring).await;
+                let since = reusable.take().map_or_else(Instant::now, |granted| granted.since);
+                if capacity.is_some() {
+                    self.granted = Some(GrantedExport { since, address, volume });
+                } else if is_reused && log.just_failed_with(Reason::StaleHandle) {
+                    log.drop_from(CheckName::Exported);
+                    continue;
+                }
+                break;
+            }
+        }
+        let facts = KindFacts::Nfs { mode: MountMode::None, mount: None };
+        Probe { checks: log.finish(), capacity, facts: Some(facts) }
+    }
+}
