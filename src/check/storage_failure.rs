@@ -62,6 +62,10 @@ fn of_fault<T>(fault: &WorkerFault) -> Checked<T> {
         (FaultKind::NotEmpty | FaultKind::NotADirectory, _) => {
             (Reason::MountPointUnusable, "move it away; the agent creates the directory itself")
         }
+        (FaultKind::Unprotected, _) => (
+            Reason::MountPointUnusable,
+            "the mount root and all its parents must belong to root and be writable by root only; use `chown root:root` and `chmod go-w`",
+        ),
         (FaultKind::Mounted, _) => (Reason::MountConflict, "unmount it, or choose another mount root"),
         (FaultKind::Identity, _) => (
             Reason::AgentError,

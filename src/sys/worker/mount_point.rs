@@ -4,18 +4,22 @@
 //! nothing is looked up by path: each component is opened from the one before it and never through
 //! a symbolic link. A bare mount point belongs to the agent and no other user may write to it, or a
 //! backup that is written while nothing is mounted fills the root disk instead of failing.
+//!
+//! mount.nfs resolves the path of the mount point again. A user that can rename a directory on that path can
+//! replace it by a link in between, and so have the export mounted over any directory of the host. So the mount root
+//! and all its parents must belong to root and be writable by root only. Directories below the root are changed to
+//! that.
 
 #![allow(clippy::disallowed_methods, reason = "runs in a worker, where storage may be touched")]
 
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 
 use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open, openat};
-use nix::sys::stat::{Mode, fchmod, fstat, mkdirat};
+use nix::fcntl::{OFlag, open, openat, readlinkat};
+use nix::sys::stat::{Mode, SFlag, fchmod, fstat, mkdirat};
 use nix::unistd::{UnlinkatFlags, fchown, getegid, geteuid, unlinkat};
 
 use super::protocol::{FaultKind, PreparedMountPoint, WorkerFault};
@@ -26,21 +30,19 @@ const MODE: Mode = Mode::from_bits_truncate(0o755);
 /// Mode bits that let users other than the owner write.
 const WRITABLE_BY_OTHERS: Mode = Mode::from_bits_truncate(0o022);
 
+/// Maximum number of symbolic links in the path of the mount root, as in path_resolution(7).
+const LINKS_MAX: usize = 40;
+
 /// Flags that open a directory without the permission to read it.
 const HOLD: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC);
 
 /// Creates the directory, and makes it writable for its owner only while it is bare.
 pub(super) fn prepare(root: &Path, relative: &Path) -> Result<PreparedMountPoint, WorkerFault> {
     let components = components(root, relative)?;
-    std::fs::DirBuilder::new().recursive(true).mode(0o755).create(root).map_err(|error| {
-        let errno = error.raw_os_error().map_or(Errno::ENOTDIR, Errno::from_raw);
-        WorkerFault::system("mkdir", root, errno)
-    })?;
-    // The administrator configures the root, so it may contain symbolic links.
-    let mut directory = open(root, HOLD, Mode::empty()).map_err(|errno| WorkerFault::system("open", root, errno))?;
+    let mut directory = open_protected_root(root)?;
     let device = device(&directory, root)?;
     let mut path = root.to_owned();
-    let mut created = false;
+    let (mut created, mut tightened) = (false, false);
     for component in components {
         path.push(component);
         created = match mkdirat(&directory, component, MODE) {
@@ -53,10 +55,65 @@ pub(super) fn prepare(root: &Path, relative: &Path) -> Result<PreparedMountPoint
             let at = format!("{}: something is mounted there, where a bare directory was expected", path.display());
             return Err(WorkerFault::new(FaultKind::Mounted, at));
         }
+        tightened |= tighten(&directory, created, &path)?;
     }
-    let tightened = tighten(&directory, created, &path)?;
     let holds_files = !created && holds_files(&directory, &path)?;
     Ok(PreparedMountPoint { created, tightened, holds_files })
+}
+
+/// Opens the mount root, and creates it with its parents if it is missing. Verifies each directory and each symbolic
+/// link on the way.
+fn open_protected_root(root: &Path) -> Result<OwnedFd, WorkerFault> {
+    let system = |call| move |errno| WorkerFault::system(call, root, errno);
+    let open_top = || open("/", HOLD, Mode::empty()).map_err(system("open"));
+    let names_of = |path: &Path| path.iter().rev().filter(|name| *name != "/").map(OsStr::to_owned).collect::<Vec<_>>();
+    let (mut directory, mut path, mut names) = (open_top()?, PathBuf::from("/"), names_of(root));
+    let mut links = 0;
+    loop {
+        verify_protected(&directory, &path, names.is_empty())?;
+        let Some(name) = names.pop() else { return Ok(directory) };
+        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let mut next = openat(&directory, name.as_os_str(), flags, Mode::empty());
+        if matches!(next, Err(Errno::ENOENT)) {
+            mkdirat(&directory, name.as_os_str(), MODE).map_err(system("mkdir"))?;
+            next = openat(&directory, name.as_os_str(), flags, Mode::empty());
+        }
+        let next = next.map_err(system("open"))?;
+        path.push(&name);
+        match SFlag::from_bits_truncate(fstat(&next).map_err(system("fstat"))?.st_mode) & SFlag::S_IFMT {
+            SFlag::S_IFDIR => directory = next,
+            SFlag::S_IFLNK if links < LINKS_MAX => {
+                links += 1;
+                verify_protected(&next, &path, false)?;
+                let target = PathBuf::from(readlinkat(&next, "").map_err(system("readlink"))?);
+                names.extend(names_of(&target));
+                path.pop();
+                if target.is_absolute() {
+                    (directory, path) = (open_top()?, PathBuf::from("/"));
+                }
+            }
+            SFlag::S_IFLNK => return Err(system("open")(Errno::ELOOP)),
+            _ => return Err(system("open")(Errno::ENOTDIR)),
+        }
+    }
+}
+
+/// Verifies that only root, or this process's user, can replace what is in a directory, or a symbolic link. In a
+/// directory with the sticky bit, such as `/tmp`, users can replace only their own entries (unlink(2), EPERM). It may
+/// not be the mount root, whose mount points need not exist yet.
+fn verify_protected(file: &OwnedFd, path: &Path, is_mount_root: bool) -> Result<(), WorkerFault> {
+    let stat = fstat(file).map_err(|errno| WorkerFault::system("fstat", path, errno))?;
+    let mode = Mode::from_bits_truncate(stat.st_mode);
+    let is_link = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFLNK;
+    let is_restricted = mode.contains(Mode::S_ISVTX) && !is_mount_root;
+    let problem = if stat.st_uid != 0 && stat.st_uid != geteuid().as_raw() {
+        format!("belongs to user {}, who can redirect the mount", stat.st_uid)
+    } else if mode.intersects(WRITABLE_BY_OTHERS) && !is_link && !is_restricted {
+        format!("has mode {:04o}, so users other than root can redirect the mount", mode.bits())
+    } else {
+        return Ok(());
+    };
+    Err(WorkerFault::new(FaultKind::Unprotected, format!("{} {problem}", path.display())))
 }
 
 /// Removes the directory, and its parents below the root that are empty then.
@@ -256,6 +313,52 @@ mod tests {
         let fault = remove(&root, Path::new("x")).expect_err("not empty");
         assert_eq!((fault.kind, fault.errno()), (FaultKind::NotEmpty, Some(Errno::ENOTEMPTY)), "{fault}");
         assert!(root.join("x/backup.img").exists());
+    }
+
+    #[test]
+    fn mount_root_that_another_user_can_change_is_refused() {
+        if !geteuid().is_root() {
+            return;
+        }
+        let (guard, root) = root();
+        fs::create_dir_all(&root).expect("made");
+        let parent = root.parent().expect("one");
+        let link = guard.path().join("link");
+        symlink(parent, &link).expect("a link");
+        let refused = |root: &Path, what: &str| {
+            let fault = prepare(root, Path::new("a/b")).expect_err(what);
+            assert_eq!(fault.kind, FaultKind::Unprotected, "{what}: {fault}");
+            assert!(!root.join("a").exists(), "{what}: nothing was made");
+            fault.at
+        };
+        let set_mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("a mode");
+        for path in [&root, parent, guard.path()] {
+            let before = mode(path);
+            for mode in [0o777, 0o775, 0o757] {
+                set_mode(path, mode);
+                let at = refused(&root, "writable by others");
+                assert!(at.starts_with(&format!("{} has mode {mode:04o}", path.display())), "{at}");
+                refused(&link.join("mounts"), "writable by others, behind a link");
+            }
+            set_mode(path, before);
+            chown(path, Some(42436), None).expect("an owner");
+            let at = refused(&root, "another owner");
+            assert!(at.starts_with(&format!("{} belongs to user 42436", path.display())), "{at}");
+            refused(&link.join("mounts"), "another owner, behind a link");
+            chown(path, Some(0), None).expect("an owner");
+        }
+        set_mode(&root, 0o1777);
+        refused(&root, "the sticky bit does not protect mount points that do not exist");
+        set_mode(&root, 0o755);
+        set_mode(parent, 0o1777);
+        std::os::unix::fs::lchown(&link, Some(42436), None).expect("an owner");
+        refused(&link.join("mounts"), "a link of another user");
+        fs::create_dir(root.join("a")).expect("made");
+        chown(root.join("a"), Some(42436), None).expect("an owner");
+        set_mode(&root.join("a"), 0o777);
+        assert!(prepare(&root, Path::new("a/b")).expect("the sticky bit protects a parent").tightened);
+        let between = fs::metadata(root.join("a")).expect("there");
+        assert_eq!((between.uid(), between.mode() & 0o7777), (0, 0o755), "a directory between is changed");
     }
 
     /// `cargo test --lib mount_point -- --ignored`, as root.

@@ -260,6 +260,8 @@ pub enum FaultKind {
     NotEmpty,
     /// A symbolic link or a file is where a directory is needed.
     NotADirectory,
+    /// Users other than root can replace the mount point.
+    Unprotected,
     /// Something is mounted where a bare directory was expected.
     Mounted,
     /// The worker may not act as the requested user.
