@@ -128,6 +128,16 @@ fn same_path_on_two_servers_is_a_conflict() {
 }
 
 #[test]
+fn private_directory_of_another_user_is_mounted_on() {
+    let _machine = Machine::start(EVERY_SECOND);
+    let point = mount_path(PATH);
+    fs::create_dir_all(&point).expect("created");
+    fs::set_permissions(&point, fs::Permissions::from_mode(0o700)).expect("a mode");
+    chown(&point, Some(42436), Some(42436)).expect("an owner");
+    Target::create_available(EXPORT);
+}
+
+#[test]
 fn unmounted_directory_is_not_writable() {
     let _machine = Machine::stopped(EVERY_SECOND);
     // As a careless script would leave it.

@@ -66,6 +66,34 @@ fn service_shares_the_mount_namespace_of_the_host() {
 }
 
 #[test]
+fn unit_limits_what_the_agent_may_do() {
+    let _machine = Machine::start(EVERY_SECOND);
+    Target::create_available(EXPORT);
+    for (name, value) in [("ProtectClock", "yes"), ("ProtectHostname", "yes"), ("UMask", "0077")] {
+        assert_eq!(unit_property(name), value, "{name}");
+    }
+    let calls = unit_property("SystemCallFilter");
+    let is_allowed = |name: &str| calls.split_ascii_whitespace().any(|call| call == name);
+    assert!(is_allowed("mount") && is_allowed("setpriority") && !is_allowed("sched_setscheduler"), "{calls}");
+    let workers = crate::process::workers();
+    let pids = [main_pid()].into_iter().chain(workers.iter().map(|worker| worker.pid));
+    for pid in pids {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("running");
+        let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).expect("a field").trim();
+        // Bits of linux/capability.h: CHOWN 0, DAC_READ_SEARCH 2, SETGID 6, SETUID 7, NET_BIND_SERVICE 10, SYS_ADMIN 21.
+        let expected: u64 = [0, 2, 6, 7, 10, 21].into_iter().map(|bit| 1 << bit).sum();
+        assert_eq!(u64::from_str_radix(field("CapEff:"), 16), Ok(expected), "{status}");
+    }
+    let nice = |pid: u32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("running");
+        let fields = stat.rsplit_once(") ").expect("a name").1.to_owned();
+        fields.split(' ').nth(16).and_then(|nice| nice.parse::<i32>().ok()).expect("a nice value")
+    };
+    assert!(!workers.is_empty());
+    assert!(workers.iter().all(|worker| nice(worker.pid) == nice(main_pid()) + 5), "workers lower their priority");
+}
+
+#[test]
 fn socket_is_for_its_group_and_registry_is_private() {
     let _machine = Machine::start("");
     let socket = fs::metadata(SOCKET).expect("the socket");
