@@ -110,6 +110,8 @@ pub struct FakeObjects {
     pub refuses_put: bool,
     pub refuses_delete: bool,
     pub refuses_list: bool,
+    /// Changes of a retention that it accepts, with bypass or without.
+    pub weakened_by: Vec<(Weakening, bool)>,
     /// How many seconds longer than asked it locks.
     pub locks_longer: i64,
     /// How many seconds its storage's clock is behind.
@@ -149,6 +151,14 @@ impl FakeObjects {
     fn locked(&self) -> std::sync::MutexGuard<'_, Vec<(String, Bytes, Option<Retention>)>> {
         self.objects.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// How a change weakens a retention.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Weakening {
+    Shorter,
+    Removed,
+    OtherMode,
 }
 
 fn denied() -> S3Failure {
@@ -193,6 +203,27 @@ impl ObjectApi for FakeObjects {
             return Err(denied());
         }
         self.locked().retain(|(known, ..)| known != key);
+        Ok(None)
+    }
+
+    async fn put_retention(
+        &self,
+        key: &str,
+        _: Option<&str>,
+        retention: Option<Retention>,
+        bypass: bool,
+    ) -> Result<Option<i64>, S3Failure> {
+        let mut objects = self.locked();
+        let (.., kept) = objects.iter_mut().find(|(known, ..)| known == key).expect("an object");
+        let weakening = match (*kept, retention) {
+            (Some(old), Some(new)) if new.mode != old.mode => Weakening::OtherMode,
+            (_, Some(_)) => Weakening::Shorter,
+            (_, None) => Weakening::Removed,
+        };
+        if !self.weakened_by.contains(&(weakening, bypass)) {
+            return Err(denied());
+        }
+        *kept = retention;
         Ok(None)
     }
 

@@ -1,13 +1,13 @@
 //! `lock_proof`: proves that a bucket that is declared immutable really is.
 //!
 //! The configuration of a bucket is not a proof, because some services store it and do not enforce it.
-//! So the agent locks a canary for some seconds and tries to delete it with its own credentials. Before
-//! the retention ends this must be refused, and afterwards it must succeed ([`steps`]). The canary's own
-//! retention overrides a default retention of days. If the service reports another retention than
-//! requested, no further canary is written.
+//! So the agent locks a canary for some seconds, and tries to delete it and to weaken its lock with its own
+//! credentials. Before the retention ends this must be refused. Afterwards the deletion must succeed
+//! ([`steps`]). The canary's own retention overrides a default retention of days. If the service reports
+//! another retention than requested, no further canary is written.
 //!
 //! A proof takes as long as its canary is locked, and no probe waits for that. A probe takes the steps
-//! that are possible within its deadline, and a later probe takes the others. Until the first verdict
+//! that are possible within half of its deadline, and later probes take the others. Until the first verdict
 //! the target is offline. While a verdict is renewed, the last one counts ([`schedule`]).
 //!
 //! Before a canary is written, leftovers of earlier ones are removed. At most [`LOCKED_MAX`] are locked at a
@@ -28,10 +28,10 @@ use super::canary::{
 };
 use super::object_canary::LOCKED_MAX;
 use crate::model::report::{Finding, LockProofState};
-use crate::model::{LockProof, LockVerdict, Reason, S3Location};
+use crate::model::{LockMode, LockProof, LockVerdict, Reason, S3Location};
 use crate::s3::{ObjectApi, Retention, S3Failure, StoredVersion, within};
 use schedule::{Basis, Due, RETRY_AFTER, Schedule};
-use steps::{Next, Proof, Seen, Step};
+use steps::{Action, Attempt, Next, Proof, Seen, Step};
 
 /// Lock proofs of one bucket.
 #[derive(Debug, Default)]
@@ -66,7 +66,7 @@ impl Running {
 /// Progress in one probe.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Progress {
-    /// No step is due now.
+    /// No step is due now, or this probe has no time left for one.
     Waits,
     /// The last steps of the proof had no clear answer, for this reason. The next probe repeats them.
     Unclear(String),
@@ -144,9 +144,10 @@ impl LockProofs {
         let now = Instant::now();
         self.due = match &self.running {
             // The next routine probe repeats an unclear step.
-            Some(running) => Some(context.clock.wait_until_past(running.key.until))
-                .filter(|wait| !wait.is_zero())
-                .map(|wait| now + wait),
+            Some(Running { proof: Proof { step: Step::Await, .. }, key, .. }) => {
+                Some(context.clock.wait_until_past(key.until)).filter(|wait| !wait.is_zero()).map(|wait| now + wait)
+            }
+            Some(running) => (!running.is_at_its_end()).then_some(now),
             None => match self.schedule.due(basis, false, now) {
                 Due::Now => None,
                 Due::At(at) => Some(at),
@@ -174,16 +175,20 @@ impl LockProofs {
         context: ProofContext<'_>,
         running: &mut Option<Running>,
     ) -> Result<Progress, String> {
+        let began = Instant::now();
         if running.is_none() {
-            let now = Instant::now();
-            if self.schedule.due(basis, context.requested, now) != Due::Now {
+            if self.schedule.due(basis, context.requested, began) != Due::Now {
                 return Ok(Progress::Waits);
             }
             *running = self.begin(api, basis, context).await?;
         }
         let Some(current) = running else { return Ok(Progress::Waits) };
         loop {
-            if current.proof.step == Step::Await && !context.clock.is_past(current.proof.asked.until) {
+            if current.proof.step == Step::Await && !context.clock.is_past(current.proof.requested.until) {
+                return Ok(Progress::Waits);
+            }
+            // The next probe continues. A request that the deadline interrupts would end the proof.
+            if matches!(current.proof.step, Step::Try(_) | Step::Look(_)) && began.elapsed() > context.deadline / 2 {
                 return Ok(Progress::Waits);
             }
             let seen = act(api, context, current).await;
@@ -328,31 +333,47 @@ impl LockProofs {
 
 /// Carries out one step.
 async fn act(api: &dyn ObjectApi, context: ProofContext<'_>, running: &mut Running) -> Seen {
-    let (text, step, asked) = (context.names.text(&running.key), running.proof.step, running.proof.asked);
+    let (text, step, requested) = (context.names.text(&running.key), running.proof.step, running.proof.requested);
     tracing::debug!(?step, key = text, "lock proof");
     let version = running.version.clone();
     let version = version.as_deref();
     let seen = match step {
-        Step::Put => match api.put(&text, content(running.key.id), Some(asked)).await {
+        Step::Put => match api.put(&text, content(running.key.id), Some(requested)).await {
             Ok(version) => {
                 running.version = version;
                 Ok(Seen::Written { has_version: running.version.is_some() })
             }
             Err(failure) => Err(failure),
         },
-        Step::Inspect => api.head(&text, version).await.map(|stored| inspected(stored, asked, &running.basis)),
-        Step::LookAfterDelete | Step::LookAfterBypass | Step::LookAfterControl => {
+        Step::Inspect => api.head(&text, version).await.map(|stored| inspected(stored, requested, &running.basis)),
+        Step::Look(_) | Step::LookAfterControl => {
             api.head(&text, version).await.map(|stored| Seen::There(stored.retention))
         }
-        Step::Delete | Step::Bypass | Step::Control => {
-            let deleted = api.delete(&text, version, step == Step::Bypass).await;
-            deleted.map(|at| Seen::Deleted { at: at.unwrap_or_else(|| context.clock.now()) })
+        Step::Try(Attempt { action, bypass }) => {
+            let accepted = match action {
+                Action::Delete => api.delete(&text, version, bypass).await,
+                // One second is enough: no service that enforces the lock accepts any earlier end.
+                Action::Shorten => {
+                    let shorter = Retention { until: requested.until - 1, ..requested };
+                    api.put_retention(&text, version, Some(shorter), bypass).await
+                }
+                Action::Remove => api.put_retention(&text, version, None, bypass).await,
+                Action::ChangeMode => {
+                    let other = Retention { mode: LockMode::Governance, ..requested };
+                    api.put_retention(&text, version, Some(other), bypass).await
+                }
+            };
+            accepted.map(|at| Seen::Accepted { at: at.unwrap_or_else(|| context.clock.now()) })
         }
-        Step::Await => Ok(Seen::There(Some(asked))),
+        Step::Control => {
+            let deleted = api.delete(&text, version, false).await;
+            deleted.map(|at| Seen::Accepted { at: at.unwrap_or_else(|| context.clock.now()) })
+        }
+        Step::Await => Ok(Seen::There(Some(requested))),
     };
     match seen {
         // A service refuses a retention that has ended on arrival like one that needs a permission.
-        Err(failure) if step == Step::Put && context.clock.may_be_past(asked.until) => Seen::Unclear(format!(
+        Err(failure) if step == Step::Put && context.clock.may_be_past(requested.until) => Seen::Unclear(format!(
             "{failure}, when the requested retention of the canary was nearly over: raise [s3.canary] retention"
         )),
         seen => seen.unwrap_or_else(|failure| seen_failure(step, &failure)),
@@ -360,17 +381,21 @@ async fn act(api: &dyn ObjectApi, context: ProofContext<'_>, running: &mut Runni
 }
 
 /// Compares the retention of a canary that was just put with the storage's own clock.
-fn inspected(stored: StoredVersion, asked: Retention, basis: &Basis) -> Seen {
-    match stored.modified.map(|modified| asked.until.saturating_sub(modified)) {
-        Some(left) if stored.retention == Some(asked) && exceeds(left, basis.canary.retention) => Seen::TooLong(left),
-        Some(left) if stored.retention == Some(asked) && left <= CLOCK_UNCERTAINTY_SECONDS => Seen::TooShort(left),
+fn inspected(stored: StoredVersion, requested: Retention, basis: &Basis) -> Seen {
+    match stored.modified.map(|modified| requested.until.saturating_sub(modified)) {
+        Some(left) if stored.retention == Some(requested) && exceeds(left, basis.canary.retention) => {
+            Seen::TooLong(left)
+        }
+        Some(left) if stored.retention == Some(requested) && left <= CLOCK_UNCERTAINTY_SECONDS => Seen::TooShort(left),
         _ => Seen::There(stored.retention),
     }
 }
 
 fn seen_failure(step: Step, failure: &S3Failure) -> Seen {
     let is_refusal = match step {
-        Step::Delete | Step::Bypass | Step::Control => failure.is_lock_refusal(),
+        Step::Try(Attempt { action: Action::Delete, .. }) | Step::Control => failure.is_lock_refusal(),
+        // Services refuse a change of the retention in many ways. The HEAD after it decides.
+        Step::Try(_) => failure.is_final_refusal(),
         _ => failure.is_refusal(),
     };
     if failure.is_gone() {

@@ -218,6 +218,15 @@ impl S3Failure {
         }
     }
 
+    /// Returns whether the service answered and will not accept the same request later. It may after a timeout, a
+    /// conflict, server trouble, or when expired credentials are renewed.
+    #[must_use]
+    pub fn is_final_refusal(&self) -> bool {
+        let Self::Service { status, code, .. } = self else { return false };
+        let is_temporary = matches!(status, 408 | 409) || code.as_deref() == Some("RequestTimeout");
+        !is_temporary && !self.is_server_trouble() && !self.has_expired_credentials()
+    }
+
     /// Returns the reason code.
     #[must_use]
     pub fn reason(&self) -> Reason {

@@ -52,6 +52,16 @@ pub trait ObjectApi: Send + Sync {
     async fn delete(&self, key: &str, version: Option<&str>, bypass_governance: bool)
     -> Result<Option<i64>, S3Failure>;
 
+    /// PUT object retention: replaces the retention of a version, or removes it. Returns the service's time
+    /// (`Date`) of the answer, in seconds since 1970.
+    async fn put_retention(
+        &self,
+        key: &str,
+        version: Option<&str>,
+        retention: Option<Retention>,
+        bypass_governance: bool,
+    ) -> Result<Option<i64>, S3Failure>;
+
     /// Lists the first `limit` versions below a prefix, delete markers included. Lists objects instead if
     /// `versioned` is false.
     async fn list(&self, prefix: &str, versioned: bool, limit: u16) -> Result<Vec<ListedVersion>, S3Failure>;

@@ -98,6 +98,15 @@ async fn s3_offline_when_lock_is_not_enforced() {
 }
 
 #[tokio::test]
+async fn s3_offline_when_lock_can_be_weakened() {
+    let s3 = s3().await;
+    s3.set_lock_behaviour("locked", LockBehaviour::Weakenable);
+    let (report, target) = lock_verdict(&Workspace::new(), immutable_target(&s3, "locked")).await;
+    assert_offline(&report, "lock_not_enforced", &["COMPLIANCE", "shorter retention", "can delete backups"]);
+    assert_eq!(metadata(&target, "object_lock_verdict"), Some("not_enforced"));
+}
+
+#[tokio::test]
 async fn lock_proof_uses_the_clock_of_the_service() {
     let s3 = s3().await;
     // The server refuses requests with a larger clock skew.

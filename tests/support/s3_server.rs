@@ -72,6 +72,8 @@ pub enum LockBehaviour {
     Enforced,
     /// It stores and reports retentions, but deletes locked versions.
     NotEnforced,
+    /// It does not delete locked versions, but any client can weaken their retention.
+    Weakenable,
     /// It locks every object for the default retention and ignores the retention of a PUT.
     DefaultRetentionOnly,
     /// Correctly, but it denies reading the lock configuration.

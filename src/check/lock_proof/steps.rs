@@ -1,34 +1,31 @@
 //! The lock proof as a table of states, without a service or a clock.
 //!
 //! ```text
-//! Put → Inspect → Delete → Look ─┬→ Bypass → Look ─┬→ Await → Control → Look → enforced
-//!                                │   (governance)  │   └ the retention ends
-//!                                └→ not_enforced   └→ bypassable
+//! Put → Inspect → Try → Look ─┬→ the next attempt, or Await → Control → Look → enforced
+//!                             ├→ not_enforced                 └ the retention ends
+//!                             └→ bypassable
 //! ```
 //!
-//! Each DELETE is followed by a HEAD of the version. Whether the version still exists counts, not the
-//! answer to the DELETE. The DELETE after the end of the retention is the control. If it is refused too,
-//! the earlier refusals may be due to a missing permission and prove nothing.
+//! An attempt deletes the version or weakens its lock before the retention ends. All of them must fail. Each is
+//! followed by a HEAD of the version: its state counts, not only the answer to the attempt. The DELETE after
+//! the end of the retention is the control. If it is refused too, the earlier refusals may be due to a missing
+//! permission and prove nothing. The other attempts need no control, because the PUT needs the same permission.
 
-use crate::check::canary::CLOCK_UNCERTAINTY_SECONDS;
+use crate::check::canary::{CLOCK_UNCERTAINTY_SECONDS, utc};
 use crate::model::{LockMode, LockVerdict};
 use crate::s3::Retention;
 
 /// Next step of a proof.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
-    /// PUT it with a retention.
+    /// PUT the canary with a retention.
     Put,
     /// HEAD it, to compare its retention with the requested one.
     Inspect,
-    /// DELETE that version, which must be refused.
-    Delete,
-    /// HEAD it after that.
-    LookAfterDelete,
-    /// DELETE that version with the bypass of governance.
-    Bypass,
-    /// HEAD it after that.
-    LookAfterBypass,
+    /// Attempt to end its lock early, which must be refused.
+    Try(Attempt),
+    /// HEAD it after the attempt.
+    Look(Attempt),
     /// Wait for the end of the retention.
     Await,
     /// DELETE that version, which must succeed.
@@ -36,6 +33,51 @@ pub enum Step {
     /// HEAD it after that.
     LookAfterControl,
 }
+
+/// Attempt to end a lock early.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attempt {
+    /// What the agent requests.
+    pub action: Action,
+    /// Whether the request asks for the bypass of governance.
+    pub bypass: bool,
+}
+
+/// What an attempt requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// DELETE the version.
+    Delete,
+    /// Set a retention that ends earlier.
+    Shorten,
+    /// Set no retention.
+    Remove,
+    /// Change the mode from COMPLIANCE to GOVERNANCE.
+    ChangeMode,
+}
+
+const fn plain(action: Action) -> Attempt {
+    Attempt { action, bypass: false }
+}
+
+const fn with_bypass(action: Action) -> Attempt {
+    Attempt { action, bypass: true }
+}
+
+/// The attempts on a canary that is locked in COMPLIANCE mode, in their order.
+const COMPLIANCE_ATTEMPTS: &[Attempt] =
+    &[plain(Action::Delete), plain(Action::Shorten), plain(Action::Remove), plain(Action::ChangeMode)];
+
+/// The attempts on a canary that is locked in GOVERNANCE mode, in their order. A change of the mode to COMPLIANCE
+/// would not weaken the lock.
+const GOVERNANCE_ATTEMPTS: &[Attempt] = &[
+    plain(Action::Delete),
+    plain(Action::Shorten),
+    plain(Action::Remove),
+    with_bypass(Action::Delete),
+    with_bypass(Action::Shorten),
+    with_bypass(Action::Remove),
+];
 
 /// What the service did at a step.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,8 +96,8 @@ pub enum Seen {
     TooShort(i64),
     /// The version does not exist.
     Gone,
-    /// It accepted the DELETE, at this time of its clock.
-    Deleted {
+    /// It accepted the DELETE or the change, at this time of its clock.
+    Accepted {
         /// Seconds since 1970.
         at: i64,
     },
@@ -82,18 +124,18 @@ pub struct Proof {
     /// The current step.
     pub step: Step,
     /// The requested retention.
-    pub asked: Retention,
+    pub requested: Retention,
     /// The retention that the service reported instead, if it differs.
-    told_instead: Option<Option<Retention>>,
-    /// Whether the latest DELETE was accepted.
+    reported_instead: Option<Option<Retention>>,
+    /// Whether the latest attempt or DELETE was accepted.
     accepted: bool,
 }
 
 impl Proof {
     /// Starts a proof whose canary is locked with this retention.
     #[must_use]
-    pub fn new(asked: Retention) -> Self {
-        Self { step: Step::Put, asked, told_instead: None, accepted: false }
+    pub fn new(requested: Retention) -> Self {
+        Self { step: Step::Put, requested, reported_instead: None, accepted: false }
     }
 
     /// Applies what the service did at the current step. Unless the result is to continue, the proof is over.
@@ -106,73 +148,68 @@ impl Proof {
     }
 
     fn next(&mut self, seen: Seen) -> Next {
-        use LockVerdict::{Bypassable, Enforced, NotEnforced, Unverifiable};
-        let mode = self.asked.mode;
+        use LockVerdict::{Enforced, Unverifiable};
+        let mode = self.requested.mode;
         let found = |verdict, why: String| Next::Found(verdict, why);
         match (self.step, seen) {
             (_, Seen::Unclear(why)) => Next::Interrupted(why),
 
             (Step::Put, Seen::Written { has_version: true }) => Next::Do(Step::Inspect),
             (Step::Put, Seen::Written { has_version: false }) => {
-                found(Unverifiable, "the service gave the canary no version, so that none can be deleted".to_owned())
+                found(Unverifiable, "the service gave the canary no version, so none can be deleted".to_owned())
             }
             (Step::Put, Seen::Refused(why)) => found(
                 Unverifiable,
                 format!("putting a canary with a retention was refused ({why}): grant s3:PutObject and s3:PutObjectRetention"),
             ),
 
-            (Step::Inspect, Seen::There(told)) => {
-                self.told_instead = (told != Some(self.asked)).then_some(told);
-                Next::Do(Step::Delete)
+            (Step::Inspect, Seen::There(reported)) => {
+                self.reported_instead = (reported != Some(self.requested)).then_some(reported);
+                Next::Do(Step::Try(plain(Action::Delete)))
             }
             (Step::Inspect, Seen::TooLong(left)) => found(
                 Unverifiable,
                 format!(
-                    "the clock of the storage is behind the one that the service tells: it keeps a canary for {left} s, longer than [s3.canary] retention, and no further one is written until that is over: correct the service's clocks (NTP)"
+                    "the clock of the storage is behind the one that the service reports, so it locks a canary for {left} s, longer than [s3.canary] retention, and no further one is written until that has ended: correct the service's clocks (NTP)"
                 ),
             ),
             (Step::Inspect, Seen::TooShort(left)) => Next::Interrupted(format!(
-                "by the clock of the storage {left} s were left of a canary's retention when it was stored: correct the service's clocks (NTP), or raise [s3.canary] retention"
+                "by the clock of the storage, {left} s of a canary's retention remained when it was stored: correct the service's clocks (NTP), or raise [s3.canary] retention"
             )),
             (Step::Inspect, Seen::Refused(why)) => found(
                 Unverifiable,
-                format!("the canary's retention may not be read ({why}): grant s3:GetObject and s3:GetObjectRetention"),
+                format!("reading the canary's retention was refused ({why}): grant s3:GetObject and s3:GetObjectRetention"),
             ),
 
             // It may have been accepted after the end of the retention, which is correct.
-            (Step::Delete | Step::Bypass, Seen::Deleted { at })
-                if at.saturating_add(CLOCK_UNCERTAINTY_SECONDS) >= self.asked.until => Next::Interrupted(
-                "a DELETE that was sent before the end of the canary's retention was answered about when that ended: raise [s3.canary] retention"
+            (Step::Try(_), Seen::Accepted { at })
+                if at.saturating_add(CLOCK_UNCERTAINTY_SECONDS) >= self.requested.until => Next::Interrupted(
+                "an attempt to end the lock of a canary early was answered about when its retention ended: raise [s3.canary] retention"
                     .to_owned(),
             ),
-            (Step::Delete, Seen::Deleted { .. }) => self.look(Step::LookAfterDelete, true),
-            (Step::Delete, Seen::Refused(_)) => self.look(Step::LookAfterDelete, false),
-            (Step::Bypass, Seen::Deleted { .. }) => self.look(Step::LookAfterBypass, true),
-            (Step::Bypass, Seen::Refused(_)) => self.look(Step::LookAfterBypass, false),
+            (Step::Try(attempt), Seen::Accepted { .. }) => self.look(Step::Look(attempt), true),
+            (Step::Try(attempt), Seen::Refused(_)) => self.look(Step::Look(attempt), false),
 
-            (Step::LookAfterDelete, Seen::Gone) if self.accepted => {
-                found(NotEnforced, format!("a canary locked in {mode} mode was deleted before its retention ended"))
+            (Step::Look(attempt @ Attempt { action: Action::Delete, .. }), Seen::Gone) if self.accepted => {
+                self.broken_by(attempt)
             }
-            (Step::LookAfterDelete, Seen::There(_)) if self.accepted => found(
+            (Step::Look(attempt), Seen::There(reported))
+                if self.accepted && attempt.action != Action::Delete && self.is_weaker(reported) => self.broken_by(attempt),
+            (Step::Look(Attempt { action: Action::Delete, bypass: false }), Seen::There(_)) if self.accepted => found(
                 Unverifiable,
                 "the service accepted the DELETE of a locked version, and the version is still there".to_owned(),
             ),
-            (Step::LookAfterDelete, Seen::There(_)) if mode == LockMode::Governance => Next::Do(Step::Bypass),
-            (Step::LookAfterDelete, Seen::There(_)) => self.wait_or_stop(),
-
-            (Step::LookAfterBypass, Seen::Gone) if self.accepted => found(
-                Bypassable,
-                "a canary locked in GOVERNANCE mode was deleted before its retention ended, by asking for the bypass"
-                    .to_owned(),
-            ),
-            (Step::LookAfterBypass, Seen::There(_)) => self.wait_or_stop(),
+            (Step::Look(attempt), Seen::There(_)) => match self.attempt_after(attempt) {
+                Some(next) => Next::Do(Step::Try(next)),
+                None => self.wait_or_stop(),
+            },
 
             (Step::Await, _) => Next::Do(Step::Control),
-            (Step::Control, Seen::Deleted { .. }) => self.look(Step::LookAfterControl, true),
+            (Step::Control, Seen::Accepted { .. }) => self.look(Step::LookAfterControl, true),
             (Step::Control, Seen::Refused(why)) => found(
                 Unverifiable,
                 format!(
-                    "deleting the canary was refused although its retention had ended ({why}), so the refusals before it may be of a missing permission: grant s3:DeleteObjectVersion"
+                    "deleting the canary was refused although its retention had ended ({why}), so the refusals before it may be due to a missing permission: grant s3:DeleteObjectVersion"
                 ),
             ),
             (Step::LookAfterControl, Seen::Gone) => found(
@@ -181,13 +218,13 @@ impl Proof {
             ),
             (Step::LookAfterControl, Seen::There(_)) => found(
                 Unverifiable,
-                "the service accepted the DELETE of a version that is not locked any more, and it is still there"
+                "the service accepted the DELETE of a version that is no longer locked, and the version is still there"
                     .to_owned(),
             ),
 
-            (step, Seen::Gone) => Next::Interrupted(format!("the canary vanished (at {step:?}): somebody else removed it")),
-            (step, Seen::Refused(why)) => Next::Interrupted(format!("the canary cannot be looked at (at {step:?}): {why}")),
-            (step, seen) => Next::Interrupted(format!("{seen:?} does not answer {step:?}: this is a defect of the agent")),
+            (step, Seen::Gone) => Next::Interrupted(format!("the canary vanished (at {step:?}): another program removed it")),
+            (step, Seen::Refused(why)) => Next::Interrupted(format!("the service refused to report the canary (at {step:?}): {why}")),
+            (step, seen) => Next::Interrupted(format!("{seen:?} is not an answer to {step:?}, which is a defect of the agent")),
         }
     }
 
@@ -196,20 +233,57 @@ impl Proof {
         Next::Do(step)
     }
 
-    /// Only a retention as requested ends when it should.
+    /// Returns the attempt that follows. A retention that is not the requested one cannot be compared, so it is not
+    /// changed either.
+    fn attempt_after(&self, attempt: Attempt) -> Option<Attempt> {
+        let attempts = match self.requested.mode {
+            LockMode::Governance => GOVERNANCE_ATTEMPTS,
+            LockMode::Compliance => COMPLIANCE_ATTEMPTS,
+        };
+        let later = attempts.iter().skip_while(|known| **known != attempt).skip(1);
+        later.copied().find(|next| self.reported_instead.is_none() || next.action == Action::Delete)
+    }
+
+    /// Whether a retention protects the canary less than the requested one.
+    fn is_weaker(&self, reported: Option<Retention>) -> bool {
+        reported.is_none_or(|reported| {
+            reported.until < self.requested.until
+                || (self.requested.mode, reported.mode) == (LockMode::Compliance, LockMode::Governance)
+        })
+    }
+
+    /// Verdict when an attempt succeeded.
+    fn broken_by(&self, attempt: Attempt) -> Next {
+        let done = match attempt.action {
+            Action::Delete => "was deleted before its retention ended",
+            Action::Shorten => "got a shorter retention",
+            Action::Remove => "lost its retention before it ended",
+            Action::ChangeMode => "was changed to GOVERNANCE mode",
+        };
+        let (verdict, how) = match attempt.bypass {
+            false => (LockVerdict::NotEnforced, ""),
+            true => (LockVerdict::Bypassable, ", with the bypass of GOVERNANCE"),
+        };
+        Next::Found(verdict, format!("a canary locked in {} mode {done}{how}", self.requested.mode))
+    }
+
+    /// Waits for the end of the retention if it is the requested one. Another one does not end when it should.
     fn wait_or_stop(&self) -> Next {
-        match self.told_instead {
+        match self.reported_instead {
             None => Next::Do(Step::Await),
             Some(None) => Next::Found(
                 LockVerdict::Unverifiable,
-                "the service does not tell the canary's retention, so nobody knows when it ends: grant s3:GetObjectRetention"
+                "the service does not report the canary's retention, so its end is unknown: grant s3:GetObjectRetention"
                     .to_owned(),
             ),
-            Some(Some(told)) => Next::Found(
+            Some(Some(reported)) => Next::Found(
                 LockVerdict::Unverifiable,
                 format!(
-                    "the service locked a canary in {} mode until second {} instead of in {} mode until second {}, as it was asked to: it stays until then, and no further one is written",
-                    told.mode, told.until, self.asked.mode, self.asked.until
+                    "the service locked a canary in {} mode until {} instead of in {} mode until {}, so it remains until then and no further one is written",
+                    reported.mode,
+                    utc(reported.until),
+                    self.requested.mode,
+                    utc(self.requested.until)
                 ),
             ),
         }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::check::canary::ProcessRole;
-use crate::check::fake::{FakeBucket, FakeObjects};
+use crate::check::fake::{FakeBucket, FakeObjects, Weakening};
 use crate::check::object_canary::{CanaryPlan, object_canary};
 
 /// Result of one probe with this retention of the canary.
@@ -160,4 +160,28 @@ async fn proof_writes_nothing_beside_a_canary_locked_for_longer() {
     proofs.advance(&api, &schedule::tests::basis(), context(&names, Some(0))).await;
     let checked = proofs.checked(&bucket, &schedule::tests::basis());
     assert_eq!((checked.reason(), api.keys().len()), (Some(Reason::LockUnverifiable), 1));
+}
+
+#[tokio::test]
+async fn verdict_tells_whether_the_lock_can_be_weakened_without_the_bypass() {
+    for (mode, weakened_by, expected) in [
+        (LockMode::Compliance, (Weakening::Shorter, false), LockVerdict::NotEnforced),
+        (LockMode::Compliance, (Weakening::Removed, false), LockVerdict::NotEnforced),
+        (LockMode::Compliance, (Weakening::OtherMode, false), LockVerdict::NotEnforced),
+        (LockMode::Governance, (Weakening::Shorter, false), LockVerdict::NotEnforced),
+        (LockMode::Governance, (Weakening::Removed, false), LockVerdict::NotEnforced),
+        (LockMode::Governance, (Weakening::Shorter, true), LockVerdict::Bypassable),
+        (LockMode::Governance, (Weakening::Removed, true), LockVerdict::Bypassable),
+    ] {
+        let (api, names) = (FakeObjects { weakened_by: vec![weakened_by], ..FakeObjects::default() }, names());
+        let mut proofs = LockProofs::default();
+        let mut basis = schedule::tests::basis();
+        basis.settings.mode = Some(mode);
+        proofs.advance(&api, &basis, context(&names, Some(0))).await;
+        let state = proofs.state(&basis);
+        assert!(
+            matches!(&state, LockProofState::Found(proof) if proof.verdict == expected),
+            "{mode} {weakened_by:?}: {state:?}"
+        );
+    }
 }

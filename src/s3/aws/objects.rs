@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use aws_sdk_s3::primitives::{ByteStream, DateTime};
-use aws_sdk_s3::types::{ObjectLockMode, ObjectVersion};
+use aws_sdk_s3::types::{ObjectLockMode, ObjectLockRetention, ObjectLockRetentionMode, ObjectVersion};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -13,7 +13,6 @@ use super::answer::ServiceDate;
 use super::bucket::{AwsBucket, lock_mode};
 use super::errors::failure;
 use super::xml::RequireWellFormedXml;
-use crate::model::LockMode;
 use crate::model::cause::innermost_cause;
 use crate::s3::{ListedVersion, ObjectApi, Retention, S3Failure, StoredVersion};
 
@@ -26,10 +25,7 @@ impl ObjectApi for AwsBucket {
         let put = match retention {
             None => put,
             Some(Retention { mode, until }) => put
-                .object_lock_mode(match mode {
-                    LockMode::Governance => ObjectLockMode::Governance,
-                    LockMode::Compliance => ObjectLockMode::Compliance,
-                })
+                .object_lock_mode(ObjectLockMode::from(mode.as_str()))
                 .object_lock_retain_until_date(DateTime::from_secs(until)),
         };
         let answer =
@@ -66,6 +62,29 @@ impl ObjectApi for AwsBucket {
             .set_version_id(version.map(str::to_owned))
             .set_bypass_governance_retention(bypass_governance.then_some(true));
         self.instrumented(delete.customize()).interceptor(date.clone()).send().await.map_err(failure)?;
+        Ok(date.latest())
+    }
+
+    async fn put_retention(
+        &self,
+        key: &str,
+        version: Option<&str>,
+        retention: Option<Retention>,
+        bypass_governance: bool,
+    ) -> Result<Option<i64>, S3Failure> {
+        let date = ServiceDate::default();
+        // An empty element removes the retention (PutObjectRetention).
+        let element = match retention {
+            None => ObjectLockRetention::builder(),
+            Some(Retention { mode, until }) => ObjectLockRetention::builder()
+                .mode(ObjectLockRetentionMode::from(mode.as_str()))
+                .retain_until_date(DateTime::from_secs(until)),
+        };
+        let put = self.client.put_object_retention().bucket(&self.bucket).key(key).retention(element.build());
+        let put = put
+            .set_version_id(version.map(str::to_owned))
+            .set_bypass_governance_retention(bypass_governance.then_some(true));
+        self.instrumented(put.customize()).interceptor(date.clone()).send().await.map_err(failure)?;
         Ok(date.latest())
     }
 

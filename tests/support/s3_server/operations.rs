@@ -13,7 +13,7 @@ use s3s::dto::{
     HeadBucketInput, HeadBucketOutput, HeadObjectInput, HeadObjectOutput, ListObjectVersionsInput,
     ListObjectVersionsOutput, ListObjectsV2Input, ListObjectsV2Output, Object, ObjectLockConfiguration,
     ObjectLockEnabled, ObjectLockMode, ObjectLockRetainUntilDate, ObjectLockRetentionMode, ObjectLockRule,
-    ObjectVersion, PutObjectInput, PutObjectOutput, StreamingBlob,
+    ObjectVersion, PutObjectInput, PutObjectOutput, PutObjectRetentionInput, PutObjectRetentionOutput, StreamingBlob,
 };
 use s3s::{Body, S3, S3Request, S3Response, S3Result, s3_error};
 
@@ -301,6 +301,22 @@ impl S3 for Operations {
             version_id: deletion.version,
             ..Default::default()
         }))
+    }
+
+    async fn put_object_retention(
+        &self,
+        request: S3Request<PutObjectRetentionInput>,
+    ) -> S3Result<S3Response<PutObjectRetentionOutput>> {
+        let input = request.input;
+        let (mode, until) =
+            input.retention.map(|element| (element.mode, element.retain_until_date)).unwrap_or_default();
+        let mode = mode.map(|mode| ObjectLockMode::from(mode.as_str().to_owned()));
+        let retention = retention(mode.as_ref(), until)?;
+        let bypass = input.bypass_governance_retention.unwrap_or_default();
+        let mut store = self.store();
+        let bucket = store.bucket(&input.bucket)?;
+        bucket.change_retention(&input.key, input.version_id.as_deref(), retention, bypass, self.now())?;
+        Ok(S3Response::new(PutObjectRetentionOutput::default()))
     }
 }
 

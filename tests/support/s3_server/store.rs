@@ -159,6 +159,36 @@ impl Bucket {
         Ok(Deletion { version: Some(removed.id), is_marker: removed.content.is_none() })
     }
 
+    /// Replaces the retention of a version, or removes it.
+    ///
+    /// # Errors
+    /// `AccessDenied` for a weaker retention while the version is locked. `bypass_governance` has no effect in
+    /// COMPLIANCE mode.
+    pub fn change_retention(
+        &mut self,
+        key: &str,
+        id: Option<&str>,
+        retention: Option<Retention>,
+        bypass_governance: bool,
+        now: SystemTime,
+    ) -> S3Result<()> {
+        let behaviour = self.fixture.object_lock.map(|lock| lock.behaviour).unwrap_or_default();
+        let versions = self.objects.get_mut(key).map(Vec::as_mut_slice).unwrap_or_default();
+        let found = versions.iter_mut().find(|version| id.is_none_or(|id| version.id == id));
+        let version = found.ok_or_else(no_such_key)?;
+        if let Some(old) = version.retention.as_ref().filter(|old| old.until > now.into()) {
+            let is_weaker = retention.as_ref().is_none_or(|new| {
+                new.until < old.until || (old.mode, new.mode) == (RetentionMode::Compliance, RetentionMode::Governance)
+            });
+            let may_weaken = old.mode == RetentionMode::Governance && bypass_governance;
+            if is_weaker && !may_weaken && behaviour != LockBehaviour::Weakenable {
+                return Err(s3_error!(AccessDenied, "forbidden by object lock"));
+            }
+        }
+        version.retention = retention;
+        Ok(())
+    }
+
     fn delete_current(&mut self, key: &str, now: SystemTime) -> S3Result<Deletion> {
         if !self.is_versioned() {
             self.objects.remove(key);

@@ -1,32 +1,56 @@
-//! Every way that a proof can go.
+//! Every course of a proof.
 
 use super::*;
 use LockMode::{Compliance, Governance};
 use LockVerdict::{Bypassable, Enforced, NotEnforced, Unverifiable};
 
 const END: i64 = 1000;
-const BEFORE: Seen = Seen::Deleted { at: END - 1 - CLOCK_UNCERTAINTY_SECONDS };
+const ACCEPTED: Seen = Seen::Accepted { at: END - 1 - CLOCK_UNCERTAINTY_SECONDS };
 const WRITTEN: Seen = Seen::Written { has_version: true };
 
-fn ours(mode: LockMode) -> Seen {
-    Seen::There(Some(Retention { mode, until: END }))
+fn requested(mode: LockMode) -> Seen {
+    there(mode, END)
 }
 
-fn no() -> Seen {
+fn there(mode: LockMode, until: i64) -> Seen {
+    Seen::There(Some(Retention { mode, until }))
+}
+
+fn refused() -> Seen {
     Seen::Refused("403 AccessDenied".to_owned())
 }
 
-/// Goes through a proof, and gives where it ends and the steps that it took.
-fn go(mode: LockMode, seen: &[Seen]) -> (Next, Vec<Step>) {
+/// The first answers of a proof, with this number of refused attempts.
+fn after(mode: LockMode, attempts: usize) -> Vec<Seen> {
+    let mut seen = vec![WRITTEN, requested(mode)];
+    seen.extend((0..attempts).flat_map(|_| [refused(), requested(mode)]));
+    seen
+}
+
+/// The answers of a proof to the end of the retention.
+fn waited(mode: LockMode) -> Vec<Seen> {
+    let attempts = if mode == Governance { GOVERNANCE_ATTEMPTS } else { COMPLIANCE_ATTEMPTS };
+    let mut seen = after(mode, attempts.len());
+    seen.push(Seen::There(None));
+    seen
+}
+
+fn with(mut seen: Vec<Seen>, more: impl IntoIterator<Item = Seen>) -> Vec<Seen> {
+    seen.extend(more);
+    seen
+}
+
+/// Runs a proof with these answers. Returns its end and its steps.
+fn run(mode: LockMode, seen: &[Seen]) -> (Next, Vec<Step>) {
     let mut proof = Proof::new(Retention { mode, until: END });
     let mut steps = Vec::new();
     for (at, one) in seen.iter().enumerate() {
         steps.push(proof.step);
         match proof.take(one.clone()) {
             Next::Do(_) => {}
-            over => {
-                assert_eq!(at + 1, seen.len(), "it was over at {:?}: {over:?}", proof.step);
-                return (over, steps);
+            end => {
+                assert_eq!(at + 1, seen.len(), "it ended at {:?}: {end:?}", proof.step);
+                return (end, steps);
             }
         }
     }
@@ -35,105 +59,118 @@ fn go(mode: LockMode, seen: &[Seen]) -> (Next, Vec<Step>) {
 
 #[test]
 fn each_course_has_its_verdict() {
-    let longer = Seen::There(Some(Retention { mode: Compliance, until: END + 1 }));
-    let other_mode = Seen::There(Some(Retention { mode: Compliance, until: END }));
-    let waited = Seen::There(None);
+    let longer = there(Compliance, END + 1);
+    let other_mode = there(Compliance, END);
     for (mode, seen, expected) in [
-        // Compliance is never tried with bypass.
-        (
-            Compliance,
-            vec![WRITTEN, ours(Compliance), no(), ours(Compliance), waited.clone(), BEFORE, Seen::Gone],
-            Enforced,
-        ),
+        (Compliance, with(waited(Compliance), [ACCEPTED, Seen::Gone]), Enforced),
+        (Governance, with(waited(Governance), [ACCEPTED, Seen::Gone]), Enforced),
+        (Governance, with(after(Governance, 3), [ACCEPTED, Seen::Gone]), Bypassable),
+        (Compliance, with(after(Compliance, 0), [ACCEPTED, Seen::Gone]), NotEnforced),
+        (Governance, with(after(Governance, 0), [ACCEPTED, Seen::Gone]), NotEnforced),
+        // The service forgot the retention, and deletes the version or not.
+        (Compliance, vec![WRITTEN, Seen::There(None), ACCEPTED, Seen::Gone], NotEnforced),
+        (Compliance, vec![WRITTEN, Seen::There(None), refused(), Seen::There(None)], Unverifiable),
+        // Locked for longer than requested: stop.
+        (Compliance, vec![WRITTEN, longer.clone(), refused(), longer], Unverifiable),
         (
             Governance,
-            vec![
-                WRITTEN,
-                ours(Governance),
-                no(),
-                ours(Governance),
-                no(),
-                ours(Governance),
-                waited.clone(),
-                BEFORE,
-                Seen::Gone,
-            ],
-            Enforced,
-        ),
-        (Governance, vec![WRITTEN, ours(Governance), no(), ours(Governance), BEFORE, Seen::Gone], Bypassable),
-        (Compliance, vec![WRITTEN, ours(Compliance), BEFORE, Seen::Gone], NotEnforced),
-        (Governance, vec![WRITTEN, ours(Governance), BEFORE, Seen::Gone], NotEnforced),
-        // It forgot the retention, and deletes: no lock. It forgot it and refuses: nobody knows.
-        (Compliance, vec![WRITTEN, Seen::There(None), BEFORE, Seen::Gone], NotEnforced),
-        (Compliance, vec![WRITTEN, Seen::There(None), no(), Seen::There(None)], Unverifiable),
-        // Locked for longer than was asked: stop.
-        (Compliance, vec![WRITTEN, longer.clone(), no(), longer], Unverifiable),
-        (Governance, vec![WRITTEN, other_mode.clone(), no(), other_mode.clone(), no(), other_mode], Unverifiable),
-        // The control fails: the refusal before it proves nothing.
-        (Compliance, vec![WRITTEN, ours(Compliance), no(), ours(Compliance), waited.clone(), no()], Unverifiable),
-        // What is answered is not what is done.
-        (Compliance, vec![WRITTEN, ours(Compliance), BEFORE, ours(Compliance)], Unverifiable),
-        (
-            Compliance,
-            vec![WRITTEN, ours(Compliance), no(), ours(Compliance), waited, BEFORE, ours(Compliance)],
+            vec![WRITTEN, other_mode.clone(), refused(), other_mode.clone(), refused(), other_mode],
             Unverifiable,
         ),
-        // Not even begun.
-        (Compliance, vec![no()], Unverifiable),
+        // The control is refused: the earlier refusals prove nothing.
+        (Compliance, with(waited(Compliance), [refused()]), Unverifiable),
+        // The service accepts a DELETE and does not execute it.
+        (Compliance, with(after(Compliance, 0), [ACCEPTED, requested(Compliance)]), Unverifiable),
+        (Compliance, with(waited(Compliance), [ACCEPTED, requested(Compliance)]), Unverifiable),
+        // Not even started.
+        (Compliance, vec![refused()], Unverifiable),
         (Compliance, vec![Seen::Written { has_version: false }], Unverifiable),
-        (Compliance, vec![WRITTEN, no()], Unverifiable),
-        // Locked as it was asked to be, by another clock.
+        (Compliance, vec![WRITTEN, refused()], Unverifiable),
+        // Locked as requested, by another clock.
         (Compliance, vec![WRITTEN, Seen::TooLong(END)], Unverifiable),
     ] {
-        let (next, _) = go(mode, &seen);
+        let (next, _) = run(mode, &seen);
         assert!(matches!(next, Next::Found(verdict, _) if verdict == expected), "{mode}, {seen:?}: {next:?}");
     }
 }
 
 #[test]
-fn what_says_nothing_interrupts_at_every_step() {
-    let whole = [WRITTEN, ours(Governance), no(), ours(Governance), no(), ours(Governance), Seen::Gone, BEFORE];
+fn lock_is_not_enforced_when_it_can_be_weakened_and_bypassable_when_only_the_bypass_does() {
+    for (mode, attempts, found, expected, words) in [
+        (Compliance, 1, there(Compliance, END - 1), NotEnforced, "shorter retention"),
+        (Compliance, 2, Seen::There(None), NotEnforced, "lost its retention"),
+        (Compliance, 3, there(Governance, END), NotEnforced, "changed to GOVERNANCE"),
+        (Governance, 1, there(Governance, END - 1), NotEnforced, "shorter retention"),
+        (Governance, 2, Seen::There(None), NotEnforced, "lost its retention"),
+        (Governance, 4, there(Governance, END - 1), Bypassable, "shorter retention, with the bypass"),
+        (Governance, 5, Seen::There(None), Bypassable, "lost its retention before it ended, with the bypass"),
+    ] {
+        let (next, _) = run(mode, &with(after(mode, attempts), [ACCEPTED, found]));
+        assert!(
+            matches!(&next, Next::Found(verdict, why) if *verdict == expected && why.contains(words)),
+            "{mode}, {words}: {next:?}"
+        );
+    }
+}
+
+#[test]
+fn proof_continues_when_an_accepted_change_has_no_effect_or_strengthens_the_lock() {
+    for (mode, attempts, found) in [
+        (Compliance, 1, requested(Compliance)),
+        (Compliance, 1, there(Compliance, END + 60)),
+        (Governance, 1, there(Compliance, END)),
+    ] {
+        let (next, _) = run(mode, &with(after(mode, attempts), [ACCEPTED, found]));
+        assert!(matches!(next, Next::Do(Step::Try(_))), "{mode}: {next:?}");
+    }
+}
+
+#[test]
+fn proof_is_interrupted_at_every_step_by_an_unclear_answer() {
+    let whole = with(waited(Governance), [ACCEPTED]);
     for length in 0..=whole.len() {
-        let mut seen = whole[..length].to_vec();
-        seen.push(Seen::Unclear("no answer".to_owned()));
-        let (next, steps) = go(Governance, &seen);
+        let seen = with(whole[..length].to_vec(), [Seen::Unclear("no answer".to_owned())]);
+        let (next, steps) = run(Governance, &seen);
         assert_eq!(next, Next::Interrupted("no answer".to_owned()), "{steps:?}");
     }
 }
 
 #[test]
-fn an_answer_that_came_after_the_end_is_no_verdict() {
-    for late in [END - CLOCK_UNCERTAINTY_SECONDS, END - 1, END, END + 7] {
-        let late = Seen::Deleted { at: late };
-        for seen in [
-            vec![WRITTEN, Seen::TooShort(1)],
-            vec![WRITTEN, ours(Governance), late.clone()],
-            vec![WRITTEN, ours(Governance), no(), ours(Governance), late],
-        ] {
-            let (next, _) = go(Governance, &seen);
-            assert!(matches!(next, Next::Interrupted(_)), "{seen:?}: {next:?}");
+fn proof_is_interrupted_when_an_attempt_may_have_been_accepted_after_the_end() {
+    assert!(matches!(run(Governance, &[WRITTEN, Seen::TooShort(1)]).0, Next::Interrupted(_)));
+    for at in [END - CLOCK_UNCERTAINTY_SECONDS, END - 1, END, END + 7] {
+        for (mode, attempts) in [(Governance, GOVERNANCE_ATTEMPTS), (Compliance, COMPLIANCE_ATTEMPTS)] {
+            for earlier in 0..attempts.len() {
+                let (next, _) = run(mode, &with(after(mode, earlier), [Seen::Accepted { at }]));
+                assert!(matches!(next, Next::Interrupted(_)), "{mode} {earlier}: {next:?}");
+            }
         }
     }
 }
 
 #[test]
-fn what_somebody_else_removed_is_no_verdict() {
+fn proof_is_interrupted_when_another_program_removes_the_canary() {
     for seen in [
         vec![WRITTEN, Seen::Gone],
-        vec![WRITTEN, ours(Compliance), Seen::Gone],
-        vec![WRITTEN, ours(Compliance), no(), Seen::Gone],
-        vec![WRITTEN, ours(Compliance), no(), ours(Compliance), Seen::There(None), Seen::Gone],
+        with(after(Compliance, 0), [Seen::Gone]),
+        with(after(Compliance, 0), [refused(), Seen::Gone]),
+        with(after(Compliance, 1), [ACCEPTED, Seen::Gone]),
+        with(waited(Compliance), [Seen::Gone]),
     ] {
-        let (next, _) = go(Compliance, &seen);
+        let (next, _) = run(Compliance, &seen);
         assert!(matches!(next, Next::Interrupted(_)), "{seen:?}: {next:?}");
     }
 }
 
 #[test]
-fn only_governance_is_tried_with_bypass() {
-    for (mode, expected) in [(Compliance, false), (Governance, true)] {
-        let there = ours(mode);
-        let (_, steps) = go(mode, &[WRITTEN, there.clone(), no(), there, no()]);
-        assert_eq!(steps.contains(&Step::Bypass), expected, "{mode}: {steps:?}");
+fn bypass_is_tried_in_governance_mode_only_and_the_mode_is_changed_in_compliance_mode_only() {
+    for (mode, has_bypass) in [(Compliance, false), (Governance, true)] {
+        let (next, steps) = run(mode, &waited(mode));
+        assert_eq!(next, Next::Do(Step::Control));
+        let tried = |wanted: &dyn Fn(&Attempt) -> bool| {
+            steps.iter().any(|step| matches!(step, Step::Try(attempt) if wanted(attempt)))
+        };
+        assert_eq!(tried(&|attempt| attempt.bypass), has_bypass, "{mode}: {steps:?}");
+        assert_eq!(tried(&|attempt| attempt.action == Action::ChangeMode), !has_bypass, "{mode}: {steps:?}");
     }
 }
