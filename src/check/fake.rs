@@ -108,6 +108,9 @@ pub struct FakeObjects {
     pub garbles: bool,
     pub loses: bool,
     pub refuses_put: bool,
+    pub refuses_get: bool,
+    /// It stores what is put and answers 500.
+    pub stores_and_fails: bool,
     pub refuses_delete: bool,
     pub refuses_list: bool,
     /// Changes of a retention that it accepts, with bypass or without.
@@ -176,10 +179,16 @@ impl ObjectApi for FakeObjects {
             let retention = asked.map(|asked| Retention { until: asked.until + self.locks_longer, ..asked });
             self.locked().push((key.to_owned(), content, retention));
         }
+        if self.stores_and_fails {
+            return Err(S3Failure::service(500, Some("InternalError"), None));
+        }
         Ok(Some("1".to_owned()))
     }
 
     async fn get(&self, key: &str, _: Option<&str>) -> Result<Bytes, S3Failure> {
+        if self.refuses_get {
+            return Err(denied());
+        }
         if let Some(failure) = self.next_gets.lock().unwrap_or_else(PoisonError::into_inner).pop_front() {
             return Err(failure);
         }

@@ -7,6 +7,9 @@
 //! A bucket with a default retention would lock the canary for days, like a backup. There the canary gets
 //! an explicit retention of seconds, which overrides the default. The agent verifies that, and a later run
 //! deletes the canary. If the service locked it for longer, no further one is written.
+//!
+//! Credentials that may not list cannot find leftovers. The process then remembers its latest canary and removes
+//! it by key and version ([`Leftover`]). It writes no further one until the remembered one is gone.
 
 use std::time::Duration;
 
@@ -40,12 +43,35 @@ pub struct CanaryPlan<'a> {
     pub in_use: Option<Uuid>,
 }
 
-/// Writes a canary. `deadline` bounds the removal of leftovers, and again the canary itself. Returns the
-/// latest locked canary, which may be of an earlier run.
+/// A canary of this process that may still exist.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leftover {
+    key: CanaryKey,
+    /// Version, if the service named one. Unknown as well while the answer to its PUT is missing.
+    version: Option<String>,
+}
+
+impl Leftover {
+    /// Deletes the canary.
+    ///
+    /// # Errors
+    /// [`S3Failure`] of the DELETE, unless the object does not exist.
+    pub async fn remove(&self, api: &dyn ObjectApi, names: &CanaryNames) -> Result<(), S3Failure> {
+        match api.delete(&names.text(&self.key), self.version.as_deref(), false).await {
+            Err(failure) if !failure.is_gone() => Err(failure),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Writes a canary. `deadline` bounds the removal of leftovers, and again the canary itself. `leftover` is the
+/// canary of the previous call that may still exist, and afterwards that of this call. Returns the latest locked
+/// canary, which may be of an earlier run.
 pub async fn object_canary(
     api: &dyn ObjectApi,
     location: &S3Location,
     plan: &CanaryPlan<'_>,
+    leftover: &mut Option<Leftover>,
     deadline: Duration,
 ) -> Checked<Option<CanaryKey>> {
     let mut warning = None;
@@ -68,30 +94,41 @@ pub async fn object_canary(
                 return Checked::skipped(finding).with_warnings(findings);
             }
             if let Some(failure) = &swept.refused {
-                return refused(failure, location, plan);
+                return refused("DELETE", failure, location, plan);
             }
             let locked = swept.locked.len();
             if plan.retention.is_some() && locked >= LOCKED_BY_WRITING_MAX {
-                return Checked::skipped(Finding::new(
-                    Reason::CanaryLocked,
-                    format!(
-                        "{locked} earlier canaries in {location} are still locked for some seconds, and no further one is written until they can be removed"
-                    ),
-                ));
+                return Checked::skipped(still_locked(location, locked));
             }
+            *leftover = None;
             latest = swept.locked.iter().copied().filter(|key| plan.names.is_own(key)).max_by_key(|key| key.until);
             if swept.removed > 0 {
                 remark = format!("; leftover canaries removed: {}", swept.removed);
             }
         }
         // Backups can be written without listing them, but a canary that a crash leaks is not found then.
-        Err(failure) if failure.is_refusal() => warning = Some(unlisted(&failure, location, plan)),
+        Err(failure) if failure.is_refusal() => {
+            if let Some(remembered) = leftover.as_ref() {
+                match within(deadline, resolve(api, plan, remembered)).await {
+                    Ok(Resolved::Gone) => *leftover = None,
+                    Ok(Resolved::Locked) => {
+                        return Checked::skipped(still_locked(location, 1))
+                            .with_warnings([unlisted(&failure, location, plan)]);
+                    }
+                    Ok(Resolved::Unknown) => return Checked::skipped(unlisted(&failure, location, plan)),
+                    Err(failure) => return refused("DELETE", &failure, location, plan),
+                }
+            }
+            warning = Some(unlisted(&failure, location, plan));
+        }
         Err(failure) => return not_passed(&failure, location),
     }
     let until = plan.retention.map(|retention| plan.clock.end_of(retention));
     let key = plan.names.new_key(CanaryKind::Write, until.unwrap_or_default());
     let retention = until.map(|until| Retention { mode: LockMode::Governance, until });
-    match within(deadline, write(api, plan, &key, retention)).await {
+    let mut step = "PUT";
+    let written = within(deadline, write(api, plan, &key, retention, leftover, &mut step)).await;
+    match written {
         Ok(Written::Removed) => {
             let detail = format!("wrote, read back and deleted {CANARY_BYTES} bytes{remark}");
             Checked::passed(latest).with_warnings(warning).detail(detail)
@@ -122,8 +159,30 @@ pub async fn object_canary(
                 ),
             ))
         }
-        Err(failure) => refused(&failure, location, plan),
+        Err(failure) => refused(step, &failure, location, plan),
     }
+}
+
+/// State of a remembered canary.
+enum Resolved {
+    Gone,
+    Locked,
+    /// It may exist, with an unknown version.
+    Unknown,
+}
+
+/// Removes a remembered canary where listing is refused.
+async fn resolve(api: &dyn ObjectApi, plan: &CanaryPlan<'_>, remembered: &Leftover) -> Result<Resolved, S3Failure> {
+    if remembered.key.until > 0 && !plan.clock.is_past(remembered.key.until) {
+        return Ok(Resolved::Locked);
+    }
+    // A DELETE without the version would only add a delete marker.
+    if plan.versioned && remembered.version.is_none() {
+        let is_gone = api.head(&plan.names.text(&remembered.key), None).await.is_err_and(|failure| failure.is_gone());
+        return Ok(if is_gone { Resolved::Gone } else { Resolved::Unknown });
+    }
+    remembered.remove(api, plan.names).await?;
+    Ok(Resolved::Gone)
 }
 
 enum Written {
@@ -138,10 +197,24 @@ async fn write(
     plan: &CanaryPlan<'_>,
     key: &CanaryKey,
     retention: Option<Retention>,
+    leftover: &mut Option<Leftover>,
+    step: &mut &'static str,
 ) -> Result<Written, S3Failure> {
     let (text, content) = (plan.names.text(key), content(key.id));
-    let version = api.put(&text, content.clone(), retention).await?;
-    let version = version.as_deref();
+    let remembered = leftover.insert(Leftover { key: *key, version: None });
+    match api.put(&text, content.clone(), retention).await {
+        Ok(version) => remembered.version = version,
+        Err(failure) => {
+            // Only a refusal tells that nothing was stored.
+            if failure.is_refusal() {
+                *leftover = None;
+            }
+            return Err(failure);
+        }
+    }
+    let remembered = remembered.clone();
+    let version = remembered.version.as_deref();
+    *step = "GET";
     let mut back = api.get(&text, version).await;
     // A part of the service may not know the object yet. It is lost only if it is missing twice.
     if back.as_ref().is_err_and(S3Failure::is_gone) {
@@ -150,8 +223,14 @@ async fn write(
     let is_same = match back {
         Ok(back) => back == content,
         Err(failure) if failure.is_gone() => false,
-        Err(failure) => return Err(failure),
+        Err(failure) => {
+            if retention.is_none() && remembered.remove(api, plan.names).await.is_ok() {
+                *leftover = None;
+            }
+            return Err(failure);
+        }
     };
+    *step = "HEAD";
     let locked = match retention {
         Some(asked) => {
             let stored = api.head(&text, version).await?;
@@ -162,7 +241,9 @@ async fn write(
         None => None,
     };
     if locked.is_none() {
+        *step = "DELETE";
         api.delete(&text, version, false).await?;
+        *leftover = None;
     }
     Ok(match (is_same, locked) {
         (false, _) => Written::Differs,
@@ -170,6 +251,14 @@ async fn write(
         (true, Some(true)) => Written::Locked,
         (true, Some(false)) => Written::LockedLonger,
     })
+}
+
+fn still_locked(location: &S3Location, count: usize) -> Finding {
+    let canaries = if count == 1 { "1 earlier canary is".to_owned() } else { format!("{count} earlier canaries are") };
+    Finding::new(
+        Reason::CanaryLocked,
+        format!("{location}: {canaries} still locked for some seconds, and no further one is written until then"),
+    )
 }
 
 fn overlong(location: &S3Location, key: &str) -> Finding {
@@ -201,7 +290,7 @@ fn unlisted(failure: &S3Failure, location: &S3Location, plan: &CanaryPlan<'_>) -
     )
 }
 
-fn refused<T>(failure: &S3Failure, location: &S3Location, plan: &CanaryPlan<'_>) -> Checked<T> {
+fn refused<T>(step: &str, failure: &S3Failure, location: &S3Location, plan: &CanaryPlan<'_>) -> Checked<T> {
     if failure.reason() != Reason::AccessDenied {
         return not_passed(failure, location);
     }
@@ -210,7 +299,7 @@ fn refused<T>(failure: &S3Failure, location: &S3Location, plan: &CanaryPlan<'_>)
     Checked::failed(Finding::new(
         Reason::AccessDenied,
         format!(
-            "{location}: writing a canary was refused ({failure}): grant the credentials s3:PutObject, s3:GetObject, s3:DeleteObject{delete}{retain} below {}; if this host writes no backups, set read_only = true in the [[s3.credentials]] entry",
+            "{location}: the {step} of a canary was refused ({failure}): grant the credentials s3:PutObject, s3:GetObject, s3:DeleteObject{delete}{retain} below {}; if this host writes no backups, set read_only = true in the [[s3.credentials]] entry",
             plan.names.folder()
         ),
     ))
@@ -238,7 +327,7 @@ mod tests {
     ) -> Checked<Option<CanaryKey>> {
         let names = CanaryNames::new("canary/", "node-7", "s3/backups", ProcessRole::Daemon, Uuid::new_v4());
         let plan = CanaryPlan { names: &names, versioned: false, retention, clock, in_use: None };
-        object_canary(api, &FakeBucket::healthy().location(), &plan, Duration::from_secs(5)).await
+        object_canary(api, &FakeBucket::healthy().location(), &plan, &mut None, Duration::from_secs(5)).await
     }
 
     #[tokio::test]
@@ -382,5 +471,39 @@ mod tests {
         }
         assert_eq!(remaining, [25, 9, 1, 1]);
         assert_eq!(api.keys(), [backup]);
+    }
+
+    /// Number of canaries after each of four runs of one process, without the permission to list.
+    async fn counts(api: &FakeObjects, versioned: bool, retention: Option<Duration>) -> Vec<usize> {
+        let names = CanaryNames::new("canary/", "node-7", "s3/backups", ProcessRole::Daemon, Uuid::new_v4());
+        let clock = ServiceClock::new(Some(0));
+        let plan = CanaryPlan { names: &names, versioned, retention, clock, in_use: None };
+        let (mut leftover, mut counts) = (None, Vec::new());
+        for _ in 0..4 {
+            let location = FakeBucket::healthy().location();
+            object_canary(api, &location, &plan, &mut leftover, Duration::from_secs(5)).await;
+            counts.push(api.keys().len());
+        }
+        counts
+    }
+
+    #[tokio::test]
+    async fn one_canary_remains_when_listing_and_another_permission_are_refused() {
+        let unlisted = || FakeObjects { refuses_list: true, ..FakeObjects::default() };
+        let write_only = FakeObjects { refuses_get: true, refuses_delete: true, ..unlisted() };
+        let not_readable = FakeObjects { refuses_get: true, ..unlisted() };
+        let not_deletable = FakeObjects { refuses_delete: true, ..unlisted() };
+        let stores_and_fails = FakeObjects { stores_and_fails: true, ..unlisted() };
+        for versioned in [false, true] {
+            assert_eq!(counts(&write_only, versioned, None).await, [1; 4], "{versioned}");
+            assert_eq!(counts(&not_readable, versioned, None).await, [0; 4], "{versioned}");
+            assert_eq!(counts(&not_deletable, versioned, None).await, [1; 4], "{versioned}");
+            assert_eq!(counts(&unlisted(), versioned, None).await, [0; 4], "{versioned}");
+            assert_eq!(counts(&stores_and_fails, versioned, None).await, [1; 4], "{versioned}");
+            for api in [&write_only, &not_deletable, &stores_and_fails] {
+                api.clear();
+            }
+        }
+        assert_eq!(counts(&unlisted(), true, Some(Duration::from_secs(60))).await, [1; 4], "locked by default");
     }
 }

@@ -140,7 +140,7 @@ async fn proof_starts_beside_locked_write_canaries() {
     for _ in 0..LOCKED_MAX + 1 {
         let retention = Some(Duration::from_secs(600));
         let plan = CanaryPlan { names: &names, versioned: true, retention, clock, in_use: None };
-        object_canary(&api, &bucket, &plan, Duration::from_secs(5)).await;
+        object_canary(&api, &bucket, &plan, &mut None, Duration::from_secs(5)).await;
     }
     let before = api.keys().len();
     let mut proofs = LockProofs::default();
@@ -155,7 +155,7 @@ async fn proof_writes_nothing_beside_a_canary_locked_for_longer() {
     let (clock, bucket) = (ServiceClock::new(Some(0)), FakeBucket::healthy().location());
     let retention = Some(Duration::from_secs(10));
     let plan = CanaryPlan { names: &names, versioned: true, retention, clock, in_use: None };
-    object_canary(&api, &bucket, &plan, Duration::from_secs(5)).await;
+    object_canary(&api, &bucket, &plan, &mut None, Duration::from_secs(5)).await;
     let mut proofs = LockProofs::default();
     proofs.advance(&api, &schedule::tests::basis(), context(&names, Some(0))).await;
     let checked = proofs.checked(&bucket, &schedule::tests::basis());

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::configuration::Configuration;
 use super::{Input, Session};
 use crate::check::canary::{CanaryNames, ServiceClock, Swept, sweep, utc};
-use crate::check::object_canary::{CanaryPlan, object_canary};
+use crate::check::object_canary::{CanaryPlan, Leftover, object_canary};
 use crate::check::{CheckLog, Checked};
 use crate::driver::Depth;
 use crate::model::report::Finding;
@@ -29,6 +29,8 @@ pub(super) struct Canaries {
     /// Whether a canary may have been leaked, also by an earlier process. False once a sweep has looked for
     /// canaries and found none.
     may_have_leaked: bool,
+    /// Canary of this process that may still exist, for services that refuse to list it.
+    leftover: Option<Leftover>,
     /// The service's clock at the latest probe that read it.
     clock: ServiceClock,
 }
@@ -40,11 +42,14 @@ struct WrittenObject {
     settings: S3CanarySettings,
     /// Requested retention.
     retention: Option<Duration>,
+    /// Warnings of its check. They hold until the next canary.
+    warnings: Vec<Finding>,
 }
 
 impl Default for Canaries {
     fn default() -> Self {
-        Self { latest: None, removable_at: None, may_have_leaked: true, clock: ServiceClock::default() }
+        let clock = ServiceClock::default();
+        Self { latest: None, removable_at: None, may_have_leaked: true, leftover: None, clock }
     }
 }
 
@@ -103,21 +108,25 @@ impl Canaries {
                 latest.written_at,
                 settings.interval.as_secs()
             );
+            let warnings = latest.warnings.clone();
             if self.removable_at.is_some_and(|at| at <= Instant::now()) {
                 match within(deadline, sweep(api, names, versioned, *clock, in_use)).await {
                     Ok(_) => self.removable_at = None,
                     Err(failure) => detail = format!("{detail}; it was not removed yet: {failure}"),
                 }
             }
-            log.skip(CheckName::WriteCanary, detail);
+            let checked = Checked::<()>::not_needed(detail).with_warnings(warnings);
+            log.run(CheckName::WriteCanary, async { checked }).await;
             return;
         }
         let plan = CanaryPlan { names, versioned, retention, clock: *clock, in_use };
         (self.latest, self.removable_at, self.may_have_leaked) = (None, None, true);
-        let mut is_clean = false;
+        let (mut is_clean, mut warnings) = (false, Vec::new());
+        let leftover = &mut self.leftover;
         let writing = async {
-            let checked = object_canary(api, input.location, &plan, deadline).await;
+            let checked = object_canary(api, input.location, &plan, leftover, deadline).await;
             is_clean = checked.outcome() == Outcome::Passed && checked.findings().is_empty();
+            warnings = checked.findings().to_vec();
             checked
         };
         let written = log.run(CheckName::WriteCanary, writing).await;
@@ -125,7 +134,7 @@ impl Canaries {
         if let Some(locked) = written {
             let (at, written_at, settings) = (Instant::now(), Timestamp::now(), settings.clone());
             self.removable_at = locked.map(|key| at + clock.wait_until_past(key.until));
-            self.latest = Some(WrittenObject { at, written_at, settings, retention });
+            self.latest = Some(WrittenObject { at, written_at, settings, retention, warnings });
         }
     }
 
@@ -141,7 +150,13 @@ impl Canaries {
         location: &S3Location,
     ) -> Result<Option<String>, S3Failure> {
         // In a bucket that never had versions, the only version of an object has an id too.
-        let swept = sweep(api, names, true, self.clock, None).await?;
+        let swept = match (sweep(api, names, true, self.clock, None).await, &self.leftover) {
+            (Err(failure), Some(leftover)) if failure.is_refusal() => {
+                leftover.remove(api, names).await?;
+                Swept::default()
+            }
+            (swept, _) => swept?,
+        };
         Ok(remaining(&swept).map(|why| format!("a canary in {location} {why}; it must be removed manually")))
     }
 }

@@ -103,3 +103,17 @@ async fn proof_is_due_only_after_a_probe_that_reached_it() {
     assert_eq!(facts.proof_due(), None);
     assert!(facts.canary_in_use().is_some());
 }
+
+#[tokio::test]
+async fn warnings_of_a_canary_stay_until_the_next_one() {
+    let (location, settings) = (location(), settings());
+    let input = Input::new(&location, &settings, Depth::Routine);
+    let (mut canaries, session) =
+        (Canaries::default(), session(FakeObjects { refuses_list: true, ..FakeObjects::default() }));
+    for outcome in [Outcome::Passed, Outcome::Skipped, Outcome::Skipped] {
+        let mut log = CheckLog::new(&PLAN[..1], Duration::MAX);
+        canaries.write_if_due(&session, input, &configuration(None), None, &mut log).await;
+        let result = log.finish().remove(0);
+        assert_eq!((result.outcome, result.findings().len()), (outcome, 1), "{result:?}");
+    }
+}
