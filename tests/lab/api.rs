@@ -10,8 +10,8 @@ use crate::machine::{FIRST_VERDICT, eventually};
 
 /// The agent's socket.
 pub const SOCKET: &str = "/run/targetwatch/api.sock";
-/// Time limit of a request. Without an answer by then, the agent hangs.
-const LIMIT: Duration = Duration::from_secs(5);
+/// Time limit of a request, deletions included. Without an answer by then, the agent hangs.
+pub const LIMIT: Duration = Duration::from_secs(5);
 
 /// An answer of the API.
 #[derive(Debug)]

@@ -1,14 +1,9 @@
 //! Deletion of a target whose server is dead: by a plain, a forced or a lazy unmount, each within its deadline.
 
 use std::process::{Child, Command};
-use std::time::Duration;
 
-use crate::api::Target;
+use crate::api::{LIMIT, Target};
 use crate::machine::{HARD, Machine, TIMED_OUT, black_hole, black_hole_data, eventually, log, mount_of, mount_path};
-
-/// Time limit of a deletion: a check of the server and three unmounts, with a deadline of 2 s each, and the end of a
-/// killed child.
-const DELETED: Duration = Duration::from_secs(12);
 
 /// A process whose working directory is the mount of an exported path.
 struct User(Child);
@@ -29,7 +24,7 @@ impl Drop for User {
 
 fn assert_deleted(target: &Target, path: &str) {
     let answer = target.delete();
-    assert!(answer.code == 202 && answer.took < DELETED, "{answer:?}");
+    assert!(answer.code == 202 && answer.took < LIMIT, "{answer:?}");
     eprintln!("{} deleted after {:.1} s", target.export, answer.took.as_secs_f64());
     assert_eq!(mount_of(path), None);
 }
@@ -74,7 +69,7 @@ fn delete_releases_processes_blocked_on_a_dead_server() {
             || crate::process::processes().iter().any(|process| process.pid == blocked.id() && process.state == 'D');
         eventually("the process is blocked", TIMED_OUT, || is_blocked().then_some(()));
         assert_deleted(&target, path);
-        eventually("the process ends", DELETED, || blocked.try_wait().expect("a status or none"));
+        eventually("the process ends", LIMIT, || blocked.try_wait().expect("a status or none"));
     }
 }
 
