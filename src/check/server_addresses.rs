@@ -2,8 +2,8 @@
 //!
 //! A mount uses the address that the name had at the time of mounting until it is unmounted. If the name has another
 //! address now, the mount still uses the former server. Clusters of file servers have names that resolve to one
-//! address of many at each lookup. A change of such a rotating name means nothing. It is recognized by a former
-//! address that it resolves to again.
+//! address of many at each lookup. A change of such a rotating name means nothing. It is recognized by repeated
+//! returns to former addresses. A name that returns once was moved and moved back.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 /// Maximum number of former addresses that are kept.
 const FORMER_MAX: usize = 64;
 
-/// How long a name counts as rotating after it resolved to a former address again.
+/// Longest time between two returns of a rotating name to former addresses.
 const ROTATION_MEMORY: Duration = Duration::from_secs(3600);
 
 /// Addresses to which the name of one target's server resolved.
@@ -22,7 +22,10 @@ pub struct ServerAddresses {
     current: Vec<IpAddr>,
     /// Former addresses that are not current, oldest first.
     former: Vec<IpAddr>,
-    repeated_at: Option<Instant>,
+    /// When the name last resolved to a former address.
+    returned_at: Option<Instant>,
+    /// When it last did so within [`ROTATION_MEMORY`] of an earlier return.
+    rotated_at: Option<Instant>,
 }
 
 impl ServerAddresses {
@@ -33,7 +36,9 @@ impl ServerAddresses {
             *self = Self { host: host.to_owned(), ..Self::default() };
         }
         if self.former.iter().any(|address| addresses.contains(address)) {
-            self.repeated_at = Some(Instant::now());
+            let now = Instant::now();
+            self.rotated_at = self.returned_at.filter(|at| at.elapsed() < ROTATION_MEMORY).map(|_| now);
+            self.returned_at = Some(now);
         }
         for address in std::mem::take(&mut self.current) {
             if !self.former.contains(&address) {
@@ -67,7 +72,7 @@ impl ServerAddresses {
     /// Whether the name moved away from the address. False for a rotating name.
     #[must_use]
     pub fn has_left(&self, address: IpAddr) -> bool {
-        let rotates = self.repeated_at.is_some_and(|at| at.elapsed() < ROTATION_MEMORY);
+        let rotates = self.rotated_at.is_some_and(|at| at.elapsed() < ROTATION_MEMORY);
         !self.is_empty() && !rotates && !self.current.contains(&address)
     }
 }
@@ -93,6 +98,15 @@ mod tests {
                 && servers.ever_included(address(3))
                 && !servers.ever_included(address(4))
         );
+    }
+
+    #[test]
+    fn address_between_is_left_after_the_name_moved_back() {
+        let mut servers = ServerAddresses::default();
+        for number in [1, 2, 1] {
+            servers.update("nas", vec![address(number)]);
+        }
+        assert!(servers.has_left(address(2)) && !servers.has_left(address(1)));
     }
 
     #[test]
