@@ -19,6 +19,7 @@ mod token;
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use axum::extract::{Request, State};
 use axum::http::header::WWW_AUTHENTICATE;
 use axum::http::request::Parts;
@@ -52,7 +53,7 @@ pub(super) const CHANGES_BY_GET: &str = "/set_default";
 /// Authenticates requests.
 #[derive(Debug)]
 pub struct Auth {
-    mode: Mode,
+    mode: ArcSwap<Mode>,
     socket_needs_token: bool,
 }
 
@@ -64,41 +65,51 @@ enum Mode {
     Keystone(keystone::KeystoneAuth),
 }
 
+impl Mode {
+    async fn load(settings: &ApiSettings) -> Result<Self, AuthError> {
+        Ok(match &settings.auth {
+            AuthSettings::None => Self::None(AcceptedHosts::of(settings)),
+            AuthSettings::Token { file } => Self::Token(token::TokenAuth::load(file).await?),
+            AuthSettings::Keystone(settings) => Self::Keystone(keystone::KeystoneAuth::load(settings).await?),
+        })
+    }
+}
+
 impl Auth {
     /// Loads the configured authentication. Sends nothing over the network.
     ///
     /// # Errors
     /// [`AuthError`] when a file that it names cannot be used.
     pub async fn load(settings: &ApiSettings) -> Result<Self, AuthError> {
-        let mode = match &settings.auth {
-            AuthSettings::None => Mode::None(AcceptedHosts::of(settings)),
-            AuthSettings::Token { file } => Mode::Token(token::TokenAuth::load(file).await?),
-            AuthSettings::Keystone(settings) => Mode::Keystone(keystone::KeystoneAuth::load(settings).await?),
-        };
+        let mode = ArcSwap::from_pointee(Mode::load(settings).await?);
         Ok(Self { mode, socket_needs_token: settings.socket_needs_token })
     }
 
     /// No authentication: every caller is an admin.
     #[must_use]
     pub fn none() -> Self {
-        Self { mode: Mode::None(AcceptedHosts::Loopback), socket_needs_token: false }
+        Self { mode: ArcSwap::from_pointee(Mode::None(AcceptedHosts::Loopback)), socket_needs_token: false }
     }
 
-    /// Reads the configured files again.
+    /// Applies the settings of `[api.token]` or `[api.keystone]`, and reads their files again. Unchanged Keystone
+    /// settings keep the token cache. Another `[api] auth` needs a restart and is ignored.
     ///
     /// # Errors
-    /// [`AuthError`] when a file cannot be used. The former content stays in force then.
-    pub async fn reload(&self) -> Result<(), AuthError> {
-        match &self.mode {
-            Mode::None(_) => Ok(()),
-            Mode::Token(token) => token.reload().await,
-            Mode::Keystone(keystone) => keystone.reload().await,
+    /// [`AuthError`] when a file cannot be used. The former settings and content stay in force then.
+    pub async fn reload(&self, settings: &ApiSettings) -> Result<(), AuthError> {
+        match (&*self.mode.load_full(), &settings.auth) {
+            (Mode::Keystone(auth), AuthSettings::Keystone(new)) if auth.settings() == &**new => auth.reload().await,
+            (Mode::Keystone(_), AuthSettings::Keystone(_)) | (Mode::Token(_), AuthSettings::Token { .. }) => {
+                self.mode.store(Arc::new(Mode::load(settings).await?));
+                Ok(())
+            }
+            _ => Ok(()),
         }
     }
 
     /// Whether requests over TCP need a token.
     pub(super) fn needs_token(&self) -> bool {
-        !matches!(self.mode, Mode::None(_))
+        !matches!(**self.mode.load(), Mode::None(_))
     }
 
     async fn caller(&self, parts: &Parts) -> Result<Caller, Fault> {
@@ -108,8 +119,9 @@ impl Auth {
         }
         let peer = parts.extensions.get().copied().unwrap_or(Peer::Tcp);
         let is_trusted = peer == Peer::Unix && !self.socket_needs_token;
-        let token = if matches!(self.mode, Mode::None(_)) { None } else { token_of(&parts.headers)? };
-        let identity = match (&self.mode, token) {
+        let mode = self.mode.load_full();
+        let token = if matches!(*mode, Mode::None(_)) { None } else { token_of(&parts.headers)? };
+        let identity = match (&*mode, token) {
             (Mode::None(hosts), _) => {
                 if peer == Peer::Tcp {
                     browser::refuse_foreign(parts, *hosts)?;
@@ -130,7 +142,7 @@ impl Auth {
 
     /// `WWW-Authenticate` header of a 401 answer.
     fn challenge(&self) -> Option<HeaderValue> {
-        match &self.mode {
+        match &**self.mode.load() {
             Mode::None(_) => None,
             Mode::Token(_) => Some(HeaderValue::from_static("Bearer")),
             Mode::Keystone(auth) => HeaderValue::try_from(format!("Keystone uri=\"{}\"", auth.url())).ok(),

@@ -178,9 +178,10 @@ impl RunningAgent {
         Ok(Self { agent, auth, tls, serving })
     }
 
-    /// Reloads the files that `[api]` names. Logs an invalid file, and keeps the old content in use.
-    async fn reload_files(&self) {
-        if let Err(error) = self.auth.reload().await {
+    /// Applies the settings of authentication and reloads the files of `[api]`. Logs an invalid file, and keeps the
+    /// old settings and content in use.
+    async fn reload_api(&self, settings: &ApiSettings) {
+        if let Err(error) = self.auth.reload(settings).await {
             tracing::error!("cannot reload the files of [api]; the old ones stay in force: {error}");
         }
         if let Some(tls) = &self.tls
@@ -224,11 +225,19 @@ fn warn_about_plain_text(api: &ApiSettings) {
 async fn reload(running: &RunningAgent, settings: &mut Settings, config: Option<&Path>) {
     let agent = &running.agent;
     systemd::reloading();
-    running.reload_files().await;
-    match config::load(config) {
+    let loaded = config::load(config);
+    running.reload_api(loaded.as_ref().map_or(&settings.api, |new| &new.api)).await;
+    match loaded {
         Ok(new) => {
+            let is_same_kind = std::mem::discriminant(&new.api.auth) == std::mem::discriminant(&settings.api.auth);
+            if is_same_kind && new.api.auth != settings.api.auth {
+                settings.api.auth.clone_from(&new.api.auth);
+                warn_about_plain_text(&settings.api);
+            }
             if new.api != settings.api || new.registry_url != settings.registry_url {
-                tracing::warn!("[api] and [registry] change with a restart only; the old settings stay in force");
+                tracing::warn!(
+                    "[api], except [api.token] and [api.keystone], and [registry] change with a restart only; the old settings stay in force"
+                );
             }
             agent.change_settings(new.agent.clone());
             agent.declare_targets(&new.declared).await;

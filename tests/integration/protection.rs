@@ -157,6 +157,25 @@ async fn warns_of_keystone_without_tls_and_of_exposed_secrets() {
 }
 
 #[tokio::test]
+async fn reload_applies_keystone_settings_without_a_restart() {
+    let workspace = Workspace::new();
+    workspace.write("password", "s3cret");
+    workspace.configure(&format!(
+        "[api]\nauth = \"keystone\"\n[api.keystone]\nurl = \"http://127.0.0.1:1\"\nusername = \"t\"\npassword_file = {:?}",
+        workspace.path("password"),
+    ));
+    let daemon = Daemon::start(&workspace).await;
+    let challenge = async || daemon.request("GET", "/node", None).await.header("www-authenticate").to_owned();
+    assert_eq!(challenge().await, "Keystone uri=\"http://127.0.0.1:1\"");
+    workspace.configure("[api.keystone]\nurl = \"http://keystone.example:5000\"");
+    daemon.signal(Signal::SIGHUP);
+    daemon.wait_for_log("configuration reloaded").await;
+    assert_eq!(challenge().await, "Keystone uri=\"http://keystone.example:5000\"");
+    assert!(daemon.log().contains("is used without TLS"), "{}", daemon.log());
+    assert!(!daemon.log().contains("with a restart only"), "{}", daemon.log());
+}
+
+#[tokio::test]
 async fn start_fails_when_security_files_are_unusable() {
     for (file, content, expected) in [
         ("api.token", "short", "[api.token] file"),

@@ -78,7 +78,12 @@ impl KeystoneAuth {
         Ok(Self { shared: Arc::new(shared) })
     }
 
-    /// Keeps the token cache. Without it, a reload while Keystone is down would refuse every caller.
+    pub(super) fn settings(&self) -> &KeystoneSettings {
+        &self.shared.settings
+    }
+
+    /// Reads the files again and keeps the token cache. Without it, a reload while Keystone is down would refuse
+    /// every caller.
     pub(super) async fn reload(&self) -> Result<(), AuthError> {
         self.shared.validator.store(Arc::new(Validator::new(&self.shared.settings).await?));
         self.shared.cache().forget_failure();

@@ -166,8 +166,8 @@ async fn one_secret_makes_an_admin_and_is_replaced_by_a_reload() {
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("token");
     std::fs::write(&file, "0123456789abcdef\n").expect("written");
-    let auth = Auth::load(&api(AuthSettings::Token { file: file.clone() }, false)).await.expect("a secret");
-    let auth = Arc::new(auth);
+    let settings = api(AuthSettings::Token { file: file.clone() }, false);
+    let auth = Arc::new(Auth::load(&settings).await.expect("a secret"));
     assert_eq!(status(&auth, "DELETE", "/backup_targets/x", "0123456789abcdef").await, 200);
     let bearer = |value: &str| axum::http::Request::builder().uri("/node").header(AUTHORIZATION, value);
     assert_eq!(ask(&auth, bearer("Bearer 0123456789abcdef"), Peer::Tcp).await.0, 200);
@@ -179,16 +179,43 @@ async fn one_secret_makes_an_admin_and_is_replaced_by_a_reload() {
 
     std::fs::write(&file, "fedcba9876543210").expect("written");
     assert_eq!(status(&auth, "GET", "/node", "0123456789abcdef").await, 200, "not before it is told");
-    auth.reload().await.expect("a secret");
+    auth.reload(&settings).await.expect("a secret");
     assert_eq!(status(&auth, "GET", "/node", "0123456789abcdef").await, 401);
     assert_eq!(status(&auth, "GET", "/node", "fedcba9876543210").await, 200);
 
     for bad in ["short", "", "with a blank in it all"] {
         std::fs::write(&file, bad).expect("written");
-        let error = auth.reload().await.expect_err(bad).to_string();
+        let error = auth.reload(&settings).await.expect_err(bad).to_string();
         assert!(error.contains("[api.token] file") && (bad.is_empty() || !error.contains(bad)), "{error}");
         assert_eq!(status(&auth, "GET", "/node", "fedcba9876543210").await, 200, "the old one stays");
     }
+}
+
+#[tokio::test]
+async fn reload_applies_other_settings_of_the_same_kind_only() {
+    let fake = FakeKeystone::start().await;
+    fake.add("t", Some("p"), &["operator"], 3600);
+    let keystone = |admin_role: &str| {
+        let settings = KeystoneSettings { admin_role: admin_role.to_owned(), ..fake.settings() };
+        api(AuthSettings::Keystone(Box::new(settings)), false)
+    };
+    let auth = Arc::new(Auth::load(&keystone("admin")).await.expect("settings"));
+    assert_eq!(status(&auth, "GET", "/node", "t").await, 403);
+    auth.reload(&api(AuthSettings::None, false)).await.expect("ignored");
+    assert_eq!(status(&auth, "GET", "/node", "t").await, 403);
+    auth.reload(&keystone("operator")).await.expect("settings");
+    assert_eq!(status(&auth, "GET", "/node", "t").await, 200, "no identity of the old role is cached");
+
+    let directory = tempfile::tempdir().expect("a directory");
+    let token = |name: &str| {
+        let file = directory.path().join(name);
+        std::fs::write(&file, format!("{name}-0123456789abcdef")).expect("written");
+        api(AuthSettings::Token { file }, false)
+    };
+    let auth = Arc::new(Auth::load(&token("old")).await.expect("a secret"));
+    auth.reload(&token("new")).await.expect("another file");
+    assert_eq!(status(&auth, "GET", "/node", "old-0123456789abcdef").await, 401);
+    assert_eq!(status(&auth, "GET", "/node", "new-0123456789abcdef").await, 200);
 }
 
 #[tokio::test]

@@ -3,9 +3,8 @@
 //! The agent keeps its SHA-256 and compares it in constant time, so that neither content nor length of the
 //! secret can be measured.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use arc_swap::ArcSwap;
 use axum::http::StatusCode;
 use secrecy::{ExposeSecret, SecretString};
 use subtle::ConstantTimeEq;
@@ -19,23 +18,16 @@ use crate::sys::secret_file::read_secret;
 
 #[derive(Debug)]
 pub(super) struct TokenAuth {
-    file: PathBuf,
-    expected: ArcSwap<TokenHash>,
+    expected: TokenHash,
 }
 
 impl TokenAuth {
     pub(super) async fn load(file: &Path) -> Result<Self, AuthError> {
-        Ok(Self { file: file.to_owned(), expected: ArcSwap::from_pointee(read(file).await?) })
-    }
-
-    pub(super) async fn reload(&self) -> Result<(), AuthError> {
-        self.expected.store(read(&self.file).await?.into());
-        Ok(())
+        Ok(Self { expected: read(file).await? })
     }
 
     pub(super) fn identify(&self, token: &SecretString) -> Result<Identity, Fault> {
-        let expected = self.expected.load();
-        if TokenHash::of(token).as_bytes().ct_eq(expected.as_bytes()).into() {
+        if TokenHash::of(token).as_bytes().ct_eq(self.expected.as_bytes()).into() {
             Ok(Identity { caller: Caller::local(), project_name: String::new() })
         } else {
             Err(Fault::new(StatusCode::UNAUTHORIZED, "the token is not the agent's, see [api.token] file on its host"))
