@@ -19,6 +19,7 @@ mod host;
 mod id;
 pub mod limits;
 pub mod listen;
+mod page;
 pub mod prefix;
 mod request_id;
 mod state;

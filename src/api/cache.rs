@@ -24,8 +24,10 @@ use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, ETAG, VARY};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use lru::LruCache;
+use uuid::Uuid;
 
 use super::fault::Fault;
+use super::page::{Page, unknown_marker};
 use crate::agent::View;
 use crate::model::Caller;
 use rendered::RenderedList;
@@ -51,6 +53,8 @@ pub(super) struct ListSource<T> {
     pub(super) generation: fn(&View) -> u64,
     /// The items that a caller sees of a view.
     pub(super) items: for<'a> fn(&Caller, &'a View) -> Vec<&'a Arc<T>>,
+    /// Id of an item.
+    pub(super) id: fn(&T) -> Uuid,
     /// Renders one item as JSON.
     pub(super) render: fn(&Caller, &T) -> serde_json::Result<Vec<u8>>,
 }
@@ -85,7 +89,16 @@ impl<T> ListCache<T> {
     }
 
     /// Answers with the list that a caller sees of a view, or with 304 when the client has that list.
-    pub(super) async fn answer(&self, caller: &Caller, view: &View, headers: &HeaderMap) -> Result<Response, Fault> {
+    pub(super) async fn answer(
+        &self,
+        caller: &Caller,
+        view: &View,
+        page: Page,
+        headers: &HeaderMap,
+    ) -> Result<Response, Fault> {
+        if page != Page::WHOLE {
+            return self.page(caller, view, page);
+        }
         let list = self.list(caller, view).await.map_err(|error| failed("rendered", &error))?;
         let etag = list.etag.clone();
         if negotiation::is_known(headers, &etag) {
@@ -97,6 +110,23 @@ impl<T> ListCache<T> {
         }
         let compressed = list.gzip().await.map_err(|error| failed("compressed", &error))?;
         Ok((described, [(CONTENT_ENCODING, GZIP)], compressed).into_response())
+    }
+
+    /// Answers with a page of the list. Pages are not cached.
+    fn page(&self, caller: &Caller, view: &View, page: Page) -> Result<Response, Fault> {
+        let items = (self.source.items)(caller, view);
+        let start = match page.marker {
+            None => 0,
+            Some(marker) => {
+                let last = items.iter().position(|item| (self.source.id)(item) == marker);
+                last.ok_or_else(|| unknown_marker(&marker.to_string()))? + 1
+            }
+        };
+        let limit = page.limit.map_or(usize::MAX, NonZeroUsize::get);
+        let items: Vec<_> = items.into_iter().skip(start).take(limit).collect();
+        let list = RenderedList::new(self.source.key, &items, None, |item| (self.source.render)(caller, item));
+        let list = list.map_err(|error| failed("rendered", &error))?;
+        Ok(([(CONTENT_TYPE, JSON)], list.body).into_response())
     }
 
     async fn list(&self, caller: &Caller, view: &View) -> serde_json::Result<Arc<RenderedList<T>>> {
@@ -162,6 +192,7 @@ mod tests {
             key: "names",
             generation: |view| view.generation,
             items: |_, _| vec![Box::leak(Box::new(Arc::new(String::new())))],
+            id: |_| Uuid::nil(),
             render: |caller, _| serde_json::to_vec(&caller.project_id),
         };
         ListCache { max_bytes, ..ListCache::new(source) }

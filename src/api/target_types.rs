@@ -13,6 +13,7 @@ use axum::{Extension, Json};
 use super::body::{self, Body};
 use super::fault::Fault;
 use super::id::Id;
+use super::page::{Page, PageParameters};
 use super::state::State;
 use super::targets::deleted;
 use super::wire;
@@ -25,29 +26,33 @@ const TAG: &str = "backup target types";
 type Changed = Result<Json<wire::OneChangedType>, Fault>;
 
 /// List backup target types.
-#[utoipa::path(get, path = "/backup_target_types", tag = TAG, operation_id = "list_types", responses(
+#[utoipa::path(get, path = "/backup_target_types", tag = TAG, operation_id = "list_types", params(PageParameters), responses(
     (status = 200, description = "The types that the caller may see, oldest first. Answers If-None-Match.", body = wire::TypeList),
+    (status = 400, description = "The limit or the marker is wrong.", body = wire::FaultBody),
     (status = 304, description = "Nothing has changed."),
 ))]
 pub(super) async fn list(
     Shared(state): Shared<State>,
     Extension(caller): Extension<Caller>,
+    page: Page,
     headers: HeaderMap,
 ) -> Result<Response, Fault> {
-    state.types.answer(&caller, &state.agent.view(), &headers).await
+    state.types.answer(&caller, &state.agent.view(), page, &headers).await
 }
 
 /// List backup target types: the same as without `detail`, as in the guide.
-#[utoipa::path(get, path = "/backup_target_types/detail", tag = TAG, operation_id = "detail_types", responses(
+#[utoipa::path(get, path = "/backup_target_types/detail", tag = TAG, operation_id = "detail_types", params(PageParameters), responses(
     (status = 200, description = "The types that the caller may see, oldest first. Answers If-None-Match.", body = wire::TypeList),
+    (status = 400, description = "The limit or the marker is wrong.", body = wire::FaultBody),
     (status = 304, description = "Nothing has changed."),
 ))]
 pub(super) async fn detail(
     state: Shared<State>,
     caller: Extension<Caller>,
+    page: Page,
     headers: HeaderMap,
 ) -> Result<Response, Fault> {
-    list(state, caller, headers).await
+    list(state, caller, page, headers).await
 }
 
 /// Show a backup target type.

@@ -9,6 +9,7 @@ use axum::{Extension, Json};
 use super::body::{self, Body};
 use super::fault::{Fault, no_such_method};
 use super::id::Id;
+use super::page::{Page, PageParameters};
 use super::state::State;
 use super::wire;
 use crate::agent::NewTarget;
@@ -17,29 +18,33 @@ use crate::model::{Caller, TargetId};
 const TAG: &str = "backup targets";
 
 /// List backup targets.
-#[utoipa::path(get, path = "/backup_targets", tag = TAG, responses(
+#[utoipa::path(get, path = "/backup_targets", tag = TAG, params(PageParameters), responses(
     (status = 200, description = "All targets, oldest first. Answers If-None-Match.", body = wire::TargetList),
+    (status = 400, description = "The limit or the marker is wrong.", body = wire::FaultBody),
     (status = 304, description = "Nothing has changed."),
 ))]
 pub(super) async fn list(
     Shared(state): Shared<State>,
     Extension(caller): Extension<Caller>,
+    page: Page,
     headers: HeaderMap,
 ) -> Result<Response, Fault> {
-    state.targets.answer(&caller, &state.agent.view(), &headers).await
+    state.targets.answer(&caller, &state.agent.view(), page, &headers).await
 }
 
 /// List backup targets, each with its latest report.
-#[utoipa::path(get, path = "/backup_targets/detail", tag = TAG, responses(
+#[utoipa::path(get, path = "/backup_targets/detail", tag = TAG, params(PageParameters), responses(
     (status = 200, description = "All targets, oldest first. Answers If-None-Match.", body = wire::TargetDetailList),
+    (status = 400, description = "The limit or the marker is wrong.", body = wire::FaultBody),
     (status = 304, description = "Nothing has changed."),
 ))]
 pub(super) async fn detail(
     Shared(state): Shared<State>,
     Extension(caller): Extension<Caller>,
+    page: Page,
     headers: HeaderMap,
 ) -> Result<Response, Fault> {
-    state.details.answer(&caller, &state.agent.view(), &headers).await
+    state.details.answer(&caller, &state.agent.view(), page, &headers).await
 }
 
 /// Create a backup target, with its first type. Does not wait for storage.

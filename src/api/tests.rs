@@ -4,6 +4,7 @@
 mod guide;
 mod hang_ups;
 mod history;
+mod pages;
 mod requests;
 #[path = "../../tests/support/shape.rs"]
 pub(in crate::api) mod shape;

@@ -3,11 +3,14 @@
 //! Without options, a command prints a table or a report for people. `--json` prints the answer of the API.
 //! `-f` and `-c` print columns in the formats of OpenStack's clients (cliff), for scripts that parse those.
 
+use std::num::NonZeroUsize;
+
 use anyhow::bail;
 use clap::{Args, ValueEnum};
 use comfy_table::{LineStyle, Table, presets};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
+use uuid::Uuid;
 
 use super::client::Answer;
 use super::terminal::{OutputStyle, escape_invisible, escape_json, json_text, print, print_json};
@@ -24,6 +27,27 @@ pub struct OutputOptions {
     /// Print only this column; may be repeated
     #[arg(short, long = "column", value_name = "COLUMN")]
     columns: Vec<String>,
+}
+
+/// Options that select a page of a list.
+#[derive(Debug, Args)]
+pub struct PageOptions {
+    /// Print at most this number of items
+    #[arg(long, value_name = "NUMBER")]
+    limit: Option<NonZeroUsize>,
+    /// Continue after the item with this id
+    #[arg(long, value_name = "ID")]
+    marker: Option<Uuid>,
+}
+
+impl PageOptions {
+    /// Returns the path of a list with the parameters of the page.
+    pub(super) fn path(&self, list: &str) -> String {
+        let limit = self.limit.map(|limit| format!("limit={limit}"));
+        let marker = self.marker.map(|marker| format!("marker={marker}"));
+        let parameters: Vec<String> = limit.into_iter().chain(marker).collect();
+        if parameters.is_empty() { list.to_owned() } else { format!("{list}?{}", parameters.join("&")) }
+    }
 }
 
 /// Format of columns.

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::client::{ANSWER_TIMEOUT, Answer, Client, ClientError, ConnectionOptions, PROBE_TIMEOUT};
 use super::exit::ExitState;
-use super::output::{OutputOptions, Rows};
+use super::output::{OutputOptions, PageOptions, Rows};
 use super::select::{self, Selectable};
 use super::terminal::{confirm, escape_invisible, print};
 use super::{columns, render, runtime};
@@ -19,6 +19,9 @@ use crate::api::wire::{self, NewTarget, NewTargetBody, TargetUpdate, TargetUpdat
 pub enum Command {
     /// List the targets
     List {
+        /// Page of the list.
+        #[command(flatten)]
+        page: PageOptions,
         /// Format of the output.
         #[command(flatten)]
         output: OutputOptions,
@@ -138,8 +141,8 @@ pub fn run(access: ConnectionOptions, command: Command) -> anyhow::Result<ExitSt
     runtime::block_on(async {
         let client = Client::new(access);
         match command {
-            Command::List { output } => {
-                let answer = client.fetch("/backup_targets").await?;
+            Command::List { page, output } => {
+                let answer = client.fetch(&page.path("/backup_targets")).await?;
                 output.show(&answer, render::target_table, columns::TARGET, columns::targets)?;
                 Ok(ExitState::Available)
             }

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::client::{ANSWER_TIMEOUT, Client, ConnectionOptions};
 use super::exit::ExitState;
-use super::output::{OutputOptions, Rows};
+use super::output::{OutputOptions, PageOptions, Rows};
 use super::select::{self, Selectable};
 use super::target::resolve as resolve_target;
 use super::terminal::{confirm, escape_invisible, print};
@@ -28,7 +28,7 @@ pub fn run(access: ConnectionOptions, command: Command) -> anyhow::Result<ExitSt
     runtime::block_on(async {
         let client = Client::new(access);
         match command {
-            Command::List { output } => list(&client, &output).await,
+            Command::List { page, output } => list(&client, &page, &output).await,
             Command::Show { target_type, output } => show(&client, &target_type, &output).await,
             Command::Create(create) => {
                 let target = resolve_target(&client, &create.target).await?.id;
@@ -61,9 +61,9 @@ pub fn run(access: ConnectionOptions, command: Command) -> anyhow::Result<ExitSt
     })?
 }
 
-async fn list(client: &Client, output: &OutputOptions) -> anyhow::Result<ExitState> {
+async fn list(client: &Client, page: &PageOptions, output: &OutputOptions) -> anyhow::Result<ExitState> {
     let exports = exports(client).await?;
-    let answer = client.fetch("/backup_target_types").await?;
+    let answer = client.fetch(&page.path("/backup_target_types")).await?;
     let render = |list: &wire::TypeList, style| render::type_table(list, &exports, style);
     output.show(&answer, render, columns::TYPE, |list| {
         Rows::List(list.backup_target_types.iter().map(|found| columns::target_type(found, &exports)).collect())

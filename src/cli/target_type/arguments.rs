@@ -7,7 +7,7 @@ use crate::api::wire::{
     MetadataBody, MetadataEntry, MetadataList, MetadataPair, MetadataRemoval, MetadataRemovalBody, NewType,
     ProjectList, ProjectsBody, TypeUpdate,
 };
-use crate::cli::output::OutputOptions;
+use crate::cli::output::{OutputOptions, PageOptions};
 use crate::cli::target::metadata_entry;
 
 /// Operation on target types. A TYPE is an id, the beginning of an id, or a name. A PROJECT is the id
@@ -16,6 +16,9 @@ use crate::cli::target::metadata_entry;
 pub enum Command {
     /// List the target types
     List {
+        /// Page of the list.
+        #[command(flatten)]
+        page: PageOptions,
         /// Format of the output.
         #[command(flatten)]
         output: OutputOptions,
