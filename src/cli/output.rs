@@ -145,8 +145,8 @@ fn json_output(names: &[&str], cells: Vec<Vec<Value>>, is_list: bool) -> serde_j
     let object = |row: Vec<Value>| -> Value {
         names.iter().map(|name| (*name).to_owned()).zip(row).collect::<Map<String, Value>>().into()
     };
-    let objects = cells.into_iter().map(object);
-    let value: Value = if is_list { objects.collect() } else { objects.last().unwrap_or_default() };
+    let mut objects = cells.into_iter().map(object);
+    let value: Value = if is_list { objects.collect() } else { objects.next().unwrap_or_default() };
     json_text(&value).map(|text| text + "\n")
 }
 
