@@ -1,14 +1,13 @@
 //! Exports: the strings that identify a target's storage.
 //!
-//! `host:/path` for NFS, `host[:port]/bucket` (without scheme) for S3. Both are parsed once, at
-//! the edge, into types whose values are safe to hand to `mount.nfs`, to an S3 client and to the
-//! derivation of a directory name: no control characters, no `..`, no host that a command line
-//! would take for an option.
+//! `host:/path` for NFS, `host[:port]/bucket` (without scheme) for S3. Both are parsed once, where they enter the
+//! agent. The parsed values are safe for `mount.nfs`, for an S3 client and for the derivation of a directory name.
+//! They contain no control characters and no `..`, and no host begins like an option of a command.
 
 use std::fmt;
 use std::net::Ipv6Addr;
 
-/// Why a string is not an export. The message names the value and what was expected.
+/// Reason why a string is not an export. The message has the value and what was expected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ExportError {
     /// No `:/` between host and path.
@@ -22,8 +21,8 @@ pub enum ExportError {
     /// A control character, which no export may contain.
     #[error("{0:?} contains a control character, which is not allowed in an export")]
     ControlCharacter(String),
-    /// A `..` component, which would name another directory than the one written.
-    #[error("{0:?} contains a \"..\" component: write the path that is really exported")]
+    /// A `..` component, which would name another directory than the written one.
+    #[error("{0:?} contains a \"..\" component: write the exported path without it")]
     ParentComponent(String),
     /// Not an endpoint URL.
     #[error(
@@ -37,8 +36,8 @@ pub enum ExportError {
     BadBucket(String),
 }
 
-/// An NFS export, `host:/path`, kept exactly as written: the path's trailing slash decides the
-/// name of the mount directory.
+/// NFS export, `host:/path`, exactly as written. The name of the mount directory depends on the trailing slash of
+/// the path.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct NfsExport {
     host: String,
@@ -46,12 +45,12 @@ pub struct NfsExport {
 }
 
 impl NfsExport {
-    /// Parses `host:/path`; the host may be a name, an IPv4 address or an IPv6 address in
+    /// Parses `host:/path`. The host may be a name, an IPv4 address or an IPv6 address in
     /// brackets, with an optional zone (`[fe80::1%eth0]`).
     ///
     /// # Errors
-    /// [`ExportError`] when there is no `:/`, the host is none of those, or the path contains a
-    /// control character or a `..` component.
+    /// [`ExportError`] when there is no `:/`, the host is invalid, or the path contains a control character or a
+    /// `..` component.
     pub fn parse(text: &str) -> Result<Self, ExportError> {
         if text.chars().any(char::is_control) {
             return Err(ExportError::ControlCharacter(text.to_owned()));
@@ -66,28 +65,28 @@ impl NfsExport {
         Ok(Self { host: host.to_owned(), path: path.to_owned() })
     }
 
-    /// The host as written, an IPv6 address with its brackets.
+    /// Host as written, an IPv6 address with its brackets.
     #[must_use]
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// The host as a resolver or a socket wants it: without brackets.
+    /// Host for a resolver or a socket, without brackets.
     #[must_use]
     pub fn address(&self) -> &str {
         unbracketed(&self.host)
     }
 
-    /// The exported path, beginning with `/`, its trailing slash kept.
+    /// Exported path, which begins with `/`. A trailing slash is kept.
     #[must_use]
     pub fn path(&self) -> &str {
         &self.path
     }
 
-    /// The same export by another host, for a node that reaches the server by another address.
+    /// Returns the same export with another host, for a node that reaches the server at another address.
     ///
     /// # Errors
-    /// [`ExportError::BadHost`] when `host` is not one.
+    /// [`ExportError::BadHost`] when `host` is not a host.
     pub fn with_host(&self, host: &str) -> Result<Self, ExportError> {
         let host = bracketed(host);
         if !is_host(&host) {
@@ -96,7 +95,7 @@ impl NfsExport {
         Ok(Self { host, path: self.path.clone() })
     }
 
-    /// Whether the kernel's name for a mounted file system means this export.
+    /// Returns whether the kernel's source of a mount is this export.
     ///
     /// `nfs_path` in the kernel's `fs/nfs/namespace.c` drops trailing slashes from the name that
     /// mountinfo shows, and host names are case-insensitive (RFC 4343).
@@ -107,7 +106,7 @@ impl NfsExport {
         is_host && self.matches_path_of(source)
     }
 
-    /// Whether the kernel's name for a mounted file system has this export's path, on whatever host.
+    /// Returns whether the kernel's source of a mount has this export's path, on any host.
     #[must_use]
     pub fn matches_path_of(&self, source: &str) -> bool {
         split_host(source).is_some_and(|(_, path)| path.trim_end_matches('/') == self.path.trim_end_matches('/'))
@@ -133,9 +132,8 @@ fn bracketed(host: &str) -> String {
     if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host.to_owned() }
 }
 
-/// Whether `host` is a host name (RFC 1123, with the underscore that real networks use), an IPv4
-/// address, or a bracketed IPv6 address. A name never begins with `-`: it would be an option to
-/// the command that is given it.
+/// Returns whether `host` is a host name (RFC 1123, and underscores, which are in use), an IPv4 address, or a
+/// bracketed IPv6 address. A name must not begin with `-`, because a command would parse it as an option.
 pub(crate) fn is_host(host: &str) -> bool {
     if let Some(inner) = host.strip_prefix('[') {
         let Some(inner) = inner.strip_suffix(']') else {
@@ -155,7 +153,7 @@ fn is_host_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_')
 }
 
-/// Where an S3 service listens: scheme, host and optional port, and nothing else.
+/// Endpoint of an S3 service: scheme, host and optional port.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct S3Endpoint {
     tls: bool,
@@ -164,13 +162,13 @@ pub struct S3Endpoint {
 }
 
 impl S3Endpoint {
-    /// Parses `[http[s]://]host[:port][/]`. Without a scheme it is https.
+    /// Parses `[http[s]://]host[:port][/]`. The default scheme is https.
     ///
     /// # Errors
     /// [`ExportError::BadEndpoint`] for anything else: another scheme, a path, a query or
     /// credentials in the URL.
     pub fn parse(text: &str) -> Result<Self, ExportError> {
-        // Credentials do not belong there, and must not appear in the error.
+        // Credentials are not allowed here, and must not appear in the error.
         let shown = match text.rsplit_once('@') {
             Some((_, after)) => format!("…@{after}"),
             None => text.to_owned(),
@@ -201,7 +199,7 @@ impl S3Endpoint {
         Ok(Self { tls, host: host.to_owned(), port })
     }
 
-    /// The URL for an S3 client, without trailing slash.
+    /// URL for an S3 client, without trailing slash.
     #[must_use]
     pub fn url(&self) -> String {
         format!("{}://{}", if self.tls { "https" } else { "http" }, self.authority())
@@ -216,26 +214,26 @@ impl S3Endpoint {
         }
     }
 
-    /// The host as a resolver wants it: without brackets.
+    /// Host for a resolver, without brackets.
     #[must_use]
     pub fn address(&self) -> &str {
         unbracketed(&self.host)
     }
 
-    /// The TCP port: as written, else 443 or 80 by scheme.
+    /// TCP port: as written, or the default of the scheme, 443 or 80.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port.unwrap_or(if self.tls { 443 } else { 80 })
     }
 
-    /// Whether the service is spoken to over TLS.
+    /// Returns whether the service uses TLS.
     #[must_use]
     pub fn is_tls(&self) -> bool {
         self.tls
     }
 }
 
-/// An S3 bucket: at an endpoint of its own, or on AWS when there is none.
+/// S3 bucket at an endpoint, or on AWS without an endpoint.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct S3Location {
     endpoint: Option<S3Endpoint>,
@@ -243,12 +241,11 @@ pub struct S3Location {
 }
 
 impl S3Location {
-    /// A bucket at an endpoint, or on AWS without one.
+    /// Creates a location. Without an endpoint it is on AWS.
     ///
     /// # Errors
-    /// [`ExportError::BadBucket`] when the name is none. Accepted is what Ceph accepts (3 to 255
-    /// of letters, digits, `.`, `-`, `_`), a superset of AWS's rules: the service has the last
-    /// word on its own buckets.
+    /// [`ExportError::BadBucket`] for an invalid name. Valid are the names of Ceph: 3 to 255 letters, digits, `.`, `-`
+    /// and `_`. They include the names of AWS. The service itself may be stricter.
     pub fn new(endpoint: Option<S3Endpoint>, bucket: &str) -> Result<Self, ExportError> {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
         let valid = (3..=255).contains(&bucket.len())
@@ -261,7 +258,7 @@ impl S3Location {
         Ok(Self { endpoint, bucket: bucket.to_owned() })
     }
 
-    /// Parses what a person types: `[scheme://]host[:port]/bucket`, or a bucket name alone for AWS.
+    /// Parses `[scheme://]host[:port]/bucket`, or only a bucket name for AWS.
     ///
     /// # Errors
     /// [`ExportError`] when the endpoint or the bucket is malformed.
@@ -278,13 +275,13 @@ impl S3Location {
         }
     }
 
-    /// The endpoint. `None` means AWS.
+    /// Endpoint. `None` means AWS.
     #[must_use]
     pub fn endpoint(&self) -> Option<&S3Endpoint> {
         self.endpoint.as_ref()
     }
 
-    /// The bucket's name.
+    /// Name of the bucket.
     #[must_use]
     pub fn bucket(&self) -> &str {
         &self.bucket
@@ -307,7 +304,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn an_nfs_export_is_split_at_the_first_colon_slash() {
+    fn nfs_export_is_split_at_first_colon_slash() {
         for (text, address, path) in [
             ("192.168.1.34:/mnt/tvault/162", "192.168.1.34", "/mnt/tvault/162"),
             ("x:/Trilio_Backup", "x", "/Trilio_Backup"),
@@ -324,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_nfs_export_is_refused_with_what_was_expected() {
+    fn invalid_nfs_export_is_refused_with_expectation() {
         for text in [
             "",
             "nas",
@@ -349,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kernels_source_is_recognised_however_it_is_written() {
+    fn source_of_mount_is_recognized_in_every_spelling() {
         let export = NfsExport::parse("NAS:/home/kolla/").expect("valid");
         assert!(export.matches_source("nas:/home/kolla"));
         assert!(!export.matches_source("nas:/home/kolla/x"));
@@ -361,14 +358,14 @@ mod tests {
     }
 
     #[test]
-    fn a_mapped_host_replaces_the_first() {
+    fn mapped_host_replaces_host_of_export() {
         let export = NfsExport::parse("192.168.1.34:/x").expect("valid");
         assert_eq!(export.with_host("fd00::2").expect("valid").to_string(), "[fd00::2]:/x");
         assert!(export.with_host("-o").is_err());
     }
 
     #[test]
-    fn an_endpoint_is_scheme_host_and_port() {
+    fn endpoint_is_scheme_host_and_port() {
         for (text, url, authority, port) in [
             ("https://cephs3.triliodata.demo", "https://cephs3.triliodata.demo", "cephs3.triliodata.demo", 443),
             ("http://10.0.0.1:8080/", "http://10.0.0.1:8080", "10.0.0.1:8080", 8080),
@@ -399,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn a_location_is_written_without_its_scheme() {
+    fn location_is_displayed_without_scheme() {
         for (text, export) in [
             ("https://cephs3.triliodata.demo/trilio-qamanual", "cephs3.triliodata.demo/trilio-qamanual"),
             ("http://127.0.0.1:9000/bucket/", "127.0.0.1:9000/bucket"),
@@ -416,7 +413,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn parsing_never_panics_and_what_it_accepts_is_written_back(text in "\\PC{0,40}|[a-z\\[\\]:/.%-]{0,40}") {
+        fn parsing_never_panics_and_keeps_the_text(text in "\\PC{0,40}|[a-z\\[\\]:/.%-]{0,40}") {
             if let Ok(export) = NfsExport::parse(&text) {
                 prop_assert_eq!(export.to_string(), text.clone());
                 prop_assert!(export.matches_source(&text));
@@ -427,7 +424,7 @@ mod tests {
         }
 
         #[test]
-        fn every_host_and_path_make_an_export(host in "[a-z][a-z0-9]{0,10}(\\.[a-z0-9]{1,5}){0,3}", path in "/[ -~]{0,60}") {
+        fn every_host_and_path_are_an_export(host in "[a-z][a-z0-9]{0,10}(\\.[a-z0-9]{1,5}){0,3}", path in "/[ -~]{0,60}") {
             prop_assume!(!path.split('/').any(|component| component == ".."));
             let text = format!("{host}:{path}");
             let export = NfsExport::parse(&text).expect("valid");

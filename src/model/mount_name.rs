@@ -1,8 +1,8 @@
-//! Mount names: the directory, below the mount root, that belongs to a target.
+//! Mount name: the directory of a target below the mount root.
 //!
-//! The name is the standard base64 (RFC 4648 §4, with padding) of a key made from the export. It
-//! must be exact to the byte, since backup images store the resulting path in their backing-file
-//! names. Standard base64 may contain `/`: such a name is a nested directory, and stays one.
+//! The name is the standard base64 (RFC 4648 §4, with padding) of a key that is derived from the export. It must be
+//! exact to the byte, because backup images store the resulting path in their backing-file names. Standard base64 may
+//! contain `/`. Such a name is a nested directory.
 
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
@@ -12,30 +12,30 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::TargetSpec;
 
-/// The longest directory name that a Linux file system takes, in bytes (`NAME_MAX`, limits.h).
+/// Longest directory name of a Linux file system, in bytes (`NAME_MAX`, limits.h).
 pub const NAME_MAX_BYTES: usize = 255;
 
-/// What an NFS mount name is derived from.
+/// Key from which an NFS mount name is derived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum PathKey {
-    /// The exported path, the host dropped.
+    /// The exported path, without the host.
     #[default]
     Path,
     /// The whole export, `host:/path`, as releases up to 4.1 did.
     Export,
 }
 
-/// Why a mount name cannot be derived, or a directory is not a mount name.
+/// Reason why a mount name cannot be derived, or a directory is not a mount name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MountNameError {
     /// The encoded key is longer than a directory name may be.
     #[error(
-        "{key:?} is too long: its mount directory would need a name of {length} bytes and {NAME_MAX_BYTES} is the limit; an exported path, or host and bucket together, may have at most 189 bytes"
+        "{key:?} is too long: its mount directory would have a name of {length} bytes, and the limit is {NAME_MAX_BYTES}; an exported path, or host and bucket together, may have at most 189 bytes"
     )]
     TooLong {
-        /// The key that was to be encoded.
+        /// The key.
         key: String,
-        /// The length of the encoded name, in bytes.
+        /// Length of the encoded name, in bytes.
         length: usize,
     },
     /// A directory whose name is not base64 of UTF-8 text.
@@ -43,7 +43,7 @@ pub enum MountNameError {
     NotEncoded(String),
 }
 
-/// The name of a target's directory below the mount root.
+/// Name of a target's directory below the mount root.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct MountName(String);
 
@@ -65,15 +65,15 @@ impl MountName {
         Ok(Self(name))
     }
 
-    /// A name as the registry stored it.
+    /// Restores a name from the registry.
     ///
     /// # Errors
-    /// [`MountNameError::NotEncoded`] when it is not one.
+    /// [`MountNameError::NotEncoded`] when it is not a mount name.
     pub fn from_stored(name: &str) -> Result<Self, MountNameError> {
         decode(name).map(|_| Self(name.to_owned()))
     }
 
-    /// The name itself.
+    /// The name as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -85,12 +85,11 @@ impl MountName {
         root.join(&self.0)
     }
 
-    /// Whether two targets of these names cannot both be mounted: the names are the same
-    /// directory, or one lies inside the other, where a mount would hide it.
+    /// Returns whether targets with these names cannot both be mounted: the directories are the same, or one is inside
+    /// the other, where a mount would hide it.
     #[must_use]
     pub fn collides_with(&self, other: &Self) -> bool {
-        // Most names have one component. Comparing it first keeps a creation fast, which compares with
-        // every target.
+        // Most names have one component. A creation compares with every target, so this comes first.
         if self.0.split('/').next() != other.0.split('/').next() {
             return false;
         }
@@ -105,8 +104,8 @@ impl fmt::Display for MountName {
     }
 }
 
-/// The key that a mount directory was derived from. `directory` may be absolute below `root`, or
-/// the name alone.
+/// Returns the key from which a mount directory was derived. `directory` may be absolute below `root`, or only the
+/// name.
 ///
 /// # Errors
 /// [`MountNameError::NotEncoded`] when it is not the base64 of UTF-8 text.
@@ -114,7 +113,7 @@ pub fn decode_directory(directory: &Path, root: &Path) -> Result<String, MountNa
     let shown = || MountNameError::NotEncoded(directory.display().to_string());
     let relative = match directory.strip_prefix(root) {
         Ok(relative) => relative,
-        // A path below some other root: its last component is the best reading there is.
+        // A path below another root: only its last component can be the name.
         Err(_) if directory.is_absolute() => Path::new(directory.file_name().ok_or_else(shown)?),
         Err(_) => directory,
     };
@@ -128,7 +127,7 @@ pub fn decode_directory(directory: &Path, root: &Path) -> Result<String, MountNa
         }
         name.push_str(part.to_str().ok_or_else(shown)?);
     }
-    // A name that ends in `/` is written as a directory of the name without it.
+    // A name that ends in `/` is the directory of the name without it.
     if name.len() % 4 == 3 && !name.ends_with('=') {
         name.push('/');
     }
@@ -161,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn the_vectors_of_the_field() {
+    fn known_exports_have_known_mount_names() {
         let ceph = Some("https://cephs3.triliodata.demo");
         for (spec, key, name) in [
             (nfs("192.168.1.34:/mnt/tvault/162"), PathKey::Path, "L21udC90dmF1bHQvMTYy"),
@@ -184,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_of_189_bytes_is_the_longest() {
+    fn longest_key_has_189_bytes() {
         let longest = format!("x:/{}", "a".repeat(188));
         assert_eq!(MountName::derive(&nfs(&longest), PathKey::Path).expect("fits").as_str().len(), 252);
         let error = MountName::derive(&nfs(&format!("{longest}a")), PathKey::Path).expect_err("190 bytes");
@@ -192,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_directory_and_a_nested_one_collide() {
+    fn same_and_nested_directories_collide() {
         let name = |path: &str| MountName::derive(&nfs(&format!("x:{path}")), PathKey::Path).expect(path);
         assert!(name("/b").collides_with(&name("/b")));
         assert!(name("/b?").collides_with(&name("/b?abc")), "L2I/ holds L2I/YWJj");
@@ -200,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_is_decoded_with_and_without_its_root() {
+    fn directory_is_decoded_with_and_without_root() {
         let root = Path::new("/var/trilio/triliovault-mounts");
         for (directory, key) in [
             ("/var/trilio/triliovault-mounts/L21udC90dmF1bHQvMTYy", "/mnt/tvault/162"),
@@ -218,7 +217,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_name_decodes_to_its_key_and_stays_below_the_root(path in "/[ -~]{0,188}") {
+        fn name_decodes_to_its_key_and_stays_below_root(path in "/[ -~]{0,188}") {
             prop_assume!(!path.split('/').any(|component| component == ".."));
             let spec = nfs(&format!("nas:{path}"));
             let name = MountName::derive(&spec, PathKey::Path).expect("short enough");

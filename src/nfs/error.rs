@@ -1,4 +1,4 @@
-//! What can go wrong with a remote procedure call, each with its reason code and sentence.
+//! Failures of remote procedure calls, each with its reason code and message.
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,74 +11,73 @@ use nfs3_types::nfs3::nfsstat3;
 use crate::model::Reason;
 use crate::model::report::Finding;
 
-/// Why a question to an NFS server was not answered as it should be. `service` names what was
-/// asked: `NFS`, `MOUNT` or `the port mapper`, with its address.
+/// Reason why a remote procedure call failed. `service` is the called service: `NFS`, `MOUNT` or `the port mapper`.
 #[derive(Debug, thiserror::Error)]
 pub enum NfsError {
-    /// No connection.
+    /// The connection could not be opened.
     #[error(
-        "{service} at {address} cannot be connected to ({source}): start it, open the port in the firewall, or set port= and mountport= in the NFS options"
+        "no connection to {service} at {address} ({source}): start it, open the port in the firewall, or set port= and mountport= in the NFS options"
     )]
     Connect {
-        /// What was asked.
+        /// The called service.
         service: &'static str,
-        /// Where.
+        /// Its address.
         address: SocketAddr,
-        /// What the system says.
+        /// Error of the system call.
         source: io::Error,
     },
     /// No answer within the deadline.
-    #[error("{service} did not answer {call} within {} ms: the server is overloaded or hangs, or something between drops packets; look at the server's nfsd threads and log", after.as_millis())]
+    #[error("{service} did not answer {call} within {} ms: the server is overloaded or hangs, or a firewall drops packets; check the server's nfsd threads and log", after.as_millis())]
     TimedOut {
-        /// What was asked.
+        /// The called service.
         service: &'static str,
         /// The call.
         call: &'static str,
         /// The deadline.
         after: Duration,
     },
-    /// The connection ended before the answer was whole.
-    #[error("{service} closed the connection instead of answering {call} ({source}): look at the server's log")]
+    /// The connection ended before the answer was complete.
+    #[error("{service} closed the connection instead of answering {call} ({source}): check the server's log")]
     Broken {
-        /// What was asked.
+        /// The called service.
         service: &'static str,
         /// The call.
         call: &'static str,
-        /// What the system says.
+        /// Error of the system call.
         source: io::Error,
     },
-    /// The answer is no ONC RPC (RFC 5531), or breaks its rules.
+    /// The answer is not valid ONC RPC (RFC 5531).
     #[error(
-        "what answers {call} is not {service}: {detail}. Check host and port of the export, and port= in the NFS options"
+        "the answer to {call} is not from {service}: {detail}. Check the host of the export, and port= in the NFS options"
     )]
     NotRpc {
-        /// What was asked.
+        /// The called service.
         service: &'static str,
         /// The call.
         call: &'static str,
-        /// How the answer is wrong.
+        /// What is wrong with the answer.
         detail: String,
     },
-    /// An RPC server that does not have the program.
+    /// The RPC server does not provide the program.
     #[error(
-        "the server speaks RPC but does not serve {service}: start its NFS server (exportfs and nfsd, or its vendor's), or correct port= in the NFS options"
+        "the server speaks RPC but does not serve {service}: start the NFS server (exportfs and nfsd, or the vendor's), or correct port= in the NFS options"
     )]
     NotServed {
-        /// What was asked.
+        /// The called service.
         service: &'static str,
     },
-    /// The program, in other versions only.
+    /// The server provides the program in other versions only.
     #[error(
-        "the server has {service} in versions {low} to {high} and not {asked}, which the NFS options ask for: change nfsvers= or enable the version on the server"
+        "the server provides {service} in versions {low} to {high}, but the NFS options require {requested}: change nfsvers=, or enable the version on the server"
     )]
     Version {
-        /// What was asked.
+        /// The called service.
         service: &'static str,
-        /// The version that was asked for.
-        asked: u32,
-        /// Its lowest version.
+        /// The version that the options require.
+        requested: u32,
+        /// Lowest version of the server.
         low: u32,
-        /// Its highest version.
+        /// Highest version of the server.
         high: u32,
     },
     /// The server refuses the credential or the source port.
@@ -86,19 +85,19 @@ pub enum NfsError {
         "{service} refuses {call} ({detail}): allow this host in the export, and if the agent may not use a source port below 1024, export with `insecure`"
     )]
     AccessRefused {
-        /// What was asked.
+        /// The called service.
         service: &'static str,
         /// The call.
         call: &'static str,
-        /// What the server says.
+        /// RPC status of the refusal.
         detail: String,
     },
-    /// MOUNT answered that it does not export the path to us.
-    #[error("the server does not give {path} to this host ({}): check its exports (showmount -e, /etc/exports) and whether they include this host", code(.status))]
+    /// The MOUNT service does not export the path to this host.
+    #[error("the server does not export {path} to this host ({}): check whether its exports include the path and this host (showmount -e, /etc/exports)", code(.status))]
     Export {
         /// The exported path.
         path: String,
-        /// MOUNT's answer.
+        /// Status of the answer.
         status: mountstat3,
     },
     /// NFS answered with an error.
@@ -108,7 +107,7 @@ pub enum NfsError {
         call: &'static str,
         /// The exported path.
         path: String,
-        /// NFS's answer.
+        /// Status of the answer.
         status: nfsstat3,
     },
 }
@@ -120,33 +119,33 @@ fn code(status: &impl std::fmt::Debug) -> String {
 fn advice(status: nfsstat3) -> &'static str {
     match status {
         nfsstat3::NFS3ERR_STALE | nfsstat3::NFS3ERR_BADHANDLE => {
-            "the exported directory was replaced or is not exported any more; the next probe asks for it anew"
+            "the exported directory was replaced or is not exported any more; the next probe requests it again"
         }
         nfsstat3::NFS3ERR_ACCES | nfsstat3::NFS3ERR_PERM => {
             "the export does not allow this host; check the server's exports"
         }
-        nfsstat3::NFS3ERR_IO => "the server cannot read its own storage; look at its log and its disks",
-        nfsstat3::NFS3ERR_JUKEBOX => "the server asks to come back later",
-        _ => "look at the server's log",
+        nfsstat3::NFS3ERR_IO => "the server cannot read its own storage; check its log and its disks",
+        nfsstat3::NFS3ERR_JUKEBOX => "the server asks for a retry later",
+        _ => "check the server's log",
     }
 }
 
 impl NfsError {
-    /// From a failed call. `asked` is the version of the program.
-    pub(super) fn call(service: &'static str, call: &'static str, asked: u32, error: RpcError) -> Self {
+    /// Converts the failure of a call. `requested` is the version of the program.
+    pub(super) fn call(service: &'static str, call: &'static str, requested: u32, error: RpcError) -> Self {
         match error {
             RpcError::Io(source) if source.kind() == io::ErrorKind::InvalidData => {
                 Self::NotRpc { service, call, detail: source.to_string() }
             }
             RpcError::Io(source) => Self::Broken { service, call, source },
             RpcError::ProgUnavail => Self::NotServed { service },
-            RpcError::ProgMismatch { low, high } => Self::Version { service, asked, low, high },
+            RpcError::ProgMismatch { low, high } => Self::Version { service, requested, low, high },
             RpcError::Auth(stat) => Self::AccessRefused { service, call, detail: format!("{stat:?}") },
             other => Self::NotRpc { service, call, detail: other.to_string() },
         }
     }
 
-    /// The stable code.
+    /// Returns the reason code.
     #[must_use]
     pub fn reason(&self) -> Reason {
         match self {
@@ -175,13 +174,13 @@ impl NfsError {
         }
     }
 
-    /// Whether the answer may only be late, rather than wrong.
+    /// Returns whether no answer came in time. A later one may be right.
     #[must_use]
     pub fn is_timeout(&self) -> bool {
         matches!(self.reason(), Reason::ResponseTimedOut | Reason::ConnectTimedOut)
     }
 
-    /// The code with its sentence.
+    /// Returns the reason code with the message.
     #[must_use]
     pub fn finding(&self) -> Finding {
         Finding::new(self.reason(), self.to_string())
@@ -193,7 +192,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_failure_of_a_call_has_its_reason() {
+    fn rpc_error_maps_to_reason() {
         let reason = |error| NfsError::call("NFS", "NULL", 3, error).reason();
         assert_eq!(reason(RpcError::ProgMismatch { low: 4, high: 4 }), Reason::NfsVersionUnsupported);
         assert_eq!(reason(RpcError::ProgUnavail), Reason::NotNfs);
@@ -203,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_export_says_which_path_and_what_to_look_at() {
+    fn refused_export_names_path_and_remedy() {
         let error = NfsError::Export { path: "/b".into(), status: mountstat3::MNT3ERR_ACCES };
         assert_eq!(error.reason(), Reason::ExportDenied);
         let message = error.finding().message;

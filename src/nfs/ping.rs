@@ -1,4 +1,4 @@
-//! Ping: the NULL procedure of the NFS program, the cheapest proof that a server serves.
+//! Ping: the NULL procedure of the NFS program, the cheapest proof that a server provides NFS.
 
 use std::time::Duration;
 
@@ -15,22 +15,22 @@ use crate::model::nfs_options::NfsVersion;
 const SERVICE: &str = "NFS";
 const CALL: &str = "NULL";
 
-/// The procedure's number in every version (RFC 1813 §3.3.0, RFC 7530 §16.1).
+/// Number of the procedure in every version (RFC 1813 §3.3.0, RFC 7530 §16.1).
 const NULL_PROCEDURE: u32 = 0;
 
 /// Calls NULL over a fresh connection and waits for the answer.
 ///
 /// # Errors
-/// [`NfsError`] when there is none within `deadline`, or it is not that of an NFS server of this
-/// version. Where the version is negotiated, any that Linux mounts will do.
+/// [`NfsError`] when no answer comes within `deadline`, or the server does not provide this version. If the version
+/// is negotiated, every version that Linux mounts is accepted.
 pub async fn ping(stream: TcpStream, version: NfsVersion, deadline: Duration) -> Result<(), NfsError> {
-    let asked = version.rpc_version();
+    let requested = version.rpc_version();
     let mut client = RpcClient::new(Records::new(stream));
-    let call = client.call::<Void, Void>(nfs3::PROGRAM, asked, NULL_PROCEDURE, &Void);
+    let call = client.call::<Void, Void>(nfs3::PROGRAM, requested, NULL_PROCEDURE, &Void);
     match tokio::time::timeout(deadline, call).await {
         Err(_) => Err(NfsError::TimedOut { service: SERVICE, call: CALL, after: deadline }),
         Ok(Ok(_)) => Ok(()),
         Ok(Err(RpcError::ProgMismatch { high: 3, .. })) if version == NfsVersion::Negotiated => Ok(()),
-        Ok(Err(error)) => Err(NfsError::call(SERVICE, CALL, asked, error)),
+        Ok(Err(error)) => Err(NfsError::call(SERVICE, CALL, requested, error)),
     }
 }

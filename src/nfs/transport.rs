@@ -1,9 +1,8 @@
 //! Transport: TCP with RPC record marking (RFC 5531 §11), safe against the server.
 //!
-//! `nfs3_client` reads a record's length from the wire and allocates that much, up to 2 GiB; it
-//! does the same with lengths inside the record; and it reads for ever from a connection that has
-//! ended. A server, or whatever else listens on its port, must not be able to take the agent down,
-//! so [`Records`] looks at each record before the decoder does.
+//! `nfs3_client` allocates as much memory as a record announces, up to 2 GiB. It does the same with lengths inside
+//! the record, and it reads forever from a connection that has ended. No process that listens on the port may be able
+//! to kill the agent this way. So [`Records`] validates each record before the decoder reads it.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -13,28 +12,27 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use uuid::Uuid;
 
-/// The longest reply that is accepted, in bytes. The longest that is asked for, of MOUNT, is under
-/// 200.
+/// Longest accepted reply, in bytes. The longest expected one, of MOUNT, has fewer than 200.
 const REPLY_MAX_BYTES: u32 = 4096;
 
-/// The longest verifier, in bytes: `opaque body<400>` in RFC 5531 §8.2.
+/// Longest verifier, in bytes: `opaque body<400>` in RFC 5531 §8.2.
 const VERIFIER_MAX_BYTES: u32 = 400;
 
-/// The length of a record mark, in bytes (RFC 5531 §11).
+/// Length of a record mark, in bytes (RFC 5531 §11).
 const RECORD_MARK_BYTES: usize = 4;
 
-/// Where the length of an accepted reply's verifier is: after transaction id, message type, reply
-/// status and flavor (RFC 5531 §9).
+/// Position of the verifier's length in an accepted reply: after transaction id, message type, reply status and
+/// flavor (RFC 5531 §9).
 const VERIFIER_LENGTH_AT: std::ops::Range<usize> = 16..20;
 
-/// Source ports that an export without `insecure` accepts, less those below 665, which services
-/// of this host want: the kernel's own `sunrpc.min_resvport` and `max_resvport`.
+/// Source ports that an export without `insecure` accepts. Ports below 665 are left to services of this host, as the
+/// kernel does (`sunrpc.min_resvport` and `max_resvport`).
 const RESERVED_PORTS: std::ops::RangeInclusive<u16> = 665..=1023;
 
-/// A connection over which records of a bounded length are read.
+/// Connection that reads records of a bounded length.
 pub(super) struct Records {
     stream: TcpStream,
-    /// The length of the record of which only the mark was read.
+    /// Length of a record whose mark was read, and whose content was not.
     announced: Option<usize>,
 }
 
@@ -53,7 +51,7 @@ impl AsyncRead for Records {
         self.stream.read_exact(buf).await?;
         match self.announced.take() {
             None => self.announced = Some(record_length(buf)?),
-            Some(length) if length != buf.len() => return Err(invalid("a reply of another length than announced")),
+            Some(length) if length != buf.len() => return Err(invalid("the reply has another length than announced")),
             Some(_) => check_verifier(buf)?,
         }
         Ok(())
@@ -71,24 +69,24 @@ impl AsyncWrite for Records {
 }
 
 fn record_length(mark: &[u8]) -> io::Result<usize> {
-    let mark: [u8; RECORD_MARK_BYTES] = mark.try_into().map_err(|_| invalid("a reply without record mark"))?;
+    let mark: [u8; RECORD_MARK_BYTES] = mark.try_into().map_err(|_| invalid("the reply has no record mark"))?;
     // The highest bit marks the last fragment of a record.
     let length = u32::from_be_bytes(mark) & 0x7fff_ffff;
     if length > REPLY_MAX_BYTES {
-        return Err(invalid("a reply longer than any that was asked for"));
+        return Err(invalid("the reply is longer than any expected one"));
     }
-    usize::try_from(length).map_err(|_| invalid("a reply longer than memory"))
+    usize::try_from(length).map_err(|_| invalid("the reply is longer than memory"))
 }
 
 fn check_verifier(reply: &[u8]) -> io::Result<()> {
     let Some(length) = reply.get(VERIFIER_LENGTH_AT).and_then(|bytes| bytes.try_into().ok()).map(u32::from_be_bytes)
     else {
-        // Too short to have one: a denial, or nothing that the decoder will accept.
+        // Too short for a verifier: a denial, or a reply that the decoder rejects.
         return Ok(());
     };
-    // In a denial the same place holds a version number or nothing: small in either case.
+    // A denial has a version number at this position, which is small.
     if length > VERIFIER_MAX_BYTES {
-        Err(invalid("a reply whose verifier is longer than RFC 5531 allows"))
+        Err(invalid("the verifier of the reply is longer than RFC 5531 allows"))
     } else {
         Ok(())
     }
@@ -98,8 +96,8 @@ fn invalid(detail: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, detail)
 }
 
-/// Connects from a reserved source port, as exports demand unless they are `insecure`; from any
-/// other when this process may not use one, or all are taken. Not bounded: its caller is.
+/// Connects from a reserved source port, which exports require unless they are `insecure`. Uses another port if this
+/// process may not use a reserved one, or all are in use. The caller sets the deadline.
 ///
 /// # Errors
 /// Of connect(2).
@@ -108,7 +106,7 @@ pub(super) async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
         IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
     };
-    // Every connection begins elsewhere, so that two targets seldom try the same ports.
+    // The first port is random, so that two targets seldom try the same ports.
     let count = RESERVED_PORTS.end() - RESERVED_PORTS.start() + 1;
     let (_, begin, ..) = Uuid::new_v4().as_fields();
     for offset in 0..count {
@@ -129,7 +127,7 @@ pub(super) async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
 
 fn socket(address: SocketAddr) -> io::Result<TcpSocket> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // Otherwise the port is taken for a minute after each use (TIME_WAIT), and there are 359.
+    // Otherwise a port stays in TIME_WAIT for a minute after each use, and there are only 359.
     socket.set_zero_linger()?;
     Ok(socket)
 }
@@ -139,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_server_makes_us_allocate_more_than_a_page() {
+    fn oversized_reply_is_rejected_before_allocation() {
         assert_eq!(record_length(&[0x80, 0, 0, 24]).expect("short"), 24);
         assert!(record_length(&[0xff, 0xff, 0xff, 0xff]).is_err());
         assert!(record_length(b"HTTP").is_err());

@@ -1,4 +1,4 @@
-//! Volumes: an exported directory, seen over the wire by NFSv3 (RFC 1813).
+//! Volume: an exported directory that is accessed over NFSv3 (RFC 1813) without a mount.
 
 use std::io::Read;
 use std::net::{IpAddr, SocketAddr};
@@ -21,23 +21,23 @@ const NFS: &str = "NFS";
 const MOUNT: &str = "MOUNT";
 const PORT_MAPPER: &str = "the port mapper";
 
-/// How many authentication flavors a MOUNT reply may list; servers list at most a handful.
+/// Maximum number of authentication flavors in a MOUNT reply. Servers list at most a handful.
 const FLAVORS_MAX: usize = 64;
 
-/// Where a volume is.
+/// Address of a volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VolumeAddress {
-    /// The server.
+    /// Address of the server.
     pub server: IpAddr,
-    /// The port of its NFS service.
+    /// Port of its NFS service.
     pub nfs_port: u16,
-    /// The port of its MOUNT service; the port mapper is asked without one.
+    /// Port of its MOUNT service. None to ask the port mapper.
     pub mount_port: Option<u16>,
     /// The exported path.
     pub path: String,
 }
 
-/// An exported directory that the server has given to this host.
+/// An exported directory that the server granted to this host.
 #[derive(Debug, Clone)]
 pub struct Volume {
     nfs: SocketAddr,
@@ -46,10 +46,10 @@ pub struct Volume {
 }
 
 impl Volume {
-    /// Asks for the export (MNT) and whether NFS accepts what it got (FSINFO).
+    /// Requests the export (MNT), and verifies that NFS accepts its file handle (FSINFO).
     ///
     /// # Errors
-    /// [`NfsError`] when that did not succeed within `deadline`, which is for all of it.
+    /// [`NfsError`] when this did not succeed within `deadline`, which is the total time.
     pub async fn open(address: &VolumeAddress, deadline: Duration) -> Result<Self, NfsError> {
         let calls = BoundedCalls::start(deadline);
         let mount_port = match address.mount_port {
@@ -66,17 +66,17 @@ impl Volume {
         }
     }
 
-    /// Measures it (FSSTAT).
+    /// Measures the volume (FSSTAT).
     ///
     /// # Errors
-    /// [`NfsError`] when that did not succeed within `deadline`; [`crate::model::Reason::StaleHandle`]
-    /// when the volume has to be opened again.
+    /// [`NfsError`] when this did not succeed within `deadline`. Its reason is
+    /// [`StaleHandle`](crate::model::Reason::StaleHandle) when the volume must be opened again.
     pub async fn capacity(&self, deadline: Duration) -> Result<Capacity, NfsError> {
         let calls = BoundedCalls::start(deadline);
         let mut client = self.client(&calls).await?;
         let arguments = FSSTAT3args { fsroot: self.root.clone() };
         match calls.call(NFS, "FSSTAT", 3, client.fsstat(&arguments)).await? {
-            // A server may go on giving the counts of a directory that was removed.
+            // A server may still report the counts of a removed directory.
             Nfs3Result::Ok(counts) if matches!(&counts.obj_attributes, Nfs3Option::Some(found) if found.nlink == 0) => {
                 let (call, path, status) = ("FSSTAT", self.path.clone(), nfsstat3::NFS3ERR_STALE);
                 Err(NfsError::Status { call, path, status })
@@ -104,7 +104,7 @@ async fn ask_port_mapper(server: IpAddr, calls: &BoundedCalls) -> Result<u16, Nf
         Ok(0) => Err(NfsError::NotServed { service: "MOUNT version 3 over TCP" }),
         Ok(port) => Ok(port),
         Err(_) => {
-            let detail = format!("it says port {port}, which is none");
+            let detail = format!("{port} is not a port");
             Err(NfsError::NotRpc { service: PORT_MAPPER, call: "GETPORT", detail })
         }
     }
@@ -122,12 +122,12 @@ async fn mount_root(address: SocketAddr, path: &str, calls: &BoundedCalls) -> Re
     }
 }
 
-/// AUTH_UNIX (RFC 5531 §14) as root, which is who mounts.
+/// AUTH_UNIX credential (RFC 5531 §14) of root, as the kernel uses it to mount.
 fn root_credential() -> opaque_auth<'static> {
     opaque_auth::auth_unix(&auth_unix { machinename: Opaque::borrowed(b"targetwatch"), ..auth_unix::default() })
 }
 
-/// `mountres3` (RFC 1813 §5.2.1), decoded without trusting its lengths as `nfs3_types` does.
+/// `mountres3` (RFC 1813 §5.2.1), decoded with a limit on each length, which `nfs3_types` does not have.
 enum MountReply {
     Accepted(nfs_fh3),
     Refused(mountstat3),
@@ -159,7 +159,7 @@ fn bounded(length: u32, limit: usize) -> xdr_codec::Result<usize> {
     if length > limit { Err(xdr_codec::Error::InvalidLength(length)) } else { Ok(length) }
 }
 
-/// One deadline for several calls.
+/// Calls that share one deadline.
 struct BoundedCalls {
     deadline: Duration,
     end: Instant,
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_given_export_is_read_and_lengths_are_not_believed() {
+    fn mount_reply_is_decoded_with_bounded_lengths() {
         let (given, read) = MountReply::unpack(&mut reply(&[0, 4, 0xaabb_ccdd, 1, 1])).expect("a reply");
         assert_eq!(read, 20);
         assert!(matches!(given, MountReply::Accepted(root) if root.data.as_ref() == [0xaa, 0xbb, 0xcc, 0xdd]));
