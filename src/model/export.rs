@@ -56,13 +56,38 @@ impl NfsExport {
             return Err(ExportError::ControlCharacter(text.to_owned()));
         }
         let (host, path) = split_host(text).ok_or_else(|| ExportError::NotNfs(text.to_owned()))?;
-        if !is_host(host) {
+        if !is_nfs_host(host) {
             return Err(ExportError::BadHost(host.to_owned()));
         }
         if path.split('/').any(|component| component == "..") {
             return Err(ExportError::ParentComponent(text.to_owned()));
         }
         Ok(Self { host: host.to_owned(), path: path.to_owned() })
+    }
+
+    /// Returns why a new target must not have this export, if so. Registries may contain such exports.
+    ///
+    /// A server resolves empty and `.` components. The kernel then shows the mount of NFSv4 with another path
+    /// than the export's, so it would not be recognized.
+    #[must_use]
+    pub fn problem_of_new_target(&self) -> Option<String> {
+        let is_list = self.path.split([',', ';', ' ']).skip(1).any(|part| split_host(part).is_some());
+        if self.host.eq_ignore_ascii_case("nfs") && self.path.starts_with("//") {
+            return Some(format!("\"{self}\" is a URL: write host:/path, without nfs:// and port"));
+        }
+        if is_list {
+            return Some(format!("\"{self}\" is a list: write one export, and create one target for each"));
+        }
+        if self.path.ends_with(char::is_whitespace) {
+            return Some(format!("\"{self}\" ends with white space: remove it"));
+        }
+        let mut clean: String =
+            self.path.split('/').filter(|part| !matches!(*part, "" | ".")).flat_map(|part| ["/", part]).collect();
+        if clean.is_empty() || self.path.ends_with('/') || self.path.ends_with("/./") {
+            clean.push('/');
+        }
+        (clean != self.path)
+            .then(|| format!("\"{self}\" has an empty or \".\" component in its path: write {}:{clean}", self.host))
     }
 
     /// Host as written, an IPv6 address with its brackets.
@@ -89,7 +114,7 @@ impl NfsExport {
     /// [`ExportError::BadHost`] when `host` is not a host.
     pub fn with_host(&self, host: &str) -> Result<Self, ExportError> {
         let host = bracketed(host);
-        if !is_host(&host) {
+        if !is_nfs_host(&host) {
             return Err(ExportError::BadHost(host));
         }
         Ok(Self { host, path: self.path.clone() })
@@ -147,6 +172,11 @@ pub(crate) fn is_host(host: &str) -> bool {
         && host.len() <= 253
         && host.bytes().all(is_host_byte)
         && host.split('.').all(|label| !label.is_empty() && !label.starts_with('-'))
+}
+
+/// Whether `host` is a host as in [`is_host`], or a name with a final dot, which makes it absolute (RFC 1034 §3.1).
+fn is_nfs_host(host: &str) -> bool {
+    is_host(if host.starts_with('[') { host } else { host.strip_suffix('.').unwrap_or(host) })
 }
 
 fn is_host_byte(byte: u8) -> bool {
@@ -355,6 +385,11 @@ mod tests {
         assert!(six.matches_source("[fd00::1]:/x"));
         assert!(NfsExport::parse("nas:/").expect("valid").matches_source("nas:/"));
         assert!(!six.matches_source("tmpfs"));
+        let absolute = NfsExport::parse("nas.example.com.:/x").expect("a final dot is legal");
+        assert!(absolute.matches_source("nas.example.com.:/x"));
+        for text in ["[fd00::1].:/x", ".:/x", "nas..:/x"] {
+            assert!(NfsExport::parse(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -151,9 +151,9 @@ pub enum SpecProblem {
     /// A field that this kind does not have.
     #[error("a target of type {0} has none, leave it out")]
     NotOfKind(TargetKind),
-    /// An export with an invisible character.
+    /// An export that a registry may contain and a new target must not have.
     #[error("{0}")]
-    Invisible(String),
+    NotForNewTargets(String),
     /// A malformed export, endpoint or bucket.
     #[error(transparent)]
     Malformed(#[from] ExportError),
@@ -175,15 +175,20 @@ impl SpecField {
 
 impl TargetSpec {
     /// Parses the fields of a new target. Its export contains no invisible character: two exports that look the
-    /// same must be the same. Older registries may contain such exports.
+    /// same must be the same. An NFS export is unambiguous ([`NfsExport::problem_of_new_target`]). Older
+    /// registries may contain other exports.
     ///
     /// # Errors
-    /// [`SpecError`] as [`Self::from_fields`], and for an invisible character.
+    /// [`SpecError`] as [`Self::from_fields`], and for such an export.
     pub fn from_new_fields(fields: SpecFields<'_>) -> Result<Self, SpecError> {
         let spec = Self::from_fields(fields)?;
-        match invisible_problem(&spec.export()) {
+        let problem = invisible_problem(&spec.export()).or_else(|| match &spec {
+            Self::Nfs(nfs) => nfs.export.problem_of_new_target(),
+            Self::S3(_) => None,
+        });
+        match problem {
             None => Ok(spec),
-            Some(problem) => Err(SpecField::FilesystemExport.wrong(SpecProblem::Invisible(problem))),
+            Some(problem) => Err(SpecField::FilesystemExport.wrong(SpecProblem::NotForNewTargets(problem))),
         }
     }
 
@@ -285,6 +290,32 @@ mod tests {
         }
         let visible = SpecFields { filesystem_export: Some("nas:/\u{e9}日本"), ..nfs() };
         assert!(TargetSpec::from_new_fields(visible).is_ok());
+    }
+
+    #[test]
+    fn ambiguous_paths_are_refused_in_exports_of_new_targets_only() {
+        for (export, part) in [
+            ("nas:/a//b", "nas:/a/b"),
+            ("nas://a", "nas:/a"),
+            ("nas:/a//", "nas:/a/"),
+            ("nas:/./a", "nas:/a"),
+            ("nas:/a/./", "nas:/a/"),
+            ("nas:/a/.", "nas:/a"),
+            ("nfs://nas/a", "without nfs://"),
+            ("NFS://nas:2049/a", "without nfs://"),
+            ("nas:/a,nas:/b", "one export"),
+            ("nas:/a nas:/b", "one export"),
+            ("nas:/a ", "white space"),
+        ] {
+            let fields = SpecFields { filesystem_export: Some(export), ..nfs() };
+            let error = TargetSpec::from_new_fields(fields).expect_err(export).to_string();
+            assert!(error.starts_with("filesystem_export: ") && error.contains(part), "{error}");
+            assert!(TargetSpec::from_fields(fields).is_ok(), "a registry may contain {export}");
+        }
+        for export in ["nas:/", "nas:/a/", "nas:/.a/b.", "nas:/a b,c", "nas.example.com.:/a"] {
+            let fields = SpecFields { filesystem_export: Some(export), ..nfs() };
+            assert_eq!(TargetSpec::from_new_fields(fields).map(|spec| spec.export()), Ok(export.to_owned()));
+        }
     }
 
     #[test]
