@@ -24,9 +24,11 @@ impl Capacity {
     ///
     /// The unit is `f_frsize`, never `f_bsize`, which on NFS is the transfer size: taking one for
     /// the other is wrong by up to 256 times. Counts that a server reports inconsistently
-    /// saturate instead of wrapping.
+    /// saturate instead of wrapping. Available space is at most the free space: a server over its quota may
+    /// report a negative count, which is a huge unsigned one.
     #[must_use]
     pub fn from_blocks(unit_bytes: u64, blocks: u64, free: u64, available: u64, inodes: u64, inodes_free: u64) -> Self {
+        let available = available.min(free).min(blocks);
         Self {
             capacity_bytes: Some(blocks.saturating_mul(unit_bytes)),
             used_bytes: Some(blocks.saturating_sub(free).saturating_mul(unit_bytes)),
@@ -106,6 +108,19 @@ mod tests {
         assert_eq!((capacity.inodes, capacity.inodes_used), (Some(100), Some(40)));
         let percent = capacity.used_percent().expect("known");
         assert!((percent - 63.157).abs() < 0.001, "{percent}");
+    }
+
+    #[test]
+    fn available_space_is_at_most_the_free_space() {
+        // A negative count of statvfs(3) is a huge unsigned one. XFS and ZFS over quota report such counts.
+        for (blocks, free, available, expected) in
+            [(1000, 10, u64::MAX - 5, 10), (1000, 10, 500, 10), (1000, 2000, 2000, 1000), (0, 0, 700, 0)]
+        {
+            let capacity = Capacity::from_blocks(1, blocks, free, available, 0, 0);
+            assert_eq!(capacity.available_bytes, Some(expected), "{blocks} {free} {available}");
+        }
+        let nearly_full = Capacity::from_blocks(4096, 1000, 10, u64::MAX, 0, 0).used_percent();
+        assert_eq!(nearly_full, Some(99.0));
     }
 
     #[test]
