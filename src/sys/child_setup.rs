@@ -1,14 +1,14 @@
-//! Child setup: what every child process of the agent does to itself before it works.
+//! Child setup: parent-death signal and priority of every child process.
 //!
-//! This file depends on nothing else in the crate, so that a separate worker program can include it.
+//! This file does not depend on the rest of the crate, so that a separate worker program can include it.
 
 use std::io;
 
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 
-/// Nice value of child processes, relative to the agent (nice(2)). Many children that start at once must
-/// not keep the agent from answering.
+/// Nice value of child processes, relative to the agent (nice(2)). Many children that start at once must not delay
+/// the agent's answers.
 const NICENESS: i32 = 5;
 
 /// Sets SIGKILL as the parent-death signal (prctl(2)) and lowers the priority of this process. Makes only
@@ -17,7 +17,7 @@ const NICENESS: i32 = 5;
 /// # Errors
 /// As prctl(2), `PR_SET_PDEATHSIG`.
 pub(super) fn apply() -> io::Result<()> {
-    // The child works at any priority.
+    // An error is ignored, because the child works at any priority.
     let _ = rustix::process::nice(NICENESS);
     prctl::set_pdeathsig(Signal::SIGKILL).map_err(io::Error::from)
 }

@@ -13,7 +13,7 @@
 //! Children also die with the agent, even if that is killed: each has SIGKILL as its parent-death
 //! signal. Linux sends that when the *thread* that forked ends (prctl(2), PR_SET_PDEATHSIG), and a
 //! runtime's threads come and go, so all children are started by one thread that lives as long as the
-//! process. That thread is also the only one that waits for `exec` to read a program from disk.
+//! process. Only that thread waits for `exec` to read a program from disk.
 
 mod census;
 mod group;

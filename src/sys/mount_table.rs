@@ -199,31 +199,30 @@ impl MountTable {
         Self { entries, at }
     }
 
-    /// Every mount, as the kernel lists them.
+    /// Returns all mounts in the kernel's order.
     #[must_use]
     pub fn entries(&self) -> &[MountEntry] {
         &self.entries
     }
 
-    /// The mount that `path` itself leads to, when something is mounted exactly there: with stacked
-    /// mounts, the one on top. `path` must be absolute and is not resolved.
+    /// Returns the topmost mount whose mount point is `path`. `path` must be absolute and is not resolved.
     #[must_use]
     pub fn topmost_at(&self, path: &Path) -> Option<&MountEntry> {
         self.stack_at(path).pop()
     }
 
-    /// How many mounts lie on top of each other at `path`.
+    /// Returns the number of mounts that are stacked at `path`.
     #[must_use]
     pub fn stacked_at(&self, path: &Path) -> usize {
         self.stack_at(path).len()
     }
 
-    /// Every mount strictly below `root`, whether or not another hides it.
+    /// Returns all mounts below `root`, also hidden ones.
     pub fn below<'a>(&'a self, root: &'a Path) -> impl Iterator<Item = &'a MountEntry> {
         self.entries.iter().filter(move |entry| entry.mount_point != root && entry.mount_point.starts_with(root))
     }
 
-    /// The mounts at `path` that a walk from the root passes, lowest first.
+    /// Returns the mounts at `path` that a walk from the root passes, lowest first.
     fn stack_at(&self, path: &Path) -> Vec<&MountEntry> {
         let mut ancestors: Vec<&Path> = path.ancestors().collect();
         ancestors.reverse();
@@ -245,8 +244,8 @@ impl MountTable {
     }
 }
 
-/// Whether a mount came, went or got other options since `file`, an open mountinfo, was opened or last
-/// asked (`mounts_poll` in the kernel's `fs/proc_namespace.c`). Where the kernel does not tell, it did.
+/// Whether the mount table changed since `file`, an open mountinfo, was opened or last checked (`mounts_poll` in the
+/// kernel's `fs/proc_namespace.c`). Also true on an error.
 fn changed_since_opened(file: &File) -> bool {
     let mut fds = [PollFd::new(file.as_fd(), PollFlags::POLLPRI)];
     match nix::poll::poll(&mut fds, PollTimeout::ZERO) {

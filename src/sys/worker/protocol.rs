@@ -256,9 +256,9 @@ pub enum FaultKind {
     NotNfs,
     /// The bytes that were read back differ from those that were written.
     CanaryMismatch,
-    /// The directory to be removed is not empty.
+    /// The directory to remove is not empty.
     NotEmpty,
-    /// A symbolic link or a file is where a directory is needed.
+    /// A symbolic link or a file is in place of a directory.
     NotADirectory,
     /// Users other than root can replace the mount point.
     Unprotected,
@@ -283,7 +283,7 @@ impl WorkerFault {
             Errno::ENOTEMPTY => FaultKind::NotEmpty,
             _ => FaultKind::System,
         };
-        let at = format!("{call} {}: {} ({})", path.display(), errno.desc(), errno_name(errno));
+        let at = format!("{call} {}: {} ({errno:?})", path.display(), errno.desc());
         Self { kind, errno: Some(errno as i32), at }
     }
 
@@ -298,10 +298,6 @@ impl WorkerFault {
     pub fn errno(&self) -> Option<Errno> {
         self.errno.map(Errno::from_raw)
     }
-}
-
-fn errno_name(errno: Errno) -> String {
-    format!("{errno:?}")
 }
 
 #[cfg(test)]

@@ -141,7 +141,7 @@ impl Dispatcher {
         let surplus = if self.shutdown.is_cancelled() { Some(worker) } else { schedule.put_back(worker) };
         drop(schedule);
         if let Some(worker) = surplus {
-            worker.let_go();
+            worker.end();
         }
     }
 

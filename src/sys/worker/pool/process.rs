@@ -19,7 +19,7 @@ use super::settings::WorkerPoolSettings;
 use crate::sys::children::{self, Child, ChildCensus, Program};
 use crate::sys::command::DEFAULT_PATH;
 
-/// Name of workers in logs and in the census.
+/// Name of workers in logs and the census.
 const WORKER: &str = "probe-worker";
 
 /// Answer of a worker.
@@ -30,7 +30,7 @@ pub(super) type Answer = Result<Response, WorkerFault>;
 pub(super) struct Worker {
     pub(super) child: Child,
     input: ChildStdin,
-    /// Keeps a partial frame when a wait for the rest is cancelled.
+    /// Keeps a partial frame when `answer` is cancelled.
     output: FramedRead<ChildStdout, LengthDelimitedCodec>,
 }
 
@@ -49,7 +49,7 @@ impl Worker {
             .stderr(Stdio::inherit());
         let mut child = children::spawn(command, Program::Ours, WORKER.to_owned(), census).await?;
         let pipes = child.process().and_then(|process| process.stdin.take().zip(process.stdout.take()));
-        let (input, output) = pipes.ok_or_else(|| io::Error::other("it has no pipes"))?;
+        let (input, output) = pipes.ok_or_else(|| io::Error::other("the worker has no pipes"))?;
         let output = LengthDelimitedCodec::builder()
             .little_endian()
             .length_field_length(frame::LENGTH_BYTES)
@@ -88,8 +88,8 @@ impl Worker {
         is_asked && output[0].any() == Some(false) && self.output.read_buffer().is_empty()
     }
 
-    /// Lets a worker end by closing its input.
-    pub(super) fn let_go(self) {
+    /// Closes the input, so that the worker ends.
+    pub(super) fn end(self) {
         drop(self.input);
         self.child.retire();
     }
