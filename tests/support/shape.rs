@@ -14,14 +14,16 @@ macro_rules! guide {
 }
 pub(crate) use guide;
 
-/// Fields of a target that a sample may lack, by path: the names of the other release, and metadata, which
-/// older samples do not have.
+/// Fields of a target that a sample may lack, by path: the names of the other release, and metadata and
+/// the parts of an S3 location, which older samples do not have.
 pub(crate) const BEYOND: &[&str] = &[
     "/backup_targets/filesystem_export",
     "/backup_targets/filesystem_export_mount_path",
     "/backup_targets/nfs_export",
     "/backup_targets/nfs_export_mount_path",
     "/backup_targets/backup_target_metadata",
+    "/backup_targets/s3_endpoint_url",
+    "/backup_targets/s3_bucket",
 ];
 
 /// The path of an additional field of a target in `/backup_targets/detail`.

@@ -20,7 +20,7 @@ pub(in crate::api) fn new_target(bytes: &[u8]) -> Result<NewTarget, Fault> {
     .map_err(|error| Fault::bad_request(error.to_string()))?;
     Ok(NewTarget {
         spec,
-        type_name: fields.btt_name,
+        type_name: fields.btt_name.or(fields.name),
         is_default: fields.is_default.unwrap_or(false),
         metadata: fields.metadata,
         user_id: None,

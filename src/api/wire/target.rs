@@ -14,7 +14,7 @@ use super::timestamp::timestamp;
 use crate::agent::{TargetView, View};
 use crate::model::capacity::format_bytes;
 use crate::model::report::LockProofState;
-use crate::model::{Caller, LockVerdict, S3Target, TargetSpec, target::RESERVED_METADATA_KEYS};
+use crate::model::{Caller, LockVerdict, S3Endpoint, S3Target, TargetSpec, target::RESERVED_METADATA_KEYS};
 
 /// A backup target.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -41,7 +41,11 @@ pub struct Target {
     pub nfs_export: String,
     /// `filesystem_export_mount_path`, as earlier releases call it.
     pub nfs_export_mount_path: String,
-    /// Whether backups go here unless told otherwise.
+    /// URL of the S3 service. `null` for AWS and for NFS.
+    pub s3_endpoint_url: Option<String>,
+    /// Bucket of an S3 target. `null` for NFS.
+    pub s3_bucket: Option<String>,
+    /// Whether backups go here unless they name another target.
     pub is_default: bool,
     /// Its size in 1024 steps, such as `2.4 TB`; `null` while or where it is not known.
     #[schema(pattern = "^\\d+(\\.\\d)? [KMGTPE]?B$")]
@@ -128,10 +132,14 @@ pub struct NewTarget {
     #[serde(deserialize_with = "request::flag", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<request::Flag>)]
     pub is_default: Option<bool>,
-    /// Name of its first target type. The export when absent.
+    /// Name of its first target type. When absent, it is `name`, or else the export.
     #[serde(deserialize_with = "request::optional_type_name", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<request::Line>)]
     pub btt_name: Option<String>,
+    /// `btt_name`, as clients of later releases call it.
+    #[serde(deserialize_with = "request::optional_type_name", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<request::Line>)]
+    pub name: Option<String>,
     /// Whether it is declared immutable: these credentials must not be able to delete its backups.
     #[serde(deserialize_with = "request::flag", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<request::Flag>)]
@@ -198,6 +206,10 @@ impl Target {
         let mount_path = mount_path.display().to_string();
         // Old figures beside "offline" would say that they were measured when they were not.
         let capacity = report.as_ref().and_then(|report| report.capacity);
+        let location = match &target.spec {
+            TargetSpec::S3(s3) => Some(&s3.location),
+            TargetSpec::Nfs(_) => None,
+        };
         Self {
             id: target.id.to_string(),
             kind: target.spec.kind().into(),
@@ -208,6 +220,8 @@ impl Target {
             filesystem_export_mount_path: mount_path.clone(),
             nfs_export: export,
             nfs_export_mount_path: mount_path,
+            s3_endpoint_url: location.and_then(|location| location.endpoint()).map(S3Endpoint::url),
+            s3_bucket: location.map(|location| location.bucket().to_owned()),
             is_default: target.is_default,
             capacity: capacity.and_then(|capacity| capacity.capacity_bytes).map(format_bytes),
             used: capacity.and_then(|capacity| capacity.used_bytes).map(format_bytes),

@@ -92,7 +92,7 @@ fn keys(value: &Value) -> BTreeSet<&str> {
 }
 
 #[test]
-fn a_target_has_the_fields_of_both_releases_of_the_guide_and_no_others() {
+fn target_has_the_fields_of_both_releases_of_the_guide_and_of_its_s3_location() {
     let answer = OneTarget::seen_by(
         &Caller::local(),
         &view(TargetSpec::Nfs(NfsTarget { export: NfsExport::parse("192.168.1.34:/mnt/tvault/162").expect("one") })),
@@ -108,7 +108,8 @@ fn a_target_has_the_fields_of_both_releases_of_the_guide_and_no_others() {
     ] {
         let guide: Value = serde_json::from_str(guide).expect("the guide's sample");
         let sample = &guide["backup_targets"];
-        let expected: BTreeSet<&str> = keys(sample).into_iter().chain(aliases.iter().copied()).collect();
+        let expected: BTreeSet<&str> =
+            keys(sample).into_iter().chain(aliases.iter().copied()).chain(["s3_endpoint_url", "s3_bucket"]).collect();
         assert_eq!(keys(target), expected);
         assert_eq!(keys(&target["backup_target_types"][0]), keys(&sample["backup_target_types"][0]));
     }
@@ -193,6 +194,23 @@ fn what_a_bucket_declares_and_what_was_verified_are_told_apart() {
         assert!(verified.contains(&note("object_lock", locked)), "{verified:?}");
         assert!(verified.contains(&note("object_lock_verdict", verdict)), "{verified:?}");
     }
+}
+
+#[test]
+fn answer_has_endpoint_and_bucket_of_an_s3_target() {
+    let shown = |spec: TargetSpec| {
+        let target = Target::seen_by(&Caller::local(), &view(spec));
+        (target.s3_endpoint_url, target.s3_bucket)
+    };
+    let s3 = |url: &str| {
+        let location = S3Location::parse(url).expect("a bucket");
+        TargetSpec::S3(S3Target { location, immutable: false })
+    };
+    let expected = (Some("https://ceph.example:8443".to_owned()), Some("backups".to_owned()));
+    assert_eq!(shown(s3("https://ceph.example:8443/backups")), expected);
+    assert_eq!(shown(s3("backups")), (None, Some("backups".to_owned())));
+    let export = NfsExport::parse("nas:/b").expect("an export");
+    assert_eq!(shown(TargetSpec::Nfs(NfsTarget { export })), (None, None));
 }
 
 #[test]

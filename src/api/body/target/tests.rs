@@ -103,3 +103,17 @@ fn metadata_numbers_and_booleans_become_text() {
     let values: Vec<&str> = new.metadata.values().map(String::as_str).collect();
     assert_eq!(values, ["x", "7", "-1.5", "true", "18446744073709551615", "false"]);
 }
+
+#[test]
+fn name_is_the_first_type_name_when_btt_name_is_absent() {
+    for (names, expected) in [
+        (json!({"name": "gold"}), Some("gold")),
+        (json!({"name": "gold", "btt_name": "silver"}), Some("silver")),
+        (json!({"name": "gold", "btt_name": ""}), Some("gold")),
+        (json!({"name": ""}), None),
+    ] {
+        let mut fields = json!({"type": "nfs", "nfs_export": "nas:/b"});
+        fields.as_object_mut().expect("an object").extend(names.as_object().expect("an object").clone());
+        assert_eq!(create(fields).expect("accepted").type_name.as_deref(), expected, "{names}");
+    }
+}
