@@ -90,7 +90,7 @@ async fn start_fails_when_socket_path_is_a_file() {
     let workspace = Workspace::new();
     workspace.write("api.sock", "mine");
     let stderr = Daemon::fails_to_start(&workspace).await;
-    assert!(stderr.contains("api.sock") && stderr.contains("no socket"), "{stderr}");
+    assert!(stderr.contains("api.sock") && stderr.contains("is not a socket"), "{stderr}");
     assert_eq!(std::fs::read(workspace.path("api.sock")).expect("read"), b"mine");
 }
 

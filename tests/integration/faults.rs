@@ -9,7 +9,7 @@ use crate::workspace::Workspace;
 #[tokio::test]
 async fn not_found_points_to_the_routes() {
     let daemon = Daemon::start(&Workspace::new()).await;
-    for path in ["/", "/backup_target", "/backup_targets/x/y", "/v2/backup_targets", "/v1", "//backup_targets"] {
+    for path in ["/backup_target", "/backup_targets/x/y", "/v2/backup_targets", "/v2", "//backup_targets"] {
         let message = daemon.request("GET", path, None).await.fault(404, "itemNotFound");
         assert!(message.contains("/openapi.json"), "{message}");
     }
@@ -61,13 +61,14 @@ async fn unknown_or_malformed_id_is_not_found() {
 }
 
 #[tokio::test]
-async fn second_default_is_refused_with_advice() {
+async fn default_moves_to_new_target_that_asks_for_it() {
     let (daemon, first) = Daemon::with_target(&Workspace::new(), nfs_target("/one")).await;
     let mut second = nfs_target("/two");
     second["is_default"] = json!(1);
-    let message = daemon.try_create(second).await.fault(409, "conflictingRequest");
-    assert!(message.contains("is_default") && message.contains(&first) && message.contains("set_default"), "{message}");
-    assert_eq!(daemon.targets().await.len(), 1);
+    let second = daemon.create(second).await;
+    let targets = daemon.targets().await;
+    let is_default = |id: &str| targets.iter().find(|target| target["id"] == id).map(|target| &target["is_default"]);
+    assert_eq!((is_default(&first), is_default(&second)), (Some(&json!(false)), Some(&json!(true))));
 }
 
 #[tokio::test]

@@ -57,13 +57,13 @@ fn cases() -> Vec<Case> {
             "another region, which nothing names",
             refusal("400 Bad Request", "IllegalLocationConstraintException", ""),
             "wrong_region",
-            &["400 IllegalLocationConstraintException", "ask who made the bucket"],
+            &["400 IllegalLocationConstraintException", "ask the owner of the bucket"],
         ),
         case(
             "a redirect of S3",
             refusal("307 Temporary Redirect\nLocation: http://other.example.com/b", "TemporaryRedirect", ""),
             "redirected",
-            &["307 TemporaryRedirect", "sends to http://other.example.com/b;", "not followed"],
+            &["307 TemporaryRedirect", "redirects to http://other.example.com/b;", "does not follow"],
         ),
         case("a redirect to a login", page(found), "redirected", &["302", "https://login.example.com/sso;"]),
         case(
@@ -77,13 +77,13 @@ fn cases() -> Vec<Case> {
             "not implemented",
             refusal("501 Not Implemented", "NotImplemented", ""),
             "not_implemented",
-            &["501 NotImplemented", "does not offer this call"],
+            &["501 NotImplemented", "does not implement this call"],
         ),
         case(
             "an error of the service",
             refusal("500 Internal Server Error", "InternalError", ""),
             "server_error",
-            &["500 InternalError", "its own log"],
+            &["500 InternalError", "check its log"],
         ),
         case("an error of a proxy", page("502 Bad Gateway"), "server_error", &["answered 502;", "load balancer"]),
         case(
@@ -112,7 +112,7 @@ fn cases() -> Vec<Case> {
             words: &["no answer within 2000 ms", "health"],
         },
         case("a reset in the middle of an answer", Fault::ResetMidBody, "connection_broken", &["proxies, firewalls"]),
-        case("no answer at all", Fault::Bytes(""), "connection_broken", &["its log", "TLS or plain"]),
+        case("no answer at all", Fault::Bytes(""), "connection_broken", &["the service's log", "TLS on a plain port"]),
     ]
 }
 
