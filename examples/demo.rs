@@ -23,7 +23,7 @@ use targetwatch::cli::serve::RunningAgent;
 use targetwatch::cli::terminal::{self, OutputStyle};
 use targetwatch::config;
 use targetwatch::model::Caller;
-use targetwatch::model::report::LockProofState;
+use targetwatch::model::report::{KindFacts, LockProofState};
 use targetwatch::model::settings::Listen;
 use targetwatch::registry;
 use targetwatch::sys::worker;
@@ -160,8 +160,10 @@ async fn show_until_ready(agent: &Agent) -> anyhow::Result<()> {
     while shown < TARGETS {
         let view = views.borrow_and_update().clone();
         let has_verdict = |target: &&Arc<TargetView>| {
-            let bucket = target.report.as_ref().map(|report| report.bucket());
-            bucket.is_some_and(|bucket| bucket.is_none_or(|bucket| bucket.lock_proof != LockProofState::Pending))
+            target.report.as_ref().is_some_and(|report| match &report.facts {
+                Some(KindFacts::S3(bucket)) => bucket.lock_proof != LockProofState::Pending,
+                _ => true,
+            })
         };
         let checked = view.targets.iter().filter(has_verdict).count();
         if checked > shown {

@@ -10,6 +10,7 @@ pub mod check;
 pub mod client;
 mod columns;
 pub mod exit;
+pub mod kind;
 pub mod log;
 pub mod mount_path;
 pub mod output;

@@ -6,6 +6,7 @@
 //! is an error that names file, line, key and expectation. If the agent ignored a
 //! typo, it would not do what the operator configured.
 
+mod declared;
 mod error;
 mod raw;
 mod validate;

@@ -52,6 +52,18 @@ const NAMED_ONLY_IN: &[(&str, &[&str])] = &[
     ("Listeners", &["cli/serve.rs", "api.rs", "api/listen.rs", "api/listen/tests.rs"]),
 ];
 
+/// The only files that may name a kind of target. A new kind changes at most these, and a file in `driver/`.
+const NAMES_KINDS: &[&str] = &[
+    "model/target_spec.rs",
+    "model/report/kind_facts.rs",
+    "driver.rs",
+    "driver/",
+    "api/wire/target.rs",
+    "api/wire/report.rs",
+    "config/declared.rs",
+    "cli/kind.rs",
+];
+
 /// Files that may use the methods that `.clippy.toml` forbids, each with the reason.
 const MAY_TOUCH_PATHS: &[(&str, &str)] = &[
     ("sys/", "it accesses storage, in child processes, and starts these"),
@@ -379,6 +391,26 @@ fn restricted_names_are_used_only_in_their_files() {
         }
     }
     assert_eq!(seen.len(), NAMED_ONLY_IN.len(), "a name in NAMED_ONLY_IN is not used any more: {seen:?}");
+}
+
+#[test]
+fn kinds_of_targets_are_named_in_few_files_only() {
+    let enums = ["TargetKind", "TargetSpec", "KindFacts"];
+    let structs = ["NfsTarget", "S3Target"];
+    let names_a_kind = |path: &Vec<String>| {
+        let is_variant =
+            |pair: &[String]| enums.contains(&pair[0].as_str()) && ["Nfs", "S3"].contains(&pair[1].as_str());
+        path.windows(2).any(is_variant) || path.iter().any(|part| structs.contains(&part.as_str()))
+    };
+    for source in sources() {
+        let (is_facade, mut found) = (source.path == "model.rs", Vec::new());
+        paths(source.tokens.clone(), &[], &mut found);
+        let is_test = source.modules().iter().any(|part| TEST_MODULES.contains(&part.as_str()));
+        if found.iter().any(names_a_kind) && !is_facade && !is_test {
+            let path = source.path;
+            assert!(is_in(&path, NAMES_KINDS), "src/{path} names a kind of target, which belongs to {NAMES_KINDS:?}");
+        }
+    }
 }
 
 #[test]

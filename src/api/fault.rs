@@ -99,8 +99,7 @@ fn of_registry(error: &RegistryError) -> StatusCode {
 fn of_refusal(refusal: &Refusal) -> StatusCode {
     match refusal {
         Refusal::TargetNotFound(_) | Refusal::TypeNotFound(_) => StatusCode::NOT_FOUND,
-        Refusal::NotS3 { .. }
-        | Refusal::ExportFixed { .. }
+        Refusal::InvalidFields(_)
         | Refusal::DefaultStays(_)
         | Refusal::DefaultTypeStays { .. }
         | Refusal::PublicWithProjects => StatusCode::BAD_REQUEST,

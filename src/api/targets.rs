@@ -91,10 +91,7 @@ pub(super) async fn modify(
     Id(id): Id,
     Body(bytes): Body,
 ) -> Result<Json<wire::OneTarget>, Fault> {
-    let view = state.agent.view();
-    let target = view.target(target_id(&id)?).ok_or_else(|| unknown(&id))?;
-    let change = body::modification(&bytes, &target.target)?;
-    let view = state.agent.modify_target(target.target.id, change).await?;
+    let view = state.agent.modify_target(target_id(&id)?, body::modification(&bytes)?).await?;
     Ok(Json(wire::OneTarget::seen_by(&caller, &view)))
 }
 

@@ -4,11 +4,10 @@
 //! daemon, probe one target, and unmount what the probe mounted. `check all` asks the daemon to probe
 //! every target, and prints the reports.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use clap::{Args, Subcommand};
+use clap::Subcommand;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use jiff::Timestamp;
 use serde_json::Value;
@@ -16,6 +15,7 @@ use uuid::Uuid;
 
 use super::client::{Answer, Client, ConnectionOptions};
 use super::exit::ExitState;
+use super::kind::{CheckArguments, CheckOptions};
 use super::serve::THIS_PROGRAM;
 use super::terminal::{OutputStyle, escape_invisible, print, print_json};
 use super::{render, runtime, target};
@@ -24,7 +24,7 @@ use crate::api::wire;
 use crate::config;
 use crate::driver::{self, Depth, Host, ProcessRole};
 use crate::model::report::MountMode;
-use crate::model::{MountName, NfsExport, NfsTarget, S3Location, S3Target, Target, TargetSpec};
+use crate::model::{MountName, Target, TargetSpec};
 use crate::sys::{ChildCensus, MountTableWatch, WorkerPool, WorkerPoolSettings, node};
 
 /// Largest number of targets that `check all` probes concurrently.
@@ -36,28 +36,9 @@ const PROBES_MAX: usize = 4;
 /// Target of the probe.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Probe an NFS export, without a daemon
-    Nfs {
-        /// host:/path
-        export: String,
-        /// Verify the export over the wire without mounting it
-        #[arg(long)]
-        no_mount: bool,
-        /// Options of every kind.
-        #[command(flatten)]
-        common: Common,
-    },
-    /// Probe an S3 bucket, without a daemon
-    S3 {
-        /// URL/BUCKET, or the name of an AWS bucket
-        location: String,
-        /// Require object lock
-        #[arg(long)]
-        immutable: bool,
-        /// Options of every kind.
-        #[command(flatten)]
-        common: Common,
-    },
+    /// Target that needs no daemon.
+    #[command(flatten)]
+    One(CheckArguments),
     /// Probe every target of the running agent
     All {
         /// Print the answers of the API as JSON
@@ -66,37 +47,23 @@ pub enum Command {
     },
 }
 
-/// Options of every kind.
-#[derive(Debug, Args)]
-pub struct Common {
-    /// Configuration file [default: /etc/targetwatch/config.toml if it exists]
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Print the report as JSON
-    #[arg(long)]
-    json: bool,
-}
-
 /// Probes and prints the reports.
 ///
 /// # Errors
 /// When the target or the configuration is invalid, or when the agent does not answer.
 pub fn run(access: ConnectionOptions, command: Command) -> anyhow::Result<ExitState> {
     match command {
-        Command::Nfs { export, no_mount, common } => {
-            check_one(TargetSpec::Nfs(NfsTarget { export: NfsExport::parse(&export)? }), no_mount, &common)
-        }
-        Command::S3 { location, immutable, common } => {
-            let location = S3Location::parse(&location)?;
-            check_one(TargetSpec::S3(S3Target { location, immutable }), false, &common)
+        Command::One(arguments) => {
+            let (spec, options) = arguments.into_spec()?;
+            check_one(spec, &options)
         }
         Command::All { json } => runtime::block_on(all(&Client::new(access), json))?,
     }
 }
 
-fn check_one(spec: TargetSpec, no_mount: bool, common: &Common) -> anyhow::Result<ExitState> {
-    let mut settings = config::load(common.config.as_deref())?.agent;
-    if no_mount {
+fn check_one(spec: TargetSpec, options: &CheckOptions) -> anyhow::Result<ExitState> {
+    let mut settings = config::load(options.config.as_deref())?.agent;
+    if options.no_mount {
         settings.mounts.mode = MountMode::None;
     }
     let now = Timestamp::now();
@@ -141,7 +108,7 @@ fn check_one(spec: TargetSpec, no_mount: bool, common: &Common) -> anyhow::Resul
         let view =
             TargetView { target: target.into(), types: [].into(), mount_path, status, report: Some(Arc::new(report)) };
         let reports = [wire::Report::from(&view)];
-        if common.json {
+        if options.json {
             print_json(&reports)?;
         } else {
             print_reports(&reports);

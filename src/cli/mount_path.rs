@@ -2,12 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, ValueEnum};
 
 use super::exit::ExitState;
+use super::kind::MountPathArguments;
 use super::terminal::{escape_invisible, print};
 use crate::model::mount_name::decode_directory;
-use crate::model::{MountName, PathKey, SpecFields, TargetSpec};
+use crate::model::{MountName, PathKey};
 
 /// Arguments of `mount-path`.
 #[derive(Debug, Args)]
@@ -23,23 +24,7 @@ pub struct Arguments {
     #[arg(long, global = true, value_enum, default_value_t = Key::Path)]
     path_key: Key,
     #[command(subcommand)]
-    storage: Option<Storage>,
-}
-
-#[derive(Debug, Subcommand)]
-enum Storage {
-    /// Print the mount path of an NFS export
-    Nfs {
-        /// host:/path
-        export: String,
-    },
-    /// Print the mount path of an S3 bucket
-    S3 {
-        /// URL of the service; "" for AWS
-        url: String,
-        /// Name of the bucket
-        bucket: String,
-    },
+    storage: Option<MountPathArguments>,
 }
 
 /// Values of `path_key` in the configuration.
@@ -69,21 +54,10 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitState> {
     Ok(ExitState::Available)
 }
 
-fn derive(storage: &Storage, key: Key, root: &Path) -> anyhow::Result<String> {
-    let fields = match storage {
-        Storage::Nfs { export } => {
-            SpecFields { kind: Some("nfs"), filesystem_export: Some(export), ..SpecFields::default() }
-        }
-        Storage::S3 { url, bucket } => SpecFields {
-            kind: Some("s3"),
-            s3_endpoint_url: (!url.is_empty()).then_some(url),
-            s3_bucket: Some(bucket),
-            ..SpecFields::default()
-        },
-    };
+fn derive(storage: &MountPathArguments, key: Key, root: &Path) -> anyhow::Result<String> {
     let key = match key {
         Key::Path => PathKey::Path,
         Key::Export => PathKey::Export,
     };
-    Ok(MountName::derive(&TargetSpec::from_fields(fields)?, key)?.below(root).display().to_string())
+    Ok(MountName::derive(&storage.spec()?, key)?.below(root).display().to_string())
 }

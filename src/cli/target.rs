@@ -1,17 +1,18 @@
 //! `targetwatch target`: manages targets through the API.
 
 use bytes::Bytes;
-use clap::{Args, Subcommand};
+use clap::Subcommand;
 use http::Method;
 use serde::Serialize;
 
 use super::client::{ANSWER_TIMEOUT, Answer, Client, ClientError, ConnectionOptions, PROBE_TIMEOUT};
 use super::exit::ExitState;
+use super::kind::NewTargetArguments;
 use super::output::{OutputOptions, PageOptions, Rows};
 use super::select::{self, Selectable};
 use super::terminal::{confirm, escape_invisible, print};
 use super::{columns, render, runtime};
-use crate::api::wire::{self, NewTarget, NewTargetBody, TargetUpdate, TargetUpdateBody};
+use crate::api::wire::{self, NewTargetBody, TargetUpdate, TargetUpdateBody};
 
 /// Operation on targets. A TARGET is an id, the beginning of an id, an export, or the name of a target
 /// type.
@@ -36,7 +37,7 @@ pub enum Command {
     },
     /// Create a target
     #[command(subcommand)]
-    Create(Create),
+    Create(NewTargetArguments),
     /// Change a target
     Modify {
         /// Target: id, beginning of an id, export, or name of a target type
@@ -85,48 +86,6 @@ pub enum Command {
     },
 }
 
-/// Kind of a new target.
-#[derive(Debug, Subcommand)]
-pub enum Create {
-    /// An NFS export
-    Nfs {
-        /// host:/path
-        export: String,
-        /// Options of every kind.
-        #[command(flatten)]
-        common: Common,
-    },
-    /// An S3 bucket
-    S3 {
-        /// URL of the service [default: AWS]
-        #[arg(long, value_name = "URL")]
-        endpoint: Option<String>,
-        /// Name of the bucket
-        #[arg(long)]
-        bucket: String,
-        /// Require that object lock protects the bucket
-        #[arg(long)]
-        immutable: bool,
-        /// Options of every kind.
-        #[command(flatten)]
-        common: Common,
-    },
-}
-
-/// Options of every kind.
-#[derive(Debug, Args)]
-pub struct Common {
-    /// Name of its first target type [default: the export]
-    #[arg(long, value_name = "TYPE")]
-    name: Option<String>,
-    /// Make it the default target
-    #[arg(long)]
-    default: bool,
-    /// Metadata entry; may be repeated
-    #[arg(long = "metadata", value_name = "KEY=VALUE", value_parser = metadata_entry)]
-    metadata: Vec<(String, String)>,
-}
-
 /// Parses `KEY=VALUE`.
 pub(super) fn metadata_entry(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("expected key=value")?;
@@ -151,7 +110,7 @@ pub fn run(access: ConnectionOptions, command: Command) -> anyhow::Result<ExitSt
                 show(&target, &client.fetch(&format!("/backup_targets/{}/checks", target.id)).await?, &output)
             }
             Command::Create(create) => {
-                let body = NewTargetBody { backup_target: new_target(create) };
+                let body = NewTargetBody { backup_target: create.into_body() };
                 change(&client, Method::POST, "/backup_targets", &body).await
             }
             Command::Modify { target, immutable, endpoint, metadata, purge_metadata } => {
@@ -219,32 +178,6 @@ async fn delete(client: &Client, target: &str, yes: bool) -> anyhow::Result<Exit
     }
     client.delete(&format!("/backup_targets/{}", found.id)).await?;
     print_result(&found, "deleted")
-}
-
-fn new_target(create: Create) -> NewTarget {
-    let (specific, Common { name, default, metadata }) = match create {
-        Create::Nfs { export, common } => {
-            let specific =
-                NewTarget { kind: Some("nfs".to_owned()), filesystem_export: Some(export), ..NewTarget::default() };
-            (specific, common)
-        }
-        Create::S3 { endpoint, bucket, immutable, common } => {
-            let specific = NewTarget {
-                kind: Some("s3".to_owned()),
-                s3_endpoint_url: endpoint,
-                s3_bucket: Some(bucket),
-                immutable: Some(immutable),
-                ..NewTarget::default()
-            };
-            (specific, common)
-        }
-    };
-    NewTarget {
-        btt_name: name,
-        is_default: default.then_some(true),
-        metadata: metadata.into_iter().collect(),
-        ..specific
-    }
 }
 
 /// Returns the target that `text` selects.

@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::declared;
+
 pub(super) use api::{Api, Keystone, Tls};
 
 /// String that is not validated yet, with its position in the file.
@@ -20,7 +22,7 @@ pub(super) struct Raw {
     pub(super) mounts: Mounts,
     pub(super) probe: Probe,
     pub(super) s3: S3,
-    pub(super) target: Vec<Target>,
+    pub(super) target: Vec<declared::Target>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -180,21 +182,6 @@ pub(super) struct S3Credentials {
     pub(super) addressing: Option<Text>,
     #[serde(default)]
     pub(super) read_only: bool,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Target {
-    #[serde(rename = "type")]
-    pub(super) kind: Text,
-    pub(super) filesystem_export: Option<Text>,
-    pub(super) s3_endpoint_url: Option<Text>,
-    pub(super) s3_bucket: Option<Text>,
-    pub(super) immutable: Option<Spanned<bool>>,
-    pub(super) btt_name: Option<Text>,
-    pub(super) is_default: Option<Spanned<bool>>,
-    #[serde(default)]
-    pub(super) metadata: BTreeMap<String, Text>,
 }
 
 fn text(value: &str) -> Text {

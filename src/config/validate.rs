@@ -11,19 +11,15 @@ use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use jiff::SignedDuration;
-use toml::Spanned;
 
-use super::Settings;
 use super::error::InvalidValue;
 use super::raw::{self, Raw, Text};
+use super::{Settings, declared};
 use crate::model::report::MountMode;
 use crate::model::settings::{
-    AgentSettings, CanarySettings, DeclaredTarget, LocationPattern, MountSettings, NfsOverride, ProbeSettings,
+    AgentSettings, CanarySettings, LocationPattern, MountSettings, NfsOverride, ProbeSettings,
 };
-use crate::model::target::metadata_problem;
-use crate::model::target_spec::{SpecError, SpecField};
-use crate::model::target_type::type_name_problem;
-use crate::model::{MountName, NfsExport, NfsOptions, PathKey, RegistryUrl, SpecFields, TargetSpec};
+use crate::model::{NfsExport, NfsOptions, PathKey, RegistryUrl};
 
 /// Largest number of entries in a list of tables.
 const ENTRIES_MAX: usize = 10_000;
@@ -40,12 +36,12 @@ const MOUNT_DEADLINES: RangeInclusive<Duration> = Duration::from_millis(100)..=D
 /// Directory in which systemd puts the credentials of the agent's unit (systemd.exec(5)).
 const UNIT_CREDENTIALS: &str = "/run/credentials/targetwatch.service";
 
-type Validated<T> = Result<T, InvalidValue>;
+pub(super) type Validated<T> = Result<T, InvalidValue>;
 
 pub(super) fn settings(raw: Raw) -> Validated<Settings> {
     let Raw { api, registry, mounts, probe, s3, target } = raw;
     let mounts = self::mounts(mounts)?;
-    let declared = declared(&target, mounts.path_key)?;
+    let declared = declared::validate(&target, mounts.path_key)?;
     Ok(Settings {
         api: api::api(&api)?,
         registry_url: registry_url(&registry.url)?,
@@ -61,7 +57,7 @@ pub(super) fn settings(raw: Raw) -> Validated<Settings> {
     })
 }
 
-fn invalid(at: &Text, key: &str, problem: impl Display) -> InvalidValue {
+pub(super) fn invalid(at: &Text, key: &str, problem: impl Display) -> InvalidValue {
     InvalidValue::new(at.span(), key, problem)
 }
 
@@ -138,73 +134,6 @@ fn probe(raw: &raw::Probe) -> Validated<ProbeSettings> {
     })
 }
 
-fn declared(raw: &[raw::Target], path_key: PathKey) -> Validated<Vec<DeclaredTarget>> {
-    let mut declared: Vec<DeclaredTarget> = Vec::new();
-    let mut names: Vec<(MountName, String)> = Vec::new();
-    for entry in limited(raw, "[[target]]")? {
-        let target = self::target(entry)?;
-        let name = MountName::derive(&target.spec, path_key)
-            .map_err(|error| invalid(&entry.kind, "[[target]] filesystem_export", error))?;
-        if let Some((_, other)) = names.iter().find(|(other, _)| other.collides_with(&name)) {
-            let problem = format!(
-                "{} would use the mount path of {other}; expected exports with different paths",
-                target.spec.export()
-            );
-            return Err(invalid(&entry.kind, "[[target]]", problem));
-        }
-        if let Some(is_default) = entry.is_default.as_ref().filter(|is_default| *is_default.get_ref())
-            && declared.iter().any(|other| other.is_default)
-        {
-            let problem = "another [[target]] is the default already; expected exactly one default";
-            return Err(InvalidValue::new(is_default.span(), "[[target]] is_default", problem));
-        }
-        names.push((name, target.spec.export()));
-        declared.push(target);
-    }
-    Ok(declared)
-}
-
-fn target(raw: &raw::Target) -> Validated<DeclaredTarget> {
-    fn text(given: &Option<Text>) -> Option<&str> {
-        given.as_ref().map(|text| text.get_ref().as_str())
-    }
-    let spec = TargetSpec::from_new_fields(SpecFields {
-        kind: Some(raw.kind.get_ref()),
-        filesystem_export: text(&raw.filesystem_export),
-        s3_endpoint_url: text(&raw.s3_endpoint_url),
-        s3_bucket: text(&raw.s3_bucket),
-        immutable: raw.immutable.as_ref().is_some_and(|flag| *flag.get_ref()),
-    })
-    .map_err(|SpecError { field, problem }| {
-        let at = match field {
-            SpecField::Kind => None,
-            SpecField::FilesystemExport => raw.filesystem_export.as_ref().map(Spanned::span),
-            SpecField::S3EndpointUrl => raw.s3_endpoint_url.as_ref().map(Spanned::span),
-            SpecField::S3Bucket => raw.s3_bucket.as_ref().map(Spanned::span),
-            SpecField::Immutable => raw.immutable.as_ref().map(Spanned::span),
-        };
-        // A missing key has no position, so the error names that of `type`.
-        let at = at.unwrap_or_else(|| raw.kind.span());
-        InvalidValue::new(at, format!("[[target]] {}", field.as_str()), problem)
-    })?;
-    let metadata = raw.metadata.iter().map(|(key, value)| (key.clone(), value.get_ref().clone())).collect();
-    if let Some(problem) = metadata_problem(&metadata) {
-        let at = raw.metadata.values().next().unwrap_or(&raw.kind);
-        return Err(invalid(at, "[[target]] metadata", problem));
-    }
-    if let Some(name) = &raw.btt_name
-        && let Some(problem) = type_name_problem(name.get_ref())
-    {
-        return Err(invalid(name, "[[target]] btt_name", problem));
-    }
-    Ok(DeclaredTarget {
-        spec,
-        type_name: raw.btt_name.as_ref().map(|name| name.get_ref().clone()),
-        is_default: raw.is_default.as_ref().is_some_and(|flag| *flag.get_ref()),
-        metadata,
-    })
-}
-
 fn required_text<'a>(given: Option<&'a Text>, otherwise: &Text, key: &str, needed_by: &str) -> Validated<&'a Text> {
     given.ok_or_else(|| invalid(otherwise, key, format!("missing; {needed_by} needs it")))
 }
@@ -276,7 +205,7 @@ fn duration(text: &Text, key: &str, range: RangeInclusive<Duration>) -> Validate
     })
 }
 
-fn limited<'a, T>(list: &'a [T], key: &str) -> Validated<&'a [T]> {
+pub(super) fn limited<'a, T>(list: &'a [T], key: &str) -> Validated<&'a [T]> {
     if list.len() <= ENTRIES_MAX {
         Ok(list)
     } else {

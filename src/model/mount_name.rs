@@ -53,11 +53,7 @@ impl MountName {
     /// # Errors
     /// [`MountNameError::TooLong`] for a key of 190 bytes or more.
     pub fn derive(spec: &TargetSpec, path_key: PathKey) -> Result<Self, MountNameError> {
-        let key = match (spec, path_key) {
-            (TargetSpec::Nfs(nfs), PathKey::Path) => nfs.export.path().to_owned(),
-            (TargetSpec::Nfs(nfs), PathKey::Export) => nfs.export.to_string(),
-            (TargetSpec::S3(s3), _) => s3.location.to_string(),
-        };
+        let key = spec.mount_key(path_key);
         let name = STANDARD.encode(&key);
         if name.len() > NAME_MAX_BYTES {
             return Err(MountNameError::TooLong { key, length: name.len() });

@@ -138,35 +138,6 @@ pub struct Report {
     pub checks: Vec<CheckResult>,
 }
 
-impl Report {
-    /// Returns how an NFS target was verified.
-    #[must_use]
-    pub fn mode(&self) -> Option<MountMode> {
-        match &self.facts {
-            Some(KindFacts::Nfs { mode, .. }) => Some(*mode),
-            _ => None,
-        }
-    }
-
-    /// Returns the facts about the mount of an NFS target.
-    #[must_use]
-    pub fn mount(&self) -> Option<&MountFacts> {
-        match &self.facts {
-            Some(KindFacts::Nfs { mount, .. }) => mount.as_ref(),
-            _ => None,
-        }
-    }
-
-    /// Returns the facts about the bucket of an S3 target.
-    #[must_use]
-    pub fn bucket(&self) -> Option<&BucketFacts> {
-        match &self.facts {
-            Some(KindFacts::S3(bucket)) => Some(bucket),
-            _ => None,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,13 +1,17 @@
 //! Target specifications: what is known about a target's storage, one struct for each kind.
 //!
-//! A client and the configuration file describe a target with the same fields. [`TargetSpec::from_fields`] is the
-//! only place that turns them into a specification, and an error names the field that is wrong.
+//! A client, the configuration file and the registry describe a target with the same fields ([`SpecFields`]).
+//! [`TargetSpec::from_fields`] is the only place that turns them into a specification, and an error names the
+//! field that is wrong.
 
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 use super::export::ExportError;
 use super::line::invisible_problem;
+use super::mount_name::PathKey;
 use super::{NfsExport, S3Endpoint, S3Location};
 
 /// Kind of a target.
@@ -41,8 +45,13 @@ impl fmt::Display for TargetKind {
 
 /// A text that does not name a kind of target.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a type of backup target, expected \"nfs\" or \"s3\"")]
+#[error("{0:?} is not a type of backup target, expected {names}", names = kind_names())]
 pub struct UnknownKind(pub String);
+
+/// Every kind, as an error lists them: `"nfs" or "s3"`.
+fn kind_names() -> String {
+    TargetKind::ALL.iter().map(|kind| format!("{:?}", kind.as_str())).collect::<Vec<_>>().join(" or ")
+}
 
 impl FromStr for TargetKind {
     type Err = UnknownKind;
@@ -77,19 +86,25 @@ pub struct S3Target {
     pub immutable: bool,
 }
 
-/// Fields that describe a target, as a client or the configuration file gives them. `None` means not given.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct SpecFields<'a> {
-    /// `type`: `nfs` or `s3`.
-    pub kind: Option<&'a str>,
-    /// `filesystem_export`: `host:/path` of an NFS target. An S3 target may repeat its `host[:port]/bucket` here.
-    pub filesystem_export: Option<&'a str>,
-    /// `s3_endpoint_url`: URL of the S3 service. AWS when absent.
-    pub s3_endpoint_url: Option<&'a str>,
-    /// `s3_bucket`: bucket of an S3 target.
-    pub s3_bucket: Option<&'a str>,
-    /// `immutable`: whether the target is declared immutable.
-    pub immutable: bool,
+/// Fields that describe a target. `None` means not given.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SpecFields {
+    /// Name of the kind.
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// `host:/path` of an NFS target. An S3 target may repeat its `host[:port]/bucket` here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub filesystem_export: Option<String>,
+    /// URL of the S3 service. AWS when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub s3_endpoint_url: Option<String>,
+    /// Bucket of an S3 target.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub s3_bucket: Option<String>,
+    /// Whether the target is declared immutable.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub immutable: Option<bool>,
 }
 
 /// A field of [`SpecFields`].
@@ -135,7 +150,7 @@ pub struct SpecError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SpecProblem {
     /// No `type`.
-    #[error("missing, expected \"nfs\" or \"s3\"")]
+    #[error("missing, expected {}", kind_names())]
     NoKind,
     /// A `type` that does not exist.
     #[error(transparent)]
@@ -165,6 +180,22 @@ pub enum SpecProblem {
         /// The export of endpoint and bucket.
         location: S3Location,
     },
+    /// A change of a field that is fixed.
+    #[error("{current:?} cannot be changed to {given:?}, create another target")]
+    Fixed {
+        /// The value of the target.
+        current: String,
+        /// The value as given.
+        given: String,
+    },
+    /// A value that would change the export.
+    #[error("{given:?} would change the export of the target ({export}), which is fixed, create another target")]
+    OtherExport {
+        /// The value as given.
+        given: String,
+        /// The export of the target.
+        export: String,
+    },
 }
 
 impl SpecField {
@@ -180,7 +211,7 @@ impl TargetSpec {
     ///
     /// # Errors
     /// [`SpecError`] as [`Self::from_fields`], and for such an export.
-    pub fn from_new_fields(fields: SpecFields<'_>) -> Result<Self, SpecError> {
+    pub fn from_new_fields(fields: &SpecFields) -> Result<Self, SpecError> {
         let spec = Self::from_fields(fields)?;
         let problem = invisible_problem(&spec.export()).or_else(|| match &spec {
             Self::Nfs(nfs) => nfs.export.problem_of_new_target(),
@@ -196,11 +227,65 @@ impl TargetSpec {
     ///
     /// # Errors
     /// [`SpecError`] with the first field that is missing, malformed, or not a field of the given kind.
-    pub fn from_fields(fields: SpecFields<'_>) -> Result<Self, SpecError> {
-        let kind = fields.kind.ok_or_else(|| SpecField::Kind.wrong(SpecProblem::NoKind))?;
+    pub fn from_fields(fields: &SpecFields) -> Result<Self, SpecError> {
+        let kind = fields.kind.as_deref().ok_or_else(|| SpecField::Kind.wrong(SpecProblem::NoKind))?;
         match kind.parse().map_err(|error: UnknownKind| SpecField::Kind.wrong(error))? {
             TargetKind::Nfs => NfsTarget::from_fields(fields).map(Self::Nfs),
             TargetKind::S3 => S3Target::from_fields(fields).map(Self::S3),
+        }
+    }
+
+    /// Returns the fields from which [`Self::from_fields`] makes this specification.
+    #[must_use]
+    pub fn to_fields(&self) -> SpecFields {
+        let kind = Some(self.kind().as_str().to_owned());
+        match self {
+            Self::Nfs(nfs) => {
+                SpecFields { kind, filesystem_export: Some(nfs.export.to_string()), ..SpecFields::default() }
+            }
+            Self::S3(S3Target { location, immutable }) => SpecFields {
+                kind,
+                s3_endpoint_url: location.endpoint().map(S3Endpoint::url),
+                s3_bucket: Some(location.bucket().to_owned()),
+                immutable: Some(*immutable),
+                ..SpecFields::default()
+            },
+        }
+    }
+
+    /// Returns the specification with the given fields changed. Others stay. Kind and export are fixed.
+    ///
+    /// # Errors
+    /// [`SpecError`] with the first field that is fixed, malformed, or not a field of this kind.
+    pub fn with_fields(&self, given: &SpecFields) -> Result<Self, SpecError> {
+        let mut fields = self.to_fields();
+        for (field, given, current) in [
+            (SpecField::Kind, &given.kind, self.kind().as_str()),
+            (SpecField::FilesystemExport, &given.filesystem_export, &self.export()),
+            (SpecField::S3Bucket, &given.s3_bucket, fields.s3_bucket.as_deref().unwrap_or_default()),
+        ] {
+            if let Some(given) = given.clone().filter(|given| given != current) {
+                return Err(field.wrong(SpecProblem::Fixed { current: current.to_owned(), given }));
+            }
+        }
+        if let Some(endpoint) = &given.s3_endpoint_url {
+            fields.s3_endpoint_url = Some(endpoint.clone());
+        }
+        fields.immutable = given.immutable.or(fields.immutable);
+        let changed = Self::from_fields(&fields)?;
+        if changed.export() != self.export() {
+            let given = fields.s3_endpoint_url.unwrap_or_default();
+            return Err(SpecField::S3EndpointUrl.wrong(SpecProblem::OtherExport { given, export: self.export() }));
+        }
+        Ok(changed)
+    }
+
+    /// Text from which the mount directory is named.
+    #[must_use]
+    pub fn mount_key(&self, path_key: PathKey) -> String {
+        match (self, path_key) {
+            (Self::Nfs(nfs), PathKey::Path) => nfs.export.path().to_owned(),
+            (Self::Nfs(_) | Self::S3(_), _) => self.export(),
         }
     }
 
@@ -230,38 +315,40 @@ impl TargetSpec {
 }
 
 impl NfsTarget {
-    fn from_fields(fields: SpecFields<'_>) -> Result<Self, SpecError> {
+    fn from_fields(fields: &SpecFields) -> Result<Self, SpecError> {
         let kind = TargetKind::Nfs;
         for (field, is_given) in [
             (SpecField::S3EndpointUrl, fields.s3_endpoint_url.is_some()),
             (SpecField::S3Bucket, fields.s3_bucket.is_some()),
-            (SpecField::Immutable, fields.immutable),
+            // Without object lock, it is not immutable anyway.
+            (SpecField::Immutable, fields.immutable == Some(true)),
         ] {
             if is_given {
                 return Err(field.wrong(SpecProblem::NotOfKind(kind)));
             }
         }
         let field = SpecField::FilesystemExport;
-        let export = fields.filesystem_export.ok_or(SpecProblem::Missing { kind, expected: "host:/path" });
+        let export = fields.filesystem_export.as_deref().ok_or(SpecProblem::Missing { kind, expected: "host:/path" });
         let export = export.and_then(|text| Ok(NfsExport::parse(text)?)).map_err(|problem| field.wrong(problem))?;
         Ok(Self { export })
     }
 }
 
 impl S3Target {
-    fn from_fields(fields: SpecFields<'_>) -> Result<Self, SpecError> {
+    fn from_fields(fields: &SpecFields) -> Result<Self, SpecError> {
         let kind = TargetKind::S3;
-        let endpoint = fields.s3_endpoint_url.map(S3Endpoint::parse).transpose();
+        let endpoint = fields.s3_endpoint_url.as_deref().map(S3Endpoint::parse).transpose();
         let endpoint = endpoint.map_err(|error| SpecField::S3EndpointUrl.wrong(error))?;
-        let bucket = fields.s3_bucket.ok_or(SpecProblem::Missing { kind, expected: "the name of its bucket" });
+        let bucket =
+            fields.s3_bucket.as_deref().ok_or(SpecProblem::Missing { kind, expected: "the name of its bucket" });
         let location = bucket
             .and_then(|bucket| Ok(S3Location::new(endpoint, bucket)?))
             .map_err(|problem| SpecField::S3Bucket.wrong(problem))?;
-        match fields.filesystem_export {
-            Some(given) if given != location.to_string() => {
-                Err(SpecField::FilesystemExport.wrong(SpecProblem::Contradicts { given: given.to_owned(), location }))
+        match &fields.filesystem_export {
+            Some(given) if *given != location.to_string() => {
+                Err(SpecField::FilesystemExport.wrong(SpecProblem::Contradicts { given: given.clone(), location }))
             }
-            _ => Ok(Self { location, immutable: fields.immutable }),
+            _ => Ok(Self { location, immutable: fields.immutable.unwrap_or(false) }),
         }
     }
 }
@@ -270,26 +357,30 @@ impl S3Target {
 mod tests {
     use super::*;
 
-    fn nfs() -> SpecFields<'static> {
-        SpecFields { kind: Some("nfs"), filesystem_export: Some("nas:/b"), ..SpecFields::default() }
+    fn some(text: &str) -> Option<String> {
+        Some(text.to_owned())
     }
 
-    fn s3() -> SpecFields<'static> {
-        let s3_endpoint_url = Some("https://s3.example.com:9000");
-        SpecFields { kind: Some("s3"), s3_endpoint_url, s3_bucket: Some("backups"), ..SpecFields::default() }
+    fn nfs() -> SpecFields {
+        SpecFields { kind: some("nfs"), filesystem_export: some("nas:/b"), ..SpecFields::default() }
+    }
+
+    fn s3() -> SpecFields {
+        let s3_endpoint_url = some("https://s3.example.com:9000");
+        SpecFields { kind: some("s3"), s3_endpoint_url, s3_bucket: some("backups"), ..SpecFields::default() }
     }
 
     #[test]
     fn invisible_characters_are_refused_in_exports_of_new_targets_only() {
         for (character, code) in [('\u{202e}', "U+202E"), ('\u{200b}', "U+200B"), ('\u{2028}', "U+2028")] {
             let export = format!("nas:/b{character}c");
-            let fields = SpecFields { filesystem_export: Some(&export), ..nfs() };
-            let error = TargetSpec::from_new_fields(fields).expect_err(code).to_string();
+            let fields = SpecFields { filesystem_export: Some(export), ..nfs() };
+            let error = TargetSpec::from_new_fields(&fields).expect_err(code).to_string();
             assert!(error.starts_with("filesystem_export: ") && error.contains(code), "{error}");
-            assert!(TargetSpec::from_fields(fields).is_ok(), "a registry may contain it");
+            assert!(TargetSpec::from_fields(&fields).is_ok(), "a registry may contain it");
         }
-        let visible = SpecFields { filesystem_export: Some("nas:/\u{e9}日本"), ..nfs() };
-        assert!(TargetSpec::from_new_fields(visible).is_ok());
+        let visible = SpecFields { filesystem_export: some("nas:/\u{e9}日本"), ..nfs() };
+        assert!(TargetSpec::from_new_fields(&visible).is_ok());
     }
 
     #[test]
@@ -307,51 +398,93 @@ mod tests {
             ("nas:/a nas:/b", "one export"),
             ("nas:/a ", "white space"),
         ] {
-            let fields = SpecFields { filesystem_export: Some(export), ..nfs() };
-            let error = TargetSpec::from_new_fields(fields).expect_err(export).to_string();
+            let fields = SpecFields { filesystem_export: some(export), ..nfs() };
+            let error = TargetSpec::from_new_fields(&fields).expect_err(export).to_string();
             assert!(error.starts_with("filesystem_export: ") && error.contains(part), "{error}");
-            assert!(TargetSpec::from_fields(fields).is_ok(), "a registry may contain {export}");
+            assert!(TargetSpec::from_fields(&fields).is_ok(), "a registry may contain {export}");
         }
         for export in ["nas:/", "nas:/a/", "nas:/.a/b.", "nas:/a b,c", "nas.example.com.:/a"] {
-            let fields = SpecFields { filesystem_export: Some(export), ..nfs() };
-            assert_eq!(TargetSpec::from_new_fields(fields).map(|spec| spec.export()), Ok(export.to_owned()));
+            let fields = SpecFields { filesystem_export: some(export), ..nfs() };
+            assert_eq!(TargetSpec::from_new_fields(&fields).map(|spec| spec.export()), Ok(export.to_owned()));
         }
     }
 
     #[test]
     fn spec_is_built_for_each_kind() {
-        let spec = TargetSpec::from_fields(nfs()).expect("valid");
+        let spec = TargetSpec::from_fields(&nfs()).expect("valid");
         assert_eq!((spec.kind(), spec.export().as_str(), spec.is_immutable()), (TargetKind::Nfs, "nas:/b", false));
-        let repeated = SpecFields { filesystem_export: Some("s3.example.com:9000/backups"), immutable: true, ..s3() };
+        let filesystem_export = some("s3.example.com:9000/backups");
+        let repeated = SpecFields { filesystem_export, immutable: Some(true), ..s3() };
         for (fields, immutable) in [(s3(), false), (repeated, true)] {
-            let spec = TargetSpec::from_fields(fields).expect("valid");
+            let spec = TargetSpec::from_fields(&fields).expect("valid");
             assert_eq!((spec.kind(), spec.is_immutable()), (TargetKind::S3, immutable));
             assert_eq!(spec.export(), "s3.example.com:9000/backups");
         }
-        let aws = TargetSpec::from_fields(SpecFields { s3_endpoint_url: None, ..s3() }).expect("valid");
+        let aws = TargetSpec::from_fields(&SpecFields { s3_endpoint_url: None, ..s3() }).expect("valid");
         assert_eq!(aws.export(), "backups");
+    }
+
+    #[test]
+    fn spec_is_the_same_after_a_round_trip_through_its_fields() {
+        let aws = SpecFields { s3_endpoint_url: None, immutable: Some(true), ..s3() };
+        let specs = [nfs(), s3(), aws].map(|fields| TargetSpec::from_fields(&fields).expect("valid"));
+        for spec in &specs {
+            assert_eq!(TargetSpec::from_fields(&spec.to_fields()).as_ref(), Ok(spec));
+            assert_eq!(spec.with_fields(&SpecFields::default()).as_ref(), Ok(spec));
+        }
+        let kinds = specs.map(|spec| spec.kind());
+        assert!(TargetKind::ALL.iter().all(|kind| kinds.contains(kind)), "every kind: {kinds:?}");
     }
 
     #[test]
     fn error_names_the_field_when_a_target_is_wrong() {
         for (fields, field, part) in [
             (SpecFields { kind: None, ..nfs() }, "type", "missing, expected \"nfs\" or \"s3\""),
-            (SpecFields { kind: Some("smb"), ..nfs() }, "type", "\"smb\" is not a type of backup target"),
+            (SpecFields { kind: some("smb"), ..nfs() }, "type", "\"smb\" is not a type of backup target"),
             (SpecFields { filesystem_export: None, ..nfs() }, "filesystem_export", "type nfs needs host:/path"),
             (
-                SpecFields { filesystem_export: Some("nas"), ..nfs() },
+                SpecFields { filesystem_export: some("nas"), ..nfs() },
                 "filesystem_export",
                 "\"nas\" is not an NFS export",
             ),
-            (SpecFields { s3_bucket: Some("b"), ..nfs() }, "s3_bucket", "type nfs has none"),
-            (SpecFields { s3_endpoint_url: Some("x"), ..nfs() }, "s3_endpoint_url", "type nfs has none"),
-            (SpecFields { immutable: true, ..nfs() }, "immutable", "type nfs has none"),
-            (SpecFields { s3_endpoint_url: Some("ftp://x"), ..s3() }, "s3_endpoint_url", "\"ftp://x\" is not an S3"),
+            (SpecFields { s3_bucket: some("b"), ..nfs() }, "s3_bucket", "type nfs has none"),
+            (SpecFields { s3_endpoint_url: some("x"), ..nfs() }, "s3_endpoint_url", "type nfs has none"),
+            (SpecFields { immutable: Some(true), ..nfs() }, "immutable", "type nfs has none"),
+            (SpecFields { s3_endpoint_url: some("ftp://x"), ..s3() }, "s3_endpoint_url", "\"ftp://x\" is not an S3"),
             (SpecFields { s3_bucket: None, ..s3() }, "s3_bucket", "type s3 needs the name"),
-            (SpecFields { s3_bucket: Some("b"), ..s3() }, "s3_bucket", "\"b\" is not a bucket name"),
-            (SpecFields { filesystem_export: Some("x/y"), ..s3() }, "filesystem_export", "\"x/y\" is not s3.example"),
+            (SpecFields { s3_bucket: some("b"), ..s3() }, "s3_bucket", "\"b\" is not a bucket name"),
+            (SpecFields { filesystem_export: some("x/y"), ..s3() }, "filesystem_export", "\"x/y\" is not s3.example"),
         ] {
-            let error = TargetSpec::from_fields(fields).expect_err(part);
+            let error = TargetSpec::from_fields(&fields).expect_err(part);
+            assert_eq!(error.field.as_str(), field, "{error}");
+            assert!(error.problem.to_string().contains(part), "{error}");
+        }
+    }
+
+    #[test]
+    fn scheme_and_immutability_change_and_everything_else_is_fixed() {
+        let [export, bucket] = [nfs(), s3()].map(|fields| TargetSpec::from_fields(&fields).expect("valid"));
+        let given = SpecFields::default;
+        let plain = SpecFields { s3_endpoint_url: some("http://s3.example.com:9000"), immutable: Some(true), ..s3() };
+        let changed = bucket.with_fields(&SpecFields { filesystem_export: Some(bucket.export()), ..plain.clone() });
+        assert_eq!(changed.expect("allowed").to_fields(), plain);
+        assert_eq!(export.with_fields(&SpecFields { immutable: Some(false), ..nfs() }).as_ref(), Ok(&export));
+        for (spec, fields, field, part) in [
+            (&export, SpecFields { kind: some("s3"), ..given() }, "type", "\"nfs\" cannot be changed to \"s3\""),
+            (&export, SpecFields { filesystem_export: some("nas:/c"), ..given() }, "filesystem_export", "\"nas:/b\""),
+            (&export, SpecFields { s3_bucket: some("other"), ..given() }, "s3_bucket", "create another target"),
+            (&export, SpecFields { immutable: Some(true), ..given() }, "immutable", "type nfs has none"),
+            (&export, SpecFields { s3_endpoint_url: some("https://x"), ..given() }, "s3_endpoint_url", "type nfs"),
+            (&bucket, SpecFields { s3_bucket: some("other"), ..given() }, "s3_bucket", "\"backups\" cannot be changed"),
+            (&bucket, SpecFields { s3_endpoint_url: some("x://y"), ..given() }, "s3_endpoint_url", "is not an S3"),
+            (
+                &bucket,
+                SpecFields { s3_endpoint_url: some("https://other"), ..given() },
+                "s3_endpoint_url",
+                "\"https://other\" would change the export of the target (s3.example.com:9000/backups)",
+            ),
+        ] {
+            let error = spec.with_fields(&fields).expect_err(part);
             assert_eq!(error.field.as_str(), field, "{error}");
             assert!(error.problem.to_string().contains(part), "{error}");
         }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use crate::model::{ProjectId, S3Endpoint, Target, TargetId, TargetType, TargetTypeId, TypeProject};
+use crate::model::{ProjectId, SpecFields, Target, TargetId, TargetType, TargetTypeId, TypeProject};
 
 /// One change of the registry. It is made completely or not at all.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,10 +47,8 @@ pub enum Change {
 /// What to change about a target. `None` leaves a field as it is.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TargetChange {
-    /// Whether the bucket is declared immutable.
-    pub immutable: Option<bool>,
-    /// The endpoint with another scheme. Host and port are part of the export and stay.
-    pub endpoint: Option<S3Endpoint>,
+    /// Fields of the storage to change. Fixed ones may only be repeated.
+    pub fields: SpecFields,
     /// Metadata to set. Other keys stay.
     pub metadata: BTreeMap<String, String>,
     /// Whether to remove all metadata before setting `metadata`.

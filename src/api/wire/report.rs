@@ -11,7 +11,7 @@ use super::extensible::{
 use super::timestamp::timestamp;
 use super::usage_listing::UsageListing;
 use crate::agent::TargetView;
-use crate::model::report::{self, CheckResult, LockProofState, MountFacts};
+use crate::model::report::{self, CheckResult, KindFacts, LockProofState, MountFacts};
 
 /// The latest report of a target on this node, and the status that follows.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -163,7 +163,11 @@ impl From<&TargetView> for Report {
         let TargetView { target, status, report, .. } = view;
         let report = report.as_deref();
         let capacity = report.and_then(|report| report.capacity);
-        let bucket = report.and_then(report::Report::bucket);
+        let (mode, mount, bucket) = match report.and_then(|report| report.facts.as_ref()) {
+            None => (None, None, None),
+            Some(KindFacts::Nfs { mode, mount }) => (Some(*mode), mount.as_ref(), None),
+            Some(KindFacts::S3(bucket)) => (None, None, Some(bucket)),
+        };
         let requests = bucket.and_then(|bucket| bucket.requests);
         let finding = status.finding.as_ref();
         Self {
@@ -178,14 +182,14 @@ impl From<&TargetView> for Report {
             timeouts_in_a_row: status.timeouts_in_a_row,
             checked_at: report.map(|report| timestamp(report.checked_at)),
             duration_ms: report.map(|report| milliseconds(report.duration)),
-            mode: report.and_then(report::Report::mode).map(MountMode::from),
+            mode: mode.map(MountMode::from),
             capacity_bytes: capacity.and_then(|capacity| capacity.capacity_bytes),
             used_bytes: capacity.and_then(|capacity| capacity.used_bytes),
             available_bytes: capacity.and_then(|capacity| capacity.available_bytes),
             used_percent: capacity.and_then(|capacity| capacity.used_percent()),
             inodes: capacity.and_then(|capacity| capacity.inodes),
             inodes_used: capacity.and_then(|capacity| capacity.inodes_used),
-            mount: report.and_then(report::Report::mount).map(Mount::from),
+            mount: mount.map(Mount::from),
             object_count: bucket.and_then(|bucket| bucket.object_count),
             usage_listing: bucket.and_then(|bucket| bucket.usage_listing.as_ref()).map(UsageListing::from),
             versioning: bucket.and_then(|bucket| bucket.versioning),

@@ -13,8 +13,8 @@ use super::target_type::EmbeddedType;
 use super::timestamp::timestamp;
 use crate::agent::{TargetView, View};
 use crate::model::capacity::format_bytes;
-use crate::model::report::LockProofState;
-use crate::model::{Caller, LockVerdict, S3Endpoint, S3Target, TargetSpec, target::RESERVED_METADATA_KEYS};
+use crate::model::report::{BucketFacts, KindFacts, LockProofState};
+use crate::model::{Caller, LockVerdict, S3Endpoint, S3Target, SpecFields, TargetSpec, target::RESERVED_METADATA_KEYS};
 
 /// A backup target.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -150,6 +150,19 @@ pub struct NewTarget {
     pub metadata: BTreeMap<String, String>,
 }
 
+impl NewTarget {
+    /// Returns the fields of the storage.
+    pub(in crate::api) fn spec(&self) -> SpecFields {
+        SpecFields {
+            kind: self.kind.clone(),
+            filesystem_export: self.filesystem_export.clone().or_else(|| self.nfs_export.clone()),
+            s3_endpoint_url: self.s3_endpoint_url.clone(),
+            s3_bucket: self.s3_bucket.clone(),
+            immutable: self.immutable,
+        }
+    }
+}
+
 /// Body of a request that changes a target.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[schema(example = json!({"backup_target": {"metadata": {"rack": "12"}, "purge_metadata": true}}))]
@@ -197,6 +210,19 @@ pub struct TargetUpdate {
     pub purge_metadata: Option<bool>,
 }
 
+impl TargetUpdate {
+    /// Returns the fields of the storage.
+    pub(in crate::api) fn spec(&self) -> SpecFields {
+        SpecFields {
+            kind: self.kind.clone(),
+            filesystem_export: self.filesystem_export.clone().or_else(|| self.nfs_export.clone()),
+            s3_endpoint_url: self.s3_endpoint_url.clone(),
+            s3_bucket: self.s3_bucket.clone(),
+            immutable: self.immutable,
+        }
+    }
+}
+
 impl Target {
     /// A target as a caller may see it.
     #[must_use]
@@ -240,30 +266,39 @@ impl Target {
 fn shown_metadata(view: &TargetView) -> Vec<MetadataEntry> {
     let mut metadata = view.target.metadata.clone();
     metadata.retain(|key, _| !RESERVED_METADATA_KEYS.contains(&key.as_str()));
-    let flag = |set: bool| u8::from(set).to_string();
-    if let TargetSpec::S3(S3Target { location, immutable }) = &view.target.spec {
-        metadata.insert("bucket".to_owned(), location.bucket().to_owned());
-        metadata.insert("immutable".to_owned(), flag(*immutable));
-        let facts = view.report.as_ref().and_then(|report| report.bucket());
-        if let Some(facts) = facts {
-            // What was proved counts while the configuration is not told for once.
-            let (verified, verdict) = match &facts.lock_proof {
-                LockProofState::NotAsked => (facts.object_lock, None),
-                LockProofState::Pending => (Some(false), Some("pending")),
-                LockProofState::Found(proof) => (
-                    Some(matches!(proof.verdict, LockVerdict::Enforced | LockVerdict::Bypassable)),
-                    Some(proof.verdict.as_str()),
-                ),
+    match &view.target.spec {
+        TargetSpec::Nfs(_) => {}
+        TargetSpec::S3(bucket) => {
+            let facts = match view.report.as_ref().and_then(|report| report.facts.as_ref()) {
+                Some(KindFacts::S3(facts)) => Some(facts),
+                _ => None,
             };
-            if let Some(verified) = verified {
-                metadata.insert("object_lock".to_owned(), flag(verified));
-            }
-            if let Some(verdict) = verdict {
-                metadata.insert("object_lock_verdict".to_owned(), verdict.to_owned());
-            }
+            metadata.extend(bucket_metadata(bucket, facts).map(|(key, value)| (key.to_owned(), value)));
         }
     }
     metadata.into_iter().map(|(key, value)| MetadataEntry { key, value }).collect()
+}
+
+/// Returns what the agent adds to the metadata of a bucket.
+fn bucket_metadata(bucket: &S3Target, facts: Option<&BucketFacts>) -> impl Iterator<Item = (&'static str, String)> {
+    let flag = |set: bool| u8::from(set).to_string();
+    let (verified, verdict) = match facts.map(|facts| (&facts.lock_proof, facts.object_lock)) {
+        None => (None, None),
+        Some((LockProofState::NotAsked, configured)) => (configured, None),
+        Some((LockProofState::Pending, _)) => (Some(false), Some("pending")),
+        // A proof counts even if the configuration could not be read this time.
+        Some((LockProofState::Found(proof), _)) => {
+            let verified = matches!(proof.verdict, LockVerdict::Enforced | LockVerdict::Bypassable);
+            (Some(verified), Some(proof.verdict.as_str()))
+        }
+    };
+    let entries = [
+        ("bucket", Some(bucket.location.bucket().to_owned())),
+        ("immutable", Some(flag(bucket.immutable))),
+        ("object_lock", verified.map(flag)),
+        ("object_lock_verdict", verdict.map(str::to_owned)),
+    ];
+    entries.into_iter().filter_map(|(key, value)| Some((key, value?)))
 }
 
 impl OneTarget {

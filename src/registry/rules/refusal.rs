@@ -1,6 +1,7 @@
 //! Refusals: the rule that forbids a change, and what the client can do.
 
 use crate::model::target::METADATA_MAX;
+use crate::model::target_spec::SpecError;
 use crate::model::target_type::{TYPE_METADATA_MAX, TYPE_PROJECTS_MAX};
 use crate::model::{TargetId, TargetTypeId};
 use crate::registry::limits::{
@@ -64,26 +65,9 @@ pub enum Refusal {
     /// The registry has [`TARGETS_MAX`] targets.
     #[error("the registry contains {TARGETS_MAX} backup targets, which is its limit: delete one first")]
     TooManyTargets,
-    /// This kind of target does not have the field.
-    #[error("{field} cannot be set on backup target {id}, which is not an s3 target")]
-    NotS3 {
-        /// The target.
-        id: TargetId,
-        /// The field.
-        field: &'static str,
-    },
-    /// The new endpoint would change the export.
-    #[error(
-        "s3_endpoint_url {given:?} would change the export of backup target {id} ({export}): an export cannot be changed; create a new target"
-    )]
-    ExportFixed {
-        /// The target.
-        id: TargetId,
-        /// The endpoint of the request.
-        given: String,
-        /// The target's export.
-        export: String,
-    },
+    /// A field of the target is fixed, malformed, or not a field of its kind.
+    #[error(transparent)]
+    InvalidFields(#[from] SpecError),
     /// No target type has this id.
     #[error("there is no backup target type {0}")]
     TypeNotFound(TargetTypeId),

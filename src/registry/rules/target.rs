@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::refusal::Refusal;
 use super::{defaults, lookup, target_type};
 use crate::model::target::METADATA_MAX;
-use crate::model::{S3Endpoint, S3Location, Target, TargetId, TargetSpec, TargetType};
+use crate::model::{Target, TargetId, TargetType};
 use crate::registry::change::TargetChange;
 use crate::registry::limits::{TARGET_METADATA_MAX_BYTES, TARGET_METADATA_TOTAL_MAX_BYTES, TARGETS_MAX};
 use crate::registry::snapshot::{RegisteredTarget, Snapshot, Write};
@@ -52,19 +52,7 @@ pub(super) fn modify(
     if before.is_default && change.is_default == Some(false) {
         return Err(Refusal::DefaultStays(id));
     }
-    let mut target = before.clone();
-    if let Some(declared) = change.immutable {
-        match &mut target.spec {
-            TargetSpec::S3(s3) => s3.immutable = declared,
-            TargetSpec::Nfs(_) => return Err(Refusal::NotS3 { id, field: "immutable" }),
-        }
-    }
-    if let Some(endpoint) = &change.endpoint {
-        match &mut target.spec {
-            TargetSpec::S3(s3) => s3.location = with_endpoint(id, &s3.location, endpoint)?,
-            TargetSpec::Nfs(_) => return Err(Refusal::NotS3 { id, field: "s3_endpoint_url" }),
-        }
-    }
+    let mut target = Target { spec: before.spec.with_fields(&change.fields)?, ..before.clone() };
     if change.purge_metadata {
         target.metadata.clear();
     }
@@ -113,12 +101,4 @@ pub(super) fn delete(snapshot: &Snapshot, id: TargetId) -> Result<Vec<Write>, Re
         return Err(Refusal::DefaultInUse(id));
     }
     Ok(vec![Write::DeleteTarget(id)])
-}
-
-/// Returns the same export at an endpoint with another scheme.
-fn with_endpoint(id: TargetId, location: &S3Location, endpoint: &S3Endpoint) -> Result<S3Location, Refusal> {
-    S3Location::new(Some(endpoint.clone()), location.bucket())
-        .ok()
-        .filter(|other| other.to_string() == location.to_string())
-        .ok_or_else(|| Refusal::ExportFixed { id, given: endpoint.url(), export: location.to_string() })
 }

@@ -10,7 +10,8 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::*;
-use crate::model::{S3Endpoint, Target, TargetId, TargetType};
+use crate::model::target_spec::{SpecField, SpecFields};
+use crate::model::{Target, TargetId, TargetType};
 use crate::registry::change::TargetChange;
 use crate::registry::fixtures::{at, changed, create_target, metadata, nfs, s3, snapshot_of, target};
 
@@ -114,10 +115,9 @@ fn default_target_is_deleted_last() {
 fn modify_changes_endpoint_scheme_immutable_and_metadata() {
     let mut content = Content::of([s3("https://ceph.example/bucket"), nfs("nas:/a")]);
     let [bucket, export] = content.ids()[..] else { panic!("two targets") };
-    let endpoint = |url: &str| Some(S3Endpoint::parse(url).expect(url));
+    let endpoint = |url: &str| SpecFields { s3_endpoint_url: Some(url.to_owned()), ..SpecFields::default() };
     let change = TargetChange {
-        immutable: Some(true),
-        endpoint: endpoint("http://ceph.example"),
+        fields: SpecFields { immutable: Some(true), ..endpoint("http://ceph.example") },
         metadata: metadata(&[("rack", "7")]),
         purge_metadata: false,
         is_default: None,
@@ -131,17 +131,13 @@ fn modify_changes_endpoint_scheme_immutable_and_metadata() {
     let purge = TargetChange { purge_metadata: true, metadata: metadata(&[("a", "b")]), ..TargetChange::default() };
     assert_eq!(content.modify(bucket, purge, at(7)).metadata, metadata(&[("a", "b")]));
 
-    for other in ["https://ceph.example:8443", "https://other.example"] {
-        let change = TargetChange { endpoint: endpoint(other), ..TargetChange::default() };
-        let refusal = content.refusal(Change::ModifyTarget { id: bucket, change, now: at(8) });
-        assert!(matches!(&refusal, Refusal::ExportFixed { given, .. } if given == other), "{refusal}");
-    }
-    for (change, field) in [
-        (TargetChange { immutable: Some(true), ..TargetChange::default() }, "immutable"),
-        (TargetChange { endpoint: endpoint("https://x"), ..TargetChange::default() }, "s3_endpoint_url"),
-    ] {
-        let refusal = content.refusal(Change::ModifyTarget { id: export, change, now: at(8) });
-        assert_eq!(refusal, Refusal::NotS3 { id: export, field });
+    for (id, other) in [(bucket, "https://other.example"), (export, "https://x")] {
+        let change = TargetChange { fields: endpoint(other), ..TargetChange::default() };
+        let refusal = content.refusal(Change::ModifyTarget { id, change, now: at(8) });
+        assert!(
+            matches!(&refusal, Refusal::InvalidFields(error) if error.field == SpecField::S3EndpointUrl),
+            "{refusal}"
+        );
     }
 }
 
@@ -151,7 +147,8 @@ fn target_becomes_the_default_together_with_its_other_changes() {
     let [first, second] = content.ids()[..] else { panic!("two targets") };
     let rack = BTreeMap::from([("rack".to_owned(), "7".to_owned())]);
     let change = TargetChange { metadata: rack, is_default: Some(true), ..TargetChange::default() };
-    let refused = TargetChange { immutable: Some(true), ..change.clone() };
+    let fields = SpecFields { immutable: Some(true), ..SpecFields::default() };
+    let refused = TargetChange { fields, ..change.clone() };
     content.refusal(Change::ModifyTarget { id: second, change: refused, now: at(4) });
 
     assert_eq!(content.modify(second, change, at(5)).metadata["rack"], "7");

@@ -1,10 +1,11 @@
-//! Reading columns: a value that its own parser rejects is an error that names the column.
+//! Columns. When reading, a value that its own parser rejects is an error that names the column.
 
 use std::fmt::Display;
 use std::str::FromStr;
 
 use rusqlite::Row;
 use rusqlite::types::Type;
+use serde::Serialize;
 
 /// Reads a text column with the type's own parser.
 ///
@@ -29,4 +30,12 @@ pub(super) fn read<T, E: Display>(
 /// Returns the error of a column whose value is not valid.
 pub(super) fn unreadable(column: &str, error: impl Display) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(0, Type::Text, format!("{column}: {error}").into())
+}
+
+/// Returns the JSON text of a value for a column.
+///
+/// # Errors
+/// When the value cannot be written as JSON.
+pub(super) fn json(value: &impl Serialize) -> rusqlite::Result<String> {
+    serde_json::to_string(value).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))
 }

@@ -78,6 +78,30 @@ const STEPS: &[&str] = &[
     ) STRICT;
     CREATE INDEX target_transition_by_target ON target_transition (target_id, position);
     ",
+    // The storage of a target as one document of its fields, so that no kind and no field needs a step.
+    // SQLite cannot drop a constraint: https://www.sqlite.org/lang_altertable.html#otheralter
+    "
+    CREATE TABLE new_target (
+        position    INTEGER PRIMARY KEY,
+        id          TEXT NOT NULL UNIQUE,
+        spec        TEXT NOT NULL CHECK (json_valid(spec)),
+        mount_name  TEXT NOT NULL UNIQUE,
+        is_default  INTEGER NOT NULL CHECK (is_default IN (0, 1)),
+        created_at  TEXT NOT NULL,
+        updated_at  TEXT NOT NULL,
+        version     TEXT NOT NULL,
+        metadata    TEXT NOT NULL CHECK (json_valid(metadata))
+    ) STRICT;
+    INSERT INTO new_target
+        SELECT position, id,
+               json_object('type', kind, 'filesystem_export', nfs_export, 's3_endpoint_url', s3_endpoint,
+                           's3_bucket', s3_bucket, 'immutable', json(iif(immutable, 'true', 'false'))),
+               mount_name, is_default, created_at, updated_at, version, metadata
+        FROM target;
+    DROP TABLE target;
+    ALTER TABLE new_target RENAME TO target;
+    CREATE UNIQUE INDEX target_one_default ON target (is_default) WHERE is_default = 1;
+    ",
 ];
 
 /// Returns the schema of an open file.
@@ -93,6 +117,8 @@ pub(super) fn version(connection: &Connection) -> rusqlite::Result<i64> {
 /// # Errors
 /// When the file cannot be changed. It is unchanged then.
 pub(super) fn upgrade(connection: &mut Connection) -> rusqlite::Result<()> {
+    // A step that drops a table would delete the rows that refer to it. This has no effect in a transaction.
+    connection.pragma_update(None, "foreign_keys", false)?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let from = usize::try_from(version(&transaction)?).unwrap_or_default();
     for step in STEPS.iter().skip(from) {
@@ -100,15 +126,16 @@ pub(super) fn upgrade(connection: &mut Connection) -> rusqlite::Result<()> {
     }
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
     transaction.pragma_update(None, "user_version", KNOWN)?;
-    transaction.commit()
+    transaction.commit()?;
+    connection.pragma_update(None, "foreign_keys", true)
 }
 
 /// Applies only the first steps, as an older release did.
 #[cfg(test)]
-pub(super) fn of_older_release(connection: &Connection, steps: usize) -> rusqlite::Result<()> {
-    for step in STEPS.iter().take(steps) {
+pub(super) fn of_older_release(connection: &Connection, steps: i64) -> rusqlite::Result<()> {
+    for step in STEPS.iter().take(usize::try_from(steps).unwrap_or_default()) {
         connection.execute_batch(step)?;
     }
     connection.pragma_update(None, "application_id", APPLICATION_ID)?;
-    connection.pragma_update(None, "user_version", i64::try_from(steps).unwrap_or(KNOWN))
+    connection.pragma_update(None, "user_version", steps)
 }

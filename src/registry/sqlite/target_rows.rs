@@ -5,9 +5,9 @@
 
 use rusqlite::{Connection, Row, named_params};
 
-use super::columns::{parsed, read, unreadable};
+use super::columns::{json, parsed, read, unreadable};
 use super::type_rows;
-use crate::model::{MountName, S3Endpoint, S3Target, SpecFields, Target, TargetId, TargetSpec};
+use crate::model::{MountName, SpecFields, Target, TargetId, TargetSpec};
 use crate::registry::snapshot::RegisteredTarget;
 
 /// Returns every target with its types, oldest first.
@@ -29,39 +29,24 @@ pub(super) fn load(connection: &Connection) -> rusqlite::Result<Vec<RegisteredTa
 /// # Errors
 /// When it cannot be written or a constraint forbids it.
 pub(super) fn put(connection: &Connection, target: &Target) -> rusqlite::Result<()> {
-    let (export, endpoint, bucket) = match &target.spec {
-        TargetSpec::Nfs(nfs) => (Some(nfs.export.to_string()), None, None),
-        TargetSpec::S3(S3Target { location, .. }) => {
-            (None, location.endpoint().map(S3Endpoint::url), Some(location.bucket().to_owned()))
-        }
-    };
-    let metadata = serde_json::to_string(&target.metadata)
-        .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
     connection
         .prepare_cached(
-            "INSERT INTO target (id, kind, nfs_export, s3_endpoint, s3_bucket, immutable, mount_name, is_default,
-                                 created_at, updated_at, version, metadata)
-             VALUES (:id, :kind, :nfs_export, :s3_endpoint, :s3_bucket, :immutable, :mount_name, :is_default,
-                     :created_at, :updated_at, :version, :metadata)
+            "INSERT INTO target (id, spec, mount_name, is_default, created_at, updated_at, version, metadata)
+             VALUES (:id, :spec, :mount_name, :is_default, :created_at, :updated_at, :version, :metadata)
              ON CONFLICT (id) DO UPDATE SET
-                 kind = excluded.kind, nfs_export = excluded.nfs_export, s3_endpoint = excluded.s3_endpoint,
-                 s3_bucket = excluded.s3_bucket, immutable = excluded.immutable, mount_name = excluded.mount_name,
-                 is_default = excluded.is_default, created_at = excluded.created_at,
-                 updated_at = excluded.updated_at, version = excluded.version, metadata = excluded.metadata",
+                 spec = excluded.spec, mount_name = excluded.mount_name, is_default = excluded.is_default,
+                 created_at = excluded.created_at, updated_at = excluded.updated_at, version = excluded.version,
+                 metadata = excluded.metadata",
         )?
         .execute(named_params! {
             ":id": target.id.to_string(),
-            ":kind": target.spec.kind().as_str(),
-            ":nfs_export": export,
-            ":s3_endpoint": endpoint,
-            ":s3_bucket": bucket,
-            ":immutable": target.spec.is_immutable(),
+            ":spec": json(&target.spec.to_fields())?,
             ":mount_name": target.mount_name.as_str(),
             ":is_default": target.is_default,
             ":created_at": target.created_at.to_string(),
             ":updated_at": target.updated_at.to_string(),
             ":version": target.version,
-            ":metadata": metadata,
+            ":metadata": json(&target.metadata)?,
         })?;
     Ok(())
 }
@@ -76,17 +61,8 @@ pub(super) fn delete(connection: &Connection, id: TargetId) -> rusqlite::Result<
 }
 
 fn target(row: &Row<'_>) -> rusqlite::Result<Target> {
-    let text = |column: &str| row.get::<_, Option<String>>(column);
-    let (kind, export, endpoint, bucket) =
-        (text("kind")?, text("nfs_export")?, text("s3_endpoint")?, text("s3_bucket")?);
-    let fields = SpecFields {
-        kind: kind.as_deref(),
-        filesystem_export: export.as_deref(),
-        s3_endpoint_url: endpoint.as_deref(),
-        s3_bucket: bucket.as_deref(),
-        immutable: row.get("immutable")?,
-    };
-    let spec = TargetSpec::from_fields(fields).map_err(|error| unreadable(error.field.as_str(), error.problem))?;
+    let fields: SpecFields = read(row, "spec", |text| serde_json::from_str(text))?;
+    let spec = TargetSpec::from_fields(&fields).map_err(|error| unreadable("spec", error))?;
     Ok(Target {
         id: parsed(row, "id")?,
         spec,

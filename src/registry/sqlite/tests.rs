@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use tempfile::TempDir;
 
 use super::*;
-use crate::model::{Status, TargetType};
+use crate::model::{SpecFields, Status, TargetType};
 use crate::registry::contract::transition;
 use crate::registry::fixtures::{create, create_target, metadata, new_type, nfs, project, refused, s3};
 use crate::registry::{Change, Registry, RegistryError, TypeChange};
@@ -228,7 +228,7 @@ async fn newer_schema_is_refused_in_file_and_log() {
         connection.pragma_update(None, "user_version", 99).expect("written");
         drop(connection);
         let error = open_error(&path);
-        assert!(error.contains("has schema 99") && error.contains("up to 3"), "{error}");
+        assert!(error.contains("has schema 99") && error.contains(&format!("up to {}", schema::KNOWN)), "{error}");
     }
 }
 
@@ -251,7 +251,9 @@ async fn damaged_file_is_refused() {
     }
     fs::write(&path, &sound).expect("written");
     let connection = Connection::open(&path).expect("opened");
-    connection.execute("UPDATE target SET nfs_export = 'nas:/../etc' WHERE position = 7", []).expect("written");
+    connection
+        .execute("UPDATE target SET spec = json_set(spec, '$.filesystem_export', 'nas:/../etc') WHERE position = 7", [])
+        .expect("written");
     drop(connection);
     let error = open_error(&path);
     assert!(error.contains("filesystem_export") && error.contains("\"..\""), "{error}");
@@ -311,54 +313,68 @@ async fn answered_create_survives_sigkill() {
 }
 
 #[tokio::test]
-async fn first_schema_is_upgraded_with_its_content() {
-    let (_directory, path) = temporary_path();
-    let connection = Connection::open(&path).expect("created");
-    schema::of_older_release(&connection, 1).expect("written");
-    connection
-        .execute_batch(
-            "INSERT INTO target VALUES (1, '13dd2bf2-12c5-4eb8-98a3-0f1dd9f8579f', 'nfs', 'nas:/a', NULL, NULL, 0,
-                 'L2E=', 1, '2025-01-30T12:32:27Z', '2025-01-30T12:32:27Z', '0.1.0', '{\"rack\": \"12\"}');
-             INSERT INTO target_type VALUES (1, 'c65625c1-50bf-4ab7-aa26-f625001e60f1',
-                 '13dd2bf2-12c5-4eb8-98a3-0f1dd9f8579f', 'nightly', 'a text', 1, 1, 'somebody',
-                 '2025-01-30T12:32:27Z', NULL, '0.1.0');",
-        )
-        .expect("written");
-    drop(connection);
-    let (store, registry) = open(&path);
-    let snapshot = registry.snapshot();
-    let entries = snapshot.targets();
-    assert_eq!((entries.len(), entries[0].target.metadata["rack"].as_str()), (1, "12"));
-    let kept = &entries[0].types[0];
-    assert_eq!((kept.name.as_str(), kept.user_id.as_deref()), ("nightly", Some("somebody")));
-    assert!(kept.is_public && kept.is_default && kept.projects.is_empty() && kept.metadata.is_empty());
-    let change =
-        TypeChange { add_projects: vec![project(1)], set_metadata: metadata(&[("a", "b")]), ..TypeChange::default() };
-    let change = Change::ModifyType { id: kept.id, change, now: crate::registry::fixtures::at(3) };
-    let changed = registry.change(&change).await.expect("changed");
-    close(store, registry).await;
-    let (_store, registry) = open(&path);
-    assert_eq!(registry.snapshot().targets(), changed.targets());
-}
+async fn every_older_schema_is_upgraded_with_its_content() {
+    for steps in 1..schema::KNOWN {
+        let (_directory, path) = temporary_path();
+        let connection = Connection::open(&path).expect("created");
+        schema::of_older_release(&connection, steps).expect("written");
+        connection
+            .execute_batch(
+                "INSERT INTO target VALUES (1, '13dd2bf2-12c5-4eb8-98a3-0f1dd9f8579f', 'nfs', 'nas:/a', NULL, NULL, 0,
+                     'L2E=', 1, '2025-01-30T12:32:27Z', '2025-01-30T12:32:27Z', '0.1.0', '{\"rack\": \"12\"}');
+                 INSERT INTO target VALUES (3, '5b2f8a0e-0f6c-4a39-9a0c-7f3f2c7d9a11', 's3', NULL,
+                     'http://ceph.example:8080', 'bucket', 1, 'Y2VwaC5leGFtcGxlOjgwODAvYnVja2V0', 0,
+                     '2025-01-30T12:32:27Z', '2025-01-30T12:32:27Z', '0.1.0', '{}');
+                 INSERT INTO target_type VALUES (1, 'c65625c1-50bf-4ab7-aa26-f625001e60f1',
+                     '13dd2bf2-12c5-4eb8-98a3-0f1dd9f8579f', 'nightly', 'a text', 1, 1, 'somebody',
+                     '2025-01-30T12:32:27Z', NULL, '0.1.0');",
+            )
+            .expect("written");
+        if steps > 1 {
+            let project = "INSERT INTO target_type_project VALUES (1, 'de305d54-75b4-431b-adb2-eb6b9e546014',
+                'c65625c1-50bf-4ab7-aa26-f625001e60f1', 'fc439373e340459fb28202b2412e26c0', '2025-01-30T12:32:27Z', NULL, '0.1.0')";
+            connection.execute_batch(project).expect("written");
+        }
+        if steps > 2 {
+            let transition = "INSERT INTO target_transition VALUES (1, '13dd2bf2-12c5-4eb8-98a3-0f1dd9f8579f',
+                '2025-01-30T12:32:27Z', NULL, 'available', NULL, NULL)";
+            connection.execute_batch(transition).expect("written");
+        }
+        drop(connection);
 
-#[tokio::test]
-async fn second_schema_is_upgraded_with_its_content() {
-    let (_directory, path) = temporary_path();
-    let (store, registry) = open(&path);
-    create(&registry, nfs("nas:/a")).await;
-    create(&registry, s3("https://ceph.example/bucket")).await;
-    let before = registry.snapshot();
-    close(store, registry).await;
-    // Without the third step, and marked so: what the release before wrote.
-    let connection = Connection::open(&path).expect("opened");
-    connection.execute_batch("DROP TABLE target_transition; PRAGMA user_version = 2").expect("written");
-    drop(connection);
+        let (store, registry) = open(&path);
+        let snapshot = registry.snapshot();
+        let [first, second] = snapshot.targets() else { panic!("two targets with schema {steps}") };
+        assert_eq!(first.target.metadata["rack"], "12");
+        assert_eq!((first.target.spec.export().as_str(), first.target.is_default), ("nas:/a", true));
+        let (nfs_target, _) = nfs("nas:/a");
+        assert_eq!((&first.target.spec, &first.target.mount_name), (&nfs_target.spec, &nfs_target.mount_name));
+        let (bucket, _) = s3("http://ceph.example:8080/bucket");
+        assert_eq!(second.target.mount_name, bucket.mount_name);
+        let fields = SpecFields { immutable: Some(true), ..bucket.spec.to_fields() };
+        assert_eq!(second.target.spec.to_fields(), fields);
+        let kept = &first.types[0];
+        assert_eq!((kept.name.as_str(), kept.user_id.as_deref()), ("nightly", Some("somebody")));
+        assert!(kept.is_public && kept.is_default && kept.metadata.is_empty());
+        assert_eq!(kept.projects.len(), usize::from(steps > 1), "rows that refer to a target are kept");
+        assert_eq!(registry.transitions(first.target.id).await.expect("read").len(), usize::from(steps > 2));
 
-    let (_store, registry) = open(&path);
-    assert_eq!(registry.snapshot().targets(), before.targets());
-    let id = before.targets()[0].target.id;
-    registry.add_transitions(vec![transition(id, 1, Status::Available)]).await.expect("added");
-    assert_eq!(registry.transitions(id).await.expect("read").len(), 1);
+        let change = TypeChange {
+            add_projects: vec![project(1)],
+            set_metadata: metadata(&[("a", "b")]),
+            ..TypeChange::default()
+        };
+        let change = Change::ModifyType { id: kept.id, change, now: crate::registry::fixtures::at(3) };
+        let changed = registry.change(&change).await.expect("changed");
+        registry.add_transitions(vec![transition(second.target.id, 1, Status::Available)]).await.expect("added");
+        close(store, registry).await;
+        let (_store, registry) = open(&path);
+        assert_eq!(registry.snapshot().targets(), changed.targets());
+        let second = snapshot.targets()[1].clone();
+        assert_eq!(registry.transitions(second.target.id).await.expect("read").len(), 1);
+        registry.change(&Change::DeleteTarget(second.target.id)).await.expect("deleted");
+        assert_eq!(registry.transitions(second.target.id).await.expect("read"), [], "rows still refer to the target");
+    }
 }
 
 #[tokio::test]

@@ -1,0 +1,194 @@
+//! Kinds of targets on the command line: how `target create`, `check` and `mount-path` describe one.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use super::target::metadata_entry;
+use crate::api::wire::NewTarget;
+use crate::model::{NfsExport, NfsTarget, S3Endpoint, S3Location, S3Target, TargetKind, TargetSpec};
+
+/// Arguments of `target create`.
+#[derive(Debug, Subcommand)]
+pub enum NewTargetArguments {
+    /// An NFS export
+    Nfs {
+        /// host:/path
+        export: String,
+        /// Options of every kind.
+        #[command(flatten)]
+        common: NewTargetOptions,
+    },
+    /// An S3 bucket
+    S3 {
+        /// URL of the service [default: AWS]
+        #[arg(long, value_name = "URL")]
+        endpoint: Option<String>,
+        /// Name of the bucket
+        #[arg(long)]
+        bucket: String,
+        /// Require that the bucket protects backups by object lock
+        #[arg(long)]
+        immutable: bool,
+        /// Options of every kind.
+        #[command(flatten)]
+        common: NewTargetOptions,
+    },
+}
+
+/// Options of every kind.
+#[derive(Debug, Args)]
+pub struct NewTargetOptions {
+    /// Name of its target type [default: the export]
+    #[arg(long, value_name = "TYPE")]
+    name: Option<String>,
+    /// Make it the default target
+    #[arg(long)]
+    default: bool,
+    /// Metadata entry; may be repeated
+    #[arg(long = "metadata", value_name = "KEY=VALUE", value_parser = metadata_entry)]
+    metadata: Vec<(String, String)>,
+}
+
+impl NewTargetArguments {
+    /// Returns the request.
+    pub(super) fn into_body(self) -> NewTarget {
+        let (specific, NewTargetOptions { name, default, metadata }) = match self {
+            Self::Nfs { export, common } => {
+                let specific = NewTarget {
+                    kind: Some(TargetKind::Nfs.to_string()),
+                    filesystem_export: Some(export),
+                    ..NewTarget::default()
+                };
+                (specific, common)
+            }
+            Self::S3 { endpoint, bucket, immutable, common } => {
+                let specific = NewTarget {
+                    kind: Some(TargetKind::S3.to_string()),
+                    s3_endpoint_url: endpoint,
+                    s3_bucket: Some(bucket),
+                    immutable: Some(immutable),
+                    ..NewTarget::default()
+                };
+                (specific, common)
+            }
+        };
+        NewTarget {
+            btt_name: name,
+            is_default: default.then_some(true),
+            metadata: metadata.into_iter().collect(),
+            ..specific
+        }
+    }
+}
+
+/// Arguments of `check` that describe a target.
+#[derive(Debug, Subcommand)]
+pub enum CheckArguments {
+    /// Probe an NFS export, without a daemon
+    Nfs {
+        /// host:/path
+        export: String,
+        /// Verify the export over the wire without mounting it
+        #[arg(long)]
+        no_mount: bool,
+        /// Options of every kind.
+        #[command(flatten)]
+        options: CheckOptions,
+    },
+    /// Probe an S3 bucket, without a daemon
+    S3 {
+        /// URL/BUCKET, or the name of a bucket of AWS
+        location: String,
+        /// Require object lock
+        #[arg(long)]
+        immutable: bool,
+        /// Options of every kind.
+        #[command(flatten)]
+        options: CheckOptions,
+    },
+}
+
+/// Options of `check` for every kind.
+#[derive(Debug, Args)]
+pub struct CheckOptions {
+    /// Configuration file [default: /etc/targetwatch/config.toml if it exists]
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// Print the report as JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    /// Whether a mounted kind is verified over the wire instead.
+    #[arg(skip)]
+    pub(super) no_mount: bool,
+}
+
+impl CheckArguments {
+    /// Returns the target and the options.
+    ///
+    /// # Errors
+    /// When the export or the bucket is not valid.
+    pub(super) fn into_spec(self) -> anyhow::Result<(TargetSpec, CheckOptions)> {
+        Ok(match self {
+            Self::Nfs { export, no_mount, options } => (nfs(&export)?, CheckOptions { no_mount, ..options }),
+            Self::S3 { location, immutable, options } => {
+                (TargetSpec::S3(S3Target { location: S3Location::parse(&location)?, immutable }), options)
+            }
+        })
+    }
+}
+
+/// Arguments of `mount-path`.
+#[derive(Debug, Subcommand)]
+pub enum MountPathArguments {
+    /// Print the mount path of an NFS export
+    Nfs {
+        /// host:/path
+        export: String,
+    },
+    /// Print the mount path of an S3 bucket
+    S3 {
+        /// URL of the service; "" for AWS
+        url: String,
+        /// Name of the bucket
+        bucket: String,
+    },
+}
+
+impl MountPathArguments {
+    /// Returns the target.
+    ///
+    /// # Errors
+    /// When the export, the URL or the bucket is not valid.
+    pub(super) fn spec(&self) -> anyhow::Result<TargetSpec> {
+        match self {
+            Self::Nfs { export } => nfs(export),
+            Self::S3 { url, bucket } => {
+                let endpoint = if url.is_empty() { None } else { Some(S3Endpoint::parse(url)?) };
+                Ok(TargetSpec::S3(S3Target { location: S3Location::new(endpoint, bucket)?, immutable: false }))
+            }
+        }
+    }
+}
+
+fn nfs(export: &str) -> anyhow::Result<TargetSpec> {
+    Ok(TargetSpec::Nfs(NfsTarget { export: NfsExport::parse(export)? }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_has_its_subcommands() {
+        for kind in TargetKind::ALL {
+            for parent in [
+                NewTargetArguments::augment_subcommands(clap::Command::new("create")),
+                CheckArguments::augment_subcommands(clap::Command::new("check")),
+                MountPathArguments::augment_subcommands(clap::Command::new("mount-path")),
+            ] {
+                assert!(parent.find_subcommand(kind.as_str()).is_some(), "{} {kind}", parent.get_name());
+            }
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! Declared targets (`[[target]]`): keys, and what they must contain.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::error::InvalidValue;
+use super::validate::{Validated, invalid, limited};
+use crate::model::settings::DeclaredTarget;
+use crate::model::target::metadata_problem;
+use crate::model::target_spec::{SpecError, SpecField};
+use crate::model::target_type::type_name_problem;
+use crate::model::{MountName, PathKey, SpecFields, TargetSpec};
+
+/// One `[[target]]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Target {
+    #[serde(rename = "type")]
+    pub(super) kind: Spanned<String>,
+    pub(super) filesystem_export: Option<Spanned<String>>,
+    pub(super) s3_endpoint_url: Option<Spanned<String>>,
+    pub(super) s3_bucket: Option<Spanned<String>>,
+    pub(super) immutable: Option<Spanned<bool>>,
+    pub(super) btt_name: Option<Spanned<String>>,
+    pub(super) is_default: Option<Spanned<bool>>,
+    #[serde(default)]
+    pub(super) metadata: BTreeMap<String, Spanned<String>>,
+}
+
+/// Validates the declared targets: each alone, and that all of them can exist together.
+pub(super) fn validate(raw: &[Target], path_key: PathKey) -> Validated<Vec<DeclaredTarget>> {
+    let mut declared: Vec<DeclaredTarget> = Vec::new();
+    let mut names: Vec<(MountName, String)> = Vec::new();
+    for entry in limited(raw, "[[target]]")? {
+        let target = self::target(entry)?;
+        let name = MountName::derive(&target.spec, path_key)
+            .map_err(|error| invalid(&entry.kind, "[[target]] filesystem_export", error))?;
+        if let Some((_, other)) = names.iter().find(|(other, _)| other.collides_with(&name)) {
+            let problem = format!(
+                "{} would use the mount path of {other}; expected exports with different paths",
+                target.spec.export()
+            );
+            return Err(invalid(&entry.kind, "[[target]]", problem));
+        }
+        if let Some(is_default) = entry.is_default.as_ref().filter(|is_default| *is_default.get_ref())
+            && declared.iter().any(|other| other.is_default)
+        {
+            let problem = "another [[target]] is the default already; expected exactly one default";
+            return Err(InvalidValue::new(is_default.span(), "[[target]] is_default", problem));
+        }
+        names.push((name, target.spec.export()));
+        declared.push(target);
+    }
+    Ok(declared)
+}
+
+fn target(raw: &Target) -> Validated<DeclaredTarget> {
+    fn value<T: Clone>(given: &Option<Spanned<T>>) -> Option<T> {
+        given.as_ref().map(|given| given.get_ref().clone())
+    }
+    let spec = TargetSpec::from_new_fields(&SpecFields {
+        kind: Some(raw.kind.get_ref().clone()),
+        filesystem_export: value(&raw.filesystem_export),
+        s3_endpoint_url: value(&raw.s3_endpoint_url),
+        s3_bucket: value(&raw.s3_bucket),
+        immutable: value(&raw.immutable),
+    })
+    .map_err(|SpecError { field, problem }| {
+        let at = match field {
+            SpecField::Kind => None,
+            SpecField::FilesystemExport => raw.filesystem_export.as_ref().map(Spanned::span),
+            SpecField::S3EndpointUrl => raw.s3_endpoint_url.as_ref().map(Spanned::span),
+            SpecField::S3Bucket => raw.s3_bucket.as_ref().map(Spanned::span),
+            SpecField::Immutable => raw.immutable.as_ref().map(Spanned::span),
+        };
+        // A missing key has no position, so the error names that of `type`.
+        let at = at.unwrap_or_else(|| raw.kind.span());
+        InvalidValue::new(at, format!("[[target]] {}", field.as_str()), problem)
+    })?;
+    let metadata = raw.metadata.iter().map(|(key, value)| (key.clone(), value.get_ref().clone())).collect();
+    if let Some(problem) = metadata_problem(&metadata) {
+        let at = raw.metadata.values().next().unwrap_or(&raw.kind);
+        return Err(invalid(at, "[[target]] metadata", problem));
+    }
+    if let Some(name) = &raw.btt_name
+        && let Some(problem) = type_name_problem(name.get_ref())
+    {
+        return Err(invalid(name, "[[target]] btt_name", problem));
+    }
+    Ok(DeclaredTarget {
+        spec,
+        type_name: value(&raw.btt_name),
+        is_default: value(&raw.is_default).unwrap_or(false),
+        metadata,
+    })
+}
