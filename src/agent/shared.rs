@@ -8,6 +8,7 @@ use super::error::AgentError;
 use super::publisher::ViewPublisher;
 use super::transition_log::TransitionLog;
 use crate::driver::Host;
+use crate::model::MountName;
 use crate::model::settings::AgentSettings;
 use crate::registry::Registry;
 
@@ -19,6 +20,8 @@ pub(super) struct Shared {
     pub(super) stopping: watch::Sender<bool>,
     pub(super) views: ViewPublisher,
     pub(super) transitions: TransitionLog,
+    /// Directories that tasks of removed targets are unmounting.
+    unmounting: watch::Sender<Vec<MountName>>,
     /// Held over a change of the registry: changes of one agent do not conflict with each other, and
     /// the agent stops between two of them. Never held while storage is waited for.
     changing: Arc<tokio::sync::Mutex<()>>,
@@ -33,8 +36,23 @@ impl Shared {
             settings: watch::Sender::new(Arc::new(settings)),
             stopping: watch::Sender::new(false),
             views: ViewPublisher::default(),
+            unmounting: watch::Sender::default(),
             changing: Arc::default(),
         }
+    }
+
+    /// Announces that a directory is being unmounted, until the returned value is dropped.
+    pub(super) fn begin_unmount(self: &Arc<Self>, name: &MountName) -> Unmounting {
+        self.unmounting.send_modify(|names| names.push(name.clone()));
+        Unmounting { shared: self.clone(), name: name.clone() }
+    }
+
+    /// Waits until no task of a removed target is unmounting this directory. A target that was created in it
+    /// would otherwise lose its new mount.
+    pub(super) async fn unmounted(&self, name: &MountName) {
+        let is_free = |names: &Vec<MountName>| !names.iter().any(|other| other.collides_with(name));
+        // The sender is part of `self`, so it is not closed.
+        let _ = self.unmounting.subscribe().wait_for(is_free).await;
     }
 
     /// Waits for the turn to change the registry.
@@ -44,5 +62,21 @@ impl Shared {
     pub(super) async fn begin_change(&self) -> Result<OwnedMutexGuard<()>, AgentError> {
         let guard = self.changing.clone().lock_owned().await;
         if *self.stopping.borrow() { Err(AgentError::Stopping) } else { Ok(guard) }
+    }
+}
+
+/// A directory that is being unmounted.
+pub(super) struct Unmounting {
+    shared: Arc<Shared>,
+    name: MountName,
+}
+
+impl Drop for Unmounting {
+    fn drop(&mut self) {
+        self.shared.unmounting.send_modify(|names| {
+            if let Some(at) = names.iter().position(|name| *name == self.name) {
+                names.swap_remove(at);
+            }
+        });
     }
 }

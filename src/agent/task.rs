@@ -177,10 +177,15 @@ impl Task {
     async fn probe(&mut self, settings: &Arc<AgentSettings>) -> Option<Event> {
         let serving = *self.requested.borrow_and_update();
         let depth = if serving > *self.served.borrow() { Depth::Full } else { Depth::Routine };
+        let Self { driver, target, shared, .. } = self;
+        let probe = async {
+            shared.unmounted(&target.mount_name).await;
+            driver::probe_once(driver, target, &shared.host, settings, depth).await
+        };
         let report = tokio::select! {
             biased;
             event = interruption(&mut self.commands, &mut self.assigned) => return Some(event),
-            report = driver::probe_once(&mut self.driver, &self.target, &self.shared.host, settings, depth) => report,
+            report = probe => report,
         };
         // The stop killed its child processes: its findings are not about the storage.
         if *self.shared.stopping.borrow() {
@@ -233,6 +238,8 @@ impl Task {
         while self.commands.recv().await.is_some() {}
         let mut is_logged = false;
         loop {
+            // Before the registry is read: a target that is created later waits for the end of the unmount.
+            let unmounting = self.shared.begin_unmount(&self.target.mount_name);
             let snapshot = self.shared.registry.snapshot();
             if snapshot.targets().iter().any(|other| other.target.mount_name.collides_with(&self.target.mount_name)) {
                 return;
@@ -242,6 +249,7 @@ impl Task {
                 Err(DetachError::Busy) => "it is in use".to_owned(),
                 Err(DetachError::Failed(finding)) => finding.message,
             };
+            drop(unmounting);
             if !std::mem::replace(&mut is_logged, true) {
                 let path = self.mount_path();
                 self.span.in_scope(|| tracing::warn!(path = %path.display(), problem, "a removed target is still mounted; the agent tries again until it is not"));

@@ -221,3 +221,54 @@ async fn panic_of_a_probe_is_reported_and_replaces_the_driver() {
     assert_eq!(report.verdict.finding().map(|finding| finding.reason), Some(Reason::AgentError));
     assert_ne!(driver.interval(&settings), Duration::MAX);
 }
+
+/// A mount that is slow to unmount, and a target whose probes are counted.
+struct Slow {
+    began: Arc<Notify>,
+    ended: Arc<Notify>,
+    probes: Arc<AtomicU32>,
+}
+
+#[async_trait]
+impl Driver for Slow {
+    async fn probe(&mut self, _: &AgentSettings, _: Depth) -> Probe {
+        self.probes.fetch_add(1, Ordering::Relaxed);
+        Probe::default()
+    }
+
+    fn interval(&self, _: &AgentSettings) -> Duration {
+        Duration::from_secs(3600)
+    }
+
+    async fn detach(&mut self, _: &AgentSettings) -> Result<Option<String>, DetachError> {
+        self.began.notify_one();
+        self.ended.notified().await;
+        Ok(None)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn new_target_is_not_probed_while_its_directory_is_unmounted() {
+    let [former, new, other] = [target(), target(), nfs("nas:/other").0];
+    let shared = shared(Arc::new(MemoryStore::default()), vec![former.clone()]);
+    let (began, ended) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let start = |target: Target, first| {
+        let probes = Arc::new(AtomicU32::new(0));
+        let driver = Box::new(Slow { began: began.clone(), ended: ended.clone(), probes: probes.clone() });
+        let (task, ends) = task(&shared, target, driver);
+        (tokio::spawn(task.run(first)), ends, probes)
+    };
+    let (removed, ends, _) = start(former, FirstProbe::Soon);
+    ends.assigned.send_replace(None);
+    began.notified().await;
+    let (_, _new_ends, of_new) = start(new, FirstProbe::Now);
+    let (_, _other_ends, of_other) = start(other, FirstProbe::Now);
+    // The clock of the test stands still until every task waits.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let probes = || [&of_new, &of_other].map(|probes| probes.load(Ordering::Relaxed));
+    assert_eq!(probes(), [0, 1], "only the directory that is unmounted is waited for");
+    ended.notify_one();
+    removed.await.expect("ended");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(probes(), [1, 1]);
+}
