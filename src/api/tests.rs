@@ -1,5 +1,4 @@
-//! The routes as a client has them, in the process: a true agent and registry, and storage that
-//! refuses.
+//! Routes in the test process, with the real agent and registry. The storage refuses connections.
 
 mod guide;
 mod hang_ups;
@@ -28,14 +27,14 @@ use crate::registry::{MemoryStore, Registry};
 use crate::sys::worker::{WorkerPool, WorkerPoolSettings};
 use crate::sys::{ChildCensus, MountTableWatch, NodeFacts};
 
-/// The largest answer of a test, in bytes.
+/// Largest answer of a test, in bytes.
 const ANSWER_MAX_BYTES: usize = 16 << 20;
 
-/// The routes, and what they stand on.
+/// Routes, agent and registry.
 struct Api {
     agent: Agent,
     routes: Router,
-    /// The routes behind all layers, without authentication.
+    /// Routes with all layers except authentication.
     service: Service,
 }
 
@@ -48,13 +47,13 @@ struct Answer {
 }
 
 impl Answer {
-    /// The body, which must be that of a success.
+    /// Returns the body of a successful answer.
     fn ok(self) -> Value {
         assert_eq!(self.status, StatusCode::OK, "{self:?}");
         self.body
     }
 
-    /// The message, which must be that of a fault of this status and name.
+    /// Returns the message of a fault with this status and name.
     fn fault(self, status: u16, name: &str) -> String {
         assert_eq!((self.status.as_u16(), &self.body[name]["code"]), (status, &json!(status)), "{self:?}");
         self.body[name]["message"].as_str().expect("a message").to_owned()
@@ -90,7 +89,7 @@ impl Api {
         Answer { status: head.status, headers: head.headers, body }
     }
 
-    /// A view, and both lists of its targets: probes that end meanwhile make another one.
+    /// Returns a view and both lists of its targets. Retries when a probe changes the view meanwhile.
     async fn lists_of_one_view(&self, caller: &Caller) -> (Arc<View>, Value, Value) {
         loop {
             let view = self.agent.view();
@@ -118,7 +117,7 @@ impl Api {
         self.ask(&Caller::local(), Method::DELETE, path, None).await
     }
 
-    /// Creates an NFS target whose first type has this name; their ids.
+    /// Creates an NFS target whose first type has this name. Returns both ids.
     async fn target(&self, name: &str) -> (String, String) {
         let fields = json!({"type": "nfs", "filesystem_export": format!("127.0.0.1:/{name}"), "btt_name": name});
         let body = self.post("/backup_targets", &json!({ "backup_target": fields })).await.ok();
@@ -143,12 +142,12 @@ fn text(value: &Value) -> String {
     value.as_str().unwrap_or_else(|| panic!("{value} is no text")).to_owned()
 }
 
-/// A caller who is no admin.
+/// Caller without the admin role.
 fn member(project: &str) -> Caller {
     Caller { user_id: Some("somebody".to_owned()), project_id: Some(project.to_owned()), is_admin: false }
 }
 
-/// A view with one target, whose only type is not public.
+/// View with one target, whose only type is private.
 pub(in crate::api) fn view_with_a_restricted_type() -> View {
     let restricted = super::wire::tests::restricted_target();
     View { generation: 1, types_generation: 1, targets: vec![Arc::new(restricted)] }

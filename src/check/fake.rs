@@ -1,4 +1,4 @@
-//! A bucket whose answers a test decides, and one that holds objects.
+//! Fake buckets: one with answers of the test, and one that stores objects.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -15,7 +15,7 @@ use crate::s3::{
 
 const ONE_DAY: DefaultRetention = DefaultRetention { mode: LockMode::Governance, length: RetentionLength::Days(1) };
 
-/// Answers as told, or never.
+/// Bucket that gives the answers of the test, or none.
 #[derive(Debug)]
 pub struct FakeBucket {
     pub head: Result<BucketUsage, S3Failure>,
@@ -24,7 +24,7 @@ pub struct FakeBucket {
     pub versioning: Result<Versioning, S3Failure>,
     pub object_lock: Result<ObjectLock, S3Failure>,
     pub silent: bool,
-    /// The next pages, and where each that was asked for was to begin.
+    /// Next pages, and the markers of the requested ones.
     pub pages: Mutex<VecDeque<Result<ListedPage, S3Failure>>>,
     pub asked: Mutex<Vec<(Entries, Option<PageMarker>)>>,
 }
@@ -47,12 +47,12 @@ impl FakeBucket {
         S3Location::parse("https://s3.example.com/backups").expect("a location")
     }
 
-    /// The bucket with these pages.
+    /// A healthy bucket with these pages.
     pub fn with_pages(pages: impl IntoIterator<Item = Result<ListedPage, S3Failure>>) -> Self {
         Self { pages: Mutex::new(pages.into_iter().collect()), ..Self::healthy() }
     }
 
-    /// Where the pages that were asked for were to begin.
+    /// Markers of the requested pages.
     pub fn asked(&self) -> Vec<(Entries, Option<PageMarker>)> {
         lock(&self.asked).clone()
     }
@@ -101,7 +101,7 @@ impl BucketApi for FakeBucket {
     }
 }
 
-/// A bucket without versions that keeps what is put, unless it was told otherwise.
+/// Bucket without versions that stores objects, with faults on demand.
 #[derive(Debug, Default)]
 pub struct FakeObjects {
     pub objects: Mutex<Vec<(String, Bytes, Option<Retention>)>>,
@@ -109,17 +109,17 @@ pub struct FakeObjects {
     pub loses: bool,
     pub refuses_put: bool,
     pub refuses_get: bool,
-    /// It stores what is put and answers 500.
+    /// Stores an object and answers 500.
     pub stores_and_fails: bool,
     pub refuses_delete: bool,
     pub refuses_list: bool,
-    /// Changes of a retention that it accepts, with bypass or without.
+    /// Accepted changes of a retention, each with or without bypass.
     pub weakened_by: Vec<(Weakening, bool)>,
-    /// How many seconds longer than asked it locks.
+    /// Number of seconds that it locks longer than requested.
     pub locks_longer: i64,
-    /// How many seconds its storage's clock is behind.
+    /// Number of seconds that the clock of its storage is behind.
     pub is_behind: i64,
-    /// What the next GETs and DELETEs fail with.
+    /// Failures of the next GETs and DELETEs.
     pub next_gets: Mutex<VecDeque<S3Failure>>,
     pub next_deletes: Mutex<VecDeque<S3Failure>>,
 }
@@ -141,12 +141,12 @@ impl FakeObjects {
         self.locked().push((key.to_owned(), Bytes::new(), retention));
     }
 
-    /// The retention of what was put last.
+    /// Retention of the latest object.
     pub fn latest(&self) -> Option<Retention> {
         self.locked().last().and_then(|(.., retention)| *retention)
     }
 
-    /// Lets the retention of all end.
+    /// Ends every retention.
     pub fn unlock(&self) {
         self.locked().iter_mut().for_each(|(.., retention)| *retention = None);
     }

@@ -1,4 +1,4 @@
-//! A Keystone in the process, with bad behaviour on demand.
+//! Keystone in the test process, with faults on demand.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -21,36 +21,36 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::model::settings::{KeystoneCredential, KeystoneSettings};
 
-/// The agent's password there.
+/// Password of the agent.
 pub const PASSWORD: &str = "the agent's password";
 
-/// A Keystone that is served on loopback until it is dropped.
+/// Keystone that listens on loopback until it is dropped.
 pub struct FakeKeystone {
-    /// What it does, and what it was asked.
+    /// Behaviour, and counters of requests.
     pub state: Arc<Fake>,
     address: SocketAddr,
     serving: JoinHandle<()>,
     directory: tempfile::TempDir,
 }
 
-/// What a fake does.
+/// Behaviour and counters of a fake.
 pub struct Fake {
     tokens: Mutex<HashMap<String, Value>>,
     own: Mutex<String>,
-    /// What every validation is answered with instead.
+    /// Answer to every validation, instead of the real one.
     instead: Mutex<Option<(StatusCode, Value)>>,
-    /// Validations that were asked for.
+    /// Number of requested validations.
     pub validations: AtomicUsize,
-    /// Tokens that were asked for.
+    /// Number of requested tokens.
     pub logins: AtomicUsize,
-    /// Validations of tokens that begin so are not answered.
+    /// Prefix of tokens whose validation is not answered.
     held: Mutex<Option<String>>,
     /// Validations wait while this is false.
     pub open: watch::Sender<bool>,
 }
 
 impl FakeKeystone {
-    /// Starts one that knows no token.
+    /// Starts a Keystone without tokens.
     pub async fn start() -> Self {
         let state = Arc::new(Fake {
             tokens: Mutex::default(),
@@ -68,7 +68,7 @@ impl FakeKeystone {
         Self { serving: tokio::spawn(serve(listener, state.clone())), state, address, directory }
     }
 
-    /// Closes its port and every connection.
+    /// Closes the port and every connection.
     pub async fn stop(&mut self) {
         self.serving.abort();
         let _cancelled = (&mut self.serving).await;
@@ -80,7 +80,7 @@ impl FakeKeystone {
         self.serving = tokio::spawn(serve(listener, self.state.clone()));
     }
 
-    /// Settings of an agent that asks it.
+    /// Settings of an agent that uses it.
     pub fn settings(&self) -> KeystoneSettings {
         let password_file = self.directory.path().join("password");
         KeystoneSettings {
@@ -107,7 +107,7 @@ impl FakeKeystone {
         std::fs::write(self.directory.path().join("password"), password).expect("written");
     }
 
-    /// Knows a token for a project, or for none, with these roles, for so many seconds.
+    /// Adds a token for a project or without one, with roles, that is valid for a number of seconds.
     pub fn add(&self, token: &str, project: Option<&str>, roles: &[&str], seconds: i64) {
         let roles: Vec<Value> = roles.iter().map(|name| json!({ "id": "r", "name": name })).collect();
         let mut facts = json!({
@@ -122,34 +122,34 @@ impl FakeKeystone {
         self.state.tokens.lock().expect("a lock").insert(token.to_owned(), json!({ "token": facts }));
     }
 
-    /// Knows a token for the whole system.
+    /// Adds a token for the whole system.
     pub fn add_system(&self, token: &str, roles: &[&str]) {
         self.add(token, None, roles, 3600);
         let mut tokens = self.state.tokens.lock().expect("a lock");
         tokens.get_mut(token).expect("added")["token"]["system"] = json!({ "all": true });
     }
 
-    /// Forgets a token.
+    /// Removes a token.
     pub fn revoke(&self, token: &str) {
         self.state.tokens.lock().expect("a lock").remove(token);
     }
 
-    /// No longer takes the agent's own token.
+    /// Revokes the agent's own token.
     pub fn revoke_own(&self) {
         "revoked".clone_into(&mut self.state.own.lock().expect("a lock"));
     }
 
-    /// Answers every validation with this.
+    /// Sets the answer to every validation.
     pub fn answer_instead(&self, answer: Option<(StatusCode, Value)>) {
         *self.state.instead.lock().expect("a lock") = answer;
     }
 
-    /// Answers no validation of a token that begins so.
+    /// Sets the prefix of tokens whose validation is not answered.
     pub fn hold(&self, prefix: &str) {
         *self.state.held.lock().expect("a lock") = Some(prefix.to_owned());
     }
 
-    /// How many validations and logins it was asked for.
+    /// Number of requested validations and logins.
     pub fn asked(&self) -> (usize, usize) {
         (self.state.validations.load(Ordering::SeqCst), self.state.logins.load(Ordering::SeqCst))
     }

@@ -1,4 +1,4 @@
-//! What Keystone's answers mean, and how the agent's own token is got.
+//! Answers of Keystone, and the login of the agent.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ fn secret(text: &str) -> SecretString {
 }
 
 #[tokio::test]
-async fn one_login_serves_many_questions_and_a_revoked_own_token_is_replaced_once() {
+async fn login_is_shared_and_revoked_own_token_is_replaced_once() {
     let keystone = FakeKeystone::start().await;
     keystone.add("t", Some("p1"), &["member", "reader"], 3600);
     let validator = Validator::new(&keystone.settings()).await.expect("settings");
@@ -39,7 +39,7 @@ async fn one_login_serves_many_questions_and_a_revoked_own_token_is_replaced_onc
 }
 
 #[tokio::test]
-async fn a_refused_login_is_told_and_not_tried_again_at_once() {
+async fn refused_login_is_reported_and_not_retried_at_once() {
     let keystone = FakeKeystone::start().await;
     keystone.write_password("another");
     let validator = Validator::new(&keystone.settings()).await.expect("settings");
@@ -51,7 +51,7 @@ async fn a_refused_login_is_told_and_not_tried_again_at_once() {
     assert_eq!(keystone.asked(), (0, 1));
 }
 
-/// Asks each second of so many, and gives when, in seconds, the agent logged in.
+/// Validates a token each second for a number of seconds. Returns the seconds in which the agent logged in.
 async fn logins_in(keystone: &FakeKeystone, validator: &Validator, seconds: u64) -> Vec<u64> {
     let mut at = Vec::new();
     for second in 0..seconds {
@@ -68,7 +68,7 @@ async fn logins_in(keystone: &FakeKeystone, validator: &Validator, seconds: u64)
 }
 
 #[tokio::test]
-async fn a_wrong_password_is_shown_ever_more_seldom_and_another_one_at_once() {
+async fn login_backoff_grows_and_new_password_is_tried_at_once() {
     let keystone = FakeKeystone::start().await;
     keystone.write_password("wrong");
     let validator = Validator::new(&keystone.settings()).await.expect("settings");
@@ -81,11 +81,11 @@ async fn a_wrong_password_is_shown_ever_more_seldom_and_another_one_at_once() {
 }
 
 #[tokio::test]
-async fn a_new_token_that_is_refused_counts_as_a_failed_login() {
+async fn refused_new_token_counts_as_failed_login() {
     let keystone = FakeKeystone::start().await;
     let validator = Validator::new(&keystone.settings()).await.expect("settings");
     keystone.answer_instead(Some((StatusCode::UNAUTHORIZED, json!({}))));
-    // The first has no token of before that might have been the reason.
+    // The first login has no earlier token that could be the cause.
     assert_eq!(logins_in(&keystone, &validator, 40).await, [0, 5, 15, 35]);
     keystone.answer_instead(None);
     let validator = Validator::new(&keystone.settings()).await.expect("settings");
@@ -93,7 +93,7 @@ async fn a_new_token_that_is_refused_counts_as_a_failed_login() {
 }
 
 #[tokio::test]
-async fn a_keystone_that_was_away_is_used_soon_after_it_is_back() {
+async fn keystone_is_used_soon_after_it_returns() {
     let mut keystone = FakeKeystone::start().await;
     let validator = Validator::new(&keystone.settings()).await.expect("settings");
     keystone.stop().await;
@@ -111,7 +111,7 @@ async fn a_keystone_that_was_away_is_used_soon_after_it_is_back() {
 }
 
 #[tokio::test]
-async fn each_other_answer_has_its_own_meaning() {
+async fn unexpected_answer_maps_to_error() {
     let keystone = FakeKeystone::start().await;
     keystone.add("t", Some("p1"), &[], 3600);
     let validator = Validator::new(&keystone.settings()).await.expect("settings");
@@ -127,7 +127,7 @@ async fn each_other_answer_has_its_own_meaning() {
         (StatusCode::SERVICE_UNAVAILABLE, json!({}), "503"),
         (StatusCode::TOO_MANY_REQUESTS, json!({}), "429"),
         (StatusCode::IM_A_TEAPOT, json!({}), "418"),
-        // A web server that is no Keystone knows no such page; that says nothing of the token.
+        // Another web server does not have this page, which says nothing about the token.
         (StatusCode::NOT_FOUND, json!({ "message": "no page" }), "is it the address of Keystone"),
         (StatusCode::OK, json!({ "token": { "secret": "s3cret" } }), "is it the address of Keystone"),
         (StatusCode::OK, json!({ "token": with_user(256) }), "is it the address of Keystone"),
@@ -144,7 +144,7 @@ async fn each_other_answer_has_its_own_meaning() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_used_is_told_before_anything_is_asked() {
+async fn unusable_settings_are_reported_before_any_request() {
     let keystone = FakeKeystone::start().await;
     let mut settings = keystone.settings();
     settings.credential = KeystoneCredential::Application { id: "a".into(), secret_file: "/nonexistent/s".into() };

@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_public_is_for_its_projects_and_for_admins() {
+    fn private_type_is_visible_to_its_projects_and_admins() {
         let member =
             |project: Option<&str>| Caller { user_id: None, project_id: project.map(str::to_owned), is_admin: false };
         let dashed = "FC439373-e340-459f-b282-02b2412e26c0";

@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bucket_without_quota_has_no_capacity_and_no_percentage() {
+    fn bucket_without_quota_has_no_capacity_and_no_percentage() {
         let capacity = Capacity::from_bucket(Some(7), None);
         assert_eq!((capacity.capacity_bytes, capacity.used_bytes, capacity.used_percent()), (None, Some(7), None));
         assert_eq!(Capacity::from_bucket(Some(7), Some(5)).available_bytes, Some(0));
@@ -132,7 +132,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_server_figure_wraps(unit: u64, blocks: u64, free: u64, available: u64) {
+        fn capacity_does_not_overflow(unit: u64, blocks: u64, free: u64, available: u64) {
             let capacity = Capacity::from_blocks(unit, blocks, free, available, free, blocks);
             prop_assert!(capacity.used_bytes <= capacity.capacity_bytes);
             if let Some(percent) = capacity.used_percent() {
@@ -141,7 +141,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_written_is_within_a_twentieth_of_a_unit(bytes: u64) {
+        fn displayed_size_is_within_a_twentieth_of_a_unit(bytes: u64) {
             let text = format_bytes(bytes);
             let (number, unit) = text.split_once(' ').expect("a unit");
             let scale = 1024f64.powi(i32::try_from(UNITS.iter().position(|name| *name == unit).expect("known")).expect("small"));

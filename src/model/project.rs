@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_project_has_one_id_however_it_is_written() {
+    fn project_id_is_normalized() {
         for text in [
             "fc439373e340459fb28202b2412e26c0",
             "FC439373E340459FB28202B2412E26C0",

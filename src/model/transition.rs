@@ -55,7 +55,7 @@ mod tests {
     use crate::model::Reason;
 
     #[test]
-    fn a_sentence_is_kept_up_to_its_limit() {
+    fn message_is_cut_at_its_limit() {
         for (length, is_cut) in [(0, false), (MESSAGE_MAX_CHARS, false), (MESSAGE_MAX_CHARS + 1, true), (9999, true)] {
             let kept = PastFinding::from(Finding::new(Reason::Slow, "ü".repeat(length))).message;
             assert_eq!(

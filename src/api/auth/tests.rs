@@ -1,4 +1,4 @@
-//! What is asked of whom, request by request.
+//! Authentication and authorization of requests.
 
 use axum::Extension;
 use axum::body::Body;
@@ -23,7 +23,7 @@ async fn keystone(settings: KeystoneSettings) -> Arc<Auth> {
     Arc::new(Auth::load(&api(AuthSettings::Keystone(Box::new(settings)), false)).await.expect("settings"))
 }
 
-/// Asks, and answers with the status and whom the route saw.
+/// Sends a request. Returns the status, and the caller that the route received.
 async fn ask(auth: &Arc<Auth>, request: axum::http::request::Builder, peer: Peer) -> (u16, Option<Caller>) {
     let router = axum::Router::new()
         .fallback(any(|Extension(caller): Extension<Caller>| async move { (Extension(caller.clone()), "seen") }))
@@ -83,7 +83,7 @@ async fn members_read_and_admins_do_everything() {
 }
 
 #[tokio::test]
-async fn a_project_that_is_claimed_must_be_that_of_the_token() {
+async fn claimed_project_must_be_the_project_of_the_token() {
     let fake = FakeKeystone::start().await;
     fake.add("admin", Some("p0"), &["admin"], 3600);
     fake.add("member", Some(MEMBER), &["member"], 3600);
@@ -125,7 +125,7 @@ async fn health_and_versions_need_no_token_and_everything_else_does() {
 }
 
 #[tokio::test]
-async fn the_socket_is_trusted_unless_a_token_is_sent_or_wanted() {
+async fn socket_is_trusted_unless_a_token_is_sent_or_required() {
     let fake = FakeKeystone::start().await;
     fake.add("member", Some(MEMBER), &["member"], 3600);
     let settings = AuthSettings::Keystone(Box::new(fake.settings()));
@@ -133,8 +133,8 @@ async fn the_socket_is_trusted_unless_a_token_is_sent_or_wanted() {
     let trusting = Arc::new(Auth::load(&api(settings.clone(), false)).await.expect("settings"));
     assert_eq!(ask(&trusting, plain(), Peer::Unix).await, (200, Some(Caller::local())));
     assert_eq!(ask(&trusting, plain(), Peer::Tcp).await.0, 401);
-    let judged = request("POST", "/backup_targets", "member");
-    assert_eq!(ask(&trusting, judged, Peer::Unix).await.0, 403, "a token is judged wherever it comes from");
+    let request = request("POST", "/backup_targets", "member");
+    assert_eq!(ask(&trusting, request, Peer::Unix).await.0, 403, "a token that is sent is validated on the socket too");
     let header =
         |name: HeaderName, value: &[u8]| plain().header(name, HeaderValue::from_bytes(value).expect("a value"));
     for (value, expected) in [
@@ -147,8 +147,8 @@ async fn the_socket_is_trusted_unless_a_token_is_sent_or_wanted() {
         (b"Bearer m\xe9mber", 401),
         (b"", 401),
     ] {
-        let judged = ask(&trusting, header(AUTHORIZATION, value), Peer::Unix).await.0;
-        assert_eq!(judged, expected, "{}", value.escape_ascii());
+        let status = ask(&trusting, header(AUTHORIZATION, value), Peer::Unix).await.0;
+        assert_eq!(status, expected, "{}", value.escape_ascii());
     }
     assert_eq!(ask(&trusting, header(AUTH_TOKEN, b"m\xe9mber"), Peer::Unix).await.0, 401);
     for (first, second) in [(AUTH_TOKEN, AUTH_TOKEN), (AUTHORIZATION, AUTHORIZATION), (AUTH_TOKEN, AUTHORIZATION)] {
@@ -162,7 +162,7 @@ async fn the_socket_is_trusted_unless_a_token_is_sent_or_wanted() {
 }
 
 #[tokio::test]
-async fn one_secret_makes_an_admin_and_is_replaced_by_a_reload() {
+async fn secret_authenticates_an_admin_and_is_replaced_by_reload() {
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("token");
     std::fs::write(&file, "0123456789abcdef\n").expect("written");
@@ -178,7 +178,11 @@ async fn one_secret_makes_an_admin_and_is_replaced_by_a_reload() {
     }
 
     std::fs::write(&file, "fedcba9876543210").expect("written");
-    assert_eq!(status(&auth, "GET", "/node", "0123456789abcdef").await, 200, "not before it is told");
+    assert_eq!(
+        status(&auth, "GET", "/node", "0123456789abcdef").await,
+        200,
+        "a new secret is used only after a reload"
+    );
     auth.reload(&settings).await.expect("a secret");
     assert_eq!(status(&auth, "GET", "/node", "0123456789abcdef").await, 401);
     assert_eq!(status(&auth, "GET", "/node", "fedcba9876543210").await, 200);

@@ -1,4 +1,4 @@
-//! That every route answers as the guide's sample of it, brought into the sample's situation.
+//! Every route answers like the guide's sample, in the situation of the sample.
 
 use axum::http::header::CONTENT_TYPE;
 
@@ -104,7 +104,7 @@ async fn types_are_changed() {
 }
 
 #[test]
-fn a_shape_that_differs_is_noticed() {
+fn different_shape_is_detected() {
     let guide = json!({"a": {"b": null, "c": [{"d": "x"}, {"d": null, "e": 1}], "at": "2025-01-30T12:32:27.000000"}});
     let is_like = |ours: &Value| compare("", &guide, ours, &["/a/more"]).is_ok();
     let with = |change: fn(&mut Value)| {
@@ -130,10 +130,10 @@ fn a_shape_that_differs_is_noticed() {
     ] {
         assert!(!is_like(&ours), "{ours}");
     }
-    // What a list that is empty in the sample holds is what it holds in another.
+    // The items of a list that is empty in this sample are known from another sample.
     let guide = json!({"backup_target_type_metadata": [], "others": []});
     let is_like = |ours: &Value| compare("", &guide, ours, &[]).is_ok();
     assert!(is_like(&json!({"backup_target_type_metadata": [{"key": "a", "value": "b"}], "others": []})));
     assert!(!is_like(&json!({"backup_target_type_metadata": [{"key": "a"}], "others": []})));
-    assert!(!is_like(&json!({"backup_target_type_metadata": [], "others": [1]})), "nobody knows what is in it");
+    assert!(!is_like(&json!({"backup_target_type_metadata": [], "others": [1]})), "its items are unknown");
 }

@@ -1,4 +1,4 @@
-//! Clients that hang up: what they asked for is done to its end or not at all, and readers see it.
+//! Clients that hang up: their change is completed or not begun, and readers see the result.
 
 use std::time::Duration;
 
@@ -6,10 +6,10 @@ use futures::FutureExt as _;
 
 use super::*;
 
-/// How long a change may take that nobody waits for.
+/// Time limit of a change whose client hung up.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Asks, and hangs up before the answer.
+/// Sends a request, and hangs up before the answer.
 async fn ask_and_hang_up(api: &Api, method: Method, path: &str, body: Option<&Value>) {
     let caller = Caller::local();
     let mut asking = Box::pin(api.ask(&caller, method, path, body));
@@ -31,7 +31,7 @@ fn has_type(view: &View, name: &str) -> bool {
 }
 
 #[tokio::test]
-async fn what_became_durable_is_shown_though_nobody_waits_for_the_answer() {
+async fn durable_change_is_visible_after_its_client_hung_up() {
     let api = Api::start().await;
     let (kept, _) = api.target("kept").await;
     let new = json!({"backup_target": {"type": "nfs", "filesystem_export": "127.0.0.1:/new", "btt_name": "new"}});
@@ -57,12 +57,12 @@ async fn what_became_durable_is_shown_though_nobody_waits_for_the_answer() {
     seen(&api, "the new default", |view| defaults(view) == [id.clone()]).await;
     ask_and_hang_up(&api, Method::DELETE, &format!("/backup_targets/{kept}"), None).await;
     seen(&api, "that the target is gone", |view| view.targets.len() == 1).await;
-    // Neither is half there: what was taken can be taken again.
+    // Neither exists in part: both names can be used again.
     api.target("kept").await;
 }
 
 #[tokio::test]
-async fn who_hangs_up_while_others_change_something_has_changed_nothing() {
+async fn client_that_hangs_up_while_waiting_changes_nothing() {
     let api = Api::start().await;
     let body =
         |name: &str| json!({"backup_target": {"type": "nfs", "filesystem_export": format!("127.0.0.1:/{name}")}});
@@ -72,7 +72,7 @@ async fn who_hangs_up_while_others_change_something_has_changed_nothing() {
     assert!(asking.as_mut().now_or_never().is_none());
     ask_and_hang_up(&api, Method::POST, "/backup_targets", Some(&second)).await;
     asking.await.ok();
-    // The third change comes after the second would have.
+    // The third change follows the time at which the second one would have happened.
     api.target("third").await;
     let view = api.agent.view();
     assert!(has_target(&view, "127.0.0.1:/first") && !has_target(&view, "127.0.0.1:/second"));

@@ -1,9 +1,9 @@
-//! Histories, as a client asks for them.
+//! Histories of targets, through the API.
 
 use super::*;
 
 #[tokio::test]
-async fn a_first_verdict_is_in_the_history_and_came_from_nothing() {
+async fn first_verdict_is_in_the_history_without_a_former_status() {
     let api = Api::start().await;
     let (id, _) = api.target("nfs_1").await;
     let path = format!("/backup_targets/{id}/history");

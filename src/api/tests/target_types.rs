@@ -1,4 +1,4 @@
-//! The rules of target types, as a client meets them.
+//! Rules of target types, through the API.
 
 use std::collections::BTreeSet;
 use std::io::Read as _;
@@ -22,7 +22,7 @@ fn names(list: &Value) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn what_is_not_public_is_there_for_its_projects_and_admins_alone() {
+async fn private_type_is_listed_for_its_projects_and_admins_only() {
     let api = Api::start().await;
     let (target, _) = api.target("open").await;
     let closed = api.new_type(&json!({"name": "closed", "backup_targets_id": target, "project_list": [MINE]})).await;
@@ -48,7 +48,7 @@ async fn what_is_not_public_is_there_for_its_projects_and_admins_alone() {
         assert_eq!(shown.status.is_success(), expected == seen, "{caller:?}");
     }
 
-    // To the others it is not there, whatever they want with it.
+    // For other projects it does not exist, with every method.
     let body = json!({"backup_target_type": {}});
     for (method, action) in [
         (Method::GET, ""),
@@ -72,7 +72,7 @@ async fn what_is_not_public_is_there_for_its_projects_and_admins_alone() {
 }
 
 #[tokio::test]
-async fn a_list_that_is_known_is_not_sent_again_and_nobody_gets_anothers() {
+async fn list_is_not_modified_for_its_viewer_only() {
     let api = Api::start().await;
     let (target, _) = api.target("open").await;
     let poll = async |caller: &Caller, path: &str, known: &str| {
@@ -83,7 +83,7 @@ async fn a_list_that_is_known_is_not_sent_again_and_nobody_gets_anothers() {
         let answer = api.ask(caller, Method::GET, path, None).await;
         answer.headers[ETAG].to_str().expect("text").to_owned()
     };
-    // The verdict of the first probe changes the list of targets once; it is not waited for.
+    // The verdict of the first probe may change the list of targets once. The test does not wait for it.
     let path = "/backup_target_types";
     let public = tag(&member(OTHER), path).await;
     assert_eq!(tag(&Caller::local(), path).await, public, "all see the same as long as all is public");
@@ -99,15 +99,15 @@ async fn a_list_that_is_known_is_not_sent_again_and_nobody_gets_anothers() {
 }
 
 #[tokio::test]
-async fn a_list_that_is_made_of_the_one_before_it_is_what_it_would_be_anew() {
+async fn incremental_list_equals_a_new_one() {
     let api = Api::start().await;
     let callers = [Caller::local(), member(MINE), member(OTHER)];
     let assert_so = async |what: &str| {
         for caller in &callers {
             let (view, list, detail) = api.lists_of_one_view(caller).await;
-            let anew = |list: serde_json::Result<Value>| list.expect("JSON");
-            assert_eq!(list, anew(serde_json::to_value(wire::TargetList::seen_by(caller, &view))), "{what}");
-            assert_eq!(detail, anew(serde_json::to_value(wire::TargetDetailList::seen_by(caller, &view))), "{what}");
+            let parsed = |list: serde_json::Result<Value>| list.expect("JSON");
+            assert_eq!(list, parsed(serde_json::to_value(wire::TargetList::seen_by(caller, &view))), "{what}");
+            assert_eq!(detail, parsed(serde_json::to_value(wire::TargetDetailList::seen_by(caller, &view))), "{what}");
         }
     };
     assert_so("none").await;
@@ -126,7 +126,7 @@ async fn a_list_that_is_made_of_the_one_before_it_is_what_it_would_be_anew() {
 }
 
 #[tokio::test]
-async fn a_long_list_is_compressed_for_who_takes_it_so_and_it_is_the_same_list() {
+async fn long_list_is_compressed_on_request_with_the_same_content() {
     let api = Api::start().await;
     for name in ["one", "two", "three", "four"] {
         api.target(name).await;
@@ -156,7 +156,7 @@ async fn a_long_list_is_compressed_for_who_takes_it_so_and_it_is_the_same_list()
 }
 
 #[tokio::test]
-async fn the_rules_are_told_with_what_to_do() {
+async fn refusal_by_a_rule_says_what_to_do() {
     let api = Api::start().await;
     let (target, first) = api.target("first").await;
     let second = api.new_type(&json!({"name": "second", "backup_targets_id": target})).await;
@@ -199,7 +199,7 @@ async fn the_rules_are_told_with_what_to_do() {
 }
 
 #[tokio::test]
-async fn what_a_type_may_hold_is_limited_and_the_limit_is_told() {
+async fn content_of_a_type_is_limited_and_the_limit_is_named() {
     let api = Api::start().await;
     let (_, id) = api.target("first").await;
     let id = format!("/backup_target_types/{id}");
@@ -226,7 +226,7 @@ async fn what_a_type_may_hold_is_limited_and_the_limit_is_told() {
 }
 
 #[test]
-fn a_full_registry_is_told_as_such_with_its_limit() {
+fn full_registry_is_reported_with_its_limit() {
     for (error, limit) in [
         (Refusal::TooManyTargets, "10000"),
         (Refusal::TooManyTypes, "20000"),
@@ -240,7 +240,7 @@ fn a_full_registry_is_told_as_such_with_its_limit() {
 }
 
 #[tokio::test]
-async fn what_is_stamped_with_a_time_has_that_of_its_change_and_not_that_of_its_wait() {
+async fn timestamps_are_of_the_change_and_not_of_the_wait() {
     let api = Api::start().await;
     let (target, id) = api.target("first").await;
     let fields = json!({"type": "nfs", "filesystem_export": "127.0.0.1:/later", "btt_name": "later"});
@@ -284,7 +284,7 @@ async fn what_is_stamped_with_a_time_has_that_of_its_change_and_not_that_of_its_
 }
 
 #[tokio::test]
-async fn what_is_asked_for_is_done_whole_or_refused_whole() {
+async fn change_is_applied_completely_or_refused_completely() {
     let api = Api::start().await;
     let (first, _) = api.target("first").await;
     let (second, id) = api.target("second").await;
@@ -338,7 +338,7 @@ async fn other_clients_of_this_api_are_understood() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_reader_ever_sees_another_number_of_defaults_than_one() {
+async fn readers_always_see_exactly_one_default() {
     let api = Api::start().await;
     let (_, first) = api.target("first").await;
     let (second, _) = api.target("second").await;
@@ -371,7 +371,7 @@ async fn no_reader_ever_sees_another_number_of_defaults_than_one() {
 }
 
 #[tokio::test]
-async fn the_description_has_every_route_once() {
+async fn openapi_document_has_every_route_once() {
     let api = Api::start().await;
     let description = api.get("/openapi.json").await.ok();
     let mut ids = BTreeSet::new();
@@ -402,7 +402,7 @@ async fn the_description_has_every_route_once() {
 }
 
 #[tokio::test]
-async fn every_schema_that_the_description_refers_to_is_in_it() {
+async fn openapi_document_contains_every_referenced_schema() {
     let api = Api::start().await;
     let description = api.get("/openapi.json").await.ok();
     let text = description.to_string();

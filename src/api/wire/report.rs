@@ -13,102 +13,102 @@ use super::usage_listing::UsageListing;
 use crate::agent::TargetView;
 use crate::model::report::{self, CheckResult, KindFacts, LockProofState, MountFacts};
 
-/// The latest report of a target on this node, and the status that follows.
+/// Latest report about a target on this node, with the status that follows from it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Report {
-    /// The target.
+    /// Id of the target.
     pub backup_target_id: String,
-    /// Its export.
+    /// Export of the target.
     pub filesystem_export: String,
-    /// Whether a backup can be written to it from this node: the verdicts of the latest reports, with hysteresis.
+    /// Whether backups can be written to the target from this node, according to the latest reports, with hysteresis.
     pub status: Status,
-    /// Since when it is so.
+    /// Time since which the target has this status.
     pub since: String,
-    /// When a probe last found it available.
+    /// Time of the latest probe that found the target available.
     pub last_available_at: Option<String>,
-    /// What this probe alone found. `null` before the first one.
+    /// Verdict of this probe alone. `null` before the first probe.
     pub verdict: Option<Verdict>,
-    /// The stable code of what is wrong, or of a warning beside `available`.
+    /// Reason code of the problem, or of the warning of an available target.
     pub reason: Option<Reason>,
-    /// What that means here, and what to do.
+    /// What happened, and what to do.
     pub message: Option<String>,
-    /// How many timeouts in a row the latest probes ended in.
+    /// Number of latest probes in a row that ended with a timeout.
     pub timeouts_in_a_row: u32,
-    /// When the probe ended.
+    /// Time at which the probe ended.
     pub checked_at: Option<String>,
-    /// How long it took, in milliseconds.
+    /// Duration, in milliseconds.
     pub duration_ms: Option<f64>,
-    /// How an NFS target was verified: `kernel` (mounted) or `none` (over the wire).
+    /// How the NFS target was verified: `kernel` (mounted) or `none` (over the wire).
     pub mode: Option<MountMode>,
-    /// Size of the file system, or quota of the bucket.
+    /// Size of the file system, or quota of the bucket, in bytes.
     pub capacity_bytes: Option<u64>,
-    /// In use.
+    /// Used space, in bytes.
     pub used_bytes: Option<u64>,
-    /// What a writer can still use.
+    /// Space that a writer can still use, in bytes.
     pub available_bytes: Option<u64>,
-    /// How full it is, of what a writer could ever use.
+    /// Used part of the space that a writer could ever use, in percent.
     pub used_percent: Option<f64>,
-    /// Inodes of the file system.
+    /// Number of inodes of the file system.
     pub inodes: Option<u64>,
-    /// Inodes in use.
+    /// Number of inodes in use.
     pub inodes_used: Option<u64>,
-    /// What the kernel does with the mount; `null` where nothing or something else is mounted.
+    /// Facts about the mount. `null` if the export is not mounted.
     pub mount: Option<Mount>,
-    /// Objects in the bucket, all versions, where the service tells or they were counted by listing it; without
-    /// versions that are not current where `counts_versions` of the listing is false.
+    /// Number of versions in the bucket, as the service reports it or as a listing counted it. Without noncurrent
+    /// versions if `counts_versions` of the listing is false.
     pub object_count: Option<u64>,
-    /// What listing the bucket found; `null` where it is not listed.
+    /// Result of listing the bucket. `null` if it is not listed.
     pub usage_listing: Option<UsageListing>,
-    /// Whether the bucket keeps versions.
+    /// Whether versioning is enabled. `null` if it is not known.
     pub versioning: Option<bool>,
-    /// Whether the bucket has an object-lock configuration.
+    /// Whether object lock is enabled. `null` if it is not known.
     pub object_lock: Option<bool>,
-    /// How long it keeps what is written without a retention of its own.
+    /// Default retention of new objects, such as `GOVERNANCE 30 days`.
     pub default_retention: Option<String>,
-    /// When `versioning`, `object_lock` and `default_retention` were read, which is not at every probe.
+    /// Time at which `versioning`, `object_lock` and `default_retention` were read. Not every probe reads them.
     pub bucket_configuration_read_at: Option<String>,
-    /// Requests that this probe sent to the service of a bucket.
+    /// Number of requests of this probe to the S3 service.
     pub probe_requests: Option<u64>,
-    /// Requests that were sent about the bucket in the hour before, as far as this agent ran.
+    /// Number of this agent's requests for the bucket in the last hour.
     pub requests_last_hour: Option<u64>,
-    /// What is proved of the lock of an immutable target; `null` where none is asked for.
+    /// Proof of the object lock of an immutable target. `null` for other targets.
     pub object_lock_proof: Option<LockProof>,
-    /// The checks in the order in which they ran.
+    /// Checks, in the order in which they ran.
     pub checks: Vec<Check>,
 }
 
-/// A mount as the kernel has it, whatever was asked for.
+/// Mount as the kernel reports it. It can differ from the configured options.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Mount {
-    /// The options in force.
+    /// Effective mount options.
     pub options: String,
-    /// The address of the server that it talks to.
+    /// Address of the server that the mount uses.
     pub server_address: Option<String>,
-    /// The version of NFS, such as `3` or `4.2`.
+    /// NFS version, such as `3` or `4.2`.
     pub nfs_version: Option<String>,
-    /// Whether a call waits for a server that is away for as long as it is.
+    /// Whether the mount is hard: a call waits as long as the server is down.
     pub hard: bool,
-    /// How long the server took to answer a request of this host, on average, in milliseconds; `null`
-    /// when no request was done with, or the kernel does not tell.
+    /// Average round trip of this host's requests, in milliseconds. `null` if no request was completed, or the kernel
+    /// has no counters.
     pub round_trip_ms: Option<f64>,
-    /// Over how many seconds that is the average: since the last probe, or since it was mounted.
+    /// Time that the average covers, in seconds: since the last probe, or since the export was mounted.
     pub round_trip_over_s: Option<f64>,
-    /// How often a request of this host had to be sent again, since it was mounted.
+    /// Number of this host's retransmissions since the export was mounted.
     pub retransmissions: Option<u64>,
-    /// Bytes that this host read from the server since then.
+    /// Number of bytes that this host has read since then.
     pub bytes_read: Option<u64>,
-    /// Bytes that this host wrote to the server since then.
+    /// Number of bytes that this host has written since then.
     pub bytes_written: Option<u64>,
 }
 
-/// What is proved of an object lock, with these credentials.
+/// Proof of an object lock, with the credentials of the agent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct LockProof {
-    /// The verdict. `pending` while no proof counts yet.
+    /// Verdict. `pending` until a proof is complete.
     pub verdict: LockVerdict,
-    /// What was seen.
+    /// What the proof observed.
     pub why: Option<String>,
-    /// When.
+    /// Time of the verdict.
     pub proved_at: Option<String>,
 }
 
@@ -126,7 +126,7 @@ impl LockProof {
     }
 }
 
-/// One named thing that was verified.
+/// Result of one check.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Check {
     /// Name of the check.
@@ -137,12 +137,12 @@ pub struct Check {
     pub reason: Option<Reason>,
     /// Message of the most severe finding.
     pub message: Option<String>,
-    /// Everything that the check found, the most severe first. Empty when it simply passed.
+    /// All findings, the most severe first. Empty if the check passed without a warning.
     #[serde(default)]
     pub findings: Vec<Finding>,
-    /// A fact that is worth showing although nothing is wrong.
+    /// Fact that is worth showing although nothing is wrong.
     pub detail: Option<String>,
-    /// How long it took, in milliseconds.
+    /// Duration, in milliseconds.
     pub duration_ms: f64,
 }
 
@@ -150,9 +150,9 @@ pub struct Check {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[schema(as = CheckFinding)]
 pub struct Finding {
-    /// The stable reason code.
+    /// Reason code.
     pub reason: Reason,
-    /// Whether the check failed because of it.
+    /// Whether it made the check fail.
     pub severity: Severity,
     /// What happened, and what to do.
     pub message: String,
@@ -242,13 +242,13 @@ impl From<&report::Finding> for Finding {
     }
 }
 
-/// Milliseconds to the microsecond.
+/// Rounds to microseconds, in milliseconds.
 fn milliseconds(duration: Duration) -> f64 {
     let micros = u32::try_from(duration.as_micros()).unwrap_or(u32::MAX);
     f64::from(micros) / 1000.0
 }
 
-/// Seconds to the millisecond.
+/// Rounds to milliseconds, in seconds.
 fn seconds(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1000.0).round() / 1000.0
 }

@@ -1,4 +1,4 @@
-//! Targets on the wire, as the API guide has them.
+//! Targets on the wire, in the form of the API guide.
 
 use std::collections::BTreeMap;
 
@@ -19,51 +19,51 @@ use crate::model::{Caller, LockVerdict, S3Endpoint, S3Target, SpecFields, Target
 /// A backup target.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Target {
-    /// Its id.
+    /// Id.
     #[schema(value_type = Uuid)]
     pub id: String,
     /// Kind of the target.
     #[serde(rename = "type")]
     pub kind: TargetKind,
-    /// When it was created.
+    /// Time of the creation.
     #[schema(pattern = "^\\d{4}-\\d\\d-\\d\\dT\\d\\d:\\d\\d:\\d\\d\\.\\d{6}$")]
     pub created_at: String,
-    /// When it was last changed.
+    /// Time of the last change.
     #[schema(pattern = "^\\d{4}-\\d\\d-\\d\\dT\\d\\d:\\d\\d:\\d\\d\\.\\d{6}$")]
     pub updated_at: String,
-    /// The version of the agent that created it.
+    /// Version of the agent that created the target.
     pub version: String,
     /// `host:/path`, or `host[:port]/bucket`.
     pub filesystem_export: String,
-    /// Where it is or would be mounted.
+    /// Path at which the target is mounted, or would be.
     pub filesystem_export_mount_path: String,
-    /// `filesystem_export`, as earlier releases call it.
+    /// `filesystem_export` under its earlier name.
     pub nfs_export: String,
-    /// `filesystem_export_mount_path`, as earlier releases call it.
+    /// `filesystem_export_mount_path` under its earlier name.
     pub nfs_export_mount_path: String,
     /// URL of the S3 service. `null` for AWS and for NFS.
     pub s3_endpoint_url: Option<String>,
     /// Bucket of an S3 target. `null` for NFS.
     pub s3_bucket: Option<String>,
-    /// Whether backups go here unless they name another target.
+    /// Whether this is the default target.
     pub is_default: bool,
-    /// Its size in 1024 steps, such as `2.4 TB`; `null` while or where it is not known.
+    /// Size in units of 1024, such as `2.4 TB`. `null` if it is not known.
     #[schema(pattern = "^\\d+(\\.\\d)? [KMGTPE]?B$")]
     pub capacity: Option<String>,
-    /// How much of it is used, likewise.
+    /// Used space, in the same form.
     #[schema(pattern = "^\\d+(\\.\\d)? [KMGTPE]?B$")]
     pub used: Option<String>,
-    /// Whether a backup can be written to it from this node.
+    /// Whether backups can be written to the target from this node.
     pub status: Status,
-    /// Its types that the caller may see, oldest first.
+    /// Types of the target that the caller may see, oldest first.
     pub backup_target_types: Vec<EmbeddedType>,
-    /// What its creator noted, and what the agent knows about a bucket: `bucket`, `immutable` (as
-    /// declared), `object_lock` (1 as verified) and, of an immutable target, `object_lock_verdict`
-    /// (what the proof found: `enforced`, `bypassable`, `not_enforced`, `unverifiable` or `pending`).
+    /// Metadata of the client. For a bucket the agent adds `bucket`, `immutable` (as declared), `object_lock` (1 if
+    /// verified) and, for an immutable target, `object_lock_verdict` (`enforced`, `bypassable`, `not_enforced`,
+    /// `unverifiable` or `pending`).
     pub backup_target_metadata: Vec<MetadataEntry>,
 }
 
-/// One target: the plural key over a singular object, as the guide has it.
+/// One target. The plural key contains a single object, as in the guide.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct OneTarget {
     /// The target.
@@ -83,7 +83,7 @@ pub struct TargetDetail {
     /// The target.
     #[serde(flatten)]
     pub target: Target,
-    /// The same as at `/backup_targets/{id}/checks`.
+    /// Report, as at `/backup_targets/{id}/checks`.
     pub report: Report,
 }
 
@@ -119,7 +119,7 @@ pub struct NewTarget {
     /// Export of an NFS target, `host:/path`.
     #[serde(deserialize_with = "request::text", skip_serializing_if = "Option::is_none")]
     pub filesystem_export: Option<String>,
-    /// `filesystem_export`, as earlier releases call it.
+    /// `filesystem_export` under its earlier name.
     #[serde(deserialize_with = "request::text", skip_serializing_if = "Option::is_none")]
     pub nfs_export: Option<String>,
     /// URL of the S3 service. AWS when absent.
@@ -132,11 +132,11 @@ pub struct NewTarget {
     #[serde(deserialize_with = "request::flag", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<request::Flag>)]
     pub is_default: Option<bool>,
-    /// Name of its first target type. When absent, it is `name`, or else the export.
+    /// Name of the first target type. Defaults to `name`, and then to the export.
     #[serde(deserialize_with = "request::optional_type_name", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<request::Line>)]
     pub btt_name: Option<String>,
-    /// `btt_name`, as clients of later releases call it.
+    /// `btt_name`, under the name that clients of later releases use.
     #[serde(deserialize_with = "request::optional_type_name", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<request::Line>)]
     pub name: Option<String>,
@@ -183,7 +183,7 @@ pub struct TargetUpdate {
     /// Export of the target. Fixed.
     #[serde(deserialize_with = "request::text", skip_serializing_if = "Option::is_none")]
     pub filesystem_export: Option<String>,
-    /// `filesystem_export`, as earlier releases call it. Fixed.
+    /// `filesystem_export` under its earlier name. Fixed.
     #[serde(deserialize_with = "request::text", skip_serializing_if = "Option::is_none")]
     pub nfs_export: Option<String>,
     /// URL of the S3 service. Only its scheme can change.

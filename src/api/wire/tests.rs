@@ -164,7 +164,7 @@ fn figures_are_text_in_the_guides_form_and_bytes_in_the_report() {
 }
 
 #[test]
-fn what_a_bucket_declares_and_what_was_verified_are_told_apart() {
+fn declared_and_verified_facts_of_a_bucket_differ() {
     let spec =
         TargetSpec::S3(S3Target { location: S3Location::new(None, "backups").expect("a bucket"), immutable: true });
     let notes = |view: &TargetView| -> Vec<(String, String)> {
@@ -245,7 +245,7 @@ fn check_has_its_most_severe_finding_and_all_findings() {
 }
 
 #[test]
-fn what_is_written_can_be_read_again() {
+fn written_answer_can_be_parsed() {
     let view = View {
         generation: 1,
         types_generation: 1,

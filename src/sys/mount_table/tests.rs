@@ -39,7 +39,7 @@ fn escapes_are_undone_and_names_need_not_be_text() {
 }
 
 #[test]
-fn only_the_directory_itself_counts_and_components_are_compared_whole() {
+fn mount_point_is_matched_by_whole_components() {
     let table = table();
     assert!(table.topmost_at(Path::new("/m")).is_none());
     assert!(table.topmost_at(Path::new("/m/nested")).is_none());

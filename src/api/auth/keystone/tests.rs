@@ -1,4 +1,4 @@
-//! One question for each token, whatever comes, and what happens when nobody answers.
+//! Validation of tokens: one request for each token at a time, and a Keystone that does not answer.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ async fn status(auth: &KeystoneAuth, token: &str) -> u16 {
     }
 }
 
-/// Lets time pass at once.
+/// Advances the clock without waiting.
 async fn pass(time: Duration) {
     tokio::time::pause();
     tokio::time::advance(time).await;
@@ -27,7 +27,7 @@ async fn pass(time: Duration) {
 }
 
 #[tokio::test]
-async fn a_hundred_requests_with_one_token_are_one_question() {
+async fn concurrent_requests_with_one_token_are_validated_once() {
     let keystone = FakeKeystone::start().await;
     keystone.add("t", Some("p"), &["member"], 3600);
     keystone.state.open.send_replace(false);
@@ -41,12 +41,12 @@ async fn a_hundred_requests_with_one_token_are_one_question() {
     while keystone.asked().0 == 0 {
         tokio::task::yield_now().await;
     }
-    // The first to ask leaves, and takes the answer from nobody.
+    // The first request is aborted, and the others still get the answer.
     requests[0].abort();
     keystone.state.open.send_replace(true);
     let mut requests = requests.into_iter();
     let first = requests.next().expect("a hundred").await;
-    assert!(first.expect_err("it left").is_cancelled());
+    assert!(first.expect_err("aborted").is_cancelled());
     let answers = join_all(requests).await;
     assert!(answers.into_iter().all(|answer| answer.expect("an answer") == 200));
     assert_eq!(keystone.asked(), (1, 1));
@@ -91,7 +91,7 @@ async fn while_keystone_is_down_known_tokens_go_on_and_others_are_told_so() {
 }
 
 #[tokio::test]
-async fn a_keystone_that_does_not_answer_costs_the_configured_time() {
+async fn silent_keystone_costs_the_configured_time() {
     let keystone = FakeKeystone::start().await;
     keystone.add("t", Some("p"), &["member"], 3600);
     keystone.state.open.send_replace(false);
@@ -111,7 +111,7 @@ async fn a_keystone_that_does_not_answer_costs_the_configured_time() {
 }
 
 #[tokio::test]
-async fn nothing_is_remembered_past_its_time_or_past_its_end() {
+async fn cached_token_ends_at_its_expiry_and_at_the_cache_time() {
     let keystone = FakeKeystone::start().await;
     keystone.add("ended", Some("p"), &["member"], -1);
     keystone.add("short", Some("p"), &["member"], 1);
@@ -131,7 +131,7 @@ async fn nothing_is_remembered_past_its_time_or_past_its_end() {
 }
 
 #[tokio::test]
-async fn a_token_in_use_is_asked_about_again_before_its_time_is_over() {
+async fn token_in_use_is_revalidated_before_its_cache_time_ends() {
     let keystone = FakeKeystone::start().await;
     keystone.add("t", Some("p"), &["member"], 3600);
     let auth = auth(&keystone.settings()).await;
@@ -147,7 +147,7 @@ async fn a_token_in_use_is_asked_about_again_before_its_time_is_over() {
 }
 
 #[tokio::test]
-async fn admins_are_who_has_the_role_in_a_project_or_the_system() {
+async fn admin_role_counts_in_a_project_or_the_system() {
     let keystone = FakeKeystone::start().await;
     keystone.add("admin", Some("p"), &["reader", "Admin"], 3600);
     keystone.add("member", Some("p"), &["member", "administrator"], 3600);
@@ -169,7 +169,7 @@ async fn admins_are_who_has_the_role_in_a_project_or_the_system() {
     }
 }
 
-/// Lets what was spawned go on until something is so.
+/// Lets spawned tasks run until the condition holds.
 async fn until(mut is_so: impl FnMut() -> bool) {
     while !is_so() {
         tokio::task::yield_now().await;
@@ -177,7 +177,7 @@ async fn until(mut is_so: impl FnMut() -> bool) {
 }
 
 #[tokio::test]
-async fn a_flood_of_unknown_tokens_holds_up_none_that_was_good_and_is_called_what_it_is() {
+async fn flood_of_unknown_tokens_delays_no_cached_token() {
     let keystone = FakeKeystone::start().await;
     for token in ["polled", "seldom"] {
         keystone.add(token, Some("p"), &["member"], 3600);
@@ -219,7 +219,7 @@ async fn a_flood_of_unknown_tokens_holds_up_none_that_was_good_and_is_called_wha
 }
 
 #[tokio::test]
-async fn a_keystone_that_just_failed_is_not_asked_and_who_asks_does_not_wait() {
+async fn request_does_not_wait_for_keystone_that_just_failed() {
     let keystone = FakeKeystone::start().await;
     keystone.add("t", Some("p"), &["member"], 3600);
     let auth = auth(&keystone.settings()).await;
@@ -248,7 +248,7 @@ async fn a_keystone_that_just_failed_is_not_asked_and_who_asks_does_not_wait() {
 }
 
 #[tokio::test]
-async fn what_keystone_says_of_one_token_holds_up_no_other() {
+async fn refusal_of_one_token_delays_no_other() {
     let keystone = FakeKeystone::start().await;
     let auth = auth(&keystone.settings()).await;
     for answer in [StatusCode::BAD_REQUEST, StatusCode::INTERNAL_SERVER_ERROR] {
@@ -260,7 +260,7 @@ async fn what_keystone_says_of_one_token_holds_up_no_other() {
 }
 
 #[tokio::test]
-async fn what_is_too_long_for_keystones_web_server_is_not_sent_there() {
+async fn token_too_long_for_keystone_is_not_sent() {
     let keystone = FakeKeystone::start().await;
     let auth = auth(&keystone.settings()).await;
     assert_eq!(status(&auth, &"x".repeat(TOKEN_SENT_MAX_BYTES + 1)).await, 401);

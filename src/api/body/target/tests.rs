@@ -1,4 +1,4 @@
-//! What is accepted, and what a client is told otherwise.
+//! Bodies of targets that are accepted, and messages of refusals.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ fn create(fields: Value) -> Result<NewTarget, String> {
 }
 
 #[test]
-fn the_guides_bodies_are_accepted_in_all_their_spellings() {
+fn bodies_of_the_guide_are_accepted_in_every_spelling() {
     let new = create(json!({
         "type": "s3", "s3_endpoint_url": "https://cephs3.triliodata.demo", "s3_bucket": "object-locked-cephs3-2",
         "filesystem_export": null, "is_default": 0, "btt_name": null, "immutable": 1, "metadata": {"a": "b"},
@@ -37,7 +37,7 @@ fn the_guides_bodies_are_accepted_in_all_their_spellings() {
 }
 
 #[test]
-fn a_refusal_names_the_field_and_what_was_expected() {
+fn refusal_names_the_field_and_what_was_expected() {
     let nfs = |more: Value| {
         let mut fields = json!({"type": "nfs", "filesystem_export": "nas:/b"});
         let (Value::Object(fields_map), Value::Object(more)) = (&mut fields, more) else { panic!("objects") };

@@ -1,4 +1,4 @@
-//! What is accepted of target types, and what a client is told otherwise.
+//! Bodies of target types that are accepted, and messages of refusals.
 
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -50,7 +50,7 @@ fn metadata_of(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
 }
 
 #[test]
-fn the_guides_body_is_accepted_whole_and_in_its_least() {
+fn body_of_the_guide_is_accepted_complete_and_minimal() {
     let new = create(json!({
         "description": "for the night", "is_default": 1, "is_public": 0, "project_list": [PROJECT, OTHER],
         "metadata": [{"key": "nfs", "value": "primary"}],
@@ -107,7 +107,7 @@ fn metadata_comes_in_three_spellings_and_under_two_names() {
 }
 
 #[test]
-fn what_is_to_be_removed_may_have_a_value_or_none() {
+fn metadata_is_removed_with_or_without_a_value() {
     let remove = |metadata: Value| {
         let body = json!({"backup_target_type": {"backup_target_type_id": kept().id, "metadata": metadata}});
         metadata_to_remove(&bytes(&body), &kept()).map(|update| update.change.remove_metadata)
@@ -121,7 +121,7 @@ fn what_is_to_be_removed_may_have_a_value_or_none() {
     ] {
         assert_eq!(remove(metadata.clone()).expect("accepted"), expected, "{metadata}");
     }
-    // An empty value is one that no entry has, and not any.
+    // An empty value matches no entry.
     let empty: BTreeMap<String, Option<String>> = [("a".to_owned(), Some(String::new()))].into();
     for metadata in [json!([{"key": "a", "value": ""}]), json!([{"a": ""}]), json!({"a": ""})] {
         assert_eq!(remove(metadata.clone()).expect("accepted"), empty, "{metadata}");
@@ -129,7 +129,7 @@ fn what_is_to_be_removed_may_have_a_value_or_none() {
 }
 
 #[test]
-fn one_pair_of_the_guides_form_needs_no_list() {
+fn single_metadata_pair_needs_no_list() {
     let one = json!({"metadata": {"key": "nfs", "value": "primary"}});
     assert_eq!(create(one.clone()).expect("accepted").metadata, metadata_of(&[("nfs", "primary")]));
     let body = bytes(&json!({ "backup_target_type": one }));
@@ -145,7 +145,7 @@ fn one_pair_of_the_guides_form_needs_no_list() {
 }
 
 #[test]
-fn an_empty_description_clears_and_an_empty_name_is_none() {
+fn empty_description_clears_and_empty_name_is_refused() {
     let description = |value: Value| update(json!({ "description": value })).expect("accepted").change.description;
     assert_eq!(description(json!("")), Some(String::new()));
     assert_eq!(description(json!(null)), None);
@@ -156,7 +156,7 @@ fn an_empty_description_clears_and_an_empty_name_is_none() {
 }
 
 #[test]
-fn what_stands_beside_the_envelope_is_refused_by_name_and_not_lost() {
+fn field_beside_the_envelope_is_refused_by_name() {
     let empty = json!({"backup_target_type": {}, "purge_projects": true});
     let create = json!({
         "backup_target_type": {"name": "x", "backup_targets_id": TARGET}, "project_list": [PROJECT], "x": null,
@@ -173,7 +173,7 @@ fn what_stands_beside_the_envelope_is_refused_by_name_and_not_lost() {
             "{message}"
         );
     }
-    // What is null was not given, be it the envelope.
+    // Null means absent, also for the envelope.
     let nulls = json!({"backup_target_type": {}, "purge_projects": null});
     assert_eq!(type_update(&bytes(&nulls), &kept()), Ok(TypeUpdate::default()));
     let bare = json!({"backup_target_type": null, "add_projects": [OTHER]});
@@ -182,7 +182,7 @@ fn what_stands_beside_the_envelope_is_refused_by_name_and_not_lost() {
 }
 
 #[test]
-fn a_part_of_a_type_can_be_changed() {
+fn type_can_be_changed_in_part() {
     assert_eq!(update(json!({})), Ok(TypeUpdate::default()));
     let all = update(json!({
         "name": "x", "description": "y", "is_default": true, "is_public": false, "project_list": [PROJECT],
@@ -203,7 +203,7 @@ fn a_part_of_a_type_can_be_changed() {
 }
 
 #[test]
-fn projects_are_listed_as_the_guide_has_it_and_as_clients_do() {
+fn projects_are_accepted_in_the_spelling_of_guide_and_clients() {
     let expected = project_ids(&[PROJECT, OTHER]);
     let list = json!([PROJECT, OTHER]);
     for (name, body) in [
@@ -226,7 +226,7 @@ fn projects_are_listed_as_the_guide_has_it_and_as_clients_do() {
 }
 
 #[test]
-fn a_refusal_names_the_field_and_what_was_expected() {
+fn refusal_names_the_field_and_what_was_expected() {
     let long = "x".repeat(256);
     for (fields, parts) in [
         (json!({"name": ""}), &["name: is empty, expected 1 to 255 characters"][..]),

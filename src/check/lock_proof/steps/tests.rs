@@ -58,7 +58,7 @@ fn run(mode: LockMode, seen: &[Seen]) -> (Next, Vec<Step>) {
 }
 
 #[test]
-fn each_course_has_its_verdict() {
+fn each_course_of_a_proof_has_its_verdict() {
     let longer = there(Compliance, END + 1);
     let other_mode = there(Compliance, END);
     for (mode, seen, expected) in [
