@@ -372,8 +372,9 @@ async fn act(api: &dyn ObjectApi, context: ProofContext<'_>, running: &mut Runni
         Step::Await => Ok(Seen::There(Some(requested))),
     };
     match seen {
-        // A service refuses a retention that has ended on arrival like one that needs a permission.
-        Err(failure) if step == Step::Put && context.clock.may_be_past(requested.until) => Seen::Unclear(format!(
+        // A service refuses a retention that has ended on arrival like one that needs a permission, or like a change
+        // of a locked version.
+        Err(failure) if step.sets_retention() && context.clock.may_be_past(requested.until) => Seen::Unclear(format!(
             "{failure}, when the requested retention of the canary was nearly over: raise [s3.canary] retention"
         )),
         seen => seen.unwrap_or_else(|failure| seen_failure(step, &failure)),

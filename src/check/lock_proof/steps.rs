@@ -34,6 +34,18 @@ pub enum Step {
     LookAfterControl,
 }
 
+impl Step {
+    /// Whether its request sets or removes a retention.
+    #[must_use]
+    pub fn sets_retention(self) -> bool {
+        match self {
+            Self::Put => true,
+            Self::Try(attempt) => attempt.action != Action::Delete,
+            _ => false,
+        }
+    }
+}
+
 /// Attempt to end a lock early.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Attempt {
@@ -194,7 +206,7 @@ impl Proof {
                 self.broken_by(attempt)
             }
             (Step::Look(attempt), Seen::There(reported))
-                if self.accepted && attempt.action != Action::Delete && self.is_weaker(reported) => self.broken_by(attempt),
+                if attempt.action != Action::Delete && self.is_weaker(reported) => self.broken_by(attempt),
             (Step::Look(Attempt { action: Action::Delete, bypass: false }), Seen::There(_)) if self.accepted => found(
                 Unverifiable,
                 "the service accepted the DELETE of a locked version, and the version is still there".to_owned(),
@@ -252,7 +264,7 @@ impl Proof {
         })
     }
 
-    /// Verdict when an attempt succeeded.
+    /// Verdict when an attempt succeeded, even if the service reported a refusal.
     fn broken_by(&self, attempt: Attempt) -> Next {
         let done = match attempt.action {
             Action::Delete => "was deleted before its retention ended",

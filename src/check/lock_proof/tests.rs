@@ -185,3 +185,16 @@ async fn verdict_tells_whether_the_lock_can_be_weakened_without_the_bypass() {
         );
     }
 }
+
+#[tokio::test]
+async fn refused_change_is_no_proof_when_the_retention_may_have_ended() {
+    // By the clock of its storage the canary is locked long enough, by the reported clock it is not.
+    let (api, names) = (FakeObjects { is_behind: 3, ..FakeObjects::default() }, names());
+    let mut basis = schedule::tests::basis();
+    basis.canary.retention = Duration::from_secs(2);
+    let mut proofs = LockProofs::default();
+    proofs.advance(&api, &basis, context(&names, Some(0))).await;
+    assert_eq!((proofs.in_use(), proofs.state(&basis)), (None, LockProofState::Pending));
+    let checked = proofs.checked(&FakeBucket::healthy().location(), &basis);
+    assert!(checked.finding().is_some_and(|finding| finding.message.contains("raise [s3.canary] retention")));
+}
