@@ -1,0 +1,197 @@
+//! Canaries in a bucket in memory.
+
+use super::*;
+use crate::check::canary::ProcessRole;
+use crate::check::fake::{FakeBucket, FakeObjects};
+use crate::model::Outcome;
+
+async fn written(api: &FakeObjects) -> Checked<Option<CanaryKey>> {
+    retained(api, None).await
+}
+
+async fn retained(api: &FakeObjects, retention: Option<Duration>) -> Checked<Option<CanaryKey>> {
+    by_clock(api, retention, ServiceClock::new(Some(0))).await
+}
+
+async fn by_clock(api: &FakeObjects, retention: Option<Duration>, clock: ServiceClock) -> Checked<Option<CanaryKey>> {
+    let names = CanaryNames::new("canary/", "node-7", "s3/backups", ProcessRole::Daemon, Uuid::new_v4());
+    let plan = CanaryPlan { names: &names, versioned: false, retention, clock, in_use: None };
+    object_canary(api, &FakeBucket::healthy().location(), &plan, &mut None, Duration::from_secs(5)).await
+}
+
+#[tokio::test]
+async fn canary_fails_when_read_back_differs_or_is_missing() {
+    let well = FakeObjects::default();
+    assert_eq!(written(&well).await.outcome(), Outcome::Passed);
+    let garbling = FakeObjects { garbles: true, ..FakeObjects::default() };
+    let losing = FakeObjects { loses: true, ..FakeObjects::default() };
+    for wrong in [&garbling, &losing] {
+        let checked = written(wrong).await;
+        assert_eq!((checked.outcome(), checked.reason()), (Outcome::Failed, Some(Reason::CanaryMismatch)));
+    }
+    for api in [well, garbling, losing] {
+        assert_eq!(api.keys(), Vec::<String>::new());
+    }
+}
+
+#[tokio::test]
+async fn refused_canary_times_out_when_its_retention_may_have_ended() {
+    let api = FakeObjects { refuses_put: true, ..FakeObjects::default() };
+    for (seconds, outcome, reason) in
+        [(1, Outcome::TimedOut, Reason::ResponseTimedOut), (60, Outcome::Failed, Reason::AccessDenied)]
+    {
+        let checked = retained(&api, Some(Duration::from_secs(seconds))).await;
+        assert_eq!((checked.outcome(), checked.reason()), (outcome, Some(reason)), "{seconds} s");
+    }
+}
+
+#[tokio::test]
+async fn canary_is_not_locked_when_the_clock_is_unknown_or_wrong() {
+    let api = FakeObjects::default();
+    for (ahead, retention, outcome) in [
+        (None, Some(60), Outcome::Skipped),
+        (Some(901), Some(60), Outcome::Skipped),
+        (Some(-901), Some(60), Outcome::Skipped),
+        (None, None, Outcome::Passed),
+        (Some(-901), None, Outcome::Passed),
+    ] {
+        let retention = retention.map(Duration::from_secs);
+        let checked = by_clock(&api, retention, ServiceClock::new(ahead)).await;
+        assert_eq!(checked.outcome(), outcome, "{ahead:?} {retention:?}: {checked:?}");
+        assert_eq!(api.keys(), Vec::<String>::new());
+    }
+}
+
+#[tokio::test]
+async fn canary_is_locked_too_long_when_the_storage_clock_lags() {
+    for (is_behind, reason) in [(0, None), (1, None), (10, Some(Reason::CanaryLocked))] {
+        let api = FakeObjects { is_behind, ..FakeObjects::default() };
+        let checked = retained(&api, Some(Duration::from_secs(60))).await;
+        assert_eq!((checked.outcome(), checked.reason()), (Outcome::Passed, reason), "{is_behind} s");
+    }
+}
+
+#[tokio::test]
+async fn canary_is_lost_only_when_it_is_missing_twice() {
+    for (times, outcome) in [(1, Outcome::Passed), (2, Outcome::Failed)] {
+        let missing = S3Failure::service(404, Some("NoSuchKey"), None);
+        let api = FakeObjects {
+            next_gets: vec![missing; times].into_iter().collect::<std::collections::VecDeque<_>>().into(),
+            ..FakeObjects::default()
+        };
+        assert_eq!(written(&api).await.outcome(), outcome, "{times}");
+    }
+}
+
+#[tokio::test]
+async fn overlong_and_undeletable_canaries_are_both_reported() {
+    let api = FakeObjects { refuses_delete: true, ..FakeObjects::default() };
+    let before = CanaryNames::new("canary/", "node-7", "s3/backups", ProcessRole::Daemon, Uuid::new_v4());
+    let ended = before.new_key(CanaryKind::Write, ServiceClock::default().now() - 60);
+    let locked = Retention { mode: LockMode::Governance, until: ServiceClock::default().now() + 3600 };
+    api.keep(&before.text(&ended));
+    api.keep_locked(&before.text(&CanaryKey { id: Uuid::new_v4(), ..ended }), Some(locked));
+    let checked = retained(&api, Some(Duration::from_secs(60))).await;
+    assert_eq!((checked.outcome(), checked.findings().len()), (Outcome::Skipped, 2), "{checked:?}");
+}
+
+#[tokio::test]
+async fn canary_locked_for_too_long_without_the_right_to_list_has_both_warnings() {
+    let api = FakeObjects { refuses_list: true, locks_longer: 3600, ..FakeObjects::default() };
+    let checked = retained(&api, Some(Duration::from_secs(60))).await;
+    let reasons: Vec<Reason> = checked.findings().iter().map(|finding| finding.reason).collect();
+    assert_eq!(reasons, [Reason::CanaryLocked, Reason::AccessDenied]);
+}
+
+#[tokio::test]
+async fn write_canaries_leave_room_for_a_lock_proof() {
+    let api = FakeObjects::default();
+    for put in 1..=LOCKED_MAX {
+        let checked = retained(&api, Some(Duration::from_secs(60))).await;
+        let is_put = put <= LOCKED_BY_WRITING_MAX;
+        assert_eq!(checked.outcome(), if is_put { Outcome::Passed } else { Outcome::Skipped }, "{put}");
+        assert_eq!(api.keys().len(), put.min(LOCKED_BY_WRITING_MAX));
+    }
+}
+
+#[tokio::test]
+async fn undeletable_canary_names_the_permission_and_does_not_accuse_the_service() {
+    let api = FakeObjects { refuses_delete: true, ..FakeObjects::default() };
+    let before = CanaryNames::new("canary/", "node-7", "s3/backups", ProcessRole::Daemon, Uuid::new_v4());
+    api.keep(&before.text(&before.new_key(CanaryKind::Write, ServiceClock::default().now() - 60)));
+    let checked = retained(&api, Some(Duration::from_secs(60))).await;
+    assert_eq!((checked.outcome(), checked.reason()), (Outcome::Skipped, Some(Reason::CanaryLocked)));
+    let message = checked.finding().map(|finding| finding.message.clone()).unwrap_or_default();
+    assert!(message.contains("s3:DeleteObjectVersion") && !message.contains("for longer"), "{message}");
+}
+
+#[tokio::test]
+async fn one_canary_remains_when_credentials_may_write_and_not_delete() {
+    let api = FakeObjects { refuses_delete: true, ..FakeObjects::default() };
+    for _ in 0..3 {
+        let checked = written(&api).await;
+        assert_eq!((checked.outcome(), checked.reason()), (Outcome::Failed, Some(Reason::AccessDenied)));
+        assert!(checked.finding().is_some_and(|finding| finding.message.contains("s3:DeleteObject")));
+        assert_eq!(api.keys().len(), 1, "{:?}", api.keys());
+    }
+}
+
+#[tokio::test]
+async fn canary_passes_with_a_warning_when_listing_is_refused() {
+    let api = FakeObjects { refuses_list: true, ..FakeObjects::default() };
+    let checked = written(&api).await;
+    assert_eq!((checked.outcome(), checked.reason()), (Outcome::Passed, Some(Reason::AccessDenied)));
+    assert!(checked.finding().is_some_and(|finding| finding.message.contains("s3:ListBucket below canary/")));
+}
+
+#[tokio::test]
+async fn sweep_removes_a_bounded_number_and_only_canaries() {
+    let api = FakeObjects::default();
+    let before = CanaryNames::new("canary/", "node-7", "s3/backups", ProcessRole::Daemon, Uuid::new_v4());
+    let backup = format!("{}backup", before.folder());
+    api.keep(&backup);
+    for _ in 0..40 {
+        api.keep(&before.text(&before.new_key(CanaryKind::Write, 0)));
+    }
+    let mut remaining = Vec::new();
+    for _ in 0..4 {
+        assert_eq!(written(&api).await.outcome(), Outcome::Passed);
+        remaining.push(api.keys().len());
+    }
+    assert_eq!(remaining, [25, 9, 1, 1]);
+    assert_eq!(api.keys(), [backup]);
+}
+
+/// Number of canaries after each of four runs of one process, without the permission to list.
+async fn counts(api: &FakeObjects, versioned: bool, retention: Option<Duration>) -> Vec<usize> {
+    let names = CanaryNames::new("canary/", "node-7", "s3/backups", ProcessRole::Daemon, Uuid::new_v4());
+    let clock = ServiceClock::new(Some(0));
+    let plan = CanaryPlan { names: &names, versioned, retention, clock, in_use: None };
+    let (mut leftover, mut counts) = (None, Vec::new());
+    for _ in 0..4 {
+        let location = FakeBucket::healthy().location();
+        object_canary(api, &location, &plan, &mut leftover, Duration::from_secs(5)).await;
+        counts.push(api.keys().len());
+    }
+    counts
+}
+
+#[tokio::test]
+async fn one_canary_remains_when_listing_and_another_permission_are_refused() {
+    let unlisted = || FakeObjects { refuses_list: true, ..FakeObjects::default() };
+    let write_only = FakeObjects { refuses_get: true, refuses_delete: true, ..unlisted() };
+    let not_readable = FakeObjects { refuses_get: true, ..unlisted() };
+    let not_deletable = FakeObjects { refuses_delete: true, ..unlisted() };
+    let stores_and_fails = FakeObjects { stores_and_fails: true, ..unlisted() };
+    for versioned in [false, true] {
+        assert_eq!(counts(&write_only, versioned, None).await, [1; 4], "{versioned}");
+        assert_eq!(counts(&not_readable, versioned, None).await, [0; 4], "{versioned}");
+        assert_eq!(counts(&not_deletable, versioned, None).await, [1; 4], "{versioned}");
+        assert_eq!(counts(&unlisted(), versioned, None).await, [0; 4], "{versioned}");
+        assert_eq!(counts(&stores_and_fails, versioned, None).await, [1; 4], "{versioned}");
+        for api in [&write_only, &not_deletable, &stores_and_fails] {
+            api.clear();
+        }
+    }
+    assert_eq!(counts(&unlisted(), true, Some(Duration::from_secs(60))).await, [1; 4], "locked by default");
+}
