@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use super::Checked;
 use super::bucket::not_passed;
+use super::canary::sweep::is_denial;
 use super::canary::{CANARY_BYTES, CanaryKey, CanaryKind, CanaryNames, ServiceClock, content, exceeds, sweep};
 use crate::model::report::Finding;
 use crate::model::{LockMode, Reason, S3Location};
@@ -115,6 +116,15 @@ pub async fn object_canary(
                         return Checked::skipped(still_locked(location, 1))
                             .with_warnings([unlisted(&failure, location, plan)]);
                     }
+                    Ok(Resolved::LockedLonger) => {
+                        return Checked::skipped(overlong(location, &plan.names.text(&remembered.key)))
+                            .with_warnings([unlisted(&failure, location, plan)]);
+                    }
+                    Ok(Resolved::Undeletable(denied)) => {
+                        let key = plan.names.text(&remembered.key);
+                        return Checked::skipped(undeletable(location, &key, &denied))
+                            .with_warnings([unlisted(&failure, location, plan)]);
+                    }
                     Ok(Resolved::Unknown) => return Checked::skipped(unlisted(&failure, location, plan)),
                     Err(failure) => return refused("DELETE", &failure, location, plan),
                 }
@@ -167,6 +177,10 @@ pub async fn object_canary(
 enum Resolved {
     Gone,
     Locked,
+    /// Its requested retention has ended, and the service reports a later end.
+    LockedLonger,
+    /// Its retention has ended, and its DELETE was denied.
+    Undeletable(S3Failure),
     /// It may exist, with an unknown version.
     Unknown,
 }
@@ -176,13 +190,19 @@ async fn resolve(api: &dyn ObjectApi, plan: &CanaryPlan<'_>, remembered: &Leftov
     if remembered.key.until > 0 && !plan.clock.is_past(remembered.key.until) {
         return Ok(Resolved::Locked);
     }
+    let (text, version) = (plan.names.text(&remembered.key), remembered.version.as_deref());
     // A DELETE without the version would only add a delete marker.
-    if plan.versioned && remembered.version.is_none() {
-        let is_gone = api.head(&plan.names.text(&remembered.key), None).await.is_err_and(|failure| failure.is_gone());
+    if plan.versioned && version.is_none() {
+        let is_gone = api.head(&text, None).await.is_err_and(|failure| failure.is_gone());
         return Ok(if is_gone { Resolved::Gone } else { Resolved::Unknown });
     }
-    remembered.remove(api, plan.names).await?;
-    Ok(Resolved::Gone)
+    let denied = match remembered.remove(api, plan.names).await {
+        Err(failure) if remembered.key.until > 0 && is_denial(&failure) => failure,
+        removed => return removed.map(|()| Resolved::Gone),
+    };
+    let retention = api.head(&text, version).await.ok().and_then(|stored| stored.retention);
+    let is_longer = retention.is_some_and(|retention| retention.until > remembered.key.until);
+    Ok(if is_longer { Resolved::LockedLonger } else { Resolved::Undeletable(denied) })
 }
 
 enum Written {

@@ -91,7 +91,8 @@ pub async fn sweep(
     Ok(swept)
 }
 
-fn is_denial(failure: &S3Failure) -> bool {
+/// Whether a DELETE was denied: for a lack of permission, or for a lock.
+pub(in crate::check) fn is_denial(failure: &S3Failure) -> bool {
     failure.is_refusal() || failure.is_lock_refusal()
 }
 

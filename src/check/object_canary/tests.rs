@@ -195,3 +195,24 @@ async fn one_canary_remains_when_listing_and_another_permission_are_refused() {
     }
     assert_eq!(counts(&unlisted(), true, Some(Duration::from_secs(60))).await, [1; 4], "locked by default");
 }
+
+#[tokio::test]
+async fn remembered_canary_that_stays_locked_is_not_a_failure_of_the_target() {
+    let location = FakeBucket::healthy().location();
+    let names = CanaryNames::new("canary/", "node-7", "s3/backups", ProcessRole::Daemon, Uuid::new_v4());
+    for (locks_longer, refuses_delete, words) in [(3600, false, "for longer"), (0, true, "s3:DeleteObjectVersion")] {
+        let api = FakeObjects { refuses_list: true, locks_longer, refuses_delete, ..FakeObjects::default() };
+        let mut leftover = None;
+        // By the clock of the second run, the requested retention has ended.
+        for (ahead, outcome) in [(0, Outcome::Passed), (120, Outcome::Skipped)] {
+            let (clock, retention) = (ServiceClock::new(Some(ahead)), Some(Duration::from_secs(60)));
+            let plan = CanaryPlan { names: &names, versioned: true, retention, clock, in_use: None };
+            let checked = object_canary(&api, &location, &plan, &mut leftover, Duration::from_secs(5)).await;
+            assert_eq!((checked.outcome(), api.keys().len()), (outcome, 1), "{checked:?}");
+            if outcome == Outcome::Skipped {
+                assert_eq!((checked.reason(), checked.findings().len()), (Some(Reason::CanaryLocked), 2));
+                assert!(checked.finding().is_some_and(|finding| finding.message.contains(words)), "{checked:?}");
+            }
+        }
+    }
+}
