@@ -10,14 +10,17 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use nix::errno::Errno;
+
 use super::Checked;
 use super::expected_mount::{ExpectedMount, PathMount};
 use super::nfs_reachable::answers_nfs;
 use super::storage_failure::{storage_failure, wrong_answer};
 use crate::model::report::{Finding, MountFacts};
 use crate::model::{NfsOptions, Outcome, Reason};
+use crate::sys::worker::FaultKind;
 use crate::sys::{
-    CommandError, Finished, Lane, MountEntry, MountTableWatch, Request, Response, WorkerPool, run_bounded,
+    CallError, CommandError, Finished, Lane, MountEntry, MountTableWatch, Request, Response, WorkerPool, run_bounded,
 };
 
 /// Command that mounts NFS. The agent calls it directly, so that the process that may hang is its own child.
@@ -250,18 +253,39 @@ async fn prepare(
             )
         })),
         Ok(other) => wrong_answer(&other),
-        Err(error) => {
-            let checked: Checked<Option<Finding>> = storage_failure(error);
-            match checked.finding() {
-                // The mount point is on this host, so a finding about a server does not apply.
-                Some(finding) if finding.reason != Reason::AgentError && finding.reason != Reason::ProbeStuck => {
-                    let message = format!("the mount directory cannot be created: {}", finding.message);
-                    Checked::failed(Finding::new(Reason::MountPointUnusable, message))
+        Err(error) => unprepared(error),
+    }
+}
+
+/// Outcome when the mount point cannot be created. It is on this host, so advice about a server does not apply.
+fn unprepared<T>(error: CallError) -> Checked<T> {
+    let message = match &error {
+        CallError::Fault(fault) if fault.kind == FaultKind::System => {
+            let advice = match fault.errno() {
+                Some(Errno::EROFS) => "mount its file system on this host read-write, or choose another mount root",
+                Some(Errno::EACCES | Errno::EPERM) => {
+                    "run the agent as root, and check the attributes (lsattr) and the security policy of its parent"
                 }
-                _ => checked,
+                Some(Errno::ENOSPC | Errno::EDQUOT) => "free space or inodes on its file system on this host",
+                _ => "check `dmesg` on this host",
+            };
+            format!("{fault}: {advice}")
+        }
+        CallError::TimedOut { after } => {
+            format!("no answer within {} ms: check `dmesg` on this host", after.as_millis())
+        }
+        _ => {
+            let checked = storage_failure(error);
+            match checked.finding() {
+                Some(finding) if finding.reason != Reason::AgentError && finding.reason != Reason::ProbeStuck => {
+                    finding.message.clone()
+                }
+                _ => return checked,
             }
         }
-    }
+    };
+    let message = format!("the mount directory cannot be created: {message}");
+    Checked::failed(Finding::new(Reason::MountPointUnusable, message))
 }
 
 /// Mounts the export. `None` when mount.nfs reports success.
@@ -322,67 +346,4 @@ fn command_failure<T>(error: &CommandError) -> Checked<T> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::check::server_addresses::ServerAddresses;
-    use crate::model::{MountName, NfsExport, NfsTarget, PathKey, TargetId, TargetSpec};
-    use crate::sys::MountTable;
-
-    #[tokio::test]
-    async fn mount_reports_read_only_stacked_and_hard_together() {
-        let export = NfsExport::parse("nas:/b").expect("an export");
-        let name =
-            MountName::derive(&TargetSpec::Nfs(NfsTarget { export: export.clone() }), PathKey::Path).expect("a name");
-        let (root, addresses, options) =
-            (Path::new("/m"), ServerAddresses::default(), NfsOptions::parse("soft").expect("options"));
-        let path = name.below(root);
-        let expected = ExpectedMount {
-            target: TargetId::nil(),
-            export: &export,
-            mapped_export: &export,
-            addresses: &addresses,
-            port: options.port(),
-            root,
-            name: &name,
-            path: &path,
-        };
-        let at = path.display();
-        let table = format!("2 1 0:2 / {at} rw - tmpfs t rw\n3 2 0:3 / {at} ro - nfs nas:/b rw,hard\n");
-        let table = MountTable::parse(table.as_bytes());
-        let PathMount::Own(entry, stacked) = expected.at_path(&table) else { panic!("the export is mounted") };
-        let checked = own_mount(expected, entry, stacked, &options, Duration::ZERO).await;
-        let reasons: Vec<Reason> = checked.findings().iter().map(|finding| finding.reason).collect();
-        assert_eq!(checked.outcome(), Outcome::Failed);
-        assert_eq!(reasons, [Reason::ReadOnly, Reason::MountStacked, Reason::HardMount]);
-    }
-
-    fn failure(code: i32, stderr: &str) -> Checked {
-        let stderr = stderr.to_owned();
-        let (code, signal, stdout, duration) = (Some(code), None, String::new(), Duration::ZERO);
-        mount_failure(&Finished { code, signal, stdout, stderr, duration })
-    }
-
-    #[test]
-    fn mount_nfs_error_maps_to_reason() {
-        for (words, reason) in [
-            ("mount.nfs: access denied by server while mounting nas:/b", Reason::ExportDenied),
-            (
-                "mount.nfs: mounting nas:/b failed, reason given by server: No such file or directory",
-                Reason::ExportNotFound,
-            ),
-            (
-                "mount.nfs: requested NFS version or transport protocol is not supported for /m",
-                Reason::NfsVersionUnsupported,
-            ),
-            ("mount.nfs: Operation not permitted for nas:/b on /m", Reason::MountNotPermitted),
-            ("mount.nfs: an incorrect mount option was specified", Reason::MountFailed),
-            ("mount.nfs: an unknown message", Reason::MountFailed),
-        ] {
-            let checked = failure(32, words);
-            assert_eq!((checked.outcome(), checked.reason()), (Outcome::Failed, Some(reason)), "{words}");
-            assert!(checked.finding().is_some_and(|finding| finding.message.contains(words)));
-        }
-        let timed_out = failure(32, "mount.nfs: Connection timed out for nas:/b on /m");
-        assert_eq!((timed_out.outcome(), timed_out.reason()), (Outcome::TimedOut, Some(Reason::MountTimedOut)));
-    }
-}
+mod tests;
