@@ -204,6 +204,12 @@ impl CheckLog {
         latest.is_some_and(|result| result.findings().iter().any(|finding| finding.reason == reason))
     }
 
+    /// Returns the detail of a check that ran.
+    #[must_use]
+    pub fn detail(&self, check: CheckName) -> Option<&str> {
+        self.results.iter().find(|result| result.check == check)?.detail.as_deref()
+    }
+
     /// Whether a check failed or timed out.
     #[must_use]
     pub fn has_failure(&self) -> bool {

@@ -9,7 +9,7 @@ use super::Checked;
 use super::bucket::{NOT_REPORTED, not_passed, not_reported};
 use crate::model::report::Finding;
 use crate::model::{Reason, S3Location};
-use crate::s3::{BucketApi, ObjectLock, within};
+use crate::s3::{BucketApi, ObjectLock, S3Failure, within};
 
 /// Reads the object-lock configuration. A target that is declared immutable fails without one, and has a warning if
 /// new objects get no retention by default, or one below `min_retention`. For another target it is only a fact, and
@@ -28,11 +28,19 @@ pub async fn object_lock(
             return not_reported("object lock", &failure, location, immutable).with_fact(none);
         }
         Err(failure) if !immutable && (failure.is_refusal_to_tell() || failure.is_server_trouble()) => {
-            return Checked::not_needed(failure.finding(location).message);
+            return Checked::not_needed(unanswered(&failure, location));
         }
         Err(failure) => return not_passed(&failure, location),
     };
     assess(lock, location, immutable, min_retention)
+}
+
+/// Describes a failure and its remedy, which for a refusal is the permission of this call alone.
+fn unanswered(failure: &S3Failure, location: &S3Location) -> String {
+    if failure.reason() == Reason::AccessDenied && failure.is_refusal() {
+        return format!("{location}: {failure}; grant the credentials s3:GetBucketObjectLockConfiguration on it");
+    }
+    failure.finding(location).message
 }
 
 /// Checks a configuration that was read.
@@ -94,7 +102,7 @@ mod tests {
     use crate::check::fake::FakeBucket;
     use crate::model::LockMode;
     use crate::model::Outcome;
-    use crate::s3::{DefaultRetention, RetentionLength, S3Failure};
+    use crate::s3::{DefaultRetention, RetentionLength};
 
     async fn checked(fake: &FakeBucket, immutable: bool) -> Checked<ObjectLock> {
         object_lock(fake, &fake.location(), immutable, Duration::from_secs(7 * 24 * 3600), Duration::from_millis(100))

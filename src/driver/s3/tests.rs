@@ -3,11 +3,12 @@
 use super::canaries::Canaries;
 use super::configuration::Configuration;
 use super::*;
-use crate::check::fake::FakeObjects;
+use crate::check::fake::{FakeBucket, FakeObjects};
+use crate::check::object_lock::object_lock;
 use crate::model::report::LockProofState;
 use crate::model::settings::AgentSettings;
 use crate::model::{LockMode, Outcome, Scope};
-use crate::s3::{DefaultRetention, ObjectLock, RetentionLength};
+use crate::s3::{DefaultRetention, ObjectLock, RetentionLength, S3Failure};
 use jiff::Timestamp;
 use uuid::Uuid;
 
@@ -115,5 +116,28 @@ async fn warnings_of_a_canary_stay_until_the_next_one() {
         canaries.write_if_due(&session, input, &configuration(None), None, &mut log).await;
         let result = log.finish().remove(0);
         assert_eq!((result.outcome, result.findings().len()), (outcome, 1), "{result:?}");
+    }
+}
+
+#[tokio::test]
+async fn canary_skipped_for_an_unknown_lock_names_the_cause() {
+    let (location, settings) = (location(), settings());
+    let input = Input::new(&location, &settings, Depth::Routine);
+    let unknown = Configuration { lock: None, ..configuration(None) };
+    for (status, code, words) in
+        [(403, "AccessDenied", "s3:GetBucketObjectLockConfiguration"), (500, "InternalError", "check its log")]
+    {
+        let mut fake = FakeBucket::healthy();
+        fake.object_lock = Err(S3Failure::service(status, Some(code), None));
+        let mut log = CheckLog::new(&[CheckName::ObjectLock, CheckName::WriteCanary], Duration::MAX);
+        let reading = object_lock(&fake, &location, false, Duration::ZERO, Duration::from_secs(5));
+        assert_eq!(log.run(CheckName::ObjectLock, reading).await, None);
+        let session = session(FakeObjects::default());
+        Canaries::default().write_if_due(&session, input, &unknown, None, &mut log).await;
+        let results = log.finish();
+        let message = results[1].findings().first().map_or("", |finding| finding.message.as_str());
+        assert!(message.contains(code) && message.contains(words), "{message}");
+        assert_eq!(message.contains("grant"), status == 403, "{message}");
+        assert_eq!(session.api.keys(), Vec::<String>::new());
     }
 }
