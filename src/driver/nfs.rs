@@ -43,8 +43,8 @@ pub struct NfsDriver {
     granted: Option<GrantedExport>,
     /// Addresses of the server's name. They help to recognize the target's mount.
     addresses: ServerAddresses,
-    /// Id of the mount at the path when the latest probe ended.
-    probed_mount: Option<u32>,
+    /// Id of the mount at the path when the latest probe ended. `None` before the first probe.
+    probed_mount: Option<Option<u32>>,
     traffic: TrafficHistory,
 }
 
@@ -112,7 +112,7 @@ impl Driver for NfsDriver {
         };
         let is_healthy = probe.checks.iter().all(|check| matches!(check.outcome, Outcome::Passed | Outcome::Skipped));
         self.lane = if is_healthy { Lane::Healthy } else { Lane::Suspect };
-        self.probed_mount = self.mount_id(settings);
+        self.probed_mount = Some(self.mount_id(settings));
         probe
     }
 
@@ -122,7 +122,10 @@ impl Driver for NfsDriver {
 
     async fn outdated(&mut self, settings: &AgentSettings) {
         let mut mounts = self.host.mounts.subscribe();
-        while self.mount_id(settings) == self.probed_mount {
+        // A driver that replaced one that panicked has not probed, and must not cause probes without end.
+        let mount = self.mount_id(settings);
+        let probed = *self.probed_mount.get_or_insert(mount);
+        while self.mount_id(settings) == probed {
             if mounts.changed().await.is_err() {
                 std::future::pending::<()>().await;
             }
