@@ -60,7 +60,7 @@ fn target(raw: &Target) -> Validated<DeclaredTarget> {
     fn value<T: Clone>(given: &Option<Spanned<T>>) -> Option<T> {
         given.as_ref().map(|given| given.get_ref().clone())
     }
-    let spec = TargetSpec::from_new_fields(&SpecFields {
+    let spec = TargetSpec::from_fields(&SpecFields {
         kind: Some(raw.kind.get_ref().clone()),
         filesystem_export: value(&raw.filesystem_export),
         s3_endpoint_url: value(&raw.s3_endpoint_url),

@@ -256,6 +256,15 @@ fn declared_targets_with_one_mount_path_or_two_defaults_are_refused() {
 }
 
 #[test]
+fn declared_export_that_only_an_older_registry_contains_is_accepted() {
+    for export in ["nas:/a//b", "nas:/a/./b"] {
+        let text = format!("[[target]]\ntype = \"nfs\"\nfilesystem_export = \"{export}\"");
+        let settings = parse(&text, Path::new("c.toml")).expect(export);
+        assert_eq!(settings.declared[0].spec.export(), export);
+    }
+}
+
+#[test]
 fn declared_metadata_and_names_have_the_limits_of_the_api() {
     let target = |more: &str| format!("[[target]]\ntype = \"nfs\"\nfilesystem_export = \"a:/x\"\n{more}\n");
     let entries = (0..65).map(|number| format!("k{number} = \"v\"\n")).collect::<String>();

@@ -205,22 +205,18 @@ impl SpecField {
 }
 
 impl TargetSpec {
-    /// Parses the fields of a new target. Its export contains no invisible character: two exports that look the
-    /// same must be the same. An NFS export is unambiguous ([`NfsExport::problem_of_new_target`]). Older
+    /// Checks the export of a new target. It must not contain an invisible character: two exports that look the
+    /// same must be the same. An NFS export must be unambiguous ([`NfsExport::problem_of_new_target`]). Older
     /// registries may contain other exports.
     ///
     /// # Errors
-    /// [`SpecError`] as [`Self::from_fields`], and for such an export.
-    pub fn from_new_fields(fields: &SpecFields) -> Result<Self, SpecError> {
-        let spec = Self::from_fields(fields)?;
-        let problem = invisible_problem(&spec.export()).or_else(|| match &spec {
+    /// [`SpecError`] of `filesystem_export`.
+    pub fn check_new(&self) -> Result<(), SpecError> {
+        let problem = invisible_problem(&self.export()).or_else(|| match self {
             Self::Nfs(nfs) => nfs.export.problem_of_new_target(),
             Self::S3(_) => None,
         });
-        match problem {
-            None => Ok(spec),
-            Some(problem) => Err(SpecField::FilesystemExport.wrong(SpecProblem::NotForNewTargets(problem))),
-        }
+        problem.map_or(Ok(()), |problem| Err(SpecField::FilesystemExport.wrong(SpecProblem::NotForNewTargets(problem))))
     }
 
     /// Parses the fields of a target.
@@ -375,12 +371,12 @@ mod tests {
         for (character, code) in [('\u{202e}', "U+202E"), ('\u{200b}', "U+200B"), ('\u{2028}', "U+2028")] {
             let export = format!("nas:/b{character}c");
             let fields = SpecFields { filesystem_export: Some(export), ..nfs() };
-            let error = TargetSpec::from_new_fields(&fields).expect_err(code).to_string();
+            let spec = TargetSpec::from_fields(&fields).expect("a registry may contain it");
+            let error = spec.check_new().expect_err(code).to_string();
             assert!(error.starts_with("filesystem_export: ") && error.contains(code), "{error}");
-            assert!(TargetSpec::from_fields(&fields).is_ok(), "a registry may contain it");
         }
         let visible = SpecFields { filesystem_export: some("nas:/\u{e9}日本"), ..nfs() };
-        assert!(TargetSpec::from_new_fields(&visible).is_ok());
+        assert_eq!(TargetSpec::from_fields(&visible).and_then(|spec| spec.check_new()), Ok(()));
     }
 
     #[test]
@@ -399,13 +395,13 @@ mod tests {
             ("nas:/a ", "white space"),
         ] {
             let fields = SpecFields { filesystem_export: some(export), ..nfs() };
-            let error = TargetSpec::from_new_fields(&fields).expect_err(export).to_string();
+            let spec = TargetSpec::from_fields(&fields).expect("a registry may contain it");
+            let error = spec.check_new().expect_err(export).to_string();
             assert!(error.starts_with("filesystem_export: ") && error.contains(part), "{error}");
-            assert!(TargetSpec::from_fields(&fields).is_ok(), "a registry may contain {export}");
         }
         for export in ["nas:/", "nas:/a/", "nas:/.a/b.", "nas:/a b,c", "nas.example.com.:/a"] {
             let fields = SpecFields { filesystem_export: some(export), ..nfs() };
-            assert_eq!(TargetSpec::from_new_fields(&fields).map(|spec| spec.export()), Ok(export.to_owned()));
+            assert_eq!(TargetSpec::from_fields(&fields).and_then(|spec| spec.check_new()), Ok(()), "{export}");
         }
     }
 

@@ -1,12 +1,13 @@
 //! The agent in front of a store that another writer changes.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::*;
 use crate::agent::Agent;
 use crate::agent::view::View;
 use crate::driver::Host;
-use crate::model::settings::AgentSettings;
+use crate::model::settings::{AgentSettings, DeclaredTarget};
 use crate::model::{NfsExport, NfsTarget, TargetSpec, TargetType};
 use crate::registry::fixtures::nfs;
 use crate::registry::{MemoryStore, Registry, Store, Write};
@@ -72,6 +73,22 @@ async fn targets_of_the_registry_are_probed_from_the_start() {
     let agent = agent(&store);
     assert_eq!(agent.view().targets.len(), 1, "visible at once");
     shows(&agent, |view| view.is_ready()).await;
+}
+
+#[tokio::test]
+async fn declared_target_with_an_ambiguous_export_stays_but_is_not_created() {
+    let store = Arc::new(MemoryStore::default());
+    commit(&store, writes(nfs("127.0.0.1:/a//b"))).await;
+    let agent = agent(&store);
+    let declared = ["127.0.0.1:/a//b", "127.0.0.1:/c//d", "127.0.0.1:/e"].map(|export| DeclaredTarget {
+        spec: nfs(export).0.spec,
+        type_name: None,
+        is_default: false,
+        metadata: BTreeMap::new(),
+    });
+    agent.declare_targets(&declared).await;
+    let exports: Vec<String> = agent.view().targets.iter().map(|view| view.target.spec.export()).collect();
+    assert_eq!(exports, ["127.0.0.1:/a//b", "127.0.0.1:/e"]);
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use crate::registry::TargetChange;
 pub(in crate::api) fn new_target(bytes: &[u8]) -> Result<NewTarget, Fault> {
     let NewTargetBody { backup_target: fields } = decode(bytes)?;
     check_export(&fields.filesystem_export, &fields.nfs_export)?;
-    let spec = TargetSpec::from_new_fields(&fields.spec()).map_err(|error| Fault::bad_request(error.to_string()))?;
+    let spec = TargetSpec::from_fields(&fields.spec()).map_err(|error| Fault::bad_request(error.to_string()))?;
     Ok(NewTarget {
         spec,
         type_name: fields.btt_name.or(fields.name),

@@ -65,7 +65,7 @@ pub enum Refusal {
     /// The registry has [`TARGETS_MAX`] targets.
     #[error("the registry contains {TARGETS_MAX} backup targets, which is its limit: delete one first")]
     TooManyTargets,
-    /// A field of the target is fixed, malformed, or not a field of its kind.
+    /// A field of the target is fixed, malformed, not a field of its kind, or not allowed in a new target.
     #[error(transparent)]
     InvalidFields(#[from] SpecError),
     /// No target type has this id.

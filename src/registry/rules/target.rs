@@ -14,6 +14,7 @@ use crate::registry::snapshot::{RegisteredTarget, Snapshot, Write};
 
 /// Decides `Change::CreateTarget`.
 pub(super) fn create(snapshot: &Snapshot, target: &Target, first_type: &TargetType) -> Result<Vec<Write>, Refusal> {
+    target.spec.check_new()?;
     if snapshot.targets().len() >= TARGETS_MAX {
         return Err(Refusal::TooManyTargets);
     }

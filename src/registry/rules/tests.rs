@@ -100,6 +100,20 @@ fn two_targets_never_share_a_directory_or_a_type_name() {
 }
 
 #[test]
+fn ambiguous_export_is_refused_for_a_new_target_only() {
+    let mut content = Content::of([nfs("nas:/a//b")]);
+    for export in ["nas:/c//d", "nfs://nas/c", "nas:/c\u{202e}d"] {
+        let refusal = content.refusal(create_target(nfs(export)));
+        assert!(
+            matches!(&refusal, Refusal::InvalidFields(error) if error.field == SpecField::FilesystemExport),
+            "{refusal}"
+        );
+    }
+    let id = content.ids()[0];
+    assert_eq!(content.modify(id, TargetChange::default(), at(5)).spec.export(), "nas:/a//b");
+}
+
+#[test]
 fn default_target_is_deleted_last() {
     let mut content = Content::of([nfs("nas:/a"), nfs("nas:/c")]);
     let [first, second] = content.ids()[..] else { panic!("two targets") };
