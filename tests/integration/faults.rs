@@ -81,6 +81,14 @@ async fn conflicting_mount_directory_is_refused_naming_the_target() {
 }
 
 #[tokio::test]
+async fn ambiguous_export_of_a_new_target_is_refused() {
+    let daemon = Daemon::start(&Workspace::new()).await;
+    let message = daemon.try_create(nfs_target("/a//b")).await.fault(400, "badRequest");
+    assert!(message.contains("filesystem_export") && message.contains("write 127.0.0.1:/a/b"), "{message}");
+    assert!(daemon.targets().await.is_empty());
+}
+
+#[tokio::test]
 async fn duplicate_type_name_is_refused() {
     let daemon = Daemon::start(&Workspace::new()).await;
     let named = |path: &str| {
