@@ -35,7 +35,7 @@ pub struct Target {
 /// Metadata keys that the agent sets itself, so a client cannot set them.
 pub const RESERVED_METADATA_KEYS: &[&str] = &["bucket", "immutable", "object_lock", "object_lock_verdict"];
 
-/// Largest number of metadata entries in one request, and of one declared target.
+/// Largest number of metadata entries of one target.
 pub const METADATA_MAX: usize = 64;
 
 /// Largest length of a metadata value, in characters.

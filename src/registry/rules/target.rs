@@ -1,5 +1,6 @@
 //! Rules of targets.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -28,7 +29,7 @@ pub(super) fn create(snapshot: &Snapshot, target: &Target, first_type: &TargetTy
         });
     }
     target_type::check_new(snapshot, "btt_name", &first_type.name)?;
-    check_metadata(snapshot, target, 0)?;
+    check_metadata(snapshot, target, &BTreeMap::new())?;
     let mut writes = Vec::new();
     if target.is_default {
         writes = defaults::clear_others(snapshot, target.id, Some(first_type.id), target.created_at);
@@ -58,7 +59,7 @@ pub(super) fn modify(
         target.metadata.clear();
     }
     target.metadata.extend(change.metadata.clone());
-    check_metadata(snapshot, &target, metadata_bytes(before))?;
+    check_metadata(snapshot, &target, &before.metadata)?;
 
     let mut writes = Vec::new();
     if change.is_default == Some(true) {
@@ -72,28 +73,28 @@ pub(super) fn modify(
     Ok(writes)
 }
 
-/// Refuses metadata beyond a limit. A target that has too much already may keep or lose some.
-fn check_metadata(snapshot: &Snapshot, target: &Target, bytes_before: usize) -> Result<(), Refusal> {
-    let bytes = metadata_bytes(target);
-    if bytes <= bytes_before {
+/// Refuses a change that lets metadata grow beyond a limit. A target that has too much already may keep or lose some.
+fn check_metadata(snapshot: &Snapshot, target: &Target, before: &BTreeMap<String, String>) -> Result<(), Refusal> {
+    let (entries, bytes) = (target.metadata.len(), metadata_bytes(&target.metadata));
+    if entries <= before.len() && bytes <= metadata_bytes(before) {
         return Ok(());
     }
-    if target.metadata.len() > METADATA_MAX {
-        return Err(Refusal::TooManyTargetEntries(target.metadata.len()));
+    if entries > METADATA_MAX {
+        return Err(Refusal::TooManyTargetEntries(entries));
     }
     if bytes > TARGET_METADATA_MAX_BYTES {
         return Err(Refusal::TargetMetadataTooLarge(bytes));
     }
     let others = snapshot.targets().iter().filter(|other| other.target.id != target.id);
-    let total = bytes + others.map(|other| metadata_bytes(&other.target)).sum::<usize>();
+    let total = bytes + others.map(|other| metadata_bytes(&other.target.metadata)).sum::<usize>();
     if total > TARGET_METADATA_TOTAL_MAX_BYTES {
         return Err(Refusal::TargetMetadataTooLargeInTotal(total));
     }
     Ok(())
 }
 
-fn metadata_bytes(target: &Target) -> usize {
-    target.metadata.iter().map(|(key, value)| key.len() + value.len()).sum()
+fn metadata_bytes(metadata: &BTreeMap<String, String>) -> usize {
+    metadata.iter().map(|(key, value)| key.len() + value.len()).sum()
 }
 
 /// Decides `Change::DeleteTarget`.

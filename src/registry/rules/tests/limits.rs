@@ -116,7 +116,25 @@ fn metadata_of_a_target_is_limited_over_several_changes() {
     content.change(set_metadata(id, (0..METADATA_MAX).map(|number| entry(number, length))));
     let refusal = content.refusal(set_metadata(id, [entry(0, length + 1)]));
     assert_eq!(refusal, Refusal::TargetMetadataTooLarge(TARGET_METADATA_MAX_BYTES + 1));
+    let shorter_and_new = [entry(0, 1), entry(METADATA_MAX, 1)];
+    let refusal = content.refusal(set_metadata(id, shorter_and_new));
+    assert_eq!(refusal, Refusal::TooManyTargetEntries(METADATA_MAX + 1), "although there are fewer bytes");
     content.change(set_metadata(id, [entry(0, length - 1)]));
+}
+
+#[test]
+fn target_of_an_older_release_with_too_much_metadata_may_keep_or_lose_some() {
+    let (target, first_type) = nfs("nas:/a");
+    let value = "x".repeat(TARGET_METADATA_MAX_BYTES);
+    let metadata = (0..METADATA_MAX).map(|number| (number.to_string(), value.clone())).collect();
+    let mut content = Content::of([(Target { metadata, ..target }, first_type)]);
+    let id = content.ids()[0];
+    let set = |key: &str, value: &str| set_metadata(id, [(key.to_owned(), value.to_owned())]);
+    content.change(set("0", &value));
+    content.change(set("0", "shorter"));
+    assert_eq!(content.refusal(set("new", "x")), Refusal::TooManyTargetEntries(METADATA_MAX + 1));
+    let refusal = content.refusal(set("0", "longer again"));
+    assert!(matches!(refusal, Refusal::TargetMetadataTooLarge(_)), "{refusal}");
 }
 
 #[test]
