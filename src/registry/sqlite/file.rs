@@ -160,7 +160,7 @@ fn create(path: &Path) -> Result<(), OpenError> {
     }
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new).map_err(|error| unwritable(path, error))?;
     let mut connection = connect(&new).map_err(|error| unwritable(path, error))?;
-    schema::upgrade(&mut connection).map_err(|error| unwritable(path, error))?;
+    schema::upgrade(&mut connection, |_| Ok(())).map_err(|error| unwritable(path, error))?;
     connection.close().map_err(|(_, error)| unwritable(path, error))?;
     fs::rename(&new, path).map_err(|error| unwritable(path, error))?;
     sync_directory(directory(path)).map_err(|error| unwritable(path, error))
@@ -215,12 +215,14 @@ fn open_checked(path: &Path, size: u64) -> Result<(Connection, Vec<RegisteredTar
             return Err(not_a_registry(path, format!("the file is damaged ({verdict})")));
         }
     }
+    // A file whose rows cannot be read is not upgraded, so that the release that wrote it can still open it.
+    let targets = if version < schema::KNOWN {
+        schema::upgrade(&mut connection, target_rows::load)
+    } else {
+        target_rows::load(&connection)
+    };
+    let targets = targets.map_err(damaged)?;
     let writing = |error: rusqlite::Error| unwritable(path, error);
-    if version < schema::KNOWN {
-        schema::upgrade(&mut connection).map_err(writing)?;
-    }
-    let targets = target_rows::load(&connection);
-    let targets = targets.map_err(|error| not_a_registry(path, format!("the file is damaged ({error})")))?;
     let mode: String =
         connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0)).map_err(writing)?;
     if mode != "wal" {

@@ -112,11 +112,14 @@ pub(super) fn version(connection: &Connection) -> rusqlite::Result<i64> {
     connection.pragma_query_value(None, "user_version", |row| row.get(0))
 }
 
-/// Applies the steps that the file does not have, all or none.
+/// Applies the steps that the file does not have, all or none, and returns what `read` reads afterwards.
 ///
 /// # Errors
-/// When the file cannot be changed. It is unchanged then.
-pub(super) fn upgrade(connection: &mut Connection) -> rusqlite::Result<()> {
+/// When the file cannot be changed or `read` fails. The file is unchanged then.
+pub(super) fn upgrade<T>(
+    connection: &mut Connection,
+    read: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+) -> rusqlite::Result<T> {
     // A step that drops a table would delete the rows that refer to it. This has no effect in a transaction.
     connection.pragma_update(None, "foreign_keys", false)?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -126,8 +129,10 @@ pub(super) fn upgrade(connection: &mut Connection) -> rusqlite::Result<()> {
     }
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
     transaction.pragma_update(None, "user_version", KNOWN)?;
+    let content = read(&transaction)?;
     transaction.commit()?;
-    connection.pragma_update(None, "foreign_keys", true)
+    connection.pragma_update(None, "foreign_keys", true)?;
+    Ok(content)
 }
 
 /// Applies only the first steps, as an older release did.

@@ -1,6 +1,8 @@
-//! The file: what is kept over reopening, older schemas, damage, loss, and locks.
+//! The file: what is kept over reopening, damage, loss, and locks. [`upgrade`] tests other schemas.
 
 #![allow(clippy::disallowed_methods, reason = "the files are in a temporary directory and the child is this test")]
+
+mod upgrade;
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -11,10 +13,10 @@ use std::process::{Command, Stdio};
 use tempfile::TempDir;
 
 use super::*;
-use crate::model::{SpecFields, Status, TargetType};
+use crate::model::{Status, TargetType};
 use crate::registry::contract::transition;
 use crate::registry::fixtures::{create, create_target, metadata, new_type, nfs, project, refused, s3};
-use crate::registry::{Change, Registry, RegistryError, TypeChange};
+use crate::registry::{Change, Registry, RegistryError};
 
 fn temporary_path() -> (TempDir, PathBuf) {
     let directory = tempfile::tempdir().expect("a directory");
@@ -219,20 +221,6 @@ fn database_of_another_application_is_refused() {
 }
 
 #[tokio::test]
-async fn newer_schema_is_refused_in_file_and_log() {
-    for in_log in [false, true] {
-        let (_directory, path) = temporary_path();
-        SqliteStore::open(&path).expect("created").close().await;
-        let connection = Connection::open(&path).expect("opened");
-        connection.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, in_log).expect("set");
-        connection.pragma_update(None, "user_version", 99).expect("written");
-        drop(connection);
-        let error = open_error(&path);
-        assert!(error.contains("has schema 99") && error.contains(&format!("up to {}", schema::KNOWN)), "{error}");
-    }
-}
-
-#[tokio::test]
 async fn damaged_file_is_refused() {
     let (_directory, path) = temporary_path();
     let (store, registry) = open(&path);
@@ -310,71 +298,6 @@ async fn answered_create_survives_sigkill() {
     let snapshot = registry.snapshot();
     let entries = snapshot.targets();
     assert_eq!(entries.iter().map(|entry| entry.target.id.to_string()).collect::<Vec<_>>(), [answered]);
-}
-
-#[tokio::test]
-async fn every_older_schema_is_upgraded_with_its_content() {
-    for steps in 1..schema::KNOWN {
-        let (_directory, path) = temporary_path();
-        let connection = Connection::open(&path).expect("created");
-        schema::of_older_release(&connection, steps).expect("written");
-        connection
-            .execute_batch(
-                "INSERT INTO target VALUES (1, '13dd2bf2-12c5-4eb8-98a3-0f1dd9f8579f', 'nfs', 'nas:/a', NULL, NULL, 0,
-                     'L2E=', 1, '2025-01-30T12:32:27Z', '2025-01-30T12:32:27Z', '0.1.0', '{\"rack\": \"12\"}');
-                 INSERT INTO target VALUES (3, '5b2f8a0e-0f6c-4a39-9a0c-7f3f2c7d9a11', 's3', NULL,
-                     'http://ceph.example:8080', 'bucket', 1, 'Y2VwaC5leGFtcGxlOjgwODAvYnVja2V0', 0,
-                     '2025-01-30T12:32:27Z', '2025-01-30T12:32:27Z', '0.1.0', '{}');
-                 INSERT INTO target_type VALUES (1, 'c65625c1-50bf-4ab7-aa26-f625001e60f1',
-                     '13dd2bf2-12c5-4eb8-98a3-0f1dd9f8579f', 'nightly', 'a text', 1, 1, 'somebody',
-                     '2025-01-30T12:32:27Z', NULL, '0.1.0');",
-            )
-            .expect("written");
-        if steps > 1 {
-            let project = "INSERT INTO target_type_project VALUES (1, 'de305d54-75b4-431b-adb2-eb6b9e546014',
-                'c65625c1-50bf-4ab7-aa26-f625001e60f1', 'fc439373e340459fb28202b2412e26c0', '2025-01-30T12:32:27Z', NULL, '0.1.0')";
-            connection.execute_batch(project).expect("written");
-        }
-        if steps > 2 {
-            let transition = "INSERT INTO target_transition VALUES (1, '13dd2bf2-12c5-4eb8-98a3-0f1dd9f8579f',
-                '2025-01-30T12:32:27Z', NULL, 'available', NULL, NULL)";
-            connection.execute_batch(transition).expect("written");
-        }
-        drop(connection);
-
-        let (store, registry) = open(&path);
-        let snapshot = registry.snapshot();
-        let [first, second] = snapshot.targets() else { panic!("two targets with schema {steps}") };
-        assert_eq!(first.target.metadata["rack"], "12");
-        assert_eq!((first.target.spec.export().as_str(), first.target.is_default), ("nas:/a", true));
-        let (nfs_target, _) = nfs("nas:/a");
-        assert_eq!((&first.target.spec, &first.target.mount_name), (&nfs_target.spec, &nfs_target.mount_name));
-        let (bucket, _) = s3("http://ceph.example:8080/bucket");
-        assert_eq!(second.target.mount_name, bucket.mount_name);
-        let fields = SpecFields { immutable: Some(true), ..bucket.spec.to_fields() };
-        assert_eq!(second.target.spec.to_fields(), fields);
-        let kept = &first.types[0];
-        assert_eq!((kept.name.as_str(), kept.user_id.as_deref()), ("nightly", Some("somebody")));
-        assert!(kept.is_public && kept.is_default && kept.metadata.is_empty());
-        assert_eq!(kept.projects.len(), usize::from(steps > 1), "rows that refer to a target are kept");
-        assert_eq!(registry.transitions(first.target.id).await.expect("read").len(), usize::from(steps > 2));
-
-        let change = TypeChange {
-            add_projects: vec![project(1)],
-            set_metadata: metadata(&[("a", "b")]),
-            ..TypeChange::default()
-        };
-        let change = Change::ModifyType { id: kept.id, change, now: crate::registry::fixtures::at(3) };
-        let changed = registry.change(&change).await.expect("changed");
-        registry.add_transitions(vec![transition(second.target.id, 1, Status::Available)]).await.expect("added");
-        close(store, registry).await;
-        let (_store, registry) = open(&path);
-        assert_eq!(registry.snapshot().targets(), changed.targets());
-        let second = snapshot.targets()[1].clone();
-        assert_eq!(registry.transitions(second.target.id).await.expect("read").len(), 1);
-        registry.change(&Change::DeleteTarget(second.target.id)).await.expect("deleted");
-        assert_eq!(registry.transitions(second.target.id).await.expect("read"), [], "rows still refer to the target");
-    }
 }
 
 #[tokio::test]
