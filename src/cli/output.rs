@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use super::client::Answer;
-use super::terminal::{OutputStyle, escape_invisible, escape_json, json_text, print, print_json};
+use super::terminal::{OutputStyle, escape_invisible, escape_yaml, json_text, print, print_json};
 
 /// Options of a command that lists or shows something.
 #[derive(Debug, Default, Args)]
@@ -126,7 +126,7 @@ impl OutputOptions {
         })
     }
 
-    /// Returns the requested columns, in the order of the command. A name may be in lower case.
+    /// Returns the requested columns. Their order does not depend on the request. A name may be in lower case.
     fn selected<'a, R>(&self, columns: &'a [Column<R>]) -> anyhow::Result<Vec<&'a Column<R>>> {
         let is = |(name, _): &Column<R>, wanted: &String| name.eq_ignore_ascii_case(&wanted.replace('_', " "));
         for wanted in &self.columns {
@@ -163,7 +163,7 @@ fn yaml(names: &[&str], cells: &[Vec<Value>], is_list: bool) -> String {
                 (true, 0) => "- ",
                 (true, _) => "  ",
             };
-            text += &format!("{indent}{name}: {}\n", escape_json(&value.to_string()));
+            text += &format!("{indent}{name}: {}\n", escape_yaml(&value.to_string()));
         }
     }
     text
@@ -197,7 +197,7 @@ fn cell(value: &Value) -> String {
     }
 }
 
-/// Formats a value for CSV (RFC 4180). Only numbers have no quotes.
+/// Formats a value for CSV, with the quotes of RFC 4180. Only numbers have none, as in cliff (`QUOTE_NONNUMERIC`).
 fn csv_cell(value: &Value) -> String {
     match value {
         Value::Number(number) => number.to_string(),
@@ -272,6 +272,21 @@ mod tests {
         | ü\u{202e} | False, a |
         +-----------+----------+
         "#);
+    }
+
+    #[test]
+    fn yaml_quotes_every_text() {
+        for (text, quoted) in [
+            ("no", r#""no""#),
+            ("1.0", r#""1.0""#),
+            ("null", r#""null""#),
+            ("- a: b # c", r#""- a: b # c""#),
+            ("a\nb", r#""a\nb""#),
+            ("\u{e0001}\u{7f}", r#""\U000e0001\u007f""#),
+        ] {
+            let rows = Rows::One((text, None, true));
+            assert_eq!(formatted(Some(Format::Yaml), &["ID"], &rows).expect("text"), format!("ID: {quoted}\n"));
+        }
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! Terminal output: width, colours, and escaping of untrusted text.
 
-use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _, Write as _};
 
 use anyhow::{Context as _, bail};
@@ -68,13 +67,26 @@ pub fn json_text(value: &(impl Serialize + ?Sized)) -> serde_json::Result<String
 /// Escapes invisible and bidirectional characters in JSON, where they occur in strings only.
 #[must_use]
 pub fn escape_json(json: &str) -> String {
+    escape_in_strings(json, |character| {
+        character.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")).collect::<Vec<_>>().concat()
+    })
+}
+
+/// Escapes the same characters in JSON that is read as YAML. YAML has no surrogate pairs (YAML 1.2.2 §5.7).
+#[must_use]
+pub fn escape_yaml(json: &str) -> String {
+    escape_in_strings(json, |character| match u32::from(character) {
+        code if code > 0xffff => format!("\\U{code:08x}"),
+        code => format!("\\u{code:04x}"),
+    })
+}
+
+fn escape_in_strings(json: &str, escape: impl Fn(char) -> String) -> String {
     let mut escaped = String::with_capacity(json.len());
     for character in json.chars() {
         // The encoder escapes all control characters below the space. It adds line feeds as indentation.
         if character != '\n' && is_invisible(character) {
-            for unit in character.encode_utf16(&mut [0; 2]) {
-                let _ = write!(escaped, "\\u{unit:04x}");
-            }
+            escaped += &escape(character);
         } else {
             escaped.push(character);
         }
