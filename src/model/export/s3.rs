@@ -1,0 +1,150 @@
+//! S3 endpoints and buckets.
+
+use std::fmt;
+
+use super::{ExportError, is_host, unbracketed};
+
+/// Endpoint of an S3 service: scheme, host and optional port.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct S3Endpoint {
+    tls: bool,
+    host: String,
+    port: Option<u16>,
+}
+
+impl S3Endpoint {
+    /// Parses `[http[s]://]host[:port][/]`. The default scheme is https.
+    ///
+    /// # Errors
+    /// [`ExportError::BadEndpoint`] for anything else: another scheme, a path, a query or
+    /// credentials in the URL.
+    pub fn parse(text: &str) -> Result<Self, ExportError> {
+        // Credentials are not allowed here, and must not appear in the error.
+        let shown = match text.rsplit_once('@') {
+            Some((_, after)) => format!("…@{after}"),
+            None => text.to_owned(),
+        };
+        let bad = || ExportError::BadEndpoint(shown.clone());
+        if text.chars().any(char::is_control) {
+            return Err(ExportError::ControlCharacter(shown));
+        }
+        let (tls, rest) = match text.split_once("://") {
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("https") => (true, rest),
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => (false, rest),
+            Some(_) => return Err(bad()),
+            None => (true, text),
+        };
+        let authority = rest.strip_suffix('/').unwrap_or(rest);
+        let (host, port) = if authority.starts_with('[') {
+            let end = authority.find(']').ok_or_else(bad)? + 1;
+            (&authority[..end], authority[end..].strip_prefix(':'))
+        } else {
+            authority.split_once(':').map_or((authority, None), |(h, p)| (h, Some(p)))
+        };
+        let port =
+            port.map(|digits| digits.parse::<u16>().ok().filter(|port| *port != 0).ok_or_else(bad)).transpose()?;
+        let written = host.len() + port.map_or(0, |port| 1 + port.to_string().len());
+        if !is_host(host) || written != authority.len() {
+            return Err(bad());
+        }
+        Ok(Self { tls, host: host.to_owned(), port })
+    }
+
+    /// URL for an S3 client, without trailing slash.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("{}://{}", if self.tls { "https" } else { "http" }, self.authority())
+    }
+
+    /// `host[:port]`, as written.
+    #[must_use]
+    pub fn authority(&self) -> String {
+        match self.port {
+            Some(port) => format!("{}:{port}", self.host),
+            None => self.host.clone(),
+        }
+    }
+
+    /// Host for a resolver, without brackets.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        unbracketed(&self.host)
+    }
+
+    /// TCP port: as written, or the default of the scheme, 443 or 80.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port.unwrap_or(if self.tls { 443 } else { 80 })
+    }
+
+    /// Returns whether the service uses TLS.
+    #[must_use]
+    pub fn is_tls(&self) -> bool {
+        self.tls
+    }
+}
+
+/// S3 bucket at an endpoint, or on AWS without an endpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct S3Location {
+    endpoint: Option<S3Endpoint>,
+    bucket: String,
+}
+
+impl S3Location {
+    /// Creates a location. Without an endpoint it is on AWS.
+    ///
+    /// # Errors
+    /// [`ExportError::BadBucket`] for an invalid name. Valid are the names of Ceph: 3 to 255 letters, digits, `.`, `-`
+    /// and `_`. They include the names of AWS. The service itself may be stricter.
+    pub fn new(endpoint: Option<S3Endpoint>, bucket: &str) -> Result<Self, ExportError> {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+        let valid = (3..=255).contains(&bucket.len())
+            && bucket.bytes().all(allowed)
+            && bucket.as_bytes()[0].is_ascii_alphanumeric()
+            && !bucket.contains("..");
+        if !valid {
+            return Err(ExportError::BadBucket(bucket.to_owned()));
+        }
+        Ok(Self { endpoint, bucket: bucket.to_owned() })
+    }
+
+    /// Parses `[scheme://]host[:port]/bucket`, or only a bucket name for AWS.
+    ///
+    /// # Errors
+    /// [`ExportError`] when the endpoint or the bucket is malformed.
+    pub fn parse(text: &str) -> Result<Self, ExportError> {
+        let trimmed = text.strip_suffix('/').unwrap_or(text);
+        let after_scheme = trimmed.find("://").map_or(0, |at| at + 3);
+        match trimmed[after_scheme..].rfind('/') {
+            Some(slash) => {
+                let (endpoint, bucket) = trimmed.split_at(after_scheme + slash);
+                Self::new(Some(S3Endpoint::parse(endpoint)?), &bucket[1..])
+            }
+            None if after_scheme > 0 => Err(ExportError::BadBucket(String::new())),
+            None => Self::new(None, trimmed),
+        }
+    }
+
+    /// Endpoint. `None` means AWS.
+    #[must_use]
+    pub fn endpoint(&self) -> Option<&S3Endpoint> {
+        self.endpoint.as_ref()
+    }
+
+    /// Name of the bucket.
+    #[must_use]
+    pub fn bucket(&self) -> &str {
+        &self.bucket
+    }
+}
+
+/// `host[:port]/bucket` without scheme; the bucket alone on AWS.
+impl fmt::Display for S3Location {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.endpoint {
+            Some(endpoint) => write!(formatter, "{}/{}", endpoint.authority(), self.bucket),
+            None => formatter.write_str(&self.bucket),
+        }
+    }
+}
