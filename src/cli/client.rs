@@ -167,22 +167,33 @@ impl Client {
         body: Bytes,
         timeout: Duration,
     ) -> Result<Answer, ClientError> {
-        let mut token = self.token.lock().await;
-        let request = ApiRequest { method, path, body, token: token.clone() };
+        let token = self.token.lock().await.clone();
+        let request = ApiRequest { method, path, body, token };
         let message = match self.try_addresses(request.clone(), timeout).await {
             Err(ClientError::Refused { status: StatusCode::UNAUTHORIZED, message }) => message,
             outcome => return outcome,
         };
+        let refused = request.token.as_ref().map(|token| token.expose_secret());
+        let new_token = self.new_token(refused, message).await?;
+        self.try_addresses(ApiRequest { token: Some(new_token), ..request }, timeout).await
+    }
+
+    /// Returns a token in place of the refused one. Concurrent requests obtain it once.
+    async fn new_token(&self, refused: Option<&str>, message: String) -> Result<SecretString, ClientError> {
+        let is_refused = |token: &SecretString| refused == Some(token.expose_secret());
+        let mut token = self.token.lock().await;
+        if let Some(newer) = token.as_ref().filter(|token| !is_refused(token)) {
+            return Ok(newer.clone());
+        }
         let variable = |name: &str| std::env::var(name).ok();
         let Some(new_token) = super::token::token(self.options.token_file.as_ref(), variable).await? else {
             return Err(ClientError::TokenNeeded { message });
         };
-        let is_refused = |refused: &SecretString| refused.expose_secret() == new_token.expose_secret();
-        if request.token.as_ref().is_some_and(is_refused) {
+        if is_refused(&new_token) {
             return Err(ClientError::Refused { status: StatusCode::UNAUTHORIZED, message });
         }
         *token = Some(new_token.clone());
-        self.try_addresses(ApiRequest { token: Some(new_token), ..request }, timeout).await
+        Ok(new_token)
     }
 
     async fn try_addresses(&self, request: ApiRequest<'_>, timeout: Duration) -> Result<Answer, ClientError> {

@@ -70,6 +70,27 @@ async fn token_is_sent_only_after_a_401() {
     assert!(matches!(outcome, Err(ClientError::Refused { status: StatusCode::UNAUTHORIZED, .. })));
 }
 
+#[tokio::test]
+async fn requests_do_not_wait_for_each_other() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("s");
+    let listener = UnixListener::bind(&path).expect("a socket");
+    let serving = tokio::spawn(async move {
+        // Answers after both requests have arrived.
+        let (mut first, _) = listener.accept().await.expect("a client");
+        let (mut second, _) = listener.accept().await.expect("a client");
+        for stream in [&mut first, &mut second] {
+            let _ = stream.read(&mut [0; 4096]).await.expect("a request");
+            stream.write_all(OK.as_bytes()).await.expect("written");
+        }
+    });
+    let client = Client::new(at(Address::Unix(path)));
+    let ask = || client.get::<wire::Health>("/healthz");
+    let (first, second) = tokio::join!(ask(), ask());
+    assert!(first.is_ok() && second.is_ok(), "{first:?}, {second:?}");
+    serving.await.expect("no panic");
+}
+
 async fn answer(text: &'static [u8]) -> Result<wire::Health, ClientError> {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("s");
