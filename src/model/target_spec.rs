@@ -254,14 +254,17 @@ impl TargetSpec {
     /// # Errors
     /// [`SpecError`] with the first field that is fixed, malformed, or not a field of this kind.
     pub fn with_fields(&self, given: &SpecFields) -> Result<Self, SpecError> {
-        let mut fields = self.to_fields();
+        let (export, mut fields) = (self.export(), self.to_fields());
         for (field, given, current) in [
-            (SpecField::Kind, &given.kind, self.kind().as_str()),
-            (SpecField::FilesystemExport, &given.filesystem_export, &self.export()),
-            (SpecField::S3Bucket, &given.s3_bucket, fields.s3_bucket.as_deref().unwrap_or_default()),
+            (SpecField::Kind, &given.kind, Some(self.kind().as_str())),
+            (SpecField::FilesystemExport, &given.filesystem_export, Some(export.as_str())),
+            (SpecField::S3Bucket, &given.s3_bucket, fields.s3_bucket.as_deref()),
         ] {
-            if let Some(given) = given.clone().filter(|given| given != current) {
-                return Err(field.wrong(SpecProblem::Fixed { current: current.to_owned(), given }));
+            if let Some(given) = given.clone().filter(|given| given != current.unwrap_or_default()) {
+                return Err(field.wrong(match current {
+                    Some(current) => SpecProblem::Fixed { current: current.to_owned(), given },
+                    None => SpecProblem::NotOfKind(self.kind()),
+                }));
             }
         }
         if let Some(endpoint) = &given.s3_endpoint_url {
@@ -269,9 +272,9 @@ impl TargetSpec {
         }
         fields.immutable = given.immutable.or(fields.immutable);
         let changed = Self::from_fields(&fields)?;
-        if changed.export() != self.export() {
+        if changed.export() != export {
             let given = fields.s3_endpoint_url.unwrap_or_default();
-            return Err(SpecField::S3EndpointUrl.wrong(SpecProblem::OtherExport { given, export: self.export() }));
+            return Err(SpecField::S3EndpointUrl.wrong(SpecProblem::OtherExport { given, export }));
         }
         Ok(changed)
     }

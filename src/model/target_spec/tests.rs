@@ -113,7 +113,7 @@ fn scheme_and_immutability_change_and_everything_else_is_fixed() {
     for (spec, fields, field, part) in [
         (&export, SpecFields { kind: some("s3"), ..given() }, "type", "\"nfs\" cannot be changed to \"s3\""),
         (&export, SpecFields { filesystem_export: some("nas:/c"), ..given() }, "filesystem_export", "\"nas:/b\""),
-        (&export, SpecFields { s3_bucket: some("other"), ..given() }, "s3_bucket", "create another target"),
+        (&export, SpecFields { s3_bucket: some("other"), ..given() }, "s3_bucket", "type nfs has none"),
         (&export, SpecFields { immutable: Some(true), ..given() }, "immutable", "type nfs has none"),
         (&export, SpecFields { s3_endpoint_url: some("https://x"), ..given() }, "s3_endpoint_url", "type nfs"),
         (&bucket, SpecFields { s3_bucket: some("other"), ..given() }, "s3_bucket", "\"backups\" cannot be changed"),

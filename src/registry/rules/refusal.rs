@@ -54,7 +54,7 @@ pub enum Refusal {
     TooManyTargetEntries(usize),
     /// The target would have more than [`TARGET_METADATA_MAX_BYTES`] of metadata.
     #[error(
-        "the backup target would have {0} bytes of metadata: {TARGET_METADATA_MAX_BYTES} is the limit; remove some with purge_metadata"
+        "the backup target would have {0} bytes of metadata: {TARGET_METADATA_MAX_BYTES} is the limit; send less, or remove some with purge_metadata"
     )]
     TargetMetadataTooLarge(usize),
     /// All targets together would have more than [`TARGET_METADATA_TOTAL_MAX_BYTES`] of metadata.
