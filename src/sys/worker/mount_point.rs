@@ -75,7 +75,11 @@ fn open_protected_root(root: &Path) -> Result<OwnedFd, WorkerFault> {
         let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let mut next = openat(&directory, name.as_os_str(), flags, Mode::empty());
         if matches!(next, Err(Errno::ENOENT)) {
-            mkdirat(&directory, name.as_os_str(), MODE).map_err(system("mkdir"))?;
+            match mkdirat(&directory, name.as_os_str(), MODE) {
+                // Another worker may have just created it.
+                Ok(()) | Err(Errno::EEXIST) => {}
+                Err(errno) => return Err(system("mkdir")(errno)),
+            }
             next = openat(&directory, name.as_os_str(), flags, Mode::empty());
         }
         let next = next.map_err(system("open"))?;
@@ -158,7 +162,7 @@ fn remove_leaf(parent: &OwnedFd, name: &OsStr, path: &Path) -> Result<(), Worker
     }
 }
 
-/// Returns the components of the relative path, all of which must be plain names.
+/// Returns the components of the relative path. Each must be a plain name.
 fn components<'a>(root: &Path, relative: &'a Path) -> Result<Vec<&'a OsStr>, WorkerFault> {
     let bad = || {
         let at = format!("{:?} is not a directory below {:?}", relative.display(), root.display());
@@ -313,6 +317,25 @@ mod tests {
         let fault = remove(&root, Path::new("x")).expect_err("not empty");
         assert_eq!((fault.kind, fault.errno()), (FaultKind::NotEmpty, Some(Errno::ENOTEMPTY)), "{fault}");
         assert!(root.join("x/backup.img").exists());
+    }
+
+    #[test]
+    fn missing_mount_root_is_created_by_several_workers_at_once() {
+        const WORKERS: usize = 8;
+        for _ in 0..20 {
+            let (_guard, root) = root();
+            let together = std::sync::Barrier::new(WORKERS);
+            std::thread::scope(|scope| {
+                for worker in 0..WORKERS {
+                    let (root, together) = (&root, &together);
+                    scope.spawn(move || {
+                        together.wait();
+                        let prepared = prepare(root, Path::new(&format!("target{worker}"))).expect("made");
+                        assert!(prepared.created);
+                    });
+                }
+            });
+        }
     }
 
     #[test]
