@@ -4,8 +4,7 @@
 //!
 //! 1. For the target, which has at most one child process at a time ([`ChildCensus::claim`]).
 //! 2. For a permit ([`permits`]). At most `workers_max` workers are busy. Half of the permits are reserved
-//!    for targets whose last probe passed, which is what the [`Lane`] says. Any number of dead servers leaves
-//!    that half free.
+//!    for targets whose last probe passed ([`Lane`]). Any number of dead servers leaves that half free.
 //! 3. For the answer. The deadline begins only here. Where a new worker is needed, it begins when that
 //!    worker is ready. So many calls at once, or a busy host, are never mistaken for slow storage.
 //!
@@ -192,6 +191,8 @@ impl Inner {
     ) -> Outcome {
         let number = self.next_number.fetch_add(1, Ordering::Relaxed);
         let start_by = Instant::now() + self.start_after;
+        // Dropped after the receiver, so that a dropped call either leaves the queue or does not enter it again.
+        let _queued = Queued { dispatcher: &self.dispatcher, number };
         let (reply, mut outcome) = oneshot::channel();
         let (assignment, span) = (Some(assignment), Span::current());
         self.dispatcher.enter(PendingCall {
@@ -205,7 +206,6 @@ impl Inner {
             span,
             reply,
         });
-        let _queued = Queued { dispatcher: &self.dispatcher, number };
         let outcome = match timeout_at(start_by, &mut outcome).await {
             Ok(outcome) => outcome,
             Err(_) => {

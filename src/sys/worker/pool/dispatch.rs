@@ -113,10 +113,8 @@ impl Dispatcher {
 
     /// Adds a call to the schedule, unless its caller is gone.
     pub(super) fn enter(self: &Arc<Self>, call: PendingCall) {
-        if !call.reply.is_closed() {
-            // The time is read under the lock, so that the call's own `start` comes before or after it.
-            self.report(|schedule| schedule.enter(call, Instant::now()));
-        }
+        // Both are read under the lock, so that the caller's own `start` or `withdraw` comes before or after it.
+        self.report(|schedule| if call.reply.is_closed() { None } else { schedule.enter(call, Instant::now()) });
     }
 
     /// Reports an event to the schedule, and executes the dispatch that it results in.
@@ -153,7 +151,7 @@ impl Dispatcher {
 
 /// A slot of the schedule, which is free again when this is dropped.
 #[derive(Debug)]
-pub(super) struct Slot(pub(super) Arc<Dispatcher>);
+struct Slot(Arc<Dispatcher>);
 
 impl Drop for Slot {
     fn drop(&mut self) {

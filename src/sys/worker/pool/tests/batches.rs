@@ -1,23 +1,40 @@
 //! Calls that share a worker, and what becomes of them when it hangs or breaks.
 
-use super::super::super::protocol::frame::{self, Batch, HostTime, Numbered};
-use super::super::dispatch::Slot;
+use super::super::super::protocol::frame::{self, BATCH_MAX, Batch, HostTime, Numbered};
 use super::*;
 
 type Calls = Vec<tokio::task::JoinHandle<Result<Response, CallError>>>;
 
-/// Calls of so many targets, which are all queued before the first is dispatched.
-async fn calls_together(pool: &WorkerPool, count: usize, deadline: Duration) -> Calls {
+/// Queues calls of so many targets. Returns them, and the number of slots that must be freed to dispatch them.
+async fn queued_calls(pool: &WorkerPool, count: usize, deadline: Duration) -> (Calls, usize) {
     let dispatcher = &pool.inner.dispatcher;
-    let slots_free = std::mem::take(&mut dispatcher.schedule().slots_free);
-    let slots: Vec<_> = (0..slots_free).map(|_| Slot(dispatcher.clone())).collect();
+    let slots = std::mem::take(&mut dispatcher.schedule().slots_free);
     let calls = (0..count).map(|_| {
         let pool = pool.clone();
         tokio::spawn(async move { call(&pool, deadline).await })
     });
     let calls: Calls = calls.collect();
     until("all are queued", || dispatcher.schedule().queue.len() == count).await;
-    drop(slots);
+    (calls, slots)
+}
+
+/// Frees a slot. Returns the number of calls that are dispatched then, and whether to an idle worker.
+fn free_slot(pool: &WorkerPool) -> Option<(usize, bool)> {
+    let mut dispatched = None;
+    pool.inner.dispatcher.report(|schedule| {
+        let dispatch = schedule.free_slot();
+        dispatched = dispatch.as_ref().map(|dispatch| (dispatch.calls.len(), dispatch.worker.is_some()));
+        dispatch
+    });
+    dispatched
+}
+
+/// Calls of so many targets, which are all queued before the first is dispatched.
+async fn calls_together(pool: &WorkerPool, count: usize, deadline: Duration) -> Calls {
+    let (calls, slots) = queued_calls(pool, count, deadline).await;
+    for _ in 0..slots {
+        free_slot(pool);
+    }
     calls
 }
 
@@ -33,7 +50,7 @@ fn first_frame() -> usize {
     frame::encode(&Batch { until: HostTime::now(), requests }).expect("encodes").len()
 }
 
-/// The same with one worker that is idle and stopped.
+/// Four calls that are dispatched together to an idle worker that is stopped.
 async fn calls_of_a_stopped_worker(pool: &WorkerPool, deadline: Duration) -> (Pid, Calls) {
     call(pool, ENOUGH).await.expect("answers");
     let [pid] = idle_pids(pool)[..] else { panic!("one is idle") };
@@ -55,11 +72,38 @@ fn ended<T>(calls: &[tokio::task::JoinHandle<T>]) -> usize {
 async fn simultaneous_calls_share_a_worker() {
     let pool = patient(pool_of(worker(), 64));
     call(&pool, ENOUGH).await.expect("answers");
-    let answers = outcomes(calls_together(&pool, 40, ENOUGH).await).await;
+    let (calls, slots) = queued_calls(&pool, 40, ENOUGH).await;
+    // No task runs meanwhile, so the worker of the first dispatch is not idle again before the second.
+    let dispatches: Vec<_> = (0..slots).map(|_| free_slot(&pool)).collect();
+    assert_eq!(dispatches, [Some((BATCH_MAX, true)), Some((1, false))]);
+    let answers = outcomes(calls).await;
     assert!(answers.iter().all(|answer| matches!(answer, Ok(Response::Counts(counts)) if counts.blocks > 0)));
     // Each dispatch that a busy host makes late starts one worker more.
     assert!(pool.stats().spawned_total <= 20, "calls share workers: {:?}", pool.stats());
     until("the last batch is done", || pool.stats().idle == pool.census().counts().alive).await;
+}
+
+#[tokio::test]
+async fn dropped_call_leaves_the_queue_and_does_not_enter_it_again() {
+    let pool = patient(pool_of(worker(), 64));
+    let (calls, _) = queued_calls(&pool, 2, ENOUGH).await;
+    let dispatcher = &pool.inner.dispatcher;
+    calls.iter().for_each(tokio::task::JoinHandle::abort);
+    until("both have left", || dispatcher.schedule().queue.is_empty()).await;
+    let (reply, outcome) = oneshot::channel();
+    drop(outcome);
+    dispatcher.enter(PendingCall {
+        number: 1,
+        request: stat(),
+        lane: Lane::Healthy,
+        route: Route::Shared,
+        start_by: Instant::now() + ENOUGH,
+        deadline: ENOUGH,
+        assignment: None,
+        span: Span::none(),
+        reply,
+    });
+    assert!(dispatcher.schedule().queue.is_empty());
 }
 
 #[tokio::test]
