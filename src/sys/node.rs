@@ -102,7 +102,7 @@ impl HostFacts {
             booted_at: procfs::boot_time_secs()
                 .ok()
                 .and_then(|seconds| Timestamp::from_second(seconds.try_into().ok()?).ok()),
-            // Fixed-point numbers with 16 fraction bits (sysinfo(2)), of which the kernel itself prints two digits.
+            // Fixed-point numbers with 16 fraction bits (sysinfo(2)). Rounded to two decimals as in /proc/loadavg.
             load: Some(system.loads.map(|load| (load as f64 / 65536.0 * 100.0).round() / 100.0)),
             cpus: std::thread::available_parallelism().ok().map(usize::from),
             memory: Memory::read(),

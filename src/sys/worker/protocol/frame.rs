@@ -57,8 +57,8 @@ impl HostTime {
     }
 }
 
-/// Requests of different targets, each of which is answered in order, with a [`Response`](super::Response) or a
-/// [`WorkerFault`](super::WorkerFault), or with `null` if the worker did not start it. It always starts the
+/// Requests of different targets. The worker answers them in order. An answer is a [`Response`](super::Response), a
+/// [`WorkerFault`](super::WorkerFault), or `null` if the worker did not start the request. It always starts the
 /// first. `R` is a [`Request`](super::Request), or a reference to one.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::sys::worker) struct Batch<R> {
