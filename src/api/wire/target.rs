@@ -150,19 +150,6 @@ pub struct NewTarget {
     pub metadata: BTreeMap<String, String>,
 }
 
-impl NewTarget {
-    /// Returns the fields of the storage.
-    pub(in crate::api) fn spec(&self) -> SpecFields {
-        SpecFields {
-            kind: self.kind.clone(),
-            filesystem_export: self.filesystem_export.clone().or_else(|| self.nfs_export.clone()),
-            s3_endpoint_url: self.s3_endpoint_url.clone(),
-            s3_bucket: self.s3_bucket.clone(),
-            immutable: self.immutable,
-        }
-    }
-}
-
 /// Body of a request that changes a target.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[schema(example = json!({"backup_target": {"metadata": {"rack": "12"}, "purge_metadata": true}}))]
@@ -210,18 +197,25 @@ pub struct TargetUpdate {
     pub purge_metadata: Option<bool>,
 }
 
-impl TargetUpdate {
-    /// Returns the fields of the storage.
-    pub(in crate::api) fn spec(&self) -> SpecFields {
-        SpecFields {
-            kind: self.kind.clone(),
-            filesystem_export: self.filesystem_export.clone().or_else(|| self.nfs_export.clone()),
-            s3_endpoint_url: self.s3_endpoint_url.clone(),
-            s3_bucket: self.s3_bucket.clone(),
-            immutable: self.immutable,
-        }
-    }
+/// Implements `spec` for a request whose storage has the fields of [`SpecFields`].
+macro_rules! storage_fields {
+    ($($request:ty),*) => {
+        $(impl $request {
+            /// Returns the fields of the storage.
+            pub(in crate::api) fn spec(&self) -> SpecFields {
+                SpecFields {
+                    kind: self.kind.clone(),
+                    filesystem_export: self.filesystem_export.clone().or_else(|| self.nfs_export.clone()),
+                    s3_endpoint_url: self.s3_endpoint_url.clone(),
+                    s3_bucket: self.s3_bucket.clone(),
+                    immutable: self.immutable,
+                }
+            }
+        })*
+    };
 }
+
+storage_fields!(NewTarget, TargetUpdate);
 
 impl Target {
     /// A target as a caller may see it.
