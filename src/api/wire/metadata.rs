@@ -1,15 +1,16 @@
 //! Metadata on the wire: how clients may write it, and what the schema says about it.
 //!
-//! Values are text. A number or a boolean is accepted as its text. Metadata of a target is an object. Metadata of a type has three spellings: a list of
-//! `{"key": …, "value": …}`, a list of objects of one pair, and one object of many pairs. On removal, a list
-//! may also contain keys alone.
+//! Values are text. A number or a boolean is accepted as its text. Metadata of a target is an object. Metadata of
+//! a type has three spellings: a list of `{"key": …, "value": …}`, a list of objects of one pair, and one object
+//! of many pairs. On removal, a list may also contain keys alone.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{Error, MapAccess, SeqAccess, Visitor};
+use serde::de::{Error, MapAccess, SeqAccess, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 use utoipa::ToSchema;
 use utoipa::openapi::Schema;
 use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, OneOfBuilder, SchemaType, Type};
@@ -171,37 +172,18 @@ struct Scalar(String);
 
 impl<'de> Deserialize<'de> for Scalar {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(ScalarVisitor)
-    }
-}
-
-struct ScalarVisitor;
-
-impl Visitor<'_> for ScalarVisitor {
-    type Value = Scalar;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("a string, a number or a boolean")
-    }
-
-    fn visit_str<E>(self, value: &str) -> Result<Scalar, E> {
-        Ok(Scalar(value.to_owned()))
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<Scalar, E> {
-        Ok(Scalar(value.to_string()))
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<Scalar, E> {
-        Ok(Scalar(value.to_string()))
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<Scalar, E> {
-        Ok(Scalar(value.to_string()))
-    }
-
-    fn visit_f64<E>(self, value: f64) -> Result<Scalar, E> {
-        Ok(Scalar(serde_json::Value::from(value).to_string()))
+        match Value::deserialize(deserializer)? {
+            Value::String(text) => Ok(Self(text)),
+            scalar @ (Value::Bool(_) | Value::Number(_)) => Ok(Self(scalar.to_string())),
+            other => {
+                let found = match other {
+                    Value::Null => Unexpected::Unit,
+                    Value::Array(_) => Unexpected::Seq,
+                    _ => Unexpected::Map,
+                };
+                Err(D::Error::invalid_type(found, &"a string, a number or a boolean"))
+            }
+        }
     }
 }
 
@@ -238,7 +220,7 @@ fn type_metadata_schema(value: ObjectBuilder, lone_key: Option<ObjectBuilder>) -
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::json;
     use utoipa::PartialSchema as _;
 
     use super::*;
