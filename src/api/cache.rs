@@ -35,7 +35,8 @@ use rendered::RenderedList;
 /// Largest number of entries of one list.
 const ENTRIES_MAX: NonZeroUsize = NonZeroUsize::MIN.saturating_add(15);
 
-/// Bytes of all entries of one list, at most. The entry of the latest request may exceed it alone.
+/// Bytes of all entries of one list, plain and compressed, at most. The entry of the latest request may exceed it
+/// alone.
 const ENTRIES_MAX_BYTES: usize = 64 << 20;
 
 /// Smallest list that is worth compressing, in bytes: about what one packet carries.
@@ -99,7 +100,8 @@ impl<T> ListCache<T> {
         if page != Page::WHOLE {
             return self.page(caller, view, page);
         }
-        let list = self.list(caller, view).await.map_err(|error| failed("rendered", &error))?;
+        let entry = self.entry(viewer(caller, view));
+        let list = self.list(&entry, caller, view).await.map_err(|error| failed("rendered", &error))?;
         let etag = list.etag.clone();
         if negotiation::is_known(headers, &etag) {
             return Ok((StatusCode::NOT_MODIFIED, [(ETAG, etag), (VARY, BY_ENCODING)]).into_response());
@@ -109,6 +111,7 @@ impl<T> ListCache<T> {
             return Ok((described, list.body.clone()).into_response());
         }
         let compressed = list.gzip().await.map_err(|error| failed("compressed", &error))?;
+        self.record_bytes(&entry, &list);
         Ok((described, [(CONTENT_ENCODING, GZIP)], compressed).into_response())
     }
 
@@ -129,11 +132,10 @@ impl<T> ListCache<T> {
         Ok(([(CONTENT_TYPE, JSON)], list.body).into_response())
     }
 
-    async fn list(&self, caller: &Caller, view: &View) -> serde_json::Result<Arc<RenderedList<T>>> {
-        let entry = self.entry(viewer(caller, view));
+    async fn list(&self, entry: &Entry<T>, caller: &Caller, view: &View) -> serde_json::Result<Arc<RenderedList<T>>> {
         let mut current = entry.current.lock().await;
         let generation = (self.source.generation)(view);
-        // A list of a later generation will not do: it may contain what became visible for some callers only.
+        // The entry was chosen for this view. A list of a later one may contain what this caller must not see.
         if let Some((_, list)) = current.as_ref().filter(|(rendered, _)| *rendered == generation) {
             return Ok(list.clone());
         }
@@ -142,14 +144,21 @@ impl<T> ListCache<T> {
         let render = |item: &T| (self.source.render)(caller, item);
         let list = Arc::new(RenderedList::new(self.source.key, &items, previous, render)?);
         *current = Some((generation, list.clone()));
-        entry.bytes.store(list.body.len(), Ordering::Relaxed);
-        self.evict();
+        self.record_bytes(entry, &list);
         Ok(list)
     }
 
     fn entry(&self, viewer: Viewer) -> Arc<Entry<T>> {
         let empty = || Arc::new(Entry { current: tokio::sync::Mutex::new(None), bytes: AtomicUsize::new(0) });
         self.entries().get_or_insert(viewer, empty).clone()
+    }
+
+    /// Records the bytes of an entry's list, and evicts other entries when they no longer fit.
+    fn record_bytes(&self, entry: &Entry<T>, list: &RenderedList<T>) {
+        let bytes = list.bytes();
+        if entry.bytes.swap(bytes, Ordering::Relaxed) != bytes {
+            self.evict();
+        }
     }
 
     /// Removes the least recently used entries until the others fit.
@@ -184,7 +193,18 @@ fn failed(what: &str, error: &dyn std::error::Error) -> Fault {
 
 #[cfg(test)]
 mod tests {
+    use axum::http::header::ACCEPT_ENCODING;
+
     use super::*;
+
+    async fn request(cache: &ListCache<String>, view: &View, project: String, headers: &HeaderMap) {
+        let caller = Caller { user_id: None, project_id: Some(project), is_admin: false };
+        cache.answer(&caller, view, Page::WHOLE, headers).await.expect("a list");
+    }
+
+    fn kept_bytes(cache: &ListCache<String>) -> usize {
+        cache.entries().iter().map(|(_, entry)| entry.bytes.load(Ordering::Relaxed)).sum()
+    }
 
     /// A list of one text, which is the project of the caller.
     fn cache(max_bytes: usize) -> ListCache<String> {
@@ -203,14 +223,23 @@ mod tests {
         let cache = cache(1000);
         let restricted = crate::api::tests::view_with_a_restricted_type();
         for number in 0..20 {
-            let project_id = Some(format!("{number}{}", "x".repeat(300)));
-            let caller = Caller { user_id: None, project_id, is_admin: false };
-            cache.list(&caller, &restricted).await.expect("JSON");
-            let kept: usize = cache.entries().iter().map(|(_, entry)| entry.bytes.load(Ordering::Relaxed)).sum();
+            let project = format!("{number}{}", "x".repeat(300));
+            request(&cache, &restricted, project, &HeaderMap::new()).await;
+            let kept = kept_bytes(&cache);
             assert!((300..=1000).contains(&kept), "{kept} bytes after {number}");
         }
-        let large = Caller { user_id: None, project_id: Some("x".repeat(5000)), is_admin: false };
-        cache.list(&large, &restricted).await.expect("JSON");
+        request(&cache, &restricted, "x".repeat(5000), &HeaderMap::new()).await;
         assert_eq!(cache.entries().len(), 1, "an entry that is too large alone is kept until the next one");
+    }
+
+    #[tokio::test]
+    async fn compressed_lists_count_toward_the_limit() {
+        let cache = cache(1 << 20);
+        let restricted = crate::api::tests::view_with_a_restricted_type();
+        let project = "x".repeat(GZIP_MIN_BYTES);
+        request(&cache, &restricted, project.clone(), &HeaderMap::new()).await;
+        let plain = kept_bytes(&cache);
+        request(&cache, &restricted, project, &HeaderMap::from_iter([(ACCEPT_ENCODING, GZIP)])).await;
+        assert!(kept_bytes(&cache) > plain, "{plain} bytes before");
     }
 }

@@ -6,7 +6,7 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Write as _;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use axum::body::Bytes;
 use axum::http::HeaderValue;
@@ -28,8 +28,8 @@ pub(super) struct RenderedList<T> {
 
 /// One item of a list.
 struct Part<T> {
-    /// Kept alive, so that another item never has its address.
-    item: Arc<T>,
+    /// Keeps the address occupied, so that another item never has it, but frees the content of a former item.
+    item: Weak<T>,
     range: Range<usize>,
     hash: u64,
 }
@@ -64,7 +64,7 @@ impl<T> RenderedList<T> {
                 }
             };
             hash.hash(&mut hasher);
-            parts.push(Part { item: Arc::clone(item), range: start..body.len(), hash });
+            parts.push(Part { item: Arc::downgrade(item), range: start..body.len(), hash });
         }
         body.extend_from_slice(b"]}");
         let etag = HeaderValue::try_from(format!("W/\"{:016x}\"", hasher.finish()));
@@ -72,9 +72,14 @@ impl<T> RenderedList<T> {
         Ok(Self { body: body.into(), etag, parts, gzip: OnceCell::new() })
     }
 
+    /// Size of the body, plain and, where it was compressed, compressed, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.body.len() + self.gzip.get().map_or(0, Bytes::len)
+    }
+
     /// Bytes and hash of the item at this index, if it is this one.
     fn part(&self, index: usize, item: &Arc<T>) -> Option<(&[u8], u64)> {
-        let part = self.parts.get(index).filter(|part| Arc::ptr_eq(&part.item, item))?;
+        let part = self.parts.get(index).filter(|part| std::ptr::eq(part.item.as_ptr(), Arc::as_ptr(item)))?;
         Some((self.body.get(part.range.clone())?, part.hash))
     }
 
