@@ -20,7 +20,7 @@ const WITH_TOKEN: &[(&str, &str)] = &[
     ("503", "Tokens cannot be validated now."),
 ];
 
-/// Refusals of a request where none needs a token.
+/// Refusals of a request without authentication.
 const WITHOUT_TOKEN: &[(&str, &str)] = &[("403", "The request may come from a web page of another site.")];
 
 /// Refusals of a request with a body.

@@ -4,9 +4,9 @@
 //! most [`HANDSHAKE_TIMEOUT`] and [`HEAD_TIMEOUT`], and [`super::body::BODY_TIMEOUT`] for a body. A client
 //! that does not read its answer, or reads slower than [`READ_RATE_MIN`], is dropped after
 //! [`WRITE_TIMEOUT`]. Another host may have [`PEER_CONNECTIONS_MAX`] connections, and all clients on this host
-//! [`LOOPBACK_CONNECTIONS_MAX`] over loopback addresses. Further ones are closed at once. When all connections are in use, the next client waits in the kernel's backlog. Unix
-//! sockets have a limit of their own, so remote clients cannot lock an administrator out. Without free
-//! file descriptors, accepting pauses instead of spinning.
+//! [`LOOPBACK_CONNECTIONS_MAX`] over loopback addresses. Further ones are closed at once. When all connections
+//! are in use, the next client waits in the kernel's backlog. Unix sockets have a limit of their own, so remote
+//! clients cannot lock an administrator out. Without free file descriptors, accepting pauses instead of spinning.
 
 #![allow(clippy::disallowed_methods, reason = "the socket's own file, which is on a local file system")]
 

@@ -33,7 +33,7 @@ struct Failure {
 }
 
 impl LoginBackoff {
-    /// Error of the failed login because of which a login with this secret must wait.
+    /// Returns the error of the last failed login while a login with the same secret must wait.
     pub(super) fn pending_error(&self, secret: &SecretString) -> Option<KeystoneError> {
         let last = self.last_failure.as_ref().filter(|last| last.until > Instant::now())?;
         (last.secret.expose_secret() == secret.expose_secret()).then(|| last.error.clone())

@@ -3,8 +3,8 @@
 //! With `auth = "none"`, any page that a browser on this host opens could make the browser send a change. Three rules
 //! prevent that:
 //!
-//! - The `Host` is a loopback address. A page whose name an attacker resolves to this host (DNS rebinding)
-//!   sends its own name.
+//! - The `Host` is one of [`AcceptedHosts`], usually a loopback address. A page whose name an attacker resolves to
+//!   this host (DNS rebinding) sends its own name.
 //! - An `Origin` is this API's, and `Sec-Fetch-Site` (W3C Fetch Metadata) does not name another site.
 //! - A body is JSON by its content type. A page of another site may send other types without asking the API first
 //!   (Fetch standard, "CORS-safelisted request-header").
@@ -46,6 +46,15 @@ impl AcceptedHosts {
         }
     }
 
+    /// The accepted values, in a message.
+    fn expected(self) -> &'static str {
+        match self {
+            Self::Loopback => "localhost or a loopback address",
+            Self::Addresses => "localhost or an IP address of this host",
+            Self::All => "a host name or an address",
+        }
+    }
+
     fn accepts(self, host: &str) -> bool {
         let address: Option<IpAddr> = host.trim_start_matches('[').trim_end_matches(']').parse().ok();
         match self {
@@ -65,7 +74,8 @@ pub(super) fn refuse_foreign(parts: &Parts, hosts: AcceptedHosts) -> Result<(), 
     let authority: Option<Authority> = host.parse().ok().filter(|_| !host.contains('@'));
     if !authority.is_some_and(|authority| hosts.accepts(authority.host())) {
         return forbidden(format!(
-            "Host: {host:?} is not an address of this agent, expected localhost or a loopback address, or set [api] auth to \"token\""
+            "Host: {host:?} is not an address of this agent, expected {}, or set [api] auth to \"token\"",
+            hosts.expected()
         ));
     }
     let is_own = |origin: &str| {

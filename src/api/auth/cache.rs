@@ -212,6 +212,13 @@ impl TokenCache {
         }
     }
 
+    /// Replaces the expiry of a valid token. Returns the former one.
+    #[cfg(test)]
+    pub(super) fn replace_expiry(&mut self, hash: TokenHash, expires_at: Timestamp) -> Option<Timestamp> {
+        let token = self.valid.peek_mut(&hash)?;
+        Some(std::mem::replace(&mut token.expires_at, expires_at))
+    }
+
     #[cfg(test)]
     pub(super) fn sizes(&self) -> (usize, usize, usize) {
         (self.valid.len(), self.invalid.len(), self.pending.len())

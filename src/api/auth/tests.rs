@@ -121,7 +121,7 @@ async fn health_and_versions_need_no_token_and_everything_else_does() {
     for path in ["/backup_targets", "/readyz", "/node", "/healthz//", "/healthz/x", "//healthz", "/%68ealthz"] {
         assert_eq!(ask(&auth, plain("GET", path), Peer::Tcp).await.0, 401, "{path}");
     }
-    assert_eq!(fake.asked(), (0, 0), "nothing of it was Keystone's business");
+    assert_eq!(fake.asked(), (0, 0), "Keystone is not asked");
 }
 
 #[tokio::test]
