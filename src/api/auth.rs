@@ -115,7 +115,7 @@ impl Auth {
     async fn caller(&self, parts: &Parts) -> Result<Caller, Fault> {
         let path = parts.uri.path();
         if OPEN.contains(&path) {
-            return Ok(nobody());
+            return Ok(anonymous());
         }
         let peer = parts.extensions.get().copied().unwrap_or(Peer::Tcp);
         let is_trusted = peer == Peer::Unix && !self.socket_needs_token;
@@ -169,7 +169,7 @@ pub(super) async fn authenticate(State(auth): State<Arc<Auth>>, request: Request
     }
 }
 
-fn nobody() -> Caller {
+fn anonymous() -> Caller {
     Caller { user_id: None, project_id: None, is_admin: false }
 }
 

@@ -124,6 +124,8 @@ fn too_large() -> Fault {
 
 #[cfg(test)]
 mod tests {
+    use futures::{FutureExt as _, StreamExt as _, stream};
+
     use super::*;
 
     async fn body(length: usize) -> Result<Body, Fault> {
@@ -146,7 +148,15 @@ mod tests {
         held.pop();
         body(BODY_MAX_BYTES).await.expect("the budget of a dropped body is free");
         drop(held);
-        assert_eq!(BUDGET.available_permits(), BODIES_MAX_BYTES, "everything is given back");
+        assert_eq!(BUDGET.available_permits(), BODIES_MAX_BYTES, "the whole budget is free again");
+
+        let part = stream::iter([Ok::<_, std::io::Error>(vec![b' '; BODY_MAX_BYTES / 2])]);
+        let stalled = axum::body::Body::from_stream(part.chain(stream::pending()));
+        let mut reading = Box::pin(Body::from_request(Request::new(stalled), &()));
+        assert!(reading.as_mut().now_or_never().is_none(), "the rest does not arrive");
+        assert!(BUDGET.available_permits() < BODIES_MAX_BYTES, "the first half occupies the budget");
+        drop(reading);
+        assert_eq!(BUDGET.available_permits(), BODIES_MAX_BYTES, "a client that hangs up frees its part");
     }
 
     #[tokio::test]

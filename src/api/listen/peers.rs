@@ -90,6 +90,6 @@ mod tests {
         }
         assert!(admit("127.0.0.1").is_none() && admit("::1").is_none() && admit("::ffff:127.0.0.1").is_none());
         drop((held, other));
-        assert!(peers.counts.lock().expect("a lock").is_empty(), "nobody is remembered");
+        assert!(peers.counts.lock().expect("a lock").is_empty(), "no count of a former peer is kept");
     }
 }

@@ -61,8 +61,7 @@ async fn request_has_its_transport() {
     assert!(read_all(unix).await.ends_with("Some(Unix)"));
 }
 
-// With the clock paused, time passes as soon as everybody waits: what would be waited for is the
-// next timer.
+// A paused clock advances to the next timer as soon as every task waits.
 #[tokio::test(start_paused = true)]
 async fn silent_slow_and_idle_clients_are_dropped() {
     let (address, _socket, _stop, _directory) = server().await;
@@ -104,9 +103,9 @@ async fn tcp_clients_beyond_the_limit_wait_and_the_unix_socket_is_not_affected()
     unix.write_all(ask).await.expect("sent");
     assert!(read_all(unix).await.contains("200 OK"));
     let waiting = tokio::time::timeout(Duration::from_millis(100), read_all(&mut late)).await;
-    assert!(waiting.is_err(), "there was a place beyond the limit");
+    assert!(waiting.is_err(), "a connection beyond the limit was accepted");
     held.pop();
-    assert!(read_all(late).await.contains("200 OK"), "a place that is free again is taken");
+    assert!(read_all(late).await.contains("200 OK"), "the next client gets the freed connection");
 }
 
 #[tokio::test]
@@ -158,13 +157,13 @@ async fn client_that_reads_too_slowly_is_dropped() {
 
 #[tokio::test]
 async fn another_host_has_a_share_of_the_connections() {
-    // Which address this host would use is known without a packet.
-    let way = std::net::UdpSocket::bind("0.0.0.0:0").expect("a port");
-    if let Err(error) = way.connect("198.51.100.1:9") {
+    // Connecting a UDP socket selects this host's address without sending a packet.
+    let route = std::net::UdpSocket::bind("0.0.0.0:0").expect("a port");
+    if let Err(error) = route.connect("198.51.100.1:9") {
         println!("not shown: this host has no address beyond loopback ({error})");
         return;
     }
-    let ours = way.local_addr().expect("an address").ip();
+    let ours = route.local_addr().expect("an address").ip();
     let listeners = Listeners::bind(&[Listen::Tcp((ours, 0).into())]).await.expect("bound");
     let Listen::Tcp(address) = listeners.addresses()[0] else { panic!("it is TCP") };
     let service = BoxCloneSyncService::new(Router::<()>::new().route("/", get(|| async { "seen" })));
@@ -175,11 +174,11 @@ async fn another_host_has_a_share_of_the_connections() {
     }
     let ask = async || {
         let mut client = TcpStream::connect(address).await.expect("connected");
-        // It may be closed before it is asked.
+        // It may be closed before it sends.
         let _ = client.write_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
         read_all(client).await
     };
-    assert_eq!(ask().await, "", "there was a place beyond the limit");
+    assert_eq!(ask().await, "", "a connection beyond the limit was accepted");
     held.pop();
     while !ask().await.contains("200 OK") {
         tokio::task::yield_now().await;
@@ -191,13 +190,13 @@ async fn head_beyond_the_limits_of_hyper_is_refused() {
     let (address, _socket, _stop, _directory) = server().await;
     let many = "x: y\r\n".repeat(101);
     let large = format!("x: {}\r\n", "y".repeat(4 * HEAD_MAX_BYTES));
-    for (head, is_told) in [(many, true), (large, false)] {
+    for (head, has_answer) in [(many, true), (large, false)] {
         let mut client = TcpStream::connect(address).await.expect("connected");
-        // It may be refused before all of it is sent, and what was sent in vain resets the answer.
+        // It may be refused before all of it is sent. Unread bytes then reset the connection, and the answer is lost.
         let _ = client.write_all(format!("GET / HTTP/1.1\r\nconnection: close\r\n{head}\r\n").as_bytes()).await;
         let text = read_all(client).await;
         assert!(!text.contains("200 OK"), "{text}");
-        assert!(!is_told || text.starts_with("HTTP/1.1 431"), "{text}");
+        assert!(!has_answer || text.starts_with("HTTP/1.1 431"), "{text}");
     }
 }
 
@@ -208,10 +207,10 @@ async fn socket_is_given_to_a_group_that_exists() {
     let listeners = Listeners::bind(&[Listen::Unix(path.clone())]).await.expect("bound");
     let error = listeners.share_with("no-such-group").expect_err("no group").to_string();
     assert!(error.contains("no-such-group") && error.contains("socket_group"), "{error}");
-    // Everybody may give a file to the group that it has.
+    // Every user may give a file to the group that it already has.
     let own = nix::unistd::getegid().to_string();
-    listeners.share_with(&own).expect("the own group");
-    // Root may give it to any, and others to those that they are in.
+    listeners.share_with(&own).expect("its own group");
+    // Root may give it to any group, and another user to its own groups.
     let another = 34;
     let given = listeners.share_with(&another.to_string());
     if nix::unistd::geteuid().is_root() {

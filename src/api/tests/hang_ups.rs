@@ -16,9 +16,9 @@ async fn ask_and_hang_up(api: &Api, method: Method, path: &str, body: Option<&Va
     assert!(asking.as_mut().now_or_never().is_none(), "answered at once: {path}");
 }
 
-async fn seen(api: &Api, what: &str, is_so: impl Fn(&View) -> bool) {
+async fn seen(api: &Api, what: &str, condition: impl Fn(&View) -> bool) {
     let mut views = api.agent.watch_view();
-    let seeing = tokio::time::timeout(PATIENCE, views.wait_for(|view| is_so(view))).await;
+    let seeing = tokio::time::timeout(PATIENCE, views.wait_for(|view| condition(view))).await;
     assert!(seeing.is_ok(), "never seen: {what}");
 }
 

@@ -14,11 +14,11 @@ pub struct Versions {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[schema(as = ApiVersion)]
 pub struct Version {
-    /// Its number, `v1.0`.
+    /// Number of the version, `v1.0`.
     pub id: String,
     /// `CURRENT`.
     pub status: String,
-    /// Where it is.
+    /// Addresses of the version.
     pub links: Vec<Link>,
 }
 
