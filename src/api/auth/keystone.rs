@@ -42,6 +42,9 @@ const TOKEN_SENT_MAX_BYTES: usize = 2048;
 /// Shortest interval between log lines about a flood of unknown tokens.
 const OVERLOAD_LOG_INTERVAL: Duration = Duration::from_secs(60);
 
+/// Shortest interval between log lines about clocks that differ.
+const CLOCK_LOG_INTERVAL: Duration = Duration::from_secs(60);
+
 /// Shortest interval between log lines about the state of Keystone.
 const STATE_LOG_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -61,6 +64,7 @@ struct Shared {
     revalidations: Semaphore,
     state_log: StateLog,
     overload_log: StateLog,
+    clock_log: StateLog,
 }
 
 impl KeystoneAuth {
@@ -73,6 +77,7 @@ impl KeystoneAuth {
             revalidations: Semaphore::new(REVALIDATIONS_MAX),
             state_log: StateLog::new(STATE_LOG_INTERVAL),
             overload_log: StateLog::new(OVERLOAD_LOG_INTERVAL),
+            clock_log: StateLog::new(CLOCK_LOG_INTERVAL),
             settings: settings.clone(),
         };
         Ok(Self { shared: Arc::new(shared) })
@@ -220,10 +225,10 @@ impl Shared {
 
     fn verdict_of(&self, facts: TokenFacts) -> Verdict {
         if facts.expires_at <= Timestamp::now() {
-            tracing::warn!(
+            self.clock_log.occurred(&format!(
                 "Keystone accepts a token that expired at {} by this host's clock: synchronize the clocks of both",
                 facts.expires_at
-            );
+            ));
             return Verdict::Invalid;
         }
         let has_role = facts.roles.iter().any(|role| role.eq_ignore_ascii_case(&self.settings.admin_role));
