@@ -118,7 +118,10 @@ async fn poll(address: SocketAddr, standing: Vec<String>, mut load: Load, mut ra
             "GET {path} HTTP/1.1\r\nhost: localhost\r\naccept-encoding: {encoding}\r\nconnection: close\r\n\r\n"
         );
         let answer = with_timeout(path, exchange(address, head.as_bytes())).await;
-        let is_expected = [&b"HTTP/1.1 200 "[..], b"HTTP/1.1 503 "].iter().any(|status| answer.starts_with(status));
+        // A target of a writer may have no verdict yet, and the registry may be too busy to read a history in time.
+        let may_be_unavailable = path == "/readyz" || path.ends_with("/history");
+        let is_expected =
+            answer.starts_with(b"HTTP/1.1 200 ") || may_be_unavailable && answer.starts_with(b"HTTP/1.1 503 ");
         assert!(is_expected, "{path}: {}", String::from_utf8_lossy(&answer));
         load.pause(PAUSE).await;
     }

@@ -48,24 +48,25 @@ async fn attack(address: SocketAddr, load: &mut Load, random: &mut StdRng) {
     let attack = random.random_range(0..10);
     let bytes = match attack {
         0 => hold_connections(address, load, "").await,
-        1 => hold_connections(address, load, "GET /backup_targets HTTP/1.1\r\nhost: x\r\nx-slow: ").await,
+        1 => hold_connections(address, load, "GET /backup_targets HTTP/1.1\r\nhost: localhost\r\nx-slow: ").await,
         2 => {
-            hold_connections(address, load, "POST /backup_targets HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n{")
-                .await
+            let beginning = format!("{}{{", post_head(1000));
+            hold_connections(address, load, &beginning).await
         }
         3 => Some((0..random.random_range(1..4096)).map(|_| random.next_u32() as u8).collect()),
         4 => Some(post(&[b' '; BODY_MAX_BYTES + 1])),
         5 => Some(post("[".repeat(100_000).as_bytes())),
         6 => Some(post(large_metadata(random).as_bytes())),
         7 => Some(
-            format!("GET /{} HTTP/1.1\r\nhost: x\r\n\r\n", "x".repeat(random.random_range(1..100_000))).into_bytes(),
+            format!("GET /{} HTTP/1.1\r\nhost: localhost\r\n\r\n", "x".repeat(random.random_range(1..100_000)))
+                .into_bytes(),
         ),
         8 => {
             let fields: String = (0..random.random_range(1..5000)).map(|number| format!("x-{number}: y\r\n")).collect();
-            Some(format!("GET /healthz HTTP/1.1\r\nhost: x\r\n{fields}\r\n").into_bytes())
+            Some(format!("GET /healthz HTTP/1.1\r\nhost: localhost\r\n{fields}\r\n").into_bytes())
         }
         _ => {
-            let one = "GET /backup_targets/detail HTTP/1.1\r\nhost: x\r\n\r\n";
+            let one = "GET /backup_targets/detail HTTP/1.1\r\nhost: localhost\r\n\r\n";
             Some(one.repeat(100).into_bytes())
         }
     };
@@ -84,8 +85,14 @@ fn large_metadata(random: &mut StdRng) -> String {
 }
 
 fn post(body: &[u8]) -> Vec<u8> {
-    let head = format!("POST /backup_targets HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", body.len());
-    [head.as_bytes(), body].concat()
+    [post_head(body.len()).as_bytes(), body].concat()
+}
+
+/// The head of a creation that passes the protection against web pages, so that the agent reads the body.
+fn post_head(length: usize) -> String {
+    format!(
+        "POST /backup_targets HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n"
+    )
 }
 
 /// Opens connections with the beginning of a request and closes them later.
