@@ -203,7 +203,7 @@ async fn deletion_reports_locked_canaries_left_behind() {
         daemon.delete(&id).await;
         let log = daemon.log()[before..].to_owned();
         match words {
-            Some(words) => assert!(log.contains(words), "{bucket}: {log}"),
+            Some(words) => assert_contains(&log, &[bucket, words, "it must be removed manually"]),
             None => assert!(!log.contains("deleting:"), "{bucket}: {log}"),
         }
     }

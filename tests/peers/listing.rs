@@ -118,7 +118,10 @@ async fn usage_listing_counts_objects_when_versions_are_denied() {
     );
     assert_eq!(report["usage_listing"]["counted"]["counts_versions"], false, "{report:#}");
     let detail = check_named(&report, "capacity")["detail"].as_str().expect("how").to_owned();
-    assert!(detail.contains("without noncurrent versions"), "{detail}");
+    assert!(
+        detail.contains("without noncurrent versions, which the service does not list for these credentials"),
+        "{detail}"
+    );
 }
 
 #[tokio::test]
