@@ -90,7 +90,7 @@ impl Drop for Nginx {
 }
 
 fn configuration(directory: &Path, address: SocketAddr) -> String {
-    // By default, workers of root's nginx run as nobody, who cannot read the directory.
+    // By default, workers of root's nginx run as the user nobody, which cannot read the directory.
     let user = if Uid::effective().is_root() { "user root;" } else { "" };
     let directory = directory.display();
     format!(

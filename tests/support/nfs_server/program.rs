@@ -112,7 +112,7 @@ pub fn nfs(procedure: u32, arguments: &[u8], files: &mut Files, behaviour: &Beha
     }
 }
 
-/// `NFS3ERR_ROFS` with this number of absent attributes, each of which is a zero word.
+/// `NFS3ERR_ROFS` with this number of absent attributes. An absent attribute is one zero word.
 fn read_only(attributes: usize) -> Encoded {
     let mut result = encode(&nfsstat3::NFS3ERR_ROFS)?;
     result.resize(result.len() + 4 * attributes, 0);
