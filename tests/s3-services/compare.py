@@ -45,7 +45,7 @@ VERDICT_TIMEOUT = 60
 # Time limit of a request to the agent, in seconds.
 REQUEST_TIMEOUT = 30
 
-# Retention of the object that the truth about locks is learnt from, in seconds.
+# Retention of the object that shows whether a lock is enforced, in seconds.
 RETENTION = 60
 
 

@@ -4,6 +4,7 @@ A service is a context manager that starts its processes, waits until they answe
 """
 
 import os
+import pwd
 import signal
 import socket
 import subprocess
@@ -162,19 +163,22 @@ default = yes
     def write(self, name, text):
         (self.directory / name).write_text(text)
 
+    def defaults(self, port):
+        """The first section of each server's configuration. The servers run as the calling user."""
+        return f"""[DEFAULT]
+bind_ip = 127.0.0.1
+bind_port = {port}
+user = {pwd.getpwuid(os.getuid()).pw_name}
+swift_dir = {self.directory}
+workers = 0"""
+
     def prepare_server(self, server, port):
         (self.directory / "node" / "sdb1").mkdir(parents=True, exist_ok=True)
         self.write(
             f"{server}-server.conf",
-            f"""
-[DEFAULT]
-bind_ip = 127.0.0.1
-bind_port = {port}
-user = root
-swift_dir = {self.directory}
+            f"""{self.defaults(port)}
 devices = {self.directory}/node
 mount_check = false
-workers = 0
 [pipeline:main]
 pipeline = {server}-server
 [app:{server}-server]
@@ -202,13 +206,7 @@ use = egg:swift#{server}
         )
         self.write(
             "proxy-server.conf",
-            f"""
-[DEFAULT]
-bind_ip = 127.0.0.1
-bind_port = {port}
-user = root
-swift_dir = {self.directory}
-workers = 0
+            f"""{self.defaults(port)}
 [pipeline:main]
 pipeline = {filters} proxy-server
 [filter:cache]
