@@ -1,6 +1,6 @@
 //! Pollers: sixteen of them, on persistent connections, while a thousand targets are probed.
 //!
-//! Every report changes the list, so the agent must build nearly every answer anew.
+//! Every report changes the list, so the agent must build nearly every answer again.
 
 use std::time::Duration;
 
