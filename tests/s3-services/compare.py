@@ -15,6 +15,7 @@ import datetime
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -291,6 +292,9 @@ def compare(name, binary):
 
 
 def main():
+    # The services have sessions of their own, so a signal to this process group does not end them. The exit does.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda received, _: sys.exit(128 + received))
     binary, *names = sys.argv[1:]
     unknown = set(names) - set(SERVICES)
     if unknown:
