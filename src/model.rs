@@ -25,7 +25,7 @@ pub mod transition;
 pub mod usage_listing;
 
 pub use caller::Caller;
-pub use capacity::Capacity;
+pub use capacity::{BlockCounts, Capacity};
 pub use export::{NfsExport, S3Endpoint, S3Location};
 pub use mount_name::{MountName, PathKey};
 pub use nfs_options::NfsOptions;

@@ -4,7 +4,7 @@
 //!
 //! - [`mod@ping`]: does the server speak NFS? (RPC NULL, RFC 5531 §11.1)
 //! - [`Volume::open`]: does it export a path to this host? (MOUNT version 3 and FSINFO, RFC 1813)
-//! - [`Volume::capacity`]: how full is the export? (FSSTAT)
+//! - [`Volume::counts`]: how full is the export? (FSSTAT)
 //!
 //! `nfs3_client` encodes the messages. This module adds deadlines, a limit on the memory that a server can make the
 //! agent allocate ([`transport`]), and a reason for each failure ([`NfsError`]).

@@ -6,7 +6,7 @@ use super::Checked;
 use crate::model::capacity::format_bytes;
 use crate::model::report::Finding;
 use crate::model::usage_listing::{PartialCount, UsageTally, WholeCount};
-use crate::model::{Capacity, Reason, UsageListing};
+use crate::model::{BlockCounts, Capacity, Reason, UsageListing};
 use crate::s3::BucketUsage;
 
 /// Returns a warning when more than `percent` of the storage is used. None when its size is unknown.
@@ -18,6 +18,34 @@ pub fn nearly_full(capacity: &Capacity, percent: f64) -> Option<Finding> {
         Reason::NearlyFull,
         format!(
             "{used:.1} % is used, more than the {percent} % of [probe] nearly_full_percent, and {left} are available: add storage, raise the quota or remove backups"
+        ),
+    ))
+}
+
+/// Returns a warning when more than `percent` of the inodes are used. A file system without a free inode creates no
+/// file, however much space it has.
+#[must_use]
+pub fn inodes_nearly_used_up(capacity: &Capacity, percent: f64) -> Option<Finding> {
+    let used = capacity.inodes_used_percent().filter(|used| *used > percent)?;
+    let (total, in_use) = capacity.inodes.zip(capacity.inodes_used)?;
+    let state = match total - in_use {
+        0 => format!("all {total} inodes are used, so no file can be created"),
+        left => format!(
+            "{used:.1} % of the {total} inodes are used, more than the {percent} % of [probe] nearly_full_percent, and {left} are left"
+        ),
+    };
+    let advice = "remove files, or give the file system on the server more inodes (`df -i` there)";
+    Some(Finding::new(Reason::InodesNearlyUsedUp, format!("{state}: {advice}")))
+}
+
+/// Returns a warning about counts that no file system can have.
+#[must_use]
+pub fn implausible(counts: &BlockCounts) -> Option<Finding> {
+    let contradiction = counts.contradiction()?;
+    Some(Finding::new(
+        Reason::CapacityImplausible,
+        format!(
+            "the server reports {contradiction}, so how much a backup can write is not known: check the file system and the quotas on the server"
         ),
     ))
 }
@@ -95,6 +123,21 @@ mod tests {
         let checked = bucket_capacity(&usage, None, 95.0);
         assert_eq!((checked.outcome(), checked.reason()), (Outcome::Passed, Some(Reason::NearlyFull)));
         assert_eq!(bucket_capacity(&usage, None, 96.0).reason(), None);
+    }
+
+    #[test]
+    fn last_inodes_are_a_warning_before_and_after_they_are_used() {
+        let message = |free| {
+            let capacity = Capacity::from_blocks(1, 10, 10, 10, 200, free);
+            let finding = inodes_nearly_used_up(&capacity, 90.0)?;
+            assert_eq!(finding.reason, Reason::InodesNearlyUsedUp);
+            Some(finding.message)
+        };
+        assert_eq!(message(20), None);
+        let nearly = message(19).unwrap_or_default();
+        assert!(nearly.starts_with("90.5 % of the 200 inodes are used") && nearly.contains("19 are left"), "{nearly}");
+        let used_up = message(0).unwrap_or_default();
+        assert!(used_up.starts_with("all 200 inodes are used, so no file can be created"), "{used_up}");
     }
 
     #[test]

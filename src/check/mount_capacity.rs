@@ -7,10 +7,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::Checked;
-use super::capacity::nearly_full;
+use super::capacity::{implausible, inodes_nearly_used_up, nearly_full};
 use super::exported::wire_failure;
 use super::storage_failure::storage_failure;
-use crate::model::{Capacity, TargetId};
+use crate::model::{BlockCounts, Capacity, TargetId};
 use crate::nfs::Volume;
 use crate::sys::{Lane, Request, Response, WorkerPool};
 
@@ -25,7 +25,7 @@ pub async fn capacity_of_mount(
 ) -> Checked<Capacity> {
     let request = Request::StatVfs { path: mount_path.to_owned(), expect_nfs: true };
     match workers.call(target, lane, request, deadline).await {
-        Ok(Response::Counts(counts)) => measured(counts.capacity(), nearly_full_percent),
+        Ok(Response::Counts(counts)) => measured(&counts.block_counts(), nearly_full_percent),
         Ok(other) => super::storage_failure::wrong_answer(&other),
         Err(error) => storage_failure(error),
     }
@@ -33,12 +33,41 @@ pub async fn capacity_of_mount(
 
 /// Measures an export over the wire.
 pub async fn capacity_of_volume(volume: &Volume, nearly_full_percent: f64, deadline: Duration) -> Checked<Capacity> {
-    match volume.capacity(deadline).await {
-        Ok(capacity) => measured(capacity, nearly_full_percent),
+    match volume.counts(deadline).await {
+        Ok(counts) => measured(&counts, nearly_full_percent),
         Err(error) => wire_failure(&error),
     }
 }
 
-fn measured(capacity: Capacity, nearly_full_percent: f64) -> Checked<Capacity> {
-    Checked::passed(capacity).with_warnings(nearly_full(&capacity, nearly_full_percent))
+fn measured(counts: &BlockCounts, nearly_full_percent: f64) -> Checked<Capacity> {
+    let capacity = counts.capacity();
+    Checked::passed(capacity)
+        .with_warnings(nearly_full(&capacity, nearly_full_percent))
+        .with_warnings(inodes_nearly_used_up(&capacity, nearly_full_percent))
+        .with_warnings(implausible(counts))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Outcome, Reason};
+
+    #[test]
+    fn capacity_has_a_warning_for_each_problem() {
+        let healthy =
+            BlockCounts { unit_bytes: 4096, blocks: 1000, free: 500, available: 500, inodes: 100, inodes_free: 50 };
+        let reasons = |counts: BlockCounts| {
+            let checked = measured(&counts, 90.0);
+            assert_eq!(checked.outcome(), Outcome::Passed);
+            checked.findings().iter().map(|finding| finding.reason).collect::<Vec<_>>()
+        };
+        assert_eq!(reasons(healthy), []);
+        assert_eq!(reasons(BlockCounts { inodes: 0, inodes_free: 0, ..healthy }), [], "no fixed number of inodes");
+        assert_eq!(reasons(BlockCounts { inodes_free: 9, ..healthy }), [Reason::InodesNearlyUsedUp]);
+        assert_eq!(reasons(BlockCounts { blocks: 0, free: 0, available: 0, ..healthy }), [Reason::CapacityImplausible]);
+        assert_eq!(reasons(BlockCounts { available: 1001, ..healthy }), [Reason::CapacityImplausible]);
+        let negative = BlockCounts { free: 10, available: u64::MAX - 5, inodes_free: 0, ..healthy };
+        let all = [Reason::NearlyFull, Reason::InodesNearlyUsedUp, Reason::CapacityImplausible];
+        assert_eq!(reasons(negative), all);
+    }
 }

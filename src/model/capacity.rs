@@ -24,11 +24,18 @@ impl Capacity {
     ///
     /// The unit is `f_frsize`, never `f_bsize`, which on NFS is the transfer size: taking one for
     /// the other is wrong by up to 256 times. Counts that a server reports inconsistently
-    /// saturate instead of wrapping. Available space is at most the free space: a server over its quota may
-    /// report a negative count, which is a huge unsigned one.
+    /// saturate instead of wrapping, and [`BlockCounts::contradiction`] describes them. Available space is at most
+    /// the free space: a server over its quota may report a negative count, which is a huge unsigned one. An
+    /// impossible free count is replaced by the available one, or by zero if both are negative.
     #[must_use]
     pub fn from_blocks(unit_bytes: u64, blocks: u64, free: u64, available: u64, inodes: u64, inodes_free: u64) -> Self {
-        let available = available.min(free).min(blocks);
+        let free = match free {
+            _ if free <= blocks => free,
+            _ if available <= blocks => available,
+            _ if is_negative(free, unit_bytes) => 0,
+            _ => blocks,
+        };
+        let available = available.min(free);
         Self {
             capacity_bytes: Some(blocks.saturating_mul(unit_bytes)),
             used_bytes: Some(blocks.saturating_sub(free).saturating_mul(unit_bytes)),
@@ -54,10 +61,67 @@ impl Capacity {
     #[must_use]
     pub fn used_percent(&self) -> Option<f64> {
         let (used, available) = (self.used_bytes?, self.available_bytes?);
-        let usable = used.checked_add(available).filter(|sum| *sum > 0)?;
-        #[allow(clippy::cast_precision_loss)]
-        Some(used as f64 / usable as f64 * 100.0)
+        percent(used, used.saturating_add(available))
     }
+
+    /// Share of the inodes in use, in percent. `None` when the file system has no fixed number of them.
+    #[must_use]
+    pub fn inodes_used_percent(&self) -> Option<f64> {
+        percent(self.inodes_used?, self.inodes?)
+    }
+}
+
+#[allow(clippy::cast_precision_loss)]
+fn percent(part: u64, whole: u64) -> Option<f64> {
+    (whole > 0).then(|| part as f64 / whole as f64 * 100.0)
+}
+
+/// Counts of statvfs(3) or NFS FSSTAT, as the server reports them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlockCounts {
+    /// Unit of the block counts, in bytes.
+    pub unit_bytes: u64,
+    /// Total number of blocks.
+    pub blocks: u64,
+    /// Free blocks.
+    pub free: u64,
+    /// Free blocks for unprivileged users.
+    pub available: u64,
+    /// Total number of inodes.
+    pub inodes: u64,
+    /// Free inodes.
+    pub inodes_free: u64,
+}
+
+impl BlockCounts {
+    /// Returns the capacity in bytes and inodes.
+    #[must_use]
+    pub fn capacity(&self) -> Capacity {
+        let Self { unit_bytes, blocks, free, available, inodes, inodes_free } = *self;
+        Capacity::from_blocks(unit_bytes, blocks, free, available, inodes, inodes_free)
+    }
+
+    /// Describes counts that no file system can have: no space at all, or more free space than space.
+    #[must_use]
+    pub fn contradiction(&self) -> Option<String> {
+        let Self { unit_bytes, blocks, free, available, .. } = *self;
+        if blocks > 0 && free <= blocks && available <= blocks {
+            return None;
+        }
+        let size = |count: u64| {
+            if count > blocks && is_negative(count, unit_bytes) {
+                format!("-{}", format_bytes(count.wrapping_mul(unit_bytes).wrapping_neg()))
+            } else {
+                format_bytes(count.saturating_mul(unit_bytes))
+            }
+        };
+        Some(format!("a size of {}, {} free and {} available", size(blocks), size(free), size(available)))
+    }
+}
+
+/// Whether a number of blocks that exceeds the total is a negative number of bytes, read as unsigned.
+fn is_negative(count: u64, unit_bytes: u64) -> bool {
+    i64::try_from(count.saturating_mul(unit_bytes)).is_err()
 }
 
 const UNITS: [&str; 7] = ["B", "KB", "MB", "GB", "TB", "PB", "EB"];
@@ -121,6 +185,49 @@ mod tests {
         }
         let nearly_full = Capacity::from_blocks(4096, 1000, 10, u64::MAX, 0, 0).used_percent();
         assert_eq!(nearly_full, Some(99.0));
+    }
+
+    #[test]
+    fn impossible_free_space_does_not_hide_used_space() {
+        for (unit, free, available, used_percent) in [
+            // Both counts are negative: over quota.
+            (1, u64::MAX - 5, u64::MAX - 5, 100.0),
+            (1 << 20, (1 << 44) - 7, (1 << 44) - 7, 100.0),
+            (4096, u64::MAX, 50, 95.0),
+            (4096, 5000, 50, 95.0),
+        ] {
+            let capacity = Capacity::from_blocks(unit, 1000, free, available, 0, 0);
+            assert_eq!(capacity.used_percent(), Some(used_percent), "{free} {available}");
+            assert!(capacity.used_bytes.zip(capacity.available_bytes).is_some(), "{capacity:?}");
+        }
+    }
+
+    fn counts(blocks: u64, free: u64, available: u64) -> BlockCounts {
+        BlockCounts { unit_bytes: 1024, blocks, free, available, inodes: 0, inodes_free: 0 }
+    }
+
+    #[test]
+    fn contradiction_describes_impossible_counts() {
+        for (blocks, free, available) in [(1000, 400, 350), (1000, 1000, 1000), (1000, 400, 500)] {
+            assert_eq!(counts(blocks, free, available).contradiction(), None, "{blocks} {free} {available}");
+        }
+        for (blocks, free, available, expected) in [
+            (0, 0, 0, "a size of 0.0 B, 0.0 B free and 0.0 B available"),
+            (1024, 1024, 2048, "a size of 1.0 MB, 1.0 MB free and 2.0 MB available"),
+            (1024, 2048, 0, "a size of 1.0 MB, 2.0 MB free and 0.0 B available"),
+            (1024, 10, (1 << 54) - 2048, "a size of 1.0 MB, 10.0 KB free and -2.0 MB available"),
+        ] {
+            assert_eq!(counts(blocks, free, available).contradiction().as_deref(), Some(expected));
+        }
+        // All of the largest file systems is used without a contradiction. Amazon EFS reports 8 EiB.
+        assert_eq!(counts(1 << 53, 1 << 53, 1 << 53).contradiction(), None);
+    }
+
+    #[test]
+    fn used_inodes_are_a_share_of_a_fixed_number() {
+        let used_percent = |inodes, free| Capacity::from_blocks(1, 1, 1, 1, inodes, free).inodes_used_percent();
+        assert_eq!((used_percent(200, 20), used_percent(200, 0)), (Some(90.0), Some(100.0)));
+        assert_eq!((used_percent(0, 0), used_percent(200, u64::MAX)), (None, Some(0.0)));
     }
 
     #[test]

@@ -55,6 +55,10 @@ reasons! {
     AgentError => "agent_error",
 
     // Of NFS.
+    /// More of the file system's inodes are used than `[probe] nearly_full_percent`, or all of them.
+    InodesNearlyUsedUp => "inodes_nearly_used_up",
+    /// The storage reports counts of space that contradict each other.
+    CapacityImplausible => "capacity_implausible",
     /// What listens on the port does not speak ONC RPC.
     NotNfs => "not_nfs",
     /// The server does not serve the NFS version that the options ask for.

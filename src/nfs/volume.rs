@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::NfsError;
 use super::transport::{self, Records};
-use crate::model::Capacity;
+use crate::model::BlockCounts;
 
 const NFS: &str = "NFS";
 const MOUNT: &str = "MOUNT";
@@ -71,7 +71,7 @@ impl Volume {
     /// # Errors
     /// [`NfsError`] when this did not succeed within `deadline`. Its reason is
     /// [`StaleHandle`](crate::model::Reason::StaleHandle) when the volume must be opened again.
-    pub async fn capacity(&self, deadline: Duration) -> Result<Capacity, NfsError> {
+    pub async fn counts(&self, deadline: Duration) -> Result<BlockCounts, NfsError> {
         let calls = BoundedCalls::start(deadline);
         let mut client = self.client(&calls).await?;
         let arguments = FSSTAT3args { fsroot: self.root.clone() };
@@ -81,9 +81,15 @@ impl Volume {
                 let (call, path, status) = ("FSSTAT", self.path.clone(), nfsstat3::NFS3ERR_STALE);
                 Err(NfsError::Status { call, path, status })
             }
-            Nfs3Result::Ok(counts) => {
-                Ok(Capacity::from_blocks(1, counts.tbytes, counts.fbytes, counts.abytes, counts.tfiles, counts.ffiles))
-            }
+            Nfs3Result::Ok(counts) => Ok(BlockCounts {
+                unit_bytes: 1,
+                blocks: counts.tbytes,
+                free: counts.fbytes,
+                available: counts.abytes,
+                inodes: counts.tfiles,
+                // Linux's NFS client counts those that a user can use as the free ones (`nfs_statfs`).
+                inodes_free: counts.ffiles.min(counts.afiles),
+            }),
             Nfs3Result::Err((status, _)) => Err(NfsError::Status { call: "FSSTAT", path: self.path.clone(), status }),
         }
     }

@@ -13,7 +13,7 @@ mod mount_point;
 pub mod pool;
 pub mod protocol;
 
-use crate::model::Capacity;
+use crate::model::BlockCounts;
 pub use pool::{CallError, Lane, PoolStats, WorkerPool, WorkerPoolSettings};
 pub use protocol::{
     ARGUMENT, CanaryNames, CanaryRequest, CanaryWritten, FaultKind, FileSystemCounts, PreparedMountPoint, ReadBack,
@@ -22,16 +22,16 @@ pub use protocol::{
 
 // Not in the protocol, which a separate worker program must be able to include without the model.
 impl FileSystemCounts {
-    /// Returns the capacity in bytes and inodes.
+    /// Returns the counts without the type of the file system.
     #[must_use]
-    pub fn capacity(&self) -> Capacity {
-        Capacity::from_blocks(
-            self.unit_bytes,
-            self.blocks,
-            self.blocks_free,
-            self.blocks_available,
-            self.files,
-            self.files_free,
-        )
+    pub fn block_counts(&self) -> BlockCounts {
+        BlockCounts {
+            unit_bytes: self.unit_bytes,
+            blocks: self.blocks,
+            free: self.blocks_free,
+            available: self.blocks_available,
+            inodes: self.files,
+            inodes_free: self.files_free,
+        }
     }
 }
