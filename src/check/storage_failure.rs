@@ -85,10 +85,10 @@ fn of_errno(errno: Errno) -> (Reason, &'static str) {
         Errno::ETIMEDOUT | Errno::EAGAIN => (Reason::StorageTimedOut, "the server does not answer"),
         Errno::EACCES | Errno::EPERM => (
             Reason::WriteDenied,
-            "give the user of [probe.canary] uid and gid permission on the exported directory, or set them to the user that writes backups",
+            "the server denies this host access to the exported directory: check its owner and mode, and the options of the export",
         ),
         Errno::EROFS => (Reason::ReadOnly, "export it read-write, and drop `ro` from the NFS options"),
-        Errno::ENOSPC => (Reason::StorageFull, "delete old backups or enlarge the storage"),
+        Errno::ENOSPC => (Reason::StorageFull, "delete old backups, or enlarge the storage"),
         Errno::EDQUOT => (Reason::QuotaExceeded, "raise the quota of the backup user on the server"),
         _ => (Reason::InputOutputError, "check the server's log and disks, and `dmesg` on this host"),
     }

@@ -103,17 +103,23 @@ impl Default for Probe {
 pub(super) struct Canary {
     pub(super) enabled: bool,
     pub(super) interval: Text,
-    pub(super) uid: u32,
-    pub(super) gid: u32,
+    pub(super) uid: Spanned<Account>,
+    pub(super) gid: Spanned<Account>,
 }
-
-/// Default user id and group id of the user that writes backups: `nova` in Kolla's container images.
-const BACKUP_USER: u32 = 42436;
 
 impl Default for Canary {
     fn default() -> Self {
-        Self { enabled: true, interval: text("5m"), uid: BACKUP_USER, gid: BACKUP_USER }
+        let by_default = || Spanned::new(0..0, Account::Name("default".to_owned()));
+        Self { enabled: true, interval: text("5m"), uid: by_default(), gid: by_default() }
     }
+}
+
+/// Id or name of a user or group, or `default`.
+#[derive(Debug, Deserialize)]
+#[serde(untagged, expecting = "expected an id from 0 to 4294967294, a name, or \"default\"")]
+pub(super) enum Account {
+    Id(u32),
+    Name(String),
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -1,6 +1,7 @@
 //! Validation of each section of the file.
 
 mod api;
+mod backup_user;
 mod s3;
 
 use std::collections::BTreeMap;
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 
+use self::backup_user::Accounts;
 use super::error::InvalidValue;
 use super::raw::{self, Raw, Text};
 use super::{Settings, declared};
@@ -128,8 +130,7 @@ fn probe(raw: &raw::Probe) -> Validated<ProbeSettings> {
         canary: CanarySettings {
             enabled: raw.canary.enabled,
             interval: duration(&raw.canary.interval, "[probe.canary] interval", INTERVALS)?,
-            uid: raw.canary.uid,
-            gid: raw.canary.gid,
+            user: backup_user::backup_user(&raw.canary, &Accounts::of_host())?,
         },
     })
 }

@@ -6,6 +6,7 @@
 mod api;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -114,10 +115,48 @@ pub struct CanarySettings {
     pub enabled: bool,
     /// Time between two canaries.
     pub interval: Duration,
-    /// User id of the user that writes backups.
+    /// User that writes the canary, as it writes backups.
+    pub user: BackupUser,
+}
+
+/// Ids of the user that writes backups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BackupUser {
+    /// User id.
     pub uid: u32,
-    /// Group id of that user.
+    /// Group id.
     pub gid: u32,
+    /// Origin of the user id.
+    pub origin: BackupUserOrigin,
+}
+
+impl fmt::Display for BackupUser {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "uid {} gid {}", self.uid, self.gid)
+    }
+}
+
+/// Why a user is taken for the one that writes backups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BackupUserOrigin {
+    /// The configuration names it.
+    Configured,
+    /// It is the user `nova` of this host.
+    HostUser,
+    /// This host had no user `nova` when the agent read its configuration.
+    Default,
+}
+
+impl fmt::Display for BackupUserOrigin {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Configured => "set in [probe.canary]",
+            Self::HostUser => "the user nova of this host, because [probe.canary] sets no uid",
+            Self::Default => {
+                "the default, because [probe.canary] sets no uid and /etc/passwd had no user nova when the agent read its configuration"
+            }
+        })
+    }
 }
 
 /// Credentials and addressing of the buckets that a pattern matches (`[[s3.credentials]]`).
@@ -256,7 +295,11 @@ impl AgentSettings {
                 failures_before_offline: 2,
                 slow_after: long,
                 nearly_full_percent: 90.0,
-                canary: CanarySettings { enabled: false, interval: long, uid: 0, gid: 0 },
+                canary: CanarySettings {
+                    enabled: false,
+                    interval: long,
+                    user: BackupUser { uid: 0, gid: 0, origin: BackupUserOrigin::Configured },
+                },
             },
             s3_access: vec![S3AccessRule {
                 location: LocationPattern::new("*"),

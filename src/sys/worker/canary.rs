@@ -24,6 +24,7 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, PosixFadviseAdvice, openat, posix_fadvise};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, close, fsync, getegid, geteuid, getgroups, setfsgid, setfsuid, unlinkat};
+use rustix::fs::fstatfs;
 use uuid::Uuid;
 
 use super::directory::open_directory;
@@ -56,7 +57,27 @@ pub(super) fn write(request: &CanaryRequest) -> Result<CanaryWritten, WorkerFaul
     let assumed = Identity::assume(request.uid, request.gid)?;
     let outcome = write_as_user(&directory, request);
     drop(assumed);
-    outcome
+    outcome.map_err(|fault| with_cause(fault, &directory))
+}
+
+/// Adds the facts about the directory that explain the fault. A call that gets no answer adds nothing.
+fn with_cause(mut fault: WorkerFault, directory: &OwnedFd) -> WorkerFault {
+    let cause = match fault.errno() {
+        Some(Errno::EACCES | Errno::EPERM) => fstat(directory).ok().map(|stat| {
+            let mode = stat.st_mode & 0o7777;
+            format!("the root of the export belongs to uid {} gid {} and has mode {mode:04o}", stat.st_uid, stat.st_gid)
+        }),
+        // The same error as without space.
+        Some(Errno::ENOSPC) => fstatfs(directory)
+            .ok()
+            .filter(|counts| counts.f_files > 0 && counts.f_ffree == 0)
+            .map(|counts| format!("all {} inodes are used, so no file can be created", counts.f_files)),
+        _ => None,
+    };
+    if let Some(cause) = cause {
+        fault.at = format!("{}; {cause}", fault.at);
+    }
+    fault
 }
 
 fn write_as_user(directory: &OwnedFd, request: &CanaryRequest) -> Result<CanaryWritten, WorkerFault> {
@@ -218,6 +239,8 @@ fn fs_ids() -> (Uid, Gid) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nix::mount::{MntFlags, MsFlags, mount, umount2};
+    use nix::sched::{CloneFlags, unshare};
     use std::os::unix::fs::{PermissionsExt, chown};
     use std::time::{Duration, SystemTime};
 
@@ -289,11 +312,34 @@ mod tests {
         let fault = write(&request(path, uid, gid)).expect_err("root's directory");
         assert_eq!((fault.kind, fault.errno()), (FaultKind::System, Some(Errno::EACCES)), "{fault}");
         assert!(fault.at.starts_with("create /"), "{fault}");
+        assert!(fault.at.ends_with("; the root of the export belongs to uid 0 gid 0 and has mode 0755"), "{fault}");
         chown(path, Some(42436), Some(42436)).expect("an owner");
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o300)).expect("a mode");
         write(&request(path, uid, gid)).expect("its own directory, even if it cannot be listed");
         assert_eq!(fs_ids(), (geteuid(), getegid()), "and this is root again");
         assert!(names(path).is_empty());
+    }
+
+    #[test]
+    fn file_system_without_a_free_inode_is_named() {
+        if !geteuid().is_root() || unshare(CloneFlags::CLONE_NEWNS).is_err() {
+            return;
+        }
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path();
+        let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+        let mounted = mount(None::<&str>, "/", None::<&str>, private, None::<&str>)
+            .and_then(|()| mount(Some("tmpfs"), path, Some("tmpfs"), MsFlags::empty(), Some("nr_inodes=3,mode=0777")));
+        if mounted.is_err() {
+            return;
+        }
+        for name in ["one", "two"] {
+            File::create(path.join(name)).expect("a file");
+        }
+        let fault = write(&request(path, geteuid(), getegid())).expect_err("no inode is free");
+        assert_eq!(fault.errno(), Some(Errno::ENOSPC), "{fault}");
+        assert!(fault.at.ends_with("; all 3 inodes are used, so no file can be created"), "{fault}");
+        umount2(path, MntFlags::MNT_DETACH).expect("unmounted");
     }
 
     /// As the worker does for itself: they are the process's own, and are none of a test's rights.
