@@ -31,7 +31,9 @@ pub async fn nfs_reachable(address: &str, options: &NfsOptions, deadline: Durati
 /// Checks a server on a port, with a version.
 pub async fn answers_nfs(address: &str, port: u16, version: NfsVersion, deadline: Duration) -> Checked<NfsServer> {
     let end = Instant::now() + deadline;
-    let Connected { stream, addresses } = match tcp_connect(address, port, deadline).await.into_fact() {
+    let connecting = tcp_connect(address, port, deadline).await;
+    let warnings = connecting.findings().to_vec();
+    let Connected { stream, addresses } = match connecting.into_fact() {
         Ok(connected) => connected,
         Err(checked) => return checked,
     };
@@ -42,7 +44,9 @@ pub async fn answers_nfs(address: &str, port: u16, version: NfsVersion, deadline
     };
     let left = end.saturating_duration_since(Instant::now());
     match nfs::ping(stream, version, left).await {
-        Ok(()) => Checked::passed(NfsServer { address: peer.ip(), addresses }).detail(format!("{peer} answers NFS")),
+        Ok(()) => Checked::passed(NfsServer { address: peer.ip(), addresses })
+            .detail(format!("{peer} answers NFS"))
+            .with_warnings(warnings),
         Err(error) if error.is_timeout() => Checked::timed_out(error.finding()),
         Err(error) => Checked::failed(error.finding()),
     }

@@ -1,12 +1,14 @@
 //! First check of any storage over a network: does the address accept connections?
 //!
 //! Name lookup and connect share one deadline. The addresses of a name are tried one after the other, each with an
-//! equal share of the remaining time. So an address that drops packets does not hide another that works.
+//! equal share of the remaining time. So an address that drops packets does not hide another that works. It is a
+//! warning, because other programs, such as mount.nfs, wait for it much longer.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use nix::errno::Errno;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
@@ -40,29 +42,47 @@ pub async fn tcp_connect(address: &str, port: u16, deadline: Duration) -> Checke
         Err(ResolveError::NotFound(why)) => return Checked::failed(not_resolved(address, &why)),
     };
     addresses.iter_mut().for_each(|address| address.set_port(port));
-    let all: Vec<IpAddr> = addresses.iter().map(SocketAddr::ip).collect();
+    connect_any(address, port, &addresses, deadline, ends).await
+}
+
+/// Connects to one of the addresses of `name`.
+async fn connect_any(
+    name: &str,
+    port: u16,
+    addresses: &[SocketAddr],
+    deadline: Duration,
+    ends: Instant,
+) -> Checked<Connected> {
     let tried = &addresses[..addresses.len().min(ADDRESSES_TRIED)];
-    let mut failure = None;
-    let mut unanswered = false;
+    let mut failure: Option<(SocketAddr, io::Error)> = None;
+    let mut silent = Vec::new();
     for (position, socket_address) in tried.iter().enumerate() {
         let left = ends.saturating_duration_since(Instant::now());
         let share = left / u32::try_from(tried.len() - position).unwrap_or(1);
         match timeout(share, TcpStream::connect(socket_address)).await {
-            Ok(Ok(stream)) => return Checked::passed(Connected { stream, addresses: all }),
-            Ok(Err(error)) if error.kind() == io::ErrorKind::TimedOut => unanswered = true,
-            Ok(Err(error)) => failure = Some((socket_address, error)),
-            Err(_) => unanswered = true,
+            Ok(Ok(stream)) => {
+                let warning = (!silent.is_empty()).then(|| silent_addresses(name, &silent, *socket_address));
+                let addresses = addresses.iter().map(SocketAddr::ip).collect();
+                return Checked::passed(Connected { stream, addresses }).with_warnings(warning);
+            }
+            Ok(Err(error)) if error.kind() != io::ErrorKind::TimedOut => {
+                // An address without a route comes last, and says less than the refusal of another.
+                if failure.as_ref().is_none_or(|(_, earlier)| !is_of_server(earlier) && is_of_server(&error)) {
+                    failure = Some((*socket_address, error));
+                }
+            }
+            Ok(Err(_)) | Err(_) => silent.push(socket_address.ip()),
         }
     }
     match failure {
         // An address that did not answer may do so later. Only a refusal by all is definite.
-        Some((socket_address, error)) if !unanswered => {
-            Checked::failed(connect_failed(address, *socket_address, &error))
+        Some((socket_address, error)) if silent.is_empty() => {
+            Checked::failed(connect_failed(name, socket_address, &error))
         }
         _ => Checked::timed_out(Finding::new(
             Reason::ConnectTimedOut,
             format!(
-                "nothing answered at {address} port {port} within {} ms: check that the server is up and that no firewall drops the packets",
+                "nothing answered at {name} port {port} within {} ms: check that the server is up and that no firewall drops the packets",
                 deadline.as_millis()
             ),
         )),
@@ -98,6 +118,31 @@ fn not_resolved(address: &str, why: &str) -> Finding {
     )
 }
 
+/// Warning about the addresses that did not answer before another one did.
+fn silent_addresses(name: &str, silent: &[IpAddr], answering: SocketAddr) -> Finding {
+    let (port, silent) = (answering.port(), silent.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "));
+    Finding::new(
+        Reason::ConnectTimedOut,
+        format!(
+            "{name} has an address that does not answer on port {port}: {silent}. The agent used {} instead, but programs that try the addresses in their order, such as mount.nfs, wait for it: repair it, or remove it from DNS or /etc/hosts",
+            answering.ip()
+        ),
+    )
+}
+
+/// Whether the server, or something in front of it, answered.
+fn is_of_server(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(error.kind(), ConnectionRefused | ConnectionReset | ConnectionAborted)
+}
+
+/// Whether the error of connecting to an address means that this host has no IPv6: it is disabled, or has no address or
+/// no route.
+fn lacks_ipv6(address: SocketAddr, error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw);
+    address.is_ipv6() && matches!(errno, Some(Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL | Errno::ENETUNREACH))
+}
+
 fn connect_failed(address: &str, socket_address: SocketAddr, error: &io::Error) -> Finding {
     let port = socket_address.port();
     let at = if address == socket_address.ip().to_string() {
@@ -106,6 +151,12 @@ fn connect_failed(address: &str, socket_address: SocketAddr, error: &io::Error) 
         format!("{address} ({}) port {port}", socket_address.ip())
     };
     match error.kind() {
+        _ if lacks_ipv6(socket_address, error) => Finding::new(
+            Reason::HostUnreachable,
+            format!(
+                "this host has no IPv6 to reach {at} ({error}): give it an IPv6 address and a route, or use an IPv4 address of the server"
+            ),
+        ),
         io::ErrorKind::ConnectionRefused => Finding::new(
             Reason::ConnectionRefused,
             format!("{at} refused the connection: start the service there, or correct the port"),
@@ -151,24 +202,75 @@ mod tests {
         assert!(checked.finding().is_some_and(|finding| finding.message.contains(&format!("127.0.0.1 port {port}"))));
     }
 
+    /// A listener that never accepts, with a full queue: the kernel then drops further SYNs.
+    async fn silent_listener(address: &str) -> (TcpListener, Vec<TcpStream>) {
+        let socket = tokio::net::TcpSocket::new_v4().expect("socket");
+        socket.bind(address.parse().expect("address")).expect("bind");
+        let listener = socket.listen(1).expect("listen");
+        let address = listener.local_addr().expect("address");
+        let mut queue = Vec::new();
+        while let Ok(Ok(stream)) = timeout(DEADLINE, TcpStream::connect(address)).await {
+            queue.push(stream);
+            assert!(queue.len() <= 16, "the queue is never full");
+        }
+        (listener, queue)
+    }
+
     #[tokio::test]
     async fn full_backlog_times_out_within_the_deadline() {
-        // A listener that never accepts, with a full queue: the kernel then drops further SYNs.
-        let socket = tokio::net::TcpSocket::new_v4().expect("socket");
-        socket.bind("127.0.0.1:0".parse().expect("address")).expect("bind");
-        let listener = socket.listen(1).expect("listen");
+        let (listener, _queue) = silent_listener("127.0.0.1:0").await;
         let port = listener.local_addr().expect("address").port();
         let began = Instant::now();
-        let mut queue = Vec::new();
-        let checked = loop {
-            let checked = tcp_connect("127.0.0.1", port, DEADLINE).await;
-            if checked.outcome() != Outcome::Passed || queue.len() > 16 {
-                break checked;
-            }
-            queue.push(checked);
-        };
+        let checked = tcp_connect("127.0.0.1", port, DEADLINE).await;
         assert_eq!((checked.outcome(), checked.reason()), (Outcome::TimedOut, Some(Reason::ConnectTimedOut)));
         assert!(began.elapsed() < DEADLINE * 2, "{:?}", began.elapsed());
+    }
+
+    #[test]
+    fn host_without_ipv6_is_named() {
+        let (v6, v4) = ("[fd00::1]:2049".parse().expect("address"), "10.0.0.1:2049".parse().expect("address"));
+        for errno in [Errno::EAFNOSUPPORT, Errno::EADDRNOTAVAIL, Errno::ENETUNREACH] {
+            let finding = connect_failed("nas", v6, &io::Error::from(errno));
+            assert_eq!(finding.reason, Reason::HostUnreachable, "{errno}");
+            assert!(
+                finding.message.starts_with("this host has no IPv6 to reach nas (fd00::1) port 2049"),
+                "{finding:?}"
+            );
+            let finding = connect_failed("nas", v4, &io::Error::from(errno));
+            assert!(!finding.message.contains("IPv6"), "{finding:?}");
+        }
+        let finding = connect_failed("fd00::1", v6, &io::Error::from(Errno::EHOSTUNREACH));
+        assert!(finding.message.starts_with("this host has no route to fd00::1 port 2049"), "{finding:?}");
+    }
+
+    async fn connect_to(addresses: [&str; 2], port: u16) -> Checked<Connected> {
+        let addresses = addresses.map(|address| SocketAddr::new(address.parse().expect("an address"), port));
+        connect_any("nas", port, &addresses, DEADLINE, Instant::now() + DEADLINE).await
+    }
+
+    #[tokio::test]
+    async fn silent_address_before_one_that_answers_is_a_warning() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        let port = listener.local_addr().expect("address").port();
+        let (_silent, _queue) = silent_listener(&format!("127.0.0.2:{port}")).await;
+        let checked = connect_to(["127.0.0.2", "127.0.0.1"], port).await;
+        assert_eq!((checked.outcome(), checked.reason()), (Outcome::Passed, Some(Reason::ConnectTimedOut)));
+        let message = checked.finding().map_or("", |finding| finding.message.as_str());
+        assert!(message.contains(": 127.0.0.2. The agent used 127.0.0.1 instead"), "{message}");
+        assert_eq!(connect_to(["127.0.0.1", "127.0.0.2"], port).await.reason(), None, "it is not tried");
+    }
+
+    #[tokio::test]
+    async fn refusal_says_more_than_a_missing_route() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        let port = listener.local_addr().expect("address").port();
+        drop(listener);
+        // The kernel has no route for a connection to the broadcast address.
+        for addresses in [["127.0.0.1", "255.255.255.255"], ["255.255.255.255", "127.0.0.1"]] {
+            assert_eq!(connect_to(addresses, port).await.reason(), Some(Reason::ConnectionRefused), "{addresses:?}");
+        }
+        let unreachable = connect_to(["255.255.255.255", "255.255.255.255"], port).await;
+        assert_eq!(unreachable.reason(), Some(Reason::HostUnreachable));
     }
 
     #[tokio::test]
