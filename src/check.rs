@@ -16,6 +16,7 @@ pub mod exported;
 pub(crate) mod fake;
 pub mod lock_proof;
 pub mod mount_capacity;
+mod mount_failure;
 pub mod mount_traffic;
 pub mod mounted;
 pub mod nfs_reachable;

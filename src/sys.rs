@@ -9,7 +9,8 @@
 //!   `mount.nfs`. Each has a deadline. Each target has at most one child at a time ([`children`]).
 //!
 //! `.clippy.toml` bans functions that would bypass them from the rest of the crate. Other parts of the host that
-//! cannot block the agent are here too: the service manager ([`systemd`]), facts about this node ([`node`]),
+//! cannot block the agent are here too: the service manager ([`systemd`]), facts about this node ([`node`]), the right to
+//! mount ([`may_mount`]),
 //! name resolution ([`resolve`]), groups ([`group`]), files with secrets ([`secret_file`]), the log queue
 //! ([`log_queue`]) and heaps ([`heap`]).
 
@@ -19,6 +20,7 @@ pub mod command;
 pub mod group;
 pub mod heap;
 pub mod log_queue;
+mod mount_right;
 pub mod mount_stats;
 pub mod mount_table;
 pub mod node;
@@ -30,6 +32,7 @@ pub mod worker;
 pub use children::{ChildCensus, StuckChild};
 pub use command::{CommandError, Finished, run_bounded};
 pub use log_queue::LogQueue;
+pub use mount_right::may_mount;
 pub use mount_stats::{MountCounters, MountStats, MountStatsCache};
 pub use mount_table::{MountEntry, MountTable, MountTableWatch};
 pub use node::NodeFacts;

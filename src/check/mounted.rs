@@ -14,58 +14,16 @@ use nix::errno::Errno;
 
 use super::Checked;
 use super::expected_mount::{ExpectedMount, PathMount};
+use super::mount_failure::{command_failure, mount_failure};
 use super::nfs_reachable::answers_nfs;
 use super::storage_failure::{storage_failure, wrong_answer};
 use crate::model::report::{Finding, MountFacts};
 use crate::model::{NfsOptions, Outcome, Reason};
 use crate::sys::worker::FaultKind;
-use crate::sys::{
-    CallError, CommandError, Finished, Lane, MountEntry, MountTableWatch, Request, Response, WorkerPool, run_bounded,
-};
+use crate::sys::{CallError, Lane, MountEntry, MountTableWatch, Request, Response, WorkerPool, may_mount, run_bounded};
 
 /// Command that mounts NFS. The agent calls it directly, so that the process that may hang is its own child.
 pub const MOUNT_NFS: &str = "/sbin/mount.nfs";
-
-/// Exit code of mount(8) and its helpers for an incorrect invocation or a missing permission.
-const EXIT_INCORRECT_USE: i32 = 1;
-
-/// Messages of mount.nfs (nfs-utils `utils/mount/error.c`, `stropts.c`) with a definite meaning, and the
-/// remedy.
-const MOUNT_NFS_ERRORS: &[(&str, Reason, &str)] = &[
-    ("access denied by server", Reason::ExportDenied, "allow this host in the server's exports"),
-    ("No such file or directory", Reason::ExportNotFound, "correct the path, or create and export it on the server"),
-    ("Stale file handle", Reason::StaleHandle, "export the directory again on the server (exportfs -r)"),
-    (
-        "requested NFS version or transport protocol is not supported",
-        Reason::NfsVersionUnsupported,
-        "change nfsvers= in the NFS options",
-    ),
-    ("Protocol not supported", Reason::NfsVersionUnsupported, "change nfsvers= in the NFS options"),
-    ("Connection refused", Reason::ConnectionRefused, "start the NFS server, and for NFSv3 its port mapper and mountd"),
-    ("No route to host", Reason::HostUnreachable, "check the routes of this host and the firewall of the server"),
-    (
-        "Operation not permitted",
-        Reason::MountNotPermitted,
-        "run the agent as root or with CAP_SYS_ADMIN, or with mode = \"none\"",
-    ),
-    (
-        "must be superuser",
-        Reason::MountNotPermitted,
-        "run the agent as root or with CAP_SYS_ADMIN, or with mode = \"none\"",
-    ),
-    (
-        "only root can",
-        Reason::MountNotPermitted,
-        "run the agent as root or with CAP_SYS_ADMIN, or with mode = \"none\"",
-    ),
-    ("No such device", Reason::MountFailed, "this kernel has no NFS client: load it with `modprobe nfs`"),
-    ("unknown filesystem type", Reason::MountFailed, "this kernel has no NFS client: load it with `modprobe nfs`"),
-    ("rpc.statd is not running", Reason::MountFailed, "add nolock to the NFS options, or start rpc-statd"),
-    ("incorrect mount option", Reason::MountFailed, "correct the NFS options, see nfs(5)"),
-];
-
-/// Messages of mount.nfs that mean that the server did not answer.
-const MOUNT_NFS_TIMEOUTS: &[&str] = &["Connection timed out", "timed out"];
 
 /// Mount of the target's export.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -299,49 +257,8 @@ async fn mount<T>(
         [expected.mapped_export.to_string().into(), expected.path.into(), "-o".into(), options.for_mount().into()];
     match run_bounded(workers.census(), expected.target, Path::new(MOUNT_NFS), &arguments, deadline).await {
         Ok(finished) if finished.is_success() => None,
-        Ok(finished) => Some(mount_failure(&finished)),
+        Ok(finished) => Some(mount_failure(&finished, options, may_mount())),
         Err(error) => Some(command_failure(&error)),
-    }
-}
-
-fn mount_failure<T>(finished: &Finished) -> Checked<T> {
-    let words = finished.stderr.trim().replace('\n', "; ");
-    let words = if words.is_empty() { format!("exit code {:?}", finished.code) } else { words };
-    if let Some((_, reason, advice)) = MOUNT_NFS_ERRORS.iter().find(|(text, ..)| words.contains(text)) {
-        return Checked::failed(Finding::new(*reason, format!("{words}: {advice}")));
-    }
-    if MOUNT_NFS_TIMEOUTS.iter().any(|text| words.contains(text)) {
-        let advice = "the server answers NULL but not the mount request: check its load, its mountd, and the firewall";
-        return Checked::timed_out(Finding::new(Reason::MountTimedOut, format!("{words}: {advice}")));
-    }
-    let advice =
-        if finished.code == Some(EXIT_INCORRECT_USE) { "check the NFS options, see nfs(5)" } else { "see nfs(5)" };
-    Checked::failed(Finding::new(Reason::MountFailed, format!("{words}: {advice}")))
-}
-
-fn command_failure<T>(error: &CommandError) -> Checked<T> {
-    match error {
-        CommandError::NotFound(program) => Checked::failed(Finding::new(
-            Reason::MountHelperMissing,
-            format!(
-                "{} is not installed: install nfs-common (Debian, Ubuntu) or nfs-utils (RHEL, SUSE)",
-                program.display()
-            ),
-        )),
-        CommandError::TimedOut { unkillable: Some(_), .. } => Checked::failed(Finding::new(
-            Reason::ProbeStuck,
-            format!(
-                "{error}, and the process cannot be killed; the agent does not probe this target until it has ended"
-            ),
-        )),
-        CommandError::TimedOut { .. } => Checked::timed_out(Finding::new(
-            Reason::MountTimedOut,
-            format!(
-                "{error}: the server answers NULL but not the mount request; check its load, its mountd, and the firewall"
-            ),
-        )),
-        CommandError::Claim { .. } => Checked::failed(Finding::new(Reason::ProbeStuck, error.to_string())),
-        CommandError::Spawn { .. } => Checked::failed(Finding::new(Reason::AgentError, error.to_string())),
     }
 }
 

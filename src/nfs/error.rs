@@ -66,6 +66,11 @@ pub enum NfsError {
         /// The called service.
         service: &'static str,
     },
+    /// The port mapper does not know the MOUNT service.
+    #[error(
+        "the server's port mapper does not know mountd (MOUNT version 3 over TCP): start mountd there, check `rpcinfo -p`, or set mountport= in the NFS options"
+    )]
+    NoMountd,
     /// The server provides the program in other versions only.
     #[error(
         "the server provides {service} in versions {low} to {high}, but the NFS options require {requested}: change nfsvers=, or enable the version on the server"
@@ -125,7 +130,9 @@ fn advice(status: nfsstat3) -> &'static str {
             "the export does not allow this host; check the server's exports"
         }
         nfsstat3::NFS3ERR_IO => "the server cannot read its own storage; check its log and its disks",
-        nfsstat3::NFS3ERR_JUKEBOX => "the server asks for a retry later",
+        nfsstat3::NFS3ERR_JUKEBOX => {
+            "the server asks for a retry later, as it does in the grace period after its start, or while it fetches data"
+        }
         _ => "check the server's log",
     }
 }
@@ -158,7 +165,7 @@ impl NfsError {
             },
             Self::TimedOut { .. } => Reason::ResponseTimedOut,
             Self::Broken { .. } => Reason::ConnectionBroken,
-            Self::NotRpc { .. } | Self::NotServed { .. } => Reason::NotNfs,
+            Self::NotRpc { .. } | Self::NotServed { .. } | Self::NoMountd => Reason::NotNfs,
             Self::Version { .. } => Reason::NfsVersionUnsupported,
             Self::AccessRefused { .. } => Reason::NfsAccessRefused,
             Self::Export { status, .. } => match status {
@@ -169,6 +176,7 @@ impl NfsError {
             Self::Status { status, .. } => match status {
                 nfsstat3::NFS3ERR_STALE | nfsstat3::NFS3ERR_BADHANDLE => Reason::StaleHandle,
                 nfsstat3::NFS3ERR_ACCES | nfsstat3::NFS3ERR_PERM => Reason::ExportDenied,
+                nfsstat3::NFS3ERR_JUKEBOX => Reason::ResponseTimedOut,
                 _ => Reason::InputOutputError,
             },
         }
@@ -199,6 +207,20 @@ mod tests {
         assert_eq!(reason(RpcError::UnexpectedXid), Reason::NotNfs);
         assert_eq!(reason(RpcError::Io(io::ErrorKind::UnexpectedEof.into())), Reason::ConnectionBroken);
         assert_eq!(reason(RpcError::Io(io::ErrorKind::InvalidData.into())), Reason::NotNfs);
+    }
+
+    #[test]
+    fn server_in_its_grace_period_may_be_right_later() {
+        let error = NfsError::Status { call: "FSINFO", path: "/b".into(), status: nfsstat3::NFS3ERR_JUKEBOX };
+        assert!(error.is_timeout());
+        assert_eq!(error.reason(), Reason::ResponseTimedOut);
+        assert!(error.to_string().contains("grace period"), "{error}");
+    }
+
+    #[test]
+    fn missing_mountd_is_named() {
+        let message = NfsError::NoMountd.finding().message;
+        assert!(message.contains("mountd") && !message.contains(" port="), "{message}");
     }
 
     #[test]

@@ -107,7 +107,7 @@ async fn ask_port_mapper(server: IpAddr, calls: &BoundedCalls) -> Result<u16, Nf
     let answer = client.call::<_, u32>(portmap::PROGRAM, portmap::VERSION, PMAP_PROG::PMAPPROC_GETPORT as u32, &wanted);
     let port = calls.call(PORT_MAPPER, "GETPORT", portmap::VERSION, answer).await?;
     match u16::try_from(port) {
-        Ok(0) => Err(NfsError::NotServed { service: "MOUNT version 3 over TCP" }),
+        Ok(0) => Err(NfsError::NoMountd),
         Ok(port) => Ok(port),
         Err(_) => {
             let detail = format!("{port} is not a port");

@@ -1,4 +1,4 @@
-//! Mounts of a table, and failures of mount.nfs.
+//! Mounts of a table, and mount points that cannot be created.
 
 use super::*;
 use crate::check::server_addresses::ServerAddresses;
@@ -50,34 +50,4 @@ fn mount_point_that_cannot_be_created_has_advice_about_this_host() {
     }
     let died = unprepared::<()>(CallError::ShutDown);
     assert_eq!(died.reason(), Some(Reason::AgentError));
-}
-
-fn failure(code: i32, stderr: &str) -> Checked {
-    let stderr = stderr.to_owned();
-    let (code, signal, stdout, duration) = (Some(code), None, String::new(), Duration::ZERO);
-    mount_failure(&Finished { code, signal, stdout, stderr, duration })
-}
-
-#[test]
-fn mount_nfs_error_maps_to_reason() {
-    for (words, reason) in [
-        ("mount.nfs: access denied by server while mounting nas:/b", Reason::ExportDenied),
-        (
-            "mount.nfs: mounting nas:/b failed, reason given by server: No such file or directory",
-            Reason::ExportNotFound,
-        ),
-        (
-            "mount.nfs: requested NFS version or transport protocol is not supported for /m",
-            Reason::NfsVersionUnsupported,
-        ),
-        ("mount.nfs: Operation not permitted for nas:/b on /m", Reason::MountNotPermitted),
-        ("mount.nfs: an incorrect mount option was specified", Reason::MountFailed),
-        ("mount.nfs: an unknown message", Reason::MountFailed),
-    ] {
-        let checked = failure(32, words);
-        assert_eq!((checked.outcome(), checked.reason()), (Outcome::Failed, Some(reason)), "{words}");
-        assert!(checked.finding().is_some_and(|finding| finding.message.contains(words)));
-    }
-    let timed_out = failure(32, "mount.nfs: Connection timed out for nas:/b on /m");
-    assert_eq!((timed_out.outcome(), timed_out.reason()), (Outcome::TimedOut, Some(Reason::MountTimedOut)));
 }
