@@ -6,6 +6,9 @@
 //! ([`report`], [`reason`], [`usage_listing`]), how capacity is written ([`capacity`]), who may see what ([`caller`]),
 //! and what configuration is able to ask for ([`settings`]).
 
+#[macro_use]
+mod named;
+
 pub mod caller;
 pub mod capacity;
 pub mod cause;
@@ -34,7 +37,8 @@ pub use reason::Reason;
 pub use registry_url::RegistryUrl;
 pub use report::{CheckName, CheckResult, LockMode, LockProof, LockVerdict, Outcome, Report, Scope, Status, Verdict};
 pub use target::{Target, TargetId};
-pub use target_spec::{NfsTarget, S3Target, SpecFields, TargetKind, TargetSpec};
+// All of it, so that a new kind does not change this file.
+pub use target_spec::*;
 pub use target_type::{TargetType, TargetTypeId};
 pub use transition::{PastFinding, Transition};
 pub use usage_listing::UsageListing;

@@ -4,9 +4,6 @@
 //! [`TargetSpec::from_fields`] is the only place that turns them into a specification, and an error names the
 //! field that is wrong.
 
-use std::fmt;
-use std::str::FromStr;
-
 use serde::{Deserialize, Serialize};
 
 use super::export::ExportError;
@@ -14,51 +11,19 @@ use super::line::invisible_problem;
 use super::mount_name::PathKey;
 use super::{NfsExport, S3Endpoint, S3Location};
 
-/// Kind of a target.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum TargetKind {
-    /// NFS export.
-    Nfs,
-    /// S3 bucket.
-    S3,
-}
-
-impl TargetKind {
-    /// Every kind.
-    pub const ALL: &'static [Self] = &[Self::Nfs, Self::S3];
-
-    /// Name of the kind in the API and the configuration.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Nfs => "nfs",
-            Self::S3 => "s3",
-        }
+named! {
+    /// Kind of a target.
+    TargetKind {
+        /// NFS export.
+        Nfs => "nfs",
+        /// S3 bucket.
+        S3 => "s3",
     }
 }
-
-impl fmt::Display for TargetKind {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.pad(self.as_str())
-    }
-}
-
-/// A text that does not name a kind of target.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a type of backup target, expected {names}", names = kind_names())]
-pub struct UnknownKind(pub String);
 
 /// Every kind, as an error lists them: `"nfs" or "s3"`.
 fn kind_names() -> String {
     TargetKind::ALL.iter().map(|kind| format!("{:?}", kind.as_str())).collect::<Vec<_>>().join(" or ")
-}
-
-impl FromStr for TargetKind {
-    type Err = UnknownKind;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Self::ALL.iter().copied().find(|kind| kind.as_str() == text).ok_or_else(|| UnknownKind(text.to_owned()))
-    }
 }
 
 /// Storage of a target.
@@ -153,8 +118,8 @@ pub enum SpecProblem {
     #[error("missing, expected {}", kind_names())]
     NoKind,
     /// A `type` that does not exist.
-    #[error(transparent)]
-    UnknownKind(#[from] UnknownKind),
+    #[error("{0:?} is not a type of backup target, expected {names}", names = kind_names())]
+    UnknownKind(String),
     /// A field that this kind requires.
     #[error("missing, a target of type {kind} needs {expected}")]
     Missing {
@@ -225,7 +190,7 @@ impl TargetSpec {
     /// [`SpecError`] with the first field that is missing, malformed, or not a field of the given kind.
     pub fn from_fields(fields: &SpecFields) -> Result<Self, SpecError> {
         let kind = fields.kind.as_deref().ok_or_else(|| SpecField::Kind.wrong(SpecProblem::NoKind))?;
-        match kind.parse().map_err(|error: UnknownKind| SpecField::Kind.wrong(error))? {
+        match TargetKind::parse(kind).ok_or_else(|| SpecField::Kind.wrong(SpecProblem::UnknownKind(kind.to_owned())))? {
             TargetKind::Nfs => NfsTarget::from_fields(fields).map(Self::Nfs),
             TargetKind::S3 => S3Target::from_fields(fields).map(Self::S3),
         }
@@ -255,10 +220,12 @@ impl TargetSpec {
     /// [`SpecError`] with the first field that is fixed, malformed, or not a field of this kind.
     pub fn with_fields(&self, given: &SpecFields) -> Result<Self, SpecError> {
         let (export, mut fields) = (self.export(), self.to_fields());
+        // Names every field, so that a new one is either fixed or changed.
+        let SpecFields { kind, filesystem_export, s3_endpoint_url, s3_bucket, immutable } = given;
         for (field, given, current) in [
-            (SpecField::Kind, &given.kind, Some(self.kind().as_str())),
-            (SpecField::FilesystemExport, &given.filesystem_export, Some(export.as_str())),
-            (SpecField::S3Bucket, &given.s3_bucket, fields.s3_bucket.as_deref()),
+            (SpecField::Kind, kind, Some(self.kind().as_str())),
+            (SpecField::FilesystemExport, filesystem_export, Some(export.as_str())),
+            (SpecField::S3Bucket, s3_bucket, fields.s3_bucket.as_deref()),
         ] {
             if let Some(given) = given.clone().filter(|given| given != current.unwrap_or_default()) {
                 return Err(field.wrong(match current {
@@ -267,10 +234,10 @@ impl TargetSpec {
                 }));
             }
         }
-        if let Some(endpoint) = &given.s3_endpoint_url {
+        if let Some(endpoint) = s3_endpoint_url {
             fields.s3_endpoint_url = Some(endpoint.clone());
         }
-        fields.immutable = given.immutable.or(fields.immutable);
+        fields.immutable = immutable.or(fields.immutable);
         let changed = Self::from_fields(&fields)?;
         if changed.export() != export {
             let given = fields.s3_endpoint_url.unwrap_or_default();
@@ -315,19 +282,20 @@ impl TargetSpec {
 
 impl NfsTarget {
     fn from_fields(fields: &SpecFields) -> Result<Self, SpecError> {
+        let SpecFields { kind: _, filesystem_export, s3_endpoint_url, s3_bucket, immutable } = fields;
         let kind = TargetKind::Nfs;
         for (field, is_given) in [
-            (SpecField::S3EndpointUrl, fields.s3_endpoint_url.is_some()),
-            (SpecField::S3Bucket, fields.s3_bucket.is_some()),
+            (SpecField::S3EndpointUrl, s3_endpoint_url.is_some()),
+            (SpecField::S3Bucket, s3_bucket.is_some()),
             // Without object lock, it is not immutable anyway.
-            (SpecField::Immutable, fields.immutable == Some(true)),
+            (SpecField::Immutable, *immutable == Some(true)),
         ] {
             if is_given {
                 return Err(field.wrong(SpecProblem::NotOfKind(kind)));
             }
         }
         let field = SpecField::FilesystemExport;
-        let export = fields.filesystem_export.as_deref().ok_or(SpecProblem::Missing { kind, expected: "host:/path" });
+        let export = filesystem_export.as_deref().ok_or(SpecProblem::Missing { kind, expected: "host:/path" });
         let export = export.and_then(|text| Ok(NfsExport::parse(text)?)).map_err(|problem| field.wrong(problem))?;
         Ok(Self { export })
     }
@@ -335,19 +303,19 @@ impl NfsTarget {
 
 impl S3Target {
     fn from_fields(fields: &SpecFields) -> Result<Self, SpecError> {
+        let SpecFields { kind: _, filesystem_export, s3_endpoint_url, s3_bucket, immutable } = fields;
         let kind = TargetKind::S3;
-        let endpoint = fields.s3_endpoint_url.as_deref().map(S3Endpoint::parse).transpose();
+        let endpoint = s3_endpoint_url.as_deref().map(S3Endpoint::parse).transpose();
         let endpoint = endpoint.map_err(|error| SpecField::S3EndpointUrl.wrong(error))?;
-        let bucket =
-            fields.s3_bucket.as_deref().ok_or(SpecProblem::Missing { kind, expected: "the name of its bucket" });
+        let bucket = s3_bucket.as_deref().ok_or(SpecProblem::Missing { kind, expected: "the name of its bucket" });
         let location = bucket
             .and_then(|bucket| Ok(S3Location::new(endpoint, bucket)?))
             .map_err(|problem| SpecField::S3Bucket.wrong(problem))?;
-        match &fields.filesystem_export {
+        match filesystem_export {
             Some(given) if *given != location.to_string() => {
                 Err(SpecField::FilesystemExport.wrong(SpecProblem::Contradicts { given: given.clone(), location }))
             }
-            _ => Ok(Self { location, immutable: fields.immutable.unwrap_or(false) }),
+            _ => Ok(Self { location, immutable: immutable.unwrap_or(false) }),
         }
     }
 }

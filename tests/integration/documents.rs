@@ -7,6 +7,10 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use clap::CommandFactory as _;
+use targetwatch::cli::Cli;
+use targetwatch::model::CheckName;
+
 use crate::daemon::Daemon;
 use crate::workspace::Workspace;
 
@@ -127,6 +131,34 @@ async fn api_page_lists_every_route() {
     let rows = page.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
     let listed: BTreeSet<String> = rows.filter(|cell| cell.contains(" /")).map(str::to_owned).collect();
     assert_eq!(listed, served);
+}
+
+#[test]
+fn reports_page_lists_every_check() {
+    let page = read("docs/reports.md");
+    let (_, section) = page.split_once("| check | verifies |").expect("the table");
+    let (table, _) = section.split_once("\n\n").expect("its end");
+    let rows = table.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+    let listed: BTreeSet<&str> = rows.collect();
+    assert_eq!(listed, CheckName::ALL.iter().map(|check| check.as_str()).collect());
+}
+
+#[test]
+fn command_line_page_lists_every_subcommand() {
+    let page = read("docs/cli.md");
+    let mut listed = 0;
+    for command in Cli::command().get_subcommands() {
+        let name = command.get_name();
+        let rows: String = page.lines().filter(|line| line.starts_with(&format!("| `{name}"))).collect();
+        assert!(!rows.is_empty(), "docs/cli.md has no row for {name}");
+        for subcommand in command.get_subcommands().map(clap::Command::get_name) {
+            listed += 1;
+            let is_listed =
+                rows.contains(&format!("`{name} {subcommand}")) || rows.contains(&format!("`{subcommand}`"));
+            assert!(is_listed, "docs/cli.md does not list {name} {subcommand}");
+        }
+    }
+    assert!(listed > 20, "{listed} subcommands found");
 }
 
 #[test]
