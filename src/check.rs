@@ -106,6 +106,12 @@ impl<T> Checked<T> {
         self
     }
 
+    /// Converts the fact.
+    pub fn map<U>(self, convert: impl FnOnce(T) -> U) -> Checked<U> {
+        let Self { outcome, findings, detail, fact } = self;
+        Checked { outcome, findings, detail, fact: fact.map(convert) }
+    }
+
     /// Adds a fact for the reader of the report.
     #[must_use]
     pub fn detail(mut self, detail: impl Into<String>) -> Self {

@@ -13,26 +13,26 @@ use crate::s3::{BucketApi, ObjectLock, S3Failure, within};
 
 /// Reads the object-lock configuration. A target that is declared immutable fails without one, and has a warning if
 /// new objects get no retention by default, or one below `min_retention`. For another target it is only a fact, and
-/// a service that does not report it is not a failure.
+/// a service that does not report it is not a failure. The fact of the check is then the reason why it is not known.
 pub async fn object_lock(
     api: &dyn BucketApi,
     location: &S3Location,
     immutable: bool,
     min_retention: Duration,
     deadline: Duration,
-) -> Checked<ObjectLock> {
+) -> Checked<Result<ObjectLock, Reason>> {
     let lock = match within(deadline, api.object_lock()).await {
         Ok(lock) => lock,
         Err(failure) if failure.lacks_configuration() => {
             let none = ObjectLock { enabled: None, default_retention: None };
-            return not_reported("object lock", &failure, location, immutable).with_fact(none);
+            return not_reported("object lock", &failure, location, immutable).with_fact(Ok(none));
         }
-        Err(failure) if !immutable && (failure.is_refusal_to_tell() || failure.is_server_trouble()) => {
-            return Checked::not_needed(unanswered(&failure, location));
+        Err(failure) if !immutable => {
+            return Checked::not_needed(unanswered(&failure, location)).with_fact(Err(failure.reason()));
         }
         Err(failure) => return not_passed(&failure, location),
     };
-    assess(lock, location, immutable, min_retention)
+    assess(lock, location, immutable, min_retention).map(Ok)
 }
 
 /// Describes a failure and its remedy, which for a refusal is the permission of this call alone.
@@ -104,7 +104,7 @@ mod tests {
     use crate::model::Outcome;
     use crate::s3::{DefaultRetention, RetentionLength};
 
-    async fn checked(fake: &FakeBucket, immutable: bool) -> Checked<ObjectLock> {
+    async fn checked(fake: &FakeBucket, immutable: bool) -> Checked<Result<ObjectLock, Reason>> {
         object_lock(fake, &fake.location(), immutable, Duration::from_secs(7 * 24 * 3600), Duration::from_millis(100))
             .await
     }
@@ -157,16 +157,26 @@ mod tests {
             fake.object_lock = Err(failure.clone());
             let ordinary = checked(&fake, false).await;
             assert_eq!((ordinary.outcome(), ordinary.reason()), (Outcome::Skipped, None), "{failure}");
-            assert_eq!(ordinary.fact.and_then(|lock| lock.enabled), None, "{failure}");
+            let none = ObjectLock { enabled: None, default_retention: None };
+            assert_eq!(ordinary.fact, Some(Ok(none)), "{failure}");
             let immutable = checked(&fake, true).await;
             assert_eq!(immutable.reason(), Some(Reason::NotImplemented), "{failure}");
             let message = &immutable.finding().expect("a finding").message;
             assert!(message.contains("declare the target not immutable"), "{message}");
         }
-        fake.object_lock = Err(S3Failure::service(500, Some("InternalError"), None));
-        let ordinary = checked(&fake, false).await;
-        assert_eq!((ordinary.outcome(), ordinary.fact), (Outcome::Skipped, None), "it may lock by default");
-        assert_eq!(checked(&fake, true).await.reason(), Some(Reason::ServerError));
+        for (failure, reason) in [
+            (S3Failure::service(500, Some("InternalError"), None), Reason::ServerError),
+            (S3Failure::service(409, Some("OperationAborted"), None), Reason::RequestRefused),
+            (S3Failure::ConnectionBroken("reset".to_owned()), Reason::ConnectionBroken),
+            (S3Failure::TimedOut(Duration::from_secs(2)), Reason::ResponseTimedOut),
+        ] {
+            fake.object_lock = Err(failure);
+            let ordinary = checked(&fake, false).await;
+            assert_eq!((ordinary.outcome(), ordinary.reason()), (Outcome::Skipped, None), "{reason:?}");
+            assert!(!ordinary.detail.as_ref().is_some_and(|detail| detail.contains("grant")), "{ordinary:?}");
+            assert_eq!(ordinary.fact, Some(Err(reason)), "it may lock by default");
+            assert_eq!(checked(&fake, true).await.reason(), Some(reason));
+        }
     }
 
     #[tokio::test]
@@ -175,11 +185,11 @@ mod tests {
         fake.object_lock = Err(S3Failure::service(403, Some("AccessDenied"), None));
         assert_eq!(checked(&fake, true).await.outcome(), Outcome::Failed);
         assert_eq!(checked(&fake, false).await.outcome(), Outcome::Skipped);
-        assert_eq!(checked(&fake, false).await.fact, None, "it may lock by default");
+        assert_eq!(checked(&fake, false).await.fact, Some(Err(Reason::AccessDenied)), "it may lock by default");
         fake.object_lock = Err(S3Failure::service(501, Some("NotImplemented"), None));
         for immutable in [true, false] {
             let none = ObjectLock { enabled: None, default_retention: None };
-            assert_eq!(checked(&fake, immutable).await.fact, Some(none), "it locks nothing");
+            assert_eq!(checked(&fake, immutable).await.fact, Some(Ok(none)), "it locks nothing");
         }
     }
 }

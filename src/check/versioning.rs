@@ -19,9 +19,7 @@ pub async fn versioning(
     match within(deadline, api.versioning()).await {
         Ok(found) => assess(found, location, immutable),
         Err(failure) if failure.lacks_configuration() => not_reported("versioning", &failure, location, immutable),
-        Err(failure) if !immutable && (failure.is_refusal_to_tell() || failure.is_server_trouble()) => {
-            Checked::not_needed(failure.finding(location).message)
-        }
+        Err(failure) if !immutable => Checked::not_needed(failure.finding(location).message),
         Err(failure) => not_passed(&failure, location),
     }
 }
@@ -78,10 +76,14 @@ mod tests {
             (S3Failure::NotS3("HTML".to_owned()), Reason::NotImplemented),
             (S3Failure::service(403, Some("AccessDenied"), None), Reason::AccessDenied),
             (S3Failure::service(503, Some("SlowDown"), None), Reason::Throttled),
+            (S3Failure::service(409, Some("OperationAborted"), None), Reason::RequestRefused),
+            (S3Failure::ConnectionBroken("reset".to_owned()), Reason::ConnectionBroken),
+            (S3Failure::TimedOut(Duration::from_secs(2)), Reason::ResponseTimedOut),
         ] {
             fake.versioning = Err(failure.clone());
             let immutable = checked(&fake, true).await;
-            assert_eq!((immutable.outcome(), immutable.reason()), (Outcome::Failed, Some(reason)), "{failure}");
+            let outcome = if failure.is_timeout() { Outcome::TimedOut } else { Outcome::Failed };
+            assert_eq!((immutable.outcome(), immutable.reason()), (outcome, Some(reason)), "{failure}");
             let ordinary = checked(&fake, false).await;
             assert_eq!(
                 (ordinary.outcome(), ordinary.reason(), ordinary.fact),

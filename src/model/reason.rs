@@ -127,6 +127,8 @@ reasons! {
     UserSuspended => "user_suspended",
     /// The credentials may not do this on the bucket.
     AccessDenied => "access_denied",
+    /// The service does not accept the request, for another reason than a missing permission.
+    RequestRefused => "request_refused",
     /// The bucket does not exist.
     BucketNotFound => "bucket_not_found",
     /// The bucket is in another region than the one configured.

@@ -95,7 +95,8 @@ impl Canaries {
         // An object that is put without a retention stays for days if the bucket has a default one.
         let Some(locks_by_default) = configuration.locks_by_default() else {
             if !log.has_failure() {
-                let finding = unknown_lock(input.location, log.detail(CheckName::ObjectLock));
+                let reason = configuration.lock_unknown.unwrap_or(Reason::AccessDenied);
+                let finding = unknown_lock(input.location, reason, log.detail(CheckName::ObjectLock));
                 log.run(CheckName::WriteCanary, async { Checked::<()>::skipped(finding) }).await;
             }
             return;
@@ -161,12 +162,12 @@ impl Canaries {
     }
 }
 
-/// Finding when the default retention is unknown. `why` is the detail of the check `object_lock`: the failure and its
+/// Finding when the default retention is unknown, for this reason. `why` is the detail of the check `object_lock`: the failure and its
 /// remedy.
-fn unknown_lock(location: &S3Location, why: Option<&str>) -> Finding {
+fn unknown_lock(location: &S3Location, reason: Reason, why: Option<&str>) -> Finding {
     let why = why.map_or_else(|| format!("{location}: the object lock is unknown"), str::to_owned);
     Finding::new(
-        Reason::AccessDenied,
+        reason,
         format!(
             "{why}. Until the service reports whether it locks new objects by default, no canary is written, because it could be locked for days, and writing is not verified"
         ),

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
+use crate::model::Reason;
 use crate::model::settings::S3AccessRule;
 use crate::s3::{ObjectLock, Versioning};
 
@@ -15,6 +16,8 @@ use crate::s3::{ObjectLock, Versioning};
 #[derive(Debug, Clone)]
 pub(super) struct Configuration {
     pub(super) lock: Option<ObjectLock>,
+    /// Why the lock of an ordinary target is unknown.
+    pub(super) lock_unknown: Option<Reason>,
     pub(super) versioning: Option<Versioning>,
     /// When it was read.
     pub(super) read_at: Timestamp,
@@ -24,6 +27,12 @@ impl Configuration {
     /// Whether the bucket has or may have versions.
     pub(super) fn may_have_versions(&self) -> bool {
         self.versioning != Some(Versioning::Off)
+    }
+
+    /// Whether nothing can be locked: object lock is known to be absent, or versioning, which it needs, to be off.
+    pub(super) fn cannot_lock(&self) -> bool {
+        self.lock.as_ref().is_some_and(|lock| !lock.is_enabled())
+            || self.versioning.is_some_and(|versioning| versioning != Versioning::Enabled)
     }
 
     /// Whether the bucket locks objects that are put without a retention. `None` if unknown.

@@ -133,10 +133,14 @@ impl TargetFacts {
         let (deadline, min_retention) = (settings.probe.deadline, settings.lock_proof.min_retention);
         let read_at = Timestamp::now();
         let reading = object_lock::object_lock(api, location, self.immutable, min_retention, deadline);
-        let lock = log.run(CheckName::ObjectLock, reading).await;
+        let (lock, lock_unknown) = match log.run(CheckName::ObjectLock, reading).await {
+            Some(Ok(lock)) => (Some(lock), None),
+            Some(Err(reason)) => (None, Some(reason)),
+            None => (None, None),
+        };
         let reading = versioning::versioning(api, location, self.immutable, deadline);
         let versioning = log.run(CheckName::Versioning, reading).await;
-        Configuration { lock, versioning, read_at }
+        Configuration { lock, lock_unknown, versioning, read_at }
     }
 
     /// Checks object lock and versioning as they were read before. The settings may have changed.
@@ -147,7 +151,7 @@ impl TargetFacts {
         let lock = log.run(CheckName::ObjectLock, async { lock }).await;
         let versioning = versioning::assess(kept.versioning, location, self.immutable).read_at(read_at);
         let versioning = log.run(CheckName::Versioning, async { versioning }).await;
-        Configuration { lock, versioning, read_at }
+        Configuration { lock, lock_unknown: None, versioning, read_at }
     }
 
     /// Returns what a listing has counted so far, and starts a run if one is due. `None` if listings are
@@ -181,6 +185,9 @@ impl TargetFacts {
         if let Some(why) = input.writes_nothing(settings.lock_proof.enabled, SECTION) {
             return unproved(location, &why, configuration, log).await;
         }
+        if configuration.cannot_lock() {
+            return LockProofState::NotAsked;
+        }
         let (Some(versioning), Some(lock)) = (configuration.versioning, &configuration.lock) else {
             return self.proofs.latest_state(settings.lock_proof.interval);
         };
@@ -193,7 +200,7 @@ impl TargetFacts {
             access_key_id: session.access_key_id.clone(),
         };
         if log.has_failure() {
-            return if lock.is_enabled() { self.proofs.state(&basis) } else { LockProofState::NotAsked };
+            return self.proofs.state(&basis);
         }
         let context = ProofContext {
             names: &session.names,
@@ -218,7 +225,7 @@ async fn unproved(
     configuration: &Configuration,
     log: &mut CheckLog,
 ) -> LockProofState {
-    if configuration.lock.as_ref().is_some_and(|lock| !lock.is_enabled()) {
+    if configuration.cannot_lock() {
         return LockProofState::NotAsked;
     }
     let why = format!("{why}: that the lock is enforced is not verified");

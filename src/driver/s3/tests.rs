@@ -7,7 +7,7 @@ use crate::check::fake::{FakeBucket, FakeObjects};
 use crate::check::object_lock::object_lock;
 use crate::model::report::LockProofState;
 use crate::model::settings::AgentSettings;
-use crate::model::{LockMode, Outcome, Scope};
+use crate::model::{LockMode, Outcome, Reason, Scope};
 use crate::s3::{DefaultRetention, ObjectLock, RetentionLength, S3Failure};
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -32,7 +32,7 @@ fn session(api: FakeObjects) -> Session<FakeObjects> {
 
 fn configuration(default_retention: Option<DefaultRetention>) -> Configuration {
     let lock = Some(ObjectLock { enabled: Some(true), default_retention });
-    Configuration { lock, versioning: Some(Versioning::Enabled), read_at: Timestamp::now() }
+    Configuration { lock, lock_unknown: None, versioning: Some(Versioning::Enabled), read_at: Timestamp::now() }
 }
 
 const PLAN: &[CheckName] = &[CheckName::WriteCanary, CheckName::LockProof];
@@ -123,18 +123,20 @@ async fn warnings_of_a_canary_stay_until_the_next_one() {
 async fn canary_skipped_for_an_unknown_lock_names_the_cause() {
     let (location, settings) = (location(), settings());
     let input = Input::new(&location, &settings, Depth::Routine);
-    let unknown = Configuration { lock: None, ..configuration(None) };
-    for (status, code, words) in
-        [(403, "AccessDenied", "s3:GetBucketObjectLockConfiguration"), (500, "InternalError", "check its log")]
-    {
+    for (status, code, reason, words) in [
+        (403, "AccessDenied", Reason::AccessDenied, "s3:GetBucketObjectLockConfiguration"),
+        (500, "InternalError", Reason::ServerError, "check its log"),
+    ] {
         let mut fake = FakeBucket::healthy();
         fake.object_lock = Err(S3Failure::service(status, Some(code), None));
         let mut log = CheckLog::new(&[CheckName::ObjectLock, CheckName::WriteCanary], Duration::MAX);
         let reading = object_lock(&fake, &location, false, Duration::ZERO, Duration::from_secs(5));
-        assert_eq!(log.run(CheckName::ObjectLock, reading).await, None);
+        assert_eq!(log.run(CheckName::ObjectLock, reading).await, Some(Err(reason)));
+        let unknown = Configuration { lock: None, lock_unknown: Some(reason), ..configuration(None) };
         let session = session(FakeObjects::default());
         Canaries::default().write_if_due(&session, input, &unknown, None, &mut log).await;
         let results = log.finish();
+        assert_eq!(results[1].findings().first().map(|finding| finding.reason), Some(reason));
         let message = results[1].findings().first().map_or("", |finding| finding.message.as_str());
         assert!(message.contains(code) && message.contains(words), "{message}");
         assert_eq!(message.contains("grant"), status == 403, "{message}");
