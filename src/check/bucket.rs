@@ -2,9 +2,10 @@
 //!
 //! A refused HEAD has no body. To learn the reason, the check sends a GET that lists one object below the
 //! prefix of the canaries. Some policies refuse HEAD, which needs `s3:ListBucket` without a prefix, and
-//! still allow backups below a prefix. If the bucket answers this GET, or one of two that need no permission
-//! for objects, it is reachable, and the refused HEAD is a warning. The list comes first because the
-//! storage answers it. A gateway may answer the others from a cache.
+//! still allow backups below a prefix. Some services do not implement HEAD, or answer it with the type of a web
+//! page. If the bucket answers this GET, or one of two that need no permission for objects, it is reachable,
+//! and the refused HEAD is a warning. Whether backups can be written is then shown by the canary. The list comes
+//! first because the storage answers it. A gateway may answer the others from a cache.
 
 use std::time::Duration;
 
@@ -26,7 +27,9 @@ pub async fn bucket(
 ) -> Checked<BucketUsage> {
     match within(deadline, reach(api, prefix)).await {
         Ok(Reached::WithUsage(usage)) => Checked::passed(usage).with_warnings(clock_difference(&usage, location)),
-        Ok(Reached::HeadRefused) => Checked::passed(BucketUsage::default()).with_warnings(Some(head_refused(location))),
+        Ok(Reached::HeadRefused(refused)) => {
+            Checked::passed(BucketUsage::default()).with_warnings([head_refused(&refused, location)])
+        }
         Err(failure) => not_passed(&failure, location),
     }
 }
@@ -55,7 +58,7 @@ pub(super) fn not_reported<T>(what: &str, failure: &S3Failure, location: &S3Loca
 
 enum Reached {
     WithUsage(BucketUsage),
-    HeadRefused,
+    HeadRefused(S3Failure),
 }
 
 async fn reach(api: &dyn BucketApi, prefix: &str) -> Result<Reached, S3Failure> {
@@ -65,29 +68,55 @@ async fn reach(api: &dyn BucketApi, prefix: &str) -> Result<Reached, S3Failure> 
         Err(failure) => return Err(failure),
     };
     let explained = match api.list_below(prefix).await {
-        Ok(()) if refused.reason() == Reason::AccessDenied => return Ok(Reached::HeadRefused),
+        Ok(()) if is_of_the_head_alone(&refused) => return Ok(Reached::HeadRefused(refused)),
         Ok(()) => return Err(refused),
         Err(failure) => failure.or_region_of(&refused).of_a_get(),
     };
     match (refused.reason(), explained.reason()) {
-        (Reason::AccessDenied, Reason::AccessDenied) => {}
-        // The status of the HEAD explains nothing.
+        // Neither tells whether the bucket is there.
+        (
+            Reason::AccessDenied | Reason::NotImplemented | Reason::NotS3,
+            Reason::AccessDenied | Reason::NotImplemented | Reason::RequestRefused,
+        ) => {}
+        // The status of the HEAD explains nothing, and the GET has a code.
         (Reason::NotS3, _) => return Err(explained),
+        (_, _) if refused.status() == explained.status() && !explained.lacks_code() => return Err(explained),
         // Missing permissions do not explain another kind of failure.
         (_, Reason::AccessDenied) => return Err(refused),
         _ => return Err(explained),
     }
+    // Credentials that have expired are refused for every request.
+    if explained.has_expired_credentials() {
+        return Err(explained);
+    }
     if api.bucket_location().await.is_ok() || api.versioning().await.is_ok() {
-        return Ok(Reached::HeadRefused);
+        return Ok(Reached::HeadRefused(refused));
     }
     Err(explained)
 }
 
-fn head_refused(location: &S3Location) -> Finding {
+/// Whether a bucket that answers another request may answer HEAD this way. A redirect leads to another bucket, and an
+/// overloaded or broken service is not healthy.
+fn is_of_the_head_alone(refused: &S3Failure) -> bool {
+    matches!(
+        refused.reason(),
+        Reason::AccessDenied | Reason::BucketNotFound | Reason::NotImplemented | Reason::NotS3 | Reason::RequestRefused
+    )
+}
+
+fn head_refused(refused: &S3Failure, location: &S3Location) -> Finding {
+    if refused.reason() == Reason::AccessDenied {
+        return Finding::new(
+            Reason::AccessDenied,
+            format!(
+                "{location} exists and the service knows the credentials, but refuses HEAD, so the use of the bucket is unknown: grant them s3:ListBucket on it"
+            ),
+        );
+    }
     Finding::new(
-        Reason::AccessDenied,
+        Reason::NotImplemented,
         format!(
-            "{location} exists and the service knows the credentials, but refuses HEAD, so the use of the bucket is unknown: grant them s3:ListBucket on it"
+            "{location} exists, but the service does not answer HEAD as S3 does ({refused}), so the use of the bucket is unknown: check that the service's version supports HEAD, or that no proxy refuses it"
         ),
     )
 }
@@ -159,6 +188,50 @@ mod tests {
             fake.list = Err(S3Failure::service(status, Some(code), None));
             let checked = checked(&fake).await;
             assert_eq!((checked.outcome(), checked.reason()), (Outcome::Failed, Some(reason)), "{code}");
+        }
+    }
+
+    #[tokio::test]
+    async fn bucket_passes_with_a_warning_when_only_head_is_not_answered() {
+        for (head, reason) in [
+            (S3Failure::service(400, None, None), Reason::NotImplemented),
+            (S3Failure::service(401, None, None), Reason::AccessDenied),
+            (S3Failure::service(403, None, None), Reason::AccessDenied),
+            (S3Failure::service(404, None, None), Reason::NotImplemented),
+            (S3Failure::service(405, None, None), Reason::NotImplemented),
+            (S3Failure::service(501, None, None), Reason::NotImplemented),
+            (S3Failure::WebPage, Reason::NotImplemented),
+        ] {
+            let mut fake = FakeBucket::healthy();
+            fake.head = Err(head.clone());
+            let by_list = checked(&fake).await;
+            assert_eq!((by_list.outcome(), by_list.reason()), (Outcome::Passed, Some(reason)), "{head}");
+            // The location of the bucket is another way.
+            if head.reason() != Reason::BucketNotFound && head != S3Failure::WebPage {
+                fake.list = Err(S3Failure::service(501, Some("NotImplemented"), None));
+                assert_eq!(checked(&fake).await.outcome(), Outcome::Passed, "{head}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn web_page_is_not_a_bucket() {
+        let mut fake = FakeBucket::healthy();
+        (fake.head, fake.list) = (Err(S3Failure::WebPage), Err(S3Failure::WebPage));
+        let checked = checked(&fake).await;
+        assert_eq!(checked.reason(), Some(Reason::NotS3));
+        assert!(checked.finding().is_some_and(|finding| finding.message.contains("web page")), "{checked:?}");
+    }
+
+    #[tokio::test]
+    async fn get_explains_a_head_whose_answer_names_a_region() {
+        let mut fake = FakeBucket::healthy();
+        fake.head = Err(S3Failure::service(400, None, Some("us-east-1")));
+        for (code, reason) in
+            [("ExpiredToken", Reason::AccessDenied), ("AuthorizationHeaderMalformed", Reason::WrongRegion)]
+        {
+            fake.list = Err(S3Failure::service(400, Some(code), None));
+            assert_eq!(checked(&fake).await.reason(), Some(reason), "{code}");
         }
     }
 

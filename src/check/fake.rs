@@ -119,7 +119,8 @@ pub struct FakeObjects {
     pub locks_longer: i64,
     /// Number of seconds that the clock of its storage is behind.
     pub is_behind: i64,
-    /// Failures of the next GETs and DELETEs.
+    /// Failures of the next PUTs, GETs and DELETEs.
+    pub next_puts: Mutex<VecDeque<S3Failure>>,
     pub next_gets: Mutex<VecDeque<S3Failure>>,
     pub next_deletes: Mutex<VecDeque<S3Failure>>,
 }
@@ -173,6 +174,9 @@ impl ObjectApi for FakeObjects {
     async fn put(&self, key: &str, content: Bytes, asked: Option<Retention>) -> Result<Option<String>, S3Failure> {
         if self.refuses_put {
             return Err(denied());
+        }
+        if let Some(failure) = self.next_puts.lock().unwrap_or_else(PoisonError::into_inner).pop_front() {
+            return Err(failure);
         }
         let content = if self.garbles { content.slice(1..) } else { content };
         if !self.loses {

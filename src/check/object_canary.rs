@@ -95,7 +95,7 @@ pub async fn object_canary(
                 return Checked::skipped(finding).with_warnings(findings);
             }
             if let Some(failure) = &swept.refused {
-                return refused("DELETE", failure, location, plan);
+                return refused(Request::DeleteEarlier, failure, location, plan);
             }
             let locked = swept.locked.len();
             if plan.retention.is_some() && locked >= LOCKED_BY_WRITING_MAX {
@@ -126,7 +126,7 @@ pub async fn object_canary(
                             .with_warnings([unlisted(&failure, location, plan)]);
                     }
                     Ok(Resolved::Unknown) => return Checked::skipped(unlisted(&failure, location, plan)),
-                    Err(failure) => return refused("DELETE", &failure, location, plan),
+                    Err(failure) => return refused(Request::DeleteEarlier, &failure, location, plan),
                 }
             }
             warning = Some(unlisted(&failure, location, plan));
@@ -136,7 +136,7 @@ pub async fn object_canary(
     let until = plan.retention.map(|retention| plan.clock.end_of(retention));
     let key = plan.names.new_key(CanaryKind::Write, until.unwrap_or_default());
     let retention = until.map(|until| Retention { mode: LockMode::Governance, until });
-    let mut step = "PUT";
+    let mut step = Request::Put;
     let written = within(deadline, write(api, plan, &key, retention, leftover, &mut step)).await;
     match written {
         Ok(Written::Removed) => {
@@ -205,6 +205,31 @@ async fn resolve(api: &dyn ObjectApi, plan: &CanaryPlan<'_>, remembered: &Leftov
     Ok(if is_longer { Resolved::LockedLonger } else { Resolved::Undeletable(denied) })
 }
 
+/// Request that a failure ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Request {
+    /// DELETE of an earlier canary.
+    DeleteEarlier,
+    Put,
+    Get,
+    /// HEAD, for the retention of a locked canary.
+    Head,
+    Delete,
+}
+
+impl Request {
+    /// Describes the request, and those that passed before it.
+    fn describe(self) -> &'static str {
+        match self {
+            Self::DeleteEarlier => "the DELETE of an earlier canary",
+            Self::Put => "the PUT of a canary",
+            Self::Get => "the GET of a canary, after its PUT passed,",
+            Self::Head => "the HEAD of a canary, after its PUT and GET passed,",
+            Self::Delete => "the DELETE of a canary, after its PUT and GET passed,",
+        }
+    }
+}
+
 enum Written {
     Removed,
     Locked,
@@ -218,7 +243,7 @@ async fn write(
     key: &CanaryKey,
     retention: Option<Retention>,
     leftover: &mut Option<Leftover>,
-    step: &mut &'static str,
+    step: &mut Request,
 ) -> Result<Written, S3Failure> {
     let (text, content) = (plan.names.text(key), content(key.id));
     let remembered = leftover.insert(Leftover { key: *key, version: None });
@@ -234,7 +259,7 @@ async fn write(
     }
     let remembered = remembered.clone();
     let version = remembered.version.as_deref();
-    *step = "GET";
+    *step = Request::Get;
     let mut back = api.get(&text, version).await;
     // A part of the service may not know the object yet. It is lost only if it is missing twice.
     if back.as_ref().is_err_and(S3Failure::is_gone) {
@@ -250,7 +275,7 @@ async fn write(
             return Err(failure);
         }
     };
-    *step = "HEAD";
+    *step = Request::Head;
     let locked = match retention {
         Some(asked) => {
             let stored = api.head(&text, version).await?;
@@ -261,7 +286,7 @@ async fn write(
         None => None,
     };
     if locked.is_none() {
-        *step = "DELETE";
+        *step = Request::Delete;
         api.delete(&text, version, false).await?;
         *leftover = None;
     }
@@ -310,16 +335,18 @@ fn unlisted(failure: &S3Failure, location: &S3Location, plan: &CanaryPlan<'_>) -
     )
 }
 
-fn refused<T>(step: &str, failure: &S3Failure, location: &S3Location, plan: &CanaryPlan<'_>) -> Checked<T> {
+fn refused<T>(request: Request, failure: &S3Failure, location: &S3Location, plan: &CanaryPlan<'_>) -> Checked<T> {
+    let what = format!("{location}: {}", request.describe());
     if failure.reason() != Reason::AccessDenied {
-        return not_passed(failure, location);
+        let finding = failure.finding_of(&format!("{what} failed"));
+        return if failure.is_timeout() { Checked::timed_out(finding) } else { Checked::failed(finding) };
     }
     let delete = if plan.versioned { ", s3:DeleteObjectVersion" } else { "" };
     let retain = if plan.retention.is_some() { ", s3:PutObjectRetention and s3:GetObjectRetention" } else { "" };
     Checked::failed(Finding::new(
         Reason::AccessDenied,
         format!(
-            "{location}: the {step} of a canary was refused ({failure}): grant the credentials s3:PutObject, s3:GetObject, s3:DeleteObject{delete}{retain} below {}; if this host writes no backups, set read_only = true in the [[s3.credentials]] entry",
+            "{what} was refused ({failure}): grant the credentials s3:PutObject, s3:GetObject, s3:DeleteObject{delete}{retain} below {}; if this host writes no backups, set read_only = true in the [[s3.credentials]] entry",
             plan.names.folder()
         ),
     ))

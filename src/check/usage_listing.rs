@@ -136,7 +136,7 @@ impl PagePosition {
 /// Whether the same request may succeed later.
 fn may_succeed_later(failure: &S3Failure) -> bool {
     match failure {
-        S3Failure::NotS3(_) => false,
+        S3Failure::WebPage | S3Failure::NotS3(_) => false,
         // A service that rejects a marker will reject it again. AWS also refuses expired credentials with 400.
         S3Failure::Service { status, .. } => failure.has_expired_credentials() || !matches!(status, 400 | 404 | 416),
         _ => true,

@@ -11,6 +11,8 @@ mod clients;
 mod count;
 mod credentials;
 mod errors;
+#[cfg(test)]
+mod fake_service;
 mod objects;
 mod pages;
 mod trust;
@@ -22,10 +24,14 @@ use aws_config::environment::EnvironmentVariableRegionProvider;
 use aws_config::meta::region::RegionProviderChain;
 use aws_config::profile::ProfileFileRegionProvider;
 use aws_sdk_s3::config::Region;
+use aws_sdk_s3::config::endpoint::{DefaultResolver, Params, ResolveEndpoint};
+use http::Uri;
 
 use super::S3Failure;
-use crate::model::S3Location;
+use crate::model::cause::innermost_cause;
 use crate::model::settings::{S3AccessRule, S3Addressing, S3CredentialSource};
+use crate::model::{S3Endpoint, S3Location};
+use bucket::StatsParameter;
 use clients::{ClientKey, SharedClient};
 
 pub use answer::ANSWER_LIMIT_BYTES;
@@ -44,6 +50,7 @@ pub struct BucketConnector {
     location: S3Location,
     pool: Arc<ClientPool>,
     client: Option<Arc<SharedClient>>,
+    stats: StatsParameter,
     requests: RequestCounter,
 }
 
@@ -51,7 +58,8 @@ impl BucketConnector {
     /// Creates a connector without a client.
     #[must_use]
     pub fn new(location: S3Location, pool: &Arc<ClientPool>) -> Self {
-        Self { location, pool: pool.clone(), client: None, requests: RequestCounter::default() }
+        let stats = StatsParameter::new(&location);
+        Self { location, pool: pool.clone(), client: None, stats, requests: RequestCounter::default() }
     }
 
     /// Returns the counter of requests for the bucket.
@@ -60,22 +68,26 @@ impl BucketConnector {
         &self.requests
     }
 
-    /// Returns the host and port that requests for the bucket go to under a rule.
-    pub async fn service_address(&self, rule: Option<&S3AccessRule>) -> (String, u16) {
-        let bucket = self.location.bucket();
-        let virtual_host = |host: &str| match rule.map(|rule| rule.addressing).unwrap_or_default() {
-            S3Addressing::Path => host.to_owned(),
-            S3Addressing::Virtual => format!("{bucket}.{host}"),
-        };
-        match self.location.endpoint() {
-            Some(endpoint) => (virtual_host(endpoint.address()), endpoint.port()),
-            None => {
-                let region = self.region(rule).await;
-                // The AWS China partition has a domain of its own.
-                let suffix = if region.as_ref().starts_with("cn-") { ".cn" } else { "" };
-                (virtual_host(&format!("s3.{region}.amazonaws.com{suffix}")), 443)
-            }
-        }
+    /// Returns the host and port that requests for the bucket go to under a rule, as the SDK chooses them. It addresses
+    /// some buckets by path despite `addressing = "virtual"`, such as those of an endpoint that is an IP address.
+    ///
+    /// # Errors
+    /// [`S3Failure::Agent`] when the SDK has no address for the bucket.
+    pub async fn service_address(&self, rule: Option<&S3AccessRule>) -> Result<(String, u16), S3Failure> {
+        let params = Params::builder()
+            .bucket(self.location.bucket())
+            .region(self.region(rule).await.to_string())
+            .set_endpoint(self.location.endpoint().map(S3Endpoint::url))
+            .force_path_style(addressing(rule) == S3Addressing::Path)
+            .build();
+        let unknown = |error: &dyn std::error::Error| S3Failure::Agent(innermost_cause(error));
+        let params = params.map_err(|error| unknown(&error))?;
+        let endpoint = DefaultResolver::new().resolve_endpoint(&params).await;
+        let endpoint = endpoint.map_err(|error| unknown(&*error))?;
+        let url: Uri = endpoint.url().parse().map_err(|error| unknown(&error))?;
+        let host = url.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+        let port = url.port_u16().unwrap_or(if url.scheme_str() == Some("http") { 80 } else { 443 });
+        Ok((host, port))
     }
 
     /// Returns the host and port of the proxy for this address, if there is one.
@@ -101,28 +113,37 @@ impl BucketConnector {
             source: rule.map_or(S3CredentialSource::DefaultChain, |rule| rule.source.clone()),
             region: self.region(rule).await.to_string(),
             ca_bundle,
-            addressing: rule.map(|rule| rule.addressing).unwrap_or_default(),
+            addressing: addressing(rule),
         };
         let client = match self.client.take().filter(|kept| kept.key == key) {
             Some(kept) => kept,
             None => self.pool.client(&key)?,
         };
         let connected = self.client.insert(client).connected().await?;
-        Ok(AwsBucket::new(connected, &self.location, self.requests.clone()))
+        Ok(AwsBucket::new(connected, &self.location, self.stats.clone(), self.requests.clone()))
     }
 
+    /// Returns the region of signatures: that of the rule, the environment or the profile.
     async fn region(&self, rule: Option<&S3AccessRule>) -> Region {
         if let Some(region) = rule.and_then(|rule| rule.region.clone()) {
             return Region::new(region);
         }
-        let otherwise = Region::from_static(REGION_WITHOUT_CONFIGURATION);
-        if self.location.endpoint().is_some() {
-            return otherwise;
-        }
+        let profile = ProfileFileRegionProvider::builder();
+        let profile = match rule.map(|rule| &rule.source) {
+            Some(S3CredentialSource::Profile(name)) => profile.profile_name(name),
+            _ => profile,
+        };
         RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new())
-            .or_else(ProfileFileRegionProvider::new())
+            .or_else(profile.build())
             .region()
             .await
-            .unwrap_or(otherwise)
+            .unwrap_or(Region::from_static(REGION_WITHOUT_CONFIGURATION))
     }
 }
+
+fn addressing(rule: Option<&S3AccessRule>) -> S3Addressing {
+    rule.map(|rule| rule.addressing).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,8 +1,8 @@
 //! Failures of calls to S3 services, with their reasons and remedies.
 //!
-//! The codes are those of the Amazon S3 API reference ("Error responses") and of Ceph's RADOS
-//! Gateway (`rgw_common.cc`). The code is shown, cut to [`CODE_LIMIT_BYTES`]. The message of the service is
-//! not, because it may echo the string that was signed.
+//! The codes are those of the Amazon S3 API reference ("Error responses"), of Ceph's RADOS Gateway
+//! (`rgw_common.cc`), and of other services where they differ ([`limit_reason`]). The code is shown, cut to
+//! [`CODE_LIMIT_BYTES`]. The message of the service is not, because it may echo the string that was signed.
 
 use std::time::Duration;
 
@@ -19,8 +19,38 @@ pub const URL_LIMIT_BYTES: usize = 256;
 /// Codes for a request time that the service does not accept.
 const CLOCK_SKEW_CODES: [&str; 2] = ["RequestTimeTooSkewed", "RequestExpired"];
 
+/// Codes for a request that was signed for, or sent to, another region than that of the bucket.
+const REGION_CODES: [&str; 4] =
+    ["AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "PermanentRedirect", "IncorrectEndpoint"];
+
 /// Codes for expired credentials.
 const EXPIRED_CREDENTIAL_CODES: [&str; 2] = ["ExpiredToken", "TokenRefreshRequired"];
+
+/// What a service's message is about. Some services refuse with an unspecific code, and only their message tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MessageTopic {
+    /// A lock or a retention (MinIO: `InvalidRequest`, "Object is WORM protected").
+    Lock,
+    /// A quota that is used up (Garage: `AccessDenied`, "Bucket size quota is reached").
+    Quota,
+    /// Storage without free space (MinIO: `InternalError`, "no space left on device").
+    Full,
+}
+
+impl MessageTopic {
+    fn of(message: &str) -> Option<Self> {
+        let message = message.to_ascii_lowercase();
+        let has = |words: &[&str]| words.iter().any(|word| message.contains(word));
+        // A policy's refusal may name a bucket with one of these words.
+        if has(&["quota"]) && has(&["reached", "exceed"]) {
+            Some(Self::Quota)
+        } else if has(&["no space left", "disk full", "storage is full", "storage full", "free disk threshold"]) {
+            Some(Self::Full)
+        } else {
+            has(&["worm", "object lock", "locked", "retention"]).then_some(Self::Lock)
+        }
+    }
+}
 
 /// Reason why a call gave no usable answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -34,8 +64,8 @@ pub enum S3Failure {
         code: Option<String>,
         /// Region that the service names instead (`x-amz-bucket-region`).
         region: Option<String>,
-        /// Whether its message mentions a lock. Some services refuse with an unspecific code.
-        names_lock: bool,
+        /// What its message is about.
+        topic: Option<MessageTopic>,
         /// Redirect address (`Location`) without its query.
         leads_to: Option<String>,
         /// Offset of the service's clock (`Date`) from this host's, in seconds. Positive if it is ahead.
@@ -56,12 +86,21 @@ pub enum S3Failure {
     /// The TLS handshake failed, or the trusted authorities cannot be read.
     #[error("TLS failed: {0}")]
     Tls(String),
+    /// The server answers an encrypted connection with something else.
+    #[error("TLS failed: the port does not speak TLS")]
+    TlsToPlain,
+    /// The server expects an encrypted connection.
+    #[error("the port expects TLS, and the endpoint is http://")]
+    PlainToTls,
     /// The server's certificate is not valid for this endpoint.
     #[error("TLS failed: {0}")]
     Certificate(CertificateFault),
     /// The connection ended before the answer was complete.
     #[error("the connection broke: {0}")]
     ConnectionBroken(String),
+    /// The answer is a web page. Some services give the answer to HEAD the type of one.
+    #[error("the answer is a web page")]
+    WebPage,
     /// The answer is not an S3 answer, or exceeds the limit of the call.
     #[error("the answer is not S3: {0}")]
     NotS3(String),
@@ -85,22 +124,33 @@ impl S3Failure {
             status,
             code: code.and_then(shown),
             region: region.and_then(shown),
-            names_lock: false,
+            topic: None,
             leads_to: None,
             clock_ahead_seconds: None,
         }
     }
 
-    /// Adds what the service's message says about a lock and, if no header does, about the region. Does not
-    /// keep the message.
+    /// Adds what the service's message is about and, if no header does, the region that it names. Does not keep
+    /// the message.
     #[must_use]
     pub fn with_message(mut self, message: &str) -> Self {
-        if let Self::Service { code, region, names_lock, .. } = &mut self {
-            if region.is_none() && code.as_deref() == Some("AuthorizationHeaderMalformed") {
+        if let Self::Service { code, region, topic, .. } = &mut self {
+            if region.is_none() && is_region_code(code.as_deref()) {
                 *region = expected_region(message);
             }
-            let message = message.to_ascii_lowercase();
-            *names_lock = ["worm", "object lock", "locked", "retention"].iter().any(|word| message.contains(word));
+            *topic = MessageTopic::of(message);
+        }
+        self
+    }
+
+    /// Adds the region of an error document (`<Region>`), unless the answer named one. Some services name their own
+    /// region in every error, so it counts only for the codes of a wrong region and for redirects.
+    #[must_use]
+    pub fn with_region_element(mut self, element: Option<&str>) -> Self {
+        if let Self::Service { status, code, region: region @ None, .. } = &mut self
+            && (is_region_code(code.as_deref()) || (300..=399).contains(status))
+        {
+            *region = element.filter(|name| is_region(name)).map(str::to_owned);
         }
         self
     }
@@ -133,7 +183,13 @@ impl S3Failure {
     /// Returns whether it is an answer without a code, as every failed HEAD is.
     #[must_use]
     pub fn lacks_code(&self) -> bool {
-        matches!(self, Self::Service { code: None, .. })
+        matches!(self, Self::Service { code: None, .. } | Self::WebPage)
+    }
+
+    /// Returns the HTTP status of a refusal.
+    #[must_use]
+    pub fn status(&self) -> Option<u16> {
+        if let Self::Service { status, .. } = self { Some(*status) } else { None }
     }
 
     /// Returns the failure as that of a GET. S3 services refuse a GET with a code, so a refusal
@@ -154,25 +210,20 @@ impl S3Failure {
         matches!(self, Self::TimedOut(_))
     }
 
-    /// Returns whether the service refused to report a configuration. That says nothing about the bucket.
-    #[must_use]
-    pub fn is_refusal_to_tell(&self) -> bool {
-        matches!(self.reason(), Reason::AccessDenied | Reason::NotImplemented)
-    }
-
     /// Returns whether a GET of a configuration was answered as by a service that does not have this
     /// configuration: with an error for the parameter, or with another document. Swift before 2.33 answers
     /// `?object-lock` with a listing.
     #[must_use]
     pub fn lacks_configuration(&self) -> bool {
         match self {
-            Self::NotS3(_) => true,
+            Self::WebPage | Self::NotS3(_) => true,
             Self::Service { status: 400 | 404 | 405 | 501, .. } if !self.has_expired_credentials() => matches!(
                 self.reason(),
                 Reason::NotImplemented
                     | Reason::BucketNotFound
                     | Reason::ObjectLockMissing
                     | Reason::AccessDenied
+                    | Reason::RequestRefused
                     | Reason::NotS3
             ),
             _ => false,
@@ -209,11 +260,11 @@ impl S3Failure {
     /// Ceph), or with a code of its own (MinIO, Dell ECS and others). Nothing else counts as a lock.
     #[must_use]
     pub fn is_lock_refusal(&self) -> bool {
-        let Self::Service { status, code: Some(code), names_lock, .. } = self else { return false };
+        let Self::Service { status, code: Some(code), topic, .. } = self else { return false };
         match (status, code.as_str()) {
             (403, "AccessDenied") => true,
             (400..=499, "ObjectLocked" | "ObjectUnderRetention") => true,
-            (400, "InvalidRequest") => *names_lock,
+            (400, "InvalidRequest") => *topic == Some(MessageTopic::Lock),
             _ => false,
         }
     }
@@ -231,14 +282,16 @@ impl S3Failure {
     #[must_use]
     pub fn reason(&self) -> Reason {
         match self {
-            Self::Service { status, code, region, .. } => service_reason(*status, code.as_deref(), region.is_some()),
+            Self::Service { status, code, region, topic, .. } => {
+                service_reason(*status, code.as_deref().unwrap_or_default(), region.is_some(), *topic)
+            }
             Self::TimedOut(_) => Reason::ResponseTimedOut,
             Self::NameNotResolved(_) => Reason::NameNotResolved,
             Self::ConnectionRefused => Reason::ConnectionRefused,
             Self::HostUnreachable(_) => Reason::HostUnreachable,
-            Self::Tls(_) | Self::Certificate(_) => Reason::TlsFailed,
+            Self::Tls(_) | Self::TlsToPlain | Self::PlainToTls | Self::Certificate(_) => Reason::TlsFailed,
             Self::ConnectionBroken(_) => Reason::ConnectionBroken,
-            Self::NotS3(_) => Reason::NotS3,
+            Self::WebPage | Self::NotS3(_) => Reason::NotS3,
             Self::NoCredentials(_) => Reason::NoCredentials,
             Self::Agent(_) => Reason::AgentError,
         }
@@ -247,23 +300,41 @@ impl S3Failure {
     /// Returns the reason with a message that names the bucket and the remedy.
     #[must_use]
     pub fn finding(&self, location: &S3Location) -> Finding {
+        self.finding_of(&location.to_string())
+    }
+
+    /// Returns the reason with a message that names `what` failed, and the remedy.
+    #[must_use]
+    pub fn finding_of(&self, what: &str) -> Finding {
         let reason = self.reason();
-        Finding::new(reason, format!("{location}: {self}; {}", self.remedy(reason)))
+        Finding::new(reason, format!("{what}: {self}; {}", self.remedy(reason)))
     }
 
     /// Returns whether the credentials have expired.
     #[must_use]
     pub fn has_expired_credentials(&self) -> bool {
-        matches!(self, Self::Service { code: Some(code), .. } if EXPIRED_CREDENTIAL_CODES.contains(&code.as_str()))
+        self.has_code(&EXPIRED_CREDENTIAL_CODES)
     }
 }
 
-/// Returns the region in a message of AWS or MinIO: `the region 'a' is wrong; expecting 'b'`.
+/// Whether an answer with this code is about the region of the bucket.
+fn is_region_code(code: Option<&str>) -> bool {
+    code.is_some_and(|code| REGION_CODES.contains(&code))
+}
+
+/// Returns the region in a message of AWS or MinIO: `the region 'a' is wrong; expecting 'b'`, or `The b location
+/// constraint is incompatible for the region specific endpoint this request was sent to`.
 fn expected_region(message: &str) -> Option<String> {
-    let (_, rest) = message.split_once("expecting '")?;
-    let (region, _) = rest.split_once('\'')?;
+    let quoted = || message.split_once("expecting '")?.1.split_once('\'').map(|(region, _)| region);
+    let constraint = || message.split_once(" location constraint")?.0.rsplit(' ').next();
+    let region = quoted().or_else(constraint)?;
+    (is_region(region) && region != "unspecified").then(|| region.to_owned())
+}
+
+/// Whether a text can be the name of a region.
+fn is_region(name: &str) -> bool {
     let is_name = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
-    (!region.is_empty() && region.len() <= CODE_LIMIT_BYTES && region.bytes().all(is_name)).then(|| region.to_owned())
+    !name.is_empty() && name.len() <= CODE_LIMIT_BYTES && name.bytes().all(is_name)
 }
 
 fn with_space(code: &Option<String>) -> String {
@@ -287,8 +358,8 @@ pub fn clock_words(ahead_seconds: i64) -> String {
     format!("{} s {direction} this host's", ahead_seconds.saturating_abs())
 }
 
-fn service_reason(status: u16, code: Option<&str>, names_region: bool) -> Reason {
-    match code.unwrap_or_default() {
+fn service_reason(status: u16, code: &str, names_region: bool, topic: Option<MessageTopic>) -> Reason {
+    let told = match code {
         "SignatureDoesNotMatch" => Reason::WrongSecret,
         "InvalidAccessKeyId" | "InvalidToken" => Reason::UnknownAccessKey,
         "UserSuspended" => Reason::UserSuspended,
@@ -306,22 +377,48 @@ fn service_reason(status: u16, code: Option<&str>, names_region: bool) -> Reason
         | "TooManyRequests"
         | "Throttling"
         | "ThrottlingException" => Reason::Throttled,
-        "QuotaExceeded" => Reason::QuotaExceeded,
         "NotImplemented" | "MethodNotAllowed" => Reason::NotImplemented,
         "InternalError" => Reason::ServerError,
         "ObjectLockConfigurationNotFoundError" => Reason::ObjectLockMissing,
-        code => match status {
-            300..=400 if names_region => Reason::WrongRegion,
-            300..=399 => Reason::Redirected,
-            401 | 403 => Reason::AccessDenied,
-            // An answer without a code is from another web server, unless it answers a HEAD.
-            404 => Reason::BucketNotFound,
-            405 | 501 => Reason::NotImplemented,
-            429 => Reason::Throttled,
-            500..=599 => Reason::ServerError,
-            _ if code.is_empty() => Reason::NotS3,
-            _ => Reason::AccessDenied,
-        },
+        code => limit_reason(status, code).unwrap_or_else(|| status_reason(status, code, names_region)),
+    };
+    match (told, topic) {
+        (Reason::AccessDenied | Reason::RequestRefused | Reason::ServerError, Some(MessageTopic::Quota)) => {
+            Reason::QuotaExceeded
+        }
+        (Reason::RequestRefused | Reason::ServerError, Some(MessageTopic::Full)) => Reason::StorageFull,
+        _ => told,
+    }
+}
+
+/// Returns the reason for a limit of the storage. Services name a quota in many ways: `QuotaExceeded` (Ceph),
+/// `XMinioAdminBucketQuotaExceeded` (MinIO), `XRustfsQuotaExceeded`, `QUOTA_EXCEEDED` (Ozone),
+/// `ObjectQuotaExceeded` (NooBaa). Swift answers as to an object that is too large, which no canary is. Storage without
+/// free space is `XMinioStorageFull`, `InsufficientStorage` or only status 507 (RFC 4918 §11.5).
+fn limit_reason(status: u16, code: &str) -> Option<Reason> {
+    let code = code.to_ascii_lowercase();
+    let has = |words: &[&str]| words.iter().any(|word| code.contains(word));
+    if status != 404 && (status == 413 || has(&["quota", "entitytoolarge"])) {
+        return Some(Reason::QuotaExceeded);
+    }
+    let is_full = status == 507 || has(&["storagefull", "diskfull", "insufficientstorage", "nospace"]);
+    is_full.then_some(Reason::StorageFull)
+}
+
+fn status_reason(status: u16, code: &str, names_region: bool) -> Reason {
+    match status {
+        300..=399 if names_region => Reason::WrongRegion,
+        // A HEAD has no code.
+        400 if names_region && code.is_empty() => Reason::WrongRegion,
+        300..=399 => Reason::Redirected,
+        401 | 403 => Reason::AccessDenied,
+        // An answer without a code is from another web server, unless it answers a HEAD.
+        404 => Reason::BucketNotFound,
+        405 | 501 => Reason::NotImplemented,
+        429 => Reason::Throttled,
+        500..=599 => Reason::ServerError,
+        _ if code.is_empty() => Reason::NotS3,
+        _ => Reason::RequestRefused,
     }
 }
 
@@ -353,8 +450,45 @@ mod tests {
             (403, None, None, Reason::AccessDenied),
             (404, None, None, Reason::BucketNotFound),
             (400, None, None, Reason::NotS3),
+            (400, Some("InvalidArgument"), None, Reason::RequestRefused),
+            (400, Some("InvalidRequest"), Some("us-east-1"), Reason::RequestRefused),
+            (409, Some("OperationAborted"), None, Reason::RequestRefused),
+            (411, Some("MissingContentLength"), None, Reason::RequestRefused),
         ] {
             assert_eq!(S3Failure::service(status, code, region).reason(), reason, "{status} {code:?} {region:?}");
+        }
+    }
+
+    #[test]
+    fn limits_of_the_storage_are_recognized_by_the_codes_of_many_services() {
+        for (status, code, reason) in [
+            (403, Some("QuotaExceeded"), Reason::QuotaExceeded),
+            (400, Some("XMinioAdminBucketQuotaExceeded"), Reason::QuotaExceeded),
+            (400, Some("XRustfsQuotaExceeded"), Reason::QuotaExceeded),
+            (403, Some("QUOTA_EXCEEDED"), Reason::QuotaExceeded),
+            (403, Some("ObjectQuotaExceeded"), Reason::QuotaExceeded),
+            (400, Some("EntityTooLarge"), Reason::QuotaExceeded),
+            (507, Some("EntityTooLarge"), Reason::QuotaExceeded),
+            (413, None, Reason::QuotaExceeded),
+            (507, Some("XMinioStorageFull"), Reason::StorageFull),
+            (507, Some("InsufficientStorage"), Reason::StorageFull),
+            (503, Some("InsufficientStorage"), Reason::StorageFull),
+            (507, None, Reason::StorageFull),
+            (404, Some("NoSuchQuotaConfiguration"), Reason::BucketNotFound),
+            (503, Some("SlowDown"), Reason::Throttled),
+            (400, Some("EntityTooSmall"), Reason::RequestRefused),
+        ] {
+            assert_eq!(S3Failure::service(status, code, None).reason(), reason, "{status} {code:?}");
+        }
+        for (status, code, message, reason) in [
+            (403, "AccessDenied", "Bucket size quota is reached, maximum total size is 5", Reason::QuotaExceeded),
+            (500, "InternalError", "cause(no space left on device)", Reason::StorageFull),
+            (403, "AccessDenied", "not authorized to perform s3:PutObject on quota-bucket", Reason::AccessDenied),
+            (403, "AccessDenied", "storage full of secrets", Reason::AccessDenied),
+            (503, "SlowDown", "request quota exceeded", Reason::Throttled),
+        ] {
+            let failure = S3Failure::service(status, Some(code), None).with_message(message);
+            assert_eq!(failure.reason(), reason, "{message}");
         }
     }
 
@@ -395,12 +529,35 @@ mod tests {
         let wrong_region = S3Failure::service(400, Some("AuthorizationHeaderMalformed"), None)
             .with_message("the region 'us-east-1' is wrong; expecting 'eu-west-1'");
         assert!(wrong_region.finding(&location).message.contains("region = \"eu-west-1\""), "{wrong_region}");
-        for (message, region) in [("expecting ''", None), ("expecting 'a b'", None), ("expecting 'x", None)] {
-            assert_eq!(expected_region(message), region, "{message}");
+        for (message, region) in [
+            ("expecting ''", None),
+            ("expecting 'a b'", None),
+            ("expecting 'x", None),
+            ("The ap-east-1 location constraint is incompatible for the region specific endpoint", Some("ap-east-1")),
+            ("The unspecified location constraint is incompatible", None),
+        ] {
+            assert_eq!(expected_region(message).as_deref(), region, "{message}");
         }
         for (ahead, words) in [(960, "960 s ahead of this host's"), (-960, "960 s behind this host's")] {
             let skewed = S3Failure::service(403, Some("RequestTimeTooSkewed"), None).with_headers(Some(ahead), None);
             assert!(skewed.to_string().contains(words), "{skewed}");
+        }
+    }
+
+    #[test]
+    fn region_element_counts_only_for_answers_about_the_region() {
+        for (status, code, element, region) in [
+            (400, "AuthorizationHeaderMalformed", "garage", Some("garage")),
+            (301, "PermanentRedirect", "eu-west-1", Some("eu-west-1")),
+            (307, "TemporaryRedirect", "eu-west-1", Some("eu-west-1")),
+            (400, "AuthorizationHeaderMalformed", "a b", None),
+            // Garage names its region in every error.
+            (400, "InvalidRequest", "garage", None),
+            (403, "AccessDenied", "garage", None),
+        ] {
+            let failure = S3Failure::service(status, Some(code), None).with_region_element(Some(element));
+            let S3Failure::Service { region: found, .. } = &failure else { panic!("{failure}") };
+            assert_eq!(found.as_deref(), region, "{code}");
         }
     }
 

@@ -18,6 +18,9 @@ impl S3Failure {
             Reason::WrongSecret => {
                 "the secret does not belong to the access key: correct the secret access key of its [[s3.credentials]] entry"
             }
+            Reason::UnknownAccessKey if self.has_code(&["InvalidToken"]) => {
+                "the session token is not valid, or does not belong to the access key: renew the temporary credentials, or remove the token of credentials that have none"
+            }
             Reason::UnknownAccessKey => {
                 "the service does not know the access key: correct it in its [[s3.credentials]] entry, or create the key on the service"
             }
@@ -31,8 +34,8 @@ impl S3Failure {
             Reason::AccessDenied if self.has_expired_credentials() => {
                 "the temporary credentials have expired: renew them"
             }
-            Reason::AccessDenied if !matches!(self, Self::Service { status: 401 | 403, .. }) => {
-                "look up the code in the service's documentation, and check the service's log"
+            Reason::RequestRefused => {
+                "the service does not accept this request as it is: look up the code in the service's documentation, and check the service's log"
             }
             Reason::AccessDenied => {
                 "grant the credentials s3:ListBucket, s3:GetBucketLocation, s3:GetBucketVersioning and s3:GetBucketObjectLockConfiguration on it"
@@ -49,7 +52,11 @@ impl S3Failure {
             Reason::Throttled => {
                 "the service asks for fewer requests: check its load and its limits for this user, or raise [probe] s3_interval"
             }
+            Reason::QuotaExceeded if self.is_size_limit() => {
+                "the agent sends at most 4 KiB, so the limit is a quota that is used up (OpenStack Swift reports it this way): raise it, or remove backups; if a proxy answers, raise its limit for request bodies"
+            }
             Reason::QuotaExceeded => "raise the quota of the bucket and of its owner, or remove backups",
+            Reason::StorageFull => "the storage behind the service is full: add storage, or remove backups",
             Reason::NotImplemented => {
                 "the service does not implement this call: check that the endpoint is an S3 service and that its version supports the call"
             }
@@ -58,7 +65,7 @@ impl S3Failure {
             }
             Reason::ServerError => "the service is broken or still starting: check its log",
             Reason::NotS3 => {
-                "check that the endpoint and its port belong to an S3 service, and that no proxy or login page answers instead"
+                "check that the endpoint and its port belong to an S3 service, and that no proxy or login page answers instead; use https:// if the port expects TLS"
             }
             Reason::ResponseTimedOut => {
                 "the service accepts connections but did not answer completely: check its health and the storage behind it"
@@ -67,17 +74,25 @@ impl S3Failure {
             Reason::ConnectionRefused => "start the service, or correct the port",
             Reason::HostUnreachable => "check the routes of this host, and that the server is up",
             Reason::TlsFailed => match self {
+                Self::TlsToPlain => "give the target an http:// endpoint, or correct the port",
+                Self::PlainToTls => "give the target an https:// endpoint, or correct the port",
                 Self::Certificate(fault) => fault.remedy(),
-                _ => {
-                    "check the server's certificate, and ca_bundle in the [[s3.credentials]] entry; use http:// if it does not speak TLS"
-                }
+                _ => "check the server's certificate, and ca_bundle in the [[s3.credentials]] entry",
             },
             Reason::ConnectionBroken => {
-                "check the service's log for restarts or crashes, and what lies between: proxies, firewalls, TLS on a plain port"
+                "check the service's log for restarts or crashes, and what lies between: proxies, firewalls; use https:// if the port expects TLS"
             }
             Reason::NoCredentials => "add a [[s3.credentials]] entry for the bucket, or correct the existing one",
             _ => "this is a defect of the agent or of its configuration",
         };
         fixed.to_owned()
+    }
+
+    pub(super) fn has_code(&self, codes: &[&str]) -> bool {
+        matches!(self, Self::Service { code: Some(code), .. } if codes.contains(&code.as_str()))
+    }
+
+    fn is_size_limit(&self) -> bool {
+        matches!(self, Self::Service { status: 413, .. }) || self.has_code(&["EntityTooLarge"])
     }
 }

@@ -35,6 +35,39 @@ async fn canary_fails_when_read_back_differs_or_is_missing() {
 }
 
 #[tokio::test]
+async fn failed_canary_names_its_request_and_those_that_passed() {
+    let failing = |puts: &[&S3Failure], gets: &[&S3Failure], deletes: &[&S3Failure]| {
+        let queue = |failures: &[&S3Failure]| failures.iter().copied().cloned().collect::<Vec<_>>();
+        let api = FakeObjects::default();
+        api.next_puts.lock().expect("a lock").extend(queue(puts));
+        api.next_gets.lock().expect("a lock").extend(queue(gets));
+        api.next_deletes.lock().expect("a lock").extend(queue(deletes));
+        api
+    };
+    let full = S3Failure::service(507, Some("XMinioStorageFull"), None);
+    let quota = S3Failure::service(400, Some("XMinioAdminBucketQuotaExceeded"), None);
+    let header = S3Failure::service(400, Some("InvalidArgument"), None);
+    let busy = S3Failure::service(503, Some("SlowDown"), None);
+    let (get, delete) =
+        ("the GET of a canary, after its PUT passed,", "DELETE of a canary, after its PUT and GET passed,");
+    for (api, reason, words) in [
+        (failing(&[&full], &[], &[]), Reason::StorageFull, "the PUT of a canary failed: the service answered 507"),
+        (failing(&[&quota], &[], &[]), Reason::QuotaExceeded, "the PUT of a canary failed"),
+        (failing(&[&header], &[], &[]), Reason::RequestRefused, "the PUT of a canary failed"),
+        (failing(&[], &[&busy], &[]), Reason::Throttled, get),
+        (failing(&[], &[], &[&busy]), Reason::Throttled, delete),
+    ] {
+        let checked = written(&api).await;
+        assert_eq!((checked.outcome(), checked.reason()), (Outcome::Failed, Some(reason)));
+        let message = &checked.finding().expect("a finding").message;
+        assert!(message.contains(words) && !message.contains("grant"), "{message}");
+    }
+    let denied = written(&FakeObjects { refuses_delete: true, ..FakeObjects::default() }).await;
+    let message = &denied.finding().expect("a finding").message;
+    assert!(message.contains(&format!("{delete} was refused")) && message.contains("grant"), "{message}");
+}
+
+#[tokio::test]
 async fn refused_canary_times_out_when_its_retention_may_have_ended() {
     let api = FakeObjects { refuses_put: true, ..FakeObjects::default() };
     for (seconds, outcome, reason) in

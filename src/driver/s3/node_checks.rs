@@ -48,12 +48,13 @@ impl NodeChecks {
     pub(super) async fn reach(&mut self, input: Input<'_>, log: &mut CheckLog) -> Option<(AwsBucket, BucketUsage)> {
         let Input { location, settings, rule, .. } = input;
         let deadline = settings.probe.deadline;
-        let (host, port) = self.connector.service_address(rule).await;
-        let proxy = self.connector.proxy_to(&host, port);
+        let connector = &self.connector;
         let reaching = async {
-            match &proxy {
-                Ok(None) => tcp_connect(&host, port, deadline).await,
-                Ok(Some((proxy, port))) => tcp_connect(proxy, *port, deadline).await.detail(format!(
+            let address = connector.service_address(rule).await;
+            let proxied = address.and_then(|(host, port)| Ok((connector.proxy_to(&host, port)?, host, port)));
+            match proxied {
+                Ok((None, host, port)) => tcp_connect(&host, port, deadline).await,
+                Ok((Some((proxy, port)), host, _)) => tcp_connect(&proxy, port, deadline).await.detail(format!(
                     "{proxy} port {port} is the proxy that HTTPS_PROXY, HTTP_PROXY or ALL_PROXY names for {host}"
                 )),
                 Err(failure) => Checked::failed(failure.finding(location)),

@@ -53,10 +53,18 @@ impl Intercept for ReadHeaders {
             quota_bytes: number("x-rgw-quota-bucket-size"),
             clock_ahead_seconds: None,
         };
-        let is_html = headers.get("content-type").is_some_and(|kind| kind.starts_with("text/html"));
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = HeadHeaders { usage, is_html };
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) =
+            HeadHeaders { usage, is_html: is_html(context.response()) };
         Ok(())
     }
+}
+
+/// Whether an answer has the type of a web page.
+pub(super) fn is_html(answer: &HttpResponse) -> bool {
+    answer
+        .headers()
+        .get("content-type")
+        .is_some_and(|kind| kind.trim_start().to_ascii_lowercase().starts_with("text/html"))
 }
 
 /// Keeps the service's time from the latest answer with a `Date`, whatever the call.
@@ -106,13 +114,19 @@ pub(super) fn clock_ahead_seconds(answer: &HttpResponse) -> Option<i64> {
 }
 
 fn clocks(answer: &HttpResponse) -> Option<Clocks> {
-    // `Age` marks an answer of a cache, whose date is in the past (RFC 9111 §5.1).
-    if answer.headers().get("age").is_some() {
-        return None;
-    }
-    let service = DateTime::from_str(answer.headers().get("date")?, Format::HttpDate).ok()?.secs();
+    let headers = answer.headers();
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let service = current_time(headers.get("date")?, headers.get("age"))?;
     Some(Clocks { service, ahead: service.saturating_sub_unsigned(now) })
+}
+
+/// Returns the time of the service now, in seconds since 1970, from `Date` and `Age`. A cache answers with the date at
+/// which the service answered it, and with the seconds since then (RFC 9111 §4.2.3, §5.1). Some proxies send an age
+/// of zero with every answer. An invalid age is ignored, as the RFC demands.
+fn current_time(date: &str, age: Option<&str>) -> Option<i64> {
+    let date = DateTime::from_str(date, Format::HttpDate).ok()?.secs();
+    let age = age.and_then(|age| age.split(',').next()?.trim().parse::<u32>().ok()).unwrap_or_default();
+    Some(date.saturating_add(age.into()))
 }
 
 /// Limit of the answer to one request, in bytes.
@@ -158,5 +172,27 @@ impl Intercept for LimitAnswer {
         let whole = std::mem::replace(body, SdkBody::taken());
         *body = SdkBody::from_body_1_x(http_body_util::Limited::new(whole, limit));
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn age_of_a_cached_answer_is_added_to_its_date() {
+        let date = "Thu, 01 Jan 1970 00:01:00 GMT";
+        for (age, expected) in [
+            (None, 60),
+            (Some("0"), 60),
+            (Some(" 30 "), 90),
+            (Some("5, 7"), 65),
+            (Some("-1"), 60),
+            (Some("soon"), 60),
+            (Some("99999999999"), 60),
+        ] {
+            assert_eq!(current_time(date, age), Some(expected), "{age:?}");
+        }
+        assert_eq!(current_time("yesterday", Some("0")), None);
     }
 }

@@ -1,6 +1,7 @@
 //! Calls on one bucket, through the SDK.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -19,29 +20,83 @@ use crate::s3::{
     Versioning,
 };
 
+/// Whether HEAD has the parameter `read-stats`. Ceph since release 20 reports the usage only on request. Other
+/// services ignore the parameter, or refuse it. It is kept over probes, so that such a service gets one request.
+#[derive(Debug, Clone)]
+pub(super) struct StatsParameter(Arc<AtomicBool>);
+
+impl StatsParameter {
+    /// AWS does not know the parameter.
+    pub(super) fn new(location: &S3Location) -> Self {
+        Self(Arc::new(AtomicBool::new(location.endpoint().is_some())))
+    }
+
+    fn is_used(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn drop_parameter(&self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
+
 /// One bucket through the SDK, with the credentials of one probe.
 #[derive(Clone)]
 pub struct AwsBucket {
     pub(super) client: Client,
     pub(super) bucket: String,
     access_key_id: String,
-    asks_for_stats: bool,
+    stats: StatsParameter,
     clock: ServiceDate,
     requests: RequestCounter,
     exposed: Option<PathBuf>,
 }
 
 impl AwsBucket {
-    pub(super) fn new(connected: SigningClient, location: &S3Location, requests: RequestCounter) -> Self {
+    pub(super) fn new(
+        connected: SigningClient,
+        location: &S3Location,
+        stats: StatsParameter,
+        requests: RequestCounter,
+    ) -> Self {
         Self {
             client: connected.client,
             bucket: location.bucket().to_owned(),
             access_key_id: connected.credentials.access_key_id().to_owned(),
-            asks_for_stats: location.endpoint().is_some(),
+            stats,
             clock: ServiceDate::default(),
             requests,
             exposed: connected.exposed,
         }
+    }
+
+    /// HEAD bucket, with or without the parameter that asks Ceph for the usage.
+    async fn head(&self, asks_for_stats: bool) -> Result<BucketUsage, S3Failure> {
+        let headers = Arc::new(Mutex::new(HeadHeaders::default()));
+        self.instrumented(self.client.head_bucket().bucket(&self.bucket).customize())
+            .mutate_request(move |request| {
+                if asks_for_stats {
+                    let separator = if request.uri().contains('?') { '&' } else { '?' };
+                    let uri = format!("{}{separator}read-stats", request.uri());
+                    let _kept_on_error = request.set_uri(uri);
+                }
+            })
+            .interceptor(ReadHeaders(headers.clone()))
+            .send()
+            .await
+            .map_err(|error| match failure(error) {
+                // A failed HEAD has no code. The SDK derives one from the status.
+                S3Failure::Service { status, region, leads_to, clock_ahead_seconds, .. } => {
+                    S3Failure::service(status, None, region.as_deref())
+                        .with_headers(clock_ahead_seconds, leads_to.as_deref())
+                }
+                other => other,
+            })?;
+        let headers = std::mem::take(&mut *headers.lock().unwrap_or_else(PoisonError::into_inner));
+        if headers.is_html {
+            return Err(S3Failure::WebPage);
+        }
+        Ok(BucketUsage { clock_ahead_seconds: self.clock_ahead_seconds(), ..headers.usage })
     }
 
     /// Adds the interceptors of this bucket to a call. The client is shared with other buckets.
@@ -79,33 +134,18 @@ impl AwsBucket {
 #[async_trait]
 impl BucketApi for AwsBucket {
     async fn head_bucket(&self) -> Result<BucketUsage, S3Failure> {
-        let headers = Arc::new(Mutex::new(HeadHeaders::default()));
-        let asks_for_stats = self.asks_for_stats;
-        self.instrumented(self.client.head_bucket().bucket(&self.bucket).customize())
-            .mutate_request(move |request| {
-                // Ceph since release 20 reports the usage only on request. Other services ignore the parameter.
-                if asks_for_stats {
-                    let separator = if request.uri().contains('?') { '&' } else { '?' };
-                    let uri = format!("{}{separator}read-stats", request.uri());
-                    let _kept_on_error = request.set_uri(uri);
-                }
-            })
-            .interceptor(ReadHeaders(headers.clone()))
-            .send()
-            .await
-            .map_err(|error| match failure(error) {
-                // A failed HEAD has no code. The SDK derives one from the status.
-                S3Failure::Service { status, region, leads_to, clock_ahead_seconds, .. } => {
-                    S3Failure::service(status, None, region.as_deref())
-                        .with_headers(clock_ahead_seconds, leads_to.as_deref())
-                }
-                other => other,
-            })?;
-        let headers = std::mem::take(&mut *headers.lock().unwrap_or_else(PoisonError::into_inner));
-        if headers.is_html {
-            return Err(S3Failure::NotS3("the answer is a web page".to_owned()));
+        if !self.stats.is_used() {
+            return self.head(false).await;
         }
-        Ok(BucketUsage { clock_ahead_seconds: self.clock_ahead_seconds(), ..headers.usage })
+        match self.head(true).await {
+            // A service or proxy may refuse an unknown parameter.
+            Err(refused) if matches!(refused.status(), Some(400..=499 | 501)) => {
+                let usage = self.head(false).await.map_err(|_| refused)?;
+                self.stats.drop_parameter();
+                Ok(usage)
+            }
+            answer => answer,
+        }
     }
 
     async fn bucket_location(&self) -> Result<(), S3Failure> {

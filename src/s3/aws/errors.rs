@@ -2,8 +2,9 @@
 
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use rustls::InvalidMessage;
 
-use super::answer::{ANSWER_LIMIT_BYTES, clock_ahead_seconds};
+use super::answer::{ANSWER_LIMIT_BYTES, clock_ahead_seconds, is_html};
 use crate::model::cause::innermost_cause;
 use crate::s3::S3Failure;
 use crate::sys::resolve::ResolveError;
@@ -25,10 +26,20 @@ where
         let (raw, told) = (refusal.raw(), refusal.err());
         let parsed = told.code().is_some() || !raw.status().is_success();
         if parsed {
+            let body = raw.body().bytes().and_then(|body| std::str::from_utf8(body).ok()).unwrap_or_default();
+            if told.code().is_none() && names_tls_port(body) {
+                return S3Failure::PlainToTls;
+            }
             let region = raw.headers().get("x-amz-bucket-region");
             let failure = S3Failure::service(raw.status().as_u16(), told.code(), region);
-            let failure = failure.with_headers(clock_ahead_seconds(raw), raw.headers().get("location"));
-            return failure.with_message(told.message().unwrap_or_default());
+            let leads_to = raw.headers().get("location").or_else(|| element(body, "Endpoint"));
+            let failure = failure.with_headers(clock_ahead_seconds(raw), leads_to);
+            return failure
+                .with_message(told.message().unwrap_or_default())
+                .with_region_element(element(body, "Region"));
+        }
+        if is_html(raw) {
+            return S3Failure::WebPage;
         }
         // The parser's own words are of no use to an operator.
         let other = || S3Failure::NotS3("it is not the XML document that this request is answered with".to_owned());
@@ -39,6 +50,21 @@ where
         SdkError::ResponseError(_) => S3Failure::NotS3(innermost_cause(&error)),
         _ => S3Failure::ConnectionBroken(innermost_cause(&error)),
     })
+}
+
+/// Returns the text of the first element of this name in an error document, which is flat.
+fn element<'body>(body: &'body str, name: &str) -> Option<&'body str> {
+    let (_, after) = body.split_once(&format!("<{name}>"))?;
+    let (text, _) = after.split_once('<')?;
+    Some(text.trim())
+}
+
+/// Whether the body is the answer of a TLS port to a plain request, which nginx, Apache, Go and others give as HTTP.
+fn names_tls_port(body: &str) -> bool {
+    let body = body.to_ascii_lowercase();
+    ["http request was sent to https port", "http request to an https server", "plain http to an ssl-enabled"]
+        .iter()
+        .any(|words| body.contains(words))
 }
 
 /// Converts the innermost cause of a known type.
@@ -84,6 +110,7 @@ fn transport(error: &(dyn std::error::Error + 'static), limit_bytes: usize) -> O
 fn of_tls(error: &rustls::Error) -> S3Failure {
     match error {
         rustls::Error::InvalidCertificate(fault) => S3Failure::Certificate(fault.into()),
+        rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => S3Failure::TlsToPlain,
         other => S3Failure::Tls(other.to_string()),
     }
 }

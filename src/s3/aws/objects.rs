@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 use aws_sdk_s3::primitives::{ByteStream, DateTime};
 use aws_sdk_s3::types::{ObjectLockMode, ObjectLockRetention, ObjectLockRetentionMode, ObjectVersion};
+use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -15,6 +16,17 @@ use super::errors::failure;
 use super::xml::RequireWellFormedXml;
 use crate::model::cause::innermost_cause;
 use crate::s3::{ListedVersion, ObjectApi, Retention, S3Failure, StoredVersion};
+
+/// Adds the MD5 digest of the body, in place of the CRC32 of the SDK. A request that changes a retention needs a digest
+/// (S3 API reference, PutObjectRetention). Older services, such as Ceph and MinIO before 2022, know only MD5. They would
+/// refuse the request as incomplete, and the lock proof would take that for a lock.
+fn with_content_md5(request: &mut HttpRequest) {
+    let digest = STANDARD.encode(Md5::digest(request.body().bytes().unwrap_or_default()));
+    let headers = request.headers_mut();
+    headers.remove("x-amz-checksum-crc32");
+    headers.remove("x-amz-sdk-checksum-algorithm");
+    headers.insert("content-md5", digest);
+}
 
 #[async_trait]
 impl ObjectApi for AwsBucket {
@@ -84,7 +96,8 @@ impl ObjectApi for AwsBucket {
         let put = put
             .set_version_id(version.map(str::to_owned))
             .set_bypass_governance_retention(bypass_governance.then_some(true));
-        self.instrumented(put.customize()).interceptor(date.clone()).send().await.map_err(failure)?;
+        let put = put.customize().mutate_request(with_content_md5);
+        self.instrumented(put).interceptor(date.clone()).send().await.map_err(failure)?;
         Ok(date.latest())
     }
 

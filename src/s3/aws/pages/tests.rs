@@ -1,41 +1,12 @@
 //! Valid and invalid pages.
 
-use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
-use aws_smithy_http_client::Builder;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpListener;
-
 use super::*;
-use crate::model::S3Location;
-use crate::s3::aws::RequestCounter;
-use crate::s3::aws::clients::SigningClient;
+use crate::s3::aws::fake_service::{answer, answering};
 use crate::s3::{Entries, ObjectApi as _};
 
 /// Returns a bucket of a service that answers one request with this list.
 async fn giving(list: &str) -> AwsBucket {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let endpoint = format!("http://{}", listener.local_addr().expect("its address"));
-    let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{list}", list.len());
-    tokio::spawn(async move {
-        let (mut connection, _) = listener.accept().await.expect("a connection");
-        let mut request = Vec::new();
-        while !request.ends_with(b"\r\n\r\n") {
-            request.push(connection.read_u8().await.expect("a request"));
-        }
-        connection.write_all(answer.as_bytes()).await.expect("sent");
-    });
-    let location = S3Location::parse(&format!("{endpoint}/backups")).expect("a location");
-    let credentials = Credentials::from_keys("AKIA", "secret", None);
-    let config = aws_sdk_s3::Config::builder()
-        .behavior_version(BehaviorVersion::latest())
-        .region(Region::from_static("us-east-1"))
-        .credentials_provider(credentials.clone())
-        .http_client(Builder::new().build_http())
-        .force_path_style(true)
-        .endpoint_url(endpoint)
-        .build();
-    let client = aws_sdk_s3::Client::from_conf(config);
-    AwsBucket::new(SigningClient { client, credentials, exposed: None }, &location, RequestCounter::default())
+    answering([answer("200 OK", list)]).await.0
 }
 
 #[tokio::test]

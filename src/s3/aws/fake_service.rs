@@ -1,0 +1,63 @@
+//! Fake service that answers with prepared bytes, and the client of a bucket in it.
+
+use std::sync::{Arc, Mutex};
+
+use aws_sdk_s3::config::retry::RetryConfig;
+use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region, RequestChecksumCalculation};
+use aws_smithy_http_client::Builder;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+
+use super::RequestCounter;
+use super::bucket::{AwsBucket, StatsParameter};
+use super::clients::SigningClient;
+use crate::model::S3Location;
+
+/// Heads of the requests that a service received.
+pub type Heads = Arc<Mutex<Vec<String>>>;
+
+/// Returns a bucket of a service that gives these answers to its requests, one connection each.
+pub async fn answering(answers: impl IntoIterator<Item = String>) -> (AwsBucket, Heads) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let endpoint = format!("http://{}", listener.local_addr().expect("its address"));
+    let heads = Heads::default();
+    let answers: Vec<String> = answers.into_iter().collect();
+    tokio::spawn({
+        let heads = heads.clone();
+        async move {
+            for answer in answers {
+                let (mut connection, _) = listener.accept().await.expect("a connection");
+                let mut request = Vec::new();
+                while !request.ends_with(b"\r\n\r\n") {
+                    request.push(connection.read_u8().await.expect("a request"));
+                }
+                let head = String::from_utf8(request).expect("text").to_ascii_lowercase();
+                let length = head.split_once("content-length: ").and_then(|(_, rest)| rest.lines().next());
+                let mut body = vec![0; length.map_or(0, |length| length.parse().expect("a number"))];
+                connection.read_exact(&mut body).await.expect("a body");
+                heads.lock().expect("no panic").push(head);
+                connection.write_all(answer.as_bytes()).await.expect("sent");
+            }
+        }
+    });
+    let location = S3Location::parse(&format!("{endpoint}/backups")).expect("a location");
+    let credentials = Credentials::from_keys("AKIA", "secret", None);
+    let config = aws_sdk_s3::Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::from_static("us-east-1"))
+        .credentials_provider(credentials.clone())
+        .http_client(Builder::new().build_http())
+        .force_path_style(true)
+        .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
+        .retry_config(RetryConfig::disabled())
+        .endpoint_url(endpoint)
+        .build();
+    let client = SigningClient { client: aws_sdk_s3::Client::from_conf(config), credentials, exposed: None };
+    (AwsBucket::new(client, &location, StatsParameter::new(&location), RequestCounter::default()), heads)
+}
+
+/// Formats an answer. The first line of `head` is the status, and the others are headers.
+pub fn answer(head: &str, body: &str) -> String {
+    let head = head.replace('\n', "\r\n");
+    format!("HTTP/1.1 {head}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len())
+}

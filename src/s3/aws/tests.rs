@@ -1,0 +1,104 @@
+//! Requests of the client and answers of services, over HTTP.
+
+use super::fake_service::{answer, answering};
+use super::*;
+use crate::model::LockMode;
+use crate::model::settings::LocationPattern;
+use crate::s3::{BucketApi as _, ObjectApi as _, Retention};
+
+#[tokio::test]
+async fn head_is_sent_without_its_parameter_when_the_service_refuses_it() {
+    for status in ["400 Bad Request", "403 Forbidden", "405 Method Not Allowed", "501 Not Implemented"] {
+        let healthy = answer("200 OK", "");
+        let (bucket, heads) = answering([answer(status, ""), healthy.clone(), healthy]).await;
+        assert!(bucket.head_bucket().await.is_ok(), "{status}");
+        assert!(bucket.head_bucket().await.is_ok(), "{status}");
+        let sent: Vec<bool> = heads.lock().expect("heads").iter().map(|head| head.contains("?read-stats")).collect();
+        assert_eq!(sent, [true, false, false], "{status}");
+    }
+    let (bucket, heads) = answering([answer("403 Forbidden", ""), answer("400 Bad Request", "")]).await;
+    assert_eq!(bucket.head_bucket().await.expect_err("refused").status(), Some(403));
+    assert_eq!(heads.lock().expect("heads").len(), 2);
+    let (bucket, _) = answering([answer("503 Slow Down", "")]).await;
+    assert_eq!(bucket.head_bucket().await.expect_err("refused").status(), Some(503), "one request");
+}
+
+#[tokio::test]
+async fn change_of_a_retention_has_an_md5_digest_and_no_other() {
+    let (bucket, heads) = answering([answer("200 OK", "")]).await;
+    let retention = Retention { mode: LockMode::Governance, until: 0 };
+    bucket.put_retention("key", Some("1"), Some(retention), false).await.expect("accepted");
+    let head = heads.lock().expect("heads")[0].clone();
+    assert!(head.contains("\r\ncontent-md5: ") && !head.contains("crc32"), "{head}");
+}
+
+#[tokio::test]
+async fn web_page_and_tls_port_are_named() {
+    let plain_to_tls = "<html><center>The plain HTTP request was sent to HTTPS port</center></html>";
+    for (head, body, expected) in [
+        ("200 OK\ncontent-type: text/html; charset=utf-8", "<html></html>", S3Failure::WebPage),
+        ("400 Bad Request\ncontent-type: text/html", plain_to_tls, S3Failure::PlainToTls),
+        ("400 Bad Request", "Client sent an HTTP request to an HTTPS server.\n", S3Failure::PlainToTls),
+        ("400 Bad Request", "Reason: You're speaking plain HTTP to an SSL-enabled server port.", S3Failure::PlainToTls),
+    ] {
+        let (bucket, _) = answering([answer(head, body)]).await;
+        assert_eq!(bucket.list_below("canary/").await, Err(expected), "{body}");
+    }
+    let (bucket, _) = answering([answer("200 OK\ncontent-type: text/html", "")]).await;
+    assert_eq!(bucket.head_bucket().await, Err(S3Failure::WebPage));
+    let alert = "\u{15}\u{3}\u{1}\0\u{2}\u{2}\u{46}".to_owned();
+    let (bucket, _) = answering([alert]).await;
+    let failure = bucket.head_bucket().await.expect_err("refused");
+    let location = S3Location::parse("http://s3.example.com/backups").expect("a location");
+    assert!(failure.finding(&location).message.contains("https://"), "{failure}");
+}
+
+#[tokio::test]
+async fn region_and_endpoint_of_an_error_document_are_shown() {
+    let document = |code: &str, more: &str| format!("<Error><Code>{code}</Code><Message>m</Message>{more}</Error>");
+    let location = S3Location::parse("http://s3.example.com/backups").expect("a location");
+    for (head, code, more, words) in [
+        ("400 Bad Request", "AuthorizationHeaderMalformed", "<Region>garage</Region>", "region = \"garage\""),
+        ("301 Moved Permanently", "PermanentRedirect", "<Region>eu-west-1</Region>", "region = \"eu-west-1\""),
+        (
+            "301 Moved Permanently",
+            "PermanentRedirect",
+            "<Endpoint>backups.s3.example.org</Endpoint>",
+            "it redirects to backups.s3.example.org",
+        ),
+    ] {
+        let (bucket, _) = answering([answer(head, &document(code, more))]).await;
+        let message = bucket.list_below("canary/").await.expect_err("refused").finding(&location).message;
+        assert!(message.contains(words), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn service_address_is_that_of_the_requests() {
+    let rule = |addressing| S3AccessRule {
+        location: LocationPattern::new("*"),
+        source: S3CredentialSource::DefaultChain,
+        region: Some("cn-north-1".to_owned()),
+        ca_bundle: None,
+        addressing,
+        read_only: false,
+    };
+    let (path, host) = (S3Addressing::Path, S3Addressing::Virtual);
+    for (location, addressing, expected) in [
+        ("https://s3.example.com/backups", path, ("s3.example.com", 443)),
+        ("https://s3.example.com/backups", host, ("backups.s3.example.com", 443)),
+        ("http://s3.example.com:8080/backups", host, ("backups.s3.example.com", 8080)),
+        ("http://s3.example.com/backups", path, ("s3.example.com", 80)),
+        // These buckets are no host names, or belong to an address.
+        ("https://192.0.2.1:9000/backups", host, ("192.0.2.1", 9000)),
+        ("https://[2001:db8::1]/backups", host, ("2001:db8::1", 443)),
+        ("https://s3.example.com/Back_Ups", host, ("s3.example.com", 443)),
+        ("https://s3.example.com/back.ups", host, ("s3.example.com", 443)),
+        ("backups", path, ("s3.cn-north-1.amazonaws.com.cn", 443)),
+        ("backups", host, ("backups.s3.cn-north-1.amazonaws.com.cn", 443)),
+    ] {
+        let connector = BucketConnector::new(S3Location::parse(location).expect(location), &Arc::default());
+        let address = connector.service_address(Some(&rule(addressing))).await.expect(location);
+        assert_eq!((address.0.as_str(), address.1), expected, "{location} {addressing:?}");
+    }
+}
