@@ -32,7 +32,9 @@ pub mod wire;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::extract::{Request, State as Shared};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse as _, Response};
 use tower::ServiceExt as _;
 use tower::util::BoxCloneSyncService;
 use utoipa::OpenApi;
@@ -41,7 +43,7 @@ use utoipa_axum::routes;
 
 use crate::agent::Agent;
 
-use state::State;
+use state::{ApiState, State};
 
 pub use auth::{Auth, AuthError};
 pub use body::BODY_MAX_BYTES;
@@ -58,10 +60,16 @@ struct Description;
 /// Returns the routes as a service, behind the authentication of `auth`.
 #[must_use]
 pub fn router(agent: Agent, node_facts: ReadNodeFacts, auth: Arc<Auth>) -> Service {
-    let router = routes(agent, node_facts, &auth)
-        .layer(from_fn_with_state(auth, auth::authenticate))
-        .layer(from_fn(limits::limit));
+    let router = routes(agent, node_facts, &auth).layer(from_fn_with_state(auth, admit));
     BoxCloneSyncService::new(router.map_request(prefix::strip).map_future(request_id::with_request_id))
+}
+
+/// Passes on a request that is within the limits and permitted.
+async fn admit(auth: Shared<Arc<Auth>>, request: Request, next: Next) -> Response {
+    match limits::check(&request) {
+        Ok(()) => auth::authenticate(auth, request, next).await,
+        Err(fault) => fault.into_response(),
+    }
 }
 
 /// Returns the routes without their prefixes, for requests that have a [`Caller`](crate::model::Caller).
@@ -69,11 +77,10 @@ fn routes(agent: Agent, node_facts: ReadNodeFacts, auth: &Auth) -> Router {
     let (router, mut openapi) = table().split_for_parts();
     description::complete(&mut openapi, auth);
     let description = openapi.to_json().unwrap_or_default().into();
-    router.fallback(fault::no_such_route).method_not_allowed_fallback(fault::no_such_method).with_state(State::new(
-        agent,
-        node_facts,
-        description,
-    ))
+    router
+        .fallback(fault::no_such_route)
+        .method_not_allowed_fallback(fault::no_such_method)
+        .with_state(Arc::new(ApiState::new(agent, node_facts, description)))
 }
 
 fn table() -> OpenApiRouter<State> {

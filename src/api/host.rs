@@ -51,5 +51,5 @@ pub(super) async fn readyz(Shared(state): Shared<State>) -> Response {
     (status = 200, description = "An OpenAPI 3.1 document."),
 ))]
 pub(super) async fn openapi(Shared(state): Shared<State>) -> Response {
-    ([(CONTENT_TYPE, "application/json")], state.description).into_response()
+    ([(CONTENT_TYPE, "application/json")], state.description.clone()).into_response()
 }

@@ -3,11 +3,8 @@
 //! They are lower than the limits of hyper (100 fields, and the size in [`super::listen`]), whose refusals say
 //! nothing. A request has exactly one `Host` (RFC 9112 §3.2), because two readers may use different ones.
 
-use axum::extract::Request;
-use axum::http::StatusCode;
 use axum::http::header::HOST;
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
+use axum::http::{Request, StatusCode};
 
 use super::fault::Fault;
 
@@ -21,14 +18,7 @@ pub const HEADERS_MAX: usize = 64;
 pub const HEADERS_MAX_BYTES: usize = 16 << 10;
 
 /// Refuses a head that exceeds a limit, or has another number of `Host` fields than one.
-pub(super) async fn limit(request: Request, next: Next) -> Response {
-    match within_limits(&request) {
-        Ok(()) => next.run(request).await,
-        Err(fault) => fault.into_response(),
-    }
-}
-
-fn within_limits<B>(request: &axum::http::Request<B>) -> Result<(), Fault> {
+pub(super) fn check<B>(request: &Request<B>) -> Result<(), Fault> {
     let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
     if target > TARGET_MAX_BYTES {
         let message = format!("path and query have {target} bytes; the limit is {TARGET_MAX_BYTES}");
@@ -55,11 +45,11 @@ mod tests {
     use super::*;
 
     fn refused(path: &str, headers: usize, value: &str) -> Option<(StatusCode, String)> {
-        let mut request = axum::http::Request::builder().uri(path).header(HOST, "");
+        let mut request = Request::builder().uri(path).header(HOST, "");
         for number in 0..headers {
             request = request.header(format!("x-{number:02}"), value);
         }
-        let fault = within_limits(&request.body(()).expect("a request")).err()?;
+        let fault = check(&request.body(()).expect("a request")).err()?;
         Some((fault.status(), fault.to_string()))
     }
 
@@ -82,11 +72,11 @@ mod tests {
     #[test]
     fn request_with_two_host_fields_or_none_is_refused() {
         for (hosts, expected) in [(&[][..], false), (&["a"], true), (&["a", "a"], false), (&["a", "b"], false)] {
-            let mut request = axum::http::Request::builder().uri("/");
+            let mut request = Request::builder().uri("/");
             for host in hosts {
                 request = request.header(HOST, *host);
             }
-            let outcome = within_limits(&request.body(()).expect("a request"));
+            let outcome = check(&request.body(()).expect("a request"));
             assert_eq!(outcome.is_ok(), expected, "{hosts:?}");
             assert!(outcome.err().is_none_or(|fault| fault.status() == StatusCode::BAD_REQUEST));
         }

@@ -13,48 +13,50 @@ use crate::sys::NodeFacts;
 /// Reads the facts about host and agent, as [`NodeFacts::read`] does.
 pub type ReadNodeFacts = Arc<dyn Fn() -> NodeFacts + Send + Sync>;
 
+/// Reference to the shared state. One, because every request clones it several times.
+pub(super) type State = Arc<ApiState>;
+
 /// State that all handlers share.
-#[derive(Clone)]
-pub(super) struct State {
+pub(super) struct ApiState {
     pub(super) agent: Agent,
     pub(super) node_facts: ReadNodeFacts,
     /// The list of targets.
-    pub(super) targets: Arc<ListCache<TargetView>>,
+    pub(super) targets: ListCache<TargetView>,
     /// The list of targets with their reports.
-    pub(super) details: Arc<ListCache<TargetView>>,
+    pub(super) details: ListCache<TargetView>,
     /// The list of target types.
-    pub(super) types: Arc<ListCache<TargetType>>,
+    pub(super) types: ListCache<TargetType>,
     /// The OpenAPI document.
     pub(super) description: Bytes,
 }
 
-impl State {
+impl ApiState {
     /// State with empty caches.
     pub(super) fn new(agent: Agent, node_facts: ReadNodeFacts, description: Bytes) -> Self {
         Self {
             agent,
             node_facts,
-            targets: Arc::new(ListCache::new(ListSource {
+            targets: ListCache::new(ListSource {
                 key: "backup_targets",
                 generation: |view| view.generation,
                 items: |_, view| view.targets.iter().collect(),
                 id: |target| target.target.id,
                 render: |caller, target| serde_json::to_vec(&wire::Target::seen_by(caller, target)),
-            })),
-            details: Arc::new(ListCache::new(ListSource {
+            }),
+            details: ListCache::new(ListSource {
                 key: "backup_targets",
                 generation: |view| view.generation,
                 items: |_, view| view.targets.iter().collect(),
                 id: |target| target.target.id,
                 render: |caller, target| serde_json::to_vec(&wire::TargetDetail::seen_by(caller, target)),
-            })),
-            types: Arc::new(ListCache::new(ListSource {
+            }),
+            types: ListCache::new(ListSource {
                 key: "backup_target_types",
                 generation: |view| view.types_generation,
                 items: |caller, view| view.target_types().into_iter().filter(|found| caller.may_see(found)).collect(),
                 id: |found| found.id,
                 render: |caller, found| serde_json::to_vec(&wire::TargetType::seen_by(caller, found)),
-            })),
+            }),
             description,
         }
     }

@@ -11,11 +11,10 @@
 //!
 //! Requests over a Unix socket are exempt, because browsers cannot use one.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, ORIGIN, TRANSFER_ENCODING};
 use axum::http::request::Parts;
-use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderName, StatusCode};
 
 use crate::api::fault::Fault;
@@ -55,11 +54,18 @@ impl AcceptedHosts {
         }
     }
 
+    /// Whether a value of `Host` is accepted, with or without a port.
     fn accepts(self, host: &str) -> bool {
-        let address: Option<IpAddr> = host.trim_start_matches('[').trim_end_matches(']').parse().ok();
+        let is_port = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+        let name = host.rsplit_once(':').filter(|(_, port)| is_port(port)).map_or(host, |(name, _)| name);
+        let in_brackets = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
+        let address: Option<IpAddr> = match in_brackets {
+            Some(name) => name.parse::<Ipv6Addr>().ok().map(IpAddr::from),
+            None => name.parse::<Ipv4Addr>().ok().map(IpAddr::from),
+        };
         match self {
             Self::All => true,
-            _ if host.eq_ignore_ascii_case("localhost") => true,
+            _ if name.eq_ignore_ascii_case("localhost") => true,
             Self::Addresses => address.is_some_and(|address| !address.is_unspecified()),
             Self::Loopback => address.is_some_and(|address| address.to_canonical().is_loopback()),
         }
@@ -71,8 +77,7 @@ pub(super) fn refuse_foreign(parts: &Parts, hosts: AcceptedHosts) -> Result<(), 
     let headers = &parts.headers;
     let forbidden = |message: String| Err(Fault::new(StatusCode::FORBIDDEN, message));
     let host = text(headers, HOST).unwrap_or_default();
-    let authority: Option<Authority> = host.parse().ok().filter(|_| !host.contains('@'));
-    if !authority.is_some_and(|authority| hosts.accepts(authority.host())) {
+    if !hosts.accepts(host) {
         return forbidden(format!(
             "Host: {host:?} is not an address of this agent, expected {}, or set [api] auth to \"token\"",
             hosts.expected()
@@ -140,6 +145,10 @@ mod tests {
             ("localhost.evil.example", 403, 403),
             ("evil@localhost", 403, 403),
             ("127.0.0.1.evil.example", 403, 403),
+            ("127.0.0.1:x", 403, 403),
+            ("127.0.0.1:8781:8781", 403, 403),
+            ("[127.0.0.1]", 403, 403),
+            ("::1", 403, 403),
             ("", 403, 403),
         ] {
             assert_eq!(status(Loopback, &[("host", host)]), loopback, "{host:?}");
