@@ -7,14 +7,14 @@
 //!                                                     └──► view ◄───┘
 //! ```
 //!
-//! The registry says what runs. The reconciler (`reconcile`) makes tasks and view equal to each of
-//! its snapshots, whichever writer made the change. A use case changes the registry and returns when
-//! its change is visible in the view.
+//! The registry determines which tasks run. The reconciler (`reconcile`) applies each of its snapshots to the
+//! tasks and the view, whatever made the change. A use case changes the registry, and returns when its change is
+//! visible in the view.
 //!
-//! Reading is from memory: [`Agent::view`] is an immutable view that is replaced when something
-//! changed, so no reader waits for storage, the registry or another reader. Probing belongs to the
-//! target's own task (`task`), which owns the driver: a probe, a mount and an unmount of one target
-//! never overlap, and a target that hangs delays nothing else. Target types have no task.
+//! Reads come from memory. [`Agent::view`] is immutable, and each change publishes another one. So no reader waits
+//! for storage, the registry or another reader. Each target has a task (`task`), which owns its driver. So a probe,
+//! a mount and an unmount of one target never overlap, and a target that hangs delays nothing else. Target types
+//! have no task.
 
 mod error;
 mod lifecycle;

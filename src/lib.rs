@@ -1,7 +1,7 @@
 //! `targetwatch`: the agent on every host that writes backups to shared storage.
 //!
 //! A backup job that finds its target dead at night is a lost night. The agent on each node mounts
-//! NFS exports, verifies S3 buckets and measures both. It answers at any time what it found, to a
+//! NFS exports, verifies S3 buckets and measures both. It reports the results at any time, to a
 //! control plane that polls it and to a person with curl. Two promises decide every question of
 //! design.
 //!

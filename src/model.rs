@@ -1,10 +1,9 @@
-//! The words of the product as types: pure data and pure rules, nothing that waits.
+//! Data types and pure rules of the product. Nothing here waits.
 //!
-//! Everything else depends on this module and it depends on nothing of the crate, so a rule that
-//! can be stated without a syscall, a socket or a clock belongs here and is tested here: how an
-//! export is written ([`export`]), which directory it gets ([`mount_name`]), what a probe may say
-//! ([`report`], [`reason`], [`usage_listing`]), how capacity is written ([`capacity`]), who may see what ([`caller`]),
-//! and what configuration is able to ask for ([`settings`]).
+//! All other modules may depend on this one, and it depends on none of them. A rule that needs no system call,
+//! socket or clock belongs here, with its tests: the form of an export ([`export`]), the name of its directory
+//! ([`mount_name`]), the content of a report ([`report`], [`reason`], [`usage_listing`]), the display of capacity
+//! ([`capacity`]), the visibility of target types ([`caller`]), and the settings of the agent ([`settings`]).
 
 #[macro_use]
 mod named;

@@ -1,8 +1,8 @@
 //! TLS with rustls and ring, from files that may be replaced while the agent runs.
 //!
-//! Each configuration names its cryptography provider. A provider for the whole process would let one crate
-//! of the build choose it for another. A server reads its files again on demand ([`ServerTls::reload`]).
-//! When the new files are wrong, the old ones stay in force.
+//! Each configuration names its cryptography provider. With a provider for the whole process, one crate of the build
+//! could choose it for the others. A server reads its files again on demand ([`ServerTls::reload`]). When the new
+//! files are wrong, the old ones stay in use.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -60,7 +60,7 @@ impl ServerTls {
     /// Reads the files again. Open connections are not affected.
     ///
     /// # Errors
-    /// [`TlsError`] for the first file that cannot be used. The old ones stay in force then.
+    /// [`TlsError`] for the first file that cannot be used. The old files then stay in use.
     pub async fn reload(&self) -> Result<(), TlsError> {
         self.config.store(Arc::new(server_config(&self.settings).await?));
         Ok(())
@@ -107,8 +107,8 @@ fn do_not_fit(certificate: &Path, key: &Path, error: &rustls::Error) -> TlsError
     content(certificate, format!("and {} do not fit together: {error}", key.display()))
 }
 
-/// Returns the TLS of a client. It trusts the system's authorities and those of `ca_bundle`, a PEM file. It shows
-/// the certificate of `identity`, which is the file of a certificate and that of its key.
+/// Returns the TLS configuration of a client. It trusts the system's authorities and those of the PEM file
+/// `ca_bundle`. It presents the certificate of `identity`: the files of a certificate and of its key.
 ///
 /// # Errors
 /// [`TlsError`] when a file cannot be used. Unusable authorities of the system are skipped.
@@ -130,7 +130,7 @@ pub async fn client_config(
     builder.with_client_auth_cert(chain, private).map_err(|error| do_not_fit(certificate, key, &error))
 }
 
-/// Returns the TLS of a client that never uses TLS. It trusts no authority.
+/// Returns a TLS configuration that trusts no authority, for a client that never uses TLS.
 ///
 /// # Errors
 /// [`TlsError`] when this build does not support TLS.

@@ -1,4 +1,4 @@
-//! Start, stop and settings of the agent, and how one change of it is made.
+//! Start, stop, settings and changes of the agent.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::model::TargetId;
 use crate::model::settings::AgentSettings;
 use crate::registry::{Change, Registry, Snapshot};
 
-/// The version that new targets and types record as their creator's: this agent's.
+/// Version of this agent, which new targets and types record.
 pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The running agent. Cheap to clone; all clones are the same agent.
@@ -56,8 +56,8 @@ impl Agent {
         self.shared.settings.borrow().clone()
     }
 
-    /// Puts new settings in force and probes every target with them. The mount root stays as it is:
-    /// the agent would lose track of what is mounted below the old one.
+    /// Applies new settings, and probes every target with them. Ignores another mount root, because the agent would
+    /// lose track of the mounts below the old one.
     pub fn change_settings(&self, mut settings: AgentSettings) {
         let root = &self.settings().mounts.root;
         if settings.mounts.root != *root {
@@ -67,8 +67,8 @@ impl Agent {
         self.shared.settings.send_replace(Arc::new(settings));
     }
 
-    /// Ends every task and every child process, and refuses every later change. Mounts stay. Waits for
-    /// a change of the registry that is under way and for the rest of the history, bounded.
+    /// Ends every task and every child process, and refuses every later change. Mounts stay. Waits for a running
+    /// change of the registry, and for a limited time until the history is written.
     pub async fn stop(&self) {
         self.shared.stopping.send_replace(true);
         self.shared.host.workers.shut_down();
@@ -89,9 +89,9 @@ impl Agent {
         self.shared.begin_change().await
     }
 
-    /// Changes the registry, and returns its content when the view shows the change. `change` gets the
-    /// time at which its turn came. A caller that stops waiting before its turn has changed nothing; a
-    /// change that began is finished.
+    /// Changes the registry, and returns its content when the view shows the change. `change` receives the time at
+    /// which it runs. If the caller drops the future before that, nothing changes. A change that has begun is
+    /// completed.
     pub(super) async fn change(
         &self,
         change: impl FnOnce(Timestamp) -> Result<Change, AgentError>,
@@ -116,7 +116,7 @@ impl Agent {
     }
 }
 
-/// Logs a change that the reconciler does not: it logs those of targets.
+/// Logs changes of target types. The reconciler logs those of targets.
 fn log_type_change(change: &Change, before: &Snapshot) {
     match change {
         Change::CreateType(new) => {
@@ -130,7 +130,7 @@ fn log_type_change(change: &Change, before: &Snapshot) {
     }
 }
 
-/// Runs work to its end even if the caller stops waiting: the client of a request can hang up.
+/// Completes the work even if the caller drops the future, because the client of a request can hang up.
 pub(super) async fn run_to_completion<T: Send + 'static>(
     work: impl Future<Output = Result<T, AgentError>> + Send + 'static,
 ) -> Result<T, AgentError> {

@@ -1,4 +1,4 @@
-//! The publisher of views: every change of what readers see goes through it, one at a time.
+//! The publisher of views. Every change of the view goes through it, one at a time.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -60,7 +60,7 @@ impl ViewPublisher {
         transitions: &TransitionLog,
     ) {
         let changed = self.replace(|view| {
-            // The storage may have been changed during the probe: the report is about the former one.
+            // The target may have got other storage during the probe. The report is about the former one.
             let is_same = |view: &&mut Arc<TargetView>| view.target.id == report.target_id && view.target.spec == *spec;
             let slot = view.targets.iter_mut().find(is_same)?;
             let status = slot.status.after(&report, failures_before_offline);
@@ -94,7 +94,7 @@ fn put(view: &mut View, registered: &RegisteredTarget, mount_root: &Path, now: T
     let targets = &mut view.targets;
     let position = targets.iter().position(|shown| shown.target.id == registered.target.id);
     let mut shown = TargetView::not_checked(registered, mount_root, now);
-    // A report about other storage, or another declaration of immutability, says nothing about this one.
+    // A report about other storage, or with another declaration of immutability, does not apply.
     let known = position.map(|at| &targets[at]).filter(|known| known.target.spec == shown.target.spec);
     if let Some(known) = known {
         shown.status = known.status.clone();

@@ -1,8 +1,8 @@
 //! The reconciler: makes tasks and view equal to the content of the registry.
 //!
-//! It takes snapshots from the registry's watch, and from use cases that have just committed one, so
-//! that they need not wait for the watch. A snapshot that is older than the last one is ignored: views
-//! appear in the order of commits, whichever way a snapshot came. Nothing here waits.
+//! Snapshots come from the registry's watch, and from use cases that have just committed a change and do not wait
+//! for the watch. The reconciler ignores a snapshot that is older than the last one, so views appear in the order
+//! of commits. Nothing here waits.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -20,7 +20,7 @@ pub(super) struct Reconciler {
     state: Mutex<Reconciled>,
 }
 
-/// What runs.
+/// Running tasks, and the snapshot that they match.
 #[derive(Default)]
 struct Reconciled {
     snapshot: Arc<Snapshot>,
@@ -38,7 +38,7 @@ impl Reconciler {
         reconciler
     }
 
-    /// Makes tasks and view equal to a snapshot, unless a later one was reconciled already.
+    /// Applies a snapshot to tasks and view, unless a later one was applied already.
     pub(super) fn reconcile(&self, snapshot: &Arc<Snapshot>) {
         let mut state = self.state();
         if snapshot.revision() > state.snapshot.revision() {
@@ -57,7 +57,7 @@ impl Reconciler {
         if differences.is_empty() {
             return;
         }
-        // Before the tasks: the report of a target that the view does not show would be lost.
+        // Before the tasks, because the report of a target that is not in the view would be lost.
         let mount_root = self.shared.settings.borrow().mounts.root.clone();
         self.shared.views.publish_differences(&differences, &mount_root);
         for difference in differences {
@@ -86,12 +86,12 @@ impl Reconciler {
     }
 
     fn state(&self) -> MutexGuard<'_, Reconciled> {
-        // After a panic some tasks may be missing, but those that are there are sound.
+        // After a panic some tasks may be missing. The others work.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Gives a task its target as it is now. Only other storage concerns the task: it needs a new driver
+/// Gives a task the current version of its target. Wakes the task only for other storage, which needs a new driver
 /// and a new probe.
 fn assign(task: &TaskHandle, target: &Arc<Target>) {
     task.assigned.send_if_modified(|assigned| {
@@ -101,8 +101,8 @@ fn assign(task: &TaskHandle, target: &Arc<Target>) {
     });
 }
 
-/// Reconciles every snapshot that the registry publishes. Holds no reference while it waits, so that
-/// dropping the agent ends it.
+/// Reconciles every snapshot that the registry publishes. Holds no reference while it waits, so dropping the agent
+/// ends it.
 async fn follow(reconciler: Weak<Reconciler>, mut snapshots: watch::Receiver<Arc<Snapshot>>) {
     while snapshots.changed().await.is_ok() {
         let snapshot = snapshots.borrow_and_update().clone();

@@ -1,4 +1,4 @@
-//! What tasks and use cases share.
+//! State that tasks and use cases share.
 
 use std::sync::Arc;
 
@@ -22,8 +22,8 @@ pub(super) struct Shared {
     pub(super) transitions: TransitionLog,
     /// Directories that tasks of removed targets are unmounting.
     unmounting: watch::Sender<Vec<MountName>>,
-    /// Held over a change of the registry: changes of one agent do not conflict with each other, and
-    /// the agent stops between two of them. Never held while storage is waited for.
+    /// Held during a change of the registry. So changes of one agent do not conflict, and the agent stops between
+    /// two of them. Never held during a wait for storage.
     changing: Arc<tokio::sync::Mutex<()>>,
 }
 

@@ -1,4 +1,4 @@
-//! The use cases of target types. None waits for storage: only targets are probed.
+//! The use cases of target types. None waits for storage, because only targets are probed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use super::lifecycle::{Agent, VERSION};
 use crate::model::{ProjectId, TargetId, TargetType, TargetTypeId, TypeProject};
 use crate::registry::{Change, Refusal, RegistryError, TypeChange};
 
-/// What a client asks for when it creates a target type.
+/// Request to create a target type.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewType {
     /// The target that the type uses.
@@ -32,13 +32,12 @@ pub struct NewType {
     pub user_id: Option<String>,
 }
 
-/// What a client asks for when it changes a target type: a [`TypeChange`] whose assignments to
-/// projects have no ids yet.
+/// Request to change a target type: a [`TypeChange`] whose assignments to projects have no ids yet.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TypeUpdate {
     /// Projects to add.
     pub add_projects: BTreeSet<ProjectId>,
-    /// Everything else; its `add_projects` is ignored.
+    /// All other changes. Its `add_projects` is ignored.
     pub change: TypeChange,
 }
 

@@ -16,16 +16,16 @@ use crate::model::settings::DeclaredTarget;
 use crate::model::{MountName, Target, TargetId, TargetSpec, TargetType, Transition};
 use crate::registry::{Change, TargetChange};
 
-/// Longest wait for one requested probe, in units of its `deadline`. It includes the waits for a free
-/// child process, and is more than any probe takes whose workers do not break.
+/// Longest wait for one requested probe, in units of its `deadline`. Includes the waits for a free child process.
+/// No probe takes as long unless its workers break.
 const DEADLINES_IN_A_PROBE: u32 = 20;
 
-/// What a client asks for when it creates a target.
+/// Request to create a target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewTarget {
-    /// The storage.
+    /// Storage of the target.
     pub spec: TargetSpec,
-    /// The name of the first target type. The export if none.
+    /// Name of the first target type. Without it, the export is the name.
     pub type_name: Option<String>,
     /// Whether the target becomes the default.
     pub is_default: bool,
@@ -44,7 +44,7 @@ impl Agent {
         let id = Uuid::new_v4();
         let snapshot = self.change(|now| self.creation(id, new, now)).await?;
         let created = snapshot.target(id).ok_or(AgentError::TargetNotFound(id))?;
-        // Not from the view, in which a fast first probe or a deletion may be visible already.
+        // The view may already contain the first probe, or no longer contain the target.
         Ok(Arc::new(TargetView::not_checked(created, &self.settings().mounts.root, Timestamp::now())))
     }
 
@@ -88,15 +88,15 @@ impl Agent {
         self.modify_target(id, TargetChange { is_default: Some(true), ..TargetChange::default() }).await
     }
 
-    /// Unmounts a target and removes it from the registry. Waits for the unmount, bounded.
+    /// Unmounts a target and removes it from the registry. Waits for the unmount, which has deadlines.
     ///
     /// # Errors
     /// [`AgentError::Busy`] when its mount is in use on a live server, [`AgentError`] when a rule
-    /// forbids it or it cannot be made durable. The target stays then, and is mounted again.
+    /// forbids it or it cannot be made durable. The target then stays, and is mounted again.
     pub async fn delete_target(&self, id: TargetId) -> Result<(), AgentError> {
         let commands = self.reconciler.task(id, |task| task.commands.clone()).ok_or_else(|| self.no_task(id))?;
         let (reply, answer) = oneshot::channel();
-        // A task ends meanwhile if another request deletes the target or the agent stops.
+        // The task may have ended, because another request deleted the target or the agent stops.
         commands.send(Command::Delete(reply)).await.map_err(|_| self.no_task(id))?;
         let agent = self.clone();
         run_to_completion(async move {
@@ -107,8 +107,8 @@ impl Agent {
         .await
     }
 
-    /// Probes a target now and returns it with the report of a probe that began after this call. The
-    /// wait is bounded by the deadlines of the probe.
+    /// Probes a target now, and returns it with the report of a probe that began after this call. Waits at most as
+    /// long as the deadlines of the probe allow.
     ///
     /// # Errors
     /// [`AgentError`] when there is no such target or the agent is stopping.
@@ -126,7 +126,7 @@ impl Agent {
         }
     }
 
-    /// Returns the transitions of a target, newest first. Waits for the registry, bounded.
+    /// Returns the transitions of a target, newest first. Waits a limited time for the registry.
     ///
     /// # Errors
     /// [`AgentError`] when there is no such target, or the registry cannot be read now.
@@ -168,7 +168,7 @@ impl Agent {
         Ok(Change::CreateTarget { target, first_type })
     }
 
-    /// Longest duration of a requested probe: the running probe may have to end first.
+    /// Longest duration of a requested probe. The running probe may have to end first.
     fn check_bound(&self) -> Duration {
         let settings = self.settings();
         let one = settings.probe.deadline * DEADLINES_IN_A_PROBE + settings.probe.mount_deadline * 2;

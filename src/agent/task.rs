@@ -1,9 +1,9 @@
 //! Tasks: one per target. A task owns the target's driver.
 //!
-//! A task probes at an interval with [`JITTER`], and earlier if its driver has a step due. It probes at
-//! once on request, when its driver says that the latest report is outdated, and when the settings changed. Requests
-//! are a counter and not a queue: the next probe serves all of them. A change or deletion of the target
-//! cancels a running probe and kills its child processes, so neither waits for storage that hangs.
+//! A task probes at an interval with [`JITTER`], and earlier if its driver has a step due. It probes at once on
+//! request, when its driver reports that the latest report is outdated, and when the settings change. Requests are
+//! counted and not queued, so the next probe serves all of them. A change or deletion of the target cancels a
+//! running probe and kills its child processes, so neither waits for storage that hangs.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,19 +21,19 @@ use crate::model::Target;
 use crate::model::settings::AgentSettings;
 use crate::registry::{Change, Snapshot};
 
-/// Largest deviation of an interval, as a fraction of it. A thousand nodes that were started by one
-/// command must not probe one server in step forever.
+/// Largest deviation of an interval, as a fraction of it. A thousand nodes that were started by one command must
+/// not keep probing one server at the same moments.
 const JITTER: f64 = 0.1;
 
 /// Longest delay of the first probe after the agent's start, so that a hundred targets do not begin at
 /// once.
 const START_SPREAD: Duration = Duration::from_millis(500);
 
-/// Shortest time from the start of a probe to one because its report is outdated. A program that mounts and
-/// unmounts in a loop must not keep the agent busy.
+/// Shortest time from the start of a probe to the next one because its report is outdated. A program that mounts
+/// and unmounts in a loop must not keep the agent busy.
 const OUTDATED_GAP: Duration = Duration::from_millis(500);
 
-/// Shortest time from a probe to one that the driver wants before the end of the interval.
+/// Shortest time from a probe to the next step of the driver.
 const DUE_GAP: Duration = Duration::from_millis(500);
 
 /// Time between two attempts to unmount a target that was removed from the registry.
@@ -48,20 +48,20 @@ pub(super) enum Command {
 
 /// The agent's end of a task.
 pub(super) struct TaskHandle {
-    /// Holds one command: a second deletion waits for the first.
+    /// Channel for one command. A second deletion waits for the first.
     pub(super) commands: mpsc::Sender<Command>,
     /// Number of probes that were requested.
     pub(super) requested: watch::Sender<u64>,
     /// The value of `requested` when the latest finished probe began.
     pub(super) served: watch::Receiver<u64>,
-    /// The target as the registry contains it. `None` when it was removed: the task unmounts it and ends.
+    /// The target as the registry contains it. `None` when it was removed. The task then unmounts it and ends.
     pub(super) assigned: watch::Sender<Option<Arc<Target>>>,
 }
 
 /// When a task begins to probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FirstProbe {
-    /// Immediately: a client waits for it.
+    /// Immediately, because a client waits for it.
     Now,
     /// Within [`START_SPREAD`].
     Soon,
@@ -80,7 +80,7 @@ struct Task {
     served: watch::Sender<u64>,
 }
 
-/// What ended a wait.
+/// Event that ends a wait.
 enum Event {
     ProbeDue,
     Command(Command),
@@ -163,7 +163,7 @@ impl Task {
                     }
                 },
                 Event::Ended => {
-                    // The agent drops its end of the task also when it removes the target.
+                    // The agent also drops the task's handle when it removes the target.
                     if self.assigned.borrow().is_none() {
                         self.unmount_removed().await;
                     }
@@ -187,7 +187,7 @@ impl Task {
             event = interruption(&mut self.commands, &mut self.assigned) => return Some(event),
             report = probe => report,
         };
-        // The stop killed its child processes: its findings are not about the storage.
+        // The stop killed the child processes, so the findings are not about the storage.
         if *self.shared.stopping.borrow() {
             return Some(Event::Ended);
         }
@@ -230,15 +230,15 @@ impl Task {
         Ok(self.shared.registry.change(&change).await?)
     }
 
-    /// Unmounts a target that another writer removed from the registry. While that fails, for example
-    /// because the mount is in use, it is tried again, unless another target needs the directory.
+    /// Unmounts a target that another writer removed from the registry. Tries again while that fails, for example
+    /// because the mount is in use. Gives up when another target needs the directory.
     async fn unmount_removed(&mut self) {
         // A request to delete it would wait as long as the mount is in use.
         self.commands.close();
         while self.commands.recv().await.is_some() {}
         let mut is_logged = false;
         loop {
-            // Before the registry is read: a target that is created later waits for the end of the unmount.
+            // Before the registry is read, so that a target that is created later waits for the unmount.
             let unmounting = self.shared.begin_unmount(&self.target.mount_name);
             let snapshot = self.shared.registry.snapshot();
             if snapshot.targets().iter().any(|other| other.target.mount_name.collides_with(&self.target.mount_name)) {

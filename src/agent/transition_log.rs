@@ -1,11 +1,10 @@
-//! The transition log: every change of a status on its way to the registry, and the histories that
-//! clients read.
+//! The transition log: writes changes of status to the registry, and reads histories from it.
 //!
-//! A probe must not wait for the registry's disk. It leaves its transition in memory
-//! ([`TransitionLog::record`]), and a task of its own writes the waiting ones in batches. While the
-//! registry cannot be written, at most [`WAITING_MAX`] transitions wait and the oldest are dropped. The
-//! failure is logged once, and its end too. Histories are read from the registry, because they are too
-//! large to be kept in memory; the wait for them is bounded by [`READ_MAX`].
+//! A probe must not wait for the registry's disk. It leaves its transition in memory ([`TransitionLog::record`]), and
+//! a separate task writes pending transitions in batches. While the registry cannot be written, at most
+//! [`PENDING_MAX`] transitions are kept and the oldest are dropped. The log reports the beginning and the end of
+//! such a failure. Histories are read from the registry, because they are too large for memory. A reader waits at
+//! most [`READ_MAX`].
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -18,33 +17,33 @@ use super::error::AgentError;
 use crate::model::{TargetId, Transition};
 use crate::registry::{Registry, TARGETS_MAX, TRANSITIONS_MAX};
 
-/// The most transitions that wait for the registry: one of each target that a registry holds.
-const WAITING_MAX: usize = TARGETS_MAX;
+/// Largest number of pending transitions: one for each target of a full registry.
+const PENDING_MAX: usize = TARGETS_MAX;
 
-/// The most transitions that are written in one transaction.
+/// Largest number of transitions in one transaction.
 const BATCH_MAX: usize = 256;
 
-/// The time from a failed write to the next attempt.
+/// Time from a failed write to the next attempt.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
-/// The longest that a reader waits for the registry.
+/// Longest wait of a reader for the registry.
 const READ_MAX: Duration = Duration::from_secs(2);
 
-/// The longest that the end of the agent waits for the last write.
+/// Longest wait for the last write when the agent stops.
 const LAST_WRITE_MAX: Duration = Duration::from_millis(500);
 
-/// Owner of the transitions that are not in the registry yet.
+/// Transitions that are not in the registry yet.
 #[derive(Debug)]
 pub(super) struct TransitionLog {
     registry: Registry,
-    waiting: Mutex<Waiting>,
+    pending: Mutex<Pending>,
     recorded: Notify,
     /// Held while a batch is written, so that batches stay in order.
     writing: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug, Default)]
-struct Waiting {
+struct Pending {
     /// Oldest first, each with its sequence number.
     transitions: VecDeque<(u64, Transition)>,
     next_number: u64,
@@ -56,25 +55,25 @@ struct Waiting {
 impl TransitionLog {
     /// Returns an empty log in front of a registry.
     pub(super) fn new(registry: Registry) -> Self {
-        Self { registry, waiting: Mutex::default(), recorded: Notify::new(), writing: tokio::sync::Mutex::default() }
+        Self { registry, pending: Mutex::default(), recorded: Notify::new(), writing: tokio::sync::Mutex::default() }
     }
 
-    /// Records a transition. Waits for nothing.
+    /// Records a transition. Does not wait.
     pub(super) fn record(&self, transition: Transition) {
-        let mut waiting = self.waiting();
-        let number = waiting.next_number;
-        waiting.next_number += 1;
-        waiting.transitions.push_back((number, transition));
-        if waiting.transitions.len() > WAITING_MAX {
-            waiting.transitions.pop_front();
-            waiting.dropped += 1;
+        let mut pending = self.pending();
+        let number = pending.next_number;
+        pending.next_number += 1;
+        pending.transitions.push_back((number, transition));
+        if pending.transitions.len() > PENDING_MAX {
+            pending.transitions.pop_front();
+            pending.dropped += 1;
         }
-        drop(waiting);
+        drop(pending);
         self.recorded.notify_one();
     }
 
-    /// Writes waiting transitions until the agent stops. A write that began is finished: the registry may
-    /// commit it even if the caller stops waiting, and the transitions would be written twice.
+    /// Writes pending transitions until the agent stops. Completes a write that has begun. The registry may commit
+    /// it even if the caller drops the future, and the transitions would then be written twice.
     pub(super) async fn run(&self, mut stopping: watch::Receiver<bool>) {
         loop {
             tokio::select! {
@@ -90,7 +89,7 @@ impl TransitionLog {
         }
     }
 
-    /// Waits for the current write and writes the rest once, bounded.
+    /// Waits for the current write and writes the rest once, within [`LAST_WRITE_MAX`].
     pub(super) async fn write_rest(&self) {
         if timeout(LAST_WRITE_MAX, self.write()).await != Ok(true) {
             tracing::warn!(
@@ -104,43 +103,43 @@ impl TransitionLog {
     /// # Errors
     /// [`AgentError::NoHistory`] when the registry does not answer in time or cannot be read.
     pub(super) async fn of_target(&self, id: TargetId) -> Result<Vec<Transition>, AgentError> {
-        // Read before the registry: a transition that is being written is then in both, never in neither.
-        let mut waiting = self.waiting_of(id);
-        waiting.reverse();
+        // Read before the registry, so that a transition that is being written is in both and not in neither.
+        let mut pending = self.pending_of(id);
+        pending.reverse();
         let because = |detail: String| AgentError::NoHistory { id, detail };
         let written = timeout(READ_MAX, self.registry.transitions(id))
             .await
             .map_err(|_| because(format!("no answer within {} s", READ_MAX.as_secs())))?
             .map_err(|error| because(error.to_string()))?;
-        Ok(join(waiting, written))
+        Ok(join(pending, written))
     }
 
-    /// Writes all waiting transitions. Returns whether it succeeded.
+    /// Writes all pending transitions. Returns whether it succeeded.
     async fn write(&self) -> bool {
         let _writing = self.writing.lock().await;
         loop {
-            let batch: Vec<(u64, Transition)> = self.waiting().transitions.iter().take(BATCH_MAX).cloned().collect();
+            let batch: Vec<(u64, Transition)> = self.pending().transitions.iter().take(BATCH_MAX).cloned().collect();
             let Some((last, _)) = batch.last() else {
                 return true;
             };
             let last = *last;
             let transitions = batch.into_iter().map(|(_, transition)| transition).collect();
             let written = self.registry.add_transitions(transitions).await;
-            let mut waiting = self.waiting();
+            let mut pending = self.pending();
             match written {
                 Ok(()) => {
-                    // Some may have been dropped meanwhile, and others added.
-                    while waiting.transitions.front().is_some_and(|(number, _)| *number <= last) {
-                        waiting.transitions.pop_front();
+                    // During the write, some may have been dropped and others added.
+                    while pending.transitions.front().is_some_and(|(number, _)| *number <= last) {
+                        pending.transitions.pop_front();
                     }
-                    let dropped = std::mem::take(&mut waiting.dropped);
-                    if std::mem::take(&mut waiting.is_failing) {
+                    let dropped = std::mem::take(&mut pending.dropped);
+                    if std::mem::take(&mut pending.is_failing) {
                         tracing::info!(dropped, "the history of targets is written again");
                     }
                 }
                 Err(error) => {
-                    if !std::mem::replace(&mut waiting.is_failing, true) {
-                        tracing::error!(%error, "the history of targets is not written; its latest {WAITING_MAX} entries are kept in memory");
+                    if !std::mem::replace(&mut pending.is_failing, true) {
+                        tracing::error!(%error, "the history of targets is not written; its latest {PENDING_MAX} entries are kept in memory");
                     }
                     return false;
                 }
@@ -148,30 +147,36 @@ impl TransitionLog {
         }
     }
 
-    /// Returns the waiting transitions of one target, oldest first.
-    fn waiting_of(&self, id: TargetId) -> Vec<Transition> {
-        let waiting = self.waiting();
-        waiting.transitions.iter().map(|(_, waits)| waits).filter(|waits| waits.target_id == id).cloned().collect()
+    /// Returns the pending transitions of one target, oldest first.
+    fn pending_of(&self, id: TargetId) -> Vec<Transition> {
+        let pending = self.pending();
+        pending
+            .transitions
+            .iter()
+            .map(|(_, transition)| transition)
+            .filter(|transition| transition.target_id == id)
+            .cloned()
+            .collect()
     }
 
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        // Every change is complete: a panic leaves nothing half done.
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    fn pending(&self) -> MutexGuard<'_, Pending> {
+        // Every change is complete, so a panic leaves nothing half done.
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Joins waiting and written transitions into one history; all are newest first. Transitions that were
-/// written meanwhile are in both. They are the oldest of the waiting ones, because writes are in order,
-/// so the newest entry of each side tells how many there are.
-fn join(mut waiting: Vec<Transition>, written: Vec<Transition>) -> Vec<Transition> {
-    if waiting.first().is_some_and(|newest| written.contains(newest)) {
-        waiting.clear();
-    } else if let Some(in_both) = waiting.iter().position(|waits| written.first() == Some(waits)) {
-        waiting.truncate(in_both);
+/// Joins pending and written transitions into one history. All lists are newest first. A transition that was just
+/// written may be in both lists. Transitions are written in order, so if the newest pending one was written, all
+/// were. Otherwise the newest written one marks the pending ones that are in both lists.
+fn join(mut pending: Vec<Transition>, written: Vec<Transition>) -> Vec<Transition> {
+    if pending.first().is_some_and(|newest| written.contains(newest)) {
+        pending.clear();
+    } else if let Some(in_both) = pending.iter().position(|transition| written.first() == Some(transition)) {
+        pending.truncate(in_both);
     }
-    waiting.extend(written);
-    waiting.truncate(TRANSITIONS_MAX);
-    waiting
+    pending.extend(written);
+    pending.truncate(TRANSITIONS_MAX);
+    pending
 }
 
 #[cfg(test)]

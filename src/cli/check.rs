@@ -6,7 +6,6 @@
 
 use std::sync::Arc;
 
-use anyhow::Context as _;
 use clap::Subcommand;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use jiff::Timestamp;
@@ -16,16 +15,15 @@ use uuid::Uuid;
 use super::client::{Answer, Client, ConnectionOptions};
 use super::exit::ExitState;
 use super::kind::{CheckArguments, CheckOptions};
-use super::serve::THIS_PROGRAM;
 use super::terminal::{OutputStyle, escape_invisible, print, print_json};
-use super::{render, runtime, target};
+use super::{render, runtime, serve, target};
 use crate::agent::{TargetStatus, TargetView};
 use crate::api::wire;
 use crate::config;
-use crate::driver::{self, Depth, Host, ProcessRole};
+use crate::driver::{self, Depth, ProcessRole};
 use crate::model::report::MountMode;
 use crate::model::{MountName, Target, TargetSpec};
-use crate::sys::{ChildCensus, MountTableWatch, WorkerPool, WorkerPoolSettings, node};
+use crate::sys::ChildCensus;
 
 /// Largest number of targets that `check all` probes concurrently.
 const CHECKS_AT_ONCE: usize = 16;
@@ -79,9 +77,7 @@ fn check_one(spec: TargetSpec, options: &CheckOptions) -> anyhow::Result<ExitSta
         metadata: std::collections::BTreeMap::new(),
     };
     runtime::block_on(async {
-        let workers = WorkerPool::new(WorkerPoolSettings::new(THIS_PROGRAM.into()), ChildCensus::new());
-        let mounts = MountTableWatch::start().context("cannot watch the mount table; check that /proc is mounted")?;
-        let host = Arc::new(Host::new(workers, mounts, node::hostname(), ProcessRole::OneShot));
+        let host = serve::host(ChildCensus::new(), ProcessRole::OneShot)?;
         let mut driver = driver::for_spec(&target, &host);
         let was_attached = driver.is_attached(&settings);
         let mut report = driver::probe_once(&mut driver, &target, &host, &settings, Depth::Full).await;

@@ -1,7 +1,7 @@
 //! HTTP/1.1 client of the agent, over its Unix socket, TCP or TLS. Every wait and every answer is
 //! bounded.
 //!
-//! The client obtains a token when the agent asks for one (401), and keeps it for later requests.
+//! The client obtains a token when the agent demands one (401), and keeps it for later requests.
 //! [`address`] documents to which addresses it may send a token.
 
 mod address;

@@ -34,7 +34,7 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 const LOG_FLUSH_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// Executable of probe workers: this program, even after an upgrade replaced it on disk (proc(5)).
-pub(super) const THIS_PROGRAM: &str = "/proc/self/exe";
+const THIS_PROGRAM: &str = "/proc/self/exe";
 
 /// Runs the daemon until a signal stops it. `config` is the path of the configuration file.
 #[must_use]
@@ -164,9 +164,7 @@ impl RunningAgent {
             }
         };
         let census = ChildCensus::new();
-        let workers = WorkerPool::new(WorkerPoolSettings::new(THIS_PROGRAM.into()), census.clone());
-        let mounts = MountTableWatch::start().context("cannot watch the mount table; check that /proc is mounted")?;
-        let host = Arc::new(Host::new(workers, mounts, node::hostname(), ProcessRole::Daemon));
+        let host = host(census.clone(), ProcessRole::Daemon)?;
         let agent = Agent::start(registry, host, settings.agent.clone());
         let facts = Arc::new(move || NodeFacts::read(started_at, &census));
         let router = api::router(agent.clone(), facts, auth.clone());
@@ -200,6 +198,16 @@ impl RunningAgent {
         let ((), served) = tokio::join!(self.agent.stop(), self.serving);
         served.context("the API panicked")
     }
+}
+
+/// Returns the resources of this host. `census` counts the child processes.
+///
+/// # Errors
+/// When this host has no /proc.
+pub(super) fn host(census: ChildCensus, role: ProcessRole) -> anyhow::Result<Arc<Host>> {
+    let workers = WorkerPool::new(WorkerPoolSettings::new(THIS_PROGRAM.into()), census);
+    let mounts = MountTableWatch::start().context("cannot watch the mount table; check that /proc is mounted")?;
+    Ok(Arc::new(Host::new(workers, mounts, node::hostname(), role)))
 }
 
 /// Logs a warning if tokens cross a network in plain text.

@@ -1,11 +1,10 @@
-//! Caller: the identity behind a request, and what it may see.
+//! Callers: the identity behind a request, and what it may see.
 //!
-//! Whoever authenticates requests makes a caller of each; handlers ask it and know nothing of
-//! tokens.
+//! Authentication turns each request's token into a caller. Handlers use the caller and do not know about tokens.
 
 use super::{ProjectId, TargetType};
 
-/// Who a request is from.
+/// User and project of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
     /// The user, if authentication names one.
@@ -17,20 +16,20 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// Whoever may use the agent's socket: an admin of no project.
+    /// The caller of a request without a token: an admin without a project.
     #[must_use]
     pub fn local() -> Self {
         Self { user_id: None, project_id: None, is_admin: true }
     }
 
-    /// Whether a target type is there for this caller.
+    /// Whether this caller may see a target type.
     #[must_use]
     pub fn may_see(&self, target_type: &TargetType) -> bool {
         let is_own = || self.project().is_some_and(|project| target_type.is_of(&project));
         self.is_admin || target_type.is_public || is_own()
     }
 
-    /// The project of the request, if it is one that a target type can be assigned to.
+    /// The project of the request, if its id has the form that target types accept.
     #[must_use]
     pub fn project(&self) -> Option<ProjectId> {
         self.project_id.as_ref()?.parse().ok()

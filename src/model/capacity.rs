@@ -3,15 +3,15 @@
 //! Facts are bytes. Text for people and for the wire is in 1024 steps with one decimal, as the
 //! clients of the Backup Targets API expect (`"2.4 TB"`).
 
-/// What was measured, in bytes and inodes. A part is `None` when the storage does not tell it: a
-/// bucket without quota has a used size and no capacity.
+/// Measured space, in bytes and inodes. A field is `None` when the storage does not report it: a
+/// bucket without a quota has used space and no capacity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Capacity {
     /// Size of the file system, or the bucket's quota, in bytes.
     pub capacity_bytes: Option<u64>,
     /// Bytes in use: `(f_blocks − f_bfree) × f_frsize`, or the size of the bucket's content.
     pub used_bytes: Option<u64>,
-    /// Bytes an unprivileged writer can still use: `f_bavail × f_frsize`, or quota less use.
+    /// Bytes that an unprivileged writer can still use: `f_bavail × f_frsize`, or the quota minus the used bytes.
     pub available_bytes: Option<u64>,
     /// Inodes of the file system.
     pub inodes: Option<u64>,
@@ -56,8 +56,8 @@ impl Capacity {
         }
     }
 
-    /// How full it is, in percent of what a writer could ever use, as `df` counts it:
-    /// used ÷ (used + available). `None` when either is unknown or there is no room at all.
+    /// Used share of the space that a writer can use, in percent, as `df` counts it:
+    /// used ÷ (used + available). `None` when either is unknown or both are zero.
     #[must_use]
     pub fn used_percent(&self) -> Option<f64> {
         let (used, available) = (self.used_bytes?, self.available_bytes?);

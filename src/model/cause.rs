@@ -2,10 +2,10 @@
 
 use std::error::Error;
 
-/// Longest text of a cause that is shown, in characters. A library may repeat what a server sent.
+/// Largest length of the text of a cause, in characters. A library may repeat data of a server.
 pub const CAUSE_MAX_CHARS: usize = 300;
 
-/// Returns the text of the error that began a chain. The outer ones mostly name libraries.
+/// Returns the text of the innermost error of a chain. The outer errors mostly name libraries.
 ///
 /// Control characters are left out and a text of more than [`CAUSE_MAX_CHARS`] is cut, so it is safe to print.
 #[must_use]

@@ -20,7 +20,7 @@ pub fn line_problem(text: &str, max_chars: usize) -> Option<String> {
     Some(format!("{found}, expected 1 to {max_chars} characters"))
 }
 
-/// Returns the problem of a text that contains an invisible character, if it does.
+/// Returns the problem of a text that contains an invisible character, if it contains one.
 #[must_use]
 pub fn invisible_problem(text: &str) -> Option<String> {
     let found = text.chars().find(|character| is_invisible(*character))?;

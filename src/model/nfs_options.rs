@@ -139,12 +139,6 @@ impl NfsOptions {
         self.port.unwrap_or(NFS_PORT)
     }
 
-    /// Returns the port of the NFS server if the options contain it.
-    #[must_use]
-    pub fn explicit_port(&self) -> Option<u16> {
-        self.port
-    }
-
     /// Returns the port of the MOUNT service if the options contain it. Otherwise the port mapper reports it.
     #[must_use]
     pub fn mount_port(&self) -> Option<u16> {

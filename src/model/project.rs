@@ -31,7 +31,7 @@ impl fmt::Display for ProjectId {
     }
 }
 
-/// A text that is no project id.
+/// A text that is not a project id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{0:?} is not the id of a project: expected 32 hexadecimal digits or a UUID (openstack project list shows the ids)"
@@ -49,10 +49,10 @@ impl FromStr for ProjectId {
     }
 }
 
-/// That a target type is for a project, as the registry keeps it.
+/// Assignment of a target type to a project.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TypeProject {
-    /// The id of this assignment: a version 4 UUID.
+    /// Id of the assignment, a version 4 UUID.
     pub id: Uuid,
     /// The project.
     pub project_id: ProjectId,

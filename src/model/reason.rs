@@ -1,12 +1,12 @@
-//! Reason codes: why a check did not simply pass.
+//! Reason codes of findings: why a check failed, was skipped, or passed with a warning.
 //!
-//! The codes are part of the interface: monitoring rules and runbooks name them, so a code is
-//! never renamed and never given a second meaning. The sentence beside a code in a report says
-//! what happened this time and what to do; `docs/troubleshooting.md` lists every code.
+//! The codes are part of the interface. Monitoring rules and runbooks name them, so a code is never renamed and
+//! never gets a second meaning. The message next to a code in a report says what happened this time and what to
+//! do. `docs/troubleshooting.md` lists every code.
 
 macro_rules! reasons {
     ($($(#[$doc:meta])* $variant:ident => $code:literal,)*) => {
-        /// Why a check did not simply pass. See [`Reason::code`].
+        /// Why a check failed, was skipped, or passed with a warning. See [`Reason::code`].
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum Reason {
             $($(#[$doc])* $variant,)*
@@ -28,10 +28,10 @@ macro_rules! reasons {
 }
 
 reasons! {
-    // Of every target.
+    // Every target.
     /// No probe of this target has ended yet.
     NotChecked => "not_checked",
-    /// An earlier check failed, so this one was not tried.
+    /// An earlier check failed, so this one did not run.
     EarlierCheckFailed => "earlier_check_failed",
     /// The host name has no address.
     NameNotResolved => "name_not_resolved",
@@ -51,15 +51,15 @@ reasons! {
     Slow => "slow",
     /// More of the storage is used than `[probe] nearly_full_percent`.
     NearlyFull => "nearly_full",
-    /// The agent itself failed. The message says at what.
+    /// The agent itself failed. The message says what it could not do.
     AgentError => "agent_error",
 
-    // Of NFS.
+    // NFS.
     /// More of the file system's inodes are used than `[probe] nearly_full_percent`, or all of them.
     InodesNearlyUsedUp => "inodes_nearly_used_up",
     /// The storage reports counts of space that contradict each other.
     CapacityImplausible => "capacity_implausible",
-    /// What listens on the port does not speak ONC RPC.
+    /// The service on the port does not speak ONC RPC.
     NotNfs => "not_nfs",
     /// The server does not serve the NFS version that the options ask for.
     NfsVersionUnsupported => "nfs_version_unsupported",
@@ -71,27 +71,27 @@ reasons! {
     ExportNotFound => "export_not_found",
     /// Verifying without mounting needs NFSv3, and the options ask for another version.
     WireNeedsNfsV3 => "wire_needs_nfs_v3",
-    /// The mount command failed; its own words are in the sentence.
+    /// The mount command failed. The message contains its output.
     MountFailed => "mount_failed",
-    /// What was mounted is not mounted any more: it was unmounted during the probe.
+    /// The target was unmounted during the probe.
     NotMounted => "not_mounted",
     /// The mount command did not end within `[probe] mount_deadline` and was killed.
     MountTimedOut => "mount_timed_out",
-    /// This process may not mount.
+    /// This process is not permitted to mount.
     MountNotPermitted => "mount_not_permitted",
     /// `mount.nfs` is not installed.
     MountHelperMissing => "mount_helper_missing",
     /// Something else is mounted at the mount path.
     MountConflict => "mount_conflict",
-    /// The name of the server leads to another address now, and the mount talks to the old one.
+    /// The name of the server has another address now, and the mount still uses the old one.
     ServerMoved => "server_moved",
     /// Several file systems are mounted on top of each other at the mount path.
     MountStacked => "mount_stacked",
-    /// The mount waits for its server for ever.
+    /// The mount is hard: it waits for its server without limit.
     HardMount => "hard_mount",
     /// The mount point contains files, which the mount hides.
     MountPointHoldsFiles => "mount_point_holds_files",
-    /// The mount directory cannot be made or used.
+    /// The mount directory cannot be created or used.
     MountPointUnusable => "mount_point_unusable",
     /// The file handle is stale: the exported directory was replaced on the server.
     StaleHandle => "stale_handle",
@@ -99,7 +99,7 @@ reasons! {
     StorageTimedOut => "storage_timed_out",
     /// The storage answered with an input/output error.
     InputOutputError => "io_error",
-    /// A probe child could not be killed; the target is left alone until it is gone.
+    /// A probe child could not be killed. The target is not probed until it is gone.
     ProbeStuck => "probe_stuck",
     /// The backup user may not write.
     WriteDenied => "write_denied",
@@ -112,12 +112,12 @@ reasons! {
     /// The canary that was read back differs from the one that was written.
     CanaryMismatch => "canary_mismatch",
 
-    // Of S3.
+    // S3.
     /// TLS could not be set up: unknown authority, wrong name or expired certificate.
     TlsFailed => "tls_failed",
     /// No credentials were found for the bucket.
     NoCredentials => "no_credentials",
-    /// Others on this host may read the secret of a bucket's credentials.
+    /// Other users of this host may read the secret of a bucket's credentials.
     SecretExposed => "secret_exposed",
     /// The service does not know the access key.
     UnknownAccessKey => "unknown_access_key",
@@ -133,13 +133,13 @@ reasons! {
     BucketNotFound => "bucket_not_found",
     /// The bucket is in another region than the one configured.
     WrongRegion => "wrong_region",
-    /// The service sends elsewhere, and that is not followed.
+    /// The service redirects to another address, which the agent does not follow.
     Redirected => "redirected",
-    /// This host's clock and the service's disagree.
+    /// The clocks of this host and of the service differ.
     ClockSkewed => "clock_skewed",
     /// The service asks for fewer requests.
     Throttled => "throttled",
-    /// The service does not know this call.
+    /// The service does not implement this request.
     NotImplemented => "not_implemented",
     /// The service answered with a server error.
     ServerError => "server_error",
@@ -153,7 +153,7 @@ reasons! {
     NoDefaultRetention => "no_default_retention",
     /// The bucket's default retention is shorter than `[s3.lock_proof] min_retention`.
     RetentionTooShort => "retention_too_short",
-    /// The service locked a canary for longer than requested, so no further one is written.
+    /// The service locked a canary for longer than requested, so the agent writes no more canaries.
     CanaryLocked => "canary_locked",
     /// The target is declared immutable and its lock is not proved yet.
     LockProofPending => "lock_proof_pending",
@@ -161,7 +161,7 @@ reasons! {
     LockNotEnforced => "lock_not_enforced",
     /// These credentials can bypass the lock.
     LockBypassable => "lock_bypassable",
-    /// Whether the lock is enforced cannot be found out with these credentials and this service.
+    /// These credentials and this service do not allow a verdict about the lock.
     LockUnverifiable => "lock_unverifiable",
 }
 

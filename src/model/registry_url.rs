@@ -1,8 +1,8 @@
-//! The registry URL: which store the agent uses.
+//! The registry URL: selects the store of the registry.
 
 use std::path::PathBuf;
 
-/// Where the registry is, from `[registry] url`.
+/// Store of the registry (`[registry] url`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RegistryUrl {
     /// An SQLite database file, `sqlite:///absolute/path`.

@@ -136,7 +136,7 @@ impl fmt::Display for BackupUser {
     }
 }
 
-/// Why a user is taken for the one that writes backups.
+/// Origin of the id of the backup user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BackupUserOrigin {
     /// The configuration names it.

@@ -1,4 +1,4 @@
-//! Target: one NFS export or one S3 bucket, as the registry keeps it.
+//! Targets: the data that the registry stores about an NFS export or an S3 bucket.
 
 use std::collections::BTreeMap;
 
@@ -11,16 +11,16 @@ use super::{MountName, TargetSpec};
 /// A target's id: a version 4 UUID.
 pub type TargetId = Uuid;
 
-/// A target as the registry keeps it.
+/// A target as the registry stores it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
-    /// Its id.
+    /// Id of the target.
     pub id: TargetId,
-    /// Its storage.
+    /// Storage of the target.
     pub spec: TargetSpec,
     /// Its directory below the mount root, fixed at creation: backup images store the path.
     pub mount_name: MountName,
-    /// Whether it is the target of backups that name none. Exactly one target is the default.
+    /// Whether backups that name no target use this one. Exactly one target is the default, if there are any.
     pub is_default: bool,
     /// When it was created.
     pub created_at: Timestamp,
@@ -28,7 +28,7 @@ pub struct Target {
     pub updated_at: Timestamp,
     /// The version of the agent that created it.
     pub version: String,
-    /// What its creator noted about it.
+    /// Metadata of the target.
     pub metadata: BTreeMap<String, String>,
 }
 

@@ -1,8 +1,7 @@
 //! Target types: named ways to use a target, which clients pick by name.
 //!
-//! A type is public, or it is for some projects: never both. Every target has at least one type, and
-//! the default type is one of the default target's, so that who names neither gets what the operator
-//! chose in either way.
+//! A type is either public or assigned to projects. Every target has at least one type. The default type belongs
+//! to the default target, so a client that names neither a target nor a type gets the same storage either way.
 
 use std::collections::BTreeMap;
 
@@ -15,29 +14,29 @@ use super::{ProjectId, TargetId, TypeProject};
 /// A target type's id: a version 4 UUID.
 pub type TargetTypeId = Uuid;
 
-/// The most metadata entries of one type.
+/// Largest number of metadata entries of one type.
 pub const TYPE_METADATA_MAX: usize = 64;
 
-/// The longest metadata key or value of a type, in bytes.
+/// Largest length of a metadata key or value of a type, in bytes.
 pub const TYPE_METADATA_MAX_BYTES: usize = 255;
 
-/// The most projects of one type.
+/// Largest number of projects of one type.
 pub const TYPE_PROJECTS_MAX: usize = 1000;
 
-/// A target type as the registry keeps it. Every target has at least one, made with it.
+/// A target type as the registry stores it. The first one of a target is created with the target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TargetType {
-    /// Its id.
+    /// Id of the type.
     pub id: TargetTypeId,
     /// The target that it uses.
     pub target_id: TargetId,
-    /// Its name, unique among all target types.
+    /// Name, unique among all target types.
     pub name: String,
     /// Description by its creator.
     pub description: Option<String>,
     /// Whether every project sees it.
     pub is_public: bool,
-    /// Whether it is used where no type is named. Exactly one type is the default.
+    /// Whether clients that name no type use this one. Exactly one type is the default, if there are any.
     pub is_default: bool,
     /// The user who created it, if authentication names one.
     pub user_id: Option<String>,
@@ -47,10 +46,10 @@ pub struct TargetType {
     pub updated_at: Option<Timestamp>,
     /// The version of the agent that created it.
     pub version: String,
-    /// The projects that see it, in the order of their assignment; none when it is public. A type
-    /// that is neither public nor any project's is seen by admins only.
+    /// The projects that see it, in the order of their assignment. Empty when it is public. Only admins see a
+    /// type that is neither public nor assigned to a project.
     pub projects: Vec<TypeProject>,
-    /// What was noted about it.
+    /// Metadata of the type.
     pub metadata: BTreeMap<String, String>,
 }
 

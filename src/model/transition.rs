@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use super::report::Finding;
 use super::{Status, TargetId};
 
-/// The longest sentence that a history keeps, in characters: one may repeat what a command or a server
-/// said, and histories are on the disk of the node.
+/// Largest length of a message in a history, in characters. A message may repeat the output of a command or a
+/// server, and histories are stored on the disk of the node.
 pub const MESSAGE_MAX_CHARS: usize = 512;
 
 /// One change of a target's status on this node.
@@ -16,23 +16,22 @@ pub const MESSAGE_MAX_CHARS: usize = 512;
 pub struct Transition {
     /// The target.
     pub target_id: TargetId,
-    /// When the probe ended that it follows from, by this host's clock.
+    /// End of the probe that caused it, by this host's clock.
     pub at: Timestamp,
-    /// The status before; `None` for the first verdict after the creation or the agent's start,
-    /// since nothing was known then.
+    /// Status before. `None` for the first verdict after the creation of the target or the start of the agent.
     pub from: Option<Status>,
-    /// The status after.
+    /// Status after.
     pub to: Status,
     /// Finding that made the target offline, or a warning of an available target.
     pub finding: Option<PastFinding>,
 }
 
-/// A finding as a history keeps it: perhaps with the code of another version of the agent.
+/// A finding in a history. Another version of the agent may have recorded it, with a code that is unknown here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PastFinding {
     /// The stable code, see [`super::Reason::code`].
     pub code: Cow<'static, str>,
-    /// The sentence beside it, at most [`MESSAGE_MAX_CHARS`].
+    /// The message, cut to [`MESSAGE_MAX_CHARS`].
     pub message: String,
 }
 

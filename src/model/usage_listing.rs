@@ -1,4 +1,4 @@
-//! Use of a bucket that was counted by listing it, for services that do not report it.
+//! Usage of a bucket as a listing counts it, for services that do not report the usage.
 //!
 //! Only a complete listing measures a bucket, and not at a single moment. So a count has the times of its
 //! beginning and its end, and a count in progress is reported as such.
@@ -7,49 +7,49 @@ use jiff::Timestamp;
 
 use super::report::Finding;
 
-/// What pages of a listing add up to.
+/// Sums over pages of a listing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UsageTally {
-    /// How many pages.
+    /// Number of pages.
     pub pages: u64,
     /// Versions in these pages, including noncurrent ones. Objects if the service does not list versions.
     pub versions: u64,
     /// Delete markers, which have no size.
     pub delete_markers: u64,
-    /// The sizes of the versions together, in bytes.
+    /// Total size of the versions, in bytes.
     pub bytes: u64,
-    /// Whether versions that are not current are among it: not where listing them was refused or not known.
+    /// Whether noncurrent versions are counted. The service may refuse or not implement listing them.
     pub counts_versions: bool,
 }
 
-/// A listing that came to its end.
+/// Result of a complete listing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WholeCount {
-    /// What is in the bucket.
+    /// Content of the bucket.
     pub tally: UsageTally,
     /// When its first page was requested.
     pub began_at: Timestamp,
-    /// When its last page came.
+    /// When its last page was received.
     pub ended_at: Timestamp,
 }
 
-/// A listing that has more pages.
+/// Result of an incomplete listing so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PartialCount {
-    /// What was counted so far.
+    /// Sums so far.
     pub tally: UsageTally,
     /// When its first page was requested.
     pub began_at: Timestamp,
 }
 
-/// What is known of a bucket's use by listing it.
+/// State of the listing of a bucket.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct UsageListing {
-    /// The latest count that came to its end.
+    /// Result of the latest complete listing.
     pub whole: Option<WholeCount>,
-    /// The one after it, as far as it is.
+    /// Result so far of the listing in progress.
     pub under_way: Option<PartialCount>,
-    /// Why the latest run stopped, if that was not at its end or at the limit of its requests.
+    /// Why the latest run failed. `None` if it ended at the last page or at its limit of requests.
     pub failure: Option<Finding>,
     /// When the next run is due. `None` while a run is in progress.
     pub next_run_at: Option<Timestamp>,

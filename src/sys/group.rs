@@ -21,7 +21,9 @@ pub fn group_id(name: &str) -> io::Result<u32> {
         return Ok(number);
     }
     find(&groups()?, name).ok_or_else(|| {
-        io::Error::other(format!("there is no group {name:?} in {GROUP_FILE}; a number is taken as well"))
+        io::Error::other(format!(
+            "there is no group {name:?} in {GROUP_FILE}, expected the name or the number of a group"
+        ))
     })
 }
 

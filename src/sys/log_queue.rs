@@ -1,8 +1,8 @@
 //! Log queue: hands log lines to a thread that writes them, so that logging never blocks its caller.
 //!
 //! A write to standard error blocks while nobody reads the other end: a full pipe, or a journal that
-//! is stopped. Only the writer thread makes such writes. Everyone else puts a line into a bounded
-//! queue, and a line that does not fit is dropped and counted. When the queue is half empty again, the
+//! is stopped. Only the writer thread makes such writes. All other threads put their lines into a bounded
+//! queue. A line that does not fit is dropped and counted. When the queue is half empty again, the
 //! writer logs how many lines were dropped.
 //!
 //! `tracing-appender` was considered. Its queue bounds lines but not bytes, its guard waits up to
@@ -107,7 +107,7 @@ impl LogQueue {
             let _ = output.write_all(&line);
             let mut state = self.state();
             state.bytes -= line.len();
-            // The report is a line too: it must not be dropped from a queue that is still full.
+            // The report is a line too, and must not be dropped because the queue is still full.
             let has_recovered = state.lines.len() <= QUEUE_MAX_LINES / 2 && state.bytes <= QUEUE_MAX_BYTES / 2;
             let dropped = if has_recovered { std::mem::take(&mut state.unreported) } else { 0 };
             drop(state);

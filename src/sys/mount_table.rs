@@ -35,8 +35,8 @@ const MOUNTINFO: &str = "/proc/self/mountinfo";
 /// 20 MB.
 const MOUNT_TABLE_MAX_BYTES: u64 = 64 << 20;
 
-/// Maximum number of times that a table is read because it changed meanwhile. Reading takes many `read` calls. If
-/// the table changes between two of them, a mount that was there all the time may be missing.
+/// Maximum number of times that the table is read because it changed during the reading. Reading takes many `read`
+/// calls. If the table changes between two of them, a mount that existed all the time may be missing.
 const CONSISTENT_READS_MAX: usize = 5;
 
 /// Parent of the mounts whose own parent is not visible, where the walk from the root begins. No mount has this id.
@@ -82,7 +82,7 @@ impl MountEntry {
         self.facts().server_address
     }
 
-    /// Returns what the options say about the mount.
+    /// Returns the facts that the options contain.
     #[must_use]
     pub fn facts(&self) -> MountFacts {
         MountFacts::from_options(&self.options, &self.super_options)

@@ -4,8 +4,8 @@
 //! servers are down, every lookup is such a thread. So a lookup runs in a task that outlives its callers. Each
 //! caller waits until its own deadline:
 //!
-//! - a [`Resolver`] runs a limited number of lookups at a time; further ones wait in a bounded queue;
-//! - callers that need the same name share one lookup, so a name that hangs holds one thread, however many
+//! - A [`Resolver`] runs a limited number of lookups at a time. Further ones wait in a bounded queue.
+//! - Callers that need the same name share one lookup. So a name that hangs holds one thread, however many
 //!   targets use it and however often they are probed.
 //!
 //! Storage and Keystone have a resolver each ([`STORAGE`], [`KEYSTONE`]), so that targets whose names hang do
@@ -112,8 +112,8 @@ impl Resolver {
         timeout_at(deadline, pending).await.unwrap_or(Err(ResolveError::TimedOut))
     }
 
-    /// Returns the addresses of a host, or those of its latest successful lookup if this one fails. A caller
-    /// that has these does not wait for a lookup that is pending already.
+    /// Returns the addresses of a host, or those of its latest successful lookup if this one fails. Returns the
+    /// latter at once if a lookup of the host is pending already.
     ///
     /// # Errors
     /// [`ResolveError`] when the host was never resolved.
@@ -206,7 +206,8 @@ mod tests {
         "192.0.2.1:0".parse().expect("an address")
     }
 
-    /// A resolver whose lookups of names that begin with `slow` last while `open` is false, and what counts them.
+    /// A resolver, the gate of its slow lookups, and the number of its lookups. A lookup of a name that begins with
+    /// `slow` ends when the gate is open.
     fn fake(lookups_max: usize, names_kept: usize) -> (Resolver, watch::Sender<bool>, Arc<AtomicUsize>) {
         let (open, lookups) = (watch::Sender::new(false), Arc::new(AtomicUsize::new(0)));
         let (gate, count) = (open.clone(), lookups.clone());
@@ -287,7 +288,7 @@ mod tests {
         let (resolver, open, lookups) = fake(1, 1);
         let find = || resolver.resolve_or_latest("slow", Instant::now() + WITHIN);
         assert_eq!(find().await, Err(ResolveError::TimedOut), "nothing is known yet");
-        // Its callers gave up, and what it finds is kept all the same.
+        // The callers gave up, but the result of the lookup is kept.
         open.send_replace(true);
         while resolver.0.names().latest.is_empty() {
             tokio::task::yield_now().await;

@@ -1,4 +1,4 @@
-//! Certificates that are shown, asked for and replaced.
+//! Certificates of the server and of clients, and their replacement.
 
 use std::path::Path;
 

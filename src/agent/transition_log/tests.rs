@@ -82,23 +82,23 @@ async fn failed_writes_are_repeated_in_order() {
     store.is_broken.store(true, Ordering::Relaxed);
     record(&log, 2..700);
     assert!(!log.write().await);
-    assert_eq!((store.seconds().len(), log.waiting_of(TargetId::nil()).len()), (2, 698));
+    assert_eq!((store.seconds().len(), log.pending_of(TargetId::nil()).len()), (2, 698));
     store.is_broken.store(false, Ordering::Relaxed);
     record(&log, 700..701);
     assert!(log.write().await);
     assert_eq!(store.seconds(), (0..701).collect::<Vec<_>>());
-    assert!(log.waiting_of(TargetId::nil()).is_empty());
+    assert!(log.pending_of(TargetId::nil()).is_empty());
 }
 
 #[tokio::test]
-async fn oldest_waiting_transitions_are_dropped_at_the_limit() {
+async fn oldest_pending_transitions_are_dropped_at_the_limit() {
     let (log, store) = log();
-    let more = i64::try_from(WAITING_MAX).expect("few") + 3;
+    let more = i64::try_from(PENDING_MAX).expect("few") + 3;
     record(&log, 0..more);
-    assert_eq!(log.waiting().dropped, 3);
+    assert_eq!(log.pending().dropped, 3);
     assert!(log.write().await);
     assert_eq!(store.seconds(), (3..more).collect::<Vec<_>>());
-    assert_eq!(log.waiting().dropped, 0);
+    assert_eq!(log.pending().dropped, 0);
 }
 
 #[tokio::test]
@@ -162,7 +162,7 @@ async fn visible_status_is_already_in_the_history() {
             let view = shared.views.view();
             let shown = view.targets[0].report.as_ref().map_or(0, |report| report.checked_at.as_second());
             if shown > seen {
-                let recorded = shared.transitions.waiting().transitions.back().map(|(_, newest)| newest.at.as_second());
+                let recorded = shared.transitions.pending().transitions.back().map(|(_, newest)| newest.at.as_second());
                 assert!(recorded >= Some(shown), "{shown} is shown when {recorded:?} is recorded");
                 seen = shown;
             }

@@ -12,15 +12,18 @@ use tracing::Span;
 use crate::model::TargetId;
 
 /// A child that was killed and did not die.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{what} (process {pid}) was killed and does not die: it waits in the kernel for storage that does not answer; this target is left alone until it is gone"
+)]
 pub struct StuckChild {
-    /// Its process id.
+    /// Process id.
     pub pid: u32,
-    /// What it is: `probe-worker`, or the path of a command.
+    /// Name: `probe-worker`, or the path of a command.
     pub what: String,
     /// The target that it works for.
     pub target: Option<TargetId>,
-    /// When it had not died `UNKILLABLE_AFTER` its kill.
+    /// When it was marked stuck, `UNKILLABLE_AFTER` its kill.
     pub since: std::time::Instant,
 }
 
@@ -31,11 +34,7 @@ pub enum ClaimError {
     #[error("another child works for this target and did not end in time")]
     Busy,
     /// The target's last child cannot be killed.
-    #[error(
-        "{} (process {}) was killed and does not die: it waits in the kernel for storage that does not answer; this target is left alone until it is gone",
-        .0.what,
-        .0.pid
-    )]
+    #[error(transparent)]
     Stuck(StuckChild),
 }
 

@@ -33,9 +33,9 @@ fn escapes_are_undone_and_names_need_not_be_text() {
     let table = table();
     let entry = table.topmost_at(Path::new("/m/with space\ttab\\back\nline")).expect("mounted");
     assert_eq!(entry.source, "nas:/a b");
-    assert!(table.topmost_at(Path::new("/m/odd\\9\\04")).is_some(), "what is no escape stays");
+    assert!(table.topmost_at(Path::new("/m/odd\\9\\04")).is_some(), "other backslashes stay");
     assert!(table.topmost_at(Path::new(&OsString::from_vec(b"/m/\xff".to_vec()))).is_some());
-    assert_eq!(unescape(b"\\400"), b"\\400", "more than a byte is no escape");
+    assert_eq!(unescape(b"\\400"), b"\\400", "a number above one byte is not an escape");
 }
 
 #[test]

@@ -5,9 +5,9 @@
 //! such as a container runtime makes, causes one reading at its start and then at most one in
 //! [`BURST_INTERVAL`]. Subscribers are woken only when the table differs.
 //!
-//! A caller that must see a change of this very moment, such as each probe, calls
-//! [`MountTableWatch::reread`]. It reads the table only if the kernel reports a change, so that a thousand
-//! probes of a host with a thousand mounts do not read a million lines.
+//! A caller that needs the current table, such as a probe, calls [`MountTableWatch::reread`]. It reads the table
+//! only if the kernel reports a change. So a thousand probes of a host with a thousand mounts do not read a million
+//! lines.
 
 #![allow(clippy::disallowed_methods, reason = "procfs answers from memory: nothing here can wait for storage")]
 

@@ -27,7 +27,7 @@ use crate::sys::child_setup;
 #[must_use]
 pub fn main() -> ExitCode {
     panic::set_hook(Box::new(|panic| write_if_ready(io::stderr(), &format!("targetwatch probe-worker: {panic}\n"))));
-    // Had the agent died before this line, the input would be at its end.
+    // If the agent has died already, the input is at its end.
     let _ = child_setup::apply();
     if geteuid().is_root() {
         // The canary must not have more rights than the backup user. It reports an error itself where this is not

@@ -3,8 +3,8 @@
 //! After [`LATE_AFTER`] without an answer, if there is nothing to read, the call whose answer is due keeps the
 //! worker until its own deadline, and the others return to the schedule. The worker does not start them any
 //! more ([`BATCH_TIME`]), so no target has two children. A broken worker keeps the claims of all calls that it
-//! may be executing until it is gone. One that cannot be killed keeps only the claim of the call that it is
-//! stuck in.
+//! may be executing until it is gone. A worker that cannot be killed keeps only the claim of the call that it
+//! hangs in.
 
 use std::collections::VecDeque;
 use std::io;
@@ -49,7 +49,7 @@ pub(super) struct PendingCall {
     pub(super) lane: Lane,
     pub(super) route: Route,
     pub(super) start_by: Instant,
-    /// Time from when a worker is asked to when it must have answered. Also limits the start of a worker.
+    /// Time from the request to the answer of a worker. Also limits the start of a worker.
     pub(super) deadline: Duration,
     /// `None` while a worker has it.
     pub(super) assignment: Option<Assignment>,
@@ -164,7 +164,7 @@ async fn execute(dispatcher: Arc<Dispatcher>, dispatch: Dispatch) {
     let Dispatch { mut calls, worker, has_slot } = dispatch;
     let slot = has_slot.then(|| Slot(dispatcher.clone()));
     let requests = calls.iter().map(|call| Numbered { number: call.number, body: &call.request }).collect();
-    // Before `LATE_AFTER` begins, so that the time of the worker is up long before it.
+    // Before `LATE_AFTER` begins, so that the worker's time is up long before that ends.
     let frame = match frame::encode(&Batch { until: HostTime::now().after(BATCH_TIME), requests }) {
         Ok(frame) => frame,
         Err(source) => {
@@ -202,7 +202,7 @@ async fn execute(dispatcher: Arc<Dispatcher>, dispatch: Dispatch) {
 struct Execution {
     dispatcher: Arc<Dispatcher>,
     worker: Worker,
-    /// Answers that the worker still sends, in order, each with its call unless that returned to the schedule.
+    /// Answers that the worker still sends, in order, each with its call. `None` if the call returned to the schedule.
     expected: VecDeque<(u64, Option<PendingCall>)>,
     /// `None` once the worker is late.
     slot: Option<Slot>,

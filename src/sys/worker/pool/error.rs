@@ -26,11 +26,7 @@ pub enum CallError {
         source: io::Error,
     },
     /// The target's last child was killed and does not die.
-    #[error(
-        "{} (process {}) was killed and does not die: it waits in the kernel for storage that does not answer; this target is left alone until it is gone",
-        .0.what,
-        .0.pid
-    )]
+    #[error(transparent)]
     Stuck(StuckChild),
     /// A new worker was not ready in time.
     #[error("a new probe worker was not ready within {} s", after.as_secs_f64())]

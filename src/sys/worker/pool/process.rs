@@ -78,14 +78,14 @@ impl Worker {
     /// Whether there is nothing to read from the worker, not even the end of its output.
     pub(super) fn is_silent(&self) -> bool {
         let mut output = [PollFd::new(self.output.get_ref().as_fd(), PollFlags::POLLIN)];
-        let is_asked = loop {
+        let was_polled = loop {
             match poll(&mut output, PollTimeout::ZERO) {
                 // Interrupted by a signal, such as SIGCHLD.
                 Err(Errno::EINTR) => {}
                 outcome => break outcome.is_ok(),
             }
         };
-        is_asked && output[0].any() == Some(false) && self.output.read_buffer().is_empty()
+        was_polled && output[0].any() == Some(false) && self.output.read_buffer().is_empty()
     }
 
     /// Closes the input, so that the worker ends.

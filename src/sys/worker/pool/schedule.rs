@@ -37,8 +37,8 @@ pub(super) enum Route {
     Shared,
     /// An idle one, without other calls.
     Exclusive,
-    /// One that healthy targets do not miss. A probe of a suspect target often ends with the death of its
-    /// worker, and healthy targets would then wait for another to start.
+    /// An idle one, if as many are idle as are kept. A probe of a suspect target often ends with the death of its
+    /// worker, and healthy targets would then wait for the start of another.
     Surplus,
     /// A new one, because the call broke an idle one.
     New,

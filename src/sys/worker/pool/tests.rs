@@ -155,7 +155,7 @@ async fn number_of_idle_workers_is_bounded() {
 async fn idle_worker_with_an_unexpected_reply_is_replaced() {
     let directory = tempfile::tempdir().expect("a directory");
     let first = directory.path().join("first");
-    // The first one is there, answers once, and then says something that nobody asked for.
+    // The first worker is ready, answers once, and then sends an unexpected reply.
     let script = format!(
         r#"exec 3>&1 >/dev/null; if mkdir {0} 2>/dev/null; then
         printf '\041\000\000\000{{"number":0,"body":{{"Ok":"done"}}}}\041\000\000\000{{"number":1,"body":{{"Ok":"done"}}}}garbage' >&3
@@ -227,7 +227,7 @@ async fn only_idempotent_requests_are_repeated_after_a_worker_broke() {
 #[tokio::test]
 async fn target_waits_until_its_broken_worker_is_gone() {
     let directory = tempfile::tempdir().expect("a directory");
-    // Closes its output, and is at work all the same.
+    // Closes its output, but continues to run.
     let pool = breaking_once(directory.path(), "exec 3>&-; exec sleep 600");
     let first = {
         let pool = pool.clone();
