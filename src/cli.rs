@@ -1,6 +1,6 @@
 //! Command line, with one file for each subcommand.
 //!
-//! `serve` runs the daemon. `check nfs`, `check s3` and `mount-path` need no daemon. All other
+//! `serve` runs the daemon. `check nfs`, `check s3`, `mount-path` and `registry` need no daemon. All other
 //! commands send HTTP requests to it ([`client`]). Tables fit the width of the terminal and are
 //! coloured only on a terminal. Every command that prints a table has `--json`, and `-f` and `-c` for scripts
 //! ([`output`]). Exit codes follow the convention of monitoring plugins ([`exit`]). Control, invisible and
@@ -14,6 +14,7 @@ pub mod kind;
 pub mod log;
 pub mod mount_path;
 pub mod output;
+pub mod registry;
 pub mod render;
 pub mod runtime;
 mod select;
@@ -62,6 +63,9 @@ enum Command {
     /// List, show, create, change and delete target types, and set their visibility
     #[command(subcommand)]
     Type(target_type::Command),
+    /// Back up and restore the registry of this host
+    #[command(subcommand)]
+    Registry(registry::Command),
     /// Convert an export to its mount path, or back
     MountPath(mount_path::Arguments),
     /// Print shell completions
@@ -89,6 +93,7 @@ pub fn main() -> ExitCode {
         Command::Status(arguments) => status::run(access, &arguments),
         Command::Target(command) => target::run(access, command),
         Command::Type(command) => target_type::run(access, command),
+        Command::Registry(command) => registry::run(&command),
         Command::MountPath(arguments) => mount_path::run(&arguments),
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -29,11 +29,11 @@ pub mod sqlite;
 mod store;
 
 pub use change::{Change, TargetChange, TypeChange};
-pub use error::OpenError;
+pub use error::{MaintenanceError, OpenError};
 pub use handle::{Registry, RegistryError};
 pub use limits::{ASSIGNMENTS_MAX, TARGETS_MAX, TRANSITIONS_MAX, TYPE_METADATA_TOTAL_MAX, TYPES_MAX};
 pub use memory::MemoryStore;
-pub use open::open;
+pub use open::{accept_loss, backup, open, restore};
 pub use rules::Refusal;
 pub use snapshot::{Difference, RegisteredTarget, Revision, Snapshot, Write};
 pub use store::{CommitError, StorageError, Store};

@@ -30,6 +30,9 @@ use crate::tls::ServerTls;
 /// Time that running requests get to finish when the daemon stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// How long the daemon waits at its end for the registry to be closed. A change that was answered is stored before.
+const REGISTRY_CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
+
 /// How long the process waits at its end for log lines to be written.
 const LOG_FLUSH_TIMEOUT: Duration = Duration::from_millis(200);
 
@@ -108,7 +111,7 @@ async fn serve(prepared: Prepared, config: Option<PathBuf>) -> anyhow::Result<()
     warn_about_plain_text(&settings.api);
     let addresses: Vec<String> = listeners.addresses().iter().map(ToString::to_string).collect();
 
-    let running = RunningAgent::start(&settings, registry, listeners).await?;
+    let running = RunningAgent::start(&settings, registry.clone(), listeners).await?;
     let agent = running.agent.clone();
     let watchdog = tokio::spawn(feed_watchdog());
     let targets = agent.view().targets.len();
@@ -136,7 +139,14 @@ async fn serve(prepared: Prepared, config: Option<PathBuf>) -> anyhow::Result<()
     tracing::info!("stopping; mounts stay in place");
     watchdog.abort();
     declaring.abort();
-    running.stop().await
+    let stopped = running.stop().await;
+    if tokio::time::timeout(REGISTRY_CLOSE_TIMEOUT, registry.close()).await.is_err() {
+        tracing::warn!(
+            "the registry was not closed within {} ms: its disk is slow",
+            REGISTRY_CLOSE_TIMEOUT.as_millis()
+        );
+    }
+    stopped
 }
 
 /// Running agent with its API.

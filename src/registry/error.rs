@@ -7,13 +7,27 @@ use std::path::PathBuf;
 pub enum OpenError {
     /// The file exists and is not a registry.
     #[error(
-        "registry {path}: {detail}. It was left unchanged: restore it from a backup, or move it away to start with an empty registry"
+        "registry {path}: {detail}. It was left unchanged: restore it from a backup (targetwatch registry restore FILE), or move it away and start with an empty registry (targetwatch registry accept-loss)"
     )]
     NotARegistry {
         /// The database file.
         path: PathBuf,
         /// Why it is not one.
         detail: String,
+    },
+    /// Changes that were acknowledged are missing.
+    #[error(
+        "registry {path} lost changes that were acknowledged: {found}, expected {expected}, as {record} says. Its log (-wal) was removed or damaged, or another file was put in its place. It was left unchanged: restore the latest state (targetwatch registry restore FILE), or accept the loss (targetwatch registry accept-loss)"
+    )]
+    ChangesLost {
+        /// The database file.
+        path: PathBuf,
+        /// What it contains.
+        found: String,
+        /// What was acknowledged.
+        expected: String,
+        /// The file that says so.
+        record: PathBuf,
     },
     /// The file was written by a newer agent.
     #[error(
@@ -35,6 +49,33 @@ pub enum OpenError {
         /// The database file.
         path: PathBuf,
         /// Error of the operating system.
+        detail: String,
+    },
+}
+
+/// Why a registry could not be backed up or restored.
+#[derive(Debug, thiserror::Error)]
+pub enum MaintenanceError {
+    /// The registry itself cannot be used.
+    #[error(transparent)]
+    Registry(#[from] OpenError),
+    /// The backup exists already.
+    #[error("backup {0}: the file exists, choose another name or replace it (--overwrite)")]
+    Exists(PathBuf),
+    /// The backup cannot be written.
+    #[error("backup {path} cannot be written: {detail}")]
+    Unwritable {
+        /// The backup.
+        path: PathBuf,
+        /// Why not.
+        detail: String,
+    },
+    /// The file is not a backup of a registry.
+    #[error("backup {path} cannot be restored: {detail}. The registry was left unchanged")]
+    NotRestorable {
+        /// The backup.
+        path: PathBuf,
+        /// Why not.
         detail: String,
     },
 }

@@ -105,6 +105,11 @@ impl Registry {
     pub async fn transitions(&self, id: TargetId) -> Result<Vec<Transition>, StorageError> {
         self.store.transitions(id).await
     }
+
+    /// Finishes the changes that began, and closes the store, as [`Store::close`].
+    pub async fn close(&self) {
+        self.store.close().await;
+    }
 }
 
 impl fmt::Debug for Registry {

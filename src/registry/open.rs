@@ -1,10 +1,12 @@
-//! Opening the store that the configuration selects.
+//! Opening the store that the configuration selects, and its maintenance.
 
+use std::path::Path;
 use std::sync::Arc;
 
-use super::error::OpenError;
+use super::error::{MaintenanceError, OpenError};
 use super::handle::Registry;
 use super::sqlite::SqliteStore;
+use super::sqlite::maintenance::{self, Content, Restored};
 use crate::model::RegistryUrl;
 
 /// Opens the registry at a URL. Waits for the disk, so call it before the runtime serves anything.
@@ -14,5 +16,35 @@ use crate::model::RegistryUrl;
 pub fn open(url: &RegistryUrl) -> Result<Registry, OpenError> {
     match url {
         RegistryUrl::Sqlite(path) => Ok(Registry::new(Arc::new(SqliteStore::open(path)?))),
+    }
+}
+
+/// Copies the registry at a URL to a file, as [`maintenance::backup`].
+///
+/// # Errors
+/// [`MaintenanceError`]; the file is then as it was.
+pub fn backup(url: &RegistryUrl, to: &Path, overwrite: bool) -> Result<Content, MaintenanceError> {
+    match url {
+        RegistryUrl::Sqlite(path) => maintenance::backup(path, to, overwrite),
+    }
+}
+
+/// Replaces the registry at a URL by a backup, as [`maintenance::restore`].
+///
+/// # Errors
+/// [`MaintenanceError`]; the registry is then as it was.
+pub fn restore(url: &RegistryUrl, from: &Path) -> Result<Restored, MaintenanceError> {
+    match url {
+        RegistryUrl::Sqlite(path) => maintenance::restore(path, from),
+    }
+}
+
+/// Accepts that the registry at a URL lost changes, as [`maintenance::accept_loss`].
+///
+/// # Errors
+/// [`OpenError`]; what exists is left as it was.
+pub fn accept_loss(url: &RegistryUrl) -> Result<(Content, Option<OpenError>), OpenError> {
+    match url {
+        RegistryUrl::Sqlite(path) => maintenance::accept_loss(path),
     }
 }

@@ -3,14 +3,18 @@
 //! One thread owns the connection and takes jobs from a bounded queue, so no task of the runtime
 //! waits for the disk, and a queued commit is finished even when its caller has gone. Each commit is
 //! one `IMMEDIATE` transaction. The write-ahead log with `synchronous = FULL` makes it durable before it
-//! is answered. The file is read when it is opened; afterwards its lock excludes other writers, and the
-//! snapshot in memory follows every commit.
+//! is answered. When no job follows for [`CHECKPOINT_AFTER`], the log is copied into the file and emptied. A copy of
+//! the file alone is complete then. The file is read when it is opened; afterwards its lock excludes other writers,
+//! and the snapshot in memory follows every commit.
 //!
 //! An existing file is never replaced: anything but a sound registry of a known schema is refused
 //! and left unchanged to the byte ([`mod@file`]). A second agent on the same file is refused too.
 
 mod columns;
 mod file;
+mod generation;
+pub mod maintenance;
+mod paths;
 mod schema;
 mod target_rows;
 #[cfg(test)]
@@ -21,10 +25,16 @@ mod type_rows;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use rusqlite::{Connection, TransactionBehavior};
+use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::timeout;
+
+use file::Loss;
+use generation::Generation;
 
 use super::error::OpenError;
 use super::snapshot::{Revision, Snapshot, Write};
@@ -34,15 +44,23 @@ use crate::model::{TargetId, Transition};
 /// The most jobs that wait for the writer. A caller waits until it can queue one more.
 const QUEUE_MAX: usize = 64;
 
-type Job = Box<dyn FnOnce(&mut Connection) + Send>;
+/// How long the writer waits for another job before it copies the log into the file. A client that sends one
+/// change after another does not wait for the copy.
+const CHECKPOINT_AFTER: Duration = Duration::from_millis(200);
+
+enum Job {
+    Run(Box<dyn FnOnce(&mut Connection) + Send>),
+    /// Closes the file, and is answered then.
+    Close(oneshot::Sender<()>),
+}
 
 /// A store in an SQLite file. Dropping it lets the queued jobs finish and then closes the file.
 #[derive(Debug)]
 pub struct SqliteStore {
     jobs: mpsc::Sender<Job>,
     identity: Arc<file::Identity>,
+    record: Arc<generation::Record>,
     snapshot: Arc<watch::Sender<Arc<Snapshot>>>,
-    closed: oneshot::Receiver<()>,
 }
 
 impl SqliteStore {
@@ -51,34 +69,29 @@ impl SqliteStore {
     /// anything.
     ///
     /// # Errors
-    /// [`OpenError::NotARegistry`], [`OpenError::NewerSchema`] or [`OpenError::Unwritable`], the latter
-    /// also when another agent has the file. An existing file is left as it was.
+    /// [`OpenError`]: [`OpenError::Unwritable`] also when another agent has the file. An existing file is left as it was.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
-        let file::Opened { mut connection, lock, identity, targets } = file::open(path)?;
-        let (jobs, mut queue) = mpsc::channel::<Job>(QUEUE_MAX);
-        let (on_close, closed) = oneshot::channel();
+        let file::Opened { connection, lock, identity, record, targets, .. } = file::open(path, Loss::Refused)?;
+        let identity = Arc::new(identity);
+        let (jobs, queue) = mpsc::channel::<Job>(QUEUE_MAX);
+        let cannot_start =
+            |error: std::io::Error| OpenError::Unwritable { path: path.to_owned(), detail: error.to_string() };
+        // It only measures time.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(cannot_start)?;
+        let writer = Writer { connection, identity: identity.clone(), queue, runtime };
         thread::Builder::new()
             .name("registry".to_owned())
             .spawn(move || {
-                while let Some(job) = queue.blocking_recv() {
-                    job(&mut connection);
-                }
-                drop(connection);
+                let on_close = writer.run();
                 drop(lock);
-                // The receiver is usually gone: most stores are dropped and not closed.
-                let _ = on_close.send(());
+                if let Some(on_close) = on_close {
+                    // The caller may have stopped waiting.
+                    let _ = on_close.send(());
+                }
             })
-            .map_err(|error| OpenError::Unwritable { path: path.to_owned(), detail: error.to_string() })?;
+            .map_err(cannot_start)?;
         let snapshot = Arc::new(watch::Sender::new(Arc::new(Snapshot::new(targets))));
-        Ok(Self { jobs, identity: Arc::new(identity), snapshot, closed })
-    }
-
-    /// Waits until the queued jobs are done and the file is closed and unlocked.
-    pub async fn close(self) {
-        let Self { jobs, closed, .. } = self;
-        drop(jobs);
-        // An error means that the thread is gone, and the file with it.
-        let _ = closed.await;
+        Ok(Self { jobs, identity, record: Arc::new(record), snapshot })
     }
 
     /// Runs `work`, a change, on the writer's thread, if the file is in its place. It runs even if the
@@ -91,11 +104,11 @@ impl SqliteStore {
     {
         let (reply, answer) = oneshot::channel();
         let identity = self.identity.clone();
-        let job: Job = Box::new(move |connection| {
+        let job = Box::new(move |connection: &mut Connection| {
             // A caller that has gone needs no answer.
             let _ = reply.send(identity.verify().map_err(E::from).and_then(|()| work(connection)));
         });
-        self.queue(job, answer).await
+        self.queue(Job::Run(job), answer).await
     }
 
     /// Runs `work`, which changes nothing, on the writer's thread. It is skipped for a caller that has
@@ -106,18 +119,52 @@ impl SqliteStore {
         F: FnOnce(&Connection) -> Result<T, StorageError> + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
-        let job: Job = Box::new(move |connection| {
+        let job = Box::new(move |connection: &mut Connection| {
             if !reply.is_closed() {
                 let _ = reply.send(work(connection));
             }
         });
-        self.queue(job, answer).await
+        self.queue(Job::Run(job), answer).await
     }
 
     async fn queue<T, E: From<StorageError>>(&self, job: Job, answer: oneshot::Receiver<Result<T, E>>) -> Result<T, E> {
         let gone = || StorageError("its writer has stopped".to_owned());
         self.jobs.send(job).await.map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
+    }
+}
+
+/// The thread that owns the connection.
+struct Writer {
+    connection: Connection,
+    identity: Arc<file::Identity>,
+    queue: mpsc::Receiver<Job>,
+    runtime: Runtime,
+}
+
+impl Writer {
+    /// Runs jobs until the store is closed or dropped, and closes the file. Returns the caller that waits for that.
+    fn run(mut self) -> Option<oneshot::Sender<()>> {
+        // Opening may have left something in the log.
+        let mut is_copied = false;
+        let on_close = loop {
+            let next = if is_copied {
+                Ok(self.queue.blocking_recv())
+            } else {
+                self.runtime.block_on(async { timeout(CHECKPOINT_AFTER, self.queue.recv()).await })
+            };
+            match next {
+                Ok(Some(Job::Run(work))) => {
+                    work(&mut self.connection);
+                    is_copied = false;
+                }
+                Ok(Some(Job::Close(on_close))) => break Some(on_close),
+                Ok(None) => break None,
+                Err(_) => is_copied = file::checkpoint(&self.connection, &self.identity),
+            }
+        };
+        file::close(self.connection, &self.identity);
+        on_close
     }
 }
 
@@ -128,7 +175,7 @@ impl Store for SqliteStore {
     }
 
     async fn commit(&self, expected: Revision, writes: Vec<Write>) -> Result<Arc<Snapshot>, CommitError> {
-        let snapshot = self.snapshot.clone();
+        let (snapshot, record) = (self.snapshot.clone(), self.record.clone());
         self.run(move |connection| {
             // Only this thread replaces the snapshot: it cannot change before the end of the job.
             let current = snapshot.borrow().clone();
@@ -140,6 +187,7 @@ impl Store for SqliteStore {
             }
             write(connection, &writes).map_err(StorageError::from)?;
             let next = Arc::new(current.apply(&writes, expected.next()));
+            write_record(connection, &record, next.targets().len());
             snapshot.send_replace(next.clone());
             Ok(next)
         })
@@ -152,6 +200,14 @@ impl Store for SqliteStore {
 
     async fn transitions(&self, id: TargetId) -> Result<Vec<Transition>, StorageError> {
         self.read(move |connection| Ok(transition_rows::of_target(connection, id)?)).await
+    }
+
+    async fn close(&self) {
+        let (on_close, closed) = oneshot::channel();
+        if self.jobs.send(Job::Close(on_close)).await.is_ok() {
+            // An error means that the thread is gone, and the file with it.
+            let _ = closed.await;
+        }
     }
 }
 
@@ -166,7 +222,17 @@ fn write(connection: &mut Connection, writes: &[Write]) -> rusqlite::Result<()> 
             Write::DeleteType(id) => type_rows::delete(&transaction, *id)?,
         }
     }
+    Generation::increment(&transaction)?;
     transaction.commit()
+}
+
+/// Records the generation of a change that is durable. The change is acknowledged even if that fails: it is in the file.
+fn write_record(connection: &Connection, record: &generation::Record, targets: usize) {
+    let written =
+        Generation::read(connection, targets).map_err(std::io::Error::other).and_then(|now| record.write(&now));
+    if let Err(error) = written {
+        tracing::error!(%error, "the record beside the registry was not written: a loss of the latest change would not be detected");
+    }
 }
 
 impl From<rusqlite::Error> for StorageError {

@@ -62,4 +62,7 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// [`StorageError`] when it cannot be read.
     async fn transitions(&self, id: TargetId) -> Result<Vec<Transition>, StorageError>;
+
+    /// Finishes what began, and closes the store. Every later call fails.
+    async fn close(&self) {}
 }

@@ -41,6 +41,7 @@ mod listing;
 mod logging;
 mod nfs_verdicts;
 mod protection;
+mod registry;
 mod s3_verdicts;
 mod secrets;
 mod storage;

@@ -10,7 +10,6 @@
 
 #![allow(clippy::disallowed_methods, reason = "the registry's file is on a local disk, never below the mount root")]
 
-use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Read as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
@@ -18,8 +17,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 
+use super::generation::{self, Found, Generation, Record};
+use super::paths::{directory, remove_if_there, sync_directory, with_suffix};
 use super::schema::{self, APPLICATION_ID};
 use super::target_rows;
 use crate::registry::error::OpenError;
@@ -27,7 +28,7 @@ use crate::registry::snapshot::RegisteredTarget;
 use crate::registry::store::StorageError;
 
 /// Longest wait of a change for another program that locks the file, such as a backup.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Largest file whose pages are all checked, in bytes; the check of a larger one would delay the start.
 /// Thousands of targets take a few mebibytes, and a full history some hundred kibibytes.
@@ -48,6 +49,10 @@ pub(super) struct Opened {
     pub(super) lock: File,
     /// Detects that the open files are no longer at their paths.
     pub(super) identity: Identity,
+    /// Generation of the last acknowledged change.
+    pub(super) record: Record,
+    /// The loss of acknowledged changes that was accepted.
+    pub(super) accepted: Option<OpenError>,
     /// Every target that the file contains.
     pub(super) targets: Vec<RegisteredTarget>,
 }
@@ -90,22 +95,53 @@ impl Identity {
     }
 }
 
+/// Whether a file that lost acknowledged changes is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Loss {
+    /// It is refused.
+    Refused,
+    /// It is opened, and its content is what counts from now on.
+    Accepted,
+}
+
 /// Opens or creates the registry at `path`.
 ///
 /// # Errors
 /// [`OpenError`] as `SqliteStore::open` says; an existing file is then as it was.
-pub(super) fn open(path: &Path) -> Result<Opened, OpenError> {
+pub(super) fn open(path: &Path, loss: Loss) -> Result<Opened, OpenError> {
     create_directory(path)?;
     let lock = lock(path)?;
+    let recorded = Record::read(path).map_err(|error| unwritable(path, error))?;
+    let (required, mut accepted) = (recorded.as_ref().filter(|_| loss == Loss::Refused), None);
     if !exists(path)? {
+        match recorded.as_ref().map(|recorded| recorded.verify(path, Found::Nothing)) {
+            Some(Err(lost)) if loss == Loss::Refused => return Err(lost),
+            verdict => accepted = verdict.and_then(Result::err),
+        }
         create(path)?;
     }
-    let size = inspect_header(path)?;
-    let (connection, targets) = open_checked(path, size)?;
-    // The first read creates the write-ahead log.
-    let identity = schema::version(&connection).map_err(|error| unwritable(path, error));
-    let identity = identity.and_then(|_| Identity::of(path).map_err(|error| unwritable(path, error)))?;
-    Ok(Opened { connection, lock, identity, targets })
+    inspect_header(path, OpenOptions::new().read(true).write(true))?;
+    let (connection, targets) = open_checked(path, required)?;
+    let failed = |error: rusqlite::Error| unwritable(path, error);
+    let mut generation = Generation::read(&connection, targets.len()).map_err(failed)?;
+    match &recorded {
+        Some(recorded) => {
+            if let Err(lost) = recorded.verify(path, Found::Generation(&generation)) {
+                recorded.continue_in(&connection).map_err(failed)?;
+                generation = Generation::read(&connection, targets.len()).map_err(failed)?;
+                accepted.get_or_insert(lost);
+            }
+        }
+        None if generation.number > 0 => tracing::warn!(
+            path = %path.display(),
+            "the registry has no record of its latest change beside it: changes that it lost before cannot be detected"
+        ),
+        None => {}
+    }
+    let record = Record::create(path, &generation).map_err(|error| unwritable(path, error))?;
+    // The first read created the write-ahead log.
+    let identity = Identity::of(path).map_err(|error| unwritable(path, error))?;
+    Ok(Opened { connection, lock, identity, record, accepted, targets })
 }
 
 /// Creates the file's directory if only that is missing. The parents of a misspelt path are not created.
@@ -124,7 +160,7 @@ fn create_directory(path: &Path) -> Result<(), OpenError> {
 
 /// Locks a separate file. A lock on the database itself would be lost as soon as this process closes any
 /// descriptor of it (fcntl(2), "Record locks").
-fn lock(path: &Path) -> Result<File, OpenError> {
+pub(super) fn lock(path: &Path) -> Result<File, OpenError> {
     let lock_path = with_suffix(path, ".lock");
     let options = || OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).to_owned();
     let lock =
@@ -132,7 +168,10 @@ fn lock(path: &Path) -> Result<File, OpenError> {
     match lock.try_lock() {
         Ok(()) => Ok(lock),
         Err(TryLockError::WouldBlock) => {
-            let detail = format!("another agent is using it (it holds the lock on {})", lock_path.display());
+            let detail = format!(
+                "another agent is using it (it holds the lock on {}): stop that agent first",
+                lock_path.display()
+            );
             Err(unwritable(path, detail))
         }
         Err(TryLockError::Error(error)) => Err(unwritable(path, format!("{}: {error}", lock_path.display()))),
@@ -152,13 +191,10 @@ fn create(path: &Path) -> Result<(), OpenError> {
         return Err(not_a_registry(path, "the file is missing, but its write-ahead log exists"));
     }
     let new = with_suffix(path, ".new");
-    for leftover in [&new, &with_suffix(&new, "-journal")] {
-        match fs::remove_file(leftover) {
-            Err(error) if error.kind() != ErrorKind::NotFound => return Err(unwritable(path, error)),
-            _ => {}
-        }
+    for suffix in ["", "-journal", "-wal", "-shm"] {
+        remove_if_there(&with_suffix(&new, suffix)).map_err(|error| unwritable(path, error))?;
     }
-    OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new).map_err(|error| unwritable(path, error))?;
+    create_private(&new).map_err(|error| unwritable(path, error))?;
     let mut connection = connect(&new).map_err(|error| unwritable(path, error))?;
     schema::upgrade(&mut connection, |_| Ok(())).map_err(|error| unwritable(path, error))?;
     connection.close().map_err(|(_, error)| unwritable(path, error))?;
@@ -166,9 +202,14 @@ fn create(path: &Path) -> Result<(), OpenError> {
     sync_directory(directory(path)).map_err(|error| unwritable(path, error))
 }
 
-/// Inspects the header without SQLite. Returns the size of the file in bytes.
-fn inspect_header(path: &Path) -> Result<u64, OpenError> {
-    let mut file = OpenOptions::new().read(true).write(true).open(path).map_err(|error| unwritable(path, error))?;
+/// Creates an empty file that no other user may read.
+pub(super) fn create_private(path: &Path) -> std::io::Result<File> {
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
+}
+
+/// Inspects the header without SQLite.
+pub(super) fn inspect_header(path: &Path, options: &OpenOptions) -> Result<(), OpenError> {
+    let mut file = options.open(path).map_err(|error| unwritable(path, error))?;
     let metadata = file.metadata().map_err(|error| unwritable(path, error))?;
     if !metadata.is_file() {
         return Err(not_a_registry(path, "not a regular file"));
@@ -188,40 +229,32 @@ fn inspect_header(path: &Path) -> Result<u64, OpenError> {
         );
         return Err(not_a_registry(path, detail));
     }
-    known_schema(path, number(HEADER_USER_VERSION).into())?;
-    Ok(metadata.len())
+    known_schema(path, number(HEADER_USER_VERSION).into())
 }
 
-fn open_checked(path: &Path, size: u64) -> Result<(Connection, Vec<RegisteredTarget>), OpenError> {
-    let damaged = |error: rusqlite::Error| match error.sqlite_error_code() {
-        Some(
-            rusqlite::ErrorCode::CannotOpen
-            | rusqlite::ErrorCode::DatabaseBusy
-            | rusqlite::ErrorCode::DatabaseLocked
-            | rusqlite::ErrorCode::DiskFull
-            | rusqlite::ErrorCode::PermissionDenied
-            | rusqlite::ErrorCode::ReadOnly,
-        ) => unwritable(path, error),
-        _ => not_a_registry(path, format!("the file is damaged ({error})")),
-    };
+/// Opens a registry whose header was inspected. `required` is a generation that it must contain.
+pub(super) fn open_checked(
+    path: &Path,
+    required: Option<&Generation>,
+) -> Result<(Connection, Vec<RegisteredTarget>), OpenError> {
+    let damaged = |error| unreadable(path, &error);
     let mut connection = connect(path).map_err(damaged)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(damaged)?;
-    // The write-ahead log may contain a newer header than the file.
-    let version = schema::version(&connection).map_err(damaged)?;
-    known_schema(path, version)?;
-    if size <= CHECKED_MAX_BYTES {
-        let verdict: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(damaged)?;
-        if verdict != "ok" {
-            return Err(not_a_registry(path, format!("the file is damaged ({verdict})")));
-        }
-    }
+    let version = verify_pages(path, &connection)?;
     // A file whose rows cannot be read is not upgraded, so that the release that wrote it can still open it.
     let targets = if version < schema::KNOWN {
+        if let Some(required) = required.filter(|_| version < generation::SCHEMA) {
+            required.verify(path, Found::OlderSchema(version))?;
+        }
         schema::upgrade(&mut connection, target_rows::load)
     } else {
         target_rows::load(&connection)
     };
     let targets = targets.map_err(damaged)?;
+    if let Some(required) = required {
+        let found = Generation::read(&connection, targets.len()).map_err(damaged)?;
+        required.verify(path, Found::Generation(&found))?;
+    }
     let writing = |error: rusqlite::Error| unwritable(path, error);
     let mode: String =
         connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0)).map_err(writing)?;
@@ -230,6 +263,56 @@ fn open_checked(path: &Path, size: u64) -> Result<(Connection, Vec<RegisteredTar
     }
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false).map_err(writing)?;
     Ok((connection, targets))
+}
+
+/// Verifies the schema and the pages of an open file, and returns the schema.
+pub(super) fn verify_pages(path: &Path, connection: &Connection) -> Result<i64, OpenError> {
+    let damaged = |error| unreadable(path, &error);
+    // The write-ahead log may contain a newer header than the file.
+    let version = schema::version(connection).map_err(damaged)?;
+    known_schema(path, version)?;
+    let size: u64 = fs::metadata(path).map_err(|error| unwritable(path, error))?.len();
+    if size <= CHECKED_MAX_BYTES {
+        let verdict: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(damaged)?;
+        if verdict != "ok" {
+            return Err(not_a_registry(path, format!("the file is damaged ({verdict})")));
+        }
+    }
+    Ok(version)
+}
+
+/// Copies the write-ahead log into the file and empties it, if the files are in their place and no other program reads
+/// the log (<https://www.sqlite.org/pragma.html#pragma_wal_checkpoint>). Returns false if another program reads it, so
+/// that trying again soon makes sense. The next change reports a disk that fails.
+pub(super) fn checkpoint(connection: &Connection, identity: &Identity) -> bool {
+    if identity.verify().is_err() {
+        return true;
+    }
+    // A reader must not delay the next change.
+    let copied = connection
+        .busy_timeout(Duration::ZERO)
+        .and_then(|()| connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0)));
+    let restored = connection.busy_timeout(BUSY_TIMEOUT);
+    match copied.and_then(|is_busy| restored.map(|()| is_busy)) {
+        Ok(is_busy) => !is_busy,
+        Err(error) => {
+            tracing::debug!(%error, "the log of the registry was not copied into its file");
+            true
+        }
+    }
+}
+
+/// Closes the file, which is complete without its log afterwards. If the files are not in their place, SQLite must not
+/// copy the log into a file that nobody can open, and then remove the log.
+pub(super) fn close(connection: Connection, identity: &Identity) {
+    checkpoint(&connection, identity);
+    let is_lost = identity.verify().is_err();
+    let closed = connection
+        .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, is_lost)
+        .and_then(|_| connection.close().map_err(|(_, error)| error));
+    if let Err(error) = closed {
+        tracing::warn!(%error, "the registry was not closed in order; its log is needed at the next start");
+    }
 }
 
 fn connect(path: &Path) -> rusqlite::Result<Connection> {
@@ -251,21 +334,22 @@ fn known_schema(path: &Path, found: i64) -> Result<(), OpenError> {
     }
 }
 
-fn directory(path: &Path) -> &Path {
-    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+/// Returns the error of a file that SQLite cannot read.
+pub(super) fn unreadable(path: &Path, error: &rusqlite::Error) -> OpenError {
+    match error.sqlite_error_code() {
+        Some(
+            ErrorCode::CannotOpen
+            | ErrorCode::DatabaseBusy
+            | ErrorCode::DatabaseLocked
+            | ErrorCode::DiskFull
+            | ErrorCode::PermissionDenied
+            | ErrorCode::ReadOnly,
+        ) => unwritable(path, error),
+        _ => not_a_registry(path, format!("the file is damaged ({error})")),
+    }
 }
 
-fn sync_directory(directory: &Path) -> std::io::Result<()> {
-    File::open(directory)?.sync_all()
-}
-
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = OsString::from(path);
-    name.push(suffix);
-    name.into()
-}
-
-fn unwritable(path: &Path, detail: impl ToString) -> OpenError {
+pub(super) fn unwritable(path: &Path, detail: impl ToString) -> OpenError {
     OpenError::Unwritable { path: path.to_owned(), detail: detail.to_string() }
 }
 

@@ -102,6 +102,14 @@ const STEPS: &[&str] = &[
     ALTER TABLE new_target RENAME TO target;
     CREATE UNIQUE INDEX target_one_default ON target (is_default) WHERE is_default = 1;
     ",
+    // One row: `generation.rs`.
+    "
+    CREATE TABLE generation (
+        registry_id TEXT NOT NULL,
+        number      INTEGER NOT NULL
+    ) STRICT;
+    INSERT INTO generation VALUES (lower(hex(randomblob(16))), 0);
+    ",
 ];
 
 /// Returns the schema of an open file.

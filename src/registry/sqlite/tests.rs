@@ -1,7 +1,10 @@
-//! The file: what is kept over reopening, damage, loss, and locks. [`upgrade`] tests other schemas.
+//! The file: what is kept over reopening, damage, and locks. [`upgrade`] tests other schemas, [`loss`] a file that is older
+//! than what was acknowledged, and [`backup`] backup and restore.
 
 #![allow(clippy::disallowed_methods, reason = "the files are in a temporary directory and the child is this test")]
 
+mod backup;
+mod loss;
 mod upgrade;
 
 use std::fs;
@@ -9,6 +12,7 @@ use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use tempfile::TempDir;
 
@@ -17,6 +21,9 @@ use crate::model::{Status, TargetType};
 use crate::registry::contract::transition;
 use crate::registry::fixtures::{create, create_target, metadata, new_type, nfs, project, refused, s3};
 use crate::registry::{Change, Registry, RegistryError};
+
+/// The longest wait for what the store does by itself.
+const WAIT_MAX: Duration = Duration::from_secs(20);
 
 fn temporary_path() -> (TempDir, PathBuf) {
     let directory = tempfile::tempdir().expect("a directory");
@@ -34,6 +41,17 @@ fn open(path: &Path) -> (Arc<SqliteStore>, Registry) {
 async fn close(store: Arc<SqliteStore>, registry: Registry) {
     drop(registry);
     Arc::into_inner(store).expect("the last one").close().await;
+}
+
+/// Waits until the log is copied into the file.
+async fn wait_until_copied(path: &Path) {
+    let wal = file_beside(path, "-wal");
+    let copied = async {
+        while fs::metadata(&wal).expect("a log").len() > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(WAIT_MAX, copied).await.expect("the log is copied into the file");
 }
 
 /// Returns the error of opening, which leaves the file and its log as they were.
@@ -77,6 +95,53 @@ async fn content_is_the_same_after_reopening() {
     let [oldest, newest] = history;
     assert_eq!(registry.transitions(id).await.expect("read"), [newest, oldest]);
     assert_eq!(fs::metadata(&path).expect("a file").permissions().mode() & 0o777, 0o600);
+}
+
+#[tokio::test]
+async fn file_without_its_log_is_complete_when_no_change_waits() {
+    let (_directory, path) = temporary_path();
+    let (_store, registry) = open(&path);
+    for export in ["nas:/a", "nas:/b", "nas:/c"] {
+        create(&registry, nfs(export)).await;
+        wait_until_copied(&path).await;
+        let (_directory, copy) = temporary_path();
+        fs::copy(&path, &copy).expect("copied");
+        let copied = SqliteStore::open(&copy).expect("opened").snapshot();
+        assert_eq!(copied.targets(), registry.snapshot().targets());
+    }
+}
+
+#[tokio::test]
+async fn log_is_copied_after_another_program_has_read_it() {
+    let (_directory, path) = temporary_path();
+    let (_store, registry) = open(&path);
+    create(&registry, nfs("nas:/a")).await;
+    let reader = Connection::open(&path).expect("opened");
+    reader.execute_batch("BEGIN; SELECT count(*) FROM target").expect("read");
+    // A reader delays no change.
+    for export in ["nas:/b", "nas:/c"] {
+        let created = create(&registry, nfs(export));
+        tokio::time::timeout(file::BUSY_TIMEOUT / 2, created).await.expect("no wait for the reader");
+        tokio::time::sleep(CHECKPOINT_AFTER * 2).await;
+    }
+    drop(reader);
+    wait_until_copied(&path).await;
+}
+
+#[tokio::test]
+async fn nothing_but_the_complete_file_is_needed_after_closing() {
+    let (directory, path) = temporary_path();
+    let (store, registry) = open(&path);
+    create(&registry, nfs("nas:/a")).await;
+    // Another clone of the registry is still in use, as in a daemon that stops.
+    registry.close().await;
+    let error = refused(&registry, nfs("nas:/b")).await.to_string();
+    assert!(error.contains("its writer has stopped"), "{error}");
+    let mut names: Vec<_> =
+        fs::read_dir(directory.path()).expect("read").map(|entry| entry.expect("an entry").file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["registry.db", "registry.db.generation", "registry.db.lock"]);
+    assert_eq!(SqliteStore::open(&path).expect("free again").snapshot().targets(), store.snapshot().targets());
 }
 
 #[tokio::test]
@@ -190,6 +255,7 @@ async fn second_agent_is_refused_while_the_first_has_the_file() {
     let (_directory, path) = temporary_path();
     let (store, registry) = open(&path);
     create(&registry, nfs("nas:/a")).await;
+    wait_until_copied(&path).await;
     let error = open_error(&path);
     assert!(error.contains("another agent is using it"), "{error}");
     create(&registry, nfs("nas:/b")).await;

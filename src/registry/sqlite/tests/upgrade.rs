@@ -11,14 +11,26 @@ async fn every_older_schema_is_upgraded_with_its_content() {
         let (_directory, path) = temporary_path();
         let connection = Connection::open(&path).expect("created");
         schema::of_older_release(&connection, steps).expect("written");
+        let targets = if steps < 4 {
+            "INSERT INTO target VALUES (1, '13dd2bf2-12c5-4eb8-98a3-0f1dd9f8579f', 'nfs', 'nas:/a', NULL, NULL, 0,
+                 'L2E=', 1, '2025-01-30T12:32:27Z', '2025-01-30T12:32:27Z', '0.1.0', '{\"rack\": \"12\"}');
+             INSERT INTO target VALUES (3, '5b2f8a0e-0f6c-4a39-9a0c-7f3f2c7d9a11', 's3', NULL,
+                 'http://ceph.example:8080', 'bucket', 1, 'Y2VwaC5leGFtcGxlOjgwODAvYnVja2V0', 0,
+                 '2025-01-30T12:32:27Z', '2025-01-30T12:32:27Z', '0.1.0', '{}');"
+        } else {
+            "INSERT INTO target VALUES (1, '13dd2bf2-12c5-4eb8-98a3-0f1dd9f8579f',
+                 '{\"type\": \"nfs\", \"filesystem_export\": \"nas:/a\", \"immutable\": false}',
+                 'L2E=', 1, '2025-01-30T12:32:27Z', '2025-01-30T12:32:27Z', '0.1.0', '{\"rack\": \"12\"}');
+             INSERT INTO target VALUES (3, '5b2f8a0e-0f6c-4a39-9a0c-7f3f2c7d9a11',
+                 '{\"type\": \"s3\", \"s3_endpoint_url\": \"http://ceph.example:8080\", \"s3_bucket\": \"bucket\",
+                   \"immutable\": true}',
+                 'Y2VwaC5leGFtcGxlOjgwODAvYnVja2V0', 0,
+                 '2025-01-30T12:32:27Z', '2025-01-30T12:32:27Z', '0.1.0', '{}');"
+        };
+        connection.execute_batch(targets).expect("written");
         connection
             .execute_batch(
-                "INSERT INTO target VALUES (1, '13dd2bf2-12c5-4eb8-98a3-0f1dd9f8579f', 'nfs', 'nas:/a', NULL, NULL, 0,
-                     'L2E=', 1, '2025-01-30T12:32:27Z', '2025-01-30T12:32:27Z', '0.1.0', '{\"rack\": \"12\"}');
-                 INSERT INTO target VALUES (3, '5b2f8a0e-0f6c-4a39-9a0c-7f3f2c7d9a11', 's3', NULL,
-                     'http://ceph.example:8080', 'bucket', 1, 'Y2VwaC5leGFtcGxlOjgwODAvYnVja2V0', 0,
-                     '2025-01-30T12:32:27Z', '2025-01-30T12:32:27Z', '0.1.0', '{}');
-                 INSERT INTO target_type VALUES (1, 'c65625c1-50bf-4ab7-aa26-f625001e60f1',
+                "INSERT INTO target_type VALUES (1, 'c65625c1-50bf-4ab7-aa26-f625001e60f1',
                      '13dd2bf2-12c5-4eb8-98a3-0f1dd9f8579f', 'nightly', 'a text', 1, 1, 'somebody',
                      '2025-01-30T12:32:27Z', NULL, '0.1.0');",
             )

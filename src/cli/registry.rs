@@ -1,0 +1,83 @@
+//! `targetwatch registry`: backs up and restores the registry of this host. It reads the configuration and the
+//! registry's file, and needs no daemon.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use super::exit::ExitState;
+use super::terminal::print;
+use crate::config;
+use crate::model::RegistryUrl;
+use crate::registry;
+
+/// Subcommands of `registry`.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Copy the registry to a new file; the agent may run meanwhile
+    Backup {
+        /// The new file, readable only by its owner
+        file: PathBuf,
+        /// Replace the file if it exists
+        #[arg(long)]
+        overwrite: bool,
+        /// Where the registry is
+        #[command(flatten)]
+        configuration: Configuration,
+    },
+    /// Replace the registry by a backup; the agent must be stopped
+    Restore {
+        /// A file that `registry backup` wrote
+        file: PathBuf,
+        /// Where the registry is
+        #[command(flatten)]
+        configuration: Configuration,
+    },
+    /// Start from what the registry contains although acknowledged changes are missing; the agent must be stopped
+    AcceptLoss {
+        /// Where the registry is
+        #[command(flatten)]
+        configuration: Configuration,
+    },
+}
+
+/// Where the registry is.
+#[derive(Debug, Args)]
+pub struct Configuration {
+    /// Configuration file of the agent [default: /etc/targetwatch/config.toml if it exists]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl Configuration {
+    fn registry_url(&self) -> anyhow::Result<RegistryUrl> {
+        Ok(config::load(self.config.as_deref())?.registry_url)
+    }
+}
+
+/// Runs a subcommand.
+///
+/// # Errors
+/// When the configuration, the registry or the backup cannot be used.
+pub fn run(command: &Command) -> anyhow::Result<ExitState> {
+    let text = match command {
+        Command::Backup { file, overwrite, configuration } => {
+            let content = registry::backup(&configuration.registry_url()?, file, *overwrite)?;
+            format!("{content} copied to {}\n", file.display())
+        }
+        Command::Restore { file, configuration } => {
+            let restored = registry::restore(&configuration.registry_url()?, file)?;
+            let replaced = restored.replaced.map(|path| format!("the replaced registry is {}\n", path.display()));
+            format!("{} restored from {}\n{}", restored.content, file.display(), replaced.unwrap_or_default())
+        }
+        Command::AcceptLoss { configuration } => {
+            let (content, accepted) = registry::accept_loss(&configuration.registry_url()?)?;
+            match accepted {
+                Some(lost) => format!("accepted: {lost}\nthe registry contains {content} now\n"),
+                None => format!("no acknowledged change is missing; the registry contains {content}\n"),
+            }
+        }
+    };
+    print(&text);
+    Ok(ExitState::Available)
+}

@@ -1,0 +1,197 @@
+//! The generation: which state of which registry a file contains, and which state was acknowledged last.
+//!
+//! Every change of targets and types increments the generation in its own transaction. A record beside the file
+//! (`registry.db.generation`) repeats the generation of the last acknowledged change. A file that is older than its
+//! record lost changes: its log was removed or damaged, or an older copy was put in its place.
+//!
+//! ```text
+//! commit (fsync) ──► record (fsync) ──► answer
+//! ```
+//!
+//! The record is written after the commit and before the answer. So after a crash or a loss of power it is never ahead
+//! of the file, unless something that was written and confirmed is missing. A record that is behind is normal.
+
+use std::fmt;
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Write as _};
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use rusqlite::Connection;
+
+use super::paths::{directory, remove_if_there, sync_directory, with_suffix};
+use crate::registry::error::OpenError;
+
+/// The first schema with a generation.
+pub(super) const SCHEMA: i64 = 5;
+
+/// Which state of which registry a file contains.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Generation {
+    /// Random text in hexadecimal, chosen when the registry was created.
+    pub(super) registry_id: String,
+    /// Number of changes.
+    pub(super) number: i64,
+    /// Number of targets after them.
+    pub(super) targets: usize,
+}
+
+impl Generation {
+    /// Reads the generation of an open file that contains this number of targets.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub(super) fn read(connection: &Connection, targets: usize) -> rusqlite::Result<Self> {
+        connection.query_row("SELECT registry_id, number FROM generation", [], |row| {
+            Ok(Self { registry_id: row.get(0)?, number: row.get(1)?, targets })
+        })
+    }
+
+    /// Increments the generation of an open file, in the transaction of a change.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub(super) fn increment(connection: &Connection) -> rusqlite::Result<()> {
+        connection.prepare_cached("UPDATE generation SET number = number + 1")?.execute([]).map(drop)
+    }
+
+    /// Makes an open file the successor of this generation. Its content is what was accepted after a loss.
+    ///
+    /// # Errors
+    /// As [`Self::increment`].
+    pub(super) fn continue_in(&self, connection: &Connection) -> rusqlite::Result<()> {
+        let statement = "UPDATE generation SET registry_id = ?1, number = max(number, ?2) + 1";
+        connection.execute(statement, (&self.registry_id, self.number)).map(drop)
+    }
+
+    /// Verifies that what was found contains every change up to this generation, the last that was acknowledged.
+    ///
+    /// # Errors
+    /// [`OpenError::ChangesLost`] when it does not.
+    pub(super) fn verify(&self, path: &Path, found: Found<'_>) -> Result<(), OpenError> {
+        // An upgraded registry has targets and counts from zero.
+        if self.number == 0 && self.targets == 0 {
+            return Ok(());
+        }
+        let is_complete = match found {
+            Found::Nothing | Found::OlderSchema(_) => false,
+            Found::Generation(found) => {
+                found.registry_id == self.registry_id
+                    && (found.number > self.number || (found.number == self.number && found.targets >= self.targets))
+            }
+        };
+        if is_complete {
+            return Ok(());
+        }
+        let found = match found {
+            Found::Nothing => "the file is missing".to_owned(),
+            Found::OlderSchema(schema) => format!("it has schema {schema} of an older release"),
+            Found::Generation(found) if found.registry_id == self.registry_id => {
+                format!("it contains change {} with {} targets", found.number, found.targets)
+            }
+            Found::Generation(found) => {
+                format!(
+                    "it is another registry ({}) at change {} with {} targets",
+                    found.registry_id, found.number, found.targets
+                )
+            }
+        };
+        let expected =
+            format!("change {} or later of registry {} with {} targets", self.number, self.registry_id, self.targets);
+        Err(OpenError::ChangesLost { path: path.to_owned(), found, expected, record: record_path(path) })
+    }
+}
+
+/// What is at the path of a registry.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Found<'a> {
+    /// No file.
+    Nothing,
+    /// A registry of this schema, older than [`SCHEMA`].
+    OlderSchema(i64),
+    /// A registry of this generation.
+    Generation(&'a Generation),
+}
+
+/// One line of fixed length, so that a newer one replaces it completely.
+impl fmt::Display for Generation {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { registry_id, number, targets } = self;
+        write!(formatter, "registry {registry_id} change {number:020} targets {targets:020}")
+    }
+}
+
+impl FromStr for Generation {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut words = text.strip_suffix('\n').unwrap_or_default().split(' ');
+        let mut value_of = |name| words.next().filter(|word| *word == name).and_then(|_| words.next());
+        let parsed = (|| {
+            let registry_id = value_of("registry")?.to_owned();
+            let number = value_of("change")?.parse().ok()?;
+            let targets = value_of("targets")?.parse().ok()?;
+            Some(Self { registry_id, number, targets })
+        })();
+        parsed.filter(|found| format!("{found}\n") == text).ok_or("not a record of a registry")
+    }
+}
+
+/// The open record beside a registry's file.
+#[derive(Debug)]
+pub(super) struct Record(File);
+
+impl Record {
+    /// Reads the record of the registry at a path. A missing or damaged one proves no loss: it is logged, and `None`.
+    ///
+    /// # Errors
+    /// When the operating system cannot read it.
+    pub(super) fn read(path: &Path) -> std::io::Result<Option<Generation>> {
+        let record = record_path(path);
+        match fs::read_to_string(&record).map(|text| text.parse()) {
+            Ok(Ok(recorded)) => Ok(Some(recorded)),
+            Ok(Err(_)) => Ok(damaged(&record)),
+            Err(error) if error.kind() == ErrorKind::InvalidData => Ok(damaged(&record)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(std::io::Error::new(error.kind(), format!("{}: {error}", record.display()))),
+        }
+    }
+
+    /// Creates or replaces the record of the registry at a path.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub(super) fn create(path: &Path, generation: &Generation) -> std::io::Result<Self> {
+        let record = record_path(path);
+        let new = with_suffix(&record, ".new");
+        remove_if_there(&new)?;
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+        file.write_all(format!("{generation}\n").as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&new, &record)?;
+        sync_directory(directory(path))?;
+        Ok(Self(file))
+    }
+
+    /// Makes a generation durable in place. The line is shorter than a sector, which a disk writes as a whole.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub(super) fn write(&self, generation: &Generation) -> std::io::Result<()> {
+        self.0.write_all_at(format!("{generation}\n").as_bytes(), 0)?;
+        self.0.sync_data()
+    }
+}
+
+fn damaged(record: &Path) -> Option<Generation> {
+    tracing::warn!(
+        "{} is damaged: it is written anew, and lost changes of the registry cannot be detected at this start",
+        record.display()
+    );
+    None
+}
+
+fn record_path(path: &Path) -> PathBuf {
+    with_suffix(path, ".generation")
+}

@@ -1,0 +1,220 @@
+//! Backup, restore, and acceptance of a loss, for the operator.
+//!
+//! A backup is one consistent file, made while the agent runs, through a connection that cannot write. Restoring
+//! replaces the file by a rename, so a crash leaves the old or the new registry, or one that [`mod@generation`] refuses.
+
+use std::fmt;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{MetadataExt as _, chown};
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use rusqlite::{Connection, OpenFlags};
+
+use super::file::{self, BUSY_TIMEOUT, Loss, unreadable, unwritable};
+use super::generation::{Found, Generation, Record};
+use super::paths::{directory, remove_if_there, sync_directory, with_suffix};
+use super::{schema, target_rows};
+use crate::registry::error::{MaintenanceError, OpenError};
+use crate::registry::snapshot::RegisteredTarget;
+
+/// What a copy of a registry contains.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Content {
+    /// Number of targets.
+    pub targets: usize,
+    /// Number of target types.
+    pub types: usize,
+}
+
+impl fmt::Display for Content {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} targets and {} target types", self.targets, self.types)
+    }
+}
+
+impl Content {
+    fn of(targets: &[RegisteredTarget]) -> Self {
+        Self { targets: targets.len(), types: targets.iter().map(|registered| registered.types.len()).sum() }
+    }
+}
+
+/// What restoring did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Restored {
+    /// What the registry contains now.
+    pub content: Content,
+    /// Where the replaced file is kept, if there was one.
+    pub replaced: Option<PathBuf>,
+}
+
+/// Copies the registry at `path` to the new file `to`, which no other user may read, and makes it durable. An agent may
+/// run. `overwrite` allows that `to` exists.
+///
+/// # Errors
+/// [`MaintenanceError`]; `to` is then as it was.
+pub fn backup(path: &Path, to: &Path, overwrite: bool) -> Result<Content, MaintenanceError> {
+    let failed = |error: io::Error| MaintenanceError::Unwritable { path: to.to_owned(), detail: error.to_string() };
+    // Read before the copy: the agent may make changes meanwhile, which the copy need not contain.
+    let recorded = Record::read(path).map_err(|error| unwritable(path, error))?;
+    let connection = open_to_read(path)?;
+    if !overwrite {
+        // Reserves the name. The copy replaces it as a whole.
+        match file::create_private(to) {
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                return Err(MaintenanceError::Exists(to.to_owned()));
+            }
+            Err(error) => return Err(failed(error)),
+        }
+    }
+    let new = with_suffix(to, ".new");
+    let copied = copy(path, &connection, recorded.as_ref(), &new)
+        .and_then(|content| fs::rename(&new, to).map_err(failed).map(|()| content))
+        .and_then(|content| sync_directory(directory(to)).map_err(failed).map(|()| content));
+    if copied.is_err() {
+        let unfinished = [Some(&*new), (!overwrite).then_some(to)];
+        for leftover in unfinished.into_iter().flatten() {
+            // The first error is the one that matters.
+            let _ = remove_if_there(leftover);
+        }
+    }
+    copied
+}
+
+/// Makes a verified, durable copy.
+fn copy(
+    path: &Path,
+    connection: &Connection,
+    recorded: Option<&Generation>,
+    new: &Path,
+) -> Result<Content, MaintenanceError> {
+    let failed = |detail: String| MaintenanceError::Unwritable { path: new.to_owned(), detail };
+    remove_if_there(new).and_then(|()| file::create_private(new)).map_err(|error| failed(error.to_string()))?;
+    let name = new.to_str().ok_or_else(|| failed("the path is not valid UTF-8".to_owned()))?;
+    // Writes into an empty file: https://www.sqlite.org/lang_vacuum.html#vacuuminto
+    connection.execute("VACUUM INTO ?1", [name]).map_err(|error| failed(error.to_string()))?;
+    // SQLite does not make this copy durable.
+    File::open(new).and_then(|file| file.sync_all()).map_err(|error| failed(error.to_string()))?;
+    let copied = open_to_read(new)?;
+    let version = file::verify_pages(new, &copied)?;
+    if version < schema::KNOWN {
+        // The rows of an older schema are read when the copy is restored.
+        let count = |table| copied.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get::<_, u32>(0));
+        let count = |table| count(table).map(|count| count as usize).map_err(|error| unreadable(new, &error));
+        return Ok(Content { targets: count("target")?, types: count("target_type")? });
+    }
+    let targets = target_rows::load(&copied).map_err(|error| unreadable(new, &error))?;
+    if let Some(recorded) = recorded {
+        let found = Generation::read(&copied, targets.len()).map_err(|error| unreadable(new, &error))?;
+        recorded.verify(path, Found::Generation(&found))?;
+    }
+    Ok(Content::of(&targets))
+}
+
+/// Replaces the registry at `path` by the content of `from`, a backup or a copy of a registry. `from` is not changed.
+/// A copy of `from` is verified and upgraded first. The replaced file is kept beside the registry.
+///
+/// # Errors
+/// [`MaintenanceError`], also when an agent uses the registry. The registry is then as it was.
+pub fn restore(path: &Path, from: &Path) -> Result<Restored, MaintenanceError> {
+    let _lock = file::lock(path)?;
+    let recorded = Record::read(path).map_err(|error| unwritable(path, error))?;
+    let new = with_suffix(path, ".new");
+    let content = prepare(from, &new, recorded.as_ref()).map_err(|detail| {
+        for suffix in ["", "-wal", "-shm"] {
+            let _ = remove_if_there(&with_suffix(&new, suffix));
+        }
+        MaintenanceError::NotRestorable { path: from.to_owned(), detail }
+    })?;
+    let replaced = replace(path, &new).map_err(|error| unwritable(path, error))?;
+    Ok(Restored { content, replaced })
+}
+
+/// Copies `from` to `new`, verifies and upgrades the copy, and makes it the successor of what was recorded.
+fn prepare(from: &Path, new: &Path, recorded: Option<&Generation>) -> Result<Content, String> {
+    // The path of the copy means nothing to the operator.
+    let without_path = |error: OpenError| match error {
+        OpenError::NotARegistry { detail, .. } | OpenError::Unwritable { detail, .. } => detail,
+        OpenError::NewerSchema { found, known, .. } => {
+            format!(
+                "it has schema {found} and this agent knows schemas up to {known}: install the agent version that wrote it, or a later one"
+            )
+        }
+        OpenError::ChangesLost { .. } => error.to_string(),
+    };
+    file::inspect_header(from, OpenOptions::new().read(true)).map_err(without_path)?;
+    for suffix in ["", "-wal", "-shm"] {
+        let (from, new) = (with_suffix(from, suffix), with_suffix(new, suffix));
+        remove_if_there(&new).map_err(|error| error.to_string())?;
+        // A copy of a registry in use may have a log. Its index is made anew.
+        if suffix != "-shm"
+            && let Err(error) = copy_private(&from, &new)
+            && (suffix.is_empty() || error.kind() != io::ErrorKind::NotFound)
+        {
+            return Err(error.to_string());
+        }
+    }
+    let (connection, targets) = file::open_checked(new, None).map_err(without_path)?;
+    if let Some(recorded) = recorded {
+        recorded.continue_in(&connection).map_err(|error| error.to_string())?;
+    }
+    // Copies the log into the file, removes the log, and makes the file durable.
+    connection.close().map_err(|(_, error)| error.to_string())?;
+    File::open(new).and_then(|file| file.sync_all()).map_err(|error| error.to_string())?;
+    Ok(Content::of(&targets))
+}
+
+fn copy_private(from: &Path, to: &Path) -> io::Result<u64> {
+    let mut from = File::open(from)?;
+    io::copy(&mut from, &mut file::create_private(to)?)
+}
+
+/// Puts `new` in the place of the registry. Returns the path of the replaced file.
+fn replace(path: &Path, new: &Path) -> io::Result<Option<PathBuf>> {
+    let owner = File::open(directory(path))?.metadata()?;
+    let metadata = File::open(new)?.metadata()?;
+    if (owner.uid(), owner.gid()) != (metadata.uid(), metadata.gid()) {
+        // Without the permission, the agent's user is the one that runs this command.
+        let _ = chown(new, Some(owner.uid()), Some(owner.gid()));
+    }
+    let replaced = with_suffix(path, &Timestamp::now().strftime(".replaced-%Y%m%dT%H%M%S.%3fZ").to_string());
+    let mut is_there = false;
+    for suffix in ["", "-wal"] {
+        match fs::hard_link(with_suffix(path, suffix), with_suffix(&replaced, suffix)) {
+            Ok(()) => is_there = true,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    // The old log must not meet the new file. Between these steps the old file is without its log, and is refused.
+    for suffix in ["-wal", "-shm"] {
+        remove_if_there(&with_suffix(path, suffix))?;
+    }
+    fs::rename(new, path)?;
+    sync_directory(directory(path))?;
+    Ok(is_there.then_some(replaced))
+}
+
+/// Accepts that the registry at `path` lost acknowledged changes, or all of them if the file is missing. What it contains
+/// now is what counts. Returns what that is, and the error that was accepted, if there was one.
+///
+/// # Errors
+/// [`OpenError`]: a damaged file cannot be accepted. Also when an agent uses the registry.
+pub fn accept_loss(path: &Path) -> Result<(Content, Option<OpenError>), OpenError> {
+    let opened = file::open(path, Loss::Accepted)?;
+    let file::Opened { connection, lock, identity, accepted, targets, .. } = opened;
+    file::close(connection, &identity);
+    drop(lock);
+    Ok((Content::of(&targets), accepted))
+}
+
+/// Opens a registry for reading only.
+fn open_to_read(path: &Path) -> Result<Connection, OpenError> {
+    file::inspect_header(path, OpenOptions::new().read(true))?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags).map_err(|error| unreadable(path, &error))?;
+    connection.busy_timeout(BUSY_TIMEOUT).map_err(|error| unreadable(path, &error))?;
+    Ok(connection)
+}

@@ -1,0 +1,199 @@
+//! Backup and restore.
+
+use super::*;
+use crate::registry::sqlite::maintenance::{backup, restore};
+
+/// A registry with two targets, in its file and in a backup of it, and a third one in its file alone.
+async fn with_backup() -> (TempDir, PathBuf, PathBuf) {
+    let (directory, path) = temporary_path();
+    let to = directory.path().join("backup.db");
+    let (store, registry) = open(&path);
+    create(&registry, nfs("nas:/a")).await;
+    create(&registry, nfs("nas:/b")).await;
+    let content = backup(&path, &to, false).expect("copied");
+    assert_eq!((content.targets, content.types), (2, 2));
+    create(&registry, nfs("nas:/c")).await;
+    close(store, registry).await;
+    (directory, path, to)
+}
+
+async fn exports(path: &Path) -> Vec<String> {
+    let store = SqliteStore::open(path).expect("opened");
+    let exports = store.snapshot().targets().iter().map(|kept| kept.target.spec.export()).collect();
+    store.close().await;
+    exports
+}
+
+fn names(directory: &TempDir) -> Vec<String> {
+    let entries = fs::read_dir(directory.path()).expect("read");
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.expect("an entry").file_name().into_string().expect("text")).collect();
+    names.sort();
+    names
+}
+
+#[tokio::test]
+async fn backup_of_a_running_registry_is_one_private_file() {
+    let (directory, path) = temporary_path();
+    let (_store, registry) = open(&path);
+    create(&registry, nfs("nas:/a")).await;
+    let elsewhere = tempfile::tempdir().expect("a directory");
+    let to = elsewhere.path().join("backup.db");
+    backup(&path, &to, false).expect("copied");
+    assert_eq!(names(&elsewhere), ["backup.db"]);
+    assert_eq!(fs::metadata(&to).expect("a file").permissions().mode() & 0o777, 0o600);
+    create(&registry, nfs("nas:/b")).await;
+    assert!(names(&directory).iter().all(|name| name.starts_with("registry.db")));
+    // As a registry on a new host, without a record.
+    assert_eq!(exports(&to).await, ["nas:/a"]);
+}
+
+#[tokio::test]
+async fn backup_overwrites_only_when_told_to() {
+    let (_directory, path, to) = with_backup().await;
+    let before = fs::read(&to).expect("read");
+    let error = backup(&path, &to, false).expect_err("refused").to_string();
+    assert!(error.contains("the file exists") && error.contains("--overwrite"), "{error}");
+    assert!(fs::read(&to).expect("read") == before);
+    assert_eq!(backup(&path, &to, true).expect("copied").targets, 3);
+    assert_eq!(fs::metadata(&to).expect("a file").permissions().mode() & 0o777, 0o600);
+}
+
+#[tokio::test]
+async fn failed_backup_leaves_no_file_behind() {
+    let (directory, path, to) = with_backup().await;
+    let kept = fs::read(&to).expect("read");
+    let mut damaged = fs::read(&path).expect("read");
+    damaged[4096..].fill(0xa5);
+    fs::write(&path, damaged).expect("written");
+    let new = directory.path().join("new.db");
+    for (to, overwrite) in [(&new, false), (&to, true)] {
+        backup(&path, to, overwrite).expect_err("refused");
+    }
+    assert!(!names(&directory).iter().any(|name| name.starts_with("new.db") || name.ends_with(".new")));
+    assert!(fs::read(&to).expect("read") == kept);
+    backup(&directory.path().join("missing.db"), &new, false).expect_err("refused");
+    assert!(!new.exists());
+}
+
+#[tokio::test]
+async fn backup_of_a_registry_that_lost_changes_is_refused() {
+    let (directory, path, to) = with_backup().await;
+    fs::copy(&to, &path).expect("an older copy");
+    let error = backup(&path, &directory.path().join("new.db"), false).expect_err("refused").to_string();
+    assert!(error.contains("lost changes that were acknowledged"), "{error}");
+    assert!(!names(&directory).iter().any(|name| name.starts_with("new.db")));
+}
+
+#[tokio::test]
+async fn restore_is_refused_while_an_agent_runs() {
+    let (_directory, path, to) = with_backup().await;
+    let (store, registry) = open(&path);
+    let error = restore(&path, &to).expect_err("refused").to_string();
+    assert!(error.contains("another agent is using it") && error.contains("stop that agent"), "{error}");
+    create(&registry, nfs("nas:/d")).await;
+    close(store, registry).await;
+    assert_eq!(exports(&path).await.len(), 4);
+}
+
+#[tokio::test]
+async fn restored_registry_replaces_a_newer_and_keeps_it_aside() {
+    let (directory, path, to) = with_backup().await;
+    let restored = restore(&path, &to).expect("restored");
+    assert_eq!(restored.content.targets, 2);
+    assert_eq!(fs::metadata(&path).expect("a file").permissions().mode() & 0o777, 0o600);
+    assert_eq!(exports(&path).await, ["nas:/a", "nas:/b"]);
+    let replaced = restored.replaced.expect("kept");
+    assert!(replaced.display().to_string().contains("registry.db.replaced-"), "{replaced:?}");
+    assert_eq!(exports(&replaced).await, ["nas:/a", "nas:/b", "nas:/c"]);
+    assert!(!names(&directory).iter().any(|name| name.contains(".new")));
+
+    // What was in place before is older than the restored registry.
+    let (store, registry) = open(&path);
+    create(&registry, nfs("nas:/d")).await;
+    close(store, registry).await;
+    fs::copy(&replaced, &path).expect("put in place");
+    assert!(open_error(&path).contains("lost changes"));
+}
+
+#[tokio::test]
+async fn restore_heals_a_registry_that_does_not_open() {
+    for damage in ["removed", "cut", "older", "no file and a log"] {
+        let (_directory, path, to) = with_backup().await;
+        match damage {
+            "removed" => fs::remove_file(&path).expect("removed"),
+            "cut" => fs::write(&path, &fs::read(&path).expect("read")[..5000]).expect("cut"),
+            "older" => fs::copy(&to, &path).map(drop).expect("copied"),
+            _ => {
+                fs::remove_file(&path).expect("removed");
+                fs::write(file_beside(&path, "-wal"), "a log").expect("written");
+            }
+        }
+        open_error(&path);
+        restore(&path, &to).expect(damage);
+        assert_eq!(exports(&path).await, ["nas:/a", "nas:/b"], "{damage}");
+    }
+}
+
+#[tokio::test]
+async fn old_log_does_not_meet_the_restored_file() {
+    let (_directory, path, to) = with_backup().await;
+    // A log of another state, as a crash leaves it.
+    let (_other, other_path) = temporary_path();
+    let (_store, registry) = open(&other_path);
+    let reader = Connection::open(&other_path).expect("opened");
+    reader.execute_batch("BEGIN; SELECT count(*) FROM target").expect("read");
+    create(&registry, nfs("nas:/other")).await;
+    fs::copy(file_beside(&other_path, "-wal"), file_beside(&path, "-wal")).expect("copied");
+    let restored = restore(&path, &to).expect("restored");
+    assert_eq!(exports(&path).await, ["nas:/a", "nas:/b"]);
+    assert!(file_beside(&restored.replaced.expect("kept"), "-wal").exists());
+}
+
+#[tokio::test]
+async fn restore_refuses_what_is_not_a_sound_registry() {
+    let (directory, path, to) = with_backup().await;
+    let sound = fs::read(&to).expect("read");
+    let before = fs::read(&path).expect("read");
+    let mut damaged = sound.clone();
+    damaged[4096..8192].fill(0xa5);
+    let mut newer = sound.clone();
+    newer[60..64].copy_from_slice(&99_u32.to_be_bytes());
+    let mut foreign = sound.clone();
+    foreign[68..72].copy_from_slice(&1_u32.to_be_bytes());
+    let from = directory.path().join("from.db");
+    for (content, expected) in [
+        (&b""[..], "the file is empty"),
+        (b"no database", "not an SQLite database"),
+        (&damaged, "damaged"),
+        (&sound[..sound.len() / 2], "damaged"),
+        (&newer, "schema 99"),
+        (&foreign, "another application"),
+    ] {
+        fs::write(&from, content).expect("written");
+        let error = restore(&path, &from).expect_err(expected).to_string();
+        assert!(error.contains(expected) && error.contains(&from.display().to_string()), "{error}");
+        assert!(error.ends_with("The registry was left unchanged"), "{error}");
+        assert!(fs::read(&path).expect("read") == before, "{error}");
+        assert!(!names(&directory).iter().any(|name| name.contains(".new") || name.contains("replaced")), "{error}");
+    }
+    assert_eq!(exports(&path).await.len(), 3);
+}
+
+#[tokio::test]
+async fn restore_upgrades_a_copy_of_an_older_release_and_reads_its_log() {
+    let (directory, path, _) = with_backup().await;
+    let from = directory.path().join("from.db");
+    let connection = Connection::open(&from).expect("created");
+    connection.pragma_update(None, "journal_mode", "wal").expect("set");
+    connection.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).expect("set");
+    schema::of_older_release(&connection, 3).expect("written");
+    let insert = "INSERT INTO target VALUES (1, '13dd2bf2-12c5-4eb8-98a3-0f1dd9f8579f', 'nfs', 'nas:/old', NULL,
+        NULL, 0, 'L29sZA==', 1, '2025-01-30T12:32:27Z', '2025-01-30T12:32:27Z', '0.1.0', '{}')";
+    // The schema is in the file, and the row in the log.
+    connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").expect("copied");
+    connection.execute_batch(insert).expect("written");
+    drop(connection);
+    restore(&path, &from).expect("restored");
+    assert_eq!(exports(&path).await, ["nas:/old"]);
+}

@@ -1,0 +1,241 @@
+//! Loss of acknowledged changes: what a file contains, compared with the record beside it.
+
+use super::*;
+use crate::registry::sqlite::generation::{Generation, Record};
+
+/// The files of a registry that an agent left at a crash: three targets, of which the file contains the first one, and
+/// its log the others.
+struct Crashed {
+    _directory: TempDir,
+    path: PathBuf,
+    /// A copy of the file alone with the first target.
+    old: Vec<u8>,
+}
+
+impl Crashed {
+    async fn new() -> Self {
+        let (_running, running_path) = temporary_path();
+        let (store, registry) = open(&running_path);
+        create(&registry, nfs("nas:/a")).await;
+        wait_until_copied(&running_path).await;
+        let old = fs::read(&running_path).expect("read");
+        // The log is not copied beyond what another program reads.
+        let reader = Connection::open(&running_path).expect("opened");
+        reader.execute_batch("BEGIN; SELECT count(*) FROM target").expect("read");
+        create(&registry, nfs("nas:/b")).await;
+        create(&registry, nfs("nas:/c")).await;
+        let (directory, path) = temporary_path();
+        let copies =
+            ["", "-wal", ".generation"].map(|name| (file_beside(&running_path, name), file_beside(&path, name)));
+        // On the writer's thread, so that nothing is written meanwhile.
+        let copied = store.run(move |_| {
+            for (from, to) in copies {
+                fs::copy(from, to).expect("copied");
+            }
+            Ok::<(), StorageError>(())
+        });
+        copied.await.expect("copied");
+        Self { _directory: directory, path, old }
+    }
+
+    fn wal(&self) -> PathBuf {
+        file_beside(&self.path, "-wal")
+    }
+
+    fn record(&self) -> PathBuf {
+        file_beside(&self.path, ".generation")
+    }
+
+    /// Asserts that the file is refused, and that the error says what was found and what was expected.
+    fn assert_refused(&self, found: &str) {
+        let error = open_error(&self.path);
+        for part in
+            [found, "change 3 or later", "with 3 targets", "registry restore", "registry accept-loss", ".generation"]
+        {
+            assert!(error.contains(part), "{part}: {error}");
+        }
+        assert!(error.contains("lost changes that were acknowledged"), "{error}");
+    }
+}
+
+async fn targets_of(path: &Path) -> usize {
+    let store = SqliteStore::open(path).expect("opened");
+    let targets = store.snapshot().targets().len();
+    store.close().await;
+    targets
+}
+
+#[tokio::test]
+async fn crash_loses_nothing() {
+    let crashed = Crashed::new().await;
+    assert_eq!(targets_of(&crashed.path).await, 3);
+}
+
+#[tokio::test]
+async fn removed_log_is_refused() {
+    let crashed = Crashed::new().await;
+    fs::remove_file(crashed.wal()).expect("removed");
+    crashed.assert_refused("it contains change 1 with 1 targets");
+}
+
+#[tokio::test]
+async fn cut_log_is_refused() {
+    let length = fs::metadata(Crashed::new().await.wal()).expect("a log").len();
+    for kept in [0, 31, 32, length / 2, length - 1] {
+        let crashed = Crashed::new().await;
+        fs::OpenOptions::new().write(true).open(crashed.wal()).expect("opened").set_len(kept).expect("cut");
+        crashed.assert_refused("it contains change ");
+    }
+}
+
+#[tokio::test]
+async fn damaged_log_is_refused() {
+    let length = fs::read(Crashed::new().await.wal()).expect("a log").len();
+    // In the header, in the first frame, and in the last one.
+    for at in [4, 100, length - 100] {
+        let crashed = Crashed::new().await;
+        let mut log = fs::read(crashed.wal()).expect("a log");
+        log[at] ^= 0xff;
+        fs::write(crashed.wal(), log).expect("written");
+        crashed.assert_refused("it contains change ");
+    }
+}
+
+#[tokio::test]
+async fn older_copy_is_refused() {
+    let crashed = Crashed::new().await;
+    assert_eq!(targets_of(&crashed.path).await, 3);
+    for log in ["-wal", "-shm"] {
+        let _ = fs::remove_file(file_beside(&crashed.path, log));
+    }
+    fs::write(&crashed.path, &crashed.old).expect("written");
+    crashed.assert_refused("it contains change 1 with 1 targets");
+}
+
+#[tokio::test]
+async fn missing_file_is_refused_after_changes_only() {
+    let crashed = Crashed::new().await;
+    fs::remove_file(crashed.wal()).expect("removed");
+    fs::remove_file(&crashed.path).expect("removed");
+    crashed.assert_refused("the file is missing");
+    assert!(!crashed.path.exists(), "an empty registry was created");
+
+    let (_directory, path) = temporary_path();
+    SqliteStore::open(&path).expect("created").close().await;
+    fs::remove_file(&path).expect("removed");
+    SqliteStore::open(&path).expect("nothing was acknowledged").close().await;
+}
+
+#[tokio::test]
+async fn another_registry_is_refused() {
+    let (crashed, other) = (Crashed::new().await, Crashed::new().await);
+    fs::copy(&other.path, &crashed.path).expect("copied");
+    fs::copy(other.wal(), crashed.wal()).expect("copied");
+    crashed.assert_refused("it is another registry");
+}
+
+#[tokio::test]
+async fn file_of_an_older_release_is_refused_after_changes() {
+    let crashed = Crashed::new().await;
+    fs::remove_file(crashed.wal()).expect("removed");
+    fs::remove_file(&crashed.path).expect("removed");
+    let connection = Connection::open(&crashed.path).expect("created");
+    schema::of_older_release(&connection, 4).expect("written");
+    drop(connection);
+    crashed.assert_refused("it has schema 4 of an older release");
+}
+
+#[tokio::test]
+async fn upgraded_registry_is_protected_before_its_first_change() {
+    let (_directory, path) = temporary_path();
+    let connection = Connection::open(&path).expect("created");
+    schema::of_older_release(&connection, 3).expect("written");
+    let insert = "INSERT INTO target VALUES (1, '13dd2bf2-12c5-4eb8-98a3-0f1dd9f8579f', 'nfs', 'nas:/old', NULL,
+        NULL, 0, 'L29sZA==', 1, '2025-01-30T12:32:27Z', '2025-01-30T12:32:27Z', '0.1.0', '{}')";
+    connection.execute_batch(insert).expect("written");
+    drop(connection);
+    assert_eq!(targets_of(&path).await, 1);
+    fs::remove_file(&path).expect("removed");
+    let error = open_error(&path);
+    assert!(error.contains("the file is missing, expected change 0 or later"), "{error}");
+}
+
+#[tokio::test]
+async fn missing_or_damaged_record_proves_no_loss() {
+    for content in [None, Some("".as_bytes()), Some(&b"registry a change 1 targets 1\n"[..]), Some(&[0xff; 64])] {
+        let crashed = Crashed::new().await;
+        match content {
+            None => fs::remove_file(crashed.record()).expect("removed"),
+            Some(content) => fs::write(crashed.record(), content).expect("written"),
+        }
+        assert_eq!(targets_of(&crashed.path).await, 3);
+        let recorded = Record::read(&crashed.path).expect("read").expect("written anew");
+        assert_eq!((recorded.number, recorded.targets), (3, 3));
+    }
+}
+
+#[tokio::test]
+async fn crash_between_commit_and_record_is_not_a_loss() {
+    for behind in [2, 1, 0] {
+        let crashed = Crashed::new().await;
+        let recorded = Record::read(&crashed.path).expect("read").expect("a record");
+        let older = Generation { number: behind, targets: 0, ..recorded };
+        Record::create(&crashed.path, &older).expect("written");
+        assert_eq!(targets_of(&crashed.path).await, 3, "{behind}");
+    }
+}
+
+#[tokio::test]
+async fn history_and_refused_changes_leave_the_record_as_it_is() {
+    let (_directory, path) = temporary_path();
+    let (store, registry) = open(&path);
+    let id = create(&registry, nfs("nas:/a")).await.target.id;
+    let before = Record::read(&path).expect("read");
+    registry.add_transitions(vec![transition(id, 1, Status::Offline)]).await.expect("added");
+    refused(&registry, nfs("nas:/a")).await;
+    assert_eq!(Record::read(&path).expect("read"), before);
+    registry.change(&Change::DeleteTarget(id)).await.expect("deleted");
+    let recorded = Record::read(&path).expect("read").expect("a record");
+    assert_eq!((recorded.number, recorded.targets), (2, 0));
+    close(store, registry).await;
+    assert_eq!(targets_of(&path).await, 0);
+}
+
+#[tokio::test]
+async fn accepted_loss_is_not_reported_again() {
+    let crashed = Crashed::new().await;
+    fs::remove_file(crashed.wal()).expect("removed");
+    crashed.assert_refused("it contains change 1");
+    let (content, accepted) = maintenance::accept_loss(&crashed.path).expect("accepted");
+    assert_eq!((content.targets, content.types), (1, 1));
+    assert!(accepted.expect("a loss").to_string().contains("change 3"));
+    let (content, accepted) = maintenance::accept_loss(&crashed.path).expect("nothing to accept");
+    assert!(content.targets == 1 && accepted.is_none(), "{accepted:?}");
+
+    let (store, registry) = open(&crashed.path);
+    create(&registry, nfs("nas:/d")).await;
+    close(store, registry).await;
+    // A copy from before the loss is still older.
+    fs::write(&crashed.path, &crashed.old).expect("written");
+    let error = open_error(&crashed.path);
+    assert!(error.contains("it contains change 1 with 1 targets, expected change 5 or later"), "{error}");
+}
+
+#[tokio::test]
+async fn accepted_loss_of_the_file_starts_empty() {
+    let crashed = Crashed::new().await;
+    fs::remove_file(&crashed.path).expect("removed");
+    fs::remove_file(crashed.wal()).expect("removed");
+    let (content, accepted) = maintenance::accept_loss(&crashed.path).expect("accepted");
+    assert_eq!(content.targets, 0);
+    assert!(accepted.expect("a loss").to_string().contains("the file is missing"));
+    assert_eq!(targets_of(&crashed.path).await, 0);
+}
+
+#[tokio::test]
+async fn loss_cannot_be_accepted_while_an_agent_runs() {
+    let (_directory, path) = temporary_path();
+    let (_store, _registry) = open(&path);
+    let error = maintenance::accept_loss(&path).expect_err("refused").to_string();
+    assert!(error.contains("another agent is using it"), "{error}");
+}
