@@ -36,7 +36,7 @@ pub enum ExportError {
     BadEndpoint(String),
     /// Not a bucket name.
     #[error(
-        "{0:?} is not a bucket name: expected 3 to 63 characters (up to 255 on Ceph) of letters, digits, '.', '-' and '_', beginning with a letter or digit"
+        "{0:?} is not a bucket name: expected 3 to 63 characters (up to 255 on Ceph) of letters, digits, '.', '-' and '_', beginning with a letter or digit, or \"tenant:bucket\" for a bucket of another tenant of a Ceph endpoint"
     )]
     BadBucket(String),
 }

@@ -59,6 +59,8 @@ pub struct Gateway {
     pub suspended: Keys,
     /// Credentials of a user with a quota of one byte.
     pub guest: Keys,
+    /// Credentials of a user in the tenant `acme`.
+    pub tenant: Keys,
     directory: PathBuf,
     client: Client,
     hold: Hold,
@@ -86,6 +88,7 @@ impl Gateway {
         let keys = Keys::new(&value("ACCESS_KEY_ID"), &value("SECRET_ACCESS_KEY"));
         let suspended = Keys::new(&value("SUSPENDED_ACCESS_KEY_ID"), &value("SUSPENDED_SECRET_ACCESS_KEY"));
         let guest = Keys::new(&value("GUEST_ACCESS_KEY_ID"), &value("GUEST_SECRET_ACCESS_KEY"));
+        let tenant = Keys::new(&value("TENANT_ACCESS_KEY_ID"), &value("TENANT_SECRET_ACCESS_KEY"));
         let endpoint = value("ENDPOINT");
         let client = client(&endpoint, &keys);
         Self {
@@ -95,6 +98,7 @@ impl Gateway {
             keys,
             suspended,
             guest,
+            tenant,
             directory,
             client,
             hold,
@@ -125,8 +129,13 @@ impl Gateway {
 
     /// A new bucket that the guest owns.
     pub async fn guest_bucket(&self) -> String {
+        self.bucket_of(&self.guest).await
+    }
+
+    /// A new bucket that belongs to the user of these credentials.
+    pub async fn bucket_of(&self, keys: &Keys) -> String {
         let name = new_name();
-        client(&self.endpoint, &self.guest).create_bucket().bucket(&name).send().await.expect("a bucket");
+        client(&self.endpoint, keys).create_bucket().bucket(&name).send().await.expect("a bucket");
         name
     }
 

@@ -60,3 +60,20 @@ async fn owner_quota_is_reported_like_bucket_quota() {
     let output = workspace.check_s3(&gateway.endpoint, &bucket, &[]).await;
     assert!(output.code == 2 && output.stdout.contains("quota_exceeded"), "{output:?}");
 }
+
+#[tokio::test]
+async fn bucket_of_a_tenant_is_available_by_its_full_name() {
+    let gateway = Gateway::shared().await;
+    let bucket = gateway.bucket_of(&gateway.tenant).await;
+    let workspace = workspace_for(&gateway.tenant);
+    let name = format!("acme:{bucket}");
+    let (daemon, id) = Daemon::with_target(&workspace, target(&gateway.endpoint, &name)).await;
+    let report = daemon.check(&id).await;
+    assert_eq!(report["status"], "available", "{report:#}");
+    assert_eq!(check_named(&report, "write_canary")["outcome"], "passed", "{report:#}");
+    let host = gateway.endpoint.trim_start_matches("http://");
+    assert_eq!(daemon.show(&id).await["filesystem_export"], format!("{host}/{name}"));
+    // The default tenant has no bucket of this name.
+    let output = workspace.check_s3(&gateway.endpoint, &format!(":{bucket}"), &[]).await;
+    assert!(output.code == 2 && output.stdout.contains("bucket_not_found"), "{output:?}");
+}

@@ -96,13 +96,18 @@ impl S3Location {
     ///
     /// # Errors
     /// [`ExportError::BadBucket`] for an invalid name. Valid are the names of Ceph: 3 to 255 letters, digits, `.`, `-`
-    /// and `_`. They include the names of AWS. The service itself may be stricter.
+    /// and `_`, and before them `tenant:` for a bucket of another tenant. They include the names of AWS, which has no
+    /// tenants. The service itself may be stricter.
     pub fn new(endpoint: Option<S3Endpoint>, bucket: &str) -> Result<Self, ExportError> {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+        let (tenant, name) = bucket.split_once(':').map_or((None, bucket), |(tenant, name)| (Some(tenant), name));
+        let is_tenant = |tenant: &str| tenant.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
         let valid = (3..=255).contains(&bucket.len())
-            && bucket.bytes().all(allowed)
-            && bucket.as_bytes()[0].is_ascii_alphanumeric()
-            && !bucket.contains("..");
+            && name.len() >= 3
+            && name.bytes().all(allowed)
+            && name.as_bytes()[0].is_ascii_alphanumeric()
+            && !name.contains("..")
+            && tenant.is_none_or(|tenant| endpoint.is_some() && is_tenant(tenant));
         if !valid {
             return Err(ExportError::BadBucket(bucket.to_owned()));
         }

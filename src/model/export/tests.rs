@@ -93,11 +93,15 @@ fn location_is_displayed_without_scheme() {
         ("https://cephs3.triliodata.demo/trilio-qamanual", "cephs3.triliodata.demo/trilio-qamanual"),
         ("http://127.0.0.1:9000/bucket/", "127.0.0.1:9000/bucket"),
         ("backups", "backups"),
+        ("https://ceph.example/acme_1:backups", "ceph.example/acme_1:backups"),
+        ("http://ceph.example:8080/:backups", "ceph.example:8080/:backups"),
     ] {
         assert_eq!(S3Location::parse(text).expect(text).to_string(), export);
     }
     for text in
         ["https://host", "https://host/", "ab", "https://host/a b", "https://host/-bad", "https://host/a/b", "a..b"]
+            .into_iter()
+            .chain(["acme:backups", "https://host/a-b:backups", "https://host/acme:ab", "https://host/a:b:backups"])
     {
         assert!(S3Location::parse(text).is_err(), "{text}");
     }
