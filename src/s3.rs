@@ -28,6 +28,8 @@ pub use pages::{Entries, ListedPage, PageMarker};
 pub struct BucketUsage {
     /// Size of all versions in the bucket, in bytes (`X-RGW-Bytes-Used`).
     pub used_bytes: Option<u64>,
+    /// Size that no bucket has, below zero or at least 2^63 bytes, if the service reports one instead of `used_bytes`.
+    pub impossible_bytes: Option<i128>,
     /// Number of objects in the bucket (`X-RGW-Object-Count`).
     pub object_count: Option<u64>,
     /// Quota of the bucket, in bytes (`X-RGW-Quota-Bucket-Size`). None without a limit.

@@ -60,7 +60,9 @@ pub fn bucket_capacity(
 ) -> Checked<Capacity> {
     let counted = listing.and_then(|listing| listing.whole).map(|count| count.tally.bytes);
     let capacity = Capacity::from_bucket(usage.used_bytes.or(counted), usage.quota_bytes);
-    let checked = Checked::passed(capacity).with_warnings(nearly_full(&capacity, nearly_full_percent));
+    let checked = Checked::passed(capacity)
+        .with_warnings(nearly_full(&capacity, nearly_full_percent))
+        .with_warnings(usage.impossible_bytes.map(impossible_use));
     if let (None, Some(listing)) = (usage.used_bytes, listing) {
         return checked.with_warnings(listing.failure.clone()).detail(describe(listing, usage));
     }
@@ -69,6 +71,15 @@ pub fn bucket_capacity(
         (Some(_), None) => checked.detail("the service reports no quota of the bucket"),
         (Some(_), Some(_)) => checked,
     }
+}
+
+fn impossible_use(bytes: i128) -> Finding {
+    Finding::new(
+        Reason::CapacityImplausible,
+        format!(
+            "the service reports that the bucket contains {bytes} bytes, which is not possible, so its use is not known: correct the statistics of the bucket (Ceph: `radosgw-admin bucket check --fix --bucket=NAME`)"
+        ),
+    )
 }
 
 /// Describes the state of the listing.
@@ -144,6 +155,19 @@ mod tests {
     fn capacity_passes_when_the_size_of_the_bucket_is_unknown() {
         let checked = bucket_capacity(&BucketUsage::default(), None, 90.0);
         assert_eq!((checked.outcome(), checked.reason()), (Outcome::Passed, None));
+    }
+
+    #[test]
+    fn use_that_no_bucket_can_have_is_a_warning_and_not_a_number() {
+        let usage = BucketUsage {
+            impossible_bytes: Some(18_446_744_073_709_547_520),
+            quota_bytes: Some(100),
+            ..BucketUsage::default()
+        };
+        let checked = bucket_capacity(&usage, None, 95.0);
+        assert_eq!((checked.outcome(), checked.reason()), (Outcome::Passed, Some(Reason::CapacityImplausible)));
+        assert!(checked.finding().is_some_and(|finding| finding.message.contains("18446744073709547520 bytes")));
+        assert_eq!(checked.into_fact::<()>().map(|capacity| capacity.used_bytes), Ok(None));
     }
 
     fn tally(bytes: u64, counts_versions: bool) -> UsageTally {

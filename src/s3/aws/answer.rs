@@ -22,6 +22,9 @@ use crate::s3::BucketUsage;
 /// hundred.
 pub const ANSWER_LIMIT_BYTES: usize = 64 * 1024;
 
+/// Header with the use of a bucket.
+const BYTES_USED: &str = "x-rgw-bytes-used";
+
 /// Headers of an answer to HEAD bucket.
 #[derive(Debug, Default)]
 pub(super) struct HeadHeaders {
@@ -45,10 +48,14 @@ impl Intercept for ReadHeaders {
         _: &mut ConfigBag,
     ) -> Result<(), BoxError> {
         let headers = context.response().headers();
-        // RGW writes -1 for a quota without limit, which does not parse as u64.
-        let number = |name: &str| headers.get(name).and_then(|value| value.trim().parse().ok());
+        // RGW writes -1 for a quota without limit. Its counters can become negative, and are then written as unsigned
+        // numbers.
+        let written = |name: &str| headers.get(name).and_then(|value| value.trim().parse::<i128>().ok());
+        let number = |name: &str| written(name).and_then(|number| i64::try_from(number).ok()?.try_into().ok());
+        let used_bytes = number(BYTES_USED);
         let usage = BucketUsage {
-            used_bytes: number("x-rgw-bytes-used"),
+            used_bytes,
+            impossible_bytes: written(BYTES_USED).filter(|_| used_bytes.is_none()),
             object_count: number("x-rgw-object-count"),
             quota_bytes: number("x-rgw-quota-bucket-size"),
             clock_ahead_seconds: None,

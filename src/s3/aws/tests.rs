@@ -33,6 +33,23 @@ async fn change_of_a_retention_has_an_md5_digest_and_no_other() {
 }
 
 #[tokio::test]
+async fn use_of_a_bucket_is_read_unless_no_bucket_can_have_it() {
+    let most = i64::MAX.unsigned_abs();
+    for (header, used, impossible) in [
+        ("0".to_owned(), Some(0), None),
+        (most.to_string(), Some(most), None),
+        ((most + 1).to_string(), None, Some(i128::from(most) + 1)),
+        (u64::MAX.to_string(), None, Some(i128::from(u64::MAX))),
+        ("-4096".to_owned(), None, Some(-4096)),
+        ("much".to_owned(), None, None),
+    ] {
+        let (bucket, _) = answering([answer(&format!("200 OK\nx-rgw-bytes-used: {header}"), "")]).await;
+        let usage = bucket.head_bucket().await.expect("usage");
+        assert_eq!((usage.used_bytes, usage.impossible_bytes), (used, impossible), "{header}");
+    }
+}
+
+#[tokio::test]
 async fn web_page_and_tls_port_are_named() {
     let plain_to_tls = "<html><center>The plain HTTP request was sent to HTTPS port</center></html>";
     for (head, body, expected) in [
