@@ -4,7 +4,7 @@ usage: compare.py BINARY [SERVICE]...
 
 The rules of the comparison:
 - A bucket is available exactly if boto3 can write, read and delete an object.
-- A fact (versioning, object lock) is the same as boto3's, or not known.
+- A fact (versioning, object lock) is the same as boto3's. Only facts that the service does not report are not known.
 - A target that is declared immutable is available exactly if a locked object can neither be deleted nor be
   unlocked early.
 - After several canaries, the bucket has at most CANARIES_MAX objects, versions and delete markers more.
@@ -243,7 +243,7 @@ def differences(s3, agent, service, kind, truth: Truth):
     canary = next(check["outcome"] for check in report["checks"] if check["name"] == "write_canary")
     if truth.writable and canary != "passed":
         yield f"write_canary {canary}; writable: {truth.writable}"
-    yield from wrong_facts(report, truth)
+    yield from wrong_facts(report, truth, service.unreported)
     for _ in range(CHECKS - 1):
         agent.check(target)
     left = entries(s3, bucket) - before
@@ -251,7 +251,7 @@ def differences(s3, agent, service, kind, truth: Truth):
         yield f"{left} entries left by {CHECKS} canaries; expected at most {CANARIES_MAX}"
 
     report = agent.declare_immutable(target)
-    yield from wrong_facts(report, truth)
+    yield from wrong_facts(report, truth, service.unreported)
     if (report["status"] == "available") != truth.lock_enforced:
         found = f"{report['status']} ({report['reason']}: {report['message']})"
         yield f"immutable: {found}; lock enforced: {truth.lock_enforced}"
@@ -259,12 +259,13 @@ def differences(s3, agent, service, kind, truth: Truth):
         yield f"immutable: {report['message']}; the bucket exists"
 
 
-def wrong_facts(report, truth: Truth):
+def wrong_facts(report, truth: Truth, unreported):
     facts = (("versioning", truth.keeps_versions), ("object_lock", truth.has_lock))
     for fact, true in facts:
-        reported: Optional[bool] = report.get(fact)
-        if reported not in (true, None):
-            yield f"{fact} is {reported}; in truth {true}"
+        expected: Optional[bool] = None if fact in unreported else true
+        reported = report.get(fact)
+        if reported != expected:
+            yield f"{fact} is {reported}; expected {expected}, in truth {true}"
 
 
 def compare(name, binary):
