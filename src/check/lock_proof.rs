@@ -393,10 +393,24 @@ fn inspected(stored: StoredVersion, requested: Retention, basis: &Basis) -> Seen
 }
 
 fn seen_failure(step: Step, failure: &S3Failure) -> Seen {
+    let is_change = matches!(step, Step::Try(attempt) if attempt.action != Action::Delete);
+    let is_not_accepted = match step {
+        Step::Put => failure.may_refuse_the_retention(),
+        // The HEAD after a change decides, unless the service did not get as far as the retention.
+        _ if is_change => failure.is_digest_refusal(),
+        _ => {
+            matches!(failure.reason(), Reason::RequestRefused | Reason::NotImplemented)
+                && failure.is_final_refusal()
+                && !failure.is_lock_refusal()
+        }
+    };
+    if is_not_accepted {
+        return Seen::NotAccepted(failure.to_string());
+    }
     let is_refusal = match step {
-        Step::Try(Attempt { action: Action::Delete, .. }) | Step::Control => failure.is_lock_refusal(),
-        // Services refuse a change of the retention in many ways. The HEAD after it decides.
-        Step::Try(_) => failure.is_final_refusal(),
+        // Services refuse a change of the retention in many ways.
+        _ if is_change => failure.is_final_refusal(),
+        Step::Try(_) | Step::Control => failure.is_lock_refusal(),
         _ => failure.is_refusal(),
     };
     if failure.is_gone() {

@@ -19,6 +19,7 @@ use super::Checked;
 use super::bucket::not_passed;
 use super::canary::sweep::is_denial;
 use super::canary::{CANARY_BYTES, CanaryKey, CanaryKind, CanaryNames, ServiceClock, content, exceeds, sweep};
+use super::lock_proof::steps::LONGER_RETENTION;
 use crate::model::report::Finding;
 use crate::model::{LockMode, Reason, S3Location};
 use crate::s3::{ObjectApi, Retention, S3Failure, within};
@@ -166,6 +167,14 @@ pub async fn object_canary(
                 Reason::ResponseTimedOut,
                 format!(
                     "{location}: the service refused a canary ({failure}) whose requested retention was nearly over: look at the load of the service, or raise [s3.canary] retention"
+                ),
+            ))
+        }
+        Err(failure) if step == Request::Put && until.is_some() && failure.may_refuse_the_retention() => {
+            Checked::skipped(Finding::new(
+                Reason::LockUnverifiable,
+                format!(
+                    "{location} has a default retention, and the PUT of a canary with a short retention was refused ({failure}), so writing is not verified: {LONGER_RETENTION}; else look up the code in the service's documentation"
                 ),
             ))
         }
@@ -342,11 +351,14 @@ fn refused<T>(request: Request, failure: &S3Failure, location: &S3Location, plan
         return if failure.is_timeout() { Checked::timed_out(finding) } else { Checked::failed(finding) };
     }
     let delete = if plan.versioned { ", s3:DeleteObjectVersion" } else { "" };
-    let retain = if plan.retention.is_some() { ", s3:PutObjectRetention and s3:GetObjectRetention" } else { "" };
+    let (retain, longer) = match plan.retention {
+        Some(_) => (", s3:PutObjectRetention and s3:GetObjectRetention", format!("; {LONGER_RETENTION}")),
+        None => ("", String::new()),
+    };
     Checked::failed(Finding::new(
         Reason::AccessDenied,
         format!(
-            "{what} was refused ({failure}): grant the credentials s3:PutObject, s3:GetObject, s3:DeleteObject{delete}{retain} below {}; if this host writes no backups, set read_only = true in the [[s3.credentials]] entry",
+            "{what} was refused ({failure}): grant the credentials s3:PutObject, s3:GetObject, s3:DeleteObject{delete}{retain} below {}; if this host writes no backups, set read_only = true in the [[s3.credentials]] entry{longer}",
             plan.names.folder()
         ),
     ))

@@ -154,11 +154,19 @@ pub(super) struct LockProof {
     pub(super) mode: Text,
     pub(super) strict: bool,
     pub(super) min_retention: Text,
+    pub(super) min_canary_retention: Text,
 }
 
 impl Default for LockProof {
     fn default() -> Self {
-        Self { enabled: true, interval: text("24h"), mode: text("default"), strict: false, min_retention: text("0s") }
+        Self {
+            enabled: true,
+            interval: text("24h"),
+            mode: text("default"),
+            strict: false,
+            min_retention: text("0s"),
+            min_canary_retention: text("0s"),
+        }
     }
 }
 

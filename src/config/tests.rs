@@ -104,6 +104,8 @@ fn all_sections_are_accepted() {
         [s3.lock_proof]
         mode = "compliance"
         min_retention = "30d"
+        min_canary_retention = "1d"
+        interval = "72h"
         [s3.listing]
         enabled = true
         interval = "24h"
@@ -121,6 +123,7 @@ fn all_sections_are_accepted() {
     assert!(settings.agent.s3_access[0].read_only);
     assert_eq!(settings.agent.lock_proof.mode, Some(LockMode::Compliance));
     assert_eq!(settings.agent.lock_proof.min_retention, Duration::from_secs(30 * 24 * 3600));
+    assert_eq!(settings.agent.s3_canary.retention, Duration::from_secs(24 * 3600 + 60), "and a minute");
     assert_eq!((settings.agent.s3_listing.enabled, settings.agent.s3_listing.requests_max), (true, 10_000));
     assert!(settings.declared[0].spec.is_immutable());
     assert_eq!(settings.declared[0].spec.export(), "ceph.example/backups");
@@ -230,6 +233,8 @@ fn errors_name_file_line_key_and_expectation() {
         ("[s3.lock_proof]\nmode = \"soft\"", &["[s3.lock_proof] mode", "\"default\"", "\"compliance\""]),
         ("[s3.lock_proof]\ninterval = \"1m\"", &["[s3.lock_proof] interval", "600s"]),
         ("[s3.lock_proof]\nmin_retention = \"long\"", &["[s3.lock_proof] min_retention", "30d"]),
+        ("[s3.lock_proof]\nmin_canary_retention = \"soon\"", &["[s3.lock_proof] min_canary_retention", "30d"]),
+        ("[s3.lock_proof]\nmin_canary_retention = \"12h\"", &["c.toml:2", "min_canary_retention", "half of interval"]),
         ("[s3.listing]\nenabled = \"on\"", &["c.toml:2", "boolean", "enabled"]),
         ("[s3.listing]\ninterval = \"5s\"", &["c.toml:2", "[s3.listing] interval", "10s"]),
         ("[s3.listing]\ninterval = \"off\"", &["[s3.listing] interval", "off"]),

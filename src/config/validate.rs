@@ -51,7 +51,7 @@ pub(super) fn settings(raw: Raw) -> Validated<Settings> {
             mounts,
             probe: self::probe(&probe)?,
             s3_access: self::s3::access(&s3.credentials)?,
-            s3_canary: self::s3::canary(&s3.canary)?,
+            s3_canary: self::s3::canary(&s3.canary, &s3.lock_proof)?,
             lock_proof: self::s3::lock_proof(&s3.lock_proof)?,
             s3_listing: self::s3::listing(&s3.listing)?,
         },

@@ -211,7 +211,8 @@ pub struct S3CanarySettings {
     pub interval: Duration,
     /// Prefix of the keys of canaries. It ends with `/`.
     pub prefix: String,
-    /// Longest lock of a canary. It replaces a longer default retention of the bucket.
+    /// Lock of a canary. It replaces a longer default retention of the bucket. At least as long as
+    /// `[s3.lock_proof] min_canary_retention`.
     pub retention: Duration,
 }
 

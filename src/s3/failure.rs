@@ -278,6 +278,24 @@ impl S3Failure {
         !is_temporary && !self.is_server_trouble() && !self.has_expired_credentials()
     }
 
+    /// Returns whether a PUT with a retention may have been refused for that retention: as invalid, or as not allowed
+    /// by a policy. AWS and others refuse a retention that is shorter than a policy demands.
+    #[must_use]
+    pub fn may_refuse_the_retention(&self) -> bool {
+        let Self::Service { topic, .. } = self else { return false };
+        match self.reason() {
+            Reason::RequestRefused => self.is_final_refusal(),
+            Reason::AccessDenied => *topic == Some(MessageTopic::Lock) && self.is_refusal(),
+            _ => false,
+        }
+    }
+
+    /// Returns whether the service refused the digest of a request. That says nothing about what was requested.
+    #[must_use]
+    pub fn is_digest_refusal(&self) -> bool {
+        self.has_code(&["MissingContentMD5", "InvalidDigest", "BadDigest"])
+    }
+
     /// Returns the reason code.
     #[must_use]
     pub fn reason(&self) -> Reason {

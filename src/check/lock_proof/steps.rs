@@ -15,6 +15,10 @@ use crate::check::canary::{CLOCK_UNCERTAINTY_SECONDS, utc};
 use crate::model::{LockMode, LockVerdict};
 use crate::s3::Retention;
 
+/// What to do when a service refuses the retention of a canary as too short.
+pub const LONGER_RETENTION: &str =
+    "if the service or a policy demands a longer retention, set min_canary_retention in [s3.lock_proof]";
+
 /// Next step of a proof.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
@@ -115,6 +119,8 @@ pub enum Seen {
     },
     /// It refused, with this message.
     Refused(String),
+    /// It will not accept the request, with this message, and not because of a lock.
+    NotAccepted(String),
     /// It gave no clear answer, for this reason.
     Unclear(String),
 }
@@ -170,9 +176,13 @@ impl Proof {
             (Step::Put, Seen::Written { has_version: false }) => {
                 found(Unverifiable, "the service gave the canary no version, so none can be deleted".to_owned())
             }
-            (Step::Put, Seen::Refused(why)) => found(
+            (Step::Put, Seen::Refused(why) | Seen::NotAccepted(why)) => found(
                 Unverifiable,
-                format!("putting a canary with a retention was refused ({why}): grant s3:PutObject and s3:PutObjectRetention"),
+                format!("putting a canary with a retention was refused ({why}): grant s3:PutObject and s3:PutObjectRetention, or, {LONGER_RETENTION}"),
+            ),
+            (step, Seen::NotAccepted(why)) => found(
+                Unverifiable,
+                format!("the service refused a request of the proof (at {step:?}), and not as it refuses one for a lock: {why}"),
             ),
 
             (Step::Inspect, Seen::There(reported)) => {

@@ -111,6 +111,46 @@ async fn delete_counts_as_refused_only_with_a_code_of_a_lock() {
 }
 
 #[tokio::test]
+async fn proof_is_unverifiable_when_a_request_is_never_accepted() {
+    let basis = schedule::tests::basis();
+    let named = "min_canary_retention in [s3.lock_proof]";
+    for (status, code, reason, words) in [
+        (400, "InvalidRequest", Reason::LockUnverifiable, named),
+        (400, "InvalidArgument", Reason::LockUnverifiable, named),
+        (403, "AccessDenied", Reason::LockUnverifiable, named),
+        (409, "OperationAborted", Reason::LockProofPending, "OperationAborted"),
+        (403, "QuotaExceeded", Reason::LockProofPending, "QuotaExceeded"),
+        (503, "SlowDown", Reason::LockProofPending, "SlowDown"),
+    ] {
+        let (api, names) = (FakeObjects::default(), names());
+        api.next_puts.lock().expect("a lock").push_back(S3Failure::service(status, Some(code), None));
+        let mut proofs = LockProofs::default();
+        proofs.advance(&api, &basis, context(&names, Some(0))).await;
+        let checked = proofs.checked(&FakeBucket::healthy().location(), &basis);
+        assert_eq!(checked.reason(), Some(reason), "{code}");
+        assert!(checked.finding().is_some_and(|finding| finding.message.contains(words)), "{checked:?}");
+    }
+    for (status, code) in [(405, "MethodNotAllowed"), (412, "PreconditionFailed")] {
+        let (api, names) = (FakeObjects::default(), names());
+        api.next_deletes.lock().expect("a lock").push_back(S3Failure::service(status, Some(code), None));
+        let mut proofs = LockProofs::default();
+        proofs.advance(&api, &basis, context(&names, Some(0))).await;
+        let state = proofs.state(&basis);
+        assert!(matches!(&state, LockProofState::Found(proof) if proof.why.contains(code)), "{state:?}");
+    }
+}
+
+#[test]
+fn refused_digest_is_not_a_refused_change() {
+    let step = Step::Try(Attempt { action: Action::Shorten, bypass: false });
+    for (code, expected) in [("MissingContentMD5", false), ("BadDigest", false), ("InvalidRequest", true)] {
+        let seen = seen_failure(step, &S3Failure::service(400, Some(code), None));
+        assert_eq!(matches!(seen, Seen::Refused(_)), expected, "{code}: {seen:?}");
+        assert_eq!(matches!(seen, Seen::NotAccepted(_)), !expected, "{code}: {seen:?}");
+    }
+}
+
+#[tokio::test]
 async fn last_steps_are_repeated_when_their_answer_is_unclear() {
     let (api, names) = (FakeObjects::default(), names());
     let (mut proofs, after) = at_its_end(&api, &names).await;

@@ -68,6 +68,25 @@ async fn failed_canary_names_its_request_and_those_that_passed() {
 }
 
 #[tokio::test]
+async fn writing_is_not_verified_when_the_service_refuses_a_short_retention() {
+    for (status, code, message, outcome, reason) in [
+        (400, "InvalidRequest", "", Outcome::Skipped, Reason::LockUnverifiable),
+        (403, "AccessDenied", "the retention is below the minimum", Outcome::Skipped, Reason::LockUnverifiable),
+        (403, "AccessDenied", "", Outcome::Failed, Reason::AccessDenied),
+    ] {
+        let api = FakeObjects::default();
+        let failure = S3Failure::service(status, Some(code), None).with_message(message);
+        api.next_puts.lock().expect("a lock").push_back(failure.clone());
+        let checked = retained(&api, Some(Duration::from_secs(60))).await;
+        assert_eq!((checked.outcome(), checked.reason()), (outcome, Some(reason)), "{failure} {message}");
+        let shown = &checked.finding().expect("a finding").message;
+        assert!(shown.contains("set min_canary_retention in [s3.lock_proof]"), "{shown}");
+        api.next_puts.lock().expect("a lock").push_back(failure);
+        assert_eq!(written(&api).await.outcome(), Outcome::Failed, "without a retention");
+    }
+}
+
+#[tokio::test]
 async fn refused_canary_times_out_when_its_retention_may_have_ended() {
     let api = FakeObjects { refuses_put: true, ..FakeObjects::default() };
     for (seconds, outcome, reason) in

@@ -20,6 +20,10 @@ const CANARY_RETENTIONS: RangeInclusive<Duration> = Duration::from_secs(5)..=Dur
 /// Accepted times between two lock proofs. Each proof writes an object that cannot be deleted at once.
 const PROOF_INTERVALS: RangeInclusive<Duration> = Duration::from_secs(600)..=Duration::from_secs(30 * 24 * 3600);
 
+/// Time that is added to the shortest retention of a canary. A service counts from the arrival of the request, and
+/// the clocks of services are known to a second.
+const RETENTION_MARGIN: Duration = Duration::from_secs(60);
+
 /// Accepted times between two runs of a listing. A count that is older than a month is useless.
 const LISTING_INTERVALS: RangeInclusive<Duration> = Duration::from_secs(10)..=Duration::from_secs(30 * 24 * 3600);
 
@@ -66,8 +70,8 @@ pub(super) fn access(raw: &[raw::S3Credentials]) -> Validated<Vec<S3AccessRule>>
     Ok(rules)
 }
 
-/// Validates `[s3.canary]`.
-pub(super) fn canary(raw: &raw::S3Canary) -> Validated<S3CanarySettings> {
+/// Validates `[s3.canary]`, and `min_canary_retention` of `[s3.lock_proof]`, which all locked canaries have.
+pub(super) fn canary(raw: &raw::S3Canary, proof: &raw::LockProof) -> Validated<S3CanarySettings> {
     const KEY: &str = "[s3.canary] prefix";
     let prefix = raw.prefix.get_ref();
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'-' | b'_' | b'.' | b'=');
@@ -89,7 +93,29 @@ pub(super) fn canary(raw: &raw::S3Canary) -> Validated<S3CanarySettings> {
         );
         return Err(invalid(&raw.retention, "[s3.canary] retention", problem));
     }
+    let retention = retention.max(min_canary_retention(proof)?);
     Ok(S3CanarySettings { enabled: raw.enabled, interval, prefix: prefix.clone(), retention })
+}
+
+/// Returns the retention that reaches `[s3.lock_proof] min_canary_retention`, or zero without one.
+fn min_canary_retention(raw: &raw::LockProof) -> Validated<Duration> {
+    const KEY: &str = "[s3.lock_proof] min_canary_retention";
+    let shortest = days(&raw.min_canary_retention, KEY)?;
+    if shortest.is_zero() {
+        return Ok(shortest);
+    }
+    let retention = shortest.saturating_add(RETENTION_MARGIN);
+    // A verdict counts for two intervals, and its renewal takes as long as the canary is locked.
+    if retention > duration(&raw.interval, "[s3.lock_proof] interval", PROOF_INTERVALS)? / 2 {
+        let problem = format!(
+            "{:?} is longer than half of interval ({:?}) less {} s, so a proof would not be renewed in time; raise interval",
+            raw.min_canary_retention.get_ref(),
+            raw.interval.get_ref(),
+            RETENTION_MARGIN.as_secs()
+        );
+        return Err(invalid(&raw.min_canary_retention, KEY, problem));
+    }
+    Ok(retention)
 }
 
 /// Validates `[s3.lock_proof]`.

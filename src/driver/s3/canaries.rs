@@ -46,6 +46,13 @@ struct WrittenObject {
     warnings: Vec<Finding>,
 }
 
+impl WrittenObject {
+    /// Time until the next canary. Canaries that are locked for longer than the interval do not accumulate.
+    fn interval(&self) -> Duration {
+        self.settings.interval.max(self.retention.unwrap_or_default())
+    }
+}
+
 impl Default for Canaries {
     fn default() -> Self {
         let clock = ServiceClock::default();
@@ -73,7 +80,7 @@ impl Canaries {
     fn recent(&self, input: Input<'_>) -> Option<&WrittenObject> {
         let settings = &input.settings.s3_canary;
         let latest = self.latest.as_ref().filter(|_| input.depth == Depth::Routine)?;
-        (latest.settings == *settings && latest.at.elapsed() < settings.interval).then_some(latest)
+        (latest.settings == *settings && latest.at.elapsed() < latest.interval()).then_some(latest)
     }
 
     /// Writes a canary if one is due. `in_use` is the canary of a lock proof in progress, which stays.
@@ -107,7 +114,7 @@ impl Canaries {
             let mut detail = format!(
                 "written at {:.0}; the next one is due {} s after that",
                 latest.written_at,
-                settings.interval.as_secs()
+                latest.interval().as_secs()
             );
             let warnings = latest.warnings.clone();
             if self.removable_at.is_some_and(|at| at <= Instant::now()) {

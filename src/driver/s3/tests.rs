@@ -93,6 +93,40 @@ async fn each_half_of_a_probe_records_only_checks_of_its_scope() {
 }
 
 #[tokio::test]
+async fn lock_is_not_pending_when_the_bucket_is_known_to_lock_nothing() {
+    let (location, settings) = (location(), settings());
+    let input = Input::new(&location, &settings, Depth::Routine);
+    let without_lock = Some(ObjectLock { enabled: Some(false), default_retention: None });
+    let with = configuration(None);
+    for (configuration, expected) in [
+        (Configuration { lock: without_lock.clone(), ..with.clone() }, LockProofState::NotAsked),
+        (Configuration { lock: without_lock, versioning: None, ..with.clone() }, LockProofState::NotAsked),
+        (Configuration { versioning: Some(Versioning::Suspended), ..with.clone() }, LockProofState::NotAsked),
+        (Configuration { lock: None, versioning: Some(Versioning::Off), ..with.clone() }, LockProofState::NotAsked),
+        (Configuration { lock: None, ..with.clone() }, LockProofState::Pending),
+        (Configuration { versioning: None, ..with }, LockProofState::Pending),
+    ] {
+        let mut facts = TargetFacts::new(true, &Arc::new(Host::without_workers()));
+        let mut log = CheckLog::new(PLAN, Duration::MAX);
+        let state = facts.prove(&session(FakeObjects::default()), input, &configuration, &mut log).await;
+        assert_eq!(state, expected, "{configuration:?}");
+    }
+}
+
+#[tokio::test]
+async fn canary_that_is_locked_for_long_delays_the_next_one() {
+    let (location, mut settings) = (location(), settings());
+    settings.s3_canary.interval = Duration::ZERO;
+    let input = Input::new(&location, &settings, Depth::Routine);
+    let mut canaries = Canaries::default();
+    let by_default = DefaultRetention { mode: LockMode::Governance, length: RetentionLength::Days(1) };
+    let mut log = CheckLog::new(&PLAN[..1], Duration::MAX);
+    let session = session(FakeObjects::default());
+    canaries.write_if_due(&session, input, &configuration(Some(by_default)), None, &mut log).await;
+    assert_eq!((log.finish()[0].outcome, canaries.is_due(input)), (Outcome::Passed, false));
+}
+
+#[tokio::test]
 async fn proof_is_due_only_after_a_probe_that_reached_it() {
     let (location, settings) = (location(), settings());
     let input = Input::new(&location, &settings, Depth::Routine);
