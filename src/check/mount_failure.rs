@@ -21,7 +21,8 @@ const ACCESS_DENIED: &str = "access denied by server";
 /// EPERM: this process may not mount, or the server refuses the source port. For NFSv4 also no acceptable security
 /// flavor (`nfs4_find_root_sec`).
 const NOT_PERMITTED: &str = "Operation not permitted";
-/// EINVAL: an option that the kernel does not know or does not support.
+/// EINVAL: an option that the kernel does not know or does not support, or an NFSv3 export that offers only flavors
+/// that the kernel lacks.
 const INCORRECT_OPTION: &str = "incorrect mount option";
 /// EOPNOTSUPP: the port mapper does not know NFS or MOUNT with this version and transport (`RPC_PROGNOTREGISTERED`).
 const NOT_REGISTERED: &str = "requested NFS version or transport protocol is not supported";
@@ -71,7 +72,11 @@ const MESSAGES: &[(&str, Reason, &str)] = &[
     ("No such device", Reason::MountFailed, NO_CLIENT),
     ("unknown filesystem type", Reason::MountFailed, NO_CLIENT),
     ("rpc.statd is not running", Reason::MountFailed, "add nolock to the NFS options, or start rpc-statd"),
-    (INCORRECT_OPTION, Reason::MountFailed, "correct the NFS options, see nfs(5) and `dmesg` on this host"),
+    (
+        INCORRECT_OPTION,
+        Reason::MountFailed,
+        "correct the NFS options, see nfs(5) and `dmesg` on this host; if the export demands a security flavor that this host lacks, such as Kerberos, set sec= in the NFS options to another one",
+    ),
     (SYSTEM_CALL_FAILED, Reason::MountFailed, "check `dmesg` on this host and the server's log"),
     (
         "busy or already mounted",

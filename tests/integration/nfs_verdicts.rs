@@ -219,6 +219,35 @@ async fn nfs_warning_when_export_is_nearly_full() {
 }
 
 #[tokio::test]
+async fn impossible_counts_of_a_server_are_warnings() {
+    const GIB: u64 = 1 << 30;
+    let (server, workspace) = nfs().await;
+    workspace.configure("[probe]\nnearly_full_percent = 90.0");
+    let (daemon, id) = Daemon::with_target(&workspace, nfs_target("/backups")).await;
+    let negative = GIB.wrapping_neg();
+    for (counts, available, reasons) in [
+        ([100 * GIB, 50 * GIB, 40 * GIB, 100, 50], 40 * GIB, &[][..]),
+        ([100 * GIB, GIB, negative, 100, 50], GIB, &["nearly_full", "capacity_implausible"]),
+        ([100 * GIB, negative, negative, 100, 50], 0, &["nearly_full", "capacity_implausible"]),
+        ([100 * GIB, 50 * GIB, 200 * GIB, 100, 50], 50 * GIB, &["capacity_implausible"]),
+        ([0, 0, 0, 0, 0], 0, &["capacity_implausible"]),
+        ([100 * GIB, 50 * GIB, 40 * GIB, 100, 5], 40 * GIB, &["inodes_nearly_used_up"]),
+        ([100 * GIB, 50 * GIB, 40 * GIB, 100, 0], 40 * GIB, &["inodes_nearly_used_up"]),
+    ] {
+        server.set_behaviour(Behaviour::Counts(counts));
+        let report = daemon.check(&id).await;
+        assert_eq!((&report["status"], &report["available_bytes"]), (&json!("available"), &json!(available)));
+        let capacity = report["checks"].as_array().and_then(|checks| checks.last()).expect("a check");
+        let findings = capacity["findings"].as_array().expect("a list");
+        let found: Vec<&str> = findings.iter().filter_map(|finding| finding["reason"].as_str()).collect();
+        assert_eq!(found, reasons, "{counts:?}: {report:#}");
+        if counts[4] == 0 && counts[3] > 0 {
+            assert!(report["message"].as_str().expect("a text").starts_with("all 100 inodes are used"), "{report:#}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn declared_target_is_created_once() {
     let workspace = Workspace::new();
     workspace

@@ -239,10 +239,14 @@ impl Report {
         self.0["message"].as_str().unwrap_or_default()
     }
 
+    /// A check. Null before the first probe.
+    pub fn check(&self, name: &str) -> &Value {
+        self.checks().iter().find(|check| check["name"] == name).unwrap_or(&Value::Null)
+    }
+
     /// The outcome of a check.
     pub fn outcome(&self, name: &str) -> &str {
-        let check = self.checks().iter().find(|check| check["name"] == name);
-        check.and_then(|check| check["outcome"].as_str()).unwrap_or_else(|| panic!("no check {name}: {:#}", self.0))
+        self.check(name)["outcome"].as_str().unwrap_or_else(|| panic!("no check {name}: {:#}", self.0))
     }
 
     /// Reasons of the checks that did not pass, except of those that an earlier failure skipped.

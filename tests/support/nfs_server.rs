@@ -51,6 +51,8 @@ pub enum Behaviour {
     CloseAtOnce,
     /// Mounts, and answers `NFS3ERR_STALE` to every handle, also to new ones.
     StaleHandle,
+    /// Reports these counts in FSSTAT: total, free and available bytes, and total and free inodes.
+    Counts([u64; 5]),
     /// Announces a reply and closes in the middle of it.
     EofMidRecord,
     /// Announces a reply of 2 GiB, sends a few bytes and waits.

@@ -69,6 +69,9 @@ fn refusal_by_the_server_is_not_a_missing_right_of_the_agent() {
         let checked = failure(32, words, options, false);
         assert_eq!(checked.reason(), Some(Reason::MountNotPermitted));
     }
+    // The kernel's answer to an NFSv3 export with sec=krb5 only, if it has no Kerberos.
+    let checked = failure(32, "mount.nfs: an incorrect mount option was specified", DEFAULT, true);
+    assert!(message(&checked).contains("set sec="), "{}", message(&checked));
 }
 
 #[test]

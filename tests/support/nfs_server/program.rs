@@ -94,7 +94,16 @@ pub fn nfs(procedure: u32, arguments: &[u8], files: &mut Files, behaviour: &Beha
         NFS_PROGRAM::NFSPROC3_LOOKUP => encode(&call.lookup(&decode(arguments)?)),
         NFS_PROGRAM::NFSPROC3_READDIR => encode(&call.readdir(&decode(arguments)?)),
         NFS_PROGRAM::NFSPROC3_READDIRPLUS => encode(&call.readdirplus(&decode(arguments)?)),
-        NFS_PROGRAM::NFSPROC3_FSSTAT => encode(&call.fsstat(&decode(arguments)?)),
+        NFS_PROGRAM::NFSPROC3_FSSTAT => {
+            let mut result = call.fsstat(&decode(arguments)?);
+            if let (Nfs3Result::Ok(counts), Behaviour::Counts([total, free, available, inodes, inodes_free])) =
+                (&mut result, behaviour)
+            {
+                (counts.tbytes, counts.fbytes, counts.abytes) = (*total, *free, *available);
+                (counts.tfiles, counts.ffiles, counts.afiles) = (*inodes, *inodes_free, *inodes_free);
+            }
+            encode(&result)
+        }
         NFS_PROGRAM::NFSPROC3_FSINFO => encode(&call.fsinfo(&decode(arguments)?)),
         NFS_PROGRAM::NFSPROC3_PATHCONF => encode(&call.pathconf(&decode(arguments)?)),
         NFS_PROGRAM::NFSPROC3_READ | NFS_PROGRAM::NFSPROC3_READLINK => Err(ProcedureError::NoSuchProcedure),
