@@ -37,7 +37,7 @@ const NAMED_ONLY_IN: &[(&str, &[&str])] = &[
     ("aws_sdk_s3", &["s3/aws.rs", "s3/aws/"]),
     ("aws_config", &["s3/aws.rs", "s3/aws/credentials.rs"]),
     ("aws_credential_types", &["s3/aws/clients.rs", "s3/aws/credentials.rs"]),
-    ("aws_smithy_http_client", &["s3/aws/trust.rs", "s3/aws/pages/tests.rs"]),
+    ("aws_smithy_http_client", &["s3/aws/trust.rs", "s3/aws/fake_service.rs"]),
     ("aws_smithy_runtime_api", &["s3/aws.rs", "s3/aws/"]),
     ("aws_smithy_types", &["s3/aws/answer.rs", "s3/aws/count.rs", "s3/aws/xml.rs"]),
     ("xmlparser", &["s3/aws/xml.rs"]),
