@@ -16,6 +16,7 @@
 //! a mount and an unmount of one target never overlap, and a target that hangs delays nothing else. Target types
 //! have no task.
 
+mod canary_store;
 mod error;
 mod lifecycle;
 mod publisher;

@@ -24,6 +24,7 @@ use crate::model::{Capacity, CheckName, CheckResult, Outcome, Reason, Target, Ta
 use crate::sys::{MountStatsCache, MountTableWatch, WorkerPool};
 
 pub use crate::check::canary::ProcessRole;
+pub use crate::check::object_canary::CanaryStore;
 pub use crate::s3::aws::ClientPool;
 
 /// Resources of this host that all drivers share.
@@ -43,6 +44,8 @@ pub struct Host {
     pub hostname: String,
     /// Whether this process is the daemon or a one-shot command.
     pub role: ProcessRole,
+    /// Durable records of canaries. `None` for a process that ends after one probe.
+    pub canaries: Option<Arc<dyn CanaryStore>>,
 }
 
 impl Host {
@@ -57,7 +60,14 @@ impl Host {
             mount_stats: MountStatsCache::default(),
             hostname,
             role,
+            canaries: None,
         }
+    }
+
+    /// The same host with durable records of canaries.
+    #[must_use]
+    pub fn with_canary_store(self, store: Arc<dyn CanaryStore>) -> Self {
+        Self { canaries: Some(store), ..self }
     }
 }
 
@@ -179,6 +189,6 @@ pub fn for_spec(target: &Target, host: &Arc<Host>) -> Box<dyn Driver> {
         TargetSpec::Nfs(spec) => {
             Box::new(nfs::NfsDriver::new(target.id, spec.export.clone(), target.mount_name.clone(), host.clone()))
         }
-        TargetSpec::S3(spec) => Box::new(s3::S3Driver::new(spec.location.clone(), spec.immutable, host)),
+        TargetSpec::S3(spec) => Box::new(s3::S3Driver::new(target.id, spec.location.clone(), spec.immutable, host)),
     }
 }

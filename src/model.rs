@@ -3,12 +3,14 @@
 //! All other modules may depend on this one, and it depends on none of them. A rule that needs no system call,
 //! socket or clock belongs here, with its tests: the form of an export ([`export`]), the name of its directory
 //! ([`mount_name`]), the content of a report ([`report`], [`reason`], [`usage_listing`]), the display of capacity
-//! ([`capacity`]), the visibility of target types ([`caller`]), and the settings of the agent ([`settings`]).
+//! ([`capacity`]), the visibility of target types ([`caller`]), the record of canaries
+//! ([`canary_record`]), and the settings of the agent ([`settings`]).
 
 #[macro_use]
 mod named;
 
 pub mod caller;
+pub mod canary_record;
 pub mod capacity;
 pub mod cause;
 pub mod export;
@@ -27,6 +29,7 @@ pub mod transition;
 pub mod usage_listing;
 
 pub use caller::Caller;
+pub use canary_record::{CanaryLeftover, CanaryRecord};
 pub use capacity::{BlockCounts, Capacity};
 pub use export::{NfsExport, S3Endpoint, S3Location};
 pub use mount_name::{MountName, PathKey};

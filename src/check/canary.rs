@@ -2,7 +2,8 @@
 //!
 //! The key of a canary contains everything that is needed to remove it ([`key`]). So the next sweep
 //! ([`mod@sweep`]) finds a canary whose process ended between PUT and DELETE, and one whose PUT timed
-//! out and was applied later. No state is kept outside of the bucket.
+//! out and was applied later. State is kept outside of the bucket only where it cannot be listed
+//! ([`super::object_canary::memory`]).
 //!
 //! Times are by the service's clock if it is known. That clock decides what is locked, and it may differ
 //! from this host's.
@@ -17,7 +18,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 pub use key::{CanaryKey, CanaryKind, CanaryNames, ProcessRole};
-pub use sweep::{Swept, sweep};
+pub use sweep::{Swept, Undeleted, sweep};
 
 /// Size of a canary, in bytes.
 pub const CANARY_BYTES: usize = 4096;
@@ -105,11 +106,22 @@ pub fn utc(second: i64) -> String {
     Timestamp::from_second(second).map_or_else(|_| format!("second {second}"), |time| time.to_string())
 }
 
+/// First words of a canary.
+const CONTENT_PREFIX: &[u8] = b"targetwatch canary ";
+
 /// Content of a canary. It depends on the id only, and differs for each id.
 #[must_use]
 pub fn content(id: Uuid) -> Bytes {
-    let line = format!("targetwatch canary {id}: this object may be deleted\n");
-    line.bytes().cycle().take(CANARY_BYTES).collect()
+    let line = [CONTENT_PREFIX, format!("{id}: this object may be deleted\n").as_bytes()].concat();
+    line.iter().copied().cycle().take(CANARY_BYTES).collect()
+}
+
+/// Whether this is the complete content of a canary.
+#[must_use]
+pub fn is_content(found: &Bytes) -> bool {
+    let rest = found.strip_prefix(CONTENT_PREFIX).and_then(|rest| rest.get(..uuid::fmt::Hyphenated::LENGTH));
+    let id = rest.and_then(|id| Uuid::try_parse_ascii(id).ok());
+    id.is_some_and(|id| *found == content(id))
 }
 
 #[cfg(test)]
@@ -153,5 +165,8 @@ mod tests {
         assert_eq!(content(one), content(one));
         assert_ne!(content(one), content(another));
         assert_eq!(content(one).len(), CANARY_BYTES);
+        assert!(is_content(&content(one)));
+        let (cut, empty) = (content(one).slice(..CANARY_BYTES - 1), Bytes::new());
+        assert!(!is_content(&cut) && !is_content(&empty) && !is_content(&content(one).slice(1..)));
     }
 }

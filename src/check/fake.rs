@@ -1,6 +1,7 @@
 //! Fake buckets: one with answers of the test, and one that stores objects.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -101,13 +102,16 @@ impl BucketApi for FakeBucket {
     }
 }
 
-/// Bucket without versions that stores objects, with faults on demand.
+/// Bucket that stores objects, with faults on demand.
 #[derive(Debug, Default)]
 pub struct FakeObjects {
     pub objects: Mutex<Vec<(String, Bytes, Option<Retention>)>>,
+    /// Whether a PUT of the same key adds an object instead of replacing it.
+    pub versioned: bool,
     pub garbles: bool,
     pub loses: bool,
     pub refuses_put: bool,
+    /// Refuses HEAD as well, as services do.
     pub refuses_get: bool,
     /// Stores an object and answers 500.
     pub stores_and_fails: bool,
@@ -119,6 +123,12 @@ pub struct FakeObjects {
     pub locks_longer: i64,
     /// Number of seconds that the clock of its storage is behind.
     pub is_behind: i64,
+    /// Whether it returns no version ID.
+    pub names_no_version: bool,
+    /// Number of PUTs.
+    pub puts: AtomicUsize,
+    /// Version of each DELETE.
+    pub deleted: Mutex<Vec<Option<String>>>,
     /// Failures of the next PUTs, GETs and DELETEs.
     pub next_puts: Mutex<VecDeque<S3Failure>>,
     pub next_gets: Mutex<VecDeque<S3Failure>>,
@@ -128,6 +138,15 @@ pub struct FakeObjects {
 impl FakeObjects {
     pub fn keys(&self) -> Vec<String> {
         self.locked().iter().map(|(key, ..)| key.clone()).collect()
+    }
+
+    pub fn puts(&self) -> usize {
+        self.puts.load(Ordering::Relaxed)
+    }
+
+    /// Version of each DELETE.
+    pub fn deleted(&self) -> Vec<Option<String>> {
+        lock(&self.deleted).clone()
     }
 
     pub fn clear(&self) {
@@ -172,13 +191,17 @@ fn denied() -> S3Failure {
 #[async_trait]
 impl ObjectApi for FakeObjects {
     async fn put(&self, key: &str, content: Bytes, asked: Option<Retention>) -> Result<Option<String>, S3Failure> {
+        self.puts.fetch_add(1, Ordering::Relaxed);
         if self.refuses_put {
             return Err(denied());
         }
-        if let Some(failure) = self.next_puts.lock().unwrap_or_else(PoisonError::into_inner).pop_front() {
+        if let Some(failure) = lock(&self.next_puts).pop_front() {
             return Err(failure);
         }
         let content = if self.garbles { content.slice(1..) } else { content };
+        if !self.versioned {
+            self.locked().retain(|(known, ..)| known != key);
+        }
         if !self.loses {
             let retention = asked.map(|asked| Retention { until: asked.until + self.locks_longer, ..asked });
             self.locked().push((key.to_owned(), content, retention));
@@ -186,7 +209,7 @@ impl ObjectApi for FakeObjects {
         if self.stores_and_fails {
             return Err(S3Failure::service(500, Some("InternalError"), None));
         }
-        Ok(Some("1".to_owned()))
+        Ok((!self.names_no_version).then(|| "1".to_owned()))
     }
 
     async fn get(&self, key: &str, _: Option<&str>) -> Result<Bytes, S3Failure> {
@@ -201,12 +224,22 @@ impl ObjectApi for FakeObjects {
     }
 
     async fn head(&self, key: &str, _: Option<&str>) -> Result<StoredVersion, S3Failure> {
+        if self.refuses_get {
+            return Err(denied());
+        }
         let found = self.locked().iter().find(|(known, ..)| known == key).map(|(.., retention)| *retention);
-        let retention = found.ok_or_else(|| S3Failure::service(404, None, None))?;
-        Ok(StoredVersion { retention, modified: Some(Timestamp::now().as_second() - self.is_behind) })
+        // Without the right to list, a service does not say that an object does not exist.
+        let missing = || if self.refuses_list { denied() } else { S3Failure::service(404, None, None) };
+        let retention = found.ok_or_else(missing)?;
+        Ok(StoredVersion {
+            version: Some("1".to_owned()),
+            retention,
+            modified: Some(Timestamp::now().as_second() - self.is_behind),
+        })
     }
 
-    async fn delete(&self, key: &str, _: Option<&str>, _: bool) -> Result<Option<i64>, S3Failure> {
+    async fn delete(&self, key: &str, version: Option<&str>, _: bool) -> Result<Option<i64>, S3Failure> {
+        lock(&self.deleted).push(version.map(str::to_owned));
         if let Some(failure) = self.next_deletes.lock().unwrap_or_else(PoisonError::into_inner).pop_front() {
             return Err(failure);
         }

@@ -24,7 +24,7 @@ use uuid::Uuid;
 
 use super::Checked;
 use super::canary::{
-    CLOCK_UNCERTAINTY_SECONDS, CanaryKey, CanaryKind, CanaryNames, ServiceClock, content, exceeds, sweep,
+    CLOCK_UNCERTAINTY_SECONDS, CanaryKey, CanaryKind, CanaryNames, ServiceClock, Undeleted, content, exceeds, sweep,
 };
 use super::object_canary::LOCKED_MAX;
 use crate::model::report::{Finding, LockProofState};
@@ -244,14 +244,15 @@ impl LockProofs {
             self.found(LockVerdict::Unverifiable, why, basis);
             return Ok(None);
         }
-        if let Some((key, failure)) = swept.undeletable {
+        if let Some(Undeleted { key, failure, .. }) = swept.undeletable {
             let why = format!(
-                "an earlier canary was not deleted although its retention had ended ({failure}), so no further one is written: grant s3:DeleteObjectVersion: {key}"
+                "an earlier canary was not deleted although its retention had ended ({failure}), so no further one is written: grant s3:DeleteObjectVersion: {}",
+                context.names.text(&key)
             );
             self.found(LockVerdict::Unverifiable, why, basis);
             return Ok(None);
         }
-        if let Some(failure) = swept.refused {
+        if let Some(Undeleted { failure, .. }) = swept.refused {
             let why = format!("an earlier canary cannot be deleted ({failure}): grant s3:DeleteObjectVersion");
             self.found(LockVerdict::Unverifiable, why, basis);
             return Ok(None);

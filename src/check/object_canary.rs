@@ -8,8 +8,14 @@
 //! an explicit retention of seconds, which overrides the default. The agent verifies that, and a later run
 //! deletes the canary. If the service locked it for longer, no further one is written.
 //!
-//! Credentials that may not list cannot find leftovers. The process then remembers its latest canary and removes
-//! it by key and version ([`Leftover`]). It writes no further one until the remembered one is gone.
+//! Credentials that may not list cannot find leftovers. The agent then remembers its latest canary, also over
+//! restarts, and removes it by key and version ([`memory`]).
+//!
+//! Credentials that may write and not delete are a known hardening. Writing is verified, and the canary remains. In
+//! a bucket without versions the next run overwrites it. Elsewhere the next run only reads it back.
+
+mod findings;
+pub mod memory;
 
 use std::time::Duration;
 
@@ -18,67 +24,89 @@ use uuid::Uuid;
 use super::Checked;
 use super::bucket::not_passed;
 use super::canary::sweep::is_denial;
-use super::canary::{CANARY_BYTES, CanaryKey, CanaryKind, CanaryNames, ServiceClock, content, exceeds, sweep};
+use super::canary::{
+    CANARY_BYTES, CanaryKind, CanaryNames, ProcessRole, ServiceClock, Swept, Undeleted, content, exceeds, is_content,
+    sweep,
+};
 use super::lock_proof::steps::LONGER_RETENTION;
 use crate::model::report::Finding;
-use crate::model::{LockMode, Reason, S3Location};
-use crate::s3::{ObjectApi, Retention, S3Failure, within};
+use crate::model::{CanaryLeftover, LockMode, Reason, S3Location};
+use crate::s3::{ObjectApi, Retention, S3Failure, Versioning, within};
+use findings::{kept, not_deleted, overlong, refused, still_locked, too_many, undeletable, unknown, unlisted};
+use findings::{unrecorded, unremovable};
+pub use memory::{CanaryMemory, CanaryStore, Resolved};
 
-/// Largest number of locked canaries of a target on this node. No further one is written beside them.
+/// Largest number of canaries of a target on this node. No further one is written beside them.
 pub const LOCKED_MAX: usize = 4;
 
-/// Likewise for write canaries, so that a lock proof need not wait for them.
+/// Likewise for locked write canaries, so that a lock proof need not wait for them.
 pub const LOCKED_BY_WRITING_MAX: usize = LOCKED_MAX - 1;
+
+/// Version ID of an object that was written while versioning was off or suspended (S3 user guide, "Working with
+/// objects in a versioning-suspended bucket"). A DELETE without it adds a delete marker there.
+pub const NULL_VERSION: &str = "null";
 
 /// How a canary is written.
 #[derive(Debug, Clone)]
 pub struct CanaryPlan<'a> {
     /// Names of this node's canaries.
     pub names: &'a CanaryNames,
-    /// Whether the bucket has or had versions.
-    pub versioned: bool,
+    /// Versioning of the bucket. `None` if it is not known.
+    pub versioning: Option<Versioning>,
     /// Retention of the canary. `None` if the bucket does not lock new objects by default.
     pub retention: Option<Duration>,
     /// The service's clock.
     pub clock: ServiceClock,
     /// Canary of a lock proof in progress, which stays.
     pub in_use: Option<Uuid>,
+    /// Whether it is expected that the credentials may not delete.
+    pub append_only: bool,
+    /// Whether PUTs have headers of the configuration.
+    pub sends_headers: bool,
 }
 
-/// A canary of this process that may still exist.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Leftover {
-    key: CanaryKey,
-    /// Version, if the service named one. Unknown as well while the answer to its PUT is missing.
-    version: Option<String>,
-}
+impl<'a> CanaryPlan<'a> {
+    /// A plan for a bucket of which nothing is known.
+    #[must_use]
+    pub fn new(names: &'a CanaryNames, clock: ServiceClock) -> Self {
+        Self { names, versioning: None, retention: None, clock, in_use: None, append_only: false, sends_headers: false }
+    }
 
-impl Leftover {
-    /// Deletes the canary.
-    ///
-    /// # Errors
-    /// [`S3Failure`] of the DELETE, unless the object does not exist.
-    pub async fn remove(&self, api: &dyn ObjectApi, names: &CanaryNames) -> Result<(), S3Failure> {
-        match api.delete(&names.text(&self.key), self.version.as_deref(), false).await {
-            Err(failure) if !failure.is_gone() => Err(failure),
-            _ => Ok(()),
-        }
+    /// Whether the bucket has or may have versions.
+    #[must_use]
+    pub fn may_have_versions(&self) -> bool {
+        self.versioning != Some(Versioning::Off)
+    }
+
+    /// Returns the version to address an object with. `named` is the version that the service named.
+    #[must_use]
+    pub fn version(&self, named: Option<String>) -> Option<String> {
+        named.or_else(|| (self.versioning == Some(Versioning::Suspended)).then(|| NULL_VERSION.to_owned()))
     }
 }
 
-/// Writes a canary. `deadline` bounds the removal of leftovers, and again the canary itself. `leftover` is the
-/// canary of the previous call that may still exist, and afterwards that of this call. Returns the latest locked
-/// canary, which may be of an earlier run.
+/// An earlier canary that these credentials may not delete.
+struct Kept {
+    leftover: CanaryLeftover,
+    denied: S3Failure,
+}
+
+impl Kept {
+    /// Returns when it was written, as part of a sentence.
+    fn since(&self) -> String {
+        self.leftover.written_at.map(|at| format!(" at {at:.0}")).unwrap_or_default()
+    }
+}
+
+/// Writes a canary. `deadline` bounds the removal of leftovers, and again the canary itself. Returns the end of
+/// the retention of the latest locked canary, which may be of an earlier run, in seconds since 1970.
 pub async fn object_canary(
     api: &dyn ObjectApi,
     location: &S3Location,
     plan: &CanaryPlan<'_>,
-    leftover: &mut Option<Leftover>,
+    memory: &mut CanaryMemory,
     deadline: Duration,
-) -> Checked<Option<CanaryKey>> {
-    let mut warning = None;
-    let mut remark = String::new();
-    let mut latest = None;
+) -> Checked<Option<i64>> {
     if let (Some(why), Some(_)) = (plan.clock.implausible(), plan.retention) {
         return Checked::skipped(Finding::new(
             Reason::ClockSkewed,
@@ -87,88 +115,77 @@ pub async fn object_canary(
             ),
         ));
     }
-    match within(deadline, sweep(api, plan.names, plan.versioned, plan.clock, plan.in_use)).await {
-        Ok(swept) => {
-            let overlong = swept.overlong.as_ref().map(|key| overlong(location, key));
-            let undeletable = swept.undeletable.as_ref().map(|(key, failure)| undeletable(location, key, failure));
-            let mut findings = overlong.into_iter().chain(undeletable).filter(|_| plan.retention.is_some());
-            if let Some(finding) = findings.next() {
-                return Checked::skipped(finding).with_warnings(findings);
-            }
-            if let Some(failure) = &swept.refused {
-                return refused(Request::DeleteEarlier, failure, location, plan);
-            }
-            let locked = swept.locked.len();
-            if plan.retention.is_some() && locked >= LOCKED_BY_WRITING_MAX {
-                return Checked::skipped(still_locked(location, locked));
-            }
-            *leftover = None;
-            latest = swept.locked.iter().copied().filter(|key| plan.names.is_own(key)).max_by_key(|key| key.until);
-            if swept.removed > 0 {
-                remark = format!("; leftover canaries removed: {}", swept.removed);
-            }
-        }
-        // Backups can be written without listing them, but a canary that a crash leaks is not found then.
+    let sweeping = sweep(api, plan.names, plan.may_have_versions(), plan.clock, plan.in_use);
+    let (listed, earlier) = match within(deadline, sweeping).await {
+        Ok(swept) => (Ok(()), after_sweep(swept, location, plan, memory)),
+        // Backups can be written without listing them.
         Err(failure) if failure.is_refusal() => {
-            if let Some(remembered) = leftover.as_ref() {
-                match within(deadline, resolve(api, plan, remembered)).await {
-                    Ok(Resolved::Gone) => *leftover = None,
-                    Ok(Resolved::Locked) => {
-                        return Checked::skipped(still_locked(location, 1))
-                            .with_warnings([unlisted(&failure, location, plan)]);
-                    }
-                    Ok(Resolved::LockedLonger) => {
-                        return Checked::skipped(overlong(location, &plan.names.text(&remembered.key)))
-                            .with_warnings([unlisted(&failure, location, plan)]);
-                    }
-                    Ok(Resolved::Undeletable(denied)) => {
-                        let key = plan.names.text(&remembered.key);
-                        return Checked::skipped(undeletable(location, &key, &denied))
-                            .with_warnings([unlisted(&failure, location, plan)]);
-                    }
-                    Ok(Resolved::Unknown) => return Checked::skipped(unlisted(&failure, location, plan)),
-                    Err(failure) => return refused(Request::DeleteEarlier, &failure, location, plan),
-                }
-            }
-            warning = Some(unlisted(&failure, location, plan));
+            let earlier = after_refused_listing(api, location, plan, memory, &failure, deadline).await;
+            (Err(failure), earlier)
         }
         Err(failure) => return not_passed(&failure, location),
-    }
+    };
+    let warning = listed.as_ref().err().filter(|_| !plan.append_only).map(|failure| unlisted(failure, location, plan));
+    let earlier = match earlier {
+        Ok(earlier) => earlier,
+        Err(checked) => return (*checked).with_warnings(warning),
+    };
     let until = plan.retention.map(|retention| plan.clock.end_of(retention));
-    let key = plan.names.new_key(CanaryKind::Write, until.unwrap_or_default());
-    let retention = until.map(|until| Retention { mode: LockMode::Governance, until });
+    let key = match &earlier.kept {
+        // A PUT would add a version, or be refused for the lock.
+        Some(kept) if plan.may_have_versions() || kept.leftover.until > 0 => {
+            return read_back(api, location, plan, kept, deadline).await.with_warnings(warning);
+        }
+        Some(kept) => kept.leftover.key.clone(),
+        None => plan.names.text(&plan.names.new_key(CanaryKind::Write, until.unwrap_or_default())),
+    };
+    let new = CanaryLeftover { key, until: until.unwrap_or_default(), version: None, written_at: None };
+    let before = memory.leftover().cloned();
+    memory.remember(new.clone());
+    if listed.is_err()
+        && let Err(why) = memory.save(deadline).await
+    {
+        memory.restore(before);
+        return Checked::skipped(unrecorded(&why, location)).with_warnings(warning);
+    }
     let mut step = Request::Put;
-    let written = within(deadline, write(api, plan, &key, retention, leftover, &mut step)).await;
-    match written {
+    let written = within(deadline, write(api, plan, &new.key, until, memory, &mut step)).await;
+    // Only a refusal tells that nothing was stored.
+    if step == Request::Put && written.as_ref().is_err_and(S3Failure::is_refusal) {
+        memory.restore(before);
+    }
+    if listed.is_err()
+        && let Err(why) = memory.save(deadline).await
+    {
+        tracing::warn!(why, "the registry still has the record of an earlier canary");
+    }
+    let Earlier { remark, latest, .. } = earlier;
+    let checked = match written {
         Ok(Written::Removed) => {
-            let detail = format!("wrote, read back and deleted {CANARY_BYTES} bytes{remark}");
-            Checked::passed(latest).with_warnings(warning).detail(detail)
+            Checked::passed(latest).detail(format!("wrote, read back and deleted {CANARY_BYTES} bytes{remark}"))
         }
-        Ok(Written::Locked) => {
-            let detail = format!(
-                "wrote and read back {CANARY_BYTES} bytes, which are locked for some seconds and deleted after that{remark}"
-            );
-            Checked::passed(Some(key)).with_warnings(warning).detail(detail)
+        Ok(Written::Kept(denied)) => {
+            let finding = (!plan.append_only).then(|| not_deleted(location, &denied, plan));
+            let expected = if plan.append_only { " (append_only)" } else { "" };
+            Checked::passed(latest).with_warnings(finding).detail(format!(
+                "wrote and read back {CANARY_BYTES} bytes; deleting them was refused{expected}, so they remain{remark}"
+            ))
         }
-        Ok(Written::LockedLonger) => {
-            Checked::passed(latest).with_warnings([overlong(location, &plan.names.text(&key))]).with_warnings(warning)
-        }
-        Ok(Written::Differs) => Checked::failed(Finding::new(
-            Reason::CanaryMismatch,
-            format!(
-                "{location}: a canary that was read back differs from what was written: do not trust this storage before it and all proxies to it are examined"
-            ),
+        Ok(Written::Locked) => Checked::passed(until).detail(format!(
+            "wrote and read back {CANARY_BYTES} bytes, which are locked for some seconds and deleted after that{remark}"
         )),
+        Ok(Written::LockedLonger) => Checked::passed(latest).with_warnings([overlong(location, &new.key)]),
+        Ok(Written::Differs) => Checked::failed(differs(location)),
         // A service refuses a retention that has ended on arrival like one that needs a permission.
         Err(failure)
             if failure.reason() == Reason::AccessDenied && until.is_some_and(|until| plan.clock.may_be_past(until)) =>
         {
-            Checked::timed_out(Finding::new(
+            return Checked::timed_out(Finding::new(
                 Reason::ResponseTimedOut,
                 format!(
                     "{location}: the service refused a canary ({failure}) whose requested retention was nearly over: look at the load of the service, or raise [s3.canary] retention"
                 ),
-            ))
+            ));
         }
         Err(failure) if step == Request::Put && until.is_some() && failure.may_refuse_the_retention() => {
             Checked::skipped(Finding::new(
@@ -178,40 +195,130 @@ pub async fn object_canary(
                 ),
             ))
         }
-        Err(failure) => refused(step, &failure, location, plan),
-    }
-}
-
-/// State of a remembered canary.
-enum Resolved {
-    Gone,
-    Locked,
-    /// Its requested retention has ended, and the service reports a later end.
-    LockedLonger,
-    /// Its retention has ended, and its DELETE was denied.
-    Undeletable(S3Failure),
-    /// It may exist, with an unknown version.
-    Unknown,
-}
-
-/// Removes a remembered canary where listing is refused.
-async fn resolve(api: &dyn ObjectApi, plan: &CanaryPlan<'_>, remembered: &Leftover) -> Result<Resolved, S3Failure> {
-    if remembered.key.until > 0 && !plan.clock.is_past(remembered.key.until) {
-        return Ok(Resolved::Locked);
-    }
-    let (text, version) = (plan.names.text(&remembered.key), remembered.version.as_deref());
-    // A DELETE without the version would only add a delete marker.
-    if plan.versioned && version.is_none() {
-        let is_gone = api.head(&text, None).await.is_err_and(|failure| failure.is_gone());
-        return Ok(if is_gone { Resolved::Gone } else { Resolved::Unknown });
-    }
-    let denied = match remembered.remove(api, plan.names).await {
-        Err(failure) if remembered.key.until > 0 && is_denial(&failure) => failure,
-        removed => return removed.map(|()| Resolved::Gone),
+        Err(failure) => return refused(step, &failure, location, plan),
     };
-    let retention = api.head(&text, version).await.ok().and_then(|stored| stored.retention);
-    let is_longer = retention.is_some_and(|retention| retention.until > remembered.key.until);
-    Ok(if is_longer { Resolved::LockedLonger } else { Resolved::Undeletable(denied) })
+    checked.with_warnings(warning)
+}
+
+/// What is known of earlier canaries before the next one is written.
+#[derive(Default)]
+struct Earlier {
+    /// A canary that is overwritten or read back instead.
+    kept: Option<Kept>,
+    /// End of the retention of the latest locked canary of this process.
+    latest: Option<i64>,
+    remark: String,
+}
+
+/// Result of the check without a further canary. Boxed, because it is large.
+type NotWritten = Box<Checked<Option<i64>>>;
+
+fn after_sweep(
+    swept: Swept,
+    location: &S3Location,
+    plan: &CanaryPlan<'_>,
+    memory: &mut CanaryMemory,
+) -> Result<Earlier, NotWritten> {
+    if plan.retention.is_some() {
+        let overlong = swept.overlong.as_ref().map(|key| overlong(location, key));
+        let left = swept.undeletable.as_ref().filter(|_| !plan.append_only);
+        let undeletable = left.map(|left| undeletable(location, &plan.names.text(&left.key), &left.failure));
+        let mut findings = overlong.into_iter().chain(undeletable);
+        if let Some(finding) = findings.next() {
+            return Err(Box::new(Checked::skipped(finding).with_warnings(findings)));
+        }
+    }
+    let (locked, remaining) = (swept.locked.len(), swept.locked.len() + swept.unlocked);
+    if plan.retention.is_some() && locked >= LOCKED_BY_WRITING_MAX {
+        return Err(Box::new(Checked::skipped(still_locked(location, locked))));
+    }
+    memory.forget();
+    let of_lock = swept.undeletable.filter(|_| plan.retention.is_some());
+    let kept = of_lock.or(swept.refused.filter(|kept| plan.names.is_own(&kept.key) || remaining >= LOCKED_MAX));
+    if kept.is_none() && remaining >= LOCKED_MAX {
+        return Err(Box::new(Checked::skipped(too_many(location, remaining, plan))));
+    }
+    let kept = kept.map(|Undeleted { key, version, modified, failure }| Kept {
+        leftover: CanaryLeftover { key: plan.names.text(&key), until: key.until, version, written_at: modified },
+        denied: failure,
+    });
+    let own = swept.locked.iter().filter(|key| plan.names.is_own(key));
+    let latest = own.map(|key| key.until).max();
+    let remark =
+        if swept.removed > 0 { format!("; leftover canaries removed: {}", swept.removed) } else { String::new() };
+    Ok(Earlier { kept, latest, remark })
+}
+
+/// Resolves the remembered canary of a bucket that cannot be listed.
+async fn after_refused_listing(
+    api: &dyn ObjectApi,
+    location: &S3Location,
+    plan: &CanaryPlan<'_>,
+    memory: &mut CanaryMemory,
+    refused_listing: &S3Failure,
+    deadline: Duration,
+) -> Result<Earlier, NotWritten> {
+    if let Err(why) = memory.load(deadline).await {
+        return Err(Box::new(Checked::skipped(unrecorded(&why, location))));
+    }
+    let Some(leftover) = memory.leftover().cloned() else {
+        if plan.names.role() == ProcessRole::OneShot {
+            try_delete(api, location, plan, deadline).await?;
+        }
+        return Ok(Earlier::default());
+    };
+    let finding = match within(deadline, memory.resolve(api, plan)).await {
+        Ok(Resolved::Gone) => return Ok(Earlier::default()),
+        Ok(Resolved::Undeletable(denied)) if leftover.until == 0 || plan.append_only => {
+            return Ok(Earlier { kept: Some(Kept { leftover, denied }), ..Earlier::default() });
+        }
+        Ok(Resolved::Locked) => still_locked(location, 1),
+        Ok(Resolved::LockedLonger) => overlong(location, &leftover.key),
+        Ok(Resolved::Undeletable(denied)) => undeletable(location, &leftover.key, &denied),
+        Ok(Resolved::Unknown) => unknown(refused_listing, location, &leftover.key),
+        Err(failure) => return Err(Box::new(refused(Request::DeleteEarlier, &failure, location, plan))),
+    };
+    Err(Box::new(Checked::skipped(finding)))
+}
+
+/// Tries to delete an object that does not exist. A command that may neither list nor delete would leave one more
+/// canary with each run, so it writes none.
+async fn try_delete(
+    api: &dyn ObjectApi,
+    location: &S3Location,
+    plan: &CanaryPlan<'_>,
+    deadline: Duration,
+) -> Result<(), NotWritten> {
+    let key = plan.names.text(&plan.names.new_key(CanaryKind::Write, 0));
+    // Without a version, it would add a delete marker.
+    let version = plan.may_have_versions().then_some(NULL_VERSION);
+    match within(deadline, async { api.delete(&key, version, false).await }).await {
+        Err(denied) if denied.is_refusal() => Err(Box::new(Checked::skipped(unremovable(&denied, location, plan)))),
+        // The DELETE of the canary tells about other failures.
+        _ => Ok(()),
+    }
+}
+
+/// Reads an earlier canary back that can neither be deleted nor overwritten.
+async fn read_back(
+    api: &dyn ObjectApi,
+    location: &S3Location,
+    plan: &CanaryPlan<'_>,
+    earlier: &Kept,
+    deadline: Duration,
+) -> Checked<Option<i64>> {
+    let CanaryLeftover { key, version, .. } = &earlier.leftover;
+    let version = plan.version(version.clone());
+    let reading = async { api.get(key, version.as_deref()).await };
+    match within(deadline, reading).await {
+        Ok(content) if is_content(&content) && plan.append_only => Checked::not_needed(format!(
+            "a canary that was written{} was read back; deleting it was refused (append_only), so no further one is written while it remains: {key}",
+            earlier.since()
+        )),
+        Ok(content) if is_content(&content) => Checked::skipped(kept(location, earlier, plan)),
+        Ok(_) => Checked::failed(differs(location)),
+        Err(failure) => refused(Request::ReadEarlier, &failure, location, plan),
+    }
 }
 
 /// Request that a failure ended.
@@ -219,6 +326,8 @@ async fn resolve(api: &dyn ObjectApi, plan: &CanaryPlan<'_>, remembered: &Leftov
 enum Request {
     /// DELETE of an earlier canary.
     DeleteEarlier,
+    /// GET of an earlier canary.
+    ReadEarlier,
     Put,
     Get,
     /// HEAD, for the retention of a locked canary.
@@ -231,6 +340,7 @@ impl Request {
     fn describe(self) -> &'static str {
         match self {
             Self::DeleteEarlier => "the DELETE of an earlier canary",
+            Self::ReadEarlier => "the GET of an earlier canary",
             Self::Put => "the PUT of a canary",
             Self::Get => "the GET of a canary, after its PUT passed,",
             Self::Head => "the HEAD of a canary, after its PUT and GET passed,",
@@ -241,45 +351,41 @@ impl Request {
 
 enum Written {
     Removed,
+    /// Its DELETE was denied.
+    Kept(S3Failure),
     Locked,
     LockedLonger,
     Differs,
 }
 
+/// Writes the remembered canary, and updates the memory.
 async fn write(
     api: &dyn ObjectApi,
     plan: &CanaryPlan<'_>,
-    key: &CanaryKey,
-    retention: Option<Retention>,
-    leftover: &mut Option<Leftover>,
+    key: &str,
+    until: Option<i64>,
+    memory: &mut CanaryMemory,
     step: &mut Request,
 ) -> Result<Written, S3Failure> {
-    let (text, content) = (plan.names.text(key), content(key.id));
-    let remembered = leftover.insert(Leftover { key: *key, version: None });
-    match api.put(&text, content.clone(), retention).await {
-        Ok(version) => remembered.version = version,
-        Err(failure) => {
-            // Only a refusal tells that nothing was stored.
-            if failure.is_refusal() {
-                *leftover = None;
-            }
-            return Err(failure);
-        }
-    }
-    let remembered = remembered.clone();
-    let version = remembered.version.as_deref();
+    // New for each PUT, because a canary may be overwritten.
+    let content = content(Uuid::new_v4());
+    let retention = until.map(|until| Retention { mode: LockMode::Governance, until });
+    let version = plan.version(api.put(key, content.clone(), retention).await?);
+    memory.written(version.clone());
+    let version = version.as_deref();
     *step = Request::Get;
-    let mut back = api.get(&text, version).await;
+    let mut back = api.get(key, version).await;
     // A part of the service may not know the object yet. It is lost only if it is missing twice.
     if back.as_ref().is_err_and(S3Failure::is_gone) {
-        back = api.get(&text, version).await;
+        back = api.get(key, version).await;
     }
+    memory.set_readable(back.is_ok());
     let is_same = match back {
         Ok(back) => back == content,
         Err(failure) if failure.is_gone() => false,
         Err(failure) => {
-            if retention.is_none() && remembered.remove(api, plan.names).await.is_ok() {
-                *leftover = None;
+            if retention.is_none() && api.delete(key, version, false).await.is_ok() {
+                memory.forget();
             }
             return Err(failure);
         }
@@ -287,81 +393,38 @@ async fn write(
     *step = Request::Head;
     let locked = match retention {
         Some(asked) => {
-            let stored = api.head(&text, version).await?;
+            let stored = api.head(key, version).await?;
             let left = stored.modified.map(|modified| asked.until.saturating_sub(modified));
             let is_longer = left.zip(plan.retention).is_some_and(|(left, retention)| exceeds(left, retention));
             Some(stored.retention == Some(asked) && !is_longer)
         }
         None => None,
     };
+    let mut denied = None;
     if locked.is_none() {
         *step = Request::Delete;
-        api.delete(&text, version, false).await?;
-        *leftover = None;
+        match api.delete(key, version, false).await {
+            Err(failure) if is_denial(&failure) => denied = Some(failure),
+            Err(failure) if !failure.is_gone() => return Err(failure),
+            _ => memory.forget(),
+        }
     }
-    Ok(match (is_same, locked) {
-        (false, _) => Written::Differs,
-        (true, None) => Written::Removed,
-        (true, Some(true)) => Written::Locked,
-        (true, Some(false)) => Written::LockedLonger,
+    Ok(match (is_same, locked, denied) {
+        (false, ..) => Written::Differs,
+        (true, None, None) => Written::Removed,
+        (true, None, Some(denied)) => Written::Kept(denied),
+        (true, Some(true), _) => Written::Locked,
+        (true, Some(false), _) => Written::LockedLonger,
     })
 }
 
-fn still_locked(location: &S3Location, count: usize) -> Finding {
-    let canaries = if count == 1 { "1 earlier canary is".to_owned() } else { format!("{count} earlier canaries are") };
+fn differs(location: &S3Location) -> Finding {
     Finding::new(
-        Reason::CanaryLocked,
-        format!("{location}: {canaries} still locked for some seconds, and no further one is written until then"),
-    )
-}
-
-fn overlong(location: &S3Location, key: &str) -> Finding {
-    Finding::new(
-        Reason::CanaryLocked,
+        Reason::CanaryMismatch,
         format!(
-            "{location} has a default retention and locked a canary for longer than the requested seconds, so no further one is written and writing is not verified: {key} remains until the service allows its deletion"
+            "{location}: a canary that was read back differs from what was written: do not trust this storage before it and all proxies to it are examined"
         ),
     )
-}
-
-fn undeletable(location: &S3Location, key: &str, failure: &S3Failure) -> Finding {
-    Finding::new(
-        Reason::CanaryLocked,
-        format!(
-            "{location}: a canary was not deleted although its retention has ended ({failure}), so no further one is written and writing is not verified: grant the credentials s3:DeleteObjectVersion; {key} remains until then"
-        ),
-    )
-}
-
-fn unlisted(failure: &S3Failure, location: &S3Location, plan: &CanaryPlan<'_>) -> Finding {
-    let action = if plan.versioned { "s3:ListBucketVersions" } else { "s3:ListBucket" };
-    Finding::new(
-        failure.reason(),
-        format!(
-            "{location}: canaries that a crash may have leaked cannot be listed ({failure}): grant the credentials {action} below {}",
-            plan.names.folder()
-        ),
-    )
-}
-
-fn refused<T>(request: Request, failure: &S3Failure, location: &S3Location, plan: &CanaryPlan<'_>) -> Checked<T> {
-    let what = format!("{location}: {}", request.describe());
-    if failure.reason() != Reason::AccessDenied {
-        let finding = failure.finding_of(&format!("{what} failed"));
-        return if failure.is_timeout() { Checked::timed_out(finding) } else { Checked::failed(finding) };
-    }
-    let delete = if plan.versioned { ", s3:DeleteObjectVersion" } else { "" };
-    let (retain, longer) = match plan.retention {
-        Some(_) => (", s3:PutObjectRetention and s3:GetObjectRetention", format!("; {LONGER_RETENTION}")),
-        None => ("", String::new()),
-    };
-    Checked::failed(Finding::new(
-        Reason::AccessDenied,
-        format!(
-            "{what} was refused ({failure}): grant the credentials s3:PutObject, s3:GetObject, s3:DeleteObject{delete}{retain} below {}; if this host writes no backups, set read_only = true in the [[s3.credentials]] entry{longer}",
-            plan.names.folder()
-        ),
-    ))
 }
 
 #[cfg(test)]

@@ -77,7 +77,7 @@ fn check_one(spec: TargetSpec, options: &CheckOptions) -> anyhow::Result<ExitSta
         metadata: std::collections::BTreeMap::new(),
     };
     runtime::block_on(async {
-        let host = serve::host(ChildCensus::new(), ProcessRole::OneShot)?;
+        let host = Arc::new(serve::host(ChildCensus::new(), ProcessRole::OneShot)?);
         let mut driver = driver::for_spec(&target, &host);
         let was_attached = driver.is_attached(&settings);
         let mut report = driver::probe_once(&mut driver, &target, &host, &settings, Depth::Full).await;

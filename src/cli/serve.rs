@@ -174,8 +174,8 @@ impl RunningAgent {
             }
         };
         let census = ChildCensus::new();
-        let host = host(census.clone(), ProcessRole::Daemon)?;
-        let agent = Agent::start(registry, host, settings.agent.clone());
+        let host = host(census.clone(), ProcessRole::Daemon)?.with_canary_store(Arc::new(registry.clone()));
+        let agent = Agent::start(registry, Arc::new(host), settings.agent.clone());
         let facts = Arc::new(move || NodeFacts::read(started_at, &census));
         let router = api::router(agent.clone(), facts, auth.clone());
         let mut stopping = agent.stopping();
@@ -214,10 +214,10 @@ impl RunningAgent {
 ///
 /// # Errors
 /// When this host has no /proc.
-pub(super) fn host(census: ChildCensus, role: ProcessRole) -> anyhow::Result<Arc<Host>> {
+pub(super) fn host(census: ChildCensus, role: ProcessRole) -> anyhow::Result<Host> {
     let workers = WorkerPool::new(WorkerPoolSettings::new(THIS_PROGRAM.into()), census);
     let mounts = MountTableWatch::start().context("cannot watch the mount table; check that /proc is mounted")?;
-    Ok(Arc::new(Host::new(workers, mounts, node::hostname(), role)))
+    Ok(Host::new(workers, mounts, node::hostname(), role))
 }
 
 /// Logs a warning if tokens cross a network in plain text.

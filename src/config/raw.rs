@@ -196,6 +196,10 @@ pub(super) struct S3Credentials {
     pub(super) addressing: Option<Text>,
     #[serde(default)]
     pub(super) read_only: bool,
+    #[serde(default)]
+    pub(super) append_only: bool,
+    #[serde(default)]
+    pub(super) put_headers: BTreeMap<String, Text>,
 }
 
 fn text(value: &str) -> Text {

@@ -99,6 +99,8 @@ fn all_sections_are_accepted() {
         profile = "ceph"
         addressing = "virtual"
         read_only = true
+        append_only = true
+        put_headers = { "X-Amz-Server-Side-Encryption" = "aws:kms", "x-amz-server-side-encryption-aws-kms-key-id" = "k 1", "x-amz-storage-class" = "COLD" }
         [s3.canary]
         prefix = "a/.b=c/"
         [s3.lock_proof]
@@ -120,7 +122,12 @@ fn all_sections_are_accepted() {
     let settings = parse(text, Path::new("c.toml")).expect("valid");
     assert_eq!(settings.api.listen[1], Listen::Unix("/run/x.sock".into()));
     assert_eq!(settings.agent.probe.nfs_interval, Duration::from_secs(90));
-    assert!(settings.agent.s3_access[0].read_only);
+    let access = &settings.agent.s3_access[0];
+    assert!(access.read_only && access.append_only);
+    let headers: Vec<&str> = access.put_headers.iter().flat_map(|(name, value)| [name.as_str(), value]).collect();
+    let (encryption, class) = ("x-amz-server-side-encryption", "x-amz-storage-class");
+    let key = "x-amz-server-side-encryption-aws-kms-key-id";
+    assert_eq!(headers, [encryption, "aws:kms", key, "k 1", class, "COLD"]);
     assert_eq!(settings.agent.lock_proof.mode, Some(LockMode::Compliance));
     assert_eq!(settings.agent.lock_proof.min_retention, Duration::from_secs(30 * 24 * 3600));
     assert_eq!(settings.agent.s3_canary.retention, Duration::from_secs(24 * 3600 + 60), "and a minute");
@@ -184,6 +191,41 @@ fn unused_or_incomplete_authentication_is_refused() {
         let message = refused(text);
         for part in expected {
             assert!(message.contains(part), "{text:?} gave {message:?}, without {part:?}");
+        }
+    }
+}
+
+#[test]
+fn put_headers_are_those_of_the_api_reference() {
+    for (headers, expected) in [
+        (r#"{ "x-amz-acl" = "bucket-owner-full-control" }"#, None),
+        (r#"{ "x-amz-acl" = "owner" }"#, Some("bucket-owner-full-control")),
+        (r#"{ "x-amz-server-side-encryption" = "AES256" }"#, None),
+        (r#"{ "x-amz-server-side-encryption" = "aes256" }"#, Some("AES256, aws:fsx, aws:kms, aws:kms:dsse")),
+        (r#"{ "x-amz-server-side-encryption-aws-kms-key-id" = "k" }"#, Some("needs x-amz-server-side-encryption")),
+        (
+            r#"{ "x-amz-server-side-encryption" = "AES256", "x-amz-server-side-encryption-context" = "e30=" }"#,
+            Some("needs x-amz-server-side-encryption"),
+        ),
+        (r#"{ "x-amz-storage-class" = "STANDARD_IA" }"#, None),
+        (r#"{ "x-amz-storage-class" = "standard-ia" }"#, Some("STANDARD_IA")),
+        (r#"{ "x-amz-storage-class" = "a b" }"#, Some("not a storage class")),
+        (r#"{ "x-amz-storage-class" = "GLACIER" }"#, Some("cannot be read back")),
+        (r#"{ "x-amz-expected-bucket-owner" = "111122223333" }"#, None),
+        (r#"{ "x-amz-expected-bucket-owner" = "" }"#, Some("1 to 2048 printable")),
+        (r#"{ "x-amz-expected-bucket-owner" = "a\r\nb: c" }"#, Some("1 to 2048 printable")),
+        (r#"{ "x-amz-tagging" = "team=backup", "X-Amz-Tagging" = "a=b" }"#, Some("given twice")),
+        (r#"{ "x-amz-object-lock-mode" = "COMPLIANCE" }"#, Some("not a supported header; expected x-amz-acl")),
+        (r#"{ "authorization" = "a" }"#, Some("not a supported header")),
+    ] {
+        let text = format!("[[s3.credentials]]\nlocation = \"*\"\nput_headers = {headers}");
+        match expected {
+            None => assert!(parse(&text, Path::new("c.toml")).is_ok(), "{headers}"),
+            Some(words) => {
+                let message = refused(&text);
+                let place = message.contains("c.toml:3") && message.contains("[[s3.credentials]] put_headers");
+                assert!(place && message.contains(words), "{headers} gave {message}");
+            }
         }
     }
 }

@@ -30,7 +30,7 @@ use crate::check::CheckLog;
 use crate::check::canary::{CanaryNames, ProcessRole, ServiceClock};
 use crate::model::report::{BucketFacts, KindFacts, RequestCount};
 use crate::model::settings::{AgentSettings, S3AccessRule};
-use crate::model::{Capacity, CheckName, S3Location};
+use crate::model::{Capacity, CheckName, S3Location, TargetId};
 use crate::s3::Versioning;
 use node_checks::NodeChecks;
 use target_facts::TargetFacts;
@@ -102,8 +102,8 @@ struct Session<A> {
 impl S3Driver {
     /// Creates the driver of a bucket. `immutable` is what the target declares.
     #[must_use]
-    pub fn new(location: S3Location, immutable: bool, host: &Arc<Host>) -> Self {
-        let (node, facts) = (NodeChecks::new(&location, host), TargetFacts::new(immutable, host));
+    pub fn new(target: TargetId, location: S3Location, immutable: bool, host: &Arc<Host>) -> Self {
+        let (node, facts) = (NodeChecks::new(target, &location, host), TargetFacts::new(immutable, host));
         Self { location, immutable, role: host.role, node, facts, was_healthy: false }
     }
 

@@ -8,6 +8,7 @@ mod api;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::report::MountMode;
@@ -174,6 +175,10 @@ pub struct S3AccessRule {
     pub addressing: S3Addressing,
     /// Whether the agent writes nothing to the bucket, because this node writes no backups to it.
     pub read_only: bool,
+    /// Whether it is expected that the credentials may write and not delete.
+    pub append_only: bool,
+    /// Headers that the agent sends with every object that it writes, by name in lower case.
+    pub put_headers: Arc<BTreeMap<String, String>>,
 }
 
 /// Source of S3 credentials.
@@ -312,6 +317,8 @@ impl AgentSettings {
                 ca_bundle: None,
                 addressing: S3Addressing::Path,
                 read_only: true,
+                append_only: false,
+                put_headers: Arc::default(),
             }],
             s3_canary: S3CanarySettings {
                 enabled: false,

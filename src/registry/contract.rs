@@ -14,7 +14,7 @@ use super::rules::tests::properties::{change_of, operation};
 use super::sqlite::SqliteStore;
 use super::*;
 use crate::model::report::Finding;
-use crate::model::{Reason, Status, Target, TargetId, TargetType, Transition};
+use crate::model::{CanaryLeftover, CanaryRecord, Reason, Status, Target, TargetId, TargetType, Transition};
 
 /// An empty store, and what must live as long as it.
 struct Fixture {
@@ -66,6 +66,10 @@ macro_rules! contract {
             #[tokio::test]
             async fn history_of_a_deleted_target_is_not_kept() {
                 super::history_of_a_deleted_target_is_not_kept(super::$store()).await;
+            }
+            #[tokio::test]
+            async fn canary_record_is_replaced_and_ends_with_its_target() {
+                super::canary_record_is_replaced_and_ends_with_its_target(super::$store()).await;
             }
         }
     )*};
@@ -187,6 +191,21 @@ async fn history_of_a_deleted_target_is_not_kept(Fixture { store, .. }: Fixture)
         assert_eq!(registry.transitions(gone).await.expect("read"), []);
     }
     assert_eq!(registry.transitions(here).await.expect("read").len(), 2);
+}
+
+async fn canary_record_is_replaced_and_ends_with_its_target(Fixture { store, .. }: Fixture) {
+    let registry = Registry::new(store);
+    let id = create(&registry, s3("https://ceph.example/bucket")).await.target.id;
+    assert_eq!(registry.canary_record(id).await, Ok(None));
+    for version in [None, Some("v\"1\"".to_owned())] {
+        let leftover = CanaryLeftover { key: "k".to_owned(), until: 7, version, written_at: Some(at(1)) };
+        let record = CanaryRecord { leftover: Some(leftover), is_readable: true };
+        registry.put_canary_record(id, record.clone()).await.expect("written");
+        assert_eq!(registry.canary_record(id).await, Ok(Some(record)));
+    }
+    registry.change(&Change::DeleteTarget(id)).await.expect("deleted");
+    registry.put_canary_record(id, CanaryRecord::default()).await.expect("ignored");
+    assert_eq!(registry.canary_record(id).await, Ok(None));
 }
 
 proptest! {

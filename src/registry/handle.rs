@@ -9,7 +9,7 @@ use super::change::Change;
 use super::rules::{self, Refusal};
 use super::snapshot::{Snapshot, Write};
 use super::store::{CommitError, StorageError, Store};
-use crate::model::{TargetId, Transition};
+use crate::model::{CanaryRecord, TargetId, Transition};
 
 /// How often one change is decided again because another writer was faster. Conflicts are rare: one
 /// agent makes one change at a time, and a shared store sees a few changes a day.
@@ -109,6 +109,22 @@ impl Registry {
     /// Finishes the changes that began, and closes the store, as [`Store::close`].
     pub async fn close(&self) {
         self.store.close().await;
+    }
+
+    /// Replaces the record of a target's canaries, as [`Store::put_canary_record`].
+    ///
+    /// # Errors
+    /// [`StorageError`] when it could not be made durable; the old one is in force then.
+    pub async fn put_canary_record(&self, id: TargetId, record: CanaryRecord) -> Result<(), StorageError> {
+        self.store.put_canary_record(id, record).await
+    }
+
+    /// Returns the record of a target's canaries, if there is one.
+    ///
+    /// # Errors
+    /// [`StorageError`] when it cannot be read.
+    pub async fn canary_record(&self, id: TargetId) -> Result<Option<CanaryRecord>, StorageError> {
+        self.store.canary_record(id).await
     }
 }
 

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use super::limits::TRANSITIONS_MAX;
 use super::snapshot::{Revision, Snapshot, Write};
 use super::store::{CommitError, StorageError, Store};
-use crate::model::{TargetId, Transition};
+use crate::model::{CanaryRecord, TargetId, Transition};
 
 /// A store in memory.
 #[derive(Debug, Default)]
@@ -17,12 +17,17 @@ pub struct MemoryStore {
     snapshot: watch::Sender<Arc<Snapshot>>,
     /// Oldest transition first.
     histories: Mutex<HashMap<TargetId, VecDeque<Transition>>>,
+    canaries: Mutex<HashMap<TargetId, CanaryRecord>>,
 }
 
 impl MemoryStore {
     fn histories(&self) -> MutexGuard<'_, HashMap<TargetId, VecDeque<Transition>>> {
         // A panic leaves at most some transitions out.
         self.histories.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn canaries(&self) -> MutexGuard<'_, HashMap<TargetId, CanaryRecord>> {
+        self.canaries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -34,7 +39,7 @@ impl Store for MemoryStore {
 
     async fn commit(&self, expected: Revision, writes: Vec<Write>) -> Result<Arc<Snapshot>, CommitError> {
         // Locked before the snapshot changes, as in `add_transitions`: no history outlives its target.
-        let mut histories = self.histories();
+        let (mut histories, mut canaries) = (self.histories(), self.canaries());
         let mut outcome = Err(CommitError::Conflict);
         self.snapshot.send_if_modified(|current| {
             if current.revision() == expected {
@@ -49,6 +54,7 @@ impl Store for MemoryStore {
             for write in &writes {
                 if let Write::DeleteTarget(id) = write {
                     histories.remove(id);
+                    canaries.remove(id);
                 }
             }
         }
@@ -72,5 +78,17 @@ impl Store for MemoryStore {
 
     async fn transitions(&self, id: TargetId) -> Result<Vec<Transition>, StorageError> {
         Ok(self.histories().get(&id).into_iter().flatten().rev().cloned().collect())
+    }
+
+    async fn put_canary_record(&self, id: TargetId, record: CanaryRecord) -> Result<(), StorageError> {
+        let mut canaries = self.canaries();
+        if self.snapshot().target(id).is_some() {
+            canaries.insert(id, record);
+        }
+        Ok(())
+    }
+
+    async fn canary_record(&self, id: TargetId) -> Result<Option<CanaryRecord>, StorageError> {
+        Ok(self.canaries().get(&id).cloned())
     }
 }

@@ -10,6 +10,7 @@
 //! An existing file is never replaced: anything but a sound registry of a known schema is refused
 //! and left unchanged to the byte ([`mod@file`]). A second agent on the same file is refused too.
 
+mod canary_rows;
 mod columns;
 mod file;
 mod generation;
@@ -39,7 +40,7 @@ use generation::Generation;
 use super::error::OpenError;
 use super::snapshot::{Revision, Snapshot, Write};
 use super::store::{CommitError, StorageError, Store};
-use crate::model::{TargetId, Transition};
+use crate::model::{CanaryRecord, TargetId, Transition};
 
 /// The most jobs that wait for the writer. A caller waits until it can queue one more.
 const QUEUE_MAX: usize = 64;
@@ -208,6 +209,14 @@ impl Store for SqliteStore {
             // An error means that the thread is gone, and the file with it.
             let _ = closed.await;
         }
+    }
+
+    async fn put_canary_record(&self, id: TargetId, record: CanaryRecord) -> Result<(), StorageError> {
+        self.run(move |connection| Ok(canary_rows::put(connection, id, &record)?)).await
+    }
+
+    async fn canary_record(&self, id: TargetId) -> Result<Option<CanaryRecord>, StorageError> {
+        self.read(move |connection| Ok(canary_rows::of_target(connection, id)?)).await
     }
 }
 

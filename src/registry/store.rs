@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use super::snapshot::{Revision, Snapshot, Write};
-use crate::model::{TargetId, Transition};
+use crate::model::{CanaryRecord, TargetId, Transition};
 
 /// A store could not be read or written: disk full, file removed, input/output error.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -62,6 +62,19 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// [`StorageError`] when it cannot be read.
     async fn transitions(&self, id: TargetId) -> Result<Vec<Transition>, StorageError>;
+
+    /// Replaces the record of a target's canaries. Ignored for a target that does not exist. The revision does not
+    /// change.
+    ///
+    /// # Errors
+    /// [`StorageError`] when it could not be made durable; the old one is in force then.
+    async fn put_canary_record(&self, id: TargetId, record: CanaryRecord) -> Result<(), StorageError>;
+
+    /// Returns the record of a target's canaries, if there is one.
+    ///
+    /// # Errors
+    /// [`StorageError`] when it cannot be read.
+    async fn canary_record(&self, id: TargetId) -> Result<Option<CanaryRecord>, StorageError>;
 
     /// Finishes what began, and closes the store. Every later call fails.
     async fn close(&self) {}

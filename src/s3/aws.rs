@@ -120,7 +120,8 @@ impl BucketConnector {
             None => self.pool.client(&key)?,
         };
         let connected = self.client.insert(client).connected().await?;
-        Ok(AwsBucket::new(connected, &self.location, self.stats.clone(), self.requests.clone()))
+        let put_headers = rule.map(|rule| rule.put_headers.clone()).unwrap_or_default();
+        Ok(AwsBucket::new(connected, &self.location, self.stats.clone(), self.requests.clone(), put_headers))
     }
 
     /// Returns the region of signatures: that of the rule, the environment or the profile.

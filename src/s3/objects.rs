@@ -17,8 +17,10 @@ pub struct Retention {
 }
 
 /// Metadata of one version, from HEAD object.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct StoredVersion {
+    /// Version ID, if the service named one.
+    pub version: Option<String>,
     /// Retention, if the version is locked.
     pub retention: Option<Retention>,
     /// Time of storing by the service's clock, in seconds since 1970.
@@ -39,7 +41,7 @@ pub struct ListedVersion {
 /// Calls on the objects of one bucket. Without a version, a call concerns the current object.
 #[async_trait]
 pub trait ObjectApi: Send + Sync {
-    /// PUT object, locked if a retention is given. Returns the version ID if the bucket is versioned.
+    /// PUT object, locked if a retention is given, with the headers of the configuration. Returns the version ID if the bucket is versioned.
     async fn put(&self, key: &str, content: Bytes, retention: Option<Retention>) -> Result<Option<String>, S3Failure>;
 
     /// GET object.

@@ -115,6 +115,11 @@ impl Gateway {
         workspace(&self.keys, more_keys)
     }
 
+    /// A workspace with the guest's credentials, and more keys for their entry.
+    pub fn guest_workspace_with(&self, more_keys: &str) -> Workspace {
+        workspace(&self.guest, more_keys)
+    }
+
     /// A new bucket.
     pub async fn bucket(&self) -> String {
         let name = new_name();
@@ -165,8 +170,12 @@ impl Gateway {
 
     /// Enables versioning of a bucket.
     pub async fn enable_versioning(&self, bucket: &str) {
-        let enabled = VersioningConfiguration::builder().status(BucketVersioningStatus::Enabled).build();
-        let put = self.client.put_bucket_versioning().bucket(bucket).versioning_configuration(enabled);
+        self.set_versioning(bucket, BucketVersioningStatus::Enabled).await;
+    }
+
+    async fn set_versioning(&self, bucket: &str, status: BucketVersioningStatus) {
+        let configuration = VersioningConfiguration::builder().status(status).build();
+        let put = self.client.put_bucket_versioning().bucket(bucket).versioning_configuration(configuration);
         put.send().await.expect("versioning");
     }
 
@@ -192,10 +201,45 @@ impl Gateway {
         self.set_policy(bucket, json!([statement])).await;
     }
 
+    /// Denies PUTs of objects without a header to everybody, including the owner.
+    pub async fn demand_header(&self, bucket: &str, name: &str) {
+        let (resource, missing) = (format!("arn:aws:s3:::{bucket}/*"), format!("s3:{name}"));
+        let statement = json!({
+            "Effect": "Deny", "Principal": "*", "Action": "s3:PutObject", "Resource": resource,
+            "Condition": { "Null": { missing: "true" } },
+        });
+        self.set_policy(bucket, json!([statement])).await;
+    }
+
+    /// Denies actions on the objects of a bucket, and the listings of the bucket, to everybody.
+    pub async fn deny_with_listing(&self, bucket: &str, actions: &[&str]) {
+        let deny = |actions: &[&str], resource: String| json!({ "Effect": "Deny", "Principal": "*", "Action": actions, "Resource": resource });
+        let listing = deny(&["s3:ListBucketVersions"], format!("arn:aws:s3:::{bucket}"));
+        let mut statements = vec![listing];
+        if !actions.is_empty() {
+            statements.push(deny(actions, format!("arn:aws:s3:::{bucket}/*")));
+        }
+        self.set_policy(bucket, json!(statements)).await;
+    }
+
+    /// Removes the policy of a bucket.
+    pub async fn remove_policy(&self, bucket: &str) {
+        self.client.delete_bucket_policy().bucket(bucket).send().await.expect("no policy");
+    }
+
+    /// Suspends versioning of a bucket.
+    pub async fn suspend_versioning(&self, bucket: &str) {
+        self.set_versioning(bucket, BucketVersioningStatus::Suspended).await;
+    }
+
     /// Allows the guest the actions that backups need below a prefix, and nothing else.
     pub async fn allow_guest_below(&self, bucket: &str, prefix: &str) {
+        self.allow_guest(bucket, prefix, &["s3:PutObject", "s3:GetObject", "s3:DeleteObject"]).await;
+    }
+
+    /// Allows the guest these actions below a prefix and the listing of it, and nothing else.
+    pub async fn allow_guest(&self, bucket: &str, prefix: &str, actions: &[&str]) {
         let guest = json!({ "AWS": ["arn:aws:iam:::user/guest"] });
-        let actions = ["s3:PutObject", "s3:GetObject", "s3:DeleteObject"];
         self.set_policy(
             bucket,
             json!([

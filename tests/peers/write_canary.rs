@@ -5,9 +5,10 @@ use http::Method;
 use serde_json::Value;
 
 use crate::daemon::Daemon;
-use crate::gateway::{Gateway, target};
+use crate::gateway::{Gateway, target, workspace_for};
 use crate::proxy::{Proxy, ReceivedRequest, When};
-use crate::report::{assert_healthy, assert_offline, check_named, detail_of};
+use crate::report::{assert_contains, assert_healthy, assert_offline, check_named, detail_of};
+use crate::workspace::Workspace;
 
 /// The one PUT of a probe.
 fn is_put(passed: &ReceivedRequest) -> bool {
@@ -186,5 +187,96 @@ async fn no_canary_while_default_retention_is_unknown() {
     assert!(!proxy.passed().iter().any(is_put));
     assert_eq!(gateway.versions(&bucket).await, Vec::<String>::new());
     drop(release);
+    assert_healthy(&daemon.check(&id).await);
+}
+
+/// Runs an agent that is killed and started again several times, with a canary in each run. Returns the number of
+/// versions and delete markers after that, and the last report.
+async fn after_restarts(gateway: &Gateway, workspace: &Workspace, bucket: &str) -> (usize, Value) {
+    let (mut daemon, id) = Daemon::with_target(workspace, target(&gateway.endpoint, bucket)).await;
+    let mut report = daemon.check(&id).await;
+    for _ in 0..3 {
+        daemon.kill().await;
+        daemon = Daemon::start(workspace).await;
+        report = daemon.check(&id).await;
+    }
+    (gateway.versions(bucket).await.len(), report)
+}
+
+#[tokio::test]
+async fn one_canary_remains_over_restarts_when_listing_is_denied() {
+    let gateway = Gateway::shared().await;
+    for (locks, denied) in [
+        (false, &[][..]),
+        (true, &[]),
+        (false, &["s3:DeleteObject", "s3:DeleteObjectVersion"]),
+        (true, &["s3:DeleteObjectVersion"]),
+    ] {
+        let bucket = if locks { gateway.locked_bucket().await } else { gateway.bucket().await };
+        if locks {
+            gateway.retain_by_default(&bucket, ObjectLockRetentionMode::Compliance, 30).await;
+        } else {
+            gateway.enable_versioning(&bucket).await;
+        }
+        gateway.deny_with_listing(&bucket, denied).await;
+        let (left, report) = after_restarts(&gateway, &gateway.workspace(), &bucket).await;
+        assert_eq!(report["status"], "available", "{report:#}");
+        assert_eq!(left, usize::from(locks || !denied.is_empty()), "{locks} {denied:?} {report:#}");
+        gateway.remove_policy(&bucket).await;
+    }
+}
+
+#[tokio::test]
+async fn suspended_versioning_keeps_no_delete_markers() {
+    let gateway = Gateway::shared().await;
+    for denies_listing in [false, true] {
+        let bucket = gateway.bucket().await;
+        gateway.enable_versioning(&bucket).await;
+        gateway.suspend_versioning(&bucket).await;
+        if denies_listing {
+            gateway.deny_with_listing(&bucket, &[]).await;
+        }
+        let (left, report) = after_restarts(&gateway, &gateway.workspace(), &bucket).await;
+        assert_eq!(check_named(&report, "write_canary")["outcome"], "passed", "{report:#}");
+        assert_eq!(left, 0, "{report:#}");
+    }
+}
+
+#[tokio::test]
+async fn append_only_credentials_verify_writing() {
+    let gateway = Gateway::shared().await;
+    for versioned in [false, true] {
+        let bucket = gateway.bucket().await;
+        if versioned {
+            gateway.enable_versioning(&bucket).await;
+        }
+        gateway.allow_guest(&bucket, "targetwatch-canary/", &["s3:PutObject", "s3:GetObject"]).await;
+        let (daemon, id) =
+            Daemon::with_target(&workspace_for(&gateway.guest), target(&gateway.endpoint, &bucket)).await;
+        let report = daemon.check(&id).await;
+        assert_eq!(report["status"], "available", "{report:#}");
+        let message = check_named(&report, "write_canary")["message"].as_str().expect("a warning").to_owned();
+        assert_contains(&message, &["writing was verified", "refused", "403 AccessDenied", "append_only"]);
+
+        let expecting = gateway.guest_workspace_with("append_only = true");
+        let (left, report) = after_restarts(&gateway, &expecting, &bucket).await;
+        let canary = check_named(&report, "write_canary");
+        assert_eq!(canary["findings"], serde_json::json!([]), "{report:#}");
+        assert_eq!(report["status"], "available", "{report:#}");
+        assert!(left <= 5, "{left}: {report:#}");
+    }
+}
+
+#[tokio::test]
+async fn headers_of_the_configuration_satisfy_a_policy() {
+    let gateway = Gateway::shared().await;
+    let bucket = gateway.bucket().await;
+    gateway.demand_header(&bucket, "x-amz-acl").await;
+    let (daemon, id) = Daemon::with_target(&gateway.workspace(), target(&gateway.endpoint, &bucket)).await;
+    let message = assert_offline(&daemon.check(&id).await, "access_denied");
+    assert_contains(&message, &["the PUT of a canary was refused", "put_headers", "x-amz-server-side-encryption"]);
+
+    let workspace = gateway.workspace_with("put_headers = { \"x-amz-acl\" = \"bucket-owner-full-control\" }");
+    let (daemon, id) = Daemon::with_target(&workspace, target(&gateway.endpoint, &bucket)).await;
     assert_healthy(&daemon.check(&id).await);
 }

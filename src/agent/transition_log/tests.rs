@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use super::*;
 use crate::agent::task::tests::{shared, target};
 use crate::model::report::{Finding, Verdict};
-use crate::model::{Reason, Report, Status, Target};
+use crate::model::{CanaryRecord, Reason, Report, Status, Target};
 use crate::registry::{CommitError, MemoryStore, Revision, Snapshot, StorageError, Store, Write};
 
 /// A store in memory that also keeps every transition in one list, unless it is broken.
@@ -56,6 +56,14 @@ impl Store for FaultyStore {
 
     async fn transitions(&self, id: TargetId) -> Result<Vec<Transition>, StorageError> {
         self.store.transitions(id).await
+    }
+
+    async fn put_canary_record(&self, id: TargetId, record: CanaryRecord) -> Result<(), StorageError> {
+        self.store.put_canary_record(id, record).await
+    }
+
+    async fn canary_record(&self, id: TargetId) -> Result<Option<CanaryRecord>, StorageError> {
+        self.store.canary_record(id).await
     }
 }
 

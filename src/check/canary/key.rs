@@ -73,6 +73,12 @@ impl CanaryNames {
         Self { folder: format!("{prefix}{hash:016x}/"), role, instance }
     }
 
+    /// Role of this process.
+    #[must_use]
+    pub fn role(&self) -> ProcessRole {
+        self.role
+    }
+
     /// Common prefix of the keys of all canaries of this target on this node.
     #[must_use]
     pub fn folder(&self) -> &str {

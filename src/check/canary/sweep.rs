@@ -1,5 +1,6 @@
 //! Removes canaries that no process uses any more, and counts the locked ones.
 
+use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::{CanaryKey, CanaryNames, ServiceClock};
@@ -24,11 +25,27 @@ pub struct Swept {
     pub locked: Vec<CanaryKey>,
     /// Key of a canary that the service locks for longer than requested.
     pub overlong: Option<String>,
-    /// Key of a canary that could not be deleted although its retention has ended, and the failure. Either
-    /// it is locked for longer or a permission is missing. The service does not say which.
-    pub undeletable: Option<(String, S3Failure)>,
-    /// Why an unlocked canary was not removed: these credentials may write but not delete.
-    pub refused: Option<S3Failure>,
+    /// A canary that could not be deleted although its retention has ended. Either it is locked for longer or a
+    /// permission is missing. The service does not say which.
+    pub undeletable: Option<Undeleted>,
+    /// An unlocked canary that was not removed, because these credentials may write but not delete. One of this
+    /// process, if there is one.
+    pub refused: Option<Undeleted>,
+    /// Number of canaries of this node that are not locked and remain. Other processes may use some of them.
+    pub unlocked: usize,
+}
+
+/// A canary whose DELETE was denied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Undeleted {
+    /// The canary.
+    pub key: CanaryKey,
+    /// Its version.
+    pub version: Option<String>,
+    /// When it was stored, by the service's clock.
+    pub modified: Option<Timestamp>,
+    /// Failure of the DELETE.
+    pub failure: S3Failure,
 }
 
 impl Swept {
@@ -53,9 +70,16 @@ pub async fn sweep(
     in_use: Option<Uuid>,
 ) -> Result<Swept, S3Failure> {
     let mut swept = Swept::default();
-    for found in api.list(names.folder(), versioned, LISTED_MAX).await? {
+    let listed = match api.list(names.folder(), versioned, LISTED_MAX).await {
+        // Services without versions may not know the call.
+        Err(failure) if versioned && failure.lacks_configuration() => {
+            api.list(names.folder(), false, LISTED_MAX).await?
+        }
+        listed => listed?,
+    };
+    for found in listed {
         let Some(key) = names.parse(&found.key) else { continue };
-        let modified = found.modified.map(jiff::Timestamp::as_second);
+        let modified = found.modified.map(Timestamp::as_second);
         // It counts until it can be removed, whichever process wrote it.
         if key.until > 0 && !clock.is_past(key.until) && in_use != Some(key.id) {
             if swept.locked.len() < INSPECTED_MAX
@@ -66,23 +90,33 @@ pub async fn sweep(
             swept.locked.push(key);
             continue;
         }
-        if !names.is_leftover(&key, modified, clock, in_use) {
+        if in_use == Some(key.id) {
             continue;
         }
+        if !names.is_leftover(&key, modified, clock, in_use) {
+            swept.unlocked += 1;
+            continue;
+        }
+        // The next sweep removes it.
         if swept.removed >= REMOVED_MAX {
             continue;
         }
-        match api.delete(&found.key, found.version.as_deref(), false).await {
-            Ok(_) => swept.removed += 1,
-            Err(failure) if is_denial(&failure) && key.until > 0 => {
-                if reported_end(api, &found).await?.is_some_and(|until| until > key.until) {
-                    swept.overlong = Some(found.key);
-                } else {
-                    swept.undeletable = Some((found.key, failure));
-                }
+        let failure = match api.delete(&found.key, found.version.as_deref(), false).await {
+            Err(failure) if is_denial(&failure) => failure,
+            Err(failure) if !failure.is_gone() => return Err(failure),
+            _ => {
+                swept.removed += 1;
+                continue;
             }
-            Err(failure) if is_denial(&failure) => swept.refused = Some(failure),
-            Err(failure) => return Err(failure),
+        };
+        swept.unlocked += 1;
+        if key.until > 0 && reported_end(api, &found).await?.is_some_and(|until| until > key.until) {
+            swept.overlong = Some(found.key);
+            continue;
+        }
+        let kept = if key.until > 0 { &mut swept.undeletable } else { &mut swept.refused };
+        if kept.as_ref().is_none_or(|kept| !names.is_own(&kept.key)) {
+            *kept = Some(Undeleted { key, version: found.version, modified: found.modified, failure });
         }
     }
     if swept.removed > 0 {

@@ -3,7 +3,7 @@
 use super::*;
 use crate::check::canary::ProcessRole;
 use crate::check::fake::{FakeBucket, FakeObjects, Weakening};
-use crate::check::object_canary::{CanaryPlan, object_canary};
+use crate::check::object_canary::{CanaryMemory, CanaryPlan, object_canary};
 
 /// Result of one probe with this retention of the canary.
 async fn probed(api: &FakeObjects, retention: Duration) -> (Option<Reason>, LockProofState) {
@@ -179,8 +179,8 @@ async fn proof_starts_beside_locked_write_canaries() {
     let (clock, bucket) = (ServiceClock::new(Some(0)), FakeBucket::healthy().location());
     for _ in 0..LOCKED_MAX + 1 {
         let retention = Some(Duration::from_secs(600));
-        let plan = CanaryPlan { names: &names, versioned: true, retention, clock, in_use: None };
-        object_canary(&api, &bucket, &plan, &mut None, Duration::from_secs(5)).await;
+        let plan = CanaryPlan { retention, ..CanaryPlan::new(&names, clock) };
+        object_canary(&api, &bucket, &plan, &mut CanaryMemory::default(), Duration::from_secs(5)).await;
     }
     let before = api.keys().len();
     let mut proofs = LockProofs::default();
@@ -194,8 +194,8 @@ async fn proof_writes_nothing_beside_a_canary_locked_for_longer() {
     let (api, names) = (FakeObjects { locks_longer: 3600, ..FakeObjects::default() }, names());
     let (clock, bucket) = (ServiceClock::new(Some(0)), FakeBucket::healthy().location());
     let retention = Some(Duration::from_secs(10));
-    let plan = CanaryPlan { names: &names, versioned: true, retention, clock, in_use: None };
-    object_canary(&api, &bucket, &plan, &mut None, Duration::from_secs(5)).await;
+    let plan = CanaryPlan { retention, ..CanaryPlan::new(&names, clock) };
+    object_canary(&api, &bucket, &plan, &mut CanaryMemory::default(), Duration::from_secs(5)).await;
     let mut proofs = LockProofs::default();
     proofs.advance(&api, &schedule::tests::basis(), context(&names, Some(0))).await;
     let checked = proofs.checked(&bucket, &schedule::tests::basis());

@@ -1,22 +1,40 @@
 //! Canaries in a bucket in memory.
 
-use super::*;
-use crate::check::canary::ProcessRole;
-use crate::check::fake::{FakeBucket, FakeObjects};
-use crate::model::Outcome;
+use std::sync::{Arc, Mutex};
 
-async fn written(api: &FakeObjects) -> Checked<Option<CanaryKey>> {
+use async_trait::async_trait;
+
+use super::*;
+use crate::check::canary::{CanaryKey, ProcessRole};
+use crate::check::fake::{FakeBucket, FakeObjects};
+use crate::model::{CanaryRecord, Outcome, TargetId};
+
+async fn written(api: &FakeObjects) -> Checked<Option<i64>> {
     retained(api, None).await
 }
 
-async fn retained(api: &FakeObjects, retention: Option<Duration>) -> Checked<Option<CanaryKey>> {
+async fn retained(api: &FakeObjects, retention: Option<Duration>) -> Checked<Option<i64>> {
     by_clock(api, retention, ServiceClock::new(Some(0))).await
 }
 
-async fn by_clock(api: &FakeObjects, retention: Option<Duration>, clock: ServiceClock) -> Checked<Option<CanaryKey>> {
-    let names = CanaryNames::new("canary/", "node-7", "s3/backups", ProcessRole::Daemon, Uuid::new_v4());
-    let plan = CanaryPlan { names: &names, versioned: false, retention, clock, in_use: None };
-    object_canary(api, &FakeBucket::healthy().location(), &plan, &mut None, Duration::from_secs(5)).await
+fn names() -> CanaryNames {
+    CanaryNames::new("canary/", "node-7", "s3/backups", ProcessRole::Daemon, Uuid::new_v4())
+}
+
+async fn by_clock(api: &FakeObjects, retention: Option<Duration>, clock: ServiceClock) -> Checked<Option<i64>> {
+    let names = names();
+    let versioning = Some(if api.versioned { Versioning::Enabled } else { Versioning::Off });
+    run(api, &CanaryPlan { versioning, retention, ..CanaryPlan::new(&names, clock) }, &mut CanaryMemory::default())
+        .await
+}
+
+async fn run(api: &FakeObjects, plan: &CanaryPlan<'_>, memory: &mut CanaryMemory) -> Checked<Option<i64>> {
+    object_canary(api, &FakeBucket::healthy().location(), plan, memory, Duration::from_secs(5)).await
+}
+
+/// Sentence of the first finding.
+fn message(checked: &Checked<Option<i64>>) -> &str {
+    checked.finding().map_or("", |finding| &finding.message)
 }
 
 #[tokio::test]
@@ -62,9 +80,9 @@ async fn failed_canary_names_its_request_and_those_that_passed() {
         let message = &checked.finding().expect("a finding").message;
         assert!(message.contains(words) && !message.contains("grant"), "{message}");
     }
-    let denied = written(&FakeObjects { refuses_delete: true, ..FakeObjects::default() }).await;
+    let denied = written(&FakeObjects { refuses_get: true, ..FakeObjects::default() }).await;
     let message = &denied.finding().expect("a finding").message;
-    assert!(message.contains(&format!("{delete} was refused")) && message.contains("grant"), "{message}");
+    assert!(message.contains(&format!("{get} was refused")) && message.contains("grant"), "{message}");
 }
 
 #[tokio::test]
@@ -138,7 +156,7 @@ async fn canary_is_lost_only_when_it_is_missing_twice() {
 #[tokio::test]
 async fn overlong_and_undeletable_canaries_are_both_reported() {
     let api = FakeObjects { refuses_delete: true, ..FakeObjects::default() };
-    let before = CanaryNames::new("canary/", "node-7", "s3/backups", ProcessRole::Daemon, Uuid::new_v4());
+    let before = names();
     let ended = before.new_key(CanaryKind::Write, ServiceClock::default().now() - 60);
     let locked = Retention { mode: LockMode::Governance, until: ServiceClock::default().now() + 3600 };
     api.keep(&before.text(&ended));
@@ -169,7 +187,7 @@ async fn write_canaries_leave_room_for_a_lock_proof() {
 #[tokio::test]
 async fn undeletable_canary_names_the_permission_and_does_not_accuse_the_service() {
     let api = FakeObjects { refuses_delete: true, ..FakeObjects::default() };
-    let before = CanaryNames::new("canary/", "node-7", "s3/backups", ProcessRole::Daemon, Uuid::new_v4());
+    let before = names();
     api.keep(&before.text(&before.new_key(CanaryKind::Write, ServiceClock::default().now() - 60)));
     let checked = retained(&api, Some(Duration::from_secs(60))).await;
     assert_eq!((checked.outcome(), checked.reason()), (Outcome::Skipped, Some(Reason::CanaryLocked)));
@@ -179,12 +197,53 @@ async fn undeletable_canary_names_the_permission_and_does_not_accuse_the_service
 
 #[tokio::test]
 async fn one_canary_remains_when_credentials_may_write_and_not_delete() {
-    let api = FakeObjects { refuses_delete: true, ..FakeObjects::default() };
-    for _ in 0..3 {
-        let checked = written(&api).await;
-        assert_eq!((checked.outcome(), checked.reason()), (Outcome::Failed, Some(Reason::AccessDenied)));
-        assert!(checked.finding().is_some_and(|finding| finding.message.contains("s3:DeleteObject")));
-        assert_eq!(api.keys().len(), 1, "{:?}", api.keys());
+    for (versioned, later) in [(false, Outcome::Passed), (true, Outcome::Skipped)] {
+        let api = FakeObjects { refuses_delete: true, versioned, ..FakeObjects::default() };
+        for outcome in [Outcome::Passed, later, later] {
+            let checked = written(&api).await;
+            assert_eq!((checked.outcome(), checked.reason()), (outcome, Some(Reason::AccessDenied)), "{versioned}");
+            let message = message(&checked);
+            for words in ["writing was verified", "was refused", "403 AccessDenied", "s3:DeleteObject", "append_only"] {
+                assert!(message.contains(words), "{words}: {message}");
+            }
+            assert_eq!(api.keys().len(), 1, "{:?}", api.keys());
+        }
+    }
+}
+
+#[tokio::test]
+async fn append_only_credentials_are_no_warning_and_leave_one_canary() {
+    for (versioned, refuses_list) in [(false, false), (false, true), (true, false), (true, true)] {
+        let api = FakeObjects { refuses_delete: true, versioned, refuses_list, ..FakeObjects::default() };
+        let (names, store) = (names(), Arc::new(FakeStore::default()));
+        let versioning = Some(if versioned { Versioning::Enabled } else { Versioning::Off });
+        let plan = CanaryPlan { versioning, append_only: true, ..CanaryPlan::new(&names, ServiceClock::new(Some(0))) };
+        for run_number in 0..4 {
+            let checked = run(&api, &plan, &mut store.memory()).await;
+            let outcome = if versioned && run_number > 0 { Outcome::Skipped } else { Outcome::Passed };
+            assert_eq!((checked.outcome(), checked.findings().len()), (outcome, 0), "{versioned}: {checked:?}");
+            assert_eq!(api.keys().len(), 1, "{versioned} {refuses_list}");
+        }
+        // It is read back in any case.
+        let api = FakeObjects { refuses_get: true, ..api };
+        let checked = run(&api, &plan, &mut store.memory()).await;
+        assert_eq!((checked.outcome(), checked.reason()), (Outcome::Failed, Some(Reason::AccessDenied)), "{versioned}");
+    }
+}
+
+#[tokio::test]
+async fn locked_canary_that_append_only_credentials_may_not_delete_is_no_warning() {
+    for refuses_list in [false, true] {
+        let api = FakeObjects { refuses_delete: true, versioned: true, refuses_list, ..FakeObjects::default() };
+        let (names, store) = (names(), Arc::new(FakeStore::default()));
+        for (ahead, outcome) in [(0, Outcome::Passed), (120, Outcome::Skipped), (240, Outcome::Skipped)] {
+            let retention = Some(Duration::from_secs(60));
+            let clock = ServiceClock::new(Some(ahead));
+            let plan = CanaryPlan { retention, append_only: true, ..CanaryPlan::new(&names, clock) };
+            let checked = run(&api, &plan, &mut store.memory()).await;
+            assert_eq!((checked.outcome(), checked.findings().len()), (outcome, 0), "{checked:?}");
+            assert_eq!(api.keys().len(), 1);
+        }
     }
 }
 
@@ -199,7 +258,7 @@ async fn canary_passes_with_a_warning_when_listing_is_refused() {
 #[tokio::test]
 async fn sweep_removes_a_bounded_number_and_only_canaries() {
     let api = FakeObjects::default();
-    let before = CanaryNames::new("canary/", "node-7", "s3/backups", ProcessRole::Daemon, Uuid::new_v4());
+    let before = names();
     let backup = format!("{}backup", before.folder());
     api.keep(&backup);
     for _ in 0..40 {
@@ -214,57 +273,180 @@ async fn sweep_removes_a_bounded_number_and_only_canaries() {
     assert_eq!(api.keys(), [backup]);
 }
 
-/// Number of canaries after each of four runs of one process, without the permission to list.
-async fn counts(api: &FakeObjects, versioned: bool, retention: Option<Duration>) -> Vec<usize> {
-    let names = CanaryNames::new("canary/", "node-7", "s3/backups", ProcessRole::Daemon, Uuid::new_v4());
-    let clock = ServiceClock::new(Some(0));
-    let plan = CanaryPlan { names: &names, versioned, retention, clock, in_use: None };
-    let (mut leftover, mut counts) = (None, Vec::new());
+/// Store of one record, which outlives a process.
+#[derive(Debug, Default)]
+struct FakeStore {
+    record: Mutex<CanaryRecord>,
+    is_broken: bool,
+}
+
+impl FakeStore {
+    /// Memory of a process that just started.
+    fn memory(self: &Arc<Self>) -> CanaryMemory {
+        CanaryMemory::new(Uuid::nil(), self.clone())
+    }
+}
+
+#[async_trait]
+impl CanaryStore for FakeStore {
+    async fn load(&self, _: TargetId) -> Result<Option<CanaryRecord>, String> {
+        Ok(Some(self.record.lock().expect("not poisoned").clone()))
+    }
+
+    async fn save(&self, _: TargetId, record: CanaryRecord) -> Result<(), String> {
+        if self.is_broken {
+            return Err("disk full".to_owned());
+        }
+        *self.record.lock().expect("not poisoned") = record;
+        Ok(())
+    }
+}
+
+/// Number of canaries after each of four runs without the permission to list, of one process or of one each.
+async fn counts_of(api: &FakeObjects, retention: Option<Duration>, restarts: bool) -> Vec<usize> {
+    let (store, mut counts) = (Arc::new(FakeStore::default()), Vec::new());
+    let (mut names, mut memory) = (names(), store.memory());
     for _ in 0..4 {
-        let location = FakeBucket::healthy().location();
-        object_canary(api, &location, &plan, &mut leftover, Duration::from_secs(5)).await;
+        if restarts {
+            (names, memory) = (self::names(), store.memory());
+        }
+        let versioning = Some(if api.versioned { Versioning::Enabled } else { Versioning::Off });
+        let clock = ServiceClock::new(Some(0));
+        run(api, &CanaryPlan { versioning, retention, ..CanaryPlan::new(&names, clock) }, &mut memory).await;
         counts.push(api.keys().len());
     }
     counts
 }
 
+/// The same for one process, which must make no difference.
+async fn counts(api: &mut FakeObjects, versioned: bool, retention: Option<Duration>) -> Vec<usize> {
+    api.versioned = versioned;
+    let in_one = counts_of(api, retention, false).await;
+    api.clear();
+    assert_eq!(counts_of(api, retention, true).await, in_one, "after restarts");
+    in_one
+}
+
 #[tokio::test]
 async fn one_canary_remains_when_listing_and_another_permission_are_refused() {
     let unlisted = || FakeObjects { refuses_list: true, ..FakeObjects::default() };
-    let write_only = FakeObjects { refuses_get: true, refuses_delete: true, ..unlisted() };
-    let not_readable = FakeObjects { refuses_get: true, ..unlisted() };
-    let not_deletable = FakeObjects { refuses_delete: true, ..unlisted() };
-    let stores_and_fails = FakeObjects { stores_and_fails: true, ..unlisted() };
+    let mut write_only = FakeObjects { refuses_get: true, refuses_delete: true, ..unlisted() };
+    let mut not_readable = FakeObjects { refuses_get: true, ..unlisted() };
+    let mut not_deletable = FakeObjects { refuses_delete: true, ..unlisted() };
+    let mut stores_and_fails = FakeObjects { stores_and_fails: true, ..unlisted() };
     for versioned in [false, true] {
-        assert_eq!(counts(&write_only, versioned, None).await, [1; 4], "{versioned}");
-        assert_eq!(counts(&not_readable, versioned, None).await, [0; 4], "{versioned}");
-        assert_eq!(counts(&not_deletable, versioned, None).await, [1; 4], "{versioned}");
-        assert_eq!(counts(&unlisted(), versioned, None).await, [0; 4], "{versioned}");
-        assert_eq!(counts(&stores_and_fails, versioned, None).await, [1; 4], "{versioned}");
+        assert_eq!(counts(&mut write_only, versioned, None).await, [1; 4], "{versioned}");
+        assert_eq!(counts(&mut not_readable, versioned, None).await, [0; 4], "{versioned}");
+        assert_eq!(counts(&mut not_deletable, versioned, None).await, [1; 4], "{versioned}");
+        assert_eq!(counts(&mut unlisted(), versioned, None).await, [0; 4], "{versioned}");
+        assert_eq!(counts(&mut stores_and_fails, versioned, None).await, [1; 4], "{versioned}");
         for api in [&write_only, &not_deletable, &stores_and_fails] {
             api.clear();
         }
     }
-    assert_eq!(counts(&unlisted(), true, Some(Duration::from_secs(60))).await, [1; 4], "locked by default");
+    assert_eq!(counts(&mut unlisted(), true, Some(Duration::from_secs(60))).await, [1; 4], "locked by default");
 }
 
 #[tokio::test]
 async fn remembered_canary_that_stays_locked_is_not_a_failure_of_the_target() {
-    let location = FakeBucket::healthy().location();
-    let names = CanaryNames::new("canary/", "node-7", "s3/backups", ProcessRole::Daemon, Uuid::new_v4());
+    let names = names();
     for (locks_longer, refuses_delete, words) in [(3600, false, "for longer"), (0, true, "s3:DeleteObjectVersion")] {
         let api = FakeObjects { refuses_list: true, locks_longer, refuses_delete, ..FakeObjects::default() };
-        let mut leftover = None;
+        let mut memory = CanaryMemory::default();
         // By the clock of the second run, the requested retention has ended.
         for (ahead, outcome) in [(0, Outcome::Passed), (120, Outcome::Skipped)] {
             let (clock, retention) = (ServiceClock::new(Some(ahead)), Some(Duration::from_secs(60)));
-            let plan = CanaryPlan { names: &names, versioned: true, retention, clock, in_use: None };
-            let checked = object_canary(&api, &location, &plan, &mut leftover, Duration::from_secs(5)).await;
+            let plan = CanaryPlan { retention, ..CanaryPlan::new(&names, clock) };
+            let checked = run(&api, &plan, &mut memory).await;
             assert_eq!((checked.outcome(), api.keys().len()), (outcome, 1), "{checked:?}");
             if outcome == Outcome::Skipped {
                 assert_eq!((checked.reason(), checked.findings().len()), (Some(Reason::CanaryLocked), 2));
                 assert!(checked.finding().is_some_and(|finding| finding.message.contains(words)), "{checked:?}");
             }
         }
+    }
+}
+
+#[tokio::test]
+async fn canary_of_a_crash_is_removed_when_listing_is_refused() {
+    for versioned in [false, true] {
+        let api = FakeObjects { refuses_list: true, versioned, ..FakeObjects::default() };
+        let (before, store) = (names(), Arc::new(FakeStore::default()));
+        let key = before.text(&before.new_key(CanaryKind::Write, 0));
+        api.keep(&key);
+        // The process ended before the answer to the PUT.
+        let leftover = CanaryLeftover { key, until: 0, version: None, written_at: None };
+        *store.record.lock().expect("not poisoned") = CanaryRecord { leftover: Some(leftover), is_readable: false };
+        assert_eq!(counts_after(&api, &store).await, (Outcome::Passed, 0), "{versioned}");
+    }
+}
+
+/// Outcome of a run of a new process, and the number of canaries after it.
+async fn counts_after(api: &FakeObjects, store: &Arc<FakeStore>) -> (Outcome, usize) {
+    let names = names();
+    let versioning = Some(if api.versioned { Versioning::Enabled } else { Versioning::Off });
+    let plan = CanaryPlan { versioning, ..CanaryPlan::new(&names, ServiceClock::new(Some(0))) };
+    let checked = run(api, &plan, &mut store.memory()).await;
+    (checked.outcome(), api.keys().len())
+}
+
+#[tokio::test]
+async fn no_canary_while_the_fate_of_the_last_is_unknown() {
+    let api = FakeObjects { refuses_list: true, versioned: true, ..FakeObjects::default() };
+    let store = Arc::new(FakeStore::default());
+    let leftover = CanaryLeftover { key: "lost".to_owned(), until: 0, version: None, written_at: None };
+    *store.record.lock().expect("not poisoned") = CanaryRecord { leftover: Some(leftover), is_readable: false };
+    assert_eq!(counts_after(&api, &store).await, (Outcome::Skipped, 0));
+    // Credentials that read canaries before are refused only objects that do not exist.
+    store.record.lock().expect("not poisoned").is_readable = true;
+    assert_eq!(counts_after(&api, &store).await, (Outcome::Passed, 0));
+}
+
+#[tokio::test]
+async fn canary_that_cannot_be_listed_is_not_written_unless_it_is_recorded() {
+    for (refuses_list, expected) in [(true, (Outcome::Skipped, 0)), (false, (Outcome::Passed, 0))] {
+        let api = FakeObjects { refuses_list, ..FakeObjects::default() };
+        let store = Arc::new(FakeStore { is_broken: true, ..FakeStore::default() });
+        assert_eq!(counts_after(&api, &store).await, expected);
+        assert_eq!(api.puts(), usize::from(!refuses_list));
+    }
+}
+
+#[tokio::test]
+async fn canary_is_deleted_as_null_version_when_versioning_is_suspended() {
+    for (versioning, version) in [(Versioning::Suspended, Some("null")), (Versioning::Off, None)] {
+        let (api, names) = (FakeObjects { names_no_version: true, ..FakeObjects::default() }, names());
+        let plan = CanaryPlan { versioning: Some(versioning), ..CanaryPlan::new(&names, ServiceClock::new(Some(0))) };
+        assert_eq!(run(&api, &plan, &mut CanaryMemory::default()).await.outcome(), Outcome::Passed);
+        assert_eq!(api.deleted(), [version.map(str::to_owned)], "{versioning:?}");
+    }
+}
+
+#[tokio::test]
+async fn commands_leave_a_bounded_number_of_canaries() {
+    for refuses_list in [false, true] {
+        let api = FakeObjects { refuses_delete: true, refuses_list, ..FakeObjects::default() };
+        for _ in 0..8 {
+            let names = CanaryNames::new("canary/", "node-7", "s3/backups", ProcessRole::OneShot, Uuid::new_v4());
+            let plan = CanaryPlan::new(&names, ServiceClock::new(Some(0)));
+            run(&api, &plan, &mut CanaryMemory::default()).await;
+        }
+        assert_eq!(api.keys().len(), if refuses_list { 0 } else { LOCKED_MAX });
+    }
+}
+
+#[tokio::test]
+async fn refused_put_mentions_headers_that_a_policy_may_demand() {
+    for (status, code, mentions) in [
+        (403, "AccessDenied", true),
+        (400, "InvalidRequest", true),
+        (403, "QuotaExceeded", false),
+        (403, "SignatureDoesNotMatch", false),
+        (500, "InternalError", false),
+    ] {
+        let api = FakeObjects::default();
+        api.next_puts.lock().expect("not poisoned").push_back(S3Failure::service(status, Some(code), None));
+        let checked = written(&api).await;
+        assert_eq!(message(&checked).contains("put_headers"), mentions, "{}", message(&checked));
     }
 }

@@ -1,6 +1,9 @@
 //! Validation of `[s3]`: credentials, canaries, lock proofs and listings.
 
+mod put_headers;
+
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{INTERVALS, Validated, absolute, duration, invalid, limited, location, one_of, secret_file_or_credential};
@@ -65,6 +68,8 @@ pub(super) fn access(raw: &[raw::S3Credentials]) -> Validated<Vec<S3AccessRule>>
                 .transpose()?,
             addressing,
             read_only: entry.read_only,
+            append_only: entry.append_only,
+            put_headers: Arc::new(put_headers::validate(&entry.put_headers)?),
         });
     }
     Ok(rules)

@@ -7,8 +7,8 @@ use uuid::Uuid;
 
 use super::configuration::Configuration;
 use super::{Input, Session};
-use crate::check::canary::{CanaryNames, ServiceClock, Swept, sweep, utc};
-use crate::check::object_canary::{CanaryPlan, Leftover, object_canary};
+use crate::check::canary::{CanaryNames, ServiceClock, Swept, Undeleted, sweep, utc};
+use crate::check::object_canary::{CanaryMemory, CanaryPlan, Resolved, object_canary};
 use crate::check::{CheckLog, Checked};
 use crate::driver::Depth;
 use crate::model::report::Finding;
@@ -29,8 +29,8 @@ pub(super) struct Canaries {
     /// Whether a canary may have been leaked, also by an earlier process. False once a sweep has looked for
     /// canaries and found none.
     may_have_leaked: bool,
-    /// Canary of this process that may still exist, for services that refuse to list it.
-    leftover: Option<Leftover>,
+    /// The canary that may still exist, for services that refuse to list it.
+    memory: CanaryMemory,
     /// The service's clock at the latest probe that read it.
     clock: ServiceClock,
 }
@@ -55,12 +55,15 @@ impl WrittenObject {
 
 impl Default for Canaries {
     fn default() -> Self {
-        let clock = ServiceClock::default();
-        Self { latest: None, removable_at: None, may_have_leaked: true, leftover: None, clock }
+        Self::new(CanaryMemory::default())
     }
 }
 
 impl Canaries {
+    pub(super) fn new(memory: CanaryMemory) -> Self {
+        Self { latest: None, removable_at: None, may_have_leaked: true, memory, clock: ServiceClock::default() }
+    }
+
     /// Whether a probe must write a canary.
     pub(super) fn is_due(&self, input: Input<'_>) -> bool {
         input.writes_nothing(input.settings.s3_canary.enabled, SECTION).is_none() && self.recent(input).is_none()
@@ -108,8 +111,17 @@ impl Canaries {
             }
             return;
         };
-        let versioned = configuration.may_have_versions();
         let retention = locks_by_default.then_some(settings.retention);
+        let rule = input.rule;
+        let plan = CanaryPlan {
+            names,
+            versioning: configuration.versioning,
+            retention,
+            clock: *clock,
+            in_use,
+            append_only: rule.is_some_and(|rule| rule.append_only),
+            sends_headers: rule.is_some_and(|rule| !rule.put_headers.is_empty()),
+        };
         if let Some(latest) = self.recent(input).filter(|latest| latest.retention == retention) {
             let mut detail = format!(
                 "written at {:.0}; the next one is due {} s after that",
@@ -118,7 +130,7 @@ impl Canaries {
             );
             let warnings = latest.warnings.clone();
             if self.removable_at.is_some_and(|at| at <= Instant::now()) {
-                match within(deadline, sweep(api, names, versioned, *clock, in_use)).await {
+                match within(deadline, remove_leftovers(api, &plan, &mut self.memory)).await {
                     Ok(_) => self.removable_at = None,
                     Err(failure) => detail = format!("{detail}; it was not removed yet: {failure}"),
                 }
@@ -127,12 +139,11 @@ impl Canaries {
             log.run(CheckName::WriteCanary, async { checked }).await;
             return;
         }
-        let plan = CanaryPlan { names, versioned, retention, clock: *clock, in_use };
         (self.latest, self.removable_at, self.may_have_leaked) = (None, None, true);
         let (mut is_clean, mut warnings) = (false, Vec::new());
-        let leftover = &mut self.leftover;
+        let memory = &mut self.memory;
         let writing = async {
-            let checked = object_canary(api, input.location, &plan, leftover, deadline).await;
+            let checked = object_canary(api, input.location, &plan, memory, deadline).await;
             is_clean = checked.outcome() == Outcome::Passed && checked.findings().is_empty();
             warnings = checked.findings().to_vec();
             checked
@@ -141,7 +152,7 @@ impl Canaries {
         self.may_have_leaked = !is_clean;
         if let Some(locked) = written {
             let (at, written_at, settings) = (Instant::now(), Timestamp::now(), settings.clone());
-            self.removable_at = locked.map(|key| at + clock.wait_until_past(key.until));
+            self.removable_at = locked.map(|until| at + clock.wait_until_past(until));
             self.latest = Some(WrittenObject { at, written_at, settings, retention, warnings });
         }
     }
@@ -152,20 +163,50 @@ impl Canaries {
     /// # Errors
     /// [`S3Failure`] when they cannot be listed or removed.
     pub(super) async fn remove_all(
-        &self,
+        &mut self,
         api: &dyn ObjectApi,
         names: &CanaryNames,
         location: &S3Location,
+        deadline: Duration,
     ) -> Result<Option<String>, S3Failure> {
         // In a bucket that never had versions, the only version of an object has an id too.
-        let swept = match (sweep(api, names, true, self.clock, None).await, &self.leftover) {
-            (Err(failure), Some(leftover)) if failure.is_refusal() => {
-                leftover.remove(api, names).await?;
-                Swept::default()
-            }
-            (swept, _) => swept?,
+        let plan = CanaryPlan::new(names, self.clock);
+        if let Err(why) = self.memory.load(deadline).await {
+            tracing::debug!(why, "the record of a canary was not read");
+        }
+        let why = match remove_leftovers(api, &plan, &mut self.memory).await? {
+            Leftovers::Listed(swept) => remaining(&swept, names),
+            Leftovers::Remembered { key, until, resolved } => still_there(&key, until, resolved),
         };
-        Ok(remaining(&swept).map(|why| format!("a canary in {location} {why}; it must be removed manually")))
+        Ok(why.map(|why| format!("a canary in {location} {why}; it must be removed manually")))
+    }
+}
+
+/// Leftover canaries after their removal.
+enum Leftovers {
+    Listed(Box<Swept>),
+    /// The service refuses the listing.
+    Remembered {
+        key: String,
+        until: i64,
+        resolved: Resolved,
+    },
+}
+
+/// Removes leftover canaries, or the remembered one where the service refuses to list them.
+async fn remove_leftovers(
+    api: &dyn ObjectApi,
+    plan: &CanaryPlan<'_>,
+    memory: &mut CanaryMemory,
+) -> Result<Leftovers, S3Failure> {
+    match sweep(api, plan.names, plan.may_have_versions(), plan.clock, plan.in_use).await {
+        Err(failure) if failure.is_refusal() => {
+            let Some(leftover) = memory.leftover() else { return Err(failure) };
+            let (key, until) = (leftover.key.clone(), leftover.until);
+            let resolved = memory.resolve(api, plan).await?;
+            Ok(Leftovers::Remembered { key, until, resolved })
+        }
+        swept => swept.map(|swept| Leftovers::Listed(Box::new(swept))),
     }
 }
 
@@ -182,16 +223,35 @@ fn unknown_lock(location: &S3Location, reason: Reason, why: Option<&str>) -> Fin
 }
 
 /// Describes what a sweep could not remove.
-fn remaining(swept: &Swept) -> Option<String> {
+fn remaining(swept: &Swept, names: &CanaryNames) -> Option<String> {
     if let Some(key) = &swept.overlong {
-        return Some(format!("is locked for longer than requested: {key}"));
+        return Some(overlong(key));
     }
-    if let Some((key, failure)) = &swept.undeletable {
-        return Some(format!("was not deleted ({failure}): {key}"));
+    if let Some(Undeleted { key, failure, .. }) = swept.undeletable.as_ref().or(swept.refused.as_ref()) {
+        return Some(undeleted(&names.text(key), failure));
     }
-    if let Some(failure) = &swept.refused {
-        return Some(format!("was not deleted ({failure})"));
+    swept.locked.iter().map(|key| key.until).max().map(locked)
+}
+
+/// Describes why a remembered canary remains.
+fn still_there(key: &str, until: i64, resolved: Resolved) -> Option<String> {
+    match resolved {
+        Resolved::Gone => None,
+        Resolved::Locked => Some(locked(until)),
+        Resolved::LockedLonger => Some(overlong(key)),
+        Resolved::Undeletable(failure) => Some(undeleted(key, &failure)),
+        Resolved::Unknown => Some(format!("may remain: {key}")),
     }
-    let until = swept.locked.iter().map(|key| key.until).max()?;
-    Some(format!("is locked until {}", utc(until)))
+}
+
+fn locked(until: i64) -> String {
+    format!("is locked until {}", utc(until))
+}
+
+fn overlong(key: &str) -> String {
+    format!("is locked for longer than requested: {key}")
+}
+
+fn undeleted(key: &str, failure: &S3Failure) -> String {
+    format!("was not deleted ({failure}): {key}")
 }

@@ -24,11 +24,6 @@ pub(super) struct Configuration {
 }
 
 impl Configuration {
-    /// Whether the bucket has or may have versions.
-    pub(super) fn may_have_versions(&self) -> bool {
-        self.versioning != Some(Versioning::Off)
-    }
-
     /// Whether nothing can be locked: object lock is known to be absent, or versioning, which it needs, to be off.
     pub(super) fn cannot_lock(&self) -> bool {
         self.lock.as_ref().is_some_and(|lock| !lock.is_enabled())

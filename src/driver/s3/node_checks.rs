@@ -8,11 +8,12 @@ use super::Input;
 use super::canaries::Canaries;
 use crate::check::bucket::bucket;
 use crate::check::canary::CanaryNames;
+use crate::check::object_canary::CanaryMemory;
 use crate::check::tcp_reachable::tcp_connect;
 use crate::check::{CheckLog, Checked};
 use crate::driver::Host;
 use crate::model::report::Finding;
-use crate::model::{CheckName, Reason, S3Location};
+use crate::model::{CheckName, Reason, S3Location, TargetId};
 use crate::s3::aws::{AwsBucket, BucketConnector, RequestCounter};
 use crate::s3::{BucketUsage, S3Failure, within};
 
@@ -29,12 +30,14 @@ pub(super) struct NodeChecks {
 }
 
 impl NodeChecks {
-    pub(super) fn new(location: &S3Location, host: &Arc<Host>) -> Self {
+    pub(super) fn new(target: TargetId, location: &S3Location, host: &Arc<Host>) -> Self {
+        let store = host.canaries.clone();
+        let memory = store.map_or_else(CanaryMemory::default, |store| CanaryMemory::new(target, store));
         Self {
             connector: BucketConnector::new(location.clone(), &host.buckets),
             host: host.clone(),
             instance: Uuid::new_v4(),
-            canaries: Canaries::default(),
+            canaries: Canaries::new(memory),
         }
     }
 
@@ -92,11 +95,12 @@ impl NodeChecks {
     /// Removes all canaries of this node. Returns a remark if one may remain.
     pub(super) async fn remove_canaries(&mut self, input: Input<'_>) -> Option<String> {
         let names = self.names(input).await;
+        let deadline = input.settings.probe.deadline;
         let removing = async {
             let api = self.connector.connect(input.rule).await?;
-            self.canaries.remove_all(&api, &names, input.location).await
+            self.canaries.remove_all(&api, &names, input.location, deadline).await
         };
-        match within(input.settings.probe.deadline, removing).await {
+        match within(deadline, removing).await {
             Ok(remark) => remark,
             Err(failure) => Some(format!(
                 "{}: a canary may remain, because removing it failed ({failure}): look below {}",

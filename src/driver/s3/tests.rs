@@ -66,10 +66,42 @@ async fn locked_canary_is_removable_at_the_end_of_its_retention_and_remains_unti
     canaries.write_if_due(&session, input, &configuration(Some(retention)), None, &mut log).await;
     let wait = canaries.removable_at().expect("locked").saturating_duration_since(Instant::now());
     assert!((55..=65).contains(&wait.as_secs()), "{wait:?}");
-    let remark = canaries.remove_all(&session.api, &session.names, &location).await.expect("swept");
+    let remark =
+        canaries.remove_all(&session.api, &session.names, &location, Duration::from_secs(5)).await.expect("swept");
     assert!(remark.is_some_and(|remark| remark.contains("is locked until 2")));
     session.api.clear();
-    assert_eq!(canaries.remove_all(&session.api, &session.names, &location).await, Ok(None));
+    assert_eq!(canaries.remove_all(&session.api, &session.names, &location, Duration::from_secs(5)).await, Ok(None));
+}
+
+#[tokio::test]
+async fn locked_canary_is_removed_after_its_retention_when_listing_is_refused() {
+    let (location, mut settings) = (location(), settings());
+    settings.s3_canary.retention = Duration::ZERO;
+    let input = Input::new(&location, &settings, Depth::Routine);
+    let retention = DefaultRetention { mode: LockMode::Compliance, length: RetentionLength::Days(30) };
+    let api = FakeObjects { refuses_list: true, versioned: true, ..FakeObjects::default() };
+    let (mut canaries, session) = (Canaries::default(), session(api));
+    for remaining in [1, 0] {
+        let mut log = CheckLog::new(&PLAN[..1], Duration::MAX);
+        canaries.write_if_due(&session, input, &configuration(Some(retention)), None, &mut log).await;
+        assert_eq!(session.api.keys().len(), remaining, "{:?}", log.finish());
+        let wait = canaries.removable_at().map(|at| at.saturating_duration_since(Instant::now()));
+        tokio::time::sleep(wait.unwrap_or_default()).await;
+    }
+}
+
+#[tokio::test]
+async fn remembered_canary_is_removed_with_its_target() {
+    let (location, settings) = (location(), settings());
+    let input = Input::new(&location, &settings, Depth::Routine);
+    let api = FakeObjects { refuses_list: true, ..FakeObjects::default() };
+    api.next_deletes.lock().expect("a lock").push_back(S3Failure::service(500, Some("InternalError"), None));
+    let (mut canaries, session) = (Canaries::default(), session(api));
+    let mut log = CheckLog::new(&PLAN[..1], Duration::MAX);
+    canaries.write_if_due(&session, input, &configuration(None), None, &mut log).await;
+    assert_eq!(session.api.keys().len(), 1);
+    let removed = canaries.remove_all(&session.api, &session.names, &location, Duration::from_secs(5)).await;
+    assert_eq!((removed, session.api.keys()), (Ok(None), Vec::new()));
 }
 
 #[tokio::test]

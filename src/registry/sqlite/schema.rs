@@ -110,6 +110,13 @@ const STEPS: &[&str] = &[
     ) STRICT;
     INSERT INTO generation VALUES (lower(hex(randomblob(16))), 0);
     ",
+    // What may remain of a target's canary objects, as one document.
+    "
+    CREATE TABLE target_canary (
+        target_id TEXT NOT NULL PRIMARY KEY REFERENCES target (id) ON DELETE CASCADE,
+        record    TEXT NOT NULL CHECK (json_valid(record))
+    ) STRICT, WITHOUT ROWID;
+    ",
 ];
 
 /// Returns the schema of an open file.

@@ -1,5 +1,6 @@
 //! Calls on one bucket, through the SDK.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -50,6 +51,8 @@ pub struct AwsBucket {
     clock: ServiceDate,
     requests: RequestCounter,
     exposed: Option<PathBuf>,
+    /// Headers of each PUT of an object.
+    pub(super) put_headers: Arc<BTreeMap<String, String>>,
 }
 
 impl AwsBucket {
@@ -58,6 +61,7 @@ impl AwsBucket {
         location: &S3Location,
         stats: StatsParameter,
         requests: RequestCounter,
+        put_headers: Arc<BTreeMap<String, String>>,
     ) -> Self {
         Self {
             client: connected.client,
@@ -67,6 +71,7 @@ impl AwsBucket {
             clock: ServiceDate::default(),
             requests,
             exposed: connected.exposed,
+            put_headers,
         }
     }
 

@@ -53,7 +53,8 @@ pub async fn answering(answers: impl IntoIterator<Item = String>) -> (AwsBucket,
         .endpoint_url(endpoint)
         .build();
     let client = SigningClient { client: aws_sdk_s3::Client::from_conf(config), credentials, exposed: None };
-    (AwsBucket::new(client, &location, StatsParameter::new(&location), RequestCounter::default()), heads)
+    let (stats, requests) = (StatsParameter::new(&location), RequestCounter::default());
+    (AwsBucket::new(client, &location, stats, requests, Arc::default()), heads)
 }
 
 /// Formats an answer. The first line of `head` is the status, and the others are headers.

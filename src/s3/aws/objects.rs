@@ -15,6 +15,7 @@ use super::bucket::{AwsBucket, lock_mode};
 use super::errors::failure;
 use super::xml::RequireWellFormedXml;
 use crate::model::cause::innermost_cause;
+use crate::s3::pages::MARKER_LIMIT_BYTES;
 use crate::s3::{ListedVersion, ObjectApi, Retention, S3Failure, StoredVersion};
 
 /// Adds the MD5 digest of the body, in place of the CRC32 of the SDK. A request that changes a retention needs a digest
@@ -40,9 +41,18 @@ impl ObjectApi for AwsBucket {
                 .object_lock_mode(ObjectLockMode::from(mode.as_str()))
                 .object_lock_retain_until_date(DateTime::from_secs(until)),
         };
-        let answer =
-            self.instrumented(put.body(ByteStream::from(content)).customize()).send().await.map_err(failure)?;
-        Ok(answer.version_id().map(str::to_owned))
+        let headers = self.put_headers.clone();
+        let answer = self
+            .instrumented(put.body(ByteStream::from(content)).customize())
+            .mutate_request(move |request| {
+                for (name, value) in headers.iter() {
+                    request.headers_mut().insert(name.clone(), value.clone());
+                }
+            })
+            .send()
+            .await
+            .map_err(failure)?;
+        version_id(answer.version_id())
     }
 
     async fn get(&self, key: &str, version: Option<&str>) -> Result<Bytes, S3Failure> {
@@ -58,7 +68,8 @@ impl ObjectApi for AwsBucket {
         let mode = answer.object_lock_mode().and_then(|mode| lock_mode(mode.as_str()));
         let until = answer.object_lock_retain_until_date().map(DateTime::secs);
         let retention = mode.zip(until).map(|(mode, until)| Retention { mode, until });
-        Ok(StoredVersion { retention, modified: answer.last_modified().map(DateTime::secs) })
+        let version = version_id(answer.version_id())?;
+        Ok(StoredVersion { version, retention, modified: answer.last_modified().map(DateTime::secs) })
     }
 
     async fn delete(
@@ -124,5 +135,55 @@ impl ObjectApi for AwsBucket {
         let versions = answer.versions().iter().filter_map(version);
         let markers = answer.delete_markers().iter();
         Ok(versions.chain(markers.filter_map(|it| listed(it.key(), it.version_id(), it.last_modified()))).collect())
+    }
+}
+
+/// Returns a version ID, unless it is longer than one can be.
+fn version_id(named: Option<&str>) -> Result<Option<String>, S3Failure> {
+    match named {
+        Some(version) if version.len() > MARKER_LIMIT_BYTES => {
+            Err(S3Failure::NotS3("its version ID is longer than one can be".to_owned()))
+        }
+        named => Ok(named.filter(|version| !version.is_empty()).map(str::to_owned)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::s3::aws::fake_service::{answer, answering};
+
+    /// Puts an object with these headers. Returns the head of the request, and the result of an answer with this
+    /// version ID.
+    async fn put(headers: &[(&str, &str)], version: &str) -> (String, Result<Option<String>, S3Failure>) {
+        let (mut bucket, heads) = answering([answer(&format!("200 OK\nx-amz-version-id: {version}"), "")]).await;
+        let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        bucket.put_headers = Arc::new(headers);
+        let result = bucket.put("key", Bytes::from_static(b"content"), None).await;
+        let head = heads.lock().expect("no panic").remove(0);
+        (head, result)
+    }
+
+    #[tokio::test]
+    async fn configured_headers_are_sent_and_signed_with_each_object() {
+        let (encryption, acl) = ("x-amz-server-side-encryption", "x-amz-acl");
+        let (request, result) = put(&[(encryption, "aws:kms"), (acl, "bucket-owner-full-control")], "v1").await;
+        assert_eq!(result, Ok(Some("v1".to_owned())));
+        for header in ["x-amz-server-side-encryption: aws:kms\r\n", "x-amz-acl: bucket-owner-full-control\r\n"] {
+            assert!(request.contains(header), "{request}");
+        }
+        let signed = request.split_once("signedheaders=").and_then(|(_, rest)| rest.split_once(',')).expect("signed").0;
+        assert!([encryption, acl].iter().all(|name| signed.split(';').any(|found| found == *name)), "{signed}");
+        let (request, _) = put(&[], "v1").await;
+        assert!(!request.contains(encryption) && !request.contains(acl), "{request}");
+    }
+
+    #[tokio::test]
+    async fn version_id_that_is_longer_than_one_can_be_is_refused() {
+        let longest = "v".repeat(MARKER_LIMIT_BYTES);
+        assert_eq!(put(&[], &longest).await.1, Ok(Some(longest.clone())));
+        assert!(matches!(put(&[], &format!("{longest}v")).await.1, Err(S3Failure::NotS3(_))));
     }
 }

@@ -99,6 +99,8 @@ async fn service_address_is_that_of_the_requests() {
         ca_bundle: None,
         addressing,
         read_only: false,
+        append_only: false,
+        put_headers: Arc::default(),
     };
     let (path, host) = (S3Addressing::Path, S3Addressing::Virtual);
     for (location, addressing, expected) in [

@@ -1,7 +1,7 @@
 //! Files of older and newer schemas.
 
 use super::*;
-use crate::model::SpecFields;
+use crate::model::{CanaryRecord, SpecFields};
 use crate::registry::TypeChange;
 use crate::registry::limits::TARGET_METADATA_MAX_BYTES;
 
@@ -72,10 +72,13 @@ async fn every_older_schema_is_upgraded_with_its_content() {
         let change = Change::ModifyType { id: kept.id, change, now: crate::registry::fixtures::at(3) };
         let changed = registry.change(&change).await.expect("changed");
         registry.add_transitions(vec![transition(second.target.id, 1, Status::Available)]).await.expect("added");
+        let canary = CanaryRecord { is_readable: true, ..CanaryRecord::default() };
+        registry.put_canary_record(second.target.id, canary.clone()).await.expect("written");
         close(store, registry).await;
         let (_store, registry) = open(&path);
         assert_eq!(registry.snapshot().targets(), changed.targets());
         let second = snapshot.targets()[1].clone();
+        assert_eq!(registry.canary_record(second.target.id).await, Ok(Some(canary)));
         assert_eq!(registry.transitions(second.target.id).await.expect("read").len(), 1);
         registry.change(&Change::DeleteTarget(second.target.id)).await.expect("deleted");
         assert_eq!(registry.transitions(second.target.id).await.expect("read"), [], "rows still refer to the target");
