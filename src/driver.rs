@@ -187,7 +187,7 @@ pub trait Driver: Send {
 pub fn for_spec(target: &Target, host: &Arc<Host>) -> Box<dyn Driver> {
     match &target.spec {
         TargetSpec::Nfs(spec) => {
-            Box::new(nfs::NfsDriver::new(target.id, spec.export.clone(), target.mount_name.clone(), host.clone()))
+            Box::new(nfs::NfsDriver::new(target.id, spec.clone(), target.mount_name.clone(), host.clone()))
         }
         TargetSpec::S3(spec) => Box::new(s3::S3Driver::new(target.id, spec.location.clone(), spec.immutable, host)),
     }

@@ -21,6 +21,7 @@ pub mod project;
 pub mod reason;
 pub mod registry_url;
 pub mod report;
+pub mod secret_ref;
 pub mod settings;
 pub mod target;
 pub mod target_spec;

@@ -27,8 +27,8 @@ pub struct NewTarget {
     pub spec: TargetSpec,
     /// Name of the first target type. Without it, the export is the name.
     pub type_name: Option<String>,
-    /// Whether the target becomes the default.
-    pub is_default: bool,
+    /// Whether the target becomes the default. `None` if it becomes it only where there is none.
+    pub is_default: Option<bool>,
     /// Metadata of the target.
     pub metadata: BTreeMap<String, String>,
     /// The user who creates it, if authentication names one.
@@ -52,9 +52,10 @@ impl Agent {
     /// and does not stop the others.
     pub async fn declare_targets(&self, declared: &[DeclaredTarget]) {
         for DeclaredTarget { spec, type_name, is_default, metadata } in declared {
-            let export = spec.export();
-            let exists =
-                |view: &Arc<TargetView>| view.target.spec.kind() == spec.kind() && view.target.spec.export() == export;
+            let (export, identity) = (spec.export(), spec.identity());
+            let exists = |view: &Arc<TargetView>| {
+                view.target.spec.kind() == spec.kind() && view.target.spec.identity() == identity
+            };
             if self.view().targets.iter().any(exists) {
                 continue;
             }
@@ -147,7 +148,7 @@ impl Agent {
             name: type_name.unwrap_or_else(|| spec.export()),
             description: None,
             is_public: true,
-            is_default,
+            is_default: is_default == Some(true),
             user_id,
             created_at: now,
             updated_at: None,
@@ -159,13 +160,13 @@ impl Agent {
             id,
             mount_name: MountName::derive(&spec, self.settings().mounts.path_key)?,
             spec,
-            is_default,
+            is_default: is_default == Some(true),
             created_at: now,
             updated_at: now,
             version: VERSION.to_owned(),
             metadata,
         };
-        Ok(Change::CreateTarget { target, first_type })
+        Ok(Change::CreateTarget { target, first_type, declines_default: is_default == Some(false) })
     }
 
     /// Longest duration of a requested probe. The running probe may have to end first.

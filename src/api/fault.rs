@@ -104,6 +104,7 @@ fn of_refusal(refusal: &Refusal) -> StatusCode {
         | Refusal::DefaultTypeStays { .. }
         | Refusal::PublicWithProjects => StatusCode::BAD_REQUEST,
         Refusal::MountPathTaken { .. }
+        | Refusal::StorageTaken { .. }
         | Refusal::TypeNameTaken { .. }
         | Refusal::DefaultInUse(_)
         | Refusal::LastType { .. }

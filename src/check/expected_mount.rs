@@ -102,7 +102,8 @@ mod tests {
         let export = NfsExport::parse("nas:/b").expect("an export");
         let mapped_export = NfsExport::parse("10.0.0.9:/b").expect("an export");
         let name =
-            MountName::derive(&TargetSpec::Nfs(NfsTarget { export: export.clone() }), PathKey::Path).expect("a name");
+            MountName::derive(&TargetSpec::Nfs(NfsTarget { export: export.clone(), options: None }), PathKey::Path)
+                .expect("a name");
         let root = Path::new("/m");
         let path = name.below(root);
         let mut addresses = ServerAddresses::default();

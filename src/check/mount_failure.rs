@@ -185,7 +185,7 @@ pub(super) fn command_failure<T>(error: &CommandError) -> Checked<T> {
 
 /// Describes the options that may have caused the message. Empty if none may.
 fn unmet_demands(words: &str, options: &NfsOptions) -> String {
-    let text = options.to_string();
+    let text = options.as_str();
     // The last one of a name counts.
     let mut names = HashSet::new();
     let in_force: Vec<&str> =

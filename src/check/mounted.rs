@@ -112,7 +112,8 @@ async fn own_mount(
         .detail(format!("{} as {} with {}", entry.source, entry.fs_type, entry.super_options))
         .and(writable(expected.path, entry))
         .with_warnings(stacked_warning(expected.path, stacked))
-        .with_warnings(hard_warning(expected.path, entry));
+        .with_warnings(hard_warning(expected.path, entry))
+        .with_warnings(options_warning(expected.path, entry, options));
     match expected.former_server(entry) {
         Some(old) => checked.and(former_server(expected, old, options, deadline).await),
         None => checked,
@@ -182,6 +183,20 @@ fn hard_warning(path: &Path, entry: &MountEntry) -> Option<Finding> {
             format!(
                 "the mount at {} is a hard mount: every process that uses it, backups included, waits as long as its server is down; unless you want that, add soft, timeo= and retrans= to the NFS options and mount it again",
                 path.display()
+            ),
+        )
+    })
+}
+
+fn options_warning(path: &Path, entry: &MountEntry, options: &NfsOptions) -> Option<Finding> {
+    let differences = options.differences(&entry.super_options);
+    (!differences.is_empty()).then(|| {
+        let path = path.display();
+        Finding::new(
+            Reason::MountOptionsDiffer,
+            format!(
+                "the mount at {path} has {}: after backups have ended, `umount {path}`; the agent then mounts the export with its options",
+                differences.join(", ")
             ),
         )
     })

@@ -15,6 +15,9 @@ pub enum NewTargetArguments {
     Nfs {
         /// host:/path
         export: String,
+        /// Mount options, as in nfs(5) [default: those of the configuration]
+        #[arg(long, value_name = "OPTIONS")]
+        nfs_mount_opts: Option<String>,
         /// Options of every kind.
         #[command(flatten)]
         common: NewTargetOptions,
@@ -30,6 +33,9 @@ pub enum NewTargetArguments {
         /// Require that the bucket protects backups by object lock
         #[arg(long)]
         immutable: bool,
+        /// URL of the secret that contains its credentials
+        #[arg(long, value_name = "URL")]
+        secret_ref: Option<String>,
         /// Options of every kind.
         #[command(flatten)]
         common: NewTargetOptions,
@@ -54,20 +60,22 @@ impl NewTargetArguments {
     /// Returns the request.
     pub(super) fn into_body(self) -> NewTarget {
         let (specific, NewTargetOptions { name, default, metadata }) = match self {
-            Self::Nfs { export, common } => {
+            Self::Nfs { export, nfs_mount_opts, common } => {
                 let specific = NewTarget {
                     kind: Some(TargetKind::Nfs.to_string()),
                     filesystem_export: Some(export),
+                    nfs_mount_opts,
                     ..NewTarget::default()
                 };
                 (specific, common)
             }
-            Self::S3 { endpoint, bucket, immutable, common } => {
+            Self::S3 { endpoint, bucket, immutable, secret_ref, common } => {
                 let specific = NewTarget {
                     kind: Some(TargetKind::S3.to_string()),
                     s3_endpoint_url: endpoint,
                     s3_bucket: Some(bucket),
                     immutable: Some(immutable),
+                    secret_ref,
                     ..NewTarget::default()
                 };
                 (specific, common)
@@ -131,9 +139,10 @@ impl CheckArguments {
     pub(super) fn into_spec(self) -> anyhow::Result<(TargetSpec, CheckOptions)> {
         Ok(match self {
             Self::Nfs { export, no_mount, options } => (nfs(&export)?, CheckOptions { no_mount, ..options }),
-            Self::S3 { location, immutable, options } => {
-                (TargetSpec::S3(S3Target { location: S3Location::parse(&location)?, immutable }), options)
-            }
+            Self::S3 { location, immutable, options } => (
+                TargetSpec::S3(S3Target { location: S3Location::parse(&location)?, immutable, secret_ref: None }),
+                options,
+            ),
         })
     }
 }
@@ -165,14 +174,18 @@ impl MountPathArguments {
             Self::Nfs { export } => nfs(export),
             Self::S3 { url, bucket } => {
                 let endpoint = if url.is_empty() { None } else { Some(S3Endpoint::parse(url)?) };
-                Ok(TargetSpec::S3(S3Target { location: S3Location::new(endpoint, bucket)?, immutable: false }))
+                Ok(TargetSpec::S3(S3Target {
+                    location: S3Location::new(endpoint, bucket)?,
+                    immutable: false,
+                    secret_ref: None,
+                }))
             }
         }
     }
 }
 
 fn nfs(export: &str) -> anyhow::Result<TargetSpec> {
-    Ok(TargetSpec::Nfs(NfsTarget { export: NfsExport::parse(export)? }))
+    Ok(TargetSpec::Nfs(NfsTarget { export: NfsExport::parse(export)?, options: None }))
 }
 
 #[cfg(test)]

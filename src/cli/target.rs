@@ -48,6 +48,15 @@ pub enum Command {
         /// Endpoint with a different scheme
         #[arg(long, value_name = "URL")]
         endpoint: Option<String>,
+        /// Mount options of an NFS target; "" removes them
+        #[arg(long, value_name = "OPTIONS")]
+        nfs_mount_opts: Option<String>,
+        /// URL of the secret that contains the credentials of an S3 target; "" removes it
+        #[arg(long, value_name = "URL")]
+        secret_ref: Option<String>,
+        /// Name of its first target type
+        #[arg(long, value_name = "TYPE")]
+        name: Option<String>,
         /// Metadata entry; may be repeated
         #[arg(long = "metadata", value_name = "KEY=VALUE", value_parser = metadata_entry)]
         metadata: Vec<(String, String)>,
@@ -113,11 +122,23 @@ pub fn run(access: ConnectionOptions, command: Command) -> anyhow::Result<ExitSt
                 let body = NewTargetBody { backup_target: create.into_body() };
                 change(&client, Method::POST, "/backup_targets", &body).await
             }
-            Command::Modify { target, immutable, endpoint, metadata, purge_metadata } => {
+            Command::Modify {
+                target,
+                immutable,
+                endpoint,
+                nfs_mount_opts,
+                secret_ref,
+                name,
+                metadata,
+                purge_metadata,
+            } => {
                 let id = resolve(&client, &target).await?.id;
                 let backup_target = TargetUpdate {
                     immutable,
                     s3_endpoint_url: endpoint,
+                    nfs_mount_opts,
+                    secret_ref,
+                    name,
                     metadata: metadata.into_iter().collect(),
                     purge_metadata: purge_metadata.then_some(true),
                     ..TargetUpdate::default()

@@ -23,6 +23,8 @@ pub(super) struct Target {
     pub(super) s3_endpoint_url: Option<Spanned<String>>,
     pub(super) s3_bucket: Option<Spanned<String>>,
     pub(super) immutable: Option<Spanned<bool>>,
+    pub(super) nfs_mount_opts: Option<Spanned<String>>,
+    pub(super) secret_ref: Option<Spanned<String>>,
     pub(super) btt_name: Option<Spanned<String>>,
     pub(super) is_default: Option<Spanned<bool>>,
     #[serde(default)]
@@ -45,10 +47,18 @@ pub(super) fn validate(raw: &[Target], path_key: PathKey) -> Validated<Vec<Decla
             return Err(invalid(&entry.kind, "[[target]]", problem));
         }
         if let Some(is_default) = entry.is_default.as_ref().filter(|is_default| *is_default.get_ref())
-            && declared.iter().any(|other| other.is_default)
+            && declared.iter().any(|other| other.is_default == Some(true))
         {
             let problem = "another [[target]] is the default already; expected exactly one default";
             return Err(InvalidValue::new(is_default.span(), "[[target]] is_default", problem));
+        }
+        if let Some(other) = declared.iter().find(|other| other.spec.identity() == target.spec.identity()) {
+            let problem = format!(
+                "{} is the same storage as {}; expected one entry for it",
+                target.spec.export(),
+                other.spec.export()
+            );
+            return Err(invalid(&entry.kind, "[[target]]", problem));
         }
         names.push((name, target.spec.export()));
         declared.push(target);
@@ -66,6 +76,8 @@ fn target(raw: &Target) -> Validated<DeclaredTarget> {
         s3_endpoint_url: value(&raw.s3_endpoint_url),
         s3_bucket: value(&raw.s3_bucket),
         immutable: value(&raw.immutable),
+        nfs_mount_opts: value(&raw.nfs_mount_opts),
+        secret_ref: value(&raw.secret_ref),
     })
     .map_err(|SpecError { field, problem }| {
         let at = match field {
@@ -74,6 +86,8 @@ fn target(raw: &Target) -> Validated<DeclaredTarget> {
             SpecField::S3EndpointUrl => raw.s3_endpoint_url.as_ref().map(Spanned::span),
             SpecField::S3Bucket => raw.s3_bucket.as_ref().map(Spanned::span),
             SpecField::Immutable => raw.immutable.as_ref().map(Spanned::span),
+            SpecField::NfsMountOpts => raw.nfs_mount_opts.as_ref().map(Spanned::span),
+            SpecField::SecretRef => raw.secret_ref.as_ref().map(Spanned::span),
         };
         // A missing key has no position, so the error names that of `type`.
         let at = at.unwrap_or_else(|| raw.kind.span());
@@ -89,10 +103,5 @@ fn target(raw: &Target) -> Validated<DeclaredTarget> {
     {
         return Err(invalid(name, "[[target]] btt_name", problem));
     }
-    Ok(DeclaredTarget {
-        spec,
-        type_name: value(&raw.btt_name),
-        is_default: value(&raw.is_default).unwrap_or(false),
-        metadata,
-    })
+    Ok(DeclaredTarget { spec, type_name: value(&raw.btt_name), is_default: value(&raw.is_default), metadata })
 }

@@ -23,7 +23,7 @@ use crate::check::mount_traffic::TrafficHistory;
 use crate::check::server_addresses::ServerAddresses;
 use crate::model::report::MountMode;
 use crate::model::settings::AgentSettings;
-use crate::model::{MountName, NfsExport, Outcome, TargetId};
+use crate::model::{MountName, NfsExport, NfsOptions, NfsTarget, Outcome, TargetId};
 use crate::sys::Lane;
 use mounted::VerifiedCanary;
 use unmount::join_remarks;
@@ -33,6 +33,8 @@ use wire::GrantedExport;
 pub struct NfsDriver {
     target: TargetId,
     export: NfsExport,
+    /// Mount options of the target itself.
+    options: Option<NfsOptions>,
     name: MountName,
     host: Arc<Host>,
     /// Whether the last probe passed. A suspect target must not queue in front of a healthy one.
@@ -57,10 +59,11 @@ struct MountLocation {
 impl NfsDriver {
     /// Creates the driver of a target that was never probed.
     #[must_use]
-    pub fn new(target: TargetId, export: NfsExport, name: MountName, host: Arc<Host>) -> Self {
+    pub fn new(target: TargetId, spec: NfsTarget, name: MountName, host: Arc<Host>) -> Self {
         Self {
             target,
-            export,
+            export: spec.export,
+            options: spec.options,
             name,
             host,
             lane: Lane::Suspect,
@@ -70,6 +73,11 @@ impl NfsDriver {
             probed_mount: None,
             traffic: TrafficHistory::default(),
         }
+    }
+
+    /// The mount options: the target's own, or else those that the configuration has for its export.
+    fn options<'a>(&'a self, settings: &'a AgentSettings) -> &'a NfsOptions {
+        self.options.as_ref().unwrap_or_else(|| settings.mounts.options_for(&self.export))
     }
 
     /// The kernel's id of the mount at the mount path, of any file system. `None` if nothing is mounted there.
@@ -94,7 +102,7 @@ impl NfsDriver {
             export: &self.export,
             mapped_export: &location.mapped_export,
             addresses: &self.addresses,
-            port: settings.mounts.options_for(&self.export).port(),
+            port: self.options(settings).port(),
             root: &settings.mounts.root,
             name: &self.name,
             path: &location.path,

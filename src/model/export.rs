@@ -62,6 +62,14 @@ fn is_host(host: &str) -> bool {
         && host.split('.').all(|label| !label.is_empty() && !label.starts_with('-'))
 }
 
+/// Returns the host in the spelling that all its spellings share.
+fn canonical_host(host: &str) -> String {
+    match unbracketed(host).parse::<Ipv6Addr>() {
+        Ok(address) => format!("[{address}]"),
+        Err(_) => host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase(),
+    }
+}
+
 fn is_host_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_')
 }

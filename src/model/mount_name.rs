@@ -147,12 +147,16 @@ mod tests {
     use proptest::prelude::*;
 
     fn nfs(text: &str) -> TargetSpec {
-        TargetSpec::Nfs(NfsTarget { export: NfsExport::parse(text).expect(text) })
+        TargetSpec::Nfs(NfsTarget { export: NfsExport::parse(text).expect(text), options: None })
     }
 
     fn s3(endpoint: Option<&str>, bucket: &str) -> TargetSpec {
         let endpoint = endpoint.map(|url| S3Endpoint::parse(url).expect(url));
-        TargetSpec::S3(S3Target { location: S3Location::new(endpoint, bucket).expect(bucket), immutable: false })
+        TargetSpec::S3(S3Target {
+            location: S3Location::new(endpoint, bucket).expect(bucket),
+            immutable: false,
+            secret_ref: None,
+        })
     }
 
     #[test]

@@ -3,7 +3,10 @@
 //! The network probes must use the same version and ports as the mount, so this module parses those
 //! options. All other options are passed on unchanged.
 
-use std::fmt;
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+
+use super::line::is_invisible;
 
 /// Default port of an NFS server (RFC 7530 §3.1; common NFSv3 servers use it too).
 pub const NFS_PORT: u16 = 2049;
@@ -15,6 +18,12 @@ pub const OPTIONS_MAX_BYTES: usize = 4095;
 /// works.
 const REFUSED: &[&str] =
     &["remount", "bind", "rbind", "move", "fg", "bg", "suid", "dev", "user", "users", "owner", "group"];
+
+/// Values of `timeo` that the kernel keeps, in tenths of a second: up to `NFS_MAX_TCP_TIMEOUT` (`fs/nfs/internal.h`).
+const TIMEO_KEPT: RangeInclusive<u32> = 1..=6000;
+
+/// Security flavours that the kernel shows as they were given.
+const SEC_KEPT: [&str; 4] = ["sys", "krb5", "krb5i", "krb5p"];
 
 /// NFS version that the options select.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,8 +50,10 @@ impl NfsVersion {
 /// Error in NFS mount options.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NfsOptionsError {
-    /// White space or a control character.
-    #[error("mount options contain white space or a control character; expected a comma-separated list as in nfs(5)")]
+    /// White space or an invisible character.
+    #[error(
+        "mount options contain white space or an invisible character; expected a comma-separated list as in nfs(5)"
+    )]
     Character,
     /// Longer than mount(2) accepts.
     #[error("mount options have {0} bytes; expected at most {OPTIONS_MAX_BYTES}")]
@@ -79,10 +90,10 @@ impl NfsOptions {
     /// Parses and validates options in the syntax of nfs(5).
     ///
     /// # Errors
-    /// [`NfsOptionsError`] for white space, text that is too long, an invalid port or version, or an
+    /// [`NfsOptionsError`] for white space or invisible characters, text that is too long, an invalid port or version, or an
     /// option that is not allowed.
     pub fn parse(text: &str) -> Result<Self, NfsOptionsError> {
-        if text.chars().any(|character| character.is_whitespace() || character.is_control()) {
+        if text.chars().any(|character| character.is_whitespace() || is_invisible(character)) {
             return Err(NfsOptionsError::Character);
         }
         if text.len() > OPTIONS_MAX_BYTES {
@@ -112,6 +123,12 @@ impl NfsOptions {
         Ok(parsed)
     }
 
+    /// Returns the options as they were written.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
     /// Returns the options for `mount.nfs`: the configured ones and those that the agent adds.
     ///
     /// A backup target needs no set-user-id programs and no device nodes (`nosuid`, `nodev`). The probe
@@ -125,6 +142,52 @@ impl NfsOptions {
         let is_rdma = self.text.split(',').any(|option| option == "rdma" || option.starts_with("proto=rdma"));
         let port = if self.port.is_some() || is_rdma { String::new() } else { format!("port={NFS_PORT},") };
         format!("{}{separator}{port}nosuid,nodev,retry=0", self.text)
+    }
+
+    /// Compares these options with those of a mount, as the kernel shows them (`nfs_show_mount_options` in
+    /// `fs/nfs/super.c`). Returns each difference, such as `timeo=50 instead of timeo=600`.
+    ///
+    /// Only options that the kernel keeps and always shows are compared. It negotiates others with the server
+    /// (`rsize`), does not show them (`intr`), or shows them for some versions only (`nolock`).
+    #[must_use]
+    pub fn differences(&self, mounted: &str) -> Vec<String> {
+        let mut wanted = BTreeMap::new();
+        for option in self.text.split(',') {
+            // The last of several counts.
+            match option.split_once('=').unwrap_or((option, "")) {
+                ("nfsvers", value) => wanted.insert("vers", (option, value)),
+                ("v3" | "v4" | "v4.0" | "v4.1" | "v4.2", _) => wanted.insert("vers", (option, &option[1..])),
+                ("tcp" | "udp" | "rdma", _) => wanted.insert("proto", (option, option)),
+                ("soft" | "softerr" | "hard", _) => wanted.insert("hard", (option, option)),
+                (name, value) => wanted.insert(name, (option, value)),
+            };
+        }
+        let shown = |name: &str| mounted.split(',').find_map(|option| option.strip_prefix(name)?.strip_prefix('='));
+        let difference = |(name, (option, value)): (&str, (&str, &str))| {
+            let found = match name {
+                "hard" => mounted.split(',').find(|option| matches!(*option, "soft" | "softerr" | "hard"))?,
+                "vers" | "timeo" | "retrans" | "sec" | "proto" => shown(name)?,
+                // The kernel does not show the default.
+                "nconnect" => shown(name).unwrap_or("1"),
+                "lookupcache" => shown(name).unwrap_or("all"),
+                _ => return None,
+            };
+            let is_same = found == value
+                || match name {
+                    // "4" leaves the minor version to the server.
+                    "vers" => found.strip_prefix(value).is_some_and(|rest| rest.starts_with('.')),
+                    "timeo" => !TIMEO_KEPT.contains(&value.parse().unwrap_or_default()),
+                    // The server chooses from a list, and the kernel has other names for some flavours.
+                    "sec" => !SEC_KEPT.contains(&value),
+                    // The kernel shows the netid, which is another one over IPv6 (RFC 5665 §5.2.3).
+                    "proto" => found.trim_end_matches('6') == value.trim_end_matches('6'),
+                    "lookupcache" => value == "positive" && found == "pos",
+                    _ => false,
+                };
+            let found = if name == "hard" { found.to_owned() } else { format!("{name}={found}") };
+            (!is_same).then(|| format!("{found} instead of {option}"))
+        };
+        wanted.into_iter().filter_map(difference).collect()
     }
 
     /// Returns the selected version.
@@ -149,12 +212,6 @@ impl NfsOptions {
     #[must_use]
     pub fn is_read_only(&self) -> bool {
         self.read_only
-    }
-}
-
-impl fmt::Display for NfsOptions {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.text)
     }
 }
 
@@ -196,8 +253,44 @@ mod tests {
     }
 
     #[test]
+    fn mount_with_other_options_is_told_from_one_as_configured() {
+        let three = "rw,vers=3,rsize=131072,wsize=131072,namlen=255,soft,nolock,proto=tcp,timeo=600,retrans=10,sec=sys,\
+            mountaddr=10.0.0.1,mountvers=3,mountport=635,mountproto=udp,local_lock=all,lookupcache=none,addr=10.0.0.1";
+        let four = "rw,vers=4.2,rsize=262144,wsize=262144,namlen=255,hard,proto=tcp6,nconnect=4,timeo=600,retrans=2,\
+            sec=krb5p,clientaddr=fd00::2,local_lock=none,addr=fd00::1";
+        for (options, mounted, expected) in [
+            ("nolock,soft,timeo=600,intr,lookupcache=none,nfsvers=3,retrans=10", three, &[][..]),
+            ("", three, &[]),
+            ("vers=4", four, &[]),
+            ("v4.2,tcp,hard,nconnect=4,sec=krb5p", four, &[]),
+            ("rsize=1048576,noac,port=20490,timeo=90000,sec=krb5:sys,proto=tcp,lookupcache=all", four, &[]),
+            ("hard,soft,timeo=50,timeo=600", three, &[]),
+            ("nfsvers=4.1", four, &["vers=4.2 instead of nfsvers=4.1"]),
+            ("nfsvers=4", three, &["vers=3 instead of nfsvers=4"]),
+            ("hard", three, &["soft instead of hard"]),
+            ("softerr", four, &["hard instead of softerr"]),
+            ("timeo=50,retrans=3", three, &["retrans=10 instead of retrans=3", "timeo=600 instead of timeo=50"]),
+            ("sec=krb5", three, &["sec=sys instead of sec=krb5"]),
+            ("udp", four, &["proto=tcp6 instead of udp"]),
+            (
+                "nconnect=8,lookupcache=pos",
+                four,
+                &["lookupcache=all instead of lookupcache=pos", "nconnect=4 instead of nconnect=8"],
+            ),
+            (
+                "nconnect=8,lookupcache=positive",
+                three,
+                &["lookupcache=none instead of lookupcache=positive", "nconnect=1 instead of nconnect=8"],
+            ),
+        ] {
+            assert_eq!(NfsOptions::parse(options).expect("valid").differences(mounted), expected, "{options}");
+        }
+    }
+
+    #[test]
     fn invalid_nfs_options_are_refused() {
-        for text in ["nfsvers=2", "nfsvers=", "port=0", "mountport=99999", "soft, hard", "soft\n", "bg", "remount"] {
+        let invalid = ["nfsvers=2", "nfsvers=", "port=0", "mountport=99999", "soft, hard", "soft\n", "bg", "remount"];
+        for text in invalid.into_iter().chain(["soft\u{202e}", "soft\u{200b}"]) {
             assert!(NfsOptions::parse(text).is_err(), "{text}");
         }
     }

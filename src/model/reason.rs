@@ -89,6 +89,8 @@ reasons! {
     MountStacked => "mount_stacked",
     /// The mount is hard: it waits for its server without limit.
     HardMount => "hard_mount",
+    /// The mount has other options than those that the target or the configuration asks for.
+    MountOptionsDiffer => "mount_options_differ",
     /// The mount point contains files, which the mount hides.
     MountPointHoldsFiles => "mount_point_holds_files",
     /// The mount directory cannot be created or used.

@@ -255,8 +255,8 @@ pub struct DeclaredTarget {
     pub spec: TargetSpec,
     /// Name of the first target type. Without it, the export is the name.
     pub type_name: Option<String>,
-    /// Whether the target is the default target.
-    pub is_default: bool,
+    /// Whether the target becomes the default target. `None` if it becomes it only where there is none.
+    pub is_default: Option<bool>,
     /// Metadata of the target.
     pub metadata: BTreeMap<String, String>,
 }

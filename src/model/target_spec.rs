@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 use super::export::ExportError;
 use super::line::invisible_problem;
 use super::mount_name::PathKey;
-use super::{NfsExport, S3Endpoint, S3Location};
+use super::nfs_options::NfsOptionsError;
+use super::secret_ref::{SecretRef, SecretRefError};
+use super::{NfsExport, NfsOptions, S3Endpoint, S3Location};
 
 named! {
     /// Kind of a target.
@@ -40,6 +42,8 @@ pub enum TargetSpec {
 pub struct NfsTarget {
     /// The export.
     pub export: NfsExport,
+    /// Mount options of the target itself. They replace those of the configuration.
+    pub options: Option<NfsOptions>,
 }
 
 /// Storage of an S3 target.
@@ -49,6 +53,8 @@ pub struct S3Target {
     pub location: S3Location,
     /// Whether the target was declared immutable: these credentials must not be able to delete its backups.
     pub immutable: bool,
+    /// Secret that contains the credentials. It is kept for clients, and the agent does not read it.
+    pub secret_ref: Option<SecretRef>,
 }
 
 /// Fields that describe a target. `None` means not given.
@@ -70,6 +76,12 @@ pub struct SpecFields {
     /// Whether the target is declared immutable.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub immutable: Option<bool>,
+    /// Mount options of an NFS target. An empty text removes them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nfs_mount_opts: Option<String>,
+    /// URL of the secret that contains the credentials of an S3 target. An empty text removes it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret_ref: Option<String>,
 }
 
 /// A field of [`SpecFields`].
@@ -85,6 +97,10 @@ pub enum SpecField {
     S3Bucket,
     /// `immutable`
     Immutable,
+    /// `nfs_mount_opts`
+    NfsMountOpts,
+    /// `secret_ref`
+    SecretRef,
 }
 
 impl SpecField {
@@ -97,6 +113,8 @@ impl SpecField {
             Self::S3EndpointUrl => "s3_endpoint_url",
             Self::S3Bucket => "s3_bucket",
             Self::Immutable => "immutable",
+            Self::NfsMountOpts => "nfs_mount_opts",
+            Self::SecretRef => "secret_ref",
         }
     }
 }
@@ -137,6 +155,12 @@ pub enum SpecProblem {
     /// A malformed export, endpoint or bucket.
     #[error(transparent)]
     Malformed(#[from] ExportError),
+    /// Mount options that are not allowed.
+    #[error(transparent)]
+    Options(#[from] NfsOptionsError),
+    /// Not the URL of a secret.
+    #[error(transparent)]
+    SecretRef(#[from] SecretRefError),
     /// An S3 target's `filesystem_export` that contradicts its endpoint and bucket.
     #[error("{given:?} is not {location}, which s3_endpoint_url and s3_bucket give, leave it out")]
     Contradicts {
@@ -201,14 +225,18 @@ impl TargetSpec {
     pub fn to_fields(&self) -> SpecFields {
         let kind = Some(self.kind().as_str().to_owned());
         match self {
-            Self::Nfs(nfs) => {
-                SpecFields { kind, filesystem_export: Some(nfs.export.to_string()), ..SpecFields::default() }
-            }
-            Self::S3(S3Target { location, immutable }) => SpecFields {
+            Self::Nfs(NfsTarget { export, options }) => SpecFields {
+                kind,
+                filesystem_export: Some(export.to_string()),
+                nfs_mount_opts: options.as_ref().map(|options| options.as_str().to_owned()),
+                ..SpecFields::default()
+            },
+            Self::S3(S3Target { location, immutable, secret_ref }) => SpecFields {
                 kind,
                 s3_endpoint_url: location.endpoint().map(S3Endpoint::url),
                 s3_bucket: Some(location.bucket().to_owned()),
                 immutable: Some(*immutable),
+                secret_ref: secret_ref.as_ref().map(|secret| secret.as_str().to_owned()),
                 ..SpecFields::default()
             },
         }
@@ -221,7 +249,8 @@ impl TargetSpec {
     pub fn with_fields(&self, given: &SpecFields) -> Result<Self, SpecError> {
         let (export, mut fields) = (self.export(), self.to_fields());
         // Names every field, so that a new one is either fixed or changed.
-        let SpecFields { kind, filesystem_export, s3_endpoint_url, s3_bucket, immutable } = given;
+        let SpecFields { kind, filesystem_export, s3_endpoint_url, s3_bucket, immutable, nfs_mount_opts, secret_ref } =
+            given;
         for (field, given, current) in [
             (SpecField::Kind, kind, Some(self.kind().as_str())),
             (SpecField::FilesystemExport, filesystem_export, Some(export.as_str())),
@@ -238,6 +267,8 @@ impl TargetSpec {
             fields.s3_endpoint_url = Some(endpoint.clone());
         }
         fields.immutable = immutable.or(fields.immutable);
+        fields.nfs_mount_opts = nfs_mount_opts.clone().or(fields.nfs_mount_opts);
+        fields.secret_ref = secret_ref.clone().or(fields.secret_ref);
         let changed = Self::from_fields(&fields)?;
         if changed.export() != export {
             let given = fields.s3_endpoint_url.unwrap_or_default();
@@ -252,6 +283,15 @@ impl TargetSpec {
         match (self, path_key) {
             (Self::Nfs(nfs), PathKey::Path) => nfs.export.path().to_owned(),
             (Self::Nfs(_) | Self::S3(_), _) => self.export(),
+        }
+    }
+
+    /// Text that is the same for two specifications of one storage, however each is written.
+    #[must_use]
+    pub fn identity(&self) -> String {
+        match self {
+            Self::Nfs(nfs) => nfs.export.identity(),
+            Self::S3(s3) => s3.location.identity(),
         }
     }
 
@@ -273,6 +313,15 @@ impl TargetSpec {
         }
     }
 
+    /// Bytes of the options that a client may choose freely: mount options and the reference to a secret.
+    #[must_use]
+    pub fn option_bytes(&self) -> usize {
+        match self {
+            Self::Nfs(nfs) => nfs.options.as_ref().map_or(0, |options| options.as_str().len()),
+            Self::S3(s3) => s3.secret_ref.as_ref().map_or(0, |secret| secret.as_str().len()),
+        }
+    }
+
     /// Whether the target was declared immutable.
     #[must_use]
     pub fn is_immutable(&self) -> bool {
@@ -282,13 +331,22 @@ impl TargetSpec {
 
 impl NfsTarget {
     fn from_fields(fields: &SpecFields) -> Result<Self, SpecError> {
-        let SpecFields { kind: _, filesystem_export, s3_endpoint_url, s3_bucket, immutable } = fields;
+        let SpecFields {
+            kind: _,
+            filesystem_export,
+            s3_endpoint_url,
+            s3_bucket,
+            immutable,
+            nfs_mount_opts,
+            secret_ref,
+        } = fields;
         let kind = TargetKind::Nfs;
         for (field, is_given) in [
             (SpecField::S3EndpointUrl, s3_endpoint_url.is_some()),
             (SpecField::S3Bucket, s3_bucket.is_some()),
             // Without object lock, it is not immutable anyway.
             (SpecField::Immutable, *immutable == Some(true)),
+            (SpecField::SecretRef, text(secret_ref).is_some()),
         ] {
             if is_given {
                 return Err(field.wrong(SpecProblem::NotOfKind(kind)));
@@ -297,14 +355,33 @@ impl NfsTarget {
         let field = SpecField::FilesystemExport;
         let export = filesystem_export.as_deref().ok_or(SpecProblem::Missing { kind, expected: "host:/path" });
         let export = export.and_then(|text| Ok(NfsExport::parse(text)?)).map_err(|problem| field.wrong(problem))?;
-        Ok(Self { export })
+        let options = text(nfs_mount_opts).map(NfsOptions::parse).transpose();
+        Ok(Self { export, options: options.map_err(|error| SpecField::NfsMountOpts.wrong(error))? })
     }
+}
+
+/// The text of a field that an empty text removes.
+fn text(field: &Option<String>) -> Option<&str> {
+    field.as_deref().filter(|text| !text.is_empty())
 }
 
 impl S3Target {
     fn from_fields(fields: &SpecFields) -> Result<Self, SpecError> {
-        let SpecFields { kind: _, filesystem_export, s3_endpoint_url, s3_bucket, immutable } = fields;
+        let SpecFields {
+            kind: _,
+            filesystem_export,
+            s3_endpoint_url,
+            s3_bucket,
+            immutable,
+            nfs_mount_opts,
+            secret_ref,
+        } = fields;
         let kind = TargetKind::S3;
+        if text(nfs_mount_opts).is_some() {
+            return Err(SpecField::NfsMountOpts.wrong(SpecProblem::NotOfKind(kind)));
+        }
+        let secret_ref = text(secret_ref).map(SecretRef::parse).transpose();
+        let secret_ref = secret_ref.map_err(|error| SpecField::SecretRef.wrong(error))?;
         let endpoint = s3_endpoint_url.as_deref().map(S3Endpoint::parse).transpose();
         let endpoint = endpoint.map_err(|error| SpecField::S3EndpointUrl.wrong(error))?;
         let bucket = s3_bucket.as_deref().ok_or(SpecProblem::Missing { kind, expected: "the name of its bucket" });
@@ -315,7 +392,7 @@ impl S3Target {
             Some(given) if *given != location.to_string() => {
                 Err(SpecField::FilesystemExport.wrong(SpecProblem::Contradicts { given: given.clone(), location }))
             }
-            _ => Ok(Self { location, immutable: immutable.unwrap_or(false) }),
+            _ => Ok(Self { location, immutable: immutable.unwrap_or(false), secret_ref }),
         }
     }
 }

@@ -9,13 +9,15 @@ use crate::model::{ProjectId, SpecFields, Target, TargetId, TargetType, TargetTy
 /// One change of the registry. It is made completely or not at all.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    /// Adds a target with its first type. The first target of a registry becomes the default
-    /// together with its type, whatever `is_default` says.
+    /// Adds a target with its first type. It becomes the default together with its type if it is created so, or if
+    /// there is no default and it does not decline that.
     CreateTarget {
         /// The target.
         target: Target,
         /// Its first type.
         first_type: TargetType,
+        /// Whether it does not become the default even if there is none.
+        declines_default: bool,
     },
     /// Changes a target. A target that becomes the default brings one of its types: the default
     /// type if it is one of them, otherwise its first public type, otherwise its first type.
@@ -53,6 +55,8 @@ pub struct TargetChange {
     pub metadata: BTreeMap<String, String>,
     /// Whether to remove all metadata before setting `metadata`.
     pub purge_metadata: bool,
+    /// New name of the target's first type, which is the name of the target.
+    pub type_name: Option<String>,
     /// Whether the target becomes the default, together with one of its types. `false` is refused for
     /// the default target: another target must become the default instead.
     pub is_default: Option<bool>,

@@ -46,11 +46,15 @@ pub(crate) fn new_target(spec: TargetSpec) -> (Target, TargetType) {
 }
 
 pub(crate) fn nfs(export: &str) -> (Target, TargetType) {
-    new_target(TargetSpec::Nfs(NfsTarget { export: NfsExport::parse(export).expect(export) }))
+    new_target(TargetSpec::Nfs(NfsTarget { export: NfsExport::parse(export).expect(export), options: None }))
 }
 
 pub(crate) fn s3(url: &str) -> (Target, TargetType) {
-    new_target(TargetSpec::S3(S3Target { location: S3Location::parse(url).expect(url), immutable: false }))
+    new_target(TargetSpec::S3(S3Target {
+        location: S3Location::parse(url).expect(url),
+        immutable: false,
+        secret_ref: None,
+    }))
 }
 
 pub(crate) fn new_type(target_id: TargetId, name: &str) -> TargetType {
@@ -77,7 +81,7 @@ pub(crate) fn metadata(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
 }
 
 pub(crate) fn create_target((target, first_type): (Target, TargetType)) -> Change {
-    Change::CreateTarget { target, first_type }
+    Change::CreateTarget { target, first_type, declines_default: false }
 }
 
 /// The snapshot with the changes of `change`.

@@ -1,10 +1,10 @@
 //! The rules of targets and target types, as pure functions of a snapshot and a change.
 //!
 //! They hold in every registry:
-//! - Exactly one target is the default, unless there is none; one of its types is the default type.
-//!   Target and type become the default together, so a client that names neither always gets the same
-//!   storage ([`defaults`]).
-//! - No two targets share a mount directory ([`target`]).
+//! - At most one target is the default; one of its types is the default type. Target and type become the default
+//!   together, so a client that names neither always gets the same storage ([`defaults`]). There is a default unless
+//!   every target was created with an explicit `is_default` of 0.
+//! - No two targets share a mount directory, and no new target is the storage of another one ([`target`]).
 //! - Every target has a type, and no two types share a name ([`target_type`]).
 //! - A type is public or assigned to projects, never both.
 //! - Counts stay within [`limits`](super::limits).
@@ -30,7 +30,9 @@ use super::snapshot::{Snapshot, Write};
 /// [`Refusal`] when a rule forbids the change.
 pub fn decide(snapshot: &Snapshot, change: &Change) -> Result<Vec<Write>, Refusal> {
     match change {
-        Change::CreateTarget { target, first_type } => target::create(snapshot, target, first_type),
+        Change::CreateTarget { target, first_type, declines_default } => {
+            target::create(snapshot, target, first_type, *declines_default)
+        }
         Change::ModifyTarget { id, change, now } => target::modify(snapshot, *id, change, *now),
         Change::DeleteTarget(id) => target::delete(snapshot, *id),
         Change::CreateType(new) => target_type::create(snapshot, new),

@@ -80,6 +80,52 @@ async fn create_answers_before_the_first_probe_like_the_guide() {
 }
 
 #[tokio::test]
+async fn bodies_of_trilio_6_2_are_accepted_stored_and_answered() {
+    let workspace = Workspace::new();
+    let daemon = Daemon::start(&workspace).await;
+    let options = "nolock,soft,timeo=600,intr,lookupcache=none,nfsvers=3,retrans=10";
+    let secret = "https://barbican.example.com:9311/v1/secrets/5f8c2c9e-52f3-4a0b-9f6b-0f5f1f6c9a11";
+    let export = daemon.create(json!({
+        "s3_endpoint_url": null, "s3_bucket": null, "filesystem_export": "127.0.0.1:/one", "type": "nfs", "is_default": 0,
+        "btt_name": null, "name": "nightly", "immutable": 0, "secret_ref": null, "nfs_mount_opts": options, "metadata": {},
+    }));
+    let export = export.await;
+    let bucket = daemon.create(json!({
+        "s3_endpoint_url": "https://127.0.0.1:1", "s3_bucket": "backups", "filesystem_export": null, "type": "s3",
+        "is_default": 0, "btt_name": "bucket", "immutable": 1, "secret_ref": secret, "nfs_mount_opts": null, "metadata": {},
+    }));
+    let bucket = bucket.await;
+    let fields = |target: &Value| {
+        let name = target["backup_target_types"][0]["name"].clone();
+        (target["nfs_mount_opts"].clone(), target["secret_ref"].clone(), target["is_default"].clone(), name)
+    };
+    let (one, two) = (daemon.show(&export).await, daemon.show(&bucket).await);
+    assert_eq!(fields(&one), (json!(options), Value::Null, json!(false), json!("nightly")));
+    assert_eq!(fields(&two), (Value::Null, json!(secret), json!(false), json!("bucket")));
+    let changed = daemon.modify(&export, json!({ "nfs_mount_opts": "nfsvers=4.2,hard", "name": "weekly" })).await;
+    assert_eq!(fields(&changed), (json!("nfsvers=4.2,hard"), Value::Null, json!(false), json!("weekly")));
+    let changed = daemon.modify(&bucket, json!({ "secret_ref": "", "nfs_mount_opts": null })).await;
+    assert_eq!(fields(&changed).1, Value::Null);
+    for (body, part) in [
+        (json!({ "nfs_mount_opts": "soft,suid" }), "nfs_mount_opts: mount option \"suid\" is not allowed"),
+        (json!({ "secret_ref": secret }), "secret_ref: a target of type nfs has none"),
+        (json!({ "name": "bucket" }), "name \"bucket\" is already the name"),
+    ] {
+        let path = format!("/backup_targets/{export}");
+        let answer = daemon.request("PUT", &path, Some(&json!({ "backup_target": body }))).await;
+        assert!(
+            matches!(answer.status, 400 | 409) && answer.json().to_string().contains(&part.replace('"', "\\\"")),
+            "{answer:?}"
+        );
+    }
+    let again =
+        json!({ "type": "s3", "s3_endpoint_url": "HTTPS://127.0.0.1:1/", "s3_bucket": "backups", "name": "other" });
+    let answer = daemon.try_create(again).await;
+    assert!(answer.status == 409 && answer.body.contains(&bucket), "{answer:?}");
+    assert!(!daemon.log().contains("barbican"), "the log contains the secret's reference");
+}
+
+#[tokio::test]
 async fn set_default_by_get_moves_the_default() {
     let s3 = s3().await;
     let (_nfs, workspace) = nfs().await;

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::api::Target;
+use crate::api::{Report, Target, request};
 use crate::machine::{
     EVERY_SECOND, EXPORT, FIRST_VERDICT, Machine, PATH, mark, mount_of, mount_path, mounts, succeed, unmount,
 };
@@ -50,6 +50,26 @@ fn warning_when_export_is_mounted_twice() {
     unmount(at.as_ref());
     let report = target.check();
     assert_eq!((report.get("status"), report.get("reason")), (&"available".into(), &serde_json::Value::Null));
+}
+
+#[test]
+fn mount_with_other_options_is_a_warning_until_it_is_mounted_again() {
+    let _machine = Machine::start(EVERY_SECOND);
+    let target = Target::create_available(EXPORT);
+    let of_report = |report: &Report| (report.get("status").clone(), report.get("reason").clone());
+    assert_eq!(of_report(&target.check()), ("available".into(), serde_json::Value::Null), "mounted as configured");
+    let change =
+        serde_json::json!({ "backup_target": { "nfs_mount_opts": "nolock,soft,nfsvers=3,timeo=70,retrans=3" } });
+    let changed = request("PUT", &format!("/backup_targets/{}", target.id), Some(&change));
+    assert_eq!(changed.code, 200, "{changed:?}");
+    let report = target.check();
+    assert_eq!(of_report(&report), ("available".into(), "mount_options_differ".into()), "{report:?}");
+    let message = report.message();
+    assert!(message.contains("instead of retrans=3") && message.contains("instead of timeo=70"), "{message}");
+    unmount(&mount_path(PATH));
+    target.wait_until_available(DETECTED);
+    let report = target.check();
+    assert_eq!(of_report(&report), ("available".into(), serde_json::Value::Null), "{report:?}");
 }
 
 #[test]

@@ -24,6 +24,8 @@ pub(crate) const BEYOND: &[&str] = &[
     "/backup_targets/backup_target_metadata",
     "/backup_targets/s3_endpoint_url",
     "/backup_targets/s3_bucket",
+    "/backup_targets/nfs_mount_opts",
+    "/backup_targets/secret_ref",
 ];
 
 /// The path of an additional field of a target in `/backup_targets/detail`.

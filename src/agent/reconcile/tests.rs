@@ -50,7 +50,7 @@ async fn commit_of_another_writer_starts_changes_and_ends_the_task() {
     assert!(Arc::ptr_eq(view.targets[0].report.as_ref().expect("kept"), &first_report));
     assert!(view.types_generation == view.generation, "lists of targets and types are rebuilt");
 
-    let spec = TargetSpec::Nfs(NfsTarget { export: NfsExport::parse("localhost:/a").expect("valid") });
+    let spec = TargetSpec::Nfs(NfsTarget { export: NfsExport::parse("localhost:/a").expect("valid"), options: None });
     commit(&store, vec![Write::PutTarget(Target { spec: spec.clone(), ..target }.into())]).await;
     let is_probed = |view: &Arc<View>| {
         let shown = &view.targets[0];
@@ -83,7 +83,7 @@ async fn declared_target_with_an_ambiguous_export_stays_but_is_not_created() {
     let declared = ["127.0.0.1:/a//b", "127.0.0.1:/c//d", "127.0.0.1:/e"].map(|export| DeclaredTarget {
         spec: nfs(export).0.spec,
         type_name: None,
-        is_default: false,
+        is_default: None,
         metadata: BTreeMap::new(),
     });
     agent.declare_targets(&declared).await;

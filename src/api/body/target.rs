@@ -15,7 +15,7 @@ pub(in crate::api) fn new_target(bytes: &[u8]) -> Result<NewTarget, Fault> {
     Ok(NewTarget {
         spec,
         type_name: fields.btt_name.or(fields.name),
-        is_default: fields.is_default.unwrap_or(false),
+        is_default: fields.is_default,
         metadata: fields.metadata,
         user_id: None,
     })
@@ -29,6 +29,7 @@ pub(in crate::api) fn modification(bytes: &[u8]) -> Result<TargetChange, Fault> 
         fields: fields.spec(),
         metadata: fields.metadata,
         purge_metadata: fields.purge_metadata.unwrap_or(false),
+        type_name: fields.name,
         is_default: fields.is_default,
     })
 }

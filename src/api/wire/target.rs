@@ -14,7 +14,7 @@ use super::timestamp::timestamp;
 use crate::agent::{TargetView, View};
 use crate::model::capacity::format_bytes;
 use crate::model::report::{BucketFacts, KindFacts, LockProofState};
-use crate::model::{Caller, LockVerdict, S3Endpoint, S3Target, SpecFields, TargetSpec, target::RESERVED_METADATA_KEYS};
+use crate::model::{Caller, LockVerdict, S3Target, SpecFields, TargetSpec, target::RESERVED_METADATA_KEYS};
 
 /// A backup target.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -45,6 +45,10 @@ pub struct Target {
     pub s3_endpoint_url: Option<String>,
     /// Bucket of an S3 target. `null` for NFS.
     pub s3_bucket: Option<String>,
+    /// Mount options of an NFS target. `null` if it uses those of the configuration, and for S3.
+    pub nfs_mount_opts: Option<String>,
+    /// URL of the secret that contains the credentials of an S3 target, as a client gave it. `null` for NFS.
+    pub secret_ref: Option<String>,
     /// Whether this is the default target.
     pub is_default: bool,
     /// Size in units of 1024, such as `2.4 TB`. `null` if it is not known.
@@ -128,7 +132,15 @@ pub struct NewTarget {
     /// Bucket of an S3 target.
     #[serde(deserialize_with = "request::text", skip_serializing_if = "Option::is_none")]
     pub s3_bucket: Option<String>,
-    /// Whether to make it the default target.
+    /// Mount options of an NFS target, as in nfs(5). Those of the configuration when absent.
+    #[serde(deserialize_with = "request::text", skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 4095)]
+    pub nfs_mount_opts: Option<String>,
+    /// URL of the secret that contains the credentials of an S3 target. It is stored and answered, and not used yet.
+    #[serde(deserialize_with = "request::text", skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 512)]
+    pub secret_ref: Option<String>,
+    /// Whether to make it the default target. When absent, it becomes the default if there is none.
     #[serde(deserialize_with = "request::flag", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<request::Flag>)]
     pub is_default: Option<bool>,
@@ -179,6 +191,18 @@ pub struct TargetUpdate {
     /// Bucket of an S3 target. Fixed.
     #[serde(deserialize_with = "request::text", skip_serializing_if = "Option::is_none")]
     pub s3_bucket: Option<String>,
+    /// Mount options of an NFS target. The next mount uses them. An empty string removes them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 4095)]
+    pub nfs_mount_opts: Option<String>,
+    /// URL of the secret that contains the credentials of an S3 target. An empty string removes it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 512)]
+    pub secret_ref: Option<String>,
+    /// New name of its first target type.
+    #[serde(deserialize_with = "request::optional_type_name", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<request::Line>)]
+    pub name: Option<String>,
     /// Whether to make it the default target.
     #[serde(deserialize_with = "request::flag", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<request::Flag>)]
@@ -209,6 +233,8 @@ macro_rules! storage_fields {
                     s3_endpoint_url: self.s3_endpoint_url.clone(),
                     s3_bucket: self.s3_bucket.clone(),
                     immutable: self.immutable,
+                    nfs_mount_opts: self.nfs_mount_opts.clone(),
+                    secret_ref: self.secret_ref.clone(),
                 }
             }
         })*
@@ -226,10 +252,7 @@ impl Target {
         let mount_path = mount_path.display().to_string();
         // Old figures beside "offline" would say that they were measured when they were not.
         let capacity = report.as_ref().and_then(|report| report.capacity);
-        let location = match &target.spec {
-            TargetSpec::S3(s3) => Some(&s3.location),
-            TargetSpec::Nfs(_) => None,
-        };
+        let SpecFields { s3_endpoint_url, s3_bucket, nfs_mount_opts, secret_ref, .. } = target.spec.to_fields();
         Self {
             id: target.id.to_string(),
             kind: target.spec.kind().into(),
@@ -240,8 +263,10 @@ impl Target {
             filesystem_export_mount_path: mount_path.clone(),
             nfs_export: export,
             nfs_export_mount_path: mount_path,
-            s3_endpoint_url: location.and_then(|location| location.endpoint()).map(S3Endpoint::url),
-            s3_bucket: location.map(|location| location.bucket().to_owned()),
+            s3_endpoint_url,
+            s3_bucket,
+            nfs_mount_opts,
+            secret_ref,
             is_default: target.is_default,
             capacity: capacity.and_then(|capacity| capacity.capacity_bytes).map(format_bytes),
             used: capacity.and_then(|capacity| capacity.used_bytes).map(format_bytes),

@@ -20,7 +20,8 @@ use crate::model::{
 
 /// A target whose only type is of two projects.
 pub(in crate::api) fn restricted_target() -> TargetView {
-    let mut view = view(TargetSpec::Nfs(NfsTarget { export: NfsExport::parse("nas:/b").expect("an export") }));
+    let mut view =
+        view(TargetSpec::Nfs(NfsTarget { export: NfsExport::parse("nas:/b").expect("an export"), options: None }));
     let assigned = |project: &str| model::TypeProject {
         id: Uuid::nil(),
         project_id: project.parse().expect("an id"),
@@ -95,7 +96,10 @@ fn keys(value: &Value) -> BTreeSet<&str> {
 fn target_has_the_fields_of_both_releases_of_the_guide_and_of_its_s3_location() {
     let answer = OneTarget::seen_by(
         &Caller::local(),
-        &view(TargetSpec::Nfs(NfsTarget { export: NfsExport::parse("192.168.1.34:/mnt/tvault/162").expect("one") })),
+        &view(TargetSpec::Nfs(NfsTarget {
+            export: NfsExport::parse("192.168.1.34:/mnt/tvault/162").expect("one"),
+            options: None,
+        })),
     );
     let answer = serde_json::to_value(&answer).expect("JSON");
     let target = &answer["backup_targets"];
@@ -108,8 +112,11 @@ fn target_has_the_fields_of_both_releases_of_the_guide_and_of_its_s3_location() 
     ] {
         let guide: Value = serde_json::from_str(guide).expect("the guide's sample");
         let sample = &guide["backup_targets"];
-        let expected: BTreeSet<&str> =
-            keys(sample).into_iter().chain(aliases.iter().copied()).chain(["s3_endpoint_url", "s3_bucket"]).collect();
+        let expected: BTreeSet<&str> = keys(sample)
+            .into_iter()
+            .chain(aliases.iter().copied())
+            .chain(["s3_endpoint_url", "s3_bucket", "nfs_mount_opts", "secret_ref"])
+            .collect();
         assert_eq!(keys(target), expected);
         assert_eq!(keys(&target["backup_target_types"][0]), keys(&sample["backup_target_types"][0]));
     }
@@ -124,12 +131,15 @@ fn target_has_the_fields_of_both_releases_of_the_guide_and_of_its_s3_location() 
 
 #[test]
 fn listed_and_shown_targets_have_the_shape_of_the_guides_samples() {
-    let nfs =
-        view(TargetSpec::Nfs(NfsTarget { export: NfsExport::parse("192.168.1.34:/mnt/tvault/162").expect("one") }));
+    let nfs = view(TargetSpec::Nfs(NfsTarget {
+        export: NfsExport::parse("192.168.1.34:/mnt/tvault/162").expect("one"),
+        options: None,
+    }));
     let capacity = Capacity::from_blocks(1 << 30, 2458, 1229, 1229, 0, 0);
     let s3 = view(TargetSpec::S3(S3Target {
         location: S3Location::new(None, "backups").expect("a bucket"),
         immutable: false,
+        secret_ref: None,
     }));
     let view = View {
         generation: 1,
@@ -150,7 +160,7 @@ fn listed_and_shown_targets_have_the_shape_of_the_guides_samples() {
 fn figures_are_text_in_the_guides_form_and_bytes_in_the_report() {
     let capacity = Capacity::from_blocks(1 << 30, 2458, 1229, 1229, 0, 0);
     let view = probed(
-        view(TargetSpec::Nfs(NfsTarget { export: NfsExport::parse("nas:/b").expect("one") })),
+        view(TargetSpec::Nfs(NfsTarget { export: NfsExport::parse("nas:/b").expect("one"), options: None })),
         Some(capacity),
         None,
     );
@@ -165,8 +175,11 @@ fn figures_are_text_in_the_guides_form_and_bytes_in_the_report() {
 
 #[test]
 fn declared_and_verified_facts_of_a_bucket_differ() {
-    let spec =
-        TargetSpec::S3(S3Target { location: S3Location::new(None, "backups").expect("a bucket"), immutable: true });
+    let spec = TargetSpec::S3(S3Target {
+        location: S3Location::new(None, "backups").expect("a bucket"),
+        immutable: true,
+        secret_ref: None,
+    });
     let notes = |view: &TargetView| -> Vec<(String, String)> {
         Target::seen_by(&Caller::local(), view)
             .backup_target_metadata
@@ -204,13 +217,13 @@ fn answer_has_endpoint_and_bucket_of_an_s3_target() {
     };
     let s3 = |url: &str| {
         let location = S3Location::parse(url).expect("a bucket");
-        TargetSpec::S3(S3Target { location, immutable: false })
+        TargetSpec::S3(S3Target { location, immutable: false, secret_ref: None })
     };
     let expected = (Some("https://ceph.example:8443".to_owned()), Some("backups".to_owned()));
     assert_eq!(shown(s3("https://ceph.example:8443/backups")), expected);
     assert_eq!(shown(s3("backups")), (None, Some("backups".to_owned())));
     let export = NfsExport::parse("nas:/b").expect("an export");
-    assert_eq!(shown(TargetSpec::Nfs(NfsTarget { export })), (None, None));
+    assert_eq!(shown(TargetSpec::Nfs(NfsTarget { export, options: None })), (None, None));
 }
 
 #[test]
@@ -249,7 +262,10 @@ fn written_answer_can_be_parsed() {
     let view = View {
         generation: 1,
         types_generation: 1,
-        targets: vec![Arc::new(view(TargetSpec::Nfs(NfsTarget { export: NfsExport::parse("a:/b").expect("one") })))],
+        targets: vec![Arc::new(view(TargetSpec::Nfs(NfsTarget {
+            export: NfsExport::parse("a:/b").expect("one"),
+            options: None,
+        })))],
     };
     let list = TargetDetailList::seen_by(&Caller::local(), &view);
     let text = serde_json::to_string(&list).expect("JSON");

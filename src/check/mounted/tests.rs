@@ -6,10 +6,10 @@ use crate::model::{MountName, NfsExport, NfsTarget, PathKey, TargetId, TargetSpe
 use crate::sys::{MountTable, WorkerFault};
 
 #[tokio::test]
-async fn mount_reports_read_only_stacked_and_hard_together() {
+async fn mount_reports_read_only_stacked_hard_and_other_options_together() {
     let export = NfsExport::parse("nas:/b").expect("an export");
-    let name =
-        MountName::derive(&TargetSpec::Nfs(NfsTarget { export: export.clone() }), PathKey::Path).expect("a name");
+    let name = MountName::derive(&TargetSpec::Nfs(NfsTarget { export: export.clone(), options: None }), PathKey::Path)
+        .expect("a name");
     let (root, addresses, options) =
         (Path::new("/m"), ServerAddresses::default(), NfsOptions::parse("soft").expect("options"));
     let path = name.below(root);
@@ -30,7 +30,7 @@ async fn mount_reports_read_only_stacked_and_hard_together() {
     let checked = own_mount(expected, entry, stacked, &options, Duration::ZERO).await;
     let reasons: Vec<Reason> = checked.findings().iter().map(|finding| finding.reason).collect();
     assert_eq!(checked.outcome(), Outcome::Failed);
-    assert_eq!(reasons, [Reason::ReadOnly, Reason::MountStacked, Reason::HardMount]);
+    assert_eq!(reasons, [Reason::ReadOnly, Reason::MountStacked, Reason::HardMount, Reason::MountOptionsDiffer]);
 }
 
 #[test]

@@ -42,7 +42,7 @@ impl NfsDriver {
         location: &MountLocation,
         depth: Depth,
     ) -> Probe {
-        let options = settings.mounts.options_for(&self.export);
+        let options = self.options(settings);
         let mut log = CheckLog::new(PLAN, settings.probe.slow_after);
         let (mut mount, mut capacity) = (None, None);
         let server = location.mapped_export.address();
@@ -85,7 +85,7 @@ impl NfsDriver {
             &self.host.mounts,
             self.lane,
             self.expected_mount(settings, location),
-            settings.mounts.options_for(&self.export),
+            self.options(settings),
             probe.deadline,
             probe.mount_deadline,
         );

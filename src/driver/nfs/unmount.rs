@@ -84,7 +84,7 @@ impl NfsDriver {
         if !depends_on_server(&refusal) {
             return Err(DetachError::Failed(finding(refusal)));
         }
-        let options = settings.mounts.options_for(&self.export);
+        let options = self.options(settings);
         let answer =
             nfs_reachable(server.unwrap_or(location.mapped_export.address()), options, settings.probe.deadline).await;
         if !is_silent(&answer) {

@@ -31,7 +31,7 @@ pub(super) struct GrantedExport {
 impl NfsDriver {
     pub(super) async fn probe_over_the_wire(&mut self, settings: &AgentSettings, location: &MountLocation) -> Probe {
         let probe = &settings.probe;
-        let options = settings.mounts.options_for(&self.export);
+        let options = self.options(settings);
         let mut log = CheckLog::new(PLAN, probe.slow_after);
         let mut capacity = None;
         let reachable = nfs_reachable(location.mapped_export.address(), options, probe.deadline);

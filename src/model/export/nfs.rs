@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{ExportError, is_host, unbracketed};
+use super::{ExportError, canonical_host, is_host, unbracketed};
 
 /// NFS export, `host:/path`, exactly as written. The name of the mount directory depends on the trailing slash of
 /// the path.
@@ -74,6 +74,13 @@ impl NfsExport {
     #[must_use]
     pub fn path(&self) -> &str {
         &self.path
+    }
+
+    /// Text that is the same for every spelling of the export: host names are case-insensitive (RFC 4343), and a final
+    /// dot only makes them absolute. Paths are compared as written.
+    #[must_use]
+    pub fn identity(&self) -> String {
+        format!("{}:{}", canonical_host(&self.host), self.path)
     }
 
     /// Returns the same export with another host, for a node that reaches the server at another address.

@@ -2,7 +2,11 @@
 
 use std::fmt;
 
-use super::{ExportError, is_host, unbracketed};
+use super::{ExportError, canonical_host, is_host, unbracketed};
+
+/// Identity of AWS without its Chinese and government partitions. In each partition, a name belongs to one bucket
+/// (Amazon S3 User Guide, "General purpose bucket naming rules").
+const AWS: &str = "s3.amazonaws.com";
 
 /// Endpoint of an S3 service: scheme, host and optional port.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -13,7 +17,8 @@ pub struct S3Endpoint {
 }
 
 impl S3Endpoint {
-    /// Parses `[http[s]://]host[:port][/]`. The default scheme is https.
+    /// Parses `[http[s]://]host[:port][/]`. The default scheme is https. A final dot of the host is dropped, because
+    /// no certificate and no `Host` header has one (RFC 6066 §3).
     ///
     /// # Errors
     /// [`ExportError::BadEndpoint`] for anything else: another scheme, a path, a query or
@@ -44,6 +49,7 @@ impl S3Endpoint {
         let port =
             port.map(|digits| digits.parse::<u16>().ok().filter(|port| *port != 0).ok_or_else(bad)).transpose()?;
         let written = host.len() + port.map_or(0, |port| 1 + port.to_string().len());
+        let host = if host.ends_with("..") { host } else { host.strip_suffix('.').unwrap_or(host) };
         if !is_host(host) || written != authority.len() {
             return Err(bad());
         }
@@ -65,6 +71,19 @@ impl S3Endpoint {
         }
     }
 
+    /// `host[:port]` in the spelling that all its spellings share, without the default port of the scheme. The scheme
+    /// itself is not part of it: a service has the same buckets with and without TLS.
+    fn identity(&self) -> String {
+        let host = canonical_host(&self.host);
+        if is_aws(&host) {
+            return AWS.to_owned();
+        }
+        match self.port.filter(|port| *port != if self.tls { 443 } else { 80 }) {
+            Some(port) => format!("{host}:{port}"),
+            None => host,
+        }
+    }
+
     /// Host for a resolver, without brackets.
     #[must_use]
     pub fn address(&self) -> &str {
@@ -82,6 +101,14 @@ impl S3Endpoint {
     pub fn is_tls(&self) -> bool {
         self.tls
     }
+}
+
+/// Whether a host in lower case is an endpoint of AWS, of any region (AWS General Reference, "Amazon S3 endpoints"):
+/// `s3.amazonaws.com`, `s3.eu-west-1.amazonaws.com`, `s3-eu-west-1.amazonaws.com`, `s3.dualstack.…`, `s3-fips.…`.
+fn is_aws(host: &str) -> bool {
+    let service = host.strip_suffix(".amazonaws.com").unwrap_or_default();
+    let is_government = service.split(['.', '-']).any(|part| part == "gov");
+    (service == "s3" || service.starts_with("s3.") || service.starts_with("s3-")) && !is_government
 }
 
 /// S3 bucket at an endpoint, or on AWS without an endpoint.
@@ -129,6 +156,12 @@ impl S3Location {
             None if after_scheme > 0 => Err(ExportError::BadBucket(String::new())),
             None => Self::new(None, trimmed),
         }
+    }
+
+    /// Text that is the same for every spelling of the bucket.
+    #[must_use]
+    pub fn identity(&self) -> String {
+        format!("{}/{}", self.endpoint.as_ref().map_or_else(|| AWS.to_owned(), S3Endpoint::identity), self.bucket)
     }
 
     /// Endpoint. `None` means AWS.

@@ -107,6 +107,61 @@ fn location_is_displayed_without_scheme() {
     }
 }
 
+#[test]
+fn identity_is_the_same_for_every_spelling_of_one_bucket_only() {
+    let identity = |text: &str| S3Location::parse(text).expect(text).identity();
+    for (one, spellings) in [
+        (
+            "https://s3.example.com/bucket",
+            &[
+                "HTTPS://s3.example.com/bucket",
+                "https://S3.Example.COM/bucket",
+                "https://s3.example.com:443/bucket",
+                "https://s3.example.com/bucket/",
+                "https://s3.example.com./bucket",
+                "https://s3.example.com.:443/bucket",
+                "http://s3.example.com/bucket",
+                "http://s3.example.com:80/bucket",
+                "s3.example.com/bucket",
+            ][..],
+        ),
+        ("http://10.0.0.1:8080/bucket", &["https://10.0.0.1:8080/bucket"]),
+        ("https://[fd00::1]/bucket", &["https://[FD00:0::1]:443/bucket"]),
+        (
+            "bucket",
+            &[
+                "https://s3.amazonaws.com/bucket",
+                "https://S3.eu-west-1.amazonaws.com:443/bucket",
+                "https://s3-eu-west-1.amazonaws.com/bucket",
+                "https://s3.dualstack.eu-west-1.amazonaws.com/bucket",
+                "https://s3-fips.us-east-1.amazonaws.com/bucket",
+            ],
+        ),
+    ] {
+        for spelling in spellings {
+            assert_eq!(identity(spelling), identity(one), "{spelling}");
+        }
+    }
+    let others = [
+        "https://s3.example.com/bucket",
+        "https://s3.example.com/Bucket",
+        "https://s3.example.com:8443/bucket",
+        "https://s3.example.com:80/bucket",
+        "http://s3.example.com:443/bucket",
+        "bucket",
+        "https://s3.us-gov-west-1.amazonaws.com/bucket",
+        "https://s3.cn-north-1.amazonaws.com.cn/bucket",
+        "https://s3.amazonaws.com.example.com/bucket",
+        "https://evils3.amazonaws.com/bucket",
+    ];
+    let identities: std::collections::HashSet<String> = others.iter().map(|text| identity(text)).collect();
+    assert_eq!(identities.len(), others.len(), "{identities:?}");
+    let nfs = |text: &str| NfsExport::parse(text).expect(text).identity();
+    assert_eq!(nfs("NAS.example.com.:/b"), nfs("nas.example.com:/b"));
+    assert_eq!(nfs("[FD00:0::1]:/b"), nfs("[fd00::1]:/b"));
+    assert_ne!(nfs("nas:/b"), nfs("nas:/B"));
+}
+
 proptest! {
     #[test]
     fn parsing_never_panics_and_keeps_the_text(text in "\\PC{0,40}|[a-z\\[\\]:/.%-]{0,40}") {

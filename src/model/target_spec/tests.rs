@@ -72,7 +72,9 @@ fn spec_is_built_for_each_kind() {
 #[test]
 fn spec_is_the_same_after_a_round_trip_through_its_fields() {
     let aws = SpecFields { s3_endpoint_url: None, immutable: Some(true), ..s3() };
-    let specs = [nfs(), s3(), aws].map(|fields| TargetSpec::from_fields(&fields).expect("valid"));
+    let options = SpecFields { nfs_mount_opts: some("soft,nfsvers=3"), ..nfs() };
+    let secret = SpecFields { secret_ref: some("https://barbican/v1/secrets/a"), ..s3() };
+    let specs = [nfs(), s3(), aws, options, secret].map(|fields| TargetSpec::from_fields(&fields).expect("valid"));
     for spec in &specs {
         assert_eq!(TargetSpec::from_fields(&spec.to_fields()).as_ref(), Ok(spec));
         assert_eq!(spec.with_fields(&SpecFields::default()).as_ref(), Ok(spec));

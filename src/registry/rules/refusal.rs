@@ -29,6 +29,18 @@ pub enum Refusal {
         /// That target's export.
         other_export: String,
     },
+    /// Another target is the same storage, written in another way.
+    #[error(
+        "filesystem_export {export:?} is the storage of backup target {other_id} ({other_export}), written in another way: use that target, or delete it first"
+    )]
+    StorageTaken {
+        /// The refused export.
+        export: String,
+        /// The target that has the storage.
+        other_id: TargetId,
+        /// That target's export.
+        other_export: String,
+    },
     /// Another target type has this name.
     #[error("{field} {name:?} is already the name of a backup target type: choose another")]
     TypeNameTaken {
@@ -39,7 +51,7 @@ pub enum Refusal {
     },
     /// The default target stays the default until another target becomes it.
     #[error(
-        "is_default: backup target {0} is the default, and exactly one target must be: make another one the default instead (GET /backup_targets/<id>/set_default)"
+        "is_default: backup target {0} is the default, and one target must be: make another one the default instead (GET /backup_targets/<id>/set_default)"
     )]
     DefaultStays(TargetId),
     /// The default target cannot be deleted while others exist.
@@ -54,12 +66,12 @@ pub enum Refusal {
     TooManyTargetEntries(usize),
     /// The target would have more than [`TARGET_METADATA_MAX_BYTES`] of metadata.
     #[error(
-        "the backup target would have {0} bytes of metadata: {TARGET_METADATA_MAX_BYTES} is the limit; send less, or remove some with purge_metadata"
+        "the backup target would have {0} bytes of metadata, mount options and secret reference: {TARGET_METADATA_MAX_BYTES} is the limit; send less, or remove some with purge_metadata"
     )]
     TargetMetadataTooLarge(usize),
     /// All targets together would have more than [`TARGET_METADATA_TOTAL_MAX_BYTES`] of metadata.
     #[error(
-        "all backup targets together would have {0} bytes of metadata: {TARGET_METADATA_TOTAL_MAX_BYTES} is the limit of the registry; remove some first"
+        "all backup targets together would have {0} bytes of metadata, mount options and secret references: {TARGET_METADATA_TOTAL_MAX_BYTES} is the limit of the registry; remove some first"
     )]
     TargetMetadataTooLargeInTotal(usize),
     /// The registry has [`TARGETS_MAX`] targets.

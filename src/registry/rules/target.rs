@@ -1,6 +1,5 @@
 //! Rules of targets.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -14,7 +13,12 @@ use crate::registry::limits::{TARGET_METADATA_MAX_BYTES, TARGET_METADATA_TOTAL_M
 use crate::registry::snapshot::{RegisteredTarget, Snapshot, Write};
 
 /// Decides `Change::CreateTarget`.
-pub(super) fn create(snapshot: &Snapshot, target: &Target, first_type: &TargetType) -> Result<Vec<Write>, Refusal> {
+pub(super) fn create(
+    snapshot: &Snapshot,
+    target: &Target,
+    first_type: &TargetType,
+    declines_default: bool,
+) -> Result<Vec<Write>, Refusal> {
     target.spec.check_new()?;
     if snapshot.targets().len() >= TARGETS_MAX {
         return Err(Refusal::TooManyTargets);
@@ -28,13 +32,14 @@ pub(super) fn create(snapshot: &Snapshot, target: &Target, first_type: &TargetTy
             other_export: other.target.spec.export(),
         });
     }
+    check_identity(snapshot, target)?;
     target_type::check_new(snapshot, "btt_name", &first_type.name)?;
-    check_metadata(snapshot, target, &BTreeMap::new())?;
+    check_size(snapshot, target, None)?;
     let mut writes = Vec::new();
     if target.is_default {
         writes = defaults::clear_others(snapshot, target.id, Some(first_type.id), target.created_at);
     }
-    let is_default = target.is_default || snapshot.default_target().is_none();
+    let is_default = target.is_default || (snapshot.default_target().is_none() && !declines_default);
     writes.extend([
         Write::PutTarget(Arc::new(Target { is_default, ..target.clone() })),
         Write::PutType(Arc::new(TargetType { is_default, target_id: target.id, ..first_type.clone() })),
@@ -59,12 +64,26 @@ pub(super) fn modify(
         target.metadata.clear();
     }
     target.metadata.extend(change.metadata.clone());
-    check_metadata(snapshot, &target, &before.metadata)?;
+    if target.spec.identity() != before.spec.identity() {
+        check_identity(snapshot, &target)?;
+    }
+    check_size(snapshot, &target, Some(before))?;
 
     let mut writes = Vec::new();
     if change.is_default == Some(true) {
         target.is_default = true;
         writes = defaults::move_to_target(snapshot, registered, now);
+    }
+    if let (Some(name), Some(first)) = (&change.type_name, registered.types.first())
+        && *name != first.name
+    {
+        target_type::check_name(snapshot, "name", name)?;
+        let renamed = TargetType { name: name.clone(), updated_at: Some(now), ..TargetType::clone(first) };
+        // The move of the default may write the type already.
+        match writes.iter_mut().find(|write| matches!(write, Write::PutType(put) if put.id == first.id)) {
+            Some(Write::PutType(put)) => *put = Arc::new(TargetType { is_default: put.is_default, ..renamed }),
+            _ => writes.push(Write::PutType(Arc::new(renamed))),
+        }
     }
     if target != *before {
         target.updated_at = now;
@@ -73,10 +92,28 @@ pub(super) fn modify(
     Ok(writes)
 }
 
-/// Refuses a change that lets metadata grow beyond a limit. A target that has too much already may keep or lose some.
-fn check_metadata(snapshot: &Snapshot, target: &Target, before: &BTreeMap<String, String>) -> Result<(), Refusal> {
-    let (entries, bytes) = (target.metadata.len(), metadata_bytes(&target.metadata));
-    if entries <= before.len() && bytes <= metadata_bytes(before) {
+/// Refuses a target whose storage another target has. Registries of earlier releases may have such targets.
+fn check_identity(snapshot: &Snapshot, target: &Target) -> Result<(), Refusal> {
+    let identity = target.spec.identity();
+    let is_same = |other: &&Arc<RegisteredTarget>| {
+        let other = &other.target;
+        other.id != target.id && other.spec.kind() == target.spec.kind() && other.spec.identity() == identity
+    };
+    match snapshot.targets().iter().find(is_same) {
+        Some(other) => Err(Refusal::StorageTaken {
+            export: target.spec.export(),
+            other_id: other.target.id,
+            other_export: other.target.spec.export(),
+        }),
+        None => Ok(()),
+    }
+}
+
+/// Refuses a change that lets a target grow beyond a limit. A target that is too large already may keep its size or
+/// shrink.
+fn check_size(snapshot: &Snapshot, target: &Target, before: Option<&Target>) -> Result<(), Refusal> {
+    let (entries, bytes) = (target.metadata.len(), client_bytes(target));
+    if before.is_some_and(|before| entries <= before.metadata.len() && bytes <= client_bytes(before)) {
         return Ok(());
     }
     if entries > METADATA_MAX {
@@ -86,15 +123,16 @@ fn check_metadata(snapshot: &Snapshot, target: &Target, before: &BTreeMap<String
         return Err(Refusal::TargetMetadataTooLarge(bytes));
     }
     let others = snapshot.targets().iter().filter(|other| other.target.id != target.id);
-    let total = bytes + others.map(|other| metadata_bytes(&other.target.metadata)).sum::<usize>();
+    let total = bytes + others.map(|other| client_bytes(&other.target)).sum::<usize>();
     if total > TARGET_METADATA_TOTAL_MAX_BYTES {
         return Err(Refusal::TargetMetadataTooLargeInTotal(total));
     }
     Ok(())
 }
 
-fn metadata_bytes(metadata: &BTreeMap<String, String>) -> usize {
-    metadata.iter().map(|(key, value)| key.len() + value.len()).sum()
+/// Bytes of the texts that a client may let grow: metadata, mount options and the reference to a secret.
+fn client_bytes(target: &Target) -> usize {
+    target.spec.option_bytes() + target.metadata.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>()
 }
 
 /// Decides `Change::DeleteTarget`.

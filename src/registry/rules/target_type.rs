@@ -81,7 +81,8 @@ pub(super) fn check_new(snapshot: &Snapshot, field: &'static str, name: &str) ->
     check_name(snapshot, field, name)
 }
 
-fn check_name(snapshot: &Snapshot, field: &'static str, name: &str) -> Result<(), Refusal> {
+/// Refuses a name that another type has.
+pub(super) fn check_name(snapshot: &Snapshot, field: &'static str, name: &str) -> Result<(), Refusal> {
     if snapshot.types().any(|other| other.name == name) {
         return Err(Refusal::TypeNameTaken { field, name: name.to_owned() });
     }

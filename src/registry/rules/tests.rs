@@ -69,6 +69,68 @@ fn first_target_and_its_type_become_the_default() {
 }
 
 #[test]
+fn first_target_that_declines_the_default_is_not_the_default() {
+    let declining = |new: (Target, TargetType)| match create_target(new) {
+        Change::CreateTarget { target, first_type, .. } => {
+            Change::CreateTarget { target, first_type, declines_default: true }
+        }
+        other => other,
+    };
+    let mut content = Content::of([]);
+    content.change(declining(nfs("nas:/a")));
+    content.change(declining(nfs("nas:/b")));
+    assert_eq!(content.defaults(), [(false, vec![false]), (false, vec![false])]);
+    content.change(create_target(nfs("nas:/c")));
+    assert_eq!(content.defaults()[2], (true, vec![true]), "there was no default");
+    content.change(declining(nfs("nas:/d")));
+    let first = content.ids()[0];
+    content.change(set_default(first, at(9)));
+    assert_eq!(content.defaults().iter().filter(|found| found.0).count(), 1);
+    assert_eq!(content.defaults()[0], (true, vec![true]));
+}
+
+#[test]
+fn one_bucket_in_two_spellings_is_refused_for_a_new_or_changed_target_only() {
+    let content =
+        Content::of([s3("https://ceph.example/bucket"), s3("https://CEPH.example:443/bucket"), s3("backups")]);
+    let [first, _, aws] = content.ids()[..] else { panic!("a registry of an earlier release") };
+    for (export, other) in [
+        ("HTTPS://ceph.example:443/bucket/", first),
+        ("https://Ceph.Example./bucket", first),
+        ("http://ceph.example:80/bucket", first),
+        ("https://s3.eu-west-1.amazonaws.com/backups", aws),
+    ] {
+        let refusal = content.refusal(create_target(s3(export)));
+        assert!(refusal.to_string().contains(&other.to_string()), "{export}: {refusal}");
+    }
+    let mut content = Content::of([s3("http://ceph.example:443/bucket"), s3("https://ceph.example/bucket")]);
+    let [plain, with_tls] = content.ids()[..] else { panic!("two targets") };
+    let endpoint = |url: &str| TargetChange {
+        fields: SpecFields { s3_endpoint_url: Some(url.to_owned()), ..SpecFields::default() },
+        ..TargetChange::default()
+    };
+    let change = endpoint("https://ceph.example:443");
+    let refusal = content.refusal(Change::ModifyTarget { id: plain, change, now: at(5) });
+    assert!(matches!(refusal, Refusal::StorageTaken { other_id, .. } if other_id == with_tls), "{refusal}");
+    content.modify(with_tls, endpoint("http://ceph.example"), at(6));
+}
+
+#[test]
+fn name_of_a_change_renames_the_first_type() {
+    let mut content = Content::of([nfs("nas:/a"), nfs("nas:/b")]);
+    let [first, second] = content.ids()[..] else { panic!("two targets") };
+    let named = |name: &str| TargetChange { type_name: Some(name.to_owned()), ..TargetChange::default() };
+    let change = TargetChange { is_default: Some(true), ..named("gold") };
+    content.modify(second, change, at(5));
+    let renamed = &target(&content.0, second).types[0];
+    assert_eq!((renamed.name.as_str(), renamed.is_default, renamed.updated_at), ("gold", true, Some(at(5))));
+    let again = Change::ModifyTarget { id: second, change: named("gold"), now: at(6) };
+    assert_eq!(decide(&content.0, &again), Ok(Vec::new()), "nothing changes");
+    let taken = content.refusal(Change::ModifyTarget { id: first, change: named("gold"), now: at(7) });
+    assert_eq!(taken, Refusal::TypeNameTaken { field: "name", name: "gold".to_owned() });
+}
+
+#[test]
 fn set_default_moves_target_and_type_and_is_idempotent() {
     let mut content = Content::of([nfs("nas:/a"), nfs("nas:/c")]);
     let second = content.ids()[1];
@@ -134,7 +196,7 @@ fn modify_changes_endpoint_scheme_immutable_and_metadata() {
         fields: SpecFields { immutable: Some(true), ..endpoint("http://ceph.example") },
         metadata: metadata(&[("rack", "7")]),
         purge_metadata: false,
-        is_default: None,
+        ..TargetChange::default()
     };
     let modified = content.modify(bucket, change, at(5));
     assert!(modified.spec.is_immutable());

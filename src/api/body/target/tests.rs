@@ -18,17 +18,18 @@ fn bodies_of_the_guide_are_accepted_in_every_spelling() {
     }))
     .expect("accepted");
     assert_eq!(new.spec.export(), "cephs3.triliodata.demo/object-locked-cephs3-2");
-    assert!(new.spec.is_immutable() && !new.is_default);
+    assert!(new.spec.is_immutable() && new.is_default == Some(false));
     assert_eq!(new.metadata, BTreeMap::from([("a".to_owned(), "b".to_owned())]));
     for (flag, expected) in [
-        (json!(1), true),
-        (json!(true), true),
-        (json!("1"), true),
-        (json!("True"), true),
-        (json!(0), false),
-        (json!(false), false),
-        (json!("0"), false),
-        (json!(null), false),
+        (json!(1), Some(true)),
+        (json!(true), Some(true)),
+        (json!("1"), Some(true)),
+        (json!("True"), Some(true)),
+        (json!(0), Some(false)),
+        (json!(false), Some(false)),
+        (json!("0"), Some(false)),
+        (json!(null), None),
+        (json!(""), None),
     ] {
         let new = create(json!({"type": "nfs", "nfs_export": "nas:/b/", "is_default": flag, "s3_bucket": ""}));
         let new = new.expect("accepted");
@@ -58,6 +59,14 @@ fn refusal_names_the_field_and_what_was_expected() {
         (nfs(json!({"is_default": "yes"})), &["is_default", "yes"]),
         (nfs(json!({"immutable": 1})), &["immutable", "nfs"]),
         (nfs(json!({"s3_bucket": "bucket"})), &["s3_bucket", "leave it out"]),
+        (
+            nfs(json!({"nfs_mount_opts": "soft, hard"})),
+            &["nfs_mount_opts: mount options contain white space", "nfs(5)"],
+        ),
+        (nfs(json!({"nfs_mount_opts": "nfsvers=2"})), &["nfs_mount_opts", "nfsvers=2", "4.2"]),
+        (nfs(json!({"nfs_mount_opts": "soft,remount"})), &["nfs_mount_opts", "\"remount\" is not allowed"]),
+        (nfs(json!({"nfs_mount_opts": "x".repeat(4096)})), &["nfs_mount_opts", "4096 bytes", "4095"]),
+        (nfs(json!({"secret_ref": "https://barbican/v1/secrets/a"})), &["secret_ref", "type nfs has none"]),
         (nfs(json!({"imutable": 1})), &["backup_target: unknown field `imutable`", "`immutable`"]),
         (nfs(json!({"metadata": []})), &["metadata: a list is not an object"]),
         (nfs(json!({"metadata": {"a": [1]}})), &["metadata.a: a list is not a string, a number or a boolean"]),
@@ -70,6 +79,11 @@ fn refusal_names_the_field_and_what_was_expected() {
         (json!({"type": "s3", "s3_endpoint_url": "https://x"}), &["s3_bucket: missing"]),
         (json!({"type": "s3", "s3_endpoint_url": "ftp://x", "s3_bucket": "bucket"}), &["s3_endpoint_url", "ftp"]),
         (json!({"type": "s3", "s3_bucket": "b"}), &["s3_bucket", "3 to 63"]),
+        (
+            json!({"type": "s3", "s3_bucket": "bucket", "nfs_mount_opts": "soft"}),
+            &["nfs_mount_opts", "type s3 has none"],
+        ),
+        (json!({"type": "s3", "s3_bucket": "bucket", "secret_ref": "ftp://x/y"}), &["secret_ref: not a reference"]),
         (json!({"type": "s3", "s3_bucket": "bucket", "filesystem_export": "x/y"}), &["filesystem_export", "bucket"]),
     ] {
         let message = create(fields.clone()).expect_err(&fields.to_string());
@@ -93,6 +107,35 @@ fn refusal_names_the_field_and_what_was_expected() {
     ] {
         let message = new_target(body.as_bytes()).expect_err(body).to_string();
         assert!(message.contains(part), "{body:?} gave {message:?}");
+    }
+}
+
+#[test]
+fn mount_options_and_secret_are_taken_and_an_empty_text_removes_them_in_a_change() {
+    let options = "nolock,soft,timeo=600,intr,lookupcache=none,nfsvers=3,retrans=10";
+    let new = create(json!({"type": "nfs", "nfs_export": "nas:/b", "nfs_mount_opts": options, "secret_ref": null}));
+    let export = new.expect("accepted").spec;
+    assert_eq!(export.to_fields().nfs_mount_opts.as_deref(), Some(options));
+    let secret = "https://barbican.example.com:9311/v1/secrets/5f8c2c9e-52f3-4a0b-9f6b-0f5f1f6c9a11";
+    let new = create(json!({"type": "s3", "s3_bucket": "bucket", "nfs_mount_opts": "", "secret_ref": secret}));
+    let bucket = new.expect("accepted").spec;
+    assert_eq!(bucket.to_fields().secret_ref.as_deref(), Some(secret));
+    for (spec, fields, options, reference) in [
+        (&export, json!({}), Some(options), None),
+        (&export, json!({"nfs_mount_opts": null, "secret_ref": ""}), Some(options), None),
+        (&export, json!({"nfs_mount_opts": "hard"}), Some("hard"), None),
+        (&export, json!({"nfs_mount_opts": ""}), None, None),
+        (&bucket, json!({"nfs_mount_opts": "", "secret_ref": null}), None, Some(secret)),
+        (&bucket, json!({"secret_ref": "http://barbican/a"}), None, Some("http://barbican/a")),
+        (&bucket, json!({"secret_ref": ""}), None, None),
+    ] {
+        let change = modification(json!({ "backup_target": fields }).to_string().as_bytes()).expect("decoded");
+        let changed = spec.with_fields(&change.fields).expect("accepted").to_fields();
+        assert_eq!(
+            (changed.nfs_mount_opts.as_deref(), changed.secret_ref.as_deref()),
+            (options, reference),
+            "{fields}"
+        );
     }
 }
 

@@ -15,7 +15,7 @@ use crate::registry::{Difference, RegisteredTarget};
 /// A random change. Numbers select a target or type, and sometimes one that does not exist.
 #[derive(Debug, Clone)]
 pub(in crate::registry) enum Operation {
-    CreateTarget(u8),
+    CreateTarget(u8, bool),
     DeleteTarget(usize),
     SetDefault(usize),
     CreateType {
@@ -43,7 +43,7 @@ pub(in crate::registry) fn operation() -> impl Strategy<Value = Operation> {
     let which = || 0..=MISS;
     let name = || prop::option::weighted(0.3, 0_u8..9);
     prop_oneof![
-        2 => (0_u8..4).prop_map(Operation::CreateTarget),
+        2 => (0_u8..4, rarely()).prop_map(|(n, declines_default)| Operation::CreateTarget(n, declines_default)),
         1 => which().prop_map(Operation::DeleteTarget),
         1 => which().prop_map(Operation::SetDefault),
         3 => (which(), 0_u8..9, rarely(), projects(), rarely()).prop_map(
@@ -74,7 +74,10 @@ pub(in crate::registry) fn change_of(operation: Operation, snapshot: &Snapshot) 
     let kept = |number| selected(&types, number);
     let assigned = |projects: Vec<u8>| projects.into_iter().map(|n| project(n.into())).collect();
     match operation {
-        Operation::CreateTarget(n) => create_target(nfs(&format!("nas:/{n}"))),
+        Operation::CreateTarget(n, declines_default) => {
+            let (target, first_type) = nfs(&format!("nas:/{n}"));
+            Change::CreateTarget { target, first_type, declines_default }
+        }
         Operation::DeleteTarget(n) => Change::DeleteTarget(target(n)),
         Operation::SetDefault(n) => set_default(target(n), at(3)),
         Operation::CreateType { target: n, name, is_default, projects, is_public } => {
@@ -97,10 +100,11 @@ pub(in crate::registry) fn change_of(operation: Operation, snapshot: &Snapshot) 
     }
 }
 
-fn assert_invariants(snapshot: &Snapshot) -> TestCaseResult {
+fn assert_invariants(snapshot: &Snapshot, declined: &HashSet<Uuid>) -> TestCaseResult {
     let entries = snapshot.targets();
     let defaults: Vec<_> = entries.iter().filter(|entry| entry.target.is_default).collect();
-    prop_assert_eq!(defaults.len(), usize::from(!entries.is_empty()), "one default target");
+    let have_all_declined = entries.iter().all(|entry| declined.contains(&entry.target.id));
+    prop_assert!(defaults.len() == 1 || (defaults.is_empty() && have_all_declined), "one default target");
     let types: Vec<_> = snapshot.types().collect();
     let default_types: Vec<_> = types.iter().filter(|kept| kept.is_default).map(|kept| kept.target_id).collect();
     let expected: Vec<_> = defaults.iter().map(|entry| entry.target.id).collect();
@@ -143,6 +147,7 @@ proptest! {
     #[test]
     fn invariants_hold_after_any_sequence_of_changes(operations in prop::collection::vec(operation(), 1..60)) {
         let mut snapshot = Snapshot::default();
+        let mut declined = HashSet::new();
         let first = snapshot.clone();
         for operation in operations {
             let change = change_of(operation, &snapshot);
@@ -155,8 +160,11 @@ proptest! {
                 prop_assert!(partial.targets().iter().filter(|entry| entry.target.is_default).count() <= 1);
                 prop_assert!(partial.types().filter(|kept| kept.is_default).count() <= 1);
             }
+            if let Change::CreateTarget { target, declines_default: true, .. } = &change {
+                declined.insert(target.id);
+            }
             let next = snapshot.apply(&writes, snapshot.revision().next());
-            assert_invariants(&next)?;
+            assert_invariants(&next, &declined)?;
             prop_assert_eq!(writes.is_empty(), next.targets() == snapshot.targets(), "no write without a change");
             prop_assert_eq!(patched(&snapshot, next.differences_from(&snapshot)), next.targets());
             snapshot = next;
