@@ -10,6 +10,8 @@
 //! agent may not validate. A 404 counts only with Keystone's fault body. Otherwise another web server at
 //! this address would make every token invalid.
 
+mod access_rules;
+mod bounded;
 mod error;
 mod http;
 mod login;
@@ -19,6 +21,7 @@ mod token;
 mod validator;
 
 pub use self::http::Keystone;
+pub use access_rules::AccessRule;
 pub use error::KeystoneError;
 pub use login::{Domain, Identifier, Login, Method, Scope};
 pub use token::{IssuedToken, Project, TokenFacts};

@@ -166,7 +166,7 @@ impl Agent {
             version: VERSION.to_owned(),
             metadata,
         };
-        Ok(Change::CreateTarget { target, first_type, declines_default: is_default == Some(false) })
+        Ok(Change::CreateTarget { target: target.into(), first_type, declines_default: is_default == Some(false) })
     }
 
     /// Longest duration of a requested probe. The running probe may have to end first.

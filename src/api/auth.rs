@@ -8,7 +8,7 @@
 //! The file permissions of a Unix socket decide which processes may open it. A request over it without a token
 //! is an admin's, unless the configuration requires a token there too. A token that is sent anyway is
 //! validated. A request with a malformed token header, or with two of them, is refused. `/` and `/healthz` need no
-//! authentication. Without authentication, requests of web pages are refused ([`browser`]).
+//! authentication. The access rules of an application credential restrict admins too ([`crate::keystone::AccessRule`]). Without authentication, requests of web pages are refused ([`browser`]).
 
 mod browser;
 mod cache;
@@ -23,32 +23,27 @@ use arc_swap::ArcSwap;
 use axum::extract::{Request, State};
 use axum::http::header::WWW_AUTHENTICATE;
 use axum::http::request::Parts;
-use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
+use axum::http::{HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::fault::Fault;
 use super::listen::Peer;
-use super::prefix::PathProject;
+use super::prefix::{PathProject, SentPath};
 use crate::model::Caller;
 use crate::model::settings::{ApiSettings, AuthSettings};
 use browser::AcceptedHosts;
-use credential::{Identity, token_of};
+use credential::{AUTH_PROJECT, Identity, token_of};
 
+pub(super) use browser::CHANGES_BY_GET;
 pub use credential::AUTH_TOKEN;
 pub use error::AuthError;
-
-/// Header with the project that a client asks for.
-const AUTH_PROJECT: HeaderName = HeaderName::from_static("x-auth-project-id");
 
 /// Paths that need no authentication: clients discover versions before they have a token.
 pub(super) const OPEN: &[&str] = &["/", "/healthz"];
 
 /// Paths that members of a project may read, including the paths below them.
 const MEMBERS_READ: &[&str] = &["/backup_targets", "/backup_target_types", "/readyz", "/openapi.json"];
-
-/// Last segment of the paths on which a GET changes something.
-pub(super) const CHANGES_BY_GET: &str = "/set_default";
 
 /// Authenticates requests.
 #[derive(Debug)]
@@ -175,10 +170,19 @@ fn anonymous() -> Caller {
 
 fn permitted(identity: &Identity, parts: &Parts) -> Result<(), Fault> {
     let caller = &identity.caller;
+    let forbidden = |message: &str| Err(Fault::new(StatusCode::FORBIDDEN, message));
+    if let Some(rules) = &identity.access_rules {
+        let path = parts.extensions.get().map_or(parts.uri.path(), |SentPath(sent)| sent);
+        if !rules.iter().any(|rule| rule.allows(parts.method.as_str(), path)) {
+            return forbidden(&format!(
+                "no access rule of the token's application credential allows {} {path}: add a rule for this path and for the service type of [api.keystone] service_type",
+                parts.method
+            ));
+        }
+    }
     if caller.is_admin {
         return Ok(());
     }
-    let forbidden = |message: &str| Err(Fault::new(StatusCode::FORBIDDEN, message));
     let Some(project) = &caller.project_id else {
         return forbidden(
             "the token has no project, and its user does not have the admin role: get a token for a project",

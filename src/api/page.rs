@@ -15,7 +15,7 @@ use super::fault::Fault;
 #[into_params(parameter_in = Query)]
 pub(super) struct PageParameters {
     /// Largest number of items in the answer.
-    #[param(value_type = Option<u32>, minimum = 1)]
+    #[param(value_type = Option<usize>, minimum = 1)]
     limit: Option<String>,
     /// Id of the last item of the previous page.
     #[param(value_type = Option<Uuid>)]

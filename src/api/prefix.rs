@@ -12,12 +12,18 @@ const ROOTS: &[&str] = &["backup_targets", "backup_target_types", "node", "healt
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PathProject(pub String);
 
-/// Removes the prefix and the final slash of a request's path, and keeps the project as an extension.
+/// The path of a request as the client sent it, if that is another one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SentPath(pub String);
+
+/// Removes the prefix and the final slash of a request's path, and keeps project and path as extensions.
 pub fn strip<B>(mut request: Request<B>) -> Request<B> {
     let (path, project) = stripped(request.uri().path());
     if path != request.uri().path()
         && let Some(uri) = with_path(request.uri(), path)
     {
+        let sent = SentPath(request.uri().path().to_owned());
+        request.extensions_mut().insert(sent);
         *request.uri_mut() = uri;
     }
     if let Some(project) = project {

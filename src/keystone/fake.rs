@@ -93,6 +93,7 @@ impl FakeKeystone {
                 project_domain: "Default".to_owned(),
             },
             admin_role: "admin".to_owned(),
+            service_type: "workloads".to_owned(),
             ca_bundle: None,
             timeout: std::time::Duration::from_secs(10),
             cache_time: std::time::Duration::from_secs(300),
@@ -127,6 +128,13 @@ impl FakeKeystone {
         self.add(token, None, roles, 3600);
         let mut tokens = self.state.tokens.lock().expect("a lock");
         tokens.get_mut(token).expect("added")["token"]["system"] = json!({ "all": true });
+    }
+
+    /// Gives a token the access rules of an application credential.
+    pub fn restrict(&self, token: &str, access_rules: &Value) {
+        let mut tokens = self.state.tokens.lock().expect("a lock");
+        tokens.get_mut(token).expect("added")["token"]["application_credential"] =
+            json!({ "id": "c", "name": "c", "restricted": true, "access_rules": access_rules });
     }
 
     /// Removes a token.
@@ -194,6 +202,13 @@ async fn answer(State(fake): State<Arc<Fake>>, request: Request<Body>) -> Respon
         return fault(StatusCode::UNAUTHORIZED);
     }
     match fake.tokens.lock().expect("a lock").get(header("x-subject-token")) {
+        // As Keystone's `_validate_token_access_rules`.
+        Some(facts)
+            if !facts["token"]["application_credential"]["access_rules"].is_null()
+                && header("openstack-identity-access-rules") != "1" =>
+        {
+            fault(StatusCode::NOT_FOUND)
+        }
         Some(facts) => Json(facts.clone()).into_response(),
         None => fault(StatusCode::NOT_FOUND),
     }

@@ -38,6 +38,11 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const AUTH_TOKEN: HeaderName = HeaderName::from_static("x-auth-token");
 const SUBJECT_TOKEN: HeaderName = HeaderName::from_static("x-subject-token");
 
+/// Header that announces that access rules are enforced, with the version of the rules. Without it, Keystone answers
+/// that a token with access rules does not exist.
+const ACCESS_RULES: HeaderName = HeaderName::from_static("openstack-identity-access-rules");
+const ACCESS_RULES_VERSION: HeaderValue = HeaderValue::from_static("1");
+
 /// Client of one Keystone.
 #[derive(Debug, Clone)]
 pub struct Keystone {
@@ -109,6 +114,7 @@ impl Keystone {
     ) -> Result<Option<TokenFacts>, KeystoneError> {
         let send = || async {
             let mut request = self.request(Method::GET, "/v3/auth/tokens?nocatalog", Bytes::new())?;
+            request.headers_mut().insert(ACCESS_RULES, ACCESS_RULES_VERSION);
             for (name, token) in [(AUTH_TOKEN, own), (SUBJECT_TOKEN, subject)] {
                 let mut value = HeaderValue::from_str(token.expose_secret())
                     .map_err(|_| self.not_understood("a token is not a valid header value"))?;

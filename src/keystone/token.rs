@@ -2,11 +2,10 @@
 
 use jiff::Timestamp;
 use secrecy::SecretString;
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 
-/// Longest id or name that is accepted, in bytes. Keystone's columns have 64 characters for ids and names
-/// of projects, and 255 for ids of users of other identity providers.
-const NAME_MAX_BYTES: usize = 255;
+use super::access_rules::AccessRule;
+use super::bounded::bounded;
 
 /// A token that was issued.
 #[derive(Debug, Clone)]
@@ -28,6 +27,8 @@ pub struct TokenFacts {
     pub is_system: bool,
     /// Names of the user's roles in its scope.
     pub roles: Vec<String>,
+    /// Access rules of the application credential that it was issued for. `None` if every request is allowed.
+    pub access_rules: Option<Vec<AccessRule>>,
     /// End of its life.
     pub expires_at: Timestamp,
 }
@@ -65,6 +66,12 @@ pub(super) struct ValidTokenBody {
     roles: Vec<Role>,
     #[serde(default)]
     system: System,
+    application_credential: Option<ApplicationCredential>,
+}
+
+#[derive(Deserialize)]
+struct ApplicationCredential {
+    access_rules: Option<Vec<AccessRule>>,
 }
 
 #[derive(Deserialize)]
@@ -84,13 +91,6 @@ struct System {
     all: bool,
 }
 
-/// A string that is kept for as long as the token is cached, or with what its user creates.
-fn bounded<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    let is_too_long = text.len() > NAME_MAX_BYTES;
-    if is_too_long { Err(serde::de::Error::custom("an id or a name is too long")) } else { Ok(text) }
-}
-
 impl From<ValidTokenBody> for TokenFacts {
     fn from(token: ValidTokenBody) -> Self {
         Self {
@@ -98,6 +98,7 @@ impl From<ValidTokenBody> for TokenFacts {
             project: token.project,
             is_system: token.system.all,
             roles: token.roles.into_iter().map(|role| role.name).collect(),
+            access_rules: token.application_credential.and_then(|credential| credential.access_rules),
             expires_at: token.expires_at,
         }
     }

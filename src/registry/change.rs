@@ -13,7 +13,7 @@ pub enum Change {
     /// there is no default and it does not decline that.
     CreateTarget {
         /// The target.
-        target: Target,
+        target: Box<Target>,
         /// Its first type.
         first_type: TargetType,
         /// Whether it does not become the default even if there is none.

@@ -81,7 +81,7 @@ pub(crate) fn metadata(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
 }
 
 pub(crate) fn create_target((target, first_type): (Target, TargetType)) -> Change {
-    Change::CreateTarget { target, first_type, declines_default: false }
+    Change::CreateTarget { target: target.into(), first_type, declines_default: false }
 }
 
 /// The snapshot with the changes of `change`.

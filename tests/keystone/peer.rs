@@ -146,10 +146,27 @@ impl Keystone {
     pub async fn application_credential(&self) -> (String, String) {
         let (user, password) = (self.fact("SERVICE_USER"), self.fact("SERVICE_PASSWORD"));
         let token = self.token(user, password, Some(self.fact("SERVICE_PROJECT"))).await;
-        let facts = self.call("GET", "/auth/tokens", &self.admin, Some(&token), &Value::Null).await.json();
+        self.new_application_credential(&token, &Value::Null).await
+    }
+
+    /// A token of a new application credential with these access rules, of the owner of a token.
+    pub async fn restricted_token(&self, owner: &str, access_rules: &Value) -> String {
+        let (id, secret) = self.new_application_credential(owner, access_rules).await;
+        let auth = json!({ "identity": { "methods": ["application_credential"],
+            "application_credential": { "id": id, "secret": secret } } });
+        let answer = self.call("POST", "/auth/tokens", "", None, &json!({ "auth": auth })).await;
+        assert_eq!(answer.status, 201, "{answer:?}");
+        answer.header("x-subject-token").to_owned()
+    }
+
+    async fn new_application_credential(&self, token: &str, access_rules: &Value) -> (String, String) {
+        let facts = self.call("GET", "/auth/tokens", &self.admin, Some(token), &Value::Null).await.json();
         let path = format!("/users/{}/application_credentials", facts["token"]["user"]["id"].as_str().expect("an id"));
-        let body = json!({ "application_credential": { "name": "agent" } });
-        let answer = self.call("POST", &path, &token, None, &body).await;
+        let mut body = json!({ "application_credential": { "name": "agent" } });
+        if !access_rules.is_null() {
+            body["application_credential"]["access_rules"] = access_rules.clone();
+        }
+        let answer = self.call("POST", &path, token, None, &body).await;
         assert_eq!(answer.status, 201, "{answer:?}");
         let credential = answer.json()["application_credential"].clone();
         let text = |name: &str| credential[name].as_str().expect("a text").to_owned();

@@ -91,3 +91,25 @@ async fn tokens_expire_and_the_agents_token_is_renewed() {
     let member = keystone.token("alpha", "alpha", Some("alpha")).await;
     assert_eq!(status(&daemon, &member).await, 200);
 }
+
+#[tokio::test]
+async fn access_rules_of_an_application_credential_are_enforced() {
+    let keystone = Keystone::start().await;
+    let alpha = keystone.member_of("alpha").await;
+    let daemon = Daemon::start(&keystone.workspace("")).await;
+    let member = keystone.token("alpha", "alpha", Some("alpha")).await;
+    let rules = json!([
+        { "service": "workloads", "method": "GET", "path": "/v1/{project_id}/backup_targets" },
+        { "service": "compute", "method": "GET", "path": "/**" },
+    ]);
+    let restricted = keystone.restricted_token(&member, &rules).await;
+    for (path, expected) in [
+        (format!("/v1/{alpha}/backup_targets"), 200),
+        (format!("/v1/{alpha}/backup_targets/detail"), 403),
+        (format!("/v1/{alpha}/backup_target_types"), 403),
+        ("/backup_targets".to_owned(), 403),
+    ] {
+        assert_eq!(request(&daemon, "GET", &path, &restricted, &[]).await.status, expected, "{path}");
+        assert_eq!(request(&daemon, "GET", &path, &member, &[]).await.status, 200, "{path}");
+    }
+}

@@ -8,6 +8,10 @@ PROJECT = "fc439373e340459fb28202b2412e26c0"
 
 
 def valid_target(fields, is_new):
+    # The targets are exports.
+    fields = {key: value for key, value in fields.items() if key != "secret_ref"}
+    if fields.get("nfs_mount_opts"):
+        fields = {**fields, "nfs_mount_opts": "soft"}
     if not is_new:
         # These are fixed. The daemon refuses other values.
         fixed = ("type", "filesystem_export", "nfs_export", "s3_endpoint_url", "s3_bucket")

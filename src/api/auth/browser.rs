@@ -1,11 +1,14 @@
 //! Protection against web pages, where no token protects the API.
 //!
-//! With `auth = "none"`, any page that a browser on this host opens could make the browser send a change. Three rules
+//! With `auth = "none"`, any page that a browser on this host opens could make the browser send a change. Four rules
 //! prevent that:
 //!
 //! - The `Host` is one of [`AcceptedHosts`], usually a loopback address. A page whose name an attacker resolves to
 //!   this host (DNS rebinding) sends its own name.
 //! - An `Origin` is this API's, and `Sec-Fetch-Site` (W3C Fetch Metadata) does not name another site.
+//! - A `GET` that changes something carries none of the headers that browsers add by themselves
+//!   ([`browser_sign`]). Browsers without Fetch Metadata, and all browsers on plain HTTP to another name than
+//!   `localhost`, send neither of the headers above for an image.
 //! - A body is JSON by its content type. A page of another site may send other types without asking the API first
 //!   (Fetch standard, "CORS-safelisted request-header").
 //!
@@ -13,14 +16,34 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, ORIGIN, TRANSFER_ENCODING};
+use axum::http::header::{
+    ACCEPT, ACCEPT_LANGUAGE, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST, ORIGIN, REFERER, TRANSFER_ENCODING,
+    UPGRADE_INSECURE_REQUESTS, USER_AGENT,
+};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, StatusCode};
+use axum::http::{HeaderMap, HeaderName, Method, StatusCode};
 
+use super::credential::{AUTH_PROJECT, AUTH_TOKEN};
 use crate::api::fault::Fault;
 use crate::model::settings::{ApiSettings, Listen};
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// Last segment of the paths on which a GET changes something.
+pub(in crate::api) const CHANGES_BY_GET: &str = "/set_default";
+
+/// Headers that browsers add by themselves, and that `curl` and the libraries of HTTP clients do not.
+const BROWSER_HEADERS: [HeaderName; 4] = [ACCEPT_LANGUAGE, COOKIE, REFERER, UPGRADE_INSECURE_REQUESTS];
+
+/// Beginnings of the `User-Agent` of all browsers. The second one is that of Opera before version 15.
+const BROWSER_AGENTS: [&str; 2] = ["Mozilla/", "Opera/"];
+
+/// Media types that only a browser asks for.
+const BROWSER_MEDIA: [&str; 4] = ["image/", "text/html", "text/css", "video/"];
+
+/// Headers of the API guide that no browser adds. A page of another site would have to ask the API first (Fetch
+/// standard, "CORS-preflight fetch"), which it answers with 405.
+const CLIENT_HEADERS: [HeaderName; 2] = [AUTH_TOKEN, AUTH_PROJECT];
 
 /// Values of `Host` that are accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,6 +117,14 @@ pub(super) fn refuse_foreign(parts: &Parts, hosts: AcceptedHosts) -> Result<(), 
     if let Some(site) = values(headers, SEC_FETCH_SITE).find(|site| !is_own_site(site)) {
         return forbidden(format!("Sec-Fetch-Site: {site:?} is a page of another site, which may not use this API"));
     }
+    if parts.method == Method::GET
+        && parts.uri.path().ends_with(CHANGES_BY_GET)
+        && let Some(sign) = browser_sign(headers)
+    {
+        return forbidden(format!(
+            "{sign}: a browser may not use this GET, which changes something: add the header {AUTH_PROJECT} with any value, or send PUT with is_default 1"
+        ));
+    }
     let has_body =
         headers.contains_key(TRANSFER_ENCODING) || values(headers, CONTENT_LENGTH).any(|length| length != "0");
     let content_type = text(headers, CONTENT_TYPE).unwrap_or_default();
@@ -103,6 +134,21 @@ pub(super) fn refuse_foreign(parts: &Parts, hosts: AcceptedHosts) -> Result<(), 
         return Err(Fault::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
     }
     Ok(())
+}
+
+/// Returns the header by which a request is known as a browser's, if there is one. A request with one of
+/// [`CLIENT_HEADERS`] is not a browser's.
+fn browser_sign(headers: &HeaderMap) -> Option<HeaderName> {
+    if CLIENT_HEADERS.iter().any(|name| headers.contains_key(name)) {
+        return None;
+    }
+    let is_agent = |value: &str| BROWSER_AGENTS.iter().any(|agent| value.starts_with(agent));
+    let is_media = |value: &str| BROWSER_MEDIA.iter().any(|media| value.contains(media));
+    let is_fetch_metadata = |name: &&HeaderName| name.as_str().starts_with("sec-");
+    let named = BROWSER_HEADERS.iter().find(|name| headers.contains_key(*name));
+    let found = named.or_else(|| headers.keys().find(is_fetch_metadata)).cloned();
+    let found = found.or_else(|| values(headers, USER_AGENT).any(is_agent).then_some(USER_AGENT));
+    found.or_else(|| values(headers, ACCEPT).any(is_media).then_some(ACCEPT))
 }
 
 fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
@@ -156,6 +202,99 @@ mod tests {
         }
         assert_eq!(status(All, &[("host", "node1.example:8781")]), 200);
         assert_eq!(status(Loopback, &[]), 403);
+    }
+
+    #[test]
+    fn get_that_changes_something_is_refused_to_browsers_and_served_to_clients() {
+        const CHROME: &str =
+            "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0.0.0 Safari/537.36";
+        const FIREFOX: &str = "Mozilla/5.0 (X11; Linux x86_64; rv:145.0) Gecko/20100101 Firefox/145.0";
+        const INTERNET_EXPLORER: &str = "Mozilla/5.0 (Windows NT 10.0; WOW64; Trident/7.0; rv:11.0) like Gecko";
+        const OPERA: &str = "Opera/9.80 (X11; Linux i686) Presto/2.12.388 Version/12.16";
+        let browsers = [
+            // An image, over plain HTTP to another name than localhost: no Fetch Metadata.
+            &[
+                ("user-agent", CHROME),
+                ("accept", "image/avif,image/webp,image/apng,image/svg+xml,image/*,*/*;q=0.8"),
+                ("referer", "http://evil.example/"),
+                ("accept-encoding", "gzip, deflate"),
+                ("accept-language", "en-US,en;q=0.9"),
+            ][..],
+            &[("user-agent", FIREFOX), ("accept", "image/avif,image/webp,*/*"), ("accept-language", "en-US,en;q=0.5")],
+            &[("user-agent", INTERNET_EXPLORER), ("accept", "image/png, image/svg+xml, image/*;q=0.8, */*;q=0.5")],
+            &[
+                ("user-agent", OPERA),
+                ("accept", "image/png, image/jpeg, image/*, */*;q=0.1"),
+                ("accept-language", "en"),
+            ],
+            // A script, a fetch without CORS and without a referrer, and one whose page chose Accept.
+            &[("user-agent", CHROME), ("accept", "*/*"), ("accept-language", "en-US")],
+            &[("user-agent", FIREFOX), ("accept", "application/json"), ("accept-language", "*")],
+            // A link, an address that a user typed, and a text browser.
+            &[
+                ("user-agent", CHROME),
+                ("accept", "text/html,application/xhtml+xml"),
+                ("upgrade-insecure-requests", "1"),
+            ],
+            &[("user-agent", FIREFOX), ("sec-fetch-site", "none"), ("sec-fetch-mode", "navigate"), ("cookie", "a=b")],
+            &[("user-agent", "Lynx/2.9.0"), ("accept", "text/html, text/plain, text/css"), ("accept-language", "en")],
+            // A privacy extension, which hides the agent.
+            &[("user-agent", "private"), ("accept", "image/*"), ("referer", "http://evil.example/")],
+            &[("sec-ch-ua", "\"Chromium\";v=\"142\""), ("accept", "*/*")],
+            // Some browsers add the name of their application, which is therefore not a sign of a client.
+            &[("user-agent", CHROME), ("accept", "*/*"), ("x-requested-with", "com.example.app")],
+        ];
+        let clients = [
+            &[][..],
+            &[("user-agent", "curl/8.14.1"), ("accept", "*/*")],
+            &[("user-agent", "curl/8.14.1"), ("accept", "*/*"), ("accept-encoding", "deflate, gzip, br, zstd")],
+            &[
+                ("user-agent", "Wget/1.25.0"),
+                ("accept", "*/*"),
+                ("accept-encoding", "identity"),
+                ("connection", "Keep-Alive"),
+            ],
+            &[
+                ("user-agent", "python-workloadmgrclient"),
+                ("accept", "application/json"),
+                ("x-auth-project-id", "fc439373e340459fb28202b2412e26c0"),
+                ("x-auth-token", "gAAAAA"),
+            ],
+            &[
+                ("user-agent", "openstacksdk/4.7.1 keystoneauth1/5.12.0 python-requests/2.32.5 CPython/3.12.3"),
+                ("accept", "application/json"),
+            ],
+            &[
+                ("user-agent", "python-requests/2.32.5"),
+                ("accept", "*/*"),
+                ("accept-encoding", "gzip, deflate"),
+                ("connection", "keep-alive"),
+            ],
+            &[("user-agent", "HTTPie/3.2.4"), ("accept", "application/json, */*;q=0.5")],
+            &[("user-agent", "Go-http-client/1.1"), ("accept-encoding", "gzip")],
+            &[("user-agent", "ansible-httpget"), ("accept-encoding", "identity")],
+            &[("user-agent", "Java-http-client/21.0.8")],
+            // Windows PowerShell calls itself Mozilla.
+            &[
+                ("user-agent", "Mozilla/5.0 (Windows NT; en-US) WindowsPowerShell/5.1.26100.1"),
+                ("x-auth-project-id", "any"),
+            ],
+        ];
+        let get = |path: &str, headers: &[(&str, &str)]| {
+            let mut request = axum::http::Request::builder().uri(path).header("host", "192.0.2.7:8781");
+            for (name, value) in headers {
+                request = request.header(*name, *value);
+            }
+            let (parts, ()) = request.body(()).expect("a request").into_parts();
+            refuse_foreign(&parts, AcceptedHosts::Addresses).map_or_else(|fault| fault.status().as_u16(), |()| 200)
+        };
+        for headers in browsers {
+            assert_eq!(get("/backup_targets/id/set_default", headers), 403, "{headers:?}");
+            assert_eq!(get("/backup_targets", headers), 200, "it changes nothing: {headers:?}");
+        }
+        for headers in clients {
+            assert_eq!(get("/backup_targets/id/set_default", headers), 200, "{headers:?}");
+        }
     }
 
     #[test]

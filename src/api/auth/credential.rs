@@ -5,10 +5,14 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use secrecy::SecretString;
 
 use crate::api::fault::Fault;
+use crate::keystone::AccessRule;
 use crate::model::Caller;
 
 /// Header that carries a token, here and in all of OpenStack.
 pub const AUTH_TOKEN: HeaderName = HeaderName::from_static("x-auth-token");
+
+/// Header with the project that a client asks for.
+pub(super) const AUTH_PROJECT: HeaderName = HeaderName::from_static("x-auth-project-id");
 
 /// Bearer scheme, for clients other than OpenStack's (RFC 6750). Compared without regard to case.
 const BEARER: &str = "Bearer";
@@ -21,6 +25,8 @@ pub(super) const TOKEN_MAX_BYTES: usize = 8192;
 pub(super) struct Identity {
     pub(super) caller: Caller,
     pub(super) project_name: String,
+    /// Access rules of this service, if the token has access rules.
+    pub(super) access_rules: Option<Vec<AccessRule>>,
 }
 
 /// The token of a request, from either header. `None` when there is none.

@@ -39,6 +39,10 @@ const PERMIT_TIMEOUT: Duration = Duration::from_secs(5);
 /// and Keystone no longer issues them.
 const TOKEN_SENT_MAX_BYTES: usize = 2048;
 
+/// Largest number of access rules of one token that are kept with it in the cache. The API has fewer requests to allow.
+/// Rules beyond them allow nothing.
+const ACCESS_RULES_MAX: usize = 64;
+
 /// Shortest interval between log lines about a flood of unknown tokens.
 const OVERLOAD_LOG_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -236,7 +240,11 @@ impl Shared {
         let is_admin = has_role && (facts.is_system || facts.project.is_some());
         let (project_id, project_name) = facts.project.map(|project| (project.id, project.name)).unzip();
         let caller = Caller { user_id: Some(facts.user_id), project_id, is_admin };
-        let identity = Identity { caller, project_name: project_name.unwrap_or_default() };
+        let access_rules = facts.access_rules.map(|rules| {
+            let own = rules.into_iter().filter(|rule| rule.service == self.settings.service_type);
+            own.take(ACCESS_RULES_MAX).collect()
+        });
+        let identity = Identity { caller, project_name: project_name.unwrap_or_default(), access_rules };
         Verdict::Valid(Arc::new(identity), facts.expires_at)
     }
 }

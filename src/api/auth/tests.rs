@@ -2,6 +2,7 @@
 
 use axum::Extension;
 use axum::body::Body;
+use axum::http::HeaderName;
 use axum::http::header::AUTHORIZATION;
 use axum::middleware::from_fn_with_state;
 use axum::routing::any;
@@ -193,6 +194,46 @@ async fn secret_authenticates_an_admin_and_is_replaced_by_reload() {
         assert!(error.contains("[api.token] file") && (bad.is_empty() || !error.contains(bad)), "{error}");
         assert_eq!(status(&auth, "GET", "/node", "fedcba9876543210").await, 200, "the old one stays");
     }
+}
+
+#[tokio::test]
+async fn access_rules_of_an_application_credential_restrict_members_and_admins() {
+    use serde_json::json;
+
+    let fake = FakeKeystone::start().await;
+    let rule = |service: &str, method: &str, path: &str| json!({ "id": "r", "service": service, "method": method, "path": path });
+    for (token, role, rules) in [
+        ("admin", "admin", json!([rule("workloads", "GET", "/v1/*/backup_targets"), rule("workloads", "PUT", "/**")])),
+        (
+            "member",
+            "member",
+            json!([rule("workloads", "GET", "/v1/{project_id}/**"), rule("workloads", "POST", "/**")]),
+        ),
+        ("other", "admin", json!([rule("compute", "GET", "/**")])),
+        ("none", "admin", json!([])),
+    ] {
+        fake.add(token, Some(MEMBER), &[role], 3600);
+        fake.restrict(token, &rules);
+    }
+    let auth = keystone(fake.settings()).await;
+    let (targets, one) = (format!("/v1/{MEMBER}/backup_targets"), format!("/v1/{MEMBER}/backup_targets/x"));
+    for (method, path, expected) in [
+        ("GET", targets.as_str(), [200, 200, 403, 403]),
+        ("HEAD", &targets, [403, 403, 403, 403]),
+        ("GET", &one, [403, 200, 403, 403]),
+        ("PUT", &one, [200, 403, 403, 403]),
+        ("POST", &targets, [403, 403, 403, 403]),
+        ("GET", "/v1/backup_targets", [403, 403, 403, 403]),
+        ("GET", "/backup_targets", [403, 403, 403, 403]),
+        ("GET", &format!("{targets}/"), [403, 200, 403, 403]),
+        ("GET", "/healthz", [200, 200, 200, 200]),
+    ] {
+        for (token, expected) in ["admin", "member", "other", "none"].into_iter().zip(expected) {
+            assert_eq!(status(&auth, method, path, token).await, expected, "{token} {method} {path}");
+        }
+    }
+    let compute = KeystoneSettings { service_type: "compute".to_owned(), ..fake.settings() };
+    assert_eq!(status(&keystone(compute).await, "GET", "/backup_targets", "other").await, 200);
 }
 
 #[tokio::test]

@@ -28,7 +28,7 @@ impl TokenAuth {
 
     pub(super) fn identify(&self, token: &SecretString) -> Result<Identity, Fault> {
         if TokenHash::of(token).as_bytes().ct_eq(self.expected.as_bytes()).into() {
-            Ok(Identity { caller: Caller::local(), project_name: String::new() })
+            Ok(Identity { caller: Caller::local(), project_name: String::new(), access_rules: None })
         } else {
             Err(Fault::new(StatusCode::UNAUTHORIZED, "the token is not the agent's, see [api.token] file on its host"))
         }

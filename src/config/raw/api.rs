@@ -51,6 +51,7 @@ pub(in crate::config) struct Keystone {
     pub(in crate::config) application_credential_id: Option<Text>,
     pub(in crate::config) application_credential_secret_file: Option<Text>,
     pub(in crate::config) admin_role: Text,
+    pub(in crate::config) service_type: Text,
     pub(in crate::config) ca_bundle: Option<Text>,
     pub(in crate::config) timeout: Text,
     pub(in crate::config) cache_time: Text,
@@ -71,6 +72,8 @@ impl Default for Keystone {
             application_credential_id: None,
             application_credential_secret_file: None,
             admin_role: text("admin"),
+            // The type of Trilio's API, whose routes the agent serves.
+            service_type: text("workloads"),
             ca_bundle: None,
             timeout: text("10s"),
             cache_time: text("5m"),

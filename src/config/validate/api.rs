@@ -135,6 +135,7 @@ fn keystone(raw: &raw::Keystone, auth: &Text) -> Validated<KeystoneSettings> {
         url: keystone_url(url)?,
         credential: credential(raw, auth)?,
         admin_role: name(&raw.admin_role, "[api.keystone] admin_role")?,
+        service_type: name(&raw.service_type, "[api.keystone] service_type")?,
         ca_bundle: ca_bundle.map(|path| absolute(path, path.get_ref(), "[api.keystone] ca_bundle")).transpose()?,
         timeout: duration(&raw.timeout, "[api.keystone] timeout", KEYSTONE_TIMEOUTS)?,
         cache_time: duration(&raw.cache_time, "[api.keystone] cache_time", CACHE_TIMES)?,

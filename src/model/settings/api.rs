@@ -69,6 +69,8 @@ pub struct KeystoneSettings {
     pub credential: KeystoneCredential,
     /// Role that may change targets and types.
     pub admin_role: String,
+    /// Type of this service in Keystone's catalog. Access rules of application credentials name it.
+    pub service_type: String,
     /// PEM file of certificate authorities that are trusted in addition to those of the system.
     pub ca_bundle: Option<PathBuf>,
     /// Longest time that a request waits for Keystone.

@@ -76,7 +76,7 @@ pub(in crate::registry) fn change_of(operation: Operation, snapshot: &Snapshot) 
     match operation {
         Operation::CreateTarget(n, declines_default) => {
             let (target, first_type) = nfs(&format!("nas:/{n}"));
-            Change::CreateTarget { target, first_type, declines_default }
+            Change::CreateTarget { target: target.into(), first_type, declines_default }
         }
         Operation::DeleteTarget(n) => Change::DeleteTarget(target(n)),
         Operation::SetDefault(n) => set_default(target(n), at(3)),

@@ -1,0 +1,14 @@
+//! Bound of the strings of a token. They are kept as long as the token is cached.
+
+use serde::{Deserialize, Deserializer};
+
+/// Longest id or name that is accepted, in bytes. Keystone's columns have 64 characters for ids and names
+/// of projects, and 255 for ids of users of other identity providers.
+const NAME_MAX_BYTES: usize = 255;
+
+/// A string that is kept for as long as the token is cached, or with what its user creates.
+pub(super) fn bounded<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let is_too_long = text.len() > NAME_MAX_BYTES;
+    if is_too_long { Err(serde::de::Error::custom("an id or a name is too long")) } else { Ok(text) }
+}
