@@ -115,11 +115,6 @@ impl Gateway {
         workspace(&self.keys, more_keys)
     }
 
-    /// A workspace with the guest's credentials, and more keys for their entry.
-    pub fn guest_workspace_with(&self, more_keys: &str) -> Workspace {
-        workspace(&self.guest, more_keys)
-    }
-
     /// A new bucket.
     pub async fn bucket(&self) -> String {
         let name = new_name();
@@ -201,24 +196,27 @@ impl Gateway {
         self.set_policy(bucket, json!([statement])).await;
     }
 
-    /// Denies PUTs of objects without a header to everybody, including the owner.
-    pub async fn demand_header(&self, bucket: &str, name: &str) {
-        let (resource, missing) = (format!("arn:aws:s3:::{bucket}/*"), format!("s3:{name}"));
+    /// Denies PUTs of objects without this header to everybody, including the owner.
+    pub async fn demand_header(&self, bucket: &str, name: &str, value: &str) {
+        let (resource, condition) = (format!("arn:aws:s3:::{bucket}/*"), format!("s3:{name}"));
         let statement = json!({
             "Effect": "Deny", "Principal": "*", "Action": "s3:PutObject", "Resource": resource,
-            "Condition": { "Null": { missing: "true" } },
+            // Ceph has an empty value for a header that is missing.
+            "Condition": { "StringNotEquals": { condition: value } },
         });
         self.set_policy(bucket, json!([statement])).await;
     }
 
-    /// Denies actions on the objects of a bucket, and the listings of the bucket, to everybody.
-    pub async fn deny_with_listing(&self, bucket: &str, actions: &[&str]) {
-        let deny = |actions: &[&str], resource: String| json!({ "Effect": "Deny", "Principal": "*", "Action": actions, "Resource": resource });
-        let listing = deny(&["s3:ListBucketVersions"], format!("arn:aws:s3:::{bucket}"));
-        let mut statements = vec![listing];
-        if !actions.is_empty() {
-            statements.push(deny(actions, format!("arn:aws:s3:::{bucket}/*")));
-        }
+    /// Denies actions on the objects of a bucket, and on the bucket itself, to everybody, including its owner.
+    pub async fn deny_all_of(&self, bucket: &str, of_objects: &[&str], of_bucket: &[&str]) {
+        let resource = format!("arn:aws:s3:::{bucket}");
+        let statements: Vec<Value> = [(of_objects, format!("{resource}/*")), (of_bucket, resource)]
+            .into_iter()
+            .filter(|(actions, _)| !actions.is_empty())
+            .map(|(actions, resource)| {
+                json!({ "Effect": "Deny", "Principal": "*", "Action": actions, "Resource": resource })
+            })
+            .collect();
         self.set_policy(bucket, json!(statements)).await;
     }
 
@@ -234,12 +232,8 @@ impl Gateway {
 
     /// Allows the guest the actions that backups need below a prefix, and nothing else.
     pub async fn allow_guest_below(&self, bucket: &str, prefix: &str) {
-        self.allow_guest(bucket, prefix, &["s3:PutObject", "s3:GetObject", "s3:DeleteObject"]).await;
-    }
-
-    /// Allows the guest these actions below a prefix and the listing of it, and nothing else.
-    pub async fn allow_guest(&self, bucket: &str, prefix: &str, actions: &[&str]) {
         let guest = json!({ "AWS": ["arn:aws:iam:::user/guest"] });
+        let actions = ["s3:PutObject", "s3:GetObject", "s3:DeleteObject"];
         self.set_policy(
             bucket,
             json!([
