@@ -1,9 +1,11 @@
 //! Start, stop, settings and changes of the agent.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 use super::error::AgentError;
 use super::reconcile::Reconciler;
@@ -18,6 +20,9 @@ use crate::registry::{Change, Registry, Snapshot};
 
 /// Version of this agent, which new targets and types record.
 pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Longest wait of a question about the registry for its disk.
+const REGISTRY_CHECK_MAX: Duration = Duration::from_secs(1);
 
 /// The running agent. Cheap to clone; all clones are the same agent.
 #[derive(Clone)]
@@ -54,6 +59,15 @@ impl Agent {
     #[must_use]
     pub fn settings(&self) -> Arc<AgentSettings> {
         self.shared.settings.borrow().clone()
+    }
+
+    /// Returns why the registry cannot be changed now, or `None` if it can. Waits for its disk at most
+    /// [`REGISTRY_CHECK_MAX`].
+    pub async fn registry_problem(&self) -> Option<String> {
+        match timeout(REGISTRY_CHECK_MAX, self.shared.registry.verify_writable()).await {
+            Ok(verdict) => verdict.err().map(|error| error.to_string()),
+            Err(_) => Some(format!("its disk did not answer within {} s", REGISTRY_CHECK_MAX.as_secs())),
+        }
     }
 
     /// Applies new settings, and probes every target with them. Ignores another mount root, because the agent would

@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use crate::agent::AgentError;
-use crate::registry::{Refusal, RegistryError};
+use crate::registry::{Refusal, RegistryError, StorageError};
 
 /// Length of a message, in characters, at most. The middle of a longer one is left out.
 pub const MESSAGE_MAX_CHARS: usize = 600;
@@ -91,8 +91,10 @@ impl From<AgentError> for Fault {
 fn of_registry(error: &RegistryError) -> StatusCode {
     match error {
         RegistryError::Refused(refusal) => of_refusal(refusal),
-        RegistryError::Storage(_) => StatusCode::INTERNAL_SERVER_ERROR,
-        RegistryError::Contended => StatusCode::SERVICE_UNAVAILABLE,
+        RegistryError::Storage(StorageError::Failed(_)) => StatusCode::INTERNAL_SERVER_ERROR,
+        RegistryError::Storage(StorageError::ReadOnly(_) | StorageError::Uncertain(_)) | RegistryError::Contended => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
     }
 }
 

@@ -24,7 +24,8 @@ pub(super) async fn versions() -> Json<wire::Versions> {
     (status = 200, description = "The current facts.", body = wire::Node),
 ))]
 pub(super) async fn node(Shared(state): Shared<State>) -> Json<wire::Node> {
-    Json(wire::Node::from(&(state.node_facts)()))
+    let registry_problem = state.agent.registry_problem().await;
+    Json(wire::Node::new(&(state.node_facts)(), registry_problem))
 }
 
 /// Whether the process is alive.

@@ -15,14 +15,14 @@ use crate::model::{CanaryRecord, TargetId, Transition};
 /// agent makes one change at a time, and a shared store sees a few changes a day.
 const COMMIT_ATTEMPTS_MAX: u32 = 8;
 
-/// Why a change was not made. Nothing was changed.
+/// Why a change was not made. Nothing was changed, except where the message says otherwise.
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
     /// A rule forbids the change.
     #[error(transparent)]
     Refused(#[from] Refusal),
     /// The change could not be made durable.
-    #[error("the registry could not be changed: {0}. Nothing was changed")]
+    #[error("the registry could not be changed: {0}. {effect}", effect = .0.effect())]
     Storage(#[from] StorageError),
     /// Other writers were faster [`COMMIT_ATTEMPTS_MAX`] times.
     #[error(
@@ -71,6 +71,18 @@ impl Registry {
     /// As [`Self::change`].
     pub async fn verify(&self, change: &Change) -> Result<(), RegistryError> {
         self.commit(change, |_| Vec::new()).await.map(drop)
+    }
+
+    /// Verifies that the store can be changed now.
+    ///
+    /// # Errors
+    /// [`StorageError`] when it cannot.
+    pub async fn verify_writable(&self) -> Result<(), StorageError> {
+        match self.store.commit(self.snapshot().revision(), Vec::new()).await {
+            Err(CommitError::Storage(error)) => Err(error),
+            // Another writer was faster, so it can be changed.
+            Ok(_) | Err(CommitError::Conflict) => Ok(()),
+        }
     }
 
     async fn commit(

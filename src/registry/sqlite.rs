@@ -129,7 +129,7 @@ impl SqliteStore {
     }
 
     async fn queue<T, E: From<StorageError>>(&self, job: Job, answer: oneshot::Receiver<Result<T, E>>) -> Result<T, E> {
-        let gone = || StorageError("its writer has stopped".to_owned());
+        let gone = || StorageError::Failed("its writer has stopped".to_owned());
         self.jobs.send(job).await.map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
     }
@@ -176,7 +176,7 @@ impl Store for SqliteStore {
     }
 
     async fn commit(&self, expected: Revision, writes: Vec<Write>) -> Result<Arc<Snapshot>, CommitError> {
-        let (snapshot, record) = (self.snapshot.clone(), self.record.clone());
+        let (snapshot, record, identity) = (self.snapshot.clone(), self.record.clone(), self.identity.clone());
         self.run(move |connection| {
             // Only this thread replaces the snapshot: it cannot change before the end of the job.
             let current = snapshot.borrow().clone();
@@ -187,6 +187,7 @@ impl Store for SqliteStore {
                 return Ok(current);
             }
             write(connection, &writes).map_err(StorageError::from)?;
+            identity.verify_written()?;
             let next = Arc::new(current.apply(&writes, expected.next()));
             write_record(connection, &record, next.targets().len());
             snapshot.send_replace(next.clone());
@@ -246,6 +247,6 @@ fn write_record(connection: &Connection, record: &generation::Record, targets: u
 
 impl From<rusqlite::Error> for StorageError {
     fn from(error: rusqlite::Error) -> Self {
-        Self(error.to_string())
+        Self::Failed(error.to_string())
     }
 }

@@ -10,10 +10,29 @@ use tokio::sync::watch;
 use super::snapshot::{Revision, Snapshot, Write};
 use crate::model::{CanaryRecord, TargetId, Transition};
 
-/// A store could not be read or written: disk full, file removed, input/output error.
+/// Why a store could not be read or written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct StorageError(pub String);
+pub enum StorageError {
+    /// Disk full, file removed, input/output error.
+    #[error("{0}")]
+    Failed(String),
+    /// The file system is mounted read-only.
+    #[error("{0}")]
+    ReadOnly(String),
+    /// The file system became read-only during the change.
+    #[error("{0}")]
+    Uncertain(String),
+}
+
+impl StorageError {
+    /// What became of a change that failed so.
+    pub(super) fn effect(&self) -> &'static str {
+        match self {
+            Self::Failed(_) | Self::ReadOnly(_) => "Nothing was changed",
+            Self::Uncertain(_) => "Restart the agent when the file system can be written",
+        }
+    }
+}
 
 /// Why a commit changed nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use nix::sys::signal::Signal;
 use rusqlite::Connection;
+use tokio::process::Command;
 
 use crate::daemon::{Daemon, eventually};
 use crate::report::assert_contains;
@@ -205,4 +206,39 @@ async fn restore_replaces_a_registry_that_does_not_open() {
     assert!(refused.code == 3 && refused.stderr.contains("not an SQLite database"), "{refused:?}");
     assert_eq!(workspace.run_registry(&["restore", "backup.db"]).await.code, 0);
     assert_eq!(exports(&Daemon::start(&workspace).await).await, ["127.0.0.1:/one"]);
+}
+
+#[tokio::test]
+async fn read_only_file_system_acknowledges_no_change() {
+    let mut workspace = Workspace::new();
+    // Gives the agent a mount namespace of its own.
+    workspace.resolve_by_hosts_file_only();
+    let daemon = Daemon::start(&workspace).await;
+    let id = daemon.create(nfs_target("/one")).await;
+    let in_namespace = async |script: &str| {
+        let mut command = Command::new("nsenter");
+        let pid = daemon.pid().to_string();
+        command.args(["--target", &pid, "--user", "--preserve-credentials", "--mount", "sh", "-c", script]);
+        let output = CommandOutput::of(command.arg(workspace.directory().path())).await;
+        assert_eq!(output.code, 0, "{output:?}");
+    };
+    assert!(daemon.get("/node").await["agent"]["registry_problem"].is_null());
+    in_namespace("mount --bind \"$0\" \"$0\" && mount -o remount,bind,ro \"$0\"").await;
+    for _ in 0..2 {
+        for answer in [
+            daemon.try_create(nfs_target("/two")).await,
+            daemon.request("DELETE", &format!("/backup_targets/{id}"), None).await,
+        ] {
+            assert_eq!(answer.status, 503, "{answer:?}");
+            assert_contains(&answer.body, &["registry.db is mounted read-only", "Nothing was changed"]);
+        }
+    }
+    let problem = daemon.get("/node").await["agent"]["registry_problem"].clone();
+    assert_contains(problem.as_str().expect("a problem"), &["registry.db is mounted read-only", "dmesg"]);
+    assert_eq!(exports(&daemon).await, ["127.0.0.1:/one"]);
+    in_namespace("umount \"$0\"").await;
+    assert!(daemon.get("/node").await["agent"]["registry_problem"].is_null());
+    daemon.create(nfs_target("/two")).await;
+    daemon.wait_for_log("can be written again").await;
+    assert_eq!(daemon.log().matches("became read-only").count(), 1, "{}", daemon.log());
 }

@@ -29,6 +29,7 @@ mod mount_points;
 mod mounting;
 mod node_exporter;
 mod outages;
+mod read_only_registry;
 mod refusals;
 mod registry;
 mod secrets;

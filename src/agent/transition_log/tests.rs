@@ -41,7 +41,7 @@ impl Store for FaultyStore {
 
     async fn add_transitions(&self, transitions: Vec<Transition>) -> Result<(), StorageError> {
         if self.is_broken.load(Ordering::Relaxed) {
-            return Err(StorageError("disk full".to_owned()));
+            return Err(StorageError::Failed("disk full".to_owned()));
         }
         let (kept, gate) = (self.kept.clone(), self.gate.lock().expect("not poisoned").take());
         let writing = tokio::spawn(async move {

@@ -66,6 +66,8 @@ pub struct Agent {
     pub open_files: Option<u64>,
     /// Number of log lines that were dropped because standard error was not read.
     pub log_lines_dropped: u64,
+    /// Why the registry cannot be changed now. `null` if it can.
+    pub registry_problem: Option<String>,
     /// Number of child processes.
     pub children: usize,
     /// Killed children that have not ended yet. Their targets are not touched until then.
@@ -101,9 +103,10 @@ pub struct Readiness {
     pub not_checked: usize,
 }
 
-impl From<&NodeFacts> for Node {
-    fn from(facts: &NodeFacts) -> Self {
-        Self { host: Host::from(&facts.host), agent: Agent::from(&facts.agent) }
+impl Node {
+    /// Returns the facts on the wire, with what is wrong with the registry.
+    pub(in crate::api) fn new(facts: &NodeFacts, registry_problem: Option<String>) -> Self {
+        Self { host: Host::from(&facts.host), agent: Agent { registry_problem, ..Agent::from(&facts.agent) } }
     }
 }
 
@@ -142,6 +145,7 @@ impl From<&AgentFacts> for Agent {
             threads: facts.threads,
             open_files: facts.open_files,
             log_lines_dropped: facts.log_lines_dropped,
+            registry_problem: None,
             children: facts.children,
             stuck_children: stuck.collect(),
         }

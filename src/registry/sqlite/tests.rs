@@ -218,6 +218,16 @@ async fn removed_or_replaced_file_refuses_changes() {
 }
 
 #[tokio::test]
+async fn no_change_is_accepted_after_one_whose_effect_is_unknown() {
+    let (_directory, path) = temporary_path();
+    let (store, registry) = open(&path);
+    store.identity.is_uncertain.store(true, std::sync::atomic::Ordering::Relaxed);
+    let error = refused(&registry, nfs("nas:/a")).await.to_string();
+    assert!(error.contains("became read-only") && error.contains("restart the agent"), "{error}");
+    assert!(registry.verify_writable().await.is_err());
+}
+
+#[tokio::test]
 async fn unreadable_directory_is_not_reported_as_a_removed_file() {
     let (_directory, path) = temporary_path();
     let (_store, registry) = open(&path);
@@ -390,10 +400,12 @@ async fn read_is_skipped_when_its_caller_has_gone() {
     let (_directory, path) = temporary_path();
     let (store, registry) = open(&path);
     let (hold, held) = std::sync::mpsc::channel::<()>();
-    let mut holding = Box::pin(store.run(move |_| held.recv().map_err(|error| StorageError(error.to_string()))));
+    let mut holding =
+        Box::pin(store.run(move |_| held.recv().map_err(|error| StorageError::Failed(error.to_string()))));
     assert!(futures::poll!(&mut holding).is_pending());
     let (tell, told) = std::sync::mpsc::channel();
-    let mut reading = Box::pin(store.read(move |_| tell.send(()).map_err(|error| StorageError(error.to_string()))));
+    let mut reading =
+        Box::pin(store.read(move |_| tell.send(()).map_err(|error| StorageError::Failed(error.to_string()))));
     assert!(futures::poll!(&mut reading).is_pending());
     drop(reading);
     hold.send(()).expect("let go");
