@@ -30,6 +30,9 @@ use crate::tls::ServerTls;
 /// Time that running requests get to finish when the daemon stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Interval at which free memory is returned to the kernel.
+const TRIM_INTERVAL: Duration = Duration::from_secs(10);
+
 /// How long the daemon waits at its end for the registry to be closed. A change that was answered is stored before.
 const REGISTRY_CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -114,6 +117,7 @@ async fn serve(prepared: Prepared, config: Option<PathBuf>) -> anyhow::Result<()
     let running = RunningAgent::start(&settings, registry.clone(), listeners).await?;
     let agent = running.agent.clone();
     let watchdog = tokio::spawn(feed_watchdog());
+    let trimming = tokio::spawn(return_free_memory());
     let targets = agent.view().targets.len();
     tracing::info!(version = env!("CARGO_PKG_VERSION"), listen = addresses.join(", "), targets, "ready");
     systemd::ready(&format!("answering on {}", addresses.join(", ")));
@@ -138,6 +142,7 @@ async fn serve(prepared: Prepared, config: Option<PathBuf>) -> anyhow::Result<()
     systemd::stopping();
     tracing::info!("stopping; mounts stay in place");
     watchdog.abort();
+    trimming.abort();
     declaring.abort();
     let stopped = running.stop().await;
     if tokio::time::timeout(REGISTRY_CLOSE_TIMEOUT, registry.close()).await.is_err() {
@@ -266,6 +271,15 @@ async fn reload(running: &RunningAgent, settings: &mut Settings, config: Option<
         Err(error) => tracing::error!("cannot reload the configuration; the old settings stay in force: {error}"),
     }
     systemd::ready("");
+}
+
+/// Returns the memory of a burst of requests to the kernel, after at most [`TRIM_INTERVAL`].
+async fn return_free_memory() {
+    let mut ticks = tokio::time::interval(TRIM_INTERVAL);
+    loop {
+        ticks.tick().await;
+        heap::trim();
+    }
 }
 
 /// Sends keep-alive messages to the service manager. The task shares the runtime with the API and all

@@ -39,6 +39,7 @@ mod faults;
 mod lifetime;
 mod listing;
 mod logging;
+mod memory;
 mod nfs_verdicts;
 mod protection;
 mod registry;
