@@ -195,14 +195,14 @@ pub(super) fn open(path: &Path, loss: Loss) -> Result<Opened, OpenError> {
         ),
         None => {}
     }
-    let record = Record::create(path, &generation).map_err(|error| unwritable(path, error))?;
+    let record = Record::open(path, recorded.as_ref(), &generation).map_err(|error| unwritable(path, error))?;
     // The first read created the write-ahead log.
     let identity = Identity::of(path).map_err(|error| unwritable(path, error))?;
     Ok(Opened { connection, lock, identity, record, accepted, targets })
 }
 
 /// Creates the file's directory if only that is missing. The parents of a misspelt path are not created.
-fn create_directory(path: &Path) -> Result<(), OpenError> {
+pub(super) fn create_directory(path: &Path) -> Result<(), OpenError> {
     let directory = directory(path);
     match DirBuilder::new().mode(0o700).create(directory) {
         Ok(()) => sync_directory(directory.parent().unwrap_or(Path::new("/"))).map_err(|error| unwritable(path, error)),

@@ -158,6 +158,27 @@ impl Record {
         }
     }
 
+    /// Opens the record of the registry at a path, and makes `generation` durable in it. `recorded` is what it contains
+    /// now. An existing record is written in place, which needs no space on a full disk. If that fails, the record is
+    /// behind, which is not a loss: it is logged.
+    ///
+    /// # Errors
+    /// When it cannot be opened or created.
+    pub(super) fn open(path: &Path, recorded: Option<&Generation>, generation: &Generation) -> std::io::Result<Self> {
+        let name = record_path(path);
+        let failed = |error: std::io::Error| std::io::Error::new(error.kind(), format!("{}: {error}", name.display()));
+        let Some(recorded) = recorded else {
+            return Self::create(path, generation).map_err(failed);
+        };
+        let record = Self(OpenOptions::new().write(true).open(&name).map_err(failed)?);
+        if recorded != generation
+            && let Err(error) = record.write(generation)
+        {
+            tracing::error!(%error, "{} was not written: a loss of the latest change would not be detected", name.display());
+        }
+        Ok(record)
+    }
+
     /// Creates or replaces the record of the registry at a path.
     ///
     /// # Errors

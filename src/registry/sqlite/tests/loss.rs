@@ -1,5 +1,7 @@
 //! Loss of acknowledged changes: what a file contains, compared with the record beside it.
 
+use std::os::unix::fs::MetadataExt as _;
+
 use super::*;
 use crate::registry::sqlite::generation::{Generation, Record};
 
@@ -182,6 +184,20 @@ async fn crash_between_commit_and_record_is_not_a_loss() {
         let older = Generation { number: behind, targets: 0, ..recorded };
         Record::create(&crashed.path, &older).expect("written");
         assert_eq!(targets_of(&crashed.path).await, 3, "{behind}");
+    }
+}
+
+#[tokio::test]
+async fn start_writes_the_record_in_place() {
+    for number in [3, 2] {
+        let crashed = Crashed::new().await;
+        let recorded = Record::read(&crashed.path).expect("read").expect("a record");
+        Record::create(&crashed.path, &Generation { number, ..recorded }).expect("written");
+        let inode = || fs::metadata(crashed.record()).expect("a record").ino();
+        let before = inode();
+        assert_eq!(targets_of(&crashed.path).await, 3);
+        assert_eq!(inode(), before, "a full disk may have no space for another file");
+        assert_eq!(Record::read(&crashed.path).expect("read").expect("a record").number, 3);
     }
 }
 
