@@ -19,6 +19,10 @@ use super::{schema, target_rows};
 use crate::registry::error::{MaintenanceError, OpenError};
 use crate::registry::snapshot::RegisteredTarget;
 
+/// Suffixes of the files that belong to a registry. `.new` is a registry until it is complete.
+const OWN_SUFFIXES: [&str; 7] = ["", "-wal", "-shm", "-journal", ".lock", ".generation", UNFINISHED];
+const UNFINISHED: &str = ".new";
+
 /// What a copy of a registry contains.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Content {
@@ -56,34 +60,53 @@ pub struct Restored {
 /// [`MaintenanceError`]; `to` is then as it was.
 pub fn backup(path: &Path, to: &Path, overwrite: bool) -> Result<Content, MaintenanceError> {
     let failed = |error: io::Error| MaintenanceError::Unwritable { path: to.to_owned(), detail: error.to_string() };
+    if is_beside(path, &OWN_SUFFIXES, to).map_err(failed)? {
+        return Err(failed(io::Error::other("it is a file of the registry itself, choose another name")));
+    }
     // Read before the copy: the agent may make changes meanwhile, which the copy need not contain.
     let recorded = Record::read(path).map_err(|error| unwritable(path, error))?;
     let connection = open_to_read(path)?;
-    if !overwrite {
-        // Reserves the name. The copy replaces it as a whole.
-        match file::create_private(to) {
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                return Err(MaintenanceError::Exists(to.to_owned()));
-            }
-            Err(error) => return Err(failed(error)),
-        }
+    let reserve = |name: &Path| match file::create_private(name) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(MaintenanceError::Exists(name.to_owned())),
+        Err(error) => Err(failed(error)),
+    };
+    let new = with_suffix(to, UNFINISHED);
+    if overwrite {
+        remove_if_there(&new).map_err(failed)?;
+    } else {
+        // The copy replaces it as a whole.
+        reserve(to)?;
     }
-    let new = with_suffix(to, ".new");
-    let copied = copy(path, &connection, recorded.as_ref(), &new)
-        .and_then(|content| fs::rename(&new, to).map_err(failed).map(|()| content))
-        .and_then(|content| sync_directory(directory(to)).map_err(failed).map(|()| content));
-    if copied.is_err() {
-        let unfinished = [Some(&*new), (!overwrite).then_some(to)];
-        for leftover in unfinished.into_iter().flatten() {
+    let copied = reserve(&new).and_then(|()| {
+        let copied = copy(path, &connection, recorded.as_ref(), &new)
+            .and_then(|content| fs::rename(&new, to).map_err(failed).map(|()| content))
+            .and_then(|content| sync_directory(directory(to)).map_err(failed).map(|()| content));
+        if copied.is_err() {
             // The first error is the one that matters.
-            let _ = remove_if_there(leftover);
+            let _ = remove_if_there(&new);
         }
+        copied
+    });
+    if copied.is_err() && !overwrite {
+        let _ = remove_if_there(to);
     }
     copied
 }
 
-/// Makes a verified, durable copy.
+/// Whether `other` is `path` with one of these suffixes, also if its directory is written differently.
+fn is_beside(path: &Path, suffixes: &[&str], other: &Path) -> io::Result<bool> {
+    if !suffixes.iter().any(|suffix| with_suffix(path, suffix).file_name() == other.file_name()) {
+        return Ok(false);
+    }
+    let identity = |file: &Path| -> io::Result<(u64, u64)> {
+        let found = File::open(directory(file))?.metadata()?;
+        Ok((found.dev(), found.ino()))
+    };
+    Ok(identity(path)? == identity(other)?)
+}
+
+/// Makes a verified, durable copy in the empty file `new`.
 fn copy(
     path: &Path,
     connection: &Connection,
@@ -91,8 +114,9 @@ fn copy(
     new: &Path,
 ) -> Result<Content, MaintenanceError> {
     let failed = |detail: String| MaintenanceError::Unwritable { path: new.to_owned(), detail };
-    remove_if_there(new).and_then(|()| file::create_private(new)).map_err(|error| failed(error.to_string()))?;
     let name = new.to_str().ok_or_else(|| failed("the path is not valid UTF-8".to_owned()))?;
+    // SQLite reports a damaged registry as a copy that cannot be opened.
+    file::verify_pages(path, connection)?;
     // Writes into an empty file: https://www.sqlite.org/lang_vacuum.html#vacuuminto
     connection.execute("VACUUM INTO ?1", [name]).map_err(|error| failed(error.to_string()))?;
     // SQLite does not make this copy durable.
@@ -105,7 +129,8 @@ fn copy(
         let count = |table| count(table).map(|count| count as usize).map_err(|error| unreadable(new, &error));
         return Ok(Content { targets: count("target")?, types: count("target_type")? });
     }
-    let targets = target_rows::load(&copied).map_err(|error| unreadable(new, &error))?;
+    // A row that cannot be read is in the registry too.
+    let targets = target_rows::load(&copied).map_err(|error| unreadable(path, &error))?;
     if let Some(recorded) = recorded {
         let found = Generation::read(&copied, targets.len()).map_err(|error| unreadable(new, &error))?;
         recorded.verify(path, Found::Generation(&found))?;
@@ -119,17 +144,25 @@ fn copy(
 /// # Errors
 /// [`MaintenanceError`], also when an agent uses the registry. The registry is then as it was.
 pub fn restore(path: &Path, from: &Path) -> Result<Restored, MaintenanceError> {
+    let not_restorable = |detail: String| MaintenanceError::NotRestorable { path: from.to_owned(), detail };
+    // A new host has no directory before the first start of the agent.
+    file::create_directory(path)?;
     let _lock = file::lock(path)?;
     let recorded = Record::read(path).map_err(|error| unwritable(path, error))?;
-    let new = with_suffix(path, ".new");
-    let content = prepare(from, &new, recorded.as_ref()).map_err(|detail| {
+    if is_beside(path, &[UNFINISHED], from).map_err(|error| not_restorable(error.to_string()))? {
+        return Err(not_restorable("restoring overwrites a file of this name, rename it first".to_owned()));
+    }
+    let new = with_suffix(path, UNFINISHED);
+    let restored = prepare(from, &new, recorded.as_ref()).map_err(not_restorable).and_then(|content| {
+        let replaced = replace(path, &new).map_err(|error| unwritable(path, error))?;
+        Ok(Restored { content, replaced })
+    });
+    if restored.is_err() {
         for suffix in ["", "-wal", "-shm"] {
             let _ = remove_if_there(&with_suffix(&new, suffix));
         }
-        MaintenanceError::NotRestorable { path: from.to_owned(), detail }
-    })?;
-    let replaced = replace(path, &new).map_err(|error| unwritable(path, error))?;
-    Ok(Restored { content, replaced })
+    }
+    restored
 }
 
 /// Copies `from` to `new`, verifies and upgrades the copy, and makes it the successor of what was recorded.
@@ -160,8 +193,11 @@ fn prepare(from: &Path, new: &Path, recorded: Option<&Generation>) -> Result<Con
     if let Some(recorded) = recorded {
         recorded.continue_in(&connection).map_err(|error| error.to_string())?;
     }
-    // Copies the log into the file, removes the log, and makes the file durable.
     connection.close().map_err(|(_, error)| error.to_string())?;
+    // Closing copies the log into the file and removes it, and does not report a full disk.
+    if with_suffix(new, "-wal").exists() {
+        return Err("its log cannot be copied into it: check the space and the errors of the disk".to_owned());
+    }
     File::open(new).and_then(|file| file.sync_all()).map_err(|error| error.to_string())?;
     Ok(Content::of(&targets))
 }
@@ -188,10 +224,12 @@ fn replace(path: &Path, new: &Path) -> io::Result<Option<PathBuf>> {
             Err(error) => return Err(error),
         }
     }
-    // The old log must not meet the new file. Between these steps the old file is without its log, and is refused.
+    // The old log must not meet the new file, after a loss of power either. Between these steps the old file is without
+    // its log, and is refused.
     for suffix in ["-wal", "-shm"] {
         remove_if_there(&with_suffix(path, suffix))?;
     }
+    sync_directory(directory(path))?;
     fs::rename(new, path)?;
     sync_directory(directory(path))?;
     Ok(is_there.then_some(replaced))

@@ -1,5 +1,7 @@
 //! Backup and restore.
 
+use std::os::unix::fs::symlink;
+
 use super::*;
 use crate::registry::sqlite::maintenance::{backup, restore};
 
@@ -60,6 +62,39 @@ async fn backup_overwrites_only_when_told_to() {
 }
 
 #[tokio::test]
+async fn backup_never_replaces_a_file_of_its_registry() {
+    let (directory, path, _) = with_backup().await;
+    let elsewhere = tempfile::tempdir().expect("a directory");
+    let linked = elsewhere.path().join("link");
+    symlink(directory.path(), &linked).expect("linked");
+    let before = names(&directory);
+    for suffix in ["", "-wal", "-shm", ".lock", ".generation", ".new"] {
+        for to in [file_beside(&path, suffix), file_beside(&linked.join("registry.db"), suffix)] {
+            for overwrite in [false, true] {
+                let error = backup(&path, &to, overwrite).expect_err("refused").to_string();
+                assert!(error.contains("a file of the registry itself"), "{error}");
+            }
+        }
+    }
+    assert_eq!(names(&directory), before);
+    assert_eq!(exports(&path).await.len(), 3);
+    backup(&path, &elsewhere.path().join("registry.db"), false).expect("the same name in another directory");
+}
+
+#[tokio::test]
+async fn backup_keeps_a_file_with_the_name_of_its_unfinished_copy() {
+    let (directory, path, _) = with_backup().await;
+    let to = directory.path().join("other.db");
+    let unfinished = file_beside(&to, ".new");
+    fs::write(&unfinished, "text").expect("written");
+    let error = backup(&path, &to, false).expect_err("refused").to_string();
+    assert!(error.contains("other.db.new: the file exists"), "{error}");
+    assert!(!to.exists() && fs::read(&unfinished).expect("read") == b"text");
+    backup(&path, &to, true).expect("copied");
+    assert!(!unfinished.exists());
+}
+
+#[tokio::test]
 async fn failed_backup_leaves_no_file_behind() {
     let (directory, path, to) = with_backup().await;
     let kept = fs::read(&to).expect("read");
@@ -68,7 +103,8 @@ async fn failed_backup_leaves_no_file_behind() {
     fs::write(&path, damaged).expect("written");
     let new = directory.path().join("new.db");
     for (to, overwrite) in [(&new, false), (&to, true)] {
-        backup(&path, to, overwrite).expect_err("refused");
+        let error = backup(&path, to, overwrite).expect_err("refused").to_string();
+        assert!(error.contains(&format!("registry {}: the file is damaged", path.display())), "{error}");
     }
     assert!(!names(&directory).iter().any(|name| name.starts_with("new.db") || name.ends_with(".new")));
     assert!(fs::read(&to).expect("read") == kept);
@@ -114,6 +150,26 @@ async fn restored_registry_replaces_a_newer_and_keeps_it_aside() {
     close(store, registry).await;
     fs::copy(&replaced, &path).expect("put in place");
     assert!(open_error(&path).contains("lost changes"));
+}
+
+#[tokio::test]
+async fn restore_on_a_new_host_creates_the_directory() {
+    let (_directory, _, to) = with_backup().await;
+    let host = tempfile::tempdir().expect("a directory");
+    let path = host.path().join("targetwatch/registry.db");
+    assert_eq!(restore(&path, &to).expect("restored").replaced, None);
+    assert_eq!(exports(&path).await, ["nas:/a", "nas:/b"]);
+}
+
+#[tokio::test]
+async fn restore_keeps_a_backup_with_the_name_of_its_copy() {
+    let (_directory, path, to) = with_backup().await;
+    let from = file_beside(&path, ".new");
+    fs::rename(&to, &from).expect("renamed");
+    let error = restore(&path, &from).expect_err("refused").to_string();
+    assert!(error.contains("rename it first"), "{error}");
+    fs::rename(&from, &to).expect("kept");
+    assert_eq!(restore(&path, &to).expect("restored").content.targets, 2);
 }
 
 #[tokio::test]
