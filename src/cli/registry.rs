@@ -9,7 +9,7 @@ use super::exit::ExitState;
 use super::terminal::print;
 use crate::config;
 use crate::model::RegistryUrl;
-use crate::registry;
+use crate::registry::{self, OpenError};
 
 /// Subcommands of `registry`.
 #[derive(Debug, Subcommand)]
@@ -66,16 +66,23 @@ pub fn run(command: &Command) -> anyhow::Result<ExitState> {
             format!("{content} copied to {}\n", file.display())
         }
         Command::Restore { file, configuration } => {
-            let restored = registry::restore(&configuration.registry_url()?, file)?;
+            let url = configuration.registry_url()?;
+            let restored = registry::restore(&url, file)?;
             let replaced = restored.replaced.map(|path| format!("the replaced registry is {}\n", path.display()));
-            format!("{} restored from {}\n{}", restored.content, file.display(), replaced.unwrap_or_default())
+            let replaced = replaced.unwrap_or_default();
+            format!("{} restored from {} to {url}\n{replaced}", restored.content, file.display())
         }
         Command::AcceptLoss { configuration } => {
-            let (content, accepted) = registry::accept_loss(&configuration.registry_url()?)?;
-            match accepted {
-                Some(lost) => format!("accepted: {lost}\nthe registry contains {content} now\n"),
-                None => format!("no acknowledged change is missing; the registry contains {content}\n"),
-            }
+            let url = configuration.registry_url()?;
+            let (content, accepted) = registry::accept_loss(&url)?;
+            let loss = match accepted {
+                // Its text says what to do, which is done.
+                Some(OpenError::ChangesLost { found, expected, .. }) => {
+                    format!("accepted the loss: {found}, expected {expected}")
+                }
+                _ => "no acknowledged change is missing".to_owned(),
+            };
+            format!("{loss}\nthe registry {url} contains {content}\n")
         }
     };
     print(&text);

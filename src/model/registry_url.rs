@@ -1,5 +1,6 @@
 //! The registry URL: selects the store of the registry.
 
+use std::fmt;
 use std::path::PathBuf;
 
 /// Store of the registry (`[registry] url`).
@@ -7,4 +8,12 @@ use std::path::PathBuf;
 pub enum RegistryUrl {
     /// An SQLite database file, `sqlite:///absolute/path`.
     Sqlite(PathBuf),
+}
+
+impl fmt::Display for RegistryUrl {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sqlite(path) => write!(formatter, "sqlite://{}", path.display()),
+        }
+    }
 }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 pub enum OpenError {
     /// The file exists and is not a registry.
     #[error(
-        "registry {path}: {detail}. It was left unchanged: restore it from a backup (targetwatch registry restore FILE), or move it away and start with an empty registry (targetwatch registry accept-loss)"
+        "registry {path}: {detail}. It was left unchanged: restore it from a backup (targetwatch registry restore FILE), or move it and its log (-wal) away and start with an empty registry (targetwatch registry accept-loss)"
     )]
     NotARegistry {
         /// The database file.

@@ -364,11 +364,17 @@ pub(super) fn checkpoint(connection: &Connection, identity: &Identity) -> bool {
 pub(super) fn close(connection: Connection, identity: &Identity) {
     checkpoint(&connection, identity);
     let is_lost = identity.verify().is_err();
+    let log = connection.path().filter(|_| !is_lost).map(|path| with_suffix(Path::new(path), "-wal"));
     let closed = connection
         .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, is_lost)
         .and_then(|_| connection.close().map_err(|(_, error)| error));
     if let Err(error) = closed {
         tracing::warn!(%error, "the registry was not closed in order; its log is needed at the next start");
+    } else if let Some(log) = log.filter(|log| fs::metadata(log).is_ok_and(|found| found.len() > 0)) {
+        tracing::warn!(
+            log = %log.display(),
+            "the log was not copied into the registry's file, because another program reads the registry or the disk fails; it is needed at the next start"
+        );
     }
 }
 
