@@ -396,14 +396,10 @@ fn inspected(stored: StoredVersion, requested: Retention, basis: &Basis) -> Seen
 fn seen_failure(step: Step, failure: &S3Failure) -> Seen {
     let is_change = matches!(step, Step::Try(attempt) if attempt.action != Action::Delete);
     let is_not_accepted = match step {
-        Step::Put => failure.may_refuse_the_retention(),
+        Step::Put => failure.will_never_be_accepted(),
         // The HEAD after a change decides, unless the service did not get as far as the retention.
         _ if is_change => failure.is_digest_refusal(),
-        _ => {
-            matches!(failure.reason(), Reason::RequestRefused | Reason::NotImplemented)
-                && failure.is_final_refusal()
-                && !failure.is_lock_refusal()
-        }
+        _ => failure.will_never_be_accepted() && !failure.is_lock_refusal(),
     };
     if is_not_accepted {
         return Seen::NotAccepted(failure.to_string());

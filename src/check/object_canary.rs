@@ -187,11 +187,11 @@ pub async fn object_canary(
                 ),
             ));
         }
-        Err(failure) if step == Request::Put && until.is_some() && failure.may_refuse_the_retention() => {
+        Err(failure) if step == Request::Put && until.is_some() && failure.refuses_the_retention() => {
             Checked::skipped(Finding::new(
                 Reason::LockUnverifiable,
                 format!(
-                    "{location} has a default retention, and the PUT of a canary with a short retention was refused ({failure}), so writing is not verified: {LONGER_RETENTION}; else look up the code in the service's documentation"
+                    "{location} has a default retention, and the PUT of a canary with a short retention was refused for that retention ({failure}), so writing is not verified: grant the credentials s3:PutObjectRetention and s3:GetObjectRetention, or, {LONGER_RETENTION}"
                 ),
             ))
         }

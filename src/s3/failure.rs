@@ -278,16 +278,18 @@ impl S3Failure {
         !is_temporary && !self.is_server_trouble() && !self.has_expired_credentials()
     }
 
-    /// Returns whether a PUT with a retention may have been refused for that retention: as invalid, or as not allowed
+    /// Returns whether the service refused a PUT for its retention, as its message tells: as invalid, or as not allowed
     /// by a policy. AWS and others refuse a retention that is shorter than a policy demands.
     #[must_use]
-    pub fn may_refuse_the_retention(&self) -> bool {
-        let Self::Service { topic, .. } = self else { return false };
-        match self.reason() {
-            Reason::RequestRefused => self.is_final_refusal(),
-            Reason::AccessDenied => *topic == Some(MessageTopic::Lock) && self.is_refusal(),
-            _ => false,
-        }
+    pub fn refuses_the_retention(&self) -> bool {
+        let is_about_it = matches!(self, Self::Service { topic: Some(MessageTopic::Lock), .. });
+        is_about_it && (self.is_refusal() || self.will_never_be_accepted())
+    }
+
+    /// Returns whether the service will not accept this request, and not for a missing permission.
+    #[must_use]
+    pub fn will_never_be_accepted(&self) -> bool {
+        matches!(self.reason(), Reason::RequestRefused | Reason::NotImplemented) && self.is_final_refusal()
     }
 
     /// Returns whether the service refused the digest of a request. That says nothing about what was requested.
@@ -539,6 +541,14 @@ mod tests {
         for part in ["s3.example.com/backups", "301 PermanentRedirect", "region = \"eu-west-1\""] {
             assert!(message.contains(part), "{message}");
         }
+    }
+
+    #[test]
+    fn invalid_session_token_is_named() {
+        let location = S3Location::parse("https://s3.example.com/backups").expect("location");
+        let message = |code| S3Failure::service(403, Some(code), None).finding(&location).message;
+        assert!(message("InvalidToken").contains("the session token is not valid"), "{}", message("InvalidToken"));
+        assert!(!message("InvalidAccessKeyId").contains("token"), "{}", message("InvalidAccessKeyId"));
     }
 
     #[test]

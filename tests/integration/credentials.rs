@@ -4,6 +4,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
+use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::daemon::Daemon;
@@ -45,6 +46,41 @@ async fn systemd_credentials_are_found_by_name_and_reread() {
     // An access control list does not explain a file that is readable by everybody.
     set_mode(&directory.join("ceph.secret"), 0o444);
     assert_eq!(daemon.check(&id).await["reason"], "secret_exposed");
+}
+
+/// The region that the first request to a service of its own is signed for.
+async fn signed_region(workspace: &Workspace) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let endpoint = format!("http://{}", listener.local_addr().expect("an address"));
+    let first = tokio::spawn(async move {
+        loop {
+            let (mut connection, _) = listener.accept().await.expect("a connection");
+            let mut head = vec![0; 4096];
+            let length = connection.read(&mut head).await.unwrap_or_default();
+            let head = String::from_utf8_lossy(&head[..length]).into_owned();
+            // The first connection may carry no request.
+            if let Some((_, scope)) = head.split_once("Credential=") {
+                return scope.split('/').nth(2).expect("a region").to_owned();
+            }
+        }
+    });
+    workspace.check_s3(&endpoint, "plain", &[]).await;
+    first.await.expect("a request")
+}
+
+#[tokio::test]
+async fn region_comes_from_the_environment_or_the_profile_with_an_endpoint_too() {
+    let mut workspace = Workspace::new();
+    assert_eq!(signed_region(&workspace).await, "us-east-1", "without any");
+    std::fs::create_dir(workspace.path(".aws")).expect("created");
+    workspace.write(".aws/config", "[default]\nregion = eu-default-1\n[profile ceph]\nregion = eu-profile-1\n");
+    assert_eq!(signed_region(&workspace).await, "eu-default-1");
+    let keys = format!("aws_access_key_id = {ACCESS_KEY_ID}\naws_secret_access_key = {SECRET_ACCESS_KEY}\n");
+    workspace.write(".aws/credentials", format!("[ceph]\n{keys}"));
+    set_source(&workspace, "profile = \"ceph\"");
+    assert_eq!(signed_region(&workspace).await, "eu-profile-1");
+    workspace.set_env("AWS_REGION", "eu-environment-1");
+    assert_eq!(signed_region(&workspace).await, "eu-environment-1");
 }
 
 #[tokio::test]

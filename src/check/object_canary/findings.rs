@@ -131,18 +131,20 @@ pub(super) fn refused<T>(
         }
         _ => "",
     };
+    let longer = match (request, plan.retention) {
+        (Request::Put, Some(_)) => format!("; {LONGER_RETENTION}"),
+        _ => String::new(),
+    };
     if failure.reason() != Reason::AccessDenied {
         let mut finding = failure.finding_of(&format!("{what} failed"));
         if finding.reason == Reason::RequestRefused {
             finding.message.push_str(header);
+            finding.message.push_str(&longer);
         }
         return if failure.is_timeout() { Checked::timed_out(finding) } else { Checked::failed(finding) };
     }
     let delete = if plan.may_have_versions() { ", s3:DeleteObjectVersion" } else { "" };
-    let (retain, longer) = match plan.retention {
-        Some(_) => (", s3:PutObjectRetention and s3:GetObjectRetention", format!("; {LONGER_RETENTION}")),
-        None => ("", String::new()),
-    };
+    let retain = if plan.retention.is_some() { ", s3:PutObjectRetention and s3:GetObjectRetention" } else { "" };
     Checked::failed(Finding::new(
         Reason::AccessDenied,
         format!(
