@@ -27,7 +27,7 @@ pub async fn object_lock(
             let none = ObjectLock { enabled: None, default_retention: None };
             return not_reported("object lock", &failure, location, immutable).with_fact(Ok(none));
         }
-        Err(failure) if !immutable => {
+        Err(failure) if !immutable && failure.concerns_one_configuration() => {
             return Checked::not_needed(unanswered(&failure, location)).with_fact(Err(failure.reason()));
         }
         Err(failure) => return not_passed(&failure, location),
@@ -167,7 +167,6 @@ mod tests {
         for (failure, reason) in [
             (S3Failure::service(500, Some("InternalError"), None), Reason::ServerError),
             (S3Failure::service(409, Some("OperationAborted"), None), Reason::RequestRefused),
-            (S3Failure::ConnectionBroken("reset".to_owned()), Reason::ConnectionBroken),
             (S3Failure::TimedOut(Duration::from_secs(2)), Reason::ResponseTimedOut),
         ] {
             fake.object_lock = Err(failure);
@@ -176,6 +175,21 @@ mod tests {
             assert!(!ordinary.detail.as_ref().is_some_and(|detail| detail.contains("grant")), "{ordinary:?}");
             assert_eq!(ordinary.fact, Some(Err(reason)), "it may lock by default");
             assert_eq!(checked(&fake, true).await.reason(), Some(reason));
+        }
+    }
+
+    #[tokio::test]
+    async fn failure_that_concerns_every_request_fails_any_target() {
+        let mut fake = FakeBucket::healthy();
+        for failure in [
+            S3Failure::ConnectionBroken("reset".to_owned()),
+            S3Failure::service(403, Some("SignatureDoesNotMatch"), None),
+            S3Failure::service(307, Some("TemporaryRedirect"), None),
+        ] {
+            fake.object_lock = Err(failure.clone());
+            for immutable in [true, false] {
+                assert_eq!(checked(&fake, immutable).await.outcome(), Outcome::Failed, "{failure}");
+            }
         }
     }
 

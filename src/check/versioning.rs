@@ -19,7 +19,9 @@ pub async fn versioning(
     match within(deadline, api.versioning()).await {
         Ok(found) => assess(found, location, immutable),
         Err(failure) if failure.lacks_configuration() => not_reported("versioning", &failure, location, immutable),
-        Err(failure) if !immutable => Checked::not_needed(failure.finding(location).message),
+        Err(failure) if !immutable && failure.concerns_one_configuration() => {
+            Checked::not_needed(failure.finding(location).message)
+        }
         Err(failure) => not_passed(&failure, location),
     }
 }
@@ -77,7 +79,6 @@ mod tests {
             (S3Failure::service(403, Some("AccessDenied"), None), Reason::AccessDenied),
             (S3Failure::service(503, Some("SlowDown"), None), Reason::Throttled),
             (S3Failure::service(409, Some("OperationAborted"), None), Reason::RequestRefused),
-            (S3Failure::ConnectionBroken("reset".to_owned()), Reason::ConnectionBroken),
             (S3Failure::TimedOut(Duration::from_secs(2)), Reason::ResponseTimedOut),
         ] {
             fake.versioning = Err(failure.clone());

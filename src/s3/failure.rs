@@ -210,6 +210,22 @@ impl S3Failure {
         matches!(self, Self::TimedOut(_))
     }
 
+    /// Returns whether a GET of a configuration that failed this way says nothing about the bucket. A broken connection,
+    /// wrong credentials or a redirect concern every request.
+    #[must_use]
+    pub fn concerns_one_configuration(&self) -> bool {
+        matches!(
+            self.reason(),
+            Reason::AccessDenied
+                | Reason::RequestRefused
+                | Reason::NotImplemented
+                | Reason::ServerError
+                | Reason::Throttled
+                | Reason::StorageFull
+                | Reason::QuotaExceeded
+        ) || self.is_timeout()
+    }
+
     /// Returns whether a GET of a configuration was answered as by a service that does not have this
     /// configuration: with an error for the parameter, or with another document. Swift before 2.33 answers
     /// `?object-lock` with a listing.

@@ -74,13 +74,13 @@ impl S3Failure {
             Reason::ConnectionRefused => "start the service, or correct the port",
             Reason::HostUnreachable => "check the routes of this host, and that the server is up",
             Reason::TlsFailed => match self {
-                Self::TlsToPlain => "give the target an http:// endpoint, or correct the port",
-                Self::PlainToTls => "give the target an https:// endpoint, or correct the port",
+                Self::TlsToPlain => "use http:// in the endpoint of the target, or correct the port",
+                Self::PlainToTls => "use https:// in the endpoint of the target, or correct the port",
                 Self::Certificate(fault) => fault.remedy(),
                 _ => "check the server's certificate, and ca_bundle in the [[s3.credentials]] entry",
             },
             Reason::ConnectionBroken => {
-                "check the service's log for restarts or crashes, and what lies between: proxies, firewalls; use https:// if the port expects TLS"
+                "check the service's log for restarts or crashes, and what lies between: proxies, firewalls, TLS on a plain port; use https:// if the port expects TLS"
             }
             Reason::NoCredentials => "add a [[s3.credentials]] entry for the bucket, or correct the existing one",
             _ => "this is a defect of the agent or of its configuration",

@@ -112,7 +112,12 @@ fn cases() -> Vec<Case> {
             words: &["no answer within 2000 ms", "health"],
         },
         case("a reset in the middle of an answer", Fault::ResetMidBody, "connection_broken", &["proxies, firewalls"]),
-        case("no answer at all", Fault::Bytes(""), "connection_broken", &["the service's log", "use https://"]),
+        case(
+            "no answer at all",
+            Fault::Bytes(""),
+            "connection_broken",
+            &["the service's log", "TLS on a plain port", "use https://"],
+        ),
     ]
 }
 
