@@ -117,6 +117,8 @@ pub struct FakeObjects {
     pub stores_and_fails: bool,
     pub refuses_delete: bool,
     pub refuses_list: bool,
+    /// Answers a listing of versions with 501.
+    pub lists_no_versions: bool,
     /// Accepted changes of a retention, each with or without bypass.
     pub weakened_by: Vec<(Weakening, bool)>,
     /// Number of seconds that it locks longer than requested.
@@ -273,9 +275,12 @@ impl ObjectApi for FakeObjects {
         Ok(None)
     }
 
-    async fn list(&self, prefix: &str, _: bool, limit: u16) -> Result<Vec<ListedVersion>, S3Failure> {
+    async fn list(&self, prefix: &str, versioned: bool, limit: u16) -> Result<Vec<ListedVersion>, S3Failure> {
         if self.refuses_list {
             return Err(denied());
+        }
+        if versioned && self.lists_no_versions {
+            return Err(S3Failure::service(501, Some("NotImplemented"), None));
         }
         let found = self.keys().into_iter().filter(|key| key.starts_with(prefix)).take(limit.into());
         Ok(found.map(|key| ListedVersion { key, version: None, modified: None }).collect())

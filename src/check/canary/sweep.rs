@@ -166,6 +166,15 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn sweep_lists_objects_when_the_service_lists_no_versions() {
+        let (agent, before) = (names(ProcessRole::Daemon), names(ProcessRole::Daemon));
+        let api = FakeObjects { lists_no_versions: true, ..FakeObjects::default() };
+        api.keep(&before.text(&before.new_key(CanaryKind::Write, 0)));
+        let swept = sweep(&api, &agent, true, ServiceClock::new(Some(0)), None).await.expect("swept");
+        assert_eq!((swept.removed, api.keys()), (1, Vec::new()));
+    }
+
+    #[tokio::test]
     async fn sweep_counts_locked_canaries_behind_more_leftovers_than_it_removes() {
         let clock = ServiceClock::new(Some(0));
         let (agent, before) = (names(ProcessRole::Daemon), names(ProcessRole::Daemon));

@@ -38,7 +38,7 @@ pub(super) fn too_many(location: &S3Location, count: usize, plan: &CanaryPlan<'_
     Finding::new(
         Reason::AccessDenied,
         format!(
-            "{location}: {count} canaries of other commands on this host remain, so no further one is written and writing is not verified: grant the credentials {}, or remove the objects below {}",
+            "{location}: {count} canaries of other commands on this host exist, so no further one is written and writing is not verified: if these credentials may not delete, grant them {}, or remove the objects below {}",
             delete_action(plan),
             plan.names.folder()
         ),
