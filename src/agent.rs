@@ -19,6 +19,7 @@
 mod canary_store;
 mod error;
 mod lifecycle;
+mod own_mount_log;
 mod publisher;
 mod reconcile;
 mod shared;
@@ -33,6 +34,7 @@ mod view;
 pub use crate::driver::{Host, ProcessRole};
 pub use error::AgentError;
 pub use lifecycle::Agent;
+pub use own_mount_log::recall as recall_own_mounts;
 pub use status::TargetStatus;
 pub use target_types::{NewType, TypeUpdate};
 pub use targets::NewTarget;

@@ -22,6 +22,7 @@ pub mod mounted;
 pub mod nfs_reachable;
 pub mod object_canary;
 pub mod object_lock;
+pub mod own_mounts;
 pub mod server_addresses;
 pub mod storage_failure;
 pub mod tcp_reachable;

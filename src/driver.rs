@@ -25,6 +25,7 @@ use crate::sys::{MountStatsCache, MountTableWatch, WorkerPool};
 
 pub use crate::check::canary::ProcessRole;
 pub use crate::check::object_canary::CanaryStore;
+pub use crate::check::own_mounts::OwnMounts;
 pub use crate::s3::aws::ClientPool;
 
 /// Resources of this host that all drivers share.
@@ -34,6 +35,8 @@ pub struct Host {
     pub workers: WorkerPool,
     /// The mount table.
     pub mounts: MountTableWatch,
+    /// The mounts that the agent made.
+    pub own_mounts: OwnMounts,
     /// The S3 clients.
     pub buckets: Arc<ClientPool>,
     /// Permits of bucket listings. Each permit is for one page.
@@ -55,6 +58,7 @@ impl Host {
         Self {
             workers,
             mounts,
+            own_mounts: OwnMounts::default(),
             buckets: Arc::default(),
             listing_pages: Arc::new(Semaphore::new(s3::listing::PAGES_AT_ONCE)),
             mount_stats: MountStatsCache::default(),

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::error::AgentError;
+use super::own_mount_log;
 use super::reconcile::Reconciler;
 use super::shared::Shared;
 use super::view::View;
@@ -39,6 +40,12 @@ impl Agent {
         tokio::spawn({
             let shared = shared.clone();
             async move { shared.transitions.run(shared.stopping.subscribe()).await }
+        });
+        tokio::spawn({
+            let shared = shared.clone();
+            async move {
+                own_mount_log::run(&shared.registry, &shared.host.own_mounts, shared.stopping.subscribe()).await;
+            }
         });
         Self { reconciler: Reconciler::start(shared.clone()), shared }
     }
@@ -88,7 +95,8 @@ impl Agent {
         self.shared.host.workers.shut_down();
         // Every later change is refused when its turn comes.
         drop(self.shared.begin_change().await);
-        self.shared.transitions.write_rest().await;
+        let Shared { registry, host, transitions, .. } = &*self.shared;
+        tokio::join!(transitions.write_rest(), own_mount_log::store_rest(registry, &host.own_mounts));
     }
 
     /// Returns a receiver that becomes true when the agent stops.

@@ -5,11 +5,16 @@
 //! file system of a server is mounted several times, the kernel shares it, and shows the source of the
 //! first mount for all of them. So a source with another host belongs to the export too, if it has the
 //! same path and an address to which the server's name resolves or resolved. Another port is another
-//! server. Anything else is a foreign mount.
+//! server.
+//!
+//! The kernel may also show another path than the one that was mounted, and the configuration may have changed since.
+//! So a mount that the agent made is the target's whatever it looks like ([`OwnMounts`]). Anything else is a foreign
+//! mount.
 
 use std::net::SocketAddr;
 use std::path::Path;
 
+use super::own_mounts::OwnMounts;
 use super::server_addresses::ServerAddresses;
 use crate::model::{MountName, NfsExport, TargetId};
 use crate::sys::{MountEntry, MountTable};
@@ -25,6 +30,8 @@ pub struct ExpectedMount<'a> {
     pub mapped_export: &'a NfsExport,
     /// Addresses of the server's name.
     pub addresses: &'a ServerAddresses,
+    /// Mounts that the agent made.
+    pub own: &'a OwnMounts,
     /// Port in the mount options.
     pub port: u16,
     /// The mount root.
@@ -57,34 +64,55 @@ impl ExpectedMount<'_> {
         }
     }
 
-    /// Mounts of the export, at any path, that are in the later of two mount tables only.
+    /// Updates the record of the agent's own mounts with a new mount table. `is_mounted` is whether `mount.nfs` has
+    /// just reported success. If it was interrupted instead, a new mount at the path is the agent's only if it is of
+    /// the target's server.
+    pub fn settle(&self, table: &MountTable, is_mounted: bool) {
+        let made = table.topmost_at(self.path).filter(|entry| {
+            entry.is_nfs() && table.stacked_at(self.path) == 1 && (is_mounted || self.is_of_server(entry))
+        });
+        self.own.settle(self.target, made, table);
+    }
+
+    /// Mounts that `mount.nfs` may have made at another path: those in the later of two mount tables only. They are
+    /// mounts of the export, or else any NFS mounts.
     pub(super) fn new_mounts<'t>(&self, before: &MountTable, after: &'t MountTable) -> Vec<&'t MountEntry> {
         let is_new = |entry: &&MountEntry| !before.entries().iter().any(|old| old.mount_id == entry.mount_id);
-        after.entries().iter().filter(is_new).filter(|entry| self.is_own(entry)).collect()
+        let new: Vec<_> = after.entries().iter().filter(is_new).filter(|entry| entry.is_nfs()).collect();
+        let of_export: Vec<_> = new.iter().copied().filter(|entry| self.is_own(entry)).collect();
+        if of_export.is_empty() { new } else { of_export }
     }
 
     /// Whether a mount at the path, topmost or not, may be the target's: NFS with the path of its export. The
     /// server may have names and addresses that this node does not know.
     #[must_use]
     pub fn may_hold_own(&self, table: &MountTable) -> bool {
-        let may_be = |entry: &MountEntry| entry.is_nfs() && self.export.matches_path_of(&entry.source);
+        let may_be = |entry: &MountEntry| {
+            entry.is_nfs() && (self.export.matches_path_of(&entry.source) || self.own.is_own(self.target, entry))
+        };
         table.entries().iter().any(|entry| entry.mount_point == self.path && may_be(entry))
     }
 
-    /// Address and port of the server that a mount uses, if the server's name has another address now.
+    /// Address and port of the server that a mount uses, if the server's name has another address now, or the
+    /// options have another port.
     #[must_use]
     pub fn former_server(&self, entry: &MountEntry) -> Option<SocketAddr> {
-        let address = entry.server_address().filter(|address| self.addresses.has_left(*address))?;
-        Some(SocketAddr::new(address, self.port))
+        let address = entry.server_address()?;
+        let port = entry.server_port().unwrap_or(self.port);
+        (port != self.port || self.addresses.is_elsewhere(address)).then(|| SocketAddr::new(address, port))
     }
 
     fn is_own(&self, entry: &MountEntry) -> bool {
-        let by_name = self.export.matches_source(&entry.source) || self.mapped_export.matches_source(&entry.source);
-        let by_address = entry.server_address().is_some_and(|address| self.addresses.ever_included(address))
-            && self.export.matches_path_of(&entry.source);
-        // Another port is another server, even under the same name.
-        let is_same_port = entry.server_port().is_none_or(|port| port == self.port);
-        entry.is_nfs() && is_same_port && (by_name || by_address)
+        let is_of_export = self.is_of_server(entry) && self.export.matches_path_of(&entry.source);
+        entry.is_nfs() && (is_of_export || self.own.is_own(self.target, entry))
+    }
+
+    /// Whether a mount is of the target's server, by name or address. Another port is another server, even under the
+    /// same name.
+    fn is_of_server(&self, entry: &MountEntry) -> bool {
+        let by_name = self.export.matches_host_of(&entry.source) || self.mapped_export.matches_host_of(&entry.source);
+        let by_address = entry.server_address().is_some_and(|address| self.addresses.ever_included(address));
+        (by_name || by_address) && entry.server_port().is_none_or(|port| port == self.port)
     }
 }
 
@@ -105,7 +133,7 @@ mod tests {
             MountName::derive(&TargetSpec::Nfs(NfsTarget { export: export.clone(), options: None }), PathKey::Path)
                 .expect("a name");
         let root = Path::new("/m");
-        let path = name.below(root);
+        let (path, own) = (name.below(root), OwnMounts::default());
         let mut addresses = ServerAddresses::default();
         for address in ["10.0.0.7", "10.0.0.1"] {
             addresses.update("nas", vec![address.parse().expect("an address")]);
@@ -115,6 +143,7 @@ mod tests {
             export: &export,
             mapped_export: &mapped_export,
             addresses: &addresses,
+            own: &own,
             port: NFS_PORT,
             root,
             name: &name,
@@ -160,10 +189,16 @@ mod tests {
     #[test]
     fn former_server_is_reported_after_the_name_moved() {
         with_expected(|expected| {
-            for (options, left) in
-                [("rw,addr=10.0.0.1", None), ("rw,addr=10.0.0.7", Some("10.0.0.7:2049")), ("rw", None)]
-            {
+            for (options, left) in [
+                ("rw,addr=10.0.0.1", None),
+                ("rw,addr=10.0.0.7", Some("10.0.0.7:2049")),
+                ("rw", None),
+                ("rw,port=12049,addr=10.0.0.1", Some("10.0.0.1:12049")),
+                ("rw,proto=rdma,port=20049,addr=10.0.0.1", None),
+            ] {
                 let table = table(expected, "nfs", "nas:/b", options);
+                expected.own.begin(expected.target);
+                expected.settle(&table, true);
                 let PathMount::Own(entry, _) = expected.at_path(&table) else { panic!("{options}: not recognized") };
                 assert_eq!(
                     expected.former_server(entry).map(|server| server.to_string()).as_deref(),
@@ -171,6 +206,64 @@ mod tests {
                     "{options}"
                 );
             }
+        });
+    }
+
+    #[test]
+    fn mount_that_the_agent_made_is_recognized_whatever_source_it_shows() {
+        with_expected(|expected| {
+            // The server resolved the path; and a port that the options no longer contain.
+            for options in ["rw,addr=10.0.0.1", "rw,port=12049,addr=10.0.0.1", "rw,addr=10.9.9.9"] {
+                let table = table(expected, "nfs4", "referred:/resolved", options);
+                assert!(matches!(expected.at_path(&table), PathMount::Foreign(_)), "{options}");
+                expected.own.begin(expected.target);
+                expected.settle(&table, true);
+                assert!(matches!(expected.at_path(&table), PathMount::Own(_, 1)), "{options}");
+                expected.settle(&MountTable::parse(NOTHING.as_bytes()), false);
+                assert!(matches!(expected.at_path(&table), PathMount::Foreign(_)), "{options}: another mount by now");
+            }
+        });
+    }
+
+    #[test]
+    fn mount_of_an_interrupted_command_is_own_only_if_its_server_is_known() {
+        with_expected(|expected| {
+            for (options, is_own) in [("rw,addr=10.0.0.1", true), ("rw,addr=10.0.0.2", false), ("rw", false)] {
+                let table = table(expected, "nfs4", "other:/resolved", options);
+                expected.own.begin(expected.target);
+                expected.settle(&table, false);
+                assert_eq!(matches!(expected.at_path(&table), PathMount::Own(_, 1)), is_own, "{options}");
+                expected.settle(&MountTable::parse(NOTHING.as_bytes()), false);
+            }
+        });
+    }
+
+    #[test]
+    fn mount_over_or_instead_of_the_own_one_is_foreign() {
+        with_expected(|expected| {
+            let path = expected.path.display();
+            let ours = format!("{NOTHING}2 1 0:2 / {path} rw - nfs4 nas:/resolved rw,addr=10.0.0.1\n");
+            for (above, may_be) in [
+                (format!("{ours}3 2 0:2 / {path} rw - nfs4 nas:/resolved rw,addr=10.0.0.1\n"), true),
+                (format!("{ours}3 2 0:3 / {path} rw - tmpfs t rw\n"), true),
+                (format!("{NOTHING}4 1 0:2 / {path} rw - nfs4 nas:/resolved rw,addr=10.0.0.1\n"), false),
+                (format!("{NOTHING}2 1 0:3 / {path} rw - nfs4 nas:/resolved rw,addr=10.0.0.1\n"), false),
+            ] {
+                expected.own.begin(expected.target);
+                expected.settle(&MountTable::parse(ours.as_bytes()), true);
+                let table = MountTable::parse(above.as_bytes());
+                expected.settle(&table, false);
+                assert!(matches!(expected.at_path(&table), PathMount::Foreign(_)), "{above}");
+                assert_eq!(expected.may_hold_own(&table), may_be, "{above}");
+            }
+            let both = format!("{ours}3 2 0:3 / {path} rw - nfs4 nas:/other rw,addr=10.0.0.1\n");
+            expected.settle(&MountTable::parse(NOTHING.as_bytes()), false);
+            expected.own.begin(expected.target);
+            expected.settle(&MountTable::parse(both.as_bytes()), true);
+            assert!(
+                !expected.may_hold_own(&MountTable::parse(both.as_bytes())),
+                "it is not known which of them is ours"
+            );
         });
     }
 

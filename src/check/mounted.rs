@@ -20,7 +20,9 @@ use super::storage_failure::{storage_failure, wrong_answer};
 use crate::model::report::{Finding, MountFacts};
 use crate::model::{NfsOptions, Outcome, Reason};
 use crate::sys::worker::FaultKind;
-use crate::sys::{CallError, Lane, MountEntry, MountTableWatch, Request, Response, WorkerPool, may_mount, run_bounded};
+use crate::sys::{
+    CallError, CommandError, Lane, MountEntry, MountTableWatch, Request, Response, WorkerPool, may_mount, run_bounded,
+};
 
 /// Command that mounts NFS. The agent calls it directly, so that the process that may hang is its own child.
 pub const MOUNT_NFS: &str = "/sbin/mount.nfs";
@@ -50,6 +52,7 @@ pub async fn mounted(
         Ok(table) => table,
         Err(error) => return agent_error(format!("the mount table cannot be read: {error}")),
     };
+    expected.settle(&table, false);
     let mut hidden_files = None;
     let before = table.clone();
     if expected.at_path(&table) == PathMount::None {
@@ -64,20 +67,13 @@ pub async fn mounted(
             Ok(table) => table,
             Err(error) => return agent_error(format!("the mount table cannot be read: {error}")),
         };
+        expected.settle(&table, true);
     }
     match expected.at_path(&table) {
         PathMount::Own(entry, stacked) => {
             own_mount(expected, entry, stacked, options, deadline).await.with_warnings(hidden_files)
         }
-        PathMount::Foreign(entry) => Checked::failed(Finding::new(
-            Reason::MountConflict,
-            format!(
-                "{} is mounted at {} instead of {}: unmount it, or if it is the same storage by another address, map the address in [mounts] address_map. The agent did not touch it",
-                described(entry),
-                expected.path.display(),
-                expected.export
-            ),
-        )),
+        PathMount::Foreign(entry) => Checked::failed(conflict(expected, entry)),
         PathMount::None => {
             let message = format!(
                 "{MOUNT_NFS} succeeded, but nothing is mounted at {}: the path of the mount root must not contain a symbolic link",
@@ -88,6 +84,24 @@ pub async fn mounted(
             Checked::failed(Finding::new(Reason::MountFailed, format!("{message}{undone}")))
         }
     }
+}
+
+/// Finding for a foreign mount at the mount path.
+fn conflict(expected: ExpectedMount<'_>, entry: &MountEntry) -> Finding {
+    let at = expected.path.display();
+    let message = if entry.is_automount() {
+        format!(
+            "an automount point ({}) is at {at}, and nothing is mounted on it now: the agent mounts {} itself, so stop and disable the automount. For systemd, `systemctl list-units --type=automount` shows its unit. For autofs, remove {at} from its maps",
+            entry.source, expected.export
+        )
+    } else {
+        format!(
+            "{} is mounted at {at} instead of {}: unmount it, or if it is the same storage by another address, map the address in [mounts] address_map. The agent did not touch it",
+            described(entry),
+            expected.export
+        )
+    };
+    Finding::new(Reason::MountConflict, message)
 }
 
 /// Describes a mount with the server that it talks to.
@@ -135,8 +149,9 @@ fn writable(path: &Path, entry: &MountEntry) -> Checked {
     ))
 }
 
-/// Checks the server that the mount still uses after the server's name was moved to another address. The check
-/// `reachable` asked the new server, but every access to the mount waits for the former one.
+/// Checks the server that the mount still uses after the server's name was moved to another address, or after the
+/// port in the options was changed. The check `reachable` asked the new server, but every access to the mount waits
+/// for the former one.
 async fn former_server(
     expected: ExpectedMount<'_>,
     old: SocketAddr,
@@ -145,17 +160,29 @@ async fn former_server(
 ) -> Checked {
     let answer = answers_nfs(&old.ip().to_string(), old.port(), options.version(), deadline).await;
     let (name, at) = (expected.mapped_export.address(), expected.path.display());
-    let current = expected.addresses.current().iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let is_other_port = old.port() != expected.port;
     let moved = |state: &str, unmount: &str| {
+        let (now, used, new) = if is_other_port {
+            let port = expected.port;
+            (
+                format!("the NFS options say port {port}"),
+                format!("port {} of {}", old.port(), old.ip()),
+                format!("port {port}"),
+            )
+        } else {
+            let addresses = expected.addresses.current().iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            (format!("{name} now has the address {addresses}"), old.ip().to_string(), addresses)
+        };
         Finding::new(
             Reason::ServerMoved,
             format!(
-                "{name} now has the address {current}, but the mount at {at} still uses {}, {state}: {unmount} `umount {at}`; the agent then mounts the export from {current}",
-                old.ip()
+                "{now}, but the mount at {at} still uses {used}, {state}: {unmount} `umount {at}`; the agent then mounts the export from {new}"
             ),
         )
     };
     match answer.into_fact::<()>() {
+        // One of the servers of a rotating name.
+        Ok(_) if !is_other_port && !expected.addresses.has_left(old.ip()) => Checked::passed(()),
         Ok(_) => Checked::passed(()).with_warnings([moved("which answers", "after backups have ended,")]),
         Err(failed) => {
             let why = failed.finding().map_or_else(String::new, |finding| format!(" ({})", finding.message));
@@ -270,7 +297,17 @@ async fn mount<T>(
 ) -> Option<Checked<T>> {
     let arguments: [OsString; 4] =
         [expected.mapped_export.to_string().into(), expected.path.into(), "-o".into(), options.for_mount().into()];
-    match run_bounded(workers.census(), expected.target, Path::new(MOUNT_NFS), &arguments, deadline).await {
+    expected.own.begin(expected.target);
+    let outcome = run_bounded(workers.census(), expected.target, Path::new(MOUNT_NFS), &arguments, deadline).await;
+    // A command that was killed may have mounted before.
+    let may_have_mounted = match &outcome {
+        Ok(finished) => finished.is_success() || finished.signal.is_some(),
+        Err(error) => matches!(error, CommandError::TimedOut { .. }),
+    };
+    if !may_have_mounted {
+        expected.own.give_up(expected.target);
+    }
+    match outcome {
         Ok(finished) if finished.is_success() => None,
         Ok(finished) => Some(mount_failure(&finished, options, may_mount())),
         Err(error) => Some(command_failure(&error)),

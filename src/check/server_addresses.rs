@@ -3,7 +3,8 @@
 //! A mount uses the address that the name had at the time of mounting until it is unmounted. If the name has another
 //! address now, the mount still uses the former server. Clusters of file servers have names that resolve to one
 //! address of many at each lookup. A change of such a rotating name means nothing. It is recognized by repeated
-//! returns to former addresses. A name that returns once was moved and moved back.
+//! returns to former addresses. A name that returns once was moved and moved back. A rotation is a guess, so it only
+//! prevents a warning: whether the server of the mount still answers is verified in any case.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -69,11 +70,17 @@ impl ServerAddresses {
         self.current.contains(&address) || self.former.contains(&address)
     }
 
+    /// Whether the name resolves to other addresses now.
+    #[must_use]
+    pub fn is_elsewhere(&self, address: IpAddr) -> bool {
+        !self.is_empty() && !self.current.contains(&address)
+    }
+
     /// Whether the name moved away from the address. False for a rotating name.
     #[must_use]
     pub fn has_left(&self, address: IpAddr) -> bool {
         let rotates = self.rotated_at.is_some_and(|at| at.elapsed() < ROTATION_MEMORY);
-        !self.is_empty() && !rotates && !self.current.contains(&address)
+        self.is_elsewhere(address) && !rotates
     }
 }
 

@@ -18,7 +18,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
 
 use super::runtime;
-use crate::agent::Agent;
+use crate::agent::{Agent, recall_own_mounts};
 use crate::api::{self, Auth, Listeners};
 use crate::config::{self, Settings};
 use crate::driver::{Host, ProcessRole};
@@ -180,6 +180,7 @@ impl RunningAgent {
         };
         let census = ChildCensus::new();
         let host = host(census.clone(), ProcessRole::Daemon)?.with_canary_store(Arc::new(registry.clone()));
+        recall_own_mounts(&registry, &host).await;
         let agent = Agent::start(registry, Arc::new(host), settings.agent.clone());
         let facts = Arc::new(move || NodeFacts::read(started_at, &census));
         let router = api::router(agent.clone(), facts, auth.clone());

@@ -47,6 +47,8 @@ pub struct NfsDriver {
     addresses: ServerAddresses,
     /// Id of the mount at the path when the latest probe ended. `None` before the first probe.
     probed_mount: Option<Option<u32>>,
+    /// Id of the mount whose mount point only root can replace.
+    protected_mount: Option<u32>,
     traffic: TrafficHistory,
 }
 
@@ -71,6 +73,7 @@ impl NfsDriver {
             granted: None,
             addresses: ServerAddresses::default(),
             probed_mount: None,
+            protected_mount: None,
             traffic: TrafficHistory::default(),
         }
     }
@@ -102,6 +105,7 @@ impl NfsDriver {
             export: &self.export,
             mapped_export: &location.mapped_export,
             addresses: &self.addresses,
+            own: &self.host.own_mounts,
             port: self.options(settings).port(),
             root: &settings.mounts.root,
             name: &self.name,

@@ -14,7 +14,9 @@ use super::rules::tests::properties::{change_of, operation};
 use super::sqlite::SqliteStore;
 use super::*;
 use crate::model::report::Finding;
-use crate::model::{CanaryLeftover, CanaryRecord, Reason, Status, Target, TargetId, TargetType, Transition};
+use crate::model::{
+    CanaryLeftover, CanaryRecord, OwnMountId, Reason, Status, Target, TargetId, TargetType, Transition,
+};
 
 /// An empty store, and what must live as long as it.
 struct Fixture {
@@ -66,6 +68,10 @@ macro_rules! contract {
             #[tokio::test]
             async fn history_of_a_deleted_target_is_not_kept() {
                 super::history_of_a_deleted_target_is_not_kept(super::$store()).await;
+            }
+            #[tokio::test]
+            async fn own_mount_is_kept_until_it_is_replaced_or_its_target_deleted() {
+                super::own_mount_is_kept_until_it_is_replaced_or_its_target_deleted(super::$store()).await;
             }
             #[tokio::test]
             async fn canary_record_is_replaced_and_ends_with_its_target() {
@@ -206,6 +212,32 @@ async fn canary_record_is_replaced_and_ends_with_its_target(Fixture { store, .. 
     registry.change(&Change::DeleteTarget(id)).await.expect("deleted");
     registry.put_canary_record(id, CanaryRecord::default()).await.expect("ignored");
     assert_eq!(registry.canary_record(id).await, Ok(None));
+}
+
+pub(super) fn own_mount(mount_id: u32) -> OwnMountId {
+    let [boot_id, device, source] = ["a boot", "0:44", "nas:/\"resolved\""].map(str::to_owned);
+    OwnMountId { boot_id, mount_id, device, source }
+}
+
+async fn own_mount_is_kept_until_it_is_replaced_or_its_target_deleted(Fixture { store, .. }: Fixture) {
+    let registry = Registry::new(store);
+    let first = create(&registry, nfs("nas:/a")).await.target.id;
+    let second = create(&registry, nfs("nas:/b")).await.target.id;
+    let third = create(&registry, nfs("nas:/c")).await.target.id;
+    let revision = registry.snapshot().revision();
+    let unknown = Uuid::new_v4();
+    let put = [(first, 1), (second, 2), (third, 3), (unknown, 4)].map(|(id, number)| (id, Some(own_mount(number))));
+    registry.put_own_mounts(put.to_vec()).await.expect("stored");
+    registry.put_own_mounts(vec![(first, Some(own_mount(5))), (third, None)]).await.expect("stored");
+    assert_eq!(registry.snapshot().revision(), revision, "a mount is not part of a snapshot");
+    let stored = async || {
+        let mut stored = registry.own_mounts().await.expect("read");
+        stored.sort_by_key(|(_, mount)| mount.mount_id);
+        stored
+    };
+    assert_eq!(stored().await, [(second, own_mount(2)), (first, own_mount(5))]);
+    registry.change(&Change::DeleteTarget(second)).await.expect("deleted");
+    assert_eq!(stored().await, [(first, own_mount(5))]);
 }
 
 proptest! {

@@ -9,7 +9,7 @@ use super::change::Change;
 use super::rules::{self, Refusal};
 use super::snapshot::{Snapshot, Write};
 use super::store::{CommitError, StorageError, Store};
-use crate::model::{CanaryRecord, TargetId, Transition};
+use crate::model::{CanaryRecord, OwnMountId, TargetId, Transition};
 
 /// How often one change is decided again because another writer was faster. Conflicts are rare: one
 /// agent makes one change at a time, and a shared store sees a few changes a day.
@@ -116,6 +116,22 @@ impl Registry {
     /// [`StorageError`] when it cannot be read.
     pub async fn transitions(&self, id: TargetId) -> Result<Vec<Transition>, StorageError> {
         self.store.transitions(id).await
+    }
+
+    /// Stores or removes the identities of mounts of this host, as [`Store::put_own_mounts`].
+    ///
+    /// # Errors
+    /// [`StorageError`] when they could not be made durable; none was changed then.
+    pub async fn put_own_mounts(&self, mounts: Vec<(TargetId, Option<OwnMountId>)>) -> Result<(), StorageError> {
+        self.store.put_own_mounts(mounts).await
+    }
+
+    /// Returns the stored identities of mounts of this host.
+    ///
+    /// # Errors
+    /// [`StorageError`] when they cannot be read.
+    pub async fn own_mounts(&self) -> Result<Vec<(TargetId, OwnMountId)>, StorageError> {
+        self.store.own_mounts().await
     }
 
     /// Finishes the changes that began, and closes the store, as [`Store::close`].

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use super::limits::TRANSITIONS_MAX;
 use super::snapshot::{Revision, Snapshot, Write};
 use super::store::{CommitError, StorageError, Store};
-use crate::model::{CanaryRecord, TargetId, Transition};
+use crate::model::{CanaryRecord, OwnMountId, TargetId, Transition};
 
 /// A store in memory.
 #[derive(Debug, Default)]
@@ -18,6 +18,7 @@ pub struct MemoryStore {
     /// Oldest transition first.
     histories: Mutex<HashMap<TargetId, VecDeque<Transition>>>,
     canaries: Mutex<HashMap<TargetId, CanaryRecord>>,
+    own_mounts: Mutex<HashMap<TargetId, OwnMountId>>,
 }
 
 impl MemoryStore {
@@ -29,6 +30,10 @@ impl MemoryStore {
     fn canaries(&self) -> MutexGuard<'_, HashMap<TargetId, CanaryRecord>> {
         self.canaries.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn mounts(&self) -> MutexGuard<'_, HashMap<TargetId, OwnMountId>> {
+        self.own_mounts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 #[async_trait]
@@ -39,7 +44,7 @@ impl Store for MemoryStore {
 
     async fn commit(&self, expected: Revision, writes: Vec<Write>) -> Result<Arc<Snapshot>, CommitError> {
         // Locked before the snapshot changes, as in `add_transitions`: no history outlives its target.
-        let (mut histories, mut canaries) = (self.histories(), self.canaries());
+        let (mut histories, mut canaries, mut mounts) = (self.histories(), self.canaries(), self.mounts());
         let mut outcome = Err(CommitError::Conflict);
         self.snapshot.send_if_modified(|current| {
             if current.revision() == expected {
@@ -55,6 +60,7 @@ impl Store for MemoryStore {
                 if let Write::DeleteTarget(id) = write {
                     histories.remove(id);
                     canaries.remove(id);
+                    mounts.remove(id);
                 }
             }
         }
@@ -90,5 +96,20 @@ impl Store for MemoryStore {
 
     async fn canary_record(&self, id: TargetId) -> Result<Option<CanaryRecord>, StorageError> {
         Ok(self.canaries().get(&id).cloned())
+    }
+
+    async fn put_own_mounts(&self, mounts: Vec<(TargetId, Option<OwnMountId>)>) -> Result<(), StorageError> {
+        let (mut stored, snapshot) = (self.mounts(), self.snapshot());
+        for (id, mount) in mounts {
+            match mount.filter(|_| snapshot.target(id).is_some()) {
+                Some(mount) => stored.insert(id, mount),
+                None => stored.remove(&id),
+            };
+        }
+        Ok(())
+    }
+
+    async fn own_mounts(&self) -> Result<Vec<(TargetId, OwnMountId)>, StorageError> {
+        Ok(self.mounts().clone().into_iter().collect())
     }
 }

@@ -15,6 +15,7 @@ mod columns;
 mod file;
 mod generation;
 pub mod maintenance;
+mod own_mount_rows;
 mod paths;
 mod schema;
 mod target_rows;
@@ -40,7 +41,7 @@ use generation::Generation;
 use super::error::OpenError;
 use super::snapshot::{Revision, Snapshot, Write};
 use super::store::{CommitError, StorageError, Store};
-use crate::model::{CanaryRecord, TargetId, Transition};
+use crate::model::{CanaryRecord, OwnMountId, TargetId, Transition};
 
 /// The most jobs that wait for the writer. A caller waits until it can queue one more.
 const QUEUE_MAX: usize = 64;
@@ -218,6 +219,14 @@ impl Store for SqliteStore {
 
     async fn canary_record(&self, id: TargetId) -> Result<Option<CanaryRecord>, StorageError> {
         self.read(move |connection| Ok(canary_rows::of_target(connection, id)?)).await
+    }
+
+    async fn put_own_mounts(&self, mounts: Vec<(TargetId, Option<OwnMountId>)>) -> Result<(), StorageError> {
+        self.run(move |connection| Ok(own_mount_rows::put(connection, &mounts)?)).await
+    }
+
+    async fn own_mounts(&self) -> Result<Vec<(TargetId, OwnMountId)>, StorageError> {
+        self.read(move |connection| Ok(own_mount_rows::load(connection)?)).await
     }
 }
 

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use super::snapshot::{Revision, Snapshot, Write};
-use crate::model::{CanaryRecord, TargetId, Transition};
+use crate::model::{CanaryRecord, OwnMountId, TargetId, Transition};
 
 /// Why a store could not be read or written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -94,6 +94,19 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// [`StorageError`] when it cannot be read.
     async fn canary_record(&self, id: TargetId) -> Result<Option<CanaryRecord>, StorageError>;
+
+    /// Stores or removes the identities of mounts that this host's agent made. Those of targets that do not exist are
+    /// ignored. The revision does not change.
+    ///
+    /// # Errors
+    /// [`StorageError`] when they could not be made durable; none was changed then.
+    async fn put_own_mounts(&self, mounts: Vec<(TargetId, Option<OwnMountId>)>) -> Result<(), StorageError>;
+
+    /// Returns the stored identities of mounts of this host. They may be of an earlier boot.
+    ///
+    /// # Errors
+    /// [`StorageError`] when they cannot be read.
+    async fn own_mounts(&self) -> Result<Vec<(TargetId, OwnMountId)>, StorageError>;
 
     /// Finishes what began, and closes the store. Every later call fails.
     async fn close(&self) {}

@@ -50,6 +50,8 @@ pub struct MountEntry {
     /// Id of the mount that this one is mounted on. 0 when that is not visible, such as the initial ramdisk, or
     /// outside a chroot.
     pub parent_id: u32,
+    /// Device number of the file system, `major:minor`.
+    pub device: String,
     /// Mount point, an absolute path.
     pub mount_point: PathBuf,
     /// Type of the file system, such as `nfs`, `nfs4` or `ext4`.
@@ -67,6 +69,12 @@ impl MountEntry {
     #[must_use]
     pub fn is_nfs(&self) -> bool {
         matches!(self.fs_type.as_str(), "nfs" | "nfs4")
+    }
+
+    /// Whether this is an automount point, at which a file system is mounted when a process accesses it.
+    #[must_use]
+    pub fn is_automount(&self) -> bool {
+        self.fs_type == "autofs"
     }
 
     /// Whether the mount or its file system is read-only.
@@ -106,14 +114,15 @@ impl MountEntry {
         let mut fields = line.split(|byte| *byte == b' ');
         let mount_id = number(fields.next()?)?;
         let parent_id = number(fields.next()?)?;
-        let mount_point = PathBuf::from(OsString::from_vec(unescape(fields.nth(2)?)));
+        let device = text(fields.next()?);
+        let mount_point = PathBuf::from(OsString::from_vec(unescape(fields.nth(1)?)));
         let options = text(fields.next()?);
         fields.find(|field| *field == b"-")?;
         let fs_type = text(fields.next()?);
         // The source of some file systems is empty or missing.
         let source = text(fields.next().unwrap_or_default());
         let super_options = text(fields.next().unwrap_or_default());
-        Some(Self { mount_id, parent_id, mount_point, fs_type, source, options, super_options })
+        Some(Self { mount_id, parent_id, device, mount_point, fs_type, source, options, super_options })
     }
 }
 
@@ -211,10 +220,10 @@ impl MountTable {
         self.stack_at(path).pop()
     }
 
-    /// Returns the number of mounts that are stacked at `path`.
+    /// Returns the number of mounts that are stacked at `path`. An automount point below them does not count.
     #[must_use]
     pub fn stacked_at(&self, path: &Path) -> usize {
-        self.stack_at(path).len()
+        self.stack_at(path).iter().filter(|entry| !entry.is_automount()).count()
     }
 
     /// Returns all mounts below `root`, also hidden ones.

@@ -19,6 +19,9 @@ use super::log_queue::LogQueue;
 /// Name and version of the distribution (os-release(5)).
 const OS_RELEASE: &str = "/etc/os-release";
 
+/// Identity of the current boot (random(4)). A container has that of its host.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
 /// Facts about the host.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HostFacts {
@@ -134,6 +137,12 @@ impl AgentFacts {
             stuck_children: census.stuck_children(),
         }
     }
+}
+
+/// Returns the identity of the current boot of this host.
+#[must_use]
+pub fn boot_id() -> Option<String> {
+    std::fs::read_to_string(BOOT_ID).ok().map(|text| text.trim().to_owned())
 }
 
 /// Returns the distribution as `Linux (Debian GNU/Linux 12)`.

@@ -17,6 +17,8 @@ use crate::api;
 pub const MOUNT_ROOT: &str = "/var/trilio/triliovault-mounts";
 /// The agent's configuration.
 pub const CONFIG: &str = "/etc/targetwatch/config.toml";
+/// The agent's registry.
+pub const REGISTRY: &str = "/var/lib/targetwatch/registry.db";
 /// The agent's unit.
 pub const SERVICE: &str = "targetwatch.service";
 /// The unit of the kernel's NFS server.
@@ -148,6 +150,14 @@ impl Drop for Machine {
 pub fn configure(config: &str) {
     fs::create_dir_all("/etc/targetwatch").expect("created");
     fs::write(CONFIG, format!("{config}{BASE_CONFIG}")).expect("written");
+}
+
+/// Removes from the registry which mounts the agent made, as if an older release had made them. The agent must be
+/// stopped.
+pub fn forget_own_mounts() {
+    let registry = rusqlite::Connection::open(REGISTRY).expect("opened");
+    assert!(registry.execute("DELETE FROM own_mount", ()).expect("changed") > 0, "no mount was stored");
+    registry.close().expect("closed");
 }
 
 /// Adds settings to the agent's unit.

@@ -29,6 +29,7 @@ mod mount_points;
 mod mounting;
 mod node_exporter;
 mod outages;
+mod own_mounts;
 mod read_only_registry;
 mod refusals;
 mod registry;

@@ -7,7 +7,8 @@ use std::time::Duration;
 use crate::api::Target;
 use crate::machine::{
     EVERY_SECOND, FIRST_VERDICT, HARD, HostsFile, Machine, PATH, SERVICE, TIMED_OUT, USER_EXPORT, black_hole,
-    configure, eventually, mark, mount_of, mount_path, mounts, run, start_user_server, succeed, systemctl, unmount,
+    configure, eventually, forget_own_mounts, mark, mount_of, mount_path, mounts, run, start_user_server, succeed,
+    systemctl, unmount,
 };
 use crate::observer::Observer;
 
@@ -107,6 +108,7 @@ fn mount_known_by_address_is_unmounted_after_restart() {
         "the source that the kernel shows"
     );
     systemctl("stop", SERVICE);
+    forget_own_mounts();
     black_hole("10.0.0.1");
     drop(hosts);
     systemctl("start", SERVICE);
@@ -124,6 +126,22 @@ fn mount_known_by_address_is_unmounted_after_restart() {
 }
 
 #[test]
+fn own_mount_is_unmounted_after_restart_although_its_server_is_unknown() {
+    let _machine = Machine::start(EVERY_SECOND);
+    let hosts = HostsFile::with("10.0.0.1 nas.lab decoy.lab");
+    let _decoy = Decoy::mount();
+    Target::create_available("10.0.0.4:/srv/exports/two");
+    let target = Target::create_available(EXPORT);
+    assert_eq!(mount_of(PATH).expect("mounted").source, "decoy.lab:/srv/exports/one");
+    drop(hosts);
+    systemctl("restart", SERVICE);
+    target.wait_until_offline(&["name_not_resolved", "name_lookup_timed_out"], TIMED_OUT);
+    let answer = target.delete();
+    assert_eq!(answer.code, 202, "{answer:?}");
+    assert_eq!(mount_of(PATH), None);
+}
+
+#[test]
 fn mount_is_recognized_by_any_address_of_its_server() {
     let _machine = Machine::start(EVERY_SECOND);
     let _hosts = HostsFile::with("10.0.0.1 nas.lab decoy.lab");
@@ -132,6 +150,7 @@ fn mount_is_recognized_by_any_address_of_its_server() {
     let mount = mark(PATH).expect("mounted");
     assert_eq!(mount.source, "decoy.lab:/srv/exports/one", "the source that the kernel shows");
     systemctl("stop", SERVICE);
+    forget_own_mounts();
     // Now the other address answers.
     let _hosts = HostsFile::with("10.0.0.3 nas.lab\n10.0.0.1 nas.lab");
     black_hole("10.0.0.1");

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use super::*;
 use crate::agent::task::tests::{shared, target};
 use crate::model::report::{Finding, Verdict};
-use crate::model::{CanaryRecord, Reason, Report, Status, Target};
+use crate::model::{CanaryRecord, OwnMountId, Reason, Report, Status, Target};
 use crate::registry::{CommitError, MemoryStore, Revision, Snapshot, StorageError, Store, Write};
 
 /// A store in memory that also keeps every transition in one list, unless it is broken.
@@ -64,6 +64,14 @@ impl Store for FaultyStore {
 
     async fn canary_record(&self, id: TargetId) -> Result<Option<CanaryRecord>, StorageError> {
         self.store.canary_record(id).await
+    }
+
+    async fn put_own_mounts(&self, mounts: Vec<(TargetId, Option<OwnMountId>)>) -> Result<(), StorageError> {
+        self.store.put_own_mounts(mounts).await
+    }
+
+    async fn own_mounts(&self) -> Result<Vec<(TargetId, OwnMountId)>, StorageError> {
+        self.store.own_mounts().await
     }
 }
 

@@ -16,6 +16,8 @@ use crate::driver::{Depth, Probe};
 use crate::model::report::{Finding, KindFacts, MountFacts, MountMode};
 use crate::model::settings::{AgentSettings, CanarySettings};
 use crate::model::{Capacity, CheckName, Reason};
+use crate::sys::worker::FaultKind;
+use crate::sys::{CallError, Request};
 
 /// The checks of a mounted target, in the order of the report.
 const PLAN: &[CheckName] = &[CheckName::Reachable, CheckName::Mounted, CheckName::Capacity, CheckName::WriteCanary];
@@ -79,6 +81,7 @@ impl NfsDriver {
         warning: Option<Finding>,
         log: &mut CheckLog,
     ) -> (Option<OwnMount>, Option<Capacity>) {
+        let unprotected = self.unprotected_mount_point(settings, location, depth).await;
         let (workers, probe) = (&self.host.workers, &settings.probe);
         let mounting = mounted(
             workers,
@@ -89,7 +92,7 @@ impl NfsDriver {
             probe.deadline,
             probe.mount_deadline,
         );
-        let mounting = async { mounting.await.with_warnings(warning) };
+        let mounting = async { mounting.await.with_warnings(warning).with_warnings(unprotected) };
         let Some(mount) = log.run(CheckName::Mounted, mounting).await else { return (None, None) };
         if log.has_failure() {
             return (Some(mount), None);
@@ -101,6 +104,37 @@ impl NfsDriver {
             self.canary_if_due(settings, location, mount.mount_id, depth, log).await;
         }
         (Some(mount), capacity)
+    }
+
+    /// Returns a warning if users other than root can replace the mount point of what is mounted now. Each mount is
+    /// verified once, and again at a requested probe. The agent refuses to mount at such a mount point, but an
+    /// existing mount works.
+    async fn unprotected_mount_point(
+        &mut self,
+        settings: &AgentSettings,
+        location: &MountLocation,
+        depth: Depth,
+    ) -> Option<Finding> {
+        let mount_id = self.mount_id(settings)?;
+        if depth == Depth::Routine && self.protected_mount == Some(mount_id) {
+            return None;
+        }
+        self.protected_mount = None;
+        let request = Request::VerifyMountPoint { path: location.path.clone() };
+        match self.host.workers.call(self.target, self.lane, request, settings.probe.deadline).await {
+            Ok(_) => self.protected_mount = Some(mount_id),
+            Err(CallError::Fault(fault)) if fault.kind == FaultKind::Unprotected => {
+                return Some(Finding::new(
+                    Reason::MountPointUnusable,
+                    format!(
+                        "{fault}. The existing mount is used, but the agent will neither unmount it nor mount the export again until you `chown root:root` and `chmod go-w` that directory"
+                    ),
+                ));
+            }
+            // Not known. The checks of the mount say what is wrong.
+            Err(_) => {}
+        }
+        None
     }
 
     /// Unmounts a mount with a stale file handle, and removes its checks from the log. If that fails, the check

@@ -36,6 +36,7 @@ impl NfsDriver {
         for _ in 0..=STACKED_MAX {
             let table = self.host.mounts.reread().map_err(unreadable)?;
             let here = self.expected_mount(settings, location);
+            here.settle(&table, false);
             match here.at_path(&table) {
                 PathMount::None => return Ok(join_remarks(remarks)),
                 PathMount::Own(entry, _) => {

@@ -95,18 +95,16 @@ impl NfsExport {
         Ok(Self { host, path: self.path.clone() })
     }
 
-    /// Returns whether the kernel's source of a mount is this export.
-    ///
-    /// `nfs_path` in the kernel's `fs/nfs/namespace.c` drops trailing slashes from the name that
-    /// mountinfo shows, and host names are case-insensitive (RFC 4343).
+    /// Returns whether the kernel's source of a mount has this export's host, with any path. Host names are
+    /// case-insensitive (RFC 4343).
     #[must_use]
-    pub fn matches_source(&self, source: &str) -> bool {
-        let is_host =
-            split_host(source).is_some_and(|(host, _)| unbracketed(host).eq_ignore_ascii_case(self.address()));
-        is_host && self.matches_path_of(source)
+    pub fn matches_host_of(&self, source: &str) -> bool {
+        split_host(source).is_some_and(|(host, _)| unbracketed(host).eq_ignore_ascii_case(self.address()))
     }
 
     /// Returns whether the kernel's source of a mount has this export's path, on any host.
+    ///
+    /// `nfs_path` in the kernel's `fs/nfs/namespace.c` drops trailing slashes from the name that mountinfo shows.
     #[must_use]
     pub fn matches_path_of(&self, source: &str) -> bool {
         split_host(source).is_some_and(|(_, path)| path.trim_end_matches('/') == self.path.trim_end_matches('/'))

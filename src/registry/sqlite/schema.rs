@@ -117,6 +117,12 @@ const STEPS: &[&str] = &[
         record    TEXT NOT NULL CHECK (json_valid(record))
     ) STRICT, WITHOUT ROWID;
     ",
+    "
+    CREATE TABLE own_mount (
+        target_id TEXT NOT NULL PRIMARY KEY REFERENCES target (id) ON DELETE CASCADE,
+        mount     TEXT NOT NULL CHECK (json_valid(mount))
+    ) STRICT, WITHOUT ROWID;
+    ",
 ];
 
 /// Returns the schema of an open file.

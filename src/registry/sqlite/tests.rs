@@ -18,7 +18,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::model::{Status, TargetType};
-use crate::registry::contract::transition;
+use crate::registry::contract::{own_mount, transition};
 use crate::registry::fixtures::{create, create_target, metadata, new_type, nfs, project, refused, s3};
 use crate::registry::{Change, Registry, RegistryError};
 
@@ -89,11 +89,13 @@ async fn content_is_the_same_after_reopening() {
     let id = before.targets()[0].target.id;
     let history = [transition(id, 1, Status::Available), transition(id, 2, Status::Offline)];
     registry.add_transitions(history.to_vec()).await.expect("added");
+    registry.put_own_mounts(vec![(id, Some(own_mount(7)))]).await.expect("stored");
     close(store, registry).await;
     let (_, registry) = open(&path);
     assert_eq!(registry.snapshot().targets(), before.targets());
     let [oldest, newest] = history;
     assert_eq!(registry.transitions(id).await.expect("read"), [newest, oldest]);
+    assert_eq!(registry.own_mounts().await.expect("read"), [(id, own_mount(7))]);
     assert_eq!(fs::metadata(&path).expect("a file").permissions().mode() & 0o777, 0o600);
 }
 
@@ -157,13 +159,16 @@ async fn deleting_a_target_leaves_no_rows_behind() {
     };
     registry.change(&Change::CreateType(new)).await.expect("created");
     registry.add_transitions(vec![transition(id, 1, Status::Offline)]).await.expect("added");
+    registry.put_own_mounts(vec![(id, Some(own_mount(1)))]).await.expect("stored");
     registry.change(&Change::DeleteTarget(id)).await.expect("deleted");
     let count = |table: &'static str| {
         store.read(move |connection| {
             Ok(connection.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get::<_, i64>(0))?)
         })
     };
-    for table in ["target", "target_type", "target_type_project", "target_type_metadata", "target_transition"] {
+    for table in
+        ["own_mount", "target", "target_type", "target_type_project", "target_type_metadata", "target_transition"]
+    {
         assert_eq!(count(table).await.expect("counted"), 0, "{table}");
     }
 }

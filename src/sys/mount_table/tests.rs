@@ -24,7 +24,7 @@ fn mountinfo_lines_are_parsed() {
     let entry = table.topmost_at(Path::new("/m/L21udA==")).expect("mounted");
     assert_eq!((entry.mount_id, entry.source.as_str()), (41, "10.0.0.1:/mnt"));
     assert!(entry.is_nfs() && entry.is_read_only());
-    assert_eq!(entry.super_options, "ro,vers=4.2");
+    assert_eq!((entry.device.as_str(), entry.super_options.as_str()), ("0:41", "ro,vers=4.2"));
     assert_eq!(table.topmost_at(Path::new("/m/nested/L2I")).map(|entry| entry.source.as_str()), Some(""));
 }
 
@@ -53,6 +53,16 @@ fn stacked_mounts_are_counted() {
     assert_eq!(table().stacked_at(Path::new("/m/L21udA==")), 2);
     assert_eq!(table().stacked_at(Path::new("/proc")), 1);
     assert_eq!(table().stacked_at(Path::new("/nothing")), 0);
+}
+
+#[test]
+fn automount_point_is_not_counted_as_a_stacked_mount() {
+    let table = MountTable::parse(
+        b"1 0 0:1 / / rw - ext4 a rw\n2 1 0:5 / /m rw - autofs systemd-1 rw,direct\n3 2 0:6 / /m rw - nfs nas:/x rw\n4 1 0:7 / /idle rw - autofs /etc/auto.nfs rw,direct\n",
+    );
+    assert_eq!((table.stacked_at(Path::new("/m")), table.stacked_at(Path::new("/idle"))), (1, 0));
+    assert_eq!(table.topmost_at(Path::new("/m")).map(MountEntry::is_automount), Some(false));
+    assert_eq!(table.topmost_at(Path::new("/idle")).map(MountEntry::is_automount), Some(true));
 }
 
 #[test]

@@ -9,16 +9,14 @@
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::panic;
-use std::path::Path;
 use std::process::ExitCode;
 
-use nix::mount::{MntFlags, umount2};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{geteuid, setgroups};
 
 use super::protocol::frame::{self, Batch, HELLO, HostTime, Numbered};
-use super::protocol::{Request, Response, UnmountHow, WorkerFault};
+use super::protocol::{Request, Response, WorkerFault};
 use super::{canary, directory, mount_point};
 use crate::sys::child_setup;
 
@@ -92,23 +90,14 @@ fn perform(request: &Request) -> Result<Response, WorkerFault> {
         Request::Canary(request) => canary::write(request).map(Response::Canary),
         Request::PrepareMountPoint { root, relative } => mount_point::prepare(root, relative).map(Response::Prepared),
         Request::RemoveMountPoint { root, relative } => mount_point::remove(root, relative).map(|()| Response::Done),
-        Request::Unmount { path, how } => unmount(path, *how).map(|()| Response::Done),
+        Request::VerifyMountPoint { path } => mount_point::verify(path).map(|()| Response::Done),
+        Request::Unmount { path, how } => mount_point::unmount(path, *how).map(|()| Response::Done),
     }
-}
-
-/// Unmounts with the system call itself. `umount.nfs` would also notify the mountd of an NFSv3 server, and wait for
-/// it if it is dead.
-fn unmount(path: &Path, how: UnmountHow) -> Result<(), WorkerFault> {
-    let (call, flags) = match how {
-        UnmountHow::Plain => ("umount", MntFlags::empty()),
-        UnmountHow::Force => ("umount -f", MntFlags::MNT_FORCE),
-        UnmountHow::Lazy => ("umount -l", MntFlags::MNT_DETACH),
-    };
-    umount2(path, flags | MntFlags::UMOUNT_NOFOLLOW).map_err(|errno| WorkerFault::system(call, path, errno))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
     use std::time::Duration;
 
     use nix::errno::Errno;
@@ -203,16 +192,6 @@ mod tests {
         ] {
             let fault = stat(path, false).expect_err("no directory");
             assert_eq!((fault.kind, fault.errno()), (kind, errno), "{fault}");
-        }
-    }
-
-    #[test]
-    fn unmount_fails_when_nothing_is_mounted() {
-        let directory = tempfile::tempdir().expect("a directory");
-        for how in [UnmountHow::Plain, UnmountHow::Force, UnmountHow::Lazy] {
-            let fault = unmount(directory.path(), how).expect_err("nothing is mounted");
-            // Not root: EPERM.
-            assert!(matches!(fault.errno(), Some(Errno::EINVAL | Errno::EPERM)), "{fault}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Mount points: creates and removes directories below the mount root.
+//! Mount points: creates and removes directories below the mount root, and unmounts what is mounted on them.
 //!
 //! The names below the root come from exports, and the directories may be writable by others, so
 //! nothing is looked up by path: each component is opened from the one before it and never through
@@ -8,21 +8,23 @@
 //! mount.nfs resolves the path of the mount point again. A user that can rename a directory on that path can
 //! replace it by a link in between, and so have the export mounted over any directory of the host. So the mount root
 //! and all its parents must belong to root and be writable by root only. Directories below the root are changed to
-//! that.
+//! that. An unmount could be redirected in the same way. It looks the mount point up in its parent directory, which it
+//! verifies and holds open. The mount point itself cannot be replaced while it is one (rename(2), EBUSY).
 
 #![allow(clippy::disallowed_methods, reason = "runs in a worker, where storage may be touched")]
 
 use std::ffi::OsStr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
 use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat, readlinkat};
+use nix::mount::{MntFlags, umount2};
 use nix::sys::stat::{Mode, SFlag, fchmod, fstat, mkdirat};
 use nix::unistd::{UnlinkatFlags, fchown, getegid, geteuid, unlinkat};
 
-use super::protocol::{FaultKind, PreparedMountPoint, WorkerFault};
+use super::protocol::{FaultKind, PreparedMountPoint, UnmountHow, WorkerFault};
 
 /// Mode of a mount point. Users other than the owner may list and traverse it.
 const MODE: Mode = Mode::from_bits_truncate(0o755);
@@ -39,7 +41,7 @@ const HOLD: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEX
 /// Creates the directory, and makes it writable for its owner only while it is bare.
 pub(super) fn prepare(root: &Path, relative: &Path) -> Result<PreparedMountPoint, WorkerFault> {
     let components = components(root, relative)?;
-    let mut directory = open_protected_root(root)?;
+    let mut directory = open_protected(root, &Requirement { creates: true, holds_new_mount_points: true })?;
     let device = device(&directory, root)?;
     let mut path = root.to_owned();
     let (mut created, mut tightened) = (false, false);
@@ -61,20 +63,55 @@ pub(super) fn prepare(root: &Path, relative: &Path) -> Result<PreparedMountPoint
     Ok(PreparedMountPoint { created, tightened, holds_files })
 }
 
-/// Opens the mount root, and creates it with its parents if it is missing. Verifies each directory and each symbolic
-/// link on the way.
-fn open_protected_root(root: &Path) -> Result<OwnedFd, WorkerFault> {
+/// What a directory must be.
+struct Requirement {
+    /// Whether it is created with its parents if it is missing.
+    creates: bool,
+    /// Whether mount points that do not exist yet must be protected in it. A directory with the sticky bit, such as
+    /// `/tmp`, protects only existing ones.
+    holds_new_mount_points: bool,
+}
+
+/// Verifies that only root can replace a mount point or a directory on the way to it.
+pub(super) fn verify(path: &Path) -> Result<(), WorkerFault> {
+    open_parent(path, &Requirement { creates: false, holds_new_mount_points: true }).map(drop)
+}
+
+/// Unmounts the topmost mount at a path with the system call itself. `umount.nfs` would also notify the mountd of an
+/// NFSv3 server, and wait for it if it is dead. The mount point is not opened, because that would make it busy.
+pub(super) fn unmount(path: &Path, how: UnmountHow) -> Result<(), WorkerFault> {
+    let (call, flags) = match how {
+        UnmountHow::Plain => ("umount", MntFlags::empty()),
+        UnmountHow::Force => ("umount -f", MntFlags::MNT_FORCE),
+        UnmountHow::Lazy => ("umount -l", MntFlags::MNT_DETACH),
+    };
+    let (parent, name) = open_parent(path, &Requirement { creates: false, holds_new_mount_points: false })?;
+    // umount2(2) takes no descriptor of a directory.
+    let held = Path::new("/proc/self/fd").join(parent.as_raw_fd().to_string()).join(name);
+    umount2(&held, flags | MntFlags::UMOUNT_NOFOLLOW).map_err(|errno| WorkerFault::system(call, path, errno))
+}
+
+/// Opens the parent directory of a mount point. Returns it with the name of the mount point.
+fn open_parent<'a>(path: &'a Path, requirement: &Requirement) -> Result<(OwnedFd, &'a OsStr), WorkerFault> {
+    let (Some(parent), Some(name), true) = (path.parent(), path.file_name(), path.is_absolute()) else {
+        return Err(WorkerFault::new(FaultKind::BadRequest, format!("{} is not a mount point", path.display())));
+    };
+    Ok((open_protected(parent, requirement)?, name))
+}
+
+/// Opens a directory, and verifies it and each directory and each symbolic link on the way.
+fn open_protected(root: &Path, requirement: &Requirement) -> Result<OwnedFd, WorkerFault> {
     let system = |call| move |errno| WorkerFault::system(call, root, errno);
     let open_top = || open("/", HOLD, Mode::empty()).map_err(system("open"));
     let names_of = |path: &Path| path.iter().rev().filter(|name| *name != "/").map(OsStr::to_owned).collect::<Vec<_>>();
     let (mut directory, mut path, mut names) = (open_top()?, PathBuf::from("/"), names_of(root));
     let mut links = 0;
     loop {
-        verify_protected(&directory, &path, names.is_empty())?;
+        verify_protected(&directory, &path, names.is_empty() && requirement.holds_new_mount_points)?;
         let Some(name) = names.pop() else { return Ok(directory) };
         let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let mut next = openat(&directory, name.as_os_str(), flags, Mode::empty());
-        if matches!(next, Err(Errno::ENOENT)) {
+        if requirement.creates && matches!(next, Err(Errno::ENOENT)) {
             match mkdirat(&directory, name.as_os_str(), MODE) {
                 // Another worker may have just created it.
                 Ok(()) | Err(Errno::EEXIST) => {}
@@ -103,13 +140,13 @@ fn open_protected_root(root: &Path) -> Result<OwnedFd, WorkerFault> {
 }
 
 /// Verifies that only root, or this process's user, can replace what is in a directory, or a symbolic link. In a
-/// directory with the sticky bit, such as `/tmp`, users can replace only their own entries (unlink(2), EPERM). It may
-/// not be the mount root, whose mount points need not exist yet.
-fn verify_protected(file: &OwnedFd, path: &Path, is_mount_root: bool) -> Result<(), WorkerFault> {
+/// directory with the sticky bit, such as `/tmp`, users can replace only their own entries (unlink(2), EPERM). That is
+/// enough unless the directory holds mount points that need not exist yet.
+fn verify_protected(file: &OwnedFd, path: &Path, holds_new_mount_points: bool) -> Result<(), WorkerFault> {
     let stat = fstat(file).map_err(|errno| WorkerFault::system("fstat", path, errno))?;
     let mode = Mode::from_bits_truncate(stat.st_mode);
     let is_link = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFLNK;
-    let is_restricted = mode.contains(Mode::S_ISVTX) && !is_mount_root;
+    let is_restricted = mode.contains(Mode::S_ISVTX) && !holds_new_mount_points;
     let problem = if stat.st_uid != 0 && stat.st_uid != geteuid().as_raw() {
         format!("belongs to user {}, who can redirect the mount", stat.st_uid)
     } else if mode.intersects(WRITABLE_BY_OTHERS) && !is_link && !is_restricted {
@@ -382,6 +419,47 @@ mod tests {
         assert!(prepare(&root, Path::new("a/b")).expect("the sticky bit protects a parent").tightened);
         let between = fs::metadata(root.join("a")).expect("there");
         assert_eq!((between.uid(), between.mode() & 0o7777), (0, 0o755), "a directory between is changed");
+    }
+
+    #[test]
+    fn unmount_fails_when_nothing_is_mounted() {
+        let directory = tempfile::tempdir().expect("a directory");
+        for how in [UnmountHow::Plain, UnmountHow::Force, UnmountHow::Lazy] {
+            let fault = unmount(directory.path(), how).expect_err("nothing is mounted");
+            // Not root: EPERM.
+            assert!(matches!(fault.errno(), Some(Errno::EINVAL | Errno::EPERM)), "{fault}");
+        }
+        let missing = unmount(&directory.path().join("x/y"), UnmountHow::Plain).expect_err("no such directory");
+        assert_eq!(missing.errno(), Some(Errno::ENOENT), "{missing}");
+        assert!(!directory.path().join("x").exists(), "nothing was made");
+        for path in ["/", "x", "/x/.."] {
+            assert_eq!(unmount(Path::new(path), UnmountHow::Plain).expect_err(path).kind, FaultKind::BadRequest);
+        }
+    }
+
+    /// As the test below. A user that owns the mount root puts a link to another directory in its place.
+    #[test]
+    #[ignore = "mounts: needs root"]
+    fn unmount_is_not_redirected() {
+        use nix::mount::{MsFlags, mount, umount};
+        let (guard, root) = root();
+        let elsewhere = guard.path().join("elsewhere");
+        fs::create_dir_all(elsewhere.join("x")).expect("made");
+        mount(Some("none"), &elsewhere.join("x"), Some("tmpfs"), MsFlags::empty(), None::<&str>).expect("mounted");
+        let parent = root.parent().expect("one");
+        fs::create_dir_all(parent).expect("made");
+        symlink(&elsewhere, &root).expect("a link");
+        chown(parent, Some(42436), None).expect("an owner");
+        let verified = verify(&root.join("x"));
+        let redirected = unmount(&root.join("x"), UnmountHow::Lazy);
+        chown(parent, Some(0), None).expect("an owner");
+        let followed = unmount(&root.join("x"), UnmountHow::Plain);
+        let _ = umount(&elsewhere.join("x"));
+        assert_eq!(verified.expect_err("unprotected").kind, FaultKind::Unprotected);
+        let fault = redirected.expect_err("unprotected");
+        assert_eq!(fault.kind, FaultKind::Unprotected);
+        assert!(fault.at.contains("belongs to user 42436"), "{fault}");
+        followed.expect("root's own link is followed");
     }
 
     /// `cargo test --lib mount_point -- --ignored`, as root.

@@ -39,6 +39,12 @@ pub enum Request {
         /// The mount point, relative to the root.
         relative: PathBuf,
     },
+    /// Verify that no user other than root can replace a mount point or a directory on the way to it. The mount itself
+    /// is not accessed. Answered by [`Response::Done`].
+    VerifyMountPoint {
+        /// The mount point.
+        path: PathBuf,
+    },
     /// Remove the mount point, and directories between it and the root that are empty then. Answered by
     /// [`Response::Done`], also when it does not exist.
     RemoveMountPoint {
@@ -47,7 +53,8 @@ pub enum Request {
         /// The mount point, relative to the root.
         relative: PathBuf,
     },
-    /// Unmount the topmost mount at a path. Answered by [`Response::Done`].
+    /// Unmount the topmost mount at a path. Refused when users other than root can replace a directory on the way
+    /// ([`FaultKind::Unprotected`]). Answered by [`Response::Done`].
     Unmount {
         /// The mount point.
         path: PathBuf,
@@ -64,6 +71,7 @@ impl Request {
             Self::StatVfs { .. } => "statvfs",
             Self::Canary(_) => "canary",
             Self::PrepareMountPoint { .. } => "prepare_mount_point",
+            Self::VerifyMountPoint { .. } => "verify_mount_point",
             Self::RemoveMountPoint { .. } => "remove_mount_point",
             Self::Unmount { .. } => "unmount",
         }
@@ -74,7 +82,9 @@ impl Request {
     #[must_use]
     pub(super) fn is_brief(&self) -> bool {
         match self {
-            Self::StatVfs { path, .. } => path.to_str().is_some_and(|path| path.len() <= BATCH_PATH_MAX_BYTES),
+            Self::StatVfs { path, .. } | Self::VerifyMountPoint { path } => {
+                path.to_str().is_some_and(|path| path.len() <= BATCH_PATH_MAX_BYTES)
+            }
             _ => false,
         }
     }
@@ -84,7 +94,10 @@ impl Request {
     pub const fn is_repeatable(&self) -> bool {
         match self {
             // These change nothing more when executed again.
-            Self::StatVfs { .. } | Self::PrepareMountPoint { .. } | Self::RemoveMountPoint { .. } => true,
+            Self::StatVfs { .. }
+            | Self::PrepareMountPoint { .. }
+            | Self::VerifyMountPoint { .. }
+            | Self::RemoveMountPoint { .. } => true,
             // Leftovers of the first execution would be reported as a fault of the storage.
             Self::Canary(_) => false,
             // A second execution would remove the mount below, which may belong to someone else.

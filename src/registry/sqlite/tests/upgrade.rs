@@ -74,9 +74,11 @@ async fn every_older_schema_is_upgraded_with_its_content() {
         registry.add_transitions(vec![transition(second.target.id, 1, Status::Available)]).await.expect("added");
         let canary = CanaryRecord { is_readable: true, ..CanaryRecord::default() };
         registry.put_canary_record(second.target.id, canary.clone()).await.expect("written");
+        registry.put_own_mounts(vec![(second.target.id, Some(own_mount(1)))]).await.expect("stored");
         close(store, registry).await;
         let (_store, registry) = open(&path);
         assert_eq!(registry.snapshot().targets(), changed.targets());
+        assert_eq!(registry.own_mounts().await.expect("read").len(), 1);
         let second = snapshot.targets()[1].clone();
         assert_eq!(registry.canary_record(second.target.id).await, Ok(Some(canary)));
         assert_eq!(registry.transitions(second.target.id).await.expect("read").len(), 1);

@@ -1,0 +1,192 @@
+//! Mounts that the agent made on this host, by target.
+//!
+//! A mount that appears at a bare mount path while the agent's `mount.nfs` runs is the agent's, whatever source the
+//! kernel shows for it. Its identity is kept here, and by the daemon also in the registry, so that it is recognized
+//! after a restart of the agent. It is forgotten when the mount table does not contain the mount any more, because
+//! the kernel reuses the numbers.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use crate::model::{OwnMountId, TargetId};
+use crate::sys::{MountEntry, MountTable, node};
+
+/// The mounts that the agent made.
+#[derive(Debug)]
+pub struct OwnMounts {
+    /// The current boot of this host. Empty if it is unknown; nothing that was saved is restored then.
+    boot_id: String,
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    mounts: HashMap<TargetId, OwnMountId>,
+    /// Targets whose `mount.nfs` was started, and may have mounted.
+    mounting: HashSet<TargetId>,
+    /// Targets whose mount changed since it was last saved.
+    unsaved: HashSet<TargetId>,
+}
+
+impl Default for OwnMounts {
+    fn default() -> Self {
+        Self { boot_id: node::boot_id().unwrap_or_default(), state: Mutex::default(), changed: Notify::new() }
+    }
+}
+
+impl OwnMounts {
+    /// Adds what an earlier process of the agent saved during this boot.
+    pub fn restore(&self, saved: Vec<(TargetId, OwnMountId)>) {
+        let is_valid = |(_, mount): &(_, OwnMountId)| !self.boot_id.is_empty() && mount.boot_id == self.boot_id;
+        self.state().mounts.extend(saved.into_iter().filter(is_valid));
+    }
+
+    /// Whether an entry of the mount table is the mount that the agent made for the target.
+    #[must_use]
+    pub fn is_own(&self, target: TargetId, entry: &MountEntry) -> bool {
+        self.state().mounts.get(&target).is_some_and(|mount| is_same(mount, entry))
+    }
+
+    /// Records that `mount.nfs` is being started for a target at whose path nothing is mounted.
+    pub(super) fn begin(&self, target: TargetId) {
+        self.state().mounting.insert(target);
+    }
+
+    /// Records that `mount.nfs` has mounted nothing.
+    pub(super) fn give_up(&self, target: TargetId) {
+        self.state().mounting.remove(&target);
+    }
+
+    /// Updates the record with a mount table. `made` is the mount that `mount.nfs` has made if it was started.
+    pub(super) fn settle(&self, target: TargetId, made: Option<&MountEntry>, table: &MountTable) {
+        let mut state = self.state();
+        let was_mounting = state.mounting.remove(&target);
+        if let Some(entry) = made.filter(|_| was_mounting) {
+            let (mount_id, device, source) = (entry.mount_id, entry.device.clone(), entry.source.clone());
+            let mount = OwnMountId { boot_id: self.boot_id.clone(), mount_id, device, source };
+            state.mounts.insert(target, mount);
+        } else {
+            let Some(mount) = state.mounts.get(&target) else { return };
+            if table.entries().iter().any(|entry| is_same(mount, entry)) {
+                return;
+            }
+            state.mounts.remove(&target);
+        }
+        state.unsaved.insert(target);
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    /// Waits until there is something to save.
+    pub async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// Returns each target whose mount changed since the last call, with its mount. If saving fails, pass the targets
+    /// to [`Self::keep_unsaved`].
+    #[must_use]
+    pub fn take_unsaved(&self) -> Vec<(TargetId, Option<OwnMountId>)> {
+        let mut state = self.state();
+        let unsaved = std::mem::take(&mut state.unsaved);
+        unsaved.into_iter().map(|target| (target, state.mounts.get(&target).cloned())).collect()
+    }
+
+    /// Marks targets whose mounts could not be saved, and wakes [`Self::changed`].
+    pub fn keep_unsaved(&self, targets: impl IntoIterator<Item = TargetId>) {
+        self.state().unsaved.extend(targets);
+        self.changed.notify_one();
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Every change is complete before the next statement that can panic.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn is_same(mount: &OwnMountId, entry: &MountEntry) -> bool {
+    (mount.mount_id, &mount.device, &mount.source) == (entry.mount_id, &entry.device, &entry.source)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(line: &str) -> MountTable {
+        MountTable::parse(format!("1 0 0:1 / / rw - ext4 a rw\n{line}\n").as_bytes())
+    }
+
+    /// The mounts after the agent mounted what the second line of the table says.
+    fn mounted(table: &MountTable) -> OwnMounts {
+        let mounts = OwnMounts::default();
+        mounts.begin(TargetId::nil());
+        mounts.settle(TargetId::nil(), Some(&table.entries()[1]), table);
+        mounts
+    }
+
+    #[test]
+    fn own_mount_is_recognized_by_id_device_and_source() {
+        let table_of =
+            |id: u32, device: &str, source: &str| table(&format!("{id} 1 {device} / /m rw - nfs4 {source} rw"));
+        let mounts = mounted(&table_of(2, "0:2", "nas:/b"));
+        for (id, device, source, is_own) in [
+            (2, "0:2", "nas:/b", true),
+            (3, "0:2", "nas:/b", false),
+            (2, "0:3", "nas:/b", false),
+            (2, "0:2", "nas:/c", false),
+        ] {
+            let is_found = mounts.is_own(TargetId::nil(), &table_of(id, device, source).entries()[1]);
+            assert_eq!(is_found, is_own, "{id} {device} {source}");
+        }
+        let other_target = TargetId::from_u128(1);
+        assert!(!mounts.is_own(other_target, &table_of(2, "0:2", "nas:/b").entries()[1]));
+    }
+
+    #[test]
+    fn mount_is_forgotten_when_the_table_does_not_contain_it() {
+        let (ours, none) = (table("2 1 0:2 / /m rw - nfs nas:/b rw"), table(""));
+        let mounts = mounted(&ours);
+        mounts.settle(TargetId::nil(), None, &ours);
+        assert!(mounts.is_own(TargetId::nil(), &ours.entries()[1]));
+        mounts.settle(TargetId::nil(), None, &none);
+        assert!(!mounts.is_own(TargetId::nil(), &ours.entries()[1]), "the numbers may belong to another mount now");
+    }
+
+    #[test]
+    fn only_a_mount_after_a_mount_command_is_recorded() {
+        let foreign = table("2 1 0:2 / /m rw - nfs nas:/b rw");
+        let mounts = OwnMounts::default();
+        mounts.settle(TargetId::nil(), Some(&foreign.entries()[1]), &foreign);
+        assert!(!mounts.is_own(TargetId::nil(), &foreign.entries()[1]), "nothing was started");
+        mounts.begin(TargetId::nil());
+        mounts.give_up(TargetId::nil());
+        mounts.settle(TargetId::nil(), Some(&foreign.entries()[1]), &foreign);
+        assert!(!mounts.is_own(TargetId::nil(), &foreign.entries()[1]), "the command failed");
+    }
+
+    #[test]
+    fn saved_mount_is_restored_in_the_same_boot_only() {
+        let ours = table("2 1 0:2 / /m rw - nfs nas:/b rw");
+        let saved = mounted(&ours).take_unsaved();
+        let [(target, Some(mount))] = saved.as_slice() else { panic!("one mount: {saved:?}") };
+        for (boot_id, is_own) in [(mount.boot_id.as_str(), true), ("another boot", false)] {
+            let restarted = OwnMounts::default();
+            restarted.restore(vec![(*target, OwnMountId { boot_id: boot_id.to_owned(), ..mount.clone() })]);
+            assert_eq!(restarted.is_own(*target, &ours.entries()[1]), is_own, "{boot_id}");
+            assert!(restarted.take_unsaved().is_empty());
+        }
+    }
+
+    #[test]
+    fn change_is_saved_once_or_again_after_a_failure() {
+        let mounts = mounted(&table("2 1 0:2 / /m rw - nfs nas:/b rw"));
+        assert_eq!(mounts.take_unsaved().len(), 1);
+        assert!(mounts.take_unsaved().is_empty());
+        mounts.keep_unsaved([TargetId::nil()]);
+        assert_eq!(mounts.take_unsaved().len(), 1);
+        mounts.settle(TargetId::nil(), None, &table(""));
+        assert_eq!(mounts.take_unsaved(), [(TargetId::nil(), None)]);
+    }
+}

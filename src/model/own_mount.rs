@@ -1,0 +1,20 @@
+//! Identity of a mount that the agent made.
+//!
+//! A server may resolve the path that was mounted, so the source that the kernel shows need not be the target's
+//! export. A mount is therefore recognized by the numbers that the kernel gave it. They are unique among the mounts
+//! that exist, and lose their meaning at a reboot.
+
+use serde::{Deserialize, Serialize};
+
+/// Identity of a mount according to the kernel's mount table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnMountId {
+    /// Boot of this host for which the numbers are valid (`/proc/sys/kernel/random/boot_id`).
+    pub boot_id: String,
+    /// Id of the mount. The kernel reuses it after the mount is gone.
+    pub mount_id: u32,
+    /// Device number of the file system, `major:minor`. Mounts of one file system of a server share it.
+    pub device: String,
+    /// Source as the kernel shows it, such as `host:/path`.
+    pub source: String,
+}

@@ -1,0 +1,41 @@
+//! Rows of mounts that this host's agent made, one for each target at most.
+
+use rusqlite::{Connection, Row, TransactionBehavior, params};
+
+use super::columns::{json, parsed, read};
+use crate::model::{OwnMountId, TargetId};
+
+/// Stores or removes mounts in one transaction, as `Store::put_own_mounts` says.
+///
+/// # Errors
+/// When one of them cannot be written; none is changed then.
+pub(super) fn put(connection: &mut Connection, mounts: &[(TargetId, Option<OwnMountId>)]) -> rusqlite::Result<()> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    for (id, mount) in mounts {
+        let id = id.to_string();
+        transaction.prepare_cached("DELETE FROM own_mount WHERE target_id = ?1")?.execute([&id])?;
+        if let Some(mount) = mount {
+            transaction
+                .prepare_cached(
+                    "INSERT INTO own_mount (target_id, mount)
+                     SELECT ?1, ?2 WHERE EXISTS (SELECT 1 FROM target WHERE id = ?1)",
+                )?
+                .execute(params![id, json(mount)?])?;
+        }
+    }
+    transaction.commit()
+}
+
+/// Returns every mount. One that cannot be parsed is left out: a newer agent may have written it.
+///
+/// # Errors
+/// When the file cannot be read.
+pub(super) fn load(connection: &Connection) -> rusqlite::Result<Vec<(TargetId, OwnMountId)>> {
+    let mut statement = connection.prepare_cached("SELECT * FROM own_mount")?;
+    let rows = statement.query_map([], |row| Ok(own_mount(row).ok()))?;
+    rows.filter_map(Result::transpose).collect()
+}
+
+fn own_mount(row: &Row<'_>) -> rusqlite::Result<(TargetId, OwnMountId)> {
+    Ok((parsed(row, "target_id")?, read(row, "mount", |text| serde_json::from_str(text))?))
+}

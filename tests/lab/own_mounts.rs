@@ -1,0 +1,237 @@
+//! The agent's own mount, when the kernel shows it differently than the export is written, and foreign mounts that
+//! look like it.
+
+use std::fs;
+use std::os::unix::fs::{chown, symlink};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::api::Target;
+use crate::machine::{
+    EVERY_SECOND, EXPORT, FIRST_VERDICT, MOUNT_ROOT, Machine, PATH, REGISTRY, SERVICE, USER_EXPORT, configure,
+    eventually, kill_agent, mark, mount_of, mount_path, mounts, start_user_server, succeed, systemctl, unmount,
+};
+
+/// The path of a symbolic link below the server's NFSv4 root.
+const LINK_PATH: &str = "/alias";
+/// An export that the server resolves to `/srv/exports/two`.
+const LINK_EXPORT: &str = "10.0.0.2:/alias";
+/// The source that the kernel shows for it.
+const RESOLVED: &str = "10.0.0.2:/srv/exports/two";
+/// Time limit of detection: a few intervals and a probe.
+const DETECTED: Duration = Duration::from_secs(6);
+
+/// The link on the server. Dropping it removes it.
+struct Link;
+
+impl Link {
+    fn create() -> Self {
+        let _ = fs::remove_file("/srv/nfs4/alias");
+        symlink("srv/exports/two", "/srv/nfs4/alias").expect("linked");
+        Self
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        let _ = fs::remove_file("/srv/nfs4/alias");
+    }
+}
+
+/// Restarts the agent in two ways, and asserts that the target is available on the same mount. Then deletes the target.
+fn assert_own(target: &Target, path: &str) {
+    let mount = mark(path).expect("mounted");
+    systemctl("restart", SERVICE);
+    target.wait_until_available(FIRST_VERDICT);
+    kill_agent(FIRST_VERDICT);
+    target.wait_until_available(FIRST_VERDICT);
+    target.wait_for_probes(2, DETECTED);
+    assert!(target.is_available());
+    assert_eq!(mount_of(path), Some(mount));
+
+    let answer = target.delete();
+    assert_eq!(answer.code, 202, "{answer:?}");
+    assert_eq!(mount_of(path), None);
+    assert!(!mount_path(path).exists(), "the directory is left");
+}
+
+#[test]
+fn v4_mount_of_a_path_that_the_server_resolves_is_own() {
+    let _machine = Machine::start(EVERY_SECOND);
+    let _link = Link::create();
+    // The first target is the default, which can only be deleted last.
+    Target::create_available(EXPORT);
+    let target = Target::create_available(LINK_EXPORT);
+    assert_eq!(mount_of(LINK_PATH).expect("mounted").source, RESOLVED);
+    assert_own(&target, LINK_PATH);
+}
+
+/// A registry of an older release may contain such exports. New ones are refused.
+#[test]
+fn v4_mount_of_an_export_with_empty_and_dot_components_is_own() {
+    let _machine = Machine::start(EVERY_SECOND);
+    Target::create_available(EXPORT);
+    let target = Target::create_available(RESOLVED);
+    systemctl("stop", SERVICE);
+    unmount(&mount_path("/srv/exports/two"));
+    for path in ["/srv//exports/two", "//srv/exports/two", "/srv/./exports/two"] {
+        let name = mount_path(path).file_name().expect("a name").to_str().expect("text").to_owned();
+        let registry = rusqlite::Connection::open(REGISTRY).expect("opened");
+        let change =
+            "UPDATE target SET spec = json_set(spec, '$.filesystem_export', ?1), mount_name = ?2 WHERE id = ?3";
+        registry.execute(change, (format!("10.0.0.2:{path}"), name, &target.id)).expect("changed");
+        registry.close().expect("closed");
+        systemctl("start", SERVICE);
+        target.wait_until_available(FIRST_VERDICT);
+        let mount = mark(path).expect("mounted");
+        assert_eq!(mount.source, RESOLVED);
+        kill_agent(FIRST_VERDICT);
+        target.wait_until_available(FIRST_VERDICT);
+        assert_eq!(mount_of(path), Some(mount));
+        systemctl("stop", SERVICE);
+        unmount(&mount_path(path));
+    }
+    systemctl("start", SERVICE);
+    target.wait_until_available(FIRST_VERDICT);
+    assert_eq!(target.delete().code, 202);
+    assert_eq!(mount_of("/srv/./exports/two"), None);
+}
+
+#[test]
+fn foreign_mount_with_the_source_of_the_own_one_is_a_conflict() {
+    let _machine = Machine::start(EVERY_SECOND);
+    let _link = Link::create();
+    let at = mount_path(LINK_PATH);
+    fs::create_dir_all(&at).expect("created");
+    let mount_it = || {
+        // The kernel mounts one file system on a mount point only once.
+        let options = "nfsvers=4.2,soft,timeo=600,retrans=10,nosharecache";
+        succeed("mount", &["-t", "nfs4", "-o", options, LINK_EXPORT, at.to_str().expect("text")]);
+    };
+    let mounted = || mounts().into_iter().filter(|mount| mount.path == at).collect::<Vec<_>>();
+    mount_it();
+    let foreign = mounted();
+    let target = Target::create(LINK_EXPORT);
+    target.wait_until_offline(&["mount_conflict"], FIRST_VERDICT);
+    assert_eq!(mounted(), foreign, "the agent changed the mounts");
+    unmount(&at);
+    target.wait_until_available(DETECTED);
+
+    // Over the agent's own mount.
+    let own = mark(LINK_PATH);
+    mount_it();
+    let both = mounted();
+    assert!(both.len() == 2 && both.iter().all(|mount| mount.source == RESOLVED), "{both:#?}");
+    target.wait_until_offline(&["mount_conflict"], DETECTED);
+    assert_eq!(mounted(), both, "the agent changed the mounts");
+    unmount(&at);
+    target.wait_until_available(DETECTED);
+    assert_eq!(mount_of(LINK_PATH), own);
+}
+
+#[test]
+fn own_mount_stays_own_when_the_port_in_the_options_changes() {
+    let _machine = Machine::start(EVERY_SECOND);
+    start_user_server();
+    Target::create_available(EXPORT);
+    let target = Target::create_available(USER_EXPORT);
+    let mount = mark("/srv/user");
+    // The kernel's server answers at the default port.
+    let options = "nfsvers=4.2,hard";
+    configure(&format!("{EVERY_SECOND}\n[[mounts.nfs]]\nlocation = \"10.0.0.5:*\"\noptions = \"{options}\"\n"));
+    for verb in ["reload", "restart"] {
+        systemctl(verb, SERVICE);
+        let says = ["server_moved", "the NFS options say port 2049", "port 12049 of 10.0.0.5, which answers"];
+        eventually("a warning", FIRST_VERDICT + DETECTED, || {
+            let report = format!("{:?}", target.report());
+            says.iter().all(|text| report.contains(text)).then_some(())
+        });
+        assert!(target.is_available(), "{:?}", target.report());
+    }
+    assert_eq!(mount_of("/srv/user"), mount, "the mount in use is left alone");
+    assert_eq!(target.delete().code, 202);
+    assert_eq!(mount_of("/srv/user"), None);
+}
+
+#[test]
+fn existing_mount_below_an_unprotected_root_is_used_and_not_unmounted() {
+    let _machine = Machine::start(EVERY_SECOND);
+    let target = Target::create_available(EXPORT);
+    let mount = mark(PATH);
+    chown(MOUNT_ROOT, Some(42436), Some(42436)).expect("an owner");
+    systemctl("restart", SERVICE);
+    let report = eventually("a warning", FIRST_VERDICT + DETECTED, || {
+        Some(target.report()).filter(|report| report.get("reason") == "mount_point_unusable")
+    });
+    assert_eq!(report.get("status"), "available", "{report:?}");
+    assert!(report.message().contains("belongs to user 42436"), "{report:?}");
+    let answer = target.delete();
+    assert_eq!(answer.code, 500, "{answer:?}");
+    assert!(answer.message().contains("belongs to user 42436"), "{answer:?}");
+    assert_eq!(mount_of(PATH), mount);
+
+    chown(MOUNT_ROOT, Some(0), Some(0)).expect("an owner");
+    eventually("no warning", DETECTED, || target.report().get("reason").is_null().then_some(()));
+    assert_eq!(target.delete().code, 202);
+    assert_eq!(mount_of(PATH), None);
+}
+
+/// An automount unit of systemd. Dropping it stops it.
+struct Automount {
+    units: [PathBuf; 2],
+    name: String,
+}
+
+impl Automount {
+    fn start(at: &Path, what: &str) -> Self {
+        let path = at.to_str().expect("text");
+        let escaped = crate::machine::output("systemd-escape", &["--path", path]);
+        let escaped = escaped.trim();
+        let units =
+            ["mount", "automount"].map(|kind| Path::new("/run/systemd/system").join(format!("{escaped}.{kind}")));
+        let options = "nolock,soft,timeo=600,lookupcache=none,nfsvers=3,retrans=10";
+        fs::write(&units[0], format!("[Mount]\nWhat={what}\nWhere={path}\nType=nfs\nOptions={options}\n"))
+            .expect("written");
+        fs::write(&units[1], format!("[Automount]\nWhere={path}\n")).expect("written");
+        succeed("systemctl", &["daemon-reload"]);
+        let name = format!("{escaped}.automount");
+        systemctl("start", &name);
+        Self { units, name }
+    }
+}
+
+impl Drop for Automount {
+    fn drop(&mut self) {
+        let mount = self.name.replace(".automount", ".mount");
+        for unit in [&self.name, &mount] {
+            crate::machine::run("systemctl", &["stop", unit]);
+        }
+        for unit in &self.units {
+            let _ = fs::remove_file(unit);
+        }
+        crate::machine::run("systemctl", &["daemon-reload"]);
+    }
+}
+
+#[test]
+fn idle_automount_at_the_path_is_named() {
+    let _machine = Machine::start(EVERY_SECOND);
+    let at = mount_path(PATH);
+    fs::create_dir_all(&at).expect("created");
+    let automount = Automount::start(&at, EXPORT);
+    let target = Target::create(EXPORT);
+    target.wait_until_offline(&["mount_conflict"], FIRST_VERDICT);
+    let report = target.report();
+    assert!(report.message().contains("automount point") && report.message().contains("systemctl"), "{report:?}");
+    // Another program accesses it.
+    let _ = fs::read_dir(&at).expect("listed").count();
+    target.wait_until_available(DETECTED);
+    assert!(
+        target.report().get("reason").is_null(),
+        "an automount point is not a stacked mount: {:?}",
+        target.report()
+    );
+    drop(automount);
+    target.wait_until_available(DETECTED);
+    assert_eq!(mounts().iter().filter(|mount| mount.path == at).count(), 1);
+}
