@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::Mutex;
 
-use super::MountStats;
+use super::counters::MountStats;
 
 /// Maximum age of a reading. Probes of a thousand mounts in this time share one reading.
 const READ_INTERVAL: Duration = Duration::from_secs(2);

@@ -21,7 +21,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
-use super::{MOUNTINFO, MountTable, changed_since_opened};
+use super::table::{MOUNTINFO, MountTable, changed_since_opened};
 
 /// Minimum time between two readings that are caused by events of the kernel.
 const BURST_INTERVAL: Duration = Duration::from_millis(50);
@@ -163,7 +163,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let watch = MountTableWatch::start().expect("procfs");
         let found =
-            || watch.reread().expect("procfs").topmost_at(directory.path()).map(super::super::MountEntry::is_read_only);
+            || watch.reread().expect("procfs").topmost_at(directory.path()).map(crate::sys::MountEntry::is_read_only);
         for _ in 0..100 {
             assert_eq!(found(), None);
             let mounted =

@@ -1,0 +1,263 @@
+//! A snapshot of the mount table: what is mounted where, read without touching any mount.
+//!
+//! `/proc/self/mountinfo` (proc_pid_mountinfo(5)) is answered from the kernel's memory, so reading
+//! it is safe when every server in it is dead. It is parsed here and not by the `procfs` crate,
+//! which leaves the kernel's octal escapes (`\040` for a space) in paths and rejects the whole table
+//! for a single name that is not UTF-8.
+//!
+//! The mount at a path is found as the kernel finds it: from the root, at each component over to the
+//! mount on top of it. The order of the lines is not enough, because a mount may be placed beneath
+//! another, or be hidden by one higher up.
+
+#![allow(clippy::disallowed_methods, reason = "procfs answers from memory: nothing here can wait for storage")]
+
+use std::collections::{HashMap, HashSet};
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read};
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+use crate::model::nfs_options::NFS_PORT;
+use crate::model::report::MountFacts;
+use nix::poll::{PollFd, PollFlags, PollTimeout};
+
+/// Mounts of this process's mount namespace.
+pub(super) const MOUNTINFO: &str = "/proc/self/mountinfo";
+
+/// Maximum size of the mount table, in bytes. The kernel's own limit is 100 000 mounts (`fs.mount-max`), about
+/// 20 MB.
+const MOUNT_TABLE_MAX_BYTES: u64 = 64 << 20;
+
+/// Maximum number of times that the table is read because it changed during the reading. Reading takes many `read`
+/// calls. If the table changes between two of them, a mount that existed all the time may be missing.
+const CONSISTENT_READS_MAX: usize = 5;
+
+/// Parent of the mounts whose own parent is not visible, where the walk from the root begins. No mount has this id.
+const OUTSIDE: u32 = 0;
+
+/// One mount.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MountEntry {
+    /// Id of the mount, unique while it exists and reused afterwards.
+    pub mount_id: u32,
+    /// Id of the mount that this one is mounted on. 0 when that is not visible, such as the initial ramdisk, or
+    /// outside a chroot.
+    pub parent_id: u32,
+    /// Device number of the file system, `major:minor`.
+    pub device: String,
+    /// Mount point, an absolute path.
+    pub mount_point: PathBuf,
+    /// Type of the file system, such as `nfs`, `nfs4` or `ext4`.
+    pub fs_type: String,
+    /// Source of the mount. `host:/path` for NFS.
+    pub source: String,
+    /// Options of this mount, such as `rw,relatime`.
+    pub options: String,
+    /// Options of the file system, such as `vers=3,soft`. NFS lists everything that was negotiated.
+    pub super_options: String,
+}
+
+impl MountEntry {
+    /// Whether the file system is NFS of any version.
+    #[must_use]
+    pub fn is_nfs(&self) -> bool {
+        matches!(self.fs_type.as_str(), "nfs" | "nfs4")
+    }
+
+    /// Whether this is an automount point, at which a file system is mounted when a process accesses it.
+    #[must_use]
+    pub fn is_automount(&self) -> bool {
+        self.fs_type == "autofs"
+    }
+
+    /// Whether the mount or its file system is read-only.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        [&self.options, &self.super_options].iter().any(|options| options.split(',').any(|option| option == "ro"))
+    }
+
+    /// Returns the address of the server, as reported by the kernel's NFS client (`addr=`). The source contains a
+    /// name, which may be that of another mount of the same server.
+    #[must_use]
+    pub fn server_address(&self) -> Option<IpAddr> {
+        self.facts().server_address
+    }
+
+    /// Returns the facts that the options contain.
+    #[must_use]
+    pub fn facts(&self) -> MountFacts {
+        MountFacts::from_options(&self.options, &self.super_options)
+    }
+
+    /// Returns the port of the server. The kernel's NFS client does not report the default port
+    /// (`nfs_show_mount_options`). `None` for RDMA, which has its own port numbers.
+    #[must_use]
+    pub fn server_port(&self) -> Option<u16> {
+        let value = |key: &str| self.super_options.split(',').find_map(|option| option.strip_prefix(key));
+        if value("proto=").is_some_and(|protocol| protocol.starts_with("rdma")) {
+            return None;
+        }
+        let reported = value("port=").and_then(|port| port.parse().ok());
+        Some(reported.filter(|port| *port != 0).unwrap_or(NFS_PORT))
+    }
+
+    /// Parses a line of mountinfo: `36 35 98:0 /root /mount/point rw,noatime master:1 - ext3 /dev/sda
+    /// rw,errors=continue`, with any number of tagged fields before the hyphen.
+    fn parse(line: &[u8]) -> Option<Self> {
+        let mut fields = line.split(|byte| *byte == b' ');
+        let mount_id = number(fields.next()?)?;
+        let parent_id = number(fields.next()?)?;
+        let device = text(fields.next()?);
+        let mount_point = PathBuf::from(OsString::from_vec(unescape(fields.nth(1)?)));
+        let options = text(fields.next()?);
+        fields.find(|field| *field == b"-")?;
+        let fs_type = text(fields.next()?);
+        // The source of some file systems is empty or missing.
+        let source = text(fields.next().unwrap_or_default());
+        let super_options = text(fields.next().unwrap_or_default());
+        Some(Self { mount_id, parent_id, device, mount_point, fs_type, source, options, super_options })
+    }
+}
+
+fn number(field: &[u8]) -> Option<u32> {
+    std::str::from_utf8(field).ok()?.parse().ok()
+}
+
+fn text(field: &[u8]) -> String {
+    String::from_utf8_lossy(&unescape(field)).into_owned()
+}
+
+/// Decodes the kernel's `\ooo` escapes (mangle_path in fs/seq_file.c). Other backslashes stand for themselves.
+pub(in crate::sys) fn unescape(field: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((&byte, tail)) = rest.split_first() {
+        if let (b'\\', [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', after @ ..]) = (byte, tail) {
+            bytes.push(((a - b'0') << 6) | ((b - b'0') << 3) | (c - b'0'));
+            rest = after;
+        } else {
+            bytes.push(byte);
+            rest = tail;
+        }
+    }
+    bytes
+}
+
+/// All mounts at one moment.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct MountTable {
+    entries: Vec<MountEntry>,
+    /// Indexes of the entries at each mount point. Hosts have thousands of mounts, and each probe looks one up.
+    at: HashMap<PathBuf, Vec<usize>>,
+}
+
+impl MountTable {
+    /// Reads the current table. Never waits for storage. Takes a few milliseconds for thousands of mounts.
+    ///
+    /// # Errors
+    /// When `/proc` is not mounted, or the table is larger than the kernel allows.
+    pub fn read() -> io::Result<Self> {
+        Ok(Self::read_with_file()?.0)
+    }
+
+    /// Like [`Self::read`], with an open mountinfo that reports later changes ([`changed_since_opened`]), unless
+    /// the table changed all the time while it was read.
+    pub(super) fn read_with_file() -> io::Result<(Self, Option<File>)> {
+        let mut table = Self::default();
+        for _ in 0..CONSISTENT_READS_MAX {
+            let file = File::open(MOUNTINFO)
+                .map_err(|error| io::Error::new(error.kind(), format!("cannot open {MOUNTINFO}: {error}")))?;
+            let mut text = Vec::new();
+            (&file)
+                .take(MOUNT_TABLE_MAX_BYTES + 1)
+                .read_to_end(&mut text)
+                .map_err(|error| io::Error::new(error.kind(), format!("cannot read {MOUNTINFO}: {error}")))?;
+            if text.len() as u64 > MOUNT_TABLE_MAX_BYTES {
+                return Err(io::Error::other(format!("{MOUNTINFO} is larger than {MOUNT_TABLE_MAX_BYTES} bytes")));
+            }
+            table = Self::parse(&text);
+            if !changed_since_opened(&file) {
+                return Ok((table, Some(file)));
+            }
+        }
+        Ok((table, None))
+    }
+
+    /// Parses the text of mountinfo. Skips lines that it cannot parse, so that a line of a future kernel does not
+    /// hide the others.
+    #[must_use]
+    pub fn parse(text: &[u8]) -> Self {
+        let mut entries: Vec<MountEntry> = text.split(|byte| *byte == b'\n').filter_map(MountEntry::parse).collect();
+        let ids: HashSet<u32> = entries.iter().map(|entry| entry.mount_id).collect();
+        for entry in &mut entries {
+            if entry.parent_id == entry.mount_id || !ids.contains(&entry.parent_id) {
+                entry.parent_id = OUTSIDE;
+            }
+        }
+        let mut at = HashMap::<PathBuf, Vec<usize>>::with_capacity(entries.len());
+        for (index, entry) in entries.iter().enumerate() {
+            at.entry(entry.mount_point.clone()).or_default().push(index);
+        }
+        Self { entries, at }
+    }
+
+    /// Returns all mounts in the kernel's order.
+    #[must_use]
+    pub fn entries(&self) -> &[MountEntry] {
+        &self.entries
+    }
+
+    /// Returns the topmost mount whose mount point is `path`. `path` must be absolute and is not resolved.
+    #[must_use]
+    pub fn topmost_at(&self, path: &Path) -> Option<&MountEntry> {
+        self.stack_at(path).pop()
+    }
+
+    /// Returns the number of mounts that are stacked at `path`. An automount point below them does not count.
+    #[must_use]
+    pub fn stacked_at(&self, path: &Path) -> usize {
+        self.stack_at(path).iter().filter(|entry| !entry.is_automount()).count()
+    }
+
+    /// Returns all mounts below `root`, also hidden ones.
+    pub fn below<'a>(&'a self, root: &'a Path) -> impl Iterator<Item = &'a MountEntry> {
+        self.entries.iter().filter(move |entry| entry.mount_point != root && entry.mount_point.starts_with(root))
+    }
+
+    /// Returns the mounts at `path` that a walk from the root passes, lowest first.
+    fn stack_at(&self, path: &Path) -> Vec<&MountEntry> {
+        let mut ancestors: Vec<&Path> = path.ancestors().collect();
+        ancestors.reverse();
+        let mut current = OUTSIDE;
+        let mut stack = Vec::new();
+        for directory in ancestors {
+            let mounted = self.at.get(directory).map_or(&[][..], Vec::as_slice);
+            // A walk enters each mount at most once, so it cannot be longer than the candidates.
+            for _ in 0..mounted.len() {
+                let entries = mounted.iter().map(|index| &self.entries[*index]);
+                let Some(entry) = entries.rev().find(|entry| entry.parent_id == current) else { break };
+                current = entry.mount_id;
+                if directory == path {
+                    stack.push(entry);
+                }
+            }
+        }
+        stack
+    }
+}
+
+/// Whether the mount table changed since `file`, an open mountinfo, was opened or last checked (`mounts_poll` in the
+/// kernel's `fs/proc_namespace.c`). Also true on an error.
+pub(super) fn changed_since_opened(file: &File) -> bool {
+    let mut fds = [PollFd::new(file.as_fd(), PollFlags::POLLPRI)];
+    match nix::poll::poll(&mut fds, PollTimeout::ZERO) {
+        Ok(_) => fds[0].revents().is_some_and(|seen| seen.intersects(PollFlags::POLLPRI | PollFlags::POLLERR)),
+        Err(_) => true,
+    }
+}
+
+#[cfg(test)]
+mod tests;
