@@ -15,10 +15,12 @@ pub mod body;
 mod cache;
 mod description;
 pub mod fault;
+mod gzip;
 mod host;
 mod id;
 pub mod limits;
 pub mod listen;
+mod metrics;
 mod page;
 pub mod prefix;
 mod request_id;
@@ -31,10 +33,10 @@ pub mod wire;
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::{Request, State as Shared};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
+use axum::{Extension, Router};
 use tower::ServiceExt as _;
 use tower::util::BoxCloneSyncService;
 use utoipa::OpenApi;
@@ -43,11 +45,13 @@ use utoipa_axum::routes;
 
 use crate::agent::Agent;
 
+use metrics::RequestStart;
 use state::{ApiState, State};
 
 pub use auth::{Auth, AuthError};
 pub use body::BODY_MAX_BYTES;
-pub use listen::{ListenError, Listeners, Service};
+pub use listen::{ListenError, Listeners, METRICS_CONNECTIONS_MAX, Service};
+pub use metrics::{ConfigState, Metrics, SCRAPES_MAX};
 pub use state::ReadNodeFacts;
 
 #[derive(OpenApi)]
@@ -59,17 +63,39 @@ struct Description;
 
 /// Returns the routes as a service, behind the authentication of `auth`.
 #[must_use]
-pub fn router(agent: Agent, node_facts: ReadNodeFacts, auth: Arc<Auth>) -> Service {
-    let router = routes(agent, node_facts, &auth).layer(from_fn_with_state(auth, admit));
+pub fn router(agent: Agent, node_facts: ReadNodeFacts, auth: Arc<Auth>, metrics: &Arc<Metrics>) -> Service {
+    service(routes(agent, node_facts, &auth), auth, metrics)
+}
+
+/// Returns the metrics alone as a service, behind the same authentication.
+#[must_use]
+pub fn metrics_router(auth: Arc<Auth>, metrics: &Arc<Metrics>) -> Service {
+    let router = Router::new().route(auth::METRICS, axum::routing::get(metrics::metrics));
+    let router = router.fallback(fault::no_such_route).method_not_allowed_fallback(fault::no_such_method);
+    service(router, auth, metrics)
+}
+
+fn service(router: Router, auth: Arc<Auth>, metrics: &Arc<Metrics>) -> Service {
+    let gate = Arc::new(Gate { auth, metrics: metrics.clone() });
+    let router = router.layer(Extension(metrics.clone())).layer(from_fn_with_state(gate, admit));
     BoxCloneSyncService::new(router.map_request(prefix::strip).map_future(request_id::with_request_id))
 }
 
-/// Passes on a request that is within the limits and permitted.
-async fn admit(auth: Shared<Arc<Auth>>, request: Request, next: Next) -> Response {
-    match limits::check(&request) {
-        Ok(()) => auth::authenticate(auth, request, next).await,
+/// What every request passes.
+struct Gate {
+    auth: Arc<Auth>,
+    metrics: Arc<Metrics>,
+}
+
+/// Passes on a request that is within the limits and permitted, and counts it.
+async fn admit(Shared(gate): Shared<Arc<Gate>>, request: Request, next: Next) -> Response {
+    let began = RequestStart::of(&request);
+    let response = match limits::check(&request) {
+        Ok(()) => auth::authenticate(Shared(gate.auth.clone()), request, next).await,
         Err(fault) => fault.into_response(),
-    }
+    };
+    gate.metrics.count(&began, response.status());
+    response
 }
 
 /// Returns the routes without their prefixes, for requests that have a [`Caller`](crate::model::Caller).
@@ -103,5 +129,6 @@ fn table() -> OpenApiRouter<State> {
         .routes(routes!(host::node))
         .routes(routes!(host::healthz))
         .routes(routes!(host::readyz))
+        .routes(routes!(metrics::metrics))
         .routes(routes!(host::openapi))
 }

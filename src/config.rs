@@ -15,6 +15,8 @@ use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use sha2::{Digest, Sha256};
+
 use crate::model::RegistryUrl;
 use crate::model::settings::{AgentSettings, ApiSettings, DeclaredTarget};
 
@@ -22,6 +24,9 @@ pub use error::ConfigError;
 
 /// Default path of the configuration file.
 pub const DEFAULT_PATH: &str = "/etc/targetwatch/config.toml";
+
+/// Length of a fingerprint, in bytes.
+const FINGERPRINT_BYTES: usize = 6;
 
 /// Largest accepted configuration file, in bytes.
 const FILE_MAX_BYTES: u64 = 1 << 20;
@@ -37,6 +42,20 @@ pub struct Settings {
     pub agent: AgentSettings,
     /// Targets to create at start-up if they do not exist.
     pub declared: Vec<DeclaredTarget>,
+}
+
+impl Settings {
+    /// Returns a fingerprint of the settings: 12 hexadecimal digits of their SHA-256. It does not depend on comments, nor
+    /// on the addresses to listen on, which differ between nodes. It is comparable between agents of one version.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        let mut compared = self.clone();
+        compared.api.listen.clear();
+        compared.api.metrics.listen.clear();
+        // Settings contain paths of secrets, and no secret.
+        let digest = Sha256::digest(format!("{compared:?}").as_bytes());
+        digest.iter().take(FINGERPRINT_BYTES).map(|byte| format!("{byte:02x}")).collect()
+    }
 }
 
 /// Loads the configuration file at `path`.

@@ -27,6 +27,7 @@ pub use crate::check::canary::ProcessRole;
 pub use crate::check::object_canary::CanaryStore;
 pub use crate::check::own_mounts::OwnMounts;
 pub use crate::s3::aws::ClientPool;
+pub use crate::sys::worker::PoolStats;
 
 /// Resources of this host that all drivers share.
 #[derive(Debug)]
@@ -159,6 +160,11 @@ pub trait Driver: Send {
 
     /// Time from the start of one routine probe to the next.
     fn interval(&self, settings: &AgentSettings) -> Duration;
+
+    /// Time between two canaries, which prove that backups can be written. `None` if it writes none.
+    fn canary_interval(&self, _settings: &AgentSettings) -> Option<Duration> {
+        None
+    }
 
     /// Time until the driver must continue work that it began, such as a lock proof. `None` if the
     /// next routine probe is soon enough.

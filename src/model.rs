@@ -24,6 +24,7 @@ pub mod registry_url;
 pub mod report;
 pub mod secret_ref;
 pub mod settings;
+pub mod tally;
 pub mod target;
 pub mod target_spec;
 pub mod target_type;
@@ -41,6 +42,7 @@ pub use project::{ProjectId, TypeProject};
 pub use reason::Reason;
 pub use registry_url::RegistryUrl;
 pub use report::{CheckName, CheckResult, LockMode, LockProof, LockVerdict, Outcome, Report, Scope, Status, Verdict};
+pub use tally::{Histogram, Observed, Tally};
 pub use target::{Target, TargetId};
 // All of it, so that a new kind does not change this file.
 pub use target_spec::*;

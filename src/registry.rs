@@ -30,7 +30,7 @@ mod store;
 
 pub use change::{Change, TargetChange, TypeChange};
 pub use error::{MaintenanceError, OpenError};
-pub use handle::{Registry, RegistryError};
+pub use handle::{Registry, RegistryError, WriteResult};
 pub use limits::{ASSIGNMENTS_MAX, TARGETS_MAX, TRANSITIONS_MAX, TYPE_METADATA_TOTAL_MAX, TYPES_MAX};
 pub use memory::MemoryStore;
 pub use open::{accept_loss, backup, open, restore};

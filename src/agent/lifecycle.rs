@@ -11,13 +11,14 @@ use super::error::AgentError;
 use super::own_mount_log;
 use super::reconcile::Reconciler;
 use super::shared::Shared;
+use super::statistics::ProbeStatistics;
 use super::view::View;
 use tracing::Instrument as _;
 
-use crate::driver::Host;
+use crate::driver::{Host, PoolStats};
 use crate::model::TargetId;
 use crate::model::settings::AgentSettings;
-use crate::registry::{Change, Registry, Snapshot};
+use crate::registry::{Change, Registry, Snapshot, WriteResult};
 
 /// Version of this agent, which new targets and types record.
 pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -66,6 +67,36 @@ impl Agent {
     #[must_use]
     pub fn settings(&self) -> Arc<AgentSettings> {
         self.shared.settings.borrow().clone()
+    }
+
+    /// Returns the counts of all probes.
+    #[must_use]
+    pub fn statistics(&self) -> &ProbeStatistics {
+        &self.shared.statistics
+    }
+
+    /// Returns the numbers of workers and calls.
+    #[must_use]
+    pub fn worker_stats(&self) -> PoolStats {
+        self.shared.host.workers.stats()
+    }
+
+    /// Returns the requests to S3 services by operation and result.
+    #[must_use]
+    pub fn s3_operations(&self) -> Vec<((&'static str, &'static str), u64)> {
+        self.shared.host.buckets.operations().all()
+    }
+
+    /// Returns the number of writes to the registry with a result.
+    #[must_use]
+    pub fn registry_writes(&self, result: WriteResult) -> u64 {
+        self.shared.registry.writes(result)
+    }
+
+    /// Returns how many transitions wait for the registry, and how many were dropped since the start.
+    #[must_use]
+    pub fn history_counts(&self) -> (usize, u64) {
+        self.shared.transitions.counts()
     }
 
     /// Returns why the registry cannot be changed now, or `None` if it can. Waits for its disk at most

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use jiff::Timestamp;
 use tokio::sync::watch;
 
+use super::record::Intervals;
 use super::status::TargetStatus;
 use super::transition_log::TransitionLog;
 use super::view::{TargetView, View};
@@ -56,6 +57,7 @@ impl ViewPublisher {
         &self,
         spec: &TargetSpec,
         report: Arc<Report>,
+        intervals: Intervals,
         failures_before_offline: u32,
         transitions: &TransitionLog,
     ) {
@@ -65,7 +67,9 @@ impl ViewPublisher {
             let slot = view.targets.iter_mut().find(is_same)?;
             let status = slot.status.after(&report, failures_before_offline);
             let from = slot.report.is_some().then_some(slot.status.status);
-            let view = Arc::new(TargetView { status, report: Some(report.clone()), ..TargetView::clone(slot) });
+            let record = Arc::new(slot.record.after(&report, intervals, from, status.status));
+            let shown = Some(report.clone());
+            let view = Arc::new(TargetView { status, report: shown, record, ..TargetView::clone(slot) });
             *slot = view.clone();
             let TargetStatus { status: to, finding, .. } = view.status.clone();
             (from != Some(to)).then(|| {
@@ -99,6 +103,7 @@ fn put(view: &mut View, registered: &RegisteredTarget, mount_root: &Path, now: T
     if let Some(known) = known {
         shown.status = known.status.clone();
         shown.report.clone_from(&known.report);
+        shown.record = known.record.clone();
     }
     let shown = Arc::new(shown);
     match position {

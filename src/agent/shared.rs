@@ -6,6 +6,7 @@ use tokio::sync::{OwnedMutexGuard, watch};
 
 use super::error::AgentError;
 use super::publisher::ViewPublisher;
+use super::statistics::ProbeStatistics;
 use super::transition_log::TransitionLog;
 use crate::driver::Host;
 use crate::model::MountName;
@@ -20,6 +21,7 @@ pub(super) struct Shared {
     pub(super) stopping: watch::Sender<bool>,
     pub(super) views: ViewPublisher,
     pub(super) transitions: TransitionLog,
+    pub(super) statistics: ProbeStatistics,
     /// Directories that tasks of removed targets are unmounting.
     unmounting: watch::Sender<Vec<MountName>>,
     /// Held during a change of the registry. So changes of one agent do not conflict, and the agent stops between
@@ -36,6 +38,7 @@ impl Shared {
             settings: watch::Sender::new(Arc::new(settings)),
             stopping: watch::Sender::new(false),
             views: ViewPublisher::default(),
+            statistics: ProbeStatistics::default(),
             unmounting: watch::Sender::default(),
             changing: Arc::default(),
         }

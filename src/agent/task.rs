@@ -15,6 +15,7 @@ use tracing::{Instrument as _, Span};
 use uuid::Uuid;
 
 use super::error::AgentError;
+use super::record::Intervals;
 use super::shared::Shared;
 use crate::driver::{self, Depth, DetachError, Driver};
 use crate::model::Target;
@@ -124,12 +125,16 @@ impl Task {
             FirstProbe::Now => Duration::ZERO,
             FirstProbe::Soon => START_SPREAD.mul_f64(random()),
         };
+        let mut due = None;
         let mut event = self.wait_until(Instant::now() + wait, Instant::now()).await;
         loop {
             event = match event {
                 Event::ProbeDue => {
                     let settings = self.settings.borrow_and_update().clone();
                     let began = Instant::now();
+                    if let Some(due) = due.take() {
+                        self.shared.statistics.started_late(began.saturating_duration_since(due));
+                    }
                     let span = self.span.clone();
                     let interrupted = self.probe(&settings).instrument(span).await;
                     let interval = self.driver.interval(&settings);
@@ -140,7 +145,12 @@ impl Task {
                     };
                     match interrupted {
                         Some(event) => event,
-                        None => self.wait_until(next, began).await,
+                        None => {
+                            let event = self.wait_until(next, began).await;
+                            // A probe on request is earlier than the due one.
+                            due = Some(next).filter(|due| matches!(event, Event::ProbeDue) && *due <= Instant::now());
+                            event
+                        }
                     }
                 }
                 Event::AssignmentChanged => {
@@ -191,8 +201,12 @@ impl Task {
         if *self.shared.stopping.borrow() {
             return Some(Event::Ended);
         }
-        let Shared { views, transitions, .. } = &*self.shared;
-        views.publish_report(&self.target.spec, Arc::new(report), settings.probe.failures_before_offline, transitions);
+        let Shared { views, transitions, statistics, .. } = &*self.shared;
+        statistics.count(self.target.spec.kind(), &report);
+        let intervals =
+            Intervals { probe: self.driver.interval(settings), canary: self.driver.canary_interval(settings) };
+        let failures = settings.probe.failures_before_offline;
+        views.publish_report(&self.target.spec, Arc::new(report), intervals, failures, transitions);
         self.served.send_replace(serving);
         None
     }

@@ -49,6 +49,8 @@ struct Pending {
     next_number: u64,
     /// Number of transitions that were dropped since the last successful write.
     dropped: u64,
+    /// Number of transitions that were dropped since the start.
+    dropped_total: u64,
     is_failing: bool,
 }
 
@@ -67,9 +69,16 @@ impl TransitionLog {
         if pending.transitions.len() > PENDING_MAX {
             pending.transitions.pop_front();
             pending.dropped += 1;
+            pending.dropped_total += 1;
         }
         drop(pending);
         self.recorded.notify_one();
+    }
+
+    /// Returns how many transitions are pending, and how many were dropped since the start.
+    pub(super) fn counts(&self) -> (usize, u64) {
+        let pending = self.pending();
+        (pending.transitions.len(), pending.dropped_total)
     }
 
     /// Writes pending transitions until the agent stops. Completes a write that has begun. The registry may commit

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use super::record::ProbeRecord;
 use super::status::TargetStatus;
 use crate::model::{Report, Target, TargetId, TargetType, TargetTypeId};
 use crate::registry::RegisteredTarget;
@@ -61,6 +62,8 @@ pub struct TargetView {
     pub status: TargetStatus,
     /// Latest report. `None` until the first probe has finished.
     pub report: Option<Arc<Report>>,
+    /// Record of its probes so far.
+    pub record: Arc<ProbeRecord>,
 }
 
 impl TargetView {
@@ -73,6 +76,7 @@ impl TargetView {
             types: types.clone(),
             status: TargetStatus::not_checked(since),
             report: None,
+            record: Arc::default(),
         }
     }
 }

@@ -7,8 +7,10 @@
 //!
 //! The file permissions of a Unix socket decide which processes may open it. A request over it without a token
 //! is an admin's, unless the configuration requires a token there too. A token that is sent anyway is
-//! validated. A request with a malformed token header, or with two of them, is refused. `/` and `/healthz` need no
-//! authentication. The access rules of an application credential restrict admins too ([`crate::keystone::AccessRule`]). Without authentication, requests of web pages are refused ([`browser`]).
+//! validated. [`METRICS`] may also be read with a secret of its own, which monitoring has and which allows nothing
+//! else. A request with a malformed token header, or with two of them, is refused. `/` and `/healthz` need no
+//! authentication. The access rules of an application credential restrict admins too ([`crate::keystone::AccessRule`]).
+//! Without authentication, requests of web pages are refused ([`browser`]).
 
 mod browser;
 mod cache;
@@ -19,7 +21,7 @@ mod token;
 
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use axum::extract::{Request, State};
 use axum::http::header::WWW_AUTHENTICATE;
 use axum::http::request::Parts;
@@ -34,6 +36,7 @@ use crate::model::Caller;
 use crate::model::settings::{ApiSettings, AuthSettings};
 use browser::AcceptedHosts;
 use credential::{AUTH_PROJECT, Identity, token_of};
+use token::TokenAuth;
 
 pub(super) use browser::CHANGES_BY_GET;
 pub use credential::AUTH_TOKEN;
@@ -42,6 +45,9 @@ pub use error::AuthError;
 /// Paths that need no authentication: clients discover versions before they have a token.
 pub(super) const OPEN: &[&str] = &["/", "/healthz"];
 
+/// Path of the metrics, which a secret of their own allows to read.
+pub(super) const METRICS: &str = "/metrics";
+
 /// Paths that members of a project may read, including the paths below them.
 const MEMBERS_READ: &[&str] = &["/backup_targets", "/backup_target_types", "/readyz", "/openapi.json"];
 
@@ -49,6 +55,8 @@ const MEMBERS_READ: &[&str] = &["/backup_targets", "/backup_target_types", "/rea
 #[derive(Debug)]
 pub struct Auth {
     mode: ArcSwap<Mode>,
+    /// Secret for [`METRICS`] only.
+    metrics_token: ArcSwapOption<TokenAuth>,
     socket_needs_token: bool,
 }
 
@@ -56,7 +64,7 @@ pub struct Auth {
 enum Mode {
     /// Every caller is an admin, except for web pages.
     None(AcceptedHosts),
-    Token(token::TokenAuth),
+    Token(TokenAuth),
     Keystone(keystone::KeystoneAuth),
 }
 
@@ -64,10 +72,15 @@ impl Mode {
     async fn load(settings: &ApiSettings) -> Result<Self, AuthError> {
         Ok(match &settings.auth {
             AuthSettings::None => Self::None(AcceptedHosts::of(settings)),
-            AuthSettings::Token { file } => Self::Token(token::TokenAuth::load(file).await?),
+            AuthSettings::Token { file } => Self::Token(TokenAuth::load(file, "[api.token] file").await?),
             AuthSettings::Keystone(settings) => Self::Keystone(keystone::KeystoneAuth::load(settings).await?),
         })
     }
+}
+
+async fn load_metrics_token(settings: &ApiSettings) -> Result<Option<Arc<TokenAuth>>, AuthError> {
+    let Some(file) = &settings.metrics.token_file else { return Ok(None) };
+    Ok(Some(Arc::new(TokenAuth::load(file, "[metrics] token_file").await?)))
 }
 
 impl Auth {
@@ -77,28 +90,40 @@ impl Auth {
     /// [`AuthError`] when a file that it names cannot be used.
     pub async fn load(settings: &ApiSettings) -> Result<Self, AuthError> {
         let mode = ArcSwap::from_pointee(Mode::load(settings).await?);
-        Ok(Self { mode, socket_needs_token: settings.socket_needs_token })
+        let metrics_token = load_metrics_token(settings).await?.into();
+        Ok(Self { mode, metrics_token, socket_needs_token: settings.socket_needs_token })
     }
 
     /// No authentication: every caller is an admin.
     #[must_use]
     pub fn none() -> Self {
-        Self { mode: ArcSwap::from_pointee(Mode::None(AcceptedHosts::Loopback)), socket_needs_token: false }
+        let mode = ArcSwap::from_pointee(Mode::None(AcceptedHosts::Loopback));
+        Self { mode, metrics_token: ArcSwapOption::empty(), socket_needs_token: false }
     }
 
-    /// Applies the settings of `[api.token]` or `[api.keystone]`, and reads their files again. Unchanged Keystone
+    /// Applies the settings of `[api.token]`, `[api.keystone]` and `[metrics] token_file`, and reads their files again. Unchanged Keystone
     /// settings keep the token cache. Another `[api] auth` needs a restart and is ignored.
     ///
     /// # Errors
     /// [`AuthError`] when a file cannot be used. The former settings and content stay in force then.
     pub async fn reload(&self, settings: &ApiSettings) -> Result<(), AuthError> {
+        let metrics_token = load_metrics_token(settings).await?;
         match (&*self.mode.load_full(), &settings.auth) {
-            (Mode::Keystone(auth), AuthSettings::Keystone(new)) if auth.settings() == &**new => auth.reload().await,
+            (Mode::Keystone(auth), AuthSettings::Keystone(new)) if auth.settings() == &**new => auth.reload().await?,
             (Mode::Keystone(_), AuthSettings::Keystone(_)) | (Mode::Token(_), AuthSettings::Token { .. }) => {
                 self.mode.store(Arc::new(Mode::load(settings).await?));
-                Ok(())
             }
-            _ => Ok(()),
+            _ => {}
+        }
+        self.metrics_token.store(metrics_token);
+        Ok(())
+    }
+
+    /// Requests to Keystone by result. Empty without Keystone.
+    pub(super) fn keystone_requests(&self) -> Vec<(&'static str, u64)> {
+        match &**self.mode.load() {
+            Mode::Keystone(auth) => auth.requests(),
+            Mode::None(_) | Mode::Token(_) => Vec::new(),
         }
     }
 
@@ -115,8 +140,18 @@ impl Auth {
         let peer = parts.extensions.get().copied().unwrap_or(Peer::Tcp);
         let is_trusted = peer == Peer::Unix && !self.socket_needs_token;
         let mode = self.mode.load_full();
-        let token = if matches!(*mode, Mode::None(_)) { None } else { token_of(&parts.headers)? };
+        let metrics_token = self.metrics_token.load_full().filter(|_| path == METRICS);
+        let needs_no_token = matches!(*mode, Mode::None(_)) && metrics_token.is_none();
+        let token = if needs_no_token { None } else { token_of(&parts.headers)? };
+        let is_scraper = |token| metrics_token.as_ref().is_some_and(|secret| secret.is_secret(token));
+        if token.as_ref().is_some_and(is_scraper) {
+            return Ok(anonymous());
+        }
         let identity = match (&*mode, token) {
+            (Mode::None(_), _) if metrics_token.is_some() && !is_trusted => {
+                let message = "the metrics need the token of [metrics] token_file: send it as Authorization: Bearer";
+                return Err(Fault::new(StatusCode::UNAUTHORIZED, message));
+            }
             (Mode::None(hosts), _) => {
                 if peer == Peer::Tcp {
                     browser::refuse_foreign(parts, *hosts)?;
@@ -138,7 +173,7 @@ impl Auth {
     /// `WWW-Authenticate` header of a 401 answer.
     fn challenge(&self) -> Option<HeaderValue> {
         match &**self.mode.load() {
-            Mode::None(_) => None,
+            Mode::None(_) => self.metrics_token.load().as_ref().map(|_| HeaderValue::from_static("Bearer")),
             Mode::Token(_) => Some(HeaderValue::from_static("Bearer")),
             Mode::Keystone(auth) => HeaderValue::try_from(format!("Keystone uri=\"{}\"", auth.url())).ok(),
         }

@@ -13,7 +13,7 @@
 //! Requests for an entry that is being rendered wait for it. Entries are bounded in number and in bytes.
 //! [`rendered`] contains the pure part.
 
-mod negotiation;
+pub(super) mod negotiation;
 mod rendered;
 
 use std::num::NonZeroUsize;
@@ -27,6 +27,7 @@ use lru::LruCache;
 use uuid::Uuid;
 
 use super::fault::Fault;
+use super::gzip::GZIP_MIN_BYTES;
 use super::page::{Page, unknown_marker};
 use crate::agent::View;
 use crate::model::Caller;
@@ -38,9 +39,6 @@ const ENTRIES_MAX: NonZeroUsize = NonZeroUsize::MIN.saturating_add(15);
 /// Bytes of all entries of one list, plain and compressed, at most. The entry of the latest request may exceed it
 /// alone.
 const ENTRIES_MAX_BYTES: usize = 64 << 20;
-
-/// Smallest list that is worth compressing, in bytes: about what one packet carries.
-const GZIP_MIN_BYTES: usize = 1400;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const GZIP: HeaderValue = HeaderValue::from_static("gzip");

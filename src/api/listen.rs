@@ -55,6 +55,10 @@ const _: () = assert!(LOOPBACK_CONNECTIONS_MAX + PEER_CONNECTIONS_MAX < CONNECTI
 /// Largest number of connections at the same time, of all Unix sockets together.
 pub const UNIX_CONNECTIONS_MAX: usize = 256;
 
+/// Largest number of connections at the same time, of all addresses of `[metrics] listen` together. Some monitoring
+/// systems scrape a node, and each needs one.
+pub const METRICS_CONNECTIONS_MAX: usize = 64;
+
 /// Deadline of a TLS handshake.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -213,7 +217,8 @@ impl Listeners {
         self.serve_within(CONNECTIONS_MAX, service, stop, drain).await;
     }
 
-    async fn serve_within(self, max: usize, service: Service, stop: impl Future<Output = ()>, drain: Duration) {
+    /// Like [`Self::serve`], with at most `max` TCP connections.
+    pub async fn serve_within(self, max: usize, service: Service, stop: impl Future<Output = ()>, drain: Duration) {
         let graceful = Arc::new(GracefulShutdown::new());
         let permits = Arc::new(Semaphore::new(max));
         let unix_permits = Arc::new(Semaphore::new(UNIX_CONNECTIONS_MAX));

@@ -6,7 +6,8 @@
 use axum::http::{Request, Uri};
 
 /// First segments of the routes. Another first segment after the version is a project.
-const ROOTS: &[&str] = &["backup_targets", "backup_target_types", "node", "healthz", "readyz", "openapi.json"];
+const ROOTS: &[&str] =
+    &["backup_targets", "backup_target_types", "node", "healthz", "readyz", "metrics", "openapi.json"];
 
 /// The project in the prefix of a path.
 #[derive(Debug, Clone, PartialEq, Eq)]

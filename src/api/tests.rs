@@ -22,7 +22,7 @@ use tower::ServiceExt as _;
 use super::Service;
 use crate::agent::{Agent, Host, ProcessRole, View};
 use crate::model::Caller;
-use crate::model::settings::AgentSettings;
+use crate::model::settings::{AgentSettings, MetricsDetail};
 use crate::registry::{MemoryStore, Registry};
 use crate::sys::worker::{WorkerPool, WorkerPoolSettings};
 use crate::sys::{ChildCensus, MountTableWatch, NodeFacts};
@@ -71,7 +71,14 @@ impl Api {
         let facts = Arc::new(move || NodeFacts::read(Timestamp::UNIX_EPOCH, &census));
         let auth = super::Auth::none();
         let routes = super::routes(agent.clone(), facts.clone(), &auth);
-        let service = super::router(agent.clone(), facts, Arc::new(auth));
+        let config = super::ConfigState {
+            fingerprint: "0123456789ab".to_owned(),
+            is_last_reload_successful: true,
+            loaded_at: Timestamp::UNIX_EPOCH,
+        };
+        let auth = Arc::new(auth);
+        let metrics = super::Metrics::new(agent.clone(), facts.clone(), auth.clone(), MetricsDetail::Full, config);
+        let service = super::router(agent.clone(), facts, auth, &Arc::new(metrics));
         Self { agent, routes, service }
     }
 

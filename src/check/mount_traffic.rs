@@ -7,6 +7,8 @@
 use std::path::Path;
 use std::time::Instant;
 
+use jiff::Timestamp;
+
 use super::mounted::OwnMount;
 use crate::model::report::MountTraffic;
 use crate::sys::{MountCounters, MountStatsCache};
@@ -66,15 +68,26 @@ impl TrafficRecord {
             None => (MountCounters::default(), counters.age),
         };
         let requests = u32::try_from(counters.requests - before.requests).unwrap_or(u32::MAX);
+        // Kept from the first record: a later calculation may differ by a second, which would look like a remount.
+        let mounted_at = same_mount.map_or_else(|| mounted_at(read_at, &counters), |last| last.traffic.mounted_at);
         let traffic = MountTraffic {
             round_trip: counters.round_trips.saturating_sub(before.round_trips).checked_div(requests),
             round_trip_over: over,
+            requests: counters.requests,
+            round_trips: counters.round_trips,
+            major_timeouts: counters.major_timeouts,
+            mounted_at,
             retransmissions: counters.transmissions.saturating_sub(counters.requests),
             bytes_read: counters.bytes_read,
             bytes_written: counters.bytes_written,
         };
         Self { mount_id, read_at, counters, traffic }
     }
+}
+
+fn mounted_at(read_at: Instant, counters: &MountCounters) -> Timestamp {
+    let now = Timestamp::now();
+    now.checked_sub(read_at.elapsed() + counters.age).unwrap_or(now)
 }
 
 #[cfg(test)]
@@ -88,6 +101,7 @@ mod tests {
             requests,
             transmissions: requests + 2,
             round_trips: Duration::from_millis(round_trips_ms),
+            major_timeouts: 3,
             bytes_read: 7,
             bytes_written: 8,
         }
@@ -101,6 +115,8 @@ mod tests {
         let traffic = first.traffic;
         assert_eq!((traffic.round_trip, traffic.round_trip_over), (Some(Duration::from_micros(500)), ten * 10));
         assert_eq!((traffic.retransmissions, traffic.bytes_read, traffic.bytes_written), (2, 7, 8));
+        assert_eq!((traffic.requests, traffic.round_trips), (1000, Duration::from_millis(500)));
+        assert_eq!(traffic.major_timeouts, 3);
 
         let second = TrafficRecord::after(Some(&first), 7, began + ten, counters(110, 1004, 900));
         assert_eq!(second.traffic.round_trip, Some(Duration::from_millis(100)));
@@ -110,6 +126,7 @@ mod tests {
         assert_eq!(again.traffic, second.traffic, "the same counters give the same traffic");
         let silent = TrafficRecord::after(Some(&second), 7, began + ten * 2, counters(120, 1004, 900));
         assert_eq!(silent.traffic.round_trip, None, "no request was completed");
+        assert_eq!(silent.traffic.mounted_at, traffic.mounted_at, "the same mount");
     }
 
     #[test]

@@ -101,8 +101,14 @@ fn check_one(spec: TargetSpec, options: &CheckOptions) -> anyhow::Result<ExitSta
         // There is no earlier probe, so one timeout makes the target offline.
         let status = TargetStatus::not_checked(now).after(&report, 1);
         let mount_path = target.mount_name.below(&settings.mounts.root);
-        let view =
-            TargetView { target: target.into(), types: [].into(), mount_path, status, report: Some(Arc::new(report)) };
+        let view = TargetView {
+            target: target.into(),
+            types: [].into(),
+            mount_path,
+            status,
+            report: Some(Arc::new(report)),
+            record: Arc::default(),
+        };
         let reports = [wire::Report::from(&view)];
         if options.json {
             print_json(&reports)?;

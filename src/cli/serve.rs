@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 
 use super::runtime;
 use crate::agent::{Agent, recall_own_mounts};
-use crate::api::{self, Auth, Listeners};
+use crate::api::{self, Auth, ConfigState, Listeners, METRICS_CONNECTIONS_MAX, Metrics};
 use crate::config::{self, Settings};
 use crate::driver::{Host, ProcessRole};
 use crate::model::settings::{ApiSettings, AuthSettings};
@@ -160,7 +160,9 @@ pub struct RunningAgent {
     pub agent: Agent,
     auth: Arc<Auth>,
     tls: Option<Arc<ServerTls>>,
+    metrics: Arc<Metrics>,
     serving: JoinHandle<()>,
+    serving_metrics: JoinHandle<()>,
 }
 
 impl RunningAgent {
@@ -171,25 +173,42 @@ impl RunningAgent {
     pub async fn start(settings: &Settings, registry: Registry, listeners: Listeners) -> anyhow::Result<Self> {
         let started_at = Timestamp::now();
         let auth = Arc::new(Auth::load(&settings.api).await?);
-        let (listeners, tls) = match &settings.api.tls {
-            None => (listeners, None),
-            Some(tls) => {
-                let tls = Arc::new(ServerTls::load(tls.clone()).await.context("[api.tls]")?);
-                (listeners.with_tls(tls.clone()), Some(tls))
-            }
+        let metrics_listeners = Listeners::bind(&settings.api.metrics.listen).await.context("[metrics] listen")?;
+        if let Some(group) = &settings.api.socket_group {
+            metrics_listeners.share_with(group)?;
+        }
+        for address in metrics_listeners.addresses() {
+            tracing::info!(listen = %address, "serving the metrics");
+        }
+        let tls = match &settings.api.tls {
+            None => None,
+            Some(tls) => Some(Arc::new(ServerTls::load(tls.clone()).await.context("[api.tls]")?)),
+        };
+        let (listeners, metrics_listeners) = match &tls {
+            None => (listeners, metrics_listeners),
+            Some(tls) => (listeners.with_tls(tls.clone()), metrics_listeners.with_tls(tls.clone())),
         };
         let census = ChildCensus::new();
         let host = host(census.clone(), ProcessRole::Daemon)?.with_canary_store(Arc::new(registry.clone()));
         recall_own_mounts(&registry, &host).await;
         let agent = Agent::start(registry, Arc::new(host), settings.agent.clone());
-        let facts = Arc::new(move || NodeFacts::read(started_at, &census));
-        let router = api::router(agent.clone(), facts, auth.clone());
-        let mut stopping = agent.stopping();
-        let stop = async move {
-            let _ = stopping.wait_for(|stopping| *stopping).await;
+        let facts: api::ReadNodeFacts = Arc::new(move || NodeFacts::read(started_at, &census));
+        let config =
+            ConfigState { fingerprint: settings.fingerprint(), is_last_reload_successful: true, loaded_at: started_at };
+        let detail = settings.api.metrics.detail;
+        let metrics = Arc::new(Metrics::new(agent.clone(), facts.clone(), auth.clone(), detail, config));
+        let stop = || {
+            let mut stopping = agent.stopping();
+            async move {
+                let _ = stopping.wait_for(|stopping| *stopping).await;
+            }
         };
-        let serving = tokio::spawn(listeners.serve(router, stop, DRAIN_TIMEOUT));
-        Ok(Self { agent, auth, tls, serving })
+        let router = api::router(agent.clone(), facts, auth.clone(), &metrics);
+        let serving = tokio::spawn(listeners.serve(router, stop(), DRAIN_TIMEOUT));
+        let router = api::metrics_router(auth.clone(), &metrics);
+        let max = METRICS_CONNECTIONS_MAX;
+        let serving_metrics = tokio::spawn(metrics_listeners.serve_within(max, router, stop(), DRAIN_TIMEOUT));
+        Ok(Self { agent, auth, tls, metrics, serving, serving_metrics })
     }
 
     /// Applies the settings of authentication and reloads the files of `[api]`. Logs an invalid file, and keeps the
@@ -211,8 +230,8 @@ impl RunningAgent {
     /// When the API panicked.
     pub async fn stop(self) -> anyhow::Result<()> {
         // The listeners stop together with the agent, and wait for running requests.
-        let ((), served) = tokio::join!(self.agent.stop(), self.serving);
-        served.context("the API panicked")
+        let ((), served, metrics_served) = tokio::join!(self.agent.stop(), self.serving, self.serving_metrics);
+        served.and(metrics_served).context("the API panicked")
     }
 }
 
@@ -236,10 +255,10 @@ fn warn_about_plain_text(api: &ApiSettings) {
             keystone.url
         );
     }
-    if api.tls.is_some() || api.auth == AuthSettings::None {
+    if api.tls.is_some() || (api.auth == AuthSettings::None && api.metrics.token_file.is_none()) {
         return;
     }
-    for address in api.listen.iter().filter(|address| address.is_remote()) {
+    for address in api.listen.iter().chain(&api.metrics.listen).filter(|address| address.is_remote()) {
         tracing::warn!(
             "{address} is reachable from other hosts without TLS, so others on the network can read tokens; set [api.tls]"
         );
@@ -253,6 +272,8 @@ async fn reload(running: &RunningAgent, settings: &mut Settings, config: Option<
     running.reload_api(loaded.as_ref().map_or(&settings.api, |new| &new.api)).await;
     match loaded {
         Ok(new) => {
+            running.metrics.config_loaded(new.fingerprint());
+            settings.api.metrics.token_file.clone_from(&new.api.metrics.token_file);
             let is_same_kind = std::mem::discriminant(&new.api.auth) == std::mem::discriminant(&settings.api.auth);
             if is_same_kind && new.api.auth != settings.api.auth {
                 settings.api.auth.clone_from(&new.api.auth);
@@ -260,7 +281,7 @@ async fn reload(running: &RunningAgent, settings: &mut Settings, config: Option<
             }
             if new.api != settings.api || new.registry_url != settings.registry_url {
                 tracing::warn!(
-                    "[api], except [api.token] and [api.keystone], and [registry] change with a restart only; the old settings stay in force"
+                    "[api], except [api.token] and [api.keystone], [metrics], except token_file, and [registry] change with a restart only; the old settings stay in force"
                 );
             }
             agent.change_settings(new.agent.clone());
@@ -269,7 +290,10 @@ async fn reload(running: &RunningAgent, settings: &mut Settings, config: Option<
             settings.agent = new.agent;
             settings.declared = new.declared;
         }
-        Err(error) => tracing::error!("cannot reload the configuration; the old settings stay in force: {error}"),
+        Err(error) => {
+            running.metrics.config_rejected();
+            tracing::error!("cannot reload the configuration; the old settings stay in force: {error}");
+        }
     }
     systemd::ready("");
 }

@@ -18,11 +18,26 @@ pub(super) type Text = Spanned<String>;
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Raw {
     pub(super) api: Api,
+    pub(super) metrics: Metrics,
     pub(super) registry: Registry,
     pub(super) mounts: Mounts,
     pub(super) probe: Probe,
     pub(super) s3: S3,
     pub(super) target: Vec<declared::Target>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Metrics {
+    pub(super) listen: Vec<Text>,
+    pub(super) token_file: Option<Text>,
+    pub(super) detail: Text,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self { listen: Vec::new(), token_file: None, detail: text("full") }
+    }
 }
 
 #[derive(Debug, Deserialize)]

@@ -1,7 +1,7 @@
 //! Defaults, accepted configurations and error messages.
 
 use super::*;
-use crate::model::settings::{AuthSettings, KeystoneCredential, Listen};
+use crate::model::settings::{AuthSettings, KeystoneCredential, Listen, MetricsDetail};
 use crate::model::{LockMode, RegistryUrl};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -85,6 +85,10 @@ fn all_sections_are_accepted() {
         [api]
         listen = ["0.0.0.0:8781", "unix:/run/x.sock"]
         allow_unauthenticated_remote = true
+        [metrics]
+        listen = ["0.0.0.0:9781"]
+        token_file = "credential:metrics.token"
+        detail = "targets"
         [mounts]
         mode = "none"
         path_key = "export"
@@ -121,6 +125,8 @@ fn all_sections_are_accepted() {
     "#;
     let settings = parse(text, Path::new("c.toml")).expect("valid");
     assert_eq!(settings.api.listen[1], Listen::Unix("/run/x.sock".into()));
+    assert_eq!(settings.api.metrics.detail, MetricsDetail::Targets);
+    assert!(settings.api.metrics.token_file.is_some_and(|path| path.ends_with("metrics.token")));
     assert_eq!(settings.agent.probe.nfs_interval, Duration::from_secs(90));
     let access = &settings.agent.s3_access[0];
     assert!(access.read_only && access.append_only);
@@ -250,6 +256,11 @@ fn errors_name_file_line_key_and_expectation() {
         ("[api]\nlisten = []", &["[api] listen", "1 to 16"]),
         ("[api]\nlisten = [\"8781\"]", &["c.toml:2", "[api] listen", "IP:PORT"]),
         ("[api]\nlisten = [\"0.0.0.0:1\"]", &["[api] listen", "allow_unauthenticated_remote"]),
+        ("[metrics]\nlisten = [\"0.0.0.0:1\"]", &["c.toml:2", "[metrics] listen", "token_file"]),
+        ("[metrics]\nlisten = [\"127.0.0.1:8781\"]", &["[metrics] listen", "[api] listen"]),
+        ("[metrics]\nlisten = [\"[::1]:1\", \"[::1]:1\"]", &["[metrics] listen", "duplicate"]),
+        ("[metrics]\ntoken_file = \"secret\"", &["[metrics] token_file", "absolute path"]),
+        ("[metrics]\ndetail = \"none\"", &["[metrics] detail", "\"full\" or \"targets\""]),
         ("[[target]]\ntype = \"smb\"", &["c.toml:2", "[[target]] type", "\"nfs\" or \"s3\""]),
         ("[[target]]\ntype = \"nfs\"", &["c.toml:2", "[[target]] filesystem_export: missing", "host:/path"]),
         ("[[target]]\ntype = \"nfs\"\nfilesystem_export = \"nas\"", &["c.toml:3", "filesystem_export", "host:/path"]),
@@ -327,4 +338,14 @@ fn declared_metadata_and_names_have_the_limits_of_the_api() {
 fn explicit_configuration_file_must_exist() {
     let error = load(Some(Path::new("/nonexistent/config.toml"))).expect_err("missing").to_string();
     assert!(error.contains("/nonexistent/config.toml"), "{error}");
+}
+
+#[test]
+fn fingerprint_depends_on_settings_only() {
+    let fingerprint = |text: &str| parse(text, Path::new("c.toml")).expect("valid").fingerprint();
+    let defaults = fingerprint("");
+    assert!(defaults.len() == 12 && defaults.bytes().all(|byte| byte.is_ascii_hexdigit()), "{defaults}");
+    assert_eq!(fingerprint("# a comment\n[probe]\nnfs_interval = \"10s\""), defaults);
+    assert_eq!(fingerprint("[api]\nlisten = [\"127.0.0.1:1\"]"), defaults);
+    assert_ne!(fingerprint("[probe]\nnfs_interval = \"11s\""), defaults);
 }

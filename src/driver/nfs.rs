@@ -132,6 +132,11 @@ impl Driver for NfsDriver {
         settings.probe.nfs_interval
     }
 
+    fn canary_interval(&self, settings: &AgentSettings) -> Option<Duration> {
+        let canary = &settings.probe.canary;
+        (settings.mounts.mode == MountMode::Kernel && canary.enabled).then_some(canary.interval)
+    }
+
     async fn outdated(&mut self, settings: &AgentSettings) {
         let mut mounts = self.host.mounts.subscribe();
         // A driver that replaced one that panicked has not probed, and must not cause probes without end.

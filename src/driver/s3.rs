@@ -31,7 +31,7 @@ use crate::check::canary::{CanaryNames, ProcessRole, ServiceClock};
 use crate::model::report::{BucketFacts, KindFacts, RequestCount};
 use crate::model::settings::{AgentSettings, S3AccessRule};
 use crate::model::{Capacity, CheckName, S3Location, TargetId};
-use crate::s3::Versioning;
+use crate::s3::{DefaultRetention, Versioning};
 use node_checks::NodeChecks;
 use target_facts::TargetFacts;
 
@@ -123,10 +123,12 @@ impl S3Driver {
         // A canary in a bucket with an unknown default retention would be locked for days.
         let must_read = depth == Depth::Full || !was_healthy || node.canaries.is_due(input);
         let found = facts.read(&api, input, &usage, must_read, log).await;
+        let clock_ahead_seconds = usage.clock_ahead_seconds.or_else(|| api.clock_ahead_seconds());
+        let credentials_expire_at = api.credentials_expire_at();
         let session = Session {
             access_key_id: api.access_key_id().to_owned(),
             names: node.names(input).await,
-            clock: ServiceClock::new(usage.clock_ahead_seconds.or_else(|| api.clock_ahead_seconds())),
+            clock: ServiceClock::new(clock_ahead_seconds),
             api,
         };
         let configuration = found.configuration;
@@ -139,11 +141,14 @@ impl S3Driver {
             versioning: configuration.versioning.map(|versioning| versioning == Versioning::Enabled),
             object_lock: configuration.lock.as_ref().and_then(|lock| lock.enabled),
             default_retention: retention.map(|retention| retention.to_string()),
+            default_retention_length: retention.map(DefaultRetention::duration),
             configuration_read_at: Some(configuration.read_at),
             object_count: usage.object_count.or(counted),
             usage_listing: found.usage_listing,
             lock_proof,
             requests: None,
+            clock_ahead_seconds,
+            credentials_expire_at,
         };
         (found.capacity, bucket)
     }
@@ -154,16 +159,25 @@ impl Driver for S3Driver {
     async fn probe(&mut self, settings: &AgentSettings, depth: Depth) -> Probe {
         let checks = if self.immutable { IMMUTABLE_PLAN.len() } else { IMMUTABLE_PLAN.len() - 1 };
         let mut log = CheckLog::new(&IMMUTABLE_PLAN[..checks], settings.probe.slow_after);
-        let before = self.node.requests().total();
+        let before = self.node.requests().of_probes();
         let (capacity, bucket) = self.run(settings, depth, &mut log).await;
         let requests = self.node.requests();
-        let requests = RequestCount { this_probe: requests.total() - before, last_hour: requests.last_hour() };
-        let facts = KindFacts::S3(BucketFacts { requests: Some(requests), ..bucket });
+        let requests = RequestCount {
+            this_probe: requests.of_probes() - before,
+            last_hour: requests.last_hour(),
+            total: requests.total(),
+        };
+        let facts = KindFacts::S3(Box::new(BucketFacts { requests: Some(requests), ..bucket }));
         Probe { checks: log.finish(), capacity, facts: Some(facts) }
     }
 
     fn interval(&self, settings: &AgentSettings) -> Duration {
         settings.probe.s3_interval
+    }
+
+    fn canary_interval(&self, settings: &AgentSettings) -> Option<Duration> {
+        let input = Input::new(&self.location, settings, Depth::Routine);
+        (settings.s3_canary.enabled && !input.is_read_only()).then_some(settings.s3_canary.interval)
     }
 
     fn next_due(&self) -> Option<Duration> {

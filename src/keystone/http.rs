@@ -1,6 +1,7 @@
 //! Calls to Keystone: HTTP/1.1, with or without TLS, over connections that are reused.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,6 +21,7 @@ use super::login::Login;
 use super::resolver::ResolveKeystone;
 use super::token::{IssuedToken, IssuedTokenBody, TokenBody, TokenFacts, ValidTokenBody};
 use crate::model::cause::innermost_cause;
+use crate::model::tally::{Tally, status_class};
 use crate::tls;
 
 /// Largest answer that is read, in bytes. A valid token without its catalog has a few thousand, and an issued
@@ -48,6 +50,7 @@ const ACCESS_RULES_VERSION: HeaderValue = HeaderValue::from_static("1");
 pub struct Keystone {
     url: String,
     client: Client<HttpsConnector<HttpConnector<ResolveKeystone>>, Full<Bytes>>,
+    requests: Arc<Tally<&'static str>>,
 }
 
 impl Keystone {
@@ -76,13 +79,19 @@ impl Keystone {
             .pool_idle_timeout(IDLE_TIMEOUT)
             .pool_max_idle_per_host(IDLE_MAX)
             .build(connector);
-        Ok(Self { url: url.to_owned(), client })
+        Ok(Self { url: url.to_owned(), client, requests: Arc::default() })
     }
 
     /// Address of Keystone.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// Returns the number of requests by result: the class of the status, such as `2xx`, or `none` without an answer.
+    #[must_use]
+    pub fn requests(&self) -> Vec<(&'static str, u64)> {
+        self.requests.all()
     }
 
     /// Gets a token.
@@ -155,8 +164,9 @@ impl Keystone {
 
     async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<(http::response::Parts, Bytes), KeystoneError> {
         let unreachable = |detail: String| KeystoneError::Unreachable { url: self.url.clone(), detail };
-        let answer: Response<_> =
-            self.client.request(request).await.map_err(|error| unreachable(innermost_cause(&error)))?;
+        let answer = self.client.request(request).await;
+        self.requests.count(answer.as_ref().map_or("none", |answer| status_class(answer.status().as_u16())));
+        let answer: Response<_> = answer.map_err(|error| unreachable(innermost_cause(&error)))?;
         let (head, body) = answer.into_parts();
         let body = Limited::new(body, ANSWER_MAX_BYTES).collect().await;
         let body = body.map_err(|error| unreachable(format!("its answer could not be read: {error}")))?;

@@ -62,6 +62,12 @@ impl Validator {
         Ok(Self { keystone, credential, own: Mutex::default() })
     }
 
+    /// Returns the number of requests to Keystone, as [`Keystone::requests`].
+    #[must_use]
+    pub fn requests(&self) -> Vec<(&'static str, u64)> {
+        self.keystone.requests()
+    }
+
     /// Validates a token. `None` when it is unknown, expired or revoked. The caller bounds the wait.
     ///
     /// # Errors

@@ -14,7 +14,10 @@ use std::time::Duration;
 use super::report::MountMode;
 use super::{LockMode, NfsExport, NfsOptions, PathKey, TargetSpec};
 
-pub use api::{ApiSettings, AuthSettings, KeystoneCredential, KeystoneSettings, Listen, TlsSettings};
+pub use api::{
+    ApiSettings, AuthSettings, KeystoneCredential, KeystoneSettings, Listen, MetricsDetail, MetricsSettings,
+    TlsSettings,
+};
 
 /// Settings of mounts (`[mounts]`).
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use super::change::Change;
 use super::rules::{self, Refusal};
 use super::snapshot::{Snapshot, Write};
 use super::store::{CommitError, StorageError, Store};
-use crate::model::{CanaryRecord, OwnMountId, TargetId, Transition};
+use crate::model::{CanaryRecord, OwnMountId, Tally, TargetId, Transition};
 
 /// How often one change is decided again because another writer was faster. Conflicts are rare: one
 /// agent makes one change at a time, and a shared store sees a few changes a day.
@@ -35,19 +35,41 @@ pub enum RegistryError {
 #[derive(Clone)]
 pub struct Registry {
     store: Arc<dyn Store>,
+    writes: Arc<Tally<WriteResult>>,
+}
+
+/// Result of a write to the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum WriteResult {
+    /// It is durable.
+    Written,
+    /// It could not be made durable.
+    Failed,
+}
+
+impl WriteResult {
+    fn of<T, E>(outcome: &Result<T, E>) -> Self {
+        if outcome.is_ok() { Self::Written } else { Self::Failed }
+    }
 }
 
 impl Registry {
     /// Returns the registry in this store.
     #[must_use]
     pub fn new(store: Arc<dyn Store>) -> Self {
-        Self { store }
+        Self { store, writes: Arc::default() }
     }
 
     /// Returns the current content. Waits for nothing.
     #[must_use]
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.store.snapshot()
+    }
+
+    /// Returns the number of writes to the store with a result, since the start of the agent.
+    #[must_use]
+    pub fn writes(&self, result: WriteResult) -> u64 {
+        self.writes.of(&result)
     }
 
     /// Returns a receiver of the current content, as [`Store::watch`].
@@ -92,12 +114,17 @@ impl Registry {
     ) -> Result<Arc<Snapshot>, RegistryError> {
         for _ in 0..COMMIT_ATTEMPTS_MAX {
             let snapshot = self.snapshot();
-            let writes = rules::decide(&snapshot, change)?;
-            match self.store.commit(snapshot.revision(), select(writes)).await {
-                Ok(committed) => return Ok(committed),
-                Err(CommitError::Conflict) => {}
-                Err(CommitError::Storage(error)) => return Err(error.into()),
+            let writes = select(rules::decide(&snapshot, change)?);
+            let is_write = !writes.is_empty();
+            let outcome = match self.store.commit(snapshot.revision(), writes).await {
+                Ok(committed) => Ok(committed),
+                Err(CommitError::Conflict) => continue,
+                Err(CommitError::Storage(error)) => Err(error.into()),
+            };
+            if is_write {
+                self.writes.count(WriteResult::of(&outcome));
             }
+            return outcome;
         }
         Err(RegistryError::Contended)
     }
@@ -107,7 +134,9 @@ impl Registry {
     /// # Errors
     /// [`StorageError`] when they could not be made durable; none was added then.
     pub async fn add_transitions(&self, transitions: Vec<Transition>) -> Result<(), StorageError> {
-        self.store.add_transitions(transitions).await
+        let outcome = self.store.add_transitions(transitions).await;
+        self.writes.count(WriteResult::of(&outcome));
+        outcome
     }
 
     /// Returns the history of a target, newest first.

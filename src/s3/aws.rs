@@ -37,7 +37,7 @@ use clients::{ClientKey, SharedClient};
 pub use answer::ANSWER_LIMIT_BYTES;
 pub use bucket::AwsBucket;
 pub use clients::ClientPool;
-pub use count::RequestCounter;
+pub use count::{OperationTally, RequestCounter};
 pub use credentials::CREDENTIALS_RENEWED_BEFORE_END;
 pub use pages::PAGE_LIMIT_BYTES;
 pub use xml::TAGS_DEPTH_MAX;
@@ -59,7 +59,8 @@ impl BucketConnector {
     #[must_use]
     pub fn new(location: S3Location, pool: &Arc<ClientPool>) -> Self {
         let stats = StatsParameter::new(&location);
-        Self { location, pool: pool.clone(), client: None, stats, requests: RequestCounter::default() }
+        let requests = RequestCounter::new(pool.operations().clone());
+        Self { location, pool: pool.clone(), client: None, stats, requests }
     }
 
     /// Returns the counter of requests for the bucket.

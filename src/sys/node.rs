@@ -9,6 +9,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use nix::sys::resource::{Resource, getrlimit};
 use procfs::{Current as _, Meminfo};
 
 use rustix::system::{sysinfo, uname};
@@ -65,10 +66,16 @@ pub struct AgentFacts {
     pub started_at: Timestamp,
     /// Resident memory, in bytes.
     pub resident_bytes: Option<u64>,
+    /// Virtual memory, in bytes.
+    pub virtual_bytes: Option<u64>,
+    /// Processor time that the process has used, in user and kernel mode.
+    pub cpu_time: Option<Duration>,
     /// Number of threads.
     pub threads: Option<u64>,
     /// Number of open file descriptors.
     pub open_files: Option<u64>,
+    /// Largest number of open file descriptors that the process may have (`RLIMIT_NOFILE`).
+    pub open_files_max: Option<u64>,
     /// Log lines that were dropped because standard error was not read.
     pub log_lines_dropped: u64,
     /// Child processes, the stuck ones included.
@@ -130,8 +137,14 @@ impl AgentFacts {
             pid: std::process::id(),
             started_at,
             resident_bytes: stat.as_ref().map(|stat| stat.rss.saturating_mul(procfs::page_size())),
+            virtual_bytes: stat.as_ref().map(|stat| stat.vsize),
+            cpu_time: stat.as_ref().map(|stat| {
+                let ticks = stat.utime.saturating_add(stat.stime);
+                Duration::from_secs_f64(ticks as f64 / procfs::ticks_per_second().max(1) as f64)
+            }),
             threads: stat.as_ref().and_then(|stat| u64::try_from(stat.num_threads).ok()),
             open_files: own.and_then(|process| process.fd_count().ok()).and_then(|count| u64::try_from(count).ok()),
+            open_files_max: getrlimit(Resource::RLIMIT_NOFILE).ok().map(|(soft, _)| soft),
             log_lines_dropped: LogQueue::stderr_lines_dropped(),
             children: census.counts().alive,
             stuck_children: census.stuck_children(),
@@ -187,6 +200,8 @@ mod tests {
         assert!(facts.host.booted_at.expect("reported") < started_at);
         assert!(facts.agent.resident_bytes.expect("reported") > 1 << 20);
         assert!(facts.agent.open_files.expect("reported") >= 3);
+        assert!(facts.agent.open_files_max > facts.agent.open_files);
+        assert!(facts.agent.virtual_bytes > facts.agent.resident_bytes && facts.agent.cpu_time.is_some());
         assert_eq!((facts.agent.children, facts.agent.pid), (0, std::process::id()));
 
         let best = (0..20).map(|_| {

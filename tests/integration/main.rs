@@ -40,6 +40,7 @@ mod lifetime;
 mod listing;
 mod logging;
 mod memory;
+mod metrics;
 mod nfs_verdicts;
 mod protection;
 mod registry;

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use tokio::sync::oneshot;
 
 use super::*;
+use crate::agent::record::Intervals;
 use crate::agent::task::tests::{shared, target};
 use crate::model::report::{Finding, Verdict};
 use crate::model::{CanaryRecord, OwnMountId, Reason, Report, Status, Target};
@@ -170,7 +171,8 @@ async fn visible_status_is_already_in_the_history() {
         scope.spawn(|| {
             for second in 1..=LAST {
                 let report = Arc::new(changing(&target, second));
-                shared.views.publish_report(&target.spec, report, 1, &shared.transitions);
+                let intervals = Intervals { probe: Duration::ZERO, canary: None };
+                shared.views.publish_report(&target.spec, report, intervals, 1, &shared.transitions);
             }
         });
         let mut seen = 0;

@@ -61,7 +61,7 @@ impl AcceptedHosts {
     pub(super) fn of(settings: &ApiSettings) -> Self {
         if settings.tls.is_some() {
             Self::All
-        } else if settings.listen.iter().any(Listen::is_remote) {
+        } else if settings.listen.iter().chain(&settings.metrics.listen).any(Listen::is_remote) {
             Self::Addresses
         } else {
             Self::Loopback

@@ -13,14 +13,21 @@ pub(super) const SECRET_MIN_BYTES: usize = 16;
 #[derive(Debug, thiserror::Error)]
 pub enum AuthError {
     /// The file of the secret cannot be used.
-    #[error("[api.token] file: {0}")]
-    File(#[from] FileError),
+    #[error("{key}: {source}")]
+    File {
+        /// Configuration key of the file.
+        key: &'static str,
+        /// Cause.
+        source: FileError,
+    },
     /// The file contains no usable secret.
     #[error(
-        "[api.token] file: {path} contains no usable secret, expected {SECRET_MIN_BYTES} to {TOKEN_MAX_BYTES} printable characters without blanks, as `openssl rand -hex 32` prints",
+        "{key}: {path} contains no usable secret, expected {SECRET_MIN_BYTES} to {TOKEN_MAX_BYTES} printable characters without blanks, as `openssl rand -hex 32` prints",
         path = path.display()
     )]
     Secret {
+        /// Configuration key of the file.
+        key: &'static str,
         /// The file.
         path: PathBuf,
     },

@@ -99,6 +99,11 @@ impl KeystoneAuth {
         Ok(())
     }
 
+    /// Requests to Keystone by result, since its files were last read.
+    pub(super) fn requests(&self) -> Vec<(&'static str, u64)> {
+        self.shared.validator.load().requests()
+    }
+
     pub(super) fn url(&self) -> &str {
         &self.shared.settings.url
     }

@@ -12,12 +12,19 @@ use super::credential::TOKEN_MAX_BYTES;
 use super::*;
 use crate::api::prefix;
 use crate::keystone::fake::FakeKeystone;
-use crate::model::settings::KeystoneSettings;
+use crate::model::settings::{KeystoneSettings, MetricsSettings};
 
 const MEMBER: &str = "7f0c0b5a9c8f4b6d8f3f1a2b3c4d5e6f";
 
 fn api(auth: AuthSettings, socket_needs_token: bool) -> ApiSettings {
-    ApiSettings { listen: Vec::new(), socket_group: None, socket_needs_token, auth, tls: None }
+    ApiSettings {
+        listen: Vec::new(),
+        socket_group: None,
+        socket_needs_token,
+        auth,
+        tls: None,
+        metrics: MetricsSettings::default(),
+    }
 }
 
 async fn keystone(settings: KeystoneSettings) -> Arc<Auth> {

@@ -22,12 +22,18 @@ pub(super) struct TokenAuth {
 }
 
 impl TokenAuth {
-    pub(super) async fn load(file: &Path) -> Result<Self, AuthError> {
-        Ok(Self { expected: read(file).await? })
+    /// Reads the secret from a file, which the configuration names in `key`.
+    pub(super) async fn load(file: &Path, key: &'static str) -> Result<Self, AuthError> {
+        Ok(Self { expected: read(file, key).await? })
+    }
+
+    /// Whether a token is the secret.
+    pub(super) fn is_secret(&self, token: &SecretString) -> bool {
+        TokenHash::of(token).as_bytes().ct_eq(self.expected.as_bytes()).into()
     }
 
     pub(super) fn identify(&self, token: &SecretString) -> Result<Identity, Fault> {
-        if TokenHash::of(token).as_bytes().ct_eq(self.expected.as_bytes()).into() {
+        if self.is_secret(token) {
             Ok(Identity { caller: Caller::local(), project_name: String::new(), access_rules: None })
         } else {
             Err(Fault::new(StatusCode::UNAUTHORIZED, "the token is not the agent's, see [api.token] file on its host"))
@@ -35,11 +41,11 @@ impl TokenAuth {
     }
 }
 
-async fn read(file: &Path) -> Result<TokenHash, AuthError> {
-    let secret = read_secret(file).await?;
+async fn read(file: &Path, key: &'static str) -> Result<TokenHash, AuthError> {
+    let secret = read_secret(file).await.map_err(|source| AuthError::File { key, source })?;
     let text = secret.expose_secret();
     if text.len() < SECRET_MIN_BYTES || !is_token(text) {
-        return Err(AuthError::Secret { path: file.to_owned() });
+        return Err(AuthError::Secret { key, path: file.to_owned() });
     }
     Ok(TokenHash::of(&secret))
 }

@@ -11,7 +11,7 @@ pub(super) fn is_known(headers: &HeaderMap, etag: &HeaderValue) -> bool {
 }
 
 /// Whether the client accepts gzip (RFC 9110 §12.5.3): it names gzip, or everything, with a weight above 0.
-pub(super) fn accepts_gzip(headers: &HeaderMap) -> bool {
+pub(in crate::api) fn accepts_gzip(headers: &HeaderMap) -> bool {
     let mut accepted = None;
     for coding in elements(headers, ACCEPT_ENCODING) {
         let (name, weight) = coding.split_once(';').unwrap_or((coding, ""));

@@ -4,18 +4,14 @@
 //! list copies the bytes of each item that is unchanged, at the same position, from the previous list.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::Write as _;
 use std::ops::Range;
 use std::sync::{Arc, Weak};
 
 use axum::body::Bytes;
 use axum::http::HeaderValue;
-use flate2::Compression;
-use flate2::write::GzEncoder;
 use tokio::sync::OnceCell;
 
-/// Bytes that are compressed at a time: well under a millisecond of work.
-const GZIP_PIECE_BYTES: usize = 32 << 10;
+use crate::api::gzip::gzip;
 
 /// A list as JSON: an object with one key above the list.
 pub(super) struct RenderedList<T> {
@@ -83,18 +79,9 @@ impl<T> RenderedList<T> {
         Some((self.body.get(part.range.clone())?, part.hash))
     }
 
-    /// The compressed body, which the first call compresses. It yields after each piece, because other
-    /// requests wait for this thread.
+    /// The compressed body, which the first call compresses.
     pub(super) async fn gzip(&self) -> std::io::Result<Bytes> {
-        let compress = async || {
-            let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-            for piece in self.body.chunks(GZIP_PIECE_BYTES) {
-                encoder.write_all(piece)?;
-                tokio::task::yield_now().await;
-            }
-            encoder.finish().map(Bytes::from)
-        };
-        self.gzip.get_or_try_init(compress).await.cloned()
+        self.gzip.get_or_try_init(|| gzip(&self.body)).await.cloned()
     }
 }
 

@@ -247,7 +247,7 @@ impl Target {
     /// A target as a caller may see it.
     #[must_use]
     pub fn seen_by(caller: &Caller, view: &TargetView) -> Self {
-        let TargetView { target, types, mount_path, status, report } = view;
+        let TargetView { target, types, mount_path, status, report, .. } = view;
         let export = target.spec.export();
         let mount_path = mount_path.display().to_string();
         // Old figures beside "offline" would say that they were measured when they were not.
@@ -289,7 +289,7 @@ fn shown_metadata(view: &TargetView) -> Vec<MetadataEntry> {
         TargetSpec::Nfs(_) => {}
         TargetSpec::S3(bucket) => {
             let facts = match view.report.as_ref().and_then(|report| report.facts.as_ref()) {
-                Some(KindFacts::S3(facts)) => Some(facts),
+                Some(KindFacts::S3(facts)) => Some(&**facts),
                 _ => None,
             };
             metadata.extend(bucket_metadata(bucket, facts).map(|(key, value)| (key.to_owned(), value)));

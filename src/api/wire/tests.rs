@@ -37,11 +37,12 @@ pub(in crate::api) fn restricted_target() -> TargetView {
 
 const PROJECTS: [&str; 2] = ["fc439373e340459fb28202b2412e26c0", "0920f871077c4c079057ce940d8105a8"];
 
-fn view(spec: TargetSpec) -> TargetView {
+pub(in crate::api) fn view(spec: TargetSpec) -> TargetView {
     let at = Timestamp::from_second(1_738_240_347).expect("a time");
     let id = Uuid::from_u128(7);
     let mount_name = MountName::derive(&spec, PathKey::Path).expect("a name");
     TargetView {
+        record: Arc::default(),
         mount_path: mount_name.below(Path::new("/var/trilio/triliovault-mounts")),
         types: [Arc::new(model::TargetType {
             id: Uuid::from_u128(8),
@@ -80,7 +81,7 @@ fn probed(mut view: TargetView, capacity: Option<Capacity>, bucket: Option<Bucke
         duration: Duration::from_micros(1500),
         verdict: Verdict::Available { warning: Some(Finding::new(Reason::Slow, "slow")) },
         capacity,
-        facts: bucket.map(report::KindFacts::S3),
+        facts: bucket.map(|bucket| report::KindFacts::S3(Box::new(bucket))),
         checks: Vec::new(),
     };
     view.status = view.status.after(&report, 2);

@@ -1,4 +1,4 @@
-//! Validation of `[api]`: listeners, authentication, TLS, and whether they are consistent.
+//! Validation of `[api]` and `[metrics]`: listeners, authentication, TLS, and whether they are consistent.
 
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -7,10 +7,13 @@ use std::time::Duration;
 use http::Uri;
 use toml::Spanned;
 
-use super::{Validated, absolute, duration, invalid, required_text};
+use super::{Validated, absolute, duration, invalid, one_of, required_text, secret_file_or_credential};
 use crate::config::error::InvalidValue;
 use crate::config::raw::{self, Text};
-use crate::model::settings::{ApiSettings, AuthSettings, KeystoneCredential, KeystoneSettings, Listen, TlsSettings};
+use crate::model::settings::{
+    ApiSettings, AuthSettings, KeystoneCredential, KeystoneSettings, Listen, MetricsDetail, MetricsSettings,
+    TlsSettings,
+};
 
 /// Largest number of addresses to listen on.
 const LISTEN_MAX: usize = 16;
@@ -32,32 +35,70 @@ const VALIDATIONS: RangeInclusive<u32> = 1..=256;
 
 const AUTH: &str = "[api] auth";
 
-pub(super) fn api(raw: &raw::Api) -> Validated<ApiSettings> {
+pub(super) fn api(raw: &raw::Api, metrics: &raw::Metrics) -> Validated<ApiSettings> {
     let auth = auth(raw)?;
     let tls = tls(&raw.tls)?;
-    let listen = addresses(raw, auth == AuthSettings::None)?;
+    let is_open = auth == AuthSettings::None && !raw.allow_unauthenticated_remote;
+    let listen = addresses(raw, is_open)?;
+    let metrics = self::metrics(metrics, &listen, is_open)?;
     let needs_token = &raw.socket_needs_token;
     if *needs_token.get_ref() && auth == AuthSettings::None {
         let problem = "auth = \"none\" does not use tokens; set auth to \"token\" or \"keystone\", or remove this key";
         return Err(InvalidValue::new(needs_token.span(), "[api] socket_needs_token", problem));
     }
     let socket_group = raw.socket_group.as_ref().map(|group| name(group, "[api] socket_group")).transpose()?;
-    Ok(ApiSettings { listen, socket_group, socket_needs_token: *needs_token.get_ref(), auth, tls })
+    Ok(ApiSettings { listen, socket_group, socket_needs_token: *needs_token.get_ref(), auth, tls, metrics })
+}
+
+/// Validates `[metrics]`. `api` are the addresses of the API, and `is_open` says whether it has no authentication.
+fn metrics(raw: &raw::Metrics, api: &[Listen], is_open: bool) -> Validated<MetricsSettings> {
+    const KEY: &str = "[metrics] listen";
+    let token_file = raw.token_file.as_ref().map(|text| secret_file_or_credential(text, "[metrics] token_file"));
+    let token_file = token_file.transpose()?;
+    let mut listen = Vec::new();
+    for text in &raw.listen {
+        let address = address(text, KEY)?;
+        if address.is_remote() && is_open && token_file.is_none() {
+            let problem = format!(
+                "{address} is reachable from other hosts, and no token would protect the metrics; set [metrics] token_file, or [api] allow_unauthenticated_remote = true if a firewall blocks other hosts"
+            );
+            return Err(invalid(text, KEY, problem));
+        }
+        if api.contains(&address) {
+            let problem = format!("{address} is in [api] listen, which serves the metrics too; list it there only");
+            return Err(invalid(text, KEY, problem));
+        }
+        if listen.contains(&address) {
+            return Err(duplicate(text, KEY, &address));
+        }
+        listen.push(address);
+    }
+    if listen.len() > LISTEN_MAX {
+        let problem = format!("expected at most {LISTEN_MAX} addresses, found {}", listen.len());
+        return Err(InvalidValue::new(raw.listen[0].span(), KEY, problem));
+    }
+    let details = &[("full", MetricsDetail::Full), ("targets", MetricsDetail::Targets)];
+    let detail = one_of(&raw.detail, "[metrics] detail", details)?;
+    Ok(MetricsSettings { listen, token_file, detail })
+}
+
+fn duplicate(text: &Text, key: &str, address: &Listen) -> InvalidValue {
+    invalid(text, key, format!("duplicate address {address}; list it once"))
 }
 
 fn addresses(raw: &raw::Api, is_open: bool) -> Validated<Vec<Listen>> {
     const KEY: &str = "[api] listen";
     let mut listen = Vec::new();
     for text in &raw.listen {
-        let address = self::address(text)?;
-        if address.is_remote() && is_open && !raw.allow_unauthenticated_remote {
+        let address = address(text, KEY)?;
+        if address.is_remote() && is_open {
             let problem = format!(
                 "{address} is reachable from other hosts, and auth = \"none\" would let them change targets; set auth to \"token\" or \"keystone\", listen on a loopback address or a Unix socket, or set allow_unauthenticated_remote = true if a firewall blocks other hosts"
             );
             return Err(invalid(text, KEY, problem));
         }
         if listen.contains(&address) {
-            return Err(invalid(text, KEY, format!("duplicate address {address}; list it once")));
+            return Err(duplicate(text, KEY, &address));
         }
         listen.push(address);
     }
@@ -72,15 +113,14 @@ fn addresses(raw: &raw::Api, is_open: bool) -> Validated<Vec<Listen>> {
     Ok(listen)
 }
 
-fn address(text: &Text) -> Validated<Listen> {
-    const KEY: &str = "[api] listen";
+fn address(text: &Text, key: &str) -> Validated<Listen> {
     let value = text.get_ref();
     if let Some(path) = value.strip_prefix("unix:") {
-        let path = absolute(text, path, KEY)?;
+        let path = absolute(text, path, key)?;
         if path.as_os_str().len() > UNIX_PATH_MAX_BYTES {
             return Err(invalid(
                 text,
-                KEY,
+                key,
                 format!(
                     "{} bytes is too long; the path of a Unix socket has at most {UNIX_PATH_MAX_BYTES} bytes",
                     path.as_os_str().len()
@@ -92,7 +132,7 @@ fn address(text: &Text) -> Validated<Listen> {
     value.parse::<SocketAddr>().map(Listen::Tcp).map_err(|_| {
         invalid(
             text,
-            KEY,
+            key,
             format!("{value:?} is not an address; expected IP:PORT such as \"127.0.0.1:8781\", or \"unix:/path\""),
         )
     })

@@ -19,7 +19,27 @@ pub enum KindFacts {
         mount: Option<MountFacts>,
     },
     /// Facts about the bucket of an S3 target.
-    S3(BucketFacts),
+    S3(Box<BucketFacts>),
+}
+
+impl KindFacts {
+    /// How an NFS target was verified, and its mount. `None` for other kinds.
+    #[must_use]
+    pub fn nfs(&self) -> Option<(MountMode, Option<&MountFacts>)> {
+        match self {
+            Self::Nfs { mode, mount } => Some((*mode, mount.as_ref())),
+            Self::S3(_) => None,
+        }
+    }
+
+    /// The bucket of an S3 target. `None` for other kinds.
+    #[must_use]
+    pub fn bucket(&self) -> Option<&BucketFacts> {
+        match self {
+            Self::Nfs { .. } => None,
+            Self::S3(bucket) => Some(bucket),
+        }
+    }
 }
 
 named! {
@@ -75,8 +95,17 @@ pub struct MountTraffic {
     pub round_trip: Option<Duration>,
     /// Period of that average: since the last probe, or since it was mounted.
     pub round_trip_over: Duration,
+    /// Number of requests that were answered or given up, since it was mounted.
+    pub requests: u64,
+    /// Sum of the times from a request to its answer, since it was mounted.
+    pub round_trips: Duration,
     /// Number of requests that were sent again, since it was mounted.
     pub retransmissions: u64,
+    /// Number of requests without an answer within `timeo` and all `retrans` retransmissions, since it was mounted. A
+    /// soft mount gives such a request up.
+    pub major_timeouts: u64,
+    /// When it was mounted. The kernel reports its age in whole seconds, so this is up to a second late.
+    pub mounted_at: Timestamp,
     /// Bytes read from the server, since it was mounted.
     pub bytes_read: u64,
     /// Bytes written to the server, since it was mounted.
@@ -92,6 +121,8 @@ pub struct BucketFacts {
     pub object_lock: Option<bool>,
     /// Default retention as text, such as `GOVERNANCE 30 days`.
     pub default_retention: Option<String>,
+    /// Length of the default retention. A year counts as 365 days.
+    pub default_retention_length: Option<Duration>,
     /// When versioning and object lock were read. Not every probe reads them.
     pub configuration_read_at: Option<Timestamp>,
     /// Number of objects in the bucket, if the service reports it or a listing counted them.
@@ -102,6 +133,10 @@ pub struct BucketFacts {
     pub lock_proof: LockProofState,
     /// Number of requests that the probes cost the service.
     pub requests: Option<RequestCount>,
+    /// Offset of the service's clock from this host's, in seconds. Positive if it is ahead. `None` if unknown.
+    pub clock_ahead_seconds: Option<i64>,
+    /// When the credentials expire. `None` if they do not, or if there are none.
+    pub credentials_expire_at: Option<Timestamp>,
 }
 
 /// Number of requests that this agent sent about a bucket.
@@ -111,6 +146,8 @@ pub struct RequestCount {
     pub this_probe: u64,
     /// In the hour before the end of the probe, or since the agent's start.
     pub last_hour: u64,
+    /// Since the agent's start.
+    pub total: u64,
 }
 
 #[cfg(test)]

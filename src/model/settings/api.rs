@@ -1,4 +1,4 @@
-//! Settings of the API: listeners, authentication, TLS.
+//! Settings of the API: listeners, authentication, TLS, metrics.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -18,6 +18,29 @@ pub struct ApiSettings {
     pub auth: AuthSettings,
     /// TLS on the TCP addresses (`[api.tls]`).
     pub tls: Option<TlsSettings>,
+    /// Settings of `GET /metrics`.
+    pub metrics: MetricsSettings,
+}
+
+/// Settings of `GET /metrics` (`[metrics]`).
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct MetricsSettings {
+    /// Further addresses to listen on, which serve the metrics only.
+    pub listen: Vec<Listen>,
+    /// File of a secret that allows to read the metrics and nothing else.
+    pub token_file: Option<PathBuf>,
+    /// Which metrics are shown.
+    pub detail: MetricsDetail,
+}
+
+/// Which metrics are shown (`[metrics] detail`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum MetricsDetail {
+    /// All metrics.
+    #[default]
+    Full,
+    /// All metrics of targets, and of the agent those that are single values.
+    Targets,
 }
 
 /// Address that the API listens on.

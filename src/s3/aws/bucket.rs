@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::client::customize::CustomizableOperation;
 use aws_sdk_s3::types::{self, BucketVersioningStatus, ObjectLockEnabled};
+use jiff::Timestamp;
 
 use super::answer::{HeadHeaders, ReadHeaders, ServiceDate};
 use super::clients::SigningClient;
@@ -47,6 +48,7 @@ pub struct AwsBucket {
     pub(super) client: Client,
     pub(super) bucket: String,
     access_key_id: String,
+    credentials_expire_at: Option<Timestamp>,
     stats: StatsParameter,
     clock: ServiceDate,
     requests: RequestCounter,
@@ -67,6 +69,7 @@ impl AwsBucket {
             client: connected.client,
             bucket: location.bucket().to_owned(),
             access_key_id: connected.credentials.access_key_id().to_owned(),
+            credentials_expire_at: connected.credentials.expiry().and_then(|end| Timestamp::try_from(end).ok()),
             stats,
             clock: ServiceDate::default(),
             requests,
@@ -127,6 +130,12 @@ impl AwsBucket {
     #[must_use]
     pub fn clock_ahead_seconds(&self) -> Option<i64> {
         self.clock.ahead_seconds()
+    }
+
+    /// Returns when the credentials expire. `None` if they do not.
+    #[must_use]
+    pub fn credentials_expire_at(&self) -> Option<Timestamp> {
+        self.credentials_expire_at
     }
 
     /// Returns the access key ID of the credentials. It is not a secret.

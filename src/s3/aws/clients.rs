@@ -18,6 +18,7 @@ use aws_sdk_s3::config::{
 };
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 
+use super::count::OperationTally;
 use super::{answer, credentials, trust};
 use crate::model::S3Endpoint;
 use crate::model::settings::{S3Addressing, S3CredentialSource};
@@ -38,18 +39,27 @@ pub(super) struct ClientKey {
     pub(super) addressing: S3Addressing,
 }
 
-/// Clients in use, by key.
+/// Clients in use, by key, and the requests of all clients so far.
 #[derive(Debug, Default)]
-pub struct ClientPool(Mutex<HashMap<ClientKey, Weak<SharedClient>>>);
+pub struct ClientPool {
+    clients: Mutex<HashMap<ClientKey, Weak<SharedClient>>>,
+    operations: Arc<OperationTally>,
+}
 
 impl ClientPool {
+    /// Returns the requests of all clients by operation and result.
+    #[must_use]
+    pub fn operations(&self) -> &Arc<OperationTally> {
+        &self.operations
+    }
+
     /// Returns the client of a key.
     ///
     /// # Errors
     /// [`S3Failure::Tls`] when the client cannot be created.
     pub(super) fn client(&self, key: &ClientKey) -> Result<Arc<SharedClient>, S3Failure> {
         // Every change is a single insert or remove: nothing is half done after a panic.
-        let mut clients = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(shared) = clients.get(key).and_then(Weak::upgrade) {
             return Ok(shared);
         }
@@ -179,6 +189,6 @@ mod tests {
         assert!(others.iter().all(|other| !Arc::ptr_eq(other, &first)));
         drop((first, second, others));
         let _alone = pool.client(&key("http://c.example/one")).expect("a client");
-        assert_eq!(pool.0.lock().expect("no panic").len(), 1, "unused clients were kept");
+        assert_eq!(pool.clients.lock().expect("no panic").len(), 1, "unused clients were kept");
     }
 }

@@ -1,14 +1,20 @@
-//! Counter of requests for a bucket: the load that the agent puts on the service.
+//! Counters of requests: the load on the service about a bucket, and all operations with their results.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::interceptors::Intercept;
-use aws_smithy_runtime_api::client::interceptors::context::BeforeTransmitInterceptorContextRef;
+use aws_smithy_runtime_api::client::interceptors::context::{
+    BeforeDeserializationInterceptorContextRef, BeforeTransmitInterceptorContextRef,
+};
+use aws_smithy_runtime_api::client::orchestrator::Metadata;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
-use aws_smithy_types::config_bag::ConfigBag;
+use aws_smithy_types::config_bag::{ConfigBag, Storable, StoreReplace};
+
+use crate::model::tally::{Tally, status_class};
 
 /// Time for which requests are counted.
 const HOUR: Duration = Duration::from_secs(3600);
@@ -16,16 +22,63 @@ const HOUR: Duration = Duration::from_secs(3600);
 /// Resolution of the count of the last hour.
 const SLOT: Duration = Duration::from_secs(60);
 
+/// Operations that the agent uses. Others count as [`OTHER_OPERATION`].
+const OPERATIONS: &[&str] = &[
+    "DeleteObject",
+    "GetBucketLocation",
+    "GetBucketVersioning",
+    "GetObject",
+    "GetObjectLockConfiguration",
+    "HeadBucket",
+    "HeadObject",
+    "ListObjectVersions",
+    "ListObjectsV2",
+    "PutObject",
+    "PutObjectRetention",
+];
+
+/// Name of an operation that is not in [`OPERATIONS`].
+const OTHER_OPERATION: &str = "other";
+
+/// Requests to all services, by operation and class of the status. The class is `none` without an answer.
+pub type OperationTally = Tally<(&'static str, &'static str)>;
+
+/// A request that was sent. It is counted when it is dropped, so one that its caller stops waiting for counts too.
+#[derive(Debug)]
+struct Transmission {
+    operations: Arc<OperationTally>,
+    operation: &'static str,
+    /// Status of the answer. 0 without an answer.
+    status: AtomicU16,
+}
+
+impl Storable for Transmission {
+    type Storer = StoreReplace<Self>;
+}
+
+impl Drop for Transmission {
+    fn drop(&mut self) {
+        let class = match self.status.load(Ordering::Relaxed) {
+            0 => "none",
+            status => status_class(status),
+        };
+        self.operations.count((self.operation, class));
+    }
+}
+
 /// Requests for one target: those of its probes, and all of the last hour.
 #[derive(Debug, Clone, Default)]
 pub struct RequestCounter {
     counts: Arc<Mutex<Counts>>,
+    operations: Arc<OperationTally>,
     is_background: bool,
 }
 
 #[derive(Debug, Default)]
 struct Counts {
     /// Requests of probes.
+    of_probes: u64,
+    /// All requests.
     total: u64,
     /// Begin and count of each slot, for at most an hour.
     slots: VecDeque<(Instant, u64)>,
@@ -33,7 +86,8 @@ struct Counts {
 
 impl Counts {
     fn add(&mut self, now: Instant, is_background: bool) {
-        self.total += u64::from(!is_background);
+        self.of_probes += u64::from(!is_background);
+        self.total += 1;
         self.forget(now);
         match self.slots.back_mut() {
             Some((began, count)) if now < *began + SLOT => *count += 1,
@@ -54,13 +108,25 @@ impl Counts {
 }
 
 impl RequestCounter {
+    /// A counter for one bucket, which also counts in `operations`.
+    #[must_use]
+    pub fn new(operations: Arc<OperationTally>) -> Self {
+        Self { operations, ..Self::default() }
+    }
+
     /// Returns the same counter, for requests outside probes.
     #[must_use]
     pub fn for_background(&self) -> Self {
-        Self { counts: self.counts.clone(), is_background: true }
+        Self { is_background: true, ..self.clone() }
     }
 
     /// Returns the number of requests that probes sent.
+    #[must_use]
+    pub fn of_probes(&self) -> u64 {
+        self.counts().of_probes
+    }
+
+    /// Returns the number of all requests.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.counts().total
@@ -86,9 +152,25 @@ impl Intercept for RequestCounter {
         &self,
         _: &BeforeTransmitInterceptorContextRef<'_>,
         _: &RuntimeComponents,
-        _: &mut ConfigBag,
+        config: &mut ConfigBag,
     ) -> Result<(), BoxError> {
         self.counts().add(Instant::now(), self.is_background);
+        let name = config.load::<Metadata>().map_or("", |metadata| metadata.name());
+        let operation = OPERATIONS.iter().copied().find(|known| *known == name).unwrap_or(OTHER_OPERATION);
+        let operations = self.operations.clone();
+        config.interceptor_state().store_put(Transmission { operations, operation, status: AtomicU16::new(0) });
+        Ok(())
+    }
+
+    fn read_before_deserialization(
+        &self,
+        context: &BeforeDeserializationInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        config: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        if let Some(sent) = config.load::<Transmission>() {
+            sent.status.store(context.response().status().as_u16(), Ordering::Relaxed);
+        }
         Ok(())
     }
 }
@@ -104,7 +186,8 @@ mod tests {
             counts.add(began + SLOT * minute, false);
             counts.add(began + SLOT * minute, true);
         }
-        assert_eq!((counts.total, counts.last_hour(began + SLOT * 179)), (180, 120));
+        assert_eq!((counts.of_probes, counts.total), (180, 360));
+        assert_eq!(counts.last_hour(began + SLOT * 179), 120);
         assert_eq!(counts.last_hour(began + SLOT * 179 + HOUR), 0);
         assert_eq!(counts.slots.len(), 0);
     }

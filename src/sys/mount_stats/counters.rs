@@ -44,6 +44,8 @@ pub struct MountCounters {
     pub requests: u64,
     /// Transmissions of these requests.
     pub transmissions: u64,
+    /// Requests that got no answer within all their retransmissions (`rpc_iostats.om_timeouts`).
+    pub major_timeouts: u64,
     /// Sum of the times from the last transmission of a request to its answer. The kernel reports whole
     /// milliseconds for each kind of request.
     pub round_trips: Duration,
@@ -206,11 +208,12 @@ impl Mount {
         let numbers: Vec<u64> = values.split_ascii_whitespace().map_while(|number| number.parse().ok()).collect();
         let counters = &mut self.counters;
         match (name, &numbers[..]) {
-            // Operations, transmissions, timeouts, bytes sent, bytes received. Then milliseconds: queued,
+            // Operations, transmissions, major timeouts, bytes sent, bytes received. Then milliseconds: queued,
             // round trips, total. Newer kernels add errors.
-            (_, [operations, transmissions, _, _, _, _, round_trips, _, ..]) if self.has_requests => {
+            (_, [operations, transmissions, timeouts, _, _, _, round_trips, _, ..]) if self.has_requests => {
                 counters.requests = counters.requests.saturating_add(*operations);
                 counters.transmissions = counters.transmissions.saturating_add(*transmissions);
+                counters.major_timeouts = counters.major_timeouts.saturating_add(*timeouts);
                 counters.round_trips = counters.round_trips.saturating_add(Duration::from_millis(*round_trips));
             }
             ("age", [seconds]) => {

@@ -128,6 +128,8 @@ impl WorkerPool {
             stuck: children.stuck,
             spawned_total: self.inner.dispatcher.spawned.load(Ordering::Relaxed),
             killed_total: children.killed_total,
+            late_total: self.inner.dispatcher.late.load(Ordering::Relaxed),
+            broken_total: self.inner.dispatcher.broken.load(Ordering::Relaxed),
         }
     }
 

@@ -6,6 +6,7 @@ use crate::daemon::{self, Daemon};
 use crate::exporter::Exporter;
 use crate::http;
 use crate::process::{anonymous_bytes, megabytes, processor_time, resident_bytes};
+use crate::scrapes;
 use crate::storage::{self, Kind, Storage};
 use crate::table::{Sample, Table};
 
@@ -38,6 +39,7 @@ pub async fn measure(targets: usize, exporter: &Exporter, table: &mut Table) -> 
     );
     table.add(format!("scrape of {targets} mounts: median / p99 / max"), theirs.summary());
     table.add("processor time of node_exporter per scrape", format!("{:.1} ms", their_time.as_secs_f64() * 1e3));
+    scrapes::measure(targets, &daemon, exporter, table).await?;
     let (our_memory, their_memory) = (resident_bytes(pid)?, resident_bytes(their_pid)?);
     table.add_with_goal(
         format!("resident memory with {targets} targets"),

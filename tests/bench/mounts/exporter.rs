@@ -62,6 +62,11 @@ impl Exporter {
         Ok(i32::try_from(self.child.id().context("node_exporter has ended")?)?)
     }
 
+    /// Address of its metrics.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// Scrapes it once.
     pub async fn scrape(&self) -> anyhow::Result<Scrape> {
         let answer = http::get(self.address, "/metrics").await?;

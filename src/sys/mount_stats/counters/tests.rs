@@ -56,6 +56,7 @@ fn mount_counters_are_parsed() {
         age: Duration::from_secs(75),
         requests: 51,
         transmissions: 54,
+        major_timeouts: 1,
         round_trips: Duration::from_millis(60),
         bytes_read: 4097,
         bytes_written: 5_000_002,

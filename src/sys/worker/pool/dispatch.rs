@@ -89,6 +89,10 @@ pub(super) struct Dispatcher {
     pub(super) shutdown: CancellationToken,
     /// Number of workers that were started.
     pub(super) spawned: AtomicU64,
+    /// Number of workers that were killed because an answer did not arrive in time, or because its caller was gone.
+    pub(super) late: AtomicU64,
+    /// Number of workers that broke.
+    pub(super) broken: AtomicU64,
 }
 
 impl Dispatcher {
@@ -101,6 +105,8 @@ impl Dispatcher {
             suspect_starts: Semaphore::new((processors / 2).clamp(1, SUSPECT_STARTS_MAX)),
             shutdown: CancellationToken::new(),
             spawned: AtomicU64::new(0),
+            late: AtomicU64::new(0),
+            broken: AtomicU64::new(0),
         }
     }
 
@@ -190,6 +196,7 @@ async fn execute(dispatcher: Arc<Dispatcher>, dispatch: Dispatch) {
     let sent = timeout(time_to_send, worker.send(&frame)).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
     if let Err(source) = sent {
         // A frame that was not written whole is not executed.
+        dispatcher.broken.fetch_add(1, Ordering::Relaxed);
         drop(worker);
         return fail(calls, CallError::WorkerDied { source }, !is_new);
     }
@@ -221,6 +228,7 @@ impl Execution {
                 Some(Ok(None)) if is_first => Err(io::Error::other("it did not execute its first request")),
                 Some(answer) => answer,
                 None => {
+                    self.dispatcher.late.fetch_add(1, Ordering::Relaxed);
                     drop(self.worker);
                     let Some(call) = call else { return };
                     let after = call.deadline;
@@ -231,6 +239,7 @@ impl Execution {
                 Ok(answer) => answer,
                 Err(source) => {
                     // The worker is killed, and keeps the claims until it is gone.
+                    self.dispatcher.broken.fetch_add(1, Ordering::Relaxed);
                     drop(self.worker);
                     let others = self.expected.into_iter().filter_map(|(_, call)| call);
                     return fail(call.into_iter().chain(others), CallError::WorkerDied { source }, may_repeat);

@@ -48,4 +48,8 @@ pub struct PoolStats {
     pub spawned_total: u64,
     /// Children, workers or commands, that were killed since the agent started.
     pub killed_total: u64,
+    /// Workers that were killed since the agent started, because they did not answer in time.
+    pub late_total: u64,
+    /// Workers that broke since the agent started.
+    pub broken_total: u64,
 }

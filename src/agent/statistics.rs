@@ -1,0 +1,89 @@
+//! Counts of all probes since the start of the agent, for its metrics. The keys are closed sets, so they are bounded.
+
+use std::time::Duration;
+
+use crate::model::{CheckName, Histogram, Observed, Outcome, Report, Tally, TargetKind, Verdict};
+
+/// Upper bounds of the buckets of lateness, in seconds. A probe of a healthy agent starts within the first.
+const LATENESS_BOUNDS: &[f64] = &[0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+
+/// Upper bounds of the buckets of check durations, in seconds: from an answer of memory to the longest deadline that is
+/// usual.
+const DURATION_BOUNDS: &[f64] = &[0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0];
+
+/// Verdict of a probe, as a label.
+#[must_use]
+pub fn verdict_name(verdict: &Verdict) -> &'static str {
+    match verdict {
+        Verdict::Available { .. } => "available",
+        Verdict::Failed(_) => "failed",
+        Verdict::TimedOut(_) => "timed_out",
+    }
+}
+
+/// Every value of [`verdict_name`].
+pub const VERDICT_NAMES: &[&str] = &["available", "failed", "timed_out"];
+
+/// Counts of all probes since the start of the agent.
+#[derive(Debug)]
+pub struct ProbeStatistics {
+    probes: Tally<(&'static str, &'static str)>,
+    lateness: Histogram,
+    checks: Tally<(&'static str, &'static str)>,
+    durations: Vec<(CheckName, Histogram)>,
+}
+
+impl Default for ProbeStatistics {
+    fn default() -> Self {
+        let durations = CheckName::ALL.iter().map(|check| (*check, Histogram::new(DURATION_BOUNDS))).collect();
+        Self {
+            probes: Tally::default(),
+            lateness: Histogram::new(LATENESS_BOUNDS),
+            checks: Tally::default(),
+            durations,
+        }
+    }
+}
+
+impl ProbeStatistics {
+    /// Counts a finished probe and its checks.
+    pub(crate) fn count(&self, kind: TargetKind, report: &Report) {
+        self.probes.count((kind.as_str(), verdict_name(&report.verdict)));
+        for result in &report.checks {
+            self.checks.count((result.check.as_str(), result.outcome.as_str()));
+            let histogram = self.durations.iter().find(|(check, _)| *check == result.check);
+            if let Some((_, histogram)) = histogram.filter(|_| result.outcome != Outcome::Skipped) {
+                histogram.observe(result.duration);
+            }
+        }
+    }
+
+    /// Records that a routine probe started this long after it was due.
+    pub(crate) fn started_late(&self, by: Duration) {
+        self.lateness.observe(by);
+    }
+
+    /// Returns the number of probes of a kind of target with a verdict.
+    #[must_use]
+    pub fn probes(&self, kind: TargetKind, verdict: &'static str) -> u64 {
+        self.probes.of(&(kind.as_str(), verdict))
+    }
+
+    /// Returns the number of checks with an outcome.
+    #[must_use]
+    pub fn checks(&self, check: CheckName, outcome: Outcome) -> u64 {
+        self.checks.of(&(check.as_str(), outcome.as_str()))
+    }
+
+    /// Returns how late routine probes started.
+    #[must_use]
+    pub fn lateness(&self) -> Observed {
+        self.lateness.snapshot()
+    }
+
+    /// Returns the durations of each check. Checks that were skipped do not count.
+    #[must_use]
+    pub fn durations(&self) -> Vec<(CheckName, Observed)> {
+        self.durations.iter().map(|(check, histogram)| (*check, histogram.snapshot())).collect()
+    }
+}

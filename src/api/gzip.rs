@@ -1,0 +1,23 @@
+//! Compression of answers.
+
+use std::io::{self, Write as _};
+
+use axum::body::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+
+/// Size from which an answer is compressed, in bytes: less fits into one packet anyway.
+pub(super) const GZIP_MIN_BYTES: usize = 1400;
+
+/// Bytes that are compressed between two yields. They take well under a millisecond.
+const GZIP_PIECE_BYTES: usize = 32 << 10;
+
+/// Compresses an answer. Other tasks run in between.
+pub(super) async fn gzip(body: &[u8]) -> io::Result<Bytes> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    for piece in body.chunks(GZIP_PIECE_BYTES) {
+        encoder.write_all(piece)?;
+        tokio::task::yield_now().await;
+    }
+    encoder.finish().map(Bytes::from)
+}

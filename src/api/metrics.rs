@@ -1,0 +1,204 @@
+//! `GET /metrics`: the state of the agent and its targets for Prometheus.
+//!
+//! A scrape encodes the published view and counters in memory. It waits for nothing, so it answers also while every
+//! mount hangs. The rules of the exposition:
+//!
+//! - What was not measured is absent. It is never 0 and never NaN.
+//! - A target is labelled by its `export`, which is the same text on every node. No label contains a message, and the
+//!   label of every other family is a value of a closed set.
+//! - Totals are counters, so Prometheus calculates rates and averages over the time that it needs.
+//!
+//! [`targets`] and [`agent`] list the families. `docs/metrics.md` has the same list, which a test compares. The format
+//! is chosen by the `Accept` header ([`format`]).
+//!
+//! An exposition may have a megabyte, and a client that reads slowly keeps it in memory. So at most [`SCRAPES_MAX`]
+//! answers exist at a time.
+
+mod agent;
+mod config_state;
+mod family;
+mod format;
+mod http;
+mod targets;
+#[cfg(test)]
+mod tests;
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use arc_swap::ArcSwap;
+use axum::Extension;
+use axum::body::{Body, Bytes};
+use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, VARY};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use hyper::body::{Frame, SizeHint};
+use jiff::Timestamp;
+use prometheus_client::registry::Registry;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::auth::Auth;
+use super::cache::negotiation::accepts_gzip;
+use super::fault::Fault;
+use super::gzip::{GZIP_MIN_BYTES, gzip};
+use super::state::ReadNodeFacts;
+use crate::agent::Agent;
+use crate::model::settings::MetricsDetail;
+use agent::AgentSample;
+use format::Format;
+
+pub use config_state::ConfigState;
+pub(super) use http::RequestStart;
+
+/// Largest number of expositions in memory. Further scrapes are refused until a client has read its own.
+pub const SCRAPES_MAX: usize = 8;
+
+/// Size of a frame of an answer, in bytes.
+const FRAME_BYTES: usize = 32 << 10;
+
+/// Sources of the metrics.
+pub struct Metrics {
+    agent: Agent,
+    node_facts: ReadNodeFacts,
+    auth: Arc<Auth>,
+    detail: MetricsDetail,
+    config: ArcSwap<ConfigState>,
+    http: http::HttpStatistics,
+    scrapes: Arc<Semaphore>,
+}
+
+impl Metrics {
+    /// Metrics of an agent.
+    #[must_use]
+    pub fn new(
+        agent: Agent,
+        node_facts: ReadNodeFacts,
+        auth: Arc<Auth>,
+        detail: MetricsDetail,
+        config: ConfigState,
+    ) -> Self {
+        Self {
+            agent,
+            node_facts,
+            auth,
+            detail,
+            config: ArcSwap::from_pointee(config),
+            http: http::HttpStatistics::default(),
+            scrapes: Arc::new(Semaphore::new(SCRAPES_MAX)),
+        }
+    }
+
+    /// Counts a request, when the head of its answer is known.
+    pub(super) fn count(&self, request: &RequestStart, status: StatusCode) {
+        let (route, duration) = request.end();
+        self.http.observe(route, status, duration);
+    }
+
+    /// Records that this configuration is in force.
+    pub fn config_loaded(&self, fingerprint: String) {
+        let loaded_at = Timestamp::now();
+        self.config.store(Arc::new(ConfigState { fingerprint, is_last_reload_successful: true, loaded_at }));
+    }
+
+    /// Records that the configuration could not be loaded.
+    pub fn config_rejected(&self) {
+        let state = ConfigState { is_last_reload_successful: false, ..ConfigState::clone(&self.config.load()) };
+        self.config.store(Arc::new(state));
+    }
+
+    /// Encodes all metrics.
+    ///
+    /// # Errors
+    /// None is known: the sink is a string.
+    fn exposition(&self, format: Format) -> Result<String, std::fmt::Error> {
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(targets::Targets { view: self.agent.view() }));
+        registry.register_collector(Box::new(self.agent_sample()));
+        format.encode(&registry)
+    }
+
+    fn agent_sample(&self) -> AgentSample {
+        AgentSample {
+            facts: (self.node_facts)().agent,
+            view: self.agent.view(),
+            config: self.config.load_full(),
+            requests: self.http.requests(),
+            request_durations: self.http.durations(),
+            keystone: self.auth.keystone_requests(),
+            detail: self.detail,
+            agent: self.agent.clone(),
+        }
+    }
+}
+
+/// Metrics of this node, for Prometheus.
+#[utoipa::path(get, path = "/metrics", tag = "node", responses(
+    (status = 200, description = "All metrics, as OpenMetrics 1.0.0 or as Prometheus text 0.0.4, by the Accept header.",
+        content((String = "text/plain"), (String = "application/openmetrics-text"))),
+    (status = 503, description = "Too many scrapes are in progress.", body = super::wire::FaultBody),
+))]
+pub(super) async fn metrics(
+    Extension(metrics): Extension<Arc<Metrics>>,
+    headers: HeaderMap,
+) -> Result<Response, Response> {
+    let Ok(permit) = metrics.scrapes.clone().try_acquire_owned() else {
+        let message = format!("{SCRAPES_MAX} scrapes are in progress, which is the limit: repeat the request");
+        let fault = Fault::new(StatusCode::SERVICE_UNAVAILABLE, message);
+        return Err(([(RETRY_AFTER, "1")], fault).into_response());
+    };
+    let failed = |error: &dyn std::error::Error| {
+        let message = format!("the metrics cannot be encoded: {error}");
+        Fault::new(StatusCode::INTERNAL_SERVER_ERROR, message).into_response()
+    };
+    let format = Format::accepted(&headers);
+    let body = Bytes::from(metrics.exposition(format).map_err(|error| failed(&error))?);
+    let described = [
+        (CONTENT_TYPE, HeaderValue::from_static(format.content_type())),
+        (VARY, HeaderValue::from_static("accept, accept-encoding")),
+    ];
+    if body.len() < GZIP_MIN_BYTES || !accepts_gzip(&headers) {
+        return Ok((described, held(body, permit)).into_response());
+    }
+    let compressed = gzip(&body).await.map_err(|error| failed(&error))?;
+    let encoding = [(CONTENT_ENCODING, HeaderValue::from_static("gzip"))];
+    Ok((described, encoding, held(compressed, permit)).into_response())
+}
+
+/// An encoded exposition. It holds its permit as long as it is in memory.
+struct Encoded {
+    bytes: Bytes,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for Encoded {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+fn held(bytes: Bytes, permit: OwnedSemaphorePermit) -> Body {
+    Body::new(Frames(Bytes::from_owner(Encoded { bytes, _permit: permit })))
+}
+
+/// A body in frames of [`FRAME_BYTES`]. The server copies a frame when the one before is sent, so the rest of a body
+/// whose client does not read stays here.
+struct Frames(Bytes);
+
+impl hyper::body::Body for Frames {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let length = self.0.len().min(FRAME_BYTES);
+        Poll::Ready((length > 0).then(|| Ok(Frame::data(self.0.split_to(length)))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.0.len() as u64)
+    }
+}

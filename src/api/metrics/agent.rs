@@ -1,0 +1,274 @@
+//! Metrics of the agent itself: its build, process, probes, workers, registry and API.
+
+use std::fmt;
+use std::sync::Arc;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::DescriptorEncoder;
+
+use super::config_state::ConfigState;
+use super::family::{Exposition, Family, flag, number, seconds_of};
+use super::http::Requests;
+use crate::agent::{Agent, VERDICT_NAMES, View};
+use crate::model::settings::MetricsDetail;
+use crate::model::{CheckName, Observed, Outcome, Status, TargetKind};
+use crate::registry::WriteResult;
+use crate::sys::node::AgentFacts;
+
+/// Returns the value of a family, or `None` if there is none.
+type Value = fn(&AgentSample) -> Option<f64>;
+
+/// Families with a single value, or none if the host does not report it.
+static VALUES: &[(Family, Value)] = &[
+    (
+        Family::counter("process_cpu_seconds", &[], "Processor time of the process, in user and kernel mode."),
+        |sample| sample.facts.cpu_time.map(|time| time.as_secs_f64()),
+    ),
+    (Family::gauge("process_resident_memory_bytes", &[], "Resident memory of the process."), |sample| {
+        sample.facts.resident_bytes.map(number)
+    }),
+    (Family::gauge("process_virtual_memory_bytes", &[], "Virtual memory of the process."), |sample| {
+        sample.facts.virtual_bytes.map(number)
+    }),
+    (Family::gauge("process_open_fds", &[], "Open file descriptors of the process."), |sample| {
+        sample.facts.open_files.map(number)
+    }),
+    (Family::gauge("process_max_fds", &[], "Limit of open file descriptors."), |sample| {
+        sample.facts.open_files_max.map(number)
+    }),
+    (Family::gauge("process_threads", &[], "Threads of the process."), |sample| sample.facts.threads.map(number)),
+    (Family::gauge("process_start_time_seconds", &[], "When the process was started."), |sample| {
+        Some(seconds_of(sample.facts.started_at))
+    }),
+    (
+        Family::gauge("targetwatch_lock_proof_interval_seconds", &[], "Time between two lock proofs, as configured."),
+        |sample| {
+            let settings = &sample.agent.settings().lock_proof;
+            settings.enabled.then_some(settings.interval.as_secs_f64())
+        },
+    ),
+    (Family::gauge("targetwatch_children", &[], "Child processes, the stuck ones included."), |sample| {
+        Some(number(sample.facts.children as u64))
+    }),
+    (Family::gauge("targetwatch_stuck_children", &[], "Child processes that were killed and do not die."), |sample| {
+        Some(number(sample.facts.stuck_children.len() as u64))
+    }),
+    (
+        Family::gauge(
+            "targetwatch_stuck_child_oldest_seconds",
+            &[],
+            "Time for which the oldest stuck child has not died. Absent if there is none.",
+        ),
+        |sample| {
+            let since = sample.facts.stuck_children.iter().map(|child| child.since).min()?;
+            Some(since.elapsed().as_secs_f64())
+        },
+    ),
+    (
+        Family::gauge("targetwatch_history_waiting", &[], "Entries of the history that wait for the registry."),
+        |sample| Some(number(sample.agent.history_counts().0 as u64)),
+    ),
+    (
+        Family::counter(
+            "targetwatch_history_dropped",
+            &[],
+            "Entries of the history that were lost, because the registry was not written.",
+        ),
+        |sample| Some(number(sample.agent.history_counts().1)),
+    ),
+    (
+        Family::counter(
+            "targetwatch_log_lines_dropped",
+            &[],
+            "Log lines that were lost, because standard error was not read.",
+        ),
+        |sample| Some(number(sample.facts.log_lines_dropped)),
+    ),
+    (
+        Family::gauge(
+            "targetwatch_config_last_reload_successful",
+            &[],
+            "Whether the latest attempt to load the configuration succeeded.",
+        ),
+        |sample| Some(flag(sample.config.is_last_reload_successful)),
+    ),
+    (
+        Family::gauge(
+            "targetwatch_config_last_reload_success_timestamp_seconds",
+            &[],
+            "When the configuration in force was loaded.",
+        ),
+        |sample| Some(seconds_of(sample.config.loaded_at)),
+    ),
+];
+
+static BUILD: Family =
+    Family::info("targetwatch_build", &["version", "revision", "rustc"], "Version of the agent, and how it was built.");
+
+static CONFIG: Family = Family::info(
+    "targetwatch_config",
+    &["sha256"],
+    "Fingerprint of the settings in force, without the addresses to listen on.",
+);
+
+static TARGETS: Family = Family::gauge("targetwatch_targets", &["state"], "Targets by state.");
+
+static PROBES: Family = Family::counter("targetwatch_probes", &["target_type", "verdict"], "Probes that ended.");
+
+static WORKERS: Family = Family::gauge("targetwatch_workers", &["state"], "Probe workers by state.");
+
+static RESTARTS: Family =
+    Family::counter("targetwatch_worker_restarts", &["cause"], "Probe workers that were killed or broke, by cause.");
+
+static WRITES: Family = Family::counter("targetwatch_registry_writes", &["result"], "Writes to the registry.");
+
+static S3_OPERATIONS: Family = Family::counter(
+    "targetwatch_s3_operations",
+    &["operation", "code"],
+    "Requests to S3 services, by operation and class of the status. The class is none without an answer.",
+);
+
+static KEYSTONE: Family = Family::counter(
+    "targetwatch_keystone_requests",
+    &["result"],
+    "Requests to Keystone, by class of the status. The class is none without an answer.",
+);
+
+static LATENESS: Family =
+    Family::histogram("targetwatch_probe_lateness_seconds", &[], "Time from when a probe was due to when it started.");
+
+static CHECK_DURATION: Family =
+    Family::histogram("targetwatch_check_duration_seconds", &["check"], "Durations of checks that were run.");
+
+static CHECKS: Family = Family::counter("targetwatch_checks", &["check", "outcome"], "Checks by outcome.");
+
+static REQUESTS: Family =
+    Family::counter("targetwatch_http_requests", &["route", "code"], "Requests to the API, by group of routes.");
+
+static REQUEST_DURATION: Family = Family::histogram(
+    "targetwatch_http_request_duration_seconds",
+    &[],
+    "Time from a request to the head of its answer.",
+);
+
+/// Families with labels.
+#[cfg(test)]
+static LABELLED: &[&Family] = &[
+    &BUILD,
+    &CONFIG,
+    &TARGETS,
+    &PROBES,
+    &WORKERS,
+    &RESTARTS,
+    &WRITES,
+    &S3_OPERATIONS,
+    &KEYSTONE,
+    &LATENESS,
+    &CHECK_DURATION,
+    &CHECKS,
+    &REQUESTS,
+    &REQUEST_DURATION,
+];
+
+/// Every family of the agent.
+#[cfg(test)]
+pub(super) fn families() -> impl Iterator<Item = &'static Family> {
+    LABELLED.iter().copied().chain(VALUES.iter().map(|(family, _)| family))
+}
+
+/// State of the agent at a scrape.
+pub(super) struct AgentSample {
+    pub(super) facts: AgentFacts,
+    pub(super) view: Arc<View>,
+    pub(super) config: Arc<ConfigState>,
+    pub(super) requests: Requests,
+    pub(super) request_durations: Observed,
+    pub(super) keystone: Vec<(&'static str, u64)>,
+    pub(super) detail: MetricsDetail,
+    pub(super) agent: Agent,
+}
+
+impl fmt::Debug for AgentSample {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("AgentSample").field("facts", &self.facts).finish_non_exhaustive()
+    }
+}
+
+impl AgentSample {
+    /// Number of targets by state.
+    fn targets(&self) -> [(&'static str, u64); 3] {
+        let [mut available, mut offline, mut not_checked] = [0; 3];
+        for target in &self.view.targets {
+            let count = match (&target.report, target.status.status) {
+                (None, _) => &mut not_checked,
+                (Some(_), Status::Available) => &mut available,
+                (Some(_), Status::Offline) => &mut offline,
+            };
+            *count += 1;
+        }
+        [("available", available), ("offline", offline), ("not_checked", not_checked)]
+    }
+
+    fn encode_totals(&self, exposition: &mut Exposition<'_>) -> fmt::Result {
+        let statistics = self.agent.statistics();
+        exposition.write_histogram(&LATENESS, [([("", ""); 0], statistics.lateness())])?;
+        let durations = statistics.durations();
+        let durations = durations.into_iter().filter(|(_, observed)| observed.count() > 0);
+        exposition.write_histogram(
+            &CHECK_DURATION,
+            durations.map(|(check, observed)| ([("check", check.as_str())], observed)),
+        )?;
+        let checks = CheckName::ALL.iter().flat_map(|check| Outcome::ALL.iter().map(|outcome| (*check, *outcome)));
+        let checks = checks.map(|(check, outcome)| {
+            let labels = [("check", check.as_str()), ("outcome", outcome.as_str())];
+            (labels, number(statistics.checks(check, outcome)))
+        });
+        exposition.write(&CHECKS, checks)?;
+        let operations = self.agent.s3_operations().into_iter();
+        let operations =
+            operations.map(|((operation, code), count)| ([("operation", operation), ("code", code)], number(count)));
+        exposition.write(&S3_OPERATIONS, operations)?;
+        let keystone = self.keystone.iter().map(|(result, count)| ([("result", *result)], number(*count)));
+        exposition.write(&KEYSTONE, keystone)?;
+        let requests = self.requests.iter();
+        let requests = requests.map(|((route, code), count)| ([("route", *route), ("code", *code)], number(*count)));
+        exposition.write(&REQUESTS, requests)?;
+        exposition.write_histogram(&REQUEST_DURATION, [([("", ""); 0], self.request_durations.clone())])
+    }
+}
+
+impl Collector for AgentSample {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut exposition = Exposition(encoder);
+        let build = [
+            ("version", env!("CARGO_PKG_VERSION")),
+            ("revision", option_env!("TARGETWATCH_REVISION").unwrap_or_default()),
+            ("rustc", option_env!("TARGETWATCH_RUSTC").unwrap_or_default()),
+        ];
+        exposition.write(&BUILD, [(build, 1.0)])?;
+        exposition.write(&CONFIG, [([("sha256", &*self.config.fingerprint)], 1.0)])?;
+        for (family, value) in VALUES {
+            exposition.write_one(family, value(self))?;
+        }
+        exposition.write(&TARGETS, self.targets().map(|(state, count)| ([("state", state)], number(count))))?;
+        let statistics = self.agent.statistics();
+        let probes = TargetKind::ALL.iter().flat_map(|kind| VERDICT_NAMES.iter().map(|verdict| (*kind, *verdict)));
+        let probes = probes.map(|(kind, verdict)| {
+            let labels = [("target_type", kind.as_str()), ("verdict", verdict)];
+            (labels, number(statistics.probes(kind, verdict)))
+        });
+        exposition.write(&PROBES, probes)?;
+        let stats = self.agent.worker_stats();
+        let workers = [("idle", stats.idle), ("busy", stats.busy)];
+        exposition.write(&WORKERS, workers.map(|(state, count)| ([("state", state)], number(count as u64))))?;
+        let restarts = [("no_answer", stats.late_total), ("broken", stats.broken_total)];
+        exposition.write(&RESTARTS, restarts.map(|(cause, count)| ([("cause", cause)], number(count))))?;
+        let writes = [("written", WriteResult::Written), ("failed", WriteResult::Failed)];
+        let writes = writes.map(|(name, result)| ([("result", name)], number(self.agent.registry_writes(result))));
+        exposition.write(&WRITES, writes)?;
+        if self.detail == MetricsDetail::Full {
+            self.encode_totals(&mut exposition)?;
+        }
+        Ok(())
+    }
+}

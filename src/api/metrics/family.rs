@@ -1,0 +1,146 @@
+//! Metric families: names, types, labels and meanings, and how their values are written.
+
+use jiff::Timestamp;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+
+use crate::model::Observed;
+
+/// A metric family.
+#[derive(Debug)]
+pub(super) struct Family {
+    /// Name without the suffix of its type.
+    name: &'static str,
+    kind: MetricType,
+    /// Names of the labels.
+    #[cfg_attr(not(test), allow(dead_code, reason = "a test compares them with the documentation"))]
+    pub(super) labels: &'static [&'static str],
+    /// Meaning, as a sentence.
+    pub(super) help: &'static str,
+}
+
+impl Family {
+    /// A value that goes up and down.
+    pub(super) const fn gauge(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Self {
+        Self { name, kind: MetricType::Gauge, labels, help }
+    }
+
+    /// A total, whose name ends with `_total`.
+    pub(super) const fn counter(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Self {
+        Self { name, kind: MetricType::Counter, labels, help }
+    }
+
+    /// Facts as labels, with a name that ends with `_info`.
+    pub(super) const fn info(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Self {
+        Self { name, kind: MetricType::Info, labels, help }
+    }
+
+    /// A distribution.
+    pub(super) const fn histogram(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Self {
+        Self { name, kind: MetricType::Histogram, labels, help }
+    }
+
+    /// Name of its series. Those of a histogram have a suffix.
+    #[cfg(test)]
+    pub(super) fn series_name(&self) -> String {
+        let suffix = match self.kind {
+            MetricType::Counter => "_total",
+            MetricType::Info => "_info",
+            _ => "",
+        };
+        format!("{}{suffix}", self.name)
+    }
+
+    /// Name of its type.
+    #[cfg(test)]
+    pub(super) fn type_name(&self) -> &str {
+        self.kind.as_str()
+    }
+}
+
+/// Writes families. Each may be written once only, with all its series.
+pub(super) struct Exposition<'a>(pub(super) DescriptorEncoder<'a>);
+
+impl Exposition<'_> {
+    /// Writes the values of a family, and nothing if there are none. Values that are not finite are left out.
+    ///
+    /// # Errors
+    /// Those of the sink.
+    pub(super) fn write<L: EncodeLabelSet>(
+        &mut self,
+        family: &Family,
+        values: impl IntoIterator<Item = (L, f64)>,
+    ) -> std::fmt::Result {
+        let mut values = values.into_iter().filter(|(_, value)| value.is_finite()).peekable();
+        if values.peek().is_none() {
+            return Ok(());
+        }
+        let mut family_encoder = self.0.encode_descriptor(family.name, family.help, None, family.kind)?;
+        for (labels, value) in values {
+            if family.kind == MetricType::Info {
+                family_encoder.encode_info(&labels)?;
+                continue;
+            }
+            let mut encoder = family_encoder.encode_family(&labels)?;
+            match (family.kind, whole(value)) {
+                (MetricType::Counter, None) => encoder.encode_counter::<NoLabelSet, f64, u64>(&value, None)?,
+                (MetricType::Counter, Some(value)) => {
+                    encoder.encode_counter::<NoLabelSet, u64, u64>(&value.unsigned_abs(), None)?;
+                }
+                (_, None) => encoder.encode_gauge(&value)?,
+                (_, Some(value)) => encoder.encode_gauge(&value)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a family with a single value, if there is one.
+    ///
+    /// # Errors
+    /// Those of the sink.
+    pub(super) fn write_one(&mut self, family: &Family, value: Option<f64>) -> std::fmt::Result {
+        self.write(family, value.map(|value| ([("", ""); 0], value)))
+    }
+
+    /// Writes distributions, and nothing if there are none.
+    ///
+    /// # Errors
+    /// Those of the sink.
+    pub(super) fn write_histogram<L: EncodeLabelSet>(
+        &mut self,
+        family: &Family,
+        values: impl IntoIterator<Item = (L, Observed)>,
+    ) -> std::fmt::Result {
+        let mut values = values.into_iter().peekable();
+        if values.peek().is_none() {
+            return Ok(());
+        }
+        let mut family_encoder = self.0.encode_descriptor(family.name, family.help, None, family.kind)?;
+        for (labels, observed) in values {
+            let (sum, count) = (observed.sum, observed.count());
+            let mut encoder = family_encoder.encode_family(&labels)?;
+            encoder.encode_histogram::<NoLabelSet>(sum, count, &observed.buckets, None)?;
+        }
+        Ok(())
+    }
+}
+
+/// Returns a whole number, which is shorter without a fraction. The library would write `1.0`.
+fn whole(value: f64) -> Option<i64> {
+    let whole = value as i64;
+    (whole as f64 == value).then_some(whole)
+}
+
+pub(super) fn flag(value: bool) -> f64 {
+    f64::from(u8::from(value))
+}
+
+/// Prometheus stores every value as a 64-bit float.
+pub(super) fn number(value: u64) -> f64 {
+    value as f64
+}
+
+/// Seconds since 1970, to the millisecond.
+pub(super) fn seconds_of(at: Timestamp) -> f64 {
+    at.as_millisecond() as f64 / 1000.0
+}
