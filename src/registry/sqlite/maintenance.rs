@@ -195,7 +195,7 @@ fn prepare(from: &Path, new: &Path, recorded: Option<&Generation>) -> Result<Con
     }
     connection.close().map_err(|(_, error)| error.to_string())?;
     // Closing copies the log into the file and removes it, and does not report a full disk.
-    if with_suffix(new, "-wal").exists() {
+    if File::open(with_suffix(new, "-wal")).is_ok() {
         return Err("its log cannot be copied into it: check the space and the errors of the disk".to_owned());
     }
     File::open(new).and_then(|file| file.sync_all()).map_err(|error| error.to_string())?;
