@@ -281,7 +281,7 @@ async fn reload(running: &RunningAgent, settings: &mut Settings, config: Option<
             }
             if new.api != settings.api || new.registry_url != settings.registry_url {
                 tracing::warn!(
-                    "[api], except [api.token] and [api.keystone], [metrics], except token_file, and [registry] change with a restart only; the old settings stay in force"
+                    "[api] (except [api.token] and [api.keystone]), [metrics] (except token_file) and [registry] change with a restart only; the old settings stay in force"
                 );
             }
             agent.change_settings(new.agent.clone());
