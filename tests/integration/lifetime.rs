@@ -125,7 +125,9 @@ async fn reload_reports_settings_that_need_a_restart() {
     ));
     daemon.signal(Signal::SIGHUP);
     daemon
-        .wait_for_log("[api] (except [api.token] and [api.keystone]), [metrics] (except token_file) and [registry] change")
+        .wait_for_log(
+            "[api] (except [api.token] and [api.keystone]), [metrics] (except token_file) and [registry] change",
+        )
         .await;
     daemon.wait_for_log("[mounts] root is changed by a restart only").await;
     daemon.wait_for_log("configuration reloaded").await;
