@@ -9,7 +9,7 @@
 //! - Totals are counters, so Prometheus calculates rates and averages over the time that it needs.
 //!
 //! [`targets`] and [`agent`] list the families. `docs/metrics.md` has the same list, which a test compares. The format
-//! is chosen by the `Accept` header ([`format`]).
+//! is chosen by the `Accept` header ([`mod@format`]).
 //!
 //! An exposition may have a megabyte, and a client that reads slowly keeps it in memory. So at most [`SCRAPES_MAX`]
 //! answers exist at a time.

@@ -1,7 +1,7 @@
 //! Backup, restore, and acceptance of a loss, for the operator.
 //!
 //! A backup is one consistent file, made while the agent runs, through a connection that cannot write. Restoring
-//! replaces the file by a rename, so a crash leaves the old or the new registry, or one that [`mod@generation`] refuses.
+//! replaces the file by a rename, so a crash leaves the old or the new registry, or one that [`mod@super::generation`] refuses.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
