@@ -35,6 +35,24 @@ impl Drop for StateDisk {
     }
 }
 
+/// Makes the file system of the state read-only although files are open for writing, as the kernel does after an error
+/// of the disk. SysRq does so with every disk, so the others are made writable again.
+fn make_read_only() {
+    let disks = writable_disks();
+    fs::write("/proc/sysrq-trigger", "u").expect("remounted read-only");
+    eventually("all disks are read-only", DETECTED, || writable_disks().is_empty().then_some(()));
+    for disk in disks.iter().filter(|disk| *disk != STATE) {
+        succeed("mount", &["-o", "remount,rw", disk]);
+    }
+}
+
+/// Mount points of all ext4 file systems that are writable.
+fn writable_disks() -> Vec<String> {
+    let mounts = fs::read_to_string("/proc/mounts").expect("read");
+    let fields = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    fields.filter(|found| found[2] == "ext4" && found[3].starts_with("rw")).map(|found| found[1].to_owned()).collect()
+}
+
 #[test]
 fn read_only_registry_acknowledges_no_change_and_loses_none() {
     let _machine = Machine::stopped(EVERY_SECOND);
@@ -43,12 +61,7 @@ fn read_only_registry_acknowledges_no_change_and_loses_none() {
     let target = Target::create_available(EXPORT);
     assert!(get("/node")["agent"]["registry_problem"].is_null());
 
-    // As the kernel does after an error of the disk: every file system on a disk, also with files open for writing.
-    fs::write("/proc/sysrq-trigger", "u").expect("remounted read-only");
-    eventually("the file system is read-only", DETECTED, || {
-        let mounts = fs::read_to_string("/proc/mounts").expect("read");
-        mounts.lines().any(|line| line.contains(&format!(" {STATE} ext4 ro,"))).then_some(())
-    });
+    make_read_only();
     for export in ["10.0.0.2:/srv/exports/two", "10.0.0.2:/srv/exports/three"] {
         let answer = Target::try_create(export);
         assert_eq!(answer.code, 503, "{answer:?}");

@@ -56,6 +56,9 @@ fn full_registry_disk_refuses_changes_only() {
     succeed("mount", &["-t", "tmpfs", "-o", "size=1M,mode=0700", "state", STATE]);
     systemctl("start", SERVICE);
     let target = Target::create_available(EXPORT);
+    // The agent empties its log when it is idle, which would free space later.
+    let log_path = format!("{STATE}/registry.db-wal");
+    eventually("the log is empty", WRITTEN, || fs::metadata(&log_path).is_ok_and(|log| log.len() == 0).then_some(()));
     let fill = format!("{STATE}/fill");
     run("dd", &["if=/dev/zero", &format!("of={fill}"), "bs=4k"]);
     assert_changes_refused(&target);
