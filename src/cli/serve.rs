@@ -301,9 +301,10 @@ async fn reload(running: &RunningAgent, settings: &mut Settings, config: Option<
 /// Returns the memory of a burst of requests to the kernel, after at most [`TRIM_INTERVAL`].
 async fn return_free_memory() {
     let mut ticks = tokio::time::interval(TRIM_INTERVAL);
+    let mut trimmer = heap::HeapTrimmer::default();
     loop {
         ticks.tick().await;
-        heap::trim();
+        trimmer.trim();
     }
 }
 

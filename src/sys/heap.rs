@@ -18,11 +18,45 @@ pub fn limit(heaps: u8) {
     let _ = heaps;
 }
 
-/// Returns free memory of all arenas to the kernel (malloc_trim(3)). By itself, the C library returns only what is free at
-/// the end of an arena, so one small block keeps all memory of a burst of requests. Takes some milliseconds for a
-/// heap of 100 MB, in which other threads wait to allocate.
+/// Free memory that is worth returning to the kernel, in bytes.
+const TRIM_MIN_BYTES: usize = 8 << 20;
+
+/// Returns the memory of bursts to the kernel. By itself, the C library returns only what is free at the end of an
+/// arena, so one small block keeps all memory of a burst of requests.
+#[derive(Debug, Default)]
+pub struct HeapTrimmer {
+    /// Free bytes that stayed after the latest trim. The kernel may have taken their pages.
+    kept: usize,
+}
+
+impl HeapTrimmer {
+    /// Returns free memory to the kernel if [`TRIM_MIN_BYTES`] became free since the latest trim. That takes some
+    /// milliseconds for a heap of 100 MB, in which other threads wait to allocate.
+    pub fn trim(&mut self) {
+        let free = free_bytes();
+        if free >= self.kept + TRIM_MIN_BYTES {
+            trim();
+            self.kept = free_bytes();
+        } else {
+            self.kept = self.kept.min(free);
+        }
+    }
+}
+
+/// Free bytes of all arenas (mallinfo(3)), up to 4 GiB.
 #[allow(unsafe_code, reason = "the allocator can only be called through the C library")]
-pub fn trim() {
+fn free_bytes() -> usize {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: mallinfo may be called at any time, by any thread.
+    let free = unsafe { nix::libc::mallinfo() }.fordblks.cast_unsigned() as usize;
+    #[cfg(not(target_env = "gnu"))]
+    let free = 0;
+    free
+}
+
+/// Returns free memory of all arenas to the kernel (malloc_trim(3)).
+#[allow(unsafe_code, reason = "the allocator can only be called through the C library")]
+fn trim() {
     #[cfg(target_env = "gnu")]
     // SAFETY: malloc_trim may be called at any time, by any thread.
     unsafe {
