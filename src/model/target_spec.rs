@@ -214,7 +214,10 @@ impl TargetSpec {
     /// [`SpecError`] with the first field that is missing, malformed, or not a field of the given kind.
     pub fn from_fields(fields: &SpecFields) -> Result<Self, SpecError> {
         let kind = fields.kind.as_deref().ok_or_else(|| SpecField::Kind.wrong(SpecProblem::NoKind))?;
-        match TargetKind::parse(kind).ok_or_else(|| SpecField::Kind.wrong(SpecProblem::UnknownKind(kind.to_owned())))? {
+        let kind =
+            TargetKind::parse(kind).ok_or_else(|| SpecField::Kind.wrong(SpecProblem::UnknownKind(kind.to_owned())))?;
+        refuse_fields_of_other_kinds(kind, fields)?;
+        match kind {
             TargetKind::Nfs => NfsTarget::from_fields(fields).map(Self::Nfs),
             TargetKind::S3 => S3Target::from_fields(fields).map(Self::S3),
         }
@@ -331,32 +334,30 @@ impl TargetSpec {
 
 impl NfsTarget {
     fn from_fields(fields: &SpecFields) -> Result<Self, SpecError> {
-        let SpecFields {
-            kind: _,
-            filesystem_export,
-            s3_endpoint_url,
-            s3_bucket,
-            immutable,
-            nfs_mount_opts,
-            secret_ref,
-        } = fields;
-        let kind = TargetKind::Nfs;
-        for (field, is_given) in [
-            (SpecField::S3EndpointUrl, s3_endpoint_url.is_some()),
-            (SpecField::S3Bucket, s3_bucket.is_some()),
-            // Without object lock, it is not immutable anyway.
-            (SpecField::Immutable, *immutable == Some(true)),
-            (SpecField::SecretRef, text(secret_ref).is_some()),
-        ] {
-            if is_given {
-                return Err(field.wrong(SpecProblem::NotOfKind(kind)));
-            }
-        }
-        let field = SpecField::FilesystemExport;
-        let export = filesystem_export.as_deref().ok_or(SpecProblem::Missing { kind, expected: "host:/path" });
+        let (kind, field) = (TargetKind::Nfs, SpecField::FilesystemExport);
+        let export = fields.filesystem_export.as_deref().ok_or(SpecProblem::Missing { kind, expected: "host:/path" });
         let export = export.and_then(|text| Ok(NfsExport::parse(text)?)).map_err(|problem| field.wrong(problem))?;
-        let options = text(nfs_mount_opts).map(NfsOptions::parse).transpose();
+        let options = text(&fields.nfs_mount_opts).map(NfsOptions::parse).transpose();
         Ok(Self { export, options: options.map_err(|error| SpecField::NfsMountOpts.wrong(error))? })
+    }
+}
+
+/// Refuses the first field that a target of this kind does not have.
+fn refuse_fields_of_other_kinds(kind: TargetKind, fields: &SpecFields) -> Result<(), SpecError> {
+    // Names every field, so that a new one gets its kind here.
+    let SpecFields { kind: _, filesystem_export: _, s3_endpoint_url, s3_bucket, immutable, nfs_mount_opts, secret_ref } =
+        fields;
+    let kinds = [
+        (SpecField::S3EndpointUrl, TargetKind::S3, s3_endpoint_url.is_some()),
+        (SpecField::S3Bucket, TargetKind::S3, s3_bucket.is_some()),
+        // Without object lock, a target is not immutable anyway.
+        (SpecField::Immutable, TargetKind::S3, *immutable == Some(true)),
+        (SpecField::NfsMountOpts, TargetKind::Nfs, text(nfs_mount_opts).is_some()),
+        (SpecField::SecretRef, TargetKind::S3, text(secret_ref).is_some()),
+    ];
+    match kinds.into_iter().find(|(_, of, is_given)| *is_given && *of != kind) {
+        Some((field, ..)) => Err(field.wrong(SpecProblem::NotOfKind(kind))),
+        None => Ok(()),
     }
 }
 
@@ -367,32 +368,21 @@ fn text(field: &Option<String>) -> Option<&str> {
 
 impl S3Target {
     fn from_fields(fields: &SpecFields) -> Result<Self, SpecError> {
-        let SpecFields {
-            kind: _,
-            filesystem_export,
-            s3_endpoint_url,
-            s3_bucket,
-            immutable,
-            nfs_mount_opts,
-            secret_ref,
-        } = fields;
         let kind = TargetKind::S3;
-        if text(nfs_mount_opts).is_some() {
-            return Err(SpecField::NfsMountOpts.wrong(SpecProblem::NotOfKind(kind)));
-        }
-        let secret_ref = text(secret_ref).map(SecretRef::parse).transpose();
+        let secret_ref = text(&fields.secret_ref).map(SecretRef::parse).transpose();
         let secret_ref = secret_ref.map_err(|error| SpecField::SecretRef.wrong(error))?;
-        let endpoint = s3_endpoint_url.as_deref().map(S3Endpoint::parse).transpose();
+        let endpoint = fields.s3_endpoint_url.as_deref().map(S3Endpoint::parse).transpose();
         let endpoint = endpoint.map_err(|error| SpecField::S3EndpointUrl.wrong(error))?;
-        let bucket = s3_bucket.as_deref().ok_or(SpecProblem::Missing { kind, expected: "the name of its bucket" });
+        let bucket =
+            fields.s3_bucket.as_deref().ok_or(SpecProblem::Missing { kind, expected: "the name of its bucket" });
         let location = bucket
             .and_then(|bucket| Ok(S3Location::new(endpoint, bucket)?))
             .map_err(|problem| SpecField::S3Bucket.wrong(problem))?;
-        match filesystem_export {
+        match &fields.filesystem_export {
             Some(given) if *given != location.to_string() => {
                 Err(SpecField::FilesystemExport.wrong(SpecProblem::Contradicts { given: given.clone(), location }))
             }
-            _ => Ok(Self { location, immutable: immutable.unwrap_or(false), secret_ref }),
+            _ => Ok(Self { location, immutable: fields.immutable.unwrap_or(false), secret_ref }),
         }
     }
 }
