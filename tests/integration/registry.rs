@@ -85,7 +85,7 @@ async fn lost_changes_are_refused_with_what_to_do() {
     let damages: [(Damage, &str); 4] = [
         (
             |workspace| fs::remove_file(workspace.beside_registry("-wal")).expect("removed"),
-            "it contains change 1 with 1 targets",
+            "it contains change 1 with 1 target",
         ),
         (
             |workspace| {
@@ -100,7 +100,7 @@ async fn lost_changes_are_refused_with_what_to_do() {
                 fs::remove_file(workspace.beside_registry("-wal")).expect("removed");
                 fs::copy(workspace.path("old.db"), workspace.registry()).expect("an old copy");
             },
-            "it contains change 1 with 1 targets",
+            "it contains change 1 with 1 target",
         ),
         (
             |workspace| {

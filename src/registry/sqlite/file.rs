@@ -298,20 +298,17 @@ pub(super) fn open_checked(
     let mut connection = connect(path).map_err(damaged)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(damaged)?;
     let version = verify_pages(path, &connection)?;
+    // Before the upgrade, so that a refused file stays as it was.
+    if let Some(required) = required {
+        verify_generation(path, &connection, version, required)?;
+    }
     // A file whose rows cannot be read is not upgraded, so that the release that wrote it can still open it.
     let targets = if version < schema::KNOWN {
-        if let Some(required) = required.filter(|_| version < generation::SCHEMA) {
-            required.verify(path, Found::OlderSchema(version))?;
-        }
         schema::upgrade(&mut connection, target_rows::load)
     } else {
         target_rows::load(&connection)
     };
     let targets = targets.map_err(damaged)?;
-    if let Some(required) = required {
-        let found = Generation::read(&connection, targets.len()).map_err(damaged)?;
-        required.verify(path, Found::Generation(&found))?;
-    }
     let writing = |error: rusqlite::Error| unwritable(path, error);
     let mode: String =
         connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0)).map_err(writing)?;
@@ -338,6 +335,26 @@ pub(super) fn verify_pages(path: &Path, connection: &Connection) -> Result<i64, 
     Ok(version)
 }
 
+/// Verifies that an open file of this schema contains the `required` generation. Its targets are only counted, so that
+/// the schema may be an older one.
+///
+/// # Errors
+/// [`OpenError::ChangesLost`], or when the file cannot be read.
+pub(super) fn verify_generation(
+    path: &Path,
+    connection: &Connection,
+    schema: i64,
+    required: &Generation,
+) -> Result<(), OpenError> {
+    if schema < generation::SCHEMA {
+        return required.verify(path, Found::OlderSchema(schema));
+    }
+    let count = connection.query_row("SELECT count(*) FROM target", [], |row| row.get::<_, u32>(0));
+    let found = count.and_then(|count| Generation::read(connection, count as usize));
+    let found = found.map_err(|error| unreadable(path, &error))?;
+    required.verify(path, Found::Generation(&found))
+}
+
 /// Copies the write-ahead log into the file and empties it, if the files are in their place and no other program reads
 /// the log (<https://www.sqlite.org/pragma.html#pragma_wal_checkpoint>). Returns false if another program reads it, so
 /// that trying again soon makes sense. The next change reports a disk that fails.
@@ -353,7 +370,7 @@ pub(super) fn checkpoint(connection: &Connection, identity: &Identity) -> bool {
     match copied.and_then(|is_busy| restored.map(|()| is_busy)) {
         Ok(is_busy) => !is_busy,
         Err(error) => {
-            tracing::debug!(%error, "the log of the registry was not copied into its file");
+            tracing::warn!(%error, "the registry's log was not copied into its file, and is tried again after the next change: check the disk");
             true
         }
     }

@@ -1,4 +1,4 @@
-//! The generation: which state of which registry a file contains, and which state was acknowledged last.
+//! The generation identifies the state of a registry: the registry's id and its number of changes.
 //!
 //! Every change of targets and types increments the generation in its own transaction. A record beside the file
 //! (`registry.db.generation`) repeats the generation of the last acknowledged change. A file that is older than its
@@ -26,7 +26,10 @@ use crate::registry::error::OpenError;
 /// The first schema with a generation.
 pub(super) const SCHEMA: i64 = 5;
 
-/// Which state of which registry a file contains.
+/// The most reads of a record that changes meanwhile.
+const READS_MAX: usize = 8;
+
+/// State of a registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Generation {
     /// Random text in hexadecimal, chosen when the registry was created.
@@ -88,17 +91,20 @@ impl Generation {
             Found::Nothing => "the file is missing".to_owned(),
             Found::OlderSchema(schema) => format!("it has schema {schema} of an older release"),
             Found::Generation(found) if found.registry_id == self.registry_id => {
-                format!("it contains change {} with {} targets", found.number, found.targets)
+                format!("it contains change {} with {}", found.number, counted(found.targets, "target"))
             }
             Found::Generation(found) => {
                 format!(
-                    "it is another registry ({}) at change {} with {} targets",
-                    found.registry_id, found.number, found.targets
+                    "it is another registry ({}) at change {} with {}",
+                    found.registry_id,
+                    found.number,
+                    counted(found.targets, "target")
                 )
             }
         };
+        let Self { registry_id, number, targets } = self;
         let expected =
-            format!("change {} or later of registry {} with {} targets", self.number, self.registry_id, self.targets);
+            format!("change {number} or later of registry {registry_id} with {}", counted(*targets, "target"));
         Err(OpenError::ChangesLost { path: path.to_owned(), found, expected, record: record_path(path) })
     }
 }
@@ -149,7 +155,7 @@ impl Record {
     /// When the operating system cannot read it.
     pub(super) fn read(path: &Path) -> std::io::Result<Option<Generation>> {
         let record = record_path(path);
-        match fs::read_to_string(&record).map(|text| text.parse()) {
+        match read_unchanged(&record).map(|text| text.parse()) {
             Ok(Ok(recorded)) => Ok(Some(recorded)),
             Ok(Err(_)) => Ok(damaged(&record)),
             Err(error) if error.kind() == ErrorKind::InvalidData => Ok(damaged(&record)),
@@ -203,6 +209,24 @@ impl Record {
         self.0.write_all_at(format!("{generation}\n").as_bytes(), 0)?;
         self.0.sync_data()
     }
+}
+
+/// A number with its noun, which is in the plural unless the number is 1.
+pub(super) fn counted(number: usize, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
+/// Reads a record until two reads agree. A read during the agent's write may return parts of both lines.
+fn read_unchanged(record: &Path) -> std::io::Result<String> {
+    let mut text = fs::read_to_string(record)?;
+    for _ in 1..READS_MAX {
+        let again = fs::read_to_string(record)?;
+        if again == text {
+            break;
+        }
+        text = again;
+    }
+    Ok(text)
 }
 
 fn damaged(record: &Path) -> Option<Generation> {

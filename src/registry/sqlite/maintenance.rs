@@ -1,7 +1,7 @@
 //! Backup, restore, and acceptance of a loss, for the operator.
 //!
 //! A backup is one consistent file, made while the agent runs, through a connection that cannot write. Restoring
-//! replaces the file by a rename, so a crash leaves the old or the new registry, or one that [`mod@super::generation`] refuses.
+//! replaces the file by a rename. A crash leaves the old registry, the new one, or an empty file, which is refused.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
@@ -13,15 +13,16 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OpenFlags};
 
 use super::file::{self, BUSY_TIMEOUT, Loss, unreadable, unwritable};
-use super::generation::{Found, Generation, Record};
+use super::generation::{Generation, Record, counted};
 use super::paths::{directory, remove_if_there, sync_directory, with_suffix};
 use super::{schema, target_rows};
 use crate::registry::error::{MaintenanceError, OpenError};
 use crate::registry::snapshot::RegisteredTarget;
 
 /// Suffixes of the files that belong to a registry. `.new` is a registry until it is complete.
-const OWN_SUFFIXES: [&str; 7] = ["", "-wal", "-shm", "-journal", ".lock", ".generation", UNFINISHED];
+const OWN_SUFFIXES: [&str; 7] = ["", LOG, "-shm", "-journal", ".lock", ".generation", UNFINISHED];
 const UNFINISHED: &str = ".new";
+const LOG: &str = "-wal";
 
 /// What a copy of a registry contains.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,7 +35,7 @@ pub struct Content {
 
 impl fmt::Display for Content {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{} targets and {} target types", self.targets, self.types)
+        write!(formatter, "{} and {}", counted(self.targets, "target"), counted(self.types, "target type"))
     }
 }
 
@@ -123,6 +124,9 @@ fn copy(
     File::open(new).and_then(|file| file.sync_all()).map_err(|error| failed(error.to_string()))?;
     let copied = open_to_read(new)?;
     let version = file::verify_pages(new, &copied)?;
+    if let Some(recorded) = recorded {
+        file::verify_generation(path, &copied, version, recorded)?;
+    }
     if version < schema::KNOWN {
         // The rows of an older schema are read when the copy is restored.
         let count = |table| copied.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get::<_, u32>(0));
@@ -131,10 +135,6 @@ fn copy(
     }
     // A row that cannot be read is in the registry too.
     let targets = target_rows::load(&copied).map_err(|error| unreadable(path, &error))?;
-    if let Some(recorded) = recorded {
-        let found = Generation::read(&copied, targets.len()).map_err(|error| unreadable(new, &error))?;
-        recorded.verify(path, Found::Generation(&found))?;
-    }
     Ok(Content::of(&targets))
 }
 
@@ -142,7 +142,8 @@ fn copy(
 /// A copy of `from` is verified and upgraded first. The replaced file is kept beside the registry.
 ///
 /// # Errors
-/// [`MaintenanceError`], also when an agent uses the registry. The registry is then as it was.
+/// [`MaintenanceError`], also when an agent uses the registry. The registry is then as it was, unless the error says
+/// otherwise.
 pub fn restore(path: &Path, from: &Path) -> Result<Restored, MaintenanceError> {
     let not_restorable = |detail: String| MaintenanceError::NotRestorable { path: from.to_owned(), detail };
     // A new host has no directory before the first start of the agent.
@@ -208,7 +209,10 @@ fn copy_private(from: &Path, to: &Path) -> io::Result<u64> {
 }
 
 /// Puts `new` in the place of the registry. Returns the path of the replaced file.
-fn replace(path: &Path, new: &Path) -> io::Result<Option<PathBuf>> {
+///
+/// # Errors
+/// When that fails. The registry is then as it was, unless the error says otherwise.
+pub(super) fn replace(path: &Path, new: &Path) -> io::Result<Option<PathBuf>> {
     let owner = File::open(directory(path))?.metadata()?;
     let metadata = File::open(new)?.metadata()?;
     if (owner.uid(), owner.gid()) != (metadata.uid(), metadata.gid()) {
@@ -216,23 +220,57 @@ fn replace(path: &Path, new: &Path) -> io::Result<Option<PathBuf>> {
         let _ = chown(new, Some(owner.uid()), Some(owner.gid()));
     }
     let replaced = with_suffix(path, &Timestamp::now().strftime(".replaced-%Y%m%dT%H%M%S.%3fZ").to_string());
-    let mut is_there = false;
-    for suffix in ["", "-wal"] {
+    let mut kept = Vec::new();
+    for suffix in ["", LOG] {
         match fs::hard_link(with_suffix(path, suffix), with_suffix(&replaced, suffix)) {
-            Ok(()) => is_there = true,
+            Ok(()) => kept.push(suffix),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
     }
-    // The old log must not meet the new file, after a loss of power either. Between these steps the old file is without
-    // its log, and is refused.
-    for suffix in ["-wal", "-shm"] {
-        remove_if_there(&with_suffix(path, suffix))?;
+    if let Err(error) = exchange(path, new, kept.contains(&LOG)) {
+        return Err(match put_back(path, &replaced, &kept) {
+            Ok(()) => error,
+            Err(failed) => io::Error::other(format!(
+                "{error}; the old registry could not be put back ({failed}): it is kept as {}, repeat the restore",
+                replaced.display()
+            )),
+        });
     }
+    sync_directory(directory(path)).map_err(|error| {
+        io::Error::other(format!(
+            "the restored registry is in place, but may not be durable ({error}): repeat the restore"
+        ))
+    })?;
+    Ok((!kept.is_empty()).then_some(replaced))
+}
+
+/// Renames `new` to `path`. The old log must not meet the new file, and the old file must not be opened without its
+/// log. So an empty file takes the place of the old one first, because an empty file is refused ([`mod@file`]).
+fn exchange(path: &Path, new: &Path, has_log: bool) -> io::Result<()> {
+    if has_log {
+        remove_if_there(path)?;
+        file::create_private(path)?;
+        sync_directory(directory(path))?;
+        remove_if_there(&with_suffix(path, LOG))?;
+    }
+    remove_if_there(&with_suffix(path, "-shm"))?;
     sync_directory(directory(path))?;
-    fs::rename(new, path)?;
-    sync_directory(directory(path))?;
-    Ok(is_there.then_some(replaced))
+    fs::rename(new, path)
+}
+
+/// Puts the `kept` files of a registry back. The log is first, so that the file is not opened without it.
+fn put_back(path: &Path, replaced: &Path, kept: &[&str]) -> io::Result<()> {
+    for suffix in kept.iter().rev() {
+        let kept = with_suffix(replaced, suffix);
+        fs::rename(&kept, with_suffix(path, suffix))?;
+        // Two names of one file are both left by rename(2).
+        remove_if_there(&kept)?;
+    }
+    if !kept.contains(&"") {
+        remove_if_there(path)?;
+    }
+    sync_directory(directory(path))
 }
 
 /// Accepts that the registry at `path` lost acknowledged changes, or all of them if the file is missing. What it contains

@@ -66,6 +66,19 @@ fn open_error(path: &Path) -> String {
     error
 }
 
+/// Creates the file of an older release with one NFS target.
+fn create_with_schema_3(path: &Path, export: &str) {
+    let connection = Connection::open(path).expect("created");
+    schema::of_older_release(&connection, 3).expect("written");
+    insert_into_schema_3(&connection, export);
+}
+
+fn insert_into_schema_3(connection: &Connection, export: &str) {
+    let insert = "INSERT INTO target VALUES (1, '13dd2bf2-12c5-4eb8-98a3-0f1dd9f8579f', 'nfs', ?1, NULL,
+        NULL, 0, 'L29sZA==', 1, '2025-01-30T12:32:27Z', '2025-01-30T12:32:27Z', '0.1.0', '{}')";
+    connection.execute(insert, [export]).expect("written");
+}
+
 fn file_beside(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(format!("{}{suffix}", path.display()))
 }

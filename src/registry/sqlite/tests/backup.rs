@@ -244,11 +244,9 @@ async fn restore_upgrades_a_copy_of_an_older_release_and_reads_its_log() {
     connection.pragma_update(None, "journal_mode", "wal").expect("set");
     connection.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).expect("set");
     schema::of_older_release(&connection, 3).expect("written");
-    let insert = "INSERT INTO target VALUES (1, '13dd2bf2-12c5-4eb8-98a3-0f1dd9f8579f', 'nfs', 'nas:/old', NULL,
-        NULL, 0, 'L29sZA==', 1, '2025-01-30T12:32:27Z', '2025-01-30T12:32:27Z', '0.1.0', '{}')";
     // The schema is in the file, and the row in the log.
     connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").expect("copied");
-    connection.execute_batch(insert).expect("written");
+    insert_into_schema_3(&connection, "nas:/old");
     drop(connection);
     restore(&path, &from).expect("restored");
     assert_eq!(exports(&path).await, ["nas:/old"]);

@@ -5,8 +5,8 @@ use std::os::unix::fs::MetadataExt as _;
 use super::*;
 use crate::registry::sqlite::generation::{Generation, Record};
 
-/// The files of a registry that an agent left at a crash: three targets, of which the file contains the first one, and
-/// its log the others.
+/// The files of a registry with three targets after a crash. The file contains the first target, and its log the
+/// others.
 struct Crashed {
     _directory: TempDir,
     path: PathBuf,
@@ -77,7 +77,7 @@ async fn crash_loses_nothing() {
 async fn removed_log_is_refused() {
     let crashed = Crashed::new().await;
     fs::remove_file(crashed.wal()).expect("removed");
-    crashed.assert_refused("it contains change 1 with 1 targets");
+    crashed.assert_refused("it contains change 1 with 1 target");
 }
 
 #[tokio::test]
@@ -111,7 +111,7 @@ async fn older_copy_is_refused() {
         let _ = fs::remove_file(file_beside(&crashed.path, log));
     }
     fs::write(&crashed.path, &crashed.old).expect("written");
-    crashed.assert_refused("it contains change 1 with 1 targets");
+    crashed.assert_refused("it contains change 1 with 1 target");
 }
 
 #[tokio::test]
@@ -138,24 +138,39 @@ async fn another_registry_is_refused() {
 
 #[tokio::test]
 async fn file_of_an_older_release_is_refused_after_changes() {
+    for steps in 1..schema::KNOWN {
+        let crashed = Crashed::new().await;
+        fs::remove_file(crashed.wal()).expect("removed");
+        fs::remove_file(&crashed.path).expect("removed");
+        let connection = Connection::open(&crashed.path).expect("created");
+        schema::of_older_release(&connection, steps).expect("written");
+        drop(connection);
+        let older = format!("it has schema {steps} of an older release");
+        crashed.assert_refused(if steps < 5 { older.as_str() } else { "it is another registry" });
+        let backup = maintenance::backup(&crashed.path, &file_beside(&crashed.path, ".backup"), false);
+        assert!(backup.expect_err("refused").to_string().contains("lost changes"), "schema {steps}");
+    }
+}
+
+#[tokio::test]
+async fn failed_replacement_leaves_file_and_log_in_place() {
     let crashed = Crashed::new().await;
-    fs::remove_file(crashed.wal()).expect("removed");
-    fs::remove_file(&crashed.path).expect("removed");
-    let connection = Connection::open(&crashed.path).expect("created");
-    schema::of_older_release(&connection, 4).expect("written");
-    drop(connection);
-    crashed.assert_refused("it has schema 4 of an older release");
+    // Without a record, a file without its log is not refused.
+    fs::remove_file(crashed.record()).expect("removed");
+    // A directory cannot be renamed to a file.
+    let new = file_beside(&crashed.path, ".new");
+    fs::create_dir(&new).expect("created");
+    maintenance::replace(&crashed.path, &new).expect_err("refused");
+    assert_eq!(targets_of(&crashed.path).await, 3);
+    let entries = fs::read_dir(crashed.path.parent().expect("a directory")).expect("read");
+    let names: Vec<_> = entries.map(|entry| entry.expect("an entry").file_name()).collect();
+    assert!(!names.iter().any(|name| name.to_string_lossy().contains("replaced")), "{names:?}");
 }
 
 #[tokio::test]
 async fn upgraded_registry_is_protected_before_its_first_change() {
     let (_directory, path) = temporary_path();
-    let connection = Connection::open(&path).expect("created");
-    schema::of_older_release(&connection, 3).expect("written");
-    let insert = "INSERT INTO target VALUES (1, '13dd2bf2-12c5-4eb8-98a3-0f1dd9f8579f', 'nfs', 'nas:/old', NULL,
-        NULL, 0, 'L29sZA==', 1, '2025-01-30T12:32:27Z', '2025-01-30T12:32:27Z', '0.1.0', '{}')";
-    connection.execute_batch(insert).expect("written");
-    drop(connection);
+    create_with_schema_3(&path, "nas:/old");
     assert_eq!(targets_of(&path).await, 1);
     fs::remove_file(&path).expect("removed");
     let error = open_error(&path);
@@ -234,7 +249,7 @@ async fn accepted_loss_is_not_reported_again() {
     // A copy from before the loss is still older.
     fs::write(&crashed.path, &crashed.old).expect("written");
     let error = open_error(&crashed.path);
-    assert!(error.contains("it contains change 1 with 1 targets, expected change 5 or later"), "{error}");
+    assert!(error.contains("it contains change 1 with 1 target, expected change 5 or later"), "{error}");
 }
 
 #[tokio::test]

@@ -118,12 +118,7 @@ async fn target_that_may_not_be_created_any_more_is_kept() {
 #[test]
 fn older_file_with_an_unreadable_row_is_refused_and_unchanged() {
     let (_directory, path) = temporary_path();
-    let connection = Connection::open(&path).expect("created");
-    schema::of_older_release(&connection, 3).expect("written");
-    let insert = "INSERT INTO target VALUES (1, '13dd2bf2-12c5-4eb8-98a3-0f1dd9f8579f', 'nfs', 'nas:/../etc', NULL,
-        NULL, 0, 'L2E=', 1, '2025-01-30T12:32:27Z', '2025-01-30T12:32:27Z', '0.1.0', '{}')";
-    connection.execute_batch(insert).expect("written");
-    drop(connection);
+    create_with_schema_3(&path, "nas:/../etc");
     let error = open_error(&path);
     assert!(error.contains("the file is damaged") && error.contains("filesystem_export"), "{error}");
 }
