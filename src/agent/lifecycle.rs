@@ -6,6 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::time::timeout;
+use tracing::Instrument as _;
 
 use super::error::AgentError;
 use super::own_mount_log;
@@ -13,8 +14,6 @@ use super::reconcile::Reconciler;
 use super::shared::Shared;
 use super::statistics::ProbeStatistics;
 use super::view::View;
-use tracing::Instrument as _;
-
 use crate::driver::{Host, PoolStats};
 use crate::model::TargetId;
 use crate::model::settings::AgentSettings;

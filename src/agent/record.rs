@@ -57,8 +57,8 @@ impl ProbeRecord {
     #[must_use]
     pub fn after(&self, report: &Report, intervals: Intervals, from: Option<Status>, to: Status) -> Self {
         let changed_to = |status| u64::from(to == status && from.is_some_and(|from| from != to));
-        let is_canary = |outcome| outcome == (CheckName::WriteCanary, Outcome::Passed);
-        let wrote = report.checks.iter().any(|result| is_canary((result.check, result.outcome)));
+        let wrote_canary = (CheckName::WriteCanary, Outcome::Passed);
+        let wrote = report.checks.iter().any(|result| (result.check, result.outcome) == wrote_canary);
         Self {
             intervals: Some(intervals),
             reasons: self.reasons_after(report),

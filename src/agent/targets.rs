@@ -52,11 +52,8 @@ impl Agent {
     /// and does not stop the others.
     pub async fn declare_targets(&self, declared: &[DeclaredTarget]) {
         for DeclaredTarget { spec, type_name, is_default, metadata } in declared {
-            let (export, identity) = (spec.export(), spec.identity());
-            let exists = |view: &Arc<TargetView>| {
-                view.target.spec.kind() == spec.kind() && view.target.spec.identity() == identity
-            };
-            if self.view().targets.iter().any(exists) {
+            let export = spec.export();
+            if self.view().targets.iter().any(|view| view.target.spec.is_same_storage(spec)) {
                 continue;
             }
             let new = NewTarget {

@@ -52,7 +52,7 @@ pub(super) fn validate(raw: &[Target], path_key: PathKey) -> Validated<Vec<Decla
             let problem = "another [[target]] is the default already; expected exactly one default";
             return Err(InvalidValue::new(is_default.span(), "[[target]] is_default", problem));
         }
-        if let Some(other) = declared.iter().find(|other| other.spec.identity() == target.spec.identity()) {
+        if let Some(other) = declared.iter().find(|other| other.spec.is_same_storage(&target.spec)) {
             let problem = format!(
                 "{} is the same storage as {}; expected one entry for it",
                 target.spec.export(),

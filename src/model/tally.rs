@@ -62,11 +62,7 @@ impl<K: Ord + Clone> Tally<K> {
 
 /// Distribution of durations since the start of the agent.
 #[derive(Debug)]
-pub struct Histogram {
-    /// Upper bounds of the buckets, in seconds, ascending. Longer durations are in a bucket of their own.
-    bounds: &'static [f64],
-    observed: Mutex<Observed>,
-}
+pub struct Histogram(Mutex<Observed>);
 
 /// Durations that were observed.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -87,20 +83,19 @@ impl Observed {
 }
 
 impl Histogram {
-    /// An empty histogram with these upper bounds, in seconds, ascending.
+    /// An empty histogram with these upper bounds, in seconds, ascending. Longer durations are in a bucket of their own.
     #[must_use]
-    pub fn new(bounds: &'static [f64]) -> Self {
+    pub fn new(bounds: &[f64]) -> Self {
         let buckets = bounds.iter().copied().chain([f64::INFINITY]).map(|bound| (bound, 0)).collect();
-        Self { bounds, observed: Mutex::new(Observed { buckets, sum: 0.0 }) }
+        Self(Mutex::new(Observed { buckets, sum: 0.0 }))
     }
 
     /// Adds a duration.
     pub fn observe(&self, duration: Duration) {
         let seconds = duration.as_secs_f64();
-        let bucket = self.bounds.partition_point(|bound| *bound < seconds);
         let mut observed = self.observed();
         observed.sum += seconds;
-        if let Some((_, count)) = observed.buckets.get_mut(bucket) {
+        if let Some((_, count)) = observed.buckets.iter_mut().find(|(bound, _)| seconds <= *bound) {
             *count += 1;
         }
     }
@@ -113,7 +108,7 @@ impl Histogram {
 
     fn observed(&self) -> MutexGuard<'_, Observed> {
         // A panic between two additions loses at most one observation.
-        self.observed.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

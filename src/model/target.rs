@@ -20,7 +20,7 @@ pub struct Target {
     pub spec: TargetSpec,
     /// Its directory below the mount root, fixed at creation: backup images store the path.
     pub mount_name: MountName,
-    /// Whether backups that name no target use this one. Exactly one target is the default, if there are any.
+    /// Whether backups that name no target use this one. At most one target is the default.
     pub is_default: bool,
     /// When it was created.
     pub created_at: Timestamp,

@@ -289,9 +289,14 @@ impl TargetSpec {
         }
     }
 
-    /// Text that is the same for two specifications of one storage, however each is written.
+    /// Whether both are the same storage, however each is written.
     #[must_use]
-    pub fn identity(&self) -> String {
+    pub fn is_same_storage(&self, other: &Self) -> bool {
+        self.kind() == other.kind() && self.identity() == other.identity()
+    }
+
+    /// Text that is the same for two specifications of one storage.
+    fn identity(&self) -> String {
         match self {
             Self::Nfs(nfs) => nfs.export.identity(),
             Self::S3(s3) => s3.location.identity(),

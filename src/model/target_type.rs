@@ -36,7 +36,7 @@ pub struct TargetType {
     pub description: Option<String>,
     /// Whether every project sees it.
     pub is_public: bool,
-    /// Whether clients that name no type use this one. Exactly one type is the default, if there are any.
+    /// Whether clients that name no type use this one. At most one type is the default.
     pub is_default: bool,
     /// The user who created it, if authentication names one.
     pub user_id: Option<String>,

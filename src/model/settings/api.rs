@@ -27,7 +27,7 @@ pub struct ApiSettings {
 pub struct MetricsSettings {
     /// Further addresses to listen on, which serve the metrics only.
     pub listen: Vec<Listen>,
-    /// File of a secret that allows to read the metrics and nothing else.
+    /// File of a secret that only permits reading the metrics.
     pub token_file: Option<PathBuf>,
     /// Which metrics are shown.
     pub detail: MetricsDetail,

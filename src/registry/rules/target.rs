@@ -64,7 +64,7 @@ pub(super) fn modify(
         target.metadata.clear();
     }
     target.metadata.extend(change.metadata.clone());
-    if target.spec.identity() != before.spec.identity() {
+    if !target.spec.is_same_storage(&before.spec) {
         check_identity(snapshot, &target)?;
     }
     check_size(snapshot, &target, Some(before))?;
@@ -94,10 +94,8 @@ pub(super) fn modify(
 
 /// Refuses a target whose storage another target has. Registries of earlier releases may have such targets.
 fn check_identity(snapshot: &Snapshot, target: &Target) -> Result<(), Refusal> {
-    let identity = target.spec.identity();
     let is_same = |other: &&Arc<RegisteredTarget>| {
-        let other = &other.target;
-        other.id != target.id && other.spec.kind() == target.spec.kind() && other.spec.identity() == identity
+        other.target.id != target.id && other.target.spec.is_same_storage(&target.spec)
     };
     match snapshot.targets().iter().find(is_same) {
         Some(other) => Err(Refusal::StorageTaken {
