@@ -209,6 +209,7 @@ async fn canary_record_is_replaced_and_ends_with_its_target(Fixture { store, .. 
         registry.put_canary_record(id, record.clone()).await.expect("written");
         assert_eq!(registry.canary_record(id).await, Ok(Some(record)));
     }
+    assert_eq!(registry.writes(WriteResult::Written), 3, "the target and two records");
     registry.change(&Change::DeleteTarget(id)).await.expect("deleted");
     registry.put_canary_record(id, CanaryRecord::default()).await.expect("ignored");
     assert_eq!(registry.canary_record(id).await, Ok(None));
@@ -230,6 +231,7 @@ async fn own_mount_is_kept_until_it_is_replaced_or_its_target_deleted(Fixture { 
     registry.put_own_mounts(put.to_vec()).await.expect("stored");
     registry.put_own_mounts(vec![(first, Some(own_mount(5))), (third, None)]).await.expect("stored");
     assert_eq!(registry.snapshot().revision(), revision, "a mount is not part of a snapshot");
+    assert_eq!(registry.writes(WriteResult::Written), 5, "three targets, and mounts twice");
     let stored = async || {
         let mut stored = registry.own_mounts().await.expect("read");
         stored.sort_by_key(|(_, mount)| mount.mount_id);

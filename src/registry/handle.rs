@@ -47,12 +47,6 @@ pub enum WriteResult {
     Failed,
 }
 
-impl WriteResult {
-    fn of<T, E>(outcome: &Result<T, E>) -> Self {
-        if outcome.is_ok() { Self::Written } else { Self::Failed }
-    }
-}
-
 impl Registry {
     /// Returns the registry in this store.
     #[must_use]
@@ -121,12 +115,15 @@ impl Registry {
                 Err(CommitError::Conflict) => continue,
                 Err(CommitError::Storage(error)) => Err(error.into()),
             };
-            if is_write {
-                self.writes.count(WriteResult::of(&outcome));
-            }
-            return outcome;
+            return if is_write { self.counted(outcome) } else { outcome };
         }
         Err(RegistryError::Contended)
+    }
+
+    /// Counts a write with its outcome.
+    fn counted<T, E>(&self, outcome: Result<T, E>) -> Result<T, E> {
+        self.writes.count(if outcome.is_ok() { WriteResult::Written } else { WriteResult::Failed });
+        outcome
     }
 
     /// Adds transitions to the histories of their targets, as [`Store::add_transitions`].
@@ -134,9 +131,7 @@ impl Registry {
     /// # Errors
     /// [`StorageError`] when they could not be made durable; none was added then.
     pub async fn add_transitions(&self, transitions: Vec<Transition>) -> Result<(), StorageError> {
-        let outcome = self.store.add_transitions(transitions).await;
-        self.writes.count(WriteResult::of(&outcome));
-        outcome
+        self.counted(self.store.add_transitions(transitions).await)
     }
 
     /// Returns the history of a target, newest first.
@@ -152,7 +147,7 @@ impl Registry {
     /// # Errors
     /// [`StorageError`] when they could not be made durable; none was changed then.
     pub async fn put_own_mounts(&self, mounts: Vec<(TargetId, Option<OwnMountId>)>) -> Result<(), StorageError> {
-        self.store.put_own_mounts(mounts).await
+        self.counted(self.store.put_own_mounts(mounts).await)
     }
 
     /// Returns the stored identities of mounts of this host.
@@ -173,7 +168,7 @@ impl Registry {
     /// # Errors
     /// [`StorageError`] when it could not be made durable; the old one is in force then.
     pub async fn put_canary_record(&self, id: TargetId, record: CanaryRecord) -> Result<(), StorageError> {
-        self.store.put_canary_record(id, record).await
+        self.counted(self.store.put_canary_record(id, record).await)
     }
 
     /// Returns the record of a target's canaries, if there is one.
