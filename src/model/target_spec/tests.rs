@@ -93,6 +93,8 @@ fn error_names_the_field_when_a_target_is_wrong() {
         (SpecFields { s3_bucket: some("b"), ..nfs() }, "s3_bucket", "type nfs has none"),
         (SpecFields { s3_endpoint_url: some("x"), ..nfs() }, "s3_endpoint_url", "type nfs has none"),
         (SpecFields { immutable: Some(true), ..nfs() }, "immutable", "type nfs has none"),
+        (SpecFields { secret_ref: some("https://x/y"), ..nfs() }, "secret_ref", "type nfs has none"),
+        (SpecFields { nfs_mount_opts: some("soft"), ..s3() }, "nfs_mount_opts", "type s3 has none"),
         (SpecFields { s3_endpoint_url: some("ftp://x"), ..s3() }, "s3_endpoint_url", "\"ftp://x\" is not an S3"),
         (SpecFields { s3_bucket: None, ..s3() }, "s3_bucket", "type s3 needs the name"),
         (SpecFields { s3_bucket: some("b"), ..s3() }, "s3_bucket", "\"b\" is not a bucket name"),
