@@ -370,7 +370,7 @@ pub(super) fn checkpoint(connection: &Connection, identity: &Identity) -> bool {
     match copied.and_then(|is_busy| restored.map(|()| is_busy)) {
         Ok(is_busy) => !is_busy,
         Err(error) => {
-            tracing::warn!(%error, "the registry's log was not copied into its file, and is tried again after the next change: check the disk");
+            tracing::warn!(%error, "the registry's log was not copied into its file: check the disk. The agent tries again after the next change");
             true
         }
     }
