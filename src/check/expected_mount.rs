@@ -239,6 +239,17 @@ mod tests {
     }
 
     #[test]
+    fn mount_that_appears_after_an_interrupted_command_is_foreign() {
+        with_expected(|expected| {
+            expected.own.begin(expected.target);
+            expected.settle(&MountTable::parse(NOTHING.as_bytes()), false);
+            let table = table(expected, "nfs4", "other:/resolved", "rw,addr=10.0.0.1");
+            expected.settle(&table, false);
+            assert!(matches!(expected.at_path(&table), PathMount::Foreign(_)));
+        });
+    }
+
+    #[test]
     fn mount_over_or_instead_of_the_own_one_is_foreign() {
         with_expected(|expected| {
             let path = expected.path.display();

@@ -61,6 +61,13 @@ pub async fn mounted(
             Err(checked) => return checked,
         }
         if let Some(failure) = mount(workers, expected, options, mount_deadline).await {
+            // A command that was killed has mounted by now or never will, unless it does not die. A mount that appears
+            // later is another process's.
+            if failure.reason() != Some(Reason::ProbeStuck)
+                && let Ok(table) = mounts.reread()
+            {
+                expected.settle(&table, false);
+            }
             return failure;
         }
         table = match mounts.reread() {
