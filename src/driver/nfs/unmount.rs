@@ -40,8 +40,7 @@ impl NfsDriver {
             match here.at_path(&table) {
                 PathMount::None => return Ok(join_remarks(remarks)),
                 PathMount::Own(entry, _) => {
-                    let server = entry.server_address().map(|address| address.to_string());
-                    remarks.extend(self.unmount_topmost(settings, location, server.as_deref()).await?);
+                    remarks.extend(self.unmount_topmost(settings, location, entry).await?);
                 }
                 PathMount::Foreign(entry) if here.may_hold_own(&table) => {
                     let lookup = match lookup.take() {
@@ -69,15 +68,13 @@ impl NfsDriver {
         Err(DetachError::Failed(Finding::new(Reason::MountStacked, format!("the export is mounted at {message}"))))
     }
 
-    /// Unmounts the topmost mount. `server` is the address that it uses. The server's name may have another
-    /// address by now.
+    /// Unmounts the topmost mount. It is the target's according to the mount table.
     async fn unmount_topmost(
         &self,
         settings: &AgentSettings,
         location: &MountLocation,
-        server: Option<&str>,
+        topmost: &MountEntry,
     ) -> Result<Option<String>, DetachError> {
-        let topmost = self.mount_id(settings);
         let mut refusal = match self.try_unmount(settings, location, UnmountHow::Plain).await {
             Ok(()) => return Ok(None),
             Err(refusal) => refusal,
@@ -85,16 +82,17 @@ impl NfsDriver {
         if !depends_on_server(&refusal) {
             return Err(DetachError::Failed(finding(refusal)));
         }
-        let options = self.options(settings);
-        let answer =
-            nfs_reachable(server.unwrap_or(location.mapped_export.address()), options, settings.probe.deadline).await;
+        // The mount uses this address, and the server's name may have another one by now.
+        let used = topmost.server_address().map(|address| address.to_string());
+        let server = used.as_deref().unwrap_or(location.mapped_export.address());
+        let answer = nfs_reachable(server, self.options(settings), settings.probe.deadline).await;
         if !is_silent(&answer) {
             return Err(if is_busy(&refusal) { DetachError::Busy } else { DetachError::Failed(finding(refusal)) });
         }
         for (how, word) in [(UnmountHow::Force, "by force"), (UnmountHow::Lazy, "lazily")] {
             // Another process may have unmounted it, and the topmost mount is not ours any more.
             self.host.mounts.reread().map_err(unreadable)?;
-            if self.mount_id(settings) != topmost {
+            if self.mount_id(settings) != Some(topmost.mount_id) {
                 return Ok(None);
             }
             match self.try_unmount(settings, location, how).await {
