@@ -9,10 +9,9 @@
 //!   `mount.nfs`. Each has a deadline. Each target has at most one child at a time ([`children`]).
 //!
 //! `.clippy.toml` bans functions that would bypass them from the rest of the crate. Other parts of the host that
-//! cannot block the agent are here too: the service manager ([`systemd`]), facts about this node ([`node`]), the right to
-//! mount ([`may_mount`]),
-//! name resolution ([`resolve`]), groups ([`group`]), files with secrets ([`secret_file`]), the log queue
-//! ([`log_queue`]) and heaps ([`heap`]).
+//! cannot block the agent are here too: the service manager ([`systemd`]), facts about this node ([`node`]), the right
+//! to mount ([`may_mount`]), name resolution ([`resolve`]), groups ([`group`]), files with secrets ([`secret_file`]),
+//! the log queue ([`log_queue`]) and heaps ([`heap`]).
 
 mod child_setup;
 pub mod children;

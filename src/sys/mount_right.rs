@@ -1,4 +1,4 @@
-//! The right to mount, which a refused mount(2) does not tell from a refusal by the server: both are EPERM.
+//! The right to mount. If it is missing, mount(2) fails with EPERM, as it does if the server refuses.
 
 #![allow(clippy::disallowed_methods, reason = "/proc of this process, which no storage delays")]
 

@@ -23,7 +23,7 @@ pub struct StuckChild {
     pub what: String,
     /// The target that it works for.
     pub target: Option<TargetId>,
-    /// When it was marked stuck, `UNKILLABLE_AFTER` its kill.
+    /// Time at which it was marked stuck, which is `UNKILLABLE_AFTER` after its kill.
     pub since: std::time::Instant,
 }
 
