@@ -140,7 +140,12 @@ const DEMANDS: &[Demand] = &[
 /// The outcome of a `mount.nfs` that ended with an error. `may_mount` is whether the kernel lets this process mount.
 pub(super) fn mount_failure<T>(finished: &Finished, options: &NfsOptions, may_mount: bool) -> Checked<T> {
     let words = finished.stderr.trim().replace('\n', "; ");
-    let words = if words.is_empty() { format!("exit code {:?}", finished.code) } else { words };
+    let words = match (finished.code, finished.signal) {
+        _ if !words.is_empty() => words,
+        (Some(code), _) => format!("mount.nfs ended with exit code {code} and no message"),
+        (None, Some(signal)) => format!("mount.nfs was killed by signal {signal}"),
+        (None, None) => "mount.nfs ended without a message".to_owned(),
+    };
     let demands = unmet_demands(&words, options);
     let known = version_or_mountd(&words, options.version(), !demands.is_empty())
         .or_else(|| permission(&words, may_mount))

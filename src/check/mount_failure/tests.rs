@@ -58,6 +58,20 @@ fn mount_nfs_error_maps_to_reason() {
 }
 
 #[test]
+fn mount_nfs_without_a_message_is_described_by_its_end() {
+    let options = NfsOptions::parse(DEFAULT).expect("options");
+    for (code, signal, says) in [
+        (Some(32), None, "mount.nfs ended with exit code 32 and no message: "),
+        (None, Some(9), "mount.nfs was killed by signal 9: "),
+    ] {
+        let (stdout, stderr, duration) = (String::new(), String::new(), Duration::ZERO);
+        let checked: Checked = mount_failure(&Finished { code, signal, stdout, stderr, duration }, &options, true);
+        assert_eq!(checked.reason(), Some(Reason::MountFailed));
+        assert!(message(&checked).starts_with(says), "{}", message(&checked));
+    }
+}
+
+#[test]
 fn refusal_by_the_server_is_not_a_missing_right_of_the_agent() {
     let words = "mount.nfs: Operation not permitted for nas:/b on /m";
     for options in ["nfsvers=4.2", DEFAULT, ""] {
