@@ -1,5 +1,6 @@
 //! `GET /metrics` of the real binary: content, protection, and the addresses of `[metrics] listen`.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::process::Stdio;
 
@@ -9,7 +10,7 @@ use nix::sys::signal::Signal;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 
-use crate::daemon::{Daemon, eventually, with_timeout};
+use crate::daemon::{Daemon, with_timeout};
 use crate::http::{over_tcp, over_unix, request};
 use crate::report::assert_contains;
 use crate::storage::{nfs, nfs_target};
@@ -58,15 +59,18 @@ async fn metrics_show_targets_while_their_server_hangs() {
         let path = format!("/backup_targets/{id}/check");
         async move { over_tcp(address, request("POST", &path, Vec::new())).await }
     });
-    let scraped = eventually("the metrics", async || Some(daemon.request("GET", "/metrics", None).await)).await;
+    with_timeout("a call without an answer", server.unanswered_call()).await;
+    let scraped = daemon.request("GET", "/metrics", None).await;
     assert_contains(&scraped.body, &[&format!("{available} 1"), "targetwatch_target_size_bytes{"]);
+    assert!(!hanging.is_finished(), "the probe still hangs");
     hanging.abort();
 }
 
 #[tokio::test]
 async fn metrics_are_accepted_by_promtool() {
-    if std::process::Command::new("promtool").arg("--version").output().is_err() {
-        eprintln!("promtool is not installed: not checked (Debian package prometheus)");
+    if let Err(error) = std::process::Command::new("promtool").arg("--version").output() {
+        assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+        eprintln!("skipped: promtool (Debian: prometheus) is not installed");
         return;
     }
     let (_server, workspace) = nfs().await;
@@ -77,6 +81,7 @@ async fn metrics_are_accepted_by_promtool() {
     for exposition in [scraped, golden.expect("the golden file")] {
         let mut promtool = Command::new("promtool");
         promtool.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        promtool.kill_on_drop(true);
         let mut promtool = promtool.spawn().expect("run");
         promtool.stdin.take().expect("piped").write_all(exposition.as_bytes()).await.expect("written");
         let output = with_timeout("promtool", promtool.wait_with_output()).await.expect("run");

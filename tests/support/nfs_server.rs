@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 
 use super::loopback::LoopbackServer;
 use files::Files;
@@ -80,7 +81,7 @@ impl NfsServer {
     /// When the port is not free or an exported directory cannot be read.
     pub async fn start_on(port: u16, exports: Vec<NfsExportFixture>) -> io::Result<Self> {
         let files = Mutex::new(Files::new(exports)?);
-        let shared = Arc::new(Shared { behaviour: Mutex::new(Behaviour::Healthy), files });
+        let shared = Arc::new(Shared { behaviour: Mutex::new(Behaviour::Healthy), files, unanswered: Notify::new() });
         let serving = shared.clone();
         let listener = LoopbackServer::start(port, move |stream| serve(stream, serving.clone())).await?;
         Ok(Self { listener, shared })
@@ -94,6 +95,11 @@ impl NfsServer {
     /// Changes how calls are treated from now on. Calls that [`Behaviour::Silent`] received stay unanswered.
     pub fn set_behaviour(&self, behaviour: Behaviour) {
         *lock(&self.shared.behaviour) = behaviour;
+    }
+
+    /// Waits for a call that stays unanswered, or returns at once if there was one since the last wait.
+    pub async fn unanswered_call(&self) {
+        self.shared.unanswered.notified().await;
     }
 
     /// Makes all existing handles stale, as an export that was recreated does. A new mount gets a valid handle.
@@ -110,6 +116,8 @@ impl NfsServer {
 struct Shared {
     behaviour: Mutex<Behaviour>,
     files: Mutex<Files>,
+    /// Notified of each call that stays unanswered.
+    unanswered: Notify,
 }
 
 fn lock<T>(value: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -124,7 +132,10 @@ async fn serve(mut stream: TcpStream, shared: Arc<Shared>) {
     }
     while let Ok(Some(call)) = record::read(&mut stream).await {
         let sent = match answer::to(&call, &behaviour(), &shared.files) {
-            answer::Answer::None => Ok(()),
+            answer::Answer::None => {
+                shared.unanswered.notify_one();
+                Ok(())
+            }
             answer::Answer::Close => return,
             answer::Answer::Record(reply) => record::write(&mut stream, &reply).await,
             answer::Answer::Part { announced, sent, then_close } => {
