@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, with_timeout};
 use crate::report::{assert_contains, assert_healthy, assert_offline, assert_warning, detail_of};
 use crate::storage::{s3, s3_target};
 use crate::support::s3_server::S3Server;
@@ -65,7 +65,7 @@ async fn signed_region(workspace: &Workspace) -> String {
         }
     });
     workspace.check_s3(&endpoint, "plain", &[]).await;
-    first.await.expect("a request")
+    with_timeout("a signed request", first).await.expect("a request")
 }
 
 #[tokio::test]
