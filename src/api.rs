@@ -71,7 +71,8 @@ pub fn router(agent: Agent, node_facts: ReadNodeFacts, auth: Arc<Auth>, metrics:
 #[must_use]
 pub fn metrics_router(auth: Arc<Auth>, metrics: &Arc<Metrics>) -> Service {
     let router = Router::new().route(auth::METRICS, axum::routing::get(metrics::metrics));
-    let router = router.fallback(fault::no_such_route).method_not_allowed_fallback(fault::no_such_method);
+    let router =
+        router.fallback(fault::no_such_metrics_route).method_not_allowed_fallback(fault::no_such_metrics_method);
     service(router, auth, metrics)
 }
 

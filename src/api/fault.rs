@@ -160,6 +160,20 @@ pub(super) async fn no_such_method(method: Method, uri: Uri) -> Fault {
     Fault::new(StatusCode::METHOD_NOT_ALLOWED, message)
 }
 
+/// [`no_such_route`] of an address that serves the metrics alone.
+pub(super) async fn no_such_metrics_route(uri: Uri) -> Fault {
+    let path = uri.path();
+    Fault::not_found(format!(
+        "there is no route {path} on this address of [metrics] listen: GET /metrics is its only one"
+    ))
+}
+
+/// [`no_such_method`] of an address that serves the metrics alone.
+pub(super) async fn no_such_metrics_method(method: Method, uri: Uri) -> Fault {
+    let message = format!("{method} is not a method of {}: send GET", uri.path());
+    Fault::new(StatusCode::METHOD_NOT_ALLOWED, message)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use axum::http::Request;
 use axum::http::header::{ACCEPT, ACCEPT_ENCODING};
 use http_body_util::BodyExt as _;
+use tower::ServiceExt as _;
 use uuid::Uuid;
 
 use super::targets::Targets;
@@ -413,6 +415,22 @@ async fn answer_is_compressed_for_a_client_that_accepts_gzip() {
     let mut text = String::new();
     std::io::Read::read_to_string(&mut flate2::read::GzDecoder::new(&compressed[..]), &mut text).expect("gzip");
     assert!(text.ends_with("# EOF\n") && text.contains("targetwatch_build_info{"), "{text}");
+}
+
+#[tokio::test]
+async fn metrics_address_refers_to_no_other_route() {
+    let service = crate::api::metrics_router(Arc::new(Auth::none()), &Arc::new(fixed_metrics(MetricsDetail::Full)));
+    for (method, path, status) in
+        [("GET", "/backup_targets", 404), ("GET", "/openapi.json", 404), ("POST", "/metrics", 405)]
+    {
+        let request = Request::builder().method(method).uri(path).header("host", "localhost:9781");
+        let request = request.body(Body::empty()).expect("a request");
+        let answer = service.clone().oneshot(request).await.expect("infallible");
+        assert_eq!(answer.status().as_u16(), status, "{method} {path}");
+        let body = axum::body::to_bytes(answer.into_body(), 1 << 20).await.expect("a body");
+        let body = String::from_utf8_lossy(&body);
+        assert!(body.contains("GET") && !body.contains("GET /openapi.json"), "{method} {path}: {body}");
+    }
 }
 
 #[test]
