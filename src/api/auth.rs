@@ -101,8 +101,8 @@ impl Auth {
         Self { mode, metrics_token: ArcSwapOption::empty(), socket_needs_token: false }
     }
 
-    /// Applies the settings of `[api.token]`, `[api.keystone]` and `[metrics] token_file`, and reads their files again. Unchanged Keystone
-    /// settings keep the token cache. Another `[api] auth` needs a restart and is ignored.
+    /// Applies the settings of `[api.token]`, `[api.keystone]` and `[metrics] token_file`, and reads their files again.
+    /// Unchanged Keystone settings keep the token cache. Another `[api] auth` needs a restart and is ignored.
     ///
     /// # Errors
     /// [`AuthError`] when a file cannot be used. The former settings and content stay in force then.
