@@ -102,7 +102,8 @@ impl Auth {
     }
 
     /// Applies the settings of `[api.token]`, `[api.keystone]` and `[metrics] token_file`, and reads their files again.
-    /// Unchanged Keystone settings keep the token cache. Another `[api] auth` needs a restart and is ignored.
+    /// Unchanged Keystone settings keep the token cache. Another `[api] auth` needs a restart and is ignored. So does
+    /// the removal of `[metrics] token_file`, because the old listeners may be open to other hosts.
     ///
     /// # Errors
     /// [`AuthError`] when a file cannot be used. The former settings and content stay in force then.
@@ -115,7 +116,9 @@ impl Auth {
             }
             _ => {}
         }
-        self.metrics_token.store(metrics_token);
+        if metrics_token.is_some() {
+            self.metrics_token.store(metrics_token);
+        }
         Ok(())
     }
 

@@ -273,7 +273,12 @@ async fn reload(running: &RunningAgent, settings: &mut Settings, config: Option<
     match loaded {
         Ok(new) => {
             running.metrics.config_loaded(new.fingerprint());
-            settings.api.metrics.token_file.clone_from(&new.api.metrics.token_file);
+            let token_file = &mut settings.api.metrics.token_file;
+            if token_file.is_some() && new.api.metrics.token_file.is_none() {
+                tracing::warn!("[metrics] token_file is removed by a restart only; the old token stays in force");
+            } else {
+                token_file.clone_from(&new.api.metrics.token_file);
+            }
             let is_same_kind = std::mem::discriminant(&new.api.auth) == std::mem::discriminant(&settings.api.auth);
             if is_same_kind && new.api.auth != settings.api.auth {
                 settings.api.auth.clone_from(&new.api.auth);

@@ -271,6 +271,19 @@ async fn reload_applies_other_settings_of_the_same_kind_only() {
 }
 
 #[tokio::test]
+async fn metrics_token_stays_when_a_reload_removes_it() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("metrics");
+    std::fs::write(&file, "0123456789abcdef").expect("written");
+    let mut settings = api(AuthSettings::None, false);
+    settings.metrics.token_file = Some(file);
+    let auth = Arc::new(Auth::load(&settings).await.expect("a secret"));
+    auth.reload(&api(AuthSettings::None, false)).await.expect("no file");
+    assert_eq!(status(&auth, "GET", "/metrics", "fedcba9876543210").await, 401);
+    assert_ne!(status(&auth, "GET", "/metrics", "0123456789abcdef").await, 401);
+}
+
+#[tokio::test]
 async fn without_authentication_tokens_and_projects_are_ignored() {
     let auth = Arc::new(Auth::none());
     let odd = request("DELETE", "/v1/any/backup_targets/x", "two words")
