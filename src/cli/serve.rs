@@ -30,9 +30,6 @@ use crate::tls::ServerTls;
 /// Time that running requests get to finish when the daemon stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Interval at which free memory is returned to the kernel.
-const TRIM_INTERVAL: Duration = Duration::from_secs(10);
-
 /// How long the daemon waits at its end for the registry to be closed. A change that was answered is stored before.
 const REGISTRY_CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -107,6 +104,7 @@ impl Signals {
 async fn serve(prepared: Prepared, config: Option<PathBuf>) -> anyhow::Result<()> {
     let Prepared { settings, registry } = prepared;
     let mut signals = Signals::install()?;
+    heap::start_trimming().context("cannot start the thread that returns memory")?;
     let listeners = Listeners::bind(&settings.api.listen).await?;
     if let Some(group) = &settings.api.socket_group {
         listeners.share_with(group)?;
@@ -117,7 +115,6 @@ async fn serve(prepared: Prepared, config: Option<PathBuf>) -> anyhow::Result<()
     let running = RunningAgent::start(&settings, registry.clone(), listeners).await?;
     let agent = running.agent.clone();
     let watchdog = tokio::spawn(feed_watchdog());
-    let trimming = tokio::spawn(return_free_memory());
     let targets = agent.view().targets.len();
     tracing::info!(version = env!("CARGO_PKG_VERSION"), listen = addresses.join(", "), targets, "ready");
     systemd::ready(&format!("answering on {}", addresses.join(", ")));
@@ -142,7 +139,6 @@ async fn serve(prepared: Prepared, config: Option<PathBuf>) -> anyhow::Result<()
     systemd::stopping();
     tracing::info!("stopping; mounts stay in place");
     watchdog.abort();
-    trimming.abort();
     declaring.abort();
     let stopped = running.stop().await;
     if tokio::time::timeout(REGISTRY_CLOSE_TIMEOUT, registry.close()).await.is_err() {
@@ -211,17 +207,24 @@ impl RunningAgent {
         Ok(Self { agent, auth, tls, metrics, serving, serving_metrics })
     }
 
-    /// Applies the settings of authentication and reloads the files of `[api]`. Logs an invalid file, and keeps the
-    /// old settings and content in use.
-    async fn reload_api(&self, settings: &ApiSettings) {
-        if let Err(error) = self.auth.reload(settings).await {
+    /// Applies the settings of authentication and reads their files again. Returns whether that succeeded. Otherwise it
+    /// logs why, and the old settings and content stay in use.
+    async fn reload_auth(&self, settings: &ApiSettings) -> bool {
+        let reloaded = self.auth.reload(settings).await;
+        if let Err(error) = &reloaded {
             tracing::error!("cannot reload the files of [api]; the old ones stay in force: {error}");
         }
-        if let Some(tls) = &self.tls
-            && let Err(error) = tls.reload().await
-        {
+        reloaded.is_ok()
+    }
+
+    /// Reads the certificate and its key again. Returns whether that succeeded, as [`Self::reload_auth`].
+    async fn reload_tls(&self) -> bool {
+        let Some(tls) = &self.tls else { return true };
+        let reloaded = tls.reload().await;
+        if let Err(error) = &reloaded {
             tracing::error!("cannot reload the files of [api.tls]; the old ones stay in force: {error}");
         }
+        reloaded.is_ok()
     }
 
     /// Stops the API and the agent within `DRAIN_TIMEOUT`. Mounts stay in place.
@@ -269,29 +272,29 @@ async fn reload(running: &RunningAgent, settings: &mut Settings, config: Option<
     let agent = &running.agent;
     systemd::reloading();
     let loaded = config::load(config);
-    running.reload_api(loaded.as_ref().map_or(&settings.api, |new| &new.api)).await;
+    let has_new_auth = running.reload_auth(loaded.as_ref().map_or(&settings.api, |new| &new.api)).await;
+    let has_new_tls = running.reload_tls().await;
     match loaded {
         Ok(new) => {
-            running.metrics.config_loaded(new.fingerprint());
-            let token_file = &mut settings.api.metrics.token_file;
-            if token_file.is_some() && new.api.metrics.token_file.is_none() {
-                tracing::warn!("[metrics] token_file is removed by a restart only; the old token stays in force");
-            } else {
-                token_file.clone_from(&new.api.metrics.token_file);
+            if has_new_auth {
+                apply_auth(&mut settings.api, &new.api);
             }
-            let is_same_kind = std::mem::discriminant(&new.api.auth) == std::mem::discriminant(&settings.api.auth);
-            if is_same_kind && new.api.auth != settings.api.auth {
-                settings.api.auth.clone_from(&new.api.auth);
-                warn_about_plain_text(&settings.api);
-            }
-            if new.api != settings.api || new.registry_url != settings.registry_url {
+            if has_new_auth && new.api != settings.api || new.registry_url != settings.registry_url {
                 tracing::warn!(
                     "[api] (except [api.token] and [api.keystone]), [metrics] (except token_file) and [registry] change with a restart only; the old settings stay in force"
                 );
             }
             agent.change_settings(new.agent.clone());
             agent.declare_targets(&new.declared).await;
-            tracing::info!("configuration reloaded");
+            if has_new_auth && has_new_tls {
+                running.metrics.config_loaded(new.fingerprint());
+                tracing::info!("configuration reloaded");
+            } else {
+                running.metrics.config_rejected();
+                tracing::warn!(
+                    "configuration reloaded in part: correct the files that the errors above name, and reload again"
+                );
+            }
             settings.agent = new.agent;
             settings.declared = new.declared;
         }
@@ -303,13 +306,18 @@ async fn reload(running: &RunningAgent, settings: &mut Settings, config: Option<
     systemd::ready("");
 }
 
-/// Returns the memory of a burst of requests to the kernel, after at most [`TRIM_INTERVAL`].
-async fn return_free_memory() {
-    let mut ticks = tokio::time::interval(TRIM_INTERVAL);
-    let mut trimmer = heap::HeapTrimmer::default();
-    loop {
-        ticks.tick().await;
-        trimmer.trim();
+/// Takes over the settings that [`Auth::reload`] applied.
+fn apply_auth(settings: &mut ApiSettings, new: &ApiSettings) {
+    let token_file = &mut settings.metrics.token_file;
+    if token_file.is_some() && new.metrics.token_file.is_none() {
+        tracing::warn!("[metrics] token_file is removed by a restart only; the old token stays in force");
+    } else {
+        token_file.clone_from(&new.metrics.token_file);
+    }
+    let is_same_kind = std::mem::discriminant(&new.auth) == std::mem::discriminant(&settings.auth);
+    if is_same_kind && new.auth != settings.auth {
+        settings.auth.clone_from(&new.auth);
+        warn_about_plain_text(settings);
     }
 }
 

@@ -5,6 +5,9 @@
 //! child do not need their own. `cargo bench --bench mounts` measures the resident memory, and
 //! `--bench agent` the effect on request rates.
 
+use std::time::Duration;
+use std::{io, thread};
+
 /// Limits the number of malloc arenas (mallopt(3), `M_ARENA_MAX`). Has an effect only before the process
 /// starts its second thread, and only with glibc.
 #[allow(unsafe_code, reason = "the allocator can only be configured through the C library")]
@@ -19,28 +22,37 @@ pub fn limit(heaps: u8) {
 }
 
 /// Free memory that is worth returning to the kernel, in bytes.
-const TRIM_MIN_BYTES: usize = 8 << 20;
+const TRIM_MIN_BYTES: usize = 4 << 20;
 
-/// Returns the memory of bursts to the kernel. By itself, the C library returns only what is free at the end of an
-/// arena, so one small block keeps all memory of a burst of requests.
-#[derive(Debug, Default)]
-pub struct HeapTrimmer {
-    /// Free bytes that stayed after the latest trim. The kernel may have taken their pages.
-    kept: usize,
+/// Interval at which free memory may be returned to the kernel.
+const TRIM_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Starts a thread that returns the memory of bursts to the kernel, until the process ends. By itself, the C library
+/// returns only what is free at the end of an arena, so one small block keeps all memory of a burst of requests. A trim
+/// of 100 MB takes some milliseconds, too long for a thread that runs tasks.
+///
+/// # Errors
+/// When the thread cannot be started.
+pub fn start_trimming() -> io::Result<()> {
+    let trim_after_bursts = || {
+        let mut kept = 0;
+        loop {
+            thread::sleep(TRIM_INTERVAL);
+            kept = trim_after_burst(kept);
+        }
+    };
+    thread::Builder::new().name("heap".to_owned()).spawn(trim_after_bursts).map(drop)
 }
 
-impl HeapTrimmer {
-    /// Returns free memory to the kernel if [`TRIM_MIN_BYTES`] became free since the latest trim. That takes some
-    /// milliseconds for a heap of 100 MB, in which other threads wait to allocate.
-    pub fn trim(&mut self) {
-        let free = free_bytes();
-        if free >= self.kept + TRIM_MIN_BYTES {
-            trim();
-            self.kept = free_bytes();
-        } else {
-            self.kept = self.kept.min(free);
-        }
+/// Trims if [`TRIM_MIN_BYTES`] became free since `kept` bytes stayed free after the latest trim, whose pages the kernel
+/// may have. Returns the bytes that are kept now.
+fn trim_after_burst(kept: usize) -> usize {
+    let free = free_bytes();
+    if free < kept + TRIM_MIN_BYTES {
+        return kept.min(free);
     }
+    trim();
+    free_bytes()
 }
 
 /// Free bytes of all arenas (mallinfo(3)), up to 4 GiB.

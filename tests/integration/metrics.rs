@@ -142,6 +142,12 @@ async fn metrics_token_is_read_again_by_reload() {
     daemon.wait_for_log("configuration reloaded").await;
     assert_eq!((status(TOKEN).await, status("fedcba9876543210-new").await), (401, 200));
 
+    workspace.write("metrics.token", "short");
+    daemon.signal(Signal::SIGHUP);
+    daemon.wait_for_log("configuration reloaded in part").await;
+    let metrics = over_tcp(daemon.address(), authorized("/metrics", "fedcba9876543210-new")).await.body;
+    assert_contains(&metrics, &["targetwatch_config_last_reload_successful 0"]);
+
     workspace.configure("[probe]\ndeadline = \"never\"");
     daemon.signal(Signal::SIGHUP);
     daemon.wait_for_log("cannot reload the configuration").await;
