@@ -10,6 +10,7 @@ pub mod certificate;
 pub mod failure;
 pub mod objects;
 pub mod pages;
+pub mod refusal;
 mod remedy;
 
 use std::fmt;

@@ -66,7 +66,7 @@ pub struct CanaryPlan<'a> {
 }
 
 impl<'a> CanaryPlan<'a> {
-    /// A plan for a bucket of which nothing is known.
+    /// A plan for a bucket whose configuration is not known.
     #[must_use]
     pub fn new(names: &'a CanaryNames, clock: ServiceClock) -> Self {
         Self { names, versioning: None, retention: None, clock, in_use: None, append_only: false, sends_headers: false }

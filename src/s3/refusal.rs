@@ -1,0 +1,224 @@
+//! Meaning of a refusal: what status, code and message of a service's error answer say.
+
+use super::failure::CODE_LIMIT_BYTES;
+use crate::model::Reason;
+
+/// Codes for a request time that the service does not accept.
+pub(super) const CLOCK_SKEW_CODES: [&str; 2] = ["RequestTimeTooSkewed", "RequestExpired"];
+
+/// Codes for a request that was signed for, or sent to, another region than that of the bucket.
+const REGION_CODES: [&str; 4] =
+    ["AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "PermanentRedirect", "IncorrectEndpoint"];
+
+/// What a service's message is about. Some services refuse with an unspecific code, and only their message tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MessageTopic {
+    /// A lock or a retention (MinIO: `InvalidRequest`, "Object is WORM protected").
+    Lock,
+    /// A quota that is used up (Garage: `AccessDenied`, "Bucket size quota is reached").
+    Quota,
+    /// Storage without free space (MinIO: `InternalError`, "no space left on device").
+    Full,
+}
+
+impl MessageTopic {
+    pub(super) fn of(message: &str) -> Option<Self> {
+        let message = message.to_ascii_lowercase();
+        let has = |words: &[&str]| words.iter().any(|word| message.contains(word));
+        // A policy's refusal may name a bucket with one of these words.
+        if has(&["quota"]) && has(&["reached", "exceed"]) {
+            Some(Self::Quota)
+        } else if has(&["no space left", "disk full", "storage is full", "storage full", "free disk threshold"]) {
+            Some(Self::Full)
+        } else {
+            has(&["worm", "object lock", "locked", "retention"]).then_some(Self::Lock)
+        }
+    }
+}
+
+/// Whether an answer with this code is about the region of the bucket.
+pub(super) fn is_region_code(code: Option<&str>) -> bool {
+    code.is_some_and(|code| REGION_CODES.contains(&code))
+}
+
+/// Returns the region in a message of AWS or MinIO: `the region 'a' is wrong; expecting 'b'`, or `The b location
+/// constraint is incompatible for the region specific endpoint this request was sent to`.
+pub(super) fn expected_region(message: &str) -> Option<String> {
+    let quoted = || message.split_once("expecting '")?.1.split_once('\'').map(|(region, _)| region);
+    let constraint = || message.split_once(" location constraint")?.0.rsplit(' ').next();
+    let region = quoted().or_else(constraint)?;
+    (is_region(region) && region != "unspecified").then(|| region.to_owned())
+}
+
+/// Whether a text can be the name of a region.
+pub(super) fn is_region(name: &str) -> bool {
+    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+    !name.is_empty() && name.len() <= CODE_LIMIT_BYTES && name.bytes().all(is_name)
+}
+
+/// Returns the reason of a refusal by its status, its code, whether it names a region, and the topic of its message.
+pub(super) fn service_reason(status: u16, code: &str, names_region: bool, topic: Option<MessageTopic>) -> Reason {
+    let told = match code {
+        "SignatureDoesNotMatch" => Reason::WrongSecret,
+        "InvalidAccessKeyId" | "InvalidToken" => Reason::UnknownAccessKey,
+        "UserSuspended" => Reason::UserSuspended,
+        code if CLOCK_SKEW_CODES.contains(&code) => Reason::ClockSkewed,
+        "NoSuchBucket" => Reason::BucketNotFound,
+        "AccessDenied" | "AllAccessDisabled" | "AccountProblem" | "ExpiredToken" | "TokenRefreshRequired" => {
+            Reason::AccessDenied
+        }
+        "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException" => Reason::WrongRegion,
+        "PermanentRedirect" | "TemporaryRedirect" | "IncorrectEndpoint" if names_region => Reason::WrongRegion,
+        "PermanentRedirect" | "TemporaryRedirect" | "Redirect" | "IncorrectEndpoint" => Reason::Redirected,
+        "SlowDown"
+        | "ServiceUnavailable"
+        | "RequestLimitExceeded"
+        | "TooManyRequests"
+        | "Throttling"
+        | "ThrottlingException" => Reason::Throttled,
+        "NotImplemented" | "MethodNotAllowed" => Reason::NotImplemented,
+        "InternalError" => Reason::ServerError,
+        "ObjectLockConfigurationNotFoundError" => Reason::ObjectLockMissing,
+        code => limit_reason(status, code).unwrap_or_else(|| status_reason(status, code, names_region)),
+    };
+    match (told, topic) {
+        (Reason::AccessDenied | Reason::RequestRefused | Reason::ServerError, Some(MessageTopic::Quota)) => {
+            Reason::QuotaExceeded
+        }
+        (Reason::RequestRefused | Reason::ServerError, Some(MessageTopic::Full)) => Reason::StorageFull,
+        _ => told,
+    }
+}
+
+/// Returns the reason for a limit of the storage. Services name a quota in many ways: `QuotaExceeded` (Ceph),
+/// `XMinioAdminBucketQuotaExceeded` (MinIO), `XRustfsQuotaExceeded`, `QUOTA_EXCEEDED` (Ozone),
+/// `ObjectQuotaExceeded` (NooBaa). Swift answers as to an object that is too large, which no canary is. Storage without
+/// free space is `XMinioStorageFull`, `InsufficientStorage` or only status 507 (RFC 4918 §11.5).
+fn limit_reason(status: u16, code: &str) -> Option<Reason> {
+    let code = code.to_ascii_lowercase();
+    let has = |words: &[&str]| words.iter().any(|word| code.contains(word));
+    if status != 404 && (status == 413 || has(&["quota", "entitytoolarge"])) {
+        return Some(Reason::QuotaExceeded);
+    }
+    let is_full = status == 507 || has(&["storagefull", "diskfull", "insufficientstorage", "nospace"]);
+    is_full.then_some(Reason::StorageFull)
+}
+
+fn status_reason(status: u16, code: &str, names_region: bool) -> Reason {
+    match status {
+        300..=399 if names_region => Reason::WrongRegion,
+        // A HEAD has no code.
+        400 if names_region && code.is_empty() => Reason::WrongRegion,
+        300..=399 => Reason::Redirected,
+        401 | 403 => Reason::AccessDenied,
+        // An answer without a code is from another web server, unless it answers a HEAD.
+        404 => Reason::BucketNotFound,
+        405 | 501 => Reason::NotImplemented,
+        429 => Reason::Throttled,
+        500..=599 => Reason::ServerError,
+        _ if code.is_empty() => Reason::NotS3,
+        _ => Reason::RequestRefused,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::s3::S3Failure;
+
+    #[test]
+    fn service_code_maps_to_reason() {
+        for (status, code, region, reason) in [
+            (403, Some("SignatureDoesNotMatch"), None, Reason::WrongSecret),
+            (403, Some("InvalidAccessKeyId"), None, Reason::UnknownAccessKey),
+            (403, Some("UserSuspended"), None, Reason::UserSuspended),
+            (403, Some("RequestTimeTooSkewed"), None, Reason::ClockSkewed),
+            (404, Some("NoSuchBucket"), None, Reason::BucketNotFound),
+            (404, Some("ObjectLockConfigurationNotFoundError"), None, Reason::ObjectLockMissing),
+            (403, Some("AccessDenied"), None, Reason::AccessDenied),
+            (403, Some("QuotaExceeded"), None, Reason::QuotaExceeded),
+            (301, Some("PermanentRedirect"), Some("eu-west-1"), Reason::WrongRegion),
+            (301, Some("PermanentRedirect"), None, Reason::Redirected),
+            (301, None, Some("eu-west-1"), Reason::WrongRegion),
+            (400, Some("AuthorizationHeaderMalformed"), None, Reason::WrongRegion),
+            (307, Some("TemporaryRedirect"), None, Reason::Redirected),
+            (302, None, None, Reason::Redirected),
+            (503, Some("SlowDown"), None, Reason::Throttled),
+            (501, Some("NotImplemented"), None, Reason::NotImplemented),
+            (500, Some("InternalError"), None, Reason::ServerError),
+            (502, None, None, Reason::ServerError),
+            (403, None, None, Reason::AccessDenied),
+            (404, None, None, Reason::BucketNotFound),
+            (400, None, None, Reason::NotS3),
+            (400, Some("InvalidArgument"), None, Reason::RequestRefused),
+            (400, Some("InvalidRequest"), Some("us-east-1"), Reason::RequestRefused),
+            (409, Some("OperationAborted"), None, Reason::RequestRefused),
+            (411, Some("MissingContentLength"), None, Reason::RequestRefused),
+        ] {
+            assert_eq!(S3Failure::service(status, code, region).reason(), reason, "{status} {code:?} {region:?}");
+        }
+    }
+
+    #[test]
+    fn limits_of_the_storage_are_recognized_by_the_codes_of_many_services() {
+        for (status, code, reason) in [
+            (403, Some("QuotaExceeded"), Reason::QuotaExceeded),
+            (400, Some("XMinioAdminBucketQuotaExceeded"), Reason::QuotaExceeded),
+            (400, Some("XRustfsQuotaExceeded"), Reason::QuotaExceeded),
+            (403, Some("QUOTA_EXCEEDED"), Reason::QuotaExceeded),
+            (403, Some("ObjectQuotaExceeded"), Reason::QuotaExceeded),
+            (400, Some("EntityTooLarge"), Reason::QuotaExceeded),
+            (507, Some("EntityTooLarge"), Reason::QuotaExceeded),
+            (413, None, Reason::QuotaExceeded),
+            (507, Some("XMinioStorageFull"), Reason::StorageFull),
+            (507, Some("InsufficientStorage"), Reason::StorageFull),
+            (503, Some("InsufficientStorage"), Reason::StorageFull),
+            (507, None, Reason::StorageFull),
+            (404, Some("NoSuchQuotaConfiguration"), Reason::BucketNotFound),
+            (503, Some("SlowDown"), Reason::Throttled),
+            (400, Some("EntityTooSmall"), Reason::RequestRefused),
+        ] {
+            assert_eq!(S3Failure::service(status, code, None).reason(), reason, "{status} {code:?}");
+        }
+        for (status, code, message, reason) in [
+            (403, "AccessDenied", "Bucket size quota is reached, maximum total size is 5", Reason::QuotaExceeded),
+            (500, "InternalError", "cause(no space left on device)", Reason::StorageFull),
+            (403, "AccessDenied", "not authorized to perform s3:PutObject on quota-bucket", Reason::AccessDenied),
+            (403, "AccessDenied", "storage full of secrets", Reason::AccessDenied),
+            (503, "SlowDown", "request quota exceeded", Reason::Throttled),
+        ] {
+            let failure = S3Failure::service(status, Some(code), None).with_message(message);
+            assert_eq!(failure.reason(), reason, "{message}");
+        }
+    }
+
+    #[test]
+    fn region_element_counts_only_for_answers_about_the_region() {
+        for (status, code, element, region) in [
+            (400, "AuthorizationHeaderMalformed", "garage", Some("garage")),
+            (301, "PermanentRedirect", "eu-west-1", Some("eu-west-1")),
+            (307, "TemporaryRedirect", "eu-west-1", Some("eu-west-1")),
+            (400, "AuthorizationHeaderMalformed", "a b", None),
+            // Garage names its region in every error.
+            (400, "InvalidRequest", "garage", None),
+            (403, "AccessDenied", "garage", None),
+        ] {
+            let failure = S3Failure::service(status, Some(code), None).with_region_element(Some(element));
+            let S3Failure::Service { region: found, .. } = &failure else { panic!("{failure}") };
+            assert_eq!(found.as_deref(), region, "{code}");
+        }
+    }
+
+    #[test]
+    fn region_in_a_message_is_found() {
+        for (message, region) in [
+            ("expecting ''", None),
+            ("expecting 'a b'", None),
+            ("expecting 'x", None),
+            ("The ap-east-1 location constraint is incompatible for the region specific endpoint", Some("ap-east-1")),
+            ("The unspecified location constraint is incompatible", None),
+        ] {
+            assert_eq!(expected_region(message).as_deref(), region, "{message}");
+        }
+    }
+}
