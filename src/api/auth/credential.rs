@@ -1,4 +1,4 @@
-//! The token of a request, and who it belongs to.
+//! The token of a request, and its owner.
 
 use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};

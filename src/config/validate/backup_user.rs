@@ -98,7 +98,7 @@ fn valid_id(id: u32, at: &Spanned<raw::Account>, key: &str) -> Validated<u32> {
 
 fn unknown(at: &Spanned<raw::Account>, key: &str, name: &str, kind: &str, file: &str) -> InvalidValue {
     let problem = format!(
-        "{name:?} is not a {kind} in {file} of this host; expected one of these, or an id, which a {kind} of LDAP or another directory needs"
+        "{name:?} is not a {kind} in {file} of this host; expected one of these, or an id; give the id of a {kind} that LDAP or another directory defines"
     );
     InvalidValue::new(at.span(), key, problem)
 }
