@@ -23,17 +23,31 @@ pub enum MessageTopic {
 
 impl MessageTopic {
     pub(super) fn of(message: &str) -> Option<Self> {
-        let message = message.to_ascii_lowercase();
-        let has = |words: &[&str]| words.iter().any(|word| message.contains(word));
-        // A policy's refusal may name a bucket with one of these words.
-        if has(&["quota"]) && has(&["reached", "exceed"]) {
+        let words = plain_words(message);
+        let has = |phrases: &[&str]| phrases.iter().any(|phrase| words.contains(&format!(" {phrase} ")));
+        if has(&["quota"]) && has(&["reached", "exceed", "exceeds", "exceeded"]) {
             Some(Self::Quota)
         } else if has(&["no space left", "disk full", "storage is full", "storage full", "free disk threshold"]) {
             Some(Self::Full)
         } else {
-            has(&["worm", "object lock", "locked", "retention"]).then_some(Self::Lock)
+            has(&["worm", "object lock", "locked", "retention", RETENTION_ACTION]).then_some(Self::Lock)
         }
     }
+}
+
+/// The action of a PUT with a retention, which a policy may refuse alone.
+const RETENTION_ACTION: &str = "s3:putobjectretention";
+
+/// Returns the words of a message in lower case, each between spaces. Leaves out names such as `arn:aws:s3:::locked-box`:
+/// a policy's refusal contains the resource, which says nothing about the cause.
+fn plain_words(message: &str) -> String {
+    let message = message.to_ascii_lowercase();
+    let texts = message.split(|letter: char| letter.is_whitespace() || "\"'()[]{},;".contains(letter));
+    let texts = texts.map(|text| text.trim_end_matches(['.', ':', '!', '?']));
+    let words: Vec<&str> = texts
+        .filter(|text| *text == RETENTION_ACTION || text.bytes().all(|byte| byte.is_ascii_alphanumeric()))
+        .collect();
+    format!(" {} ", words.join(" "))
 }
 
 /// Whether an answer with this code is about the region of the bucket.
@@ -189,6 +203,25 @@ mod tests {
         ] {
             let failure = S3Failure::service(status, Some(code), None).with_message(message);
             assert_eq!(failure.reason(), reason, "{message}");
+        }
+    }
+
+    #[test]
+    fn names_in_a_message_are_not_its_topic() {
+        use MessageTopic::{Full, Lock, Quota};
+        for (message, topic) in [
+            ("Object is WORM protected and cannot be overwritten", Some(Lock)),
+            ("The object is locked.", Some(Lock)),
+            ("object lock: retention is too short", Some(Lock)),
+            ("Retention \"GOVERNANCE\" is not allowed", Some(Lock)),
+            ("Bucket quota exceeded", Some(Quota)),
+            ("write failed (no space left on device)", Some(Full)),
+            ("User is not authorized to perform: s3:PutObject on resource: \"arn:aws:s3:::locked-backups/a\"", None),
+            ("User is not authorized to perform: s3:PutObjectRetention on resource: arn:aws:s3:::box", Some(Lock)),
+            ("Public access is blocked by the account", None),
+            ("The bucket quota-reached/worm does not permit this", None),
+        ] {
+            assert_eq!(MessageTopic::of(message), topic, "{message}");
         }
     }
 

@@ -30,7 +30,6 @@ const HEADERS: &[(&str, &[&str])] = &[
         ],
     ),
     ("x-amz-expected-bucket-owner", &[]),
-    ("x-amz-request-payer", &["requester"]),
     (ENCRYPTION, &["AES256", "aws:fsx", "aws:kms", "aws:kms:dsse"]),
     ("x-amz-server-side-encryption-aws-kms-key-id", &[]),
     ("x-amz-server-side-encryption-bucket-key-enabled", &["true", "false"]),
