@@ -71,6 +71,9 @@ async fn exchange(
     if let Some((name, value)) = header.split_once(": ") {
         request = request.header(name, value);
     }
+    if !body.is_empty() {
+        request = request.header(http::header::CONTENT_TYPE, "application/json");
+    }
     let request = request.body(Full::new(body))?;
     let answer = tokio::time::timeout(ANSWER_TIMEOUT, async {
         let began = Instant::now();
