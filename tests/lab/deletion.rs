@@ -3,9 +3,13 @@
 use std::process::{Child, Command};
 
 use crate::api::{LIMIT, Target};
-use crate::machine::{HARD, Machine, TIMED_OUT, black_hole, black_hole_data, eventually, log, mount_of, mount_path};
+use crate::machine::{
+    HARD, Machine, TIMED_OUT, black_hole, black_hole_data, eventually, log, mount_of, mount_path, run,
+};
 
-/// A process whose working directory is the mount of an exported path.
+/// A process whose working directory is the mount of an exported path. Dropping it ends every black hole, because the
+/// end of the last user of an NFSv4 mount destroys the session and waits for the server, even when the user was killed:
+/// `timeo` × (`retrans` + 1), here 11 minutes (nfs4_proc_destroy_session in the kernel's fs/nfs/nfs4proc.c).
 struct User(Child);
 
 impl User {
@@ -18,6 +22,7 @@ impl User {
 impl Drop for User {
     fn drop(&mut self) {
         let _ = self.0.kill();
+        run("tc", &["qdisc", "del", "dev", "lo", "clsact"]);
         let _ = self.0.wait();
     }
 }
