@@ -6,10 +6,10 @@
 //!                      └─► Refusal                         └─► Conflict: decide again
 //! ```
 //!
-//! Rules are pure functions ([`rules`]). A [`Store`] knows none of them: it makes the writes of one
-//! change durable, if it is still at the revision for which they were decided, and notifies its
-//! watchers. So several agents can share a store without a lock, and a new store is one directory that
-//! passes the contract suite. [`Registry`] joins both and is what the agent uses.
+//! Rules are pure functions ([`rules`]). A [`Store`] does not know them. It makes the writes of one change durable, if
+//! it is still at the revision for which they were decided, and notifies its watchers. So several agents can share a
+//! store without a lock, and a new store is one directory that passes the contract suite. [`Registry`] joins both and
+//! is what the agent uses.
 //!
 //! Stores: a database file ([`SqliteStore`](sqlite::SqliteStore)), and memory for tests ([`MemoryStore`]).
 

@@ -9,18 +9,18 @@ use crate::model::{ProjectId, SpecFields, Target, TargetId, TargetType, TargetTy
 /// One change of the registry. It is made completely or not at all.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    /// Adds a target with its first type. It becomes the default together with its type if it is created so, or if
-    /// there is no default and it does not decline that.
+    /// Adds a target with its first type. Both become the default if the target is created as the default, or if there
+    /// is no default and the target does not decline.
     CreateTarget {
         /// The target.
         target: Box<Target>,
         /// Its first type.
         first_type: TargetType,
-        /// Whether it does not become the default even if there is none.
+        /// Whether the target does not become the default even if there is none.
         declines_default: bool,
     },
-    /// Changes a target. A target that becomes the default brings one of its types: the default
-    /// type if it is one of them, otherwise its first public type, otherwise its first type.
+    /// Changes a target. When a target becomes the default, one of its types becomes the default type: the current
+    /// default type if it is one of them, otherwise its first public type, otherwise its first type.
     ModifyTarget {
         /// The target.
         id: TargetId,
@@ -49,7 +49,7 @@ pub enum Change {
 /// What to change about a target. `None` leaves a field as it is.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TargetChange {
-    /// Fields of the storage to change. Fixed ones may only be repeated.
+    /// Fields of the storage to change. A fixed field may only repeat its value.
     pub fields: SpecFields,
     /// Metadata to set. Other keys stay.
     pub metadata: BTreeMap<String, String>,
@@ -74,8 +74,8 @@ pub struct TypeChange {
     /// Whether the type becomes the default, together with its target. `false` is refused for the
     /// default type: another type must become the default instead.
     pub is_default: Option<bool>,
-    /// Whether to remove all projects before adding others. The type does not become public by it:
-    /// fewer projects see it, never more.
+    /// Whether to remove all projects before adding others. This never makes the type public, so that fewer projects
+    /// see it and never more.
     pub purge_projects: bool,
     /// Projects to remove, if they are assigned.
     pub remove_projects: BTreeSet<ProjectId>,

@@ -1,6 +1,6 @@
 //! The contract of [`Store`], as tests that every implementation passes.
 //!
-//! A new store adds one line to `contract!`: how to make an empty one.
+//! A new store adds one line to `contract!`: the function that makes an empty store.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use crate::model::{
     CanaryLeftover, CanaryRecord, OwnMountId, Reason, Status, Target, TargetId, TargetType, Transition,
 };
 
-/// An empty store, and what must live as long as it.
+/// An empty store, and the directory that must live as long as it.
 struct Fixture {
     store: Arc<dyn Store>,
     _directory: Option<TempDir>,

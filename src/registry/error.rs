@@ -1,8 +1,8 @@
-//! Why a registry cannot be opened.
+//! Why a registry cannot be opened, backed up or restored.
 
 use std::path::PathBuf;
 
-/// Why a registry could not be opened. An existing one was left unchanged.
+/// Why a registry could not be opened. An existing file was left unchanged.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The file exists and is not a registry.
@@ -17,7 +17,7 @@ pub enum OpenError {
     },
     /// Changes that were acknowledged are missing.
     #[error(
-        "registry {path} lost changes that were acknowledged: {found}, expected {expected}, as {record} says. Its log (-wal) was removed or damaged, or another file was put in its place. It was left unchanged: restore the latest state (targetwatch registry restore FILE), or accept the loss (targetwatch registry accept-loss)"
+        "registry {path} lost changes that were acknowledged: {found}, expected {expected}, as {record} says. Its log (-wal) was removed or damaged, or another file replaced it. It was left unchanged: restore the latest state (targetwatch registry restore FILE), or accept the loss (targetwatch registry accept-loss)"
     )]
     ChangesLost {
         /// The database file.

@@ -11,7 +11,7 @@ use crate::model::{
     TargetType, TargetTypeId, TypeProject,
 };
 
-/// A point in time that no text form may round.
+/// A point in time with nanoseconds, to detect a text form that rounds.
 pub(crate) fn at(second: i64) -> Timestamp {
     Timestamp::new(second, 123_456_789).expect("a time")
 }
@@ -89,7 +89,7 @@ pub(crate) fn changed(snapshot: &Snapshot, change: &Change) -> Result<Snapshot, 
     Ok(snapshot.apply(&rules::decide(snapshot, change)?, snapshot.revision().next()))
 }
 
-/// A snapshot of these targets, each with its first type; the first is the default.
+/// A snapshot of these targets, each with its first type. The first target is the default.
 pub(crate) fn snapshot_of(targets: impl IntoIterator<Item = (Target, TargetType)>) -> Snapshot {
     let with_type = |(n, (target, first_type)): (usize, (Target, TargetType))| {
         let is_default = n == 0;
@@ -113,7 +113,7 @@ pub(crate) async fn create(registry: &Registry, new: (Target, TargetType)) -> Re
     target(&registry.change(&create_target(new)).await.expect("created"), id).clone()
 }
 
-/// Refuses a target, which must change nothing.
+/// Returns the error of creating a target, and asserts that nothing was changed.
 pub(crate) async fn refused(registry: &Registry, new: (Target, TargetType)) -> RegistryError {
     let before = registry.snapshot();
     let error = registry.change(&create_target(new)).await.expect_err("refused");

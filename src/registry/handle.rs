@@ -11,11 +11,11 @@ use super::snapshot::{Snapshot, Write};
 use super::store::{CommitError, StorageError, Store};
 use crate::model::{CanaryRecord, OwnMountId, Tally, TargetId, Transition};
 
-/// How often one change is decided again because another writer was faster. Conflicts are rare: one
-/// agent makes one change at a time, and a shared store sees a few changes a day.
+/// Most attempts to commit one change while other writers are faster. Conflicts are rare: an agent makes one change at
+/// a time, and a shared store sees a few changes a day.
 const COMMIT_ATTEMPTS_MAX: u32 = 8;
 
-/// Why a change was not made. Nothing was changed, except where the message says otherwise.
+/// Why a change failed. Nothing was changed, unless the message says otherwise.
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
     /// A rule forbids the change.
@@ -31,7 +31,7 @@ pub enum RegistryError {
     Contended,
 }
 
-/// A registry: a store whose every change keeps the rules.
+/// A registry: a store, and the rules that every change must keep.
 #[derive(Clone)]
 pub struct Registry {
     store: Arc<dyn Store>,
@@ -60,7 +60,7 @@ impl Registry {
         self.store.snapshot()
     }
 
-    /// Returns the number of writes to the store with a result, since the start of the agent.
+    /// Returns the number of writes to the store that had this result, since the start of the agent.
     #[must_use]
     pub fn writes(&self, result: WriteResult) -> u64 {
         self.writes.of(&result)
@@ -75,7 +75,7 @@ impl Registry {
     /// Makes a change durable and returns the content that includes it.
     ///
     /// # Errors
-    /// [`RegistryError`]; nothing was changed then.
+    /// [`RegistryError`], which says whether something was changed.
     pub async fn change(&self, change: &Change) -> Result<Arc<Snapshot>, RegistryError> {
         self.commit(change, |writes| writes).await
     }
@@ -96,7 +96,7 @@ impl Registry {
     pub async fn verify_writable(&self) -> Result<(), StorageError> {
         match self.store.commit(self.snapshot().revision(), Vec::new()).await {
             Err(CommitError::Storage(error)) => Err(error),
-            // Another writer was faster, so it can be changed.
+            // Another writer was faster, so the store can be written.
             Ok(_) | Err(CommitError::Conflict) => Ok(()),
         }
     }
@@ -115,13 +115,13 @@ impl Registry {
                 Err(CommitError::Conflict) => continue,
                 Err(CommitError::Storage(error)) => Err(error.into()),
             };
-            return if is_write { self.counted(outcome) } else { outcome };
+            return if is_write { self.count_write(outcome) } else { outcome };
         }
         Err(RegistryError::Contended)
     }
 
     /// Counts a write with its outcome.
-    fn counted<T, E>(&self, outcome: Result<T, E>) -> Result<T, E> {
+    fn count_write<T, E>(&self, outcome: Result<T, E>) -> Result<T, E> {
         self.writes.count(if outcome.is_ok() { WriteResult::Written } else { WriteResult::Failed });
         outcome
     }
@@ -131,7 +131,7 @@ impl Registry {
     /// # Errors
     /// [`StorageError`] when they could not be made durable; none was added then.
     pub async fn add_transitions(&self, transitions: Vec<Transition>) -> Result<(), StorageError> {
-        self.counted(self.store.add_transitions(transitions).await)
+        self.count_write(self.store.add_transitions(transitions).await)
     }
 
     /// Returns the history of a target, newest first.
@@ -147,7 +147,7 @@ impl Registry {
     /// # Errors
     /// [`StorageError`] when they could not be made durable; none was changed then.
     pub async fn put_own_mounts(&self, mounts: Vec<(TargetId, Option<OwnMountId>)>) -> Result<(), StorageError> {
-        self.counted(self.store.put_own_mounts(mounts).await)
+        self.count_write(self.store.put_own_mounts(mounts).await)
     }
 
     /// Returns the stored identities of mounts of this host.
@@ -158,7 +158,7 @@ impl Registry {
         self.store.own_mounts().await
     }
 
-    /// Finishes the changes that began, and closes the store, as [`Store::close`].
+    /// Finishes the commits that began, and closes the store, as [`Store::close`].
     pub async fn close(&self) {
         self.store.close().await;
     }
@@ -166,9 +166,9 @@ impl Registry {
     /// Replaces the record of a target's canaries, as [`Store::put_canary_record`].
     ///
     /// # Errors
-    /// [`StorageError`] when it could not be made durable; the old one is in force then.
+    /// [`StorageError`] when it could not be made durable. The old record then stays.
     pub async fn put_canary_record(&self, id: TargetId, record: CanaryRecord) -> Result<(), StorageError> {
-        self.counted(self.store.put_canary_record(id, record).await)
+        self.count_write(self.store.put_canary_record(id, record).await)
     }
 
     /// Returns the record of a target's canaries, if there is one.

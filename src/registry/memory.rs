@@ -23,7 +23,7 @@ pub struct MemoryStore {
 
 impl MemoryStore {
     fn histories(&self) -> MutexGuard<'_, HashMap<TargetId, VecDeque<Transition>>> {
-        // A panic leaves at most some transitions out.
+        // After a panic, at worst some transitions are missing.
         self.histories.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

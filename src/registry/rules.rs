@@ -4,12 +4,12 @@
 //! - At most one target is the default; one of its types is the default type. Target and type become the default
 //!   together, so a client that names neither always gets the same storage ([`defaults`]). There is a default unless
 //!   every target was created with an explicit `is_default` of 0.
-//! - No two targets share a mount directory, and no new target is the storage of another one ([`target`]).
+//! - No two targets share a mount directory, and no new target uses the storage of another one ([`target`]).
 //! - Every target has a type, and no two types share a name ([`target_type`]).
 //! - A type is public or assigned to projects, never both.
 //! - Counts stay within [`limits`](super::limits).
 //!
-//! The writes of a change are ordered: what stops being the default is written first.
+//! The writes of a change are ordered: the old default is cleared first, so that there are never two.
 
 mod defaults;
 mod lookup;
@@ -24,7 +24,7 @@ pub use refusal::Refusal;
 use super::change::Change;
 use super::snapshot::{Snapshot, Write};
 
-/// Returns the writes that make a change. There are none when everything is as asked already.
+/// Returns the writes that make a change. There are none if the content is already as requested.
 ///
 /// # Errors
 /// [`Refusal`] when a rule forbids the change.

@@ -16,8 +16,8 @@ pub struct RegisteredTarget {
     pub types: Arc<[Arc<TargetType>]>,
 }
 
-/// Version of a registry's content. It grows with every commit, and is comparable only between
-/// snapshots of one store that was opened once.
+/// Version of a registry's content. It grows with every commit. Revisions are comparable only while one store stays
+/// open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Revision(u64);
 
@@ -50,7 +50,7 @@ pub struct Snapshot {
     targets: Vec<Arc<RegisteredTarget>>,
 }
 
-/// What became of one target between two snapshots.
+/// What happened to one target between two snapshots.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Difference {
     /// The target is new.
@@ -97,7 +97,7 @@ impl Snapshot {
         self.types().find(|target_type| target_type.id == id)
     }
 
-    /// Returns the default target. Only an empty registry has none.
+    /// Returns the default target. There is none while every target declined to be it.
     #[must_use]
     pub fn default_target(&self) -> Option<&Arc<RegisteredTarget>> {
         self.targets.iter().find(|registered| registered.target.is_default)
@@ -129,7 +129,7 @@ impl Snapshot {
     }
 
     /// Returns what changed since an older snapshot of the same store. Targets keep their order, so one
-    /// pass over both finds it; unchanged entries are the same allocation and are not read.
+    /// pass over both snapshots is enough. Unchanged entries are the same allocation and are not read.
     #[must_use]
     pub fn differences_from(&self, older: &Self) -> Vec<Difference> {
         let mut differences = Vec::new();

@@ -1,14 +1,14 @@
 //! The embedded store: one SQLite file, one writer.
 //!
 //! One thread owns the connection and takes jobs from a bounded queue, so no task of the runtime
-//! waits for the disk, and a queued commit is finished even when its caller has gone. Each commit is
-//! one `IMMEDIATE` transaction. The write-ahead log with `synchronous = FULL` makes it durable before it
-//! is answered. When no job follows for [`CHECKPOINT_AFTER`], the log is copied into the file and emptied. A copy of
-//! the file alone is complete then. The file is read when it is opened; afterwards its lock excludes other writers,
-//! and the snapshot in memory follows every commit.
+//! waits for the disk, and a queued commit is finished even when its caller has stopped waiting. Each commit is
+//! one `IMMEDIATE` transaction. The write-ahead log with `synchronous = FULL` makes it durable before the caller
+//! gets its answer. When no job follows for [`CHECKPOINT_AFTER`], the log is copied into the file and emptied. A copy
+//! of the file alone is then complete. Targets are read once, when the file is opened. Afterwards its lock excludes
+//! other writers, and the snapshot in memory follows every commit.
 //!
-//! An existing file is never replaced: anything but a sound registry of a known schema is refused
-//! and left unchanged to the byte ([`mod@file`]). A second agent on the same file is refused too.
+//! Opening never replaces an existing file. Anything but an intact registry of a known schema is refused
+//! and left unchanged, byte for byte ([`mod@file`]). A second agent on the same file is refused too.
 
 mod canary_rows;
 mod columns;
@@ -43,16 +43,16 @@ use super::snapshot::{Revision, Snapshot, Write};
 use super::store::{CommitError, StorageError, Store};
 use crate::model::{CanaryRecord, OwnMountId, TargetId, Transition};
 
-/// The most jobs that wait for the writer. A caller waits until it can queue one more.
+/// Most jobs that wait for the writer. Further callers wait until they can queue theirs.
 const QUEUE_MAX: usize = 64;
 
-/// How long the writer waits for another job before it copies the log into the file. A client that sends one
+/// How long the writer waits for another job before it copies the log into the file. So a client that sends one
 /// change after another does not wait for the copy.
 const CHECKPOINT_AFTER: Duration = Duration::from_millis(200);
 
 enum Job {
     Run(Box<dyn FnOnce(&mut Connection) + Send>),
-    /// Closes the file, and is answered then.
+    /// Closes the file and then notifies the caller.
     Close(oneshot::Sender<()>),
 }
 
@@ -71,14 +71,15 @@ impl SqliteStore {
     /// anything.
     ///
     /// # Errors
-    /// [`OpenError`]: [`OpenError::Unwritable`] also when another agent has the file. An existing file is left as it was.
+    /// [`OpenError`]. It is [`OpenError::Unwritable`] when another agent uses the file. An existing file is left as it
+    /// was.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
         let file::Opened { connection, lock, identity, record, targets, .. } = file::open(path, Loss::Refused)?;
         let identity = Arc::new(identity);
         let (jobs, queue) = mpsc::channel::<Job>(QUEUE_MAX);
         let cannot_start =
             |error: std::io::Error| OpenError::Unwritable { path: path.to_owned(), detail: error.to_string() };
-        // It only measures time.
+        // Only for the timeout of the checkpoint.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(cannot_start)?;
         let writer = Writer { connection, identity: identity.clone(), queue, runtime };
         thread::Builder::new()
@@ -96,8 +97,8 @@ impl SqliteStore {
         Ok(Self { jobs, identity, record: Arc::new(record), snapshot })
     }
 
-    /// Runs `work`, a change, on the writer's thread, if the file is in its place. It runs even if the
-    /// caller stops waiting.
+    /// Runs `work`, a change, on the writer's thread, if the open file is still at its path. The change runs even if
+    /// the caller stops waiting.
     async fn run<T, E, F>(&self, work: F) -> Result<T, E>
     where
         T: Send + 'static,
@@ -107,14 +108,14 @@ impl SqliteStore {
         let (reply, answer) = oneshot::channel();
         let identity = self.identity.clone();
         let job = Box::new(move |connection: &mut Connection| {
-            // A caller that has gone needs no answer.
+            // The caller may have stopped waiting.
             let _ = reply.send(identity.verify().map_err(E::from).and_then(|()| work(connection)));
         });
         self.queue(Job::Run(job), answer).await
     }
 
-    /// Runs `work`, which changes nothing, on the writer's thread. It is skipped for a caller that has
-    /// gone, so that readers of a hanging disk do not queue in front of later callers.
+    /// Runs `work`, which changes nothing, on the writer's thread. It is skipped if the caller has stopped waiting, so
+    /// that abandoned reads of a hanging disk do not delay later callers.
     async fn read<T, F>(&self, work: F) -> Result<T, StorageError>
     where
         T: Send + 'static,
@@ -130,9 +131,9 @@ impl SqliteStore {
     }
 
     async fn queue<T, E: From<StorageError>>(&self, job: Job, answer: oneshot::Receiver<Result<T, E>>) -> Result<T, E> {
-        let gone = || StorageError::Failed("its writer has stopped".to_owned());
-        self.jobs.send(job).await.map_err(|_| gone())?;
-        answer.await.map_err(|_| gone())?
+        let stopped = || StorageError::Failed("its writer has stopped".to_owned());
+        self.jobs.send(job).await.map_err(|_| stopped())?;
+        answer.await.map_err(|_| stopped())?
     }
 }
 
@@ -145,9 +146,10 @@ struct Writer {
 }
 
 impl Writer {
-    /// Runs jobs until the store is closed or dropped, and closes the file. Returns the caller that waits for that.
+    /// Runs jobs until the store is closed or dropped, and closes the file. Returns the channel that reports the close to
+    /// the caller that requested it.
     fn run(mut self) -> Option<oneshot::Sender<()>> {
-        // Opening may have left something in the log.
+        // Opening may have left changes in the log.
         let mut is_copied = false;
         let on_close = loop {
             let next = if is_copied {
@@ -208,7 +210,7 @@ impl Store for SqliteStore {
     async fn close(&self) {
         let (on_close, closed) = oneshot::channel();
         if self.jobs.send(Job::Close(on_close)).await.is_ok() {
-            // An error means that the thread is gone, and the file with it.
+            // An error means that the thread has ended, which closed the file.
             let _ = closed.await;
         }
     }
@@ -245,7 +247,8 @@ fn write(connection: &mut Connection, writes: &[Write]) -> rusqlite::Result<()> 
     transaction.commit()
 }
 
-/// Records the generation of a change that is durable. The change is acknowledged even if that fails: it is in the file.
+/// Records the generation of a change that is durable. The change is acknowledged even if that fails, because the
+/// registry's file contains it.
 fn write_record(connection: &Connection, record: &generation::Record, targets: usize) {
     let written =
         Generation::read(connection, targets).map_err(std::io::Error::other).and_then(|now| record.write(&now));

@@ -1,6 +1,6 @@
 //! The interface of a store: snapshots, commits, notifications, and the histories of targets.
 //!
-//! A store knows no rule. Concurrent writers are ordered by the revision that each commit expects.
+//! A store does not know the rules. The revision that each commit expects orders concurrent writers.
 
 use std::sync::Arc;
 
@@ -25,20 +25,20 @@ pub enum StorageError {
 }
 
 impl StorageError {
-    /// What became of a change that failed so.
+    /// What happened to a change that failed with this error, or what to do about it.
     pub(super) fn effect(&self) -> &'static str {
         match self {
             Self::Failed(_) | Self::ReadOnly(_) => "Nothing was changed",
-            Self::Uncertain(_) => "Restart the agent when the file system can be written",
+            Self::Uncertain(_) => "Restart the agent when the file system is writable again",
         }
     }
 }
 
-/// Why a commit changed nothing.
+/// Why a commit failed. Nothing was changed, except that [`StorageError::Uncertain`] leaves it open.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CommitError {
     /// The store is not at the expected revision.
-    #[error("the registry is at another revision than the one that the change was decided for")]
+    #[error("the registry is no longer at the revision for which the change was decided")]
     Conflict,
     /// The writes could not be made durable.
     #[error(transparent)]
@@ -49,9 +49,9 @@ pub enum CommitError {
 /// implementation.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
-    /// Returns a receiver of the current snapshot. It is notified of every commit, by whichever
-    /// writer; a slow receiver skips snapshots and never sees an older one again. Later snapshots
-    /// keep the order of targets and types: new ones come last.
+    /// Returns a receiver of the current snapshot. It is notified of every commit of any writer. A slow receiver skips
+    /// snapshots and never sees an older one again. Later snapshots keep the order of targets and types: new ones come
+    /// last.
     fn watch(&self) -> watch::Receiver<Arc<Snapshot>>;
 
     /// Returns the current snapshot. Waits for nothing.
@@ -64,7 +64,7 @@ pub trait Store: Send + Sync + 'static {
     /// leaves the revision as it is. A commit that began is finished even if the caller stops waiting.
     ///
     /// # Errors
-    /// [`CommitError`]; nothing was changed then.
+    /// [`CommitError`], which says whether something was changed.
     async fn commit(&self, expected: Revision, writes: Vec<Write>) -> Result<Arc<Snapshot>, CommitError>;
 
     /// Adds transitions to the histories of their targets, in this order. Each history keeps the
@@ -86,7 +86,7 @@ pub trait Store: Send + Sync + 'static {
     /// change.
     ///
     /// # Errors
-    /// [`StorageError`] when it could not be made durable; the old one is in force then.
+    /// [`StorageError`] when it could not be made durable. The old record then stays.
     async fn put_canary_record(&self, id: TargetId, record: CanaryRecord) -> Result<(), StorageError>;
 
     /// Returns the record of a target's canaries, if there is one.
@@ -108,6 +108,6 @@ pub trait Store: Send + Sync + 'static {
     /// [`StorageError`] when they cannot be read.
     async fn own_mounts(&self) -> Result<Vec<(TargetId, OwnMountId)>, StorageError>;
 
-    /// Finishes what began, and closes the store. Every later call fails.
+    /// Finishes the commits that began, and closes the store. Every later call fails.
     async fn close(&self) {}
 }

@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use crate::model::{Target, TargetId, TargetType, TargetTypeId};
 use crate::registry::snapshot::{RegisteredTarget, Snapshot, Write};
 
-/// Returns the writes that make one of a target's types the default type, and no other target and
-/// type the default. The target itself is left to the caller.
+/// Returns the writes that make one of a target's types the default type, and clear the default of every other target
+/// and type. The caller writes the target itself.
 pub(super) fn move_to_target(snapshot: &Snapshot, registered: &RegisteredTarget, now: Timestamp) -> Vec<Write> {
     let RegisteredTarget { target, types } = registered;
     let public = || types.iter().find(|kept| kept.is_public);
@@ -18,8 +18,8 @@ pub(super) fn move_to_target(snapshot: &Snapshot, registered: &RegisteredTarget,
     writes
 }
 
-/// Returns the writes that make the target of a type the default, and no other target and type. The
-/// type itself is left to the caller.
+/// Returns the writes that make the target of a type the default, and clear the default of every other target and type.
+/// The caller writes the type itself.
 pub(super) fn move_to_type(snapshot: &Snapshot, target: &Target, type_id: TargetTypeId, now: Timestamp) -> Vec<Write> {
     let mut writes = clear_others(snapshot, target.id, Some(type_id), now);
     if !target.is_default {
@@ -28,7 +28,7 @@ pub(super) fn move_to_type(snapshot: &Snapshot, target: &Target, type_id: Target
     writes
 }
 
-/// Returns the writes by which every target and type but these stop being the default.
+/// Returns the writes that clear the default of every other target and type.
 pub(super) fn clear_others(
     snapshot: &Snapshot,
     target_id: TargetId,

@@ -29,9 +29,9 @@ pub enum Refusal {
         /// That target's export.
         other_export: String,
     },
-    /// Another target is the same storage, written in another way.
+    /// Another target is the same storage in another spelling.
     #[error(
-        "filesystem_export {export:?} is the storage of backup target {other_id} ({other_export}), written in another way: use that target, or delete it first"
+        "filesystem_export {export:?} is the storage of backup target {other_id} ({other_export}) in another spelling: use that target, or delete it first"
     )]
     StorageTaken {
         /// The refused export.
@@ -49,7 +49,7 @@ pub enum Refusal {
         /// The name.
         name: String,
     },
-    /// The default target stays the default until another target becomes it.
+    /// The default target stays the default until another target becomes the default.
     #[error(
         "is_default: backup target {0} is the default, and one target must be: make another one the default instead (GET /backup_targets/<id>/set_default)"
     )]
@@ -77,7 +77,7 @@ pub enum Refusal {
     /// The registry has [`TARGETS_MAX`] targets.
     #[error("the registry contains {TARGETS_MAX} backup targets, which is its limit: delete one first")]
     TooManyTargets,
-    /// A field of the target is fixed, malformed, not a field of its kind, or not allowed in a new target.
+    /// A field of the target is fixed, malformed, not a field of this kind, or not allowed in a new target.
     #[error(transparent)]
     InvalidFields(#[from] SpecError),
     /// No target type has this id.
@@ -105,7 +105,7 @@ pub enum Refusal {
         /// Its name.
         name: String,
     },
-    /// The default type stays the default until another type becomes it.
+    /// The default type stays the default until another type becomes the default.
     #[error(
         "is_default: backup target type {id} ({name}) is the default, and exactly one type must be: make another one the default instead (PUT /backup_target_types/<id> with is_default 1)"
     )]

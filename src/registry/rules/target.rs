@@ -79,7 +79,7 @@ pub(super) fn modify(
     {
         target_type::check_name(snapshot, "name", name)?;
         let renamed = TargetType { name: name.clone(), updated_at: Some(now), ..TargetType::clone(first) };
-        // The move of the default may write the type already.
+        // Moving the default may already write this type.
         match writes.iter_mut().find(|write| matches!(write, Write::PutType(put) if put.id == first.id)) {
             Some(Write::PutType(put)) => *put = Arc::new(TargetType { is_default: put.is_default, ..renamed }),
             _ => writes.push(Write::PutType(Arc::new(renamed))),
@@ -128,7 +128,7 @@ fn check_size(snapshot: &Snapshot, target: &Target, before: Option<&Target>) -> 
     Ok(())
 }
 
-/// Bytes of the texts that a client may let grow: metadata, mount options and the reference to a secret.
+/// Size of the text fields that a client can make large, in bytes: metadata, mount options and secret reference.
 fn client_bytes(target: &Target) -> usize {
     target.spec.option_bytes() + target.metadata.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>()
 }

@@ -73,7 +73,7 @@ pub(super) fn delete(snapshot: &Snapshot, id: TargetTypeId) -> Result<Vec<Write>
     Ok(vec![Write::DeleteType(id)])
 }
 
-/// Refuses one more type with this name. `field` is the request field that the name came from.
+/// Refuses a new type if the registry is full or another type has this name. `field` is the request field of the name.
 pub(super) fn check_new(snapshot: &Snapshot, field: &'static str, name: &str) -> Result<(), Refusal> {
     if snapshot.types().count() >= TYPES_MAX {
         return Err(Refusal::TooManyTypes);

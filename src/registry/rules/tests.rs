@@ -1,4 +1,4 @@
-//! The rules, change by change. [`properties`] tests that no sequence of changes breaks an invariant.
+//! Tests of the rules, change by change. [`properties`] tests that no sequence of changes breaks an invariant.
 
 mod limits;
 pub(in crate::registry) mod properties;
@@ -15,7 +15,7 @@ use crate::model::{Target, TargetId, TargetType};
 use crate::registry::change::TargetChange;
 use crate::registry::fixtures::{at, changed, create_target, metadata, nfs, s3, snapshot_of, target};
 
-/// A snapshot that changes are made to.
+/// A snapshot to which tests apply changes.
 struct Content(Snapshot);
 
 impl Content {
@@ -40,7 +40,7 @@ impl Content {
         Target::clone(&target(self.change(Change::ModifyTarget { id, change, now }), id).target)
     }
 
-    /// Whether each target is the default, and each of its types.
+    /// Whether each target and each of its types is the default.
     fn defaults(&self) -> Vec<(bool, Vec<bool>)> {
         let types = |kept: &[std::sync::Arc<TargetType>]| kept.iter().map(|kept| kept.is_default).collect();
         self.0.targets().iter().map(|found| (found.target.is_default, types(&found.types))).collect()
@@ -116,7 +116,7 @@ fn one_bucket_in_two_spellings_is_refused_for_a_new_or_changed_target_only() {
 }
 
 #[test]
-fn name_of_a_change_renames_the_first_type() {
+fn type_name_in_a_change_renames_the_first_type() {
     let mut content = Content::of([nfs("nas:/a"), nfs("nas:/b")]);
     let [first, second] = content.ids()[..] else { panic!("two targets") };
     let named = |name: &str| TargetChange { type_name: Some(name.to_owned()), ..TargetChange::default() };

@@ -1,4 +1,4 @@
-//! Columns. When reading, a value that its own parser rejects is an error that names the column.
+//! Reading and writing columns. A value that its parser rejects is an error that names the column.
 
 use std::fmt::Display;
 use std::str::FromStr;

@@ -1,12 +1,12 @@
 //! The registry's file: lock, inspection, creation, opening.
 //!
 //! An existing file is inspected before anything can write to it. Its header must name SQLite and this
-//! application, its pages must be intact, its schema known and its rows readable. Until then even the
+//! application, its pages must be intact, its schema must be known and its rows readable. Until then even the
 //! checkpoint that SQLite makes on closing is disabled. A new registry is built under another name and
-//! renamed, so a file at the path is always complete: an empty one means lost data and is refused.
+//! renamed, so a file at the path is always complete. An empty file means that data was lost, so it is refused.
 //!
-//! SQLite can write an open file that was removed or replaced, but everything written is lost when it
-//! is closed. So each change first verifies which files are at the path ([`Identity`]).
+//! SQLite can write to an open file that was removed or replaced, but everything written is lost when the file
+//! is closed. So each change first verifies that the open files are still at their paths ([`Identity`]).
 
 #![allow(clippy::disallowed_methods, reason = "the registry's file is on a local disk, never below the mount root")]
 
@@ -29,11 +29,11 @@ use crate::registry::error::OpenError;
 use crate::registry::snapshot::RegisteredTarget;
 use crate::registry::store::StorageError;
 
-/// Longest wait of a change for another program that locks the file, such as a backup.
+/// Longest time that a change waits for another program that locks the file, such as a backup.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Largest file whose pages are all checked, in bytes; the check of a larger one would delay the start.
-/// Thousands of targets take a few mebibytes, and a full history some hundred kibibytes.
+/// Largest file whose pages are all checked, in bytes. The check of a larger one would delay the start.
+/// Thousands of targets take a few MiB, and the full history of one target a few hundred KiB.
 const CHECKED_MAX_BYTES: u64 = 256 << 20;
 
 /// Header of a database file: length, magic string, and offsets of `user_version` and `application_id`
@@ -49,11 +49,11 @@ pub(super) struct Opened {
     pub(super) connection: Connection,
     /// Excludes other agents until it is dropped.
     pub(super) lock: File,
-    /// Detects that the open files are no longer at their paths.
+    /// Detects when the open files are no longer at their paths.
     pub(super) identity: Identity,
     /// Generation of the last acknowledged change.
     pub(super) record: Record,
-    /// The loss of acknowledged changes that was accepted.
+    /// The loss of acknowledged changes that was accepted, if there was one.
     pub(super) accepted: Option<OpenError>,
     /// Every target that the file contains.
     pub(super) targets: Vec<RegisteredTarget>,
@@ -82,10 +82,11 @@ impl Identity {
         })
     }
 
-    /// Verifies that the open files are still at their paths, and that their file system can be written.
+    /// Verifies that the open files are still at their paths, and that their file system is writable.
     ///
     /// # Errors
-    /// [`StorageError`] when one was removed or replaced, cannot be read, or is read-only.
+    /// [`StorageError`] when a file was removed or replaced, when it cannot be read, or when the file system is or was
+    /// read-only.
     pub(super) fn verify(&self) -> Result<(), StorageError> {
         for (path, device, inode) in &self.files {
             let is_same = match fs::metadata(path) {
@@ -114,8 +115,8 @@ impl Identity {
         self.verify_writable()
     }
 
-    /// Verifies that the file system is not read-only. After an error of its disk the kernel may make it so. It then
-    /// confirms an fsync(2) of a file that was opened before, and writes nothing (fs/ext4/fsync.c, `ext4_sync_file`).
+    /// Verifies that the file system is not read-only. The kernel may make it read-only after a disk error. An fsync(2)
+    /// of a file that was opened before then succeeds, although nothing is written (fs/ext4/fsync.c, `ext4_sync_file`).
     fn verify_writable(&self) -> Result<(), StorageError> {
         let path = self.path.display();
         let flags = statvfs(&self.path)
@@ -124,20 +125,21 @@ impl Identity {
         let is_read_only = flags.contains(FsFlags::ST_RDONLY);
         if is_read_only != self.is_read_only.swap(is_read_only, Ordering::Relaxed) {
             if is_read_only {
-                tracing::error!(%path, "the registry's file system became read-only: no change is accepted until it can be written");
+                tracing::error!(%path, "the registry's file system became read-only: no change is accepted until it is writable again");
             } else {
-                tracing::info!(%path, "the registry's file system can be written again");
+                tracing::info!(%path, "the registry's file system is writable again");
             }
         }
         if !is_read_only {
             return Ok(());
         }
         Err(StorageError::ReadOnly(format!(
-            "the file system of {path} is mounted read-only, maybe after an error of its disk (see dmesg): mount it read-write, then repeat the change"
+            "the file system of {path} is mounted read-only, possibly after a disk error (see dmesg): mount it read-write, then repeat the change"
         )))
     }
 
-    /// Verifies, after a change, that the file system could be written until then. If not, every later change is refused.
+    /// Verifies, after a change, that the file system did not become read-only during it. If it did, every later change
+    /// is refused, because nobody knows whether this one is stored.
     ///
     /// # Errors
     /// [`StorageError::Uncertain`].
@@ -145,19 +147,19 @@ impl Identity {
         self.verify_writable().map_err(|_| {
             self.is_uncertain.store(true, Ordering::Relaxed);
             StorageError::Uncertain(format!(
-                "the file system of {} became read-only during the change: whether it is stored is known after a restart of the agent",
+                "the file system of {} became read-only during the change, which may or may not be stored: the registry shows it after a restart of the agent",
                 self.path.display()
             ))
         })
     }
 }
 
-/// Whether a file that lost acknowledged changes is opened.
+/// What to do with a file that lost acknowledged changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Loss {
-    /// It is refused.
+    /// Refuse to open it.
     Refused,
-    /// It is opened, and its content is what counts from now on.
+    /// Open it and treat its content as the current state.
     Accepted,
 }
 
@@ -196,7 +198,7 @@ pub(super) fn open(path: &Path, loss: Loss) -> Result<Opened, OpenError> {
         None => {}
     }
     let record = Record::open(path, recorded.as_ref(), &generation).map_err(|error| unwritable(path, error))?;
-    // The first read created the write-ahead log.
+    // The write-ahead log exists by now: the first read created it.
     let identity = Identity::of(path).map_err(|error| unwritable(path, error))?;
     Ok(Opened { connection, lock, identity, record, accepted, targets })
 }
@@ -210,12 +212,12 @@ pub(super) fn create_directory(path: &Path) -> Result<(), OpenError> {
             let detail = format!("directory {} and its parent do not exist", directory.display());
             Err(unwritable(path, detail))
         }
-        // Creating the lock there will report any other problem.
+        // Creating the lock reports any other problem.
         Err(_) => Ok(()),
     }
 }
 
-/// Locks a separate file. A lock on the database itself would be lost as soon as this process closes any
+/// Locks a separate file (`.lock`). A lock on the database itself would be lost as soon as this process closes any
 /// descriptor of it (fcntl(2), "Record locks").
 pub(super) fn lock(path: &Path) -> Result<File, OpenError> {
     let lock_path = with_suffix(path, ".lock");
@@ -264,7 +266,7 @@ pub(super) fn create_private(path: &Path) -> std::io::Result<File> {
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }
 
-/// Inspects the header without SQLite.
+/// Inspects the header without SQLite, which could write to the file.
 pub(super) fn inspect_header(path: &Path, options: &OpenOptions) -> Result<(), OpenError> {
     let mut file = options.open(path).map_err(|error| unwritable(path, error))?;
     let metadata = file.metadata().map_err(|error| unwritable(path, error))?;
@@ -289,7 +291,7 @@ pub(super) fn inspect_header(path: &Path, options: &OpenOptions) -> Result<(), O
     known_schema(path, number(HEADER_USER_VERSION).into())
 }
 
-/// Opens a registry whose header was inspected. `required` is a generation that it must contain.
+/// Opens a registry whose header was inspected. `required` is a generation that the registry must have reached.
 pub(super) fn open_checked(
     path: &Path,
     required: Option<&Generation>,
@@ -335,8 +337,8 @@ pub(super) fn verify_pages(path: &Path, connection: &Connection) -> Result<i64, 
     Ok(version)
 }
 
-/// Verifies that an open file of this schema contains the `required` generation. Its targets are only counted, so that
-/// the schema may be an older one.
+/// Verifies that an open file of this schema has reached the `required` generation. Its targets are only counted, so
+/// that the schema may be an older one.
 ///
 /// # Errors
 /// [`OpenError::ChangesLost`], or when the file cannot be read.
@@ -355,9 +357,9 @@ pub(super) fn verify_generation(
     required.verify(path, Found::Generation(&found))
 }
 
-/// Copies the write-ahead log into the file and empties it, if the files are in their place and no other program reads
-/// the log (<https://www.sqlite.org/pragma.html#pragma_wal_checkpoint>). Returns false if another program reads it, so
-/// that trying again soon makes sense. The next change reports a disk that fails.
+/// Copies the write-ahead log into the file and empties it, if the files are still at their paths and no other program
+/// reads the log (<https://www.sqlite.org/pragma.html#pragma_wal_checkpoint>). Returns false if another program reads
+/// it: the caller tries again soon. A disk error is logged, and the next change reports it.
 pub(super) fn checkpoint(connection: &Connection, identity: &Identity) -> bool {
     if identity.verify().is_err() {
         return true;
@@ -376,8 +378,8 @@ pub(super) fn checkpoint(connection: &Connection, identity: &Identity) -> bool {
     }
 }
 
-/// Closes the file, which is complete without its log afterwards. If the files are not in their place, SQLite must not
-/// copy the log into a file that nobody can open, and then remove the log.
+/// Closes the file. Afterwards the file is complete without its log. If the files are no longer at their paths, SQLite
+/// must not copy the log into a file that nobody can open, and then remove the log.
 pub(super) fn close(connection: Connection, identity: &Identity) {
     checkpoint(&connection, identity);
     let is_lost = identity.verify().is_err();
@@ -386,11 +388,11 @@ pub(super) fn close(connection: Connection, identity: &Identity) {
         .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, is_lost)
         .and_then(|_| connection.close().map_err(|(_, error)| error));
     if let Err(error) = closed {
-        tracing::warn!(%error, "the registry was not closed in order; its log is needed at the next start");
+        tracing::warn!(%error, "the registry was not closed cleanly: its log (-wal) is needed at the next start");
     } else if let Some(log) = log.filter(|log| fs::metadata(log).is_ok_and(|found| found.len() > 0)) {
         tracing::warn!(
             log = %log.display(),
-            "the log was not copied into the registry's file, because another program reads the registry or the disk fails; it is needed at the next start"
+            "the log was not copied into the registry's file, because another program reads the registry or the disk fails: it is needed at the next start"
         );
     }
 }

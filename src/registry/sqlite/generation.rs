@@ -1,15 +1,15 @@
 //! The generation identifies the state of a registry: the registry's id and its number of changes.
 //!
 //! Every change of targets and types increments the generation in its own transaction. A record beside the file
-//! (`registry.db.generation`) repeats the generation of the last acknowledged change. A file that is older than its
-//! record lost changes: its log was removed or damaged, or an older copy was put in its place.
+//! (`registry.db.generation`) repeats the generation of the last acknowledged change. A registry that is older than
+//! its record lost changes: its log was removed or damaged, or an older copy replaced the file.
 //!
 //! ```text
 //! commit (fsync) ──► record (fsync) ──► answer
 //! ```
 //!
 //! The record is written after the commit and before the answer. So after a crash or a loss of power it is never ahead
-//! of the file, unless something that was written and confirmed is missing. A record that is behind is normal.
+//! of the file, unless something that was written and confirmed is missing. A record that is behind the file is normal.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
@@ -26,17 +26,17 @@ use crate::registry::error::OpenError;
 /// The first schema with a generation.
 pub(super) const SCHEMA: i64 = 5;
 
-/// The most reads of a record that changes meanwhile.
+/// Most attempts to read a record that changes during the read.
 const READS_MAX: usize = 8;
 
-/// State of a registry.
+/// Identity and age of a registry's content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Generation {
     /// Random text in hexadecimal, chosen when the registry was created.
     pub(super) registry_id: String,
     /// Number of changes.
     pub(super) number: i64,
-    /// Number of targets after them.
+    /// Number of targets after these changes.
     pub(super) targets: usize,
 }
 
@@ -59,7 +59,8 @@ impl Generation {
         connection.prepare_cached("UPDATE generation SET number = number + 1")?.execute([]).map(drop)
     }
 
-    /// Makes an open file the successor of this generation. Its content is what was accepted after a loss.
+    /// Makes an open file the successor of this generation, so that its content counts as the latest. For a loss that
+    /// was accepted and for a restored backup.
     ///
     /// # Errors
     /// As [`Self::increment`].
@@ -68,12 +69,12 @@ impl Generation {
         connection.execute(statement, (&self.registry_id, self.number)).map(drop)
     }
 
-    /// Verifies that what was found contains every change up to this generation, the last that was acknowledged.
+    /// Verifies that what was found contains every change up to this generation, which was the last acknowledged one.
     ///
     /// # Errors
     /// [`OpenError::ChangesLost`] when it does not.
     pub(super) fn verify(&self, path: &Path, found: Found<'_>) -> Result<(), OpenError> {
-        // An upgraded registry has targets and counts from zero.
+        // An upgraded registry starts at change 0, but has targets to lose.
         if self.number == 0 && self.targets == 0 {
             return Ok(());
         }
@@ -149,7 +150,8 @@ impl FromStr for Generation {
 pub(super) struct Record(File);
 
 impl Record {
-    /// Reads the record of the registry at a path. A missing or damaged one proves no loss: it is logged, and `None`.
+    /// Reads the record of the registry at a path. Returns `None` for a missing or damaged one, which proves no loss.
+    /// A damaged one is logged.
     ///
     /// # Errors
     /// When the operating system cannot read it.
@@ -165,8 +167,8 @@ impl Record {
     }
 
     /// Opens the record of the registry at a path, and makes `generation` durable in it. `recorded` is what it contains
-    /// now. An existing record is written in place, which needs no space on a full disk. If that fails, the record is
-    /// behind, which is not a loss: it is logged.
+    /// now. An existing record is written in place, which needs no space on a full disk. A failure is only logged: a
+    /// record that is behind the file does not report a loss.
     ///
     /// # Errors
     /// When it cannot be opened or created.
@@ -231,7 +233,7 @@ fn read_unchanged(record: &Path) -> std::io::Result<String> {
 
 fn damaged(record: &Path) -> Option<Generation> {
     tracing::warn!(
-        "{} is damaged: it is written anew, and lost changes of the registry cannot be detected at this start",
+        "{} is damaged: the agent replaces it, and cannot detect at this start whether the registry lost changes",
         record.display()
     );
     None

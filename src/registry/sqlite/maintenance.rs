@@ -19,7 +19,7 @@ use super::{schema, target_rows};
 use crate::registry::error::{MaintenanceError, OpenError};
 use crate::registry::snapshot::RegisteredTarget;
 
-/// Suffixes of the files that belong to a registry. `.new` is a registry until it is complete.
+/// Suffixes of the files that belong to a registry. `.new` is a registry that is not complete yet.
 const OWN_SUFFIXES: [&str; 7] = ["", LOG, "-shm", "-journal", ".lock", ".generation", UNFINISHED];
 const UNFINISHED: &str = ".new";
 const LOG: &str = "-wal";
@@ -64,7 +64,7 @@ pub fn backup(path: &Path, to: &Path, overwrite: bool) -> Result<Content, Mainte
     if is_beside(path, &OWN_SUFFIXES, to).map_err(failed)? {
         return Err(failed(io::Error::other("it is a file of the registry itself, choose another name")));
     }
-    // Read before the copy: the agent may make changes meanwhile, which the copy need not contain.
+    // Read before the copy is made: the copy need not contain changes that the agent makes meanwhile.
     let recorded = Record::read(path).map_err(|error| unwritable(path, error))?;
     let connection = open_to_read(path)?;
     let reserve = |name: &Path| match file::create_private(name) {
@@ -76,7 +76,7 @@ pub fn backup(path: &Path, to: &Path, overwrite: bool) -> Result<Content, Mainte
     if overwrite {
         remove_if_there(&new).map_err(failed)?;
     } else {
-        // The copy replaces it as a whole.
+        // An empty file reserves the name. The rename of the complete copy replaces it.
         reserve(to)?;
     }
     let copied = reserve(&new).and_then(|()| {
@@ -95,7 +95,8 @@ pub fn backup(path: &Path, to: &Path, overwrite: bool) -> Result<Content, Mainte
     copied
 }
 
-/// Whether `other` is `path` with one of these suffixes, also if its directory is written differently.
+/// Whether `other` is `path` with one of these suffixes. Directories are compared by inode, so another spelling of the
+/// same directory is recognized.
 fn is_beside(path: &Path, suffixes: &[&str], other: &Path) -> io::Result<bool> {
     if !suffixes.iter().any(|suffix| with_suffix(path, suffix).file_name() == other.file_name()) {
         return Ok(false);
@@ -133,7 +134,7 @@ fn copy(
         let count = |table| count(table).map(|count| count as usize).map_err(|error| unreadable(new, &error));
         return Ok(Content { targets: count("target")?, types: count("target_type")? });
     }
-    // A row that cannot be read is in the registry too.
+    // The error names the registry, because a row that cannot be read there was copied as it is.
     let targets = target_rows::load(&copied).map_err(|error| unreadable(path, &error))?;
     Ok(Content::of(&targets))
 }
@@ -142,7 +143,7 @@ fn copy(
 /// A copy of `from` is verified and upgraded first. The replaced file is kept beside the registry.
 ///
 /// # Errors
-/// [`MaintenanceError`], also when an agent uses the registry. The registry is then as it was, unless the error says
+/// [`MaintenanceError`], also when an agent uses the registry. The registry is left as it was, unless the error says
 /// otherwise.
 pub fn restore(path: &Path, from: &Path) -> Result<Restored, MaintenanceError> {
     let not_restorable = |detail: String| MaintenanceError::NotRestorable { path: from.to_owned(), detail };
@@ -166,7 +167,7 @@ pub fn restore(path: &Path, from: &Path) -> Result<Restored, MaintenanceError> {
     restored
 }
 
-/// Copies `from` to `new`, verifies and upgrades the copy, and makes it the successor of what was recorded.
+/// Copies `from` to `new`, verifies and upgrades the copy, and makes it the successor of the `recorded` generation.
 fn prepare(from: &Path, new: &Path, recorded: Option<&Generation>) -> Result<Content, String> {
     // The path of the copy means nothing to the operator.
     let without_path = |error: OpenError| match error {
@@ -182,7 +183,7 @@ fn prepare(from: &Path, new: &Path, recorded: Option<&Generation>) -> Result<Con
     for suffix in ["", "-wal", "-shm"] {
         let (from, new) = (with_suffix(from, suffix), with_suffix(new, suffix));
         remove_if_there(&new).map_err(|error| error.to_string())?;
-        // A copy of a registry in use may have a log. Its index is made anew.
+        // A copy of a registry in use may have a log. SQLite rebuilds the index of the log (-shm).
         if suffix != "-shm"
             && let Err(error) = copy_private(&from, &new)
             && (suffix.is_empty() || error.kind() != io::ErrorKind::NotFound)
@@ -208,15 +209,15 @@ fn copy_private(from: &Path, to: &Path) -> io::Result<u64> {
     io::copy(&mut from, &mut file::create_private(to)?)
 }
 
-/// Puts `new` in the place of the registry. Returns the path of the replaced file.
+/// Replaces the registry by `new`. Returns the path under which the replaced file is kept.
 ///
 /// # Errors
-/// When that fails. The registry is then as it was, unless the error says otherwise.
+/// When that fails. The registry is left as it was, unless the error says otherwise.
 pub(super) fn replace(path: &Path, new: &Path) -> io::Result<Option<PathBuf>> {
     let owner = File::open(directory(path))?.metadata()?;
     let metadata = File::open(new)?.metadata()?;
     if (owner.uid(), owner.gid()) != (metadata.uid(), metadata.gid()) {
-        // Without the permission, the agent's user is the one that runs this command.
+        // Only root may do this. Any other user that can write here is the agent's user, which owns `new` already.
         let _ = chown(new, Some(owner.uid()), Some(owner.gid()));
     }
     let replaced = with_suffix(path, &Timestamp::now().strftime(".replaced-%Y%m%dT%H%M%S.%3fZ").to_string());
@@ -232,7 +233,7 @@ pub(super) fn replace(path: &Path, new: &Path) -> io::Result<Option<PathBuf>> {
         return Err(match put_back(path, &replaced, &kept) {
             Ok(()) => error,
             Err(failed) => io::Error::other(format!(
-                "{error}; the old registry could not be put back ({failed}): it is kept as {}, repeat the restore",
+                "{error}; the old registry could not be put back ({failed}) and is kept as {}: repeat the restore",
                 replaced.display()
             )),
         });
@@ -245,8 +246,9 @@ pub(super) fn replace(path: &Path, new: &Path) -> io::Result<Option<PathBuf>> {
     Ok((!kept.is_empty()).then_some(replaced))
 }
 
-/// Renames `new` to `path`. The old log must not meet the new file, and the old file must not be opened without its
-/// log. So an empty file takes the place of the old one first, because an empty file is refused ([`mod@file`]).
+/// Renames `new` to `path`. After a crash at any point, SQLite must not apply the old log to the new file, and must not
+/// open the old file without its log. So an empty file replaces the old one first: an empty file is refused
+/// ([`mod@file`]).
 fn exchange(path: &Path, new: &Path, has_log: bool) -> io::Result<()> {
     if has_log {
         remove_if_there(path)?;
@@ -259,12 +261,12 @@ fn exchange(path: &Path, new: &Path, has_log: bool) -> io::Result<()> {
     fs::rename(new, path)
 }
 
-/// Puts the `kept` files of a registry back. The log is first, so that the file is not opened without it.
+/// Puts the `kept` files of a registry back. The log comes first, so that the file is never opened without it.
 fn put_back(path: &Path, replaced: &Path, kept: &[&str]) -> io::Result<()> {
     for suffix in kept.iter().rev() {
         let kept = with_suffix(replaced, suffix);
         fs::rename(&kept, with_suffix(path, suffix))?;
-        // Two names of one file are both left by rename(2).
+        // rename(2) does nothing if both names are links to the same file, so both names still exist.
         remove_if_there(&kept)?;
     }
     if !kept.contains(&"") {
@@ -274,10 +276,10 @@ fn put_back(path: &Path, replaced: &Path, kept: &[&str]) -> io::Result<()> {
 }
 
 /// Accepts that the registry at `path` lost acknowledged changes, or all of them if the file is missing. What it contains
-/// now is what counts. Returns what that is, and the error that was accepted, if there was one.
+/// now becomes the current state. Returns this content, and the error that was accepted, if there was one.
 ///
 /// # Errors
-/// [`OpenError`]: a damaged file cannot be accepted. Also when an agent uses the registry.
+/// [`OpenError`] when the file is damaged or an agent uses the registry.
 pub fn accept_loss(path: &Path) -> Result<(Content, Option<OpenError>), OpenError> {
     let opened = file::open(path, Loss::Accepted)?;
     let file::Opened { connection, lock, identity, accepted, targets, .. } = opened;

@@ -26,7 +26,7 @@ pub(super) fn put(connection: &mut Connection, mounts: &[(TargetId, Option<OwnMo
     transaction.commit()
 }
 
-/// Returns every mount. One that cannot be parsed is left out: a newer agent may have written it.
+/// Returns every mount. A mount that cannot be parsed is left out, because a newer agent may have written it.
 ///
 /// # Errors
 /// When the file cannot be read.

@@ -1,4 +1,4 @@
-//! Names beside the registry's file, and durable changes of its directory.
+//! Paths of the files beside the registry's file, and durable changes of their directory.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -13,7 +13,7 @@ pub(super) fn directory(path: &Path) -> &Path {
 /// Makes created, renamed and removed names of a directory durable (fsync(2)).
 ///
 /// # Errors
-/// When the operating system cannot.
+/// When the directory cannot be opened or synchronized.
 pub(super) fn sync_directory(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }

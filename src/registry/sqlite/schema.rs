@@ -9,7 +9,7 @@ use rusqlite::{Connection, TransactionBehavior};
 /// `application_id` of a registry ("tgtw"). Distinguishes it from databases of other programs.
 pub(super) const APPLICATION_ID: u32 = 0x7467_7477;
 
-/// Newest schema that this agent knows.
+/// Newest schema that this agent knows, which is the number of steps.
 pub(super) const KNOWN: i64 = STEPS.len() as i64;
 
 /// The steps. Rules that SQL can express are constraints here too, in case a defect bypasses
@@ -78,8 +78,8 @@ const STEPS: &[&str] = &[
     ) STRICT;
     CREATE INDEX target_transition_by_target ON target_transition (target_id, position);
     ",
-    // The storage of a target as one document of its fields, so that no kind and no field needs a step.
-    // SQLite cannot drop a constraint: https://www.sqlite.org/lang_altertable.html#otheralter
+    // The storage of a target as one document of its fields, so that a new kind or field does not need a step.
+    // SQLite cannot drop a constraint, so the table is copied: https://www.sqlite.org/lang_altertable.html#otheralter
     "
     CREATE TABLE new_target (
         position    INTEGER PRIMARY KEY,
@@ -102,7 +102,7 @@ const STEPS: &[&str] = &[
     ALTER TABLE new_target RENAME TO target;
     CREATE UNIQUE INDEX target_one_default ON target (is_default) WHERE is_default = 1;
     ",
-    // One row: `generation.rs`.
+    // One row, described in `generation.rs`.
     "
     CREATE TABLE generation (
         registry_id TEXT NOT NULL,
@@ -110,13 +110,14 @@ const STEPS: &[&str] = &[
     ) STRICT;
     INSERT INTO generation VALUES (lower(hex(randomblob(16))), 0);
     ",
-    // What may remain of a target's canary objects, as one document.
+    // A document for each target: the canary objects that may still exist.
     "
     CREATE TABLE target_canary (
         target_id TEXT NOT NULL PRIMARY KEY REFERENCES target (id) ON DELETE CASCADE,
         record    TEXT NOT NULL CHECK (json_valid(record))
     ) STRICT, WITHOUT ROWID;
     ",
+    // A document for each target: the identity of the mount that the agent made.
     "
     CREATE TABLE own_mount (
         target_id TEXT NOT NULL PRIMARY KEY REFERENCES target (id) ON DELETE CASCADE,
@@ -141,7 +142,8 @@ pub(super) fn upgrade<T>(
     connection: &mut Connection,
     read: impl FnOnce(&Connection) -> rusqlite::Result<T>,
 ) -> rusqlite::Result<T> {
-    // A step that drops a table would delete the rows that refer to it. This has no effect in a transaction.
+    // Otherwise a step that drops a table would delete the rows that refer to it. SQLite ignores this pragma inside a
+    // transaction.
     connection.pragma_update(None, "foreign_keys", false)?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let from = usize::try_from(version(&transaction)?).unwrap_or_default();

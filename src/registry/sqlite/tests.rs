@@ -1,5 +1,5 @@
-//! The file: what is kept over reopening, damage, and locks. [`upgrade`] tests other schemas, [`loss`] a file that is older
-//! than what was acknowledged, and [`backup`] backup and restore.
+//! Tests of the file: reopening, damage, locks and checkpoints. [`upgrade`] tests other schemas, [`loss`] tests a file
+//! that lost acknowledged changes, and [`backup`] tests backup and restore.
 
 #![allow(clippy::disallowed_methods, reason = "the files are in a temporary directory and the child is this test")]
 
@@ -22,7 +22,7 @@ use crate::registry::contract::{own_mount, transition};
 use crate::registry::fixtures::{create, create_target, metadata, new_type, nfs, project, refused, s3};
 use crate::registry::{Change, Registry, RegistryError};
 
-/// The longest wait for what the store does by itself.
+/// Longest wait for the store to copy its log by itself.
 const WAIT_MAX: Duration = Duration::from_secs(20);
 
 fn temporary_path() -> (TempDir, PathBuf) {
@@ -54,7 +54,7 @@ async fn wait_until_copied(path: &Path) {
     tokio::time::timeout(WAIT_MAX, copied).await.expect("the log is copied into the file");
 }
 
-/// Returns the error of opening, which leaves the file and its log as they were.
+/// Returns the error of opening, and asserts that the file and its log are left as they were.
 fn open_error(path: &Path) -> String {
     let wal = file_beside(path, "-wal");
     // SQLite may leave an empty log behind, which means the same as none.
@@ -113,7 +113,7 @@ async fn content_is_the_same_after_reopening() {
 }
 
 #[tokio::test]
-async fn file_without_its_log_is_complete_when_no_change_waits() {
+async fn file_is_complete_without_its_log_after_a_pause() {
     let (_directory, path) = temporary_path();
     let (_store, registry) = open(&path);
     for export in ["nas:/a", "nas:/b", "nas:/c"] {
@@ -133,7 +133,7 @@ async fn log_is_copied_after_another_program_has_read_it() {
     create(&registry, nfs("nas:/a")).await;
     let reader = Connection::open(&path).expect("opened");
     reader.execute_batch("BEGIN; SELECT count(*) FROM target").expect("read");
-    // A reader delays no change.
+    // The reader must not delay a change.
     for export in ["nas:/b", "nas:/c"] {
         let created = create(&registry, nfs(export));
         tokio::time::timeout(file::BUSY_TIMEOUT / 2, created).await.expect("no wait for the reader");
@@ -144,7 +144,7 @@ async fn log_is_copied_after_another_program_has_read_it() {
 }
 
 #[tokio::test]
-async fn nothing_but_the_complete_file_is_needed_after_closing() {
+async fn file_is_complete_without_its_log_after_closing() {
     let (directory, path) = temporary_path();
     let (store, registry) = open(&path);
     create(&registry, nfs("nas:/a")).await;
@@ -220,7 +220,7 @@ async fn removed_or_replaced_file_refuses_changes() {
             let content = fs::read(&lost).expect("there");
             fs::remove_file(&lost).expect("removed");
             if is_replaced {
-                // Beside the old one, so that it is another file.
+                // Written under another name first, so that it has another inode.
                 fs::write(file_beside(&path, ".other"), content).expect("written");
                 fs::rename(file_beside(&path, ".other"), &lost).expect("replaced");
             }
@@ -251,7 +251,7 @@ async fn unreadable_directory_is_not_reported_as_a_removed_file() {
     let (_store, registry) = open(&path);
     let kept = create(&registry, nfs("nas:/a")).await;
     let here = path.parent().expect("a directory");
-    // A link that leads to itself: no permission stops root, and this does.
+    // A link to itself is unreadable even for root, which ignores permissions.
     let away = here.with_extension("away");
     fs::rename(here, &away).expect("moved");
     std::os::unix::fs::symlink(here, here).expect("a loop");
@@ -265,12 +265,12 @@ async fn unreadable_directory_is_not_reported_as_a_removed_file() {
 }
 
 #[tokio::test]
-async fn commit_is_finished_when_its_caller_has_gone() {
+async fn commit_is_finished_when_its_caller_stops_waiting() {
     let (_directory, path) = temporary_path();
     let (store, registry) = open(&path);
     let change = create_target(nfs("nas:/a"));
     let mut create = Box::pin(registry.change(&change));
-    // Whether it is answered yet or not: it is queued.
+    // The first poll queues the change. It may or may not be answered already.
     let _ = futures::poll!(&mut create);
     drop(create);
     close(store, registry).await;
@@ -279,7 +279,7 @@ async fn commit_is_finished_when_its_caller_has_gone() {
 }
 
 #[tokio::test]
-async fn second_agent_is_refused_while_the_first_has_the_file() {
+async fn second_agent_is_refused_while_the_first_uses_the_file() {
     let (_directory, path) = temporary_path();
     let (store, registry) = open(&path);
     create(&registry, nfs("nas:/a")).await;
@@ -363,7 +363,7 @@ fn unwritable_path_is_named() {
     SqliteStore::open(&created).expect("its directory alone was missing");
 }
 
-/// Environment variable that makes the test below its own child process.
+/// Environment variable with the registry's path. If it is set, the test below runs as its own child process.
 const CHILD_PATH: &str = "TARGETWATCH_TEST_REGISTRY";
 
 #[tokio::test]
@@ -414,7 +414,7 @@ async fn unknown_reason_in_a_history_is_kept() {
 }
 
 #[tokio::test]
-async fn read_is_skipped_when_its_caller_has_gone() {
+async fn read_is_skipped_when_its_caller_stops_waiting() {
     let (_directory, path) = temporary_path();
     let (store, registry) = open(&path);
     let (hold, held) = std::sync::mpsc::channel::<()>();

@@ -9,7 +9,7 @@ use super::columns::{parsed, read, unreadable};
 use crate::model::{PastFinding, Status, TargetId, Transition};
 use crate::registry::limits::TRANSITIONS_MAX;
 
-/// Adds transitions in one transaction, as `Store::add_transitions` says.
+/// Adds transitions in one transaction, as documented at `Store::add_transitions`.
 ///
 /// # Errors
 /// When one of them cannot be written; none is added then.

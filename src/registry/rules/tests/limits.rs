@@ -57,7 +57,7 @@ fn registry_full_of_types_refuses_targets_and_types() {
 fn all_types_together_have_limits_of_projects_and_metadata() {
     let mut content = Content::of([nfs("nas:/a"), nfs("nas:/full")]);
     let (target_id, id) = (content.ids()[0], content.type_id(0, 0));
-    // A type that holds nearly all, as a hundred would at their own limit.
+    // One type that nearly reaches the total, like a hundred types at their own limit.
     let full = TargetType {
         projects: (0..ASSIGNMENTS_MAX as u128 - 2).map(|n| project(n + 1_000_000)).collect(),
         metadata: (0..TYPE_METADATA_TOTAL_MAX - 2).map(|n| (n.to_string(), String::new())).collect(),
@@ -69,7 +69,7 @@ fn all_types_together_have_limits_of_projects_and_metadata() {
         ..TypeChange::default()
     };
     let set = |pairs: &[(&str, &str)]| TypeChange { set_metadata: metadata(pairs), ..TypeChange::default() };
-    // What is left fits exactly.
+    // The rest fits exactly.
     let refusal = content.type_refusal(id, give(0..3)).to_string();
     assert!(refusal.contains("100001 projects: 100000 is the limit"), "{refusal}");
     assert_eq!(content.modify_type(id, give(0..2)).projects.len(), 2);

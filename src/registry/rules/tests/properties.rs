@@ -59,14 +59,14 @@ pub(in crate::registry) fn operation() -> impl Strategy<Value = Operation> {
     ]
 }
 
-/// The number that selects an unknown id; the others select a known one.
+/// The number that selects an unknown id. Every other number selects a known one.
 const MISS: usize = 20;
 
 fn selected(ids: &[Uuid], number: usize) -> Uuid {
     if number == MISS || ids.is_empty() { Uuid::new_v4() } else { ids[number % ids.len()] }
 }
 
-/// Returns the change that an operation stands for, given what there is.
+/// Returns the change that an operation describes, applied to the targets and types of a snapshot.
 pub(in crate::registry) fn change_of(operation: Operation, snapshot: &Snapshot) -> Change {
     let targets: Vec<Uuid> = snapshot.targets().iter().map(|entry| entry.target.id).collect();
     let types: Vec<Uuid> = snapshot.types().map(|kept| kept.id).collect();
@@ -154,7 +154,7 @@ proptest! {
             let Ok(writes) = decide(&snapshot, &change) else {
                 continue;
             };
-            // No write may make a second default, not even until the next one.
+            // Not even between two writes may there be two defaults.
             for written in 1..=writes.len() {
                 let partial = snapshot.apply(&writes[..written], snapshot.revision());
                 prop_assert!(partial.targets().iter().filter(|entry| entry.target.is_default).count() <= 1);

@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 use super::*;
 use crate::registry::sqlite::maintenance::{backup, restore};
 
-/// A registry with two targets, in its file and in a backup of it, and a third one in its file alone.
+/// A registry with three targets, and a backup of it from before the third one was added.
 async fn with_backup() -> (TempDir, PathBuf, PathBuf) {
     let (directory, path) = temporary_path();
     let to = directory.path().join("backup.db");
@@ -46,12 +46,12 @@ async fn backup_of_a_running_registry_is_one_private_file() {
     assert_eq!(fs::metadata(&to).expect("a file").permissions().mode() & 0o777, 0o600);
     create(&registry, nfs("nas:/b")).await;
     assert!(names(&directory).iter().all(|name| name.starts_with("registry.db")));
-    // As a registry on a new host, without a record.
+    // Opened like a registry on a new host, which has no record.
     assert_eq!(exports(&to).await, ["nas:/a"]);
 }
 
 #[tokio::test]
-async fn backup_overwrites_only_when_told_to() {
+async fn backup_replaces_an_existing_file_only_with_overwrite() {
     let (_directory, path, to) = with_backup().await;
     let before = fs::read(&to).expect("read");
     let error = backup(&path, &to, false).expect_err("refused").to_string();
@@ -144,7 +144,7 @@ async fn restored_registry_replaces_a_newer_and_keeps_it_aside() {
     assert_eq!(exports(&replaced).await, ["nas:/a", "nas:/b", "nas:/c"]);
     assert!(!names(&directory).iter().any(|name| name.contains(".new")));
 
-    // What was in place before is older than the restored registry.
+    // The replaced registry counts as older than the restored one.
     let (store, registry) = open(&path);
     create(&registry, nfs("nas:/d")).await;
     close(store, registry).await;
@@ -173,7 +173,7 @@ async fn restore_keeps_a_backup_with_the_name_of_its_copy() {
 }
 
 #[tokio::test]
-async fn restore_heals_a_registry_that_does_not_open() {
+async fn restore_repairs_a_registry_that_does_not_open() {
     for damage in ["removed", "cut", "older", "no file and a log"] {
         let (_directory, path, to) = with_backup().await;
         match damage {
@@ -192,7 +192,7 @@ async fn restore_heals_a_registry_that_does_not_open() {
 }
 
 #[tokio::test]
-async fn old_log_does_not_meet_the_restored_file() {
+async fn old_log_is_not_applied_to_the_restored_file() {
     let (_directory, path, to) = with_backup().await;
     // A log of another state, as a crash leaves it.
     let (_other, other_path) = temporary_path();
@@ -207,7 +207,7 @@ async fn old_log_does_not_meet_the_restored_file() {
 }
 
 #[tokio::test]
-async fn restore_refuses_what_is_not_a_sound_registry() {
+async fn restore_refuses_a_file_that_is_not_an_intact_registry() {
     let (directory, path, to) = with_backup().await;
     let sound = fs::read(&to).expect("read");
     let before = fs::read(&path).expect("read");

@@ -1,4 +1,4 @@
-//! Loss of acknowledged changes: what a file contains, compared with the record beside it.
+//! Loss of acknowledged changes: the content of a file is compared with the record beside it.
 
 use std::os::unix::fs::MetadataExt as _;
 
@@ -21,7 +21,7 @@ impl Crashed {
         create(&registry, nfs("nas:/a")).await;
         wait_until_copied(&running_path).await;
         let old = fs::read(&running_path).expect("read");
-        // The log is not copied beyond what another program reads.
+        // A reader prevents a checkpoint, so later changes stay in the log.
         let reader = Connection::open(&running_path).expect("opened");
         reader.execute_batch("BEGIN; SELECT count(*) FROM target").expect("read");
         create(&registry, nfs("nas:/b")).await;
@@ -81,7 +81,7 @@ async fn removed_log_is_refused() {
 }
 
 #[tokio::test]
-async fn cut_log_is_refused() {
+async fn truncated_log_is_refused() {
     let length = fs::metadata(Crashed::new().await.wal()).expect("a log").len();
     for kept in [0, 31, 32, length / 2, length - 1] {
         let crashed = Crashed::new().await;
@@ -115,7 +115,7 @@ async fn older_copy_is_refused() {
 }
 
 #[tokio::test]
-async fn missing_file_is_refused_after_changes_only() {
+async fn missing_file_is_refused_only_after_changes() {
     let crashed = Crashed::new().await;
     fs::remove_file(crashed.wal()).expect("removed");
     fs::remove_file(&crashed.path).expect("removed");
@@ -155,7 +155,7 @@ async fn file_of_an_older_release_is_refused_after_changes() {
 #[tokio::test]
 async fn failed_replacement_leaves_file_and_log_in_place() {
     let crashed = Crashed::new().await;
-    // Without a record, a file without its log is not refused.
+    // A file without its log is not refused if there is no record.
     fs::remove_file(crashed.record()).expect("removed");
     // A directory cannot be renamed to a file.
     let new = file_beside(&crashed.path, ".new");
