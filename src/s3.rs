@@ -1,9 +1,8 @@
 //! S3 client: the few calls that the agent makes, as traits.
 //!
 //! Checks use [`BucketApi`], and [`ObjectApi`] to write. Their tests use a fake. [`aws`] is the only
-//! implementation and the only module that names the SDK. Results are types of this crate. A failure is an
-//! [`S3Failure`], a closed set. Every code that a service may send thus becomes a reason and a sentence, and
-//! never an unread error text.
+//! implementation and the only module that names the SDK. Results are types of this crate. A failure is one of the
+//! variants of [`S3Failure`]. So every code of a service becomes a reason and a sentence with a remedy.
 
 pub mod aws;
 pub mod certificate;
@@ -29,7 +28,8 @@ pub use pages::{Entries, ListedPage, PageMarker};
 pub struct BucketUsage {
     /// Size of all versions in the bucket, in bytes (`X-RGW-Bytes-Used`).
     pub used_bytes: Option<u64>,
-    /// Size that no bucket has, below zero or at least 2^63 bytes, if the service reports one instead of `used_bytes`.
+    /// Size that no bucket can have (negative, or at least 2^63 bytes), if the service reports such a size instead of
+    /// `used_bytes`.
     pub impossible_bytes: Option<i128>,
     /// Number of objects in the bucket (`X-RGW-Object-Count`).
     pub object_count: Option<u64>,
@@ -53,9 +53,10 @@ pub enum Versioning {
 /// Object-lock configuration of a bucket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObjectLock {
-    /// Whether object lock is enabled. `None` if the service has no such configuration, and so locks nothing.
+    /// Whether object lock is enabled. `None` if the service does not support this configuration, so that it locks
+    /// nothing.
     pub enabled: Option<bool>,
-    /// Retention that a new object gets without asking for one.
+    /// Retention that a new object gets if the PUT does not request one.
     pub default_retention: Option<DefaultRetention>,
 }
 
@@ -113,7 +114,7 @@ pub trait BucketApi: Send + Sync {
     /// HEAD bucket: proves that the bucket exists and that the credentials may use it. Returns its usage.
     async fn head_bucket(&self) -> Result<BucketUsage, S3Failure>;
 
-    /// GET bucket location. A refusal has a body with an error code, unlike one of HEAD.
+    /// GET bucket location. Unlike a refused HEAD, a refusal has a body with an error code.
     async fn bucket_location(&self) -> Result<(), S3Failure>;
 
     /// Lists at most one object below a prefix. A policy that is limited to the prefix allows this call.
@@ -122,7 +123,7 @@ pub trait BucketApi: Send + Sync {
     /// GET bucket versioning.
     async fn versioning(&self) -> Result<Versioning, S3Failure>;
 
-    /// GET object-lock configuration; `enabled` is false if the bucket has none.
+    /// GET object-lock configuration. `enabled` is false if the bucket has none.
     async fn object_lock(&self) -> Result<ObjectLock, S3Failure>;
 
     /// Returns the page of a listing of the whole bucket that follows `after`, or the first page.
@@ -132,7 +133,7 @@ pub trait BucketApi: Send + Sync {
 /// Runs a call until its deadline.
 ///
 /// # Errors
-/// [`S3Failure`] of the call; [`S3Failure::TimedOut`] at the deadline.
+/// [`S3Failure`] of the call, or [`S3Failure::TimedOut`] at the deadline.
 pub async fn within<T>(deadline: Duration, call: impl Future<Output = Result<T, S3Failure>>) -> Result<T, S3Failure> {
     tokio::time::timeout(deadline, call).await.unwrap_or(Err(S3Failure::TimedOut(deadline)))
 }

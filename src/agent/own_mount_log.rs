@@ -1,8 +1,8 @@
-//! The log of own mounts: the identities of the mounts that this agent made, on their way to the registry.
+//! The log of own mounts: writes the identities of the mounts that this agent made to the registry.
 //!
-//! The driver records a mount in memory and does not wait for the registry's disk. A task of its own stores what
-//! changed. After a restart the agent recognizes its mounts by it ([`recall`]). A mount whose identity was not stored
-//! is recognized by its source, as far as that names the target's export.
+//! The driver records a mount in memory and does not wait for the registry's disk. A separate task stores the changes.
+//! After a restart the agent recognizes its mounts by the stored identities ([`recall`]). A mount whose identity was not
+//! stored is recognized only if its source is the target's export.
 
 use std::time::Duration;
 
@@ -15,13 +15,13 @@ use crate::registry::Registry;
 /// Time from a failed write to the next attempt.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
-/// Longest time that the end of the agent waits for the last write.
+/// Longest time that the agent waits for the last write when it stops.
 const LAST_WRITE_MAX: Duration = Duration::from_millis(500);
 
-/// Longest time that the start of the agent waits for the registry.
+/// Longest time that the agent waits for the registry when it starts.
 const READ_MAX: Duration = Duration::from_secs(2);
 
-/// Reads which mounts an earlier process of the agent made. Call it before the agent starts.
+/// Reads from the registry which mounts an earlier agent process made. Call it before the agent starts.
 pub async fn recall(registry: &Registry, host: &Host) {
     let problem = match timeout(READ_MAX, registry.own_mounts()).await {
         Ok(Ok(mounts)) => return host.own_mounts.restore(mounts),
@@ -30,11 +30,11 @@ pub async fn recall(registry: &Registry, host: &Host) {
     };
     tracing::error!(
         problem,
-        "the registry does not say which mounts the agent made; they are recognized by their source only"
+        "cannot read from the registry which mounts the agent made: they are recognized by their source only"
     );
 }
 
-/// Stores what changed until the agent stops.
+/// Stores changes until the agent stops.
 pub(super) async fn run(registry: &Registry, mounts: &OwnMounts, mut stopping: watch::Receiver<bool>) {
     let mut is_failing = false;
     loop {
@@ -44,7 +44,7 @@ pub(super) async fn run(registry: &Registry, mounts: &OwnMounts, mut stopping: w
         }
         while let Err(error) = store(registry, mounts).await {
             if !std::mem::replace(&mut is_failing, true) {
-                tracing::error!(%error, "the mounts that the agent made are not stored; it tries again");
+                tracing::error!(%error, "cannot store which mounts the agent made: the agent tries again");
             }
             tokio::select! {
                 _ = stopping.wait_for(|stopping| *stopping) => return,
@@ -55,7 +55,7 @@ pub(super) async fn run(registry: &Registry, mounts: &OwnMounts, mut stopping: w
     }
 }
 
-/// Stores the rest once, bounded.
+/// Makes one attempt to store the remaining changes, and waits at most [`LAST_WRITE_MAX`].
 pub(super) async fn store_rest(registry: &Registry, mounts: &OwnMounts) {
     if !matches!(timeout(LAST_WRITE_MAX, store(registry, mounts)).await, Ok(Ok(()))) {
         tracing::warn!("the latest mounts may not be stored: the registry did not confirm them in time");

@@ -1,17 +1,17 @@
-//! Counts of all probes since the start of the agent, for its metrics. The keys are closed sets, so they are bounded.
+//! Counts of all probes since the start of the agent, for its metrics. The keys come from fixed sets, so memory is
+//! bounded.
 
 use std::time::Duration;
 
 use crate::model::{CheckName, Histogram, Observed, Outcome, Report, Tally, TargetKind, Verdict};
 
-/// Upper bounds of the buckets of lateness, in seconds. A probe of a healthy agent starts within the first.
+/// Upper bounds of the buckets of lateness, in seconds. Probes of a healthy agent are within the first bound.
 const LATENESS_BOUNDS: &[f64] = &[0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
 
-/// Upper bounds of the buckets of check durations, in seconds: from an answer of memory to the longest deadline that is
-/// usual.
+/// Upper bounds of the buckets of check durations, in seconds. The last one is the longest usual deadline.
 const DURATION_BOUNDS: &[f64] = &[0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0];
 
-/// Verdict of a probe, as a label.
+/// Returns the verdict of a probe, as the value of a label.
 #[must_use]
 pub fn verdict_name(verdict: &Verdict) -> &'static str {
     match verdict {

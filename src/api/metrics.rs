@@ -1,18 +1,18 @@
 //! `GET /metrics`: the state of the agent and its targets for Prometheus.
 //!
-//! A scrape encodes the published view and counters in memory. It waits for nothing, so it answers also while every
+//! A scrape encodes the published view and counters in memory. It waits for nothing, so it answers even while every
 //! mount hangs. The rules of the exposition:
 //!
 //! - What was not measured is absent. It is never 0 and never NaN.
-//! - A target is labelled by its `export`, which is the same text on every node. No label contains a message, and the
-//!   label of every other family is a value of a closed set.
-//! - Totals are counters, so Prometheus calculates rates and averages over the time that it needs.
+//! - A target is identified by the label `export`, which is the same on every node. No label contains a message. Labels
+//!   of the agent's own metrics take their values from fixed sets, so that the number of series is bounded.
+//! - Totals are counters, so that Prometheus can calculate rates and averages over any period.
 //!
-//! [`targets`] and [`agent`] list the families. `docs/metrics.md` has the same list, which a test compares. The format
-//! is chosen by the `Accept` header ([`mod@format`]).
+//! [`targets`] and [`agent`] list the families. A test compares this list with `docs/metrics.md`. The `Accept` header
+//! selects the format ([`mod@format`]).
 //!
-//! An exposition may have a megabyte, and a client that reads slowly keeps it in memory. So at most [`SCRAPES_MAX`]
-//! answers exist at a time.
+//! An exposition can be several megabytes, which stay in memory while a client reads slowly. So at most
+//! [`SCRAPES_MAX`] answers exist at a time.
 
 mod agent;
 mod config_state;
@@ -51,7 +51,7 @@ use format::Format;
 pub use config_state::ConfigState;
 pub(super) use http::RequestStart;
 
-/// Largest number of expositions in memory. Further scrapes are refused until a client has read its own.
+/// Most expositions in memory. Further scrapes are refused until a client has read its answer.
 pub const SCRAPES_MAX: usize = 8;
 
 /// Size of a frame of an answer, in bytes.
@@ -181,8 +181,8 @@ fn held(bytes: Bytes, permit: OwnedSemaphorePermit) -> Body {
     Body::new(Frames(Bytes::from_owner(Encoded { bytes, _permit: permit })))
 }
 
-/// A body in frames of [`FRAME_BYTES`]. The server copies a frame when the one before is sent, so the rest of a body
-/// whose client does not read stays here.
+/// A body that is sent in frames of [`FRAME_BYTES`]. The server copies a frame only after the previous one was sent. So
+/// while a client does not read, the server does not buffer a second copy of the body.
 struct Frames(Bytes);
 
 impl hyper::body::Body for Frames {

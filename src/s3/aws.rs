@@ -2,8 +2,8 @@
 //!
 //! A client is created at the first probe: an agent without buckets does not read the system's certificate
 //! authorities. Every probe re-reads the credentials and the CA bundle, so rotated keys and certificates take
-//! effect without a restart. Client and connections are kept while these stay the same. Targets with the same
-//! client key share them ([`clients`]). The SDK's retries are off: the next probe is the retry.
+//! effect without a restart. Client and connections are kept while credentials and CA bundle stay the same. Targets
+//! with the same client key share them ([`clients`]). The SDK's retries are off, because the next probe is the retry.
 
 mod answer;
 mod bucket;
@@ -45,7 +45,7 @@ pub use xml::TAGS_DEPTH_MAX;
 /// Region of signatures if none is configured. Services other than AWS mostly ignore it.
 pub const REGION_WITHOUT_CONFIGURATION: &str = "us-east-1";
 
-/// Finds the client of one bucket, and another one after its key has changed.
+/// Finds the client of one bucket, and replaces it when its key has changed.
 pub struct BucketConnector {
     location: S3Location,
     pool: Arc<ClientPool>,
@@ -69,8 +69,9 @@ impl BucketConnector {
         &self.requests
     }
 
-    /// Returns the host and port that requests for the bucket go to under a rule, as the SDK chooses them. It addresses
-    /// some buckets by path despite `addressing = "virtual"`, such as those of an endpoint that is an IP address.
+    /// Returns the host and port to which the SDK sends requests for the bucket under a rule. Despite
+    /// `addressing = "virtual"` the SDK addresses some buckets by path, such as those of an endpoint that is an IP
+    /// address.
     ///
     /// # Errors
     /// [`S3Failure::Agent`] when the SDK has no address for the bucket.

@@ -1,5 +1,5 @@
-//! Faults of a server's certificate. Issuer, name and validity are separate faults, because different people
-//! correct them.
+//! Faults of a server's certificate. Issuer, name and validity are separate faults, because they have different
+//! remedies.
 
 use std::fmt;
 
@@ -83,7 +83,7 @@ impl From<&CertificateError> for CertificateFault {
     fn from(error: &CertificateError) -> Self {
         let time = |at: &UnixTime| Timestamp::from_second(i64::try_from(at.as_secs()).ok()?).ok();
         match error {
-            // BadSignature: an authority was recreated under its old name.
+            // BadSignature means that an authority was recreated with the same name and another key.
             CertificateError::UnknownIssuer | CertificateError::BadSignature => Self::UnknownAuthority,
             CertificateError::NotValidForName => Self::WrongName { names: None },
             CertificateError::NotValidForNameContext { expected, presented } => {

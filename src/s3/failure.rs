@@ -66,7 +66,7 @@ pub enum S3Failure {
     /// The connection ended before the answer was complete.
     #[error("the connection broke: {0}")]
     ConnectionBroken(String),
-    /// The answer is a web page. Some services give the answer to HEAD the type of one.
+    /// The answer is a web page. Some services answer HEAD with the content type of a web page.
     #[error("the answer is a web page")]
     WebPage,
     /// The answer is not an S3 answer, or exceeds the limit of the call.
@@ -81,7 +81,7 @@ pub enum S3Failure {
 }
 
 impl S3Failure {
-    /// Creates a refusal. Code and region are cut, and lose their control characters.
+    /// Creates a refusal. Code and region are cut to [`CODE_LIMIT_BYTES`] and lose their control characters.
     #[must_use]
     pub fn service(status: u16, code: Option<&str>, region: Option<&str>) -> Self {
         let shown = |text: &str| -> Option<String> {
@@ -98,8 +98,8 @@ impl S3Failure {
         }
     }
 
-    /// Adds what the service's message is about and, if no header does, the region that it names. Does not keep
-    /// the message.
+    /// Adds the topic of the service's message and, unless a header named a region, the region in the message. Does not
+    /// keep the message.
     #[must_use]
     pub fn with_message(mut self, message: &str) -> Self {
         if let Self::Service { code, region, topic, .. } = &mut self {
@@ -123,7 +123,7 @@ impl S3Failure {
         self
     }
 
-    /// Adds what headers of the answer say: the offset of the service's clock, and the redirect address.
+    /// Adds two facts from the headers of the answer: the offset of the service's clock, and the redirect address.
     #[must_use]
     pub fn with_headers(mut self, ahead_seconds: Option<i64>, location: Option<&str>) -> Self {
         if let Self::Service { leads_to, clock_ahead_seconds, .. } = &mut self {
@@ -137,7 +137,7 @@ impl S3Failure {
         self
     }
 
-    /// Adds the region that another answer of the service named, unless this one named one.
+    /// Adds the region from another answer of the service, unless this answer named a region.
     #[must_use]
     pub fn or_region_of(mut self, other: &Self) -> Self {
         if let (Self::Service { region: region @ None, .. }, Self::Service { region: Some(named), .. }) =
@@ -148,7 +148,7 @@ impl S3Failure {
         self
     }
 
-    /// Returns whether it is an answer without a code, as every failed HEAD is.
+    /// Returns whether the answer had no error code, as for every failed HEAD.
     #[must_use]
     pub fn lacks_code(&self) -> bool {
         matches!(self, Self::Service { code: None, .. } | Self::WebPage)
@@ -160,8 +160,9 @@ impl S3Failure {
         if let Self::Service { status, .. } = self { Some(*status) } else { None }
     }
 
-    /// Returns the failure as that of a GET. S3 services refuse a GET with a code, so a refusal
-    /// without one comes from another web server. Answers of overloaded or broken proxies (429, 5xx) are kept.
+    /// Classifies the failure of a GET. S3 services refuse a GET with an error code, so a refusal without a code comes
+    /// from another kind of web server and becomes [`Self::NotS3`]. Answers of overloaded or broken proxies (429, 5xx)
+    /// are kept.
     #[must_use]
     pub fn of_a_get(self) -> Self {
         match self {
@@ -178,8 +179,8 @@ impl S3Failure {
         matches!(self, Self::TimedOut(_))
     }
 
-    /// Returns whether a GET of a configuration that failed this way says nothing about the bucket. A broken connection,
-    /// wrong credentials or a redirect concern every request.
+    /// Returns whether the failed GET of a configuration concerns only this configuration. Other failures, such as a
+    /// broken connection, wrong credentials or a redirect, concern every request for the bucket.
     #[must_use]
     pub fn concerns_one_configuration(&self) -> bool {
         matches!(
@@ -194,9 +195,9 @@ impl S3Failure {
         ) || self.is_timeout()
     }
 
-    /// Returns whether a GET of a configuration was answered as by a service that does not have this
-    /// configuration: with an error for the parameter, or with another document. Swift before 2.33 answers
-    /// `?object-lock` with a listing.
+    /// Returns whether the failed GET of a configuration shows that the service does not support this configuration. Such
+    /// a service refuses the parameter, or answers with another document: Swift before 2.33 answers `?object-lock` with
+    /// a listing.
     #[must_use]
     pub fn lacks_configuration(&self) -> bool {
         match self {
@@ -214,7 +215,7 @@ impl S3Failure {
         }
     }
 
-    /// Returns whether the service is overloaded or broken, which is likely to pass.
+    /// Returns whether the service is overloaded or broken, which is usually temporary.
     #[must_use]
     pub fn is_server_trouble(&self) -> bool {
         matches!(self.reason(), Reason::ServerError | Reason::Throttled)
@@ -227,8 +228,8 @@ impl S3Failure {
         matches!(code.as_deref(), None | Some("NotFound" | "NoSuchKey" | "NoSuchVersion"))
     }
 
-    /// Returns whether the service understood and authenticated the request, and denied it. An unknown code
-    /// does not count: its cause may be temporary.
+    /// Returns whether the service understood and authenticated the request, and denied it. An unknown code does not
+    /// count, because its cause may be temporary.
     #[must_use]
     pub fn is_refusal(&self) -> bool {
         let Self::Service { status, .. } = self else { return false };
@@ -240,8 +241,8 @@ impl S3Failure {
         }
     }
 
-    /// Returns whether a service refuses a DELETE of a locked version this way: as a lack of permission (AWS,
-    /// Ceph), or with a code of its own (MinIO, Dell ECS and others). Nothing else counts as a lock.
+    /// Returns whether services refuse the DELETE of a locked version this way: with the code for a missing permission
+    /// (AWS, Ceph), or with a special code (MinIO, Dell ECS and others). Nothing else counts as a lock.
     #[must_use]
     pub fn is_lock_refusal(&self) -> bool {
         let Self::Service { status, code: Some(code), topic, .. } = self else { return false };
@@ -253,8 +254,8 @@ impl S3Failure {
         }
     }
 
-    /// Returns whether the service answered and will not accept the same request later. It may after a timeout, a
-    /// conflict, server trouble, or when expired credentials are renewed.
+    /// Returns whether the service answered and will not accept the same request later. It may accept it after a timeout,
+    /// a conflict or server trouble, and once expired credentials are renewed.
     #[must_use]
     pub fn is_final_refusal(&self) -> bool {
         let Self::Service { status, code, .. } = self else { return false };
@@ -262,21 +263,21 @@ impl S3Failure {
         !is_temporary && !self.is_server_trouble() && !self.has_expired_credentials()
     }
 
-    /// Returns whether the service refused a PUT for its retention, as its message tells: as invalid, or as not allowed
-    /// by a policy. AWS and others refuse a retention that is shorter than a policy demands.
+    /// Returns whether the service refused a PUT because of its retention, according to the message: it is invalid, or a
+    /// policy does not allow it. AWS and others refuse a retention that is shorter than a policy demands.
     #[must_use]
     pub fn refuses_the_retention(&self) -> bool {
-        let is_about_it = matches!(self, Self::Service { topic: Some(MessageTopic::Lock), .. });
-        is_about_it && (self.is_refusal() || self.will_never_be_accepted())
+        let is_about_lock = matches!(self, Self::Service { topic: Some(MessageTopic::Lock), .. });
+        is_about_lock && (self.is_refusal() || self.will_never_be_accepted())
     }
 
-    /// Returns whether the service will not accept this request, and not for a missing permission.
+    /// Returns whether the service will never accept this request, for a reason other than a missing permission.
     #[must_use]
     pub fn will_never_be_accepted(&self) -> bool {
         matches!(self.reason(), Reason::RequestRefused | Reason::NotImplemented) && self.is_final_refusal()
     }
 
-    /// Returns whether the service refused the digest of a request. That says nothing about what was requested.
+    /// Returns whether the service refused the digest of a request, which says nothing about the request itself.
     #[must_use]
     pub fn is_digest_refusal(&self) -> bool {
         self.has_code(&["MissingContentMD5", "InvalidDigest", "BadDigest"])
@@ -307,7 +308,7 @@ impl S3Failure {
         self.finding_of(&location.to_string())
     }
 
-    /// Returns the reason with a message that names `what` failed, and the remedy.
+    /// Returns the reason with a message that begins with `what` failed and ends with the remedy.
     #[must_use]
     pub fn finding_of(&self, what: &str) -> Finding {
         let reason = self.reason();
@@ -325,7 +326,7 @@ fn with_space(code: &Option<String>) -> String {
     code.as_ref().map(|code| format!(" {code}")).unwrap_or_default()
 }
 
-/// Returns the clock difference, if the service refuses the request for it.
+/// Returns the clock difference, if the service refused the request because of it.
 fn clock_difference(ahead: Option<i64>, code: &Option<String>) -> String {
     match ahead {
         Some(ahead) if code.as_deref().is_some_and(|code| CLOCK_SKEW_CODES.contains(&code)) => {

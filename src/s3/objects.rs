@@ -23,7 +23,7 @@ pub struct StoredVersion {
     pub version: Option<String>,
     /// Retention, if the version is locked.
     pub retention: Option<Retention>,
-    /// Time of storing by the service's clock, in seconds since 1970.
+    /// When the version was stored, by the service's clock, in seconds since 1970.
     pub modified: Option<i64>,
 }
 
@@ -41,7 +41,8 @@ pub struct ListedVersion {
 /// Calls on the objects of one bucket. Without a version, a call concerns the current object.
 #[async_trait]
 pub trait ObjectApi: Send + Sync {
-    /// PUT object, locked if a retention is given, with the headers of the configuration. Returns the version ID if the bucket is versioned.
+    /// PUT object, with the headers of the configuration. The object is locked if a retention is given. Returns the
+    /// version ID if the bucket is versioned.
     async fn put(&self, key: &str, content: Bytes, retention: Option<Retention>) -> Result<Option<String>, S3Failure>;
 
     /// GET object.

@@ -1,7 +1,7 @@
 //! Pages of a listing of a whole bucket: the totals of a page, and the marker of the next one.
 //!
-//! A page must say whether more pages follow and where they begin, and every entry must have a size. A page
-//! that does not is refused, because the sum would be wrong.
+//! A page must say whether more pages follow and where they begin, and every entry must have a size. Any other page is
+//! refused, because the totals would be wrong.
 
 /// Most entries of a page (S3 API reference, ListObjectVersions).
 pub const PAGE_ENTRIES_MAX: u16 = 1000;
@@ -54,7 +54,7 @@ pub struct ListedPage {
     pub delete_markers: u64,
     /// Total size of the versions, in bytes.
     pub bytes: u64,
-    /// Least and greatest key. None on an empty page.
+    /// First and last key in byte order. None on an empty page.
     pub keys: Option<(String, String)>,
     /// Marker of the next page. None on the last page.
     pub next: Option<PageMarker>,

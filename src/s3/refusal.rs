@@ -1,4 +1,4 @@
-//! Meaning of a refusal: what status, code and message of a service's error answer say.
+//! Meaning of a refusal: the reason that follows from status, code and message of a service's error answer.
 
 use super::failure::CODE_LIMIT_BYTES;
 use crate::model::Reason;
@@ -6,11 +6,11 @@ use crate::model::Reason;
 /// Codes for a request time that the service does not accept.
 pub(super) const CLOCK_SKEW_CODES: [&str; 2] = ["RequestTimeTooSkewed", "RequestExpired"];
 
-/// Codes for a request that was signed for, or sent to, another region than that of the bucket.
+/// Codes for a request that was signed for, or sent to, a region other than the bucket's.
 const REGION_CODES: [&str; 4] =
     ["AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "PermanentRedirect", "IncorrectEndpoint"];
 
-/// What a service's message is about. Some services refuse with an unspecific code, and only their message tells.
+/// Topic of a service's message. Some services refuse with an unspecific code, and only the message tells the cause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MessageTopic {
     /// A lock or a retention (MinIO: `InvalidRequest`, "Object is WORM protected").
@@ -35,11 +35,11 @@ impl MessageTopic {
     }
 }
 
-/// The action of a PUT with a retention, which a policy may refuse alone.
+/// Action of a PUT with a retention, in lower case. A policy may deny it and still allow other PUTs.
 const RETENTION_ACTION: &str = "s3:putobjectretention";
 
-/// Returns the words of a message in lower case, each between spaces. Leaves out names such as `arn:aws:s3:::locked-box`:
-/// a policy's refusal contains the resource, which says nothing about the cause.
+/// Returns the words of a message in lower case, each between spaces. Leaves out names such as `arn:aws:s3:::locked-box`,
+/// because the name of a resource says nothing about the cause of the refusal.
 fn plain_words(message: &str) -> String {
     let message = message.to_ascii_lowercase();
     let texts = message.split(|letter: char| letter.is_whitespace() || "\"'()[]{},;".contains(letter));
@@ -72,7 +72,7 @@ pub(super) fn is_region(name: &str) -> bool {
 
 /// Returns the reason of a refusal by its status, its code, whether it names a region, and the topic of its message.
 pub(super) fn service_reason(status: u16, code: &str, names_region: bool, topic: Option<MessageTopic>) -> Reason {
-    let told = match code {
+    let by_code = match code {
         "SignatureDoesNotMatch" => Reason::WrongSecret,
         "InvalidAccessKeyId" | "InvalidToken" => Reason::UnknownAccessKey,
         "UserSuspended" => Reason::UserSuspended,
@@ -95,19 +95,19 @@ pub(super) fn service_reason(status: u16, code: &str, names_region: bool, topic:
         "ObjectLockConfigurationNotFoundError" => Reason::ObjectLockMissing,
         code => limit_reason(status, code).unwrap_or_else(|| status_reason(status, code, names_region)),
     };
-    match (told, topic) {
+    match (by_code, topic) {
         (Reason::AccessDenied | Reason::RequestRefused | Reason::ServerError, Some(MessageTopic::Quota)) => {
             Reason::QuotaExceeded
         }
         (Reason::RequestRefused | Reason::ServerError, Some(MessageTopic::Full)) => Reason::StorageFull,
-        _ => told,
+        _ => by_code,
     }
 }
 
 /// Returns the reason for a limit of the storage. Services name a quota in many ways: `QuotaExceeded` (Ceph),
 /// `XMinioAdminBucketQuotaExceeded` (MinIO), `XRustfsQuotaExceeded`, `QUOTA_EXCEEDED` (Ozone),
-/// `ObjectQuotaExceeded` (NooBaa). Swift answers as to an object that is too large, which no canary is. Storage without
-/// free space is `XMinioStorageFull`, `InsufficientStorage` or only status 507 (RFC 4918 §11.5).
+/// `ObjectQuotaExceeded` (NooBaa). Swift answers that the object is too large, which is never true for a canary. Codes of
+/// storage without free space are `XMinioStorageFull`, `InsufficientStorage` or only status 507 (RFC 4918 §11.5).
 fn limit_reason(status: u16, code: &str) -> Option<Reason> {
     let code = code.to_ascii_lowercase();
     let has = |words: &[&str]| words.iter().any(|word| code.contains(word));
@@ -121,11 +121,11 @@ fn limit_reason(status: u16, code: &str) -> Option<Reason> {
 fn status_reason(status: u16, code: &str, names_region: bool) -> Reason {
     match status {
         300..=399 if names_region => Reason::WrongRegion,
-        // A HEAD has no code.
+        // A refused HEAD has no code.
         400 if names_region && code.is_empty() => Reason::WrongRegion,
         300..=399 => Reason::Redirected,
         401 | 403 => Reason::AccessDenied,
-        // An answer without a code is from another web server, unless it answers a HEAD.
+        // Also without a code, for a HEAD. A GET without a code is handled before (`S3Failure::of_a_get`).
         404 => Reason::BucketNotFound,
         405 | 501 => Reason::NotImplemented,
         429 => Reason::Throttled,
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_of_the_storage_are_recognized_by_the_codes_of_many_services() {
+    fn codes_for_full_storage_and_quotas_map_to_reasons() {
         for (status, code, reason) in [
             (403, Some("QuotaExceeded"), Reason::QuotaExceeded),
             (400, Some("XMinioAdminBucketQuotaExceeded"), Reason::QuotaExceeded),
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn names_in_a_message_are_not_its_topic() {
+    fn topic_of_a_message_ignores_names_of_resources() {
         use MessageTopic::{Full, Lock, Quota};
         for (message, topic) in [
             ("Object is WORM protected and cannot be overwritten", Some(Lock)),

@@ -1,4 +1,5 @@
-//! Heaps: a limit on the number of malloc arenas, and the return of free memory. Both save resident memory.
+//! The malloc heap: a limit on the number of arenas, and the return of free memory to the kernel. Both reduce resident
+//! memory.
 //!
 //! The C library gives a thread an arena of its own as soon as two threads contend for one. Free memory
 //! of one arena is not available to the others. Threads that mostly wait for a disk, a name server or a
@@ -21,15 +22,16 @@ pub fn limit(heaps: u8) {
     let _ = heaps;
 }
 
-/// Free memory that is worth returning to the kernel, in bytes.
+/// Least amount of free memory that is worth returning to the kernel, in bytes.
 const TRIM_MIN_BYTES: usize = 4 << 20;
 
 /// Interval at which free memory may be returned to the kernel.
 const TRIM_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Starts a thread that returns the memory of bursts to the kernel, until the process ends. By itself, the C library
-/// returns only what is free at the end of an arena, so one small block keeps all memory of a burst of requests. A trim
-/// of 100 MB takes some milliseconds, too long for a thread that runs tasks.
+/// returns only the free memory at the end of an arena, so one small block can keep all memory of a burst of requests.
+/// A separate thread is needed because a trim of 100 MB takes several milliseconds, too long for a thread that runs
+/// tasks.
 ///
 /// # Errors
 /// When the thread cannot be started.
@@ -44,8 +46,8 @@ pub fn start_trimming() -> io::Result<()> {
     thread::Builder::new().name("heap".to_owned()).spawn(trim_after_bursts).map(drop)
 }
 
-/// Trims if [`TRIM_MIN_BYTES`] became free since `kept` bytes stayed free after the latest trim, whose pages the kernel
-/// may have. Returns the bytes that are kept now.
+/// Trims if [`TRIM_MIN_BYTES`] became free since the latest trim. `kept` bytes were free after that trim: malloc still
+/// counts bytes as free that it has returned to the kernel. Returns the new value of `kept`.
 fn trim_after_burst(kept: usize) -> usize {
     let free = free_bytes();
     if free < kept + TRIM_MIN_BYTES {
@@ -55,7 +57,7 @@ fn trim_after_burst(kept: usize) -> usize {
     free_bytes()
 }
 
-/// Free bytes of all arenas (mallinfo(3)), up to 4 GiB.
+/// Returns the free bytes of all arenas (mallinfo(3)), modulo 4 GiB.
 #[allow(unsafe_code, reason = "the allocator can only be called through the C library")]
 fn free_bytes() -> usize {
     #[cfg(target_env = "gnu")]

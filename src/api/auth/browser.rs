@@ -1,15 +1,15 @@
-//! Protection against web pages, where no token protects the API.
+//! Protection against requests that web pages cause, for an API without tokens.
 //!
-//! With `auth = "none"`, any page that a browser on this host opens could make the browser send a change. Four rules
-//! prevent that:
+//! With `auth = "none"`, any web page that a browser on this host opens could make the browser send a request that
+//! changes something. Four rules prevent that:
 //!
-//! - The `Host` is one of [`AcceptedHosts`], usually a loopback address. A page whose name an attacker resolves to
-//!   this host (DNS rebinding) sends its own name.
-//! - An `Origin` is this API's, and `Sec-Fetch-Site` (W3C Fetch Metadata) does not name another site.
-//! - A `GET` that changes something carries none of the headers that browsers add by themselves
-//!   ([`browser_sign`]). Browsers without Fetch Metadata, and all browsers on plain HTTP to another name than
-//!   `localhost`, send neither of the headers above for an image.
-//! - A body is JSON by its content type. A page of another site may send other types without asking the API first
+//! - `Host` must be one of [`AcceptedHosts`], usually a loopback address. If an attacker resolves the name of a page to
+//!   this host (DNS rebinding), the browser still sends the name of the page.
+//! - `Origin`, if sent, must be this API, and `Sec-Fetch-Site` (W3C Fetch Metadata) must not name another site.
+//! - A `GET` that changes something must not have the headers that browsers add by themselves ([`browser_sign`]). For an
+//!   image, old browsers send neither `Origin` nor `Sec-Fetch-Site`. Current browsers omit them too on plain HTTP, unless
+//!   the host is `localhost`.
+//! - The content type of a body must be JSON. A page of another site may send other types without asking the API first
 //!   (Fetch standard, "CORS-safelisted request-header").
 //!
 //! Requests over a Unix socket are exempt, because browsers cannot use one.
@@ -32,13 +32,13 @@ const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 /// Last segment of the paths on which a GET changes something.
 pub(in crate::api) const CHANGES_BY_GET: &str = "/set_default";
 
-/// Headers that browsers add by themselves, and that `curl` and the libraries of HTTP clients do not.
+/// Headers that browsers add by themselves, and that `curl` and HTTP client libraries do not add.
 const BROWSER_HEADERS: [HeaderName; 4] = [ACCEPT_LANGUAGE, COOKIE, REFERER, UPGRADE_INSECURE_REQUESTS];
 
-/// Beginnings of the `User-Agent` of all browsers. The second one is that of Opera before version 15.
+/// Prefixes of the `User-Agent` of all browsers. The second one is that of Opera before version 15.
 const BROWSER_AGENTS: [&str; 2] = ["Mozilla/", "Opera/"];
 
-/// Media types that only a browser asks for.
+/// Media types that only browsers request (`Accept`).
 const BROWSER_MEDIA: [&str; 4] = ["image/", "text/html", "text/css", "video/"];
 
 /// Headers of the API guide that no browser adds. A page of another site would have to ask the API first (Fetch
@@ -50,14 +50,14 @@ const CLIENT_HEADERS: [HeaderName; 2] = [AUTH_TOKEN, AUTH_PROJECT];
 pub(super) enum AcceptedHosts {
     /// `localhost` and loopback addresses.
     Loopback,
-    /// `localhost` and IP addresses. The agent listens for other hosts, and DNS rebinding needs a name.
+    /// `localhost` and IP addresses, if other hosts can connect. DNS rebinding needs a name, so addresses are safe.
     Addresses,
-    /// Everything. TLS is on, and an attacker has no certificate for another name.
+    /// Every value, if TLS is on. An attacker does not have a certificate for another name.
     All,
 }
 
 impl AcceptedHosts {
-    /// The values that fit the listeners.
+    /// Returns the values to accept with these listeners.
     pub(super) fn of(settings: &ApiSettings) -> Self {
         if settings.tls.is_some() {
             Self::All
@@ -68,7 +68,7 @@ impl AcceptedHosts {
         }
     }
 
-    /// The accepted values, in a message.
+    /// Returns the accepted values, in words for a message.
     fn expected(self) -> &'static str {
         match self {
             Self::Loopback => "localhost or a loopback address",
@@ -122,7 +122,7 @@ pub(super) fn refuse_foreign(parts: &Parts, hosts: AcceptedHosts) -> Result<(), 
         && let Some(sign) = browser_sign(headers)
     {
         return forbidden(format!(
-            "{sign}: a browser may not use this GET, which changes something: add the header {AUTH_PROJECT} with any value, or send PUT with is_default 1"
+            "{sign}: this GET changes something, so browsers may not use it: add the header {AUTH_PROJECT} with any value, or send PUT with is_default 1"
         ));
     }
     let has_body =
@@ -136,8 +136,8 @@ pub(super) fn refuse_foreign(parts: &Parts, hosts: AcceptedHosts) -> Result<(), 
     Ok(())
 }
 
-/// Returns the header by which a request is known as a browser's, if there is one. A request with one of
-/// [`CLIENT_HEADERS`] is not a browser's.
+/// Returns a header that shows that a browser sent the request, if there is one. A request with one of
+/// [`CLIENT_HEADERS`] counts as sent by a client.
 fn browser_sign(headers: &HeaderMap) -> Option<HeaderName> {
     if CLIENT_HEADERS.iter().any(|name| headers.contains_key(name)) {
         return None;
@@ -155,7 +155,7 @@ fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
     headers.get(name)?.to_str().ok()
 }
 
-/// The values of a header. One that is not text is not equal to any expected value.
+/// Returns the values of a header. A value that is not text is returned as empty, which equals no expected value.
 fn values(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
     headers.get_all(name).into_iter().map(|value| value.to_str().unwrap_or_default())
 }
@@ -241,7 +241,7 @@ mod tests {
             // A privacy extension, which hides the agent.
             &[("user-agent", "private"), ("accept", "image/*"), ("referer", "http://evil.example/")],
             &[("sec-ch-ua", "\"Chromium\";v=\"142\""), ("accept", "*/*")],
-            // Some browsers add the name of their application, which is therefore not a sign of a client.
+            // Some apps that embed a browser add their name as X-Requested-With, so this header does not prove a client.
             &[("user-agent", CHROME), ("accept", "*/*"), ("x-requested-with", "com.example.app")],
         ];
         let clients = [

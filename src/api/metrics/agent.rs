@@ -18,7 +18,7 @@ use crate::sys::node::AgentFacts;
 /// Returns the value of a family, or `None` if there is none.
 type Value = fn(&AgentSample) -> Option<f64>;
 
-/// Families with a single value, or none if the host does not report it.
+/// Families with a single value. A value that the host does not report is left out.
 static VALUES: &[(Family, Value)] = &[
     (
         Family::counter("process_cpu_seconds", &[], "Processor time of the process, in user and kernel mode."),
@@ -47,17 +47,18 @@ static VALUES: &[(Family, Value)] = &[
             settings.enabled.then_some(settings.interval.as_secs_f64())
         },
     ),
-    (Family::gauge("targetwatch_children", &[], "Child processes, the stuck ones included."), |sample| {
+    (Family::gauge("targetwatch_children", &[], "Child processes, including stuck ones."), |sample| {
         Some(number(sample.facts.children as u64))
     }),
-    (Family::gauge("targetwatch_stuck_children", &[], "Child processes that were killed and do not die."), |sample| {
-        Some(number(sample.facts.stuck_children.len() as u64))
-    }),
+    (
+        Family::gauge("targetwatch_stuck_children", &[], "Child processes that were killed but have not exited."),
+        |sample| Some(number(sample.facts.stuck_children.len() as u64)),
+    ),
     (
         Family::gauge(
             "targetwatch_stuck_child_oldest_seconds",
             &[],
-            "Time for which the oldest stuck child has not died. Absent if there is none.",
+            "Time for which the oldest stuck child has been stuck. Absent if there is none.",
         ),
         |sample| {
             let since = sample.facts.stuck_children.iter().map(|child| child.since).min()?;
@@ -65,14 +66,14 @@ static VALUES: &[(Family, Value)] = &[
         },
     ),
     (
-        Family::gauge("targetwatch_history_waiting", &[], "Entries of the history that wait for the registry."),
+        Family::gauge("targetwatch_history_waiting", &[], "History entries that wait to be written to the registry."),
         |sample| Some(number(sample.agent.history_counts().0 as u64)),
     ),
     (
         Family::counter(
             "targetwatch_history_dropped",
             &[],
-            "Entries of the history that were lost, because the registry was not written.",
+            "History entries that were dropped because the registry could not be written.",
         ),
         |sample| Some(number(sample.agent.history_counts().1)),
     ),
@@ -80,7 +81,7 @@ static VALUES: &[(Family, Value)] = &[
         Family::counter(
             "targetwatch_log_lines_dropped",
             &[],
-            "Log lines that were lost, because standard error was not read.",
+            "Log lines that were dropped because standard error was not read.",
         ),
         |sample| Some(number(sample.facts.log_lines_dropped)),
     ),
@@ -108,7 +109,7 @@ static BUILD: Family =
 static CONFIG: Family = Family::info(
     "targetwatch_config",
     &["sha256"],
-    "Fingerprint of the settings in force, without the addresses to listen on.",
+    "Fingerprint of the settings in force, without the listen addresses.",
 );
 
 static TARGETS: Family = Family::gauge("targetwatch_targets", &["state"], "Targets by state.");
@@ -118,37 +119,43 @@ static PROBES: Family = Family::counter("targetwatch_probes", &["target_type", "
 static WORKERS: Family = Family::gauge("targetwatch_workers", &["state"], "Probe workers by state.");
 
 static RESTARTS: Family =
-    Family::counter("targetwatch_worker_restarts", &["cause"], "Probe workers that were killed or broke, by cause.");
+    Family::counter("targetwatch_worker_restarts", &["cause"], "Probe workers that were killed or failed, by cause.");
 
 static WRITES: Family = Family::counter("targetwatch_registry_writes", &["result"], "Writes to the registry.");
 
 static S3_OPERATIONS: Family = Family::counter(
     "targetwatch_s3_operations",
     &["operation", "code"],
-    "Requests to S3 services, by operation and class of the status. The class is none without an answer.",
+    "Requests to S3 services, by operation and status class. The class is none if there was no answer.",
 );
 
 static KEYSTONE: Family = Family::counter(
     "targetwatch_keystone_requests",
     &["result"],
-    "Requests to Keystone, by class of the status. The class is none without an answer.",
+    "Requests to Keystone, by status class. The class is none if there was no answer.",
 );
 
-static LATENESS: Family =
-    Family::histogram("targetwatch_probe_lateness_seconds", &[], "Time from when a probe was due to when it started.");
+static LATENESS: Family = Family::histogram(
+    "targetwatch_probe_lateness_seconds",
+    &[],
+    "Time between when a probe was due and when it started.",
+);
 
 static CHECK_DURATION: Family =
     Family::histogram("targetwatch_check_duration_seconds", &["check"], "Durations of checks that were run.");
 
 static CHECKS: Family = Family::counter("targetwatch_checks", &["check", "outcome"], "Checks by outcome.");
 
-static REQUESTS: Family =
-    Family::counter("targetwatch_http_requests", &["route", "code"], "Requests to the API, by group of routes.");
+static REQUESTS: Family = Family::counter(
+    "targetwatch_http_requests",
+    &["route", "code"],
+    "Requests to the API, by route group and status class.",
+);
 
 static REQUEST_DURATION: Family = Family::histogram(
     "targetwatch_http_request_duration_seconds",
     &[],
-    "Time from a request to the head of its answer.",
+    "Time from a request to the head of the response.",
 );
 
 /// Families with labels.

@@ -1,4 +1,4 @@
-//! What the metrics show of the configuration.
+//! State of the configuration, for the metrics.
 
 use jiff::Timestamp;
 

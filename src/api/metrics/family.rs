@@ -58,11 +58,11 @@ impl Family {
     }
 }
 
-/// Writes families. Each may be written once only, with all its series.
+/// Writes families. Each family may be written only once, with all its series.
 pub(super) struct Exposition<'a>(pub(super) DescriptorEncoder<'a>);
 
 impl Exposition<'_> {
-    /// Writes the values of a family, and nothing if there are none. Values that are not finite are left out.
+    /// Writes the values of a family. Values that are not finite are left out. Without values, the family is left out.
     ///
     /// # Errors
     /// Those of the sink.
@@ -102,7 +102,7 @@ impl Exposition<'_> {
         self.write(family, value.map(|value| ([("", ""); 0], value)))
     }
 
-    /// Writes distributions, and nothing if there are none.
+    /// Writes the distributions of a family. Without distributions, the family is left out.
     ///
     /// # Errors
     /// Those of the sink.
@@ -125,22 +125,23 @@ impl Exposition<'_> {
     }
 }
 
-/// Returns a whole number, which is shorter without a fraction. The library would write `1.0`.
+/// Returns a value that is a whole number as an integer, because the library would write `1.0` for `1`.
 fn whole(value: f64) -> Option<i64> {
     let whole = value as i64;
     (whole as f64 == value).then_some(whole)
 }
 
+/// Returns 1 for true and 0 for false.
 pub(super) fn flag(value: bool) -> f64 {
     f64::from(u8::from(value))
 }
 
-/// Prometheus stores every value as a 64-bit float.
+/// Returns a count as a 64-bit float, which is how Prometheus stores every value.
 pub(super) fn number(value: u64) -> f64 {
     value as f64
 }
 
-/// Seconds since 1970, to the millisecond.
+/// Returns the seconds since 1970, with milliseconds.
 pub(super) fn seconds_of(at: Timestamp) -> f64 {
     at.as_millisecond() as f64 / 1000.0
 }

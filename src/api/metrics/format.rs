@@ -1,8 +1,8 @@
 //! Formats of the exposition, and which one a client accepts.
 //!
-//! Prometheus lists the formats that it understands with weights (RFC 9110 §12.5.1). OpenMetrics is used where it is
-//! named and weighs at least as much as the text format. Everything else gets the text format, also a client that
-//! accepts neither, such as curl or a browser.
+//! Prometheus lists the formats that it understands with weights (RFC 9110 §12.5.1). A client gets OpenMetrics if it
+//! names that format with at least the weight of the text format. Every other client gets the text format, even one that
+//! accepts neither, such as a browser.
 
 use axum::http::HeaderMap;
 use axum::http::header::ACCEPT;
@@ -12,13 +12,13 @@ use prometheus_client::registry::Registry;
 /// Format of an exposition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Format {
-    /// OpenMetrics 1.0.0, which differs from 0.0.1 in nothing that is used here.
+    /// OpenMetrics 1.0.0. Version 0.0.1 is the same for everything that is used here.
     OpenMetrics,
     /// Prometheus text format 0.0.4.
     Text,
 }
 
-/// Versions that a client may ask for, and get the format.
+/// Versions that a client may request.
 const OPEN_METRICS_VERSIONS: &[&str] = &["1.0.0", "0.0.1"];
 const TEXT_VERSIONS: &[&str] = &["0.0.4"];
 
@@ -33,7 +33,7 @@ impl Format {
             let (mut weight, mut version) = (1.0, None);
             for (key, value) in parts.filter_map(|parameter| parameter.split_once('=')) {
                 match key.trim().to_ascii_lowercase().as_str() {
-                    // A weight that is not a number excludes nothing.
+                    // A malformed weight counts as 1.
                     "q" => weight = value.trim().parse().unwrap_or(1.0),
                     "version" => version = Some(value.trim().trim_matches('"').to_owned()),
                     _ => {}

@@ -6,7 +6,8 @@ use axum::http::{Request, StatusCode};
 
 use crate::model::tally::{Histogram, Observed, Tally, status_class};
 
-/// Upper bounds of the buckets of durations, in seconds: from an answer of memory to a requested probe.
+/// Upper bounds of the buckets of durations, in seconds. Most answers come from memory and take milliseconds, and a probe
+/// on request takes seconds.
 const DURATION_BOUNDS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
 
 /// Number of requests by route and class of status.
@@ -43,25 +44,25 @@ impl HttpStatistics {
     }
 }
 
-/// A request that is not answered yet.
+/// Route group and start time of a request that is not answered yet.
 pub(in crate::api) struct RequestStart {
     route: &'static str,
     at: Instant,
 }
 
 impl RequestStart {
-    /// Now, for a request whose path has no prefix any more.
+    /// Starts the clock of a request, whose prefix (`/v1`, `/v1/{project_id}`) was already removed.
     pub(in crate::api) fn of<B>(request: &Request<B>) -> Self {
         Self { route: route(request.uri().path()), at: Instant::now() }
     }
 
-    /// The group of its routes, and the time since then.
+    /// Returns the route group and the time since the start.
     pub(super) fn end(&self) -> (&'static str, Duration) {
         (self.route, self.at.elapsed())
     }
 }
 
-/// Group of routes of a path, which has no prefix any more.
+/// Returns the route group of a path whose prefix was removed.
 fn route(path: &str) -> &'static str {
     let mut segments = path.split('/').skip(1);
     match (segments.next().unwrap_or_default(), segments.nth(1)) {
@@ -81,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_belong_to_eight_groups() {
+    fn path_selects_the_route_group() {
         for (path, expected) in [
             ("/", "other"),
             ("", "other"),

@@ -18,13 +18,13 @@ const EXPORT: &[&str] = &["export"];
 static INFO: Family = Family::info(
     "targetwatch_target",
     &["export", "target_id", "target_type", "mount_path", "name", "default", "immutable", "mode"],
-    "Which target it is.",
+    "Identity of the target.",
 );
 
 static REASON: Family = Family::gauge(
     "targetwatch_target_reason",
     &["export", "check", "reason", "severity"],
-    "1 while the latest probe found this reason, and 0 since it did not. At most one failure is 1.",
+    "1 if the latest probe found this reason, and 0 if only an earlier probe did. At most one failure is 1.",
 );
 
 static TRANSITIONS: Family = Family::counter(
@@ -36,7 +36,7 @@ static TRANSITIONS: Family = Family::counter(
 static MOUNT_INFO: Family = Family::info(
     "targetwatch_nfs_mount",
     &["export", "server_address", "nfs_version", "hard"],
-    "What the kernel uses for the mount.",
+    "Server address and options of the mount, as the kernel reports them.",
 );
 
 static LOCK_VERDICT: Family = Family::gauge(
@@ -45,11 +45,11 @@ static LOCK_VERDICT: Family = Family::gauge(
     "1 for the verdict in force of an immutable target, and 0 for the others.",
 );
 
-/// Verdict while no proof has ended.
+/// Value of the label `verdict` until the first proof ends.
 const PENDING: &str = "pending";
 
 /// Returns the value of a family for a target, or `None` if it was not measured.
-type Value = fn(&Shown<'_>) -> Option<f64>;
+type Value = fn(&ProbedTarget<'_>) -> Option<f64>;
 
 const fn gauge(name: &'static str, help: &'static str) -> Family {
     Family::gauge(name, EXPORT, help)
@@ -76,7 +76,7 @@ static VALUES: &[(Family, Value)] = &[
     (
         gauge(
             "targetwatch_target_last_available_timestamp_seconds",
-            "When the latest probe ended that found the target available.",
+            "When the latest probe that found the target available ended.",
         ),
         |target| target.view.status.last_available_at.map(seconds_of),
     ),
@@ -87,14 +87,17 @@ static VALUES: &[(Family, Value)] = &[
         Some(target.report.duration.as_secs_f64())
     }),
     (
-        gauge("targetwatch_target_timeouts_in_a_row", "Probes in a row, up to the latest one, that timed out."),
+        gauge(
+            "targetwatch_target_timeouts_in_a_row",
+            "Number of consecutive probes that timed out, up to the latest one.",
+        ),
         |target| Some(f64::from(target.view.status.timeouts_in_a_row)),
     ),
     (gauge("targetwatch_target_size_bytes", "Size of the file system, or quota of the bucket."), |target| {
         target.capacity().capacity_bytes.map(number)
     }),
     (gauge("targetwatch_target_used_bytes", "Used space."), |target| target.capacity().used_bytes.map(number)),
-    (gauge("targetwatch_target_avail_bytes", "Space that a writer without privileges can still use."), |target| {
+    (gauge("targetwatch_target_avail_bytes", "Space that an unprivileged writer can still use."), |target| {
         target.capacity().available_bytes.map(number)
     }),
     (gauge("targetwatch_target_files", "Inodes of the file system."), |target| target.capacity().inodes.map(number)),
@@ -126,7 +129,7 @@ static VALUES: &[(Family, Value)] = &[
     (gauge("targetwatch_nfs_mount_timestamp_seconds", "When the export was mounted."), |target| {
         Some(seconds_of(target.traffic()?.mounted_at))
     }),
-    (counter("targetwatch_nfs_requests", "NFS requests that were answered or given up."), |target| {
+    (counter("targetwatch_nfs_requests", "NFS requests that were answered or abandoned."), |target| {
         Some(number(target.traffic()?.requests))
     }),
     (counter("targetwatch_nfs_retransmissions", "NFS requests that were sent again."), |target| {
@@ -135,7 +138,7 @@ static VALUES: &[(Family, Value)] = &[
     (
         counter(
             "targetwatch_nfs_major_timeouts",
-            "NFS requests that got no answer after all retransmissions. A soft mount gives them up.",
+            "NFS requests that got no answer after all retransmissions. A soft mount abandons them.",
         ),
         |target| Some(number(target.traffic()?.major_timeouts)),
     ),
@@ -149,7 +152,7 @@ static VALUES: &[(Family, Value)] = &[
         counter("targetwatch_nfs_written_bytes", "Bytes written to the server by all processes of this node."),
         |target| Some(number(target.traffic()?.bytes_written)),
     ),
-    (counter("targetwatch_s3_requests", "Requests of this agent about the bucket."), |target| {
+    (counter("targetwatch_s3_requests", "Requests that this agent sent for the bucket."), |target| {
         Some(number(target.bucket?.requests?.total))
     }),
     (
@@ -195,7 +198,7 @@ static VALUES: &[(Family, Value)] = &[
     ),
 ];
 
-/// Families with labels of their own.
+/// Families with other labels than [`EXPORT`].
 #[cfg(test)]
 static LABELLED: &[&Family] = &[&INFO, &REASON, &TRANSITIONS, &MOUNT_INFO, &LOCK_VERDICT];
 
@@ -217,7 +220,7 @@ impl fmt::Debug for Targets {
 }
 
 /// A target with a report.
-struct Shown<'a> {
+struct ProbedTarget<'a> {
     export: String,
     view: &'a TargetView,
     report: &'a Report,
@@ -225,7 +228,7 @@ struct Shown<'a> {
     bucket: Option<&'a BucketFacts>,
 }
 
-impl<'a> Shown<'a> {
+impl<'a> ProbedTarget<'a> {
     fn new(view: &'a TargetView) -> Option<Self> {
         let report = view.report.as_deref()?;
         let facts = report.facts.as_ref();
@@ -258,7 +261,7 @@ impl<'a> Shown<'a> {
         self.mount()?.traffic
     }
 
-    /// Labels that say which target it is.
+    /// Labels that identify the target.
     fn info(&self) -> Vec<(&'static str, String)> {
         let target = &self.view.target;
         let mut labels = vec![
@@ -299,8 +302,8 @@ impl Collector for Targets {
         // Two targets may have one export if [mounts] path_key was changed between their creations. Prometheus would
         // refuse a series that appears twice.
         let mut exports = HashSet::new();
-        let shown = self.view.targets.iter().filter_map(|view| Shown::new(view));
-        let targets: Vec<Shown<'_>> = shown.filter(|target| exports.insert(target.export.clone())).collect();
+        let shown = self.view.targets.iter().filter_map(|view| ProbedTarget::new(view));
+        let targets: Vec<ProbedTarget<'_>> = shown.filter(|target| exports.insert(target.export.clone())).collect();
         exposition.write(&INFO, targets.iter().map(|target| (target.info(), 1.0)))?;
         for (family, value) in VALUES {
             let values = targets.iter().filter_map(|target| Some(([("export", &*target.export)], value(target)?)));

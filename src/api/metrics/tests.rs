@@ -1,4 +1,4 @@
-//! The exposition: its golden file, names, bounds, and the documentation.
+//! Tests of the exposition: its golden file, names, bounds, and documentation.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -99,7 +99,7 @@ fn nfs(export: &str) -> TargetView {
     probed(nfs_view(export), Some(capacity), facts, checks)
 }
 
-/// An NFS target whose server is dead, and was not before.
+/// An NFS target whose server has just died.
 fn dead(export: &str) -> TargetView {
     let dead = Finding::new(Reason::ConnectionRefused, "no");
     let checks = vec![
@@ -239,7 +239,11 @@ async fn exposition_equals_its_golden_file() {
     if text != expected {
         let actual = std::env::temp_dir().join("metrics.prom");
         tokio::fs::write(&actual, &text).await.expect("written");
-        panic!("the exposition differs: diff {} {}, and copy it if the change is right", GOLDEN, actual.display());
+        panic!(
+            "the exposition differs: compare {} with {}, and copy it if the change is right",
+            GOLDEN,
+            actual.display()
+        );
     }
 }
 
@@ -292,7 +296,7 @@ async fn every_family_is_in_the_golden_file_and_no_other() {
 }
 
 #[test]
-fn labels_are_those_that_are_listed() {
+fn every_label_is_listed_in_its_family() {
     let golden = include_str!("../../../tests/fixtures/metrics.prom");
     let listed: BTreeMap<String, BTreeSet<&str>> = targets::families()
         .chain(agent::families())
@@ -326,7 +330,8 @@ async fn number_of_series_is_within_the_budget() {
             metrics.http.observe(route, StatusCode::from_u16(status).expect("a status"), Duration::ZERO);
         }
     }
-    // In place of one operation and one result: 12 operations with 5 results, and 4 results of Keystone.
+    // The sample has one operation and one Keystone result. At most there are 12 operations with 5 results each, and 4
+    // Keystone results.
     let agent = series(&exposition(&metrics, Vec::new(), Format::Text)).len() - 2 + 12 * 5 + 4;
     assert!((200..=AGENT_SERIES_MAX).contains(&agent), "the agent has {agent} series");
 
@@ -336,7 +341,7 @@ async fn number_of_series_is_within_the_budget() {
 }
 
 #[tokio::test]
-async fn thousand_targets_are_less_than_a_megabyte_compressed() {
+async fn exposition_of_thousand_targets_is_small_when_compressed() {
     let targets = (0..1000).map(|number| nfs(&format!("192.168.1.34:/mnt/backups/{number:04}"))).collect();
     let text = target_metrics(Format::Text, targets);
     let lines = series(&text).len();
@@ -418,7 +423,7 @@ async fn answer_is_compressed_for_a_client_that_accepts_gzip() {
 }
 
 #[tokio::test]
-async fn metrics_address_refers_to_no_other_route() {
+async fn metrics_address_names_no_other_route_in_its_errors() {
     let service = crate::api::metrics_router(Arc::new(Auth::none()), &Arc::new(fixed_metrics(MetricsDetail::Full)));
     for (method, path, status) in
         [("GET", "/backup_targets", 404), ("GET", "/openapi.json", 404), ("POST", "/metrics", 405)]
@@ -448,7 +453,7 @@ fn documentation_lists_every_family() {
     let unknown: Vec<_> = documented.iter().filter(|row| !known.contains(**row)).collect();
     assert!(
         missing.is_empty() && unknown.is_empty(),
-        "docs/metrics.md lacks:\n{}\nand has in excess: {unknown:#?}",
+        "docs/metrics.md lacks:\n{}\nand lists unknown families: {unknown:#?}",
         missing.iter().map(|row| row.as_str()).collect::<Vec<_>>().join("\n")
     );
 }

@@ -18,11 +18,11 @@ use aws_smithy_types::date_time::Format;
 
 use crate::s3::BucketUsage;
 
-/// Longest answer that is read, in bytes, unless the request has a limit of its own. Usual ones have a few
-/// hundred.
+/// Longest answer that is read, in bytes, unless the request has its own limit. Usual answers have a few hundred
+/// bytes.
 pub const ANSWER_LIMIT_BYTES: usize = 64 * 1024;
 
-/// Header with the use of a bucket.
+/// Header with the used space of a bucket.
 const BYTES_USED: &str = "x-rgw-bytes-used";
 
 /// Headers of an answer to HEAD bucket.
@@ -48,8 +48,8 @@ impl Intercept for ReadHeaders {
         _: &mut ConfigBag,
     ) -> Result<(), BoxError> {
         let headers = context.response().headers();
-        // RGW writes -1 for a quota without limit. Its counters can become negative, and are then written as unsigned
-        // numbers.
+        // RGW writes -1 for a quota without limit. Its usage counters can become negative, which it writes as huge
+        // unsigned numbers.
         let written = |name: &str| headers.get(name).and_then(|value| value.trim().parse::<i128>().ok());
         let number = |name: &str| written(name).and_then(|number| i64::try_from(number).ok()?.try_into().ok());
         let used_bytes = number(BYTES_USED);
@@ -91,7 +91,7 @@ impl ServiceDate {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).map(|clocks| clocks.service)
     }
 
-    /// Returns its offset from this host's clock then, in seconds. Positive if it was ahead.
+    /// Returns the offset of that time from this host's clock, in seconds. Positive if the service's clock was ahead.
     pub(super) fn ahead_seconds(&self) -> Option<i64> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).map(|clocks| clocks.ahead)
     }
@@ -127,9 +127,9 @@ fn clocks(answer: &HttpResponse) -> Option<Clocks> {
     Some(Clocks { service, ahead: service.saturating_sub_unsigned(now) })
 }
 
-/// Returns the time of the service now, in seconds since 1970, from `Date` and `Age`. A cache answers with the date at
-/// which the service answered it, and with the seconds since then (RFC 9111 §4.2.3, §5.1). Some proxies send an age
-/// of zero with every answer. An invalid age is ignored, as the RFC demands.
+/// Returns the current time of the service, in seconds since 1970, from `Date` and `Age`. A cached answer has the date
+/// of the original answer, and its age since then in seconds (RFC 9111 §4.2.3, §5.1). Some proxies send an age of zero
+/// with every answer. An invalid age is ignored, as the RFC demands.
 fn current_time(date: &str, age: Option<&str>) -> Option<i64> {
     let date = DateTime::from_str(date, Format::HttpDate).ok()?.secs();
     let age = age.and_then(|age| age.split(',').next()?.trim().parse::<u32>().ok()).unwrap_or_default();
@@ -159,7 +159,7 @@ impl Intercept for AnswerLimit {
     }
 }
 
-/// Stops reading an answer at [`ANSWER_LIMIT_BYTES`], or at the request's own [`AnswerLimit`].
+/// Stops reading an answer at the [`AnswerLimit`] of the request, or at [`ANSWER_LIMIT_BYTES`] if it has none.
 #[derive(Debug)]
 pub(super) struct LimitAnswer;
 

@@ -23,7 +23,8 @@ use crate::s3::{
 };
 
 /// Whether HEAD has the parameter `read-stats`. Ceph since release 20 reports the usage only on request. Other
-/// services ignore the parameter, or refuse it. It is kept over probes, so that such a service gets one request.
+/// services ignore the parameter, or refuse it. The flag is kept across probes, so that a service that refuses the
+/// parameter gets only one such request.
 #[derive(Debug, Clone)]
 pub(super) struct StatsParameter(Arc<AtomicBool>);
 
@@ -112,7 +113,7 @@ impl AwsBucket {
         call.interceptor(self.clock.clone()).interceptor(self.requests.clone())
     }
 
-    /// Returns the same bucket for calls outside probes. Their requests count in the hour only, and their
+    /// Returns the same bucket for calls outside probes. Their requests do not count as requests of probes, and their
     /// answers do not change the offset of the service's clock.
     #[must_use]
     pub fn for_background(&self) -> Self {
@@ -213,7 +214,7 @@ impl BucketApi for AwsBucket {
     }
 }
 
-/// Returns none when a part is missing or unknown, since then no retention is in force.
+/// Returns the configured retention. Returns none if a part is missing or unknown, because then no retention is in force.
 fn written_retention(retention: &types::DefaultRetention) -> Option<DefaultRetention> {
     let mode = lock_mode(retention.mode()?.as_str())?;
     let count = |count: Option<i32>| count.and_then(|count| u32::try_from(count).ok()).filter(|count| *count > 0);

@@ -1,4 +1,4 @@
-//! Clients of the agent: one, with one connection pool, for each [`ClientKey`].
+//! Clients of the agent: one client with one connection pool for each [`ClientKey`].
 //!
 //! Targets with the same endpoint, source of credentials, authorities, region and addressing share a client,
 //! its connections and the credentials that were read. A client lives as long as a target uses it, so there
@@ -58,7 +58,7 @@ impl ClientPool {
     /// # Errors
     /// [`S3Failure::Tls`] when the client cannot be created.
     pub(super) fn client(&self, key: &ClientKey) -> Result<Arc<SharedClient>, S3Failure> {
-        // Every change is a single insert or remove: nothing is half done after a panic.
+        // Every change is a single insert or remove, so a panic leaves nothing half done.
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(shared) = clients.get(key).and_then(Weak::upgrade) {
             return Ok(shared);
@@ -78,10 +78,10 @@ pub(super) struct SharedClient {
     latest: tokio::sync::Mutex<Option<Loaded>>,
 }
 
-/// Result of the latest reading of the credentials.
+/// Result of the latest read of the credentials.
 #[derive(Clone)]
 struct Loaded {
-    /// Begin of the reading.
+    /// When the read began.
     began: Instant,
     outcome: Result<SigningClient, S3Failure>,
 }
@@ -116,7 +116,7 @@ impl SharedClient {
         let asked = Instant::now();
         let mut latest = self.latest.lock().await;
         let before = latest.as_ref();
-        // Another caller began to read after this call did, so its result is current.
+        // Another caller began to read after this call began, so its result is current.
         if let Some(loaded) = before.filter(|loaded| loaded.began >= asked) {
             return loaded.outcome.clone();
         }
@@ -147,7 +147,7 @@ impl SharedClient {
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
             .retry_config(RetryConfig::disabled())
             .timeout_config(TimeoutConfig::disabled())
-            // Otherwise the SDK would sign by the service's clock and hide a skew that stops other software.
+            // Otherwise the SDK would sign with the service's time and hide a clock skew that makes other software fail.
             .disable_clock_skew_correction(true)
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
             .interceptor(answer::LimitAnswer);

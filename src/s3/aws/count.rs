@@ -1,4 +1,4 @@
-//! Counters of requests: the load on the service about a bucket, and all operations with their results.
+//! Counters of requests: the requests for each bucket, and all operations with their results.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -16,7 +16,7 @@ use aws_smithy_types::config_bag::{ConfigBag, Storable, StoreReplace};
 
 use crate::model::tally::{Tally, status_class};
 
-/// Time for which requests are counted.
+/// Period of the count of recent requests.
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// Resolution of the count of the last hour.
@@ -43,7 +43,7 @@ const OTHER_OPERATION: &str = "other";
 /// Requests to all services, by operation and class of the status. The class is `none` without an answer.
 pub type OperationTally = Tally<(&'static str, &'static str)>;
 
-/// A request that was sent. It is counted when it is dropped, so one that its caller stops waiting for counts too.
+/// A request that was sent. It is counted on drop, so that a request counts even if the caller stops waiting for it.
 #[derive(Debug)]
 struct Transmission {
     operations: Arc<OperationTally>,
@@ -66,7 +66,7 @@ impl Drop for Transmission {
     }
 }
 
-/// Requests for one target: those of its probes, and all of the last hour.
+/// Requests for one target: those of its probes, all, and all of the last hour.
 #[derive(Debug, Clone, Default)]
 pub struct RequestCounter {
     counts: Arc<Mutex<Counts>>,

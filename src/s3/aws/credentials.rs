@@ -1,4 +1,4 @@
-//! Reading of credentials from their configured source.
+//! Reads credentials from their configured source.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -16,7 +16,7 @@ use crate::model::settings::S3CredentialSource;
 use crate::s3::S3Failure;
 use crate::sys::secret_file::{FileError, read_public, read_with_exposure};
 
-/// Temporary credentials are renewed this long before they expire.
+/// Time before their expiry at which temporary credentials are renewed.
 pub const CREDENTIALS_RENEWED_BEFORE_END: Duration = Duration::from_secs(300);
 
 /// Returns whether credentials need not be read again. Credentials that never expire are read at every probe,

@@ -41,7 +41,7 @@ where
         if is_html(raw) {
             return S3Failure::WebPage;
         }
-        // The parser's own words are of no use to an operator.
+        // The parser's message does not help an operator.
         let other = || S3Failure::NotS3("it is not the XML document that this request is answered with".to_owned());
         return transport(told, limit_bytes).unwrap_or_else(other);
     }
@@ -59,7 +59,8 @@ fn element<'body>(body: &'body str, name: &str) -> Option<&'body str> {
     Some(text.trim())
 }
 
-/// Whether the body is the answer of a TLS port to a plain request, which nginx, Apache, Go and others give as HTTP.
+/// Whether the body is the answer of a TLS port to a plain HTTP request. nginx, Apache, Go and others send such answers
+/// as plain HTTP.
 fn names_tls_port(body: &str) -> bool {
     let body = body.to_ascii_lowercase();
     ["http request was sent to https port", "http request to an https server", "plain http to an ssl-enabled"]

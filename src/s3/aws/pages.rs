@@ -11,8 +11,8 @@ use super::xml::RequireWellFormedXml;
 use crate::s3::S3Failure;
 use crate::s3::pages::{ListedPage, MARKER_LIMIT_BYTES, PAGE_ENTRIES_MAX, PageMarker};
 
-/// Longest page that is read, in bytes: a thousand entries of 4 KiB. A key of the greatest length, 1 KiB, takes
-/// 3 KiB if two in five of its bytes are escaped to six.
+/// Longest page that is read, in bytes: a thousand entries of 4 KiB. A key of the greatest length (1 KiB) takes 3 KiB in
+/// XML if two in five of its bytes are escaped, each to six bytes.
 pub const PAGE_LIMIT_BYTES: usize = 4 * 1024 * 1024;
 
 impl AwsBucket {
@@ -35,7 +35,7 @@ impl AwsBucket {
         let keys = versions.iter().map(ObjectVersion::key).chain(markers.iter().map(DeleteMarkerEntry::key));
         let next = answer.next_key_marker().map(|key| PageMarker::Version {
             key: key.to_owned(),
-            // Services refuse an empty one.
+            // Services refuse an empty version marker.
             version: answer.next_version_id_marker().filter(|version| !version.is_empty()).map(str::to_owned),
         });
         let (versions_count, delete_markers) = counts(versions.len(), markers.len())?;
@@ -91,16 +91,16 @@ fn total(sizes: impl Iterator<Item = Option<i64>>) -> Result<u64, S3Failure> {
     sizes.into_iter().try_fold(0_u64, |sum, size| {
         let size = size
             .and_then(|size| u64::try_from(size).ok())
-            .ok_or_else(|| invalid_page("has an entry without a size"))?;
+            .ok_or_else(|| invalid_page("contains an entry without a size"))?;
         sum.checked_add(size).ok_or_else(|| invalid_page("has sizes whose sum exceeds 64 bits"))
     })
 }
 
-/// Returns the least and the greatest key.
+/// Returns the first and the last key in byte order.
 fn ends<'key>(keys: impl Iterator<Item = Option<&'key str>>) -> Result<Option<(String, String)>, S3Failure> {
     let mut found: Option<(&str, &str)> = None;
     for key in keys {
-        let key = key.ok_or_else(|| invalid_page("has an entry without a key"))?;
+        let key = key.ok_or_else(|| invalid_page("contains an entry without a key"))?;
         if key.len() > MARKER_LIMIT_BYTES {
             return Err(invalid_page("has a key that is longer than a key can be"));
         }

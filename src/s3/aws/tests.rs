@@ -33,7 +33,7 @@ async fn change_of_a_retention_has_an_md5_digest_and_no_other() {
 }
 
 #[tokio::test]
-async fn use_of_a_bucket_is_read_unless_no_bucket_can_have_it() {
+async fn usage_of_a_bucket_is_read_unless_it_is_impossible() {
     let most = i64::MAX.unsigned_abs();
     for (header, used, impossible) in [
         ("0".to_owned(), Some(0), None),
@@ -108,7 +108,7 @@ async fn service_address_is_that_of_the_requests() {
         ("https://s3.example.com/backups", host, ("backups.s3.example.com", 443)),
         ("http://s3.example.com:8080/backups", host, ("backups.s3.example.com", 8080)),
         ("http://s3.example.com/backups", path, ("s3.example.com", 80)),
-        // These buckets are no host names, or belong to an address.
+        // These buckets are not valid host names, or their endpoint is an address.
         ("https://192.0.2.1:9000/backups", host, ("192.0.2.1", 9000)),
         ("https://[2001:db8::1]/backups", host, ("2001:db8::1", 443)),
         ("https://s3.example.com/Back_Ups", host, ("s3.example.com", 443)),

@@ -23,10 +23,10 @@ use crate::tls;
 /// Most idle connections to one service that are kept open.
 const IDLE_CONNECTIONS_MAX: usize = 32;
 
-/// Deadline of a lookup by the SDK. Callers bound their calls, mostly to less.
+/// Deadline of a name lookup by the SDK. Callers usually set a shorter deadline for the whole call.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Reads a bundle and verifies it: the SDK would panic at one that it cannot use.
+/// Reads and verifies a bundle, because the SDK would panic at a bundle that it cannot use.
 pub(super) async fn read_ca_bundle(path: &Path) -> Result<Vec<u8>, S3Failure> {
     tls::read_authorities(path).await.map(|(pem, _)| pem).map_err(|error| S3Failure::Tls(format!("ca_bundle {error}")))
 }

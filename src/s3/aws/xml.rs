@@ -1,8 +1,8 @@
 //! Check that an answer is well-formed XML to its end.
 //!
-//! The SDK stops at the first text between two elements that is not a tag, and takes what it has read as the whole.
-//! A damaged list then looks complete, and a damaged configuration looks disabled. So this check reads the
-//! answer once more, with the tokenizer of the SDK.
+//! The SDK stops at the first text between two elements that is not a tag, and treats what it has read as the whole
+//! document. A damaged list then looks complete, and a damaged configuration looks disabled. So this check reads the
+//! answer again, with the tokenizer of the SDK.
 
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::interceptors::Intercept;
@@ -29,7 +29,7 @@ impl Intercept for RequireWellFormedXml {
         _: &RuntimeComponents,
         _: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        // A refusal is classified by its status.
+        // A refusal is classified by its status, and by its code if the body has one.
         if context.output_or_error().is_err() || context.response().body().bytes().is_some_and(is_well_formed) {
             return Ok(());
         }
@@ -73,7 +73,7 @@ mod tests {
                         <T><![CDATA[<]]></T><!-- c --></s:L>\n";
 
     #[test]
-    fn cut_list_is_not_well_formed() {
+    fn truncated_list_is_not_well_formed() {
         assert!(is_well_formed(LIST.as_bytes()));
         let whole = LIST.trim_end().len();
         for end in 0..whole {

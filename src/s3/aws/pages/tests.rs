@@ -1,4 +1,4 @@
-//! Valid and invalid pages.
+//! Tests of valid and invalid pages.
 
 use super::*;
 use crate::s3::aws::fake_service::{answer, answering};
@@ -24,7 +24,7 @@ fn two(root: &str, entry: &str, between: &str) -> String {
 }
 
 #[tokio::test]
-async fn cut_or_damaged_list_is_refused() {
+async fn truncated_or_damaged_list_is_refused() {
     let damaged = "the answer is not complete, well-formed XML";
     for (entries, root, entry) in
         [(Entries::Versions, "ListVersionsResult", "Version"), (Entries::Objects, "ListBucketResult", "Contents")]
