@@ -1,8 +1,8 @@
 //! The log of own mounts: writes the identities of the mounts that this agent made to the registry.
 //!
 //! The driver records a mount in memory and does not wait for the registry's disk. A separate task stores the changes.
-//! After a restart the agent recognizes its mounts by the stored identities ([`recall`]). A mount whose identity was not
-//! stored is recognized only if its source is the target's export.
+//! After a restart the agent recognizes its mounts by the stored identities ([`recall`]). A mount whose identity was
+//! not stored is recognized only if its source is the target's export.
 
 use std::time::Duration;
 

@@ -146,8 +146,8 @@ struct Writer {
 }
 
 impl Writer {
-    /// Runs jobs until the store is closed or dropped, and closes the file. Returns the channel that reports the close to
-    /// the caller that requested it.
+    /// Runs jobs until the store is closed or dropped, and closes the file. Returns the channel that reports the close
+    /// to the caller that requested it.
     fn run(mut self) -> Option<oneshot::Sender<()>> {
         // Opening may have left changes in the log.
         let mut is_copied = false;

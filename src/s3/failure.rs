@@ -195,9 +195,9 @@ impl S3Failure {
         ) || self.is_timeout()
     }
 
-    /// Returns whether the failed GET of a configuration shows that the service does not support this configuration. Such
-    /// a service refuses the parameter, or answers with another document: Swift before 2.33 answers `?object-lock` with
-    /// a listing.
+    /// Returns whether the failed GET of a configuration shows that the service does not support this configuration.
+    /// Such a service refuses the parameter, or answers with another document: Swift before 2.33 answers `?object-lock`
+    /// with a listing.
     #[must_use]
     pub fn lacks_configuration(&self) -> bool {
         match self {
@@ -254,8 +254,8 @@ impl S3Failure {
         }
     }
 
-    /// Returns whether the service answered and will not accept the same request later. It may accept it after a timeout,
-    /// a conflict or server trouble, and once expired credentials are renewed.
+    /// Returns whether the service answered and will not accept the same request later. It may accept it after a
+    /// timeout, a conflict or server trouble, and once expired credentials are renewed.
     #[must_use]
     pub fn is_final_refusal(&self) -> bool {
         let Self::Service { status, code, .. } = self else { return false };
@@ -263,8 +263,8 @@ impl S3Failure {
         !is_temporary && !self.is_server_trouble() && !self.has_expired_credentials()
     }
 
-    /// Returns whether the service refused a PUT because of its retention, according to the message: it is invalid, or a
-    /// policy does not allow it. AWS and others refuse a retention that is shorter than a policy demands.
+    /// Returns whether the service refused a PUT because of its retention, according to the message: it is invalid, or
+    /// a policy does not allow it. AWS and others refuse a retention that is shorter than a policy demands.
     #[must_use]
     pub fn refuses_the_retention(&self) -> bool {
         let is_about_lock = matches!(self, Self::Service { topic: Some(MessageTopic::Lock), .. });

@@ -38,8 +38,8 @@ impl MessageTopic {
 /// Action of a PUT with a retention, in lower case. A policy may deny it and still allow other PUTs.
 const RETENTION_ACTION: &str = "s3:putobjectretention";
 
-/// Returns the words of a message in lower case, each between spaces. Leaves out names such as `arn:aws:s3:::locked-box`,
-/// because the name of a resource says nothing about the cause of the refusal.
+/// Returns the words of a message in lower case, each between spaces. Leaves out names such as
+/// `arn:aws:s3:::locked-box`, because the name of a resource says nothing about the cause of the refusal.
 fn plain_words(message: &str) -> String {
     let message = message.to_ascii_lowercase();
     let texts = message.split(|letter: char| letter.is_whitespace() || "\"'()[]{},;".contains(letter));
@@ -106,8 +106,8 @@ pub(super) fn service_reason(status: u16, code: &str, names_region: bool, topic:
 
 /// Returns the reason for a limit of the storage. Services name a quota in many ways: `QuotaExceeded` (Ceph),
 /// `XMinioAdminBucketQuotaExceeded` (MinIO), `XRustfsQuotaExceeded`, `QUOTA_EXCEEDED` (Ozone),
-/// `ObjectQuotaExceeded` (NooBaa). Swift answers that the object is too large, which is never true for a canary. Codes of
-/// storage without free space are `XMinioStorageFull`, `InsufficientStorage` or only status 507 (RFC 4918 §11.5).
+/// `ObjectQuotaExceeded` (NooBaa). Swift answers that the object is too large, which is never true for a canary. Codes
+/// of storage without free space are `XMinioStorageFull`, `InsufficientStorage` or only status 507 (RFC 4918 §11.5).
 fn limit_reason(status: u16, code: &str) -> Option<Reason> {
     let code = code.to_ascii_lowercase();
     let has = |words: &[&str]| words.iter().any(|word| code.contains(word));

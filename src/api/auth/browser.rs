@@ -6,9 +6,9 @@
 //! - `Host` must be one of [`AcceptedHosts`], usually a loopback address. If an attacker resolves the name of a page to
 //!   this host (DNS rebinding), the browser still sends the name of the page.
 //! - `Origin`, if sent, must be this API, and `Sec-Fetch-Site` (W3C Fetch Metadata) must not name another site.
-//! - A `GET` that changes something must not have the headers that browsers add by themselves ([`browser_sign`]). For an
-//!   image, old browsers send neither `Origin` nor `Sec-Fetch-Site`. Current browsers omit them too on plain HTTP, unless
-//!   the host is `localhost`.
+//! - A `GET` that changes something must not have the headers that browsers add by themselves ([`browser_sign`]). For
+//!   an image, old browsers send neither `Origin` nor `Sec-Fetch-Site`. Current browsers omit them too on plain HTTP,
+//!   unless the host is `localhost`.
 //! - The content type of a body must be JSON. A page of another site may send other types without asking the API first
 //!   (Fetch standard, "CORS-safelisted request-header").
 //!
@@ -241,7 +241,8 @@ mod tests {
             // A privacy extension, which hides the agent.
             &[("user-agent", "private"), ("accept", "image/*"), ("referer", "http://evil.example/")],
             &[("sec-ch-ua", "\"Chromium\";v=\"142\""), ("accept", "*/*")],
-            // Some apps that embed a browser add their name as X-Requested-With, so this header does not prove a client.
+            // Some apps that embed a browser add their name as X-Requested-With, so this header does not prove a
+            // client.
             &[("user-agent", CHROME), ("accept", "*/*"), ("x-requested-with", "com.example.app")],
         ];
         let clients = [

@@ -1,8 +1,8 @@
 //! Formats of the exposition, and which one a client accepts.
 //!
 //! Prometheus lists the formats that it understands with weights (RFC 9110 §12.5.1). A client gets OpenMetrics if it
-//! names that format with at least the weight of the text format. Every other client gets the text format, even one that
-//! accepts neither, such as a browser.
+//! names that format with at least the weight of the text format. Every other client gets the text format, even one
+//! that accepts neither, such as a browser.
 
 use axum::http::HeaderMap;
 use axum::http::header::ACCEPT;

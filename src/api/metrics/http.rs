@@ -6,8 +6,8 @@ use axum::http::{Request, StatusCode};
 
 use crate::model::tally::{Histogram, Observed, Tally, status_class};
 
-/// Upper bounds of the buckets of durations, in seconds. Most answers come from memory and take milliseconds, and a probe
-/// on request takes seconds.
+/// Upper bounds of the buckets of durations, in seconds. Most answers come from memory and take milliseconds, and a
+/// probe on request takes seconds.
 const DURATION_BOUNDS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
 
 /// Number of requests by route and class of status.

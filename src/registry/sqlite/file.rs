@@ -59,7 +59,8 @@ pub(super) struct Opened {
     pub(super) targets: Vec<RegisteredTarget>,
 }
 
-/// Device and inode of the open files, the database and its write-ahead log, and whether their file system is read-only.
+/// Device and inode of the open files, the database and its write-ahead log, and whether their file system is
+/// read-only.
 #[derive(Debug)]
 pub(super) struct Identity {
     path: PathBuf,

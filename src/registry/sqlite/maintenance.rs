@@ -275,8 +275,8 @@ fn put_back(path: &Path, replaced: &Path, kept: &[&str]) -> io::Result<()> {
     sync_directory(directory(path))
 }
 
-/// Accepts that the registry at `path` lost acknowledged changes, or all of them if the file is missing. What it contains
-/// now becomes the current state. Returns this content, and the error that was accepted, if there was one.
+/// Accepts that the registry at `path` lost acknowledged changes, or all of them if the file is missing. What it
+/// contains now becomes the current state. Returns this content, and the error that was accepted, if there was one.
 ///
 /// # Errors
 /// [`OpenError`] when the file is damaged or an agent uses the registry.

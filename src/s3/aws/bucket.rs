@@ -214,7 +214,8 @@ impl BucketApi for AwsBucket {
     }
 }
 
-/// Returns the configured retention. Returns none if a part is missing or unknown, because then no retention is in force.
+/// Returns the configured retention. Returns none if a part is missing or unknown, because then no retention is in
+/// force.
 fn written_retention(retention: &types::DefaultRetention) -> Option<DefaultRetention> {
     let mode = lock_mode(retention.mode()?.as_str())?;
     let count = |count: Option<i32>| count.and_then(|count| u32::try_from(count).ok()).filter(|count| *count > 0);

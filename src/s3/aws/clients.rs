@@ -147,7 +147,8 @@ impl SharedClient {
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
             .retry_config(RetryConfig::disabled())
             .timeout_config(TimeoutConfig::disabled())
-            // Otherwise the SDK would sign with the service's time and hide a clock skew that makes other software fail.
+            // Otherwise the SDK would sign with the service's time and hide a clock skew that makes other software
+            // fail.
             .disable_clock_skew_correction(true)
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
             .interceptor(answer::LimitAnswer);

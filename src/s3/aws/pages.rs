@@ -11,8 +11,8 @@ use super::xml::RequireWellFormedXml;
 use crate::s3::S3Failure;
 use crate::s3::pages::{ListedPage, MARKER_LIMIT_BYTES, PAGE_ENTRIES_MAX, PageMarker};
 
-/// Longest page that is read, in bytes: a thousand entries of 4 KiB. A key of the greatest length (1 KiB) takes 3 KiB in
-/// XML if two in five of its bytes are escaped, each to six bytes.
+/// Longest page that is read, in bytes: a thousand entries of 4 KiB. A key of the greatest length (1 KiB) takes 3 KiB
+/// in XML if two in five of its bytes are escaped, each to six bytes.
 pub const PAGE_LIMIT_BYTES: usize = 4 * 1024 * 1024;
 
 impl AwsBucket {
