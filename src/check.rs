@@ -1,9 +1,9 @@
-//! Checks: one named property of a target each, one file each.
+//! Checks. Each verifies one named property of a target and has its own file.
 //!
 //! A check is an async function that asks the storage one question and returns a [`Checked`]. A failed
 //! check is data, with a reason code and a sentence, and never an `Err`. A check keeps every problem that it
 //! finds, as a list of findings. A driver declares its checks as a plan, and runs them through a
-//! [`CheckLog`]. The log times them, and reports the checks that a failure made pointless as skipped.
+//! [`CheckLog`]. The log times them. Checks that did not run because of an earlier failure are reported as skipped.
 //!
 //! To add a check: a file here, a [`CheckName`], and an entry in the plan of each driver that runs it.
 
@@ -38,8 +38,8 @@ use jiff::Timestamp;
 use crate::model::report::Finding;
 use crate::model::{CheckName, CheckResult, Outcome, Reason};
 
-/// What a check found: an outcome, its findings, and a fact of type `T`. A check that passed always has a
-/// fact, which later checks build on. A check that failed has one if the fact itself is what is wrong.
+/// Result of a check: an outcome, its findings, and a fact of type `T`. A check that passed always has a
+/// fact, which later checks use. A check that failed has a fact only if that fact is the problem.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checked<T = ()> {
     outcome: Outcome,
@@ -70,7 +70,7 @@ impl<T> Checked<T> {
         Self::new(Outcome::TimedOut, vec![finding])
     }
 
-    /// A check that was not run although it should have been: a warning.
+    /// A check that should have run but did not, which is a warning.
     #[must_use]
     pub fn skipped(finding: Finding) -> Self {
         Self::new(Outcome::Skipped, vec![finding.into_warning()])
@@ -89,8 +89,8 @@ impl<T> Checked<T> {
         self
     }
 
-    /// Adds the findings of another part of the same check. The check fails if either part failed, and else
-    /// times out if either part timed out.
+    /// Adds the findings of another part of the same check. The check fails if either part failed. Otherwise it times
+    /// out if either part timed out.
     #[must_use]
     pub fn and<U>(mut self, part: Checked<U>) -> Self {
         self.findings.extend(part.findings);
@@ -130,7 +130,7 @@ impl<T> Checked<T> {
     /// Returns the fact of a check that passed.
     ///
     /// # Errors
-    /// The same outcome and findings, as those of a check of another type, when it did not pass.
+    /// The check with the same outcome and findings, as another type, when it did not pass.
     pub fn into_fact<U>(self) -> Result<T, Checked<U>> {
         let Self { outcome, findings, detail, fact } = self;
         match fact {
@@ -164,7 +164,7 @@ impl<T> Checked<T> {
     }
 }
 
-/// The results of one probe's checks, each timed.
+/// The results of the checks of one probe, each with its duration.
 #[derive(Debug)]
 pub struct CheckLog {
     plan: &'static [CheckName],

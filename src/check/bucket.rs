@@ -2,10 +2,10 @@
 //!
 //! A refused HEAD has no body. To learn the reason, the check sends a GET that lists one object below the
 //! prefix of the canaries. Some policies refuse HEAD, which needs `s3:ListBucket` without a prefix, and
-//! still allow backups below a prefix. Some services do not implement HEAD, or answer it with the type of a web
-//! page. If the bucket answers this GET, or one of two that need no permission for objects, it is reachable,
-//! and the refused HEAD is a warning. Whether backups can be written is then shown by the canary. The list comes
-//! first because the storage answers it. A gateway may answer the others from a cache.
+//! still allow backups below a prefix. Some services do not implement HEAD, or answer it with the content type of a web
+//! page. The bucket is reachable if it answers this GET, or one of two others that need no permission for objects. The
+//! refused HEAD is then a warning, and the canary shows whether backups can be written. The list comes first because
+//! the storage itself answers it. A gateway may answer the others from a cache.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::model::{Reason, S3Location};
 use crate::s3::failure::clock_words;
 use crate::s3::{BucketApi, BucketUsage, S3Failure, within};
 
-/// Smallest difference of clocks that is a warning, in seconds. Services refuse requests at 15 minutes.
+/// Smallest clock difference that is a warning, in seconds. Services refuse requests from 15 minutes on.
 pub const CLOCK_DIFFERENCE_WARNING_SECONDS: i64 = 60;
 
 /// Checks that the bucket exists, within `deadline` for all requests. `prefix` is that of the canaries.
@@ -43,7 +43,7 @@ pub(super) fn not_passed<T>(failure: &S3Failure, location: &S3Location) -> Check
 /// Detail of a check that the service cannot answer.
 pub(super) const NOT_REPORTED: &str = "the service does not report it";
 
-/// Outcome of a check that reads a configuration which the service does not have. `what` is the configuration.
+/// Outcome of a check that reads a configuration which the service does not support. `what` names the configuration.
 pub(super) fn not_reported<T>(what: &str, failure: &S3Failure, location: &S3Location, immutable: bool) -> Checked<T> {
     if !immutable {
         return Checked::not_needed(format!("{NOT_REPORTED} ({failure})"));
@@ -73,12 +73,12 @@ async fn reach(api: &dyn BucketApi, prefix: &str) -> Result<Reached, S3Failure> 
         Err(failure) => failure.or_region_of(&refused).of_a_get(),
     };
     match (refused.reason(), explained.reason()) {
-        // Neither tells whether the bucket is there.
+        // Neither answer shows whether the bucket exists.
         (
             Reason::AccessDenied | Reason::NotImplemented | Reason::NotS3,
             Reason::AccessDenied | Reason::NotImplemented | Reason::RequestRefused,
         ) => {}
-        // The status of the HEAD explains nothing, and the GET has a code.
+        // The status of the HEAD explains nothing, but the GET has a code.
         (Reason::NotS3, _) => return Err(explained),
         (_, _) if refused.status() == explained.status() && !explained.lacks_code() => return Err(explained),
         // Missing permissions do not explain another kind of failure.
@@ -95,8 +95,8 @@ async fn reach(api: &dyn BucketApi, prefix: &str) -> Result<Reached, S3Failure> 
     Err(explained)
 }
 
-/// Whether a bucket that answers another request may answer HEAD this way. A redirect leads to another bucket, and an
-/// overloaded or broken service is not healthy.
+/// Whether this refusal may concern only HEAD, so that the bucket may still answer other requests. A redirect leads to
+/// another bucket, and an overloaded or broken service is not healthy.
 fn is_of_the_head_alone(refused: &S3Failure) -> bool {
     matches!(
         refused.reason(),
@@ -109,14 +109,14 @@ fn head_refused(refused: &S3Failure, location: &S3Location) -> Finding {
         return Finding::new(
             Reason::AccessDenied,
             format!(
-                "{location} exists and the service knows the credentials, but refuses HEAD, so the use of the bucket is unknown: grant them s3:ListBucket on it"
+                "{location} exists and the service knows the credentials, but refuses HEAD, so the usage of the bucket is unknown: grant them s3:ListBucket on it"
             ),
         );
     }
     Finding::new(
         Reason::NotImplemented,
         format!(
-            "{location} exists, but the service does not answer HEAD as S3 does ({refused}), so the use of the bucket is unknown: check that the service's version supports HEAD, or that no proxy refuses it"
+            "{location} exists, but the service does not answer HEAD as S3 does ({refused}), so the usage of the bucket is unknown: check that the service's version supports HEAD, or that no proxy refuses it"
         ),
     )
 }
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn web_server_without_the_page_is_not_an_s3_service_without_the_bucket() {
+    async fn not_found_by_a_web_server_is_not_a_missing_bucket() {
         let mut fake = FakeBucket::healthy();
         fake.head = Err(S3Failure::service(404, None, None));
         fake.list = Err(S3Failure::service(404, None, None));
@@ -206,7 +206,7 @@ mod tests {
             fake.head = Err(head.clone());
             let by_list = checked(&fake).await;
             assert_eq!((by_list.outcome(), by_list.reason()), (Outcome::Passed, Some(reason)), "{head}");
-            // The location of the bucket is another way.
+            // The location of the bucket is the other request.
             if head.reason() != Reason::BucketNotFound && head != S3Failure::WebPage {
                 fake.list = Err(S3Failure::service(501, Some("NotImplemented"), None));
                 assert_eq!(checked(&fake).await.outcome(), Outcome::Passed, "{head}");

@@ -2,11 +2,11 @@
 //!
 //! The key of a canary contains everything that is needed to remove it ([`key`]). So the next sweep
 //! ([`mod@sweep`]) finds a canary whose process ended between PUT and DELETE, and one whose PUT timed
-//! out and was applied later. State is kept outside of the bucket only where it cannot be listed
+//! out and was applied later. State is kept outside of the bucket only if the bucket cannot be listed
 //! ([`super::object_canary::memory`]).
 //!
 //! Times are by the service's clock if it is known. That clock decides what is locked, and it may differ
-//! from this host's.
+//! from this host's clock.
 
 pub mod key;
 pub mod sweep;
@@ -23,12 +23,13 @@ pub use sweep::{Swept, Undeleted, sweep};
 /// Size of a canary, in bytes.
 pub const CANARY_BYTES: usize = 4096;
 
-/// Uncertainty of the service's clock, in seconds. Its answers contain whole seconds, and so do the times
-/// that are compared with it.
+/// Uncertainty of the service's clock, in seconds. Its answers and the times that are compared with them have whole
+/// seconds.
 pub const CLOCK_UNCERTAINTY_SECONDS: i64 = 2;
 
-/// Largest difference between the service's clock and this host's at which a canary is locked, in
-/// seconds. Beyond it services refuse requests (Signature Version 4), so the time cannot be the clock's.
+/// Largest difference between the service's clock and this host's clock at which a canary is locked, in seconds. With a
+/// larger one services refuse requests (Signature Version 4), so the reported time cannot be that of the service's
+/// clock.
 pub const CLOCK_DIFFERENCE_MAX_SECONDS: i64 = 900;
 
 /// The service's clock.
@@ -44,8 +45,8 @@ impl ServiceClock {
         Self { ahead_seconds }
     }
 
-    /// Returns why nothing may be locked by this clock. `None` if it is plausible. A wrong clock would lock for
-    /// longer than configured.
+    /// Returns why a retention must not be calculated with this clock. `None` if it is plausible. With a wrong clock,
+    /// objects would be locked for longer than configured.
     #[must_use]
     pub fn implausible(self) -> Option<String> {
         match self.ahead_seconds {
@@ -93,7 +94,7 @@ impl ServiceClock {
     }
 }
 
-/// Whether the rest of a retention is longer than requested, despite the uncertainty of the clocks.
+/// Whether the rest of a retention is certainly longer than requested, whatever the uncertainty of the clocks.
 #[must_use]
 pub fn exceeds(left_seconds: i64, retention: Duration) -> bool {
     let most = i64::try_from(retention.as_secs()).unwrap_or(i64::MAX).saturating_add(CLOCK_UNCERTAINTY_SECONDS);
@@ -106,7 +107,7 @@ pub fn utc(second: i64) -> String {
     Timestamp::from_second(second).map_or_else(|_| format!("second {second}"), |time| time.to_string())
 }
 
-/// First words of a canary.
+/// First bytes of the content of a canary.
 const CONTENT_PREFIX: &[u8] = b"targetwatch canary ";
 
 /// Content of a canary. It depends on the id only, and differs for each id.

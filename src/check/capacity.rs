@@ -22,8 +22,8 @@ pub fn nearly_full(capacity: &Capacity, percent: f64) -> Option<Finding> {
     ))
 }
 
-/// Returns a warning when more than `percent` of the inodes are used. A file system without a free inode creates no
-/// file, however much space it has.
+/// Returns a warning when more than `percent` of the inodes are used. Without a free inode no file can be created,
+/// however much space is free.
 #[must_use]
 pub fn inodes_nearly_used_up(capacity: &Capacity, percent: f64) -> Option<Finding> {
     let used = capacity.inodes_used_percent().filter(|used| *used > percent)?;
@@ -50,8 +50,8 @@ pub fn implausible(counts: &BlockCounts) -> Option<Finding> {
     ))
 }
 
-/// Capacity of a bucket, from the quota and use that its service reports, or from a complete listing. A
-/// listing that stopped is only a warning, since it does not show whether backups can be written.
+/// Capacity of a bucket, from the quota and usage that its service reports, or from a complete listing. A
+/// listing that stopped is only a warning, because it does not show whether backups can be written.
 #[must_use]
 pub fn bucket_capacity(
     usage: &BucketUsage,
@@ -77,7 +77,7 @@ fn impossible_use(bytes: i128) -> Finding {
     Finding::new(
         Reason::CapacityImplausible,
         format!(
-            "the service reports that the bucket contains {bytes} bytes, which is not possible, so its use is not known: correct the statistics of the bucket (Ceph: `radosgw-admin bucket check --fix --bucket=NAME`)"
+            "the service reports that the bucket contains {bytes} bytes, which is impossible, so its usage is unknown: correct the statistics of the bucket (Ceph: `radosgw-admin bucket check --fix --bucket=NAME`)"
         ),
     )
 }
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn last_inodes_are_a_warning_before_and_after_they_are_used() {
+    fn inodes_that_are_nearly_or_completely_used_up_are_a_warning() {
         let message = |free| {
             let capacity = Capacity::from_blocks(1, 10, 10, 10, 200, free);
             let finding = inodes_nearly_used_up(&capacity, 90.0)?;
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn use_that_no_bucket_can_have_is_a_warning_and_not_a_number() {
+    fn impossible_usage_is_a_warning_and_not_a_number() {
         let usage = BucketUsage {
             impossible_bytes: Some(18_446_744_073_709_547_520),
             quota_bytes: Some(100),
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn listing_counts_as_use_only_when_it_is_complete() {
+    fn listing_counts_as_usage_only_when_it_is_complete() {
         let (checked, detail) = checked(&listing(None));
         assert_eq!(checked.into_fact::<()>().map(|capacity| capacity.used_bytes), Ok(None));
         for part in
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn reported_use_takes_precedence_over_a_listing() {
+    fn reported_usage_takes_precedence_over_a_listing() {
         let usage = BucketUsage { used_bytes: Some(7), ..BucketUsage::default() };
         let checked = bucket_capacity(&usage, Some(&listing(Some(tally(2048, true)))), 90.0);
         assert_eq!(checked.into_fact::<()>().map(|capacity| capacity.used_bytes), Ok(Some(7)));

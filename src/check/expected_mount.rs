@@ -3,12 +3,12 @@
 //! The topmost entry of the mount table at the mount path counts. It is the target's if it is an NFS file
 //! system whose source is the export, by its registered name or by the address that this node uses. If a
 //! file system of a server is mounted several times, the kernel shares it, and shows the source of the
-//! first mount for all of them. So a source with another host belongs to the export too, if it has the
-//! same path and an address to which the server's name resolves or resolved. Another port is another
+//! first mount for all of them. So a source with another host name also belongs to the export, if it has the
+//! same path and an address to which the server's name resolves or resolved. A different port means a different
 //! server.
 //!
-//! The kernel may also show another path than the one that was mounted, and the configuration may have changed since.
-//! So a mount that the agent made is the target's whatever it looks like ([`OwnMounts`]). Anything else is a foreign
+//! The kernel may also show a path other than the one that was mounted, and the configuration may have changed since.
+//! So a mount that the agent made is the target's whatever the kernel shows ([`OwnMounts`]). Anything else is a foreign
 //! mount.
 
 use std::net::SocketAddr;
@@ -64,9 +64,9 @@ impl ExpectedMount<'_> {
         }
     }
 
-    /// Updates the record of the agent's own mounts with a new mount table. `is_mounted` is whether `mount.nfs` has
-    /// just reported success. If it was interrupted instead, a new mount at the path is the agent's only if it is of
-    /// the target's server.
+    /// Updates the record of the agent's own mounts from a new mount table. `is_mounted` is true if `mount.nfs` has
+    /// just reported success. If `mount.nfs` was interrupted, a new mount at the path is the agent's only if it is a
+    /// mount of the target's server.
     pub fn settle(&self, table: &MountTable, is_mounted: bool) {
         let made = table.topmost_at(self.path).filter(|entry| {
             entry.is_nfs() && table.stacked_at(self.path) == 1 && (is_mounted || self.is_of_server(entry))
@@ -74,8 +74,8 @@ impl ExpectedMount<'_> {
         self.own.settle(self.target, made, table);
     }
 
-    /// Mounts that `mount.nfs` may have made at another path: those in the later of two mount tables only. They are
-    /// mounts of the export, or else any NFS mounts.
+    /// Returns the mounts that `mount.nfs` may have made at another path. These are only in the later of two mount
+    /// tables. They are mounts of the export if there are any, and otherwise all new NFS mounts.
     pub(super) fn new_mounts<'t>(&self, before: &MountTable, after: &'t MountTable) -> Vec<&'t MountEntry> {
         let is_new = |entry: &&MountEntry| !before.entries().iter().any(|old| old.mount_id == entry.mount_id);
         let new: Vec<_> = after.entries().iter().filter(is_new).filter(|entry| entry.is_nfs()).collect();
@@ -93,8 +93,8 @@ impl ExpectedMount<'_> {
         table.entries().iter().any(|entry| entry.mount_point == self.path && may_be(entry))
     }
 
-    /// Address and port of the server that a mount uses, if the server's name has another address now, or the
-    /// options have another port.
+    /// Returns address and port of the server that a mount uses, if the server's name now has another address, or if
+    /// the options have another port.
     #[must_use]
     pub fn former_server(&self, entry: &MountEntry) -> Option<SocketAddr> {
         let address = entry.server_address()?;
@@ -107,8 +107,8 @@ impl ExpectedMount<'_> {
         entry.is_nfs() && (is_of_export || self.own.is_own(self.target, entry))
     }
 
-    /// Whether a mount is of the target's server, by name or address. Another port is another server, even under the
-    /// same name.
+    /// Whether a mount uses the target's server, by name or address. A different port means a different server, even
+    /// under the same name.
     fn is_of_server(&self, entry: &MountEntry) -> bool {
         let by_name = self.export.matches_host_of(&entry.source) || self.mapped_export.matches_host_of(&entry.source);
         let by_address = entry.server_address().is_some_and(|address| self.addresses.ever_included(address));
@@ -212,7 +212,8 @@ mod tests {
     #[test]
     fn mount_that_the_agent_made_is_recognized_whatever_source_it_shows() {
         with_expected(|expected| {
-            // The server resolved the path; and a port that the options no longer contain.
+            // The source has the path as resolved by the server, and some mounts a port that is no longer in the
+            // options.
             for options in ["rw,addr=10.0.0.1", "rw,port=12049,addr=10.0.0.1", "rw,addr=10.9.9.9"] {
                 let table = table(expected, "nfs4", "referred:/resolved", options);
                 assert!(matches!(expected.at_path(&table), PathMount::Foreign(_)), "{options}");
@@ -279,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn own_mount_may_lie_below_a_foreign_one() {
+    fn own_mount_may_be_below_a_foreign_mount() {
         with_expected(|expected| {
             let path = expected.path.display();
             for (beneath, may_be) in [("nfs other:/b", true), ("nfs other:/c", false), ("tmpfs other:/b", false)] {

@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::Checked;
 use crate::nfs::{NfsError, Volume, VolumeAddress};
 
-/// Requests the export. The fact is the volume. It is valid until a call reports that its file handle is
-/// stale.
+/// Requests the export from the server. The fact is the volume, which is valid until a call reports a stale file
+/// handle.
 pub async fn exported(address: &VolumeAddress, deadline: Duration) -> Checked<Volume> {
     match Volume::open(address, deadline).await {
         Ok(volume) => Checked::passed(volume).detail("not mounted ([mounts] mode = \"none\"): verified over the wire"),

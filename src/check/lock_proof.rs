@@ -40,8 +40,8 @@ pub struct LockProofs {
     schedule: Schedule,
     /// Why the latest attempt ended without a verdict.
     trouble: Option<String>,
-    /// When the proof in progress has its next step, or the next proof is due. `None` until a probe gets that
-    /// far: a bucket that does not answer must not be probed more often for it.
+    /// When the next step of the proof in progress, or the next proof, is due. `None` until a probe gets that far, so
+    /// that a proof never makes the agent probe a bucket more often that does not answer.
     due: Option<Instant>,
     /// Whether the canary of a proof may exist. False once a sweep has found none.
     may_have_leaked: bool,
@@ -66,7 +66,7 @@ impl Running {
 /// Progress in one probe.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Progress {
-    /// No step is due now, or this probe has no time left for one.
+    /// No step is due now, or this probe does not have enough time left for one.
     Waits,
     /// The last steps of the proof had no clear answer, for this reason. The next probe repeats them.
     Unclear(String),
@@ -113,8 +113,8 @@ impl LockProofs {
 
     /// Takes the steps that are possible now, and starts a proof if one is due.
     pub async fn advance(&mut self, api: &dyn ObjectApi, basis: &Basis, context: ProofContext<'_>) {
-        // Taken out while it makes steps: if this future is dropped, the progress of the proof is unknown,
-        // and its canary is a leftover.
+        // Taken out during the steps: if this future is dropped, the progress of the proof is unknown and its canary is
+        // a leftover.
         let mut running = self.running.take().filter(|running| running.basis.is_equivalent_to(basis));
         let progress = tokio::time::timeout(context.deadline, self.work(api, basis, context, &mut running)).await;
         match progress {
@@ -129,7 +129,7 @@ impl LockProofs {
                 let sweeping = sweep(api, context.names, true, context.clock, None);
                 match within(context.deadline, sweeping).await {
                     Ok(swept) => self.may_have_leaked = !swept.is_clean(),
-                    Err(failure) => tracing::debug!(%failure, "leftover canaries were not looked for"),
+                    Err(failure) => tracing::debug!(%failure, "leftover canaries could not be listed or removed"),
                 }
             }
             Ok(Err(trouble)) => self.postpone(trouble),
@@ -239,14 +239,14 @@ impl LockProofs {
         };
         if let Some(key) = swept.overlong {
             let why = format!(
-                "the service locked an earlier canary for longer than the requested seconds, so no further one is written: {key}"
+                "the service locked an earlier canary for longer than the requested seconds, so no further canary is written: {key}"
             );
             self.found(LockVerdict::Unverifiable, why, basis);
             return Ok(None);
         }
         if let Some(Undeleted { key, failure, .. }) = swept.undeletable {
             let why = format!(
-                "an earlier canary was not deleted although its retention had ended ({failure}), so no further one is written: grant s3:DeleteObjectVersion: {}",
+                "an earlier canary was not deleted although its retention had ended ({failure}), so no further canary is written: grant s3:DeleteObjectVersion: {}",
                 context.names.text(&key)
             );
             self.found(LockVerdict::Unverifiable, why, basis);
@@ -315,7 +315,7 @@ impl LockProofs {
             }
             LockVerdict::NotEnforced => Checked::failed(finding(
                 Reason::LockNotEnforced,
-                "the service stores the lock and does not enforce it, so these credentials can delete backups: use another service, or declare the target not immutable",
+                "the service stores the lock but does not enforce it, so these credentials can delete backups: use another service, or declare the target not immutable",
             )),
             LockVerdict::Unverifiable => Checked::failed(finding(
                 Reason::LockUnverifiable,
@@ -373,7 +373,7 @@ async fn act(api: &dyn ObjectApi, context: ProofContext<'_>, running: &mut Runni
         Step::Await => Ok(Seen::There(Some(requested))),
     };
     match seen {
-        // A service refuses a retention that has ended on arrival like one that needs a permission, or like a change
+        // If a retention has ended on arrival, services refuse it in the same way as a missing permission or a change
         // of a locked version.
         Err(failure) if step.sets_retention() && context.clock.may_be_past(requested.until) => Seen::Unclear(format!(
             "{failure}, when the requested retention of the canary was nearly over: raise [s3.canary] retention"
@@ -397,7 +397,7 @@ fn seen_failure(step: Step, failure: &S3Failure) -> Seen {
     let is_change = matches!(step, Step::Try(attempt) if attempt.action != Action::Delete);
     let is_not_accepted = match step {
         Step::Put => failure.will_never_be_accepted(),
-        // The HEAD after a change decides, unless the service did not get as far as the retention.
+        // The HEAD after a change decides, unless the service refused the request before it looked at the retention.
         _ if is_change => failure.is_digest_refusal(),
         _ => failure.will_never_be_accepted() && !failure.is_lock_refusal(),
     };

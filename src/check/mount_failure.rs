@@ -1,8 +1,8 @@
 //! Failures of `mount.nfs`: the reason and the remedy for each of its messages.
 //!
-//! The messages are those of nfs-utils (`utils/mount/error.c`, `stropts.c`, `network.c`). Most contain only the error of
-//! mount(2), which has several causes. The options of the mount and the rights of this process tell them apart. The
-//! check `reachable` has already shown that the server answers NFS with the version in the options, over TCP.
+//! The messages are those of nfs-utils (`utils/mount/error.c`, `stropts.c`, `network.c`). Most contain only the error
+//! of mount(2), which has several causes. The options of the mount and the permissions of this process distinguish
+//! them. The check `reachable` has already shown that the server answers NFS over TCP with the version in the options.
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
@@ -45,7 +45,7 @@ const NO_IPV6: &str = "this host has no IPv6 to reach the server: configure it, 
 /// Remedy for EPERM of a process that may mount.
 const REFUSED: &str = "the server demands another security flavor, or a source port below 1024: set sec= in the NFS options to a flavor of the export, and check that noresvport is not set and that no address translation changes the port";
 
-/// Messages with a definite meaning, and the remedy. The first one that is contained counts.
+/// Messages with a definite meaning, with reason and remedy. The first one that the output contains counts.
 const MESSAGES: &[(&str, Reason, &str)] = &[
     (
         ACCESS_DENIED,
@@ -88,15 +88,15 @@ const MESSAGES: &[(&str, Reason, &str)] = &[
 /// Messages that mean that the server did not answer.
 const TIMEOUTS: &[&str] = &["timed out", "Resource temporarily unavailable"];
 
-/// What to check when the server answers NULL and does not answer the mount request.
+/// What to check when the server answers NULL but not the mount request.
 const UNANSWERED: &str = "check its load, its mountd, the firewall, and each address of its name, because mount.nfs tries them in their order; a server that has just restarted may answer when its grace period ends";
 
-/// An option that needs something of the server or of this host.
+/// An option that the server or this host must support.
 struct Demand {
     is_option: fn(&str) -> bool,
-    /// Messages that mean that the demand may not be met.
+    /// Messages that mean that the option may not be supported.
     messages: &'static [&'static str],
-    /// What is needed.
+    /// What the option needs.
     needed: &'static str,
 }
 
@@ -137,7 +137,7 @@ const DEMANDS: &[Demand] = &[
     },
 ];
 
-/// The outcome of a `mount.nfs` that ended with an error. `may_mount` is whether the kernel lets this process mount.
+/// The outcome of a `mount.nfs` that ended with an error. `may_mount` is true if the kernel lets this process mount.
 pub(super) fn mount_failure<T>(finished: &Finished, options: &NfsOptions, may_mount: bool) -> Checked<T> {
     let words = finished.stderr.trim().replace('\n', "; ");
     let words = match (finished.code, finished.signal) {
@@ -191,7 +191,7 @@ pub(super) fn command_failure<T>(error: &CommandError) -> Checked<T> {
 /// Describes the options that may have caused the message. Empty if none may.
 fn unmet_demands(words: &str, options: &NfsOptions) -> String {
     let text = options.as_str();
-    // The last one of a name counts.
+    // If an option appears several times, the last one counts.
     let mut names = HashSet::new();
     let in_force: Vec<&str> =
         text.split(',').rev().filter(|option| names.insert(option.split('=').next().unwrap_or_default())).collect();
@@ -204,8 +204,8 @@ fn unmet_demands(words: &str, options: &NfsOptions) -> String {
     described
 }
 
-/// Tells a missing version from a missing mountd. The server answers NULL with the version in the options, so only a
-/// minor version of NFSv4 can be wrong. `is_explained` is whether an option explains the message.
+/// Distinguishes a missing version from a missing mountd. The server answers NULL with the version in the options, so
+/// only a minor version of NFSv4 can be wrong. `is_explained` is true if an option explains the message.
 fn version_or_mountd(words: &str, version: NfsVersion, is_explained: bool) -> Option<(Reason, &'static str)> {
     let is_not_registered = words.contains(NOT_REGISTERED);
     if !is_not_registered && !words.contains(NO_PROTOCOL) {
@@ -234,7 +234,7 @@ fn version_or_mountd(words: &str, version: NfsVersion, is_explained: bool) -> Op
     })
 }
 
-/// Tells a server's refusal from a missing right of this process.
+/// Distinguishes a server's refusal from a missing permission of this process.
 fn permission(words: &str, may_mount: bool) -> Option<(Reason, &'static str)> {
     words.contains(NOT_PERMITTED).then_some(if may_mount {
         (Reason::NfsAccessRefused, REFUSED)

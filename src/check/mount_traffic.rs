@@ -1,8 +1,8 @@
 //! NFS traffic between two probes, from the kernel's counters since the export was mounted.
 //!
 //! An average over the life of a mount would hide that its server became slow an hour ago. So the round
-//! trip is the average of the requests since the last probe. It includes a single slow request but not a dead
-//! server: the kernel counts a request when it is answered or abandoned.
+//! trip is the average of the requests since the last probe. A dead server does not affect it, because the kernel
+//! counts a request only when it is answered or abandoned.
 
 use std::path::Path;
 use std::time::Instant;
@@ -22,7 +22,7 @@ pub struct TrafficHistory {
 }
 
 impl TrafficHistory {
-    /// Returns the traffic of the mount at `path` since the last probe. `None` if the kernel has no counters of it.
+    /// Returns the traffic of the mount at `path` since the last probe. `None` if the kernel has no counters for it.
     pub async fn of_mount(&mut self, stats: &MountStatsCache, path: &Path, mount: &OwnMount) -> Option<MountTraffic> {
         let seen_at = match self.first_seen {
             Some((mount_id, at)) if mount_id == mount.mount_id => at,
@@ -37,7 +37,7 @@ impl TrafficHistory {
         self.latest.map(|record| record.traffic)
     }
 
-    /// Forgets the mount. The next one is another mount, even if the kernel gives it the same id.
+    /// Forgets the mount. The next mount is a new one, even if the kernel gives it the same id.
     pub fn clear(&mut self) {
         *self = Self::default();
     }
@@ -49,7 +49,7 @@ struct TrafficRecord {
     mount_id: u32,
     read_at: Instant,
     counters: MountCounters,
-    /// Traffic since the record before.
+    /// Traffic since the previous record.
     traffic: MountTraffic,
 }
 

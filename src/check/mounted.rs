@@ -61,8 +61,8 @@ pub async fn mounted(
             Err(checked) => return checked,
         }
         if let Some(failure) = mount(workers, expected, options, mount_deadline).await {
-            // A command that was killed has mounted by now or never will, unless it does not die. A mount that appears
-            // later is another process's.
+            // A killed command has mounted by now or never will, unless it cannot be killed. So a mount that appears
+            // later was made by another process.
             if failure.reason() != Some(Reason::ProbeStuck)
                 && let Ok(table) = mounts.reread()
             {
@@ -111,7 +111,7 @@ fn conflict(expected: ExpectedMount<'_>, entry: &MountEntry) -> Finding {
     Finding::new(Reason::MountConflict, message)
 }
 
-/// Describes a mount with the server that it talks to.
+/// Describes a mount with its source and the server that it uses.
 fn described(entry: &MountEntry) -> String {
     let source = &entry.source;
     match (entry.server_address().filter(|_| entry.is_nfs()), entry.server_port()) {
@@ -156,9 +156,9 @@ fn writable(path: &Path, entry: &MountEntry) -> Checked {
     ))
 }
 
-/// Checks the server that the mount still uses after the server's name was moved to another address, or after the
-/// port in the options was changed. The check `reachable` asked the new server, but every access to the mount waits
-/// for the former one.
+/// Checks the server that the mount still uses after the server's name moved to another address, or after the port in
+/// the options changed. The check `reachable` probed the new server, but every access to the mount waits for the former
+/// one.
 async fn former_server(
     expected: ExpectedMount<'_>,
     old: SocketAddr,
@@ -188,7 +188,7 @@ async fn former_server(
         )
     };
     match answer.into_fact::<()>() {
-        // One of the servers of a rotating name.
+        // The name rotates, and the mount uses one of its servers.
         Ok(_) if !is_other_port && !expected.addresses.has_left(old.ip()) => Checked::passed(()),
         Ok(_) => Checked::passed(()).with_warnings([moved("which answers", "after backups have ended,")]),
         Err(failed) => {
@@ -215,7 +215,7 @@ fn hard_warning(path: &Path, entry: &MountEntry) -> Option<Finding> {
         Finding::new(
             Reason::HardMount,
             format!(
-                "the mount at {} is a hard mount: every process that uses it, backups included, waits as long as its server is down; unless you want that, add soft, timeo= and retrans= to the NFS options and mount it again",
+                "the mount at {} is a hard mount: every process that uses it, including backups, waits as long as its server is down; unless you want that, add soft, timeo= and retrans= to the NFS options and mount it again",
                 path.display()
             ),
         )
@@ -264,7 +264,8 @@ async fn prepare(
     }
 }
 
-/// Outcome when the mount point cannot be created. It is on this host, so advice about a server does not apply.
+/// Outcome when the mount point cannot be created. The mount point is on this host, so advice about a server would be
+/// wrong.
 fn unprepared<T>(error: CallError) -> Checked<T> {
     let message = match &error {
         CallError::Fault(fault) if fault.kind == FaultKind::System => {
@@ -306,7 +307,7 @@ async fn mount<T>(
         [expected.mapped_export.to_string().into(), expected.path.into(), "-o".into(), options.for_mount().into()];
     expected.own.begin(expected.target);
     let outcome = run_bounded(workers.census(), expected.target, Path::new(MOUNT_NFS), &arguments, deadline).await;
-    // A command that was killed may have mounted before.
+    // A killed command may have mounted before it was killed.
     let may_have_mounted = match &outcome {
         Ok(finished) => finished.is_success() || finished.signal.is_some(),
         Err(error) => matches!(error, CommandError::TimedOut { .. }),

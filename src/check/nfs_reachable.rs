@@ -1,6 +1,6 @@
 //! `reachable` of an NFS server: a TCP connection, then the NULL call of the NFS program.
 //!
-//! It comes before the mount is touched, so a server that is down costs a socket and not a child process.
+//! It runs before the mount is accessed, so a server that is down costs a socket and not a child process.
 
 use std::net::IpAddr;
 use std::time::Duration;

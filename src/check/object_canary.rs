@@ -1,18 +1,19 @@
 //! `write_canary` of a bucket: an object is written, read back, compared and deleted.
 //!
-//! Its key is as long as those of backups ([`super::canary::key`]). In a bucket with versions the agent
-//! deletes that version, so nothing remains, not even a delete marker. Leftovers of earlier canaries are
+//! Its key is as long as the keys of backups ([`super::canary::key`]). In a bucket with versions the agent
+//! deletes the version that it wrote, so nothing remains, not even a delete marker. Leftovers of earlier canaries are
 //! removed first.
 //!
 //! A bucket with a default retention would lock the canary for days, like a backup. There the canary gets
 //! an explicit retention of seconds, which overrides the default. The agent verifies that, and a later run
-//! deletes the canary. If the service locked it for longer, no further one is written.
+//! deletes the canary. If the service locked it for longer, no further canary is written.
 //!
-//! Credentials that may not list cannot find leftovers. The agent then remembers its latest canary, also over
+//! Credentials that may not list cannot find leftovers. The agent then remembers its latest canary, also across
 //! restarts, and removes it by key and version ([`memory`]).
 //!
-//! Credentials that may write and not delete are a known hardening. Writing is verified, and the canary remains. In
-//! a bucket without versions the next run overwrites it. Elsewhere the next run only reads it back.
+//! Some operators grant credentials that may write but not delete, to protect backups. Writing is verified, and the
+//! canary remains. In a bucket without versions the next run overwrites it. In other buckets the next run only reads it
+//! back.
 
 mod findings;
 pub mod memory;
@@ -36,10 +37,10 @@ use findings::{kept, not_deleted, overlong, refused, still_locked, too_many, und
 use findings::{unrecorded, unremovable};
 pub use memory::{CanaryMemory, CanaryStore, Resolved};
 
-/// Largest number of canaries of a target on this node. No further one is written beside them.
+/// Largest number of canaries of a target on this node. At this number no further canary is written.
 pub const LOCKED_MAX: usize = 4;
 
-/// Likewise for locked write canaries, so that a lock proof need not wait for them.
+/// Largest number of locked write canaries of a target on this node. It leaves room for the canary of a lock proof.
 pub const LOCKED_BY_WRITING_MAX: usize = LOCKED_MAX - 1;
 
 /// Version ID of an object that was written while versioning was off or suspended (S3 user guide, "Working with
@@ -59,7 +60,7 @@ pub struct CanaryPlan<'a> {
     pub clock: ServiceClock,
     /// Canary of a lock proof in progress, which stays.
     pub in_use: Option<Uuid>,
-    /// Whether it is expected that the credentials may not delete.
+    /// Whether the credentials are expected not to be allowed to delete.
     pub append_only: bool,
     /// Whether PUTs have headers of the configuration.
     pub sends_headers: bool,
@@ -98,8 +99,8 @@ impl Kept {
     }
 }
 
-/// Writes a canary. `deadline` bounds the removal of leftovers, and again the canary itself. Returns the end of
-/// the retention of the latest locked canary, which may be of an earlier run, in seconds since 1970.
+/// Writes a canary. `deadline` bounds the removal of leftovers, and then also the canary itself. The fact is the end of
+/// the retention of the latest locked canary, in seconds since 1970. That canary may be from an earlier run.
 pub async fn object_canary(
     api: &dyn ObjectApi,
     location: &S3Location,
@@ -132,7 +133,7 @@ pub async fn object_canary(
     };
     let until = plan.retention.map(|retention| plan.clock.end_of(retention));
     let key = match &earlier.kept {
-        // A PUT would add a version, or be refused for the lock.
+        // A PUT would add a version, or be refused because of the lock.
         Some(kept) if plan.may_have_versions() || kept.leftover.until > 0 => {
             return read_back(api, location, plan, kept, deadline).await.with_warnings(warning);
         }
@@ -150,7 +151,7 @@ pub async fn object_canary(
     }
     let mut step = Request::Put;
     let written = within(deadline, write(api, plan, &new.key, until, memory, &mut step)).await;
-    // Only a refusal tells that nothing was stored.
+    // Only a refusal shows that nothing was stored.
     if step == Request::Put && written.as_ref().is_err_and(S3Failure::is_refusal) {
         memory.restore(before);
     }
@@ -176,7 +177,7 @@ pub async fn object_canary(
         )),
         Ok(Written::LockedLonger) => Checked::passed(latest).with_warnings([overlong(location, &new.key)]),
         Ok(Written::Differs) => Checked::failed(differs(location)),
-        // A service refuses a retention that has ended on arrival like one that needs a permission.
+        // If a retention has ended on arrival, services refuse it in the same way as a missing permission.
         Err(failure)
             if failure.reason() == Reason::AccessDenied && until.is_some_and(|until| plan.clock.may_be_past(until)) =>
         {
@@ -203,14 +204,14 @@ pub async fn object_canary(
 /// What is known of earlier canaries before the next one is written.
 #[derive(Default)]
 struct Earlier {
-    /// A canary that is overwritten or read back instead.
+    /// A canary that these credentials may not delete. It is overwritten or read back instead of writing a new one.
     kept: Option<Kept>,
     /// End of the retention of the latest locked canary of this process.
     latest: Option<i64>,
     remark: String,
 }
 
-/// Result of the check without a further canary. Boxed, because it is large.
+/// Result of the check if no further canary is written. Boxed, because it is large.
 type NotWritten = Box<Checked<Option<i64>>>;
 
 fn after_sweep(
@@ -249,7 +250,7 @@ fn after_sweep(
     Ok(Earlier { kept, latest, remark })
 }
 
-/// Resolves the remembered canary of a bucket that cannot be listed.
+/// Tries to remove the remembered canary of a bucket that cannot be listed.
 async fn after_refused_listing(
     api: &dyn ObjectApi,
     location: &S3Location,
@@ -281,8 +282,8 @@ async fn after_refused_listing(
     Err(Box::new(Checked::skipped(finding)))
 }
 
-/// Tries to delete an object that does not exist. A command that may neither list nor delete would leave one more
-/// canary with each run, so it writes none.
+/// Tests the permission to delete with an object that does not exist. A command whose credentials may neither list nor
+/// delete would leave a canary at each run, so it writes none.
 async fn try_delete(
     api: &dyn ObjectApi,
     location: &S3Location,
@@ -294,12 +295,12 @@ async fn try_delete(
     let version = plan.may_have_versions().then_some(NULL_VERSION);
     match within(deadline, async { api.delete(&key, version, false).await }).await {
         Err(denied) if denied.is_refusal() => Err(Box::new(Checked::skipped(unremovable(&denied, location, plan)))),
-        // The DELETE of the canary tells about other failures.
+        // The DELETE of the canary reports other failures.
         _ => Ok(()),
     }
 }
 
-/// Reads an earlier canary back that can neither be deleted nor overwritten.
+/// Reads back an earlier canary that can neither be deleted nor overwritten.
 async fn read_back(
     api: &dyn ObjectApi,
     location: &S3Location,
@@ -312,7 +313,7 @@ async fn read_back(
     let reading = async { api.get(key, version.as_deref()).await };
     match within(deadline, reading).await {
         Ok(content) if is_content(&content) && plan.append_only => Checked::not_needed(format!(
-            "a canary that was written{} was read back; deleting it was refused (append_only), so no further one is written while it remains: {key}",
+            "a canary that was written{} was read back; deleting it was refused (append_only), so no further canary is written while it remains: {key}",
             earlier.since()
         )),
         Ok(content) if is_content(&content) => Checked::skipped(kept(location, earlier, plan)),
@@ -321,7 +322,7 @@ async fn read_back(
     }
 }
 
-/// Request that a failure ended.
+/// The request that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Request {
     /// DELETE of an earlier canary.
@@ -367,7 +368,7 @@ async fn write(
     memory: &mut CanaryMemory,
     step: &mut Request,
 ) -> Result<Written, S3Failure> {
-    // New for each PUT, because a canary may be overwritten.
+    // New content for each PUT, because a canary may be overwritten.
     let content = content(Uuid::new_v4());
     let retention = until.map(|until| Retention { mode: LockMode::Governance, until });
     let version = plan.version(api.put(key, content.clone(), retention).await?);
@@ -375,7 +376,7 @@ async fn write(
     let version = version.as_deref();
     *step = Request::Get;
     let mut back = api.get(key, version).await;
-    // A part of the service may not know the object yet. It is lost only if it is missing twice.
+    // Not every part of the service may know the object yet. It counts as lost only if it is missing twice.
     if back.as_ref().is_err_and(S3Failure::is_gone) {
         back = api.get(key, version).await;
     }

@@ -1,7 +1,7 @@
 //! `object_lock`: the object-lock configuration of the bucket.
 //!
-//! The configuration does not prove that backups cannot be deleted, because some services store it and do
-//! not enforce it.
+//! The configuration does not prove that backups cannot be deleted, because some services store it but do not enforce
+//! it.
 
 use std::time::Duration;
 
@@ -12,8 +12,8 @@ use crate::model::{Reason, S3Location};
 use crate::s3::{BucketApi, ObjectLock, S3Failure, within};
 
 /// Reads the object-lock configuration. A target that is declared immutable fails without one, and has a warning if
-/// new objects get no retention by default, or one below `min_retention`. For another target it is only a fact, and
-/// a service that does not report it is not a failure. The fact of the check is then the reason why it is not known.
+/// new objects get no retention by default, or less than `min_retention`. For any other target the configuration is
+/// only a fact, and a service that does not report it is not a failure. The fact is then the reason why it is unknown.
 pub async fn object_lock(
     api: &dyn BucketApi,
     location: &S3Location,
@@ -35,7 +35,7 @@ pub async fn object_lock(
     assess(lock, location, immutable, min_retention).map(Ok)
 }
 
-/// Describes a failure and its remedy, which for a refusal is the permission of this call alone.
+/// Describes a failure and its remedy. For a refusal, the remedy is the permission for this call only.
 fn unanswered(failure: &S3Failure, location: &S3Location) -> String {
     if failure.reason() == Reason::AccessDenied && failure.is_refusal() {
         return format!("{location}: {failure}; grant the credentials s3:GetBucketObjectLockConfiguration on it");

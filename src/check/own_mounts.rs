@@ -1,9 +1,9 @@
 //! Mounts that the agent made on this host, by target.
 //!
-//! A mount that appears at a bare mount path while the agent's `mount.nfs` runs is the agent's, whatever source the
-//! kernel shows for it. Its identity is kept here, and by the daemon also in the registry, so that it is recognized
-//! after a restart of the agent. It is forgotten when the mount table does not contain the mount any more, because
-//! the kernel reuses the numbers.
+//! If a mount appears at an unused mount path while the agent's `mount.nfs` runs, the agent made it, whatever source
+//! the kernel shows for it. Its identity is kept here. The daemon also keeps it in the registry, to recognize the mount
+//! after a restart. The identity is forgotten when the mount table no longer contains the mount, because the kernel
+//! reuses mount ids and device numbers.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -16,7 +16,7 @@ use crate::sys::{MountEntry, MountTable, node};
 /// The mounts that the agent made.
 #[derive(Debug)]
 pub struct OwnMounts {
-    /// The current boot of this host. Empty if it is unknown; nothing that was saved is restored then.
+    /// Id of the current boot of this host. Empty if it is unknown: saved mounts are then not restored.
     boot_id: String,
     state: Mutex<State>,
     changed: Notify,
@@ -38,7 +38,7 @@ impl Default for OwnMounts {
 }
 
 impl OwnMounts {
-    /// Adds what an earlier process of the agent saved during this boot.
+    /// Adds the mounts that an earlier agent process saved during this boot.
     pub fn restore(&self, saved: Vec<(TargetId, OwnMountId)>) {
         let is_valid = |(_, mount): &(_, OwnMountId)| !self.boot_id.is_empty() && mount.boot_id == self.boot_id;
         self.state().mounts.extend(saved.into_iter().filter(is_valid));
@@ -55,12 +55,12 @@ impl OwnMounts {
         self.state().mounting.insert(target);
     }
 
-    /// Records that `mount.nfs` has mounted nothing.
+    /// Records that `mount.nfs` mounted nothing.
     pub(super) fn give_up(&self, target: TargetId) {
         self.state().mounting.remove(&target);
     }
 
-    /// Updates the record with a mount table. `made` is the mount that `mount.nfs` has made if it was started.
+    /// Updates the record from a mount table. `made` is the mount that `mount.nfs` made, if it was started.
     pub(super) fn settle(&self, target: TargetId, made: Option<&MountEntry>, table: &MountTable) {
         let mut state = self.state();
         let was_mounting = state.mounting.remove(&target);
@@ -101,7 +101,7 @@ impl OwnMounts {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Every change is complete before the next statement that can panic.
+        // No statement that can panic leaves a change half done.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -118,7 +118,7 @@ mod tests {
         MountTable::parse(format!("1 0 0:1 / / rw - ext4 a rw\n{line}\n").as_bytes())
     }
 
-    /// The mounts after the agent mounted what the second line of the table says.
+    /// Returns the record after the agent made the second mount of the table.
     fn mounted(table: &MountTable) -> OwnMounts {
         let mounts = OwnMounts::default();
         mounts.begin(TargetId::nil());
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn saved_mount_is_restored_in_the_same_boot_only() {
+    fn saved_mount_is_restored_only_in_the_same_boot() {
         let ours = table("2 1 0:2 / /m rw - nfs nas:/b rw");
         let saved = mounted(&ours).take_unsaved();
         let [(target, Some(mount))] = saved.as_slice() else { panic!("one mount: {saved:?}") };

@@ -1,10 +1,10 @@
 //! Current and former addresses of an NFS server's name.
 //!
-//! A mount uses the address that the name had at the time of mounting until it is unmounted. If the name has another
-//! address now, the mount still uses the former server. Clusters of file servers have names that resolve to one
-//! address of many at each lookup. A change of such a rotating name means nothing. It is recognized by repeated
-//! returns to former addresses. A name that returns once was moved and moved back. A rotation is a guess, so it only
-//! prevents a warning: whether the server of the mount still answers is verified in any case.
+//! Until it is unmounted, a mount uses the address that the name had when it was mounted. If the name now has another
+//! address, the mount still uses the former server. Clusters of file servers have rotating names: each lookup returns
+//! one of many addresses. A change of a rotating name means nothing. Such a name is recognized by repeated returns to
+//! former addresses. A name that returns only once was moved and then moved back. Rotation is a guess, so it only
+//! prevents a warning. The agent always verifies that the server of the mount still answers.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -25,13 +25,13 @@ pub struct ServerAddresses {
     former: Vec<IpAddr>,
     /// When the name last resolved to a former address.
     returned_at: Option<Instant>,
-    /// When it last did so within [`ROTATION_MEMORY`] of an earlier return.
+    /// When the name last returned to a former address within [`ROTATION_MEMORY`] of an earlier return.
     rotated_at: Option<Instant>,
 }
 
 impl ServerAddresses {
-    /// Records the current addresses of a name. Forgets the addresses of another name: it was the server of another
-    /// configuration.
+    /// Records the current addresses of a name. Forgets the addresses of any other name, which an earlier configuration
+    /// used.
     pub fn update(&mut self, host: &str, addresses: Vec<IpAddr>) {
         if self.host != host {
             *self = Self { host: host.to_owned(), ..Self::default() };

@@ -8,10 +8,10 @@ use crate::model::report::Finding;
 use crate::sys::worker::FaultKind;
 use crate::sys::{CallError, Response, WorkerFault};
 
-/// The outcome of a check whose call to a mounted file system got no good answer.
+/// The outcome of a check whose call to a mounted file system failed.
 ///
-/// Which deadline it had is in the error. A file system that says "timed out" itself (a `soft`
-/// mount does) is as late as one that says nothing.
+/// The error contains the deadline. A file system that itself reports a timeout, as a `soft` mount does, has the same
+/// outcome as a file system that does not answer.
 #[must_use]
 pub fn storage_failure<T>(error: CallError) -> Checked<T> {
     match error {
@@ -35,7 +35,7 @@ pub fn storage_failure<T>(error: CallError) -> Checked<T> {
             Reason::AgentError,
             format!("{error}: too many targets hang at the same time; repair or delete those that are offline"),
         )),
-        // This says nothing about the storage.
+        // The death of a worker says nothing about the storage.
         error @ CallError::WorkerDied { .. } => Checked::timed_out(Finding::new(Reason::AgentError, error.to_string())),
         error @ (CallError::Spawn { .. } | CallError::Request { .. } | CallError::ShutDown) => {
             Checked::failed(Finding::new(Reason::AgentError, error.to_string()))

@@ -1,8 +1,8 @@
-//! First check of any storage over a network: does the address accept connections?
+//! First check of any storage in the network: whether its address accepts connections.
 //!
 //! Name lookup and connect share one deadline. The addresses of a name are tried one after the other, each with an
-//! equal share of the remaining time. So an address that drops packets does not hide another that works. It is a
-//! warning, because other programs, such as mount.nfs, wait for it much longer.
+//! equal share of the remaining time. So an address that drops packets does not hide another that works. The first is
+//! a warning, because other programs, such as mount.nfs, wait much longer for it.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -25,7 +25,8 @@ pub const ADDRESSES_TRIED: usize = 8;
 pub struct Connected {
     /// The connection.
     pub stream: TcpStream,
-    /// Every address of the name, at most [`ADDRESSES_MAX`](crate::sys::resolve::ADDRESSES_MAX); of an address, itself.
+    /// Every address of the name, at most [`ADDRESSES_MAX`](crate::sys::resolve::ADDRESSES_MAX). If the name is an
+    /// address, that address.
     pub addresses: Vec<IpAddr>,
 }
 
@@ -66,7 +67,7 @@ async fn connect_any(
                 return Checked::passed(Connected { stream, addresses }).with_warnings(warning);
             }
             Ok(Err(error)) if error.kind() != io::ErrorKind::TimedOut => {
-                // An address without a route comes last, and says less than the refusal of another.
+                // A missing route explains less than the refusal of another address.
                 if failure.as_ref().is_none_or(|(_, earlier)| !is_of_server(earlier) && is_of_server(&error)) {
                     failure = Some((*socket_address, error));
                 }
@@ -75,7 +76,7 @@ async fn connect_any(
         }
     }
     match failure {
-        // An address that did not answer may do so later. Only a refusal by all is definite.
+        // An address that did not answer may answer later. Only a refusal by all addresses is definite.
         Some((socket_address, error)) if silent.is_empty() => {
             Checked::failed(connect_failed(name, socket_address, &error))
         }
@@ -118,7 +119,7 @@ fn not_resolved(address: &str, why: &str) -> Finding {
     )
 }
 
-/// Warning about the addresses that did not answer before another one did.
+/// Warning about the addresses that did not answer before another address answered.
 fn silent_addresses(name: &str, silent: &[IpAddr], answering: SocketAddr) -> Finding {
     let (port, silent) = (answering.port(), silent.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "));
     Finding::new(
@@ -261,7 +262,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn refusal_says_more_than_a_missing_route() {
+    async fn refusal_is_reported_rather_than_a_missing_route() {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
         let port = listener.local_addr().expect("address").port();
         drop(listener);

@@ -5,9 +5,9 @@
 //! or busy keeps its position and requests the same page again. After an answer that is not a page, or pages
 //! that do not advance, the sum cannot be trusted, and the next pass starts from the beginning.
 //!
-//! Brent's algorithm detects a service that repeats pages without remembering all of them: each page is
-//! compared with the previous one, and with one that is replaced when the number of pages has doubled. Keys
-//! of versions must also ascend (S3 API reference, ListObjectVersions).
+//! A service may repeat pages in a cycle. Brent's algorithm detects that without remembering all pages: each page is
+//! compared with the previous page, and with a remembered page that is replaced whenever the number of pages has
+//! doubled. Keys of versions must also ascend (S3 API reference, ListObjectVersions).
 
 use std::time::Duration;
 
@@ -137,7 +137,8 @@ impl PagePosition {
 fn may_succeed_later(failure: &S3Failure) -> bool {
     match failure {
         S3Failure::WebPage | S3Failure::NotS3(_) => false,
-        // A service that rejects a marker will reject it again. AWS also refuses expired credentials with 400.
+        // A rejected marker will be rejected again. AWS also refuses expired credentials with 400, but those are
+        // renewed.
         S3Failure::Service { status, .. } => failure.has_expired_credentials() || !matches!(status, 400 | 404 | 416),
         _ => true,
     }

@@ -8,8 +8,8 @@ use crate::model::report::Finding;
 use crate::model::{Reason, S3Location};
 use crate::s3::{BucketApi, Versioning, within};
 
-/// Reads whether versioning is enabled. A target that is declared immutable needs it. For another target
-/// it is only a fact, and a service that does not report it is not a failure.
+/// Reads whether versioning is enabled. A target that is declared immutable needs it. For any other target it is only a
+/// fact, and a service that does not report it is not a failure.
 pub async fn versioning(
     api: &dyn BucketApi,
     location: &S3Location,

@@ -51,7 +51,7 @@ pub async fn write_canary(
     }
 }
 
-/// The fault already describes the root of the export.
+/// Finding for a refused write. The fault already describes the root of the export.
 fn denied(fault: &WorkerFault, user: BackupUser) -> Finding {
     Finding::new(
         Reason::WriteDenied,

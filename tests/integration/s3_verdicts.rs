@@ -125,7 +125,7 @@ async fn lock_proof_stops_after_a_canary_is_locked_for_days() {
     assert_offline(
         &report,
         "lock_unverifiable",
-        &["default-only", "for longer than the requested", "no further one is written"],
+        &["default-only", "for longer than the requested", "no further canary is written"],
     );
     assert_eq!(report["object_lock_proof"]["verdict"], "unverifiable");
     daemon.end(Signal::SIGKILL).await;

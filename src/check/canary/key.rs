@@ -1,7 +1,7 @@
 //! The keys of canaries.
 //!
-//! `<prefix><node and target>/<role>-<instance>/<kind>-<until>-<id>/workload_…/snapshot_…/…`: several hundred
-//! characters in many segments, like the keys of backup software, because some gateways and policies
+//! Format: `<prefix><node and target>/<role>-<instance>/<kind>-<until>-<id>/workload_…/snapshot_…/…`. A key has several
+//! hundred characters in many segments, like the keys of backup software, because some gateways and policies
 //! accept short keys and fail on long ones. A key counts as a canary only if it equals, byte for byte,
 //! the key that its parts produce. No other object below the prefix is ever touched.
 
@@ -15,8 +15,8 @@ use super::ServiceClock;
 /// the same time without knowing each other.
 pub const COMMAND_LEFTOVER_AGE_SECONDS: i64 = 600;
 
-/// Time after the end of its retention at which a locked canary of a one-shot command is a leftover, in
-/// seconds. The command waits for the end and removes it.
+/// Time after the end of its retention at which a locked canary of a one-shot command is a leftover, in seconds. Until
+/// then the command may still be about to remove it.
 pub const COMMAND_LOCKED_LEFTOVER_SECONDS: i64 = 60;
 
 /// Whether this process is the daemon or a one-shot command.
@@ -61,8 +61,8 @@ pub struct CanaryNames {
 }
 
 impl CanaryNames {
-    /// Names below a prefix, which ends with `/`. `node` distinguishes this host from all others, and
-    /// `export` the target from other targets of the same bucket. None of them may remove canaries of another.
+    /// Names below a prefix, which ends with `/`. `node` distinguishes this host from all others, and `export`
+    /// distinguishes this target from other targets of the same bucket, so that none removes the canaries of another.
     #[must_use]
     pub fn new(prefix: &str, node: &str, export: &str, role: ProcessRole, instance: Uuid) -> Self {
         // FNV-1a, 64 bits: the hash must be the same in the next release.
@@ -138,7 +138,7 @@ impl CanaryNames {
             return in_use != Some(key.id);
         }
         match (key.role, self.role) {
-            // A node has one daemon, and this is its latest run.
+            // A node has one daemon, so the other instance is an earlier run that has ended.
             (ProcessRole::Daemon, ProcessRole::Daemon) => true,
             (ProcessRole::Daemon, ProcessRole::OneShot) => false,
             (ProcessRole::OneShot, _) if key.until > 0 => {

@@ -13,7 +13,7 @@ pub const LISTED_MAX: u16 = 100;
 /// Largest number of leftovers that one sweep removes.
 pub const REMOVED_MAX: usize = 16;
 
-/// Largest number of locked canaries that one sweep inspects. No more than this are written.
+/// Largest number of locked canaries that one sweep inspects. The agent never writes more.
 pub const INSPECTED_MAX: usize = 4;
 
 /// Result of a sweep.
@@ -71,7 +71,7 @@ pub async fn sweep(
 ) -> Result<Swept, S3Failure> {
     let mut swept = Swept::default();
     let listed = match api.list(names.folder(), versioned, LISTED_MAX).await {
-        // Services without versions may not know the call.
+        // Services without versions may not support the call.
         Err(failure) if versioned && failure.lacks_configuration() => {
             api.list(names.folder(), false, LISTED_MAX).await?
         }
@@ -80,7 +80,7 @@ pub async fn sweep(
     for found in listed {
         let Some(key) = names.parse(&found.key) else { continue };
         let modified = found.modified.map(Timestamp::as_second);
-        // It counts until it can be removed, whichever process wrote it.
+        // A locked canary counts until it can be removed, whichever process wrote it.
         if key.until > 0 && !clock.is_past(key.until) && in_use != Some(key.id) {
             if swept.locked.len() < INSPECTED_MAX
                 && reported_end(api, &found).await?.is_some_and(|until| until > key.until)

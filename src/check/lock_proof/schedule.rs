@@ -1,4 +1,4 @@
-//! Schedule of lock proofs: when one is due, and how long a verdict counts. Pure: no service, no clock.
+//! Schedule of lock proofs: when one is due, and how long a verdict counts. Pure functions without a service or clock.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -7,21 +7,20 @@ use crate::model::settings::{LockProofSettings, S3AccessRule, S3CanarySettings};
 use crate::model::{LockMode, LockProof, LockVerdict};
 use crate::s3::{ObjectLock, Versioning};
 
-/// Wait before a proof without a verdict is repeated.
+/// Time before a proof without a verdict is repeated.
 pub const RETRY_AFTER: Duration = Duration::from_secs(60);
 
-/// Wait before a proof is repeated that these credentials could not finish. They may have been granted
-/// more permissions meanwhile.
+/// Time before a proof that these credentials could not finish is repeated. They may have more permissions by then.
 pub const UNVERIFIABLE_RETRY_AFTER: Duration = Duration::from_secs(600);
 
 /// Shortest time from the end of a proof to a requested one.
 pub const REQUESTED_AFTER: Duration = Duration::from_secs(60);
 
-/// Largest number of proofs of a bucket that start within [`STARTS_WITHIN`], for whatever reason.
+/// Largest number of proofs of a bucket that start within [`STARTS_WITHIN`], whatever started them.
 pub const STARTS_MAX: usize = 12;
 
-/// Largest number of them that were requested and not due. Repeated requests must not use up the proofs
-/// that are needed.
+/// Largest number of requested proofs, which were not due, within [`STARTS_WITHIN`]. Repeated requests must not use up
+/// the proofs that are due.
 pub const REQUESTED_STARTS_MAX: usize = STARTS_MAX / 2;
 
 /// See [`STARTS_MAX`].
@@ -30,8 +29,8 @@ pub const STARTS_WITHIN: Duration = Duration::from_secs(3600);
 /// Number of intervals for which a verdict counts while it cannot be renewed.
 pub const COUNTS_FOR_INTERVALS: u32 = 2;
 
-/// What a verdict is valid for. It says nothing about another configuration. Settings for intervals and
-/// for the consequences of a verdict are included and make no difference.
+/// Configuration for which a verdict is valid. It says nothing about another configuration. Settings for intervals and
+/// for the consequences of a verdict are included, but do not affect the validity.
 #[derive(Debug, Clone)]
 pub struct Basis {
     /// Whether the bucket keeps versions.
@@ -49,14 +48,14 @@ pub struct Basis {
 }
 
 impl Basis {
-    /// Mode in which a canary is locked: that of backups, which is the bucket's default if it has one.
+    /// Returns the mode in which canaries are locked. It is the mode of backups: the bucket's default if it has one.
     #[must_use]
     pub fn mode(&self) -> LockMode {
         let by_default = self.lock.default_retention.map(|retention| retention.mode);
         by_default.or(self.settings.mode).unwrap_or(LockMode::Governance)
     }
 
-    /// Whether a verdict about `other` counts for this one. It does with other credentials, because rotated
+    /// Whether a verdict about `other` counts for this basis. Different credentials do not matter, because rotated
     /// credentials usually have the same permissions.
     #[must_use]
     pub fn has_same_subject_as(&self, other: &Self) -> bool {
@@ -67,7 +66,7 @@ impl Basis {
         of(self) == of(other)
     }
 
-    /// Whether a proof of `other` proves this one too.
+    /// Whether a proof for `other` is also a proof for this basis.
     #[must_use]
     pub fn is_equivalent_to(&self, other: &Self) -> bool {
         self.has_same_subject_as(other) && self.access_key_id == other.access_key_id
@@ -107,7 +106,7 @@ impl Schedule {
         if about.has_same_subject_as(basis) { self.latest_verdict(basis.settings.interval, now) } else { None }
     }
 
-    /// Returns the latest verdict that has not expired, whatever it is valid for.
+    /// Returns the latest verdict that has not expired, for whatever basis.
     #[must_use]
     pub fn latest_verdict(&self, interval: Duration, now: Instant) -> Option<&LockProof> {
         let (proof, ended, _) = self.latest.as_ref()?;

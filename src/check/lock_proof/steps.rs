@@ -6,16 +6,17 @@
 //!                             └→ bypassable
 //! ```
 //!
-//! An attempt deletes the version or weakens its lock before the retention ends. All of them must fail. Each is
-//! followed by a HEAD of the version: its state counts, not only the answer to the attempt. The DELETE after
-//! the end of the retention is the control. If it is refused too, the earlier refusals may be due to a missing
-//! permission and prove nothing. The other attempts need no control, because the PUT needs the same permission.
+//! An attempt tries to delete the version or to weaken its lock before the retention ends. All attempts must fail. Each
+//! is followed by a HEAD of the version, because the state of the version counts and not only the answer to the
+//! attempt. The DELETE after the end of the retention is the control. If it is refused too, the earlier refusals may be
+//! due to a missing permission and prove nothing. The other attempts need no control, because the PUT needs the same
+//! permission.
 
 use crate::check::canary::{CLOCK_UNCERTAINTY_SECONDS, utc};
 use crate::model::{LockMode, LockVerdict};
 use crate::s3::Retention;
 
-/// What to do when a service refuses the retention of a canary as too short.
+/// Remedy when a service refuses the retention of a canary as too short.
 pub const LONGER_RETENTION: &str =
     "if the service or a policy demands a longer retention, set min_canary_retention in [s3.lock_proof]";
 
@@ -39,7 +40,7 @@ pub enum Step {
 }
 
 impl Step {
-    /// Whether its request sets or removes a retention.
+    /// Whether the request of this step sets or removes a retention.
     #[must_use]
     pub fn sets_retention(self) -> bool {
         match self {
@@ -108,7 +109,7 @@ pub enum Seen {
     /// The version exists with the requested retention. By the storage's own clock it is locked for this
     /// many seconds, which is too long.
     TooLong(i64),
-    /// Likewise, and for too few seconds to send a DELETE before the end.
+    /// Like [`Self::TooLong`], but for too few seconds to send a DELETE before the end.
     TooShort(i64),
     /// The version does not exist.
     Gone,
@@ -119,7 +120,7 @@ pub enum Seen {
     },
     /// It refused, with this message.
     Refused(String),
-    /// It will not accept the request, with this message, and not because of a lock.
+    /// It will never accept the request, but not because of a lock, with this message.
     NotAccepted(String),
     /// It gave no clear answer, for this reason.
     Unclear(String),
@@ -156,7 +157,7 @@ impl Proof {
         Self { step: Step::Put, requested, reported_instead: None, accepted: false }
     }
 
-    /// Applies what the service did at the current step. Unless the result is to continue, the proof is over.
+    /// Applies what the service did at the current step. Unless the result is [`Next::Do`], the proof is over.
     pub fn take(&mut self, seen: Seen) -> Next {
         let next = self.next(seen);
         if let Next::Do(step) = next {
@@ -182,7 +183,7 @@ impl Proof {
             ),
             (step, Seen::NotAccepted(why)) => found(
                 Unverifiable,
-                format!("the service refused a request of the proof (at {step:?}), and not as it refuses one for a lock: {why}"),
+                format!("the service refused a request of the proof (at {step:?}), but not because of a lock: {why}"),
             ),
 
             (Step::Inspect, Seen::There(reported)) => {
@@ -192,7 +193,7 @@ impl Proof {
             (Step::Inspect, Seen::TooLong(left)) => found(
                 Unverifiable,
                 format!(
-                    "the clock of the storage is behind the one that the service reports, so it locks a canary for {left} s, longer than [s3.canary] retention, and no further one is written until that has ended: correct the service's clocks (NTP)"
+                    "the clock of the storage is behind the one that the service reports, so it locks a canary for {left} s, longer than [s3.canary] retention, and no further canary is written until that has ended: correct the service's clocks (NTP)"
                 ),
             ),
             (Step::Inspect, Seen::TooShort(left)) => Next::Interrupted(format!(
@@ -203,7 +204,7 @@ impl Proof {
                 format!("reading the canary's retention was refused ({why}): grant s3:GetObject and s3:GetObjectRetention"),
             ),
 
-            // It may have been accepted after the end of the retention, which is correct.
+            // The service may have accepted it after the end of the retention, which is correct.
             (Step::Try(_), Seen::Accepted { at })
                 if at.saturating_add(CLOCK_UNCERTAINTY_SECONDS) >= self.requested.until => Next::Interrupted(
                 "an attempt to end the lock of a canary early was answered about when its retention ended: raise [s3.canary] retention"
@@ -255,8 +256,8 @@ impl Proof {
         Next::Do(step)
     }
 
-    /// Returns the attempt that follows. A retention that is not the requested one cannot be compared, so it is not
-    /// changed either.
+    /// Returns the next attempt. If the reported retention is not the requested one, a change could not be recognized,
+    /// so the attempts that change it are left out.
     fn attempt_after(&self, attempt: Attempt) -> Option<Attempt> {
         let attempts = match self.requested.mode {
             LockMode::Governance => GOVERNANCE_ATTEMPTS,
@@ -289,7 +290,7 @@ impl Proof {
         Next::Found(verdict, format!("a canary locked in {} mode {done}{how}", self.requested.mode))
     }
 
-    /// Waits for the end of the retention if it is the requested one. Another one does not end when it should.
+    /// Waits for the end of the retention if it is the requested one. Any other retention does not end when it should.
     fn wait_or_stop(&self) -> Next {
         match self.reported_instead {
             None => Next::Do(Step::Await),
@@ -301,7 +302,7 @@ impl Proof {
             Some(Some(reported)) => Next::Found(
                 LockVerdict::Unverifiable,
                 format!(
-                    "the service locked a canary in {} mode until {} instead of in {} mode until {}, so it remains until then and no further one is written",
+                    "the service locked a canary in {} mode until {} instead of in {} mode until {}, so it remains until then and no further canary is written",
                     reported.mode,
                     utc(reported.until),
                     self.requested.mode,

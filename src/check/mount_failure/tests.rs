@@ -1,4 +1,4 @@
-//! Messages of mount.nfs 2.6.2 (Debian 12) and 2.8, which adds what was mounted where.
+//! Messages of mount.nfs 2.6.2 (Debian 12) and 2.8. The latter add export and mount path.
 
 use std::time::Duration;
 
@@ -72,7 +72,7 @@ fn mount_nfs_without_a_message_is_described_by_its_end() {
 }
 
 #[test]
-fn refusal_by_the_server_is_not_a_missing_right_of_the_agent() {
+fn refusal_by_the_server_is_not_a_missing_permission_of_the_agent() {
     let words = "mount.nfs: Operation not permitted for nas:/b on /m";
     for options in ["nfsvers=4.2", DEFAULT, ""] {
         let checked = failure(32, words, options, true);

@@ -1,7 +1,7 @@
 //! Misplaced mount: the mount path contained a symbolic link at the moment of mounting.
 //!
 //! Another process may have mounted this export at another path at the same moment. So a misplaced mount is
-//! unmounted only if it is the only new one and the mount path resolves to exactly its path. Otherwise it is only
+//! unmounted only if it is the only new mount and the mount path resolves to exactly its path. Otherwise it is only
 //! reported.
 
 use std::ffi::OsString;
@@ -12,7 +12,7 @@ use super::ExpectedMount;
 use crate::sys::worker::UnmountHow;
 use crate::sys::{Lane, MountEntry, MountTableWatch, Request, WorkerPool, run_bounded};
 
-/// Command of coreutils that resolves a path. It may have to access what is mounted there.
+/// Command of coreutils that resolves a path. A command, because resolving may access a mounted file system.
 const REALPATH: &str = "/usr/bin/realpath";
 
 /// Unmounts a mount that is certainly misplaced. Returns what happened, as the end of a sentence.

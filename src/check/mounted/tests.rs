@@ -1,4 +1,4 @@
-//! Mounts of a table, and mount points that cannot be created.
+//! Tests with mounts of a mount table, and with mount points that cannot be created.
 
 use std::net::IpAddr;
 
@@ -80,7 +80,7 @@ async fn dead_server_of_the_mount_is_found_after_port_or_name_changed() {
 }
 
 #[tokio::test]
-async fn idle_automount_is_named_and_other_conflicts_are_not_called_one() {
+async fn conflict_is_called_an_automount_only_if_it_is_one() {
     let options = NfsOptions::parse("soft").expect("options");
     for (line, is_automount) in [
         ("2 1 0:2 / AT rw - autofs systemd-1 rw,direct", true),

@@ -1,4 +1,4 @@
-//! The sentences of the write canary.
+//! Findings of the write canary.
 
 use super::{CanaryPlan, Kept, Request};
 use crate::check::Checked;
@@ -11,7 +11,7 @@ pub(super) fn still_locked(location: &S3Location, count: usize) -> Finding {
     let canaries = if count == 1 { "1 earlier canary is".to_owned() } else { format!("{count} earlier canaries are") };
     Finding::new(
         Reason::CanaryLocked,
-        format!("{location}: {canaries} still locked for some seconds, and no further one is written until then"),
+        format!("{location}: {canaries} still locked for some seconds, and no further canary is written until then"),
     )
 }
 
@@ -19,7 +19,7 @@ pub(super) fn overlong(location: &S3Location, key: &str) -> Finding {
     Finding::new(
         Reason::CanaryLocked,
         format!(
-            "{location} has a default retention and locked a canary for longer than the requested seconds, so no further one is written and writing is not verified: {key} remains until the service allows its deletion"
+            "{location} has a default retention and locked a canary for longer than the requested seconds, so no further canary is written and writing is not verified: {key} remains until the service allows its deletion"
         ),
     )
 }
@@ -28,7 +28,7 @@ pub(super) fn undeletable(location: &S3Location, key: &str, failure: &S3Failure)
     Finding::new(
         Reason::CanaryLocked,
         format!(
-            "{location}: a canary was not deleted although its retention has ended ({failure}), so no further one is written and writing is not verified: grant the credentials s3:DeleteObjectVersion, or set append_only = true in the [[s3.credentials]] entry if they must not delete; {key} remains until then"
+            "{location}: a canary was not deleted although its retention has ended ({failure}), so no further canary is written and writing is not verified: grant the credentials s3:DeleteObjectVersion, or set append_only = true in the [[s3.credentials]] entry if they must not delete; {key} remains until then"
         ),
     )
 }
@@ -38,7 +38,7 @@ pub(super) fn too_many(location: &S3Location, count: usize, plan: &CanaryPlan<'_
     Finding::new(
         Reason::AccessDenied,
         format!(
-            "{location}: {count} canaries of other commands on this host exist, so no further one is written and writing is not verified: if these credentials may not delete, grant them {}, or remove the objects below {}",
+            "{location}: {count} canaries of other commands on this host exist, so no further canary is written and writing is not verified: if these credentials may not delete, grant them {}, or remove the objects below {}",
             delete_action(plan),
             plan.names.folder()
         ),
@@ -62,7 +62,7 @@ pub(super) fn kept(location: &S3Location, kept: &Kept, plan: &CanaryPlan<'_>) ->
     Finding::new(
         Reason::AccessDenied,
         format!(
-            "{location}: writing was verified{}, and deleting that canary was refused ({}), so no further one is written while it remains: grant the credentials {}, or set append_only = true in the [[s3.credentials]] entry if they must not delete; {}",
+            "{location}: writing was verified{}, and deleting that canary was refused ({}), so no further canary is written while it remains: grant the credentials {}, or set append_only = true in the [[s3.credentials]] entry if they must not delete; {}",
             kept.since(),
             kept.denied,
             delete_action(plan),
@@ -82,12 +82,12 @@ pub(super) fn unlisted(failure: &S3Failure, location: &S3Location, plan: &Canary
     )
 }
 
-/// Neither the version of an earlier canary is known, nor whether it exists.
+/// It is unknown whether an earlier canary exists, and which version it has.
 pub(super) fn unknown(failure: &S3Failure, location: &S3Location, key: &str) -> Finding {
     Finding::new(
         failure.reason(),
         format!(
-            "{location}: the service did not answer the PUT of a canary, and refuses to say whether the object exists ({failure}), so no further one is written and writing is not verified: grant the credentials s3:GetObject and s3:ListBucketVersions, or remove {key} and grant s3:ListBucket"
+            "{location}: the service did not answer the PUT of a canary, and refuses to say whether the object exists ({failure}), so no further canary is written and writing is not verified: grant the credentials s3:GetObject and s3:ListBucketVersions, or remove {key} and grant s3:ListBucket"
         ),
     )
 }

@@ -1,8 +1,8 @@
 //! What the agent remembers of its canaries in one bucket, for buckets that it cannot list.
 //!
-//! A sweep finds leftovers by listing them. Where the service refuses the listing, the agent remembers its latest
-//! canary. It records the key before the PUT, and key and version after it, so a restart knows them as well. It
-//! writes no further canary until the remembered one is gone.
+//! A sweep finds leftovers by listing them. If the service refuses the listing, the agent remembers its latest
+//! canary. It records the key before the PUT, and key and version after it, so that they are also known after a
+//! restart. It writes no further canary until the remembered one is removed.
 
 use std::fmt;
 use std::sync::Arc;
@@ -69,7 +69,7 @@ impl CanaryMemory {
         self.record.leftover.as_ref()
     }
 
-    /// Remembers a canary in place of the earlier one.
+    /// Remembers a canary instead of the earlier one.
     pub(super) fn remember(&mut self, leftover: CanaryLeftover) {
         self.record.leftover = Some(leftover);
     }
@@ -96,7 +96,7 @@ impl CanaryMemory {
         self.record.is_readable = is_readable;
     }
 
-    /// Reads the durable copy, once. What this process remembers is newer.
+    /// Reads the durable copy once. Later the memory of this process is newer.
     ///
     /// # Errors
     /// A description of the failure.

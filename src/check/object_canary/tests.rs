@@ -1,4 +1,4 @@
-//! Canaries in a bucket in memory.
+//! Tests of canaries, with a bucket in memory.
 
 use std::sync::{Arc, Mutex};
 
@@ -96,7 +96,7 @@ async fn writing_is_not_verified_when_the_service_refuses_a_short_retention() {
             Outcome::Skipped,
             Reason::LockUnverifiable,
         ),
-        // It may be a header that a policy demands.
+        // The cause may be a header that a policy demands.
         (400, "InvalidRequest", "", Outcome::Failed, Reason::RequestRefused),
         (403, "AccessDenied", "", Outcome::Failed, Reason::AccessDenied),
     ] {
@@ -326,7 +326,7 @@ async fn counts_of(api: &FakeObjects, retention: Option<Duration>, restarts: boo
     counts
 }
 
-/// The same for one process, which must make no difference.
+/// Counts of one process. Asserts that restarts make no difference.
 async fn counts(api: &mut FakeObjects, versioned: bool, retention: Option<Duration>) -> Vec<usize> {
     api.versioned = versioned;
     let in_one = counts_of(api, retention, false).await;
@@ -399,7 +399,7 @@ async fn counts_after(api: &FakeObjects, store: &Arc<FakeStore>) -> (Outcome, us
 }
 
 #[tokio::test]
-async fn no_canary_while_the_fate_of_the_last_is_unknown() {
+async fn no_canary_is_written_while_the_last_one_may_exist() {
     let api = FakeObjects { refuses_list: true, versioned: true, ..FakeObjects::default() };
     let store = Arc::new(FakeStore::default());
     let leftover = CanaryLeftover { key: "lost".to_owned(), until: 0, version: None, written_at: None };

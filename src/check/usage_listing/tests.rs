@@ -153,7 +153,7 @@ async fn listing_restarts_when_pages_do_not_advance() {
 }
 
 #[tokio::test]
-async fn cycle_of_pages_is_detected_whatever_its_length() {
+async fn cycle_of_pages_of_any_length_is_detected() {
     for length in [2, 3, 7, 100] {
         let cycle = (0..10_000).map(|at| page(Some(version("key", &(at % length).to_string()))));
         let fake = FakeBucket::with_pages(cycle);
