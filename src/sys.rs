@@ -1,17 +1,17 @@
 //! Sys: every syscall and every child process of the agent.
 //!
-//! A path below the mount root can hang any thread that touches it for as long as its server is away, and
-//! no timeout around a thread gets the thread back. So there are exactly two ways to storage:
+//! While its server is down, a path below the mount root hangs every thread that accesses it, and no timeout gets such
+//! a thread back. So there are exactly two ways to access storage:
 //!
-//! - The kernel's own memory: the mount table ([`mount_table`]), which is read again when the kernel reports a
+//! - The kernel's memory: the mount table ([`mount_table`]), which is read again when the kernel reports a
 //!   change, and the counters of NFS mounts ([`mount_stats`]).
 //! - A child process that can be killed: a probe worker ([`worker`]), or a foreign command ([`command`]) such as
 //!   `mount.nfs`. Each has a deadline. Each target has at most one child at a time ([`children`]).
 //!
-//! `.clippy.toml` bans functions that would bypass them from the rest of the crate. Other parts of the host that
-//! cannot block the agent are here too: the service manager ([`systemd`]), facts about this node ([`node`]), the right
-//! to mount ([`may_mount`]), name resolution ([`resolve`]), groups ([`group`]), files with secrets ([`secret_file`]),
-//! the log queue ([`log_queue`]) and heaps ([`heap`]).
+//! In the rest of the crate, `.clippy.toml` bans functions that would bypass them. Other parts of the host that cannot
+//! block the agent are here too: the service manager ([`systemd`]), facts about this node ([`node`]), the permission to
+//! mount ([`may_mount`]), name resolution ([`resolve`]), groups ([`group`]), files with secrets ([`secret_file`]), the
+//! log queue ([`log_queue`]) and the malloc heap ([`heap`]).
 
 mod child_setup;
 pub mod children;

@@ -4,16 +4,16 @@
 //!
 //! - **One per target.** A child works under a [`TargetClaim`], and a target has one claim.
 //! - **No child outlives its caller.** A [`Child`] is dropped at its deadline, or when the future of its
-//!   caller is dropped. It is then killed at once with its whole process group, and a task of its own
-//!   reaps it. It keeps the claim of its target until it is gone.
+//!   caller is dropped. It is then killed at once with its whole process group, and a separate task
+//!   reaps it. It keeps the claim of its target until it has exited.
 //! - **Unkillable children are reported.** SIGKILL does not end a process that waits uninterruptibly in
 //!   the kernel. After [`UNKILLABLE_AFTER`] its target is marked stuck. Claims then fail at once, with the
-//!   process id, until the child is gone.
+//!   process id, until the child has exited.
 //!
-//! Children also die with the agent, even if that is killed: each has SIGKILL as its parent-death
-//! signal. Linux sends that when the *thread* that forked ends (prctl(2), PR_SET_PDEATHSIG), and a
-//! runtime's threads come and go, so all children are started by one thread that lives as long as the
-//! process. Only that thread waits for `exec` to read a program from disk.
+//! Children also die with the agent, even if the agent is killed: each has SIGKILL as its parent-death
+//! signal. Linux sends this signal when the *thread* that forked ends (prctl(2), PR_SET_PDEATHSIG). The threads of a
+//! runtime come and go, so one thread that lives as long as the process starts all children. Only that thread waits for
+//! `exec` to read a program from disk.
 
 mod census;
 mod group;
@@ -31,11 +31,11 @@ use tracing::Span;
 pub use census::{ChildCensus, ChildCounts, ClaimError, StuckChild, TargetClaim};
 pub(super) use spawner::Program;
 
-/// How long a killed child may take to die before its target is marked stuck.
+/// Time that a killed child has to exit before its target is marked stuck.
 pub const UNKILLABLE_AFTER: Duration = Duration::from_secs(1);
 
-/// Work for one target, which a child holds until it is gone. A stuck child keeps only the claim of the
-/// assignment that it is stuck in. It will never start the others.
+/// Work for one target, which a child holds until it has exited. A stuck child keeps only the claim of the
+/// assignment in which it is stuck. It will never start the others.
 #[derive(Debug)]
 pub(super) struct Assignment {
     pub(super) claim: TargetClaim,
@@ -56,7 +56,7 @@ pub(super) async fn spawn(command: Command, program: Program, what: String, cens
     spawner::spawn(command, program, |process| Child::new(process, what, census, runtime)).await
 }
 
-/// A living child, the leader of a process group of its own. Dropping it kills the group.
+/// A living child, the leader of its own process group. Dropping it kills the group.
 #[derive(Debug)]
 pub(super) struct Child {
     /// `None` once it was reaped or handed to the task that reaps it.
@@ -142,9 +142,9 @@ impl Drop for Child {
     }
 }
 
-/// Waits until a killed child and all processes of its group are gone. Marks it stuck when that takes long.
+/// Waits until a killed child and all processes of its group have exited. Marks it stuck after [`UNKILLABLE_AFTER`].
 async fn reap(mut process: Process, pid: u32, what: String, mut assignments: Vec<Assignment>, census: &ChildCensus) {
-    // A worker executes one assignment after the other, so it hangs in the first.
+    // A worker executes one assignment after the other, so it hangs in the first, which is the last in this order.
     let target = assignments.last().map(|assignment| assignment.claim.target());
     let span = assignments.last().map_or_else(Span::none, |assignment| assignment.claim.span.clone());
     let end = async {
@@ -163,12 +163,12 @@ async fn reap(mut process: Process, pid: u32, what: String, mut assignments: Vec
             tracing::warn!(
                 pid,
                 child = what,
-                "a child was killed and does not die; its target is not probed until it is gone"
+                "a child was killed but does not exit: its target is not probed until then"
             );
         });
         let _ = process.wait().await;
         group::end(pid).await;
-        span.in_scope(|| tracing::info!(pid, child = what, "the child that did not die is gone"));
+        span.in_scope(|| tracing::info!(pid, child = what, "the stuck child has exited"));
     }
     census.ended(pid);
     drop(assignments);

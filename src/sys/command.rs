@@ -1,12 +1,12 @@
 //! Commands: foreign programs such as `mount.nfs`, with a deadline.
 //!
 //! A command has no input, an environment of `PATH` and `LC_ALL=C`, and its own process group. Its messages are
-//! shown in reports and searched for options, so they must be English. At the deadline, or when the caller drops
-//! the future, the whole group is killed. It also dies with the agent. Otherwise a restarted agent would mount a
-//! second time while the `mount.nfs` of its predecessor still tries.
+//! shown in reports and compared with known messages, so they must be English. At the deadline, or when the caller
+//! drops the future, the whole group is killed. It also dies with the agent. Otherwise a restarted agent would mount a
+//! second time while the `mount.nfs` of its predecessor is still trying.
 //!
-//! Call `mount.nfs` directly and not through `mount`, so that the process that hangs is the known one.
-//! `rpc.statd`, which it may start, leaves the group and stays.
+//! Call `mount.nfs` directly and not through `mount`, so that the process that hangs is the child itself.
+//! `rpc.statd`, which `mount.nfs` may start, leaves the group and continues to run.
 
 #![allow(clippy::disallowed_methods, reason = "the program is on a local disk, and starts in a thread of its own")]
 
@@ -25,8 +25,8 @@ use crate::model::TargetId;
 /// Maximum number of bytes that are kept from the end of each output. The last lines contain the error.
 pub const OUTPUT_MAX_BYTES: usize = 4096;
 
-/// How long output is still read after the command has ended. Normally it has ended too. A daemon that the command
-/// started may keep the pipe open for ever.
+/// How long output is still read after the command has ended. Normally the output ends with the command. A daemon that
+/// the command started may keep the pipe open for ever.
 const DRAIN_GRACE: Duration = Duration::from_millis(100);
 
 /// `PATH` of commands when the agent itself has none.
@@ -76,10 +76,10 @@ pub enum CommandError {
         program: PathBuf,
         /// The deadline.
         after: Duration,
-        /// The process, if it did not die.
+        /// The process, if it did not exit.
         unkillable: Option<StuckChild>,
     },
-    /// Another child works for the target, or a killed child of the target does not die.
+    /// Another child works for the target, or a killed child of the target does not exit.
     #[error("{} was not started: {source}", program.display())]
     Claim {
         /// The program.
@@ -90,7 +90,7 @@ pub enum CommandError {
 }
 
 /// Runs a command for a target and waits until it ends. Waits at most `deadline` for an earlier child of the target
-/// to end, as long again for the command, and then twice [`UNKILLABLE_AFTER`] for a killed command to die. Dropping
+/// to end, again `deadline` for the command, and then twice [`UNKILLABLE_AFTER`] for a killed command to exit. Dropping
 /// the future kills the command.
 ///
 /// # Errors
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn at_the_deadline_the_whole_group_is_killed() {
+    async fn whole_group_is_killed_at_the_deadline() {
         let began = Instant::now();
         let error = shell("sleep 600 & trap '' TERM; sleep 600; sleep 600", 200).await.expect_err("killed");
         assert!(matches!(&error, CommandError::TimedOut { unkillable: None, .. }), "{error}");
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn daemon_that_keeps_the_pipe_open_delays_no_command() {
+    async fn command_returns_when_its_daemon_keeps_the_pipe_open() {
         let began = Instant::now();
         let finished = shell("echo started; setsid sleep 5 & exit 0", 4000).await.expect("ends");
         assert_eq!(finished.stdout, "started\n");

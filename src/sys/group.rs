@@ -1,4 +1,5 @@
-//! Groups of this host, from `/etc/group`. A directory service that does not answer would delay the start.
+//! Groups of this host, from `/etc/group`. A directory service is not used, because it may not answer and would then
+//! delay the start.
 
 #![allow(clippy::disallowed_methods, reason = "a local file, and a socket that the caller has just used")]
 
@@ -22,7 +23,7 @@ pub fn group_id(name: &str) -> io::Result<u32> {
     }
     find(&groups()?, name).ok_or_else(|| {
         io::Error::other(format!(
-            "there is no group {name:?} in {GROUP_FILE}, expected the name or the number of a group"
+            "there is no group {name:?} in {GROUP_FILE}: expected the name or the number of a group"
         ))
     })
 }

@@ -1,9 +1,8 @@
 //! Log queue: hands log lines to a thread that writes them, so that logging never blocks its caller.
 //!
-//! A write to standard error blocks while nobody reads the other end: a full pipe, or a journal that
-//! is stopped. Only the writer thread makes such writes. All other threads put their lines into a bounded
-//! queue. A line that does not fit is dropped and counted. When the queue is half empty again, the
-//! writer logs how many lines were dropped.
+//! A write to standard error blocks while nothing reads the other end, such as a stopped journal. Only the writer
+//! thread makes such writes. All other threads put their lines into a bounded queue. A line that does not fit is
+//! dropped and counted. When the queue is half empty again, the writer logs how many lines were dropped.
 //!
 //! `tracing-appender` was considered. Its queue bounds lines but not bytes, its guard waits up to
 //! 1.1 s at shutdown, and that guard then prints to standard output, which may block as well.
@@ -45,7 +44,7 @@ struct State {
 }
 
 impl LogQueue {
-    /// Starts the queue whose lines go to standard error. [`Self::stderr_lines_dropped`] counts for it.
+    /// Starts the queue whose lines go to standard error. [`Self::stderr_lines_dropped`] returns its count.
     ///
     /// # Errors
     /// When standard error is closed, or the thread cannot be started.
@@ -82,7 +81,7 @@ impl LogQueue {
 
     /// Waits until every queued line is written, for at most `timeout`.
     pub fn flush(&self, timeout: Duration) {
-        // Whether the timeout expired does not matter: the process exits in both cases.
+        // The result is ignored, because the process exits even if the timeout expired.
         let _ = self.changed.wait_timeout_while(self.state(), timeout, |state| state.bytes > 0);
     }
 
@@ -103,7 +102,7 @@ impl LogQueue {
     fn write_lines(&self, mut output: impl Write) {
         loop {
             let line = self.next_line();
-            // An output that fails, such as a pipe without a reader, leaves nowhere to report it.
+            // If the output fails, such as a pipe without a reader, there is no place to report that.
             let _ = output.write_all(&line);
             let mut state = self.state();
             state.bytes -= line.len();
@@ -129,7 +128,7 @@ impl LogQueue {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // No code panics while it holds the lock with a change half made.
+        // No code that holds the lock panics with a change half done.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

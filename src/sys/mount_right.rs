@@ -1,4 +1,4 @@
-//! The right to mount. If it is missing, mount(2) fails with EPERM, as it does if the server refuses.
+//! Whether this process may mount. If not, mount(2) fails with EPERM, which is also the error if the server refuses.
 
 #![allow(clippy::disallowed_methods, reason = "/proc of this process, which no storage delays")]
 
@@ -10,13 +10,13 @@ const CAP_SYS_ADMIN: u32 = 21;
 /// User ids of the initial user namespace in `/proc/self/uid_map` (user_namespaces(7)).
 const ALL_IDS: [&str; 3] = ["0", "0", "4294967295"];
 
-/// Whether the kernel lets the commands of this process mount NFS: root with `CAP_SYS_ADMIN` in the initial user
-/// namespace. True if this is not known.
+/// Whether the kernel lets commands that this process starts mount NFS. They must be root with `CAP_SYS_ADMIN` in the
+/// initial user namespace. True if this is unknown.
 #[must_use]
 pub fn may_mount() -> bool {
     let status = Process::myself().and_then(|process| process.status());
     let ids = std::fs::read_to_string("/proc/self/uid_map");
-    // A command of root gets the capabilities of the bounding set.
+    // A program that root executes gets the capabilities of the bounding set.
     let has_capability = status.map_or(true, |status| has_sys_admin(status.euid, status.capbnd.unwrap_or(u64::MAX)));
     has_capability && ids.map_or(true, |ids| is_initial_namespace(&ids))
 }

@@ -1,7 +1,7 @@
 //! The node: facts about this host and this agent, for `GET /node`.
 //!
-//! All facts come from system calls, procfs and one file of the distribution, in well under a millisecond. No
-//! other process is read. A fact that the host does not report is `None`, because a container or a hardened unit
+//! All facts come from system calls, procfs and one file of the distribution, in well under a millisecond. Facts about
+//! other processes are not read. A fact that the host does not report is `None`, because a container or a hardened unit
 //! may hide any of them.
 
 #![allow(clippy::disallowed_methods, reason = "a file of the distribution, on the root file system")]
@@ -20,7 +20,7 @@ use super::log_queue::LogQueue;
 /// Name and version of the distribution (os-release(5)).
 const OS_RELEASE: &str = "/etc/os-release";
 
-/// Identity of the current boot (random(4)). A container has that of its host.
+/// Id of the current boot (random(4)). In a container it is the id of the host.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// Facts about the host.
@@ -78,9 +78,9 @@ pub struct AgentFacts {
     pub open_files_max: Option<u64>,
     /// Log lines that were dropped because standard error was not read.
     pub log_lines_dropped: u64,
-    /// Child processes, the stuck ones included.
+    /// Child processes, including stuck ones.
     pub children: usize,
-    /// Child processes that were killed and do not die.
+    /// Child processes that were killed but have not exited.
     pub stuck_children: Vec<StuckChild>,
 }
 
@@ -152,7 +152,7 @@ impl AgentFacts {
     }
 }
 
-/// Returns the identity of the current boot of this host.
+/// Returns the id of the current boot of this host.
 #[must_use]
 pub fn boot_id() -> Option<String> {
     std::fs::read_to_string(BOOT_ID).ok().map(|text| text.trim().to_owned())

@@ -1,16 +1,16 @@
-//! Name resolution: the one place where the agent asks the system's resolver for addresses.
+//! Name resolution: the only place where the agent asks the system's resolver for addresses.
 //!
-//! getaddrinfo(3) holds a thread for as long as resolv.conf(5) says, and cannot be cancelled. When the name
-//! servers are down, every lookup is such a thread. So a lookup runs in a task that outlives its callers. Each
+//! getaddrinfo(3) blocks its thread for as long as resolv.conf(5) says, and cannot be cancelled. When the name servers
+//! are down, every lookup blocks a thread in this way. So a lookup runs in a task that outlives its callers. Each
 //! caller waits until its own deadline:
 //!
-//! - A [`Resolver`] runs a limited number of lookups at a time. Further ones wait in a bounded queue.
-//! - Callers that need the same name share one lookup. So a name that hangs holds one thread, however many
-//!   targets use it and however often they are probed.
+//! - A [`Resolver`] runs a limited number of lookups at a time. Further lookups wait in a bounded queue.
+//! - Callers that need the same name share one lookup. So a lookup that hangs blocks one thread, however many
+//!   targets use its name and however often they are probed.
 //!
-//! Storage and Keystone have a resolver each ([`STORAGE`], [`KEYSTONE`]), so that targets whose names hang do
-//! not stop the validation of tokens. Both live as long as the process. A reload of the configuration does not
-//! create new ones.
+//! Storage and Keystone have separate resolvers ([`STORAGE`], [`KEYSTONE`]), so that hanging lookups of storage do not
+//! stop the validation of tokens. Both live as long as the process. A reload of the configuration does not create new
+//! ones.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -112,8 +112,8 @@ impl Resolver {
         timeout_at(deadline, pending).await.unwrap_or(Err(ResolveError::TimedOut))
     }
 
-    /// Returns the addresses of a host, or those of its latest successful lookup if this one fails. Returns the
-    /// latter at once if a lookup of the host is pending already.
+    /// Returns the addresses of a host, or those of its latest successful lookup if this lookup fails. If a lookup of
+    /// the host is already pending, the latest addresses are returned at once.
     ///
     /// # Errors
     /// [`ResolveError`] when the host was never resolved.
@@ -140,7 +140,7 @@ impl Resolver {
         if names.pending.len() >= NAMES_PENDING_MAX {
             return None;
         }
-        // In its own task, because the thread and its slot stay in use after the callers have given up.
+        // In its own task, because the thread and its slot stay in use after the callers have stopped waiting.
         let entry = PendingEntry { state: self.0.clone(), host: host.to_owned() };
         let looking = tokio::spawn(async move { entry.look_up().await });
         let pending = looking.map(|ended| ended.unwrap_or_else(|error| Err(not_found(error)))).boxed().shared();
@@ -150,7 +150,7 @@ impl Resolver {
 }
 
 impl ResolverState {
-    // Every change is a single insert or remove: nothing is half done after a panic.
+    // Every change is a single insert or remove, so a panic leaves nothing half done.
     fn names(&self) -> MutexGuard<'_, Names> {
         self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -168,7 +168,7 @@ impl PendingEntry {
         let found = match (self.state.lookup)(self.host.clone()).await {
             Ok(found) if found.is_empty() => return Err(ResolveError::NotFound("it has no address".to_owned())),
             Ok(found) => found,
-            // EAI_AGAIN of getaddrinfo(3): no name server answered. std passes on its text only.
+            // EAI_AGAIN of getaddrinfo(3): no name server answered. std passes on only the text of the error.
             Err(error) if error.to_string().contains("Temporary failure") => return Err(ResolveError::TimedOut),
             Err(error) => return Err(not_found(error)),
         };
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn slow_lookup_delays_no_other_name_and_is_shared_by_its_callers() {
+    async fn slow_lookup_is_shared_and_does_not_delay_other_names() {
         let (resolver, open, lookups) = fake(2, 0);
         for _ in 0..3 {
             let slow = join_all((0..50).map(|_| resolve(&resolver, "slow")));
@@ -288,7 +288,7 @@ mod tests {
         let (resolver, open, lookups) = fake(1, 1);
         let find = || resolver.resolve_or_latest("slow", Instant::now() + WITHIN);
         assert_eq!(find().await, Err(ResolveError::TimedOut), "nothing is known yet");
-        // The callers gave up, but the result of the lookup is kept.
+        // The callers have stopped waiting, but the result of the lookup is kept.
         open.send_replace(true);
         while resolver.0.names().latest.is_empty() {
             tokio::task::yield_now().await;

@@ -1,8 +1,8 @@
-//! Files of this host with one secret each. They are read whole, within limits of size and time.
+//! Files with one secret each. They are read completely, within limits of size and time.
 //!
-//! A file that others may read is used, because refusing it would leave a host without its agent. A
-//! warning tells the operator what to do. A file that others may change is refused, since they choose its
-//! content. Anything but a regular file is refused too: reading a pipe would wait for its writer.
+//! A file that other users may read is used with a warning, because refusing it would leave a host without its agent. A
+//! file that other users may change is refused, because they control its content. Anything but a regular file is
+//! refused too, because reading a pipe would wait for its writer.
 
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -27,7 +27,7 @@ const EVERYBODY_MAY_READ: u32 = 0o004;
 /// Mode bits that let a user other than the owner change the file.
 const OTHERS_MAY_WRITE: u32 = 0o022;
 
-/// Where systemd keeps the credentials of units (`LoadCredential=`).
+/// Directory in which systemd keeps the credentials of units (`LoadCredential=`).
 const UNIT_CREDENTIALS: &str = "/run/credentials";
 
 /// Why a file cannot be used.
@@ -108,7 +108,7 @@ async fn read(path: &Path) -> Result<(Vec<u8>, u32), FileError> {
 }
 
 async fn read_whole(path: &Path) -> io::Result<(Vec<u8>, u32)> {
-    // Otherwise opening a pipe would wait for its writer. It is refused below.
+    // Otherwise opening a pipe would wait for its writer. A pipe is refused below.
     let flags = nix::fcntl::OFlag::O_NONBLOCK.bits();
     let file = tokio::fs::OpenOptions::new().read(true).custom_flags(flags).open(path).await?;
     let metadata = file.metadata().await?;

@@ -1,9 +1,9 @@
 //! The service manager: readiness, status line and watchdog (sd_notify(3)).
 //!
-//! Everything here does nothing when systemd did not start this process with a `NOTIFY_SOCKET`.
-//! Sending is one datagram to a local socket. Unlike `notify` of the `sd-notify` crate, it never waits for room
-//! in the socket, because a stuck service manager must not stop the agent. A failure is only logged. The service
-//! manager then acts on its timeouts.
+//! These functions do nothing unless systemd started this process with a `NOTIFY_SOCKET`. Each notification is one
+//! datagram to a local socket. Unlike `notify` of the `sd-notify` crate, sending never waits for room in the socket,
+//! because a stuck service manager must not stop the agent. A failure is only logged. The timeouts of the service
+//! manager then apply.
 
 use std::env;
 use std::ffi::OsStr;
@@ -34,7 +34,7 @@ pub fn status(text: &str) {
 pub fn reloading() {
     match NotifyState::monotonic_usec_now() {
         Ok(now) => notify(&[NotifyState::Reloading, now]),
-        Err(error) => tracing::warn!(%error, "the reload was not reported to the service manager: no monotonic clock"),
+        Err(error) => tracing::warn!(%error, "cannot report the reload to the service manager: no monotonic clock"),
     }
 }
 
@@ -64,7 +64,7 @@ fn notify(states: &[NotifyState<'_>]) {
         return;
     };
     if let Err(error) = send(&address, states) {
-        tracing::warn!(%error, "the state of this service was not reported to the service manager");
+        tracing::warn!(%error, "cannot report the state of this service to the service manager");
     }
 }
 

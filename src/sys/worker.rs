@@ -1,10 +1,10 @@
-//! Probe workers: the processes that touch storage so that the agent does not have to.
+//! Probe workers: the processes that access storage for the agent, which could hang there.
 //!
 //! A worker is this same program, started as `targetwatch probe-worker`. It reads requests, executes them one
 //! after the other, and answers each ([`child`]). Both sides share the [`protocol`]. The agent's
 //! side is the [`pool`]. It keeps a few idle workers, so that a healthy probe costs a message and not a
 //! fork. It kills a worker at the deadline of its request. A worker keeps no state between requests, so
-//! killing one loses nothing.
+//! nothing is lost when it is killed.
 
 mod canary;
 pub mod child;
@@ -20,7 +20,7 @@ pub use protocol::{
     Request, Response, UnmountHow, WorkerFault,
 };
 
-// Not in the protocol, which a separate worker program must be able to include without the model.
+// Not in `protocol`, so that a separate worker program could include that module without the model.
 impl FileSystemCounts {
     /// Returns the counts without the type of the file system.
     #[must_use]

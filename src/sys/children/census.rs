@@ -11,10 +11,10 @@ use tracing::Span;
 
 use crate::model::TargetId;
 
-/// A child that was killed and did not die.
+/// A child that was killed but did not exit.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{what} (process {pid}) was killed and does not die: it waits in the kernel for storage that does not answer; this target is left alone until it is gone"
+    "{what} (process {pid}) was killed but does not exit: it waits in the kernel for storage that does not answer; this target is not probed until it has exited"
 )]
 pub struct StuckChild {
     /// Process id.
@@ -59,7 +59,7 @@ struct State {
     targets: HashMap<TargetId, Option<StuckChild>>,
     /// Names of the children that were not reaped yet, by process id.
     alive: BTreeMap<u32, String>,
-    /// Children that were killed and do not die, by process id.
+    /// Children that were killed but have not exited, by process id.
     stuck: BTreeMap<u32, StuckChild>,
 }
 
@@ -68,7 +68,7 @@ struct State {
 pub struct ChildCounts {
     /// Children that were not reaped yet, including the stuck ones.
     pub alive: usize,
-    /// Children that were killed and do not die.
+    /// Children that were killed but have not exited.
     pub stuck: usize,
     /// Children that were started since the agent started.
     pub spawned_total: u64,
@@ -173,7 +173,7 @@ impl ChildCensus {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Every change is a single insert or remove: nothing is half done after a panic.
+        // Every change is a single insert or remove, so a panic leaves nothing half done.
         self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

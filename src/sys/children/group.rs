@@ -1,4 +1,4 @@
-//! Process groups: a child is the leader of one, and is killed with all its members.
+//! Process groups: each child is the leader of a group, and is killed with all members of the group.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use procfs::process::Process;
 
-/// First interval between two checks whether a group without a leader is empty. It doubles each time.
+/// First interval between two checks whether a group without a leader is empty. It doubles after each check.
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Longest interval between two such checks.
@@ -17,7 +17,7 @@ const POLL_INTERVAL_MAX: Duration = Duration::from_millis(500);
 /// Kills a process group whose leader has not been reaped. Until then no other process has its id.
 pub(super) fn kill(leader: u32) {
     if let Some(group) = id(leader) {
-        // An error means that it has died by itself.
+        // An error means that the group has ended by itself.
         let _ = killpg(group, Signal::SIGKILL);
     }
 }
@@ -27,7 +27,7 @@ pub(super) fn id(leader: u32) -> Option<Pid> {
     i32::try_from(leader).ok().filter(|pid| *pid > 1).map(Pid::from_raw)
 }
 
-/// Waits until a killed group whose leader was reaped is empty. A helper that a command started may hang longer
+/// Waits until a killed group whose leader was reaped is empty. A helper process that a command started may hang longer
 /// than the command.
 pub(super) async fn end(leader: u32) {
     let Some(group) = id(leader) else {
@@ -36,7 +36,7 @@ pub(super) async fn end(leader: u32) {
     let mut pause = POLL_INTERVAL;
     let mut members: Option<Vec<Process>> = None;
     loop {
-        // Where the agent is process 1, as in a container, it must reap the orphans of its children.
+        // If the agent is process 1, as in a container, it must reap the orphans of its children.
         while matches!(
             waitpid(Pid::from_raw(-group.as_raw()), Some(WaitPidFlag::WNOHANG)),
             Ok(status) if status != WaitStatus::StillAlive
@@ -44,8 +44,8 @@ pub(super) async fn end(leader: u32) {
         if killpg(group, None::<Signal>) == Err(Errno::ESRCH) {
             return;
         }
-        // A dead process stays in its group until its parent, now process 1, has reaped it. So the living members
-        // are looked up. Once is enough, because a killed group gets no new members.
+        // A dead process stays in its group until its parent, now process 1, has reaped it. So only living members
+        // count. They are looked up once, because a killed group gets no new members.
         if let Some(members) = &mut members {
             members.retain(|member| is_alive_in(member, group));
             if members.is_empty() {

@@ -13,8 +13,8 @@ use tokio::sync::oneshot;
 
 use crate::sys::child_setup;
 
-/// Maximum number of children that wait to be started. Far more than a pool of workers and one command for each
-/// target need.
+/// Maximum number of children that wait to be started. A pool of workers and the commands of busy targets need far
+/// fewer.
 const QUEUE_MAX: usize = 4096;
 
 /// Stack of the thread, in bytes. It only starts children.
@@ -24,8 +24,8 @@ const STACK_BYTES: usize = 256 << 10;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::sys) enum Program {
     /// This program, which calls [`child_setup::apply`] itself. It is started without a copy of this process's
-    /// memory map (posix_spawn(3)). A copy stops all other threads for a while, and each dead mount costs a new
-    /// worker at every probe.
+    /// memory map (posix_spawn(3)). Copying the map would stop all other threads for a while, and each dead mount costs
+    /// a new worker at every probe.
     Ours,
     /// Another program, which [`child_setup::apply`] prepares between fork and exec.
     Foreign,
@@ -39,7 +39,7 @@ struct Order {
 }
 
 /// Starts a child: the leader of a new process group, which dies with this process. Must be called within a
-/// tokio runtime. `wrap` owns the child from the start, also when the caller is gone by then.
+/// tokio runtime. `wrap` owns the child from the start, even if the caller has stopped waiting.
 ///
 /// # Errors
 /// As fork(2) and execve(2), for example when the program does not exist.
@@ -60,10 +60,10 @@ pub(super) async fn spawn<T: Send + 'static>(
         }
     }
     let mut command = Command::from(command);
-    // For a runtime that is shutting down, where `wrap` does not get the child.
+    // In a runtime that is shutting down, `wrap` does not get the child, so it must be killed on drop.
     command.kill_on_drop(true);
     let (reply, answer) = oneshot::channel();
-    // A caller that is gone does not receive it, and dropping it kills the child.
+    // If the caller has stopped waiting, the child is dropped, which kills it.
     let started = Box::new(|child: io::Result<Child>| drop(reply.send(child.map(wrap))));
     thread()?
         .try_send(Order { command, runtime: Handle::current(), started })
@@ -89,7 +89,7 @@ fn serve(queue: &Receiver<Order>) {
             let child = command.spawn();
             started(child);
         }));
-        // Registering with a runtime that has just been shut down panics. The caller gets an error.
+        // Registering with a runtime that has just been shut down panics. The caller then gets an error.
         drop(child);
     }
 }

@@ -47,7 +47,7 @@ async fn dropped_child_is_killed_with_its_group_and_frees_its_target() {
     let mut child = shell("sleep 600 & sleep 600", &census).await;
     child.assignments.push(Assignment { claim: census.claim(target, soon()).await.expect("free"), permit: None });
     let pid = child.pid();
-    // Time to start the one in the background.
+    // Gives the shell time to start the background process.
     tokio::time::sleep(Duration::from_millis(100)).await;
     drop(child);
     let killed = Instant::now();
@@ -64,7 +64,7 @@ async fn child_outlives_the_thread_that_requested_it() {
     let ask = move || runtime.block_on(shell("exec sleep 600", &asked));
     let mut child =
         tokio::task::spawn_blocking(move || std::thread::spawn(ask).join().expect("no panic")).await.expect("no panic");
-    // The thread is gone; its parent-death signal would have arrived by now.
+    // The thread has ended. A parent-death signal would have arrived by now.
     let ended = tokio::time::timeout(Duration::from_millis(200), child.wait()).await;
     assert!(ended.is_err(), "it lives: {ended:?}");
 }
@@ -87,9 +87,8 @@ async fn retired_child_is_killed_if_it_does_not_end_by_itself() {
     assert_eq!(census.counts().killed_total, 1);
 }
 
-/// A process in a frozen cgroup does not die of SIGKILL, like one that waits for a dead server on
-/// a kernel older than killable waits. `cargo test --lib children -- --ignored`, as root with the
-/// version 1 freezer.
+/// A process in a frozen cgroup ignores SIGKILL, like a process that waits for a dead server on a kernel without
+/// killable waits. Run as root with the version 1 freezer: `cargo test --lib children -- --ignored`.
 #[tokio::test]
 #[ignore = "freezes a process: needs root and the cgroup v1 freezer"]
 async fn unkillable_child_marks_its_target_until_it_is_gone() {

@@ -1,4 +1,4 @@
-//! Cache: one reading of the counters for all targets.
+//! Cache: all targets share one read of the counters.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,18 +7,18 @@ use tokio::sync::Mutex;
 
 use super::counters::MountStats;
 
-/// Maximum age of a reading. Probes of a thousand mounts in this time share one reading.
+/// Maximum age of the cached counters. Probes of a thousand mounts in this time share one read.
 const READ_INTERVAL: Duration = Duration::from_secs(2);
 
-/// The latest reading, shared by all probes.
+/// The latest counters, shared by all probes.
 #[derive(Debug, Default)]
 pub struct MountStatsCache {
     latest: Mutex<Option<Arc<MountStats>>>,
 }
 
 impl MountStatsCache {
-    /// Returns counters that are at most [`READ_INTERVAL`] old, or none after a failed reading. Never waits for
-    /// storage. A caller during a reading waits for its end.
+    /// Returns counters that are at most [`READ_INTERVAL`] old, or none after a failed read. Never waits for storage. A
+    /// caller waits for the end of a read in progress.
     pub async fn recent(&self) -> Arc<MountStats> {
         let mut latest = self.latest.lock().await;
         if let Some(stats) = latest.as_ref().filter(|stats| stats.read_at.elapsed() < READ_INTERVAL) {

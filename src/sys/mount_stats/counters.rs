@@ -5,10 +5,9 @@
 //! the mount table and spin locks of the counters, and sends no request. So it is safe when every server is
 //! dead.
 //!
-//! It has some kilobytes for each NFS mount. So it is read in pieces, between which other tasks run, and not
-//! more often than the cache allows. It is parsed here and not by the `procfs` crate, which loses all mounts at
-//! the first unknown line, stops silently at a name that is not UTF-8, and leaves the kernel's octal escapes in
-//! paths.
+//! The file has several kilobytes for each NFS mount. So it is read in pieces, between which other tasks run, and not
+//! more often than the cache allows. It is not parsed by the `procfs` crate, which loses all mounts at the first
+//! unknown line, stops silently at a name that is not UTF-8, and leaves the kernel's octal escapes in paths.
 
 #![allow(clippy::disallowed_methods, reason = "procfs answers from memory: nothing here can wait for storage")]
 
@@ -25,10 +24,10 @@ use crate::sys::mount_table::table::unescape;
 /// Counters of the mounts in this process's mount namespace.
 const MOUNTSTATS: &str = "/proc/self/mountstats";
 
-/// Maximum size of the file, in bytes. Ten thousand NFS mounts have some 80 MB.
+/// Maximum size of the file, in bytes. Ten thousand NFS mounts take about 80 MB.
 const MOUNT_STATS_MAX_BYTES: usize = 256 << 20;
 
-/// Maximum size of one read, in bytes. The kernel may return less, from its own buffer.
+/// Maximum size of one read, in bytes. The kernel may return less.
 const PIECE_BYTES: usize = 64 << 10;
 
 /// Maximum length of a line that is kept, in bytes: two paths with every byte escaped.
@@ -40,7 +39,7 @@ const LINE_MAX_BYTES: usize = 64 << 10;
 pub struct MountCounters {
     /// Time since it was mounted.
     pub age: Duration,
-    /// Requests that were answered or given up.
+    /// Requests that were answered or abandoned.
     pub requests: u64,
     /// Transmissions of these requests.
     pub transmissions: u64,
@@ -58,7 +57,7 @@ pub struct MountCounters {
 /// Counters of all NFS mounts at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MountStats {
-    /// When the reading began.
+    /// When the read began.
     pub read_at: Instant,
     /// Counters by mount point and source. `None` for stacked mounts, which cannot be distinguished.
     pub(super) mounts: HashMap<(PathBuf, String), Option<MountCounters>>,
@@ -90,7 +89,7 @@ impl MountStats {
         }
     }
 
-    /// Returns counters of no mount.
+    /// Returns counters without any mount.
     #[must_use]
     pub fn none() -> Self {
         Parser::default().end()
@@ -111,7 +110,7 @@ impl MountStats {
     }
 }
 
-/// Parses mountstats piece by piece. Skips unknown lines, and mounts without the lines that it needs.
+/// Parses mountstats piece by piece. Skips unknown lines, and mounts with missing lines.
 #[derive(Debug, Default)]
 struct Parser {
     mounts: HashMap<(PathBuf, String), Option<MountCounters>>,
@@ -201,14 +200,14 @@ impl Mount {
     /// Parses a line of the mount, without the leading tab.
     fn line(&mut self, line: &str) {
         let Some((name, values)) = line.split_once(':') else {
-            // Lines before this one may look like those of requests.
+            // Lines before this one may look like lines of requests.
             self.has_requests |= line.trim() == "per-op statistics";
             return;
         };
         let numbers: Vec<u64> = values.split_ascii_whitespace().map_while(|number| number.parse().ok()).collect();
         let counters = &mut self.counters;
         match (name, &numbers[..]) {
-            // Operations, transmissions, major timeouts, bytes sent, bytes received. Then milliseconds: queued,
+            // Fields: operations, transmissions, major timeouts, bytes sent, bytes received. Then milliseconds: queued,
             // round trips, total. Newer kernels add errors.
             (_, [operations, transmissions, timeouts, _, _, _, round_trips, _, ..]) if self.has_requests => {
                 counters.requests = counters.requests.saturating_add(*operations);
@@ -220,7 +219,8 @@ impl Mount {
                 counters.age = Duration::from_secs(*seconds);
                 self.has_age = true;
             }
-            // Bytes read and written by programs, the same with O_DIRECT, then from and to the server, and pages.
+            // Fields: bytes read and written by programs, the same with O_DIRECT, bytes read from and written to the
+            // server, and pages.
             ("bytes", [_, _, _, _, read, written, ..]) => {
                 (counters.bytes_read, counters.bytes_written) = (*read, *written);
                 self.has_bytes = true;

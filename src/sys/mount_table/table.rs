@@ -1,13 +1,13 @@
 //! A snapshot of the mount table: what is mounted where, read without touching any mount.
 //!
-//! `/proc/self/mountinfo` (proc_pid_mountinfo(5)) is answered from the kernel's memory, so reading
-//! it is safe when every server in it is dead. It is parsed here and not by the `procfs` crate,
+//! The kernel answers `/proc/self/mountinfo` (proc_pid_mountinfo(5)) from memory, so reading
+//! it is safe when every server in it is dead. It is not parsed by the `procfs` crate,
 //! which leaves the kernel's octal escapes (`\040` for a space) in paths and rejects the whole table
 //! for a single name that is not UTF-8.
 //!
-//! The mount at a path is found as the kernel finds it: from the root, at each component over to the
-//! mount on top of it. The order of the lines is not enough, because a mount may be placed beneath
-//! another, or be hidden by one higher up.
+//! The mount at a path is found as the kernel finds it: a walk from the root enters, at each component, the mount on
+//! top of it. The order of the lines is not enough, because a mount may be placed beneath another mount, or be hidden
+//! by a mount on a parent directory.
 
 #![allow(clippy::disallowed_methods, reason = "procfs answers from memory: nothing here can wait for storage")]
 
@@ -31,11 +31,11 @@ pub(super) const MOUNTINFO: &str = "/proc/self/mountinfo";
 /// 20 MB.
 const MOUNT_TABLE_MAX_BYTES: u64 = 64 << 20;
 
-/// Maximum number of times that the table is read because it changed during the reading. Reading takes many `read`
-/// calls. If the table changes between two of them, a mount that existed all the time may be missing.
+/// Maximum number of times that the table is read because it changed during the read. A read takes many `read` calls.
+/// If the table changes between two of them, a mount that existed all the time may be missing.
 const CONSISTENT_READS_MAX: usize = 5;
 
-/// Parent of the mounts whose own parent is not visible, where the walk from the root begins. No mount has this id.
+/// Id for the parent of mounts whose parent is not visible. The walk from the root begins there. No mount has this id.
 const OUTSIDE: u32 = 0;
 
 /// One mount.
@@ -79,8 +79,8 @@ impl MountEntry {
         [&self.options, &self.super_options].iter().any(|options| options.split(',').any(|option| option == "ro"))
     }
 
-    /// Returns the address of the server, as reported by the kernel's NFS client (`addr=`). The source contains a
-    /// name, which may be that of another mount of the same server.
+    /// Returns the address of the server, as reported by the kernel's NFS client (`addr=`). The source contains a name,
+    /// which may come from another mount of the same server.
     #[must_use]
     pub fn server_address(&self) -> Option<IpAddr> {
         self.facts().server_address
@@ -163,8 +163,8 @@ impl MountTable {
         Ok(Self::read_with_file()?.0)
     }
 
-    /// Like [`Self::read`], with an open mountinfo that reports later changes ([`changed_since_opened`]), unless
-    /// the table changed all the time while it was read.
+    /// Like [`Self::read`]. Also returns an open mountinfo that reports later changes ([`changed_since_opened`]),
+    /// unless the table changed during each of [`CONSISTENT_READS_MAX`] reads.
     pub(super) fn read_with_file() -> io::Result<(Self, Option<File>)> {
         let mut table = Self::default();
         for _ in 0..CONSISTENT_READS_MAX {
@@ -222,7 +222,7 @@ impl MountTable {
         self.stack_at(path).iter().filter(|entry| !entry.is_automount()).count()
     }
 
-    /// Returns all mounts below `root`, also hidden ones.
+    /// Returns all mounts below `root`, including hidden ones.
     pub fn below<'a>(&'a self, root: &'a Path) -> impl Iterator<Item = &'a MountEntry> {
         self.entries.iter().filter(move |entry| entry.mount_point != root && entry.mount_point.starts_with(root))
     }

@@ -2,7 +2,7 @@
 //!
 //! The kernel marks an open mountinfo as exceptional (`POLLPRI | POLLERR`) when the namespace
 //! changed, so a task that waits for that costs nothing while nothing happens. A burst of mounts,
-//! such as a container runtime makes, causes one reading at its start and then at most one in
+//! such as a container runtime makes, causes one read at its start and then at most one read in each
 //! [`BURST_INTERVAL`]. Subscribers are woken only when the table differs.
 //!
 //! A caller that needs the current table, such as a probe, calls [`MountTableWatch::reread`]. It reads the table
@@ -23,10 +23,10 @@ use tokio::task::AbortHandle;
 
 use super::table::{MOUNTINFO, MountTable, changed_since_opened};
 
-/// Minimum time between two readings that are caused by events of the kernel.
+/// Minimum time between two reads that are caused by events of the kernel.
 const BURST_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Maximum time between two readings, in case an event is lost.
+/// Maximum time between two reads, in case an event is lost.
 const UNPROMPTED_INTERVAL: Duration = Duration::from_secs(30);
 
 /// The mount table, kept current by a task that ends with it.
@@ -39,9 +39,9 @@ pub struct MountTableWatch {
 #[derive(Debug)]
 struct Latest {
     tables: watch::Sender<Arc<MountTable>>,
-    /// Locked from the beginning of a reading until it is published, so that the reading that began last stays.
-    /// Callers of `current` do not wait for it. Contains the open mountinfo of the latest reading, which reports
-    /// later changes.
+    /// Locked from the beginning of a read until its result is published, so that an older result never replaces a
+    /// newer one. Callers of `current` do not wait for it. Contains the open mountinfo of the latest read, which
+    /// reports later changes.
     reading: Mutex<Option<File>>,
 }
 
@@ -51,7 +51,7 @@ impl MountTableWatch {
     /// # Errors
     /// When mountinfo cannot be read or waited for.
     pub fn start() -> io::Result<Self> {
-        // Opened before the first reading: a change between the two is an event, not a gap.
+        // Opened before the first read, so that a change between the two is an event and not missed.
         let file = File::open(MOUNTINFO)?;
         // SAFETY: a `File` keeps one descriptor open from here until it is dropped, and `AsyncFd`
         // has no method that closes it before.
@@ -63,7 +63,7 @@ impl MountTableWatch {
         Ok(Self { latest, task })
     }
 
-    /// Returns the latest snapshot, which may be outdated for some milliseconds. After a mount, call
+    /// Returns the latest snapshot, which may be outdated by a few milliseconds. After a mount, call
     /// [`Self::reread`].
     #[must_use]
     pub fn current(&self) -> Arc<MountTable> {
@@ -93,14 +93,14 @@ impl Drop for MountTableWatch {
 }
 
 impl Latest {
-    /// Reads the table if the kernel reports a change, or if `regardless` is set. The kernel does not report changed
-    /// options of a file system that is mounted elsewhere too.
+    /// Reads the table if the kernel reports a change, or if `regardless` is set. The kernel does not report it if the
+    /// options of a file system change through another of its mounts.
     fn reread(&self, regardless: bool) -> io::Result<Arc<MountTable>> {
         let mut reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
         if !regardless && reading.as_ref().is_some_and(|file| !changed_since_opened(file)) {
             return Ok(self.tables.borrow().clone());
         }
-        // The kernel reports a change once. If this reading fails, the next caller reads.
+        // The kernel reports a change only once. If this read fails, the next caller reads again.
         *reading = None;
         let (table, unchanged) = MountTable::read_with_file()?;
         *reading = unchanged;
@@ -125,7 +125,7 @@ async fn follow(events: AsyncFd<File>, latest: Arc<Latest>) {
             ready.clear_ready();
         }
         if let Err(error) = latest.reread(is_unprompted) {
-            tracing::warn!(%error, "the mount table could not be read; the last one is still used");
+            tracing::warn!(%error, "cannot read the mount table: the agent continues with the last one");
         }
         tokio::time::sleep(BURST_INTERVAL).await;
     }
@@ -147,7 +147,7 @@ mod tests {
     #[tokio::test]
     async fn unchanged_mount_table_is_not_read_again() {
         let watch = MountTableWatch::start().expect("procfs");
-        // Others may mount meanwhile on the machine of the tests.
+        // Other processes may mount meanwhile on the machine that runs the tests.
         let is_kept = (0..100).any(|_| {
             let (first, second) = (watch.reread().expect("procfs"), watch.reread().expect("procfs"));
             Arc::ptr_eq(&first, &second)
@@ -155,8 +155,7 @@ mod tests {
         assert!(is_kept);
     }
 
-    /// Mounts for real, so it is for root on a machine that may be mounted on:
-    /// `cargo test --lib mount_table -- --ignored`.
+    /// Makes real mounts on this machine. Run as root: `cargo test --lib mount_table -- --ignored`.
     #[tokio::test]
     #[ignore = "mounts a tmpfs: needs root"]
     async fn immediate_mount_change_is_seen() {
@@ -176,7 +175,7 @@ mod tests {
         }
     }
 
-    /// As the test before.
+    /// Run like the previous test.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     #[ignore = "mounts a thousand tmpfs: needs root"]
     async fn real_mounts_are_seen_within_milliseconds() {

@@ -1,16 +1,16 @@
-//! The canary file: written, read back and removed as the user who writes backups.
+//! The canary file: written, read back and removed as the user that writes backups.
 //!
 //! A measurement proves that a server answers. Only a write proves that a backup could be written. The worker
 //! writes with that user's file-system ids (setfsuid(2)), which the NFS client sends to the server, and without
-//! supplementary groups. With the ids, the worker also loses root's capabilities for files.
+//! supplementary groups. With these ids, the worker also loses root's capabilities for files.
 //!
 //! The bytes must be read back from the server. After `fsync` the server has the data, but a plain read would be
-//! answered from this host's page cache. So the file is read with `O_DIRECT`. Where the file system refuses that,
-//! the kernel is first advised to drop its copy (posix_fadvise(2)), which it need not do. The answer reports which
-//! of the two was used.
+//! answered from this host's page cache. So the file is read with `O_DIRECT`. If the file system refuses `O_DIRECT`,
+//! the kernel is first advised to drop its cached copy (posix_fadvise(2)), but it may keep the copy. The answer reports
+//! which of the two was used.
 //!
-//! A worker that is killed leaves its file behind. The next canary of the same node removes such leftovers: regular
-//! files with the name of a canary that are small, and older than [`LEFTOVER_AGE_S`] by the server's clock.
+//! A worker that is killed leaves its file behind. The next canary of the same node removes such leftovers. A leftover
+//! is a small regular file with the name of a canary, older than [`LEFTOVER_AGE_S`] by the server's clock.
 
 #![allow(clippy::disallowed_methods, reason = "runs in a worker, where storage may be touched")]
 
@@ -30,20 +30,20 @@ use uuid::Uuid;
 use super::directory::open_directory;
 use super::protocol::{CanaryNames, CanaryRequest, CanaryWritten, FaultKind, ReadBack, WorkerFault};
 
-/// Size of a canary, in bytes: one page, the least that `O_DIRECT` reads.
+/// Size of a canary, in bytes: one page, the smallest size for `O_DIRECT`.
 const CANARY_BYTES: usize = 4096;
 
-/// Minimum age of a leftover, in seconds. A `targetwatch check` beside the daemon may still be writing a younger
-/// file.
+/// Minimum age of a leftover, in seconds. A `targetwatch check` that runs beside the daemon may still be writing a
+/// younger file.
 const LEFTOVER_AGE_S: i64 = 600;
 
 /// Maximum number of leftovers that one canary removes.
 const LEFTOVERS_MAX: u32 = 16;
 
-/// Maximum number of names in the directory that are searched for leftovers.
+/// Maximum number of directory entries that are searched for leftovers.
 const NAMES_MAX: usize = 4096;
 
-/// A page in memory, aligned as `O_DIRECT` wants it.
+/// A page in memory, aligned as `O_DIRECT` requires.
 #[repr(align(4096))]
 struct Page([u8; CANARY_BYTES]);
 
@@ -67,7 +67,7 @@ fn with_cause(mut fault: WorkerFault, directory: &OwnedFd) -> WorkerFault {
             let mode = stat.st_mode & 0o7777;
             format!("the root of the export belongs to uid {} gid {} and has mode {mode:04o}", stat.st_uid, stat.st_gid)
         }),
-        // The same error as without space.
+        // The error for missing space is the same.
         Some(Errno::ENOSPC) => fstatfs(directory)
             .ok()
             .filter(|counts| counts.f_files > 0 && counts.f_ffree == 0)
@@ -87,8 +87,8 @@ fn write_as_user(directory: &OwnedFd, request: &CanaryRequest) -> Result<CanaryW
     let file = openat(directory, name, flags, Mode::S_IRUSR | Mode::S_IWUSR)
         .map_err(|errno| WorkerFault::system("create", &path, errno))?;
     let content = content();
-    // From here on there is a file, which is always removed. It is closed first, because NFS only renames an open
-    // file (.nfsXXXX).
+    // The file exists from here on, and is always removed. It is closed first, because NFS does not remove an open file
+    // but renames it (.nfsXXXX).
     let outcome =
         store(file, &content, &path).and_then(|written| Ok((written, read_back(directory, name, &content, &path)?)));
     let removed = unlinkat(directory, name, UnlinkatFlags::NoRemoveDir);
@@ -113,7 +113,7 @@ fn content() -> Box<Page> {
     page
 }
 
-/// Writes the content to the server's disk. Each step, also the close, may report a full disk or quota.
+/// Writes the content to the server's disk. Each step, even close, may report a full disk or quota.
 fn store(file: OwnedFd, content: &Page, path: &Path) -> Result<FileStat, WorkerFault> {
     let mut file = File::from(file);
     file.write_all(&content.0).map_err(|error| WorkerFault::system("write", path, errno_of(&error)))?;
@@ -165,7 +165,7 @@ fn read_page(directory: &OwnedFd, name: &str, direct: OFlag, page: &mut Page) ->
 /// `now` is the server's time, in seconds.
 fn remove_leftovers(directory: &OwnedFd, names: &CanaryNames, now: i64) -> u32 {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    // The user may be allowed to write to the directory and not to list it.
+    // The user may be allowed to write to the directory but not to list it.
     let Ok(mut listing) = Dir::openat(directory, ".", flags, Mode::empty()) else {
         return 0;
     };
@@ -198,7 +198,7 @@ fn errno_of(error: &io::Error) -> Errno {
     error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
 }
 
-/// File-system ids of another user, until this is dropped.
+/// Guard that sets the file-system ids of another user until it is dropped.
 struct Identity;
 
 impl Identity {
@@ -224,7 +224,7 @@ impl Drop for Identity {
         setfsuid(geteuid());
         setfsgid(getegid());
         if fs_ids() != (geteuid(), getegid()) {
-            // The next request must not be executed as another user. The pool starts a new worker for it.
+            // The next request must not be executed as the other user. The pool starts a new worker for it.
             std::process::abort();
         }
     }
@@ -263,13 +263,13 @@ mod tests {
         let written = write(&request(directory.path(), geteuid(), getegid())).expect("writable");
         assert_eq!((written.bytes, written.leftovers_removed), (4096, 0));
         assert_eq!(names(directory.path()), Vec::<String>::new());
-        // A tmpfs of an older kernel knows no O_DIRECT.
+        // A tmpfs of an older kernel does not support O_DIRECT.
         let in_memory = tempfile::tempdir_in("/dev/shm").expect("a directory");
         assert!(write(&request(in_memory.path(), geteuid(), getegid())).is_ok());
     }
 
     #[test]
-    fn leftovers_of_this_node_go_and_everything_else_stays() {
+    fn leftovers_of_this_node_are_removed_and_other_files_stay() {
         let directory = tempfile::tempdir().expect("a directory");
         let (mine, theirs) = (CanaryNames::new("here"), CanaryNames::new("elsewhere"));
         let fresh = CanaryNames::new("here").name;
@@ -342,7 +342,7 @@ mod tests {
         umount2(path, MntFlags::MNT_DETACH).expect("unmounted");
     }
 
-    /// As the worker does for itself: they are the process's own, and are none of a test's rights.
+    /// Drops the supplementary groups of the process, as a worker does.
     fn setgroups_of_root() {
         nix::unistd::setgroups(&[]).expect("root");
     }

@@ -1,7 +1,7 @@
 //! The worker process: executes one request after the other with plain blocking system calls.
 //!
 //! There is no runtime, no thread and no state here. So a worker is small, starts in a millisecond and can be
-//! killed at any point. It ends when its input does: when the agent closes it, or is gone. A request may block as
+//! killed at any point. It exits when its input ends, because the agent closed it or has exited. A request may block as
 //! long as a server is dead. The agent knows the deadline, and kills the worker.
 
 #![allow(clippy::disallowed_methods, reason = "a worker is the one place where storage may be touched")]
@@ -20,23 +20,23 @@ use super::protocol::{Request, Response, WorkerFault};
 use super::{canary, directory, mount_point};
 use crate::sys::child_setup;
 
-/// `targetwatch probe-worker`: serves requests until its input ends. Returns the exit code: 0 then,
-/// 1 when the input is not a valid request.
+/// `targetwatch probe-worker`: serves requests until its input ends. Returns the exit code: 0 at the end of the input,
+/// and 1 if the input is not a valid request.
 #[must_use]
 pub fn main() -> ExitCode {
     panic::set_hook(Box::new(|panic| write_if_ready(io::stderr(), &format!("targetwatch probe-worker: {panic}\n"))));
-    // If the agent has died already, the input is at its end.
+    // The error is ignored: if the agent has already died, the input is at its end.
     let _ = child_setup::apply();
     if geteuid().is_root() {
-        // The canary must not have more rights than the backup user. It reports an error itself where this is not
-        // permitted.
+        // The canary must not have more permissions than the backup user. An error is ignored here, because the canary
+        // itself reports it.
         let _ = setgroups(&[]);
     }
     umask(Mode::S_IWGRP | Mode::S_IWOTH);
     match serve(&mut io::stdin().lock(), &mut io::stdout().lock()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // A worker has no log. Its standard error is the one of the agent.
+            // A worker has no log. Its standard error is that of the agent.
             let line = format!("targetwatch probe-worker: {error}; it is started by `targetwatch serve`\n");
             write_if_ready(io::stderr(), &line);
             ExitCode::FAILURE
@@ -44,8 +44,8 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Writes a line unless that would block: the reader of the agent's standard error may not read. A pipe that
-/// is ready takes at least `PIPE_BUF` bytes, and this process is not its only writer (pipe(7)).
+/// Writes a line unless that would block, because nothing may read the agent's standard error. A pipe that is ready
+/// accepts at least `PIPE_BUF` bytes, and this process is not its only writer (pipe(7)).
 fn write_if_ready(mut output: impl Write + AsFd, line: &str) {
     let is_ready = {
         let mut outputs = [PollFd::new(output.as_fd(), PollFlags::POLLOUT)];
@@ -59,7 +59,7 @@ fn write_if_ready(mut output: impl Write + AsFd, line: &str) {
 /// Sends the first answer, and executes requests until the input ends.
 ///
 /// # Errors
-/// When the input is not a request, or the reader of the answers is gone.
+/// When the input is not a request, or the output was closed.
 pub fn serve(input: &mut impl Read, output: &mut impl Write) -> io::Result<()> {
     let hello: Result<Response, WorkerFault> = Ok(Response::Done);
     frame::write(output, &Numbered { number: HELLO, body: hello })?;
@@ -76,7 +76,7 @@ fn serve_batch(
     mut perform: impl FnMut(&Request) -> Result<Response, WorkerFault>,
 ) -> io::Result<()> {
     for (index, request) in batch.requests.iter().enumerate() {
-        // The first is always executed, so a slow host makes progress.
+        // The first request is always executed, so that a slow host makes progress.
         let answer = (index == 0 || HostTime::now() < batch.until).then(|| perform(&request.body));
         frame::write(output, &Numbered { number: request.number, body: answer })?;
     }

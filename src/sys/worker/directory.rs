@@ -12,9 +12,9 @@ use rustix::fs::{AtFlags, NFS_SUPER_MAGIC, StatFs, StatxFlags, fstatfs, statx};
 
 use super::protocol::{FaultKind, FileSystemCounts, WorkerFault};
 
-/// Opens a directory that is measured or written to. `O_PATH` needs no permission to read it, which an export with
-/// `root_squash` may deny root. The descriptor also ensures that the verified file system is the one that is used.
-/// After an unmount the path leads to the root disk.
+/// Opens a directory to measure it or to write to it. `O_PATH` does not need the permission to read, which an export
+/// with `root_squash` may deny to root. The open descriptor also ensures that the verified file system is the one that
+/// is used: after an unmount, the path leads to the root disk.
 pub(super) fn open_directory(path: &Path, expect_nfs: bool) -> Result<OwnedFd, WorkerFault> {
     let directory = open_any_directory(path)?;
     if expect_nfs {
@@ -59,7 +59,7 @@ pub(super) fn measure(path: &Path, expect_nfs: bool) -> Result<FileSystemCounts,
     verify_it_exists(&directory, path)?;
     let count = |number| u64::try_from(number).unwrap_or_default();
     Ok(FileSystemCounts {
-        // As in fstatvfs(3) of the GNU C library, for file systems that report no fragment size.
+        // The same fallback as in fstatvfs(3) of the GNU C library, for file systems that report no fragment size.
         unit_bytes: count(if counts.f_frsize == 0 { counts.f_bsize } else { counts.f_frsize }),
         blocks: counts.f_blocks,
         blocks_free: counts.f_bfree,
@@ -71,8 +71,8 @@ pub(super) fn measure(path: &Path, expect_nfs: bool) -> Result<FileSystemCounts,
 }
 
 /// Verifies that the directory still exists on the server. A server may return counts for a directory that was
-/// removed while a process had it open. Attributes may come from this host's cache, so they are requested again
-/// (statx(2), `AT_STATX_FORCE_SYNC`).
+/// removed while a process had it open. Attributes in this host's cache may be outdated, so they are requested from the
+/// server (statx(2), `AT_STATX_FORCE_SYNC`).
 fn verify_it_exists(directory: &OwnedFd, path: &Path) -> Result<(), WorkerFault> {
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_FORCE_SYNC;
     let attributes = statx(directory, "", flags, StatxFlags::NLINK)

@@ -1,15 +1,16 @@
 //! Mount points: creates and removes directories below the mount root, and unmounts what is mounted on them.
 //!
-//! The names below the root come from exports, and the directories may be writable by others, so
-//! nothing is looked up by path: each component is opened from the one before it and never through
-//! a symbolic link. A bare mount point belongs to the agent and no other user may write to it, or a
-//! backup that is written while nothing is mounted fills the root disk instead of failing.
+//! The names below the root come from exports, and the directories may be writable by other users. So
+//! nothing is looked up by path: each component is opened relative to the previous one, and never through
+//! a symbolic link. A bare mount point belongs to the agent and no other user may write to it. Otherwise a
+//! backup that is written while nothing is mounted would fill the root disk instead of failing.
 //!
-//! mount.nfs resolves the path of the mount point again. A user that can rename a directory on that path can
-//! replace it by a link in between, and so have the export mounted over any directory of the host. So the mount root
-//! and all its parents must belong to root and be writable by root only. Directories below the root are changed to
-//! that. An unmount could be redirected in the same way. It looks the mount point up in its parent directory, which it
-//! verifies and holds open. The mount point itself cannot be replaced while it is one (rename(2), EBUSY).
+//! mount.nfs resolves the path of the mount point again. A user that can rename a directory on that path could
+//! replace it by a link in the meantime, so that the export is mounted over any directory of the host. So the mount
+//! root and all its parents must belong to root and be writable only by root. Directories below the root are changed to
+//! meet that. An unmount could be redirected in the same way. So it looks the mount point up in its parent directory,
+//! which it verifies and holds open. A mount point itself cannot be replaced while something is mounted on it
+//! (rename(2), EBUSY).
 
 #![allow(clippy::disallowed_methods, reason = "runs in a worker, where storage may be touched")]
 
@@ -38,7 +39,7 @@ const LINKS_MAX: usize = 40;
 /// Flags that open a directory without the permission to read it.
 const HOLD: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC);
 
-/// Creates the directory, and makes it writable for its owner only while it is bare.
+/// Creates the directory. If it is bare, makes it writable only for its owner.
 pub(super) fn prepare(root: &Path, relative: &Path) -> Result<PreparedMountPoint, WorkerFault> {
     let components = components(root, relative)?;
     let mut directory = open_protected(root, &Requirement { creates: true, holds_new_mount_points: true })?;
@@ -63,11 +64,11 @@ pub(super) fn prepare(root: &Path, relative: &Path) -> Result<PreparedMountPoint
     Ok(PreparedMountPoint { created, tightened, holds_files })
 }
 
-/// What a directory must be.
+/// Requirements for the directory that contains a mount point.
 struct Requirement {
     /// Whether it is created with its parents if it is missing.
     creates: bool,
-    /// Whether mount points that do not exist yet must be protected in it. A directory with the sticky bit, such as
+    /// Whether the directory must protect mount points that do not exist yet. A directory with the sticky bit, such as
     /// `/tmp`, protects only existing ones.
     holds_new_mount_points: bool,
 }
@@ -77,8 +78,8 @@ pub(super) fn verify(path: &Path) -> Result<(), WorkerFault> {
     open_parent(path, &Requirement { creates: false, holds_new_mount_points: true }).map(drop)
 }
 
-/// Unmounts the topmost mount at a path with the system call itself. `umount.nfs` would also notify the mountd of an
-/// NFSv3 server, and wait for it if it is dead. The mount point is not opened, because that would make it busy.
+/// Unmounts the topmost mount at a path with umount2(2). `umount.nfs` would also notify the mountd of an NFSv3 server,
+/// and wait for it if it is dead. The mount point is not opened, because that would make it busy.
 pub(super) fn unmount(path: &Path, how: UnmountHow) -> Result<(), WorkerFault> {
     let (call, flags) = match how {
         UnmountHow::Plain => ("umount", MntFlags::empty()),
@@ -139,9 +140,9 @@ fn open_protected(root: &Path, requirement: &Requirement) -> Result<OwnedFd, Wor
     }
 }
 
-/// Verifies that only root, or this process's user, can replace what is in a directory, or a symbolic link. In a
+/// Verifies that only root, or this process's user, can replace a symbolic link or the entries of a directory. In a
 /// directory with the sticky bit, such as `/tmp`, users can replace only their own entries (unlink(2), EPERM). That is
-/// enough unless the directory holds mount points that need not exist yet.
+/// enough unless the directory must protect mount points that do not exist yet.
 fn verify_protected(file: &OwnedFd, path: &Path, holds_new_mount_points: bool) -> Result<(), WorkerFault> {
     let stat = fstat(file).map_err(|errno| WorkerFault::system("fstat", path, errno))?;
     let mode = Mode::from_bits_truncate(stat.st_mode);
@@ -157,7 +158,7 @@ fn verify_protected(file: &OwnedFd, path: &Path, holds_new_mount_points: bool) -
     Err(WorkerFault::new(FaultKind::Unprotected, format!("{} {problem}", path.display())))
 }
 
-/// Removes the directory, and its parents below the root that are empty then.
+/// Removes the directory, and then its parents below the root that have become empty.
 pub(super) fn remove(root: &Path, relative: &Path) -> Result<(), WorkerFault> {
     let components = components(root, relative)?;
     let mut directory = match open(root, HOLD, Mode::empty()) {
@@ -169,7 +170,7 @@ pub(super) fn remove(root: &Path, relative: &Path) -> Result<(), WorkerFault> {
     let mut parents: Vec<(OwnedFd, &OsStr)> = Vec::with_capacity(components.len());
     for (index, component) in components.iter().enumerate() {
         path.push(component);
-        // The leaf is not opened. If something is mounted there after all, it is not touched.
+        // The last component is not opened, so that a file system that is unexpectedly mounted there is not accessed.
         if index + 1 < components.len() {
             let next = match step(&directory, component, &path) {
                 Err(fault) if fault.errno() == Some(Errno::ENOENT) => return Ok(()),
@@ -181,7 +182,7 @@ pub(super) fn remove(root: &Path, relative: &Path) -> Result<(), WorkerFault> {
         }
     }
     while let Some((parent, name)) = parents.pop() {
-        // It contains another mount point or other files.
+        // An error means that the directory contains another mount point or other files.
         if unlinkat(&parent, name, UnlinkatFlags::RemoveDir).is_err() {
             break;
         }
@@ -192,7 +193,7 @@ pub(super) fn remove(root: &Path, relative: &Path) -> Result<(), WorkerFault> {
 fn remove_leaf(parent: &OwnedFd, name: &OsStr, path: &Path) -> Result<(), WorkerFault> {
     match unlinkat(parent, name, UnlinkatFlags::RemoveDir) {
         Ok(()) | Err(Errno::ENOENT) => Ok(()),
-        // POSIX allows both.
+        // POSIX allows EEXIST and ENOTEMPTY for a directory that is not empty.
         Err(Errno::EEXIST) => Err(WorkerFault::system("rmdir", path, Errno::ENOTEMPTY)),
         Err(Errno::EBUSY) => Err(WorkerFault::system("rmdir", path, Errno::EBUSY).of_kind(FaultKind::Mounted)),
         Err(errno) => Err(WorkerFault::system("rmdir", path, errno)),
@@ -233,7 +234,7 @@ fn reopen(directory: &OwnedFd, path: &Path) -> Result<OwnedFd, WorkerFault> {
         .map_err(|errno| WorkerFault::system("open", path, errno))
 }
 
-/// Makes a bare mount point writable for this process's user only. Returns whether it was not.
+/// Makes a bare mount point writable only for this process's user. Returns whether a change was needed.
 fn tighten(directory: &OwnedFd, created: bool, path: &Path) -> Result<bool, WorkerFault> {
     let directory = reopen(directory, path)?;
     let stat = fstat(&directory).map_err(|errno| WorkerFault::system("fstat", path, errno))?;
@@ -250,7 +251,7 @@ fn tighten(directory: &OwnedFd, created: bool, path: &Path) -> Result<bool, Work
     }
     let is_writable = mode.intersects(WRITABLE_BY_OTHERS);
     if is_writable {
-        // Without set-group-ID, which a hardened unit (RestrictSUIDSGID=) may not set.
+        // Also removes set-group-ID, which a hardened unit (RestrictSUIDSGID=) may not set.
         fchmod(&directory, mode - WRITABLE_BY_OTHERS - Mode::S_ISUID - Mode::S_ISGID)
             .map_err(|errno| WorkerFault::system("chmod", path, errno))?;
     }

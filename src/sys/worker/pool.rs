@@ -5,8 +5,8 @@
 //! 1. For the target, which has at most one child process at a time ([`ChildCensus::claim`]).
 //! 2. For a permit ([`permits`]). At most `workers_max` workers are busy. Half of the permits are reserved
 //!    for targets whose last probe passed ([`Lane`]). Any number of dead servers leaves that half free.
-//! 3. For the answer. The deadline begins only here. Where a new worker is needed, it begins when that
-//!    worker is ready. So many calls at once, or a busy host, are never mistaken for slow storage.
+//! 3. For the answer. The deadline begins only here. If a new worker is needed, it begins when that
+//!    worker is ready. So many simultaneous calls, or a busy host, are never mistaken for slow storage.
 //!
 //! ```text
 //!  call
@@ -29,10 +29,10 @@
 //!
 //! At the deadline the worker is killed ([`crate::sys::children`]) and the caller continues at once. The next
 //! call that needs a worker starts a new one. A worker is also killed when its call is dropped, or when it
-//! sends an unexpected reply. So an idle worker has nothing left to answer.
+//! sends an unexpected reply. So an idle worker never has an unanswered request.
 //!
-//! When an idle worker breaks after it got a request, the request is repeated with a new worker if that does
-//! no harm ([`Request::is_repeatable`]). The repetition waits until the broken worker is gone. That worker may
+//! When an idle worker breaks after it received a request, the request is repeated with a new worker if that does
+//! no harm ([`Request::is_repeatable`]). The repetition waits until the broken worker has exited. That worker may
 //! still be busy, and keeps the target's claim until then.
 
 mod dispatch;
@@ -60,9 +60,9 @@ use permits::Permits;
 use schedule::Route;
 pub use settings::{Lane, PoolStats, WorkerPoolSettings};
 
-/// How long a call of a healthy target waits for an idle worker before it starts another. With this wait a
-/// few workers serve a thousand targets that are probed at once. Storage that has just died delays the
-/// other targets by no more than this and `LATE_AFTER` of a dispatch.
+/// How long a call of a healthy target waits for an idle worker before it starts a new one. With this wait a
+/// few workers serve a thousand targets that are probed at once. Storage that has just died delays
+/// other targets by no more than this time and `LATE_AFTER` of a dispatch.
 const START_AFTER: Duration = Duration::from_millis(10);
 
 /// The probe workers. Cheap to clone; all clones are the same pool.
@@ -97,10 +97,10 @@ impl WorkerPool {
 
     /// Lets a worker execute `request` for `target`.
     ///
-    /// Waits at most `deadline` for a claim and a permit, as long again for a new worker to start, and as long
-    /// again for the answer. When an idle worker breaks and the request is repeated, the total is at most five
-    /// deadlines. The future is safe to drop: its worker is killed at once, or, if the worker also serves
-    /// other calls, as soon as it is known to hang in this one.
+    /// Waits at most `deadline` for a claim and a permit, then `deadline` for a new worker to start, and then
+    /// `deadline` for the answer. When an idle worker breaks and the request is repeated, the total is at most five
+    /// deadlines. The future is safe to drop: its worker is killed at once. If the worker also serves other calls, it
+    /// is killed as soon as it is known to hang in this one.
     ///
     /// # Errors
     /// [`CallError`]; [`CallError::Fault`] is the storage's own answer.
@@ -182,7 +182,7 @@ impl Inner {
         Ok(Assignment { claim, permit: Some(permit) })
     }
 
-    /// Schedules a call and waits for its outcome.
+    /// Schedules a call and waits for its outcome. `None` if the call must be repeated.
     async fn ask(
         &self,
         route: Route,
@@ -193,7 +193,8 @@ impl Inner {
     ) -> Outcome {
         let number = self.next_number.fetch_add(1, Ordering::Relaxed);
         let start_by = Instant::now() + self.start_after;
-        // Dropped after the receiver, so that a dropped call either leaves the queue or does not enter it again.
+        // Dropped after the receiver, so that a dropped call leaves the queue if it is there, and never enters it
+        // again.
         let _queued = Queued { dispatcher: &self.dispatcher, number };
         let (reply, mut outcome) = oneshot::channel();
         let (assignment, span) = (Some(assignment), Span::current());
@@ -215,7 +216,7 @@ impl Inner {
                 outcome.await
             }
         };
-        // Without an outcome, the pool or the runtime is shut down.
+        // Without an outcome, the pool or the runtime was shut down.
         outcome.unwrap_or(Some(Err(CallError::ShutDown)))
     }
 }

@@ -45,7 +45,7 @@ pub enum Request {
         /// The mount point.
         path: PathBuf,
     },
-    /// Remove the mount point, and directories between it and the root that are empty then. Answered by
+    /// Remove the mount point, and then directories between it and the root that have become empty. Answered by
     /// [`Response::Done`], also when it does not exist.
     RemoveMountPoint {
         /// The mount root, which stays.
@@ -100,7 +100,7 @@ impl Request {
             | Self::RemoveMountPoint { .. } => true,
             // Leftovers of the first execution would be reported as a fault of the storage.
             Self::Canary(_) => false,
-            // A second execution would remove the mount below, which may belong to someone else.
+            // A second execution would remove the mount below, which the agent may not have made.
             Self::Unmount { .. } => false,
         }
     }
@@ -147,8 +147,8 @@ impl CanaryNames {
     /// Returns names for a new canary of this node: `.targetwatch-canary-<node>-<uuid>`.
     #[must_use]
     pub fn new(hostname: &str) -> Self {
-        // FNV-1a, 64 bits. The standard library's hasher may change with the next release, and these names must
-        // not.
+        // FNV-1a, 64 bits. The standard library's hasher may change with any release, but these names must stay the
+        // same.
         let node = hostname
             .bytes()
             .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
@@ -156,7 +156,7 @@ impl CanaryNames {
         Self { name: format!("{leftover_prefix}{}", Uuid::new_v4()), leftover_prefix }
     }
 
-    /// Whether both have the form of [`Self::new`]. A worker removes files by these names.
+    /// Whether both names have the form of [`Self::new`]. Verified because a worker removes files by these names.
     pub(super) fn are_sound(&self) -> bool {
         let node = self.leftover_prefix.strip_prefix(CANARY_PREFIX).and_then(|rest| rest.strip_suffix('-'));
         let id = self.name.strip_prefix(&self.leftover_prefix);
@@ -179,7 +179,7 @@ pub enum Response {
     Done,
 }
 
-/// Counts of statvfs(3). Linux's NFS client asks the server for them at each call (FSSTAT).
+/// Counts of statvfs(3). The NFS client of Linux requests them from the server at each call (FSSTAT).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "[u64; 7]", into = "[u64; 7]")]
 pub struct FileSystemCounts {
@@ -231,7 +231,7 @@ pub struct CanaryWritten {
 pub enum ReadBack {
     /// With `O_DIRECT`, so from the server.
     Direct,
-    /// After the kernel was advised to drop its cached copy, which it need not do.
+    /// After the kernel was advised to drop its cached copy. It may have kept the copy.
     Advised,
 }
 

@@ -67,7 +67,7 @@ fn automount_point_is_not_counted_as_a_stacked_mount() {
 
 #[test]
 fn topmost_mount_does_not_depend_on_line_order() {
-    // 51 was slid beneath 50 (move_mount with MOVE_MOUNT_BENEATH), so it is listed last.
+    // Mount 51 was placed beneath mount 50 (move_mount(2), MOVE_MOUNT_BENEATH), so it is listed last.
     let table = MountTable::parse(
         b"1 0 0:1 / / rw - ext4 a rw\n50 51 0:5 / /m rw - nfs top:/x rw\n51 1 0:6 / /m rw - tmpfs beneath rw\n",
     );
@@ -84,7 +84,7 @@ fn mount_hidden_by_a_higher_one_is_not_found() {
 }
 
 #[test]
-fn mounts_are_found_when_the_root_is_out_of_sight() {
+fn mounts_are_found_when_the_root_mount_is_not_visible() {
     // In a chroot the parents of the outermost mounts are not listed, and there may be no "/".
     let table = MountTable::parse(b"70 12 0:7 / /m/x rw - nfs nas:/x rw\n71 70 0:8 / /m/x rw - nfs nas:/y rw\n");
     assert_eq!(table.topmost_at(Path::new("/m/x")).map(|entry| entry.source.as_str()), Some("nas:/y"));

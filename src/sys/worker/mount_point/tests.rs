@@ -1,4 +1,4 @@
-//! Mount points and unmounts, as the worker performs them.
+//! Tests of mount points and unmounts.
 
 use super::*;
 use std::fs;
@@ -70,7 +70,7 @@ fn mount_point_outside_an_absolute_root_is_refused() {
 }
 
 #[test]
-fn removal_takes_empty_parents_but_never_the_root() {
+fn removal_includes_empty_parents_but_never_the_root() {
     let (_guard, root) = root();
     prepare(&root, Path::new("a/b/c")).expect("made");
     prepare(&root, Path::new("a/d")).expect("made");
@@ -172,7 +172,7 @@ fn unmount_fails_when_nothing_is_mounted() {
     }
 }
 
-/// As the test below. A user that owns the mount root puts a link to another directory in its place.
+/// Run like the test below. A user that owns the mount root replaces it by a link to another directory.
 #[test]
 #[ignore = "mounts: needs root"]
 fn unmount_is_not_redirected() {

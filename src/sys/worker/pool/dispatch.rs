@@ -1,10 +1,9 @@
-//! Dispatches: one worker each, and the calls that it answers in order.
+//! Dispatches: a dispatch is one worker and the calls that it answers in order.
 //!
-//! After [`LATE_AFTER`] without an answer, if there is nothing to read, the call whose answer is due keeps the
-//! worker until its own deadline, and the others return to the schedule. The worker does not start them any
-//! more ([`BATCH_TIME`]), so no target has two children. A broken worker keeps the claims of all calls that it
-//! may be executing until it is gone. A worker that cannot be killed keeps only the claim of the call that it
-//! hangs in.
+//! After [`LATE_AFTER`] without an answer, a dispatch is late. The call whose answer is due keeps the worker until its
+//! own deadline, and the other calls return to the schedule. By then the worker does not start them any more
+//! ([`BATCH_TIME`]), so no target has two children. A broken worker keeps the claims of all calls that it may be
+//! executing until it has exited. A worker that cannot be killed keeps only the claim of the call in which it hangs.
 
 use std::collections::VecDeque;
 use std::io;
@@ -26,9 +25,9 @@ use super::schedule::{self, Call, Route};
 use super::settings::{Lane, WorkerPoolSettings};
 use crate::sys::children::{Assignment, ChildCensus};
 
-/// Maximum number of workers that start at the same time for suspect targets. It is also at most half of
-/// the processors. Many dead mounts cost one worker each at every probe. A start needs nothing but a
-/// processor, so more starts at once would not be ready sooner.
+/// Maximum number of workers that start at the same time for suspect targets. Half the number of processors is a
+/// further limit. Each dead mount costs one worker at every probe. A start only needs a processor, so more simultaneous
+/// starts would not be ready sooner.
 const SUSPECT_STARTS_MAX: usize = 4;
 
 /// How long a dispatch may take before it is late. It is twice the time in which the worker itself starts
@@ -74,7 +73,7 @@ impl Call for PendingCall {
 
 impl PendingCall {
     fn finish(self, outcome: Result<Response, CallError>) {
-        // A caller that is gone does not receive it.
+        // The caller may have stopped waiting.
         let _ = self.reply.send(Some(outcome));
     }
 }
@@ -89,7 +88,8 @@ pub(super) struct Dispatcher {
     pub(super) shutdown: CancellationToken,
     /// Number of workers that were started.
     pub(super) spawned: AtomicU64,
-    /// Number of workers that were killed because an answer did not arrive in time, or because its caller was gone.
+    /// Number of workers that were killed because an answer did not arrive in time, or because the caller stopped
+    /// waiting for it.
     pub(super) late: AtomicU64,
     /// Number of workers that broke.
     pub(super) broken: AtomicU64,
@@ -117,9 +117,9 @@ impl Dispatcher {
         drop(idle);
     }
 
-    /// Adds a call to the schedule, unless its caller is gone.
+    /// Adds a call to the schedule, unless its caller has stopped waiting.
     pub(super) fn enter(self: &Arc<Self>, call: PendingCall) {
-        // Both are read under the lock, so that the caller's own `start` or `withdraw` comes before or after it.
+        // Checked under the lock, so that the caller's own `start` or `withdraw` comes either before or after.
         self.report(|schedule| if call.reply.is_closed() { None } else { schedule.enter(call, Instant::now()) });
     }
 
@@ -139,7 +139,7 @@ impl Dispatcher {
         runtime.spawn(executing.instrument(span));
     }
 
-    /// Makes a worker idle, or lets it end if there are enough.
+    /// Makes a worker idle, or lets it end if there are enough idle workers.
     fn put_back(&self, worker: Worker) {
         let mut schedule = self.schedule();
         let surplus = if self.shutdown.is_cancelled() { Some(worker) } else { schedule.put_back(worker) };
@@ -150,12 +150,12 @@ impl Dispatcher {
     }
 
     pub(super) fn schedule(&self) -> MutexGuard<'_, Schedule> {
-        // Every change is a single push, pop or take: nothing is half done after a panic.
+        // Every change is a single push, pop or take, so a panic leaves nothing half done.
         self.schedule.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A slot of the schedule, which is free again when this is dropped.
+/// Guard of a slot of the schedule. Dropping it frees the slot.
 #[derive(Debug)]
 struct Slot(Arc<Dispatcher>);
 
@@ -170,7 +170,7 @@ async fn execute(dispatcher: Arc<Dispatcher>, dispatch: Dispatch) {
     let Dispatch { mut calls, worker, has_slot } = dispatch;
     let slot = has_slot.then(|| Slot(dispatcher.clone()));
     let requests = calls.iter().map(|call| Numbered { number: call.number, body: &call.request }).collect();
-    // Before `LATE_AFTER` begins, so that the worker's time is up long before that ends.
+    // The worker's time begins before `LATE_AFTER` begins, so it ends well before `LATE_AFTER` ends.
     let frame = match frame::encode(&Batch { until: HostTime::now().after(BATCH_TIME), requests }) {
         Ok(frame) => frame,
         Err(source) => {
@@ -179,7 +179,7 @@ async fn execute(dispatcher: Arc<Dispatcher>, dispatch: Dispatch) {
             return fail(calls, CallError::Request { source }, is_batch);
         }
     };
-    // When a new worker breaks, another would break too.
+    // If a new worker breaks, another new worker would break too, so the call is not repeated.
     let is_new = worker.is_none();
     let may_repeat = !is_new && calls.iter().all(|call| call.request.is_repeatable());
     let mut worker = match worker {
@@ -195,7 +195,7 @@ async fn execute(dispatcher: Arc<Dispatcher>, dispatch: Dispatch) {
     let due_since = Instant::now();
     let sent = timeout(time_to_send, worker.send(&frame)).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
     if let Err(source) = sent {
-        // A frame that was not written whole is not executed.
+        // A worker does not execute a frame that was not written completely.
         dispatcher.broken.fetch_add(1, Ordering::Relaxed);
         drop(worker);
         return fail(calls, CallError::WorkerDied { source }, !is_new);
@@ -213,7 +213,7 @@ struct Execution {
     expected: VecDeque<(u64, Option<PendingCall>)>,
     /// `None` once the worker is late.
     slot: Option<Slot>,
-    /// When the worker started the call whose answer is due, or could have.
+    /// When the worker started the call whose answer is due, or could have started it.
     due_since: Instant,
     late_at: Instant,
     is_late: bool,
@@ -238,7 +238,7 @@ impl Execution {
             let answer = match answer {
                 Ok(answer) => answer,
                 Err(source) => {
-                    // The worker is killed, and keeps the claims until it is gone.
+                    // The worker is killed, and keeps the claims until it has exited.
                     self.dispatcher.broken.fetch_add(1, Ordering::Relaxed);
                     drop(self.worker);
                     let others = self.expected.into_iter().filter_map(|(_, call)| call);
@@ -249,7 +249,7 @@ impl Execution {
             self.due_since = Instant::now();
             let assignment = call.as_ref().and_then(|_| self.worker.child.assignments.pop());
             if self.expected.is_empty() {
-                // Before the permit is released, so that the next holder finds the worker.
+                // Before the permit is released, so that the next holder of the permit finds the worker idle.
                 self.dispatcher.put_back(self.worker);
                 return conclude(&self.dispatcher, call, assignment, answer);
             }
@@ -257,13 +257,13 @@ impl Execution {
         }
     }
 
-    /// Waits for an answer. `None` if it does not arrive in time, or if its caller is gone.
+    /// Waits for an answer. `None` if it does not arrive in time, or if the caller has stopped waiting.
     async fn answer(&mut self, number: u64, mut call: Option<&mut PendingCall>) -> Option<io::Result<Option<Answer>>> {
         let mut was_extended = false;
         loop {
             let give_up = match &call {
                 Some(call) if self.is_late => self.due_since + call.deadline,
-                // The worker hands back requests that are not its own any more.
+                // The call returned to the schedule, and the worker hands its request back.
                 None => self.due_since + LATE_AFTER,
                 Some(_) => self.late_at,
             };
@@ -276,8 +276,8 @@ impl Execution {
             if self.is_late {
                 return None;
             }
-            // This process may not have run all that time. Unread bytes should be an answer, and are
-            // waited for only once more if they are not.
+            // This process may not have run during that time. Unread bytes should be an answer. If they are only part
+            // of one, the wait is extended once.
             if !was_extended && !self.worker.is_silent() {
                 was_extended = true;
                 self.late_at = Instant::now() + LATE_AFTER;
@@ -352,7 +352,7 @@ fn conclude(
     }
 }
 
-/// Ends calls without an answer. A call that must not be repeated is the only one of its dispatch.
+/// Ends calls without an answer. A call that must not be repeated is always the only call of its dispatch.
 fn fail(calls: impl IntoIterator<Item = PendingCall>, error: CallError, may_repeat: bool) {
     let mut calls = calls.into_iter();
     if may_repeat {

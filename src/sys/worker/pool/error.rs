@@ -25,7 +25,7 @@ pub enum CallError {
         /// How it ended, or what was wrong with its reply.
         source: io::Error,
     },
-    /// The target's last child was killed and does not die.
+    /// The target's last child was killed but does not exit.
     #[error(transparent)]
     Stuck(StuckChild),
     /// A new worker was not ready in time.

@@ -21,8 +21,8 @@ impl Permits {
         Self { healthy: Arc::new(Semaphore::new(healthy)), suspect: Arc::new(Semaphore::new(suspect)) }
     }
 
-    /// Waits for a permit. A healthy target takes a permit of the suspects only when none of them waits for
-    /// it. It waits only for a permit of its own lane.
+    /// Waits for a permit. A healthy target takes a permit of the suspect lane only if no suspect target waits for one.
+    /// Otherwise it waits for a permit of its own lane.
     ///
     /// # Errors
     /// Never: the semaphores are not closed.

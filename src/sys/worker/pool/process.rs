@@ -96,8 +96,8 @@ impl Worker {
 }
 
 impl IdleWorker for Worker {
-    /// Whether there is nothing to read from the worker, such as the end of its output. A worker that has ended
-    /// is reaped by this, and is not killed.
+    /// Whether an idle worker can be used. There must be nothing to read from it, not even the end of its output. A
+    /// worker that has ended is reaped here and need not be killed.
     fn is_usable(&mut self) -> bool {
         let is_silent = self.is_silent();
         if !is_silent && !self.child.has_ended() {
@@ -107,7 +107,7 @@ impl IdleWorker for Worker {
     }
 }
 
-/// Logs that a worker broke, unless it only ended.
+/// Logs that a worker broke, unless it simply ended.
 pub(super) fn log_broken(error: &CallError) {
     if !matches!(error, CallError::WorkerDied { source } if is_end(source)) {
         tracing::warn!(%error, "a probe worker is replaced");

@@ -18,11 +18,11 @@
 //!   +---> alone, without a slot
 //! ```
 //!
-//! Healthy storage answers sooner than a worker starts, and a message to a worker costs ten times what
-//! healthy storage takes to answer. So a few workers serve any number of healthy targets. There are as many
-//! *slots* as workers are kept idle. Calls that wait for a slot share the next idle worker. A dispatch whose
-//! worker does not answer promptly gives up its slot and the calls that it has not started. They then
-//! continue alone, so no call waits for the storage of another.
+//! Healthy storage answers sooner than a worker starts, and a message to a worker costs ten times the time that
+//! healthy storage takes to answer. So a few workers serve any number of healthy targets, and calls share messages.
+//! The number of *slots* is the number of workers that are kept idle. Calls that wait for a slot share the next idle
+//! worker. A dispatch whose worker does not answer promptly gives up its slot and the calls that it has not started.
+//! These calls then continue alone, so no call waits for the storage of another.
 
 use std::collections::VecDeque;
 
@@ -33,14 +33,14 @@ use super::super::protocol::frame::BATCH_MAX;
 /// Which workers a call may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Route {
-    /// An idle one, also together with other calls.
+    /// An idle worker, also together with other calls.
     Shared,
-    /// An idle one, without other calls.
+    /// An idle worker, without other calls.
     Exclusive,
-    /// An idle one, if as many are idle as are kept. A probe of a suspect target often ends with the death of its
-    /// worker, and healthy targets would then wait for the start of another.
+    /// An idle worker, but only if the full number of idle workers is there. The worker of a suspect target is often
+    /// killed, and healthy targets would then wait for the start of another.
     Surplus,
-    /// A new one, because the call broke an idle one.
+    /// A new worker, because the call broke an idle one.
     New,
 }
 
@@ -76,7 +76,7 @@ pub(super) struct Dispatch<C, W> {
 pub(super) struct Schedule<C, W> {
     /// Maximum number of idle workers, and number of slots.
     idle_max: usize,
-    /// The most recently used worker is last, so that surplus workers of a busy time grow old.
+    /// The most recently used worker is last and is used first.
     idle: Vec<W>,
     pub(super) slots_free: usize,
     /// Ordered by [`Call::start_by`]. Each call holds a permit, which bounds their number.
@@ -110,7 +110,7 @@ impl<C: Call, W: IdleWorker> Schedule<C, W> {
         Some(Dispatch { calls: vec![call], worker: self.take_idle(1), has_slot: false })
     }
 
-    /// Removes a call whose caller is gone, if it is still queued.
+    /// Removes a call whose caller has stopped waiting, if it is still queued.
     pub(super) fn withdraw(&mut self, number: u64) -> Option<C> {
         let index = self.queue.iter().position(|call| call.number() == number)?;
         self.queue.remove(index)
@@ -122,7 +122,7 @@ impl<C: Call, W: IdleWorker> Schedule<C, W> {
         self.next()
     }
 
-    /// Keeps a worker that has nothing left to answer, or returns it if there are enough.
+    /// Keeps a worker that has answered everything, or returns it if there are enough idle workers.
     pub(super) fn put_back(&mut self, worker: W) -> Option<W> {
         if self.idle.len() >= self.idle_max {
             return Some(worker);

@@ -19,7 +19,7 @@ pub struct WorkerPoolSettings {
 }
 
 impl WorkerPoolSettings {
-    /// `program probe-worker`, at most 4 idle and 64 busy workers.
+    /// Default settings: `program probe-worker`, at most 4 idle and 64 busy workers.
     #[must_use]
     pub fn new(program: PathBuf) -> Self {
         Self { program, arguments: vec![ARGUMENT.into()], idle_max: 4, workers_max: 64 }
@@ -42,7 +42,7 @@ pub struct PoolStats {
     pub idle: usize,
     /// Calls that have a permit.
     pub busy: usize,
-    /// Children, workers or commands, that were killed and do not die.
+    /// Children, workers or commands, that were killed but have not exited.
     pub stuck: usize,
     /// Workers that were started since the agent started.
     pub spawned_total: u64,

@@ -1,4 +1,4 @@
-//! Against real children: this test binary, run again as a worker, and shells that misbehave.
+//! Tests with real children: this test binary, run again as a worker, and shells that misbehave.
 
 #![allow(clippy::disallowed_methods)]
 
@@ -83,8 +83,8 @@ async fn stop(pid: Pid) {
     until(&format!("{pid} is stopped"), is_stopped).await;
 }
 
-/// Kills a child and waits until it is dead, and not its first thread only, whose state proc(5) tells: another
-/// has its files open until then.
+/// Kills a child and waits until all its threads have ended. proc(5) reports the state of the first thread only, and
+/// the others keep files open.
 async fn end(pid: Pid) {
     kill(pid, Signal::SIGKILL).expect("sent");
     let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
@@ -172,8 +172,8 @@ async fn idle_worker_with_an_unexpected_reply_is_replaced() {
     until("the first is gone", || pool.census().counts().alive == 1).await;
 }
 
-/// A pool whose first worker answers one request and breaks at the second, as `breaks` says, and
-/// whose others are sound.
+/// A pool whose first worker answers one request and runs the shell command `breaks` at the second. Its other workers
+/// do not break.
 fn breaking_once(directory: &std::path::Path, breaks: &str) -> WorkerPool {
     let script = format!(
         r#"exec 3>&1 >/dev/null; if mkdir {0}/first 2>/dev/null; then
@@ -390,7 +390,7 @@ async fn worker_inherits_no_environment_or_files_of_the_agent() {
     let _ = call(&pool, ENOUGH).await;
     let seen = std::fs::read_to_string(&seen).expect("written");
     let (environment, files) = seen.split_once("total").expect("two lists");
-    // What the shell sets for itself is not the agent's.
+    // The shell sets these variables itself.
     let known = ["PATH", "LANG", "PWD", "OLDPWD", "SHLVL", "_"];
     assert!(environment.lines().all(|name| known.contains(&name)), "{environment}");
     assert!(files.contains("/seen.new") && !files.contains("/held"), "{files}");

@@ -1,13 +1,13 @@
 //! Frames: length-prefixed JSON on a worker's standard input and output.
 //!
-//! A frame is four bytes of length, little-endian, and that many bytes of JSON, at most [`FRAME_MAX_BYTES`]. The
-//! agent sends a [`Batch`] of requests, and the worker sends a frame for each answer. Each request has a number and
-//! its answer repeats it. An answer with another number means a broken worker. So it is never mistaken for the
-//! measurement of another target. A new worker first sends an answer without a request ([`HELLO`]), which means that
-//! it is ready.
+//! A frame is a length of four bytes, little-endian, and that many bytes of JSON, at most [`FRAME_MAX_BYTES`]. The
+//! agent sends a [`Batch`] of requests, and the worker sends a frame for each answer. Each request has a number, which
+//! its answer repeats. An answer with another number means that the worker is broken. So an answer is never mistaken
+//! for the measurement of another target. A new worker first sends an answer without a request ([`HELLO`]), which means
+//! that it is ready.
 //!
-//! A worker hands back the requests that it has not started when the time of the batch is up. So storage that has
-//! just become slow delays no other target.
+//! When the time of the batch is up, a worker hands back the requests that it has not started. So storage that has
+//! just become slow does not delay other targets.
 
 use std::io::{self, Read, Write};
 use std::time::Duration;
@@ -28,7 +28,7 @@ pub(in crate::sys::worker) const HELLO: u64 = 0;
 /// Maximum number of requests in a batch.
 pub(in crate::sys::worker) const BATCH_MAX: usize = 16;
 
-/// How long after a batch was sent the worker still starts requests of it.
+/// Time after the sending of a batch in which the worker still starts its requests.
 pub(in crate::sys::worker) const BATCH_TIME: Duration = Duration::from_millis(5);
 
 /// A request or an answer with its number.
@@ -130,7 +130,7 @@ pub(in crate::sys::worker) fn read<T: DeserializeOwned>(input: &mut impl Read) -
 /// Writes a frame.
 ///
 /// # Errors
-/// When the frame is larger than [`FRAME_MAX_BYTES`], or the reader is gone.
+/// When the frame is larger than [`FRAME_MAX_BYTES`], or the output was closed.
 pub(in crate::sys::worker) fn write(output: &mut impl Write, body: &impl Serialize) -> io::Result<()> {
     output.write_all(&encode(body)?)?;
     output.flush()

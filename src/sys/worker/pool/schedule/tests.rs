@@ -1,4 +1,4 @@
-//! Properties of the schedule, on a clock and workers that are numbers.
+//! Properties of the schedule, with a simulated clock and simulated workers.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -32,7 +32,7 @@ impl Call for TestCall {
     }
 }
 
-/// Whether the worker lives.
+/// A simulated worker. The flag says whether it is alive.
 #[derive(Debug)]
 struct TestWorker(bool);
 

@@ -1,11 +1,11 @@
-//! Calls that share a worker, and what becomes of them when it hangs or breaks.
+//! Tests of calls that share a worker, also when it hangs or breaks.
 
 use super::super::super::protocol::frame::{self, BATCH_MAX, Batch, HostTime, Numbered};
 use super::*;
 
 type Calls = Vec<tokio::task::JoinHandle<Result<Response, CallError>>>;
 
-/// Queues calls of so many targets. Returns them, and the number of slots that must be freed to dispatch them.
+/// Queues calls of `count` targets. Returns them, and the number of slots that must be freed to dispatch them.
 async fn queued_calls(pool: &WorkerPool, count: usize, deadline: Duration) -> (Calls, usize) {
     let dispatcher = &pool.inner.dispatcher;
     let slots = std::mem::take(&mut dispatcher.schedule().slots_free);
@@ -29,7 +29,7 @@ fn free_slot(pool: &WorkerPool) -> Option<(usize, bool)> {
     dispatched
 }
 
-/// Calls of so many targets, which are all queued before the first is dispatched.
+/// Calls of `count` targets, which are all queued before the first is dispatched.
 async fn calls_together(pool: &WorkerPool, count: usize, deadline: Duration) -> Calls {
     let (calls, slots) = queued_calls(pool, count, deadline).await;
     for _ in 0..slots {
@@ -78,7 +78,7 @@ async fn simultaneous_calls_share_a_worker() {
     assert_eq!(dispatches, [Some((BATCH_MAX, true)), Some((1, false))]);
     let answers = outcomes(calls).await;
     assert!(answers.iter().all(|answer| matches!(answer, Ok(Response::Counts(counts)) if counts.blocks > 0)));
-    // Each dispatch that a busy host makes late starts one worker more.
+    // On a busy host a dispatch may be late, and then starts one more worker.
     assert!(pool.stats().spawned_total <= 20, "calls share workers: {:?}", pool.stats());
     until("the last batch is done", || pool.stats().idle == pool.census().counts().alive).await;
 }
@@ -134,7 +134,7 @@ async fn late_answer_in_a_batch_reaches_its_own_target() {
 }
 
 #[tokio::test]
-async fn dropped_call_in_a_batch_kills_the_hanging_worker_only() {
+async fn dropped_call_in_a_batch_kills_only_the_hanging_worker() {
     let pool = patient(pool_of(worker(), 64));
     let (pid, calls) = calls_of_a_stopped_worker(&pool, ENOUGH).await;
     until("the others are answered", || ended(&calls) == 3).await;
@@ -158,7 +158,7 @@ async fn worker_broken_by_a_batch_is_replaced_for_all_its_calls() {
 }
 
 #[tokio::test]
-async fn worker_hanging_in_a_partial_answer_keeps_one_call_only() {
+async fn worker_hanging_in_a_partial_answer_keeps_only_one_call() {
     let directory = tempfile::tempdir().expect("a directory");
     let first_frame = first_frame();
     let breaks = format!("head -c {} >/dev/null; printf ab >&3; exec sleep 600", first_frame + 4);
