@@ -7,13 +7,13 @@
 //!                                                     └──► view ◄───┘
 //! ```
 //!
-//! The registry determines which tasks run. The reconciler (`reconcile`) applies each of its snapshots to the
+//! The registry determines which tasks run. The reconciler (`reconcile`) applies each snapshot of the registry to the
 //! tasks and the view, whatever made the change. A use case changes the registry, and returns when its change is
 //! visible in the view.
 //!
-//! Reads come from memory. [`Agent::view`] is immutable, and each change publishes another one. So no reader waits
-//! for storage, the registry or another reader. Each target has a task (`task`), which owns its driver. So a probe,
-//! a mount and an unmount of one target never overlap, and a target that hangs delays nothing else. Target types
+//! Reads come from memory. A view ([`Agent::view`]) is immutable, and each change publishes a new view. So no reader
+//! waits for storage, the registry or another reader. Each target has a task (`task`), which owns its driver. So a
+//! probe, a mount and an unmount of one target never overlap, and a target that hangs delays nothing else. Target types
 //! have no task.
 
 mod canary_store;

@@ -1,13 +1,13 @@
 //! The HTTP API: the Backup Targets API guide, and what this agent adds.
 //!
-//! Every answer comes from memory: from the agent's view, or from a cached rendering of it. No request
+//! Answers come from memory: from the agent's view, or from a cached rendering of it. No request
 //! waits for storage, except `POST …/check` and `DELETE`, which are bounded by the probe's deadlines. A
-//! change and `…/history` wait for the registry, on a local disk.
+//! change and `…/history` wait for the registry, which is on a local disk.
 //!
-//! [`table`] is the table of routes, and the description at `/openapi.json` is generated from the same
-//! table. Every route is served at `/…`, `/v1/…` and `/v1/{project_id}/…` ([`prefix`]); every answer
-//! carries a request id; every error is a fault body ([`fault`]). A request is authenticated before it is
-//! routed ([`auth`]). Bodies are decoded into the types from which the description is generated, and an error
+//! [`table`] is the table of routes. The description at `/openapi.json` is generated from the same
+//! table. Every route is served at `/…`, `/v1/…` and `/v1/{project_id}/…` ([`prefix`]). Every answer
+//! has a request id, and every error is a fault body ([`fault`]). A request is authenticated before it is
+//! routed ([`auth`]). Bodies are decoded into the types from which the description is generated. An error
 //! names the field, its value and what was expected ([`body`]).
 
 pub mod auth;
@@ -82,7 +82,7 @@ fn service(router: Router, auth: Arc<Auth>, metrics: &Arc<Metrics>) -> Service {
     BoxCloneSyncService::new(router.map_request(prefix::strip).map_future(request_id::with_request_id))
 }
 
-/// What every request passes.
+/// Checks that every request must pass.
 struct Gate {
     auth: Arc<Auth>,
     metrics: Arc<Metrics>,

@@ -53,7 +53,7 @@ pub struct Host {
 }
 
 impl Host {
-    /// A host without S3 clients and counters so far.
+    /// A host without S3 clients and without counters.
     #[must_use]
     pub fn new(workers: WorkerPool, mounts: MountTableWatch, hostname: String, role: ProcessRole) -> Self {
         Self {
@@ -99,11 +99,11 @@ pub struct Probe {
 }
 
 impl Probe {
-    /// The result of a probe that panicked. A defect of the agent must not leave the last verdict in force.
+    /// The result of a probe that panicked. After a defect of the agent the previous verdict must not stay in force.
     pub(crate) fn panicked() -> Self {
         let finding = Finding::new(
             Reason::AgentError,
-            "the probe panicked, which is a defect of the agent: report it with the source line that the agent's log names",
+            "the probe panicked, which is a defect of the agent: report it with the source line from the agent's log",
         );
         // Every plan begins with this check.
         let check = CheckResult::new(CheckName::Reachable, Outcome::Failed, vec![finding], Duration::ZERO);
@@ -131,11 +131,11 @@ pub async fn probe_once(
     Report { target_id: target.id, checked_at, duration: began.elapsed(), verdict, capacity, facts, checks }
 }
 
-/// Why a target is still attached.
+/// Why a target could not be detached.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DetachError {
     /// A process on this host uses the mount, and the server is alive.
-    #[error("something on this host uses it; `fuser -vm` on the mount path shows what")]
+    #[error("a process on this host uses it: find it with `fuser -vm` on the mount path")]
     Busy,
     /// Detaching failed.
     #[error("{}", .0.message)]
@@ -145,17 +145,17 @@ pub enum DetachError {
 /// How much a probe verifies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Depth {
-    /// Checks that are due. Expensive checks have intervals of their own.
+    /// Checks that are due. Expensive checks have their own intervals.
     Routine,
     /// Every check, for a requested probe.
     Full,
 }
 
-/// Kind-specific work of one target.
+/// Kind-specific work for one target.
 #[async_trait]
 pub trait Driver: Send {
-    /// Verifies the target, and attaches it first if its kind is attached. Ends within the deadlines
-    /// of the settings whatever the storage does. Dropping the future at any await is safe.
+    /// Verifies the target. A kind that is attached to the host, such as a mount, is attached first. Ends within the
+    /// deadlines of the settings whatever the storage does. Dropping the future at any await is safe.
     async fn probe(&mut self, settings: &AgentSettings, depth: Depth) -> Probe;
 
     /// Time from the start of one routine probe to the next.
@@ -173,7 +173,7 @@ pub trait Driver: Send {
     }
 
     /// Waits until the latest report is outdated, for example because the target was unmounted. Returns at
-    /// once if it already is. The default never returns: nothing on this host tells of a change. Dropping the
+    /// once if it already is. The default never returns, for a kind of which this host reports no changes. Dropping the
     /// future is safe.
     async fn outdated(&mut self, _settings: &AgentSettings) {
         std::future::pending().await
@@ -184,8 +184,8 @@ pub trait Driver: Send {
         false
     }
 
-    /// Undoes on this host what [`Self::probe`] did: unmounts, removes canaries. Bounded like a probe.
-    /// Returns a remark if that took more than a plain unmount or left something behind.
+    /// Undoes what [`Self::probe`] did on this host and in the storage: unmounts, and removes canaries. Bounded like a
+    /// probe. Returns a remark if a plain unmount was not enough or if something remains.
     ///
     /// # Errors
     /// [`DetachError`] when the target is still attached.

@@ -1,13 +1,13 @@
-//! Keystone: getting a token, and validating the tokens of others.
+//! Keystone: gets tokens, and validates the tokens of clients.
 //!
-//! The few calls of the Identity API v3 that the agent and its command line need. [`Keystone`] makes them.
-//! [`Validator`] has a token of its own, renews it, and validates other tokens with it. Nothing is sent
-//! before it is needed, so an unreachable Keystone delays no start. Callers bound the wait, and this module
+//! [`Keystone`] makes the few calls of the Identity API v3 that the agent and its command line need.
+//! [`Validator`] has its own token, renews it, and validates the tokens of clients with it. Nothing is sent
+//! before it is needed, so an unreachable Keystone does not delay the start. Callers bound the wait, and this module
 //! bounds the answers. Tokens and secrets are [`SecretString`](secrecy::SecretString)s, which no log shows.
 //!
 //! The meaning of a refusal depends on its status (Identity API v3, "Validate and show information for
 //! token"). 404 is about the validated token, 401 is about the agent's own token, and 403 means that the
-//! agent may not validate. A 404 counts only with Keystone's fault body. Otherwise another web server at
+//! agent may not validate. A 404 counts only with Keystone's fault body. Otherwise a different web server at
 //! this address would make every token invalid.
 
 mod access_rules;

@@ -1,13 +1,13 @@
 //! `targetwatch`: the agent on every host that writes backups to shared storage.
 //!
-//! A backup job that finds its target dead at night is a lost night. The agent on each node mounts
+//! If a backup job finds its target dead at night, the backups of that night are lost. The agent on each node mounts
 //! NFS exports, verifies S3 buckets and measures both. It reports the results at any time, to a
 //! control plane that polls it and to a person with curl. Two promises decide every question of
 //! design.
 //!
-//! **It never hangs.** The main process touches no path below the mount root. It reads from the
-//! kernel's mount table what is mounted. Everything that can block on storage runs in a child
-//! process with a deadline, and is killed at that deadline ([`sys`]). Every answer of the API comes
+//! **It never hangs.** The main process accesses no path below the mount root. It reads the
+//! kernel's mount table to see what is mounted. Everything that can block on storage runs in a child
+//! process with a deadline, and is killed at that deadline ([`sys`]). Answers of the API come
 //! from memory ([`api`]).
 //!
 //! **It never lies.** `available` means that every check passed, on this host, at the time shown
@@ -25,7 +25,7 @@
 //!
 //! `docs/architecture.md` explains probes, workers, lock proofs and the registry.
 //!
-//! # The map
+//! # The modules
 //!
 //! A module depends only on modules to its right. `tests/layering.rs` enforces this.
 //!

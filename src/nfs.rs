@@ -2,9 +2,9 @@
 //!
 //! There are three calls, each with one deadline:
 //!
-//! - [`mod@ping`]: does the server speak NFS? (RPC NULL, RFC 5531 §11.1)
-//! - [`Volume::open`]: does it export a path to this host? (MOUNT version 3 and FSINFO, RFC 1813)
-//! - [`Volume::counts`]: how full is the export? (FSSTAT)
+//! - [`mod@ping`] verifies that the server speaks NFS (RPC NULL, RFC 5531 §11.1).
+//! - [`Volume::open`] verifies that it exports a path to this host (MOUNT version 3 and FSINFO, RFC 1813).
+//! - [`Volume::counts`] returns how full the export is (FSSTAT).
 //!
 //! `nfs3_client` encodes the messages. This module adds deadlines, a limit on the memory that a server can make the
 //! agent allocate ([`transport`]), and a reason for each failure ([`NfsError`]).

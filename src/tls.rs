@@ -1,8 +1,8 @@
 //! TLS with rustls and ring, from files that may be replaced while the agent runs.
 //!
-//! Each configuration names its cryptography provider. With a provider for the whole process, one crate of the build
-//! could choose it for the others. A server reads its files again on demand ([`ServerTls::reload`]). When the new
-//! files are wrong, the old ones stay in use.
+//! Each configuration names its cryptography provider, so that no crate of the build chooses one for the whole process.
+//! A server reads its files again on demand ([`ServerTls::reload`]). If the new files are wrong, the old ones stay in
+//! use.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -66,7 +66,7 @@ impl ServerTls {
         Ok(())
     }
 
-    /// Acceptor of connections, with the files that were read last.
+    /// Returns an acceptor of connections that uses the files that were read last.
     #[must_use]
     pub fn acceptor(&self) -> TlsAcceptor {
         TlsAcceptor::from(self.config.load_full())
@@ -88,7 +88,7 @@ async fn server_config(settings: &TlsSettings) -> Result<ServerConfig, TlsError>
         }
     };
     let config = builder.with_single_cert(chain, key);
-    let mut config = config.map_err(|error| do_not_fit(&settings.certificate, &settings.key, &error))?;
+    let mut config = config.map_err(|error| mismatch(&settings.certificate, &settings.key, &error))?;
     config.alpn_protocols = vec![HTTP_1_1.to_vec()];
     Ok(config)
 }
@@ -103,8 +103,8 @@ async fn read_identity(
     Ok((chain, private))
 }
 
-fn do_not_fit(certificate: &Path, key: &Path, error: &rustls::Error) -> TlsError {
-    content(certificate, format!("and {} do not fit together: {error}", key.display()))
+fn mismatch(certificate: &Path, key: &Path, error: &rustls::Error) -> TlsError {
+    content(certificate, format!("and {} do not belong together: {error}", key.display()))
 }
 
 /// Returns the TLS configuration of a client. It trusts the system's authorities and those of the PEM file
@@ -127,7 +127,7 @@ pub async fn client_config(
         return Ok(builder.with_no_client_auth());
     };
     let (chain, private) = read_identity(certificate, key).await?;
-    builder.with_client_auth_cert(chain, private).map_err(|error| do_not_fit(certificate, key, &error))
+    builder.with_client_auth_cert(chain, private).map_err(|error| mismatch(certificate, key, &error))
 }
 
 /// Returns a TLS configuration that trusts no authority, for a client that never uses TLS.

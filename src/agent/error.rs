@@ -8,7 +8,7 @@ use crate::model::mount_name::MountNameError;
 use crate::model::report::Finding;
 use crate::registry::RegistryError;
 
-/// Why a use case failed. Nothing was changed.
+/// Why a use case failed. Nothing was changed, unless the message says otherwise.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
     /// No target has this id.
@@ -20,7 +20,7 @@ pub enum AgentError {
     /// A rule of the registry forbids the change, or it could not be made durable.
     #[error(transparent)]
     Registry(#[from] RegistryError),
-    /// Something on this host uses the mount, and the server is alive.
+    /// A process on this host uses the mount, and the server is alive.
     #[error("backup target {id} is in use: {path} is busy. Stop what uses it (fuser -vm {path}), then delete again")]
     Busy {
         /// The target.

@@ -22,7 +22,7 @@ use crate::registry::{Change, Registry, Snapshot, WriteResult};
 /// Version of this agent, which new targets and types record.
 pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// Longest wait of a question about the registry for its disk.
+/// Longest time that [`Agent::registry_problem`] waits for the disk of the registry.
 const REGISTRY_CHECK_MAX: Duration = Duration::from_secs(1);
 
 /// The running agent. Cheap to clone; all clones are the same agent.
@@ -86,7 +86,7 @@ impl Agent {
         self.shared.host.buckets.operations().all()
     }
 
-    /// Returns the number of writes to the registry with a result.
+    /// Returns the number of writes to the registry that had this result.
     #[must_use]
     pub fn registry_writes(&self, result: WriteResult) -> u64 {
         self.shared.registry.writes(result)
@@ -107,12 +107,12 @@ impl Agent {
         }
     }
 
-    /// Applies new settings, and probes every target with them. Ignores another mount root, because the agent would
-    /// lose track of the mounts below the old one.
+    /// Applies new settings, and probes every target with them. Ignores a change of the mount root, because the agent
+    /// would lose track of the mounts below the old root.
     pub fn change_settings(&self, mut settings: AgentSettings) {
         let root = &self.settings().mounts.root;
         if settings.mounts.root != *root {
-            tracing::warn!(root = %root.display(), "[mounts] root is changed by a restart only; the old one stays in force");
+            tracing::warn!(root = %root.display(), "a change of [mounts] root needs a restart: the old one stays in force");
             settings.mounts.root.clone_from(root);
         }
         self.shared.settings.send_replace(Arc::new(settings));
@@ -141,8 +141,8 @@ impl Agent {
         self.shared.begin_change().await
     }
 
-    /// Changes the registry, and returns its content when the view shows the change. `change` receives the time at
-    /// which it runs. If the caller drops the future before that, nothing changes. A change that has begun is
+    /// Changes the registry, and returns its content when the view shows the change. `change` receives the current time
+    /// when its turn comes. If the caller drops the future before that, nothing changes. A change that has begun is
     /// completed.
     pub(super) async fn change(
         &self,

@@ -32,8 +32,8 @@ impl ViewPublisher {
         self.view.subscribe()
     }
 
-    /// Publishes changes of the registry in one view, so that no reader sees a part of a commit. A
-    /// target whose storage is the same keeps its status and report.
+    /// Publishes changes of the registry in one view, so that no reader sees only a part of a commit. A
+    /// target whose storage did not change keeps its status and report.
     pub(super) fn publish_differences(&self, differences: &[Difference], mount_root: &Path) {
         let now = Timestamp::now();
         self.replace(|view| {
@@ -52,7 +52,7 @@ impl ViewPublisher {
     }
 
     /// Publishes the report of a probe of `spec` and logs a change of status once. The transition is
-    /// recorded before the new status is visible, so a reader of the status finds it in the history.
+    /// recorded before the new status is visible, so a reader that sees the status finds it in the history.
     pub(super) fn publish_report(
         &self,
         spec: &TargetSpec,
@@ -62,7 +62,7 @@ impl ViewPublisher {
         transitions: &TransitionLog,
     ) {
         let changed = self.replace(|view| {
-            // The target may have got other storage during the probe. The report is about the former one.
+            // The storage of the target may have changed during the probe. The report is then about the former storage.
             let is_same = |view: &&mut Arc<TargetView>| view.target.id == report.target_id && view.target.spec == *spec;
             let slot = view.targets.iter_mut().find(is_same)?;
             let status = slot.status.after(&report, failures_before_offline);
@@ -98,7 +98,7 @@ fn put(view: &mut View, registered: &RegisteredTarget, mount_root: &Path, now: T
     let targets = &mut view.targets;
     let position = targets.iter().position(|shown| shown.target.id == registered.target.id);
     let mut shown = TargetView::not_checked(registered, mount_root, now);
-    // A report about other storage, or with another declaration of immutability, does not apply.
+    // An earlier report does not apply if the storage or the declared immutability changed.
     let known = position.map(|at| &targets[at]).filter(|known| known.target.spec == shown.target.spec);
     if let Some(known) = known {
         shown.status = known.status.clone();

@@ -28,7 +28,7 @@ struct Reconciled {
 }
 
 impl Reconciler {
-    /// Starts a task for every target, and one that follows the registry until the agent is dropped.
+    /// Starts a task for every target, and a task that follows the registry until the agent is dropped.
     pub(super) fn start(shared: Arc<Shared>) -> Arc<Self> {
         let mut snapshots = shared.registry.watch();
         let first = snapshots.borrow_and_update().clone();
@@ -57,7 +57,7 @@ impl Reconciler {
         if differences.is_empty() {
             return;
         }
-        // Before the tasks, because the report of a target that is not in the view would be lost.
+        // The view changes before the tasks, because the report of a target that is not in the view would be lost.
         let mount_root = self.shared.settings.borrow().mounts.root.clone();
         self.shared.views.publish_differences(&differences, &mount_root);
         for difference in differences {
@@ -91,7 +91,7 @@ impl Reconciler {
     }
 }
 
-/// Gives a task the current version of its target. Wakes the task only for other storage, which needs a new driver
+/// Gives a task the current version of its target. Wakes the task only if the storage changed, which needs a new driver
 /// and a new probe.
 fn assign(task: &TaskHandle, target: &Arc<Target>) {
     task.assigned.send_if_modified(|assigned| {

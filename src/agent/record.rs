@@ -1,8 +1,8 @@
 //! Record of a target's probes so far, for its metrics: reasons, transitions and the latest canary.
 //!
-//! A report tells only of the latest probe. A metric of a reason that ended must say 0 once, or its alert would end by
-//! staleness instead. So the record keeps reasons that were true before, bounded by [`REASONS_MAX`]. It begins with the
-//! agent's start, and again when the storage of the target changes.
+//! A report describes only the latest probe. When a reason ends, its metric must become 0: if the series disappeared,
+//! its alert would end only when the series is stale. So the record keeps past reasons, bounded by [`REASONS_MAX`]. It
+//! starts empty when the agent starts and when the storage of the target changes.
 
 use std::time::Duration;
 
@@ -11,7 +11,8 @@ use jiff::Timestamp;
 use crate::model::report::Severity;
 use crate::model::{CheckName, Outcome, Reason, Report, Status};
 
-/// Largest number of reasons of one target that are kept. The oldest that is not true any more is dropped first.
+/// Largest number of reasons that are kept of one target. Reasons that have ended are dropped first, the oldest before
+/// the others.
 pub const REASONS_MAX: usize = 16;
 
 /// A reason that a probe found.
@@ -27,7 +28,7 @@ pub struct RecordedReason {
     pub is_current: bool,
 }
 
-/// Times between the probes of a target, as its settings ask for.
+/// Times between the probes of a target, as configured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Intervals {
     /// Time from the start of one routine probe to the next.
@@ -41,13 +42,13 @@ pub struct Intervals {
 pub struct ProbeRecord {
     /// Intervals at the latest probe. `None` before the first one.
     pub intervals: Option<Intervals>,
-    /// Reasons, in the order in which they were last true.
+    /// Reasons, in the order in which probes last found them.
     pub reasons: Vec<RecordedReason>,
     /// Number of changes from offline to available. The first verdict is not a change.
     pub became_available: u64,
     /// Number of changes from available to offline.
     pub became_offline: u64,
-    /// When the latest canary was written and read back. By this host's clock, at the end of its probe.
+    /// When the probe ended that wrote and read back the latest canary, by this host's clock.
     pub canary_at: Option<Timestamp>,
 }
 

@@ -13,7 +13,7 @@ use crate::model::MountName;
 use crate::model::settings::AgentSettings;
 use crate::registry::Registry;
 
-/// Everything that outlives a single task or request.
+/// State that outlives a single task or request.
 pub(super) struct Shared {
     pub(super) registry: Registry,
     pub(super) host: Arc<Host>,

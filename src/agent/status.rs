@@ -1,8 +1,8 @@
 //! Status of a target: follows from its reports, with hysteresis.
 //!
-//! A timeout may come from momentary load, so a target becomes offline after `failures_before_offline`
-//! timeouts in a row. A definite error and a pass count at once. Until its first probe has finished a
-//! target is offline: only a verified target is available.
+//! A timeout may be caused by momentary load, so a target becomes offline only after `failures_before_offline`
+//! timeouts in a row. A definite error and a pass take effect at once. Until its first probe has finished, a
+//! target is offline, because only a verified target is available.
 
 use jiff::Timestamp;
 

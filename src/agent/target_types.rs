@@ -22,7 +22,7 @@ pub struct NewType {
     pub description: Option<String>,
     /// Whether the type and its target become the default.
     pub is_default: bool,
-    /// Whether every project sees the type. `None` means public unless `projects` contains one.
+    /// Whether every project sees the type. With `None` the type is public unless `projects` contains a project.
     pub is_public: Option<bool>,
     /// The projects that see the type.
     pub projects: BTreeSet<ProjectId>,
@@ -32,7 +32,7 @@ pub struct NewType {
     pub user_id: Option<String>,
 }
 
-/// Request to change a target type: a [`TypeChange`] whose assignments to projects have no ids yet.
+/// Request to change a target type: a [`TypeChange`] with projects whose assignments have no ids yet.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TypeUpdate {
     /// Projects to add.

@@ -16,8 +16,8 @@ use crate::model::settings::DeclaredTarget;
 use crate::model::{MountName, Target, TargetId, TargetSpec, TargetType, Transition};
 use crate::registry::{Change, TargetChange};
 
-/// Longest wait for one requested probe, in units of its `deadline`. Includes the waits for a free child process.
-/// No probe takes as long unless its workers break.
+/// Longest wait for one requested probe, as a multiple of its `deadline`. Includes the waits for a free child process.
+/// A probe takes this long only if its workers break.
 const DEADLINES_IN_A_PROBE: u32 = 20;
 
 /// Request to create a target.
@@ -27,7 +27,7 @@ pub struct NewTarget {
     pub spec: TargetSpec,
     /// Name of the first target type. Without it, the export is the name.
     pub type_name: Option<String>,
-    /// Whether the target becomes the default. `None` if it becomes it only where there is none.
+    /// Whether the target becomes the default. With `None` it becomes the default only if there is no default.
     pub is_default: Option<bool>,
     /// Metadata of the target.
     pub metadata: BTreeMap<String, String>,
@@ -44,7 +44,7 @@ impl Agent {
         let id = Uuid::new_v4();
         let snapshot = self.change(|now| self.creation(id, new, now)).await?;
         let created = snapshot.target(id).ok_or(AgentError::TargetNotFound(id))?;
-        // The view may already contain the first probe, or no longer contain the target.
+        // Not from the view, which may already contain the first probe, or may no longer contain the target.
         Ok(Arc::new(TargetView::not_checked(created, &self.settings().mounts.root, Timestamp::now())))
     }
 
@@ -105,8 +105,8 @@ impl Agent {
         .await
     }
 
-    /// Probes a target now, and returns it with the report of a probe that began after this call. Waits at most as
-    /// long as the deadlines of the probe allow.
+    /// Probes a target now, and returns it with the report of a probe that began after this call. The wait is bounded
+    /// by the deadlines of the probe.
     ///
     /// # Errors
     /// [`AgentError`] when there is no such target or the agent is stopping.
@@ -166,7 +166,7 @@ impl Agent {
         Ok(Change::CreateTarget { target: target.into(), first_type, declines_default: is_default == Some(false) })
     }
 
-    /// Longest duration of a requested probe. The running probe may have to end first.
+    /// Returns the longest wait for a requested probe. A running probe may have to end first.
     fn check_bound(&self) -> Duration {
         let settings = self.settings();
         let one = settings.probe.deadline * DEADLINES_IN_A_PROBE + settings.probe.mount_deadline * 2;

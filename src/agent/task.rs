@@ -22,16 +22,15 @@ use crate::model::Target;
 use crate::model::settings::AgentSettings;
 use crate::registry::{Change, Snapshot};
 
-/// Largest deviation of an interval, as a fraction of it. A thousand nodes that were started by one command must
-/// not keep probing one server at the same moments.
+/// Largest deviation of an interval, as a fraction of it. A thousand nodes that were started together must not keep
+/// probing one server at the same moments.
 const JITTER: f64 = 0.1;
 
-/// Longest delay of the first probe after the agent's start, so that a hundred targets do not begin at
-/// once.
+/// Longest delay of the first probe after the agent's start, so that not all targets are probed at once.
 const START_SPREAD: Duration = Duration::from_millis(500);
 
-/// Shortest time from the start of a probe to the next one because its report is outdated. A program that mounts
-/// and unmounts in a loop must not keep the agent busy.
+/// Shortest time from the start of a probe to the start of the next one if its report is outdated. A program that
+/// mounts and unmounts in a loop must not keep the agent busy.
 const OUTDATED_GAP: Duration = Duration::from_millis(500);
 
 /// Shortest time from a probe to the next step of the driver.
@@ -42,8 +41,8 @@ const UNMOUNT_RETRY: Duration = Duration::from_secs(30);
 
 /// A command to a task.
 pub(super) enum Command {
-    /// Unmounts the target, removes it from the registry, and ends the task. The task continues if one
-    /// of them fails. The reply is the content of the registry without the target.
+    /// Unmounts the target, removes it from the registry, and ends the task. If a step fails, the task continues.
+    /// The reply is the content of the registry without the target.
     Delete(oneshot::Sender<Result<Arc<Snapshot>, AgentError>>),
 }
 
@@ -147,7 +146,7 @@ impl Task {
                         Some(event) => event,
                         None => {
                             let event = self.wait_until(next, began).await;
-                            // A probe on request is earlier than the due one.
+                            // A requested probe replaces the due one.
                             due = Some(next).filter(|due| matches!(event, Event::ProbeDue) && *due <= Instant::now());
                             event
                         }
@@ -197,7 +196,7 @@ impl Task {
             event = interruption(&mut self.commands, &mut self.assigned) => return Some(event),
             report = probe => report,
         };
-        // The stop killed the child processes, so the findings are not about the storage.
+        // Stopping the agent killed the child processes, so the findings say nothing about the storage.
         if *self.shared.stopping.borrow() {
             return Some(Event::Ended);
         }
@@ -247,12 +246,12 @@ impl Task {
     /// Unmounts a target that another writer removed from the registry. Tries again while that fails, for example
     /// because the mount is in use. Gives up when another target needs the directory.
     async fn unmount_removed(&mut self) {
-        // A request to delete it would wait as long as the mount is in use.
+        // Otherwise a request to delete the target would wait as long as the mount is in use.
         self.commands.close();
         while self.commands.recv().await.is_some() {}
         let mut is_logged = false;
         loop {
-            // Before the registry is read, so that a target that is created later waits for the unmount.
+            // Announced before the registry is read, so that a target that is created later waits for the unmount.
             let unmounting = self.shared.begin_unmount(&self.target.mount_name);
             let snapshot = self.shared.registry.snapshot();
             if snapshot.targets().iter().any(|other| other.target.mount_name.collides_with(&self.target.mount_name)) {
@@ -266,7 +265,7 @@ impl Task {
             drop(unmounting);
             if !std::mem::replace(&mut is_logged, true) {
                 let path = self.mount_path();
-                self.span.in_scope(|| tracing::warn!(path = %path.display(), problem, "a removed target is still mounted; the agent tries again until it is not"));
+                self.span.in_scope(|| tracing::warn!(path = %path.display(), problem, "a removed target is still mounted: the agent tries again until it is unmounted"));
             }
             tokio::time::sleep(UNMOUNT_RETRY).await;
         }
@@ -288,7 +287,7 @@ impl Task {
 
 /// Returns the span of a target's log lines, which has no parent: a task outlives the request that created it.
 fn span(target: &Target) -> Span {
-    // A span at this level is in force under every filter that lets any line of the target pass.
+    // At this level, every filter that accepts any log line of the target also accepts its span.
     tracing::error_span!(parent: None, "target", target_id = %target.id, export = target.spec.export())
 }
 

@@ -2,9 +2,9 @@
 //!
 //! A probe must not wait for the registry's disk. It leaves its transition in memory ([`TransitionLog::record`]), and
 //! a separate task writes pending transitions in batches. While the registry cannot be written, at most
-//! [`PENDING_MAX`] transitions are kept and the oldest are dropped. The log reports the beginning and the end of
-//! such a failure. Histories are read from the registry, because they are too large for memory. A reader waits at
-//! most [`READ_MAX`].
+//! [`PENDING_MAX`] transitions are kept and the oldest are dropped. The beginning and the end of such a failure are
+//! logged. Histories are read from the registry, because they are too large for memory. A reader waits at most
+//! [`READ_MAX`].
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -81,8 +81,8 @@ impl TransitionLog {
         (pending.transitions.len(), pending.dropped_total)
     }
 
-    /// Writes pending transitions until the agent stops. Completes a write that has begun. The registry may commit
-    /// it even if the caller drops the future, and the transitions would then be written twice.
+    /// Writes pending transitions until the agent stops. A write that has begun is completed: the registry commits it
+    /// even if the future is dropped, and the transitions would then be written twice.
     pub(super) async fn run(&self, mut stopping: watch::Receiver<bool>) {
         loop {
             tokio::select! {
@@ -112,7 +112,7 @@ impl TransitionLog {
     /// # Errors
     /// [`AgentError::NoHistory`] when the registry does not answer in time or cannot be read.
     pub(super) async fn of_target(&self, id: TargetId) -> Result<Vec<Transition>, AgentError> {
-        // Read before the registry, so that a transition that is being written is in both and not in neither.
+        // Read before the registry, so that a transition that is being written is in at least one of them.
         let mut pending = self.pending_of(id);
         pending.reverse();
         let because = |detail: String| AgentError::NoHistory { id, detail };
@@ -143,12 +143,12 @@ impl TransitionLog {
                     }
                     let dropped = std::mem::take(&mut pending.dropped);
                     if std::mem::take(&mut pending.is_failing) {
-                        tracing::info!(dropped, "the history of targets is written again");
+                        tracing::info!(dropped, "the registry accepts the history of targets again");
                     }
                 }
                 Err(error) => {
                     if !std::mem::replace(&mut pending.is_failing, true) {
-                        tracing::error!(%error, "the history of targets is not written; its latest {PENDING_MAX} entries are kept in memory");
+                        tracing::error!(%error, "cannot write the history of targets: the latest {PENDING_MAX} entries are kept in memory");
                     }
                     return false;
                 }
@@ -175,8 +175,8 @@ impl TransitionLog {
 }
 
 /// Joins pending and written transitions into one history. All lists are newest first. A transition that was just
-/// written may be in both lists. Transitions are written in order, so if the newest pending one was written, all
-/// were. Otherwise the newest written one marks the pending ones that are in both lists.
+/// written may be in both lists. Transitions are written in order. So if the newest pending transition was written, all
+/// were. Otherwise the position of the newest written transition shows which pending ones are in both lists.
 fn join(mut pending: Vec<Transition>, written: Vec<Transition>) -> Vec<Transition> {
     if pending.first().is_some_and(|newest| written.contains(newest)) {
         pending.clear();

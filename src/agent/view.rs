@@ -1,4 +1,4 @@
-//! Views: the targets as readers see them. A view is immutable; a change publishes another one.
+//! Views: the targets as readers see them. A view is immutable, and each change publishes a new view.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::registry::RegisteredTarget;
 /// All targets at one moment.
 #[derive(Debug, Clone, Default)]
 pub struct View {
-    /// Number of views so far. A cached value that was made from a view of the same generation is valid.
+    /// Number of views so far. A cached value is valid if it was made from a view of the same generation.
     pub generation: u64,
     /// Generation of the last change of targets or types. A report does not change it.
     pub types_generation: u64,
@@ -56,7 +56,7 @@ pub struct TargetView {
     pub target: Arc<Target>,
     /// Its types, oldest first.
     pub types: Arc<[Arc<TargetType>]>,
-    /// The directory where it is mounted, or would be.
+    /// Directory in which it is or would be mounted.
     pub mount_path: PathBuf,
     /// Status that follows from its reports, with hysteresis.
     pub status: TargetStatus,
@@ -67,7 +67,7 @@ pub struct TargetView {
 }
 
 impl TargetView {
-    /// A target that has not been probed since `since`.
+    /// A target without a probe, which was created or changed at `since`.
     pub(super) fn not_checked(registered: &RegisteredTarget, mount_root: &Path, since: Timestamp) -> Self {
         let RegisteredTarget { target, types } = registered;
         Self {

@@ -1,8 +1,8 @@
 //! NFS targets: mounted by the kernel, or verified over the wire.
 //!
 //! Mounted (`mode = "kernel"`, [`mounted`]): reachable → mounted → capacity → write canary. The server is
-//! queried before the mount is touched, and the mount is measured before it is written to. So the cheapest
-//! check that can find a failure finds it.
+//! queried before the mount is accessed, and the mount is measured before it is written to. So a failure is found by
+//! the cheapest check that can find it.
 //!
 //! Over the wire (`mode = "none"`, [`wire`]), for hosts that cannot mount: reachable → exported → capacity.
 //! This does not verify that the export can be written to, and the report names the mode.
@@ -37,7 +37,7 @@ pub struct NfsDriver {
     options: Option<NfsOptions>,
     name: MountName,
     host: Arc<Host>,
-    /// Whether the last probe passed. A suspect target must not queue in front of a healthy one.
+    /// Whether the last probe passed. A suspect target must not delay a healthy one.
     lane: Lane,
     /// Last canary that passed.
     canary: Option<VerifiedCanary>,
@@ -78,7 +78,7 @@ impl NfsDriver {
         }
     }
 
-    /// The mount options: the target's own, or else those that the configuration has for its export.
+    /// Returns the mount options: those of the target itself, or otherwise those of the configuration for its export.
     fn options<'a>(&'a self, settings: &'a AgentSettings) -> &'a NfsOptions {
         self.options.as_ref().unwrap_or_else(|| settings.mounts.options_for(&self.export))
     }
@@ -139,7 +139,7 @@ impl Driver for NfsDriver {
 
     async fn outdated(&mut self, settings: &AgentSettings) {
         let mut mounts = self.host.mounts.subscribe();
-        // A driver that replaced one that panicked has not probed, and must not cause probes without end.
+        // A driver that replaced a panicked one has not probed yet, and must not cause endless probes.
         let mount = self.mount_id(settings);
         let probed = *self.probed_mount.get_or_insert(mount);
         while self.mount_id(settings) == probed {

@@ -5,12 +5,12 @@
 //! the verdict names the lock: enabling versioning alone would not add one.
 //!
 //! The work has two halves. [`NodeChecks`] verifies the path from this node: the bucket is reached and
-//! written to. [`TargetFacts`] finds what is true of the bucket itself: its configuration, use and lock. A
-//! probe composes them. The checks of this node read only the plain data that the other half returns, so
-//! facts that another node found can take its place.
+//! written to. [`TargetFacts`] finds facts about the bucket itself: its configuration, usage and lock. A
+//! probe combines them. The checks of this node read only the plain data that the other half returns, so
+//! facts that another node found could be used instead.
 //!
-//! Every probe asks whether the bucket exists and how much it contains, in one request. Canaries,
-//! configuration and lock proofs have intervals of their own. So a routine probe of a healthy bucket is one
+//! Every probe sends one request that asks whether the bucket exists and how much it contains. Canaries,
+//! configuration and lock proofs have their own intervals. So a routine probe of a healthy bucket is one
 //! request. An S3 target is not attached to the host. Detaching it removes canaries that an interrupted
 //! probe left behind.
 
@@ -35,7 +35,7 @@ use crate::s3::{DefaultRetention, Versioning};
 use node_checks::NodeChecks;
 use target_facts::TargetFacts;
 
-/// The checks of a target that is declared immutable, in the order of the report. Another target has all
+/// The checks of a target that is declared immutable, in the order of the report. Any other target has all
 /// but the last one.
 const IMMUTABLE_PLAN: &[CheckName] = &[
     CheckName::Reachable,
@@ -79,8 +79,8 @@ impl<'a> Input<'a> {
         self.rule.is_some_and(|rule| rule.read_only)
     }
 
-    /// Returns why nothing is written to the bucket: its access rule is read-only, or the `section` of the
-    /// configuration is not `enabled`.
+    /// Returns why nothing is written to the bucket: `section` of the configuration is not `enabled`, or the access
+    /// rule is read-only. `None` if the bucket is written to.
     fn writes_nothing(&self, enabled: bool, section: &str) -> Option<String> {
         if !enabled {
             return Some(format!("turned off in {section}"));
@@ -183,9 +183,9 @@ impl Driver for S3Driver {
     fn next_due(&self) -> Option<Duration> {
         let proof = self.facts.proof_due();
         let at = match self.role {
-            // Its next probe is soon enough to remove a canary whose lock has ended.
+            // The next routine probe is soon enough to remove a canary whose lock has ended.
             ProcessRole::Daemon => proof,
-            // It has no next probe, so it waits for the canaries and the proof that it started itself.
+            // A command has no next probe, so it waits for the canaries and the proof that it started.
             ProcessRole::OneShot => {
                 let proof = proof.filter(|_| self.facts.canary_in_use().is_some());
                 self.node.canaries.removable_at().into_iter().chain(proof).min()

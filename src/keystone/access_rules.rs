@@ -1,9 +1,9 @@
-//! Access rules of application credentials: the requests that a token may be used for.
+//! Access rules of application credentials: the requests for which a token may be used.
 //!
-//! Keystone answers about a token with access rules only to services that announce that they enforce them (Identity
-//! API v3, "Validate and show information for token"). A rule allows one method on the paths of a pattern, of one
-//! type of service. Patterns are those of `_path_matches` in keystonemiddleware's `auth_token`: `*` and `{name}` stand
-//! for one or more characters other than `/`, `**` for any characters, and everything else for itself.
+//! Keystone validates a token with access rules only for services that announce that they enforce the rules (Identity
+//! API v3, "Validate and show information for token"). A rule allows one method on the paths that match a pattern, for
+//! one type of service. Patterns are those of `_path_matches` in keystonemiddleware's `auth_token`: `*` and `{name}`
+//! match one or more characters other than `/`, `**` matches any characters, and everything else matches itself.
 
 use serde::Deserialize;
 
@@ -54,9 +54,9 @@ fn first_part(pattern: &[u8]) -> Option<(Part, &[u8])> {
     })
 }
 
-/// Whether a path matches a pattern. Takes time proportional to the product of both lengths, whatever they contain.
+/// Whether a path matches a pattern. The time is proportional to the product of both lengths, whatever they contain.
 fn matches(mut pattern: &[u8], path: &[u8]) -> bool {
-    // Whether the pattern so far matches the first bytes of the path, for each number of them.
+    // Entry n: whether the pattern so far matches the first n bytes of the path.
     let mut matched = vec![false; path.len() + 1];
     matched[0] = true;
     while let Some((part, rest)) = first_part(pattern) {

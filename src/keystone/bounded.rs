@@ -1,4 +1,4 @@
-//! Bound of the strings of a token. They are kept as long as the token is cached.
+//! Limits the length of a token's strings, which are kept as long as the token is cached.
 
 use serde::{Deserialize, Deserializer};
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer};
 /// of projects, and 255 for ids of users of other identity providers.
 const NAME_MAX_BYTES: usize = 255;
 
-/// A string that is kept for as long as the token is cached, or with what its user creates.
+/// Deserializes a string of at most [`NAME_MAX_BYTES`].
 pub(super) fn bounded<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let text = String::deserialize(deserializer)?;
     let is_too_long = text.len() > NAME_MAX_BYTES;

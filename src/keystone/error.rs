@@ -5,7 +5,7 @@ use http::StatusCode;
 use crate::sys::secret_file::FileError;
 use crate::tls::TlsError;
 
-/// Why Keystone issued or validated no token.
+/// Why Keystone did not issue or validate a token.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum KeystoneError {
     /// No connection, or the answer is not HTTP.
@@ -30,7 +30,7 @@ pub enum KeystoneError {
         /// HTTP status.
         status: u16,
     },
-    /// The answer is not one of Keystone's.
+    /// The answer does not come from Keystone.
     #[error("{url} does not answer as Keystone does ({detail}): is it the address of Keystone, without /v3?")]
     NotUnderstood {
         /// Address of Keystone.
@@ -67,7 +67,7 @@ pub enum KeystoneError {
 }
 
 impl KeystoneError {
-    /// Whether the validated token may be the cause, so that other tokens are worth a validation.
+    /// Whether the validated token may be the cause, so that the validation of other tokens may succeed.
     #[must_use]
     pub fn may_concern_one_token(&self) -> bool {
         match self {
@@ -77,7 +77,7 @@ impl KeystoneError {
         }
     }
 
-    /// Whether Keystone decided nothing, because it is unreachable or failing.
+    /// Whether Keystone made no decision, because it is unreachable or failing.
     #[must_use]
     pub fn is_outage(&self) -> bool {
         matches!(self, Self::Unreachable { .. } | Self::Failing { .. } | Self::NoAnswer { .. })

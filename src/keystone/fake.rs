@@ -1,4 +1,4 @@
-//! Keystone in the test process, with faults on demand.
+//! Fake Keystone in the test process, with faults on demand.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -202,7 +202,7 @@ async fn answer(State(fake): State<Arc<Fake>>, request: Request<Body>) -> Respon
         return fault(StatusCode::UNAUTHORIZED);
     }
     match fake.tokens.lock().expect("a lock").get(header("x-subject-token")) {
-        // As Keystone's `_validate_token_access_rules`.
+        // Like Keystone's `_validate_token_access_rules`.
         Some(facts)
             if !facts["token"]["application_credential"]["access_rules"].is_null()
                 && header("openstack-identity-access-rules") != "1" =>

@@ -24,11 +24,11 @@ use crate::model::cause::innermost_cause;
 use crate::model::tally::{Tally, status_class};
 use crate::tls;
 
-/// Largest answer that is read, in bytes. A valid token without its catalog has a few thousand, and an issued
-/// one comes with the catalog of a whole cloud.
+/// Largest answer that is read, in bytes. A validated token without its catalog has a few thousand bytes. An issued
+/// token comes with the catalog of a whole cloud.
 const ANSWER_MAX_BYTES: usize = 1 << 20;
 
-/// How long an unused connection is kept. Web servers close theirs after some seconds.
+/// How long an unused connection is kept. Web servers close unused connections after a few seconds.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// Largest number of unused connections.
@@ -54,7 +54,7 @@ pub struct Keystone {
 }
 
 impl Keystone {
-    /// A client of the Keystone at `url`. Sends nothing yet. `ca_bundle` is trusted in addition to the
+    /// Creates a client of the Keystone at `url`. Sends nothing yet. `ca_bundle` is trusted in addition to the
     /// system's authorities.
     ///
     /// # Errors
@@ -132,7 +132,7 @@ impl Keystone {
             }
             self.exchange(request).await
         };
-        // Keystone may close an unused connection at the moment of its reuse.
+        // Keystone may close an unused connection at the moment at which it is reused.
         let (head, answer) = match send().await {
             Err(KeystoneError::Unreachable { .. }) => send().await?,
             outcome => outcome?,

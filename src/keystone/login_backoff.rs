@@ -1,9 +1,9 @@
-//! Backoff of the agent's own login. Keystone locks a user after too many wrong passwords, and others may
+//! Backoff of the agent's own login. Keystone locks a user after too many wrong passwords, and other programs may
 //! share this user.
 //!
 //! Each refusal by Keystone doubles the wait, from [`BACKOFF_MIN`] to [`BACKOFF_MAX`]. It may refuse the login
-//! or the token that the login produced. An unreachable Keystone locks nobody and is to be used as soon as
-//! it is back, so the wait stays [`BACKOFF_MIN`]. Another secret, or a restart, needs no wait.
+//! or the token that the login produced. An unreachable Keystone does not lock users and should be used as soon as
+//! it is back, so the wait stays [`BACKOFF_MIN`]. After a change of the secret, or a restart, there is no wait.
 
 use std::time::Duration;
 

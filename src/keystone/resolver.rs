@@ -1,5 +1,5 @@
-//! Addresses of Keystone for its HTTP client. While the name server is slow or down, the latest ones are used.
-//! A Keystone that moves meanwhile is not found.
+//! Addresses of Keystone for its HTTP client. While the name server is slow or down, the latest addresses are used.
+//! If Keystone moves during that time, it is not found.
 
 use std::net::SocketAddr;
 use std::task::{Context, Poll};

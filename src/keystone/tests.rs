@@ -127,7 +127,7 @@ async fn unexpected_answer_maps_to_error() {
         (StatusCode::SERVICE_UNAVAILABLE, json!({}), "503"),
         (StatusCode::TOO_MANY_REQUESTS, json!({}), "429"),
         (StatusCode::IM_A_TEAPOT, json!({}), "418"),
-        // Another web server does not have this page, which says nothing about the token.
+        // A 404 of a different web server says nothing about the token.
         (StatusCode::NOT_FOUND, json!({ "message": "no page" }), "is it the address of Keystone"),
         (StatusCode::OK, json!({ "token": { "secret": "s3cret" } }), "is it the address of Keystone"),
         (StatusCode::OK, json!({ "token": with_user(256) }), "is it the address of Keystone"),
@@ -158,7 +158,7 @@ async fn unusable_settings_are_reported_before_any_request() {
 }
 
 #[test]
-fn logins_are_written_as_the_identity_api_has_them() {
+fn login_bodies_have_the_format_of_the_identity_api() {
     let user = Identifier::Name("u".into(), Domain::Name("D".into()));
     let password = Login {
         method: Method::Password { user: user.clone(), password: secret("p") },

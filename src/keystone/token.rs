@@ -27,7 +27,7 @@ pub struct TokenFacts {
     pub is_system: bool,
     /// Names of the user's roles in its scope.
     pub roles: Vec<String>,
-    /// Access rules of the application credential that it was issued for. `None` if every request is allowed.
+    /// Access rules of the application credential for which it was issued. `None` if every request is allowed.
     pub access_rules: Option<Vec<AccessRule>>,
     /// End of its life.
     pub expires_at: Timestamp,
@@ -39,7 +39,7 @@ pub struct Project {
     /// Its id.
     #[serde(deserialize_with = "bounded")]
     pub id: String,
-    /// Its name, which is unique in its domain only.
+    /// Its name, which is unique only in its domain.
     #[serde(default, deserialize_with = "bounded")]
     pub name: String,
 }

@@ -1,8 +1,8 @@
-//! Validation of tokens with a token of the agent's own.
+//! Validation of tokens with the agent's own token.
 //!
-//! The agent gets its own token when it first needs one, and renews it shortly before its end or when Keystone
-//! no longer accepts it. It reads the secret again each time, so a rotated secret takes effect by itself.
-//! Only one login is in flight at a time, and a failed one is not repeated at once
+//! The agent gets its own token when it first needs one, and renews it shortly before it expires or when Keystone
+//! no longer accepts it. It reads the secret again each time, so a rotated secret takes effect without a restart.
+//! Only one login is in progress at a time, and a failed login is not repeated at once
 //! ([`super::login_backoff`]). Otherwise a flood of tokens would lock the agent's user.
 
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use super::token::{IssuedToken, TokenFacts};
 use crate::model::settings::{KeystoneCredential, KeystoneSettings};
 use crate::sys::secret_file::read_secret;
 
-/// Remaining life at which the own token is renewed. It is also the shortest use of a token, so that a wrong
+/// Remaining lifetime at which the own token is renewed. A new token is used for at least this time, so that a wrong
 /// clock does not cause a login for every validation.
 const RENEW_BEFORE_END: Duration = Duration::from_secs(60);
 
@@ -51,7 +51,7 @@ struct OwnToken {
 }
 
 impl Validator {
-    /// A validator. Sends nothing yet.
+    /// Creates a validator. Sends nothing yet.
     ///
     /// # Errors
     /// [`KeystoneError`] when the CA bundle or the secret cannot be used.
@@ -82,7 +82,7 @@ impl Validator {
         let outcome = self.validate_with(&renewed, subject).await;
         if let Err(error @ KeystoneError::OwnTokenRefused { .. }) = &outcome {
             let mut own = self.own.lock().await;
-            // Many validations may see this refusal, which counts once.
+            // Many validations may see this refusal, but it counts only once.
             if own.token.take_if(|token| Arc::ptr_eq(token, &renewed)).is_some() {
                 own.backoff.failed(error, renewed.secret.clone());
             }
@@ -98,7 +98,7 @@ impl Validator {
         Ok(facts)
     }
 
-    /// The own token, or a new one when it is old or the one that was refused.
+    /// Returns the own token, or a new one if the current one is about to expire or was refused.
     async fn own_token(&self, refused: Option<&Arc<OwnToken>>) -> Result<Arc<OwnToken>, KeystoneError> {
         let mut own = self.own.lock().await;
         let is_usable = |token: &&Arc<OwnToken>| {
@@ -112,7 +112,7 @@ impl Validator {
         if let Some(error) = own.backoff.pending_error(&secret) {
             return Err(error);
         }
-        // The caller may stop waiting, and a login without an answer must count then, too.
+        // Recorded in advance: a login without an answer must count even if the caller stops waiting.
         own.backoff.failed(&KeystoneError::NoAnswer { url: self.keystone.url().to_owned() }, secret.clone());
         match self.keystone.issue(&login).await {
             Ok(issued) => {

@@ -71,7 +71,7 @@ pub enum NfsError {
         "the server's port mapper does not know mountd (MOUNT version 3 over TCP): start mountd there, check `rpcinfo -p`, or set mountport= in the NFS options"
     )]
     NoMountd,
-    /// The server provides the program in other versions only.
+    /// The server provides the program only in other versions.
     #[error(
         "the server provides {service} in versions {low} to {high}, but the NFS options require {requested}: change nfsvers=, or enable the version on the server"
     )]
@@ -182,7 +182,7 @@ impl NfsError {
         }
     }
 
-    /// Returns whether no answer came in time. A later one may be right.
+    /// Returns whether no answer came in time, so that a later attempt may succeed.
     #[must_use]
     pub fn is_timeout(&self) -> bool {
         matches!(self.reason(), Reason::ResponseTimedOut | Reason::ConnectTimedOut)
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn server_in_its_grace_period_may_be_right_later() {
+    fn server_in_its_grace_period_is_a_timeout() {
         let error = NfsError::Status { call: "FSINFO", path: "/b".into(), status: nfsstat3::NFS3ERR_JUKEBOX };
         assert!(error.is_timeout());
         assert_eq!(error.reason(), Reason::ResponseTimedOut);

@@ -18,7 +18,7 @@ const CALL: &str = "NULL";
 /// Number of the procedure in every version (RFC 1813 §3.3.0, RFC 7530 §16.1).
 const NULL_PROCEDURE: u32 = 0;
 
-/// Calls NULL over a fresh connection and waits for the answer.
+/// Calls NULL over a new connection and waits for the answer.
 ///
 /// # Errors
 /// [`NfsError`] when no answer comes within `deadline`, or the server does not provide this version. If the version

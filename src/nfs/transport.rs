@@ -1,8 +1,8 @@
-//! Transport: TCP with RPC record marking (RFC 5531 §11), safe against the server.
+//! Transport: TCP with RPC record marking (RFC 5531 §11), protected against malicious servers.
 //!
 //! `nfs3_client` allocates as much memory as a record announces, up to 2 GiB. It does the same with lengths inside
-//! the record, and it reads forever from a connection that has ended. No process that listens on the port may be able
-//! to kill the agent this way. So [`Records`] validates each record before the decoder reads it.
+//! the record, and it reads forever from a connection that has ended. A process that listens on the port must not be
+//! able to kill the agent this way. So [`Records`] validates each record before the decoder reads it.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -32,7 +32,7 @@ const RESERVED_PORTS: std::ops::RangeInclusive<u16> = 665..=1023;
 /// Connection that reads records of a bounded length.
 pub(super) struct Records {
     stream: TcpStream,
-    /// Length of a record whose mark was read, and whose content was not.
+    /// Length of a record whose mark was read but whose content was not.
     announced: Option<usize>,
 }
 
@@ -51,7 +51,9 @@ impl AsyncRead for Records {
         self.stream.read_exact(buf).await?;
         match self.announced.take() {
             None => self.announced = Some(record_length(buf)?),
-            Some(length) if length != buf.len() => return Err(invalid("the reply has another length than announced")),
+            Some(length) if length != buf.len() => {
+                return Err(invalid("the length of the reply differs from its record mark"));
+            }
             Some(_) => check_verifier(buf)?,
         }
         Ok(())
@@ -73,7 +75,7 @@ fn record_length(mark: &[u8]) -> io::Result<usize> {
     // The highest bit marks the last fragment of a record.
     let length = u32::from_be_bytes(mark) & 0x7fff_ffff;
     if length > REPLY_MAX_BYTES {
-        return Err(invalid("the reply is longer than any expected one"));
+        return Err(invalid("the reply is longer than any valid one"));
     }
     usize::try_from(length).map_err(|_| invalid("the reply is longer than memory"))
 }
@@ -106,7 +108,7 @@ pub(super) async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
         IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
     };
-    // The first port is random, so that two targets seldom try the same ports.
+    // The first port is random, so that two targets rarely try the same ports.
     let count = RESERVED_PORTS.end() - RESERVED_PORTS.start() + 1;
     let (_, begin, ..) = Uuid::new_v4().as_fields();
     for offset in 0..count {

@@ -49,7 +49,7 @@ impl Volume {
     /// Requests the export (MNT), and verifies that NFS accepts its file handle (FSINFO).
     ///
     /// # Errors
-    /// [`NfsError`] when this did not succeed within `deadline`, which is the total time.
+    /// [`NfsError`] when this did not succeed within `deadline`, which bounds all calls together.
     pub async fn open(address: &VolumeAddress, deadline: Duration) -> Result<Self, NfsError> {
         let calls = BoundedCalls::start(deadline);
         let mount_port = match address.mount_port {
@@ -87,7 +87,7 @@ impl Volume {
                 free: counts.fbytes,
                 available: counts.abytes,
                 inodes: counts.tfiles,
-                // Linux's NFS client counts those that a user can use as the free ones (`nfs_statfs`).
+                // Like the NFS client of Linux, which counts only inodes that a user can use as free (`nfs_statfs`).
                 inodes_free: counts.ffiles.min(counts.afiles),
             }),
             Nfs3Result::Err((status, _)) => Err(NfsError::Status { call: "FSSTAT", path: self.path.clone(), status }),

@@ -1,4 +1,4 @@
-//! Certificates of the server and of clients, and their replacement.
+//! Tests of the certificates of server and clients, and of their replacement.
 
 use std::path::Path;
 
@@ -80,7 +80,7 @@ async fn new_files_are_shown_after_a_reload_and_bad_ones_change_nothing() {
     let (other_certificate, _) = new.issue("localhost");
     std::fs::write(&settings.certificate, other_certificate).expect("written");
     let error = server.reload().await.expect_err("another's key").to_string();
-    assert!(error.contains("do not fit together") && error.contains("api.key"), "{error}");
+    assert!(error.contains("do not belong together") && error.contains("api.key"), "{error}");
     for (file, content) in [(&settings.certificate, "nothing"), (&settings.key, "nothing")] {
         write(&settings, &new.issue("localhost"));
         std::fs::write(file, content).expect("written");
@@ -95,7 +95,7 @@ async fn new_files_are_shown_after_a_reload_and_bad_ones_change_nothing() {
 }
 
 #[tokio::test]
-async fn clients_show_certificates_where_they_must() {
+async fn clients_present_certificates_if_the_server_requires_them() {
     let directory = tempfile::tempdir().expect("a directory");
     let (authority, stranger) = (Authority::new(), Authority::new());
     let bundle = directory.path().join("ca.pem");

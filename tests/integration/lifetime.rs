@@ -129,7 +129,7 @@ async fn reload_reports_settings_that_need_a_restart() {
             "[api] (except [api.token] and [api.keystone]), [metrics] (except token_file) and [registry] change",
         )
         .await;
-    daemon.wait_for_log("[mounts] root is changed by a restart only").await;
+    daemon.wait_for_log("a change of [mounts] root needs a restart").await;
     daemon.wait_for_log("configuration reloaded").await;
     let id = daemon.create(nfs_target("/one")).await;
     let mount_path = daemon.show(&id).await["filesystem_export_mount_path"].clone();

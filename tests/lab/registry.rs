@@ -72,7 +72,7 @@ fn full_registry_disk_refuses_changes_only() {
     fs::remove_file(&fill).expect("removed");
     // With free space the agent writes the pending history, which then survives a crash.
     eventually("the history is written", WRITTEN, || {
-        log(20).contains("history of targets is written again").then_some(())
+        log(20).contains("accepts the history of targets again").then_some(())
     });
     kill_agent(DETECTED);
     target.wait_until_available(DETECTED);

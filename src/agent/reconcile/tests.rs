@@ -1,4 +1,4 @@
-//! The agent in front of a store that another writer changes.
+//! Tests of an agent whose store is changed by another writer.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::model::{NfsExport, NfsTarget, TargetSpec, TargetType};
 use crate::registry::fixtures::nfs;
 use crate::registry::{MemoryStore, Registry, Store, Write};
 
-/// The longest wait for what the agent does by itself.
+/// Longest wait for the agent to react by itself.
 const WAIT_MAX: Duration = Duration::from_secs(20);
 
 fn agent(store: &Arc<MemoryStore>) -> Agent {

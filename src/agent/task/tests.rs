@@ -1,4 +1,4 @@
-//! Tasks with a driver that the test controls.
+//! Tests of tasks with a driver that the test controls.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -11,7 +11,7 @@ use crate::model::Reason;
 use crate::registry::fixtures::{nfs, snapshot_of};
 use crate::registry::{MemoryStore, Registry, Snapshot, Store, Write};
 
-/// What the tasks of an agent share whose view shows these targets.
+/// Shared state of an agent whose view shows these targets.
 pub(in crate::agent) fn shared(store: Arc<dyn Store>, targets: Vec<Target>) -> Arc<Shared> {
     let shared = Shared::new(Registry::new(store), Arc::new(Host::without_workers()), AgentSettings::quiet());
     let snapshot = snapshot_of(targets.into_iter().map(|target| (target, nfs("nas:/a").1)));
@@ -24,7 +24,7 @@ pub(in crate::agent) fn target() -> Target {
     nfs("nas:/a").0
 }
 
-/// A probe that hangs until its child is taken from it, and fails then.
+/// A driver whose probe hangs until its child is killed, and then fails.
 struct Hanging {
     began: Arc<Notify>,
     ended: Arc<Notify>,
@@ -68,7 +68,7 @@ fn task(shared: &Arc<Shared>, target: Target, driver: Box<dyn Driver>) -> (Task,
 
 #[tokio::test]
 async fn probe_ended_by_stop_publishes_no_report() {
-    // Which of two things that happened at once a task sees first is left to chance: many tries.
+    // The task sees two simultaneous events in random order, so the test repeats.
     for _ in 0..50 {
         let target = target();
         let shared = shared(Arc::new(MemoryStore::default()), vec![target.clone()]);
@@ -84,7 +84,7 @@ async fn probe_ended_by_stop_publishes_no_report() {
     }
 }
 
-/// A mount that is in use the first time that it is unmounted.
+/// A driver whose mount is in use at the first attempt to unmount it.
 struct BusyOnce {
     attempts: Arc<AtomicU32>,
 }
@@ -110,7 +110,7 @@ impl Driver for BusyOnce {
 #[tokio::test(start_paused = true)]
 async fn removed_target_is_unmounted_again_after_busy() {
     let shared = shared(Arc::new(MemoryStore::default()), Vec::new());
-    // The order in which a task sees the removal and the end of its channels is random: many tries.
+    // The task sees the removal and the end of its channels in random order, so the test repeats.
     for _ in 0..50 {
         let attempts = Arc::new(AtomicU32::new(0));
         let (task, ends) = task(&shared, target(), Box::new(BusyOnce { attempts: attempts.clone() }));
@@ -222,7 +222,7 @@ async fn panic_of_a_probe_is_reported_and_replaces_the_driver() {
     assert_ne!(driver.interval(&settings), Duration::MAX);
 }
 
-/// A mount that is slow to unmount, and a target whose probes are counted.
+/// A driver with a mount that is slow to unmount. It counts its probes.
 struct Slow {
     began: Arc<Notify>,
     ended: Arc<Notify>,
@@ -263,7 +263,7 @@ async fn new_target_is_not_probed_while_its_directory_is_unmounted() {
     began.notified().await;
     let (_, _new_ends, of_new) = start(new, FirstProbe::Now);
     let (_, _other_ends, of_other) = start(other, FirstProbe::Now);
-    // The clock of the test stands still until every task waits.
+    // The paused clock of the test advances only while every task waits.
     tokio::time::sleep(Duration::from_secs(1)).await;
     let probes = || [&of_new, &of_other].map(|probes| probes.load(Ordering::Relaxed));
     assert_eq!(probes(), [0, 1], "only the directory that is unmounted is waited for");

@@ -1,4 +1,4 @@
-//! The transition log in front of a store that the test can break.
+//! Tests of the transition log, with a store that the test can break.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,7 +20,7 @@ struct FaultyStore {
     store: MemoryStore,
     kept: Arc<Mutex<Vec<Transition>>>,
     is_broken: AtomicBool,
-    /// Blocks the next write once. The write is finished even if its caller has gone.
+    /// Blocks the next write once. The write is finished even if its caller stops waiting.
     gate: Mutex<Option<oneshot::Receiver<()>>>,
 }
 
@@ -135,7 +135,7 @@ async fn write_during_stop_is_made_once() {
     shared.stopping.send_replace(true);
     record(&shared.transitions, 3..4);
     let opening = async {
-        // A caller that abandons the write would have done so by now.
+        // If the log abandoned the write, it would have done so by now.
         tokio::time::sleep(LAST_WRITE_MAX / 5).await;
         open.send(()).expect("a write is waiting");
     };
@@ -148,7 +148,7 @@ async fn write_during_stop_is_made_once() {
     assert_eq!(store.seconds(), [0, 1, 2, 3]);
 }
 
-/// A report after which the status is another than after the one of the second before.
+/// A report that changes the status compared with the report of the previous second.
 fn changing(target: &Target, second: i64) -> Report {
     let offline = || Verdict::Failed(Finding::new(Reason::ConnectionRefused, "so"));
     Report {

@@ -31,7 +31,8 @@ pub(super) struct VerifiedCanary {
 }
 
 impl VerifiedCanary {
-    /// Whether the next canary is not due yet: same mount, same settings, and within the interval.
+    /// Whether this canary is still current, so that the next one is not due: same mount, same settings, and within the
+    /// interval.
     fn is_current(&self, mount_id: u32, settings: &CanarySettings) -> bool {
         self.mount_id == mount_id && self.settings == *settings && self.at.elapsed() < settings.interval
     }
@@ -71,8 +72,8 @@ impl NfsDriver {
         Probe { checks: log.finish(), capacity, facts: Some(KindFacts::Nfs { mode: MountMode::Kernel, mount }) }
     }
 
-    /// Mounts the export unless it is mounted, measures it and writes the canary. The check `mounted` gets the
-    /// warning.
+    /// Mounts the export unless it is mounted, measures it and writes the canary. `warning` is added to the check
+    /// `mounted`.
     async fn verify_mount(
         &mut self,
         settings: &AgentSettings,
@@ -106,7 +107,7 @@ impl NfsDriver {
         (Some(mount), capacity)
     }
 
-    /// Returns a warning if users other than root can replace the mount point of what is mounted now. Each mount is
+    /// Returns a warning if users other than root can replace the mount point of the current mount. Each mount is
     /// verified once, and again at a requested probe. The agent refuses to mount at such a mount point, but an
     /// existing mount works.
     async fn unprotected_mount_point(
@@ -131,14 +132,14 @@ impl NfsDriver {
                     ),
                 ));
             }
-            // Not known. The checks of the mount say what is wrong.
+            // The protection is unknown. The other checks of the mount report the cause.
             Err(_) => {}
         }
         None
     }
 
-    /// Unmounts a mount with a stale file handle, and removes its checks from the log. If that fails, the check
-    /// `capacity` says so. Returns whether nothing of the target is mounted any more.
+    /// Unmounts a mount with a stale file handle, and removes its checks from the log. Returns whether the target is no
+    /// longer mounted. A failure is reported by the check `capacity`.
     async fn unmount_stale(&mut self, settings: &AgentSettings, location: &MountLocation, log: &mut CheckLog) -> bool {
         match self.unmount(settings, location).await {
             Ok(_) => {

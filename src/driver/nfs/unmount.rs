@@ -1,6 +1,6 @@
 //! Unmounting: plain, then forced, then lazy, each with a deadline.
 //!
-//! An unmount is forced only if the server does not answer. A mount that is in use stays while its server is alive.
+//! An unmount is forced only if the server does not answer. While its server is alive, a mount that is in use stays.
 
 use super::{MountLocation, NfsDriver};
 use crate::check::Checked;
@@ -45,7 +45,7 @@ impl NfsDriver {
                 PathMount::Foreign(entry) if here.may_hold_own(&table) => {
                     let lookup = match lookup.take() {
                         Some(lookup) => lookup,
-                        // The name was not resolved yet: the server was dead when the agent started.
+                        // The name was never resolved, because the server was dead when the agent started.
                         None => {
                             let addresses =
                                 addresses_of(location.mapped_export.address(), settings.probe.deadline).await;
@@ -68,7 +68,7 @@ impl NfsDriver {
         Err(DetachError::Failed(Finding::new(Reason::MountStacked, format!("the export is mounted at {message}"))))
     }
 
-    /// Unmounts the topmost mount. It is the target's according to the mount table.
+    /// Unmounts the topmost mount, which belongs to the target according to the mount table.
     async fn unmount_topmost(
         &self,
         settings: &AgentSettings,
@@ -90,7 +90,7 @@ impl NfsDriver {
             return Err(if is_busy(&refusal) { DetachError::Busy } else { DetachError::Failed(finding(refusal)) });
         }
         for (how, word) in [(UnmountHow::Force, "by force"), (UnmountHow::Lazy, "lazily")] {
-            // Another process may have unmounted it, and the topmost mount is not ours any more.
+            // If another process has unmounted it meanwhile, the topmost mount is no longer the target's.
             self.host.mounts.reread().map_err(unreadable)?;
             if self.mount_id(settings) != Some(topmost.mount_id) {
                 return Ok(None);
@@ -122,7 +122,7 @@ impl NfsDriver {
                 // EINVAL means "not a mount point" (umount(2)): another process unmounted it first.
                 Err(CallError::Fault(fault)) if fault.errno() == Some(Errno::EINVAL) => return Ok(()),
                 // The kernel removes the mount first and then notifies the server (NFSv4), which may take long.
-                // So the mount may be gone although the call timed out. A broken worker may not have got that far.
+                // So the mount may be removed although the call timed out. A broken worker may not have removed it.
                 Err(error @ (CallError::TimedOut { .. } | CallError::WorkerDied { .. })) => {
                     if self.host.mounts.reread().is_ok() && self.mount_id(settings) != before {
                         return Ok(());
@@ -163,8 +163,8 @@ fn unreadable(error: std::io::Error) -> DetachError {
     DetachError::Failed(Finding::new(Reason::AgentError, message))
 }
 
-/// Whether a server does not answer at all. A server that refuses the version or the caller is alive. If
-/// it could not be queried, its state is unknown, and a busy mount is not forced.
+/// Whether a server does not answer at all. A server that refuses the version or the caller is alive. If the server
+/// could not be queried, its state is unknown, and the unmount of a busy mount is not forced.
 fn is_silent<T>(answer: &Checked<T>) -> bool {
     let reason = answer.finding().map(|finding| finding.reason);
     answer.outcome() != Outcome::Passed

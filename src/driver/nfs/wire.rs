@@ -16,9 +16,9 @@ use crate::nfs::{Volume, VolumeAddress};
 /// The checks of a target that is verified over the wire, in the order of the report.
 const PLAN: &[CheckName] = &[CheckName::Reachable, CheckName::Exported, CheckName::Capacity];
 
-/// How long a file handle from the server's mountd is used before the driver asks for another.
-/// Servers log each such request, and NFS refuses the handle of an export that was withdrawn. So a
-/// request at every probe would only fill the server's log.
+/// How long a file handle from the server's mountd is used before the driver requests a new one. Servers log each such
+/// request. A request at every probe would only fill the server's log, because NFS itself refuses the handle of an
+/// export that was withdrawn.
 const GRANT_REUSE: Duration = Duration::from_secs(300);
 
 /// An export that the server's mountd granted.

@@ -1,4 +1,4 @@
-//! Write canaries of a bucket: when one is due, and what may remain of earlier ones.
+//! Write canaries of a bucket: when one is due, and which earlier ones may remain.
 
 use std::time::{Duration, Instant};
 
@@ -26,8 +26,7 @@ pub(super) struct Canaries {
     latest: Option<WrittenObject>,
     /// When the latest canary can be removed, if it is locked.
     removable_at: Option<Instant>,
-    /// Whether a canary may have been leaked, also by an earlier process. False once a sweep has looked for
-    /// canaries and found none.
+    /// Whether this process or an earlier one may have leaked a canary. False once a sweep has found none.
     may_have_leaked: bool,
     /// The canary that may still exist, for services that refuse to list it.
     memory: CanaryMemory,
@@ -47,7 +46,7 @@ struct WrittenObject {
 }
 
 impl WrittenObject {
-    /// Time until the next canary. Canaries that are locked for longer than the interval do not accumulate.
+    /// Returns the time until the next canary. It is at least the retention, so that locked canaries do not accumulate.
     fn interval(&self) -> Duration {
         self.settings.interval.max(self.retention.unwrap_or_default())
     }
@@ -102,7 +101,7 @@ impl Canaries {
             log.skip(CheckName::WriteCanary, format!("{why}: writing is not verified"));
             return;
         }
-        // An object that is put without a retention stays for days if the bucket has a default one.
+        // If the bucket has a default retention, an object that is put without one stays for days.
         let Some(locks_by_default) = configuration.locks_by_default() else {
             if !log.has_failure() {
                 let reason = configuration.lock_unknown.unwrap_or(Reason::AccessDenied);
@@ -157,7 +156,7 @@ impl Canaries {
         }
     }
 
-    /// Removes all canaries of this node, since an interrupted probe may have leaked any of them. Returns a
+    /// Removes all canaries of this node, because an interrupted probe may have leaked any of them. Returns a
     /// remark if one remains.
     ///
     /// # Errors
@@ -193,7 +192,7 @@ enum Leftovers {
     },
 }
 
-/// Removes leftover canaries, or the remembered one where the service refuses to list them.
+/// Removes leftover canaries, or the remembered one if the service refuses to list them.
 async fn remove_leftovers(
     api: &dyn ObjectApi,
     plan: &CanaryPlan<'_>,
@@ -210,14 +209,14 @@ async fn remove_leftovers(
     }
 }
 
-/// Finding when the default retention is unknown, for this reason. `why` is the detail of the check `object_lock`: the failure and its
-/// remedy.
+/// Finding when the default retention is unknown for this reason. `why` is the detail of the check `object_lock`: the
+/// failure and its remedy.
 fn unknown_lock(location: &S3Location, reason: Reason, why: Option<&str>) -> Finding {
     let why = why.map_or_else(|| format!("{location}: the object lock is unknown"), str::to_owned);
     Finding::new(
         reason,
         format!(
-            "{why}. Until the service reports whether it locks new objects by default, no canary is written, because it could be locked for days, and writing is not verified"
+            "{why}. Until the service reports whether it locks new objects by default, no canary is written, because it could stay locked for days, and writing is not verified"
         ),
     )
 }

@@ -1,8 +1,8 @@
 //! Configuration of a bucket, and its cache.
 //!
-//! Versioning and object lock change rarely, so a routine probe does not read them. It judges what was
-//! read before, and its detail says when that was. They are read again at an interval, for a requested
-//! probe, after a probe with a failure, with other credentials, and before a canary is put.
+//! Versioning and object lock change rarely, so a routine probe does not read them. It checks the configuration that
+//! was read before, and its detail says when. They are read again at an interval, for a requested probe, after a probe
+//! with a failure, with other credentials, and before a canary is put.
 
 use std::time::{Duration, Instant};
 

@@ -1,10 +1,10 @@
-//! Usage listing: counts the content of a bucket by listing it, in runs with an interval of their own.
+//! Usage listing: counts the content of a bucket by listing it, in runs with their own interval.
 //!
-//! A run is a task, so no probe waits for it. A probe starts a run that is due and reports what has been
-//! counted so far. A run requests one page after another, up to a limit, and the next run continues
-//! where it stopped. A bucket has at most one run at a time. All buckets together request at most
-//! [`PAGES_AT_ONCE`] pages at a time, first come, first served. So a bucket with many pages delays another
-//! one only by the pages in progress. A run ends with its driver. Counts exist in memory only.
+//! A run is a task, so no probe waits for it. A probe starts a run that is due, and reports the count so far. A run
+//! requests one page after another, up to a limit, and the next run continues where it stopped. A bucket has at most
+//! one run at a time. All buckets together request at most [`PAGES_AT_ONCE`] pages at a time, first come, first served.
+//! So a bucket with many pages delays another bucket only by the pages in progress. A run ends with its driver. Counts
+//! exist only in memory.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -23,8 +23,8 @@ use crate::model::{Reason, S3Location};
 use crate::s3::{BucketApi, S3Failure};
 
 /// Largest number of pages that all listings of this agent request at a time. A page has up to 4 MiB
-/// ([`PAGE_LIMIT_BYTES`](crate::s3::aws::PAGE_LIMIT_BYTES)). A page of empty entries only takes about
-/// thirty times that in memory while it is parsed. A page of AWS S3 has less than 1 MiB.
+/// ([`PAGE_LIMIT_BYTES`](crate::s3::aws::PAGE_LIMIT_BYTES)). While it is parsed, a hostile page that consists only of
+/// empty entries takes about thirty times as much memory. A page of AWS S3 has less than 1 MiB.
 pub const PAGES_AT_ONCE: usize = 2;
 
 /// The listing of one bucket.
@@ -32,7 +32,7 @@ pub const PAGES_AT_ONCE: usize = 2;
 pub(super) struct Listing {
     counted: Arc<Mutex<Counted>>,
     latest: Option<Run>,
-    /// Access rule of the runs. With other credentials or another endpoint it may be another bucket.
+    /// Access rule of the runs. With another rule, the name may mean another bucket.
     rule: Option<S3AccessRule>,
 }
 
@@ -63,8 +63,8 @@ impl Listing {
         *self = Self::default();
     }
 
-    /// Like [`Self::stop`], but the next run is not due before the interval is over. So a service that
-    /// reports its use only at times is not listed more often.
+    /// Like [`Self::stop`], but the next run is due only after the interval. So a service that reports its usage only
+    /// sometimes is not listed more often.
     pub(super) fn rest(&mut self) {
         self.counted = Arc::default();
         if let Some(run) = &self.latest {
@@ -120,7 +120,7 @@ async fn run(
 ) {
     for _ in 0..requests_max {
         let permit = pages.acquire().await;
-        // A copy: a run that is ended during a page leaves the pass as it was before that page.
+        // A copy, so that a run that ends during a page leaves the pass as it was before that page.
         let pass = lock(counted).pass.clone().unwrap_or_else(|| UsagePass::new(Timestamp::now()));
         let outcome = pass.next_page(api, deadline).await;
         drop(permit);

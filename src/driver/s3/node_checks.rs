@@ -24,7 +24,7 @@ const MACHINE_ID: &str = "/etc/machine-id";
 pub(super) struct NodeChecks {
     connector: BucketConnector,
     host: Arc<Host>,
-    /// Id of this instance of the driver. Its canaries carry it, so that no other instance removes them.
+    /// Id of this instance of the driver. The keys of its canaries contain it, so that no other instance removes them.
     instance: Uuid,
     pub(super) canaries: Canaries,
 }
@@ -69,7 +69,7 @@ impl NodeChecks {
         let mut api = None;
         let connecting = async {
             let connected = tokio::time::timeout(deadline, connector.connect(rule)).await.unwrap_or_else(|_| {
-                Err(S3Failure::NoCredentials(format!("they did not come within {} ms", deadline.as_millis())))
+                Err(S3Failure::NoCredentials(format!("their source did not answer within {} ms", deadline.as_millis())))
             });
             match connected {
                 Ok(connected) => {
@@ -103,7 +103,7 @@ impl NodeChecks {
         match within(deadline, removing).await {
             Ok(remark) => remark,
             Err(failure) => Some(format!(
-                "{}: a canary may remain, because removing it failed ({failure}): look below {}",
+                "{}: a canary may remain, because it could not be removed ({failure}): look below {}",
                 input.location,
                 names.folder()
             )),

@@ -1,4 +1,4 @@
-//! Facts about a bucket itself: its configuration, its use, and the proof of its lock.
+//! Facts about a bucket itself: its configuration, its usage, and the proof of its lock.
 //!
 //! Every node that reaches the bucket finds the same facts. A client goes in, and plain data comes out with the
 //! results of the checks. This half keeps its own state and knows nothing of the checks of this node.
@@ -96,19 +96,19 @@ impl TargetFacts {
         self.listing.stop();
     }
 
-    /// Checks object lock, versioning and capacity. Reads the configuration if it `must`, or if the one that
+    /// Checks object lock, versioning and capacity. Reads the configuration if `must_read` is set, or if the one that
     /// was read before is outdated.
     pub(super) async fn read(
         &mut self,
         api: &AwsBucket,
         input: Input<'_>,
         usage: &BucketUsage,
-        must: bool,
+        must_read: bool,
         log: &mut CheckLog,
     ) -> FoundFacts {
         let Input { settings, rule, .. } = input;
         let (key, interval) = (api.access_key_id(), settings.probe.s3_facts_interval);
-        let kept = self.configuration.take().filter(|kept| !must && kept.is_usable(rule, key, interval));
+        let kept = self.configuration.take().filter(|kept| !must_read && kept.is_usable(rule, key, interval));
         let configuration = match kept {
             Some(kept) => {
                 let configuration = self.recheck(&kept, input, log).await;
@@ -154,8 +154,8 @@ impl TargetFacts {
         Configuration { lock, lock_unknown: None, versioning, read_at }
     }
 
-    /// Returns what a listing has counted so far, and starts a run if one is due. `None` if listings are
-    /// disabled, the service reports its use, or this is a one-shot command, which would not wait for it.
+    /// Returns the count of the listing so far, and starts a run if one is due. `None` if listings are disabled, if the
+    /// service reports its usage, or for a one-shot command, which would not wait for the listing.
     fn list(&mut self, api: &AwsBucket, input: Input<'_>, usage: &BucketUsage) -> Option<UsageListing> {
         let Input { location, settings, rule, .. } = input;
         if !settings.s3_listing.enabled || self.host.role == ProcessRole::OneShot {
@@ -228,7 +228,7 @@ async fn unproved(
     if configuration.cannot_lock() {
         return LockProofState::NotAsked;
     }
-    let why = format!("{why}: that the lock is enforced is not verified");
+    let why = format!("{why}: whether the lock is enforced is not verified");
     if !log.has_failure() {
         let finding = Finding::new(Reason::LockUnverifiable, format!("{location} is declared immutable, but {why}"));
         log.run(CheckName::LockProof, async { Checked::passed(()).with_warnings(Some(finding)) }).await;

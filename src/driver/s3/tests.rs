@@ -1,4 +1,4 @@
-//! Both halves of a probe, on a bucket in memory.
+//! Tests of both halves of a probe, with a bucket in memory.
 
 use super::canaries::Canaries;
 use super::configuration::Configuration;

@@ -1,4 +1,4 @@
-//! When runs begin and end, how many pages each requests, and what the report shows.
+//! Tests of listing runs: when they begin and end, how many pages each requests, and what the report shows.
 
 use super::*;
 use crate::check::fake::FakeBucket;
@@ -26,7 +26,7 @@ impl Listed {
         Self { fake, pages: permits.clone(), listing: Listing::default(), rule: None }
     }
 
-    /// Does what a probe does.
+    /// Advances the listing as a probe does.
     fn advance(&mut self, requests_max: u32) -> UsageListing {
         let settings = S3ListingSettings { enabled: true, interval: INTERVAL, requests_max };
         let location = self.fake.location();
@@ -56,7 +56,7 @@ fn marker(at: u64) -> PageMarker {
     PageMarker::Version { key: format!("{at:03}"), version: Some(at.to_string()) }
 }
 
-/// The pages of a bucket, each with two versions of together 10 bytes and a delete marker.
+/// The pages of a bucket. Each has a delete marker and two versions with 10 bytes together.
 fn pages(count: u64) -> impl Iterator<Item = Result<ListedPage, S3Failure>> {
     (1..=count).map(move |at| {
         let next = (at < count).then(|| marker(at));
@@ -176,7 +176,7 @@ async fn silent_service_gets_one_request_per_run_and_one_run_at_a_time() {
 #[tokio::test(start_paused = true)]
 async fn no_listing_run_starts_while_another_is_in_progress() {
     let mut bucket = Listed::new([]);
-    // It waits for a permit, which others hold.
+    // The run waits for a permit, because other listings hold them.
     let taken = bucket.pages.clone().acquire_many_owned(PAGES_AT_ONCE as u32).await.expect("open");
     let run = |bucket: &Listed| bucket.listing.latest.as_ref().map(|run| run.task.id());
     bucket.advance(10);
