@@ -4,7 +4,7 @@
 //! [`validate`] checks every value and builds [`Settings`], which are always valid. Every key has a
 //! default, so the agent works without a file. An unknown key, a wrong type or an impossible value
 //! is an error that names file, line, key and expectation. If the agent ignored a
-//! typo, it would not do what the operator configured.
+//! typo, it would silently not do what the operator configured.
 
 mod declared;
 mod error;
@@ -45,14 +45,14 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Returns a fingerprint of the settings: 12 hexadecimal digits of their SHA-256. It does not depend on comments, nor
-    /// on the addresses to listen on, which differ between nodes. It is comparable between agents of one version.
+    /// Returns a fingerprint of the settings: 12 hexadecimal digits of their SHA-256. It does not depend on comments,
+    /// nor on the addresses to listen on, which differ between nodes. It is comparable between agents of one version.
     #[must_use]
     pub fn fingerprint(&self) -> String {
         let mut compared = self.clone();
         compared.api.listen.clear();
         compared.api.metrics.listen.clear();
-        // Settings contain paths of secrets, and no secret.
+        // Settings contain the paths of secrets but not the secrets, so the digest reveals none.
         let digest = Sha256::digest(format!("{compared:?}").as_bytes());
         digest.iter().take(FINGERPRINT_BYTES).map(|byte| format!("{byte:02x}")).collect()
     }

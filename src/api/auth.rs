@@ -1,14 +1,14 @@
 //! Authentication and authorization.
 //!
-//! Every request passes through here once, after its prefix is removed and before it is routed. It
-//! leaves with a [`Caller`]. Authorization happens only here, and by allow list: a member of a project may
-//! read [`MEMBERS_READ`]. Everything else is for admins: every change, and whatever a later version adds.
-//! `GET …/set_default` counts as a change.
+//! Every request passes through here once, after its prefix is removed and before it is routed. Here it gets its
+//! [`Caller`]. Authorization happens only here, by an allow list: a member of a project may read [`MEMBERS_READ`].
+//! Everything else is for admins: every change, and whatever a later version adds. `GET …/set_default` counts as a
+//! change.
 //!
 //! The file permissions of a Unix socket decide which processes may open it. A request over it without a token
-//! is an admin's, unless the configuration requires a token there too. A token that is sent anyway is
-//! validated. [`METRICS`] may also be read with a secret of its own, which monitoring has and which allows nothing
-//! else. A request with a malformed token header, or with two of them, is refused. `/` and `/healthz` need no
+//! has admin rights, unless the configuration requires a token there too. A token that is sent anyway is
+//! validated. [`METRICS`] may also be read with a separate secret, which allows nothing else and is meant for
+//! monitoring. A request with a malformed token header, or with two tokens, is refused. `/` and `/healthz` need no
 //! authentication. The access rules of an application credential restrict admins too ([`crate::keystone::AccessRule`]).
 //! Without authentication, requests of web pages are refused ([`browser`]).
 
@@ -45,7 +45,7 @@ pub use error::AuthError;
 /// Paths that need no authentication: clients discover versions before they have a token.
 pub(super) const OPEN: &[&str] = &["/", "/healthz"];
 
-/// Path of the metrics, which a secret of their own allows to read.
+/// Path of the metrics, which may also be read with a separate secret.
 pub(super) const METRICS: &str = "/metrics";
 
 /// Paths that members of a project may read, including the paths below them.
@@ -55,7 +55,7 @@ const MEMBERS_READ: &[&str] = &["/backup_targets", "/backup_target_types", "/rea
 #[derive(Debug)]
 pub struct Auth {
     mode: ArcSwap<Mode>,
-    /// Secret for [`METRICS`] only.
+    /// Secret that is valid only for [`METRICS`].
     metrics_token: ArcSwapOption<TokenAuth>,
     socket_needs_token: bool,
 }
@@ -102,11 +102,11 @@ impl Auth {
     }
 
     /// Applies the settings of `[api.token]`, `[api.keystone]` and `[metrics] token_file`, and reads their files again.
-    /// Unchanged Keystone settings keep the token cache. Another `[api] auth` needs a restart and is ignored. So does
-    /// the removal of `[metrics] token_file`, because the old listeners may be open to other hosts.
+    /// Unchanged Keystone settings keep the token cache. A change of `[api] auth` needs a restart and is ignored. The
+    /// removal of `[metrics] token_file` is ignored too, because the old listeners may be open to other hosts.
     ///
     /// # Errors
-    /// [`AuthError`] when a file cannot be used. The former settings and content stay in force then.
+    /// [`AuthError`] when a file cannot be used. The former settings and content then stay in force.
     pub async fn reload(&self, settings: &ApiSettings) -> Result<(), AuthError> {
         let metrics_token = load_metrics_token(settings).await?;
         match (&*self.mode.load_full(), &settings.auth) {
@@ -240,7 +240,7 @@ fn permitted(identity: &Identity, parts: &Parts) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Whether two texts are the same id, written with or without dashes.
+/// Whether two texts are the same id, whether written with or without dashes.
 fn same_id(one: &str, other: &str) -> bool {
     let digits = |text: &str| text.bytes().filter(|byte| *byte != b'-').map(|byte| byte.to_ascii_lowercase()).collect();
     let (one, other): (Vec<u8>, Vec<u8>) = (digits(one), digits(other));

@@ -1,11 +1,12 @@
-//! Request bodies: read whole within limits of size, time and memory, then decoded ([`decode`]) and converted to a change.
+//! Request bodies: read completely within limits of size, time and memory, then decoded ([`decode`]) and converted to a
+//! change.
 //!
-//! All bodies in flight share a memory budget, so that a thousand clients with large bodies do not exhaust the memory of
-//! the agent. The first [`BODY_FREE_BYTES`] of each body are outside the budget: clients with large bodies cannot keep
-//! out a client with an ordinary one.
+//! All bodies that are being received share a memory budget, so that a thousand clients with large bodies do not
+//! exhaust the memory of the agent. The first [`BODY_FREE_BYTES`] of each body are outside the budget, so that clients
+//! with large bodies do not block a client with an ordinary body.
 //!
-//! `null` and mostly an empty string mean "not given", because clients send every key they know. An empty string clears
-//! a description, and is not a name or a value.
+//! `null` and usually an empty string mean "not given", because clients send every key they know. But an empty string
+//! clears a description, and is refused as a name or a value.
 
 mod decode;
 mod json;
@@ -31,7 +32,7 @@ pub(super) use target_type::{
 /// Largest request body, in bytes.
 pub const BODY_MAX_BYTES: usize = 1 << 20;
 
-/// Bytes of all request bodies in memory, without the first [`BODY_FREE_BYTES`] of each, at most.
+/// Memory of all request bodies together, without the first [`BODY_FREE_BYTES`] of each, in bytes.
 pub const BODIES_MAX_BYTES: usize = 16 << 20;
 
 /// Bytes of each body that are outside the common budget. They are bounded by the number of connections.
@@ -43,7 +44,7 @@ pub const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// The unused part of [`BODIES_MAX_BYTES`], in bytes.
 static BUDGET: Semaphore = Semaphore::const_new(BODIES_MAX_BYTES);
 
-/// A request body, whole and of a bounded size. It occupies its part of the budget until it is dropped.
+/// A complete request body of a bounded size. It occupies its part of the budget until it is dropped.
 pub(super) struct Body(pub(super) Bytes);
 
 impl<S: Send + Sync> FromRequest<S> for Body {
@@ -57,7 +58,7 @@ impl<S: Send + Sync> FromRequest<S> for Body {
             let message = format!("Content-Encoding: {coding:?} is not supported, send the body without an encoding");
             return Err(Fault::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
         }
-        // A body that is announced as too large is not read.
+        // A body whose announced length is too large is not read.
         if request.body().size_hint().lower() > BODY_MAX_BYTES as u64 {
             return Err(too_large());
         }

@@ -36,8 +36,8 @@ use rendered::RenderedList;
 /// Largest number of entries of one list.
 const ENTRIES_MAX: NonZeroUsize = NonZeroUsize::MIN.saturating_add(15);
 
-/// Bytes of all entries of one list, plain and compressed, at most. The entry of the latest request may exceed it
-/// alone.
+/// Largest size of all entries of one list together, plain and compressed, in bytes. Only the entry of the latest
+/// request may exceed it.
 const ENTRIES_MAX_BYTES: usize = 64 << 20;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -72,10 +72,10 @@ struct Entry<T> {
     bytes: AtomicUsize,
 }
 
-/// A group of callers who see the same.
+/// A group of callers that see the same list.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Viewer {
-    /// Callers who see everything.
+    /// Callers that see everything.
     OfAll,
     /// Members of a project, or of none.
     OfProject(Option<String>),
@@ -133,7 +133,7 @@ impl<T> ListCache<T> {
     async fn list(&self, entry: &Entry<T>, caller: &Caller, view: &View) -> serde_json::Result<Arc<RenderedList<T>>> {
         let mut current = entry.current.lock().await;
         let generation = (self.source.generation)(view);
-        // The entry was chosen for this view. A list of a later one may contain what this caller must not see.
+        // The entry was chosen for this view. A list of a later view may contain items that this caller must not see.
         if let Some((_, list)) = current.as_ref().filter(|(rendered, _)| *rendered == generation) {
             return Ok(list.clone());
         }

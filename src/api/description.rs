@@ -1,4 +1,4 @@
-//! Description of the API, OpenAPI 3.1: the table of routes, and what holds for every route.
+//! Description of the API, OpenAPI 3.1: the table of routes, and the refusals that every route has.
 
 use utoipa::openapi::path::Operation;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, SecurityRequirement, SecurityScheme};
@@ -37,7 +37,7 @@ const ON_CHANGE: &[(&str, &str)] = &[
     ("503", "The agent is stopping, or tokens cannot be validated now."),
 ];
 
-/// Adds what holds for every route.
+/// Adds the refusals and the security scheme that every route has.
 pub(super) fn complete(openapi: &mut OpenApi, auth: &Auth) {
     if auth.needs_token() {
         let components = openapi.components.get_or_insert_with(Components::new);

@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::agent::AgentError;
 use crate::registry::{Refusal, RegistryError, StorageError};
 
-/// Length of a message, in characters, at most. The middle of a longer one is left out.
+/// Largest length of a message, in characters. The middle of a longer message is left out.
 pub const MESSAGE_MAX_CHARS: usize = 600;
 
 /// A fault: its name and status, and a sentence for the client.
@@ -21,7 +21,7 @@ pub struct Fault {
 }
 
 impl Fault {
-    /// A fault of this status. Its message may quote what the client sent: it becomes one line of at most
+    /// A fault of this status. The message may quote what the client sent, so it is reduced to one line of at most
     /// [`MESSAGE_MAX_CHARS`].
     pub fn new(status: StatusCode, message: impl AsRef<str>) -> Self {
         Self { status, message: one_line(message.as_ref()) }
@@ -65,7 +65,7 @@ impl Fault {
 
 impl IntoResponse for Fault {
     fn into_response(self) -> Response {
-        // The cause of a 503 has a log line of its own, and clients must not fill the log.
+        // The cause of a 503 is logged elsewhere, and clients must not be able to fill the log.
         if self.status.is_server_error() && self.status != StatusCode::SERVICE_UNAVAILABLE {
             tracing::warn!(status = self.status.as_u16(), "{}", self.message);
         }
@@ -134,7 +134,7 @@ fn one_line(message: &str) -> String {
     let half = MESSAGE_MAX_CHARS / 2;
     let end = message.char_indices().rev().nth(half - 1).map_or(0, |(at, _)| at);
     let (head, tail) = (escaped(&message.chars().take(half).collect::<String>()), escaped(&message[end..]));
-    // The expectation is at the end.
+    // The end is kept too, because it says what was expected.
     let tail_from = tail.chars().count().saturating_sub(half);
     head.chars().take(half).chain(['…']).chain(tail.chars().skip(tail_from)).collect()
 }

@@ -6,7 +6,7 @@ use axum::body::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-/// Size from which an answer is compressed, in bytes: less fits into one packet anyway.
+/// Smallest answer that is compressed, in bytes. A smaller one fits into one packet anyway.
 pub(super) const GZIP_MIN_BYTES: usize = 1400;
 
 /// Bytes that are compressed between two yields. They take well under a millisecond.

@@ -5,7 +5,7 @@ use axum::http::request::Parts;
 
 use super::fault::Fault;
 
-/// The `{id}` of a path. A text that is not an id is the id of nothing, so the route answers with 404.
+/// The `{id}` of a path. A text that is not an id matches no target or type, so the route answers with 404.
 pub(super) struct Id(pub(super) String);
 
 impl<S: Send + Sync> FromRequestParts<S> for Id {

@@ -1,7 +1,8 @@
 //! Limits on the head of a request. A refusal states the limit.
 //!
-//! They are lower than the limits of hyper (100 fields, and the size in [`super::listen`]), whose refusals say
-//! nothing. A request has exactly one `Host` (RFC 9112 §3.2), because two readers may use different ones.
+//! They are lower than the limits of hyper (100 fields, and the size in [`super::listen`]), whose refusals do not
+//! explain the cause. A request must have exactly one `Host` (RFC 9112 §3.2), because two readers may use different
+//! ones.
 
 use axum::http::header::HOST;
 use axum::http::{Request, StatusCode};
@@ -14,10 +15,10 @@ pub const TARGET_MAX_BYTES: usize = 8 << 10;
 /// Largest number of header fields.
 pub const HEADERS_MAX: usize = 64;
 
-/// Size of all header fields, names and values together, in bytes, at most.
+/// Largest size of all header fields, names and values together, in bytes.
 pub const HEADERS_MAX_BYTES: usize = 16 << 10;
 
-/// Refuses a head that exceeds a limit, or has another number of `Host` fields than one.
+/// Refuses a head that exceeds a limit, or that does not have exactly one `Host` field.
 pub(super) fn check<B>(request: &Request<B>) -> Result<(), Fault> {
     let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
     if target > TARGET_MAX_BYTES {

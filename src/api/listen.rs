@@ -3,9 +3,9 @@
 //! A client that sends nothing, or sends slowly, occupies one of [`CONNECTIONS_MAX`] connections for at
 //! most [`HANDSHAKE_TIMEOUT`] and [`HEAD_TIMEOUT`], and [`super::body::BODY_TIMEOUT`] for a body. A client
 //! that does not read its answer, or reads slower than [`READ_RATE_MIN`], is dropped after
-//! [`WRITE_TIMEOUT`]. Another host may have [`PEER_CONNECTIONS_MAX`] connections, and all clients on this host
-//! [`LOOPBACK_CONNECTIONS_MAX`] over loopback addresses. Further ones are closed at once. When all connections
-//! are in use, the next client waits in the kernel's backlog. Unix sockets have a limit of their own, so remote
+//! [`WRITE_TIMEOUT`]. Each other host may have [`PEER_CONNECTIONS_MAX`] connections. All clients on this host together
+//! may have [`LOOPBACK_CONNECTIONS_MAX`] over loopback addresses. Further connections are closed at once. When all
+//! connections are in use, the next client waits in the kernel's backlog. Unix sockets have their own limit, so remote
 //! clients cannot lock an administrator out. Without free file descriptors, accepting pauses instead of spinning.
 
 #![allow(clippy::disallowed_methods, reason = "the socket's own file, which is on a local file system")]
@@ -49,14 +49,14 @@ pub type Service = BoxCloneSyncService<Request<Body>, Response<Body>, std::conve
 /// Largest number of connections at the same time, of all TCP addresses together.
 pub const CONNECTIONS_MAX: usize = 1024;
 
-// Clients on this host leave connections to others.
+// Clients on this host and one other host together must not be able to use all connections.
 const _: () = assert!(LOOPBACK_CONNECTIONS_MAX + PEER_CONNECTIONS_MAX < CONNECTIONS_MAX);
 
 /// Largest number of connections at the same time, of all Unix sockets together.
 pub const UNIX_CONNECTIONS_MAX: usize = 256;
 
-/// Largest number of connections at the same time, of all addresses of `[metrics] listen` together. Some monitoring
-/// systems scrape a node, and each needs one.
+/// Largest number of connections at the same time, of all addresses of `[metrics] listen` together. Each monitoring
+/// system that scrapes the node needs one.
 pub const METRICS_CONNECTIONS_MAX: usize = 64;
 
 /// Deadline of a TLS handshake.
@@ -154,7 +154,7 @@ enum Connection {
     Unix(UnixStream),
 }
 
-/// What every connection needs.
+/// State that every connection needs.
 #[derive(Clone)]
 struct Serving {
     service: Service,
@@ -212,7 +212,7 @@ impl Listeners {
         self.listeners.iter().filter_map(address).collect()
     }
 
-    /// Serves until `stop` ends. Then it waits up to `drain` for the requests in flight.
+    /// Serves until `stop` ends. Then it waits up to `drain` for the requests in progress.
     pub async fn serve(self, service: Service, stop: impl Future<Output = ()>, drain: Duration) {
         self.serve_within(CONNECTIONS_MAX, service, stop, drain).await;
     }
@@ -239,7 +239,10 @@ impl Listeners {
         if let Some(graceful) = Arc::into_inner(graceful)
             && tokio::time::timeout(drain, graceful.shutdown()).await.is_err()
         {
-            tracing::warn!("some requests were not answered within {} ms of the end", drain.as_millis());
+            tracing::warn!(
+                "some requests were not answered within {} ms after the agent was stopped",
+                drain.as_millis()
+            );
         }
     }
 }
@@ -250,7 +253,7 @@ async fn bind_unix(path: &Path, address: &Listen) -> Result<io::Result<Listener>
             if !std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket()) {
                 return Err(ListenError::NotASocket { address: address.clone() });
             }
-            // A killed process leaves its file behind. Then no process accepts the connection.
+            // A killed process leaves its file behind, but then no process accepts the connection.
             if UnixStream::connect(path).await.is_ok() {
                 return Err(ListenError::InUse { address: address.clone() });
             }
@@ -281,7 +284,7 @@ async fn accept(listener: Listener, serving: Serving, permits: Arc<Semaphore>) {
         };
         let accepted = match &listener {
             Listener::Tcp(listener) => listener.accept().await.map(|(stream, peer)| {
-                // Answers are small and written at once, so waiting to fill a packet only delays them.
+                // Answers are small and written at once, so waiting to fill a packet would only delay them.
                 let _ = stream.set_nodelay(true);
                 serving.peers.admit(peer.ip()).map(|admitted| Connection::Tcp(stream, admitted))
             }),

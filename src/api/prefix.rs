@@ -1,11 +1,11 @@
 //! Prefixes: `/v1/…` and `/v1/{project_id}/…` mean the same as `/…`, and so does a final slash.
 //!
 //! OpenStack clients put their project into the path. Targets belong to the node and not to a project, so the
-//! prefix changes no answer. A token of another project is refused ([`super::auth`]).
+//! prefix changes no answer. But a token of a different project is refused ([`super::auth`]).
 
 use axum::http::{Request, Uri};
 
-/// First segments of the routes. Another first segment after the version is a project.
+/// First segments of the routes. Any other first segment after the version is a project.
 const ROOTS: &[&str] =
     &["backup_targets", "backup_target_types", "node", "healthz", "readyz", "metrics", "openapi.json"];
 
@@ -13,7 +13,7 @@ const ROOTS: &[&str] =
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PathProject(pub String);
 
-/// The path of a request as the client sent it, if that is another one.
+/// The path of a request as the client sent it, if it differs from the routed path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SentPath(pub String);
 

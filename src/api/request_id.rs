@@ -1,4 +1,4 @@
-//! Request ids: each request gets a new one, in the header of its answer and in each of its log lines.
+//! Request ids: each request gets a new id, which is in a header of its answer and in each of its log lines.
 
 use axum::http::{HeaderName, HeaderValue, Response};
 use tracing::Instrument as _;
@@ -12,7 +12,7 @@ pub(super) fn with_request_id<B, E>(
     answer: impl Future<Output = Result<Response<B>, E>>,
 ) -> impl Future<Output = Result<Response<B>, E>> {
     let id = format!("req-{}", Uuid::new_v4());
-    // A span at this level is in force under every filter that lets any line of the request pass.
+    // At this level, every filter that accepts any log line of the request also accepts its span.
     let span = tracing::error_span!(parent: None, "request", request_id = %id);
     let answer = async move {
         let mut answer = answer.await?;

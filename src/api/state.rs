@@ -13,7 +13,7 @@ use crate::sys::NodeFacts;
 /// Reads the facts about host and agent, as [`NodeFacts::read`] does.
 pub type ReadNodeFacts = Arc<dyn Fn() -> NodeFacts + Send + Sync>;
 
-/// Reference to the shared state. One, because every request clones it several times.
+/// Reference to the shared state. A single one, because every request clones it several times.
 pub(super) type State = Arc<ApiState>;
 
 /// State that all handlers share.

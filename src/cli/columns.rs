@@ -1,4 +1,4 @@
-//! Columns of list and show commands, named as OpenStack's clients name theirs.
+//! Columns of list and show commands, with names in the style of OpenStack's clients.
 
 use std::collections::BTreeMap;
 

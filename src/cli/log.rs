@@ -23,15 +23,15 @@ pub const FILTER_VARIABLE: &str = "TARGETWATCH_LOG";
 /// Prefix of the names of the crates that handle credentials.
 const CRATES_WITH_SECRETS: &str = "aws_";
 
-/// Most verbose level of those crates, even if the filter asks for more. At more verbose levels they log
+/// Most verbose level of those crates, even if the filter selects a more verbose one. At more verbose levels they log
 /// access keys, and requests with their signatures.
 const LEVEL_WITHOUT_SECRETS: Level = Level::INFO;
 
 /// Filter that applies when [`FILTER_VARIABLE`] is not set.
 const DEFAULT_FILTER: &str = "info";
 
-/// Starts logging, and returns the queue that all lines go through. Lines for the journal carry no
-/// time, since the journal adds its own.
+/// Starts logging, and returns the queue through which all lines go. Lines for the journal have no time, because the
+/// journal adds its own.
 ///
 /// # Errors
 /// When standard error is closed, or the writer thread cannot be started.
@@ -53,7 +53,7 @@ pub fn start() -> io::Result<Arc<LogQueue>> {
     let _ = tracing_subscriber::registry().with(lines.with_filter(filter.and(without_secrets))).try_init();
     panic::set_hook(Box::new(log_panic));
     if let Some(error) = filter_error {
-        tracing::warn!("{FILTER_VARIABLE} is not a filter ({error}); logging at {DEFAULT_FILTER}");
+        tracing::warn!("{FILTER_VARIABLE} is not a valid filter ({error}): logging at {DEFAULT_FILTER}");
     }
     Ok(queue)
 }

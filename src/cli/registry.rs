@@ -76,7 +76,7 @@ pub fn run(command: &Command) -> anyhow::Result<ExitState> {
             let url = configuration.registry_url()?;
             let (content, accepted) = registry::accept_loss(&url)?;
             let loss = match accepted {
-                // Its text says what to do, which is done.
+                // Without the advice in its message, which has just been followed.
                 Some(OpenError::ChangesLost { found, expected, .. }) => {
                     format!("accepted the loss: {found}, expected {expected}")
                 }

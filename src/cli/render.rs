@@ -16,7 +16,7 @@ use crate::model::report::MountMode;
 
 pub use target_type::{one_type, type_table, visible_to};
 
-/// Text in place of a table without targets.
+/// Text instead of a table without targets.
 pub const NO_TARGETS: &str = "there are no backup targets; create one with `targetwatch target create`\n";
 
 /// Length of a capacity bar, in characters.
@@ -29,7 +29,7 @@ const WIDE_COLUMNS: u16 = 110;
 #[must_use]
 pub fn status_table(list: &wire::TargetDetailList, style: OutputStyle, now: Timestamp) -> String {
     let round_trip = |report: &wire::Report| report.mount.as_ref().and_then(|mount| mount.round_trip_ms);
-    // The column needs space, and at least one value.
+    // The column is shown only if there is space and at least one value.
     let has_round_trip =
         style.width >= WIDE_COLUMNS && list.backup_targets.iter().any(|target| round_trip(&target.report).is_some());
     let mut header = vec!["TARGET", "TYPE", "STATUS", "SINCE", "CAPACITY", "USED", "CHECKED", "REASON"];
@@ -68,7 +68,7 @@ pub fn status_table(list: &wire::TargetDetailList, style: OutputStyle, now: Time
         }
         table.add_row(row);
     }
-    // Only exports are wrapped. A wrapped word cannot be searched for.
+    // Only exports are wrapped, because a wrapped word cannot be found by a search.
     for column in table.column_iter_mut().skip(1) {
         column.set_constraint(ColumnConstraint::ContentWidth);
     }

@@ -7,10 +7,10 @@ use crate::sys::resolve::{KEYSTONE_LOOKUPS_MAX, STORAGE_LOOKUPS_MAX};
 /// Number of threads that run tasks. Tasks wait for sockets and child processes, and compute little.
 pub(super) const WORKER_THREADS: u8 = 2;
 
-/// Threads for what tokio cannot do without one: resolving names and reading files.
+/// Largest number of threads for blocking calls: resolving names and reading files.
 const BLOCKING_THREADS_MAX: usize = 32;
 
-// Lookups hang when name servers are down. Threads remain to read files.
+// When name servers are down, lookups block their threads. Some threads must remain to read files.
 const _: () = assert!(BLOCKING_THREADS_MAX > STORAGE_LOOKUPS_MAX + KEYSTONE_LOOKUPS_MAX);
 
 /// Runs a future to completion. Does not wait for threads that are blocked in a name lookup.

@@ -1,7 +1,7 @@
 //! `targetwatch serve`: runs the daemon.
 //!
 //! This is the only module that knows all parts of the daemon. Start-up opens the configuration, the
-//! registry and the listeners, in this order, and stops at the first error. It does not touch storage.
+//! registry and the listeners, in this order, and stops at the first error. It does not access storage.
 //! When the API answers, the daemon notifies the service manager. `SIGHUP` reloads the configuration.
 //! An invalid one is logged, and the old settings stay in force. `SIGTERM` and `SIGINT` stop the daemon
 //! in less than two seconds, even if all storage is dead. Running requests get [`DRAIN_TIMEOUT`], child
@@ -30,10 +30,10 @@ use crate::tls::ServerTls;
 /// Time that running requests get to finish when the daemon stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long the daemon waits at its end for the registry to be closed. A change that was answered is stored before.
+/// How long the daemon waits for the registry to be closed when it stops. Acknowledged changes are already stored.
 const REGISTRY_CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// How long the process waits at its end for log lines to be written.
+/// How long the process waits for log lines to be written when it stops.
 const LOG_FLUSH_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// Executable of probe workers: this program, even after an upgrade replaced it on disk (proc(5)).
@@ -73,8 +73,8 @@ fn prepare(config: Option<&Path>) -> anyhow::Result<Prepared> {
     Ok(Prepared { settings, registry })
 }
 
-/// Signals that the daemon handles. It installs the handlers before it reports that it is ready, so that
-/// no signal kills it.
+/// Signals that the daemon handles. The handlers are installed before it reports that it is ready, so that no such
+/// signal kills it.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::model::line::is_invisible;
 
-/// Width of a table without a known terminal width, in columns. Files and pipes have no width. A
+/// Width of a table if the width of the terminal is unknown, in columns. Files and pipes have no width. A
 /// serial line reports 0.
 const WIDTH_WITHOUT_TERMINAL: u16 = 160;
 
@@ -64,7 +64,7 @@ pub fn json_text(value: &(impl Serialize + ?Sized)) -> serde_json::Result<String
     serde_json::to_string_pretty(value).map(|text| escape_json(&text))
 }
 
-/// Escapes invisible and bidirectional characters in JSON, where they occur in strings only.
+/// Escapes invisible and bidirectional characters in JSON, where they occur only in strings.
 #[must_use]
 pub fn escape_json(json: &str) -> String {
     escape_in_strings(json, |character| {
@@ -122,7 +122,7 @@ pub fn escape_invisible(text: &str) -> String {
     escaped
 }
 
-/// Formats an error with its causes. Skips a cause that an earlier message contains already.
+/// Formats an error with its causes. Skips a cause that an earlier message already contains.
 #[must_use]
 pub fn error_chain(error: &anyhow::Error) -> String {
     let mut text = String::new();

@@ -2,8 +2,8 @@
 //!
 //! The first of these sources applies: a file (`--token-file`), `OS_TOKEN`, the cloud in `clouds.yaml`
 //! that `OS_CLOUD` names, and the variables of an openrc file (`OS_AUTH_URL` and related variables).
-//! For the last two, the client obtains a token from Keystone. It does so only after the agent refused
-//! a request without token. A user that may use the agent's socket needs no Keystone.
+//! For the last two, the client obtains a token from Keystone, but only after the agent refused a request without a
+//! token. A user that may use the agent's socket does not need Keystone.
 
 mod clouds;
 mod values;

@@ -1,4 +1,4 @@
-//! Declared targets (`[[target]]`): keys, and what they must contain.
+//! Declared targets (`[[target]]`): their keys, and the validation of their values.
 
 use std::collections::BTreeMap;
 
@@ -31,7 +31,7 @@ pub(super) struct Target {
     pub(super) metadata: BTreeMap<String, Spanned<String>>,
 }
 
-/// Validates the declared targets: each alone, and that all of them can exist together.
+/// Validates each declared target, and that all of them can exist together.
 pub(super) fn validate(raw: &[Target], path_key: PathKey) -> Validated<Vec<DeclaredTarget>> {
     let mut declared: Vec<DeclaredTarget> = Vec::new();
     let mut names: Vec<(MountName, String)> = Vec::new();

@@ -1,4 +1,4 @@
-//! What the agent remembers about its canary objects in a bucket that it cannot list.
+//! Record of the agent's canary objects in a bucket that it cannot list.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -21,7 +21,7 @@ pub struct CanaryLeftover {
     pub key: String,
     /// Requested end of the retention, in seconds since 1970. 0 without a retention.
     pub until: i64,
-    /// Version, if the service named one. Unknown as well while the answer to its PUT is missing.
+    /// Version, if the service named one. `None` while the answer to the PUT is missing.
     pub version: Option<String>,
     /// When the service accepted the PUT, by this host's clock. `None` while the answer is missing.
     pub written_at: Option<Timestamp>,

@@ -22,11 +22,11 @@ pub struct Capacity {
 impl Capacity {
     /// From the block counts of statvfs(3) or NFS FSSTAT (RFC 1813 §3.3.18).
     ///
-    /// The unit is `f_frsize`, never `f_bsize`, which on NFS is the transfer size: taking one for
-    /// the other is wrong by up to 256 times. Counts that a server reports inconsistently
-    /// saturate instead of wrapping, and [`BlockCounts::contradiction`] describes them. Available space is at most
-    /// the free space: a server over its quota may report a negative count, which is a huge unsigned one. An
-    /// impossible free count is replaced by the available one, or by zero if both are negative.
+    /// The unit is `f_frsize`, never `f_bsize`, which on NFS is the transfer size. Confusing them would be wrong by a
+    /// factor of up to 256. Inconsistent counts of a server saturate instead of wrapping, and
+    /// [`BlockCounts::contradiction`] describes them. Available space is limited to the free space, because a server
+    /// over its quota may report a negative count, which is read as a huge unsigned one. An impossible free count is
+    /// replaced by the available count, or by zero if both are negative.
     #[must_use]
     pub fn from_blocks(unit_bytes: u64, blocks: u64, free: u64, available: u64, inodes: u64, inodes_free: u64) -> Self {
         let free = match free {
@@ -45,7 +45,7 @@ impl Capacity {
         }
     }
 
-    /// Makes the capacity of a bucket from its used bytes and quota, as far as the service reports them.
+    /// Returns the capacity of a bucket from its used bytes and quota, as far as the service reports them.
     #[must_use]
     pub fn from_bucket(used_bytes: Option<u64>, quota_bytes: Option<u64>) -> Self {
         Self {
@@ -101,7 +101,7 @@ impl BlockCounts {
         Capacity::from_blocks(unit_bytes, blocks, free, available, inodes, inodes_free)
     }
 
-    /// Describes counts that no file system can have: no space at all, or more free space than space.
+    /// Describes counts that no file system can have: no space at all, or more free space than total space.
     #[must_use]
     pub fn contradiction(&self) -> Option<String> {
         let Self { unit_bytes, blocks, free, available, .. } = *self;
@@ -149,7 +149,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn sizes_are_written_in_1024_steps_with_one_decimal() {
+    fn sizes_are_formatted_in_units_of_1024_with_one_decimal() {
         for (bytes, text) in [
             (0, "0.0 B"),
             (1023, "1023.0 B"),

@@ -2,7 +2,7 @@
 //!
 //! `host:/path` for NFS, `host[:port]/bucket` (without scheme) for S3. Both are parsed once, where they enter the
 //! agent. The parsed values are safe for `mount.nfs`, for an S3 client and for the derivation of a directory name.
-//! They contain no control characters and no `..`, and no host begins like an option of a command.
+//! They contain no control characters and no `..`, and no host begins with `-` like an option of a command.
 
 mod nfs;
 mod s3;
@@ -26,7 +26,7 @@ pub enum ExportError {
     /// A control character, which no export may contain.
     #[error("{0:?} contains a control character, which is not allowed in an export")]
     ControlCharacter(String),
-    /// A `..` component, which would name another directory than the written one.
+    /// A `..` component, with which the path names a different directory than it seems to.
     #[error("{0:?} contains a \"..\" component: write the exported path without it")]
     ParentComponent(String),
     /// Not an endpoint URL.
@@ -62,7 +62,7 @@ fn is_host(host: &str) -> bool {
         && host.split('.').all(|label| !label.is_empty() && !label.starts_with('-'))
 }
 
-/// Returns the host in the spelling that all its spellings share.
+/// Returns the canonical spelling of a host.
 fn canonical_host(host: &str) -> String {
     match unbracketed(host).parse::<Ipv6Addr>() {
         Ok(address) => format!("[{address}]"),

@@ -1,4 +1,4 @@
-//! `named!`: an enum whose variants have stable texts, declared once with them.
+//! `named!`: declares an enum together with the stable texts of its variants.
 
 macro_rules! named {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident => $text:literal,)* }) => {

@@ -1,4 +1,4 @@
-//! NFS mount options (nfs(5)): a string for `mount.nfs` with a few options that the agent reads too.
+//! NFS mount options (nfs(5)): a string for `mount.nfs`, of which the agent also reads a few options.
 //!
 //! The network probes must use the same version and ports as the mount, so this module parses those
 //! options. All other options are passed on unchanged.
@@ -90,8 +90,8 @@ impl NfsOptions {
     /// Parses and validates options in the syntax of nfs(5).
     ///
     /// # Errors
-    /// [`NfsOptionsError`] for white space or invisible characters, text that is too long, an invalid port or version, or an
-    /// option that is not allowed.
+    /// [`NfsOptionsError`] for white space or invisible characters, text that is too long, an invalid port or version,
+    /// or an option that is not allowed.
     pub fn parse(text: &str) -> Result<Self, NfsOptionsError> {
         if text.chars().any(|character| character.is_whitespace() || is_invisible(character)) {
             return Err(NfsOptionsError::Character);
@@ -153,7 +153,7 @@ impl NfsOptions {
     pub fn differences(&self, mounted: &str) -> Vec<String> {
         let mut wanted = BTreeMap::new();
         for option in self.text.split(',') {
-            // The last of several counts.
+            // If an option appears several times, the last one counts.
             match option.split_once('=').unwrap_or((option, "")) {
                 ("nfsvers", value) => wanted.insert("vers", (option, value)),
                 ("v3" | "v4" | "v4.0" | "v4.1" | "v4.2", _) => wanted.insert("vers", (option, &option[1..])),
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn mount_with_other_options_is_told_from_one_as_configured() {
+    fn differences_of_mount_options_are_found() {
         let three = "rw,vers=3,rsize=131072,wsize=131072,namlen=255,soft,nolock,proto=tcp,timeo=600,retrans=10,sec=sys,\
             mountaddr=10.0.0.1,mountvers=3,mountport=635,mountproto=udp,local_lock=all,lookupcache=none,addr=10.0.0.1";
         let four = "rw,vers=4.2,rsize=262144,wsize=262144,namlen=255,hard,proto=tcp6,nconnect=4,timeo=600,retrans=2,\

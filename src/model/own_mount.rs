@@ -1,8 +1,8 @@
 //! Identity of a mount that the agent made.
 //!
-//! A server may resolve the path that was mounted, so the source that the kernel shows need not be the target's
-//! export. A mount is therefore recognized by the numbers that the kernel gave it. They are unique among the mounts
-//! that exist, and lose their meaning at a reboot.
+//! A server may resolve the path that was mounted, so the source that the kernel shows may differ from the target's
+//! export. So a mount is recognized by the numbers that the kernel gave it. They are unique among existing mounts, and
+//! are not valid after a reboot.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 pub struct OwnMountId {
     /// Boot of this host for which the numbers are valid (`/proc/sys/kernel/random/boot_id`).
     pub boot_id: String,
-    /// Id of the mount. The kernel reuses it after the mount is gone.
+    /// Id of the mount. The kernel reuses it after the unmount.
     pub mount_id: u32,
     /// Device number of the file system, `major:minor`. Mounts of one file system of a server share it.
     pub device: String,

@@ -12,8 +12,8 @@ const LENGTHS: [usize; 2] = [32, 36];
 /// Longest quotation of an invalid project id in an error, in characters.
 const SHOWN_CHARS: usize = 64;
 
-/// A project's id, in the form that Keystone gives it: 32 lower-case hexadecimal digits. Whoever
-/// writes it as a UUID or in capitals means the same project.
+/// A project's id in Keystone's format: 32 lower-case hexadecimal digits. A UUID with dashes or upper-case digits are
+/// other spellings of the same id.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ProjectId(String);
 
@@ -42,7 +42,7 @@ impl FromStr for ProjectId {
     type Err = NotAProjectId;
 
     fn from_str(text: &str) -> Result<Self, NotAProjectId> {
-        // Other forms that a UUID can be written in have other lengths.
+        // All other spellings of a UUID have other lengths.
         let id = Uuid::try_parse(text).ok().filter(|_| LENGTHS.contains(&text.len()));
         id.map(|id| Self(id.simple().to_string()))
             .ok_or_else(|| NotAProjectId(text.chars().take(SHOWN_CHARS).collect()))

@@ -43,8 +43,8 @@ pub enum Verdict {
 }
 
 impl Verdict {
-    /// The verdict of a probe: that of its first check that did not pass. A skipped check makes nothing
-    /// offline, but a probe in which nothing passed is no proof of anything.
+    /// Returns the verdict of a probe, which follows from its first check that did not pass. A skipped check does not
+    /// make a target offline, but a probe without any passed check proves nothing.
     #[must_use]
     pub fn of(checks: &[CheckResult]) -> Self {
         let missing =

@@ -1,7 +1,7 @@
 //! Reference to a secret of OpenStack's key manager (Barbican): the URL of the secret, never the secret itself.
 //!
-//! A reference must not contain a user, a query or a fragment. Those may carry a password or a token, and answers and
-//! logs show a reference as it is. A refusal does not quote the text for the same reason.
+//! A reference must not contain a user, a query or a fragment. Those may contain a password or a token, and answers and
+//! logs show a reference as it is. For the same reason a refusal does not quote the text.
 
 use http::Uri;
 

@@ -178,7 +178,7 @@ pub struct S3AccessRule {
     pub addressing: S3Addressing,
     /// Whether the agent writes nothing to the bucket, because this node writes no backups to it.
     pub read_only: bool,
-    /// Whether it is expected that the credentials may write and not delete.
+    /// Whether the credentials are expected to be allowed to write but not to delete.
     pub append_only: bool,
     /// Headers that the agent sends with every object that it writes, by name in lower case.
     pub put_headers: Arc<BTreeMap<String, String>>,
@@ -258,7 +258,7 @@ pub struct DeclaredTarget {
     pub spec: TargetSpec,
     /// Name of the first target type. Without it, the export is the name.
     pub type_name: Option<String>,
-    /// Whether the target becomes the default target. `None` if it becomes it only where there is none.
+    /// Whether the target becomes the default target. With `None` it becomes the default only if there is no default.
     pub is_default: Option<bool>,
     /// Metadata of the target.
     pub metadata: BTreeMap<String, String>,

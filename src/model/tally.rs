@@ -1,7 +1,7 @@
 //! Counts and durations since the start of the agent: the data of its metrics.
 //!
-//! Keys are values of closed sets, so a tally is bounded by its type. Updates and reads take a lock for the time of one
-//! map access, and wait for nothing else.
+//! Keys come from fixed sets, so a tally is bounded by its type. Updates and reads hold a lock for one map access, and
+//! wait for nothing else.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -55,7 +55,7 @@ impl<K: Ord + Clone> Tally<K> {
     }
 
     fn counts(&self) -> MutexGuard<'_, BTreeMap<K, u64>> {
-        // Every change is a single addition: nothing is half done after a panic.
+        // Every change is a single addition, so a panic leaves nothing half done.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -67,7 +67,7 @@ pub struct Histogram(Mutex<Observed>);
 /// Durations that were observed.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Observed {
-    /// Upper bound of each bucket in seconds, and the number of durations between the bound before and this one. The
+    /// Upper bound of each bucket in seconds, and the number of durations between the previous bound and this one. The
     /// last bound is infinite.
     pub buckets: Vec<(f64, u64)>,
     /// Sum of the durations, in seconds.
@@ -83,7 +83,8 @@ impl Observed {
 }
 
 impl Histogram {
-    /// An empty histogram with these upper bounds, in seconds, ascending. Longer durations are in a bucket of their own.
+    /// An empty histogram with these upper bounds, in seconds, ascending. Longer durations are counted in an additional
+    /// bucket.
     #[must_use]
     pub fn new(bounds: &[f64]) -> Self {
         let buckets = bounds.iter().copied().chain([f64::INFINITY]).map(|bound| (bound, 0)).collect();

@@ -1,4 +1,4 @@
-//! Target specifications: what is known about a target's storage, one struct for each kind.
+//! Target specifications: the storage of a target, with one struct for each kind.
 //!
 //! A client, the configuration file and the registry describe a target with the same fields ([`SpecFields`]).
 //! [`TargetSpec::from_fields`] is the only place that turns them into a specification, and an error names the
@@ -289,7 +289,7 @@ impl TargetSpec {
         }
     }
 
-    /// Whether both are the same storage, however each is written.
+    /// Whether both are the same storage, whatever their spelling.
     #[must_use]
     pub fn is_same_storage(&self, other: &Self) -> bool {
         self.kind() == other.kind() && self.identity() == other.identity()
@@ -321,7 +321,7 @@ impl TargetSpec {
         }
     }
 
-    /// Bytes of the options that a client may choose freely: mount options and the reference to a secret.
+    /// Size of the text fields that a client may choose freely, in bytes: mount options and secret reference.
     #[must_use]
     pub fn option_bytes(&self) -> usize {
         match self {

@@ -1,4 +1,4 @@
-//! Target types: named ways to use a target, which clients pick by name.
+//! Target types: named ways to use a target, which clients select by name.
 //!
 //! A type is either public or assigned to projects. Every target has at least one type. The default type belongs
 //! to the default target, so a client that names neither a target nor a type gets the same storage either way.

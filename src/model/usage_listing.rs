@@ -1,7 +1,7 @@
-//! Usage of a bucket as a listing counts it, for services that do not report the usage.
+//! Usage of a bucket as counted by a listing, for services that do not report the usage.
 //!
-//! Only a complete listing measures a bucket, and not at a single moment. So a count has the times of its
-//! beginning and its end, and a count in progress is reported as such.
+//! Only a complete listing measures a bucket, and it takes time. So a count has the times of its beginning and its end,
+//! and a count in progress is reported separately.
 
 use jiff::Timestamp;
 

@@ -1,8 +1,8 @@
 //! Token cache: valid tokens, invalid tokens, and pending validations.
 //!
-//! Tokens are kept as their SHA-256 only. Valid and invalid tokens have separate LRU caches, so a flood of
-//! invalid ones evicts no valid one. An entry expires after its cache time, and a valid token also at its
-//! own expiry, by the host's clock at each use, since a host may sleep. A formerly valid token keeps its
+//! Only the SHA-256 of a token is kept. Valid and invalid tokens have separate LRU caches, so a flood of
+//! invalid tokens does not evict valid ones. An entry expires after its cache time. A valid token also expires at its
+//! own expiry, by the host's clock at each use, because a host may sleep. A formerly valid token keeps its
 //! entry after that, so that its revalidation does not queue behind unknown tokens.
 //!
 //! After Keystone has failed, no validation starts for [`PAUSE`]. Requests that need one are refused at
@@ -26,7 +26,7 @@ use super::credential::Identity;
 /// tokens are bounded by their cache entries.
 const PENDING_MAX: usize = 2048;
 
-/// Pause of all validations after Keystone failed, and of one token's after it had no clear answer.
+/// Pause of all validations after Keystone failed, and of the validations of one token after an unclear answer.
 pub(super) const PAUSE: Duration = Duration::from_secs(1);
 
 /// Fraction of the cache time after which a valid token is revalidated when it is used. So a client that

@@ -8,10 +8,10 @@ use crate::api::fault::Fault;
 use crate::keystone::AccessRule;
 use crate::model::Caller;
 
-/// Header that carries a token, here and in all of OpenStack.
+/// Header of the token, as in all services of OpenStack.
 pub const AUTH_TOKEN: HeaderName = HeaderName::from_static("x-auth-token");
 
-/// Header with the project that a client asks for.
+/// Header with the project that a client selects.
 pub(super) const AUTH_PROJECT: HeaderName = HeaderName::from_static("x-auth-project-id");
 
 /// Bearer scheme, for clients other than OpenStack's (RFC 6750). Compared without regard to case.

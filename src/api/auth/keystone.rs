@@ -1,12 +1,12 @@
-//! Validation of Keystone tokens: once for each token, however many requests carry it.
+//! Validation of Keystone tokens: once for each token, however many requests contain it.
 //!
-//! A validation is a task of its own, so a client that disconnects does not cancel it for other requests
-//! that wait for it. The configuration bounds the validations in flight. Revalidations of formerly valid
-//! tokens have [`REVALIDATIONS_MAX`] permits of their own, so a flood of unknown tokens does not delay them. A
+//! A validation is a separate task, so a client that disconnects does not cancel it for other requests
+//! that wait for it. The configuration bounds the concurrent validations. Revalidations of formerly valid
+//! tokens have their own [`REVALIDATIONS_MAX`] permits, so a flood of unknown tokens does not delay them. A
 //! validation waits for its permit for at most [`PERMIT_TIMEOUT`], and then for Keystone as long as
 //! configured. While Keystone is down, cached tokens remain valid, and other requests get 503.
 //!
-//! A token longer than [`TOKEN_SENT_MAX_BYTES`] is not sent: Keystone's web server would refuse it, and a healthy
+//! A token longer than [`TOKEN_SENT_MAX_BYTES`] is not sent. Keystone's web server would refuse it, so that a healthy
 //! Keystone would look broken.
 
 mod state_log;
@@ -35,12 +35,12 @@ const REVALIDATIONS_MAX: usize = 4;
 /// How long a validation waits for its permit.
 const PERMIT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Longest token that is sent to Keystone, in bytes. Its own have about 250. The former PKI formats were longer,
-/// and Keystone no longer issues them.
+/// Longest token that is sent to Keystone, in bytes. Keystone's tokens have about 250. Tokens of the former PKI formats
+/// were longer, but Keystone no longer issues them.
 const TOKEN_SENT_MAX_BYTES: usize = 2048;
 
-/// Largest number of access rules of one token that are kept with it in the cache. The API has fewer requests to allow.
-/// Rules beyond them allow nothing.
+/// Largest number of access rules of one token that are kept with it in the cache. The API has fewer requests than
+/// this. Further rules are ignored and allow nothing.
 const ACCESS_RULES_MAX: usize = 64;
 
 /// Shortest interval between log lines about a flood of unknown tokens.
@@ -91,7 +91,7 @@ impl KeystoneAuth {
         &self.shared.settings
     }
 
-    /// Reads the files again and keeps the token cache. Without it, a reload while Keystone is down would refuse
+    /// Reads the files again and keeps the token cache. Without the cache, a reload while Keystone is down would refuse
     /// every caller.
     pub(super) async fn reload(&self) -> Result<(), AuthError> {
         self.shared.validator.store(Arc::new(Validator::new(&self.shared.settings).await?));
@@ -153,7 +153,7 @@ impl KeystoneAuth {
             let mut guard = PendingGuard { shared, hash, verdict: Verdict::Unknown };
             guard.verdict = guard.shared.verdict(&token, was_valid).await;
             let verdict = guard.verdict.clone();
-            // Cached before it is sent, so that a new request finds it.
+            // The verdict is cached before it is sent, so that a new request finds it.
             drop(guard);
             sender.send_replace(Some(verdict));
         });
@@ -204,7 +204,7 @@ impl Shared {
             }
             return when_full;
         };
-        // A validation that waited before this one may have found out.
+        // An earlier validation may have found that Keystone is down.
         if self.cache().is_keystone_down() {
             return Verdict::Unknown;
         }

@@ -1,4 +1,4 @@
-//! Shared secret. A request with the secret is an admin's.
+//! Shared secret. A request with the secret has admin rights.
 //!
 //! The agent keeps its SHA-256 and compares it in constant time, so that neither content nor length of the
 //! secret can be measured.

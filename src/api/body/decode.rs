@@ -1,7 +1,7 @@
 //! Decoding: from the bytes of a body to the type that the OpenAPI document describes.
 //!
-//! A refusal names the field, what was found and what was expected. An unknown field is refused wherever it is: a
-//! misspelt `immutable` that is ignored would be a bucket whose lock is not watched.
+//! A refusal names the field, what was found and what was expected. An unknown field is refused wherever it is. If a
+//! misspelt `immutable` were ignored, the lock of the bucket would not be verified.
 
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};

@@ -1,4 +1,4 @@
-//! JSON of request bodies. A key that an object contains twice is refused: two readers of such a body may
+//! JSON of request bodies. An object that contains a key twice is refused, because two readers of such a body may
 //! take different values (RFC 8259 §4).
 
 use std::fmt;

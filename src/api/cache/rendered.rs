@@ -68,7 +68,7 @@ impl<T> RenderedList<T> {
         Ok(Self { body: body.into(), etag, parts, gzip: OnceCell::new() })
     }
 
-    /// Size of the body, plain and, where it was compressed, compressed, in bytes.
+    /// Size of the body and of the compressed body, if there is one, in bytes.
     pub(super) fn bytes(&self) -> usize {
         self.body.len() + self.gzip.get().map_or(0, Bytes::len)
     }

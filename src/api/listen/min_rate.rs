@@ -1,8 +1,8 @@
 //! A stream with a minimum rate for its reader.
 //!
-//! A timeout of each write is not a bound: a client that reads a byte now and then would keep its connection
-//! for hours. So a reader has a credit of time, [`WRITE_TIMEOUT`] at first. Writes that wait for the reader
-//! use it up, and bytes that it reads earn it back at [`READ_RATE_MIN`], up to the first amount.
+//! A timeout of each write is not a bound, because a client that reads a byte now and then would keep its connection
+//! for hours. So a reader has a time credit, [`WRITE_TIMEOUT`] at first. Writes that wait for the reader
+//! use up the credit. Bytes that it reads restore the credit at [`READ_RATE_MIN`], up to the initial amount.
 
 use std::io;
 use std::pin::Pin;
@@ -39,7 +39,7 @@ impl<S> MinRateStream<S> {
         self.credit = (self.credit + earned).min(WRITE_TIMEOUT);
     }
 
-    /// Waits for the reader. An error when its credit is used up.
+    /// Waits for the reader. Fails when the credit of the reader is used up.
     fn wait<T>(&mut self, context: &mut Context<'_>) -> Poll<io::Result<T>> {
         let credit = self.credit;
         let (_, timer) = self.waiting.get_or_insert_with(|| (Instant::now(), Box::pin(tokio::time::sleep(credit))));

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Largest number of connections of one other host.
+/// Largest number of connections of each other host.
 pub const PEER_CONNECTIONS_MAX: usize = 256;
 
 /// Largest number of connections of this host's own clients over loopback addresses.

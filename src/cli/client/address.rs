@@ -1,7 +1,7 @@
-//! Addresses of an agent, and the rule to which of them the client sends a token.
+//! Addresses of an agent, and the rule that decides to which of them the client sends a token.
 //!
-//! Anyone who reads a token can act as its owner. So the client sends it only to an address that the
-//! person gave, or over the agent's own socket, whose directory belongs to root. It never sends a
+//! Anyone who reads a token can act as its owner. So the client sends a token only to an address that the
+//! user gave, or over the agent's own socket, whose directory belongs to root. It never sends a
 //! token to the default port, because any process may listen there. A token never crosses a network
 //! in plain text.
 

@@ -1,7 +1,7 @@
 //! The user that writes backups: ids, or names of this host.
 //!
-//! Names are looked up in `/etc/passwd` and `/etc/group` only. getpwnam(3) may ask a directory service such as LDAP, and
-//! waits for it without a limit. A user of a directory service is configured by its ids.
+//! Names are looked up only in `/etc/passwd` and `/etc/group`. getpwnam(3) may query a directory service such as LDAP,
+//! and waits for it without a limit. A user of a directory service is configured by its ids.
 
 use std::path::Path;
 

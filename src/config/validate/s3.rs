@@ -23,8 +23,8 @@ const CANARY_RETENTIONS: RangeInclusive<Duration> = Duration::from_secs(5)..=Dur
 /// Accepted times between two lock proofs. Each proof writes an object that cannot be deleted at once.
 const PROOF_INTERVALS: RangeInclusive<Duration> = Duration::from_secs(600)..=Duration::from_secs(30 * 24 * 3600);
 
-/// Time that is added to the shortest retention of a canary. A service counts from the arrival of the request, and
-/// the clocks of services are known to a second.
+/// Time that is added to the shortest retention of a canary. A service counts from the arrival of the request, and the
+/// agent knows the service's clock only with an accuracy of a second.
 const RETENTION_MARGIN: Duration = Duration::from_secs(60);
 
 /// Accepted times between two runs of a listing. A count that is older than a month is useless.

@@ -33,10 +33,11 @@ impl NfsExport {
         Ok(Self { host: host.to_owned(), path: path.to_owned() })
     }
 
-    /// Returns why a new target must not have this export, if so. Registries may contain such exports.
+    /// Returns why a new target must not have this export, or `None` if it may. Registries of earlier releases may
+    /// contain such exports.
     ///
-    /// A server resolves empty and `.` components. The kernel then shows the mount of NFSv4 with another path
-    /// than the export's, so it would not be recognized.
+    /// A server resolves empty and `.` components. For NFSv4, the kernel then shows a different path than that of the
+    /// export, so the mount would not be recognized.
     #[must_use]
     pub fn problem_of_new_target(&self) -> Option<String> {
         let is_list = self.path.split([',', ';', ' ']).skip(1).any(|part| split_host(part).is_some());

@@ -71,8 +71,8 @@ impl S3Endpoint {
         }
     }
 
-    /// `host[:port]` in the spelling that all its spellings share, without the default port of the scheme. The scheme
-    /// itself is not part of it: a service has the same buckets with and without TLS.
+    /// Returns the canonical spelling of `host[:port]`, without the default port of the scheme. The scheme itself is
+    /// not part of it, because a service has the same buckets with and without TLS.
     fn identity(&self) -> String {
         let host = canonical_host(&self.host);
         if is_aws(&host) {

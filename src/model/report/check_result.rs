@@ -38,7 +38,7 @@ pub enum Scope {
 }
 
 impl CheckName {
-    /// The subject of the check. This is the only statement of it.
+    /// Returns the subject of the check.
     #[must_use]
     pub const fn scope(self) -> Scope {
         match self {
@@ -103,7 +103,7 @@ impl Finding {
     }
 }
 
-/// Largest number of findings that one check keeps. No check has as many today. The limit keeps a report
+/// Largest number of findings that one check keeps. No check has this many today. The limit keeps a report
 /// small whatever a check does.
 pub const FINDINGS_MAX: usize = 8;
 

@@ -95,14 +95,14 @@ pub struct MountTraffic {
     pub round_trip: Option<Duration>,
     /// Period of that average: since the last probe, or since it was mounted.
     pub round_trip_over: Duration,
-    /// Number of requests that were answered or given up, since it was mounted.
+    /// Number of requests that were answered or abandoned, since it was mounted.
     pub requests: u64,
     /// Sum of the times from a request to its answer, since it was mounted.
     pub round_trips: Duration,
     /// Number of requests that were sent again, since it was mounted.
     pub retransmissions: u64,
     /// Number of requests without an answer within `timeo` and all `retrans` retransmissions, since it was mounted. A
-    /// soft mount gives such a request up.
+    /// soft mount abandons such a request.
     pub major_timeouts: u64,
     /// When it was mounted. The kernel reports its age in whole seconds, so this is up to a second late.
     pub mounted_at: Timestamp,
@@ -131,7 +131,7 @@ pub struct BucketFacts {
     pub usage_listing: Option<UsageListing>,
     /// State of the lock proof.
     pub lock_proof: LockProofState,
-    /// Number of requests that the probes cost the service.
+    /// Number of requests to the service.
     pub requests: Option<RequestCount>,
     /// Offset of the service's clock from this host's, in seconds. Positive if it is ahead. `None` if unknown.
     pub clock_ahead_seconds: Option<i64>,
@@ -139,7 +139,7 @@ pub struct BucketFacts {
     pub credentials_expire_at: Option<Timestamp>,
 }
 
-/// Number of requests that this agent sent about a bucket.
+/// Number of requests that this agent sent for a bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RequestCount {
     /// During the probe.

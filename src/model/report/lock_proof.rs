@@ -5,7 +5,7 @@ use jiff::Timestamp;
 named! {
     /// How strictly a version is locked.
     LockMode {
-        /// A permission of its own allows to end the lock early.
+        /// A user with a special permission can end the lock early.
         Governance => "GOVERNANCE",
         /// Nobody can delete the version before its retention ends.
         Compliance => "COMPLIANCE",
@@ -17,9 +17,9 @@ named! {
     LockVerdict {
         /// A locked object could not be deleted before its retention ended, and could afterwards.
         Enforced => "enforced",
-        /// It could be deleted early with the bypass of governance.
+        /// A locked object could be deleted early with the bypass of governance.
         Bypassable => "bypassable",
-        /// It could be deleted early.
+        /// A locked object could be deleted early.
         NotEnforced => "not_enforced",
         /// The proof cannot be completed. Its explanation says why.
         Unverifiable => "unverifiable",

@@ -25,7 +25,7 @@ pub struct ApiSettings {
 /// Settings of `GET /metrics` (`[metrics]`).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct MetricsSettings {
-    /// Further addresses to listen on, which serve the metrics only.
+    /// Further addresses to listen on, which serve only the metrics.
     pub listen: Vec<Listen>,
     /// File of a secret that only permits reading the metrics.
     pub token_file: Option<PathBuf>,
@@ -39,7 +39,7 @@ pub enum MetricsDetail {
     /// All metrics.
     #[default]
     Full,
-    /// All metrics of targets, and of the agent those that are single values.
+    /// All metrics of targets, and the metrics of the agent except histograms and detailed counters.
     Targets,
 }
 

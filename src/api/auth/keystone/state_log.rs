@@ -1,5 +1,5 @@
 //! Log of a state that may change with each request. Each change is logged once, at a bounded rate. A state that
-//! lasts is always logged in the end.
+//! lasts is always logged eventually.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
