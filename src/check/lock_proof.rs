@@ -1,7 +1,7 @@
 //! `lock_proof`: proves that a bucket that is declared immutable really is.
 //!
 //! The configuration of a bucket is not a proof, because some services store it and do not enforce it.
-//! So the agent locks a canary for some seconds, and tries to delete it and to weaken its lock with its own
+//! So the agent locks a canary for a few seconds, and tries to delete it and to weaken its lock with its own
 //! credentials. Before the retention ends this must be refused. Afterwards the deletion must succeed
 //! ([`steps`]). The canary's own retention overrides a default retention of days. If the service reports
 //! another retention than requested, no further canary is written.

@@ -173,7 +173,7 @@ pub async fn object_canary(
             ))
         }
         Ok(Written::Locked) => Checked::passed(until).detail(format!(
-            "wrote and read back {CANARY_BYTES} bytes, which are locked for some seconds and deleted after that{remark}"
+            "wrote and read back {CANARY_BYTES} bytes, which are locked for a few seconds and deleted after that{remark}"
         )),
         Ok(Written::LockedLonger) => Checked::passed(latest).with_warnings([overlong(location, &new.key)]),
         Ok(Written::Differs) => Checked::failed(differs(location)),

@@ -281,7 +281,7 @@ async fn reload(running: &RunningAgent, settings: &mut Settings, config: Option<
             }
             if has_new_auth && new.api != settings.api || new.registry_url != settings.registry_url {
                 tracing::warn!(
-                    "[api] (except [api.token] and [api.keystone]), [metrics] (except token_file) and [registry] change with a restart only; the old settings stay in force"
+                    "changes of [api] (except [api.token] and [api.keystone]), [metrics] (except token_file) and [registry] need a restart: the old settings stay in force"
                 );
             }
             agent.change_settings(new.agent.clone());
@@ -310,7 +310,7 @@ async fn reload(running: &RunningAgent, settings: &mut Settings, config: Option<
 fn apply_auth(settings: &mut ApiSettings, new: &ApiSettings) {
     let token_file = &mut settings.metrics.token_file;
     if token_file.is_some() && new.metrics.token_file.is_none() {
-        tracing::warn!("[metrics] token_file is removed by a restart only; the old token stays in force");
+        tracing::warn!("the removal of [metrics] token_file needs a restart: the old token stays in force");
     } else {
         token_file.clone_from(&new.metrics.token_file);
     }

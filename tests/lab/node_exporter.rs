@@ -81,7 +81,7 @@ fn poll_and_scrape(when: &str) -> (Duration, usize) {
 }
 
 #[test]
-#[ignore = "a comparison that needs prometheus-node-exporter and some minutes"]
+#[ignore = "a comparison that needs prometheus-node-exporter and a few minutes"]
 fn hanging_mounts_delay_node_exporter_but_not_polls() {
     let _machine = Machine::start(CONFIG);
     let _healthy = create_targets("10.0.0.1", "healthy", HEALTHY);

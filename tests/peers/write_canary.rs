@@ -159,7 +159,7 @@ async fn canary_lock_is_short_despite_default_retention() {
     let (daemon, id) = Daemon::with_target(&workspace, target(&gateway.endpoint, &bucket)).await;
     let report = daemon.wait_for_report(&id, "a verdict", |report| !report["verdict"].is_null()).await;
     assert_healthy(&report);
-    assert!(detail(&report).contains("locked for some seconds"), "{report:#}");
+    assert!(detail(&report).contains("locked for a few seconds"), "{report:#}");
     assert_eq!(gateway.versions(&bucket).await.len(), 1);
     gateway.wait_for_versions(&bucket, <[String]>::is_empty).await;
     let report = daemon.report(&id).await;

@@ -11,7 +11,7 @@ pub(super) fn still_locked(location: &S3Location, count: usize) -> Finding {
     let canaries = if count == 1 { "1 earlier canary is".to_owned() } else { format!("{count} earlier canaries are") };
     Finding::new(
         Reason::CanaryLocked,
-        format!("{location}: {canaries} still locked for some seconds, and no further canary is written until then"),
+        format!("{location}: {canaries} still locked for a few seconds, and no further canary is written until then"),
     )
 }
 
