@@ -1,4 +1,4 @@
-//! Routes that the API guide does not have: health, readiness, the node, and OpenAPI. Conditional requests.
+//! Routes that are not in the API guide (health, readiness, node, OpenAPI), and conditional requests.
 
 use serde_json::{Value, json};
 

@@ -8,7 +8,7 @@ use crate::shape::{BEYOND, REPORT, assert_shape, guide, sample};
 use crate::storage::{immutable_target, nfs, nfs_target, s3, s3_target};
 use crate::workspace::Workspace;
 
-/// A sample of a target without its user, whom the agent does not know without authentication.
+/// A sample of a target without its user. Without authentication, the agent does not know the user.
 fn without_user(mut sample: Value) -> Value {
     sample["backup_targets"]["backup_target_types"][0]["user_id"] = Value::Null;
     sample
@@ -276,7 +276,7 @@ async fn flags_may_be_numbers_booleans_or_strings() {
 }
 
 #[tokio::test]
-async fn put_changes_metadata_and_immutability_only() {
+async fn put_changes_only_metadata_and_immutability() {
     let s3 = s3().await;
     let (daemon, id) = Daemon::with_target(&Workspace::new(), s3_target(&s3, "locked")).await;
     let before = daemon.show(&id).await;

@@ -133,7 +133,7 @@ async fn start_fails_when_registry_schema_is_newer() {
 #[tokio::test]
 async fn start_fails_when_registry_is_not_writable() {
     let workspace = Workspace::new();
-    // Not writable by root either: one parent is a file, and the other does not exist.
+    // Not even root can write there: one parent is a file, and the other does not exist.
     for path in [workspace.config().join("registry.db"), workspace.path("missing/too/registry.db")] {
         workspace.configure(&format!("[registry]\nurl = \"sqlite://{}\"", path.display()));
         let stderr = Daemon::fails_to_start(&workspace).await;

@@ -70,7 +70,7 @@ async fn json_output_is_the_api_answer() {
     assert_eq!((check.code, &check.json()[0]["status"]), (AVAILABLE, &json!("available")));
 }
 
-/// An older command line must not hide what a newer agent says.
+/// An older command line must not hide new fields of a newer agent.
 #[tokio::test]
 async fn json_output_keeps_fields_of_a_newer_agent() {
     let workspace = Workspace::new();

@@ -34,7 +34,7 @@ const CLIENTS: usize = 16;
 /// Time for which the clients make changes.
 const DURATION: Duration = Duration::from_secs(20);
 
-/// Maximum time between that and the kill.
+/// Maximum time from the end of [`DURATION`] to the kill.
 const KILLED_WITHIN: Duration = Duration::from_secs(1);
 
 /// Number of exports and of type names that clients choose from, small enough for conflicts.

@@ -16,7 +16,7 @@ use crate::workspace::{ACCESS_KEY_ID, SECRET_ACCESS_KEY, Workspace, set_mode};
 /// The password of a proxy, which must appear in no output.
 const PROXY_PASSWORD: &str = "proxyPasswordWithAnUnmistakableText";
 
-/// Replaces the files of the credentials in the configuration by other keys.
+/// Replaces the keys that name the credential files in the configuration by `source`.
 fn set_source(workspace: &Workspace, source: &str) {
     let text = workspace.config_text();
     let is_file = |line: &&str| line.contains("_file = ");
@@ -48,7 +48,7 @@ async fn systemd_credentials_are_found_by_name_and_reread() {
     assert_eq!(daemon.check(&id).await["reason"], "secret_exposed");
 }
 
-/// The region that the first request to a service of its own is signed for.
+/// The region for which an agent signs its first request to a new service.
 async fn signed_region(workspace: &Workspace) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let endpoint = format!("http://{}", listener.local_addr().expect("an address"));
@@ -58,7 +58,7 @@ async fn signed_region(workspace: &Workspace) -> String {
             let mut head = vec![0; 4096];
             let length = connection.read(&mut head).await.unwrap_or_default();
             let head = String::from_utf8_lossy(&head[..length]).into_owned();
-            // The first connection may carry no request.
+            // The first connection may be without a request.
             if let Some((_, scope)) = head.split_once("Credential=") {
                 return scope.split('/').nth(2).expect("a region").to_owned();
             }

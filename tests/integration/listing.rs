@@ -9,7 +9,7 @@ use crate::storage::{s3, s3_target};
 use crate::support::s3_server::S3Server;
 use crate::workspace::Workspace;
 
-/// Probes every second, and listings in runs of two pages. A listing could count a canary, so there are none.
+/// Probes every second, and listings in runs of two pages. Canaries are off, because a listing would count them.
 const LISTING: &str = r#"
     [probe]
     s3_interval = "1s"

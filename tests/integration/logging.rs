@@ -54,7 +54,7 @@ async fn dropped_log_lines_are_counted_and_reported_when_stderr_is_read_again() 
 }
 
 #[tokio::test]
-async fn log_lines_carry_the_ids_of_their_request_and_target() {
+async fn log_lines_contain_the_ids_of_their_request_and_target() {
     let (_server, workspace) = nfs().await;
     let (daemon, id) = Daemon::with_target(&workspace, nfs_target("/backups")).await;
     daemon.check(&id).await;

@@ -1,4 +1,4 @@
-//! Memory of the agent: what a burst of requests took is returned to the kernel.
+//! Memory of the agent: the memory of a burst of requests is returned to the kernel.
 
 use serde_json::json;
 
@@ -6,7 +6,7 @@ use crate::daemon::{Daemon, eventually};
 use crate::storage::nfs_target;
 use crate::workspace::Workspace;
 
-/// Targets of the burst. Their metadata is about 17 MiB, and lists of them as much again.
+/// Number of targets in the burst. Their metadata takes about 17 MiB, and lists of the targets take as much again.
 const TARGETS: usize = 300;
 /// Memory that may stay after the burst, in bytes.
 const KEPT_MAX_BYTES: u64 = 8 << 20;

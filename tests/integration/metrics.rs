@@ -91,7 +91,7 @@ async fn metrics_are_accepted_by_promtool() {
 }
 
 #[tokio::test]
-async fn metrics_token_allows_the_metrics_only() {
+async fn metrics_token_allows_only_the_metrics() {
     let workspace = Workspace::new();
     with_metrics_token(&workspace);
     let daemon = Daemon::start(&workspace).await;

@@ -131,7 +131,7 @@ async fn fifos_in_place_of_files_block_neither_reload_nor_stop() {
 }
 
 #[tokio::test]
-async fn warns_of_keystone_without_tls_and_of_exposed_secrets() {
+async fn warning_when_keystone_has_no_tls_or_a_secret_is_exposed() {
     let workspace = Workspace::new();
     workspace.write("password", "s3cret");
     let keystone = |host: &str| {

@@ -31,14 +31,14 @@ async fn exports(daemon: &Daemon) -> Vec<String> {
     targets.iter().map(|target| target["filesystem_export"].as_str().expect("text").to_owned()).collect()
 }
 
-/// Kills an agent that created `/one`, and then `/two` and `/three`, which are only in the registry's log.
+/// Creates `/one`, and then `/two` and `/three`, which are only in the registry's log, and kills the agent.
 async fn killed(workspace: &Workspace) {
     let mut daemon = Daemon::start(workspace).await;
     daemon.create(nfs_target("/one")).await;
     let log_is_copied = async || (fs::metadata(workspace.beside_registry("-wal")).ok()?.len() == 0).then_some(());
     eventually("the log is copied into the file", log_is_copied).await;
     fs::copy(workspace.registry(), workspace.path("old.db")).expect("copied");
-    // What another program reads is not copied into the file.
+    // A reader prevents that later changes are copied into the file.
     let reader = Connection::open(workspace.registry()).expect("opened");
     reader.execute_batch("BEGIN; SELECT count(*) FROM target").expect("read");
     daemon.create(nfs_target("/two")).await;
@@ -152,7 +152,7 @@ async fn kill_at_any_moment_is_never_reported_as_a_loss() {
                 acknowledged.push(format!("127.0.0.1:{path}"));
             }
         };
-        // Not a wait for something: the kill comes at some moment of some change.
+        // Not a wait for an event: the kill must come at a random moment of a change.
         let _ = tokio::time::timeout(std::time::Duration::from_millis(37 * (round + 1)), creating).await;
         daemon.kill().await;
     }
@@ -212,7 +212,7 @@ async fn restore_replaces_a_registry_that_does_not_open() {
 #[tokio::test]
 async fn read_only_file_system_acknowledges_no_change() {
     let mut workspace = Workspace::new();
-    // Gives the agent a mount namespace of its own.
+    // Gives the agent its own mount namespace.
     workspace.resolve_by_hosts_file_only();
     let daemon = Daemon::start(&workspace).await;
     let id = daemon.create(nfs_target("/one")).await;
@@ -240,6 +240,6 @@ async fn read_only_file_system_acknowledges_no_change() {
     in_namespace("umount \"$0\"").await;
     assert!(daemon.get("/node").await["agent"]["registry_problem"].is_null());
     daemon.create(nfs_target("/two")).await;
-    daemon.wait_for_log("can be written again").await;
+    daemon.wait_for_log("is writable again").await;
     assert_eq!(daemon.log().matches("became read-only").count(), 1, "{}", daemon.log());
 }

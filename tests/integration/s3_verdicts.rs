@@ -129,7 +129,7 @@ async fn lock_proof_stops_after_a_canary_is_locked_for_days() {
     );
     assert_eq!(report["object_lock_proof"]["verdict"], "unverifiable");
     daemon.end(Signal::SIGKILL).await;
-    // The next agents find the canary and write no other one.
+    // The next agents find the canary and write no further one.
     assert_eq!(s3.stored_versions("default-only"), 1, "the write canary only");
     for _ in 0..3 {
         let mut daemon = Daemon::start(&workspace).await;

@@ -1,4 +1,4 @@
-//! What other programs do to the agent's mount: mount over it, mount the export twice, make it read-only.
+//! Changes of the agent's mount by other programs: a mount over it, a second mount of the export, a read-only remount.
 
 use std::path::Path;
 use std::time::Duration;

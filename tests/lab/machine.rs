@@ -47,7 +47,7 @@ pub const ANSWER: Duration = Duration::from_millis(100);
 /// Time limit until two consecutive timeouts of 2 s make a target offline, at probe intervals of 1 s.
 pub const TIMED_OUT: Duration = Duration::from_secs(12);
 
-/// NFSv4.2 for the server as it is known by `10.0.0.2`; the default options, NFSv3, for all others.
+/// NFSv4.2 for the server at `10.0.0.2`, and the default options (NFSv3) for all others.
 const BASE_CONFIG: &str = r#"
 [[mounts.nfs]]
 location = "10.0.0.2:*"
@@ -67,8 +67,8 @@ pub const EVERY_SECOND: &str = "[probe]\nnfs_interval = \"1s\"\n";
 /// A configuration with an interval longer than any test. Only an event can cause a probe.
 pub const EVERY_HOUR: &str = "[probe]\nnfs_interval = \"1h\"\n";
 
-/// A configuration with a probe every second and hard mounts only, which hang as long as their server does. Most
-/// administrators choose hard mounts for data that matters.
+/// A configuration with a probe every second and only hard mounts, which hang as long as their server does. Most
+/// administrators choose hard mounts for important data.
 pub const HARD: &str = r#"
 [mounts]
 nfs_options = "nolock,hard,timeo=600,nfsvers=3,retrans=10"
@@ -152,8 +152,8 @@ pub fn configure(config: &str) {
     fs::write(CONFIG, format!("{config}{BASE_CONFIG}")).expect("written");
 }
 
-/// Removes from the registry which mounts the agent made, as if an older release had made them. The agent must be
-/// stopped.
+/// Removes the record of the agent's own mounts from the registry, as if an older release had made them. The agent must
+/// be stopped.
 pub fn forget_own_mounts() {
     let registry = rusqlite::Connection::open(REGISTRY).expect("opened");
     assert!(registry.execute("DELETE FROM own_mount", ()).expect("changed") > 0, "no mount was stored");

@@ -35,7 +35,7 @@ pub const ALL_OFFLINE: Duration = Duration::from_secs(45);
 /// Maximum time until TCP retransmits (`TCP_RTO_MAX` in `include/net/tcp.h`). A mount may hang for this long after its
 /// server is back, and the agent cannot shorten it.
 const RETRANSMITTED: Duration = Duration::from_secs(120);
-/// Time limit from then until all targets are available.
+/// Time limit from the first answer of a mount until all targets are available.
 const ALL_BACK: Duration = INTERVAL.saturating_mul(3);
 /// Shortest measurement of the processor use. The probes of the dead targets come in bursts, one per interval, and a
 /// measurement contains one burst more or less.
@@ -48,7 +48,7 @@ const PROCESSOR_MAX: f64 = 2.0;
 /// was 1.9 and 2.5. `cargo bench --bench mounts` measures the cost on a real host.
 const STARTS_PER_HANGING_PROBE_MAX: f64 = 4.0;
 
-/// Creates this many targets of a server, each with an export of its own.
+/// Creates this many targets of a server, each with its own export.
 pub fn create_targets(address: &str, kind: &str, count: usize) -> Vec<Target> {
     let names: Vec<String> = (0..count).map(|number| format!("{kind}{number:02}")).collect();
     for name in &names {
@@ -86,7 +86,7 @@ fn processor_time_while_broken(
     let healthy: Vec<&Target> = healthy.iter().collect();
     let children = if mounts_hang { DEAD } else { 0 };
     observer.end().assert_bounded(&healthy, INTERVAL, children, mounts_hang);
-    // No client polls during this measurement, which is of the probes alone.
+    // No client polls during this measurement, because it measures only the probes.
     let (pid, began, time_before) = (main_pid(), Instant::now(), processor_time(main_pid()));
     while began.elapsed() < lasts.max(MEASURED_MIN) {
         every_second();

@@ -53,7 +53,7 @@ const FILES_MORE: usize = 8;
 /// Number of files that the main process has open for each child: the ends of two pipes and a handle.
 const FILES_PER_CHILD: usize = 5;
 
-/// A client that polls the API in a thread of its own.
+/// A client that polls the API in its own thread.
 pub struct Observer {
     ends: Arc<AtomicBool>,
     polling: JoinHandle<Observations>,

@@ -1,6 +1,6 @@
 //! Servers that fail in different ways. Each way has its own reason, delays nothing else, and ends with its cause.
 //!
-//! The mounts are hard. A call on one blocks while its server is away.
+//! The mounts are hard: a call on a mount blocks while its server is down.
 
 use std::time::{Duration, Instant};
 
@@ -49,7 +49,7 @@ fn outage(dead: &[Target], others: &[&Target], reason: &str, break_servers: impl
         target.wait_until_available(BACK);
         eprintln!("{} is back after {:.1} s", target.export, repaired.elapsed().as_secs_f64());
         let history = target.history();
-        // The reason of the return may be the warning that the probe was slow, so only statuses are compared.
+        // The entry of the recovery may have the warning that the probe was slow, so only statuses are compared.
         let statuses: Vec<_> = history.iter().map(|(to, _)| to.as_str()).collect();
         assert_eq!(statuses[..statuses.len() - before], ["available", "offline"], "{}: {history:?}", target.export);
         let why = history[1].1.as_deref();

@@ -1,5 +1,4 @@
-//! The agent's own mount, when the kernel shows it differently than the export is written, and foreign mounts that
-//! look like it.
+//! The agent's own mount if the kernel shows another source than the export, and foreign mounts that look like it.
 
 use std::fs;
 use std::os::unix::fs::{chown, symlink};
@@ -136,7 +135,7 @@ fn own_mount_stays_own_when_the_port_in_the_options_changes() {
     Target::create_available(EXPORT);
     let target = Target::create_available(USER_EXPORT);
     let mount = mark("/srv/user");
-    // The kernel's server answers at the default port.
+    // At the default port, the kernel's server answers instead.
     let options = "nfsvers=4.2,hard";
     configure(&format!("{EVERY_SECOND}\n[[mounts.nfs]]\nlocation = \"10.0.0.5:*\"\noptions = \"{options}\"\n"));
     for verb in ["reload", "restart"] {
@@ -148,7 +147,7 @@ fn own_mount_stays_own_when_the_port_in_the_options_changes() {
         });
         assert!(target.is_available(), "{:?}", target.report());
     }
-    assert_eq!(mount_of("/srv/user"), mount, "the mount in use is left alone");
+    assert_eq!(mount_of("/srv/user"), mount, "the agent did not touch the mount in use");
     assert_eq!(target.delete().code, 202);
     assert_eq!(mount_of("/srv/user"), None);
 }

@@ -1,4 +1,4 @@
-//! A registry whose file system becomes read-only. The kernel confirms an fsync then and writes nothing, so the agent
+//! A registry whose file system becomes read-only. The kernel then confirms an fsync but writes nothing, so the agent
 //! must not acknowledge a change.
 
 use std::fs;
@@ -12,7 +12,7 @@ const IMAGE: &str = "/var/lib/targetwatch.image";
 /// Time limit of detection: a few intervals and a probe.
 const DETECTED: Duration = Duration::from_secs(6);
 
-/// A file system of its own for the state of the agent. Dropping it removes it.
+/// A separate file system for the state of the agent. Dropping it removes it.
 struct StateDisk;
 
 impl StateDisk {
@@ -35,8 +35,8 @@ impl Drop for StateDisk {
     }
 }
 
-/// Makes the file system of the state read-only although files are open for writing, as the kernel does after an error
-/// of the disk. SysRq does so with every disk, so the others are made writable again.
+/// Makes the file system of the state read-only although files are open for writing, as the kernel does after a disk
+/// error. SysRq makes every disk read-only, so the others are made writable again.
 fn make_read_only() {
     let disks = writable_disks();
     fs::write("/proc/sysrq-trigger", "u").expect("remounted read-only");

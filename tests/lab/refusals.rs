@@ -183,7 +183,7 @@ fn unsupported_mount_option_is_named() {
 }
 
 #[test]
-fn demanded_security_flavor_is_not_a_missing_right() {
+fn demanded_security_flavor_is_not_a_missing_permission() {
     let _machine = Machine::start(EVERY_SECOND);
     let at = "*:/srv/nfs4/srv/exports/one";
     succeed("exportfs", &["-o", "rw,fsid=101,no_subtree_check,no_root_squash,sec=krb5", at]);

@@ -1,5 +1,5 @@
-//! Servers whose name or address changes: a name that resolves to another address, a mount that the kernel shows by
-//! another name, another server at the same address.
+//! Servers whose name or address changes: a name that resolves to another address, a mount that the kernel shows under
+//! another name, and another server at the same address.
 
 use std::fs;
 use std::time::Duration;
@@ -43,7 +43,7 @@ fn server_moved_warning_while_old_server_answers() {
     assert!(names_both(report.message()), "{report:?}");
     assert_eq!(report.get("mount")["server_address"], "10.0.0.1");
     target.wait_for_probes(2, DETECTED);
-    assert_eq!(mount_of(PATH), before, "the mount in use is left alone");
+    assert_eq!(mount_of(PATH), before, "the agent did not touch the mount in use");
 
     unmount(&mount_path(PATH));
     target.wait_until_available(DETECTED);
@@ -74,8 +74,8 @@ fn server_moved_offline_when_old_server_died() {
     assert_eq!(server_of(PATH).as_deref(), Some("10.0.0.3"));
 }
 
-/// A mount of the same export by another name. The kernel shares the file system, and shows this name at all of its
-/// mounts.
+/// A mount of the same export under another name of the server. The kernel shares the file system, and shows this name
+/// for all of its mounts.
 struct Decoy;
 
 impl Decoy {

@@ -100,7 +100,7 @@ fn retransmissions_are_counted() {
     let reported = || target.report().get("mount")["retransmissions"].as_u64();
     assert_eq!(reported(), Some(0));
     let file = mount_path(PATH).join("backup.img");
-    // A running backup causes them. Probes do not touch a mount whose server does not answer.
+    // A running backup causes retransmissions. Probes do not access a mount whose server does not answer.
     black_hole("10.0.0.1");
     let writer = std::thread::spawn(move || fs::write(file, vec![7; 100_000]));
     target.wait_until_offline(&["connect_timed_out"], COUNTED);

@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use crate::http::{self, Answer};
 use crate::workspace::Workspace;
 
-/// Time limit of every wait. A passing test comes nowhere near it.
+/// Time limit of every wait. A passing test needs much less.
 pub const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Polling interval, where no event announces a change.

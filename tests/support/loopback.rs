@@ -60,7 +60,7 @@ where
             Some(_) = connections.join_next() => {}
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) if connections.len() < CONNECTIONS_MAX => {
-                    // Without it, answers are only slower.
+                    // An error only makes answers slower.
                     let _ = stream.set_nodelay(true);
                     connections.spawn(serve(stream));
                 }

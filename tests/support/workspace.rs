@@ -21,7 +21,8 @@ pub const SECRET_ACCESS_KEY: &str = "integrationTestsSecretWithAnUnmistakableTex
 /// The directory of one agent: configuration, registry, socket, and credentials.
 pub struct Workspace {
     directory: Arc<TempDir>,
-    /// Files bind-mounted over files of the host for the binary alone: name in the directory, path on the host.
+    /// Files that are bind-mounted over files of the host, only for the binary: name in the directory, path on the
+    /// host.
     bind_mounts: Vec<(&'static str, &'static str)>,
     environment: Vec<(String, String)>,
 }
@@ -130,14 +131,14 @@ impl Workspace {
         self.environment.push((name.to_owned(), value.to_owned()));
     }
 
-    /// Resolves a name to this host, for the binary alone.
+    /// Resolves a name to this host, only for the binary.
     pub fn add_host(&mut self, name: &str) {
         let hosts = std::fs::read_to_string("/etc/hosts").expect("read");
         self.write("hosts", format!("{hosts}\n127.0.0.1 {name}\n"));
         self.bind_mounts.push(("hosts", "/etc/hosts"));
     }
 
-    /// Resolves names by `/etc/hosts` only, for the binary alone. Without a name server on the test machine, a
+    /// Resolves names only by `/etc/hosts`, and only for the binary. Without a name server on the test machine, a
     /// lookup would time out instead of reporting that the name does not exist.
     pub fn resolve_by_hosts_file_only(&mut self) {
         self.write("nsswitch.conf", "hosts: files\n");
