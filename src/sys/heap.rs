@@ -9,14 +9,19 @@
 use std::time::Duration;
 use std::{io, thread};
 
-/// Limits the number of malloc arenas (mallopt(3), `M_ARENA_MAX`). Has an effect only before the process
-/// starts its second thread, and only with glibc.
+/// Size from which a block is mapped on its own, in bytes: the initial value of glibc, which otherwise rises to the size
+/// of the largest block that was freed, up to 32 MiB (mallopt(3), `M_MMAP_THRESHOLD`).
+const MAPPED_MIN_BYTES: i32 = 128 << 10;
+
+/// Limits the number of malloc arenas (mallopt(3), `M_ARENA_MAX`), and maps each block of [`MAPPED_MIN_BYTES`] or more.
+/// Has an effect only before the process starts its second thread, and only with glibc.
 #[allow(unsafe_code, reason = "the allocator can only be configured through the C library")]
 pub fn limit(heaps: u8) {
     #[cfg(target_env = "gnu")]
     // SAFETY: mallopt takes two numbers, and rejects unknown ones.
     unsafe {
         nix::libc::mallopt(nix::libc::M_ARENA_MAX, heaps.into());
+        nix::libc::mallopt(nix::libc::M_MMAP_THRESHOLD, MAPPED_MIN_BYTES);
     }
     #[cfg(not(target_env = "gnu"))]
     let _ = heaps;
