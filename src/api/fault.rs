@@ -7,6 +7,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use crate::agent::AgentError;
+use crate::model::Reason;
 use crate::registry::{Refusal, RegistryError, StorageError};
 
 /// Largest length of a message, in characters. The middle of a longer message is left out.
@@ -81,10 +82,21 @@ impl From<AgentError> for Fault {
             AgentError::MountName(_) => StatusCode::BAD_REQUEST,
             AgentError::Registry(error) => of_registry(error),
             AgentError::Busy { .. } => StatusCode::CONFLICT,
-            AgentError::Detach { .. } | AgentError::CheckTimedOut { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+            AgentError::Detach { finding, .. } => of_unmount(finding.reason),
+            AgentError::CheckTimedOut { .. } => StatusCode::INTERNAL_SERVER_ERROR,
             AgentError::NoHistory { .. } | AgentError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
         };
         Self::new(status, error.to_string())
+    }
+}
+
+fn of_unmount(reason: Reason) -> StatusCode {
+    match reason {
+        // The operator must correct something on this host first.
+        Reason::MountConflict | Reason::MountNotPermitted | Reason::MountPointUnusable | Reason::MountStacked => {
+            StatusCode::CONFLICT
+        }
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 
@@ -177,6 +189,25 @@ pub(super) async fn no_such_metrics_method(method: Method, uri: Uri) -> Fault {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::report::Finding;
+
+    #[test]
+    fn deletion_that_needs_the_operator_is_a_conflict() {
+        for (reason, code) in [
+            (Reason::MountConflict, 409),
+            (Reason::MountNotPermitted, 409),
+            (Reason::MountPointUnusable, 409),
+            (Reason::MountStacked, 409),
+            (Reason::StorageTimedOut, 500),
+            (Reason::AgentError, 500),
+        ] {
+            let error =
+                AgentError::Detach { id: uuid::Uuid::nil(), finding: Finding::new(reason, "why, and what to do") };
+            let fault = Fault::from(error);
+            assert_eq!(fault.status.as_u16(), code, "{reason:?}");
+            assert!(fault.message.ends_with("why, and what to do"), "{fault}");
+        }
+    }
 
     #[test]
     fn message_is_one_bounded_line_whatever_it_quotes() {

@@ -62,8 +62,11 @@ impl Configuration {
 pub fn run(command: &Command) -> anyhow::Result<ExitState> {
     let text = match command {
         Command::Backup { file, overwrite, configuration } => {
-            let content = registry::backup(&configuration.registry_url()?, file, *overwrite)?;
-            format!("{content} copied to {}\n", file.display())
+            let backed_up = registry::backup(&configuration.registry_url()?, file, *overwrite)?;
+            if let Some(warning) = backed_up.warning {
+                eprintln!("targetwatch: {warning}");
+            }
+            format!("{} copied to {}\n", backed_up.content, file.display())
         }
         Command::Restore { file, configuration } => {
             let url = configuration.registry_url()?;

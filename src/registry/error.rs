@@ -41,6 +41,14 @@ pub enum OpenError {
         /// Newest schema that this agent knows.
         known: i64,
     },
+    /// The file cannot be read. Only a command that changes nothing says so.
+    #[error("registry {path} cannot be read: {detail}. Run the command as root or as the agent's user")]
+    Unreadable {
+        /// The database file.
+        path: PathBuf,
+        /// Error of the operating system.
+        detail: String,
+    },
     /// The file or its directory cannot be opened or written.
     #[error(
         "registry {path} cannot be opened for writing: {detail}. The agent's user needs to write this file and its directory"

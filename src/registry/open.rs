@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::error::{MaintenanceError, OpenError};
 use super::handle::Registry;
 use super::sqlite::SqliteStore;
-use super::sqlite::maintenance::{self, Content, Restored};
+use super::sqlite::maintenance::{self, BackedUp, Content, Restored};
 use crate::model::RegistryUrl;
 
 /// Opens the registry at a URL. Waits for the disk, so call it before the runtime serves anything.
@@ -23,7 +23,7 @@ pub fn open(url: &RegistryUrl) -> Result<Registry, OpenError> {
 ///
 /// # Errors
 /// [`MaintenanceError`]; the file is then as it was.
-pub fn backup(url: &RegistryUrl, to: &Path, overwrite: bool) -> Result<Content, MaintenanceError> {
+pub fn backup(url: &RegistryUrl, to: &Path, overwrite: bool) -> Result<BackedUp, MaintenanceError> {
     match url {
         RegistryUrl::Sqlite(path) => maintenance::backup(path, to, overwrite),
     }

@@ -114,6 +114,20 @@ impl SqliteStore {
         self.queue(Job::Run(job), answer).await
     }
 
+    /// Runs `work`, a write that changes no snapshot, and verifies that the kernel made it durable.
+    async fn write_rows<F>(&self, work: F) -> Result<(), StorageError>
+    where
+        F: FnOnce(&mut Connection) -> rusqlite::Result<()> + Send + 'static,
+    {
+        let identity = self.identity.clone();
+        self.run(move |connection| {
+            work(connection)?;
+            // A write that is lost makes later ones unreadable, because they follow it in the log.
+            identity.verify_written()
+        })
+        .await
+    }
+
     /// Runs `work`, which changes nothing, on the writer's thread. It is skipped if the caller has stopped waiting, so
     /// that abandoned reads of a hanging disk do not delay later callers.
     async fn read<T, F>(&self, work: F) -> Result<T, StorageError>
@@ -200,7 +214,7 @@ impl Store for SqliteStore {
     }
 
     async fn add_transitions(&self, transitions: Vec<Transition>) -> Result<(), StorageError> {
-        self.run(move |connection| Ok(transition_rows::add(connection, &transitions)?)).await
+        self.write_rows(move |connection| transition_rows::add(connection, &transitions)).await
     }
 
     async fn transitions(&self, id: TargetId) -> Result<Vec<Transition>, StorageError> {
@@ -216,7 +230,7 @@ impl Store for SqliteStore {
     }
 
     async fn put_canary_record(&self, id: TargetId, record: CanaryRecord) -> Result<(), StorageError> {
-        self.run(move |connection| Ok(canary_rows::put(connection, id, &record)?)).await
+        self.write_rows(move |connection| canary_rows::put(connection, id, &record)).await
     }
 
     async fn canary_record(&self, id: TargetId) -> Result<Option<CanaryRecord>, StorageError> {
@@ -224,7 +238,7 @@ impl Store for SqliteStore {
     }
 
     async fn put_own_mounts(&self, mounts: Vec<(TargetId, Option<OwnMountId>)>) -> Result<(), StorageError> {
-        self.run(move |connection| Ok(own_mount_rows::put(connection, &mounts)?)).await
+        self.write_rows(move |connection| own_mount_rows::put(connection, &mounts)).await
     }
 
     async fn own_mounts(&self) -> Result<Vec<(TargetId, OwnMountId)>, StorageError> {
@@ -253,7 +267,7 @@ fn write_record(connection: &Connection, record: &generation::Record, targets: u
     let written =
         Generation::read(connection, targets).map_err(std::io::Error::other).and_then(|now| record.write(&now));
     if let Err(error) = written {
-        tracing::error!(%error, "the record beside the registry was not written: a loss of the latest change would not be detected");
+        generation::log_unwritten(&error);
     }
 }
 

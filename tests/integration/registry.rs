@@ -163,8 +163,9 @@ async fn backup_under_load_is_restored() {
     let workspace = Workspace::new();
     let mut daemon = Daemon::start(&workspace).await;
     daemon.create(nfs_target("/one")).await;
+    daemon.create(nfs_target("/two")).await;
     let creating = async {
-        for n in 0..40 {
+        for n in 0..39 {
             daemon.create(nfs_target(&format!("/load/{n}"))).await;
         }
     };

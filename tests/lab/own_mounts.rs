@@ -165,8 +165,9 @@ fn existing_mount_below_an_unprotected_root_is_used_and_not_unmounted() {
     assert_eq!(report.get("status"), "available", "{report:?}");
     assert!(report.message().contains("belongs to user 42436"), "{report:?}");
     let answer = target.delete();
-    assert_eq!(answer.code, 500, "{answer:?}");
+    assert_eq!(answer.code, 409, "{answer:?}");
     assert!(answer.message().contains("belongs to user 42436"), "{answer:?}");
+    assert!(answer.message().contains("use `chown root:root`"), "{answer:?}");
     assert_eq!(mount_of(PATH), mount);
 
     chown(MOUNT_ROOT, Some(0), Some(0)).expect("an owner");

@@ -83,6 +83,39 @@ fn full_registry_disk_refuses_changes_only() {
     run("umount", &[STATE]);
 }
 
+/// A target is checked although the registry cannot be changed.
+#[test]
+fn agent_starts_although_registry_disk_is_full() {
+    let _machine = Machine::stopped(EVERY_SECOND);
+    fs::create_dir_all(STATE).expect("created");
+    succeed("mount", &["-t", "tmpfs", "-o", "size=1M,mode=0700", "state", STATE]);
+    systemctl("start", SERVICE);
+    let target = Target::create_available(EXPORT);
+    let fill = format!("{STATE}/fill");
+    for end in ["stop", "kill"] {
+        match end {
+            "stop" => {
+                systemctl("stop", SERVICE);
+                fs::remove_file(format!("{STATE}/registry.db.generation")).expect("removed");
+                run("dd", &["if=/dev/zero", &format!("of={fill}"), "bs=4k"]);
+                systemctl("start", SERVICE);
+            }
+            _ => kill_agent(DETECTED),
+        }
+        target.wait_until_available(DETECTED);
+        assert_changes_refused(&target);
+        target.wait_until_available(DETECTED);
+        assert_reads_and_probes_continue(&target);
+    }
+    fs::remove_file(&fill).expect("removed");
+    Target::create_available("10.0.0.2:/srv/exports/two");
+    systemctl("restart", SERVICE);
+    target.wait_until_available(DETECTED);
+    assert_eq!(get("/backup_targets")["backup_targets"].as_array().map(Vec::len), Some(2));
+    run("systemctl", &["stop", SERVICE]);
+    run("umount", &[STATE]);
+}
+
 #[test]
 fn removed_registry_refuses_changes_only() {
     let _machine = Machine::start(EVERY_SECOND);

@@ -115,7 +115,7 @@ fn mount_known_by_address_is_unmounted_after_restart() {
     target.wait_until_offline(&["name_not_resolved", "name_lookup_timed_out"], TIMED_OUT);
     // The agent cannot know whose mount it is.
     let answer = target.delete();
-    assert_eq!(answer.code, 500, "{answer:?}");
+    assert_eq!(answer.code, 409, "{answer:?}");
     assert!(answer.message().contains("nas.lab") && answer.message().contains("decoy.lab"), "{answer:?}");
     assert!(mount_of(PATH).is_some());
 

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use nix::sys::statvfs::{FsFlags, statvfs};
 use rusqlite::config::DbConfig;
+use rusqlite::ffi::SQLITE_IOERR_SHMSIZE;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::generation::{self, Found, Generation, Record};
@@ -171,15 +172,30 @@ pub(super) enum Loss {
 pub(super) fn open(path: &Path, loss: Loss) -> Result<Opened, OpenError> {
     create_directory(path)?;
     let lock = lock(path)?;
-    let recorded = Record::read(path).map_err(|error| unwritable(path, error))?;
-    let (required, mut accepted) = (recorded.as_ref().filter(|_| loss == Loss::Refused), None);
+    let recorded = Record::read(path);
+    let mut accepted = None;
     if !exists(path)? {
-        match recorded.as_ref().map(|recorded| recorded.verify(path, Found::Nothing)) {
-            Some(Err(lost)) if loss == Loss::Refused => return Err(lost),
-            verdict => accepted = verdict.and_then(Result::err),
+        let verdict = match &recorded {
+            Ok(recorded) => recorded.as_ref().map_or(Ok(()), |recorded| recorded.verify(path, Found::Nothing)),
+            // It says that there was a registry.
+            Err(problem) => Err(generation::unknown_loss(path, problem)),
+        };
+        accepted = verdict.err();
+        if loss == Loss::Refused
+            && let Some(lost) = accepted
+        {
+            return Err(lost);
         }
         create(path)?;
     }
+    // A record that cannot be used proves no loss.
+    let recorded = recorded.unwrap_or_else(|problem| {
+        tracing::warn!(
+            "{problem}: the agent replaces it, and cannot detect at this start whether the registry lost changes"
+        );
+        None
+    });
+    let required = recorded.as_ref().filter(|_| loss == Loss::Refused);
     inspect_header(path, OpenOptions::new().read(true).write(true))?;
     let (connection, targets) = open_checked(path, required)?;
     let failed = |error: rusqlite::Error| unwritable(path, error);
@@ -198,7 +214,7 @@ pub(super) fn open(path: &Path, loss: Loss) -> Result<Opened, OpenError> {
         ),
         None => {}
     }
-    let record = Record::open(path, recorded.as_ref(), &generation).map_err(|error| unwritable(path, error))?;
+    let record = Record::open(path, recorded.as_ref(), &generation);
     // The write-ahead log exists by now: the first read created it.
     let identity = Identity::of(path).map_err(|error| unwritable(path, error))?;
     Ok(Opened { connection, lock, identity, record, accepted, targets })
@@ -371,7 +387,8 @@ pub(super) fn checkpoint(connection: &Connection, identity: &Identity) -> bool {
         .and_then(|()| connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0)));
     let restored = connection.busy_timeout(BUSY_TIMEOUT);
     match copied.and_then(|is_busy| restored.map(|()| is_busy)) {
-        Ok(is_busy) => !is_busy,
+        // If the kernel wrote nothing, later changes would overwrite the only copy in the log.
+        Ok(is_busy) => identity.verify_written().is_err() || !is_busy,
         Err(error) => {
             tracing::warn!(%error, "the registry's log was not copied into its file: check the disk. The agent tries again after the next change");
             true
@@ -399,12 +416,30 @@ pub(super) fn close(connection: Connection, identity: &Identity) {
 }
 
 fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    match connect_with(path, "normal") {
+        Err(error) if has_no_space_for_index(&error) => {
+            tracing::warn!(path = %path.display(), "the registry's disk is full: the agent keeps the index of the log in memory, and no other program can read the registry before the agent is restarted");
+            connect_with(path, "exclusive")
+        }
+        outcome => outcome,
+    }
+}
+
+fn connect_with(path: &Path, locking_mode: &str) -> rusqlite::Result<Connection> {
     let connection =
         Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
+    // The first one, because the next one opens the log.
+    connection.pragma_update(None, "locking_mode", locking_mode)?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "foreign_keys", true)?;
     Ok(connection)
+}
+
+/// Whether SQLite cannot create the index of the write-ahead log (`-shm`). With an exclusive lock, it needs no such
+/// file (<https://www.sqlite.org/wal.html#use_of_wal_without_shared_memory>).
+fn has_no_space_for_index(error: &rusqlite::Error) -> bool {
+    error.sqlite_error().is_some_and(|error| error.extended_code == SQLITE_IOERR_SHMSIZE)
 }
 
 fn known_schema(path: &Path, found: i64) -> Result<(), OpenError> {

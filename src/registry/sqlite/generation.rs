@@ -17,14 +17,19 @@ use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::OnceLock;
 
 use rusqlite::Connection;
+use sha2::{Digest as _, Sha256};
 
 use super::paths::{directory, remove_if_there, sync_directory, with_suffix};
 use crate::registry::error::OpenError;
 
 /// The first schema with a generation.
 pub(super) const SCHEMA: i64 = 5;
+
+/// Length of the checksum of a record, in bytes.
+const CHECKSUM_BYTES: usize = 4;
 
 /// Most attempts to read a record that changes during the read.
 const READS_MAX: usize = 8;
@@ -121,7 +126,7 @@ pub(super) enum Found<'a> {
     Generation(&'a Generation),
 }
 
-/// One line of fixed length, so that a newer one replaces it completely.
+/// What a record says, without its checksum. The length is fixed, so that a newer one replaces it completely.
 impl fmt::Display for Generation {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { registry_id, number, targets } = self;
@@ -133,7 +138,11 @@ impl FromStr for Generation {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let mut words = text.strip_suffix('\n').unwrap_or_default().split(' ');
+        let line = text.strip_suffix('\n').unwrap_or_default();
+        // Older releases wrote no checksum.
+        let (content, checksum) =
+            line.split_once(" sha256 ").map_or((line, None), |(content, sum)| (content, Some(sum)));
+        let mut words = content.split(' ');
         let mut value_of = |name| words.next().filter(|word| *word == name).and_then(|_| words.next());
         let parsed = (|| {
             let registry_id = value_of("registry")?.to_owned();
@@ -141,76 +150,104 @@ impl FromStr for Generation {
             let targets = value_of("targets")?.parse().ok()?;
             Some(Self { registry_id, number, targets })
         })();
-        parsed.filter(|found| format!("{found}\n") == text).ok_or("not a record of a registry")
+        let is_intact = checksum.is_none_or(|sum| sum == checksum_of(content));
+        parsed.filter(|found| is_intact && found.to_string() == content).ok_or("it is damaged")
     }
 }
 
-/// The open record beside a registry's file.
+/// The line of a record. Without the checksum, one wrong bit in a number would prove a loss.
+fn line_of(generation: &Generation) -> String {
+    let content = generation.to_string();
+    format!("{content} sha256 {}\n", checksum_of(&content))
+}
+
+fn checksum_of(content: &str) -> String {
+    Sha256::digest(content).iter().take(CHECKSUM_BYTES).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The record beside a registry's file.
 #[derive(Debug)]
-pub(super) struct Record(File);
+pub(super) struct Record {
+    /// The registry's file.
+    registry: PathBuf,
+    /// The open record, unless it could not be opened or created yet.
+    file: OnceLock<File>,
+}
 
 impl Record {
-    /// Reads the record of the registry at a path. Returns `None` for a missing or damaged one, which proves no loss.
-    /// A damaged one is logged.
+    /// Reads the record of the registry at a path. `None` if there is none.
     ///
     /// # Errors
-    /// When the operating system cannot read it.
-    pub(super) fn read(path: &Path) -> std::io::Result<Option<Generation>> {
+    /// What is wrong with it, and its path. Such a record proves no loss.
+    pub(super) fn read(path: &Path) -> Result<Option<Generation>, String> {
         let record = record_path(path);
-        match read_unchanged(&record).map(|text| text.parse()) {
-            Ok(Ok(recorded)) => Ok(Some(recorded)),
-            Ok(Err(_)) => Ok(damaged(&record)),
-            Err(error) if error.kind() == ErrorKind::InvalidData => Ok(damaged(&record)),
+        match read_unchanged(&record) {
+            Ok(text) => text.parse().map(Some).map_err(|error| format!("{}: {error}", record.display())),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(std::io::Error::new(error.kind(), format!("{}: {error}", record.display()))),
+            Err(error) => Err(format!("{} cannot be read ({error})", record.display())),
         }
     }
 
     /// Opens the record of the registry at a path, and makes `generation` durable in it. `recorded` is what it contains
-    /// now. An existing record is written in place, which needs no space on a full disk. A failure is only logged: a
-    /// record that is behind the file does not report a loss.
-    ///
-    /// # Errors
-    /// When it cannot be opened or created.
-    pub(super) fn open(path: &Path, recorded: Option<&Generation>, generation: &Generation) -> std::io::Result<Self> {
-        let name = record_path(path);
-        let failed = |error: std::io::Error| std::io::Error::new(error.kind(), format!("{}: {error}", name.display()));
-        let Some(recorded) = recorded else {
-            return Self::create(path, generation).map_err(failed);
-        };
-        let record = Self(OpenOptions::new().write(true).open(&name).map_err(failed)?);
-        if recorded != generation
+    /// now. An existing record is written in place, which needs no space on a full disk. If it cannot be written, that
+    /// is logged, and the next change tries again. A record that is behind or missing is not a loss.
+    pub(super) fn open(path: &Path, recorded: Option<&Generation>, generation: &Generation) -> Self {
+        let record = Self { registry: path.to_owned(), file: OnceLock::new() };
+        if recorded.is_some()
+            && let Ok(file) = OpenOptions::new().write(true).open(record_path(path))
+        {
+            let _ = record.file.set(file);
+        }
+        if recorded != Some(generation)
             && let Err(error) = record.write(generation)
         {
-            tracing::error!(%error, "{} was not written: a loss of the latest change would not be detected", name.display());
+            log_unwritten(&error);
         }
-        Ok(record)
+        record
     }
 
     /// Creates or replaces the record of the registry at a path.
     ///
     /// # Errors
     /// When it cannot be written.
-    pub(super) fn create(path: &Path, generation: &Generation) -> std::io::Result<Self> {
+    pub(super) fn create(path: &Path, generation: &Generation) -> std::io::Result<File> {
         let record = record_path(path);
         let new = with_suffix(&record, ".new");
         remove_if_there(&new)?;
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
-        file.write_all(format!("{generation}\n").as_bytes())?;
+        file.write_all(line_of(generation).as_bytes())?;
         file.sync_all()?;
         fs::rename(&new, &record)?;
         sync_directory(directory(path))?;
-        Ok(Self(file))
+        Ok(file)
     }
 
-    /// Makes a generation durable in place. The line is shorter than a sector, which a disk writes as a whole.
+    /// Makes a generation durable in place, or in a new record if there is none. The line is shorter than a sector, which
+    /// a disk writes as a whole.
     ///
     /// # Errors
     /// When it cannot be written.
     pub(super) fn write(&self, generation: &Generation) -> std::io::Result<()> {
-        self.0.write_all_at(format!("{generation}\n").as_bytes(), 0)?;
-        self.0.sync_data()
+        let Some(file) = self.file.get() else {
+            let _ = self.file.set(Self::create(&self.registry, generation)?);
+            return Ok(());
+        };
+        file.write_all_at(line_of(generation).as_bytes(), 0)?;
+        file.sync_data()
     }
+
+    /// Removes the record of the registry at a path.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub(super) fn remove(path: &Path) -> std::io::Result<()> {
+        remove_if_there(&record_path(path))
+    }
+}
+
+/// Logs that a record could not be written.
+pub(super) fn log_unwritten(error: &std::io::Error) {
+    tracing::error!(%error, "the record beside the registry was not written: lost changes are not detected until a later change writes it; check the space and the errors of the disk");
 }
 
 /// A number with its noun, which is in the plural unless the number is 1.
@@ -231,12 +268,15 @@ fn read_unchanged(record: &Path) -> std::io::Result<String> {
     Ok(text)
 }
 
-fn damaged(record: &Path) -> Option<Generation> {
-    tracing::warn!(
-        "{} is damaged: the agent replaces it, and cannot detect at this start whether the registry lost changes",
-        record.display()
-    );
-    None
+/// Returns the error of a registry whose file is missing and whose record cannot be used.
+pub(super) fn unknown_loss(path: &Path, problem: &str) -> OpenError {
+    let found = format!("the file is missing, and {problem}");
+    OpenError::ChangesLost {
+        path: path.to_owned(),
+        found,
+        expected: "a registry".to_owned(),
+        record: record_path(path),
+    }
 }
 
 fn record_path(path: &Path) -> PathBuf {

@@ -45,6 +45,15 @@ impl Content {
     }
 }
 
+/// What a backup did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackedUp {
+    /// What the backup contains.
+    pub content: Content,
+    /// Why it is not known whether the registry lost changes.
+    pub warning: Option<String>,
+}
+
 /// What restoring did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Restored {
@@ -59,14 +68,17 @@ pub struct Restored {
 ///
 /// # Errors
 /// [`MaintenanceError`]; `to` is then as it was.
-pub fn backup(path: &Path, to: &Path, overwrite: bool) -> Result<Content, MaintenanceError> {
+pub fn backup(path: &Path, to: &Path, overwrite: bool) -> Result<BackedUp, MaintenanceError> {
     let failed = |error: io::Error| MaintenanceError::Unwritable { path: to.to_owned(), detail: error.to_string() };
     if is_beside(path, &OWN_SUFFIXES, to).map_err(failed)? {
         return Err(failed(io::Error::other("it is a file of the registry itself, choose another name")));
     }
     // Read before the copy is made: the copy need not contain changes that the agent makes meanwhile.
-    let recorded = Record::read(path).map_err(|error| unwritable(path, error))?;
-    let connection = open_to_read(path)?;
+    let (recorded, warning) = match Record::read(path) {
+        Ok(recorded) => (recorded, None),
+        Err(problem) => (None, Some(format!("{problem}: changes that the registry lost before cannot be detected"))),
+    };
+    let connection = open_to_read(path).map_err(unreadable_registry)?;
     let reserve = |name: &Path| match file::create_private(name) {
         Ok(_) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(MaintenanceError::Exists(name.to_owned())),
@@ -81,6 +93,10 @@ pub fn backup(path: &Path, to: &Path, overwrite: bool) -> Result<Content, Mainte
     }
     let copied = reserve(&new).and_then(|()| {
         let copied = copy(path, &connection, recorded.as_ref(), &new)
+            .map_err(|error| match error {
+                MaintenanceError::Registry(error) => unreadable_registry(error).into(),
+                error => error,
+            })
             .and_then(|content| fs::rename(&new, to).map_err(failed).map(|()| content))
             .and_then(|content| sync_directory(directory(to)).map_err(failed).map(|()| content));
         if copied.is_err() {
@@ -92,7 +108,15 @@ pub fn backup(path: &Path, to: &Path, overwrite: bool) -> Result<Content, Mainte
     if copied.is_err() && !overwrite {
         let _ = remove_if_there(to);
     }
-    copied
+    copied.map(|content| BackedUp { content, warning })
+}
+
+/// Returns the error of a command that only reads the registry.
+fn unreadable_registry(error: OpenError) -> OpenError {
+    match error {
+        OpenError::Unwritable { path, detail } => OpenError::Unreadable { path, detail },
+        error => error,
+    }
 }
 
 /// Whether `other` is `path` with one of these suffixes. Directories are compared by inode, so another spelling of the
@@ -150,13 +174,18 @@ pub fn restore(path: &Path, from: &Path) -> Result<Restored, MaintenanceError> {
     // A new host has no directory before the first start of the agent.
     file::create_directory(path)?;
     let _lock = file::lock(path)?;
-    let recorded = Record::read(path).map_err(|error| unwritable(path, error))?;
+    let recorded = Record::read(path);
     if is_beside(path, &[UNFINISHED], from).map_err(|error| not_restorable(error.to_string()))? {
         return Err(not_restorable("restoring overwrites a file of this name, rename it first".to_owned()));
     }
     let new = with_suffix(path, UNFINISHED);
-    let restored = prepare(from, &new, recorded.as_ref()).map_err(not_restorable).and_then(|content| {
+    let restored = prepare(from, &new, recorded.as_ref().ok().and_then(Option::as_ref)).map_err(not_restorable);
+    let restored = restored.and_then(|content| {
         let replaced = replace(path, &new).map_err(|error| unwritable(path, error))?;
+        if recorded.is_err() {
+            // It may be readable later, and it is about another registry.
+            Record::remove(path).map_err(|error| unwritable(path, error))?;
+        }
         Ok(Restored { content, replaced })
     });
     if restored.is_err() {
@@ -171,7 +200,9 @@ pub fn restore(path: &Path, from: &Path) -> Result<Restored, MaintenanceError> {
 fn prepare(from: &Path, new: &Path, recorded: Option<&Generation>) -> Result<Content, String> {
     // The path of the copy means nothing to the operator.
     let without_path = |error: OpenError| match error {
-        OpenError::NotARegistry { detail, .. } | OpenError::Unwritable { detail, .. } => detail,
+        OpenError::NotARegistry { detail, .. }
+        | OpenError::Unreadable { detail, .. }
+        | OpenError::Unwritable { detail, .. } => detail,
         OpenError::NewerSchema { found, known, .. } => {
             format!(
                 "it has schema {found} and this agent knows schemas up to {known}: install the agent version that wrote it, or a later one"

@@ -12,7 +12,7 @@ async fn with_backup() -> (TempDir, PathBuf, PathBuf) {
     let (store, registry) = open(&path);
     create(&registry, nfs("nas:/a")).await;
     create(&registry, nfs("nas:/b")).await;
-    let content = backup(&path, &to, false).expect("copied");
+    let content = backup(&path, &to, false).expect("copied").content;
     assert_eq!((content.targets, content.types), (2, 2));
     create(&registry, nfs("nas:/c")).await;
     close(store, registry).await;
@@ -57,7 +57,7 @@ async fn backup_replaces_an_existing_file_only_with_overwrite() {
     let error = backup(&path, &to, false).expect_err("refused").to_string();
     assert!(error.contains("the file exists") && error.contains("--overwrite"), "{error}");
     assert!(fs::read(&to).expect("read") == before);
-    assert_eq!(backup(&path, &to, true).expect("copied").targets, 3);
+    assert_eq!(backup(&path, &to, true).expect("copied").content.targets, 3);
     assert_eq!(fs::metadata(&to).expect("a file").permissions().mode() & 0o777, 0o600);
 }
 
@@ -110,6 +110,28 @@ async fn failed_backup_leaves_no_file_behind() {
     assert!(fs::read(&to).expect("read") == kept);
     backup(&directory.path().join("missing.db"), &new, false).expect_err("refused");
     assert!(!new.exists());
+}
+
+#[tokio::test]
+async fn registry_that_cannot_be_read_is_named_as_such() {
+    let (directory, path, _) = with_backup().await;
+    let to = directory.path().join("new.db");
+    fs::remove_file(&path).expect("removed");
+    let error = backup(&path, &to, false).expect_err("refused").to_string();
+    assert!(error.starts_with(&format!("registry {} cannot be read: No such file", path.display())), "{error}");
+}
+
+#[tokio::test]
+async fn backup_and_restore_with_a_damaged_record_succeed() {
+    let (directory, path, to) = with_backup().await;
+    let record = file_beside(&path, ".generation");
+    fs::write(&record, "damaged").expect("written");
+    let warning = backup(&path, &directory.path().join("new.db"), false).expect("copied").warning.expect("a warning");
+    assert!(warning.starts_with(&format!("{}: it is damaged", record.display())), "{warning}");
+    assert!(backup(&path, &to, true).expect("copied").warning.is_some());
+    restore(&path, &to).expect("restored");
+    assert!(!record.exists(), "it was about another registry");
+    assert_eq!(exports(&path).await.len(), 3);
 }
 
 #[tokio::test]

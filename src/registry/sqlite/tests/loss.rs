@@ -179,15 +179,75 @@ async fn upgraded_registry_is_protected_before_its_first_change() {
 
 #[tokio::test]
 async fn missing_or_damaged_record_proves_no_loss() {
-    for content in [None, Some("".as_bytes()), Some(&b"registry a change 1 targets 1\n"[..]), Some(&[0xff; 64])] {
+    type Damage = fn(&str) -> Option<Vec<u8>>;
+    let damages: [Damage; 6] = [
+        |_| None,
+        |_| Some(Vec::new()),
+        |_| Some(b"registry a change 1 targets 1\n".to_vec()),
+        |_| Some(vec![0xff; 64]),
+        // One wrong bit, which makes another number.
+        |line| Some(line.replace("targets 00000000000000000003", "targets 00000000000000000007").into()),
+        |line| Some(line.replace("change 00", "change 10").into()),
+    ];
+    for damage in damages {
         let crashed = Crashed::new().await;
-        match content {
+        let line = fs::read_to_string(crashed.record()).expect("read");
+        match damage(&line) {
             None => fs::remove_file(crashed.record()).expect("removed"),
-            Some(content) => fs::write(crashed.record(), content).expect("written"),
+            Some(damaged) => {
+                assert_ne!(damaged, line.as_bytes());
+                fs::write(crashed.record(), damaged).expect("written");
+            }
         }
-        assert_eq!(targets_of(&crashed.path).await, 3);
+        assert_eq!(targets_of(&crashed.path).await, 3, "{line}");
         let recorded = Record::read(&crashed.path).expect("read").expect("written anew");
         assert_eq!((recorded.number, recorded.targets), (3, 3));
+    }
+}
+
+#[tokio::test]
+async fn record_of_an_older_release_proves_a_loss() {
+    let crashed = Crashed::new().await;
+    let line = fs::read_to_string(crashed.record()).expect("read");
+    let (content, _) = line.split_once(" sha256 ").expect("a checksum");
+    fs::write(crashed.record(), format!("{content}\n")).expect("written");
+    fs::remove_file(crashed.wal()).expect("removed");
+    crashed.assert_refused("it contains change 1 with 1 target");
+}
+
+#[tokio::test]
+async fn damaged_record_of_a_missing_registry_is_refused() {
+    let crashed = Crashed::new().await;
+    for file in [&crashed.path, &crashed.wal()] {
+        fs::remove_file(file).expect("removed");
+    }
+    fs::write(crashed.record(), "damaged").expect("written");
+    let error = open_error(&crashed.path);
+    for part in ["the file is missing", ".generation: it is damaged", "registry accept-loss"] {
+        assert!(error.contains(part), "{part}: {error}");
+    }
+    assert!(!crashed.path.exists(), "an empty registry was created");
+    let (content, accepted) = maintenance::accept_loss(&crashed.path).expect("accepted");
+    assert!(content.targets == 0 && accepted.is_some());
+    assert_eq!(targets_of(&crashed.path).await, 0);
+}
+
+#[tokio::test]
+async fn record_that_cannot_be_read_or_written_does_not_prevent_the_start() {
+    for is_readable in [true, false] {
+        let crashed = Crashed::new().await;
+        fs::remove_file(crashed.record()).expect("removed");
+        // A directory in its place can be neither read nor replaced.
+        let obstacle = if is_readable { file_beside(&crashed.record(), ".new") } else { crashed.record() };
+        fs::create_dir(&obstacle).expect("created");
+        let (store, registry) = open(&crashed.path);
+        assert_eq!(registry.snapshot().targets().len(), 3);
+        create(&registry, nfs("nas:/d")).await;
+        fs::remove_dir(&obstacle).expect("removed");
+        create(&registry, nfs("nas:/e")).await;
+        let recorded = Record::read(&crashed.path).expect("read").expect("written by the next change");
+        assert_eq!((recorded.number, recorded.targets), (5, 5));
+        close(store, registry).await;
     }
 }
 

@@ -1,0 +1,102 @@
+//! A disk that is full, or becomes read-only during a write: `cargo test --lib sqlite::tests::disks -- --ignored`, as root.
+
+use nix::mount::{MsFlags, mount, umount};
+
+use super::*;
+use crate::model::CanaryRecord;
+use crate::registry::sqlite::generation::Record;
+
+/// Time until a write that another program delays has begun.
+const BEGUN: Duration = Duration::from_millis(500);
+
+/// A mount at a directory. Dropping it unmounts it.
+struct Mounted<'a>(&'a Path);
+
+impl<'a> Mounted<'a> {
+    fn tmpfs(at: &'a Path) -> Self {
+        mount(Some("none"), at, Some("tmpfs"), MsFlags::empty(), Some("size=1M")).expect("mounted");
+        Self(at)
+    }
+
+    /// Makes a directory read-only for those who look its path up now. Open files are not affected.
+    fn read_only(at: &'a Path) -> Self {
+        mount(Some(at), at, None::<&str>, MsFlags::MS_BIND, None::<&str>).expect("mounted");
+        let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+        mount(None::<&str>, at, None::<&str>, flags, None::<&str>).expect("read-only");
+        Self(at)
+    }
+}
+
+impl Drop for Mounted<'_> {
+    fn drop(&mut self) {
+        umount(self.0).expect("unmounted");
+    }
+}
+
+#[tokio::test]
+#[ignore = "mounts: needs root"]
+async fn every_write_during_which_the_disk_becomes_read_only_is_uncertain() {
+    for write in ["change", "transition", "canary", "mount"] {
+        let (directory, path) = temporary_path();
+        let (_store, registry) = open(&path);
+        let id = create(&registry, nfs("nas:/a")).await.target.id;
+        let other = Connection::open(&path).expect("opened");
+        other.execute_batch("BEGIN IMMEDIATE").expect("locked");
+        let writing = {
+            let registry = registry.clone();
+            tokio::spawn(async move {
+                match write {
+                    "transition" => registry.add_transitions(vec![transition(id, 1, Status::Offline)]).await,
+                    "canary" => registry.put_canary_record(id, CanaryRecord::default()).await,
+                    "mount" => registry.put_own_mounts(vec![(id, Some(own_mount(1)))]).await,
+                    _ => match registry.change(&Change::DeleteTarget(id)).await {
+                        Err(RegistryError::Storage(error)) => Err(error),
+                        other => panic!("{other:?}"),
+                    },
+                }
+            })
+        };
+        tokio::time::sleep(BEGUN).await;
+        let read_only = Mounted::read_only(directory.path());
+        other.execute_batch("ROLLBACK").expect("unlocked");
+        let outcome = writing.await.expect("ended");
+        drop(read_only);
+        assert!(matches!(outcome, Err(StorageError::Uncertain(_))), "{write}: {outcome:?}");
+        // The disk can be written again, but what follows the lost write may be lost too.
+        let error = refused(&registry, nfs("nas:/b")).await.to_string();
+        assert!(error.contains("restart the agent"), "{write}: {error}");
+    }
+}
+
+#[tokio::test]
+#[ignore = "mounts: needs root"]
+async fn full_disk_does_not_prevent_the_start() {
+    for has_record in [true, false] {
+        let (directory, path) = temporary_path();
+        let _disk = Mounted::tmpfs(directory.path());
+        let (store, registry) = open(&path);
+        let kept = create(&registry, nfs("nas:/a")).await;
+        close(store, registry).await;
+        if !has_record {
+            fs::remove_file(file_beside(&path, ".generation")).expect("removed");
+        }
+        let fill = directory.path().join("fill");
+        fs::write(&fill, vec![0; 1 << 20]).expect_err("full");
+        let (store, registry) = open(&path);
+        assert_eq!(registry.snapshot().targets(), [kept.into()]);
+        let mut large = nfs("nas:/large");
+        large.0.metadata.insert("text".to_owned(), "x".repeat(60_000));
+        let error = refused(&registry, large).await;
+        assert!(matches!(error, RegistryError::Storage(_)), "{error}");
+
+        fs::remove_file(&fill).expect("removed");
+        create(&registry, nfs("nas:/b")).await;
+        assert_eq!(Record::read(&path).expect("read").map(|recorded| recorded.targets), Some(2), "{has_record}");
+        close(store, registry).await;
+        let (store, registry) = open(&path);
+        assert_eq!(registry.snapshot().targets().len(), 2);
+        let backup = file_beside(&path, ".backup");
+        maintenance::backup(&path, &backup, false).expect("after the restart, other programs can read it");
+        close(store, registry).await;
+    }
+}
