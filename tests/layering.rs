@@ -254,7 +254,7 @@ fn forbidden_dependency_is_found_in_every_notation() {
     }
 }
 
-/// Collects every path, with each member of a group as a path of its own. Skips inline test modules.
+/// Collects every path, with each member of a group as a separate path. Skips inline test modules.
 fn paths(tokens: TokenStream, prefix: &[String], found: &mut Vec<Vec<String>>) {
     let tokens: Vec<TokenTree> = tokens.into_iter().collect();
     let mut at = 0;

@@ -1,4 +1,4 @@
-//! Pollers: sixteen of them, on persistent connections, while a thousand targets are probed.
+//! Sixteen pollers on persistent connections, while a thousand targets are probed.
 //!
 //! Every report changes the list, so the agent must build nearly every answer again.
 

@@ -1,5 +1,5 @@
 //! Invalid TLS certificates in front of the gateway. The agent distinguishes an unknown authority, a wrong name and
-//! a wrong time, because different people correct them.
+//! a wrong time, because they have different remedies.
 
 use std::sync::Arc;
 

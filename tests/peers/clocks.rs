@@ -1,5 +1,5 @@
-//! A gateway with a wrong clock. The agent reports the size and direction of the skew, also while the gateway still
-//! accepts requests, and does not sign requests with the gateway's time.
+//! A gateway with a wrong clock. The agent reports the size and direction of the skew, even while the gateway still
+//! accepts requests. It does not sign requests with the gateway's time.
 
 use crate::daemon::Daemon;
 use crate::gateway::{Gateway, target};

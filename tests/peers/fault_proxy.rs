@@ -1,7 +1,7 @@
 //! A proxy in front of the gateway that injects faults: it answers instead of the gateway, never ends an answer, or
-//! breaks it off.
+//! breaks off an answer.
 //!
-//! It works on bytes because most of its faults are not valid HTTP. Each connection carries one request. Signatures
+//! It works on bytes because most of its faults are not valid HTTP. Each connection has one request. Signatures
 //! stay valid because the proxy does not change signed parts.
 
 use std::sync::{Arc, Mutex, PoisonError};

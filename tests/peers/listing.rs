@@ -13,7 +13,7 @@ use crate::report::{assert_healthy, check_named};
 /// Maximum time of a stop.
 const STOP: Duration = Duration::from_secs(2);
 
-/// Probes every second, and listings in runs of two pages. A listing could count a canary, so there are none.
+/// Probes every second, and listings in runs of two pages. Canaries are off, because a listing would count them.
 const LISTING: &str = r#"
     [probe]
     s3_interval = "1s"

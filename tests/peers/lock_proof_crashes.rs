@@ -1,7 +1,7 @@
 //! Proofs that SIGKILL interrupts at any step. The next run removes the canaries, or counts them.
 //!
-//! A proxy holds a request while its sender is killed, and then forwards it, as a network would. So the kill comes
-//! before the service executes a step, which it does later, or after it.
+//! A proxy holds a request while its sender is killed, and then forwards it, as a network could. So the agent is killed
+//! either before or after the service executes a step.
 
 use std::sync::{Arc, Mutex};
 
@@ -19,13 +19,14 @@ use crate::proxy::{Held, Proxy, ReceivedRequest, When};
 use crate::report::assert_offline;
 use crate::workspace::Workspace;
 
-/// Number of locked canaries of earlier runs at which the agent writes no other one.
+/// Number of locked canaries of earlier runs at which the agent writes no further one.
 const LOCKED_MAX: usize = 4;
 
 /// Number of agents that are tested at the same time.
 const CONCURRENT_AGENTS: usize = 6;
 
-/// Offset of a clock by which all retentions have ended, and the time for a command to remove its canary too.
+/// Offset of a clock. By this clock, all retentions have ended, and commands have had the time to remove their
+/// canaries.
 const AHEAD_SECONDS: i64 = 120;
 
 /// The steps of a proof under one configuration.

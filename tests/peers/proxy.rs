@@ -63,7 +63,7 @@ pub struct Proxy {
 pub struct Held(mpsc::UnboundedReceiver<oneshot::Sender<()>>);
 
 impl Held {
-    /// Waits until it is held. It is released when the returned value is dropped.
+    /// Waits until the request is held. It is released when the returned value is dropped.
     pub async fn reached(&mut self) -> oneshot::Sender<()> {
         with_timeout("the request to hold", self.0.recv()).await.expect("the proxy runs")
     }
@@ -122,7 +122,7 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
     let passed = ReceivedRequest { method: head.method.clone(), target: head.uri.to_string() };
     let Ok(body) = body.collect().await else { return Ok(bad_gateway()) };
     let request = Request::from_parts(head, Full::new(body.to_bytes()));
-    // A task of its own continues after the client disconnected.
+    // A separate task continues after the client disconnected.
     let answering = tokio::spawn(async move {
         let hold = hold_for(&shared, &passed);
         lock(&shared.passed).push(passed);

@@ -35,7 +35,7 @@ async fn secrets_appear_in_no_log_answer_or_command_line() {
         }
         let log = daemon.log();
         // The log contains the probes, and the verdict shows that they used these keys.
-        assert!(log.contains(&bucket), "the log has nothing of the probes:\n{log}");
+        assert!(log.contains(&bucket), "the log does not mention the bucket:\n{log}");
         assert_eq!(shown.iter().any(|text| text.contains("wrong_secret")), !is_right);
         shown.push(log);
         for text in shown {

@@ -17,7 +17,7 @@ fn any_keys() -> Keys {
     Keys::new("NOBODYHASTHISKEY", "nor-this-secret")
 }
 
-/// Asserts that `check s3` reports this reason with all these words.
+/// Asserts that `check s3` reports this reason, and a message with all these words.
 async fn assert_check_fails(workspace: &Workspace, endpoint: &str, reason: &str, words: &[&str]) {
     let output = workspace.check_s3(endpoint, "backups", &[]).await;
     assert_eq!(output.code, 2, "{output:?}");

@@ -10,7 +10,7 @@ use crate::proxy::{Proxy, ReceivedRequest, When};
 use crate::report::{assert_contains, assert_healthy, assert_offline, check_named, detail_of};
 use crate::workspace::Workspace;
 
-/// The one PUT of a probe.
+/// Whether a request is the PUT of a canary. A probe sends no other one.
 fn is_put(passed: &ReceivedRequest) -> bool {
     passed.method == Method::PUT
 }
@@ -165,7 +165,7 @@ async fn canary_lock_is_short_despite_default_retention() {
     let report = daemon.report(&id).await;
     assert_healthy(&report);
 
-    // No later run cleans up after a command, so it waits until it has removed its canary.
+    // No later run cleans up after a command, so the command waits until it has removed its canary.
     let output = workspace.check_s3(&gateway.endpoint, &bucket, &[]).await;
     assert_eq!(output.code, 0, "{output:?}");
     assert_eq!(gateway.versions(&bucket).await, Vec::<String>::new());
@@ -206,7 +206,7 @@ async fn after_restarts(gateway: &Gateway, workspace: &Workspace, bucket: &str) 
         report = daemon.check(&id).await;
     }
     daemon.kill().await;
-    // It may deny listing.
+    // The policy may deny listing.
     gateway.remove_policy(bucket).await;
     (gateway.versions(bucket).await.len(), report)
 }

@@ -293,7 +293,7 @@ def compare(name, binary):
 
 
 def main():
-    # The services have sessions of their own, so a signal to this process group does not end them. The exit does.
+    # The services have their own sessions, so a signal to this process group does not end them. The exit of this program does.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda received, _: sys.exit(128 + received))
     binary, *names = sys.argv[1:]

@@ -41,7 +41,7 @@ const POLLED: [&str; 8] = [
 /// The clients of one load.
 pub struct Clients {
     pub address: SocketAddr,
-    /// Ids of the targets that stay.
+    /// Ids of the targets that exist during the whole load.
     pub standing: Vec<String>,
     pub load: Load,
 }

@@ -22,7 +22,7 @@ const HELD_CONNECTIONS: usize = 50;
 /// Time for which connections are held open.
 const HELD: Duration = Duration::from_millis(500);
 
-/// Time that a hostile client waits for an answer.
+/// Time for which a hostile client waits for an answer.
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Pause between two attacks of one client.

@@ -244,7 +244,7 @@ async fn access_rules_of_an_application_credential_restrict_members_and_admins()
 }
 
 #[tokio::test]
-async fn reload_applies_other_settings_of_the_same_kind_only() {
+async fn reload_applies_settings_but_not_another_authentication_method() {
     let fake = FakeKeystone::start().await;
     fake.add("t", Some("p"), &["operator"], 3600);
     let keystone = |admin_role: &str| {

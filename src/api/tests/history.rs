@@ -23,7 +23,7 @@ async fn first_verdict_is_in_the_history_without_a_former_status() {
 }
 
 #[tokio::test]
-async fn there_is_no_history_of_what_is_not_there() {
+async fn history_of_an_unknown_target_is_not_found() {
     let api = Api::start().await;
     let (id, _) = api.target("nfs_1").await;
     assert_eq!(api.delete(&format!("/backup_targets/{id}")).await.status, StatusCode::ACCEPTED);

@@ -240,7 +240,7 @@ fn full_registry_is_reported_with_its_limit() {
 }
 
 #[tokio::test]
-async fn timestamps_are_of_the_change_and_not_of_the_wait() {
+async fn timestamp_is_the_time_of_the_change_and_not_of_the_request() {
     let api = Api::start().await;
     let (target, id) = api.target("first").await;
     let fields = json!({"type": "nfs", "filesystem_export": "127.0.0.1:/later", "btt_name": "later"});

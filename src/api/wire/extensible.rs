@@ -1,6 +1,6 @@
 //! Enums on the wire: closed for the agent that writes them, open for the client that reads them.
 //!
-//! A release may add a value, and an older command line must still show it. So a client reads [`Extensible`], which
+//! A release may add a value that an older command line must still show. So a client reads [`Extensible`], which
 //! keeps an unknown value as text. The schema lists the values of this release.
 
 use std::borrow::Cow;
@@ -44,7 +44,7 @@ impl<T: Vocabulary> Extensible<T> {
     }
 }
 
-/// Reads as its text, so that known and unknown values are shown alike.
+/// Dereferences to the text, so that known and unknown values are shown in the same way.
 impl<T: Vocabulary> Deref for Extensible<T> {
     type Target = str;
 
@@ -103,7 +103,7 @@ impl<T: Vocabulary> ToSchema for Extensible<T> {
     }
 }
 
-// Without aliases, the schema derive would ask for a schema of the parameter instead of one of the whole.
+// Aliases, because for a generic type the schema derive would require a schema of its parameter.
 
 /// Status of a target.
 pub type Status = Extensible<model::Status>;

@@ -195,7 +195,7 @@ schemas! {
         .max_properties(Some(METADATA_MAX));
     /// Schema of [`type_metadata`].
     TypeMetadata => type_metadata_schema(scalar(1, TYPE_METADATA_MAX_BYTES, &[]), None);
-    /// Schema of [`removed_metadata`]. A key alone, or with `null`, stands for any value.
+    /// Schema of [`removed_metadata`]. A key alone, or with `null`, matches any value.
     RemovedMetadata => type_metadata_schema(
         scalar(0, TYPE_METADATA_MAX_BYTES, &[Type::Null]),
         Some(string(1, TYPE_METADATA_MAX_BYTES)),

@@ -104,7 +104,7 @@ pub struct Readiness {
 }
 
 impl Node {
-    /// Returns the facts on the wire, with what is wrong with the registry.
+    /// Returns the facts on the wire, with the problem of the registry, if there is one.
     pub(in crate::api) fn new(facts: &NodeFacts, registry_problem: Option<String>) -> Self {
         Self { host: Host::from(&facts.host), agent: Agent { registry_problem, ..Agent::from(&facts.agent) } }
     }

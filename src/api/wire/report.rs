@@ -1,4 +1,4 @@
-//! Reports on the wire: what stands behind a status.
+//! Reports on the wire: the facts from which a status follows.
 
 use std::time::Duration;
 

@@ -1,7 +1,8 @@
 //! Adapters of request fields: how clients may write a value, and what the schema says about it.
 //!
-//! Clients send every key they know, so `null` and mostly an empty string mean "not given". Flags are booleans, 0 or 1,
-//! or either in a string. Each limit is one constant, which the adapter enforces and the schema states.
+//! Clients send every key they know, so `null` means "not given", and for most fields an empty string does, too. Flags
+//! are booleans, 0 or 1, or either in a string. Each limit is one constant, which the adapter enforces and the schema
+//! states.
 
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};

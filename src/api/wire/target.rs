@@ -126,17 +126,17 @@ pub struct NewTarget {
     /// `filesystem_export` under its earlier name.
     #[serde(deserialize_with = "request::text", skip_serializing_if = "Option::is_none")]
     pub nfs_export: Option<String>,
-    /// URL of the S3 service. AWS when absent.
+    /// URL of the S3 service. When absent, the service is AWS.
     #[serde(deserialize_with = "request::text", skip_serializing_if = "Option::is_none")]
     pub s3_endpoint_url: Option<String>,
     /// Bucket of an S3 target.
     #[serde(deserialize_with = "request::text", skip_serializing_if = "Option::is_none")]
     pub s3_bucket: Option<String>,
-    /// Mount options of an NFS target, as in nfs(5). Those of the configuration when absent.
+    /// Mount options of an NFS target, as in nfs(5). When absent, those of the configuration apply.
     #[serde(deserialize_with = "request::text", skip_serializing_if = "Option::is_none")]
     #[schema(max_length = 4095)]
     pub nfs_mount_opts: Option<String>,
-    /// URL of the secret that contains the credentials of an S3 target. It is stored and answered, and not used yet.
+    /// URL of the secret that contains the credentials of an S3 target. It is stored and returned, but not used yet.
     #[serde(deserialize_with = "request::text", skip_serializing_if = "Option::is_none")]
     #[schema(max_length = 512)]
     pub secret_ref: Option<String>,

@@ -30,7 +30,7 @@ pub struct EmbeddedType {
     pub description: Option<String>,
     /// Whether every project sees it.
     pub is_public: bool,
-    /// Whether it is the type of backups that name none.
+    /// Whether backups that name no type use this one.
     pub is_default: bool,
 }
 
@@ -52,7 +52,7 @@ pub struct ChangedType {
     pub user_id: Option<String>,
     /// Name, unique among all types.
     pub name: String,
-    /// Whether it is the type of backups that name none.
+    /// Whether backups that name no type use this one.
     pub is_default: bool,
     /// Description.
     pub description: Option<String>,
@@ -67,7 +67,7 @@ pub struct ChangedType {
 /// A backup target type.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TargetType {
-    /// Fields that the answer to a change has, too.
+    /// Fields that the answer to a change also has.
     #[serde(flatten)]
     pub target_type: ChangedType,
     /// Time of the last change. At first it is the time of the creation.
@@ -97,14 +97,14 @@ pub struct TypeProject {
     pub project_id: String,
 }
 
-/// One type: the plural key above one object, as in the guide.
+/// One type. The plural key contains a single object, as in the guide.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct OneType {
     /// The type.
     pub backup_target_types: TargetType,
 }
 
-/// The changed type: the plural key above one object, as in the guide.
+/// The changed type. The plural key contains a single object, as in the guide.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct OneChangedType {
     /// The type.
@@ -208,11 +208,11 @@ pub struct TypeUpdate {
     #[serde(deserialize_with = "request::flag", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<request::Flag>)]
     pub is_public: Option<bool>,
-    /// Projects to add. A public type becomes theirs alone.
+    /// Projects to add. Only these projects see a type that was public before.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(value_type = request::ProjectIds)]
     pub project_list: Vec<String>,
-    /// Whether to remove all its projects first. That alone does not make it public.
+    /// Whether to remove all its projects first. This alone does not make the type public.
     #[serde(deserialize_with = "request::flag", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<request::Flag>)]
     pub purge_projects: Option<bool>,
@@ -231,7 +231,7 @@ pub struct TypeUpdate {
 }
 
 /// Body of a request that adds projects to a type or removes them. The routes `add_projects` and `remove_projects` also
-/// accept `project_list` under their own name, inside `backup_target_type` or in its place.
+/// accept the list under the name of the route, as a field of `backup_target_type` or instead of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[schema(example = json!({"backup_target_type": {"project_list": ["fc439373e340459fb28202b2412e26c0"]}}))]
 #[serde(deny_unknown_fields)]

@@ -1,4 +1,4 @@
-//! That answers have the guide's fields, and what else is in them.
+//! Tests that answers have the fields of the guide, and tests of the additional fields.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -158,7 +158,7 @@ fn listed_and_shown_targets_have_the_shape_of_the_guides_samples() {
 }
 
 #[test]
-fn figures_are_text_in_the_guides_form_and_bytes_in_the_report() {
+fn sizes_are_text_in_targets_and_bytes_in_reports() {
     let capacity = Capacity::from_blocks(1 << 30, 2458, 1229, 1229, 0, 0);
     let view = probed(
         view(TargetSpec::Nfs(NfsTarget { export: NfsExport::parse("nas:/b").expect("one"), options: None })),

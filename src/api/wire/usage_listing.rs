@@ -1,4 +1,4 @@
-//! Counts of a bucket by listing it, on the wire.
+//! Usage of a bucket as its listings counted it, on the wire.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -7,7 +7,7 @@ use super::timestamp::timestamp;
 use crate::model;
 use crate::model::usage_listing::{PartialCount, UsageTally, WholeCount};
 
-/// Counts of a bucket by listing it, for services that do not report its use.
+/// Usage of a bucket as its listings counted it, for services that do not report the usage of a bucket.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct UsageListing {
     /// The latest complete count. `used_bytes` is its `bytes`.

@@ -5,7 +5,7 @@
 //! cargo bench --bench mounts        # as root
 //! ```
 //!
-//! It mounts in a mount namespace of its own, which ends with it. The agent is the binary that packages contain.
+//! It mounts in its own mount namespace, which ends with it. The agent is the binary that packages contain.
 //!
 //! | figure | measured | goal |
 //! |---|---|---|

@@ -1,6 +1,6 @@
 //! Scrapes: the cost of `GET /metrics`, compared with a scrape of node_exporter's filesystem collector.
 //!
-//! Both answers are compressed, as Prometheus asks for. Rounds of both alternate, in one run.
+//! Both answers are compressed, as Prometheus requests. Rounds of both alternate in one run.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::table::{Sample, Table};
 /// Number of scrapes of each.
 const ROUNDS: usize = 100;
 
-/// Header of Prometheus that matters for the cost.
+/// The header of Prometheus that affects the cost.
 const GZIP: &str = "accept-encoding: gzip";
 
 /// Longest time of a scrape at the 99th percentile.

@@ -81,7 +81,7 @@ fn body_of_the_guide_is_accepted_complete_and_minimal() {
 }
 
 #[test]
-fn projects_are_the_same_however_they_are_written() {
+fn project_ids_are_normalized() {
     let twice = json!({"project_list": [PROJECT, "FC439373-E340-459F-B282-02B2412E26C0"]});
     assert_eq!(create(twice).expect("accepted").projects, project_ids(&[PROJECT]));
 }
