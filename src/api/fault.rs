@@ -82,7 +82,7 @@ impl From<AgentError> for Fault {
             AgentError::MountName(_) => StatusCode::BAD_REQUEST,
             AgentError::Registry(error) => of_registry(error),
             AgentError::Busy { .. } => StatusCode::CONFLICT,
-            AgentError::Detach { finding, .. } => of_unmount(finding.reason),
+            AgentError::Detach { finding, .. } => status_of_unmount(finding.reason),
             AgentError::CheckTimedOut { .. } => StatusCode::INTERNAL_SERVER_ERROR,
             AgentError::NoHistory { .. } | AgentError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
         };
@@ -90,7 +90,7 @@ impl From<AgentError> for Fault {
     }
 }
 
-fn of_unmount(reason: Reason) -> StatusCode {
+fn status_of_unmount(reason: Reason) -> StatusCode {
     match reason {
         // The operator must correct something on this host first.
         Reason::MountConflict | Reason::MountNotPermitted | Reason::MountPointUnusable | Reason::MountStacked => {

@@ -41,7 +41,7 @@ pub enum OpenError {
         /// Newest schema that this agent knows.
         known: i64,
     },
-    /// The file cannot be read. Only a command that changes nothing says so.
+    /// The file cannot be read. Only commands that change nothing return this error.
     #[error("registry {path} cannot be read: {detail}. Run the command as root or as the agent's user")]
     Unreadable {
         /// The database file.

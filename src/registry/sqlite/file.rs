@@ -177,7 +177,7 @@ pub(super) fn open(path: &Path, loss: Loss) -> Result<Opened, OpenError> {
     if !exists(path)? {
         let verdict = match &recorded {
             Ok(recorded) => recorded.as_ref().map_or(Ok(()), |recorded| recorded.verify(path, Found::Nothing)),
-            // It says that there was a registry.
+            // The existence of a record shows that there was a registry.
             Err(problem) => Err(generation::unknown_loss(path, problem)),
         };
         accepted = verdict.err();
@@ -429,7 +429,7 @@ fn connect_with(path: &Path, locking_mode: &str) -> rusqlite::Result<Connection>
     let connection =
         Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
-    // The first one, because the next one opens the log.
+    // This pragma comes first, because the next one opens the log.
     connection.pragma_update(None, "locking_mode", locking_mode)?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "foreign_keys", true)?;

@@ -178,7 +178,7 @@ impl Record {
     /// Reads the record of the registry at a path. `None` if there is none.
     ///
     /// # Errors
-    /// What is wrong with it, and its path. Such a record proves no loss.
+    /// The path of a record that cannot be used, and why. Such a record proves no loss.
     pub(super) fn read(path: &Path) -> Result<Option<Generation>, String> {
         let record = record_path(path);
         match read_unchanged(&record) {
@@ -222,8 +222,8 @@ impl Record {
         Ok(file)
     }
 
-    /// Makes a generation durable in place, or in a new record if there is none. The line is shorter than a sector, which
-    /// a disk writes as a whole.
+    /// Makes a generation durable in place, or in a new record if there is none. The line is shorter than a sector,
+    /// which a disk writes as a whole.
     ///
     /// # Errors
     /// When it cannot be written.

@@ -183,7 +183,7 @@ pub fn restore(path: &Path, from: &Path) -> Result<Restored, MaintenanceError> {
     let restored = restored.and_then(|content| {
         let replaced = replace(path, &new).map_err(|error| unwritable(path, error))?;
         if recorded.is_err() {
-            // It may be readable later, and it is about another registry.
+            // The record may become readable later, and it is about the replaced registry.
             Record::remove(path).map_err(|error| unwritable(path, error))?;
         }
         Ok(Restored { content, replaced })

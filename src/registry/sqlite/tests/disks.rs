@@ -1,4 +1,5 @@
-//! A disk that is full, or becomes read-only during a write: `cargo test --lib sqlite::tests::disks -- --ignored`, as root.
+//! A disk that is full, or becomes read-only during a write: `cargo test --lib sqlite::tests::disks -- --ignored`, as
+//! root.
 
 use nix::mount::{MsFlags, mount, umount};
 
@@ -6,7 +7,7 @@ use super::*;
 use crate::model::CanaryRecord;
 use crate::registry::sqlite::generation::Record;
 
-/// Time until a write that another program delays has begun.
+/// Time in which a write begins. Then the lock of another program delays it.
 const BEGUN: Duration = Duration::from_millis(500);
 
 /// A mount at a directory. Dropping it unmounts it.
@@ -18,7 +19,7 @@ impl<'a> Mounted<'a> {
         Self(at)
     }
 
-    /// Makes a directory read-only for those who look its path up now. Open files are not affected.
+    /// Makes a directory read-only for programs that look up its path from now on. Open files are not affected.
     fn read_only(at: &'a Path) -> Self {
         mount(Some(at), at, None::<&str>, MsFlags::MS_BIND, None::<&str>).expect("mounted");
         let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;

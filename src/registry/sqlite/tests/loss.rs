@@ -185,7 +185,7 @@ async fn missing_or_damaged_record_proves_no_loss() {
         |_| Some(Vec::new()),
         |_| Some(b"registry a change 1 targets 1\n".to_vec()),
         |_| Some(vec![0xff; 64]),
-        // One wrong bit, which makes another number.
+        // One wrong bit, which results in another number.
         |line| Some(line.replace("targets 00000000000000000003", "targets 00000000000000000007").into()),
         |line| Some(line.replace("change 00", "change 10").into()),
     ];
