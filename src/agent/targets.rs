@@ -13,7 +13,7 @@ use super::lifecycle::{Agent, VERSION, run_to_completion};
 use super::task::Command;
 use super::view::TargetView;
 use crate::model::settings::DeclaredTarget;
-use crate::model::{MountName, Target, TargetId, TargetSpec, TargetType, Transition};
+use crate::model::{MountName, SpecFields, Target, TargetId, TargetSpec, TargetType, Transition};
 use crate::registry::{Change, TargetChange};
 
 /// Longest wait for one requested probe, as a multiple of its `deadline`. Includes the waits for a free child process.
@@ -48,12 +48,14 @@ impl Agent {
         Ok(Arc::new(TargetView::not_checked(created, &self.settings().mounts.root, Timestamp::now())))
     }
 
-    /// Creates the declared targets of the configuration that do not exist yet. A failure is logged
-    /// and does not stop the others.
+    /// Creates the declared targets of the configuration that do not exist yet, and applies declared fields to those
+    /// that exist. A failure is logged and does not stop the others.
     pub async fn declare_targets(&self, declared: &[DeclaredTarget]) {
-        for DeclaredTarget { spec, type_name, is_default, metadata } in declared {
+        for DeclaredTarget { spec, changes, type_name, is_default, metadata } in declared {
             let export = spec.export();
-            if self.view().targets.iter().any(|view| view.target.spec.is_same_storage(spec)) {
+            let view = self.view();
+            if let Some(existing) = view.targets.iter().find(|view| view.target.spec.is_same_storage(spec)) {
+                self.apply_declared(&existing.target, changes).await;
                 continue;
             }
             let new = NewTarget {
@@ -65,6 +67,22 @@ impl Agent {
             };
             if let Err(error) = self.create_target(new).await {
                 tracing::error!(export, %error, "the declared target was not created");
+            }
+        }
+    }
+
+    async fn apply_declared(&self, target: &Target, fields: &SpecFields) {
+        if target.spec.with_fields(fields).is_ok_and(|spec| spec == target.spec) {
+            return;
+        }
+        let export = target.spec.export();
+        let change = TargetChange { fields: fields.clone(), ..TargetChange::default() };
+        match self.modify_target(target.id, change).await {
+            Ok(_) => {
+                tracing::info!(target_id = %target.id, export, "the target was changed to what the configuration declares")
+            }
+            Err(error) => {
+                tracing::error!(target_id = %target.id, export, %error, "the declared target was not changed")
             }
         }
     }

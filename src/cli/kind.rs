@@ -51,6 +51,9 @@ pub struct NewTargetOptions {
     /// Make it the default target
     #[arg(long)]
     default: bool,
+    /// Do not make it the default target, even if there is no other
+    #[arg(long, conflicts_with = "default")]
+    no_default: bool,
     /// Metadata entry; may be repeated
     #[arg(long = "metadata", value_name = "KEY=VALUE", value_parser = metadata_entry)]
     metadata: Vec<(String, String)>,
@@ -59,7 +62,7 @@ pub struct NewTargetOptions {
 impl NewTargetArguments {
     /// Returns the request.
     pub(super) fn into_body(self) -> NewTarget {
-        let (specific, NewTargetOptions { name, default, metadata }) = match self {
+        let (specific, NewTargetOptions { name, default, no_default, metadata }) = match self {
             Self::Nfs { export, nfs_mount_opts, common } => {
                 let specific = NewTarget {
                     kind: Some(TargetKind::Nfs.to_string()),
@@ -83,7 +86,7 @@ impl NewTargetArguments {
         };
         NewTarget {
             btt_name: name,
-            is_default: default.then_some(true),
+            is_default: (default || no_default).then_some(default),
             metadata: metadata.into_iter().collect(),
             ..specific
         }
@@ -190,7 +193,19 @@ fn nfs(export: &str) -> anyhow::Result<TargetSpec> {
 
 #[cfg(test)]
 mod tests {
+    use clap::FromArgMatches as _;
+
     use super::*;
+
+    #[test]
+    fn default_is_sent_only_when_it_is_given() {
+        for (flag, is_default) in [(None, None), (Some("--default"), Some(true)), (Some("--no-default"), Some(false))] {
+            let command = NewTargetArguments::augment_subcommands(clap::Command::new("create"));
+            let matches = command.get_matches_from(["create", "nfs", "nas:/b"].into_iter().chain(flag));
+            let arguments = NewTargetArguments::from_arg_matches(&matches).expect("valid");
+            assert_eq!(arguments.into_body().is_default, is_default, "{flag:?}");
+        }
+    }
 
     #[test]
     fn every_kind_has_its_subcommands() {

@@ -193,6 +193,14 @@ pub fn report(report: &wire::Report, style: OutputStyle) -> String {
     text
 }
 
+/// Renders the settings of a target that its report does not contain.
+#[must_use]
+pub fn settings(target: &wire::Target) -> String {
+    let settings = [("mount options", &target.nfs_mount_opts), ("secret", &target.secret_ref)];
+    let given = settings.iter().filter_map(|(name, value)| Some((name, value.as_ref()?)));
+    given.map(|(name, value)| format!("  {name} {}\n", escape_invisible(value))).collect()
+}
+
 /// Renders the traffic of a mount. `None` if the kernel does not report it.
 fn traffic(mount: &wire::Mount) -> Option<String> {
     let bytes = |count: Option<u64>| count.map(crate::model::capacity::format_bytes);

@@ -175,8 +175,9 @@ pub(super) async fn check(client: &Client, id: &str) -> Result<Answer, ClientErr
 }
 
 fn show(target: &wire::Target, answer: &Answer, output: &OutputOptions) -> anyhow::Result<ExitState> {
+    let text = |report: &wire::Report, style| render::report(report, style) + &render::settings(target);
     let rows = |report: &wire::Report| columns::target(target, report);
-    Ok(ExitState::from(&output.show(answer, render::report, &columns::target_with_report(), rows)?))
+    Ok(ExitState::from(&output.show(answer, text, &columns::target_with_report(), rows)?))
 }
 
 async fn change(client: &Client, method: Method, path: &str, body: &impl Serialize) -> anyhow::Result<ExitState> {

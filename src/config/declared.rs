@@ -70,7 +70,7 @@ fn target(raw: &Target) -> Validated<DeclaredTarget> {
     fn value<T: Clone>(given: &Option<Spanned<T>>) -> Option<T> {
         given.as_ref().map(|given| given.get_ref().clone())
     }
-    let spec = TargetSpec::from_fields(&SpecFields {
+    let fields = SpecFields {
         kind: Some(raw.kind.get_ref().clone()),
         filesystem_export: value(&raw.filesystem_export),
         s3_endpoint_url: value(&raw.s3_endpoint_url),
@@ -78,8 +78,8 @@ fn target(raw: &Target) -> Validated<DeclaredTarget> {
         immutable: value(&raw.immutable),
         nfs_mount_opts: value(&raw.nfs_mount_opts),
         secret_ref: value(&raw.secret_ref),
-    })
-    .map_err(|SpecError { field, problem }| {
+    };
+    let spec = TargetSpec::from_fields(&fields).map_err(|SpecError { field, problem }| {
         let at = match field {
             SpecField::Kind => None,
             SpecField::FilesystemExport => raw.filesystem_export.as_ref().map(Spanned::span),
@@ -103,5 +103,11 @@ fn target(raw: &Target) -> Validated<DeclaredTarget> {
     {
         return Err(invalid(name, "[[target]] btt_name", problem));
     }
-    Ok(DeclaredTarget { spec, type_name: value(&raw.btt_name), is_default: value(&raw.is_default), metadata })
+    let changes = SpecFields {
+        immutable: fields.immutable,
+        nfs_mount_opts: fields.nfs_mount_opts,
+        secret_ref: fields.secret_ref,
+        ..SpecFields::default()
+    };
+    Ok(DeclaredTarget { spec, changes, type_name: value(&raw.btt_name), is_default: value(&raw.is_default), metadata })
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::report::MountMode;
-use super::{LockMode, NfsExport, NfsOptions, PathKey, TargetSpec};
+use super::{LockMode, NfsExport, NfsOptions, PathKey, SpecFields, TargetSpec};
 
 pub use api::{
     ApiSettings, AuthSettings, KeystoneCredential, KeystoneSettings, Listen, MetricsDetail, MetricsSettings,
@@ -256,6 +256,8 @@ pub struct S3ListingSettings {
 pub struct DeclaredTarget {
     /// Storage of the target.
     pub spec: TargetSpec,
+    /// Fields that are applied to a target that exists already: those that a client may change, as far as they are given.
+    pub changes: SpecFields,
     /// Name of the first target type. Without it, the export is the name.
     pub type_name: Option<String>,
     /// Whether the target becomes the default target. With `None` it becomes the default only if there is no default.

@@ -8,7 +8,7 @@ use crate::agent::Agent;
 use crate::agent::view::View;
 use crate::driver::Host;
 use crate::model::settings::{AgentSettings, DeclaredTarget};
-use crate::model::{NfsExport, NfsTarget, TargetSpec, TargetType};
+use crate::model::{NfsExport, NfsOptions, NfsTarget, SpecFields, TargetSpec, TargetType};
 use crate::registry::fixtures::nfs;
 use crate::registry::{MemoryStore, Registry, Store, Write};
 
@@ -82,6 +82,7 @@ async fn declared_target_with_an_ambiguous_export_stays_but_is_not_created() {
     let agent = agent(&store);
     let declared = ["127.0.0.1:/a//b", "127.0.0.1:/c//d", "127.0.0.1:/e"].map(|export| DeclaredTarget {
         spec: nfs(export).0.spec,
+        changes: SpecFields::default(),
         type_name: None,
         is_default: None,
         metadata: BTreeMap::new(),
@@ -89,6 +90,34 @@ async fn declared_target_with_an_ambiguous_export_stays_but_is_not_created() {
     agent.declare_targets(&declared).await;
     let exports: Vec<String> = agent.view().targets.iter().map(|view| view.target.spec.export()).collect();
     assert_eq!(exports, ["127.0.0.1:/a//b", "127.0.0.1:/e"]);
+}
+
+#[tokio::test]
+async fn declared_fields_are_applied_to_an_existing_target_as_far_as_they_are_given() {
+    let store = Arc::new(MemoryStore::default());
+    commit(&store, writes(nfs("127.0.0.1:/a"))).await;
+    let agent = agent(&store);
+    for (declared, options) in [
+        (Some("soft,timeo=100"), Some("soft,timeo=100")),
+        (None, Some("soft,timeo=100")),
+        (Some("soft,timeo=200"), Some("soft,timeo=200")),
+        (Some(""), None),
+    ] {
+        let changes = SpecFields { nfs_mount_opts: declared.map(str::to_owned), ..SpecFields::default() };
+        let spec = nfs("127.0.0.1:/a").0.spec;
+        let metadata = BTreeMap::new();
+        let declared = DeclaredTarget { spec, changes, type_name: None, is_default: None, metadata };
+        agent.declare_targets(std::slice::from_ref(&declared)).await;
+        let revision = store.snapshot().revision();
+        agent.declare_targets(&[declared]).await;
+        assert_eq!(store.snapshot().revision(), revision, "nothing is left to change");
+        let snapshot = store.snapshot();
+        let [registered] = snapshot.targets() else { panic!("one target") };
+        let TargetSpec::Nfs(NfsTarget { options: stored, .. }) = &registered.target.spec else {
+            panic!("an NFS target")
+        };
+        assert_eq!(stored.as_ref().map(NfsOptions::as_str), options);
+    }
 }
 
 #[tokio::test]

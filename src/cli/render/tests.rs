@@ -74,6 +74,15 @@ fn report_shows_every_check() {
 }
 
 #[test]
+fn mount_options_and_secret_are_shown_when_given() {
+    let mut target = detail("available", None).target;
+    assert_eq!(settings(&target), "");
+    target.nfs_mount_opts = Some("soft,timeo=100".to_owned());
+    target.secret_ref = Some("https://barbican/\u{1b}".to_owned());
+    assert_eq!(settings(&target), "  mount options soft,timeo=100\n  secret https://barbican/\\u{1b}\n");
+}
+
+#[test]
 fn report_prints_every_finding_of_a_check() {
     let mut stacked = detail("available", None).report;
     stacked.checks[0] = serde_json::from_value(json!({
