@@ -115,7 +115,7 @@ fn put(view: &mut View, registered: &RegisteredTarget, mount_root: &Path, now: T
 /// Logs a new status, in the span of the target's probe.
 fn log_status(view: &TargetView) {
     let finding = view.status.finding.as_ref();
-    let reason = finding.map_or("", |finding| finding.reason.code());
+    let reason = finding.map_or("", |finding| finding.reason.as_str());
     let message = finding.map_or("", |finding| finding.message.as_str());
     match view.status.status {
         Status::Available => tracing::info!(reason, message, "available"),

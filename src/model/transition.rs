@@ -29,7 +29,7 @@ pub struct Transition {
 /// A finding in a history. Another version of the agent may have recorded it, with a code that is unknown here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PastFinding {
-    /// The stable code, see [`super::Reason::code`].
+    /// The stable code, see [`super::Reason::as_str`].
     pub code: Cow<'static, str>,
     /// The message, cut to [`MESSAGE_MAX_CHARS`].
     pub message: String,
@@ -44,7 +44,7 @@ impl From<Finding> for PastFinding {
             message.truncate(end);
             message.push('…');
         }
-        Self { code: finding.reason.code().into(), message }
+        Self { code: finding.reason.as_str().into(), message }
     }
 }
 

@@ -314,7 +314,7 @@ impl Collector for Targets {
                 let labels = [
                     ("export", &*target.export),
                     ("check", found.check.as_str()),
-                    ("reason", found.reason.code()),
+                    ("reason", found.reason.as_str()),
                     ("severity", found.severity.as_str()),
                 ];
                 (labels, flag(found.is_current))

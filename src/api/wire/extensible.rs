@@ -185,15 +185,6 @@ impl Vocabulary for ProofVerdict {
     }
 }
 
-impl Vocabulary for model::Reason {
-    const NAME: &'static str = "Reason";
-    const ALL: &'static [Self] = Self::ALL;
-
-    fn text(self) -> &'static str {
-        self.code()
-    }
-}
-
 macro_rules! vocabulary {
     ($($name:ident: $type:ty,)*) => {
         $(impl Vocabulary for $type {
@@ -211,6 +202,7 @@ vocabulary! {
     Status: model::Status,
     Outcome: model::Outcome,
     CheckName: model::CheckName,
+    Reason: model::Reason,
     Severity: model::report::Severity,
     MountMode: model::report::MountMode,
     TargetKind: model::TargetKind,
