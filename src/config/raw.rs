@@ -1,7 +1,5 @@
 //! Keys of the configuration file, with their types and defaults. [`super::validate`] checks the values.
 
-mod api;
-
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
@@ -9,123 +7,147 @@ use toml::Spanned;
 
 use super::declared;
 
-pub(super) use api::{Api, Keystone, Tls};
-
 /// String that is not validated yet, with its position in the file.
 pub(super) type Text = Spanned<String>;
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct Raw {
-    pub(super) api: Api,
-    pub(super) metrics: Metrics,
-    pub(super) registry: Registry,
-    pub(super) mounts: Mounts,
-    pub(super) probe: Probe,
-    pub(super) s3: S3,
-    pub(super) target: Vec<declared::Target>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct Metrics {
-    pub(super) listen: Vec<Text>,
-    pub(super) token_file: Option<Text>,
-    pub(super) detail: Text,
-}
-
-impl Default for Metrics {
-    fn default() -> Self {
-        Self { listen: Vec::new(), token_file: None, detail: text("full") }
-    }
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct Registry {
-    pub(super) url: Text,
-}
-
-impl Default for Registry {
-    fn default() -> Self {
-        Self { url: text("sqlite:///var/lib/targetwatch/registry.db") }
-    }
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct Mounts {
-    pub(super) root: Text,
-    pub(super) mode: Text,
-    pub(super) path_key: Text,
-    pub(super) nfs_options: Text,
-    pub(super) address_map: BTreeMap<String, Text>,
-    pub(super) nfs: Vec<NfsOverride>,
-}
-
-impl Default for Mounts {
-    fn default() -> Self {
-        Self {
-            root: text("/var/trilio/triliovault-mounts"),
-            mode: text("kernel"),
-            path_key: text("path"),
-            nfs_options: text("nolock,soft,timeo=600,intr,lookupcache=none,nfsvers=3,retrans=10"),
-            address_map: BTreeMap::new(),
-            nfs: Vec::new(),
+/// Declares sections of the file: each key once, with its type and its default. Without one, the default is that of
+/// the type.
+macro_rules! sections {
+    ($($section:ident { $($(#[$doc:meta])* $key:ident: $type:ty $(= $default:expr)?,)* })*) => {$(
+        #[derive(Debug, Deserialize)]
+        #[serde(deny_unknown_fields, default)]
+        pub(super) struct $section {
+            $($(#[$doc])* pub(super) $key: $type,)*
         }
-    }
-}
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct NfsOverride {
-    pub(super) location: Text,
-    pub(super) options: Text,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct Probe {
-    pub(super) nfs_interval: Text,
-    pub(super) s3_interval: Text,
-    pub(super) s3_facts_interval: Text,
-    pub(super) deadline: Text,
-    pub(super) mount_deadline: Text,
-    pub(super) failures_before_offline: Spanned<u32>,
-    pub(super) slow_after: Text,
-    pub(super) nearly_full_percent: Spanned<f64>,
-    pub(super) canary: Canary,
-}
-
-impl Default for Probe {
-    fn default() -> Self {
-        Self {
-            nfs_interval: text("10s"),
-            s3_interval: text("60s"),
-            s3_facts_interval: text("15m"),
-            deadline: text("2s"),
-            mount_deadline: text("30s"),
-            failures_before_offline: Spanned::new(0..0, 2),
-            slow_after: text("1s"),
-            nearly_full_percent: Spanned::new(0..0, 90.0),
-            canary: Canary::default(),
+        impl Default for $section {
+            fn default() -> Self {
+                Self { $($key: sections!(@default $($default)?),)* }
+            }
         }
+    )*};
+    (@default) => { Default::default() };
+    (@default $default:expr) => { $default };
+}
+
+sections! {
+    Raw {
+        api: Api,
+        metrics: Metrics,
+        registry: Registry,
+        mounts: Mounts,
+        probe: Probe,
+        s3: S3,
+        target: Vec<declared::Target>,
     }
-}
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct Canary {
-    pub(super) enabled: bool,
-    pub(super) interval: Text,
-    pub(super) uid: Spanned<Account>,
-    pub(super) gid: Spanned<Account>,
-}
+    Api {
+        listen: Vec<Text> = vec![text("127.0.0.1:8781"), text("unix:/run/targetwatch/api.sock")],
+        socket_group: Option<Text>,
+        socket_needs_token: Spanned<bool> = unplaced(false),
+        auth: Text = text("none"),
+        allow_unauthenticated_remote: bool,
+        token: Token,
+        keystone: Keystone,
+        tls: Tls,
+    }
 
-impl Default for Canary {
-    fn default() -> Self {
-        let by_default = || Spanned::new(0..0, Account::Name("default".to_owned()));
-        Self { enabled: true, interval: text("5m"), uid: by_default(), gid: by_default() }
+    Token {
+        file: Option<Text>,
+    }
+
+    Keystone {
+        url: Option<Text>,
+        username: Option<Text>,
+        user_domain: Text = text("Default"),
+        password_file: Option<Text>,
+        project: Text = text("service"),
+        project_domain: Text = text("Default"),
+        application_credential_id: Option<Text>,
+        application_credential_secret_file: Option<Text>,
+        admin_role: Text = text("admin"),
+        /// The default is the type of Trilio's API, whose routes the agent serves.
+        service_type: Text = text("workloads"),
+        ca_bundle: Option<Text>,
+        timeout: Text = text("10s"),
+        cache_time: Text = text("5m"),
+        negative_cache_time: Text = text("30s"),
+        cache_entries: Spanned<u32> = unplaced(10_000),
+        validations: Spanned<u32> = unplaced(16),
+    }
+
+    Tls {
+        certificate: Option<Text>,
+        key: Option<Text>,
+        client_ca: Option<Text>,
+        require_client_certificate: Option<Spanned<bool>>,
+    }
+
+    Metrics {
+        listen: Vec<Text>,
+        token_file: Option<Text>,
+        detail: Text = text("full"),
+    }
+
+    Registry {
+        url: Text = text("sqlite:///var/lib/targetwatch/registry.db"),
+    }
+
+    Mounts {
+        root: Text = text("/var/trilio/triliovault-mounts"),
+        mode: Text = text("kernel"),
+        path_key: Text = text("path"),
+        nfs_options: Text = text("nolock,soft,timeo=600,intr,lookupcache=none,nfsvers=3,retrans=10"),
+        address_map: BTreeMap<String, Text>,
+        nfs: Vec<NfsOverride>,
+    }
+
+    Probe {
+        nfs_interval: Text = text("10s"),
+        s3_interval: Text = text("60s"),
+        s3_facts_interval: Text = text("15m"),
+        deadline: Text = text("2s"),
+        mount_deadline: Text = text("30s"),
+        failures_before_offline: Spanned<u32> = unplaced(2),
+        slow_after: Text = text("1s"),
+        nearly_full_percent: Spanned<f64> = unplaced(90.0),
+        canary: Canary,
+    }
+
+    Canary {
+        enabled: bool = true,
+        interval: Text = text("5m"),
+        uid: Spanned<Account> = unplaced(Account::Name("default".to_owned())),
+        gid: Spanned<Account> = unplaced(Account::Name("default".to_owned())),
+    }
+
+    S3 {
+        credentials: Vec<S3Credentials>,
+        canary: S3Canary,
+        lock_proof: LockProof,
+        listing: S3Listing,
+    }
+
+    S3Canary {
+        enabled: bool = true,
+        interval: Text = text("5m"),
+        prefix: Text = text("targetwatch-canary/"),
+        retention: Text = text("10s"),
+    }
+
+    LockProof {
+        enabled: bool = true,
+        interval: Text = text("24h"),
+        mode: Text = text("default"),
+        strict: bool,
+        min_retention: Text = text("0s"),
+        min_canary_retention: Text = text("0s"),
+    }
+
+    S3Listing {
+        enabled: bool,
+        interval: Text = text("1h"),
+        requests_max: Spanned<u32> = unplaced(100),
     }
 }
 
@@ -137,66 +159,11 @@ pub(super) enum Account {
     Name(String),
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct S3 {
-    pub(super) credentials: Vec<S3Credentials>,
-    pub(super) canary: S3Canary,
-    pub(super) lock_proof: LockProof,
-    pub(super) listing: S3Listing,
-}
-
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct S3Canary {
-    pub(super) enabled: bool,
-    pub(super) interval: Text,
-    pub(super) prefix: Text,
-    pub(super) retention: Text,
-}
-
-impl Default for S3Canary {
-    fn default() -> Self {
-        Self { enabled: true, interval: text("5m"), prefix: text("targetwatch-canary/"), retention: text("10s") }
-    }
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct LockProof {
-    pub(super) enabled: bool,
-    pub(super) interval: Text,
-    pub(super) mode: Text,
-    pub(super) strict: bool,
-    pub(super) min_retention: Text,
-    pub(super) min_canary_retention: Text,
-}
-
-impl Default for LockProof {
-    fn default() -> Self {
-        Self {
-            enabled: true,
-            interval: text("24h"),
-            mode: text("default"),
-            strict: false,
-            min_retention: text("0s"),
-            min_canary_retention: text("0s"),
-        }
-    }
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct S3Listing {
-    pub(super) enabled: bool,
-    pub(super) interval: Text,
-    pub(super) requests_max: Spanned<u32>,
-}
-
-impl Default for S3Listing {
-    fn default() -> Self {
-        Self { enabled: false, interval: text("1h"), requests_max: Spanned::new(0..0, 100) }
-    }
+#[serde(deny_unknown_fields)]
+pub(super) struct NfsOverride {
+    pub(super) location: Text,
+    pub(super) options: Text,
 }
 
 #[derive(Debug, Deserialize)]
@@ -218,5 +185,10 @@ pub(super) struct S3Credentials {
 }
 
 fn text(value: &str) -> Text {
-    Spanned::new(0..0, value.to_owned())
+    unplaced(value.to_owned())
+}
+
+/// A default, which has no position in the file.
+fn unplaced<T>(value: T) -> Spanned<T> {
+    Spanned::new(0..0, value)
 }

@@ -12,6 +12,7 @@ use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use jiff::SignedDuration;
+use toml::Spanned;
 
 use self::backup_user::Accounts;
 use super::error::InvalidValue;
@@ -75,7 +76,7 @@ fn registry_url(url: &Text) -> Validated<RegistryUrl> {
 fn mounts(raw: raw::Mounts) -> Validated<MountSettings> {
     let mode = one_of(&raw.mode, "[mounts] mode", &[("kernel", MountMode::Kernel), ("none", MountMode::None)])?;
     let path_key = one_of(&raw.path_key, "[mounts] path_key", &[("path", PathKey::Path), ("export", PathKey::Export)])?;
-    let root = absolute(&raw.root, raw.root.get_ref(), "[mounts] root")?;
+    let root = path(&raw.root, "[mounts] root")?;
     if root == Path::new("/") {
         return Err(invalid(
             &raw.root,
@@ -108,25 +109,15 @@ fn nfs_options(text: &Text, key: &str) -> Validated<NfsOptions> {
 }
 
 fn probe(raw: &raw::Probe) -> Validated<ProbeSettings> {
-    let failures = &raw.failures_before_offline;
-    if !(1..=1000).contains(failures.get_ref()) {
-        let problem = format!("expected 1 to 1000, found {}", failures.get_ref());
-        return Err(InvalidValue::new(failures.span(), "[probe] failures_before_offline", problem));
-    }
-    let percent = &raw.nearly_full_percent;
-    if !(0.0..=100.0).contains(percent.get_ref()) {
-        let problem = format!("expected 0 to 100, found {}", percent.get_ref());
-        return Err(InvalidValue::new(percent.span(), "[probe] nearly_full_percent", problem));
-    }
     Ok(ProbeSettings {
         nfs_interval: duration(&raw.nfs_interval, "[probe] nfs_interval", INTERVALS)?,
         s3_interval: duration(&raw.s3_interval, "[probe] s3_interval", INTERVALS)?,
         s3_facts_interval: duration(&raw.s3_facts_interval, "[probe] s3_facts_interval", INTERVALS)?,
         deadline: duration(&raw.deadline, "[probe] deadline", DEADLINES)?,
         mount_deadline: duration(&raw.mount_deadline, "[probe] mount_deadline", MOUNT_DEADLINES)?,
-        failures_before_offline: *failures.get_ref(),
+        failures_before_offline: number(&raw.failures_before_offline, "[probe] failures_before_offline", 1..=1000)?,
         slow_after: duration(&raw.slow_after, "[probe] slow_after", DEADLINES)?,
-        nearly_full_percent: *percent.get_ref(),
+        nearly_full_percent: number(&raw.nearly_full_percent, "[probe] nearly_full_percent", 0.0..=100.0)?,
         canary: CanarySettings {
             enabled: raw.canary.enabled,
             interval: duration(&raw.canary.interval, "[probe.canary] interval", INTERVALS)?,
@@ -153,6 +144,19 @@ fn one_of<T: Copy>(text: &Text, key: &str, known: &[(&str, T)]) -> Validated<T> 
     })
 }
 
+fn number<T: Copy + PartialOrd + Display>(given: &Spanned<T>, key: &str, range: RangeInclusive<T>) -> Validated<T> {
+    let value = *given.get_ref();
+    if range.contains(&value) {
+        return Ok(value);
+    }
+    let problem = format!("expected {} to {}, found {value}", range.start(), range.end());
+    Err(InvalidValue::new(given.span(), key, problem))
+}
+
+fn path(text: &Text, key: &str) -> Validated<PathBuf> {
+    absolute(text, text.get_ref(), key)
+}
+
 fn absolute(text: &Text, path: &str, key: &str) -> Validated<PathBuf> {
     let path = PathBuf::from(path);
     let is_plain = path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
@@ -170,7 +174,7 @@ fn absolute(text: &Text, path: &str, key: &str) -> Validated<PathBuf> {
 
 /// Validates the path of a secret file. Errors do not quote the value, because it may be the secret itself.
 fn secret_file(text: &Text, key: &str) -> Validated<PathBuf> {
-    absolute(text, text.get_ref(), key).map_err(|_| {
+    path(text, key).map_err(|_| {
         invalid(text, key, "expected the absolute path, without \"..\", of a file that contains only this value")
     })
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::Uri;
 use toml::Spanned;
 
-use super::{Validated, absolute, duration, invalid, one_of, required_text, secret_file_or_credential};
+use super::{Validated, absolute, duration, invalid, number, one_of, path, required_text, secret_file_or_credential};
 use crate::config::error::InvalidValue;
 use crate::config::raw::{self, Text};
 use crate::model::settings::{
@@ -55,24 +55,15 @@ fn metrics(raw: &raw::Metrics, api: &[Listen], is_open: bool) -> Validated<Metri
     const KEY: &str = "[metrics] listen";
     let token_file = raw.token_file.as_ref().map(|text| secret_file_or_credential(text, "[metrics] token_file"));
     let token_file = token_file.transpose()?;
-    let mut listen = Vec::new();
-    for text in &raw.listen {
-        let address = address(text, KEY)?;
+    let listen = listeners(&raw.listen, KEY, |address| {
         if address.is_remote() && is_open && token_file.is_none() {
-            let problem = format!(
+            return Some(format!(
                 "{address} is reachable from other hosts, and no token would protect the metrics; set [metrics] token_file, or [api] allow_unauthenticated_remote = true if a firewall blocks other hosts"
-            );
-            return Err(invalid(text, KEY, problem));
+            ));
         }
-        if api.contains(&address) {
-            let problem = format!("{address} is in [api] listen, which serves the metrics too; list it there only");
-            return Err(invalid(text, KEY, problem));
-        }
-        if listen.contains(&address) {
-            return Err(duplicate(text, KEY, &address));
-        }
-        listen.push(address);
-    }
+        let problem = || format!("{address} is in [api] listen, which serves the metrics too; list it there only");
+        api.contains(address).then(problem)
+    })?;
     if listen.len() > LISTEN_MAX {
         let problem = format!("expected at most {LISTEN_MAX} addresses, found {}", listen.len());
         return Err(InvalidValue::new(raw.listen[0].span(), KEY, problem));
@@ -82,26 +73,16 @@ fn metrics(raw: &raw::Metrics, api: &[Listen], is_open: bool) -> Validated<Metri
     Ok(MetricsSettings { listen, token_file, detail })
 }
 
-fn duplicate(text: &Text, key: &str, address: &Listen) -> InvalidValue {
-    invalid(text, key, format!("duplicate address {address}; list it once"))
-}
-
 fn addresses(raw: &raw::Api, is_open: bool) -> Validated<Vec<Listen>> {
     const KEY: &str = "[api] listen";
-    let mut listen = Vec::new();
-    for text in &raw.listen {
-        let address = address(text, KEY)?;
-        if address.is_remote() && is_open {
-            let problem = format!(
+    let listen = listeners(&raw.listen, KEY, |address| {
+        let problem = || {
+            format!(
                 "{address} is reachable from other hosts, and auth = \"none\" would let them change targets; set auth to \"token\" or \"keystone\", listen on a loopback address or a Unix socket, or set allow_unauthenticated_remote = true if a firewall blocks other hosts"
-            );
-            return Err(invalid(text, KEY, problem));
-        }
-        if listen.contains(&address) {
-            return Err(duplicate(text, KEY, &address));
-        }
-        listen.push(address);
-    }
+            )
+        };
+        (address.is_remote() && is_open).then(problem)
+    })?;
     if listen.is_empty() || listen.len() > LISTEN_MAX {
         let at = raw.listen.first().map_or(0..0, Spanned::span);
         return Err(InvalidValue::new(
@@ -109,6 +90,20 @@ fn addresses(raw: &raw::Api, is_open: bool) -> Validated<Vec<Listen>> {
             KEY,
             format!("expected 1 to {LISTEN_MAX} addresses, found {}", listen.len()),
         ));
+    }
+    Ok(listen)
+}
+
+/// Validates addresses, each of them once. `problem` says what else is wrong with one.
+fn listeners(given: &[Text], key: &str, problem: impl Fn(&Listen) -> Option<String>) -> Validated<Vec<Listen>> {
+    let mut listen = Vec::new();
+    for text in given {
+        let address = address(text, key)?;
+        let duplicate = || format!("duplicate address {address}; list it once");
+        if let Some(problem) = problem(&address).or_else(|| listen.contains(&address).then(duplicate)) {
+            return Err(invalid(text, key, problem));
+        }
+        listen.push(address);
     }
     Ok(listen)
 }
@@ -161,7 +156,7 @@ fn auth(raw: &raw::Api) -> Validated<AuthSettings> {
     match chosen {
         "token" => {
             let file = required_text(raw.token.file.as_ref(), &raw.auth, "[api.token] file", "auth = \"token\"")?;
-            Ok(AuthSettings::Token { file: absolute(file, file.get_ref(), "[api.token] file")? })
+            Ok(AuthSettings::Token { file: path(file, "[api.token] file")? })
         }
         "keystone" => Ok(AuthSettings::Keystone(Box::new(keystone(&raw.keystone, &raw.auth)?))),
         _ => Ok(AuthSettings::None),
@@ -176,12 +171,12 @@ fn keystone(raw: &raw::Keystone, auth: &Text) -> Validated<KeystoneSettings> {
         credential: credential(raw, auth)?,
         admin_role: name(&raw.admin_role, "[api.keystone] admin_role")?,
         service_type: name(&raw.service_type, "[api.keystone] service_type")?,
-        ca_bundle: ca_bundle.map(|path| absolute(path, path.get_ref(), "[api.keystone] ca_bundle")).transpose()?,
+        ca_bundle: ca_bundle.map(|text| path(text, "[api.keystone] ca_bundle")).transpose()?,
         timeout: duration(&raw.timeout, "[api.keystone] timeout", KEYSTONE_TIMEOUTS)?,
         cache_time: duration(&raw.cache_time, "[api.keystone] cache_time", CACHE_TIMES)?,
         negative_cache_time: duration(&raw.negative_cache_time, "[api.keystone] negative_cache_time", CACHE_TIMES)?,
-        cache_entries: number(&raw.cache_entries, "[api.keystone] cache_entries", CACHE_ENTRIES)?,
-        validations: number(&raw.validations, "[api.keystone] validations", VALIDATIONS)?,
+        cache_entries: number(&raw.cache_entries, "[api.keystone] cache_entries", CACHE_ENTRIES)? as usize,
+        validations: number(&raw.validations, "[api.keystone] validations", VALIDATIONS)? as usize,
     })
 }
 
@@ -210,13 +205,13 @@ fn credential(raw: &raw::Keystone, auth: &Text) -> Validated<KeystoneCredential>
         ((Some(username), Some(password_file)), (None, None)) => Ok(KeystoneCredential::Password {
             username: name(username, "[api.keystone] username")?,
             user_domain: name(&raw.user_domain, "[api.keystone] user_domain")?,
-            password_file: absolute(password_file, password_file.get_ref(), "[api.keystone] password_file")?,
+            password_file: path(password_file, "[api.keystone] password_file")?,
             project: name(&raw.project, "[api.keystone] project")?,
             project_domain: name(&raw.project_domain, "[api.keystone] project_domain")?,
         }),
         ((None, None), (Some(id), Some(file))) => Ok(KeystoneCredential::Application {
             id: name(id, "[api.keystone] application_credential_id")?,
-            secret_file: absolute(file, file.get_ref(), "[api.keystone] application_credential_secret_file")?,
+            secret_file: path(file, "[api.keystone] application_credential_secret_file")?,
         }),
         _ => {
             let problem = "incomplete credentials; expected either username and password_file, or application_credential_id and application_credential_secret_file, because the agent logs in to Keystone as its own user";
@@ -226,7 +221,7 @@ fn credential(raw: &raw::Keystone, auth: &Text) -> Validated<KeystoneCredential>
 }
 
 fn tls(raw: &raw::Tls) -> Validated<Option<TlsSettings>> {
-    let path = |text: &Text, key: &str| absolute(text, text.get_ref(), &format!("[api.tls] {key}"));
+    let path = |text: &Text, key: &str| path(text, &format!("[api.tls] {key}"));
     let (certificate, key) = match (&raw.certificate, &raw.key) {
         (Some(certificate), Some(key)) => (path(certificate, "certificate")?, path(key, "key")?),
         (None, None) => {
@@ -261,14 +256,4 @@ fn name(text: &Text, key: &str) -> Validated<String> {
         return Err(invalid(text, key, format!("{value:?} is not a name; expected text without control characters")));
     }
     Ok(value.clone())
-}
-
-fn number(given: &Spanned<u32>, key: &str, range: RangeInclusive<u32>) -> Validated<usize> {
-    let value = *given.get_ref();
-    if range.contains(&value) {
-        Ok(value as usize)
-    } else {
-        let problem = format!("expected {} to {}, found {value}", range.start(), range.end());
-        Err(InvalidValue::new(given.span(), key, problem))
-    }
 }

@@ -6,10 +6,11 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{INTERVALS, Validated, absolute, duration, invalid, limited, location, one_of, secret_file_or_credential};
+use super::{
+    INTERVALS, Validated, duration, invalid, limited, location, number, one_of, path, secret_file_or_credential,
+};
 use jiff::{SignedDuration, Span, SpanRelativeTo};
 
-use crate::config::error::InvalidValue;
 use crate::config::raw::{self, Text};
 use crate::model::LockMode;
 use crate::model::settings::{
@@ -63,9 +64,7 @@ pub(super) fn access(raw: &[raw::S3Credentials]) -> Validated<Vec<S3AccessRule>>
             location: location(&entry.location, "[[s3.credentials]] location")?,
             source,
             region: entry.region.as_ref().map(|region| region.get_ref().clone()),
-            ca_bundle: ca_bundle
-                .map(|path| absolute(path, path.get_ref(), "[[s3.credentials]] ca_bundle"))
-                .transpose()?,
+            ca_bundle: ca_bundle.map(|text| path(text, "[[s3.credentials]] ca_bundle")).transpose()?,
             addressing,
             read_only: entry.read_only,
             append_only: entry.append_only,
@@ -138,16 +137,10 @@ pub(super) fn lock_proof(raw: &raw::LockProof) -> Validated<LockProofSettings> {
 
 /// Validates `[s3.listing]`.
 pub(super) fn listing(raw: &raw::S3Listing) -> Validated<S3ListingSettings> {
-    let requests = &raw.requests_max;
-    if !LISTING_REQUESTS.contains(requests.get_ref()) {
-        let (least, most) = (LISTING_REQUESTS.start(), LISTING_REQUESTS.end());
-        let problem = format!("expected {least} to {most}, found {}", requests.get_ref());
-        return Err(InvalidValue::new(requests.span(), "[s3.listing] requests_max", problem));
-    }
     Ok(S3ListingSettings {
         enabled: raw.enabled,
         interval: duration(&raw.interval, "[s3.listing] interval", LISTING_INTERVALS)?,
-        requests_max: *requests.get_ref(),
+        requests_max: number(&raw.requests_max, "[s3.listing] requests_max", LISTING_REQUESTS)?,
     })
 }
 
