@@ -84,44 +84,29 @@ pub struct SpecFields {
     pub secret_ref: Option<String>,
 }
 
-/// A field of [`SpecFields`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SpecField {
-    /// `type`
-    Kind,
-    /// `filesystem_export`
-    FilesystemExport,
-    /// `s3_endpoint_url`
-    S3EndpointUrl,
-    /// `s3_bucket`
-    S3Bucket,
-    /// `immutable`
-    Immutable,
-    /// `nfs_mount_opts`
-    NfsMountOpts,
-    /// `secret_ref`
-    SecretRef,
-}
-
-impl SpecField {
-    /// Name of the field in the API and the configuration.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Kind => "type",
-            Self::FilesystemExport => "filesystem_export",
-            Self::S3EndpointUrl => "s3_endpoint_url",
-            Self::S3Bucket => "s3_bucket",
-            Self::Immutable => "immutable",
-            Self::NfsMountOpts => "nfs_mount_opts",
-            Self::SecretRef => "secret_ref",
-        }
+named! {
+    /// A field of [`SpecFields`], by its name in the API and the configuration.
+    SpecField {
+        /// Kind of the target.
+        Kind => "type",
+        /// Export of the target.
+        FilesystemExport => "filesystem_export",
+        /// URL of the S3 service.
+        S3EndpointUrl => "s3_endpoint_url",
+        /// Bucket of an S3 target.
+        S3Bucket => "s3_bucket",
+        /// Whether the target is declared immutable.
+        Immutable => "immutable",
+        /// Mount options of an NFS target.
+        NfsMountOpts => "nfs_mount_opts",
+        /// URL of the secret of an S3 target.
+        SecretRef => "secret_ref",
     }
 }
 
 /// Why fields do not describe a target: the field and its problem.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{}: {problem}", field.as_str())]
+#[error("{field}: {problem}")]
 pub struct SpecError {
     /// The field that is wrong.
     pub field: SpecField,
