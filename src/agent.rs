@@ -38,7 +38,7 @@ pub use error::AgentError;
 pub use lifecycle::Agent;
 pub use own_mount_log::recall as recall_own_mounts;
 pub use record::{Intervals, ProbeRecord, REASONS_MAX, RecordedReason, warnings};
-pub use statistics::{ProbeStatistics, VERDICT_NAMES};
+pub use statistics::ProbeStatistics;
 pub use status::TargetStatus;
 pub use target_types::{NewType, TypeUpdate};
 pub use targets::NewTarget;

@@ -3,26 +3,14 @@
 
 use std::time::Duration;
 
-use crate::model::{CheckName, Histogram, Observed, Outcome, Report, Tally, TargetKind, Verdict};
+use crate::model::report::ProbeVerdict;
+use crate::model::{CheckName, Histogram, Observed, Outcome, Report, Tally, TargetKind};
 
 /// Upper bounds of the buckets of lateness, in seconds. Probes of a healthy agent are within the first bound.
 const LATENESS_BOUNDS: &[f64] = &[0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
 
 /// Upper bounds of the buckets of check durations, in seconds. The last one is the longest usual deadline.
 const DURATION_BOUNDS: &[f64] = &[0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0];
-
-/// Returns the verdict of a probe, as the value of a label.
-#[must_use]
-pub fn verdict_name(verdict: &Verdict) -> &'static str {
-    match verdict {
-        Verdict::Available { .. } => "available",
-        Verdict::Failed(_) => "failed",
-        Verdict::TimedOut(_) => "timed_out",
-    }
-}
-
-/// Every value of [`verdict_name`].
-pub const VERDICT_NAMES: &[&str] = &["available", "failed", "timed_out"];
 
 /// Counts of all probes since the start of the agent.
 #[derive(Debug)]
@@ -48,7 +36,7 @@ impl Default for ProbeStatistics {
 impl ProbeStatistics {
     /// Counts a finished probe and its checks.
     pub(crate) fn count(&self, kind: TargetKind, report: &Report) {
-        self.probes.count((kind.as_str(), verdict_name(&report.verdict)));
+        self.probes.count((kind.as_str(), report.verdict.kind().as_str()));
         for result in &report.checks {
             self.checks.count((result.check.as_str(), result.outcome.as_str()));
             let histogram = self.durations.iter().find(|(check, _)| *check == result.check);
@@ -65,8 +53,8 @@ impl ProbeStatistics {
 
     /// Returns the number of probes of a kind of target with a verdict.
     #[must_use]
-    pub fn probes(&self, kind: TargetKind, verdict: &'static str) -> u64 {
-        self.probes.of(&(kind.as_str(), verdict))
+    pub fn probes(&self, kind: TargetKind, verdict: ProbeVerdict) -> u64 {
+        self.probes.of(&(kind.as_str(), verdict.as_str()))
     }
 
     /// Returns the number of checks with an outcome.

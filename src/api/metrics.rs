@@ -43,7 +43,7 @@ use super::cache::negotiation::accepts_gzip;
 use super::fault::Fault;
 use super::gzip::{GZIP_MIN_BYTES, gzip};
 use super::state::ReadNodeFacts;
-use crate::agent::Agent;
+use crate::agent::{Agent, View};
 use crate::model::settings::MetricsDetail;
 use agent::AgentSample;
 use format::Format;
@@ -113,15 +113,17 @@ impl Metrics {
     /// None is known: the sink is a string.
     fn exposition(&self, format: Format) -> Result<String, std::fmt::Error> {
         let mut registry = Registry::default();
-        registry.register_collector(Box::new(targets::Targets { view: self.agent.view() }));
-        registry.register_collector(Box::new(self.agent_sample()));
+        // One view, so that all families are of the same moment.
+        let view = self.agent.view();
+        registry.register_collector(Box::new(targets::Targets { view: view.clone() }));
+        registry.register_collector(Box::new(self.agent_sample(view)));
         format.encode(&registry)
     }
 
-    fn agent_sample(&self) -> AgentSample {
+    fn agent_sample(&self, view: Arc<View>) -> AgentSample {
         AgentSample {
             facts: (self.node_facts)().agent,
-            view: self.agent.view(),
+            view,
             config: self.config.load_full(),
             requests: self.http.requests(),
             request_durations: self.http.durations(),

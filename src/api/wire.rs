@@ -20,8 +20,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 pub use extensible::{
-    CheckName, Extensible, LockVerdict, MountMode, Outcome, ProbeVerdict, ProofVerdict, Reason, Severity, Status,
-    TargetKind, Verdict, Vocabulary,
+    CheckName, Extensible, LockVerdict, MountMode, Outcome, Reason, Severity, Status, TargetKind, Verdict, Vocabulary,
 };
 pub use history::{History, Transition};
 pub use metadata::{MetadataEntry, MetadataPair};

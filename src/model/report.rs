@@ -16,7 +16,7 @@ mod lock_proof;
 
 pub use check_result::{CheckName, CheckResult, FINDINGS_MAX, Finding, Outcome, Scope, Severity};
 pub use kind_facts::{BucketFacts, KindFacts, MountFacts, MountMode, MountTraffic, RequestCount};
-pub use lock_proof::{LockMode, LockProof, LockProofState, LockVerdict};
+pub use lock_proof::{LockMode, LockProof, LockProofState, LockVerdict, ProofVerdict};
 
 named! {
     /// Whether a backup can be written to a target from this node.
@@ -28,7 +28,19 @@ named! {
     }
 }
 
-/// Verdict of one probe.
+named! {
+    /// A [`Verdict`] without its finding.
+    ProbeVerdict {
+        /// Every check that was due passed.
+        Available => "available",
+        /// A check found a definite error.
+        Failed => "failed",
+        /// A check got no answer in time.
+        TimedOut => "timed_out",
+    }
+}
+
+/// Verdict of one probe, without hysteresis.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     /// Every check that was due passed.
@@ -71,6 +83,16 @@ impl Verdict {
         match self {
             Self::Available { .. } => Status::Available,
             Self::Failed(_) | Self::TimedOut(_) => Status::Offline,
+        }
+    }
+
+    /// The verdict without its finding.
+    #[must_use]
+    pub fn kind(&self) -> ProbeVerdict {
+        match self {
+            Self::Available { .. } => ProbeVerdict::Available,
+            Self::Failed(_) => ProbeVerdict::Failed,
+            Self::TimedOut(_) => ProbeVerdict::TimedOut,
         }
     }
 

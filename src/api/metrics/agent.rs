@@ -7,9 +7,10 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 
 use super::config_state::ConfigState;
-use super::family::{Exposition, Family, flag, number, seconds_of};
+use super::family::{Exposition, Family, flag, number, seconds_of, values};
 use super::http::Requests;
-use crate::agent::{Agent, VERDICT_NAMES, View};
+use crate::agent::{Agent, View};
+use crate::model::report::ProbeVerdict;
 use crate::model::settings::MetricsDetail;
 use crate::model::{CheckName, Observed, Outcome, Status, TargetKind};
 use crate::registry::WriteResult;
@@ -19,89 +20,46 @@ use crate::sys::node::AgentFacts;
 type Value = fn(&AgentSample) -> Option<f64>;
 
 /// Families with a single value. A value that the host does not report is left out.
-static VALUES: &[(Family, Value)] = &[
-    (
-        Family::counter("process_cpu_seconds", &[], "Processor time of the process, in user and kernel mode."),
-        |sample| sample.facts.cpu_time.map(|time| time.as_secs_f64()),
-    ),
-    (Family::gauge("process_resident_memory_bytes", &[], "Resident memory of the process."), |sample| {
-        sample.facts.resident_bytes.map(number)
-    }),
-    (Family::gauge("process_virtual_memory_bytes", &[], "Virtual memory of the process."), |sample| {
-        sample.facts.virtual_bytes.map(number)
-    }),
-    (Family::gauge("process_open_fds", &[], "Open file descriptors of the process."), |sample| {
-        sample.facts.open_files.map(number)
-    }),
-    (Family::gauge("process_max_fds", &[], "Limit of open file descriptors."), |sample| {
-        sample.facts.open_files_max.map(number)
-    }),
-    (Family::gauge("process_threads", &[], "Threads of the process."), |sample| sample.facts.threads.map(number)),
-    (Family::gauge("process_start_time_seconds", &[], "When the process was started."), |sample| {
-        Some(seconds_of(sample.facts.started_at))
-    }),
-    (
-        Family::gauge("targetwatch_lock_proof_interval_seconds", &[], "Time between two lock proofs, as configured."),
+static VALUES: &[(Family, Value)] = values! { &[];
+    counter "process_cpu_seconds": "Processor time of the process, in user and kernel mode.",
+        |sample| sample.facts.cpu_time.map(|time| time.as_secs_f64());
+    gauge "process_resident_memory_bytes": "Resident memory of the process.",
+        |sample| sample.facts.resident_bytes.map(number);
+    gauge "process_virtual_memory_bytes": "Virtual memory of the process.",
+        |sample| sample.facts.virtual_bytes.map(number);
+    gauge "process_open_fds": "Open file descriptors of the process.", |sample| sample.facts.open_files.map(number);
+    gauge "process_max_fds": "Limit of open file descriptors.", |sample| sample.facts.open_files_max.map(number);
+    gauge "process_threads": "Threads of the process.", |sample| sample.facts.threads.map(number);
+    gauge "process_start_time_seconds": "When the process was started.",
+        |sample| Some(seconds_of(sample.facts.started_at));
+    gauge "targetwatch_lock_proof_interval_seconds": "Time between two lock proofs, as configured.",
         |sample| {
             let settings = &sample.agent.settings().lock_proof;
             settings.enabled.then_some(settings.interval.as_secs_f64())
-        },
-    ),
-    (Family::gauge("targetwatch_children", &[], "Child processes, including stuck ones."), |sample| {
-        Some(number(sample.facts.children as u64))
-    }),
-    (
-        Family::gauge("targetwatch_stuck_children", &[], "Child processes that were killed but have not exited."),
-        |sample| Some(number(sample.facts.stuck_children.len() as u64)),
-    ),
-    (
-        Family::gauge(
-            "targetwatch_stuck_child_oldest_seconds",
-            &[],
-            "Time for which the oldest stuck child has been stuck. Absent if there is none.",
-        ),
+        };
+    gauge "targetwatch_children": "Child processes, including stuck ones.",
+        |sample| Some(number(sample.facts.children as u64));
+    gauge "targetwatch_stuck_children": "Child processes that were killed but have not exited.",
+        |sample| Some(number(sample.facts.stuck_children.len() as u64));
+    gauge "targetwatch_stuck_child_oldest_seconds":
+        "Time for which the oldest stuck child has been stuck. Absent if there is none.",
         |sample| {
             let since = sample.facts.stuck_children.iter().map(|child| child.since).min()?;
             Some(since.elapsed().as_secs_f64())
-        },
-    ),
-    (
-        Family::gauge("targetwatch_history_waiting", &[], "History entries that wait to be written to the registry."),
-        |sample| Some(number(sample.agent.history_counts().0 as u64)),
-    ),
-    (
-        Family::counter(
-            "targetwatch_history_dropped",
-            &[],
-            "History entries that were dropped because the registry could not be written.",
-        ),
-        |sample| Some(number(sample.agent.history_counts().1)),
-    ),
-    (
-        Family::counter(
-            "targetwatch_log_lines_dropped",
-            &[],
-            "Log lines that were dropped because standard error was not read.",
-        ),
-        |sample| Some(number(sample.facts.log_lines_dropped)),
-    ),
-    (
-        Family::gauge(
-            "targetwatch_config_last_reload_successful",
-            &[],
-            "Whether the latest attempt to load the configuration succeeded.",
-        ),
-        |sample| Some(flag(sample.config.is_last_reload_successful)),
-    ),
-    (
-        Family::gauge(
-            "targetwatch_config_last_reload_success_timestamp_seconds",
-            &[],
-            "When the configuration in force was loaded.",
-        ),
-        |sample| Some(seconds_of(sample.config.loaded_at)),
-    ),
-];
+        };
+    gauge "targetwatch_history_waiting": "History entries that wait to be written to the registry.",
+        |sample| Some(number(sample.agent.history_counts().0 as u64));
+    counter "targetwatch_history_dropped":
+        "History entries that were dropped because the registry could not be written.",
+        |sample| Some(number(sample.agent.history_counts().1));
+    counter "targetwatch_log_lines_dropped": "Log lines that were dropped because standard error was not read.",
+        |sample| Some(number(sample.facts.log_lines_dropped));
+    gauge "targetwatch_config_last_reload_successful":
+        "Whether the latest attempt to load the configuration succeeded.",
+        |sample| Some(flag(sample.config.is_last_reload_successful));
+    gauge "targetwatch_config_last_reload_success_timestamp_seconds": "When the configuration in force was loaded.",
+        |sample| Some(seconds_of(sample.config.loaded_at));
+};
 
 static BUILD: Family =
     Family::info("targetwatch_build", &["version", "revision", "rustc"], "Version of the agent, and how it was built.");
@@ -259,9 +217,9 @@ impl Collector for AgentSample {
         }
         exposition.write(&TARGETS, self.targets().map(|(state, count)| ([("state", state)], number(count))))?;
         let statistics = self.agent.statistics();
-        let probes = TargetKind::ALL.iter().flat_map(|kind| VERDICT_NAMES.iter().map(|verdict| (*kind, *verdict)));
+        let probes = TargetKind::ALL.iter().flat_map(|kind| ProbeVerdict::ALL.iter().map(|verdict| (*kind, *verdict)));
         let probes = probes.map(|(kind, verdict)| {
-            let labels = [("target_type", kind.as_str()), ("verdict", verdict)];
+            let labels = [("target_type", kind.as_str()), ("verdict", verdict.as_str())];
             (labels, number(statistics.probes(kind, verdict)))
         });
         exposition.write(&PROBES, probes)?;

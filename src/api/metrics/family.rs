@@ -58,6 +58,15 @@ impl Family {
     }
 }
 
+/// Lists families that have the same labels: kind, name and meaning of each, and a function that returns its value.
+macro_rules! values {
+    ($labels:expr; $($kind:ident $name:literal: $help:literal, $value:expr;)*) => {
+        &[$((Family::$kind($name, $labels, $help), $value),)*]
+    };
+}
+
+pub(super) use values;
+
 /// Writes families. Each family may be written only once, with all its series.
 pub(super) struct Exposition<'a>(pub(super) DescriptorEncoder<'a>);
 

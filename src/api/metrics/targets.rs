@@ -7,10 +7,10 @@ use std::sync::Arc;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 
-use super::family::{Exposition, Family, flag, number, seconds_of};
+use super::family::{Exposition, Family, flag, number, seconds_of, values};
 use crate::agent::{Intervals, TargetView, View, warnings};
-use crate::model::report::{BucketFacts, LockProofState, MountFacts, MountMode, MountTraffic};
-use crate::model::{Capacity, CheckName, LockVerdict, Outcome, Report, Status};
+use crate::model::report::{BucketFacts, MountFacts, MountMode, MountTraffic, ProofVerdict};
+use crate::model::{Capacity, CheckName, Outcome, Report, Status};
 
 /// Label of every family here.
 const EXPORT: &[&str] = &["export"];
@@ -45,158 +45,86 @@ static LOCK_VERDICT: Family = Family::gauge(
     "1 for the verdict in force of an immutable target, and 0 for the others.",
 );
 
-/// Value of the label `verdict` until the first proof ends.
-const PENDING: &str = "pending";
-
 /// Returns the value of a family for a target, or `None` if it was not measured.
 type Value = fn(&ProbedTarget<'_>) -> Option<f64>;
 
-const fn gauge(name: &'static str, help: &'static str) -> Family {
-    Family::gauge(name, EXPORT, help)
-}
-
-const fn counter(name: &'static str, help: &'static str) -> Family {
-    Family::counter(name, EXPORT, help)
-}
-
 /// Families with one value for each target.
-static VALUES: &[(Family, Value)] = &[
-    (gauge("targetwatch_target_available", "Whether backups can be written to the target from this node."), |target| {
-        Some(flag(target.view.status.status == Status::Available))
-    }),
-    (gauge("targetwatch_target_warnings", "Warnings in the latest report."), |target| {
-        Some(number(warnings(target.report) as u64))
-    }),
-    (gauge("targetwatch_target_status_since_timestamp_seconds", "When the status last changed."), |target| {
-        Some(seconds_of(target.view.status.since))
-    }),
-    (gauge("targetwatch_target_last_probe_timestamp_seconds", "When the latest probe ended."), |target| {
-        Some(seconds_of(target.report.checked_at))
-    }),
-    (
-        gauge(
-            "targetwatch_target_last_available_timestamp_seconds",
-            "When the latest probe that found the target available ended.",
-        ),
-        |target| target.view.status.last_available_at.map(seconds_of),
-    ),
-    (gauge("targetwatch_target_probe_interval_seconds", "Time between two probes, as configured."), |target| {
-        target.intervals().map(|intervals| intervals.probe.as_secs_f64())
-    }),
-    (gauge("targetwatch_target_probe_duration_seconds", "Duration of the latest probe."), |target| {
-        Some(target.report.duration.as_secs_f64())
-    }),
-    (
-        gauge(
-            "targetwatch_target_timeouts_in_a_row",
-            "Number of consecutive probes that timed out, up to the latest one.",
-        ),
-        |target| Some(f64::from(target.view.status.timeouts_in_a_row)),
-    ),
-    (gauge("targetwatch_target_size_bytes", "Size of the file system, or quota of the bucket."), |target| {
-        target.capacity().capacity_bytes.map(number)
-    }),
-    (gauge("targetwatch_target_used_bytes", "Used space."), |target| target.capacity().used_bytes.map(number)),
-    (gauge("targetwatch_target_avail_bytes", "Space that an unprivileged writer can still use."), |target| {
-        target.capacity().available_bytes.map(number)
-    }),
-    (gauge("targetwatch_target_files", "Inodes of the file system."), |target| target.capacity().inodes.map(number)),
-    (gauge("targetwatch_target_files_free", "Free inodes of the file system."), |target| {
-        let Capacity { inodes, inodes_used, .. } = target.capacity();
-        Some(number(inodes?.saturating_sub(inodes_used?)))
-    }),
-    (gauge("targetwatch_target_objects", "Objects in the bucket, with all their versions."), |target| {
-        target.bucket?.object_count.map(number)
-    }),
-    (
-        gauge(
-            "targetwatch_target_canary_success_timestamp_seconds",
-            "When the latest canary was written and read back.",
-        ),
-        |target| target.view.record.canary_at.map(seconds_of),
-    ),
-    (gauge("targetwatch_target_canary_interval_seconds", "Time between two canaries, as configured."), |target| {
-        Some(target.intervals()?.canary?.as_secs_f64())
-    }),
-    (
-        gauge("targetwatch_nfs_mounted", "Whether the export of the target is mounted at its path."),
+static VALUES: &[(Family, Value)] = values! { EXPORT;
+    gauge "targetwatch_target_available": "Whether backups can be written to the target from this node.",
+        |target| Some(flag(target.view.status.status == Status::Available));
+    gauge "targetwatch_target_warnings": "Warnings in the latest report.",
+        |target| Some(number(warnings(target.report) as u64));
+    gauge "targetwatch_target_status_since_timestamp_seconds": "When the status last changed.",
+        |target| Some(seconds_of(target.view.status.since));
+    gauge "targetwatch_target_last_probe_timestamp_seconds": "When the latest probe ended.",
+        |target| Some(seconds_of(target.report.checked_at));
+    gauge "targetwatch_target_last_available_timestamp_seconds":
+        "When the latest probe that found the target available ended.",
+        |target| target.view.status.last_available_at.map(seconds_of);
+    gauge "targetwatch_target_probe_interval_seconds": "Time between two probes, as configured.",
+        |target| target.intervals().map(|intervals| intervals.probe.as_secs_f64());
+    gauge "targetwatch_target_probe_duration_seconds": "Duration of the latest probe.",
+        |target| Some(target.report.duration.as_secs_f64());
+    gauge "targetwatch_target_timeouts_in_a_row":
+        "Number of consecutive probes that timed out, up to the latest one.",
+        |target| Some(f64::from(target.view.status.timeouts_in_a_row));
+    gauge "targetwatch_target_size_bytes": "Size of the file system, or quota of the bucket.",
+        |target| target.capacity().capacity_bytes.map(number);
+    gauge "targetwatch_target_used_bytes": "Used space.", |target| target.capacity().used_bytes.map(number);
+    gauge "targetwatch_target_avail_bytes": "Space that an unprivileged writer can still use.",
+        |target| target.capacity().available_bytes.map(number);
+    gauge "targetwatch_target_files": "Inodes of the file system.", |target| target.capacity().inodes.map(number);
+    gauge "targetwatch_target_files_free": "Free inodes of the file system.",
+        |target| Some(number(target.capacity().inodes?.saturating_sub(target.capacity().inodes_used?)));
+    gauge "targetwatch_target_objects": "Objects in the bucket, with all their versions.",
+        |target| target.bucket?.object_count.map(number);
+    gauge "targetwatch_target_canary_success_timestamp_seconds": "When the latest canary was written and read back.",
+        |target| target.view.record.canary_at.map(seconds_of);
+    gauge "targetwatch_target_canary_interval_seconds": "Time between two canaries, as configured.",
+        |target| Some(target.intervals()?.canary?.as_secs_f64());
+    gauge "targetwatch_nfs_mounted": "Whether the export of the target is mounted at its path.",
         |target| match target.outcome(CheckName::Mounted)? {
             Outcome::Passed => Some(1.0),
             Outcome::Failed => Some(0.0),
             Outcome::TimedOut | Outcome::Skipped => None,
-        },
-    ),
-    (gauge("targetwatch_nfs_mount_timestamp_seconds", "When the export was mounted."), |target| {
-        Some(seconds_of(target.traffic()?.mounted_at))
-    }),
-    (counter("targetwatch_nfs_requests", "NFS requests that were answered or abandoned."), |target| {
-        Some(number(target.traffic()?.requests))
-    }),
-    (counter("targetwatch_nfs_retransmissions", "NFS requests that were sent again."), |target| {
-        Some(number(target.traffic()?.retransmissions))
-    }),
-    (
-        counter(
-            "targetwatch_nfs_major_timeouts",
-            "NFS requests that got no answer after all retransmissions. A soft mount abandons them.",
-        ),
-        |target| Some(number(target.traffic()?.major_timeouts)),
-    ),
-    (counter("targetwatch_nfs_response_seconds", "Sum of the times from an NFS request to its answer."), |target| {
-        Some(target.traffic()?.round_trips.as_secs_f64())
-    }),
-    (counter("targetwatch_nfs_read_bytes", "Bytes read from the server by all processes of this node."), |target| {
-        Some(number(target.traffic()?.bytes_read))
-    }),
-    (
-        counter("targetwatch_nfs_written_bytes", "Bytes written to the server by all processes of this node."),
-        |target| Some(number(target.traffic()?.bytes_written)),
-    ),
-    (counter("targetwatch_s3_requests", "Requests that this agent sent for the bucket."), |target| {
-        Some(number(target.bucket?.requests?.total))
-    }),
-    (
-        gauge("targetwatch_s3_clock_skew_seconds", "Clock of the service minus clock of this node, in whole seconds."),
-        |target| target.bucket?.clock_ahead_seconds.map(|seconds| seconds as f64),
-    ),
-    (
-        gauge(
-            "targetwatch_s3_credentials_expiry_timestamp_seconds",
-            "When the credentials expire. Absent if they do not.",
-        ),
-        |target| target.bucket?.credentials_expire_at.map(seconds_of),
-    ),
-    (gauge("targetwatch_s3_versioning_enabled", "Whether the bucket keeps versions."), |target| {
-        target.bucket?.versioning.map(flag)
-    }),
-    (gauge("targetwatch_s3_object_lock_enabled", "Whether the bucket has an object lock configuration."), |target| {
-        target.bucket?.object_lock.map(flag)
-    }),
-    (
-        gauge(
-            "targetwatch_s3_default_retention_seconds",
-            "Default retention of new objects. Absent if the bucket has none.",
-        ),
-        |target| Some(target.bucket?.default_retention_length?.as_secs_f64()),
-    ),
-    (
-        gauge(
-            "targetwatch_s3_configuration_timestamp_seconds",
-            "When versioning and object lock of the bucket were read.",
-        ),
-        |target| target.bucket?.configuration_read_at.map(seconds_of),
-    ),
-    (gauge("targetwatch_s3_listing_timestamp_seconds", "When the latest complete listing ended."), |target| {
-        Some(seconds_of(target.bucket?.usage_listing.as_ref()?.whole.as_ref()?.ended_at))
-    }),
-    (
-        gauge("targetwatch_lock_proof_timestamp_seconds", "When the verdict in force was proved."),
-        |target| match &target.bucket?.lock_proof {
-            LockProofState::Found(proof) => Some(seconds_of(proof.proved_at)),
-            LockProofState::Pending | LockProofState::NotAsked => None,
-        },
-    ),
-];
+        };
+    gauge "targetwatch_nfs_mount_timestamp_seconds": "When the export was mounted.",
+        |target| Some(seconds_of(target.traffic()?.mounted_at));
+    counter "targetwatch_nfs_requests": "NFS requests that were answered or abandoned.",
+        |target| Some(number(target.traffic()?.requests));
+    counter "targetwatch_nfs_retransmissions": "NFS requests that were sent again.",
+        |target| Some(number(target.traffic()?.retransmissions));
+    counter "targetwatch_nfs_major_timeouts":
+        "NFS requests that got no answer after all retransmissions. A soft mount abandons them.",
+        |target| Some(number(target.traffic()?.major_timeouts));
+    counter "targetwatch_nfs_response_seconds": "Sum of the times from an NFS request to its answer.",
+        |target| Some(target.traffic()?.round_trips.as_secs_f64());
+    counter "targetwatch_nfs_read_bytes": "Bytes read from the server by all processes of this node.",
+        |target| Some(number(target.traffic()?.bytes_read));
+    counter "targetwatch_nfs_written_bytes": "Bytes written to the server by all processes of this node.",
+        |target| Some(number(target.traffic()?.bytes_written));
+    counter "targetwatch_s3_requests": "Requests that this agent sent for the bucket.",
+        |target| Some(number(target.bucket?.requests?.total));
+    gauge "targetwatch_s3_clock_skew_seconds": "Clock of the service minus clock of this node, in whole seconds.",
+        |target| target.bucket?.clock_ahead_seconds.map(|seconds| seconds as f64);
+    gauge "targetwatch_s3_credentials_expiry_timestamp_seconds":
+        "When the credentials expire. Absent if they do not.",
+        |target| target.bucket?.credentials_expire_at.map(seconds_of);
+    gauge "targetwatch_s3_versioning_enabled": "Whether the bucket keeps versions.",
+        |target| target.bucket?.versioning.map(flag);
+    gauge "targetwatch_s3_object_lock_enabled": "Whether the bucket has an object lock configuration.",
+        |target| target.bucket?.object_lock.map(flag);
+    gauge "targetwatch_s3_default_retention_seconds":
+        "Default retention of new objects. Absent if the bucket has none.",
+        |target| Some(target.bucket?.default_retention_length?.as_secs_f64());
+    gauge "targetwatch_s3_configuration_timestamp_seconds":
+        "When versioning and object lock of the bucket were read.",
+        |target| target.bucket?.configuration_read_at.map(seconds_of);
+    gauge "targetwatch_s3_listing_timestamp_seconds": "When the latest complete listing ended.",
+        |target| Some(seconds_of(target.bucket?.usage_listing.as_ref()?.whole.as_ref()?.ended_at));
+    gauge "targetwatch_lock_proof_timestamp_seconds": "When the verdict in force was proved.",
+        |target| Some(seconds_of(target.bucket?.lock_proof.found()?.proved_at));
+};
 
 /// Families with other labels than [`EXPORT`].
 #[cfg(test)]
@@ -285,15 +213,6 @@ impl<'a> ProbedTarget<'a> {
         let fixed = [("export", self.export.clone()), ("hard", mount.is_hard.to_string())];
         Some(fixed.into_iter().chain(address).chain(version).collect())
     }
-
-    /// Name of the lock verdict in force. `None` if no proof is required.
-    fn lock_verdict(&self) -> Option<&'static str> {
-        match &self.bucket?.lock_proof {
-            LockProofState::NotAsked => None,
-            LockProofState::Pending => Some(PENDING),
-            LockProofState::Found(proof) => Some(proof.verdict.as_str()),
-        }
-    }
 }
 
 impl Collector for Targets {
@@ -329,11 +248,11 @@ impl Collector for Targets {
         exposition.write(&TRANSITIONS, transitions)?;
         let mounts = targets.iter().filter_map(|target| Some((target.mount_info()?, 1.0)));
         exposition.write(&MOUNT_INFO, mounts)?;
-        let verdicts = || LockVerdict::ALL.iter().map(|verdict| verdict.as_str()).chain([PENDING]);
-        let proofs = targets.iter().filter_map(|target| Some((target, target.lock_verdict()?)));
+        let proofs = targets.iter().filter_map(|target| Some((target, target.bucket?.lock_proof.verdict()?)));
         let proofs = proofs.flat_map(|(target, found)| {
-            let value = move |name| ([("export", &*target.export), ("verdict", name)], flag(name == found));
-            verdicts().map(value)
+            ProofVerdict::ALL.iter().map(move |verdict| {
+                ([("export", &*target.export), ("verdict", verdict.as_str())], flag(*verdict == found))
+            })
         });
         exposition.write(&LOCK_VERDICT, proofs)
     }

@@ -205,7 +205,7 @@ fn exposition(metrics: &Metrics, targets: Vec<TargetView>, format: Format) -> St
     let view = view_of(targets);
     registry.register_collector(Box::new(Targets { view: view.clone() }));
     let keystone = vec![("2xx", 3)];
-    registry.register_collector(Box::new(AgentSample { view, keystone, ..metrics.agent_sample() }));
+    registry.register_collector(Box::new(AgentSample { keystone, ..metrics.agent_sample(view) }));
     format.encode(&registry).expect("encoded")
 }
 

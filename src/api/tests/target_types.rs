@@ -10,7 +10,8 @@ use uuid::Uuid;
 use super::*;
 use crate::agent::AgentError;
 use crate::api::fault::Fault;
-use crate::api::wire;
+use crate::api::wire::TargetDetailList;
+use crate::api::wire::tests::list_seen_by;
 use crate::registry::{Refusal, RegistryError};
 
 const MINE: &str = "fc439373e340459fb28202b2412e26c0";
@@ -106,8 +107,8 @@ async fn incremental_list_equals_a_new_one() {
         for caller in &callers {
             let (view, list, detail) = api.lists_of_one_view(caller).await;
             let parsed = |list: serde_json::Result<Value>| list.expect("JSON");
-            assert_eq!(list, parsed(serde_json::to_value(wire::TargetList::seen_by(caller, &view))), "{what}");
-            assert_eq!(detail, parsed(serde_json::to_value(wire::TargetDetailList::seen_by(caller, &view))), "{what}");
+            assert_eq!(list, parsed(serde_json::to_value(list_seen_by(caller, &view))), "{what}");
+            assert_eq!(detail, parsed(serde_json::to_value(TargetDetailList::seen_by(caller, &view))), "{what}");
         }
     };
     assert_so("none").await;

@@ -120,70 +120,9 @@ pub type MountMode = Extensible<model::report::MountMode>;
 /// Kind of a target.
 pub type TargetKind = Extensible<model::TargetKind>;
 /// Verdict of one probe.
-pub type Verdict = Extensible<ProbeVerdict>;
+pub type Verdict = Extensible<model::report::ProbeVerdict>;
 /// Verdict about an object lock.
-pub type LockVerdict = Extensible<ProofVerdict>;
-
-/// What one probe found, without hysteresis.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ProbeVerdict {
-    /// Every check passed.
-    Available,
-    /// A check failed.
-    Failed,
-    /// A check got no answer within its deadline.
-    TimedOut,
-}
-
-impl From<&model::Verdict> for ProbeVerdict {
-    fn from(verdict: &model::Verdict) -> Self {
-        match verdict {
-            model::Verdict::Available { .. } => Self::Available,
-            model::Verdict::Failed(_) => Self::Failed,
-            model::Verdict::TimedOut(_) => Self::TimedOut,
-        }
-    }
-}
-
-impl Vocabulary for ProbeVerdict {
-    const NAME: &'static str = "Verdict";
-    const ALL: &'static [Self] = &[Self::Available, Self::Failed, Self::TimedOut];
-
-    fn text(self) -> &'static str {
-        match self {
-            Self::Available => "available",
-            Self::Failed => "failed",
-            Self::TimedOut => "timed_out",
-        }
-    }
-}
-
-/// What is known about an object lock.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ProofVerdict {
-    /// No proof counts yet.
-    Pending,
-    /// A proof ended.
-    Proved(model::LockVerdict),
-}
-
-impl Vocabulary for ProofVerdict {
-    const NAME: &'static str = "LockVerdict";
-    const ALL: &'static [Self] = &[
-        Self::Pending,
-        Self::Proved(model::LockVerdict::Enforced),
-        Self::Proved(model::LockVerdict::Bypassable),
-        Self::Proved(model::LockVerdict::NotEnforced),
-        Self::Proved(model::LockVerdict::Unverifiable),
-    ];
-
-    fn text(self) -> &'static str {
-        match self {
-            Self::Pending => "pending",
-            Self::Proved(verdict) => verdict.as_str(),
-        }
-    }
-}
+pub type LockVerdict = Extensible<model::report::ProofVerdict>;
 
 macro_rules! vocabulary {
     ($($name:ident: $type:ty,)*) => {
@@ -200,6 +139,8 @@ macro_rules! vocabulary {
 
 vocabulary! {
     Status: model::Status,
+    Verdict: model::report::ProbeVerdict,
+    LockVerdict: model::report::ProofVerdict,
     Outcome: model::Outcome,
     CheckName: model::CheckName,
     Reason: model::Reason,
@@ -229,6 +170,5 @@ mod tests {
         let schema = serde_json::to_value(LockVerdict::schema()).expect("JSON");
         let expected = ["pending", "enforced", "bypassable", "not_enforced", "unverifiable"];
         assert_eq!(schema, serde_json::json!({"type": "string", "enum": expected}));
-        assert_eq!(ProofVerdict::ALL.len(), model::LockVerdict::ALL.len() + 1);
     }
 }

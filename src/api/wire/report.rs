@@ -5,13 +5,11 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::extensible::{
-    CheckName, LockVerdict, MountMode, Outcome, ProbeVerdict, ProofVerdict, Reason, Severity, Status, Verdict,
-};
+use super::extensible::{CheckName, LockVerdict, MountMode, Outcome, Reason, Severity, Status, Verdict};
 use super::timestamp::timestamp;
 use super::usage_listing::UsageListing;
 use crate::agent::TargetView;
-use crate::model::report::{self, CheckResult, KindFacts, LockProofState, MountFacts};
+use crate::model::report::{self, CheckResult, LockProofState, MountFacts};
 
 /// Latest report about a target on this node, with the status that follows from it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -114,15 +112,9 @@ pub struct LockProof {
 
 impl LockProof {
     fn of(state: &LockProofState) -> Option<Self> {
-        match state {
-            LockProofState::NotAsked => None,
-            LockProofState::Pending => Some(Self { verdict: ProofVerdict::Pending.into(), why: None, proved_at: None }),
-            LockProofState::Found(proof) => Some(Self {
-                verdict: ProofVerdict::Proved(proof.verdict).into(),
-                why: Some(proof.why.clone()),
-                proved_at: Some(timestamp(proof.proved_at)),
-            }),
-        }
+        let (verdict, proof) = (state.verdict()?.into(), state.found());
+        let why = proof.map(|proof| proof.why.clone());
+        Some(Self { verdict, why, proved_at: proof.map(|proof| timestamp(proof.proved_at)) })
     }
 }
 
@@ -162,12 +154,10 @@ impl From<&TargetView> for Report {
     fn from(view: &TargetView) -> Self {
         let TargetView { target, status, report, .. } = view;
         let report = report.as_deref();
-        let capacity = report.and_then(|report| report.capacity);
-        let (mode, mount, bucket) = match report.and_then(|report| report.facts.as_ref()) {
-            None => (None, None, None),
-            Some(KindFacts::Nfs { mode, mount }) => (Some(*mode), mount.as_ref(), None),
-            Some(KindFacts::S3(bucket)) => (None, None, Some(bucket)),
-        };
+        let capacity = report.and_then(|report| report.capacity).unwrap_or_default();
+        let facts = report.and_then(|report| report.facts.as_ref());
+        let (mode, mount) = facts.and_then(|facts| facts.nfs()).unzip();
+        let (mount, bucket) = (mount.flatten(), facts.and_then(|facts| facts.bucket()));
         let requests = bucket.and_then(|bucket| bucket.requests);
         let finding = status.finding.as_ref();
         Self {
@@ -176,19 +166,19 @@ impl From<&TargetView> for Report {
             status: status.status.into(),
             since: timestamp(status.since),
             last_available_at: status.last_available_at.map(timestamp),
-            verdict: report.map(|report| ProbeVerdict::from(&report.verdict).into()),
+            verdict: report.map(|report| report.verdict.kind().into()),
             reason: finding.map(|finding| finding.reason.into()),
             message: finding.map(|finding| finding.message.clone()),
             timeouts_in_a_row: status.timeouts_in_a_row,
             checked_at: report.map(|report| timestamp(report.checked_at)),
             duration_ms: report.map(|report| milliseconds(report.duration)),
             mode: mode.map(MountMode::from),
-            capacity_bytes: capacity.and_then(|capacity| capacity.capacity_bytes),
-            used_bytes: capacity.and_then(|capacity| capacity.used_bytes),
-            available_bytes: capacity.and_then(|capacity| capacity.available_bytes),
-            used_percent: capacity.and_then(|capacity| capacity.used_percent()),
-            inodes: capacity.and_then(|capacity| capacity.inodes),
-            inodes_used: capacity.and_then(|capacity| capacity.inodes_used),
+            capacity_bytes: capacity.capacity_bytes,
+            used_bytes: capacity.used_bytes,
+            available_bytes: capacity.available_bytes,
+            used_percent: capacity.used_percent(),
+            inodes: capacity.inodes,
+            inodes_used: capacity.inodes_used,
             mount: mount.map(Mount::from),
             object_count: bucket.and_then(|bucket| bucket.object_count),
             usage_listing: bucket.and_then(|bucket| bucket.usage_listing.as_ref()).map(UsageListing::from),

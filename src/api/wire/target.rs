@@ -13,8 +13,8 @@ use super::target_type::EmbeddedType;
 use super::timestamp::timestamp;
 use crate::agent::{TargetView, View};
 use crate::model::capacity::format_bytes;
-use crate::model::report::{BucketFacts, KindFacts, LockProofState};
-use crate::model::{Caller, LockVerdict, S3Target, SpecFields, TargetSpec, target::RESERVED_METADATA_KEYS};
+use crate::model::report::{BucketFacts, ProofVerdict};
+use crate::model::{Caller, S3Target, SpecFields, TargetSpec, target::RESERVED_METADATA_KEYS};
 
 /// A backup target.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -288,10 +288,7 @@ fn shown_metadata(view: &TargetView) -> Vec<MetadataEntry> {
     match &view.target.spec {
         TargetSpec::Nfs(_) => {}
         TargetSpec::S3(bucket) => {
-            let facts = match view.report.as_ref().and_then(|report| report.facts.as_ref()) {
-                Some(KindFacts::S3(facts)) => Some(&**facts),
-                _ => None,
-            };
+            let facts = view.report.as_ref().and_then(|report| report.facts.as_ref()?.bucket());
             metadata.extend(bucket_metadata(bucket, facts).map(|(key, value)| (key.to_owned(), value)));
         }
     }
@@ -301,21 +298,17 @@ fn shown_metadata(view: &TargetView) -> Vec<MetadataEntry> {
 /// Returns what the agent adds to the metadata of a bucket.
 fn bucket_metadata(bucket: &S3Target, facts: Option<&BucketFacts>) -> impl Iterator<Item = (&'static str, String)> {
     let flag = |set: bool| u8::from(set).to_string();
-    let (verified, verdict) = match facts.map(|facts| (&facts.lock_proof, facts.object_lock)) {
-        None => (None, None),
-        Some((LockProofState::NotAsked, configured)) => (configured, None),
-        Some((LockProofState::Pending, _)) => (Some(false), Some("pending")),
-        // A proof counts even if the configuration could not be read this time.
-        Some((LockProofState::Found(proof), _)) => {
-            let verified = matches!(proof.verdict, LockVerdict::Enforced | LockVerdict::Bypassable);
-            (Some(verified), Some(proof.verdict.as_str()))
-        }
+    let verdict = facts.and_then(|facts| facts.lock_proof.verdict());
+    // A proof counts even if the configuration could not be read this time.
+    let verified = match verdict {
+        None => facts.and_then(|facts| facts.object_lock),
+        Some(verdict) => Some(matches!(verdict, ProofVerdict::Enforced | ProofVerdict::Bypassable)),
     };
     let entries = [
         ("bucket", Some(bucket.location.bucket().to_owned())),
         ("immutable", Some(flag(bucket.immutable))),
         ("object_lock", verified.map(flag)),
-        ("object_lock_verdict", verdict.map(str::to_owned)),
+        ("object_lock_verdict", verdict.map(|verdict| verdict.to_string())),
     ];
     entries.into_iter().filter_map(|(key, value)| Some((key, value?)))
 }
@@ -325,14 +318,6 @@ impl OneTarget {
     #[must_use]
     pub fn seen_by(caller: &Caller, view: &TargetView) -> Self {
         Self { backup_targets: Target::seen_by(caller, view) }
-    }
-}
-
-impl TargetList {
-    /// All targets as a caller may see them.
-    #[must_use]
-    pub fn seen_by(caller: &Caller, view: &View) -> Self {
-        Self { backup_targets: view.targets.iter().map(|target| Target::seen_by(caller, target)).collect() }
     }
 }
 

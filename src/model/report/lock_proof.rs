@@ -26,6 +26,22 @@ named! {
     }
 }
 
+named! {
+    /// What is known about an object lock whose proof is required.
+    ProofVerdict {
+        /// No verdict is in force yet.
+        Pending => "pending",
+        /// See [`LockVerdict::Enforced`].
+        Enforced => LockVerdict::Enforced.as_str(),
+        /// See [`LockVerdict::Bypassable`].
+        Bypassable => LockVerdict::Bypassable.as_str(),
+        /// See [`LockVerdict::NotEnforced`].
+        NotEnforced => LockVerdict::NotEnforced.as_str(),
+        /// See [`LockVerdict::Unverifiable`].
+        Unverifiable => LockVerdict::Unverifiable.as_str(),
+    }
+}
+
 /// Result of the latest proof of a bucket's object lock.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LockProof {
@@ -47,4 +63,30 @@ pub enum LockProofState {
     Pending,
     /// A verdict is in force.
     Found(LockProof),
+}
+
+impl LockProofState {
+    /// The verdict. `None` if no proof is required.
+    #[must_use]
+    pub fn verdict(&self) -> Option<ProofVerdict> {
+        Some(match self {
+            Self::NotAsked => return None,
+            Self::Pending => ProofVerdict::Pending,
+            Self::Found(proof) => match proof.verdict {
+                LockVerdict::Enforced => ProofVerdict::Enforced,
+                LockVerdict::Bypassable => ProofVerdict::Bypassable,
+                LockVerdict::NotEnforced => ProofVerdict::NotEnforced,
+                LockVerdict::Unverifiable => ProofVerdict::Unverifiable,
+            },
+        })
+    }
+
+    /// The proof whose verdict is in force.
+    #[must_use]
+    pub fn found(&self) -> Option<&LockProof> {
+        match self {
+            Self::Found(proof) => Some(proof),
+            Self::NotAsked | Self::Pending => None,
+        }
+    }
 }
