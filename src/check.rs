@@ -35,7 +35,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-use crate::model::report::Finding;
+use crate::model::report::{Finding, finding};
 use crate::model::{CheckName, CheckResult, Outcome, Reason};
 
 /// Result of a check: an outcome, its findings, and a fact of type `T`. A check that passed always has a
@@ -236,10 +236,9 @@ impl CheckLog {
     #[must_use]
     pub fn finish(mut self) -> Vec<CheckResult> {
         let command_failure = match self.results.iter().find(|result| result.is_failure()) {
-            Some(failed) => Finding::new(
-                Reason::EarlierCheckFailed,
-                format!("not run, because the check {} did not pass", failed.check),
-            ),
+            Some(failed) => {
+                finding!(Reason::EarlierCheckFailed, "not run, because the check {} did not pass", failed.check)
+            }
             None => Finding::new(Reason::AgentError, "not run, and no check failed: this is a defect of the agent")
                 .into_warning(),
         };
@@ -256,13 +255,11 @@ impl CheckLog {
 }
 
 fn slow(check: CheckName, duration: Duration, slow_after: Duration) -> Finding {
-    Finding::new(
+    finding!(
         Reason::Slow,
-        format!(
-            "{check} passed but took {} ms, more than the {} ms of [probe] slow_after: look at the load of the storage and of the network to it",
-            duration.as_millis(),
-            slow_after.as_millis()
-        ),
+        "{check} passed but took {} ms, more than the {} ms of [probe] slow_after: look at the load of the storage and of the network to it",
+        duration.as_millis(),
+        slow_after.as_millis()
     )
 }
 

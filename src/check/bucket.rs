@@ -10,7 +10,7 @@
 use std::time::Duration;
 
 use super::Checked;
-use crate::model::report::Finding;
+use crate::model::report::{Finding, finding};
 use crate::model::{Reason, S3Location};
 use crate::s3::failure::clock_words;
 use crate::s3::{BucketApi, BucketUsage, S3Failure, within};
@@ -48,11 +48,9 @@ pub(super) fn not_reported<T>(what: &str, failure: &S3Failure, location: &S3Loca
     if !immutable {
         return Checked::not_needed(format!("{NOT_REPORTED} ({failure})"));
     }
-    Checked::failed(Finding::new(
+    Checked::failed(finding!(
         Reason::NotImplemented,
-        format!(
-            "{location} is declared immutable, and the service does not report its {what} ({failure}): declare the target not immutable, or use a service with object lock"
-        ),
+        "{location} is declared immutable, and the service does not report its {what} ({failure}): declare the target not immutable, or use a service with object lock"
     ))
 }
 
@@ -106,29 +104,23 @@ fn is_of_the_head_alone(refused: &S3Failure) -> bool {
 
 fn head_refused(refused: &S3Failure, location: &S3Location) -> Finding {
     if refused.reason() == Reason::AccessDenied {
-        return Finding::new(
+        return finding!(
             Reason::AccessDenied,
-            format!(
-                "{location} exists and the service knows the credentials, but refuses HEAD, so the usage of the bucket is unknown: grant them s3:ListBucket on it"
-            ),
+            "{location} exists and the service knows the credentials, but refuses HEAD, so the usage of the bucket is unknown: grant them s3:ListBucket on it"
         );
     }
-    Finding::new(
+    finding!(
         Reason::NotImplemented,
-        format!(
-            "{location} exists, but the service does not answer HEAD as S3 does ({refused}), so the usage of the bucket is unknown: check that the service's version supports HEAD, or that no proxy refuses it"
-        ),
+        "{location} exists, but the service does not answer HEAD as S3 does ({refused}), so the usage of the bucket is unknown: check that the service's version supports HEAD, or that no proxy refuses it"
     )
 }
 
 fn clock_difference(usage: &BucketUsage, location: &S3Location) -> Option<Finding> {
     let ahead = usage.clock_ahead_seconds.filter(|ahead| ahead.saturating_abs() >= CLOCK_DIFFERENCE_WARNING_SECONDS)?;
-    Some(Finding::new(
+    Some(finding!(
         Reason::ClockSkewed,
-        format!(
-            "{location}: the service's clock is {}, and from 15 minutes on it refuses every request: correct the clock that is wrong (`chronyc tracking` or `timedatectl` on either host)",
-            clock_words(ahead)
-        ),
+        "{location}: the service's clock is {}, and from 15 minutes on it refuses every request: correct the clock that is wrong (`chronyc tracking` or `timedatectl` on either host)",
+        clock_words(ahead)
     ))
 }
 

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::Checked;
 use crate::model::capacity::format_bytes;
-use crate::model::report::Finding;
+use crate::model::report::{Finding, finding};
 use crate::model::usage_listing::{PartialCount, UsageTally, WholeCount};
 use crate::model::{BlockCounts, Capacity, Reason, UsageListing};
 use crate::s3::BucketUsage;
@@ -14,11 +14,9 @@ use crate::s3::BucketUsage;
 pub fn nearly_full(capacity: &Capacity, percent: f64) -> Option<Finding> {
     let used = capacity.used_percent().filter(|used| *used > percent)?;
     let left = capacity.available_bytes.map(format_bytes).unwrap_or_default();
-    Some(Finding::new(
+    Some(finding!(
         Reason::NearlyFull,
-        format!(
-            "{used:.1} % is used, more than the {percent} % of [probe] nearly_full_percent, and {left} are available: add storage, raise the quota or remove backups"
-        ),
+        "{used:.1} % is used, more than the {percent} % of [probe] nearly_full_percent, and {left} are available: add storage, raise the quota or remove backups"
     ))
 }
 
@@ -35,18 +33,16 @@ pub fn inodes_nearly_used_up(capacity: &Capacity, percent: f64) -> Option<Findin
         ),
     };
     let advice = "remove files, or give the file system on the server more inodes (`df -i` there)";
-    Some(Finding::new(Reason::InodesNearlyUsedUp, format!("{state}: {advice}")))
+    Some(finding!(Reason::InodesNearlyUsedUp, "{state}: {advice}"))
 }
 
 /// Returns a warning about counts that no file system can have.
 #[must_use]
 pub fn implausible(counts: &BlockCounts) -> Option<Finding> {
     let contradiction = counts.contradiction()?;
-    Some(Finding::new(
+    Some(finding!(
         Reason::CapacityImplausible,
-        format!(
-            "the server reports {contradiction}, so how much a backup can write is not known: check the file system and the quotas on the server"
-        ),
+        "the server reports {contradiction}, so how much a backup can write is not known: check the file system and the quotas on the server"
     ))
 }
 
@@ -74,11 +70,9 @@ pub fn bucket_capacity(
 }
 
 fn impossible_use(bytes: i128) -> Finding {
-    Finding::new(
+    finding!(
         Reason::CapacityImplausible,
-        format!(
-            "the service reports that the bucket contains {bytes} bytes, which is impossible, so its usage is unknown: correct the statistics of the bucket (Ceph: `radosgw-admin bucket check --fix --bucket=NAME`)"
-        ),
+        "the service reports that the bucket contains {bytes} bytes, which is impossible, so its usage is unknown: correct the statistics of the bucket (Ceph: `radosgw-admin bucket check --fix --bucket=NAME`)"
     )
 }
 

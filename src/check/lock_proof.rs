@@ -27,7 +27,7 @@ use super::canary::{
     CLOCK_UNCERTAINTY_SECONDS, CanaryKey, CanaryKind, CanaryNames, ServiceClock, Undeleted, content, exceeds, sweep,
 };
 use super::object_canary::LOCKED_MAX;
-use crate::model::report::{Finding, LockProofState};
+use crate::model::report::{LockProofState, finding};
 use crate::model::{LockMode, LockProof, LockVerdict, Reason, S3Location};
 use crate::s3::{ObjectApi, Retention, S3Failure, StoredVersion, within};
 use schedule::{Basis, Due, RETRY_AFTER, Schedule};
@@ -293,17 +293,15 @@ impl LockProofs {
         let strict = basis.settings.strict;
         let Some(proof) = self.schedule.verdict(basis, Instant::now()) else {
             let trouble = self.trouble.as_ref().map(|trouble| format!("; the latest attempt: {trouble}"));
-            return Checked::failed(Finding::new(
+            return Checked::failed(finding!(
                 Reason::LockProofPending,
-                format!(
-                    "{location} is declared immutable and its lock is not proved yet: the agent locks a canary for {} s and tries to delete it, so check again after that{}",
-                    basis.canary.retention.as_secs(),
-                    trouble.unwrap_or_default()
-                ),
+                "{location} is declared immutable and its lock is not proved yet: the agent locks a canary for {} s and tries to delete it, so check again after that{}",
+                basis.canary.retention.as_secs(),
+                trouble.unwrap_or_default()
             ));
         };
         let LockProof { verdict, why, proved_at } = proof;
-        let finding = |reason: Reason, remedy: &str| Finding::new(reason, format!("{location}: {why}; {remedy}"));
+        let finding = |reason: Reason, remedy: &str| finding!(reason, "{location}: {why}; {remedy}");
         let checked = match verdict {
             LockVerdict::Enforced => Checked::passed(()),
             LockVerdict::Bypassable => {

@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 
 use super::Checked;
 use crate::model::nfs_options::NfsVersion;
-use crate::model::report::Finding;
+use crate::model::report::{Finding, finding};
 use crate::model::{NfsOptions, Reason};
 use crate::sys::{CommandError, Finished};
 
@@ -159,29 +159,25 @@ pub(super) fn mount_failure<T>(finished: &Finished, options: &NfsOptions, may_mo
         None if finished.code == Some(EXIT_INCORRECT_USE) => (Reason::MountFailed, "check the NFS options, see nfs(5)"),
         None => (Reason::MountFailed, "see nfs(5)"),
     };
-    let finding = Finding::new(reason, format!("{words}: {demands}{advice}"));
+    let finding = finding!(reason, "{words}: {demands}{advice}");
     if is_timeout { Checked::timed_out(finding) } else { Checked::failed(finding) }
 }
 
 /// The outcome of a `mount.nfs` that did not end by itself.
 pub(super) fn command_failure<T>(error: &CommandError) -> Checked<T> {
     match error {
-        CommandError::NotFound(program) => Checked::failed(Finding::new(
+        CommandError::NotFound(program) => Checked::failed(finding!(
             Reason::MountHelperMissing,
-            format!(
-                "{} is not installed: install nfs-common (Debian, Ubuntu) or nfs-utils (RHEL, SUSE)",
-                program.display()
-            ),
+            "{} is not installed: install nfs-common (Debian, Ubuntu) or nfs-utils (RHEL, SUSE)",
+            program.display()
         )),
-        CommandError::TimedOut { unkillable: Some(_), .. } => Checked::failed(Finding::new(
+        CommandError::TimedOut { unkillable: Some(_), .. } => Checked::failed(finding!(
             Reason::ProbeStuck,
-            format!(
-                "{error}, and the process cannot be killed; the agent does not probe this target until it has ended"
-            ),
+            "{error}, and the process cannot be killed; the agent does not probe this target until it has ended"
         )),
-        CommandError::TimedOut { .. } => Checked::timed_out(Finding::new(
+        CommandError::TimedOut { .. } => Checked::timed_out(finding!(
             Reason::MountTimedOut,
-            format!("{error}: the server answers NULL but not the mount request; {UNANSWERED}"),
+            "{error}: the server answers NULL but not the mount request; {UNANSWERED}"
         )),
         CommandError::Claim { .. } => Checked::failed(Finding::new(Reason::ProbeStuck, error.to_string())),
         CommandError::Spawn { .. } => Checked::failed(Finding::new(Reason::AgentError, error.to_string())),

@@ -17,7 +17,7 @@ use super::expected_mount::{ExpectedMount, PathMount};
 use super::mount_failure::{command_failure, mount_failure};
 use super::nfs_reachable::answers_nfs;
 use super::storage_failure::{storage_failure, wrong_answer};
-use crate::model::report::{Finding, MountFacts};
+use crate::model::report::{Finding, MountFacts, finding};
 use crate::model::{NfsOptions, Outcome, Reason};
 use crate::sys::worker::FaultKind;
 use crate::sys::{
@@ -88,7 +88,7 @@ pub async fn mounted(
             );
             let undone =
                 misplaced::undo(workers, mounts, lane, expected, &expected.new_mounts(&before, &table), deadline).await;
-            Checked::failed(Finding::new(Reason::MountFailed, format!("{message}{undone}")))
+            Checked::failed(finding!(Reason::MountFailed, "{message}{undone}"))
         }
     }
 }
@@ -146,13 +146,11 @@ fn writable(path: &Path, entry: &MountEntry) -> Checked {
     if !entry.is_read_only() {
         return Checked::passed(());
     }
-    Checked::failed(Finding::new(
+    Checked::failed(finding!(
         Reason::ReadOnly,
-        format!(
-            "{} is mounted read-only at {}: `mount -o remount,rw` it, export it read-write, and drop `ro` from the NFS options",
-            entry.source,
-            path.display()
-        ),
+        "{} is mounted read-only at {}: `mount -o remount,rw` it, export it read-write, and drop `ro` from the NFS options",
+        entry.source,
+        path.display()
     ))
 }
 
@@ -180,11 +178,9 @@ async fn former_server(
             let addresses = expected.addresses.current().iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
             (format!("{name} now has the address {addresses}"), old.ip().to_string(), addresses)
         };
-        Finding::new(
+        finding!(
             Reason::ServerMoved,
-            format!(
-                "{now}, but the mount at {at} still uses {used}, {state}: {unmount} `umount {at}`; the agent then mounts the export from {new}"
-            ),
+            "{now}, but the mount at {at} still uses {used}, {state}: {unmount} `umount {at}`; the agent then mounts the export from {new}"
         )
     };
     match answer.into_fact::<()>() {
@@ -203,21 +199,19 @@ async fn former_server(
 fn stacked_warning(path: &Path, stacked: usize) -> Option<Finding> {
     (stacked > 1).then(|| {
         let path = path.display();
-        Finding::new(
+        finding!(
             Reason::MountStacked,
-            format!("{stacked} file systems are mounted on top of each other at {path}: `umount {path}` until findmnt shows one"),
+            "{stacked} file systems are mounted on top of each other at {path}: `umount {path}` until findmnt shows one"
         )
     })
 }
 
 fn hard_warning(path: &Path, entry: &MountEntry) -> Option<Finding> {
     entry.facts().is_hard.then(|| {
-        Finding::new(
+        finding!(
             Reason::HardMount,
-            format!(
-                "the mount at {} is a hard mount: every process that uses it, including backups, waits as long as its server is down; unless you want that, add soft, timeo= and retrans= to the NFS options and mount it again",
-                path.display()
-            ),
+            "the mount at {} is a hard mount: every process that uses it, including backups, waits as long as its server is down; unless you want that, add soft, timeo= and retrans= to the NFS options and mount it again",
+            path.display()
         )
     })
 }
@@ -226,12 +220,10 @@ fn options_warning(path: &Path, entry: &MountEntry, options: &NfsOptions) -> Opt
     let differences = options.differences(&entry.super_options);
     (!differences.is_empty()).then(|| {
         let path = path.display();
-        Finding::new(
+        finding!(
             Reason::MountOptionsDiffer,
-            format!(
-                "the mount at {path} has {}: after backups have ended, `umount {path}`; the agent then mounts the export with its options",
-                differences.join(", ")
-            ),
+            "the mount at {path} has {}: after backups have ended, `umount {path}`; the agent then mounts the export with its options",
+            differences.join(", ")
         )
     })
 }
@@ -251,12 +243,10 @@ async fn prepare(
         Request::PrepareMountPoint { root: expected.root.to_owned(), relative: expected.name.as_str().into() };
     match workers.call(expected.target, lane, request, deadline).await {
         Ok(Response::Prepared(prepared)) => Checked::passed(prepared.holds_files.then(|| {
-            Finding::new(
+            finding!(
                 Reason::MountPointHoldsFiles,
-                format!(
-                    "the mount hides files in the directory {} below it: backups may have been written to this host's own disk; unmount it to look",
-                    expected.path.display()
-                ),
+                "the mount hides files in the directory {} below it: backups may have been written to this host's own disk; unmount it to look",
+                expected.path.display()
             )
         })),
         Ok(other) => wrong_answer(&other),

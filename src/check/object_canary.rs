@@ -30,7 +30,7 @@ use super::canary::{
     sweep,
 };
 use super::lock_proof::steps::LONGER_RETENTION;
-use crate::model::report::Finding;
+use crate::model::report::{Finding, finding};
 use crate::model::{CanaryLeftover, LockMode, Reason, S3Location};
 use crate::s3::{ObjectApi, Retention, S3Failure, Versioning, within};
 use findings::{kept, not_deleted, overlong, refused, still_locked, too_many, undeletable, unknown, unlisted};
@@ -109,11 +109,9 @@ pub async fn object_canary(
     deadline: Duration,
 ) -> Checked<Option<i64>> {
     if let (Some(why), Some(_)) = (plan.clock.implausible(), plan.retention) {
-        return Checked::skipped(Finding::new(
+        return Checked::skipped(finding!(
             Reason::ClockSkewed,
-            format!(
-                "{location} has a default retention, so a canary needs a retention of its own, and none is written: {why}"
-            ),
+            "{location} has a default retention, so a canary needs a retention of its own, and none is written: {why}"
         ));
     }
     let sweeping = sweep(api, plan.names, plan.may_have_versions(), plan.clock, plan.in_use);
@@ -181,19 +179,15 @@ pub async fn object_canary(
         Err(failure)
             if failure.reason() == Reason::AccessDenied && until.is_some_and(|until| plan.clock.may_be_past(until)) =>
         {
-            return Checked::timed_out(Finding::new(
+            return Checked::timed_out(finding!(
                 Reason::ResponseTimedOut,
-                format!(
-                    "{location}: the service refused a canary ({failure}) whose requested retention was nearly over: look at the load of the service, or raise [s3.canary] retention"
-                ),
+                "{location}: the service refused a canary ({failure}) whose requested retention was nearly over: look at the load of the service, or raise [s3.canary] retention"
             ));
         }
         Err(failure) if step == Request::Put && until.is_some() && failure.refuses_the_retention() => {
-            Checked::skipped(Finding::new(
+            Checked::skipped(finding!(
                 Reason::LockUnverifiable,
-                format!(
-                    "{location} has a default retention, and the PUT of a canary with a short retention was refused for that retention ({failure}), so writing is not verified: grant the credentials s3:PutObjectRetention and s3:GetObjectRetention, or, {LONGER_RETENTION}"
-                ),
+                "{location} has a default retention, and the PUT of a canary with a short retention was refused for that retention ({failure}), so writing is not verified: grant the credentials s3:PutObjectRetention and s3:GetObjectRetention, or, {LONGER_RETENTION}"
             ))
         }
         Err(failure) => return refused(step, &failure, location, plan),
@@ -420,11 +414,9 @@ async fn write(
 }
 
 fn differs(location: &S3Location) -> Finding {
-    Finding::new(
+    finding!(
         Reason::CanaryMismatch,
-        format!(
-            "{location}: a canary that was read back differs from what was written: do not trust this storage before it and all proxies to it are examined"
-        ),
+        "{location}: a canary that was read back differs from what was written: do not trust this storage before it and all proxies to it are examined"
     )
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::Checked;
 use super::bucket::{NOT_REPORTED, not_passed, not_reported};
-use crate::model::report::Finding;
+use crate::model::report::{Finding, finding};
 use crate::model::{Reason, S3Location};
 use crate::s3::{BucketApi, ObjectLock, S3Failure, within};
 
@@ -56,11 +56,9 @@ pub fn assess(
     }
     if !lock.is_enabled() {
         if immutable {
-            return Checked::failed(Finding::new(
+            return Checked::failed(finding!(
                 Reason::ObjectLockMissing,
-                format!(
-                    "{location} is declared immutable and has no object lock, so these credentials can delete its backups: use a bucket that was created with object lock, or declare the target not immutable"
-                ),
+                "{location} is declared immutable and has no object lock, so these credentials can delete its backups: use a bucket that was created with object lock, or declare the target not immutable"
             ))
             .with_fact(lock);
         }
@@ -76,22 +74,17 @@ pub fn assess(
 
 fn retention_warning(lock: &ObjectLock, location: &S3Location, min_retention: Duration) -> Option<Finding> {
     let Some(retention) = lock.default_retention else {
-        return Some(Finding::new(
+        return Some(finding!(
             Reason::NoDefaultRetention,
-            format!(
-                "{location} has object lock and no default retention, so it locks only objects that are written with a retention: set a default retention on the bucket, unless the backup software sets its own"
-            ),
+            "{location} has object lock and no default retention, so it locks only objects that are written with a retention: set a default retention on the bucket, unless the backup software sets its own"
         ));
     };
     (retention.duration() < min_retention).then(|| {
         let hours = min_retention.as_secs().div_ceil(3600);
-        Finding::new(
+        finding!(
             Reason::RetentionTooShort,
-            format!(
-                "{location} has a default retention of {retention}, less than the {} days and {} h of [s3.lock_proof] min_retention: set a longer one on the bucket",
-                hours / 24,
-                hours % 24
-            ),
+            "{location} has a default retention of {retention}, less than the {} days and {} h of [s3.lock_proof] min_retention: set a longer one on the bucket",
+            hours / 24, hours % 24
         )
     })
 }

@@ -4,7 +4,7 @@ use nix::errno::Errno;
 
 use super::Checked;
 use crate::model::Reason;
-use crate::model::report::Finding;
+use crate::model::report::{Finding, finding};
 use crate::sys::worker::FaultKind;
 use crate::sys::{CallError, Response, WorkerFault};
 
@@ -16,24 +16,22 @@ use crate::sys::{CallError, Response, WorkerFault};
 pub fn storage_failure<T>(error: CallError) -> Checked<T> {
     match error {
         CallError::Fault(fault) => of_fault(&fault),
-        CallError::TimedOut { after } => Checked::timed_out(Finding::new(
+        CallError::TimedOut { after } => Checked::timed_out(finding!(
             Reason::StorageTimedOut,
-            format!(
-                "the mounted file system did not answer within {} ms, although its server was reachable: check the load and the disks of the server, and `dmesg` on this host",
-                after.as_millis()
-            ),
+            "the mounted file system did not answer within {} ms, although its server was reachable: check the load and the disks of the server, and `dmesg` on this host",
+            after.as_millis()
         )),
-        error @ CallError::Stuck(_) => Checked::failed(Finding::new(
+        error @ CallError::Stuck(_) => Checked::failed(finding!(
             Reason::ProbeStuck,
-            format!("{error}. It ends when the server answers, or after `umount -f` of the mount path"),
+            "{error}. It ends when the server answers, or after `umount -f` of the mount path"
         )),
-        error @ CallError::NotReady { .. } => Checked::timed_out(Finding::new(
+        error @ CallError::NotReady { .. } => Checked::timed_out(finding!(
             Reason::AgentError,
-            format!("{error}: this host is overloaded, and the storage was not queried; check the load of this host"),
+            "{error}: this host is overloaded, and the storage was not queried; check the load of this host"
         )),
-        error @ CallError::Overloaded { .. } => Checked::timed_out(Finding::new(
+        error @ CallError::Overloaded { .. } => Checked::timed_out(finding!(
             Reason::AgentError,
-            format!("{error}: too many targets hang at the same time; repair or delete those that are offline"),
+            "{error}: too many targets hang at the same time; repair or delete those that are offline"
         )),
         // The death of a worker says nothing about the storage.
         error @ CallError::WorkerDied { .. } => Checked::timed_out(Finding::new(Reason::AgentError, error.to_string())),
@@ -75,7 +73,7 @@ fn of_fault<T>(fault: &WorkerFault) -> Checked<T> {
         (FaultKind::System, Some(errno)) => of_errno(errno),
         (FaultKind::System, None) => (Reason::InputOutputError, "check `dmesg` on this host"),
     };
-    let finding = Finding::new(reason, format!("{fault}: {advice}"));
+    let finding = finding!(reason, "{fault}: {advice}");
     if reason == Reason::StorageTimedOut { Checked::timed_out(finding) } else { Checked::failed(finding) }
 }
 

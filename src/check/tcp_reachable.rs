@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout};
 
 use super::Checked;
 use crate::model::Reason;
-use crate::model::report::Finding;
+use crate::model::report::{Finding, finding};
 use crate::sys::resolve::{ResolveError, STORAGE};
 
 /// Maximum number of addresses of one name that are tried.
@@ -80,12 +80,10 @@ async fn connect_any(
         Some((socket_address, error)) if silent.is_empty() => {
             Checked::failed(connect_failed(name, socket_address, &error))
         }
-        _ => Checked::timed_out(Finding::new(
+        _ => Checked::timed_out(finding!(
             Reason::ConnectTimedOut,
-            format!(
-                "nothing answered at {name} port {port} within {} ms: check that the server is up and that no firewall drops the packets",
-                deadline.as_millis()
-            ),
+            "nothing answered at {name} port {port} within {} ms: check that the server is up and that no firewall drops the packets",
+            deadline.as_millis()
         )),
     }
 }
@@ -103,31 +101,27 @@ pub async fn addresses_of(address: &str, deadline: Duration) -> Result<Vec<IpAdd
 }
 
 fn lookup_timed_out(address: &str, deadline: Duration) -> Finding {
-    Finding::new(
+    finding!(
         Reason::NameLookupTimedOut,
-        format!(
-            "no name server answered for {address} within {} ms: check the name servers in /etc/resolv.conf",
-            deadline.as_millis()
-        ),
+        "no name server answered for {address} within {} ms: check the name servers in /etc/resolv.conf",
+        deadline.as_millis()
     )
 }
 
 fn not_resolved(address: &str, why: &str) -> Finding {
-    Finding::new(
+    finding!(
         Reason::NameNotResolved,
-        format!("{address} has no address ({why}): check its spelling, and DNS or /etc/hosts on this host"),
+        "{address} has no address ({why}): check its spelling, and DNS or /etc/hosts on this host"
     )
 }
 
 /// Warning about the addresses that did not answer before another address answered.
 fn silent_addresses(name: &str, silent: &[IpAddr], answering: SocketAddr) -> Finding {
     let (port, silent) = (answering.port(), silent.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "));
-    Finding::new(
+    finding!(
         Reason::ConnectTimedOut,
-        format!(
-            "{name} has an address that does not answer on port {port}: {silent}. The agent used {} instead, but programs that try the addresses in their order, such as mount.nfs, wait for it: repair it, or remove it from DNS or /etc/hosts",
-            answering.ip()
-        ),
+        "{name} has an address that does not answer on port {port}: {silent}. The agent used {} instead, but programs that try the addresses in their order, such as mount.nfs, wait for it: repair it, or remove it from DNS or /etc/hosts",
+        answering.ip()
     )
 }
 
@@ -152,27 +146,25 @@ fn connect_failed(address: &str, socket_address: SocketAddr, error: &io::Error) 
         format!("{address} ({}) port {port}", socket_address.ip())
     };
     match error.kind() {
-        _ if lacks_ipv6(socket_address, error) => Finding::new(
+        _ if lacks_ipv6(socket_address, error) => finding!(
             Reason::HostUnreachable,
-            format!(
-                "this host has no IPv6 to reach {at} ({error}): give it an IPv6 address and a route, or use an IPv4 address of the server"
-            ),
+            "this host has no IPv6 to reach {at} ({error}): give it an IPv6 address and a route, or use an IPv4 address of the server"
         ),
-        io::ErrorKind::ConnectionRefused => Finding::new(
+        io::ErrorKind::ConnectionRefused => finding!(
             Reason::ConnectionRefused,
-            format!("{at} refused the connection: start the service there, or correct the port"),
+            "{at} refused the connection: start the service there, or correct the port"
         ),
-        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => Finding::new(
+        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => finding!(
             Reason::HostUnreachable,
-            format!("this host has no route to {at} ({error}): check its routes, and that the server is up"),
+            "this host has no route to {at} ({error}): check its routes, and that the server is up"
         ),
-        io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted => Finding::new(
+        io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted => finding!(
             Reason::ConnectionBroken,
-            format!("{at} closed the connection while it was being opened ({error}): check the server and firewalls"),
+            "{at} closed the connection while it was being opened ({error}): check the server and firewalls"
         ),
-        _ => Finding::new(
+        _ => finding!(
             Reason::AgentError,
-            format!("this host could not open a connection to {at}: {error}; check its limits on open files and ports"),
+            "this host could not open a connection to {at}: {error}; check its limits on open files and ports"
         ),
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Checked;
 use super::bucket::{not_passed, not_reported};
-use crate::model::report::Finding;
+use crate::model::report::finding;
 use crate::model::{Reason, S3Location};
 use crate::s3::{BucketApi, Versioning, within};
 
@@ -32,12 +32,10 @@ pub fn assess(found: Versioning, location: &S3Location, immutable: bool) -> Chec
     if !immutable || found == Versioning::Enabled {
         return Checked::passed(found).detail(word(found));
     }
-    Checked::failed(Finding::new(
+    Checked::failed(finding!(
         Reason::VersioningDisabled,
-        format!(
-            "{location} is declared immutable and its versioning is {}: enable versioning, because object lock needs it",
-            word(found)
-        ),
+        "{location} is declared immutable and its versioning is {}: enable versioning, because object lock needs it",
+        word(found)
     ))
     .with_fact(found)
 }

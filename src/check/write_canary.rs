@@ -7,7 +7,7 @@ use nix::errno::Errno;
 
 use super::Checked;
 use super::storage_failure::{storage_failure, wrong_answer};
-use crate::model::report::Finding;
+use crate::model::report::{Finding, finding};
 use crate::model::settings::{BackupUser, CanarySettings};
 use crate::model::{Reason, TargetId};
 use crate::sys::worker::{CanaryNames, CanaryRequest, ReadBack};
@@ -40,12 +40,10 @@ pub async fn write_canary(
         Err(CallError::Fault(fault)) if matches!(fault.errno(), Some(Errno::EACCES | Errno::EPERM)) => {
             Checked::failed(denied(&fault, user))
         }
-        Err(CallError::TimedOut { after }) => Checked::timed_out(Finding::new(
+        Err(CallError::TimedOut { after }) => Checked::timed_out(finding!(
             Reason::StorageTimedOut,
-            format!(
-                "the canary file was not written within {} ms, although the file system was measured just before: check the load and the disks of the server; a server of NFSv4 that has just restarted creates no file before its grace period ends, which takes 90 s on Linux",
-                after.as_millis()
-            ),
+            "the canary file was not written within {} ms, although the file system was measured just before: check the load and the disks of the server; a server of NFSv4 that has just restarted creates no file before its grace period ends, which takes 90 s on Linux",
+            after.as_millis()
         )),
         Err(error) => storage_failure(error),
     }
@@ -53,12 +51,10 @@ pub async fn write_canary(
 
 /// Finding for a refused write. The fault already describes the root of the export.
 fn denied(fault: &WorkerFault, user: BackupUser) -> Finding {
-    Finding::new(
+    finding!(
         Reason::WriteDenied,
-        format!(
-            "{fault}. The agent wrote as {user}, which is {}: let this user write there, or set uid and gid of [probe.canary] to the user that writes backups",
-            user.origin
-        ),
+        "{fault}. The agent wrote as {user}, which is {}: let this user write there, or set uid and gid of [probe.canary] to the user that writes backups",
+        user.origin
     )
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 pub use super::certificate::CertificateFault;
 use super::refusal::{CLOCK_SKEW_CODES, MessageTopic, expected_region, is_region, is_region_code, service_reason};
-use crate::model::report::Finding;
+use crate::model::report::{Finding, finding};
 use crate::model::{Reason, S3Location};
 
 /// Longest service code that is shown, in bytes. Known codes have at most 43.
@@ -312,7 +312,7 @@ impl S3Failure {
     #[must_use]
     pub fn finding_of(&self, what: &str) -> Finding {
         let reason = self.reason();
-        Finding::new(reason, format!("{what}: {self}; {}", self.remedy(reason)))
+        finding!(reason, "{what}: {self}; {}", self.remedy(reason))
     }
 
     /// Returns whether the credentials have expired.

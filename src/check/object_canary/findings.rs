@@ -3,114 +3,96 @@
 use super::{CanaryPlan, Kept, Request};
 use crate::check::Checked;
 use crate::check::lock_proof::steps::LONGER_RETENTION;
-use crate::model::report::Finding;
+use crate::model::report::{Finding, finding};
 use crate::model::{Reason, S3Location};
 use crate::s3::S3Failure;
 
 pub(super) fn still_locked(location: &S3Location, count: usize) -> Finding {
     let canaries = if count == 1 { "1 earlier canary is".to_owned() } else { format!("{count} earlier canaries are") };
-    Finding::new(
+    finding!(
         Reason::CanaryLocked,
-        format!("{location}: {canaries} still locked for a few seconds, and no further canary is written until then"),
+        "{location}: {canaries} still locked for a few seconds, and no further canary is written until then"
     )
 }
 
 pub(super) fn overlong(location: &S3Location, key: &str) -> Finding {
-    Finding::new(
+    finding!(
         Reason::CanaryLocked,
-        format!(
-            "{location} has a default retention and locked a canary for longer than the requested seconds, so no further canary is written and writing is not verified: {key} remains until the service allows its deletion"
-        ),
+        "{location} has a default retention and locked a canary for longer than the requested seconds, so no further canary is written and writing is not verified: {key} remains until the service allows its deletion"
     )
 }
 
 pub(super) fn undeletable(location: &S3Location, key: &str, failure: &S3Failure) -> Finding {
-    Finding::new(
+    finding!(
         Reason::CanaryLocked,
-        format!(
-            "{location}: a canary was not deleted although its retention has ended ({failure}), so no further canary is written and writing is not verified: grant the credentials s3:DeleteObjectVersion, or set append_only = true in the [[s3.credentials]] entry if they must not delete; {key} remains until then"
-        ),
+        "{location}: a canary was not deleted although its retention has ended ({failure}), so no further canary is written and writing is not verified: grant the credentials s3:DeleteObjectVersion, or set append_only = true in the [[s3.credentials]] entry if they must not delete; {key} remains until then"
     )
 }
 
 /// The canaries of this host reached their limit.
 pub(super) fn too_many(location: &S3Location, count: usize, plan: &CanaryPlan<'_>) -> Finding {
-    Finding::new(
+    finding!(
         Reason::AccessDenied,
-        format!(
-            "{location}: {count} canaries of other commands on this host exist, so no further canary is written and writing is not verified: if these credentials may not delete, grant them {}, or remove the objects below {}",
-            delete_action(plan),
-            plan.names.folder()
-        ),
+        "{location}: {count} canaries of other commands on this host exist, so no further canary is written and writing is not verified: if these credentials may not delete, grant them {}, or remove the objects below {}",
+        delete_action(plan),
+        plan.names.folder()
     )
 }
 
 /// A canary was written and read back, and its DELETE was denied.
 pub(super) fn not_deleted(location: &S3Location, denied: &S3Failure, plan: &CanaryPlan<'_>) -> Finding {
-    Finding::new(
+    finding!(
         Reason::AccessDenied,
-        format!(
-            "{location}: writing was verified, and deleting the canary was refused ({denied}): grant the credentials {} below {}, or set append_only = true in the [[s3.credentials]] entry if they must not delete",
-            delete_action(plan),
-            plan.names.folder()
-        ),
+        "{location}: writing was verified, and deleting the canary was refused ({denied}): grant the credentials {} below {}, or set append_only = true in the [[s3.credentials]] entry if they must not delete",
+        delete_action(plan),
+        plan.names.folder()
     )
 }
 
 /// An earlier canary was read back, cannot be deleted, and cannot be overwritten without adding a version.
 pub(super) fn kept(location: &S3Location, kept: &Kept, plan: &CanaryPlan<'_>) -> Finding {
-    Finding::new(
+    finding!(
         Reason::AccessDenied,
-        format!(
-            "{location}: writing was verified{}, and deleting that canary was refused ({}), so no further canary is written while it remains: grant the credentials {}, or set append_only = true in the [[s3.credentials]] entry if they must not delete; {}",
-            kept.since(),
-            kept.denied,
-            delete_action(plan),
-            kept.leftover.key
-        ),
+        "{location}: writing was verified{}, and deleting that canary was refused ({}), so no further canary is written while it remains: grant the credentials {}, or set append_only = true in the [[s3.credentials]] entry if they must not delete; {}",
+        kept.since(),
+        kept.denied,
+        delete_action(plan),
+        kept.leftover.key
     )
 }
 
 pub(super) fn unlisted(failure: &S3Failure, location: &S3Location, plan: &CanaryPlan<'_>) -> Finding {
     let action = if plan.may_have_versions() { "s3:ListBucketVersions" } else { "s3:ListBucket" };
-    Finding::new(
+    finding!(
         failure.reason(),
-        format!(
-            "{location}: canaries that a crash may have leaked cannot be listed ({failure}): grant the credentials {action} below {}",
-            plan.names.folder()
-        ),
+        "{location}: canaries that a crash may have leaked cannot be listed ({failure}): grant the credentials {action} below {}",
+        plan.names.folder()
     )
 }
 
 /// It is unknown whether an earlier canary exists, and which version it has.
 pub(super) fn unknown(failure: &S3Failure, location: &S3Location, key: &str) -> Finding {
-    Finding::new(
+    finding!(
         failure.reason(),
-        format!(
-            "{location}: the service did not answer the PUT of a canary, and refuses to say whether the object exists ({failure}), so no further canary is written and writing is not verified: grant the credentials s3:GetObject and s3:ListBucketVersions, or remove {key} and grant s3:ListBucket"
-        ),
+        "{location}: the service did not answer the PUT of a canary, and refuses to say whether the object exists ({failure}), so no further canary is written and writing is not verified: grant the credentials s3:GetObject and s3:ListBucketVersions, or remove {key} and grant s3:ListBucket"
     )
 }
 
 /// A command could neither find its canary again nor remove it.
 pub(super) fn unremovable(denied: &S3Failure, location: &S3Location, plan: &CanaryPlan<'_>) -> Finding {
-    Finding::new(
+    finding!(
         denied.reason(),
-        format!(
-            "{location}: each run of this command would leave a canary, because these credentials may neither list nor delete ({denied}), so none is written and writing is not verified: grant them {} below {}, or read the report of the agent, which remembers its canary",
-            delete_action(plan),
-            plan.names.folder()
-        ),
+        "{location}: each run of this command would leave a canary, because these credentials may neither list nor delete ({denied}), so none is written and writing is not verified: grant them {} below {}, or read the report of the agent, which remembers its canary",
+        delete_action(plan),
+        plan.names.folder()
     )
 }
 
 /// The registry cannot record a canary in a bucket that cannot be listed.
 pub(super) fn unrecorded(why: &str, location: &S3Location) -> Finding {
-    Finding::new(
+    finding!(
         Reason::AgentError,
-        format!(
-            "{location}: a canary in a bucket that cannot be listed must be recorded in the registry before it is written, and that failed ({why}), so none is written and writing is not verified: look at the disk of the registry"
-        ),
+        "{location}: a canary in a bucket that cannot be listed must be recorded in the registry before it is written, and that failed ({why}), so none is written and writing is not verified: look at the disk of the registry"
     )
 }
 
@@ -145,12 +127,10 @@ pub(super) fn refused<T>(
     }
     let delete = if plan.may_have_versions() { ", s3:DeleteObjectVersion" } else { "" };
     let retain = if plan.retention.is_some() { ", s3:PutObjectRetention and s3:GetObjectRetention" } else { "" };
-    Checked::failed(Finding::new(
+    Checked::failed(finding!(
         Reason::AccessDenied,
-        format!(
-            "{what} was refused ({failure}): grant the credentials s3:PutObject, s3:GetObject, s3:DeleteObject{delete}{retain} below {}; if this host writes no backups, set read_only = true in the [[s3.credentials]] entry{longer}{header}",
-            plan.names.folder()
-        ),
+        "{what} was refused ({failure}): grant the credentials s3:PutObject, s3:GetObject, s3:DeleteObject{delete}{retain} below {}; if this host writes no backups, set read_only = true in the [[s3.credentials]] entry{longer}{header}",
+        plan.names.folder()
     ))
 }
 

@@ -13,7 +13,7 @@ use crate::check::nfs_reachable::nfs_reachable;
 use crate::check::write_canary::write_canary;
 use crate::check::{CheckLog, Checked};
 use crate::driver::{Depth, Probe};
-use crate::model::report::{Finding, KindFacts, MountFacts, MountMode};
+use crate::model::report::{Finding, KindFacts, MountFacts, MountMode, finding};
 use crate::model::settings::{AgentSettings, CanarySettings};
 use crate::model::{Capacity, CheckName, Reason};
 use crate::sys::worker::FaultKind;
@@ -125,11 +125,9 @@ impl NfsDriver {
         match self.host.workers.call(self.target, self.lane, request, settings.probe.deadline).await {
             Ok(_) => self.protected_mount = Some(mount_id),
             Err(CallError::Fault(fault)) if fault.kind == FaultKind::Unprotected => {
-                return Some(Finding::new(
+                return Some(finding!(
                     Reason::MountPointUnusable,
-                    format!(
-                        "{fault}. The existing mount is used, but the agent will neither unmount it nor mount the export again until you `chown root:root` and `chmod go-w` that directory"
-                    ),
+                    "{fault}. The existing mount is used, but the agent will neither unmount it nor mount the export again until you `chown root:root` and `chmod go-w` that directory"
                 ));
             }
             // The protection is unknown. The other checks of the mount report the cause.

@@ -9,7 +9,7 @@ use crate::check::nfs_reachable::nfs_reachable;
 use crate::check::storage_failure::storage_failure;
 use crate::check::tcp_reachable::addresses_of;
 use crate::driver::DetachError;
-use crate::model::report::Finding;
+use crate::model::report::{Finding, finding};
 use crate::model::settings::AgentSettings;
 use crate::model::{Outcome, Reason};
 use crate::sys::worker::{FaultKind, UnmountHow};
@@ -65,7 +65,7 @@ impl NfsDriver {
         }
         let message =
             format!("{} more than {STACKED_MAX} times: `umount` it until findmnt shows none", location.path.display());
-        Err(DetachError::Failed(Finding::new(Reason::MountStacked, format!("the export is mounted at {message}"))))
+        Err(DetachError::Failed(finding!(Reason::MountStacked, "the export is mounted at {message}")))
     }
 
     /// Unmounts the topmost mount, which belongs to the target according to the mount table.
@@ -188,12 +188,11 @@ fn may_be_own(location: &MountLocation, topmost: &MountEntry, lookup_failure: Op
         Some(finding) => format!("the address of {host} is unknown now ({})", finding.message),
         None => format!("its server is not at an address of {host}"),
     };
-    Finding::new(
+    finding!(
         Reason::MountConflict,
-        format!(
-            "{} is mounted at {at}, and this or a mount below it may be {}: {why}. Check with `findmnt {at}`, `umount {at}`, and delete the target again",
-            topmost.source, location.mapped_export
-        ),
+        "{} is mounted at {at}, and this or a mount below it may be {}: {why}. Check with `findmnt {at}`, `umount {at}`, and delete the target again",
+        topmost.source,
+        location.mapped_export
     )
 }
 

@@ -11,7 +11,7 @@ use crate::check::canary::{CanaryNames, ServiceClock, Swept, Undeleted, sweep, u
 use crate::check::object_canary::{CanaryMemory, CanaryPlan, Resolved, object_canary};
 use crate::check::{CheckLog, Checked};
 use crate::driver::Depth;
-use crate::model::report::Finding;
+use crate::model::report::{Finding, finding};
 use crate::model::settings::S3CanarySettings;
 use crate::model::{CheckName, Outcome, Reason, S3Location};
 use crate::s3::{ObjectApi, S3Failure, within};
@@ -213,11 +213,9 @@ async fn remove_leftovers(
 /// failure and its remedy.
 fn unknown_lock(location: &S3Location, reason: Reason, why: Option<&str>) -> Finding {
     let why = why.map_or_else(|| format!("{location}: the object lock is unknown"), str::to_owned);
-    Finding::new(
+    finding!(
         reason,
-        format!(
-            "{why}. Until the service reports whether it locks new objects by default, no canary is written, because it could stay locked for days, and writing is not verified"
-        ),
+        "{why}. Until the service reports whether it locks new objects by default, no canary is written, because it could stay locked for days, and writing is not verified"
     )
 }
 

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use tracing::Instrument as _;
 
 use crate::check::usage_listing::{PageOutcome, UsagePass};
-use crate::model::report::Finding;
+use crate::model::report::{Finding, finding};
 use crate::model::settings::{S3AccessRule, S3ListingSettings};
 use crate::model::usage_listing::{UsageListing, WholeCount};
 use crate::model::{Reason, S3Location};
@@ -151,7 +151,7 @@ fn stopped(location: &S3Location, failure: &S3Failure, at: Timestamp) -> Finding
         ),
         _ => message,
     };
-    Finding::new(reason, format!("the usage listing stopped at {at:.0}: {message}"))
+    finding!(reason, "the usage listing stopped at {at:.0}: {message}")
 }
 
 fn lock(counted: &Mutex<Counted>) -> MutexGuard<'_, Counted> {

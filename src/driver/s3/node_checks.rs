@@ -12,7 +12,7 @@ use crate::check::object_canary::CanaryMemory;
 use crate::check::tcp_reachable::tcp_connect;
 use crate::check::{CheckLog, Checked};
 use crate::driver::Host;
-use crate::model::report::Finding;
+use crate::model::report::{Finding, finding};
 use crate::model::{CheckName, Reason, S3Location, TargetId};
 use crate::s3::aws::{AwsBucket, BucketConnector, RequestCounter};
 use crate::s3::{BucketUsage, S3Failure, within};
@@ -114,10 +114,8 @@ impl NodeChecks {
 /// Returns a warning if other users of this host can read or change the credentials.
 fn secret_exposed(api: &AwsBucket) -> Option<Finding> {
     let path = api.exposed_secret()?.display();
-    Some(Finding::new(
+    Some(finding!(
         Reason::SecretExposed,
-        format!(
-            "{path} contains the secret of the credentials, and other users of this host can read or change it: chmod 0600 {path}"
-        ),
+        "{path} contains the secret of the credentials, and other users of this host can read or change it: chmod 0600 {path}"
     ))
 }

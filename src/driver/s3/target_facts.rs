@@ -18,7 +18,7 @@ use crate::check::lock_proof::schedule::Basis;
 use crate::check::lock_proof::{LockProofs, ProofContext};
 use crate::check::{CheckLog, Checked, object_lock, versioning};
 use crate::driver::{Depth, Host};
-use crate::model::report::{Finding, LockProofState};
+use crate::model::report::{LockProofState, finding};
 use crate::model::{Capacity, CheckName, LockProof, LockVerdict, Reason, S3Location, UsageListing};
 use crate::s3::aws::AwsBucket;
 use crate::s3::{BucketUsage, ObjectApi};
@@ -230,7 +230,7 @@ async fn unproved(
     }
     let why = format!("{why}: whether the lock is enforced is not verified");
     if !log.has_failure() {
-        let finding = Finding::new(Reason::LockUnverifiable, format!("{location} is declared immutable, but {why}"));
+        let finding = finding!(Reason::LockUnverifiable, "{location} is declared immutable, but {why}");
         log.run(CheckName::LockProof, async { Checked::passed(()).with_warnings(Some(finding)) }).await;
     }
     LockProofState::Found(LockProof { verdict: LockVerdict::Unverifiable, why, proved_at: Timestamp::now() })

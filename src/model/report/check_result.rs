@@ -72,6 +72,15 @@ named! {
     }
 }
 
+/// Makes a failure of a reason and a message, which is formatted as by [`format!`].
+macro_rules! finding {
+    ($reason:expr, $($message:tt)+) => {
+        $crate::model::report::Finding::new($reason, format!($($message)+))
+    };
+}
+
+pub(crate) use finding;
+
 /// One problem that a check found: a reason code, a severity, and a sentence that says what happened and
 /// what to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
