@@ -2,12 +2,16 @@
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::body::Bytes;
+use axum::extract::FromRequestParts;
+use axum::extract::rejection::ExtensionRejection;
+use axum::http::request::Parts;
 
 use super::cache::{ListCache, ListSource};
 use super::wire;
 use crate::agent::{Agent, TargetView};
-use crate::model::TargetType;
+use crate::model::{Caller, TargetType};
 use crate::sys::NodeFacts;
 
 /// Reads the facts about host and agent, as [`NodeFacts::read`] does.
@@ -15,6 +19,21 @@ pub type ReadNodeFacts = Arc<dyn Fn() -> NodeFacts + Send + Sync>;
 
 /// Reference to the shared state. A single one, because every request clones it several times.
 pub(super) type State = Arc<ApiState>;
+
+/// The shared state, and the caller of a request.
+pub(super) struct Context {
+    pub(super) state: State,
+    pub(super) caller: Caller,
+}
+
+impl FromRequestParts<State> for Context {
+    type Rejection = ExtensionRejection;
+
+    async fn from_request_parts(parts: &mut Parts, state: &State) -> Result<Self, ExtensionRejection> {
+        let Extension(caller) = Extension::from_request_parts(parts, state).await?;
+        Ok(Self { state: state.clone(), caller })
+    }
+}
 
 /// State that all handlers share.
 pub(super) struct ApiState {
@@ -36,20 +55,8 @@ impl ApiState {
         Self {
             agent,
             node_facts,
-            targets: ListCache::new(ListSource {
-                key: "backup_targets",
-                generation: |view| view.generation,
-                items: |_, view| view.targets.iter().collect(),
-                id: |target| target.target.id,
-                render: |caller, target| serde_json::to_vec(&wire::Target::seen_by(caller, target)),
-            }),
-            details: ListCache::new(ListSource {
-                key: "backup_targets",
-                generation: |view| view.generation,
-                items: |_, view| view.targets.iter().collect(),
-                id: |target| target.target.id,
-                render: |caller, target| serde_json::to_vec(&wire::TargetDetail::seen_by(caller, target)),
-            }),
+            targets: targets(|caller, target| serde_json::to_vec(&wire::Target::seen_by(caller, target))),
+            details: targets(|caller, target| serde_json::to_vec(&wire::TargetDetail::seen_by(caller, target))),
             types: ListCache::new(ListSource {
                 key: "backup_target_types",
                 generation: |view| view.types_generation,
@@ -60,4 +67,14 @@ impl ApiState {
             description,
         }
     }
+}
+
+fn targets(render: fn(&Caller, &TargetView) -> serde_json::Result<Vec<u8>>) -> ListCache<TargetView> {
+    ListCache::new(ListSource {
+        key: "backup_targets",
+        generation: |view| view.generation,
+        items: |_, view| view.targets.iter().collect(),
+        id: |target| target.target.id,
+        render,
+    })
 }

@@ -5,16 +5,15 @@
 
 use std::sync::Arc;
 
-use axum::extract::State as Shared;
+use axum::Json;
 use axum::http::HeaderMap;
 use axum::response::Response;
-use axum::{Extension, Json};
 
 use super::body::{self, Body};
 use super::fault::Fault;
 use super::id::Id;
 use super::page::{Page, PageParameters};
-use super::state::State;
+use super::state::{Context, State};
 use super::targets::deleted;
 use super::wire;
 use crate::agent::{AgentError, NewType, TypeUpdate};
@@ -32,8 +31,7 @@ type Changed = Result<Json<wire::OneChangedType>, Fault>;
     (status = 304, description = "Nothing has changed."),
 ))]
 pub(super) async fn list(
-    Shared(state): Shared<State>,
-    Extension(caller): Extension<Caller>,
+    Context { state, caller }: Context,
     page: Page,
     headers: HeaderMap,
 ) -> Result<Response, Fault> {
@@ -46,13 +44,8 @@ pub(super) async fn list(
     (status = 400, description = "The limit or the marker is wrong.", body = wire::FaultBody),
     (status = 304, description = "Nothing has changed."),
 ))]
-pub(super) async fn detail(
-    state: Shared<State>,
-    caller: Extension<Caller>,
-    page: Page,
-    headers: HeaderMap,
-) -> Result<Response, Fault> {
-    list(state, caller, page, headers).await
+pub(super) async fn detail(context: Context, page: Page, headers: HeaderMap) -> Result<Response, Fault> {
+    list(context, page, headers).await
 }
 
 /// Show a backup target type.
@@ -60,11 +53,7 @@ pub(super) async fn detail(
     (status = 200, description = "The type.", body = wire::OneType),
     (status = 404, description = "No type with this id is visible to the caller.", body = wire::FaultBody),
 ))]
-pub(super) async fn show(
-    Shared(state): Shared<State>,
-    Extension(caller): Extension<Caller>,
-    Id(id): Id,
-) -> Result<Json<wire::OneType>, Fault> {
+pub(super) async fn show(Context { state, caller }: Context, Id(id): Id) -> Result<Json<wire::OneType>, Fault> {
     let target_type = visible(&state, &caller, &id)?;
     Ok(Json(wire::OneType { backup_target_types: wire::TargetType::seen_by(&caller, &target_type) }))
 }
@@ -76,11 +65,7 @@ pub(super) async fn show(
     (status = 409, description = "The name is taken.", body = wire::FaultBody),
     (status = 413, description = "The body is too large, or there are too many types, projects or metadata entries.", body = wire::FaultBody),
 ))]
-pub(super) async fn create(
-    Shared(state): Shared<State>,
-    Extension(caller): Extension<Caller>,
-    Body(bytes): Body,
-) -> Changed {
+pub(super) async fn create(Context { state, caller }: Context, Body(bytes): Body) -> Changed {
     let new = NewType { user_id: caller.user_id, ..body::new_type(&bytes)? };
     match state.agent.create_type(new).await {
         Ok(created) => Ok(Json(wire::OneChangedType::from(&*created))),
@@ -102,12 +87,7 @@ pub(super) async fn create(
     (status = 409, description = "The name is taken.", body = wire::FaultBody),
     (status = 413, description = "The body is too large, or there would be too many projects or metadata entries.", body = wire::FaultBody),
 ))]
-pub(super) async fn update(
-    Shared(state): Shared<State>,
-    Extension(caller): Extension<Caller>,
-    Id(id): Id,
-    Body(bytes): Body,
-) -> Changed {
+pub(super) async fn update(Context { state, caller }: Context, Id(id): Id, Body(bytes): Body) -> Changed {
     change(&state, &caller, &id, |target_type| body::type_update(&bytes, target_type)).await
 }
 
@@ -118,12 +98,7 @@ pub(super) async fn update(
     (status = 404, description = "No type with this id is visible to the caller.", body = wire::FaultBody),
     (status = 413, description = "The body is too large, or there would be too many projects.", body = wire::FaultBody),
 ))]
-pub(super) async fn add_projects(
-    Shared(state): Shared<State>,
-    Extension(caller): Extension<Caller>,
-    Id(id): Id,
-    Body(bytes): Body,
-) -> Changed {
+pub(super) async fn add_projects(Context { state, caller }: Context, Id(id): Id, Body(bytes): Body) -> Changed {
     change(&state, &caller, &id, |target_type| body::projects_to_add(&bytes, target_type)).await
 }
 
@@ -133,12 +108,7 @@ pub(super) async fn add_projects(
     (status = 200, description = "The changed type.", body = wire::OneChangedType),
     (status = 404, description = "No type with this id is visible to the caller.", body = wire::FaultBody),
 ))]
-pub(super) async fn remove_projects(
-    Shared(state): Shared<State>,
-    Extension(caller): Extension<Caller>,
-    Id(id): Id,
-    Body(bytes): Body,
-) -> Changed {
+pub(super) async fn remove_projects(Context { state, caller }: Context, Id(id): Id, Body(bytes): Body) -> Changed {
     change(&state, &caller, &id, |target_type| body::projects_to_remove(&bytes, target_type)).await
 }
 
@@ -148,13 +118,8 @@ pub(super) async fn remove_projects(
     (status = 200, description = "The changed type.", body = wire::OneChangedType),
     (status = 404, description = "No type with this id is visible to the caller.", body = wire::FaultBody),
 ))]
-pub(super) async fn remove_projects_by_post(
-    state: Shared<State>,
-    caller: Extension<Caller>,
-    id: Id,
-    body: Body,
-) -> Changed {
-    remove_projects(state, caller, id, body).await
+pub(super) async fn remove_projects_by_post(context: Context, id: Id, body: Body) -> Changed {
+    remove_projects(context, id, body).await
 }
 
 /// Add metadata to a backup target type, or change the value of a key.
@@ -164,12 +129,7 @@ pub(super) async fn remove_projects_by_post(
     (status = 404, description = "No type with this id is visible to the caller.", body = wire::FaultBody),
     (status = 413, description = "The body is too large, or there would be too many metadata entries.", body = wire::FaultBody),
 ))]
-pub(super) async fn add_metadata(
-    Shared(state): Shared<State>,
-    Extension(caller): Extension<Caller>,
-    Id(id): Id,
-    Body(bytes): Body,
-) -> Changed {
+pub(super) async fn add_metadata(Context { state, caller }: Context, Id(id): Id, Body(bytes): Body) -> Changed {
     change(&state, &caller, &id, |target_type| body::metadata_to_add(&bytes, target_type)).await
 }
 
@@ -180,12 +140,7 @@ pub(super) async fn add_metadata(
     (status = 200, description = "The changed type.", body = wire::OneChangedType),
     (status = 404, description = "No type with this id is visible to the caller.", body = wire::FaultBody),
 ))]
-pub(super) async fn remove_metadata(
-    Shared(state): Shared<State>,
-    Extension(caller): Extension<Caller>,
-    Id(id): Id,
-    Body(bytes): Body,
-) -> Changed {
+pub(super) async fn remove_metadata(Context { state, caller }: Context, Id(id): Id, Body(bytes): Body) -> Changed {
     change(&state, &caller, &id, |target_type| body::metadata_to_remove(&bytes, target_type)).await
 }
 
@@ -195,13 +150,8 @@ pub(super) async fn remove_metadata(
     (status = 200, description = "The changed type.", body = wire::OneChangedType),
     (status = 404, description = "No type with this id is visible to the caller.", body = wire::FaultBody),
 ))]
-pub(super) async fn remove_metadata_by_post(
-    state: Shared<State>,
-    caller: Extension<Caller>,
-    id: Id,
-    body: Body,
-) -> Changed {
-    remove_metadata(state, caller, id, body).await
+pub(super) async fn remove_metadata_by_post(context: Context, id: Id, body: Body) -> Changed {
+    remove_metadata(context, id, body).await
 }
 
 /// Delete a backup target type.
@@ -210,11 +160,7 @@ pub(super) async fn remove_metadata_by_post(
     (status = 404, description = "No type with this id is visible to the caller.", body = wire::FaultBody),
     (status = 409, description = "It is the default, or the only type of its target.", body = wire::FaultBody),
 ))]
-pub(super) async fn delete(
-    Shared(state): Shared<State>,
-    Extension(caller): Extension<Caller>,
-    Id(id): Id,
-) -> Result<Response, Fault> {
+pub(super) async fn delete(Context { state, caller }: Context, Id(id): Id) -> Result<Response, Fault> {
     state.agent.delete_type(visible(&state, &caller, &id)?.id).await?;
     Ok(deleted())
 }

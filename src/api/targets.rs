@@ -1,21 +1,23 @@
 //! `/backup_targets`: routes of targets and their reports.
 
+use axum::Json;
 use axum::extract::State as Shared;
 use axum::http::header::{ALLOW, CONTENT_TYPE};
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
-use axum::{Extension, Json};
 
 use super::body::{self, Body};
 use super::fault::{Fault, no_such_method};
 use super::id::Id;
 use super::page::{Page, PageParameters};
-use super::state::State;
+use super::state::{Context, State};
 use super::wire;
 use crate::agent::NewTarget;
-use crate::model::{Caller, TargetId};
+use crate::model::TargetId;
 
 const TAG: &str = "backup targets";
+
+type OneTarget = Result<Json<wire::OneTarget>, Fault>;
 
 /// List backup targets.
 #[utoipa::path(get, path = "/backup_targets", tag = TAG, params(PageParameters), responses(
@@ -24,8 +26,7 @@ const TAG: &str = "backup targets";
     (status = 304, description = "Nothing has changed."),
 ))]
 pub(super) async fn list(
-    Shared(state): Shared<State>,
-    Extension(caller): Extension<Caller>,
+    Context { state, caller }: Context,
     page: Page,
     headers: HeaderMap,
 ) -> Result<Response, Fault> {
@@ -39,8 +40,7 @@ pub(super) async fn list(
     (status = 304, description = "Nothing has changed."),
 ))]
 pub(super) async fn detail(
-    Shared(state): Shared<State>,
-    Extension(caller): Extension<Caller>,
+    Context { state, caller }: Context,
     page: Page,
     headers: HeaderMap,
 ) -> Result<Response, Fault> {
@@ -53,11 +53,7 @@ pub(super) async fn detail(
     (status = 409, description = "Another target has its mount path, its type name or the default.", body = wire::FaultBody),
     (status = 413, description = "The body is too large, or there are too many targets or types.", body = wire::FaultBody),
 ))]
-pub(super) async fn create(
-    Shared(state): Shared<State>,
-    Extension(caller): Extension<Caller>,
-    Body(bytes): Body,
-) -> Result<Json<wire::OneTarget>, Fault> {
+pub(super) async fn create(Context { state, caller }: Context, Body(bytes): Body) -> OneTarget {
     let new = NewTarget { user_id: caller.user_id.clone(), ..body::new_target(&bytes)? };
     let view = state.agent.create_target(new).await?;
     Ok(Json(wire::OneTarget::seen_by(&caller, &view)))
@@ -68,11 +64,7 @@ pub(super) async fn create(
     (status = 200, description = "The target.", body = wire::OneTarget),
     (status = 404, description = "No target has this id.", body = wire::FaultBody),
 ))]
-pub(super) async fn show(
-    Shared(state): Shared<State>,
-    Extension(caller): Extension<Caller>,
-    Id(id): Id,
-) -> Result<Json<wire::OneTarget>, Fault> {
+pub(super) async fn show(Context { state, caller }: Context, Id(id): Id) -> OneTarget {
     let view = state.agent.view();
     let target = view.target(target_id(&id)?).ok_or_else(|| unknown(&id))?;
     Ok(Json(wire::OneTarget::seen_by(&caller, target)))
@@ -85,12 +77,7 @@ pub(super) async fn show(
     (status = 400, description = "A field is wrong or cannot be changed.", body = wire::FaultBody),
     (status = 404, description = "No target has this id.", body = wire::FaultBody),
 ))]
-pub(super) async fn modify(
-    Shared(state): Shared<State>,
-    Extension(caller): Extension<Caller>,
-    Id(id): Id,
-    Body(bytes): Body,
-) -> Result<Json<wire::OneTarget>, Fault> {
+pub(super) async fn modify(Context { state, caller }: Context, Id(id): Id, Body(bytes): Body) -> OneTarget {
     let view = state.agent.modify_target(target_id(&id)?, body::modification(&bytes)?).await?;
     Ok(Json(wire::OneTarget::seen_by(&caller, &view)))
 }
@@ -113,8 +100,7 @@ pub(super) async fn delete(Shared(state): Shared<State>, Id(id): Id) -> Result<R
     (status = 404, description = "No target has this id.", body = wire::FaultBody),
 ))]
 pub(super) async fn set_default(
-    Shared(state): Shared<State>,
-    Extension(caller): Extension<Caller>,
+    Context { state, caller }: Context,
     method: Method,
     uri: Uri,
     Id(id): Id,

@@ -24,7 +24,12 @@ pub(super) struct TokenAuth {
 impl TokenAuth {
     /// Reads the secret from a file, which the configuration names in `key`.
     pub(super) async fn load(file: &Path, key: &'static str) -> Result<Self, AuthError> {
-        Ok(Self { expected: read(file, key).await? })
+        let secret = read_secret(file).await.map_err(|source| AuthError::File { key, source })?;
+        let text = secret.expose_secret();
+        if text.len() < SECRET_MIN_BYTES || !is_token(text) {
+            return Err(AuthError::Secret { key, path: file.to_owned() });
+        }
+        Ok(Self { expected: TokenHash::of(&secret) })
     }
 
     /// Whether a token is the secret.
@@ -39,13 +44,4 @@ impl TokenAuth {
             Err(Fault::new(StatusCode::UNAUTHORIZED, "the token is not the agent's, see [api.token] file on its host"))
         }
     }
-}
-
-async fn read(file: &Path, key: &'static str) -> Result<TokenHash, AuthError> {
-    let secret = read_secret(file).await.map_err(|source| AuthError::File { key, source })?;
-    let text = secret.expose_secret();
-    if text.len() < SECRET_MIN_BYTES || !is_token(text) {
-        return Err(AuthError::Secret { key, path: file.to_owned() });
-    }
-    Ok(TokenHash::of(&secret))
 }
