@@ -100,10 +100,10 @@ async fn run() -> anyhow::Result<()> {
 }
 
 async fn listen() -> anyhow::Result<Listeners> {
-    if let Ok(listeners) = Listeners::bind(&[Listen::Tcp(ADDRESS.parse()?)]).await {
+    if let Ok(listeners) = Listeners::bind(&[Listen::Tcp(ADDRESS.parse()?)], None).await {
         return Ok(listeners);
     }
-    Ok(Listeners::bind(&[Listen::Tcp(ANY_PORT.parse()?)]).await?)
+    Ok(Listeners::bind(&[Listen::Tcp(ANY_PORT.parse()?)], None).await?)
 }
 
 fn locked_bucket() -> BucketFixture {

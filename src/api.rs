@@ -50,7 +50,7 @@ use state::{ApiState, State};
 
 pub use auth::{Auth, AuthError};
 pub use body::BODY_MAX_BYTES;
-pub use listen::{ListenError, Listeners, METRICS_CONNECTIONS_MAX, Service};
+pub use listen::{CONNECTIONS_MAX, ListenError, Listeners, METRICS_CONNECTIONS_MAX, Service};
 pub use metrics::{ConfigState, Metrics, SCRAPES_MAX};
 pub use state::ReadNodeFacts;
 

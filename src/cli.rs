@@ -28,7 +28,7 @@ pub mod token;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{Args as _, CommandFactory, FromArgMatches as _, Parser, Subcommand};
 
 use exit::ExitState;
 use terminal::print;
@@ -75,10 +75,23 @@ enum Command {
     },
 }
 
+/// Returns the definition of the command line. The help of commands that need no agent does not list the options of the
+/// connection to it, which every command accepts.
+fn definition() -> clap::Command {
+    let hide = |command: clap::Command| {
+        let options = client::ConnectionOptions::augment_args(clap::Command::default());
+        command.args(options.get_arguments().cloned().map(|option| option.hide(true)))
+    };
+    let local = ["serve", "registry", "mount-path", "completions"];
+    let cli = local.into_iter().fold(Cli::command(), |cli, name| cli.mut_subcommand(name, hide));
+    cli.mut_subcommand("check", |check| check.mut_subcommand("nfs", hide).mut_subcommand("s3", hide))
+}
+
 /// Parses the command line and runs the command.
 #[must_use]
 pub fn main() -> ExitCode {
-    let Cli { access, command } = match Cli::try_parse() {
+    let parsed = definition().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
+    let Cli { access, command } = match parsed {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version are not errors. They go to standard output.
@@ -97,7 +110,7 @@ pub fn main() -> ExitCode {
         Command::MountPath(arguments) => mount_path::run(&arguments),
         Command::Completions { shell } => {
             let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "targetwatch", &mut script);
+            clap_complete::generate(shell, &mut definition(), "targetwatch", &mut script);
             print(&String::from_utf8_lossy(&script));
             Ok(ExitState::Available)
         }
@@ -108,5 +121,23 @@ pub fn main() -> ExitCode {
             eprintln!("targetwatch: {}", terminal::error_chain(&error));
             ExitState::Unknown.into()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn help_lists_options_of_the_connection_only_for_commands_that_use_it() {
+        for (command, uses_agent) in
+            [(&["status"][..], true), (&["check", "all"], true), (&["check", "nfs"], false), (&["registry"], false)]
+        {
+            let line = |arguments: &[&'static str]| [&["targetwatch"], command, arguments].concat();
+            let help = definition().try_get_matches_from(line(&["--help"])).expect_err("help").to_string();
+            assert_eq!(help.contains("--api"), uses_agent, "{help}");
+        }
+        let script = ["targetwatch", "registry", "--api", "unix:/x", "backup", "/tmp/x"];
+        definition().try_get_matches_from(script).expect("scripts may give an option that has no effect");
     }
 }

@@ -164,11 +164,12 @@ struct Serving {
 }
 
 impl Listeners {
-    /// Binds every address, or none.
+    /// Binds every address, or none. A `group`, given by name or number, may use the Unix sockets.
     ///
     /// # Errors
-    /// [`ListenError`] for the first address that cannot be bound.
-    pub async fn bind(addresses: &[Listen]) -> Result<Self, ListenError> {
+    /// [`ListenError`] for the first address that cannot be bound, or when the group does not exist or the agent may not
+    /// give files to it.
+    pub async fn bind(addresses: &[Listen], group: Option<&str>) -> Result<Self, ListenError> {
         let mut listeners = Vec::with_capacity(addresses.len());
         for address in addresses {
             listeners.push(
@@ -179,14 +180,12 @@ impl Listeners {
                 .map_err(|source| failed(address, source))?,
             );
         }
-        Ok(Self { listeners, tls: None })
+        let bound = Self { listeners, tls: None };
+        group.map_or(Ok(()), |group| bound.share_with(group))?;
+        Ok(bound)
     }
 
-    /// Lets a group, given by name or number, use the Unix sockets.
-    ///
-    /// # Errors
-    /// [`ListenError::Group`] when the group does not exist, or the agent may not give files to it.
-    pub fn share_with(&self, group: &str) -> Result<(), ListenError> {
+    fn share_with(&self, group: &str) -> Result<(), ListenError> {
         for listener in &self.listeners {
             let Listener::Unix { file: SocketFile(path), .. } = listener else { continue };
             group_id(group).and_then(|id| std::os::unix::fs::chown(path, None, Some(id))).map_err(|source| {
@@ -196,10 +195,10 @@ impl Listeners {
         Ok(())
     }
 
-    /// The same listeners with TLS on the TCP addresses.
+    /// The same listeners with this TLS on the TCP addresses.
     #[must_use]
-    pub fn with_tls(self, tls: Arc<ServerTls>) -> Self {
-        Self { tls: Some(tls), ..self }
+    pub fn with_tls(self, tls: Option<Arc<ServerTls>>) -> Self {
+        Self { tls, ..self }
     }
 
     /// The bound addresses, with the ports that the system chose for port 0.
@@ -212,13 +211,9 @@ impl Listeners {
         self.listeners.iter().filter_map(address).collect()
     }
 
-    /// Serves until `stop` ends. Then it waits up to `drain` for the requests in progress.
-    pub async fn serve(self, service: Service, stop: impl Future<Output = ()>, drain: Duration) {
-        self.serve_within(CONNECTIONS_MAX, service, stop, drain).await;
-    }
-
-    /// Like [`Self::serve`], with at most `max` TCP connections.
-    pub async fn serve_within(self, max: usize, service: Service, stop: impl Future<Output = ()>, drain: Duration) {
+    /// Serves with at most `max` TCP connections until `stop` ends. Then it waits up to `drain` for the requests in
+    /// progress.
+    pub async fn serve(self, max: usize, service: Service, stop: impl Future<Output = ()>, drain: Duration) {
         let graceful = Arc::new(GracefulShutdown::new());
         let permits = Arc::new(Semaphore::new(max));
         let unix_permits = Arc::new(Semaphore::new(UNIX_CONNECTIONS_MAX));

@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 
 use super::runtime;
 use crate::agent::{Agent, recall_own_mounts};
-use crate::api::{self, Auth, ConfigState, Listeners, METRICS_CONNECTIONS_MAX, Metrics};
+use crate::api::{self, Auth, CONNECTIONS_MAX, ConfigState, Listeners, METRICS_CONNECTIONS_MAX, Metrics};
 use crate::config::{self, Settings};
 use crate::driver::{Host, ProcessRole};
 use crate::model::settings::{ApiSettings, AuthSettings};
@@ -105,10 +105,7 @@ async fn serve(prepared: Prepared, config: Option<PathBuf>) -> anyhow::Result<()
     let Prepared { settings, registry } = prepared;
     let mut signals = Signals::install()?;
     heap::start_trimming().context("cannot start the thread that returns memory")?;
-    let listeners = Listeners::bind(&settings.api.listen).await?;
-    if let Some(group) = &settings.api.socket_group {
-        listeners.share_with(group)?;
-    }
+    let listeners = Listeners::bind(&settings.api.listen, settings.api.socket_group.as_deref()).await?;
     warn_about_plain_text(&settings.api);
     let addresses: Vec<String> = listeners.addresses().iter().map(ToString::to_string).collect();
 
@@ -169,41 +166,24 @@ impl RunningAgent {
     pub async fn start(settings: &Settings, registry: Registry, listeners: Listeners) -> anyhow::Result<Self> {
         let started_at = Timestamp::now();
         let auth = Arc::new(Auth::load(&settings.api).await?);
-        let metrics_listeners = Listeners::bind(&settings.api.metrics.listen).await.context("[metrics] listen")?;
-        if let Some(group) = &settings.api.socket_group {
-            metrics_listeners.share_with(group)?;
-        }
-        for address in metrics_listeners.addresses() {
-            tracing::info!(listen = %address, "serving the metrics");
-        }
-        let tls = match &settings.api.tls {
-            None => None,
-            Some(tls) => Some(Arc::new(ServerTls::load(tls.clone()).await.context("[api.tls]")?)),
-        };
-        let (listeners, metrics_listeners) = match &tls {
-            None => (listeners, metrics_listeners),
-            Some(tls) => (listeners.with_tls(tls.clone()), metrics_listeners.with_tls(tls.clone())),
-        };
+        let metrics_listeners = bind_metrics(&settings.api).await?;
+        let tls = load_tls(&settings.api).await?;
         let census = ChildCensus::new();
-        let host = host(census.clone(), ProcessRole::Daemon)?.with_canary_store(Arc::new(registry.clone()));
-        recall_own_mounts(&registry, &host).await;
-        let agent = Agent::start(registry, Arc::new(host), settings.agent.clone());
+        let agent = start_agent(settings, registry, census.clone()).await?;
         let facts: api::ReadNodeFacts = Arc::new(move || NodeFacts::read(started_at, &census));
         let config =
             ConfigState { fingerprint: settings.fingerprint(), is_last_reload_successful: true, loaded_at: started_at };
         let detail = settings.api.metrics.detail;
         let metrics = Arc::new(Metrics::new(agent.clone(), facts.clone(), auth.clone(), detail, config));
-        let stop = || {
+        let serve = |listeners: Listeners, connections_max, router| {
             let mut stopping = agent.stopping();
-            async move {
-                let _ = stopping.wait_for(|stopping| *stopping).await;
-            }
+            let stop = async move { drop(stopping.wait_for(|stopping| *stopping).await) };
+            tokio::spawn(listeners.with_tls(tls.clone()).serve(connections_max, router, stop, DRAIN_TIMEOUT))
         };
         let router = api::router(agent.clone(), facts, auth.clone(), &metrics);
-        let serving = tokio::spawn(listeners.serve(router, stop(), DRAIN_TIMEOUT));
-        let router = api::metrics_router(auth.clone(), &metrics);
-        let max = METRICS_CONNECTIONS_MAX;
-        let serving_metrics = tokio::spawn(metrics_listeners.serve_within(max, router, stop(), DRAIN_TIMEOUT));
+        let serving = serve(listeners, CONNECTIONS_MAX, router);
+        let serving_metrics =
+            serve(metrics_listeners, METRICS_CONNECTIONS_MAX, api::metrics_router(auth.clone(), &metrics));
         Ok(Self { agent, auth, tls, metrics, serving, serving_metrics })
     }
 
@@ -236,6 +216,26 @@ impl RunningAgent {
         let ((), served, metrics_served) = tokio::join!(self.agent.stop(), self.serving, self.serving_metrics);
         served.and(metrics_served).context("the API panicked")
     }
+}
+
+/// Binds the addresses that serve the metrics alone.
+async fn bind_metrics(api: &ApiSettings) -> anyhow::Result<Listeners> {
+    let bound = Listeners::bind(&api.metrics.listen, api.socket_group.as_deref()).await.context("[metrics] listen")?;
+    for address in bound.addresses() {
+        tracing::info!(listen = %address, "serving the metrics");
+    }
+    Ok(bound)
+}
+
+async fn load_tls(api: &ApiSettings) -> anyhow::Result<Option<Arc<ServerTls>>> {
+    let Some(tls) = &api.tls else { return Ok(None) };
+    Ok(Some(Arc::new(ServerTls::load(tls.clone()).await.context("[api.tls]")?)))
+}
+
+async fn start_agent(settings: &Settings, registry: Registry, census: ChildCensus) -> anyhow::Result<Agent> {
+    let host = host(census, ProcessRole::Daemon)?.with_canary_store(Arc::new(registry.clone()));
+    recall_own_mounts(&registry, &host).await;
+    Ok(Agent::start(registry, Arc::new(host), settings.agent.clone()))
 }
 
 /// Returns the resources of this host. `census` counts the child processes.

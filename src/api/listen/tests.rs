@@ -23,7 +23,7 @@ async fn server_within(max: usize) -> (SocketAddr, PathBuf, oneshot::Sender<()>,
     let directory = tempfile::tempdir().expect("a directory");
     let socket = directory.path().join("s");
     let addresses = [Listen::Tcp("127.0.0.1:0".parse().expect("an address")), Listen::Unix(socket.clone())];
-    let listeners = Listeners::bind(&addresses).await.expect("bound");
+    let listeners = Listeners::bind(&addresses, None).await.expect("bound");
     let Listen::Tcp(address) = listeners.addresses()[0] else { panic!("the first is TCP") };
     let router: Router = Router::new()
         .route("/", get(|request: Request<Body>| async move { format!("{:?}", request.extensions().get::<Peer>()) }))
@@ -37,7 +37,7 @@ async fn server_within(max: usize) -> (SocketAddr, PathBuf, oneshot::Sender<()>,
         .route("/large", get(|| async { vec![0_u8; LARGE_BYTES] }));
     let (stop, stopped) = oneshot::channel::<()>();
     let service = BoxCloneSyncService::new(router);
-    tokio::spawn(listeners.serve_within(max, service, async move { drop(stopped.await) }, Duration::ZERO));
+    tokio::spawn(listeners.serve(max, service, async move { drop(stopped.await) }, Duration::ZERO));
     (address, socket, stop, directory)
 }
 
@@ -164,10 +164,10 @@ async fn another_host_has_a_share_of_the_connections() {
         return;
     }
     let ours = route.local_addr().expect("an address").ip();
-    let listeners = Listeners::bind(&[Listen::Tcp((ours, 0).into())]).await.expect("bound");
+    let listeners = Listeners::bind(&[Listen::Tcp((ours, 0).into())], None).await.expect("bound");
     let Listen::Tcp(address) = listeners.addresses()[0] else { panic!("it is TCP") };
     let service = BoxCloneSyncService::new(Router::<()>::new().route("/", get(|| async { "seen" })));
-    tokio::spawn(listeners.serve(service, std::future::pending(), Duration::ZERO));
+    tokio::spawn(listeners.serve(CONNECTIONS_MAX, service, std::future::pending(), Duration::ZERO));
     let mut held = Vec::new();
     for _ in 0..PEER_CONNECTIONS_MAX {
         held.push(TcpStream::connect(address).await.expect("connected"));
@@ -204,7 +204,7 @@ async fn head_beyond_the_limits_of_hyper_is_refused() {
 async fn socket_is_given_to_a_group_that_exists() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("s");
-    let listeners = Listeners::bind(&[Listen::Unix(path.clone())]).await.expect("bound");
+    let listeners = Listeners::bind(&[Listen::Unix(path.clone())], None).await.expect("bound");
     let error = listeners.share_with("no-such-group").expect_err("no group").to_string();
     assert!(error.contains("no-such-group") && error.contains("socket_group"), "{error}");
     // Every user may give a file to the group that it already has.
