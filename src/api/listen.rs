@@ -195,7 +195,7 @@ impl Listeners {
         Ok(())
     }
 
-    /// The same listeners with this TLS on the TCP addresses.
+    /// Returns the same listeners, with TLS on the TCP addresses.
     #[must_use]
     pub fn with_tls(self, tls: Option<Arc<ServerTls>>) -> Self {
         Self { tls, ..self }

@@ -113,7 +113,7 @@ impl Metrics {
     /// None is known: the sink is a string.
     fn exposition(&self, format: Format) -> Result<String, std::fmt::Error> {
         let mut registry = Registry::default();
-        // One view, so that all families are of the same moment.
+        // One view, so that all families describe the same moment.
         let view = self.agent.view();
         registry.register_collector(Box::new(targets::Targets { view: view.clone() }));
         registry.register_collector(Box::new(self.agent_sample(view)));

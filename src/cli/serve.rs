@@ -218,7 +218,7 @@ impl RunningAgent {
     }
 }
 
-/// Binds the addresses that serve the metrics alone.
+/// Binds the addresses that serve only the metrics.
 async fn bind_metrics(api: &ApiSettings) -> anyhow::Result<Listeners> {
     let bound = Listeners::bind(&api.metrics.listen, api.socket_group.as_deref()).await.context("[metrics] listen")?;
     for address in bound.addresses() {

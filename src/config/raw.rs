@@ -10,8 +10,8 @@ use super::declared;
 /// String that is not validated yet, with its position in the file.
 pub(super) type Text = Spanned<String>;
 
-/// Declares sections of the file: each key once, with its type and its default. Without one, the default is that of
-/// the type.
+/// Declares sections of the file: each key once, with its type and its default. A key without one has the default of
+/// its type.
 macro_rules! sections {
     ($($section:ident { $($(#[$doc:meta])* $key:ident: $type:ty $(= $default:expr)?,)* })*) => {$(
         #[derive(Debug, Deserialize)]

@@ -42,7 +42,7 @@ enum Part {
     Any,
 }
 
-/// Splits the first part off a pattern. A brace that is not closed stands for itself.
+/// Splits the first part off a pattern. A brace that is not closed is a literal character.
 fn first_part(pattern: &[u8]) -> Option<(Part, &[u8])> {
     let (first, rest) = pattern.split_first()?;
     let tag = if *first == b'{' { rest.iter().position(|byte| *byte == b'}') } else { None };

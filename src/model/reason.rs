@@ -36,7 +36,7 @@ named! {
         // NFS.
         /// More of the file system's inodes are used than `[probe] nearly_full_percent`, or all of them.
         InodesNearlyUsedUp => "inodes_nearly_used_up",
-        /// The storage reports counts of space that contradict each other.
+        /// The storage reports sizes that are impossible or contradict each other.
         CapacityImplausible => "capacity_implausible",
         /// The service on the port does not speak ONC RPC.
         NotNfs => "not_nfs",

@@ -256,7 +256,7 @@ pub struct S3ListingSettings {
 pub struct DeclaredTarget {
     /// Storage of the target.
     pub spec: TargetSpec,
-    /// Fields that are applied to a target that exists already: those that a client may change, as far as they are given.
+    /// The given fields that a client may change. They are also applied to a target that exists already.
     pub changes: SpecFields,
     /// Name of the first target type. Without it, the export is the name.
     pub type_name: Option<String>,

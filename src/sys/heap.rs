@@ -1,7 +1,7 @@
 //! The malloc heap: a limit on the number of arenas, and the return of free memory to the kernel. Both reduce resident
 //! memory.
 //!
-//! The C library gives a thread an arena of its own as soon as two threads contend for one. Free memory
+//! The C library gives a thread its own arena as soon as two threads contend for one. Free memory
 //! of one arena is not available to the others. Threads that mostly wait for a disk, a name server or a
 //! child do not need their own. `cargo bench --bench mounts` measures the resident memory, and
 //! `--bench agent` the effect on request rates.
@@ -9,8 +9,8 @@
 use std::time::Duration;
 use std::{io, thread};
 
-/// Size from which a block is mapped on its own, in bytes: the initial value of glibc, which otherwise rises to the size
-/// of the largest block that was freed, up to 32 MiB (mallopt(3), `M_MMAP_THRESHOLD`).
+/// Size from which a block is mapped separately, in bytes: the initial value of glibc, which otherwise rises to the
+/// size of the largest block that was freed, up to 32 MiB (mallopt(3), `M_MMAP_THRESHOLD`).
 const MAPPED_MIN_BYTES: i32 = 128 << 10;
 
 /// Limits the number of malloc arenas (mallopt(3), `M_ARENA_MAX`), and maps each block of [`MAPPED_MIN_BYTES`] or more.

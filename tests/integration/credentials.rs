@@ -69,7 +69,7 @@ async fn signed_region(workspace: &Workspace) -> String {
 }
 
 #[tokio::test]
-async fn region_comes_from_the_environment_or_the_profile_with_an_endpoint_too() {
+async fn region_comes_from_the_environment_or_the_profile_even_with_an_endpoint() {
     let mut workspace = Workspace::new();
     assert_eq!(signed_region(&workspace).await, "us-east-1", "without any");
     std::fs::create_dir(workspace.path(".aws")).expect("created");

@@ -84,7 +84,7 @@ async fn kill_at(daemon: &mut Daemon, mut held: Held) {
 }
 
 /// Starts a forwarder whose destination can be changed, and returns its endpoint and its destination. Each request of
-/// a [`Proxy`] has a connection of its own, so a change affects the next request.
+/// a [`Proxy`] has its own connection, so a change affects the next request.
 async fn forwarder(endpoint: &str) -> (String, Arc<Mutex<String>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let own = format!("http://{}", listener.local_addr().expect("an address"));

@@ -93,7 +93,7 @@ async fn declared_target_with_an_ambiguous_export_stays_but_is_not_created() {
 }
 
 #[tokio::test]
-async fn declared_fields_are_applied_to_an_existing_target_as_far_as_they_are_given() {
+async fn given_fields_of_a_declared_target_are_applied_to_an_existing_one() {
     let store = Arc::new(MemoryStore::default());
     commit(&store, writes(nfs("127.0.0.1:/a"))).await;
     let agent = agent(&store);

@@ -45,7 +45,7 @@ pub(super) fn decode<T: RequestBody>(bytes: &[u8]) -> Result<T, Fault> {
     decode_object(object(bytes, T::ENVELOPE)?)
 }
 
-/// Decodes a list of projects, which may also be called `alias`, in the envelope or in its place.
+/// Decodes a list of projects, which may also be called `alias`, in the envelope or instead of it.
 pub(super) fn decode_projects(bytes: &[u8], alias: &'static str) -> Result<ProjectsBody, Fault> {
     const FIELD: &str = "project_list";
     let envelope = ProjectsBody::ENVELOPE;

@@ -356,7 +356,7 @@ fn target_without_a_report_has_no_series() {
 }
 
 #[test]
-fn what_was_not_measured_is_absent() {
+fn value_that_was_not_measured_is_absent() {
     let text = target_metrics(Format::Text, vec![dead("nas:/b")]);
     for name in ["size_bytes", "nfs_mounted", "nfs_requests", "nfs_mount_info", "objects", "s3_", "lock_proof"] {
         assert!(!text.contains(name), "{name}: {text}");

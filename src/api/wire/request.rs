@@ -27,7 +27,7 @@ pub(super) fn required_line<'de, D: Deserializer<'de>>(deserializer: D) -> Resul
     checked(String::deserialize(deserializer)?, LINE_MAX_CHARS)
 }
 
-/// Reads a string of one line. An empty one replaces what there is.
+/// Reads a string of one line. An empty one replaces the stored value.
 pub(super) fn clearable_line<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     let text = Option::<String>::deserialize(deserializer)?;
     text.map(|text| if text.is_empty() { Ok(text) } else { checked(text, LINE_MAX_CHARS) }).transpose()

@@ -233,7 +233,7 @@ fn answer_has_endpoint_and_bucket_of_an_s3_target() {
 }
 
 #[test]
-fn member_sees_its_own_project_id_only_and_admin_sees_all() {
+fn member_sees_only_its_own_project_id_and_admin_sees_all() {
     let view = restricted_target();
     let seen = |caller: &Caller| -> Vec<String> {
         let shown = TargetType::seen_by(caller, &view.types[0]);

@@ -94,7 +94,7 @@ fn addresses(raw: &raw::Api, is_open: bool) -> Validated<Vec<Listen>> {
     Ok(listen)
 }
 
-/// Validates addresses, each of them once. `problem` says what else is wrong with one.
+/// Validates addresses, and refuses duplicates. `problem` returns what else is wrong with an address.
 fn listeners(given: &[Text], key: &str, problem: impl Fn(&Listen) -> Option<String>) -> Validated<Vec<Listen>> {
     let mut listen = Vec::new();
     for text in given {

@@ -19,8 +19,8 @@ use crate::s3::pages::MARKER_LIMIT_BYTES;
 use crate::s3::{ListedVersion, ObjectApi, Retention, S3Failure, StoredVersion};
 
 /// Adds the MD5 digest of the body, in place of the CRC32 of the SDK. A request that changes a retention needs a digest
-/// (S3 API reference, PutObjectRetention). Older services, such as Ceph and MinIO before 2022, know only MD5. They would
-/// refuse the request as incomplete, and the lock proof would take that for a lock.
+/// (S3 API reference, PutObjectRetention). Older services, such as Ceph and MinIO before 2022, know only MD5. They
+/// would refuse the request as incomplete, and the lock proof would take that for a lock.
 fn with_content_md5(request: &mut HttpRequest) {
     let digest = STANDARD.encode(Md5::digest(request.body().bytes().unwrap_or_default()));
     let headers = request.headers_mut();
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn version_id_that_is_longer_than_one_can_be_is_refused() {
+    async fn version_id_that_is_too_long_is_refused() {
         let longest = "v".repeat(MARKER_LIMIT_BYTES);
         assert_eq!(put(&[], &longest).await.1, Ok(Some(longest.clone())));
         assert!(matches!(put(&[], &format!("{longest}v")).await.1, Err(S3Failure::NotS3(_))));

@@ -38,7 +38,7 @@ const HEADERS: &[(&str, &[&str])] = &[
     ("x-amz-tagging", &[]),
 ];
 
-/// Storage classes of AWS. Ceph has classes of its own, whose names its operator chooses.
+/// Storage classes of AWS. The operator of a Ceph cluster defines and names its classes.
 const STORAGE_CLASSES: &[&str] = &[
     "STANDARD",
     "REDUCED_REDUNDANCY",

@@ -155,7 +155,7 @@ async fn restore_is_refused_while_an_agent_runs() {
 }
 
 #[tokio::test]
-async fn restored_registry_replaces_a_newer_and_keeps_it_aside() {
+async fn restore_replaces_a_newer_registry_and_keeps_a_copy() {
     let (directory, path, to) = with_backup().await;
     let restored = restore(&path, &to).expect("restored");
     assert_eq!(restored.content.targets, 2);
@@ -170,7 +170,7 @@ async fn restored_registry_replaces_a_newer_and_keeps_it_aside() {
     let (store, registry) = open(&path);
     create(&registry, nfs("nas:/d")).await;
     close(store, registry).await;
-    fs::copy(&replaced, &path).expect("put in place");
+    fs::copy(&replaced, &path).expect("copied back");
     assert!(open_error(&path).contains("lost changes"));
 }
 

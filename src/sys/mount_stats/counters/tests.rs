@@ -79,7 +79,7 @@ fn ambiguous_mount_counters_are_left_out() {
 }
 
 #[test]
-fn mountstats_parse_alike_for_any_piece_size() {
+fn parsed_mountstats_do_not_depend_on_the_piece_size() {
     let whole = MountStats::parse(STATS);
     for length in [1, 7, 64, 1000] {
         let mut parser = Parser::default();

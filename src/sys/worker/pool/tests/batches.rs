@@ -107,7 +107,7 @@ async fn dropped_call_leaves_the_queue_and_does_not_enter_it_again() {
 }
 
 #[tokio::test]
-async fn batched_calls_continue_without_a_hanging_one() {
+async fn other_calls_of_a_batch_are_answered_while_one_hangs() {
     let pool = patient(pool_of(worker(), 64));
     let (_, calls) = calls_of_a_stopped_worker(&pool, Duration::from_secs(3)).await;
     until("the others are answered", || ended(&calls) == 3).await;
@@ -121,12 +121,12 @@ async fn late_answer_in_a_batch_reaches_its_own_target() {
     let pool = patient(pool_of(worker(), 64));
     let (pid, calls) = calls_of_a_stopped_worker(&pool, ENOUGH).await;
     until("the others are answered", || ended(&calls) == 3).await;
-    // Their workers would be kept instead of it.
+    // Otherwise the workers that answered the others would be kept instead of the stopped one.
     pool.inner.dispatcher.schedule().idle().clear();
     kill(pid, Signal::SIGCONT).expect("sent");
     let outcomes = outcomes(calls).await;
     assert!(outcomes.iter().all(|outcome| matches!(outcome, Ok(Response::Counts(_)))), "{outcomes:?}");
-    // It becomes idle after the requests that it hands back are read, which is later than its last answer.
+    // The worker becomes idle after the requests that it hands back are read, which is later than its last answer.
     until("the worker is idle", || idle_pids(&pool) == [pid]).await;
     let (idle, spawned) = (idle_pids(&pool), pool.stats().spawned_total);
     call(&pool, ENOUGH).await.expect("answered");
