@@ -6,6 +6,8 @@
 //! page. The bucket is reachable if it answers this GET, or one of two others that need no permission for objects. The
 //! refused HEAD is then a warning, and the canary shows whether backups can be written. The list comes first because
 //! the storage itself answers it. A gateway may answer the others from a cache.
+//!
+//! Credentials that may only write are refused all of these requests. Then the canary alone decides.
 
 use std::time::Duration;
 
@@ -18,24 +20,40 @@ use crate::s3::{BucketApi, BucketUsage, S3Failure, within};
 /// Smallest clock difference that is a warning, in seconds. Services refuse requests from 15 minutes on.
 pub const CLOCK_DIFFERENCE_WARNING_SECONDS: i64 = 60;
 
-/// Checks that the bucket exists, within `deadline` for all requests. `prefix` is that of the canaries.
+/// What the check found.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct FoundBucket {
+    /// Use that the service reports.
+    pub usage: BucketUsage,
+    /// Failure of the check, unless a canary shows that these credentials can write. The service refused every request.
+    pub unless_written: Option<S3Failure>,
+}
+
+/// Checks that the bucket exists, within `deadline` for all requests. `prefix` is that of the canaries. `canary_decides`:
+/// whether a canary follows. The check then passes with credentials that may only write, which `unless_written` says.
 pub async fn bucket(
     api: &dyn BucketApi,
     location: &S3Location,
     prefix: &str,
+    canary_decides: bool,
     deadline: Duration,
-) -> Checked<BucketUsage> {
+) -> Checked<FoundBucket> {
+    let found = FoundBucket::default();
     match within(deadline, reach(api, prefix)).await {
-        Ok(Reached::WithUsage(usage)) => Checked::passed(usage).with_warnings(clock_difference(&usage, location)),
-        Ok(Reached::HeadRefused(refused)) => {
-            Checked::passed(BucketUsage::default()).with_warnings([head_refused(&refused, location)])
+        Ok(Reached::WithUsage(usage)) => {
+            Checked::passed(FoundBucket { usage, ..found }).with_warnings(clock_difference(&usage, location))
+        }
+        Ok(Reached::HeadRefused(refused)) => Checked::passed(found).with_warnings([head_refused(&refused, location)]),
+        Err(failure) if canary_decides && failure.denies_permission() => {
+            let warning = head_refused(&failure, location);
+            Checked::passed(FoundBucket { unless_written: Some(failure), ..found }).with_warnings([warning])
         }
         Err(failure) => not_passed(&failure, location),
     }
 }
 
 /// Outcome of a check whose call failed.
-pub(super) fn not_passed<T>(failure: &S3Failure, location: &S3Location) -> Checked<T> {
+pub(crate) fn not_passed<T>(failure: &S3Failure, location: &S3Location) -> Checked<T> {
     let finding = failure.finding(location);
     if failure.is_timeout() { Checked::timed_out(finding) } else { Checked::failed(finding) }
 }
@@ -130,8 +148,33 @@ mod tests {
     use crate::check::fake::FakeBucket;
     use crate::model::Outcome;
 
-    async fn checked(fake: &FakeBucket) -> Checked<BucketUsage> {
-        bucket(fake, &fake.location(), "canaries/", Duration::from_millis(100)).await
+    async fn checked(fake: &FakeBucket) -> Checked<FoundBucket> {
+        bucket(fake, &fake.location(), "canaries/", false, Duration::from_millis(100)).await
+    }
+
+    #[tokio::test]
+    async fn canary_decides_only_when_the_service_knows_the_credentials_and_refuses_everything() {
+        let denied = S3Failure::service(403, Some("AccessDenied"), None);
+        let mut fake = FakeBucket::healthy();
+        fake.head = Err(S3Failure::service(403, None, None));
+        (fake.location, fake.versioning) = (Err(denied.clone()), Err(denied.clone()));
+        for (list, unless_written) in [
+            (denied.clone(), Some(denied)),
+            (S3Failure::service(403, Some("SignatureDoesNotMatch"), None), None),
+            (S3Failure::service(400, Some("ExpiredToken"), None), None),
+            (S3Failure::service(403, Some("ExpiredToken"), None), None),
+            (S3Failure::service(404, Some("NoSuchBucket"), None), None),
+            // A web server.
+            (S3Failure::service(403, None, None), None),
+        ] {
+            fake.list = Err(list.clone());
+            assert_eq!(checked(&fake).await.outcome(), Outcome::Failed, "{list}");
+            let decided = bucket(&fake, &fake.location(), "canaries/", true, Duration::from_millis(100)).await;
+            let outcome = if unless_written.is_some() { Outcome::Passed } else { Outcome::Failed };
+            assert_eq!(decided.outcome(), outcome, "{list}");
+            let found = decided.into_fact::<()>().unwrap_or_default();
+            assert_eq!(found.unless_written, unless_written, "{list}");
+        }
     }
 
     #[tokio::test]

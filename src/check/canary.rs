@@ -51,7 +51,7 @@ impl ServiceClock {
     pub fn implausible(self) -> Option<String> {
         match self.ahead_seconds {
             None => {
-                Some("the service does not report its clock (Date), which decides when a retention ends".to_owned())
+                Some("the service does not report its clock, which decides when a retention ends: let the service, and the proxies before it, send the header Date (RFC 9110 §6.6.1)".to_owned())
             }
             Some(ahead) if ahead.saturating_abs() > CLOCK_DIFFERENCE_MAX_SECONDS => Some(format!(
                 "the clocks of the service and of this host differ by {} s, more than {CLOCK_DIFFERENCE_MAX_SECONDS} s: correct the clock that is wrong (NTP)",

@@ -115,6 +115,13 @@ pub struct FakeObjects {
     pub refuses_get: bool,
     /// Stores an object and answers 500.
     pub stores_and_fails: bool,
+    /// Answers 500 to a PUT, and stores the object at [`FakeObjects::apply_late`].
+    pub is_late: bool,
+    pub late: Mutex<Vec<(String, Bytes, Option<Retention>)>>,
+    /// Content that a late PUT stores after the next PUT.
+    pub overwritten_once: Mutex<Option<Bytes>>,
+    /// Stores objects without the requested retention.
+    pub ignores_retention: bool,
     pub refuses_delete: bool,
     pub refuses_list: bool,
     /// Answers a listing of versions with 501.
@@ -149,6 +156,12 @@ impl FakeObjects {
     /// Version of each DELETE.
     pub fn deleted(&self) -> Vec<Option<String>> {
         lock(&self.deleted).clone()
+    }
+
+    /// Stores the objects of the PUTs that were late.
+    pub fn apply_late(&self) {
+        let late = std::mem::take(&mut *lock(&self.late));
+        self.locked().extend(late);
     }
 
     pub fn clear(&self) {
@@ -200,7 +213,13 @@ impl ObjectApi for FakeObjects {
         if let Some(failure) = lock(&self.next_puts).pop_front() {
             return Err(failure);
         }
+        if self.is_late {
+            lock(&self.late).push((key.to_owned(), content, asked));
+            return Err(S3Failure::service(500, Some("InternalError"), None));
+        }
+        let asked = asked.filter(|_| !self.ignores_retention);
         let content = if self.garbles { content.slice(1..) } else { content };
+        let content = lock(&self.overwritten_once).take().unwrap_or(content);
         if !self.versioned {
             self.locked().retain(|(known, ..)| known != key);
         }
@@ -283,6 +302,8 @@ impl ObjectApi for FakeObjects {
             return Err(S3Failure::service(501, Some("NotImplemented"), None));
         }
         let found = self.keys().into_iter().filter(|key| key.starts_with(prefix)).take(limit.into());
-        Ok(found.map(|key| ListedVersion { key, version: None, modified: None }).collect())
+        let version = (versioned && self.versioned).then(|| "1".to_owned());
+        let listed = |key| ListedVersion { key, version: version.clone(), modified: Some(Timestamp::now()) };
+        Ok(found.map(listed).collect())
     }
 }

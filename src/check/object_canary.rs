@@ -11,12 +11,16 @@
 //! Credentials that may not list cannot find leftovers. The agent then remembers its latest canary, also across
 //! restarts, and removes it by key and version ([`memory`]).
 //!
+//! If it is unknown whether the bucket locks new objects by default, the canary gets that short retention too. If the
+//! service answers that the bucket has no object lock, the canary is written without one.
+//!
 //! Some operators grant credentials that may write but not delete, to protect backups. Writing is verified, and the
 //! canary remains. In a bucket without versions the next run overwrites it. In other buckets the next run only reads it
-//! back.
+//! back. Credentials that may not read either verify writing alone, which is a warning.
 
 mod findings;
 pub mod memory;
+mod write;
 
 use std::time::Duration;
 
@@ -24,18 +28,19 @@ use uuid::Uuid;
 
 use super::Checked;
 use super::bucket::not_passed;
-use super::canary::sweep::is_denial;
+use super::canary::sweep::REMOVED_MAX;
 use super::canary::{
-    CANARY_BYTES, CanaryKind, CanaryNames, ProcessRole, ServiceClock, Swept, Undeleted, content, exceeds, is_content,
-    sweep,
+    CANARY_BYTES, CanaryKind, CanaryNames, ProcessRole, ServiceClock, Swept, Undeleted, is_content, sweep,
 };
 use super::lock_proof::steps::LONGER_RETENTION;
 use crate::model::report::{Finding, finding};
-use crate::model::{CanaryLeftover, LockMode, Reason, S3Location};
-use crate::s3::{ObjectApi, Retention, S3Failure, Versioning, within};
-use findings::{kept, not_deleted, overlong, refused, still_locked, too_many, undeletable, unknown, unlisted};
-use findings::{unrecorded, unremovable};
+use crate::model::{CanaryLeftover, Reason, S3Location};
+use crate::s3::{ObjectApi, S3Failure, StoredVersion, Versioning, within};
+use findings::without_clock;
+use findings::{kept, neither_read_nor_deleted, not_deleted, not_read, overlong, refused, retention_refused};
+use findings::{still_locked, too_many, undeletable, unknown, unlisted, unrecorded, unremovable};
 pub use memory::{CanaryMemory, CanaryStore, Resolved};
+use write::{End, Request, Written, denies_reading, write};
 
 /// Largest number of canaries of a target on this node. At this number no further canary is written.
 pub const LOCKED_MAX: usize = 4;
@@ -56,6 +61,8 @@ pub struct CanaryPlan<'a> {
     pub versioning: Option<Versioning>,
     /// Retention of the canary. `None` if the bucket does not lock new objects by default.
     pub retention: Option<Duration>,
+    /// Whether it is unknown that the bucket locks new objects by default.
+    pub is_lock_unknown: bool,
     /// The service's clock.
     pub clock: ServiceClock,
     /// Canary of a lock proof in progress, which stays.
@@ -70,13 +77,37 @@ impl<'a> CanaryPlan<'a> {
     /// A plan for a bucket whose configuration is not known.
     #[must_use]
     pub fn new(names: &'a CanaryNames, clock: ServiceClock) -> Self {
-        Self { names, versioning: None, retention: None, clock, in_use: None, append_only: false, sends_headers: false }
+        Self {
+            names,
+            versioning: None,
+            retention: None,
+            is_lock_unknown: false,
+            clock,
+            in_use: None,
+            append_only: false,
+            sends_headers: false,
+        }
     }
 
     /// Whether the bucket has or may have versions.
     #[must_use]
     pub fn may_have_versions(&self) -> bool {
         self.versioning != Some(Versioning::Off)
+    }
+
+    /// Whether a PUT adds a version to an earlier canary instead of replacing it. In a bucket with versions, the answer
+    /// to its PUT names one.
+    fn adds_version_to(&self, earlier: &CanaryLeftover) -> bool {
+        let has_version = earlier.version.as_ref().is_some_and(|version| version != NULL_VERSION);
+        let is_known = self.versioning.is_some() || (self.retention.is_some() && !self.is_lock_unknown);
+        self.may_have_versions() && (has_version || is_known || earlier.written_at.is_none())
+    }
+
+    /// A canary that is not written yet.
+    fn new_canary(&self, until: Option<i64>, is_listed: bool) -> CanaryLeftover {
+        let until = until.unwrap_or_default();
+        let key = if is_listed { self.names.new_key(CanaryKind::Write, until) } else { self.names.unlisted_key() };
+        CanaryLeftover { key: self.names.text(&key), until, version: None, written_at: None }
     }
 
     /// Returns the version to address an object with. `named` is the version that the service named.
@@ -109,10 +140,7 @@ pub async fn object_canary(
     deadline: Duration,
 ) -> Checked<Option<i64>> {
     if let (Some(why), Some(_)) = (plan.clock.implausible(), plan.retention) {
-        return Checked::skipped(finding!(
-            Reason::ClockSkewed,
-            "{location} has a default retention, so a canary needs a retention of its own, and none is written: {why}"
-        ));
+        return Checked::skipped(without_clock(&why, location, plan));
     }
     let sweeping = sweep(api, plan.names, plan.may_have_versions(), plan.clock, plan.in_use);
     let (listed, earlier) = match within(deadline, sweeping).await {
@@ -129,52 +157,58 @@ pub async fn object_canary(
         Ok(earlier) => earlier,
         Err(checked) => return (*checked).with_warnings(warning),
     };
-    let until = plan.retention.map(|retention| plan.clock.end_of(retention));
-    let key = match &earlier.kept {
+    let mut canary = match &earlier.kept {
         // A PUT would add a version, or be refused because of the lock.
-        Some(kept) if plan.may_have_versions() || kept.leftover.until > 0 => {
+        Some(kept) if plan.adds_version_to(&kept.leftover) || kept.leftover.until > 0 => {
             return read_back(api, location, plan, kept, deadline).await.with_warnings(warning);
         }
-        Some(kept) => kept.leftover.key.clone(),
-        None => plan.names.text(&plan.names.new_key(CanaryKind::Write, until.unwrap_or_default())),
+        Some(kept) => CanaryLeftover { version: None, written_at: None, ..kept.leftover.clone() },
+        None => plan.new_canary(plan.retention.map(|retention| plan.clock.end_of(retention)), listed.is_ok()),
     };
-    let new = CanaryLeftover { key, until: until.unwrap_or_default(), version: None, written_at: None };
-    let before = memory.leftover().cloned();
-    memory.remember(new.clone());
-    if listed.is_err()
-        && let Err(why) = memory.save(deadline).await
-    {
-        memory.restore(before);
-        return Checked::skipped(unrecorded(&why, location)).with_warnings(warning);
-    }
-    let mut step = Request::Put;
-    let written = within(deadline, write(api, plan, &new.key, until, memory, &mut step)).await;
-    // Only a refusal shows that nothing was stored.
-    if step == Request::Put && written.as_ref().is_err_and(S3Failure::is_refusal) {
-        memory.restore(before);
-    }
-    if listed.is_err()
-        && let Err(why) = memory.save(deadline).await
-    {
-        tracing::warn!(why, "the registry still has the record of an earlier canary");
-    }
+    let (written, step) = loop {
+        let (written, step) = match attempt(api, plan, &canary, memory, listed.is_err(), deadline).await {
+            Ok(attempted) => attempted,
+            Err(why) => return Checked::skipped(unrecorded(&why, location)).with_warnings(warning),
+        };
+        let has_no_lock = step == Request::Put && written.as_ref().is_err_and(S3Failure::denies_object_lock);
+        if !(has_no_lock && plan.is_lock_unknown && canary.until > 0) {
+            break (written, step);
+        }
+        canary = plan.new_canary(None, listed.is_ok());
+    };
+    let until = (canary.until > 0).then_some(canary.until);
     let Earlier { remark, latest, .. } = earlier;
     let checked = match written {
-        Ok(Written::Removed) => {
-            Checked::passed(latest).detail(format!("wrote, read back and deleted {CANARY_BYTES} bytes{remark}"))
+        Ok(Written { end, unread }) => {
+            let unread = unread.map(|denied| not_read(location, &denied, plan));
+            let wrote = if unread.is_some() { "wrote" } else { "wrote and read back" };
+            let checked = match end {
+                End::Removed if unread.is_some() => {
+                    Checked::passed(latest).detail(format!("wrote and deleted {CANARY_BYTES} bytes{remark}"))
+                }
+                End::Removed => {
+                    Checked::passed(latest).detail(format!("wrote, read back and deleted {CANARY_BYTES} bytes{remark}"))
+                }
+                End::Kept(denied) => {
+                    let finding = (!plan.append_only).then(|| not_deleted(location, &denied, plan));
+                    let expected = if plan.append_only { " (append_only)" } else { "" };
+                    Checked::passed(latest).with_warnings(finding).detail(format!(
+                        "{wrote} {CANARY_BYTES} bytes; deleting them was refused{expected}, so they remain{remark}"
+                    ))
+                }
+                End::Locked => Checked::passed(until).detail(format!(
+                    "{wrote} {CANARY_BYTES} bytes, which are locked for a few seconds and deleted after that{remark}"
+                )),
+                End::LockedLonger => Checked::passed(latest).with_warnings([overlong(location, &canary.key)]),
+                End::Differs => Checked::failed(differs(location)),
+            };
+            checked.with_warnings(unread)
         }
-        Ok(Written::Kept(denied)) => {
-            let finding = (!plan.append_only).then(|| not_deleted(location, &denied, plan));
-            let expected = if plan.append_only { " (append_only)" } else { "" };
-            Checked::passed(latest).with_warnings(finding).detail(format!(
-                "wrote and read back {CANARY_BYTES} bytes; deleting them was refused{expected}, so they remain{remark}"
-            ))
+        Err(failure)
+            if step == Request::Put && until.is_some() && plan.is_lock_unknown && failure.is_about_the_put() =>
+        {
+            Checked::skipped(retention_refused(location, &failure))
         }
-        Ok(Written::Locked) => Checked::passed(until).detail(format!(
-            "wrote and read back {CANARY_BYTES} bytes, which are locked for a few seconds and deleted after that{remark}"
-        )),
-        Ok(Written::LockedLonger) => Checked::passed(latest).with_warnings([overlong(location, &new.key)]),
-        Ok(Written::Differs) => Checked::failed(differs(location)),
         // If a retention has ended on arrival, services refuse it in the same way as a missing permission.
         Err(failure)
             if failure.reason() == Reason::AccessDenied && until.is_some_and(|until| plan.clock.may_be_past(until)) =>
@@ -193,6 +227,35 @@ pub async fn object_canary(
         Err(failure) => return refused(step, &failure, location, plan),
     };
     checked.with_warnings(warning)
+}
+
+/// Writes one canary. Records it before its PUT and after that if it `must`. Returns the result and the latest request.
+///
+/// # Errors
+/// Why it was not recorded. Then it is not written.
+async fn attempt(
+    api: &dyn ObjectApi,
+    plan: &CanaryPlan<'_>,
+    canary: &CanaryLeftover,
+    memory: &mut CanaryMemory,
+    must_record: bool,
+    deadline: Duration,
+) -> Result<(Result<Written, S3Failure>, Request), String> {
+    let before = memory.leftover().cloned();
+    memory.remember(canary.clone());
+    if must_record && let Err(why) = memory.save(deadline).await {
+        memory.restore(before);
+        return Err(why);
+    }
+    let mut step = Request::Put;
+    let written = within(deadline, write(api, plan, canary, memory, &mut step)).await;
+    if step == Request::Put && written.as_ref().is_err_and(S3Failure::stored_nothing) {
+        memory.restore(before);
+    }
+    if must_record && let Err(why) = memory.save(deadline).await {
+        tracing::warn!(why, "the registry still has the record of an earlier canary");
+    }
+    Ok((written, step))
 }
 
 /// What is known of earlier canaries before the next one is written.
@@ -257,13 +320,14 @@ async fn after_refused_listing(
         return Err(Box::new(Checked::skipped(unrecorded(&why, location))));
     }
     let Some(leftover) = memory.leftover().cloned() else {
-        if plan.names.role() == ProcessRole::OneShot {
-            try_delete(api, location, plan, deadline).await?;
-        }
+        remove_late(api, location, plan, deadline).await?;
         return Ok(Earlier::default());
     };
     let finding = match within(deadline, memory.resolve(api, plan)).await {
-        Ok(Resolved::Gone) => return Ok(Earlier::default()),
+        Ok(Resolved::Gone) => {
+            remove_late(api, location, plan, deadline).await?;
+            return Ok(Earlier::default());
+        }
         Ok(Resolved::Undeletable(denied)) if leftover.until == 0 || plan.append_only => {
             return Ok(Earlier { kept: Some(Kept { leftover, denied }), ..Earlier::default() });
         }
@@ -276,19 +340,31 @@ async fn after_refused_listing(
     Err(Box::new(Checked::skipped(finding)))
 }
 
-/// Tests the permission to delete with an object that does not exist. A command whose credentials may neither list nor
-/// delete would leave a canary at each run, so it writes none.
-async fn try_delete(
+/// Removes canaries of the agent that PUTs of earlier runs stored late. A command has no such key. It tries to delete an
+/// object that does not exist: without that permission it would leave one more canary with each run, so it writes none.
+async fn remove_late(
     api: &dyn ObjectApi,
     location: &S3Location,
     plan: &CanaryPlan<'_>,
     deadline: Duration,
 ) -> Result<(), NotWritten> {
-    let key = plan.names.text(&plan.names.new_key(CanaryKind::Write, 0));
-    // Without a version, it would add a delete marker.
-    let version = plan.may_have_versions().then_some(NULL_VERSION);
-    match within(deadline, async { api.delete(&key, version, false).await }).await {
-        Err(denied) if denied.is_refusal() => Err(Box::new(Checked::skipped(unremovable(&denied, location, plan)))),
+    let is_command = plan.names.role() == ProcessRole::OneShot;
+    let key = plan.names.text(&plan.names.unlisted_key());
+    let removing = async {
+        for _ in 0..REMOVED_MAX {
+            if is_command || !plan.may_have_versions() {
+                break;
+            }
+            let Ok(StoredVersion { version: Some(version), .. }) = api.head(&key, None).await else { break };
+            api.delete(&key, Some(&version), false).await?;
+        }
+        // Without a version, it would add a delete marker.
+        api.delete(&key, plan.may_have_versions().then_some(NULL_VERSION), false).await
+    };
+    match within(deadline, removing).await {
+        Err(denied) if is_command && denied.is_refusal() => {
+            Err(Box::new(Checked::skipped(unremovable(&denied, location, plan))))
+        }
         // The DELETE of the canary reports other failures.
         _ => Ok(()),
     }
@@ -312,105 +388,11 @@ async fn read_back(
         )),
         Ok(content) if is_content(&content) => Checked::skipped(kept(location, earlier, plan)),
         Ok(_) => Checked::failed(differs(location)),
+        Err(failure) if denies_reading(&failure) && earlier.leftover.written_at.is_some() => {
+            Checked::skipped(neither_read_nor_deleted(location, earlier, &failure, plan))
+        }
         Err(failure) => refused(Request::ReadEarlier, &failure, location, plan),
     }
-}
-
-/// The request that failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Request {
-    /// DELETE of an earlier canary.
-    DeleteEarlier,
-    /// GET of an earlier canary.
-    ReadEarlier,
-    Put,
-    Get,
-    /// HEAD, for the retention of a locked canary.
-    Head,
-    Delete,
-}
-
-impl Request {
-    /// Describes the request, and those that passed before it.
-    fn describe(self) -> &'static str {
-        match self {
-            Self::DeleteEarlier => "the DELETE of an earlier canary",
-            Self::ReadEarlier => "the GET of an earlier canary",
-            Self::Put => "the PUT of a canary",
-            Self::Get => "the GET of a canary, after its PUT passed,",
-            Self::Head => "the HEAD of a canary, after its PUT and GET passed,",
-            Self::Delete => "the DELETE of a canary, after its PUT and GET passed,",
-        }
-    }
-}
-
-enum Written {
-    Removed,
-    /// Its DELETE was denied.
-    Kept(S3Failure),
-    Locked,
-    LockedLonger,
-    Differs,
-}
-
-/// Writes the remembered canary, and updates the memory.
-async fn write(
-    api: &dyn ObjectApi,
-    plan: &CanaryPlan<'_>,
-    key: &str,
-    until: Option<i64>,
-    memory: &mut CanaryMemory,
-    step: &mut Request,
-) -> Result<Written, S3Failure> {
-    // New content for each PUT, because a canary may be overwritten.
-    let content = content(Uuid::new_v4());
-    let retention = until.map(|until| Retention { mode: LockMode::Governance, until });
-    let version = plan.version(api.put(key, content.clone(), retention).await?);
-    memory.written(version.clone());
-    let version = version.as_deref();
-    *step = Request::Get;
-    let mut back = api.get(key, version).await;
-    // Not every part of the service may know the object yet. It counts as lost only if it is missing twice.
-    if back.as_ref().is_err_and(S3Failure::is_gone) {
-        back = api.get(key, version).await;
-    }
-    memory.set_readable(back.is_ok());
-    let is_same = match back {
-        Ok(back) => back == content,
-        Err(failure) if failure.is_gone() => false,
-        Err(failure) => {
-            if retention.is_none() && api.delete(key, version, false).await.is_ok() {
-                memory.forget();
-            }
-            return Err(failure);
-        }
-    };
-    *step = Request::Head;
-    let locked = match retention {
-        Some(asked) => {
-            let stored = api.head(key, version).await?;
-            let left = stored.modified.map(|modified| asked.until.saturating_sub(modified));
-            let is_longer = left.zip(plan.retention).is_some_and(|(left, retention)| exceeds(left, retention));
-            Some(stored.retention == Some(asked) && !is_longer)
-        }
-        None => None,
-    };
-    let mut denied = None;
-    if locked.is_none() {
-        *step = Request::Delete;
-        match api.delete(key, version, false).await {
-            Err(failure) if is_denial(&failure) => denied = Some(failure),
-            Err(failure) if !failure.is_gone() => return Err(failure),
-            _ => memory.forget(),
-        }
-    }
-    Ok(match (is_same, locked, denied) {
-        (false, ..) => Written::Differs,
-        (true, None, None) => Written::Removed,
-        (true, None, Some(denied)) => Written::Kept(denied),
-        (true, Some(true), _) => Written::Locked,
-        (true, Some(false), _) => Written::LockedLonger,
-    })
 }
 
 fn differs(location: &S3Location) -> Finding {

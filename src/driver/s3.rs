@@ -27,10 +27,11 @@ use async_trait::async_trait;
 
 use super::{Depth, DetachError, Driver, Host, Probe};
 use crate::check::CheckLog;
+use crate::check::bucket::{FoundBucket, not_passed};
 use crate::check::canary::{CanaryNames, ProcessRole, ServiceClock};
 use crate::model::report::{BucketFacts, KindFacts, RequestCount};
 use crate::model::settings::{AgentSettings, S3AccessRule};
-use crate::model::{Capacity, CheckName, S3Location, TargetId};
+use crate::model::{Capacity, CheckName, Reason, S3Location, TargetId};
 use crate::s3::{DefaultRetention, Versioning};
 use node_checks::NodeChecks;
 use target_facts::TargetFacts;
@@ -113,11 +114,13 @@ impl S3Driver {
         depth: Depth,
         log: &mut CheckLog,
     ) -> (Option<Capacity>, BucketFacts) {
-        let Self { location, node, facts, was_healthy, .. } = self;
+        let Self { location, immutable, node, facts, was_healthy, .. } = self;
         let input = Input::new(location, settings, depth);
         let was_healthy = std::mem::take(was_healthy);
         facts.begin_probe(input);
-        let Some((api, usage)) = node.reach(input, log).await else {
+        // An immutable target needs more than writing.
+        let canary_decides = !*immutable && node.canaries.writes(input);
+        let Some((api, FoundBucket { usage, unless_written })) = node.reach(input, canary_decides, log).await else {
             return (None, BucketFacts { lock_proof: facts.lock_before_answer(input), ..BucketFacts::default() });
         };
         // A canary in a bucket with an unknown default retention would be locked for days.
@@ -132,7 +135,16 @@ impl S3Driver {
             api,
         };
         let configuration = found.configuration;
-        node.canaries.write_if_due(&session, input, &configuration, facts.canary_in_use(), log).await;
+        let in_use = facts.canary_in_use();
+        let is_only_evidence = unless_written.is_some();
+        let is_verified =
+            node.canaries.write_if_due(&session, input, &configuration, in_use, is_only_evidence, log).await;
+        if let Some(refused) = unless_written.filter(|_| !is_verified)
+            && (!log.has_failure() || log.just_failed_with(Reason::AccessDenied))
+        {
+            log.drop_from(CheckName::Bucket);
+            log.run(CheckName::Bucket, async { not_passed::<()>(&refused, location) }).await;
+        }
         let lock_proof = facts.prove(&session, input, &configuration, log).await;
         self.was_healthy = !log.has_failure();
         let counted = found.usage_listing.as_ref().and_then(|listing| listing.whole).map(|count| count.tally.versions);

@@ -12,7 +12,7 @@ mod count;
 mod credentials;
 mod errors;
 #[cfg(test)]
-mod fake_service;
+pub(crate) mod fake_service;
 mod objects;
 mod pages;
 mod trust;

@@ -192,6 +192,7 @@ impl S3Failure {
                 | Reason::Throttled
                 | Reason::StorageFull
                 | Reason::QuotaExceeded
+                | Reason::NotS3
         ) || self.is_timeout()
     }
 
@@ -202,7 +203,7 @@ impl S3Failure {
     pub fn lacks_configuration(&self) -> bool {
         match self {
             Self::WebPage | Self::NotS3(_) => true,
-            Self::Service { status: 400 | 404 | 405 | 501, .. } if !self.has_expired_credentials() => matches!(
+            Self::Service { status: 200 | 400 | 404 | 405 | 501, .. } if !self.has_expired_credentials() => matches!(
                 self.reason(),
                 Reason::NotImplemented
                     | Reason::BucketNotFound
@@ -241,6 +242,12 @@ impl S3Failure {
         }
     }
 
+    /// Returns whether the service knows the credentials, and denies them a permission.
+    #[must_use]
+    pub fn denies_permission(&self) -> bool {
+        self.is_refusal() && self.has_code(&["AccessDenied"])
+    }
+
     /// Returns whether services refuse the DELETE of a locked version this way: with the code for a missing permission
     /// (AWS, Ceph), or with a special code (MinIO, Dell ECS and others). Nothing else counts as a lock.
     #[must_use]
@@ -269,6 +276,31 @@ impl S3Failure {
     pub fn refuses_the_retention(&self) -> bool {
         let is_about_lock = matches!(self, Self::Service { topic: Some(MessageTopic::Lock), .. });
         is_about_lock && (self.is_refusal() || self.will_never_be_accepted())
+    }
+
+    /// Returns whether the service refused a PUT with a retention because the bucket, or the service, has no object
+    /// lock.
+    #[must_use]
+    pub fn denies_object_lock(&self) -> bool {
+        let Self::Service { status, topic, .. } = self else { return false };
+        let is_told = matches!(status, 400..=499) && *topic == Some(MessageTopic::NoLock);
+        is_told || self.reason() == Reason::ObjectLockMissing || *status == 501
+    }
+
+    /// Returns whether the service refused this PUT, and may accept one with other headers or permissions. It says
+    /// nothing about other PUTs, unlike full storage or a service that is down.
+    #[must_use]
+    pub fn is_about_the_put(&self) -> bool {
+        matches!(
+            self.reason(),
+            Reason::AccessDenied | Reason::RequestRefused | Reason::NotImplemented | Reason::ObjectLockMissing
+        ) && self.is_final_refusal()
+    }
+
+    /// Returns whether a PUT that was answered this way will not be applied later.
+    #[must_use]
+    pub fn stored_nothing(&self) -> bool {
+        self.is_final_refusal() && matches!(self.status(), Some(400..=499 | 501 | 507))
     }
 
     /// Returns whether the service will never accept this request, for a reason other than a missing permission.

@@ -15,6 +15,8 @@ const REGION_CODES: [&str; 4] =
 pub enum MessageTopic {
     /// A lock or a retention (MinIO: `InvalidRequest`, "Object is WORM protected").
     Lock,
+    /// A bucket without object lock (AWS: `InvalidRequest`, "Bucket is missing Object Lock Configuration").
+    NoLock,
     /// A quota that is used up (Garage: `AccessDenied`, "Bucket size quota is reached").
     Quota,
     /// Storage without free space (MinIO: `InternalError`, "no space left on device").
@@ -29,11 +31,22 @@ impl MessageTopic {
             Some(Self::Quota)
         } else if has(&["no space left", "disk full", "storage is full", "storage full", "free disk threshold"]) {
             Some(Self::Full)
+        } else if has(&NO_LOCK_PHRASES) {
+            Some(Self::NoLock)
         } else {
             has(&["worm", "object lock", "locked", "retention", RETENTION_ACTION]).then_some(Self::Lock)
         }
     }
 }
+
+/// Messages of AWS, MinIO, Ceph and others about a PUT with a retention in a bucket without object lock.
+const NO_LOCK_PHRASES: [&str; 5] = [
+    "missing object lock configuration",
+    "missing objectlockconfiguration",
+    "object lock not configured",
+    "object lock is not configured",
+    "object lock is not enabled",
+];
 
 /// Action of a PUT with a retention, in lower case. A policy may deny it and still allow other PUTs.
 const RETENTION_ACTION: &str = "s3:putobjectretention";
@@ -208,12 +221,15 @@ mod tests {
 
     #[test]
     fn topic_of_a_message_ignores_names_of_resources() {
-        use MessageTopic::{Full, Lock, Quota};
+        use MessageTopic::{Full, Lock, NoLock, Quota};
         for (message, topic) in [
             ("Object is WORM protected and cannot be overwritten", Some(Lock)),
             ("The object is locked.", Some(Lock)),
             ("object lock: retention is too short", Some(Lock)),
             ("Retention \"GOVERNANCE\" is not allowed", Some(Lock)),
+            ("Bucket is missing Object Lock Configuration", Some(NoLock)),
+            ("object retention can't be set if bucket object lock not configured", Some(NoLock)),
+            ("not authorized to put into missing-object-lock-configuration", None),
             ("Bucket quota exceeded", Some(Quota)),
             ("write failed (no space left on device)", Some(Full)),
             ("User is not authorized to perform: s3:PutObject on resource: \"arn:aws:s3:::locked-backups/a\"", None),

@@ -142,19 +142,26 @@ async fn lock_proof_stops_after_a_canary_is_locked_for_days() {
 }
 
 #[tokio::test]
-async fn no_canary_when_default_retention_is_unknown() {
+async fn canary_is_locked_for_seconds_when_default_retention_is_unknown() {
     let s3 = s3().await;
-    for (target, status) in [(s3_target(&s3, "denied"), "available"), (immutable_target(&s3, "denied"), "offline")] {
-        let (report, _) = verdict(&Workspace::new(), target).await;
-        assert_eq!((&report["status"], outcome(&report, "write_canary")), (&json!(status), &json!("skipped")));
-        assert_eq!(s3.stored_versions("denied"), 0, "{report:#}");
-        if status == "available" {
-            // The warning says that writing is not verified.
-            report::assert_warning(&report, "access_denied");
-            let message = report["message"].as_str().expect("a message");
-            assert_contains(message, &["grant the credentials s3:GetBucketObjectLockConfiguration"]);
-        }
-    }
+    let (report, _) = verdict(&Workspace::new(), immutable_target(&s3, "denied")).await;
+    assert_eq!((&report["status"], outcome(&report, "write_canary")), (&json!("offline"), &json!("skipped")));
+    assert_eq!(s3.stored_versions("denied"), 0, "{report:#}");
+
+    let workspace = Workspace::new();
+    workspace.configure("[probe]\ns3_interval = \"1s\"\n[s3.canary]\nretention = \"5s\"");
+    let (daemon, id) = Daemon::with_target(&workspace, s3_target(&s3, "denied")).await;
+    let report = daemon.wait_for_report(&id, "a canary", |report| report["status"] == "available").await;
+    assert_eq!(outcome(&report, "write_canary"), "passed", "{report:#}");
+    report::assert_warning(&report, "access_denied");
+    let message = report["message"].as_str().expect("a message");
+    assert_contains(message, &["grant the credentials s3:GetBucketObjectLockConfiguration", "a short retention"]);
+    let detail = report::detail_of(&report, "write_canary");
+    assert_contains(detail, &["wrote and read back", "locked for a few seconds"]);
+    assert_eq!(s3.stored_versions("denied"), 1);
+    // Its default retention is 30 days.
+    daemon.wait_for_report(&id, "the end of the lock", |_| s3.stored_versions("denied") == 0).await;
+    report::assert_warning(&daemon.report(&id).await, "access_denied");
 }
 
 #[tokio::test]

@@ -255,6 +255,13 @@ impl Gateway {
         .await;
     }
 
+    /// Allows the guest to write objects, and nothing else.
+    pub async fn allow_guest_to_put(&self, bucket: &str) {
+        let (guest, objects) = (json!({ "AWS": ["arn:aws:iam:::user/guest"] }), format!("arn:aws:s3:::{bucket}/*"));
+        let statement = json!({ "Effect": "Allow", "Principal": guest, "Action": "s3:PutObject", "Resource": objects });
+        self.set_policy(bucket, json!([statement])).await;
+    }
+
     async fn set_policy(&self, bucket: &str, statements: Value) {
         let policy = json!({ "Version": "2012-10-17", "Statement": statements }).to_string();
         self.client.put_bucket_policy().bucket(bucket).policy(policy).send().await.expect("a policy");

@@ -5,9 +5,9 @@ use http::Method;
 use serde_json::Value;
 
 use crate::daemon::Daemon;
-use crate::gateway::{Gateway, target};
+use crate::gateway::{Gateway, target, workspace_for};
 use crate::proxy::{Proxy, ReceivedRequest, When};
-use crate::report::{assert_contains, assert_healthy, assert_offline, check_named, detail_of};
+use crate::report::{assert_contains, assert_healthy, assert_offline, assert_warning, check_named, detail_of};
 use crate::workspace::Workspace;
 
 /// Whether a request is the PUT of a canary. A probe sends no other one.
@@ -172,27 +172,42 @@ async fn canary_lock_is_short_despite_default_retention() {
 }
 
 #[tokio::test]
-async fn no_canary_while_default_retention_is_unknown() {
+async fn canary_lock_is_short_while_default_retention_is_unknown() {
     let gateway = Gateway::shared().await;
     let bucket = gateway.locked_bucket().await;
     gateway.retain_by_default(&bucket, ObjectLockRetentionMode::Compliance, 30).await;
     let workspace = gateway.workspace();
-    workspace.configure("[probe]\ndeadline = \"1s\"");
+    workspace.configure("[probe]\ndeadline = \"1s\"\ns3_interval = \"5s\"");
     let proxy = Proxy::start(&gateway.endpoint).await;
     let mut held = proxy.hold(When::Before, 1, |passed| passed.target.contains("object-lock"));
     let (daemon, id) = Daemon::with_target(&workspace, target(&proxy.endpoint, &bucket)).await;
     let release = held.reached().await;
     let report = daemon.wait_for_report(&id, "a verdict", |report| !report["verdict"].is_null()).await;
-    let canary = check_named(&report, "write_canary");
-    assert_eq!(
-        (&canary["outcome"], &canary["reason"]),
-        (&"skipped".into(), &"response_timed_out".into()),
-        "{report:#}"
-    );
-    assert!(!proxy.passed().iter().any(is_put));
-    assert_eq!(gateway.versions(&bucket).await, Vec::<String>::new());
+    assert_warning(&report, "response_timed_out");
+    assert_eq!(check_named(&report, "write_canary")["outcome"], "passed", "{report:#}");
+    assert!(detail(&report).contains("locked for a few seconds"), "{report:#}");
+    assert_eq!(gateway.versions(&bucket).await.len(), 1);
     drop(release);
+    gateway.wait_for_versions(&bucket, <[String]>::is_empty).await;
     assert_healthy(&daemon.check(&id).await);
+}
+
+#[tokio::test]
+async fn credentials_that_may_only_write_verify_writing() {
+    let gateway = Gateway::shared().await;
+    for versioned in [false, true] {
+        let bucket = gateway.bucket().await;
+        if versioned {
+            gateway.enable_versioning(&bucket).await;
+        }
+        gateway.allow_guest_to_put(&bucket).await;
+        let (left, report) = after_restarts(&gateway, &workspace_for(&gateway.guest), &bucket).await;
+        assert_warning(&report, "access_denied");
+        assert_eq!(check_named(&report, "bucket")["outcome"], "passed", "{report:#}");
+        let message = check_named(&report, "write_canary")["message"].as_str().expect("a message");
+        assert!(message.contains("writing was verified") && message.contains("403 AccessDenied"), "{message}");
+        assert_eq!(left, 1, "{report:#}");
+    }
 }
 
 /// Runs an agent that is killed and started again several times, with a canary in each run. Returns the number of

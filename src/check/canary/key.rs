@@ -91,6 +91,17 @@ impl CanaryNames {
         CanaryKey { role: self.role, instance: self.instance, kind, until, id: Uuid::new_v4() }
     }
 
+    /// The write canary in a bucket that refuses to list. The agent always has the same one, whatever its retention, so
+    /// that it finds an object again that a PUT stored late. Commands may run at the same time, so each has another one.
+    #[must_use]
+    pub fn unlisted_key(&self) -> CanaryKey {
+        let key = self.new_key(CanaryKind::Write, 0);
+        match self.role {
+            ProcessRole::Daemon => CanaryKey { instance: Uuid::nil(), id: Uuid::nil(), ..key },
+            ProcessRole::OneShot => key,
+        }
+    }
+
     /// Returns the key of a canary.
     #[must_use]
     pub fn text(&self, key: &CanaryKey) -> String {

@@ -4,6 +4,7 @@ use super::*;
 use crate::check::canary::ProcessRole;
 use crate::check::fake::{FakeBucket, FakeObjects, Weakening};
 use crate::check::object_canary::{CanaryMemory, CanaryPlan, object_canary};
+use crate::model::Outcome;
 
 /// Result of one probe with this retention of the canary.
 async fn probed(api: &FakeObjects, retention: Duration) -> (Option<Reason>, LockProofState) {
@@ -63,9 +64,21 @@ async fn proof_locks_nothing_when_the_clock_is_unknown_or_wrong() {
         proofs.advance(&api, &schedule::tests::basis(), context(&names, ahead)).await;
         assert_eq!(api.keys(), Vec::<String>::new(), "{ahead:?}");
         let checked = proofs.checked(&FakeBucket::healthy().location(), &schedule::tests::basis());
-        assert_eq!(checked.reason(), Some(Reason::LockProofPending));
-        assert!(checked.finding().is_some_and(|finding| finding.message.contains("clock")), "{checked:?}");
+        assert_eq!(checked.reason(), Some(Reason::LockUnverifiable));
+        let words = if ahead.is_none() { "send the header Date" } else { "correct the clock" };
+        assert!(checked.finding().is_some_and(|finding| finding.message.contains(words)), "{checked:?}");
     }
+}
+
+#[tokio::test]
+async fn verdict_counts_while_the_clock_is_unknown() {
+    let (names, basis) = (names(), schedule::tests::basis());
+    let (api, mut proofs) = (FakeObjects::default(), LockProofs::default());
+    proofs.found(LockVerdict::Enforced, "seen".to_owned(), &basis);
+    let requested = ProofContext { requested: true, ..context(&names, None) };
+    proofs.advance(&api, &Basis { access_key_id: "AKIB".to_owned(), ..basis.clone() }, requested).await;
+    let checked = proofs.checked(&FakeBucket::healthy().location(), &basis);
+    assert_eq!((checked.outcome(), api.keys()), (Outcome::Passed, Vec::new()), "{checked:?}");
 }
 
 #[tokio::test]

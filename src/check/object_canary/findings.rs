@@ -39,6 +39,50 @@ pub(super) fn too_many(location: &S3Location, count: usize, plan: &CanaryPlan<'_
     )
 }
 
+/// A canary was written, and its GET was denied.
+pub(super) fn not_read(location: &S3Location, denied: &S3Failure, plan: &CanaryPlan<'_>) -> Finding {
+    finding!(
+        Reason::AccessDenied,
+        "{location}: {} was refused ({denied}), so backups can be written, and that they are stored intact is not verified: grant the credentials s3:GetObject below {}",
+        Request::Get.describe(),
+        plan.names.folder()
+    )
+}
+
+/// An earlier canary can be neither read nor deleted, nor overwritten without adding a version.
+pub(super) fn neither_read_nor_deleted(
+    location: &S3Location,
+    kept: &Kept,
+    unread: &S3Failure,
+    plan: &CanaryPlan<'_>,
+) -> Finding {
+    finding!(
+        Reason::AccessDenied,
+        "{location}: writing was verified{}, and reading and deleting that canary were refused ({unread}), so no further one is written while it remains: grant the credentials s3:GetObject or {} below {}; {}",
+        kept.since(),
+        delete_action(plan),
+        plan.names.folder(),
+        kept.leftover.key
+    )
+}
+
+/// No canary is locked without a plausible clock of the service.
+pub(super) fn without_clock(why: &str, location: &S3Location, plan: &CanaryPlan<'_>) -> Finding {
+    let has = if plan.is_lock_unknown { "may have" } else { "has" };
+    finding!(
+        Reason::ClockSkewed,
+        "{location} {has} a default retention, so a canary needs a retention of its own, and none is written: {why}"
+    )
+}
+
+/// It is unknown whether the bucket locks new objects by default, and the service refused a canary with a retention.
+pub(super) fn retention_refused(location: &S3Location, failure: &S3Failure) -> Finding {
+    finding!(
+        failure.reason(),
+        "{location} may have a default retention, and the PUT of a canary with a short retention was refused ({failure}). Without one it could be locked for days, so none is written and writing is not verified"
+    )
+}
+
 /// A canary was written and read back, and its DELETE was denied.
 pub(super) fn not_deleted(location: &S3Location, denied: &S3Failure, plan: &CanaryPlan<'_>) -> Finding {
     finding!(

@@ -11,7 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::Timestamp;
 
-use super::CanaryPlan;
+use super::{CanaryPlan, NULL_VERSION};
 use crate::check::canary::sweep::is_denial;
 use crate::model::{CanaryLeftover, CanaryRecord, TargetId};
 use crate::s3::{ObjectApi, S3Failure};
@@ -144,8 +144,10 @@ async fn resolve(
     leftover: &CanaryLeftover,
     is_readable: bool,
 ) -> Result<Resolved, S3Failure> {
-    let CanaryLeftover { key, until, version, .. } = leftover;
-    if *until > 0 && !plan.clock.is_past(*until) {
+    let CanaryLeftover { key, until, version, written_at } = leftover;
+    let is_locked = *until > 0 && !plan.clock.is_past(*until);
+    // Without an answer to its PUT, it may not exist.
+    if is_locked && written_at.is_some() {
         return Ok(Resolved::Locked);
     }
     let is_missing = |failure: &S3Failure| failure.is_gone() || (is_readable && failure.is_refusal());
@@ -155,9 +157,16 @@ async fn resolve(
         match api.head(key, None).await {
             Ok(stored) => version = stored.version,
             Err(failure) if is_missing(&failure) => return Ok(Resolved::Gone),
+            // The answer to its PUT named no version, so the bucket has none.
+            Err(failure) if failure.is_refusal() && plan.versioning.is_none() && written_at.is_some() => {
+                version = Some(NULL_VERSION.to_owned());
+            }
             Err(failure) if failure.is_refusal() => return Ok(Resolved::Unknown),
             Err(failure) => return Err(failure),
         }
+    }
+    if is_locked {
+        return Ok(Resolved::Locked);
     }
     let version = version.as_deref();
     let denied = match api.delete(key, version, false).await {

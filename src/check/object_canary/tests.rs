@@ -5,9 +5,10 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 
 use super::*;
-use crate::check::canary::{CanaryKey, ProcessRole};
+use crate::check::canary::{CanaryKey, ProcessRole, content};
 use crate::check::fake::{FakeBucket, FakeObjects};
-use crate::model::{CanaryRecord, Outcome, TargetId};
+use crate::model::{CanaryRecord, LockMode, Outcome, TargetId};
+use crate::s3::Retention;
 
 async fn written(api: &FakeObjects) -> Checked<Option<i64>> {
     retained(api, None).await
@@ -232,10 +233,86 @@ async fn append_only_credentials_are_no_warning_and_leave_one_canary() {
             assert_eq!((checked.outcome(), checked.findings().len()), (outcome, 0), "{versioned}: {checked:?}");
             assert_eq!(api.keys().len(), 1, "{versioned} {refuses_list}");
         }
-        // It is read back in any case.
+        // The setting does not expect that reading is refused.
         let api = FakeObjects { refuses_get: true, ..api };
         let checked = run(&api, &plan, &mut store.memory()).await;
-        assert_eq!((checked.outcome(), checked.reason()), (Outcome::Failed, Some(Reason::AccessDenied)), "{versioned}");
+        // To credentials that could read before and may not list, a denied HEAD looks like an object that is gone.
+        let outcome = if versioned && !refuses_list { Outcome::Skipped } else { Outcome::Passed };
+        assert_eq!((checked.outcome(), checked.reason()), (outcome, Some(Reason::AccessDenied)), "{versioned}");
+        for _ in 0..3 {
+            run(&api, &plan, &mut store.memory()).await;
+        }
+        assert!(api.keys().len() <= 2, "{:?}", api.keys());
+    }
+}
+
+#[tokio::test]
+async fn credentials_that_may_only_write_verify_writing_and_leave_one_canary() {
+    for (versioning, versioned, later) in [
+        (Some(Versioning::Off), false, Outcome::Passed),
+        (Some(Versioning::Enabled), true, Outcome::Skipped),
+        // These credentials may not read the versioning either.
+        (None, false, Outcome::Passed),
+        (None, true, Outcome::Skipped),
+    ] {
+        for (refuses_list, append_only) in [(false, false), (true, false), (true, true)] {
+            let api = FakeObjects {
+                refuses_get: true,
+                refuses_delete: true,
+                refuses_list,
+                versioned,
+                names_no_version: !versioned,
+                ..FakeObjects::default()
+            };
+            let (names, store) = (names(), Arc::new(FakeStore::default()));
+            let plan = CanaryPlan { versioning, append_only, ..CanaryPlan::new(&names, ServiceClock::new(Some(0))) };
+            for outcome in [Outcome::Passed, later, later, later] {
+                let checked = run(&api, &plan, &mut store.memory()).await;
+                assert_eq!((checked.outcome(), checked.reason()), (outcome, Some(Reason::AccessDenied)), "{checked:?}");
+                let message = message(&checked);
+                assert!(message.contains("s3:GetObject") || message.contains("s3:Delete"), "{message}");
+                assert_eq!(api.keys().len(), 1, "{versioning:?} {versioned} {refuses_list}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn canary_that_may_not_be_read_is_deleted() {
+    let api = FakeObjects { refuses_get: true, ..FakeObjects::default() };
+    let checked = written(&api).await;
+    assert_eq!((checked.outcome(), checked.reason()), (Outcome::Passed, Some(Reason::AccessDenied)));
+    assert!(message(&checked).contains("stored intact is not verified"), "{}", message(&checked));
+    assert_eq!(api.keys(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn canary_has_a_short_retention_while_the_lock_is_unknown() {
+    let refusal = |status, code, message| Some(S3Failure::service(status, Some(code), None).with_message(message));
+    for (ignores_retention, failure, outcome, puts, left) in [
+        (false, None, Outcome::Passed, 1, 1),
+        (true, None, Outcome::Passed, 1, 0),
+        (false, refusal(400, "InvalidRequest", "Bucket is missing Object Lock Configuration"), Outcome::Passed, 2, 0),
+        (false, refusal(400, "InvalidRequest", "Bucket is missing ObjectLockConfiguration"), Outcome::Passed, 2, 0),
+        (false, refusal(404, "ObjectLockConfigurationNotFoundError", ""), Outcome::Passed, 2, 0),
+        (false, refusal(501, "NotImplemented", ""), Outcome::Passed, 2, 0),
+        // The bucket may have a default retention that a plain PUT would get.
+        (false, refusal(403, "AccessDenied", ""), Outcome::Skipped, 1, 0),
+        (false, refusal(400, "InvalidRequest", ""), Outcome::Skipped, 1, 0),
+        (false, refusal(400, "InvalidRequest", "the retention period is too short"), Outcome::Skipped, 1, 0),
+        (false, refusal(507, "InsufficientStorage", ""), Outcome::Failed, 1, 0),
+        (false, refusal(500, "InternalError", ""), Outcome::Failed, 1, 0),
+    ] {
+        for (refuses_list, versioning) in [(false, None), (true, None), (false, Some(Versioning::Enabled))] {
+            let api = FakeObjects { ignores_retention, refuses_list, ..FakeObjects::default() };
+            api.next_puts.lock().expect("not poisoned").extend(failure.clone());
+            let (names, retention) = (names(), Some(Duration::from_secs(60)));
+            let clock = ServiceClock::new(Some(0));
+            let plan = CanaryPlan { versioning, retention, is_lock_unknown: true, ..CanaryPlan::new(&names, clock) };
+            let checked = run(&api, &plan, &mut CanaryMemory::default()).await;
+            assert_eq!((checked.outcome(), api.puts(), api.keys().len()), (outcome, puts, left), "{checked:?}");
+            assert_eq!(api.latest().is_some(), left > 0);
+        }
     }
 }
 
@@ -353,6 +430,83 @@ async fn one_canary_remains_when_listing_and_another_permission_are_refused() {
         }
     }
     assert_eq!(counts(&mut unlisted(), true, Some(Duration::from_secs(60))).await, [1; 4], "locked by default");
+}
+
+#[tokio::test]
+async fn late_puts_leave_no_canary_when_listing_is_refused() {
+    for versioned in [false, true] {
+        let mut api = FakeObjects { refuses_list: true, versioned, ..FakeObjects::default() };
+        let (store, mut most) = (Arc::new(FakeStore::default()), 0);
+        for _ in 0..6 {
+            for is_late in [true, false, false] {
+                api.is_late = is_late;
+                counts_after(&api, &store).await;
+                most = most.max(api.keys().len());
+            }
+            api.apply_late();
+        }
+        assert_eq!(counts_after(&api, &store).await, (Outcome::Passed, 0), "{versioned}");
+        assert_eq!(most, 0, "{versioned}");
+    }
+}
+
+#[tokio::test]
+async fn late_put_of_an_earlier_canary_is_not_a_mismatch() {
+    let api = FakeObjects { garbles: true, ..FakeObjects::default() };
+    assert_eq!(written(&api).await.reason(), Some(Reason::CanaryMismatch));
+    assert_eq!(api.puts(), 1, "other content is not repeated");
+    let api = FakeObjects {
+        overwritten_once: Mutex::new(Some(content(Uuid::new_v4()))),
+        names_no_version: true,
+        ..FakeObjects::default()
+    };
+    let checked = written(&api).await;
+    assert_eq!((checked.outcome(), api.puts(), api.keys().len()), (Outcome::Passed, 2, 0), "{checked:?}");
+}
+
+#[tokio::test]
+async fn late_puts_of_locked_canaries_leave_none_when_listing_is_refused() {
+    let mut api = FakeObjects { refuses_list: true, versioned: true, ..FakeObjects::default() };
+    let (names, store) = (names(), Arc::new(FakeStore::default()));
+    let run_at = async |api: &FakeObjects, ahead| {
+        let (clock, retention) = (ServiceClock::new(Some(ahead)), Some(Duration::from_secs(60)));
+        let plan = CanaryPlan { retention, ..CanaryPlan::new(&names, clock) };
+        run(api, &plan, &mut store.memory()).await.outcome()
+    };
+    assert_eq!((run_at(&api, 0).await, api.keys().len()), (Outcome::Passed, 1));
+    api.unlock();
+    api.is_late = true;
+    // While no PUT is answered, each probe tries again, so that the target stays offline.
+    for ahead in [120, 130, 140] {
+        assert_eq!((run_at(&api, ahead).await, api.keys().len()), (Outcome::Failed, 0), "{ahead}");
+    }
+    api.apply_late();
+    assert_eq!(api.keys().len(), 3);
+    api.unlock();
+    api.is_late = false;
+    // One of them counts as the last canary until its retention ends.
+    for (ahead, outcome, left) in [(150, Outcome::Skipped, 3), (300, Outcome::Passed, 1)] {
+        assert_eq!((run_at(&api, ahead).await, api.keys().len()), (outcome, left), "{ahead}");
+    }
+}
+
+#[tokio::test]
+async fn refused_put_leaves_no_record_of_a_canary() {
+    for (status, code, is_recorded) in [
+        (403, "AccessDenied", false),
+        (403, "QuotaExceeded", false),
+        (400, "InvalidRequest", false),
+        (507, "InsufficientStorage", false),
+        (500, "InternalError", true),
+        (503, "SlowDown", true),
+        (409, "OperationAborted", true),
+    ] {
+        let api = FakeObjects { refuses_list: true, ..FakeObjects::default() };
+        api.next_puts.lock().expect("not poisoned").push_back(S3Failure::service(status, Some(code), None));
+        let (store, names) = (Arc::new(FakeStore::default()), names());
+        run(&api, &CanaryPlan::new(&names, ServiceClock::new(Some(0))), &mut store.memory()).await;
+        assert_eq!(store.record.lock().expect("not poisoned").leftover.is_some(), is_recorded, "{status} {code}");
+    }
 }
 
 #[tokio::test]

@@ -63,9 +63,14 @@ impl Canaries {
         Self { latest: None, removable_at: None, may_have_leaked: true, memory, clock: ServiceClock::default() }
     }
 
+    /// Whether canaries are written at all.
+    pub(super) fn writes(&self, input: Input<'_>) -> bool {
+        input.writes_nothing(input.settings.s3_canary.enabled, SECTION).is_none()
+    }
+
     /// Whether a probe must write a canary.
     pub(super) fn is_due(&self, input: Input<'_>) -> bool {
-        input.writes_nothing(input.settings.s3_canary.enabled, SECTION).is_none() && self.recent(input).is_none()
+        self.writes(input) && self.recent(input).is_none()
     }
 
     /// When the latest canary can be removed, if it is locked.
@@ -85,43 +90,48 @@ impl Canaries {
         (latest.settings == *settings && latest.at.elapsed() < latest.interval()).then_some(latest)
     }
 
-    /// Writes a canary if one is due. `in_use` is the canary of a lock proof in progress, which stays.
+    /// Writes a canary if one is due. Returns whether it, or an earlier one, shows that these credentials can write.
+    /// `in_use` is the canary of a lock proof in progress, which stays. `is_only_evidence`: whether the service refuses
+    /// everything else. The canary is then written even if the bucket could lock it, and remains as the only one.
     pub(super) async fn write_if_due<A: ObjectApi>(
         &mut self,
         session: &Session<A>,
         input: Input<'_>,
         configuration: &Configuration,
         in_use: Option<Uuid>,
+        is_only_evidence: bool,
         log: &mut CheckLog,
-    ) {
+    ) -> bool {
         let Session { api, names, clock, .. } = session;
         let (settings, deadline) = (&input.settings.s3_canary, input.settings.probe.deadline);
         self.clock = *clock;
         if let Some(why) = input.writes_nothing(settings.enabled, SECTION) {
             log.skip(CheckName::WriteCanary, format!("{why}: writing is not verified"));
-            return;
+            return false;
+        }
+        let locks_by_default = configuration.locks_by_default().or(is_only_evidence.then_some(false));
+        let is_lock_unknown = locks_by_default.is_none();
+        if is_lock_unknown && log.has_failure() {
+            return false;
         }
         // If the bucket has a default retention, an object that is put without one stays for days.
-        let Some(locks_by_default) = configuration.locks_by_default() else {
-            if !log.has_failure() {
-                let reason = configuration.lock_unknown.unwrap_or(Reason::AccessDenied);
-                let finding = unknown_lock(input.location, reason, log.detail(CheckName::ObjectLock));
-                log.run(CheckName::WriteCanary, async { Checked::<()>::skipped(finding) }).await;
-            }
-            return;
-        };
-        let retention = locks_by_default.then_some(settings.retention);
+        let retention = locks_by_default.unwrap_or(true).then_some(settings.retention);
         let rule = input.rule;
         let plan = CanaryPlan {
             names,
             versioning: configuration.versioning,
             retention,
+            is_lock_unknown,
             clock: *clock,
             in_use,
             append_only: rule.is_some_and(|rule| rule.append_only),
             sends_headers: rule.is_some_and(|rule| !rule.put_headers.is_empty()),
         };
-        if let Some(latest) = self.recent(input).filter(|latest| latest.retention == retention) {
+        let lock_warning = is_lock_unknown.then(|| {
+            let reason = configuration.lock_unknown.unwrap_or(Reason::AccessDenied);
+            unknown_lock(input.location, reason, log.detail(CheckName::ObjectLock))
+        });
+        if let Some(latest) = self.recent(input).filter(|latest| is_lock_unknown || latest.retention == retention) {
             let mut detail = format!(
                 "written at {:.0}; the next one is due {} s after that",
                 latest.written_at,
@@ -134,18 +144,20 @@ impl Canaries {
                     Err(failure) => detail = format!("{detail}; it was not removed yet: {failure}"),
                 }
             }
-            let checked = Checked::<()>::not_needed(detail).with_warnings(warnings);
+            let checked = Checked::<()>::not_needed(detail).with_warnings(warnings).with_warnings(lock_warning);
             log.run(CheckName::WriteCanary, async { checked }).await;
-            return;
+            return true;
         }
         (self.latest, self.removable_at, self.may_have_leaked) = (None, None, true);
-        let (mut is_clean, mut warnings) = (false, Vec::new());
+        let (mut is_clean, mut shows_writing, mut warnings) = (false, false, Vec::new());
         let memory = &mut self.memory;
         let writing = async {
             let checked = object_canary(api, input.location, &plan, memory, deadline).await;
             is_clean = checked.outcome() == Outcome::Passed && checked.findings().is_empty();
+            let remains = memory.leftover().is_some_and(|leftover| leftover.written_at.is_some());
+            shows_writing = checked.outcome() == Outcome::Passed || (checked.outcome() == Outcome::Skipped && remains);
             warnings = checked.findings().to_vec();
-            checked
+            checked.with_warnings(lock_warning)
         };
         let written = log.run(CheckName::WriteCanary, writing).await;
         self.may_have_leaked = !is_clean;
@@ -154,6 +166,7 @@ impl Canaries {
             self.removable_at = locked.map(|until| at + clock.wait_until_past(until));
             self.latest = Some(WrittenObject { at, written_at, settings, retention, warnings });
         }
+        shows_writing
     }
 
     /// Removes all canaries of this node, because an interrupted probe may have leaked any of them. Returns a
@@ -209,13 +222,13 @@ async fn remove_leftovers(
     }
 }
 
-/// Finding when the default retention is unknown for this reason. `why` is the detail of the check `object_lock`: the
+/// Warning when the default retention is unknown for this reason. `why` is the detail of the check `object_lock`: the
 /// failure and its remedy.
 fn unknown_lock(location: &S3Location, reason: Reason, why: Option<&str>) -> Finding {
     let why = why.map_or_else(|| format!("{location}: the object lock is unknown"), str::to_owned);
     finding!(
         reason,
-        "{why}. Until the service reports whether it locks new objects by default, no canary is written, because it could stay locked for days, and writing is not verified"
+        "{why}. Until the service reports whether it locks new objects by default, canaries get a short retention"
     )
 }
 

@@ -32,7 +32,8 @@ impl Configuration {
 
     /// Whether the bucket locks objects that are put without a retention. `None` if unknown.
     pub(super) fn locks_by_default(&self) -> Option<bool> {
-        self.lock.as_ref().map(|lock| lock.is_enabled() && lock.default_retention.is_some())
+        let locks = self.lock.as_ref().map(|lock| lock.is_enabled() && lock.default_retention.is_some());
+        locks.or_else(|| self.cannot_lock().then_some(false))
     }
 }
 

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::Input;
 use super::canaries::Canaries;
-use crate::check::bucket::bucket;
+use crate::check::bucket::{FoundBucket, bucket};
 use crate::check::canary::CanaryNames;
 use crate::check::object_canary::CanaryMemory;
 use crate::check::tcp_reachable::tcp_connect;
@@ -15,7 +15,7 @@ use crate::driver::Host;
 use crate::model::report::{Finding, finding};
 use crate::model::{CheckName, Reason, S3Location, TargetId};
 use crate::s3::aws::{AwsBucket, BucketConnector, RequestCounter};
-use crate::s3::{BucketUsage, S3Failure, within};
+use crate::s3::{S3Failure, within};
 
 /// Identifies this host among hosts of the same name (machine-id(5)).
 const MACHINE_ID: &str = "/etc/machine-id";
@@ -46,9 +46,14 @@ impl NodeChecks {
         self.connector.requests()
     }
 
-    /// Checks that the service answers and that the bucket exists. Returns the client of the bucket and the
-    /// usage that the service reports.
-    pub(super) async fn reach(&mut self, input: Input<'_>, log: &mut CheckLog) -> Option<(AwsBucket, BucketUsage)> {
+    /// Checks that the service answers and that the bucket exists. Returns the client of the bucket and what was
+    /// found. `canary_decides`: see [`bucket`].
+    pub(super) async fn reach(
+        &mut self,
+        input: Input<'_>,
+        canary_decides: bool,
+        log: &mut CheckLog,
+    ) -> Option<(AwsBucket, FoundBucket)> {
         let Input { location, settings, rule, .. } = input;
         let deadline = settings.probe.deadline;
         let connector = &self.connector;
@@ -74,14 +79,15 @@ impl NodeChecks {
             match connected {
                 Ok(connected) => {
                     let api = &*api.insert(connected);
-                    let checked = bucket(api, location, &settings.s3_canary.prefix, deadline).await;
+                    let prefix = &settings.s3_canary.prefix;
+                    let checked = bucket(api, location, prefix, canary_decides, deadline).await;
                     checked.with_warnings(secret_exposed(api))
                 }
                 Err(failure) => Checked::failed(failure.finding(location)),
             }
         };
-        let usage = log.run(CheckName::Bucket, connecting).await?;
-        Some((api?, usage))
+        let found = log.run(CheckName::Bucket, connecting).await?;
+        Some((api?, found))
     }
 
     /// Returns the names of this node's canaries in the bucket.

@@ -5,9 +5,11 @@ use super::configuration::Configuration;
 use super::*;
 use crate::check::fake::{FakeBucket, FakeObjects};
 use crate::check::object_lock::object_lock;
-use crate::model::report::LockProofState;
+use crate::check::versioning::versioning;
+use crate::model::report::{Finding, LockProofState};
 use crate::model::settings::AgentSettings;
 use crate::model::{LockMode, Outcome, Reason, Scope};
+use crate::s3::aws::fake_service::{answer, answering};
 use crate::s3::{DefaultRetention, ObjectLock, RetentionLength, S3Failure};
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -45,7 +47,7 @@ async fn canary_is_due_at_its_interval_on_request_and_after_a_failure() {
     let mut written = async |api: FakeObjects, input| {
         let mut log = CheckLog::new(&PLAN[..1], Duration::MAX);
         let session = session(api);
-        canaries.write_if_due(&session, input, &configuration(None), None, &mut log).await;
+        canaries.write_if_due(&session, input, &configuration(None), None, false, &mut log).await;
         (canaries.is_due(routine), canaries.may_have_leaked(), log.finish()[0].outcome)
     };
     let denied = FakeObjects { refuses_put: true, ..FakeObjects::default() };
@@ -63,7 +65,7 @@ async fn locked_canary_is_removable_at_the_end_of_its_retention_and_remains_unti
     let retention = DefaultRetention { mode: LockMode::Compliance, length: RetentionLength::Days(30) };
     let (mut canaries, session) = (Canaries::default(), session(FakeObjects::default()));
     let mut log = CheckLog::new(&PLAN[..1], Duration::MAX);
-    canaries.write_if_due(&session, input, &configuration(Some(retention)), None, &mut log).await;
+    canaries.write_if_due(&session, input, &configuration(Some(retention)), None, false, &mut log).await;
     let wait = canaries.removable_at().expect("locked").saturating_duration_since(Instant::now());
     assert!((55..=65).contains(&wait.as_secs()), "{wait:?}");
     let remark =
@@ -83,7 +85,7 @@ async fn locked_canary_is_removed_after_its_retention_when_listing_is_refused() 
     let (mut canaries, session) = (Canaries::default(), session(api));
     for remaining in [1, 0] {
         let mut log = CheckLog::new(&PLAN[..1], Duration::MAX);
-        canaries.write_if_due(&session, input, &configuration(Some(retention)), None, &mut log).await;
+        canaries.write_if_due(&session, input, &configuration(Some(retention)), None, false, &mut log).await;
         assert_eq!(session.api.keys().len(), remaining, "{:?}", log.finish());
         let wait = canaries.removable_at().map(|at| at.saturating_duration_since(Instant::now()));
         tokio::time::sleep(wait.unwrap_or_default()).await;
@@ -95,10 +97,12 @@ async fn remembered_canary_is_removed_with_its_target() {
     let (location, settings) = (location(), settings());
     let input = Input::new(&location, &settings, Depth::Routine);
     let api = FakeObjects { refuses_list: true, ..FakeObjects::default() };
-    api.next_deletes.lock().expect("a lock").push_back(S3Failure::service(500, Some("InternalError"), None));
+    // One is of the canary, and one of an object that a late PUT may have stored before.
+    let failure = S3Failure::service(500, Some("InternalError"), None);
+    api.next_deletes.lock().expect("a lock").extend([failure.clone(), failure]);
     let (mut canaries, session) = (Canaries::default(), session(api));
     let mut log = CheckLog::new(&PLAN[..1], Duration::MAX);
-    canaries.write_if_due(&session, input, &configuration(None), None, &mut log).await;
+    canaries.write_if_due(&session, input, &configuration(None), None, false, &mut log).await;
     assert_eq!(session.api.keys().len(), 1);
     let removed = canaries.remove_all(&session.api, &session.names, &location, Duration::from_secs(5)).await;
     assert_eq!((removed, session.api.keys()), (Ok(None), Vec::new()));
@@ -110,7 +114,7 @@ async fn each_half_of_a_probe_records_only_checks_of_its_scope() {
     let input = Input::new(&location, &settings, Depth::Routine);
     let (session, configuration) = (session(FakeObjects::default()), configuration(None));
     let mut log = CheckLog::new(PLAN, Duration::MAX);
-    Canaries::default().write_if_due(&session, input, &configuration, None, &mut log).await;
+    Canaries::default().write_if_due(&session, input, &configuration, None, false, &mut log).await;
     let of_node = log.finish();
     let mut facts = TargetFacts::new(true, &Arc::new(Host::without_workers()));
     let mut log = CheckLog::new(PLAN, Duration::MAX);
@@ -154,7 +158,7 @@ async fn canary_that_is_locked_for_long_delays_the_next_one() {
     let by_default = DefaultRetention { mode: LockMode::Governance, length: RetentionLength::Days(1) };
     let mut log = CheckLog::new(&PLAN[..1], Duration::MAX);
     let session = session(FakeObjects::default());
-    canaries.write_if_due(&session, input, &configuration(Some(by_default)), None, &mut log).await;
+    canaries.write_if_due(&session, input, &configuration(Some(by_default)), None, false, &mut log).await;
     assert_eq!((log.finish()[0].outcome, canaries.is_due(input)), (Outcome::Passed, false));
 }
 
@@ -179,14 +183,14 @@ async fn warnings_of_a_canary_stay_until_the_next_one() {
         (Canaries::default(), session(FakeObjects { refuses_list: true, ..FakeObjects::default() }));
     for outcome in [Outcome::Passed, Outcome::Skipped, Outcome::Skipped] {
         let mut log = CheckLog::new(&PLAN[..1], Duration::MAX);
-        canaries.write_if_due(&session, input, &configuration(None), None, &mut log).await;
+        canaries.write_if_due(&session, input, &configuration(None), None, false, &mut log).await;
         let result = log.finish().remove(0);
         assert_eq!((result.outcome, result.findings().len()), (outcome, 1), "{result:?}");
     }
 }
 
 #[tokio::test]
-async fn canary_skipped_for_an_unknown_lock_names_the_cause() {
+async fn canary_is_locked_for_seconds_and_names_the_cause_when_the_lock_is_unknown() {
     let (location, settings) = (location(), settings());
     let input = Input::new(&location, &settings, Depth::Routine);
     for (status, code, reason, words) in [
@@ -195,17 +199,136 @@ async fn canary_skipped_for_an_unknown_lock_names_the_cause() {
     ] {
         let mut fake = FakeBucket::healthy();
         fake.object_lock = Err(S3Failure::service(status, Some(code), None));
-        let mut log = CheckLog::new(&[CheckName::ObjectLock, CheckName::WriteCanary], Duration::MAX);
-        let reading = object_lock(&fake, &location, false, Duration::ZERO, Duration::from_secs(5));
-        assert_eq!(log.run(CheckName::ObjectLock, reading).await, Some(Err(reason)));
         let unknown = Configuration { lock: None, lock_unknown: Some(reason), ..configuration(None) };
-        let session = session(FakeObjects::default());
-        Canaries::default().write_if_due(&session, input, &unknown, None, &mut log).await;
-        let results = log.finish();
-        assert_eq!(results[1].findings().first().map(|finding| finding.reason), Some(reason));
-        let message = results[1].findings().first().map_or("", |finding| finding.message.as_str());
-        assert!(message.contains(code) && message.contains(words), "{message}");
-        assert_eq!(message.contains("grant"), status == 403, "{message}");
+        let (mut canaries, session) = (Canaries::default(), session(FakeObjects::default()));
+        // The second probe has a recent canary.
+        for outcome in [Outcome::Passed, Outcome::Skipped] {
+            let mut log = CheckLog::new(&[CheckName::ObjectLock, CheckName::WriteCanary], Duration::MAX);
+            let reading = object_lock(&fake, &location, false, Duration::ZERO, Duration::from_secs(5));
+            assert_eq!(log.run(CheckName::ObjectLock, reading).await, Some(Err(reason)));
+            assert!(canaries.write_if_due(&session, input, &unknown, None, false, &mut log).await);
+            let results = log.finish();
+            assert_eq!((results[1].outcome, results[1].findings().len()), (outcome, 1), "{:?}", results[1]);
+            let Finding { reason: found, message, .. } = &results[1].findings()[0];
+            assert!(message.contains(code) && message.contains(words), "{message}");
+            assert!(!message.contains("not verified"), "{message}");
+            assert_eq!((*found, message.contains("grant")), (reason, status == 403), "{message}");
+            assert_eq!(session.api.keys().len(), 1);
+            let until = session.api.latest().expect("a retention").until - Timestamp::now().as_second();
+            assert!((0..=60).contains(&until), "{until} s");
+        }
+    }
+}
+
+#[tokio::test]
+async fn recent_canary_counts_when_the_lock_becomes_unknown() {
+    let (location, settings) = (location(), settings());
+    let input = Input::new(&location, &settings, Depth::Routine);
+    let (mut canaries, session) = (Canaries::default(), session(FakeObjects::default()));
+    let known = configuration(None);
+    let unknown = Configuration { lock: None, lock_unknown: Some(Reason::ResponseTimedOut), ..known.clone() };
+    for configuration in [&known, &unknown, &known] {
+        let mut log = CheckLog::new(&PLAN[..1], Duration::MAX);
+        canaries.write_if_due(&session, input, configuration, None, false, &mut log).await;
+        let result = log.finish().remove(0);
+        let is_unknown = configuration.lock.is_none();
+        assert_eq!(result.findings().len(), usize::from(is_unknown), "{result:?}");
+        assert_eq!(session.api.puts(), 1, "{result:?}");
+    }
+}
+
+#[tokio::test]
+async fn bucket_that_cannot_lock_needs_no_retention_when_the_lock_is_unknown() {
+    let (location, settings) = (location(), settings());
+    let input = Input::new(&location, &settings, Depth::Routine);
+    for versioning in [Versioning::Off, Versioning::Suspended] {
+        let (lock_unknown, versioning) = (Some(Reason::ServerError), Some(versioning));
+        let configuration = Configuration { lock: None, lock_unknown, versioning, ..configuration(None) };
+        let (mut log, session) = (CheckLog::new(&PLAN[..1], Duration::MAX), session(FakeObjects::default()));
+        Canaries::default().write_if_due(&session, input, &configuration, None, false, &mut log).await;
+        let result = log.finish().remove(0);
+        assert_eq!((result.outcome, result.findings().len()), (Outcome::Passed, 0), "{result:?}");
         assert_eq!(session.api.keys(), Vec::<String>::new());
+    }
+}
+
+#[tokio::test]
+async fn canary_that_is_the_only_evidence_is_written_without_a_retention() {
+    let (location, settings) = (location(), settings());
+    let routine = Input::new(&location, &settings, Depth::Routine);
+    let requested = Input { depth: Depth::Full, ..routine };
+    let unknown = |versioning| {
+        let lock_unknown = Some(Reason::AccessDenied);
+        Configuration { lock: None, lock_unknown, versioning, ..configuration(None) }
+    };
+    let only_writes =
+        FakeObjects { refuses_list: true, refuses_get: true, refuses_delete: true, ..FakeObjects::default() };
+    for (api, shows_writing) in [
+        (FakeObjects { names_no_version: true, ..only_writes }, true),
+        (
+            FakeObjects {
+                refuses_put: true,
+                refuses_list: true,
+                refuses_get: true,
+                refuses_delete: true,
+                ..FakeObjects::default()
+            },
+            false,
+        ),
+    ] {
+        let (mut canaries, session) = (Canaries::default(), session(api));
+        for _ in 0..3 {
+            let mut log = CheckLog::new(&PLAN[..1], Duration::MAX);
+            let shown = canaries.write_if_due(&session, requested, &unknown(None), None, true, &mut log).await;
+            assert_eq!(shown, shows_writing, "{:?}", log.finish());
+            assert_eq!(session.api.keys().len(), usize::from(shows_writing));
+            assert_eq!(session.api.latest(), None);
+        }
+    }
+}
+
+/// Answers to the GET of a configuration that do not tell it.
+const STRANGE_ANSWERS: [(&str, &str); 22] = [
+    ("200 OK", ""),
+    ("200 OK", "{}"),
+    ("200 OK", "<"),
+    ("200 OK", "<ListBucketResult><Name>backups</Name></ListBucketResult>"),
+    ("200 OK", "<Error><Code>NotImplemented</Code><Message>no</Message></Error>"),
+    ("200 OK\ncontent-type: text/html", "<html><body>hello</body></html>"),
+    ("200 OK", "<VersioningConfiguration><Status>Sometimes</Status></VersioningConfiguration>"),
+    ("200 OK", "<ObjectLockConfiguration><ObjectLockEnabled>Perhaps"),
+    ("204 No Content", ""),
+    ("400 Bad Request", ""),
+    ("400 Bad Request", "<Error><Code>InvalidArgument</Code><Message>no such parameter</Message></Error>"),
+    ("403 Forbidden", "<Error><Code>AccessDenied</Code></Error>"),
+    ("404 Not Found", ""),
+    ("404 Not Found", "<Error><Code>NoSuchBucket</Code></Error>"),
+    ("404 Not Found", "<Error><Code>NoSuchKey</Code></Error>"),
+    ("405 Method Not Allowed", ""),
+    ("409 Conflict", "<Error><Code>InvalidBucketState</Code></Error>"),
+    ("412 Precondition Failed", ""),
+    ("418 I'm a teapot", "short and stout"),
+    ("500 Internal Server Error", "Traceback (most recent call last)"),
+    ("501 Not Implemented", "<Error><Code>NotImplemented</Code></Error>"),
+    ("503 Service Unavailable", "<Error><Code>SlowDown</Code></Error>"),
+];
+
+#[tokio::test]
+async fn strange_answer_about_a_configuration_fails_only_a_target_that_needs_it() {
+    let location = S3Location::parse("http://s3.example.com/backups").expect("a location");
+    let (deadline, retention) = (Duration::from_secs(5), Duration::ZERO);
+    for (head, body) in STRANGE_ANSWERS {
+        for (immutable, expected, findings) in [(false, Outcome::Skipped, 0), (true, Outcome::Failed, 1)] {
+            let (bucket, _) = answering([answer(head, body)]).await;
+            let lock = object_lock(&bucket, &location, immutable, retention, deadline).await;
+            assert_eq!((lock.outcome(), lock.findings().len()), (expected, findings), "{head} {body}: {lock:?}");
+            let (bucket, _) = answering([answer(head, body)]).await;
+            let versioning = versioning(&bucket, &location, immutable, deadline).await;
+            let found = (versioning.outcome(), versioning.findings().len());
+            assert_eq!(found, (expected, findings), "{head} {body}: {versioning:?}");
+            for message in [lock.finding(), versioning.finding()].into_iter().flatten().map(|found| &found.message) {
+                assert!(!message.contains("parse") && !message.contains("create the bucket"), "{message}");
+            }
+        }
     }
 }
