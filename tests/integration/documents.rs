@@ -20,11 +20,11 @@ const README_LINES_MAX: usize = 150;
 /// The pages at the top of the repository.
 const PAGES: [&str; 4] = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"];
 
-fn repository() -> &'static Path {
+pub fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn read(path: impl AsRef<Path>) -> String {
+pub fn read(path: impl AsRef<Path>) -> String {
     let path = repository().join(path);
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
@@ -53,14 +53,14 @@ fn prose(page: &str) -> String {
 }
 
 /// The fenced code blocks of a language.
-fn blocks(page: &str, language: &str) -> Vec<String> {
+pub fn blocks(page: &str, language: &str) -> Vec<String> {
     let opening = format!("\n```{language}\n");
     let blocks = page.split(&opening).skip(1).map(|rest| rest.split("\n```").next().expect("a block").to_owned());
     blocks.collect()
 }
 
 /// The anchors that GitHub derives from headings: lower case, without punctuation, hyphens for blanks.
-fn anchors(page: &str) -> BTreeSet<String> {
+pub fn anchors(page: &str) -> BTreeSet<String> {
     let prose = prose(page);
     let headings = prose.lines().filter(|line| line.starts_with('#')).map(|line| line.trim_start_matches('#').trim());
     let is_kept = |letter: &char| letter.is_alphanumeric() || matches!(letter, ' ' | '-' | '_');

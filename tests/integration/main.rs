@@ -26,6 +26,7 @@ mod support;
 mod workspace;
 
 mod agent_routes;
+mod alerting;
 mod api_guide;
 mod bad_requests;
 mod bad_starts;
@@ -41,7 +42,9 @@ mod listing;
 mod logging;
 mod memory;
 mod metrics;
+mod monitoring;
 mod nfs_verdicts;
+mod promtool;
 mod protection;
 mod registry;
 mod s3_verdicts;

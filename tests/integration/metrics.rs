@@ -1,17 +1,14 @@
 //! `GET /metrics` of the real binary: content, protection, and the addresses of `[metrics] listen`.
 
-use std::io::ErrorKind;
 use std::net::SocketAddr;
-use std::process::Stdio;
 
 use http_body_util::Full;
 use hyper::Request;
 use nix::sys::signal::Signal;
-use tokio::io::AsyncWriteExt as _;
-use tokio::process::Command;
 
 use crate::daemon::{Daemon, with_timeout};
 use crate::http::{over_tcp, over_unix, request};
+use crate::promtool;
 use crate::report::assert_contains;
 use crate::storage::{nfs, nfs_target};
 use crate::support::nfs_server::Behaviour;
@@ -68,9 +65,7 @@ async fn metrics_show_targets_while_their_server_hangs() {
 
 #[tokio::test]
 async fn metrics_are_accepted_by_promtool() {
-    if let Err(error) = std::process::Command::new("promtool").arg("--version").output() {
-        assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
-        eprintln!("skipped: promtool (Debian: prometheus) is not installed");
+    if !promtool::is_installed() {
         return;
     }
     let (_server, workspace) = nfs().await;
@@ -79,14 +74,7 @@ async fn metrics_are_accepted_by_promtool() {
     let scraped = daemon.request("GET", "/metrics", None).await.body;
     let golden = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/metrics.prom"));
     for exposition in [scraped, golden.expect("the golden file")] {
-        let mut promtool = Command::new("promtool");
-        promtool.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        promtool.kill_on_drop(true);
-        let mut promtool = promtool.spawn().expect("run");
-        promtool.stdin.take().expect("piped").write_all(exposition.as_bytes()).await.expect("written");
-        let output = with_timeout("promtool", promtool.wait_with_output()).await.expect("run");
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success() && said.is_empty(), "{said}");
+        assert_eq!(promtool::run(&["check", "metrics"], &exposition).await.as_deref(), Ok(""));
     }
 }
 
