@@ -7,7 +7,7 @@
 //! refused HEAD is then a warning, and the canary shows whether backups can be written. The list comes first because
 //! the storage itself answers it. A gateway may answer the others from a cache.
 //!
-//! Credentials that may only write are refused all of these requests. Then the canary alone decides.
+//! The service refuses all of these requests if the credentials may only write. Then the canary alone decides.
 
 use std::time::Duration;
 
@@ -23,14 +23,16 @@ pub const CLOCK_DIFFERENCE_WARNING_SECONDS: i64 = 60;
 /// What the check found.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct FoundBucket {
-    /// Use that the service reports.
+    /// Usage that the service reports.
     pub usage: BucketUsage,
-    /// Failure of the check, unless a canary shows that these credentials can write. The service refused every request.
+    /// The refusal, if the service refused every request and a canary decides. Unless that canary shows that the
+    /// credentials can write, the check has failed.
     pub unless_written: Option<S3Failure>,
 }
 
-/// Checks that the bucket exists, within `deadline` for all requests. `prefix` is that of the canaries. `canary_decides`:
-/// whether a canary follows. The check then passes with credentials that may only write, which `unless_written` says.
+/// Checks that the bucket exists, within `deadline` for all requests. `prefix` is that of the canaries.
+/// `canary_decides` is whether a canary follows. Then the check passes even if the service refuses every request, and
+/// returns the refusal in [`FoundBucket::unless_written`].
 pub async fn bucket(
     api: &dyn BucketApi,
     location: &S3Location,

@@ -158,7 +158,7 @@ impl FakeObjects {
         lock(&self.deleted).clone()
     }
 
-    /// Stores the objects of the PUTs that were late.
+    /// Stores the objects of the PUTs that were answered with 500.
     pub fn apply_late(&self) {
         let late = std::mem::take(&mut *lock(&self.late));
         self.locked().extend(late);

@@ -16,7 +16,7 @@
 //!
 //! Some operators grant credentials that may write but not delete, to protect backups. Writing is verified, and the
 //! canary remains. In a bucket without versions the next run overwrites it. In other buckets the next run only reads it
-//! back. Credentials that may not read either verify writing alone, which is a warning.
+//! back. If the credentials may not read either, only writing is verified, which is a warning.
 
 mod findings;
 pub mod memory;
@@ -61,7 +61,7 @@ pub struct CanaryPlan<'a> {
     pub versioning: Option<Versioning>,
     /// Retention of the canary. `None` if the bucket does not lock new objects by default.
     pub retention: Option<Duration>,
-    /// Whether it is unknown that the bucket locks new objects by default.
+    /// Whether it is unknown if the bucket locks new objects by default.
     pub is_lock_unknown: bool,
     /// The service's clock.
     pub clock: ServiceClock,
@@ -229,10 +229,11 @@ pub async fn object_canary(
     checked.with_warnings(warning)
 }
 
-/// Writes one canary. Records it before its PUT and after that if it `must`. Returns the result and the latest request.
+/// Writes one canary. With `must_record`, records it before and after its PUT. Returns the result and the latest
+/// request.
 ///
 /// # Errors
-/// Why it was not recorded. Then it is not written.
+/// Why the canary was not recorded. Then it is not written.
 async fn attempt(
     api: &dyn ObjectApi,
     plan: &CanaryPlan<'_>,
@@ -340,8 +341,9 @@ async fn after_refused_listing(
     Err(Box::new(Checked::skipped(finding)))
 }
 
-/// Removes canaries of the agent that PUTs of earlier runs stored late. A command has no such key. It tries to delete an
-/// object that does not exist: without that permission it would leave one more canary with each run, so it writes none.
+/// Removes canaries of the agent that PUTs of earlier runs stored late. A command has a new key, so it only tries to
+/// delete an object that does not exist. If that is refused, the command writes no canary, because each run would leave
+/// one more.
 async fn remove_late(
     api: &dyn ObjectApi,
     location: &S3Location,

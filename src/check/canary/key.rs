@@ -91,8 +91,9 @@ impl CanaryNames {
         CanaryKey { role: self.role, instance: self.instance, kind, until, id: Uuid::new_v4() }
     }
 
-    /// The write canary in a bucket that refuses to list. The agent always has the same one, whatever its retention, so
-    /// that it finds an object again that a PUT stored late. Commands may run at the same time, so each has another one.
+    /// Returns the key of a write canary if the service refuses to list the bucket. The agent always uses the same key,
+    /// whatever the retention, so that it finds an object that a PUT stored late. Each command uses another key,
+    /// because commands may run at the same time.
     #[must_use]
     pub fn unlisted_key(&self) -> CanaryKey {
         let key = self.new_key(CanaryKind::Write, 0);

@@ -43,7 +43,7 @@ pub(super) struct Written {
     pub(super) unread: Option<S3Failure>,
 }
 
-/// What became of a canary.
+/// State of a canary after its last request.
 pub(super) enum End {
     Removed,
     /// Its DELETE was denied.

@@ -91,8 +91,9 @@ impl Canaries {
     }
 
     /// Writes a canary if one is due. Returns whether it, or an earlier one, shows that these credentials can write.
-    /// `in_use` is the canary of a lock proof in progress, which stays. `is_only_evidence`: whether the service refuses
-    /// everything else. The canary is then written even if the bucket could lock it, and remains as the only one.
+    /// `in_use` is the canary of a lock proof in progress, which stays. `is_only_evidence` is whether the service
+    /// refuses everything else. Then the canary is written even if the bucket could lock it, and remains as the only
+    /// one.
     pub(super) async fn write_if_due<A: ObjectApi>(
         &mut self,
         session: &Session<A>,
