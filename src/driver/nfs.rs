@@ -52,8 +52,10 @@ pub struct NfsDriver {
     traffic: TrafficHistory,
 }
 
-/// Mount path of a target, and the export to mount there according to `[mounts] address_map`.
-struct MountLocation {
+/// Where the target is mounted now: its mount path, and the export according to `[mounts] address_map`.
+struct MountLocation<'a> {
+    /// Settings from which both follow.
+    settings: &'a AgentSettings,
     mapped_export: NfsExport,
     path: PathBuf,
 }
@@ -89,17 +91,19 @@ impl NfsDriver {
         self.host.mounts.current().topmost_at(&path).map(|entry| entry.mount_id)
     }
 
-    fn location(&self, settings: &AgentSettings) -> MountLocation {
+    fn location<'a>(&self, settings: &'a AgentSettings) -> MountLocation<'a> {
         let mapped_host = settings.mounts.address_map.get(self.export.address());
         // The configuration has validated the host.
         let mapped_export = mapped_host.and_then(|host| self.export.with_host(host).ok());
         MountLocation {
+            settings,
             mapped_export: mapped_export.unwrap_or_else(|| self.export.clone()),
             path: self.name.below(&settings.mounts.root),
         }
     }
 
-    fn expected_mount<'a>(&'a self, settings: &'a AgentSettings, location: &'a MountLocation) -> ExpectedMount<'a> {
+    fn expected_mount<'a>(&'a self, location: &'a MountLocation<'_>) -> ExpectedMount<'a> {
+        let settings = location.settings;
         ExpectedMount {
             target: self.target,
             export: &self.export,
@@ -119,8 +123,8 @@ impl Driver for NfsDriver {
     async fn probe(&mut self, settings: &AgentSettings, depth: Depth) -> Probe {
         let location = self.location(settings);
         let probe = match settings.mounts.mode {
-            MountMode::Kernel => self.probe_mounted(settings, &location, depth).await,
-            MountMode::None => self.probe_over_the_wire(settings, &location).await,
+            MountMode::Kernel => self.probe_mounted(&location, depth).await,
+            MountMode::None => self.probe_over_the_wire(&location).await,
         };
         let is_healthy = probe.checks.iter().all(|check| matches!(check.outcome, Outcome::Passed | Outcome::Skipped));
         self.lane = if is_healthy { Lane::Healthy } else { Lane::Suspect };
@@ -158,7 +162,7 @@ impl Driver for NfsDriver {
             return Ok(None);
         }
         let location = self.location(settings);
-        let unmounted = self.unmount(settings, &location).await?;
+        let unmounted = self.unmount(&location).await?;
         let removed = self.remove_mount_point(settings).await;
         Ok(join_remarks(unmounted.into_iter().chain(removed)))
     }

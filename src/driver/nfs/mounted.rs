@@ -14,7 +14,7 @@ use crate::check::write_canary::write_canary;
 use crate::check::{CheckLog, Checked};
 use crate::driver::{Depth, Probe};
 use crate::model::report::{Finding, KindFacts, MountFacts, MountMode, finding};
-use crate::model::settings::{AgentSettings, CanarySettings};
+use crate::model::settings::CanarySettings;
 use crate::model::{Capacity, CheckName, Reason};
 use crate::sys::worker::FaultKind;
 use crate::sys::{CallError, Request};
@@ -39,27 +39,22 @@ impl VerifiedCanary {
 }
 
 impl NfsDriver {
-    pub(super) async fn probe_mounted(
-        &mut self,
-        settings: &AgentSettings,
-        location: &MountLocation,
-        depth: Depth,
-    ) -> Probe {
-        let options = self.options(settings);
-        let mut log = CheckLog::new(PLAN, settings.probe.slow_after);
+    pub(super) async fn probe_mounted(&mut self, location: &MountLocation<'_>, depth: Depth) -> Probe {
+        let options = self.options(location.settings);
+        let mut log = CheckLog::new(PLAN, location.settings.probe.slow_after);
         let (mut mount, mut capacity) = (None, None);
         let server = location.mapped_export.address();
-        let reachable = nfs_reachable(server, options, settings.probe.deadline);
+        let reachable = nfs_reachable(server, options, location.settings.probe.deadline);
         if let Some(reached) = log.run(CheckName::Reachable, reachable).await {
             self.addresses.update(server, reached.addresses);
-            (mount, capacity) = self.verify_mount(settings, location, depth, None, &mut log).await;
+            (mount, capacity) = self.verify_mount(location, depth, None, &mut log).await;
             let is_stale = mount.is_some() && capacity.is_none() && log.just_failed_with(Reason::StaleHandle);
-            if is_stale && self.unmount_stale(settings, location, &mut log).await {
+            if is_stale && self.unmount_stale(location, &mut log).await {
                 let remounted = Finding::new(
                     Reason::StaleHandle,
                     "the exported directory was replaced on the server, so the file handle was stale: the agent mounted the export again, and it now shows another directory",
                 );
-                (mount, capacity) = self.verify_mount(settings, location, depth, Some(remounted), &mut log).await;
+                (mount, capacity) = self.verify_mount(location, depth, Some(remounted), &mut log).await;
             }
         }
         let mount = match mount {
@@ -76,20 +71,19 @@ impl NfsDriver {
     /// `mounted`.
     async fn verify_mount(
         &mut self,
-        settings: &AgentSettings,
-        location: &MountLocation,
+        location: &MountLocation<'_>,
         depth: Depth,
         warning: Option<Finding>,
         log: &mut CheckLog,
     ) -> (Option<OwnMount>, Option<Capacity>) {
-        let unprotected = self.unprotected_mount_point(settings, location, depth).await;
-        let (workers, probe) = (&self.host.workers, &settings.probe);
+        let unprotected = self.unprotected_mount_point(location, depth).await;
+        let (workers, probe) = (&self.host.workers, &location.settings.probe);
         let mounting = mounted(
             workers,
             &self.host.mounts,
             self.lane,
-            self.expected_mount(settings, location),
-            self.options(settings),
+            self.expected_mount(location),
+            self.options(location.settings),
             probe.deadline,
             probe.mount_deadline,
         );
@@ -102,7 +96,7 @@ impl NfsDriver {
         let measuring = capacity_of_mount(workers, self.target, self.lane, path, percent, probe.deadline);
         let capacity = log.run(CheckName::Capacity, measuring).await;
         if capacity.is_some() {
-            self.canary_if_due(settings, location, mount.mount_id, depth, log).await;
+            self.canary_if_due(location, mount.mount_id, depth, log).await;
         }
         (Some(mount), capacity)
     }
@@ -110,19 +104,14 @@ impl NfsDriver {
     /// Returns a warning if users other than root can replace the mount point of the current mount. Each mount is
     /// verified once, and again at a requested probe. The agent refuses to mount at such a mount point, but an
     /// existing mount works.
-    async fn unprotected_mount_point(
-        &mut self,
-        settings: &AgentSettings,
-        location: &MountLocation,
-        depth: Depth,
-    ) -> Option<Finding> {
-        let mount_id = self.mount_id(settings)?;
+    async fn unprotected_mount_point(&mut self, location: &MountLocation<'_>, depth: Depth) -> Option<Finding> {
+        let mount_id = self.mount_id(location.settings)?;
         if depth == Depth::Routine && self.protected_mount == Some(mount_id) {
             return None;
         }
         self.protected_mount = None;
         let request = Request::VerifyMountPoint { path: location.path.clone() };
-        match self.host.workers.call(self.target, self.lane, request, settings.probe.deadline).await {
+        match self.host.workers.call(self.target, self.lane, request, location.settings.probe.deadline).await {
             Ok(_) => self.protected_mount = Some(mount_id),
             Err(CallError::Fault(fault)) if fault.kind == FaultKind::Unprotected => {
                 return Some(finding!(
@@ -138,8 +127,8 @@ impl NfsDriver {
 
     /// Unmounts a mount with a stale file handle, and removes its checks from the log. Returns whether the target is no
     /// longer mounted. A failure is reported by the check `capacity`.
-    async fn unmount_stale(&mut self, settings: &AgentSettings, location: &MountLocation, log: &mut CheckLog) -> bool {
-        match self.unmount(settings, location).await {
+    async fn unmount_stale(&mut self, location: &MountLocation<'_>, log: &mut CheckLog) -> bool {
+        match self.unmount(location).await {
             Ok(_) => {
                 // The kernel may give the next mount the same id.
                 self.traffic.clear();
@@ -156,15 +145,8 @@ impl NfsDriver {
         }
     }
 
-    async fn canary_if_due(
-        &mut self,
-        settings: &AgentSettings,
-        location: &MountLocation,
-        mount_id: u32,
-        depth: Depth,
-        log: &mut CheckLog,
-    ) {
-        let (canary, deadline): (_, Duration) = (&settings.probe.canary, settings.probe.deadline);
+    async fn canary_if_due(&mut self, location: &MountLocation<'_>, mount_id: u32, depth: Depth, log: &mut CheckLog) {
+        let (canary, deadline): (_, Duration) = (&location.settings.probe.canary, location.settings.probe.deadline);
         if !canary.enabled {
             log.skip(CheckName::WriteCanary, "disabled in [probe.canary]: writing is not verified".to_owned());
             return;

@@ -26,21 +26,17 @@ impl NfsDriver {
     ///
     /// # Errors
     /// [`DetachError`] when the export is still mounted.
-    pub(super) async fn unmount(
-        &mut self,
-        settings: &AgentSettings,
-        location: &MountLocation,
-    ) -> Result<Option<String>, DetachError> {
+    pub(super) async fn unmount(&mut self, location: &MountLocation<'_>) -> Result<Option<String>, DetachError> {
         let mut remarks = Vec::new();
         let mut lookup: Option<Result<(), Finding>> = None;
         for _ in 0..=STACKED_MAX {
             let table = self.host.mounts.reread().map_err(unreadable)?;
-            let here = self.expected_mount(settings, location);
+            let here = self.expected_mount(location);
             here.settle(&table, false);
             match here.at_path(&table) {
                 PathMount::None => return Ok(join_remarks(remarks)),
                 PathMount::Own(entry, _) => {
-                    remarks.extend(self.unmount_topmost(settings, location, entry).await?);
+                    remarks.extend(self.unmount_topmost(location, entry).await?);
                 }
                 PathMount::Foreign(entry) if here.may_hold_own(&table) => {
                     let lookup = match lookup.take() {
@@ -48,7 +44,7 @@ impl NfsDriver {
                         // The name was never resolved, because the server was dead when the agent started.
                         None => {
                             let addresses =
-                                addresses_of(location.mapped_export.address(), settings.probe.deadline).await;
+                                addresses_of(location.mapped_export.address(), location.settings.probe.deadline).await;
                             let host = location.mapped_export.address();
                             lookup = Some(addresses.map(|addresses| self.addresses.update(host, addresses)));
                             continue;
@@ -63,19 +59,20 @@ impl NfsDriver {
                 }
             }
         }
-        let message =
-            format!("{} more than {STACKED_MAX} times: `umount` it until findmnt shows none", location.path.display());
-        Err(DetachError::Failed(finding!(Reason::MountStacked, "the export is mounted at {message}")))
+        Err(DetachError::Failed(finding!(
+            Reason::MountStacked,
+            "the export is mounted at {} more than {STACKED_MAX} times: `umount` it until findmnt shows none",
+            location.path.display()
+        )))
     }
 
     /// Unmounts the topmost mount, which belongs to the target according to the mount table.
     async fn unmount_topmost(
         &self,
-        settings: &AgentSettings,
-        location: &MountLocation,
+        location: &MountLocation<'_>,
         topmost: &MountEntry,
     ) -> Result<Option<String>, DetachError> {
-        let mut refusal = match self.try_unmount(settings, location, UnmountHow::Plain).await {
+        let mut refusal = match self.try_unmount(location, UnmountHow::Plain).await {
             Ok(()) => return Ok(None),
             Err(refusal) => refusal,
         };
@@ -85,17 +82,17 @@ impl NfsDriver {
         // The mount uses this address, and the server's name may have another one by now.
         let used = topmost.server_address().map(|address| address.to_string());
         let server = used.as_deref().unwrap_or(location.mapped_export.address());
-        let answer = nfs_reachable(server, self.options(settings), settings.probe.deadline).await;
+        let answer = nfs_reachable(server, self.options(location.settings), location.settings.probe.deadline).await;
         if !is_silent(&answer) {
             return Err(if is_busy(&refusal) { DetachError::Busy } else { DetachError::Failed(finding(refusal)) });
         }
         for (how, word) in [(UnmountHow::Force, "by force"), (UnmountHow::Lazy, "lazily")] {
             // If another process has unmounted it meanwhile, the topmost mount is no longer the target's.
             self.host.mounts.reread().map_err(unreadable)?;
-            if self.mount_id(settings) != Some(topmost.mount_id) {
+            if self.mount_id(location.settings) != Some(topmost.mount_id) {
                 return Ok(None);
             }
-            match self.try_unmount(settings, location, how).await {
+            match self.try_unmount(location, how).await {
                 Ok(()) => {
                     return Ok(Some(format!(
                         "the server does not answer, so {} was unmounted {word}",
@@ -108,23 +105,18 @@ impl NfsDriver {
         Err(DetachError::Failed(finding(refusal)))
     }
 
-    async fn try_unmount(
-        &self,
-        settings: &AgentSettings,
-        location: &MountLocation,
-        how: UnmountHow,
-    ) -> Result<(), CallError> {
-        let before = self.mount_id(settings);
+    async fn try_unmount(&self, location: &MountLocation<'_>, how: UnmountHow) -> Result<(), CallError> {
+        let before = self.mount_id(location.settings);
         let mut has_broken = false;
         loop {
             let request = Request::Unmount { path: location.path.clone(), how };
-            match self.host.workers.call(self.target, self.lane, request, settings.probe.deadline).await {
+            match self.host.workers.call(self.target, self.lane, request, location.settings.probe.deadline).await {
                 // EINVAL means "not a mount point" (umount(2)): another process unmounted it first.
                 Err(CallError::Fault(fault)) if fault.errno() == Some(Errno::EINVAL) => return Ok(()),
                 // The kernel removes the mount first and then notifies the server (NFSv4), which may take long.
                 // So the mount may be removed although the call timed out. A broken worker may not have removed it.
                 Err(error @ (CallError::TimedOut { .. } | CallError::WorkerDied { .. })) => {
-                    if self.host.mounts.reread().is_ok() && self.mount_id(settings) != before {
+                    if self.host.mounts.reread().is_ok() && self.mount_id(location.settings) != before {
                         return Ok(());
                     }
                     if has_broken || matches!(error, CallError::TimedOut { .. }) {
@@ -159,8 +151,7 @@ pub(super) fn join_remarks(remarks: impl IntoIterator<Item = String>) -> Option<
 
 #[allow(clippy::needless_pass_by_value, reason = "for map_err")]
 fn unreadable(error: std::io::Error) -> DetachError {
-    let message = format!("the mount table cannot be read: {error}");
-    DetachError::Failed(Finding::new(Reason::AgentError, message))
+    DetachError::Failed(finding!(Reason::AgentError, "the mount table cannot be read: {error}"))
 }
 
 /// Whether a server does not answer at all. A server that refuses the version or the caller is alive. If the server
@@ -182,7 +173,7 @@ fn is_silent<T>(answer: &Checked<T>) -> bool {
 }
 
 /// Finding for a mount at the path that may be the agent's own, so the target cannot be deleted yet.
-fn may_be_own(location: &MountLocation, topmost: &MountEntry, lookup_failure: Option<Finding>) -> Finding {
+fn may_be_own(location: &MountLocation<'_>, topmost: &MountEntry, lookup_failure: Option<Finding>) -> Finding {
     let (host, at) = (location.mapped_export.address(), location.path.display());
     let why = match lookup_failure {
         Some(finding) => format!("the address of {host} is unknown now ({})", finding.message),
@@ -213,8 +204,7 @@ fn depends_on_server(refusal: &CallError) -> bool {
 fn finding(error: CallError) -> Finding {
     let is_denied = matches!(&error, CallError::Fault(fault) if fault.errno() == Some(Errno::EPERM));
     if is_denied {
-        let message = format!("{error}: run the agent as root or with CAP_SYS_ADMIN");
-        return Finding::new(Reason::MountNotPermitted, message);
+        return finding!(Reason::MountNotPermitted, "{error}: run the agent as root or with CAP_SYS_ADMIN");
     }
     let text = error.to_string();
     storage_failure::<()>(error).finding().cloned().unwrap_or_else(|| Finding::new(Reason::AgentError, text))

@@ -9,7 +9,6 @@ use crate::check::nfs_reachable::nfs_reachable;
 use crate::check::{CheckLog, Checked};
 use crate::driver::Probe;
 use crate::model::report::{KindFacts, MountMode};
-use crate::model::settings::AgentSettings;
 use crate::model::{CheckName, Reason};
 use crate::nfs::{Volume, VolumeAddress};
 
@@ -29,9 +28,9 @@ pub(super) struct GrantedExport {
 }
 
 impl NfsDriver {
-    pub(super) async fn probe_over_the_wire(&mut self, settings: &AgentSettings, location: &MountLocation) -> Probe {
-        let probe = &settings.probe;
-        let options = self.options(settings);
+    pub(super) async fn probe_over_the_wire(&mut self, location: &MountLocation<'_>) -> Probe {
+        let probe = &location.settings.probe;
+        let options = self.options(location.settings);
         let mut log = CheckLog::new(PLAN, probe.slow_after);
         let mut capacity = None;
         let reachable = nfs_reachable(location.mapped_export.address(), options, probe.deadline);
