@@ -251,9 +251,7 @@ impl TargetSpec {
                 }));
             }
         }
-        if let Some(endpoint) = s3_endpoint_url {
-            fields.s3_endpoint_url = Some(endpoint.clone());
-        }
+        fields.s3_endpoint_url = s3_endpoint_url.clone().or(fields.s3_endpoint_url);
         fields.immutable = immutable.or(fields.immutable);
         fields.nfs_mount_opts = nfs_mount_opts.clone().or(fields.nfs_mount_opts);
         fields.secret_ref = secret_ref.clone().or(fields.secret_ref);

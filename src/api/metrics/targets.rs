@@ -137,14 +137,9 @@ pub(super) fn families() -> impl Iterator<Item = &'static Family> {
 }
 
 /// Metrics of all targets in a view. A target appears after its first probe.
+#[derive(Debug)]
 pub(super) struct Targets {
     pub(super) view: Arc<View>,
-}
-
-impl fmt::Debug for Targets {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Targets").field("generation", &self.view.generation).finish_non_exhaustive()
-    }
 }
 
 /// A target with a report.
