@@ -40,6 +40,8 @@ class Service:
     unreported = ()
     # A path of the endpoint that answers without credentials once the service is up.
     health = "/"
+    # Ports of the processes behind the endpoint.
+    internal_ports = ()
 
     def __init__(self, directory):
         self.directory = Path(directory)
@@ -80,6 +82,8 @@ class Service:
                 if process.poll() is not None:
                     raise RuntimeError(f"{name} ended with {process.returncode}\n{self.logs()}")
             try:
+                for port in self.internal_ports:
+                    socket.create_connection(("127.0.0.1", port), timeout=5).close()
                 urllib.request.urlopen(self.endpoint + self.health, timeout=5).close()
                 return
             except urllib.error.HTTPError:
@@ -147,6 +151,8 @@ class Swift(Service):
 
     def start(self):
         cache, proxy, *ports = free_ports(2 + len(self.SERVERS))
+        # The proxy answers its health check before the storage servers listen.
+        self.internal_ports = (cache, *ports)
         self.endpoint = f"http://127.0.0.1:{proxy}"
         self.write(
             "swift.conf",
