@@ -68,10 +68,9 @@ impl ExpectedMount<'_> {
     /// just reported success. If `mount.nfs` was interrupted, a new mount at the path is the agent's only if it is a
     /// mount of the target's server.
     pub fn settle(&self, table: &MountTable, is_mounted: bool) {
-        let made = table.topmost_at(self.path).filter(|entry| {
-            entry.is_nfs() && table.stacked_at(self.path) == 1 && (is_mounted || self.is_of_server(entry))
-        });
-        self.own.settle(self.target, made, table);
+        let found = table.topmost_at(self.path).filter(|entry| entry.is_nfs() && table.stacked_at(self.path) == 1);
+        let is_made = found.is_some_and(|entry| is_mounted || self.is_of_server(entry));
+        self.own.settle(self.target, found, is_made, table);
     }
 
     /// Returns the mounts that `mount.nfs` may have made at another path. These are only in the later of two mount

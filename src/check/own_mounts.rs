@@ -2,7 +2,8 @@
 //!
 //! If a mount appears at an unused mount path while the agent's `mount.nfs` runs, the agent made it, whatever source
 //! the kernel shows for it. Its identity is kept here. The daemon also keeps it in the registry, to recognize the mount
-//! after a restart. The identity is forgotten when the mount table no longer contains the mount, because the kernel
+//! after a restart. It stores an intent before `mount.nfs` starts, so that a mount is also recognized if the agent was
+//! killed before it stored the identity. The identity is forgotten when the mount table no longer contains the mount, because the kernel
 //! reuses mount ids and device numbers.
 
 use std::collections::{HashMap, HashSet};
@@ -27,6 +28,8 @@ struct State {
     mounts: HashMap<TargetId, OwnMountId>,
     /// Targets whose `mount.nfs` was started, and may have mounted.
     mounting: HashSet<TargetId>,
+    /// Targets whose mount was saved by an earlier agent process, and was not yet looked up in the mount table.
+    restored: HashSet<TargetId>,
     /// Targets whose mount changed since it was last saved.
     unsaved: HashSet<TargetId>,
 }
@@ -41,7 +44,15 @@ impl OwnMounts {
     /// Adds the mounts that an earlier agent process saved during this boot.
     pub fn restore(&self, saved: Vec<(TargetId, OwnMountId)>) {
         let is_valid = |(_, mount): &(_, OwnMountId)| !self.boot_id.is_empty() && mount.boot_id == self.boot_id;
-        self.state().mounts.extend(saved.into_iter().filter(is_valid));
+        let mut state = self.state();
+        for (target, mount) in saved.into_iter().filter(is_valid) {
+            if mount.is_intent() {
+                state.mounting.insert(target);
+            } else {
+                state.restored.insert(target);
+                state.mounts.insert(target, mount);
+            }
+        }
     }
 
     /// Whether an entry of the mount table is the mount that the agent made for the target.
@@ -53,31 +64,44 @@ impl OwnMounts {
     /// Records that `mount.nfs` is being started for a target at whose path nothing is mounted.
     pub(super) fn begin(&self, target: TargetId) {
         self.state().mounting.insert(target);
+        self.keep_unsaved([target]);
     }
 
     /// Records that `mount.nfs` mounted nothing.
     pub(super) fn give_up(&self, target: TargetId) {
         self.state().mounting.remove(&target);
+        self.keep_unsaved([target]);
     }
 
-    /// Updates the record from a mount table. `made` is the mount that `mount.nfs` made, if it was started.
-    pub(super) fn settle(&self, target: TargetId, made: Option<&MountEntry>, table: &MountTable) {
+    /// Updates the record from a mount table. `found` is the only NFS mount at the target's path, and `is_made` whether
+    /// `mount.nfs` made it, if it was started.
+    ///
+    /// A restarted agent may be in another mount namespace, where the same mount has another id: a container whose
+    /// mounts are propagated from the host. So the first look after a restart compares device and source only.
+    pub(super) fn settle(&self, target: TargetId, found: Option<&MountEntry>, is_made: bool, table: &MountTable) {
         let mut state = self.state();
         let was_mounting = state.mounting.remove(&target);
-        if let Some(entry) = made.filter(|_| was_mounting) {
+        let is_restored = state.restored.remove(&target);
+        let before = state.mounts.get(&target);
+        let has_same_storage =
+            |mount: &OwnMountId, entry: &MountEntry| (&mount.device, &mount.source) == (&entry.device, &entry.source);
+        let is_here = table.entries().iter().any(|entry| before.is_some_and(|mount| is_same(mount, entry)));
+        let own = found.filter(|entry| {
+            was_mounting && is_made
+                || is_restored && !is_here && before.is_some_and(|mount| has_same_storage(mount, entry))
+        });
+        if let Some(entry) = own {
             let (mount_id, device, source) = (entry.mount_id, entry.device.clone(), entry.source.clone());
             let mount = OwnMountId { boot_id: self.boot_id.clone(), mount_id, device, source };
             state.mounts.insert(target, mount);
         } else {
-            let Some(mount) = state.mounts.get(&target) else { return };
-            if table.entries().iter().any(|entry| is_same(mount, entry)) {
+            let is_forgotten = !is_here && state.mounts.remove(&target).is_some();
+            if !is_forgotten && !was_mounting {
                 return;
             }
-            state.mounts.remove(&target);
         }
-        state.unsaved.insert(target);
         drop(state);
-        self.changed.notify_one();
+        self.keep_unsaved([target]);
     }
 
     /// Waits until there is something to save.
@@ -91,7 +115,12 @@ impl OwnMounts {
     pub fn take_unsaved(&self) -> Vec<(TargetId, Option<OwnMountId>)> {
         let mut state = self.state();
         let unsaved = std::mem::take(&mut state.unsaved);
-        unsaved.into_iter().map(|target| (target, state.mounts.get(&target).cloned())).collect()
+        let intent = || OwnMountId::intent(self.boot_id.clone());
+        let current = |target| match state.mounting.contains(&target) {
+            true => Some(intent()),
+            false => state.mounts.get(&target).cloned(),
+        };
+        unsaved.into_iter().map(|target| (target, current(target))).collect()
     }
 
     /// Marks targets whose mounts could not be saved, and wakes [`Self::changed`].
@@ -122,7 +151,7 @@ mod tests {
     fn mounted(table: &MountTable) -> OwnMounts {
         let mounts = OwnMounts::default();
         mounts.begin(TargetId::nil());
-        mounts.settle(TargetId::nil(), Some(&table.entries()[1]), table);
+        mounts.settle(TargetId::nil(), Some(&table.entries()[1]), true, table);
         mounts
     }
 
@@ -148,9 +177,9 @@ mod tests {
     fn mount_is_forgotten_when_the_table_does_not_contain_it() {
         let (ours, none) = (table("2 1 0:2 / /m rw - nfs nas:/b rw"), table(""));
         let mounts = mounted(&ours);
-        mounts.settle(TargetId::nil(), None, &ours);
+        mounts.settle(TargetId::nil(), None, false, &ours);
         assert!(mounts.is_own(TargetId::nil(), &ours.entries()[1]));
-        mounts.settle(TargetId::nil(), None, &none);
+        mounts.settle(TargetId::nil(), None, false, &none);
         assert!(!mounts.is_own(TargetId::nil(), &ours.entries()[1]), "the numbers may belong to another mount now");
     }
 
@@ -158,11 +187,11 @@ mod tests {
     fn only_a_mount_after_a_mount_command_is_recorded() {
         let foreign = table("2 1 0:2 / /m rw - nfs nas:/b rw");
         let mounts = OwnMounts::default();
-        mounts.settle(TargetId::nil(), Some(&foreign.entries()[1]), &foreign);
+        mounts.settle(TargetId::nil(), Some(&foreign.entries()[1]), true, &foreign);
         assert!(!mounts.is_own(TargetId::nil(), &foreign.entries()[1]), "nothing was started");
         mounts.begin(TargetId::nil());
         mounts.give_up(TargetId::nil());
-        mounts.settle(TargetId::nil(), Some(&foreign.entries()[1]), &foreign);
+        mounts.settle(TargetId::nil(), Some(&foreign.entries()[1]), true, &foreign);
         assert!(!mounts.is_own(TargetId::nil(), &foreign.entries()[1]), "the command failed");
     }
 
@@ -180,13 +209,73 @@ mod tests {
     }
 
     #[test]
+    fn restored_mount_may_have_another_id_once() {
+        let at = |id: u32, device: &str, source: &str| table(&format!("{id} 1 {device} / /m rw - nfs4 {source} rw"));
+        let ours = at(2, "0:2", "nas:/b");
+        let saved = mounted(&ours).take_unsaved();
+        let [(target, Some(mount))] = saved.as_slice() else { panic!("one mount: {saved:?}") };
+        for (id, device, source, is_own) in [
+            (2, "0:2", "nas:/b", true),
+            (7, "0:2", "nas:/b", true),
+            (7, "0:3", "nas:/b", false),
+            (7, "0:2", "nas:/c", false),
+        ] {
+            let now = at(id, device, source);
+            let entry = &now.entries()[1];
+            let restarted = OwnMounts::default();
+            restarted.restore(vec![(*target, mount.clone())]);
+            restarted.settle(*target, Some(entry), false, &now);
+            assert_eq!(restarted.is_own(*target, entry), is_own, "{id} {device} {source}");
+            let unsaved = restarted.take_unsaved();
+            assert_eq!(unsaved.is_empty(), id == 2, "{unsaved:?}");
+            if is_own {
+                let later = at(9, device, source);
+                restarted.settle(*target, Some(&later.entries()[1]), false, &later);
+                assert!(!restarted.is_own(*target, &later.entries()[1]), "the agent has looked already");
+            }
+        }
+    }
+
+    #[test]
+    fn mount_of_an_agent_that_was_killed_before_it_saved_the_mount_is_recognized() {
+        let ours = table("2 1 0:2 / /m rw - nfs4 nas:/resolved rw");
+        let killed = OwnMounts::default();
+        killed.begin(TargetId::nil());
+        let saved: Vec<_> = killed.take_unsaved().into_iter().filter_map(|(id, mount)| Some((id, mount?))).collect();
+        assert_eq!(saved.len(), 1);
+        for (is_made, is_own) in [(true, true), (false, false)] {
+            let restarted = OwnMounts::default();
+            restarted.restore(saved.clone());
+            restarted.settle(TargetId::nil(), Some(&ours.entries()[1]), is_made, &ours);
+            assert_eq!(restarted.is_own(TargetId::nil(), &ours.entries()[1]), is_own);
+            let unsaved = restarted.take_unsaved();
+            assert!(matches!(unsaved.as_slice(), [(_, mount)] if mount.is_some() == is_own), "{unsaved:?}");
+        }
+    }
+
+    #[test]
+    fn intent_is_removed_when_nothing_was_mounted() {
+        for is_given_up in [true, false] {
+            let mounts = OwnMounts::default();
+            mounts.begin(TargetId::nil());
+            assert!(matches!(mounts.take_unsaved().as_slice(), [(_, Some(intent))] if intent.is_intent()));
+            if is_given_up {
+                mounts.give_up(TargetId::nil());
+            } else {
+                mounts.settle(TargetId::nil(), None, false, &table(""));
+            }
+            assert_eq!(mounts.take_unsaved(), [(TargetId::nil(), None)]);
+        }
+    }
+
+    #[test]
     fn change_is_saved_once_or_again_after_a_failure() {
         let mounts = mounted(&table("2 1 0:2 / /m rw - nfs nas:/b rw"));
         assert_eq!(mounts.take_unsaved().len(), 1);
         assert!(mounts.take_unsaved().is_empty());
         mounts.keep_unsaved([TargetId::nil()]);
         assert_eq!(mounts.take_unsaved().len(), 1);
-        mounts.settle(TargetId::nil(), None, &table(""));
+        mounts.settle(TargetId::nil(), None, false, &table(""));
         assert_eq!(mounts.take_unsaved(), [(TargetId::nil(), None)]);
     }
 }

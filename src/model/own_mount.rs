@@ -11,10 +11,24 @@ use serde::{Deserialize, Serialize};
 pub struct OwnMountId {
     /// Boot of this host for which the numbers are valid (`/proc/sys/kernel/random/boot_id`).
     pub boot_id: String,
-    /// Id of the mount. The kernel reuses it after the unmount.
+    /// Id of the mount. The kernel reuses it after the unmount. 0 in an intent.
     pub mount_id: u32,
     /// Device number of the file system, `major:minor`. Mounts of one file system of a server share it.
     pub device: String,
     /// Source as the kernel shows it, such as `host:/path`.
     pub source: String,
+}
+
+impl OwnMountId {
+    /// Returns the record of a mount that is about to be made. It identifies no mount.
+    #[must_use]
+    pub fn intent(boot_id: String) -> Self {
+        Self { boot_id, mount_id: 0, device: String::new(), source: String::new() }
+    }
+
+    /// Whether this is the record of a mount that was about to be made. No mount has the id 0.
+    #[must_use]
+    pub fn is_intent(&self) -> bool {
+        self.mount_id == 0
+    }
 }

@@ -65,6 +65,28 @@ fn v4_mount_of_a_path_that_the_server_resolves_is_own() {
     assert_own(&target, LINK_PATH);
 }
 
+/// The record of a mount is changed while the agent is stopped. An intent alone is what an agent leaves that is killed
+/// between the mount and its record. Another mount id is what a container finds after its restart.
+#[test]
+fn own_mount_is_recognized_by_an_intent_and_in_another_mount_namespace() {
+    let _machine = Machine::start(EVERY_SECOND);
+    let _link = Link::create();
+    Target::create_available(EXPORT);
+    let target = Target::create_available(LINK_EXPORT);
+    let mount = mark(LINK_PATH).expect("mounted");
+    for record in ["'$.mount_id', 0, '$.device', '', '$.source', ''", "'$.mount_id', 4000000"] {
+        systemctl("stop", SERVICE);
+        let registry = rusqlite::Connection::open(REGISTRY).expect("opened");
+        let change = format!("UPDATE own_mount SET mount = json_set(mount, {record}) WHERE target_id = ?1");
+        assert_eq!(registry.execute(&change, [&target.id]).expect("changed"), 1, "the mount was stored");
+        registry.close().expect("closed");
+        systemctl("start", SERVICE);
+        target.wait_until_available(FIRST_VERDICT);
+        assert_eq!(mount_of(LINK_PATH), Some(mount.clone()), "{record}");
+    }
+    assert_own(&target, LINK_PATH);
+}
+
 /// A registry of an older release may contain such exports. New ones are refused.
 #[test]
 fn v4_mount_of_an_export_with_empty_and_dot_components_is_own() {

@@ -36,7 +36,8 @@ pub(super) async fn undo(
         );
     };
     let at = entry.mount_point.display().to_string();
-    let request = Request::Unmount { path: entry.mount_point.clone(), how: UnmountHow::Plain };
+    let request =
+        Request::Unmount { path: entry.mount_point.clone(), mount_id: entry.mount_id, how: UnmountHow::Plain };
     let unmounted = workers.call(expected.target, lane, request, deadline).await;
     // The unmount may have succeeded although no answer came.
     let is_gone = mounts.reread().is_ok_and(|table| {

@@ -72,7 +72,7 @@ impl NfsDriver {
         location: &MountLocation<'_>,
         topmost: &MountEntry,
     ) -> Result<Option<String>, DetachError> {
-        let mut refusal = match self.try_unmount(location, UnmountHow::Plain).await {
+        let mut refusal = match self.try_unmount(location, topmost, UnmountHow::Plain).await {
             Ok(()) => return Ok(None),
             Err(refusal) => refusal,
         };
@@ -92,7 +92,7 @@ impl NfsDriver {
             if self.mount_id(location.settings) != Some(topmost.mount_id) {
                 return Ok(None);
             }
-            match self.try_unmount(location, how).await {
+            match self.try_unmount(location, topmost, how).await {
                 Ok(()) => {
                     return Ok(Some(format!(
                         "the server does not answer, so {} was unmounted {word}",
@@ -105,18 +105,28 @@ impl NfsDriver {
         Err(DetachError::Failed(finding(refusal)))
     }
 
-    async fn try_unmount(&self, location: &MountLocation<'_>, how: UnmountHow) -> Result<(), CallError> {
-        let before = self.mount_id(location.settings);
+    async fn try_unmount(
+        &self,
+        location: &MountLocation<'_>,
+        topmost: &MountEntry,
+        how: UnmountHow,
+    ) -> Result<(), CallError> {
+        let mount_id = topmost.mount_id;
         let mut has_broken = false;
         loop {
-            let request = Request::Unmount { path: location.path.clone(), how };
+            let request = Request::Unmount { path: location.path.clone(), mount_id, how };
             match self.host.workers.call(self.target, self.lane, request, location.settings.probe.deadline).await {
-                // EINVAL means "not a mount point" (umount(2)): another process unmounted it first.
-                Err(CallError::Fault(fault)) if fault.errno() == Some(Errno::EINVAL) => return Ok(()),
+                // EINVAL means "not a mount point" (umount(2)): another process unmounted it first. Or another process
+                // mounted something on it, which the caller finds in the mount table.
+                Err(CallError::Fault(fault))
+                    if fault.kind == FaultKind::Mounted || fault.errno() == Some(Errno::EINVAL) =>
+                {
+                    return Ok(());
+                }
                 // The kernel removes the mount first and then notifies the server (NFSv4), which may take long.
                 // So the mount may be removed although the call timed out. A broken worker may not have removed it.
                 Err(error @ (CallError::TimedOut { .. } | CallError::WorkerDied { .. })) => {
-                    if self.host.mounts.reread().is_ok() && self.mount_id(location.settings) != before {
+                    if self.host.mounts.reread().is_ok() && self.mount_id(location.settings) != Some(mount_id) {
                         return Ok(());
                     }
                     if has_broken || matches!(error, CallError::TimedOut { .. }) {

@@ -91,7 +91,9 @@ fn perform(request: &Request) -> Result<Response, WorkerFault> {
         Request::PrepareMountPoint { root, relative } => mount_point::prepare(root, relative).map(Response::Prepared),
         Request::RemoveMountPoint { root, relative } => mount_point::remove(root, relative).map(|()| Response::Done),
         Request::VerifyMountPoint { path } => mount_point::verify(path).map(|()| Response::Done),
-        Request::Unmount { path, how } => mount_point::unmount(path, *how).map(|()| Response::Done),
+        Request::Unmount { path, mount_id, how } => {
+            mount_point::unmount(path, *mount_id, *how).map(|()| Response::Done)
+        }
     }
 }
 

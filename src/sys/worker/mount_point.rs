@@ -25,6 +25,7 @@ use nix::mount::{MntFlags, umount2};
 use nix::sys::stat::{Mode, SFlag, fchmod, fstat, mkdirat};
 use nix::unistd::{UnlinkatFlags, fchown, getegid, geteuid, unlinkat};
 
+use super::super::mount_table::MountTable;
 use super::protocol::{FaultKind, PreparedMountPoint, UnmountHow, WorkerFault};
 
 /// Mode of a mount point. Users other than the owner may list and traverse it.
@@ -80,13 +81,26 @@ pub(super) fn verify(path: &Path) -> Result<(), WorkerFault> {
 
 /// Unmounts the topmost mount at a path with umount2(2). `umount.nfs` would also notify the mountd of an NFSv3 server,
 /// and wait for it if it is dead. The mount point is not opened, because that would make it busy.
-pub(super) fn unmount(path: &Path, how: UnmountHow) -> Result<(), WorkerFault> {
+///
+/// A call may wait for another one of its target, and meanwhile a process may mount something over the mount. So the
+/// worker compares the id of the topmost mount. It takes the id from the mount table, because statx(2) could wait for a
+/// dead server.
+pub(super) fn unmount(path: &Path, mount_id: u32, how: UnmountHow) -> Result<(), WorkerFault> {
     let (call, flags) = match how {
         UnmountHow::Plain => ("umount", MntFlags::empty()),
         UnmountHow::Force => ("umount -f", MntFlags::MNT_FORCE),
         UnmountHow::Lazy => ("umount -l", MntFlags::MNT_DETACH),
     };
     let (parent, name) = open_parent(path, &Requirement { creates: false, holds_new_mount_points: false })?;
+    let table = MountTable::read().map_err(|error| {
+        WorkerFault::new(FaultKind::System, format!("{}: the mount table cannot be read: {error}", path.display()))
+    })?;
+    if let Some(other) = table.topmost_at(path).filter(|topmost| topmost.mount_id != mount_id) {
+        return Err(WorkerFault::new(
+            FaultKind::Mounted,
+            format!("{}: {} is mounted there", path.display(), other.source),
+        ));
+    }
     // umount2(2) takes no descriptor of a directory.
     let held = Path::new("/proc/self/fd").join(parent.as_raw_fd().to_string()).join(name);
     umount2(&held, flags | MntFlags::UMOUNT_NOFOLLOW).map_err(|errno| WorkerFault::system(call, path, errno))

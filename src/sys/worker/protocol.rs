@@ -58,6 +58,8 @@ pub enum Request {
     Unmount {
         /// The mount point.
         path: PathBuf,
+        /// Id of the mount. Refused when another mount is the topmost one at the path ([`FaultKind::Mounted`]).
+        mount_id: u32,
         /// How the kernel treats users of the mount.
         how: UnmountHow,
     },

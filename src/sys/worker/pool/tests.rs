@@ -211,7 +211,7 @@ async fn only_idempotent_requests_are_repeated_after_a_worker_broke() {
     for (request, is_repeated) in [
         (stat(), true),
         (Request::Canary(canary), false),
-        (Request::Unmount { path: path(), how: protocol::UnmountHow::Plain }, false),
+        (Request::Unmount { path: path(), mount_id: 1, how: protocol::UnmountHow::Plain }, false),
     ] {
         for breaks in ["exit 0", "printf 'garbage, and much of it' >&3; exec sleep 600"] {
             let directory = tempfile::tempdir().expect("a directory");

@@ -184,7 +184,7 @@ mod tests {
         assert!(read::<Request>(&mut [9, 0, 0, 0, b'{'].as_slice()).is_err(), "cut off");
         assert!(read::<Request>(&mut [2, 0, 0, 0, b'{', b'}'].as_slice()).is_err(), "not a request");
         assert!(read::<Request>(&mut [].as_slice()).expect("an end").is_none());
-        let long = Request::Unmount { path: "x".repeat(FRAME_MAX_BYTES).into(), how: UnmountHow::Plain };
+        let long = Request::Unmount { path: "x".repeat(FRAME_MAX_BYTES).into(), mount_id: 1, how: UnmountHow::Plain };
         assert!(encode(&long).is_err());
     }
 }
