@@ -87,6 +87,7 @@ async fn run() -> anyhow::Result<()> {
     println!("  curl -s http://{address}/backup_targets");
     println!("  curl -s http://{address}/backup_targets/{broken}/checks");
     println!("  curl -s -X POST http://{address}/v1/any-project/backup_targets/{broken}/check");
+    println!("\nIn a browser: http://{address}/ui");
     println!("\nPress Ctrl-C to stop.");
     std::io::stdout().flush()?;
     tokio::select! {

@@ -8,7 +8,8 @@
 //! table. Every route is served at `/…`, `/v1/…` and `/v1/{project_id}/…` ([`prefix`]). Every answer
 //! has a request id, and every error is a fault body ([`fault`]). A request is authenticated before it is
 //! routed ([`auth`]). Bodies are decoded into the types from which the description is generated. An error
-//! names the field, its value and what was expected ([`body`]).
+//! names the field, its value and what was expected ([`body`]). [`ui`] has pages for browsers, which are on by default
+//! where only this host can reach them.
 
 pub mod auth;
 pub mod body;
@@ -16,6 +17,7 @@ mod cache;
 mod description;
 pub mod fault;
 mod gzip;
+mod held_body;
 mod host;
 mod id;
 pub mod limits;
@@ -29,6 +31,7 @@ mod target_types;
 mod targets;
 #[cfg(test)]
 mod tests;
+mod ui;
 pub mod wire;
 
 use std::sync::Arc;
@@ -61,10 +64,17 @@ pub use state::ReadNodeFacts;
 ))]
 struct Description;
 
-/// Returns the routes as a service, behind the authentication of `auth`.
+/// Returns the routes as a service, behind the authentication of `auth`. `has_ui` says whether pages for browsers are
+/// among them.
 #[must_use]
-pub fn router(agent: Agent, node_facts: ReadNodeFacts, auth: Arc<Auth>, metrics: &Arc<Metrics>) -> Service {
-    service(routes(agent, node_facts, &auth), auth, metrics)
+pub fn router(
+    agent: Agent,
+    node_facts: ReadNodeFacts,
+    auth: Arc<Auth>,
+    metrics: &Arc<Metrics>,
+    has_ui: bool,
+) -> Service {
+    service(routes(agent, node_facts, &auth, has_ui), auth, metrics)
 }
 
 /// Returns the metrics alone as a service, behind the same authentication.
@@ -100,8 +110,9 @@ async fn admit(Shared(gate): Shared<Arc<Gate>>, request: Request, next: Next) ->
 }
 
 /// Returns the routes without their prefixes, for requests that have a [`Caller`](crate::model::Caller).
-fn routes(agent: Agent, node_facts: ReadNodeFacts, auth: &Auth) -> Router {
-    let (router, mut openapi) = table().split_for_parts();
+fn routes(agent: Agent, node_facts: ReadNodeFacts, auth: &Auth, has_ui: bool) -> Router {
+    let table = if has_ui { table().merge(pages()) } else { table() };
+    let (router, mut openapi) = table.split_for_parts();
     description::complete(&mut openapi, auth);
     let description = openapi.to_json().unwrap_or_default().into();
     router
@@ -132,4 +143,9 @@ fn table() -> OpenApiRouter<State> {
         .routes(routes!(host::readyz))
         .routes(routes!(metrics::metrics))
         .routes(routes!(host::openapi))
+}
+
+/// Pages for browsers.
+fn pages() -> OpenApiRouter<State> {
+    OpenApiRouter::new().routes(routes!(ui::overview)).routes(routes!(ui::target))
 }

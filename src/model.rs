@@ -9,6 +9,7 @@
 #[macro_use]
 mod named;
 
+pub mod age;
 pub mod caller;
 pub mod canary_record;
 pub mod capacity;
@@ -21,6 +22,7 @@ pub mod own_mount;
 pub mod project;
 pub mod reason;
 pub mod registry_url;
+pub mod remedy;
 pub mod report;
 pub mod secret_ref;
 pub mod settings;

@@ -23,25 +23,23 @@ mod targets;
 #[cfg(test)]
 mod tests;
 
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use arc_swap::ArcSwap;
 use axum::Extension;
-use axum::body::{Body, Bytes};
+use axum::body::Bytes;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, VARY};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use hyper::body::{Frame, SizeHint};
 use jiff::Timestamp;
 use prometheus_client::registry::Registry;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 
 use super::auth::Auth;
 use super::cache::negotiation::accepts_gzip;
 use super::fault::Fault;
 use super::gzip::{GZIP_MIN_BYTES, gzip};
+use super::held_body::held;
 use super::state::ReadNodeFacts;
 use crate::agent::{Agent, View};
 use crate::model::settings::MetricsDetail;
@@ -53,9 +51,6 @@ pub(super) use http::RequestStart;
 
 /// Most expositions in memory. Further scrapes are refused until a client has read its answer.
 pub const SCRAPES_MAX: usize = 8;
-
-/// Size of a frame of an answer, in bytes.
-const FRAME_BYTES: usize = 32 << 10;
 
 /// Sources of the metrics.
 pub struct Metrics {
@@ -105,6 +100,11 @@ impl Metrics {
     pub fn config_rejected(&self) {
         let state = ConfigState { is_last_reload_successful: false, ..ConfigState::clone(&self.config.load()) };
         self.config.store(Arc::new(state));
+    }
+
+    /// Whether the configuration file could not be loaded at the latest reload.
+    pub(super) fn is_config_rejected(&self) -> bool {
+        !self.config.load().is_last_reload_successful
     }
 
     /// Encodes all metrics.
@@ -165,42 +165,4 @@ pub(super) async fn metrics(
     let compressed = gzip(&body).await.map_err(|error| failed(&error))?;
     let encoding = [(CONTENT_ENCODING, HeaderValue::from_static("gzip"))];
     Ok((described, encoding, held(compressed, permit)).into_response())
-}
-
-/// An encoded exposition. It holds its permit as long as it is in memory.
-struct Encoded {
-    bytes: Bytes,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl AsRef<[u8]> for Encoded {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
-    }
-}
-
-fn held(bytes: Bytes, permit: OwnedSemaphorePermit) -> Body {
-    Body::new(Frames(Bytes::from_owner(Encoded { bytes, _permit: permit })))
-}
-
-/// A body that is sent in frames of [`FRAME_BYTES`]. The server copies a frame only after the previous one was sent. So
-/// while a client does not read, the server does not buffer a second copy of the body.
-struct Frames(Bytes);
-
-impl hyper::body::Body for Frames {
-    type Data = Bytes;
-    type Error = std::convert::Infallible;
-
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        let length = self.0.len().min(FRAME_BYTES);
-        Poll::Ready((length > 0).then(|| Ok(Frame::data(self.0.split_to(length)))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.0.len() as u64)
-    }
 }

@@ -7,7 +7,7 @@ use axum::http::{Request, Uri};
 
 /// First segments of the routes. Any other first segment after the version is a project.
 const ROOTS: &[&str] =
-    &["backup_targets", "backup_target_types", "node", "healthz", "readyz", "metrics", "openapi.json"];
+    &["backup_targets", "backup_target_types", "node", "healthz", "readyz", "metrics", "ui", "openapi.json"];
 
 /// The project in the prefix of a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,6 +77,7 @@ mod tests {
             ("/v1/backup_target_types/x", "/backup_target_types/x", None),
             ("/v1/7f/backup_target_types/", "/backup_target_types", Some("7f")),
             ("/v1/7f/healthz", "/healthz", Some("7f")),
+            ("/v1/ui/targets/x", "/ui/targets/x", None),
             ("/v1/7f/v1/healthz", "/v1/healthz", Some("7f")),
             ("/v1x/backup_targets", "/v1x/backup_targets", None),
             ("/v2/backup_targets", "/v2/backup_targets", None),

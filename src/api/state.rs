@@ -7,12 +7,16 @@ use axum::body::Bytes;
 use axum::extract::FromRequestParts;
 use axum::extract::rejection::ExtensionRejection;
 use axum::http::request::Parts;
+use tokio::sync::Semaphore;
 
 use super::cache::{ListCache, ListSource};
 use super::wire;
 use crate::agent::{Agent, TargetView};
 use crate::model::{Caller, TargetType};
 use crate::sys::NodeFacts;
+
+/// Largest number of pages for browsers in memory. Further requests are refused until a client has read its own.
+pub(super) const PAGES_MAX: usize = 8;
 
 /// Reads the facts about host and agent, as [`NodeFacts::read`] does.
 pub type ReadNodeFacts = Arc<dyn Fn() -> NodeFacts + Send + Sync>;
@@ -47,6 +51,8 @@ pub(super) struct ApiState {
     pub(super) types: ListCache<TargetType>,
     /// The OpenAPI document.
     pub(super) description: Bytes,
+    /// Permits of pages for browsers.
+    pub(super) pages: Arc<Semaphore>,
 }
 
 impl ApiState {
@@ -65,6 +71,7 @@ impl ApiState {
                 render: |caller, found| serde_json::to_vec(&wire::TargetType::seen_by(caller, found)),
             }),
             description,
+            pages: Arc::new(Semaphore::new(PAGES_MAX)),
         }
     }
 }

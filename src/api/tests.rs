@@ -70,7 +70,7 @@ impl Api {
         let agent = Agent::start(registry, Arc::new(host), AgentSettings::quiet());
         let facts = Arc::new(move || NodeFacts::read(Timestamp::UNIX_EPOCH, &census));
         let auth = super::Auth::none();
-        let routes = super::routes(agent.clone(), facts.clone(), &auth);
+        let routes = super::routes(agent.clone(), facts.clone(), &auth, true);
         let config = super::ConfigState {
             fingerprint: "0123456789ab".to_owned(),
             is_last_reload_successful: true,
@@ -78,7 +78,7 @@ impl Api {
         };
         let auth = Arc::new(auth);
         let metrics = super::Metrics::new(agent.clone(), facts.clone(), auth.clone(), MetricsDetail::Full, config);
-        let service = super::router(agent.clone(), facts, auth, &Arc::new(metrics));
+        let service = super::router(agent.clone(), facts, auth, &Arc::new(metrics), true);
         Self { agent, routes, service }
     }
 

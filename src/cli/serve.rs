@@ -180,7 +180,7 @@ impl RunningAgent {
             let stop = async move { drop(stopping.wait_for(|stopping| *stopping).await) };
             tokio::spawn(listeners.with_tls(tls.clone()).serve(connections_max, router, stop, DRAIN_TIMEOUT))
         };
-        let router = api::router(agent.clone(), facts, auth.clone(), &metrics);
+        let router = api::router(agent.clone(), facts, auth.clone(), &metrics, settings.api.has_ui);
         let serving = serve(listeners, CONNECTIONS_MAX, router);
         let serving_metrics =
             serve(metrics_listeners, METRICS_CONNECTIONS_MAX, api::metrics_router(auth.clone(), &metrics));
@@ -281,7 +281,7 @@ async fn reload(running: &RunningAgent, settings: &mut Settings, config: Option<
             }
             if has_new_auth && new.api != settings.api || new.registry_url != settings.registry_url {
                 tracing::warn!(
-                    "changes of [api] (except [api.token] and [api.keystone]), [metrics] (except token_file) and [registry] need a restart: the old settings stay in force"
+                    "changes of [api] (except [api.token] and [api.keystone]), [metrics] (except token_file), [ui] and [registry] need a restart: the old settings stay in force"
                 );
             }
             agent.change_settings(new.agent.clone());

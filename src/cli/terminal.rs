@@ -3,10 +3,12 @@
 use std::io::{self, IsTerminal as _, Write as _};
 
 use anyhow::{Context as _, bail};
-use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::model::line::is_invisible;
+
+pub use crate::model::age::age;
+pub use crate::model::line::escape_invisible;
 
 /// Width of a table if the width of the terminal is unknown, in columns. Files and pipes have no width. A
 /// serial line reports 0.
@@ -108,20 +110,6 @@ pub fn confirm(what: &str, question: &str) -> anyhow::Result<()> {
     if matches!(answer.trim(), "y" | "Y" | "yes") { Ok(()) } else { bail!("not deleted") }
 }
 
-/// Escapes the control, invisible and bidirectional characters of untrusted text.
-#[must_use]
-pub fn escape_invisible(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for character in text.chars() {
-        if is_invisible(character) {
-            escaped.extend(character.escape_default());
-        } else {
-            escaped.push(character);
-        }
-    }
-    escaped
-}
-
 /// Formats an error with its causes. Skips a cause that an earlier message already contains.
 #[must_use]
 pub fn error_chain(error: &anyhow::Error) -> String {
@@ -136,29 +124,11 @@ pub fn error_chain(error: &anyhow::Error) -> String {
     escape_invisible(&text)
 }
 
-/// Formats the time since an event in one unit: `12 s`, `3 min`, `5 h`, `2 d`.
-#[must_use]
-pub fn age(since: Timestamp, now: Timestamp) -> String {
-    let seconds = now.duration_since(since).as_secs().max(0);
-    match seconds {
-        0..=119 => format!("{seconds} s"),
-        120..=7199 => format!("{} min", seconds / 60),
-        7200..=172_799 => format!("{} h", seconds / 3600),
-        _ => format!("{} d", seconds / 86_400),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::Value;
 
     use super::*;
-
-    #[test]
-    fn invisible_characters_are_escaped() {
-        assert_eq!(escape_invisible("a\u{1b}[2Jb\r\nä"), "a\\u{1b}[2Jb\\r\\nä");
-        assert_eq!(escape_invisible("a\u{202e}\u{200b}\u{2028}\u{e0001}"), "a\\u{202e}\\u{200b}\\u{2028}\\u{e0001}");
-    }
 
     #[test]
     fn invisible_characters_are_escaped_in_json() {
@@ -175,14 +145,5 @@ mod tests {
         assert_eq!(error_chain(&error), "the file was not written: disk full");
         let error = anyhow::Error::new(cause()).context("the file was not written (disk full): make room");
         assert_eq!(error_chain(&error), "the file was not written (disk full): make room");
-    }
-
-    #[test]
-    fn age_has_one_unit() {
-        let at = |second| Timestamp::from_second(second).expect("a time");
-        for (seconds, text) in [(0, "0 s"), (119, "119 s"), (120, "2 min"), (7200, "2 h"), (200_000, "2 d")] {
-            assert_eq!(age(at(0), at(seconds)), text);
-        }
-        assert_eq!(age(at(5), at(0)), "0 s", "a clock that was set back");
     }
 }

@@ -34,6 +34,7 @@ sections! {
     Raw {
         api: Api,
         metrics: Metrics,
+        ui: Ui,
         registry: Registry,
         mounts: Mounts,
         probe: Probe,
@@ -87,6 +88,10 @@ sections! {
         listen: Vec<Text>,
         token_file: Option<Text>,
         detail: Text = text("full"),
+    }
+
+    Ui {
+        enabled: Option<bool>,
     }
 
     Registry {

@@ -80,6 +80,21 @@ fn sample_file_names_every_key() {
 }
 
 #[test]
+fn pages_are_on_by_default_where_only_this_host_reaches_them() {
+    for (listen, ui, expected) in [
+        ("", "", true),
+        ("listen = [\"127.0.0.1:1\", \"[::1]:1\", \"unix:/run/x.sock\"]", "", true),
+        ("listen = [\"127.0.0.1:1\", \"192.0.2.7:1\"]", "", false),
+        ("listen = [\"0.0.0.0:1\"]", "", false),
+        ("listen = [\"0.0.0.0:1\"]", "enabled = true", true),
+        ("", "enabled = false", false),
+    ] {
+        let text = format!("[api]\nallow_unauthenticated_remote = true\n{listen}\n[ui]\n{ui}");
+        assert_eq!(parse(&text, Path::new("c.toml")).expect("valid").api.has_ui, expected, "{text}");
+    }
+}
+
+#[test]
 fn all_sections_are_accepted() {
     let text = r#"
         [api]

@@ -42,11 +42,11 @@ const UNIT_CREDENTIALS: &str = "/run/credentials/targetwatch.service";
 pub(super) type Validated<T> = Result<T, InvalidValue>;
 
 pub(super) fn settings(raw: Raw) -> Validated<Settings> {
-    let Raw { api, metrics, registry, mounts, probe, s3, target } = raw;
+    let Raw { api, metrics, ui, registry, mounts, probe, s3, target } = raw;
     let mounts = self::mounts(mounts)?;
     let declared = declared::validate(&target, mounts.path_key)?;
     Ok(Settings {
-        api: api::api(&api, &metrics)?,
+        api: api::api(&api, &metrics, &ui)?,
         registry_url: registry_url(&registry.url)?,
         agent: AgentSettings {
             mounts,

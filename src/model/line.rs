@@ -1,4 +1,4 @@
-//! Text of one line: names, descriptions and metadata.
+//! Text of one line: names, descriptions and metadata. Escaping of untrusted text for people.
 
 use icu_properties::CodePointSetData;
 use icu_properties::props::DefaultIgnorableCodePoint;
@@ -34,4 +34,29 @@ pub fn invisible_problem(text: &str) -> Option<String> {
 pub fn is_invisible(character: char) -> bool {
     let ignorable = CodePointSetData::new::<DefaultIgnorableCodePoint>();
     character.is_control() || LINE_SEPARATORS.contains(&character) || ignorable.contains(character)
+}
+
+/// Escapes the control, invisible and bidirectional characters of untrusted text.
+#[must_use]
+pub fn escape_invisible(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for character in text.chars() {
+        if is_invisible(character) {
+            escaped.extend(character.escape_default());
+        } else {
+            escaped.push(character);
+        }
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn invisible_characters_are_escaped() {
+        assert_eq!(escape_invisible("a\u{1b}[2Jb\r\nä"), "a\\u{1b}[2Jb\\r\\nä");
+        assert_eq!(escape_invisible("a\u{202e}\u{200b}\u{2028}\u{e0001}"), "a\\u{202e}\\u{200b}\\u{2028}\\u{e0001}");
+    }
 }

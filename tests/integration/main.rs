@@ -51,3 +51,4 @@ mod s3_verdicts;
 mod secrets;
 mod storage;
 mod terminal;
+mod ui;

@@ -24,6 +24,7 @@ fn api(auth: AuthSettings, socket_needs_token: bool) -> ApiSettings {
         auth,
         tls: None,
         metrics: MetricsSettings::default(),
+        has_ui: false,
     }
 }
 
@@ -78,6 +79,8 @@ async fn members_read_and_admins_do_everything() {
         ("POST", "/backup_target_types/x/add_projects", 403),
         ("GET", "/node", 403),
         ("GET", "/metrics", 403),
+        ("GET", "/ui", 403),
+        ("GET", "/ui/targets/x", 403),
         ("GET", "/backup_targets_of_others", 403),
     ] {
         assert_eq!(status(&auth, method, path, "member").await, member, "{method} {path}");

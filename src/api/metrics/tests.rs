@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::http::Request;
 use axum::http::header::{ACCEPT, ACCEPT_ENCODING};
-use http_body_util::BodyExt as _;
 use tower::ServiceExt as _;
 use uuid::Uuid;
 
@@ -391,20 +391,6 @@ async fn scrapes_beyond_the_limit_are_refused_until_one_is_read() {
     assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
     drop(unread.pop());
     scrape().await.expect("an answer");
-}
-
-#[tokio::test]
-async fn scrape_counts_until_its_last_frame_is_sent() {
-    let scrapes = Arc::new(Semaphore::new(1));
-    let permit = scrapes.clone().try_acquire_owned().expect("a permit");
-    let mut body = held(Bytes::from(vec![b'x'; FRAME_BYTES + 1]), permit);
-    let (first, last) = (body.frame().await, body.frame().await);
-    let frames = [first, last].map(|frame| frame.expect("a frame").expect("infallible").into_data().expect("data"));
-    assert!(body.frame().await.is_none());
-    drop(body);
-    assert_eq!((frames[0].len(), frames[1].len(), scrapes.available_permits()), (FRAME_BYTES, 1, 0));
-    drop(frames);
-    assert_eq!(scrapes.available_permits(), 1);
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! Validation of `[api]` and `[metrics]`: listeners, authentication, TLS, and whether they are consistent.
+//! Validation of `[api]`, `[metrics]` and `[ui]`: listeners, authentication, TLS, and whether they are consistent.
 
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -35,7 +35,7 @@ const VALIDATIONS: RangeInclusive<u32> = 1..=256;
 
 const AUTH: &str = "[api] auth";
 
-pub(super) fn api(raw: &raw::Api, metrics: &raw::Metrics) -> Validated<ApiSettings> {
+pub(super) fn api(raw: &raw::Api, metrics: &raw::Metrics, ui: &raw::Ui) -> Validated<ApiSettings> {
     let auth = auth(raw)?;
     let tls = tls(&raw.tls)?;
     let is_open = auth == AuthSettings::None && !raw.allow_unauthenticated_remote;
@@ -47,7 +47,9 @@ pub(super) fn api(raw: &raw::Api, metrics: &raw::Metrics) -> Validated<ApiSettin
         return Err(InvalidValue::new(needs_token.span(), "[api] socket_needs_token", problem));
     }
     let socket_group = raw.socket_group.as_ref().map(|group| name(group, "[api] socket_group")).transpose()?;
-    Ok(ApiSettings { listen, socket_group, socket_needs_token: *needs_token.get_ref(), auth, tls, metrics })
+    // A page shows exports and messages to every browser that may ask. Beyond this host, that is the operator's choice.
+    let has_ui = ui.enabled.unwrap_or_else(|| !listen.iter().any(Listen::is_remote));
+    Ok(ApiSettings { listen, socket_group, socket_needs_token: *needs_token.get_ref(), auth, tls, metrics, has_ui })
 }
 
 /// Validates `[metrics]`. `api` are the addresses of the API, and `is_open` says whether it has no authentication.

@@ -20,6 +20,8 @@ pub struct ApiSettings {
     pub tls: Option<TlsSettings>,
     /// Settings of `GET /metrics`.
     pub metrics: MetricsSettings,
+    /// Whether `GET /ui` serves pages for browsers (`[ui] enabled`).
+    pub has_ui: bool,
 }
 
 /// Settings of `GET /metrics` (`[metrics]`).

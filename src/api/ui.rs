@@ -1,0 +1,102 @@
+//! `GET /ui`: the targets of this node as pages for a browser. They show the same as the API, and change nothing.
+//!
+//! - A page comes from the agent's view, so it answers also while every mount hangs. The history of a target and the
+//!   question whether the registry can be changed wait for a local disk, for a bounded time.
+//! - A page is whole: no script, and no further request. Its content security policy forbids both ([`layout`]).
+//! - Exports and messages come from others. `maud` escapes them as HTML. Invisible and bidirectional characters are
+//!   escaped in the finished document, so no place can forget it.
+//! - A page says when it was made. Its style shows a notice when it is old, also when the agent does not answer.
+//! - A status is a shape, a word and a colour ([`condition`]).
+//!
+//! Filter and pages are query parameters ([`query`]). At most [`PAGES_MAX`](super::state::PAGES_MAX) pages are in memory
+//! at a time.
+
+mod banners;
+mod condition;
+mod history;
+mod layout;
+mod overview;
+mod query;
+mod target;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State as Shared};
+use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::response::Response;
+use jiff::Timestamp;
+
+use super::metrics::Metrics;
+use super::state::State;
+use super::wire::FaultBody;
+use crate::agent::AgentError;
+use banners::Banners;
+use layout::Page;
+use overview::Overview;
+use query::{Parameters, Query};
+use target::TargetPage;
+
+const TAG: &str = "pages";
+
+/// The targets of this node, the worst first, as a page for a browser.
+#[utoipa::path(get, path = "/ui", tag = TAG, params(Parameters), responses(
+    (status = 200, description = "The page.", body = String, content_type = "text/html"),
+    (status = 400, description = "A parameter is wrong.", body = String, content_type = "text/html"),
+    (status = 503, description = "Too many pages are being sent.", body = FaultBody),
+))]
+pub(super) async fn overview(
+    Shared(state): Shared<State>,
+    Extension(metrics): Extension<Arc<Metrics>>,
+    headers: HeaderMap,
+    uri: Uri,
+) -> Response {
+    let Some(permit) = layout::permit(&state) else { return layout::too_many() };
+    let query = match Query::of(&uri) {
+        Ok(query) => query,
+        Err(message) => return layout::problem(StatusCode::BAD_REQUEST, &message).send(&headers, permit).await,
+    };
+    let (facts, view, now) = ((state.node_facts)(), state.agent.view(), Timestamp::now());
+    let banners = Banners {
+        view: &view,
+        facts: &facts,
+        registry_problem: state.agent.registry_problem().await,
+        is_config_rejected: metrics.is_config_rejected(),
+    };
+    let settings = state.agent.settings();
+    let nearly_full_percent = settings.probe.nearly_full_percent;
+    let overview = Overview { view: &view, facts: &facts, query: &query, now, nearly_full_percent };
+    let page = Page { title: overview.title(), refresh_seconds: query.refresh, now, body: overview.body(&banners) };
+    page.send(&headers, permit).await
+}
+
+/// A target of this node: its latest report, and its history of the last days.
+#[utoipa::path(get, path = "/ui/targets/{id}", tag = TAG, params(("id" = Uuid, Path)), responses(
+    (status = 200, description = "The page.", body = String, content_type = "text/html"),
+    (status = 404, description = "No target has this id.", body = String, content_type = "text/html"),
+    (status = 503, description = "Too many pages are being sent.", body = FaultBody),
+))]
+pub(super) async fn target(
+    Shared(state): Shared<State>,
+    id: Result<Path<String>, PathRejection>,
+    headers: HeaderMap,
+) -> Response {
+    let id = id.map_or_else(|_| "that is not UTF-8".to_owned(), |Path(id)| id);
+    let Some(permit) = layout::permit(&state) else { return layout::too_many() };
+    let unknown = || layout::problem(StatusCode::NOT_FOUND, &format!("there is no backup target {id}"));
+    let view = state.agent.view();
+    let Some(found) = id.parse().ok().and_then(|id| view.target(id)) else {
+        return unknown().send(&headers, permit).await;
+    };
+    let history = match state.agent.history(found.target.id).await {
+        Ok(history) => Ok(history),
+        Err(AgentError::TargetNotFound(_)) => return unknown().send(&headers, permit).await,
+        Err(error) => Err(error.to_string()),
+    };
+    let now = Timestamp::now();
+    let body = TargetPage { view: found, history: history.as_deref().map_err(String::as_str), now }.body();
+    Page { title: found.target.spec.export(), refresh_seconds: None, now, body }.send(&headers, permit).await
+}

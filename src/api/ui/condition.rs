@@ -1,0 +1,103 @@
+//! Conditions: the status of a target and how current it is, as a shape, a word and a colour.
+//!
+//! A colour alone is lost on many readers and on every printer. A status that is not measured any more must not look
+//! like one that is.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use maud::{Markup, html};
+
+use crate::agent::TargetView;
+use crate::model::{Outcome, Status};
+
+/// Number of probe intervals after which a report is not current any more.
+const INTERVALS_MAX: u32 = 3;
+
+/// Time that is added to them: a probe of a hanging server lasts longer than an interval.
+const SLACK: Duration = Duration::from_secs(60);
+
+/// Condition of a target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Condition {
+    /// Backups cannot be written.
+    Offline,
+    /// The latest report is too old to tell.
+    NotCurrent,
+    /// No probe has ended yet.
+    NotChecked,
+    /// Backups can be written, and the operator should act.
+    Warning,
+    /// Backups can be written.
+    Available,
+}
+
+impl Condition {
+    /// Every condition, the worst first.
+    pub(super) const ALL: [Self; 5] =
+        [Self::Offline, Self::NotCurrent, Self::NotChecked, Self::Warning, Self::Available];
+
+    /// The word.
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Offline => "offline",
+            Self::NotCurrent => "not current",
+            Self::NotChecked => "not checked",
+            Self::Warning => "warning",
+            Self::Available => "available",
+        }
+    }
+
+    /// The condition of a word.
+    pub(super) fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|known| known.as_str() == word)
+    }
+
+    /// Condition of a target.
+    pub(super) fn of(target: &TargetView, now: Timestamp) -> Self {
+        let Some(report) = &target.report else { return Self::NotChecked };
+        let interval = target.record.intervals.map(|intervals| intervals.probe);
+        let age = now.duration_since(report.checked_at).unsigned_abs();
+        let is_past = now > report.checked_at;
+        if is_past && interval.is_some_and(|interval| age > interval.saturating_mul(INTERVALS_MAX) + SLACK) {
+            return Self::NotCurrent;
+        }
+        match (target.status.status, &target.status.finding) {
+            (Status::Offline, _) => Self::Offline,
+            (Status::Available, Some(_)) => Self::Warning,
+            (Status::Available, None) => Self::Available,
+        }
+    }
+
+    /// Place in the order of [`Self::ALL`].
+    pub(super) fn rank(self) -> usize {
+        Self::ALL.iter().position(|other| *other == self).unwrap_or_default()
+    }
+
+    /// The shape, the word and the colour.
+    pub(super) fn mark(self) -> Markup {
+        let (shape, class) = match self {
+            Self::Offline => ("■", "bad"),
+            Self::NotCurrent => ("?", "bad"),
+            Self::NotChecked => ("○", "idle"),
+            Self::Warning => ("▲", "warn"),
+            Self::Available => ("●", "good"),
+        };
+        mark(shape, class, self.as_str())
+    }
+}
+
+/// The shape, the word and the colour of the outcome of a check.
+pub(super) fn outcome(outcome: Outcome, has_findings: bool) -> Markup {
+    match (outcome, has_findings) {
+        (Outcome::Passed, false) => mark("●", "good", "passed"),
+        (Outcome::Passed, true) => mark("▲", "warn", "passed with a warning"),
+        (Outcome::Failed, _) => mark("■", "bad", "failed"),
+        (Outcome::TimedOut, _) => mark("■", "bad", "timed out"),
+        (Outcome::Skipped, _) => mark("○", "idle", "skipped"),
+    }
+}
+
+fn mark(shape: &str, class: &str, word: &str) -> Markup {
+    html! { span.mark.(class) { span aria-hidden="true" { (shape) } " " (word) } }
+}

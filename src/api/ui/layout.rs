@@ -1,0 +1,163 @@
+//! The frame of every page: head, style, headers, and how it is sent.
+
+use std::sync::{Arc, LazyLock};
+
+use axum::body::Bytes;
+use axum::http::header::{
+    CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, REFRESH, RETRY_AFTER,
+    VARY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::response::{IntoResponse as _, Response};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use jiff::Timestamp;
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+use sha2::{Digest as _, Sha256};
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::api::cache::negotiation::accepts_gzip;
+use crate::api::fault::Fault;
+use crate::api::gzip::{GZIP_MIN_BYTES, gzip};
+use crate::api::held_body::held;
+use crate::api::state::{ApiState, PAGES_MAX};
+use crate::model::age::age;
+use crate::model::line::escape_invisible;
+
+/// Age from which a page calls itself old, in seconds. `style.css` names it too, and a test compares both.
+pub(super) const OLD_AFTER_SECONDS: u32 = 60;
+
+/// Time between two reloads that a page offers, in seconds.
+pub(super) const REFRESH_OFFER_SECONDS: u32 = 30;
+
+/// Style of all pages, on one line: a finished page contains no control character.
+pub(super) static STYLE: LazyLock<String> = LazyLock::new(|| include_str!("style.css").replace('\n', " "));
+
+/// Forbids scripts, and every request for a part of the page.
+static CONTENT_POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
+    let hash = BASE64_STANDARD.encode(Sha256::digest(STYLE.as_bytes()));
+    let policy = format!(
+        "default-src 'none'; style-src 'sha256-{hash}'; img-src data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    );
+    HeaderValue::try_from(policy).unwrap_or(HeaderValue::from_static("default-src 'none'"))
+});
+
+/// Headers of every page.
+const HEADERS: [(HeaderName, HeaderValue); 6] = [
+    (CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8")),
+    (CACHE_CONTROL, HeaderValue::from_static("no-store")),
+    (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+    (X_FRAME_OPTIONS, HeaderValue::from_static("DENY")),
+    (REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+    (VARY, HeaderValue::from_static("accept-encoding")),
+];
+
+/// A page.
+pub(super) struct Page {
+    /// Its title.
+    pub(super) title: String,
+    /// Time between two reloads, in seconds. `None` if the reader did not ask for them.
+    pub(super) refresh_seconds: Option<u32>,
+    /// When it was made.
+    pub(super) now: Timestamp,
+    /// Its landmarks.
+    pub(super) body: Markup,
+}
+
+impl Page {
+    /// The finished document.
+    pub(super) fn document(&self) -> String {
+        let document = html! {
+            (DOCTYPE)
+            html lang="en" {
+                head {
+                    meta charset="utf-8";
+                    meta name="viewport" content="width=device-width, initial-scale=1";
+                    // Without it, browsers ask for /favicon.ico.
+                    link rel="icon" href="data:,";
+                    title { (self.title) " – targetwatch" }
+                    style { (PreEscaped(STYLE.as_str())) }
+                }
+                body {
+                    (self.body)
+                    aside.old aria-label="Age of this page" {
+                        "This page is older than " (OLD_AFTER_SECONDS) " s. It was made at " (clock(self.now))
+                        " and is not current. Reload it."
+                    }
+                }
+            }
+        };
+        escape_invisible(&document.into_string())
+    }
+
+    /// Sends the page.
+    pub(super) async fn send(self, headers: &HeaderMap, permit: OwnedSemaphorePermit) -> Response {
+        self.answer(StatusCode::OK, headers, permit).await
+    }
+
+    async fn answer(self, status: StatusCode, headers: &HeaderMap, permit: OwnedSemaphorePermit) -> Response {
+        let document = Bytes::from(self.document());
+        let is_compressed = document.len() >= GZIP_MIN_BYTES && accepts_gzip(headers);
+        let compressed = if is_compressed { gzip(&document).await.ok() } else { None };
+        let is_compressed = compressed.is_some();
+        let body = held(compressed.unwrap_or(document), permit);
+        let mut response = (status, HEADERS, body).into_response();
+        let sent = response.headers_mut();
+        sent.insert(CONTENT_SECURITY_POLICY, CONTENT_POLICY.clone());
+        if is_compressed {
+            sent.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        }
+        if let Some(seconds) = self.refresh_seconds {
+            sent.insert(REFRESH, HeaderValue::from(seconds));
+        }
+        response
+    }
+}
+
+/// A page that says why there is no other.
+pub(super) struct Problem {
+    status: StatusCode,
+    page: Page,
+}
+
+/// A page with a status and a message.
+pub(super) fn problem(status: StatusCode, message: &str) -> Problem {
+    let title = status.canonical_reason().unwrap_or("Error").to_owned();
+    let body = html! {
+        main {
+            h1 { (title) }
+            p { (message) }
+            p { a href="/ui" { "All backup targets" } }
+        }
+    };
+    Problem { status, page: Page { title, refresh_seconds: None, now: Timestamp::now(), body } }
+}
+
+impl Problem {
+    /// Sends the page.
+    pub(super) async fn send(self, headers: &HeaderMap, permit: OwnedSemaphorePermit) -> Response {
+        self.page.answer(self.status, headers, permit).await
+    }
+}
+
+/// Permits one page. `None` if too many are being sent.
+pub(super) fn permit(state: &ApiState) -> Option<OwnedSemaphorePermit> {
+    Arc::clone(&state.pages).try_acquire_owned().ok()
+}
+
+/// The answer to a request that got no permit.
+pub(super) fn too_many() -> Response {
+    let message = format!("{PAGES_MAX} pages are being sent, which is the limit: repeat the request");
+    ([(RETRY_AFTER, "1")], Fault::new(StatusCode::SERVICE_UNAVAILABLE, message)).into_response()
+}
+
+/// A time of day with its date, in UTC.
+pub(super) fn clock(at: Timestamp) -> Markup {
+    html! { time datetime=(at.strftime("%Y-%m-%dT%H:%M:%SZ")) { (at.strftime("%Y-%m-%d %H:%M:%S UTC")) } }
+}
+
+/// The time since an event. The element contains the time of the event.
+pub(super) fn ago(at: Timestamp, now: Timestamp) -> Markup {
+    let utc = at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    html! { time datetime=(utc) title=(utc) { (age(at, now)) " ago" } }
+}

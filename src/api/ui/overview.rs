@@ -1,0 +1,299 @@
+//! The overview: a table of the targets, the worst first.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use maud::{Markup, html};
+
+use super::banners::Banners;
+use super::condition::Condition;
+use super::layout::{OLD_AFTER_SECONDS, REFRESH_OFFER_SECONDS, ago, clock};
+use super::query::Query;
+use crate::agent::{TargetView, View};
+use crate::model::Capacity;
+use crate::model::age::age;
+use crate::model::capacity::format_bytes;
+use crate::model::report::{KindFacts, LockProofState};
+use crate::sys::NodeFacts;
+
+/// Largest number of targets on one page.
+pub(super) const PAGE_TARGETS: usize = 100;
+
+/// Largest length of a message in the table, in characters. The page of the target has all of it.
+const MESSAGE_MAX_CHARS: usize = 512;
+
+/// Titles of the columns, which narrow windows show beside the values.
+const COLUMNS: [&str; 8] = ["Target", "Status", "Since", "Checked", "Used", "Canary", "Object lock", "Round trip"];
+
+/// Text of a value that was not measured.
+const NONE: &str = "–";
+
+/// What the overview shows.
+pub(super) struct Overview<'a> {
+    /// The targets.
+    pub(super) view: &'a View,
+    /// This host and this agent.
+    pub(super) facts: &'a NodeFacts,
+    /// Filter, page and reload.
+    pub(super) query: &'a Query,
+    /// When the page is made.
+    pub(super) now: Timestamp,
+    /// Used percentage above which a target has a warning.
+    pub(super) nearly_full_percent: f64,
+}
+
+/// A target and its condition.
+type Row<'a> = (Condition, &'a Arc<TargetView>);
+
+impl Overview<'_> {
+    /// The title. It begins with the worst condition, because a tab shows only the beginning.
+    pub(super) fn title(&self) -> String {
+        let worst = self.view.targets.iter().map(|target| Condition::of(target, self.now)).min_by_key(|it| it.rank());
+        let worst = worst.map_or("no targets", Condition::as_str);
+        format!("{worst}: {}", self.facts.host.hostname)
+    }
+
+    /// The landmarks.
+    pub(super) fn body(&self, banners: &Banners<'_>) -> Markup {
+        let mut all: Vec<Row<'_>> =
+            self.view.targets.iter().map(|target| (Condition::of(target, self.now), target)).collect();
+        all.sort_by_cached_key(|(condition, view)| {
+            (condition.rank(), !view.target.is_default, view.target.spec.export())
+        });
+        let found: Vec<&Row<'_>> = all.iter().filter(|row| self.is_selected(row)).collect();
+        let pages = found.len().div_ceil(PAGE_TARGETS).max(1);
+        let page = self.query.page.min(pages);
+        let first = (page - 1) * PAGE_TARGETS;
+        let shown = found.get(first..).unwrap_or_default();
+        let shown = &shown[..shown.len().min(PAGE_TARGETS)];
+        html! {
+            header {
+                h1 { "Backup targets of " (self.facts.host.hostname) }
+                p {
+                    "As of " (clock(self.now)) ". targetwatch " (self.facts.agent.version) ", running for "
+                    (age(self.facts.agent.started_at, self.now)) "."
+                }
+            }
+            main {
+                (banners.markup())
+                @if let Some((condition, worst)) = all.first().filter(|(condition, _)| *condition != Condition::Available) {
+                    (self.worst(*condition, worst))
+                }
+                (self.filters(&all))
+                (self.search())
+                @if found.is_empty() {
+                    p { (self.nothing_found(all.len())) }
+                } @else {
+                    (self.table(shown, first, found.len(), all.len()))
+                }
+                (self.page_links(page, pages))
+            }
+            footer { (self.footer()) }
+        }
+    }
+
+    fn is_selected(&self, (condition, view): &Row<'_>) -> bool {
+        let search = self.query.search.to_lowercase();
+        let contains = |text: &str| text.to_lowercase().contains(&search);
+        self.query.status.is_none_or(|status| status == *condition)
+            && (search.is_empty()
+                || contains(&view.target.spec.export())
+                || contains(&view.target.id.to_string())
+                || view.types.iter().any(|found| contains(&found.name))
+                || view.status.finding.as_ref().is_some_and(|finding| contains(finding.reason.as_str())))
+    }
+
+    fn worst(&self, condition: Condition, view: &TargetView) -> Markup {
+        html! {
+            p.worst {
+                "Look first at " (target_link(view)) ": " (condition.mark()) ". "
+                @if let Some(finding) = &view.status.finding { (shortened(&finding.message)) }
+            }
+        }
+    }
+
+    /// Links that filter by condition, each with its number of targets.
+    fn filters(&self, all: &[Row<'_>]) -> Markup {
+        let choices = [None].into_iter().chain(Condition::ALL.into_iter().map(Some));
+        html! {
+            nav aria-label="Filter by status" {
+                ul.filters {
+                    @for choice in choices {
+                        @let count = all.iter().filter(|(condition, _)| choice.is_none_or(|it| it == *condition)).count();
+                        @let link = Query { status: choice, page: 1, ..self.query.clone() }.link();
+                        @let current = (self.query.status == choice).then_some("true");
+                        li {
+                            a href=(link) aria-current=[current] {
+                                (count) " "
+                                @match choice { None => "in all", Some(condition) => (condition.mark()) }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn search(&self) -> Markup {
+        html! {
+            form action="/ui" role="search" {
+                label for="q" { "Export, type, id or reason contains" }
+                " "
+                input #q type="search" name="q" maxlength="255" value=(self.query.search);
+                @if let Some(status) = self.query.status { input type="hidden" name="status" value=(status.as_str()); }
+                @if let Some(seconds) = self.query.refresh { input type="hidden" name="refresh" value=(seconds); }
+                " "
+                button { "Search" }
+            }
+        }
+    }
+
+    fn nothing_found(&self, all: usize) -> Markup {
+        html! {
+            @if all == 0 {
+                "There are no backup targets. Create one with " code { "targetwatch target create" } "."
+            } @else {
+                "None of " (all) " targets matches. " (self.all_link())
+            }
+        }
+    }
+
+    fn all_link(&self) -> Markup {
+        let all = Query { status: None, search: String::new(), page: 1, refresh: self.query.refresh };
+        html! { a href=(all.link()) { "Show all targets" } }
+    }
+
+    fn table(&self, shown: &[&Row<'_>], first: usize, found: usize, all: usize) -> Markup {
+        html! {
+            @if self.query.is_filter() {
+                p { (found) " of " (all) " targets match, and " (all - found) " are hidden. " (self.all_link()) }
+            }
+            table.targets {
+                caption { "Targets " (first + 1) " to " (first + shown.len()) " of " (found) ", the worst first" }
+                thead { tr { @for column in COLUMNS { th scope="col" { (column) } } } }
+                @for (condition, view) in shown {
+                    tbody { (self.row(*condition, view)) }
+                }
+            }
+        }
+    }
+
+    fn row(&self, condition: Condition, view: &TargetView) -> Markup {
+        let report = view.report.as_deref();
+        let facts = report.and_then(|report| report.facts.as_ref());
+        let traffic = facts.and_then(KindFacts::nfs).and_then(|(_, mount)| mount?.traffic);
+        let round_trip = traffic.and_then(|traffic| traffic.round_trip);
+        let cells: [Markup; 7] = [
+            condition.mark(),
+            ago(view.status.since, self.now),
+            report.map_or_else(none, |report| ago(report.checked_at, self.now)),
+            self.used(report.and_then(|report| report.capacity.as_ref())),
+            view.record.canary_at.map_or_else(none, |at| ago(at, self.now)),
+            facts.and_then(KindFacts::bucket).map_or_else(none, |bucket| self.lock(&bucket.lock_proof)),
+            round_trip.map_or_else(none, |time| html! { (format!("{:.1} ms", time.as_secs_f64() * 1000.0)) }),
+        ];
+        html! {
+            tr {
+                th scope="row" {
+                    (target_link(view)) " "
+                    span.tag { (view.target.spec.kind()) }
+                    @if view.target.is_default { " " span.tag { "default" } }
+                    @if view.target.spec.is_immutable() { " " span.tag { "immutable" } }
+                }
+                @for (cell, column) in cells.into_iter().zip(&COLUMNS[1..]) { td data-label=(column) { (cell) } }
+            }
+            @if condition != Condition::Available { (note(condition, view)) }
+        }
+    }
+
+    fn used(&self, capacity: Option<&Capacity>) -> Markup {
+        let Some(capacity) = capacity else { return none() };
+        let Some(used) = capacity.used_bytes.map(format_bytes) else { return none() };
+        html! {
+            @if let (Some(percent), Some(size)) = (capacity.used_percent(), capacity.capacity_bytes.map(format_bytes)) {
+                meter min="0" max="100" high=(self.nearly_full_percent) value=(format!("{percent:.1}")) aria-label="Used" {}
+                " " (format!("{percent:.0} %")) " of " (size)
+            } @else { (used) }
+        }
+    }
+
+    fn lock(&self, proof: &LockProofState) -> Markup {
+        match proof {
+            LockProofState::NotAsked => none(),
+            LockProofState::Pending => html! { "pending" },
+            LockProofState::Found(proof) => {
+                html! { (proof.verdict.as_str().replace('_', " ")) ", " (ago(proof.proved_at, self.now)) }
+            }
+        }
+    }
+
+    fn page_links(&self, page: usize, pages: usize) -> Markup {
+        let link = |page| Query { page, ..self.query.clone() }.link();
+        html! {
+            @if pages > 1 {
+                nav aria-label="Pages" {
+                    p {
+                        @if page > 1 { a href=(link(page - 1)) rel="prev" { "Previous page" } " · " }
+                        "page " (page) " of " (pages)
+                        @if page < pages { " · " a href=(link(page + 1)) rel="next" { "Next page" } }
+                    }
+                }
+            }
+        }
+    }
+
+    fn footer(&self) -> Markup {
+        let reload = |refresh| Query { refresh, ..self.query.clone() }.link();
+        html! {
+            p {
+                @match self.query.refresh {
+                    Some(seconds) => {
+                        "This page reloads every " (seconds) " s. " a href=(reload(None)) { "Stop reloading" }
+                    }
+                    None => {
+                        a href=(reload(Some(REFRESH_OFFER_SECONDS))) { "Reload every " (REFRESH_OFFER_SECONDS) " s" }
+                    }
+                }
+                " · A page that is older than " (OLD_AFTER_SECONDS) " s says so."
+            }
+            p { a href="/metrics" { "Metrics" } " · " a href="/openapi.json" { "Description of the API" } }
+        }
+    }
+}
+
+/// The row below a target that is not well: what was found, by which check, and how to look further.
+fn note(condition: Condition, view: &TargetView) -> Markup {
+    let failed = view.report.as_ref().and_then(|report| {
+        let reason = view.status.finding.as_ref()?.reason;
+        report.checks.iter().find(|result| result.findings().iter().any(|finding| finding.reason == reason))
+    });
+    html! {
+        tr.note {
+            td colspan=(COLUMNS.len()) {
+                @if condition == Condition::NotCurrent {
+                    p { "The latest probe ended too long ago to tell. The last status was " (view.status.status) "." }
+                }
+                @if let Some(finding) = &view.status.finding {
+                    p { code { (finding.reason.as_str()) } @if let Some(failed) = failed { " in " (failed.check) }
+                        ": " (shortened(&finding.message)) }
+                }
+                p { "Look further: " code { "targetwatch target check " (view.target.id) } }
+            }
+        }
+    }
+}
+
+fn target_link(view: &TargetView) -> Markup {
+    html! { a href={ "/ui/targets/" (view.target.id) } { (view.target.spec.export()) } }
+}
+
+fn none() -> Markup {
+    html! { (NONE) }
+}
+
+fn shortened(message: &str) -> String {
+    match message.char_indices().nth(MESSAGE_MAX_CHARS) {
+        Some((end, _)) => format!("{}…", &message[..end]),
+        None => message.to_owned(),
+    }
+}

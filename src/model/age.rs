@@ -1,0 +1,29 @@
+//! The time since an event, for people.
+
+use jiff::Timestamp;
+
+/// Formats the time since an event in one unit: `12 s`, `3 min`, `5 h`, `2 d`.
+#[must_use]
+pub fn age(since: Timestamp, now: Timestamp) -> String {
+    let seconds = now.duration_since(since).as_secs().max(0);
+    match seconds {
+        0..=119 => format!("{seconds} s"),
+        120..=7199 => format!("{} min", seconds / 60),
+        7200..=172_799 => format!("{} h", seconds / 3600),
+        _ => format!("{} d", seconds / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn age_has_one_unit() {
+        let at = |second| Timestamp::from_second(second).expect("a time");
+        for (seconds, text) in [(0, "0 s"), (119, "119 s"), (120, "2 min"), (7200, "2 h"), (200_000, "2 d")] {
+            assert_eq!(age(at(0), at(seconds)), text);
+        }
+        assert_eq!(age(at(5), at(0)), "0 s", "a clock that was set back");
+    }
+}
