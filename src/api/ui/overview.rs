@@ -106,8 +106,8 @@ impl Overview<'_> {
     fn worst(&self, condition: Condition, view: &TargetView) -> Markup {
         html! {
             p.worst {
-                "Look first at " (target_link(view)) ": " (condition.mark()) ". "
-                @if let Some(finding) = &view.status.finding { (shortened(&finding.message)) }
+                "Look first at " (target_link(view)) ", " (condition.mark())
+                @if let Some(finding) = &view.status.finding { ": " (shortened(&finding.message)) }
             }
         }
     }
