@@ -135,7 +135,7 @@ impl Task {
                         self.shared.statistics.started_late(began.saturating_duration_since(due));
                     }
                     let span = self.span.clone();
-                    // Boxed, as the rare steps below: a task that waits needs a quarter of the memory.
+                    // Boxed like the rare steps below, so that a waiting task takes half of the memory.
                     let interrupted = Box::pin(self.probe(&settings)).instrument(span).await;
                     let interval = self.driver.interval(&settings);
                     let next = began + interval.mul_f64(1.0 + JITTER * (2.0 * random() - 1.0));

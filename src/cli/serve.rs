@@ -42,7 +42,7 @@ const THIS_PROGRAM: &str = "/proc/self/exe";
 /// Runs the daemon until a signal stops it. `config` is the path of the configuration file.
 #[must_use]
 pub fn run(config: Option<&Path>) -> ExitCode {
-    heap::limit(runtime::WORKER_THREADS);
+    heap::configure(runtime::WORKER_THREADS);
     let log = match super::log::start() {
         Ok(log) => log,
         Err(error) => {

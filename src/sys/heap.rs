@@ -1,5 +1,5 @@
-//! The malloc heap: a limit on the number of arenas, and the return of free memory to the kernel. Both reduce resident
-//! memory.
+//! The malloc heap: a limit on the number of arenas, separate mappings of large blocks, and the return of free memory to
+//! the kernel. All of them reduce resident memory.
 //!
 //! The C library gives a thread its own arena as soon as two threads contend for one. Free memory
 //! of one arena is not available to the others. Threads that mostly wait for a disk, a name server or a
@@ -16,15 +16,15 @@ const MAPPED_MIN_BYTES: i32 = 128 << 10;
 /// Limits the number of malloc arenas (mallopt(3), `M_ARENA_MAX`), and maps each block of [`MAPPED_MIN_BYTES`] or more.
 /// Has an effect only before the process starts its second thread, and only with glibc.
 #[allow(unsafe_code, reason = "the allocator can only be configured through the C library")]
-pub fn limit(heaps: u8) {
+pub fn configure(arenas: u8) {
     #[cfg(target_env = "gnu")]
     // SAFETY: mallopt takes two numbers, and rejects unknown ones.
     unsafe {
-        nix::libc::mallopt(nix::libc::M_ARENA_MAX, heaps.into());
+        nix::libc::mallopt(nix::libc::M_ARENA_MAX, arenas.into());
         nix::libc::mallopt(nix::libc::M_MMAP_THRESHOLD, MAPPED_MIN_BYTES);
     }
     #[cfg(not(target_env = "gnu"))]
-    let _ = heaps;
+    let _ = arenas;
 }
 
 /// Least amount of free memory that is worth returning to the kernel, in bytes.
