@@ -7,7 +7,7 @@
 //! ([`canary_record`]), and the settings of the agent ([`settings`]).
 
 #[macro_use]
-mod named;
+pub(crate) mod named;
 
 pub mod age;
 pub mod caller;

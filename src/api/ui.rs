@@ -26,10 +26,11 @@ use std::sync::Arc;
 use axum::Extension;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State as Shared};
-use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::http::{HeaderMap, Uri};
 use axum::response::Response;
 use jiff::Timestamp;
 
+use super::fault::Fault;
 use super::metrics::Metrics;
 use super::state::State;
 use super::wire::FaultBody;
@@ -57,7 +58,7 @@ pub(super) async fn overview(
     let Some(permit) = layout::permit(&state) else { return layout::too_many() };
     let query = match Query::of(&uri) {
         Ok(query) => query,
-        Err(message) => return layout::problem(StatusCode::BAD_REQUEST, &message).send(&headers, permit).await,
+        Err(message) => return layout::send_fault(&Fault::bad_request(message), &headers, permit).await,
     };
     let (facts, view, now) = ((state.node_facts)(), state.agent.view(), Timestamp::now());
     let banners = Banners {
@@ -86,14 +87,16 @@ pub(super) async fn target(
 ) -> Response {
     let id = id.map_or_else(|_| "that is not UTF-8".to_owned(), |Path(id)| id);
     let Some(permit) = layout::permit(&state) else { return layout::too_many() };
-    let unknown = || layout::problem(StatusCode::NOT_FOUND, &format!("there is no backup target {id}"));
     let view = state.agent.view();
     let Some(found) = id.parse().ok().and_then(|id| view.target(id)) else {
-        return unknown().send(&headers, permit).await;
+        let fault = Fault::not_found(format!("there is no backup target {id}"));
+        return layout::send_fault(&fault, &headers, permit).await;
     };
     let history = match state.agent.history(found.target.id).await {
         Ok(history) => Ok(history),
-        Err(AgentError::TargetNotFound(_)) => return unknown().send(&headers, permit).await,
+        Err(error @ AgentError::TargetNotFound(_)) => {
+            return layout::send_fault(&Fault::from(error), &headers, permit).await;
+        }
         Err(error) => Err(error.to_string()),
     };
     let now = Timestamp::now();

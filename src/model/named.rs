@@ -34,3 +34,5 @@ macro_rules! named {
         }
     };
 }
+
+pub(crate) use named;

@@ -112,6 +112,8 @@ async fn unknown_target_and_wrong_parameter_have_pages_of_their_own() {
         assert_eq!((page.status, page.header("content-type")), (status, "text/html; charset=utf-8"), "{page:?}");
         assert_contains(&page.body, &[expected, "All backup targets"]);
     }
+    let long = daemon.request("GET", &format!("/ui/targets/{}", "x".repeat(4096)), None).await;
+    assert!(long.status == 404 && !long.body.contains(&"x".repeat(601)), "a message is one line: {long:?}");
     daemon.request("GET", "/ui/nothing", None).await.fault(404, "itemNotFound");
     daemon.request("POST", "/ui", None).await.fault(405, "badMethod");
 }

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use maud::{Markup, html};
 
 use crate::agent::TargetView;
+use crate::model::named::named;
 use crate::model::{Outcome, Status};
 
 /// Number of probe intervals after which a report is not current any more.
@@ -17,49 +18,31 @@ const INTERVALS_MAX: u32 = 3;
 /// Time that is added to them: a probe of a hanging server lasts longer than an interval.
 const SLACK: Duration = Duration::from_secs(60);
 
-/// Condition of a target.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Condition {
-    /// Backups cannot be written.
-    Offline,
-    /// The latest report is too old to tell.
-    NotCurrent,
-    /// No probe has ended yet.
-    NotChecked,
-    /// Backups can be written, and the operator should act.
-    Warning,
-    /// Backups can be written.
-    Available,
+named! {
+    /// Condition of a target. The worst is the smallest.
+    #[derive(PartialOrd, Ord)]
+    Condition {
+        /// Backups cannot be written.
+        Offline => "offline",
+        /// The latest report is too old to tell.
+        NotCurrent => "not current",
+        /// No probe has ended yet.
+        NotChecked => "not checked",
+        /// Backups can be written, and the operator should act.
+        Warning => "warning",
+        /// Backups can be written.
+        Available => "available",
+    }
 }
 
 impl Condition {
-    /// Every condition, the worst first.
-    pub(super) const ALL: [Self; 5] =
-        [Self::Offline, Self::NotCurrent, Self::NotChecked, Self::Warning, Self::Available];
-
-    /// The word.
-    pub(super) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Offline => "offline",
-            Self::NotCurrent => "not current",
-            Self::NotChecked => "not checked",
-            Self::Warning => "warning",
-            Self::Available => "available",
-        }
-    }
-
-    /// The condition of a word.
-    pub(super) fn parse(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|known| known.as_str() == word)
-    }
-
     /// Condition of a target.
     pub(super) fn of(target: &TargetView, now: Timestamp) -> Self {
         let Some(report) = &target.report else { return Self::NotChecked };
         let interval = target.record.intervals.map(|intervals| intervals.probe);
-        let age = now.duration_since(report.checked_at).unsigned_abs();
-        let is_past = now > report.checked_at;
-        if is_past && interval.is_some_and(|interval| age > interval.saturating_mul(INTERVALS_MAX) + SLACK) {
+        // A negative age, after the clock was set back, counts as zero.
+        let age = Duration::try_from(now.duration_since(report.checked_at)).unwrap_or_default();
+        if interval.is_some_and(|interval| age > interval.saturating_mul(INTERVALS_MAX) + SLACK) {
             return Self::NotCurrent;
         }
         match (target.status.status, &target.status.finding) {
@@ -67,11 +50,6 @@ impl Condition {
             (Status::Available, Some(_)) => Self::Warning,
             (Status::Available, None) => Self::Available,
         }
-    }
-
-    /// Place in the order of [`Self::ALL`].
-    pub(super) fn rank(self) -> usize {
-        Self::ALL.iter().position(|other| *other == self).unwrap_or_default()
     }
 
     /// The shape, the word and the colour.

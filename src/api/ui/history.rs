@@ -1,8 +1,6 @@
 //! The history of a target: a strip of the last days, and a table of its changes.
 
-use std::time::Duration;
-
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use maud::{Markup, html};
 
 use super::layout::clock;
@@ -33,14 +31,14 @@ pub(super) struct Segment {
 }
 
 impl Segment {
-    fn length(&self) -> Duration {
-        self.to.duration_since(self.from).unsigned_abs()
+    fn length(&self) -> SignedDuration {
+        self.to.duration_since(self.from)
     }
 }
 
 /// Returns the segments of the last [`STRIP_DAYS`], oldest first. `transitions` are newest first.
 pub(super) fn segments(transitions: &[Transition], now: Timestamp) -> Vec<Segment> {
-    let begin = now - jiff::SignedDuration::from_hours(24 * STRIP_DAYS);
+    let begin = now - SignedDuration::from_hours(24 * STRIP_DAYS);
     let mut segments: Vec<Segment> = Vec::new();
     let mut current = Segment { from: begin, to: now, status: None };
     for transition in transitions.iter().rev().filter(|transition| transition.at <= now) {
@@ -82,8 +80,8 @@ fn strip(segments: &[Segment]) -> Markup {
     let whole = last.to.duration_since(begin).as_secs_f64().max(1.0);
     let place = |at: Timestamp| at.duration_since(begin).as_secs_f64() / whole * STRIP_UNITS;
     let offline: Vec<&Segment> = segments.iter().filter(|found| found.status == Some(Status::Offline)).collect();
-    let total: Duration = offline.iter().map(|found| found.length()).sum();
-    let total = age(last.to - jiff::SignedDuration::try_from(total).unwrap_or_default(), last.to);
+    let total: SignedDuration = offline.iter().map(|found| found.length()).sum();
+    let total = age(last.to - total, last.to);
     let summary = match offline.len() {
         0 => format!("Not offline in the last {STRIP_DAYS} days."),
         1 => format!("Offline once in the last {STRIP_DAYS} days, for {total}."),

@@ -1,6 +1,7 @@
 //! The frame of every page: head, style, headers, and how it is sent.
 
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::http::header::{
@@ -23,6 +24,7 @@ use crate::api::held_body::held;
 use crate::api::state::{ApiState, PAGES_MAX};
 use crate::model::age::age;
 use crate::model::line::escape_invisible;
+use crate::model::report::LockProofState;
 
 /// Age from which a page calls itself old, in seconds. `style.css` names it too, and a test compares both.
 pub(super) const OLD_AFTER_SECONDS: u32 = 60;
@@ -114,30 +116,18 @@ impl Page {
     }
 }
 
-/// A page that says why there is no other.
-pub(super) struct Problem {
-    status: StatusCode,
-    page: Page,
-}
-
-/// A page with a status and a message.
-pub(super) fn problem(status: StatusCode, message: &str) -> Problem {
-    let title = status.canonical_reason().unwrap_or("Error").to_owned();
+/// Sends a page that says why there is no other.
+pub(super) async fn send_fault(fault: &Fault, headers: &HeaderMap, permit: OwnedSemaphorePermit) -> Response {
+    let title = fault.status().canonical_reason().unwrap_or("Error").to_owned();
     let body = html! {
         main {
             h1 { (title) }
-            p { (message) }
+            p { (fault) }
             p { a href="/ui" { "All backup targets" } }
         }
     };
-    Problem { status, page: Page { title, refresh_seconds: None, now: Timestamp::now(), body } }
-}
-
-impl Problem {
-    /// Sends the page.
-    pub(super) async fn send(self, headers: &HeaderMap, permit: OwnedSemaphorePermit) -> Response {
-        self.page.answer(self.status, headers, permit).await
-    }
+    let page = Page { title, refresh_seconds: None, now: Timestamp::now(), body };
+    page.answer(fault.status(), headers, permit).await
 }
 
 /// Permits one page. `None` if too many are being sent.
@@ -160,4 +150,15 @@ pub(super) fn clock(at: Timestamp) -> Markup {
 pub(super) fn ago(at: Timestamp, now: Timestamp) -> Markup {
     let utc = at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
     html! { time datetime=(utc) title=(utc) { (age(at, now)) " ago" } }
+}
+
+/// A short time.
+pub(super) fn milliseconds(time: Duration) -> String {
+    format!("{:.1} ms", time.as_secs_f64() * 1000.0)
+}
+
+/// The verdict about an object lock and its age. `None` if no proof is required.
+pub(super) fn lock_verdict(state: &LockProofState, now: Timestamp) -> Option<Markup> {
+    let verdict = state.verdict()?.as_str().replace('_', " ");
+    Some(html! { (verdict) @if let Some(proof) = state.found() { ", " (ago(proof.proved_at, now)) } })
 }

@@ -7,13 +7,13 @@ use maud::{Markup, html};
 
 use super::banners::Banners;
 use super::condition::Condition;
-use super::layout::{OLD_AFTER_SECONDS, REFRESH_OFFER_SECONDS, ago, clock};
+use super::layout::{OLD_AFTER_SECONDS, REFRESH_OFFER_SECONDS, ago, clock, lock_verdict, milliseconds};
 use super::query::Query;
 use crate::agent::{TargetView, View};
 use crate::model::Capacity;
 use crate::model::age::age;
 use crate::model::capacity::format_bytes;
-use crate::model::report::{KindFacts, LockProofState};
+use crate::model::report::KindFacts;
 use crate::sys::NodeFacts;
 
 /// Largest number of targets on one page.
@@ -48,7 +48,7 @@ type Row<'a> = (Condition, &'a Arc<TargetView>);
 impl Overview<'_> {
     /// The title. It begins with the worst condition, because a tab shows only the beginning.
     pub(super) fn title(&self) -> String {
-        let worst = self.view.targets.iter().map(|target| Condition::of(target, self.now)).min_by_key(|it| it.rank());
+        let worst = self.view.targets.iter().map(|target| Condition::of(target, self.now)).min();
         let worst = worst.map_or("no targets", Condition::as_str);
         format!("{worst}: {}", self.facts.host.hostname)
     }
@@ -57,9 +57,7 @@ impl Overview<'_> {
     pub(super) fn body(&self, banners: &Banners<'_>) -> Markup {
         let mut all: Vec<Row<'_>> =
             self.view.targets.iter().map(|target| (Condition::of(target, self.now), target)).collect();
-        all.sort_by_cached_key(|(condition, view)| {
-            (condition.rank(), !view.target.is_default, view.target.spec.export())
-        });
+        all.sort_by_cached_key(|(condition, view)| (*condition, !view.target.is_default, view.target.spec.export()));
         let found: Vec<&Row<'_>> = all.iter().filter(|row| self.is_selected(row)).collect();
         let pages = found.len().div_ceil(PAGE_TARGETS).max(1);
         let page = self.query.page.min(pages);
@@ -114,7 +112,7 @@ impl Overview<'_> {
 
     /// Links that filter by condition, each with its number of targets.
     fn filters(&self, all: &[Row<'_>]) -> Markup {
-        let choices = [None].into_iter().chain(Condition::ALL.into_iter().map(Some));
+        let choices = [None].into_iter().chain(Condition::ALL.iter().copied().map(Some));
         html! {
             nav aria-label="Filter by status" {
                 ul.filters {
@@ -183,14 +181,15 @@ impl Overview<'_> {
         let facts = report.and_then(|report| report.facts.as_ref());
         let traffic = facts.and_then(KindFacts::nfs).and_then(|(_, mount)| mount?.traffic);
         let round_trip = traffic.and_then(|traffic| traffic.round_trip);
+        let lock = facts.and_then(KindFacts::bucket).and_then(|bucket| lock_verdict(&bucket.lock_proof, self.now));
         let cells: [Markup; 7] = [
             condition.mark(),
             ago(view.status.since, self.now),
             report.map_or_else(none, |report| ago(report.checked_at, self.now)),
             self.used(report.and_then(|report| report.capacity.as_ref())),
             view.record.canary_at.map_or_else(none, |at| ago(at, self.now)),
-            facts.and_then(KindFacts::bucket).map_or_else(none, |bucket| self.lock(&bucket.lock_proof)),
-            round_trip.map_or_else(none, |time| html! { (format!("{:.1} ms", time.as_secs_f64() * 1000.0)) }),
+            lock.unwrap_or_else(none),
+            round_trip.map_or_else(none, |time| html! { (milliseconds(time)) }),
         ];
         html! {
             tr {
@@ -214,16 +213,6 @@ impl Overview<'_> {
                 meter min="0" max="100" high=(self.nearly_full_percent) value=(format!("{percent:.1}")) aria-label="Used" {}
                 " " (format!("{percent:.0} %")) " of " (size)
             } @else { (used) }
-        }
-    }
-
-    fn lock(&self, proof: &LockProofState) -> Markup {
-        match proof {
-            LockProofState::NotAsked => none(),
-            LockProofState::Pending => html! { "pending" },
-            LockProofState::Found(proof) => {
-                html! { (proof.verdict.as_str().replace('_', " ")) ", " (ago(proof.proved_at, self.now)) }
-            }
         }
     }
 

@@ -5,12 +5,12 @@ use maud::{Markup, PreEscaped, html};
 
 use super::condition::{Condition, outcome};
 use super::history;
-use super::layout::{ago, clock};
+use super::layout::{ago, clock, lock_verdict, milliseconds};
 use crate::agent::TargetView;
 use crate::model::age::age;
 use crate::model::capacity::format_bytes;
 use crate::model::remedy::remedy;
-use crate::model::report::{BucketFacts, LockProofState, MountFacts};
+use crate::model::report::{BucketFacts, MountFacts};
 use crate::model::{CheckResult, Report, Transition};
 
 /// What the page shows.
@@ -141,14 +141,9 @@ impl TargetPage<'_> {
         facts.extend(bucket.versioning.map(|flag| ("Versioning", html! { (enabled(flag)) })));
         facts.extend(bucket.object_lock.map(|flag| ("Object lock", html! { (enabled(flag)) })));
         facts.extend(bucket.default_retention.as_ref().map(|text| ("Default retention", html! { (text) })));
-        match &bucket.lock_proof {
-            LockProofState::NotAsked => {}
-            LockProofState::Pending => facts.push(("Lock proof", html! { "pending" })),
-            LockProofState::Found(proof) => {
-                let verdict = proof.verdict.as_str().replace('_', " ");
-                facts.push(("Lock proof", html! { (verdict) ", " (ago(proof.proved_at, self.now)) ": " (proof.why) }));
-            }
-        }
+        facts.extend(lock_verdict(&bucket.lock_proof, self.now).map(|verdict| {
+            ("Lock proof", html! { (verdict) @if let Some(proof) = bucket.lock_proof.found() { ": " (proof.why) } })
+        }));
         facts.extend(bucket.object_count.map(|count| ("Objects", html! { (count) })));
         facts.extend(bucket.requests.map(|requests| {
             ("Requests", html! { (requests.this_probe) " by this probe, " (requests.last_hour) " in the last hour" })
@@ -182,10 +177,6 @@ fn check(result: &CheckResult) -> Markup {
             }
         }
     }
-}
-
-fn milliseconds(time: std::time::Duration) -> String {
-    format!("{:.1} ms", time.as_secs_f64() * 1000.0)
 }
 
 fn yes_or_no(flag: bool) -> &'static str {

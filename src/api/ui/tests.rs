@@ -329,4 +329,5 @@ fn strip_begins_without_a_record_and_joins_equal_states() {
 fn style_says_when_a_page_is_old() {
     assert!(STYLE.contains(&format!("animation: old 0s linear {OLD_AFTER_SECONDS}s forwards")), "{}", *STYLE);
     assert!(!STYLE.contains('<') && !STYLE.contains("url("), "a style must end no element and request nothing");
+    assert!(!STYLE.contains(crate::model::line::is_invisible), "an escaped character would make its hash wrong");
 }
