@@ -27,7 +27,6 @@ use lru::LruCache;
 use uuid::Uuid;
 
 use super::fault::Fault;
-use super::gzip::GZIP_MIN_BYTES;
 use super::page::{Page, unknown_marker};
 use crate::agent::View;
 use crate::model::Caller;
@@ -105,7 +104,7 @@ impl<T> ListCache<T> {
             return Ok((StatusCode::NOT_MODIFIED, [(ETAG, etag), (VARY, BY_ENCODING)]).into_response());
         }
         let described = [(CONTENT_TYPE, JSON), (ETAG, etag), (VARY, BY_ENCODING)];
-        if list.body.len() < GZIP_MIN_BYTES || !negotiation::accepts_gzip(headers) {
+        if !negotiation::is_compressed(list.body.len(), headers) {
             return Ok((described, list.body.clone()).into_response());
         }
         let compressed = list.gzip().await.map_err(|error| failed("compressed", &error))?;
@@ -194,6 +193,7 @@ mod tests {
     use axum::http::header::ACCEPT_ENCODING;
 
     use super::*;
+    use crate::api::gzip::GZIP_MIN_BYTES;
 
     async fn request(cache: &ListCache<String>, view: &View, project: String, headers: &HeaderMap) {
         let caller = Caller { user_id: None, project_id: Some(project), is_admin: false };

@@ -28,7 +28,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use axum::Extension;
 use axum::body::Bytes;
-use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, VARY};
+use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, VARY};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
@@ -36,9 +36,9 @@ use prometheus_client::registry::Registry;
 use tokio::sync::Semaphore;
 
 use super::auth::Auth;
-use super::cache::negotiation::accepts_gzip;
-use super::fault::Fault;
-use super::gzip::{GZIP_MIN_BYTES, gzip};
+use super::cache::negotiation::is_compressed;
+use super::fault::{Fault, too_many};
+use super::gzip::gzip;
 use super::held_body::held;
 use super::state::ReadNodeFacts;
 use crate::agent::{Agent, View};
@@ -145,9 +145,7 @@ pub(super) async fn metrics(
     headers: HeaderMap,
 ) -> Result<Response, Response> {
     let Ok(permit) = metrics.scrapes.clone().try_acquire_owned() else {
-        let message = format!("{SCRAPES_MAX} scrapes are in progress, which is the limit: repeat the request");
-        let fault = Fault::new(StatusCode::SERVICE_UNAVAILABLE, message);
-        return Err(([(RETRY_AFTER, "1")], fault).into_response());
+        return Err(too_many(SCRAPES_MAX, "scrapes are in progress"));
     };
     let failed = |error: &dyn std::error::Error| {
         let message = format!("the metrics cannot be encoded: {error}");
@@ -159,7 +157,7 @@ pub(super) async fn metrics(
         (CONTENT_TYPE, HeaderValue::from_static(format.content_type())),
         (VARY, HeaderValue::from_static("accept, accept-encoding")),
     ];
-    if body.len() < GZIP_MIN_BYTES || !accepts_gzip(&headers) {
+    if !is_compressed(body.len(), &headers) {
         return Ok((described, held(body, permit)).into_response());
     }
     let compressed = gzip(&body).await.map_err(|error| failed(&error))?;

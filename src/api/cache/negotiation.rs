@@ -3,6 +3,8 @@
 use axum::http::header::{ACCEPT_ENCODING, IF_NONE_MATCH};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 
+use crate::api::gzip::GZIP_MIN_BYTES;
+
 /// Whether the client has the list with this tag. The comparison is weak (RFC 9110 §13.1.2).
 pub(super) fn is_known(headers: &HeaderMap, etag: &HeaderValue) -> bool {
     let opaque = |tag: &str| tag.strip_prefix("W/").unwrap_or(tag).to_owned();
@@ -10,8 +12,13 @@ pub(super) fn is_known(headers: &HeaderMap, etag: &HeaderValue) -> bool {
     elements(headers, IF_NONE_MATCH).any(|known| known == "*" || opaque(known) == etag)
 }
 
+/// Whether an answer of this length, in bytes, is compressed for a client that sent these headers.
+pub(in crate::api) fn is_compressed(length: usize, headers: &HeaderMap) -> bool {
+    length >= GZIP_MIN_BYTES && accepts_gzip(headers)
+}
+
 /// Whether the client accepts gzip (RFC 9110 §12.5.3): it names gzip, or everything, with a weight above 0.
-pub(in crate::api) fn accepts_gzip(headers: &HeaderMap) -> bool {
+fn accepts_gzip(headers: &HeaderMap) -> bool {
     let mut accepted = None;
     for coding in elements(headers, ACCEPT_ENCODING) {
         let (name, weight) = coding.split_once(';').unwrap_or((coding, ""));

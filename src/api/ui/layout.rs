@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::http::header::{
-    CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, REFRESH, RETRY_AFTER,
-    VARY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+    CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, REFRESH, VARY,
+    X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
@@ -17,9 +17,9 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::api::cache::negotiation::accepts_gzip;
-use crate::api::fault::Fault;
-use crate::api::gzip::{GZIP_MIN_BYTES, gzip};
+use crate::api::cache::negotiation::is_compressed;
+use crate::api::fault::{self, Fault};
+use crate::api::gzip::gzip;
 use crate::api::held_body::held;
 use crate::api::state::{ApiState, PAGES_MAX};
 use crate::model::age::age;
@@ -99,14 +99,13 @@ impl Page {
 
     async fn answer(self, status: StatusCode, headers: &HeaderMap, permit: OwnedSemaphorePermit) -> Response {
         let document = Bytes::from(self.document());
-        let is_compressed = document.len() >= GZIP_MIN_BYTES && accepts_gzip(headers);
-        let compressed = if is_compressed { gzip(&document).await.ok() } else { None };
-        let is_compressed = compressed.is_some();
+        let compressed = if is_compressed(document.len(), headers) { gzip(&document).await.ok() } else { None };
+        let has_encoding = compressed.is_some();
         let body = held(compressed.unwrap_or(document), permit);
         let mut response = (status, HEADERS, body).into_response();
         let sent = response.headers_mut();
         sent.insert(CONTENT_SECURITY_POLICY, CONTENT_POLICY.clone());
-        if is_compressed {
+        if has_encoding {
             sent.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         }
         if let Some(seconds) = self.refresh_seconds {
@@ -137,8 +136,7 @@ pub(super) fn permit(state: &ApiState) -> Option<OwnedSemaphorePermit> {
 
 /// The answer to a request that got no permit.
 pub(super) fn too_many() -> Response {
-    let message = format!("{PAGES_MAX} pages are being sent, which is the limit: repeat the request");
-    ([(RETRY_AFTER, "1")], Fault::new(StatusCode::SERVICE_UNAVAILABLE, message)).into_response()
+    fault::too_many(PAGES_MAX, "pages are being sent")
 }
 
 /// A time of day with its date, in UTC.

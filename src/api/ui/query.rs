@@ -16,7 +16,7 @@ const SEARCH_MAX_CHARS: usize = 255;
 /// Accepted times between two reloads, in seconds.
 const REFRESH_SECONDS: RangeInclusive<u32> = 5..=3600;
 
-/// Parameters as they were sent. An empty one counts as absent, because a form sends all of them.
+/// Parameters as they were sent. An empty one counts as absent, because a form also sends an empty field.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(in crate::api) struct Parameters {

@@ -183,7 +183,7 @@ fn yes_or_no(flag: bool) -> &'static str {
     if flag { "yes" } else { "no" }
 }
 
-/// Our own Markdown of one table cell: code, emphasis, and links, of which the text is kept.
+/// Renders the Markdown of one cell of our own table. Code stays code. Emphasis and links become plain text.
 fn from_markdown(text: &str) -> Markup {
     html! {
         @for (at, part) in text.split('`').enumerate() {
