@@ -2,7 +2,7 @@
 //!
 //! - A page comes from the agent's view, so it answers also while every mount hangs. The history of a target and the
 //!   question whether the registry can be changed wait for a local disk, for a bounded time.
-//! - A page is whole: no script, and no further request. Its content security policy forbids both ([`layout`]).
+//! - A page has no script and needs no further request. Its content security policy forbids both ([`layout`]).
 //! - Exports and messages come from others. `maud` escapes them as HTML. Invisible and bidirectional characters are
 //!   escaped in the finished document, so no place can forget it.
 //! - A page says when it was made. Its style shows a notice when it is old, also when the agent does not answer.

@@ -10,7 +10,7 @@ use crate::sys::NodeFacts;
 const NO_NETWORK: &[Reason] =
     &[Reason::NameNotResolved, Reason::NameLookupTimedOut, Reason::ConnectTimedOut, Reason::HostUnreachable];
 
-/// What the banners are about.
+/// Facts that the banners show.
 pub(super) struct Banners<'a> {
     /// The targets.
     pub(super) view: &'a View,

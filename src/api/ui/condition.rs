@@ -15,7 +15,7 @@ use crate::model::{Outcome, Status};
 /// Number of probe intervals after which a report is not current any more.
 const INTERVALS_MAX: u32 = 3;
 
-/// Time that is added to them: a probe of a hanging server lasts longer than an interval.
+/// Time added to these intervals, because a probe of a hanging server lasts longer than an interval.
 const SLACK: Duration = Duration::from_secs(60);
 
 named! {

@@ -22,7 +22,7 @@ const ROWS_MAX: usize = 50;
 /// A time during which the recorded status did not change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Segment {
-    /// Its begin.
+    /// Its start.
     pub(super) from: Timestamp,
     /// Its end.
     pub(super) to: Timestamp,

@@ -115,7 +115,7 @@ impl Page {
     }
 }
 
-/// Sends a page that says why there is no other.
+/// Sends a page that shows an error.
 pub(super) async fn send_fault(fault: &Fault, headers: &HeaderMap, permit: OwnedSemaphorePermit) -> Response {
     let title = fault.status().canonical_reason().unwrap_or("Error").to_owned();
     let body = html! {
