@@ -8,6 +8,7 @@ mod requests;
 #[path = "../../tests/support/shape.rs"]
 pub(in crate::api) mod shape;
 mod target_types;
+mod ui;
 
 use std::sync::Arc;
 
