@@ -140,8 +140,8 @@ impl Identity {
         )))
     }
 
-    /// Verifies, after a change, that the file system did not become read-only during it. If it did, every later change
-    /// is refused, because nobody knows whether this one is stored.
+    /// Verifies, after a change, that the file system did not become read-only during it. If it did, this change may or
+    /// may not be stored, and every later change is refused.
     ///
     /// # Errors
     /// [`StorageError::Uncertain`].
