@@ -42,7 +42,8 @@ use findings::{still_locked, too_many, undeletable, unknown, unlisted, unrecorde
 pub use memory::{CanaryMemory, CanaryStore, Resolved};
 use write::{End, Request, Written, denies_reading, write};
 
-/// Largest number of canaries of a target on this node. At this number no further canary is written.
+/// Number of canaries of a target on this node at which no further write canary is written. A lock proof may add one, so
+/// at most five remain.
 pub const LOCKED_MAX: usize = 4;
 
 /// Largest number of locked write canaries of a target on this node. It leaves room for the canary of a lock proof.
@@ -95,12 +96,20 @@ impl<'a> CanaryPlan<'a> {
         self.versioning != Some(Versioning::Off)
     }
 
-    /// Whether a PUT adds a version to an earlier canary instead of replacing it. In a bucket with versions, the answer
-    /// to its PUT names one.
+    /// Whether a PUT may add a version to an earlier canary instead of replacing it. In a bucket with versions, the answer
+    /// to the PUT of the earlier canary named one.
     fn adds_version_to(&self, earlier: &CanaryLeftover) -> bool {
         let has_version = earlier.version.as_ref().is_some_and(|version| version != NULL_VERSION);
         let is_known = self.versioning.is_some() || (self.retention.is_some() && !self.is_lock_unknown);
-        self.may_have_versions() && (has_version || is_known || earlier.written_at.is_none())
+        let is_unanswered = earlier.written_at.is_none() && earlier.version.is_none();
+        self.may_have_versions() && (has_version || is_known || is_unanswered)
+    }
+
+    /// A canary that replaces an earlier one without versions. If its PUT is not answered, the next run may replace it
+    /// again.
+    fn replacement_of(&self, earlier: &CanaryLeftover) -> CanaryLeftover {
+        let version = self.may_have_versions().then(|| NULL_VERSION.to_owned());
+        CanaryLeftover { version, written_at: None, ..earlier.clone() }
     }
 
     /// A canary that is not written yet.
@@ -162,7 +171,7 @@ pub async fn object_canary(
         Some(kept) if plan.adds_version_to(&kept.leftover) || kept.leftover.until > 0 => {
             return read_back(api, location, plan, kept, deadline).await.with_warnings(warning);
         }
-        Some(kept) => CanaryLeftover { version: None, written_at: None, ..kept.leftover.clone() },
+        Some(kept) => plan.replacement_of(&kept.leftover),
         None => plan.new_canary(plan.retention.map(|retention| plan.clock.end_of(retention)), listed.is_ok()),
     };
     let (written, step) = loop {

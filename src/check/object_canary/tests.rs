@@ -278,6 +278,29 @@ async fn credentials_that_may_only_write_verify_writing_and_leave_one_canary() {
 }
 
 #[tokio::test]
+async fn credentials_that_may_only_write_overwrite_a_canary_whose_put_failed() {
+    let api = FakeObjects {
+        refuses_list: true,
+        refuses_get: true,
+        refuses_delete: true,
+        names_no_version: true,
+        ..FakeObjects::default()
+    };
+    let (names, store) = (names(), Arc::new(FakeStore::default()));
+    let plan = CanaryPlan::new(&names, ServiceClock::new(Some(0)));
+    for (failure, outcome) in [
+        (None, Outcome::Passed),
+        (Some(S3Failure::service(500, Some("InternalError"), None)), Outcome::Failed),
+        (Some(S3Failure::TimedOut(Duration::from_secs(5))), Outcome::TimedOut),
+        (None, Outcome::Passed),
+    ] {
+        api.next_puts.lock().expect("not poisoned").extend(failure);
+        let checked = run(&api, &plan, &mut store.memory()).await;
+        assert_eq!((checked.outcome(), api.keys().len()), (outcome, 1), "{checked:?}");
+    }
+}
+
+#[tokio::test]
 async fn canary_that_may_not_be_read_is_deleted() {
     let api = FakeObjects { refuses_get: true, ..FakeObjects::default() };
     let checked = written(&api).await;
