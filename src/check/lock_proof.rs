@@ -11,8 +11,8 @@
 //! the target is offline. While a verdict is renewed, the last one counts ([`schedule`]).
 //!
 //! Before a canary is written, leftovers of earlier ones are removed. At most [`LOCKED_MAX`] are locked at a
-//! time, and none is written beside one that the service locks for longer than requested. So the number of
-//! canaries is bounded whatever crashes, and each is found again by its key.
+//! time, and none is written beside more than [`LOCKED_MAX`] of any kind, or beside one that the service locks for longer
+//! than requested. So the number of canaries is bounded whatever crashes, and each is found again by its key.
 
 pub mod schedule;
 pub mod steps;
@@ -263,11 +263,19 @@ impl LockProofs {
             self.found(LockVerdict::Unverifiable, why, basis);
             return Ok(None);
         }
-        if swept.locked.len() >= LOCKED_MAX {
+        let locked = swept.locked.len();
+        if locked >= LOCKED_MAX {
             let first = swept.locked.iter().map(|key| key.until).min().unwrap_or_default();
             let wait = context.clock.wait_until_past(first);
-            self.trouble = Some(format!("{} canaries of earlier runs are still locked", swept.locked.len()));
+            self.trouble = Some(format!("{locked} canaries of earlier runs are still locked"));
             self.schedule.not_before(Instant::now() + wait);
+            return Ok(None);
+        }
+        // Commands that crashed may have left canaries without a lock.
+        let remaining = locked + swept.unlocked;
+        if remaining > LOCKED_MAX {
+            self.trouble = Some(format!("{remaining} canaries of this host exist, and the agent removes them later"));
+            self.schedule.not_before(Instant::now() + RETRY_AFTER);
             return Ok(None);
         }
         self.schedule.begin(basis, Instant::now());

@@ -203,6 +203,23 @@ async fn proof_starts_beside_locked_write_canaries() {
 }
 
 #[tokio::test]
+async fn at_most_five_canaries_remain_when_commands_left_some_before_a_proof() {
+    let names = names();
+    for left in [LOCKED_MAX, LOCKED_MAX + 1] {
+        let api = FakeObjects::default();
+        for _ in 0..left {
+            let command = CanaryNames::new("canary/", "node-7", "s3/backups", ProcessRole::OneShot, Uuid::new_v4());
+            api.keep(&command.text(&command.new_key(CanaryKind::Write, 0)));
+        }
+        let mut proofs = LockProofs::default();
+        proofs.advance(&api, &schedule::tests::basis(), context(&names, Some(0))).await;
+        assert_eq!(proofs.in_use().is_some(), left == LOCKED_MAX, "beside {left}");
+        assert_eq!(api.keys().len(), LOCKED_MAX + 1, "beside {left}");
+        assert!(left == LOCKED_MAX || proofs.due().is_some_and(|due| due > Instant::now()), "tried again later");
+    }
+}
+
+#[tokio::test]
 async fn proof_writes_nothing_beside_a_canary_locked_for_longer() {
     let (api, names) = (FakeObjects { locks_longer: 3600, ..FakeObjects::default() }, names());
     let (clock, bucket) = (ServiceClock::new(Some(0)), FakeBucket::healthy().location());
