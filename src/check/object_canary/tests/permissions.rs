@@ -1,0 +1,124 @@
+//! Credentials that may not delete, or not read, what they write.
+
+use super::*;
+
+#[tokio::test]
+async fn one_canary_remains_when_credentials_may_write_and_not_delete() {
+    for (versioned, later) in [(false, Outcome::Passed), (true, Outcome::Skipped)] {
+        let api = FakeObjects { refuses_delete: true, versioned, ..FakeObjects::default() };
+        for outcome in [Outcome::Passed, later, later] {
+            let checked = written(&api).await;
+            assert_eq!((checked.outcome(), checked.reason()), (outcome, Some(Reason::AccessDenied)), "{versioned}");
+            let message = message(&checked);
+            for words in ["writing was verified", "was refused", "403 AccessDenied", "s3:DeleteObject", "append_only"] {
+                assert!(message.contains(words), "{words}: {message}");
+            }
+            assert_eq!(api.keys().len(), 1, "{:?}", api.keys());
+        }
+    }
+}
+
+#[tokio::test]
+async fn append_only_credentials_are_no_warning_and_leave_one_canary() {
+    for (versioned, refuses_list) in [(false, false), (false, true), (true, false), (true, true)] {
+        let api = FakeObjects { refuses_delete: true, versioned, refuses_list, ..FakeObjects::default() };
+        let (names, store) = (names(), Arc::new(FakeStore::default()));
+        let versioning = Some(if versioned { Versioning::Enabled } else { Versioning::Off });
+        let plan = CanaryPlan { versioning, append_only: true, ..CanaryPlan::new(&names, ServiceClock::new(Some(0))) };
+        for run_number in 0..4 {
+            let checked = run(&api, &plan, &mut store.memory()).await;
+            let outcome = if versioned && run_number > 0 { Outcome::Skipped } else { Outcome::Passed };
+            assert_eq!((checked.outcome(), checked.findings().len()), (outcome, 0), "{versioned}: {checked:?}");
+            assert_eq!(api.keys().len(), 1, "{versioned} {refuses_list}");
+        }
+        // The setting does not expect that reading is refused.
+        let api = FakeObjects { refuses_get: true, ..api };
+        let checked = run(&api, &plan, &mut store.memory()).await;
+        // To credentials that could read before and may not list, a denied HEAD looks like an object that is gone.
+        let outcome = if versioned && !refuses_list { Outcome::Skipped } else { Outcome::Passed };
+        assert_eq!((checked.outcome(), checked.reason()), (outcome, Some(Reason::AccessDenied)), "{versioned}");
+        for _ in 0..3 {
+            run(&api, &plan, &mut store.memory()).await;
+        }
+        assert!(api.keys().len() <= 2, "{:?}", api.keys());
+    }
+}
+
+#[tokio::test]
+async fn credentials_that_may_only_write_verify_writing_and_leave_one_canary() {
+    for (versioning, versioned, later) in [
+        (Some(Versioning::Off), false, Outcome::Passed),
+        (Some(Versioning::Enabled), true, Outcome::Skipped),
+        // These credentials may not read the versioning either.
+        (None, false, Outcome::Passed),
+        (None, true, Outcome::Skipped),
+    ] {
+        for (refuses_list, append_only) in [(false, false), (true, false), (true, true)] {
+            let api = FakeObjects {
+                refuses_get: true,
+                refuses_delete: true,
+                refuses_list,
+                versioned,
+                names_no_version: !versioned,
+                ..FakeObjects::default()
+            };
+            let (names, store) = (names(), Arc::new(FakeStore::default()));
+            let plan = CanaryPlan { versioning, append_only, ..CanaryPlan::new(&names, ServiceClock::new(Some(0))) };
+            for outcome in [Outcome::Passed, later, later, later] {
+                let checked = run(&api, &plan, &mut store.memory()).await;
+                assert_eq!((checked.outcome(), checked.reason()), (outcome, Some(Reason::AccessDenied)), "{checked:?}");
+                let message = message(&checked);
+                assert!(message.contains("s3:GetObject") || message.contains("s3:Delete"), "{message}");
+                assert_eq!(api.keys().len(), 1, "{versioning:?} {versioned} {refuses_list}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn credentials_that_may_only_write_overwrite_a_canary_whose_put_failed() {
+    let api = FakeObjects {
+        refuses_list: true,
+        refuses_get: true,
+        refuses_delete: true,
+        names_no_version: true,
+        ..FakeObjects::default()
+    };
+    let (names, store) = (names(), Arc::new(FakeStore::default()));
+    let plan = CanaryPlan::new(&names, ServiceClock::new(Some(0)));
+    for (failure, outcome) in [
+        (None, Outcome::Passed),
+        (Some(S3Failure::service(500, Some("InternalError"), None)), Outcome::Failed),
+        (Some(S3Failure::TimedOut(Duration::from_secs(5))), Outcome::TimedOut),
+        (None, Outcome::Passed),
+    ] {
+        api.next_puts.lock().expect("not poisoned").extend(failure);
+        let checked = run(&api, &plan, &mut store.memory()).await;
+        assert_eq!((checked.outcome(), api.keys().len()), (outcome, 1), "{checked:?}");
+    }
+}
+
+#[tokio::test]
+async fn canary_that_may_not_be_read_is_deleted() {
+    let api = FakeObjects { refuses_get: true, ..FakeObjects::default() };
+    let checked = written(&api).await;
+    assert_eq!((checked.outcome(), checked.reason()), (Outcome::Passed, Some(Reason::AccessDenied)));
+    assert!(message(&checked).contains("stored intact is not verified"), "{}", message(&checked));
+    assert_eq!(api.keys(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn locked_canary_that_append_only_credentials_may_not_delete_is_no_warning() {
+    for refuses_list in [false, true] {
+        let api = FakeObjects { refuses_delete: true, versioned: true, refuses_list, ..FakeObjects::default() };
+        let (names, store) = (names(), Arc::new(FakeStore::default()));
+        for (ahead, outcome) in [(0, Outcome::Passed), (120, Outcome::Skipped), (240, Outcome::Skipped)] {
+            let retention = Some(Duration::from_secs(60));
+            let clock = ServiceClock::new(Some(ahead));
+            let plan = CanaryPlan { retention, append_only: true, ..CanaryPlan::new(&names, clock) };
+            let checked = run(&api, &plan, &mut store.memory()).await;
+            assert_eq!((checked.outcome(), checked.findings().len()), (outcome, 0), "{checked:?}");
+            assert_eq!(api.keys().len(), 1);
+        }
+    }
+}

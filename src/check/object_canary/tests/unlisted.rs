@@ -1,0 +1,192 @@
+//! Buckets that cannot be listed. The agent finds earlier canaries by its record.
+
+use super::*;
+
+#[tokio::test]
+async fn canary_locked_for_too_long_without_the_right_to_list_has_both_warnings() {
+    let api = FakeObjects { refuses_list: true, locks_longer: 3600, ..FakeObjects::default() };
+    let checked = retained(&api, Some(Duration::from_secs(60))).await;
+    let reasons: Vec<Reason> = checked.findings().iter().map(|finding| finding.reason).collect();
+    assert_eq!(reasons, [Reason::CanaryLocked, Reason::AccessDenied]);
+}
+
+#[tokio::test]
+async fn canary_passes_with_a_warning_when_listing_is_refused() {
+    let api = FakeObjects { refuses_list: true, ..FakeObjects::default() };
+    let checked = written(&api).await;
+    assert_eq!((checked.outcome(), checked.reason()), (Outcome::Passed, Some(Reason::AccessDenied)));
+    assert!(checked.finding().is_some_and(|finding| finding.message.contains("s3:ListBucket below canary/")));
+}
+
+/// Number of canaries after each of four runs without the permission to list, of one process or of one each.
+async fn counts_of(api: &FakeObjects, retention: Option<Duration>, restarts: bool) -> Vec<usize> {
+    let (store, mut counts) = (Arc::new(FakeStore::default()), Vec::new());
+    let (mut names, mut memory) = (names(), store.memory());
+    for _ in 0..4 {
+        if restarts {
+            (names, memory) = (self::names(), store.memory());
+        }
+        let versioning = Some(if api.versioned { Versioning::Enabled } else { Versioning::Off });
+        let clock = ServiceClock::new(Some(0));
+        run(api, &CanaryPlan { versioning, retention, ..CanaryPlan::new(&names, clock) }, &mut memory).await;
+        counts.push(api.keys().len());
+    }
+    counts
+}
+
+/// Counts of one process. Asserts that restarts make no difference.
+async fn counts(api: &mut FakeObjects, versioned: bool, retention: Option<Duration>) -> Vec<usize> {
+    api.versioned = versioned;
+    let in_one = counts_of(api, retention, false).await;
+    api.clear();
+    assert_eq!(counts_of(api, retention, true).await, in_one, "after restarts");
+    in_one
+}
+
+#[tokio::test]
+async fn one_canary_remains_when_listing_and_another_permission_are_refused() {
+    let unlisted = || FakeObjects { refuses_list: true, ..FakeObjects::default() };
+    let mut write_only = FakeObjects { refuses_get: true, refuses_delete: true, ..unlisted() };
+    let mut not_readable = FakeObjects { refuses_get: true, ..unlisted() };
+    let mut not_deletable = FakeObjects { refuses_delete: true, ..unlisted() };
+    let mut stores_and_fails = FakeObjects { stores_and_fails: true, ..unlisted() };
+    for versioned in [false, true] {
+        assert_eq!(counts(&mut write_only, versioned, None).await, [1; 4], "{versioned}");
+        assert_eq!(counts(&mut not_readable, versioned, None).await, [0; 4], "{versioned}");
+        assert_eq!(counts(&mut not_deletable, versioned, None).await, [1; 4], "{versioned}");
+        assert_eq!(counts(&mut unlisted(), versioned, None).await, [0; 4], "{versioned}");
+        assert_eq!(counts(&mut stores_and_fails, versioned, None).await, [1; 4], "{versioned}");
+        for api in [&write_only, &not_deletable, &stores_and_fails] {
+            api.clear();
+        }
+    }
+    assert_eq!(counts(&mut unlisted(), true, Some(Duration::from_secs(60))).await, [1; 4], "locked by default");
+}
+
+#[tokio::test]
+async fn late_puts_leave_no_canary_when_listing_is_refused() {
+    for versioned in [false, true] {
+        let mut api = FakeObjects { refuses_list: true, versioned, ..FakeObjects::default() };
+        let (store, mut most) = (Arc::new(FakeStore::default()), 0);
+        for _ in 0..6 {
+            for is_late in [true, false, false] {
+                api.is_late = is_late;
+                counts_after(&api, &store).await;
+                most = most.max(api.keys().len());
+            }
+            api.apply_late();
+        }
+        assert_eq!(counts_after(&api, &store).await, (Outcome::Passed, 0), "{versioned}");
+        assert_eq!(most, 0, "{versioned}");
+    }
+}
+
+#[tokio::test]
+async fn late_puts_of_locked_canaries_leave_none_when_listing_is_refused() {
+    let mut api = FakeObjects { refuses_list: true, versioned: true, ..FakeObjects::default() };
+    let (names, store) = (names(), Arc::new(FakeStore::default()));
+    let run_at = async |api: &FakeObjects, ahead| {
+        let (clock, retention) = (ServiceClock::new(Some(ahead)), Some(Duration::from_secs(60)));
+        let plan = CanaryPlan { retention, ..CanaryPlan::new(&names, clock) };
+        run(api, &plan, &mut store.memory()).await.outcome()
+    };
+    assert_eq!((run_at(&api, 0).await, api.keys().len()), (Outcome::Passed, 1));
+    api.unlock();
+    api.is_late = true;
+    // While no PUT is answered, each probe tries again, so that the target stays offline.
+    for ahead in [120, 130, 140] {
+        assert_eq!((run_at(&api, ahead).await, api.keys().len()), (Outcome::Failed, 0), "{ahead}");
+    }
+    api.apply_late();
+    assert_eq!(api.keys().len(), 3);
+    api.unlock();
+    api.is_late = false;
+    // One of them counts as the last canary until its retention ends.
+    for (ahead, outcome, left) in [(150, Outcome::Skipped, 3), (300, Outcome::Passed, 1)] {
+        assert_eq!((run_at(&api, ahead).await, api.keys().len()), (outcome, left), "{ahead}");
+    }
+}
+
+#[tokio::test]
+async fn refused_put_leaves_no_record_of_a_canary() {
+    for (status, code, is_recorded) in [
+        (403, "AccessDenied", false),
+        (403, "QuotaExceeded", false),
+        (400, "InvalidRequest", false),
+        (507, "InsufficientStorage", false),
+        (500, "InternalError", true),
+        (503, "SlowDown", true),
+        (409, "OperationAborted", true),
+    ] {
+        let api = FakeObjects { refuses_list: true, ..FakeObjects::default() };
+        api.next_puts.lock().expect("not poisoned").push_back(S3Failure::service(status, Some(code), None));
+        let (store, names) = (Arc::new(FakeStore::default()), names());
+        run(&api, &CanaryPlan::new(&names, ServiceClock::new(Some(0))), &mut store.memory()).await;
+        assert_eq!(store.record.lock().expect("not poisoned").leftover.is_some(), is_recorded, "{status} {code}");
+    }
+}
+
+#[tokio::test]
+async fn remembered_canary_that_stays_locked_is_not_a_failure_of_the_target() {
+    let names = names();
+    for (locks_longer, refuses_delete, words) in [(3600, false, "for longer"), (0, true, "s3:DeleteObjectVersion")] {
+        let api = FakeObjects { refuses_list: true, locks_longer, refuses_delete, ..FakeObjects::default() };
+        let mut memory = CanaryMemory::default();
+        // By the clock of the second run, the requested retention has ended.
+        for (ahead, outcome) in [(0, Outcome::Passed), (120, Outcome::Skipped)] {
+            let (clock, retention) = (ServiceClock::new(Some(ahead)), Some(Duration::from_secs(60)));
+            let plan = CanaryPlan { retention, ..CanaryPlan::new(&names, clock) };
+            let checked = run(&api, &plan, &mut memory).await;
+            assert_eq!((checked.outcome(), api.keys().len()), (outcome, 1), "{checked:?}");
+            if outcome == Outcome::Skipped {
+                assert_eq!((checked.reason(), checked.findings().len()), (Some(Reason::CanaryLocked), 2));
+                assert!(checked.finding().is_some_and(|finding| finding.message.contains(words)), "{checked:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn canary_of_a_crash_is_removed_when_listing_is_refused() {
+    for versioned in [false, true] {
+        let api = FakeObjects { refuses_list: true, versioned, ..FakeObjects::default() };
+        let (before, store) = (names(), Arc::new(FakeStore::default()));
+        let key = before.text(&before.new_key(CanaryKind::Write, 0));
+        api.keep(&key);
+        // The process ended before the answer to the PUT.
+        let leftover = CanaryLeftover { key, until: 0, version: None, written_at: None };
+        *store.record.lock().expect("not poisoned") = CanaryRecord { leftover: Some(leftover), is_readable: false };
+        assert_eq!(counts_after(&api, &store).await, (Outcome::Passed, 0), "{versioned}");
+    }
+}
+
+/// Outcome of a run of a new process, and the number of canaries after it.
+async fn counts_after(api: &FakeObjects, store: &Arc<FakeStore>) -> (Outcome, usize) {
+    let names = names();
+    let versioning = Some(if api.versioned { Versioning::Enabled } else { Versioning::Off });
+    let plan = CanaryPlan { versioning, ..CanaryPlan::new(&names, ServiceClock::new(Some(0))) };
+    let checked = run(api, &plan, &mut store.memory()).await;
+    (checked.outcome(), api.keys().len())
+}
+
+#[tokio::test]
+async fn no_canary_is_written_while_the_last_one_may_exist() {
+    let api = FakeObjects { refuses_list: true, versioned: true, ..FakeObjects::default() };
+    let store = Arc::new(FakeStore::default());
+    let leftover = CanaryLeftover { key: "lost".to_owned(), until: 0, version: None, written_at: None };
+    *store.record.lock().expect("not poisoned") = CanaryRecord { leftover: Some(leftover), is_readable: false };
+    assert_eq!(counts_after(&api, &store).await, (Outcome::Skipped, 0));
+    // Credentials that read canaries before are refused only objects that do not exist.
+    store.record.lock().expect("not poisoned").is_readable = true;
+    assert_eq!(counts_after(&api, &store).await, (Outcome::Passed, 0));
+}
+
+#[tokio::test]
+async fn canary_that_cannot_be_listed_is_not_written_unless_it_is_recorded() {
+    for (refuses_list, expected) in [(true, (Outcome::Skipped, 0)), (false, (Outcome::Passed, 0))] {
+        let api = FakeObjects { refuses_list, ..FakeObjects::default() };
+        let store = Arc::new(FakeStore { is_broken: true, ..FakeStore::default() });
+        assert_eq!(counts_after(&api, &store).await, expected);
+        assert_eq!(api.puts(), usize::from(!refuses_list));
+    }
+}
