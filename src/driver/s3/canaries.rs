@@ -41,6 +41,8 @@ struct WrittenObject {
     settings: S3CanarySettings,
     /// Requested retention.
     retention: Option<Duration>,
+    /// Whether the service refused everything else when it was written.
+    is_only_evidence: bool,
     /// Warnings of its check. They hold until the next canary.
     warnings: Vec<Finding>,
 }
@@ -132,7 +134,9 @@ impl Canaries {
             let reason = configuration.lock_unknown.unwrap_or(Reason::AccessDenied);
             unknown_lock(input.location, reason, log.detail(CheckName::ObjectLock))
         });
-        if let Some(latest) = self.recent(input).filter(|latest| is_lock_unknown || latest.retention == retention) {
+        let recent = self.recent(input).filter(|latest| is_lock_unknown || latest.retention == retention);
+        // A canary from before the service refused everything else does not show that these credentials can still write.
+        if let Some(latest) = recent.filter(|latest| latest.is_only_evidence || !is_only_evidence) {
             let mut detail = format!(
                 "written at {:.0}; the next one is due {} s after that",
                 latest.written_at,
@@ -165,7 +169,7 @@ impl Canaries {
         if let Some(locked) = written {
             let (at, written_at, settings) = (Instant::now(), Timestamp::now(), settings.clone());
             self.removable_at = locked.map(|until| at + clock.wait_until_past(until));
-            self.latest = Some(WrittenObject { at, written_at, settings, retention, warnings });
+            self.latest = Some(WrittenObject { at, written_at, settings, retention, is_only_evidence, warnings });
         }
         shows_writing
     }

@@ -238,6 +238,18 @@ async fn recent_canary_counts_when_the_lock_becomes_unknown() {
 }
 
 #[tokio::test]
+async fn canary_is_due_when_the_service_begins_to_refuse_everything_else() {
+    let (location, settings) = (location(), settings());
+    let input = Input::new(&location, &settings, Depth::Routine);
+    let (mut canaries, session) = (Canaries::default(), session(FakeObjects::default()));
+    for (is_only_evidence, puts) in [(false, 1), (true, 2), (true, 2), (false, 2)] {
+        let mut log = CheckLog::new(&PLAN[..1], Duration::MAX);
+        canaries.write_if_due(&session, input, &configuration(None), None, is_only_evidence, &mut log).await;
+        assert_eq!(session.api.puts(), puts, "{:?}", log.finish());
+    }
+}
+
+#[tokio::test]
 async fn bucket_that_cannot_lock_needs_no_retention_when_the_lock_is_unknown() {
     let (location, settings) = (location(), settings());
     let input = Input::new(&location, &settings, Depth::Routine);
