@@ -192,14 +192,20 @@ async fn canary_lock_is_short_while_default_retention_is_unknown() {
     assert_healthy(&daemon.check(&id).await);
 }
 
+/// A new bucket, with versions if `versioned` is set.
+async fn bucket_with(gateway: &Gateway, versioned: bool) -> String {
+    let bucket = gateway.bucket().await;
+    if versioned {
+        gateway.enable_versioning(&bucket).await;
+    }
+    bucket
+}
+
 #[tokio::test]
 async fn credentials_that_may_only_write_verify_writing() {
     let gateway = Gateway::shared().await;
     for versioned in [false, true] {
-        let bucket = gateway.bucket().await;
-        if versioned {
-            gateway.enable_versioning(&bucket).await;
-        }
+        let bucket = bucket_with(&gateway, versioned).await;
         gateway.allow_guest_to_put(&bucket).await;
         let (left, report) = after_restarts(&gateway, &workspace_for(&gateway.guest), &bucket).await;
         assert_warning(&report, "access_denied");
@@ -268,10 +274,7 @@ async fn suspended_versioning_keeps_no_delete_markers() {
 async fn append_only_credentials_verify_writing() {
     let gateway = Gateway::shared().await;
     for versioned in [false, true] {
-        let bucket = gateway.bucket().await;
-        if versioned {
-            gateway.enable_versioning(&bucket).await;
-        }
+        let bucket = bucket_with(&gateway, versioned).await;
         gateway.deny_all_of(&bucket, &["s3:DeleteObject", "s3:DeleteObjectVersion"], &[]).await;
         let (daemon, id) = Daemon::with_target(&gateway.workspace(), target(&gateway.endpoint, &bucket)).await;
         let report = daemon.check(&id).await;
