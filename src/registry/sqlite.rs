@@ -14,6 +14,7 @@ mod canary_rows;
 mod columns;
 mod file;
 mod generation;
+mod identity;
 pub mod maintenance;
 mod own_mount_rows;
 mod paths;
@@ -37,6 +38,7 @@ use tokio::time::timeout;
 
 use file::Loss;
 use generation::Generation;
+use identity::Identity;
 
 use super::error::OpenError;
 use super::snapshot::{Revision, Snapshot, Write};
@@ -60,7 +62,7 @@ enum Job {
 #[derive(Debug)]
 pub struct SqliteStore {
     jobs: mpsc::Sender<Job>,
-    identity: Arc<file::Identity>,
+    identity: Arc<Identity>,
     record: Arc<generation::Record>,
     snapshot: Arc<watch::Sender<Arc<Snapshot>>>,
 }
@@ -154,7 +156,7 @@ impl SqliteStore {
 /// The thread that owns the connection.
 struct Writer {
     connection: Connection,
-    identity: Arc<file::Identity>,
+    identity: Arc<Identity>,
     queue: mpsc::Receiver<Job>,
     runtime: Runtime,
 }

@@ -4,31 +4,26 @@
 //! application, its pages must be intact, its schema must be known and its rows readable. Until then even the
 //! checkpoint that SQLite makes on closing is disabled. A new registry is built under another name and
 //! renamed, so a file at the path is always complete. An empty file means that data was lost, so it is refused.
-//!
-//! SQLite can write to an open file that was removed or replaced, but everything written is lost when the file
-//! is closed. So each change first verifies that the open files are still at their paths ([`Identity`]).
 
 #![allow(clippy::disallowed_methods, reason = "the registry's file is on a local disk, never below the mount root")]
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Read as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::Path;
 use std::time::Duration;
 
-use nix::sys::statvfs::{FsFlags, statvfs};
 use rusqlite::config::DbConfig;
 use rusqlite::ffi::SQLITE_IOERR_SHMSIZE;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::generation::{self, Found, Generation, Record};
+use super::identity::Identity;
 use super::paths::{directory, remove_if_there, sync_directory, with_suffix};
 use super::schema::{self, APPLICATION_ID};
 use super::target_rows;
 use crate::registry::error::OpenError;
 use crate::registry::snapshot::RegisteredTarget;
-use crate::registry::store::StorageError;
 
 /// Longest time that a change waits for another program that locks the file, such as a backup.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -58,102 +53,6 @@ pub(super) struct Opened {
     pub(super) accepted: Option<OpenError>,
     /// Every target that the file contains.
     pub(super) targets: Vec<RegisteredTarget>,
-}
-
-/// Device and inode of the open files, the database and its write-ahead log, and whether their file system is
-/// read-only.
-#[derive(Debug)]
-pub(super) struct Identity {
-    path: PathBuf,
-    files: Vec<(PathBuf, u64, u64)>,
-    is_read_only: AtomicBool,
-    /// Whether the file system became read-only during a change.
-    pub(super) is_uncertain: AtomicBool,
-}
-
-impl Identity {
-    /// Returns the identity of the files that are at the path now.
-    fn of(path: &Path) -> std::io::Result<Self> {
-        let of_one = |path: PathBuf| fs::metadata(&path).map(|found| (path, found.dev(), found.ino()));
-        let files = [path.to_owned(), with_suffix(path, "-wal")].into_iter().map(of_one).collect::<Result<_, _>>()?;
-        Ok(Self {
-            path: path.to_owned(),
-            files,
-            is_read_only: AtomicBool::new(false),
-            is_uncertain: AtomicBool::new(false),
-        })
-    }
-
-    /// Verifies that the open files are still at their paths, and that their file system is writable.
-    ///
-    /// # Errors
-    /// [`StorageError`] when a file was removed or replaced, when it cannot be read, or when the file system is or was
-    /// read-only.
-    pub(super) fn verify(&self) -> Result<(), StorageError> {
-        for (path, device, inode) in &self.files {
-            let is_same = match fs::metadata(path) {
-                Ok(found) => (found.dev(), found.ino()) == (*device, *inode),
-                Err(error) if error.kind() == ErrorKind::NotFound => false,
-                Err(error) => {
-                    return Err(StorageError::Failed(format!(
-                        "{} cannot be read ({error}): expected a file on a local disk that the agent may read; correct that, then repeat the change",
-                        path.display()
-                    )));
-                }
-            };
-            if !is_same {
-                return Err(StorageError::Failed(format!(
-                    "{} was removed or replaced while the agent was running: restore the registry from a backup, then restart the agent",
-                    path.display()
-                )));
-            }
-        }
-        if self.is_uncertain.load(Ordering::Relaxed) {
-            return Err(StorageError::ReadOnly(format!(
-                "the file system of {} became read-only during an earlier change: correct that, then restart the agent",
-                self.path.display()
-            )));
-        }
-        self.verify_writable()
-    }
-
-    /// Verifies that the file system is not read-only. The kernel may make it read-only after a disk error. An fsync(2)
-    /// of a file that was opened before then succeeds, although nothing is written (fs/ext4/fsync.c, `ext4_sync_file`).
-    fn verify_writable(&self) -> Result<(), StorageError> {
-        let path = self.path.display();
-        let flags = statvfs(&self.path)
-            .map_err(|error| StorageError::Failed(format!("the file system of {path} cannot be examined ({error})")))?
-            .flags();
-        let is_read_only = flags.contains(FsFlags::ST_RDONLY);
-        if is_read_only != self.is_read_only.swap(is_read_only, Ordering::Relaxed) {
-            if is_read_only {
-                tracing::error!(%path, "the registry's file system became read-only: no change is accepted until it is writable again");
-            } else {
-                tracing::info!(%path, "the registry's file system is writable again");
-            }
-        }
-        if !is_read_only {
-            return Ok(());
-        }
-        Err(StorageError::ReadOnly(format!(
-            "the file system of {path} is mounted read-only, possibly after a disk error (see dmesg): mount it read-write, then repeat the change"
-        )))
-    }
-
-    /// Verifies, after a change, that the file system did not become read-only during it. If it did, this change may or
-    /// may not be stored, and every later change is refused.
-    ///
-    /// # Errors
-    /// [`StorageError::Uncertain`].
-    pub(super) fn verify_written(&self) -> Result<(), StorageError> {
-        self.verify_writable().map_err(|_| {
-            self.is_uncertain.store(true, Ordering::Relaxed);
-            StorageError::Uncertain(format!(
-                "the file system of {} became read-only during the change, which may or may not be stored: the registry shows it after a restart of the agent",
-                self.path.display()
-            ))
-        })
-    }
 }
 
 /// What to do with a file that lost acknowledged changes.
