@@ -353,15 +353,22 @@ fn known_schema(path: &Path, found: i64) -> Result<(), OpenError> {
 
 /// Returns the error of a file that SQLite cannot read.
 pub(super) fn unreadable(path: &Path, error: &rusqlite::Error) -> OpenError {
+    if has_no_space_for_index(error) {
+        return unwritable(
+            path,
+            "its disk is full, and SQLite needs 32 KiB for the index of its log (-shm): free some space",
+        );
+    }
     match error.sqlite_error_code() {
-        Some(
-            ErrorCode::CannotOpen
-            | ErrorCode::DatabaseBusy
-            | ErrorCode::DatabaseLocked
-            | ErrorCode::DiskFull
-            | ErrorCode::PermissionDenied
-            | ErrorCode::ReadOnly,
-        ) => unwritable(path, error),
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => unwritable(
+            path,
+            format!(
+                "another program locks it, such as an agent that was started on a full disk ({error}): stop that program"
+            ),
+        ),
+        Some(ErrorCode::CannotOpen | ErrorCode::DiskFull | ErrorCode::PermissionDenied | ErrorCode::ReadOnly) => {
+            unwritable(path, error)
+        }
         _ => not_a_registry(path, format!("the file is damaged ({error})")),
     }
 }

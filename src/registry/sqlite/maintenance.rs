@@ -184,7 +184,12 @@ pub fn restore(path: &Path, from: &Path) -> Result<Restored, MaintenanceError> {
         let replaced = replace(path, &new).map_err(|error| unwritable(path, error))?;
         if recorded.is_err() {
             // The record may become readable later, and it is about the replaced registry.
-            Record::remove(path).map_err(|error| unwritable(path, error))?;
+            Record::remove(path).map_err(|error| {
+                unwritable(
+                    path,
+                    format!("the backup was restored, but the record of the old registry cannot be removed ({error}): remove {}.generation", path.display()),
+                )
+            })?;
         }
         Ok(Restored { content, replaced })
     });

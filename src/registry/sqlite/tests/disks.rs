@@ -83,7 +83,13 @@ async fn full_disk_does_not_prevent_the_start() {
         }
         let fill = directory.path().join("fill");
         fs::write(&fill, vec![0; 1 << 20]).expect_err("full");
+        let (_elsewhere, to) = temporary_path();
+        let backup_error = || maintenance::backup(&path, &to, false).expect_err("refused").to_string();
+        let error = backup_error();
+        assert!(error.contains("cannot be read: its disk is full"), "{error}");
         let (store, registry) = open(&path);
+        let error = backup_error();
+        assert!(error.contains("another program locks it"), "{error}");
         assert_eq!(registry.snapshot().targets(), [kept.into()]);
         let mut large = nfs("nas:/large");
         large.0.metadata.insert("text".to_owned(), "x".repeat(60_000));
