@@ -301,10 +301,18 @@ fn damaged(from: &str, to: &str) -> Monitoring {
     monitoring
 }
 
+/// Asserts that each replacement (from, to) leads to the fault with this text.
+fn assert_found(cases: &[(&str, &str, &str)]) {
+    for &(from, to, fault) in cases {
+        let faults = faults(&damaged(from, to));
+        assert!(faults.iter().any(|found| found.contains(fault)), "{from:?} -> {to:?}: {faults:?}");
+    }
+}
+
 #[test]
 fn faults_of_alerts_are_found() {
     let down = "alertname: TargetwatchAgentDown\n    exp_alerts:";
-    for (from, to, fault) in [
+    assert_found(&[
         ("labels: {severity: critical}", "labels: {}", "severity must be"),
         ("labels: {severity: critical}", "labels: {severity: urgent}", "severity must be"),
         ("summary: '{{ $value }} node(s) could not", "text: '{{ $value }} node(s) could not", "summary must be"),
@@ -324,10 +332,7 @@ fn faults_of_alerts_are_found() {
         ("- alert: TargetwatchAgentDown", "- alert: TargetwatchNew", "TargetwatchNew: no unit test with its metrics"),
         ("\ncount by (job) (up)", "\ncount by (job) (upp)", "docs/monitoring.md: the metric upp does not exist"),
         ("{series: 'targetwatch_stuck_children{", "{series: 'stuck{", "the metric stuck does not exist"),
-    ] {
-        let faults = faults(&damaged(from, to));
-        assert!(faults.iter().any(|found| found.contains(fault)), "{from:?} -> {to:?}: {faults:?}");
-    }
+    ]);
 }
 
 #[test]
@@ -342,7 +347,7 @@ fn test_without_data_of_the_alert_does_not_count() {
 
 #[test]
 fn faults_of_dashboards_are_found() {
-    for (from, to, fault) in [
+    assert_found(&[
         ("\"unit\": \"reqps\"", "\"unit\": \"\"", "no unit"),
         ("\"description\": \"Probes a second by verdict.\"", "\"text\": \"\"", "panel \"Probes\": no description"),
         ("\"title\": \"Workers\"", "\"title\": \"\"", "panel \"\": no title"),
@@ -358,10 +363,7 @@ fn faults_of_dashboards_are_found() {
             "data source",
         ),
         ("\"schemaVersion\": 39", "\"schemaVersion\": 16", "schemaVersion must be 39"),
-    ] {
-        let faults = faults(&damaged(from, to));
-        assert!(faults.iter().any(|found| found.contains(fault)), "{from:?} -> {to:?}: {faults:?}");
-    }
+    ]);
 }
 
 #[tokio::test]
