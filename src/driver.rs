@@ -172,9 +172,9 @@ pub trait Driver: Send {
         None
     }
 
-    /// Waits until the latest report is outdated, for example because the target was unmounted. Returns at
-    /// once if it already is. The default never returns, for a kind of which this host reports no changes. Dropping the
-    /// future is safe.
+    /// Waits until the latest report is outdated, for example because the target was unmounted. Returns at once if it
+    /// already is. The default never returns: for most kinds, this host does not notice changes. Dropping the future is
+    /// safe.
     async fn outdated(&mut self, _settings: &AgentSettings) {
         std::future::pending().await
     }

@@ -1,7 +1,7 @@
-//! NFS mount options (nfs(5)): a string for `mount.nfs`, of which the agent also reads a few options.
+//! NFS mount options (nfs(5)): the string for `mount.nfs`, and the options that the agent itself needs.
 //!
-//! The network probes must use the same version and ports as the mount, so this module parses those
-//! options. All other options are passed on unchanged.
+//! The network probes must use the same version and ports as the mount, so this module parses those options. It also
+//! compares the options of a target with those of a mount.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;

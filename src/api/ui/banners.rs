@@ -27,7 +27,10 @@ impl Banners<'_> {
     pub(super) fn markup(&self) -> Markup {
         html! {
             @if self.is_isolated() {
-                (banner(html! { "No target can be reached: look at the network of this host first." }))
+                (banner(html! {
+                    "No target can be reached: look first at what they share, such as the network of this host, its "
+                    "name resolution, or their server."
+                }))
             }
             @if let Some(problem) = &self.registry_problem {
                 (banner(html! { "The registry cannot be changed: " (problem) }))
