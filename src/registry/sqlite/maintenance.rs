@@ -262,7 +262,13 @@ pub(super) fn replace(path: &Path, new: &Path) -> io::Result<Option<PathBuf>> {
         match fs::hard_link(with_suffix(path, suffix), with_suffix(&replaced, suffix)) {
             Ok(()) => kept.push(suffix),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
+            Err(error) => {
+                // A kept file without its log is incomplete.
+                for suffix in kept {
+                    let _ = remove_if_there(&with_suffix(&replaced, suffix));
+                }
+                return Err(error);
+            }
         }
     }
     if let Err(error) = exchange(path, new, kept.contains(&LOG)) {

@@ -135,6 +135,20 @@ async fn backup_and_restore_with_a_damaged_record_succeed() {
 }
 
 #[tokio::test]
+async fn restore_names_the_old_record_that_it_cannot_remove() {
+    let (_directory, path, to) = with_backup().await;
+    let record = file_beside(&path, ".generation");
+    fs::remove_file(&record).expect("removed");
+    fs::create_dir(&record).expect("created");
+    let error = restore(&path, &to).expect_err("incomplete").to_string();
+    for part in ["the backup was restored", &format!("remove {}", record.display())] {
+        assert!(error.contains(part), "{part}: {error}");
+    }
+    fs::remove_dir(&record).expect("removed");
+    assert_eq!(exports(&path).await.len(), 2);
+}
+
+#[tokio::test]
 async fn backup_of_a_registry_that_lost_changes_is_refused() {
     let (directory, path, to) = with_backup().await;
     fs::copy(&to, &path).expect("an older copy");
