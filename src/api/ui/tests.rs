@@ -257,7 +257,7 @@ fn banners_name_problems_of_agent_and_host() {
     };
     let text = banners.markup().into_string();
     for expected in
-        ["look at the network of this host", "read-only &lt;file system&gt;", "rejected at the latest reload"]
+        ["such as the network of this host", "read-only &lt;file system&gt;", "rejected at the latest reload"]
     {
         assert!(text.contains(expected), "{text}");
     }
