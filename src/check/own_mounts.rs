@@ -2,9 +2,10 @@
 //!
 //! If a mount appears at an unused mount path while the agent's `mount.nfs` runs, the agent made it, whatever source
 //! the kernel shows for it. Its identity is kept here. The daemon also keeps it in the registry, to recognize the mount
-//! after a restart. It stores an intent before `mount.nfs` starts, so that a mount is also recognized if the agent was
-//! killed before it stored the identity. The identity is forgotten when the mount table no longer contains the mount, because the kernel
-//! reuses mount ids and device numbers.
+//! after a restart. While `mount.nfs` starts, the daemon stores an intent, so that a mount is also recognized if the
+//! agent was killed before it stored the identity. The probe does not wait for the disk, so a kill within the time of
+//! that write can still make the mount a foreign one. The identity is forgotten when the mount table no longer contains
+//! the mount, because the kernel reuses mount ids and device numbers.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
