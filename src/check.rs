@@ -17,6 +17,7 @@ pub(crate) mod fake;
 pub mod lock_proof;
 pub mod mount_capacity;
 mod mount_failure;
+pub mod mount_host;
 pub mod mount_traffic;
 pub mod mounted;
 pub mod nfs_reachable;

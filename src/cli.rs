@@ -1,7 +1,7 @@
 //! Command line, with one file for each subcommand.
 //!
-//! `serve` runs the daemon. `check nfs`, `check s3`, `mount-path` and `registry` need no daemon. All other
-//! commands send HTTP requests to the daemon ([`client`]). Tables fit the width of the terminal and are
+//! `serve` runs the daemon. `check nfs`, `check s3`, `doctor`, `config`, `mount-path` and `registry` need no
+//! daemon. All other commands send HTTP requests to the daemon ([`client`]). Tables fit the width of the terminal and are
 //! coloured only on a terminal. Every command that prints a table has `--json`, and `-f` and `-c` for scripts
 //! ([`output`]). Exit codes follow the convention of monitoring plugins ([`exit`]). Control, invisible and
 //! bidirectional characters in texts of a server are escaped ([`terminal`]).
@@ -9,6 +9,8 @@
 pub mod check;
 pub mod client;
 mod columns;
+pub mod config;
+pub mod doctor;
 pub mod exit;
 pub mod kind;
 pub mod log;
@@ -63,6 +65,11 @@ enum Command {
     /// List, show, create, change and delete target types, and set their visibility
     #[command(subcommand)]
     Type(target_type::Command),
+    /// Check what the agent needs on this host, and say what to do; exits 0 well, 1 with a warning, 2 failed, 3 unknown
+    Doctor(doctor::Arguments),
+    /// Check a configuration file
+    #[command(subcommand)]
+    Config(config::Command),
     /// Back up and restore the registry of this host
     #[command(subcommand)]
     Registry(registry::Command),
@@ -82,7 +89,7 @@ fn definition() -> clap::Command {
         let options = client::ConnectionOptions::augment_args(clap::Command::default());
         command.args(options.get_arguments().cloned().map(|option| option.hide(true)))
     };
-    let local = ["serve", "registry", "mount-path", "completions"];
+    let local = ["serve", "doctor", "config", "registry", "mount-path", "completions"];
     let cli = local.into_iter().fold(Cli::command(), |cli, name| cli.mut_subcommand(name, hide));
     cli.mut_subcommand("check", |check| check.mut_subcommand("nfs", hide).mut_subcommand("s3", hide))
 }
@@ -106,6 +113,8 @@ pub fn main() -> ExitCode {
         Command::Status(arguments) => status::run(access, &arguments),
         Command::Target(command) => target::run(access, command),
         Command::Type(command) => target_type::run(access, command),
+        Command::Doctor(arguments) => doctor::run(&arguments),
+        Command::Config(command) => config::run(&command),
         Command::Registry(command) => registry::run(&command),
         Command::MountPath(arguments) => mount_path::run(&arguments),
         Command::Completions { shell } => {
@@ -130,9 +139,14 @@ mod tests {
 
     #[test]
     fn help_lists_options_of_the_connection_only_for_commands_that_use_it() {
-        for (command, uses_agent) in
-            [(&["status"][..], true), (&["check", "all"], true), (&["check", "nfs"], false), (&["registry"], false)]
-        {
+        for (command, uses_agent) in [
+            (&["status"][..], true),
+            (&["check", "all"], true),
+            (&["check", "nfs"], false),
+            (&["registry"], false),
+            (&["doctor"], false),
+            (&["config", "check"], false),
+        ] {
             let line = |arguments: &[&'static str]| [&["targetwatch"], command, arguments].concat();
             let help = definition().try_get_matches_from(line(&["--help"])).expect_err("help").to_string();
             assert_eq!(help.contains("--api"), uses_agent, "{help}");

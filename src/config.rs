@@ -8,6 +8,7 @@
 
 mod declared;
 mod error;
+mod files;
 mod raw;
 mod validate;
 
@@ -21,6 +22,7 @@ use crate::model::RegistryUrl;
 use crate::model::settings::{AgentSettings, ApiSettings, DeclaredTarget};
 
 pub use error::ConfigError;
+pub use files::{FileKind, NamedFile};
 
 /// Default path of the configuration file.
 pub const DEFAULT_PATH: &str = "/etc/targetwatch/config.toml";

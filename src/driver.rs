@@ -24,8 +24,10 @@ use crate::model::{Capacity, CheckName, CheckResult, Outcome, Reason, Target, Ta
 use crate::sys::{MountStatsCache, MountTableWatch, WorkerPool};
 
 pub use crate::check::canary::ProcessRole;
+pub use crate::check::mount_host::{mount_helper_version, mount_root_exists};
 pub use crate::check::object_canary::CanaryStore;
 pub use crate::check::own_mounts::OwnMounts;
+pub use crate::check::tcp_reachable::addresses_of;
 pub use crate::s3::aws::ClientPool;
 pub use crate::sys::worker::PoolStats;
 
@@ -200,5 +202,17 @@ pub fn for_spec(target: &Target, host: &Arc<Host>) -> Box<dyn Driver> {
             Box::new(nfs::NfsDriver::new(target.id, spec.clone(), target.mount_name.clone(), host.clone()))
         }
         TargetSpec::S3(spec) => Box::new(s3::S3Driver::new(target.id, spec.location.clone(), spec.immutable, host)),
+    }
+}
+
+/// Returns the host to which this node connects for a target: the server, or a proxy in front of it. It is a name or an
+/// IP address without brackets. May read files, so the caller bounds the wait.
+///
+/// # Errors
+/// Why there is none, such as an unsupported proxy.
+pub async fn contacted_host(spec: &TargetSpec, settings: &AgentSettings) -> Result<String, String> {
+    match spec {
+        TargetSpec::Nfs(spec) => Ok(nfs::contacted_host(&spec.export, settings)),
+        TargetSpec::S3(spec) => s3::contacted_host(&spec.location, settings).await,
     }
 }

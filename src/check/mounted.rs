@@ -256,7 +256,7 @@ async fn prepare(
 
 /// Outcome when the mount point cannot be created. The mount point is on this host, so advice about a server would be
 /// wrong.
-fn unprepared<T>(error: CallError) -> Checked<T> {
+pub(super) fn unprepared<T>(error: CallError) -> Checked<T> {
     let message = match &error {
         CallError::Fault(fault) if fault.kind == FaultKind::System => {
             let advice = match fault.errno() {

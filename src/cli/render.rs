@@ -258,6 +258,11 @@ fn state_cell(status: &str, state: ExitState, style: OutputStyle) -> Cell {
     if style.has_color { cell.fg(color(state)) } else { cell }
 }
 
+/// Renders the outcome of a check as the first column of a line.
+pub(super) fn mark(outcome: &str, state: ExitState, style: OutputStyle) -> String {
+    paint(&format!("{outcome:<9}"), color(state), style)
+}
+
 fn paint(text: &str, color: Color, style: OutputStyle) -> String {
     let code = match color {
         Color::Green => 32,

@@ -248,24 +248,31 @@ pub(super) fn host(census: ChildCensus, role: ProcessRole) -> anyhow::Result<Hos
     Ok(Host::new(workers, mounts, node::hostname(), role))
 }
 
-/// Logs a warning if tokens cross a network in plain text.
 fn warn_about_plain_text(api: &ApiSettings) {
+    for warning in plain_text_warnings(api) {
+        tracing::warn!("{warning}");
+    }
+}
+
+/// Returns a warning for each way in which tokens cross a network in plain text.
+pub(super) fn plain_text_warnings(api: &ApiSettings) -> Vec<String> {
+    let mut warnings = Vec::new();
     if let AuthSettings::Keystone(keystone) = &api.auth
         && keystone.is_plain_text_elsewhere()
     {
-        tracing::warn!(
+        warnings.push(format!(
             "Keystone at {} is used without TLS, so others on the network can read the agent's password and all tokens; set an https:// URL in [api.keystone] url",
             keystone.url
-        );
+        ));
     }
     if api.tls.is_some() || (api.auth == AuthSettings::None && api.metrics.token_file.is_none()) {
-        return;
+        return warnings;
     }
-    for address in api.listen.iter().chain(&api.metrics.listen).filter(|address| address.is_remote()) {
-        tracing::warn!(
-            "{address} is reachable from other hosts without TLS, so others on the network can read tokens; set [api.tls]"
-        );
-    }
+    let remote = api.listen.iter().chain(&api.metrics.listen).filter(|address| address.is_remote());
+    warnings.extend(remote.map(|address| {
+        format!("{address} is reachable from other hosts without TLS, so others on the network can read tokens; set [api.tls]")
+    }));
+    warnings
 }
 
 async fn reload(running: &RunningAgent, settings: &mut Settings, config: Option<&Path>) {

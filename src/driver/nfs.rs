@@ -92,12 +92,9 @@ impl NfsDriver {
     }
 
     fn location<'a>(&self, settings: &'a AgentSettings) -> MountLocation<'a> {
-        let mapped_host = settings.mounts.address_map.get(self.export.address());
-        // The configuration has validated the host.
-        let mapped_export = mapped_host.and_then(|host| self.export.with_host(host).ok());
         MountLocation {
             settings,
-            mapped_export: mapped_export.unwrap_or_else(|| self.export.clone()),
+            mapped_export: mapped(&self.export, settings),
             path: self.name.below(&settings.mounts.root),
         }
     }
@@ -116,6 +113,18 @@ impl NfsDriver {
             path: &location.path,
         }
     }
+}
+
+/// Returns the export with the address that this node uses.
+fn mapped(export: &NfsExport, settings: &AgentSettings) -> NfsExport {
+    let host = settings.mounts.address_map.get(export.address());
+    // The configuration has validated the host.
+    host.and_then(|host| export.with_host(host).ok()).unwrap_or_else(|| export.clone())
+}
+
+/// Returns the host to which this node connects for an export.
+pub(super) fn contacted_host(export: &NfsExport, settings: &AgentSettings) -> String {
+    mapped(export, settings).address().to_owned()
 }
 
 #[async_trait]

@@ -71,9 +71,7 @@ struct Input<'a> {
 
 impl<'a> Input<'a> {
     fn new(location: &'a S3Location, settings: &'a AgentSettings, depth: Depth) -> Self {
-        let export = location.to_string();
-        let rule = settings.s3_access.iter().find(|rule| rule.location.matches(&export));
-        Self { location, settings, rule, depth }
+        Self { location, settings, rule: rule_for(location, settings), depth }
     }
 
     fn is_read_only(&self) -> bool {
@@ -88,6 +86,19 @@ impl<'a> Input<'a> {
         }
         self.is_read_only().then(|| "read_only in [[s3.credentials]]".to_owned())
     }
+}
+
+fn rule_for<'a>(location: &S3Location, settings: &'a AgentSettings) -> Option<&'a S3AccessRule> {
+    let export = location.to_string();
+    settings.s3_access.iter().find(|rule| rule.location.matches(&export))
+}
+
+/// Returns the host to which this node connects for a bucket, as [`node_checks::contacted_host`].
+///
+/// # Errors
+/// Why there is none.
+pub(super) async fn contacted_host(location: &S3Location, settings: &AgentSettings) -> Result<String, String> {
+    node_checks::contacted_host(location, rule_for(location, settings)).await
 }
 
 /// Access to the objects of a bucket that was reached, for one probe.

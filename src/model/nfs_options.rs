@@ -196,6 +196,16 @@ impl NfsOptions {
         self.version
     }
 
+    /// Reports whether `mount.nfs` may need `rpc.statd` on this host, which registers with rpcbind. It needs it for
+    /// locks of version 3 (`nfs_verify_lock_option` in nfs-utils). If no version is given, the server may have only
+    /// version 3.
+    #[must_use]
+    pub fn may_need_statd(&self) -> bool {
+        // If both appear, the last one counts.
+        let locks = self.text.rsplit(',').find(|option| matches!(*option, "lock" | "nolock")) != Some("nolock");
+        locks && self.version != NfsVersion::V4
+    }
+
     /// Returns the port of the NFS server.
     #[must_use]
     pub fn port(&self) -> u16 {
@@ -250,6 +260,20 @@ mod tests {
         assert_eq!(empty.for_mount(), "port=2049,nosuid,nodev,retry=0");
         let rdma = NfsOptions::parse("vers=4.2,proto=rdma").expect("valid");
         assert_eq!(rdma.for_mount(), "vers=4.2,proto=rdma,nosuid,nodev,retry=0");
+    }
+
+    #[test]
+    fn locks_of_version_3_need_statd() {
+        for (options, expected) in [
+            ("nfsvers=3", true),
+            ("soft", true),
+            ("nolock,vers=3,lock", true),
+            ("lock,vers=3,nolock", false),
+            ("nolock", false),
+            ("nfsvers=4.2", false),
+        ] {
+            assert_eq!(NfsOptions::parse(options).expect("valid").may_need_statd(), expected, "{options}");
+        }
     }
 
     #[test]

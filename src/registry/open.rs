@@ -1,11 +1,12 @@
 //! Opening the store that the configuration selects, and its maintenance.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::error::{MaintenanceError, OpenError};
 use super::handle::Registry;
 use super::sqlite::SqliteStore;
+use super::sqlite::inspection::{self, Inspected};
 use super::sqlite::maintenance::{self, BackedUp, Content, Restored};
 use crate::model::RegistryUrl;
 
@@ -46,5 +47,23 @@ pub fn restore(url: &RegistryUrl, from: &Path) -> Result<Restored, MaintenanceEr
 pub fn accept_loss(url: &RegistryUrl) -> Result<(Content, Option<OpenError>), OpenError> {
     match url {
         RegistryUrl::Sqlite(path) => maintenance::accept_loss(path),
+    }
+}
+
+/// Reads the registry at a URL, as [`inspection::inspect`].
+///
+/// # Errors
+/// [`OpenError`] when an agent could not open it.
+pub fn inspect(url: &RegistryUrl) -> Result<Inspected, OpenError> {
+    match url {
+        RegistryUrl::Sqlite(path) => inspection::inspect(path),
+    }
+}
+
+/// Returns the file on which an agent holds a lock while it uses the registry at a URL.
+#[must_use]
+pub fn lock_path(url: &RegistryUrl) -> PathBuf {
+    match url {
+        RegistryUrl::Sqlite(path) => inspection::lock_path(path),
     }
 }

@@ -15,6 +15,7 @@ mod columns;
 mod file;
 mod generation;
 mod identity;
+pub mod inspection;
 pub mod maintenance;
 mod own_mount_rows;
 mod paths;

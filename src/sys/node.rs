@@ -23,6 +23,15 @@ const OS_RELEASE: &str = "/etc/os-release";
 /// Id of the current boot (random(4)). In a container it is the id of the host.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
+/// The initial process id namespace in `/proc/PID/ns/pid` (`PROC_PID_INIT_INO` in the kernel's `proc_ns.h`).
+const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
+
+/// Whether `/proc` shows the processes of the host, and not only those of a container.
+#[must_use]
+pub fn sees_processes_of_host() -> bool {
+    std::fs::read_link("/proc/self/ns/pid").is_ok_and(|link| link.as_os_str() == INITIAL_PID_NAMESPACE)
+}
+
 /// Facts about the host.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HostFacts {

@@ -40,6 +40,8 @@ pub struct FileError {
     pub problem: String,
     /// Whether the file does not exist.
     pub is_absent: bool,
+    /// Whether this process may not read the file.
+    pub is_denied: bool,
 }
 
 /// Reads a secret: the file's text without surrounding white space.
@@ -61,15 +63,41 @@ pub async fn read_secret(path: &Path) -> Result<SecretString, FileError> {
 /// # Errors
 /// [`FileError`] when the file cannot be read, or others may change it.
 pub async fn read_private(path: &Path) -> Result<Vec<u8>, FileError> {
+    let (bytes, warning) = read_private_with_warning(path).await?;
+    if let Some(warning) = warning {
+        tracing::warn!("{warning}");
+    }
+    Ok(bytes)
+}
+
+/// Reads a private file. Also returns a warning if others may read it.
+///
+/// # Errors
+/// As [`read_private`].
+pub async fn read_private_with_warning(path: &Path) -> Result<(Vec<u8>, Option<String>), FileError> {
     let (bytes, mode) = read(path).await?;
     if mode & OTHERS_MAY_WRITE != 0 {
         let problem = format!("is not used, because others may change it: chmod 0600 {}", path.display());
         return Err(wrong(path, &problem));
     }
-    if others_may_read(path, mode) {
-        tracing::warn!("others may read {path}: chmod 0600 {path}", path = path.display());
-    }
-    Ok(bytes)
+    let warning = || format!("others may read {path}: chmod 0600 {path}", path = path.display());
+    Ok((bytes, others_may_read(path, mode).then(warning)))
+}
+
+/// Returns the warning about a file for which [`read_with_exposure`] returns true.
+#[must_use]
+pub fn exposure_warning(path: &Path) -> String {
+    let path = path.display();
+    format!(
+        "{path} contains the secret of the credentials, and other users of this host can read or change it: chmod 0600 {path}"
+    )
+}
+
+/// Whether a file is a credential that systemd passes to a unit. It exists only while the unit runs.
+#[must_use]
+pub fn is_unit_credential(path: &Path) -> bool {
+    let here = std::env::var_os("CREDENTIALS_DIRECTORY").filter(|directory| !directory.is_empty());
+    path.starts_with(UNIT_CREDENTIALS) || here.is_some_and(|directory| path.starts_with(directory))
 }
 
 /// Reads a file, and returns whether users other than its owner may read or change it.
@@ -84,9 +112,7 @@ pub async fn read_with_exposure(path: &Path) -> Result<(Vec<u8>, bool), FileErro
 /// Whether the mode of a file lets others read it. systemd grants the unit's user access to a credential by an
 /// access control list, whose mask replaces the group bits of the mode (acl(5)).
 fn others_may_read(path: &Path, mode: u32) -> bool {
-    let here = std::env::var_os("CREDENTIALS_DIRECTORY").filter(|directory| !directory.is_empty());
-    let is_credential = path.starts_with(UNIT_CREDENTIALS) || here.is_some_and(|directory| path.starts_with(directory));
-    mode & if is_credential { EVERYBODY_MAY_READ } else { OTHERS_MAY_READ } != 0
+    mode & if is_unit_credential(path) { EVERYBODY_MAY_READ } else { OTHERS_MAY_READ } != 0
 }
 
 /// Reads a file without a secret, such as a certificate.
@@ -101,6 +127,7 @@ async fn read(path: &Path) -> Result<(Vec<u8>, u32), FileError> {
     match tokio::time::timeout(READ_TIMEOUT, read_whole(path)).await {
         Ok(outcome) => outcome.map_err(|error| FileError {
             is_absent: error.kind() == io::ErrorKind::NotFound,
+            is_denied: error.kind() == io::ErrorKind::PermissionDenied,
             ..wrong(path, &format!("cannot be read: {error}"))
         }),
         Err(_) => Err(wrong(path, &format!("was not read within {} s", READ_TIMEOUT.as_secs()))),
@@ -125,7 +152,7 @@ async fn read_whole(path: &Path) -> io::Result<(Vec<u8>, u32)> {
 }
 
 fn wrong(path: &Path, problem: &str) -> FileError {
-    FileError { path: path.to_owned(), problem: problem.to_owned(), is_absent: false }
+    FileError { path: path.to_owned(), problem: problem.to_owned(), is_absent: false, is_denied: false }
 }
 
 #[cfg(test)]

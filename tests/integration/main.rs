@@ -34,6 +34,7 @@ mod clients;
 mod command_line;
 mod concurrency;
 mod credentials;
+mod doctor;
 mod documents;
 mod economy;
 mod faults;

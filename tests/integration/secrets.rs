@@ -57,7 +57,10 @@ async fn credentials_appear_in_no_command_line_output() {
     let config = workspace.config();
     let url = format!("{}/plain", s3.endpoint());
     let check = ["check", "s3", &url, "--config", config.to_str().expect("text")];
-    let commands: [&[&str]; 6] = [
+    let config = config.to_str().expect("text");
+    let commands: [&[&str]; 8] = [
+        &["doctor", "--config", config],
+        &["config", "check", config, "--json"],
         &["status"],
         &["status", "--json"],
         &["target", "list"],

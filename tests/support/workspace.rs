@@ -145,6 +145,12 @@ impl Workspace {
         self.bind_mounts.push(("nsswitch.conf", "/etc/nsswitch.conf"));
     }
 
+    /// Hides `mount.nfs`, only for the binary.
+    pub fn hide_mount_helper(&mut self) {
+        std::fs::create_dir(self.path("empty")).expect("created");
+        self.bind_mounts.push(("empty", "/sbin"));
+    }
+
     /// Changes keys of the configuration and keeps the others.
     pub fn configure(&self, changes: &str) {
         let mut config: Table = self.config_text().parse().expect("TOML");

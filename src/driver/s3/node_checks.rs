@@ -12,10 +12,12 @@ use crate::check::object_canary::CanaryMemory;
 use crate::check::tcp_reachable::tcp_connect;
 use crate::check::{CheckLog, Checked};
 use crate::driver::Host;
-use crate::model::report::{Finding, finding};
+use crate::model::report::Finding;
+use crate::model::settings::S3AccessRule;
 use crate::model::{CheckName, Reason, S3Location, TargetId};
 use crate::s3::aws::{AwsBucket, BucketConnector, RequestCounter};
 use crate::s3::{S3Failure, within};
+use crate::sys::secret_file::exposure_warning;
 
 /// Identifies this host among hosts of the same name (machine-id(5)).
 const MACHINE_ID: &str = "/etc/machine-id";
@@ -58,9 +60,7 @@ impl NodeChecks {
         let deadline = settings.probe.deadline;
         let connector = &self.connector;
         let reaching = async {
-            let address = connector.service_address(rule).await;
-            let proxied = address.and_then(|(host, port)| Ok((connector.proxy_to(&host, port)?, host, port)));
-            match proxied {
+            match address(connector, rule).await {
                 Ok((None, host, port)) => tcp_connect(&host, port, deadline).await,
                 Ok((Some((proxy, port)), host, _)) => tcp_connect(&proxy, port, deadline).await.detail(format!(
                     "{proxy} port {port} is the proxy that HTTPS_PROXY, HTTP_PROXY or ALL_PROXY names for {host}"
@@ -117,11 +117,28 @@ impl NodeChecks {
     }
 }
 
+/// Proxy in front of a service, if there is one, then host and port of the service.
+type Address = (Option<(String, u16)>, String, u16);
+
+async fn address(connector: &BucketConnector, rule: Option<&S3AccessRule>) -> Result<Address, S3Failure> {
+    let (host, port) = connector.service_address(rule).await?;
+    Ok((connector.proxy_to(&host, port)?, host, port))
+}
+
+/// Returns the host to which this node connects for a bucket: the service, or the proxy in front of it.
+///
+/// # Errors
+/// The sentence of the check `reachable`.
+pub(super) async fn contacted_host(location: &S3Location, rule: Option<&S3AccessRule>) -> Result<String, String> {
+    let connector = BucketConnector::new(location.clone(), &Arc::default());
+    match address(&connector, rule).await {
+        Ok((Some((proxy, _)), ..)) => Ok(proxy),
+        Ok((None, host, _)) => Ok(host),
+        Err(failure) => Err(failure.finding(location).message),
+    }
+}
+
 /// Returns a warning if other users of this host can read or change the credentials.
 fn secret_exposed(api: &AwsBucket) -> Option<Finding> {
-    let path = api.exposed_secret()?.display();
-    Some(finding!(
-        Reason::SecretExposed,
-        "{path} contains the secret of the credentials, and other users of this host can read or change it: chmod 0600 {path}"
-    ))
+    Some(Finding::new(Reason::SecretExposed, exposure_warning(api.exposed_secret()?)))
 }

@@ -114,14 +114,20 @@ impl KeystoneSettings {
     /// Reports whether requests to Keystone cross a network in plain text.
     #[must_use]
     pub fn is_plain_text_elsewhere(&self) -> bool {
-        let Some(rest) = self.url.strip_prefix("http://") else { return false };
+        let host = self.host();
+        let is_loopback = host.parse().is_ok_and(|address: IpAddr| address.is_loopback());
+        self.url.starts_with("http://") && !is_loopback && !host.eq_ignore_ascii_case("localhost")
+    }
+
+    /// Returns the host of the URL: a name, or an IP address without brackets.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        let rest = self.url.split_once("://").map_or(self.url.as_str(), |(_, rest)| rest);
         let authority = rest.split('/').next().unwrap_or(rest);
-        let host = match authority.strip_prefix('[') {
+        match authority.strip_prefix('[') {
             Some(v6) => v6.split(']').next().unwrap_or(v6),
             None => authority.split(':').next().unwrap_or(authority),
-        };
-        let is_loopback = host.parse().is_ok_and(|address: IpAddr| address.is_loopback());
-        !is_loopback && !host.eq_ignore_ascii_case("localhost")
+        }
     }
 }
 

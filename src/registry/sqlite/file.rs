@@ -39,6 +39,9 @@ const HEADER_MAGIC: &[u8] = b"SQLite format 3\0";
 const HEADER_USER_VERSION: usize = 60;
 const HEADER_APPLICATION_ID: usize = 68;
 
+/// Suffix of the lock file.
+pub(super) const LOCK: &str = ".lock";
+
 /// An open registry file.
 pub(super) struct Opened {
     /// The connection, ready for changes.
@@ -74,12 +77,7 @@ pub(super) fn open(path: &Path, loss: Loss) -> Result<Opened, OpenError> {
     let recorded = Record::read(path);
     let mut accepted = None;
     if !exists(path)? {
-        let verdict = match &recorded {
-            Ok(recorded) => recorded.as_ref().map_or(Ok(()), |recorded| recorded.verify(path, Found::Nothing)),
-            // The existence of a record shows that there was a registry.
-            Err(problem) => Err(generation::unknown_loss(path, problem)),
-        };
-        accepted = verdict.err();
+        accepted = verify_absent(path, &recorded).err();
         if loss == Loss::Refused
             && let Some(lost) = accepted
         {
@@ -136,7 +134,7 @@ pub(super) fn create_directory(path: &Path) -> Result<(), OpenError> {
 /// Locks a separate file (`.lock`). A lock on the database itself would be lost as soon as this process closes any
 /// descriptor of it (fcntl(2), "Record locks").
 pub(super) fn lock(path: &Path) -> Result<File, OpenError> {
-    let lock_path = with_suffix(path, ".lock");
+    let lock_path = with_suffix(path, LOCK);
     let options = || OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).to_owned();
     let lock =
         options().open(&lock_path).map_err(|error| unwritable(path, format!("{}: {error}", lock_path.display())))?;
@@ -153,7 +151,7 @@ pub(super) fn lock(path: &Path) -> Result<File, OpenError> {
     }
 }
 
-fn exists(path: &Path) -> Result<bool, OpenError> {
+pub(super) fn exists(path: &Path) -> Result<bool, OpenError> {
     match fs::symlink_metadata(path) {
         Ok(_) => Ok(true),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
@@ -161,10 +159,31 @@ fn exists(path: &Path) -> Result<bool, OpenError> {
     }
 }
 
-fn create(path: &Path) -> Result<(), OpenError> {
+/// Verifies that a registry without a file lost nothing. `recorded` is its record.
+///
+/// # Errors
+/// [`OpenError::ChangesLost`].
+pub(super) fn verify_absent(path: &Path, recorded: &Result<Option<Generation>, String>) -> Result<(), OpenError> {
+    match recorded {
+        Ok(recorded) => recorded.as_ref().map_or(Ok(()), |recorded| recorded.verify(path, Found::Nothing)),
+        // The existence of a record shows that there was a registry.
+        Err(problem) => Err(generation::unknown_loss(path, problem)),
+    }
+}
+
+/// Verifies that no write-ahead log remains of a registry without a file.
+///
+/// # Errors
+/// [`OpenError::NotARegistry`].
+pub(super) fn verify_no_log(path: &Path) -> Result<(), OpenError> {
     if exists(&with_suffix(path, "-wal"))? {
         return Err(not_a_registry(path, "the file is missing, but its write-ahead log exists"));
     }
+    Ok(())
+}
+
+fn create(path: &Path) -> Result<(), OpenError> {
+    verify_no_log(path)?;
     let new = with_suffix(path, ".new");
     for suffix in ["", "-journal", "-wal", "-shm"] {
         remove_if_there(&with_suffix(&new, suffix)).map_err(|error| unwritable(path, error))?;
@@ -184,7 +203,12 @@ pub(super) fn create_private(path: &Path) -> std::io::Result<File> {
 
 /// Inspects the header without SQLite, which could write to the file.
 pub(super) fn inspect_header(path: &Path, options: &OpenOptions) -> Result<(), OpenError> {
-    let mut file = options.open(path).map_err(|error| unwritable(path, error))?;
+    // Otherwise opening a pipe for reading would wait for its writer. A pipe is refused below.
+    let mut file = options
+        .clone()
+        .custom_flags(nix::fcntl::OFlag::O_NONBLOCK.bits())
+        .open(path)
+        .map_err(|error| unwritable(path, error))?;
     let metadata = file.metadata().map_err(|error| unwritable(path, error))?;
     if !metadata.is_file() {
         return Err(not_a_registry(path, "not a regular file"));

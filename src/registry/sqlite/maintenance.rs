@@ -112,7 +112,7 @@ pub fn backup(path: &Path, to: &Path, overwrite: bool) -> Result<BackedUp, Maint
 }
 
 /// Returns the error of a command that only reads the registry.
-fn unreadable_registry(error: OpenError) -> OpenError {
+pub(super) fn unreadable_registry(error: OpenError) -> OpenError {
     match error {
         OpenError::Unwritable { path, detail } => OpenError::Unreadable { path, detail },
         error => error,
@@ -152,15 +152,23 @@ fn copy(
     if let Some(recorded) = recorded {
         file::verify_generation(path, &copied, version, recorded)?;
     }
-    if version < schema::KNOWN {
-        // The rows of an older schema are read when the copy is restored.
-        let count = |table| copied.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get::<_, u32>(0));
-        let count = |table| count(table).map(|count| count as usize).map_err(|error| unreadable(new, &error));
-        return Ok(Content { targets: count("target")?, types: count("target_type")? });
-    }
     // The error names the registry, because a row that cannot be read there was copied as it is.
-    let targets = target_rows::load(&copied).map_err(|error| unreadable(path, &error))?;
-    Ok(Content::of(&targets))
+    let (content, _) = content_of(&copied, version).map_err(|error| unreadable(path, &error))?;
+    Ok(content)
+}
+
+/// Returns what a verified file of this schema contains, and its targets. The rows of an older schema are only counted,
+/// because only an upgraded file can be read.
+pub(super) fn content_of(connection: &Connection, version: i64) -> rusqlite::Result<(Content, Vec<RegisteredTarget>)> {
+    if version < schema::KNOWN {
+        let count = |table| {
+            let count = connection.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get::<_, u32>(0));
+            count.map(|count| count as usize)
+        };
+        return Ok((Content { targets: count("target")?, types: count("target_type")? }, Vec::new()));
+    }
+    let targets = target_rows::load(connection)?;
+    Ok((Content::of(&targets), targets))
 }
 
 /// Replaces the registry at `path` by the content of `from`, a backup or a copy of a registry. `from` is not changed.
@@ -331,7 +339,7 @@ pub fn accept_loss(path: &Path) -> Result<(Content, Option<OpenError>), OpenErro
 }
 
 /// Opens a registry for reading only.
-fn open_to_read(path: &Path) -> Result<Connection, OpenError> {
+pub(super) fn open_to_read(path: &Path) -> Result<Connection, OpenError> {
     file::inspect_header(path, OpenOptions::new().read(true))?;
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(|error| unreadable(path, &error))?;

@@ -58,6 +58,9 @@ pub struct MountEntry {
     pub options: String,
     /// Options of the file system, such as `vers=3,soft`. NFS lists everything that was negotiated.
     pub super_options: String,
+    /// Id of the peer group (`shared:`): mounts below one member appear below all others, also in other mount
+    /// namespaces (mount_namespaces(7)). `None` if the mount is not shared.
+    pub peer_group: Option<u32>,
 }
 
 impl MountEntry {
@@ -113,12 +116,18 @@ impl MountEntry {
         let device = text(fields.next()?);
         let mount_point = PathBuf::from(OsString::from_vec(unescape(fields.nth(1)?)));
         let options = text(fields.next()?);
-        fields.find(|field| *field == b"-")?;
+        let mut peer_group = None;
+        loop {
+            match fields.next()? {
+                b"-" => break,
+                tag => peer_group = tag.strip_prefix(b"shared:").and_then(number).or(peer_group),
+            }
+        }
         let fs_type = text(fields.next()?);
         // The source of some file systems is empty or missing.
         let source = text(fields.next().unwrap_or_default());
         let super_options = text(fields.next().unwrap_or_default());
-        Some(Self { mount_id, parent_id, device, mount_point, fs_type, source, options, super_options })
+        Some(Self { mount_id, parent_id, device, mount_point, fs_type, source, options, super_options, peer_group })
     }
 }
 
@@ -163,21 +172,21 @@ impl MountTable {
         Ok(Self::read_with_file()?.0)
     }
 
+    /// Reads the table of the mount namespace of another process. A mount may be missing that exists while the table
+    /// changes.
+    ///
+    /// # Errors
+    /// When the process does not exist or hides its table, or as [`Self::read`].
+    pub fn of_process(pid: u32) -> io::Result<Self> {
+        Ok(Self::parse(&read_file(&format!("/proc/{pid}/mountinfo"))?.1))
+    }
+
     /// Like [`Self::read`]. Also returns an open mountinfo that reports later changes ([`changed_since_opened`]),
     /// unless the table changed during each of [`CONSISTENT_READS_MAX`] reads.
     pub(super) fn read_with_file() -> io::Result<(Self, Option<File>)> {
         let mut table = Self::default();
         for _ in 0..CONSISTENT_READS_MAX {
-            let file = File::open(MOUNTINFO)
-                .map_err(|error| io::Error::new(error.kind(), format!("cannot open {MOUNTINFO}: {error}")))?;
-            let mut text = Vec::new();
-            (&file)
-                .take(MOUNT_TABLE_MAX_BYTES + 1)
-                .read_to_end(&mut text)
-                .map_err(|error| io::Error::new(error.kind(), format!("cannot read {MOUNTINFO}: {error}")))?;
-            if text.len() as u64 > MOUNT_TABLE_MAX_BYTES {
-                return Err(io::Error::other(format!("{MOUNTINFO} is larger than {MOUNT_TABLE_MAX_BYTES} bytes")));
-            }
+            let (file, text) = read_file(MOUNTINFO)?;
             table = Self::parse(&text);
             if !changed_since_opened(&file) {
                 return Ok((table, Some(file)));
@@ -222,6 +231,13 @@ impl MountTable {
         self.stack_at(path).iter().filter(|entry| !entry.is_automount()).count()
     }
 
+    /// Returns the mount that contains `path`: the topmost one at the path or at its nearest parent. `path` must be
+    /// absolute and is not resolved.
+    #[must_use]
+    pub fn containing(&self, path: &Path) -> Option<&MountEntry> {
+        path.ancestors().find_map(|directory| self.topmost_at(directory))
+    }
+
     /// Returns all mounts below `root`, including hidden ones.
     pub fn below<'a>(&'a self, root: &'a Path) -> impl Iterator<Item = &'a MountEntry> {
         self.entries.iter().filter(move |entry| entry.mount_point != root && entry.mount_point.starts_with(root))
@@ -247,6 +263,18 @@ impl MountTable {
         }
         stack
     }
+}
+
+/// Opens and reads a mountinfo file.
+fn read_file(path: &str) -> io::Result<(File, Vec<u8>)> {
+    let failed = |what: &str, error: io::Error| io::Error::new(error.kind(), format!("cannot {what} {path}: {error}"));
+    let file = File::open(path).map_err(|error| failed("open", error))?;
+    let mut text = Vec::new();
+    (&file).take(MOUNT_TABLE_MAX_BYTES + 1).read_to_end(&mut text).map_err(|error| failed("read", error))?;
+    if text.len() as u64 > MOUNT_TABLE_MAX_BYTES {
+        return Err(io::Error::other(format!("{path} is larger than {MOUNT_TABLE_MAX_BYTES} bytes")));
+    }
+    Ok((file, text))
 }
 
 /// Whether the mount table changed since `file`, an open mountinfo, was opened or last checked (`mounts_poll` in the

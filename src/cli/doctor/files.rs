@@ -1,0 +1,92 @@
+//! The files that the configuration names: whether the agent can use them, and whether others can read their secrets.
+//! No content is printed.
+
+use super::result::{Checked, Outcome};
+use crate::api::Auth;
+use crate::config::{FileKind, NamedFile, Settings};
+use crate::sys::secret_file::{
+    FileError, exposure_warning, is_unit_credential, read_private_with_warning, read_public, read_with_exposure,
+};
+use crate::tls::{ServerTls, read_authorities};
+
+pub(super) async fn check(settings: &Settings) -> Checked {
+    let files = settings.files();
+    if files.is_empty() {
+        return Checked::skipped("the configuration names no file");
+    }
+    let mut checked = Checked::passed(match files.len() {
+        1 => "1 file".to_owned(),
+        count => format!("{count} files"),
+    });
+    let mut is_readable = true;
+    for file in &files {
+        match warning(file).await {
+            Ok(warning) => {
+                if let Some(warning) = warning {
+                    checked.add(Outcome::Warning, format!("{}: {warning}", file.key));
+                }
+            }
+            Err(error) => {
+                is_readable = false;
+                let (severity, message) = unusable(&error);
+                checked.add(severity, format!("{}: {message}", file.key));
+            }
+        }
+    }
+    // Their errors would repeat those of the files.
+    if is_readable {
+        for problem in content_problems(settings).await {
+            checked.add(Outcome::Failed, problem);
+        }
+    }
+    checked
+}
+
+/// Reads a file, and returns a warning about its mode.
+async fn warning(file: &NamedFile) -> Result<Option<String>, FileError> {
+    match file.kind {
+        FileKind::Public => read_public(&file.path).await.map(|_| None),
+        FileKind::Secret => read_private_with_warning(&file.path).await.map(|(_, warning)| warning),
+        FileKind::BucketSecret => {
+            let (_, is_exposed) = read_with_exposure(&file.path).await?;
+            Ok(is_exposed.then(|| exposure_warning(&file.path)))
+        }
+    }
+}
+
+fn unusable(error: &FileError) -> (Outcome, String) {
+    if error.is_absent && is_unit_credential(&error.path) {
+        let message = format!(
+            "{error}. systemd provides it only while the unit runs: check LoadCredential= of the unit, and start it"
+        );
+        return (Outcome::Unknown, message);
+    }
+    if error.is_denied {
+        return (Outcome::Unknown, format!("{error}: run the command as root or as the agent's user"));
+    }
+    (Outcome::Failed, error.to_string())
+}
+
+/// Loads the files as the agent does, and returns what is wrong with their content.
+async fn content_problems(settings: &Settings) -> Vec<String> {
+    let mut problems = Vec::new();
+    if let Err(error) = Auth::load(&settings.api).await {
+        problems.push(error.to_string());
+    }
+    if let Some(tls) = &settings.api.tls
+        && let Err(error) = ServerTls::load(tls.clone()).await
+    {
+        problems.push(format!("[api.tls]: {error}"));
+    }
+    for rule in &settings.agent.s3_access {
+        if let Some(ca_bundle) = &rule.ca_bundle
+            && let Err(error) = read_authorities(ca_bundle).await
+        {
+            let problem = format!("[[s3.credentials]] ca_bundle: {error}");
+            if !problems.contains(&problem) {
+                problems.push(problem);
+            }
+        }
+    }
+    problems
+}

@@ -1,0 +1,21 @@
+//! `mount.nfs`: whether it is installed, and its version.
+
+use std::sync::Arc;
+
+use super::result::Checked;
+use super::{Facts, STEP_DEADLINE};
+use crate::driver;
+use crate::sys::ChildCensus;
+
+/// Why checks of mounting are skipped.
+pub(super) const MOUNTS_NOTHING: &str = "[mounts] mode = \"none\": the agent mounts nothing";
+
+pub(super) async fn check(facts: Arc<Facts>) -> Checked {
+    if !facts.mounts() {
+        return Checked::skipped(MOUNTS_NOTHING);
+    }
+    match driver::mount_helper_version(&ChildCensus::new(), STEP_DEADLINE).await {
+        Ok(version) => Checked::passed(version),
+        Err(problem) => Checked::failed(problem),
+    }
+}

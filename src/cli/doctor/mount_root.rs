@@ -1,0 +1,28 @@
+//! The mount root: whether users other than root could redirect a mount. A probe worker looks.
+
+use std::sync::Arc;
+
+use super::mount_helper::MOUNTS_NOTHING;
+use super::result::Checked;
+use super::{Facts, STEP_DEADLINE};
+use crate::cli::serve;
+use crate::driver::{self, ProcessRole};
+use crate::sys::ChildCensus;
+
+pub(super) async fn check(facts: Arc<Facts>) -> Checked {
+    if !facts.mounts() {
+        return Checked::skipped(MOUNTS_NOTHING);
+    }
+    let host = match serve::host(ChildCensus::new(), ProcessRole::OneShot) {
+        Ok(host) => host,
+        Err(error) => return Checked::unknown(format!("{error:#}")),
+    };
+    let root = &facts.settings.agent.mounts.root;
+    let exists = driver::mount_root_exists(&host.workers, root, STEP_DEADLINE).await;
+    host.workers.shut_down();
+    match exists {
+        Ok(true) => Checked::passed(format!("{}: only root can redirect mounts below it", root.display())),
+        Ok(false) => Checked::passed(format!("{} does not exist: the agent creates it", root.display())),
+        Err(problem) => Checked::failed(problem),
+    }
+}
