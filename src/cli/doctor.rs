@@ -85,7 +85,7 @@ impl Facts {
     fn process_name(&self) -> String {
         match self.agent {
             Some(pid) => format!("the agent, process {pid}"),
-            None => "this command, because no agent is running".to_owned(),
+            None => "this command, because no running agent was found".to_owned(),
         }
     }
 }

@@ -20,6 +20,7 @@ mod clock;
 mod command_line;
 mod cycles;
 mod deletion;
+mod doctor;
 mod faults;
 mod flapping;
 mod foreign_mounts;
