@@ -111,6 +111,7 @@ async fn config_check_reads_the_files_that_the_configuration_names() {
         (Some(secret), 0o600, VALID, "3 files"),
         (Some(secret), 0o644, WARNING, "others may read"),
         (Some(secret), 0o666, FAILED, "others may change it: chmod 0600"),
+        (Some(secret), 0o600, VALID, "3 files"),
     ] {
         if let Some(content) = content {
             set_mode(&workspace.write("token", content), mode);
@@ -119,6 +120,14 @@ async fn config_check_reads_the_files_that_the_configuration_names() {
         assert_eq!(checked.code, code, "{content:?} {mode:o}: {checked:?}");
         assert!(checked.stdout.contains(words) && !checked.stdout.contains(secret), "{checked:?}");
     }
+    // Every problem is reported once, whatever the others are.
+    workspace.write("token", "short");
+    std::fs::remove_file(workspace.path("id")).expect("removed");
+    let both = config_check(&workspace).await;
+    assert!(both.stdout.contains("no usable secret") && both.stdout.ends_with("problems: 2 failed\n"), "{both:?}");
+
+    workspace.write("token", secret);
+    workspace.write("id", "an id");
     set_mode(&token, 0o600);
     set_mode(&workspace.path("secret"), 0o644);
     let exposed = config_check(&workspace).await;

@@ -18,7 +18,7 @@ pub(super) async fn check(settings: &Settings) -> Checked {
         1 => "1 file".to_owned(),
         count => format!("{count} files"),
     });
-    let mut is_readable = true;
+    let mut unread = Vec::new();
     for file in &files {
         match warning(file).await {
             Ok(warning) => {
@@ -27,17 +27,16 @@ pub(super) async fn check(settings: &Settings) -> Checked {
                 }
             }
             Err(error) => {
-                is_readable = false;
+                unread.push(file.path.display().to_string());
                 let (severity, message) = unusable(&error);
                 checked.add(severity, format!("{}: {message}", file.key));
             }
         }
     }
-    // Their errors would repeat those of the files.
-    if is_readable {
-        for problem in content_problems(settings).await {
-            checked.add(Outcome::Failed, problem);
-        }
+    // The problems of files that cannot be read are known.
+    let is_new = |problem: &String| !unread.iter().any(|path| problem.contains(path));
+    for problem in content_problems(settings).await.into_iter().filter(is_new) {
+        checked.add(Outcome::Failed, problem);
     }
     checked
 }
