@@ -41,6 +41,7 @@ impl Agent {
             let shared = shared.clone();
             async move { shared.transitions.run(shared.stopping.subscribe()).await }
         });
+        shared.host.own_mounts.expect_log();
         tokio::spawn({
             let shared = shared.clone();
             async move {

@@ -1,6 +1,7 @@
 //! The log of own mounts: writes the identities of the mounts that this agent made to the registry.
 //!
-//! The driver records a mount in memory and does not wait for the registry's disk. A separate task stores the changes.
+//! The driver records a mount in memory, and a separate task stores the changes. The driver waits for the registry's
+//! disk only before it starts `mount.nfs`, and only for a bounded time.
 //! After a restart the agent recognizes its mounts by the stored identities ([`recall`]). A mount whose identity was
 //! not stored is recognized only if its source is the target's export.
 
@@ -69,8 +70,9 @@ async fn store(registry: &Registry, mounts: &OwnMounts) -> Result<(), crate::reg
     }
     let targets: Vec<_> = unsaved.iter().map(|(target, _)| *target).collect();
     let stored = registry.put_own_mounts(unsaved).await;
-    if stored.is_err() {
-        mounts.keep_unsaved(targets);
+    match stored {
+        Ok(()) => mounts.confirm_saved(),
+        Err(_) => mounts.keep_unsaved(targets),
     }
     stored
 }
@@ -85,6 +87,23 @@ mod tests {
     use crate::registry::fixtures::{create, nfs};
 
     #[tokio::test]
+    async fn stored_intent_ends_the_wait_of_a_mount() {
+        let registry = Registry::new(Arc::new(MemoryStore::default()));
+        let id = create(&registry, nfs("nas:/a")).await.target.id;
+        let mounts = OwnMounts::default();
+        mounts.expect_log();
+        let stopping = watch::Sender::new(false);
+        let mount = async {
+            mounts.begin(id, Duration::from_secs(30));
+            mounts.wait_until_saved(id).await;
+            let stored = registry.own_mounts().await.expect("read");
+            assert!(matches!(stored.as_slice(), [(_, mount)] if mount.is_intent()), "{stored:?}");
+            stopping.send_replace(true);
+        };
+        tokio::join!(run(&registry, &mounts, stopping.subscribe()), mount);
+    }
+
+    #[tokio::test]
     async fn changed_mounts_are_stored_at_once_and_at_the_end() {
         let registry = Registry::new(Arc::new(MemoryStore::default()));
         let mounts = Arc::new(OwnMounts::default());
@@ -94,7 +113,7 @@ mod tests {
             tokio::spawn(async move { run(&registry, &mounts, stopping).await })
         };
         let [boot_id, device, source] = ["a boot", "0:44", "nas:/a"].map(str::to_owned);
-        let mount = OwnMountId { boot_id, mount_id: 7, device, source };
+        let mount = OwnMountId { boot_id, mount_id: 7, device, source, command_ends_by_ms: None };
         for is_end in [false, true] {
             let id = create(&registry, nfs(if is_end { "nas:/b" } else { "nas:/a" })).await.target.id;
             registry.put_own_mounts(vec![(id, Some(mount.clone()))]).await.expect("stored");

@@ -13,11 +13,16 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use super::own_mounts::OwnMounts;
 use super::server_addresses::ServerAddresses;
-use crate::model::{MountName, NfsExport, TargetId};
-use crate::sys::{MountEntry, MountTable};
+use crate::model::{MountName, NfsExport, NfsOptions, TargetId};
+use crate::sys::node::monotonic_now;
+use crate::sys::{ChildCensus, MountEntry, MountStats, MountStatsCache, MountTable};
+
+/// Unit of the age of a mount in the kernel's counters, which are rounded down.
+const AGE_UNIT: Duration = Duration::from_secs(1);
 
 /// Mount that a target should have: its path, its export, and how it is recognized.
 #[derive(Debug, Clone, Copy)]
@@ -32,14 +37,33 @@ pub struct ExpectedMount<'a> {
     pub addresses: &'a ServerAddresses,
     /// Mounts that the agent made.
     pub own: &'a OwnMounts,
-    /// Port in the mount options.
-    pub port: u16,
+    /// Mount options.
+    pub options: &'a NfsOptions,
     /// The mount root.
     pub root: &'a Path,
     /// Directory below the mount root.
     pub name: &'a MountName,
     /// The mount path: root and directory.
     pub path: &'a Path,
+}
+
+/// State of the target's latest `mount.nfs`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MountCommand {
+    /// It has just reported success.
+    Succeeded,
+    /// It has ended, and may have mounted before it was killed. Also if there was none.
+    Ended,
+    /// It was killed and has not exited, so it may still mount.
+    Stuck,
+}
+
+impl MountCommand {
+    /// State of an earlier command. A target has at most one child, so a stuck command is its stuck child.
+    #[must_use]
+    pub fn earlier(census: &ChildCensus, target: TargetId) -> Self {
+        if census.stuck(target).is_some() { Self::Stuck } else { Self::Ended }
+    }
 }
 
 /// Topmost mount at a mount path.
@@ -64,13 +88,31 @@ impl ExpectedMount<'_> {
         }
     }
 
-    /// Updates the record of the agent's own mounts from a new mount table. `is_mounted` is true if `mount.nfs` has
-    /// just reported success. If `mount.nfs` was interrupted, a new mount at the path is the agent's only if it is a
-    /// mount of the target's server.
-    pub fn settle(&self, table: &MountTable, is_mounted: bool) {
+    /// Updates the record of the agent's own mounts from a new mount table. If `mount.nfs` did not report success, a new
+    /// mount at the path is the agent's only if it is a mount of the target's server with the target's options.
+    pub fn settle(&self, table: &MountTable, command: MountCommand) {
         let found = table.topmost_at(self.path).filter(|entry| entry.is_nfs() && table.stacked_at(self.path) == 1);
-        let is_made = found.is_some_and(|entry| is_mounted || self.is_of_server(entry));
-        self.own.settle(self.target, found, is_made, table);
+        let fits =
+            |entry: &MountEntry| self.is_of_server(entry) && self.options.differences(&entry.super_options).is_empty();
+        let is_made = found.is_some_and(|entry| command == MountCommand::Succeeded || fits(entry));
+        self.own.settle(self.target, found, is_made, command == MountCommand::Stuck, table);
+    }
+
+    /// Decides whether the mount at the path is old enough for the `mount.nfs` that an earlier agent process started. A
+    /// younger one was made by another process while no agent ran. Call it before [`Self::settle`].
+    pub async fn resume(&self, table: &MountTable, stats: &MountStatsCache) {
+        if let Some(ends_by) = self.own.interrupted(self.target) {
+            let may_be_its_mount = self.is_made_by(ends_by, table, &*stats.recent().await);
+            self.own.resume(self.target, may_be_its_mount);
+        }
+    }
+
+    /// Whether the mount at the path may have been made by a time of the monotonic clock. If its file system was mounted
+    /// elsewhere before, the kernel only knows the time of the first mount.
+    fn is_made_by(&self, time: Duration, table: &MountTable, stats: &MountStats) -> bool {
+        let counters = table.topmost_at(self.path).and_then(|entry| stats.of(self.path, &entry.source));
+        let made_at = |age| monotonic_now().saturating_sub(stats.read_at.elapsed() + age + AGE_UNIT);
+        counters.is_some_and(|counters| made_at(counters.age) <= time)
     }
 
     /// Returns the mounts that `mount.nfs` may have made at another path. These are only in the later of two mount
@@ -97,8 +139,8 @@ impl ExpectedMount<'_> {
     #[must_use]
     pub fn former_server(&self, entry: &MountEntry) -> Option<SocketAddr> {
         let address = entry.server_address()?;
-        let port = entry.server_port().unwrap_or(self.port);
-        (port != self.port || self.addresses.is_elsewhere(address)).then(|| SocketAddr::new(address, port))
+        let port = entry.server_port().unwrap_or(self.options.port());
+        (port != self.options.port() || self.addresses.is_elsewhere(address)).then(|| SocketAddr::new(address, port))
     }
 
     fn is_own(&self, entry: &MountEntry) -> bool {
@@ -111,16 +153,16 @@ impl ExpectedMount<'_> {
     fn is_of_server(&self, entry: &MountEntry) -> bool {
         let by_name = self.export.matches_host_of(&entry.source) || self.mapped_export.matches_host_of(&entry.source);
         let by_address = entry.server_address().is_some_and(|address| self.addresses.ever_included(address));
-        (by_name || by_address) && entry.server_port().is_none_or(|port| port == self.port)
+        (by_name || by_address) && entry.server_port().is_none_or(|port| port == self.options.port())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::nfs_options::NFS_PORT;
     use crate::model::{NfsTarget, PathKey, TargetSpec};
 
+    const DEADLINE: Duration = Duration::from_secs(30);
     const NOTHING: &str = "1 1 0:1 / / rw - ext4 /dev/a rw\n";
 
     /// Calls `look` for `nas:/b`, which this node reaches as `10.0.0.9`. The name `nas` had the address 10.0.0.7
@@ -133,6 +175,7 @@ mod tests {
                 .expect("a name");
         let root = Path::new("/m");
         let (path, own) = (name.below(root), OwnMounts::default());
+        let options = NfsOptions::parse("nfsvers=4.2,soft").expect("options");
         let mut addresses = ServerAddresses::default();
         for address in ["10.0.0.7", "10.0.0.1"] {
             addresses.update("nas", vec![address.parse().expect("an address")]);
@@ -143,7 +186,7 @@ mod tests {
             mapped_export: &mapped_export,
             addresses: &addresses,
             own: &own,
-            port: NFS_PORT,
+            options: &options,
             root,
             name: &name,
             path: &path,
@@ -196,8 +239,8 @@ mod tests {
                 ("rw,proto=rdma,port=20049,addr=10.0.0.1", None),
             ] {
                 let table = table(expected, "nfs", "nas:/b", options);
-                expected.own.begin(expected.target);
-                expected.settle(&table, true);
+                expected.own.begin(expected.target, DEADLINE);
+                expected.settle(&table, MountCommand::Succeeded);
                 let PathMount::Own(entry, _) = expected.at_path(&table) else { panic!("{options}: not recognized") };
                 assert_eq!(
                     expected.former_server(entry).map(|server| server.to_string()).as_deref(),
@@ -216,24 +259,54 @@ mod tests {
             for options in ["rw,addr=10.0.0.1", "rw,port=12049,addr=10.0.0.1", "rw,addr=10.9.9.9"] {
                 let table = table(expected, "nfs4", "referred:/resolved", options);
                 assert!(matches!(expected.at_path(&table), PathMount::Foreign(_)), "{options}");
-                expected.own.begin(expected.target);
-                expected.settle(&table, true);
+                expected.own.begin(expected.target, DEADLINE);
+                expected.settle(&table, MountCommand::Succeeded);
                 assert!(matches!(expected.at_path(&table), PathMount::Own(_, 1)), "{options}");
-                expected.settle(&MountTable::parse(NOTHING.as_bytes()), false);
+                expected.settle(&MountTable::parse(NOTHING.as_bytes()), MountCommand::Ended);
                 assert!(matches!(expected.at_path(&table), PathMount::Foreign(_)), "{options}: another mount by now");
             }
         });
     }
 
     #[test]
-    fn mount_of_an_interrupted_command_is_own_only_if_its_server_is_known() {
+    fn mount_of_an_interrupted_command_is_own_only_with_its_server_and_options() {
         with_expected(|expected| {
-            for (options, is_own) in [("rw,addr=10.0.0.1", true), ("rw,addr=10.0.0.2", false), ("rw", false)] {
+            for (options, is_own) in [
+                ("rw,vers=4.2,soft,addr=10.0.0.1", true),
+                ("rw,vers=4.2,hard,addr=10.0.0.1", false),
+                ("rw,vers=4.1,soft,addr=10.0.0.1", false),
+                ("rw,vers=4.2,soft,addr=10.0.0.2", false),
+                ("rw,vers=4.2,soft", false),
+            ] {
                 let table = table(expected, "nfs4", "other:/resolved", options);
-                expected.own.begin(expected.target);
-                expected.settle(&table, false);
+                expected.own.begin(expected.target, DEADLINE);
+                expected.settle(&table, MountCommand::Ended);
                 assert_eq!(matches!(expected.at_path(&table), PathMount::Own(_, 1)), is_own, "{options}");
-                expected.settle(&MountTable::parse(NOTHING.as_bytes()), false);
+                expected.settle(&MountTable::parse(NOTHING.as_bytes()), MountCommand::Ended);
+            }
+        });
+    }
+
+    #[test]
+    fn mount_is_as_old_as_the_command_that_may_have_made_it() {
+        with_expected(|expected| {
+            let table = table(expected, "nfs4", "nas:/resolved", "rw,addr=10.0.0.1");
+            let stats = |age: u64, source: &str| {
+                let path = expected.path.display();
+                MountStats::parse(
+                    format!(
+                        "device {source} mounted on {path} with fstype nfs4 statvers=1.1\n\tage:\t{age}\n\
+                         \tbytes:\t0 0 0 0 7 8 0 0\n\tper-op statistics\n\t        NULL: 1 1 0 44 24 0 0 0\n"
+                    )
+                    .as_bytes(),
+                )
+            };
+            let (resolved, second) = ("nas:/resolved", Duration::from_secs(1));
+            let ended = monotonic_now() - second * 20;
+            for (age, source, is_made_by) in
+                [(25, resolved, true), (20, resolved, true), (15, resolved, false), (25, "nas:/other", false)]
+            {
+                assert_eq!(expected.is_made_by(ended, &table, &stats(age, source)), is_made_by, "{age} {source}");
             }
         });
     }
@@ -241,10 +314,10 @@ mod tests {
     #[test]
     fn mount_that_appears_after_an_interrupted_command_is_foreign() {
         with_expected(|expected| {
-            expected.own.begin(expected.target);
-            expected.settle(&MountTable::parse(NOTHING.as_bytes()), false);
+            expected.own.begin(expected.target, DEADLINE);
+            expected.settle(&MountTable::parse(NOTHING.as_bytes()), MountCommand::Ended);
             let table = table(expected, "nfs4", "other:/resolved", "rw,addr=10.0.0.1");
-            expected.settle(&table, false);
+            expected.settle(&table, MountCommand::Ended);
             assert!(matches!(expected.at_path(&table), PathMount::Foreign(_)));
         });
     }
@@ -260,17 +333,17 @@ mod tests {
                 (format!("{NOTHING}4 1 0:2 / {path} rw - nfs4 nas:/resolved rw,addr=10.0.0.1\n"), false),
                 (format!("{NOTHING}2 1 0:3 / {path} rw - nfs4 nas:/resolved rw,addr=10.0.0.1\n"), false),
             ] {
-                expected.own.begin(expected.target);
-                expected.settle(&MountTable::parse(ours.as_bytes()), true);
+                expected.own.begin(expected.target, DEADLINE);
+                expected.settle(&MountTable::parse(ours.as_bytes()), MountCommand::Succeeded);
                 let table = MountTable::parse(above.as_bytes());
-                expected.settle(&table, false);
+                expected.settle(&table, MountCommand::Ended);
                 assert!(matches!(expected.at_path(&table), PathMount::Foreign(_)), "{above}");
                 assert_eq!(expected.may_hold_own(&table), may_be, "{above}");
             }
             let both = format!("{ours}3 2 0:3 / {path} rw - nfs4 nas:/other rw,addr=10.0.0.1\n");
-            expected.settle(&MountTable::parse(NOTHING.as_bytes()), false);
-            expected.own.begin(expected.target);
-            expected.settle(&MountTable::parse(both.as_bytes()), true);
+            expected.settle(&MountTable::parse(NOTHING.as_bytes()), MountCommand::Ended);
+            expected.own.begin(expected.target, DEADLINE);
+            expected.settle(&MountTable::parse(both.as_bytes()), MountCommand::Succeeded);
             assert!(
                 !expected.may_hold_own(&MountTable::parse(both.as_bytes())),
                 "it is not known which of them is ours"

@@ -13,7 +13,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use super::Checked;
-use super::expected_mount::{ExpectedMount, PathMount};
+use super::expected_mount::{ExpectedMount, MountCommand, PathMount};
 use super::mount_failure::{command_failure, mount_failure};
 use super::nfs_reachable::answers_nfs;
 use super::storage_failure::{storage_failure, wrong_answer};
@@ -21,7 +21,8 @@ use crate::model::report::{Finding, MountFacts, finding};
 use crate::model::{NfsOptions, Outcome, Reason};
 use crate::sys::worker::FaultKind;
 use crate::sys::{
-    CallError, CommandError, Lane, MountEntry, MountTableWatch, Request, Response, WorkerPool, may_mount, run_bounded,
+    CallError, CommandError, Lane, MountEntry, MountStatsCache, MountTableWatch, Request, Response, WorkerPool,
+    may_mount, run_bounded,
 };
 
 /// Command that mounts NFS. The agent calls it directly, so that the process that may hang is its own child.
@@ -41,18 +42,19 @@ pub struct OwnMount {
 /// Checks whether the export is mounted, and mounts it if nothing is mounted at the path.
 pub async fn mounted(
     workers: &WorkerPool,
-    mounts: &MountTableWatch,
+    (mounts, stats): (&MountTableWatch, &MountStatsCache),
     lane: Lane,
     expected: ExpectedMount<'_>,
-    options: &NfsOptions,
     deadline: Duration,
     mount_deadline: Duration,
 ) -> Checked<OwnMount> {
+    let earlier_command = || MountCommand::earlier(workers.census(), expected.target);
     let mut table = match mounts.reread() {
         Ok(table) => table,
         Err(error) => return agent_error(format!("the mount table cannot be read: {error}")),
     };
-    expected.settle(&table, false);
+    expected.resume(&table, stats).await;
+    expected.settle(&table, earlier_command());
     let mut hidden_files = None;
     let before = table.clone();
     if expected.at_path(&table) == PathMount::None {
@@ -60,13 +62,11 @@ pub async fn mounted(
             Ok(finding) => hidden_files = finding,
             Err(checked) => return checked,
         }
-        if let Some(failure) = mount(workers, expected, options, mount_deadline).await {
+        if let Some(failure) = mount(workers, expected, mount_deadline).await {
             // A killed command has mounted by now or never will, unless it cannot be killed. So a mount that appears
             // later was made by another process.
-            if failure.reason() != Some(Reason::ProbeStuck)
-                && let Ok(table) = mounts.reread()
-            {
-                expected.settle(&table, false);
+            if let Ok(table) = mounts.reread() {
+                expected.settle(&table, earlier_command());
             }
             return failure;
         }
@@ -74,11 +74,11 @@ pub async fn mounted(
             Ok(table) => table,
             Err(error) => return agent_error(format!("the mount table cannot be read: {error}")),
         };
-        expected.settle(&table, true);
+        expected.settle(&table, MountCommand::Succeeded);
     }
     match expected.at_path(&table) {
         PathMount::Own(entry, stacked) => {
-            own_mount(expected, entry, stacked, options, deadline).await.with_warnings(hidden_files)
+            own_mount(expected, entry, stacked, deadline).await.with_warnings(hidden_files)
         }
         PathMount::Foreign(entry) => Checked::failed(conflict(expected, entry)),
         PathMount::None => {
@@ -125,7 +125,6 @@ async fn own_mount(
     expected: ExpectedMount<'_>,
     entry: &MountEntry,
     stacked: usize,
-    options: &NfsOptions,
     deadline: Duration,
 ) -> Checked<OwnMount> {
     let here = OwnMount { mount_id: entry.mount_id, source: entry.source.clone(), facts: entry.facts() };
@@ -134,9 +133,9 @@ async fn own_mount(
         .and(writable(expected.path, entry))
         .with_warnings(stacked_warning(expected.path, stacked))
         .with_warnings(hard_warning(expected.path, entry))
-        .with_warnings(options_warning(expected.path, entry, options));
+        .with_warnings(options_warning(expected.path, entry, expected.options));
     match expected.former_server(entry) {
-        Some(old) => checked.and(former_server(expected, old, options, deadline).await),
+        Some(old) => checked.and(former_server(expected, old, deadline).await),
         None => checked,
     }
 }
@@ -157,18 +156,13 @@ fn writable(path: &Path, entry: &MountEntry) -> Checked {
 /// Checks the server that the mount still uses after the server's name moved to another address, or after the port in
 /// the options changed. The check `reachable` probed the new server, but every access to the mount waits for the former
 /// one.
-async fn former_server(
-    expected: ExpectedMount<'_>,
-    old: SocketAddr,
-    options: &NfsOptions,
-    deadline: Duration,
-) -> Checked {
-    let answer = answers_nfs(&old.ip().to_string(), old.port(), options.version(), deadline).await;
+async fn former_server(expected: ExpectedMount<'_>, old: SocketAddr, deadline: Duration) -> Checked {
+    let answer = answers_nfs(&old.ip().to_string(), old.port(), expected.options.version(), deadline).await;
     let (name, at) = (expected.mapped_export.address(), expected.path.display());
-    let is_other_port = old.port() != expected.port;
+    let is_other_port = old.port() != expected.options.port();
     let moved = |state: &str, unmount: &str| {
         let (now, used, new) = if is_other_port {
-            let port = expected.port;
+            let port = expected.options.port();
             (
                 format!("the NFS options say port {port}"),
                 format!("port {} of {}", old.port(), old.ip()),
@@ -287,15 +281,12 @@ pub(super) fn unprepared<T>(error: CallError) -> Checked<T> {
 }
 
 /// Mounts the export. `None` when mount.nfs reports success.
-async fn mount<T>(
-    workers: &WorkerPool,
-    expected: ExpectedMount<'_>,
-    options: &NfsOptions,
-    deadline: Duration,
-) -> Option<Checked<T>> {
+async fn mount<T>(workers: &WorkerPool, expected: ExpectedMount<'_>, deadline: Duration) -> Option<Checked<T>> {
+    let options = expected.options;
     let arguments: [OsString; 4] =
         [expected.mapped_export.to_string().into(), expected.path.into(), "-o".into(), options.for_mount().into()];
-    expected.own.begin(expected.target);
+    expected.own.begin(expected.target, deadline);
+    expected.own.wait_until_saved(expected.target).await;
     let outcome = run_bounded(workers.census(), expected.target, Path::new(MOUNT_NFS), &arguments, deadline).await;
     // A killed command may have mounted before it was killed.
     let may_have_mounted = match &outcome {

@@ -107,7 +107,7 @@ impl NfsDriver {
             mapped_export: &location.mapped_export,
             addresses: &self.addresses,
             own: &self.host.own_mounts,
-            port: self.options(settings).port(),
+            options: self.options(settings),
             root: &settings.mounts.root,
             name: &self.name,
             path: &location.path,

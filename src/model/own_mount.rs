@@ -17,13 +17,18 @@ pub struct OwnMountId {
     pub device: String,
     /// Source as the kernel shows it, such as `host:/path`.
     pub source: String,
+    /// Only in an intent: time of `CLOCK_MONOTONIC`, in milliseconds, at which `mount.nfs` has ended. A later mount was
+    /// made by another process. The clock is the same for all processes of a boot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command_ends_by_ms: Option<u64>,
 }
 
 impl OwnMountId {
     /// Returns the record of a mount that is about to be made. It identifies no mount.
     #[must_use]
-    pub fn intent(boot_id: String) -> Self {
-        Self { boot_id, mount_id: 0, device: String::new(), source: String::new() }
+    pub fn intent(boot_id: String, command_ends_by_ms: u64) -> Self {
+        let [device, source] = [const { String::new() }; 2];
+        Self { boot_id, mount_id: 0, device, source, command_ends_by_ms: Some(command_ends_by_ms) }
     }
 
     /// Whether this is the record of a mount that was about to be made. No mount has the id 0.

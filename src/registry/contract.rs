@@ -217,7 +217,7 @@ async fn canary_record_is_replaced_and_ends_with_its_target(Fixture { store, .. 
 
 pub(super) fn own_mount(mount_id: u32) -> OwnMountId {
     let [boot_id, device, source] = ["a boot", "0:44", "nas:/\"resolved\""].map(str::to_owned);
-    OwnMountId { boot_id, mount_id, device, source }
+    OwnMountId { boot_id, mount_id, device, source, command_ends_by_ms: None }
 }
 
 async fn own_mount_is_kept_until_it_is_replaced_or_its_target_deleted(Fixture { store, .. }: Fixture) {

@@ -13,6 +13,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use procfs::{Current as _, Meminfo};
 
 use rustix::system::{sysinfo, uname};
+use rustix::time::{ClockId, clock_gettime};
 
 use super::children::{ChildCensus, StuckChild};
 use super::log_queue::LogQueue;
@@ -30,6 +31,14 @@ const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
 #[must_use]
 pub fn sees_processes_of_host() -> bool {
     std::fs::read_link("/proc/self/ns/pid").is_ok_and(|link| link.as_os_str() == INITIAL_PID_NAMESPACE)
+}
+
+/// Returns the time of `CLOCK_MONOTONIC` (clock_gettime(2)). It is the same in all processes of a boot that share a time
+/// namespace.
+#[must_use]
+pub fn monotonic_now() -> Duration {
+    let now = clock_gettime(ClockId::Monotonic);
+    Duration::new(now.tv_sec.try_into().unwrap_or_default(), now.tv_nsec.try_into().unwrap_or_default())
 }
 
 /// Facts about the host.

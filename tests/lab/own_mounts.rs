@@ -1,15 +1,17 @@
 //! The agent's own mount if the kernel shows another source than the export, and foreign mounts that look like it.
 
 use std::fs;
-use std::os::unix::fs::{chown, symlink};
+use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::api::Target;
 use crate::machine::{
-    EVERY_SECOND, EXPORT, FIRST_VERDICT, MOUNT_ROOT, Machine, PATH, REGISTRY, SERVICE, USER_EXPORT, configure,
-    eventually, kill_agent, mark, mount_of, mount_path, mounts, start_user_server, succeed, systemctl, unmount,
+    EVERY_SECOND, EXPORT, FIRST_VERDICT, MOUNT_ROOT, Machine, PATH, REGISTRY, SERVICE, USER_EXPORT, change_unit,
+    configure, eventually, kill_agent, main_pid, mark, mount_of, mount_path, mounts, run, start_user_server, succeed,
+    systemctl, unmount,
 };
+use crate::process::{Process, children};
 
 /// The path of a symbolic link below the server's NFSv4 root.
 const LINK_PATH: &str = "/alias";
@@ -17,6 +19,8 @@ const LINK_PATH: &str = "/alias";
 const LINK_EXPORT: &str = "10.0.0.2:/alias";
 /// The source that the kernel shows for it.
 const RESOLVED: &str = "10.0.0.2:/srv/exports/two";
+/// The command that the agent runs to mount.
+const MOUNT_COMMAND: &str = "/usr/sbin/mount.nfs";
 /// Time limit of detection: a few intervals and a probe.
 const DETECTED: Duration = Duration::from_secs(6);
 
@@ -74,7 +78,8 @@ fn own_mount_is_recognized_by_an_intent_and_in_another_mount_namespace() {
     Target::create_available(EXPORT);
     let target = Target::create_available(LINK_EXPORT);
     let mount = mark(LINK_PATH).expect("mounted");
-    for record in ["'$.mount_id', 0, '$.device', '', '$.source', ''", "'$.mount_id', 4000000"] {
+    let intent = "'$.mount_id', 0, '$.device', '', '$.source', '', '$.command_ends_by_ms', 1000000000";
+    for record in [intent, "'$.mount_id', 4000000"] {
         systemctl("stop", SERVICE);
         let registry = rusqlite::Connection::open(REGISTRY).expect("opened");
         let change = format!("UPDATE own_mount SET mount = json_set(mount, {record}) WHERE target_id = ?1");
@@ -85,6 +90,72 @@ fn own_mount_is_recognized_by_an_intent_and_in_another_mount_namespace() {
         assert_eq!(mount_of(LINK_PATH), Some(mount.clone()), "{record}");
     }
     assert_own(&target, LINK_PATH);
+}
+
+/// A `mount.nfs` that mounts nothing and does not end. Dropping it restores the real one.
+struct HangingCommand;
+
+impl HangingCommand {
+    const PATH: &str = "/usr/sbin/lab-hanging-mount";
+
+    fn install() -> Self {
+        fs::write(Self::PATH, "#!/bin/sh\nsleep 1000\n").expect("written");
+        fs::set_permissions(Self::PATH, fs::Permissions::from_mode(0o755)).expect("executable");
+        succeed("mount", &["--bind", Self::PATH, MOUNT_COMMAND]);
+        Self
+    }
+}
+
+impl Drop for HangingCommand {
+    fn drop(&mut self) {
+        run("umount", &["--lazy", MOUNT_COMMAND]);
+    }
+}
+
+/// The agent is killed while its `mount.nfs` runs. Another process then does what that command may have done, or
+/// something else.
+#[test]
+fn mount_after_a_kill_in_mid_mount_is_own_only_in_time_with_its_options() {
+    let deadline = Duration::from_secs(6);
+    let (own_options, other_options) = ("nfsvers=4.2,soft,timeo=600,retrans=10", "nfsvers=4.2,hard");
+    for (export, options, is_in_time, is_own) in [
+        (LINK_EXPORT, own_options, true, true),
+        (LINK_EXPORT, own_options, false, false),
+        ("10.0.0.2:/srv/exports/three", other_options, true, false),
+    ] {
+        let _machine = Machine::stopped(&format!("{EVERY_SECOND}mount_deadline = \"{}s\"\n", deadline.as_secs()));
+        let _link = Link::create();
+        change_unit("[Service]\nRestart=no\n");
+        let hanging = HangingCommand::install();
+        systemctl("start", SERVICE);
+        let target = Target::create(LINK_EXPORT);
+        let agent = main_pid();
+        let is_mounting = |child: &Process| child.command.contains("mount.nfs");
+        eventually("mount.nfs runs", FIRST_VERDICT, || children(agent).iter().any(is_mounting).then_some(()));
+        succeed("kill", &["-KILL", &agent.to_string()]);
+        eventually("the agent is gone", FIRST_VERDICT, || (main_pid() == 0).then_some(()));
+        drop(hanging);
+        let registry = rusqlite::Connection::open(REGISTRY).expect("opened");
+        let intents = "SELECT count(*) FROM own_mount WHERE target_id = ?1 AND mount ->> '$.mount_id' = 0";
+        assert_eq!(registry.query_row(intents, [&target.id], |row| row.get(0)), Ok(1), "the intent is stored");
+        registry.close().expect("closed");
+
+        if !is_in_time {
+            std::thread::sleep(deadline + Duration::from_secs(3));
+        }
+        let at = mount_path(LINK_PATH);
+        succeed("mount", &["-t", "nfs4", "-o", options, export, at.to_str().expect("text")]);
+        let mount = mount_of(LINK_PATH).expect("mounted");
+        systemctl("start", SERVICE);
+        if is_own {
+            target.wait_until_available(FIRST_VERDICT);
+        } else {
+            target.wait_until_offline(&["mount_conflict"], FIRST_VERDICT);
+        }
+        assert_eq!(mount_of(LINK_PATH), Some(mount), "the agent changed the mount");
+        systemctl("stop", SERVICE);
+        unmount(&at);
+    }
 }
 
 /// A registry of an older release may contain such exports. New ones are refused.

@@ -29,7 +29,7 @@ async fn with_expected<T>(
         mapped_export: &export,
         addresses: &addresses,
         own: &own,
-        port: options.port(),
+        options,
         root,
         name: &name,
         path: &path,
@@ -43,10 +43,10 @@ async fn checked(options: &str, resolved: &[IpAddr], lines: &str) -> Checked<Own
     with_expected(&options, resolved, async |expected| {
         let lines = lines.replace("AT", &expected.path.display().to_string());
         let table = MountTable::parse(lines.as_bytes());
-        expected.own.begin(expected.target);
-        expected.settle(&table, true);
+        expected.own.begin(expected.target, Duration::ZERO);
+        expected.settle(&table, MountCommand::Succeeded);
         let PathMount::Own(entry, stacked) = expected.at_path(&table) else { panic!("the export is mounted") };
-        own_mount(expected, entry, stacked, &options, Duration::from_secs(1)).await
+        own_mount(expected, entry, stacked, Duration::from_secs(1)).await
     })
     .await
 }

@@ -80,10 +80,9 @@ impl NfsDriver {
         let (workers, probe) = (&self.host.workers, &location.settings.probe);
         let mounting = mounted(
             workers,
-            &self.host.mounts,
+            (&self.host.mounts, &self.host.mount_stats),
             self.lane,
             self.expected_mount(location),
-            self.options(location.settings),
             probe.deadline,
             probe.mount_deadline,
         );

@@ -4,7 +4,7 @@
 
 use super::{MountLocation, NfsDriver};
 use crate::check::Checked;
-use crate::check::expected_mount::PathMount;
+use crate::check::expected_mount::{MountCommand, PathMount};
 use crate::check::nfs_reachable::nfs_reachable;
 use crate::check::storage_failure::storage_failure;
 use crate::check::tcp_reachable::addresses_of;
@@ -32,7 +32,8 @@ impl NfsDriver {
         for _ in 0..=STACKED_MAX {
             let table = self.host.mounts.reread().map_err(unreadable)?;
             let here = self.expected_mount(location);
-            here.settle(&table, false);
+            here.resume(&table, &self.host.mount_stats).await;
+            here.settle(&table, MountCommand::earlier(self.host.workers.census(), self.target));
             match here.at_path(&table) {
                 PathMount::None => return Ok(join_remarks(remarks)),
                 PathMount::Own(entry, _) => {

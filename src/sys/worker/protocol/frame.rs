@@ -12,9 +12,10 @@
 use std::io::{self, Read, Write};
 use std::time::Duration;
 
-use rustix::time::{ClockId, clock_gettime};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+
+use crate::sys::node::monotonic_now;
 
 /// Size of the length field, in bytes.
 pub(in crate::sys::worker) const LENGTH_BYTES: usize = 4;
@@ -38,17 +39,14 @@ pub(in crate::sys::worker) struct Numbered<T> {
     pub(in crate::sys::worker) body: T,
 }
 
-/// A time in nanoseconds of `CLOCK_MONOTONIC` (clock_gettime(2)), which is the same in all processes of a
-/// host that share the agent's time namespace, as its children do.
+/// A time in nanoseconds, of the clock that the agent shares with its children ([`monotonic_now`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(in crate::sys::worker) struct HostTime(u64);
 
 impl HostTime {
     /// Returns the current time.
     pub(in crate::sys::worker) fn now() -> Self {
-        let now = clock_gettime(ClockId::Monotonic);
-        let part = |number| u64::try_from(number).unwrap_or_default();
-        Self(part(now.tv_sec).saturating_mul(1_000_000_000).saturating_add(part(now.tv_nsec)))
+        Self(0).after(monotonic_now())
     }
 
     /// Returns the time `duration` later.
