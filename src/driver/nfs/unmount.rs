@@ -74,7 +74,7 @@ impl NfsDriver {
         topmost: &MountEntry,
     ) -> Result<Option<String>, DetachError> {
         let mut refusal = match self.try_unmount(location, topmost, UnmountHow::Plain).await {
-            Ok(()) => return Ok(None),
+            Ok(_) => return Ok(None),
             Err(refusal) => refusal,
         };
         if !depends_on_server(&refusal) {
@@ -94,11 +94,15 @@ impl NfsDriver {
                 return Ok(None);
             }
             match self.try_unmount(location, topmost, how).await {
-                Ok(()) => {
-                    return Ok(Some(format!(
-                        "the server does not answer, so {} was unmounted {word}",
-                        location.path.display()
-                    )));
+                Ok(ending) => {
+                    let at = location.path.display();
+                    return Ok(match ending {
+                        Ending::Unmounted => Some(format!("the server does not answer, so {at} was unmounted {word}")),
+                        Ending::Unconfirmed => Some(format!(
+                            "the server does not answer, and {at} is not mounted any more: it was probably unmounted {word}"
+                        )),
+                        Ending::Elsewhere => None,
+                    });
                 }
                 Err(error) => refusal = error,
             }
@@ -111,31 +115,18 @@ impl NfsDriver {
         location: &MountLocation<'_>,
         topmost: &MountEntry,
         how: UnmountHow,
-    ) -> Result<(), CallError> {
+    ) -> Result<Ending, CallError> {
         let mount_id = topmost.mount_id;
         let mut has_broken = false;
         loop {
             let request = Request::Unmount { path: location.path.clone(), mount_id, how };
-            match self.host.workers.call(self.target, self.lane, request, location.settings.probe.deadline).await {
-                // EINVAL means "not a mount point" (umount(2)): another process unmounted it first. Or another process
-                // mounted something on it, which the caller finds in the mount table.
-                Err(CallError::Fault(fault))
-                    if fault.kind == FaultKind::Mounted || fault.errno() == Some(Errno::EINVAL) =>
-                {
-                    return Ok(());
-                }
-                // The kernel removes the mount first and then notifies the server (NFSv4), which may take long.
-                // So the mount may be removed although the call timed out. A broken worker may not have removed it.
-                Err(error @ (CallError::TimedOut { .. } | CallError::WorkerDied { .. })) => {
-                    if self.host.mounts.reread().is_ok() && self.mount_id(location.settings) != Some(mount_id) {
-                        return Ok(());
-                    }
-                    if has_broken || matches!(error, CallError::TimedOut { .. }) {
-                        return Err(error);
-                    }
-                    has_broken = true;
-                }
-                outcome => return outcome.map(|_: Response| ()),
+            let answer =
+                self.host.workers.call(self.target, self.lane, request, location.settings.probe.deadline).await;
+            let is_gone = || self.host.mounts.reread().is_ok() && self.mount_id(location.settings) != Some(mount_id);
+            match ending(answer, is_gone) {
+                // A broken worker may not have unmounted it.
+                Err(CallError::WorkerDied { .. }) if !has_broken => has_broken = true,
+                ended => return ended,
             }
         }
     }
@@ -151,6 +142,33 @@ impl NfsDriver {
             }
             Err(error) => Some(format!("the mount directory stays: {error}")),
         }
+    }
+}
+
+/// How a mount ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    /// The unmount succeeded.
+    Unmounted,
+    /// The unmount was not answered, and the mount is gone.
+    Unconfirmed,
+    /// Another process unmounted it, or mounted something on it. The caller finds that in the mount table.
+    Elsewhere,
+}
+
+/// Returns how a mount ended, from the answer of the worker that should unmount it. `is_gone` looks whether another
+/// mount or none is at the path.
+fn ending(answer: Result<Response, CallError>, is_gone: impl Fn() -> bool) -> Result<Ending, CallError> {
+    match answer {
+        Ok(_) => Ok(Ending::Unmounted),
+        // EINVAL means "not a mount point" (umount(2)).
+        Err(CallError::Fault(fault)) if fault.kind == FaultKind::Mounted || fault.errno() == Some(Errno::EINVAL) => {
+            Ok(Ending::Elsewhere)
+        }
+        // The kernel removes the mount first and then notifies the server (NFSv4), which may take long. So the mount may
+        // be removed although the call timed out.
+        Err(CallError::TimedOut { .. } | CallError::WorkerDied { .. }) if is_gone() => Ok(Ending::Unconfirmed),
+        Err(error) => Err(error),
     }
 }
 
@@ -223,7 +241,11 @@ fn finding(error: CallError) -> Finding {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+    use std::time::Duration;
+
     use super::*;
+    use crate::sys::WorkerFault;
 
     #[test]
     fn server_is_dead_only_if_it_is_silent() {
@@ -241,5 +263,17 @@ mod tests {
         }
         let slow = Finding::new(Reason::ResponseTimedOut, "a warning");
         assert!(!is_silent(&Checked::passed(()).with_warnings(Some(slow))));
+    }
+
+    #[test]
+    fn only_an_answered_unmount_is_reported_as_done() {
+        let path = Path::new("/m/x");
+        let fault = |errno| CallError::Fault(WorkerFault::system("umount", path, errno));
+        let timed_out = || CallError::TimedOut { after: Duration::from_secs(1) };
+        assert_eq!(ending(Ok(Response::Done), || false).expect("ended"), Ending::Unmounted);
+        assert_eq!(ending(Err(fault(Errno::EINVAL)), || true).expect("ended"), Ending::Elsewhere);
+        assert_eq!(ending(Err(timed_out()), || true).expect("ended"), Ending::Unconfirmed);
+        assert!(ending(Err(timed_out()), || false).is_err());
+        assert!(ending(Err(fault(Errno::EBUSY)), || true).is_err());
     }
 }
