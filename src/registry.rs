@@ -33,7 +33,7 @@ pub use error::{MaintenanceError, OpenError};
 pub use handle::{Registry, RegistryError, WriteResult};
 pub use limits::{ASSIGNMENTS_MAX, TARGETS_MAX, TRANSITIONS_MAX, TYPE_METADATA_TOTAL_MAX, TYPES_MAX};
 pub use memory::MemoryStore;
-pub use open::{accept_loss, backup, inspect, lock_path, open, restore};
+pub use open::{accept_loss, backup, inspect, lock_path, open, own_mount, restore};
 pub use rules::Refusal;
 pub use snapshot::{Difference, RegisteredTarget, Revision, Snapshot, Write};
 pub use store::{CommitError, StorageError, Store};

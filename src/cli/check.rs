@@ -22,7 +22,8 @@ use crate::api::wire;
 use crate::config;
 use crate::driver::{self, Depth, ProcessRole};
 use crate::model::report::MountMode;
-use crate::model::{MountName, Target, TargetSpec};
+use crate::model::{MountName, OwnMountId, RegistryUrl, Target, TargetSpec};
+use crate::registry;
 use crate::sys::ChildCensus;
 
 /// Largest number of targets that `check all` probes concurrently.
@@ -60,7 +61,7 @@ pub fn run(access: ConnectionOptions, command: Command) -> anyhow::Result<ExitSt
 }
 
 fn check_one(spec: TargetSpec, options: &CheckOptions) -> anyhow::Result<ExitState> {
-    let mut settings = config::load(options.config.as_deref())?.agent;
+    let config::Settings { agent: mut settings, registry_url, .. } = config::load(options.config.as_deref())?;
     if options.no_mount {
         settings.mounts.mode = MountMode::None;
     }
@@ -76,8 +77,10 @@ fn check_one(spec: TargetSpec, options: &CheckOptions) -> anyhow::Result<ExitSta
         version: env!("CARGO_PKG_VERSION").to_owned(),
         metadata: std::collections::BTreeMap::new(),
     };
+    let own_mount = own_mount_of_daemon(&registry_url, &target);
     runtime::block_on(async {
         let host = Arc::new(serve::host(ChildCensus::new(), ProcessRole::OneShot)?);
+        host.own_mounts.restore(own_mount.map(|mount| (target.id, mount)).into_iter().collect());
         let mut driver = driver::for_spec(&target, &host);
         let was_attached = driver.is_attached(&settings);
         let mut report = driver::probe_once(&mut driver, &target, &host, &settings, Depth::Full).await;
@@ -117,6 +120,13 @@ fn check_one(spec: TargetSpec, options: &CheckOptions) -> anyhow::Result<ExitSta
         }
         Ok(state(&reports))
     })?
+}
+
+/// Returns the mount that the daemon made for the same export. Without a readable registry, a mount is recognized by its
+/// source only.
+fn own_mount_of_daemon(registry_url: &RegistryUrl, target: &Target) -> Option<OwnMountId> {
+    let TargetSpec::Nfs(nfs) = &target.spec else { return None };
+    registry::own_mount(registry_url, &target.mount_name, &nfs.export).ok().flatten()
 }
 
 async fn all(client: &Client, json: bool) -> anyhow::Result<ExitState> {

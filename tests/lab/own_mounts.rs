@@ -66,6 +66,11 @@ fn v4_mount_of_a_path_that_the_server_resolves_is_own() {
     Target::create_available(EXPORT);
     let target = Target::create_available(LINK_EXPORT);
     assert_eq!(mount_of(LINK_PATH).expect("mounted").source, RESOLVED);
+    // A one-shot check recognizes the mount of the daemon, and leaves it mounted.
+    let mount = mount_of(LINK_PATH);
+    let check = run("targetwatch", &["check", "nfs", LINK_EXPORT]);
+    assert_eq!(check.status.code(), Some(0), "{check:?}");
+    assert_eq!(mount_of(LINK_PATH), mount);
     assert_own(&target, LINK_PATH);
 }
 

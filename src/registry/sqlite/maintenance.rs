@@ -15,7 +15,8 @@ use rusqlite::{Connection, OpenFlags};
 use super::file::{self, BUSY_TIMEOUT, Loss, unreadable, unwritable};
 use super::generation::{Generation, Record, counted};
 use super::paths::{directory, remove_if_there, sync_directory, with_suffix};
-use super::{schema, target_rows};
+use super::{own_mount_rows, schema, target_rows};
+use crate::model::{MountName, NfsExport, OwnMountId};
 use crate::registry::error::{MaintenanceError, OpenError};
 use crate::registry::snapshot::RegisteredTarget;
 
@@ -336,6 +337,16 @@ pub fn accept_loss(path: &Path) -> Result<(Content, Option<OpenError>), OpenErro
     file::close(connection, &identity);
     drop(lock);
     Ok((Content::of(&targets), accepted))
+}
+
+/// Returns the mount that the agent of this host made for an NFS target, found by its mount name and its export. `None`
+/// if the registry contains none. An agent may run.
+///
+/// # Errors
+/// [`OpenError`] when there is no registry, or when it cannot be read.
+pub fn own_mount(path: &Path, mount_name: &MountName, export: &NfsExport) -> Result<Option<OwnMountId>, OpenError> {
+    let connection = open_to_read(path)?;
+    own_mount_rows::of_export(&connection, mount_name, &export.to_string()).map_err(|error| unreadable(path, &error))
 }
 
 /// Opens a registry for reading only.

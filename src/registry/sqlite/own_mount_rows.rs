@@ -3,7 +3,7 @@
 use rusqlite::{Connection, Row, TransactionBehavior, params};
 
 use super::columns::{json, parsed, read};
-use crate::model::{OwnMountId, TargetId};
+use crate::model::{MountName, OwnMountId, TargetId};
 
 /// Stores or removes mounts in one transaction, as `Store::put_own_mounts` says.
 ///
@@ -34,6 +34,23 @@ pub(super) fn load(connection: &Connection) -> rusqlite::Result<Vec<(TargetId, O
     let mut statement = connection.prepare_cached("SELECT * FROM own_mount")?;
     let rows = statement.query_map([], |row| Ok(own_mount(row).ok()))?;
     rows.filter_map(Result::transpose).collect()
+}
+
+/// Returns the mount of the NFS target with this mount name and this export, as text.
+///
+/// # Errors
+/// When the file cannot be read, or has no such rows.
+pub(super) fn of_export(
+    connection: &Connection,
+    mount_name: &MountName,
+    export: &str,
+) -> rusqlite::Result<Option<OwnMountId>> {
+    let mut statement = connection.prepare(
+        "SELECT own_mount.* FROM own_mount JOIN target ON target.id = own_mount.target_id
+         WHERE target.mount_name = ?1 AND target.spec ->> '$.filesystem_export' = ?2",
+    )?;
+    let mut rows = statement.query_map([mount_name.as_str(), export], |row| Ok(own_mount(row)?.1))?;
+    rows.next().transpose()
 }
 
 fn own_mount(row: &Row<'_>) -> rusqlite::Result<(TargetId, OwnMountId)> {
