@@ -47,6 +47,61 @@ fn connection_refused_is_reported_and_recovers() {
     assert_eq!(mount_of(PATH), mount, "the agent unmounted the export of a stopped server");
 }
 
+/// The kernel's NFS server, restarted with a grace period. Dropping it ends the grace period.
+struct GracePeriod;
+
+impl GracePeriod {
+    /// The kernel's helper that remembers clients. It ends the grace period at once if no client has state to reclaim.
+    const HELPER: &str = "/usr/sbin/nfsdcltrack";
+
+    fn start(length: Duration) -> Self {
+        systemctl("stop", NFS_SERVER);
+        let period = Self;
+        succeed("mount", &["--bind", "/usr/bin/true", Self::HELPER]);
+        succeed("rpc.nfsd", &["--grace-time", &length.as_secs().to_string(), "--nfs-version", "3,4.2", "4"]);
+        period
+    }
+}
+
+impl Drop for GracePeriod {
+    fn drop(&mut self) {
+        run("umount", &[Self::HELPER]);
+        run("rpc.nfsd", &["0"]);
+        run("systemctl", &["restart", NFS_SERVER]);
+    }
+}
+
+/// In its grace period (RFC 8881 §8.4.2.1) a server of NFSv4 creates no file, and answers everything else.
+#[test]
+fn server_in_its_grace_period_is_named_and_recovers() {
+    let _machine = Machine::start(EVERY_SECOND);
+    let v3 = Target::create_available(EXPORT);
+    let v4 = Target::create_available("10.0.0.2:/srv/exports/two");
+    let mounts_before = [mark(PATH), mark("/srv/exports/two")];
+    let length = Duration::from_secs(40);
+    let period = GracePeriod::start(length);
+    let report = eventually("a canary of NFSv4 that names the grace period", length / 2, || {
+        Some(v4.check()).filter(|report| report.outcome("write_canary") == "timed_out")
+    });
+    assert!(report.message().contains("grace period"), "{report:?}");
+    assert_eq!(report.outcome("capacity"), "passed", "{report:?}");
+    let report = v3.check();
+    assert_eq!(report.outcome("write_canary"), "passed", "{report:?}");
+    assert_answers_at_once();
+    v4.wait_until_offline(&["storage_timed_out"], TIMED_OUT);
+    // A target that is created now is mounted, and its canary waits, too.
+    let new = Target::create("10.0.0.2:/srv/exports/three");
+    new.wait_until_offline(&["storage_timed_out"], TIMED_OUT);
+    assert!(new.report().message().contains("grace period"), "{:?}", new.report());
+
+    for target in [&v4, &new] {
+        target.wait_until_available(length);
+    }
+    assert!(v3.is_available());
+    assert_eq!([mount_of(PATH), mount_of("/srv/exports/two")], mounts_before);
+    drop(period);
+}
+
 #[test]
 fn silent_server_delays_nothing() {
     let _machine = Machine::start(EVERY_SECOND);
