@@ -11,7 +11,7 @@
 //! In the rest of the crate, `.clippy.toml` bans functions that would bypass them. Other parts of the host that cannot
 //! block the agent are here too: the service manager ([`systemd`]), facts about this node ([`node`]), the permissions of
 //! a process ([`ProcessRights`]), the clock ([`clock`]), holders of locks ([`file_lock`]), name resolution ([`resolve`]), groups ([`group`]), files with secrets ([`secret_file`]), the
-//! log queue ([`log_queue`]) and the malloc heap ([`heap`]).
+//! log queue ([`log_queue`]), the journal ([`journal`]) and the malloc heap ([`heap`]).
 
 mod child_setup;
 pub mod children;
@@ -20,6 +20,7 @@ pub mod command;
 pub mod file_lock;
 pub mod group;
 pub mod heap;
+pub mod journal;
 pub mod log_queue;
 mod mount_right;
 pub mod mount_stats;
@@ -32,7 +33,8 @@ pub mod worker;
 
 pub use children::{ChildCensus, StuckChild};
 pub use command::{CommandError, Finished, run_bounded};
-pub use log_queue::LogQueue;
+pub use journal::Journal;
+pub use log_queue::{LogFormat, LogQueue};
 pub use mount_right::{Capability, ProcessRights, may_mount};
 pub use mount_stats::{MountCounters, MountStats, MountStatsCache};
 pub use mount_table::{MountEntry, MountTable, MountTableWatch};

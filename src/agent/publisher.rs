@@ -13,6 +13,12 @@ use super::view::{TargetView, View};
 use crate::model::{PastFinding, Report, Status, TargetSpec, Transition};
 use crate::registry::{Difference, RegisteredTarget};
 
+/// Name of the `tracing` event of a target that became available.
+pub const AVAILABLE_EVENT: &str = "target_available";
+
+/// Name of the `tracing` event of a target that became offline.
+pub const OFFLINE_EVENT: &str = "target_offline";
+
 /// Owner of the current view.
 #[derive(Debug, Default)]
 pub(super) struct ViewPublisher {
@@ -118,7 +124,7 @@ fn log_status(view: &TargetView) {
     let reason = finding.map_or("", |finding| finding.reason.as_str());
     let message = finding.map_or("", |finding| finding.message.as_str());
     match view.status.status {
-        Status::Available => tracing::info!(reason, message, "available"),
-        Status::Offline => tracing::warn!(reason, message, "offline"),
+        Status::Available => tracing::info!(name: AVAILABLE_EVENT, reason, message, "available"),
+        Status::Offline => tracing::warn!(name: OFFLINE_EVENT, reason, message, "offline"),
     }
 }

@@ -1,7 +1,10 @@
 //! Logging of the daemon: lines on standard error, for the journal or a terminal.
 //!
 //! The daemon never writes to standard error directly, because such a write may block for ever.
-//! Log lines and panic messages go through a [`LogQueue`].
+//! Log lines and panic messages go through a [`LogQueue`]. For the journal, they are records with fields
+//! ([`journal`]).
+
+mod journal;
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{self, IsTerminal as _};
@@ -14,7 +17,7 @@ use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, fmt};
 
-use crate::sys::LogQueue;
+use crate::sys::{LogFormat, LogQueue};
 
 /// Environment variable with the log filter, in the syntax of `tracing`'s `EnvFilter`: `debug`, or
 /// `info,targetwatch::agent=debug`.
@@ -36,7 +39,7 @@ const DEFAULT_FILTER: &str = "info";
 /// # Errors
 /// When standard error is closed, or the writer thread cannot be started.
 pub fn start() -> io::Result<Arc<LogQueue>> {
-    let queue = LogQueue::start_on_stderr()?;
+    let (queue, format) = LogQueue::start_on_stderr()?;
     let filter = std::env::var(FILTER_VARIABLE).unwrap_or_else(|_| DEFAULT_FILTER.to_owned());
     let (filter, filter_error) = match EnvFilter::builder().parse(&filter) {
         Ok(filter) => (filter, None),
@@ -48,7 +51,10 @@ pub fn start() -> io::Result<Arc<LogQueue>> {
     });
     let lines =
         fmt::layer().with_writer(queue.clone()).with_ansi(has_color).with_target(false).log_internal_errors(false);
-    let lines = if std::env::var_os("JOURNAL_STREAM").is_some() { lines.without_time().boxed() } else { lines.boxed() };
+    let lines = match format {
+        LogFormat::Lines => lines.boxed(),
+        LogFormat::Records => journal::layer(lines.without_time()).boxed(),
+    };
     // Tests call this function again, which has no effect.
     let _ = tracing_subscriber::registry().with(lines.with_filter(filter.and(without_secrets))).try_init();
     panic::set_hook(Box::new(log_panic));

@@ -16,6 +16,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use super::journal::Journal;
+
 /// Maximum number of lines in the queue.
 const QUEUE_MAX_LINES: usize = 4 << 10;
 
@@ -24,6 +26,15 @@ const QUEUE_MAX_BYTES: usize = 1 << 20;
 
 /// The queue of standard error. A process has one standard error, so it has one such queue.
 static ON_STDERR: OnceLock<Arc<LogQueue>> = OnceLock::new();
+
+/// What the lines of a queue are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Plain lines.
+    Lines,
+    /// Records for [`Journal`].
+    Records,
+}
 
 /// A bounded queue of log lines and the thread that writes them.
 #[derive(Debug)]
@@ -44,17 +55,21 @@ struct State {
 }
 
 impl LogQueue {
-    /// Starts the queue whose lines go to standard error. [`Self::stderr_lines_dropped`] returns its count.
+    /// Starts the queue of standard error. [`Self::stderr_lines_dropped`] returns its count. Its lines are records for
+    /// [`Journal`] if standard error is connected to the journal.
     ///
     /// # Errors
     /// When standard error is closed, or the thread cannot be started.
-    pub fn start_on_stderr() -> io::Result<Arc<Self>> {
+    pub fn start_on_stderr() -> io::Result<(Arc<Self>, LogFormat)> {
         // Not through `std::io::Stderr`, whose lock would be held while a write blocks.
-        let stderr = io::stderr().as_fd().try_clone_to_owned()?;
-        let queue = Self::start(File::from(stderr))?;
+        let stderr = File::from(io::stderr().as_fd().try_clone_to_owned()?);
+        let (queue, format) = match Journal::behind(&stderr) {
+            Some(journal) => (Self::start(journal)?, LogFormat::Records),
+            None => (Self::start(stderr)?, LogFormat::Lines),
+        };
         // Only tests start a second one.
         let _ = ON_STDERR.set(queue.clone());
-        Ok(queue)
+        Ok((queue, format))
     }
 
     /// Number of lines that standard error's queue has dropped since it was started.
@@ -67,7 +82,7 @@ impl LogQueue {
     ///
     /// # Errors
     /// When the thread cannot be started.
-    fn start(output: impl Write + Send + 'static) -> io::Result<Arc<Self>> {
+    pub(crate) fn start(output: impl Write + Send + 'static) -> io::Result<Arc<Self>> {
         let queue = Arc::new(Self { state: Mutex::default(), changed: Condvar::new(), dropped: AtomicU64::new(0) });
         let writer = queue.clone();
         thread::Builder::new().name("log-writer".to_owned()).spawn(move || writer.write_lines(output))?;

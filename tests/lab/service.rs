@@ -11,9 +11,9 @@ use nix::unistd::Pid;
 
 use crate::api::{SOCKET, Target, wait_until_answering};
 use crate::machine::{
-    CONFIG, EVERY_SECOND, EXPORT, FIRST_VERDICT, MOUNT_ROOT, Machine, PATH, SERVICE, TIMED_OUT, black_hole_data,
-    change_unit, configure, end_black_holes, eventually, log, main_pid, mark, mount_of, output, run, succeed,
-    systemctl, unit_property,
+    CONFIG, EVERY_SECOND, EXPORT, FIRST_VERDICT, MOUNT_ROOT, Machine, NFS_SERVER, PATH, SERVICE, TIMED_OUT, UP_OR_DOWN,
+    black_hole_data, change_unit, configure, end_black_holes, eventually, log, main_pid, mark, mount_of, output, run,
+    succeed, systemctl, unit_property,
 };
 use crate::process::mount_namespace;
 
@@ -213,4 +213,28 @@ fn mount_root_is_owned_by_root() {
     let _machine = Machine::start("");
     let root = fs::metadata(MOUNT_ROOT).expect("the mount root");
     assert_eq!((root.uid(), root.permissions().mode() & 0o7777), (0, 0o755));
+}
+
+#[test]
+fn journal_selects_changes_of_status_by_target_and_reason() {
+    let _machine = Machine::start(EVERY_SECOND);
+    let target = Target::create_available(EXPORT);
+    systemctl("stop", NFS_SERVER);
+    target.wait_until_offline(&["connection_refused", "connection_broken"], TIMED_OUT);
+    systemctl("start", NFS_SERVER);
+    target.wait_until_available(TIMED_OUT);
+    let select = |matches: &[&str]| output("journalctl", &[&["--no-pager", "--output=cat"], matches].concat());
+    let (of_target, of_id) = (format!("TARGET={EXPORT}"), format!("TARGET_ID={}", target.id));
+    let offline = "MESSAGE_ID=fd71c54a62744749a6d3ea5992764038";
+    let changes = eventually("the change in the journal", UP_OR_DOWN, || {
+        let changes = select(&[&of_target, &of_id, offline]);
+        changes.contains(": offline reason=").then_some(changes)
+    });
+    let reason = if changes.contains("connection_refused") { "connection_refused" } else { "connection_broken" };
+    let by_reason = select(&[&of_target, &format!("REASON={reason}"), &format!("_SYSTEMD_UNIT={SERVICE}")]);
+    assert!(by_reason.contains(&format!(": offline reason=\"{reason}\"")), "{by_reason}");
+    assert!(!by_reason.contains(": available"), "{by_reason}");
+    let again = select(&[&of_target, &of_id, "MESSAGE_ID=e13fa96654d441ff87b8610907b1032d", "PRIORITY=6"]);
+    assert_eq!(again.matches(": available").count(), 2, "{again}");
+    assert_eq!(select(&["TARGET=nas:/other"]), "");
 }
