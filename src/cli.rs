@@ -35,9 +35,11 @@ use clap::{Args as _, CommandFactory, FromArgMatches as _, Parser, Subcommand};
 use exit::ExitState;
 use terminal::print;
 
+use crate::sys::node::LONG_VERSION;
+
 /// Node agent that mounts, verifies and measures backup targets.
 #[derive(Debug, Parser)]
-#[command(version, max_term_width = 100)]
+#[command(version, long_version = LONG_VERSION, max_term_width = 100)]
 pub struct Cli {
     #[command(flatten)]
     access: client::ConnectionOptions,

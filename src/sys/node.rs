@@ -18,6 +18,24 @@ use rustix::time::{ClockId, clock_gettime};
 use super::children::{ChildCensus, StuckChild};
 use super::log_queue::LogQueue;
 
+/// Version of this program.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Revision of the source that this program was built from, or `unknown`.
+pub const REVISION: &str = env!("TARGETWATCH_REVISION");
+
+/// Version of the compiler that built this program.
+pub const RUSTC: &str = env!("TARGETWATCH_RUSTC");
+
+/// What `targetwatch --version` prints after the name of the program.
+pub const LONG_VERSION: &str = concat!(
+    env!("CARGO_PKG_VERSION"),
+    "\nrevision: ",
+    env!("TARGETWATCH_REVISION"),
+    "\nrustc: ",
+    env!("TARGETWATCH_RUSTC")
+);
+
 /// Name and version of the distribution (os-release(5)).
 const OS_RELEASE: &str = "/etc/os-release";
 
@@ -151,7 +169,7 @@ impl AgentFacts {
         let own = procfs::process::Process::myself().ok();
         let stat = own.as_ref().and_then(|process| process.stat().ok());
         Self {
-            version: env!("CARGO_PKG_VERSION"),
+            version: VERSION,
             pid: std::process::id(),
             started_at,
             resident_bytes: stat.as_ref().map(|stat| stat.rss.saturating_mul(procfs::page_size())),

@@ -285,8 +285,13 @@ async fn completions_help_and_version_need_no_agent() {
     assert!(completions.stdout.contains("complete -F _targetwatch") && completions.stdout.contains("set-default"));
     let help = workspace.run(&["--help"]).await;
     assert!(help.code == AVAILABLE && help.stdout.contains("status") && help.stderr.is_empty(), "{help:?}");
-    let version = workspace.run(&["--version"]).await;
-    assert_eq!((version.code, version.stdout), (AVAILABLE, format!("targetwatch {}\n", env!("CARGO_PKG_VERSION"))));
+    let first_line = format!("targetwatch {}\n", env!("CARGO_PKG_VERSION"));
+    let version = workspace.run(&["-V"]).await;
+    assert_eq!((version.code, version.stdout), (AVAILABLE, first_line.clone()));
+    let long = workspace.run(&["--version"]).await;
+    let names: Vec<_> = long.stdout.lines().filter_map(|line| line.split_once(": ")).collect();
+    assert!(long.code == AVAILABLE && long.stdout.starts_with(&first_line), "{long:?}");
+    assert!(matches!(names[..], [("revision", _), ("rustc", version)] if version.starts_with("1.")), "{long:?}");
 }
 
 #[tokio::test]

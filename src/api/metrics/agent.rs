@@ -14,7 +14,7 @@ use crate::model::report::ProbeVerdict;
 use crate::model::settings::MetricsDetail;
 use crate::model::{CheckName, Observed, Outcome, Status, TargetKind};
 use crate::registry::WriteResult;
-use crate::sys::node::AgentFacts;
+use crate::sys::node::{self, AgentFacts};
 
 /// Returns the value of a family, or `None` if there is none.
 type Value = fn(&AgentSample) -> Option<f64>;
@@ -205,11 +205,7 @@ impl AgentSample {
 impl Collector for AgentSample {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut exposition = Exposition(encoder);
-        let build = [
-            ("version", env!("CARGO_PKG_VERSION")),
-            ("revision", option_env!("TARGETWATCH_REVISION").unwrap_or_default()),
-            ("rustc", option_env!("TARGETWATCH_RUSTC").unwrap_or_default()),
-        ];
+        let build = [("version", node::VERSION), ("revision", node::REVISION), ("rustc", node::RUSTC)];
         exposition.write(&BUILD, [(build, 1.0)])?;
         exposition.write(&CONFIG, [([("sha256", &*self.config.fingerprint)], 1.0)])?;
         for (family, value) in VALUES {
