@@ -79,7 +79,7 @@ fn check_one(spec: TargetSpec, options: &CheckOptions) -> anyhow::Result<ExitSta
     };
     let own_mount = own_mount_of_daemon(&registry_url, &target);
     runtime::block_on(async {
-        let host = Arc::new(serve::host(ChildCensus::new(), ProcessRole::OneShot)?);
+        let host = Arc::new(serve::host(ChildCensus::new(), ProcessRole::OneShot).await?);
         host.own_mounts.restore(own_mount.map(|mount| (target.id, mount)).into_iter().collect());
         let mut driver = driver::for_spec(&target, &host);
         let was_attached = driver.is_attached(&settings);

@@ -233,7 +233,7 @@ async fn load_tls(api: &ApiSettings) -> anyhow::Result<Option<Arc<ServerTls>>> {
 }
 
 async fn start_agent(settings: &Settings, registry: Registry, census: ChildCensus) -> anyhow::Result<Agent> {
-    let host = host(census, ProcessRole::Daemon)?.with_canary_store(Arc::new(registry.clone()));
+    let host = host(census, ProcessRole::Daemon).await?.with_canary_store(Arc::new(registry.clone()));
     recall_own_mounts(&registry, &host).await;
     Ok(Agent::start(registry, Arc::new(host), settings.agent.clone()))
 }
@@ -242,8 +242,8 @@ async fn start_agent(settings: &Settings, registry: Registry, census: ChildCensu
 ///
 /// # Errors
 /// When this host has no /proc.
-pub(super) fn host(census: ChildCensus, role: ProcessRole) -> anyhow::Result<Host> {
-    let workers = WorkerPool::new(WorkerPoolSettings::new(THIS_PROGRAM.into()), census);
+pub(super) async fn host(census: ChildCensus, role: ProcessRole) -> anyhow::Result<Host> {
+    let workers = WorkerPool::new(WorkerPoolSettings::choose(THIS_PROGRAM.into(), &census).await, census);
     let mounts = MountTableWatch::start().context("cannot watch the mount table; check that /proc is mounted")?;
     Ok(Host::new(workers, mounts, node::hostname(), role))
 }

@@ -7,17 +7,11 @@ use std::io;
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 
-/// Nice value of child processes, relative to the agent (nice(2)). Many children that start at once must not delay
-/// the agent's answers.
-const NICENESS: i32 = 5;
-
 /// Sets SIGKILL as the parent-death signal (prctl(2)) and lowers the priority of this process. Makes only
 /// system calls, so it may run between fork and exec.
 ///
 /// # Errors
 /// As prctl(2), `PR_SET_PDEATHSIG`.
 pub(super) fn apply() -> io::Result<()> {
-    // An error is ignored, because the child works at any priority.
-    let _ = rustix::process::nice(NICENESS);
     prctl::set_pdeathsig(Signal::SIGKILL).map_err(io::Error::from)
 }

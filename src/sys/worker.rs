@@ -1,6 +1,7 @@
 //! Probe workers: the processes that access storage for the agent, which could hang there.
 //!
-//! A worker is this same program, started as `targetwatch probe-worker`. It reads requests, executes them one
+//! A worker is the program `targetwatch-probe-worker`, or this program, started as `targetwatch probe-worker`
+//! ([`WorkerPoolSettings::choose`]). It reads requests, executes them one
 //! after the other, and answers each ([`child`]). Both sides share the [`protocol`]. The agent's
 //! side is the [`pool`]. It keeps a few idle workers, so that a healthy probe costs a message and not a
 //! fork. It kills a worker at the deadline of its request. A worker keeps no state between requests, so

@@ -53,3 +53,4 @@ mod secrets;
 mod storage;
 mod terminal;
 mod ui;
+mod worker_program;

@@ -3,6 +3,7 @@
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
 use std::time::Duration;
 
 use nix::sys::ptrace;
@@ -90,6 +91,10 @@ fn unit_limits_what_the_agent_may_do() {
         fields.split(' ').nth(16).and_then(|nice| nice.parse::<i32>().ok()).expect("a nice value")
     };
     assert!(!workers.is_empty());
+    for worker in &workers {
+        let program = fs::read_link(format!("/proc/{}/exe", worker.pid)).expect("running");
+        assert_eq!(program, Path::new("/usr/libexec/targetwatch/targetwatch-probe-worker"));
+    }
     assert!(workers.iter().all(|worker| nice(worker.pid) == nice(main_pid()) + 5), "workers lower their priority");
 }
 

@@ -13,7 +13,7 @@ pub(super) async fn check(facts: Arc<Facts>) -> Checked {
     if !facts.mounts() {
         return Checked::skipped(MOUNTS_NOTHING);
     }
-    let host = match serve::host(ChildCensus::new(), ProcessRole::OneShot) {
+    let host = match serve::host(ChildCensus::new(), ProcessRole::OneShot).await {
         Ok(host) => host,
         Err(error) => return Checked::unknown(format!("{error:#}")),
     };

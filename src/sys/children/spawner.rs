@@ -20,6 +20,10 @@ const QUEUE_MAX: usize = 4096;
 /// Stack of the thread, in bytes. It only starts children.
 const STACK_BYTES: usize = 256 << 10;
 
+/// Nice value of child processes, relative to the agent (nice(2)). Many children that start at once must not delay
+/// the agent's answers. Most of the work of a worker is its start, so it must have this priority before exec.
+const NICENESS: i32 = 5;
+
 /// Origin of the program that a child runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::sys) enum Program {
@@ -83,6 +87,9 @@ fn thread() -> io::Result<&'static SyncSender<Order>> {
 }
 
 fn serve(queue: &Receiver<Order>) {
+    // Children inherit the priority of this thread, on Linux an attribute of each thread (setpriority(2)). An error is
+    // ignored, because children work at any priority.
+    let _ = rustix::process::nice(NICENESS);
     while let Ok(Order { mut command, runtime, started }) = queue.recv() {
         let child = catch_unwind(AssertUnwindSafe(|| {
             let _context = runtime.enter();

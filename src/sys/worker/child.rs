@@ -12,19 +12,22 @@ use std::panic;
 use std::process::ExitCode;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::prctl;
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{geteuid, setgroups};
 
 use super::protocol::frame::{self, Batch, HELLO, HostTime, Numbered};
-use super::protocol::{Request, Response, WorkerFault};
+use super::protocol::{IDENTITY, Request, Response, WorkerFault};
 use super::{canary, directory, mount_point};
 use crate::sys::child_setup;
 
-/// `targetwatch probe-worker`: serves requests until its input ends. Returns the exit code: 0 at the end of the input,
+/// `targetwatch-probe-worker` and `targetwatch probe-worker`: serves requests until its input ends. Returns the exit code: 0 at the end of the input,
 /// and 1 if the input is not a valid request.
 #[must_use]
 pub fn main() -> ExitCode {
     panic::set_hook(Box::new(|panic| write_if_ready(io::stderr(), &format!("targetwatch probe-worker: {panic}\n"))));
+    // The agent starts it by a link in /proc, which does not tell its name.
+    let _ = prctl::set_name(c"probe-worker");
     // The error is ignored: if the agent has already died, the input is at its end.
     let _ = child_setup::apply();
     if geteuid().is_root() {
@@ -61,7 +64,7 @@ fn write_if_ready(mut output: impl Write + AsFd, line: &str) {
 /// # Errors
 /// When the input is not a request, or the output was closed.
 pub fn serve(input: &mut impl Read, output: &mut impl Write) -> io::Result<()> {
-    let hello: Result<Response, WorkerFault> = Ok(Response::Done);
+    let hello: Result<Response, WorkerFault> = Ok(Response::Ready { protocol: IDENTITY });
     frame::write(output, &Numbered { number: HELLO, body: hello })?;
     while let Some(batch) = frame::read::<Batch<Request>>(input)? {
         serve_batch(&batch, output, perform)?;
@@ -143,7 +146,7 @@ mod tests {
         let mut output = output.as_slice();
         let hello =
             frame::read::<Numbered<Result<Response, WorkerFault>>>(&mut output).expect("reads").expect("a frame");
-        assert_eq!((hello.number, hello.body), (HELLO, Ok(Response::Done)));
+        assert_eq!((hello.number, hello.body), (HELLO, Ok(Response::Ready { protocol: IDENTITY })));
         for number in [4, 9] {
             let answer =
                 frame::read::<Numbered<Result<Response, WorkerFault>>>(&mut output).expect("reads").expect("a frame");

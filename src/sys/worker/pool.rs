@@ -39,6 +39,7 @@ mod dispatch;
 mod error;
 mod permits;
 mod process;
+mod program;
 mod schedule;
 mod settings;
 

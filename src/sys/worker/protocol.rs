@@ -12,6 +12,24 @@ use uuid::Uuid;
 /// six bytes for each byte.
 const BATCH_PATH_MAX_BYTES: usize = 512;
 
+/// Identity of this protocol: the FNV-1a hash of the files that define it. A worker of another build may understand the
+/// agent only if it is the same.
+pub(in crate::sys::worker) const IDENTITY: u64 =
+    hash(hash(FNV_OFFSET_BASIS, include_bytes!("protocol.rs")), include_bytes!("protocol/frame.rs"));
+
+/// Initial value of the 64-bit FNV-1a hash (<http://www.isthe.com/chongo/tech/comp/fnv/>).
+const FNV_OFFSET_BASIS: u64 = 0xcbf2_9ce4_8422_2325;
+
+/// Continues an FNV-1a hash.
+const fn hash(mut hash: u64, bytes: &[u8]) -> u64 {
+    let mut index = 0;
+    while index < bytes.len() {
+        hash = (hash ^ bytes[index] as u64).wrapping_mul(0x0000_0100_0000_01b3);
+        index += 1;
+    }
+    hash
+}
+
 /// Argument that makes this program a probe worker.
 pub const ARGUMENT: &str = "probe-worker";
 
@@ -177,6 +195,11 @@ pub enum Response {
     Canary(CanaryWritten),
     /// Answer to [`Request::PrepareMountPoint`].
     Prepared(PreparedMountPoint),
+    /// First answer of a worker, without a request: it is ready.
+    Ready {
+        /// Identity of the protocol that the worker was built with.
+        protocol: u64,
+    },
     /// Answer to the other requests.
     Done,
 }

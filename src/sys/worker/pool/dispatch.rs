@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, Span};
 
-use super::super::protocol::frame::{self, BATCH_TIME, Batch, HELLO, HostTime, Numbered};
+use super::super::protocol::frame::{self, BATCH_TIME, Batch, HostTime, Numbered};
 use super::super::protocol::{Request, Response};
 use super::error::CallError;
 use super::process::{Answer, Worker, log_broken};
@@ -312,7 +312,7 @@ async fn start(dispatcher: &Dispatcher, call: &mut PendingCall) -> Result<Worker
         let mut worker = Worker::start(&dispatcher.settings, &dispatcher.census).await.map_err(failed)?;
         worker.child.assignments.extend(assignment.take());
         dispatcher.spawned.fetch_add(1, Ordering::Relaxed);
-        worker.answer(HELLO).await.map_err(|source| CallError::WorkerDied { source })?;
+        worker.ready().await.map_err(|source| CallError::WorkerDied { source })?;
         Ok(worker)
     };
     tokio::select! {

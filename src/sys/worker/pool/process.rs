@@ -11,8 +11,8 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::process::{ChildStdin, ChildStdout};
 use tokio_util::codec::{FramedRead, LengthDelimitedCodec};
 
-use super::super::protocol::frame::{self, Numbered};
-use super::super::protocol::{Response, WorkerFault};
+use super::super::protocol::frame::{self, HELLO, Numbered};
+use super::super::protocol::{IDENTITY, Response, WorkerFault};
 use super::error::CallError;
 use super::schedule::IdleWorker;
 use super::settings::WorkerPoolSettings;
@@ -56,6 +56,17 @@ impl Worker {
             .max_frame_length(frame::FRAME_MAX_BYTES)
             .new_read(output);
         Ok(Self { child, input, output })
+    }
+
+    /// Waits until the worker is ready for requests.
+    ///
+    /// # Errors
+    /// When its first answer is not that of a worker with the protocol of this program.
+    pub(super) async fn ready(&mut self) -> io::Result<()> {
+        match self.answer(HELLO).await? {
+            Some(Ok(Response::Ready { protocol: IDENTITY })) => Ok(()),
+            _ => Err(io::Error::new(io::ErrorKind::InvalidData, "the worker program is of another version")),
+        }
     }
 
     /// Sends a frame without waiting for an answer.

@@ -1,14 +1,16 @@
 //! Settings of a pool, its lanes and its counts.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::super::protocol::ARGUMENT;
 
 /// Program and number of the workers.
 #[derive(Debug, Clone)]
 pub struct WorkerPoolSettings {
-    /// Program that is started as a worker: this one.
+    /// Program that is started as a worker.
     pub program: PathBuf,
     /// Arguments of the program: `probe-worker`.
     pub arguments: Vec<OsString>,
@@ -16,13 +18,15 @@ pub struct WorkerPoolSettings {
     pub idle_max: usize,
     /// Maximum number of busy workers, at least 2.
     pub workers_max: usize,
+    /// The open file of `program`, where `program` is a link to it in /proc.
+    pub held: Option<Arc<File>>,
 }
 
 impl WorkerPoolSettings {
     /// Default settings: `program probe-worker`, at most 4 idle and 64 busy workers.
     #[must_use]
     pub fn new(program: PathBuf) -> Self {
-        Self { program, arguments: vec![ARGUMENT.into()], idle_max: 4, workers_max: 64 }
+        Self { program, arguments: vec![ARGUMENT.into()], idle_max: 4, workers_max: 64, held: None }
     }
 }
 

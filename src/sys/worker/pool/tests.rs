@@ -4,7 +4,7 @@
 
 mod batches;
 
-use super::super::protocol;
+use super::super::protocol::{self, IDENTITY};
 use super::process::is_end;
 use super::*;
 use nix::sys::signal::{Signal, kill};
@@ -35,7 +35,7 @@ fn worker_child() {
 }
 
 fn pool_of((program, arguments): (PathBuf, Vec<OsString>), workers_max: usize) -> WorkerPool {
-    let settings = WorkerPoolSettings { program, arguments, idle_max: 2, workers_max };
+    let settings = WorkerPoolSettings { program, arguments, idle_max: 2, workers_max, held: None };
     WorkerPool::new(settings, ChildCensus::new())
 }
 
@@ -47,12 +47,15 @@ fn shell(script: &str) -> WorkerPool {
     pool_of(("/bin/sh".into(), vec!["-c".into(), script.into()]), 4)
 }
 
-/// Shell command that sends the first answer of a worker.
-const HELLO_BY_SHELL: &str = r#"printf '\041\000\000\000{"number":0,"body":{"Ok":"done"}}'"#;
+/// Shell command that sends the first answer of a worker with this protocol.
+fn hello_by_shell(protocol: u64) -> String {
+    let body = format!(r#"{{"number":0,"body":{{"Ok":{{"ready":{{"protocol":{protocol}}}}}}}}}"#);
+    format!(r"printf '\{:03o}\000\000\000{body}'", body.len())
+}
 
 /// A worker that becomes ready, and hangs.
 fn hanging() -> WorkerPool {
-    shell(&format!("{HELLO_BY_SHELL}; exec sleep 600"))
+    shell(&format!("{}; exec sleep 600", hello_by_shell(IDENTITY)))
 }
 
 fn stat() -> Request {
@@ -158,10 +161,11 @@ async fn idle_worker_with_an_unexpected_reply_is_replaced() {
     // The first worker is ready, answers once, and then sends an unexpected reply.
     let script = format!(
         r#"exec 3>&1 >/dev/null; if mkdir {0} 2>/dev/null; then
-        printf '\041\000\000\000{{"number":0,"body":{{"Ok":"done"}}}}\041\000\000\000{{"number":1,"body":{{"Ok":"done"}}}}garbage' >&3
+        {hello} >&3; printf '\041\000\000\000{{"number":1,"body":{{"Ok":"done"}}}}garbage' >&3
         exec sleep 600; fi
         exec env WORKER_CHILD=1 "$0" --exact "$1" --nocapture"#,
-        first.display()
+        first.display(),
+        hello = hello_by_shell(IDENTITY),
     );
     let (program, mut arguments) = worker();
     arguments[1] = script.into();
@@ -177,10 +181,11 @@ async fn idle_worker_with_an_unexpected_reply_is_replaced() {
 fn breaking_once(directory: &std::path::Path, breaks: &str) -> WorkerPool {
     let script = format!(
         r#"exec 3>&1 >/dev/null; if mkdir {0}/first 2>/dev/null; then
-        printf '\041\000\000\000{{"number":0,"body":{{"Ok":"done"}}}}\041\000\000\000{{"number":1,"body":{{"Ok":"done"}}}}' >&3
+        {hello} >&3; printf '\041\000\000\000{{"number":1,"body":{{"Ok":"done"}}}}' >&3
         until [ -e {0}/asked ]; do sleep 0.01; done; {breaks}; fi
         exec env WORKER_CHILD=1 "$0" --exact "$1" --nocapture"#,
-        directory.display()
+        directory.display(),
+        hello = hello_by_shell(IDENTITY),
     );
     let (program, mut arguments) = worker();
     arguments[1] = script.into();
@@ -271,10 +276,12 @@ async fn stopped_worker_is_killed_at_the_deadline_and_replaced() {
 
 #[tokio::test]
 async fn broken_worker_is_reported_and_never_kept() {
+    let (hello, other) = (hello_by_shell(IDENTITY), hello_by_shell(IDENTITY ^ 1));
     for (script, expected) in [
         ("exit 0", "end"),
-        (&format!("{HELLO_BY_SHELL}; head -c 8 >/dev/null"), "end"),
-        (&format!("{HELLO_BY_SHELL}; printf 'garbage, and much of it'; sleep 60"), "too big"),
+        (&format!("{hello}; head -c 8 >/dev/null"), "end"),
+        (&format!("{hello}; printf 'garbage, and much of it'; sleep 60"), "too big"),
+        (&format!("{other}; sleep 60"), "of another version"),
         ("printf 'garbage, and much of it'; sleep 60", "too big"),
         ("printf '\\002\\000\\000\\000{}'; sleep 60", "missing field"),
         ("printf '\\043\\000\\000\\000{\"number\":999,\"body\":{\"Ok\":\"what\"}}'; sleep 60", "unknown variant"),
