@@ -18,9 +18,10 @@ use jiff::Timestamp;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use crate::check::capacity::full_soon;
 use crate::model::report::{Finding, KindFacts, Report, Verdict};
 use crate::model::settings::AgentSettings;
-use crate::model::{Capacity, CheckName, CheckResult, Outcome, Reason, Target, TargetSpec};
+use crate::model::{Capacity, CheckName, CheckResult, Outcome, Reason, Target, TargetSpec, UsageHistory};
 use crate::sys::{MountStatsCache, MountTableWatch, WorkerPool};
 
 pub use crate::check::canary::ProcessRole;
@@ -113,7 +114,8 @@ impl Probe {
     }
 }
 
-/// Probes a target once and returns the report. A driver that panics is replaced by a new one.
+/// Probes a target once and returns the report. A driver that panics is replaced by a new one. The probe adds its result
+/// to the usage history of the target.
 ///
 /// Dropping the future is safe.
 pub async fn probe_once(
@@ -122,15 +124,40 @@ pub async fn probe_once(
     host: &Arc<Host>,
     settings: &AgentSettings,
     depth: Depth,
+    usage: &mut UsageHistory,
 ) -> Report {
     let began = Instant::now();
     let probe = AssertUnwindSafe(driver.probe(settings, depth)).catch_unwind().await.unwrap_or_else(|_| {
         *driver = for_spec(target, host);
         Probe::panicked()
     });
+    let checked_at = Timestamp::now();
+    let (probe, time_to_full) = with_forecast(probe, &target.spec.export(), settings, checked_at, usage);
     let Probe { checks, capacity, facts } = probe;
-    let (checked_at, verdict) = (Timestamp::now(), Verdict::of(&checks));
-    Report { target_id: target.id, checked_at, duration: began.elapsed(), verdict, capacity, facts, checks }
+    let (duration, verdict) = (began.elapsed(), Verdict::of(&checks));
+    Report { target_id: target.id, checked_at, duration, verdict, capacity, time_to_full, facts, checks }
+}
+
+/// Adds the measured use to the history. Returns the time to full, and the probe with a warning if that is too short.
+fn with_forecast(
+    mut probe: Probe,
+    export: &str,
+    settings: &AgentSettings,
+    at: Timestamp,
+    usage: &mut UsageHistory,
+) -> (Probe, Option<Duration>) {
+    let Some(capacity) = &probe.capacity else { return (probe, None) };
+    usage.add(at, capacity);
+    let time_to_full = usage.time_to_full(capacity);
+    let within = settings.probe.full_soon_within_of(export);
+    if let Some(warning) = time_to_full.and_then(|time| full_soon(time, within)) {
+        let with_warning = |result: CheckResult| match result.check {
+            CheckName::Capacity => result.with_warning(warning.clone()),
+            _ => result,
+        };
+        probe.checks = probe.checks.into_iter().map(with_warning).collect();
+    }
+    (probe, time_to_full)
 }
 
 /// Why a target could not be detached.
@@ -214,5 +241,44 @@ pub async fn contacted_host(spec: &TargetSpec, settings: &AgentSettings) -> Resu
     match spec {
         TargetSpec::Nfs(spec) => Ok(nfs::contacted_host(&spec.export, settings)),
         TargetSpec::S3(spec) => s3::contacted_host(&spec.location, settings).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Status;
+    use crate::model::settings::{LocationPattern, ProbeOverride};
+
+    #[test]
+    fn target_that_is_full_soon_has_a_warning_in_its_capacity_check() {
+        let mut settings = AgentSettings::quiet();
+        let (mut usage, mut reports) = (UsageHistory::default(), Vec::new());
+        // A percent more is used every hour. At hour 50 half is left.
+        for hour in (0..=50).chain([50]) {
+            let capacity = Capacity::from_bucket(Some(hour), Some(100));
+            let names = [CheckName::Reachable, CheckName::Capacity];
+            let checks = names.map(|name| CheckResult::new(name, Outcome::Passed, Vec::new(), Duration::ZERO));
+            let probe = Probe { checks: checks.to_vec(), capacity: Some(capacity), facts: None };
+            let at = Timestamp::from_second(i64::try_from(hour).expect("small") * 3600).expect("a time");
+            reports.push(with_forecast(probe, "nas:/a", &settings, at, &mut usage));
+            if hour == 50 {
+                let pattern = LocationPattern::new("nas:/*");
+                let within = Duration::from_secs(3600);
+                let entry = ProbeOverride { location: pattern, full_soon_within: within };
+                settings.probe.overrides.push(entry);
+            }
+        }
+        let reasons = |at: usize| -> Vec<Vec<Reason>> {
+            let findings = reports[at].0.checks.iter().map(CheckResult::findings);
+            findings.map(|findings| findings.iter().map(|finding| finding.reason).collect()).collect()
+        };
+        assert_eq!((reports[0].1, reasons(0)), (None, vec![vec![], vec![]]));
+        let in_50_hours = Some(50 * 3600);
+        assert_eq!(reports[50].1.map(|time| time.as_secs()), in_50_hours);
+        assert_eq!(reasons(50), [vec![], vec![Reason::FullSoon]]);
+        assert_eq!(Verdict::of(&reports[50].0.checks).status(), Status::Available);
+        // The threshold of this target is an hour.
+        assert_eq!((reports[51].1.map(|time| time.as_secs()), reasons(51)), (in_50_hours, vec![vec![], vec![]]));
     }
 }

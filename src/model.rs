@@ -31,6 +31,7 @@ pub mod target;
 pub mod target_spec;
 pub mod target_type;
 pub mod transition;
+pub mod usage_history;
 pub mod usage_listing;
 
 pub use caller::Caller;
@@ -50,4 +51,5 @@ pub use target::{Target, TargetId};
 pub use target_spec::*;
 pub use target_type::{TargetType, TargetTypeId};
 pub use transition::{PastFinding, Transition};
+pub use usage_history::UsageHistory;
 pub use usage_listing::UsageListing;

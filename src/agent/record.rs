@@ -118,6 +118,7 @@ mod tests {
             duration: Duration::ZERO,
             verdict: Verdict::of(&checks),
             capacity: None,
+            time_to_full: None,
             facts: None,
             checks,
         }

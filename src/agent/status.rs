@@ -76,6 +76,7 @@ mod tests {
             duration: Duration::ZERO,
             verdict,
             capacity: None,
+            time_to_full: None,
             facts: None,
             checks: Vec::new(),
         }

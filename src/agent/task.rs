@@ -18,8 +18,8 @@ use super::error::AgentError;
 use super::record::Intervals;
 use super::shared::Shared;
 use crate::driver::{self, Depth, DetachError, Driver};
-use crate::model::Target;
 use crate::model::settings::AgentSettings;
+use crate::model::{Target, UsageHistory};
 use crate::registry::{Change, Snapshot};
 
 /// Largest deviation of an interval, as a fraction of it. A thousand nodes that were started together must not keep
@@ -73,6 +73,8 @@ struct Task {
     shared: Arc<Shared>,
     driver: Box<dyn Driver>,
     target: Arc<Target>,
+    /// Its use in the last days.
+    usage: UsageHistory,
     assigned: watch::Receiver<Option<Arc<Target>>>,
     settings: watch::Receiver<Arc<AgentSettings>>,
     commands: mpsc::Receiver<Command>,
@@ -100,6 +102,7 @@ pub(super) fn start(shared: &Arc<Shared>, target: Arc<Target>, first: FirstProbe
         shared: shared.clone(),
         driver,
         target,
+        usage: UsageHistory::default(),
         assigned: assigned_receiver,
         settings: shared.settings.subscribe(),
         commands: command_receiver,
@@ -157,6 +160,9 @@ impl Task {
                     let Some(target) = self.assigned.borrow_and_update().clone() else {
                         return Box::pin(self.unmount_removed()).await;
                     };
+                    if !self.target.spec.is_same_storage(&target.spec) {
+                        self.usage = UsageHistory::default();
+                    }
                     self.driver = driver::for_spec(&target, &self.shared.host);
                     self.span = span(&target);
                     self.target = target;
@@ -187,10 +193,10 @@ impl Task {
     async fn probe(&mut self, settings: &Arc<AgentSettings>) -> Option<Event> {
         let serving = *self.requested.borrow_and_update();
         let depth = if serving > *self.served.borrow() { Depth::Full } else { Depth::Routine };
-        let Self { driver, target, shared, .. } = self;
+        let Self { driver, target, usage, shared, .. } = self;
         let probe = async {
             shared.unmounted(&target.mount_name).await;
-            driver::probe_once(driver, target, &shared.host, settings, depth).await
+            driver::probe_once(driver, target, &shared.host, settings, depth, usage).await
         };
         let report = tokio::select! {
             biased;

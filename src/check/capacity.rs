@@ -1,8 +1,10 @@
 //! `capacity`: total and used space, and a warning when it is nearly full.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use super::Checked;
+use crate::model::age::in_one_unit;
 use crate::model::capacity::format_bytes;
 use crate::model::report::{Finding, finding};
 use crate::model::usage_listing::{PartialCount, UsageTally, WholeCount};
@@ -18,6 +20,19 @@ pub fn nearly_full(capacity: &Capacity, percent: f64) -> Option<Finding> {
         Reason::NearlyFull,
         "{used:.1} % is used, more than the {percent} % of [probe] nearly_full_percent, and {left} are available: add storage, raise the quota or remove backups"
     ))
+}
+
+/// Returns a warning when the storage is full before `within` has passed.
+#[must_use]
+pub fn full_soon(time_to_full: Duration, within: Duration) -> Option<Finding> {
+    (time_to_full < within).then(|| {
+        finding!(
+            Reason::FullSoon,
+            "full in about {} if use continues to grow as in the last days, sooner than the {} of [probe] full_soon_within: add storage, raise the quota or remove backups",
+            in_one_unit(time_to_full),
+            in_one_unit(within)
+        )
+    })
 }
 
 /// Returns a warning when more than `percent` of the inodes are used. Without a free inode no file can be created,
@@ -143,6 +158,20 @@ mod tests {
         assert!(nearly.starts_with("90.5 % of the 200 inodes are used") && nearly.contains("19 are left"), "{nearly}");
         let used_up = message(0).unwrap_or_default();
         assert!(used_up.starts_with("all 200 inodes are used, so no file can be created"), "{used_up}");
+    }
+
+    #[test]
+    fn target_that_is_full_within_the_threshold_has_a_warning() {
+        let hours = |hours: u64| Duration::from_secs(hours * 3600);
+        let finding = full_soon(hours(30), hours(72)).expect("a warning");
+        assert_eq!(finding.reason, Reason::FullSoon);
+        assert!(
+            finding.message.starts_with("full in about 30 h if") && finding.message.contains("the 3 d of"),
+            "{}",
+            finding.message
+        );
+        assert_eq!(full_soon(hours(72), hours(72)), None);
+        assert_eq!(full_soon(Duration::ZERO, Duration::ZERO), None, "turned off");
     }
 
     #[test]

@@ -22,7 +22,7 @@ use crate::api::wire;
 use crate::config;
 use crate::driver::{self, Depth, ProcessRole};
 use crate::model::report::MountMode;
-use crate::model::{MountName, OwnMountId, RegistryUrl, Target, TargetSpec};
+use crate::model::{MountName, OwnMountId, RegistryUrl, Target, TargetSpec, UsageHistory};
 use crate::registry;
 use crate::sys::ChildCensus;
 
@@ -83,12 +83,14 @@ fn check_one(spec: TargetSpec, options: &CheckOptions) -> anyhow::Result<ExitSta
         host.own_mounts.restore(own_mount.map(|mount| (target.id, mount)).into_iter().collect());
         let mut driver = driver::for_spec(&target, &host);
         let was_attached = driver.is_attached(&settings);
-        let mut report = driver::probe_once(&mut driver, &target, &host, &settings, Depth::Full).await;
+        // A single probe has no history, so no forecast.
+        let usage = &mut UsageHistory::default();
+        let mut report = driver::probe_once(&mut driver, &target, &host, &settings, Depth::Full, usage).await;
         // A daemon would finish this work with its next probes.
         for _ in 0..PROBES_MAX {
             let Some(wait) = driver.next_due() else { break };
             tokio::time::sleep(wait).await;
-            report = driver::probe_once(&mut driver, &target, &host, &settings, Depth::Routine).await;
+            report = driver::probe_once(&mut driver, &target, &host, &settings, Depth::Routine, usage).await;
         }
         // A mount that existed before belongs to another process, most likely to the daemon.
         if !was_attached && driver.is_attached(&settings) {

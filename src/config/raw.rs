@@ -116,6 +116,8 @@ sections! {
         failures_before_offline: Spanned<u32> = unplaced(2),
         slow_after: Text = text("1s"),
         nearly_full_percent: Spanned<f64> = unplaced(90.0),
+        full_soon_within: Text = text("72h"),
+        target: Vec<ProbeOverride>,
         canary: Canary,
     }
 
@@ -169,6 +171,13 @@ pub(super) enum Account {
 pub(super) struct NfsOverride {
     pub(super) location: Text,
     pub(super) options: Text,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ProbeOverride {
+    pub(super) location: Text,
+    pub(super) full_soon_within: Text,
 }
 
 #[derive(Debug, Deserialize)]

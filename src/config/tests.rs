@@ -262,6 +262,15 @@ fn errors_name_file_line_key_and_expectation() {
         ("[probe]\nfailures_before_offline = 0", &["c.toml:2", "failures_before_offline", "1 to 1000"]),
         ("[probe]\nfailures_before_offline = -1", &["c.toml:2", "failures_before_offline"]),
         ("[probe]\nnearly_full_percent = 101", &["nearly_full_percent", "0 to 100"]),
+        ("[probe]\nfull_soon_within = \"366d\"", &["[probe] full_soon_within", "365d"]),
+        (
+            "[[probe.target]]\nlocation = \"\"\nfull_soon_within = \"1d\"",
+            &["[[probe.target]] location", "not a pattern"],
+        ),
+        (
+            "[[probe.target]]\nlocation = \"*\"\nfull_soon_within = \"soon\"",
+            &["[[probe.target]] full_soon_within", "30d"],
+        ),
         ("[mounts]\nroot = \"relative\"", &["c.toml:2", "[mounts] root", "absolute"]),
         ("[mounts]\nroot = \"/a/../b\"", &["[mounts] root", "without \"..\""]),
         ("[mounts]\nmode = \"fuse\"", &["[mounts] mode", "\"kernel\" or \"none\""]),
@@ -316,6 +325,21 @@ fn errors_name_file_line_key_and_expectation() {
             assert!(message.contains(part), "{text:?} gave {message:?}, without {part:?}");
         }
     }
+}
+
+#[test]
+fn threshold_of_the_first_matching_location_applies() {
+    let entry = |location: &str, within: &str| {
+        format!("[[probe.target]]\nlocation = \"{location}\"\nfull_soon_within = \"{within}\"\n")
+    };
+    let text = format!("[probe]\nfull_soon_within = \"12h\"\n{}{}", entry("nas:/a*", "14d"), entry("*", "0s"));
+    let probe = parse(&text, Path::new("c.toml")).expect("valid").agent.probe;
+    let hours = |export| probe.full_soon_within_of(export).as_secs() / 3600;
+    assert_eq!([hours("nas:/archive"), hours("ceph:8080/bucket")], [14 * 24, 0]);
+    assert_eq!(
+        parse("", Path::new("c.toml")).expect("defaults").agent.probe.full_soon_within_of("nas:/a").as_secs(),
+        72 * 3600
+    );
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::ops::RangeInclusive;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Span, SpanRelativeTo};
 use toml::Spanned;
 
 use self::backup_user::Accounts;
@@ -20,8 +20,9 @@ use super::raw::{self, Raw, Text};
 use super::{Settings, declared};
 use crate::model::report::MountMode;
 use crate::model::settings::{
-    AgentSettings, CanarySettings, LocationPattern, MountSettings, NfsOverride, ProbeSettings,
+    AgentSettings, CanarySettings, LocationPattern, MountSettings, NfsOverride, ProbeOverride, ProbeSettings,
 };
+use crate::model::usage_history::FORECAST_MAX;
 use crate::model::{NfsExport, NfsOptions, PathKey, RegistryUrl};
 
 /// Largest number of entries in a list of tables.
@@ -109,6 +110,13 @@ fn nfs_options(text: &Text, key: &str) -> Validated<NfsOptions> {
 }
 
 fn probe(raw: &raw::Probe) -> Validated<ProbeSettings> {
+    let mut overrides = Vec::new();
+    for entry in limited(&raw.target, "[[probe.target]]")? {
+        overrides.push(ProbeOverride {
+            location: location(&entry.location, "[[probe.target]] location")?,
+            full_soon_within: forecast(&entry.full_soon_within, "[[probe.target]] full_soon_within")?,
+        });
+    }
     Ok(ProbeSettings {
         nfs_interval: duration(&raw.nfs_interval, "[probe] nfs_interval", INTERVALS)?,
         s3_interval: duration(&raw.s3_interval, "[probe] s3_interval", INTERVALS)?,
@@ -118,12 +126,24 @@ fn probe(raw: &raw::Probe) -> Validated<ProbeSettings> {
         failures_before_offline: number(&raw.failures_before_offline, "[probe] failures_before_offline", 1..=1000)?,
         slow_after: duration(&raw.slow_after, "[probe] slow_after", DEADLINES)?,
         nearly_full_percent: number(&raw.nearly_full_percent, "[probe] nearly_full_percent", 0.0..=100.0)?,
+        full_soon_within: forecast(&raw.full_soon_within, "[probe] full_soon_within")?,
+        overrides,
         canary: CanarySettings {
             enabled: raw.canary.enabled,
             interval: duration(&raw.canary.interval, "[probe.canary] interval", INTERVALS)?,
             user: backup_user::backup_user(&raw.canary, &Accounts::of_host())?,
         },
     })
+}
+
+/// Validates a time to full. No forecast is longer than [`FORECAST_MAX`].
+fn forecast(text: &Text, key: &str) -> Validated<Duration> {
+    let within = days(text, key)?;
+    if within <= FORECAST_MAX {
+        return Ok(within);
+    }
+    let problem = format!("{:?} is longer than 365d, the longest forecast; expected at most that", text.get_ref());
+    Err(invalid(text, key, problem))
 }
 
 fn required_text<'a>(given: Option<&'a Text>, otherwise: &Text, key: &str, needed_by: &str) -> Validated<&'a Text> {
@@ -207,6 +227,19 @@ fn duration(text: &Text, key: &str, range: RangeInclusive<Duration>) -> Validate
             range.end()
         );
         invalid(text, key, problem)
+    })
+}
+
+/// Parses a duration that may contain days of 24 hours.
+fn days(text: &Text, key: &str) -> Validated<Duration> {
+    let span = text.get_ref().parse::<Span>().ok();
+    let exact = span.and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()).ok());
+    exact.and_then(|exact: SignedDuration| Duration::try_from(exact).ok()).ok_or_else(|| {
+        invalid(
+            text,
+            key,
+            format!("{:?} is not a duration; expected a value such as \"30d\" or \"12h\", or \"0s\"", text.get_ref()),
+        )
     })
 }
 

@@ -1,11 +1,22 @@
-//! The time since an event, for people.
+//! Times for people: since an event, and of a forecast.
+
+use std::time::Duration;
 
 use jiff::Timestamp;
 
 /// Formats the time since an event in one unit: `12 s`, `3 min`, `5 h`, `2 d`.
 #[must_use]
 pub fn age(since: Timestamp, now: Timestamp) -> String {
-    let seconds = now.duration_since(since).as_secs().max(0);
+    rounded(now.duration_since(since).as_secs().max(0).cast_unsigned())
+}
+
+/// Formats a duration in one unit, as [`age`] does.
+#[must_use]
+pub fn in_one_unit(duration: Duration) -> String {
+    rounded(duration.as_secs())
+}
+
+fn rounded(seconds: u64) -> String {
     match seconds {
         0..=119 => format!("{seconds} s"),
         120..=7199 => format!("{} min", seconds / 60),

@@ -30,6 +30,8 @@ named! {
         Slow => "slow",
         /// More of the storage is used than `[probe] nearly_full_percent`.
         NearlyFull => "nearly_full",
+        /// The storage is full within `full_soon_within`, if its use continues to grow as in the last days.
+        FullSoon => "full_soon",
         /// The agent itself failed. The message says what it could not do.
         AgentError => "agent_error",
 

@@ -120,6 +120,8 @@ pub struct Report {
     pub verdict: Verdict,
     /// Measured capacity, if the capacity check got an answer.
     pub capacity: Option<Capacity>,
+    /// Time until the target is full, estimated from the growth of the last days. `None` if that is not known.
+    pub time_to_full: Option<Duration>,
     /// Facts that only this kind of target has. `None` when the probe panicked.
     pub facts: Option<KindFacts>,
     /// One result for each check of the plan, in its order.

@@ -108,8 +108,30 @@ pub struct ProbeSettings {
     pub slow_after: Duration,
     /// Used percentage above which a target has a warning.
     pub nearly_full_percent: f64,
+    /// Time to full below which a target has a warning. Zero turns the warning off.
+    pub full_soon_within: Duration,
+    /// Thresholds of some targets. The first entry whose location matches applies.
+    pub overrides: Vec<ProbeOverride>,
     /// Settings of the canary file.
     pub canary: CanarySettings,
+}
+
+impl ProbeSettings {
+    /// Returns the time to full below which the target with this export has a warning.
+    #[must_use]
+    pub fn full_soon_within_of(&self, export: &str) -> Duration {
+        let found = self.overrides.iter().find(|entry| entry.location.matches(export));
+        found.map_or(self.full_soon_within, |entry| entry.full_soon_within)
+    }
+}
+
+/// Thresholds for the targets whose exports a pattern matches (`[[probe.target]]`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProbeOverride {
+    /// Pattern of the exports.
+    pub location: LocationPattern,
+    /// Time to full below which these targets have a warning. Zero turns the warning off.
+    pub full_soon_within: Duration,
 }
 
 /// Settings of the canary file, which proves that backups can be written (`[probe.canary]`).
@@ -306,6 +328,8 @@ impl AgentSettings {
                 failures_before_offline: 2,
                 slow_after: long,
                 nearly_full_percent: 90.0,
+                full_soon_within: Duration::from_secs(72 * 3600),
+                overrides: Vec::new(),
                 canary: CanarySettings {
                     enabled: false,
                     interval: long,

@@ -62,7 +62,8 @@ fn task(shared: &Arc<Shared>, target: Target, driver: Box<dyn Driver>) -> (Task,
     let target = Arc::new(target);
     let (assigned_sender, assigned) = watch::channel(Some(target.clone()));
     let (shared, settings) = (shared.clone(), shared.settings.subscribe());
-    let task = Task { shared, driver, target, assigned, settings, commands, requested, served, span: Span::none() };
+    let (usage, span) = (UsageHistory::default(), Span::none());
+    let task = Task { shared, driver, target, usage, assigned, settings, commands, requested, served, span };
     (task, Ends { commands: command_sender, _requested, _served, assigned: assigned_sender })
 }
 
@@ -217,7 +218,9 @@ impl Driver for Panicking {
 async fn panic_of_a_probe_is_reported_and_replaces_the_driver() {
     let (host, settings) = (Arc::new(Host::without_workers()), AgentSettings::quiet());
     let mut driver: Box<dyn Driver> = Box::new(Panicking);
-    let report = driver::probe_once(&mut driver, &target(), &host, &settings, Depth::Routine).await;
+    let report =
+        driver::probe_once(&mut driver, &target(), &host, &settings, Depth::Routine, &mut UsageHistory::default())
+            .await;
     assert_eq!(report.verdict.finding().map(|finding| finding.reason), Some(Reason::AgentError));
     assert_ne!(driver.interval(&settings), Duration::MAX);
 }

@@ -157,6 +157,7 @@ fn changing(target: &Target, second: i64) -> Report {
         duration: Duration::ZERO,
         verdict: if second % 2 == 0 { offline() } else { Verdict::Available { warning: None } },
         capacity: None,
+        time_to_full: None,
         facts: None,
         checks: Vec::new(),
     }

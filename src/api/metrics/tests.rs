@@ -54,6 +54,7 @@ fn probed(mut view: TargetView, capacity: Option<Capacity>, facts: KindFacts, ch
         duration: Duration::from_millis(12),
         verdict: Verdict::of(&checks),
         capacity,
+        time_to_full: None,
         facts: Some(facts),
         checks,
     };

@@ -10,8 +10,8 @@ use super::condition::Condition;
 use super::layout::{OLD_AFTER_SECONDS, REFRESH_OFFER_SECONDS, ago, clock, lock_verdict, milliseconds};
 use super::query::Query;
 use crate::agent::{TargetView, View};
-use crate::model::Capacity;
-use crate::model::age::age;
+use crate::model::Report;
+use crate::model::age::{age, in_one_unit};
 use crate::model::capacity::format_bytes;
 use crate::model::report::KindFacts;
 use crate::sys::NodeFacts;
@@ -186,7 +186,7 @@ impl Overview<'_> {
             condition.mark(),
             ago(view.status.since, self.now),
             report.map_or_else(none, |report| ago(report.checked_at, self.now)),
-            self.used(report.and_then(|report| report.capacity.as_ref())),
+            report.map_or_else(none, |report| self.used(report)),
             view.record.canary_at.map_or_else(none, |at| ago(at, self.now)),
             lock.unwrap_or_else(none),
             round_trip.map_or_else(none, |time| html! { (milliseconds(time)) }),
@@ -205,14 +205,15 @@ impl Overview<'_> {
         }
     }
 
-    fn used(&self, capacity: Option<&Capacity>) -> Markup {
-        let Some(capacity) = capacity else { return none() };
+    fn used(&self, report: &Report) -> Markup {
+        let Some(capacity) = &report.capacity else { return none() };
         let Some(used) = capacity.used_bytes.map(format_bytes) else { return none() };
         html! {
             @if let (Some(percent), Some(size)) = (capacity.used_percent(), capacity.capacity_bytes.map(format_bytes)) {
                 meter min="0" max="100" high=(self.nearly_full_percent) value=(format!("{percent:.1}")) aria-label="Used" {}
                 " " (format!("{percent:.0} %")) " of " (size)
             } @else { (used) }
+            @if let Some(time) = report.time_to_full { ", full in about " (in_one_unit(time)) }
         }
     }
 

@@ -7,7 +7,7 @@ use super::condition::{Condition, outcome};
 use super::history;
 use super::layout::{ago, clock, lock_verdict, milliseconds};
 use crate::agent::TargetView;
-use crate::model::age::age;
+use crate::model::age::{age, in_one_unit};
 use crate::model::capacity::format_bytes;
 use crate::model::remedy::remedy;
 use crate::model::report::{BucketFacts, MountFacts};
@@ -160,6 +160,7 @@ fn capacity(report: &Report) -> Vec<Fact> {
     facts.extend(bytes("Used space", capacity.used_bytes));
     facts.extend(bytes("Available space", capacity.available_bytes));
     facts.extend(capacity.used_percent().map(|percent| ("Used", html! { (format!("{percent:.1} %")) })));
+    facts.extend(report.time_to_full.map(|time| ("Time to full", html! { "about " (in_one_unit(time)) })));
     facts.extend(capacity.inodes_used_percent().map(|percent| ("Used inodes", html! { (format!("{percent:.1} %")) })));
     facts
 }

@@ -47,6 +47,7 @@ fn target(export: &str, finding: Option<Finding>) -> TargetView {
         duration: Duration::from_millis(12),
         verdict: Verdict::of(&checks),
         capacity: Some(Capacity::from_blocks(4096, 1000, 400, 350, 100, 60)),
+        time_to_full: None,
         facts: Some(KindFacts::Nfs { mode: MountMode::None, mount: None }),
         checks,
     };
@@ -131,6 +132,18 @@ fn worst_target_comes_first_with_its_message() {
             "●</span> available",
         ],
     );
+}
+
+#[test]
+fn time_to_full_is_shown_where_it_is_known() {
+    let mut filling = target("nas:/b", None);
+    filling.report = filling
+        .report
+        .as_deref()
+        .map(|report| Arc::new(Report { time_to_full: Some(Duration::from_secs(200_000)), ..report.clone() }));
+    assert!(page_of(&filling, &[]).contains("<dt>Time to full</dt><dd>about 2 d</dd>"));
+    assert_order(&overview(vec![filling], "/ui"), &["63 % of 3.9 MB, full in about 2 d"]);
+    assert!(!overview(vec![target("nas:/b", None)], "/ui").contains("full in"));
 }
 
 #[test]

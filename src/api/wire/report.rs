@@ -46,6 +46,9 @@ pub struct Report {
     pub available_bytes: Option<u64>,
     /// Used part of the space that a writer could ever use, in percent.
     pub used_percent: Option<f64>,
+    /// Estimated time until the target is full, in seconds, if its use continues to grow as in the last three days. `null`
+    /// if that is not known, or if it is more than a year.
+    pub time_to_full_s: Option<u64>,
     /// Number of inodes of the file system.
     pub inodes: Option<u64>,
     /// Number of inodes in use.
@@ -177,6 +180,7 @@ impl From<&TargetView> for Report {
             used_bytes: capacity.used_bytes,
             available_bytes: capacity.available_bytes,
             used_percent: capacity.used_percent(),
+            time_to_full_s: report.and_then(|report| report.time_to_full).map(|time| time.as_secs()),
             inodes: capacity.inodes,
             inodes_used: capacity.inodes_used,
             mount: mount.map(Mount::from),

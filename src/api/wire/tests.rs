@@ -86,6 +86,7 @@ fn probed(mut view: TargetView, capacity: Option<Capacity>, bucket: Option<Bucke
         duration: Duration::from_micros(1500),
         verdict: Verdict::Available { warning: Some(Finding::new(Reason::Slow, "slow")) },
         capacity,
+        time_to_full: None,
         facts: bucket.map(|bucket| report::KindFacts::S3(Box::new(bucket))),
         checks: Vec::new(),
     };

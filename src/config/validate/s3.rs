@@ -7,11 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{
-    INTERVALS, Validated, duration, invalid, limited, location, number, one_of, path, secret_file_or_credential,
+    INTERVALS, Validated, days, duration, invalid, limited, location, number, one_of, path, secret_file_or_credential,
 };
-use jiff::{SignedDuration, Span, SpanRelativeTo};
-
-use crate::config::raw::{self, Text};
+use crate::config::raw;
 use crate::model::LockMode;
 use crate::model::settings::{
     LockProofSettings, S3AccessRule, S3Addressing, S3CanarySettings, S3CredentialSource, S3ListingSettings,
@@ -141,18 +139,5 @@ pub(super) fn listing(raw: &raw::S3Listing) -> Validated<S3ListingSettings> {
         enabled: raw.enabled,
         interval: duration(&raw.interval, "[s3.listing] interval", LISTING_INTERVALS)?,
         requests_max: number(&raw.requests_max, "[s3.listing] requests_max", LISTING_REQUESTS)?,
-    })
-}
-
-/// Parses a duration that may contain days of 24 hours.
-fn days(text: &Text, key: &str) -> Validated<Duration> {
-    let span = text.get_ref().parse::<Span>().ok();
-    let exact = span.and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()).ok());
-    exact.and_then(|exact: SignedDuration| Duration::try_from(exact).ok()).ok_or_else(|| {
-        invalid(
-            text,
-            key,
-            format!("{:?} is not a duration; expected a value such as \"30d\" or \"12h\", or \"0s\"", text.get_ref()),
-        )
     })
 }

@@ -139,6 +139,14 @@ impl CheckResult {
         Self { check, outcome, findings, detail: None, duration }
     }
 
+    /// The same result with another warning.
+    #[must_use]
+    pub fn with_warning(self, warning: Finding) -> Self {
+        let Self { check, outcome, mut findings, detail, duration } = self;
+        findings.push(warning.into_warning());
+        Self { detail, ..Self::new(check, outcome, findings, duration) }
+    }
+
     /// The findings, the most severe first. Empty when the check passed without a warning.
     #[must_use]
     pub fn findings(&self) -> &[Finding] {
