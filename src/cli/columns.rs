@@ -35,6 +35,7 @@ const REPORT: &[Column<TargetRow>] = &[
     ("Secret Ref", |row| json!(row.target.secret_ref)),
     ("Created At", |row| json!(row.target.created_at)),
     ("Updated At", |row| json!(row.target.updated_at)),
+    ("Time To Full", |row| json!(row.report.as_ref().map(|report| report.time_to_full_s))),
 ];
 
 /// Columns of a target type.

@@ -2,20 +2,26 @@
 
 use std::process::ExitCode;
 
+use clap::ValueEnum;
+
 use crate::api::wire;
 use crate::api::wire::Extensible::{Known, Unknown};
 use crate::model::Status;
 
 /// Result of a command, ordered from best to worst.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum ExitState {
     /// 0: available, or the command succeeded.
+    #[value(help = "available, without a warning")]
     Available,
     /// 1: available, with a warning.
+    #[value(help = "available, with a warning")]
     Warning,
     /// 3: unknown. The agent does not answer, no probe has ended, or the usage is wrong.
+    #[value(help = "not probed yet")]
     Unknown,
     /// 2: offline.
+    #[value(help = "offline")]
     Offline,
 }
 
@@ -42,6 +48,27 @@ impl From<&wire::Report> for ExitState {
 }
 
 impl ExitState {
+    /// Returns the name of the state on the command line.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Available => "available",
+            Self::Warning => "warning",
+            Self::Unknown => "unknown",
+            Self::Offline => "offline",
+        }
+    }
+
+    /// Returns the state as it follows a number of targets.
+    #[must_use]
+    pub fn in_summary(self) -> &'static str {
+        match self {
+            Self::Warning => "with a warning",
+            Self::Unknown => "not checked",
+            Self::Available | Self::Offline => self.as_str(),
+        }
+    }
+
     /// Returns the worst state. Without any state, nothing was verified, so the result is unknown.
     pub fn worst(states: impl IntoIterator<Item = Self>) -> Self {
         states.into_iter().max().unwrap_or(Self::Unknown)

@@ -3,15 +3,18 @@
 mod target_type;
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use comfy_table::{Cell, CellAlignment, Color, ColumnConstraint, ContentArrangement, Table, presets};
 use jiff::Timestamp;
+use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
 use super::exit::ExitState;
 use super::terminal::{OutputStyle, age, escape_invisible};
 use crate::api::wire::Extensible::Known;
 use crate::api::wire::{self, parse_timestamp};
 use crate::model::Outcome;
+use crate::model::age::in_one_unit;
 use crate::model::report::MountMode;
 
 pub use target_type::{one_type, type_table, visible_to};
@@ -25,49 +28,30 @@ const BAR_CHARS: u8 = 10;
 /// Smallest width of a table with capacity bars, in columns. Narrower tables use the space for exports.
 const WIDE_COLUMNS: u16 = 110;
 
-/// Renders the table of `status`.
+/// Column of the table of `status`.
+struct StatusColumn {
+    title: &'static str,
+    cells: Vec<String>,
+}
+
+/// Titles of the columns of numbers, which are aligned to the right.
+const RIGHT_ALIGNED: [&str; 3] = ["USED", "FULL IN", "ROUND TRIP"];
+
+/// Columns that `--watch` omits on a terminal that is too narrow, the first of them first.
+const OMITTED_IN_ORDER: [&str; 6] = ["ROUND TRIP", "CAPACITY", "TYPE", "CHECKED", "FULL IN", "SINCE"];
+
+/// Width up to which an export is not shortened in favour of another column, in columns.
+const EXPORT_COLUMNS: usize = 24;
+
+/// Renders the table of `status`, and the messages below it.
 #[must_use]
 pub fn status_table(list: &wire::TargetDetailList, style: OutputStyle, now: Timestamp) -> String {
-    let round_trip = |report: &wire::Report| report.mount.as_ref().and_then(|mount| mount.round_trip_ms);
-    // The column is shown only if there is space and at least one value.
-    let has_round_trip =
-        style.width >= WIDE_COLUMNS && list.backup_targets.iter().any(|target| round_trip(&target.report).is_some());
-    let mut header = vec!["TARGET", "TYPE", "STATUS", "SINCE", "CAPACITY", "USED", "CHECKED", "REASON"];
-    if has_round_trip {
-        header.insert(6, "ROUND TRIP");
+    let mut columns = status_columns(list, style, now);
+    // Without the space for bars, these columns would make exports too narrow.
+    if style.width < WIDE_COLUMNS {
+        columns.retain(|column| !["ROUND TRIP", "FULL IN"].contains(&column.title));
     }
-    let mut table = table(style, &header);
-    for wire::TargetDetail { target, report } in &list.backup_targets {
-        let ago = |text: Option<&String>| {
-            text.and_then(|text| parse_timestamp(text)).map_or_else(|| "never".to_owned(), |at| age(at, now))
-        };
-        let mark = if target.is_default { "* " } else { "" };
-        let (bar, percent) = match report.used_percent {
-            Some(percent) => (bar(percent), format!("{percent:.1} %")),
-            None => ("-".to_owned(), target.used.clone().unwrap_or_else(|| "-".to_owned())),
-        };
-        let size = match target.capacity.as_deref() {
-            Some(size) if style.width < WIDE_COLUMNS => size.to_owned(),
-            Some(size) => format!("{bar} {size}"),
-            None => bar,
-        };
-        let mut row = vec![
-            Cell::new(format!("{mark}{}", escape_invisible(&target.filesystem_export))),
-            Cell::new(escape_invisible(&target.kind)),
-            state_cell(&target.status, ExitState::from(report), style),
-            Cell::new(ago(Some(&report.since))),
-            Cell::new(escape_invisible(&size)),
-            Cell::new(escape_invisible(&percent)).set_alignment(CellAlignment::Right),
-            Cell::new(ago(report.checked_at.as_ref())),
-            Cell::new(escape_invisible(report.reason.as_deref().unwrap_or(""))),
-        ];
-        if has_round_trip {
-            let text =
-                round_trip(report).map_or_else(|| "-".to_owned(), |milliseconds| format!("{milliseconds:.1} ms"));
-            row.insert(6, Cell::new(text).set_alignment(CellAlignment::Right));
-        }
-        table.add_row(row);
-    }
+    let mut table = status_cells(list, &columns, style);
     // Only exports are wrapped, because a wrapped word cannot be found by a search.
     for column in table.column_iter_mut().skip(1) {
         column.set_constraint(ColumnConstraint::ContentWidth);
@@ -79,6 +63,113 @@ pub fn status_table(list: &wire::TargetDetailList, style: OutputStyle, now: Time
         }
     }
     text
+}
+
+/// Renders the table of `status` with one line for each target, after the header. If the terminal is too narrow, columns
+/// are omitted and exports are shortened.
+#[must_use]
+pub fn status_lines(list: &wire::TargetDetailList, style: OutputStyle, now: Timestamp) -> Vec<String> {
+    let mut columns = status_columns(list, style, now);
+    let gap = usize::from(gap(style.width));
+    let width =
+        |column: &StatusColumn| column.cells.iter().map(|cell| cell.width()).max().unwrap_or(0).max(column.title.len());
+    let left = |columns: &[StatusColumn]| {
+        let others: usize = columns.iter().skip(1).map(|column| width(column) + gap).sum();
+        usize::from(style.width).saturating_sub(others + gap)
+    };
+    let needed = columns.first().map_or(0, width).min(EXPORT_COLUMNS);
+    for title in OMITTED_IN_ORDER {
+        if left(&columns) < needed {
+            columns.retain(|column| column.title != title);
+        }
+    }
+    let left = left(&columns);
+    if let Some(exports) = columns.first_mut() {
+        exports.cells.iter_mut().for_each(|export| *export = shortened(export, left));
+    }
+    let mut table = status_cells(list, &columns, style);
+    for column in table.column_iter_mut() {
+        column.set_constraint(ColumnConstraint::ContentWidth);
+    }
+    finish(&mut table).lines().map(str::to_owned).collect()
+}
+
+/// Returns the columns that have a value, the exports first.
+fn status_columns(list: &wire::TargetDetailList, style: OutputStyle, now: Timestamp) -> Vec<StatusColumn> {
+    let ago = |text: Option<&String>| {
+        text.and_then(|text| parse_timestamp(text)).map_or_else(|| "never".to_owned(), |at| age(at, now))
+    };
+    let dash = || "-".to_owned();
+    let column = |title, cell: &dyn Fn(&wire::Target, &wire::Report) -> String| {
+        let cells = list.backup_targets.iter().map(|detail| escape_invisible(&cell(&detail.target, &detail.report)));
+        StatusColumn { title, cells: cells.collect() }
+    };
+    let mut columns = vec![
+        column("TARGET", &|target, _| {
+            format!("{}{}", if target.is_default { "* " } else { "" }, target.filesystem_export)
+        }),
+        column("TYPE", &|target, _| target.kind.to_string()),
+        column("STATUS", &|target, _| target.status.to_string()),
+        column("SINCE", &|_, report| ago(Some(&report.since))),
+        column("CAPACITY", &|target, report| {
+            let bar = report.used_percent.map_or_else(dash, bar);
+            match target.capacity.as_deref() {
+                Some(size) if style.width < WIDE_COLUMNS => size.to_owned(),
+                Some(size) => format!("{bar} {size}"),
+                None => bar,
+            }
+        }),
+        column("USED", &|target, report| {
+            report.used_percent.map_or_else(|| target.used.clone().unwrap_or_else(dash), |used| format!("{used:.1} %"))
+        }),
+        column("FULL IN", &|_, report| report.time_to_full_s.map(Duration::from_secs).map_or_else(dash, in_one_unit)),
+        column("ROUND TRIP", &|_, report| {
+            let time = report.mount.as_ref().and_then(|mount| mount.round_trip_ms);
+            time.map_or_else(dash, |milliseconds| format!("{milliseconds:.1} ms"))
+        }),
+        column("CHECKED", &|_, report| ago(report.checked_at.as_ref())),
+        column("REASON", &|_, report| report.reason.as_deref().unwrap_or("").to_owned()),
+    ];
+    columns.retain(|column| {
+        !["FULL IN", "ROUND TRIP"].contains(&column.title) || column.cells.iter().any(|cell| cell != "-")
+    });
+    columns
+}
+
+fn status_cells(list: &wire::TargetDetailList, columns: &[StatusColumn], style: OutputStyle) -> Table {
+    let titles: Vec<&str> = columns.iter().map(|column| column.title).collect();
+    let mut table = table(style, &titles);
+    for (row, detail) in list.backup_targets.iter().enumerate() {
+        table.add_row(columns.iter().map(|column| {
+            let text = column.cells.get(row).map_or("", String::as_str);
+            match column.title {
+                "STATUS" => state_cell(text, ExitState::from(&detail.report), style),
+                title if RIGHT_ALIGNED.contains(&title) => Cell::new(text).set_alignment(CellAlignment::Right),
+                _ => Cell::new(text),
+            }
+        }));
+    }
+    table
+}
+
+/// Shortens a text to `width` columns, in its middle. Exports of one server differ at the end.
+fn shortened(text: &str, width: usize) -> String {
+    if text.width() <= width {
+        return text.to_owned();
+    }
+    let fitting = |characters: &mut dyn Iterator<Item = char>, width: usize| -> String {
+        let mut used = 0;
+        characters
+            .take_while(|character| {
+                used += character.width().unwrap_or(0);
+                used <= width
+            })
+            .collect()
+    };
+    let left = width.saturating_sub(1);
+    let head = fitting(&mut text.chars(), left / 3);
+    let tail = fitting(&mut text.chars().rev(), left - left / 3);
+    format!("{head}…{}", tail.chars().rev().collect::<String>())
 }
 
 /// Renders the table of `target list`.
@@ -167,6 +258,13 @@ pub fn report(report: &wire::Report, style: OutputStyle) -> String {
             size(report.available_bytes)
         );
     }
+    if let Some(time) = report.time_to_full_s {
+        let _ = writeln!(
+            text,
+            "  full in about {} if use continues to grow as in the last days",
+            in_one_unit(Duration::from_secs(time))
+        );
+    }
     if let Some(ended_at) =
         report.usage_listing.as_ref().and_then(|listing| listing.counted.as_ref()?.ended_at.as_ref())
     {
@@ -226,7 +324,7 @@ fn table(style: OutputStyle, header: &[&str]) -> Table {
 }
 
 fn finish(table: &mut Table) -> String {
-    let gap = if table.width().is_some_and(|width| width < WIDE_COLUMNS) { 1 } else { 2 };
+    let gap = gap(table.width().unwrap_or(WIDE_COLUMNS));
     for column in table.column_iter_mut() {
         column.set_padding((0, gap));
     }
@@ -236,6 +334,11 @@ fn finish(table: &mut Table) -> String {
         text.push('\n');
     }
     text
+}
+
+/// Columns between two columns of a table.
+fn gap(width: u16) -> u16 {
+    if width < WIDE_COLUMNS { 1 } else { 2 }
 }
 
 fn bar(percent: f64) -> String {
@@ -263,6 +366,12 @@ pub(super) fn mark(outcome: &str, state: ExitState, style: OutputStyle) -> Strin
     paint(&format!("{outcome:<9}"), color(state), style)
 }
 
+/// Renders a text in the colour of what is offline.
+#[must_use]
+pub fn bad(text: &str, style: OutputStyle) -> String {
+    paint(text, Color::Red, style)
+}
+
 fn paint(text: &str, color: Color, style: OutputStyle) -> String {
     let code = match color {
         Color::Green => 32,
@@ -274,4 +383,4 @@ fn paint(text: &str, color: Color, style: OutputStyle) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -1,4 +1,12 @@
-//! `targetwatch status`: a table of all targets, and an exit code for monitoring.
+//! `targetwatch status`: a table of targets, and an exit code for monitoring.
+//!
+//! With `--watch` on a terminal, the table is a full screen ([`screen`], [`frame`]). Elsewhere, each refresh appends a
+//! table. The agent may restart meanwhile.
+
+mod filter;
+mod frame;
+mod screen;
+mod watch;
 
 use std::time::Duration;
 
@@ -8,25 +16,26 @@ use jiff::Timestamp;
 use super::client::{Client, ConnectionOptions};
 use super::exit::ExitState;
 use super::output::OutputOptions;
-use super::terminal::{OutputStyle, print};
+use super::terminal::OutputStyle;
 use super::{columns, render, runtime};
 use crate::api::wire;
+use filter::{Filter, nothing_found};
 
 /// Path of the targets with their reports.
 const DETAIL: &str = "/backup_targets/detail";
 
-/// Clears the screen and moves the cursor to its top left corner (ECMA-48).
-const CLEAR: &str = "\u{1b}[H\u{1b}[2J";
-
 /// Arguments of `status`.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// Refresh the table until interrupted
+    /// Refresh the table until interrupted, the worst targets first
     #[arg(long, conflicts_with_all = ["json", "format", "columns"])]
     watch: bool,
     /// Time between two refreshes with --watch, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=3600))]
     interval: u64,
+    /// Selection of targets.
+    #[command(flatten)]
+    filter: Filter,
     /// Format of the output.
     #[command(flatten)]
     output: OutputOptions,
@@ -35,55 +44,32 @@ pub struct Arguments {
 /// Fetches the targets from the agent and prints them.
 ///
 /// # Errors
-/// When the agent does not answer. With `--watch`, the error is printed below the table instead.
+/// When the agent does not answer. With `--watch`, the error is shown above the table instead.
 pub fn run(access: ConnectionOptions, arguments: &Arguments) -> anyhow::Result<ExitState> {
     runtime::block_on(async {
         let client = Client::new(access);
         if arguments.watch {
-            Ok(watch(&client, Duration::from_secs(arguments.interval)).await)
+            watch::watch(&client, &arguments.filter, Duration::from_secs(arguments.interval)).await
         } else {
-            once(&client, &arguments.output).await
+            once(&client, &arguments.filter, &arguments.output).await
         }
     })?
 }
 
-async fn once(client: &Client, output: &OutputOptions) -> anyhow::Result<ExitState> {
+async fn once(client: &Client, filter: &Filter, output: &OutputOptions) -> anyhow::Result<ExitState> {
     let answer = client.fetch(DETAIL).await?;
-    let list = output.show(&answer, rendered, &columns::target_with_report(), columns::details)?;
-    Ok(state(&list))
+    let text = |list: &wire::TargetDetailList, style: OutputStyle| rendered(list, filter, style);
+    let rows = |list: &wire::TargetDetailList| columns::details(&filter.selected(list));
+    let list = output.show(&answer, text, &columns::target_with_report(), rows)?;
+    Ok(state(&filter.selected(&list)))
 }
 
-async fn watch(client: &Client, interval: Duration) -> ExitState {
-    let mut latest: Option<wire::TargetDetailList> = None;
-    let mut ticks = tokio::time::interval(interval);
-    let interrupt = tokio::signal::ctrl_c();
-    tokio::pin!(interrupt);
-    loop {
-        tokio::select! {
-            _ = &mut interrupt => return latest.as_ref().map_or(ExitState::Unknown, state),
-            _ = ticks.tick() => {}
-        }
-        let problem = match client.get(DETAIL).await {
-            Ok(list) => {
-                latest = Some(list);
-                String::new()
-            }
-            Err(error) => format!("{error}\n"),
-        };
-        let table = latest.as_ref().map(|list| rendered(list, OutputStyle::of_stdout())).unwrap_or_default();
-        print(&format!(
-            "{CLEAR}{}  every {} s, Ctrl-C to stop\n\n{table}{problem}",
-            Timestamp::now().strftime("%H:%M:%SZ"),
-            interval.as_secs()
-        ));
+fn rendered(list: &wire::TargetDetailList, filter: &Filter, style: OutputStyle) -> String {
+    let selected = filter.selected(list);
+    if selected.backup_targets.is_empty() {
+        return nothing_found(filter.describe().as_deref(), list.backup_targets.len());
     }
-}
-
-fn rendered(list: &wire::TargetDetailList, style: OutputStyle) -> String {
-    if list.backup_targets.is_empty() {
-        return render::NO_TARGETS.to_owned();
-    }
-    render::status_table(list, style, Timestamp::now())
+    render::status_table(&selected, style, Timestamp::now())
 }
 
 fn state(list: &wire::TargetDetailList) -> ExitState {

@@ -41,12 +41,21 @@ impl OutputStyle {
 
 /// Writes to standard output. A closed pipe, as with `head`, is not an error.
 pub fn print(text: &str) {
-    let mut out = io::stdout().lock();
-    if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush())
+    if let Err(error) = try_print(text)
         && error.kind() != io::ErrorKind::BrokenPipe
     {
         eprintln!("targetwatch: standard output: {error}");
     }
+}
+
+/// Writes to standard output.
+///
+/// # Errors
+/// When standard output cannot be written to, for example because its reader has ended.
+pub fn try_print(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()
 }
 
 /// Writes a value to standard output as indented JSON.

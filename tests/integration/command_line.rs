@@ -303,6 +303,8 @@ async fn exit_code_is_unknown_when_usage_is_wrong_or_agent_is_down() {
         &["status", "--colour"],
         &["status", "--watch", "--json"],
         &["status", "--watch", "--interval", "0"],
+        &["status", "--json", "--export", "nas"],
+        &["status", "--type", "tape"],
         &["check", "nfs"],
         &["target", "create", "nfs"],
         &["target", "create", "nfs", "a:/b", "--metadata", "novalue"],

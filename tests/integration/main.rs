@@ -22,6 +22,8 @@ mod report;
 mod shape;
 #[path = "../support/mod.rs"]
 mod support;
+#[path = "../support/terminal.rs"]
+mod terminal_display;
 #[path = "../support/workspace.rs"]
 mod workspace;
 
@@ -53,4 +55,5 @@ mod secrets;
 mod storage;
 mod terminal;
 mod ui;
+mod watch;
 mod worker_program;

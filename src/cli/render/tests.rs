@@ -3,7 +3,7 @@
 use super::*;
 use serde_json::json;
 
-fn detail(status: &str, reason: Option<&str>) -> wire::TargetDetail {
+pub(in crate::cli) fn detail(status: &str, reason: Option<&str>) -> wire::TargetDetail {
     let report = json!({
         "backup_target_id": "7a23e2a4-4a2e-4261-9d4e-7fca1d552b36", "filesystem_export": "nas:/b", "status": status,
         "since": "2025-01-30T12:00:00.000000", "last_available_at": null, "verdict": status, "reason": reason,
@@ -58,6 +58,21 @@ fn table_fits_a_narrow_terminal() {
     let text = table(false, 70);
     let rows: Vec<&str> = text.lines().take_while(|line| !line.contains("look at the server")).collect();
     assert!(rows.iter().all(|line| line.chars().count() <= 70), "{text}");
+}
+
+#[test]
+fn time_to_full_is_shown_where_it_is_known() {
+    let mut filling = detail("available", Some("full_soon"));
+    filling.report.time_to_full_s = Some(200_000);
+    let style = OutputStyle { width: 120, has_color: false };
+    assert!(report(&filling.report, style).contains("full in about 2 d if use continues to grow"));
+    let list = wire::TargetDetailList { backup_targets: vec![filling, detail("available", None)] };
+    let now = "2025-01-30T12:10:00Z".parse().expect("a time");
+    insta::assert_snapshot!(status_lines(&list, style, now).join("\n"), @r"
+    TARGET              TYPE  STATUS     SINCE   CAPACITY             USED    FULL IN  CHECKED  REASON
+    * nas:/b\u{1b}[31m  nfs   available  10 min  [#####.....] 2.4 TB  50.0 %      2 d  5 s      full_soon
+    * nas:/b\u{1b}[31m  nfs   available  10 min  [#####.....] 2.4 TB  50.0 %        -  5 s
+    ");
 }
 
 #[test]
