@@ -73,6 +73,10 @@ const NAMES_KINDS: &[&str] = &[
 const MAY_TOUCH_PATHS: &[(&str, &str)] = &[
     ("sys/", "it accesses storage, in child processes, and starts these"),
     ("registry/sqlite/file.rs", "the registry's file is on a local disk, never below the mount root"),
+    (
+        "registry/sqlite/generation.rs",
+        "the record beside the registry's file is on a local disk, never below the mount root",
+    ),
     ("registry/sqlite/identity.rs", "the registry's file is on a local disk, never below the mount root"),
     ("registry/sqlite/tests.rs", "files in a temporary directory"),
     ("api/listen.rs", "the socket's own file is on a local file system"),

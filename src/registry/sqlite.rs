@@ -49,6 +49,9 @@ use crate::model::{CanaryRecord, OwnMountId, TargetId, Transition};
 /// Most jobs that wait for the writer. Further callers wait until they can queue theirs.
 const QUEUE_MAX: usize = 64;
 
+/// How often the writer of a registry that was opened on a full disk tries to end its exclusive lock.
+const SHARE_EVERY: Duration = Duration::from_secs(5);
+
 /// How long the writer waits for another job before it copies the log into the file. So a client that sends one
 /// change after another does not wait for the copy.
 const CHECKPOINT_AFTER: Duration = Duration::from_millis(200);
@@ -80,9 +83,8 @@ impl SqliteStore {
         let file::Opened { connection, lock, identity, record, targets, .. } = file::open(path, Loss::Refused)?;
         let identity = Arc::new(identity);
         let (jobs, queue) = mpsc::channel::<Job>(QUEUE_MAX);
-        let cannot_start =
-            |error: std::io::Error| OpenError::Unwritable { path: path.to_owned(), detail: error.to_string() };
-        // Only for the timeout of the checkpoint.
+        let cannot_start = |error: std::io::Error| file::unwritable(path, error);
+        // Only for the timeouts of the writer.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(cannot_start)?;
         let writer = Writer { connection, identity: identity.clone(), queue, runtime };
         thread::Builder::new()
@@ -167,12 +169,13 @@ impl Writer {
     /// to the caller that requested it.
     fn run(mut self) -> Option<oneshot::Sender<()>> {
         // Opening may have left changes in the log.
-        let mut is_copied = false;
+        let (mut is_copied, mut is_shared) = (false, file::is_shared(&self.connection));
         let on_close = loop {
-            let next = if is_copied {
+            let next = if is_copied && is_shared {
                 Ok(self.queue.blocking_recv())
             } else {
-                self.runtime.block_on(async { timeout(CHECKPOINT_AFTER, self.queue.recv()).await })
+                let wait = if is_copied { SHARE_EVERY } else { CHECKPOINT_AFTER };
+                self.runtime.block_on(async { timeout(wait, self.queue.recv()).await })
             };
             match next {
                 Ok(Some(Job::Run(work))) => {
@@ -181,6 +184,7 @@ impl Writer {
                 }
                 Ok(Some(Job::Close(on_close))) => break Some(on_close),
                 Ok(None) => break None,
+                Err(_) if is_copied => is_shared = file::share(&self.connection, &self.identity),
                 Err(_) => is_copied = file::checkpoint(&self.connection, &self.identity),
             }
         };

@@ -14,19 +14,22 @@ use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
-use rusqlite::ffi::SQLITE_IOERR_SHMSIZE;
+use rusqlite::ffi::{SQLITE_IOERR_NOMEM, SQLITE_IOERR_SHMSIZE, SQLITE_IOERR_SHORT_READ};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::generation::{self, Found, Generation, Record};
 use super::identity::Identity;
 use super::paths::{directory, remove_if_there, sync_directory, with_suffix};
 use super::schema::{self, APPLICATION_ID};
-use super::target_rows;
-use crate::registry::error::OpenError;
+use super::{SHARE_EVERY, target_rows};
+use crate::registry::error::{EXAMINE_DISK, FREE_SPACE, Obstacle, OpenError};
 use crate::registry::snapshot::RegisteredTarget;
 
 /// Longest time that a change waits for another program that locks the file, such as a backup.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Free space at which the agent creates the index of the log (32 KiB) on a disk that was full, in bytes.
+const INDEX_SPACE_BYTES: u64 = 256 << 10;
 
 /// Largest file whose pages are all checked, in bytes. The check of a larger one would delay the start.
 /// Thousands of targets take a few MiB, and the full history of one target a few hundred KiB.
@@ -136,8 +139,8 @@ pub(super) fn create_directory(path: &Path) -> Result<(), OpenError> {
 pub(super) fn lock(path: &Path) -> Result<File, OpenError> {
     let lock_path = with_suffix(path, LOCK);
     let options = || OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).to_owned();
-    let lock =
-        options().open(&lock_path).map_err(|error| unwritable(path, format!("{}: {error}", lock_path.display())))?;
+    let failed = |error: std::io::Error| unwritable(path, Obstacle::from(error).at(&lock_path));
+    let lock = options().open(&lock_path).map_err(failed)?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),
         Err(TryLockError::WouldBlock) => {
@@ -147,7 +150,7 @@ pub(super) fn lock(path: &Path) -> Result<File, OpenError> {
             );
             Err(unwritable(path, detail))
         }
-        Err(TryLockError::Error(error)) => Err(unwritable(path, format!("{}: {error}", lock_path.display()))),
+        Err(TryLockError::Error(error)) => Err(failed(error)),
     }
 }
 
@@ -217,8 +220,10 @@ pub(super) fn inspect_header(path: &Path, options: &OpenOptions) -> Result<(), O
         return Err(not_a_registry(path, "the file is empty"));
     }
     let mut header = [0; HEADER_BYTES];
-    if file.read_exact(&mut header).is_err() || !header.starts_with(HEADER_MAGIC) {
-        return Err(not_a_registry(path, "the file is not an SQLite database"));
+    match file.read_exact(&mut header) {
+        Err(error) if error.kind() != ErrorKind::UnexpectedEof => return Err(unwritable(path, error)),
+        Ok(()) if header.starts_with(HEADER_MAGIC) => {}
+        _ => return Err(not_a_registry(path, "the file is not an SQLite database")),
     }
     let number = |at: usize| u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
     let found = number(HEADER_APPLICATION_ID);
@@ -341,7 +346,7 @@ pub(super) fn close(connection: Connection, identity: &Identity) {
 fn connect(path: &Path) -> rusqlite::Result<Connection> {
     match connect_with(path, "normal") {
         Err(error) if has_no_space_for_index(&error) => {
-            tracing::warn!(path = %path.display(), "the registry's disk is full: the agent keeps the index of the log in memory, and no other program can read the registry before the agent is restarted");
+            tracing::warn!(path = %path.display(), "the registry's disk is full: the agent keeps the index of the log in memory, and no other program can read the registry before there is space");
             connect_with(path, "exclusive")
         }
         outcome => outcome,
@@ -359,10 +364,44 @@ fn connect_with(path: &Path, locking_mode: &str) -> rusqlite::Result<Connection>
     Ok(connection)
 }
 
+/// Whether other programs can read the registry of this connection.
+pub(super) fn is_shared(connection: &Connection) -> bool {
+    let mode = connection.pragma_query_value(None, "locking_mode", |row| row.get::<_, String>(0));
+    mode.is_ok_and(|mode| mode != "exclusive")
+}
+
+/// Ends the exclusive lock of a registry that was opened on a full disk, if there is space for the index of its log.
+/// Returns whether other programs can read the registry now.
+pub(super) fn share(connection: &Connection, identity: &Identity) -> bool {
+    if !identity.has_space(INDEX_SPACE_BYTES) || identity.verify().is_err() {
+        return false;
+    }
+    let set = |name: &str, value: &str| connection.pragma_update_and_check(None, name, value, |_| Ok(()));
+    // While the index is in memory, SQLite keeps the lock until it leaves the mode of the log
+    // (https://www.sqlite.org/pragma.html#pragma_locking_mode).
+    let shared = set("journal_mode", "delete")
+        .and_then(|()| set("locking_mode", "normal"))
+        .and_then(|()| set("journal_mode", "wal"))
+        // The first read creates the index.
+        .and_then(|()| schema::version(connection));
+    if shared.is_err() {
+        let locked = set("locking_mode", "exclusive").and_then(|()| set("journal_mode", "wal"));
+        if let Err(error) = locked.and_then(|()| schema::version(connection).map(drop)) {
+            tracing::warn!(%error, "the registry's log cannot be opened: check the space and the errors of the disk");
+        }
+    }
+    identity.renew();
+    let is_shared = shared.is_ok() && is_shared(connection);
+    if is_shared {
+        tracing::info!("the registry's disk has space: other programs can read the registry again");
+    }
+    is_shared
+}
+
 /// Whether SQLite cannot create the index of the write-ahead log (`-shm`). With an exclusive lock, it needs no such
 /// file (<https://www.sqlite.org/wal.html#use_of_wal_without_shared_memory>).
 fn has_no_space_for_index(error: &rusqlite::Error) -> bool {
-    error.sqlite_error().is_some_and(|error| error.extended_code == SQLITE_IOERR_SHMSIZE)
+    extended_code(error) == SQLITE_IOERR_SHMSIZE
 }
 
 fn known_schema(path: &Path, found: i64) -> Result<(), OpenError> {
@@ -377,28 +416,68 @@ fn known_schema(path: &Path, found: i64) -> Result<(), OpenError> {
 
 /// Returns the error of a file that SQLite cannot read.
 pub(super) fn unreadable(path: &Path, error: &rusqlite::Error) -> OpenError {
-    if has_no_space_for_index(error) {
-        return unwritable(
-            path,
-            "its disk is full, and SQLite needs 32 KiB for the index of its log (-shm): free some space",
-        );
-    }
+    use ErrorCode::{
+        CannotOpen, DatabaseBusy, DatabaseLocked, DiskFull, FileLockingProtocolFailed, NoLargeFileSupport, OutOfMemory,
+        PermissionDenied, ReadOnly, SystemIoFailure,
+    };
     match error.sqlite_error_code() {
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => unwritable(
-            path,
-            format!(
-                "another program locks it, such as an agent that was started on a full disk ({error}): stop that program"
-            ),
-        ),
-        Some(ErrorCode::CannotOpen | ErrorCode::DiskFull | ErrorCode::PermissionDenied | ErrorCode::ReadOnly) => {
-            unwritable(path, error)
+        // The file ends before the place that SQLite reads.
+        Some(SystemIoFailure) if extended_code(error) == SQLITE_IOERR_SHORT_READ => {
+            not_a_registry(path, format!("the file is damaged ({error})"))
         }
+        Some(
+            CannotOpen
+            | DatabaseBusy
+            | DatabaseLocked
+            | DiskFull
+            | FileLockingProtocolFailed
+            | NoLargeFileSupport
+            | OutOfMemory
+            | PermissionDenied
+            | ReadOnly
+            | SystemIoFailure,
+        ) => unwritable(path, error),
         _ => not_a_registry(path, format!("the file is damaged ({error})")),
     }
 }
 
-pub(super) fn unwritable(path: &Path, detail: impl ToString) -> OpenError {
-    OpenError::Unwritable { path: path.to_owned(), detail: detail.to_string() }
+impl From<&rusqlite::Error> for Obstacle {
+    fn from(error: &rusqlite::Error) -> Self {
+        if has_no_space_for_index(error) {
+            return format!("its disk is full, and SQLite needs 32 KiB for the index of its log (-shm){FREE_SPACE}")
+                .into();
+        }
+        let remedy = match error.sqlite_error_code() {
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+                return format!(
+                    "another program locks it ({error}): stop that program. An agent that was started on a full disk needs no stop: free some space, and it releases the file within {} s",
+                    SHARE_EVERY.as_secs()
+                )
+                .into();
+            }
+            Some(ErrorCode::DiskFull) => FREE_SPACE,
+            Some(ErrorCode::SystemIoFailure) if extended_code(error) != SQLITE_IOERR_NOMEM => EXAMINE_DISK,
+            Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied | ErrorCode::ReadOnly) => {
+                return Self::denied(error);
+            }
+            _ => "",
+        };
+        format!("{error}{remedy}").into()
+    }
+}
+
+impl From<rusqlite::Error> for Obstacle {
+    fn from(error: rusqlite::Error) -> Self {
+        (&error).into()
+    }
+}
+
+fn extended_code(error: &rusqlite::Error) -> i32 {
+    error.sqlite_error().map_or(0, |error| error.extended_code)
+}
+
+pub(super) fn unwritable(path: &Path, obstacle: impl Into<Obstacle>) -> OpenError {
+    OpenError::Unwritable { path: path.to_owned(), obstacle: obstacle.into() }
 }
 
 fn not_a_registry(path: &Path, detail: impl Into<String>) -> OpenError {

@@ -11,13 +11,15 @@
 //! The record is written after the commit and before the answer. So after a crash or a loss of power it is never ahead
 //! of the file, unless something that was written and confirmed is missing. A record that is behind the file is normal.
 
+#![allow(clippy::disallowed_methods, reason = "the record is on a local disk, never below the mount root")]
+
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{ErrorKind, Write as _};
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::OnceLock;
+use std::sync::{Mutex, PoisonError};
 
 use rusqlite::Connection;
 use sha2::{Digest as _, Sha256};
@@ -171,7 +173,7 @@ pub(super) struct Record {
     /// The registry's file.
     registry: PathBuf,
     /// The open record, unless it could not be opened or created yet.
-    file: OnceLock<File>,
+    file: Mutex<Option<File>>,
 }
 
 impl Record {
@@ -192,12 +194,8 @@ impl Record {
     /// now. An existing record is written in place, which needs no space on a full disk. If it cannot be written, that
     /// is logged, and the next change tries again. A record that is behind or missing is not a loss.
     pub(super) fn open(path: &Path, recorded: Option<&Generation>, generation: &Generation) -> Self {
-        let record = Self { registry: path.to_owned(), file: OnceLock::new() };
-        if recorded.is_some()
-            && let Ok(file) = OpenOptions::new().write(true).open(record_path(path))
-        {
-            let _ = record.file.set(file);
-        }
+        let file = recorded.and_then(|_| OpenOptions::new().write(true).open(record_path(path)).ok());
+        let record = Self { registry: path.to_owned(), file: Mutex::new(file) };
         if recorded != Some(generation)
             && let Err(error) = record.write(generation)
         {
@@ -222,17 +220,25 @@ impl Record {
         Ok(file)
     }
 
-    /// Makes a generation durable in place, or in a new record if there is none. The line is shorter than a sector,
-    /// which a disk writes as a whole.
+    /// Makes a generation durable in place, or in a new record if the open one is no longer at its path. The line is
+    /// shorter than a sector, which a disk writes as a whole.
     ///
     /// # Errors
     /// When it cannot be written.
     pub(super) fn write(&self, generation: &Generation) -> std::io::Result<()> {
-        let Some(file) = self.file.get() else {
-            let _ = self.file.set(Self::create(&self.registry, generation)?);
+        let mut open = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let path = record_path(&self.registry);
+        let Some(file) = open.as_ref().filter(|file| is_at(file, &path)) else {
+            if open.take().is_some() {
+                tracing::warn!(path = %path.display(), "the record beside the registry was removed or replaced while the agent was running: the agent writes it anew");
+            }
+            *open = Some(Self::create(&self.registry, generation)?);
             return Ok(());
         };
-        file.write_all_at(line_of(generation).as_bytes(), 0)?;
+        let line = line_of(generation);
+        file.write_all_at(line.as_bytes(), 0)?;
+        // Another program may have made it longer.
+        file.set_len(line.len() as u64)?;
         file.sync_data()
     }
 
@@ -243,6 +249,12 @@ impl Record {
     pub(super) fn remove(path: &Path) -> std::io::Result<()> {
         remove_if_there(&record_path(path))
     }
+}
+
+/// Whether an open file is still at its path.
+fn is_at(file: &File, path: &Path) -> bool {
+    let identity = |found: std::io::Result<Metadata>| found.map(|found| (found.dev(), found.ino())).ok();
+    identity(fs::metadata(path)).is_some_and(|there| identity(file.metadata()) == Some(there))
 }
 
 /// Logs that a record could not be written.

@@ -10,6 +10,7 @@ use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use nix::sys::statvfs::{FsFlags, statvfs};
 
@@ -21,20 +22,26 @@ use crate::registry::store::StorageError;
 #[derive(Debug)]
 pub(super) struct Identity {
     path: PathBuf,
-    files: Vec<(PathBuf, u64, u64)>,
+    files: Mutex<Vec<OpenFile>>,
     is_read_only: AtomicBool,
     /// Whether the file system became read-only during a change.
     pub(super) is_uncertain: AtomicBool,
 }
 
+/// Path, device and inode.
+type OpenFile = (PathBuf, u64, u64);
+
+fn files_of(path: &Path) -> [std::io::Result<OpenFile>; 2] {
+    let of_one = |path: PathBuf| fs::metadata(&path).map(|found| (path, found.dev(), found.ino()));
+    [path.to_owned(), with_suffix(path, "-wal")].map(of_one)
+}
+
 impl Identity {
     /// Returns the identity of the files that are at the path now.
     pub(super) fn of(path: &Path) -> std::io::Result<Self> {
-        let of_one = |path: PathBuf| fs::metadata(&path).map(|found| (path, found.dev(), found.ino()));
-        let files = [path.to_owned(), with_suffix(path, "-wal")].into_iter().map(of_one).collect::<Result<_, _>>()?;
         Ok(Self {
             path: path.to_owned(),
-            files,
+            files: Mutex::new(files_of(path).into_iter().collect::<Result<_, _>>()?),
             is_read_only: AtomicBool::new(false),
             is_uncertain: AtomicBool::new(false),
         })
@@ -46,7 +53,7 @@ impl Identity {
     /// [`StorageError`] when a file was removed or replaced, when it cannot be read, or when the file system is or was
     /// read-only.
     pub(super) fn verify(&self) -> Result<(), StorageError> {
-        for (path, device, inode) in &self.files {
+        for (path, device, inode) in self.files.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             let is_same = match fs::metadata(path) {
                 Ok(found) => (found.dev(), found.ino()) == (*device, *inode),
                 Err(error) if error.kind() == ErrorKind::NotFound => false,
@@ -71,6 +78,17 @@ impl Identity {
             )));
         }
         self.verify_writable()
+    }
+
+    /// Takes the files that are at the path now as the open ones, after SQLite created its log anew.
+    pub(super) fn renew(&self) {
+        let files = files_of(&self.path).into_iter().flatten().collect();
+        *self.files.lock().unwrap_or_else(PoisonError::into_inner) = files;
+    }
+
+    /// Whether the file system has this much space, in bytes.
+    pub(super) fn has_space(&self, bytes: u64) -> bool {
+        statvfs(&self.path).is_ok_and(|found| found.blocks_available().saturating_mul(found.fragment_size()) >= bytes)
     }
 
     /// Verifies that the file system is not read-only. The kernel may make it read-only after a disk error. An fsync(2)

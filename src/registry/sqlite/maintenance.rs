@@ -115,7 +115,7 @@ pub fn backup(path: &Path, to: &Path, overwrite: bool) -> Result<BackedUp, Maint
 /// Returns the error of a command that only reads the registry.
 pub(super) fn unreadable_registry(error: OpenError) -> OpenError {
     match error {
-        OpenError::Unwritable { path, detail } => OpenError::Unreadable { path, detail },
+        OpenError::Unwritable { path, obstacle } => OpenError::Unreadable { path, obstacle },
         error => error,
     }
 }
@@ -214,9 +214,8 @@ pub fn restore(path: &Path, from: &Path) -> Result<Restored, MaintenanceError> {
 fn prepare(from: &Path, new: &Path, recorded: Option<&Generation>) -> Result<Content, String> {
     // The path of the copy means nothing to the operator.
     let without_path = |error: OpenError| match error {
-        OpenError::NotARegistry { detail, .. }
-        | OpenError::Unreadable { detail, .. }
-        | OpenError::Unwritable { detail, .. } => detail,
+        OpenError::NotARegistry { detail, .. } => detail,
+        OpenError::Unreadable { obstacle, .. } | OpenError::Unwritable { obstacle, .. } => obstacle.to_string(),
         OpenError::NewerSchema { found, known, .. } => {
             format!(
                 "it has schema {found} and this agent knows schemas up to {known}: install the agent version that wrote it, or a later one"

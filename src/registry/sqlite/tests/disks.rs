@@ -89,7 +89,7 @@ async fn full_disk_does_not_prevent_the_start() {
         assert!(error.contains("cannot be read: its disk is full"), "{error}");
         let (store, registry) = open(&path);
         let error = backup_error();
-        assert!(error.contains("another program locks it"), "{error}");
+        assert!(error.contains("another program locks it") && error.contains("free some space"), "{error}");
         assert_eq!(registry.snapshot().targets(), [kept.into()]);
         let mut large = nfs("nas:/large");
         large.0.metadata.insert("text".to_owned(), "x".repeat(60_000));
@@ -99,11 +99,59 @@ async fn full_disk_does_not_prevent_the_start() {
         fs::remove_file(&fill).expect("removed");
         create(&registry, nfs("nas:/b")).await;
         assert_eq!(Record::read(&path).expect("read").map(|recorded| recorded.targets), Some(2), "{has_record}");
-        close(store, registry).await;
-        let (store, registry) = open(&path);
-        assert_eq!(registry.snapshot().targets().len(), 2);
-        let backup = file_beside(&path, ".backup");
-        maintenance::backup(&path, &backup, false).expect("after the restart, other programs can read it");
+        let shared = async {
+            while maintenance::backup(&path, &to, true).is_err() {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        tokio::time::timeout(WAIT_MAX, shared).await.expect("other programs can read it without a restart");
+        // The log is another file now.
+        create(&registry, nfs("nas:/c")).await;
+        fs::remove_file(file_beside(&path, "-wal")).expect("removed");
+        let error = refused(&registry, nfs("nas:/d")).await.to_string();
+        assert!(error.contains("-wal was removed or replaced"), "{error}");
         close(store, registry).await;
     }
+}
+
+#[test]
+fn disk_error_is_not_called_damage_and_only_a_missing_permission_is_about_users() {
+    use rusqlite::ffi::{
+        Error, SQLITE_BUSY, SQLITE_CORRUPT, SQLITE_FULL, SQLITE_IOERR_FSYNC, SQLITE_IOERR_NOMEM, SQLITE_IOERR_READ,
+        SQLITE_IOERR_SHORT_READ, SQLITE_NOMEM, SQLITE_NOTADB, SQLITE_READONLY,
+    };
+    let path = Path::new("/var/lib/targetwatch/registry.db");
+    let of_sqlite = |code| file::unreadable(path, &rusqlite::Error::SqliteFailure(Error::new(code), None));
+    let of_system = |code| file::unwritable(path, std::io::Error::from_raw_os_error(code));
+    let (damaged, user) = ("the file is damaged", "The agent's user needs to write");
+    for (error, words) in [
+        (of_sqlite(SQLITE_CORRUPT), damaged),
+        (of_sqlite(SQLITE_NOTADB), damaged),
+        (of_sqlite(SQLITE_IOERR_SHORT_READ), damaged),
+        (of_sqlite(SQLITE_IOERR_READ), "examine the disk"),
+        (of_sqlite(SQLITE_IOERR_FSYNC), "examine the disk"),
+        (of_sqlite(SQLITE_IOERR_NOMEM), "cannot be opened"),
+        (of_sqlite(SQLITE_NOMEM), "cannot be opened"),
+        (of_sqlite(SQLITE_FULL), "free some space"),
+        (of_sqlite(SQLITE_BUSY), "stop that program"),
+        (of_sqlite(SQLITE_READONLY), user),
+        (of_system(nix::libc::EIO), "examine the disk"),
+        (of_system(nix::libc::ENOSPC), "free some space"),
+        (of_system(nix::libc::EACCES), user),
+        (of_system(nix::libc::EROFS), user),
+        (of_system(nix::libc::ENOENT), "No such file"),
+    ] {
+        let error = error.to_string();
+        assert!(error.contains(words), "{words}: {error}");
+        for other in [damaged, user, "examine the disk", "free some space"].iter().filter(|other| **other != words) {
+            assert!(!error.contains(other) || words == "stop that program", "{other}: {error}");
+        }
+    }
+}
+
+#[test]
+fn backup_of_a_missing_registry_gives_no_advice_about_users() {
+    let (_directory, path) = temporary_path();
+    let error = maintenance::backup(&path, &file_beside(&path, ".backup"), false).expect_err("refused").to_string();
+    assert!(error.contains("No such file") && !error.contains("root"), "{error}");
 }

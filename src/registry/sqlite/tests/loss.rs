@@ -330,3 +330,27 @@ async fn loss_cannot_be_accepted_while_an_agent_runs() {
     let error = maintenance::accept_loss(&path).expect_err("refused").to_string();
     assert!(error.contains("another agent is using it"), "{error}");
 }
+
+#[tokio::test]
+async fn record_that_another_program_changed_is_written_anew_by_the_next_change() {
+    type Change = fn(&Path);
+    let changes: [Change; 4] = [
+        |record| fs::remove_file(record).expect("removed"),
+        |record| {
+            fs::write(file_beside(record, ".other"), "of another registry\n").expect("written");
+            fs::rename(file_beside(record, ".other"), record).expect("replaced");
+        },
+        |record| fs::write(record, "").expect("emptied"),
+        |record| fs::write(record, "x".repeat(1000)).expect("written"),
+    ];
+    for (number, change) in changes.into_iter().enumerate() {
+        let (_directory, path) = temporary_path();
+        let (store, registry) = open(&path);
+        create(&registry, nfs("nas:/a")).await;
+        change(&file_beside(&path, ".generation"));
+        create(&registry, nfs("nas:/b")).await;
+        let recorded = Record::read(&path).map(|recorded| recorded.map(|found| (found.number, found.targets)));
+        assert_eq!(recorded, Ok(Some((2, 2))), "change {number}");
+        close(store, registry).await;
+    }
+}
