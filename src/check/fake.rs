@@ -113,6 +113,8 @@ pub struct FakeObjects {
     pub refuses_put: bool,
     /// Refuses HEAD as well, as services do.
     pub refuses_get: bool,
+    /// Stores an object whose digest is wrong.
+    pub ignores_digest: bool,
     /// Stores an object and answers 500.
     pub stores_and_fails: bool,
     /// Answers 500 to a PUT, and stores the object at [`FakeObjects::apply_late`].
@@ -141,6 +143,8 @@ pub struct FakeObjects {
     /// Failures of the next PUTs, GETs and DELETEs.
     pub next_puts: Mutex<VecDeque<S3Failure>>,
     pub next_gets: Mutex<VecDeque<S3Failure>>,
+    /// Failures of the next PUTs with a wrong digest.
+    pub next_trials: Mutex<VecDeque<S3Failure>>,
     pub next_deletes: Mutex<VecDeque<S3Failure>>,
 }
 
@@ -231,6 +235,21 @@ impl ObjectApi for FakeObjects {
             return Err(S3Failure::service(500, Some("InternalError"), None));
         }
         Ok((!self.names_no_version).then(|| "1".to_owned()))
+    }
+
+    async fn put_with_wrong_digest(
+        &self,
+        key: &str,
+        content: Bytes,
+        asked: Option<Retention>,
+    ) -> Result<Option<String>, S3Failure> {
+        if self.ignores_digest {
+            return self.put(key, content, asked).await;
+        }
+        if let Some(failure) = lock(&self.next_trials).pop_front() {
+            return Err(failure);
+        }
+        Err(if self.refuses_put { denied() } else { S3Failure::service(400, Some("BadDigest"), None) })
     }
 
     async fn get(&self, key: &str, _: Option<&str>) -> Result<Bytes, S3Failure> {

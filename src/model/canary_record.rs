@@ -12,6 +12,8 @@ pub struct CanaryRecord {
     /// Whether the credentials read the latest canary back. If so, a refused HEAD means that the object does not
     /// exist (S3 API reference, HeadObject: 403 without `s3:ListBucket`).
     pub is_readable: bool,
+    /// Whether the service stored an object whose digest was wrong.
+    pub ignores_digest: bool,
 }
 
 /// A canary that may remain in a bucket.

@@ -205,7 +205,7 @@ async fn canary_record_is_replaced_and_ends_with_its_target(Fixture { store, .. 
     assert_eq!(registry.canary_record(id).await, Ok(None));
     for version in [None, Some("v\"1\"".to_owned())] {
         let leftover = CanaryLeftover { key: "k".to_owned(), until: 7, version, written_at: Some(at(1)) };
-        let record = CanaryRecord { leftover: Some(leftover), is_readable: true };
+        let record = CanaryRecord { leftover: Some(leftover), is_readable: true, ignores_digest: false };
         registry.put_canary_record(id, record.clone()).await.expect("written");
         assert_eq!(registry.canary_record(id).await, Ok(Some(record)));
     }

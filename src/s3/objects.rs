@@ -45,6 +45,16 @@ pub trait ObjectApi: Send + Sync {
     /// version ID if the bucket is versioned.
     async fn put(&self, key: &str, content: Bytes, retention: Option<Retention>) -> Result<Option<String>, S3Failure>;
 
+    /// Like [`Self::put`], with a digest that does not match the content. Services check the permission first, then
+    /// refuse the digest, and store nothing (S3 API reference, `BadDigest`). A service that does not check digests
+    /// stores the object.
+    async fn put_with_wrong_digest(
+        &self,
+        key: &str,
+        content: Bytes,
+        retention: Option<Retention>,
+    ) -> Result<Option<String>, S3Failure>;
+
     /// GET object.
     async fn get(&self, key: &str, version: Option<&str>) -> Result<Bytes, S3Failure>;
 

@@ -216,6 +216,28 @@ async fn credentials_that_may_only_write_verify_writing() {
     }
 }
 
+#[tokio::test]
+async fn credentials_that_may_only_write_are_offline_when_they_may_not_write_any_more() {
+    let gateway = Gateway::shared().await;
+    for versioned in [false, true] {
+        let bucket = bucket_with(&gateway, versioned).await;
+        gateway.allow_guest_to_put(&bucket).await;
+        let workspace = workspace_for(&gateway.guest);
+        let (daemon, id) = Daemon::with_target(&workspace, target(&gateway.endpoint, &bucket)).await;
+        for _ in 0..2 {
+            assert_warning(&daemon.check(&id).await, "access_denied");
+            let output = workspace.check_s3(&gateway.endpoint, &bucket, &[]).await;
+            assert_eq!(output.code, 1, "the same verdict: {output:?}");
+            assert_eq!(gateway.versions(&bucket).await.len(), 1);
+        }
+        gateway.remove_policy(&bucket).await;
+        assert_offline(&daemon.check(&id).await, "access_denied");
+        let output = workspace.check_s3(&gateway.endpoint, &bucket, &[]).await;
+        assert!(output.code == 2 && output.stdout.contains("access_denied"), "{output:?}");
+        assert_eq!(gateway.versions(&bucket).await.len(), 1);
+    }
+}
+
 /// Runs an agent that is killed and started again several times, with a canary in each run. Returns the number of
 /// versions and delete markers after that, and the last report.
 async fn after_restarts(gateway: &Gateway, workspace: &Workspace, bucket: &str) -> (usize, Value) {

@@ -19,6 +19,10 @@ pub const COMMAND_LEFTOVER_AGE_SECONDS: i64 = 600;
 /// then the command may still be about to remove it.
 pub const COMMAND_LOCKED_LEFTOVER_SECONDS: i64 = 60;
 
+/// Number of keys of commands in a bucket that cannot be listed. With the key of the agent, at most five canaries of a
+/// host remain there.
+pub const COMMAND_KEYS: u128 = 4;
+
 /// Whether this process is the daemon or a one-shot command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProcessRole {
@@ -91,16 +95,17 @@ impl CanaryNames {
         CanaryKey { role: self.role, instance: self.instance, kind, until, id: Uuid::new_v4() }
     }
 
-    /// Returns the key of a write canary if the service refuses to list the bucket. The agent always uses the same key,
-    /// whatever the retention, so that it finds an object that a PUT stored late. Each command uses another key,
-    /// because commands may run at the same time.
+    /// Returns the key of a write canary if the service refuses to list the bucket. It is always the same, whatever the
+    /// retention, so that a later canary replaces an object that a PUT stored late. Commands may run at the same time, so
+    /// they have [`COMMAND_KEYS`] keys. Each begins with another one, and `attempt` counts those that it used.
     #[must_use]
-    pub fn unlisted_key(&self) -> CanaryKey {
+    pub fn unlisted_key(&self, attempt: u128) -> CanaryKey {
+        let number = match self.role {
+            ProcessRole::Daemon => 0,
+            ProcessRole::OneShot => self.instance.as_u128().wrapping_add(attempt) % COMMAND_KEYS,
+        };
         let key = self.new_key(CanaryKind::Write, 0);
-        match self.role {
-            ProcessRole::Daemon => CanaryKey { instance: Uuid::nil(), id: Uuid::nil(), ..key },
-            ProcessRole::OneShot => key,
-        }
+        CanaryKey { instance: Uuid::nil(), id: Uuid::from_u128(number), ..key }
     }
 
     /// Returns the key of a canary.

@@ -1,6 +1,7 @@
 //! Findings of the write canary.
 
-use super::{CanaryPlan, Kept, Request};
+use super::earlier::Kept;
+use super::{CanaryPlan, Request};
 use crate::check::Checked;
 use crate::check::lock_proof::steps::LONGER_RETENTION;
 use crate::model::report::{Finding, finding};
@@ -115,19 +116,26 @@ pub(super) fn unlisted(failure: &S3Failure, location: &S3Location, plan: &Canary
 }
 
 /// It is unknown whether an earlier canary exists, and which version it has.
-pub(super) fn unknown(failure: &S3Failure, location: &S3Location, key: &str) -> Finding {
+pub(super) fn unknown(failure: &S3Failure, location: &S3Location, key: &str, is_granted: bool) -> Finding {
+    let shown = if is_granted { PERMITTED } else { "writing is not verified" };
     finding!(
         failure.reason(),
-        "{location}: the service did not answer the PUT of a canary, and refuses to say whether the object exists ({failure}), so no further canary is written and writing is not verified: grant the credentials s3:GetObject and s3:ListBucketVersions, or remove {key} and grant s3:ListBucket"
+        "{location}: the service did not answer the PUT of a canary, and refuses to say whether the object exists ({failure}), so no further canary is written; {shown}: grant the credentials s3:GetObject and s3:ListBucketVersions, or remove {key} and grant s3:ListBucket"
     )
 }
 
-/// A command could neither find its canary again nor remove it.
-pub(super) fn unremovable(denied: &S3Failure, location: &S3Location, plan: &CanaryPlan<'_>) -> Finding {
+/// A command stores no canary in a bucket with versions that it may not list. `is_granted` is whether the service
+/// permits writing.
+pub(super) fn not_stored(
+    denied: &S3Failure,
+    location: &S3Location,
+    plan: &CanaryPlan<'_>,
+    is_granted: bool,
+) -> Finding {
+    let shown = if is_granted { PERMITTED } else { "writing is not verified" };
     finding!(
         denied.reason(),
-        "{location}: each run of this command would leave a canary, because these credentials may neither list nor delete ({denied}), so none is written and writing is not verified: grant them {} below {}, or read the report of the agent, which remembers its canary",
-        delete_action(plan),
+        "{location}: these credentials may not list versions ({denied}), so no later run would find a canary that this command left, and none is stored; {shown}: grant them s3:ListBucketVersions below {}, or read the report of the agent, which remembers its canary",
         plan.names.folder()
     )
 }
@@ -138,6 +146,52 @@ pub(super) fn unrecorded(why: &str, location: &S3Location) -> Finding {
         Reason::AgentError,
         "{location}: a canary in a bucket that cannot be listed must be recorded in the registry before it is written, and that failed ({why}), so none is written and writing is not verified: look at the disk of the registry"
     )
+}
+
+/// What a PUT with a wrong digest shows.
+const PERMITTED: &str =
+    "the service permits these credentials to write, and that objects are stored intact is not verified";
+
+pub(super) fn differs(location: &S3Location) -> Finding {
+    finding!(
+        Reason::CanaryMismatch,
+        "{location}: a canary that was read back differs from what was written: do not trust this storage before it and all proxies to it are examined"
+    )
+}
+
+/// Whether a request may have been refused because the retention of its canary, which ends at `until`, was over. Services
+/// refuse it in the same way as a missing permission.
+pub(super) fn is_late(failure: &S3Failure, until: Option<i64>, plan: &CanaryPlan<'_>) -> bool {
+    failure.reason() == Reason::AccessDenied && until.is_some_and(|until| plan.clock.may_be_past(until))
+}
+
+pub(super) fn nearly_over<T>(location: &S3Location, failure: &S3Failure) -> Checked<T> {
+    Checked::timed_out(finding!(
+        Reason::ResponseTimedOut,
+        "{location}: the service refused a canary ({failure}) whose requested retention was nearly over: look at the load of the service, or raise [s3.canary] retention"
+    ))
+}
+
+/// The PUT of a canary failed. `until` is the end of its retention.
+pub(super) fn put_refused(
+    failure: &S3Failure,
+    until: Option<i64>,
+    location: &S3Location,
+    plan: &CanaryPlan<'_>,
+) -> Checked<Option<i64>> {
+    if until.is_some() && plan.is_lock_unknown && failure.is_about_the_put() {
+        return Checked::skipped(retention_refused(location, failure));
+    }
+    if is_late(failure, until, plan) {
+        return nearly_over(location, failure);
+    }
+    if until.is_some() && failure.refuses_the_retention() {
+        return Checked::skipped(finding!(
+            Reason::LockUnverifiable,
+            "{location} has a default retention, and the PUT of a canary with a short retention was refused for that retention ({failure}), so writing is not verified: grant the credentials s3:PutObjectRetention and s3:GetObjectRetention, or, {LONGER_RETENTION}"
+        ));
+    }
+    refused(Request::Put, failure, location, plan)
 }
 
 /// A request of a canary failed.

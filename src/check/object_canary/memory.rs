@@ -39,6 +39,8 @@ pub struct CanaryMemory {
     durable: Option<(TargetId, Arc<dyn CanaryStore>)>,
     is_loaded: bool,
     record: CanaryRecord,
+    /// Whether this run found that the credentials may write.
+    is_permitted: bool,
 }
 
 /// State of a remembered canary.
@@ -67,6 +69,31 @@ impl CanaryMemory {
     #[must_use]
     pub fn leftover(&self) -> Option<&CanaryLeftover> {
         self.record.leftover.as_ref()
+    }
+
+    /// Whether the credentials are known to be able to write: a canary of theirs may remain, or this run found that they
+    /// are permitted to.
+    #[must_use]
+    pub fn shows_writing(&self) -> bool {
+        self.is_permitted || self.leftover().is_some_and(|leftover| leftover.written_at.is_some())
+    }
+
+    /// Prepares for a run.
+    pub(super) fn begin_run(&mut self) {
+        self.is_permitted = false;
+    }
+
+    pub(super) fn set_permitted(&mut self, is_permitted: bool) {
+        self.is_permitted = is_permitted;
+    }
+
+    /// Whether the service stored an object whose digest was wrong.
+    pub(super) fn ignores_digest(&self) -> bool {
+        self.record.ignores_digest
+    }
+
+    pub(super) fn found_to_ignore_digests(&mut self) {
+        self.record.ignores_digest = true;
     }
 
     /// Remembers a canary instead of the earlier one.

@@ -7,11 +7,13 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 
+use uuid::Uuid;
+
 use super::*;
-use crate::check::canary::{CanaryKey, ProcessRole, content};
+use crate::check::canary::{CanaryKey, CanaryKind, CanaryNames, ServiceClock, content};
 use crate::check::fake::{FakeBucket, FakeObjects};
-use crate::model::{CanaryRecord, LockMode, Outcome, TargetId};
-use crate::s3::Retention;
+use crate::model::{CanaryRecord, LockMode, Outcome, Reason, TargetId};
+use crate::s3::{Retention, Versioning};
 
 async fn written(api: &FakeObjects) -> Checked<Option<i64>> {
     retained(api, None).await
@@ -22,7 +24,19 @@ async fn retained(api: &FakeObjects, retention: Option<Duration>) -> Checked<Opt
 }
 
 fn names() -> CanaryNames {
-    CanaryNames::new("canary/", "node-7", "s3/backups", ProcessRole::Daemon, Uuid::new_v4())
+    names_of(ProcessRole::Daemon)
+}
+
+/// Names of a process that just started.
+fn names_of(role: ProcessRole) -> CanaryNames {
+    CanaryNames::new("canary/", "node-7", "s3/backups", role, Uuid::new_v4())
+}
+
+/// Runs a command that just started.
+async fn run_command(api: &FakeObjects, versioning: Option<Versioning>) -> (Checked<Option<i64>>, CanaryMemory) {
+    let (names, mut memory) = (names_of(ProcessRole::OneShot), CanaryMemory::default());
+    let plan = CanaryPlan { versioning, ..CanaryPlan::new(&names, ServiceClock::new(Some(0))) };
+    (run(api, &plan, &mut memory).await, memory)
 }
 
 async fn by_clock(api: &FakeObjects, retention: Option<Duration>, clock: ServiceClock) -> Checked<Option<i64>> {
@@ -305,9 +319,7 @@ async fn commands_leave_a_bounded_number_of_canaries() {
     for refuses_list in [false, true] {
         let api = FakeObjects { refuses_delete: true, refuses_list, ..FakeObjects::default() };
         for _ in 0..8 {
-            let names = CanaryNames::new("canary/", "node-7", "s3/backups", ProcessRole::OneShot, Uuid::new_v4());
-            let plan = CanaryPlan::new(&names, ServiceClock::new(Some(0)));
-            run(&api, &plan, &mut CanaryMemory::default()).await;
+            run_command(&api, None).await;
         }
         assert_eq!(api.keys().len(), if refuses_list { 0 } else { LOCKED_MAX });
     }

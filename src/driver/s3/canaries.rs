@@ -159,8 +159,11 @@ impl Canaries {
         let writing = async {
             let checked = object_canary(api, input.location, &plan, memory, deadline).await;
             is_clean = checked.outcome() == Outcome::Passed && checked.findings().is_empty();
-            let remains = memory.leftover().is_some_and(|leftover| leftover.written_at.is_some());
-            shows_writing = checked.outcome() == Outcome::Passed || (checked.outcome() == Outcome::Skipped && remains);
+            shows_writing = match checked.outcome() {
+                Outcome::Passed => true,
+                Outcome::Skipped => memory.shows_writing(),
+                _ => false,
+            };
             warnings = checked.findings().to_vec();
             checked.with_warnings(lock_warning)
         };

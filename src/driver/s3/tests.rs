@@ -299,6 +299,35 @@ async fn canary_that_is_the_only_evidence_is_written_without_a_retention() {
     }
 }
 
+#[tokio::test]
+async fn unanswered_first_put_of_write_only_credentials_is_not_a_missing_permission() {
+    let (location, settings) = (location(), settings());
+    let input = Input::new(&location, &settings, Depth::Routine);
+    let lock_unknown = Some(Reason::AccessDenied);
+    let unknown = Configuration { lock: None, lock_unknown, versioning: None, ..configuration(None) };
+    for versioned in [false, true] {
+        let api = FakeObjects {
+            refuses_list: true,
+            refuses_get: true,
+            refuses_delete: true,
+            versioned,
+            names_no_version: !versioned,
+            ..FakeObjects::default()
+        };
+        api.next_puts.lock().expect("a lock").push_back(S3Failure::TimedOut(Duration::from_secs(5)));
+        let (mut canaries, mut session) = (Canaries::default(), session(api));
+        for (refuses_put, is_shown) in [(false, false), (false, true), (false, true), (true, false), (false, true)] {
+            session.api.refuses_put = refuses_put;
+            let mut log = CheckLog::new(&PLAN[..1], Duration::MAX);
+            let shown = canaries.write_if_due(&session, input, &unknown, None, true, &mut log).await;
+            let result = log.finish().remove(0);
+            assert_eq!(shown, is_shown, "{versioned} {refuses_put}: {result:?}");
+            assert!(!result.findings().is_empty());
+            assert_eq!(session.api.keys().len(), 0);
+        }
+    }
+}
+
 /// Answers to the GET of a configuration that do not tell it.
 const STRANGE_ANSWERS: [(&str, &str); 22] = [
     ("200 OK", ""),

@@ -32,27 +32,18 @@ fn with_content_md5(request: &mut HttpRequest) {
 #[async_trait]
 impl ObjectApi for AwsBucket {
     async fn put(&self, key: &str, content: Bytes, retention: Option<Retention>) -> Result<Option<String>, S3Failure> {
-        // AWS refuses a locked PUT without a digest. Every service accepts MD5.
-        let digest = STANDARD.encode(Md5::digest(&content));
-        let put = self.client.put_object().bucket(&self.bucket).key(key).content_md5(digest);
-        let put = match retention {
-            None => put,
-            Some(Retention { mode, until }) => put
-                .object_lock_mode(ObjectLockMode::from(mode.as_str()))
-                .object_lock_retain_until_date(DateTime::from_secs(until)),
-        };
-        let headers = self.put_headers.clone();
-        let answer = self
-            .instrumented(put.body(ByteStream::from(content)).customize())
-            .mutate_request(move |request| {
-                for (name, value) in headers.iter() {
-                    request.headers_mut().insert(name.clone(), value.clone());
-                }
-            })
-            .send()
-            .await
-            .map_err(failure)?;
-        version_id(answer.version_id())
+        let digest = Md5::digest(&content);
+        put_object(self, key, content, &digest, retention).await
+    }
+
+    async fn put_with_wrong_digest(
+        &self,
+        key: &str,
+        content: Bytes,
+        retention: Option<Retention>,
+    ) -> Result<Option<String>, S3Failure> {
+        let digest = Md5::digest(Md5::digest(&content));
+        put_object(self, key, content, &digest, retention).await
     }
 
     async fn get(&self, key: &str, version: Option<&str>) -> Result<Bytes, S3Failure> {
@@ -138,6 +129,35 @@ impl ObjectApi for AwsBucket {
     }
 }
 
+async fn put_object(
+    bucket: &AwsBucket,
+    key: &str,
+    content: Bytes,
+    digest: &[u8],
+    retention: Option<Retention>,
+) -> Result<Option<String>, S3Failure> {
+    // AWS refuses a locked PUT without a digest. Every service accepts MD5.
+    let put = bucket.client.put_object().bucket(&bucket.bucket).key(key).content_md5(STANDARD.encode(digest));
+    let put = match retention {
+        None => put,
+        Some(Retention { mode, until }) => put
+            .object_lock_mode(ObjectLockMode::from(mode.as_str()))
+            .object_lock_retain_until_date(DateTime::from_secs(until)),
+    };
+    let headers = bucket.put_headers.clone();
+    let answer = bucket
+        .instrumented(put.body(ByteStream::from(content)).customize())
+        .mutate_request(move |request| {
+            for (name, value) in headers.iter() {
+                request.headers_mut().insert(name.clone(), value.clone());
+            }
+        })
+        .send()
+        .await
+        .map_err(failure)?;
+    version_id(answer.version_id())
+}
+
 /// Returns a version ID, unless it is longer than one can be.
 fn version_id(named: Option<&str>) -> Result<Option<String>, S3Failure> {
     match named {
@@ -178,6 +198,25 @@ mod tests {
         assert!([encryption, acl].iter().all(|name| signed.split(';').any(|found| found == *name)), "{signed}");
         let (request, _) = put(&[], "v1").await;
         assert!(!request.contains(encryption) && !request.contains(acl), "{request}");
+    }
+
+    #[tokio::test]
+    async fn put_with_a_wrong_digest_differs_from_a_put_only_in_the_digest() {
+        let (content, header) = (Bytes::from_static(b"content"), ("x-amz-acl".to_owned(), "private".to_owned()));
+        let bad = "<Error><Code>BadDigest</Code></Error>";
+        let (mut bucket, heads) = answering([answer("200 OK", ""), answer("400 Bad Request", bad)]).await;
+        bucket.put_headers = Arc::new([header].into());
+        bucket.put("key", content.clone(), None).await.expect("stored");
+        let refused = bucket.put_with_wrong_digest("key", content.clone(), None).await.expect_err("refused");
+        assert!(refused.is_digest_refusal(), "{refused}");
+        let heads = heads.lock().expect("no panic");
+        let names = |head: &String| -> Vec<String> {
+            head.lines().filter_map(|line| line.split_once(": ")).map(|(name, _)| name.to_owned()).collect()
+        };
+        assert_eq!(names(&heads[0]), names(&heads[1]));
+        let digest = format!("content-md5: {}\r\n", STANDARD.encode(Md5::digest(&content)).to_ascii_lowercase());
+        assert!(heads[0].contains(&digest) && !heads[1].contains(&digest), "{heads:?}");
+        assert!(heads[1].contains("x-amz-acl: private\r\n"), "{heads:?}");
     }
 
     #[tokio::test]

@@ -122,3 +122,98 @@ async fn locked_canary_that_append_only_credentials_may_not_delete_is_no_warning
         }
     }
 }
+
+/// A bucket with versions whose credentials may not delete, with a canary that was written before.
+async fn bucket_with_a_canary(api: FakeObjects, plan: &CanaryPlan<'_>, store: &Arc<FakeStore>) -> FakeObjects {
+    let api = FakeObjects { refuses_delete: true, versioned: true, ..api };
+    assert_eq!(run(&api, plan, &mut store.memory()).await.outcome(), Outcome::Passed);
+    api
+}
+
+#[tokio::test]
+async fn revoked_permission_to_write_is_found_while_a_canary_remains() {
+    for versioning in [None, Some(Versioning::Enabled)] {
+        for (refuses_list, refuses_get, append_only) in
+            [(true, true, false), (true, false, true), (false, false, false), (false, true, true)]
+        {
+            let (names, store) = (names(), Arc::new(FakeStore::default()));
+            let plan = CanaryPlan { versioning, append_only, ..CanaryPlan::new(&names, ServiceClock::new(Some(0))) };
+            let api = FakeObjects { refuses_list, refuses_get, ..FakeObjects::default() };
+            let mut api = bucket_with_a_canary(api, &plan, &store).await;
+            for (refuses_put, outcome) in
+                [(false, Outcome::Skipped), (true, Outcome::Failed), (false, Outcome::Skipped)]
+            {
+                api.refuses_put = refuses_put;
+                let mut memory = store.memory();
+                let checked = run(&api, &plan, &mut memory).await;
+                let case = (versioning, refuses_list, refuses_get, refuses_put);
+                assert_eq!(checked.outcome(), outcome, "{case:?}: {checked:?}");
+                if refuses_put {
+                    let message = message(&checked);
+                    assert!(message.contains("the PUT of a canary was refused"), "{message}");
+                }
+                assert_eq!(api.keys().len(), 1, "{case:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn answer_to_a_wrong_digest_is_a_failure_only_if_it_concerns_every_put() {
+    for (failure, outcome) in [
+        (S3Failure::service(400, Some("InvalidDigest"), None), Outcome::Skipped),
+        (S3Failure::service(400, Some("InvalidRequest"), None), Outcome::Skipped),
+        (S3Failure::service(422, None, None), Outcome::Skipped),
+        (S3Failure::service(403, Some("SignatureDoesNotMatch"), None), Outcome::Skipped),
+        (S3Failure::service(500, Some("InternalError"), None), Outcome::Skipped),
+        (S3Failure::service(403, Some("QuotaExceeded"), None), Outcome::Failed),
+        (S3Failure::service(507, Some("InsufficientStorage"), None), Outcome::Failed),
+        (S3Failure::service(403, Some("AccessDenied"), None), Outcome::Failed),
+        (S3Failure::TimedOut(Duration::from_secs(5)), Outcome::TimedOut),
+    ] {
+        let (names, store) = (names(), Arc::new(FakeStore::default()));
+        let plan = CanaryPlan::new(&names, ServiceClock::new(Some(0)));
+        let api = FakeObjects { refuses_list: true, refuses_get: true, ..FakeObjects::default() };
+        let api = bucket_with_a_canary(api, &plan, &store).await;
+        api.next_trials.lock().expect("not poisoned").push_back(failure.clone());
+        let mut memory = store.memory();
+        let checked = run(&api, &plan, &mut memory).await;
+        assert_eq!(checked.outcome(), outcome, "{failure}: {checked:?}");
+        assert!(memory.shows_writing(), "{failure}");
+    }
+}
+
+#[tokio::test]
+async fn service_that_ignores_digests_keeps_a_bounded_number_of_objects() {
+    for (refuses_list, most) in [(true, 2), (false, LOCKED_MAX)] {
+        let (names, store) = (names(), Arc::new(FakeStore::default()));
+        let plan = CanaryPlan::new(&names, ServiceClock::new(Some(0)));
+        let api = FakeObjects { refuses_list, ignores_digest: true, ..FakeObjects::default() };
+        let api = bucket_with_a_canary(api, &plan, &store).await;
+        for _ in 0..8 {
+            // A process that just started.
+            let checked = run(&api, &plan, &mut store.memory()).await;
+            assert_eq!(checked.outcome(), Outcome::Skipped, "{checked:?}");
+        }
+        assert_eq!(api.keys().len(), most, "{refuses_list}");
+    }
+}
+
+#[tokio::test]
+async fn command_with_write_only_credentials_verifies_the_permission_and_stores_nothing() {
+    for versioning in [None, Some(Versioning::Enabled)] {
+        let mut api = FakeObjects {
+            refuses_list: true,
+            refuses_get: true,
+            refuses_delete: true,
+            versioned: true,
+            ..FakeObjects::default()
+        };
+        for (refuses_put, outcome) in [(false, Outcome::Skipped), (true, Outcome::Failed)] {
+            api.refuses_put = refuses_put;
+            let (checked, memory) = run_command(&api, versioning).await;
+            assert_eq!((checked.outcome(), checked.reason()), (outcome, Some(Reason::AccessDenied)), "{checked:?}");
+            assert_eq!((memory.shows_writing(), api.keys().len()), (!refuses_put, 0), "{checked:?}");
+        }
+    }
+}

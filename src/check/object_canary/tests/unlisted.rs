@@ -155,7 +155,8 @@ async fn canary_of_a_crash_is_removed_when_listing_is_refused() {
         api.keep(&key);
         // The process ended before the answer to the PUT.
         let leftover = CanaryLeftover { key, until: 0, version: None, written_at: None };
-        *store.record.lock().expect("not poisoned") = CanaryRecord { leftover: Some(leftover), is_readable: false };
+        *store.record.lock().expect("not poisoned") =
+            CanaryRecord { leftover: Some(leftover), is_readable: false, ignores_digest: false };
         assert_eq!(counts_after(&api, &store).await, (Outcome::Passed, 0), "{versioned}");
     }
 }
@@ -174,7 +175,8 @@ async fn no_canary_is_written_while_the_last_one_may_exist() {
     let api = FakeObjects { refuses_list: true, versioned: true, ..FakeObjects::default() };
     let store = Arc::new(FakeStore::default());
     let leftover = CanaryLeftover { key: "lost".to_owned(), until: 0, version: None, written_at: None };
-    *store.record.lock().expect("not poisoned") = CanaryRecord { leftover: Some(leftover), is_readable: false };
+    *store.record.lock().expect("not poisoned") =
+        CanaryRecord { leftover: Some(leftover), is_readable: false, ignores_digest: false };
     assert_eq!(counts_after(&api, &store).await, (Outcome::Skipped, 0));
     // Credentials that read canaries before are refused only objects that do not exist.
     store.record.lock().expect("not poisoned").is_readable = true;
@@ -189,4 +191,48 @@ async fn canary_that_cannot_be_listed_is_not_written_unless_it_is_recorded() {
         assert_eq!(counts_after(&api, &store).await, expected);
         assert_eq!(api.puts(), usize::from(!refuses_list));
     }
+}
+
+#[tokio::test]
+async fn killed_commands_leave_a_bounded_number_of_canaries_when_listing_is_refused() {
+    for versioning in [Some(Versioning::Off), Some(Versioning::Suspended), Some(Versioning::Enabled), None] {
+        let replaces = matches!(versioning, Some(Versioning::Off | Versioning::Suspended));
+        for refuses_get in [false, true] {
+            // A PUT without an answer is like a command that ends before its DELETE, or one that is stored late.
+            let mut api = FakeObjects {
+                refuses_list: true,
+                refuses_get,
+                stores_and_fails: true,
+                versioned: !replaces,
+                ..FakeObjects::default()
+            };
+            for _ in 0..64 {
+                run_command(&api, versioning).await;
+            }
+            let left = api.keys().len() as u128;
+            assert!(left <= COMMAND_KEYS && (left > 0) == replaces, "{versioning:?} {refuses_get}: {left}");
+            api.stores_and_fails = false;
+            let (checked, memory) = run_command(&api, versioning).await;
+            assert!(checked.outcome() == Outcome::Passed || memory.shows_writing(), "{checked:?}");
+            assert!(api.keys().len() as u128 <= left, "{versioning:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn command_takes_another_key_when_its_canary_is_replaced_or_removed() {
+    let missing = S3Failure::service(404, Some("NoSuchKey"), None);
+    for (role, puts, outcome) in [(ProcessRole::OneShot, 2, Outcome::Passed), (ProcessRole::Daemon, 1, Outcome::Failed)]
+    {
+        let api = FakeObjects { refuses_list: true, ..FakeObjects::default() };
+        api.next_gets.lock().expect("not poisoned").extend([missing.clone(), missing.clone()]);
+        let names = names_of(role);
+        let versioning = Some(Versioning::Off);
+        let plan = CanaryPlan { versioning, ..CanaryPlan::new(&names, ServiceClock::new(Some(0))) };
+        let checked = run(&api, &plan, &mut CanaryMemory::default()).await;
+        assert_eq!((checked.outcome(), api.puts(), api.keys().len()), (outcome, puts, 0), "{checked:?}");
+    }
+    let losing = FakeObjects { refuses_list: true, loses: true, ..FakeObjects::default() };
+    let (checked, _) = run_command(&losing, Some(Versioning::Off)).await;
+    assert_eq!((checked.reason(), losing.puts()), (Some(Reason::CanaryMismatch), 4), "{checked:?}");
 }

@@ -1,0 +1,174 @@
+//! Canaries of earlier runs: which of them remain, and whether another one is written beside them.
+
+use std::time::Duration;
+
+use super::findings::{
+    differs, kept, neither_read_nor_deleted, overlong, put_refused, refused, still_locked, too_many, undeletable,
+    unknown, unrecorded,
+};
+use super::permission::{Permission, may_put};
+use super::write::{Request, denies_reading};
+use super::{CanaryMemory, CanaryPlan, LOCKED_BY_WRITING_MAX, LOCKED_MAX, NULL_VERSION, Resolved};
+use crate::check::Checked;
+use crate::check::canary::sweep::REMOVED_MAX;
+use crate::check::canary::{ProcessRole, Swept, Undeleted, is_content};
+use crate::model::{CanaryLeftover, S3Location};
+use crate::s3::{ObjectApi, S3Failure, StoredVersion, within};
+
+/// An earlier canary that these credentials may not delete.
+pub(super) struct Kept {
+    pub(super) leftover: CanaryLeftover,
+    pub(super) denied: S3Failure,
+    /// Whether one more canary may remain beside it.
+    leaves_room: bool,
+}
+
+impl Kept {
+    /// Returns when it was written, as part of a sentence.
+    pub(super) fn since(&self) -> String {
+        self.leftover.written_at.map(|at| format!(" at {at:.0}")).unwrap_or_default()
+    }
+}
+
+/// What is known of earlier canaries before the next one is written.
+#[derive(Default)]
+pub(super) struct Earlier {
+    /// A canary that these credentials may not delete. It is overwritten or read back instead of writing a new one.
+    pub(super) kept: Option<Kept>,
+    /// End of the retention of the latest locked canary of this process.
+    pub(super) latest: Option<i64>,
+    pub(super) remark: String,
+}
+
+/// Result of the check if no further canary is written. Boxed, because it is large.
+pub(super) type NotWritten = Box<Checked<Option<i64>>>;
+
+/// Decides, after a sweep, whether a canary is written.
+pub(super) fn after_sweep(
+    swept: Swept,
+    location: &S3Location,
+    plan: &CanaryPlan<'_>,
+    memory: &mut CanaryMemory,
+) -> Result<Earlier, NotWritten> {
+    if plan.retention.is_some() {
+        let overlong = swept.overlong.as_ref().map(|key| overlong(location, key));
+        let left = swept.undeletable.as_ref().filter(|_| !plan.append_only);
+        let undeletable = left.map(|left| undeletable(location, &plan.names.text(&left.key), &left.failure));
+        let mut findings = overlong.into_iter().chain(undeletable);
+        if let Some(finding) = findings.next() {
+            return Err(Box::new(Checked::skipped(finding).with_warnings(findings)));
+        }
+    }
+    let (locked, remaining) = (swept.locked.len(), swept.locked.len() + swept.unlocked);
+    if plan.retention.is_some() && locked >= LOCKED_BY_WRITING_MAX {
+        return Err(Box::new(Checked::skipped(still_locked(location, locked))));
+    }
+    memory.forget();
+    let of_lock = swept.undeletable.filter(|_| plan.retention.is_some());
+    let kept = of_lock.or(swept.refused.filter(|kept| plan.names.is_own(&kept.key) || remaining >= LOCKED_MAX));
+    if kept.is_none() && remaining >= LOCKED_MAX {
+        return Err(Box::new(Checked::skipped(too_many(location, remaining, plan))));
+    }
+    let kept = kept.map(|Undeleted { key, version, modified, failure }| Kept {
+        leftover: CanaryLeftover { key: plan.names.text(&key), until: key.until, version, written_at: modified },
+        denied: failure,
+        leaves_room: remaining < LOCKED_MAX,
+    });
+    let own = swept.locked.iter().filter(|key| plan.names.is_own(key));
+    let latest = own.map(|key| key.until).max();
+    let remark =
+        if swept.removed > 0 { format!("; leftover canaries removed: {}", swept.removed) } else { String::new() };
+    Ok(Earlier { kept, latest, remark })
+}
+
+/// Tries to remove the remembered canary of a bucket that cannot be listed.
+pub(super) async fn after_refused_listing(
+    api: &dyn ObjectApi,
+    location: &S3Location,
+    plan: &CanaryPlan<'_>,
+    memory: &mut CanaryMemory,
+    refused_listing: &S3Failure,
+    deadline: Duration,
+) -> Result<Earlier, NotWritten> {
+    if let Err(why) = memory.load(deadline).await {
+        return Err(Box::new(Checked::skipped(unrecorded(&why, location))));
+    }
+    let Some(leftover) = memory.leftover().cloned() else {
+        remove_late(api, plan, deadline).await;
+        return Ok(Earlier::default());
+    };
+    let finding = match within(deadline, memory.resolve(api, plan)).await {
+        Ok(Resolved::Gone) => {
+            remove_late(api, plan, deadline).await;
+            return Ok(Earlier::default());
+        }
+        Ok(Resolved::Undeletable(denied)) if leftover.until == 0 || plan.append_only => {
+            return Ok(Earlier { kept: Some(Kept { leftover, denied, leaves_room: true }), ..Earlier::default() });
+        }
+        Ok(Resolved::Locked) => still_locked(location, 1),
+        Ok(Resolved::LockedLonger) => overlong(location, &leftover.key),
+        Ok(Resolved::Undeletable(denied)) => undeletable(location, &leftover.key, &denied),
+        Ok(Resolved::Unknown) => match may_put(api, plan, memory, deadline).await {
+            Permission::Refused(failure) => {
+                return Err(Box::new(put_refused(&failure, plan.retention_end(), location, plan)));
+            }
+            permission => unknown(refused_listing, location, &leftover.key, permission.is_granted()),
+        },
+        Err(failure) => return Err(Box::new(refused(Request::DeleteEarlier, &failure, location, plan))),
+    };
+    Err(Box::new(Checked::skipped(finding)))
+}
+
+/// Removes canaries of the agent that PUTs of earlier runs stored late. A command replaces them, because another command
+/// may use its key.
+async fn remove_late(api: &dyn ObjectApi, plan: &CanaryPlan<'_>, deadline: Duration) {
+    if plan.names.role() == ProcessRole::OneShot {
+        return;
+    }
+    let key = plan.names.text(&plan.names.unlisted_key(0));
+    let removing = async {
+        for _ in 0..REMOVED_MAX {
+            if !plan.may_have_versions() {
+                break;
+            }
+            let Ok(StoredVersion { version: Some(version), .. }) = api.head(&key, None).await else { break };
+            api.delete(&key, Some(&version), false).await?;
+        }
+        // Without a version, it would add a delete marker.
+        api.delete(&key, plan.may_have_versions().then_some(NULL_VERSION), false).await
+    };
+    // The DELETE of the canary reports a failure.
+    let _ = within(deadline, removing).await;
+}
+
+/// Reads back an earlier canary that can neither be deleted nor overwritten, and verifies that these credentials may
+/// still write.
+pub(super) async fn read_back(
+    api: &dyn ObjectApi,
+    location: &S3Location,
+    plan: &CanaryPlan<'_>,
+    earlier: &Kept,
+    memory: &mut CanaryMemory,
+    deadline: Duration,
+) -> Checked<Option<i64>> {
+    if earlier.leaves_room
+        && let Permission::Refused(failure) = may_put(api, plan, memory, deadline).await
+    {
+        return put_refused(&failure, plan.retention_end(), location, plan);
+    }
+    let CanaryLeftover { key, version, .. } = &earlier.leftover;
+    let version = plan.version(version.clone());
+    let reading = async { api.get(key, version.as_deref()).await };
+    match within(deadline, reading).await {
+        Ok(content) if is_content(&content) && plan.append_only => Checked::not_needed(format!(
+            "a canary that was written{} was read back; deleting it was refused (append_only), so no further canary is written while it remains: {key}",
+            earlier.since()
+        )),
+        Ok(content) if is_content(&content) => Checked::skipped(kept(location, earlier, plan)),
+        Ok(_) => Checked::failed(differs(location)),
+        Err(failure) if denies_reading(&failure) && earlier.leftover.written_at.is_some() => {
+            Checked::skipped(neither_read_nor_deleted(location, earlier, &failure, plan))
+        }
+        Err(failure) => refused(Request::ReadEarlier, &failure, location, plan),
+    }
+}
