@@ -14,6 +14,7 @@
 //! time, and none is written beside more than [`LOCKED_MAX`] of any kind, or beside one that the service locks for longer
 //! than requested. So the number of canaries is bounded whatever crashes, and each is found again by its key.
 
+mod act;
 pub mod schedule;
 pub mod steps;
 
@@ -23,15 +24,14 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::Checked;
-use super::canary::{
-    CLOCK_UNCERTAINTY_SECONDS, CanaryKey, CanaryKind, CanaryNames, ServiceClock, Undeleted, content, exceeds, sweep,
-};
+use super::canary::{CanaryKey, CanaryKind, CanaryNames, ServiceClock, Swept, Undeleted, sweep};
 use super::object_canary::LOCKED_MAX;
 use crate::model::report::{LockProofState, finding};
-use crate::model::{LockMode, LockProof, LockVerdict, Reason, S3Location};
-use crate::s3::{ObjectApi, Retention, S3Failure, StoredVersion, within};
+use crate::model::{LockProof, LockVerdict, Reason, S3Location};
+use crate::s3::{ObjectApi, Retention, within};
+use act::act;
 use schedule::{Basis, Due, RETRY_AFTER, Schedule};
-use steps::{Action, Attempt, Next, Proof, Seen, Step};
+use steps::{Next, Proof, Seen, Step};
 
 /// Lock proofs of one bucket.
 #[derive(Debug, Default)]
@@ -243,23 +243,7 @@ impl LockProofs {
             }
             Err(failure) => return Err(failure.to_string()),
         };
-        if let Some(key) = swept.overlong {
-            let why = format!(
-                "the service locked an earlier canary for longer than the requested seconds, so no further canary is written: {key}"
-            );
-            self.found(LockVerdict::Unverifiable, why, basis);
-            return Ok(None);
-        }
-        if let Some(Undeleted { key, failure, .. }) = swept.undeletable {
-            let why = format!(
-                "an earlier canary was not deleted although its retention had ended ({failure}), so no further canary is written: grant s3:DeleteObjectVersion: {}",
-                context.names.text(&key)
-            );
-            self.found(LockVerdict::Unverifiable, why, basis);
-            return Ok(None);
-        }
-        if let Some(Undeleted { failure, .. }) = swept.refused {
-            let why = format!("an earlier canary cannot be deleted ({failure}): grant s3:DeleteObjectVersion");
+        if let Some(why) = obstacle(&swept, context.names) {
             self.found(LockVerdict::Unverifiable, why, basis);
             return Ok(None);
         }
@@ -344,91 +328,21 @@ impl LockProofs {
     }
 }
 
-/// Carries out one step.
-async fn act(api: &dyn ObjectApi, context: ProofContext<'_>, running: &mut Running) -> Seen {
-    let (text, step, requested) = (context.names.text(&running.key), running.proof.step, running.proof.requested);
-    tracing::debug!(?step, key = text, "lock proof");
-    let version = running.version.clone();
-    let version = version.as_deref();
-    let seen = match step {
-        Step::Put => match api.put(&text, content(running.key.id), Some(requested)).await {
-            Ok(version) => {
-                running.version = version;
-                Ok(Seen::Written { has_version: running.version.is_some() })
-            }
-            Err(failure) => Err(failure),
-        },
-        Step::Inspect => api.head(&text, version).await.map(|stored| inspected(stored, requested, &running.basis)),
-        Step::Look(_) | Step::LookAfterControl => {
-            api.head(&text, version).await.map(|stored| Seen::There(stored.retention))
-        }
-        Step::Try(Attempt { action, bypass }) => {
-            let accepted = match action {
-                Action::Delete => api.delete(&text, version, bypass).await,
-                // One second is enough: no service that enforces the lock accepts any earlier end.
-                Action::Shorten => {
-                    let shorter = Retention { until: requested.until - 1, ..requested };
-                    api.put_retention(&text, version, Some(shorter), bypass).await
-                }
-                Action::Remove => api.put_retention(&text, version, None, bypass).await,
-                Action::ChangeMode => {
-                    let other = Retention { mode: LockMode::Governance, ..requested };
-                    api.put_retention(&text, version, Some(other), bypass).await
-                }
-            };
-            accepted.map(|at| Seen::Accepted { at: at.unwrap_or_else(|| context.clock.now()) })
-        }
-        Step::Control => {
-            let deleted = api.delete(&text, version, false).await;
-            deleted.map(|at| Seen::Accepted { at: at.unwrap_or_else(|| context.clock.now()) })
-        }
-        Step::Await => Ok(Seen::There(Some(requested))),
-    };
-    match seen {
-        // If a retention has ended on arrival, services refuse it in the same way as a missing permission or a change
-        // of a locked version.
-        Err(failure) if step.sets_retention() && context.clock.may_be_past(requested.until) => Seen::Unclear(format!(
-            "{failure}, when the requested retention of the canary was nearly over: raise [s3.canary] retention"
-        )),
-        seen => seen.unwrap_or_else(|failure| seen_failure(step, &failure)),
+/// Returns why no further canary is written beside those that a sweep could not remove.
+fn obstacle(swept: &Swept, names: &CanaryNames) -> Option<String> {
+    if let Some(key) = &swept.overlong {
+        return Some(format!(
+            "the service locked an earlier canary for longer than the requested seconds, so no further canary is written: {key}"
+        ));
     }
-}
-
-/// Compares the retention of a canary that was just put with the storage's own clock.
-fn inspected(stored: StoredVersion, requested: Retention, basis: &Basis) -> Seen {
-    match stored.modified.map(|modified| requested.until.saturating_sub(modified)) {
-        Some(left) if stored.retention == Some(requested) && exceeds(left, basis.canary.retention) => {
-            Seen::TooLong(left)
-        }
-        Some(left) if stored.retention == Some(requested) && left <= CLOCK_UNCERTAINTY_SECONDS => Seen::TooShort(left),
-        _ => Seen::There(stored.retention),
+    if let Some(Undeleted { key, failure, .. }) = &swept.undeletable {
+        return Some(format!(
+            "an earlier canary was not deleted although its retention had ended ({failure}), so no further canary is written: grant s3:DeleteObjectVersion: {}",
+            names.text(key)
+        ));
     }
-}
-
-fn seen_failure(step: Step, failure: &S3Failure) -> Seen {
-    let is_change = matches!(step, Step::Try(attempt) if attempt.action != Action::Delete);
-    let is_not_accepted = match step {
-        Step::Put => failure.will_never_be_accepted(),
-        // The HEAD after a change decides, unless the service refused the request before it looked at the retention.
-        _ if is_change => failure.is_digest_refusal(),
-        _ => failure.will_never_be_accepted() && !failure.is_lock_refusal(),
-    };
-    if is_not_accepted {
-        return Seen::NotAccepted(failure.to_string());
-    }
-    let is_refusal = match step {
-        // Services refuse a change of the retention in many ways.
-        _ if is_change => failure.is_final_refusal(),
-        Step::Try(_) | Step::Control => failure.is_lock_refusal(),
-        _ => failure.is_refusal(),
-    };
-    if failure.is_gone() {
-        Seen::Gone
-    } else if is_refusal {
-        Seen::Refused(failure.to_string())
-    } else {
-        Seen::Unclear(failure.to_string())
-    }
+    let Undeleted { failure, .. } = swept.refused.as_ref()?;
+    Some(format!("an earlier canary cannot be deleted ({failure}): grant s3:DeleteObjectVersion"))
 }
 
 #[cfg(test)]

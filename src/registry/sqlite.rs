@@ -12,6 +12,7 @@
 
 mod canary_rows;
 mod columns;
+mod errors;
 mod file;
 mod generation;
 mod identity;
@@ -83,7 +84,7 @@ impl SqliteStore {
         let file::Opened { connection, lock, identity, record, targets, .. } = file::open(path, Loss::Refused)?;
         let identity = Arc::new(identity);
         let (jobs, queue) = mpsc::channel::<Job>(QUEUE_MAX);
-        let cannot_start = |error: std::io::Error| file::unwritable(path, error);
+        let cannot_start = |error: std::io::Error| errors::unwritable(path, error);
         // Only for the timeouts of the writer.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(cannot_start)?;
         let writer = Writer { connection, identity: identity.clone(), queue, runtime };

@@ -4,6 +4,8 @@
 //! (`rgw_common.cc`), and of other services where they differ ([`super::refusal`]). The code is shown, cut to
 //! [`CODE_LIMIT_BYTES`]. The message of the service is not, because it may echo the string that was signed.
 
+mod classes;
+
 use std::time::Duration;
 
 pub use super::certificate::CertificateFault;
@@ -16,9 +18,6 @@ pub const CODE_LIMIT_BYTES: usize = 64;
 
 /// Longest redirect address that is shown, in bytes.
 pub const URL_LIMIT_BYTES: usize = 256;
-
-/// Codes for expired credentials.
-const EXPIRED_CREDENTIAL_CODES: [&str; 2] = ["ExpiredToken", "TokenRefreshRequired"];
 
 /// Reason why a call gave no usable answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -84,10 +83,7 @@ impl S3Failure {
     /// Creates a refusal. Code and region are cut to [`CODE_LIMIT_BYTES`] and lose their control characters.
     #[must_use]
     pub fn service(status: u16, code: Option<&str>, region: Option<&str>) -> Self {
-        let shown = |text: &str| -> Option<String> {
-            let text: String = text.chars().filter(char::is_ascii_graphic).take(CODE_LIMIT_BYTES).collect();
-            (!text.is_empty()).then_some(text)
-        };
+        let shown = |text| shown(text, CODE_LIMIT_BYTES);
         Self::Service {
             status,
             code: code.and_then(shown),
@@ -129,10 +125,8 @@ impl S3Failure {
         if let Self::Service { leads_to, clock_ahead_seconds, .. } = &mut self {
             *clock_ahead_seconds = ahead_seconds;
             // Its query may contain a signature.
-            let shown = location.and_then(|location| location.split(['?', '#']).next());
-            let shown: String =
-                shown.unwrap_or_default().chars().filter(char::is_ascii_graphic).take(URL_LIMIT_BYTES).collect();
-            *leads_to = (!shown.is_empty()).then_some(shown);
+            let location = location.and_then(|location| location.split(['?', '#']).next());
+            *leads_to = location.and_then(|location| shown(location, URL_LIMIT_BYTES));
         }
         self
     }
@@ -146,12 +140,6 @@ impl S3Failure {
             *region = Some(named.clone());
         }
         self
-    }
-
-    /// Returns whether the answer had no error code, as for every failed HEAD.
-    #[must_use]
-    pub fn lacks_code(&self) -> bool {
-        matches!(self, Self::Service { code: None, .. } | Self::WebPage)
     }
 
     /// Returns the HTTP status of a refusal.
@@ -171,148 +159,6 @@ impl S3Failure {
             }
             other => other,
         }
-    }
-
-    /// Returns whether no answer came in time. The service may be down or slow.
-    #[must_use]
-    pub fn is_timeout(&self) -> bool {
-        matches!(self, Self::TimedOut(_))
-    }
-
-    /// Returns whether the failed GET of a configuration concerns only this configuration. Other failures, such as a
-    /// broken connection, wrong credentials or a redirect, concern every request for the bucket.
-    #[must_use]
-    pub fn concerns_one_configuration(&self) -> bool {
-        matches!(
-            self.reason(),
-            Reason::AccessDenied
-                | Reason::RequestRefused
-                | Reason::NotImplemented
-                | Reason::ServerError
-                | Reason::Throttled
-                | Reason::StorageFull
-                | Reason::QuotaExceeded
-                | Reason::NotS3
-        ) || self.is_timeout()
-    }
-
-    /// Returns whether the failed GET of a configuration shows that the service does not support this configuration.
-    /// Such a service refuses the parameter, or answers with another document: Swift before 2.33 answers `?object-lock`
-    /// with a listing.
-    #[must_use]
-    pub fn lacks_configuration(&self) -> bool {
-        match self {
-            Self::WebPage | Self::NotS3(_) => true,
-            Self::Service { status: 200 | 400 | 404 | 405 | 501, .. } if !self.has_expired_credentials() => matches!(
-                self.reason(),
-                Reason::NotImplemented
-                    | Reason::BucketNotFound
-                    | Reason::ObjectLockMissing
-                    | Reason::AccessDenied
-                    | Reason::RequestRefused
-                    | Reason::NotS3
-            ),
-            _ => false,
-        }
-    }
-
-    /// Returns whether the service is overloaded or broken, which is usually temporary.
-    #[must_use]
-    pub fn is_server_trouble(&self) -> bool {
-        matches!(self.reason(), Reason::ServerError | Reason::Throttled)
-    }
-
-    /// Returns whether the object or version does not exist.
-    #[must_use]
-    pub fn is_gone(&self) -> bool {
-        let Self::Service { status: 404, code, .. } = self else { return false };
-        matches!(code.as_deref(), None | Some("NotFound" | "NoSuchKey" | "NoSuchVersion"))
-    }
-
-    /// Returns whether the service understood and authenticated the request, and denied it. An unknown code does not
-    /// count, because its cause may be temporary.
-    #[must_use]
-    pub fn is_refusal(&self) -> bool {
-        let Self::Service { status, .. } = self else { return false };
-        match self.reason() {
-            Reason::AccessDenied => !self.has_expired_credentials() && matches!(status, 401 | 403),
-            Reason::NotImplemented => matches!(status, 400..=499 | 501),
-            Reason::ObjectLockMissing => true,
-            _ => false,
-        }
-    }
-
-    /// Returns whether the service knows the credentials, and denies them a permission.
-    #[must_use]
-    pub fn denies_permission(&self) -> bool {
-        self.is_refusal() && self.has_code(&["AccessDenied"])
-    }
-
-    /// Returns whether services refuse the DELETE of a locked version this way: with the code for a missing permission
-    /// (AWS, Ceph), or with a special code (MinIO, Dell ECS and others). Nothing else counts as a lock.
-    #[must_use]
-    pub fn is_lock_refusal(&self) -> bool {
-        let Self::Service { status, code: Some(code), topic, .. } = self else { return false };
-        match (status, code.as_str()) {
-            (403, "AccessDenied") => true,
-            (400..=499, "ObjectLocked" | "ObjectUnderRetention") => true,
-            (400, "InvalidRequest") => *topic == Some(MessageTopic::Lock),
-            _ => false,
-        }
-    }
-
-    /// Returns whether the service answered and will not accept the same request later. It may accept it after a
-    /// timeout, a conflict or server trouble, and once expired credentials are renewed.
-    #[must_use]
-    pub fn is_final_refusal(&self) -> bool {
-        let Self::Service { status, code, .. } = self else { return false };
-        let is_temporary = matches!(status, 408 | 409) || code.as_deref() == Some("RequestTimeout");
-        !is_temporary && !self.is_server_trouble() && !self.has_expired_credentials()
-    }
-
-    /// Returns whether the service refused a PUT because of its retention, according to the message: it is invalid, or
-    /// a policy does not allow it. AWS and others refuse a retention that is shorter than a policy demands.
-    #[must_use]
-    pub fn refuses_the_retention(&self) -> bool {
-        let is_about_lock = matches!(self, Self::Service { topic: Some(MessageTopic::Lock), .. });
-        is_about_lock && (self.is_refusal() || self.will_never_be_accepted())
-    }
-
-    /// Returns whether the service refused a PUT with a retention because the bucket, or the service, has no object
-    /// lock.
-    #[must_use]
-    pub fn denies_object_lock(&self) -> bool {
-        let Self::Service { status, topic, .. } = self else { return false };
-        let is_told = matches!(status, 400..=499) && *topic == Some(MessageTopic::NoLock);
-        is_told || self.reason() == Reason::ObjectLockMissing || *status == 501
-    }
-
-    /// Returns whether the service refused this PUT, and may accept one with other headers or permissions. It says
-    /// nothing about other PUTs, unlike full storage or a service that is down.
-    #[must_use]
-    pub fn is_about_the_put(&self) -> bool {
-        matches!(
-            self.reason(),
-            Reason::AccessDenied | Reason::RequestRefused | Reason::NotImplemented | Reason::ObjectLockMissing
-        ) && self.is_final_refusal()
-    }
-
-    /// Returns whether a PUT that was answered this way will not be applied later.
-    #[must_use]
-    pub fn stored_nothing(&self) -> bool {
-        self.is_final_refusal() && matches!(self.status(), Some(400..=499 | 501 | 507))
-    }
-
-    /// Returns whether the service will never accept this request, for a reason other than a missing permission.
-    #[must_use]
-    pub fn will_never_be_accepted(&self) -> bool {
-        matches!(self.reason(), Reason::RequestRefused | Reason::NotImplemented) && self.is_final_refusal()
-    }
-
-    /// Returns whether the service refused the digest of a request, which says nothing about the request itself.
-    #[must_use]
-    pub fn is_digest_refusal(&self) -> bool {
-        self.has_code(&["MissingContentMD5", "InvalidDigest", "BadDigest"])
     }
 
     /// Returns the reason code.
@@ -346,12 +192,12 @@ impl S3Failure {
         let reason = self.reason();
         finding!(reason, "{what}: {self}; {}", self.remedy(reason))
     }
+}
 
-    /// Returns whether the credentials have expired.
-    #[must_use]
-    pub fn has_expired_credentials(&self) -> bool {
-        self.has_code(&EXPIRED_CREDENTIAL_CODES)
-    }
+/// Returns the visible ASCII characters of a text, up to a limit. `None` if there are none.
+fn shown(text: &str, limit: usize) -> Option<String> {
+    let text: String = text.chars().filter(char::is_ascii_graphic).take(limit).collect();
+    (!text.is_empty()).then_some(text)
 }
 
 fn with_space(code: &Option<String>) -> String {
@@ -378,28 +224,6 @@ pub fn clock_words(ahead_seconds: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn lock_refusal_is_recognized_by_known_codes_only() {
-        for (status, code, message, is_lock, is_refusal) in [
-            (403, Some("AccessDenied"), "", true, true),
-            (400, Some("InvalidRequest"), "Object is WORM protected and cannot be overwritten", true, false),
-            (400, Some("InvalidRequest"), "Missing required header", false, false),
-            (409, Some("ObjectUnderRetention"), "", true, false),
-            (403, None, "", false, true),
-            (403, Some("ExpiredToken"), "", false, false),
-            (403, Some("RequestTimeTooSkewed"), "", false, false),
-            (400, Some("RequestTimeout"), "", false, false),
-            (409, Some("OperationAborted"), "", false, false),
-            (412, Some("PreconditionFailed"), "", false, false),
-            (501, Some("NotImplemented"), "", false, true),
-            (405, Some("MethodNotAllowed"), "", false, true),
-            (500, Some("InternalError"), "the object lock is gone", false, false),
-        ] {
-            let failure = S3Failure::service(status, code, None).with_message(message);
-            assert_eq!((failure.is_lock_refusal(), failure.is_refusal()), (is_lock, is_refusal), "{failure}");
-        }
-    }
 
     #[test]
     fn message_names_bucket_code_and_region() {

@@ -4,7 +4,10 @@ use super::*;
 use crate::check::canary::ProcessRole;
 use crate::check::fake::{FakeBucket, FakeObjects, Weakening};
 use crate::check::object_canary::{CanaryMemory, CanaryPlan, object_canary};
-use crate::model::Outcome;
+use crate::model::{LockMode, Outcome};
+use crate::s3::S3Failure;
+use act::seen_failure;
+use steps::{Action, Attempt, Seen};
 
 /// Result of one probe with this retention of the canary.
 async fn probed(api: &FakeObjects, retention: Duration) -> (Option<Reason>, LockProofState) {

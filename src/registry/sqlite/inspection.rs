@@ -12,7 +12,8 @@ use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access};
 use rusqlite::{Connection, OpenFlags};
 
-use super::file::{self, LOCK, unreadable, unwritable};
+use super::errors::{unreadable, unwritable};
+use super::file::{self, LOCK};
 use super::generation::Record;
 use super::maintenance::{Content, content_of, open_to_read, unreadable_registry};
 use super::paths::{directory, with_suffix};

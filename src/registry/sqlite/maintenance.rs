@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use rusqlite::{Connection, OpenFlags};
 
-use super::file::{self, BUSY_TIMEOUT, Loss, unreadable, unwritable};
+use super::errors::{unreadable, unwritable};
+use super::file::{self, BUSY_TIMEOUT, Loss};
 use super::generation::{Generation, Record, counted};
 use super::paths::{directory, remove_if_there, sync_directory, with_suffix};
 use super::{own_mount_rows, schema, target_rows};

@@ -121,8 +121,8 @@ fn disk_error_is_not_called_damage_and_only_a_missing_permission_is_about_users(
         SQLITE_IOERR_SHORT_READ, SQLITE_NOMEM, SQLITE_NOTADB, SQLITE_READONLY,
     };
     let path = Path::new("/var/lib/targetwatch/registry.db");
-    let of_sqlite = |code| file::unreadable(path, &rusqlite::Error::SqliteFailure(Error::new(code), None));
-    let of_system = |code| file::unwritable(path, std::io::Error::from_raw_os_error(code));
+    let of_sqlite = |code| errors::unreadable(path, &rusqlite::Error::SqliteFailure(Error::new(code), None));
+    let of_system = |code| errors::unwritable(path, std::io::Error::from_raw_os_error(code));
     let (damaged, user) = ("the file is damaged", "The agent's user needs to write");
     for (error, words) in [
         (of_sqlite(SQLITE_CORRUPT), damaged),
