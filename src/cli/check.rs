@@ -1,11 +1,12 @@
 //! `targetwatch check`: probes now and prints every check.
 //!
 //! `check nfs` and `check s3` need no daemon. They use the same driver and configuration as the
-//! daemon, probe one target, and unmount what the probe mounted. `check all` asks the daemon to probe
+//! daemon, probe one target, and unmount what the probe mounted, also after SIGINT or SIGTERM. `check all` asks the daemon to probe
 //! every target, and prints the reports.
 
 use std::sync::Arc;
 
+use anyhow::Context as _;
 use clap::Subcommand;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use jiff::Timestamp;
@@ -85,15 +86,22 @@ fn check_one(spec: TargetSpec, options: &CheckOptions) -> anyhow::Result<ExitSta
         let was_attached = driver.is_attached(&settings);
         // A single probe has no history, so no forecast.
         let usage = &mut UsageHistory::default();
-        let mut report = driver::probe_once(&mut driver, &target, &host, &settings, Depth::Full, usage).await;
-        // A daemon would finish this work with its next probes.
-        for _ in 0..PROBES_MAX {
-            let Some(wait) = driver.next_due() else { break };
-            tokio::time::sleep(wait).await;
-            report = driver::probe_once(&mut driver, &target, &host, &settings, Depth::Routine, usage).await;
-        }
-        // A mount that existed before belongs to another process, most likely to the daemon.
-        if !was_attached && driver.is_attached(&settings) {
+        let mut signals = serve::Signals::install()?;
+        let mut report = None;
+        let probing = async {
+            let mut latest = driver::probe_once(&mut driver, &target, &host, &settings, Depth::Full, usage).await;
+            // A daemon would finish this work with its next probes.
+            for _ in 0..PROBES_MAX {
+                let Some(wait) = driver.next_due() else { break };
+                tokio::time::sleep(wait).await;
+                latest = driver::probe_once(&mut driver, &target, &host, &settings, Depth::Routine, usage).await;
+            }
+            report = Some(latest);
+        };
+        let is_complete = signals.completes(probing).await;
+        // A mount that existed before belongs to another process, most likely to the daemon. An interrupted `mount.nfs`
+        // may have mounted without a notification yet.
+        if !was_attached && (driver.is_attached(&settings) || !is_complete) {
             match driver.detach(&settings).await {
                 Ok(None) => {}
                 Ok(Some(warning)) => eprintln!("targetwatch: {}", escape_invisible(&warning)),
@@ -103,6 +111,7 @@ fn check_one(spec: TargetSpec, options: &CheckOptions) -> anyhow::Result<ExitSta
             }
         }
         host.workers.shut_down();
+        let report = report.context("interrupted: the target was not checked to the end")?;
         // There is no earlier probe, so one timeout makes the target offline.
         let status = TargetStatus::not_checked(now).after(&report, 1);
         let mount_path = target.mount_name.below(&settings.mounts.root);

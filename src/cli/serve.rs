@@ -73,16 +73,20 @@ fn prepare(config: Option<&Path>) -> anyhow::Result<Prepared> {
     Ok(Prepared { settings, registry })
 }
 
-/// Signals that the daemon handles. The handlers are installed before it reports that it is ready, so that no such
-/// signal kills it.
-struct Signals {
+/// Signals that the daemon and a one-shot check handle. The daemon installs the handlers before it reports that it is
+/// ready, so that no such signal kills it.
+pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hang_up: Signal,
 }
 
 impl Signals {
-    fn install() -> anyhow::Result<Self> {
+    /// Installs the handlers.
+    ///
+    /// # Errors
+    /// When the kernel refuses one.
+    pub(super) fn install() -> anyhow::Result<Self> {
         let handler = |kind| signal(kind).context("cannot install signal handlers");
         Ok(Self {
             terminate: handler(SignalKind::terminate())?,
@@ -92,7 +96,7 @@ impl Signals {
     }
 
     /// Waits for `work`. Returns false if a signal to stop arrives first.
-    async fn completes(&mut self, work: impl Future<Output = ()>) -> bool {
+    pub(super) async fn completes(&mut self, work: impl Future<Output = ()>) -> bool {
         tokio::select! {
             _ = self.terminate.recv() => false,
             _ = self.interrupt.recv() => false,

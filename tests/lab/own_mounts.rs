@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::api::Target;
@@ -97,14 +98,19 @@ fn own_mount_is_recognized_by_an_intent_and_in_another_mount_namespace() {
     assert_own(&target, LINK_PATH);
 }
 
-/// A `mount.nfs` that mounts nothing and does not end. Dropping it restores the real one.
+/// A `mount.nfs` that does not end. Dropping it restores the real one.
 struct HangingCommand;
 
 impl HangingCommand {
     const PATH: &str = "/usr/sbin/lab-hanging-mount";
+    /// A copy of the real one.
+    const REAL: &str = "/usr/sbin/lab-mount.nfs";
 
-    fn install() -> Self {
-        fs::write(Self::PATH, "#!/bin/sh\nsleep 1000\n").expect("written");
+    /// `has_mounted` says whether it mounts before it hangs.
+    fn install(has_mounted: bool) -> Self {
+        fs::copy(MOUNT_COMMAND, Self::REAL).expect("copied");
+        let mounts = if has_mounted { format!("{} \"$@\"\n", Self::REAL) } else { String::new() };
+        fs::write(Self::PATH, format!("#!/bin/sh\n{mounts}sleep 1000\n")).expect("written");
         fs::set_permissions(Self::PATH, fs::Permissions::from_mode(0o755)).expect("executable");
         succeed("mount", &["--bind", Self::PATH, MOUNT_COMMAND]);
         Self
@@ -131,7 +137,7 @@ fn mount_after_a_kill_in_mid_mount_is_own_only_in_time_with_its_options() {
         let _machine = Machine::stopped(&format!("{EVERY_SECOND}mount_deadline = \"{}s\"\n", deadline.as_secs()));
         let _link = Link::create();
         change_unit("[Service]\nRestart=no\n");
-        let hanging = HangingCommand::install();
+        let hanging = HangingCommand::install(false);
         systemctl("start", SERVICE);
         let target = Target::create(LINK_EXPORT);
         let agent = main_pid();
@@ -160,6 +166,25 @@ fn mount_after_a_kill_in_mid_mount_is_own_only_in_time_with_its_options() {
         assert_eq!(mount_of(LINK_PATH), Some(mount), "the agent changed the mount");
         systemctl("stop", SERVICE);
         unmount(&at);
+    }
+}
+
+#[test]
+fn interrupted_check_unmounts_what_it_mounted() {
+    let _machine = Machine::stopped("");
+    let _link = Link::create();
+    for signal in ["-TERM", "-INT"] {
+        let command = HangingCommand::install(true);
+        let check = Command::new("targetwatch").args(["check", "nfs", LINK_EXPORT]).stderr(Stdio::piped()).spawn();
+        let check = check.expect("started");
+        eventually("mounted", FIRST_VERDICT, || mount_of(LINK_PATH));
+        succeed("kill", &[signal, &check.id().to_string()]);
+        let ended = check.wait_with_output().expect("ended");
+        let message = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(ended.status.code(), Some(3), "{message}");
+        assert!(message.contains("interrupted"), "{message}");
+        assert_eq!(mount_of(LINK_PATH), None, "{message}");
+        drop(command);
     }
 }
 
