@@ -8,7 +8,7 @@ use super::handle::Registry;
 use super::sqlite::SqliteStore;
 use super::sqlite::inspection::{self, Inspected};
 use super::sqlite::maintenance::{self, BackedUp, Content, Restored};
-use crate::model::{MountName, NfsExport, OwnMountId, RegistryUrl};
+use crate::model::{MountName, OwnMountId, RegistryUrl};
 
 /// Opens the registry at a URL. Waits for the disk, so call it before the runtime serves anything.
 ///
@@ -40,15 +40,11 @@ pub fn restore(url: &RegistryUrl, from: &Path) -> Result<Restored, MaintenanceEr
     }
 }
 
-/// Returns the mount that this host's agent made for an export, as [`maintenance::own_mount`].
+/// Returns the mount that this host's agent made for a target, as [`maintenance::own_mount`].
 ///
 /// # Errors
 /// [`OpenError`].
-pub fn own_mount(
-    url: &RegistryUrl,
-    mount_name: &MountName,
-    export: &NfsExport,
-) -> Result<Option<OwnMountId>, OpenError> {
+pub fn own_mount(url: &RegistryUrl, mount_name: &MountName, export: &str) -> Result<Option<OwnMountId>, OpenError> {
     match url {
         RegistryUrl::Sqlite(path) => maintenance::own_mount(path, mount_name, export),
     }

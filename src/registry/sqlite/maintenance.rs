@@ -17,7 +17,7 @@ use super::file::{self, BUSY_TIMEOUT, Loss};
 use super::generation::{Generation, Record, counted};
 use super::paths::{directory, remove_if_there, sync_directory, with_suffix};
 use super::{own_mount_rows, schema, target_rows};
-use crate::model::{MountName, NfsExport, OwnMountId};
+use crate::model::{MountName, OwnMountId};
 use crate::registry::error::{MaintenanceError, OpenError};
 use crate::registry::snapshot::RegisteredTarget;
 
@@ -339,14 +339,14 @@ pub fn accept_loss(path: &Path) -> Result<(Content, Option<OpenError>), OpenErro
     Ok((Content::of(&targets), accepted))
 }
 
-/// Returns the mount that the agent of this host made for an NFS target, found by its mount name and its export. `None`
+/// Returns the mount that the agent of this host made for a target, found by its mount name and its export. `None`
 /// if the registry contains none. An agent may run.
 ///
 /// # Errors
 /// [`OpenError`] when there is no registry, or when it cannot be read.
-pub fn own_mount(path: &Path, mount_name: &MountName, export: &NfsExport) -> Result<Option<OwnMountId>, OpenError> {
+pub fn own_mount(path: &Path, mount_name: &MountName, export: &str) -> Result<Option<OwnMountId>, OpenError> {
     let connection = open_to_read(path)?;
-    own_mount_rows::of_export(&connection, mount_name, &export.to_string()).map_err(|error| unreadable(path, &error))
+    own_mount_rows::of_export(&connection, mount_name, export).map_err(|error| unreadable(path, &error))
 }
 
 /// Opens a registry for reading only.

@@ -19,7 +19,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use super::*;
-use crate::model::{NfsExport, Status, TargetSpec, TargetType};
+use crate::model::{Status, TargetType};
 use crate::registry::contract::{own_mount, transition};
 use crate::registry::fixtures::{create, create_target, metadata, new_type, nfs, project, refused, s3};
 use crate::registry::{Change, Registry, RegistryError};
@@ -107,12 +107,9 @@ async fn content_is_the_same_after_reopening() {
     registry.put_own_mounts(vec![(id, Some(own_mount(7)))]).await.expect("stored");
     close(store, registry).await;
     let (_, registry) = open(&path);
-    let own_mount_of = |name: &str| {
-        let export = NfsExport::parse(name).expect("an export");
-        maintenance::own_mount(&path, &before.targets()[0].target.mount_name, &export).expect("read")
-    };
-    let TargetSpec::Nfs(first) = &before.targets()[0].target.spec else { panic!("an NFS target") };
-    assert_eq!(own_mount_of(&first.export.to_string()), Some(own_mount(7)), "another process reads it");
+    let first = &before.targets()[0].target;
+    let own_mount_of = |export: &str| maintenance::own_mount(&path, &first.mount_name, export).expect("read");
+    assert_eq!(own_mount_of(&first.spec.export()), Some(own_mount(7)), "another process reads it");
     assert_eq!(own_mount_of("other:/export"), None);
     assert_eq!(registry.snapshot().targets(), before.targets());
     let [oldest, newest] = history;
