@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use nix::sys::signal::Signal;
-use rusqlite::Connection;
+use rusqlite::{Connection, OpenFlags};
 use tokio::process::Command;
 
 use crate::daemon::{Daemon, eventually};
@@ -225,6 +225,13 @@ async fn read_only_file_system_acknowledges_no_change() {
         assert_eq!(output.code, 0, "{output:?}");
     };
     assert!(daemon.get("/node").await["agent"]["registry_problem"].is_null());
+    // If the file system became read-only during this write, only a restart would end the problem.
+    let registry = Connection::open_with_flags(workspace.registry(), OpenFlags::SQLITE_OPEN_READ_ONLY).expect("opened");
+    eventually("the result of the first probe is written", async || {
+        registry.query_row("SELECT 1 FROM target_transition", [], |_| Ok(())).ok()
+    })
+    .await;
+    drop(registry);
     in_namespace("mount --bind \"$0\" \"$0\" && mount -o remount,bind,ro \"$0\"").await;
     for _ in 0..2 {
         for answer in [
