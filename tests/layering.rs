@@ -96,10 +96,11 @@ struct Source {
 }
 
 impl Source {
-    /// Module path from the crate root: `agent/task.rs` is `agent`, `task`.
+    /// Module path from the crate root: `agent/task.rs` is `agent`, `task`. It is empty for the roots of the programs and
+    /// the library.
     fn modules(&self) -> Vec<String> {
         let stem = self.path.strip_suffix(".rs").expect("a Rust file");
-        if matches!(stem, "lib" | "main") {
+        if matches!(stem, "lib" | "main" | "probe_worker") {
             return Vec::new();
         }
         stem.split('/').filter(|part| *part != "mod").map(str::to_owned).collect()
