@@ -330,7 +330,7 @@ async fn number_of_series_is_within_the_budget() {
     let everything = CheckName::ALL.iter().map(|check| passed(*check, 1)).collect();
     let target = probed(nfs_view("nas:/b"), None, KindFacts::Nfs { mode: MountMode::None, mount: None }, everything);
     statistics.count(TargetKind::Nfs, target.report.as_deref().expect("a report"));
-    for route in ["targets", "check", "report", "history", "types", "metrics", "health", "other"] {
+    for route in ["targets", "check", "report", "history", "types", "metrics", "health", "ui", "other"] {
         for status in [200, 304, 404, 503] {
             metrics.http.observe(route, StatusCode::from_u16(status).expect("a status"), Duration::ZERO);
         }
