@@ -14,6 +14,7 @@ pub mod doctor;
 pub mod exit;
 pub mod kind;
 pub mod log;
+pub mod manual;
 pub mod mount_path;
 pub mod output;
 pub mod registry;
@@ -82,6 +83,12 @@ enum Command {
         /// Name of the shell
         shell: clap_complete::Shell,
     },
+    /// Write the manual pages, for packages
+    #[command(hide = true)]
+    Manual {
+        /// Existing directory for the pages
+        directory: PathBuf,
+    },
 }
 
 /// Returns the definition of the command line. The help of commands that need no agent does not list the options of the
@@ -91,7 +98,7 @@ fn definition() -> clap::Command {
         let options = client::ConnectionOptions::augment_args(clap::Command::default());
         command.args(options.get_arguments().cloned().map(|option| option.hide(true)))
     };
-    let local = ["serve", "doctor", "config", "registry", "mount-path", "completions"];
+    let local = ["serve", "doctor", "config", "registry", "mount-path", "completions", "manual"];
     let cli = local.into_iter().fold(Cli::command(), |cli, name| cli.mut_subcommand(name, hide));
     cli.mut_subcommand("check", |check| check.mut_subcommand("nfs", hide).mut_subcommand("s3", hide))
 }
@@ -119,6 +126,7 @@ pub fn main() -> ExitCode {
         Command::Config(command) => config::run(&command),
         Command::Registry(command) => registry::run(&command),
         Command::MountPath(arguments) => mount_path::run(&arguments),
+        Command::Manual { directory } => manual::run(definition(), &directory),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut definition(), "targetwatch", &mut script);
