@@ -31,6 +31,7 @@ mod mounting;
 mod node_exporter;
 mod outages;
 mod own_mounts;
+mod packages;
 mod read_only_registry;
 mod refusals;
 mod registry;
