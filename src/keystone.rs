@@ -16,7 +16,6 @@ mod error;
 mod http;
 mod login;
 mod login_backoff;
-mod resolver;
 mod token;
 mod validator;
 

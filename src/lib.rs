@@ -32,7 +32,7 @@
 //! ```text
 //! cli → api → agent → driver → check → nfs, s3 → sys → model
 //!       cli → config → model    agent → registry → model
-//!       cli, api → keystone → tls → sys    s3 → tls
+//!       cli, api → keystone → http_client → tls → sys    s3 → tls
 //! ```
 //!
 //! `CONTRIBUTING.md` lists what to change to add a check, a kind of target, a reason, a route, a
@@ -44,6 +44,7 @@ pub mod check;
 pub mod cli;
 pub mod config;
 pub mod driver;
+pub mod http_client;
 pub mod keystone;
 pub mod model;
 pub mod nfs;

@@ -2,40 +2,26 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::error::KeystoneError;
 use super::login::Login;
-use super::resolver::ResolveKeystone;
 use super::token::{IssuedToken, IssuedTokenBody, TokenBody, TokenFacts, ValidTokenBody};
+use crate::http_client::{self, HttpClient};
 use crate::model::cause::innermost_cause;
 use crate::model::tally::{Tally, status_class};
-use crate::tls;
+use crate::sys::resolve::KEYSTONE;
 
 /// Largest answer that is read, in bytes. A validated token without its catalog has a few thousand bytes. An issued
 /// token comes with the catalog of a whole cloud.
 const ANSWER_MAX_BYTES: usize = 1 << 20;
-
-/// How long an unused connection is kept. Web servers close unused connections after a few seconds.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
-
-/// Largest number of unused connections.
-const IDLE_MAX: usize = 16;
-
-/// Deadline of a connection to one address of Keystone.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 const AUTH_TOKEN: HeaderName = HeaderName::from_static("x-auth-token");
 const SUBJECT_TOKEN: HeaderName = HeaderName::from_static("x-subject-token");
@@ -49,7 +35,7 @@ const ACCESS_RULES_VERSION: HeaderValue = HeaderValue::from_static("1");
 #[derive(Debug, Clone)]
 pub struct Keystone {
     url: String,
-    client: Client<HttpsConnector<HttpConnector<ResolveKeystone>>, Full<Bytes>>,
+    client: HttpClient,
     requests: Arc<Tally<&'static str>>,
 }
 
@@ -60,25 +46,7 @@ impl Keystone {
     /// # Errors
     /// [`KeystoneError::Tls`] when the bundle cannot be used.
     pub async fn new(url: &str, ca_bundle: Option<&Path>) -> Result<Self, KeystoneError> {
-        let config = if url.starts_with("https:") {
-            tls::client_config(ca_bundle, None).await?
-        } else {
-            tls::without_authorities()?
-        };
-        let mut connector = HttpConnector::new_with_resolver(ResolveKeystone);
-        connector.enforce_http(false);
-        connector.set_nodelay(true);
-        connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
-        let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(config)
-            .https_or_http()
-            .enable_http1()
-            .wrap_connector(connector);
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE_TIMEOUT)
-            .pool_max_idle_per_host(IDLE_MAX)
-            .build(connector);
+        let client = http_client::client(url, ca_bundle, KEYSTONE.clone()).await?;
         Ok(Self { url: url.to_owned(), client, requests: Arc::default() })
     }
 
