@@ -37,7 +37,7 @@ pub use crate::driver::{Host, ProcessRole};
 pub use error::AgentError;
 pub use lifecycle::Agent;
 pub use own_mount_log::recall as recall_own_mounts;
-pub use publisher::{AVAILABLE_EVENT, OFFLINE_EVENT};
+pub use publisher::{AVAILABLE_EVENT, OFFLINE_EVENT, StatusChange};
 pub use record::{Intervals, ProbeRecord, REASONS_MAX, RecordedReason, warnings};
 pub use statistics::ProbeStatistics;
 pub use status::TargetStatus;

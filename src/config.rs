@@ -19,7 +19,7 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 
 use crate::model::RegistryUrl;
-use crate::model::settings::{AgentSettings, ApiSettings, DeclaredTarget};
+use crate::model::settings::{AgentSettings, ApiSettings, DeclaredTarget, NotifySettings};
 
 pub use error::ConfigError;
 pub use files::{FileKind, NamedFile};
@@ -42,6 +42,8 @@ pub struct Settings {
     pub registry_url: RegistryUrl,
     /// Settings of mounts and probes.
     pub agent: AgentSettings,
+    /// Settings of notifications.
+    pub notify: NotifySettings,
     /// Targets to create at start-up if they do not exist.
     pub declared: Vec<DeclaredTarget>,
 }
@@ -54,7 +56,7 @@ impl Settings {
         let mut compared = self.clone();
         compared.api.listen.clear();
         compared.api.metrics.listen.clear();
-        // Settings contain the paths of secrets but not the secrets, so the digest reveals none.
+        // Settings contain the paths of secrets but not the secrets. A token in the URL of a webhook cannot be guessed.
         let digest = Sha256::digest(format!("{compared:?}").as_bytes());
         digest.iter().take(FINGERPRINT_BYTES).map(|byte| format!("{byte:02x}")).collect()
     }

@@ -1,4 +1,4 @@
-//! HTTP/1.1 client for services other than storage, such as Keystone.
+//! HTTP/1.1 client for services other than storage: Keystone and the receivers of notifications.
 //!
 //! Names are resolved by a resolver of the caller's choice, so that lookups that hang for one service do not delay
 //! another. While the name server is slow or down, the latest addresses are used. If the service moves during that

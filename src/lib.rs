@@ -21,7 +21,7 @@
 //! 3. The driver runs the checks of its kind in order ([`check`]), over the network ([`nfs`],
 //!    [`s3`]) and through child processes ([`sys`]).
 //! 4. The results are a report ([`model::report`]). Reports, with hysteresis, make the status.
-//! 5. The API answers with the status.
+//! 5. The API answers with the status, and receivers are notified when it changes ([`notify`]).
 //!
 //! `docs/architecture.md` explains probes, workers, lock proofs and the registry.
 //!
@@ -30,9 +30,9 @@
 //! A module depends only on modules to its right. `tests/layering.rs` enforces this.
 //!
 //! ```text
-//! cli → api → agent → driver → check → nfs, s3 → sys → model
+//! cli → api → notify → agent → driver → check → nfs, s3 → sys → model
 //!       cli → config → model    agent → registry → model
-//!       cli, api → keystone → http_client → tls → sys    s3 → tls
+//!       cli, api → keystone    keystone, notify → http_client → tls → sys    s3 → tls
 //! ```
 //!
 //! `CONTRIBUTING.md` lists what to change to add a check, a kind of target, a reason, a route, a
@@ -48,6 +48,7 @@ pub mod http_client;
 pub mod keystone;
 pub mod model;
 pub mod nfs;
+pub mod notify;
 pub mod registry;
 pub mod s3;
 pub mod sys;

@@ -32,7 +32,7 @@ pub mod systemd;
 pub mod worker;
 
 pub use children::{ChildCensus, StuckChild};
-pub use command::{CommandError, Finished, run_bounded};
+pub use command::{CommandError, CommandInput, Finished, run_bounded, run_bounded_with};
 pub use journal::Journal;
 pub use log_queue::{LogFormat, LogQueue};
 pub use mount_right::{Capability, ProcessRights, may_mount};

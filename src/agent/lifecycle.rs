@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use tracing::Instrument as _;
 
 use super::error::AgentError;
 use super::own_mount_log;
+use super::publisher::StatusChange;
 use super::reconcile::Reconciler;
 use super::shared::Shared;
 use super::statistics::ProbeStatistics;
@@ -33,10 +34,16 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Starts a task for every target of the registry. Never waits for storage.
+    /// Starts a task for every target of the registry. Never waits for storage. Changes of status are sent to `changes`
+    /// unless it is full or closed.
     #[must_use]
-    pub fn start(registry: Registry, host: Arc<Host>, settings: AgentSettings) -> Self {
-        let shared = Arc::new(Shared::new(registry, host, settings));
+    pub fn start(
+        registry: Registry,
+        host: Arc<Host>,
+        settings: AgentSettings,
+        changes: mpsc::Sender<StatusChange>,
+    ) -> Self {
+        let shared = Arc::new(Shared::new(registry, host, settings, changes));
         tokio::spawn({
             let shared = shared.clone();
             async move { shared.transitions.run(shared.stopping.subscribe()).await }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use super::record::Intervals;
 use super::status::TargetStatus;
@@ -19,15 +19,31 @@ pub const AVAILABLE_EVENT: &str = "target_available";
 /// Name of the `tracing` event of a target that became offline.
 pub const OFFLINE_EVENT: &str = "target_offline";
 
+/// A change of a target's status, for notifications.
+#[derive(Debug, Clone)]
+pub struct StatusChange {
+    /// The target after the change.
+    pub target: Arc<TargetView>,
+    /// Status before, and since when. `None` for the first verdict after the creation of the target or the start of
+    /// the agent.
+    pub from: Option<(Status, Timestamp)>,
+}
+
 /// Owner of the current view.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct ViewPublisher {
     view: watch::Sender<Arc<View>>,
+    changes: mpsc::Sender<StatusChange>,
     /// Held while a view is replaced, so that readers wait only for the exchange of a pointer.
     replacing: Mutex<()>,
 }
 
 impl ViewPublisher {
+    /// Publisher of an empty view. Changes of status are also sent to `changes`.
+    pub(super) fn new(changes: mpsc::Sender<StatusChange>) -> Self {
+        Self { view: watch::Sender::default(), changes, replacing: Mutex::default() }
+    }
+
     /// Returns the current view.
     pub(super) fn view(&self) -> Arc<View> {
         self.view.borrow().clone()
@@ -73,6 +89,7 @@ impl ViewPublisher {
             let slot = view.targets.iter_mut().find(is_same)?;
             let status = slot.status.after(&report, failures_before_offline);
             let from = slot.report.is_some().then_some(slot.status.status);
+            let from_since = slot.status.since;
             let record = Arc::new(slot.record.after(&report, intervals, from, status.status));
             let shown = Some(report.clone());
             let view = Arc::new(TargetView { status, report: shown, record, ..TargetView::clone(slot) });
@@ -81,11 +98,14 @@ impl ViewPublisher {
             (from != Some(to)).then(|| {
                 let (target_id, at) = (report.target_id, report.checked_at);
                 transitions.record(Transition { target_id, at, from, to, finding: finding.map(PastFinding::from) });
-                view
+                StatusChange { target: view, from: from.map(|from| (from, from_since)) }
             })
         });
-        if let Some(view) = changed {
-            log_status(&view);
+        if let Some(change) = changed {
+            log_status(&change.target);
+            if let Err(mpsc::error::TrySendError::Full(_)) = self.changes.try_send(change) {
+                tracing::warn!("nobody is notified of this change: too many changes wait for the notifier");
+            }
         }
     }
 

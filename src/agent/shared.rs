@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{OwnedMutexGuard, watch};
+use tokio::sync::{OwnedMutexGuard, mpsc, watch};
 
 use super::error::AgentError;
-use super::publisher::ViewPublisher;
+use super::publisher::{StatusChange, ViewPublisher};
 use super::statistics::ProbeStatistics;
 use super::transition_log::TransitionLog;
 use crate::driver::Host;
@@ -30,14 +30,19 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(registry: Registry, host: Arc<Host>, settings: AgentSettings) -> Self {
+    pub(super) fn new(
+        registry: Registry,
+        host: Arc<Host>,
+        settings: AgentSettings,
+        changes: mpsc::Sender<StatusChange>,
+    ) -> Self {
         Self {
             transitions: TransitionLog::new(registry.clone()),
             registry,
             host,
             settings: watch::Sender::new(Arc::new(settings)),
             stopping: watch::Sender::new(false),
-            views: ViewPublisher::default(),
+            views: ViewPublisher::new(changes),
             statistics: ProbeStatistics::default(),
             unmounting: watch::Sender::default(),
             changing: Arc::default(),

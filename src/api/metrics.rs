@@ -43,6 +43,7 @@ use super::held_body::held;
 use super::state::ReadNodeFacts;
 use crate::agent::{Agent, View};
 use crate::model::settings::MetricsDetail;
+use crate::notify::Notifier;
 use agent::AgentSample;
 use format::Format;
 
@@ -57,6 +58,7 @@ pub struct Metrics {
     agent: Agent,
     node_facts: ReadNodeFacts,
     auth: Arc<Auth>,
+    notifier: Arc<Notifier>,
     detail: MetricsDetail,
     config: ArcSwap<ConfigState>,
     http: http::HttpStatistics,
@@ -70,6 +72,7 @@ impl Metrics {
         agent: Agent,
         node_facts: ReadNodeFacts,
         auth: Arc<Auth>,
+        notifier: Arc<Notifier>,
         detail: MetricsDetail,
         config: ConfigState,
     ) -> Self {
@@ -77,6 +80,7 @@ impl Metrics {
             agent,
             node_facts,
             auth,
+            notifier,
             detail,
             config: ArcSwap::from_pointee(config),
             http: http::HttpStatistics::default(),
@@ -128,6 +132,7 @@ impl Metrics {
             requests: self.http.requests(),
             request_durations: self.http.durations(),
             keystone: self.auth.keystone_requests(),
+            notifications: self.notifier.counts(),
             detail: self.detail,
             agent: self.agent.clone(),
         }

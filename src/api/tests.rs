@@ -68,7 +68,7 @@ impl Api {
         let workers = WorkerPool::new(WorkerPoolSettings::new("/nonexistent".into()), census.clone());
         let mounts = MountTableWatch::start().expect("/proc");
         let host = Host::new(workers, mounts, "test".to_owned(), ProcessRole::Daemon);
-        let agent = Agent::start(registry, Arc::new(host), AgentSettings::quiet());
+        let agent = Agent::start(registry, Arc::new(host), AgentSettings::quiet(), tokio::sync::mpsc::channel(1).0);
         let facts = Arc::new(move || NodeFacts::read(Timestamp::UNIX_EPOCH, &census));
         let auth = super::Auth::none();
         let routes = super::routes(agent.clone(), facts.clone(), &auth, true);
@@ -78,7 +78,9 @@ impl Api {
             loaded_at: Timestamp::UNIX_EPOCH,
         };
         let auth = Arc::new(auth);
-        let metrics = super::Metrics::new(agent.clone(), facts.clone(), auth.clone(), MetricsDetail::Full, config);
+        let notifier = Arc::new(crate::notify::Notifier::new(ChildCensus::new()));
+        let metrics =
+            super::Metrics::new(agent.clone(), facts.clone(), auth.clone(), notifier, MetricsDetail::Full, config);
         let service = super::router(agent.clone(), facts, auth, &Arc::new(metrics), true);
         Self { agent, routes, service }
     }

@@ -15,14 +15,16 @@ use std::time::Duration;
 use anyhow::Context as _;
 use jiff::Timestamp;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::runtime;
-use crate::agent::{Agent, recall_own_mounts};
+use crate::agent::{Agent, StatusChange, recall_own_mounts};
 use crate::api::{self, Auth, CONNECTIONS_MAX, ConfigState, Listeners, METRICS_CONNECTIONS_MAX, Metrics};
 use crate::config::{self, Settings};
 use crate::driver::{Host, ProcessRole};
-use crate::model::settings::{ApiSettings, AuthSettings};
+use crate::model::settings::{ApiSettings, AuthSettings, NotifySettings};
+use crate::notify::{CHANGES_MAX, Notifier};
 use crate::registry::{self, Registry};
 use crate::sys::{ChildCensus, MountTableWatch, NodeFacts, WorkerPool, WorkerPoolSettings, heap, node, systemd};
 use crate::tls::ServerTls;
@@ -158,6 +160,8 @@ pub struct RunningAgent {
     auth: Arc<Auth>,
     tls: Option<Arc<ServerTls>>,
     metrics: Arc<Metrics>,
+    notifier: Arc<Notifier>,
+    notifying: JoinHandle<()>,
     serving: JoinHandle<()>,
     serving_metrics: JoinHandle<()>,
 }
@@ -166,19 +170,27 @@ impl RunningAgent {
     /// Starts the agent and its API.
     ///
     /// # Errors
-    /// When the registry or a file of `[api]` cannot be read, or when this host has no /proc.
+    /// When the registry or a file of `[api]` or `[notify]` cannot be used, or when this host has no /proc.
     pub async fn start(settings: &Settings, registry: Registry, listeners: Listeners) -> anyhow::Result<Self> {
         let started_at = Timestamp::now();
         let auth = Arc::new(Auth::load(&settings.api).await?);
         let metrics_listeners = bind_metrics(&settings.api).await?;
         let tls = load_tls(&settings.api).await?;
         let census = ChildCensus::new();
-        let agent = start_agent(settings, registry, census.clone()).await?;
+        let notifier = Arc::new(Notifier::new(census.clone()));
+        notifier.load(&settings.notify).await?;
+        let (changed, changes) = mpsc::channel(CHANGES_MAX);
+        let agent = start_agent(settings, registry, census.clone(), changed).await?;
+        let notifying = tokio::spawn({
+            let (notifier, agent) = (notifier.clone(), agent.clone());
+            async move { notifier.follow(agent, changes).await }
+        });
         let facts: api::ReadNodeFacts = Arc::new(move || NodeFacts::read(started_at, &census));
         let config =
             ConfigState { fingerprint: settings.fingerprint(), is_last_reload_successful: true, loaded_at: started_at };
         let detail = settings.api.metrics.detail;
-        let metrics = Arc::new(Metrics::new(agent.clone(), facts.clone(), auth.clone(), detail, config));
+        let metrics =
+            Arc::new(Metrics::new(agent.clone(), facts.clone(), auth.clone(), notifier.clone(), detail, config));
         let serve = |listeners: Listeners, connections_max, router| {
             let mut stopping = agent.stopping();
             let stop = async move { drop(stopping.wait_for(|stopping| *stopping).await) };
@@ -188,7 +200,7 @@ impl RunningAgent {
         let serving = serve(listeners, CONNECTIONS_MAX, router);
         let serving_metrics =
             serve(metrics_listeners, METRICS_CONNECTIONS_MAX, api::metrics_router(auth.clone(), &metrics));
-        Ok(Self { agent, auth, tls, metrics, serving, serving_metrics })
+        Ok(Self { agent, auth, tls, metrics, notifier, notifying, serving, serving_metrics })
     }
 
     /// Applies the settings of authentication and reads their files again. Returns whether that succeeded. Otherwise it
@@ -211,13 +223,25 @@ impl RunningAgent {
         reloaded.is_ok()
     }
 
+    /// Replaces the receivers of notifications, and reads their files again. Returns whether that succeeded, as
+    /// [`Self::reload_auth`].
+    async fn reload_notify(&self, settings: &NotifySettings) -> bool {
+        let reloaded = self.notifier.load(settings).await;
+        if let Err(error) = &reloaded {
+            tracing::error!("cannot reload [notify]; the old receivers stay in force: {error}");
+        }
+        reloaded.is_ok()
+    }
+
     /// Stops the API and the agent within `DRAIN_TIMEOUT`. Mounts stay in place.
     ///
     /// # Errors
     /// When the API panicked.
     pub async fn stop(self) -> anyhow::Result<()> {
         // The listeners stop together with the agent, and wait for running requests.
-        let ((), served, metrics_served) = tokio::join!(self.agent.stop(), self.serving, self.serving_metrics);
+        let ((), (), served, metrics_served) =
+            tokio::join!(self.agent.stop(), self.notifier.stop(), self.serving, self.serving_metrics);
+        self.notifying.abort();
         served.and(metrics_served).context("the API panicked")
     }
 }
@@ -236,10 +260,15 @@ async fn load_tls(api: &ApiSettings) -> anyhow::Result<Option<Arc<ServerTls>>> {
     Ok(Some(Arc::new(ServerTls::load(tls.clone()).await.context("[api.tls]")?)))
 }
 
-async fn start_agent(settings: &Settings, registry: Registry, census: ChildCensus) -> anyhow::Result<Agent> {
+async fn start_agent(
+    settings: &Settings,
+    registry: Registry,
+    census: ChildCensus,
+    changes: mpsc::Sender<StatusChange>,
+) -> anyhow::Result<Agent> {
     let host = host(census, ProcessRole::Daemon).await?.with_canary_store(Arc::new(registry.clone()));
     recall_own_mounts(&registry, &host).await;
-    Ok(Agent::start(registry, Arc::new(host), settings.agent.clone()))
+    Ok(Agent::start(registry, Arc::new(host), settings.agent.clone(), changes))
 }
 
 /// Returns the resources of this host. `census` counts the child processes.
@@ -285,6 +314,7 @@ async fn reload(running: &RunningAgent, settings: &mut Settings, config: Option<
     let loaded = config::load(config);
     let has_new_auth = running.reload_auth(loaded.as_ref().map_or(&settings.api, |new| &new.api)).await;
     let has_new_tls = running.reload_tls().await;
+    let has_new_receivers = running.reload_notify(loaded.as_ref().map_or(&settings.notify, |new| &new.notify)).await;
     match loaded {
         Ok(new) => {
             if has_new_auth {
@@ -297,7 +327,7 @@ async fn reload(running: &RunningAgent, settings: &mut Settings, config: Option<
             }
             agent.change_settings(new.agent.clone());
             agent.declare_targets(&new.declared).await;
-            if has_new_auth && has_new_tls {
+            if has_new_auth && has_new_tls && has_new_receivers {
                 running.metrics.config_loaded(new.fingerprint());
                 tracing::info!("configuration reloaded");
             } else {
@@ -308,6 +338,9 @@ async fn reload(running: &RunningAgent, settings: &mut Settings, config: Option<
             }
             settings.agent = new.agent;
             settings.declared = new.declared;
+            if has_new_receivers {
+                settings.notify = new.notify;
+            }
         }
         Err(error) => {
             running.metrics.config_rejected();

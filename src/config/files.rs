@@ -25,6 +25,8 @@ pub enum FileKind {
     Secret,
     /// It contains the secret of a bucket's credentials. The agent warns if others may read or change it.
     BucketSecret,
+    /// A program that the agent runs as its own user. The agent refuses it if others may change it.
+    Program,
 }
 
 impl Settings {
@@ -32,7 +34,7 @@ impl Settings {
     /// name, each is returned once.
     #[must_use]
     pub fn files(&self) -> Vec<NamedFile> {
-        use FileKind::{BucketSecret, Public, Secret};
+        use FileKind::{BucketSecret, Program, Public, Secret};
         let mut files: Vec<NamedFile> = Vec::new();
         let mut add = |key, path: &Path, kind| {
             if !files.iter().any(|file| file.path == path) {
@@ -74,6 +76,17 @@ impl Settings {
             if let Some(ca_bundle) = &rule.ca_bundle {
                 add("[[s3.credentials]] ca_bundle", ca_bundle, Public);
             }
+        }
+        for webhook in &self.notify.webhooks {
+            if let Some(secret_file) = &webhook.secret_file {
+                add("[[notify.webhook]] secret_file", secret_file, Secret);
+            }
+            if let Some(ca_bundle) = &webhook.ca_bundle {
+                add("[[notify.webhook]] ca_bundle", ca_bundle, Public);
+            }
+        }
+        for command in &self.notify.commands {
+            add("[[notify.command]] argv", &command.program, Program);
         }
         files
     }
@@ -125,6 +138,12 @@ mod tests {
                 location = "another"
                 access_key_id_file = "/f/id"
                 secret_access_key_file = "/f/secret"
+                [[notify.webhook]]
+                url = "https://hooks"
+                secret_file = "/f/webhook"
+                ca_bundle = "/f/hooks-ca"
+                [[notify.command]]
+                argv = ["/f/page"]
                 "#,
                 match auth {
                     "token" => "token.file = \"/f/token\"",
@@ -136,7 +155,7 @@ mod tests {
             )
         };
         let mut listed = BTreeSet::new();
-        for (auth, count) in [("token", 8), ("keystone", 9), ("application", 8)] {
+        for (auth, count) in [("token", 11), ("keystone", 12), ("application", 11)] {
             let text = text(auth).replace("\"application\"", "\"keystone\"");
             let settings = crate::config::parse(&text, Path::new("c.toml")).expect("valid");
             let files = settings.files();

@@ -39,6 +39,7 @@ sections! {
         mounts: Mounts,
         probe: Probe,
         s3: S3,
+        notify: Notify,
         target: Vec<declared::Target>,
     }
 
@@ -151,6 +152,11 @@ sections! {
         min_canary_retention: Text = text("0s"),
     }
 
+    Notify {
+        webhook: Vec<Webhook>,
+        command: Vec<CommandHook>,
+    }
+
     S3Listing {
         enabled: bool,
         interval: Text = text("1h"),
@@ -196,6 +202,24 @@ pub(super) struct S3Credentials {
     pub(super) append_only: bool,
     #[serde(default)]
     pub(super) put_headers: BTreeMap<String, Text>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Webhook {
+    pub(super) url: Text,
+    pub(super) secret_file: Option<Text>,
+    pub(super) ca_bundle: Option<Text>,
+    pub(super) timeout: Option<Text>,
+    pub(super) on: Option<Spanned<Vec<Text>>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CommandHook {
+    pub(super) argv: Spanned<Vec<Text>>,
+    pub(super) timeout: Option<Text>,
+    pub(super) on: Option<Spanned<Vec<Text>>>,
 }
 
 fn text(value: &str) -> Text {

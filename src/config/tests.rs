@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::model::settings::{AuthSettings, KeystoneCredential, Listen, MetricsDetail};
-use crate::model::{LockMode, RegistryUrl};
+use crate::model::{LockMode, RegistryUrl, Status};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -187,6 +187,48 @@ fn keystone_token_and_tls_are_accepted() {
     let token = "[api]\nlisten = [\"10.0.0.1:1\"]\nauth = \"token\"\n[api.token]\nfile = \"/etc/t\"";
     let api = parse(token, Path::new("c.toml")).expect("a token protects a remote address").api;
     assert_eq!(api.auth, AuthSettings::Token { file: "/etc/t".into() });
+}
+
+#[test]
+fn notification_receivers_are_accepted_and_bad_ones_refused() {
+    let text = r#"
+        [[notify.webhook]]
+        url = "https://hooks.example/services/T0KEN?x=1"
+        secret_file = "credential:webhook.secret"
+        ca_bundle = "/etc/targetwatch/ca.pem"
+        timeout = "2s"
+        on = ["offline"]
+        [[notify.command]]
+        argv = ["/usr/local/sbin/page", "a b", ""]
+    "#;
+    let notify = parse(text, Path::new("c.toml")).expect("valid").notify;
+    let (webhook, command) = (&notify.webhooks[0], &notify.commands[0]);
+    assert_eq!((&*webhook.on, webhook.timeout), (&[Status::Offline][..], Duration::from_secs(2)));
+    assert_eq!((command.arguments.len(), command.timeout), (2, Duration::from_secs(10)));
+    assert_eq!(command.on, Status::ALL);
+
+    let nine = "[[notify.webhook]]\nurl = \"http://h\"\n".repeat(9);
+    for (text, expected) in [
+        ("[[notify.webhook]]\nurl = \"ftp://h/T0KEN\"", &["c.toml:2", "[[notify.webhook]] url", "https"][..]),
+        ("[[notify.webhook]]\nurl = \"https://u:T0KEN@h/\"", &["without user"]),
+        ("[[notify.webhook]]\nurl = \"https://h/#T0KEN\"", &["fragment"]),
+        ("[[notify.webhook]]\nsecret_file = \"/s\"", &["url"]),
+        ("[[notify.webhook]]\nurl = \"http://h\"\ntimeout = \"2m\"", &["[[notify.webhook]] timeout", "60s"]),
+        ("[[notify.webhook]]\nurl = \"http://h\"\non = []", &["[[notify.webhook]] on", "offline"]),
+        ("[[notify.webhook]]\nurl = \"http://h\"\non = [\"down\"]", &["c.toml:3", "\"down\"", "\"offline\""]),
+        ("[[notify.command]]\nargv = []", &["c.toml:2", "[[notify.command]] argv", "a program"]),
+        ("[[notify.command]]\nargv = [\"page\"]", &["c.toml:2", "absolute path"]),
+        ("[[notify.command]]\nargv = \"/bin/page\"", &["c.toml:2", "argv"]),
+        ("[mounts]\nroot = \"/m\"\n[[notify.command]]\nargv = [\"/m/page\"]", &["c.toml:4", "below [mounts] root"]),
+        (&*nine, &["[[notify.webhook]]", "at most 8"]),
+    ] {
+        let message = refused(text);
+        for part in expected {
+            assert!(message.contains(part), "{text:?} gave {message:?}, without {part:?}");
+        }
+        let refusal = message.lines().next().expect("a line");
+        assert!(!refusal.contains("T0KEN"), "{message}");
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod api;
 mod backup_user;
+mod notify;
 mod s3;
 
 use std::collections::BTreeMap;
@@ -43,9 +44,10 @@ const UNIT_CREDENTIALS: &str = "/run/credentials/targetwatch.service";
 pub(super) type Validated<T> = Result<T, InvalidValue>;
 
 pub(super) fn settings(raw: Raw) -> Validated<Settings> {
-    let Raw { api, metrics, ui, registry, mounts, probe, s3, target } = raw;
+    let Raw { api, metrics, ui, registry, mounts, probe, s3, notify, target } = raw;
     let mounts = self::mounts(mounts)?;
     let declared = declared::validate(&target, mounts.path_key)?;
+    let notify = notify::notify(&notify, &mounts.root)?;
     Ok(Settings {
         api: api::api(&api, &metrics, &ui)?,
         registry_url: registry_url(&registry.url)?,
@@ -57,6 +59,7 @@ pub(super) fn settings(raw: Raw) -> Validated<Settings> {
             lock_proof: self::s3::lock_proof(&s3.lock_proof)?,
             s3_listing: self::s3::listing(&s3.listing)?,
         },
+        notify,
         declared,
     })
 }

@@ -4,6 +4,7 @@
 //! makes them and `cli::serve` passes them on.
 
 mod api;
+mod notify;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,6 +19,7 @@ pub use api::{
     ApiSettings, AuthSettings, KeystoneCredential, KeystoneSettings, Listen, MetricsDetail, MetricsSettings,
     TlsSettings,
 };
+pub use notify::{CommandSettings, NotifySettings, WebhookSettings};
 
 /// Settings of mounts (`[mounts]`).
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,6 +1,7 @@
 //! Commands: foreign programs such as `mount.nfs`, with a deadline.
 //!
-//! A command has no input, an environment of `PATH` and `LC_ALL=C`, and its own process group. Its messages are
+//! A command has an environment of `PATH` and `LC_ALL=C`, its own process group, and no input unless the caller gives it
+//! one. Its messages are
 //! shown in reports and compared with known messages, so they must be English. At the deadline, or when the caller
 //! drops the future, the whole group is killed. It also dies with the agent. Otherwise a restarted agent would mount a
 //! second time while the `mount.nfs` of its predecessor is still trying.
@@ -17,7 +18,8 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncRead, AsyncReadExt};
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::children::{self, Assignment, ChildCensus, ClaimError, Program, StuckChild, UNKILLABLE_AFTER};
 use crate::model::TargetId;
@@ -53,6 +55,15 @@ impl Finished {
     pub fn is_success(&self) -> bool {
         self.code == Some(0)
     }
+}
+
+/// What a command gets beside its arguments.
+#[derive(Debug, Clone, Default)]
+pub struct CommandInput {
+    /// Variables of its environment.
+    pub variables: Vec<(&'static str, String)>,
+    /// Its standard input.
+    pub stdin: Bytes,
 }
 
 /// Why a command did not end by itself.
@@ -102,12 +113,28 @@ pub async fn run_bounded(
     arguments: &[OsString],
     deadline: Duration,
 ) -> Result<Finished, CommandError> {
+    run_bounded_with(census, target, program, arguments, &CommandInput::default(), deadline).await
+}
+
+/// Runs a command with an input, as [`run_bounded`]. A command that works for no target claims another id.
+///
+/// # Errors
+/// As [`run_bounded`].
+pub async fn run_bounded_with(
+    census: &ChildCensus,
+    target: TargetId,
+    program: &Path,
+    arguments: &[OsString],
+    input: &CommandInput,
+    deadline: Duration,
+) -> Result<Finished, CommandError> {
     let claim = census
         .claim(target, tokio::time::Instant::now() + deadline)
         .await
         .map_err(|source| CommandError::Claim { program: program.to_owned(), source })?;
     let began = Instant::now();
-    let outcome = tokio::time::timeout(deadline, run(census, Assignment { claim, permit: None }, program, arguments));
+    let assignment = Assignment { claim, permit: None };
+    let outcome = tokio::time::timeout(deadline, run(census, assignment, program, arguments, input));
     match outcome.await {
         Ok(Ok((status, stdout, stderr))) => Ok(Finished {
             code: status.code(),
@@ -135,6 +162,7 @@ async fn run(
     assignment: Assignment,
     program: &Path,
     arguments: &[OsString],
+    input: &CommandInput,
 ) -> io::Result<(ExitStatus, Tail, Tail)> {
     let mut command = std::process::Command::new(program);
     command
@@ -142,17 +170,24 @@ async fn run(
         .env_clear()
         .env("PATH", std::env::var_os("PATH").unwrap_or_else(|| DEFAULT_PATH.into()))
         .env("LC_ALL", "C")
+        .envs(input.variables.iter().map(|(name, value)| (name, value)))
         .current_dir("/")
-        .stdin(Stdio::null())
+        .stdin(if input.stdin.is_empty() { Stdio::null() } else { Stdio::piped() })
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     let mut child = children::spawn(command, Program::Foreign, program.display().to_string(), census).await?;
     child.assignments.push(assignment);
-    let pipes = child.process().map(|process| (process.stdout.take(), process.stderr.take()));
-    let (stdout, stderr) = pipes.unwrap_or_default();
+    let pipes = child.process().map(|process| (process.stdin.take(), process.stdout.take(), process.stderr.take()));
+    let (stdin, stdout, stderr) = pipes.unwrap_or_default();
+    let write = async {
+        if let Some(mut stdin) = stdin {
+            // A command need not read its input.
+            let _ = stdin.write_all(&input.stdin).await;
+        }
+    };
     let (mut out, mut err) = (Tail::default(), Tail::default());
     let status = {
-        let copying = async { tokio::join!(out.fill(stdout), err.fill(stderr)) };
+        let copying = async { tokio::join!(write, out.fill(stdout), err.fill(stderr)) };
         tokio::pin!(copying);
         let mut copied = false;
         let status = loop {
@@ -226,6 +261,20 @@ mod tests {
     async fn command_has_a_fixed_environment_and_no_input() {
         let finished = shell("env | cut -d= -f1 | sort | tr '\\n' ' '; cat", 5000).await.expect("ends");
         assert_eq!(finished.stdout, "LC_ALL PATH PWD ", "PWD is the shell's own");
+    }
+
+    #[tokio::test]
+    async fn command_gets_its_variables_and_its_input() {
+        let census = ChildCensus::new();
+        let run = async |script: &str, stdin: Vec<u8>| {
+            let arguments = ["-c", script].map(OsString::from);
+            let input = CommandInput { variables: vec![("NAME", "va\nlue".to_owned())], stdin: stdin.into() };
+            let (program, deadline) = (Path::new("/bin/sh"), Duration::from_secs(5));
+            let run = run_bounded_with(&census, Uuid::new_v4(), program, &arguments, &input, deadline);
+            run.await.expect("ends").stdout
+        };
+        assert_eq!(run("echo \"$NAME\"; cat", b"input".to_vec()).await, "va\nlue\ninput");
+        assert_eq!(run("echo unread", vec![b'x'; 1 << 20]).await, "unread\n");
     }
 
     #[tokio::test]

@@ -8,9 +8,9 @@
 //! - Callers that need the same name share one lookup. So a lookup that hangs blocks one thread, however many
 //!   targets use its name and however often they are probed.
 //!
-//! Storage and Keystone have separate resolvers ([`STORAGE`], [`KEYSTONE`]), so that hanging lookups of storage do not
-//! stop the validation of tokens. Both live as long as the process. A reload of the configuration does not create new
-//! ones.
+//! Storage, Keystone and the receivers of notifications have separate resolvers ([`STORAGE`], [`KEYSTONE`],
+//! [`RECEIVERS`]), so that hanging lookups of storage do not stop the validation of tokens. They live as long as the
+//! process. A reload of the configuration does not create new ones.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -28,21 +28,26 @@ pub const STORAGE_LOOKUPS_MAX: usize = 16;
 /// Concurrent lookups of Keystone's name. The agent uses one Keystone.
 pub const KEYSTONE_LOOKUPS_MAX: usize = 1;
 
+/// Concurrent lookups of the names of notification receivers.
+pub const RECEIVER_LOOKUPS_MAX: usize = 2;
+
 /// Maximum number of distinct names that one resolver looks up or queues. A further name times out at once.
 pub const NAMES_PENDING_MAX: usize = 1024;
 
 /// Maximum number of addresses of a name. Further ones are ignored.
 pub const ADDRESSES_MAX: usize = 64;
 
-/// Number of names whose latest addresses [`KEYSTONE`] keeps.
-const KEYSTONE_NAMES_KEPT: usize = 8;
+/// Number of names whose latest addresses [`KEYSTONE`] and [`RECEIVERS`] keep.
+const NAMES_KEPT: usize = 8;
 
 /// The resolver for storage servers and their proxies.
 pub static STORAGE: LazyLock<Resolver> = LazyLock::new(|| Resolver::of_system(STORAGE_LOOKUPS_MAX, 0));
 
 /// The resolver for Keystone.
-pub static KEYSTONE: LazyLock<Resolver> =
-    LazyLock::new(|| Resolver::of_system(KEYSTONE_LOOKUPS_MAX, KEYSTONE_NAMES_KEPT));
+pub static KEYSTONE: LazyLock<Resolver> = LazyLock::new(|| Resolver::of_system(KEYSTONE_LOOKUPS_MAX, NAMES_KEPT));
+
+/// The resolver for the receivers of notifications.
+pub static RECEIVERS: LazyLock<Resolver> = LazyLock::new(|| Resolver::of_system(RECEIVER_LOOKUPS_MAX, NAMES_KEPT));
 
 /// Why a name was not resolved.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

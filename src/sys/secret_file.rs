@@ -24,6 +24,9 @@ const OTHERS_MAY_READ: u32 = 0o044;
 /// Mode bits that let users outside the file's group read it.
 const EVERYBODY_MAY_READ: u32 = 0o004;
 
+/// Mode bits that let anybody execute the file.
+const MAY_EXECUTE: u32 = 0o111;
+
 /// Mode bits that let a user other than the owner change the file.
 const OTHERS_MAY_WRITE: u32 = 0o022;
 
@@ -123,8 +126,30 @@ pub async fn read_public(path: &Path) -> Result<Vec<u8>, FileError> {
     read(path).await.map(|(bytes, _)| bytes)
 }
 
+/// Verifies that a file is a program that only its owner may change. The agent runs it with its own rights.
+///
+/// # Errors
+/// [`FileError`] when the file does not exist, is not executable, or others may change it.
+pub async fn verify_program(path: &Path) -> Result<(), FileError> {
+    #[allow(clippy::disallowed_methods, reason = "a program is on a local disk")]
+    let metadata = within_limit(path, tokio::fs::metadata(path)).await?;
+    let mode = metadata.permissions().mode();
+    if !metadata.is_file() || mode & MAY_EXECUTE == 0 {
+        return Err(wrong(path, "is not an executable file"));
+    }
+    if mode & OTHERS_MAY_WRITE != 0 {
+        let problem = format!("is not run, because others may change it: chmod go-w {}", path.display());
+        return Err(wrong(path, &problem));
+    }
+    Ok(())
+}
+
 async fn read(path: &Path) -> Result<(Vec<u8>, u32), FileError> {
-    match tokio::time::timeout(READ_TIMEOUT, read_whole(path)).await {
+    within_limit(path, read_whole(path)).await
+}
+
+async fn within_limit<T>(path: &Path, reading: impl Future<Output = io::Result<T>>) -> Result<T, FileError> {
+    match tokio::time::timeout(READ_TIMEOUT, reading).await {
         Ok(outcome) => outcome.map_err(|error| FileError {
             is_absent: error.kind() == io::ErrorKind::NotFound,
             is_denied: error.kind() == io::ErrorKind::PermissionDenied,
@@ -177,6 +202,27 @@ mod tests {
         write(&vec![b'x'; FILE_MAX_BYTES as usize + 1]);
         let error = read_secret(&path).await.expect_err("too large").to_string();
         assert!(error.contains("larger than 1048576 bytes"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn program_must_be_executable_and_only_its_owner_may_change_it() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("program");
+        assert!(verify_program(&path).await.expect_err("absent").is_absent);
+        std::fs::write(&path, "").expect("written");
+        for (mode, problem) in [
+            (0o755, None),
+            (0o700, None),
+            (0o644, Some("is not an executable file")),
+            (0o775, Some("others may change it: chmod go-w")),
+            (0o757, Some("others may change it: chmod go-w")),
+        ] {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("set");
+            let found = verify_program(&path).await.err().map(|error| error.to_string());
+            assert_eq!(found.is_some(), problem.is_some(), "{mode:o}: {found:?}");
+            assert!(found.unwrap_or_default().contains(problem.unwrap_or_default()), "{mode:o}");
+        }
+        assert!(verify_program(directory.path()).await.is_err(), "a directory");
     }
 
     #[tokio::test]

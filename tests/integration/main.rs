@@ -24,6 +24,8 @@ mod shape;
 mod support;
 #[path = "../support/terminal.rs"]
 mod terminal_display;
+#[path = "../support/webhook_receiver.rs"]
+mod webhook_receiver;
 #[path = "../support/workspace.rs"]
 mod workspace;
 
@@ -47,6 +49,7 @@ mod memory;
 mod metrics;
 mod monitoring;
 mod nfs_verdicts;
+mod notify;
 mod promtool;
 mod protection;
 mod registry;

@@ -16,7 +16,12 @@ use crate::registry::{MemoryStore, Registry, Store, Write};
 const WAIT_MAX: Duration = Duration::from_secs(20);
 
 fn agent(store: &Arc<MemoryStore>) -> Agent {
-    Agent::start(Registry::new(store.clone()), Arc::new(Host::without_workers()), AgentSettings::quiet())
+    Agent::start(
+        Registry::new(store.clone()),
+        Arc::new(Host::without_workers()),
+        AgentSettings::quiet(),
+        tokio::sync::mpsc::channel(1).0,
+    )
 }
 
 async fn commit(store: &MemoryStore, writes: Vec<Write>) {

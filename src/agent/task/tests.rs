@@ -13,7 +13,12 @@ use crate::registry::{MemoryStore, Registry, Snapshot, Store, Write};
 
 /// Shared state of an agent whose view shows these targets.
 pub(in crate::agent) fn shared(store: Arc<dyn Store>, targets: Vec<Target>) -> Arc<Shared> {
-    let shared = Shared::new(Registry::new(store), Arc::new(Host::without_workers()), AgentSettings::quiet());
+    let shared = Shared::new(
+        Registry::new(store),
+        Arc::new(Host::without_workers()),
+        AgentSettings::quiet(),
+        tokio::sync::mpsc::channel(1).0,
+    );
     let snapshot = snapshot_of(targets.into_iter().map(|target| (target, nfs("nas:/a").1)));
     shared.views.publish_differences(&snapshot.differences_from(&Snapshot::default()), "/mounts".as_ref());
     Arc::new(shared)

@@ -13,6 +13,7 @@ use crate::agent::{Agent, View};
 use crate::model::report::ProbeVerdict;
 use crate::model::settings::MetricsDetail;
 use crate::model::{CheckName, Observed, Outcome, Status, TargetKind};
+use crate::notify::ReceiverCounts;
 use crate::registry::WriteResult;
 use crate::sys::node::{self, AgentFacts};
 
@@ -93,6 +94,18 @@ static KEYSTONE: Family = Family::counter(
     "Requests to Keystone, by status class. The class is none if there was no answer.",
 );
 
+static NOTIFICATIONS: Family = Family::counter(
+    "targetwatch_notifications",
+    &["receiver", "result"],
+    "Notifications of changed statuses, by kind of receiver and result. Absent without a receiver.",
+);
+
+static NOTIFICATIONS_WAITING: Family = Family::gauge(
+    "targetwatch_notifications_waiting",
+    &["receiver"],
+    "Notifications that wait to be delivered, by kind of receiver. Absent without a receiver.",
+);
+
 static LATENESS: Family = Family::histogram(
     "targetwatch_probe_lateness_seconds",
     &[],
@@ -128,6 +141,8 @@ static LABELLED: &[&Family] = &[
     &WRITES,
     &S3_OPERATIONS,
     &KEYSTONE,
+    &NOTIFICATIONS,
+    &NOTIFICATIONS_WAITING,
     &LATENESS,
     &CHECK_DURATION,
     &CHECKS,
@@ -149,6 +164,7 @@ pub(super) struct AgentSample {
     pub(super) requests: Requests,
     pub(super) request_durations: Observed,
     pub(super) keystone: Vec<(&'static str, u64)>,
+    pub(super) notifications: Vec<ReceiverCounts>,
     pub(super) detail: MetricsDetail,
     pub(super) agent: Agent,
 }
@@ -227,6 +243,17 @@ impl Collector for AgentSample {
         let writes = [("written", WriteResult::Written), ("failed", WriteResult::Failed)];
         let writes = writes.map(|(name, result)| ([("result", name)], number(self.agent.registry_writes(result))));
         exposition.write(&WRITES, writes)?;
+        let results = self.notifications.iter().flat_map(|counts| {
+            let kind = counts.kind.as_str();
+            counts
+                .results
+                .iter()
+                .map(move |(result, count)| ([("receiver", kind), ("result", result.as_str())], number(*count)))
+        });
+        exposition.write(&NOTIFICATIONS, results)?;
+        let waiting = self.notifications.iter();
+        let waiting = waiting.map(|counts| ([("receiver", counts.kind.as_str())], number(counts.waiting as u64)));
+        exposition.write(&NOTIFICATIONS_WAITING, waiting)?;
         if self.detail == MetricsDetail::Full {
             self.encode_totals(&mut exposition)?;
         }

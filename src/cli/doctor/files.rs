@@ -4,8 +4,10 @@
 use super::result::{Checked, Outcome};
 use crate::api::Auth;
 use crate::config::{FileKind, NamedFile, Settings};
+use crate::notify;
 use crate::sys::secret_file::{
     FileError, exposure_warning, is_unit_credential, read_private_with_warning, read_public, read_with_exposure,
+    verify_program,
 };
 use crate::tls::{ServerTls, read_authorities};
 
@@ -44,6 +46,7 @@ pub(super) async fn check(settings: &Settings) -> Checked {
 /// Reads a file, and returns a warning about its mode.
 async fn warning(file: &NamedFile) -> Result<Option<String>, FileError> {
     match file.kind {
+        FileKind::Program => verify_program(&file.path).await.map(|()| None),
         FileKind::Public => read_public(&file.path).await.map(|_| None),
         FileKind::Secret => read_private_with_warning(&file.path).await.map(|(_, warning)| warning),
         FileKind::BucketSecret => {
@@ -76,6 +79,9 @@ async fn content_problems(settings: &Settings) -> Vec<String> {
         && let Err(error) = ServerTls::load(tls.clone()).await
     {
         problems.push(format!("[api.tls]: {error}"));
+    }
+    if let Err(error) = notify::verify(&settings.notify).await {
+        problems.push(error.to_string());
     }
     for rule in &settings.agent.s3_access {
         if let Some(ca_bundle) = &rule.ca_bundle
