@@ -26,7 +26,7 @@ impl Capacity {
     /// factor of up to 256. Inconsistent counts of a server saturate instead of wrapping, and
     /// [`BlockCounts::contradiction`] describes them. Available space is limited to the free space, because a server
     /// over its quota may report a negative count, which is read as a huge unsigned one. An impossible free count is
-    /// replaced by the available count, or by zero if both are negative.
+    /// replaced by the available count, or by zero if both are negative. A negative count of free inodes means zero.
     #[must_use]
     pub fn from_blocks(unit_bytes: u64, blocks: u64, free: u64, available: u64, inodes: u64, inodes_free: u64) -> Self {
         let free = match free {
@@ -36,6 +36,7 @@ impl Capacity {
             _ => blocks,
         };
         let available = available.min(free);
+        let inodes_free = if inodes_free > inodes && is_negative(inodes_free, 1) { 0 } else { inodes_free };
         Self {
             capacity_bytes: Some(blocks.saturating_mul(unit_bytes)),
             used_bytes: Some(blocks.saturating_sub(free).saturating_mul(unit_bytes)),
@@ -101,12 +102,14 @@ impl BlockCounts {
         Capacity::from_blocks(unit_bytes, blocks, free, available, inodes, inodes_free)
     }
 
-    /// Describes counts that no file system can have: no space at all, or more free space than total space.
+    /// Describes counts that no file system can have: no space at all, or more free space or inodes than there are.
     #[must_use]
     pub fn contradiction(&self) -> Option<String> {
-        let Self { unit_bytes, blocks, free, available, .. } = *self;
+        let Self { unit_bytes, blocks, free, available, inodes, inodes_free } = *self;
         if blocks > 0 && free <= blocks && available <= blocks {
-            return None;
+            // A file system without a fixed number of inodes has a total of zero.
+            let is_impossible = inodes > 0 && inodes_free > inodes;
+            return is_impossible.then(|| format!("{inodes} inodes, {} of them free", inodes_free.cast_signed()));
         }
         let size = |count: u64| {
             if count > blocks && is_negative(count, unit_bytes) {
@@ -219,6 +222,15 @@ mod tests {
         ] {
             assert_eq!(counts(blocks, free, available).contradiction().as_deref(), Some(expected));
         }
+        for (inodes, inodes_free, expected) in [
+            (200, 200, None),
+            (0, u64::MAX, None),
+            (200, 201, Some("200 inodes, 201 of them free")),
+            (200, u64::MAX - 4, Some("200 inodes, -5 of them free")),
+        ] {
+            let counts = BlockCounts { inodes, inodes_free, ..counts(1000, 400, 350) };
+            assert_eq!(counts.contradiction().as_deref(), expected);
+        }
         // All of the largest file systems is used without a contradiction. Amazon EFS reports 8 EiB.
         assert_eq!(counts(1 << 53, 1 << 53, 1 << 53).contradiction(), None);
     }
@@ -227,7 +239,8 @@ mod tests {
     fn used_inodes_are_a_share_of_a_fixed_number() {
         let used_percent = |inodes, free| Capacity::from_blocks(1, 1, 1, 1, inodes, free).inodes_used_percent();
         assert_eq!((used_percent(200, 20), used_percent(200, 0)), (Some(90.0), Some(100.0)));
-        assert_eq!((used_percent(0, 0), used_percent(200, u64::MAX)), (None, Some(0.0)));
+        assert_eq!((used_percent(0, 0), used_percent(0, u64::MAX), used_percent(200, 300)), (None, None, Some(0.0)));
+        assert_eq!(used_percent(200, u64::MAX), Some(100.0), "a negative count");
     }
 
     #[test]
