@@ -281,7 +281,7 @@ async fn accept(listener: Listener, serving: Serving, permits: Arc<Semaphore>) {
             Listener::Tcp(listener) => listener.accept().await.map(|(stream, peer)| {
                 // Answers are small and written at once, so waiting to fill a packet would only delay them.
                 let _ = stream.set_nodelay(true);
-                serving.peers.admit(peer.ip()).map(|admitted| Connection::Tcp(stream, admitted))
+                serving.peers.admit(peer).map(|admitted| Connection::Tcp(stream, admitted))
             }),
             Listener::Unix { listener, .. } => {
                 listener.accept().await.map(|(stream, _)| Some(Connection::Unix(stream)))

@@ -1,11 +1,12 @@
 //! Clients that are slow, silent or too many.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::oneshot;
 use tower::util::BoxCloneSyncService;
@@ -156,7 +157,10 @@ async fn client_that_reads_too_slowly_is_dropped() {
 }
 
 #[tokio::test]
-async fn another_host_has_a_share_of_the_connections() {
+async fn clients_of_this_host_share_its_connections_whatever_their_address() {
+    // Client and server are in this process.
+    let (_, files_max) = getrlimit(Resource::RLIMIT_NOFILE).expect("read");
+    setrlimit(Resource::RLIMIT_NOFILE, files_max, files_max).expect("set");
     // Connecting a UDP socket selects this host's address without sending a packet.
     let route = std::net::UdpSocket::bind("0.0.0.0:0").expect("a port");
     if let Err(error) = route.connect("198.51.100.1:9") {
@@ -164,23 +168,27 @@ async fn another_host_has_a_share_of_the_connections() {
         return;
     }
     let ours = route.local_addr().expect("an address").ip();
-    let listeners = Listeners::bind(&[Listen::Tcp((ours, 0).into())], None).await.expect("bound");
+    let listeners = Listeners::bind(&[Listen::Tcp(([0, 0, 0, 0], 0).into())], None).await.expect("bound");
     let Listen::Tcp(address) = listeners.addresses()[0] else { panic!("it is TCP") };
     let service = BoxCloneSyncService::new(Router::<()>::new().route("/", get(|| async { "seen" })));
     tokio::spawn(listeners.serve(CONNECTIONS_MAX, service, std::future::pending(), Duration::ZERO));
+    let connect = async |host: IpAddr| TcpStream::connect((host, address.port())).await.expect("connected");
+    let hosts = [ours, Ipv4Addr::LOCALHOST.into()];
     let mut held = Vec::new();
-    for _ in 0..PEER_CONNECTIONS_MAX {
-        held.push(TcpStream::connect(address).await.expect("connected"));
+    for host in hosts.into_iter().cycle().take(LOOPBACK_CONNECTIONS_MAX) {
+        held.push(connect(host).await);
     }
-    let ask = async || {
-        let mut client = TcpStream::connect(address).await.expect("connected");
+    let ask = async |host| {
+        let mut client = connect(host).await;
         // It may be closed before it sends.
         let _ = client.write_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
         read_all(client).await
     };
-    assert_eq!(ask().await, "", "a connection beyond the limit was accepted");
+    for host in hosts {
+        assert_eq!(ask(host).await, "", "a connection beyond the limit was accepted");
+    }
     held.pop();
-    while !ask().await.contains("200 OK") {
+    while !ask(ours).await.contains("200 OK") {
         tokio::task::yield_now().await;
     }
 }
