@@ -9,15 +9,15 @@
 //! has a request id, and every error is a fault body ([`fault`]). A request is authenticated before it is
 //! routed ([`auth`]). Bodies are decoded into the types from which the description is generated. An error
 //! names the field, its value and what was expected ([`body`]). [`ui`] has pages for browsers, which are on by default
-//! where only this host can reach them.
+//! where only this host can reach them. The memory of large answers is bounded ([`answer_memory`]).
 
+mod answer_memory;
 pub mod auth;
 pub mod body;
 mod cache;
 mod description;
 pub mod fault;
 mod gzip;
-mod held_body;
 mod host;
 mod id;
 pub mod limits;
@@ -51,10 +51,11 @@ use crate::agent::Agent;
 use metrics::RequestStart;
 use state::{ApiState, State};
 
+pub use answer_memory::ANSWERS_MAX_BYTES;
 pub use auth::{Auth, AuthError};
 pub use body::BODY_MAX_BYTES;
 pub use listen::{CONNECTIONS_MAX, ListenError, Listeners, METRICS_CONNECTIONS_MAX, Service};
-pub use metrics::{ConfigState, Metrics, SCRAPES_MAX};
+pub use metrics::{ConfigState, Metrics};
 pub use state::ReadNodeFacts;
 
 #[derive(OpenApi)]
@@ -106,7 +107,7 @@ async fn admit(Shared(gate): Shared<Arc<Gate>>, request: Request, next: Next) ->
         Err(fault) => fault.into_response(),
     };
     gate.metrics.count(&began, response.status());
-    response
+    answer_memory::bounded(response).await
 }
 
 /// Returns the routes without their prefixes, for requests that have a [`Caller`](crate::model::Caller).

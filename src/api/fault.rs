@@ -2,7 +2,6 @@
 //! "message": "…"}}`.
 
 use axum::Json;
-use axum::http::header::RETRY_AFTER;
 use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
@@ -162,12 +161,6 @@ fn escaped(text: &str) -> String {
         }
     }
     escaped
-}
-
-/// Refuses a request because `max` answers of its kind are in memory.
-pub(super) fn too_many(max: usize, answers: &str) -> Response {
-    let message = format!("{max} {answers}, which is the limit: repeat the request");
-    ([(RETRY_AFTER, "1")], Fault::new(StatusCode::SERVICE_UNAVAILABLE, message)).into_response()
 }
 
 pub(super) async fn no_such_route(uri: Uri) -> Fault {

@@ -11,8 +11,7 @@
 //! [`targets`] and [`agent`] list the families. A test compares this list with `docs/metrics.md`. The `Accept` header
 //! selects the format ([`mod@format`]).
 //!
-//! An exposition can be several megabytes, which stay in memory while a client reads slowly. So at most
-//! [`SCRAPES_MAX`] answers exist at a time.
+//! An exposition can be several megabytes, so at most [`ENCODINGS_MAX`] are encoded and compressed at a time.
 
 mod agent;
 mod config_state;
@@ -37,9 +36,8 @@ use tokio::sync::Semaphore;
 
 use super::auth::Auth;
 use super::cache::negotiation::is_compressed;
-use super::fault::{Fault, too_many};
+use super::fault::Fault;
 use super::gzip::gzip;
-use super::held_body::held;
 use super::state::ReadNodeFacts;
 use crate::agent::{Agent, View};
 use crate::model::settings::MetricsDetail;
@@ -50,8 +48,8 @@ use format::Format;
 pub use config_state::ConfigState;
 pub(super) use http::RequestStart;
 
-/// Most expositions in memory. Further scrapes are refused until a client has read its answer.
-pub const SCRAPES_MAX: usize = 8;
+/// Most expositions that are encoded at a time. Further scrapes wait for one of them.
+const ENCODINGS_MAX: usize = 8;
 
 /// Sources of the metrics.
 pub struct Metrics {
@@ -62,7 +60,7 @@ pub struct Metrics {
     detail: MetricsDetail,
     config: ArcSwap<ConfigState>,
     http: http::HttpStatistics,
-    scrapes: Arc<Semaphore>,
+    encodings: Semaphore,
 }
 
 impl Metrics {
@@ -84,7 +82,7 @@ impl Metrics {
             detail,
             config: ArcSwap::from_pointee(config),
             http: http::HttpStatistics::default(),
-            scrapes: Arc::new(Semaphore::new(SCRAPES_MAX)),
+            encodings: Semaphore::new(ENCODINGS_MAX),
         }
     }
 
@@ -143,15 +141,12 @@ impl Metrics {
 #[utoipa::path(get, path = "/metrics", tag = "node", responses(
     (status = 200, description = "All metrics, as OpenMetrics 1.0.0 or as Prometheus text 0.0.4, by the Accept header.",
         content((String = "text/plain"), (String = "application/openmetrics-text"))),
-    (status = 503, description = "Too many scrapes are in progress.", body = super::wire::FaultBody),
 ))]
 pub(super) async fn metrics(
     Extension(metrics): Extension<Arc<Metrics>>,
     headers: HeaderMap,
 ) -> Result<Response, Response> {
-    let Ok(permit) = metrics.scrapes.clone().try_acquire_owned() else {
-        return Err(too_many(SCRAPES_MAX, "scrapes are in progress"));
-    };
+    let _encoding = metrics.encodings.acquire().await;
     let failed = |error: &dyn std::error::Error| {
         let message = format!("the metrics cannot be encoded: {error}");
         Fault::new(StatusCode::INTERNAL_SERVER_ERROR, message).into_response()
@@ -163,9 +158,9 @@ pub(super) async fn metrics(
         (VARY, HeaderValue::from_static("accept, accept-encoding")),
     ];
     if !is_compressed(body.len(), &headers) {
-        return Ok((described, held(body, permit)).into_response());
+        return Ok((described, body).into_response());
     }
     let compressed = gzip(&body).await.map_err(|error| failed(&error))?;
     let encoding = [(CONTENT_ENCODING, HeaderValue::from_static("gzip"))];
-    Ok((described, encoding, held(compressed, permit)).into_response())
+    Ok((described, encoding, compressed).into_response())
 }

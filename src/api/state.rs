@@ -15,8 +15,8 @@ use crate::agent::{Agent, TargetView};
 use crate::model::{Caller, TargetType};
 use crate::sys::NodeFacts;
 
-/// Largest number of pages for browsers in memory. Further requests are refused until a client has read its own.
-pub(super) const PAGES_MAX: usize = 8;
+/// Most pages for browsers that are made at a time. Further requests wait for one of them.
+const PAGES_MAX: usize = 8;
 
 /// Reads the facts about host and agent, as [`NodeFacts::read`] does.
 pub type ReadNodeFacts = Arc<dyn Fn() -> NodeFacts + Send + Sync>;
@@ -51,8 +51,8 @@ pub(super) struct ApiState {
     pub(super) types: ListCache<TargetType>,
     /// The OpenAPI document.
     pub(super) description: Bytes,
-    /// Permits of pages for browsers.
-    pub(super) pages: Arc<Semaphore>,
+    /// Permits to make a page for a browser.
+    pub(super) pages: Semaphore,
 }
 
 impl ApiState {
@@ -71,7 +71,7 @@ impl ApiState {
                 render: |caller, found| serde_json::to_vec(&wire::TargetType::seen_by(caller, found)),
             }),
             description,
-            pages: Arc::new(Semaphore::new(PAGES_MAX)),
+            pages: Semaphore::new(PAGES_MAX),
         }
     }
 }

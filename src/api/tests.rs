@@ -8,7 +8,6 @@ mod requests;
 #[path = "../../tests/support/shape.rs"]
 pub(in crate::api) mod shape;
 mod target_types;
-mod ui;
 
 use std::sync::Arc;
 

@@ -8,8 +8,7 @@
 //! - A page says when it was made. Its style shows a notice when it is old, also when the agent does not answer.
 //! - A status is a shape, a word and a colour ([`condition`]).
 //!
-//! Filter and pages are query parameters ([`query`]). At most [`PAGES_MAX`](super::state::PAGES_MAX) pages are in memory
-//! at a time.
+//! Filter and pages are query parameters ([`query`]). Few pages are made at a time ([`super::state`]).
 
 mod banners;
 mod condition;
@@ -33,7 +32,6 @@ use jiff::Timestamp;
 use super::fault::Fault;
 use super::metrics::Metrics;
 use super::state::State;
-use super::wire::FaultBody;
 use crate::agent::AgentError;
 use banners::Banners;
 use layout::Page;
@@ -47,7 +45,6 @@ const TAG: &str = "pages";
 #[utoipa::path(get, path = "/ui", tag = TAG, params(Parameters), responses(
     (status = 200, description = "The page.", body = String, content_type = "text/html"),
     (status = 400, description = "A parameter is wrong.", body = String, content_type = "text/html"),
-    (status = 503, description = "Too many pages are being sent.", body = FaultBody),
 ))]
 pub(super) async fn overview(
     Shared(state): Shared<State>,
@@ -55,10 +52,10 @@ pub(super) async fn overview(
     headers: HeaderMap,
     uri: Uri,
 ) -> Response {
-    let Some(permit) = layout::permit(&state) else { return layout::too_many() };
+    let _making = state.pages.acquire().await;
     let query = match Query::of(&uri) {
         Ok(query) => query,
-        Err(message) => return layout::send_fault(&Fault::bad_request(message), &headers, permit).await,
+        Err(message) => return layout::send_fault(&Fault::bad_request(message), &headers).await,
     };
     let (facts, view, now) = ((state.node_facts)(), state.agent.view(), Timestamp::now());
     let banners = Banners {
@@ -71,14 +68,13 @@ pub(super) async fn overview(
     let nearly_full_percent = settings.probe.nearly_full_percent;
     let overview = Overview { view: &view, facts: &facts, query: &query, now, nearly_full_percent };
     let page = Page { title: overview.title(), refresh_seconds: query.refresh, now, body: overview.body(&banners) };
-    page.send(&headers, permit).await
+    page.send(&headers).await
 }
 
 /// A target of this node: its latest report, and its history of the last days.
 #[utoipa::path(get, path = "/ui/targets/{id}", tag = TAG, params(("id" = Uuid, Path)), responses(
     (status = 200, description = "The page.", body = String, content_type = "text/html"),
     (status = 404, description = "No target has this id.", body = String, content_type = "text/html"),
-    (status = 503, description = "Too many pages are being sent.", body = FaultBody),
 ))]
 pub(super) async fn target(
     Shared(state): Shared<State>,
@@ -86,20 +82,20 @@ pub(super) async fn target(
     headers: HeaderMap,
 ) -> Response {
     let id = id.map_or_else(|_| "that is not UTF-8".to_owned(), |Path(id)| id);
-    let Some(permit) = layout::permit(&state) else { return layout::too_many() };
+    let _making = state.pages.acquire().await;
     let view = state.agent.view();
     let Some(found) = id.parse().ok().and_then(|id| view.target(id)) else {
         let fault = Fault::not_found(format!("there is no backup target {id}"));
-        return layout::send_fault(&fault, &headers, permit).await;
+        return layout::send_fault(&fault, &headers).await;
     };
     let history = match state.agent.history(found.target.id).await {
         Ok(history) => Ok(history),
         Err(error @ AgentError::TargetNotFound(_)) => {
-            return layout::send_fault(&Fault::from(error), &headers, permit).await;
+            return layout::send_fault(&Fault::from(error), &headers).await;
         }
         Err(error) => Err(error.to_string()),
     };
     let now = Timestamp::now();
     let body = TargetPage { view: found, history: history.as_deref().map_err(String::as_str), now }.body();
-    Page { title: found.target.spec.export(), refresh_seconds: None, now, body }.send(&headers, permit).await
+    Page { title: found.target.spec.export(), refresh_seconds: None, now, body }.send(&headers).await
 }

@@ -389,20 +389,6 @@ fn second_target_of_an_export_is_left_out() {
 }
 
 #[tokio::test]
-async fn scrapes_beyond_the_limit_are_refused_until_one_is_read() {
-    let metrics = Arc::new(fixed_metrics(MetricsDetail::Full));
-    let scrape = || super::metrics(Extension(metrics.clone()), HeaderMap::new());
-    let mut unread = Vec::new();
-    for _ in 0..SCRAPES_MAX {
-        unread.push(scrape().await.expect("an answer"));
-    }
-    let refused = scrape().await.expect_err("too many");
-    assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
-    drop(unread.pop());
-    scrape().await.expect("an answer");
-}
-
-#[tokio::test]
 async fn answer_is_compressed_for_a_client_that_accepts_gzip() {
     let metrics = Arc::new(fixed_metrics(MetricsDetail::Full));
     let mut headers = HeaderMap::new();

@@ -1,6 +1,6 @@
 //! The frame of every page: head, style, headers, and how it is sent.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use axum::body::Bytes;
@@ -15,13 +15,10 @@ use base64::prelude::BASE64_STANDARD;
 use jiff::Timestamp;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use sha2::{Digest as _, Sha256};
-use tokio::sync::OwnedSemaphorePermit;
 
 use crate::api::cache::negotiation::is_compressed;
-use crate::api::fault::{self, Fault};
+use crate::api::fault::Fault;
 use crate::api::gzip::gzip;
-use crate::api::held_body::held;
-use crate::api::state::{ApiState, PAGES_MAX};
 use crate::model::age::age;
 use crate::model::line::escape_invisible;
 use crate::model::report::LockProofState;
@@ -93,15 +90,15 @@ impl Page {
     }
 
     /// Sends the page.
-    pub(super) async fn send(self, headers: &HeaderMap, permit: OwnedSemaphorePermit) -> Response {
-        self.answer(StatusCode::OK, headers, permit).await
+    pub(super) async fn send(self, headers: &HeaderMap) -> Response {
+        self.answer(StatusCode::OK, headers).await
     }
 
-    async fn answer(self, status: StatusCode, headers: &HeaderMap, permit: OwnedSemaphorePermit) -> Response {
+    async fn answer(self, status: StatusCode, headers: &HeaderMap) -> Response {
         let document = Bytes::from(self.document());
         let compressed = if is_compressed(document.len(), headers) { gzip(&document).await.ok() } else { None };
         let has_encoding = compressed.is_some();
-        let body = held(compressed.unwrap_or(document), permit);
+        let body = compressed.unwrap_or(document);
         let mut response = (status, HEADERS, body).into_response();
         let sent = response.headers_mut();
         sent.insert(CONTENT_SECURITY_POLICY, CONTENT_POLICY.clone());
@@ -116,7 +113,7 @@ impl Page {
 }
 
 /// Sends a page that shows an error.
-pub(super) async fn send_fault(fault: &Fault, headers: &HeaderMap, permit: OwnedSemaphorePermit) -> Response {
+pub(super) async fn send_fault(fault: &Fault, headers: &HeaderMap) -> Response {
     let title = fault.status().canonical_reason().unwrap_or("Error").to_owned();
     let body = html! {
         main {
@@ -126,17 +123,7 @@ pub(super) async fn send_fault(fault: &Fault, headers: &HeaderMap, permit: Owned
         }
     };
     let page = Page { title, refresh_seconds: None, now: Timestamp::now(), body };
-    page.answer(fault.status(), headers, permit).await
-}
-
-/// Permits one page. `None` if too many are being sent.
-pub(super) fn permit(state: &ApiState) -> Option<OwnedSemaphorePermit> {
-    Arc::clone(&state.pages).try_acquire_owned().ok()
-}
-
-/// The answer to a request that got no permit.
-pub(super) fn too_many() -> Response {
-    fault::too_many(PAGES_MAX, "pages are being sent")
+    page.answer(fault.status(), headers).await
 }
 
 /// A time of day with its date, in UTC.
