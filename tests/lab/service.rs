@@ -243,3 +243,46 @@ fn journal_selects_changes_of_status_by_target_and_reason() {
     assert_eq!(again.matches(": available").count(), 2, "{again}");
     assert_eq!(select(&["TARGET=nas:/other"]), "");
 }
+
+#[test]
+fn command_that_is_notified_has_the_rights_of_the_unit() {
+    const PROGRAM: &str = "/usr/local/sbin/notified";
+    const FOUND: &str = "/run/targetwatch/notified";
+    let script = format!(
+        "#!/bin/sh
+exec >{FOUND}.new 2>&1
+echo \"$TARGETWATCH_TO $TARGETWATCH_TARGET_EXPORT uid=$(id -u) umask=$(umask) directory=$PWD\"
+grep -E '^(CapEff|NoNewPrivs):' /proc/self/status
+cat
+echo
+touch /run/notified-foreign/file || echo 'no writing to the directory of another user'
+systemctl start notified.service && echo 'a unit of its own'
+mv {FOUND}.new {FOUND}
+"
+    );
+    let unit = "[Service]\nType=oneshot\nExecStart=/usr/bin/touch /run/notified-foreign/unit\n";
+    fs::write("/run/systemd/system/notified.service", unit).expect("written");
+    succeed("systemctl", &["daemon-reload"]);
+    fs::create_dir_all("/run/notified-foreign").expect("created");
+    std::os::unix::fs::chown("/run/notified-foreign", Some(65534), None).expect("changed");
+    fs::write(PROGRAM, script).expect("written");
+    fs::set_permissions(PROGRAM, fs::Permissions::from_mode(0o755)).expect("changed");
+    let _machine =
+        Machine::start(&format!("{EVERY_SECOND}\n[[notify.command]]\nargv = [\"{PROGRAM}\"]\non = [\"offline\"]\n"));
+    let target = Target::create_available(EXPORT);
+    systemctl("stop", NFS_SERVER);
+    target.wait_until_offline(&["connection_refused", "connection_broken"], TIMED_OUT);
+    let found = eventually("the command has ended", TIMED_OUT, || fs::read_to_string(FOUND).ok());
+    systemctl("start", NFS_SERVER);
+    for expected in [
+        format!("offline {EXPORT} uid=0 umask=0077 directory=/\n"),
+        "CapEff:\t00000000002004c5\n".to_owned(),
+        "NoNewPrivs:\t1\n".to_owned(),
+        "{\"type\":\"target.offline\",".to_owned(),
+        "no writing to the directory of another user\n".to_owned(),
+        "a unit of its own\n".to_owned(),
+    ] {
+        assert!(found.contains(&expected), "{expected:?} is missing in: {found}");
+    }
+    assert!(Path::new("/run/notified-foreign/unit").exists());
+}
