@@ -78,6 +78,10 @@ fn package_keeps_mounts_when_it_is_upgraded_removed_and_purged() {
     assert!(sample.contains("\n[probe]\n"), "{sample}");
     assert!(output("getent", &["group", "targetwatch"]).starts_with("targetwatch:"));
     assert!(output("targetwatch", &["--version"]).contains("\nrevision: "));
+    for program in ["/usr/bin/targetwatch", WORKER_PROGRAM] {
+        // The section of the list of libraries.
+        succeed("grep", &["--quiet", "--text", "--fixed-strings", ".dep-v0", program]);
+    }
     for page in ["man1/targetwatch.1.gz", "man5/targetwatch.toml.5.gz", "man7/targetwatch-reasons.7.gz"] {
         assert!(Path::new("/usr/share/man").join(page).exists(), "{page}");
     }
