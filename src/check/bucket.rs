@@ -3,11 +3,12 @@
 //! A refused HEAD has no body. To learn the reason, the check sends a GET that lists one object below the
 //! prefix of the canaries. Some policies refuse HEAD, which needs `s3:ListBucket` without a prefix, and
 //! still allow backups below a prefix. Some services do not implement HEAD, or answer it with the content type of a web
-//! page. The bucket is reachable if it answers this GET, or one of two others that need no permission for objects. The
-//! refused HEAD is then a warning, and the canary shows whether backups can be written. The list comes first because
-//! the storage itself answers it. A gateway may answer the others from a cache.
+//! page or with a server error. The bucket is reachable if it answers this GET, or one of two others that need no
+//! permission for objects. The failed HEAD is then a warning, and the canary shows whether backups can be written. The
+//! list comes first because the storage itself answers it. A gateway may answer the others from a cache.
 //!
-//! The service refuses all of these requests if the credentials may only write. Then the canary alone decides.
+//! The service refuses all of these requests if the credentials may only write, or if it implements only requests for
+//! objects. Then the canary alone decides.
 
 use std::time::Duration;
 
@@ -46,7 +47,7 @@ pub async fn bucket(
             Checked::passed(FoundBucket { usage, ..found }).with_warnings(clock_difference(&usage, location))
         }
         Ok(Reached::HeadRefused(refused)) => Checked::passed(found).with_warnings([head_refused(&refused, location)]),
-        Err(failure) if canary_decides && failure.denies_permission() => {
+        Err(failure) if canary_decides && may_still_write(&failure) => {
             let warning = head_refused(&failure, location);
             Checked::passed(FoundBucket { unless_written: Some(failure), ..found }).with_warnings([warning])
         }
@@ -63,15 +64,51 @@ pub(crate) fn not_passed<T>(failure: &S3Failure, location: &S3Location) -> Check
 /// Detail of a check that the service cannot answer.
 pub(super) const NOT_REPORTED: &str = "the service does not report it";
 
-/// Outcome of a check that reads a configuration which the service does not support. `what` names the configuration.
-pub(super) fn not_reported<T>(what: &str, failure: &S3Failure, location: &S3Location, immutable: bool) -> Checked<T> {
-    if !immutable {
-        return Checked::not_needed(format!("{NOT_REPORTED} ({failure})"));
+/// A configuration of a bucket: its name in sentences, and the action that permits to read it.
+#[derive(Clone, Copy)]
+pub(super) struct Subject {
+    pub(super) name: &'static str,
+    pub(super) action: &'static str,
+}
+
+/// Outcome of a check that reads a configuration, when only that request failed. An ordinary target does not need it.
+/// `None` if the failure concerns every request.
+pub(super) fn unknown<T>(
+    subject: Subject,
+    failure: &S3Failure,
+    location: &S3Location,
+    immutable: bool,
+) -> Option<Checked<T>> {
+    let Subject { name, action } = subject;
+    if failure.lacks_configuration() {
+        return Some(if immutable {
+            Checked::failed(finding!(
+                Reason::NotImplemented,
+                "{location} is declared immutable, and the service does not report its {name} ({failure}): declare the target not immutable, or use a service with object lock"
+            ))
+        } else {
+            Checked::not_needed(format!("{NOT_REPORTED} ({failure})"))
+        });
     }
-    Checked::failed(finding!(
-        Reason::NotImplemented,
-        "{location} is declared immutable, and the service does not report its {what} ({failure}): declare the target not immutable, or use a service with object lock"
-    ))
+    if !failure.may_concern_one_request() {
+        return None;
+    }
+    if !immutable {
+        return Some(Checked::not_needed(match failure.reason() {
+            Reason::AccessDenied => format!("{location}: {failure}; grant the credentials {action} on it"),
+            _ => format!("{location}: the service does not report its {name} ({failure}): check its log"),
+        }));
+    }
+    let what = format!("{location} is declared immutable, and its {name} is not known ({failure})");
+    let finding = if failure.is_missing_permission() {
+        finding!(Reason::AccessDenied, "{what}: grant the credentials {action} on it")
+    } else {
+        finding!(
+            failure.reason_of_one_request(),
+            "{what}: look up this request in the logs of the service and of any proxy in front of it; if the service has no object lock, use one that has it, or declare the target not immutable"
+        )
+    };
+    Some(if failure.is_timeout() { Checked::timed_out(finding) } else { Checked::failed(finding) })
 }
 
 enum Reached {
@@ -82,6 +119,7 @@ enum Reached {
 async fn reach(api: &dyn BucketApi, prefix: &str) -> Result<Reached, S3Failure> {
     let refused = match api.head_bucket().await {
         Ok(usage) => return Ok(Reached::WithUsage(usage)),
+        Err(failure @ S3Failure::ConnectionBroken(_)) => failure,
         Err(failure) if failure.lacks_code() => failure,
         Err(failure) => return Err(failure),
     };
@@ -93,7 +131,11 @@ async fn reach(api: &dyn BucketApi, prefix: &str) -> Result<Reached, S3Failure> 
     match (refused.reason(), explained.reason()) {
         // Neither answer shows whether the bucket exists.
         (
-            Reason::AccessDenied | Reason::NotImplemented | Reason::NotS3,
+            Reason::AccessDenied
+            | Reason::NotImplemented
+            | Reason::NotS3
+            | Reason::ServerError
+            | Reason::ConnectionBroken,
             Reason::AccessDenied | Reason::NotImplemented | Reason::RequestRefused,
         ) => {}
         // The status of the HEAD explains nothing, but the GET has a code.
@@ -114,15 +156,29 @@ async fn reach(api: &dyn BucketApi, prefix: &str) -> Result<Reached, S3Failure> 
 }
 
 /// Whether this refusal may concern only HEAD, so that the bucket may still answer other requests. A redirect leads to
-/// another bucket, and an overloaded or broken service is not healthy.
+/// another bucket.
 fn is_of_the_head_alone(refused: &S3Failure) -> bool {
-    matches!(
-        refused.reason(),
-        Reason::AccessDenied | Reason::BucketNotFound | Reason::NotImplemented | Reason::NotS3 | Reason::RequestRefused
-    )
+    refused.may_concern_one_request() && !matches!(refused.reason(), Reason::Redirected | Reason::WrongRegion)
+}
+
+/// Whether a service that refused every other request may still accept objects. It must have answered with a code of S3,
+/// so that the answer does not come from a web server, or from a proxy in front of a service that is down.
+fn may_still_write(failure: &S3Failure) -> bool {
+    let may_serve_objects = matches!(
+        failure.reason(),
+        Reason::NotImplemented | Reason::ServerError | Reason::Throttled | Reason::RequestRefused
+    );
+    failure.denies_permission() || (may_serve_objects && !failure.lacks_code())
 }
 
 fn head_refused(refused: &S3Failure, location: &S3Location) -> Finding {
+    let reason = refused.reason();
+    if matches!(reason, Reason::ServerError | Reason::Throttled | Reason::ConnectionBroken) {
+        return finding!(
+            reason,
+            "{location} answers other requests, and HEAD failed ({refused}), so the usage of the bucket is unknown: check the logs of the service and of any proxy in front of it"
+        );
+    }
     if refused.reason() == Reason::AccessDenied {
         return finding!(
             Reason::AccessDenied,
@@ -273,12 +329,60 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn server_error_of_head_is_not_a_missing_permission() {
+    async fn server_error_of_head_is_a_warning_when_the_bucket_answers_otherwise() {
         let mut fake = FakeBucket::healthy();
-        fake.head = Err(S3Failure::service(500, None, None));
-        for list in [Ok(()), Err(S3Failure::service(403, Some("AccessDenied"), None))] {
-            fake.list = list;
-            assert_eq!(checked(&fake).await.reason(), Some(Reason::ServerError));
+        for (head, reason) in [
+            (S3Failure::service(500, None, None), Reason::ServerError),
+            (S3Failure::service(502, None, None), Reason::ServerError),
+            (S3Failure::service(503, None, None), Reason::ServerError),
+            (S3Failure::ConnectionBroken("reset".to_owned()), Reason::ConnectionBroken),
+        ] {
+            fake.head = Err(head.clone());
+            for list in [
+                Ok(()),
+                Err(S3Failure::service(403, Some("AccessDenied"), None)),
+                Err(S3Failure::service(501, Some("NotImplemented"), None)),
+            ] {
+                fake.list = list;
+                let checked = checked(&fake).await;
+                assert_eq!((checked.outcome(), checked.reason()), (Outcome::Passed, Some(reason)), "{checked:?}");
+                let message = &checked.finding().expect("a warning").message;
+                assert!(message.contains("HEAD") && !message.contains("grant"), "{message}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn canary_decides_when_head_and_the_other_requests_fail() {
+        let service = |status, code| S3Failure::service(status, code, None);
+        let mut fake = FakeBucket::healthy();
+        for (head, others, is_decided) in [
+            (405, service(501, Some("NotImplemented")), true),
+            (501, service(501, Some("NotImplemented")), true),
+            (500, service(500, Some("InternalError")), true),
+            (500, service(403, Some("AccessDenied")), true),
+            (503, service(503, Some("SlowDown")), true),
+            (403, service(500, Some("InternalError")), true),
+            (403, service(400, Some("InvalidArgument")), true),
+            (403, service(403, Some("Weird")), true),
+            // The answer of a proxy or of a web server.
+            (503, service(503, None), false),
+            (501, service(501, None), false),
+            (405, service(405, None), false),
+            (500, service(403, Some("InvalidAccessKeyId")), false),
+            (500, service(404, Some("NoSuchBucket")), false),
+            (500, S3Failure::TimedOut(Duration::from_millis(100)), false),
+            (500, S3Failure::ConnectionRefused, false),
+        ] {
+            fake.head = Err(service(head, None));
+            (fake.list, fake.location, fake.versioning) =
+                (Err(others.clone()), Err(others.clone()), Err(others.clone()));
+            let alone = checked(&fake).await;
+            assert!(matches!(alone.outcome(), Outcome::Failed | Outcome::TimedOut), "{head} {others}");
+            let decided = bucket(&fake, &fake.location(), "canaries/", true, Duration::from_millis(100)).await;
+            assert_eq!(decided.outcome() == Outcome::Passed, is_decided, "{head} {others}: {decided:?}");
+            let found = decided.into_fact::<()>().unwrap_or_default();
+            assert_eq!(found.unless_written.is_some(), is_decided, "{head} {others}");
         }
     }
 

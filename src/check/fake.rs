@@ -128,6 +128,12 @@ pub struct FakeObjects {
     pub refuses_list: bool,
     /// Answers a listing of versions with 501.
     pub lists_no_versions: bool,
+    /// Answers no request.
+    pub is_silent: bool,
+    /// Failure of each listing.
+    pub list_failure: Option<S3Failure>,
+    /// Failure of each listing of versions.
+    pub versions_failure: Option<S3Failure>,
     /// Accepted changes of a retention, each with or without bypass.
     pub weakened_by: Vec<(Weakening, bool)>,
     /// Number of seconds that it locks longer than requested.
@@ -190,6 +196,13 @@ impl FakeObjects {
         self.locked().iter_mut().for_each(|(.., retention)| *retention = None);
     }
 
+    /// Waits forever if the service is silent.
+    async fn answers(&self) {
+        if self.is_silent {
+            std::future::pending::<()>().await;
+        }
+    }
+
     fn locked(&self) -> std::sync::MutexGuard<'_, Vec<(String, Bytes, Option<Retention>)>> {
         self.objects.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -210,6 +223,7 @@ fn denied() -> S3Failure {
 #[async_trait]
 impl ObjectApi for FakeObjects {
     async fn put(&self, key: &str, content: Bytes, asked: Option<Retention>) -> Result<Option<String>, S3Failure> {
+        self.answers().await;
         self.puts.fetch_add(1, Ordering::Relaxed);
         if self.refuses_put {
             return Err(denied());
@@ -264,6 +278,7 @@ impl ObjectApi for FakeObjects {
     }
 
     async fn head(&self, key: &str, _: Option<&str>) -> Result<StoredVersion, S3Failure> {
+        self.answers().await;
         if self.refuses_get {
             return Err(denied());
         }
@@ -279,6 +294,7 @@ impl ObjectApi for FakeObjects {
     }
 
     async fn delete(&self, key: &str, version: Option<&str>, _: bool) -> Result<Option<i64>, S3Failure> {
+        self.answers().await;
         lock(&self.deleted).push(version.map(str::to_owned));
         if let Some(failure) = self.next_deletes.lock().unwrap_or_else(PoisonError::into_inner).pop_front() {
             return Err(failure);
@@ -314,8 +330,12 @@ impl ObjectApi for FakeObjects {
     }
 
     async fn list(&self, prefix: &str, versioned: bool, limit: u16) -> Result<Vec<ListedVersion>, S3Failure> {
+        self.answers().await;
         if self.refuses_list {
             return Err(denied());
+        }
+        if let Some(failure) = self.list_failure.as_ref().or(self.versions_failure.as_ref().filter(|_| versioned)) {
+            return Err(failure.clone());
         }
         if versioned && self.lists_no_versions {
             return Err(S3Failure::service(501, Some("NotImplemented"), None));

@@ -8,8 +8,8 @@
 //! an explicit retention of seconds, which overrides the default. The agent verifies that, and a later run
 //! deletes the canary. If the service locked it for longer, no further canary is written.
 //!
-//! Credentials that may not list cannot find leftovers. The agent then remembers its latest canary, also across
-//! restarts, and removes it by key and version ([`memory`]).
+//! If the listing is refused or fails, leftovers are not found. The agent then remembers its latest canary, also across
+//! restarts, and removes it by key and version ([`memory`]). The listing decides nothing else.
 //!
 //! If it is unknown whether the bucket locks new objects by default, the canary gets that short retention too. If the
 //! service answers that the bucket has no object lock, the canary is written without one.
@@ -30,12 +30,12 @@ mod write;
 use std::time::Duration;
 
 use super::Checked;
-use super::bucket::not_passed;
 use super::canary::key::COMMAND_KEYS;
-use super::canary::{CANARY_BYTES, ProcessRole, sweep};
+use super::canary::sweep::{list, remove};
+use super::canary::{CANARY_BYTES, ProcessRole};
 use crate::model::{CanaryLeftover, S3Location};
 use crate::s3::{ObjectApi, S3Failure, within};
-use earlier::{Earlier, after_refused_listing, after_sweep, read_back};
+use earlier::{Earlier, after_failed_listing, after_sweep, read_back};
 use findings::{
     differs, is_late, nearly_over, not_deleted, not_read, not_stored, overlong, put_refused, refused, unlisted,
     unrecorded, without_clock,
@@ -66,24 +66,42 @@ pub async fn object_canary(
         return Checked::skipped(without_clock(&why, location, plan));
     }
     let is_command = plan.names.role() == ProcessRole::OneShot;
-    let sweeping = sweep(api, plan.names, plan.may_have_versions(), plan.clock, plan.in_use);
+    let mut step = Request::List;
+    let sweeping = async {
+        let listing = list(api, plan.names, plan.may_have_versions()).await?;
+        step = Request::DeleteEarlier;
+        remove(api, plan.names, listing, plan.clock, plan.in_use).await
+    };
     let (listed, earlier) = match within(deadline, sweeping).await {
-        Ok(swept) => (Ok(()), after_sweep(swept, location, plan, memory)),
+        Ok(swept) => {
+            let earlier = after_sweep(swept, location, plan, memory);
+            // A later listing may fail.
+            if let Ok(Earlier { kept: Some(kept), .. }) = &earlier {
+                memory.keep(kept.leftover.clone(), deadline).await;
+            }
+            (Ok(()), earlier)
+        }
+        Err(failure) if step != Request::List || !failure.may_concern_one_request() => {
+            return refused(step, &failure, location, plan);
+        }
         // Nobody would find the versions that commands leave when they are killed.
-        Err(failure) if failure.is_refusal() && is_command && plan.may_add_versions() => {
+        Err(failure) if is_command && plan.may_add_versions() => {
             return match may_put(api, plan, memory, deadline).await {
                 Permission::Refused(failure) => put_refused(&failure, plan.retention_end(), location, plan),
                 permission => Checked::skipped(not_stored(&failure, location, plan, permission.is_granted())),
             };
         }
         // Backups can be written without listing them.
-        Err(failure) if failure.is_refusal() => {
-            let earlier = after_refused_listing(api, location, plan, memory, &failure, deadline).await;
+        Err(failure) => {
+            // A silent service must not use up three deadlines.
+            let deadline = if failure.is_timeout() { deadline / 2 } else { deadline };
+            let earlier = after_failed_listing(api, location, plan, memory, &failure, deadline).await;
             (Err(failure), earlier)
         }
-        Err(failure) => return not_passed(&failure, location),
     };
-    let warning = listed.as_ref().err().filter(|_| !plan.append_only).map(|failure| unlisted(failure, location, plan));
+    let is_expected = |failure: &S3Failure| plan.append_only && failure.is_missing_permission();
+    let warning = listed.as_ref().err().filter(|failure| !is_expected(failure));
+    let warning = warning.map(|failure| unlisted(failure, location, plan));
     let earlier = match earlier {
         Ok(earlier) => earlier,
         Err(checked) => return (*checked).with_warnings(warning),

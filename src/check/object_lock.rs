@@ -6,10 +6,10 @@
 use std::time::Duration;
 
 use super::Checked;
-use super::bucket::{NOT_REPORTED, not_passed, not_reported};
+use super::bucket::{NOT_REPORTED, Subject, not_passed, unknown};
 use crate::model::report::{Finding, finding};
 use crate::model::{Reason, S3Location};
-use crate::s3::{BucketApi, ObjectLock, S3Failure, within};
+use crate::s3::{BucketApi, ObjectLock, within};
 
 /// Reads the object-lock configuration. A target that is declared immutable fails without one, and has a warning if
 /// new objects get no retention by default, or less than `min_retention`. For any other target the configuration is
@@ -23,25 +23,22 @@ pub async fn object_lock(
 ) -> Checked<Result<ObjectLock, Reason>> {
     let lock = match within(deadline, api.object_lock()).await {
         Ok(lock) => lock,
-        Err(failure) if failure.lacks_configuration() => {
+        Err(failure) => {
+            let Some(unknown) = unknown(SUBJECT, &failure, location, immutable) else {
+                return not_passed(&failure, location);
+            };
             let none = ObjectLock { enabled: None, default_retention: None };
-            return not_reported("object lock", &failure, location, immutable).with_fact(Ok(none));
+            return match immutable {
+                _ if failure.lacks_configuration() => unknown.with_fact(Ok(none)),
+                true => unknown,
+                false => unknown.with_fact(Err(failure.reason_of_one_request())),
+            };
         }
-        Err(failure) if !immutable && failure.concerns_one_configuration() => {
-            return Checked::not_needed(unanswered(&failure, location)).with_fact(Err(failure.reason()));
-        }
-        Err(failure) => return not_passed(&failure, location),
     };
     assess(lock, location, immutable, min_retention).map(Ok)
 }
 
-/// Describes a failure and its remedy. For a refusal, the remedy is the permission for this call only.
-fn unanswered(failure: &S3Failure, location: &S3Location) -> String {
-    if failure.reason() == Reason::AccessDenied && failure.is_refusal() {
-        return format!("{location}: {failure}; grant the credentials s3:GetBucketObjectLockConfiguration on it");
-    }
-    failure.finding(location).message
-}
+const SUBJECT: Subject = Subject { name: "object lock", action: "s3:GetBucketObjectLockConfiguration" };
 
 /// Checks a configuration that was read.
 #[must_use]
@@ -95,6 +92,7 @@ mod tests {
     use crate::check::fake::FakeBucket;
     use crate::model::LockMode;
     use crate::model::Outcome;
+    use crate::s3::S3Failure;
     use crate::s3::{DefaultRetention, RetentionLength};
 
     async fn checked(fake: &FakeBucket, immutable: bool) -> Checked<Result<ObjectLock, Reason>> {
@@ -175,13 +173,43 @@ mod tests {
     async fn failure_that_concerns_every_request_fails_any_target() {
         let mut fake = FakeBucket::healthy();
         for failure in [
-            S3Failure::ConnectionBroken("reset".to_owned()),
-            S3Failure::service(403, Some("SignatureDoesNotMatch"), None),
-            S3Failure::service(307, Some("TemporaryRedirect"), None),
+            S3Failure::ConnectionRefused,
+            S3Failure::service(403, Some("InvalidAccessKeyId"), None),
+            S3Failure::service(400, Some("ExpiredToken"), None),
+            S3Failure::service(403, Some("RequestTimeTooSkewed"), None),
         ] {
             fake.object_lock = Err(failure.clone());
             for immutable in [true, false] {
                 assert_eq!(checked(&fake, immutable).await.outcome(), Outcome::Failed, "{failure}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn lock_is_unknown_when_only_its_request_fails() {
+        let mut fake = FakeBucket::healthy();
+        for (failure, reason) in [
+            (S3Failure::ConnectionBroken("reset".to_owned()), Reason::ConnectionBroken),
+            (S3Failure::service(403, Some("SignatureDoesNotMatch"), None), Reason::NotImplemented),
+            (S3Failure::service(302, None, None), Reason::NotImplemented),
+            (S3Failure::service(301, None, Some("eu-1")), Reason::NotImplemented),
+            (S3Failure::service(500, Some("InternalError"), None), Reason::ServerError),
+            (S3Failure::service(503, Some("SlowDown"), None), Reason::Throttled),
+            (S3Failure::service(502, None, None), Reason::ServerError),
+            (S3Failure::service(403, Some("Weird"), None), Reason::RequestRefused),
+        ] {
+            fake.object_lock = Err(failure.clone());
+            let ordinary = checked(&fake, false).await;
+            assert_eq!((ordinary.outcome(), ordinary.reason()), (Outcome::Skipped, None), "{failure}");
+            assert_eq!(ordinary.fact, Some(Err(reason)), "{failure}");
+            let immutable = checked(&fake, true).await;
+            assert_eq!((immutable.outcome(), immutable.reason()), (Outcome::Failed, Some(reason)), "{failure}");
+            let message = &immutable.finding().expect("a finding").message;
+            for words in ["its object lock is not known", "declare the target not immutable"] {
+                assert!(message.contains(words), "{message}");
+            }
+            for words in ["is broken or still starting", "secret", "redirects", "another region"] {
+                assert!(!message.contains(words), "{message}");
             }
         }
     }

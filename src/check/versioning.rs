@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Checked;
-use super::bucket::{not_passed, not_reported};
+use super::bucket::{Subject, not_passed, unknown};
 use crate::model::report::finding;
 use crate::model::{Reason, S3Location};
 use crate::s3::{BucketApi, Versioning, within};
@@ -18,13 +18,13 @@ pub async fn versioning(
 ) -> Checked<Versioning> {
     match within(deadline, api.versioning()).await {
         Ok(found) => assess(found, location, immutable),
-        Err(failure) if failure.lacks_configuration() => not_reported("versioning", &failure, location, immutable),
-        Err(failure) if !immutable && failure.concerns_one_configuration() => {
-            Checked::not_needed(failure.finding(location).message)
+        Err(failure) => {
+            unknown(SUBJECT, &failure, location, immutable).unwrap_or_else(|| not_passed(&failure, location))
         }
-        Err(failure) => not_passed(&failure, location),
     }
 }
+
+const SUBJECT: Subject = Subject { name: "versioning", action: "s3:GetBucketVersioning" };
 
 /// Checks versioning that was read.
 #[must_use]
@@ -77,12 +77,19 @@ mod tests {
             (S3Failure::service(403, Some("AccessDenied"), None), Reason::AccessDenied),
             (S3Failure::service(503, Some("SlowDown"), None), Reason::Throttled),
             (S3Failure::service(409, Some("OperationAborted"), None), Reason::RequestRefused),
+            (S3Failure::service(403, Some("SignatureDoesNotMatch"), None), Reason::NotImplemented),
+            (S3Failure::service(302, None, None), Reason::NotImplemented),
+            (S3Failure::ConnectionBroken("reset".to_owned()), Reason::ConnectionBroken),
             (S3Failure::TimedOut(Duration::from_secs(2)), Reason::ResponseTimedOut),
         ] {
             fake.versioning = Err(failure.clone());
             let immutable = checked(&fake, true).await;
             let outcome = if failure.is_timeout() { Outcome::TimedOut } else { Outcome::Failed };
             assert_eq!((immutable.outcome(), immutable.reason()), (outcome, Some(reason)), "{failure}");
+            let message = &immutable.finding().expect("a finding").message;
+            let is_permission = reason == Reason::AccessDenied;
+            assert!(message.contains("declared immutable") && message.contains("versioning"), "{message}");
+            assert_eq!(message.contains("s3:GetBucketVersioning"), is_permission, "{message}");
             let ordinary = checked(&fake, false).await;
             assert_eq!(
                 (ordinary.outcome(), ordinary.reason(), ordinary.fact),

@@ -151,7 +151,8 @@ impl S3Driver {
         let is_verified =
             node.canaries.write_if_due(&session, input, &configuration, in_use, is_only_evidence, log).await;
         if let Some(refused) = unless_written.filter(|_| !is_verified)
-            && (!log.has_failure() || log.just_failed_with(Reason::AccessDenied))
+            && (!log.has_failure()
+                || [Reason::AccessDenied, refused.reason()].iter().any(|it| log.just_failed_with(*it)))
         {
             log.drop_from(CheckName::Bucket);
             log.run(CheckName::Bucket, async { not_passed::<()>(&refused, location) }).await;

@@ -29,9 +29,9 @@ pub enum S3Failure {
         status: u16,
         /// Error code of the service. A refused HEAD has none.
         code: Option<String>,
-        /// Region that the service names instead (`x-amz-bucket-region`).
+        /// Region that the service names, other than the one that was signed.
         region: Option<String>,
-        /// What its message is about.
+        /// What its code or its message is about.
         topic: Option<MessageTopic>,
         /// Redirect address (`Location`) without its query.
         leads_to: Option<String>,
@@ -88,7 +88,7 @@ impl S3Failure {
             status,
             code: code.and_then(shown),
             region: region.and_then(shown),
-            topic: None,
+            topic: code.and_then(MessageTopic::of_code),
             leads_to: None,
             clock_ahead_seconds: None,
         }
@@ -102,7 +102,7 @@ impl S3Failure {
             if region.is_none() && is_region_code(code.as_deref()) {
                 *region = expected_region(message);
             }
-            *topic = MessageTopic::of(message);
+            *topic = MessageTopic::of(message).or(*topic);
         }
         self
     }
@@ -190,7 +190,26 @@ impl S3Failure {
     #[must_use]
     pub fn finding_of(&self, what: &str) -> Finding {
         let reason = self.reason();
-        finding!(reason, "{what}: {self}; {}", self.remedy(reason))
+        finding!(reason, "{what}: {self}; {}{}", self.remedy(reason), self.region_hint())
+    }
+
+    /// Returns the region that the answer names, as the end of a sentence, if a wrong region may be the cause.
+    #[must_use]
+    pub fn region_hint(&self) -> String {
+        let may_be_the_cause = matches!(
+            self.reason(),
+            Reason::AccessDenied
+                | Reason::RequestRefused
+                | Reason::WrongSecret
+                | Reason::BucketNotFound
+                | Reason::NotS3
+        );
+        match self {
+            Self::Service { region: Some(region), .. } if may_be_the_cause => format!(
+                "; the answer names another region than the request: if the bucket is there, set region = \"{region}\" in its [[s3.credentials]] entry"
+            ),
+            _ => String::new(),
+        }
     }
 }
 

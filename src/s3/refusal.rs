@@ -27,17 +27,58 @@ impl MessageTopic {
     pub(super) fn of(message: &str) -> Option<Self> {
         let words = plain_words(message);
         let has = |phrases: &[&str]| phrases.iter().any(|phrase| words.contains(&format!(" {phrase} ")));
-        if has(&["quota"]) && has(&["reached", "exceed", "exceeds", "exceeded"]) {
+        let is_reached = has(&["reached", "exceed", "exceeds", "exceeded"]);
+        let is_limit = has(&["limit", "cap", "maximum"]) && has(&STORAGE_WORDS) && !has(&REQUEST_WORDS);
+        if (is_reached && (has(&["quota"]) || is_limit)) || has(&["bucket is full", "bucket full"]) {
             Some(Self::Quota)
-        } else if has(&["no space left", "disk full", "storage is full", "storage full", "free disk threshold"]) {
+        } else if has(&FULL_PHRASES) && !has(&["full of"]) {
             Some(Self::Full)
         } else if has(&NO_LOCK_PHRASES) {
             Some(Self::NoLock)
         } else {
-            has(&["worm", "object lock", "locked", "retention", RETENTION_ACTION]).then_some(Self::Lock)
+            has(&LOCK_PHRASES).then_some(Self::Lock)
         }
     }
+
+    /// Returns the topic of a code about a retention or a lock.
+    pub(super) fn of_code(code: &str) -> Option<Self> {
+        let code = plain_code(code);
+        let has = |parts: &[&str]| parts.iter().any(|part| code.contains(part));
+        if has(&["objectlock"]) && has(&["notfound", "nosuch", "missing", "notconfigured", "notenabled", "disabled"]) {
+            return Some(Self::NoLock);
+        }
+        has(&["retention", "objectlock", "worm", "immutab"]).then_some(Self::Lock)
+    }
 }
+
+/// Words for what a quota limits.
+const STORAGE_WORDS: [&str; 9] =
+    ["storage", "bucket", "size", "capacity", "space", "disk", "object", "objects", "account"];
+
+/// Words for what a limit of requests limits.
+const REQUEST_WORDS: [&str; 6] = ["rate", "request", "requests", "bandwidth", "connections", "transactions"];
+
+/// Messages about storage without free space.
+const FULL_PHRASES: [&str; 14] = [
+    "no space left",
+    "not enough space",
+    "not enough disk space",
+    "not enough storage",
+    "insufficient space",
+    "insufficient disk space",
+    "insufficient storage",
+    "insufficient capacity",
+    "out of space",
+    "out of disk space",
+    "disk full",
+    "storage is full",
+    "storage full",
+    "free disk threshold",
+];
+
+/// Messages about a retention or a lock.
+const LOCK_PHRASES: [&str; 8] =
+    ["worm", "object lock", "locked", "retention", "retain", "immutable", "immutability", RETENTION_ACTION];
 
 /// Messages of AWS, MinIO, Ceph and others about a PUT with a retention in a bucket without object lock.
 const NO_LOCK_PHRASES: [&str; 5] = [
@@ -63,9 +104,19 @@ fn plain_words(message: &str) -> String {
     format!(" {} ", words.join(" "))
 }
 
+/// Returns the letters and digits of a code, in lower case.
+fn plain_code(code: &str) -> String {
+    code.chars().filter(char::is_ascii_alphanumeric).map(|letter| letter.to_ascii_lowercase()).collect()
+}
+
 /// Whether an answer with this code is about the region of the bucket.
 pub(super) fn is_region_code(code: Option<&str>) -> bool {
-    code.is_some_and(|code| REGION_CODES.contains(&code))
+    code.is_some_and(|code| REGION_CODES.contains(&code) || names_a_region(code))
+}
+
+/// Whether a code is about a region, such as `InvalidRegionName`.
+fn names_a_region(code: &str) -> bool {
+    plain_code(code).contains("region")
 }
 
 /// Returns the region in a message of AWS or MinIO: `the region 'a' is wrong; expecting 'b'`, or `The b location
@@ -95,6 +146,7 @@ pub(super) fn service_reason(status: u16, code: &str, names_region: bool, topic:
             Reason::AccessDenied
         }
         "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException" => Reason::WrongRegion,
+        code if names_a_region(code) => Reason::WrongRegion,
         "PermanentRedirect" | "TemporaryRedirect" | "IncorrectEndpoint" if names_region => Reason::WrongRegion,
         "PermanentRedirect" | "TemporaryRedirect" | "Redirect" | "IncorrectEndpoint" => Reason::Redirected,
         "SlowDown"
@@ -112,7 +164,10 @@ pub(super) fn service_reason(status: u16, code: &str, names_region: bool, topic:
         (Reason::AccessDenied | Reason::RequestRefused | Reason::ServerError, Some(MessageTopic::Quota)) => {
             Reason::QuotaExceeded
         }
-        (Reason::RequestRefused | Reason::ServerError, Some(MessageTopic::Full)) => Reason::StorageFull,
+        (Reason::AccessDenied | Reason::RequestRefused | Reason::ServerError, Some(MessageTopic::Full)) => {
+            Reason::StorageFull
+        }
+        (Reason::Throttled, Some(MessageTopic::Full)) if code != "SlowDown" => Reason::StorageFull,
         _ => by_code,
     }
 }
@@ -121,14 +176,45 @@ pub(super) fn service_reason(status: u16, code: &str, names_region: bool, topic:
 /// `XMinioAdminBucketQuotaExceeded` (MinIO), `XRustfsQuotaExceeded`, `QUOTA_EXCEEDED` (Ozone),
 /// `ObjectQuotaExceeded` (NooBaa). Swift answers that the object is too large, which is never true for a canary. Codes
 /// of storage without free space are `XMinioStorageFull`, `InsufficientStorage` or only status 507 (RFC 4918 §11.5).
+/// Codes of other services are recognized by their parts.
 fn limit_reason(status: u16, code: &str) -> Option<Reason> {
-    let code = code.to_ascii_lowercase();
-    let has = |words: &[&str]| words.iter().any(|word| code.contains(word));
-    if status != 404 && (status == 413 || has(&["quota", "entitytoolarge"])) {
+    let code = plain_code(code);
+    let has = |parts: &[&str]| parts.iter().any(|part| code.contains(part));
+    let is_of_storage = status != 404 && !has(&OTHER_LIMITS);
+    if status == 413 || (status != 404 && has(&["entitytoolarge"])) || (is_of_storage && has(&["quota"])) {
         return Some(Reason::QuotaExceeded);
     }
-    let is_full = status == 507 || has(&["storagefull", "diskfull", "insufficientstorage", "nospace"]);
-    is_full.then_some(Reason::StorageFull)
+    let is_full = has(&["space", "storage", "disk", "capacity", "pool", "device", "volume", "cluster"])
+        && has(&["full", "insufficient", "notenough", "outof", "nospace", "exhausted"]);
+    if status == 507 || (is_of_storage && is_full) {
+        return Some(Reason::StorageFull);
+    }
+    let is_quota = has(&["storage", "bucket", "object", "size", "cap", "space", "disk", "usage"])
+        && has(&["exceeded", "limit", "toomany", "full"]);
+    (is_of_storage && is_quota).then_some(Reason::QuotaExceeded)
+}
+
+/// Parts of codes about other limits, or about the configuration of a quota.
+const OTHER_LIMITS: [&str; 11] = [
+    "nosuch",
+    "notfound",
+    "configuration",
+    "invalid",
+    "rate",
+    "request",
+    "bandwidth",
+    "toomanybuckets",
+    "storageclass",
+    "metadata",
+    "message",
+];
+
+/// Whether a code is about a missing permission. Services use status 403 for other refusals too.
+fn is_denial_code(code: &str) -> bool {
+    let code = plain_code(code);
+    ["denied", "forbidden", "unauthorized", "notauthorized", "permission", "privilege", "accessdisabled"]
+        .iter()
+        .any(|part| code.contains(part))
 }
 
 fn status_reason(status: u16, code: &str, names_region: bool) -> Reason {
@@ -137,7 +223,7 @@ fn status_reason(status: u16, code: &str, names_region: bool) -> Reason {
         // A refused HEAD has no code.
         400 if names_region && code.is_empty() => Reason::WrongRegion,
         300..=399 => Reason::Redirected,
-        401 | 403 => Reason::AccessDenied,
+        401 | 403 if code.is_empty() || is_denial_code(code) => Reason::AccessDenied,
         // Also without a code, for a HEAD. A GET without a code is handled before (`S3Failure::of_a_get`).
         404 => Reason::BucketNotFound,
         405 | 501 => Reason::NotImplemented,
@@ -178,6 +264,8 @@ mod tests {
             (404, None, None, Reason::BucketNotFound),
             (400, None, None, Reason::NotS3),
             (400, Some("InvalidArgument"), None, Reason::RequestRefused),
+            (400, Some("InvalidRegionName"), None, Reason::WrongRegion),
+            (400, Some("InvalidRegion"), Some("eu-1"), Reason::WrongRegion),
             (400, Some("InvalidRequest"), Some("us-east-1"), Reason::RequestRefused),
             (409, Some("OperationAborted"), None, Reason::RequestRefused),
             (411, Some("MissingContentLength"), None, Reason::RequestRefused),
@@ -202,6 +290,35 @@ mod tests {
             (503, Some("InsufficientStorage"), Reason::StorageFull),
             (507, None, Reason::StorageFull),
             (404, Some("NoSuchQuotaConfiguration"), Reason::BucketNotFound),
+            (400, Some("XMinioAdminNoSuchQuotaConfiguration"), Reason::RequestRefused),
+            (403, Some("NotEnoughSpace"), Reason::StorageFull),
+            (403, Some("OutOfSpace"), Reason::StorageFull),
+            (403, Some("InsufficientCapacity"), Reason::StorageFull),
+            (503, Some("InsufficientDiskSpace"), Reason::StorageFull),
+            (500, Some("PoolFull"), Reason::StorageFull),
+            (403, Some("CapacityExceeded"), Reason::QuotaExceeded),
+            (403, Some("StorageLimitExceeded"), Reason::QuotaExceeded),
+            (403, Some("StorageCapExceeded"), Reason::QuotaExceeded),
+            (409, Some("BucketFull"), Reason::QuotaExceeded),
+            (400, Some("BucketMaxSizeExceeded"), Reason::QuotaExceeded),
+            (403, Some("BucketSizeExceeded"), Reason::QuotaExceeded),
+            (403, Some("BUCKET_SIZE_LIMIT_REACHED"), Reason::QuotaExceeded),
+            (409, Some("TooManyObjects"), Reason::QuotaExceeded),
+            (400, Some("MaxMessageLengthExceeded"), Reason::RequestRefused),
+            (400, Some("TooManyBuckets"), Reason::RequestRefused),
+            (400, Some("InvalidStorageClass"), Reason::RequestRefused),
+            (409, Some("InvalidBucketState"), Reason::RequestRefused),
+            (503, Some("RequestLimitExceeded"), Reason::Throttled),
+            (403, Some("LimitExceeded"), Reason::RequestRefused),
+            (403, Some("NotSignedUp"), Reason::RequestRefused),
+            (403, Some("InvalidPayer"), Reason::RequestRefused),
+            (403, Some("RequestNotAllowedInReadOnlyMode"), Reason::RequestRefused),
+            (403, Some("AllAccessDisabled"), Reason::AccessDenied),
+            (403, Some("Forbidden"), Reason::AccessDenied),
+            (401, Some("Unauthorized"), Reason::AccessDenied),
+            (403, Some("AccessForbidden"), Reason::AccessDenied),
+            (403, Some("InsufficientPermissions"), Reason::AccessDenied),
+            (403, Some("AccessDeniedByPolicy"), Reason::AccessDenied),
             (503, Some("SlowDown"), Reason::Throttled),
             (400, Some("EntityTooSmall"), Reason::RequestRefused),
         ] {
@@ -213,6 +330,14 @@ mod tests {
             (403, "AccessDenied", "not authorized to perform s3:PutObject on quota-bucket", Reason::AccessDenied),
             (403, "AccessDenied", "storage full of secrets", Reason::AccessDenied),
             (503, "SlowDown", "request quota exceeded", Reason::Throttled),
+            (503, "ServiceUnavailable", "storage is full", Reason::StorageFull),
+            (403, "LimitExceeded", "The storage limit of your account is reached", Reason::QuotaExceeded),
+            (403, "AccessDenied", "Cannot upload files, storage cap exceeded.", Reason::QuotaExceeded),
+            (400, "InvalidRequest", "Bucket size limit reached", Reason::QuotaExceeded),
+            (403, "AccessDenied", "Not enough space on the volume", Reason::StorageFull),
+            (400, "InvalidRequest", "Bucket is full", Reason::QuotaExceeded),
+            (403, "AccessDenied", "The rate limit of the bucket is exceeded", Reason::AccessDenied),
+            (403, "Weird", "The request was refused", Reason::RequestRefused),
         ] {
             let failure = S3Failure::service(status, Some(code), None).with_message(message);
             assert_eq!(failure.reason(), reason, "{message}");
@@ -248,6 +373,9 @@ mod tests {
             (301, "PermanentRedirect", "eu-west-1", Some("eu-west-1")),
             (307, "TemporaryRedirect", "eu-west-1", Some("eu-west-1")),
             (400, "AuthorizationHeaderMalformed", "a b", None),
+            (400, "InvalidRegionName", "eu-1", Some("eu-1")),
+            (403, "InvalidRegion", "eu-1", Some("eu-1")),
+            (400, "WrongRegionException", "eu-1", Some("eu-1")),
             // Garage names its region in every error.
             (400, "InvalidRequest", "garage", None),
             (403, "AccessDenied", "garage", None),

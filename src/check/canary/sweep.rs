@@ -56,12 +56,19 @@ impl Swept {
     }
 }
 
-/// Removes leftover canaries of this target on this node. Locked canaries stay, and the sweep checks that
-/// they are not locked for longer than requested. `versioned`: whether the bucket has or had versions. `in_use`:
-/// the canary of this process that stays.
+/// Objects and versions that a listing found below the prefix of the canaries.
+#[derive(Debug)]
+pub struct Listing {
+    found: Vec<ListedVersion>,
+    /// Whether the bucket may have versions that the listing does not name.
+    omits_versions: bool,
+}
+
+/// Lists and removes leftover canaries of this target on this node. `versioned`: whether the bucket has or had versions.
+/// `in_use`: the canary of this process that stays.
 ///
 /// # Errors
-/// [`S3Failure`] of the listing, or of a DELETE that failed for another reason than a lock.
+/// Those of [`list`] and [`remove`].
 pub async fn sweep(
     api: &dyn ObjectApi,
     names: &CanaryNames,
@@ -69,15 +76,44 @@ pub async fn sweep(
     clock: ServiceClock,
     in_use: Option<Uuid>,
 ) -> Result<Swept, S3Failure> {
-    let mut swept = Swept::default();
-    let listed = match api.list(names.folder(), versioned, LISTED_MAX).await {
-        // Services without versions may not support the call.
-        Err(failure) if versioned && failure.lacks_configuration() => {
-            api.list(names.folder(), false, LISTED_MAX).await?
-        }
-        listed => listed?,
+    let listing = list(api, names, versioned).await?;
+    remove(api, names, listing, clock, in_use).await
+}
+
+/// Lists canaries of this target on this node. If the listing of versions fails, lists objects instead.
+///
+/// # Errors
+/// [`S3Failure`] of the listing.
+pub async fn list(api: &dyn ObjectApi, names: &CanaryNames, versioned: bool) -> Result<Listing, S3Failure> {
+    let failure = match api.list(names.folder(), versioned, LISTED_MAX).await {
+        Ok(found) => return Ok(Listing { found, omits_versions: false }),
+        Err(failure) => failure,
     };
-    for found in listed {
+    // Services without versions may not support the call.
+    let lacks_versions = failure.lacks_configuration();
+    let may_concern_versions =
+        failure.may_concern_one_request() && !failure.is_timeout() && !failure.is_missing_permission();
+    if !versioned || !(lacks_versions || may_concern_versions) {
+        return Err(failure);
+    }
+    tracing::debug!(folder = names.folder(), %failure, "versions cannot be listed, so objects are listed");
+    let found = api.list(names.folder(), false, LISTED_MAX).await?;
+    Ok(Listing { found, omits_versions: !lacks_versions })
+}
+
+/// Removes leftover canaries. Locked canaries stay. Verifies that they are not locked for longer than requested.
+///
+/// # Errors
+/// [`S3Failure`] of a DELETE that failed for another reason than a lock.
+pub async fn remove(
+    api: &dyn ObjectApi,
+    names: &CanaryNames,
+    listing: Listing,
+    clock: ServiceClock,
+    in_use: Option<Uuid>,
+) -> Result<Swept, S3Failure> {
+    let mut swept = Swept::default();
+    for mut found in listing.found {
         let Some(key) = names.parse(&found.key) else { continue };
         let modified = found.modified.map(Timestamp::as_second);
         // A locked canary counts until it can be removed, whichever process wrote it.
@@ -101,13 +137,25 @@ pub async fn sweep(
         if swept.removed >= REMOVED_MAX {
             continue;
         }
-        let failure = match api.delete(&found.key, found.version.as_deref(), false).await {
-            Err(failure) if is_denial(&failure) => failure,
-            Err(failure) if !failure.is_gone() => return Err(failure),
-            _ => {
-                swept.removed += 1;
-                continue;
+        let mut unknown_version = None;
+        if listing.omits_versions {
+            match api.head(&found.key, None).await {
+                Ok(stored) => found.version = stored.version,
+                Err(failure) if failure.is_gone() => continue,
+                Err(failure) => unknown_version = Some(failure),
             }
+        }
+        // A DELETE without the version would hide it behind a delete marker.
+        let failure = match unknown_version {
+            Some(failure) => failure,
+            None => match api.delete(&found.key, found.version.as_deref(), false).await {
+                Err(failure) if is_denial(&failure) => failure,
+                Err(failure) if !failure.is_gone() => return Err(failure),
+                _ => {
+                    swept.removed += 1;
+                    continue;
+                }
+            },
         };
         swept.unlocked += 1;
         if key.until > 0 && reported_end(api, &found).await?.is_some_and(|until| until > key.until) {
@@ -134,7 +182,7 @@ pub(in crate::check) fn is_denial(failure: &S3Failure) -> bool {
 async fn reported_end(api: &dyn ObjectApi, found: &ListedVersion) -> Result<Option<i64>, S3Failure> {
     match api.head(&found.key, found.version.as_deref()).await {
         Ok(stored) => Ok(stored.retention.map(|retention| retention.until)),
-        Err(failure) if failure.is_gone() || failure.is_refusal() => Ok(None),
+        Err(failure) if failure.is_gone() || failure.may_concern_one_request() => Ok(None),
         Err(failure) => Err(failure),
     }
 }
@@ -172,6 +220,31 @@ mod tests {
         api.keep(&before.text(&before.new_key(CanaryKind::Write, 0)));
         let swept = sweep(&api, &agent, true, ServiceClock::new(Some(0)), None).await.expect("swept");
         assert_eq!((swept.removed, api.keys()), (1, Vec::new()));
+    }
+
+    #[tokio::test]
+    async fn sweep_lists_objects_and_deletes_versions_when_the_listing_of_versions_fails() {
+        let (agent, before) = (names(ProcessRole::Daemon), names(ProcessRole::Daemon));
+        for failure in [
+            S3Failure::service(500, Some("InternalError"), None),
+            S3Failure::service(503, Some("SlowDown"), None),
+            S3Failure::service(500, None, None),
+            S3Failure::service(409, Some("Conflict"), None),
+            S3Failure::service(302, None, None),
+            S3Failure::service(403, Some("SignatureDoesNotMatch"), None),
+            S3Failure::ConnectionBroken("reset".to_owned()),
+        ] {
+            let api =
+                FakeObjects { versions_failure: Some(failure.clone()), versioned: true, ..FakeObjects::default() };
+            api.keep(&before.text(&before.new_key(CanaryKind::Write, 0)));
+            let swept = sweep(&api, &agent, true, ServiceClock::new(Some(0)), None).await.ok();
+            assert_eq!(swept.map(|swept| swept.removed), Some(1), "{failure}");
+            assert_eq!(api.deleted(), [Some("1".to_owned())], "a DELETE without a version adds a delete marker");
+            let unreadable = FakeObjects { refuses_get: true, ..api };
+            unreadable.keep(&before.text(&before.new_key(CanaryKind::Write, 0)));
+            let swept = sweep(&unreadable, &agent, true, ServiceClock::new(Some(0)), None).await.expect("swept");
+            assert_eq!((swept.removed, swept.unlocked, unreadable.keys().len()), (0, 1, 1), "{failure}");
+        }
     }
 
     #[tokio::test]

@@ -81,26 +81,24 @@ pub(super) fn after_sweep(
     Ok(Earlier { kept, latest, remark })
 }
 
-/// Tries to remove the remembered canary of a bucket that cannot be listed.
-pub(super) async fn after_refused_listing(
+/// Tries to remove the remembered canary of a bucket whose listing failed.
+pub(super) async fn after_failed_listing(
     api: &dyn ObjectApi,
     location: &S3Location,
     plan: &CanaryPlan<'_>,
     memory: &mut CanaryMemory,
-    refused_listing: &S3Failure,
+    failed_listing: &S3Failure,
     deadline: Duration,
 ) -> Result<Earlier, NotWritten> {
     if let Err(why) = memory.load(deadline).await {
         return Err(Box::new(Checked::skipped(unrecorded(&why, location))));
     }
     let Some(leftover) = memory.leftover().cloned() else {
-        remove_late(api, plan, deadline).await;
-        return Ok(Earlier::default());
+        return no_earlier(api, location, plan, deadline).await;
     };
     let finding = match within(deadline, memory.resolve(api, plan)).await {
         Ok(Resolved::Gone) => {
-            remove_late(api, plan, deadline).await;
-            return Ok(Earlier::default());
+            return no_earlier(api, location, plan, deadline).await;
         }
         Ok(Resolved::Undeletable(denied)) if leftover.until == 0 || plan.append_only => {
             return Ok(Earlier { kept: Some(Kept { leftover, denied, leaves_room: true }), ..Earlier::default() });
@@ -112,7 +110,7 @@ pub(super) async fn after_refused_listing(
             Permission::Refused(failure) => {
                 return Err(Box::new(put_refused(&failure, plan.retention_end(), location, plan)));
             }
-            permission => unknown(refused_listing, location, &leftover.key, permission.is_granted()),
+            permission => unknown(failed_listing, location, &leftover.key, permission.is_granted()),
         },
         Err(failure) => return Err(Box::new(refused(Request::DeleteEarlier, &failure, location, plan))),
     };
@@ -121,9 +119,14 @@ pub(super) async fn after_refused_listing(
 
 /// Removes canaries of the agent that PUTs of earlier runs stored late. A command replaces them, because another command
 /// may use its key.
-async fn remove_late(api: &dyn ObjectApi, plan: &CanaryPlan<'_>, deadline: Duration) {
+async fn no_earlier(
+    api: &dyn ObjectApi,
+    location: &S3Location,
+    plan: &CanaryPlan<'_>,
+    deadline: Duration,
+) -> Result<Earlier, NotWritten> {
     if plan.names.role() == ProcessRole::OneShot {
-        return;
+        return Ok(Earlier::default());
     }
     let key = plan.names.text(&plan.names.unlisted_key(0));
     let removing = async {
@@ -137,8 +140,13 @@ async fn remove_late(api: &dyn ObjectApi, plan: &CanaryPlan<'_>, deadline: Durat
         // Without a version, it would add a delete marker.
         api.delete(&key, plan.may_have_versions().then_some(NULL_VERSION), false).await
     };
-    // The DELETE of the canary reports a failure.
-    let _ = within(deadline, removing).await;
+    match within(deadline, removing).await {
+        Err(failure) if failure.is_timeout() => {
+            Err(Box::new(refused(Request::DeleteEarlier, &failure, location, plan)))
+        }
+        // The DELETE of the canary reports another failure.
+        _ => Ok(Earlier::default()),
+    }
 }
 
 /// Reads back an earlier canary that can neither be deleted nor overwritten, and verifies that these credentials may

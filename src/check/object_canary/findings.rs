@@ -26,7 +26,8 @@ pub(super) fn overlong(location: &S3Location, key: &str) -> Finding {
 pub(super) fn undeletable(location: &S3Location, key: &str, failure: &S3Failure) -> Finding {
     finding!(
         Reason::CanaryLocked,
-        "{location}: a canary was not deleted although its retention has ended ({failure}), so no further canary is written and writing is not verified: grant the credentials s3:DeleteObjectVersion, or set append_only = true in the [[s3.credentials]] entry if they must not delete; {key} remains until then"
+        "{location}: a canary was not deleted although its retention has ended ({failure}), so no further canary is written and writing is not verified: {}, or {APPEND_ONLY}; {key} remains until then",
+        permission(failure, || "grant the credentials s3:DeleteObjectVersion".to_owned())
     )
 }
 
@@ -43,10 +44,10 @@ pub(super) fn too_many(location: &S3Location, count: usize, plan: &CanaryPlan<'_
 /// A canary was written, and its GET was denied.
 pub(super) fn not_read(location: &S3Location, denied: &S3Failure, plan: &CanaryPlan<'_>) -> Finding {
     finding!(
-        Reason::AccessDenied,
-        "{location}: {} was refused ({denied}), so backups can be written, and that they are stored intact is not verified: grant the credentials s3:GetObject below {}",
+        denied.reason(),
+        "{location}: {} was refused ({denied}), so backups can be written, and that they are stored intact is not verified: {}",
         Request::Get.describe(),
-        plan.names.folder()
+        permission(denied, || format!("grant the credentials s3:GetObject below {}", plan.names.folder()))
     )
 }
 
@@ -57,12 +58,13 @@ pub(super) fn neither_read_nor_deleted(
     unread: &S3Failure,
     plan: &CanaryPlan<'_>,
 ) -> Finding {
+    let grant =
+        || format!("grant the credentials s3:GetObject or {} below {}", delete_action(plan), plan.names.folder());
     finding!(
-        Reason::AccessDenied,
-        "{location}: writing was verified{}, and reading and deleting that canary were refused ({unread}), so no further one is written while it remains: grant the credentials s3:GetObject or {} below {}; {}",
+        unread.reason(),
+        "{location}: writing was verified{}, and reading and deleting that canary were refused ({unread}), so no further one is written while it remains: {}; {}",
         kept.since(),
-        delete_action(plan),
-        plan.names.folder(),
+        permission(unread, grant),
         kept.leftover.key
     )
 }
@@ -86,27 +88,36 @@ pub(super) fn retention_refused(location: &S3Location, failure: &S3Failure) -> F
 
 /// A canary was written and read back, and its DELETE was denied.
 pub(super) fn not_deleted(location: &S3Location, denied: &S3Failure, plan: &CanaryPlan<'_>) -> Finding {
+    let grant = || format!("grant the credentials {} below {}", delete_action(plan), plan.names.folder());
     finding!(
-        Reason::AccessDenied,
-        "{location}: writing was verified, and deleting the canary was refused ({denied}): grant the credentials {} below {}, or set append_only = true in the [[s3.credentials]] entry if they must not delete",
-        delete_action(plan),
-        plan.names.folder()
+        denied.reason(),
+        "{location}: writing was verified, and deleting the canary was refused ({denied}): {}, or {APPEND_ONLY}",
+        permission(denied, grant)
     )
 }
 
 /// An earlier canary was read back, cannot be deleted, and cannot be overwritten without adding a version.
 pub(super) fn kept(location: &S3Location, kept: &Kept, plan: &CanaryPlan<'_>) -> Finding {
+    let grant = || format!("grant the credentials {}", delete_action(plan));
     finding!(
-        Reason::AccessDenied,
-        "{location}: writing was verified{}, and deleting that canary was refused ({}), so no further canary is written while it remains: grant the credentials {}, or set append_only = true in the [[s3.credentials]] entry if they must not delete; {}",
+        kept.denied.reason(),
+        "{location}: writing was verified{}, and deleting that canary was refused ({}), so no further canary is written while it remains: {}, or {APPEND_ONLY}; {}",
         kept.since(),
         kept.denied,
-        delete_action(plan),
+        permission(&kept.denied, grant),
         kept.leftover.key
     )
 }
 
+/// The listing of canaries was refused or failed.
 pub(super) fn unlisted(failure: &S3Failure, location: &S3Location, plan: &CanaryPlan<'_>) -> Finding {
+    if !failure.is_missing_permission() {
+        return finding!(
+            failure.reason_of_one_request(),
+            "{location}: the listing of canaries failed ({failure}), so canaries that a crash may have leaked are not found. Writing a canary needs no listing: {}",
+            permission(failure, String::new)
+        );
+    }
     let action = if plan.may_have_versions() { "s3:ListBucketVersions" } else { "s3:ListBucket" };
     finding!(
         failure.reason(),
@@ -119,7 +130,7 @@ pub(super) fn unlisted(failure: &S3Failure, location: &S3Location, plan: &Canary
 pub(super) fn unknown(failure: &S3Failure, location: &S3Location, key: &str, is_granted: bool) -> Finding {
     let shown = if is_granted { PERMITTED } else { "writing is not verified" };
     finding!(
-        failure.reason(),
+        failure.reason_of_one_request(),
         "{location}: the service did not answer the PUT of a canary, and refuses to say whether the object exists ({failure}), so no further canary is written; {shown}: grant the credentials s3:GetObject and s3:ListBucketVersions, or remove {key} and grant s3:ListBucket"
     )
 }
@@ -133,6 +144,13 @@ pub(super) fn not_stored(
     is_granted: bool,
 ) -> Finding {
     let shown = if is_granted { PERMITTED } else { "writing is not verified" };
+    if !denied.is_missing_permission() {
+        return finding!(
+            denied.reason_of_one_request(),
+            "{location}: the listing of canaries failed ({denied}), so no later run would find a canary that this command left, and none is stored; {shown}: {}, or read the report of the agent, which remembers its canary",
+            permission(denied, String::new)
+        );
+    }
     finding!(
         denied.reason(),
         "{location}: these credentials may not list versions ({denied}), so no later run would find a canary that this command left, and none is stored; {shown}: grant them s3:ListBucketVersions below {}, or read the report of the agent, which remembers its canary",
@@ -215,7 +233,7 @@ pub(super) fn refused<T>(
         (Request::Put, Some(_)) => format!("; {LONGER_RETENTION}"),
         _ => String::new(),
     };
-    if failure.reason() != Reason::AccessDenied {
+    if failure.reason() != Reason::AccessDenied || failure.has_expired_credentials() {
         let mut finding = failure.finding_of(&format!("{what} failed"));
         if finding.reason == Reason::RequestRefused {
             finding.message.push_str(header);
@@ -227,9 +245,25 @@ pub(super) fn refused<T>(
     let retain = if plan.retention.is_some() { ", s3:PutObjectRetention and s3:GetObjectRetention" } else { "" };
     Checked::failed(finding!(
         Reason::AccessDenied,
-        "{what} was refused ({failure}): grant the credentials s3:PutObject, s3:GetObject, s3:DeleteObject{delete}{retain} below {}; if this host writes no backups, set read_only = true in the [[s3.credentials]] entry{longer}{header}",
-        plan.names.folder()
+        "{what} was refused ({failure}): grant the credentials s3:PutObject, s3:GetObject, s3:DeleteObject{delete}{retain} below {}; if this host writes no backups, set read_only = true in the [[s3.credentials]] entry{longer}{header}{}",
+        plan.names.folder(),
+        failure.region_hint()
     ))
+}
+
+/// Setting for credentials that must not delete.
+const APPEND_ONLY: &str = "set append_only = true in the [[s3.credentials]] entry if they must not delete";
+
+/// Returns `grant` if a permission is missing. Otherwise says where to look for the cause.
+fn permission(failure: &S3Failure, grant: impl FnOnce() -> String) -> String {
+    match failure.reason() {
+        Reason::AccessDenied => grant(),
+        Reason::ServerError | Reason::Throttled | Reason::ResponseTimedOut | Reason::ConnectionBroken => {
+            "check the logs of the service and of any proxy in front of it".to_owned()
+        }
+        Reason::RequestRefused => "look up the code in the service's documentation".to_owned(),
+        _ => "check whether the service's version supports this request, or whether a proxy refuses it".to_owned(),
+    }
 }
 
 fn delete_action(plan: &CanaryPlan<'_>) -> &'static str {

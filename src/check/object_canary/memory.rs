@@ -1,6 +1,6 @@
 //! What the agent remembers of its canaries in one bucket, for buckets that it cannot list.
 //!
-//! A sweep finds leftovers by listing them. If the service refuses the listing, the agent remembers its latest
+//! A sweep finds leftovers by listing them. If the listing is refused or fails, the agent remembers its latest
 //! canary. It records the key before the PUT, and key and version after it, so that they are also known after a
 //! restart. It writes no further canary until the remembered one is removed.
 
@@ -39,6 +39,8 @@ pub struct CanaryMemory {
     durable: Option<(TargetId, Arc<dyn CanaryStore>)>,
     is_loaded: bool,
     record: CanaryRecord,
+    /// The durable copy, if it is known.
+    stored: Option<CanaryRecord>,
     /// Whether this run found that the credentials may write.
     is_permitted: bool,
 }
@@ -130,7 +132,7 @@ impl CanaryMemory {
     pub async fn load(&mut self, deadline: Duration) -> Result<(), String> {
         let Some((target, store)) = self.durable.as_ref().filter(|_| !self.is_loaded) else { return Ok(()) };
         let stored = bounded(deadline, store.load(*target)).await?;
-        self.is_loaded = true;
+        (self.is_loaded, self.stored) = (true, stored.clone());
         if let (None, Some(stored)) = (&self.record.leftover, stored) {
             self.record = stored;
         }
@@ -141,9 +143,27 @@ impl CanaryMemory {
     ///
     /// # Errors
     /// A description of the failure.
-    pub async fn save(&self, deadline: Duration) -> Result<(), String> {
+    pub async fn save(&mut self, deadline: Duration) -> Result<(), String> {
         let Some((target, store)) = &self.durable else { return Ok(()) };
-        bounded(deadline, store.save(*target, self.record.clone())).await
+        // It may be stored even if the call fails.
+        self.stored = None;
+        bounded(deadline, store.save(*target, self.record.clone())).await?;
+        self.stored = Some(self.record.clone());
+        Ok(())
+    }
+
+    /// Remembers a canary that a listing found and that remains. Makes it durable, unless it already is.
+    pub(super) async fn keep(&mut self, leftover: CanaryLeftover, deadline: Duration) {
+        let loaded = self.load(deadline).await;
+        self.remember(leftover);
+        let kept = match loaded {
+            Ok(()) if self.stored.as_ref() == Some(&self.record) => Ok(()),
+            Ok(()) => self.save(deadline).await,
+            failed => failed,
+        };
+        if let Err(why) = kept {
+            tracing::debug!(why, "the registry does not record a canary that remains");
+        }
     }
 
     /// Removes the remembered canary, if there is one and it can be removed.

@@ -143,6 +143,11 @@ async fn writing_is_not_verified_when_the_service_refuses_a_short_retention() {
             Outcome::Skipped,
             Reason::LockUnverifiable,
         ),
+        (400, "InvalidRetentionPeriod", "The period is too short", Outcome::Skipped, Reason::LockUnverifiable),
+        (400, "InvalidRetentionPeriod", "", Outcome::Skipped, Reason::LockUnverifiable),
+        (403, "ObjectLockPolicyViolation", "", Outcome::Skipped, Reason::LockUnverifiable),
+        (400, "WormPeriodTooShort", "", Outcome::Skipped, Reason::LockUnverifiable),
+        (400, "InvalidArgument", "The retain until date is too early", Outcome::Skipped, Reason::LockUnverifiable),
         // The cause may be a header that a policy demands.
         (400, "InvalidRequest", "", Outcome::Failed, Reason::RequestRefused),
         (403, "AccessDenied", "", Outcome::Failed, Reason::AccessDenied),
@@ -338,5 +343,40 @@ async fn refused_put_mentions_headers_that_a_policy_may_demand() {
         api.next_puts.lock().expect("not poisoned").push_back(S3Failure::service(status, Some(code), None));
         let checked = written(&api).await;
         assert_eq!(message(&checked).contains("put_headers"), mentions, "{}", message(&checked));
+    }
+}
+
+#[tokio::test]
+async fn refusal_that_is_not_about_permissions_has_no_advice_about_them() {
+    for (status, code) in
+        [(405, "MethodNotAllowed"), (501, "NotImplemented"), (403, "RequestNotAllowedInReadOnlyMode"), (403, "Weird")]
+    {
+        let failure = S3Failure::service(status, Some(code), None);
+        let api = FakeObjects::default();
+        api.next_deletes.lock().expect("a lock").extend(vec![failure.clone(); 2]);
+        let checked = written(&api).await;
+        assert_eq!((checked.outcome(), checked.findings().len()), (Outcome::Passed, 1), "{failure}: {checked:?}");
+        let shown = message(&checked);
+        assert!(shown.contains("deleting") && shown.contains(code) && !shown.contains("grant"), "{shown}");
+        assert_ne!(checked.reason(), Some(Reason::AccessDenied), "{shown}");
+        // A canary that remains is read back, in a bucket with versions.
+        let api = FakeObjects { versioned: true, ..FakeObjects::default() };
+        api.next_deletes.lock().expect("a lock").extend(vec![failure.clone(); 2]);
+        let (names, mut memory) = (names(), CanaryMemory::default());
+        let versioning = Some(Versioning::Enabled);
+        let plan = CanaryPlan { versioning, ..CanaryPlan::new(&names, ServiceClock::new(Some(0))) };
+        for _ in 0..2 {
+            let checked = run(&api, &plan, &mut memory).await;
+            assert!(!message(&checked).contains("grant"), "{}", message(&checked));
+        }
+        let api = FakeObjects::default();
+        api.next_puts.lock().expect("a lock").push_back(failure.clone());
+        let checked = written(&api).await;
+        assert_eq!(checked.outcome(), Outcome::Failed, "{failure}");
+        assert!(!message(&checked).contains("grant"), "{}", message(&checked));
+        let api = FakeObjects::default();
+        api.next_gets.lock().expect("a lock").push_back(failure.clone());
+        let checked = written(&api).await;
+        assert!(!message(&checked).contains("grant"), "{}", message(&checked));
     }
 }

@@ -11,6 +11,8 @@ use crate::s3::{ObjectApi, Retention, S3Failure};
 /// The request that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Request {
+    /// Listing of canaries.
+    List,
     /// DELETE of an earlier canary.
     DeleteEarlier,
     /// GET of an earlier canary.
@@ -26,6 +28,7 @@ impl Request {
     /// Describes the request, and those that passed before it.
     pub(super) fn describe(self) -> &'static str {
         match self {
+            Self::List => "the listing of canaries",
             Self::DeleteEarlier => "the DELETE of an earlier canary",
             Self::ReadEarlier => "the GET of an earlier canary",
             Self::Put => "the PUT of a canary",
@@ -53,9 +56,9 @@ pub(super) enum End {
     Differs,
 }
 
-/// Whether the credentials lack the permission to read.
+/// Whether the service refuses to read an object to these credentials.
 pub(super) fn denies_reading(failure: &S3Failure) -> bool {
-    failure.reason() == Reason::AccessDenied && failure.is_refusal()
+    failure.is_refusal() && matches!(failure.reason(), Reason::AccessDenied | Reason::RequestRefused)
 }
 
 /// Writes the remembered canary, and updates the memory.

@@ -112,7 +112,8 @@ impl Canaries {
             log.skip(CheckName::WriteCanary, format!("{why}: writing is not verified"));
             return false;
         }
-        let locks_by_default = configuration.locks_by_default().or(is_only_evidence.then_some(false));
+        let is_refused = is_only_evidence && !configuration.may_be_told_later();
+        let locks_by_default = configuration.locks_by_default().or(is_refused.then_some(false));
         let is_lock_unknown = locks_by_default.is_none();
         if is_lock_unknown && log.has_failure() {
             return false;
@@ -205,7 +206,7 @@ impl Canaries {
 /// Leftover canaries after their removal.
 enum Leftovers {
     Listed(Box<Swept>),
-    /// The service refuses the listing.
+    /// They cannot be listed.
     Remembered {
         key: String,
         until: i64,
@@ -213,14 +214,14 @@ enum Leftovers {
     },
 }
 
-/// Removes leftover canaries, or the remembered one if the service refuses to list them.
+/// Removes leftover canaries, or the remembered one if they cannot be listed.
 async fn remove_leftovers(
     api: &dyn ObjectApi,
     plan: &CanaryPlan<'_>,
     memory: &mut CanaryMemory,
 ) -> Result<Leftovers, S3Failure> {
     match sweep(api, plan.names, plan.may_have_versions(), plan.clock, plan.in_use).await {
-        Err(failure) if failure.is_refusal() => {
+        Err(failure) if failure.may_concern_one_request() => {
             let Some(leftover) = memory.leftover() else { return Err(failure) };
             let (key, until) = (leftover.key.clone(), leftover.until);
             let resolved = memory.resolve(api, plan).await?;

@@ -30,6 +30,14 @@ impl Configuration {
             || self.versioning.is_some_and(|versioning| versioning != Versioning::Enabled)
     }
 
+    /// Whether the lock is unknown only because of trouble of the service, which usually ends.
+    pub(super) fn may_be_told_later(&self) -> bool {
+        matches!(
+            self.lock_unknown,
+            Some(Reason::ServerError | Reason::Throttled | Reason::ResponseTimedOut | Reason::ConnectionBroken)
+        )
+    }
+
     /// Whether the bucket locks objects that are put without a retention. `None` if unknown.
     pub(super) fn locks_by_default(&self) -> Option<bool> {
         let locks = self.lock.as_ref().map(|lock| lock.is_enabled() && lock.default_retention.is_some());

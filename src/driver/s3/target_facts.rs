@@ -62,8 +62,8 @@ impl TargetFacts {
         }
     }
 
-    /// Returns the state of the lock proof while the bucket has not answered: an earlier proof counts until it
-    /// expires.
+    /// Returns the state of the lock proof while the bucket has not answered, or has not told its configuration: an
+    /// earlier proof counts until it expires.
     pub(super) fn lock_before_answer(&self, input: Input<'_>) -> LockProofState {
         let settings = &input.settings.lock_proof;
         match self.proofs.latest_state(settings.interval) {
@@ -189,7 +189,7 @@ impl TargetFacts {
             return LockProofState::NotAsked;
         }
         let (Some(versioning), Some(lock)) = (configuration.versioning, &configuration.lock) else {
-            return self.proofs.latest_state(settings.lock_proof.interval);
+            return self.lock_before_answer(input);
         };
         let basis = Basis {
             versioning,

@@ -139,8 +139,9 @@ async fn lock_is_not_pending_when_the_bucket_is_known_to_lock_nothing() {
         (Configuration { lock: without_lock, versioning: None, ..with.clone() }, LockProofState::NotAsked),
         (Configuration { versioning: Some(Versioning::Suspended), ..with.clone() }, LockProofState::NotAsked),
         (Configuration { lock: None, versioning: Some(Versioning::Off), ..with.clone() }, LockProofState::NotAsked),
-        (Configuration { lock: None, ..with.clone() }, LockProofState::Pending),
-        (Configuration { versioning: None, ..with }, LockProofState::Pending),
+        // Nothing is proved until the service reports them.
+        (Configuration { lock: None, ..with.clone() }, LockProofState::NotAsked),
+        (Configuration { versioning: None, ..with }, LockProofState::NotAsked),
     ] {
         let mut facts = TargetFacts::new(true, &Arc::new(Host::without_workers()));
         let mut log = CheckLog::new(PLAN, Duration::MAX);

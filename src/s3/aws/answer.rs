@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
+use aws_sdk_s3::config::Region;
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::interceptors::Intercept;
 use aws_smithy_runtime_api::client::interceptors::context::{
@@ -21,6 +22,9 @@ use crate::s3::BucketUsage;
 /// Longest answer that is read, in bytes, unless the request has its own limit. Usual answers have a few hundred
 /// bytes.
 pub const ANSWER_LIMIT_BYTES: usize = 64 * 1024;
+
+/// Header with the region of a bucket.
+pub(super) const BUCKET_REGION: &str = "x-amz-bucket-region";
 
 /// Header with the used space of a bucket.
 const BYTES_USED: &str = "x-rgw-bytes-used";
@@ -134,6 +138,31 @@ fn current_time(date: &str, age: Option<&str>) -> Option<i64> {
     let date = DateTime::from_str(date, Format::HttpDate).ok()?.secs();
     let age = age.and_then(|age| age.split(',').next()?.trim().parse::<u32>().ok()).unwrap_or_default();
     Some(date.saturating_add(age.into()))
+}
+
+/// Removes the bucket's region from an answer if the request was signed for that region. AWS and others name the region
+/// in answers that have nothing to do with it.
+#[derive(Debug)]
+pub(super) struct OmitSignedRegion;
+
+impl Intercept for OmitSignedRegion {
+    fn name(&self) -> &'static str {
+        "OmitSignedRegion"
+    }
+
+    fn modify_before_deserialization(
+        &self,
+        context: &mut BeforeDeserializationInterceptorContextMut<'_>,
+        _: &RuntimeComponents,
+        config: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let signed = config.load::<Region>().map(Region::as_ref);
+        let headers = context.response_mut().headers_mut();
+        if signed.is_some() && headers.get(BUCKET_REGION) == signed {
+            headers.remove(BUCKET_REGION);
+        }
+        Ok(())
+    }
 }
 
 /// Limit of the answer to one request, in bytes.

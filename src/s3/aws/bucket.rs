@@ -11,7 +11,7 @@ use aws_sdk_s3::client::customize::CustomizableOperation;
 use aws_sdk_s3::types::{self, BucketVersioningStatus, ObjectLockEnabled};
 use jiff::Timestamp;
 
-use super::answer::{HeadHeaders, ReadHeaders, ServiceDate};
+use super::answer::{HeadHeaders, OmitSignedRegion, ReadHeaders, ServiceDate};
 use super::clients::SigningClient;
 use super::count::RequestCounter;
 use super::errors::failure;
@@ -110,7 +110,7 @@ impl AwsBucket {
 
     /// Adds the interceptors of this bucket to a call. The client is shared with other buckets.
     pub(super) fn instrumented<T, E, B>(&self, call: CustomizableOperation<T, E, B>) -> CustomizableOperation<T, E, B> {
-        call.interceptor(self.clock.clone()).interceptor(self.requests.clone())
+        call.interceptor(self.clock.clone()).interceptor(self.requests.clone()).interceptor(OmitSignedRegion)
     }
 
     /// Returns the same bucket for calls outside probes. Their requests do not count as requests of probes, and their
@@ -153,8 +153,8 @@ impl BucketApi for AwsBucket {
             return self.head(false).await;
         }
         match self.head(true).await {
-            // A service or proxy may refuse an unknown parameter.
-            Err(refused) if matches!(refused.status(), Some(400..=499 | 501)) => {
+            // A service or proxy may refuse an unknown parameter, or fail because of it.
+            Err(refused) if matches!(refused.status(), Some(400..=502)) => {
                 let usage = self.head(false).await.map_err(|_| refused)?;
                 self.stats.drop_parameter();
                 Ok(usage)

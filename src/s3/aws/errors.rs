@@ -4,7 +4,7 @@ use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use rustls::InvalidMessage;
 
-use super::answer::{ANSWER_LIMIT_BYTES, clock_ahead_seconds, is_html};
+use super::answer::{ANSWER_LIMIT_BYTES, BUCKET_REGION, clock_ahead_seconds, is_html};
 use crate::model::cause::innermost_cause;
 use crate::s3::S3Failure;
 use crate::sys::resolve::ResolveError;
@@ -30,7 +30,7 @@ where
             if told.code().is_none() && names_tls_port(body) {
                 return S3Failure::PlainToTls;
             }
-            let region = raw.headers().get("x-amz-bucket-region");
+            let region = raw.headers().get(BUCKET_REGION);
             let failure = S3Failure::service(raw.status().as_u16(), told.code(), region);
             let leads_to = raw.headers().get("location").or_else(|| element(body, "Endpoint"));
             let failure = failure.with_headers(clock_ahead_seconds(raw), leads_to);

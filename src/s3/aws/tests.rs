@@ -8,7 +8,14 @@ use crate::s3::{BucketApi as _, ObjectApi as _, Retention};
 
 #[tokio::test]
 async fn head_is_sent_without_its_parameter_when_the_service_refuses_it() {
-    for status in ["400 Bad Request", "403 Forbidden", "405 Method Not Allowed", "501 Not Implemented"] {
+    for status in [
+        "400 Bad Request",
+        "403 Forbidden",
+        "405 Method Not Allowed",
+        "500 Internal Server Error",
+        "501 Not Implemented",
+        "502 Bad Gateway",
+    ] {
         let healthy = answer("200 OK", "");
         let (bucket, heads) = answering([answer(status, ""), healthy.clone(), healthy]).await;
         assert!(bucket.head_bucket().await.is_ok(), "{status}");
@@ -88,6 +95,32 @@ async fn region_and_endpoint_of_an_error_document_are_shown() {
         let message = bucket.list_below("canary/").await.expect_err("refused").finding(&location).message;
         assert!(message.contains(words), "{message}");
     }
+}
+
+#[tokio::test]
+async fn region_of_a_header_is_told_when_it_differs_from_the_signed_one() {
+    let location = S3Location::parse("http://s3.example.com/backups").expect("a location");
+    for (status, code, region, is_told) in [
+        ("400 Bad Request", "InvalidRegionName", "eu-1", true),
+        ("400 Bad Request", "InvalidRequest", "eu-1", true),
+        ("403 Forbidden", "AccessDenied", "eu-1", true),
+        ("403 Forbidden", "SignatureDoesNotMatch", "eu-1", true),
+        ("403 Forbidden", "AccessDenied", "us-east-1", false),
+        ("400 Bad Request", "InvalidRequest", "us-east-1", false),
+        ("507 Insufficient Storage", "XMinioStorageFull", "eu-1", false),
+        ("500 Internal Server Error", "InternalError", "eu-1", false),
+    ] {
+        let body = format!("<Error><Code>{code}</Code><Message>m</Message></Error>");
+        let (bucket, _) = answering([answer(&format!("{status}\nx-amz-bucket-region: {region}"), &body)]).await;
+        let finding = bucket.list_below("canary/").await.expect_err("refused").finding(&location);
+        let told = format!("region = \"{region}\"");
+        assert_eq!(finding.message.contains(&told), is_told, "{}", finding.message);
+        let is_region = finding.reason == crate::model::Reason::WrongRegion;
+        assert_eq!(is_region, code == "InvalidRegionName", "{}", finding.message);
+    }
+    let (bucket, _) = answering([answer("400 Bad Request\nx-amz-bucket-region: us-east-1", "")]).await;
+    let refused = bucket.head_bucket().await.expect_err("refused");
+    assert_ne!(refused.reason(), crate::model::Reason::WrongRegion, "it was signed for that region");
 }
 
 #[tokio::test]

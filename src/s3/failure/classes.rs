@@ -20,21 +20,45 @@ impl S3Failure {
         matches!(self, Self::TimedOut(_))
     }
 
-    /// Returns whether the failed GET of a configuration concerns only this configuration. Other failures, such as a
-    /// broken connection, wrong credentials or a redirect, concern every request for the bucket.
+    /// Returns whether the failure may concern only this request. Some services sign parameters wrongly, redirect unknown
+    /// ones, or close the connection. Credentials that are not valid and a host that cannot be reached concern every
+    /// request for the bucket.
     #[must_use]
-    pub fn concerns_one_configuration(&self) -> bool {
-        matches!(
+    pub fn may_concern_one_request(&self) -> bool {
+        let concerns_every_request = matches!(
             self.reason(),
-            Reason::AccessDenied
-                | Reason::RequestRefused
-                | Reason::NotImplemented
-                | Reason::ServerError
-                | Reason::Throttled
-                | Reason::StorageFull
-                | Reason::QuotaExceeded
-                | Reason::NotS3
-        ) || self.is_timeout()
+            Reason::UnknownAccessKey
+                | Reason::UserSuspended
+                | Reason::ClockSkewed
+                | Reason::NoCredentials
+                | Reason::NameNotResolved
+                | Reason::ConnectionRefused
+                | Reason::HostUnreachable
+                | Reason::TlsFailed
+                | Reason::AgentError
+        );
+        !concerns_every_request && !self.has_expired_credentials()
+    }
+
+    /// Returns the reason of a failure that concerns only this request, although the service serves the bucket to these
+    /// credentials. So the cause is neither the secret, the region nor the name of the bucket.
+    #[must_use]
+    pub fn reason_of_one_request(&self) -> Reason {
+        match self.reason() {
+            Reason::WrongSecret
+            | Reason::WrongRegion
+            | Reason::Redirected
+            | Reason::BucketNotFound
+            | Reason::NotS3
+            | Reason::ObjectLockMissing => Reason::NotImplemented,
+            reason => reason,
+        }
+    }
+
+    /// Returns whether a missing permission explains the failure.
+    #[must_use]
+    pub fn is_missing_permission(&self) -> bool {
+        self.reason() == Reason::AccessDenied && self.is_refusal()
     }
 
     /// Returns whether the failed GET of a configuration shows that the service does not support this configuration.
@@ -70,13 +94,14 @@ impl S3Failure {
         matches!(code.as_deref(), None | Some("NotFound" | "NoSuchKey" | "NoSuchVersion"))
     }
 
-    /// Returns whether the service understood and authenticated the request, and denied it. An unknown code does not
-    /// count, because its cause may be temporary.
+    /// Returns whether the service understood and authenticated the request, and denied it. An unknown code counts only
+    /// with a status for a denial, because its cause may be temporary.
     #[must_use]
     pub fn is_refusal(&self) -> bool {
         let Self::Service { status, .. } = self else { return false };
         match self.reason() {
             Reason::AccessDenied => !self.has_expired_credentials() && matches!(status, 401 | 403),
+            Reason::RequestRefused => matches!(status, 401 | 403),
             Reason::NotImplemented => matches!(status, 400..=499 | 501),
             Reason::ObjectLockMissing => true,
             _ => false,
@@ -111,8 +136,8 @@ impl S3Failure {
         !is_temporary && !self.is_server_trouble() && !self.has_expired_credentials()
     }
 
-    /// Returns whether the service refused a PUT because of its retention, according to the message: it is invalid, or
-    /// a policy does not allow it. AWS and others refuse a retention that is shorter than a policy demands.
+    /// Returns whether the service refused a PUT because of its retention, according to the code or the message: it is
+    /// invalid, or a policy does not allow it. AWS and others refuse a retention that is shorter than a policy demands.
     #[must_use]
     pub fn refuses_the_retention(&self) -> bool {
         let is_about_lock = matches!(self, Self::Service { topic: Some(MessageTopic::Lock), .. });

@@ -236,3 +236,116 @@ async fn command_takes_another_key_when_its_canary_is_replaced_or_removed() {
     let (checked, _) = run_command(&losing, Some(Versioning::Off)).await;
     assert_eq!((checked.reason(), losing.puts()), (Some(Reason::CanaryMismatch), 4), "{checked:?}");
 }
+
+/// Failures of a listing that say nothing about other requests.
+fn failures_of_a_listing() -> Vec<S3Failure> {
+    vec![
+        S3Failure::service(500, Some("InternalError"), None),
+        S3Failure::service(503, Some("SlowDown"), None),
+        S3Failure::service(502, None, None),
+        S3Failure::service(409, Some("Conflict"), None),
+        S3Failure::service(400, Some("InvalidArgument"), None),
+        S3Failure::service(404, Some("NoSuchBucket"), None),
+        S3Failure::service(405, Some("MethodNotAllowed"), None),
+        S3Failure::service(501, Some("NotImplemented"), None),
+        S3Failure::service(403, Some("SignatureDoesNotMatch"), None),
+        S3Failure::service(403, Some("PolicyOfTheDay"), None),
+        S3Failure::service(302, None, None),
+        S3Failure::NotS3("truncated".to_owned()),
+        S3Failure::WebPage,
+        S3Failure::ConnectionBroken("reset".to_owned()),
+        S3Failure::TimedOut(Duration::from_secs(5)),
+    ]
+}
+
+#[tokio::test]
+async fn failed_listing_is_a_warning_that_names_it_when_objects_can_be_written() {
+    for failure in failures_of_a_listing() {
+        for versioned in [false, true] {
+            let api = FakeObjects { list_failure: Some(failure.clone()), versioned, ..FakeObjects::default() };
+            let checked = written(&api).await;
+            assert_eq!((checked.outcome(), api.keys().len()), (Outcome::Passed, 0), "{failure}: {checked:?}");
+            assert_eq!(checked.findings().len(), 1, "{failure}");
+            let shown = message(&checked);
+            assert!(shown.contains("the listing of canaries") && !shown.contains("grant"), "{shown}");
+            let misleading = [Reason::WrongSecret, Reason::BucketNotFound, Reason::Redirected, Reason::NotS3];
+            assert!(!checked.reason().is_some_and(|reason| misleading.contains(&reason)), "{shown}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn canary_fails_when_its_put_fails_after_a_failed_listing() {
+    for failure in failures_of_a_listing() {
+        let api = FakeObjects { list_failure: Some(failure.clone()), refuses_put: true, ..FakeObjects::default() };
+        let checked = written(&api).await;
+        assert_eq!((checked.outcome(), checked.reason()), (Outcome::Failed, Some(Reason::AccessDenied)), "{failure}");
+        assert!(message(&checked).contains("the PUT of a canary"), "{failure}");
+    }
+}
+
+#[tokio::test]
+async fn listing_that_concerns_the_credentials_or_the_host_fails_the_canary() {
+    for failure in [
+        S3Failure::service(403, Some("InvalidAccessKeyId"), None),
+        S3Failure::service(403, Some("RequestTimeTooSkewed"), None),
+        S3Failure::service(400, Some("ExpiredToken"), None),
+        S3Failure::ConnectionRefused,
+    ] {
+        let api = FakeObjects { list_failure: Some(failure.clone()), ..FakeObjects::default() };
+        let checked = written(&api).await;
+        assert_eq!((checked.outcome(), api.puts()), (Outcome::Failed, 0), "{failure}");
+        assert!(message(&checked).contains("the listing of canaries"), "{}", message(&checked));
+    }
+}
+
+#[tokio::test]
+async fn canaries_are_bounded_when_the_listing_fails_now_and_then() {
+    let failure = || Some(S3Failure::service(503, Some("SlowDown"), None));
+    for (refuses_delete, stores_and_fails) in [(true, false), (false, true), (true, true)] {
+        for versioned in [false, true] {
+            for restarts in [false, true] {
+                let mut api = FakeObjects { refuses_delete, stores_and_fails, versioned, ..FakeObjects::default() };
+                let store = Arc::new(FakeStore::default());
+                let (mut names, mut memory) = (names(), store.memory());
+                for turn in 0..24 {
+                    if restarts {
+                        (names, memory) = (self::names(), store.memory());
+                    }
+                    api.list_failure = failure().filter(|_| turn % 2 == 0);
+                    let versioning = Some(if versioned { Versioning::Enabled } else { Versioning::Off });
+                    let plan = CanaryPlan { versioning, ..CanaryPlan::new(&names, ServiceClock::new(Some(0))) };
+                    run(&api, &plan, &mut memory).await;
+                }
+                let left = api.keys().len();
+                assert!(left <= 5, "{refuses_delete} {stores_and_fails} {versioned} {restarts}: {left}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn command_stores_nothing_when_the_listing_fails_and_each_run_would_add_a_version() {
+    let api = FakeObjects {
+        list_failure: Some(S3Failure::service(500, Some("InternalError"), None)),
+        versioned: true,
+        ..FakeObjects::default()
+    };
+    let (checked, memory) = run_command(&api, Some(Versioning::Enabled)).await;
+    assert_eq!((checked.outcome(), api.puts(), memory.shows_writing()), (Outcome::Skipped, 0, true), "{checked:?}");
+    assert!(!message(&checked).contains("may not list"), "{}", message(&checked));
+}
+
+#[tokio::test]
+async fn silent_listing_does_not_prolong_the_check() {
+    let api = FakeObjects { is_silent: true, ..FakeObjects::default() };
+    let (names, store) = (names(), Arc::new(FakeStore::default()));
+    let leftover = CanaryLeftover { key: "lost".to_owned(), until: 0, version: None, written_at: None };
+    store.record.lock().expect("not poisoned").leftover = Some(leftover);
+    let (plan, deadline) = (CanaryPlan::new(&names, ServiceClock::new(Some(0))), Duration::from_millis(50));
+    let began = std::time::Instant::now();
+    let location = FakeBucket::healthy().location();
+    let checked = object_canary(&api, &location, &plan, &mut store.memory(), deadline).await;
+    assert_eq!((checked.outcome(), api.puts()), (Outcome::TimedOut, 0), "{checked:?}");
+    assert!(began.elapsed() < deadline * 3, "{:?}", began.elapsed());
+}
