@@ -105,6 +105,22 @@ impl Notification {
     }
 }
 
+#[cfg(test)]
+impl Notification {
+    /// A notification with this number as its id, without facts.
+    pub(super) fn sample(number: usize) -> Self {
+        Self {
+            id: number.to_string(),
+            target_id: Uuid::nil(),
+            export: String::new(),
+            to: Status::Offline,
+            queued_at: Instant::now(),
+            body: Bytes::new(),
+            variables: Vec::new(),
+        }
+    }
+}
+
 /// Cuts a time to microseconds, as the API shows it.
 fn to_microseconds(time: Timestamp) -> Timestamp {
     Timestamp::from_microsecond(time.as_microsecond()).unwrap_or(time)

@@ -68,25 +68,16 @@ impl Queue {
 mod tests {
     use super::*;
 
-    fn notification(number: usize) -> Arc<Notification> {
-        Arc::new(Notification {
-            id: number.to_string(),
-            target_id: uuid::Uuid::nil(),
-            export: String::new(),
-            to: crate::model::Status::Offline,
-            queued_at: tokio::time::Instant::now(),
-            body: bytes::Bytes::new(),
-            variables: Vec::new(),
-        })
-    }
-
     #[tokio::test]
     async fn oldest_notification_is_dropped_when_the_queue_is_full() {
         let queue = Arc::new(Queue::default());
         for number in 0..QUEUE_MAX {
-            assert!(queue.push(notification(number)).is_none());
+            assert!(queue.push(Arc::new(Notification::sample(number))).is_none());
         }
-        assert_eq!(queue.push(notification(QUEUE_MAX)).map(|dropped| dropped.id.clone()), Some("0".to_owned()));
+        assert_eq!(
+            queue.push(Arc::new(Notification::sample(QUEUE_MAX))).map(|dropped| dropped.id.clone()),
+            Some("0".to_owned())
+        );
         assert_eq!(queue.len(), QUEUE_MAX);
         for number in 1..=QUEUE_MAX {
             assert_eq!(queue.next().await.id, number.to_string());
@@ -104,7 +95,7 @@ mod tests {
             async move { queue.next().await.id.clone() }
         });
         tokio::task::yield_now().await;
-        queue.push(notification(7));
+        queue.push(Arc::new(Notification::sample(7)));
         assert_eq!(waiting.await.expect("no panic"), "7");
     }
 }

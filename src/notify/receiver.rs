@@ -197,3 +197,53 @@ fn jitter() -> f64 {
     let (bits, ..) = Uuid::new_v4().as_fields();
     1.0 - f64::from(bits) / f64::from(u32::MAX) / 2.0
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::notify::webhook::Webhook;
+
+    /// Starts a webhook that refuses connections.
+    async fn unreachable() -> Receiver {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        let settings = WebhookSettings {
+            url: format!("http://{}/", listener.local_addr().expect("its address")),
+            secret_file: None,
+            ca_bundle: None,
+            timeout: Duration::from_secs(10),
+            on: vec![Status::Offline],
+        };
+        let webhook = Webhook::load(&settings).await.expect("usable");
+        Receiver::start(Identity::Webhook(settings), Delivery::Webhook(Box::new(webhook)), Arc::default())
+    }
+
+    fn count(receiver: &Receiver, result: NotificationResult) -> u64 {
+        let counts = receiver.shared.statistics.counts(ReceiverKind::Webhook, 0);
+        counts.results.iter().find(|(found, _)| *found == result).expect("a count").1
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn notification_expires_after_an_hour_of_failures() {
+        let receiver = unreachable().await;
+        let began = Instant::now();
+        receiver.push(&Arc::new(Notification::sample(1)));
+        receiver.push(&Arc::new(Notification { to: Status::Available, ..Notification::sample(2) }));
+        assert_eq!(receiver.waiting(), 1, "it is notified of offline only");
+        receiver.all_delivered().await;
+        let took = began.elapsed();
+        assert!(took > AGE_MAX - BACKOFF_MAX && took <= AGE_MAX + BACKOFF_MAX, "{took:?}");
+        assert_eq!(count(&receiver, NotificationResult::Expired), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn discarded_receiver_counts_what_it_did_not_deliver() {
+        let receiver = unreachable().await;
+        let statistics = receiver.shared.statistics.clone();
+        for number in 0..3 {
+            receiver.push(&Arc::new(Notification::sample(number)));
+        }
+        receiver.discard("the agent stops");
+        let counts = statistics.counts(ReceiverKind::Webhook, 0);
+        assert!(counts.results.contains(&(NotificationResult::Dropped, 3)), "{counts:?}");
+    }
+}
