@@ -163,7 +163,7 @@ async fn reap(mut process: Process, pid: u32, what: String, mut assignments: Vec
             tracing::warn!(
                 pid,
                 child = what,
-                "a child was killed but does not exit: its target is not probed until then"
+                "a child was killed but does not exit: its target is not probed, or its command not run, until then"
             );
         });
         let _ = process.wait().await;

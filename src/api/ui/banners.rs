@@ -44,7 +44,8 @@ impl Banners<'_> {
                 (banner(html! {
                     "Process " (child.pid) " (" (child.what) ") was killed " (child.since.elapsed().as_secs())
                     " s ago and has not ended. "
-                    @if let Some(id) = child.target {
+                    // A command of [notify] has an id, but no target.
+                    @if let Some(id) = child.target.filter(|id| self.view.target(*id).is_some()) {
                         a href={ "/ui/targets/" (id) } { "Its target" } " is not probed until then."
                     }
                 }))
