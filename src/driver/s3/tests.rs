@@ -374,3 +374,25 @@ async fn strange_answer_about_a_configuration_fails_only_a_target_that_needs_it(
         }
     }
 }
+
+#[tokio::test]
+async fn canary_is_locked_for_seconds_when_everything_else_fails_for_trouble_of_the_service() {
+    let (location, settings) = (location(), settings());
+    let input = Input::new(&location, &settings, Depth::Routine);
+    for (reason, is_locked) in [
+        (Reason::ServerError, true),
+        (Reason::Throttled, true),
+        (Reason::ResponseTimedOut, true),
+        (Reason::ConnectionBroken, true),
+        (Reason::AccessDenied, false),
+        (Reason::NotImplemented, false),
+    ] {
+        let unknown = Configuration { lock: None, lock_unknown: Some(reason), versioning: None, ..configuration(None) };
+        let list_failure = Some(S3Failure::service(500, Some("InternalError"), None));
+        let session = session(FakeObjects { list_failure, ..FakeObjects::default() });
+        let mut log = CheckLog::new(&PLAN[..1], Duration::MAX);
+        let shown = Canaries::default().write_if_due(&session, input, &unknown, None, true, &mut log).await;
+        assert!(shown, "{reason}: {:?}", log.finish());
+        assert_eq!(session.api.latest().is_some(), is_locked, "a default retention may exist: {reason}");
+    }
+}
