@@ -1,8 +1,8 @@
 //! The agent as a systemd service: namespaces and permissions, configuration, start failures, watchdog.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::net::TcpListener;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 use std::time::Duration;
 
@@ -218,6 +218,23 @@ fn mount_root_is_owned_by_root() {
     let _machine = Machine::start("");
     let root = fs::metadata(MOUNT_ROOT).expect("the mount root");
     assert_eq!((root.uid(), root.permissions().mode() & 0o7777), (0, 0o755));
+}
+
+#[test]
+fn tmpfiles_give_the_mount_root_and_its_parent_to_root() {
+    let _machine = Machine::stopped("");
+    let parent = Path::new(MOUNT_ROOT).parent().expect("a parent");
+    for directory in [parent, Path::new(MOUNT_ROOT)] {
+        // Created by an installation of the backup software.
+        fs::create_dir_all(directory).expect("created");
+        chown(directory, Some(42436), Some(42436)).expect("changed");
+        fs::set_permissions(directory, Permissions::from_mode(0o777)).expect("changed");
+    }
+    succeed("systemd-tmpfiles", &["--create", "targetwatch.conf"]);
+    for directory in [parent, Path::new(MOUNT_ROOT)] {
+        let found = fs::metadata(directory).expect("a directory");
+        assert_eq!((found.uid(), found.gid(), found.permissions().mode() & 0o7777), (0, 0, 0o755), "{directory:?}");
+    }
 }
 
 #[test]

@@ -45,7 +45,7 @@ pub fn spawn(tasks: &mut JoinSet<()>, address: SocketAddr, load: &Load, random: 
 }
 
 async fn attack(address: SocketAddr, load: &mut Load, random: &mut StdRng) {
-    let attack = random.random_range(0..10);
+    let attack = random.random_range(0..11);
     let bytes = match attack {
         0 => hold_connections(address, load, "").await,
         1 => hold_connections(address, load, "GET /backup_targets HTTP/1.1\r\nhost: localhost\r\nx-slow: ").await,
@@ -65,6 +65,8 @@ async fn attack(address: SocketAddr, load: &mut Load, random: &mut StdRng) {
             let fields: String = (0..random.random_range(1..5000)).map(|number| format!("x-{number}: y\r\n")).collect();
             Some(format!("GET /healthz HTTP/1.1\r\nhost: localhost\r\n{fields}\r\n").into_bytes())
         }
+        // Lists that nobody reads.
+        9 => hold_connections(address, load, "GET /backup_targets/detail HTTP/1.1\r\nhost: localhost\r\n\r\n").await,
         _ => {
             let one = "GET /backup_targets/detail HTTP/1.1\r\nhost: localhost\r\n\r\n";
             Some(one.repeat(100).into_bytes())
@@ -95,7 +97,7 @@ fn post_head(length: usize) -> String {
     )
 }
 
-/// Opens connections with the beginning of a request and closes them later.
+/// Opens connections with a request or its beginning, reads nothing, and closes them later.
 async fn hold_connections(address: SocketAddr, load: &mut Load, beginning: &str) -> Option<Vec<u8>> {
     let mut held = Vec::new();
     for _ in 0..HELD_CONNECTIONS {
