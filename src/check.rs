@@ -236,7 +236,7 @@ impl CheckLog {
     /// `skipped` with [`Reason::EarlierCheckFailed`].
     #[must_use]
     pub fn finish(mut self) -> Vec<CheckResult> {
-        let command_failure = match self.results.iter().find(|result| result.is_failure()) {
+        let not_run = match self.results.iter().find(|result| result.is_failure()) {
             Some(failed) => {
                 finding!(Reason::EarlierCheckFailed, "not run, because the check {} did not pass", failed.check)
             }
@@ -248,7 +248,7 @@ impl CheckLog {
             let result = self.results.iter().position(|result| result.check == check);
             results.push(match result {
                 Some(at) => self.results.swap_remove(at),
-                None => CheckResult::new(check, Outcome::Skipped, vec![command_failure.clone()], Duration::ZERO),
+                None => CheckResult::new(check, Outcome::Skipped, vec![not_run.clone()], Duration::ZERO),
             });
         }
         results

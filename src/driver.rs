@@ -2,7 +2,7 @@
 //!
 //! A driver belongs to one target and is owned by that target's task, so its methods never run
 //! at the same time. It may keep state, such as the time of the last canary or a client that is
-//! expensive to create. It never waits without a deadline. [`for_spec`] is the only place that lists
+//! expensive to create. It never waits without a deadline. Only [`for_spec`] and [`contacted_host`] list
 //! the kinds.
 
 pub mod nfs;

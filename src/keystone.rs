@@ -22,7 +22,7 @@ mod validator;
 pub use self::http::Keystone;
 pub use access_rules::AccessRule;
 pub use error::KeystoneError;
-pub use login::{Domain, Identifier, Login, Method, Scope};
+pub use login::{Domain, Identifier, Login, LoginScope, Method};
 pub use token::{IssuedToken, Project, TokenFacts};
 pub use validator::Validator;
 

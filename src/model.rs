@@ -1,10 +1,13 @@
 //! Data types and pure rules of the product. Nothing here waits.
 //!
 //! All other modules may depend on this one, and it depends on none of them. A rule that needs no system call,
-//! socket or clock belongs here, with its tests: the format of an export ([`export`]), the name of its directory
-//! ([`mount_name`]), the content of a report ([`report`], [`reason`], [`usage_listing`]), the display of capacity
-//! ([`capacity`]), the visibility of target types ([`caller`]), the record of canaries
-//! ([`canary_record`]), and the settings of the agent ([`settings`]).
+//! socket or clock belongs here, with its tests:
+//!
+//! - the format of an export ([`export`]), and the name of its directory ([`mount_name`]),
+//! - the content of a report ([`report`], [`reason`], [`usage_listing`]), and the display of capacity ([`capacity`]),
+//! - the visibility of target types ([`caller`]),
+//! - the record of canaries ([`canary_record`]),
+//! - the settings of the agent ([`settings`]).
 
 #[macro_use]
 pub(crate) mod named;

@@ -9,9 +9,12 @@
 //!   `mount.nfs`. Each has a deadline. Each target has at most one child at a time ([`children`]).
 //!
 //! In the rest of the crate, `.clippy.toml` bans functions that would bypass them. Other parts of the host that cannot
-//! block the agent are here too: the service manager ([`systemd`]), facts about this node ([`node`]), the permissions of
-//! a process ([`ProcessRights`]), the clock ([`clock`]), holders of locks ([`file_lock`]), name resolution ([`resolve`]), groups ([`group`]), files with secrets ([`secret_file`]), the
-//! log queue ([`log_queue`]), the journal ([`journal`]) and the malloc heap ([`heap`]).
+//! block the agent are here too:
+//!
+//! - the service manager ([`systemd`]), the log queue ([`log_queue`]) and the journal ([`journal`]),
+//! - facts about this node ([`node`]), the clock ([`clock`]), and groups ([`group`]),
+//! - the permissions of a process ([`ProcessRights`]), and the malloc heap ([`heap`]),
+//! - holders of locks ([`file_lock`]), name resolution ([`resolve`]), and files with secrets ([`secret_file`]).
 
 mod child_setup;
 pub mod children;

@@ -75,9 +75,9 @@ struct Entry<T> {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Viewer {
     /// Callers that see everything.
-    OfAll,
+    All,
     /// Members of a project, or of none.
-    OfProject(Option<String>),
+    Project(Option<String>),
 }
 
 impl<T> ListCache<T> {
@@ -178,9 +178,9 @@ impl<T> ListCache<T> {
 fn viewer(caller: &Caller, view: &View) -> Viewer {
     let mut types = view.targets.iter().flat_map(|target| target.types.iter());
     if caller.is_admin || types.all(|found| found.is_public) {
-        Viewer::OfAll
+        Viewer::All
     } else {
-        Viewer::OfProject(caller.project_id.clone())
+        Viewer::Project(caller.project_id.clone())
     }
 }
 

@@ -15,7 +15,7 @@ use crate::agent::{Agent, TargetView};
 use crate::model::{Caller, TargetType};
 use crate::sys::NodeFacts;
 
-/// Most pages for browsers that are made at a time. Further requests wait for one of them.
+/// Largest number of pages for browsers that are made at a time. Further requests wait.
 const PAGES_MAX: usize = 8;
 
 /// Reads the facts about host and agent, as [`NodeFacts::read`] does.

@@ -1,6 +1,6 @@
 //! `GET /ui`: the targets of this node as pages for a browser. They show the same as the API, and change nothing.
 //!
-//! - A page comes from the agent's view, so it answers also while every mount hangs. The history of a target and the
+//! - A page comes from the agent's view, so it also answers while every mount hangs. The history of a target and the
 //!   question whether the registry can be changed wait for a local disk, for a bounded time.
 //! - A page has no script and needs no further request. Its content security policy forbids both ([`layout`]).
 //! - Exports and messages come from others. `maud` escapes them as HTML. Invisible and bidirectional characters are

@@ -31,7 +31,7 @@ use crate::model::{LockProof, LockVerdict, Reason, S3Location};
 use crate::s3::{ObjectApi, Retention, within};
 use act::act;
 use schedule::{Basis, Due, RETRY_AFTER, Schedule};
-use steps::{Next, Proof, Seen, Step};
+use steps::{Next, Proof, Step, StepAnswer};
 
 /// Lock proofs of one bucket.
 #[derive(Debug, Default)]
@@ -192,7 +192,7 @@ impl LockProofs {
                 return Ok(Progress::Waits);
             }
             let seen = act(api, context, current).await;
-            if let (Seen::Unclear(trouble), true) = (&seen, current.is_at_its_end()) {
+            if let (StepAnswer::Unclear(trouble), true) = (&seen, current.is_at_its_end()) {
                 return Ok(Progress::Unclear(trouble.clone()));
             }
             match current.proof.take(seen) {

@@ -1,8 +1,8 @@
 //! First check of any storage in the network: whether its address accepts connections.
 //!
 //! Name lookup and connect share one deadline. The addresses of a name are tried one after the other, each with an
-//! equal share of the remaining time. So an address that drops packets does not hide another that works. The first is
-//! a warning, because other programs, such as mount.nfs, wait much longer for it.
+//! equal share of the remaining time. So an address that drops packets does not hide another that works. It is reported
+//! as a warning, because other programs, such as mount.nfs, wait much longer for it.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -120,7 +120,7 @@ fn silent_addresses(name: &str, silent: &[IpAddr], answering: SocketAddr) -> Fin
     let (port, silent) = (answering.port(), silent.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "));
     finding!(
         Reason::ConnectTimedOut,
-        "{name} has an address that does not answer on port {port}: {silent}. The agent used {} instead, but programs that try the addresses in their order, such as mount.nfs, wait for it: repair it, or remove it from DNS or /etc/hosts",
+        "{name} has an address that does not answer on port {port}: {silent}. The agent used {} instead. Programs that try the addresses in order, such as mount.nfs, wait for the first one: repair it, or remove it from DNS or /etc/hosts",
         answering.ip()
     )
 }

@@ -1,8 +1,12 @@
 //! `targetwatch manual DIRECTORY`: writes the manual pages, for packages.
 //!
-//! All pages are generated from texts that exist anyway. targetwatch(1) and the pages of its subcommands contain the
-//! definition of the command line, targetwatch.toml(5) the configuration sample, and targetwatch-reasons(7) the table of
-//! reason codes in `docs/troubleshooting.md`. Tests compare the sample and the table with the code.
+//! All pages are generated from existing texts:
+//!
+//! - targetwatch(1) and the pages of its subcommands from the definition of the command line,
+//! - targetwatch.toml(5) from the configuration sample,
+//! - targetwatch-reasons(7) from the table of reason codes in `docs/troubleshooting.md`.
+//!
+//! Tests compare the sample and the table with the code.
 
 use std::path::{Path, PathBuf};
 

@@ -132,7 +132,7 @@ impl OutputOptions {
         for wanted in &self.columns {
             if !columns.iter().any(|column| is(column, wanted)) {
                 let names: Vec<&str> = columns.iter().map(|(name, _)| *name).collect();
-                bail!("{wanted:?} is not a column; expected one of: {}", names.join(", "));
+                bail!("{wanted:?} is not a column, expected one of: {}", names.join(", "));
             }
         }
         let is_selected =
@@ -322,6 +322,6 @@ mod tests {
     #[test]
     fn unknown_column_is_refused_with_the_known_names() {
         let error = formatted(None, &["ID", "Nme"], &Rows::List(Vec::new())).expect_err("refused").to_string();
-        assert_eq!(error, "\"Nme\" is not a column; expected one of: ID, Used Bytes, Tags");
+        assert_eq!(error, "\"Nme\" is not a column, expected one of: ID, Used Bytes, Tags");
     }
 }

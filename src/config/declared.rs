@@ -41,7 +41,7 @@ pub(super) fn validate(raw: &[Target], path_key: PathKey) -> Validated<Vec<Decla
             .map_err(|error| invalid(&entry.kind, "[[target]] filesystem_export", error))?;
         if let Some((_, other)) = names.iter().find(|(other, _)| other.collides_with(&name)) {
             let problem = format!(
-                "{} would use the mount path of {other}; expected exports with different paths",
+                "{} would use the mount path of {other}, expected exports with different paths",
                 target.spec.export()
             );
             return Err(invalid(&entry.kind, "[[target]]", problem));
@@ -49,12 +49,12 @@ pub(super) fn validate(raw: &[Target], path_key: PathKey) -> Validated<Vec<Decla
         if let Some(is_default) = entry.is_default.as_ref().filter(|is_default| *is_default.get_ref())
             && declared.iter().any(|other| other.is_default == Some(true))
         {
-            let problem = "another [[target]] is the default already; expected exactly one default";
+            let problem = "another [[target]] is the default already, expected exactly one default";
             return Err(InvalidValue::new(is_default.span(), "[[target]] is_default", problem));
         }
         if let Some(other) = declared.iter().find(|other| other.spec.is_same_storage(&target.spec)) {
             let problem = format!(
-                "{} is the same storage as {}; expected one entry for it",
+                "{} is the same storage as {}, expected one entry for it",
                 target.spec.export(),
                 other.spec.export()
             );

@@ -10,7 +10,7 @@ use crate::model::settings::{AuthSettings, KeystoneCredential, S3CredentialSourc
 pub struct NamedFile {
     /// Section and key that name it.
     pub key: &'static str,
-    /// Its path.
+    /// Absolute path of the file.
     pub path: PathBuf,
     /// What the agent requires of it.
     pub kind: FileKind,

@@ -46,7 +46,7 @@ sections! {
     Api {
         listen: Vec<Text> = vec![text("127.0.0.1:8781"), text("unix:/run/targetwatch/api.sock")],
         socket_group: Option<Text>,
-        socket_needs_token: Spanned<bool> = unplaced(false),
+        socket_needs_token: Spanned<bool> = without_position(false),
         auth: Text = text("none"),
         allow_unauthenticated_remote: bool,
         token: Token,
@@ -74,8 +74,8 @@ sections! {
         timeout: Text = text("10s"),
         cache_time: Text = text("5m"),
         negative_cache_time: Text = text("30s"),
-        cache_entries: Spanned<u32> = unplaced(10_000),
-        validations: Spanned<u32> = unplaced(16),
+        cache_entries: Spanned<u32> = without_position(10_000),
+        validations: Spanned<u32> = without_position(16),
     }
 
     Tls {
@@ -114,9 +114,9 @@ sections! {
         s3_facts_interval: Text = text("15m"),
         deadline: Text = text("2s"),
         mount_deadline: Text = text("30s"),
-        failures_before_offline: Spanned<u32> = unplaced(2),
+        failures_before_offline: Spanned<u32> = without_position(2),
         slow_after: Text = text("1s"),
-        nearly_full_percent: Spanned<f64> = unplaced(90.0),
+        nearly_full_percent: Spanned<f64> = without_position(90.0),
         full_soon_within: Text = text("72h"),
         target: Vec<ProbeOverride>,
         canary: Canary,
@@ -125,8 +125,8 @@ sections! {
     Canary {
         enabled: bool = true,
         interval: Text = text("5m"),
-        uid: Spanned<Account> = unplaced(Account::Name("default".to_owned())),
-        gid: Spanned<Account> = unplaced(Account::Name("default".to_owned())),
+        uid: Spanned<Account> = without_position(Account::Name("default".to_owned())),
+        gid: Spanned<Account> = without_position(Account::Name("default".to_owned())),
     }
 
     S3 {
@@ -160,7 +160,7 @@ sections! {
     S3Listing {
         enabled: bool,
         interval: Text = text("1h"),
-        requests_max: Spanned<u32> = unplaced(100),
+        requests_max: Spanned<u32> = without_position(100),
     }
 }
 
@@ -223,10 +223,10 @@ pub(super) struct CommandHook {
 }
 
 fn text(value: &str) -> Text {
-    unplaced(value.to_owned())
+    without_position(value.to_owned())
 }
 
 /// A default, which has no position in the file.
-fn unplaced<T>(value: T) -> Spanned<T> {
+fn without_position<T>(value: T) -> Spanned<T> {
     Spanned::new(0..0, value)
 }

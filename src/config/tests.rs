@@ -278,7 +278,7 @@ fn put_headers_are_those_of_the_api_reference() {
         (r#"{ "x-amz-expected-bucket-owner" = "" }"#, Some("1 to 2048 printable")),
         (r#"{ "x-amz-expected-bucket-owner" = "a\r\nb: c" }"#, Some("1 to 2048 printable")),
         (r#"{ "x-amz-tagging" = "team=backup", "X-Amz-Tagging" = "a=b" }"#, Some("given twice")),
-        (r#"{ "x-amz-object-lock-mode" = "COMPLIANCE" }"#, Some("not a supported header; expected x-amz-acl")),
+        (r#"{ "x-amz-object-lock-mode" = "COMPLIANCE" }"#, Some("not a supported header, expected x-amz-acl")),
         (r#"{ "authorization" = "a" }"#, Some("not a supported header")),
     ] {
         let text = format!("[[s3.credentials]]\nlocation = \"*\"\nput_headers = {headers}");

@@ -71,7 +71,7 @@ pub(super) fn invalid(at: &Text, key: &str, problem: impl Display) -> InvalidVal
 fn registry_url(url: &Text) -> Validated<RegistryUrl> {
     const KEY: &str = "[registry] url";
     let path = url.get_ref().strip_prefix("sqlite://").ok_or_else(|| {
-        let problem = format!("{:?} is not the URL of a registry; expected \"sqlite:///absolute/path\"", url.get_ref());
+        let problem = format!("{:?} is not the URL of a registry, expected \"sqlite:///absolute/path\"", url.get_ref());
         invalid(url, KEY, problem)
     })?;
     absolute(url, path, KEY).map(RegistryUrl::Sqlite)
@@ -85,7 +85,7 @@ fn mounts(raw: raw::Mounts) -> Validated<MountSettings> {
         return Err(invalid(
             &raw.root,
             "[mounts] root",
-            "\"/\" cannot contain the mount points; expected a directory that contains nothing else",
+            "\"/\" cannot contain the mount points, expected a directory that contains nothing else",
         ));
     }
     let mut nfs_overrides = Vec::new();
@@ -145,7 +145,7 @@ fn forecast(text: &Text, key: &str) -> Validated<Duration> {
     if within <= FORECAST_MAX {
         return Ok(within);
     }
-    let problem = format!("{:?} is longer than 365d, the longest forecast; expected at most that", text.get_ref());
+    let problem = format!("{:?} is longer than 365d, the longest forecast, expected at most that", text.get_ref());
     Err(invalid(text, key, problem))
 }
 
@@ -155,7 +155,7 @@ fn required_text<'a>(given: Option<&'a Text>, otherwise: &Text, key: &str, neede
 
 fn location(text: &Text, key: &str) -> Validated<LocationPattern> {
     if text.get_ref().is_empty() {
-        return Err(invalid(text, key, "\"\" is not a pattern; expected an export, in which * matches any characters"));
+        return Err(invalid(text, key, "\"\" is not a pattern, expected an export, in which * matches any characters"));
     }
     Ok(LocationPattern::new(text.get_ref()))
 }
@@ -163,7 +163,7 @@ fn location(text: &Text, key: &str) -> Validated<LocationPattern> {
 fn one_of<T: Copy>(text: &Text, key: &str, known: &[(&str, T)]) -> Validated<T> {
     known.iter().find(|(name, _)| name == text.get_ref()).map(|(_, value)| *value).ok_or_else(|| {
         let names: Vec<String> = known.iter().map(|(name, _)| format!("{name:?}")).collect();
-        invalid(text, key, format!("unknown value {:?}; expected {}", text.get_ref(), names.join(" or ")))
+        invalid(text, key, format!("unknown value {:?}, expected {}", text.get_ref(), names.join(" or ")))
     })
 }
 
@@ -190,7 +190,7 @@ fn absolute(text: &Text, path: &str, key: &str) -> Validated<PathBuf> {
         Err(invalid(
             text,
             key,
-            format!("{:?} is not a usable path; expected an absolute path without \"..\"", path.display()),
+            format!("{:?} is not a usable path, expected an absolute path without \"..\"", path.display()),
         ))
     }
 }
@@ -224,7 +224,7 @@ fn duration(text: &Text, key: &str, range: RangeInclusive<Duration>) -> Validate
     let parsed = text.get_ref().parse::<SignedDuration>().ok().and_then(|duration| Duration::try_from(duration).ok());
     parsed.filter(|duration| range.contains(duration)).ok_or_else(|| {
         let problem = format!(
-            "{:?} is not a duration between {:?} and {:?}; expected a value such as \"10s\" or \"500ms\"",
+            "{:?} is not a duration between {:?} and {:?}, expected a value such as \"10s\" or \"500ms\"",
             text.get_ref(),
             range.start(),
             range.end()
@@ -241,7 +241,7 @@ fn days(text: &Text, key: &str) -> Validated<Duration> {
         invalid(
             text,
             key,
-            format!("{:?} is not a duration; expected a value such as \"30d\" or \"12h\", or \"0s\"", text.get_ref()),
+            format!("{:?} is not a duration, expected a value such as \"30d\" or \"12h\", or \"0s\"", text.get_ref()),
         )
     })
 }
@@ -250,7 +250,7 @@ pub(super) fn limited<'a, T>(list: &'a [T], key: &str) -> Validated<&'a [T]> {
     if list.len() <= ENTRIES_MAX {
         Ok(list)
     } else {
-        Err(InvalidValue::new(0..0, key, format!("{} entries; expected at most {ENTRIES_MAX}", list.len())))
+        Err(InvalidValue::new(0..0, key, format!("{} entries, expected at most {ENTRIES_MAX}", list.len())))
     }
 }
 

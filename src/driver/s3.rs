@@ -7,7 +7,7 @@
 //! The work has two halves. [`NodeChecks`] verifies the path from this node: the bucket is reached and
 //! written to. [`TargetFacts`] finds facts about the bucket itself: its configuration, usage and lock. A
 //! probe combines them. The checks of this node read only the plain data that the other half returns, so
-//! facts that another node found could be used instead.
+//! they could also use facts that another node found.
 //!
 //! Every probe sends one request that asks whether the bucket exists and how much it contains. Canaries,
 //! configuration and lock proofs have their own intervals. So a routine probe of a healthy bucket is one

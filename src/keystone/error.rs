@@ -32,7 +32,7 @@ pub enum KeystoneError {
     },
     /// The answer does not come from Keystone.
     #[error("{url} does not answer as Keystone does ({detail}): is it the address of Keystone, without /v3?")]
-    NotUnderstood {
+    UnexpectedAnswer {
         /// Address of Keystone.
         url: String,
         /// Cause.
@@ -71,7 +71,7 @@ impl KeystoneError {
     #[must_use]
     pub fn may_concern_one_token(&self) -> bool {
         match self {
-            Self::NotUnderstood { .. } => true,
+            Self::UnexpectedAnswer { .. } => true,
             Self::Failing { status, .. } => *status == StatusCode::INTERNAL_SERVER_ERROR.as_u16(),
             _ => false,
         }

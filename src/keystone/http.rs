@@ -156,7 +156,7 @@ impl Keystone {
     }
 
     fn not_understood(&self, detail: &str) -> KeystoneError {
-        KeystoneError::NotUnderstood { url: self.url.clone(), detail: detail.to_owned() }
+        KeystoneError::UnexpectedAnswer { url: self.url.clone(), detail: detail.to_owned() }
     }
 }
 

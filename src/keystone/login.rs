@@ -1,4 +1,4 @@
-//! Logins: user, proof, and scope of the token to issue.
+//! Logins: user, credential, and scope of the token to issue.
 
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
@@ -7,13 +7,13 @@ use serde_json::{Value, json};
 /// credential").
 #[derive(Debug, Clone)]
 pub struct Login {
-    /// User and proof.
+    /// User and credential.
     pub method: Method,
     /// Scope of the token.
-    pub scope: Scope,
+    pub scope: LoginScope,
 }
 
-/// User and proof.
+/// User and credential.
 #[derive(Debug, Clone)]
 pub enum Method {
     /// A user with a password.
@@ -25,9 +25,9 @@ pub enum Method {
     },
     /// An application credential, which determines the project.
     ApplicationCredential {
-        /// Its id, or its name and user. Names are unique for one user only.
+        /// Id, or name and user. Names are unique only for one user.
         id: Result<String, (String, Identifier)>,
-        /// Its secret.
+        /// Secret of the application credential.
         secret: SecretString,
     },
 }
@@ -52,7 +52,7 @@ pub enum Domain {
 
 /// Scope of a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Scope {
+pub enum LoginScope {
     /// Scope that the login implies.
     Default,
     /// A project.
@@ -64,7 +64,7 @@ pub enum Scope {
 }
 
 impl Login {
-    /// The secret of the proof.
+    /// Secret of the credential.
     pub(super) fn secret(&self) -> &SecretString {
         match &self.method {
             Method::Password { password: secret, .. } | Method::ApplicationCredential { secret, .. } => secret,
@@ -90,10 +90,10 @@ impl Login {
         };
         let mut auth = json!({ "identity": identity });
         match &self.scope {
-            Scope::Default => {}
-            Scope::Project(project) => auth["scope"] = json!({ "project": project.body() }),
-            Scope::Domain(domain) => auth["scope"] = json!({ "domain": domain.body() }),
-            Scope::System => auth["scope"] = json!({ "system": { "all": true } }),
+            LoginScope::Default => {}
+            LoginScope::Project(project) => auth["scope"] = json!({ "project": project.body() }),
+            LoginScope::Domain(domain) => auth["scope"] = json!({ "domain": domain.body() }),
+            LoginScope::System => auth["scope"] = json!({ "system": { "all": true } }),
         }
         json!({ "auth": auth })
     }

@@ -162,7 +162,7 @@ fn login_bodies_have_the_format_of_the_identity_api() {
     let user = Identifier::Name("u".into(), Domain::Name("D".into()));
     let password = Login {
         method: Method::Password { user: user.clone(), password: secret("p") },
-        scope: Scope::Project(Identifier::Name("service".into(), Domain::Id("default".into()))),
+        scope: LoginScope::Project(Identifier::Name("service".into(), Domain::Id("default".into()))),
     };
     assert_eq!(
         password.body(),
@@ -175,7 +175,7 @@ fn login_bodies_have_the_format_of_the_identity_api() {
     assert!(!format!("{password:?}").contains("\"p\""), "shown by Debug");
     let named = Login {
         method: Method::ApplicationCredential { id: Err(("a".into(), user)), secret: secret("s") },
-        scope: Scope::Default,
+        scope: LoginScope::Default,
     };
     assert_eq!(
         named.body(),

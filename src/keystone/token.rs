@@ -12,14 +12,14 @@ use super::bounded::bounded;
 pub struct IssuedToken {
     /// The token.
     pub token: SecretString,
-    /// End of its life.
+    /// Expiry.
     pub expires_at: Timestamp,
 }
 
 /// Content of a valid token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenFacts {
-    /// Id of its user.
+    /// Id of the user.
     pub user_id: String,
     /// Its project. `None` for a token of the system, of a domain or without scope.
     pub project: Option<Project>,
@@ -29,17 +29,17 @@ pub struct TokenFacts {
     pub roles: Vec<String>,
     /// Access rules of the application credential for which it was issued. `None` if every request is allowed.
     pub access_rules: Option<Vec<AccessRule>>,
-    /// End of its life.
+    /// Expiry.
     pub expires_at: Timestamp,
 }
 
 /// A project.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Project {
-    /// Its id.
+    /// Id of the project (Identity API v3).
     #[serde(deserialize_with = "bounded")]
     pub id: String,
-    /// Its name, which is unique only in its domain.
+    /// Name, which is unique only in one domain.
     #[serde(default, deserialize_with = "bounded")]
     pub name: String,
 }

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::error::KeystoneError;
 use super::http::Keystone;
-use super::login::{Domain, Identifier, Login, Method, Scope};
+use super::login::{Domain, Identifier, Login, LoginScope, Method};
 use super::login_backoff::LoginBackoff;
 use super::token::{IssuedToken, TokenFacts};
 use crate::model::settings::{KeystoneCredential, KeystoneSettings};
@@ -145,11 +145,11 @@ async fn login(credential: &KeystoneCredential) -> Result<Login, KeystoneError> 
                 user: Identifier::Name(username.clone(), Domain::Name(user_domain.clone())),
                 password: read_secret(password_file).await?,
             },
-            scope: Scope::Project(Identifier::Name(project.clone(), Domain::Name(project_domain.clone()))),
+            scope: LoginScope::Project(Identifier::Name(project.clone(), Domain::Name(project_domain.clone()))),
         },
         KeystoneCredential::Application { id, secret_file } => Login {
             method: Method::ApplicationCredential { id: Ok(id.clone()), secret: read_secret(secret_file).await? },
-            scope: Scope::Default,
+            scope: LoginScope::Default,
         },
     })
 }

@@ -22,7 +22,7 @@ const REFUSED: &[&str] =
 /// Values of `timeo` that the kernel keeps, in tenths of a second: up to `NFS_MAX_TCP_TIMEOUT` (`fs/nfs/internal.h`).
 const TIMEO_KEPT: RangeInclusive<u32> = 1..=6000;
 
-/// Security flavours that the kernel shows as they were given.
+/// Security flavors that the kernel shows as they were given.
 const SEC_KEPT: [&str; 4] = ["sys", "krb5", "krb5i", "krb5p"];
 
 /// NFS version that the options select.
@@ -52,14 +52,14 @@ impl NfsVersion {
 pub enum NfsOptionsError {
     /// White space or an invisible character.
     #[error(
-        "mount options contain white space or an invisible character; expected a comma-separated list as in nfs(5)"
+        "mount options contain white space or an invisible character, expected a comma-separated list as in nfs(5)"
     )]
     Character,
     /// Longer than mount(2) accepts.
-    #[error("mount options have {0} bytes; expected at most {OPTIONS_MAX_BYTES}")]
+    #[error("mount options have {0} bytes, expected at most {OPTIONS_MAX_BYTES}")]
     TooLong(usize),
     /// Value that is not a port number.
-    #[error("mount option {option}={value} is not a port; expected a number from 1 to 65535")]
+    #[error("mount option {option}={value} is not a port, expected a number from 1 to 65535")]
     Port {
         /// Name of the option.
         option: String,
@@ -67,7 +67,7 @@ pub enum NfsOptionsError {
         value: String,
     },
     /// NFS version that Linux does not mount.
-    #[error("mount option {0} is not a supported NFS version; expected 3, 4, 4.0, 4.1 or 4.2")]
+    #[error("mount option {0} is not a supported NFS version, expected 3, 4, 4.0, 4.1 or 4.2")]
     Version(String),
     /// Option that the agent does not allow.
     #[error(
@@ -134,7 +134,7 @@ impl NfsOptions {
     /// A backup target needs no set-user-id programs and no device nodes (`nosuid`, `nodev`). The probe
     /// would not see a mount that retries in the background (`retry=0`). Without a configured port the
     /// agent adds the one that it probes. Otherwise the kernel's NFSv3 client asks the port mapper of the
-    /// server. Until that answers, no other server can be mounted either: `nfs_get_client` in
+    /// server. Until the port mapper answers, no other server can be mounted either: `nfs_get_client` in
     /// `fs/nfs/client.c` waits for every client that is not ready. RDMA uses other ports.
     #[must_use]
     pub fn for_mount(&self) -> String {
@@ -177,7 +177,7 @@ impl NfsOptions {
                     // "4" leaves the minor version to the server.
                     "vers" => found.strip_prefix(value).is_some_and(|rest| rest.starts_with('.')),
                     "timeo" => !TIMEO_KEPT.contains(&value.parse().unwrap_or_default()),
-                    // The server chooses from a list, and the kernel has other names for some flavours.
+                    // The server chooses from a list, and the kernel has other names for some flavors.
                     "sec" => !SEC_KEPT.contains(&value),
                     // The kernel shows the netid, which is another one over IPv6 (RFC 5665 §5.2.3).
                     "proto" => found.trim_end_matches('6') == value.trim_end_matches('6'),

@@ -22,7 +22,7 @@ named! {
         ConnectTimedOut => "connect_timed_out",
         /// The network has no route to the host.
         HostUnreachable => "host_unreachable",
-        /// The connection broke before the answer was whole.
+        /// The connection broke before the answer was complete.
         ConnectionBroken => "connection_broken",
         /// Connected, but no answer within the deadline.
         ResponseTimedOut => "response_timed_out",

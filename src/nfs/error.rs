@@ -21,7 +21,7 @@ pub enum NfsError {
     Connect {
         /// The called service.
         service: &'static str,
-        /// Its address.
+        /// Address of the service.
         address: SocketAddr,
         /// Error of the system call.
         source: io::Error,

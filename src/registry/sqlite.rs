@@ -1,8 +1,7 @@
 //! The embedded store: one SQLite file, one writer.
 //!
-//! One thread owns the connection and takes jobs from a bounded queue, so no task of the runtime
-//! waits for the disk, and a queued commit is finished even when its caller has stopped waiting. Each commit is
-//! one `IMMEDIATE` transaction. The write-ahead log with `synchronous = FULL` makes it durable before the caller
+//! One thread owns the connection and takes jobs from a bounded queue. So no task of the runtime waits for the disk.
+//! A queued commit is finished even when its caller has stopped waiting. Each commit is one `IMMEDIATE` transaction. The write-ahead log with `synchronous = FULL` makes it durable before the caller
 //! gets its answer. When no job follows for [`CHECKPOINT_AFTER`], the log is copied into the file and emptied. A copy
 //! of the file alone is then complete. Targets are read once, when the file is opened. Afterwards its lock excludes
 //! other writers, and the snapshot in memory follows every commit.

@@ -72,7 +72,7 @@ pub trait Store: Send + Sync + 'static {
     /// are ignored. The revision does not change.
     ///
     /// # Errors
-    /// [`StorageError`] when they could not be made durable; none was added then.
+    /// [`StorageError`] when they could not be made durable. None was added then.
     async fn add_transitions(&self, transitions: Vec<Transition>) -> Result<(), StorageError>;
 
     /// Returns the history of a target, newest first, in the order in which it was added. Not read
@@ -99,7 +99,7 @@ pub trait Store: Send + Sync + 'static {
     /// ignored. The revision does not change.
     ///
     /// # Errors
-    /// [`StorageError`] when they could not be made durable; none was changed then.
+    /// [`StorageError`] when they could not be made durable. None was changed then.
     async fn put_own_mounts(&self, mounts: Vec<(TargetId, Option<OwnMountId>)>) -> Result<(), StorageError>;
 
     /// Returns the stored identities of mounts of this host. They may be of an earlier boot.

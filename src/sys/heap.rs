@@ -9,8 +9,8 @@
 use std::time::Duration;
 use std::{io, thread};
 
-/// Size from which a block is mapped separately, in bytes: the initial value of glibc, which otherwise rises to the
-/// size of the largest block that was freed, up to 32 MiB (mallopt(3), `M_MMAP_THRESHOLD`).
+/// Size from which a block is mapped separately, in bytes (mallopt(3), `M_MMAP_THRESHOLD`). It is glibc's initial value.
+/// Unless it is set, glibc raises it to the size of the largest block that was freed, up to 32 MiB.
 const MAPPED_MIN_BYTES: i32 = 128 << 10;
 
 /// Limits the number of malloc arenas (mallopt(3), `M_ARENA_MAX`), and maps each block of [`MAPPED_MIN_BYTES`] or more.

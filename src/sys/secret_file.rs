@@ -53,10 +53,10 @@ pub struct FileError {
 /// [`FileError`] when the file cannot be read or is empty.
 pub async fn read_secret(path: &Path) -> Result<SecretString, FileError> {
     let bytes = read_private(path).await?;
-    let text = String::from_utf8(bytes).map_err(|_| wrong(path, "is not valid UTF-8; expected a secret"))?;
+    let text = String::from_utf8(bytes).map_err(|_| wrong(path, "is not valid UTF-8, expected a secret"))?;
     let secret = text.trim();
     if secret.is_empty() {
-        return Err(wrong(path, "is empty; expected a secret"));
+        return Err(wrong(path, "is empty, expected a secret"));
     }
     Ok(SecretString::from(secret))
 }

@@ -76,7 +76,7 @@ async fn verify(daemon: &Daemon) -> anyhow::Result<()> {
         };
         if let Some(unexpected) = reports.find(|report| !is_expected(report)) {
             bail!(
-                "{} is {} for {:?}; expected {expected:?}",
+                "{} is {} for {:?}, expected {expected:?}",
                 unexpected.filesystem_export,
                 unexpected.status,
                 unexpected.reason
@@ -84,6 +84,6 @@ async fn verify(daemon: &Daemon) -> anyhow::Result<()> {
         }
     }
     let expected = TARGETS + Kind::ALL.len() * CREATIONS;
-    ensure!(targets.len() == expected, "{} targets; expected {expected}", targets.len());
+    ensure!(targets.len() == expected, "{} targets, expected {expected}", targets.len());
     Ok(())
 }

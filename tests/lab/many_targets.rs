@@ -124,8 +124,8 @@ fn fifty_hanging_mounts_delay_nothing() {
     assert!(starts < STARTS_PER_HANGING_PROBE_MAX, "{starts:.2} bare starts for each probe");
 }
 
-/// Processor time of the agent and its children for each of `probes` probes per interval, while the server is broken,
-/// divided by the time for a bare start of a worker, which is measured every second meanwhile.
+/// Processor time of the agent and its children for one probe while the server is broken, in bare starts of a worker.
+/// There are `probes` probes per interval. A bare start is measured every second.
 fn starts_per_probe(break_server: impl FnOnce(&str), mounts_hang: bool, probes: usize) -> f64 {
     let mut starts = Vec::new();
     let per_second = processor_time_while_broken(break_server, mounts_hang, || starts.push(bare_start()));

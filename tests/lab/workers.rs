@@ -20,21 +20,21 @@ fn workers() -> Vec<Process> {
     children(main_pid()).into_iter().filter(|child| child.command.ends_with("probe-worker")).collect()
 }
 
-/// Damages every worker with `harm`. Asserts that the agent replaces the workers in use, that targets are probed as
-/// before and stay available, and that no process is left over. Idle workers beyond those in use may stay. `delay` is
+/// Damages every worker with `break_worker`. Asserts that the agent replaces the workers in use, that targets are probed
+/// as before and stay available, and that no process is left over. Idle workers beyond those in use may stay. `delay` is
 /// how long the damage may delay one probe of each target.
-fn assert_replaced(what: &str, delay: Duration, harm: impl Fn(&Process)) {
+fn assert_replaced(what: &str, delay: Duration, break_worker: impl Fn(&Process)) {
     let _machine = Machine::start(EVERY_SECOND);
     let third = Target::create_available("10.0.0.1:/srv/exports/three");
     let targets = [Target::create_available(EXPORT), Target::create_available("10.0.0.2:/srv/exports/two")];
     targets[1].wait_for_probes(2, PROBED);
     let before = targets.each_ref().map(Target::history);
     let observer = Observer::start();
-    let harmed = workers();
-    assert!(!harmed.is_empty());
-    harmed.iter().for_each(&harm);
+    let broken = workers();
+    assert!(!broken.is_empty());
+    broken.iter().for_each(&break_worker);
     let is_gone = |pid: u32| !fs::exists(format!("/proc/{pid}")).expect("a process directory or none");
-    eventually(&format!("{what}: replaced"), PROBED, || harmed.iter().any(|worker| is_gone(worker.pid)).then_some(()));
+    eventually(&format!("{what}: replaced"), PROBED, || broken.iter().any(|worker| is_gone(worker.pid)).then_some(()));
     for target in &targets {
         target.wait_for_probes(2, PROBED);
         assert!(target.is_available(), "{what}: {:?}", target.report());

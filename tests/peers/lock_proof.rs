@@ -89,7 +89,7 @@ async fn lock_is_unverifiable_without_delete_permission() {
         "{message}"
     );
     assert_eq!(metadata(&daemon.show(&id).await, "object_lock"), Some("0"));
-    // Two canaries stay, because nobody may delete them. The agent reports them and writes no further one.
+    // Two canaries stay, because no credentials may delete them. The agent reports them and writes no further one.
     let left = gateway.versions(&bucket).await;
     assert_eq!(left.len(), 2, "{left:?}");
     let report = daemon.check(&id).await;

@@ -4,7 +4,7 @@ use crate::daemon::Daemon;
 use crate::gateway::{Gateway, Keys, immutable_target, target, workspace_for};
 
 /// A secret that the gateway refuses. A mistyped secret must not be shown either.
-const WRONG_SECRET: &str = "mistyped/But+StillNobodysBusiness";
+const WRONG_SECRET: &str = "mistyped/But+StillSecret";
 
 #[tokio::test]
 async fn secrets_appear_in_no_log_answer_or_command_line() {

@@ -248,7 +248,7 @@ def differences(s3, agent, service, kind, truth: Truth):
         agent.check(target)
     left = entries(s3, bucket) - before
     if left > CANARIES_MAX:
-        yield f"{left} entries left by {CHECKS} canaries; expected at most {CANARIES_MAX}"
+        yield f"{left} entries left by {CHECKS} canaries, expected at most {CANARIES_MAX}"
 
     report = agent.declare_immutable(target)
     yield from wrong_facts(report, truth, service.unreported)
@@ -265,7 +265,7 @@ def wrong_facts(report, truth: Truth, unreported):
         expected: Optional[bool] = None if fact in unreported else true
         reported = report.get(fact)
         if reported != expected:
-            yield f"{fact} is {reported}; expected {expected}, in truth {true}"
+            yield f"{fact} is {reported}, expected {expected}, in truth {true}"
 
 
 def compare(name, binary):

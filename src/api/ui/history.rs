@@ -22,9 +22,9 @@ const ROWS_MAX: usize = 50;
 /// A time during which the recorded status did not change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Segment {
-    /// Its start.
+    /// Start of the time.
     pub(super) from: Timestamp,
-    /// Its end.
+    /// End of the time, which is not included.
     pub(super) to: Timestamp,
     /// The status. `None` before the first record.
     pub(super) status: Option<Status>,

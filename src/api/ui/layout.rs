@@ -53,13 +53,13 @@ const HEADERS: [(HeaderName, HeaderValue); 6] = [
 
 /// A page.
 pub(super) struct Page {
-    /// Its title.
+    /// Text of the element `title`.
     pub(super) title: String,
     /// Time between two reloads, in seconds. `None` if the reader did not ask for them.
     pub(super) refresh_seconds: Option<u32>,
     /// When it was made.
     pub(super) now: Timestamp,
-    /// Its landmarks.
+    /// Content of the element `body`: the landmarks.
     pub(super) body: Markup,
 }
 

@@ -199,7 +199,7 @@ fn filter_selects_by_status_and_text() {
         for export in ["nas:/one", "nas:/two", "other:/Three"] {
             assert_eq!(table.contains(export), shown.contains(&export), "{path}: {export}");
         }
-        assert_eq!(page.contains("Show all targets"), shown.len() < 3, "{path}: what is hidden is said");
+        assert_eq!(page.contains("Show all targets"), shown.len() < 3, "{path}: the page links to hidden targets");
     }
 }
 

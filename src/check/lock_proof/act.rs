@@ -1,13 +1,13 @@
 //! Carries out the steps of a proof, and interprets the answers of the service.
 
-use super::steps::{Action, Attempt, Seen, Step};
+use super::steps::{Action, Attempt, Step, StepAnswer};
 use super::{Basis, ProofContext, Running};
 use crate::check::canary::{CLOCK_UNCERTAINTY_SECONDS, content, exceeds};
 use crate::model::LockMode;
 use crate::s3::{ObjectApi, Retention, S3Failure, StoredVersion};
 
 /// Carries out one step.
-pub(super) async fn act(api: &dyn ObjectApi, context: ProofContext<'_>, running: &mut Running) -> Seen {
+pub(super) async fn act(api: &dyn ObjectApi, context: ProofContext<'_>, running: &mut Running) -> StepAnswer {
     let (text, step, requested) = (context.names.text(&running.key), running.proof.step, running.proof.requested);
     tracing::debug!(?step, key = text, "lock proof");
     let version = running.version.clone();
@@ -16,13 +16,13 @@ pub(super) async fn act(api: &dyn ObjectApi, context: ProofContext<'_>, running:
         Step::Put => match api.put(&text, content(running.key.id), Some(requested)).await {
             Ok(version) => {
                 running.version = version;
-                Ok(Seen::Written { has_version: running.version.is_some() })
+                Ok(StepAnswer::Written { has_version: running.version.is_some() })
             }
             Err(failure) => Err(failure),
         },
         Step::Inspect => api.head(&text, version).await.map(|stored| inspected(stored, requested, &running.basis)),
         Step::Look(_) | Step::LookAfterControl => {
-            api.head(&text, version).await.map(|stored| Seen::There(stored.retention))
+            api.head(&text, version).await.map(|stored| StepAnswer::Found(stored.retention))
         }
         Step::Try(Attempt { action, bypass }) => {
             let accepted = match action {
@@ -38,36 +38,40 @@ pub(super) async fn act(api: &dyn ObjectApi, context: ProofContext<'_>, running:
                     api.put_retention(&text, version, Some(other), bypass).await
                 }
             };
-            accepted.map(|at| Seen::Accepted { at: at.unwrap_or_else(|| context.clock.now()) })
+            accepted.map(|at| StepAnswer::Accepted { at: at.unwrap_or_else(|| context.clock.now()) })
         }
         Step::Control => {
             let deleted = api.delete(&text, version, false).await;
-            deleted.map(|at| Seen::Accepted { at: at.unwrap_or_else(|| context.clock.now()) })
+            deleted.map(|at| StepAnswer::Accepted { at: at.unwrap_or_else(|| context.clock.now()) })
         }
-        Step::Await => Ok(Seen::There(Some(requested))),
+        Step::Await => Ok(StepAnswer::Found(Some(requested))),
     };
     match seen {
         // If a retention has ended on arrival, services refuse it in the same way as a missing permission or a change
         // of a locked version.
-        Err(failure) if step.sets_retention() && context.clock.may_be_past(requested.until) => Seen::Unclear(format!(
-            "{failure}, when the requested retention of the canary was nearly over: raise [s3.canary] retention"
-        )),
+        Err(failure) if step.sets_retention() && context.clock.may_be_past(requested.until) => {
+            StepAnswer::Unclear(format!(
+                "{failure}, when the requested retention of the canary was nearly over: raise [s3.canary] retention"
+            ))
+        }
         seen => seen.unwrap_or_else(|failure| seen_failure(step, &failure)),
     }
 }
 
 /// Compares the retention of a canary that was just put with the storage's own clock.
-fn inspected(stored: StoredVersion, requested: Retention, basis: &Basis) -> Seen {
+fn inspected(stored: StoredVersion, requested: Retention, basis: &Basis) -> StepAnswer {
     match stored.modified.map(|modified| requested.until.saturating_sub(modified)) {
         Some(left) if stored.retention == Some(requested) && exceeds(left, basis.canary.retention) => {
-            Seen::TooLong(left)
+            StepAnswer::TooLong(left)
         }
-        Some(left) if stored.retention == Some(requested) && left <= CLOCK_UNCERTAINTY_SECONDS => Seen::TooShort(left),
-        _ => Seen::There(stored.retention),
+        Some(left) if stored.retention == Some(requested) && left <= CLOCK_UNCERTAINTY_SECONDS => {
+            StepAnswer::TooShort(left)
+        }
+        _ => StepAnswer::Found(stored.retention),
     }
 }
 
-pub(super) fn seen_failure(step: Step, failure: &S3Failure) -> Seen {
+pub(super) fn seen_failure(step: Step, failure: &S3Failure) -> StepAnswer {
     let is_change = matches!(step, Step::Try(attempt) if attempt.action != Action::Delete);
     let is_not_accepted = match step {
         Step::Put => failure.will_never_be_accepted(),
@@ -76,7 +80,7 @@ pub(super) fn seen_failure(step: Step, failure: &S3Failure) -> Seen {
         _ => failure.will_never_be_accepted() && !failure.is_lock_refusal(),
     };
     if is_not_accepted {
-        return Seen::NotAccepted(failure.to_string());
+        return StepAnswer::NotAccepted(failure.to_string());
     }
     let is_refusal = match step {
         // Services refuse a change of the retention in many ways.
@@ -85,10 +89,10 @@ pub(super) fn seen_failure(step: Step, failure: &S3Failure) -> Seen {
         _ => failure.is_refusal(),
     };
     if failure.is_gone() {
-        Seen::Gone
+        StepAnswer::NotFound
     } else if is_refusal {
-        Seen::Refused(failure.to_string())
+        StepAnswer::Refused(failure.to_string())
     } else {
-        Seen::Unclear(failure.to_string())
+        StepAnswer::Unclear(failure.to_string())
     }
 }

@@ -96,23 +96,23 @@ const GOVERNANCE_ATTEMPTS: &[Attempt] = &[
     with_bypass(Action::Remove),
 ];
 
-/// What the service did at a step.
+/// Answer of the service to a step.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Seen {
+pub enum StepAnswer {
     /// It stored the canary.
     Written {
         /// Whether the answer named a version.
         has_version: bool,
     },
     /// The version exists, with this retention.
-    There(Option<Retention>),
+    Found(Option<Retention>),
     /// The version exists with the requested retention. By the storage's own clock it is locked for this
     /// many seconds, which is too long.
     TooLong(i64),
     /// Like [`Self::TooLong`], but for too few seconds to send a DELETE before the end.
     TooShort(i64),
     /// The version does not exist.
-    Gone,
+    NotFound,
     /// It accepted the DELETE or the change, at this time of its clock.
     Accepted {
         /// Seconds since 1970.
@@ -158,7 +158,7 @@ impl Proof {
     }
 
     /// Applies what the service did at the current step. Unless the result is [`Next::Do`], the proof is over.
-    pub fn take(&mut self, seen: Seen) -> Next {
+    pub fn take(&mut self, seen: StepAnswer) -> Next {
         let next = self.next(seen);
         if let Next::Do(step) = next {
             self.step = step;
@@ -166,87 +166,87 @@ impl Proof {
         next
     }
 
-    fn next(&mut self, seen: Seen) -> Next {
+    fn next(&mut self, seen: StepAnswer) -> Next {
         use LockVerdict::{Enforced, Unverifiable};
         let mode = self.requested.mode;
         let found = |verdict, why: String| Next::Found(verdict, why);
         match (self.step, seen) {
-            (_, Seen::Unclear(why)) => Next::Interrupted(why),
+            (_, StepAnswer::Unclear(why)) => Next::Interrupted(why),
 
-            (Step::Put, Seen::Written { has_version: true }) => Next::Do(Step::Inspect),
-            (Step::Put, Seen::Written { has_version: false }) => {
+            (Step::Put, StepAnswer::Written { has_version: true }) => Next::Do(Step::Inspect),
+            (Step::Put, StepAnswer::Written { has_version: false }) => {
                 found(Unverifiable, "the service gave the canary no version, so none can be deleted".to_owned())
             }
-            (Step::Put, Seen::Refused(why) | Seen::NotAccepted(why)) => found(
+            (Step::Put, StepAnswer::Refused(why) | StepAnswer::NotAccepted(why)) => found(
                 Unverifiable,
                 format!("putting a canary with a retention was refused ({why}): grant s3:PutObject and s3:PutObjectRetention, or, {LONGER_RETENTION}"),
             ),
-            (step, Seen::NotAccepted(why)) => found(
+            (step, StepAnswer::NotAccepted(why)) => found(
                 Unverifiable,
                 format!("the service refused a request of the proof (at {step:?}), but not because of a lock: {why}"),
             ),
 
-            (Step::Inspect, Seen::There(reported)) => {
+            (Step::Inspect, StepAnswer::Found(reported)) => {
                 self.reported_instead = (reported != Some(self.requested)).then_some(reported);
                 Next::Do(Step::Try(plain(Action::Delete)))
             }
-            (Step::Inspect, Seen::TooLong(left)) => found(
+            (Step::Inspect, StepAnswer::TooLong(left)) => found(
                 Unverifiable,
                 format!(
                     "the clock of the storage is behind the one that the service reports, so it locks a canary for {left} s, longer than [s3.canary] retention, and no further canary is written until that has ended: correct the service's clocks (NTP)"
                 ),
             ),
-            (Step::Inspect, Seen::TooShort(left)) => Next::Interrupted(format!(
+            (Step::Inspect, StepAnswer::TooShort(left)) => Next::Interrupted(format!(
                 "by the clock of the storage, {left} s of a canary's retention remained when it was stored: correct the service's clocks (NTP), or raise [s3.canary] retention"
             )),
-            (Step::Inspect, Seen::Refused(why)) => found(
+            (Step::Inspect, StepAnswer::Refused(why)) => found(
                 Unverifiable,
                 format!("reading the canary's retention was refused ({why}): grant s3:GetObject and s3:GetObjectRetention"),
             ),
 
             // The service may have accepted it after the end of the retention, which is correct.
-            (Step::Try(_), Seen::Accepted { at })
+            (Step::Try(_), StepAnswer::Accepted { at })
                 if at.saturating_add(CLOCK_UNCERTAINTY_SECONDS) >= self.requested.until => Next::Interrupted(
                 "an attempt to end the lock of a canary early was answered about when its retention ended: raise [s3.canary] retention"
                     .to_owned(),
             ),
-            (Step::Try(attempt), Seen::Accepted { .. }) => self.look(Step::Look(attempt), true),
-            (Step::Try(attempt), Seen::Refused(_)) => self.look(Step::Look(attempt), false),
+            (Step::Try(attempt), StepAnswer::Accepted { .. }) => self.look(Step::Look(attempt), true),
+            (Step::Try(attempt), StepAnswer::Refused(_)) => self.look(Step::Look(attempt), false),
 
-            (Step::Look(attempt @ Attempt { action: Action::Delete, .. }), Seen::Gone) if self.accepted => {
+            (Step::Look(attempt @ Attempt { action: Action::Delete, .. }), StepAnswer::NotFound) if self.accepted => {
                 self.broken_by(attempt)
             }
-            (Step::Look(attempt), Seen::There(reported))
+            (Step::Look(attempt), StepAnswer::Found(reported))
                 if attempt.action != Action::Delete && self.is_weaker(reported) => self.broken_by(attempt),
-            (Step::Look(Attempt { action: Action::Delete, bypass: false }), Seen::There(_)) if self.accepted => found(
+            (Step::Look(Attempt { action: Action::Delete, bypass: false }), StepAnswer::Found(_)) if self.accepted => found(
                 Unverifiable,
                 "the service accepted the DELETE of a locked version, and the version is still there".to_owned(),
             ),
-            (Step::Look(attempt), Seen::There(_)) => match self.attempt_after(attempt) {
+            (Step::Look(attempt), StepAnswer::Found(_)) => match self.attempt_after(attempt) {
                 Some(next) => Next::Do(Step::Try(next)),
                 None => self.wait_or_stop(),
             },
 
             (Step::Await, _) => Next::Do(Step::Control),
-            (Step::Control, Seen::Accepted { .. }) => self.look(Step::LookAfterControl, true),
-            (Step::Control, Seen::Refused(why)) => found(
+            (Step::Control, StepAnswer::Accepted { .. }) => self.look(Step::LookAfterControl, true),
+            (Step::Control, StepAnswer::Refused(why)) => found(
                 Unverifiable,
                 format!(
                     "deleting the canary was refused although its retention had ended ({why}), so the refusals before it may be due to a missing permission: grant s3:DeleteObjectVersion"
                 ),
             ),
-            (Step::LookAfterControl, Seen::Gone) => found(
+            (Step::LookAfterControl, StepAnswer::NotFound) => found(
                 Enforced,
                 format!("a canary locked in {mode} mode was kept until its retention ended, and deleted after it"),
             ),
-            (Step::LookAfterControl, Seen::There(_)) => found(
+            (Step::LookAfterControl, StepAnswer::Found(_)) => found(
                 Unverifiable,
                 "the service accepted the DELETE of a version that is no longer locked, and the version is still there"
                     .to_owned(),
             ),
 
-            (step, Seen::Gone) => Next::Interrupted(format!("the canary vanished (at {step:?}): another program removed it")),
-            (step, Seen::Refused(why)) => Next::Interrupted(format!("the service refused to report the canary (at {step:?}): {why}")),
+            (step, StepAnswer::NotFound) => Next::Interrupted(format!("the canary vanished (at {step:?}): another program removed it")),
+            (step, StepAnswer::Refused(why)) => Next::Interrupted(format!("the service refused to report the canary (at {step:?}): {why}")),
             (step, seen) => Next::Interrupted(format!("{seen:?} is not an answer to {step:?}, which is a defect of the agent")),
         }
     }

@@ -7,7 +7,7 @@ use crate::check::object_canary::{CanaryMemory, CanaryPlan, object_canary};
 use crate::model::{LockMode, Outcome};
 use crate::s3::S3Failure;
 use act::seen_failure;
-use steps::{Action, Attempt, Seen};
+use steps::{Action, Attempt, StepAnswer};
 
 /// Result of one probe with this retention of the canary.
 async fn probed(api: &FakeObjects, retention: Duration) -> (Option<Reason>, LockProofState) {
@@ -161,8 +161,8 @@ fn refused_digest_is_not_a_refused_change() {
     let step = Step::Try(Attempt { action: Action::Shorten, bypass: false });
     for (code, expected) in [("MissingContentMD5", false), ("BadDigest", false), ("InvalidRequest", true)] {
         let seen = seen_failure(step, &S3Failure::service(400, Some(code), None));
-        assert_eq!(matches!(seen, Seen::Refused(_)), expected, "{code}: {seen:?}");
-        assert_eq!(matches!(seen, Seen::NotAccepted(_)), !expected, "{code}: {seen:?}");
+        assert_eq!(matches!(seen, StepAnswer::Refused(_)), expected, "{code}: {seen:?}");
+        assert_eq!(matches!(seen, StepAnswer::NotAccepted(_)), !expected, "{code}: {seen:?}");
     }
 }
 

@@ -86,7 +86,7 @@ async fn read(path: &Path) -> Result<Option<File>, TokenError> {
         let line = error.location().map_or_else(String::new, |at| format!(" at line {}", at.line()));
         TokenError::Incomplete {
             from: path.display().to_string(),
-            problem: format!("not a valid clouds file{line}; expected clouds with their auth values"),
+            problem: format!("not a valid clouds file{line}, expected clouds with their auth values"),
         }
     })
 }

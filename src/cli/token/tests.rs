@@ -4,7 +4,7 @@ use secrecy::ExposeSecret;
 
 use super::*;
 use crate::keystone::fake::{FakeKeystone, PASSWORD};
-use crate::keystone::{Domain, Identifier, Login, Method, Scope};
+use crate::keystone::{Domain, Identifier, Login, LoginScope, Method};
 
 fn variables<'a>(given: &'a [(&'a str, &'a str)]) -> impl Fn(&str) -> Option<String> + 'a {
     move |name| given.iter().find(|(given, _)| *given == name).map(|(_, value)| (*value).to_owned())
@@ -25,9 +25,9 @@ fn by_name(name: &str, domain: Domain) -> Identifier {
 fn openrc_variables_make_a_login() {
     let common = [("OS_AUTH_URL", "http://k:5000/v3/"), ("OS_USERNAME", "u"), ("OS_PASSWORD", "p")];
     let with = |more: &[(&'static str, &'static str)]| login(&[&common[..], more].concat());
-    let project = |domain| Scope::Project(by_name("p", domain));
+    let project = |domain| LoginScope::Project(by_name("p", domain));
     for (more, user_domain, scope) in [
-        (&[][..], Domain::Id("default".into()), Scope::Default),
+        (&[][..], Domain::Id("default".into()), LoginScope::Default),
         (&[("OS_PROJECT_NAME", "p")], Domain::Id("default".into()), project(Domain::Id("default".into()))),
         (&[("OS_TENANT_NAME", "p")], Domain::Id("default".into()), project(Domain::Id("default".into()))),
         (
@@ -40,9 +40,9 @@ fn openrc_variables_make_a_login() {
             Domain::Id("d".into()),
             project(Domain::Name("E".into())),
         ),
-        (&[("OS_PROJECT_ID", "7f")], Domain::Id("default".into()), Scope::Project(Identifier::Id("7f".into()))),
-        (&[("OS_SYSTEM_SCOPE", "all")], Domain::Id("default".into()), Scope::System),
-        (&[("OS_DOMAIN_NAME", "D")], Domain::Id("default".into()), Scope::Domain(Domain::Name("D".into()))),
+        (&[("OS_PROJECT_ID", "7f")], Domain::Id("default".into()), LoginScope::Project(Identifier::Id("7f".into()))),
+        (&[("OS_SYSTEM_SCOPE", "all")], Domain::Id("default".into()), LoginScope::System),
+        (&[("OS_DOMAIN_NAME", "D")], Domain::Id("default".into()), LoginScope::Domain(Domain::Name("D".into()))),
     ] {
         let (url, login) = with(more);
         assert_eq!((url.as_str(), &login.scope), ("http://k:5000", &scope), "{more:?}");
@@ -56,7 +56,7 @@ fn application_credential_has_no_scope() {
     let common = [("OS_AUTH_URL", "http://k"), ("OS_APPLICATION_CREDENTIAL_SECRET", "s"), ("OS_PROJECT_NAME", "p")];
     let with = |more: &[(&'static str, &'static str)]| login(&[&common[..], more].concat()).1;
     let by_id = with(&[("OS_APPLICATION_CREDENTIAL_ID", "21")]);
-    assert_eq!(by_id.scope, Scope::Default);
+    assert_eq!(by_id.scope, LoginScope::Default);
     assert!(matches!(by_id.method, Method::ApplicationCredential { id: Ok(id), .. } if id == "21"));
     let by_name = with(&[("OS_APPLICATION_CREDENTIAL_NAME", "a"), ("OS_USER_ID", "u")]);
     let Method::ApplicationCredential { id: Err((name, user)), .. } = by_name.method else { panic!("{by_name:?}") };
@@ -129,7 +129,7 @@ clouds:
     let values = clouds::values("one", &variables(&given)).await.expect("a cloud");
     let Source::Login { url, ca_bundle, login } = values.source().expect("complete") else { panic!("a token") };
     assert_eq!((url.as_str(), ca_bundle), ("https://k.example/identity", Some("/etc/ssl/k.pem".into())));
-    assert_eq!(login.scope, Scope::Project(by_name("12345", Domain::Name("Default".into()))));
+    assert_eq!(login.scope, LoginScope::Project(by_name("12345", Domain::Name("Default".into()))));
 
     let refused = clouds::values("insecure", &variables(&given)).await.expect("a cloud").source();
     assert!(refused.expect_err("not verified").to_string().contains("cacert"));

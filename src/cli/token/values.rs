@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use secrecy::SecretString;
 
 use super::TokenError;
-use crate::keystone::{Domain, Identifier, Login, Method, Scope};
+use crate::keystone::{Domain, Identifier, Login, LoginScope, Method};
 
 /// Default domain, as in the clients of OpenStack.
 const DEFAULT_DOMAIN: &str = "default";
@@ -93,10 +93,10 @@ impl Values {
         let url = self.get("auth_url").ok_or_else(|| self.missing("auth_url"))?.trim_end_matches('/');
         if url.ends_with("/v2.0") {
             return Err(self
-                .incomplete(&format!("auth_url {url:?} is for version 2.0 of the Identity API; expected version 3")));
+                .incomplete(&format!("auth_url {url:?} is for version 2.0 of the Identity API, expected version 3")));
         }
         if !url.starts_with("http://") && !url.starts_with("https://") {
-            return Err(self.incomplete(&format!("auth_url {url:?} is not a URL; expected http:// or https://")));
+            return Err(self.incomplete(&format!("auth_url {url:?} is not a URL, expected http:// or https://")));
         }
         Ok(url.strip_suffix("/v3").unwrap_or(url).trim_end_matches('/').to_owned())
     }
@@ -120,21 +120,21 @@ impl Values {
         self.named("user_id", "username", "user_domain").ok_or_else(|| self.missing("username"))
     }
 
-    fn scope(&self) -> Scope {
+    fn scope(&self) -> LoginScope {
         // An application credential implies its project. Keystone refuses a scope with it.
         if self.by_name.keys().any(|name| name.starts_with("application_credential_")) {
-            return Scope::Default;
+            return LoginScope::Default;
         }
         if self.get("system_scope").is_some() {
-            return Scope::System;
+            return LoginScope::System;
         }
         if let Some(project) = self.named("project_id", "project_name", "project_domain") {
-            return Scope::Project(project);
+            return LoginScope::Project(project);
         }
         match (self.get("domain_id"), self.get("domain_name")) {
-            (Some(id), _) => Scope::Domain(Domain::Id(id.to_owned())),
-            (None, Some(name)) => Scope::Domain(Domain::Name(name.to_owned())),
-            (None, None) => Scope::Default,
+            (Some(id), _) => LoginScope::Domain(Domain::Id(id.to_owned())),
+            (None, Some(name)) => LoginScope::Domain(Domain::Name(name.to_owned())),
+            (None, None) => LoginScope::Default,
         }
     }
 

@@ -130,7 +130,7 @@ fn address(text: &Text, key: &str) -> Validated<Listen> {
         invalid(
             text,
             key,
-            format!("{value:?} is not an address; expected IP:PORT such as \"127.0.0.1:8781\", or \"unix:/path\""),
+            format!("{value:?} is not an address, expected IP:PORT such as \"127.0.0.1:8781\", or \"unix:/path\""),
         )
     })
 }
@@ -138,7 +138,7 @@ fn address(text: &Text, key: &str) -> Validated<Listen> {
 fn auth(raw: &raw::Api) -> Validated<AuthSettings> {
     let chosen = raw.auth.get_ref().as_str();
     if !["none", "token", "keystone"].contains(&chosen) {
-        let problem = format!("unknown value {chosen:?}; expected \"none\", \"token\" or \"keystone\"");
+        let problem = format!("unknown value {chosen:?}, expected \"none\", \"token\" or \"keystone\"");
         return Err(invalid(&raw.auth, AUTH, problem));
     }
     // An operator who configures a protection believes that it is in force.
@@ -194,7 +194,7 @@ fn keystone_url(text: &Text) -> Validated<String> {
         Ok(base.to_owned())
     } else {
         let problem = format!(
-            "{:?} is not an http or https URL of Keystone; expected a URL such as \"https://keystone.example.com:5000\"",
+            "{:?} is not an http or https URL of Keystone, expected a URL such as \"https://keystone.example.com:5000\"",
             text.get_ref()
         );
         Err(invalid(text, "[api.keystone] url", problem))
@@ -216,7 +216,7 @@ fn credential(raw: &raw::Keystone, auth: &Text) -> Validated<KeystoneCredential>
             secret_file: path(file, "[api.keystone] application_credential_secret_file")?,
         }),
         _ => {
-            let problem = "incomplete credentials; expected either username and password_file, or application_credential_id and application_credential_secret_file, because the agent logs in to Keystone as its own user";
+            let problem = "incomplete credentials, expected either username and password_file, or application_credential_id and application_credential_secret_file, because the agent logs in to Keystone as its own user";
             Err(invalid(raw.url.as_ref().unwrap_or(auth), "[api.keystone]", problem))
         }
     }
@@ -236,7 +236,7 @@ fn tls(raw: &raw::Tls) -> Validated<Option<TlsSettings>> {
             };
         }
         (Some(only), None) | (None, Some(only)) => {
-            return Err(invalid(only, "[api.tls]", "certificate and key belong together; expected both"));
+            return Err(invalid(only, "[api.tls]", "certificate and key belong together, expected both"));
         }
     };
     let client_ca = raw.client_ca.as_ref().map(|text| path(text, "client_ca")).transpose()?;
@@ -255,7 +255,7 @@ fn no_client_ca(flag: &Spanned<bool>) -> InvalidValue {
 fn name(text: &Text, key: &str) -> Validated<String> {
     let value = text.get_ref();
     if value.is_empty() || value.chars().any(char::is_control) {
-        return Err(invalid(text, key, format!("{value:?} is not a name; expected text without control characters")));
+        return Err(invalid(text, key, format!("{value:?} is not a name, expected text without control characters")));
     }
     Ok(value.clone())
 }

@@ -91,14 +91,14 @@ pub(super) fn backup_user(canary: &raw::Canary, accounts: &Accounts) -> Validate
 /// Refuses the id that means "unchanged" in system calls such as setfsuid(2).
 fn valid_id(id: u32, at: &Spanned<raw::Account>, key: &str) -> Validated<u32> {
     if id == u32::MAX {
-        return Err(InvalidValue::new(at.span(), key, format!("{id} is not an id; expected 0 to {}", u32::MAX - 1)));
+        return Err(InvalidValue::new(at.span(), key, format!("{id} is not an id, expected 0 to {}", u32::MAX - 1)));
     }
     Ok(id)
 }
 
 fn unknown(at: &Spanned<raw::Account>, key: &str, name: &str, kind: &str, file: &str) -> InvalidValue {
     let problem = format!(
-        "{name:?} is not a {kind} in {file} of this host; expected one of these, or an id; give the id of a {kind} that LDAP or another directory defines"
+        "{name:?} is not a {kind} in {file} of this host, expected one of these or an id: give the id of a {kind} that LDAP or another directory defines"
     );
     InvalidValue::new(at.span(), key, problem)
 }
@@ -145,7 +145,7 @@ mod tests {
             ("uid = \"34\"", &["\"34\" is not a user"]),
             ("uid = \"\"", &["\"\" is not a user"]),
             ("gid = \"backup\"", &["\"backup\" is not a group in /etc/group"]),
-            ("uid = 4294967295", &["4294967295 is not an id; expected 0 to 4294967294"]),
+            ("uid = 4294967295", &["4294967295 is not an id, expected 0 to 4294967294"]),
         ] {
             let error = backup_user(&canary(text), &accounts("")).expect_err(text);
             let message = error.into_error(Path::new("c.toml"), text).to_string();

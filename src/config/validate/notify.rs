@@ -32,7 +32,7 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Validates `[notify]`. `mount_root` may contain storage that hangs.
 pub(super) fn notify(raw: &raw::Notify, mount_root: &Path) -> Validated<NotifySettings> {
     let too_many = |key: &str, count: usize| {
-        let problem = format!("{count} entries; expected at most {RECEIVERS_MAX}");
+        let problem = format!("{count} entries, expected at most {RECEIVERS_MAX}");
         if count > RECEIVERS_MAX { Err(InvalidValue::new(0..0, key, problem)) } else { Ok(()) }
     };
     too_many("[[notify.webhook]]", raw.webhook.len())?;
@@ -67,7 +67,7 @@ fn url(text: &Text) -> Validated<String> {
     if is_usable && !url.contains('#') {
         return Ok(url.clone());
     }
-    let problem = "not an http or https URL without user and fragment; expected a URL such as \"https://alerts.example.com/targetwatch\"";
+    let problem = "not an http or https URL without user and fragment, expected a URL such as \"https://alerts.example.com/targetwatch\"";
     Err(invalid(text, "[[notify.webhook]] url", problem))
 }
 
@@ -75,7 +75,7 @@ fn command(raw: &raw::CommandHook, mount_root: &Path) -> Validated<CommandSettin
     const KEY: &str = "[[notify.command]] argv";
     let words = raw.argv.get_ref();
     let Some((program, arguments)) = words.split_first().filter(|_| words.len() <= WORDS_MAX) else {
-        let problem = format!("{} words; expected a program and its arguments, at most {WORDS_MAX}", words.len());
+        let problem = format!("{} words, expected a program and its arguments, at most {WORDS_MAX}", words.len());
         return Err(InvalidValue::new(raw.argv.span(), KEY, problem));
     };
     if let Some(word) = arguments.iter().find(|word| word.get_ref().contains('\0')) {
@@ -83,7 +83,7 @@ fn command(raw: &raw::CommandHook, mount_root: &Path) -> Validated<CommandSettin
     }
     let program_path = path(program, KEY)?;
     if program_path.starts_with(mount_root) {
-        let problem = format!("{} is below [mounts] root; expected a program on a local disk", program_path.display());
+        let problem = format!("{} is below [mounts] root, expected a program on a local disk", program_path.display());
         return Err(invalid(program, KEY, problem));
     }
     Ok(CommandSettings {
@@ -101,7 +101,7 @@ fn timeout(given: Option<&Text>, key: &str, range: RangeInclusive<Duration>) -> 
 fn statuses(given: Option<&Spanned<Vec<Text>>>, key: &str) -> Validated<Vec<Status>> {
     let Some(given) = given else { return Ok(Status::ALL.to_vec()) };
     if given.get_ref().is_empty() {
-        let problem = "no status; expected \"offline\", \"available\" or both";
+        let problem = "no status, expected \"offline\", \"available\" or both";
         return Err(InvalidValue::new(given.span(), key, problem));
     }
     let known = [("offline", Status::Offline), ("available", Status::Available)];

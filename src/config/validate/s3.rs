@@ -81,7 +81,7 @@ pub(super) fn canary(raw: &raw::S3Canary, proof: &raw::LockProof) -> Validated<S
     if !prefix.ends_with('/') || prefix.len() > PREFIX_MAX_BYTES || !prefix.bytes().all(is_plain) || !segments_are_names
     {
         let problem = format!(
-            "{prefix:?} is not a valid prefix; expected names of letters, digits and -_.= that each end with /, at most {PREFIX_MAX_BYTES} bytes"
+            "{prefix:?} is not a valid prefix, expected names of letters, digits and -_.= that each end with /, at most {PREFIX_MAX_BYTES} bytes"
         );
         return Err(invalid(&raw.prefix, KEY, problem));
     }
@@ -89,7 +89,7 @@ pub(super) fn canary(raw: &raw::S3Canary, proof: &raw::LockProof) -> Validated<S
     let retention = duration(&raw.retention, "[s3.canary] retention", CANARY_RETENTIONS)?;
     if retention > interval {
         let problem = format!(
-            "{:?} is longer than interval ({} s), so canaries would accumulate; expected at most interval",
+            "{:?} is longer than interval ({} s), so canaries would accumulate, expected at most interval",
             raw.retention.get_ref(),
             interval.as_secs()
         );

@@ -96,8 +96,8 @@ impl TargetFacts {
         self.listing.stop();
     }
 
-    /// Checks object lock, versioning and capacity. Reads the configuration if `must_read` is set, or if the one that
-    /// was read before is outdated.
+    /// Checks object lock, versioning and capacity. Reads the configuration if `must_read` is set, or if the
+    /// cached configuration is outdated.
     pub(super) async fn read(
         &mut self,
         api: &AwsBucket,

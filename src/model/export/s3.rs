@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::{ExportError, canonical_host, is_host, unbracketed};
 
-/// Identity of AWS without its Chinese and government partitions. In each partition, a name belongs to one bucket
+/// Canonical endpoint of the standard partition of AWS, without China and GovCloud. In each partition, a name belongs to one bucket
 /// (Amazon S3 User Guide, "General purpose bucket naming rules").
 const AWS: &str = "s3.amazonaws.com";
 

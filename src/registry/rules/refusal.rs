@@ -88,11 +88,11 @@ pub enum Refusal {
         "backup target type {id} ({name}) is the only type of backup target {target_id}, and every target needs one: create another first, or delete the backup target itself"
     )]
     LastType {
-        /// The type.
+        /// Id of the type.
         id: TargetTypeId,
-        /// Its name.
+        /// Name of the type.
         name: String,
-        /// Its target.
+        /// Id of the only target of the type.
         target_id: TargetId,
     },
     /// The default type cannot be deleted.
@@ -100,9 +100,9 @@ pub enum Refusal {
         "backup target type {id} ({name}) is the default: make another one the default first (PUT /backup_target_types/<id> with is_default 1)"
     )]
     DefaultTypeInUse {
-        /// The type.
+        /// Id of the type.
         id: TargetTypeId,
-        /// Its name.
+        /// Name of the type.
         name: String,
     },
     /// The default type stays the default until another type becomes the default.
@@ -110,9 +110,9 @@ pub enum Refusal {
         "is_default: backup target type {id} ({name}) is the default, and exactly one type must be: make another one the default instead (PUT /backup_target_types/<id> with is_default 1)"
     )]
     DefaultTypeStays {
-        /// The type.
+        /// Id of the type.
         id: TargetTypeId,
-        /// Its name.
+        /// Name of the type.
         name: String,
     },
     /// A type is public or assigned to projects, never both.

@@ -325,7 +325,7 @@ pub(super) fn checkpoint(connection: &Connection, identity: &Identity) -> bool {
 }
 
 /// Closes the file. Afterwards the file is complete without its log. If the files are no longer at their paths, SQLite
-/// must not copy the log into a file that nobody can open, and then remove the log.
+/// must not copy the log into a file without a path, and then remove the log.
 pub(super) fn close(connection: Connection, identity: &Identity) {
     checkpoint(&connection, identity);
     let is_lost = identity.verify().is_err();

@@ -1,7 +1,7 @@
 //! Inspection for the operator: whether an agent could open the registry, and what it contains.
 //!
-//! Nothing is created, locked or changed, so a running agent is not disturbed. A file without a log is complete and in
-//! use by nobody. SQLite reads it as immutable, because it would otherwise create a log and an index.
+//! Nothing is created, locked or changed, so a running agent is not disturbed. A file without a log is complete, and
+//! no process uses it. SQLite reads it as immutable, because it would otherwise create a log and an index.
 
 use std::fmt::Write as _;
 use std::fs;

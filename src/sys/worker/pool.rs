@@ -66,7 +66,7 @@ pub use settings::{Lane, PoolStats, WorkerPoolSettings};
 /// other targets by no more than this time and `LATE_AFTER` of a dispatch.
 const START_AFTER: Duration = Duration::from_millis(10);
 
-/// The probe workers. Cheap to clone; all clones are the same pool.
+/// The probe workers. Clones are cheap, and all are the same pool.
 #[derive(Debug, Clone)]
 pub struct WorkerPool {
     inner: Arc<Inner>,

@@ -62,11 +62,11 @@ pub(super) fn validate(raw: &BTreeMap<String, Text>) -> Validated<BTreeMap<Strin
         let (name, value) = (given.to_ascii_lowercase(), text.get_ref());
         let Some((_, values)) = HEADERS.iter().find(|(known, _)| *known == name) else {
             let names: Vec<&str> = HEADERS.iter().map(|(name, _)| *name).collect();
-            let problem = format!("{given:?} is not a supported header; expected {}", names.join(", "));
+            let problem = format!("{given:?} is not a supported header, expected {}", names.join(", "));
             return Err(invalid(text, KEY, problem));
         };
         if !values.is_empty() && !values.contains(&value.as_str()) {
-            let problem = format!("{value:?} is not a value of {name}; expected {}", values.join(", "));
+            let problem = format!("{value:?} is not a value of {name}, expected {}", values.join(", "));
             return Err(invalid(text, KEY, problem));
         }
         let is_plain = value.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ') && value.trim() == value;
@@ -93,7 +93,7 @@ pub(super) fn validate(raw: &BTreeMap<String, Text>) -> Validated<BTreeMap<Strin
 fn storage_class(text: &Text) -> Validated<()> {
     let value = text.get_ref();
     if ARCHIVE_CLASSES.contains(&value.as_str()) {
-        let problem = format!("{value:?}: objects of this class cannot be read back at once; expected another class");
+        let problem = format!("{value:?} is a class whose objects cannot be read back at once, expected another class");
         return Err(invalid(text, KEY, problem));
     }
     let is_misspelt = STORAGE_CLASSES.iter().chain(ARCHIVE_CLASSES).any(|class| {
@@ -103,7 +103,7 @@ fn storage_class(text: &Text) -> Validated<()> {
     let is_name = value.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'));
     if is_misspelt || !is_name {
         let problem = format!(
-            "{value:?} is not a storage class; expected {} or the name of a class of the service",
+            "{value:?} is not a storage class, expected {} or the name of a class of the service",
             STORAGE_CLASSES.join(", ")
         );
         return Err(invalid(text, KEY, problem));
