@@ -36,7 +36,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-use crate::model::report::{Finding, finding};
+use crate::model::report::{Finding, Scope, finding};
 use crate::model::{CheckName, CheckResult, Outcome, Reason};
 
 /// Result of a check: an outcome, its findings, and a fact of type `T`. A check that passed always has a
@@ -170,6 +170,8 @@ impl<T> Checked<T> {
 pub struct CheckLog {
     plan: &'static [CheckName],
     slow_after: Duration,
+    /// Scope of the checks that may be recorded now. `None` for a driver that is not split by scope.
+    scope: Option<Scope>,
     results: Vec<CheckResult>,
 }
 
@@ -178,7 +180,13 @@ impl CheckLog {
     /// than `slow_after` gets a warning.
     #[must_use]
     pub fn new(plan: &'static [CheckName], slow_after: Duration) -> Self {
-        Self { plan, slow_after, results: Vec::with_capacity(plan.len()) }
+        Self { plan, slow_after, scope: None, results: Vec::with_capacity(plan.len()) }
+    }
+
+    /// Returns the log for the checks of one scope. Recording another check is then a defect.
+    pub fn of(&mut self, scope: Scope) -> &mut Self {
+        self.scope = Some(scope);
+        self
     }
 
     /// Runs a check and records its result. Returns its fact.
@@ -199,6 +207,7 @@ impl CheckLog {
 
     fn record<T>(&mut self, check: CheckName, checked: Checked<T>, duration: Duration) -> Option<T> {
         debug_assert!(self.plan.contains(&check), "{check} is not in the plan {:?}", self.plan);
+        debug_assert!(self.scope.is_none_or(|scope| scope == check.scope()), "{check} is not of {:?}", self.scope);
         let Checked { outcome, findings, detail, fact } = checked;
         let mut result = CheckResult::new(check, outcome, findings, duration);
         result.detail = detail;
@@ -305,6 +314,12 @@ mod tests {
     #[should_panic(expected = "capacity is not in the plan")]
     async fn check_outside_the_plan_is_a_defect() {
         CheckLog::new(&[CheckName::Reachable], Duration::MAX).skip(CheckName::Capacity, "not due");
+    }
+
+    #[tokio::test]
+    #[should_panic(expected = "bucket is not of Some(Target)")]
+    async fn check_of_another_scope_is_a_defect() {
+        CheckLog::new(PLAN, Duration::MAX).of(Scope::Target).skip(CheckName::Bucket, "not due");
     }
 
     #[tokio::test]

@@ -29,15 +29,24 @@ use super::{Depth, DetachError, Driver, Host, Probe};
 use crate::check::CheckLog;
 use crate::check::bucket::{FoundBucket, not_passed};
 use crate::check::canary::{CanaryNames, ProcessRole, ServiceClock};
-use crate::model::report::{BucketFacts, KindFacts, RequestCount};
+use crate::model::report::{BucketFacts, KindFacts, RequestCount, Scope};
 use crate::model::settings::{AgentSettings, S3AccessRule};
 use crate::model::{Capacity, CheckName, Reason, S3Location, TargetId};
 use crate::s3::{DefaultRetention, Versioning};
 use node_checks::NodeChecks;
 use target_facts::TargetFacts;
 
-/// The checks of a target that is declared immutable, in the order of the report. Any other target has all
-/// but the last one.
+/// The checks of a target, in the order of the report.
+const PLAN: &[CheckName] = &[
+    CheckName::Reachable,
+    CheckName::Bucket,
+    CheckName::ObjectLock,
+    CheckName::Versioning,
+    CheckName::Capacity,
+    CheckName::WriteCanary,
+];
+
+/// The checks of a target that is declared immutable, in the order of the report.
 const IMMUTABLE_PLAN: &[CheckName] = &[
     CheckName::Reachable,
     CheckName::Bucket,
@@ -131,12 +140,14 @@ impl S3Driver {
         facts.begin_probe(input);
         // An immutable target needs more than writing.
         let canary_decides = !*immutable && node.canaries.writes(input);
-        let Some((api, FoundBucket { usage, unless_written })) = node.reach(input, canary_decides, log).await else {
+        let Some((api, FoundBucket { usage, unless_written })) =
+            node.reach(input, canary_decides, log.of(Scope::Node)).await
+        else {
             return (None, BucketFacts { lock_proof: facts.lock_before_answer(input), ..BucketFacts::default() });
         };
         // A canary in a bucket with an unknown default retention would be locked for days.
         let must_read = depth == Depth::Full || !was_healthy || node.canaries.is_due(input);
-        let found = facts.read(&api, input, &usage, must_read, log).await;
+        let found = facts.read(&api, input, &usage, must_read, log.of(Scope::Target)).await;
         let clock_ahead_seconds = usage.clock_ahead_seconds.or_else(|| api.clock_ahead_seconds());
         let credentials_expire_at = api.credentials_expire_at();
         let session = Session {
@@ -148,8 +159,9 @@ impl S3Driver {
         let configuration = found.configuration;
         let in_use = facts.canary_in_use();
         let is_only_evidence = unless_written.is_some();
+        let of_node = log.of(Scope::Node);
         let is_verified =
-            node.canaries.write_if_due(&session, input, &configuration, in_use, is_only_evidence, log).await;
+            node.canaries.write_if_due(&session, input, &configuration, in_use, is_only_evidence, of_node).await;
         if let Some(refused) = unless_written.filter(|_| !is_verified)
             && (!log.has_failure()
                 || [Reason::AccessDenied, refused.reason()].iter().any(|it| log.just_failed_with(*it)))
@@ -157,7 +169,7 @@ impl S3Driver {
             log.drop_from(CheckName::Bucket);
             log.run(CheckName::Bucket, async { not_passed::<()>(&refused, location) }).await;
         }
-        let lock_proof = facts.prove(&session, input, &configuration, log).await;
+        let lock_proof = facts.prove(&session, input, &configuration, log.of(Scope::Target)).await;
         self.was_healthy = !log.has_failure();
         let counted = found.usage_listing.as_ref().and_then(|listing| listing.whole).map(|count| count.tally.versions);
         let retention = configuration.lock.as_ref().and_then(|lock| lock.default_retention);
@@ -181,8 +193,8 @@ impl S3Driver {
 #[async_trait]
 impl Driver for S3Driver {
     async fn probe(&mut self, settings: &AgentSettings, depth: Depth) -> Probe {
-        let checks = if self.immutable { IMMUTABLE_PLAN.len() } else { IMMUTABLE_PLAN.len() - 1 };
-        let mut log = CheckLog::new(&IMMUTABLE_PLAN[..checks], settings.probe.slow_after);
+        let plan = if self.immutable { IMMUTABLE_PLAN } else { PLAN };
+        let mut log = CheckLog::new(plan, settings.probe.slow_after);
         let before = self.node.requests().of_probes();
         let (capacity, bucket) = self.run(settings, depth, &mut log).await;
         let requests = self.node.requests();

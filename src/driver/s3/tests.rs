@@ -114,11 +114,11 @@ async fn each_half_of_a_probe_records_only_checks_of_its_scope() {
     let input = Input::new(&location, &settings, Depth::Routine);
     let (session, configuration) = (session(FakeObjects::default()), configuration(None));
     let mut log = CheckLog::new(PLAN, Duration::MAX);
-    Canaries::default().write_if_due(&session, input, &configuration, None, false, &mut log).await;
+    Canaries::default().write_if_due(&session, input, &configuration, None, false, log.of(Scope::Node)).await;
     let of_node = log.finish();
     let mut facts = TargetFacts::new(true, &Arc::new(Host::without_workers()));
     let mut log = CheckLog::new(PLAN, Duration::MAX);
-    let state = facts.prove(&session, input, &configuration, &mut log).await;
+    let state = facts.prove(&session, input, &configuration, log.of(Scope::Target)).await;
     let of_target = log.finish();
     assert_eq!(state, LockProofState::Pending);
     for (results, scope) in [(of_node, Scope::Node), (of_target, Scope::Target)] {

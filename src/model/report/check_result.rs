@@ -33,7 +33,8 @@ named! {
 pub enum Scope {
     /// The path from this node to the target. Another node may get another result.
     Node,
-    /// The target itself. Every node that reaches the target gets the same result.
+    /// The target itself. Every node that reaches the target gets the same result. For NFS, a node finds it through its
+    /// own mount.
     Target,
 }
 
