@@ -15,6 +15,7 @@ pub mod exit;
 pub mod kind;
 pub mod log;
 pub mod manual;
+mod metadata;
 pub mod mount_path;
 pub mod output;
 pub mod registry;
@@ -36,6 +37,7 @@ use clap::{Args as _, CommandFactory, FromArgMatches as _, Parser, Subcommand};
 use exit::ExitState;
 use terminal::print;
 
+use crate::model::TargetKind;
 use crate::sys::node::LONG_VERSION;
 
 /// Node agent that mounts, verifies and measures backup targets.
@@ -100,7 +102,8 @@ fn definition() -> clap::Command {
     };
     let local = ["serve", "doctor", "config", "registry", "mount-path", "completions", "manual"];
     let cli = local.into_iter().fold(Cli::command(), |cli, name| cli.mut_subcommand(name, hide));
-    cli.mut_subcommand("check", |check| check.mut_subcommand("nfs", hide).mut_subcommand("s3", hide))
+    let kinds = TargetKind::ALL.iter();
+    cli.mut_subcommand("check", |check| kinds.fold(check, |check, kind| check.mut_subcommand(kind.as_str(), hide)))
 }
 
 /// Parses the command line and runs the command.
@@ -149,14 +152,16 @@ mod tests {
 
     #[test]
     fn help_lists_options_of_the_connection_only_for_commands_that_use_it() {
-        for (command, uses_agent) in [
+        let kinds: Vec<[&str; 2]> = TargetKind::ALL.iter().map(|kind| ["check", kind.as_str()]).collect();
+        let of_kinds = kinds.iter().map(|command| (&command[..], false));
+        let others = [
             (&["status"][..], true),
             (&["check", "all"], true),
-            (&["check", "nfs"], false),
             (&["registry"], false),
             (&["doctor"], false),
             (&["config", "check"], false),
-        ] {
+        ];
+        for (command, uses_agent) in others.into_iter().chain(of_kinds) {
             let line = |arguments: &[&'static str]| [&["targetwatch"], command, arguments].concat();
             let help = definition().try_get_matches_from(line(&["--help"])).expect_err("help").to_string();
             assert_eq!(help.contains("--api"), uses_agent, "{help}");

@@ -25,7 +25,7 @@ mod memory;
 mod open;
 pub mod rules;
 mod snapshot;
-pub mod sqlite;
+mod sqlite;
 mod store;
 
 pub use change::{Change, TargetChange, TypeChange};

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::target::metadata_entry;
+use super::metadata::metadata_entry;
 use crate::api::wire::NewTarget;
-use crate::model::{NfsExport, NfsTarget, S3Endpoint, S3Location, S3Target, TargetKind, TargetSpec};
+use crate::model::{S3Endpoint, S3Location, SpecFields, TargetKind, TargetSpec};
 
 /// Arguments of `target create`.
 #[derive(Debug, Subcommand)]
@@ -138,15 +138,19 @@ impl CheckArguments {
     /// Returns the target and the options.
     ///
     /// # Errors
-    /// When the export or the bucket is not valid.
+    /// When the export or the bucket is not valid for a new target.
     pub(super) fn into_spec(self) -> anyhow::Result<(TargetSpec, CheckOptions)> {
-        Ok(match self {
-            Self::Nfs { export, no_mount, options } => (nfs(&export)?, CheckOptions { no_mount, ..options }),
-            Self::S3 { location, immutable, options } => (
-                TargetSpec::S3(S3Target { location: S3Location::parse(&location)?, immutable, secret_ref: None }),
-                options,
-            ),
-        })
+        let (fields, options) = match self {
+            Self::Nfs { export, no_mount, options } => (nfs(&export), CheckOptions { no_mount, ..options }),
+            Self::S3 { location, immutable, options } => {
+                let location = S3Location::parse(&location)?;
+                let fields = s3(location.endpoint().map(S3Endpoint::url), location.bucket());
+                (SpecFields { immutable: Some(immutable), ..fields }, options)
+            }
+        };
+        let spec = parsed(&fields)?;
+        spec.check_new().map_err(|error| error.problem)?;
+        Ok((spec, options))
     }
 }
 
@@ -173,22 +177,27 @@ impl MountPathArguments {
     /// # Errors
     /// When the export, the URL or the bucket is not valid.
     pub(super) fn spec(&self) -> anyhow::Result<TargetSpec> {
-        match self {
+        let fields = match self {
             Self::Nfs { export } => nfs(export),
-            Self::S3 { url, bucket } => {
-                let endpoint = if url.is_empty() { None } else { Some(S3Endpoint::parse(url)?) };
-                Ok(TargetSpec::S3(S3Target {
-                    location: S3Location::new(endpoint, bucket)?,
-                    immutable: false,
-                    secret_ref: None,
-                }))
-            }
-        }
+            Self::S3 { url, bucket } => s3(Some(url.clone()).filter(|url| !url.is_empty()), bucket),
+        };
+        parsed(&fields)
     }
 }
 
-fn nfs(export: &str) -> anyhow::Result<TargetSpec> {
-    Ok(TargetSpec::Nfs(NfsTarget { export: NfsExport::parse(export)?, options: None }))
+fn nfs(export: &str) -> SpecFields {
+    let kind = Some(TargetKind::Nfs.to_string());
+    SpecFields { kind, filesystem_export: Some(export.to_owned()), ..SpecFields::default() }
+}
+
+fn s3(endpoint: Option<String>, bucket: &str) -> SpecFields {
+    let kind = Some(TargetKind::S3.to_string());
+    SpecFields { kind, s3_endpoint_url: endpoint, s3_bucket: Some(bucket.to_owned()), ..SpecFields::default() }
+}
+
+/// Parses the fields. An error does not name the field, because it is an argument here.
+fn parsed(fields: &SpecFields) -> anyhow::Result<TargetSpec> {
+    Ok(TargetSpec::from_fields(fields).map_err(|error| error.problem)?)
 }
 
 #[cfg(test)]
@@ -204,6 +213,17 @@ mod tests {
             let matches = command.get_matches_from(["create", "nfs", "nas:/b"].into_iter().chain(flag));
             let arguments = NewTargetArguments::from_arg_matches(&matches).expect("valid");
             assert_eq!(arguments.into_body().is_default, is_default, "{flag:?}");
+        }
+    }
+
+    #[test]
+    fn check_refuses_an_export_that_no_new_target_may_have() {
+        for (export, problem) in [("nfs://h/a", "nfs://h/a"), ("h:/a,h:/b", "h:/a,h:/b"), ("nas", "host:/path")] {
+            let command = CheckArguments::augment_subcommands(clap::Command::new("check"));
+            let matches = command.get_matches_from(["check", "nfs", export]);
+            let arguments = CheckArguments::from_arg_matches(&matches).expect("valid");
+            let error = arguments.into_spec().expect_err(export).to_string();
+            assert!(error.contains(problem) && !error.contains("filesystem_export"), "{error}");
         }
     }
 

@@ -7,6 +7,7 @@ mod filter;
 mod frame;
 mod screen;
 mod watch;
+mod watched;
 
 use std::time::Duration;
 
@@ -20,9 +21,7 @@ use super::terminal::OutputStyle;
 use super::{columns, render, runtime};
 use crate::api::wire;
 use filter::{Filter, nothing_found};
-
-/// Path of the targets with their reports.
-const DETAIL: &str = "/backup_targets/detail";
+use watched::{DETAIL, state};
 
 /// Arguments of `status`.
 #[derive(Debug, Args)]
@@ -70,8 +69,4 @@ fn rendered(list: &wire::TargetDetailList, filter: &Filter, style: OutputStyle) 
         return nothing_found(filter.describe().as_deref(), list.backup_targets.len());
     }
     render::status_table(&selected, style, Timestamp::now())
-}
-
-fn state(list: &wire::TargetDetailList) -> ExitState {
-    ExitState::worst(list.backup_targets.iter().map(|target| ExitState::from(&target.report)))
 }

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::client::{ANSWER_TIMEOUT, Answer, Client, ClientError, ConnectionOptions, PROBE_TIMEOUT};
 use super::exit::ExitState;
 use super::kind::NewTargetArguments;
+use super::metadata::metadata_entry;
 use super::output::{OutputOptions, PageOptions, Rows};
 use super::select::{self, Selectable};
 use super::terminal::{confirm, escape_invisible, print};
@@ -93,12 +94,6 @@ pub enum Command {
         #[arg(long)]
         yes: bool,
     },
-}
-
-/// Parses `KEY=VALUE`.
-pub(super) fn metadata_entry(text: &str) -> Result<(String, String), String> {
-    let (key, value) = text.split_once('=').ok_or("expected key=value")?;
-    Ok((key.to_owned(), value.to_owned()))
 }
 
 /// Runs the command.

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::error::InvalidValue;
-use super::validate::{Validated, invalid, limited};
+use super::validated::{Validated, invalid, limited};
 use crate::model::settings::DeclaredTarget;
 use crate::model::target::metadata_problem;
 use crate::model::target_spec::{SpecError, SpecField};

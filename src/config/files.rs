@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::Settings;
+use super::settings::Settings;
 use crate::model::settings::{AuthSettings, KeystoneCredential, S3CredentialSource};
 
 /// A file that the configuration names.

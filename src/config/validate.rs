@@ -16,18 +16,17 @@ use jiff::{SignedDuration, Span, SpanRelativeTo};
 use toml::Spanned;
 
 use self::backup_user::Accounts;
+use super::declared;
 use super::error::InvalidValue;
 use super::raw::{self, Raw, Text};
-use super::{Settings, declared};
+use super::settings::Settings;
+use super::validated::{Validated, invalid, limited};
 use crate::model::report::MountMode;
 use crate::model::settings::{
     AgentSettings, CanarySettings, LocationPattern, MountSettings, NfsOverride, ProbeOverride, ProbeSettings,
 };
 use crate::model::usage_history::FORECAST_MAX;
 use crate::model::{NfsExport, NfsOptions, PathKey, RegistryUrl};
-
-/// Largest number of entries in a list of tables.
-const ENTRIES_MAX: usize = 10_000;
 
 /// Accepted times between two probes.
 const INTERVALS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
@@ -40,8 +39,6 @@ const MOUNT_DEADLINES: RangeInclusive<Duration> = Duration::from_millis(100)..=D
 
 /// Directory in which systemd puts the credentials of the agent's unit (systemd.exec(5)).
 const UNIT_CREDENTIALS: &str = "/run/credentials/targetwatch.service";
-
-pub(super) type Validated<T> = Result<T, InvalidValue>;
 
 pub(super) fn settings(raw: Raw) -> Validated<Settings> {
     let Raw { api, metrics, ui, registry, mounts, probe, s3, notify, target } = raw;
@@ -62,10 +59,6 @@ pub(super) fn settings(raw: Raw) -> Validated<Settings> {
         notify,
         declared,
     })
-}
-
-pub(super) fn invalid(at: &Text, key: &str, problem: impl Display) -> InvalidValue {
-    InvalidValue::new(at.span(), key, problem)
 }
 
 fn registry_url(url: &Text) -> Validated<RegistryUrl> {
@@ -244,14 +237,6 @@ fn days(text: &Text, key: &str) -> Validated<Duration> {
             format!("{:?} is not a duration, expected a value such as \"30d\" or \"12h\", or \"0s\"", text.get_ref()),
         )
     })
-}
-
-pub(super) fn limited<'a, T>(list: &'a [T], key: &str) -> Validated<&'a [T]> {
-    if list.len() <= ENTRIES_MAX {
-        Ok(list)
-    } else {
-        Err(InvalidValue::new(0..0, key, format!("{} entries, expected at most {ENTRIES_MAX}", list.len())))
-    }
 }
 
 #[cfg(test)]

@@ -15,8 +15,8 @@ mod errors;
 mod file;
 mod generation;
 mod identity;
-pub mod inspection;
-pub mod maintenance;
+pub(super) mod inspection;
+pub(super) mod maintenance;
 mod own_mount_rows;
 mod paths;
 mod schema;
@@ -25,6 +25,7 @@ mod target_rows;
 mod tests;
 mod transition_rows;
 mod type_rows;
+mod write_ahead_log;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -169,7 +170,7 @@ impl Writer {
     /// to the caller that requested it.
     fn run(mut self) -> Option<oneshot::Sender<()>> {
         // Opening may have left changes in the log.
-        let (mut is_copied, mut is_shared) = (false, file::is_shared(&self.connection));
+        let (mut is_copied, mut is_shared) = (false, write_ahead_log::is_shared(&self.connection));
         let on_close = loop {
             let next = if is_copied && is_shared {
                 Ok(self.queue.blocking_recv())
@@ -184,11 +185,11 @@ impl Writer {
                 }
                 Ok(Some(Job::Close(on_close))) => break Some(on_close),
                 Ok(None) => break None,
-                Err(_) if is_copied => is_shared = file::share(&self.connection, &self.identity),
-                Err(_) => is_copied = file::checkpoint(&self.connection, &self.identity),
+                Err(_) if is_copied => is_shared = write_ahead_log::share(&self.connection, &self.identity),
+                Err(_) => is_copied = write_ahead_log::checkpoint(&self.connection, &self.identity),
             }
         };
-        file::close(self.connection, &self.identity);
+        write_ahead_log::close(self.connection, &self.identity);
         on_close
     }
 }

@@ -9,7 +9,10 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, SchemaType, Type};
 
+use crate::model::TargetKind;
 use crate::model::line::{LINE_MAX_CHARS, line_problem};
+use crate::model::nfs_options::OPTIONS_MAX_BYTES;
+use crate::model::secret_ref::SECRET_REF_MAX_BYTES;
 use crate::model::target_type::{TYPE_PROJECTS_MAX, type_name_problem};
 
 /// Reads a string. An empty one means not given.
@@ -99,8 +102,20 @@ schemas! {
     Line => string(1, LINE_MAX_CHARS);
     /// Schema of [`clearable_line`].
     ClearableLine => string(0, LINE_MAX_CHARS);
+    /// Schema of the kind of a target.
+    KindName => ObjectBuilder::new().schema_type(SchemaType::new(Type::String)).pattern(Some(kind_pattern()));
+    /// Schema of mount options.
+    MountOptions => string(0, OPTIONS_MAX_BYTES);
+    /// Schema of the URL of a secret.
+    SecretUrl => string(0, SECRET_REF_MAX_BYTES);
     /// Schema of a list of project ids.
     ProjectIds => ArrayBuilder::new().items(string(32, 36)).max_items(Some(TYPE_PROJECTS_MAX));
+}
+
+/// Regular expression of the names of all kinds.
+fn kind_pattern() -> String {
+    let names: Vec<&str> = TargetKind::ALL.iter().map(|kind| kind.as_str()).collect();
+    format!("^({})$", names.join("|"))
 }
 
 pub(super) fn string(min_chars: usize, max_chars: usize) -> ObjectBuilder {
@@ -114,7 +129,7 @@ mod tests {
     use utoipa::openapi::{RefOr, Schema};
 
     use super::*;
-    use crate::api::wire::{NewTarget, NewType};
+    use crate::api::wire::{NewTarget, NewType, TargetUpdate};
 
     #[test]
     fn schema_states_the_limits_that_the_decoder_enforces() {
@@ -123,8 +138,21 @@ mod tests {
         assert_eq!((decoded(name(LINE_MAX_CHARS)), decoded(name(LINE_MAX_CHARS + 1))), (true, false));
         let schema = |schema: RefOr<Schema>| serde_json::to_value(schema).expect("JSON");
         assert_eq!(schema(Line::schema())["maxLength"], json!(LINE_MAX_CHARS));
-        let immutable = schema(NewTarget::schema())["properties"]["immutable"].to_string();
-        assert!(immutable.contains("#/components/schemas/Flag"), "{immutable}");
+        assert_eq!(schema(KindName::schema())["pattern"], json!("^(nfs|s3)$"));
+        assert_eq!(schema(MountOptions::schema())["maxLength"], json!(OPTIONS_MAX_BYTES));
+        assert_eq!(schema(SecretUrl::schema())["maxLength"], json!(SECRET_REF_MAX_BYTES));
+        let fields = [
+            ("immutable", "Flag"),
+            ("type", "KindName"),
+            ("nfs_mount_opts", "MountOptions"),
+            ("secret_ref", "SecretUrl"),
+        ];
+        for (field, name) in fields {
+            for target in [NewTarget::schema(), TargetUpdate::schema()] {
+                let property = schema(target)["properties"][field].to_string();
+                assert!(property.contains(&format!("#/components/schemas/{name}")), "{property}");
+            }
+        }
         assert_eq!(schema(NewType::schema())["required"], json!(["name", "backup_targets_id"]));
     }
 

@@ -118,7 +118,7 @@ pub struct NewTargetBody {
 pub struct NewTarget {
     /// `nfs` or `s3`.
     #[serde(rename = "type", deserialize_with = "request::text", skip_serializing_if = "Option::is_none")]
-    #[schema(pattern = "^(nfs|s3)$")]
+    #[schema(value_type = Option<request::KindName>)]
     pub kind: Option<String>,
     /// Export of an NFS target, `host:/path`.
     #[serde(deserialize_with = "request::text", skip_serializing_if = "Option::is_none")]
@@ -134,11 +134,11 @@ pub struct NewTarget {
     pub s3_bucket: Option<String>,
     /// Mount options of an NFS target, as in nfs(5). When absent, those of the configuration apply.
     #[serde(deserialize_with = "request::text", skip_serializing_if = "Option::is_none")]
-    #[schema(max_length = 4095)]
+    #[schema(value_type = Option<request::MountOptions>)]
     pub nfs_mount_opts: Option<String>,
     /// URL of the secret that contains the credentials of an S3 target. It is stored and returned, but not used yet.
     #[serde(deserialize_with = "request::text", skip_serializing_if = "Option::is_none")]
-    #[schema(max_length = 512)]
+    #[schema(value_type = Option<request::SecretUrl>)]
     pub secret_ref: Option<String>,
     /// Whether to make it the default target. When absent, it becomes the default if there is none.
     #[serde(deserialize_with = "request::flag", skip_serializing_if = "Option::is_none")]
@@ -177,7 +177,7 @@ pub struct TargetUpdateBody {
 pub struct TargetUpdate {
     /// Kind of the target. Fixed.
     #[serde(rename = "type", deserialize_with = "request::text", skip_serializing_if = "Option::is_none")]
-    #[schema(pattern = "^(nfs|s3)$")]
+    #[schema(value_type = Option<request::KindName>)]
     pub kind: Option<String>,
     /// Export of the target. Fixed.
     #[serde(deserialize_with = "request::text", skip_serializing_if = "Option::is_none")]
@@ -193,11 +193,11 @@ pub struct TargetUpdate {
     pub s3_bucket: Option<String>,
     /// Mount options of an NFS target. The next mount uses them. An empty string removes them.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(max_length = 4095)]
+    #[schema(value_type = Option<request::MountOptions>)]
     pub nfs_mount_opts: Option<String>,
     /// URL of the secret that contains the credentials of an S3 target. An empty string removes it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(max_length = 512)]
+    #[schema(value_type = Option<request::SecretUrl>)]
     pub secret_ref: Option<String>,
     /// New name of its first target type.
     #[serde(deserialize_with = "request::optional_type_name", skip_serializing_if = "Option::is_none")]

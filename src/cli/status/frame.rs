@@ -18,11 +18,11 @@ use jiff::Timestamp;
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
 use super::filter::nothing_found;
-use super::watch::Watched;
+use super::watched::{Watched, clock};
 use crate::api::wire;
 use crate::cli::exit::ExitState;
 use crate::cli::render;
-use crate::cli::terminal::{OutputStyle, age, escape_invisible};
+use crate::cli::terminal::{OutputStyle, escape_invisible};
 
 /// Largest number of lines of the problem of the connection.
 const PROBLEM_LINES_MAX: usize = 3;
@@ -126,16 +126,6 @@ fn message(target: &wire::TargetDetail, style: OutputStyle) -> Option<Vec<String
     let message = target.report.message.as_ref()?;
     let export = escape_invisible(&target.target.filesystem_export);
     Some(wrap(&format!("{export}: {}", escape_invisible(message)), style.width.into()))
-}
-
-/// Formats the time of a day.
-pub(super) fn clock(at: Timestamp) -> String {
-    at.strftime("%H:%M:%SZ").to_string()
-}
-
-/// Describes since when the agent does not answer.
-pub(super) fn no_answer(since: Timestamp, error: &str, now: Timestamp) -> String {
-    format!("no answer since {}, for {}: {error}", clock(since), age(since, now))
 }
 
 /// Breaks a text at spaces into lines of at most `width` columns, and a word that is longer anywhere. All lines but the

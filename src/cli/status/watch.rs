@@ -8,82 +8,13 @@ use jiff::Timestamp;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::MissedTickBehavior;
 
-use super::filter::{Filter, nothing_found, sort_worst_first};
-use super::frame::{clock, frame, no_answer};
+use super::filter::Filter;
+use super::frame::frame;
 use super::screen::Screen;
-use super::{DETAIL, state};
-use crate::api::wire;
-use crate::cli::client::{Client, ClientError};
+use super::watched::{DETAIL, Watched};
+use crate::cli::client::Client;
 use crate::cli::exit::ExitState;
-use crate::cli::render;
-use crate::cli::terminal::{OutputStyle, error_chain, try_print};
-
-/// What is known about the targets.
-#[derive(Debug, Default)]
-pub(super) struct Watched {
-    /// The filter as on the command line.
-    pub(super) filter: Option<String>,
-    /// The latest answer of the agent.
-    pub(super) latest: Option<Latest>,
-    /// Since when the agent has not answered, and the latest error.
-    pub(super) failure: Option<(Timestamp, String)>,
-}
-
-/// Answer of the agent.
-#[derive(Debug)]
-pub(super) struct Latest {
-    /// Time of the request.
-    pub(super) at: Timestamp,
-    /// Number of all targets.
-    pub(super) all: usize,
-    /// The targets that match the filter, the worst first.
-    pub(super) shown: wire::TargetDetailList,
-}
-
-impl Watched {
-    /// Adds the result of a request.
-    fn add(&mut self, asked_at: Timestamp, answer: Result<wire::TargetDetailList, ClientError>, filter: &Filter) {
-        match answer {
-            Ok(list) => {
-                let mut shown = filter.selected(&list);
-                sort_worst_first(&mut shown);
-                self.latest = Some(Latest { at: asked_at, all: list.backup_targets.len(), shown });
-                self.failure = None;
-            }
-            Err(error) => {
-                let since = self.failure.as_ref().map_or(asked_at, |(since, _)| *since);
-                self.failure = Some((since, error_chain(&error.into())));
-            }
-        }
-    }
-
-    /// Describes since when the agent does not answer. `None` while it answers.
-    pub(super) fn problem(&self, now: Timestamp) -> Option<String> {
-        self.failure.as_ref().map(|(since, error)| no_answer(*since, error, now))
-    }
-
-    /// The exit state. An agent that does not answer proves nothing about its targets.
-    fn state(&self) -> ExitState {
-        match (&self.latest, &self.failure) {
-            (Some(latest), None) => state(&latest.shown),
-            _ => ExitState::Unknown,
-        }
-    }
-
-    /// The text of one refresh for an output that is not a terminal.
-    fn text(&self, now: Timestamp) -> String {
-        if let Some(problem) = self.problem(now) {
-            return format!("{} {problem}\n\n", clock(now));
-        }
-        let Some(latest) = &self.latest else { return String::new() };
-        let table = if latest.shown.backup_targets.is_empty() {
-            nothing_found(self.filter.as_deref(), latest.all)
-        } else {
-            render::status_table(&latest.shown, OutputStyle::of_stdout(), now)
-        };
-        format!("{}\n{table}\n", clock(latest.at))
-    }
-}
+use crate::cli::terminal::try_print;
 
 /// Shows the targets until a signal, the key `q`, or the end of the reader.
 ///

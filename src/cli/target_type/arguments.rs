@@ -7,8 +7,8 @@ use crate::api::wire::{
     MetadataBody, MetadataEntry, MetadataList, MetadataPair, MetadataRemoval, MetadataRemovalBody, NewType,
     ProjectList, ProjectsBody, TypeUpdate,
 };
+use crate::cli::metadata::metadata_entry;
 use crate::cli::output::{OutputOptions, PageOptions};
-use crate::cli::target::metadata_entry;
 
 /// Operation on target types. A TYPE is an id, the beginning of an id, or a name. A PROJECT is the id
 /// of a project.

@@ -28,9 +28,6 @@ use crate::registry::snapshot::RegisteredTarget;
 /// Longest time that a change waits for another program that locks the file, such as a backup.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Free space at which the agent creates the index of the log (32 KiB) on a disk that was full, in bytes.
-const INDEX_SPACE_BYTES: u64 = 256 << 10;
-
 /// Largest file whose pages are all checked, in bytes. The check of a larger one would delay the start.
 /// Thousands of targets take a few MiB, and the full history of one target a few hundred KiB.
 const CHECKED_MAX_BYTES: u64 = 256 << 20;
@@ -302,47 +299,6 @@ pub(super) fn verify_generation(
     required.verify(path, Found::Generation(&found))
 }
 
-/// Copies the write-ahead log into the file and empties it, if the files are still at their paths and no other program
-/// reads the log (<https://www.sqlite.org/pragma.html#pragma_wal_checkpoint>). Returns false if another program reads
-/// it: the caller tries again soon. A disk error is logged, and the next change reports it.
-pub(super) fn checkpoint(connection: &Connection, identity: &Identity) -> bool {
-    if identity.verify().is_err() {
-        return true;
-    }
-    // A reader must not delay the next change.
-    let copied = connection
-        .busy_timeout(Duration::ZERO)
-        .and_then(|()| connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0)));
-    let restored = connection.busy_timeout(BUSY_TIMEOUT);
-    match copied.and_then(|is_busy| restored.map(|()| is_busy)) {
-        // If the kernel wrote nothing, later changes would overwrite the only copy in the log.
-        Ok(is_busy) => identity.verify_written().is_err() || !is_busy,
-        Err(error) => {
-            tracing::warn!(%error, "the registry's log was not copied into its file: check the disk. The agent tries again after the next change");
-            true
-        }
-    }
-}
-
-/// Closes the file. Afterwards the file is complete without its log. If the files are no longer at their paths, SQLite
-/// must not copy the log into a file without a path, and then remove the log.
-pub(super) fn close(connection: Connection, identity: &Identity) {
-    checkpoint(&connection, identity);
-    let is_lost = identity.verify().is_err();
-    let log = connection.path().filter(|_| !is_lost).map(|path| with_suffix(Path::new(path), "-wal"));
-    let closed = connection
-        .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, is_lost)
-        .and_then(|_| connection.close().map_err(|(_, error)| error));
-    if let Err(error) = closed {
-        tracing::warn!(%error, "the registry was not closed cleanly: its log (-wal) is needed at the next start");
-    } else if let Some(log) = log.filter(|log| fs::metadata(log).is_ok_and(|found| found.len() > 0)) {
-        tracing::warn!(
-            log = %log.display(),
-            "the log was not copied into the registry's file, because another program reads the registry or the disk fails: it is needed at the next start"
-        );
-    }
-}
-
 fn connect(path: &Path) -> rusqlite::Result<Connection> {
     match connect_with(path, "normal") {
         Err(error) if has_no_space_for_index(&error) => {
@@ -362,40 +318,6 @@ fn connect_with(path: &Path, locking_mode: &str) -> rusqlite::Result<Connection>
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "foreign_keys", true)?;
     Ok(connection)
-}
-
-/// Whether other programs can read the registry of this connection.
-pub(super) fn is_shared(connection: &Connection) -> bool {
-    let mode = connection.pragma_query_value(None, "locking_mode", |row| row.get::<_, String>(0));
-    mode.is_ok_and(|mode| mode != "exclusive")
-}
-
-/// Ends the exclusive lock of a registry that was opened on a full disk, if there is space for the index of its log.
-/// Returns whether other programs can read the registry now.
-pub(super) fn share(connection: &Connection, identity: &Identity) -> bool {
-    if !identity.has_space(INDEX_SPACE_BYTES) || identity.verify().is_err() {
-        return false;
-    }
-    let set = |name: &str, value: &str| connection.pragma_update_and_check(None, name, value, |_| Ok(()));
-    // While the index is in memory, SQLite keeps the lock until it leaves the mode of the log
-    // (https://www.sqlite.org/pragma.html#pragma_locking_mode).
-    let shared = set("journal_mode", "delete")
-        .and_then(|()| set("locking_mode", "normal"))
-        .and_then(|()| set("journal_mode", "wal"))
-        // The first read creates the index.
-        .and_then(|()| schema::version(connection));
-    if shared.is_err() {
-        let locked = set("locking_mode", "exclusive").and_then(|()| set("journal_mode", "wal"));
-        if let Err(error) = locked.and_then(|()| schema::version(connection).map(drop)) {
-            tracing::warn!(%error, "the registry's log cannot be opened: check the space and the errors of the disk");
-        }
-    }
-    identity.renew();
-    let is_shared = shared.is_ok() && is_shared(connection);
-    if is_shared {
-        tracing::info!("the registry's disk has space: other programs can read the registry again");
-    }
-    is_shared
 }
 
 fn known_schema(path: &Path, found: i64) -> Result<(), OpenError> {

@@ -16,7 +16,7 @@ use super::errors::{unreadable, unwritable};
 use super::file::{self, BUSY_TIMEOUT, Loss};
 use super::generation::{Generation, Record, counted};
 use super::paths::{directory, remove_if_there, sync_directory, with_suffix};
-use super::{own_mount_rows, schema, target_rows};
+use super::{own_mount_rows, schema, target_rows, write_ahead_log};
 use crate::model::{MountName, OwnMountId};
 use crate::registry::error::{MaintenanceError, OpenError};
 use crate::registry::snapshot::RegisteredTarget;
@@ -334,7 +334,7 @@ fn put_back(path: &Path, replaced: &Path, kept: &[&str]) -> io::Result<()> {
 pub fn accept_loss(path: &Path) -> Result<(Content, Option<OpenError>), OpenError> {
     let opened = file::open(path, Loss::Accepted)?;
     let file::Opened { connection, lock, identity, accepted, targets, .. } = opened;
-    file::close(connection, &identity);
+    write_ahead_log::close(connection, &identity);
     drop(lock);
     Ok((Content::of(&targets), accepted))
 }

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::super::filter::sort_worst_first;
-use super::super::watch::Latest;
+use super::super::watched::Latest;
 use super::*;
 use crate::cli::render::tests::detail;
 
