@@ -8,25 +8,23 @@
 
 mod declared;
 mod error;
+mod file;
 mod files;
 mod raw;
 mod settings;
 mod validate;
 mod validated;
 
-use std::io::Read;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 pub use error::ConfigError;
 pub use files::{FileKind, NamedFile};
 pub use settings::Settings;
 
+use file::read;
+
 /// Default path of the configuration file.
 pub const DEFAULT_PATH: &str = "/etc/targetwatch/config.toml";
-
-/// Largest accepted configuration file, in bytes.
-const FILE_MAX_BYTES: u64 = 1 << 20;
 
 /// Loads the configuration file at `path`.
 ///
@@ -50,21 +48,6 @@ pub fn load(path: Option<&Path>) -> Result<Settings, ConfigError> {
 pub fn parse(text: &str, file: &Path) -> Result<Settings, ConfigError> {
     let raw = toml::from_str(text).map_err(|error| ConfigError::syntax(file, text, &error))?;
     validate::settings(raw).map_err(|invalid| invalid.into_error(file, text))
-}
-
-fn read(file: &Path) -> std::io::Result<String> {
-    // With O_NONBLOCK, opening a FIFO does not block, so it cannot delay a reload.
-    let flags = nix::fcntl::OFlag::O_NONBLOCK.bits();
-    let opened = std::fs::OpenOptions::new().read(true).custom_flags(flags).open(file)?;
-    if !opened.metadata()?.is_file() {
-        return Err(std::io::Error::other("not a regular file"));
-    }
-    let mut text = String::new();
-    opened.take(FILE_MAX_BYTES + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > FILE_MAX_BYTES {
-        return Err(std::io::Error::other(format!("larger than {FILE_MAX_BYTES} bytes")));
-    }
-    Ok(text)
 }
 
 #[cfg(test)]

@@ -83,6 +83,21 @@ const SAME_TEXT_AS_A_KIND: &[(&str, &str)] = &[
     ("sys/mount_table/table.rs", "the type of a file system"),
 ];
 
+/// Names that several types have, each for a reason. Any other name belongs to one type.
+const SHARED_TYPE_NAMES: &[&str] = &[
+    // Arguments and subcommands of each subcommand, in its file.
+    "Arguments",
+    "Command",
+    // Keys of the configuration file, and the settings or parts of the agent that they become.
+    "NfsOverride",
+    "ProbeOverride",
+    "Target",
+    "Webhook",
+    // Private to one directory each.
+    "Identity",
+    "Request",
+];
+
 /// Files that may use the methods that `.clippy.toml` forbids, each with the reason.
 const MAY_TOUCH_PATHS: &[(&str, &str)] = &[
     ("sys/", "it accesses storage, in child processes, and starts these"),
@@ -99,7 +114,7 @@ const MAY_TOUCH_PATHS: &[(&str, &str)] = &[
 ];
 
 /// Modules without import cycles among their submodules, so that each can be read and moved without the others.
-const ACYCLIC: &[&str] = &["agent", "api", "cli::status", "keystone", "notify", "registry", "sys", "tls"];
+const ACYCLIC: &[&str] = &["agent", "api", "cli::status", "config", "keystone", "notify", "registry", "sys", "tls"];
 
 /// Names of modules that are compiled for tests only.
 const TEST_MODULES: &[&str] = &["contract", "fixtures", "tests"];
@@ -490,6 +505,46 @@ fn kinds_of_targets_are_not_written_as_strings() {
         seen.insert(*allowed);
     }
     assert_eq!(seen.len(), SAME_TEXT_AS_A_KIND.len(), "an entry of SAME_TEXT_AS_A_KIND is not needed: {seen:?}");
+}
+
+/// Collects the names of the structs and enums that other modules can see. Skips inline test modules.
+fn visible_types(tokens: TokenStream, found: &mut Vec<String>) {
+    let tokens: Vec<TokenTree> = tokens.into_iter().collect();
+    let is_visible =
+        |at: usize| at > 0 && (is_word(&tokens[at - 1], "pub") || at > 1 && is_word(&tokens[at - 2], "pub"));
+    for (at, token) in tokens.iter().enumerate() {
+        match (token, tokens.get(at + 1)) {
+            (TokenTree::Ident(word), Some(TokenTree::Ident(name)))
+                if (word == "struct" || word == "enum") && is_visible(at) =>
+            {
+                found.push(name.to_string());
+            }
+            (TokenTree::Group(group), _) if at < 2 || !is_word(&tokens[at - 2], "mod") => {
+                visible_types(group.stream(), found);
+            }
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn two_types_have_two_names() {
+    let mut files: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for source in sources() {
+        let is_test = source.modules().iter().any(|part| TEST_MODULES.contains(&part.as_str()));
+        // Types on the wire have the names of the types that they show.
+        if is_test || is_in(&source.path, &["api/wire/", "check/fake.rs"]) {
+            continue;
+        }
+        let mut found = Vec::new();
+        visible_types(source.tokens, &mut found);
+        for name in found {
+            files.entry(name).or_default().insert(source.path.clone());
+        }
+    }
+    files.retain(|_, paths| paths.len() > 1);
+    let shared: BTreeSet<&str> = files.keys().map(String::as_str).collect();
+    assert_eq!(shared, SHARED_TYPE_NAMES.iter().copied().collect(), "each type needs a name of its own: {files:#?}");
 }
 
 #[test]

@@ -34,7 +34,7 @@ use super::metrics::Metrics;
 use super::state::State;
 use crate::agent::AgentError;
 use banners::Banners;
-use layout::Page;
+use layout::HtmlPage;
 use overview::Overview;
 use query::{Parameters, Query};
 use target::TargetPage;
@@ -67,7 +67,7 @@ pub(super) async fn overview(
     let settings = state.agent.settings();
     let nearly_full_percent = settings.probe.nearly_full_percent;
     let overview = Overview { view: &view, facts: &facts, query: &query, now, nearly_full_percent };
-    let page = Page { title: overview.title(), refresh_seconds: query.refresh, now, body: overview.body(&banners) };
+    let page = HtmlPage { title: overview.title(), refresh_seconds: query.refresh, now, body: overview.body(&banners) };
     page.send(&headers).await
 }
 
@@ -97,5 +97,5 @@ pub(super) async fn target(
     };
     let now = Timestamp::now();
     let body = TargetPage { view: found, history: history.as_deref().map_err(String::as_str), now }.body();
-    Page { title: found.target.spec.export(), refresh_seconds: None, now, body }.send(&headers).await
+    HtmlPage { title: found.target.spec.export(), refresh_seconds: None, now, body }.send(&headers).await
 }

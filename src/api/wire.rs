@@ -20,7 +20,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 pub use extensible::{
-    CheckName, Extensible, LockVerdict, MountMode, Outcome, Reason, Severity, Status, TargetKind, Verdict, Vocabulary,
+    CheckName, Extensible, MountMode, Outcome, ProbeVerdict, ProofVerdict, Reason, Severity, Status, TargetKind,
+    Vocabulary,
 };
 pub use history::{History, Transition};
 pub use metadata::{MetadataEntry, MetadataPair};

@@ -10,7 +10,7 @@ use super::storage_failure::{storage_failure, wrong_answer};
 use crate::model::report::{Finding, finding};
 use crate::model::settings::{BackupUser, CanarySettings};
 use crate::model::{Reason, TargetId};
-use crate::sys::worker::{CanaryNames, CanaryRequest, ReadBack};
+use crate::sys::worker::{CanaryFileNames, CanaryRequest, ReadBack};
 use crate::sys::{CallError, Lane, Request, Response, WorkerFault, WorkerPool};
 
 /// Writes the canary into a mounted export, in a probe worker. `hostname` is the name of this node and
@@ -25,7 +25,7 @@ pub async fn write_canary(
     deadline: Duration,
 ) -> Checked {
     let user = settings.user;
-    let (path, names) = (mount_path.to_owned(), CanaryNames::new(hostname));
+    let (path, names) = (mount_path.to_owned(), CanaryFileNames::new(hostname));
     let request = CanaryRequest { path, uid: user.uid, gid: user.gid, names, expect_nfs: true };
     match workers.call(target, lane, Request::Canary(request), deadline).await {
         Ok(Response::Canary(canary)) => {

@@ -33,7 +33,7 @@ use crate::config::Settings;
 use crate::model::TargetSpec;
 use crate::model::report::MountMode;
 pub use result::Check;
-use result::{Checked, Output};
+use result::{HostCheck, Output};
 
 /// Longest time of one check. Name lookups and workers have shorter deadlines of their own.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -98,7 +98,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitState> {
     runtime::block_on(async {
         let mut output = Output::new(arguments.json);
         if let Some(settings) = check_configuration(arguments.config.as_deref(), &mut output).await {
-            let registry::Found { checked, targets, agent } = registry::check(&settings).await;
+            let registry::FoundRegistry { checked, targets, agent } = registry::check(&settings).await;
             output.add(Check::Registry, checked);
             check_host(&Arc::new(Facts { settings, targets, agent }), &mut output).await;
         } else {
@@ -131,8 +131,8 @@ async fn check_configuration(file: Option<&Path>, output: &mut Output) -> Option
 
 /// Runs the checks that need the settings.
 async fn check_host(facts: &Arc<Facts>, output: &mut Output) {
-    let mut running: FuturesOrdered<BoxFuture<'_, (Check, Checked)>> = FuturesOrdered::new();
-    let mut start = |name, check: BoxFuture<'static, Checked>| {
+    let mut running: FuturesOrdered<BoxFuture<'_, (Check, HostCheck)>> = FuturesOrdered::new();
+    let mut start = |name, check: BoxFuture<'static, HostCheck>| {
         running.push_back(bounded(check).map(move |checked| (name, checked)).boxed());
     };
     start(Check::MountHelper, mount_helper::check(facts.clone()).boxed());
@@ -148,13 +148,13 @@ async fn check_host(facts: &Arc<Facts>, output: &mut Output) {
 }
 
 /// Runs a check for at most [`DEADLINE`].
-async fn bounded(check: impl Future<Output = Checked>) -> Checked {
+async fn bounded(check: impl Future<Output = HostCheck>) -> HostCheck {
     tokio::time::timeout(DEADLINE, check).await.unwrap_or_else(|_| late())
 }
 
 /// The result of a check that took too long.
-fn late() -> Checked {
-    Checked::unknown(format!(
+fn late() -> HostCheck {
+    HostCheck::unknown(format!(
         "no result within {} s: check the load and the disks of this host (dmesg)",
         DEADLINE.as_secs()
     ))

@@ -23,7 +23,7 @@ pub enum Command {
         overwrite: bool,
         /// Where the registry is
         #[command(flatten)]
-        configuration: Configuration,
+        configuration: ConfigurationArguments,
     },
     /// Replace the registry by a backup; the agent must be stopped
     Restore {
@@ -31,25 +31,25 @@ pub enum Command {
         file: PathBuf,
         /// Where the registry is
         #[command(flatten)]
-        configuration: Configuration,
+        configuration: ConfigurationArguments,
     },
     /// Start from what the registry contains although acknowledged changes are missing; the agent must be stopped
     AcceptLoss {
         /// Where the registry is
         #[command(flatten)]
-        configuration: Configuration,
+        configuration: ConfigurationArguments,
     },
 }
 
 /// Where the registry is.
 #[derive(Debug, Args)]
-pub struct Configuration {
+pub struct ConfigurationArguments {
     /// Configuration file of the agent [default: /etc/targetwatch/config.toml if it exists]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
 
-impl Configuration {
+impl ConfigurationArguments {
     fn registry_url(&self) -> anyhow::Result<RegistryUrl> {
         Ok(config::load(self.config.as_deref())?.registry_url)
     }

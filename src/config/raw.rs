@@ -6,9 +6,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::declared;
-
-/// String that is not validated yet, with its position in the file.
-pub(super) type Text = Spanned<String>;
+pub(super) use super::validated::Text;
 
 /// Declares sections of the file: each key once, with its type and its default. A key without one has the default of
 /// its type.

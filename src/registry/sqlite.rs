@@ -40,7 +40,7 @@ use tokio::time::timeout;
 
 use file::Loss;
 use generation::Generation;
-use identity::Identity;
+use identity::FileIdentity;
 
 use super::error::OpenError;
 use super::snapshot::{Revision, Snapshot, Write};
@@ -67,7 +67,7 @@ enum Job {
 #[derive(Debug)]
 pub struct SqliteStore {
     jobs: mpsc::Sender<Job>,
-    identity: Arc<Identity>,
+    identity: Arc<FileIdentity>,
     record: Arc<generation::Record>,
     snapshot: Arc<watch::Sender<Arc<Snapshot>>>,
 }
@@ -160,7 +160,7 @@ impl SqliteStore {
 /// The thread that owns the connection.
 struct Writer {
     connection: Connection,
-    identity: Arc<Identity>,
+    identity: Arc<FileIdentity>,
     queue: mpsc::Receiver<Job>,
     runtime: Runtime,
 }

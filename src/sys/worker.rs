@@ -17,7 +17,7 @@ pub mod protocol;
 use crate::model::BlockCounts;
 pub use pool::{CallError, Lane, PoolStats, WorkerPool, WorkerPoolSettings};
 pub use protocol::{
-    ARGUMENT, CanaryNames, CanaryRequest, CanaryWritten, FaultKind, FileSystemCounts, PreparedMountPoint, ReadBack,
+    ARGUMENT, CanaryFileNames, CanaryRequest, CanaryWritten, FaultKind, FileSystemCounts, PreparedMountPoint, ReadBack,
     Request, Response, UnmountHow, WorkerFault,
 };
 

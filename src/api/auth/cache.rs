@@ -49,7 +49,7 @@ impl TokenHash {
 
 /// Result of a validation.
 #[derive(Debug, Clone)]
-pub(super) enum Verdict {
+pub(super) enum Validation {
     /// Valid: its owner and its expiry.
     Valid(Arc<Identity>, Timestamp),
     /// Unknown, expired or revoked.
@@ -72,20 +72,20 @@ pub(super) enum WasValid {
 }
 
 /// Receiver of the verdict of a pending validation.
-pub(super) type PendingValidation = watch::Receiver<Option<Verdict>>;
+pub(super) type PendingValidation = watch::Receiver<Option<Validation>>;
 
 /// State of a token in the cache.
-pub(super) enum Found {
+pub(super) enum CachedToken {
     /// Valid.
     Valid(Arc<Identity>),
     /// Valid but stale: the holder of the sender must revalidate it.
-    Stale(Arc<Identity>, watch::Sender<Option<Verdict>>),
+    Stale(Arc<Identity>, watch::Sender<Option<Validation>>),
     /// Invalid.
     Invalid,
     /// A validation is pending.
     Pending(PendingValidation),
     /// No valid entry: the holder of the sender must validate it.
-    Missing(watch::Sender<Option<Verdict>>, PendingValidation, WasValid),
+    Missing(watch::Sender<Option<Validation>>, PendingValidation, WasValid),
     /// No entry, and too many validations are pending.
     Overloaded,
     /// No entry, and Keystone has just failed.
@@ -121,7 +121,7 @@ impl TokenCache {
         Self { valid, invalid, pending: HashMap::new(), valid_for, invalid_for, failed_at: None }
     }
 
-    pub(super) fn find(&mut self, hash: TokenHash) -> Found {
+    pub(super) fn find(&mut self, hash: TokenHash) -> CachedToken {
         let is_keystone_down = self.is_keystone_down();
         let mut was_valid = WasValid::No;
         if let Some(token) = self.valid.get(&hash) {
@@ -130,12 +130,12 @@ impl TokenCache {
                     (token.identity.clone(), token.revalidate_at <= Instant::now() && !is_keystone_down);
                 if token.since.elapsed() < self.valid_for {
                     return match self.start_validation(hash, may_revalidate, WasValid::Yes) {
-                        Some((sender, _)) => Found::Stale(identity, sender),
-                        None => Found::Valid(identity),
+                        Some((sender, _)) => CachedToken::Stale(identity, sender),
+                        None => CachedToken::Valid(identity),
                     };
                 }
                 if !may_revalidate && !self.pending.contains_key(&hash) {
-                    return Found::KeystoneDown;
+                    return CachedToken::KeystoneDown;
                 }
                 was_valid = WasValid::Yes;
             } else {
@@ -144,19 +144,19 @@ impl TokenCache {
         }
         if let Some(since) = self.invalid.get(&hash) {
             if since.elapsed() < self.invalid_for {
-                return Found::Invalid;
+                return CachedToken::Invalid;
             }
             self.invalid.pop(&hash);
         }
         if let Some(pending) = self.pending.get(&hash) {
-            return Found::Pending(pending.clone());
+            return CachedToken::Pending(pending.clone());
         }
         if is_keystone_down {
-            return Found::KeystoneDown;
+            return CachedToken::KeystoneDown;
         }
         match self.start_validation(hash, true, was_valid) {
-            Some((sender, pending)) => Found::Missing(sender, pending, was_valid),
-            None => Found::Overloaded,
+            Some((sender, pending)) => CachedToken::Missing(sender, pending, was_valid),
+            None => CachedToken::Overloaded,
         }
     }
 
@@ -165,7 +165,7 @@ impl TokenCache {
         hash: TokenHash,
         wanted: bool,
         was_valid: WasValid,
-    ) -> Option<(watch::Sender<Option<Verdict>>, PendingValidation)> {
+    ) -> Option<(watch::Sender<Option<Validation>>, PendingValidation)> {
         let is_full = was_valid == WasValid::No && self.pending.len() >= PENDING_MAX;
         if !wanted || is_full || self.pending.contains_key(&hash) {
             return None;
@@ -186,26 +186,26 @@ impl TokenCache {
     }
 
     /// Records the result of a pending validation.
-    pub(super) fn finish_validation(&mut self, hash: TokenHash, verdict: &Verdict) {
+    pub(super) fn finish_validation(&mut self, hash: TokenHash, verdict: &Validation) {
         self.pending.remove(&hash);
         let now = Instant::now();
         match verdict {
-            Verdict::Valid(identity, expires_at) => {
+            Validation::Valid(identity, expires_at) => {
                 let revalidate_at = now + self.valid_for.mul_f64(REVALIDATED_AFTER);
                 let token =
                     ValidToken { identity: identity.clone(), since: now, revalidate_at, expires_at: *expires_at };
                 self.invalid.pop(&hash);
                 self.valid.put(hash, token);
             }
-            Verdict::Invalid => {
+            Validation::Invalid => {
                 self.valid.pop(&hash);
                 self.invalid.put(hash, now);
             }
-            Verdict::Unknown | Verdict::KeystoneDown | Verdict::Overloaded => {
+            Validation::Unknown | Validation::KeystoneDown | Validation::Overloaded => {
                 if let Some(token) = self.valid.peek_mut(&hash) {
                     token.revalidate_at = now + PAUSE;
                 }
-                if matches!(verdict, Verdict::KeystoneDown) {
+                if matches!(verdict, Validation::KeystoneDown) {
                     self.failed_at = Some(now);
                 }
             }

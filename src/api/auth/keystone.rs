@@ -20,7 +20,7 @@ use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::{Semaphore, watch};
 
-use super::cache::{Found, TokenCache, TokenHash, Verdict, WasValid};
+use super::cache::{CachedToken, TokenCache, TokenHash, Validation, WasValid};
 use super::credential::Identity;
 use super::error::AuthError;
 use crate::api::fault::Fault;
@@ -115,29 +115,29 @@ impl KeystoneAuth {
         let hash = TokenHash::of(&token);
         let found = self.shared.cache().find(hash);
         let mut pending = match found {
-            Found::Valid(identity) => return Ok(identity),
-            Found::Stale(identity, sender) => {
+            CachedToken::Valid(identity) => return Ok(identity),
+            CachedToken::Stale(identity, sender) => {
                 self.start_validation(hash, token, sender, WasValid::Yes);
                 return Ok(identity);
             }
-            Found::Invalid => return Err(invalid()),
-            Found::Overloaded => {
+            CachedToken::Invalid => return Err(invalid()),
+            CachedToken::Overloaded => {
                 self.shared.report_overload();
                 return Err(overloaded());
             }
-            Found::KeystoneDown => return Err(unavailable()),
-            Found::Pending(pending) => pending,
-            Found::Missing(sender, pending, was_valid) => {
+            CachedToken::KeystoneDown => return Err(unavailable()),
+            CachedToken::Pending(pending) => pending,
+            CachedToken::Missing(sender, pending, was_valid) => {
                 self.start_validation(hash, token, sender, was_valid);
                 pending
             }
         };
         let verdict = pending.wait_for(Option::is_some).await.ok().and_then(|verdict| verdict.clone());
         match verdict {
-            Some(Verdict::Valid(identity, _)) => Ok(identity),
-            Some(Verdict::Invalid) => Err(invalid()),
-            Some(Verdict::Overloaded) => Err(overloaded()),
-            Some(Verdict::Unknown | Verdict::KeystoneDown) | None => Err(unavailable()),
+            Some(Validation::Valid(identity, _)) => Ok(identity),
+            Some(Validation::Invalid) => Err(invalid()),
+            Some(Validation::Overloaded) => Err(overloaded()),
+            Some(Validation::Unknown | Validation::KeystoneDown) | None => Err(unavailable()),
         }
     }
 
@@ -145,12 +145,12 @@ impl KeystoneAuth {
         &self,
         hash: TokenHash,
         token: SecretString,
-        sender: watch::Sender<Option<Verdict>>,
+        sender: watch::Sender<Option<Validation>>,
         was_valid: WasValid,
     ) {
         let shared = self.shared.clone();
         tokio::spawn(async move {
-            let mut guard = PendingGuard { shared, hash, verdict: Verdict::Unknown };
+            let mut guard = PendingGuard { shared, hash, verdict: Validation::Unknown };
             guard.verdict = guard.shared.verdict(&token, was_valid).await;
             let verdict = guard.verdict.clone();
             // The verdict is cached before it is sent, so that a new request finds it.
@@ -179,7 +179,7 @@ fn invalid() -> Fault {
 struct PendingGuard {
     shared: Arc<Shared>,
     hash: TokenHash,
-    verdict: Verdict,
+    verdict: Validation,
 }
 
 impl Drop for PendingGuard {
@@ -193,10 +193,10 @@ impl Shared {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn verdict(&self, token: &SecretString, was_valid: WasValid) -> Verdict {
+    async fn verdict(&self, token: &SecretString, was_valid: WasValid) -> Validation {
         let (permits, when_full) = match was_valid {
-            WasValid::Yes => (&self.revalidations, Verdict::Unknown),
-            WasValid::No => (&self.validations, Verdict::Overloaded),
+            WasValid::Yes => (&self.revalidations, Validation::Unknown),
+            WasValid::No => (&self.validations, Validation::Overloaded),
         };
         let Ok(_permit) = tokio::time::timeout(PERMIT_TIMEOUT, permits.acquire()).await else {
             if was_valid == WasValid::No {
@@ -206,20 +206,20 @@ impl Shared {
         };
         // An earlier validation may have found that Keystone is down.
         if self.cache().is_keystone_down() {
-            return Verdict::Unknown;
+            return Validation::Unknown;
         }
         let validator = self.validator.load_full();
         let (problem, verdict) = match tokio::time::timeout(self.settings.timeout, validator.validate(token)).await {
             Ok(Ok(facts)) => {
                 self.state_log.recovered("tokens are validated again");
-                return facts.map_or(Verdict::Invalid, |facts| self.verdict_of(facts));
+                return facts.map_or(Validation::Invalid, |facts| self.verdict_of(facts));
             }
             // An error about one token must not delay the others.
             Ok(Err(error)) => (
                 error.to_string(),
-                if error.may_concern_one_token() { Verdict::Unknown } else { Verdict::KeystoneDown },
+                if error.may_concern_one_token() { Validation::Unknown } else { Validation::KeystoneDown },
             ),
-            Err(_) => (timed_out(&self.settings.url, self.settings.timeout), Verdict::KeystoneDown),
+            Err(_) => (timed_out(&self.settings.url, self.settings.timeout), Validation::KeystoneDown),
         };
         self.state_log.failed(&format!("tokens cannot be validated: {problem}"));
         verdict
@@ -232,13 +232,13 @@ impl Shared {
         ));
     }
 
-    fn verdict_of(&self, facts: TokenFacts) -> Verdict {
+    fn verdict_of(&self, facts: TokenFacts) -> Validation {
         if facts.expires_at <= Timestamp::now() {
             self.clock_log.occurred(&format!(
                 "Keystone accepts a token that expired at {} by this host's clock: synchronize the clocks of both",
                 facts.expires_at
             ));
-            return Verdict::Invalid;
+            return Validation::Invalid;
         }
         let has_role = facts.roles.iter().any(|role| role.eq_ignore_ascii_case(&self.settings.admin_role));
         // The admin of a domain is not an admin of the cloud.
@@ -250,7 +250,7 @@ impl Shared {
             own.take(ACCESS_RULES_MAX).collect()
         });
         let identity = Identity { caller, project_name: project_name.unwrap_or_default(), access_rules };
-        Verdict::Valid(Arc::new(identity), facts.expires_at)
+        Validation::Valid(Arc::new(identity), facts.expires_at)
     }
 }
 

@@ -52,7 +52,7 @@ const HEADERS: [(HeaderName, HeaderValue); 6] = [
 ];
 
 /// A page.
-pub(super) struct Page {
+pub(super) struct HtmlPage {
     /// Text of the element `title`.
     pub(super) title: String,
     /// Time between two reloads, in seconds. `None` if the reader did not ask for them.
@@ -63,7 +63,7 @@ pub(super) struct Page {
     pub(super) body: Markup,
 }
 
-impl Page {
+impl HtmlPage {
     /// The finished document.
     pub(super) fn document(&self) -> String {
         let document = html! {
@@ -122,7 +122,7 @@ pub(super) async fn send_fault(fault: &Fault, headers: &HeaderMap) -> Response {
             p { a href="/ui" { "All backup targets" } }
         }
     };
-    let page = Page { title, refresh_seconds: None, now: Timestamp::now(), body };
+    let page = HtmlPage { title, refresh_seconds: None, now: Timestamp::now(), body };
     page.answer(fault.status(), headers).await
 }
 

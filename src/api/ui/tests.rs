@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::banners::Banners;
 use super::condition::Condition;
 use super::history::{Segment, segments};
-use super::layout::{OLD_AFTER_SECONDS, Page, STYLE};
+use super::layout::{HtmlPage, OLD_AFTER_SECONDS, STYLE};
 use super::overview::{Overview, PAGE_TARGETS};
 use super::query::Query;
 use super::target::TargetPage;
@@ -78,12 +78,12 @@ fn overview(targets: Vec<TargetView>, path: &str) -> String {
     let banners = Banners { view: &view, facts: &facts, registry_problem: None, is_config_rejected: false };
     let query = query(path).expect("valid");
     let shown = Overview { view: &view, facts: &facts, query: &query, now: at(4), nearly_full_percent: 90.0 };
-    Page { title: shown.title(), refresh_seconds: None, now: at(4), body: shown.body(&banners) }.document()
+    HtmlPage { title: shown.title(), refresh_seconds: None, now: at(4), body: shown.body(&banners) }.document()
 }
 
 fn page_of(view: &TargetView, history: &[Transition]) -> String {
     let body = TargetPage { view, history: Ok(history), now: at(4) }.body();
-    Page { title: view.target.spec.export(), refresh_seconds: None, now: at(4), body }.document()
+    HtmlPage { title: view.target.spec.export(), refresh_seconds: None, now: at(4), body }.document()
 }
 
 fn change(second: i64, from: Option<Status>, to: Status) -> Transition {

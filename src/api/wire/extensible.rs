@@ -120,9 +120,9 @@ pub type MountMode = Extensible<model::report::MountMode>;
 /// Kind of a target.
 pub type TargetKind = Extensible<model::TargetKind>;
 /// Verdict of one probe.
-pub type Verdict = Extensible<model::report::ProbeVerdict>;
+pub type ProbeVerdict = Extensible<model::report::ProbeVerdict>;
 /// Verdict about an object lock.
-pub type LockVerdict = Extensible<model::report::ProofVerdict>;
+pub type ProofVerdict = Extensible<model::report::ProofVerdict>;
 
 macro_rules! vocabulary {
     ($($name:ident: $type:ty,)*) => {
@@ -167,7 +167,7 @@ mod tests {
 
     #[test]
     fn schema_lists_every_value() {
-        let schema = serde_json::to_value(LockVerdict::schema()).expect("JSON");
+        let schema = serde_json::to_value(ProofVerdict::schema()).expect("JSON");
         let expected = ["pending", "enforced", "bypassable", "not_enforced", "unverifiable"];
         assert_eq!(schema, serde_json::json!({"type": "string", "enum": expected}));
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::extensible::{CheckName, LockVerdict, MountMode, Outcome, Reason, Severity, Status, Verdict};
+use super::extensible::{CheckName, MountMode, Outcome, ProbeVerdict, ProofVerdict, Reason, Severity, Status};
 use super::timestamp::timestamp;
 use super::usage_listing::UsageListing;
 use crate::agent::TargetView;
@@ -25,7 +25,7 @@ pub struct Report {
     /// Time of the latest probe that found the target available.
     pub last_available_at: Option<String>,
     /// Verdict of this probe alone. `null` before the first probe.
-    pub verdict: Option<Verdict>,
+    pub verdict: Option<ProbeVerdict>,
     /// Reason code of the problem, or of the warning of an available target.
     pub reason: Option<Reason>,
     /// What happened, and what to do.
@@ -106,7 +106,7 @@ pub struct Mount {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct LockProof {
     /// Verdict. `pending` until a proof is complete.
-    pub verdict: LockVerdict,
+    pub verdict: ProofVerdict,
     /// What the proof observed.
     pub why: Option<String>,
     /// Time of the verdict.

@@ -3,20 +3,20 @@
 use std::sync::Arc;
 
 use super::Facts;
-use super::result::{Checked, Outcome};
+use super::result::{HostCheck, HostCheckOutcome};
 use crate::sys::{Capability, ProcessRights};
 
-pub(super) async fn check(facts: Arc<Facts>) -> Checked {
+pub(super) async fn check(facts: Arc<Facts>) -> HostCheck {
     let rights = match ProcessRights::of(facts.process()) {
         Ok(rights) => rights,
-        Err(error) => return Checked::unknown(format!("{error}: run the command as root")),
+        Err(error) => return HostCheck::unknown(format!("{error}: run the command as root")),
     };
     let canary = &facts.settings.agent.probe.canary;
     judge(rights, facts.mounts(), canary.enabled).detail(facts.process_name())
 }
 
-fn judge(rights: ProcessRights, mounts: bool, writes_canaries: bool) -> Checked {
-    let mut checked = Checked::passed("");
+fn judge(rights: ProcessRights, mounts: bool, writes_canaries: bool) -> HostCheck {
+    let mut checked = HostCheck::passed("");
     if mounts && !rights.may_mount() {
         let why = if !rights.is_root() {
             "the user is not root"
@@ -26,7 +26,7 @@ fn judge(rights: ProcessRights, mounts: bool, writes_canaries: bool) -> Checked 
             "CAP_SYS_ADMIN is missing"
         };
         checked.add(
-            Outcome::Failed,
+            HostCheckOutcome::Failed,
             format!(
                 "cannot mount, because {why}: run the agent as root with CAP_SYS_ADMIN, or set [mounts] mode = \"none\""
             ),
@@ -45,9 +45,9 @@ fn judge(rights: ProcessRights, mounts: bool, writes_canaries: bool) -> Checked 
         };
         if applies {
             let severity = if matches!(capability, Capability::SetUid | Capability::SetGid) {
-                Outcome::Failed
+                HostCheckOutcome::Failed
             } else {
-                Outcome::Warning
+                HostCheckOutcome::Warning
             };
             checked.add(
                 severity,
@@ -65,23 +65,29 @@ mod tests {
     #[test]
     fn missing_capabilities_are_named_if_they_are_needed() {
         for (rights, mounts, canaries, outcome, words) in [
-            (ProcessRights::ROOT, true, true, Outcome::Passed, &[][..]),
+            (ProcessRights::ROOT, true, true, HostCheckOutcome::Passed, &[][..]),
             (
                 ProcessRights::ROOT.without(Capability::SysAdmin),
                 true,
                 true,
-                Outcome::Failed,
+                HostCheckOutcome::Failed,
                 &["CAP_SYS_ADMIN is missing"],
             ),
-            (ProcessRights::ROOT.without(Capability::SysAdmin), false, true, Outcome::Passed, &[]),
-            (ProcessRights::ROOT.without(Capability::SetGid), true, true, Outcome::Failed, &["CAP_SETGID", "canary"]),
-            (ProcessRights::ROOT.without(Capability::SetGid), true, false, Outcome::Passed, &[]),
-            (ProcessRights::ROOT.without(Capability::Chown), true, true, Outcome::Warning, &["CAP_CHOWN"]),
+            (ProcessRights::ROOT.without(Capability::SysAdmin), false, true, HostCheckOutcome::Passed, &[]),
+            (
+                ProcessRights::ROOT.without(Capability::SetGid),
+                true,
+                true,
+                HostCheckOutcome::Failed,
+                &["CAP_SETGID", "canary"],
+            ),
+            (ProcessRights::ROOT.without(Capability::SetGid), true, false, HostCheckOutcome::Passed, &[]),
+            (ProcessRights::ROOT.without(Capability::Chown), true, true, HostCheckOutcome::Warning, &["CAP_CHOWN"]),
             (
                 ProcessRights::ROOT.without(Capability::NetBindService),
                 false,
                 false,
-                Outcome::Warning,
+                HostCheckOutcome::Warning,
                 &["CAP_NET_BIND_SERVICE", "port below 1024"],
             ),
         ] {

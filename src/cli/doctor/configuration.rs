@@ -4,12 +4,12 @@ use std::fs::File;
 use std::io::ErrorKind;
 use std::path::Path;
 
-use super::result::{Checked, Outcome};
+use super::result::{HostCheck, HostCheckOutcome};
 use super::{blocking, late};
 use crate::cli::serve::plain_text_warnings;
 use crate::config::{self, ConfigError, DEFAULT_PATH, Settings};
 
-pub(super) async fn check(file: Option<&Path>) -> (Checked, Option<Settings>) {
+pub(super) async fn check(file: Option<&Path>) -> (HostCheck, Option<Settings>) {
     let path = file.map(Path::to_owned);
     let is_default = file.is_none();
     let loaded = blocking(move || {
@@ -20,10 +20,13 @@ pub(super) async fn check(file: Option<&Path>) -> (Checked, Option<Settings>) {
         None => (late(), None),
         Some((Ok(settings), is_absent)) => {
             let shown = file.unwrap_or(Path::new(DEFAULT_PATH)).display().to_string();
-            let mut checked =
-                Checked::passed(if is_absent { format!("{shown} does not exist: all defaults apply") } else { shown });
+            let mut checked = HostCheck::passed(if is_absent {
+                format!("{shown} does not exist: all defaults apply")
+            } else {
+                shown
+            });
             for warning in plain_text_warnings(&settings.api) {
-                checked.add(Outcome::Warning, warning);
+                checked.add(HostCheckOutcome::Warning, warning);
             }
             (checked, Some(settings))
         }
@@ -31,11 +34,11 @@ pub(super) async fn check(file: Option<&Path>) -> (Checked, Option<Settings>) {
     }
 }
 
-fn failure(error: &ConfigError) -> Checked {
+fn failure(error: &ConfigError) -> HostCheck {
     match error {
         ConfigError::Unreadable { source, .. } if source.kind() == ErrorKind::PermissionDenied => {
-            Checked::unknown(format!("{error}: run the command as root or as the agent's user"))
+            HostCheck::unknown(format!("{error}: run the command as root or as the agent's user"))
         }
-        _ => Checked::failed(error.to_string()),
+        _ => HostCheck::failed(error.to_string()),
     }
 }

@@ -1,7 +1,7 @@
 //! The files that the configuration names: whether the agent can use them, and whether others can read their secrets.
 //! No content is printed.
 
-use super::result::{Checked, Outcome};
+use super::result::{HostCheck, HostCheckOutcome};
 use crate::api::Auth;
 use crate::config::{FileKind, NamedFile, Settings};
 use crate::notify;
@@ -11,12 +11,12 @@ use crate::sys::secret_file::{
 };
 use crate::tls::{ServerTls, read_authorities};
 
-pub(super) async fn check(settings: &Settings) -> Checked {
+pub(super) async fn check(settings: &Settings) -> HostCheck {
     let files = settings.files();
     if files.is_empty() {
-        return Checked::skipped("the configuration names no file");
+        return HostCheck::skipped("the configuration names no file");
     }
-    let mut checked = Checked::passed(match files.len() {
+    let mut checked = HostCheck::passed(match files.len() {
         1 => "1 file".to_owned(),
         count => format!("{count} files"),
     });
@@ -25,7 +25,7 @@ pub(super) async fn check(settings: &Settings) -> Checked {
         match warning(file).await {
             Ok(warning) => {
                 if let Some(warning) = warning {
-                    checked.add(Outcome::Warning, format!("{}: {warning}", file.key));
+                    checked.add(HostCheckOutcome::Warning, format!("{}: {warning}", file.key));
                 }
             }
             Err(error) => {
@@ -38,7 +38,7 @@ pub(super) async fn check(settings: &Settings) -> Checked {
     // The problems of files that cannot be read are known.
     let is_new = |problem: &String| !unread.iter().any(|path| problem.contains(path));
     for problem in content_problems(settings).await.into_iter().filter(is_new) {
-        checked.add(Outcome::Failed, problem);
+        checked.add(HostCheckOutcome::Failed, problem);
     }
     checked
 }
@@ -56,17 +56,17 @@ async fn warning(file: &NamedFile) -> Result<Option<String>, FileError> {
     }
 }
 
-fn unusable(error: &FileError) -> (Outcome, String) {
+fn unusable(error: &FileError) -> (HostCheckOutcome, String) {
     if error.is_absent && is_unit_credential(&error.path) {
         let message = format!(
             "{error}. systemd provides it only while the unit runs: check LoadCredential= of the unit, and start it"
         );
-        return (Outcome::Unknown, message);
+        return (HostCheckOutcome::Unknown, message);
     }
     if error.is_denied {
-        return (Outcome::Unknown, format!("{error}: run the command as root or as the agent's user"));
+        return (HostCheckOutcome::Unknown, format!("{error}: run the command as root or as the agent's user"));
     }
-    (Outcome::Failed, error.to_string())
+    (HostCheckOutcome::Failed, error.to_string())
 }
 
 /// Loads the files as the agent does, and returns what is wrong with their content.

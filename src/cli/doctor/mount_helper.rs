@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::result::Checked;
+use super::result::HostCheck;
 use super::{Facts, STEP_DEADLINE};
 use crate::driver;
 use crate::sys::ChildCensus;
@@ -10,12 +10,12 @@ use crate::sys::ChildCensus;
 /// Why checks of mounting are skipped.
 pub(super) const MOUNTS_NOTHING: &str = "[mounts] mode = \"none\": the agent mounts nothing";
 
-pub(super) async fn check(facts: Arc<Facts>) -> Checked {
+pub(super) async fn check(facts: Arc<Facts>) -> HostCheck {
     if !facts.mounts() {
-        return Checked::skipped(MOUNTS_NOTHING);
+        return HostCheck::skipped(MOUNTS_NOTHING);
     }
     match driver::mount_helper_version(&ChildCensus::new(), STEP_DEADLINE).await {
-        Ok(version) => Checked::passed(version),
-        Err(problem) => Checked::failed(problem),
+        Ok(version) => HostCheck::passed(version),
+        Err(problem) => HostCheck::failed(problem),
     }
 }

@@ -3,26 +3,26 @@
 use std::sync::Arc;
 
 use super::mount_helper::MOUNTS_NOTHING;
-use super::result::Checked;
+use super::result::HostCheck;
 use super::{Facts, STEP_DEADLINE};
 use crate::cli::serve;
 use crate::driver::{self, ProcessRole};
 use crate::sys::ChildCensus;
 
-pub(super) async fn check(facts: Arc<Facts>) -> Checked {
+pub(super) async fn check(facts: Arc<Facts>) -> HostCheck {
     if !facts.mounts() {
-        return Checked::skipped(MOUNTS_NOTHING);
+        return HostCheck::skipped(MOUNTS_NOTHING);
     }
     let host = match serve::host(ChildCensus::new(), ProcessRole::OneShot).await {
         Ok(host) => host,
-        Err(error) => return Checked::unknown(format!("{error:#}")),
+        Err(error) => return HostCheck::unknown(format!("{error:#}")),
     };
     let root = &facts.settings.agent.mounts.root;
     let exists = driver::mount_root_exists(&host.workers, root, STEP_DEADLINE).await;
     host.workers.shut_down();
     match exists {
-        Ok(true) => Checked::passed(format!("{}: only root can redirect mounts below it", root.display())),
-        Ok(false) => Checked::passed(format!("{} does not exist: the agent creates it", root.display())),
-        Err(problem) => Checked::failed(problem),
+        Ok(true) => HostCheck::passed(format!("{}: only root can redirect mounts below it", root.display())),
+        Ok(false) => HostCheck::passed(format!("{} does not exist: the agent creates it", root.display())),
+        Err(problem) => HostCheck::failed(problem),
     }
 }

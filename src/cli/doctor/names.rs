@@ -7,13 +7,13 @@ use std::sync::Arc;
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 
-use super::result::{Checked, Outcome};
+use super::result::{HostCheck, HostCheckOutcome};
 use super::{Facts, STEP_DEADLINE};
 use crate::driver;
 use crate::model::settings::AuthSettings;
 use crate::sys::resolve::NAMES_PENDING_MAX;
 
-pub(super) async fn check(facts: Arc<Facts>) -> Checked {
+pub(super) async fn check(facts: Arc<Facts>) -> HostCheck {
     let (mut users, mut problems) = (BTreeMap::<String, String>::new(), Vec::new());
     for spec in &facts.targets {
         match driver::contacted_host(spec, &facts.settings.agent).await {
@@ -26,7 +26,7 @@ pub(super) async fn check(facts: Arc<Facts>) -> Checked {
     }
     users.retain(|host, _| host.parse::<IpAddr>().is_err());
     if users.is_empty() && problems.is_empty() {
-        return Checked::skipped("no target has a host name");
+        return HostCheck::skipped("no target has a host name");
     }
     let count = users.len();
     let mut lookups: FuturesUnordered<_> = users
@@ -41,12 +41,12 @@ pub(super) async fn check(facts: Arc<Facts>) -> Checked {
         problems.extend(problem);
     }
     problems.sort();
-    let mut checked = Checked::passed(if count == 1 { "1 name".to_owned() } else { format!("{count} names") });
+    let mut checked = HostCheck::passed(if count == 1 { "1 name".to_owned() } else { format!("{count} names") });
     for problem in problems {
-        checked.add(Outcome::Failed, problem);
+        checked.add(HostCheckOutcome::Failed, problem);
     }
     if count > NAMES_PENDING_MAX {
-        checked.add(Outcome::Unknown, format!("only the first {NAMES_PENDING_MAX} names were looked up"));
+        checked.add(HostCheckOutcome::Unknown, format!("only the first {NAMES_PENDING_MAX} names were looked up"));
     }
     checked
 }

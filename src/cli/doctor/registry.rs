@@ -1,6 +1,6 @@
 //! The registry: whether an agent could open it, and whether one uses it.
 
-use super::result::{Checked, Outcome};
+use super::result::{HostCheck, HostCheckOutcome};
 use super::{blocking, late};
 use crate::config::Settings;
 use crate::model::TargetSpec;
@@ -8,19 +8,21 @@ use crate::registry::{self, OpenError};
 use crate::sys::{ProcessRights, file_lock};
 
 /// What was found.
-pub(super) struct Found {
-    pub(super) checked: Checked,
+pub(super) struct FoundRegistry {
+    pub(super) checked: HostCheck,
     /// Storage of the registered and the declared targets.
     pub(super) targets: Vec<TargetSpec>,
     /// The process that uses the registry.
     pub(super) agent: Option<u32>,
 }
 
-pub(super) async fn check(settings: &Settings) -> Found {
+pub(super) async fn check(settings: &Settings) -> FoundRegistry {
     let url = settings.registry_url.clone();
     let inspected = blocking(move || (registry::inspect(&url), file_lock::holder(&registry::lock_path(&url))));
     let mut targets: Vec<TargetSpec> = settings.declared.iter().map(|declared| declared.spec.clone()).collect();
-    let Some((inspected, agent)) = inspected.await else { return Found { checked: late(), targets, agent: None } };
+    let Some((inspected, agent)) = inspected.await else {
+        return FoundRegistry { checked: late(), targets, agent: None };
+    };
     let checked = match inspected {
         Ok(found) => {
             targets.extend(found.targets);
@@ -30,24 +32,24 @@ pub(super) async fn check(settings: &Settings) -> Found {
                 None => format!("{url} does not exist: the agent creates it"),
             };
             let user = agent.map(|pid| format!("; process {pid} uses it")).unwrap_or_default();
-            let mut checked = Checked::passed(format!("{content}{user}"));
+            let mut checked = HostCheck::passed(format!("{content}{user}"));
             if let Some(warning) = found.warning {
-                checked.add(Outcome::Warning, warning);
+                checked.add(HostCheckOutcome::Warning, warning);
             }
             checked
         }
         Err(error) => failure(&error),
     };
-    Found { checked, targets, agent }
+    FoundRegistry { checked, targets, agent }
 }
 
-fn failure(error: &OpenError) -> Checked {
+fn failure(error: &OpenError) -> HostCheck {
     let is_root = ProcessRights::of(std::process::id()).is_ok_and(ProcessRights::is_root);
     match error {
-        OpenError::Unreadable { .. } => Checked::unknown(error.to_string()),
+        OpenError::Unreadable { .. } => HostCheck::unknown(error.to_string()),
         OpenError::Unwritable { .. } if !is_root => {
-            Checked::unknown(format!("{error}. Run the command as root or as the agent's user"))
+            HostCheck::unknown(format!("{error}. Run the command as root or as the agent's user"))
         }
-        _ => Checked::failed(error.to_string()),
+        _ => HostCheck::failed(error.to_string()),
     }
 }

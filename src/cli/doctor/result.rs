@@ -41,7 +41,7 @@ const PROBLEMS_MAX: usize = 10;
 /// Outcome of a check, ordered from best to worst.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Outcome {
+pub(super) enum HostCheckOutcome {
     /// The check does not apply.
     Skipped,
     /// No problem was found.
@@ -54,13 +54,13 @@ pub(super) enum Outcome {
     Failed,
 }
 
-impl From<Outcome> for ExitState {
-    fn from(outcome: Outcome) -> Self {
+impl From<HostCheckOutcome> for ExitState {
+    fn from(outcome: HostCheckOutcome) -> Self {
         match outcome {
-            Outcome::Skipped | Outcome::Passed => Self::Available,
-            Outcome::Warning => Self::Warning,
-            Outcome::Unknown => Self::Unknown,
-            Outcome::Failed => Self::Offline,
+            HostCheckOutcome::Skipped | HostCheckOutcome::Passed => Self::Available,
+            HostCheckOutcome::Warning => Self::Warning,
+            HostCheckOutcome::Unknown => Self::Unknown,
+            HostCheckOutcome::Failed => Self::Offline,
         }
     }
 }
@@ -68,46 +68,46 @@ impl From<Outcome> for ExitState {
 /// A problem, and what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct Problem {
-    severity: Outcome,
+    severity: HostCheckOutcome,
     message: String,
 }
 
 /// Result of a check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(super) struct Checked {
-    outcome: Outcome,
+pub(super) struct HostCheck {
+    outcome: HostCheckOutcome,
     /// What was found.
     detail: Option<String>,
     problems: Vec<Problem>,
 }
 
-impl Checked {
+impl HostCheck {
     /// No problem was found.
     pub(super) fn passed(detail: impl Into<String>) -> Self {
-        Self { outcome: Outcome::Passed, detail: Some(detail.into()), problems: Vec::new() }
+        Self { outcome: HostCheckOutcome::Passed, detail: Some(detail.into()), problems: Vec::new() }
     }
 
     /// The check does not apply.
     pub(super) fn skipped(why: impl Into<String>) -> Self {
-        Self { outcome: Outcome::Skipped, ..Self::passed(why) }
+        Self { outcome: HostCheckOutcome::Skipped, ..Self::passed(why) }
     }
 
     /// One problem was found, without which the agent would start or targets would be available.
     pub(super) fn failed(message: impl Into<String>) -> Self {
-        Self::with(Outcome::Failed, message)
+        Self::with(HostCheckOutcome::Failed, message)
     }
 
     /// One problem was found, with which the agent works.
     pub(super) fn warning(message: impl Into<String>) -> Self {
-        Self::with(Outcome::Warning, message)
+        Self::with(HostCheckOutcome::Warning, message)
     }
 
     /// The check could not be made.
     pub(super) fn unknown(message: impl Into<String>) -> Self {
-        Self::with(Outcome::Unknown, message)
+        Self::with(HostCheckOutcome::Unknown, message)
     }
 
-    fn with(severity: Outcome, message: impl Into<String>) -> Self {
+    fn with(severity: HostCheckOutcome, message: impl Into<String>) -> Self {
         let mut checked = Self { outcome: severity, detail: None, problems: Vec::new() };
         checked.add(severity, message);
         checked
@@ -120,14 +120,14 @@ impl Checked {
     }
 
     /// Adds a problem.
-    pub(super) fn add(&mut self, severity: Outcome, message: impl Into<String>) {
+    pub(super) fn add(&mut self, severity: HostCheckOutcome, message: impl Into<String>) {
         self.outcome = self.outcome.max(severity);
         self.problems.push(Problem { severity, message: message.into() });
     }
 
     /// The outcome.
     #[cfg(test)]
-    pub(super) fn outcome(&self) -> Outcome {
+    pub(super) fn outcome(&self) -> HostCheckOutcome {
         self.outcome
     }
 
@@ -154,13 +154,13 @@ impl Checked {
     }
 }
 
-fn word(outcome: Outcome) -> &'static str {
+fn word(outcome: HostCheckOutcome) -> &'static str {
     match outcome {
-        Outcome::Skipped => "skipped",
-        Outcome::Passed => "passed",
-        Outcome::Warning => "warning",
-        Outcome::Unknown => "unknown",
-        Outcome::Failed => "failed",
+        HostCheckOutcome::Skipped => "skipped",
+        HostCheckOutcome::Passed => "passed",
+        HostCheckOutcome::Warning => "warning",
+        HostCheckOutcome::Unknown => "unknown",
+        HostCheckOutcome::Failed => "failed",
     }
 }
 
@@ -173,7 +173,7 @@ struct Results {
 struct NamedResult {
     name: &'static str,
     #[serde(flatten)]
-    checked: Checked,
+    checked: HostCheck,
 }
 
 /// Prints results in their order.
@@ -190,7 +190,7 @@ impl Output {
     }
 
     /// Prints a result, unless all are printed together as JSON.
-    pub(super) fn add(&mut self, check: Check, checked: Checked) {
+    pub(super) fn add(&mut self, check: Check, checked: HostCheck) {
         if !self.is_json {
             print(&checked.render(check, self.style));
         }
@@ -201,7 +201,7 @@ impl Output {
     pub(super) fn skip_rest(&mut self, why: &str) {
         for check in Check::ALL {
             if !self.results.iter().any(|result| result.name == check.as_str()) {
-                self.add(*check, Checked::skipped(why));
+                self.add(*check, HostCheck::skipped(why));
             }
         }
     }
@@ -223,10 +223,10 @@ impl Output {
     fn summary(&self) -> String {
         let problems = || self.results.iter().flat_map(|result| &result.checked.problems);
         let count = |severity| problems().filter(|problem| problem.severity == severity).count();
-        let warnings = count(Outcome::Warning);
+        let warnings = count(HostCheckOutcome::Warning);
         let counts = [
-            (count(Outcome::Failed), "failed"),
-            (count(Outcome::Unknown), "unknown"),
+            (count(HostCheckOutcome::Failed), "failed"),
+            (count(HostCheckOutcome::Unknown), "unknown"),
             (warnings, if warnings == 1 { "warning" } else { "warnings" }),
         ];
         let named: Vec<String> =
@@ -243,24 +243,24 @@ mod tests {
 
     #[test]
     fn worst_problem_is_the_outcome() {
-        let mut checked = Checked::passed("what");
+        let mut checked = HostCheck::passed("what");
         for (severity, expected) in [
-            (Outcome::Warning, Outcome::Warning),
-            (Outcome::Failed, Outcome::Failed),
-            (Outcome::Unknown, Outcome::Failed),
+            (HostCheckOutcome::Warning, HostCheckOutcome::Warning),
+            (HostCheckOutcome::Failed, HostCheckOutcome::Failed),
+            (HostCheckOutcome::Unknown, HostCheckOutcome::Failed),
         ] {
             checked.add(severity, "a problem");
             assert_eq!(checked.outcome(), expected);
         }
-        assert_eq!(ExitState::from(Outcome::Failed), ExitState::Offline);
-        assert_eq!(ExitState::from(Outcome::Skipped), ExitState::Available);
+        assert_eq!(ExitState::from(HostCheckOutcome::Failed), ExitState::Offline);
+        assert_eq!(ExitState::from(HostCheckOutcome::Skipped), ExitState::Available);
     }
 
     #[test]
     fn printed_problems_are_bounded_and_escaped() {
-        let mut checked = Checked::passed("of \u{202e}this");
+        let mut checked = HostCheck::passed("of \u{202e}this");
         for number in 0..12 {
-            checked.add(Outcome::Warning, format!("problem {number}"));
+            checked.add(HostCheckOutcome::Warning, format!("problem {number}"));
         }
         let text = checked.render(Check::Names, STYLE);
         assert!(text.starts_with("  warning   names          of \\u{202e}this\n            problem 0\n"), "{text}");

@@ -7,24 +7,24 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::mount_helper::MOUNTS_NOTHING;
-use super::result::Checked;
+use super::result::HostCheck;
 use super::{Facts, STEP_DEADLINE};
 use crate::model::NfsOptions;
 
 /// Address of rpcbind (RFC 1833 §3.1). systemd listens there until the first connection starts rpcbind.
 const RPCBIND: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 111);
 
-pub(super) async fn check(facts: Arc<Facts>) -> Checked {
+pub(super) async fn check(facts: Arc<Facts>) -> HostCheck {
     if !facts.mounts() {
-        return Checked::skipped(MOUNTS_NOTHING);
+        return HostCheck::skipped(MOUNTS_NOTHING);
     }
     let Some((options, place)) = first_with_locks(&facts) else {
-        return Checked::skipped("no NFS options need it: they contain nolock, or NFS version 4");
+        return HostCheck::skipped("no NFS options need it: they contain nolock, or NFS version 4");
     };
     let address = SocketAddr::from(RPCBIND);
     match timeout(STEP_DEADLINE, TcpStream::connect(address)).await {
-        Ok(Ok(_)) => Checked::passed(format!("answers on {address}; {place} need it for locks")),
-        _ => Checked::failed(format!(
+        Ok(Ok(_)) => HostCheck::passed(format!("answers on {address}; {place} need it for locks")),
+        _ => HostCheck::failed(format!(
             "nothing listens on {address}, and mount.nfs needs rpcbind for the locks of {place} ({options}): add nolock to these options, or start rpcbind (systemctl enable --now rpcbind.socket)"
         )),
     }

@@ -7,9 +7,11 @@ use std::time::Duration;
 use http::Uri;
 use toml::Spanned;
 
-use super::{Validated, absolute, duration, invalid, number, one_of, path, required_text, secret_file_or_credential};
 use crate::config::error::InvalidValue;
 use crate::config::raw::{self, Text};
+use crate::config::validated::{
+    Validated, absolute, duration, invalid, number, one_of, path, required_text, secret_file_or_credential,
+};
 use crate::model::settings::{
     ApiSettings, AuthSettings, KeystoneCredential, KeystoneSettings, Listen, MetricsDetail, MetricsSettings,
     TlsSettings,

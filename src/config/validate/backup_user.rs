@@ -7,7 +7,9 @@ use std::path::Path;
 
 use toml::Spanned;
 
-use super::{InvalidValue, Validated, raw};
+use crate::config::error::InvalidValue;
+use crate::config::raw;
+use crate::config::validated::Validated;
 use crate::model::settings::{BackupUser, BackupUserOrigin};
 
 /// User and group id of `nova` in Kolla's images, for hosts without a user [`NOVA`].
@@ -31,7 +33,7 @@ impl Accounts {
     /// Reads the files of this host. A file that cannot be read, or is larger than a configuration may be, counts as
     /// empty: the defaults must work without it.
     pub(super) fn of_host() -> Self {
-        let read = |path: &str| crate::config::read(Path::new(path)).unwrap_or_default();
+        let read = |path: &str| crate::config::file::read(Path::new(path)).unwrap_or_default();
         Self { passwd: read("/etc/passwd"), group: read("/etc/group") }
     }
 

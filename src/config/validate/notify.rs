@@ -8,9 +8,9 @@ use std::time::Duration;
 use http::Uri;
 use toml::Spanned;
 
-use super::{Validated, duration, invalid, one_of, path, secret_file_or_credential};
 use crate::config::error::InvalidValue;
 use crate::config::raw::{self, Text};
+use crate::config::validated::{Validated, duration, invalid, one_of, path, secret_file_or_credential};
 use crate::model::Status;
 use crate::model::settings::{CommandSettings, NotifySettings, WebhookSettings};
 

@@ -6,10 +6,10 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{
+use crate::config::raw;
+use crate::config::validated::{
     INTERVALS, Validated, days, duration, invalid, limited, location, number, one_of, path, secret_file_or_credential,
 };
-use crate::config::raw;
 use crate::model::LockMode;
 use crate::model::settings::{
     LockProofSettings, S3AccessRule, S3Addressing, S3CanarySettings, S3CredentialSource, S3ListingSettings,

@@ -29,7 +29,7 @@ pub const PAGES_AT_ONCE: usize = 2;
 
 /// The listing of one bucket.
 #[derive(Default)]
-pub(super) struct Listing {
+pub(super) struct BackgroundListing {
     counted: Arc<Mutex<Counted>>,
     latest: Option<Run>,
     /// Access rule of the runs. With another rule, the name may mean another bucket.
@@ -57,7 +57,7 @@ impl Drop for Run {
     }
 }
 
-impl Listing {
+impl BackgroundListing {
     /// Ends the run in progress and forgets what was counted.
     pub(super) fn stop(&mut self) {
         *self = Self::default();

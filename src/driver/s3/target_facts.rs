@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::configuration::{Configuration, KeptConfiguration};
-use super::listing::Listing;
+use super::listing::BackgroundListing;
 use super::{Input, Session};
 use crate::check::canary::ProcessRole;
 use crate::check::capacity::bucket_capacity;
@@ -32,7 +32,7 @@ pub(super) struct TargetFacts {
     host: Arc<Host>,
     configuration: Option<KeptConfiguration>,
     /// Listing that counts the bucket's content, for services that do not report it.
-    listing: Listing,
+    listing: BackgroundListing,
     proofs: LockProofs,
 }
 
@@ -49,7 +49,7 @@ impl TargetFacts {
             immutable,
             host: host.clone(),
             configuration: None,
-            listing: Listing::default(),
+            listing: BackgroundListing::default(),
             proofs: LockProofs::default(),
         }
     }

@@ -18,7 +18,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::errors::{has_no_space_for_index, not_a_registry, unreadable, unwritable};
 use super::generation::{self, Found, Generation, Record};
-use super::identity::Identity;
+use super::identity::FileIdentity;
 use super::paths::{directory, remove_if_there, sync_directory, with_suffix};
 use super::schema::{self, APPLICATION_ID};
 use super::target_rows;
@@ -49,7 +49,7 @@ pub(super) struct Opened {
     /// Excludes other agents until it is dropped.
     pub(super) lock: File,
     /// Detects when the open files are no longer at their paths.
-    pub(super) identity: Identity,
+    pub(super) identity: FileIdentity,
     /// Generation of the last acknowledged change.
     pub(super) record: Record,
     /// The loss of acknowledged changes that was accepted, if there was one.
@@ -113,7 +113,7 @@ pub(super) fn open(path: &Path, loss: Loss) -> Result<Opened, OpenError> {
     }
     let record = Record::open(path, recorded.as_ref(), &generation);
     // The write-ahead log exists by now: the first read created it.
-    let identity = Identity::of(path).map_err(|error| unwritable(path, error))?;
+    let identity = FileIdentity::of(path).map_err(|error| unwritable(path, error))?;
     Ok(Opened { connection, lock, identity, record, accepted, targets })
 }
 

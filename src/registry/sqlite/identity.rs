@@ -1,7 +1,7 @@
 //! The identity of the open files: whether a change still reaches the files at the registry's path.
 //!
 //! SQLite can write to an open file that was removed or replaced, but everything written is lost when the file
-//! is closed. So each change first verifies that the open files are still at their paths ([`Identity`]).
+//! is closed. So each change first verifies that the open files are still at their paths ([`FileIdentity`]).
 
 #![allow(clippy::disallowed_methods, reason = "the registry's file is on a local disk, never below the mount root")]
 
@@ -20,7 +20,7 @@ use crate::registry::store::StorageError;
 /// Device and inode of the open files, the database and its write-ahead log, and whether their file system is
 /// read-only.
 #[derive(Debug)]
-pub(super) struct Identity {
+pub(super) struct FileIdentity {
     path: PathBuf,
     files: Mutex<Vec<OpenFile>>,
     is_read_only: AtomicBool,
@@ -36,7 +36,7 @@ fn files_of(path: &Path) -> [std::io::Result<OpenFile>; 2] {
     [path.to_owned(), with_suffix(path, "-wal")].map(of_one)
 }
 
-impl Identity {
+impl FileIdentity {
     /// Returns the identity of the files that are at the path now.
     pub(super) fn of(path: &Path) -> std::io::Result<Self> {
         Ok(Self {

@@ -10,7 +10,7 @@ use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 
 use super::file::BUSY_TIMEOUT;
-use super::identity::Identity;
+use super::identity::FileIdentity;
 use super::paths::with_suffix;
 use super::schema;
 
@@ -20,7 +20,7 @@ const INDEX_SPACE_BYTES: u64 = 256 << 10;
 /// Copies the write-ahead log into the file and empties it, if the files are still at their paths and no other program
 /// reads the log (<https://www.sqlite.org/pragma.html#pragma_wal_checkpoint>). Returns false if another program reads
 /// it: the caller tries again soon. A disk error is logged, and the next change reports it.
-pub(super) fn checkpoint(connection: &Connection, identity: &Identity) -> bool {
+pub(super) fn checkpoint(connection: &Connection, identity: &FileIdentity) -> bool {
     if identity.verify().is_err() {
         return true;
     }
@@ -41,7 +41,7 @@ pub(super) fn checkpoint(connection: &Connection, identity: &Identity) -> bool {
 
 /// Closes the file. Afterwards the file is complete without its log. If the files are no longer at their paths, SQLite
 /// must not copy the log into a file without a path, and then remove the log.
-pub(super) fn close(connection: Connection, identity: &Identity) {
+pub(super) fn close(connection: Connection, identity: &FileIdentity) {
     checkpoint(&connection, identity);
     let is_lost = identity.verify().is_err();
     let log = connection.path().filter(|_| !is_lost).map(|path| with_suffix(Path::new(path), "-wal"));
@@ -66,7 +66,7 @@ pub(super) fn is_shared(connection: &Connection) -> bool {
 
 /// Ends the exclusive lock of a registry that was opened on a full disk, if there is space for the index of its log.
 /// Returns whether other programs can read the registry now.
-pub(super) fn share(connection: &Connection, identity: &Identity) -> bool {
+pub(super) fn share(connection: &Connection, identity: &FileIdentity) -> bool {
     if !identity.has_space(INDEX_SPACE_BYTES) || identity.verify().is_err() {
         return false;
     }

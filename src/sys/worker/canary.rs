@@ -28,7 +28,7 @@ use rustix::fs::fstatfs;
 use uuid::Uuid;
 
 use super::directory::open_directory;
-use super::protocol::{CanaryNames, CanaryRequest, CanaryWritten, FaultKind, ReadBack, WorkerFault};
+use super::protocol::{CanaryFileNames, CanaryRequest, CanaryWritten, FaultKind, ReadBack, WorkerFault};
 
 /// Size of a canary, in bytes: one page, the smallest size for `O_DIRECT`.
 const CANARY_BYTES: usize = 4096;
@@ -163,7 +163,7 @@ fn read_page(directory: &OwnedFd, name: &str, direct: OFlag, page: &mut Page) ->
 
 /// Removes leftovers of earlier canaries of this node. Errors are ignored, because the canary itself has passed.
 /// `now` is the server's time, in seconds.
-fn remove_leftovers(directory: &OwnedFd, names: &CanaryNames, now: i64) -> u32 {
+fn remove_leftovers(directory: &OwnedFd, names: &CanaryFileNames, now: i64) -> u32 {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     // The user may be allowed to write to the directory but not to list it.
     let Ok(mut listing) = Dir::openat(directory, ".", flags, Mode::empty()) else {
@@ -184,8 +184,8 @@ fn remove_leftovers(directory: &OwnedFd, names: &CanaryNames, now: i64) -> u32 {
     removed
 }
 
-fn is_leftover(directory: impl AsFd, name: &str, names: &CanaryNames, now: i64) -> bool {
-    let found = CanaryNames { name: name.to_owned(), leftover_prefix: names.leftover_prefix.clone() };
+fn is_leftover(directory: impl AsFd, name: &str, names: &CanaryFileNames, now: i64) -> bool {
+    let found = CanaryFileNames { name: name.to_owned(), leftover_prefix: names.leftover_prefix.clone() };
     found.are_sound()
         && fstatat(directory, name, AtFlags::AT_SYMLINK_NOFOLLOW).is_ok_and(|stat| {
             SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG
@@ -245,7 +245,7 @@ mod tests {
     use std::time::{Duration, SystemTime};
 
     fn request(path: &Path, uid: Uid, gid: Gid) -> CanaryRequest {
-        let names = CanaryNames::new("here");
+        let names = CanaryFileNames::new("here");
         CanaryRequest { path: path.to_owned(), uid: uid.as_raw(), gid: gid.as_raw(), names, expect_nfs: false }
     }
 
@@ -271,10 +271,10 @@ mod tests {
     #[test]
     fn leftovers_of_this_node_are_removed_and_other_files_stay() {
         let directory = tempfile::tempdir().expect("a directory");
-        let (mine, theirs) = (CanaryNames::new("here"), CanaryNames::new("elsewhere"));
-        let fresh = CanaryNames::new("here").name;
-        let large = CanaryNames::new("here").name;
-        let linked = CanaryNames::new("here").name;
+        let (mine, theirs) = (CanaryFileNames::new("here"), CanaryFileNames::new("elsewhere"));
+        let fresh = CanaryFileNames::new("here").name;
+        let large = CanaryFileNames::new("here").name;
+        let linked = CanaryFileNames::new("here").name;
         let kept = [&fresh, &large, &linked, &theirs.name, "backup.img", ".targetwatch-canary-"];
         for name in [mine.name.as_str(), &fresh, &large, &theirs.name, "backup.img", ".targetwatch-canary-"] {
             let file = File::create(directory.path().join(name)).expect("a file");

@@ -55,7 +55,7 @@ use super::protocol::frame::HELLO;
 use super::protocol::{Request, Response};
 use crate::model::TargetId;
 use crate::sys::children::{Assignment, ChildCensus, ClaimError};
-use dispatch::{Dispatcher, Outcome, PendingCall};
+use dispatch::{CallOutcome, Dispatcher, PendingCall};
 pub use error::CallError;
 use permits::Permits;
 use schedule::Route;
@@ -191,7 +191,7 @@ impl Inner {
         request: Request,
         deadline: Duration,
         assignment: Assignment,
-    ) -> Outcome {
+    ) -> CallOutcome {
         let number = self.next_number.fetch_add(1, Ordering::Relaxed);
         let start_by = Instant::now() + self.start_after;
         // Dropped after the receiver, so that a dropped call leaves the queue if it is there, and never enters it

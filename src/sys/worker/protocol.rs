@@ -148,7 +148,7 @@ pub struct CanaryRequest {
     /// The user's group. The user has no supplementary groups.
     pub gid: u32,
     /// Names of the file and of leftovers.
-    pub names: CanaryNames,
+    pub names: CanaryFileNames,
     /// Whether anything but NFS is an error ([`FaultKind::NotNfs`]).
     pub expect_nfs: bool,
 }
@@ -156,14 +156,14 @@ pub struct CanaryRequest {
 /// Name of a canary, and prefix of this node's canaries. Many nodes write to one export, and each removes only its
 /// own leftovers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CanaryNames {
+pub struct CanaryFileNames {
     /// Name of the file, unique for each canary.
     pub name: String,
     /// Prefix of the names of this node's canaries.
     pub leftover_prefix: String,
 }
 
-impl CanaryNames {
+impl CanaryFileNames {
     /// Returns names for a new canary of this node: `.targetwatch-canary-<node>-<uuid>`.
     #[must_use]
     pub fn new(hostname: &str) -> Self {
@@ -344,14 +344,14 @@ mod tests {
 
     #[test]
     fn canary_name_identifies_its_node() {
-        let (one, again, other) = (CanaryNames::new("a"), CanaryNames::new("a"), CanaryNames::new("b"));
+        let (one, again, other) = (CanaryFileNames::new("a"), CanaryFileNames::new("a"), CanaryFileNames::new("b"));
         assert!(one.are_sound());
         assert_eq!(one.leftover_prefix, again.leftover_prefix);
         assert_eq!(one.leftover_prefix, ".targetwatch-canary-af63dc4c8601ec8c-", "the same in every release");
         assert_ne!(one.name, again.name);
         assert!(!other.name.starts_with(&one.leftover_prefix));
         for (name, prefix) in [("x", ""), ("../x", ".."), (one.name.as_str(), ".targetwatch-canary-"), ("b", "b")] {
-            assert!(!CanaryNames { name: name.into(), leftover_prefix: prefix.into() }.are_sound(), "{prefix}");
+            assert!(!CanaryFileNames { name: name.into(), leftover_prefix: prefix.into() }.are_sound(), "{prefix}");
         }
     }
 }

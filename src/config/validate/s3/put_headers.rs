@@ -4,8 +4,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{Validated, invalid};
 use crate::config::raw::Text;
+use crate::config::validated::{Validated, invalid};
 
 const KEY: &str = "[[s3.credentials]] put_headers";
 

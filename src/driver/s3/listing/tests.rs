@@ -12,7 +12,7 @@ const INTERVAL: Duration = Duration::from_secs(3600);
 struct Listed {
     fake: Arc<FakeBucket>,
     pages: Arc<Semaphore>,
-    listing: Listing,
+    listing: BackgroundListing,
     rule: Option<S3AccessRule>,
 }
 
@@ -23,7 +23,7 @@ impl Listed {
 
     fn sharing(permits: &Arc<Semaphore>, pages: impl IntoIterator<Item = Result<ListedPage, S3Failure>>) -> Self {
         let fake = Arc::new(FakeBucket::with_pages(pages));
-        Self { fake, pages: permits.clone(), listing: Listing::default(), rule: None }
+        Self { fake, pages: permits.clone(), listing: BackgroundListing::default(), rule: None }
     }
 
     /// Advances the listing as a probe does.

@@ -34,11 +34,11 @@ const SUSPECT_STARTS_MAX: usize = 4;
 /// another request of a batch.
 const LATE_AFTER: Duration = BATCH_TIME.saturating_mul(2);
 
-type Schedule = schedule::Schedule<PendingCall, Worker>;
+type CallQueue = schedule::CallQueue<PendingCall, Worker>;
 type Dispatch = schedule::Dispatch<PendingCall, Worker>;
 
 /// Result of a call, or `None` if an idle worker broke and the call must be repeated with a new one.
-pub(super) type Outcome = Option<Result<Response, CallError>>;
+pub(super) type CallOutcome = Option<Result<Response, CallError>>;
 
 /// A call that has its claim and its permit.
 #[derive(Debug)]
@@ -54,7 +54,7 @@ pub(super) struct PendingCall {
     pub(super) assignment: Option<Assignment>,
     /// Span of the caller's probe.
     pub(super) span: Span,
-    pub(super) reply: oneshot::Sender<Outcome>,
+    pub(super) reply: oneshot::Sender<CallOutcome>,
 }
 
 impl Call for PendingCall {
@@ -83,7 +83,7 @@ impl PendingCall {
 pub(super) struct Dispatcher {
     settings: WorkerPoolSettings,
     pub(super) census: ChildCensus,
-    schedule: Mutex<Schedule>,
+    schedule: Mutex<CallQueue>,
     suspect_starts: Semaphore,
     pub(super) shutdown: CancellationToken,
     /// Number of workers that were started.
@@ -99,7 +99,7 @@ impl Dispatcher {
     pub(super) fn new(settings: WorkerPoolSettings, census: ChildCensus) -> Self {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
-            schedule: Mutex::new(Schedule::new(settings.idle_max)),
+            schedule: Mutex::new(CallQueue::new(settings.idle_max)),
             settings,
             census,
             suspect_starts: Semaphore::new((processors / 2).clamp(1, SUSPECT_STARTS_MAX)),
@@ -124,7 +124,7 @@ impl Dispatcher {
     }
 
     /// Reports an event to the schedule, and executes the dispatch that it results in.
-    pub(super) fn report(self: &Arc<Self>, event: impl FnOnce(&mut Schedule) -> Option<Dispatch>) {
+    pub(super) fn report(self: &Arc<Self>, event: impl FnOnce(&mut CallQueue) -> Option<Dispatch>) {
         let dispatch = event(&mut self.schedule());
         let (Some(dispatch), Ok(runtime)) = (dispatch, Handle::try_current()) else { return };
         let span = match &dispatch.calls[..] {
@@ -149,7 +149,7 @@ impl Dispatcher {
         }
     }
 
-    pub(super) fn schedule(&self) -> MutexGuard<'_, Schedule> {
+    pub(super) fn schedule(&self) -> MutexGuard<'_, CallQueue> {
         // Every change is a single push, pop or take, so a panic leaves nothing half done.
         self.schedule.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -161,7 +161,7 @@ struct Slot(Arc<Dispatcher>);
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.0.report(Schedule::free_slot);
+        self.0.report(CallQueue::free_slot);
     }
 }
 

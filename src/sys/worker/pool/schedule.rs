@@ -73,7 +73,7 @@ pub(super) struct Dispatch<C, W> {
 
 /// Queued calls and idle workers.
 #[derive(Debug)]
-pub(super) struct Schedule<C, W> {
+pub(super) struct CallQueue<C, W> {
     /// Maximum number of idle workers, and number of slots.
     idle_max: usize,
     /// The most recently used worker is last and is used first.
@@ -83,7 +83,7 @@ pub(super) struct Schedule<C, W> {
     pub(super) queue: VecDeque<C>,
 }
 
-impl<C: Call, W: IdleWorker> Schedule<C, W> {
+impl<C: Call, W: IdleWorker> CallQueue<C, W> {
     /// A schedule without workers, which keeps at most `idle_max` of them.
     pub(super) fn new(idle_max: usize) -> Self {
         Self { idle_max, idle: Vec::new(), slots_free: idle_max.max(1), queue: VecDeque::new() }

@@ -142,7 +142,7 @@ mod tests {
 
     use super::*;
     use crate::sys::worker::protocol::{
-        BATCH_PATH_MAX_BYTES, CanaryNames, CanaryRequest, Request, Response, UnmountHow, WorkerFault,
+        BATCH_PATH_MAX_BYTES, CanaryFileNames, CanaryRequest, Request, Response, UnmountHow, WorkerFault,
     };
 
     #[test]
@@ -151,7 +151,7 @@ mod tests {
             path: "/m/ü".into(),
             uid: 42436,
             gid: 42436,
-            names: CanaryNames::new("node-1"),
+            names: CanaryFileNames::new("node-1"),
             expect_nfs: true,
         });
         let frame = encode(&Numbered { number: 7, body: &request }).expect("encodes");

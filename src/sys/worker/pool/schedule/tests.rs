@@ -90,7 +90,7 @@ struct Running {
 }
 
 struct World {
-    schedule: Schedule<TestCall, TestWorker>,
+    schedule: CallQueue<TestCall, TestWorker>,
     now: Instant,
     running: Vec<Running>,
     /// Calls without an outcome.
@@ -100,7 +100,7 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let schedule = Schedule::new(IDLE_MAX);
+        let schedule = CallQueue::new(IDLE_MAX);
         Self { schedule, now: Instant::now(), running: Vec::new(), open: BTreeSet::new(), next_number: 1 }
     }
 
