@@ -62,13 +62,13 @@ fn doctor_ends_when_its_paths_are_on_a_dead_server() {
     let mount = mount.display();
     let config = Path::new("/tmp/doctor.toml");
     let text = format!(
-        "[registry]\nurl = \"sqlite://{mount}/registry.db\"\n[mounts]\nroot = \"{mount}/mounts\"\n[metrics]\ntoken_file = \"{mount}/token\"\n"
+        "[registry]\nurl = \"sqlite://{mount}/registry.db\"\n[mounts]\nroot = \"{mount}/mounts\"\n[metrics]\ntoken_file = \"{mount}/token\"\n[[notify.webhook]]\nurl = \"https://10.0.0.1/\"\nsecret_file = \"{mount}/secret\"\n"
     );
     fs::write(config, text).expect("written");
     black_hole("10.0.0.1");
     let checks = doctor(config);
     assert_outcome(&checks, "configuration", "passed", &[]);
-    assert_outcome(&checks, "files", "failed", &["was not read within 5 s"]);
+    assert_outcome(&checks, "files", "failed", &["/token was not read within 5 s", "/secret was not read within 5 s"]);
     assert_outcome(&checks, "registry", "unknown", &["no result within 10 s"]);
     assert_outcome(&checks, "mount_root", "failed", &[]);
     assert_outcome(&checks, "capabilities", "passed", &[]);

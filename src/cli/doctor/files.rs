@@ -1,6 +1,11 @@
 //! The files that the configuration names: whether the agent can use them, and whether others can read their secrets.
 //! No content is printed.
 
+use std::time::Duration;
+
+use futures::future::join_all;
+use tokio::time::timeout;
+
 use super::result::{HostCheck, HostCheckOutcome};
 use crate::api::Auth;
 use crate::config::{FileKind, NamedFile, Settings};
@@ -10,6 +15,9 @@ use crate::sys::secret_file::{
     verify_program,
 };
 use crate::tls::{ServerTls, read_authorities};
+
+/// Deadline of the check of all contents. With the reading of the files before it, it is below the deadline of a check.
+const CONTENT_DEADLINE: Duration = Duration::from_secs(3);
 
 pub(super) async fn check(settings: &Settings) -> HostCheck {
     let files = settings.files();
@@ -21,8 +29,10 @@ pub(super) async fn check(settings: &Settings) -> HostCheck {
         count => format!("{count} files"),
     });
     let mut unread = Vec::new();
-    for file in &files {
-        match warning(file).await {
+    // All at once, because each of them may be on storage that does not answer.
+    let warnings = join_all(files.iter().map(warning)).await;
+    for (file, warning) in files.iter().zip(warnings) {
+        match warning {
             Ok(warning) => {
                 if let Some(warning) = warning {
                     checked.add(HostCheckOutcome::Warning, format!("{}: {warning}", file.key));
@@ -37,8 +47,18 @@ pub(super) async fn check(settings: &Settings) -> HostCheck {
     }
     // The problems of files that cannot be read are known.
     let is_new = |problem: &String| !unread.iter().any(|path| problem.contains(path));
-    for problem in content_problems(settings).await.into_iter().filter(is_new) {
-        checked.add(HostCheckOutcome::Failed, problem);
+    match timeout(CONTENT_DEADLINE, content_problems(settings)).await {
+        Ok(problems) => {
+            for problem in problems.into_iter().filter(is_new) {
+                checked.add(HostCheckOutcome::Failed, problem);
+            }
+        }
+        // A file that cannot be read is read again.
+        Err(_) if !unread.is_empty() => {}
+        Err(_) => {
+            let late = format!("the content of the files was not verified within {} s", CONTENT_DEADLINE.as_secs());
+            checked.add(HostCheckOutcome::Unknown, late);
+        }
     }
     checked
 }
