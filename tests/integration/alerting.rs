@@ -141,9 +141,10 @@ async fn alerts_fire_when_a_server_stops_and_end_after_recovery() {
     prometheus.wait_for_end(everywhere).await;
     prometheus.wait_for(labels, one_node).await;
 
-    let [_, broken] = agents;
-    broken.signal(Signal::SIGKILL);
+    for agent in &agents {
+        agent.signal(Signal::SIGKILL);
+    }
     let down = json!({ "alertname": "TargetwatchManyAgentsDown", "severity": "critical" });
-    prometheus.wait_for(down, "The agents of 1 node(s), more than 15 %, do not answer: check the network first").await;
+    prometheus.wait_for(down, "The agents of 2 node(s), more than 15 %, do not answer: check the network first").await;
     prometheus.wait_for_end(on_nodes).await;
 }
