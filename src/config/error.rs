@@ -36,11 +36,12 @@ impl ConfigError {
     pub(super) fn syntax(file: &Path, text: &str, error: &toml::de::Error) -> Self {
         let span = error.span().unwrap_or_default();
         let source = text.lines().nth(line(text, span.start) - 1).unwrap_or_default().trim();
-        // Quotes only the key. The value may be a secret that was written in place of a file name.
+        // Quotes only a key or a heading. The rest may be a secret, also in a line of a value that has several lines.
+        let is_name = |text: &str| text.chars().all(|char| char.is_ascii_alphanumeric() || "-_.[] ".contains(char));
         let quoted = match source.split_once('=') {
-            Some((key, _)) => format!(" in `{} = …`", key.trim_end()),
-            None if source.starts_with('[') => format!(" in `{source}`"),
-            None => String::new(),
+            Some((key, _)) if is_name(key) => format!(" in `{} = …`", key.trim_end()),
+            None if source.starts_with('[') && is_name(source) => format!(" in `{source}`"),
+            _ => String::new(),
         };
         let message = without_string(error.message().trim()).replace('\n', ", ");
         let problem = format!("{message}{quoted}");

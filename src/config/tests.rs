@@ -294,6 +294,19 @@ fn put_headers_are_those_of_the_api_reference() {
 }
 
 #[test]
+fn syntax_errors_quote_no_part_of_a_value() {
+    for text in [
+        "[[notify.command]]\nargv = [\"/x\",\n  \"--header\", \"Bearer SECRET=\" oops\n]",
+        "[[notify.command]]\nargv = [\"/x\",\n[\"SECRET\" oops\n]",
+        "[[notify.webhook]]\nurl = \"\"\"\nhttps://h/SECRET?a=b\"\"\" oops",
+        "[[notify.webhook]]\nurl = \"https://h/SECRET?a=b\" oops",
+    ] {
+        let error = refused(text);
+        assert!(error.starts_with("configuration c.toml:") && !error.contains("SECRET"), "{error}");
+    }
+}
+
+#[test]
 fn errors_name_file_line_key_and_expectation() {
     for (text, expected) in [
         ("[probe]\nnfs_intervall = \"10s\"", &["c.toml:2", "nfs_intervall", "nfs_interval"][..]),
