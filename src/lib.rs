@@ -27,7 +27,7 @@
 //!
 //! # The modules
 //!
-//! A module depends only on modules to its right. `tests/layering.rs` enforces this.
+//! A module depends only on modules to its right. `tests/layering` enforces this.
 //!
 //! ```text
 //! cli → api → notify → agent → driver → check → nfs, s3 → sys → model

@@ -10,8 +10,8 @@
 //! old or when the queue is full. Notifications are kept in memory only: what was not delivered when the agent stops is
 //! lost after a short wait.
 //!
-//! The first verdict after a start is compared with the latest entry of the target's history, so that a restart
-//! notifies nobody unless the status changed meanwhile.
+//! The first verdict after a start is compared with the latest entry of the target's history. So after a restart there
+//! is a notification only if the status changed meanwhile.
 
 mod attempt;
 mod command;
@@ -27,6 +27,7 @@ mod webhook;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures::future::{join_all, try_join_all};
 use jiff::Timestamp;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
@@ -132,7 +133,7 @@ impl Notifier {
     pub async fn stop(&self) {
         let delivered: Vec<_> = self.receivers().iter().map(Receiver::all_delivered).collect();
         // What is left is logged below.
-        let _ = timeout(LAST_DELIVERIES_MAX, futures::future::join_all(delivered)).await;
+        let _ = timeout(LAST_DELIVERIES_MAX, join_all(delivered)).await;
         let receivers = std::mem::take(&mut *self.receivers());
         for receiver in receivers {
             receiver.discard("the agent stops");
@@ -160,16 +161,17 @@ pub async fn verify(settings: &NotifySettings) -> Result<(), NotifyError> {
 }
 
 async fn load(settings: &NotifySettings, census: &ChildCensus) -> Result<Vec<(Identity, Delivery)>, NotifyError> {
-    let mut loaded = Vec::new();
-    for webhook in &settings.webhooks {
-        let delivery = Delivery::Webhook(Box::new(Webhook::load(webhook).await?));
-        loaded.push((Identity::Webhook(webhook.clone()), delivery));
-    }
-    for command in &settings.commands {
-        let delivery = Delivery::Command(Command::load(command, census).await.map_err(NotifyError::Program)?);
-        loaded.push((Identity::Command(command.clone()), delivery));
-    }
-    Ok(loaded)
+    let webhooks = settings.webhooks.iter().map(async |settings| {
+        let delivery = Delivery::Webhook(Box::new(Webhook::load(settings).await?));
+        Ok::<_, NotifyError>((Identity::Webhook(settings.clone()), delivery))
+    });
+    let commands = settings.commands.iter().map(async |settings| {
+        let delivery = Delivery::Command(Command::load(settings, census).await.map_err(NotifyError::Program)?);
+        Ok((Identity::Command(settings.clone()), delivery))
+    });
+    // All files at once, because each of them may be on storage that does not answer.
+    let (webhooks, commands) = tokio::try_join!(try_join_all(webhooks), try_join_all(commands))?;
+    Ok(webhooks.into_iter().chain(commands).collect())
 }
 
 /// Recorded histories of targets.

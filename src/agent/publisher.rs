@@ -104,7 +104,7 @@ impl ViewPublisher {
         if let Some(change) = changed {
             log_status(&change.target);
             if let Err(mpsc::error::TrySendError::Full(_)) = self.changes.try_send(change) {
-                tracing::warn!("nobody is notified of this change: too many changes wait for the notifier");
+                tracing::warn!("no receiver is notified of this change, because too many changes wait");
             }
         }
     }

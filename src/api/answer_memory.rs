@@ -69,8 +69,7 @@ impl AnswerMemory {
     fn admit(&self, bytes: Bytes) -> Arc<Answer> {
         let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
         let mut current: Vec<_> = answers.iter().filter_map(Weak::upgrade).collect();
-        let is_same =
-            |answer: &Arc<Answer>| answer.bytes().as_ref().is_some_and(|held| held.as_ptr() == bytes.as_ptr());
+        let is_same = |answer: &Arc<Answer>| answer.bytes().as_ref().is_some_and(|held| is_same_memory(held, &bytes));
         let answer = match current.iter().position(is_same) {
             Some(at) => current.remove(at),
             None => Arc::new(Answer(Mutex::new(Some(bytes)))),
@@ -103,6 +102,11 @@ impl Answer {
     fn end(&self) -> usize {
         self.bytes().take().map_or(0, |bytes| bytes.len())
     }
+}
+
+/// Whether both are the same bytes in the same place.
+fn is_same_memory(one: &Bytes, other: &Bytes) -> bool {
+    std::ptr::eq::<[u8]>(&**one, &**other)
 }
 
 /// The body of one answer.

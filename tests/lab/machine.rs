@@ -36,8 +36,11 @@ const HOSTS: &str = "127.0.0.1 localhost lab\n";
 /// The systemd drop-in with the unit settings that a test changes.
 const DROP_IN: &str = "/run/systemd/system/targetwatch.service.d/lab.conf";
 
-/// Time limit of a target's first verdict. It includes a `mount.nfs`, which takes up to 5 s while the host is busy.
-pub const FIRST_VERDICT: Duration = Duration::from_secs(15);
+/// Time limit of a target's first verdict.
+pub const FIRST_VERDICT: Duration = Duration::from_secs(5);
+/// Time limit of the preparation of a test, which is no promise of the agent. Beside a load on the host, two mounts at
+/// once take longer than [`FIRST_VERDICT`].
+pub const PREPARED: Duration = Duration::from_secs(15);
 /// Time limit of recovery from a change of the mount table.
 pub const HEALED: Duration = Duration::from_secs(2);
 /// Time limit of start and stop, whatever storage does.

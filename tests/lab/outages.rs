@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::api::Target;
 use crate::machine::{
-    EXPORT, FIRST_VERDICT, HARD, Machine, NFS_SERVER, PATH, USER_EXPORT, black_hole, black_hole_data, end_black_holes,
+    EXPORT, HARD, Machine, NFS_SERVER, PATH, PREPARED, USER_EXPORT, black_hole, black_hole_data, end_black_holes,
     is_expected_after_stop, mark, mount_of, signal_user_server, start_user_server, systemctl,
 };
 use crate::observer::Observer;
@@ -64,7 +64,7 @@ fn outage(dead: &[Target], others: &[&Target], reason: &str, break_servers: impl
 
 fn kernel_targets() -> [Target; 2] {
     [Target::create(EXPORT), Target::create(EXPORT_V4)].map(|target| {
-        target.wait_until_available(FIRST_VERDICT);
+        target.wait_until_available(PREPARED);
         target
     })
 }

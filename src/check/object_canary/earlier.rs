@@ -94,12 +94,10 @@ pub(super) async fn after_failed_listing(
         return Err(Box::new(Checked::skipped(unrecorded(&why, location))));
     }
     let Some(leftover) = memory.leftover().cloned() else {
-        return no_earlier(api, location, plan, deadline).await;
+        return remove_late(api, location, plan, deadline).await;
     };
     let finding = match within(deadline, memory.resolve(api, plan)).await {
-        Ok(Resolved::Gone) => {
-            return no_earlier(api, location, plan, deadline).await;
-        }
+        Ok(Resolved::Gone) => return remove_late(api, location, plan, deadline).await,
         Ok(Resolved::Undeletable(denied)) if leftover.until == 0 || plan.append_only => {
             return Ok(Earlier { kept: Some(Kept { leftover, denied, leaves_room: true }), ..Earlier::default() });
         }
@@ -117,9 +115,9 @@ pub(super) async fn after_failed_listing(
     Err(Box::new(Checked::skipped(finding)))
 }
 
-/// Removes canaries of the agent that PUTs of earlier runs stored late. A command replaces them, because another command
-/// may use its key.
-async fn no_earlier(
+/// Removes canaries of the agent that PUTs of earlier runs stored late, so that none remains. A command removes none,
+/// because another command may use its key. It replaces them.
+async fn remove_late(
     api: &dyn ObjectApi,
     location: &S3Location,
     plan: &CanaryPlan<'_>,

@@ -1,6 +1,7 @@
 //! Settings of notifications: webhooks and commands.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ pub struct NotifySettings {
 }
 
 /// A URL to which notifications are posted.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct WebhookSettings {
     /// The URL. Its path and its query may contain a token, so it is not shown.
     pub url: String,
@@ -28,6 +29,12 @@ pub struct WebhookSettings {
     pub timeout: Duration,
     /// New statuses that are notified.
     pub on: Vec<Status>,
+}
+
+impl fmt::Debug for WebhookSettings {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("WebhookSettings").field("origin", &self.origin()).finish_non_exhaustive()
+    }
 }
 
 impl WebhookSettings {
@@ -68,6 +75,7 @@ mod tests {
             let (url, timeout) = (url.to_owned(), Duration::ZERO);
             let settings = WebhookSettings { url, secret_file: None, ca_bundle: None, timeout, on: Vec::new() };
             assert_eq!(settings.origin(), origin);
+            assert!(!format!("{settings:?}").contains("T0KEN"));
         }
     }
 }
