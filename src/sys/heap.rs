@@ -28,7 +28,7 @@ pub fn configure(arenas: u8) {
 }
 
 /// Least amount of free memory that is worth returning to the kernel, in bytes.
-const TRIM_MIN_BYTES: usize = 4 << 20;
+const TRIM_MIN_BYTES: usize = 1 << 20;
 
 /// Interval at which free memory may be returned to the kernel.
 const TRIM_INTERVAL: Duration = Duration::from_secs(10);

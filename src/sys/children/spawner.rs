@@ -70,13 +70,15 @@ pub(super) async fn spawn<T: Send + 'static>(
     // If the caller has stopped waiting, the child is dropped, which kills it.
     let started = Box::new(|child: io::Result<Child>| drop(reply.send(child.map(wrap))));
     thread()?
-        .try_send(Order { command, runtime: Handle::current(), started })
+        .try_send(Box::new(Order { command, runtime: Handle::current(), started }))
         .map_err(|_| io::Error::other(format!("more than {QUEUE_MAX} children are waiting to start")))?;
     answer.await.map_err(|_| io::Error::other("the child could not be started because the agent is stopping"))?
 }
 
-fn thread() -> io::Result<&'static SyncSender<Order>> {
-    static THREAD: OnceLock<SyncSender<Order>> = OnceLock::new();
+/// Returns the queue of the thread, which the first call starts. The queue has memory for all its orders from the start, so
+/// it contains boxes.
+fn thread() -> io::Result<&'static SyncSender<Box<Order>>> {
+    static THREAD: OnceLock<SyncSender<Box<Order>>> = OnceLock::new();
     if let Some(thread) = THREAD.get() {
         return Ok(thread);
     }
@@ -86,11 +88,12 @@ fn thread() -> io::Result<&'static SyncSender<Order>> {
     Ok(THREAD.get_or_init(|| orders))
 }
 
-fn serve(queue: &Receiver<Order>) {
+fn serve(queue: &Receiver<Box<Order>>) {
     // Children inherit the priority of this thread, on Linux an attribute of each thread (setpriority(2)). An error is
     // ignored, because children work at any priority.
     let _ = rustix::process::nice(NICENESS);
-    while let Ok(Order { mut command, runtime, started }) = queue.recv() {
+    while let Ok(order) = queue.recv() {
+        let Order { mut command, runtime, started } = *order;
         let child = catch_unwind(AssertUnwindSafe(|| {
             let _context = runtime.enter();
             let child = command.spawn();
