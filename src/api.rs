@@ -24,6 +24,7 @@ pub mod limits;
 pub mod listen;
 mod metrics;
 mod page;
+mod pieces;
 pub mod prefix;
 mod request_id;
 mod state;

@@ -1,7 +1,7 @@
 //! The memory of large answers, which is bounded however slowly clients read.
 //!
 //! A list is rendered anew after each probe, so clients that do not read would keep one list after the other in memory.
-//! An answer therefore shares its bytes with all answers that have the same ones, and can lose them: when the
+//! An answer therefore shares its [`Pieces`] with all answers that have the same ones, and can lose them: when the
 //! bytes of all answers together exceed [`ANSWERS_MAX_BYTES`], the answers that began first end early, and their clients
 //! get a closed connection instead of the rest. No client waits for another one.
 
@@ -11,34 +11,46 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll};
 
+use axum::Extension;
 use axum::body::{Body, Bytes};
 use axum::http::StatusCode;
-use axum::response::{IntoResponse as _, Response};
+use axum::response::{IntoResponse, Response};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Frame, SizeHint};
 
 use super::fault::Fault;
+use super::pieces::{PIECE_BYTES, Pieces};
 
 /// Memory of all large answers together, in bytes. The list of 10,000 targets with their reports has about 24 MB.
 pub const ANSWERS_MAX_BYTES: usize = 256 << 20;
 
 /// Largest size of an answer that is not counted, in bytes. The number of connections bounds their memory.
-const SMALL_MAX_BYTES: usize = 64 << 10;
-
-/// Size of a frame, in bytes. The server copies a frame only after the previous one was sent.
-const FRAME_BYTES: usize = 64 << 10;
+const SMALL_MAX_BYTES: usize = PIECE_BYTES;
 
 static ANSWERS: AnswerMemory = AnswerMemory::new(ANSWERS_MAX_BYTES);
+
+/// Marks a response whose body is counted.
+#[derive(Clone)]
+struct Counted;
+
+impl IntoResponse for Pieces {
+    /// Returns a response whose body is counted until it is sent.
+    fn into_response(self) -> Response {
+        if self.len() <= SMALL_MAX_BYTES {
+            return Body::from(self.pieces().first().cloned().unwrap_or_default()).into_response();
+        }
+        (Extension(Counted), ANSWERS.body(self)).into_response()
+    }
+}
 
 /// Counts the body of an answer until it is sent.
 pub(super) async fn bounded(response: Response) -> Response {
     let (head, body) = response.into_parts();
-    if body.size_hint().lower() <= SMALL_MAX_BYTES as u64 {
+    if head.extensions.get::<Counted>().is_some() || body.size_hint().lower() <= SMALL_MAX_BYTES as u64 {
         return Response::from_parts(head, body);
     }
-    // The bytes are those that the handler rendered. They are not copied.
     match body.collect().await {
-        Ok(body) => Response::from_parts(head, ANSWERS.body(body.to_bytes())),
+        Ok(body) => Response::from_parts(head, ANSWERS.body(Pieces::copy_of(&body.to_bytes()))),
         Err(error) => {
             let message = format!("the answer cannot be made: {error}");
             Fault::new(StatusCode::INTERNAL_SERVER_ERROR, message).into_response()
@@ -52,27 +64,28 @@ struct AnswerMemory {
     answers: Mutex<VecDeque<Weak<Answer>>>,
 }
 
-/// The bytes of one or more equal answers, while there is memory for them.
-struct Answer(Mutex<Option<Bytes>>);
+/// The pieces of one or more equal answers, while there is memory for them.
+struct Answer(Mutex<Option<Pieces>>);
 
 impl AnswerMemory {
     const fn new(max_bytes: usize) -> Self {
         Self { max_bytes, answers: Mutex::new(VecDeque::new()) }
     }
 
-    fn body(&self, bytes: Bytes) -> Body {
-        let length = bytes.len();
-        Body::new(Frames { answer: Some(self.admit(bytes)), sent: 0, length })
+    fn body(&self, pieces: Pieces) -> Body {
+        let unsent_bytes = pieces.len();
+        Body::new(Frames { answer: Some(self.admit(pieces)), next: 0, unsent_bytes })
     }
 
     /// Adds an answer, and ends the oldest ones if all together have too many bytes.
-    fn admit(&self, bytes: Bytes) -> Arc<Answer> {
+    fn admit(&self, pieces: Pieces) -> Arc<Answer> {
         let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
         let mut current: Vec<_> = answers.iter().filter_map(Weak::upgrade).collect();
-        let is_same = |answer: &Arc<Answer>| answer.bytes().as_ref().is_some_and(|held| is_same_memory(held, &bytes));
+        let is_same =
+            |answer: &Arc<Answer>| answer.pieces().as_ref().is_some_and(|held| Pieces::are_same(held, &pieces));
         let answer = match current.iter().position(is_same) {
             Some(at) => current.remove(at),
-            None => Arc::new(Answer(Mutex::new(Some(bytes)))),
+            None => Arc::new(Answer(Mutex::new(Some(pieces)))),
         };
         current.push(answer.clone());
         let mut total: usize = current.iter().map(|answer| answer.len()).sum();
@@ -88,33 +101,29 @@ impl AnswerMemory {
 }
 
 impl Answer {
-    fn bytes(&self) -> std::sync::MutexGuard<'_, Option<Bytes>> {
+    fn pieces(&self) -> std::sync::MutexGuard<'_, Option<Pieces>> {
         // Every change is a single assignment, so a panic leaves nothing half done.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Number of bytes in memory.
     fn len(&self) -> usize {
-        self.bytes().as_ref().map_or(0, Bytes::len)
+        self.pieces().as_ref().map_or(0, Pieces::len)
     }
 
     /// Frees the bytes, and returns their number.
     fn end(&self) -> usize {
-        self.bytes().take().map_or(0, |bytes| bytes.len())
+        self.pieces().take().map_or(0, |pieces| pieces.len())
     }
 }
 
-/// Whether both are the same bytes in the same place.
-fn is_same_memory(one: &Bytes, other: &Bytes) -> bool {
-    std::ptr::eq::<[u8]>(&**one, &**other)
-}
-
-/// The body of one answer.
+/// The body of one answer. A frame is a piece.
 struct Frames {
     /// `None` after the last frame.
     answer: Option<Arc<Answer>>,
-    sent: usize,
-    length: usize,
+    /// Index of the next piece.
+    next: usize,
+    unsent_bytes: usize,
 }
 
 impl hyper::body::Body for Frames {
@@ -123,15 +132,18 @@ impl hyper::body::Body for Frames {
 
     fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let Some(answer) = &self.answer else { return Poll::Ready(None) };
-        let next = self.length.min(self.sent + FRAME_BYTES);
-        // A copy, because a part of the bytes would keep all of them in memory.
-        let frame = answer.bytes().as_ref().map(|bytes| Bytes::copy_from_slice(&bytes[self.sent..next]));
-        self.sent = next;
-        if frame.is_none() || next == self.length {
+        let piece = answer.pieces().as_ref().and_then(|pieces| pieces.pieces().get(self.next).cloned());
+        let Some(piece) = piece else {
+            self.answer = None;
+            let ended = Error::new(ErrorKind::OutOfMemory, "newer answers needed the memory of this one");
+            return Poll::Ready(Some(Err(ended)));
+        };
+        self.next += 1;
+        self.unsent_bytes -= piece.len();
+        if self.unsent_bytes == 0 {
             self.answer = None;
         }
-        let ended = || Error::new(ErrorKind::OutOfMemory, "newer answers needed the memory of this one");
-        Poll::Ready(Some(frame.map(Frame::data).ok_or_else(ended)))
+        Poll::Ready(Some(Ok(Frame::data(piece))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -139,7 +151,7 @@ impl hyper::body::Body for Frames {
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact((self.length - self.sent) as u64)
+        SizeHint::with_exact(self.unsent_bytes as u64)
     }
 }
 
@@ -147,17 +159,17 @@ impl hyper::body::Body for Frames {
 mod tests {
     use super::*;
 
-    const LENGTH: usize = 3 * FRAME_BYTES + 1;
+    const LENGTH: usize = 3 * PIECE_BYTES + 1;
 
     fn answer(memory: &AnswerMemory, fill: u8) -> Body {
-        memory.body(Bytes::from(vec![fill; LENGTH]))
+        memory.body(Pieces::copy_of(&[fill; LENGTH]))
     }
 
     #[tokio::test]
     async fn answer_arrives_complete() {
         let memory = AnswerMemory::new(LENGTH);
-        let bytes: Bytes = (0..LENGTH).map(|number| number as u8).collect();
-        let body = memory.body(bytes.clone());
+        let bytes: Vec<u8> = (0..LENGTH).map(|number| number as u8).collect();
+        let body = memory.body(Pieces::copy_of(&bytes));
         assert_eq!(body.size_hint().exact(), Some(LENGTH as u64));
         assert_eq!(body.collect().await.expect("complete").to_bytes(), bytes);
     }
@@ -180,7 +192,7 @@ mod tests {
     #[tokio::test]
     async fn equal_answers_share_their_memory_and_count_once() {
         let memory = AnswerMemory::new(2 * LENGTH);
-        let list = Bytes::from(vec![1; LENGTH]);
+        let list = Pieces::copy_of(&[1; LENGTH]);
         let answers: Vec<_> = (0..100).map(|_| memory.body(list.clone())).collect();
         let other = answer(&memory, 2);
         for body in answers.into_iter().chain([other]) {
@@ -204,8 +216,8 @@ mod tests {
         drop((unread, newer));
     }
 
-    /// Bytes, and whether they are freed.
-    fn tracked() -> (Bytes, impl Fn() -> bool) {
+    /// Pieces, and whether they are freed.
+    fn tracked() -> (Pieces, impl Fn() -> bool) {
         let owner = Arc::new(vec![0_u8; LENGTH]);
         let weak = Arc::downgrade(&owner);
         struct Owner(Arc<Vec<u8>>);
@@ -214,17 +226,21 @@ mod tests {
                 &self.0
             }
         }
-        (Bytes::from_owner(Owner(owner)), move || weak.upgrade().is_none())
+        (Pieces::from_iter([Bytes::from_owner(Owner(owner))]), move || weak.upgrade().is_none())
     }
 
     #[tokio::test]
     async fn large_body_of_a_response_is_counted_and_a_small_one_passed_on() {
         for length in [0, 1, SMALL_MAX_BYTES, SMALL_MAX_BYTES + 1] {
-            let response = bounded(vec![7_u8; length].into_response()).await;
-            let is_counted = response.body().size_hint().exact() == Some(length as u64) && length > SMALL_MAX_BYTES;
-            let mut body = response.into_body();
-            let first = body.frame().await.map_or(0, |frame| frame.expect("a frame").into_data().expect("data").len());
-            assert_eq!(first, if is_counted { FRAME_BYTES } else { length });
+            let bytes = vec![7_u8; length];
+            for response in [Pieces::copy_of(&bytes).into_response(), bytes.into_response()] {
+                let response = bounded(response).await;
+                assert_eq!(response.body().size_hint().exact(), Some(length as u64));
+                let mut body = response.into_body();
+                let first =
+                    body.frame().await.map_or(0, |frame| frame.expect("a frame").into_data().expect("data").len());
+                assert_eq!(first, length.min(PIECE_BYTES));
+            }
         }
     }
 }

@@ -12,10 +12,10 @@ pub(super) const GZIP_MIN_BYTES: usize = 1400;
 /// Bytes that are compressed between two yields. They take well under a millisecond.
 const GZIP_PIECE_BYTES: usize = 32 << 10;
 
-/// Compresses an answer. Other tasks run in between.
-pub(super) async fn gzip(body: &[u8]) -> io::Result<Bytes> {
+/// Compresses the parts of an answer together. Other tasks run in between.
+pub(super) async fn gzip(parts: &[impl AsRef<[u8]>]) -> io::Result<Bytes> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-    for piece in body.chunks(GZIP_PIECE_BYTES) {
+    for piece in parts.iter().flat_map(|part| part.as_ref().chunks(GZIP_PIECE_BYTES)) {
         encoder.write_all(piece)?;
         tokio::task::yield_now().await;
     }

@@ -160,7 +160,7 @@ pub(super) async fn metrics(
     if !is_compressed(body.len(), &headers) {
         return Ok((described, body).into_response());
     }
-    let compressed = gzip(&body).await.map_err(|error| failed(&error))?;
+    let compressed = gzip(&[&body]).await.map_err(|error| failed(&error))?;
     let encoding = [(CONTENT_ENCODING, HeaderValue::from_static("gzip"))];
     Ok((described, encoding, compressed).into_response())
 }

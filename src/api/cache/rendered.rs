@@ -1,32 +1,31 @@
-//! A rendered list: its bytes, and the range of each item in them.
+//! A rendered list: its bytes, and the place of each item in them.
 //!
 //! A target changes at each probe, so a list of a thousand targets changes a hundred times a second. A new
 //! list copies the bytes of each item that is unchanged, at the same position, from the previous list.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::ops::Range;
 use std::sync::{Arc, Weak};
 
-use axum::body::Bytes;
 use axum::http::HeaderValue;
 use tokio::sync::OnceCell;
 
 use crate::api::gzip::gzip;
+use crate::api::pieces::{Pieces, PiecesBuilder, Place};
 
 /// A list as JSON: an object with one key above the list.
 pub(super) struct RenderedList<T> {
-    pub(super) body: Bytes,
+    pub(super) body: Pieces,
     /// Hash of the body. It is a weak tag because the compressed body has the same one.
     pub(super) etag: HeaderValue,
     parts: Vec<Part<T>>,
-    gzip: OnceCell<Bytes>,
+    gzip: OnceCell<Pieces>,
 }
 
 /// One item of a list.
 struct Part<T> {
     /// Keeps the address occupied, so that another item never has it, but frees the content of a former item.
     item: Weak<T>,
-    range: Range<usize>,
+    place: Place,
     hash: u64,
 }
 
@@ -38,50 +37,46 @@ impl<T> RenderedList<T> {
         previous: Option<&Self>,
         render: impl Fn(&T) -> serde_json::Result<Vec<u8>>,
     ) -> serde_json::Result<Self> {
-        let mut body = Vec::with_capacity(previous.map_or(0, |list| list.body.len() + list.body.len() / 8));
-        body.extend_from_slice(format!("{{\"{key}\":[").as_bytes());
+        let mut body = PiecesBuilder::with_capacity(previous.map_or(0, |list| list.body.len() + list.body.len() / 8));
+        body.push(format!("{{\"{key}\":[").as_bytes());
         let mut parts = Vec::with_capacity(items.len());
         let mut hasher = DefaultHasher::new();
         for (index, item) in items.iter().enumerate() {
             if index > 0 {
-                body.push(b',');
+                body.push(b",");
             }
-            let start = body.len();
             let unchanged = previous.and_then(|list| list.part(index, item));
-            let hash = match unchanged {
-                Some((bytes, hash)) => {
-                    body.extend_from_slice(bytes);
-                    hash
-                }
+            let (place, hash) = match unchanged {
+                Some((bytes, hash)) => (body.push(bytes), hash),
                 None => {
                     let bytes = render(item)?;
-                    body.extend_from_slice(&bytes);
-                    hash_of(&bytes)
+                    (body.push(&bytes), hash_of(&bytes))
                 }
             };
             hash.hash(&mut hasher);
-            parts.push(Part { item: Arc::downgrade(item), range: start..body.len(), hash });
+            parts.push(Part { item: Arc::downgrade(item), place, hash });
         }
-        body.extend_from_slice(b"]}");
+        body.push(b"]}");
         let etag = HeaderValue::try_from(format!("W/\"{:016x}\"", hasher.finish()));
         let etag = etag.unwrap_or(HeaderValue::from_static("W/\"\""));
-        Ok(Self { body: body.into(), etag, parts, gzip: OnceCell::new() })
+        Ok(Self { body: body.finish(), etag, parts, gzip: OnceCell::new() })
     }
 
     /// Size of the body and of the compressed body, if there is one, in bytes.
     pub(super) fn bytes(&self) -> usize {
-        self.body.len() + self.gzip.get().map_or(0, Bytes::len)
+        self.body.len() + self.gzip.get().map_or(0, Pieces::len)
     }
 
     /// Bytes and hash of the item at this index, if it is this one.
     fn part(&self, index: usize, item: &Arc<T>) -> Option<(&[u8], u64)> {
         let part = self.parts.get(index).filter(|part| std::ptr::eq(part.item.as_ptr(), Arc::as_ptr(item)))?;
-        Some((self.body.get(part.range.clone())?, part.hash))
+        Some((self.body.at(&part.place)?, part.hash))
     }
 
     /// The compressed body, which the first call compresses.
-    pub(super) async fn gzip(&self) -> std::io::Result<Bytes> {
-        self.gzip.get_or_try_init(|| gzip(&self.body)).await.cloned()
+    pub(super) async fn gzip(&self) -> std::io::Result<Pieces> {
+        let compressed = || async { Ok(Pieces::copy_of(&gzip(self.body.pieces()).await?)) };
+        self.gzip.get_or_try_init(compressed).await.cloned()
     }
 }
 
@@ -110,6 +105,10 @@ mod tests {
         (list.expect("JSON"), rendered.get())
     }
 
+    fn body_text(list: &RenderedList<String>) -> String {
+        String::from_utf8(list.body.pieces().iter().flatten().copied().collect()).expect("text")
+    }
+
     fn change() -> impl Strategy<Value = (u8, prop::sample::Index, String)> {
         (0_u8..4, any::<prop::sample::Index>(), ".{0,6}")
     }
@@ -130,8 +129,8 @@ mod tests {
                 let (list, _) = render(&items, previous.as_ref());
                 let (anew, _) = render(&items, None);
                 let expected = json!({ "names": items.iter().map(|item| item.as_str()).collect::<Vec<_>>() });
-                prop_assert_eq!(&list.body, &expected.to_string());
-                prop_assert_eq!((&list.body, &list.etag), (&anew.body, &anew.etag));
+                prop_assert_eq!(body_text(&list), expected.to_string());
+                prop_assert_eq!((body_text(&list), &list.etag), (body_text(&anew), &anew.etag));
                 previous = Some(list);
             }
         }
@@ -144,7 +143,7 @@ mod tests {
         assert_eq!(rendered, 3);
         items[1] = Arc::new("d".to_owned());
         let (second, rendered) = render(&items, Some(&first));
-        assert_eq!((rendered, &second.body[..]), (1, &br#"{"names":["a","d","c"]}"#[..]));
+        assert_eq!((rendered, body_text(&second)), (1, r#"{"names":["a","d","c"]}"#.to_owned()));
         assert_ne!(first.etag, second.etag);
         items[1] = Arc::new("b".to_owned());
         assert_eq!(render(&items, Some(&second)).0.etag, first.etag, "the tag depends on the content alone");

@@ -96,7 +96,7 @@ impl HtmlPage {
 
     async fn answer(self, status: StatusCode, headers: &HeaderMap) -> Response {
         let document = Bytes::from(self.document());
-        let compressed = if is_compressed(document.len(), headers) { gzip(&document).await.ok() } else { None };
+        let compressed = if is_compressed(document.len(), headers) { gzip(&[&document]).await.ok() } else { None };
         let has_encoding = compressed.is_some();
         let body = compressed.unwrap_or(document);
         let mut response = (status, HEADERS, body).into_response();

@@ -247,7 +247,7 @@ async fn page_about_a_thousand_targets_is_small() {
         target(&format!("nas-{number}.example:/exports/{number}"), failure(Reason::MountFailed, &message))
     });
     let page = overview(targets.collect(), "/ui");
-    let compressed = gzip(page.as_bytes()).await.expect("compressed");
+    let compressed = gzip(&[page.as_bytes()]).await.expect("compressed");
     assert!(page.contains("1000 in all"), "{page}");
     assert!(
         compressed.len() < PAGE_MAX_BYTES && page.len() < 4 * PAGE_MAX_BYTES,

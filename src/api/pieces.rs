@@ -1,0 +1,126 @@
+//! The bytes of an answer in pieces, each with its own memory. The server keeps the piece that it is sending, so a client
+//! that does not read keeps that piece in memory, and not the whole answer. All answers with the same bytes share the
+//! pieces, which are never copied.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use axum::body::Bytes;
+
+/// Size of a piece, in bytes. Only a piece with a single, larger item may exceed it.
+pub(super) const PIECE_BYTES: usize = 64 << 10;
+
+/// Bytes in pieces. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct Pieces {
+    pieces: Arc<[Bytes]>,
+    length: usize,
+}
+
+impl Pieces {
+    /// Copies bytes into pieces of equal size. The last one may be shorter.
+    pub(super) fn copy_of(bytes: &[u8]) -> Self {
+        bytes.chunks(PIECE_BYTES).map(Bytes::copy_from_slice).collect()
+    }
+
+    /// Number of bytes.
+    pub(super) fn len(&self) -> usize {
+        self.length
+    }
+
+    pub(super) fn pieces(&self) -> &[Bytes] {
+        &self.pieces
+    }
+
+    /// Returns the bytes at a place that [`PiecesBuilder::push`] returned.
+    pub(super) fn at(&self, place: &Place) -> Option<&[u8]> {
+        self.pieces.get(place.piece)?.get(place.range.clone())
+    }
+
+    /// Whether both have the same memory.
+    pub(super) fn are_same(one: &Self, other: &Self) -> bool {
+        Arc::ptr_eq(&one.pieces, &other.pieces)
+    }
+}
+
+impl FromIterator<Bytes> for Pieces {
+    fn from_iter<I: IntoIterator<Item = Bytes>>(pieces: I) -> Self {
+        let pieces: Arc<[Bytes]> = pieces.into_iter().collect();
+        let length = pieces.iter().map(Bytes::len).sum();
+        Self { pieces, length }
+    }
+}
+
+/// A range of bytes within one piece.
+#[derive(Debug)]
+pub(super) struct Place {
+    piece: usize,
+    range: Range<usize>,
+}
+
+/// Builds [`Pieces`] from items, none of which is divided.
+#[derive(Default)]
+pub(super) struct PiecesBuilder {
+    full: Vec<Bytes>,
+    last: Vec<u8>,
+}
+
+impl PiecesBuilder {
+    /// A builder of pieces with approximately this number of bytes.
+    pub(super) fn with_capacity(bytes: usize) -> Self {
+        Self { full: Vec::new(), last: Vec::with_capacity(bytes.min(PIECE_BYTES)) }
+    }
+
+    /// Adds an item, and returns its place.
+    pub(super) fn push(&mut self, item: &[u8]) -> Place {
+        if !self.last.is_empty() && self.last.len() + item.len() > PIECE_BYTES {
+            let next = Vec::with_capacity(PIECE_BYTES.max(item.len()));
+            self.full.push(std::mem::replace(&mut self.last, next).into());
+        }
+        let start = self.last.len();
+        self.last.extend_from_slice(item);
+        Place { piece: self.full.len(), range: start..self.last.len() }
+    }
+
+    pub(super) fn finish(mut self) -> Pieces {
+        self.last.shrink_to_fit();
+        self.full.into_iter().chain([self.last.into()]).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The bytes of all pieces together.
+    fn joined(pieces: &Pieces) -> Vec<u8> {
+        pieces.pieces().iter().flatten().copied().collect()
+    }
+
+    proptest! {
+        #[test]
+        fn items_stay_whole_in_pieces_of_limited_size(lengths in prop::collection::vec(0..2 * PIECE_BYTES, 0..12)) {
+            let items: Vec<Vec<u8>> = lengths.iter().enumerate().map(|(at, &length)| vec![at as u8; length]).collect();
+            let mut builder = PiecesBuilder::with_capacity(0);
+            let places: Vec<_> = items.iter().map(|item| builder.push(item)).collect();
+            let pieces = builder.finish();
+            prop_assert_eq!(joined(&pieces), items.concat());
+            prop_assert_eq!(pieces.len(), items.concat().len());
+            for (item, place) in items.iter().zip(&places) {
+                prop_assert_eq!(pieces.at(place), Some(&item[..]));
+            }
+            let longest_item = lengths.iter().copied().max().unwrap_or(0);
+            prop_assert!(pieces.pieces().iter().all(|piece| piece.len() <= PIECE_BYTES.max(longest_item)));
+        }
+
+        #[test]
+        fn copy_has_the_same_bytes(length in 0..4 * PIECE_BYTES) {
+            let bytes: Vec<u8> = (0..length).map(|number| number as u8).collect();
+            let pieces = Pieces::copy_of(&bytes);
+            prop_assert_eq!(joined(&pieces), bytes);
+            prop_assert!(pieces.pieces().iter().all(|piece| piece.len() <= PIECE_BYTES));
+        }
+    }
+}
