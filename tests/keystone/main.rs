@@ -14,6 +14,7 @@ mod http;
 mod workspace;
 
 mod command_line;
+mod discovery;
 mod flood;
 mod logins;
 mod outage;

@@ -110,6 +110,12 @@ impl Keystone {
         answer.header("x-subject-token").to_owned()
     }
 
+    /// Id of the admin's project.
+    pub async fn admin_project(&self) -> String {
+        let facts = self.call("GET", "/auth/tokens", &self.admin, Some(&self.admin), &Value::Null).await.json();
+        facts["token"]["project"]["id"].as_str().expect("an id").to_owned()
+    }
+
     /// Creates a project and a member with the same name and password. Returns the id of the project.
     pub async fn member_of(&self, project: &str) -> String {
         let create = async |path: &str, body: Value| {
