@@ -16,6 +16,7 @@ mod process;
 mod support;
 
 mod adoption;
+mod capabilities;
 mod clock;
 mod command_line;
 mod cycles;
