@@ -29,6 +29,7 @@ pub mod storage_failure;
 pub mod tcp_reachable;
 pub mod usage_listing;
 pub mod versioning;
+pub mod visible;
 pub mod write_canary;
 
 use std::future::Future;

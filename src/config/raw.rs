@@ -35,6 +35,7 @@ sections! {
         ui: Ui,
         registry: Registry,
         mounts: Mounts,
+        visibility: Visibility,
         probe: Probe,
         s3: S3,
         notify: Notify,
@@ -104,6 +105,10 @@ sections! {
         nfs_options: Text = text("nolock,soft,timeo=600,intr,lookupcache=none,nfsvers=3,retrans=10"),
         address_map: BTreeMap<String, Text>,
         nfs: Vec<NfsOverride>,
+    }
+
+    Visibility {
+        host: bool = true,
     }
 
     Probe {

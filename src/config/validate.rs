@@ -18,7 +18,9 @@ use super::validated::{
     INTERVALS, Validated, absolute, days, duration, invalid, limited, location, number, one_of, path,
 };
 use crate::model::report::MountMode;
-use crate::model::settings::{AgentSettings, CanarySettings, MountSettings, NfsOverride, ProbeOverride, ProbeSettings};
+use crate::model::settings::{
+    AgentSettings, CanarySettings, MountSettings, NfsOverride, ProbeOverride, ProbeSettings, VisibilitySettings,
+};
 use crate::model::usage_history::FORECAST_MAX;
 use crate::model::{NfsExport, NfsOptions, PathKey, RegistryUrl};
 
@@ -29,7 +31,7 @@ const DEADLINES: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration
 const MOUNT_DEADLINES: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(600);
 
 pub(super) fn settings(raw: Raw) -> Validated<Settings> {
-    let Raw { api, metrics, ui, registry, mounts, probe, s3, notify, target } = raw;
+    let Raw { api, metrics, ui, registry, mounts, visibility, probe, s3, notify, target } = raw;
     let mounts = self::mounts(mounts)?;
     let declared = declared::validate(&target, mounts.path_key)?;
     let notify = notify::notify(&notify, &mounts.root)?;
@@ -38,6 +40,7 @@ pub(super) fn settings(raw: Raw) -> Validated<Settings> {
         registry_url: registry_url(&registry.url)?,
         agent: AgentSettings {
             mounts,
+            visibility: VisibilitySettings { host: visibility.host },
             probe: self::probe(&probe)?,
             s3_access: self::s3::access(&s3.credentials)?,
             s3_canary: self::s3::canary(&s3.canary, &s3.lock_proof)?,

@@ -1,6 +1,6 @@
 //! NFS targets: mounted by the kernel, or verified over the wire.
 //!
-//! Mounted (`mode = "kernel"`, [`mounted`]): reachable → mounted → capacity → write canary. The server is
+//! Mounted (`mode = "kernel"`, [`mounted`]): reachable → mounted → visible → capacity → write canary. The server is
 //! queried before the mount is accessed, and the mount is measured before it is written to. So a failure is found by
 //! the cheapest check that can find it.
 //!

@@ -76,6 +76,8 @@ named! {
         MountPointHoldsFiles => "mount_point_holds_files",
         /// The mount directory cannot be created or used.
         MountPointUnusable => "mount_point_unusable",
+        /// The host does not see what the agent mounts.
+        MountsNotShared => "mounts_not_shared",
         /// The file handle is stale: the exported directory was replaced on the server.
         StaleHandle => "stale_handle",
         /// The mounted file system did not answer within the deadline.

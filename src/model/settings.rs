@@ -50,6 +50,13 @@ impl MountSettings {
     }
 }
 
+/// Settings of the visibility of mounts to other programs (`[visibility]`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VisibilitySettings {
+    /// Whether the host must see what the agent mounts.
+    pub host: bool,
+}
+
 /// Mount options for the exports that a pattern matches (`[[mounts.nfs]]`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NfsOverride {
@@ -295,6 +302,8 @@ pub struct DeclaredTarget {
 pub struct AgentSettings {
     /// Settings of mounts.
     pub mounts: MountSettings,
+    /// Settings of the visibility of mounts.
+    pub visibility: VisibilitySettings,
     /// Settings of probes.
     pub probe: ProbeSettings,
     /// Access to buckets. The first rule that matches applies.
@@ -321,6 +330,7 @@ impl AgentSettings {
                 nfs_overrides: Vec::new(),
                 address_map: [].into(),
             },
+            visibility: VisibilitySettings { host: true },
             probe: ProbeSettings {
                 nfs_interval: long,
                 s3_interval: long,

@@ -30,7 +30,7 @@ fn assert_mounted_and_measured(export: &str, name: &str, kind: &str, version: &s
     );
     // NFS reports space in units of the transfer size, 128 KiB.
     assert!(before.1 >= 5_000_001 - (128 << 10), "used space is too small: {before:?}");
-    for check in ["reachable", "mounted", "capacity", "write_canary"] {
+    for check in ["reachable", "mounted", "visible", "capacity", "write_canary"] {
         assert_eq!(report.outcome(check), "passed", "{check}: {report:?}");
     }
     let facts = report.get("mount");

@@ -41,5 +41,6 @@ mod server_moves;
 mod service;
 mod startup;
 mod traffic;
+mod visibility;
 mod wire_mode;
 mod workers;

@@ -112,8 +112,11 @@ static LATENESS: Family = Family::histogram(
     "Time between when a probe was due and when it started.",
 );
 
-static CHECK_DURATION: Family =
-    Family::histogram("targetwatch_check_duration_seconds", &["check"], "Durations of checks that were run.");
+static CHECK_DURATION: Family = Family::histogram(
+    "targetwatch_check_duration_seconds",
+    &["check"],
+    "Durations of checks that were run and access storage.",
+);
 
 static CHECKS: Family = Family::counter("targetwatch_checks", &["check", "outcome"], "Checks by outcome.");
 

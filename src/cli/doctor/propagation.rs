@@ -9,14 +9,14 @@ use std::sync::Arc;
 use super::mount_helper::MOUNTS_NOTHING;
 use super::result::HostCheck;
 use super::{Facts, blocking, late};
-use crate::sys::{MountTable, node};
-
-/// The process whose mounts all programs of the host see.
-const INIT: u32 = 1;
+use crate::sys::{INIT, MountTable, node};
 
 pub(super) async fn check(facts: Arc<Facts>) -> HostCheck {
     if !facts.mounts() {
         return HostCheck::skipped(MOUNTS_NOTHING);
+    }
+    if !facts.settings.agent.visibility.host {
+        return HostCheck::skipped("`host = false` in [visibility]: the host need not see what the agent mounts");
     }
     let judged = blocking(move || {
         if !node::sees_processes_of_host() {

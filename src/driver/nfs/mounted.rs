@@ -10,6 +10,7 @@ use super::{MountLocation, NfsDriver};
 use crate::check::mount_capacity::capacity_of_mount;
 use crate::check::mounted::{OwnMount, mounted};
 use crate::check::nfs_reachable::nfs_reachable;
+use crate::check::visible::visible;
 use crate::check::write_canary::write_canary;
 use crate::check::{CheckLog, Checked};
 use crate::driver::{Depth, Probe};
@@ -20,7 +21,8 @@ use crate::sys::worker::FaultKind;
 use crate::sys::{CallError, Request};
 
 /// The checks of a mounted target, in the order of the report.
-const PLAN: &[CheckName] = &[CheckName::Reachable, CheckName::Mounted, CheckName::Capacity, CheckName::WriteCanary];
+const PLAN: &[CheckName] =
+    &[CheckName::Reachable, CheckName::Mounted, CheckName::Visible, CheckName::Capacity, CheckName::WriteCanary];
 
 /// A canary that was written, read back and removed.
 pub(super) struct VerifiedCanary {
@@ -88,6 +90,12 @@ impl NfsDriver {
         );
         let mounting = async { mounting.await.with_warnings(warning).with_warnings(unprotected) };
         let Some(mount) = log.run(CheckName::Mounted, mounting).await else { return (None, None) };
+        if log.has_failure() {
+            return (Some(mount), None);
+        }
+        let visible =
+            visible(&self.host.mounts, &self.host.host_mounts, &location.settings.visibility, &location.path, &mount);
+        log.run(CheckName::Visible, async { visible }).await;
         if log.has_failure() {
             return (Some(mount), None);
         }

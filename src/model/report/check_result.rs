@@ -11,6 +11,8 @@ named! {
         Reachable => "reachable",
         /// The right export is mounted at the target's path.
         Mounted => "mounted",
+        /// Programs of this host see the mount.
+        Visible => "visible",
         /// The server exports the path to this host (verified over the wire, without mounting).
         Exported => "exported",
         /// Capacity and used space were measured.
@@ -39,11 +41,19 @@ pub enum Scope {
 }
 
 impl CheckName {
+    /// Whether the check accesses storage or the network. The duration of another one says nothing about them.
+    #[must_use]
+    pub const fn accesses_storage(self) -> bool {
+        !matches!(self, Self::Visible)
+    }
+
     /// Returns the subject of the check.
     #[must_use]
     pub const fn scope(self) -> Scope {
         match self {
-            Self::Reachable | Self::Mounted | Self::Exported | Self::WriteCanary | Self::Bucket => Scope::Node,
+            Self::Reachable | Self::Mounted | Self::Visible | Self::Exported | Self::WriteCanary | Self::Bucket => {
+                Scope::Node
+            }
             Self::Capacity | Self::Versioning | Self::ObjectLock | Self::LockProof => Scope::Target,
         }
     }

@@ -61,6 +61,8 @@ pub struct MountEntry {
     /// Id of the peer group (`shared:`): mounts below one member appear below all others, also in other mount
     /// namespaces (mount_namespaces(7)). `None` if the mount is not shared.
     pub peer_group: Option<u32>,
+    /// Id of the peer group from which this mount receives mounts, and to which it sends none (`master:`).
+    pub master: Option<u32>,
 }
 
 impl MountEntry {
@@ -116,18 +118,40 @@ impl MountEntry {
         let device = text(fields.next()?);
         let mount_point = PathBuf::from(OsString::from_vec(unescape(fields.nth(1)?)));
         let options = text(fields.next()?);
-        let mut peer_group = None;
+        let (mut peer_group, mut master) = (None, None);
         loop {
             match fields.next()? {
                 b"-" => break,
-                tag => peer_group = tag.strip_prefix(b"shared:").and_then(number).or(peer_group),
+                tag => {
+                    peer_group = tag.strip_prefix(b"shared:").and_then(number).or(peer_group);
+                    master = tag.strip_prefix(b"master:").and_then(number).or(master);
+                }
             }
         }
         let fs_type = text(fields.next()?);
         // The source of some file systems is empty or missing.
         let source = text(fields.next().unwrap_or_default());
         let super_options = text(fields.next().unwrap_or_default());
-        Some(Self { mount_id, parent_id, device, mount_point, fs_type, source, options, super_options, peer_group })
+        Some(Self {
+            mount_id,
+            parent_id,
+            device,
+            mount_point,
+            fs_type,
+            source,
+            options,
+            super_options,
+            peer_group,
+            master,
+        })
+    }
+
+    /// Whether this mount and one in another mount namespace are copies that propagation made.
+    fn is_propagated_with(&self, other: &Self) -> bool {
+        let same = |group: Option<u32>, other: Option<u32>| group.is_some() && group == other;
+        same(self.peer_group, other.peer_group)
+            || same(self.peer_group, other.master)
+            || same(self.master, other.peer_group)
     }
 }
 
@@ -169,7 +193,7 @@ impl MountTable {
     /// # Errors
     /// When `/proc` is not mounted, or the table is larger than the kernel allows.
     pub fn read() -> io::Result<Self> {
-        Ok(Self::read_with_file()?.0)
+        Ok(Self::read_with_file(MOUNTINFO)?.0)
     }
 
     /// Reads the table of the mount namespace of another process. A mount may be missing that exists while the table
@@ -181,12 +205,12 @@ impl MountTable {
         Ok(Self::parse(&read_file(&format!("/proc/{pid}/mountinfo"))?.1))
     }
 
-    /// Like [`Self::read`]. Also returns an open mountinfo that reports later changes ([`changed_since_opened`]),
+    /// Reads a mountinfo file. Also returns an open mountinfo that reports later changes ([`changed_since_opened`]),
     /// unless the table changed during each of [`CONSISTENT_READS_MAX`] reads.
-    pub(super) fn read_with_file() -> io::Result<(Self, Option<File>)> {
+    pub(super) fn read_with_file(path: &str) -> io::Result<(Self, Option<File>)> {
         let mut table = Self::default();
         for _ in 0..CONSISTENT_READS_MAX {
-            let (file, text) = read_file(MOUNTINFO)?;
+            let (file, text) = read_file(path)?;
             table = Self::parse(&text);
             if !changed_since_opened(&file) {
                 return Ok((table, Some(file)));
@@ -236,6 +260,19 @@ impl MountTable {
     #[must_use]
     pub fn containing(&self, path: &Path) -> Option<&MountEntry> {
         path.ancestors().find_map(|directory| self.topmost_at(directory))
+    }
+
+    /// Whether this table, of another mount namespace, contains a mount: propagation copied one to the other, or the
+    /// same file system is mounted at the same path. A file system at another path does not count, because another
+    /// program may have mounted it there.
+    #[must_use]
+    pub fn shows(&self, mount: &MountEntry) -> bool {
+        let is_same = |entry: &&MountEntry| entry.device == mount.device && entry.source == mount.source;
+        self.entries.iter().filter(is_same).any(|entry| {
+            entry.mount_id == mount.mount_id
+                || entry.is_propagated_with(mount)
+                || self.topmost_at(&mount.mount_point) == Some(entry)
+        })
     }
 
     /// Returns all mounts below `root`, including hidden ones.

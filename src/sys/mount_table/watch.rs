@@ -57,7 +57,7 @@ impl MountTableWatch {
         // has no method that closes it before.
         #[allow(unsafe_code, reason = "the safe constructors are deprecated, since they take less trustworthy types")]
         let events = unsafe { AsyncFd::register_with_interest(file, Interest::PRIORITY) }?;
-        let (table, unchanged) = MountTable::read_with_file()?;
+        let (table, unchanged) = MountTable::read_with_file(MOUNTINFO)?;
         let latest = Arc::new(Latest { tables: watch::Sender::new(Arc::new(table)), reading: Mutex::new(unchanged) });
         let task = tokio::spawn(follow(events, latest.clone())).abort_handle();
         Ok(Self { latest, task })
@@ -102,7 +102,7 @@ impl Latest {
         }
         // The kernel reports a change only once. If this read fails, the next caller reads again.
         *reading = None;
-        let (table, unchanged) = MountTable::read_with_file()?;
+        let (table, unchanged) = MountTable::read_with_file(MOUNTINFO)?;
         *reading = unchanged;
         let table = Arc::new(table);
         self.tables.send_if_modified(|current| {

@@ -103,3 +103,27 @@ fn this_hosts_own_table_is_read() {
     let table = MountTable::read().expect("procfs");
     assert_eq!(table.topmost_at(Path::new("/proc")).map(|entry| entry.fs_type.as_str()), Some("proc"));
 }
+
+#[test]
+fn host_shows_a_mount_that_was_propagated_or_is_at_the_same_path() {
+    let table = |lines: &str| MountTable::parse(format!("1 1 0:1 / / rw - ext4 /dev/a rw\n{lines}").as_bytes());
+    let host = table(
+        "30 1 0:9 / /m/x rw shared:5 - nfs nas:/b rw\n31 1 0:8 / /other rw master:6 - nfs nas:/c rw\n\
+         32 1 0:7 / /m/z rw - nfs nas:/d rw\n33 32 0:2 / /m/z rw - tmpfs t rw\n34 1 0:6 / /m/p rw - nfs nas:/e rw\n",
+    );
+    for (line, is_shown, what) in [
+        ("90 1 0:9 / /elsewhere rw shared:5 - nfs nas:/b rw", true, "peers"),
+        ("90 1 0:9 / /elsewhere rw master:5 - nfs nas:/b rw", true, "received from the host"),
+        ("90 1 0:8 / /m/y rw shared:6 - nfs nas:/c rw", true, "sent to the host"),
+        ("90 1 0:6 / /m/p rw - nfs nas:/e rw", true, "at the same path"),
+        ("30 1 0:9 / / rw - nfs nas:/b rw", true, "the same mount, in a chroot"),
+        ("90 1 0:9 / /elsewhere rw shared:7 - nfs nas:/b rw", false, "another program mounted it on the host"),
+        ("90 1 0:9 / /elsewhere rw - nfs nas:/b rw", false, "private, at another path"),
+        ("90 1 0:7 / /m/z rw - nfs nas:/d rw", false, "hidden on the host"),
+        ("90 1 0:9 / /m/x rw - nfs nas:/c rw", false, "another export of the same file system"),
+        ("90 1 0:4 / /m/x rw - nfs nas:/b rw", false, "another mount of the same export"),
+    ] {
+        let own = table(&format!("{line}\n"));
+        assert_eq!(host.shows(own.entries().last().expect("a mount")), is_shown, "{what}");
+    }
+}
