@@ -126,6 +126,13 @@ pub struct FakeObjects {
     pub ignores_retention: bool,
     pub refuses_delete: bool,
     pub refuses_list: bool,
+    /// Failure of each start of a multipart upload.
+    pub upload_failure: Option<S3Failure>,
+    pub refuses_abort: bool,
+    /// Multipart uploads: keys and IDs.
+    pub unfinished: Mutex<Vec<(String, String)>>,
+    /// Number of started uploads.
+    pub uploads_started: AtomicUsize,
     /// Answers a listing of versions with 501.
     pub lists_no_versions: bool,
     /// Answers no request.
@@ -264,6 +271,31 @@ impl ObjectApi for FakeObjects {
             return Err(failure);
         }
         Err(if self.refuses_put { denied() } else { S3Failure::service(400, Some("BadDigest"), None) })
+    }
+
+    async fn create_upload(&self, key: &str) -> Result<String, S3Failure> {
+        if let Some(failure) = self.upload_failure.clone().or(self.refuses_put.then(denied)) {
+            return Err(failure);
+        }
+        let upload = self.uploads_started.fetch_add(1, Ordering::Relaxed).to_string();
+        lock(&self.unfinished).push((key.to_owned(), upload.clone()));
+        Ok(upload)
+    }
+
+    async fn abort_upload(&self, key: &str, upload: &str) -> Result<(), S3Failure> {
+        if self.refuses_abort {
+            return Err(denied());
+        }
+        lock(&self.unfinished).retain(|(known, id)| known != key || id != upload);
+        Ok(())
+    }
+
+    async fn uploads(&self, key: &str) -> Result<Vec<String>, S3Failure> {
+        if self.refuses_list {
+            return Err(denied());
+        }
+        let unfinished = lock(&self.unfinished);
+        Ok(unfinished.iter().filter(|(known, _)| known == key).map(|(_, upload)| upload.clone()).collect())
     }
 
     async fn get(&self, key: &str, _: Option<&str>) -> Result<Bytes, S3Failure> {

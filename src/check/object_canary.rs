@@ -37,11 +37,11 @@ use crate::model::{CanaryLeftover, S3Location};
 use crate::s3::{ObjectApi, S3Failure, within};
 use earlier::{Earlier, after_failed_listing, after_sweep, read_back};
 use findings::{
-    differs, is_late, nearly_over, not_deleted, not_read, not_stored, overlong, put_refused, refused, unlisted,
-    unrecorded, without_clock,
+    differs, is_late, nearly_over, not_deleted, not_read, not_stored, overlong, refused, unlisted, unrecorded,
+    without_clock,
 };
 pub use memory::{CanaryMemory, CanaryStore, Resolved};
-use permission::{Permission, may_put};
+use permission::{Permission, interpret_failed_put, may_put};
 pub use plan::{CanaryPlan, NULL_VERSION};
 use write::{End, Request, Written, write};
 
@@ -87,7 +87,9 @@ pub async fn object_canary(
         // Nobody would find the versions that commands leave when they are killed.
         Err(failure) if is_command && plan.may_add_versions() => {
             return match may_put(api, plan, memory, deadline).await {
-                Permission::Refused(failure) => put_refused(&failure, plan.retention_end(), location, plan),
+                Permission::Refused(failure) => {
+                    interpret_failed_put(api, &failure, plan.retention_end(), location, plan, memory, deadline).await
+                }
                 permission => Checked::skipped(not_stored(&failure, location, plan, permission.is_granted())),
             };
         }
@@ -163,7 +165,9 @@ pub async fn object_canary(
             };
             checked.with_warnings(unread)
         }
-        Err(failure) if step == Request::Put => put_refused(&failure, until, location, plan),
+        Err(failure) if step == Request::Put => {
+            interpret_failed_put(api, &failure, until, location, plan, memory, deadline).await
+        }
         Err(failure) if is_late(&failure, until, plan) => nearly_over(location, &failure),
         Err(failure) => refused(step, &failure, location, plan),
     };

@@ -55,6 +55,16 @@ pub trait ObjectApi: Send + Sync {
         retention: Option<Retention>,
     ) -> Result<Option<String>, S3Failure>;
 
+    /// Starts a multipart upload of an object, with the headers of the configuration and without a retention. Returns its
+    /// ID. It needs the same permission as a PUT (S3 API reference, `CreateMultipartUpload`), and stores no object.
+    async fn create_upload(&self, key: &str) -> Result<String, S3Failure>;
+
+    /// Ends a multipart upload without storing an object.
+    async fn abort_upload(&self, key: &str, upload: &str) -> Result<(), S3Failure>;
+
+    /// Lists the IDs of multipart uploads of an object that have not ended.
+    async fn uploads(&self, key: &str) -> Result<Vec<String>, S3Failure>;
+
     /// GET object.
     async fn get(&self, key: &str, version: Option<&str>) -> Result<Bytes, S3Failure>;
 

@@ -291,6 +291,12 @@ impl Gateway {
         self.set_policy(bucket, json!([statement])).await;
     }
 
+    /// The number of multipart uploads in a bucket that have not ended.
+    pub async fn uploads(&self, bucket: &str) -> usize {
+        let found = self.client.list_multipart_uploads().bucket(bucket).send().await.expect("a listing");
+        found.uploads().len()
+    }
+
     /// The sorted keys of all versions in a bucket, including delete markers.
     pub async fn versions(&self, bucket: &str) -> Vec<String> {
         let found = self.client.list_object_versions().bucket(bucket).send().await.expect("a listing");

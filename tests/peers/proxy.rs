@@ -49,6 +49,8 @@ struct Shared {
     gateway: String,
     /// Whether answers contain the usage of a bucket.
     reports_usage: AtomicBool,
+    /// Answer to PUTs of locked objects, instead of the gateway's: status and body.
+    refusal_of_locks: Mutex<Option<(StatusCode, &'static str)>>,
     passed: Mutex<Vec<ReceivedRequest>>,
     hold: Mutex<Option<Hold>>,
 }
@@ -76,6 +78,7 @@ impl Proxy {
         let shared = Arc::new(Shared {
             gateway,
             reports_usage: AtomicBool::new(true),
+            refusal_of_locks: Mutex::default(),
             passed: Mutex::default(),
             hold: Mutex::default(),
         });
@@ -107,6 +110,11 @@ impl Proxy {
         self.shared.reports_usage.store(reports, Ordering::Relaxed);
     }
 
+    /// Refuses PUTs of locked objects with this answer, as services do that demand a longer retention.
+    pub fn refuse_locks(&self, status: StatusCode, body: &'static str) {
+        *lock(&self.shared.refusal_of_locks) = Some((status, body));
+    }
+
     /// All requests so far.
     pub fn passed(&self) -> Vec<ReceivedRequest> {
         lock(&self.shared.passed).clone()
@@ -129,7 +137,12 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
         if let Some((When::Before, held)) = &hold {
             wait(held).await;
         }
-        let mut answer = forward(&shared.gateway, request).await;
+        let refusal = *lock(&shared.refusal_of_locks);
+        let refusal = refusal.filter(|_| request.headers().contains_key("x-amz-object-lock-mode"));
+        let mut answer = match refusal {
+            Some((status, body)) => Some(refuse(status, body)),
+            None => forward(&shared.gateway, request).await,
+        };
         if let Some(answer) = answer.as_mut().filter(|_| !shared.reports_usage.load(Ordering::Relaxed)) {
             USAGE_HEADERS.iter().for_each(|name| _ = answer.headers_mut().remove(*name));
         }
@@ -165,6 +178,12 @@ async fn forward(gateway: &str, request: Request<Full<Bytes>>) -> Option<Respons
     let (head, body) = sender.send_request(request).await.ok()?.into_parts();
     let body = body.collect().await.ok()?.to_bytes();
     Some(Response::from_parts(head, Full::new(body)))
+}
+
+fn refuse(status: StatusCode, body: &'static str) -> Response<Full<Bytes>> {
+    let mut answer = Response::new(Full::from(body));
+    *answer.status_mut() = status;
+    answer
 }
 
 fn bad_gateway() -> Response<Full<Bytes>> {

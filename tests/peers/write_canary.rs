@@ -1,11 +1,11 @@
 //! The write canary, which proves that backups can be written, and its removal.
 
 use aws_sdk_s3::types::ObjectLockRetentionMode;
-use http::Method;
+use http::{Method, StatusCode};
 use serde_json::Value;
 
 use crate::daemon::Daemon;
-use crate::gateway::{Gateway, target, workspace_for};
+use crate::gateway::{Gateway, immutable_target, target, workspace_for};
 use crate::proxy::{Proxy, ReceivedRequest, When};
 use crate::report::{assert_contains, assert_healthy, assert_offline, assert_warning, check_named, detail_of};
 use crate::workspace::Workspace;
@@ -41,6 +41,41 @@ async fn canary_is_removed_with_its_version() {
         assert_eq!(gateway.versions(&bucket).await, Vec::<String>::new());
         assert_eq!(workspace.check_s3(&gateway.endpoint, &bucket, &[]).await.code, 0);
         assert_eq!(gateway.versions(&bucket).await, Vec::<String>::new());
+    }
+}
+
+#[tokio::test]
+async fn short_retention_that_is_refused_without_words_makes_the_lock_unverifiable() {
+    let gateway = Gateway::shared().await;
+    let workspace = gateway.workspace();
+    let bucket = gateway.locked_bucket().await;
+    gateway.retain_by_default(&bucket, ObjectLockRetentionMode::Compliance, 30).await;
+    let daemon = Daemon::start(&workspace).await;
+    for (status, body, reason_without_permission) in [
+        (StatusCode::BAD_REQUEST, "<Error><Code>InvalidArgument</Code></Error>", "request_refused"),
+        (StatusCode::BAD_REQUEST, "", "not_s3"),
+        (StatusCode::FORBIDDEN, "<Error><Code>AccessDenied</Code></Error>", "access_denied"),
+    ] {
+        let (plain, immutable) = (Proxy::start(&gateway.endpoint).await, Proxy::start(&gateway.endpoint).await);
+        plain.refuse_locks(status, body);
+        immutable.refuse_locks(status, body);
+        let id = daemon.create(target(&plain.endpoint, &bucket)).await;
+        let report = daemon.check(&id).await;
+        assert_warning(&report, "lock_unverifiable");
+        let message = check_named(&report, "write_canary")["message"].as_str().expect("a message").to_owned();
+        assert_contains(&message, &["demands a longer retention", "min_canary_retention in [s3.lock_proof]"]);
+        let output = workspace.check_s3(&plain.endpoint, &bucket, &[]).await;
+        assert!(output.code == 1 && output.stdout.contains("lock_unverifiable"), "{output:?}");
+        let immutable = daemon.create(immutable_target(&immutable.endpoint, &bucket)).await;
+        let message = assert_offline(&daemon.wait_for_lock_proof(&immutable).await, "lock_unverifiable");
+        assert_contains(&message, &["demands a longer retention", "min_canary_retention in [s3.lock_proof]"]);
+        assert_eq!(gateway.versions(&bucket).await, Vec::<String>::new());
+        assert_eq!(gateway.uploads(&bucket).await, 0);
+
+        // These credentials may not write at all.
+        gateway.deny(&bucket, Some("s3:PutObject")).await;
+        assert_offline(&daemon.check(&id).await, reason_without_permission);
+        gateway.deny(&bucket, None).await;
     }
 }
 

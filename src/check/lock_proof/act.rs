@@ -74,7 +74,7 @@ fn inspected(stored: StoredVersion, requested: Retention, basis: &Basis) -> Step
 pub(super) fn seen_failure(step: Step, failure: &S3Failure) -> StepAnswer {
     let is_change = matches!(step, Step::Try(attempt) if attempt.action != Action::Delete);
     let is_not_accepted = match step {
-        Step::Put => failure.will_never_be_accepted(),
+        Step::Put => failure.may_concern_the_retention(),
         // The HEAD after a change decides, unless the service refused the request before it looked at the retention.
         _ if is_change => failure.is_digest_refusal(),
         _ => failure.will_never_be_accepted() && !failure.is_lock_refusal(),

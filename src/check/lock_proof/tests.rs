@@ -134,12 +134,18 @@ async fn proof_is_unverifiable_when_a_request_is_never_accepted() {
         (400, "InvalidRequest", Reason::LockUnverifiable, named),
         (400, "InvalidArgument", Reason::LockUnverifiable, named),
         (403, "AccessDenied", Reason::LockUnverifiable, named),
+        (400, "", Reason::LockUnverifiable, named),
+        (403, "", Reason::LockUnverifiable, named),
+        (409, "InvalidBucketState", Reason::LockUnverifiable, named),
+        (422, "UnprocessableEntity", Reason::LockUnverifiable, named),
+        (422, "", Reason::LockUnverifiable, named),
         (409, "OperationAborted", Reason::LockProofPending, "OperationAborted"),
         (403, "QuotaExceeded", Reason::LockProofPending, "QuotaExceeded"),
         (503, "SlowDown", Reason::LockProofPending, "SlowDown"),
     ] {
         let (api, names) = (FakeObjects::default(), names());
-        api.next_puts.lock().expect("a lock").push_back(S3Failure::service(status, Some(code), None));
+        let failure = S3Failure::service(status, (!code.is_empty()).then_some(code), None);
+        api.next_puts.lock().expect("a lock").push_back(failure);
         let mut proofs = LockProofs::default();
         proofs.advance(&api, &basis, context(&names, Some(0))).await;
         let checked = proofs.checked(&FakeBucket::healthy().location(), &basis);

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use super::findings::{
-    differs, kept, neither_read_nor_deleted, overlong, put_refused, refused, still_locked, too_many, undeletable,
-    unknown, unrecorded,
+    differs, kept, neither_read_nor_deleted, overlong, refused, still_locked, too_many, undeletable, unknown,
+    unrecorded,
 };
-use super::permission::{Permission, may_put};
+use super::permission::{Permission, interpret_failed_put, may_put};
 use super::write::{Request, denies_reading};
 use super::{CanaryMemory, CanaryPlan, LOCKED_BY_WRITING_MAX, LOCKED_MAX, NULL_VERSION, Resolved};
 use crate::check::Checked;
@@ -106,7 +106,9 @@ pub(super) async fn after_failed_listing(
         Ok(Resolved::Undeletable(denied)) => undeletable(location, &leftover.key, &denied),
         Ok(Resolved::Unknown) => match may_put(api, plan, memory, deadline).await {
             Permission::Refused(failure) => {
-                return Err(Box::new(put_refused(&failure, plan.retention_end(), location, plan)));
+                let until = plan.retention_end();
+                let interpreting = interpret_failed_put(api, &failure, until, location, plan, memory, deadline);
+                return Err(Box::new(interpreting.await));
             }
             permission => unknown(failed_listing, location, &leftover.key, permission.is_granted()),
         },
@@ -160,7 +162,7 @@ pub(super) async fn read_back(
     if earlier.leaves_room
         && let Permission::Refused(failure) = may_put(api, plan, memory, deadline).await
     {
-        return put_refused(&failure, plan.retention_end(), location, plan);
+        return interpret_failed_put(api, &failure, plan.retention_end(), location, plan, memory, deadline).await;
     }
     let CanaryLeftover { key, version, .. } = &earlier.leftover;
     let version = plan.version(version.clone());

@@ -1,6 +1,7 @@
 //! Findings of the write canary.
 
 use super::earlier::Kept;
+use super::permission::Permission;
 use super::{CanaryPlan, Request};
 use crate::check::Checked;
 use crate::check::lock_proof::steps::LONGER_RETENTION;
@@ -190,23 +191,30 @@ pub(super) fn nearly_over<T>(location: &S3Location, failure: &S3Failure) -> Chec
     ))
 }
 
-/// The PUT of a canary failed. `until` is the end of its retention.
+/// The PUT of a canary failed. `until` is the end of its retention, and `without_retention` shows whether the service
+/// would accept a PUT without one.
 pub(super) fn put_refused(
     failure: &S3Failure,
     until: Option<i64>,
+    without_retention: &Permission,
     location: &S3Location,
     plan: &CanaryPlan<'_>,
 ) -> Checked<Option<i64>> {
-    if until.is_some() && plan.is_lock_unknown && failure.is_about_the_put() {
+    let may_write = until.is_some() && without_retention.is_granted();
+    // Then a missing permission concerns every PUT.
+    let may_not_write = failure.is_missing_permission() && matches!(without_retention, Permission::Refused(_));
+    let is_unspecific = plan.is_lock_unknown && (failure.is_about_the_put() || may_write);
+    if until.is_some() && is_unspecific && !may_not_write {
         return Checked::skipped(retention_refused(location, failure));
     }
     if is_late(failure, until, plan) {
         return nearly_over(location, failure);
     }
-    if until.is_some() && failure.refuses_the_retention() {
+    if until.is_some() && (failure.refuses_the_retention() || may_write) {
+        let shown = if may_write { ", although a multipart upload without a retention is permitted" } else { "" };
         return Checked::skipped(finding!(
             Reason::LockUnverifiable,
-            "{location} has a default retention, and the PUT of a canary with a short retention was refused for that retention ({failure}), so writing is not verified: grant the credentials s3:PutObjectRetention and s3:GetObjectRetention, or, {LONGER_RETENTION}"
+            "{location} has a default retention, and the PUT of a canary with a short retention was refused for that retention ({failure}){shown}, so writing is not verified: grant the credentials s3:PutObjectRetention and s3:GetObjectRetention, or, {LONGER_RETENTION}"
         ));
     }
     refused(Request::Put, failure, location, plan)

@@ -3,19 +3,24 @@
 //! If every further canary would remain, the agent sends a PUT with a wrong digest. S3 services check the permission and
 //! the quota first, then refuse the digest, and store nothing. A service that does not check digests stores the object.
 //! That is remembered, so that only one such object remains.
+//!
+//! If the service refuses a canary with a retention, the agent starts and aborts a multipart upload without one. That
+//! shows whether the service refuses only the retention.
 
 use std::time::Duration;
 
 use uuid::Uuid;
 
+use super::findings::{is_late, put_refused};
 use super::{CanaryMemory, CanaryPlan};
+use crate::check::Checked;
 use crate::check::canary::content;
-use crate::model::{LockMode, Reason};
+use crate::model::{LockMode, Reason, S3Location};
 use crate::s3::{ObjectApi, Retention, S3Failure, within};
 
-/// What a PUT with a wrong digest showed.
+/// What a PUT with a wrong digest, or a multipart upload, showed.
 pub(super) enum Permission {
-    /// The service refused only the digest, or stored the object.
+    /// The service refused only the digest, stored the object, or started the upload.
     Granted,
     /// The service would refuse every PUT, or does not answer.
     Refused(S3Failure),
@@ -60,6 +65,61 @@ pub(super) async fn may_put(
     };
     memory.set_permitted(permission.is_granted());
     permission
+}
+
+/// Starts and aborts a multipart upload without a retention. A PUT with a wrong digest would not do in a bucket with a
+/// default retention: a service that ignores digests would lock its object for days. An upload stores no object, and
+/// services permit it if they permit a PUT.
+///
+/// An upload may remain if the agent crashes, or may not abort it. It has no bytes. The next run lists the uploads of this
+/// key, and starts no further one unless it can abort them. So at most one remains for each key.
+async fn may_upload(api: &dyn ObjectApi, plan: &CanaryPlan<'_>, deadline: Duration) -> Permission {
+    let key = plan.names.text(&plan.names.unlisted_key(0));
+    let abort = async |upload: String| match api.abort_upload(&key, &upload).await {
+        Err(failure) if failure.status() != Some(404) => Err(failure),
+        _ => Ok(()),
+    };
+    let trying = async {
+        for leftover in api.uploads(&key).await? {
+            abort(leftover).await?;
+        }
+        let upload = match api.create_upload(&key).await {
+            Ok(upload) => upload,
+            Err(failure) if failure.is_missing_permission() => return Ok(Permission::Refused(failure)),
+            Err(failure) => return Err(failure),
+        };
+        abort(upload).await?;
+        Ok(Permission::Granted)
+    };
+    within(deadline, trying).await.unwrap_or_else(|failure| {
+        tracing::debug!(%failure, "a multipart upload does not show whether writing is permitted");
+        Permission::Unknown
+    })
+}
+
+/// Interprets the failed PUT of a canary whose retention ends at `until`. If only the retention may have been refused,
+/// finds out whether these credentials may write without one.
+pub(super) async fn interpret_failed_put(
+    api: &dyn ObjectApi,
+    failure: &S3Failure,
+    until: Option<i64>,
+    location: &S3Location,
+    plan: &CanaryPlan<'_>,
+    memory: &mut CanaryMemory,
+    deadline: Duration,
+) -> Checked<Option<i64>> {
+    let may_concern_the_retention = until.is_some()
+        && failure.may_concern_the_retention()
+        && !failure.refuses_the_retention()
+        && !is_late(failure, until, plan);
+    let without_retention = match may_concern_the_retention {
+        true => may_upload(api, plan, deadline).await,
+        false => Permission::Unknown,
+    };
+    if without_retention.is_granted() {
+        memory.set_permitted(true);
+    }
+    put_refused(failure, until, &without_retention, location, plan)
 }
 
 /// Whether a PUT with the right digest would fail in the same way. Services may refuse a wrong digest with unknown codes.

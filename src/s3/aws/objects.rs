@@ -46,6 +46,28 @@ impl ObjectApi for AwsBucket {
         put_object(self, key, content, &digest, retention).await
     }
 
+    async fn create_upload(&self, key: &str) -> Result<String, S3Failure> {
+        let create = self.client.create_multipart_upload().bucket(&self.bucket).key(key);
+        let create = self.instrumented(create.customize()).interceptor(RequireWellFormedXml);
+        let answer = create.mutate_request(self.adding_put_headers()).send().await.map_err(failure)?;
+        let upload = answer.upload_id().filter(|upload| !upload.is_empty() && upload.len() <= MARKER_LIMIT_BYTES);
+        upload.map(str::to_owned).ok_or_else(|| S3Failure::NotS3("it names no multipart upload".to_owned()))
+    }
+
+    async fn abort_upload(&self, key: &str, upload: &str) -> Result<(), S3Failure> {
+        let abort = self.client.abort_multipart_upload().bucket(&self.bucket).key(key).upload_id(upload);
+        self.instrumented(abort.customize()).send().await.map_err(failure)?;
+        Ok(())
+    }
+
+    async fn uploads(&self, key: &str) -> Result<Vec<String>, S3Failure> {
+        let list = self.client.list_multipart_uploads().bucket(&self.bucket).prefix(key);
+        let answer =
+            self.instrumented(list.customize()).interceptor(RequireWellFormedXml).send().await.map_err(failure)?;
+        let of_key = answer.uploads().iter().filter(|upload| upload.key() == Some(key));
+        Ok(of_key.filter_map(|upload| upload.upload_id().map(str::to_owned)).collect())
+    }
+
     async fn get(&self, key: &str, version: Option<&str>) -> Result<Bytes, S3Failure> {
         let get = self.client.get_object().bucket(&self.bucket).key(key).set_version_id(version.map(str::to_owned));
         let answer = self.instrumented(get.customize()).send().await.map_err(failure)?;
@@ -129,6 +151,18 @@ impl ObjectApi for AwsBucket {
     }
 }
 
+impl AwsBucket {
+    /// Adds the headers of the configuration that each object has.
+    fn adding_put_headers(&self) -> impl Fn(&mut HttpRequest) + Send + Sync + 'static {
+        let headers = self.put_headers.clone();
+        move |request| {
+            for (name, value) in headers.iter() {
+                request.headers_mut().insert(name.clone(), value.clone());
+            }
+        }
+    }
+}
+
 async fn put_object(
     bucket: &AwsBucket,
     key: &str,
@@ -144,14 +178,9 @@ async fn put_object(
             .object_lock_mode(ObjectLockMode::from(mode.as_str()))
             .object_lock_retain_until_date(DateTime::from_secs(until)),
     };
-    let headers = bucket.put_headers.clone();
     let answer = bucket
         .instrumented(put.body(ByteStream::from(content)).customize())
-        .mutate_request(move |request| {
-            for (name, value) in headers.iter() {
-                request.headers_mut().insert(name.clone(), value.clone());
-            }
-        })
+        .mutate_request(bucket.adding_put_headers())
         .send()
         .await
         .map_err(failure)?;
@@ -217,6 +246,31 @@ mod tests {
         let digest = format!("content-md5: {}\r\n", STANDARD.encode(Md5::digest(&content)).to_ascii_lowercase());
         assert!(heads[0].contains(&digest) && !heads[1].contains(&digest), "{heads:?}");
         assert!(heads[1].contains("x-amz-acl: private\r\n"), "{heads:?}");
+    }
+
+    #[tokio::test]
+    async fn multipart_upload_has_the_configured_headers_and_is_aborted_by_its_id() {
+        let created = "<InitiateMultipartUploadResult><UploadId>u 1</UploadId></InitiateMultipartUploadResult>";
+        let listed = "<ListMultipartUploadsResult><Upload><Key>key</Key><UploadId>u 1</UploadId></Upload>\
+            <Upload><Key>key2</Key><UploadId>u 2</UploadId></Upload></ListMultipartUploadsResult>";
+        let answers = [answer("200 OK", created), answer("200 OK", listed), answer("204 No Content", "")];
+        let (mut bucket, heads) = answering(answers).await;
+        bucket.put_headers = Arc::new([("x-amz-acl".to_owned(), "private".to_owned())].into());
+        assert_eq!(bucket.create_upload("key").await, Ok("u 1".to_owned()));
+        assert_eq!(bucket.uploads("key").await, Ok(vec!["u 1".to_owned()]));
+        assert_eq!(bucket.abort_upload("key", "u 1").await, Ok(()));
+        let heads = heads.lock().expect("no panic");
+        assert!(heads[0].starts_with("post /backups/key?uploads") && heads[0].contains("x-amz-acl: private\r\n"));
+        assert!(!heads[0].contains("x-amz-object-lock") && !heads[0].contains("x-amz-checksum"), "{}", heads[0]);
+        assert!(heads[1].contains("prefix=key") && heads[2].contains("uploadid=u%201"), "{heads:?}");
+    }
+
+    #[tokio::test]
+    async fn answer_that_names_no_upload_is_not_of_a_multipart_upload() {
+        for body in ["", "<html>", "<InitiateMultipartUploadResult/>"] {
+            let (bucket, _) = answering([answer("200 OK", body)]).await;
+            assert!(bucket.create_upload("key").await.is_err(), "{body}");
+        }
     }
 
     #[tokio::test]

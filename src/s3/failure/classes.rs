@@ -144,6 +144,18 @@ impl S3Failure {
         is_about_lock && (self.is_refusal() || self.will_never_be_accepted())
     }
 
+    /// Returns whether the service refused a PUT with a retention in a way that may concern only the retention, and the
+    /// answer need not say so. Whether it accepts a PUT without a retention tells.
+    #[must_use]
+    pub fn may_concern_the_retention(&self) -> bool {
+        let Self::Service { status, .. } = self else { return false };
+        let is_temporary = *status == 408 || self.has_code(&["RequestTimeout", "OperationAborted"]);
+        let concerns_storage = matches!(self.reason(), Reason::QuotaExceeded | Reason::StorageFull | Reason::Throttled);
+        matches!(status, 400..=499 | 501)
+            && self.may_concern_one_request()
+            && !(is_temporary || concerns_storage || self.is_digest_refusal())
+    }
+
     /// Returns whether the service refused a PUT with a retention because the bucket, or the service, has no object
     /// lock.
     #[must_use]
