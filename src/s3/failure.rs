@@ -98,8 +98,8 @@ impl S3Failure {
     /// keep the message.
     #[must_use]
     pub fn with_message(mut self, message: &str) -> Self {
-        if let Self::Service { code, region, topic, .. } = &mut self {
-            if region.is_none() && is_region_code(code.as_deref()) {
+        if let Self::Service { status, region, topic, .. } = &mut self {
+            if region.is_none() && (300..=499).contains(status) {
                 *region = expected_region(message);
             }
             *topic = MessageTopic::of(message).or(*topic);

@@ -1,7 +1,9 @@
 //! Meaning of a refusal: the reason that follows from status, code and message of a service's error answer.
 
-use super::failure::CODE_LIMIT_BYTES;
+mod region;
+
 use crate::model::Reason;
+pub(super) use region::{expected_region, is_region};
 
 /// Codes for a request time that the service does not accept.
 pub(super) const CLOCK_SKEW_CODES: [&str; 2] = ["RequestTimeTooSkewed", "RequestExpired"];
@@ -21,10 +23,15 @@ pub enum MessageTopic {
     Quota,
     /// Storage without free space (MinIO: `InternalError`, "no space left on device").
     Full,
+    /// Another region than that of the request (AWS: `InvalidArgument`, "the region 'a' is wrong; expecting 'b'").
+    Region,
 }
 
 impl MessageTopic {
     pub(super) fn of(message: &str) -> Option<Self> {
+        if expected_region(message).is_some() {
+            return Some(Self::Region);
+        }
         let words = plain_words(message);
         let has = |phrases: &[&str]| phrases.iter().any(|phrase| words.contains(&format!(" {phrase} ")));
         let is_reached = has(&["reached", "exceed", "exceeds", "exceeded"]);
@@ -119,21 +126,6 @@ fn names_a_region(code: &str) -> bool {
     plain_code(code).contains("region")
 }
 
-/// Returns the region in a message of AWS or MinIO: `the region 'a' is wrong; expecting 'b'`, or `The b location
-/// constraint is incompatible for the region specific endpoint this request was sent to`.
-pub(super) fn expected_region(message: &str) -> Option<String> {
-    let quoted = || message.split_once("expecting '")?.1.split_once('\'').map(|(region, _)| region);
-    let constraint = || message.split_once(" location constraint")?.0.rsplit(' ').next();
-    let region = quoted().or_else(constraint)?;
-    (is_region(region) && region != "unspecified").then(|| region.to_owned())
-}
-
-/// Whether a text can be the name of a region.
-pub(super) fn is_region(name: &str) -> bool {
-    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
-    !name.is_empty() && name.len() <= CODE_LIMIT_BYTES && name.bytes().all(is_name)
-}
-
 /// Returns the reason of a refusal by its status, its code, whether it names a region, and the topic of its message.
 pub(super) fn service_reason(status: u16, code: &str, names_region: bool, topic: Option<MessageTopic>) -> Reason {
     let by_code = match code {
@@ -166,6 +158,9 @@ pub(super) fn service_reason(status: u16, code: &str, names_region: bool, topic:
         }
         (Reason::AccessDenied | Reason::RequestRefused | Reason::ServerError, Some(MessageTopic::Full)) => {
             Reason::StorageFull
+        }
+        (Reason::AccessDenied | Reason::RequestRefused | Reason::WrongSecret, Some(MessageTopic::Region)) => {
+            Reason::WrongRegion
         }
         (Reason::Throttled, Some(MessageTopic::Full)) if code != "SlowDown" => Reason::StorageFull,
         _ => by_code,
@@ -345,6 +340,34 @@ mod tests {
     }
 
     #[test]
+    fn region_in_the_message_of_any_code_is_told() {
+        let (wrong, signed) = ("the region 'us-east-1' is wrong; expecting 'eu-1'", Reason::WrongRegion);
+        for (status, code, message, reason) in [
+            (400, "AuthorizationHeaderMalformed", wrong, signed),
+            (400, "AuthorizationQueryParametersError", wrong, signed),
+            (400, "InvalidArgument", wrong, signed),
+            (403, "SignatureDoesNotMatch", wrong, signed),
+            (403, "AccessDenied", wrong, signed),
+            (400, "InvalidRegion", "Region does not match; expecting 'eu-1'.", signed),
+            (400, "InvalidRegionName", "The region name 'a' is not valid. Must be one of: eu-1", signed),
+            (301, "PermanentRedirect", "The bucket is in this region: eu-1. Please use this region", signed),
+            (404, "NoSuchBucket", "The bucket is in this region: eu-1", Reason::BucketNotFound),
+        ] {
+            let failure = S3Failure::service(status, Some(code), None).with_message(message);
+            assert_eq!(failure.reason(), reason, "{code}");
+            let message = failure.finding_of("backups").message;
+            assert!(message.contains("region = \"eu-1\""), "{message}");
+        }
+        for (status, code) in [(500, "InternalError"), (503, "SlowDown"), (507, "XMinioStorageFull")] {
+            let failure = S3Failure::service(status, Some(code), None).with_message(wrong);
+            let message = failure.finding_of("backups").message;
+            assert!(!message.contains("region"), "{message}");
+        }
+        let header = S3Failure::service(400, Some("InvalidArgument"), Some("eu-2")).with_message(wrong);
+        assert!(header.finding_of("backups").message.contains("eu-2"), "{header}");
+    }
+
+    #[test]
     fn topic_of_a_message_ignores_names_of_resources() {
         use MessageTopic::{Full, Lock, NoLock, Quota};
         for (message, topic) in [
@@ -383,19 +406,6 @@ mod tests {
             let failure = S3Failure::service(status, Some(code), None).with_region_element(Some(element));
             let S3Failure::Service { region: found, .. } = &failure else { panic!("{failure}") };
             assert_eq!(found.as_deref(), region, "{code}");
-        }
-    }
-
-    #[test]
-    fn region_in_a_message_is_found() {
-        for (message, region) in [
-            ("expecting ''", None),
-            ("expecting 'a b'", None),
-            ("expecting 'x", None),
-            ("The ap-east-1 location constraint is incompatible for the region specific endpoint", Some("ap-east-1")),
-            ("The unspecified location constraint is incompatible", None),
-        ] {
-            assert_eq!(expected_region(message).as_deref(), region, "{message}");
         }
     }
 }
