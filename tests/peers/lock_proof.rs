@@ -62,6 +62,23 @@ async fn lock_proof_verdict_of_each_mode_leaves_nothing() {
 }
 
 #[tokio::test]
+async fn lock_is_proved_behind_a_proxy_that_adds_an_age() {
+    let gateway = Gateway::shared().await;
+    // A cached answer of that age would otherwise put the service's clock behind, and end each retention on arrival.
+    for age in [0, 100] {
+        let (workspace, bucket) = (workspace(&gateway, "compliance"), gateway.locked_bucket().await);
+        let proxy = Proxy::start(&gateway.endpoint).await;
+        proxy.set_age(age);
+        let (daemon, id) = Daemon::with_target(&workspace, immutable_target(&proxy.endpoint, &bucket)).await;
+        let report = daemon.wait_for_lock_proof(&id).await;
+        assert_eq!(report["object_lock_proof"]["verdict"], "enforced", "{age} s: {report:#}");
+        assert_eq!(report["status"], "available", "{age} s: {report:#}");
+        assert!(!proof_requests(&proxy).is_empty());
+        gateway.wait_for_versions(&bucket, <[String]>::is_empty).await;
+    }
+}
+
+#[tokio::test]
 async fn offline_when_bypassable_lock_is_insufficient() {
     let gateway = Gateway::shared().await;
     let (workspace, bucket) = (workspace(&gateway, "default"), gateway.locked_bucket().await);

@@ -9,11 +9,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use http::header::{AGE, DATE};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use jiff::Span;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 
@@ -49,6 +51,8 @@ struct Shared {
     gateway: String,
     /// Whether answers contain the usage of a bucket.
     reports_usage: AtomicBool,
+    /// Age of answers in seconds, as of a cache. `None` for answers without one.
+    age: Mutex<Option<u32>>,
     /// Answer to PUTs of locked objects, instead of the gateway's: status and body.
     refusal_of_locks: Mutex<Option<(StatusCode, &'static str)>>,
     passed: Mutex<Vec<ReceivedRequest>>,
@@ -78,6 +82,7 @@ impl Proxy {
         let shared = Arc::new(Shared {
             gateway,
             reports_usage: AtomicBool::new(true),
+            age: Mutex::default(),
             refusal_of_locks: Mutex::default(),
             passed: Mutex::default(),
             hold: Mutex::default(),
@@ -108,6 +113,12 @@ impl Proxy {
     /// Selects whether answers contain the usage of a bucket. Some services do not report it.
     pub fn set_reports_usage(&self, reports: bool) {
         self.shared.reports_usage.store(reports, Ordering::Relaxed);
+    }
+
+    /// Adds this `Age` to all answers, and sets their `Date` back by as much, as a cache does (RFC 9111 §4.2.3). Varnish
+    /// sends an age of zero with answers that it did not store.
+    pub fn set_age(&self, seconds: u32) {
+        *lock(&self.shared.age) = Some(seconds);
     }
 
     /// Refuses PUTs of locked objects with this answer, as services do that demand a longer retention.
@@ -146,6 +157,9 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
         if let Some(answer) = answer.as_mut().filter(|_| !shared.reports_usage.load(Ordering::Relaxed)) {
             USAGE_HEADERS.iter().for_each(|name| _ = answer.headers_mut().remove(*name));
         }
+        if let (Some(answer), Some(age)) = (answer.as_mut(), *lock(&shared.age)) {
+            add_age(answer, age);
+        }
         if let Some((When::After, held)) = &hold {
             wait(held).await;
         }
@@ -178,6 +192,15 @@ async fn forward(gateway: &str, request: Request<Full<Bytes>>) -> Option<Respons
     let (head, body) = sender.send_request(request).await.ok()?.into_parts();
     let body = body.collect().await.ok()?.to_bytes();
     Some(Response::from_parts(head, Full::new(body)))
+}
+
+fn add_age(answer: &mut Response<Full<Bytes>>, age: u32) {
+    let date = answer.headers().get(DATE).and_then(|date| date.to_str().ok()).expect("the gateway's date");
+    let date = jiff::fmt::rfc2822::parse(date).expect("a date").timestamp();
+    let before = date - Span::new().seconds(age);
+    let before = before.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
+    answer.headers_mut().insert(DATE, before.parse().expect("a header"));
+    answer.headers_mut().insert(AGE, age.into());
 }
 
 fn refuse(status: StatusCode, body: &'static str) -> Response<Full<Bytes>> {
