@@ -22,7 +22,7 @@ use crate::check::capacity::full_soon;
 use crate::model::report::{Finding, KindFacts, Report, Verdict};
 use crate::model::settings::AgentSettings;
 use crate::model::{Capacity, CheckName, CheckResult, Outcome, Reason, Target, TargetSpec, UsageHistory};
-use crate::sys::{HostMounts, MountStatsCache, MountTableWatch, WorkerPool};
+use crate::sys::{ConsumerWatch, HostMounts, MountStatsCache, MountTableWatch, WorkerPool};
 
 pub use crate::check::canary::ProcessRole;
 pub use crate::check::mount_host::{mount_helper_version, mount_root_exists};
@@ -41,6 +41,8 @@ pub struct Host {
     pub mounts: MountTableWatch,
     /// The mount table of the host, if it has another one.
     pub host_mounts: HostMounts,
+    /// The processes that should see the mounts.
+    pub consumers: ConsumerWatch,
     /// The mounts that the agent made.
     pub own_mounts: OwnMounts,
     /// The S3 clients.
@@ -65,6 +67,7 @@ impl Host {
             workers,
             mounts,
             host_mounts: HostMounts::default(),
+            consumers: ConsumerWatch::default(),
             own_mounts: OwnMounts::default(),
             buckets: Arc::default(),
             listing_pages: Arc::new(Semaphore::new(s3::listing::PAGES_AT_ONCE)),

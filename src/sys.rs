@@ -40,6 +40,9 @@ pub use journal::Journal;
 pub use log_queue::{LogFormat, LogQueue};
 pub use mount_right::{Capability, ProcessRights, may_mount};
 pub use mount_stats::{MountCounters, MountStats, MountStatsCache};
-pub use mount_table::{HostMounts, HostView, INIT, MountEntry, MountTable, MountTableWatch};
+pub use mount_table::{
+    ConsumerProcess, ConsumerSight, ConsumerWatch, HostMounts, HostView, INIT, MountEntry, MountTable, MountTableWatch,
+    SWEEP_INTERVAL,
+};
 pub use node::NodeFacts;
 pub use worker::{CallError, Lane, Request, Response, WorkerFault, WorkerPool, WorkerPoolSettings};

@@ -109,6 +109,10 @@ sections! {
 
     Visibility {
         host: bool = true,
+        /// libvirt, Nova, and qemu as distributions name it. The kernel shows 15 characters of a name.
+        consumers: Spanned<Vec<Text>> = without_position(
+            ["libvirtd", "virtqemud", "nova-compute", "qemu-kvm", "qemu-system-*"].map(text).to_vec()
+        ),
     }
 
     Probe {

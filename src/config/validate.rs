@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use self::backup_user::Accounts;
 use super::declared;
+use super::error::InvalidValue;
 use super::raw::{self, Raw, Text};
 use super::settings::Settings;
 use super::validated::{
@@ -19,13 +20,20 @@ use super::validated::{
 };
 use crate::model::report::MountMode;
 use crate::model::settings::{
-    AgentSettings, CanarySettings, MountSettings, NfsOverride, ProbeOverride, ProbeSettings, VisibilitySettings,
+    AgentSettings, CanarySettings, LocationPattern, MountSettings, NfsOverride, ProbeOverride, ProbeSettings,
+    VisibilitySettings,
 };
 use crate::model::usage_history::FORECAST_MAX;
 use crate::model::{NfsExport, NfsOptions, PathKey, RegistryUrl};
 
 /// Accepted deadlines of one check. A client that polls the API needs an answer within a minute.
 const DEADLINES: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(60);
+
+/// Largest number of names of processes that should see the mounts. Each costs reading some mount tables.
+const CONSUMERS_MAX: usize = 16;
+
+/// Maximum length of such a name, in characters.
+const CONSUMER_MAX_CHARS: usize = 64;
 
 /// Accepted deadlines of `mount.nfs`, which retries by itself.
 const MOUNT_DEADLINES: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(600);
@@ -40,7 +48,7 @@ pub(super) fn settings(raw: Raw) -> Validated<Settings> {
         registry_url: registry_url(&registry.url)?,
         agent: AgentSettings {
             mounts,
-            visibility: VisibilitySettings { host: visibility.host },
+            visibility: self::visibility(&visibility)?,
             probe: self::probe(&probe)?,
             s3_access: self::s3::access(&s3.credentials)?,
             s3_canary: self::s3::canary(&s3.canary, &s3.lock_proof)?,
@@ -90,6 +98,26 @@ fn mounts(raw: raw::Mounts) -> Validated<MountSettings> {
     }
     let nfs_options = nfs_options(&raw.nfs_options, "[mounts] nfs_options")?;
     Ok(MountSettings { root, mode, path_key, nfs_options, nfs_overrides, address_map })
+}
+
+fn visibility(raw: &raw::Visibility) -> Validated<VisibilitySettings> {
+    const KEY: &str = "[visibility] consumers";
+    let names = raw.consumers.get_ref();
+    if names.len() > CONSUMERS_MAX {
+        let problem = format!("{} names, expected at most {CONSUMERS_MAX}", names.len());
+        return Err(InvalidValue::new(raw.consumers.span(), KEY, problem));
+    }
+    let name = |text: &Text| {
+        let is_name = (1..=CONSUMER_MAX_CHARS).contains(&text.get_ref().chars().count());
+        let is_plain = text.get_ref().chars().all(|char| char.is_ascii_graphic() && char != '/');
+        if is_name && is_plain {
+            return Ok(LocationPattern::new(text.get_ref()));
+        }
+        let problem =
+            format!("{:?} is not the name of a process, expected one as `ps -o comm` shows it", text.get_ref());
+        Err(invalid(text, KEY, problem))
+    };
+    Ok(VisibilitySettings { host: raw.host, consumers: names.iter().map(name).collect::<Validated<_>>()? })
 }
 
 fn nfs_options(text: &Text, key: &str) -> Validated<NfsOptions> {

@@ -78,6 +78,8 @@ named! {
         MountPointUnusable => "mount_point_unusable",
         /// The host does not see what the agent mounts.
         MountsNotShared => "mounts_not_shared",
+        /// A process that uses backups does not see the mount.
+        MountNotVisible => "mount_not_visible",
         /// The file handle is stale: the exported directory was replaced on the server.
         StaleHandle => "stale_handle",
         /// The mounted file system did not answer within the deadline.

@@ -55,6 +55,8 @@ impl MountSettings {
 pub struct VisibilitySettings {
     /// Whether the host must see what the agent mounts.
     pub host: bool,
+    /// Names of the processes that should see what the agent mounts.
+    pub consumers: Vec<LocationPattern>,
 }
 
 /// Mount options for the exports that a pattern matches (`[[mounts.nfs]]`).
@@ -66,7 +68,7 @@ pub struct NfsOverride {
     pub options: NfsOptions,
 }
 
-/// Pattern of exports. `*` matches any sequence of characters, also an empty one.
+/// Pattern of exports or of other names. `*` matches any sequence of characters, also an empty one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LocationPattern(String);
 
@@ -75,6 +77,12 @@ impl LocationPattern {
     #[must_use]
     pub fn new(text: &str) -> Self {
         Self(text.to_owned())
+    }
+
+    /// Returns the text of the pattern.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
     }
 
     /// Reports whether the pattern matches the whole export.
@@ -330,7 +338,7 @@ impl AgentSettings {
                 nfs_overrides: Vec::new(),
                 address_map: [].into(),
             },
-            visibility: VisibilitySettings { host: true },
+            visibility: VisibilitySettings { host: true, consumers: Vec::new() },
             probe: ProbeSettings {
                 nfs_interval: long,
                 s3_interval: long,

@@ -1,9 +1,12 @@
-//! The mount table: what is mounted where ([`table`]), kept current by [`watch`], and what the host sees ([`host`]).
+//! The mount table: what is mounted where ([`table`]), kept current by [`watch`], and what the
+//! host ([`host`]) and other processes ([`consumers`]) see.
 
+mod consumers;
 mod host;
 pub mod table;
 mod watch;
 
+pub use consumers::{ConsumerProcess, ConsumerSight, ConsumerWatch, SWEEP_INTERVAL};
 pub use host::{HostMounts, HostView, INIT};
 pub use table::{MountEntry, MountTable};
 pub use watch::MountTableWatch;

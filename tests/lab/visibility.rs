@@ -1,16 +1,49 @@
 //! Who sees the mounts of an agent in a mount namespace of its own, as in a container.
 
+use std::process::{Child, Command};
 use std::time::Duration;
 
 use crate::api::Target;
 use crate::machine::{
-    EVERY_SECOND, EXPORT, FIRST_VERDICT, MOUNT_ROOT, Machine, PATH, PREPARED, SERVICE, change_unit, configure,
-    main_pid, mount_of, mount_path, run, succeed, systemctl,
+    EVERY_SECOND, EXPORT, FIRST_VERDICT, MOUNT_ROOT, Machine, PATH, PREPARED, SERVICE, black_hole_data, change_unit,
+    configure, end_black_holes, eventually, main_pid, mount_of, mount_path, run, succeed, systemctl,
 };
 use crate::process::mount_namespace;
 
 /// Time limit from a start of the agent until its targets are available.
 const STARTED: Duration = Duration::from_secs(10);
+
+/// A process with the name of a consumer of backups, in a mount namespace of its own. Dropping it kills it.
+struct Consumer(Child);
+
+impl Consumer {
+    /// Starts a program under another name, in a mount namespace with this propagation (unshare(1)). A shell runs
+    /// `before` in that namespace first.
+    fn start(name: &str, program: &str, arguments: &str, propagation: &str, before: &str) -> Self {
+        let at = format!("/tmp/{name}");
+        std::fs::copy(program, &at).expect("copied");
+        let script = format!("{before} exec {at} {arguments}");
+        let unshare = ["--mount", "--propagation", propagation, "sh", "-c", &script];
+        let child = Command::new("unshare").args(unshare).spawn().expect("started");
+        let consumer = Self(child);
+        let comm = format!("/proc/{}/comm", consumer.0.id());
+        eventually(name, FIRST_VERDICT, || {
+            std::fs::read_to_string(&comm).is_ok_and(|comm| comm.trim() == name).then_some(())
+        });
+        consumer
+    }
+
+    fn sleeping(name: &str, propagation: &str) -> Self {
+        Self::start(name, "/usr/bin/sleep", "600", propagation, "")
+    }
+}
+
+impl Drop for Consumer {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
 
 /// Starts the agent in a mount namespace that receives and sends mounts as `propagation` says (unshare(1)).
 fn start_in_own_namespace(propagation: &str) {
@@ -92,4 +125,67 @@ fn visibility_is_unknown_in_a_process_id_namespace() {
     assert_eq!(output.status.code(), Some(0), "available: {output:?}");
     assert!(text.contains("--pid=host"), "{text}");
     assert_eq!(mount_of(PATH), None, "mounted in its own namespace only");
+}
+
+fn warnings(target: &Target) -> Vec<String> {
+    let report = target.check();
+    let findings = report.check("visible")["findings"].as_array().expect("a list").clone();
+    findings.iter().map(|finding| format!("{} {}", finding["reason"], finding["message"])).collect()
+}
+
+#[test]
+fn consumer_in_another_namespace_that_does_not_see_the_mount_is_a_warning() {
+    let _machine = Machine::start(EVERY_SECOND);
+    let private = Consumer::sleeping("libvirtd", "private");
+    let _slave = Consumer::sleeping("virtqemud", "slave");
+    let _shared = Consumer::sleeping("nova-compute", "unchanged");
+    let _unknown = Consumer::sleeping("bystander", "private");
+    let target = Target::create_available(EXPORT);
+    assert_visible(
+        &target,
+        "passed",
+        "the same mounts; seen by libvirtd (0 of 1 process), virtqemud (1 of 1 process), nova-compute (1 of 1 process)",
+    );
+    let found = warnings(&target);
+    assert_eq!(found.len(), 1, "{found:?}");
+    let named = format!("libvirtd (process {}) does not see the mount at", private.0.id());
+    assert!(found[0].contains("mount_not_visible") && found[0].contains(&named), "{found:?}");
+    assert!(found[0].contains("nova_libvirt_extra_volumes"), "{found:?}");
+    assert!(target.is_available(), "a warning");
+    // The kernel never shows the mount to the private namespace. Another process with the same name that has it at
+    // another path does.
+    drop(private);
+    let before = format!("mount --bind {at} /mnt && umount {at} &&", at = mount_path(PATH).display());
+    let _elsewhere = Consumer::start("libvirtd", "/usr/bin/sleep", "600", "private", &before);
+    eventually("no warning", FIRST_VERDICT, || warnings(&target).is_empty().then_some(()));
+    assert_visible(&target, "passed", "seen by libvirtd (1 of 1 process)");
+    configure(&format!("[visibility]\nconsumers = [\"bystander\"]\n{EVERY_SECOND}"));
+    systemctl("reload", SERVICE);
+    eventually("another consumer", FIRST_VERDICT, || {
+        warnings(&target).iter().any(|warning| warning.contains("bystander (process")).then_some(())
+    });
+}
+
+#[test]
+fn consumers_are_verified_while_they_hang_on_a_dead_server() {
+    const DEAD: &str = "10.0.0.3:/srv/exports/three";
+    let _machine = Machine::start(EVERY_SECOND);
+    let dead = Target::create_available(DEAD);
+    let target = Target::create_available(EXPORT);
+    black_hole_data("10.0.0.3");
+    let at = mount_path("/srv/exports/three");
+    let mut waiting =
+        Consumer::start("qemu-kvm", "/usr/bin/stat", &format!("--file-system {}", at.display()), "slave", "");
+    // The kernel waits for the server within mount(2).
+    let mounting = "10.0.0.3:/srv/exports/three /mnt -o nfsvers=4.2,soft";
+    let mut mounting = Consumer::start("virtqemud", "/sbin/mount.nfs", mounting, "private", "");
+    dead.wait_until_offline(&["storage_timed_out"], STARTED * 2);
+    // Each namespace is a copy with the mounts of that time.
+    assert_visible(&target, "passed", "seen by virtqemud (1 of 1 process), qemu-kvm (1 of 1 process)");
+    assert!(target.is_available());
+    for consumer in [&mut waiting, &mut mounting] {
+        assert_eq!(consumer.0.try_wait().expect("a state"), None, "it hangs");
+    }
+    drop((waiting, mounting));
+    end_black_holes();
 }

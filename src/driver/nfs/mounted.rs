@@ -18,7 +18,7 @@ use crate::model::report::{Finding, KindFacts, MountFacts, MountMode, finding};
 use crate::model::settings::CanarySettings;
 use crate::model::{Capacity, CheckName, Reason};
 use crate::sys::worker::FaultKind;
-use crate::sys::{CallError, Request};
+use crate::sys::{CallError, Request, SWEEP_INTERVAL};
 
 /// The checks of a mounted target, in the order of the report.
 const PLAN: &[CheckName] =
@@ -93,9 +93,14 @@ impl NfsDriver {
         if log.has_failure() {
             return (Some(mount), None);
         }
-        let visible =
-            visible(&self.host.mounts, &self.host.host_mounts, &location.settings.visibility, &location.path, &mount);
-        log.run(CheckName::Visible, async { visible }).await;
+        let visible = visible(
+            (&self.host.mounts, &self.host.host_mounts, &self.host.consumers),
+            &location.settings.visibility,
+            (&location.settings.mounts.root, &location.path),
+            &mount,
+            if depth == Depth::Full { Duration::ZERO } else { SWEEP_INTERVAL },
+        );
+        log.run(CheckName::Visible, visible).await;
         if log.has_failure() {
             return (Some(mount), None);
         }
