@@ -136,7 +136,8 @@ fn check_one(spec: TargetSpec, options: &CheckOptions) -> anyhow::Result<ExitSta
 /// Returns the mount that the daemon made for the same export. Without a readable registry, a mount is recognized by its
 /// source only.
 fn own_mount_of_daemon(registry_url: &RegistryUrl, target: &Target) -> Option<OwnMountId> {
-    registry::own_mount(registry_url, &target.mount_name, &target.spec.export()).ok().flatten()
+    let file = registry::file(registry_url)?;
+    registry::own_mount(file, &target.mount_name, &target.spec.export()).ok().flatten()
 }
 
 async fn all(client: &Client, json: bool) -> anyhow::Result<ExitState> {

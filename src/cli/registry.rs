@@ -1,8 +1,9 @@
 //! `targetwatch registry`: backs up and restores the registry of this host. It reads the configuration and the
 //! registry's file, and needs no daemon.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use anyhow::Context as _;
 use clap::{Args, Subcommand};
 
 use super::exit::ExitState;
@@ -55,6 +56,11 @@ impl ConfigurationArguments {
     }
 }
 
+/// Returns the file of the registry.
+fn file_of(url: &RegistryUrl) -> anyhow::Result<&Path> {
+    registry::file(url).with_context(|| format!("registry {url}: this store has no file, use the tools of the store"))
+}
+
 /// Runs a subcommand.
 ///
 /// # Errors
@@ -62,7 +68,8 @@ impl ConfigurationArguments {
 pub fn run(command: &Command) -> anyhow::Result<ExitState> {
     let text = match command {
         Command::Backup { file, overwrite, configuration } => {
-            let backed_up = registry::backup(&configuration.registry_url()?, file, *overwrite)?;
+            let url = configuration.registry_url()?;
+            let backed_up = registry::backup(file_of(&url)?, file, *overwrite)?;
             if let Some(warning) = backed_up.warning {
                 eprintln!("targetwatch: {warning}");
             }
@@ -70,14 +77,14 @@ pub fn run(command: &Command) -> anyhow::Result<ExitState> {
         }
         Command::Restore { file, configuration } => {
             let url = configuration.registry_url()?;
-            let restored = registry::restore(&url, file)?;
+            let restored = registry::restore(file_of(&url)?, file)?;
             let replaced = restored.replaced.map(|path| format!("the replaced registry is {}\n", path.display()));
             let replaced = replaced.unwrap_or_default();
             format!("{} restored from {} to {url}\n{replaced}", restored.content, file.display())
         }
         Command::AcceptLoss { configuration } => {
             let url = configuration.registry_url()?;
-            let (content, accepted) = registry::accept_loss(&url)?;
+            let (content, accepted) = registry::accept_loss(file_of(&url)?)?;
             let loss = match accepted {
                 // Without the advice in its message, which has just been followed.
                 Some(OpenError::ChangesLost { found, expected, .. }) => {

@@ -1,10 +1,11 @@
 //! The embedded store: one SQLite file, one writer.
 //!
 //! One thread owns the connection and takes jobs from a bounded queue. So no task of the runtime waits for the disk.
-//! A queued commit is finished even when its caller has stopped waiting. Each commit is one `IMMEDIATE` transaction. The write-ahead log with `synchronous = FULL` makes it durable before the caller
-//! gets its answer. When no job follows for [`CHECKPOINT_AFTER`], the log is copied into the file and emptied. A copy
-//! of the file alone is then complete. Targets are read once, when the file is opened. Afterwards its lock excludes
-//! other writers, and the snapshot in memory follows every commit.
+//! A queued commit is finished even when its caller has stopped waiting. Each commit is one `IMMEDIATE` transaction. The
+//! write-ahead log with `synchronous = FULL` makes it durable before the caller gets its answer. When no job follows for
+//! [`CHECKPOINT_AFTER`], the log is copied into the file and emptied. A copy of the file alone is then complete. Targets
+//! are read once, when the file is opened. Afterwards its lock excludes other writers, and the snapshot in memory follows
+//! every commit.
 //!
 //! Opening never replaces an existing file. Anything but an intact registry of a known schema is refused
 //! and left unchanged, byte for byte ([`mod@file`]). A second agent on the same file is refused too.
@@ -15,8 +16,8 @@ mod errors;
 mod file;
 mod generation;
 mod identity;
-pub(super) mod inspection;
-pub(super) mod maintenance;
+mod inspection;
+mod maintenance;
 mod own_mount_rows;
 mod paths;
 mod schema;
@@ -41,6 +42,8 @@ use tokio::time::timeout;
 use file::Loss;
 use generation::Generation;
 use identity::FileIdentity;
+pub use inspection::{inspect, lock_path};
+pub use maintenance::{accept_loss, backup, own_mount, restore};
 
 use super::error::OpenError;
 use super::snapshot::{Revision, Snapshot, Write};

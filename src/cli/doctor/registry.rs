@@ -18,10 +18,17 @@ pub(super) struct FoundRegistry {
 
 pub(super) async fn check(settings: &Settings) -> FoundRegistry {
     let url = settings.registry_url.clone();
-    let inspected = blocking(move || (registry::inspect(&url), file_lock::holder(&registry::lock_path(&url))));
+    let inspected = blocking(move || {
+        registry::file(&url).map(|file| (registry::inspect(file), file_lock::holder(&registry::lock_path(file))))
+    });
     let mut targets: Vec<TargetSpec> = settings.declared.iter().map(|declared| declared.spec.clone()).collect();
-    let Some((inspected, agent)) = inspected.await else {
-        return FoundRegistry { checked: late(), targets, agent: None };
+    let (inspected, agent) = match inspected.await {
+        Some(Some(inspected)) => inspected,
+        Some(None) => {
+            let checked = HostCheck::unknown(format!("{}: this store has no file", settings.registry_url));
+            return FoundRegistry { checked, targets, agent: None };
+        }
+        None => return FoundRegistry { checked: late(), targets, agent: None },
     };
     let checked = match inspected {
         Ok(found) => {

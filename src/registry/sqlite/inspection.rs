@@ -58,8 +58,9 @@ pub fn inspect(path: &Path) -> Result<Inspected, OpenError> {
     Ok(Inspected { content: Some(content), targets, warning })
 }
 
-/// Returns the path of the lock file.
-pub(in crate::registry) fn lock_path(path: &Path) -> PathBuf {
+/// Returns the file on which an agent holds a lock while it uses the registry at `path`.
+#[must_use]
+pub fn lock_path(path: &Path) -> PathBuf {
     with_suffix(path, LOCK)
 }
 

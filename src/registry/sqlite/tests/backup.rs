@@ -3,7 +3,7 @@
 use std::os::unix::fs::symlink;
 
 use super::*;
-use crate::registry::sqlite::maintenance::{backup, restore};
+use crate::registry::sqlite::{backup, restore};
 
 /// A registry with three targets, and a backup of it from before the third one was added.
 async fn with_backup() -> (TempDir, PathBuf, PathBuf) {

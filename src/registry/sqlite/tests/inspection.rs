@@ -1,7 +1,7 @@
 //! Inspection, which changes nothing.
 
 use super::*;
-use crate::registry::sqlite::inspection::inspect;
+use crate::registry::sqlite::inspect;
 
 /// The name, content and mode of every file.
 fn files(directory: &TempDir) -> Vec<(PathBuf, Vec<u8>, u32)> {
