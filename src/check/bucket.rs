@@ -12,7 +12,7 @@
 
 use std::time::Duration;
 
-use super::Checked;
+use super::checked::Checked;
 use crate::model::report::{Finding, finding};
 use crate::model::{Reason, S3Location};
 use crate::s3::failure::clock_words;

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::Checked;
+use super::checked::Checked;
 use crate::model::age::in_one_unit;
 use crate::model::capacity::format_bytes;
 use crate::model::report::{Finding, finding};

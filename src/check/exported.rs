@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Checked;
+use super::checked::Checked;
 use crate::nfs::{NfsError, Volume, VolumeAddress};
 
 /// Requests the export from the server. The fact is the volume, which is valid until a call reports a stale file

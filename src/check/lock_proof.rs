@@ -15,6 +15,7 @@
 //! than requested. So the number of canaries is bounded whatever crashes, and each is found again by its key.
 
 mod act;
+mod running;
 pub mod schedule;
 pub mod steps;
 
@@ -23,13 +24,15 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::Checked;
-use super::canary::{CanaryKey, CanaryKind, CanaryNames, ServiceClock, Swept, Undeleted, sweep};
+use super::canary::{CanaryKind, CanaryNames, Swept, Undeleted, sweep};
+use super::checked::Checked;
 use super::object_canary::LOCKED_MAX;
 use crate::model::report::{LockProofState, finding};
 use crate::model::{LockProof, LockVerdict, Reason, S3Location};
 use crate::s3::{ObjectApi, Retention, within};
 use act::act;
+pub use running::ProofContext;
+use running::Running;
 use schedule::{Basis, Due, RETRY_AFTER, Schedule};
 use steps::{Next, Proof, Step, StepAnswer};
 
@@ -47,22 +50,6 @@ pub struct LockProofs {
     may_have_leaked: bool,
 }
 
-/// A proof in progress.
-#[derive(Debug)]
-struct Running {
-    proof: Proof,
-    key: CanaryKey,
-    version: Option<String>,
-    basis: Basis,
-}
-
-impl Running {
-    /// Whether the retention has ended, so that the remaining steps can be repeated.
-    fn is_at_its_end(&self) -> bool {
-        matches!(self.proof.step, Step::Control | Step::LookAfterControl)
-    }
-}
-
 /// Progress in one probe.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Progress {
@@ -72,19 +59,6 @@ enum Progress {
     Unclear(String),
     /// A proof ended with a verdict.
     Found,
-}
-
-/// Input of a probe to the proof.
-#[derive(Debug, Clone, Copy)]
-pub struct ProofContext<'a> {
-    /// The names of canaries.
-    pub names: &'a CanaryNames,
-    /// The service's clock.
-    pub clock: ServiceClock,
-    /// Whether a client requested a proof.
-    pub requested: bool,
-    /// Longest duration of this probe's steps.
-    pub deadline: Duration,
 }
 
 impl LockProofs {

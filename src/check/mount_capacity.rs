@@ -6,8 +6,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::Checked;
 use super::capacity::{implausible, inodes_nearly_used_up, nearly_full};
+use super::checked::Checked;
 use super::exported::wire_failure;
 use super::storage_failure::storage_failure;
 use crate::model::{BlockCounts, Capacity, TargetId};

@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 use std::fmt::Write as _;
 
-use super::Checked;
+use super::checked::Checked;
 use crate::model::nfs_options::NfsVersion;
 use crate::model::report::{Finding, finding};
 use crate::model::{NfsOptions, Reason};

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use super::Checked;
+use super::checked::Checked;
 use super::expected_mount::{ExpectedMount, MountCommand, PathMount};
 use super::mount_failure::{command_failure, mount_failure};
 use super::nfs_reachable::answers_nfs;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Checked;
+use super::checked::Checked;
 use super::tcp_reachable::{Connected, tcp_connect};
 use crate::model::NfsOptions;
 use crate::model::nfs_options::NfsVersion;

@@ -22,6 +22,7 @@
 
 mod earlier;
 mod findings;
+mod kept;
 pub mod memory;
 mod permission;
 mod plan;
@@ -29,10 +30,10 @@ mod write;
 
 use std::time::Duration;
 
-use super::Checked;
 use super::canary::key::COMMAND_KEYS;
 use super::canary::sweep::{list, remove};
 use super::canary::{CANARY_BYTES, ProcessRole};
+use super::checked::Checked;
 use crate::model::{CanaryLeftover, S3Location};
 use crate::s3::{ObjectApi, S3Failure, within};
 use earlier::{Earlier, after_failed_listing, after_sweep, read_back};
@@ -41,16 +42,9 @@ use findings::{
     without_clock,
 };
 pub use memory::{CanaryMemory, CanaryStore, Resolved};
-use permission::{Permission, interpret_failed_put, may_put};
-pub use plan::{CanaryPlan, NULL_VERSION};
-use write::{End, Request, Written, write};
-
-/// Number of canaries of a target on this node at which no further write canary is written. A lock proof may add one, so
-/// at most five remain.
-pub const LOCKED_MAX: usize = 4;
-
-/// Largest number of locked write canaries of a target on this node. It leaves room for the canary of a lock proof.
-pub const LOCKED_BY_WRITING_MAX: usize = LOCKED_MAX - 1;
+use permission::{interpret_failed_put, may_put};
+pub use plan::{CanaryPlan, LOCKED_BY_WRITING_MAX, LOCKED_MAX, NULL_VERSION};
+use write::{End, Permission, Request, Written, write};
 
 /// Writes a canary. `deadline` bounds the removal of leftovers, and then also the canary itself. The fact is the end of
 /// the retention of the latest locked canary, in seconds since 1970. That canary may be from an earlier run.

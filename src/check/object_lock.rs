@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
-use super::Checked;
 use super::bucket::{NOT_REPORTED, Subject, not_passed, unknown};
+use super::checked::Checked;
 use crate::model::report::{Finding, finding};
 use crate::model::{Reason, S3Location};
 use crate::s3::{BucketApi, ObjectLock, within};

@@ -2,7 +2,7 @@
 
 use nix::errno::Errno;
 
-use super::Checked;
+use super::checked::Checked;
 use crate::model::Reason;
 use crate::model::report::{Finding, finding};
 use crate::sys::worker::FaultKind;

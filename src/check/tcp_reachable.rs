@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
-use super::Checked;
+use super::checked::Checked;
 use crate::model::Reason;
 use crate::model::report::{Finding, finding};
 use crate::sys::resolve::{ResolveError, STORAGE};

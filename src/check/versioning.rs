@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::Checked;
 use super::bucket::{Subject, not_passed, unknown};
+use super::checked::Checked;
 use crate::model::report::finding;
 use crate::model::{Reason, S3Location};
 use crate::s3::{BucketApi, Versioning, within};

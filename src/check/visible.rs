@@ -10,7 +10,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::Checked;
+use super::checked::Checked;
 use super::mounted::OwnMount;
 use crate::model::Reason;
 use crate::model::report::{Finding, finding};

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use super::Checked;
+use super::checked::Checked;
 use super::storage_failure::{storage_failure, wrong_answer};
 use crate::model::report::{Finding, finding};
 use crate::model::settings::{BackupUser, CanarySettings};

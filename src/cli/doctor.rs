@@ -1,14 +1,16 @@
 //! `targetwatch doctor`: checks what the agent needs on this host, and says what to do about each problem.
 //!
 //! Each topic has its own file, and uses the code with which the agent itself validates, opens or probes. Nothing is
-//! changed, and a running agent is not disturbed. Topics run concurrently, each for at most [`DEADLINE`], and are
+//! changed, and a running agent is not disturbed. Topics run concurrently, each for at most [`DEADLINE`](bounds::DEADLINE), and are
 //! printed in a fixed order. Paths below the mount root are accessed only by a probe worker. Blocking calls run in
 //! threads that the end of the process does not wait for. `config check` is the part that concerns the configuration
 //! file.
 
+mod bounds;
 mod capabilities;
 mod clock;
 mod configuration;
+mod facts;
 mod files;
 mod mount_helper;
 mod mount_root;
@@ -20,7 +22,6 @@ mod rpcbind;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use clap::Args;
 use futures::future::BoxFuture;
@@ -30,16 +31,10 @@ use futures::{FutureExt as _, StreamExt as _};
 use super::exit::ExitState;
 use super::runtime;
 use crate::config::Settings;
-use crate::model::TargetSpec;
-use crate::model::report::MountMode;
+use bounds::bounded;
+use facts::Facts;
 pub use result::Check;
 use result::{HostCheck, Output};
-
-/// Longest time of one check. Name lookups and workers have shorter deadlines of their own.
-const DEADLINE: Duration = Duration::from_secs(10);
-
-/// Deadline of a command, a worker or a lookup within a check.
-const STEP_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Arguments of `doctor`.
 #[derive(Debug, Args)]
@@ -60,34 +55,6 @@ pub struct ConfigArguments {
     /// Print the results as JSON
     #[arg(long)]
     json: bool,
-}
-
-/// What several checks need to know.
-struct Facts {
-    settings: Settings,
-    /// Storage of the registered and the declared targets.
-    targets: Vec<TargetSpec>,
-    /// The process that uses the registry.
-    agent: Option<u32>,
-}
-
-impl Facts {
-    fn mounts(&self) -> bool {
-        self.settings.agent.mounts.mode == MountMode::Kernel
-    }
-
-    /// The process whose mounts and capabilities are checked: the running agent, or this command.
-    fn process(&self) -> u32 {
-        self.agent.unwrap_or_else(std::process::id)
-    }
-
-    /// Names [`Self::process`].
-    fn process_name(&self) -> String {
-        match self.agent {
-            Some(pid) => format!("the agent, process {pid}"),
-            None => "this command, because no running agent was found".to_owned(),
-        }
-    }
 }
 
 /// Checks this host.
@@ -145,26 +112,4 @@ async fn check_host(facts: &Arc<Facts>, output: &mut Output) {
     while let Some((name, checked)) = running.next().await {
         output.add(name, checked);
     }
-}
-
-/// Runs a check for at most [`DEADLINE`].
-async fn bounded(check: impl Future<Output = HostCheck>) -> HostCheck {
-    tokio::time::timeout(DEADLINE, check).await.unwrap_or_else(|_| late())
-}
-
-/// The result of a check that took too long.
-fn late() -> HostCheck {
-    HostCheck::unknown(format!(
-        "no result within {} s: check the load and the disks of this host (dmesg)",
-        DEADLINE.as_secs()
-    ))
-}
-
-/// Runs blocking work in a thread of its own for at most [`DEADLINE`]. `None` if it took longer.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-    let (reply, result) = tokio::sync::oneshot::channel();
-    let thread = std::thread::Builder::new().name("doctor".to_owned());
-    // The receiver may have stopped waiting.
-    thread.spawn(move || drop(reply.send(work()))).ok()?;
-    tokio::time::timeout(DEADLINE, result).await.ok()?.ok()
 }

@@ -1,11 +1,12 @@
 //! Tables of targets and target types, and reports of probes.
 
+mod table;
 mod target_type;
 
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use comfy_table::{Cell, CellAlignment, Color, ColumnConstraint, ContentArrangement, Table, presets};
+use comfy_table::{Cell, CellAlignment, Color, ColumnConstraint, Table};
 use jiff::Timestamp;
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
@@ -17,6 +18,7 @@ use crate::model::Outcome;
 use crate::model::age::in_one_unit;
 use crate::model::report::MountMode;
 
+use table::{WIDE_COLUMNS, finish, gap, table};
 pub use target_type::{one_type, type_table, visible_to};
 
 /// Text instead of a table without targets.
@@ -24,9 +26,6 @@ pub const NO_TARGETS: &str = "there are no backup targets; create one with `targ
 
 /// Length of a capacity bar, in characters.
 const BAR_CHARS: u8 = 10;
-
-/// Smallest width of a table with capacity bars, in columns. Narrower tables use the space for exports.
-const WIDE_COLUMNS: u16 = 110;
 
 /// Column of the table of `status`.
 struct StatusColumn {
@@ -309,36 +308,6 @@ fn traffic(mount: &wire::Mount) -> Option<String> {
         _ => "no request answered".to_owned(),
     };
     Some(format!("{round_trip}; since mounting: {retransmissions} retransmissions, {read} read, {written} written"))
-}
-
-fn table(style: OutputStyle, header: &[&str]) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic).set_width(style.width);
-    if style.has_color {
-        table.enforce_styling();
-    } else {
-        table.force_no_tty();
-    }
-    table.set_header(header.iter().map(Cell::new));
-    table
-}
-
-fn finish(table: &mut Table) -> String {
-    let gap = gap(table.width().unwrap_or(WIDE_COLUMNS));
-    for column in table.column_iter_mut() {
-        column.set_padding((0, gap));
-    }
-    let mut text = String::new();
-    for line in table.lines() {
-        text.push_str(line.trim_end());
-        text.push('\n');
-    }
-    text
-}
-
-/// Columns between two columns of a table.
-fn gap(width: u16) -> u16 {
-    if width < WIDE_COLUMNS { 1 } else { 2 }
 }
 
 fn bar(percent: f64) -> String {

@@ -6,44 +6,18 @@
 //! token. A user that may use the agent's socket does not need Keystone.
 
 mod clouds;
+mod error;
 mod values;
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use secrecy::SecretString;
 
-use crate::keystone::{Keystone, KeystoneError};
-use crate::sys::secret_file::{FileError, read_secret};
+use crate::keystone::Keystone;
+use crate::sys::secret_file::read_secret;
+use error::LOGIN_TIMEOUT;
+pub use error::TokenError;
 use values::{Source, Values};
-
-/// Deadline of a login to Keystone.
-const LOGIN_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Error while obtaining a token.
-#[derive(Debug, thiserror::Error)]
-pub enum TokenError {
-    /// The token file or the clouds file cannot be used.
-    #[error(transparent)]
-    File(#[from] FileError),
-    /// The login values are incomplete or contradict each other.
-    #[error("cannot obtain a token with {from}: {problem}")]
-    Incomplete {
-        /// Source of the values.
-        from: String,
-        /// Missing or invalid value.
-        problem: String,
-    },
-    /// Keystone refused the login.
-    #[error(transparent)]
-    Keystone(#[from] KeystoneError),
-    /// Keystone did not answer within the deadline.
-    #[error("Keystone at {url} did not answer within {} s", LOGIN_TIMEOUT.as_secs())]
-    TimedOut {
-        /// URL of Keystone.
-        url: String,
-    },
-}
 
 /// Obtains a token. Returns `None` when no source is configured. `variable` reads the environment.
 ///

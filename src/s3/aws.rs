@@ -27,7 +27,7 @@ use aws_sdk_s3::config::Region;
 use aws_sdk_s3::config::endpoint::{DefaultResolver, Params, ResolveEndpoint};
 use http::Uri;
 
-use super::S3Failure;
+use super::failure::S3Failure;
 use crate::model::cause::innermost_cause;
 use crate::model::settings::{S3AccessRule, S3Addressing, S3CredentialSource};
 use crate::model::{S3Endpoint, S3Location};

@@ -4,17 +4,14 @@
 //! (`rgw_common.cc`), and of other services where they differ ([`super::refusal`]). The code is shown, cut to
 //! [`CODE_LIMIT_BYTES`]. The message of the service is not, because it may echo the string that was signed.
 
-mod classes;
-
 use std::time::Duration;
 
 pub use super::certificate::CertificateFault;
-use super::refusal::{CLOCK_SKEW_CODES, MessageTopic, expected_region, is_region, is_region_code, service_reason};
+use super::refusal::{
+    CLOCK_SKEW_CODES, CODE_LIMIT_BYTES, MessageTopic, expected_region, is_region, is_region_code, service_reason,
+};
 use crate::model::report::{Finding, finding};
 use crate::model::{Reason, S3Location};
-
-/// Longest service code that is shown, in bytes. Known codes have at most 43.
-pub const CODE_LIMIT_BYTES: usize = 64;
 
 /// Longest redirect address that is shown, in bytes.
 pub const URL_LIMIT_BYTES: usize = 256;
@@ -238,6 +235,14 @@ fn clock_difference(ahead: Option<i64>, code: &Option<String>) -> String {
 pub fn clock_words(ahead_seconds: i64) -> String {
     let direction = if ahead_seconds > 0 { "ahead of" } else { "behind" };
     format!("{} s {direction} this host's", ahead_seconds.saturating_abs())
+}
+
+/// Runs a call until its deadline.
+///
+/// # Errors
+/// [`S3Failure`] of the call, or [`S3Failure::TimedOut`] at the deadline.
+pub async fn within<T>(deadline: Duration, call: impl Future<Output = Result<T, S3Failure>>) -> Result<T, S3Failure> {
+    tokio::time::timeout(deadline, call).await.unwrap_or(Err(S3Failure::TimedOut(deadline)))
 }
 
 #[cfg(test)]

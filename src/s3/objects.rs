@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use super::S3Failure;
+use super::failure::S3Failure;
 use crate::model::LockMode;
 
 /// Retention of one version: its lock mode and its end.

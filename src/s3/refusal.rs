@@ -3,7 +3,7 @@
 mod region;
 
 use crate::model::Reason;
-pub(super) use region::{expected_region, is_region};
+pub(super) use region::{CODE_LIMIT_BYTES, expected_region, is_region};
 
 /// Codes for a request time that the service does not accept.
 pub(super) const CLOCK_SKEW_CODES: [&str; 2] = ["RequestTimeTooSkewed", "RequestExpired"];

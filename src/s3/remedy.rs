@@ -1,6 +1,6 @@
 //! Remedies of failures, for the on-call operator: what to look at, and which configuration key to set.
 
-use super::S3Failure;
+use super::failure::S3Failure;
 use crate::model::Reason;
 
 impl S3Failure {

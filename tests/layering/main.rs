@@ -116,7 +116,8 @@ const MAY_TOUCH_PATHS: &[(&str, &str)] = &[
 ];
 
 /// Modules without import cycles among their submodules, so that each can be read and moved without the others.
-const ACYCLIC: &[&str] = &["agent", "api", "cli::status", "config", "keystone", "notify", "registry", "sys", "tls"];
+const ACYCLIC: &[&str] =
+    &["agent", "api", "check", "cli", "config", "keystone", "notify", "registry", "s3", "sys", "tls"];
 
 /// Names of modules that are compiled for tests only.
 const TEST_MODULES: &[&str] = &["contract", "fixtures", "tests"];
@@ -226,10 +227,8 @@ fn import_cycles(root: &str, sources: &[Source]) -> BTreeSet<Vec<String>> {
 #[test]
 fn submodules_have_no_import_cycles() {
     let sources = sources();
-    for root in ACYCLIC {
-        let cycles = import_cycles(root, &sources);
-        assert!(cycles.is_empty(), "import cycles within {root}: {cycles:#?}");
-    }
+    let cycles: BTreeSet<Vec<String>> = ACYCLIC.iter().flat_map(|root| import_cycles(root, &sources)).collect();
+    assert!(cycles.is_empty(), "import cycles: {cycles:#?}");
 }
 
 #[test]

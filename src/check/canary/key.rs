@@ -9,7 +9,7 @@ use std::fmt;
 
 use uuid::Uuid;
 
-use super::ServiceClock;
+use super::clock::ServiceClock;
 
 /// Age at which a canary of a one-shot command is a leftover, in seconds. Several commands may run at
 /// the same time without knowing each other.

@@ -3,7 +3,8 @@
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::{CanaryKey, CanaryNames, ServiceClock};
+use super::clock::ServiceClock;
+use super::key::{CanaryKey, CanaryNames};
 use crate::s3::{ListedVersion, ObjectApi, S3Failure};
 
 /// Largest number of versions of this node's canaries that one sweep reads. A process leaks a canary only if

@@ -1,7 +1,8 @@
 //! Carries out the steps of a proof, and interprets the answers of the service.
 
+use super::running::{ProofContext, Running};
+use super::schedule::Basis;
 use super::steps::{Action, Attempt, Step, StepAnswer};
-use super::{Basis, ProofContext, Running};
 use crate::check::canary::{CLOCK_UNCERTAINTY_SECONDS, content, exceeds};
 use crate::model::LockMode;
 use crate::s3::{ObjectApi, Retention, S3Failure, StoredVersion};

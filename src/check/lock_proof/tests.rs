@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::check::canary::ProcessRole;
+use crate::check::canary::ServiceClock;
 use crate::check::fake::{FakeBucket, FakeObjects, Weakening};
 use crate::check::object_canary::{CanaryMemory, CanaryPlan, object_canary};
 use crate::model::{LockMode, Outcome};

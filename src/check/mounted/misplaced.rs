@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::time::Duration;
 
-use super::ExpectedMount;
+use crate::check::expected_mount::ExpectedMount;
 use crate::sys::worker::UnmountHow;
 use crate::sys::{Lane, MountEntry, MountTableWatch, Request, WorkerPool, run_bounded};
 

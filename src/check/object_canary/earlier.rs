@@ -6,29 +6,16 @@ use super::findings::{
     differs, kept, neither_read_nor_deleted, overlong, refused, still_locked, too_many, undeletable, unknown,
     unrecorded,
 };
-use super::permission::{Permission, interpret_failed_put, may_put};
-use super::write::{Request, denies_reading};
-use super::{CanaryMemory, CanaryPlan, LOCKED_BY_WRITING_MAX, LOCKED_MAX, NULL_VERSION, Resolved};
-use crate::check::Checked;
+use super::kept::Kept;
+use super::memory::{CanaryMemory, Resolved};
+use super::permission::{interpret_failed_put, may_put};
+use super::plan::{CanaryPlan, LOCKED_BY_WRITING_MAX, LOCKED_MAX, NULL_VERSION};
+use super::write::{Permission, Request, denies_reading};
 use crate::check::canary::sweep::REMOVED_MAX;
 use crate::check::canary::{ProcessRole, Swept, Undeleted, is_content};
+use crate::check::checked::Checked;
 use crate::model::{CanaryLeftover, S3Location};
 use crate::s3::{ObjectApi, S3Failure, StoredVersion, within};
-
-/// An earlier canary that these credentials may not delete.
-pub(super) struct Kept {
-    pub(super) leftover: CanaryLeftover,
-    pub(super) denied: S3Failure,
-    /// Whether one more canary may remain beside it.
-    leaves_room: bool,
-}
-
-impl Kept {
-    /// Returns when it was written, as part of a sentence.
-    pub(super) fn since(&self) -> String {
-        self.leftover.written_at.map(|at| format!(" at {at:.0}")).unwrap_or_default()
-    }
-}
 
 /// What is known of earlier canaries before the next one is written.
 #[derive(Default)]

@@ -1,9 +1,9 @@
 //! Findings of the write canary.
 
-use super::earlier::Kept;
-use super::permission::Permission;
-use super::{CanaryPlan, Request};
-use crate::check::Checked;
+use super::kept::Kept;
+use super::plan::CanaryPlan;
+use super::write::{Permission, Request};
+use crate::check::checked::Checked;
 use crate::check::lock_proof::steps::LONGER_RETENTION;
 use crate::model::report::{Finding, finding};
 use crate::model::{Reason, S3Location};

@@ -11,7 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::Timestamp;
 
-use super::{CanaryPlan, NULL_VERSION};
+use super::plan::{CanaryPlan, NULL_VERSION};
 use crate::check::canary::sweep::is_denial;
 use crate::model::{CanaryLeftover, CanaryRecord, TargetId};
 use crate::s3::{ObjectApi, S3Failure};

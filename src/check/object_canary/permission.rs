@@ -12,27 +12,13 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::findings::{is_late, put_refused};
-use super::{CanaryMemory, CanaryPlan};
-use crate::check::Checked;
+use super::memory::CanaryMemory;
+use super::plan::CanaryPlan;
+use super::write::Permission;
 use crate::check::canary::content;
+use crate::check::checked::Checked;
 use crate::model::{LockMode, Reason, S3Location};
 use crate::s3::{ObjectApi, Retention, S3Failure, within};
-
-/// What a PUT with a wrong digest, or a multipart upload, showed.
-pub(super) enum Permission {
-    /// The service refused only the digest, stored the object, or started the upload.
-    Granted,
-    /// The service would refuse every PUT, or does not answer.
-    Refused(S3Failure),
-    /// The answer shows neither.
-    Unknown,
-}
-
-impl Permission {
-    pub(super) fn is_granted(&self) -> bool {
-        matches!(self, Self::Granted)
-    }
-}
 
 /// Sends a PUT with a wrong digest, unless the service ignored an earlier one.
 pub(super) async fn may_put(

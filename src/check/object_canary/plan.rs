@@ -8,6 +8,13 @@ use crate::check::canary::{CanaryKind, CanaryNames, ServiceClock};
 use crate::model::CanaryLeftover;
 use crate::s3::Versioning;
 
+/// Number of canaries of a target on this node at which no further write canary is written. A lock proof may add one, so
+/// at most five remain.
+pub const LOCKED_MAX: usize = 4;
+
+/// Largest number of locked write canaries of a target on this node. It leaves room for the canary of a lock proof.
+pub const LOCKED_BY_WRITING_MAX: usize = LOCKED_MAX - 1;
+
 /// Version ID of an object that was written while versioning was off or suspended (S3 user guide, "Working with
 /// objects in a versioning-suspended bucket"). A DELETE without it adds a delete marker there.
 pub const NULL_VERSION: &str = "null";

@@ -2,11 +2,28 @@
 
 use uuid::Uuid;
 
-use super::{CanaryMemory, CanaryPlan};
+use super::memory::CanaryMemory;
+use super::plan::CanaryPlan;
 use crate::check::canary::sweep::is_denial;
 use crate::check::canary::{content, exceeds, is_content};
 use crate::model::{CanaryLeftover, LockMode, Reason};
 use crate::s3::{ObjectApi, Retention, S3Failure};
+
+/// What a PUT with a wrong digest, or a multipart upload, showed.
+pub(super) enum Permission {
+    /// The service refused only the digest, stored the object, or started the upload.
+    Granted,
+    /// The service would refuse every PUT, or does not answer.
+    Refused(S3Failure),
+    /// The answer shows neither.
+    Unknown,
+}
+
+impl Permission {
+    pub(super) fn is_granted(&self) -> bool {
+        matches!(self, Self::Granted)
+    }
+}
 
 /// The request that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

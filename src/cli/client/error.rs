@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use super::Address;
+use super::address::Address;
 use crate::cli::token::TokenError;
 use crate::tls::TlsError;
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::Facts;
+use super::facts::Facts;
 use super::result::{HostCheck, HostCheckOutcome};
 use crate::sys::{Capability, ProcessRights};
 

@@ -4,8 +4,8 @@ use std::fs::File;
 use std::io::ErrorKind;
 use std::path::Path;
 
+use super::bounds::{blocking, late};
 use super::result::{HostCheck, HostCheckOutcome};
-use super::{blocking, late};
 use crate::cli::serve::plain_text_warnings;
 use crate::config::{self, ConfigError, DEFAULT_PATH, Settings};
 

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use super::bounds::STEP_DEADLINE;
+use super::facts::Facts;
 use super::result::HostCheck;
-use super::{Facts, STEP_DEADLINE};
 use crate::driver;
 use crate::sys::ChildCensus;
 

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use super::bounds::STEP_DEADLINE;
+use super::facts::Facts;
 use super::mount_helper::MOUNTS_NOTHING;
 use super::result::HostCheck;
-use super::{Facts, STEP_DEADLINE};
 use crate::cli::serve;
 use crate::driver::{self, ProcessRole};
 use crate::sys::ChildCensus;

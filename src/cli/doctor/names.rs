@@ -7,8 +7,9 @@ use std::sync::Arc;
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 
+use super::bounds::STEP_DEADLINE;
+use super::facts::Facts;
 use super::result::{HostCheck, HostCheckOutcome};
-use super::{Facts, STEP_DEADLINE};
 use crate::driver;
 use crate::model::settings::AuthSettings;
 use crate::sys::resolve::NAMES_PENDING_MAX;

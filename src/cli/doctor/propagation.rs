@@ -6,9 +6,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use super::bounds::{blocking, late};
+use super::facts::Facts;
 use super::mount_helper::MOUNTS_NOTHING;
 use super::result::HostCheck;
-use super::{Facts, blocking, late};
 use crate::sys::{INIT, MountTable, node};
 
 pub(super) async fn check(facts: Arc<Facts>) -> HostCheck {

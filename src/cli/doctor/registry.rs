@@ -1,7 +1,7 @@
 //! The registry: whether an agent could open it, and whether one uses it.
 
+use super::bounds::{blocking, late};
 use super::result::{HostCheck, HostCheckOutcome};
-use super::{blocking, late};
 use crate::config::Settings;
 use crate::model::TargetSpec;
 use crate::registry::{self, OpenError};

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::bounds::STEP_DEADLINE;
+use super::facts::Facts;
 use super::mount_helper::MOUNTS_NOTHING;
 use super::result::HostCheck;
-use super::{Facts, STEP_DEADLINE};
 use crate::model::NfsOptions;
 
 /// Address of rpcbind (RFC 1833 §3.1). systemd listens there until the first connection starts rpcbind.

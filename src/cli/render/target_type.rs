@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use comfy_table::Cell;
 
-use super::{finish, table};
+use super::table::{finish, table};
 use crate::api::wire;
 use crate::cli::terminal::{OutputStyle, escape_invisible};
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::TokenError;
+use super::error::TokenError;
 use super::values::Values;
 use crate::sys::secret_file::read_public;
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use secrecy::SecretString;
 
-use super::TokenError;
+use super::error::TokenError;
 use crate::keystone::{Domain, Identifier, Login, LoginScope, Method};
 
 /// Default domain, as in the clients of OpenStack.

@@ -17,7 +17,7 @@ use aws_smithy_types::body::SdkBody;
 use aws_smithy_types::config_bag::{ConfigBag, Storable, StoreReplace};
 use aws_smithy_types::date_time::Format;
 
-use crate::s3::BucketUsage;
+use crate::s3::bucket::BucketUsage;
 
 /// Longest answer that is read, in bytes, unless the request has its own limit. Usual answers have a few hundred
 /// bytes.

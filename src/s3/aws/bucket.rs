@@ -17,10 +17,9 @@ use super::count::RequestCounter;
 use super::errors::failure;
 use super::xml::RequireWellFormedXml;
 use crate::model::{LockMode, S3Location};
-use crate::s3::{
-    BucketApi, BucketUsage, DefaultRetention, Entries, ListedPage, ObjectLock, PageMarker, RetentionLength, S3Failure,
-    Versioning,
-};
+use crate::s3::bucket::{BucketApi, BucketUsage, DefaultRetention, ObjectLock, RetentionLength, Versioning};
+use crate::s3::failure::S3Failure;
+use crate::s3::pages::{Entries, ListedPage, PageMarker};
 
 /// Whether HEAD has the parameter `read-stats`. Ceph since release 20 reports the usage only on request. Other
 /// services ignore the parameter, or refuse it. The flag is kept across probes, so that a service that refuses the

@@ -22,7 +22,7 @@ use super::count::OperationTally;
 use super::{answer, credentials, trust};
 use crate::model::S3Endpoint;
 use crate::model::settings::{S3Addressing, S3CredentialSource};
-use crate::s3::S3Failure;
+use crate::s3::failure::S3Failure;
 
 /// Everything that a client depends on.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -13,7 +13,7 @@ use aws_smithy_runtime_api::client::http::SharedHttpClient;
 
 use crate::model::cause::innermost_cause;
 use crate::model::settings::S3CredentialSource;
-use crate::s3::S3Failure;
+use crate::s3::failure::S3Failure;
 use crate::sys::secret_file::{FileError, read_public, read_with_exposure};
 
 /// Time before their expiry at which temporary credentials are renewed.

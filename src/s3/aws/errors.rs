@@ -6,7 +6,7 @@ use rustls::InvalidMessage;
 
 use super::answer::{ANSWER_LIMIT_BYTES, BUCKET_REGION, clock_ahead_seconds, is_html};
 use crate::model::cause::innermost_cause;
-use crate::s3::S3Failure;
+use crate::s3::failure::S3Failure;
 use crate::sys::resolve::ResolveError;
 
 /// Converts an error of the SDK.

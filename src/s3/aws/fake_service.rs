@@ -8,9 +8,9 @@ use aws_smithy_http_client::Builder;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
-use super::RequestCounter;
 use super::bucket::{AwsBucket, StatsParameter};
 use super::clients::SigningClient;
+use super::count::RequestCounter;
 use crate::model::S3Location;
 
 /// Heads of the requests that a service received.

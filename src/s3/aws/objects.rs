@@ -15,8 +15,9 @@ use super::bucket::{AwsBucket, lock_mode};
 use super::errors::failure;
 use super::xml::RequireWellFormedXml;
 use crate::model::cause::innermost_cause;
+use crate::s3::failure::S3Failure;
+use crate::s3::objects::{ListedVersion, ObjectApi, Retention, StoredVersion};
 use crate::s3::pages::MARKER_LIMIT_BYTES;
-use crate::s3::{ListedVersion, ObjectApi, Retention, S3Failure, StoredVersion};
 
 /// Adds the MD5 digest of the body, in place of the CRC32 of the SDK. A request that changes a retention needs a digest
 /// (S3 API reference, PutObjectRetention). Older services, such as Ceph and MinIO before 2022, know only MD5. They

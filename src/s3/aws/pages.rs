@@ -8,7 +8,7 @@ use super::answer::AnswerLimit;
 use super::bucket::AwsBucket;
 use super::errors::failure_within;
 use super::xml::RequireWellFormedXml;
-use crate::s3::S3Failure;
+use crate::s3::failure::S3Failure;
 use crate::s3::pages::{ListedPage, MARKER_LIMIT_BYTES, PAGE_ENTRIES_MAX, PageMarker};
 
 /// Longest page that is read, in bytes: a thousand entries of 4 KiB. A key of the greatest length (1 KiB) takes 3 KiB

@@ -16,7 +16,7 @@ use http::Uri;
 use hyper_util::client::proxy::matcher::Matcher;
 use tokio::time::Instant;
 
-use crate::s3::S3Failure;
+use crate::s3::failure::S3Failure;
 use crate::sys::resolve::STORAGE;
 use crate::tls;
 

@@ -3,7 +3,8 @@
 //! A message often names the region of the request too, and that one must never be told. So a word counts only after
 //! words that announce the right region.
 
-use crate::s3::failure::CODE_LIMIT_BYTES;
+/// Longest service code or region that is shown, in bytes. Known codes have at most 43.
+pub(in crate::s3) const CODE_LIMIT_BYTES: usize = 64;
 
 /// Words that announce what the service expects.
 const EXPECTING: [&str; 4] = ["expecting", "expected", "expects", "expect"];

@@ -1,8 +1,8 @@
 //! Classes of failures: what one shows about the service, the credentials or a lock, and whether it will last.
 
-use super::S3Failure;
+use super::failure::S3Failure;
+use super::refusal::MessageTopic;
 use crate::model::Reason;
-use crate::s3::refusal::MessageTopic;
 
 /// Codes for expired credentials.
 const EXPIRED_CREDENTIAL_CODES: [&str; 2] = ["ExpiredToken", "TokenRefreshRequired"];

@@ -1,0 +1,33 @@
+//! What several checks of the host need to know.
+
+use crate::config::Settings;
+use crate::model::TargetSpec;
+use crate::model::report::MountMode;
+
+/// The settings, the targets and the agent of this host.
+pub(super) struct Facts {
+    pub(super) settings: Settings,
+    /// Storage of the registered and the declared targets.
+    pub(super) targets: Vec<TargetSpec>,
+    /// The process that uses the registry.
+    pub(super) agent: Option<u32>,
+}
+
+impl Facts {
+    pub(super) fn mounts(&self) -> bool {
+        self.settings.agent.mounts.mode == MountMode::Kernel
+    }
+
+    /// The process whose mounts and capabilities are checked: the running agent, or this command.
+    pub(super) fn process(&self) -> u32 {
+        self.agent.unwrap_or_else(std::process::id)
+    }
+
+    /// Names [`Self::process`].
+    pub(super) fn process_name(&self) -> String {
+        match self.agent {
+            Some(pid) => format!("the agent, process {pid}"),
+            None => "this command, because no running agent was found".to_owned(),
+        }
+    }
+}
