@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn least_recently_used_entries_are_evicted_when_their_bytes_exceed_the_limit() {
+    async fn cache_evicts_least_recently_used_entries_above_its_bytes() {
         let cache = cache(1000);
         let restricted = crate::api::tests::view_with_a_restricted_type();
         for number in 0..20 {

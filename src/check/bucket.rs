@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn canary_decides_only_when_the_service_knows_the_credentials_and_refuses_everything() {
+    async fn canary_decides_when_known_credentials_are_refused_everything() {
         let denied = S3Failure::service(403, Some("AccessDenied"), None);
         let mut fake = FakeBucket::healthy();
         fake.head = Err(S3Failure::service(403, None, None));

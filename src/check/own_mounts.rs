@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn mount_of_an_agent_that_was_killed_before_it_saved_the_mount_is_recognized() {
+    fn own_mount_is_recognized_after_a_kill_before_it_was_saved() {
         let ours = table("2 1 0:2 / /m rw - nfs4 nas:/resolved rw");
         let killed = OwnMounts::default();
         killed.begin(TargetId::nil(), Duration::ZERO);

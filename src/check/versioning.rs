@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn versioning_that_the_service_does_not_report_fails_only_an_immutable_target() {
+    async fn unreported_versioning_fails_only_an_immutable_target() {
         let mut fake = FakeBucket::healthy();
         for (failure, reason) in [
             (S3Failure::service(501, Some("NotImplemented"), None), Reason::NotImplemented),

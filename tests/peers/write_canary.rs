@@ -45,7 +45,7 @@ async fn canary_is_removed_with_its_version() {
 }
 
 #[tokio::test]
-async fn short_retention_that_is_refused_without_words_makes_the_lock_unverifiable() {
+async fn lock_is_unverifiable_when_a_short_retention_is_refused() {
     let gateway = Gateway::shared().await;
     let workspace = gateway.workspace();
     let bucket = gateway.locked_bucket().await;
@@ -252,7 +252,7 @@ async fn credentials_that_may_only_write_verify_writing() {
 }
 
 #[tokio::test]
-async fn credentials_that_may_only_write_are_offline_when_they_may_not_write_any_more() {
+async fn offline_when_write_only_credentials_may_not_write_any_more() {
     let gateway = Gateway::shared().await;
     for versioned in [false, true] {
         let bucket = bucket_with(&gateway, versioned).await;

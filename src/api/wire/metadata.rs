@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn schema_of_removal_has_lone_keys_and_null_and_that_of_addition_has_neither() {
+    fn schema_of_metadata_removal_has_lone_keys_and_null() {
         let removed = serde_json::to_value(RemovedMetadata::schema()).expect("JSON");
         let added = serde_json::to_value(TypeMetadata::schema()).expect("JSON");
         let forms = |schema: &Value| schema["oneOf"][0]["items"]["oneOf"].as_array().expect("forms").len();

@@ -100,7 +100,7 @@ fn keys(value: &Value) -> BTreeSet<&str> {
 }
 
 #[test]
-fn target_has_the_fields_of_both_releases_of_the_guide_and_of_its_s3_location() {
+fn target_has_the_fields_of_both_guides_and_of_its_location() {
     let answer = OneTarget::seen_by(
         &Caller::local(),
         &view(TargetSpec::Nfs(NfsTarget {

@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn sweep_lists_objects_and_deletes_versions_when_the_listing_of_versions_fails() {
+    async fn sweep_lists_objects_when_the_listing_of_versions_fails() {
         let (agent, before) = (names(ProcessRole::Daemon), names(ProcessRole::Daemon));
         for failure in [
             S3Failure::service(500, Some("InternalError"), None),

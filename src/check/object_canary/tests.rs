@@ -162,7 +162,7 @@ async fn writing_is_not_verified_when_the_service_refuses_a_short_retention() {
 }
 
 #[tokio::test]
-async fn refusal_of_a_canary_concerns_its_retention_if_an_upload_without_one_is_permitted() {
+async fn refused_put_concerns_the_retention_if_an_upload_is_permitted() {
     let refused = |status, code: &str| S3Failure::service(status, (!code.is_empty()).then_some(code), None);
     let denied = refused(403, "AccessDenied");
     let unknown = refused(501, "NotImplemented");

@@ -59,7 +59,7 @@ async fn canary_is_due_at_its_interval_on_request_and_after_a_failure() {
 }
 
 #[tokio::test]
-async fn locked_canary_is_removable_at_the_end_of_its_retention_and_remains_until_then() {
+async fn locked_canary_is_removed_at_the_end_of_its_retention() {
     let (location, settings) = (location(), settings());
     let input = Input::new(&location, &settings, Depth::Routine);
     let retention = DefaultRetention { mode: LockMode::Compliance, length: RetentionLength::Days(30) };
@@ -191,7 +191,7 @@ async fn warnings_of_a_canary_stay_until_the_next_one() {
 }
 
 #[tokio::test]
-async fn canary_is_locked_for_seconds_and_names_the_cause_when_the_lock_is_unknown() {
+async fn canary_is_locked_for_seconds_when_the_lock_is_unknown() {
     let (location, settings) = (location(), settings());
     let input = Input::new(&location, &settings, Depth::Routine);
     for (status, code, reason, words) in [
@@ -301,7 +301,7 @@ async fn canary_that_is_the_only_evidence_is_written_without_a_retention() {
 }
 
 #[tokio::test]
-async fn unanswered_first_put_of_write_only_credentials_is_not_a_missing_permission() {
+async fn unanswered_put_of_write_only_credentials_is_not_a_denial() {
     let (location, settings) = (location(), settings());
     let input = Input::new(&location, &settings, Depth::Routine);
     let lock_unknown = Some(Reason::AccessDenied);
@@ -376,7 +376,7 @@ async fn strange_answer_about_a_configuration_fails_only_a_target_that_needs_it(
 }
 
 #[tokio::test]
-async fn canary_is_locked_for_seconds_when_everything_else_fails_for_trouble_of_the_service() {
+async fn canary_is_locked_for_seconds_when_all_other_calls_fail() {
     let (location, settings) = (location(), settings());
     let input = Input::new(&location, &settings, Depth::Routine);
     for (reason, is_locked) in [

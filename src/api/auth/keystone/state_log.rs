@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn flapping_state_is_logged_at_a_bounded_rate_and_a_lasting_state_in_the_end() {
+    async fn flapping_state_is_logged_at_a_bounded_rate() {
         let log = StateLog::new(Duration::from_secs(10));
         assert!(!log.changed(None), "no problem is not a change at first");
         assert!(log.changed(Some("down")));

@@ -111,7 +111,7 @@ fn refusal_names_the_field_and_what_was_expected() {
 }
 
 #[test]
-fn mount_options_and_secret_are_taken_and_an_empty_text_removes_them_in_a_change() {
+fn empty_text_removes_mount_options_and_secret() {
     let options = "nolock,soft,timeo=600,intr,lookupcache=none,nfsvers=3,retrans=10";
     let new = create(json!({"type": "nfs", "nfs_export": "nas:/b", "nfs_mount_opts": options, "secret_ref": null}));
     let export = new.expect("accepted").spec;

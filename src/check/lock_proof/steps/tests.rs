@@ -95,7 +95,7 @@ fn each_course_of_a_proof_has_its_verdict() {
 }
 
 #[test]
-fn lock_is_not_enforced_when_it_can_be_weakened_and_bypassable_when_only_the_bypass_does() {
+fn lock_proof_tells_a_weakened_lock_from_a_bypassed_one() {
     for (mode, attempts, found, expected, words) in [
         (Compliance, 1, there(Compliance, END - 1), NotEnforced, "shorter retention"),
         (Compliance, 2, StepAnswer::Found(None), NotEnforced, "lost its retention"),
@@ -117,7 +117,7 @@ fn lock_is_not_enforced_when_it_can_be_weakened_and_bypassable_when_only_the_byp
 }
 
 #[test]
-fn proof_continues_when_an_accepted_change_has_no_effect_or_strengthens_the_lock() {
+fn lock_proof_continues_when_an_accepted_change_weakens_nothing() {
     for (mode, attempts, found) in [
         (Compliance, 1, requested(Compliance)),
         (Compliance, 1, there(Compliance, END + 60)),
@@ -139,7 +139,7 @@ fn proof_is_interrupted_at_every_step_by_an_unclear_answer() {
 }
 
 #[test]
-fn proof_is_interrupted_when_an_attempt_may_have_been_accepted_after_the_end() {
+fn lock_proof_is_interrupted_when_an_attempt_may_be_late() {
     assert!(matches!(run(Governance, &[WRITTEN, StepAnswer::TooShort(1)]).0, Next::Interrupted(_)));
     for at in [END - CLOCK_UNCERTAINTY_SECONDS, END - 1, END, END + 7] {
         for (mode, attempts) in [(Governance, GOVERNANCE_ATTEMPTS), (Compliance, COMPLIANCE_ATTEMPTS)] {
@@ -166,7 +166,7 @@ fn proof_is_interrupted_when_another_program_removes_the_canary() {
 }
 
 #[test]
-fn bypass_is_tried_in_governance_mode_only_and_the_mode_is_changed_in_compliance_mode_only() {
+fn lock_proof_tries_the_attempts_that_its_mode_allows() {
     for (mode, has_bypass) in [(Compliance, false), (Governance, true)] {
         let (next, steps) = run(mode, &waited(mode));
         assert_eq!(next, Next::Do(Step::Control));

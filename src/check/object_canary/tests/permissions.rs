@@ -200,7 +200,7 @@ async fn service_that_ignores_digests_keeps_a_bounded_number_of_objects() {
 }
 
 #[tokio::test]
-async fn command_with_write_only_credentials_verifies_the_permission_and_stores_nothing() {
+async fn command_with_write_only_credentials_stores_nothing() {
     for versioning in [None, Some(Versioning::Enabled)] {
         let mut api = FakeObjects {
             refuses_list: true,

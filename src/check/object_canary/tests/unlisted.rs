@@ -194,7 +194,7 @@ async fn canary_that_cannot_be_listed_is_not_written_unless_it_is_recorded() {
 }
 
 #[tokio::test]
-async fn killed_commands_leave_a_bounded_number_of_canaries_when_listing_is_refused() {
+async fn killed_commands_leave_few_canaries_when_listing_is_refused() {
     for versioning in [Some(Versioning::Off), Some(Versioning::Suspended), Some(Versioning::Enabled), None] {
         let replaces = matches!(versioning, Some(Versioning::Off | Versioning::Suspended));
         for refuses_get in [false, true] {
@@ -325,7 +325,7 @@ async fn canaries_are_bounded_when_the_listing_fails_now_and_then() {
 }
 
 #[tokio::test]
-async fn command_stores_nothing_when_the_listing_fails_and_each_run_would_add_a_version() {
+async fn command_stores_no_unlisted_canary_in_a_versioned_bucket() {
     let api = FakeObjects {
         list_failure: Some(S3Failure::service(500, Some("InternalError"), None)),
         versioned: true,

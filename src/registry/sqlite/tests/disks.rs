@@ -115,7 +115,7 @@ async fn full_disk_does_not_prevent_the_start() {
 }
 
 #[test]
-fn disk_error_is_not_called_damage_and_only_a_missing_permission_is_about_users() {
+fn disk_error_is_neither_damage_nor_a_missing_permission() {
     use rusqlite::ffi::{
         Error, SQLITE_BUSY, SQLITE_CORRUPT, SQLITE_FULL, SQLITE_IOERR_FSYNC, SQLITE_IOERR_NOMEM, SQLITE_IOERR_READ,
         SQLITE_IOERR_SHORT_READ, SQLITE_NOMEM, SQLITE_NOTADB, SQLITE_READONLY,
