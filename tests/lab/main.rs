@@ -16,6 +16,7 @@ mod process;
 mod support;
 
 mod adoption;
+mod ansible;
 mod capabilities;
 mod clock;
 mod command_line;

@@ -15,8 +15,8 @@ use crate::machine::{
 };
 use crate::process::workers;
 
-/// The package, if the lab has one.
-const PACKAGE: &str = "/lab/targetwatch.deb";
+/// The package.
+pub const PACKAGE: &str = "/lab/targetwatch.deb";
 /// The program of the agent's workers.
 const WORKER_PROGRAM: &str = "/usr/libexec/targetwatch/targetwatch-probe-worker";
 /// What `tests/lab/guest/init` installs, and the package replaces.
@@ -27,6 +27,20 @@ const INSTALLED_BY_HAND: [&str; 5] = [
     "/usr/lib/sysusers.d/targetwatch.conf",
     "/usr/lib/tmpfiles.d/targetwatch.conf",
 ];
+
+/// Removes the package, if an earlier test installed it, or else the agent that `tests/lab/guest/init` installed. Returns
+/// false if the lab has no package to install.
+pub fn uninstall() -> bool {
+    if !Path::new(PACKAGE).exists() {
+        eprintln!("left out: the lab has no package (--package of tests/lab/boot)");
+        return false;
+    }
+    dpkg(&["--purge", "targetwatch"]);
+    succeed("rm", &[&["--force"][..], &INSTALLED_BY_HAND].concat());
+    succeed("rm", &["-rf", "/etc/targetwatch", "/var/lib/targetwatch"]);
+    succeed("systemctl", &["daemon-reload"]);
+    true
+}
 
 /// Runs dpkg, without the triggers of other packages, such as the index of all manual pages.
 fn dpkg(arguments: &[&str]) {
@@ -62,14 +76,10 @@ fn next_package() -> &'static str {
 
 #[test]
 fn package_keeps_mounts_when_it_is_upgraded_removed_and_purged() {
-    if !Path::new(PACKAGE).exists() {
-        eprintln!("left out: the lab has no package (--package of tests/lab/boot)");
+    let _machine = Machine::stopped("");
+    if !uninstall() {
         return;
     }
-    let _machine = Machine::stopped("");
-    succeed("rm", &INSTALLED_BY_HAND);
-    succeed("rm", &["-rf", "/etc/targetwatch", "/var/lib/targetwatch"]);
-    succeed("systemctl", &["daemon-reload"]);
 
     dpkg(&["--install", PACKAGE]);
     assert_eq!(unit_property("ActiveState"), "inactive", "an administrator starts the agent");
