@@ -98,7 +98,7 @@ pub enum NfsError {
         detail: String,
     },
     /// The MOUNT service does not export the path to this host.
-    #[error("the server does not export {path} to this host ({}): check whether its exports include the path and this host (showmount -e, /etc/exports)", code(.status))]
+    #[error("the server does not export {path} to this host ({}): check whether its exports include the path and this host (showmount -e, /etc/exports){}", code(.status), port_advice(*.status))]
     Export {
         /// The exported path.
         path: String,
@@ -119,6 +119,16 @@ pub enum NfsError {
 
 fn code(status: &impl std::fmt::Debug) -> String {
     format!("{status:?}")
+}
+
+/// mountd answers a request from a port above 1023 like one from a host that is not in the export.
+fn port_advice(status: mountstat3) -> &'static str {
+    match status {
+        mountstat3::MNT3ERR_ACCES | mountstat3::MNT3ERR_PERM => {
+            ", and if the agent may not use a source port below 1024, export with `insecure`"
+        }
+        _ => "",
+    }
 }
 
 fn advice(status: nfsstat3) -> &'static str {
@@ -232,5 +242,11 @@ mod tests {
             message.contains("/b") && message.contains("MNT3ERR_ACCES") && message.contains("/etc/exports"),
             "{message}"
         );
+        assert!(
+            message.ends_with("if the agent may not use a source port below 1024, export with `insecure`"),
+            "{message}"
+        );
+        let missing = NfsError::Export { path: "/b".into(), status: mountstat3::MNT3ERR_NOENT };
+        assert!(missing.to_string().ends_with("/etc/exports)"), "{missing}");
     }
 }

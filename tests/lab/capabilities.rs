@@ -54,7 +54,7 @@ const NEEDS: [Need; 6] = [
         config: WIRE,
         foreign_mount_point: None,
         reason: "export_denied",
-        message: "MNT3ERR_ACCES",
+        message: "a source port below 1024",
     },
     Need {
         capability: "cap_chown",

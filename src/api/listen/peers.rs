@@ -100,6 +100,7 @@ mod tests {
             held.push(admit(if number % 2 == 0 { "::1" } else { "127.0.0.9" }).expect("a place"));
         }
         assert!(admit("127.0.0.1").is_none() && admit("::1").is_none() && admit("::ffff:127.0.0.1").is_none());
+        held.push(admit("198.51.100.3").expect("a place of another host"));
         drop((held, other));
         assert!(peers.counts.lock().expect("a lock").is_empty(), "no count of a former peer is kept");
     }

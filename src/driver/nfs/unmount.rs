@@ -140,7 +140,7 @@ impl NfsDriver {
             Err(CallError::Fault(fault)) if fault.kind == FaultKind::Mounted => {
                 Some(format!("the mount directory stays, because something else is mounted there: {fault}"))
             }
-            Err(error) => Some(format!("the mount directory stays: {error}")),
+            Err(error) => Some(format!("the mount directory was not removed: {error}")),
         }
     }
 }

@@ -8,8 +8,8 @@
 //! mount.nfs resolves the path of the mount point again. A user that can rename a directory on that path could
 //! replace it by a link in the meantime, so that the export is mounted over any directory of the host. So the mount
 //! root and all its parents must belong to root and be writable only by root. Directories below the root are changed to
-//! meet that. An unmount could be redirected in the same way. So it looks the mount point up in its parent directory,
-//! which it verifies and holds open. A mount point itself cannot be replaced while something is mounted on it
+//! meet that. An unmount and a removal could be redirected in the same way. So they look the mount point up in its parent
+//! directory, which they verify and hold open. A mount point itself cannot be replaced while something is mounted on it
 //! (rename(2), EBUSY).
 
 #![allow(clippy::disallowed_methods, reason = "runs in a worker, where storage may be touched")]
@@ -65,7 +65,7 @@ pub(super) fn prepare(root: &Path, relative: &Path) -> Result<PreparedMountPoint
     Ok(PreparedMountPoint { created, tightened, holds_files })
 }
 
-/// Requirements for the directory that contains a mount point.
+/// Requirements for the directory that contains a mount point, or for the mount root.
 struct Requirement {
     /// Whether it is created with its parents if it is missing.
     creates: bool,
@@ -175,10 +175,10 @@ fn verify_protected(file: &OwnedFd, path: &Path, holds_new_mount_points: bool) -
 /// Removes the directory, and then its parents below the root that have become empty.
 pub(super) fn remove(root: &Path, relative: &Path) -> Result<(), WorkerFault> {
     let components = components(root, relative)?;
-    let mut directory = match open(root, HOLD, Mode::empty()) {
-        Ok(directory) => directory,
-        Err(Errno::ENOENT) => return Ok(()),
-        Err(errno) => return Err(WorkerFault::system("open", root, errno)),
+    let requirement = Requirement { creates: false, holds_new_mount_points: false };
+    let mut directory = match open_protected(root, &requirement) {
+        Err(fault) if fault.errno() == Some(Errno::ENOENT) => return Ok(()),
+        other => other?,
     };
     let mut path = root.to_owned();
     let mut parents: Vec<(OwnedFd, &OsStr)> = Vec::with_capacity(components.len());

@@ -82,6 +82,24 @@ fn removal_includes_empty_parents_but_never_the_root() {
 }
 
 #[test]
+fn removal_is_not_redirected() {
+    let (guard, root) = root();
+    let elsewhere = guard.path().join("elsewhere");
+    fs::create_dir_all(elsewhere.join("x")).expect("made");
+    let parent = root.parent().expect("one");
+    fs::create_dir_all(parent).expect("made");
+    symlink(&elsewhere, &root).expect("a link");
+    let set_mode = |mode| fs::set_permissions(parent, fs::Permissions::from_mode(mode)).expect("a mode");
+    set_mode(0o777);
+    let fault = remove(&root, Path::new("x")).expect_err("unprotected");
+    assert_eq!(fault.kind, FaultKind::Unprotected, "{fault}");
+    assert!(elsewhere.join("x").exists());
+    set_mode(0o755);
+    remove(&root, Path::new("x")).expect("root's own link is followed");
+    assert!(!elsewhere.join("x").exists());
+}
+
+#[test]
 fn mount_point_with_files_is_not_removed() {
     let (_guard, root) = root();
     prepare(&root, Path::new("x")).expect("made");
