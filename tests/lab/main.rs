@@ -28,6 +28,7 @@ mod flapping;
 mod foreign_mounts;
 mod lifecycle;
 mod many_targets;
+mod memory;
 mod mount_points;
 mod mounting;
 mod node_exporter;
