@@ -22,7 +22,7 @@ pub const HEADERS_MAX_BYTES: usize = 16 << 10;
 pub(super) fn check<B>(request: &Request<B>) -> Result<(), Fault> {
     let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
     if target > TARGET_MAX_BYTES {
-        let message = format!("path and query have {target} bytes; the limit is {TARGET_MAX_BYTES}");
+        let message = format!("path and query have {target} bytes. The limit is {TARGET_MAX_BYTES}");
         return Err(Fault::new(StatusCode::URI_TOO_LONG, message));
     }
     let headers = request.headers();
@@ -32,9 +32,9 @@ pub(super) fn check<B>(request: &Request<B>) -> Result<(), Fault> {
     }
     let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
     let message = if headers.len() > HEADERS_MAX {
-        format!("the request has {} header fields; the limit is {HEADERS_MAX}", headers.len())
+        format!("the request has {} header fields. The limit is {HEADERS_MAX}", headers.len())
     } else if bytes > HEADERS_MAX_BYTES {
-        format!("the header fields have {bytes} bytes; the limit is {HEADERS_MAX_BYTES}")
+        format!("the header fields have {bytes} bytes. The limit is {HEADERS_MAX_BYTES}")
     } else {
         return Ok(());
     };

@@ -95,7 +95,7 @@ pub(super) fn unknown<T>(
     }
     if !immutable {
         return Some(Checked::not_needed(match failure.reason() {
-            Reason::AccessDenied => format!("{location}: {failure}; grant the credentials {action} on it"),
+            Reason::AccessDenied => format!("{location}: {failure}: grant the credentials {action} on it"),
             _ => format!("{location}: the service does not report its {name} ({failure}): check its log"),
         }));
     }
@@ -105,7 +105,7 @@ pub(super) fn unknown<T>(
     } else {
         finding!(
             failure.reason_of_one_request(),
-            "{what}: look up this request in the logs of the service and of any proxy in front of it; if the service has no object lock, use one that has it, or declare the target not immutable"
+            "{what}: look up this request in the logs of the service and of any proxy in front of it. If the service has no object lock, use one that has it, or declare the target not immutable"
         )
     };
     Some(if failure.is_timeout() { Checked::timed_out(finding) } else { Checked::failed(finding) })

@@ -289,7 +289,7 @@ impl LockProofs {
             )),
             LockVerdict::Unverifiable => Checked::failed(finding(
                 Reason::LockUnverifiable,
-                "whether backups can be deleted is unknown; the agent tries again every 10 minutes, and when a check is requested",
+                "whether backups can be deleted is unknown. The agent tries again every 10 minutes, and when a check is requested",
             )),
         };
         let renewal = match (&self.running, &self.trouble) {

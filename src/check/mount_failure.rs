@@ -50,7 +50,7 @@ const MESSAGES: &[(&str, Reason, &str)] = &[
     (
         ACCESS_DENIED,
         Reason::ExportDenied,
-        "allow this host in the server's exports; if they demand another security flavor, set sec= in the NFS options",
+        "allow this host in the server's exports. If they demand another security flavor, set sec= in the NFS options",
     ),
     ("No such file or directory", Reason::ExportNotFound, "correct the path, or create and export it on the server"),
     ("is not a directory", Reason::ExportNotFound, "export a directory, and give its path"),
@@ -61,7 +61,7 @@ const MESSAGES: &[(&str, Reason, &str)] = &[
     (
         "Network is unreachable",
         Reason::HostUnreachable,
-        "check the routes of this host; an IPv6 address needs IPv6 here",
+        "check the routes of this host. An IPv6 address needs IPv6 here",
     ),
     ("Address family not supported", Reason::HostUnreachable, NO_IPV6),
     ("Cannot assign requested address", Reason::HostUnreachable, NO_IPV6),
@@ -75,7 +75,7 @@ const MESSAGES: &[(&str, Reason, &str)] = &[
     (
         INCORRECT_OPTION,
         Reason::MountFailed,
-        "correct the NFS options, see nfs(5) and `dmesg` on this host; if the export demands a security flavor that this host lacks, such as Kerberos, set sec= in the NFS options to another one",
+        "correct the NFS options, see nfs(5) and `dmesg` on this host. If the export demands a security flavor that this host lacks, such as Kerberos, set sec= in the NFS options to another one",
     ),
     (SYSTEM_CALL_FAILED, Reason::MountFailed, "check `dmesg` on this host and the server's log"),
     (
@@ -89,7 +89,7 @@ const MESSAGES: &[(&str, Reason, &str)] = &[
 const TIMEOUTS: &[&str] = &["timed out", "Resource temporarily unavailable"];
 
 /// What to check when the server answers NULL but not the mount request.
-const UNANSWERED: &str = "check its load, its mountd, the firewall, and each address of its name, because mount.nfs tries them in their order; a server that has just restarted may answer when its grace period ends";
+const UNANSWERED: &str = "check its load, its mountd, the firewall, and each address of its name, because mount.nfs tries them in their order. A server that has just restarted may answer when its grace period ends";
 
 /// An option that the server or this host must support.
 struct Demand {
@@ -114,7 +114,7 @@ const DEMANDS: &[Demand] = &[
     Demand {
         is_option: |option| matches!(option, "udp" | "proto=udp" | "proto=udp6" | "mountproto=udp" | "mountproto=udp6"),
         messages: &[NOT_REGISTERED, NO_PROTOCOL, INCORRECT_OPTION, "Connection refused", "timed out"],
-        needed: "many servers and kernels have no NFS over UDP, and NFSv4 never has it; remove the option to use TCP",
+        needed: "many servers and kernels have no NFS over UDP, and NFSv4 never has it. Remove the option to use TCP",
     },
     Demand {
         is_option: |option| matches!(option, "proto=tcp6" | "proto=udp6" | "proto=rdma6" | "mountproto=tcp6"),
@@ -173,7 +173,7 @@ pub(super) fn command_failure<T>(error: &CommandError) -> Checked<T> {
         )),
         CommandError::TimedOut { unkillable: Some(_), .. } => Checked::failed(finding!(
             Reason::ProbeStuck,
-            "{error}, and the process cannot be killed; the agent does not probe this target until it has ended"
+            "{error}, and the process cannot be killed. The agent does not probe this target until it has ended"
         )),
         CommandError::TimedOut { .. } => Checked::timed_out(finding!(
             Reason::MountTimedOut,
@@ -194,7 +194,7 @@ fn unmet_demands(words: &str, options: &NfsOptions) -> String {
     let mut described = String::new();
     for demand in DEMANDS.iter().filter(|demand| demand.messages.iter().any(|text| words.contains(text))) {
         if let Some(option) = in_force.iter().find(|option| (demand.is_option)(option)) {
-            let _ = write!(described, "the NFS options contain {option}: {}; otherwise ", demand.needed);
+            let _ = write!(described, "the NFS options contain {option}: {}. Otherwise ", demand.needed);
         }
     }
     described

@@ -204,7 +204,7 @@ fn hard_warning(path: &Path, entry: &MountEntry) -> Option<Finding> {
     entry.facts().is_hard.then(|| {
         finding!(
             Reason::HardMount,
-            "the mount at {} is a hard mount: every process that uses it, including backups, waits as long as its server is down; unless you want that, add soft, timeo= and retrans= to the NFS options and mount it again",
+            "the mount at {} is a hard mount: every process that uses it, including backups, waits as long as its server is down. Unless you want that, add soft, timeo= and retrans= to the NFS options and mount it again",
             path.display()
         )
     })
@@ -239,7 +239,7 @@ async fn prepare(
         Ok(Response::Prepared(prepared)) => Checked::passed(prepared.holds_files.then(|| {
             finding!(
                 Reason::MountPointHoldsFiles,
-                "the mount hides files in the directory {} below it: backups may have been written to this host's own disk; unmount it to look",
+                "the mount hides files in the directory {} below it: backups may have been written to this host's own disk. Unmount it to look",
                 expected.path.display()
             )
         })),

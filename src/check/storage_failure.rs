@@ -27,11 +27,11 @@ pub fn storage_failure<T>(error: CallError) -> Checked<T> {
         )),
         error @ CallError::NotReady { .. } => Checked::timed_out(finding!(
             Reason::AgentError,
-            "{error}: this host is overloaded, and the storage was not queried; check the load of this host"
+            "{error}: this host is overloaded, and the storage was not queried. Check the load of this host"
         )),
         error @ CallError::Overloaded { .. } => Checked::timed_out(finding!(
             Reason::AgentError,
-            "{error}: too many targets hang at the same time; repair or delete those that are offline"
+            "{error}: too many targets hang at the same time. Repair or delete those that are offline"
         )),
         // The death of a worker says nothing about the storage.
         error @ CallError::WorkerDied { .. } => Checked::timed_out(Finding::new(Reason::AgentError, error.to_string())),
@@ -44,30 +44,30 @@ pub fn storage_failure<T>(error: CallError) -> Checked<T> {
 /// Outcome of a check whose worker sent the answer to another request.
 pub(super) fn wrong_answer<T>(answer: &Response) -> Checked<T> {
     let message =
-        format!("the probe worker sent the answer to another request: {answer:?}; this is a defect of the agent");
+        format!("the probe worker sent the answer to another request: {answer:?}. This is a defect of the agent");
     Checked::failed(Finding::new(Reason::AgentError, message))
 }
 
 fn of_fault<T>(fault: &WorkerFault) -> Checked<T> {
     let (reason, advice) = match (fault.kind, fault.errno()) {
         (FaultKind::NotNfs, _) => {
-            (Reason::NotMounted, "it was unmounted during the probe; the next one mounts it again")
+            (Reason::NotMounted, "it was unmounted during the probe. The next one mounts it again")
         }
         (FaultKind::CanaryMismatch, _) => (
             Reason::CanaryMismatch,
-            "the storage does not keep the data that is written to it; do not trust it with backups",
+            "the storage does not keep the data that is written to it. Do not trust it with backups",
         ),
         (FaultKind::NotEmpty | FaultKind::NotADirectory, _) => {
-            (Reason::MountPointUnusable, "move it away; the agent creates the directory itself")
+            (Reason::MountPointUnusable, "move it away. The agent creates the directory itself")
         }
         (FaultKind::Unprotected, _) => (
             Reason::MountPointUnusable,
-            "the mount root and all its parents must belong to root and be writable by root only; use `chown root:root` and `chmod go-w`",
+            "the mount root and all its parents must belong to root and be writable by root only. Use `chown root:root` and `chmod go-w`",
         ),
         (FaultKind::Mounted, _) => (Reason::MountConflict, "unmount it, or choose another mount root"),
         (FaultKind::Identity, _) => (
             Reason::AgentError,
-            "the agent must run as root or with CAP_SETUID and CAP_SETGID to write as the backup user; or disable the canary",
+            "the agent must run as root or with CAP_SETUID and CAP_SETGID to write as the backup user, or disable the canary",
         ),
         (FaultKind::BadRequest, _) => (Reason::AgentError, "this is a defect of the agent"),
         (FaultKind::System, Some(errno)) => of_errno(errno),

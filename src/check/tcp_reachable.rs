@@ -164,7 +164,7 @@ fn connect_failed(address: &str, socket_address: SocketAddr, error: &io::Error) 
         ),
         _ => finding!(
             Reason::AgentError,
-            "this host could not open a connection to {at}: {error}; check its limits on open files and ports"
+            "this host could not open a connection to {at}: {error}. Check its limits on open files and ports"
         ),
     }
 }

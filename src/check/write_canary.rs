@@ -42,7 +42,7 @@ pub async fn write_canary(
         }
         Err(CallError::TimedOut { after }) => Checked::timed_out(finding!(
             Reason::StorageTimedOut,
-            "the canary file was not written within {} ms, although the file system was measured just before: check the load and the disks of the server; a server of NFSv4 that has just restarted creates no file before its grace period ends, which takes 90 s on Linux",
+            "the canary file was not written within {} ms, although the file system was measured just before: check the load and the disks of the server. A server of NFSv4 that has just restarted creates no file before its grace period ends, which takes 90 s on Linux",
             after.as_millis()
         )),
         Err(error) => storage_failure(error),

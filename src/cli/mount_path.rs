@@ -46,7 +46,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitState> {
         (None, Some(storage)) => derive(storage, arguments.path_key, &arguments.root)?,
         (None, None) => {
             anyhow::bail!(
-                "missing argument; use mount-path nfs EXPORT, mount-path s3 URL BUCKET, or mount-path --decode DIR"
+                "missing argument. Use mount-path nfs EXPORT, mount-path s3 URL BUCKET, or mount-path --decode DIR"
             )
         }
     };

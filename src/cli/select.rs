@@ -32,8 +32,8 @@ pub(super) fn one<T: Selectable>(items: Vec<T>, text: &str) -> anyhow::Result<T>
     }
     match (candidates.pop(), candidates.is_empty()) {
         (Some(item), true) => Ok(item),
-        (Some(_), false) => bail!("{text:?} matches several {}s; give the whole id (`{}`)", T::NOUN, T::LIST_COMMAND),
-        (None, _) => bail!("there is no {} {text:?}; list them with `{}`", T::NOUN, T::LIST_COMMAND),
+        (Some(_), false) => bail!("{text:?} matches several {}s. Give the whole id (`{}`)", T::NOUN, T::LIST_COMMAND),
+        (None, _) => bail!("there is no {} {text:?}. List them with `{}`", T::NOUN, T::LIST_COMMAND),
     }
 }
 

@@ -140,7 +140,7 @@ async fn serve(prepared: Prepared, config: Option<PathBuf>) -> anyhow::Result<()
     }
 
     systemd::stopping();
-    tracing::info!("stopping; mounts stay in place");
+    tracing::info!("stopping, and mounts stay in place");
     watchdog.abort();
     declaring.abort();
     let stopped = running.stop().await;
@@ -277,7 +277,7 @@ async fn start_agent(
 /// When this host has no /proc.
 pub(super) async fn host(census: ChildCensus, role: ProcessRole) -> anyhow::Result<Host> {
     let workers = WorkerPool::new(WorkerPoolSettings::choose(THIS_PROGRAM.into(), &census).await, census);
-    let mounts = MountTableWatch::start().context("cannot watch the mount table; check that /proc is mounted")?;
+    let mounts = MountTableWatch::start().context("cannot watch the mount table. Check that /proc is mounted")?;
     Ok(Host::new(workers, mounts, node::hostname(), role))
 }
 
@@ -294,7 +294,7 @@ pub(super) fn plain_text_warnings(api: &ApiSettings) -> Vec<String> {
         && keystone.is_plain_text_elsewhere()
     {
         warnings.push(format!(
-            "Keystone at {} is used without TLS, so others on the network can read the agent's password and all tokens; set an https:// URL in [api.keystone] url",
+            "Keystone at {} is used without TLS, so others on the network can read the agent's password and all tokens. Set an https:// URL in [api.keystone] url",
             keystone.url
         ));
     }
@@ -303,7 +303,7 @@ pub(super) fn plain_text_warnings(api: &ApiSettings) -> Vec<String> {
     }
     let remote = api.listen.iter().chain(&api.metrics.listen).filter(|address| address.is_remote());
     warnings.extend(remote.map(|address| {
-        format!("{address} is reachable from other hosts without TLS, so others on the network can read tokens; set [api.tls]")
+        format!("{address} is reachable from other hosts without TLS, so others on the network can read tokens. Set [api.tls]")
     }));
     warnings
 }
@@ -344,7 +344,7 @@ async fn reload(running: &RunningAgent, settings: &mut Settings, config: Option<
         }
         Err(error) => {
             running.metrics.config_rejected();
-            tracing::error!("cannot reload the configuration; the old settings stay in force: {error}");
+            tracing::error!("cannot reload the configuration. The old settings stay in force: {error}");
         }
     }
     systemd::ready("");

@@ -111,7 +111,7 @@ fn escape_in_strings(json: &str, escape: impl Fn(char) -> String) -> String {
 /// When the answer is not yes, or when standard input is not a terminal.
 pub fn confirm(what: &str, question: &str) -> anyhow::Result<()> {
     if !io::stdin().is_terminal() {
-        bail!("cannot ask before deleting {what}, because standard input is not a terminal; use --yes");
+        bail!("cannot ask before deleting {what}, because standard input is not a terminal. Use --yes");
     }
     print(&escape_invisible(&format!("{question} [y/N] ")));
     let mut answer = String::new();

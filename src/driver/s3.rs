@@ -36,16 +36,6 @@ use crate::s3::{DefaultRetention, Versioning};
 use node_checks::NodeChecks;
 use target_facts::TargetFacts;
 
-/// The checks of a target, in the order of the report.
-const PLAN: &[CheckName] = &[
-    CheckName::Reachable,
-    CheckName::Bucket,
-    CheckName::ObjectLock,
-    CheckName::Versioning,
-    CheckName::Capacity,
-    CheckName::WriteCanary,
-];
-
 /// The checks of a target that is declared immutable, in the order of the report.
 const IMMUTABLE_PLAN: &[CheckName] = &[
     CheckName::Reachable,
@@ -56,6 +46,12 @@ const IMMUTABLE_PLAN: &[CheckName] = &[
     CheckName::WriteCanary,
     CheckName::LockProof,
 ];
+
+/// The checks of any other target: all but the lock proof.
+const PLAN: &[CheckName] = match IMMUTABLE_PLAN {
+    [checks @ .., CheckName::LockProof] => checks,
+    checks => checks,
+};
 
 /// Driver of one bucket.
 pub struct S3Driver {

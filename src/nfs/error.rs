@@ -27,7 +27,7 @@ pub enum NfsError {
         source: io::Error,
     },
     /// No answer within the deadline.
-    #[error("{service} did not answer {call} within {} ms: the server is overloaded or hangs, or a firewall drops packets; check the server's nfsd threads and log", after.as_millis())]
+    #[error("{service} did not answer {call} within {} ms: the server is overloaded or hangs, or a firewall drops packets. Check the server's nfsd threads and log", after.as_millis())]
     TimedOut {
         /// The called service.
         service: &'static str,
@@ -134,12 +134,12 @@ fn port_advice(status: mountstat3) -> &'static str {
 fn advice(status: nfsstat3) -> &'static str {
     match status {
         nfsstat3::NFS3ERR_STALE | nfsstat3::NFS3ERR_BADHANDLE => {
-            "the exported directory was replaced or is not exported any more; the next probe requests it again"
+            "the exported directory was replaced or is not exported any more. The next probe requests it again"
         }
         nfsstat3::NFS3ERR_ACCES | nfsstat3::NFS3ERR_PERM => {
-            "the export does not allow this host; check the server's exports"
+            "the export does not allow this host. Check the server's exports"
         }
-        nfsstat3::NFS3ERR_IO => "the server cannot read its own storage; check its log and its disks",
+        nfsstat3::NFS3ERR_IO => "the server cannot read its own storage. Check its log and its disks",
         nfsstat3::NFS3ERR_JUKEBOX => {
             "the server asks for a retry later, as it does in the grace period after its start, or while it fetches data"
         }

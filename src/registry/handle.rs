@@ -26,7 +26,7 @@ pub enum RegistryError {
     Storage(#[from] StorageError),
     /// Other writers were faster [`COMMIT_ATTEMPTS_MAX`] times.
     #[error(
-        "the registry could not be changed: other writers changed it {COMMIT_ATTEMPTS_MAX} times meanwhile. Nothing was changed; repeat the request"
+        "the registry could not be changed: other writers changed it {COMMIT_ATTEMPTS_MAX} times meanwhile. Nothing was changed. Repeat the request"
     )]
     Contended,
 }

@@ -40,13 +40,13 @@ impl CertificateFault {
     pub fn remedy(&self) -> &'static str {
         match self {
             Self::UnknownAuthority => {
-                "set ca_bundle in the [[s3.credentials]] entry to a PEM file with the authority that issued the certificate; if it is already set, the file contains another authority, or the server does not send its intermediate certificates"
+                "set ca_bundle in the [[s3.credentials]] entry to a PEM file with the authority that issued the certificate. If it is already set, the file contains another authority, or the server does not send its intermediate certificates"
             }
             Self::WrongName { .. } => {
-                "use an endpoint name that the certificate contains, or get a certificate for this name (subjectAltName); ca_bundle does not help here"
+                "use an endpoint name that the certificate contains, or get a certificate for this name (subjectAltName). With another name, ca_bundle does not help"
             }
             Self::Expired { .. } => {
-                "renew the certificate on the server and restart or reload the service; if that date is in the future, this host's clock is wrong"
+                "renew the certificate on the server and restart or reload the service. If that date is in the future, this host's clock is wrong"
             }
             Self::NotYetValid { .. } => "if that date is in the past, this host's clock is wrong: correct it (NTP)",
             Self::Other(_) => "check the server's certificate (`openssl s_client -connect HOST:PORT`), and replace it",

@@ -53,7 +53,7 @@ impl S3Failure {
                 "the service asks for fewer requests: check its load and its limits for this user, or raise [probe] s3_interval"
             }
             Reason::QuotaExceeded if self.is_size_limit() => {
-                "the agent sends at most 4 KiB, so the limit is a quota that is used up (OpenStack Swift reports it this way): raise it, or remove backups; if a proxy answers, raise its limit for request bodies"
+                "the agent sends at most 4 KiB, so the limit is a quota that is used up (OpenStack Swift reports it this way): raise it, or remove backups. If a proxy answers, raise its limit for request bodies"
             }
             Reason::QuotaExceeded => "raise the quota of the bucket and of its owner, or remove backups",
             Reason::StorageFull => "the storage behind the service is full: add storage, or remove backups",
@@ -65,7 +65,7 @@ impl S3Failure {
             }
             Reason::ServerError => "the service is broken or still starting: check its log",
             Reason::NotS3 => {
-                "check that the endpoint and its port belong to an S3 service, and that no proxy or login page answers instead; use https:// if the port expects TLS"
+                "check that the endpoint and its port belong to an S3 service, and that no proxy or login page answers instead. Use https:// if the port expects TLS"
             }
             Reason::ResponseTimedOut => {
                 "the service accepts connections but did not answer completely: check its health and the storage behind it"
@@ -80,7 +80,7 @@ impl S3Failure {
                 _ => "check the server's certificate, and ca_bundle in the [[s3.credentials]] entry",
             },
             Reason::ConnectionBroken => {
-                "check the service's log for restarts or crashes, and what lies between: proxies, firewalls, TLS on a plain port; use https:// if the port expects TLS"
+                "check the service's log for restarts or crashes, and what lies between: proxies, firewalls, TLS on a plain port. Use https:// if the port expects TLS"
             }
             Reason::NoCredentials => "add a [[s3.credentials]] entry for the bucket, or correct the existing one",
             _ => "this is a defect of the agent or of its configuration",

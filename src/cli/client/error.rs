@@ -14,7 +14,7 @@ use crate::tls::TlsError;
 pub enum ClientError {
     /// No process listens at the address.
     #[error(
-        "no agent answers at {address} ({source}); start it with `systemctl start targetwatch`, or give its address with --api"
+        "no agent answers at {address} ({source}). Start it with `systemctl start targetwatch`, or give its address with --api"
     )]
     NotRunning {
         /// Address that was tried.
@@ -23,7 +23,7 @@ pub enum ClientError {
         source: io::Error,
     },
     /// This user may not connect to the socket.
-    #[error("this user may not connect to {address}; use sudo, or join {}", group.as_ref().map_or_else(|| "the group of its socket".to_owned(), |group| format!("the group {group}")))]
+    #[error("this user may not connect to {address}. Use sudo, or join {}", group.as_ref().map_or_else(|| "the group of its socket".to_owned(), |group| format!("the group {group}")))]
     NotPermitted {
         /// Address of the socket.
         address: Address,
@@ -39,7 +39,7 @@ pub enum ClientError {
         after: Duration,
     },
     /// The answer is not one of an agent.
-    #[error("unexpected answer from {address} ({detail}); check that it is the agent, and of the same version")]
+    #[error("unexpected answer from {address} ({detail}). Check that it is the agent, and of the same version")]
     UnexpectedAnswer {
         /// Address of the agent.
         address: Address,
@@ -49,7 +49,7 @@ pub enum ClientError {
     /// The certificate of the agent is not trusted, or the agent requires a client certificate. The
     /// client may see only that the connection ends before the answer.
     #[error(
-        "TLS with {address} failed ({detail}); give the authority of its certificate with --ca-bundle, and a client certificate with --client-certificate if the agent requires one"
+        "TLS with {address} failed ({detail}). Give the authority of its certificate with --ca-bundle, and a client certificate with --client-certificate if the agent requires one"
     )]
     Untrusted {
         /// Address of the agent.
@@ -68,7 +68,7 @@ pub enum ClientError {
     },
     /// The process at the default port requires a token. The client sends none to a default address.
     #[error(
-        "{message} (no token was sent to {address}, because any process may listen there; if it is the agent, use --api {address})"
+        "{message} (no token was sent to {address}, because any process may listen there. If it is the agent, use --api {address})"
     )]
     TokenWithheld {
         /// Address of the process.
@@ -78,7 +78,7 @@ pub enum ClientError {
     },
     /// The token would cross a network in plain text.
     #[error(
-        "no token was sent to {address}, because it would cross the network in plain text; use https://, or an SSH tunnel to its loopback address (ssh -L)"
+        "no token was sent to {address}, because it would cross the network in plain text. Use https://, or an SSH tunnel to its loopback address (ssh -L)"
     )]
     PlainText {
         /// Address of the agent.

@@ -31,7 +31,7 @@ pub(super) async fn values(cloud: &str, variable: &impl Fn(&str) -> Option<Strin
         let from = format!("cloud {cloud:?} of {}", path.display());
         let Some(found) = file.clouds.get(cloud) else {
             let known: Vec<&str> = file.clouds.keys().map(String::as_str).collect();
-            let problem = format!("the file does not contain this cloud; it contains {}", known.join(", "));
+            let problem = format!("the file does not contain this cloud. It contains {}", known.join(", "));
             return Err(TokenError::Incomplete { from, problem });
         };
         let mut by_name = found.by_name();
@@ -43,7 +43,7 @@ pub(super) async fn values(cloud: &str, variable: &impl Fn(&str) -> Option<Strin
         return Ok(Values { from, by_name }.with_current_names());
     }
     let searched: Vec<String> = candidates.iter().map(|path| path.display().to_string()).collect();
-    let problem = format!("there is no clouds.yaml; searched {}", searched.join(", "));
+    let problem = format!("there is no clouds.yaml. Searched {}", searched.join(", "));
     Err(TokenError::Incomplete { from: format!("OS_CLOUD={cloud}"), problem })
 }
 

@@ -82,7 +82,7 @@ impl Values {
         }
         if self.get("insecure").is_some_and(|value| !["0", "false", "no"].contains(&value.to_lowercase().as_str())) {
             return Err(self.incomplete(
-                "certificate verification cannot be disabled; give the certificate authority with cacert",
+                "certificate verification cannot be disabled. Give the certificate authority with cacert",
             ));
         }
         let login = Login { method: self.method()?, scope: self.scope() };

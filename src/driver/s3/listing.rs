@@ -143,7 +143,7 @@ fn stopped(location: &S3Location, failure: &S3Failure, at: Timestamp) -> Finding
     let Finding { reason, message, .. } = failure.finding(location);
     let message = match reason {
         Reason::AccessDenied if failure.is_refusal() => format!(
-            "{location}: {failure}; grant the credentials s3:ListBucketVersions and s3:ListBucket on it, or turn off [s3.listing]"
+            "{location}: {failure}: grant the credentials s3:ListBucketVersions and s3:ListBucket on it, or turn off [s3.listing]"
         ),
         // The probes passed, so the endpoint is an S3 service.
         Reason::NotS3 => format!(

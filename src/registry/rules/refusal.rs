@@ -17,7 +17,7 @@ pub enum Refusal {
     TargetNotFound(TargetId),
     /// Another target has the same mount directory, or one that contains it or is inside it.
     #[error(
-        "filesystem_export {export:?} would be mounted at {mount_name}, which backup target {other_id} ({other_export}) already uses: one node cannot have two targets with the same exported path; delete that target first"
+        "filesystem_export {export:?} would be mounted at {mount_name}, which backup target {other_id} ({other_export}) already uses: one node cannot have two targets with the same exported path. Delete that target first"
     )]
     MountPathTaken {
         /// The refused export.
@@ -61,17 +61,17 @@ pub enum Refusal {
     DefaultInUse(TargetId),
     /// The target would have more than [`METADATA_MAX`] metadata entries.
     #[error(
-        "the backup target would have {0} metadata entries: {METADATA_MAX} is the limit; remove some with purge_metadata"
+        "the backup target would have {0} metadata entries: {METADATA_MAX} is the limit. Remove some with purge_metadata"
     )]
     TooManyTargetEntries(usize),
     /// The target would have more than [`TARGET_METADATA_MAX_BYTES`] of metadata.
     #[error(
-        "the backup target would have {0} bytes of metadata, mount options and secret reference: {TARGET_METADATA_MAX_BYTES} is the limit; send less, or remove some with purge_metadata"
+        "the backup target would have {0} bytes of metadata, mount options and secret reference: {TARGET_METADATA_MAX_BYTES} is the limit. Send less, or remove some with purge_metadata"
     )]
     TargetMetadataTooLarge(usize),
     /// All targets together would have more than [`TARGET_METADATA_TOTAL_MAX_BYTES`] of metadata.
     #[error(
-        "all backup targets together would have {0} bytes of metadata, mount options and secret references: {TARGET_METADATA_TOTAL_MAX_BYTES} is the limit of the registry; remove some first"
+        "all backup targets together would have {0} bytes of metadata, mount options and secret references: {TARGET_METADATA_TOTAL_MAX_BYTES} is the limit of the registry. Remove some first"
     )]
     TargetMetadataTooLargeInTotal(usize),
     /// The registry has [`TARGETS_MAX`] targets.
@@ -117,7 +117,7 @@ pub enum Refusal {
     },
     /// A type is public or assigned to projects, never both.
     #[error(
-        "is_public and project_list contradict each other: every project sees a public backup target type; omit one of them"
+        "is_public and project_list contradict each other: every project sees a public backup target type. Omit one of them"
     )]
     PublicWithProjects,
     /// The type would have more than [`TYPE_PROJECTS_MAX`] projects.
@@ -128,12 +128,12 @@ pub enum Refusal {
     TooMuchMetadata(usize),
     /// All types together would have more than [`ASSIGNMENTS_MAX`] projects.
     #[error(
-        "all backup target types together would have {0} projects: {ASSIGNMENTS_MAX} is the limit of the registry; remove some first"
+        "all backup target types together would have {0} projects: {ASSIGNMENTS_MAX} is the limit of the registry. Remove some first"
     )]
     TooManyAssignments(usize),
     /// All types together would have more than [`TYPE_METADATA_TOTAL_MAX`] metadata entries.
     #[error(
-        "all backup target types together would have {0} metadata entries: {TYPE_METADATA_TOTAL_MAX} is the limit of the registry; remove some first"
+        "all backup target types together would have {0} metadata entries: {TYPE_METADATA_TOTAL_MAX} is the limit of the registry. Remove some first"
     )]
     TooMuchMetadataInTotal(usize),
     /// The registry has [`TYPES_MAX`] types.

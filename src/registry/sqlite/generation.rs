@@ -259,7 +259,7 @@ fn is_at(file: &File, path: &Path) -> bool {
 
 /// Logs that a record could not be written.
 pub(super) fn log_unwritten(error: &std::io::Error) {
-    tracing::error!(%error, "the record beside the registry was not written: lost changes are not detected until a later change writes it; check the space and the errors of the disk");
+    tracing::error!(%error, "the record beside the registry was not written: lost changes are not detected until a later change writes it. Check the space and the errors of the disk");
 }
 
 /// A number with its noun, which is in the plural unless the number is 1.

@@ -59,7 +59,7 @@ impl FileIdentity {
                 Err(error) if error.kind() == ErrorKind::NotFound => false,
                 Err(error) => {
                     return Err(StorageError::Failed(format!(
-                        "{} cannot be read ({error}): expected a file on a local disk that the agent may read; correct that, then repeat the change",
+                        "{} cannot be read ({error}): expected a file on a local disk that the agent may read. Correct that, then repeat the change",
                         path.display()
                     )));
                 }

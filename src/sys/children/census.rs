@@ -14,7 +14,7 @@ use crate::model::TargetId;
 /// A child that was killed but did not exit.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{what} (process {pid}) was killed but does not exit: it waits in the kernel for storage that does not answer; this target is not probed until it has exited"
+    "{what} (process {pid}) was killed but does not exit: it waits in the kernel for storage that does not answer. This target is not probed until it has exited"
 )]
 pub struct StuckChild {
     /// Process id.

@@ -11,7 +11,7 @@ use crate::sys::children::StuckChild;
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
     /// Storage did not answer before the deadline; the worker was killed.
-    #[error("no answer within {} s; the probe worker was killed", after.as_secs_f64())]
+    #[error("no answer within {} s, and the probe worker was killed", after.as_secs_f64())]
     TimedOut {
         /// The deadline.
         after: Duration,
@@ -20,7 +20,7 @@ pub enum CallError {
     #[error(transparent)]
     Fault(#[from] WorkerFault),
     /// The worker ended, or sent an unexpected reply.
-    #[error("the probe worker broke: {source}; the next probe starts a new one")]
+    #[error("the probe worker broke: {source}, and the next probe starts a new one")]
     WorkerDied {
         /// How it ended, or what was wrong with its reply.
         source: io::Error,

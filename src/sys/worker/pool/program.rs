@@ -37,14 +37,14 @@ impl WorkerPoolSettings {
     pub async fn choose(main_program: PathBuf, census: &ChildCensus) -> Self {
         let own = Self::new(main_program);
         let Some(path) = find(&own.program) else {
-            tracing::debug!("{NAME} is not installed; probe workers start slower");
+            tracing::debug!("{NAME} is not installed. Probe workers start slower");
             return own;
         };
         match open(&path, &own, census).await {
             Ok(separate) => separate,
             Err(error) => {
                 tracing::warn!(
-                    "{} cannot be used: {error}; install the {NAME} of the same build as targetwatch; until then, probe workers start slower",
+                    "{} cannot be used: {error}. Install the {NAME} of the same build as targetwatch. Until then, probe workers start slower",
                     path.display()
                 );
                 own
