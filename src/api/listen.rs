@@ -89,7 +89,7 @@ pub enum Peer {
 pub enum ListenError {
     /// Another process listens on it.
     #[error(
-        "{address} is in use by another process: is another agent running? (systemctl status targetwatch; ss -lxtnp shows the process), or choose another address in [api] listen"
+        "{address} is in use by another process: is another agent running (systemctl status targetwatch)? Find the process with ss -lxtnp, or choose another address in [api] listen"
     )]
     InUse {
         /// The address.
@@ -115,7 +115,7 @@ pub enum ListenError {
     },
     /// The system refuses it.
     #[error(
-        "{address} cannot be listened on ({source}): choose another address in [api] listen; the directory of a Unix socket must exist and be writable for the agent"
+        "{address} cannot be listened on ({source}): choose another address in [api] listen. The directory of a Unix socket must exist and be writable for the agent"
     )]
     Failed {
         /// The address.

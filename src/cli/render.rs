@@ -22,7 +22,7 @@ use table::{WIDE_COLUMNS, finish, gap, table};
 pub use target_type::{one_type, type_table, visible_to};
 
 /// Text instead of a table without targets.
-pub const NO_TARGETS: &str = "there are no backup targets; create one with `targetwatch target create`\n";
+pub const NO_TARGETS: &str = "there are no backup targets. Create one with `targetwatch target create`\n";
 
 /// Length of a capacity bar, in characters.
 const BAR_CHARS: u8 = 10;

@@ -30,7 +30,7 @@ pub enum PathKey {
 pub enum MountNameError {
     /// The encoded key is longer than a directory name may be.
     #[error(
-        "{key:?} is too long: its mount directory would have a name of {length} bytes, and the limit is {NAME_MAX_BYTES}; an exported path, or host and bucket together, may have at most 189 bytes"
+        "{key:?} is too long: its mount directory would have a name of {length} bytes, and the limit is {NAME_MAX_BYTES}. An exported path, or host and bucket together, may have at most 189 bytes"
     )]
     TooLong {
         /// The key.

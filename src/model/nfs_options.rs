@@ -71,7 +71,7 @@ pub enum NfsOptionsError {
     Version(String),
     /// Option that the agent does not allow.
     #[error(
-        "mount option {0:?} is not allowed; remove it, because the agent mounts with nosuid and nodev, in the foreground"
+        "mount option {0:?} is not allowed. Remove it, because the agent mounts with nosuid and nodev, in the foreground"
     )]
     Refused(String),
 }

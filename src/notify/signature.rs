@@ -27,7 +27,7 @@ pub enum SecretsError {
     File(#[from] FileError),
     /// The file has unexpected content, which is not shown.
     #[error(
-        "{path} does not contain 1 to {SECRETS_MAX} secrets; expected one in each line, \"{PREFIX}\" and 24 to 64 random bytes in Base64: printf 'whsec_%s\\n' \"$(openssl rand -base64 32)\""
+        "{path} does not contain 1 to {SECRETS_MAX} secrets. Expected one in each line, \"{PREFIX}\" and 24 to 64 random bytes in Base64: printf 'whsec_%s\\n' \"$(openssl rand -base64 32)\""
     )]
     Content {
         /// The file.

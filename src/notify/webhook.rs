@@ -82,7 +82,7 @@ fn judge(status: StatusCode) -> Result<(), AttemptError> {
     if status.is_success() {
         Ok(())
     } else if status.is_redirection() {
-        Err(AttemptError::Final(format!("{problem}: redirects are not followed; set the final URL")))
+        Err(AttemptError::Final(format!("{problem}: redirects are not followed. Set the final URL")))
     } else if status.is_server_error() || RETRIED.contains(&status) {
         Err(AttemptError::Temporary(problem))
     } else {

@@ -203,7 +203,7 @@ impl S3Failure {
         );
         match self {
             Self::Service { region: Some(region), .. } if may_be_the_cause => format!(
-                "; the answer names another region than the request: if the bucket is there, set region = \"{region}\" in its [[s3.credentials]] entry"
+                ". The answer names another region than the request: if the bucket is there, set region = \"{region}\" in its [[s3.credentials]] entry"
             ),
             _ => String::new(),
         }

@@ -45,7 +45,7 @@ pub(super) fn api(raw: &raw::Api, metrics: &raw::Metrics, ui: &raw::Ui) -> Valid
     let metrics = self::metrics(metrics, &listen, is_open)?;
     let needs_token = &raw.socket_needs_token;
     if *needs_token.get_ref() && auth == AuthSettings::None {
-        let problem = "auth = \"none\" does not use tokens; set auth to \"token\" or \"keystone\", or remove this key";
+        let problem = "auth = \"none\" does not use tokens. Set auth to \"token\" or \"keystone\", or remove this key";
         return Err(InvalidValue::new(needs_token.span(), "[api] socket_needs_token", problem));
     }
     let socket_group = raw.socket_group.as_ref().map(|group| name(group, "[api] socket_group")).transpose()?;
@@ -62,10 +62,10 @@ fn metrics(raw: &raw::Metrics, api: &[Listen], is_open: bool) -> Validated<Metri
     let listen = listeners(&raw.listen, KEY, |address| {
         if address.is_remote() && is_open && token_file.is_none() {
             return Some(format!(
-                "{address} is reachable from other hosts, and no token would protect the metrics; set [metrics] token_file, or [api] allow_unauthenticated_remote = true if a firewall blocks other hosts"
+                "{address} is reachable from other hosts, and no token would protect the metrics. Set [metrics] token_file, or [api] allow_unauthenticated_remote = true if a firewall blocks other hosts"
             ));
         }
-        let problem = || format!("{address} is in [api] listen, which serves the metrics too; list it there only");
+        let problem = || format!("{address} is in [api] listen, which serves the metrics too. List it there only");
         api.contains(address).then(problem)
     })?;
     if listen.len() > LISTEN_MAX {
@@ -82,7 +82,7 @@ fn addresses(raw: &raw::Api, is_open: bool) -> Validated<Vec<Listen>> {
     let listen = listeners(&raw.listen, KEY, |address| {
         let problem = || {
             format!(
-                "{address} is reachable from other hosts, and auth = \"none\" would let them change targets; set auth to \"token\" or \"keystone\", listen on a loopback address or a Unix socket, or set allow_unauthenticated_remote = true if a firewall blocks other hosts"
+                "{address} is reachable from other hosts, and auth = \"none\" would let them change targets. Set auth to \"token\" or \"keystone\", listen on a loopback address or a Unix socket, or set allow_unauthenticated_remote = true if a firewall blocks other hosts"
             )
         };
         (address.is_remote() && is_open).then(problem)
@@ -103,7 +103,7 @@ fn listeners(given: &[Text], key: &str, problem: impl Fn(&Listen) -> Option<Stri
     let mut listen = Vec::new();
     for text in given {
         let address = address(text, key)?;
-        let duplicate = || format!("duplicate address {address}; list it once");
+        let duplicate = || format!("duplicate address {address}. List it once");
         if let Some(problem) = problem(&address).or_else(|| listen.contains(&address).then(duplicate)) {
             return Err(invalid(text, key, problem));
         }
@@ -121,7 +121,7 @@ fn address(text: &Text, key: &str) -> Validated<Listen> {
                 text,
                 key,
                 format!(
-                    "{} bytes is too long; the path of a Unix socket has at most {UNIX_PATH_MAX_BYTES} bytes",
+                    "{} bytes is too long. The path of a Unix socket has at most {UNIX_PATH_MAX_BYTES} bytes",
                     path.as_os_str().len()
                 ),
             ));
@@ -153,7 +153,7 @@ fn auth(raw: &raw::Api) -> Validated<AuthSettings> {
     for (method, key, given) in unused {
         if let Some(text) = given.as_ref().filter(|_| method != chosen) {
             let problem =
-                format!("not used, because [api] auth is {chosen:?}; set auth = {method:?}, or remove this key");
+                format!("not used, because [api] auth is {chosen:?}. Set auth = {method:?}, or remove this key");
             return Err(invalid(text, key, problem));
         }
     }

@@ -110,7 +110,7 @@ fn min_canary_retention(raw: &raw::LockProof) -> Validated<Duration> {
     // A verdict counts for two intervals, and its renewal takes as long as the canary is locked.
     if retention > duration(&raw.interval, "[s3.lock_proof] interval", PROOF_INTERVALS)? / 2 {
         let problem = format!(
-            "{:?} is longer than half of interval ({:?}) less {} s, so a proof would not be renewed in time; raise interval",
+            "{:?} is longer than half of interval ({:?}) less {} s, so a proof would not be renewed in time. Raise interval",
             raw.min_canary_retention.get_ref(),
             raw.interval.get_ref(),
             RETENTION_MARGIN.as_secs()

@@ -199,7 +199,7 @@ impl Canaries {
             Leftovers::Listed(swept) => remaining(&swept, names),
             Leftovers::Remembered { key, until, resolved } => still_there(&key, until, resolved),
         };
-        Ok(why.map(|why| format!("a canary in {location} {why}; it must be removed manually")))
+        Ok(why.map(|why| format!("a canary in {location} {why}, and it must be removed manually")))
     }
 }
 

@@ -147,7 +147,7 @@ fn stopped(location: &S3Location, failure: &S3Failure, at: Timestamp) -> Finding
         ),
         // The probes passed, so the endpoint is an S3 service.
         Reason::NotS3 => format!(
-            "{location}: {failure}; turn off [s3.listing] for this agent, or look for a proxy that answers in place of the service"
+            "{location}: {failure}: turn off [s3.listing] for this agent, or look for a proxy that answers in place of the service"
         ),
         _ => message,
     };

@@ -284,7 +284,7 @@ pub(super) fn replace(path: &Path, new: &Path) -> io::Result<Option<PathBuf>> {
         return Err(match put_back(path, &replaced, &kept) {
             Ok(()) => error,
             Err(failed) => io::Error::other(format!(
-                "{error}; the old registry could not be put back ({failed}) and is kept as {}: repeat the restore",
+                "{error}. The old registry could not be put back ({failed}) and is kept as {}: repeat the restore",
                 replaced.display()
             )),
         });

@@ -40,7 +40,7 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // A worker has no log. Its standard error is that of the agent.
-            let line = format!("targetwatch probe-worker: {error}; it is started by `targetwatch serve`\n");
+            let line = format!("targetwatch probe-worker: {error}. It is started by `targetwatch serve`\n");
             write_if_ready(io::stderr(), &line);
             ExitCode::FAILURE
         }
