@@ -14,7 +14,7 @@
 //! - the service manager ([`systemd`]), the log queue ([`log_queue`]) and the journal ([`journal`]),
 //! - facts about this node ([`node`]), the clock ([`clock`]), and groups ([`group`]),
 //! - the permissions of a process ([`ProcessRights`]), and the malloc heap ([`heap`]),
-//! - holders of locks ([`file_lock`]), name resolution ([`resolve`]), and files with secrets ([`secret_file`]).
+//! - holders of locks ([`file_lock`]), name resolution ([`resolve`]), files with secrets ([`secret_file`]), and SELinux.
 
 mod child_setup;
 pub mod children;
@@ -31,6 +31,7 @@ pub mod mount_table;
 pub mod node;
 pub mod resolve;
 pub mod secret_file;
+mod selinux;
 pub mod systemd;
 pub mod worker;
 
@@ -42,7 +43,7 @@ pub use mount_right::{Capability, ProcessRights, may_mount};
 pub use mount_stats::{MountCounters, MountStats, MountStatsCache};
 pub use mount_table::{
     ConsumerProcess, ConsumerSight, ConsumerWatch, HostMounts, HostView, INIT, MountEntry, MountTable, MountTableWatch,
-    SWEEP_INTERVAL,
+    SWEEP_INTERVAL, Sight,
 };
 pub use node::NodeFacts;
 pub use worker::{CallError, Lane, Request, Response, WorkerFault, WorkerPool, WorkerPoolSettings};

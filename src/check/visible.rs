@@ -13,9 +13,12 @@ use std::time::Duration;
 use super::checked::Checked;
 use super::mounted::OwnMount;
 use crate::model::Reason;
-use crate::model::report::{Finding, finding};
+use crate::model::report::{Finding, MountFacts, finding};
 use crate::model::settings::VisibilitySettings;
-use crate::sys::{ConsumerSight, ConsumerWatch, HostMounts, HostView, MountTable, MountTableWatch};
+use crate::sys::{ConsumerSight, ConsumerWatch, HostMounts, HostView, MountTable, MountTableWatch, Sight};
+
+/// Beginnings of the names of processes that run virtual machines.
+const GUEST_CONSUMERS: [&str; 3] = ["libvirtd", "virtqemud", "qemu"];
 
 /// Checks whether the host and the configured consumers see the mount at `path` below `root`. What consumers see may be
 /// `max_age` old.
@@ -31,11 +34,12 @@ pub async fn visible(
         return checked.detail(host);
     }
     match consumers.sight(mounts, &settings.consumers, mount.mount_id, max_age).await {
-        Ok(Some(sights)) if sights.is_empty() => checked.detail(host),
-        Ok(Some(sights)) => {
-            let seen = sights.iter().map(described).collect::<Vec<_>>().join(", ");
-            let warnings = sights.iter().filter_map(|sight| not_visible(sight, root, path));
-            checked.detail(format!("{host}; seen by {seen}")).with_warnings(warnings)
+        Ok(Some(sight)) if sight.consumers.is_empty() => checked.detail(host),
+        Ok(Some(sight)) => {
+            let seen = sight.consumers.iter().map(described).collect::<Vec<_>>().join(", ");
+            let warnings = sight.consumers.iter().filter_map(|sight| not_visible(sight, root, path));
+            let checked = checked.detail(format!("{host}; seen by {seen}")).with_warnings(warnings);
+            checked.with_warnings(selinux_warning(&sight, &mount.facts))
         }
         Ok(None) => checked.detail(format!("{host}; consumers are not verified yet")),
         Err(error) => checked.detail(format!("{host}; consumers are not verified: {error}")),
@@ -87,6 +91,21 @@ fn described(sight: &ConsumerSight) -> String {
     format!("{consumer} ({seeing} of {all} {}{unread})", if all == 1 { "process" } else { "processes" })
 }
 
+/// Returns a warning if virtual machines run on this host, and SELinux denies them the files of this mount.
+fn selinux_warning(sight: &Sight, mount: &MountFacts) -> Option<Finding> {
+    let runs_guests = |sight: &&ConsumerSight| GUEST_CONSUMERS.iter().any(|name| sight.consumer.starts_with(name));
+    let consumer = sight.consumers.iter().find(runs_guests).filter(|_| sight.selinux_denies_nfs)?;
+    // Files of such a mount have another label than `nfs_t`, about which this boolean is.
+    let has_labels = mount.options.split(',').any(|option| option == "seclabel" || option.starts_with("context="));
+    (!has_labels).then(|| {
+        finding!(
+            Reason::SelinuxDeniesNfs,
+            "SELinux is enforcing and its boolean virt_use_nfs is off, so the virtual machines of {} cannot open files on NFS: `setsebool -P virt_use_nfs on`",
+            consumer.consumer
+        )
+    })
+}
+
 /// Returns a warning if a process of a consumer does not see the mount.
 fn not_visible(sight: &ConsumerSight, root: &Path, path: &Path) -> Option<Finding> {
     let first = sight.blind.first()?;
@@ -126,6 +145,26 @@ mod tests {
         assert!(message.contains("add \"/m:/m:shared\" to nova_compute_extra_volumes"), "{message}");
         let message = found(&blind("qemu-kvm", &[7, 8, 9])).expect("a warning").message;
         assert!(message.contains("(process 7 and 2 more)") && message.contains("nova_libvirt_extra"), "{message}");
+    }
+
+    #[test]
+    fn selinux_that_denies_nfs_to_virtual_machines_is_a_warning() {
+        let warned = |consumer: &str, selinux_denies_nfs, options: &str| {
+            let consumer =
+                ConsumerSight { consumer: consumer.to_owned(), verified: 1, unverified: 0, blind: Vec::new() };
+            let sight = Sight { consumers: vec![consumer], selinux_denies_nfs };
+            selinux_warning(&sight, &MountFacts::from_options("rw", options)).is_some()
+        };
+        for consumer in ["libvirtd", "virtqemud", "qemu-kvm", "qemu-system-*"] {
+            assert!(warned(consumer, true, "rw,vers=3"), "{consumer}");
+            assert!(!warned(consumer, false, "rw,vers=3"), "{consumer}");
+        }
+        assert!(!warned("nova-compute", true, "rw,vers=3"), "it runs no virtual machine itself");
+        assert!(!warned("qemu-kvm", true, "rw,seclabel,vers=4.2"), "labels of the server");
+        assert!(
+            !warned("qemu-kvm", true, "rw,context=system_u:object_r:virt_image_t:s0,vers=3"),
+            "a label of the mount"
+        );
     }
 
     #[test]

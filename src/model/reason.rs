@@ -80,6 +80,8 @@ named! {
         MountsNotShared => "mounts_not_shared",
         /// A process that uses backups does not see the mount.
         MountNotVisible => "mount_not_visible",
+        /// SELinux denies virtual machines the files on NFS.
+        SelinuxDeniesNfs => "selinux_denies_nfs",
         /// The file handle is stale: the exported directory was replaced on the server.
         StaleHandle => "stale_handle",
         /// The mounted file system did not answer within the deadline.

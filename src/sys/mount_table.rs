@@ -6,7 +6,7 @@ mod host;
 pub mod table;
 mod watch;
 
-pub use consumers::{ConsumerProcess, ConsumerSight, ConsumerWatch, SWEEP_INTERVAL};
+pub use consumers::{ConsumerProcess, ConsumerSight, ConsumerWatch, SWEEP_INTERVAL, Sight};
 pub use host::{HostMounts, HostView, INIT};
 pub use table::{MountEntry, MountTable};
 pub use watch::MountTableWatch;

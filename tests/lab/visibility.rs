@@ -189,3 +189,21 @@ fn consumers_are_verified_while_they_hang_on_a_dead_server() {
     drop((waiting, mounting));
     end_black_holes();
 }
+
+#[test]
+fn selinux_that_denies_nfs_to_virtual_machines_is_a_warning() {
+    let _machine = Machine::stopped("[visibility]\nhost = false\n");
+    let _guests = Consumer::sleeping("libvirtd", "slave");
+    // The kernel of the lab has no SELinux, so the command sees a copy of its files in a namespace of its own.
+    let check = |boolean: &str| {
+        let script = format!(
+            "mount -t tmpfs none /sys/fs && mkdir -p /sys/fs/selinux/booleans && cd /sys/fs/selinux && printf 1 >enforce && printf '{boolean}' >booleans/virt_use_nfs && exec targetwatch check nfs {EXPORT} --json"
+        );
+        let output = run("unshare", &["--mount", "--propagation", "private", "sh", "-c", &script]);
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let text = check("0 0");
+    assert!(text.contains("selinux_denies_nfs") && text.contains("setsebool -P virt_use_nfs on"), "{text}");
+    let text = check("1 1");
+    assert!(text.contains("mount_not_visible") && !text.contains("selinux"), "{text}");
+}

@@ -24,6 +24,7 @@ use super::table::{MountEntry, MountTable};
 use super::watch::MountTableWatch;
 use crate::model::line::escape_invisible;
 use crate::model::settings::LocationPattern;
+use crate::sys::selinux::{SELINUX, denies_nfs_to_guests};
 
 /// Time for which the result of a sweep is used.
 pub const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
@@ -66,6 +67,15 @@ pub struct ConsumerProcess {
     pub name: String,
 }
 
+/// What all consumers see of a mount.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sight {
+    /// The configured names that a process has.
+    pub consumers: Vec<ConsumerSight>,
+    /// Whether SELinux of this host denies virtual machines the files on NFS.
+    pub selinux_denies_nfs: bool,
+}
+
 /// What identifies a mount in every mount namespace. Mounts of one file system of a server may share the device number,
 /// so the source counts too.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -95,7 +105,15 @@ struct Latest {
     names: Vec<LocationPattern>,
     /// Mounts that existed during the whole sweep.
     known: HashSet<MountKey>,
-    result: Result<Vec<Group>, String>,
+    result: Result<Swept, String>,
+}
+
+/// Result of a sweep.
+#[derive(Debug)]
+struct Swept {
+    /// One for each name.
+    groups: Vec<Group>,
+    selinux_denies_nfs: bool,
 }
 
 /// The processes with one configured name.
@@ -125,7 +143,7 @@ impl ConsumerWatch {
         names: &[LocationPattern],
         mount_id: u32,
         max_age: Duration,
-    ) -> Result<Option<Vec<ConsumerSight>>, String> {
+    ) -> Result<Option<Sight>, String> {
         let own = mounts.current();
         let Some(key) = own.entries().iter().find(|entry| entry.mount_id == mount_id).map(MountKey::of) else {
             return Ok(None);
@@ -141,11 +159,11 @@ impl ConsumerWatch {
             Some(current) => latest.insert(current),
             None => latest.insert(self.sweep(mounts, &own, names).await),
         };
-        let groups = latest.result.as_ref().map_err(Clone::clone)?;
+        let swept = latest.result.as_ref().map_err(Clone::clone)?;
         if !latest.known.contains(&key) {
             return Ok(None);
         }
-        let found = names.iter().zip(groups).filter(|(_, group)| group.unverified + group.verified.len() > 0);
+        let found = names.iter().zip(&swept.groups).filter(|(_, group)| group.unverified + group.verified.len() > 0);
         let sights = found.map(|(name, group)| {
             let blind = group.verified.iter().filter(|(_, missing)| missing.contains(&key));
             ConsumerSight {
@@ -155,7 +173,7 @@ impl ConsumerWatch {
                 blind: blind.map(|(process, _)| process.clone()).collect(),
             }
         });
-        Ok(Some(sights.collect()))
+        Ok(Some(Sight { consumers: sights.collect(), selinux_denies_nfs: swept.selinux_denies_nfs }))
     }
 
     async fn sweep(&self, mounts: &MountTableWatch, own: &MountTable, names: &[LocationPattern]) -> Latest {
@@ -174,7 +192,7 @@ impl ConsumerWatch {
         names: Vec<LocationPattern>,
         wanted: HashSet<MountKey>,
         deadline: Instant,
-    ) -> Result<Vec<Group>, String> {
+    ) -> Result<Swept, String> {
         let late = || format!("the processes in /proc were not read within {} s", SWEEP_DEADLINE.as_secs());
         if self.is_running.swap(true, Ordering::AcqRel) {
             return Err(late());
@@ -182,7 +200,8 @@ impl ConsumerWatch {
         let (reply, result) = oneshot::channel();
         let (proc, is_running) = (self.proc.clone(), self.is_running.clone());
         let thread = std::thread::Builder::new().name("consumers".to_owned()).spawn(move || {
-            let swept = sweep(&proc, &names, &wanted, deadline);
+            let selinux_denies_nfs = denies_nfs_to_guests(Path::new(SELINUX));
+            let swept = sweep(&proc, &names, &wanted, deadline).map(|groups| Swept { groups, selinux_denies_nfs });
             is_running.store(false, Ordering::Release);
             // The receiver may have stopped waiting.
             drop(reply.send(swept));
