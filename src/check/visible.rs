@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::checked::Checked;
 use super::mounted::OwnMount;
 use crate::model::Reason;
-use crate::model::report::{Finding, MountFacts, finding};
+use crate::model::report::{Finding, HOST_VIEWER, MountFacts, MountViewer, finding};
 use crate::model::settings::VisibilitySettings;
 use crate::sys::{ConsumerSight, ConsumerWatch, HostMounts, HostView, MountTable, MountTableWatch, Sight};
 
@@ -28,14 +28,18 @@ pub async fn visible(
     (root, path): (&Path, &Path),
     mount: &OwnMount,
     max_age: Duration,
-) -> Checked {
-    let (checked, host) = visible_to_host(mounts, host, settings, path, mount);
+) -> Checked<Vec<MountViewer>> {
+    let (checked, host, mut viewers) = visible_to_host(mounts, host, settings, path, mount);
     if settings.consumers.is_empty() || checked.finding().is_some() {
-        return checked.detail(host);
+        return checked.detail(host).with_fact(viewers);
     }
-    match consumers.sight(mounts, &settings.consumers, mount.mount_id, max_age).await {
+    let checked = match consumers.sight(mounts, &settings.consumers, mount.mount_id, max_age).await {
         Ok(Some(sight)) if sight.consumers.is_empty() => checked.detail(host),
         Ok(Some(sight)) => {
+            let verified = sight.consumers.iter().filter(|sight| sight.verified > 0);
+            viewers.extend(
+                verified.map(|sight| MountViewer { name: sight.consumer.clone(), sees_it: sight.blind.is_empty() }),
+            );
             let seen = sight.consumers.iter().map(described).collect::<Vec<_>>().join(", ");
             let warnings = sight.consumers.iter().filter_map(|sight| not_visible(sight, root, path));
             let checked = checked.detail(format!("{host}; seen by {seen}")).with_warnings(warnings);
@@ -43,19 +47,22 @@ pub async fn visible(
         }
         Ok(None) => checked.detail(format!("{host}; consumers are not verified yet")),
         Err(error) => checked.detail(format!("{host}; consumers are not verified: {error}")),
-    }
+    };
+    checked.with_fact(viewers)
 }
 
-/// Checks whether the host sees the mount. Also returns the detail of the check.
+/// Checks whether the host sees the mount. Also returns the detail of the check, and the host as
+/// a viewer unless that is unknown.
 fn visible_to_host(
     mounts: &MountTableWatch,
     host: &HostMounts,
     settings: &VisibilitySettings,
     path: &Path,
     mount: &OwnMount,
-) -> (Checked, String) {
-    let passed = |detail: &str| (Checked::passed(()), detail.to_owned());
-    let unknown = |why: &str| (Checked::not_needed(why), why.to_owned());
+) -> (Checked<Vec<MountViewer>>, String, Vec<MountViewer>) {
+    let viewer = |sees_it| vec![MountViewer { name: HOST_VIEWER.to_owned(), sees_it }];
+    let passed = |detail: &str| (Checked::passed(Vec::new()), detail.to_owned(), viewer(true));
+    let unknown = |why: &str| (Checked::not_needed(why), why.to_owned(), Vec::new());
     if !settings.host {
         return unknown("disabled in [visibility]: whether the host sees the mount is not verified");
     }
@@ -76,7 +83,7 @@ fn visible_to_host(
                 "the host does not see the mount at {}, because the agent mounts in a mount namespace of its own: a program of the host that writes a backup there would write to the disk of the host. Give the agent's container the mount root with `shared` propagation, or remove settings such as PrivateMounts= and ProtectSystem= from its unit. If every program that uses the backups has the agent's mounts, set `host = false` in [visibility]",
                 path.display()
             );
-            (Checked::failed(finding), "the host does not share the mount".to_owned())
+            (Checked::failed(finding), "the host does not share the mount".to_owned(), viewer(false))
         }
         _ => unknown("not verified: the mount changed meanwhile"),
     }

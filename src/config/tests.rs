@@ -330,6 +330,7 @@ fn errors_name_file_line_key_and_expectation() {
         ("[mounts]\nroot = \"/a/../b\"", &["[mounts] root", "without \"..\""]),
         ("[visibility]\nconsumers = [\"a b\"]", &["c.toml:2", "[visibility] consumers", "name of a process"]),
         ("[visibility]\nconsumers = [\"\"]", &["[visibility] consumers", "ps -o comm"]),
+        ("[visibility]\nconsumers = [\"host\"]", &["[visibility] consumers", "reserved"]),
         ("[visibility]\nconsumers = 3", &["c.toml:2", "consumers"]),
         ("[mounts]\nmode = \"fuse\"", &["[mounts] mode", "\"kernel\" or \"none\""]),
         ("[mounts]\nnfs_options = \"soft, ro\"", &["[mounts] nfs_options", "comma-separated"]),

@@ -18,7 +18,7 @@ use super::settings::Settings;
 use super::validated::{
     INTERVALS, Validated, absolute, days, duration, invalid, limited, location, number, one_of, path,
 };
-use crate::model::report::MountMode;
+use crate::model::report::{HOST_VIEWER, MountMode};
 use crate::model::settings::{
     AgentSettings, CanarySettings, LocationPattern, MountSettings, NfsOverride, ProbeOverride, ProbeSettings,
     VisibilitySettings,
@@ -108,6 +108,9 @@ fn visibility(raw: &raw::Visibility) -> Validated<VisibilitySettings> {
         return Err(InvalidValue::new(raw.consumers.span(), KEY, problem));
     }
     let name = |text: &Text| {
+        if text.get_ref() == HOST_VIEWER {
+            return Err(invalid(text, KEY, format!("{HOST_VIEWER:?} is reserved: metrics use it for the host itself")));
+        }
         let is_name = (1..=CONSUMER_MAX_CHARS).contains(&text.get_ref().chars().count());
         let is_plain = text.get_ref().chars().all(|char| char.is_ascii_graphic() && char != '/');
         if is_name && is_plain {

@@ -3,7 +3,7 @@
 use std::process::{Child, Command};
 use std::time::Duration;
 
-use crate::api::Target;
+use crate::api::{Target, request};
 use crate::machine::{
     EVERY_SECOND, EXPORT, FIRST_VERDICT, MOUNT_ROOT, Machine, PATH, PREPARED, SERVICE, black_hole_data, change_unit,
     configure, end_black_holes, eventually, main_pid, mount_of, mount_path, run, succeed, systemctl,
@@ -78,6 +78,7 @@ fn mount_that_the_host_does_not_see_makes_its_target_offline() {
         start_in_own_namespace(propagation);
         target.wait_until_offline(&["mounts_not_shared"], STARTED);
         assert_eq!(mount_of(PATH), None, "{propagation}");
+        assert_metric("host", 0);
         let report = target.report();
         assert_eq!(report.outcome("mounted"), "passed", "the agent itself sees the mount: {report:?}");
         assert!(report.message().contains("`shared` propagation"), "{}", report.message());
@@ -127,6 +128,15 @@ fn visibility_is_unknown_in_a_process_id_namespace() {
     assert_eq!(mount_of(PATH), None, "mounted in its own namespace only");
 }
 
+/// Whether the metrics say that a consumer sees the mount of the first export.
+#[track_caller]
+fn assert_metric(consumer: &str, value: u8) {
+    let line = format!("targetwatch_nfs_visible{{export=\"{EXPORT}\",consumer=\"{consumer}\"}} {value}");
+    let metrics = request("GET", "/metrics", None).text;
+    let found: Vec<&str> = metrics.lines().filter(|line| line.starts_with("targetwatch_nfs_visible{")).collect();
+    assert!(found.contains(&line.as_str()), "{line}: {found:#?}");
+}
+
 fn warnings(target: &Target) -> Vec<String> {
     let report = target.check();
     let findings = report.check("visible")["findings"].as_array().expect("a list").clone();
@@ -152,6 +162,9 @@ fn consumer_in_another_namespace_that_does_not_see_the_mount_is_a_warning() {
     assert!(found[0].contains("mount_not_visible") && found[0].contains(&named), "{found:?}");
     assert!(found[0].contains("nova_libvirt_extra_volumes"), "{found:?}");
     assert!(target.is_available(), "a warning");
+    for (consumer, value) in [("host", 1), ("libvirtd", 0), ("virtqemud", 1), ("nova-compute", 1)] {
+        assert_metric(consumer, value);
+    }
     // The kernel never shows the mount to the private namespace. Another process with the same name that has it at
     // another path does.
     drop(private);

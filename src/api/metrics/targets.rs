@@ -39,6 +39,12 @@ static MOUNT_INFO: Family = Family::info(
     "Server address and options of the mount, as the kernel reports them.",
 );
 
+static VISIBLE: Family = Family::gauge(
+    "targetwatch_nfs_visible",
+    &["export", "consumer"],
+    "Whether the host, or all verified processes with a name of [visibility] consumers, see the mount.",
+);
+
 static LOCK_VERDICT: Family = Family::gauge(
     "targetwatch_lock_proof_verdict",
     &["export", "verdict"],
@@ -128,7 +134,7 @@ static VALUES: &[(Family, Value)] = values! { EXPORT;
 
 /// Families with other labels than [`EXPORT`].
 #[cfg(test)]
-static LABELLED: &[&Family] = &[&INFO, &REASON, &TRANSITIONS, &MOUNT_INFO, &LOCK_VERDICT];
+static LABELLED: &[&Family] = &[&INFO, &REASON, &TRANSITIONS, &MOUNT_INFO, &VISIBLE, &LOCK_VERDICT];
 
 /// Every family of targets.
 #[cfg(test)]
@@ -243,6 +249,11 @@ impl Collector for Targets {
         exposition.write(&TRANSITIONS, transitions)?;
         let mounts = targets.iter().filter_map(|target| Some((target.mount_info()?, 1.0)));
         exposition.write(&MOUNT_INFO, mounts)?;
+        let visible = targets.iter().flat_map(|target| {
+            let viewers = target.mount().into_iter().flat_map(|mount| &mount.viewers);
+            viewers.map(|viewer| ([("export", &*target.export), ("consumer", &*viewer.name)], flag(viewer.sees_it)))
+        });
+        exposition.write(&VISIBLE, visible)?;
         let proofs = targets.iter().filter_map(|target| Some((target, target.bucket?.lock_proof.verdict()?)));
         let proofs = proofs.flat_map(|(target, found)| {
             ProofVerdict::ALL.iter().map(move |verdict| {

@@ -89,7 +89,7 @@ impl NfsDriver {
             probe.mount_deadline,
         );
         let mounting = async { mounting.await.with_warnings(warning).with_warnings(unprotected) };
-        let Some(mount) = log.run(CheckName::Mounted, mounting).await else { return (None, None) };
+        let Some(mut mount) = log.run(CheckName::Mounted, mounting).await else { return (None, None) };
         if log.has_failure() {
             return (Some(mount), None);
         }
@@ -100,7 +100,7 @@ impl NfsDriver {
             &mount,
             if depth == Depth::Full { Duration::ZERO } else { SWEEP_INTERVAL },
         );
-        log.run(CheckName::Visible, visible).await;
+        mount.facts.viewers = log.run(CheckName::Visible, visible).await.unwrap_or_default();
         if log.has_failure() {
             return (Some(mount), None);
         }

@@ -65,6 +65,20 @@ pub struct MountFacts {
     pub is_hard: bool,
     /// NFS traffic, if the kernel reports it.
     pub traffic: Option<MountTraffic>,
+    /// Who should see the mount, as far as it was verified.
+    pub viewers: Vec<MountViewer>,
+}
+
+/// Name of the viewer that stands for all programs of the host.
+pub const HOST_VIEWER: &str = "host";
+
+/// A program that should see a mount.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MountViewer {
+    /// [`HOST_VIEWER`], or a name of `[visibility] consumers`.
+    pub name: String,
+    /// Whether all its verified processes see the mount.
+    pub sees_it: bool,
 }
 
 impl MountFacts {
@@ -84,6 +98,7 @@ impl MountFacts {
             is_hard: file_system.split(',').any(|option| option == "hard"),
             options,
             traffic: None,
+            viewers: Vec::new(),
         }
     }
 }
