@@ -34,7 +34,7 @@ use super::canary::key::COMMAND_KEYS;
 use super::canary::sweep::{list, remove};
 use super::canary::{CANARY_BYTES, ProcessRole};
 use super::checked::Checked;
-use crate::model::{CanaryLeftover, S3Location};
+use crate::model::{CanaryLeftover, Outcome, S3Location};
 use crate::s3::{ObjectApi, S3Failure, within};
 use earlier::{Earlier, after_failed_listing, after_sweep, read_back};
 use findings::{
@@ -42,7 +42,7 @@ use findings::{
     without_clock,
 };
 pub use memory::{CanaryMemory, CanaryStore, Resolved};
-use permission::{interpret_failed_put, may_put};
+use permission::{interpret_failed_put, may_upload, permission_to_write};
 pub use plan::{CanaryPlan, LOCKED_BY_WRITING_MAX, LOCKED_MAX, NULL_VERSION};
 use write::{End, Permission, Request, Written, write};
 
@@ -80,11 +80,9 @@ pub async fn object_canary(
         }
         // Nobody would find the versions that commands leave when they are killed.
         Err(failure) if is_command && plan.may_add_versions() => {
-            return match may_put(api, plan, memory, deadline).await {
-                Permission::Refused(failure) => {
-                    interpret_failed_put(api, &failure, plan.retention_end(), location, plan, memory, deadline).await
-                }
-                permission => Checked::skipped(not_stored(&failure, location, plan, permission.is_granted())),
+            return match permission_to_write(api, location, plan, memory, deadline).await {
+                Err(failed) => *failed,
+                Ok(permission) => Checked::skipped(not_stored(&failure, location, plan, permission.is_granted())),
             };
         }
         // Backups can be written without listing them.
@@ -100,6 +98,13 @@ pub async fn object_canary(
     let warning = warning.map(|failure| unlisted(failure, location, plan));
     let earlier = match earlier {
         Ok(earlier) => earlier,
+        // No further canary is written. A PUT with a wrong digest could add one.
+        Err(checked) if listed.is_ok() && checked.outcome() == Outcome::Skipped => {
+            return match may_upload(api, plan, deadline).await {
+                Permission::Refused(failure) => refused(Request::Upload, &failure, location, plan),
+                _ => *checked,
+            };
+        }
         Err(checked) => return (*checked).with_warnings(warning),
     };
     let mut canary = match &earlier.kept {

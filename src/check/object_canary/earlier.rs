@@ -8,9 +8,9 @@ use super::findings::{
 };
 use super::kept::Kept;
 use super::memory::{CanaryMemory, Resolved};
-use super::permission::{interpret_failed_put, may_put};
+use super::permission::{NotWritten, permission_to_write};
 use super::plan::{CanaryPlan, LOCKED_BY_WRITING_MAX, LOCKED_MAX, NULL_VERSION};
-use super::write::{Permission, Request, denies_reading};
+use super::write::{Request, denies_reading};
 use crate::check::canary::sweep::REMOVED_MAX;
 use crate::check::canary::{ProcessRole, Swept, Undeleted, is_content};
 use crate::check::checked::Checked;
@@ -26,9 +26,6 @@ pub(super) struct Earlier {
     pub(super) latest: Option<i64>,
     pub(super) remark: String,
 }
-
-/// Result of the check if no further canary is written. Boxed, because it is large.
-pub(super) type NotWritten = Box<Checked<Option<i64>>>;
 
 /// Decides, after a sweep, whether a canary is written.
 pub(super) fn after_sweep(
@@ -91,16 +88,14 @@ pub(super) async fn after_failed_listing(
         Ok(Resolved::Locked) => still_locked(location, 1),
         Ok(Resolved::LockedLonger) => overlong(location, &leftover.key),
         Ok(Resolved::Undeletable(denied)) => undeletable(location, &leftover.key, &denied),
-        Ok(Resolved::Unknown) => match may_put(api, plan, memory, deadline).await {
-            Permission::Refused(failure) => {
-                let until = plan.retention_end();
-                let interpreting = interpret_failed_put(api, &failure, until, location, plan, memory, deadline);
-                return Err(Box::new(interpreting.await));
-            }
-            permission => unknown(failed_listing, location, &leftover.key, permission.is_granted()),
-        },
+        Ok(Resolved::Unknown) => {
+            let permission = permission_to_write(api, location, plan, memory, deadline).await?;
+            let finding = unknown(failed_listing, location, &leftover.key, permission.is_granted());
+            return Err(Box::new(Checked::skipped(finding)));
+        }
         Err(failure) => return Err(Box::new(refused(Request::DeleteEarlier, &failure, location, plan))),
     };
+    permission_to_write(api, location, plan, memory, deadline).await?;
     Err(Box::new(Checked::skipped(finding)))
 }
 
@@ -147,9 +142,9 @@ pub(super) async fn read_back(
     deadline: Duration,
 ) -> Checked<Option<i64>> {
     if earlier.leaves_room
-        && let Permission::Refused(failure) = may_put(api, plan, memory, deadline).await
+        && let Err(failed) = permission_to_write(api, location, plan, memory, deadline).await
     {
-        return interpret_failed_put(api, &failure, plan.retention_end(), location, plan, memory, deadline).await;
+        return *failed;
     }
     let CanaryLeftover { key, version, .. } = &earlier.leftover;
     let version = plan.version(version.clone());

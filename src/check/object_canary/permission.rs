@@ -5,7 +5,7 @@
 //! That is remembered, so that only one such object remains.
 //!
 //! If the service refuses a canary with a retention, the agent starts and aborts a multipart upload without one. That
-//! shows whether the service refuses only the retention.
+//! shows whether the service refuses only the retention. It also does so if earlier canaries leave no room for another.
 
 use std::time::Duration;
 
@@ -20,8 +20,11 @@ use crate::check::checked::Checked;
 use crate::model::{LockMode, Reason, S3Location};
 use crate::s3::{ObjectApi, Retention, S3Failure, within};
 
+/// Result of the check if no further canary is written. Boxed, because it is large.
+pub(super) type NotWritten = Box<Checked<Option<i64>>>;
+
 /// Sends a PUT with a wrong digest, unless the service ignored an earlier one.
-pub(super) async fn may_put(
+async fn may_put(
     api: &dyn ObjectApi,
     plan: &CanaryPlan<'_>,
     memory: &mut CanaryMemory,
@@ -31,8 +34,7 @@ pub(super) async fn may_put(
         return Permission::Unknown;
     }
     let key = plan.names.text(&plan.names.unlisted_key(0));
-    let until = plan.retention_end().filter(|_| !plan.is_lock_unknown);
-    let retention = until.map(|until| Retention { mode: LockMode::Governance, until });
+    let retention = trial_retention_end(plan).map(|until| Retention { mode: LockMode::Governance, until });
     let putting = api.put_with_wrong_digest(&key, content(Uuid::new_v4()), retention);
     let permission = match within(deadline, putting).await {
         Err(failure) if failure.is_digest_refusal() => Permission::Granted,
@@ -53,13 +55,38 @@ pub(super) async fn may_put(
     permission
 }
 
+/// End of the retention of a PUT with a wrong digest. `None` without a retention.
+fn trial_retention_end(plan: &CanaryPlan<'_>) -> Option<i64> {
+    plan.retention_end().filter(|_| !plan.is_lock_unknown)
+}
+
+/// Finds out whether these credentials may still write, which an earlier canary does not show.
+///
+/// # Errors
+/// The failed check, if they may not.
+pub(super) async fn permission_to_write(
+    api: &dyn ObjectApi,
+    location: &S3Location,
+    plan: &CanaryPlan<'_>,
+    memory: &mut CanaryMemory,
+    deadline: Duration,
+) -> Result<Permission, NotWritten> {
+    match may_put(api, plan, memory, deadline).await {
+        Permission::Refused(failure) => {
+            let until = trial_retention_end(plan);
+            Err(Box::new(interpret_failed_put(api, &failure, until, location, plan, memory, deadline).await))
+        }
+        permission => Ok(permission),
+    }
+}
+
 /// Starts and aborts a multipart upload without a retention. A PUT with a wrong digest would not do in a bucket with a
 /// default retention: a service that ignores digests would lock its object for days. An upload stores no object, and
 /// services permit it if they permit a PUT.
 ///
 /// An upload may remain if the agent crashes, or may not abort it. It has no bytes. The next run lists the uploads of this
 /// key, and starts no further one unless it can abort them. So at most one remains for each key.
-async fn may_upload(api: &dyn ObjectApi, plan: &CanaryPlan<'_>, deadline: Duration) -> Permission {
+pub(super) async fn may_upload(api: &dyn ObjectApi, plan: &CanaryPlan<'_>, deadline: Duration) -> Permission {
     let key = plan.names.text(&plan.names.unlisted_key(0));
     let abort = async |upload: String| match api.abort_upload(&key, &upload).await {
         Err(failure) if failure.status() != Some(404) => Err(failure),

@@ -35,6 +35,8 @@ pub(super) enum Request {
     /// GET of an earlier canary.
     ReadEarlier,
     Put,
+    /// Start of a multipart upload.
+    Upload,
     Get,
     /// HEAD, for the retention of a locked canary.
     Head,
@@ -49,6 +51,7 @@ impl Request {
             Self::DeleteEarlier => "the DELETE of an earlier canary",
             Self::ReadEarlier => "the GET of an earlier canary",
             Self::Put => "the PUT of a canary",
+            Self::Upload => "the start of a multipart upload",
             Self::Get => "the GET of a canary, after its PUT passed,",
             Self::Head => "the HEAD of a canary, after its PUT and GET passed,",
             Self::Delete => "the DELETE of a canary, after its PUT and GET passed,",

@@ -159,6 +159,26 @@ async fn revoked_permission_to_write_is_found_while_a_canary_remains() {
 }
 
 #[tokio::test]
+async fn revoked_permission_to_write_is_found_while_a_canary_is_locked() {
+    for (refuses_list, is_lock_unknown, locks_longer) in
+        [(true, true, 0), (true, false, 0), (true, false, 3600), (false, false, 3600)]
+    {
+        let mut api = FakeObjects { refuses_list, locks_longer, versioned: true, ..FakeObjects::default() };
+        let (names, store) = (names(), Arc::new(FakeStore::default()));
+        let retention = Some(Duration::from_secs(60));
+        let clock = ServiceClock::new(Some(0));
+        let plan = CanaryPlan { retention, is_lock_unknown, ..CanaryPlan::new(&names, clock) };
+        assert_eq!(run(&api, &plan, &mut store.memory()).await.outcome(), Outcome::Passed);
+        for (refuses_put, outcome) in [(false, Outcome::Skipped), (true, Outcome::Failed), (false, Outcome::Skipped)] {
+            api.refuses_put = refuses_put;
+            let checked = run(&api, &plan, &mut store.memory()).await;
+            let case = (refuses_list, is_lock_unknown, locks_longer, refuses_put);
+            assert_eq!((checked.outcome(), api.keys().len()), (outcome, 1), "{case:?}: {checked:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn answer_to_a_wrong_digest_is_a_failure_only_if_it_concerns_every_put() {
     for (failure, outcome) in [
         (S3Failure::service(400, Some("InvalidDigest"), None), Outcome::Skipped),
