@@ -128,6 +128,10 @@ pub struct FakeObjects {
     pub refuses_list: bool,
     /// Failure of each start of a multipart upload.
     pub upload_failure: Option<S3Failure>,
+    /// Failure of each part of a multipart upload.
+    pub part_failure: Option<S3Failure>,
+    /// Refuses each PUT and upload without a retention.
+    pub demands_retention: bool,
     pub refuses_abort: bool,
     /// Multipart uploads: keys and IDs.
     pub unfinished: Mutex<Vec<(String, String)>>,
@@ -232,7 +236,7 @@ impl ObjectApi for FakeObjects {
     async fn put(&self, key: &str, content: Bytes, asked: Option<Retention>) -> Result<Option<String>, S3Failure> {
         self.answers().await;
         self.puts.fetch_add(1, Ordering::Relaxed);
-        if self.refuses_put {
+        if self.refuses_put || (self.demands_retention && asked.is_none()) {
             return Err(denied());
         }
         if let Some(failure) = lock(&self.next_puts).pop_front() {
@@ -270,16 +274,25 @@ impl ObjectApi for FakeObjects {
         if let Some(failure) = lock(&self.next_trials).pop_front() {
             return Err(failure);
         }
-        Err(if self.refuses_put { denied() } else { S3Failure::service(400, Some("BadDigest"), None) })
+        let is_denied = self.refuses_put || (self.demands_retention && asked.is_none());
+        Err(if is_denied { denied() } else { S3Failure::service(400, Some("BadDigest"), None) })
     }
 
-    async fn create_upload(&self, key: &str) -> Result<String, S3Failure> {
+    async fn create_upload(&self, key: &str, retention: Option<Retention>) -> Result<String, S3Failure> {
+        if self.demands_retention && retention.is_none() {
+            return Err(denied());
+        }
         if let Some(failure) = self.upload_failure.clone().or(self.refuses_put.then(denied)) {
             return Err(failure);
         }
         let upload = self.uploads_started.fetch_add(1, Ordering::Relaxed).to_string();
         lock(&self.unfinished).push((key.to_owned(), upload.clone()));
         Ok(upload)
+    }
+
+    async fn upload_part(&self, key: &str, upload: &str, _: Bytes) -> Result<(), S3Failure> {
+        assert!(lock(&self.unfinished).iter().any(|(known, id)| known == key && id == upload), "{key} {upload}");
+        self.part_failure.clone().map_or(Ok(()), Err)
     }
 
     async fn abort_upload(&self, key: &str, upload: &str) -> Result<(), S3Failure> {

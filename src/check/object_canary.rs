@@ -100,7 +100,7 @@ pub async fn object_canary(
         Ok(earlier) => earlier,
         // No further canary is written. A PUT with a wrong digest could add one.
         Err(checked) if listed.is_ok() && checked.outcome() == Outcome::Skipped => {
-            return match may_upload(api, plan, deadline).await {
+            return match may_upload(api, plan, plan.retention_end(), memory, deadline).await {
                 Permission::Refused(failure) => refused(Request::Upload, &failure, location, plan),
                 _ => *checked,
             };

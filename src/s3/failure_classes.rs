@@ -150,10 +150,19 @@ impl S3Failure {
     pub fn may_concern_the_retention(&self) -> bool {
         let Self::Service { status, .. } = self else { return false };
         let is_temporary = *status == 408 || self.has_code(&["RequestTimeout", "OperationAborted"]);
-        let concerns_storage = matches!(self.reason(), Reason::QuotaExceeded | Reason::StorageFull | Reason::Throttled);
+        let concerns_every_put = *status == 405
+            || self.has_code(&["NoSuchBucket"])
+            || matches!(
+                self.reason(),
+                Reason::QuotaExceeded
+                    | Reason::StorageFull
+                    | Reason::Throttled
+                    | Reason::WrongSecret
+                    | Reason::WrongRegion
+            );
         matches!(status, 400..=499 | 501)
             && self.may_concern_one_request()
-            && !(is_temporary || concerns_storage || self.is_digest_refusal())
+            && !(is_temporary || concerns_every_put || self.is_digest_refusal())
     }
 
     /// Returns whether the service refused a PUT with a retention because the bucket, or the service, has no object

@@ -55,9 +55,13 @@ pub trait ObjectApi: Send + Sync {
         retention: Option<Retention>,
     ) -> Result<Option<String>, S3Failure>;
 
-    /// Starts a multipart upload of an object, with the headers of the configuration and without a retention. Returns its
-    /// ID. It needs the same permission as a PUT (S3 API reference, `CreateMultipartUpload`), and stores no object.
-    async fn create_upload(&self, key: &str) -> Result<String, S3Failure>;
+    /// Starts a multipart upload of an object, with the headers of the configuration. The object would be locked if a
+    /// retention is given. Returns the ID of the upload. It needs the same permission as a PUT (S3 API reference,
+    /// `CreateMultipartUpload`), and stores no object.
+    async fn create_upload(&self, key: &str, retention: Option<Retention>) -> Result<String, S3Failure>;
+
+    /// Uploads the only part of a multipart upload. It is no object before the upload is completed.
+    async fn upload_part(&self, key: &str, upload: &str, content: Bytes) -> Result<(), S3Failure>;
 
     /// Ends a multipart upload without storing an object.
     async fn abort_upload(&self, key: &str, upload: &str) -> Result<(), S3Failure>;

@@ -4,8 +4,9 @@
 //! the quota first, then refuse the digest, and store nothing. A service that does not check digests stores the object.
 //! That is remembered, so that only one such object remains.
 //!
-//! If the service refuses a canary with a retention, the agent starts and aborts a multipart upload without one. That
-//! shows whether the service refuses only the retention. It also does so if earlier canaries leave no room for another.
+//! If the service refuses a canary with a retention, the agent uploads a part of a multipart upload without one, and
+//! aborts the upload. That shows whether the service refuses only the retention. With the retention of a canary, it does so
+//! if earlier canaries leave no room for another.
 
 use std::time::Duration;
 
@@ -74,40 +75,63 @@ pub(super) async fn permission_to_write(
     match may_put(api, plan, memory, deadline).await {
         Permission::Refused(failure) => {
             let until = trial_retention_end(plan);
+            // A policy may demand a retention.
+            if plan.is_lock_unknown && may_upload(api, plan, plan.retention_end(), memory, deadline).await.is_granted()
+            {
+                return Ok(Permission::Granted);
+            }
             Err(Box::new(interpret_failed_put(api, &failure, until, location, plan, memory, deadline).await))
         }
         permission => Ok(permission),
     }
 }
 
-/// Starts and aborts a multipart upload without a retention. A PUT with a wrong digest would not do in a bucket with a
-/// default retention: a service that ignores digests would lock its object for days. An upload stores no object, and
-/// services permit it if they permit a PUT.
+/// Starts a multipart upload whose object would be locked until `until`, uploads a part, and aborts it. A PUT with a wrong
+/// digest would not do in a bucket with a default retention: a service that ignores digests would lock its object for
+/// days. An upload stores no object, and services permit it if they permit a PUT.
 ///
-/// An upload may remain if the agent crashes, or may not abort it. It has no bytes. The next run lists the uploads of this
-/// key, and starts no further one unless it can abort them. So at most one remains for each key.
-pub(super) async fn may_upload(api: &dyn ObjectApi, plan: &CanaryPlan<'_>, deadline: Duration) -> Permission {
+/// An upload may remain if the agent crashes, or may not abort it. The next run lists the uploads of this key, and starts
+/// no further one unless it can abort them. So at most one remains for each key.
+pub(super) async fn may_upload(
+    api: &dyn ObjectApi,
+    plan: &CanaryPlan<'_>,
+    until: Option<i64>,
+    memory: &mut CanaryMemory,
+    deadline: Duration,
+) -> Permission {
     let key = plan.names.text(&plan.names.unlisted_key(0));
-    let abort = async |upload: String| match api.abort_upload(&key, &upload).await {
+    let retention = until.map(|until| Retention { mode: LockMode::Governance, until });
+    let abort = async |upload: &str| match api.abort_upload(&key, upload).await {
         Err(failure) if failure.status() != Some(404) => Err(failure),
         _ => Ok(()),
     };
     let trying = async {
         for leftover in api.uploads(&key).await? {
-            abort(leftover).await?;
+            abort(&leftover).await?;
         }
-        let upload = match api.create_upload(&key).await {
-            Ok(upload) => upload,
-            Err(failure) if failure.is_missing_permission() => return Ok(Permission::Refused(failure)),
-            Err(failure) => return Err(failure),
+        let uploaded = match api.create_upload(&key, retention).await {
+            Ok(upload) => {
+                let uploaded = api.upload_part(&key, &upload, content(Uuid::new_v4())).await;
+                abort(&upload).await?;
+                uploaded
+            }
+            Err(failure) => Err(failure),
         };
-        abort(upload).await?;
-        Ok(Permission::Granted)
+        match uploaded {
+            Ok(()) => Ok(Permission::Granted),
+            // A refusal without this code may come from a proxy that does not permit POST.
+            Err(failure) if failure.denies_permission() || is_full(&failure) => Ok(Permission::Refused(failure)),
+            Err(failure) => Err(failure),
+        }
     };
-    within(deadline, trying).await.unwrap_or_else(|failure| {
+    let permission = within(deadline, trying).await.unwrap_or_else(|failure| {
         tracing::debug!(%failure, "a multipart upload does not show whether writing is permitted");
         Permission::Unknown
-    })
+    });
+    if permission.is_granted() {
+        memory.set_permitted(true);
+    }
+    permission
 }
 
 /// Interprets the failed PUT of a canary whose retention ends at `until`. If only the retention may have been refused,
@@ -126,21 +150,20 @@ pub(super) async fn interpret_failed_put(
         && !failure.refuses_the_retention()
         && !is_late(failure, until, plan);
     let without_retention = match may_concern_the_retention {
-        true => may_upload(api, plan, deadline).await,
+        true => may_upload(api, plan, None, memory, deadline).await,
         false => Permission::Unknown,
     };
-    if without_retention.is_granted() {
-        memory.set_permitted(true);
-    }
     put_refused(failure, until, &without_retention, location, plan)
 }
 
 /// Whether a PUT with the right digest would fail in the same way. Services may refuse a wrong digest with unknown codes.
 fn concerns_every_put(failure: &S3Failure) -> bool {
     match failure {
-        S3Failure::Service { .. } => {
-            failure.is_refusal() || matches!(failure.reason(), Reason::QuotaExceeded | Reason::StorageFull)
-        }
+        S3Failure::Service { .. } => failure.is_refusal() || is_full(failure),
         _ => true,
     }
+}
+
+fn is_full(failure: &S3Failure) -> bool {
+    matches!(failure.reason(), Reason::QuotaExceeded | Reason::StorageFull)
 }

@@ -174,9 +174,7 @@ async fn refused_put_concerns_the_retention_if_an_upload_is_permitted() {
             (refused(400, ""), None, true),
             (denied.clone(), None, true),
             (refused(403, ""), None, true),
-            (refused(403, "SignatureDoesNotMatch"), None, true),
             (refused(404, "NoSuchConfiguration"), None, true),
-            (refused(405, "MethodNotAllowed"), None, true),
             (refused(409, "InvalidBucketState"), None, true),
             (refused(422, "UnprocessableEntity"), None, true),
             (refused(501, "NotImplemented"), None, true),
@@ -186,6 +184,9 @@ async fn refused_put_concerns_the_retention_if_an_upload_is_permitted() {
             (refused(400, "InvalidRequest"), Some(&unknown), false),
             (denied.clone(), Some(&unknown), false),
             // Not about the retention.
+            (refused(403, "SignatureDoesNotMatch"), None, false),
+            (refused(404, "NoSuchBucket"), None, false),
+            (refused(405, "MethodNotAllowed"), None, false),
             (refused(403, "QuotaExceeded"), None, false),
             (refused(409, "OperationAborted"), None, false),
             (refused(403, "InvalidAccessKeyId"), None, false),
@@ -223,6 +224,14 @@ async fn refused_put_concerns_the_retention_if_an_upload_is_permitted() {
             }
             assert!(is_empty(&api), "an upload remains");
         }
+    }
+    // Nothing that has content is accepted.
+    for part_failure in [denied.clone(), refused(400, "InvalidRequest")] {
+        let api = FakeObjects { part_failure: Some(part_failure), ..FakeObjects::default() };
+        api.next_puts.lock().expect("a lock").push_back(refused(400, ""));
+        let checked = retained(&api, Some(Duration::from_secs(60))).await;
+        assert_eq!(checked.outcome(), Outcome::Failed, "{checked:?}");
+        assert!(is_empty(&api), "an upload remains");
     }
     // Credentials that may not write, for a bucket whose lock is not known.
     let api = FakeObjects { refuses_put: true, ..FakeObjects::default() };

@@ -47,12 +47,25 @@ impl ObjectApi for AwsBucket {
         put_object(self, key, content, &digest, retention).await
     }
 
-    async fn create_upload(&self, key: &str) -> Result<String, S3Failure> {
+    async fn create_upload(&self, key: &str, retention: Option<Retention>) -> Result<String, S3Failure> {
         let create = self.client.create_multipart_upload().bucket(&self.bucket).key(key);
+        let create = match retention {
+            None => create,
+            Some(Retention { mode, until }) => create
+                .object_lock_mode(ObjectLockMode::from(mode.as_str()))
+                .object_lock_retain_until_date(DateTime::from_secs(until)),
+        };
         let create = self.instrumented(create.customize()).interceptor(RequireWellFormedXml);
         let answer = create.mutate_request(self.adding_put_headers()).send().await.map_err(failure)?;
         let upload = answer.upload_id().filter(|upload| !upload.is_empty() && upload.len() <= MARKER_LIMIT_BYTES);
         upload.map(str::to_owned).ok_or_else(|| S3Failure::NotS3("it names no multipart upload".to_owned()))
+    }
+
+    async fn upload_part(&self, key: &str, upload: &str, content: Bytes) -> Result<(), S3Failure> {
+        let part = self.client.upload_part().bucket(&self.bucket).key(key).upload_id(upload).part_number(1);
+        let part = part.body(ByteStream::from(content));
+        self.instrumented(part.customize()).send().await.map_err(failure)?;
+        Ok(())
     }
 
     async fn abort_upload(&self, key: &str, upload: &str) -> Result<(), S3Failure> {
@@ -254,23 +267,26 @@ mod tests {
         let created = "<InitiateMultipartUploadResult><UploadId>u 1</UploadId></InitiateMultipartUploadResult>";
         let listed = "<ListMultipartUploadsResult><Upload><Key>key</Key><UploadId>u 1</UploadId></Upload>\
             <Upload><Key>key2</Key><UploadId>u 2</UploadId></Upload></ListMultipartUploadsResult>";
-        let answers = [answer("200 OK", created), answer("200 OK", listed), answer("204 No Content", "")];
+        let part = answer("200 OK", "");
+        let answers = [answer("200 OK", created), part, answer("200 OK", listed), answer("204 No Content", "")];
         let (mut bucket, heads) = answering(answers).await;
         bucket.put_headers = Arc::new([("x-amz-acl".to_owned(), "private".to_owned())].into());
-        assert_eq!(bucket.create_upload("key").await, Ok("u 1".to_owned()));
+        assert_eq!(bucket.create_upload("key", None).await, Ok("u 1".to_owned()));
+        assert_eq!(bucket.upload_part("key", "u 1", Bytes::from("part")).await, Ok(()));
         assert_eq!(bucket.uploads("key").await, Ok(vec!["u 1".to_owned()]));
         assert_eq!(bucket.abort_upload("key", "u 1").await, Ok(()));
         let heads = heads.lock().expect("no panic");
         assert!(heads[0].starts_with("post /backups/key?uploads") && heads[0].contains("x-amz-acl: private\r\n"));
         assert!(!heads[0].contains("x-amz-object-lock") && !heads[0].contains("x-amz-checksum"), "{}", heads[0]);
-        assert!(heads[1].contains("prefix=key") && heads[2].contains("uploadid=u%201"), "{heads:?}");
+        assert!(heads[1].starts_with("put /backups/key?") && heads[1].contains("partnumber=1"), "{heads:?}");
+        assert!(heads[2].contains("prefix=key") && heads[3].contains("uploadid=u%201"), "{heads:?}");
     }
 
     #[tokio::test]
     async fn answer_that_names_no_upload_is_not_of_a_multipart_upload() {
         for body in ["", "<html>", "<InitiateMultipartUploadResult/>"] {
             let (bucket, _) = answering([answer("200 OK", body)]).await;
-            assert!(bucket.create_upload("key").await.is_err(), "{body}");
+            assert!(bucket.create_upload("key", None).await.is_err(), "{body}");
         }
     }
 

@@ -3,8 +3,11 @@
 //! A message often names the region of the request too, and that one must never be told. So a word counts only after
 //! words that announce the right region.
 
-/// Longest service code or region that is shown, in bytes. Known codes have at most 43.
+/// Longest service code that is shown, in bytes. Known codes have at most 43.
 pub(in crate::s3) const CODE_LIMIT_BYTES: usize = 64;
+
+/// Longest region, in bytes. Known ones have at most 20. A digest in hexadecimal digits is longer.
+const REGION_MAX_BYTES: usize = 32;
 
 /// Words that announce what the service expects.
 const EXPECTING: [&str; 4] = ["expecting", "expected", "expects", "expect"];
@@ -44,7 +47,7 @@ pub(in crate::s3) fn expected_region(message: &str) -> Option<String> {
 /// Whether a text can be the name of a region.
 pub(in crate::s3) fn is_region(name: &str) -> bool {
     let is_name = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
-    !name.is_empty() && name.len() <= CODE_LIMIT_BYTES && name.bytes().all(is_name)
+    !name.is_empty() && name.len() <= REGION_MAX_BYTES && name.bytes().all(is_name)
 }
 
 /// A word of a message.
@@ -76,7 +79,9 @@ impl<'message> Word<'message> {
             return Some(region).filter(|region| is_date && is_region(region));
         }
         let has_letter = self.text.bytes().any(|byte| byte.is_ascii_alphabetic());
-        let is_shaped = self.is_quoted || self.text.contains('-');
+        // Without quotes, only a word like `eu-west-1` or `fr-par-2`.
+        let is_shaped =
+            self.is_quoted || (self.text.contains('-') && self.text.bytes().any(|byte| byte.is_ascii_digit()));
         Some(self.text).filter(|name| has_letter && is_shaped && is_region(name))
     }
 }
@@ -169,6 +174,8 @@ mod tests {
             "the region is wrong; expecting 'a b'",
             "the region is wrong; expecting 'x",
             "the region is wrong; expecting something else",
+            "Credential scope is malformed, expected slash-separated values",
+            "the credential scope is wrong; expected 'e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855'",
             "the Credential is mal-formed; expecting \"<YOUR-AKID>/YYYYMMDD/REGION/SERVICE/aws4_request\".",
             "a non-empty region must be provided in the credential",
             "incorrect date format in the credential scope, expecting '20260519'",

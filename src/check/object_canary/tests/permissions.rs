@@ -159,11 +159,36 @@ async fn revoked_permission_to_write_is_found_while_a_canary_remains() {
 }
 
 #[tokio::test]
+async fn revoked_permission_to_write_is_found_while_canaries_leave_no_room() {
+    let (names, store) = (names(), Arc::new(FakeStore::default()));
+    let versioning = Some(Versioning::Enabled);
+    let plan = CanaryPlan { versioning, ..CanaryPlan::new(&names, ServiceClock::new(Some(0))) };
+    let mut api = bucket_with_a_canary(FakeObjects::default(), &plan, &store).await;
+    for _ in 1..LOCKED_MAX {
+        let key = names.text(&names.new_key(CanaryKind::Write, 0));
+        api.objects.lock().expect("not poisoned").push((key, content(Uuid::new_v4()), None));
+    }
+    for (refuses_put, outcome) in [(false, Outcome::Skipped), (true, Outcome::Failed), (false, Outcome::Skipped)] {
+        api.refuses_put = refuses_put;
+        let checked = run(&api, &plan, &mut store.memory()).await;
+        assert_eq!((checked.outcome(), api.keys().len()), (outcome, LOCKED_MAX), "{refuses_put}: {checked:?}");
+    }
+}
+
+#[tokio::test]
 async fn revoked_permission_to_write_is_found_while_a_canary_is_locked() {
-    for (refuses_list, is_lock_unknown, locks_longer) in
-        [(true, true, 0), (true, false, 0), (true, false, 3600), (false, false, 3600)]
-    {
-        let mut api = FakeObjects { refuses_list, locks_longer, versioned: true, ..FakeObjects::default() };
+    for (refuses_list, is_lock_unknown, locks_longer, demands_retention) in [
+        (true, true, 0, false),
+        (true, false, 0, false),
+        (true, false, 3600, false),
+        (false, false, 3600, false),
+        // A policy refuses each PUT without a retention. That is no missing permission.
+        (true, false, 0, true),
+        (true, false, 3600, true),
+        (false, false, 3600, true),
+    ] {
+        let api = FakeObjects { refuses_list, locks_longer, demands_retention, ..FakeObjects::default() };
+        let mut api = FakeObjects { versioned: true, ..api };
         let (names, store) = (names(), Arc::new(FakeStore::default()));
         let retention = Some(Duration::from_secs(60));
         let clock = ServiceClock::new(Some(0));
@@ -172,7 +197,7 @@ async fn revoked_permission_to_write_is_found_while_a_canary_is_locked() {
         for (refuses_put, outcome) in [(false, Outcome::Skipped), (true, Outcome::Failed), (false, Outcome::Skipped)] {
             api.refuses_put = refuses_put;
             let checked = run(&api, &plan, &mut store.memory()).await;
-            let case = (refuses_list, is_lock_unknown, locks_longer, refuses_put);
+            let case = (refuses_list, is_lock_unknown, locks_longer, demands_retention, refuses_put);
             assert_eq!((checked.outcome(), api.keys().len()), (outcome, 1), "{case:?}: {checked:?}");
         }
     }
