@@ -18,8 +18,8 @@ pub struct CheckLog {
 }
 
 impl CheckLog {
-    /// An empty log of the checks in `plan`, in the order of the report. A check that passes and takes longer
-    /// than `slow_after` gets a warning.
+    /// An empty log of the checks in `plan`, in the order of the report. A check that accesses storage, passes and takes
+    /// longer than `slow_after` gets a warning.
     #[must_use]
     pub fn new(plan: &'static [CheckName], slow_after: Duration) -> Self {
         Self { plan, slow_after, scope: None, results: Vec::with_capacity(plan.len()) }
@@ -36,7 +36,7 @@ impl CheckLog {
         let began = Instant::now();
         let mut checked = checked.await;
         let duration = began.elapsed();
-        if checked.outcome == Outcome::Passed && duration > self.slow_after {
+        if checked.outcome == Outcome::Passed && duration > self.slow_after && check.accesses_storage() {
             checked = checked.with_warnings([slow(check, duration, self.slow_after)]);
         }
         self.record(check, checked, duration)

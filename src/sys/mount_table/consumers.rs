@@ -9,7 +9,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "procfs answers from memory: nothing here can wait for storage")]
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -102,9 +102,10 @@ pub struct ConsumerWatch {
 #[derive(Debug)]
 struct Latest {
     began: Instant,
+    ended: Instant,
     names: Vec<LocationPattern>,
     /// Mounts that existed during the whole sweep.
-    known: HashSet<MountKey>,
+    known: HashSet<Arc<MountKey>>,
     result: Result<Swept, String>,
 }
 
@@ -121,7 +122,7 @@ struct Swept {
 struct Group {
     unverified: usize,
     /// Each process with the wanted mounts that it does not see.
-    verified: Vec<(ConsumerProcess, HashSet<MountKey>)>,
+    verified: Vec<(ConsumerProcess, HashSet<Arc<MountKey>>)>,
 }
 
 impl Default for ConsumerWatch {
@@ -144,21 +145,24 @@ impl ConsumerWatch {
         mount_id: u32,
         max_age: Duration,
     ) -> Result<Option<Sight>, String> {
+        let asked = Instant::now();
+        // One probe sweeps, and all others that wait for the lock use the result.
+        let mut latest = self.latest.lock().await;
         let own = mounts.current();
         let Some(key) = own.entries().iter().find(|entry| entry.mount_id == mount_id).map(MountKey::of) else {
             return Ok(None);
         };
-        let mut latest = self.latest.lock().await;
         let is_current = latest.as_ref().is_some_and(|latest| {
-            let age = latest.began.elapsed();
             let is_complete = latest.result.is_err() || latest.known.contains(&key);
-            latest.names == names
-                && age < if is_complete { max_age.max(SWEEP_INTERVAL_MIN) } else { SWEEP_INTERVAL_MIN }
+            let max_age = if is_complete { max_age.max(SWEEP_INTERVAL_MIN) } else { SWEEP_INTERVAL_MIN };
+            latest.names == names && (latest.began >= asked || latest.ended.elapsed() < max_age)
         });
-        let latest = match latest.take().filter(|_| is_current) {
-            Some(current) => latest.insert(current),
-            None => latest.insert(self.sweep(mounts, &own, names).await),
-        };
+        if !is_current {
+            // A sweep without a result, because a cancelled probe started it, is not kept.
+            *latest = None;
+            *latest = Some(self.sweep(mounts, &own, names).await?);
+        }
+        let Some(latest) = &*latest else { return Ok(None) };
         let swept = latest.result.as_ref().map_err(Clone::clone)?;
         if !latest.known.contains(&key) {
             return Ok(None);
@@ -176,26 +180,35 @@ impl ConsumerWatch {
         Ok(Some(Sight { consumers: sights.collect(), selinux_denies_nfs: swept.selinux_denies_nfs }))
     }
 
-    async fn sweep(&self, mounts: &MountTableWatch, own: &MountTable, names: &[LocationPattern]) -> Latest {
+    /// # Errors
+    /// An earlier sweep still runs.
+    async fn sweep(
+        &self,
+        mounts: &MountTableWatch,
+        own: &MountTable,
+        names: &[LocationPattern],
+    ) -> Result<Latest, String> {
         let began = Instant::now();
         let before: Vec<MountEntry> = own.entries().iter().filter(|entry| entry.is_nfs()).cloned().collect();
-        let wanted = before.iter().map(MountKey::of).collect();
-        let result = self.sweep_in_thread(names.to_vec(), wanted, began + SWEEP_DEADLINE).await;
+        let wanted = before.iter().map(|entry| Arc::new(MountKey::of(entry))).collect();
+        let result = self.sweep_in_thread(names.to_vec(), wanted, began + SWEEP_DEADLINE).await?;
         // A mount that was replaced meanwhile may have been missing for a moment everywhere.
         let after = mounts.reread().unwrap_or_default();
-        let known = before.iter().filter(|entry| after.entries().contains(entry)).map(MountKey::of).collect();
-        Latest { began, names: names.to_vec(), known, result }
+        let after: HashMap<u32, &MountEntry> = after.entries().iter().map(|entry| (entry.mount_id, entry)).collect();
+        let known = before.iter().filter(|entry| after.get(&entry.mount_id) == Some(entry));
+        let known = known.map(|entry| Arc::new(MountKey::of(entry))).collect();
+        Ok(Latest { began, ended: Instant::now(), names: names.to_vec(), known, result })
     }
 
     async fn sweep_in_thread(
         &self,
         names: Vec<LocationPattern>,
-        wanted: HashSet<MountKey>,
+        wanted: HashSet<Arc<MountKey>>,
         deadline: Instant,
-    ) -> Result<Swept, String> {
+    ) -> Result<Result<Swept, String>, String> {
         let late = || format!("the processes in /proc were not read within {} s", SWEEP_DEADLINE.as_secs());
         if self.is_running.swap(true, Ordering::AcqRel) {
-            return Err(late());
+            return Err("an earlier look at the processes in /proc has not ended yet".to_owned());
         }
         let (reply, result) = oneshot::channel();
         let (proc, is_running) = (self.proc.clone(), self.is_running.clone());
@@ -208,10 +221,10 @@ impl ConsumerWatch {
         });
         if let Err(error) = thread {
             self.is_running.store(false, Ordering::Release);
-            return Err(format!("a thread cannot be started: {error}"));
+            return Ok(Err(format!("a thread cannot be started: {error}")));
         }
         let waiting = tokio::time::timeout_at(deadline.into(), result);
-        waiting.await.ok().and_then(Result::ok).unwrap_or_else(|| Err(late()))
+        Ok(waiting.await.ok().and_then(Result::ok).unwrap_or_else(|| Err(late())))
     }
 }
 
@@ -219,7 +232,7 @@ impl ConsumerWatch {
 fn sweep(
     proc: &Path,
     names: &[LocationPattern],
-    wanted: &HashSet<MountKey>,
+    wanted: &HashSet<Arc<MountKey>>,
     deadline: Instant,
 ) -> Result<Vec<Group>, String> {
     let failed = |error| format!("cannot list {}: {error}", proc.display());
@@ -267,7 +280,7 @@ fn is_named(pattern: &LocationPattern, name: &str) -> bool {
 }
 
 /// Returns the wanted mounts that a process does not see.
-fn missing(directory: &Path, wanted: &HashSet<MountKey>) -> std::io::Result<HashSet<MountKey>> {
+fn missing(directory: &Path, wanted: &HashSet<Arc<MountKey>>) -> std::io::Result<HashSet<Arc<MountKey>>> {
     let mut missing = wanted.clone();
     let file = File::open(directory.join("mountinfo"))?;
     let mut lines = BufReader::new(file.take(TABLE_MAX_BYTES + 1));
@@ -276,6 +289,8 @@ fn missing(directory: &Path, wanted: &HashSet<MountKey>) -> std::io::Result<Hash
         line.clear();
         let length = lines.read_until(b'\n', &mut line)?;
         if length == 0 {
+            // It is kept until the next sweep, and usually empty.
+            missing.shrink_to_fit();
             return Ok(missing);
         }
         total += length as u64;
@@ -324,7 +339,7 @@ mod tests {
     }
 
     fn swept(proc: &Path, names: &[&str]) -> Vec<Group> {
-        let wanted = HashSet::from([key("0:9", "nas:/b")]);
+        let wanted = HashSet::from([Arc::new(key("0:9", "nas:/b"))]);
         sweep(proc, &patterns(names), &wanted, Instant::now() + SWEEP_DEADLINE).expect("swept")
     }
 
@@ -401,6 +416,8 @@ mod tests {
         watch.is_running.store(true, Ordering::Release);
         let other = patterns(&["other"]);
         let error = watch.sight(&mounts, &other, own, SWEEP_INTERVAL).await.expect_err("busy");
-        assert!(error.contains("not read within"), "{error}");
+        assert!(error.contains("has not ended yet"), "{error}");
+        watch.is_running.store(false, Ordering::Release);
+        assert_eq!(watch.sight(&mounts, &other, own, SWEEP_INTERVAL).await, Ok(None), "the error is not kept");
     }
 }

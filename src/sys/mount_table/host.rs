@@ -1,8 +1,9 @@
 //! The mounts of the host: the mount table of process 1.
 //!
-//! The kernel protects the tables of all mount namespaces with one lock (`namespace_sem` in `fs/namespace.c`), and
-//! holds it only while it changes memory. So reading the table of another namespace waits no longer than reading the
-//! own one. Like that one, it is read again only if the kernel reports a change.
+//! The kernel protects the tables of all mount namespaces with one lock (`namespace_sem` in `fs/namespace.c`). NFS holds
+//! it only while memory changes. Some local file systems may read their disk for their options, such as btrfs. So reading
+//! the table of another namespace waits no longer than reading an own table with the same file systems. Like that one, it
+//! is read again only if the kernel reports a change.
 
 use std::fs::File;
 use std::io;
@@ -28,7 +29,7 @@ enum Latest {
     /// Process 1 is in the mount namespace of this process, which never changes.
     OwnNamespace,
     /// The table of another namespace, and its open mountinfo, which reports later changes.
-    Other(Arc<MountTable>, Option<File>),
+    Other(Arc<MountTable>, File),
 }
 
 /// How the host sees the mounts of this process.
@@ -44,7 +45,7 @@ impl HostMounts {
     /// Returns the current mounts of the host. `own` is the table of this process.
     ///
     /// # Errors
-    /// When this process does not see process 1 of the host, or may not read its table.
+    /// When this process does not see process 1 of the host, may not read its table, or the table does not stay unchanged.
     pub fn view(&self, own: &MountTable) -> io::Result<HostView> {
         if !node::sees_processes_of_host() {
             return Err(io::Error::other(
@@ -54,7 +55,7 @@ impl HostMounts {
         let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
         match &*latest {
             Latest::OwnNamespace => return Ok(HostView::OwnNamespace),
-            Latest::Other(table, Some(file)) if !changed_since_opened(file) => {
+            Latest::Other(table, file) if !changed_since_opened(file) => {
                 return Ok(HostView::Other(table.clone()));
             }
             _ => {}
@@ -65,8 +66,12 @@ impl HostMounts {
             *latest = Latest::OwnNamespace;
             return Ok(HostView::OwnNamespace);
         }
+        // A mount may be missing in a table that changed while it was read.
+        let Some(file) = unchanged else {
+            return Err(io::Error::other("the mount table of the host changed again and again while it was read"));
+        };
         let table = Arc::new(table);
-        *latest = Latest::Other(table.clone(), unchanged);
+        *latest = Latest::Other(table.clone(), file);
         Ok(HostView::Other(table))
     }
 }
