@@ -208,6 +208,9 @@ async fn deletion_reports_locked_canaries_left_behind() {
         daemon.check(&id).await;
         let before = daemon.log().len();
         daemon.delete(&id).await;
+        // A thread of the agent writes the log, and this is the last line about the target.
+        let last_line = format!("deleted target_id={id}");
+        daemon.wait_for_log(&last_line).await;
         let log = daemon.log()[before..].to_owned();
         match words {
             Some(words) => assert_contains(&log, &[bucket, words, "it must be removed manually"]),
