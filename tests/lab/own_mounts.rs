@@ -290,7 +290,7 @@ fn existing_mount_below_an_unprotected_root_is_used_and_not_unmounted() {
     let answer = target.delete();
     assert_eq!(answer.code, 409, "{answer:?}");
     assert!(answer.message().contains("belongs to user 42436"), "{answer:?}");
-    assert!(answer.message().contains("use `chown root:root`"), "{answer:?}");
+    assert!(answer.message().contains("`chown root:root`"), "{answer:?}");
     assert_eq!(mount_of(PATH), mount);
 
     chown(MOUNT_ROOT, Some(0), Some(0)).expect("an owner");
