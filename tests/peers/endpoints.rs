@@ -40,7 +40,7 @@ async fn tls_and_plain_http_mismatch_is_reported() {
     assert!(message.contains("use http://"), "{message}");
     let id = daemon.create(target(&gateway.tls_endpoint.replace("https://", "http://"), &bucket)).await;
     let message = assert_offline(&daemon.check(&id).await, "connection_broken");
-    assert!(message.contains("TLS on a plain port") && message.contains("use https://"), "{message}");
+    assert!(message.contains("TLS on a plain port") && message.contains("Use https://"), "{message}");
 }
 
 #[tokio::test]

@@ -116,7 +116,7 @@ fn cases() -> Vec<Case> {
             "no answer at all",
             Fault::Bytes(""),
             "connection_broken",
-            &["the service's log", "TLS on a plain port", "use https://"],
+            &["the service's log", "TLS on a plain port", "Use https://"],
         ),
     ]
 }
