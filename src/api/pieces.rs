@@ -58,7 +58,7 @@ pub(super) struct Place {
     range: Range<usize>,
 }
 
-/// Builds [`Pieces`] from items, none of which is divided.
+/// Builds [`Pieces`] from items. Each item stays within one piece.
 #[derive(Default)]
 pub(super) struct PiecesBuilder {
     full: Vec<Bytes>,

@@ -42,9 +42,9 @@ use findings::{
     without_clock,
 };
 pub use memory::{CanaryMemory, CanaryStore, Resolved};
-use permission::{interpret_failed_put, may_upload, permission_to_write};
+use permission::{interpret_failed_put, permission_beside_canaries, permission_to_write};
 pub use plan::{CanaryPlan, LOCKED_BY_WRITING_MAX, LOCKED_MAX, NULL_VERSION};
-use write::{End, Permission, Request, Written, write};
+use write::{End, Request, Written, write};
 
 /// Writes a canary. `deadline` bounds the removal of leftovers, and then also the canary itself. The fact is the end of
 /// the retention of the latest locked canary, in seconds since 1970. That canary may be from an earlier run.
@@ -100,9 +100,9 @@ pub async fn object_canary(
         Ok(earlier) => earlier,
         // No further canary is written. A PUT with a wrong digest could add one.
         Err(checked) if listed.is_ok() && checked.outcome() == Outcome::Skipped => {
-            return match may_upload(api, plan, plan.retention_end(), memory, deadline).await {
-                Permission::Refused(failure) => refused(Request::Upload, &failure, location, plan),
-                _ => *checked,
+            return match permission_beside_canaries(api, location, plan, memory, deadline).await {
+                Err(failed) => *failed,
+                Ok(_) => *checked,
             };
         }
         Err(checked) => return (*checked).with_warnings(warning),

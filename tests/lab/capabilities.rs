@@ -13,7 +13,7 @@ use crate::machine::{
 /// A configuration that mounts nothing. The agent itself sends requests to mountd and the NFS server.
 const WIRE: &str = "[mounts]\nmode = \"none\"\n[probe]\nnfs_interval = \"1s\"\n";
 
-/// A user who is not root and not the user of the canary.
+/// A user other than root and the user of the canary.
 const OTHER_USER: u32 = 65534;
 
 /// A capability, and what the agent cannot do without it.

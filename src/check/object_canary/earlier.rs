@@ -8,9 +8,9 @@ use super::findings::{
 };
 use super::kept::Kept;
 use super::memory::{CanaryMemory, Resolved};
-use super::permission::{NotWritten, may_upload, permission_to_write};
+use super::permission::{NotWritten, permission_beside_canaries, permission_to_write};
 use super::plan::{CanaryPlan, LOCKED_BY_WRITING_MAX, LOCKED_MAX, NULL_VERSION};
-use super::write::{Permission, Request, denies_reading};
+use super::write::{Request, denies_reading};
 use crate::check::canary::sweep::REMOVED_MAX;
 use crate::check::canary::{ProcessRole, Swept, Undeleted, is_content};
 use crate::check::checked::Checked;
@@ -86,15 +86,11 @@ pub(super) async fn after_failed_listing(
             return Ok(Earlier { kept: Some(Kept { leftover, denied, leaves_room: true }), ..Earlier::default() });
         }
         Ok(resolved @ (Resolved::Locked | Resolved::LockedLonger)) => {
-            let until = plan.retention_end();
-            match may_upload(api, plan, until, memory, deadline).await {
-                Permission::Granted => {}
-                Permission::Refused(failure) => {
-                    return Err(Box::new(refused(Request::Upload, &failure, location, plan)));
-                }
-                // Without versions, the lock could be the reason of a refusal.
-                Permission::Unknown if leftover.version.as_ref().is_none_or(|version| version == NULL_VERSION) => {}
-                Permission::Unknown => drop(permission_to_write(api, location, plan, memory, deadline).await?),
+            let permission = permission_beside_canaries(api, location, plan, memory, deadline).await?;
+            // Without versions, the lock could be the reason of a refusal.
+            let has_version = leftover.version.as_ref().is_some_and(|version| version != NULL_VERSION);
+            if has_version && !permission.is_granted() {
+                permission_to_write(api, location, plan, memory, deadline).await?;
             }
             let is_overlong = matches!(resolved, Resolved::LockedLonger);
             let finding = if is_overlong { overlong(location, &leftover.key) } else { still_locked(location, 1) };
@@ -154,12 +150,12 @@ pub(super) async fn read_back(
     memory: &mut CanaryMemory,
     deadline: Duration,
 ) -> Checked<Option<i64>> {
-    if earlier.leaves_room {
-        if let Err(failed) = permission_to_write(api, location, plan, memory, deadline).await {
-            return *failed;
-        }
-    } else if let Permission::Refused(failure) = may_upload(api, plan, plan.retention_end(), memory, deadline).await {
-        return refused(Request::Upload, &failure, location, plan);
+    let permission = match earlier.leaves_room {
+        true => permission_to_write(api, location, plan, memory, deadline).await,
+        false => permission_beside_canaries(api, location, plan, memory, deadline).await,
+    };
+    if let Err(failed) = permission {
+        return *failed;
     }
     let CanaryLeftover { key, version, .. } = &earlier.leftover;
     let version = plan.version(version.clone());

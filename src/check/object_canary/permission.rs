@@ -12,10 +12,10 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::findings::{is_late, put_refused};
+use super::findings::{is_late, put_refused, refused};
 use super::memory::CanaryMemory;
 use super::plan::CanaryPlan;
-use super::write::Permission;
+use super::write::{Permission, Request};
 use crate::check::canary::content;
 use crate::check::checked::Checked;
 use crate::model::{LockMode, Reason, S3Location};
@@ -86,13 +86,30 @@ pub(super) async fn permission_to_write(
     }
 }
 
+/// The same while earlier canaries leave no room for another: with a multipart upload that has the retention of a canary.
+///
+/// # Errors
+/// The failed check, if they may not.
+pub(super) async fn permission_beside_canaries(
+    api: &dyn ObjectApi,
+    location: &S3Location,
+    plan: &CanaryPlan<'_>,
+    memory: &mut CanaryMemory,
+    deadline: Duration,
+) -> Result<Permission, NotWritten> {
+    match may_upload(api, plan, plan.retention_end(), memory, deadline).await {
+        Permission::Refused(failure) => Err(Box::new(refused(Request::Upload, &failure, location, plan))),
+        permission => Ok(permission),
+    }
+}
+
 /// Starts a multipart upload whose object would be locked until `until`, uploads a part, and aborts it. A PUT with a wrong
 /// digest would not do in a bucket with a default retention: a service that ignores digests would lock its object for
 /// days. An upload stores no object, and services permit it if they permit a PUT.
 ///
 /// An upload may remain if the agent crashes, or may not abort it. The next run lists the uploads of this key, and starts
 /// no further one unless it can abort them. So at most one remains for each key.
-pub(super) async fn may_upload(
+async fn may_upload(
     api: &dyn ObjectApi,
     plan: &CanaryPlan<'_>,
     until: Option<i64>,

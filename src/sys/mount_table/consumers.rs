@@ -157,12 +157,11 @@ impl ConsumerWatch {
             let max_age = if is_complete { max_age.max(SWEEP_INTERVAL_MIN) } else { SWEEP_INTERVAL_MIN };
             latest.names == names && (latest.began >= asked || latest.ended.elapsed() < max_age)
         });
-        if !is_current {
-            // A sweep without a result, because a cancelled probe started it, is not kept.
-            *latest = None;
-            *latest = Some(self.sweep(mounts, &own, names).await?);
-        }
-        let Some(latest) = &*latest else { return Ok(None) };
+        let latest = match latest.take().filter(|_| is_current) {
+            Some(current) => latest.insert(current),
+            // If this probe is cancelled, nothing is kept, and the next one sweeps.
+            None => latest.insert(self.sweep(mounts, &own, names).await?),
+        };
         let swept = latest.result.as_ref().map_err(Clone::clone)?;
         if !latest.known.contains(&key) {
             return Ok(None);
@@ -188,10 +187,13 @@ impl ConsumerWatch {
         own: &MountTable,
         names: &[LocationPattern],
     ) -> Result<Latest, String> {
+        if self.is_running.swap(true, Ordering::AcqRel) {
+            return Err("an earlier look at the processes in /proc has not ended yet".to_owned());
+        }
         let began = Instant::now();
         let before: Vec<MountEntry> = own.entries().iter().filter(|entry| entry.is_nfs()).cloned().collect();
         let wanted = before.iter().map(|entry| Arc::new(MountKey::of(entry))).collect();
-        let result = self.sweep_in_thread(names.to_vec(), wanted, began + SWEEP_DEADLINE).await?;
+        let result = self.sweep_in_thread(names.to_vec(), wanted, began + SWEEP_DEADLINE).await;
         // A mount that was replaced meanwhile may have been missing for a moment everywhere.
         let after = mounts.reread().unwrap_or_default();
         let after: HashMap<u32, &MountEntry> = after.entries().iter().map(|entry| (entry.mount_id, entry)).collect();
@@ -205,11 +207,7 @@ impl ConsumerWatch {
         names: Vec<LocationPattern>,
         wanted: HashSet<Arc<MountKey>>,
         deadline: Instant,
-    ) -> Result<Result<Swept, String>, String> {
-        let late = || format!("the processes in /proc were not read within {} s", SWEEP_DEADLINE.as_secs());
-        if self.is_running.swap(true, Ordering::AcqRel) {
-            return Err("an earlier look at the processes in /proc has not ended yet".to_owned());
-        }
+    ) -> Result<Swept, String> {
         let (reply, result) = oneshot::channel();
         let (proc, is_running) = (self.proc.clone(), self.is_running.clone());
         let thread = std::thread::Builder::new().name("consumers".to_owned()).spawn(move || {
@@ -221,10 +219,11 @@ impl ConsumerWatch {
         });
         if let Err(error) = thread {
             self.is_running.store(false, Ordering::Release);
-            return Ok(Err(format!("a thread cannot be started: {error}")));
+            return Err(format!("a thread cannot be started: {error}"));
         }
         let waiting = tokio::time::timeout_at(deadline.into(), result);
-        Ok(waiting.await.ok().and_then(Result::ok).unwrap_or_else(|| Err(late())))
+        let late = || format!("the processes in /proc were not read within {} s", SWEEP_DEADLINE.as_secs());
+        waiting.await.ok().and_then(Result::ok).unwrap_or_else(|| Err(late()))
     }
 }
 
