@@ -41,7 +41,7 @@ pub struct NfsDriver {
     lane: Lane,
     /// Last canary that passed.
     canary: Option<VerifiedCanary>,
-    /// Export that the server's mountd granted to a probe over the wire.
+    /// Export that the server granted to a probe over the wire.
     granted: Option<GrantedExport>,
     /// Addresses of the server's name. They help to recognize the target's mount.
     addresses: ServerAddresses,

@@ -81,6 +81,7 @@ pub enum NfsOptionsError {
 pub struct NfsOptions {
     text: String,
     version: NfsVersion,
+    minor_version: Option<u32>,
     port: Option<u16>,
     mount_port: Option<u16>,
     read_only: bool,
@@ -102,6 +103,7 @@ impl NfsOptions {
         let mut parsed = Self {
             text: text.to_owned(),
             version: NfsVersion::Negotiated,
+            minor_version: None,
             port: None,
             mount_port: None,
             read_only: false,
@@ -109,9 +111,10 @@ impl NfsOptions {
         for option in text.split(',').filter(|option| !option.is_empty()) {
             let (name, value) = option.split_once('=').unwrap_or((option, ""));
             match name {
-                "nfsvers" | "vers" => parsed.version = version(option, value)?,
-                "v3" => parsed.version = NfsVersion::V3,
-                "v4" | "v4.0" | "v4.1" | "v4.2" => parsed.version = NfsVersion::V4,
+                "nfsvers" | "vers" => (parsed.version, parsed.minor_version) = version(option, value)?,
+                "v3" | "v4" | "v4.0" | "v4.1" | "v4.2" => {
+                    (parsed.version, parsed.minor_version) = version(option, &name[1..])?;
+                }
                 "port" => parsed.port = Some(port(name, value)?),
                 "mountport" => parsed.mount_port = Some(port(name, value)?),
                 "ro" => parsed.read_only = true,
@@ -196,6 +199,12 @@ impl NfsOptions {
         self.version
     }
 
+    /// Returns the selected minor version of version 4. `None` for the highest one that the server speaks.
+    #[must_use]
+    pub fn minor_version(&self) -> Option<u32> {
+        self.minor_version
+    }
+
     /// Reports whether `mount.nfs` may need `rpc.statd` on this host, which registers with rpcbind. It needs it for
     /// locks of version 3 (`nfs_verify_lock_option` in nfs-utils). If no version is given, the server may have only
     /// version 3.
@@ -225,10 +234,13 @@ impl NfsOptions {
     }
 }
 
-fn version(option: &str, value: &str) -> Result<NfsVersion, NfsOptionsError> {
+fn version(option: &str, value: &str) -> Result<(NfsVersion, Option<u32>), NfsOptionsError> {
     match value {
-        "3" => Ok(NfsVersion::V3),
-        "4" | "4.0" | "4.1" | "4.2" => Ok(NfsVersion::V4),
+        "3" => Ok((NfsVersion::V3, None)),
+        "4" => Ok((NfsVersion::V4, None)),
+        "4.0" => Ok((NfsVersion::V4, Some(0))),
+        "4.1" => Ok((NfsVersion::V4, Some(1))),
+        "4.2" => Ok((NfsVersion::V4, Some(2))),
         _ => Err(NfsOptionsError::Version(option.to_owned())),
     }
 }
@@ -254,6 +266,10 @@ mod tests {
             options.for_mount(),
             "nolock,soft,timeo=600,nfsvers=3,port=20490,mountport=20048,nosuid,nodev,retry=0"
         );
+        for (text, minor) in [("vers=4.2", Some(2)), ("v4.0", Some(0)), ("nfsvers=4.1,v4", None), ("v4.1,vers=3", None)]
+        {
+            assert_eq!(NfsOptions::parse(text).expect("valid").minor_version(), minor, "{text}");
+        }
         assert_eq!(NfsOptions::parse("vers=4.2").expect("valid").version(), NfsVersion::V4);
         let empty = NfsOptions::parse("").expect("valid");
         assert_eq!((empty.version(), empty.port()), (NfsVersion::Negotiated, NFS_PORT));

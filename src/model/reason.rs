@@ -50,8 +50,8 @@ named! {
         ExportDenied => "export_denied",
         /// The exported path does not exist on the server.
         ExportNotFound => "export_not_found",
-        /// Verifying without mounting needs NFSv3, and the options ask for another version.
-        WireNeedsNfsV3 => "wire_needs_nfs_v3",
+        /// The server refers to another server for this path.
+        ExportMoved => "export_moved",
         /// The mount command failed. The message contains its output.
         MountFailed => "mount_failed",
         /// The target was unmounted during the probe.

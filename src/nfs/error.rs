@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use nfs3_client::RpcError;
 use nfs3_types::mount::mountstat3;
-use nfs3_types::nfs3::nfsstat3;
 
+use super::status::NfsStatus;
 use crate::model::Reason;
 use crate::model::report::Finding;
 
@@ -106,15 +106,71 @@ pub enum NfsError {
         status: mountstat3,
     },
     /// NFS answered with an error.
-    #[error("{call} on {path} answered {}: {}", code(.status), advice(*.status))]
+    #[error("{call} on {path} answered {status}: {}", .status.advice())]
     Status {
         /// The call.
         call: &'static str,
         /// The exported path.
         path: String,
         /// Status of the answer.
-        status: nfsstat3,
+        status: NfsStatus,
     },
+    /// The server does not speak the minor version of NFS 4.
+    #[error(
+        "the server does not speak NFS 4.{minor}: set nfsvers= in the NFS options to a version that it speaks, or enable the version on the server"
+    )]
+    MinorVersion {
+        /// The minor version.
+        minor: u32,
+    },
+    /// A component of the path does not exist for this host, or is not a directory.
+    #[error(
+        "the server has no directory {path} for this host ({component}: {status}): check whether its exports include the path and this host. With NFS 4, a path begins at the root that the server exports (fsid=0 in /etc/exports, Pseudo in NFS-Ganesha), so it may be shorter than with NFS 3"
+    )]
+    Component {
+        /// The exported path.
+        path: String,
+        /// The component.
+        component: String,
+        /// Status of the answer.
+        status: NfsStatus,
+    },
+    /// The path has too many components or symbolic links.
+    #[error(
+        "{path} has too many symbolic links or components on the server: correct the links there, or set the path to which they lead as the export"
+    )]
+    PathTooLong {
+        /// The exported path.
+        path: String,
+    },
+    /// The server refers to another server for the path.
+    #[error("{path} is a referral to {}: set that server and path as the export. The agent does not follow referrals", listed(.locations))]
+    Moved {
+        /// The exported path.
+        path: String,
+        /// Where it is, such as `nas2:/backups`.
+        locations: Vec<String>,
+    },
+    /// The export demands another security flavor.
+    #[error("the server does not accept AUTH_SYS for {path}: {}", security(*.needs_kerberos))]
+    Security {
+        /// The exported path.
+        path: String,
+        /// Whether the server accepts Kerberos, or another mechanism of GSS-API.
+        needs_kerberos: bool,
+    },
+}
+
+fn listed(locations: &[String]) -> String {
+    if locations.is_empty() { "another server, which it does not name".to_owned() } else { locations.join(", ") }
+}
+
+fn security(needs_kerberos: bool) -> &'static str {
+    if needs_kerberos {
+        "the export demands Kerberos (sec=krb5, krb5i or krb5p). Add sec=sys to it, or use mode = \"kernel\" on a host with a Kerberos keytab"
+    } else {
+        "add sec=sys to the export"
+    }
 }
 
 fn code(status: &impl std::fmt::Debug) -> String {
@@ -128,22 +184,6 @@ fn port_advice(status: mountstat3) -> &'static str {
             ", and if the agent may not use a source port below 1024, export with `insecure`"
         }
         _ => "",
-    }
-}
-
-fn advice(status: nfsstat3) -> &'static str {
-    match status {
-        nfsstat3::NFS3ERR_STALE | nfsstat3::NFS3ERR_BADHANDLE => {
-            "the exported directory was replaced or is not exported any more. The next probe requests it again"
-        }
-        nfsstat3::NFS3ERR_ACCES | nfsstat3::NFS3ERR_PERM => {
-            "the export does not allow this host. Check the server's exports"
-        }
-        nfsstat3::NFS3ERR_IO => "the server cannot read its own storage. Check its log and its disks",
-        nfsstat3::NFS3ERR_JUKEBOX => {
-            "the server asks for a retry later, as it does in the grace period after its start, or while it fetches data"
-        }
-        _ => "check the server's log",
     }
 }
 
@@ -183,12 +223,11 @@ impl NfsError {
                 mountstat3::MNT3ERR_IO | mountstat3::MNT3ERR_SERVERFAULT => Reason::InputOutputError,
                 _ => Reason::ExportDenied,
             },
-            Self::Status { status, .. } => match status {
-                nfsstat3::NFS3ERR_STALE | nfsstat3::NFS3ERR_BADHANDLE => Reason::StaleHandle,
-                nfsstat3::NFS3ERR_ACCES | nfsstat3::NFS3ERR_PERM => Reason::ExportDenied,
-                nfsstat3::NFS3ERR_JUKEBOX => Reason::ResponseTimedOut,
-                _ => Reason::InputOutputError,
-            },
+            Self::Status { status, .. } | Self::Component { status, .. } => status.reason(),
+            Self::MinorVersion { .. } => Reason::NfsVersionUnsupported,
+            Self::PathTooLong { .. } => Reason::ExportNotFound,
+            Self::Moved { .. } => Reason::ExportMoved,
+            Self::Security { .. } => Reason::NfsAccessRefused,
         }
     }
 
@@ -208,6 +247,7 @@ impl NfsError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nfs3_types::nfs3::nfsstat3;
 
     #[test]
     fn rpc_error_maps_to_reason() {
@@ -221,7 +261,7 @@ mod tests {
 
     #[test]
     fn server_in_its_grace_period_is_a_timeout() {
-        let error = NfsError::Status { call: "FSINFO", path: "/b".into(), status: nfsstat3::NFS3ERR_JUKEBOX };
+        let error = NfsError::Status { call: "FSINFO", path: "/b".into(), status: nfsstat3::NFS3ERR_JUKEBOX.into() };
         assert!(error.is_timeout());
         assert_eq!(error.reason(), Reason::ResponseTimedOut);
         assert!(error.to_string().contains("grace period"), "{error}");

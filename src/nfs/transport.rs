@@ -12,8 +12,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use uuid::Uuid;
 
-/// Longest accepted reply, in bytes. The longest expected one, of MOUNT, has fewer than 200.
-const REPLY_MAX_BYTES: u32 = 4096;
+/// Longest accepted reply, in bytes. The longest expected ones contain a page of data, or part of a directory.
+pub(super) const REPLY_MAX_BYTES: u32 = 16384;
 
 /// Longest verifier, in bytes: `opaque body<400>` in RFC 5531 §8.2.
 const VERIFIER_MAX_BYTES: u32 = 400;

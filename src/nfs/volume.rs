@@ -1,224 +1,109 @@
-//! Volume: an exported directory that is accessed over NFSv3 (RFC 1813) without a mount.
+//! Volume: an exported directory that is accessed over the wire, without a mount.
 
-use std::io::Read;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use nfs3_client::Nfs3Client;
-use nfs3_client::rpc::RpcClient;
-use nfs3_types::mount::{self, MOUNT_PROGRAM, dirpath, mountstat3};
-use nfs3_types::nfs3::{FSINFO3args, FSSTAT3args, Nfs3Option, Nfs3Result, nfs_fh3, nfsstat3};
-use nfs3_types::portmap::{self, PMAP_PROG, mapping};
-use nfs3_types::rpc::{auth_unix, opaque_auth};
-use nfs3_types::xdr_codec::{self, Opaque, Unpack};
-use tokio::time::Instant;
-
 use super::NfsError;
-use super::transport::{self, Records};
-use crate::model::BlockCounts;
+use super::calls::BoundedCalls;
+use super::v3::VolumeV3;
+use super::v4::VolumeV4;
+use crate::model::nfs_options::NfsVersion;
+use crate::model::{BlockCounts, NfsOptions, Reason};
 
-const NFS: &str = "NFS";
-const MOUNT: &str = "MOUNT";
-const PORT_MAPPER: &str = "the port mapper";
-
-/// Maximum number of authentication flavors in a MOUNT reply. Servers list at most a handful.
-const FLAVORS_MAX: usize = 64;
-
-/// Address of a volume.
+/// Address of a volume, and how it is accessed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VolumeAddress {
     /// Address of the server.
     pub server: IpAddr,
     /// Port of its NFS service.
     pub nfs_port: u16,
-    /// Port of its MOUNT service. None to ask the port mapper.
+    /// Port of its MOUNT service, for version 3. None to ask the port mapper.
     pub mount_port: Option<u16>,
+    /// Version of NFS.
+    pub version: NfsVersion,
+    /// Minor version of version 4. None for the highest one of the server.
+    pub minor_version: Option<u32>,
     /// The exported path.
     pub path: String,
+}
+
+impl VolumeAddress {
+    /// Address of a path on a server, accessed as the options say.
+    #[must_use]
+    pub fn new(server: IpAddr, path: &str, options: &NfsOptions) -> Self {
+        Self {
+            server,
+            nfs_port: options.port(),
+            mount_port: options.mount_port(),
+            version: options.version(),
+            minor_version: options.minor_version(),
+            path: path.to_owned(),
+        }
+    }
 }
 
 /// An exported directory that the server granted to this host.
 #[derive(Debug, Clone)]
 pub struct Volume {
-    nfs: SocketAddr,
-    path: String,
-    root: nfs_fh3,
+    access: Access,
+}
+
+#[derive(Debug, Clone)]
+enum Access {
+    V3(VolumeV3),
+    V4(VolumeV4),
 }
 
 impl Volume {
-    /// Requests the export (MNT), and verifies that NFS accepts its file handle (FSINFO).
+    /// Requests the export from the server.
+    ///
+    /// If the version is negotiated, version 4 is tried first, and then version 3 where `mount.nfs` does the same: if the
+    /// server does not speak version 4, or does not export the path with it to this host.
     ///
     /// # Errors
     /// [`NfsError`] when this did not succeed within `deadline`, which bounds all calls together.
     pub async fn open(address: &VolumeAddress, deadline: Duration) -> Result<Self, NfsError> {
         let calls = BoundedCalls::start(deadline);
-        let mount_port = match address.mount_port {
-            Some(port) => port,
-            None => ask_port_mapper(address.server, &calls).await?,
+        if address.version == NfsVersion::V3 {
+            return Self::open_v3(address, &calls).await;
+        }
+        let nfs = SocketAddr::new(address.server, address.nfs_port);
+        let error = match VolumeV4::open(nfs, &address.path, address.minor_version, &calls).await {
+            Ok(volume) => return Ok(Self { access: Access::V4(volume) }),
+            Err(error) => error,
         };
-        let root = mount_root(SocketAddr::new(address.server, mount_port), &address.path, &calls).await?;
-        let volume = Self { nfs: SocketAddr::new(address.server, address.nfs_port), path: address.path.clone(), root };
-        let mut client = volume.client(&calls).await?;
-        let arguments = FSINFO3args { fsroot: volume.root.clone() };
-        match calls.call(NFS, "FSINFO", 3, client.fsinfo(&arguments)).await? {
-            Nfs3Result::Ok(_) => Ok(volume),
-            Nfs3Result::Err((status, _)) => Err(NfsError::Status { call: "FSINFO", path: volume.path, status }),
+        let is_refused = matches!(error.reason(), Reason::ExportNotFound | Reason::ExportDenied);
+        let is_unsupported = error.reason() == Reason::NfsVersionUnsupported;
+        if address.version != NfsVersion::Negotiated || !(is_refused || is_unsupported) {
+            return Err(error);
+        }
+        // A server that speaks only version 4 has no port mapper, so its failure explains nothing.
+        Self::open_v3(address, &calls).await.map_err(|of_v3| if is_unsupported { of_v3 } else { error })
+    }
+
+    async fn open_v3(address: &VolumeAddress, calls: &BoundedCalls) -> Result<Self, NfsError> {
+        Ok(Self { access: Access::V3(VolumeV3::open(address, calls).await?) })
+    }
+
+    /// Version of NFS, such as `4.2`.
+    #[must_use]
+    pub fn version(&self) -> String {
+        match &self.access {
+            Access::V3(_) => "3".to_owned(),
+            Access::V4(volume) => format!("4.{}", volume.minor()),
         }
     }
 
-    /// Measures the volume (FSSTAT).
+    /// Measures the volume.
     ///
     /// # Errors
-    /// [`NfsError`] when this did not succeed within `deadline`. Its reason is
-    /// [`StaleHandle`](crate::model::Reason::StaleHandle) when the volume must be opened again.
+    /// [`NfsError`] when this did not succeed within `deadline`. Its reason is [`Reason::StaleHandle`] when the volume
+    /// must be opened again.
     pub async fn counts(&self, deadline: Duration) -> Result<BlockCounts, NfsError> {
         let calls = BoundedCalls::start(deadline);
-        let mut client = self.client(&calls).await?;
-        let arguments = FSSTAT3args { fsroot: self.root.clone() };
-        match calls.call(NFS, "FSSTAT", 3, client.fsstat(&arguments)).await? {
-            // A server may still report the counts of a removed directory.
-            Nfs3Result::Ok(counts) if matches!(&counts.obj_attributes, Nfs3Option::Some(found) if found.nlink == 0) => {
-                let (call, path, status) = ("FSSTAT", self.path.clone(), nfsstat3::NFS3ERR_STALE);
-                Err(NfsError::Status { call, path, status })
-            }
-            Nfs3Result::Ok(counts) => Ok(BlockCounts {
-                unit_bytes: 1,
-                blocks: counts.tbytes,
-                free: counts.fbytes,
-                available: counts.abytes,
-                inodes: counts.tfiles,
-                // Like the NFS client of Linux, which counts only inodes that a user can use as free (`nfs_statfs`).
-                inodes_free: counts.ffiles.min(counts.afiles),
-            }),
-            Nfs3Result::Err((status, _)) => Err(NfsError::Status { call: "FSSTAT", path: self.path.clone(), status }),
+        match &self.access {
+            Access::V3(volume) => volume.counts(&calls).await,
+            Access::V4(volume) => volume.counts(&calls).await,
         }
-    }
-
-    async fn client(&self, calls: &BoundedCalls) -> Result<Nfs3Client<Records>, NfsError> {
-        let stream = calls.connect(NFS, self.nfs).await?;
-        Ok(Nfs3Client::new_with_auth(stream, root_credential(), opaque_auth::default()))
-    }
-}
-
-async fn ask_port_mapper(server: IpAddr, calls: &BoundedCalls) -> Result<u16, NfsError> {
-    let address = SocketAddr::new(server, portmap::PMAP_PORT);
-    let mut client = RpcClient::new(calls.connect(PORT_MAPPER, address).await?);
-    let wanted = mapping { prog: mount::PROGRAM, vers: mount::VERSION, prot: portmap::IPPROTO_TCP, port: 0 };
-    let answer = client.call::<_, u32>(portmap::PROGRAM, portmap::VERSION, PMAP_PROG::PMAPPROC_GETPORT as u32, &wanted);
-    let port = calls.call(PORT_MAPPER, "GETPORT", portmap::VERSION, answer).await?;
-    match u16::try_from(port) {
-        Ok(0) => Err(NfsError::NoMountd),
-        Ok(port) => Ok(port),
-        Err(_) => {
-            let detail = format!("{port} is not a port");
-            Err(NfsError::NotRpc { service: PORT_MAPPER, call: "GETPORT", detail })
-        }
-    }
-}
-
-async fn mount_root(address: SocketAddr, path: &str, calls: &BoundedCalls) -> Result<nfs_fh3, NfsError> {
-    let stream = calls.connect(MOUNT, address).await?;
-    let mut client = RpcClient::new_with_auth(stream, root_credential(), opaque_auth::default());
-    let directory = dirpath(Opaque::borrowed(path.as_bytes()));
-    let answer =
-        client.call::<_, MountReply>(mount::PROGRAM, mount::VERSION, MOUNT_PROGRAM::MOUNTPROC3_MNT as u32, &directory);
-    match calls.call(MOUNT, "MNT", mount::VERSION, answer).await? {
-        MountReply::Accepted(root) => Ok(root),
-        MountReply::Refused(status) => Err(NfsError::Export { path: path.to_owned(), status }),
-    }
-}
-
-/// AUTH_UNIX credential (RFC 5531 §14) of root, as the kernel uses it to mount.
-fn root_credential() -> opaque_auth<'static> {
-    opaque_auth::auth_unix(&auth_unix { machinename: Opaque::borrowed(b"targetwatch"), ..auth_unix::default() })
-}
-
-/// `mountres3` (RFC 1813 §5.2.1), decoded with a limit on each length, which `nfs3_types` does not have.
-enum MountReply {
-    Accepted(nfs_fh3),
-    Refused(mountstat3),
-}
-
-impl Unpack for MountReply {
-    fn unpack(input: &mut impl Read) -> xdr_codec::Result<(Self, usize)> {
-        let (status, mut read) = mountstat3::unpack(input)?;
-        if !matches!(status, mountstat3::MNT3_OK) {
-            return Ok((Self::Refused(status), read));
-        }
-        let (length, prefix) = u32::unpack(input)?;
-        let length = bounded(length, mount::FHSIZE3)?;
-        let mut handle = vec![0; length.next_multiple_of(4)];
-        input.read_exact(&mut handle).map_err(xdr_codec::Error::Io)?;
-        read += prefix + handle.len();
-        handle.truncate(length);
-        let (flavors, prefix) = u32::unpack(input)?;
-        read += prefix;
-        for _ in 0..bounded(flavors, FLAVORS_MAX)? {
-            read += u32::unpack(input)?.1;
-        }
-        Ok((Self::Accepted(nfs_fh3 { data: Opaque::owned(handle) }), read))
-    }
-}
-
-fn bounded(length: u32, limit: usize) -> xdr_codec::Result<usize> {
-    let length = length as usize;
-    if length > limit { Err(xdr_codec::Error::InvalidLength(length)) } else { Ok(length) }
-}
-
-/// Calls that share one deadline.
-struct BoundedCalls {
-    deadline: Duration,
-    end: Instant,
-}
-
-impl BoundedCalls {
-    fn start(deadline: Duration) -> Self {
-        Self { deadline, end: Instant::now() + deadline }
-    }
-
-    async fn connect(&self, service: &'static str, address: SocketAddr) -> Result<Records, NfsError> {
-        let stream = self.within(service, "connect", transport::connect(address)).await?;
-        stream.map(Records::new).map_err(|source| NfsError::Connect { service, address, source })
-    }
-
-    async fn call<T>(
-        &self,
-        service: &'static str,
-        call: &'static str,
-        version: u32,
-        answer: impl Future<Output = Result<T, nfs3_client::RpcError>>,
-    ) -> Result<T, NfsError> {
-        self.within(service, call, answer).await?.map_err(|error| NfsError::call(service, call, version, error))
-    }
-
-    async fn within<T>(
-        &self,
-        service: &'static str,
-        call: &'static str,
-        answer: impl Future<Output = T>,
-    ) -> Result<T, NfsError> {
-        let late = |_| NfsError::TimedOut { service, call, after: self.deadline };
-        tokio::time::timeout_at(self.end, answer).await.map_err(late)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::io::Cursor;
-
-    fn reply(words: &[u32]) -> Cursor<Vec<u8>> {
-        Cursor::new(words.iter().flat_map(|word| word.to_be_bytes()).collect())
-    }
-
-    #[test]
-    fn mount_reply_is_decoded_with_bounded_lengths() {
-        let (given, read) = MountReply::unpack(&mut reply(&[0, 4, 0xaabb_ccdd, 1, 1])).expect("a reply");
-        assert_eq!(read, 20);
-        assert!(matches!(given, MountReply::Accepted(root) if root.data.as_ref() == [0xaa, 0xbb, 0xcc, 0xdd]));
-        let refused = MountReply::unpack(&mut reply(&[13])).expect("a refusal");
-        assert!(matches!(refused, (MountReply::Refused(mountstat3::MNT3ERR_ACCES), 4)));
-        assert!(MountReply::unpack(&mut reply(&[0, u32::MAX, 0])).is_err());
-        assert!(MountReply::unpack(&mut reply(&[0, 4, 0, u32::MAX, 0])).is_err());
     }
 }

@@ -45,4 +45,5 @@ mod startup;
 mod traffic;
 mod visibility;
 mod wire_mode;
+mod wire_v4;
 mod workers;

@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use super::{MountLocation, NfsDriver};
-use crate::check::exported::exported;
+use crate::check::CheckLog;
+use crate::check::exported::{exported, exported_earlier};
 use crate::check::mount_capacity::capacity_of_volume;
 use crate::check::nfs_reachable::nfs_reachable;
-use crate::check::{CheckLog, Checked};
 use crate::driver::Probe;
 use crate::model::report::{KindFacts, MountMode};
 use crate::model::{CheckName, Reason};
@@ -15,12 +15,12 @@ use crate::nfs::{Volume, VolumeAddress};
 /// The checks of a target that is verified over the wire, in the order of the report.
 const PLAN: &[CheckName] = &[CheckName::Reachable, CheckName::Exported, CheckName::Capacity];
 
-/// How long a file handle from the server's mountd is used before the driver requests a new one. Servers log each such
-/// request. A request at every probe would only fill the server's log, because NFS itself refuses the handle of an
+/// How long a file handle is used before the driver requests a new one. The mountd of servers logs each such request. A
+/// request at every probe would only fill the server's log, because NFS itself refuses the handle of an
 /// export that was withdrawn.
 const GRANT_REUSE: Duration = Duration::from_secs(300);
 
-/// An export that the server's mountd granted.
+/// An export that the server granted.
 pub(super) struct GrantedExport {
     since: Instant,
     address: VolumeAddress,
@@ -35,12 +35,7 @@ impl NfsDriver {
         let mut capacity = None;
         let reachable = nfs_reachable(location.mapped_export.address(), options, probe.deadline);
         if let Some(server) = log.run(CheckName::Reachable, reachable).await {
-            let address = VolumeAddress {
-                server: server.address,
-                nfs_port: options.port(),
-                mount_port: options.mount_port(),
-                path: self.export.path().to_owned(),
-            };
+            let address = VolumeAddress::new(server.address, self.export.path(), options);
             let granted = self.granted.take();
             let mut reusable =
                 granted.filter(|granted| granted.address == address && granted.since.elapsed() < GRANT_REUSE);
@@ -48,8 +43,7 @@ impl NfsDriver {
                 let is_reused = reusable.is_some();
                 let exporting = async {
                     match &reusable {
-                        Some(granted) => Checked::passed(granted.volume.clone())
-                            .detail(format!("granted {} s ago", granted.since.elapsed().as_secs())),
+                        Some(granted) => exported_earlier(&granted.volume, granted.since.elapsed()),
                         None => exported(&address, probe.deadline).await,
                     }
                 };

@@ -1,0 +1,79 @@
+//! NFS version 4 (RFC 8881, for the minor versions 1 and 2, and RFC 7530 for 0) without a mount.
+//!
+//! There is no MOUNT service and no port mapper: a path begins at the root of the server, which PUTROOTFH selects, and
+//! is looked up component by component ([`path`]).
+//!
+//! A call of the minor versions 1 and 2 belongs to a session of a client ([`client`]). Each client of this module has a
+//! unique name and lives for one measurement, and is always destroyed. So agents with the same host name do not destroy
+//! each other's state, and nothing is left behind that would delay the grace period of the server. Minor version 0 needs
+//! no client for the calls that change nothing.
+
+mod attributes;
+mod client;
+mod compound;
+mod path;
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddr;
+
+use super::NfsError;
+use super::calls::{BoundedCalls, root_credential};
+use super::status::NfsStatus;
+use crate::model::BlockCounts;
+use attributes::{Attributes, NUMLINKS, SPACE_AND_FILES};
+use client::V4Client;
+use compound::{Compound, GETATTR};
+
+/// Longest file handle, in bytes (`NFS4_FHSIZE`, RFC 8881 §3.1).
+const HANDLE_MAX_BYTES: usize = 128;
+
+/// An exported directory.
+#[derive(Debug, Clone)]
+pub(super) struct VolumeV4 {
+    nfs: SocketAddr,
+    path: String,
+    minor: u32,
+    root: Vec<u8>,
+}
+
+impl VolumeV4 {
+    /// Looks up the path. Without a minor version, the highest one that the server speaks is used.
+    pub(super) async fn open(
+        nfs: SocketAddr,
+        path: &str,
+        minor: Option<u32>,
+        calls: &BoundedCalls,
+    ) -> Result<Self, NfsError> {
+        let mut client = V4Client::connect(nfs, path, minor, root_credential(), calls).await?;
+        let (minor, found) = (client.minor(), path::look_up(&mut client, path, &calls.before_cleanup()).await);
+        client.close(calls).await;
+        Ok(Self { nfs, path: path.to_owned(), minor, root: found? })
+    }
+
+    /// Minor version that the server speaks.
+    pub(super) fn minor(&self) -> u32 {
+        self.minor
+    }
+
+    /// Measures the volume.
+    pub(super) async fn counts(&self, calls: &BoundedCalls) -> Result<BlockCounts, NfsError> {
+        let minor = Some(self.minor);
+        let mut client = V4Client::connect(self.nfs, &self.path, minor, root_credential(), calls).await?;
+        let requested = [SPACE_AND_FILES, &[NUMLINKS]].concat();
+        let compound = Compound::new(GETATTR).put_handle(&self.root).get_attributes(&requested);
+        let read = |results: &mut compound::Results<'_>| {
+            results.put_handle()?;
+            Attributes::decode(results.next(GETATTR)?, &requested)
+        };
+        let measured = client.run(&calls.before_cleanup(), &compound, read).await;
+        client.close(calls).await;
+        let found = measured?;
+        if found.links == Some(0) {
+            // A server may still report the counts of a removed directory.
+            let (path, status) = (self.path.clone(), NfsStatus::v4(NfsStatus::STALE));
+            return Err(NfsError::Status { call: GETATTR.name, path, status });
+        }
+        Ok(found.block_counts())
+    }
+}

@@ -1,0 +1,219 @@
+//! Sessions, retries and invalid replies, against a server in this process that answers each compound as its test says.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use proptest::prelude::*;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::super::xdr::{Decoder, Encoder};
+use super::attributes::{Attributes, FS_LOCATIONS, NUMLINKS, SPACE_AND_FILES, TYPE, mask};
+use super::compound::{
+    CREATE_SESSION, Compound, DESTROY_CLIENTID, DESTROY_SESSION, EXCHANGE_ID, GETATTR, ReplyError, Results, SEQUENCE,
+};
+use super::*;
+use crate::model::Reason;
+
+const DEADLINE: Duration = Duration::from_millis(500);
+
+/// First operation of each compound, in the order of their arrival.
+type Seen = Arc<Mutex<Vec<u32>>>;
+
+/// Serves connections. `answer` returns the result of COMPOUND for its first operation. Without one, the server does not
+/// answer.
+async fn serve(answer: impl Fn(u32) -> Option<Encoder> + Send + Sync + 'static) -> (SocketAddr, Seen) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+    let (address, seen) = (listener.local_addr().expect("an address"), Seen::default());
+    let (answer, log) = (Arc::new(answer), seen.clone());
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(converse(stream, answer.clone(), log.clone()));
+        }
+    });
+    (address, seen)
+}
+
+async fn converse(mut stream: TcpStream, answer: Arc<impl Fn(u32) -> Option<Encoder>>, seen: Seen) {
+    while let Ok(mark) = stream.read_u32().await {
+        let mut call = vec![0; (mark & 0x7fff_ffff) as usize];
+        stream.read_exact(&mut call).await.expect("a call");
+        let mut decoder = Decoder::new(&call);
+        let xid = decoder.u32().expect("an id");
+        decoder.fixed(5 * 4).expect("a header");
+        for _ in 0..2 {
+            // Credential and verifier.
+            decoder.u32().expect("a flavor");
+            decoder.opaque(400).expect("a body");
+        }
+        decoder.opaque(0).expect("the tag");
+        decoder.u64().expect("minor version and number of operations");
+        let operation = decoder.u32().expect("an operation");
+        seen.lock().expect("unpoisoned").push(operation);
+        let Some(body) = answer(operation) else { continue };
+        let mut reply = Encoder::default();
+        // An accepted reply with an empty verifier.
+        reply.u32(xid).u32(1).u32(0).u32(0).u32(0).u32(0).append(&body);
+        let length = u32::try_from(reply.bytes().len()).expect("short");
+        stream.write_u32(length | 0x8000_0000).await.expect("sent");
+        stream.write_all(reply.bytes()).await.expect("sent");
+    }
+}
+
+/// Result of a compound whose operations have these results.
+fn results(status: u32, operations: &[(u32, u32, Encoder)]) -> Encoder {
+    let mut body = Encoder::default();
+    body.u32(status).opaque(b"").u32(u32::try_from(operations.len()).expect("few"));
+    for (number, status, result) in operations {
+        body.u32(*number).u32(*status).append(result);
+    }
+    body
+}
+
+/// Answers to the operations that create and destroy the session, and the refusal of all others.
+fn refuse_in_session(operation: u32, status: u32) -> Encoder {
+    let mut result = Encoder::default();
+    match operation {
+        42 => {
+            // Client id, sequence, flags, no protection, and the server's identity.
+            result.u64(7).u32(1).u32(0).u32(0).u64(0).opaque(b"major").opaque(b"scope").u32(0);
+        }
+        43 => {
+            result.fixed(&[9; 16]).u32(1).u32(0).fixed(&[0; 14 * 4]);
+        }
+        44 | 57 => {}
+        _ => return results(status, &[(operation, status, Encoder::default())]),
+    }
+    results(0, &[(operation, 0, result)])
+}
+
+async fn open(server: SocketAddr) -> NfsError {
+    let calls = BoundedCalls::start(DEADLINE);
+    VolumeV4::open(server, "/b", None, &calls).await.expect_err("not a volume")
+}
+
+fn numbers(operations: &[compound::Operation]) -> Vec<u32> {
+    operations.iter().map(|operation| operation.number).collect()
+}
+
+#[tokio::test]
+async fn session_and_client_are_destroyed_after_a_failure() {
+    let (server, seen) = serve(|operation| Some(refuse_in_session(operation, NfsStatus::IO))).await;
+    assert_eq!(open(server).await.reason(), Reason::InputOutputError);
+    let expected = [EXCHANGE_ID, CREATE_SESSION, SEQUENCE, DESTROY_SESSION, DESTROY_CLIENTID];
+    assert_eq!(*seen.lock().expect("unpoisoned"), numbers(&expected));
+}
+
+#[tokio::test]
+async fn session_and_client_are_destroyed_after_a_timeout() {
+    let silent = SEQUENCE.number;
+    let (server, seen) =
+        serve(move |operation| (operation != silent).then(|| refuse_in_session(operation, NfsStatus::IO))).await;
+    assert_eq!(open(server).await.reason(), Reason::ResponseTimedOut);
+    let expected = [EXCHANGE_ID, CREATE_SESSION, SEQUENCE, DESTROY_SESSION, DESTROY_CLIENTID];
+    assert_eq!(*seen.lock().expect("unpoisoned"), numbers(&expected));
+}
+
+#[tokio::test]
+async fn delayed_call_is_repeated_until_the_deadline() {
+    for status in [NfsStatus::DELAY, NfsStatus::GRACE] {
+        let (server, seen) = serve(move |operation| Some(refuse_in_session(operation, status))).await;
+        let error = open(server).await;
+        assert!(error.is_timeout() && error.to_string().contains("asks for a retry later"), "{error}");
+        let seen = seen.lock().expect("unpoisoned");
+        assert!(seen.iter().filter(|operation| **operation == SEQUENCE.number).count() > 1, "{seen:?}");
+        assert!(seen.ends_with(&numbers(&[DESTROY_SESSION, DESTROY_CLIENTID])), "{seen:?}");
+    }
+}
+
+#[tokio::test]
+async fn lower_minor_versions_are_tried() {
+    let mismatch = NfsStatus::MINOR_VERS_MISMATCH;
+    let (server, seen) = serve(move |_| Some(results(mismatch, &[]))).await;
+    let error = open(server).await;
+    assert_eq!(error.reason(), Reason::NfsVersionUnsupported);
+    assert!(error.to_string().contains("NFS 4.0"), "{error}");
+    let expected = [EXCHANGE_ID, EXCHANGE_ID, compound::PUTROOTFH];
+    assert_eq!(*seen.lock().expect("unpoisoned"), numbers(&expected));
+}
+
+#[tokio::test]
+async fn truncated_replies_are_refused() {
+    let whole = refuse_in_session(EXCHANGE_ID.number, 0);
+    // The description of the server at the end is not read.
+    for length in (0..whole.bytes().len() - 4).step_by(4) {
+        let mut cut = Encoder::default();
+        cut.fixed(&whole.bytes()[..length]);
+        let (server, _) = serve(move |_| Some(cut.clone())).await;
+        assert_eq!(open(server).await.reason(), Reason::NotNfs, "{length} bytes");
+    }
+}
+
+#[test]
+fn every_client_has_another_name() {
+    let name = |compound: &Compound| compound.encode(1, None);
+    assert_ne!(name(&client::exchange_id()), name(&client::exchange_id()));
+}
+
+proptest! {
+    /// A reply of arbitrary bytes never panics, and its attributes are not believed beyond what was requested.
+    #[test]
+    fn arbitrary_replies_are_decoded_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..512)) {
+        let compound = Compound::new(GETATTR).get_attributes(&[TYPE]);
+        if let Ok(mut results) = Results::of(&compound, Decoder::new(&bytes)) {
+            let _ = results.handle();
+            let _ = client::client_id(&mut results);
+        }
+        for requested in [&[TYPE][..], SPACE_AND_FILES, &[FS_LOCATIONS, NUMLINKS]] {
+            if let Ok(found) = Attributes::decode(&mut Decoder::new(&bytes), requested) {
+                prop_assert!(found.kind.is_none() || requested.contains(&TYPE));
+                prop_assert!(found.locations.is_empty() || requested.contains(&FS_LOCATIONS));
+            }
+        }
+    }
+
+    /// Each count is found by the number of its attribute, whichever of them the server supports.
+    #[test]
+    fn supported_counts_are_decoded(supported in prop::sample::subsequence(SPACE_AND_FILES.to_vec(), 0..=6)) {
+        let mut values = Encoder::default();
+        for attribute in &supported {
+            values.u64(u64::from(*attribute) << 33);
+        }
+        let mut reply = Encoder::default();
+        attributes::encode_mask(&mut reply, &mask(&supported));
+        reply.opaque(values.bytes());
+        let found = Attributes::decode(&mut Decoder::new(reply.bytes()), SPACE_AND_FILES);
+        let counts = found.map(|found| found.block_counts()).expect("attributes");
+        let value = |attribute: u32| if supported.contains(&attribute) { u64::from(attribute) << 33 } else { 0 };
+        prop_assert_eq!([counts.available, counts.free, counts.blocks, counts.inodes], [42, 43, 44, 23].map(value));
+        let free: Vec<u64> = [21, 22].map(value).into_iter().filter(|count| *count > 0).collect();
+        prop_assert_eq!(counts.inodes_free, free.into_iter().min().unwrap_or_default());
+    }
+
+    #[test]
+    fn referral_is_decoded_as_server_and_path(names in prop::collection::vec("[a-z0-9.]{1,20}", 1..8)) {
+        let mut locations = Encoder::default();
+        // Root of the file system on this server, and one location with one server.
+        locations.u32(0).u32(1).u32(1).opaque(b"nas2").u32(u32::try_from(names.len()).expect("few"));
+        for name in &names {
+            locations.opaque(name.as_bytes());
+        }
+        let mut reply = Encoder::default();
+        attributes::encode_mask(&mut reply, &mask(&[FS_LOCATIONS]));
+        reply.opaque(locations.bytes());
+        let found = Attributes::decode(&mut Decoder::new(reply.bytes()), &[FS_LOCATIONS]).expect("locations");
+        prop_assert_eq!(found.locations, [format!("nas2:/{}", names.join("/"))]);
+    }
+}
+
+#[test]
+fn unrequested_and_excess_attributes_are_refused() {
+    let mut reply = Encoder::default();
+    attributes::encode_mask(&mut reply, &mask(&[TYPE, NUMLINKS]));
+    reply.opaque(&[0; 8]);
+    assert!(Attributes::decode(&mut Decoder::new(reply.bytes()), &[TYPE]).is_err());
+    let mut excess = Encoder::default();
+    attributes::encode_mask(&mut excess, &mask(&[TYPE]));
+    excess.opaque(&[0; 8]);
+    assert!(matches!(Attributes::decode(&mut Decoder::new(excess.bytes()), &[TYPE]), Err(ReplyError::Malformed(_))));
+}
