@@ -16,6 +16,7 @@ pub mod expected_mount;
 pub mod exported;
 #[cfg(test)]
 pub(crate) mod fake;
+pub mod in_use;
 pub mod lock_proof;
 pub mod mount_capacity;
 mod mount_failure;

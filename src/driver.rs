@@ -234,7 +234,10 @@ pub fn for_spec(target: &Target, host: &Arc<Host>) -> Box<dyn Driver> {
         TargetSpec::Nfs(spec) => {
             Box::new(nfs::NfsDriver::new(target.id, spec.clone(), target.mount_name.clone(), host.clone()))
         }
-        TargetSpec::S3(spec) => Box::new(s3::S3Driver::new(target.id, spec.location.clone(), spec.immutable, host)),
+        TargetSpec::S3(spec) => {
+            let name = target.mount_name.clone();
+            Box::new(s3::S3Driver::new(target.id, spec.location.clone(), spec.immutable, name, host))
+        }
     }
 }
 

@@ -23,7 +23,7 @@ pub struct ProbeStatistics {
 
 impl Default for ProbeStatistics {
     fn default() -> Self {
-        let timed = CheckName::ALL.iter().filter(|check| check.accesses_storage());
+        let timed = CheckName::ALL.iter().filter(|check| check.is_timed());
         let durations = timed.map(|check| (*check, Histogram::new(DURATION_BOUNDS))).collect();
         Self {
             probes: Tally::default(),

@@ -36,7 +36,7 @@ impl CheckLog {
         let began = Instant::now();
         let mut checked = checked.await;
         let duration = began.elapsed();
-        if checked.outcome == Outcome::Passed && duration > self.slow_after && check.accesses_storage() {
+        if checked.outcome == Outcome::Passed && duration > self.slow_after && check.is_timed() {
             checked = checked.with_warnings([slow(check, duration, self.slow_after)]);
         }
         self.record(check, checked, duration)

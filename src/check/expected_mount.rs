@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use super::own_mounts::OwnMounts;
 use super::server_addresses::ServerAddresses;
-use crate::model::{MountName, NfsExport, NfsOptions, TargetId};
+use crate::model::{NfsExport, NfsOptions, TargetId};
 use crate::sys::node::monotonic_now;
 use crate::sys::{ChildCensus, MountEntry, MountStats, MountStatsCache, MountTable};
 
@@ -41,10 +41,12 @@ pub struct ExpectedMount<'a> {
     pub options: &'a NfsOptions,
     /// The mount root.
     pub root: &'a Path,
-    /// Directory below the mount root.
-    pub name: &'a MountName,
+    /// Mount point, relative to the mount root.
+    pub relative: &'a Path,
     /// The mount path: root and directory.
     pub path: &'a Path,
+    /// Whether only the agent may access the mount path.
+    pub is_private: bool,
 }
 
 /// State of the target's latest `mount.nfs`.
@@ -160,7 +162,7 @@ impl ExpectedMount<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{NfsTarget, PathKey, TargetSpec};
+    use crate::model::{MountName, NfsTarget, PathKey, TargetSpec};
 
     const DEADLINE: Duration = Duration::from_secs(30);
     const NOTHING: &str = "1 1 0:1 / / rw - ext4 /dev/a rw\n";
@@ -188,8 +190,9 @@ mod tests {
             own: &own,
             options: &options,
             root,
-            name: &name,
+            relative: Path::new(name.as_str()),
             path: &path,
+            is_private: false,
         })
     }
 

@@ -132,7 +132,7 @@ async fn own_mount(
         .detail(format!("{} as {} with {}", entry.source, entry.fs_type, entry.super_options))
         .and(writable(expected.path, entry))
         .with_warnings(stacked_warning(expected.path, stacked))
-        .with_warnings(hard_warning(expected.path, entry))
+        .with_warnings(hard_warning(expected.path, entry).filter(|_| !expected.is_private))
         .with_warnings(options_warning(expected.path, entry, expected.options));
     match expected.former_server(entry) {
         Some(old) => checked.and(former_server(expected, old, deadline).await),
@@ -190,7 +190,7 @@ async fn former_server(expected: ExpectedMount<'_>, old: SocketAddr, deadline: D
     }
 }
 
-fn stacked_warning(path: &Path, stacked: usize) -> Option<Finding> {
+pub(super) fn stacked_warning(path: &Path, stacked: usize) -> Option<Finding> {
     (stacked > 1).then(|| {
         let path = path.display();
         finding!(
@@ -200,7 +200,7 @@ fn stacked_warning(path: &Path, stacked: usize) -> Option<Finding> {
     })
 }
 
-fn hard_warning(path: &Path, entry: &MountEntry) -> Option<Finding> {
+pub(super) fn hard_warning(path: &Path, entry: &MountEntry) -> Option<Finding> {
     entry.facts().is_hard.then(|| {
         finding!(
             Reason::HardMount,
@@ -233,8 +233,11 @@ async fn prepare(
     expected: ExpectedMount<'_>,
     deadline: Duration,
 ) -> Checked<Option<Finding>> {
-    let request =
-        Request::PrepareMountPoint { root: expected.root.to_owned(), relative: expected.name.as_str().into() };
+    let request = Request::PrepareMountPoint {
+        root: expected.root.to_owned(),
+        relative: expected.relative.to_owned(),
+        is_private: expected.is_private,
+    };
     match workers.call(expected.target, lane, request, deadline).await {
         Ok(Response::Prepared(prepared)) => Checked::passed(prepared.holds_files.then(|| {
             finding!(

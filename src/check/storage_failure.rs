@@ -50,7 +50,7 @@ pub(super) fn wrong_answer<T>(answer: &Response) -> Checked<T> {
 
 fn of_fault<T>(fault: &WorkerFault) -> Checked<T> {
     let (reason, advice) = match (fault.kind, fault.errno()) {
-        (FaultKind::NotNfs, _) => {
+        (FaultKind::NotNfs | FaultKind::NotMounted, _) => {
             (Reason::NotMounted, "it was unmounted during the probe. The next one mounts it again")
         }
         (FaultKind::CanaryMismatch, _) => (
@@ -69,6 +69,7 @@ fn of_fault<T>(fault: &WorkerFault) -> Checked<T> {
             Reason::AgentError,
             "the agent must run as root or with CAP_SETUID and CAP_SETGID to write as the backup user, or disable the canary",
         ),
+        (FaultKind::NoMountCopies, _) => (Reason::AgentError, "the kernel must be Linux 5.8 or later"),
         (FaultKind::BadRequest, _) => (Reason::AgentError, "this is a defect of the agent"),
         (FaultKind::System, Some(errno)) => of_errno(errno),
         (FaultKind::System, None) => (Reason::InputOutputError, "check `dmesg` on this host"),

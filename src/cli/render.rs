@@ -12,7 +12,7 @@ use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
 use super::exit::ExitState;
 use super::terminal::{OutputStyle, age, escape_invisible};
-use crate::api::wire::Extensible::Known;
+use crate::api::wire::Extensible::{Known, Unknown};
 use crate::api::wire::{self, parse_timestamp};
 use crate::model::Outcome;
 use crate::model::age::in_one_unit;
@@ -283,7 +283,12 @@ pub fn report(report: &wire::Report, style: OutputStyle) -> String {
     let color = color(ExitState::from(report));
     let _ = write!(text, "  {}", paint(&escape_invisible(&report.status), color, style));
     if let Some(mode) = &report.mode {
-        let how = if *mode == MountMode::Kernel { "mounted" } else { "over the wire, not mounted" };
+        let how = match mode {
+            Known(MountMode::Kernel) => "mounted",
+            Known(MountMode::Observe) => "through a private mount",
+            Known(MountMode::None) => "over the wire, not mounted",
+            Unknown(mode) => &*escape_invisible(mode),
+        };
         let _ = write!(text, " ({how})");
     }
     text.push('\n');

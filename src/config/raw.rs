@@ -101,6 +101,9 @@ sections! {
     Mounts {
         root: Text = text("/var/trilio/triliovault-mounts"),
         mode: Text = text("kernel"),
+        private_root: Text = text("/run/targetwatch/mounts"),
+        keep_private_mounts: bool,
+        in_use_failure: Text = text("warning"),
         path_key: Text = text("path"),
         nfs_options: Text = text("nolock,soft,timeo=600,intr,lookupcache=none,nfsvers=3,retrans=10"),
         address_map: BTreeMap<String, Text>,

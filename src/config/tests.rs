@@ -332,7 +332,7 @@ fn errors_name_file_line_key_and_expectation() {
         ("[visibility]\nconsumers = [\"\"]", &["[visibility] consumers", "ps -o comm"]),
         ("[visibility]\nconsumers = [\"host\"]", &["[visibility] consumers", "reserved"]),
         ("[visibility]\nconsumers = 3", &["c.toml:2", "consumers"]),
-        ("[mounts]\nmode = \"fuse\"", &["[mounts] mode", "\"kernel\" or \"none\""]),
+        ("[mounts]\nmode = \"fuse\"", &["[mounts] mode", "\"kernel\" or \"observe\" or \"none\""]),
         ("[mounts]\nnfs_options = \"soft, ro\"", &["[mounts] nfs_options", "comma-separated"]),
         ("[mounts]\naddress_map = { \"a\" = \"-b\" }", &["[mounts] address_map", "-b"]),
         ("[registry]\nurl = \"etcd://x\"", &["[registry] url", "sqlite:///absolute/path"]),

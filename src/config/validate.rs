@@ -18,7 +18,7 @@ use super::settings::Settings;
 use super::validated::{
     INTERVALS, Validated, absolute, days, duration, invalid, limited, location, number, one_of, path,
 };
-use crate::model::report::{HOST_VIEWER, MountMode};
+use crate::model::report::{HOST_VIEWER, MountMode, Severity};
 use crate::model::settings::{
     AgentSettings, CanarySettings, LocationPattern, MountSettings, NfsOverride, ProbeOverride, ProbeSettings,
     VisibilitySettings,
@@ -70,7 +70,10 @@ fn registry_url(url: &Text) -> Validated<RegistryUrl> {
 }
 
 fn mounts(raw: raw::Mounts) -> Validated<MountSettings> {
-    let mode = one_of(&raw.mode, "[mounts] mode", &[("kernel", MountMode::Kernel), ("none", MountMode::None)])?;
+    let modes = MountMode::ALL.iter().map(|mode| (mode.as_str(), *mode)).collect::<Vec<_>>();
+    let mode = one_of(&raw.mode, "[mounts] mode", &modes)?;
+    let severities = [("warning", Severity::Warning), ("offline", Severity::Failure)];
+    let in_use_failure = one_of(&raw.in_use_failure, "[mounts] in_use_failure", &severities)?;
     let path_key = one_of(&raw.path_key, "[mounts] path_key", &[("path", PathKey::Path), ("export", PathKey::Export)])?;
     let root = path(&raw.root, "[mounts] root")?;
     if root == Path::new("/") {
@@ -79,6 +82,15 @@ fn mounts(raw: raw::Mounts) -> Validated<MountSettings> {
             "[mounts] root",
             "\"/\" cannot contain the mount points, expected a directory that contains nothing else",
         ));
+    }
+    let private_root = path(&raw.private_root, "[mounts] private_root")?;
+    if private_root.starts_with(&root) || root.starts_with(&private_root) {
+        let problem = format!(
+            "{:?} and the mount root {:?} must not contain each other, expected a directory of its own",
+            raw.private_root.get_ref(),
+            raw.root.get_ref()
+        );
+        return Err(invalid(&raw.private_root, "[mounts] private_root", problem));
     }
     let mut nfs_overrides = Vec::new();
     for entry in limited(&raw.nfs, "[[mounts.nfs]]")? {
@@ -97,7 +109,17 @@ fn mounts(raw: raw::Mounts) -> Validated<MountSettings> {
         address_map.insert(from.trim_matches(['[', ']']).to_owned(), to.get_ref().clone());
     }
     let nfs_options = nfs_options(&raw.nfs_options, "[mounts] nfs_options")?;
-    Ok(MountSettings { root, mode, path_key, nfs_options, nfs_overrides, address_map })
+    Ok(MountSettings {
+        root,
+        mode,
+        private_root,
+        keep_private: raw.keep_private_mounts,
+        in_use_failure,
+        path_key,
+        nfs_options,
+        nfs_overrides,
+        address_map,
+    })
 }
 
 fn visibility(raw: &raw::Visibility) -> Validated<VisibilitySettings> {

@@ -4,21 +4,27 @@
 //! queried before the mount is accessed, and the mount is measured before it is written to. So a failure is found by
 //! the cheapest check that can find it.
 //!
+//! Observed (`mode = "observe"`, [`observed`]): another program owns the mount path. The agent verifies the export
+//! through a private mount of its own, and looks at what is mounted at the mount path.
+//!
 //! Over the wire (`mode = "none"`, [`wire`]), for hosts that cannot mount: reachable → exported → capacity.
 //! This does not verify that the export can be written to, and the report names the mode.
 
 mod mounted;
+mod observed;
 mod unmount;
 mod wire;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 
 use super::{Depth, DetachError, Driver, Host, Probe};
+use crate::check::canary::ProcessRole;
 use crate::check::expected_mount::ExpectedMount;
+use crate::check::in_use::FirstSeen;
 use crate::check::mount_traffic::TrafficHistory;
 use crate::check::server_addresses::ServerAddresses;
 use crate::model::report::MountMode;
@@ -50,14 +56,25 @@ pub struct NfsDriver {
     /// Id of the mount whose mount point only root can replace.
     protected_mount: Option<u32>,
     traffic: TrafficHistory,
+    /// The mount of another program at the mount path.
+    in_use: FirstSeen,
 }
 
-/// Where the target is mounted now: its mount path, and the export according to `[mounts] address_map`.
+/// Where and how the target is mounted by the agent, or by the owner of the mount path.
 struct MountLocation<'a> {
-    /// Settings from which both follow.
+    /// Settings from which the other fields follow.
     settings: &'a AgentSettings,
+    /// The export according to `[mounts] address_map`.
     mapped_export: NfsExport,
+    options: NfsOptions,
+    /// Directory that contains the mount path.
+    root: &'a Path,
+    /// Mount point, relative to the root.
+    relative: PathBuf,
+    /// The mount path: root and mount point.
     path: PathBuf,
+    /// Whether it is the private mount of [`MountMode::Observe`].
+    is_private: bool,
 }
 
 impl NfsDriver {
@@ -77,6 +94,7 @@ impl NfsDriver {
             probed_mount: None,
             protected_mount: None,
             traffic: TrafficHistory::default(),
+            in_use: FirstSeen::default(),
         }
     }
 
@@ -85,32 +103,65 @@ impl NfsDriver {
         self.options.as_ref().unwrap_or_else(|| settings.mounts.options_for(&self.export))
     }
 
-    /// The kernel's id of the mount at the mount path, of any file system. `None` if nothing is mounted there.
+    /// The kernel's id of the mount where the agent mounts, of any file system. `None` if nothing is mounted there.
     fn mount_id(&self, settings: &AgentSettings) -> Option<u32> {
-        let path = self.name.below(&settings.mounts.root);
-        self.host.mounts.current().topmost_at(&path).map(|entry| entry.mount_id)
+        self.mount_id_at(&match settings.mounts.mode {
+            MountMode::Observe => settings.mounts.private_root.join(self.private_mount_point()),
+            MountMode::Kernel | MountMode::None => self.name.below(&settings.mounts.root),
+        })
     }
 
+    fn mount_id_at(&self, path: &Path) -> Option<u32> {
+        self.host.mounts.current().topmost_at(path).map(|entry| entry.mount_id)
+    }
+
+    /// Where the agent mounts.
     fn location<'a>(&self, settings: &'a AgentSettings) -> MountLocation<'a> {
-        MountLocation {
-            settings,
-            mapped_export: mapped(&self.export, settings),
-            path: self.name.below(&settings.mounts.root),
+        match settings.mounts.mode {
+            MountMode::Observe => self.private_location(settings),
+            MountMode::Kernel | MountMode::None => self.public_location(settings),
+        }
+    }
+
+    /// The mount path of the target, which other programs use.
+    fn public_location<'a>(&self, settings: &'a AgentSettings) -> MountLocation<'a> {
+        let (root, relative) = (&settings.mounts.root, self.name.as_str().into());
+        let options = self.options(settings).clone();
+        let mapped_export = mapped(&self.export, settings);
+        let path = self.name.below(root);
+        MountLocation { settings, mapped_export, options, root, relative, path, is_private: false }
+    }
+
+    /// The private mount. It shares neither requests nor caches with other mounts of the export, so a forced unmount of
+    /// one of them does not end requests of the other.
+    fn private_location<'a>(&self, settings: &'a AgentSettings) -> MountLocation<'a> {
+        let (root, relative) = (&settings.mounts.private_root, self.private_mount_point());
+        let options = self.options(settings).unshared();
+        let mapped_export = mapped(&self.export, settings);
+        let path = root.join(&relative);
+        MountLocation { settings, mapped_export, options, root, relative, path, is_private: true }
+    }
+
+    /// Mount point of the private mount. A command does not use the one of the daemon, which unmounts it at any time.
+    fn private_mount_point(&self) -> PathBuf {
+        match self.host.role {
+            ProcessRole::Daemon => self.name.as_str().into(),
+            ProcessRole::OneShot => Path::new(&format!("check-{}", std::process::id())).join(self.name.as_str()),
         }
     }
 
     fn expected_mount<'a>(&'a self, location: &'a MountLocation<'_>) -> ExpectedMount<'a> {
-        let settings = location.settings;
         ExpectedMount {
             target: self.target,
             export: &self.export,
             mapped_export: &location.mapped_export,
             addresses: &self.addresses,
             own: &self.host.own_mounts,
-            options: self.options(settings),
-            root: &settings.mounts.root,
-            name: &self.name,
+            options: &location.options,
+            root: location.root,
+            relative: &location.relative,
             path: &location.path,
+            is_private: location.is_private,
         }
     }
 }
@@ -130,9 +181,14 @@ pub(super) fn contacted_host(export: &NfsExport, settings: &AgentSettings) -> St
 #[async_trait]
 impl Driver for NfsDriver {
     async fn probe(&mut self, settings: &AgentSettings, depth: Depth) -> Probe {
+        let mode = settings.mounts.mode;
+        if mode != MountMode::Observe {
+            self.end_private_mount(settings).await;
+        }
         let location = self.location(settings);
-        let probe = match settings.mounts.mode {
+        let probe = match mode {
             MountMode::Kernel => self.probe_mounted(&location, depth).await,
+            MountMode::Observe => self.probe_observed(&location, depth).await,
             MountMode::None => self.probe_over_the_wire(&location).await,
         };
         let is_healthy = probe.checks.iter().all(|check| matches!(check.outcome, Outcome::Passed | Outcome::Skipped));
@@ -147,7 +203,7 @@ impl Driver for NfsDriver {
 
     fn canary_interval(&self, settings: &AgentSettings) -> Option<Duration> {
         let canary = &settings.probe.canary;
-        (settings.mounts.mode == MountMode::Kernel && canary.enabled).then_some(canary.interval)
+        (settings.mounts.mode != MountMode::None && canary.enabled).then_some(canary.interval)
     }
 
     async fn outdated(&mut self, settings: &AgentSettings) {
@@ -172,7 +228,7 @@ impl Driver for NfsDriver {
         }
         let location = self.location(settings);
         let unmounted = self.unmount(&location).await?;
-        let removed = self.remove_mount_point(settings).await;
+        let removed = self.remove_mount_point(&location).await;
         Ok(join_remarks(unmounted.into_iter().chain(removed)))
     }
 }

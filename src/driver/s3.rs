@@ -9,6 +9,9 @@
 //! probe combines them. The checks of this node read only the plain data that the other half returns, so
 //! they could also use facts that another node found.
 //!
+//! A bucket may be mounted at the mount path, by a FUSE program of the backup software. Then the mount is checked first
+//! (`in_use`).
+//!
 //! Every probe sends one request that asks whether the bucket exists and how much it contains. Canaries,
 //! configuration and lock proofs have their own intervals. So a routine probe of a healthy bucket is one
 //! request. An S3 target is not attached to the host. Detaching it removes canaries that an interrupted
@@ -31,13 +34,14 @@ use crate::check::bucket::{FoundBucket, not_passed};
 use crate::check::canary::{CanaryNames, ProcessRole, ServiceClock};
 use crate::model::report::{BucketFacts, KindFacts, RequestCount, Scope};
 use crate::model::settings::{AgentSettings, S3AccessRule};
-use crate::model::{Capacity, CheckName, Reason, S3Location, TargetId};
+use crate::model::{Capacity, CheckName, MountName, Reason, S3Location, TargetId};
 use crate::s3::{DefaultRetention, Versioning};
 use node_checks::NodeChecks;
 use target_facts::TargetFacts;
 
-/// The checks of a target that is declared immutable, in the order of the report.
-const IMMUTABLE_PLAN: &[CheckName] = &[
+/// The checks of a target that is declared immutable and is mounted by another program, in the order of the report.
+const MOUNTED_IMMUTABLE_PLAN: &[CheckName] = &[
+    CheckName::InUse,
     CheckName::Reachable,
     CheckName::Bucket,
     CheckName::ObjectLock,
@@ -47,16 +51,25 @@ const IMMUTABLE_PLAN: &[CheckName] = &[
     CheckName::LockProof,
 ];
 
-/// The checks of any other target: all but the lock proof.
-const PLAN: &[CheckName] = match IMMUTABLE_PLAN {
+/// The checks of any other target that is mounted: all but the lock proof.
+const MOUNTED_PLAN: &[CheckName] = match MOUNTED_IMMUTABLE_PLAN {
     [checks @ .., CheckName::LockProof] => checks,
     checks => checks,
 };
+
+/// Returns the checks of a target.
+fn plan(immutable: bool, is_mounted: bool) -> &'static [CheckName] {
+    match if immutable { MOUNTED_IMMUTABLE_PLAN } else { MOUNTED_PLAN } {
+        [CheckName::InUse, checks @ ..] if !is_mounted => checks,
+        checks => checks,
+    }
+}
 
 /// Driver of one bucket.
 pub struct S3Driver {
     location: S3Location,
     immutable: bool,
+    name: MountName,
     role: ProcessRole,
     node: NodeChecks,
     facts: TargetFacts,
@@ -117,11 +130,12 @@ struct Session<A> {
 }
 
 impl S3Driver {
-    /// Creates the driver of a bucket. `immutable` is what the target declares.
+    /// Creates the driver of a bucket. `immutable` is what the target declares, and `name` the directory at which
+    /// another program may mount it.
     #[must_use]
-    pub fn new(target: TargetId, location: S3Location, immutable: bool, host: &Arc<Host>) -> Self {
+    pub fn new(target: TargetId, location: S3Location, immutable: bool, name: MountName, host: &Arc<Host>) -> Self {
         let (node, facts) = (NodeChecks::new(target, &location, host), TargetFacts::new(immutable, host));
-        Self { location, immutable, role: host.role, node, facts, was_healthy: false }
+        Self { location, immutable, name, role: host.role, node, facts, was_healthy: false }
     }
 
     async fn run(
@@ -181,6 +195,7 @@ impl S3Driver {
             requests: None,
             clock_ahead_seconds,
             credentials_expire_at,
+            in_use: None,
         };
         (found.capacity, bucket)
     }
@@ -189,8 +204,12 @@ impl S3Driver {
 #[async_trait]
 impl Driver for S3Driver {
     async fn probe(&mut self, settings: &AgentSettings, depth: Depth) -> Probe {
-        let plan = if self.immutable { IMMUTABLE_PLAN } else { PLAN };
-        let mut log = CheckLog::new(plan, settings.probe.slow_after);
+        let is_mounted = self.node.is_mounted(&self.name, settings);
+        let mut log = CheckLog::new(plan(self.immutable, is_mounted), settings.probe.slow_after);
+        let in_use = match is_mounted {
+            true => self.node.verify_mount(&self.name, settings, log.of(Scope::Node)).await,
+            false => None,
+        };
         let before = self.node.requests().of_probes();
         let (capacity, bucket) = self.run(settings, depth, &mut log).await;
         let requests = self.node.requests();
@@ -199,7 +218,7 @@ impl Driver for S3Driver {
             last_hour: requests.last_hour(),
             total: requests.total(),
         };
-        let facts = KindFacts::S3(Box::new(BucketFacts { requests: Some(requests), ..bucket }));
+        let facts = KindFacts::S3(Box::new(BucketFacts { requests: Some(requests), in_use, ..bucket }));
         Probe { checks: log.finish(), capacity, facts: Some(facts) }
     }
 

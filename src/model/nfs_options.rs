@@ -147,6 +147,14 @@ impl NfsOptions {
         format!("{}{separator}{port}nosuid,nodev,retry=0", self.text)
     }
 
+    /// Returns these options for a mount that shares neither requests nor caches with other mounts of the same file
+    /// system (`nosharecache` in nfs(5)).
+    #[must_use]
+    pub fn unshared(&self) -> Self {
+        let separator = if self.text.is_empty() { "" } else { "," };
+        Self { text: format!("{}{separator}nosharecache", self.text), ..self.clone() }
+    }
+
     /// Compares these options with those of a mount, as the kernel shows them (`nfs_show_mount_options` in
     /// `fs/nfs/super.c`). Returns each difference, such as `timeo=50 instead of timeo=600`.
     ///

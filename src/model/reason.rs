@@ -72,6 +72,10 @@ named! {
         HardMount => "hard_mount",
         /// The mount has other options than those that the target or the configuration asks for.
         MountOptionsDiffer => "mount_options_differ",
+        /// A mount that another program made does not answer.
+        MountHangs => "mount_hangs",
+        /// A mount that another program made answers with an error.
+        MountBroken => "mount_broken",
         /// The mount point contains files, which the mount hides.
         MountPointHoldsFiles => "mount_point_holds_files",
         /// The mount directory cannot be created or used.

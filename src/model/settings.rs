@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::report::MountMode;
+use super::report::{MountMode, Severity};
 use super::{LockMode, NfsExport, NfsOptions, PathKey, SpecFields, TargetSpec};
 
 pub use api::{
@@ -26,8 +26,14 @@ pub use notify::{CommandSettings, NotifySettings, WebhookSettings};
 pub struct MountSettings {
     /// Directory that contains every mount path.
     pub root: PathBuf,
-    /// Whether NFS targets are mounted, or verified over the wire only.
+    /// How NFS targets are verified.
     pub mode: MountMode,
+    /// Directory that contains the private mounts of [`MountMode::Observe`].
+    pub private_root: PathBuf,
+    /// Whether a private mount stays after the probe.
+    pub keep_private: bool,
+    /// Severity of a mount in use that does not answer or cannot be used.
+    pub in_use_failure: Severity,
     /// Part of the export from which mount names are derived.
     pub path_key: PathKey,
     /// Default mount options of NFS targets.
@@ -333,6 +339,9 @@ impl AgentSettings {
             mounts: MountSettings {
                 root: "/nonexistent/mounts".into(),
                 mode: MountMode::None,
+                private_root: "/nonexistent/private".into(),
+                keep_private: false,
+                in_use_failure: Severity::Warning,
                 path_key: PathKey::Path,
                 nfs_options: NfsOptions::parse("nfsvers=3,port=1,mountport=1").expect("options"),
                 nfs_overrides: Vec::new(),

@@ -10,6 +10,7 @@
 mod canary;
 pub mod child;
 mod directory;
+mod mount_copy;
 mod mount_point;
 pub mod pool;
 pub mod protocol;

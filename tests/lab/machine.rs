@@ -15,6 +15,8 @@ use crate::api;
 
 /// Where the agent mounts.
 pub const MOUNT_ROOT: &str = "/var/trilio/triliovault-mounts";
+/// Where the agent mounts with `mode = "observe"`.
+pub const PRIVATE_ROOT: &str = "/run/targetwatch/mounts";
 /// The agent's configuration.
 pub const CONFIG: &str = "/etc/targetwatch/config.toml";
 /// The agent's registry.
@@ -123,12 +125,13 @@ impl Machine {
             run("systemctl", &["daemon-reload"]);
         }
         run("systemctl", &["reset-failed", SERVICE]);
-        for mount in mounts().iter().rev().filter(|mount| mount.path.starts_with(MOUNT_ROOT)) {
+        let is_of_agent = |mount: &&Mount| [MOUNT_ROOT, PRIVATE_ROOT].iter().any(|root| mount.path.starts_with(root));
+        for mount in mounts().iter().rev().filter(is_of_agent) {
             // The bare system call, because umount(8) would access the mounted file system.
             let _ = umount2(&mount.path, MntFlags::MNT_DETACH | MntFlags::MNT_FORCE);
         }
         run("systemctl", &["stop", USER_SERVER]);
-        for directory in [MOUNT_ROOT, "/var/lib/targetwatch"] {
+        for directory in [MOUNT_ROOT, PRIVATE_ROOT, "/var/lib/targetwatch"] {
             empty(Path::new(directory));
         }
         for export in ["one", "two", "three"] {

@@ -32,6 +32,7 @@ mod memory;
 mod mount_points;
 mod mounting;
 mod node_exporter;
+mod observe;
 mod outages;
 mod own_mounts;
 mod packages;

@@ -101,7 +101,7 @@ fn nfs(export: &str) -> TargetView {
         passed(CheckName::WriteCanary, 7),
     ];
     let capacity = Capacity::from_blocks(4096, 1000, 40, 30, 500, 100);
-    let facts = KindFacts::Nfs { mode: MountMode::Kernel, mount: Some(mount) };
+    let facts = KindFacts::Nfs { mode: MountMode::Kernel, mount: Some(Box::new(mount)), in_use: None };
     probed(nfs_view(export), Some(capacity), facts, checks)
 }
 
@@ -112,7 +112,7 @@ fn dead(export: &str) -> TargetView {
         CheckResult::new(CheckName::Reachable, Outcome::Failed, vec![dead], Duration::from_millis(1)),
         CheckResult::new(CheckName::Mounted, Outcome::Skipped, Vec::new(), Duration::ZERO),
     ];
-    probed(nfs(export), None, KindFacts::Nfs { mode: MountMode::Kernel, mount: None }, checks)
+    probed(nfs(export), None, KindFacts::Nfs { mode: MountMode::Kernel, mount: None, in_use: None }, checks)
 }
 
 /// An immutable S3 target with all facts and a warning.
@@ -135,6 +135,7 @@ fn s3(export: &str) -> TargetView {
         requests: Some(RequestCount { this_probe: 1, last_hour: 60, total: 61 }),
         clock_ahead_seconds: Some(-2),
         credentials_expire_at: Some(at(3600)),
+        in_use: None,
     };
     let slow = Finding::new(Reason::Slow, "slow").into_warning();
     let checks = vec![
@@ -336,7 +337,12 @@ async fn number_of_series_is_within_the_budget() {
     let metrics = fixed_metrics(MetricsDetail::Full);
     let statistics = metrics.agent.statistics();
     let everything = CheckName::ALL.iter().map(|check| passed(*check, 1)).collect();
-    let target = probed(nfs_view("nas:/b"), None, KindFacts::Nfs { mode: MountMode::None, mount: None }, everything);
+    let target = probed(
+        nfs_view("nas:/b"),
+        None,
+        KindFacts::Nfs { mode: MountMode::None, mount: None, in_use: None },
+        everything,
+    );
     statistics.count(TargetKind::Nfs, target.report.as_deref().expect("a report"));
     for route in ["targets", "check", "report", "history", "types", "metrics", "health", "ui", "other"] {
         for status in [200, 304, 404, 503] {

@@ -48,7 +48,7 @@ fn target(export: &str, finding: Option<Finding>) -> TargetView {
         verdict: Verdict::of(&checks),
         capacity: Some(Capacity::from_blocks(4096, 1000, 400, 350, 100, 60)),
         time_to_full: None,
-        facts: Some(KindFacts::Nfs { mode: MountMode::None, mount: None }),
+        facts: Some(KindFacts::Nfs { mode: MountMode::None, mount: None, in_use: None }),
         checks,
     };
     let intervals = Intervals { probe: Duration::from_secs(10), canary: None };

@@ -9,7 +9,7 @@ use super::extensible::{CheckName, MountMode, Outcome, ProbeVerdict, ProofVerdic
 use super::timestamp::timestamp;
 use super::usage_listing::UsageListing;
 use crate::agent::TargetView;
-use crate::model::report::{self, CheckResult, LockProofState, MountFacts};
+use crate::model::report::{self, CheckResult, InUseFacts, LockProofState, MountFacts};
 
 /// Latest report about a target on this node, with the status that follows from it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -36,7 +36,7 @@ pub struct Report {
     pub checked_at: Option<String>,
     /// Duration, in milliseconds.
     pub duration_ms: Option<f64>,
-    /// How the NFS target was verified: `kernel` (mounted) or `none` (over the wire).
+    /// How the NFS target was verified: `kernel` (mounted), `observe` (through a private mount), or `none` (over the wire).
     pub mode: Option<MountMode>,
     /// Size of the file system, or quota of the bucket, in bytes.
     pub capacity_bytes: Option<u64>,
@@ -53,8 +53,12 @@ pub struct Report {
     pub inodes: Option<u64>,
     /// Number of inodes in use.
     pub inodes_used: Option<u64>,
-    /// Facts about the mount. `null` if the export is not mounted.
+    /// Facts about the mount through which the target was verified. `null` if the export was not mounted.
     pub mount: Option<Mount>,
+    /// Mount that another program made at the mount path of the target. `null` if there is none, or if the agent itself
+    /// mounts there.
+    #[serde(default)]
+    pub in_use: Option<InUse>,
     /// Number of versions in the bucket, as the service reports it or as a listing counted it. Without noncurrent
     /// versions if `counts_versions` of the listing is false.
     pub object_count: Option<u64>,
@@ -100,6 +104,20 @@ pub struct Mount {
     pub bytes_read: Option<u64>,
     /// Number of bytes that this host has written since then.
     pub bytes_written: Option<u64>,
+}
+
+/// Mount that another program made.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct InUse {
+    /// Source of the mount, such as an export or the name of a FUSE program.
+    pub source: String,
+    /// Type of the file system, such as `nfs4` or `fuse.s3fs`.
+    #[serde(rename = "type")]
+    pub fs_type: String,
+    /// Effective mount options.
+    pub options: String,
+    /// Time at which this agent first saw the mount. It may be older.
+    pub first_seen_at: String,
 }
 
 /// Proof of an object lock, with the credentials of the agent.
@@ -184,6 +202,7 @@ impl From<&TargetView> for Report {
             inodes: capacity.inodes,
             inodes_used: capacity.inodes_used,
             mount: mount.map(Mount::from),
+            in_use: facts.and_then(|facts| facts.in_use()).map(InUse::from),
             object_count: bucket.and_then(|bucket| bucket.object_count),
             usage_listing: bucket.and_then(|bucket| bucket.usage_listing.as_ref()).map(UsageListing::from),
             versioning: bucket.and_then(|bucket| bucket.versioning),
@@ -211,6 +230,17 @@ impl From<&MountFacts> for Mount {
             retransmissions: traffic.map(|traffic| traffic.retransmissions),
             bytes_read: traffic.map(|traffic| traffic.bytes_read),
             bytes_written: traffic.map(|traffic| traffic.bytes_written),
+        }
+    }
+}
+
+impl From<&InUseFacts> for InUse {
+    fn from(facts: &InUseFacts) -> Self {
+        Self {
+            source: facts.source.clone(),
+            fs_type: facts.fs_type.clone(),
+            options: facts.options.clone(),
+            first_seen_at: timestamp(facts.first_seen_at),
         }
     }
 }

@@ -31,8 +31,9 @@ async fn with_expected<T>(
         own: &own,
         options,
         root,
-        name: &name,
+        relative: Path::new(name.as_str()),
         path: &path,
+        is_private: false,
     })
     .await
 }

@@ -15,7 +15,7 @@ pub(super) struct Facts {
 
 impl Facts {
     pub(super) fn mounts(&self) -> bool {
-        self.settings.agent.mounts.mode == MountMode::Kernel
+        self.settings.agent.mounts.mode != MountMode::None
     }
 
     /// The process whose mounts and capabilities are checked: the running agent, or this command.

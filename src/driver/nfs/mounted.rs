@@ -28,45 +28,56 @@ const PLAN: &[CheckName] =
 pub(super) struct VerifiedCanary {
     at: Instant,
     written_at: Timestamp,
-    mount_id: u32,
+    /// The mount to which it was written. `None` for a private mount.
+    mount_id: Option<u32>,
     settings: CanarySettings,
 }
 
 impl VerifiedCanary {
     /// Whether this canary is still current, so that the next one is not due: same mount, same settings, and within the
     /// interval.
-    fn is_current(&self, mount_id: u32, settings: &CanarySettings) -> bool {
+    fn is_current(&self, mount_id: Option<u32>, settings: &CanarySettings) -> bool {
         self.mount_id == mount_id && self.settings == *settings && self.at.elapsed() < settings.interval
     }
 }
 
 impl NfsDriver {
     pub(super) async fn probe_mounted(&mut self, location: &MountLocation<'_>, depth: Depth) -> Probe {
-        let options = self.options(location.settings);
         let mut log = CheckLog::new(PLAN, location.settings.probe.slow_after);
+        let (mount, capacity) = self.verify_through_mount(location, depth, &mut log).await;
+        let facts = KindFacts::Nfs { mode: MountMode::Kernel, mount, in_use: None };
+        Probe { checks: log.finish(), capacity, facts: Some(facts) }
+    }
+
+    /// Queries the server, mounts the export, measures it and writes the canary. Leaves it mounted.
+    pub(super) async fn verify_through_mount(
+        &mut self,
+        location: &MountLocation<'_>,
+        depth: Depth,
+        log: &mut CheckLog,
+    ) -> (Option<Box<MountFacts>>, Option<Capacity>) {
         let (mut mount, mut capacity) = (None, None);
         let server = location.mapped_export.address();
-        let reachable = nfs_reachable(server, options, location.settings.probe.deadline);
+        let reachable = nfs_reachable(server, &location.options, location.settings.probe.deadline);
         if let Some(reached) = log.run(CheckName::Reachable, reachable).await {
             self.addresses.update(server, reached.addresses);
-            (mount, capacity) = self.verify_mount(location, depth, None, &mut log).await;
+            (mount, capacity) = self.verify_mount(location, depth, None, log).await;
             let is_stale = mount.is_some() && capacity.is_none() && log.just_failed_with(Reason::StaleHandle);
-            if is_stale && self.unmount_stale(location, &mut log).await {
+            if is_stale && self.unmount_stale(location, log).await {
                 let remounted = Finding::new(
                     Reason::StaleHandle,
                     "the exported directory was replaced on the server, so the file handle was stale: the agent mounted the export again, and it now shows another directory",
                 );
-                (mount, capacity) = self.verify_mount(location, depth, Some(remounted), &mut log).await;
+                (mount, capacity) = self.verify_mount(location, depth, Some(remounted), log).await;
             }
         }
-        let mount = match mount {
-            Some(mount) => {
-                let traffic = self.traffic.of_mount(&self.host.mount_stats, &location.path, &mount).await;
-                Some(MountFacts { traffic, ..mount.facts })
-            }
-            None => None,
+        let Some(mount) = mount else { return (None, capacity) };
+        // The counters of a mount that ends with each probe begin again each time.
+        let traffic = match location.is_private && !location.settings.mounts.keep_private {
+            true => None,
+            false => self.traffic.of_mount(&self.host.mount_stats, &location.path, &mount).await,
         };
-        Probe { checks: log.finish(), capacity, facts: Some(KindFacts::Nfs { mode: MountMode::Kernel, mount }) }
+        (Some(Box::new(MountFacts { traffic, ..mount.facts })), capacity)
     }
 
     /// Mounts the export unless it is mounted, measures it and writes the canary. `warning` is added to the check
@@ -93,22 +104,24 @@ impl NfsDriver {
         if log.has_failure() {
             return (Some(mount), None);
         }
-        let visible = visible(
-            (&self.host.mounts, &self.host.host_mounts, &self.host.consumers),
-            &location.settings.visibility,
-            (&location.settings.mounts.root, &location.path),
-            &mount,
-            if depth == Depth::Full { Duration::ZERO } else { SWEEP_INTERVAL },
-        );
-        mount.facts.viewers = log.run(CheckName::Visible, visible).await.unwrap_or_default();
-        if log.has_failure() {
-            return (Some(mount), None);
+        if !location.is_private {
+            let visible = visible(
+                (&self.host.mounts, &self.host.host_mounts, &self.host.consumers),
+                &location.settings.visibility,
+                (location.root, &location.path),
+                &mount,
+                if depth == Depth::Full { Duration::ZERO } else { SWEEP_INTERVAL },
+            );
+            mount.facts.viewers = log.run(CheckName::Visible, visible).await.unwrap_or_default();
+            if log.has_failure() {
+                return (Some(mount), None);
+            }
         }
         let (path, percent) = (&location.path, probe.nearly_full_percent);
         let measuring = capacity_of_mount(workers, self.target, self.lane, path, percent, probe.deadline);
         let capacity = log.run(CheckName::Capacity, measuring).await;
         if capacity.is_some() {
-            self.canary_if_due(location, mount.mount_id, depth, log).await;
+            self.canary_if_due(location, (!location.is_private).then_some(mount.mount_id), depth, log).await;
         }
         (Some(mount), capacity)
     }
@@ -117,7 +130,7 @@ impl NfsDriver {
     /// verified once, and again at a requested probe. The agent refuses to mount at such a mount point, but an
     /// existing mount works.
     async fn unprotected_mount_point(&mut self, location: &MountLocation<'_>, depth: Depth) -> Option<Finding> {
-        let mount_id = self.mount_id(location.settings)?;
+        let mount_id = self.mount_id_at(&location.path)?;
         if depth == Depth::Routine && self.protected_mount == Some(mount_id) {
             return None;
         }
@@ -157,7 +170,13 @@ impl NfsDriver {
         }
     }
 
-    async fn canary_if_due(&mut self, location: &MountLocation<'_>, mount_id: u32, depth: Depth, log: &mut CheckLog) {
+    async fn canary_if_due(
+        &mut self,
+        location: &MountLocation<'_>,
+        mount_id: Option<u32>,
+        depth: Depth,
+        log: &mut CheckLog,
+    ) {
         let (canary, deadline): (_, Duration) = (&location.settings.probe.canary, location.settings.probe.deadline);
         if !canary.enabled {
             log.skip(CheckName::WriteCanary, "disabled in [probe.canary]: writing is not verified".to_owned());

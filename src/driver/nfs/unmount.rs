@@ -10,7 +10,6 @@ use crate::check::storage_failure::storage_failure;
 use crate::check::tcp_reachable::addresses_of;
 use crate::driver::DetachError;
 use crate::model::report::{Finding, finding};
-use crate::model::settings::AgentSettings;
 use crate::model::{Outcome, Reason};
 use crate::sys::worker::{FaultKind, UnmountHow};
 use crate::sys::{CallError, MountEntry, Request, Response};
@@ -83,14 +82,14 @@ impl NfsDriver {
         // The mount uses this address, and the server's name may have another one by now.
         let used = topmost.server_address().map(|address| address.to_string());
         let server = used.as_deref().unwrap_or(location.mapped_export.address());
-        let answer = nfs_reachable(server, self.options(location.settings), location.settings.probe.deadline).await;
+        let answer = nfs_reachable(server, &location.options, location.settings.probe.deadline).await;
         if !is_silent(&answer) {
             return Err(if is_busy(&refusal) { DetachError::Busy } else { DetachError::Failed(finding(refusal)) });
         }
         for (how, word) in [(UnmountHow::Force, "by force"), (UnmountHow::Lazy, "lazily")] {
             // If another process has unmounted it meanwhile, the topmost mount is no longer the target's.
             self.host.mounts.reread().map_err(unreadable)?;
-            if self.mount_id(location.settings) != Some(topmost.mount_id) {
+            if self.mount_id_at(&location.path) != Some(topmost.mount_id) {
                 return Ok(None);
             }
             match self.try_unmount(location, topmost, how).await {
@@ -122,7 +121,7 @@ impl NfsDriver {
             let request = Request::Unmount { path: location.path.clone(), mount_id, how };
             let answer =
                 self.host.workers.call(self.target, self.lane, request, location.settings.probe.deadline).await;
-            let is_gone = || self.host.mounts.reread().is_ok() && self.mount_id(location.settings) != Some(mount_id);
+            let is_gone = || self.host.mounts.reread().is_ok() && self.mount_id_at(&location.path) != Some(mount_id);
             match ending(answer, is_gone) {
                 // A broken worker may not have unmounted it.
                 Err(CallError::WorkerDied { .. }) if !has_broken => has_broken = true,
@@ -132,10 +131,10 @@ impl NfsDriver {
     }
 
     /// Removes the mount point's directory. Returns a remark if it stays.
-    pub(super) async fn remove_mount_point(&self, settings: &AgentSettings) -> Option<String> {
-        let (root, relative) = (settings.mounts.root.clone(), self.name.as_str().into());
+    pub(super) async fn remove_mount_point(&self, location: &MountLocation<'_>) -> Option<String> {
+        let (root, relative) = (location.root.to_owned(), location.relative.clone());
         let request = Request::RemoveMountPoint { root, relative };
-        match self.host.workers.call(self.target, self.lane, request, settings.probe.deadline).await {
+        match self.host.workers.call(self.target, self.lane, request, location.settings.probe.deadline).await {
             Ok(_) => None,
             Err(CallError::Fault(fault)) if fault.kind == FaultKind::Mounted => {
                 Some(format!("the mount directory stays, because something else is mounted there: {fault}"))

@@ -62,7 +62,7 @@ impl NfsDriver {
                 break;
             }
         }
-        let facts = KindFacts::Nfs { mode: MountMode::None, mount: None };
+        let facts = KindFacts::Nfs { mode: MountMode::None, mount: None, in_use: None };
         Probe { checks: log.finish(), capacity, facts: Some(facts) }
     }
 }

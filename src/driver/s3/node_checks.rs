@@ -8,15 +8,17 @@ use super::Input;
 use super::canaries::Canaries;
 use crate::check::bucket::{FoundBucket, bucket};
 use crate::check::canary::CanaryNames;
+use crate::check::in_use::{FirstSeen, bucket_at, in_use};
 use crate::check::object_canary::CanaryMemory;
 use crate::check::tcp_reachable::tcp_connect;
 use crate::check::{CheckLog, Checked};
 use crate::driver::Host;
-use crate::model::report::Finding;
-use crate::model::settings::S3AccessRule;
-use crate::model::{CheckName, Reason, S3Location, TargetId};
+use crate::model::report::{Finding, InUseFacts};
+use crate::model::settings::{AgentSettings, S3AccessRule};
+use crate::model::{CheckName, MountName, Reason, S3Location, TargetId};
 use crate::s3::aws::{AwsBucket, BucketConnector, RequestCounter};
 use crate::s3::{S3Failure, within};
+use crate::sys::Lane;
 use crate::sys::secret_file::exposure_warning;
 
 /// Identifies this host among hosts of the same name (machine-id(5)).
@@ -29,6 +31,9 @@ pub(super) struct NodeChecks {
     /// Id of this instance of the driver. The keys of its canaries contain it, so that no other instance removes them.
     instance: Uuid,
     pub(super) canaries: Canaries,
+    target: TargetId,
+    /// The mount of the bucket by another program.
+    in_use: FirstSeen,
 }
 
 impl NodeChecks {
@@ -40,12 +45,41 @@ impl NodeChecks {
             host: host.clone(),
             instance: Uuid::new_v4(),
             canaries: Canaries::new(memory),
+            target,
+            in_use: FirstSeen::default(),
         }
     }
 
     /// Counter of the requests for the bucket.
     pub(super) fn requests(&self) -> &RequestCounter {
         self.connector.requests()
+    }
+
+    /// Whether another program has mounted something at the mount path. Answers from memory.
+    pub(super) fn is_mounted(&self, name: &MountName, settings: &AgentSettings) -> bool {
+        let path = name.below(&settings.mounts.root);
+        self.host.mounts.current().topmost_at(&path).is_some_and(|entry| !entry.is_automount())
+    }
+
+    /// Checks the mount that another program made at the mount path. A target with a mount that hangs must not delay a
+    /// healthy one.
+    pub(super) async fn verify_mount(
+        &mut self,
+        name: &MountName,
+        settings: &AgentSettings,
+        log: &mut CheckLog,
+    ) -> Option<Box<InUseFacts>> {
+        let path = name.below(&settings.mounts.root);
+        let verifying = in_use(
+            (&self.host.workers, &self.host.mounts),
+            (self.target, Lane::Suspect),
+            (&settings.mounts.root, name),
+            settings,
+            &mut self.in_use,
+            true,
+            |table| bucket_at(&path, table),
+        );
+        log.run(CheckName::InUse, verifying).await.flatten()
     }
 
     /// Checks that the service answers and that the bucket exists. Returns the client of the bucket and what was

@@ -13,6 +13,8 @@ named! {
         Mounted => "mounted",
         /// Programs of this host see the mount.
         Visible => "visible",
+        /// The mount of another program at the target's path is the right one and answers.
+        InUse => "in_use",
         /// The server exports the path to this host (verified over the wire, without mounting).
         Exported => "exported",
         /// Capacity and used space were measured.
@@ -41,19 +43,24 @@ pub enum Scope {
 }
 
 impl CheckName {
-    /// Whether the check accesses storage or the network. The duration of another one says nothing about them.
+    /// Whether the duration of the check says something about the storage or the network. `visible` reads `/proc`, and
+    /// `in_use` waits for the program of another mount.
     #[must_use]
-    pub const fn accesses_storage(self) -> bool {
-        !matches!(self, Self::Visible)
+    pub const fn is_timed(self) -> bool {
+        !matches!(self, Self::Visible | Self::InUse)
     }
 
     /// Returns the subject of the check.
     #[must_use]
     pub const fn scope(self) -> Scope {
         match self {
-            Self::Reachable | Self::Mounted | Self::Visible | Self::Exported | Self::WriteCanary | Self::Bucket => {
-                Scope::Node
-            }
+            Self::Reachable
+            | Self::Mounted
+            | Self::Visible
+            | Self::InUse
+            | Self::Exported
+            | Self::WriteCanary
+            | Self::Bucket => Scope::Node,
             Self::Capacity | Self::Versioning | Self::ObjectLock | Self::LockProof => Scope::Target,
         }
     }

@@ -15,8 +15,10 @@ pub enum KindFacts {
     Nfs {
         /// How it was verified.
         mode: MountMode,
-        /// Facts about the mount, if the export of the target is mounted.
-        mount: Option<MountFacts>,
+        /// Facts about the mount through which it was verified, if there is one.
+        mount: Option<Box<MountFacts>>,
+        /// The mount of another program at the mount path, if this agent only observes that path.
+        in_use: Option<Box<InUseFacts>>,
     },
     /// Facts about the bucket of an S3 target.
     S3(Box<BucketFacts>),
@@ -27,8 +29,17 @@ impl KindFacts {
     #[must_use]
     pub fn nfs(&self) -> Option<(MountMode, Option<&MountFacts>)> {
         match self {
-            Self::Nfs { mode, mount } => Some((*mode, mount.as_ref())),
+            Self::Nfs { mode, mount, .. } => Some((*mode, mount.as_deref())),
             Self::S3(_) => None,
+        }
+    }
+
+    /// The mount of another program at the mount path of the target.
+    #[must_use]
+    pub fn in_use(&self) -> Option<&InUseFacts> {
+        match self {
+            Self::Nfs { in_use, .. } => in_use.as_deref(),
+            Self::S3(bucket) => bucket.in_use.as_deref(),
         }
     }
 
@@ -47,6 +58,8 @@ named! {
     MountMode {
         /// Mounted by the kernel, measured and written through the mount.
         Kernel => "kernel",
+        /// Through a private mount of the agent. Another program owns the mount path.
+        Observe => "observe",
         /// Over the wire, without mounting.
         None => "none",
     }
@@ -67,6 +80,19 @@ pub struct MountFacts {
     pub traffic: Option<MountTraffic>,
     /// Who should see the mount, as far as it was verified.
     pub viewers: Vec<MountViewer>,
+}
+
+/// Facts about a mount that another program made at the mount path of a target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InUseFacts {
+    /// Source of the mount, such as an export or the name of a FUSE program.
+    pub source: String,
+    /// Type of the file system, such as `nfs4` or `fuse.s3fs`.
+    pub fs_type: String,
+    /// Options in force, as in [`MountFacts::options`].
+    pub options: String,
+    /// When this agent process first saw the mount. It may be older.
+    pub first_seen_at: Timestamp,
 }
 
 /// Name of the viewer that stands for all programs of the host.
@@ -152,6 +178,8 @@ pub struct BucketFacts {
     pub clock_ahead_seconds: Option<i64>,
     /// When the credentials expire. `None` if they do not, or if there are none.
     pub credentials_expire_at: Option<Timestamp>,
+    /// The mount of the bucket that another program made at the mount path, such as a FUSE file system.
+    pub in_use: Option<Box<InUseFacts>>,
 }
 
 /// Number of requests that this agent sent for a bucket.

@@ -18,7 +18,7 @@ use nix::unistd::{geteuid, setgroups};
 
 use super::protocol::frame::{self, Batch, HELLO, HostTime, Numbered};
 use super::protocol::{IDENTITY, Request, Response, WorkerFault};
-use super::{canary, directory, mount_point};
+use super::{canary, directory, mount_copy, mount_point};
 use crate::sys::child_setup;
 
 /// `targetwatch-probe-worker` and `targetwatch probe-worker`: serves requests until its input ends. Returns the exit code: 0 at the end of the input,
@@ -90,8 +90,14 @@ fn serve_batch(
 fn perform(request: &Request) -> Result<Response, WorkerFault> {
     match request {
         Request::StatVfs { path, expect_nfs } => directory::measure(path, *expect_nfs).map(Response::Counts),
+        Request::StatMount { root, relative, user } => mount_copy::measure(root, relative, *user).map(Response::Counts),
         Request::Canary(request) => canary::write(request).map(Response::Canary),
-        Request::PrepareMountPoint { root, relative } => mount_point::prepare(root, relative).map(Response::Prepared),
+        Request::PrepareMountPoint { root, relative, is_private } => {
+            if *is_private {
+                mount_point::make_private(root)?;
+            }
+            mount_point::prepare(root, relative).map(Response::Prepared)
+        }
         Request::RemoveMountPoint { root, relative } => mount_point::remove(root, relative).map(|()| Response::Done),
         Request::VerifyMountPoint { path } => mount_point::verify(path).map(|()| Response::Done),
         Request::Unmount { path, mount_id, how } => {

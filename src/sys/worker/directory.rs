@@ -18,7 +18,7 @@ use super::protocol::{FaultKind, FileSystemCounts, WorkerFault};
 pub(super) fn open_directory(path: &Path, expect_nfs: bool) -> Result<OwnedFd, WorkerFault> {
     let directory = open_any_directory(path)?;
     if expect_nfs {
-        verify_it_is_nfs(&file_system(&directory, path)?, path)?;
+        verify_it_is_nfs(magic_of(&file_system(&directory, path)?), path)?;
     }
     Ok(directory)
 }
@@ -41,8 +41,7 @@ fn magic_of(file_system: &StatFs) -> u32 {
     file_system.f_type as u32
 }
 
-fn verify_it_is_nfs(file_system: &StatFs, path: &Path) -> Result<(), WorkerFault> {
-    let magic = magic_of(file_system);
+fn verify_it_is_nfs(magic: u32, path: &Path) -> Result<(), WorkerFault> {
     if magic == NFS_SUPER_MAGIC as u32 {
         return Ok(());
     }
@@ -54,11 +53,22 @@ pub(super) fn measure(path: &Path, expect_nfs: bool) -> Result<FileSystemCounts,
     let directory = open_any_directory(path)?;
     let counts = file_system(&directory, path)?;
     if expect_nfs {
-        verify_it_is_nfs(&counts, path)?;
+        verify_it_is_nfs(magic_of(&counts), path)?;
     }
     verify_it_exists(&directory, path)?;
+    Ok(in_protocol(&counts))
+}
+
+/// Measures the file system of an opened directory, which `path` names in errors.
+pub(super) fn measure_opened(directory: &OwnedFd, path: &Path) -> Result<FileSystemCounts, WorkerFault> {
+    let counts = file_system(directory, path)?;
+    verify_it_exists(directory, path)?;
+    Ok(in_protocol(&counts))
+}
+
+fn in_protocol(counts: &StatFs) -> FileSystemCounts {
     let count = |number| u64::try_from(number).unwrap_or_default();
-    Ok(FileSystemCounts {
+    FileSystemCounts {
         // The same fallback as in fstatvfs(3) of the GNU C library, for file systems that report no fragment size.
         unit_bytes: count(if counts.f_frsize == 0 { counts.f_bsize } else { counts.f_frsize }),
         blocks: counts.f_blocks,
@@ -66,8 +76,8 @@ pub(super) fn measure(path: &Path, expect_nfs: bool) -> Result<FileSystemCounts,
         blocks_available: counts.f_bavail,
         files: counts.f_files,
         files_free: counts.f_ffree,
-        magic: u64::from(magic_of(&counts)),
-    })
+        magic: u64::from(magic_of(counts)),
+    }
 }
 
 /// Verifies that the directory still exists on the server. A server may return counts for a directory that was

@@ -31,6 +31,9 @@ use super::protocol::{FaultKind, PreparedMountPoint, UnmountHow, WorkerFault};
 /// Mode of a mount point. Users other than the owner may list and traverse it.
 const MODE: Mode = Mode::from_bits_truncate(0o755);
 
+/// Mode of a private mount root.
+const PRIVATE_MODE: Mode = Mode::S_IRWXU;
+
 /// Mode bits that let users other than the owner write.
 const WRITABLE_BY_OTHERS: Mode = Mode::from_bits_truncate(0o022);
 
@@ -63,6 +66,12 @@ pub(super) fn prepare(root: &Path, relative: &Path) -> Result<PreparedMountPoint
     }
     let holds_files = !created && holds_files(&directory, &path)?;
     Ok(PreparedMountPoint { created, tightened, holds_files })
+}
+
+/// Creates a mount root that only its owner may list and traverse, or changes the mode of an existing one.
+pub(super) fn make_private(root: &Path) -> Result<(), WorkerFault> {
+    let directory = open_protected(root, &Requirement { creates: true, holds_new_mount_points: true })?;
+    fchmod(reopen(&directory, root)?, PRIVATE_MODE).map_err(|errno| WorkerFault::system("chmod", root, errno))
 }
 
 /// Requirements for the directory that contains a mount point, or for the mount root.
@@ -215,7 +224,7 @@ fn remove_leaf(parent: &OwnedFd, name: &OsStr, path: &Path) -> Result<(), Worker
 }
 
 /// Returns the components of the relative path. Each must be a plain name.
-fn components<'a>(root: &Path, relative: &'a Path) -> Result<Vec<&'a OsStr>, WorkerFault> {
+pub(super) fn components<'a>(root: &Path, relative: &'a Path) -> Result<Vec<&'a OsStr>, WorkerFault> {
     let bad = || {
         let at = format!("{:?} is not a directory below {:?}", relative.display(), root.display());
         WorkerFault::new(FaultKind::BadRequest, at)

@@ -47,6 +47,16 @@ pub enum Request {
         /// Whether anything but NFS is an error ([`FaultKind::NotNfs`]).
         expect_nfs: bool,
     },
+    /// Measure the file system that is mounted at a mount point, through a private copy of the mount. So the process that
+    /// owns the mount can always unmount it and remove the mount point. Answered by [`Response::Counts`].
+    StatMount {
+        /// The mount root.
+        root: PathBuf,
+        /// The mount point, relative to the root.
+        relative: PathBuf,
+        /// User and group that measure it. `None` for those of the worker.
+        user: Option<(u32, u32)>,
+    },
     /// Write, read back and remove a file. Answered by [`Response::Canary`].
     Canary(CanaryRequest),
     /// Create the mount point. Refused when something is mounted there. Answered by
@@ -56,6 +66,8 @@ pub enum Request {
         root: PathBuf,
         /// The mount point, relative to the root.
         relative: PathBuf,
+        /// Whether only the owner of the root may list and traverse it.
+        is_private: bool,
     },
     /// Verify that no user other than root can replace a mount point or a directory on the way to it. The mount itself
     /// is not accessed. Answered by [`Response::Done`].
@@ -89,6 +101,7 @@ impl Request {
     pub const fn as_str(&self) -> &'static str {
         match self {
             Self::StatVfs { .. } => "statvfs",
+            Self::StatMount { .. } => "stat_mount",
             Self::Canary(_) => "canary",
             Self::PrepareMountPoint { .. } => "prepare_mount_point",
             Self::VerifyMountPoint { .. } => "verify_mount_point",
@@ -115,6 +128,7 @@ impl Request {
         match self {
             // These change nothing more when executed again.
             Self::StatVfs { .. }
+            | Self::StatMount { .. }
             | Self::PrepareMountPoint { .. }
             | Self::VerifyMountPoint { .. }
             | Self::RemoveMountPoint { .. } => true,
@@ -292,6 +306,10 @@ pub enum FaultKind {
     System,
     /// The file system at the path is not NFS, because it was unmounted meanwhile.
     NotNfs,
+    /// Nothing is mounted at the mount point any more.
+    NotMounted,
+    /// The kernel cannot copy mounts, or does not permit it.
+    NoMountCopies,
     /// The bytes that were read back differ from those that were written.
     CanaryMismatch,
     /// The directory to remove is not empty.

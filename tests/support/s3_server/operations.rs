@@ -11,9 +11,10 @@ use s3s::dto::{
     GetBucketLocationInput, GetBucketLocationOutput, GetBucketVersioningInput, GetBucketVersioningOutput,
     GetObjectInput, GetObjectLockConfigurationInput, GetObjectLockConfigurationOutput, GetObjectOutput,
     HeadBucketInput, HeadBucketOutput, HeadObjectInput, HeadObjectOutput, ListObjectVersionsInput,
-    ListObjectVersionsOutput, ListObjectsV2Input, ListObjectsV2Output, Object, ObjectLockConfiguration,
-    ObjectLockEnabled, ObjectLockMode, ObjectLockRetainUntilDate, ObjectLockRetentionMode, ObjectLockRule,
-    ObjectVersion, PutObjectInput, PutObjectOutput, PutObjectRetentionInput, PutObjectRetentionOutput, StreamingBlob,
+    ListObjectVersionsOutput, ListObjectsInput, ListObjectsOutput, ListObjectsV2Input, ListObjectsV2Output, Object,
+    ObjectLockConfiguration, ObjectLockEnabled, ObjectLockMode, ObjectLockRetainUntilDate, ObjectLockRetentionMode,
+    ObjectLockRule, ObjectVersion, PutObjectInput, PutObjectOutput, PutObjectRetentionInput, PutObjectRetentionOutput,
+    StreamingBlob,
 };
 use s3s::{Body, S3, S3Request, S3Response, S3Result, s3_error};
 
@@ -155,6 +156,18 @@ impl S3 for Operations {
         let enabled = Some(ObjectLockEnabled::from_static(ObjectLockEnabled::ENABLED));
         Ok(S3Response::new(GetObjectLockConfigurationOutput {
             object_lock_configuration: Some(ObjectLockConfiguration { object_lock_enabled: enabled, rule }),
+        }))
+    }
+
+    async fn list_objects(&self, request: S3Request<ListObjectsInput>) -> S3Result<S3Response<ListObjectsOutput>> {
+        let listed = self.list_objects_v2(request.map_input(ListObjectsV2Input::from)).await?;
+        Ok(listed.map_output(|listed| ListObjectsOutput {
+            contents: listed.contents,
+            is_truncated: listed.is_truncated,
+            max_keys: listed.max_keys,
+            name: listed.name,
+            prefix: listed.prefix,
+            ..ListObjectsOutput::default()
         }))
     }
 
