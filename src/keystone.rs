@@ -1,7 +1,7 @@
 //! Keystone: gets tokens, and validates the tokens of clients.
 //!
 //! [`Keystone`] makes the few calls of the Identity API v3 that the agent and its command line need.
-//! [`Validator`] has its own token, renews it, and validates the tokens of clients with it. Nothing is sent
+//! [`Session`] has the agent's own token and renews it. [`Validator`] validates the tokens of clients with it. Nothing is sent
 //! before it is needed, so an unreachable Keystone does not delay the start. Callers bound the wait, and this module
 //! bounds the answers. Tokens and secrets are [`SecretString`](secrecy::SecretString)s, which no log shows.
 //!
@@ -16,6 +16,7 @@ mod error;
 mod http;
 mod login;
 mod login_backoff;
+mod session;
 mod token;
 mod validator;
 
@@ -23,7 +24,8 @@ pub use self::http::Keystone;
 pub use access_rules::AccessRule;
 pub use error::KeystoneError;
 pub use login::{Domain, Identifier, Login, LoginScope, Method};
-pub use token::{IssuedToken, Project, TokenFacts};
+pub use session::{OwnToken, Session};
+pub use token::{CatalogEndpoint, IssuedToken, KEY_MANAGER, Project, TokenFacts};
 pub use validator::Validator;
 
 #[cfg(test)]

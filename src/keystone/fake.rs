@@ -37,6 +37,8 @@ pub struct FakeKeystone {
 pub struct Fake {
     tokens: Mutex<HashMap<String, Value>>,
     own: Mutex<String>,
+    /// Catalog of issued tokens.
+    catalog: Mutex<Value>,
     /// Answer to every validation, instead of the real one.
     instead: Mutex<Option<(StatusCode, Value)>>,
     /// Number of requested validations.
@@ -55,6 +57,7 @@ impl FakeKeystone {
         let state = Arc::new(Fake {
             tokens: Mutex::default(),
             own: Mutex::new("own-0".to_owned()),
+            catalog: Mutex::new(json!([])),
             instead: Mutex::default(),
             validations: AtomicUsize::new(0),
             logins: AtomicUsize::new(0),
@@ -142,6 +145,11 @@ impl FakeKeystone {
         self.state.tokens.lock().expect("a lock").remove(token);
     }
 
+    /// Sets the catalog of the tokens that are issued from now on.
+    pub fn set_catalog(&self, catalog: Value) {
+        *self.state.catalog.lock().expect("a lock") = catalog;
+    }
+
     /// Revokes the agent's own token.
     pub fn revoke_own(&self) {
         "revoked".clone_into(&mut self.state.own.lock().expect("a lock"));
@@ -160,6 +168,13 @@ impl FakeKeystone {
     /// Number of requested validations and logins.
     pub fn asked(&self) -> (usize, usize) {
         (self.state.validations.load(Ordering::SeqCst), self.state.logins.load(Ordering::SeqCst))
+    }
+}
+
+impl Fake {
+    /// Whether this is the agent's own token.
+    pub fn is_own(&self, token: &str) -> bool {
+        *self.own.lock().expect("a lock") == token
     }
 }
 
@@ -223,6 +238,8 @@ async fn login(fake: &Fake, request: Request<Body>) -> Response {
     }
     let token = format!("own-{number}");
     token.clone_into(&mut fake.own.lock().expect("a lock"));
-    let facts = json!({ "token": { "expires_at": in_seconds(3600), "methods": ["password"], "user": { "id": "a" } } });
+    let catalog = fake.catalog.lock().expect("a lock").clone();
+    let facts = json!({ "token": {
+        "expires_at": in_seconds(3600), "methods": ["password"], "user": { "id": "a" }, "catalog": catalog } });
     (StatusCode::CREATED, [("x-subject-token", token)], Json(facts)).into_response()
 }

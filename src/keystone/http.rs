@@ -77,7 +77,8 @@ impl Keystone {
         let issued: TokenBody<IssuedTokenBody> = self.parsed(&answer)?;
         let token = head.headers.get(SUBJECT_TOKEN).and_then(|value| value.to_str().ok());
         let token = token.ok_or_else(|| self.not_understood("an issued token is not in X-Subject-Token"))?;
-        Ok(IssuedToken { token: SecretString::from(token), expires_at: issued.token.expires_at })
+        let expires_at = issued.token.expires_at;
+        Ok(IssuedToken { token: SecretString::from(token), expires_at, catalog: issued.token.catalog() })
     }
 
     /// Validates a token with the token `own`. `None` when it is unknown, expired or revoked.

@@ -7,6 +7,12 @@ use serde::Deserialize;
 use super::access_rules::AccessRule;
 use super::bounded::bounded;
 
+/// Type of the key manager in Keystone's catalog.
+pub const KEY_MANAGER: &str = "key-manager";
+
+/// Largest number of endpoints that are kept of a catalog.
+const CATALOG_ENDPOINTS_MAX: usize = 64;
+
 /// A token that was issued.
 #[derive(Debug, Clone)]
 pub struct IssuedToken {
@@ -14,6 +20,21 @@ pub struct IssuedToken {
     pub token: SecretString,
     /// Expiry.
     pub expires_at: Timestamp,
+    /// Endpoints of the services of the cloud.
+    pub catalog: Vec<CatalogEndpoint>,
+}
+
+/// Endpoint of a service in Keystone's catalog.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CatalogEndpoint {
+    /// Type of the service, such as `key-manager`.
+    pub service_type: String,
+    /// Network for which the endpoint is: `public`, `internal` or `admin`.
+    pub interface: String,
+    /// Region of the endpoint.
+    pub region: String,
+    /// Address.
+    pub url: String,
 }
 
 /// Content of a valid token.
@@ -54,6 +75,43 @@ pub(super) struct TokenBody<T> {
 #[derive(Deserialize)]
 pub(super) struct IssuedTokenBody {
     pub(super) expires_at: Timestamp,
+    #[serde(default)]
+    catalog: Vec<CatalogService>,
+}
+
+#[derive(Deserialize)]
+struct CatalogService {
+    #[serde(default, rename = "type")]
+    service_type: String,
+    #[serde(default)]
+    endpoints: Vec<CatalogServiceEndpoint>,
+}
+
+#[derive(Deserialize)]
+struct CatalogServiceEndpoint {
+    #[serde(default)]
+    interface: String,
+    #[serde(default)]
+    region: Option<String>,
+    #[serde(default)]
+    url: String,
+}
+
+impl IssuedTokenBody {
+    /// Endpoints of the services that the agent uses. Others are not kept.
+    pub(super) fn catalog(self) -> Vec<CatalogEndpoint> {
+        let services = self.catalog.into_iter().filter(|service| service.service_type == KEY_MANAGER);
+        let endpoints = services.flat_map(|service| {
+            let of_service = move |endpoint: CatalogServiceEndpoint| CatalogEndpoint {
+                service_type: service.service_type.clone(),
+                interface: endpoint.interface,
+                region: endpoint.region.unwrap_or_default(),
+                url: endpoint.url,
+            };
+            service.endpoints.into_iter().map(of_service)
+        });
+        endpoints.take(CATALOG_ENDPOINTS_MAX).collect()
+    }
 }
 
 /// Part of a valid token's body.
