@@ -19,6 +19,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::check::capacity::full_soon;
+use crate::key_manager::KeyManager;
 use crate::model::report::{Finding, KindFacts, Report, Verdict};
 use crate::model::settings::AgentSettings;
 use crate::model::{Capacity, CheckName, CheckResult, Outcome, Reason, Target, TargetSpec, UsageHistory};
@@ -45,6 +46,8 @@ pub struct Host {
     pub consumers: ConsumerWatch,
     /// The mounts that the agent made.
     pub own_mounts: OwnMounts,
+    /// The key manager, with the secrets that were read.
+    pub key_manager: KeyManager,
     /// The S3 clients.
     pub buckets: Arc<ClientPool>,
     /// Permits of bucket listings. Each permit is for one page.
@@ -69,6 +72,7 @@ impl Host {
             host_mounts: HostMounts::default(),
             consumers: ConsumerWatch::default(),
             own_mounts: OwnMounts::default(),
+            key_manager: KeyManager::default(),
             buckets: Arc::default(),
             listing_pages: Arc::new(Semaphore::new(s3::listing::PAGES_AT_ONCE)),
             mount_stats: MountStatsCache::default(),
@@ -234,10 +238,7 @@ pub fn for_spec(target: &Target, host: &Arc<Host>) -> Box<dyn Driver> {
         TargetSpec::Nfs(spec) => {
             Box::new(nfs::NfsDriver::new(target.id, spec.clone(), target.mount_name.clone(), host.clone()))
         }
-        TargetSpec::S3(spec) => {
-            let name = target.mount_name.clone();
-            Box::new(s3::S3Driver::new(target.id, spec.location.clone(), spec.immutable, name, host))
-        }
+        TargetSpec::S3(spec) => Box::new(s3::S3Driver::new(target.id, spec.clone(), target.mount_name.clone(), host)),
     }
 }
 

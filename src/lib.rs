@@ -32,7 +32,8 @@
 //! ```text
 //! cli → api → notify → agent → driver → check → nfs, s3 → sys → model
 //!       cli → config → model    agent → registry → model
-//!       cli, api → keystone    keystone, notify → http_client → tls → sys    s3 → tls
+//!       driver → key_manager → keystone    cli, api → keystone    s3 → tls
+//!       key_manager, keystone, notify → http_client → tls → sys
 //! ```
 //!
 //! `CONTRIBUTING.md` lists what to change to add a check, a kind of target, a reason, a route, a
@@ -45,6 +46,7 @@ pub mod cli;
 pub mod config;
 pub mod driver;
 pub mod http_client;
+pub mod key_manager;
 pub mod keystone;
 pub mod model;
 pub mod nfs;

@@ -6,6 +6,7 @@
 //! - the format of an export ([`export`]), and the name of its directory ([`mount_name`]),
 //! - the content of a report ([`report`], [`reason`], [`usage_listing`]), and the display of capacity ([`capacity`]),
 //! - the visibility of target types ([`caller`]),
+//! - the content of a secret with credentials ([`bucket_secret`]),
 //! - the record of canaries ([`canary_record`]),
 //! - the settings of the agent ([`settings`]).
 
@@ -13,6 +14,7 @@
 pub(crate) mod named;
 
 pub mod age;
+pub mod bucket_secret;
 pub mod caller;
 pub mod canary_record;
 pub mod capacity;
@@ -37,6 +39,7 @@ pub mod transition;
 pub mod usage_history;
 pub mod usage_listing;
 
+pub use bucket_secret::{BucketSecret, PayloadError};
 pub use caller::Caller;
 pub use canary_record::{CanaryLeftover, CanaryRecord};
 pub use capacity::{BlockCounts, Capacity};

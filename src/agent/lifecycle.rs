@@ -94,6 +94,12 @@ impl Agent {
         self.shared.host.buckets.operations().all()
     }
 
+    /// Returns the requests to the key manager by result.
+    #[must_use]
+    pub fn key_manager_requests(&self) -> Vec<(&'static str, u64)> {
+        self.shared.host.key_manager.requests().all()
+    }
+
     /// Returns the number of writes to the registry that had this result.
     #[must_use]
     pub fn registry_writes(&self, result: WriteResult) -> u64 {

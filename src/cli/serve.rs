@@ -23,7 +23,7 @@ use crate::agent::{Agent, StatusChange, recall_own_mounts};
 use crate::api::{self, Auth, CONNECTIONS_MAX, ConfigState, Listeners, METRICS_CONNECTIONS_MAX, Metrics};
 use crate::config::{self, Settings};
 use crate::driver::{Host, ProcessRole};
-use crate::model::settings::{ApiSettings, AuthSettings, NotifySettings};
+use crate::model::settings::{AgentSettings, ApiSettings, AuthSettings, NotifySettings};
 use crate::notify::{CHANGES_MAX, Notifier};
 use crate::registry::{self, Registry};
 use crate::sys::{ChildCensus, MountTableWatch, NodeFacts, WorkerPool, WorkerPoolSettings, heap, node, systemd};
@@ -113,6 +113,9 @@ async fn serve(prepared: Prepared, config: Option<PathBuf>) -> anyhow::Result<()
     heap::start_trimming().context("cannot start the thread that returns memory")?;
     let listeners = Listeners::bind(&settings.api.listen, settings.api.socket_group.as_deref()).await?;
     warn_about_plain_text(&settings.api);
+    if let Some(warning) = key_manager_warning(&settings.agent) {
+        tracing::warn!("{warning}");
+    }
     let addresses: Vec<String> = listeners.addresses().iter().map(ToString::to_string).collect();
 
     let running = RunningAgent::start(&settings, registry.clone(), listeners).await?;
@@ -285,6 +288,20 @@ fn warn_about_plain_text(api: &ApiSettings) {
     for warning in plain_text_warnings(api) {
         tracing::warn!("{warning}");
     }
+}
+
+/// Returns a warning if the credentials of buckets cross a network in plain text.
+fn key_manager_warning(settings: &AgentSettings) -> Option<String> {
+    let key_manager = settings.key_manager.as_ref()?;
+    let keystone = &key_manager.keystone;
+    let plain = match &key_manager.endpoint {
+        Some(endpoint) if key_manager.is_plain_text_elsewhere() => endpoint,
+        _ if keystone.is_plain_text_elsewhere() => &keystone.url,
+        _ => return None,
+    };
+    Some(format!(
+        "{plain} is used without TLS, so others on the network can read the credentials of buckets or the agent's password. Set https:// URLs in [key_manager] endpoint and [api.keystone] url"
+    ))
 }
 
 /// Returns a warning for each way in which tokens cross a network in plain text.

@@ -44,18 +44,21 @@ impl Settings {
         match &self.api.auth {
             AuthSettings::None => {}
             AuthSettings::Token { file } => add("[api.token] file", file, Secret),
-            AuthSettings::Keystone(keystone) => {
-                match &keystone.credential {
-                    KeystoneCredential::Password { password_file, .. } => {
-                        add("[api.keystone] password_file", password_file, Secret);
-                    }
-                    KeystoneCredential::Application { secret_file, .. } => {
-                        add("[api.keystone] application_credential_secret_file", secret_file, Secret);
-                    }
+            AuthSettings::Keystone(_) => {}
+        }
+        let of_auth = if let AuthSettings::Keystone(keystone) = &self.api.auth { Some(&**keystone) } else { None };
+        let key_manager = self.agent.key_manager.as_ref();
+        if let Some(keystone) = of_auth.or(key_manager.map(|settings| &settings.keystone)) {
+            match &keystone.credential {
+                KeystoneCredential::Password { password_file, .. } => {
+                    add("[api.keystone] password_file", password_file, Secret);
                 }
-                if let Some(ca_bundle) = &keystone.ca_bundle {
-                    add("[api.keystone] ca_bundle", ca_bundle, Public);
+                KeystoneCredential::Application { secret_file, .. } => {
+                    add("[api.keystone] application_credential_secret_file", secret_file, Secret);
                 }
+            }
+            if let Some(ca_bundle) = &keystone.ca_bundle {
+                add("[api.keystone] ca_bundle", ca_bundle, Public);
             }
         }
         if let Some(tls) = &self.api.tls {
@@ -76,6 +79,9 @@ impl Settings {
             if let Some(ca_bundle) = &rule.ca_bundle {
                 add("[[s3.credentials]] ca_bundle", ca_bundle, Public);
             }
+        }
+        if let Some(ca_bundle) = key_manager.and_then(|settings| settings.ca_bundle.as_ref()) {
+            add("[key_manager] ca_bundle", ca_bundle, Public);
         }
         for webhook in &self.notify.webhooks {
             if let Some(secret_file) = &webhook.secret_file {
@@ -138,6 +144,7 @@ mod tests {
                 location = "another"
                 access_key_id_file = "/f/id"
                 secret_access_key_file = "/f/secret"
+                {}
                 [[notify.webhook]]
                 url = "https://hooks"
                 secret_file = "/f/webhook"
@@ -151,11 +158,15 @@ mod tests {
                         "keystone = { url = \"https://k\", username = \"u\", password_file = \"/f/p\", ca_bundle = \"/f/kca\" }",
                     _ =>
                         "keystone = { url = \"https://k\", application_credential_id = \"i\", application_credential_secret_file = \"/f/s\" }",
+                },
+                match auth {
+                    "token" => "",
+                    _ => "[key_manager]\nenabled = true\nca_bundle = \"/f/bca\"",
                 }
             )
         };
         let mut listed = BTreeSet::new();
-        for (auth, count) in [("token", 11), ("keystone", 12), ("application", 11)] {
+        for (auth, count) in [("token", 11), ("keystone", 13), ("application", 12)] {
             let text = text(auth).replace("\"application\"", "\"keystone\"");
             let settings = crate::config::parse(&text, Path::new("c.toml")).expect("valid");
             let files = settings.files();

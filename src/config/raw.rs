@@ -38,6 +38,7 @@ sections! {
         visibility: Visibility,
         probe: Probe,
         s3: S3,
+        key_manager: KeyManager,
         notify: Notify,
         target: Vec<declared::Target>,
     }
@@ -144,6 +145,16 @@ sections! {
         canary: S3Canary,
         lock_proof: LockProof,
         listing: S3Listing,
+    }
+
+    KeyManager {
+        enabled: Spanned<bool> = without_position(false),
+        endpoint: Option<Text>,
+        interface: Text = text("public"),
+        region: Option<Text>,
+        refresh_interval: Text = text("10m"),
+        timeout: Text = text("10s"),
+        ca_bundle: Option<Text>,
     }
 
     S3Canary {

@@ -447,3 +447,32 @@ fn fingerprint_depends_on_settings_only() {
     assert_eq!(fingerprint("[api]\nlisten = [\"127.0.0.1:1\"]"), defaults);
     assert_ne!(fingerprint("[probe]\nnfs_interval = \"11s\""), defaults);
 }
+
+#[test]
+fn key_manager_uses_the_login_of_keystone_whatever_the_authentication() {
+    let login = "[api.keystone]\nurl = \"https://k:5000/v3\"\nusername = \"u\"\npassword_file = \"/f/p\"\n";
+    for auth in ["none", "keystone"] {
+        let text = format!(
+            "[api]\nauth = {auth:?}\n{login}[key_manager]\nenabled = true\nendpoint = \"https://b:9311/v1/\"\nrefresh_interval = \"1m\""
+        );
+        let settings = parse(&text, Path::new("c.toml")).expect("valid");
+        let key_manager = settings.agent.key_manager.expect("enabled");
+        assert_eq!((key_manager.keystone.url.as_str(), key_manager.refresh_interval.as_secs()), ("https://k:5000", 60));
+        assert_eq!(key_manager.endpoint.as_deref(), Some("https://b:9311"));
+    }
+    assert_eq!(
+        parse(&format!("[api]\nauth = \"keystone\"\n{login}"), Path::new("c")).expect("valid").agent.key_manager,
+        None
+    );
+    for (text, words) in [
+        ("[key_manager]\nenabled = true", ["[api.keystone] url", "[key_manager] enabled = true needs it"]),
+        ("[key_manager]\nendpoint = \"https://b\"", ["[key_manager] endpoint", "enabled is false"]),
+        ("[key_manager]\ninterface = \"private\"", ["[key_manager] interface", "\"internal\""]),
+        ("[key_manager]\nrefresh_interval = \"0s\"", ["[key_manager] refresh_interval", "duration"]),
+        ("[key_manager]\nendpoint = \"b:9311\"", ["[key_manager] endpoint", "URL of the key manager"]),
+        (login, ["[api.keystone] url", "not used"]),
+    ] {
+        let error = refused(text);
+        assert!(words.iter().all(|word| error.contains(word)), "{text}: {error}");
+    }
+}

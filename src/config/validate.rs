@@ -2,6 +2,7 @@
 
 mod api;
 mod backup_user;
+mod key_manager;
 mod notify;
 mod s3;
 
@@ -39,18 +40,19 @@ const CONSUMER_MAX_CHARS: usize = 64;
 const MOUNT_DEADLINES: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(600);
 
 pub(super) fn settings(raw: Raw) -> Validated<Settings> {
-    let Raw { api, metrics, ui, registry, mounts, visibility, probe, s3, notify, target } = raw;
+    let Raw { api, metrics, ui, registry, mounts, visibility, probe, s3, key_manager, notify, target } = raw;
     let mounts = self::mounts(mounts)?;
     let declared = declared::validate(&target, mounts.path_key)?;
     let notify = notify::notify(&notify, &mounts.root)?;
     Ok(Settings {
-        api: api::api(&api, &metrics, &ui)?,
+        api: api::api(&api, &metrics, &ui, *key_manager.enabled.get_ref())?,
         registry_url: registry_url(&registry.url)?,
         agent: AgentSettings {
             mounts,
             visibility: self::visibility(&visibility)?,
             probe: self::probe(&probe)?,
             s3_access: self::s3::access(&s3.credentials)?,
+            key_manager: self::key_manager::key_manager(&key_manager, &api.keystone)?,
             s3_canary: self::s3::canary(&s3.canary, &s3.lock_proof)?,
             lock_proof: self::s3::lock_proof(&s3.lock_proof)?,
             s3_listing: self::s3::listing(&s3.listing)?,

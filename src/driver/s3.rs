@@ -21,6 +21,7 @@ mod canaries;
 mod configuration;
 pub mod listing;
 mod node_checks;
+mod secret_credentials;
 mod target_facts;
 
 use std::sync::Arc;
@@ -34,7 +35,7 @@ use crate::check::bucket::{FoundBucket, not_passed};
 use crate::check::canary::{CanaryNames, ProcessRole, ServiceClock};
 use crate::model::report::{BucketFacts, KindFacts, RequestCount, Scope};
 use crate::model::settings::{AgentSettings, S3AccessRule};
-use crate::model::{Capacity, CheckName, MountName, Reason, S3Location, TargetId};
+use crate::model::{Capacity, CheckName, MountName, Reason, S3Location, S3Target, TargetId};
 use crate::s3::{DefaultRetention, Versioning};
 use node_checks::NodeChecks;
 use target_facts::TargetFacts;
@@ -130,11 +131,12 @@ struct Session<A> {
 }
 
 impl S3Driver {
-    /// Creates the driver of a bucket. `immutable` is what the target declares, and `name` the directory at which
-    /// another program may mount it.
+    /// Creates the driver of a bucket. `name` is the directory at which another program may mount it.
     #[must_use]
-    pub fn new(target: TargetId, location: S3Location, immutable: bool, name: MountName, host: &Arc<Host>) -> Self {
-        let (node, facts) = (NodeChecks::new(target, &location, host), TargetFacts::new(immutable, host));
+    pub fn new(target: TargetId, spec: S3Target, name: MountName, host: &Arc<Host>) -> Self {
+        let S3Target { location, immutable, secret_ref } = spec;
+        let node = NodeChecks::new(target, &location, secret_ref, host);
+        let facts = TargetFacts::new(immutable, host);
         Self { location, immutable, name, role: host.role, node, facts, was_healthy: false }
     }
 

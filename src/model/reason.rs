@@ -110,6 +110,14 @@ named! {
         TlsFailed => "tls_failed",
         /// No credentials were found for the bucket.
         NoCredentials => "no_credentials",
+        /// The key manager has no such secret, or `secret_ref` is not one of the configured key manager.
+        SecretNotFound => "secret_not_found",
+        /// The agent's user may not read the secret.
+        SecretForbidden => "secret_forbidden",
+        /// The payload of the secret does not contain usable credentials.
+        SecretMalformed => "secret_malformed",
+        /// The key manager, or Keystone in front of it, does not answer.
+        KeyManagerUnavailable => "key_manager_unavailable",
         /// Other users of this host may read the secret of a bucket's credentials.
         SecretExposed => "secret_exposed",
         /// The service does not know the access key.

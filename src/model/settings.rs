@@ -4,6 +4,7 @@
 //! makes them and `cli::serve` passes them on.
 
 mod api;
+mod key_manager;
 mod notify;
 
 use std::collections::BTreeMap;
@@ -19,6 +20,7 @@ pub use api::{
     ApiSettings, AuthSettings, KeystoneCredential, KeystoneSettings, Listen, MetricsDetail, MetricsSettings,
     TlsSettings,
 };
+pub use key_manager::KeyManagerSettings;
 pub use notify::{CommandSettings, NotifySettings, WebhookSettings};
 
 /// Settings of mounts (`[mounts]`).
@@ -322,6 +324,8 @@ pub struct AgentSettings {
     pub probe: ProbeSettings,
     /// Access to buckets. The first rule that matches applies.
     pub s3_access: Vec<S3AccessRule>,
+    /// Key manager that contains the credentials of buckets. `None` if it is not used.
+    pub key_manager: Option<KeyManagerSettings>,
     /// Settings of the canary object.
     pub s3_canary: S3CanarySettings,
     /// Settings of lock proofs.
@@ -378,6 +382,7 @@ impl AgentSettings {
                 append_only: false,
                 put_headers: Arc::default(),
             }],
+            key_manager: None,
             s3_canary: S3CanarySettings {
                 enabled: false,
                 interval: long,

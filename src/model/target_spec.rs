@@ -53,7 +53,7 @@ pub struct S3Target {
     pub location: S3Location,
     /// Whether the target was declared immutable: these credentials must not be able to delete its backups.
     pub immutable: bool,
-    /// Secret that contains the credentials. It is kept for clients, and the agent does not read it.
+    /// Secret that contains the credentials. The agent reads it if `[key_manager]` is enabled.
     pub secret_ref: Option<SecretRef>,
 }
 

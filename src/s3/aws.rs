@@ -30,9 +30,10 @@ use http::Uri;
 use super::failure::S3Failure;
 use crate::model::cause::innermost_cause;
 use crate::model::settings::{S3AccessRule, S3Addressing, S3CredentialSource};
-use crate::model::{S3Endpoint, S3Location};
+use crate::model::{BucketSecret, S3Endpoint, S3Location};
 use bucket::StatsParameter;
 use clients::{ClientKey, SharedClient};
+use credentials::ClientSource;
 
 pub use answer::ANSWER_LIMIT_BYTES;
 pub use bucket::AwsBucket;
@@ -75,10 +76,14 @@ impl BucketConnector {
     ///
     /// # Errors
     /// [`S3Failure::Agent`] when the SDK has no address for the bucket.
-    pub async fn service_address(&self, rule: Option<&S3AccessRule>) -> Result<(String, u16), S3Failure> {
+    pub async fn service_address(
+        &self,
+        rule: Option<&S3AccessRule>,
+        secret: Option<&BucketSecret>,
+    ) -> Result<(String, u16), S3Failure> {
         let params = Params::builder()
             .bucket(self.location.bucket())
-            .region(self.region(rule).await.to_string())
+            .region(self.region(rule, secret).await.to_string())
             .set_endpoint(self.location.endpoint().map(S3Endpoint::url))
             .force_path_style(addressing(rule) == S3Addressing::Path)
             .build();
@@ -101,19 +106,25 @@ impl BucketConnector {
         trust::proxy_to(host, port, plain)
     }
 
-    /// Returns a client with the current rule, credentials and CA bundle.
+    /// Returns a client with the current rule, credentials and CA bundle. The credentials of a `secret` are used
+    /// instead of those of the rule. Region and CA bundle of the rule are used instead of those of the secret.
     ///
     /// # Errors
     /// [`S3Failure::Tls`] for a CA bundle that cannot be used, [`S3Failure::NoCredentials`].
-    pub async fn connect(&mut self, rule: Option<&S3AccessRule>) -> Result<AwsBucket, S3Failure> {
+    pub async fn connect(
+        &mut self,
+        rule: Option<&S3AccessRule>,
+        secret: Option<&Arc<BucketSecret>>,
+    ) -> Result<AwsBucket, S3Failure> {
         let ca_bundle = match rule.and_then(|rule| rule.ca_bundle.as_deref()) {
             Some(path) => Some(trust::read_ca_bundle(path).await?),
-            None => None,
+            None => secret.and_then(|secret| secret.certificate()).map(<[u8]>::to_vec),
         };
+        let configured = || rule.map_or(S3CredentialSource::DefaultChain, |rule| rule.source.clone());
         let key = ClientKey {
             endpoint: self.location.endpoint().cloned(),
-            source: rule.map_or(S3CredentialSource::DefaultChain, |rule| rule.source.clone()),
-            region: self.region(rule).await.to_string(),
+            source: secret.cloned().map_or_else(|| ClientSource::Configured(configured()), ClientSource::Secret),
+            region: self.region(rule, secret.map(|secret| &**secret)).await.to_string(),
             ca_bundle,
             addressing: addressing(rule),
         };
@@ -126,9 +137,10 @@ impl BucketConnector {
         Ok(AwsBucket::new(connected, &self.location, self.stats.clone(), self.requests.clone(), put_headers))
     }
 
-    /// Returns the region of signatures: that of the rule, the environment or the profile.
-    async fn region(&self, rule: Option<&S3AccessRule>) -> Region {
-        if let Some(region) = rule.and_then(|rule| rule.region.clone()) {
+    /// Returns the region of signatures: that of the rule, the secret, the environment or the profile.
+    async fn region(&self, rule: Option<&S3AccessRule>, secret: Option<&BucketSecret>) -> Region {
+        let of_rule = rule.and_then(|rule| rule.region.clone());
+        if let Some(region) = of_rule.or_else(|| Some(secret?.region()?.to_owned())) {
             return Region::new(region);
         }
         let profile = ProfileFileRegionProvider::builder();

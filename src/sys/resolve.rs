@@ -8,8 +8,8 @@
 //! - Callers that need the same name share one lookup. So a lookup that hangs blocks one thread, however many
 //!   targets use its name and however often they are probed.
 //!
-//! Storage, Keystone and the receivers of notifications have separate resolvers ([`STORAGE`], [`KEYSTONE`],
-//! [`RECEIVERS`]), so that hanging lookups of storage do not stop the validation of tokens. They live as long as the
+//! Storage, Keystone, the key manager and the receivers of notifications have separate resolvers ([`STORAGE`],
+//! [`KEYSTONE`], [`KEY_MANAGER`], [`RECEIVERS`]), so that hanging lookups of storage do not stop the validation of tokens. They live as long as the
 //! process. A reload of the configuration does not create new ones.
 
 use std::collections::BTreeMap;
@@ -37,7 +37,10 @@ pub const NAMES_PENDING_MAX: usize = 1024;
 /// Maximum number of addresses of a name. Further ones are ignored.
 pub const ADDRESSES_MAX: usize = 64;
 
-/// Number of names whose latest addresses [`KEYSTONE`] and [`RECEIVERS`] keep.
+/// Concurrent lookups of the key manager's name. The agent uses one key manager.
+pub const KEY_MANAGER_LOOKUPS_MAX: usize = 1;
+
+/// Number of names whose latest addresses each resolver keeps, except that of storage.
 const NAMES_KEPT: usize = 8;
 
 /// The resolver for storage servers and their proxies.
@@ -45,6 +48,9 @@ pub static STORAGE: LazyLock<Resolver> = LazyLock::new(|| Resolver::of_system(ST
 
 /// The resolver for Keystone.
 pub static KEYSTONE: LazyLock<Resolver> = LazyLock::new(|| Resolver::of_system(KEYSTONE_LOOKUPS_MAX, NAMES_KEPT));
+
+/// The resolver for the key manager.
+pub static KEY_MANAGER: LazyLock<Resolver> = LazyLock::new(|| Resolver::of_system(KEY_MANAGER_LOOKUPS_MAX, NAMES_KEPT));
 
 /// The resolver for the receivers of notifications.
 pub static RECEIVERS: LazyLock<Resolver> = LazyLock::new(|| Resolver::of_system(RECEIVER_LOOKUPS_MAX, NAMES_KEPT));

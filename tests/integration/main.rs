@@ -42,6 +42,7 @@ mod doctor;
 mod documents;
 mod economy;
 mod faults;
+mod key_manager;
 mod lifetime;
 mod listing;
 mod logging;

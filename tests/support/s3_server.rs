@@ -10,6 +10,7 @@ mod store;
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -113,6 +114,7 @@ pub struct BucketUsageFixture {
 pub struct S3Server {
     listener: LoopbackServer,
     operations: Operations,
+    secret_access_key: Arc<Mutex<SecretKey>>,
 }
 
 impl S3Server {
@@ -131,15 +133,16 @@ impl S3Server {
     pub async fn start_on(port: u16, fixture: S3Fixture) -> io::Result<Self> {
         let operations = Operations::new(Store::new(fixture.buckets));
         let mut builder = S3ServiceBuilder::new(operations.clone());
+        let secret_access_key = Arc::new(Mutex::new(fixture.secret_access_key.into()));
         builder.set_auth(SingleUserAuth {
             access_key_id: fixture.access_key_id,
-            secret_access_key: fixture.secret_access_key.into(),
+            secret_access_key: secret_access_key.clone(),
         });
         let service = builder.build();
         let serving = operations.clone();
         let listener =
             LoopbackServer::start(port, move |stream| serve(stream, service.clone(), serving.clone())).await?;
-        Ok(Self { listener, operations })
+        Ok(Self { listener, operations, secret_access_key })
     }
 
     /// The endpoint URL: `http://127.0.0.1:PORT`.
@@ -155,6 +158,11 @@ impl S3Server {
     /// Advances the clock that ends retentions and that the server reports in `Date`.
     pub fn advance_clock(&self, by: Duration) {
         self.operations.advance_clock(by);
+    }
+
+    /// Replaces the secret access key of the user.
+    pub fn set_secret(&self, secret_access_key: &str) {
+        *self.secret_access_key.lock().unwrap_or_else(PoisonError::into_inner) = secret_access_key.into();
     }
 
     /// Changes how the object lock of a bucket behaves from now on.
@@ -218,14 +226,14 @@ async fn serve(stream: TcpStream, service: S3Service, operations: Operations) {
 /// Authentication of the only user. Unlike `s3s::auth::SimpleAuth`, it answers an unknown key as AWS and Ceph do.
 struct SingleUserAuth {
     access_key_id: String,
-    secret_access_key: SecretKey,
+    secret_access_key: Arc<Mutex<SecretKey>>,
 }
 
 #[async_trait::async_trait]
 impl S3Auth for SingleUserAuth {
     async fn get_secret_key(&self, access_key: &str) -> S3Result<SecretKey> {
         if access_key == self.access_key_id {
-            Ok(self.secret_access_key.clone())
+            Ok(self.secret_access_key.lock().unwrap_or_else(PoisonError::into_inner).clone())
         } else {
             Err(s3_error!(InvalidAccessKeyId, "The access key id you provided does not exist."))
         }

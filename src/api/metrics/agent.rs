@@ -94,6 +94,12 @@ static KEYSTONE: Family = Family::counter(
     "Requests to Keystone, by status class. The class is none if there was no answer.",
 );
 
+static KEY_MANAGER: Family = Family::counter(
+    "targetwatch_key_manager_requests",
+    &["result"],
+    "Requests to the key manager, by status class. The class is none if there was no answer.",
+);
+
 static NOTIFICATIONS: Family = Family::counter(
     "targetwatch_notifications",
     &["receiver", "result"],
@@ -144,6 +150,7 @@ static LABELLED: &[&Family] = &[
     &WRITES,
     &S3_OPERATIONS,
     &KEYSTONE,
+    &KEY_MANAGER,
     &NOTIFICATIONS,
     &NOTIFICATIONS_WAITING,
     &LATENESS,
@@ -214,6 +221,8 @@ impl AgentSample {
         exposition.write(&S3_OPERATIONS, operations)?;
         let keystone = self.keystone.iter().map(|(result, count)| ([("result", *result)], number(*count)));
         exposition.write(&KEYSTONE, keystone)?;
+        let key_manager = self.agent.key_manager_requests().into_iter();
+        exposition.write(&KEY_MANAGER, key_manager.map(|(result, count)| ([("result", result)], number(count))))?;
         let requests = self.requests.iter();
         let requests = requests.map(|((route, code), count)| ([("route", *route), ("code", *code)], number(*count)));
         exposition.write(&REQUESTS, requests)?;

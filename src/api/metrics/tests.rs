@@ -170,6 +170,7 @@ fn fixed_metrics(detail: MetricsDetail) -> Metrics {
     let mounts = MountTableWatch::start().expect("/proc");
     let host = Host::new(workers, mounts, "test".to_owned(), ProcessRole::Daemon);
     host.buckets.operations().add(("HeadBucket", "2xx"), 5);
+    host.key_manager.requests().add("2xx", 2);
     let registry = TargetRegistry::new(Arc::new(MemoryStore::default()));
     let settings = AgentSettings::quiet();
     let settings = AgentSettings {

@@ -1,7 +1,7 @@
 //! Validation of `[api]`, `[metrics]` and `[ui]`: listeners, authentication, TLS, and whether they are consistent.
 
 use std::net::SocketAddr;
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
 
 use http::Uri;
@@ -37,8 +37,14 @@ const VALIDATIONS: RangeInclusive<u32> = 1..=256;
 
 const AUTH: &str = "[api] auth";
 
-pub(super) fn api(raw: &raw::Api, metrics: &raw::Metrics, ui: &raw::Ui) -> Validated<ApiSettings> {
-    let auth = auth(raw)?;
+/// Validates `[api]`, `[metrics]` and `[ui]`. `[api.keystone]` is also used if `has_key_manager`.
+pub(super) fn api(
+    raw: &raw::Api,
+    metrics: &raw::Metrics,
+    ui: &raw::Ui,
+    has_key_manager: bool,
+) -> Validated<ApiSettings> {
+    let auth = auth(raw, has_key_manager)?;
     let tls = tls(&raw.tls)?;
     let is_open = auth == AuthSettings::None && !raw.allow_unauthenticated_remote;
     let listen = addresses(raw, is_open)?;
@@ -137,7 +143,7 @@ fn address(text: &Text, key: &str) -> Validated<Listen> {
     })
 }
 
-fn auth(raw: &raw::Api) -> Validated<AuthSettings> {
+fn auth(raw: &raw::Api, has_key_manager: bool) -> Validated<AuthSettings> {
     let chosen = raw.auth.get_ref().as_str();
     if !["none", "token", "keystone"].contains(&chosen) {
         let problem = format!("unknown value {chosen:?}, expected \"none\", \"token\" or \"keystone\"");
@@ -151,7 +157,8 @@ fn auth(raw: &raw::Api) -> Validated<AuthSettings> {
         ("keystone", "[api.keystone] application_credential_id", &raw.keystone.application_credential_id),
     ];
     for (method, key, given) in unused {
-        if let Some(text) = given.as_ref().filter(|_| method != chosen) {
+        let is_used = method == chosen || method == "keystone" && has_key_manager;
+        if let Some(text) = given.as_ref().filter(|_| !is_used) {
             let problem =
                 format!("not used, because [api] auth is {chosen:?}. Set auth = {method:?}, or remove this key");
             return Err(invalid(text, key, problem));
@@ -162,17 +169,28 @@ fn auth(raw: &raw::Api) -> Validated<AuthSettings> {
             let file = required_text(raw.token.file.as_ref(), &raw.auth, "[api.token] file", "auth = \"token\"")?;
             Ok(AuthSettings::Token { file: path(file, "[api.token] file")? })
         }
-        "keystone" => Ok(AuthSettings::Keystone(Box::new(keystone(&raw.keystone, &raw.auth)?))),
+        "keystone" => {
+            let needed_by = (raw.auth.span(), "auth = \"keystone\"");
+            Ok(AuthSettings::Keystone(Box::new(keystone(&raw.keystone, &needed_by)?)))
+        }
         _ => Ok(AuthSettings::None),
     }
 }
 
-fn keystone(raw: &raw::Keystone, auth: &Text) -> Validated<KeystoneSettings> {
-    let url = required_text(raw.url.as_ref(), auth, "[api.keystone] url", "auth = \"keystone\"")?;
+/// Position and text of the setting that needs another one.
+pub(super) type NeededBy = (Range<usize>, &'static str);
+
+/// Validates `[api.keystone]`, with which clients are authenticated and the agent logs in.
+pub(super) fn keystone(raw: &raw::Keystone, needed_by: &NeededBy) -> Validated<KeystoneSettings> {
+    let missing = || {
+        let (at, by) = needed_by.clone();
+        InvalidValue::new(at, "[api.keystone] url", format!("missing; {by} needs it"))
+    };
+    let url = raw.url.as_ref().ok_or_else(missing)?;
     let ca_bundle = raw.ca_bundle.as_ref();
     Ok(KeystoneSettings {
         url: keystone_url(url)?,
-        credential: credential(raw, auth)?,
+        credential: credential(raw, url)?,
         admin_role: name(&raw.admin_role, "[api.keystone] admin_role")?,
         service_type: name(&raw.service_type, "[api.keystone] service_type")?,
         ca_bundle: ca_bundle.map(|text| path(text, "[api.keystone] ca_bundle")).transpose()?,
@@ -185,8 +203,14 @@ fn keystone(raw: &raw::Keystone, auth: &Text) -> Validated<KeystoneSettings> {
 }
 
 fn keystone_url(text: &Text) -> Validated<String> {
+    const EXAMPLE: &str = "of Keystone, expected a URL such as \"https://keystone.example.com:5000\"";
+    service_url(text, "[api.keystone] url", "/v3", EXAMPLE)
+}
+
+/// Validates the URL of a service, and removes the version of its API.
+pub(super) fn service_url(text: &Text, key: &str, version: &str, example: &str) -> Validated<String> {
     let base = text.get_ref().trim_end_matches('/');
-    let base = base.strip_suffix("/v3").unwrap_or(base).trim_end_matches('/');
+    let base = base.strip_suffix(version).unwrap_or(base).trim_end_matches('/');
     let is_usable = base.parse::<Uri>().is_ok_and(|uri| {
         matches!(uri.scheme_str(), Some("http" | "https"))
             && uri.query().is_none()
@@ -195,15 +219,11 @@ fn keystone_url(text: &Text) -> Validated<String> {
     if is_usable {
         Ok(base.to_owned())
     } else {
-        let problem = format!(
-            "{:?} is not an http or https URL of Keystone, expected a URL such as \"https://keystone.example.com:5000\"",
-            text.get_ref()
-        );
-        Err(invalid(text, "[api.keystone] url", problem))
+        Err(invalid(text, key, format!("{:?} is not an http or https URL {example}", text.get_ref())))
     }
 }
 
-fn credential(raw: &raw::Keystone, auth: &Text) -> Validated<KeystoneCredential> {
+fn credential(raw: &raw::Keystone, url: &Text) -> Validated<KeystoneCredential> {
     let application = (&raw.application_credential_id, &raw.application_credential_secret_file);
     match ((&raw.username, &raw.password_file), application) {
         ((Some(username), Some(password_file)), (None, None)) => Ok(KeystoneCredential::Password {
@@ -219,7 +239,7 @@ fn credential(raw: &raw::Keystone, auth: &Text) -> Validated<KeystoneCredential>
         }),
         _ => {
             let problem = "incomplete credentials, expected either username and password_file, or application_credential_id and application_credential_secret_file, because the agent logs in to Keystone as its own user";
-            Err(invalid(raw.url.as_ref().unwrap_or(auth), "[api.keystone]", problem))
+            Err(invalid(url, "[api.keystone]", problem))
         }
     }
 }
@@ -254,7 +274,7 @@ fn no_client_ca(flag: &Spanned<bool>) -> InvalidValue {
     InvalidValue::new(flag.span(), "[api.tls] require_client_certificate", problem)
 }
 
-fn name(text: &Text, key: &str) -> Validated<String> {
+pub(super) fn name(text: &Text, key: &str) -> Validated<String> {
     let value = text.get_ref();
     if value.is_empty() || value.chars().any(char::is_control) {
         return Err(invalid(text, key, format!("{value:?} is not a name, expected text without control characters")));

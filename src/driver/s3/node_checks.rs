@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::Input;
 use super::canaries::Canaries;
+use super::secret_credentials::SecretCredentials;
 use crate::check::bucket::{FoundBucket, bucket};
 use crate::check::canary::CanaryNames;
 use crate::check::in_use::{FirstSeen, bucket_at, in_use};
@@ -14,8 +15,9 @@ use crate::check::tcp_reachable::tcp_connect;
 use crate::check::{CheckLog, Checked};
 use crate::driver::Host;
 use crate::model::report::{Finding, InUseFacts};
+use crate::model::secret_ref::SecretRef;
 use crate::model::settings::{AgentSettings, S3AccessRule};
-use crate::model::{CheckName, MountName, Reason, S3Location, TargetId};
+use crate::model::{BucketSecret, CheckName, MountName, Reason, S3Location, TargetId};
 use crate::s3::aws::{AwsBucket, BucketConnector, RequestCounter};
 use crate::s3::{S3Failure, within};
 use crate::sys::Lane;
@@ -24,9 +26,14 @@ use crate::sys::secret_file::exposure_warning;
 /// Identifies this host among hosts of the same name (machine-id(5)).
 const MACHINE_ID: &str = "/etc/machine-id";
 
+/// Reasons with which a service refuses credentials, so that they may have been replaced.
+const REFUSALS: [Reason; 4] =
+    [Reason::UnknownAccessKey, Reason::WrongSecret, Reason::UserSuspended, Reason::AccessDenied];
+
 /// Checks of the path from this node to a bucket, with their state.
 pub(super) struct NodeChecks {
     connector: BucketConnector,
+    credentials: SecretCredentials,
     host: Arc<Host>,
     /// Id of this instance of the driver. The keys of its canaries contain it, so that no other instance removes them.
     instance: Uuid,
@@ -37,11 +44,17 @@ pub(super) struct NodeChecks {
 }
 
 impl NodeChecks {
-    pub(super) fn new(target: TargetId, location: &S3Location, host: &Arc<Host>) -> Self {
+    pub(super) fn new(
+        target: TargetId,
+        location: &S3Location,
+        secret_ref: Option<SecretRef>,
+        host: &Arc<Host>,
+    ) -> Self {
         let store = host.canaries.clone();
         let memory = store.map_or_else(CanaryMemory::default, |store| CanaryMemory::new(target, store));
         Self {
             connector: BucketConnector::new(location.clone(), &host.buckets),
+            credentials: SecretCredentials::new(secret_ref, host),
             host: host.clone(),
             instance: Uuid::new_v4(),
             canaries: Canaries::new(memory),
@@ -93,8 +106,10 @@ impl NodeChecks {
         let Input { location, settings, rule, .. } = input;
         let deadline = settings.probe.deadline;
         let connector = &self.connector;
+        let credentials = self.credentials.read(input).await;
+        let secret = credentials.secret();
         let reaching = async {
-            match address(connector, rule).await {
+            match address(connector, rule, secret.map(|secret| &**secret)).await {
                 Ok((None, host, port)) => tcp_connect(&host, port, deadline).await,
                 Ok((Some((proxy, port)), host, _)) => tcp_connect(&proxy, port, deadline).await.detail(format!(
                     "{proxy} port {port} is the proxy that HTTPS_PROXY, HTTP_PROXY or ALL_PROXY names for {host}"
@@ -107,21 +122,40 @@ impl NodeChecks {
         let connector = &mut self.connector;
         let mut api = None;
         let connecting = async {
-            let connected = tokio::time::timeout(deadline, connector.connect(rule)).await.unwrap_or_else(|_| {
-                Err(S3Failure::NoCredentials(format!("their source did not answer within {} ms", deadline.as_millis())))
-            });
+            if let Some(finding) = credentials.failure(location) {
+                return Checked::failed(finding);
+            }
+            let connected =
+                tokio::time::timeout(deadline, connector.connect(rule, secret)).await.unwrap_or_else(|_| {
+                    Err(S3Failure::NoCredentials(format!(
+                        "their source did not answer within {} ms",
+                        deadline.as_millis()
+                    )))
+                });
             match connected {
                 Ok(connected) => {
                     let api = &*api.insert(connected);
                     let prefix = &settings.s3_canary.prefix;
                     let checked = bucket(api, location, prefix, canary_decides, deadline).await;
-                    checked.with_warnings(secret_exposed(api))
+                    let checked =
+                        checked.with_warnings(secret_exposed(api)).with_warnings(credentials.warning(location));
+                    match credentials.remark(location) {
+                        Some(remark) => checked.detail(remark),
+                        None => checked,
+                    }
                 }
                 Err(failure) => Checked::failed(failure.finding(location)),
             }
         };
-        let found = log.run(CheckName::Bucket, connecting).await?;
-        Some((api?, found))
+        let found = log.run(CheckName::Bucket, connecting).await;
+        let is_refused = match &found {
+            Some(found) => found.unless_written.is_some(),
+            None => REFUSALS.iter().any(|reason| log.just_failed_with(*reason)),
+        };
+        if is_refused {
+            self.credentials.refused(input, &credentials);
+        }
+        Some((api?, found?))
     }
 
     /// Returns the names of this node's canaries in the bucket.
@@ -137,7 +171,8 @@ impl NodeChecks {
         let names = self.names(input).await;
         let deadline = input.settings.probe.deadline;
         let removing = async {
-            let api = self.connector.connect(input.rule).await?;
+            let credentials = self.credentials.read(input).await;
+            let api = self.connector.connect(input.rule, credentials.secret()).await?;
             self.canaries.remove_all(&api, &names, input.location, deadline).await
         };
         match within(deadline, removing).await {
@@ -154,8 +189,12 @@ impl NodeChecks {
 /// Proxy in front of a service, if there is one, then host and port of the service.
 type Address = (Option<(String, u16)>, String, u16);
 
-async fn address(connector: &BucketConnector, rule: Option<&S3AccessRule>) -> Result<Address, S3Failure> {
-    let (host, port) = connector.service_address(rule).await?;
+async fn address(
+    connector: &BucketConnector,
+    rule: Option<&S3AccessRule>,
+    secret: Option<&BucketSecret>,
+) -> Result<Address, S3Failure> {
+    let (host, port) = connector.service_address(rule, secret).await?;
     Ok((connector.proxy_to(&host, port)?, host, port))
 }
 
@@ -165,7 +204,7 @@ async fn address(connector: &BucketConnector, rule: Option<&S3AccessRule>) -> Re
 /// The sentence of the check `reachable`.
 pub(super) async fn contacted_host(location: &S3Location, rule: Option<&S3AccessRule>) -> Result<String, String> {
     let connector = BucketConnector::new(location.clone(), &Arc::default());
-    match address(&connector, rule).await {
+    match address(&connector, rule, None).await {
         Ok((Some((proxy, _)), ..)) => Ok(proxy),
         Ok((None, host, _)) => Ok(host),
         Err(failure) => Err(failure.finding(location).message),

@@ -114,20 +114,30 @@ impl KeystoneSettings {
     /// Reports whether requests to Keystone cross a network in plain text.
     #[must_use]
     pub fn is_plain_text_elsewhere(&self) -> bool {
-        let host = self.host();
-        let is_loopback = host.parse().is_ok_and(|address: IpAddr| address.is_loopback());
-        self.url.starts_with("http://") && !is_loopback && !host.eq_ignore_ascii_case("localhost")
+        is_plain_text_elsewhere(&self.url)
     }
 
     /// Returns the host of the URL: a name, or an IP address without brackets.
     #[must_use]
     pub fn host(&self) -> &str {
-        let rest = self.url.split_once("://").map_or(self.url.as_str(), |(_, rest)| rest);
-        let authority = rest.split('/').next().unwrap_or(rest);
-        match authority.strip_prefix('[') {
-            Some(v6) => v6.split(']').next().unwrap_or(v6),
-            None => authority.split(':').next().unwrap_or(authority),
-        }
+        host_of(&self.url)
+    }
+}
+
+/// Reports whether requests to a URL cross a network in plain text.
+pub(super) fn is_plain_text_elsewhere(url: &str) -> bool {
+    let host = host_of(url);
+    let is_loopback = host.parse().is_ok_and(|address: IpAddr| address.is_loopback());
+    url.starts_with("http://") && !is_loopback && !host.eq_ignore_ascii_case("localhost")
+}
+
+/// Host of a URL: a name, or an IP address without brackets.
+fn host_of(url: &str) -> &str {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let authority = rest.split('/').next().unwrap_or(rest);
+    match authority.strip_prefix('[') {
+        Some(v6) => v6.split(']').next().unwrap_or(v6),
+        None => authority.split(':').next().unwrap_or(authority),
     }
 }
 

@@ -19,9 +19,10 @@ use aws_sdk_s3::config::{
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 
 use super::count::OperationTally;
+use super::credentials::ClientSource;
 use super::{answer, credentials, trust};
 use crate::model::S3Endpoint;
-use crate::model::settings::{S3Addressing, S3CredentialSource};
+use crate::model::settings::S3Addressing;
 use crate::s3::failure::S3Failure;
 
 /// Everything that a client depends on.
@@ -30,7 +31,7 @@ pub(super) struct ClientKey {
     /// Endpoint of the service. None for AWS.
     pub(super) endpoint: Option<S3Endpoint>,
     /// Source of the credentials.
-    pub(super) source: S3CredentialSource,
+    pub(super) source: ClientSource,
     /// Region of signatures.
     pub(super) region: String,
     /// Content of the CA bundle.
@@ -163,11 +164,12 @@ impl SharedClient {
 mod tests {
     use super::*;
     use crate::model::S3Location;
+    use crate::model::settings::S3CredentialSource;
 
     fn key(url: &str) -> ClientKey {
         ClientKey {
             endpoint: S3Location::parse(url).expect("a location").endpoint().cloned(),
-            source: S3CredentialSource::DefaultChain,
+            source: ClientSource::Configured(S3CredentialSource::DefaultChain),
             region: "us-east-1".to_owned(),
             ca_bundle: None,
             addressing: S3Addressing::Path,
@@ -184,7 +186,10 @@ mod tests {
             key("http://b.example/one"),
             ClientKey { region: "eu-west-1".to_owned(), ..key("http://a.example/one") },
             ClientKey { addressing: S3Addressing::Virtual, ..key("http://a.example/one") },
-            ClientKey { source: S3CredentialSource::Profile("other".to_owned()), ..key("http://a.example/one") },
+            ClientKey {
+                source: ClientSource::Configured(S3CredentialSource::Profile("other".to_owned())),
+                ..key("http://a.example/one")
+            },
         ];
         let others = others.map(|key| pool.client(&key).expect("a client"));
         assert!(others.iter().all(|other| !Arc::ptr_eq(other, &first)));

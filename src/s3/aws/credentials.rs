@@ -1,6 +1,7 @@
 //! Reads credentials from their configured source.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use aws_config::default_provider::credentials::DefaultCredentialsChain;
@@ -10,7 +11,9 @@ use aws_credential_types::Credentials;
 use aws_credential_types::provider::ProvideCredentials;
 use aws_sdk_s3::config::Region;
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use secrecy::ExposeSecret;
 
+use crate::model::BucketSecret;
 use crate::model::cause::innermost_cause;
 use crate::model::settings::S3CredentialSource;
 use crate::s3::failure::S3Failure;
@@ -18,6 +21,15 @@ use crate::sys::secret_file::{FileError, read_public, read_with_exposure};
 
 /// Time before their expiry at which temporary credentials are renewed.
 pub const CREDENTIALS_RENEWED_BEFORE_END: Duration = Duration::from_secs(300);
+
+/// Source of a client's credentials.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum ClientSource {
+    /// Source in the configuration.
+    Configured(S3CredentialSource),
+    /// Secret of the key manager.
+    Secret(Arc<BucketSecret>),
+}
 
 /// Returns whether credentials need not be read again. Credentials that never expire are read at every probe,
 /// because they may have been replaced.
@@ -30,10 +42,17 @@ pub(super) fn outlives_a_probe(credentials: &Credentials) -> bool {
 /// # Errors
 /// [`S3Failure::NoCredentials`].
 pub(super) async fn load(
-    source: &S3CredentialSource,
+    source: &ClientSource,
     region: &Region,
     http_client: &SharedHttpClient,
 ) -> Result<(Credentials, Option<PathBuf>), S3Failure> {
+    let source = match source {
+        ClientSource::Configured(source) => source,
+        ClientSource::Secret(secret) => {
+            let secret_key = secret.secret_key().expose_secret();
+            return Ok((Credentials::new(secret.access_key(), secret_key, None, None, "key manager"), None));
+        }
+    };
     let settings =
         || ProviderConfig::without_region().with_region(Some(region.clone())).with_http_client(http_client.clone());
     let none = |what: &str, error: &dyn std::error::Error| {

@@ -150,7 +150,7 @@ async fn service_address_is_that_of_the_requests() {
         ("backups", host, ("backups.s3.cn-north-1.amazonaws.com.cn", 443)),
     ] {
         let connector = BucketConnector::new(S3Location::parse(location).expect(location), &Arc::default());
-        let address = connector.service_address(Some(&rule(addressing))).await.expect(location);
+        let address = connector.service_address(Some(&rule(addressing)), None).await.expect(location);
         assert_eq!((address.0.as_str(), address.1), expected, "{location} {addressing:?}");
     }
 }

@@ -1,0 +1,92 @@
+//! Errors of the key manager.
+
+use crate::keystone::KeystoneError;
+use crate::model::report::{Finding, finding};
+use crate::model::{PayloadError, Reason};
+use crate::tls::TlsError;
+
+/// Why a secret was not read.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum KeyManagerError {
+    /// The reference is not a URL of the configured key manager.
+    #[error(
+        "secret_ref is not a secret of the configured key manager {0}, and nothing was sent to it; correct secret_ref, or [key_manager]"
+    )]
+    OtherKeyManager(String),
+    /// The key manager has no such secret.
+    #[error("the key manager {0} has no such secret, or it has no payload; store it again and correct secret_ref")]
+    NotFound(String),
+    /// The agent's user may not read the secret.
+    #[error(
+        "the key manager {0} does not let the agent's user read the secret; give the user a role in the project of the secret, or add it to the secret's ACL: `openstack acl user add --user USER SECRET_REF`"
+    )]
+    Forbidden(String),
+    /// The payload does not contain credentials.
+    #[error("the payload of the secret is not usable: {0}; store a corrected secret")]
+    Malformed(#[from] PayloadError),
+    /// The payload is too large.
+    #[error("the payload of the secret is larger than {0} bytes; store the JSON object of the credentials only")]
+    TooLarge(usize),
+    /// The payload is not of the requested type.
+    #[error("the key manager {0} cannot return the payload as application/octet-stream; store it with that type")]
+    WrongType(String),
+    /// The catalog has no key manager.
+    #[error(
+        "Keystone's catalog has no usable key-manager endpoint with interface {0}; set [key_manager] endpoint, interface or region"
+    )]
+    NoEndpoint(String),
+    /// No complete answer.
+    #[error("the key manager {url} cannot be reached ({detail})")]
+    Unreachable {
+        /// Address of the key manager.
+        url: String,
+        /// Cause.
+        detail: String,
+    },
+    /// No answer in time.
+    #[error("the key manager did not answer within {0} ms")]
+    TimedOut(u128),
+    /// An answer that says nothing about the secret.
+    #[error("the key manager {url} answered with {detail}")]
+    UnexpectedAnswer {
+        /// Address of the key manager.
+        url: String,
+        /// Description of the answer.
+        detail: String,
+    },
+    /// The agent's new token is invalid for the key manager.
+    #[error("the key manager {0} does not accept the agent's token, not even a new one")]
+    TokenRefused(String),
+    /// Keystone issues no token.
+    #[error(transparent)]
+    Keystone(#[from] KeystoneError),
+    /// The CA bundle cannot be used.
+    #[error("[key_manager] ca_bundle: {0}")]
+    Tls(#[from] TlsError),
+}
+
+impl KeyManagerError {
+    /// The reason code.
+    #[must_use]
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::OtherKeyManager(_) | Self::NotFound(_) => Reason::SecretNotFound,
+            Self::Forbidden(_) => Reason::SecretForbidden,
+            Self::Malformed(_) | Self::TooLarge(_) | Self::WrongType(_) => Reason::SecretMalformed,
+            Self::NoEndpoint(_)
+            | Self::Unreachable { .. }
+            | Self::TimedOut(_)
+            | Self::UnexpectedAnswer { .. }
+            | Self::TokenRefused(_)
+            | Self::Keystone(_)
+            | Self::Tls(_) => Reason::KeyManagerUnavailable,
+        }
+    }
+
+    /// The reason with a message that begins with the subject, and tells whether the last good credentials are in use.
+    #[must_use]
+    pub fn finding(&self, subject: &str, is_last_good_used: bool) -> Finding {
+        let used = if is_last_good_used { ". The last good credentials stay in use" } else { "" };
+        finding!(self.reason(), "{subject}: the credentials of secret_ref were not read: {self}{used}")
+    }
+}
