@@ -172,9 +172,11 @@ mod tests {
     fn with_expected<T>(look: impl FnOnce(ExpectedMount<'_>) -> T) -> T {
         let export = NfsExport::parse("nas:/b").expect("an export");
         let mapped_export = NfsExport::parse("10.0.0.9:/b").expect("an export");
-        let name =
-            MountName::derive(&TargetSpec::Nfs(NfsTarget { export: export.clone(), options: None }), PathKey::Path)
-                .expect("a name");
+        let name = MountName::derive(
+            &TargetSpec::Nfs(NfsTarget { export: export.clone(), options: None, mode: None }),
+            PathKey::Path,
+        )
+        .expect("a name");
         let root = Path::new("/m");
         let (path, own) = (name.below(root), OwnMounts::default());
         let options = NfsOptions::parse("nfsvers=4.2,soft").expect("options");

@@ -22,7 +22,7 @@ use crate::agent::{TargetStatus, TargetView};
 use crate::api::wire;
 use crate::config;
 use crate::driver::{self, Depth, ProcessRole};
-use crate::model::report::MountMode;
+use crate::model::MountMode;
 use crate::model::{MountName, OwnMountId, RegistryUrl, Target, TargetSpec, UsageHistory};
 use crate::registry;
 use crate::sys::ChildCensus;

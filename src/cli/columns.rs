@@ -32,6 +32,7 @@ const REPORT: &[Column<TargetRow>] = &[
     ("Message", |row| json!(row.report.as_ref().map(|report| &report.message))),
     ("Metadata", |row| metadata(&row.target.backup_target_metadata)),
     ("Mount Options", |row| json!(row.target.nfs_mount_opts)),
+    ("Mount Mode", |row| json!(row.target.mount_mode)),
     ("Secret Ref", |row| json!(row.target.secret_ref)),
     ("Created At", |row| json!(row.target.created_at)),
     ("Updated At", |row| json!(row.target.updated_at)),

@@ -18,6 +18,9 @@ pub enum NewTargetArguments {
         /// Mount options, as in nfs(5) [default: those of the configuration]
         #[arg(long, value_name = "OPTIONS")]
         nfs_mount_opts: Option<String>,
+        /// How it is verified: kernel, observe or none [default: as configured]
+        #[arg(long, value_name = "MODE")]
+        mount_mode: Option<String>,
         /// Options of every kind.
         #[command(flatten)]
         common: NewTargetOptions,
@@ -63,11 +66,12 @@ impl NewTargetArguments {
     /// Returns the request.
     pub(super) fn into_body(self) -> NewTarget {
         let (specific, NewTargetOptions { name, default, no_default, metadata }) = match self {
-            Self::Nfs { export, nfs_mount_opts, common } => {
+            Self::Nfs { export, nfs_mount_opts, mount_mode, common } => {
                 let specific = NewTarget {
                     kind: Some(TargetKind::Nfs.to_string()),
                     filesystem_export: Some(export),
                     nfs_mount_opts,
+                    mount_mode,
                     ..NewTarget::default()
                 };
                 (specific, common)

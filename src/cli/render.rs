@@ -14,9 +14,9 @@ use super::exit::ExitState;
 use super::terminal::{OutputStyle, age, escape_invisible};
 use crate::api::wire::Extensible::{Known, Unknown};
 use crate::api::wire::{self, parse_timestamp};
+use crate::model::MountMode;
 use crate::model::Outcome;
 use crate::model::age::in_one_unit;
-use crate::model::report::MountMode;
 
 use table::{WIDE_COLUMNS, finish, gap, table};
 pub use target_type::{one_type, type_table, visible_to};
@@ -298,7 +298,8 @@ pub fn report(report: &wire::Report, style: OutputStyle) -> String {
 /// Renders the settings of a target that its report does not contain.
 #[must_use]
 pub fn settings(target: &wire::Target) -> String {
-    let settings = [("mount options", &target.nfs_mount_opts), ("secret", &target.secret_ref)];
+    let mode = target.mount_mode.as_ref().map(|mode| mode.as_str().to_owned());
+    let settings = [("mount options", &target.nfs_mount_opts), ("mode", &mode), ("secret", &target.secret_ref)];
     let given = settings.iter().filter_map(|(name, value)| Some((name, value.as_ref()?)));
     given.map(|(name, value)| format!("  {name} {}\n", escape_invisible(value))).collect()
 }

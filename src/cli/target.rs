@@ -52,6 +52,9 @@ pub enum Command {
         /// Mount options of an NFS target; "" removes them
         #[arg(long, value_name = "OPTIONS")]
         nfs_mount_opts: Option<String>,
+        /// How an NFS target is verified: kernel, observe or none; "" removes it
+        #[arg(long, value_name = "MODE")]
+        mount_mode: Option<String>,
         /// URL of the secret that contains the credentials of an S3 target; "" removes it
         #[arg(long, value_name = "URL")]
         secret_ref: Option<String>,
@@ -122,6 +125,7 @@ pub fn run(access: ConnectionOptions, command: Command) -> anyhow::Result<ExitSt
                 immutable,
                 endpoint,
                 nfs_mount_opts,
+                mount_mode,
                 secret_ref,
                 name,
                 metadata,
@@ -132,6 +136,7 @@ pub fn run(access: ConnectionOptions, command: Command) -> anyhow::Result<ExitSt
                     immutable,
                     s3_endpoint_url: endpoint,
                     nfs_mount_opts,
+                    mount_mode,
                     secret_ref,
                     name,
                     metadata: metadata.into_iter().collect(),

@@ -24,6 +24,7 @@ pub(super) struct Target {
     pub(super) s3_bucket: Option<Spanned<String>>,
     pub(super) immutable: Option<Spanned<bool>>,
     pub(super) nfs_mount_opts: Option<Spanned<String>>,
+    pub(super) mount_mode: Option<Spanned<String>>,
     pub(super) secret_ref: Option<Spanned<String>>,
     pub(super) btt_name: Option<Spanned<String>>,
     pub(super) is_default: Option<Spanned<bool>>,
@@ -77,6 +78,7 @@ fn target(raw: &Target) -> Validated<DeclaredTarget> {
         s3_bucket: value(&raw.s3_bucket),
         immutable: value(&raw.immutable),
         nfs_mount_opts: value(&raw.nfs_mount_opts),
+        mount_mode: value(&raw.mount_mode),
         secret_ref: value(&raw.secret_ref),
     };
     let spec = TargetSpec::from_fields(&fields).map_err(|SpecError { field, problem }| {
@@ -87,6 +89,7 @@ fn target(raw: &Target) -> Validated<DeclaredTarget> {
             SpecField::S3Bucket => raw.s3_bucket.as_ref().map(Spanned::span),
             SpecField::Immutable => raw.immutable.as_ref().map(Spanned::span),
             SpecField::NfsMountOpts => raw.nfs_mount_opts.as_ref().map(Spanned::span),
+            SpecField::MountMode => raw.mount_mode.as_ref().map(Spanned::span),
             SpecField::SecretRef => raw.secret_ref.as_ref().map(Spanned::span),
         };
         // A missing key has no position, so the error names that of `type`.
@@ -106,6 +109,7 @@ fn target(raw: &Target) -> Validated<DeclaredTarget> {
     let changes = SpecFields {
         immutable: fields.immutable,
         nfs_mount_opts: fields.nfs_mount_opts,
+        mount_mode: fields.mount_mode,
         secret_ref: fields.secret_ref,
         ..SpecFields::default()
     };

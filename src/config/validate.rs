@@ -19,7 +19,8 @@ use super::settings::Settings;
 use super::validated::{
     INTERVALS, Validated, absolute, days, duration, invalid, limited, location, number, one_of, path,
 };
-use crate::model::report::{HOST_VIEWER, MountMode, Severity};
+use crate::model::MountMode;
+use crate::model::report::{HOST_VIEWER, Severity};
 use crate::model::settings::{
     AgentSettings, CanarySettings, LocationPattern, MountSettings, NfsOverride, ProbeOverride, ProbeSettings,
     VisibilitySettings,

@@ -27,9 +27,8 @@ use crate::check::expected_mount::ExpectedMount;
 use crate::check::in_use::FirstSeen;
 use crate::check::mount_traffic::TrafficHistory;
 use crate::check::server_addresses::ServerAddresses;
-use crate::model::report::MountMode;
 use crate::model::settings::AgentSettings;
-use crate::model::{MountName, NfsExport, NfsOptions, NfsTarget, Outcome, TargetId};
+use crate::model::{MountMode, MountName, NfsExport, NfsOptions, NfsTarget, Outcome, TargetId};
 use crate::sys::Lane;
 use mounted::VerifiedCanary;
 use unmount::join_remarks;
@@ -41,6 +40,8 @@ pub struct NfsDriver {
     export: NfsExport,
     /// Mount options of the target itself.
     options: Option<NfsOptions>,
+    /// Mode of the target itself.
+    mode: Option<MountMode>,
     name: MountName,
     host: Arc<Host>,
     /// Whether the last probe passed. A suspect target must not delay a healthy one.
@@ -85,6 +86,7 @@ impl NfsDriver {
             target,
             export: spec.export,
             options: spec.options,
+            mode: spec.mode,
             name,
             host,
             lane: Lane::Suspect,
@@ -98,6 +100,10 @@ impl NfsDriver {
         }
     }
 
+    fn mode(&self, settings: &AgentSettings) -> MountMode {
+        self.mode.unwrap_or(settings.mounts.mode)
+    }
+
     /// Returns the mount options: those of the target itself, or otherwise those of the configuration for its export.
     fn options<'a>(&'a self, settings: &'a AgentSettings) -> &'a NfsOptions {
         self.options.as_ref().unwrap_or_else(|| settings.mounts.options_for(&self.export))
@@ -105,7 +111,7 @@ impl NfsDriver {
 
     /// The kernel's id of the mount where the agent mounts, of any file system. `None` if nothing is mounted there.
     fn mount_id(&self, settings: &AgentSettings) -> Option<u32> {
-        self.mount_id_at(&match settings.mounts.mode {
+        self.mount_id_at(&match self.mode(settings) {
             MountMode::Observe => settings.mounts.private_root.join(self.private_mount_point()),
             MountMode::Kernel | MountMode::None => self.name.below(&settings.mounts.root),
         })
@@ -117,7 +123,7 @@ impl NfsDriver {
 
     /// Where the agent mounts.
     fn location<'a>(&self, settings: &'a AgentSettings) -> MountLocation<'a> {
-        match settings.mounts.mode {
+        match self.mode(settings) {
             MountMode::Observe => self.private_location(settings),
             MountMode::Kernel | MountMode::None => self.public_location(settings),
         }
@@ -181,7 +187,7 @@ pub(super) fn contacted_host(export: &NfsExport, settings: &AgentSettings) -> St
 #[async_trait]
 impl Driver for NfsDriver {
     async fn probe(&mut self, settings: &AgentSettings, depth: Depth) -> Probe {
-        let mode = settings.mounts.mode;
+        let mode = self.mode(settings);
         if mode != MountMode::Observe {
             self.end_private_mount(settings).await;
         }
@@ -203,7 +209,7 @@ impl Driver for NfsDriver {
 
     fn canary_interval(&self, settings: &AgentSettings) -> Option<Duration> {
         let canary = &settings.probe.canary;
-        (settings.mounts.mode != MountMode::None && canary.enabled).then_some(canary.interval)
+        (self.mode(settings) != MountMode::None && canary.enabled).then_some(canary.interval)
     }
 
     async fn outdated(&mut self, settings: &AgentSettings) {
@@ -223,7 +229,7 @@ impl Driver for NfsDriver {
     }
 
     async fn detach(&mut self, settings: &AgentSettings) -> Result<Option<String>, DetachError> {
-        if settings.mounts.mode == MountMode::None {
+        if self.mode(settings) == MountMode::None {
             return Ok(None);
         }
         let location = self.location(settings);

@@ -147,7 +147,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn nfs(text: &str) -> TargetSpec {
-        TargetSpec::Nfs(NfsTarget { export: NfsExport::parse(text).expect(text), options: None })
+        TargetSpec::Nfs(NfsTarget { export: NfsExport::parse(text).expect(text), options: None, mode: None })
     }
 
     fn s3(endpoint: Option<&str>, bucket: &str) -> TargetSpec {

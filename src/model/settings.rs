@@ -13,8 +13,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::report::{MountMode, Severity};
-use super::{LockMode, NfsExport, NfsOptions, PathKey, SpecFields, TargetSpec};
+use super::report::Severity;
+use super::{LockMode, MountMode, NfsExport, NfsOptions, PathKey, SpecFields, TargetSpec};
 
 pub use api::{
     ApiSettings, AuthSettings, KeystoneCredential, KeystoneSettings, Listen, MetricsDetail, MetricsSettings,

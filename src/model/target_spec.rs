@@ -11,7 +11,7 @@ use super::line::invisible_problem;
 use super::mount_name::PathKey;
 use super::nfs_options::NfsOptionsError;
 use super::secret_ref::{SecretRef, SecretRefError};
-use super::{NfsExport, NfsOptions, S3Endpoint, S3Location};
+use super::{MountMode, NfsExport, NfsOptions, S3Endpoint, S3Location};
 
 named! {
     /// Kind of a target.
@@ -26,6 +26,11 @@ named! {
 /// Every kind, as an error lists them: `"nfs" or "s3"`.
 fn kind_names() -> String {
     TargetKind::ALL.iter().map(|kind| format!("{:?}", kind.as_str())).collect::<Vec<_>>().join(" or ")
+}
+
+/// Every mode, as an error lists them.
+fn mode_names() -> String {
+    MountMode::ALL.iter().map(|mode| format!("{:?}", mode.as_str())).collect::<Vec<_>>().join(" or ")
 }
 
 /// Storage of a target.
@@ -44,6 +49,8 @@ pub struct NfsTarget {
     pub export: NfsExport,
     /// Mount options of the target itself. They replace those of the configuration.
     pub options: Option<NfsOptions>,
+    /// How the target itself is verified. `None` as the configuration says.
+    pub mode: Option<MountMode>,
 }
 
 /// Storage of an S3 target.
@@ -79,6 +86,9 @@ pub struct SpecFields {
     /// Mount options of an NFS target. An empty text removes them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nfs_mount_opts: Option<String>,
+    /// [`MountMode`] of an NFS target. An empty text removes it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mount_mode: Option<String>,
     /// URL of the secret that contains the credentials of an S3 target. An empty text removes it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<String>,
@@ -99,6 +109,8 @@ named! {
         Immutable => "immutable",
         /// Mount options of an NFS target.
         NfsMountOpts => "nfs_mount_opts",
+        /// How an NFS target is verified.
+        MountMode => "mount_mode",
         /// URL of the secret of an S3 target.
         SecretRef => "secret_ref",
     }
@@ -143,6 +155,9 @@ pub enum SpecProblem {
     /// Mount options that are not allowed.
     #[error(transparent)]
     Options(#[from] NfsOptionsError),
+    /// A `mount_mode` that does not exist.
+    #[error("{0:?} is not a mode, expected {names}", names = mode_names())]
+    UnknownMode(String),
     /// Not the URL of a secret.
     #[error(transparent)]
     SecretRef(#[from] SecretRefError),
@@ -213,10 +228,11 @@ impl TargetSpec {
     pub fn to_fields(&self) -> SpecFields {
         let kind = Some(self.kind().as_str().to_owned());
         match self {
-            Self::Nfs(NfsTarget { export, options }) => SpecFields {
+            Self::Nfs(NfsTarget { export, options, mode }) => SpecFields {
                 kind,
                 filesystem_export: Some(export.to_string()),
                 nfs_mount_opts: options.as_ref().map(|options| options.as_str().to_owned()),
+                mount_mode: mode.map(|mode| mode.as_str().to_owned()),
                 ..SpecFields::default()
             },
             Self::S3(S3Target { location, immutable, secret_ref }) => SpecFields {
@@ -237,8 +253,16 @@ impl TargetSpec {
     pub fn with_fields(&self, given: &SpecFields) -> Result<Self, SpecError> {
         let (export, mut fields) = (self.export(), self.to_fields());
         // Names every field, so that a new one is either fixed or changed.
-        let SpecFields { kind, filesystem_export, s3_endpoint_url, s3_bucket, immutable, nfs_mount_opts, secret_ref } =
-            given;
+        let SpecFields {
+            kind,
+            filesystem_export,
+            s3_endpoint_url,
+            s3_bucket,
+            immutable,
+            nfs_mount_opts,
+            mount_mode,
+            secret_ref,
+        } = given;
         for (field, given, current) in [
             (SpecField::Kind, kind, Some(self.kind().as_str())),
             (SpecField::FilesystemExport, filesystem_export, Some(export.as_str())),
@@ -254,6 +278,7 @@ impl TargetSpec {
         fields.s3_endpoint_url = s3_endpoint_url.clone().or(fields.s3_endpoint_url);
         fields.immutable = immutable.or(fields.immutable);
         fields.nfs_mount_opts = nfs_mount_opts.clone().or(fields.nfs_mount_opts);
+        fields.mount_mode = mount_mode.clone().or(fields.mount_mode);
         fields.secret_ref = secret_ref.clone().or(fields.secret_ref);
         let changed = Self::from_fields(&fields)?;
         if changed.export() != export {
@@ -313,6 +338,15 @@ impl TargetSpec {
         }
     }
 
+    /// How the target itself is verified, if it is an NFS target that says so.
+    #[must_use]
+    pub fn mount_mode(&self) -> Option<MountMode> {
+        match self {
+            Self::Nfs(nfs) => nfs.mode,
+            Self::S3(_) => None,
+        }
+    }
+
     /// Whether the target was declared immutable.
     #[must_use]
     pub fn is_immutable(&self) -> bool {
@@ -326,21 +360,34 @@ impl NfsTarget {
         let export = fields.filesystem_export.as_deref().ok_or(SpecProblem::Missing { kind, expected: "host:/path" });
         let export = export.and_then(|text| Ok(NfsExport::parse(text)?)).map_err(|problem| field.wrong(problem))?;
         let options = text(&fields.nfs_mount_opts).map(NfsOptions::parse).transpose();
-        Ok(Self { export, options: options.map_err(|error| SpecField::NfsMountOpts.wrong(error))? })
+        let options = options.map_err(|error| SpecField::NfsMountOpts.wrong(error))?;
+        let known = |mode: &str| MountMode::parse(mode).ok_or_else(|| SpecProblem::UnknownMode(mode.to_owned()));
+        let mode = text(&fields.mount_mode).map(known).transpose();
+        let mode = mode.map_err(|problem| SpecField::MountMode.wrong(problem))?;
+        Ok(Self { export, options, mode })
     }
 }
 
 /// Refuses the first field that a target of this kind does not have.
 fn refuse_fields_of_other_kinds(kind: TargetKind, fields: &SpecFields) -> Result<(), SpecError> {
     // Names every field, so that a new one gets its kind here.
-    let SpecFields { kind: _, filesystem_export: _, s3_endpoint_url, s3_bucket, immutable, nfs_mount_opts, secret_ref } =
-        fields;
+    let SpecFields {
+        kind: _,
+        filesystem_export: _,
+        s3_endpoint_url,
+        s3_bucket,
+        immutable,
+        nfs_mount_opts,
+        mount_mode,
+        secret_ref,
+    } = fields;
     let kinds = [
         (SpecField::S3EndpointUrl, TargetKind::S3, s3_endpoint_url.is_some()),
         (SpecField::S3Bucket, TargetKind::S3, s3_bucket.is_some()),
         // Without object lock, a target is not immutable anyway.
         (SpecField::Immutable, TargetKind::S3, *immutable == Some(true)),
         (SpecField::NfsMountOpts, TargetKind::Nfs, text(nfs_mount_opts).is_some()),
+        (SpecField::MountMode, TargetKind::Nfs, text(mount_mode).is_some()),
         (SpecField::SecretRef, TargetKind::S3, text(secret_ref).is_some()),
     ];
     match kinds.into_iter().find(|(_, of, is_given)| *is_given && *of != kind) {

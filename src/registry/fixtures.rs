@@ -46,7 +46,11 @@ pub(crate) fn new_target(spec: TargetSpec) -> (Target, TargetType) {
 }
 
 pub(crate) fn nfs(export: &str) -> (Target, TargetType) {
-    new_target(TargetSpec::Nfs(NfsTarget { export: NfsExport::parse(export).expect(export), options: None }))
+    new_target(TargetSpec::Nfs(NfsTarget {
+        export: NfsExport::parse(export).expect(export),
+        options: None,
+        mode: None,
+    }))
 }
 
 pub(crate) fn s3(url: &str) -> (Target, TargetType) {

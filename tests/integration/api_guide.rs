@@ -104,6 +104,12 @@ async fn bodies_of_trilio_6_2_are_accepted_stored_and_answered() {
     assert_eq!(fields(&two), (Value::Null, json!(secret), json!(false), json!("bucket")));
     let changed = daemon.modify(&export, json!({ "nfs_mount_opts": "nfsvers=4.2,hard", "name": "weekly" })).await;
     assert_eq!(fields(&changed), (json!("nfsvers=4.2,hard"), Value::Null, json!(false), json!("weekly")));
+    for (mode, answer) in [("none", json!("none")), ("", Value::Null), ("none", json!("none"))] {
+        let changed = daemon.modify(&export, json!({ "mount_mode": mode })).await;
+        assert_eq!(changed["mount_mode"], answer);
+    }
+    let unchanged = daemon.modify(&export, json!({ "mount_mode": null })).await;
+    assert_eq!(unchanged["mount_mode"], "none");
     let changed = daemon.modify(&bucket, json!({ "secret_ref": "", "nfs_mount_opts": null })).await;
     assert_eq!(fields(&changed).1, Value::Null);
     for (status, name, body, part) in [
@@ -113,6 +119,7 @@ async fn bodies_of_trilio_6_2_are_accepted_stored_and_answered() {
             json!({ "nfs_mount_opts": "soft,suid" }),
             "nfs_mount_opts: mount option \"suid\" is not allowed",
         ),
+        (400, "badRequest", json!({ "mount_mode": "fuse" }), "mount_mode: \"fuse\" is not a mode, expected \"kernel\""),
         (400, "badRequest", json!({ "secret_ref": secret }), "secret_ref: a target of type nfs has none"),
         (409, "conflictingRequest", json!({ "name": "bucket" }), "name \"bucket\" is already the name"),
     ] {

@@ -104,7 +104,7 @@ fn observed_target_is_verified_without_touching_its_mount_path() {
 #[test]
 fn program_that_mounts_for_each_job_meets_nothing_of_the_agent() {
     let _machine = Machine::start(OBSERVE);
-    for (export, options, jobs) in [(EXPORT, OPTIONS, "200"), (EXPORT_4, OPTIONS_4, "100")] {
+    for (export, options, jobs) in [(EXPORT, OPTIONS, "120"), (EXPORT_4, OPTIONS_4, "80")] {
         let target = Target::create_available(export);
         let at = mount_path(PATH);
         let has_ended = AtomicBool::new(false);
@@ -161,6 +161,20 @@ fn modes_are_switched_without_a_change_of_mounts() {
     eventually("mounted", FIRST_VERDICT, || mount_of(PATH));
     eventually("no private mount", FIRST_VERDICT, || private_mounts().is_empty().then_some(()));
     assert_eq!(target.history().len(), 1, "always available: {:?}", target.history());
+}
+
+#[test]
+fn target_has_a_mode_of_its_own() {
+    let _machine = Machine::start("[probe]\nnfs_interval = \"1s\"\n");
+    let target = Target::create_available(EXPORT);
+    let mount = mark(PATH).expect("mounted");
+    for (mode, shown) in [("observe", "observe"), ("none", "none"), ("", "kernel")] {
+        succeed("targetwatch", &["target", "modify", EXPORT, "--mount-mode", mode]);
+        eventually(shown, FIRST_VERDICT, || (target.report().get("mode") == shown).then_some(()));
+        assert!(target.is_available(), "{mode}: {:?}", target.report());
+        assert_eq!(mount_of(PATH), Some(mount.clone()), "{mode}");
+    }
+    eventually("no private mount", FIRST_VERDICT, || private_mounts().is_empty().then_some(()));
 }
 
 #[test]

@@ -12,6 +12,8 @@ def valid_target(fields, is_new):
     fields = {key: value for key, value in fields.items() if key != "secret_ref"}
     if fields.get("nfs_mount_opts"):
         fields = {**fields, "nfs_mount_opts": "soft"}
+    if fields.get("mount_mode"):
+        fields = {**fields, "mount_mode": "none"}
     if not is_new:
         # These are fixed. The daemon refuses other values.
         fixed = ("type", "filesystem_export", "nfs_export", "s3_endpoint_url", "s3_bucket")

@@ -25,6 +25,7 @@ pub(crate) const BEYOND: &[&str] = &[
     "/backup_targets/s3_endpoint_url",
     "/backup_targets/s3_bucket",
     "/backup_targets/nfs_mount_opts",
+    "/backup_targets/mount_mode",
     "/backup_targets/secret_ref",
 ];
 

@@ -55,7 +55,11 @@ async fn commit_of_another_writer_starts_changes_and_ends_the_task() {
     assert!(Arc::ptr_eq(view.targets[0].report.as_ref().expect("kept"), &first_report));
     assert!(view.types_generation == view.generation, "lists of targets and types are rebuilt");
 
-    let spec = TargetSpec::Nfs(NfsTarget { export: NfsExport::parse("localhost:/a").expect("valid"), options: None });
+    let spec = TargetSpec::Nfs(NfsTarget {
+        export: NfsExport::parse("localhost:/a").expect("valid"),
+        options: None,
+        mode: None,
+    });
     commit(&store, vec![Write::PutTarget(Target { spec: spec.clone(), ..target }.into())]).await;
     let is_probed = |view: &Arc<View>| {
         let shown = &view.targets[0];

@@ -9,7 +9,8 @@ use prometheus_client::encoding::DescriptorEncoder;
 
 use super::family::{Exposition, Family, flag, number, seconds_of, values};
 use crate::agent::{Intervals, TargetView, View, warnings};
-use crate::model::report::{BucketFacts, MountFacts, MountMode, MountTraffic, ProofVerdict};
+use crate::model::MountMode;
+use crate::model::report::{BucketFacts, MountFacts, MountTraffic, ProofVerdict};
 use crate::model::{Capacity, CheckName, Outcome, Report, Status};
 
 /// Label of every family here.

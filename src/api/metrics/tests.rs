@@ -13,9 +13,10 @@ use super::targets::Targets;
 use super::*;
 use crate::agent::{Host, Intervals, ProcessRole, TargetView, View};
 use crate::api::wire::tests::view;
+use crate::model::MountMode;
 use crate::model::report::{
-    BucketFacts, Finding, HOST_VIEWER, KindFacts, LockProofState, MountFacts, MountMode, MountTraffic, MountViewer,
-    RequestCount, Verdict,
+    BucketFacts, Finding, HOST_VIEWER, KindFacts, LockProofState, MountFacts, MountTraffic, MountViewer, RequestCount,
+    Verdict,
 };
 use crate::model::settings::AgentSettings;
 use crate::model::usage_listing::{UsageTally, WholeCount};
@@ -68,7 +69,7 @@ fn probed(mut view: TargetView, capacity: Option<Capacity>, facts: KindFacts, ch
 }
 
 fn nfs_view(export: &str) -> TargetView {
-    view(TargetSpec::Nfs(NfsTarget { export: NfsExport::parse(export).expect("an export"), options: None }))
+    view(TargetSpec::Nfs(NfsTarget { export: NfsExport::parse(export).expect("an export"), options: None, mode: None }))
 }
 
 /// An NFS target with all facts and a warning.

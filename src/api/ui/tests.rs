@@ -17,7 +17,8 @@ use super::target::TargetPage;
 use crate::agent::{Intervals, TargetView, View};
 use crate::api::gzip::gzip;
 use crate::api::wire::tests::view;
-use crate::model::report::{Finding, KindFacts, MountMode, Verdict};
+use crate::model::MountMode;
+use crate::model::report::{Finding, KindFacts, Verdict};
 use crate::model::{
     Capacity, CheckName, CheckResult, NfsExport, NfsTarget, Outcome, Reason, Report, Status, Target, TargetSpec,
     Transition,
@@ -33,7 +34,8 @@ fn at(second: i64) -> Timestamp {
 
 /// A target of this export, whose latest probe ended at second 0 with this finding.
 fn target(export: &str, finding: Option<Finding>) -> TargetView {
-    let spec = TargetSpec::Nfs(NfsTarget { export: NfsExport::parse(export).expect("an export"), options: None });
+    let spec =
+        TargetSpec::Nfs(NfsTarget { export: NfsExport::parse(export).expect("an export"), options: None, mode: None });
     let mut view = view(spec);
     let outcome = match &finding {
         Some(finding) if finding.severity == crate::model::report::Severity::Failure => Outcome::Failed,

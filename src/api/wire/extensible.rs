@@ -116,7 +116,7 @@ pub type Reason = Extensible<model::Reason>;
 /// Severity of a finding.
 pub type Severity = Extensible<model::report::Severity>;
 /// How an NFS target is verified.
-pub type MountMode = Extensible<model::report::MountMode>;
+pub type MountMode = Extensible<model::MountMode>;
 /// Kind of a target.
 pub type TargetKind = Extensible<model::TargetKind>;
 /// Verdict of one probe.
@@ -145,7 +145,7 @@ vocabulary! {
     CheckName: model::CheckName,
     Reason: model::Reason,
     Severity: model::report::Severity,
-    MountMode: model::report::MountMode,
+    MountMode: model::MountMode,
     TargetKind: model::TargetKind,
 }
 

@@ -9,11 +9,11 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, SchemaType, Type};
 
-use crate::model::TargetKind;
 use crate::model::line::{LINE_MAX_CHARS, line_problem};
 use crate::model::nfs_options::OPTIONS_MAX_BYTES;
 use crate::model::secret_ref::SECRET_REF_MAX_BYTES;
 use crate::model::target_type::{TYPE_PROJECTS_MAX, type_name_problem};
+use crate::model::{MountMode, TargetKind};
 
 /// Reads a string. An empty one means not given.
 pub(super) fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
@@ -106,6 +106,8 @@ schemas! {
     KindName => ObjectBuilder::new().schema_type(SchemaType::new(Type::String)).pattern(Some(kind_pattern()));
     /// Schema of mount options.
     MountOptions => string(0, OPTIONS_MAX_BYTES);
+    /// Schema of the mode of an NFS target.
+    MountModeName => ObjectBuilder::new().schema_type(SchemaType::new(Type::String)).pattern(Some(mode_pattern()));
     /// Schema of the URL of a secret.
     SecretUrl => string(0, SECRET_REF_MAX_BYTES);
     /// Schema of a list of project ids.
@@ -116,6 +118,12 @@ schemas! {
 fn kind_pattern() -> String {
     let names: Vec<&str> = TargetKind::ALL.iter().map(|kind| kind.as_str()).collect();
     format!("^({})$", names.join("|"))
+}
+
+/// Regular expression of the names of all modes. An empty name removes a mode.
+fn mode_pattern() -> String {
+    let names: Vec<&str> = MountMode::ALL.iter().map(|mode| mode.as_str()).collect();
+    format!("^({})?$", names.join("|"))
 }
 
 pub(super) fn string(min_chars: usize, max_chars: usize) -> ObjectBuilder {
@@ -145,6 +153,7 @@ mod tests {
             ("immutable", "Flag"),
             ("type", "KindName"),
             ("nfs_mount_opts", "MountOptions"),
+            ("mount_mode", "MountModeName"),
             ("secret_ref", "SecretUrl"),
         ];
         for (field, name) in fields {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::extensible::{Status, TargetKind};
+use super::extensible::{MountMode, Status, TargetKind};
 use super::metadata::{self, MetadataEntry};
 use super::report::Report;
 use super::request;
@@ -47,6 +47,10 @@ pub struct Target {
     pub s3_bucket: Option<String>,
     /// Mount options of an NFS target. `null` if it uses those of the configuration, and for S3.
     pub nfs_mount_opts: Option<String>,
+    /// How an NFS target is verified: `kernel`, `observe` or `none`. `null` if it is verified as the configuration says, and
+    /// for S3.
+    #[serde(default)]
+    pub mount_mode: Option<MountMode>,
     /// URL of the secret that contains the credentials of an S3 target, as a client gave it. `null` for NFS.
     pub secret_ref: Option<String>,
     /// Whether this is the default target.
@@ -136,6 +140,10 @@ pub struct NewTarget {
     #[serde(deserialize_with = "request::text", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<request::MountOptions>)]
     pub nfs_mount_opts: Option<String>,
+    /// How an NFS target is verified. When absent, as the configuration says.
+    #[serde(deserialize_with = "request::text", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<request::MountModeName>)]
+    pub mount_mode: Option<String>,
     /// URL of the secret that contains the credentials of an S3 target. It is stored and returned, but not used yet.
     #[serde(deserialize_with = "request::text", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<request::SecretUrl>)]
@@ -195,6 +203,10 @@ pub struct TargetUpdate {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<request::MountOptions>)]
     pub nfs_mount_opts: Option<String>,
+    /// How an NFS target is verified. An empty string removes it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<request::MountModeName>)]
+    pub mount_mode: Option<String>,
     /// URL of the secret that contains the credentials of an S3 target. An empty string removes it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<request::SecretUrl>)]
@@ -234,6 +246,7 @@ macro_rules! storage_fields {
                     s3_bucket: self.s3_bucket.clone(),
                     immutable: self.immutable,
                     nfs_mount_opts: self.nfs_mount_opts.clone(),
+                    mount_mode: self.mount_mode.clone(),
                     secret_ref: self.secret_ref.clone(),
                 }
             }
@@ -266,6 +279,7 @@ impl Target {
             s3_endpoint_url,
             s3_bucket,
             nfs_mount_opts,
+            mount_mode: target.spec.mount_mode().map(MountMode::from),
             secret_ref,
             is_default: target.is_default,
             capacity: capacity.and_then(|capacity| capacity.capacity_bytes).map(format_bytes),

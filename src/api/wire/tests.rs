@@ -20,8 +20,11 @@ use crate::model::{
 
 /// A target whose only type is of two projects.
 pub(in crate::api) fn restricted_target() -> TargetView {
-    let mut view =
-        view(TargetSpec::Nfs(NfsTarget { export: NfsExport::parse("nas:/b").expect("an export"), options: None }));
+    let mut view = view(TargetSpec::Nfs(NfsTarget {
+        export: NfsExport::parse("nas:/b").expect("an export"),
+        options: None,
+        mode: None,
+    }));
     let assigned = |project: &str| model::TypeProject {
         id: Uuid::nil(),
         project_id: project.parse().expect("an id"),
@@ -106,6 +109,7 @@ fn target_has_the_fields_of_both_guides_and_of_its_location() {
         &view(TargetSpec::Nfs(NfsTarget {
             export: NfsExport::parse("192.168.1.34:/mnt/tvault/162").expect("one"),
             options: None,
+            mode: None,
         })),
     );
     let answer = serde_json::to_value(&answer).expect("JSON");
@@ -122,7 +126,7 @@ fn target_has_the_fields_of_both_guides_and_of_its_location() {
         let expected: BTreeSet<&str> = keys(sample)
             .into_iter()
             .chain(aliases.iter().copied())
-            .chain(["s3_endpoint_url", "s3_bucket", "nfs_mount_opts", "secret_ref"])
+            .chain(["s3_endpoint_url", "s3_bucket", "nfs_mount_opts", "mount_mode", "secret_ref"])
             .collect();
         assert_eq!(keys(target), expected);
         assert_eq!(keys(&target["backup_target_types"][0]), keys(&sample["backup_target_types"][0]));
@@ -141,6 +145,7 @@ fn listed_and_shown_targets_have_the_shape_of_the_guides_samples() {
     let nfs = view(TargetSpec::Nfs(NfsTarget {
         export: NfsExport::parse("192.168.1.34:/mnt/tvault/162").expect("one"),
         options: None,
+        mode: None,
     }));
     let capacity = Capacity::from_blocks(1 << 30, 2458, 1229, 1229, 0, 0);
     let s3 = view(TargetSpec::S3(S3Target {
@@ -167,7 +172,11 @@ fn listed_and_shown_targets_have_the_shape_of_the_guides_samples() {
 fn sizes_are_text_in_targets_and_bytes_in_reports() {
     let capacity = Capacity::from_blocks(1 << 30, 2458, 1229, 1229, 0, 0);
     let view = probed(
-        view(TargetSpec::Nfs(NfsTarget { export: NfsExport::parse("nas:/b").expect("one"), options: None })),
+        view(TargetSpec::Nfs(NfsTarget {
+            export: NfsExport::parse("nas:/b").expect("one"),
+            options: None,
+            mode: None,
+        })),
         Some(capacity),
         None,
     );
@@ -230,7 +239,7 @@ fn answer_has_endpoint_and_bucket_of_an_s3_target() {
     assert_eq!(shown(s3("https://ceph.example:8443/backups")), expected);
     assert_eq!(shown(s3("backups")), (None, Some("backups".to_owned())));
     let export = NfsExport::parse("nas:/b").expect("an export");
-    assert_eq!(shown(TargetSpec::Nfs(NfsTarget { export, options: None })), (None, None));
+    assert_eq!(shown(TargetSpec::Nfs(NfsTarget { export, options: None, mode: None })), (None, None));
 }
 
 #[test]
@@ -272,6 +281,7 @@ fn written_answer_can_be_parsed() {
         targets: vec![Arc::new(view(TargetSpec::Nfs(NfsTarget {
             export: NfsExport::parse("a:/b").expect("one"),
             options: None,
+            mode: None,
         })))],
     };
     let list = TargetDetailList::seen_by(&Caller::local(), &view);

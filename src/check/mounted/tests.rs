@@ -15,8 +15,11 @@ async fn with_expected<T>(
     look: impl AsyncFnOnce(ExpectedMount<'_>) -> T,
 ) -> T {
     let export = NfsExport::parse("nas:/b").expect("an export");
-    let name = MountName::derive(&TargetSpec::Nfs(NfsTarget { export: export.clone(), options: None }), PathKey::Path)
-        .expect("a name");
+    let name = MountName::derive(
+        &TargetSpec::Nfs(NfsTarget { export: export.clone(), options: None, mode: None }),
+        PathKey::Path,
+    )
+    .expect("a name");
     let mut addresses = ServerAddresses::default();
     for address in resolved {
         addresses.update("nas", vec![*address]);

@@ -1,8 +1,8 @@
 //! What several checks of the host need to know.
 
 use crate::config::Settings;
+use crate::model::MountMode;
 use crate::model::TargetSpec;
-use crate::model::report::MountMode;
 
 /// The settings, the targets and the agent of this host.
 pub(super) struct Facts {

@@ -10,7 +10,8 @@ use crate::check::CheckLog;
 use crate::check::in_use::{in_use, nfs_at};
 use crate::driver::{Depth, Probe};
 use crate::model::CheckName;
-use crate::model::report::{KindFacts, MountMode};
+use crate::model::MountMode;
+use crate::model::report::KindFacts;
 use crate::model::settings::AgentSettings;
 
 /// The checks of an observed target, in the order of the report.

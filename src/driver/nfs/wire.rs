@@ -8,8 +8,8 @@ use crate::check::exported::{exported, exported_earlier};
 use crate::check::mount_capacity::capacity_of_volume;
 use crate::check::nfs_reachable::nfs_reachable;
 use crate::driver::Probe;
-use crate::model::report::{KindFacts, MountMode};
-use crate::model::{CheckName, Reason};
+use crate::model::report::KindFacts;
+use crate::model::{CheckName, MountMode, Reason};
 use crate::nfs::{Volume, VolumeAddress};
 
 /// The checks of a target that is verified over the wire, in the order of the report.

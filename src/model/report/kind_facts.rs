@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::LockProofState;
-use crate::model::UsageListing;
+use crate::model::{MountMode, UsageListing};
 
 /// Facts that only one kind of target has.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,18 +50,6 @@ impl KindFacts {
             Self::Nfs { .. } => None,
             Self::S3(bucket) => Some(bucket),
         }
-    }
-}
-
-named! {
-    /// How an NFS target is verified.
-    MountMode {
-        /// Mounted by the kernel, measured and written through the mount.
-        Kernel => "kernel",
-        /// Through a private mount of the agent. Another program owns the mount path.
-        Observe => "observe",
-        /// Over the wire, without mounting.
-        None => "none",
     }
 }
 

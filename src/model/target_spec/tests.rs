@@ -72,7 +72,7 @@ fn spec_is_built_for_each_kind() {
 #[test]
 fn spec_is_the_same_after_a_round_trip_through_its_fields() {
     let aws = SpecFields { s3_endpoint_url: None, immutable: Some(true), ..s3() };
-    let options = SpecFields { nfs_mount_opts: some("soft,nfsvers=3"), ..nfs() };
+    let options = SpecFields { nfs_mount_opts: some("soft,nfsvers=3"), mount_mode: some("observe"), ..nfs() };
     let secret = SpecFields { secret_ref: some("https://barbican/v1/secrets/a"), ..s3() };
     let specs = [nfs(), s3(), aws, options, secret].map(|fields| TargetSpec::from_fields(&fields).expect("valid"));
     for spec in &specs {
@@ -95,6 +95,12 @@ fn error_names_the_field_when_a_target_is_wrong() {
         (SpecFields { immutable: Some(true), ..nfs() }, "immutable", "type nfs has none"),
         (SpecFields { secret_ref: some("https://x/y"), ..nfs() }, "secret_ref", "type nfs has none"),
         (SpecFields { nfs_mount_opts: some("soft"), ..s3() }, "nfs_mount_opts", "type s3 has none"),
+        (SpecFields { mount_mode: some("observe"), ..s3() }, "mount_mode", "type s3 has none"),
+        (
+            SpecFields { mount_mode: some("fuse"), ..nfs() },
+            "mount_mode",
+            "expected \"kernel\" or \"observe\" or \"none\"",
+        ),
         (SpecFields { s3_endpoint_url: some("ftp://x"), ..s3() }, "s3_endpoint_url", "\"ftp://x\" is not an S3"),
         (SpecFields { s3_bucket: None, ..s3() }, "s3_bucket", "type s3 needs the name"),
         (SpecFields { s3_bucket: some("b"), ..s3() }, "s3_bucket", "\"b\" is not a bucket name"),
