@@ -14,8 +14,20 @@ pub(super) struct Facts {
 }
 
 impl Facts {
+    /// Whether the agent mounts NFS targets.
     pub(super) fn mounts(&self) -> bool {
-        self.settings.agent.mounts.mode != MountMode::None
+        self.modes().any(|mode| mode != MountMode::None)
+    }
+
+    /// Whether the agent mounts NFS targets below the mount root.
+    pub(super) fn uses_mount_root(&self) -> bool {
+        self.modes().any(|mode| mode == MountMode::Kernel)
+    }
+
+    /// Modes of the configuration and of targets that have their own.
+    fn modes(&self) -> impl Iterator<Item = MountMode> {
+        let own = self.targets.iter().filter_map(TargetSpec::mount_mode);
+        own.chain([self.settings.agent.mounts.mode])
     }
 
     /// The process whose mounts and capabilities are checked: the running agent, or this command.

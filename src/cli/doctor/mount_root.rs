@@ -4,15 +4,18 @@ use std::sync::Arc;
 
 use super::bounds::STEP_DEADLINE;
 use super::facts::Facts;
-use super::mount_helper::MOUNTS_NOTHING;
 use super::result::HostCheck;
 use crate::cli::serve;
 use crate::driver::{self, ProcessRole};
 use crate::sys::ChildCensus;
 
+/// Why a check of the mount root is skipped.
+pub(super) const MOUNTS_ELSEWHERE: &str =
+    "[mounts] mode is not \"kernel\": the agent mounts nothing below the mount root";
+
 pub(super) async fn check(facts: Arc<Facts>) -> HostCheck {
-    if !facts.mounts() {
-        return HostCheck::skipped(MOUNTS_NOTHING);
+    if !facts.uses_mount_root() {
+        return HostCheck::skipped(MOUNTS_ELSEWHERE);
     }
     let host = match serve::host(ChildCensus::new(), ProcessRole::OneShot).await {
         Ok(host) => host,

@@ -8,13 +8,13 @@ use std::sync::Arc;
 
 use super::bounds::{blocking, late};
 use super::facts::Facts;
-use super::mount_helper::MOUNTS_NOTHING;
+use super::mount_root::MOUNTS_ELSEWHERE;
 use super::result::HostCheck;
 use crate::sys::{INIT, MountTable, node};
 
 pub(super) async fn check(facts: Arc<Facts>) -> HostCheck {
-    if !facts.mounts() {
-        return HostCheck::skipped(MOUNTS_NOTHING);
+    if !facts.uses_mount_root() {
+        return HostCheck::skipped(MOUNTS_ELSEWHERE);
     }
     if !facts.settings.agent.visibility.host {
         return HostCheck::skipped("`host = false` in [visibility]: the host need not see what the agent mounts");
