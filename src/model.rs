@@ -40,6 +40,7 @@ pub mod transition;
 pub mod usage_history;
 pub mod usage_listing;
 
+pub use age::END_ANNOUNCED_BEFORE;
 pub use bucket_secret::{BucketSecret, PayloadError};
 pub use caller::Caller;
 pub use canary_record::{CanaryLeftover, CanaryRecord};

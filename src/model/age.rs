@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+/// Time before the end of a certificate or of credentials from which the end is a warning.
+pub const END_ANNOUNCED_BEFORE: Duration = Duration::from_secs(14 * 24 * 3600);
+
 use jiff::Timestamp;
 
 /// Formats the time since an event in one unit: `12 s`, `3 min`, `5 h`, `2 d`.

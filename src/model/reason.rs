@@ -120,6 +120,8 @@ named! {
         KeyManagerUnavailable => "key_manager_unavailable",
         /// Other users of this host may read the secret of a bucket's credentials.
         SecretExposed => "secret_exposed",
+        /// The credentials of a bucket expire soon, and their source does not renew them.
+        CredentialsExpireSoon => "credentials_expire_soon",
         /// The service does not know the access key.
         UnknownAccessKey => "unknown_access_key",
         /// The secret does not belong to the access key.

@@ -295,3 +295,100 @@ async fn s3_bypasses_proxy_for_no_proxy_hosts() {
         }
     }
 }
+
+/// Makes a credential process the source of the keys. `end` is the part of its script that prints the end.
+fn set_credential_process(workspace: &Workspace, end: &str) {
+    set_source(workspace, "profile = \"ceph\"");
+    std::fs::create_dir(workspace.path(".aws")).expect("created");
+    let script = format!(
+        "#!/bin/sh\necho asked >> {asked}\n\
+         printf '{{\"Version\":1,\"AccessKeyId\":\"{ACCESS_KEY_ID}\",\"SecretAccessKey\":\"{SECRET_ACCESS_KEY}\",\
+         \"Expiration\":\"%s\"}}' \"{end}\"\n",
+        asked = workspace.path("asked").display()
+    );
+    workspace.write("process", script);
+    set_mode(&workspace.path("process"), 0o700);
+    let process = workspace.path("process").display().to_string();
+    workspace.write(".aws/config", format!("[profile ceph]\ncredential_process = {process}\n"));
+}
+
+fn times_asked(workspace: &Workspace) -> usize {
+    std::fs::read_to_string(workspace.path("asked")).unwrap_or_default().lines().count()
+}
+
+#[tokio::test]
+async fn warning_when_credentials_expire_soon_and_are_not_renewed() {
+    let s3 = s3().await;
+    for (lifetime, asked_again) in [("13 days", true), ("15 days", false), ("35 hours", false), ("4 minutes", true)] {
+        let span: jiff::SignedDuration = match lifetime.split_once(' ').expect("a unit") {
+            (days, "days") => jiff::SignedDuration::from_hours(24 * days.parse::<i64>().expect("days")),
+            (hours, "hours") => jiff::SignedDuration::from_hours(hours.parse().expect("hours")),
+            (minutes, _) => jiff::SignedDuration::from_mins(minutes.parse().expect("minutes")),
+        };
+        let end = format!("{:.0}", jiff::Timestamp::now() + span);
+        let workspace = Workspace::new();
+        set_credential_process(&workspace, &end);
+        let (daemon, id) = Daemon::with_target(&workspace, s3_target(&s3, "plain")).await;
+        // The answer to the question for newer credentials may come after the report.
+        let is_warned = |report: &Value| report["reason"] == "credentials_expire_soon";
+        let reported = async {
+            loop {
+                let report = daemon.check(&id).await;
+                if !asked_again || is_warned(&report) {
+                    break report;
+                }
+            }
+        };
+        let report = with_timeout(lifetime, reported).await;
+        let shown = report["credentials_expire_at"].as_str().expect("a time");
+        assert_eq!(shown.get(..19), end.get(..19), "{report:#}");
+        if asked_again {
+            assert_warning(&report, "credentials_expire_soon");
+            assert_contains(report["message"].as_str().expect("a message"), &[&end, ACCESS_KEY_ID, "renew them"]);
+        } else {
+            assert_healthy(&daemon.check(&id).await);
+            assert_eq!(times_asked(&workspace), 1, "{lifetime}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_warning_when_the_source_answers_with_newer_credentials() {
+    let s3 = s3().await;
+    let workspace = Workspace::new();
+    // Each answer ends a minute later than the one before.
+    let first = jiff::Timestamp::now().as_second() + 13 * 24 * 3600;
+    let asked = workspace.path("asked").display().to_string();
+    let end = format!("$(date -u +%Y-%m-%dT%H:%M:%SZ -d @$(({first} + 60 * $(wc -l < {asked}))))");
+    set_credential_process(&workspace, &end);
+    let (daemon, id) = Daemon::with_target(&workspace, s3_target(&s3, "plain")).await;
+    let second = jiff::Timestamp::from_second(first + 120).expect("a time").to_string();
+    let replaced = async {
+        loop {
+            let report = daemon.check(&id).await;
+            assert_healthy(&report);
+            if report["credentials_expire_at"].as_str().and_then(|end| end.get(..19)) == second.get(..19) {
+                break;
+            }
+        }
+    };
+    with_timeout("the second credentials", replaced).await;
+    assert!(times_asked(&workspace) >= 2);
+}
+
+#[tokio::test]
+async fn target_stays_available_when_the_source_has_no_answer_to_a_question_for_newer_credentials() {
+    let s3 = s3().await;
+    let workspace = Workspace::new();
+    let end = format!("{:.0}", jiff::Timestamp::now() + jiff::SignedDuration::from_hours(13 * 24));
+    let asked = workspace.path("asked").display().to_string();
+    set_credential_process(&workspace, &format!("$([ $(wc -l < {asked}) -gt 1 ] && echo failed || echo {end})"));
+    let (daemon, id) = Daemon::with_target(&workspace, s3_target(&s3, "plain")).await;
+    let asked = async {
+        while times_asked(&workspace) < 2 {
+            assert_healthy(&daemon.check(&id).await);
+        }
+    };
+    with_timeout("the second question", asked).await;
+    assert_healthy(&daemon.check(&id).await);
+}

@@ -145,6 +145,7 @@ impl TargetPage<'_> {
             ("Lock proof", html! { (verdict) @if let Some(proof) = bucket.lock_proof.found() { ": " (proof.why) } })
         }));
         facts.extend(bucket.object_count.map(|count| ("Objects", html! { (count) })));
+        facts.extend(bucket.credentials_expire_at.map(|end| ("Credentials expire", clock(end))));
         facts.extend(bucket.requests.map(|requests| {
             ("Requests", html! { (requests.this_probe) " by this probe, " (requests.last_hour) " in the last hour" })
         }));

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::Input;
@@ -14,10 +15,10 @@ use crate::check::object_canary::CanaryMemory;
 use crate::check::tcp_reachable::tcp_connect;
 use crate::check::{CheckLog, Checked};
 use crate::driver::Host;
-use crate::model::report::{Finding, InUseFacts};
+use crate::model::report::{Finding, InUseFacts, finding};
 use crate::model::secret_ref::SecretRef;
 use crate::model::settings::{AgentSettings, S3AccessRule};
-use crate::model::{BucketSecret, CheckName, MountName, Reason, S3Location, TargetId};
+use crate::model::{BucketSecret, CheckName, END_ANNOUNCED_BEFORE, MountName, Reason, S3Location, TargetId};
 use crate::s3::aws::{AwsBucket, BucketConnector, RequestCounter};
 use crate::s3::{S3Failure, within};
 use crate::sys::Lane;
@@ -139,6 +140,7 @@ impl NodeChecks {
                     let checked = bucket(api, location, prefix, canary_decides, deadline).await;
                     let checked =
                         checked.with_warnings(secret_exposed(api)).with_warnings(credentials.warning(location));
+                    let checked = checked.with_warnings(credentials_expire_soon(api, location, Timestamp::now()));
                     match credentials.remark(location) {
                         Some(remark) => checked.detail(remark),
                         None => checked,
@@ -214,4 +216,16 @@ pub(super) async fn contacted_host(location: &S3Location, rule: Option<&S3Access
 /// Returns a warning if other users of this host can read or change the credentials.
 fn secret_exposed(api: &AwsBucket) -> Option<Finding> {
     Some(Finding::new(Reason::SecretExposed, exposure_warning(api.exposed_secret()?)))
+}
+
+/// Returns a warning if the credentials expire soon and their source does not renew them.
+fn credentials_expire_soon(api: &AwsBucket, location: &S3Location, now: Timestamp) -> Option<Finding> {
+    let end = api.credentials_expire_at().filter(|_| api.is_renewal_overdue())?;
+    (now < end && end <= now + END_ANNOUNCED_BEFORE).then(|| {
+        finding!(
+            Reason::CredentialsExpireSoon,
+            "{location}: the credentials with access key {} expire at {end:.0}, and their source provided the same ones when it was asked for newer ones: renew them at their source (the credential process, profile or metadata service)",
+            api.access_key_id()
+        )
+    })
 }

@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use super::answer::{HeadHeaders, OmitSignedRegion, ReadHeaders, ServiceDate};
 use super::clients::SigningClient;
 use super::count::RequestCounter;
+use super::credentials::Renewal;
 use super::errors::failure;
 use super::xml::RequireWellFormedXml;
 use crate::model::{LockMode, S3Location};
@@ -49,6 +50,7 @@ pub struct AwsBucket {
     pub(super) bucket: String,
     access_key_id: String,
     credentials_expire_at: Option<Timestamp>,
+    renewal: Renewal,
     stats: StatsParameter,
     clock: ServiceDate,
     requests: RequestCounter,
@@ -70,6 +72,7 @@ impl AwsBucket {
             bucket: location.bucket().to_owned(),
             access_key_id: connected.credentials.access_key_id().to_owned(),
             credentials_expire_at: connected.credentials.expiry().and_then(|end| Timestamp::try_from(end).ok()),
+            renewal: connected.renewal,
             stats,
             clock: ServiceDate::default(),
             requests,
@@ -136,6 +139,12 @@ impl AwsBucket {
     #[must_use]
     pub fn credentials_expire_at(&self) -> Option<Timestamp> {
         self.credentials_expire_at
+    }
+
+    /// Returns whether the source of the credentials provided the same ones when others were due.
+    #[must_use]
+    pub fn is_renewal_overdue(&self) -> bool {
+        self.renewal.is_overdue()
     }
 
     /// Returns the access key ID of the credentials. It is not a secret.

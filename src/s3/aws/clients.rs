@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 use aws_credential_types::Credentials;
 use aws_sdk_s3::Client;
@@ -19,7 +19,7 @@ use aws_sdk_s3::config::{
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 
 use super::count::OperationTally;
-use super::credentials::ClientSource;
+use super::credentials::{ClientSource, Renewal};
 use super::{answer, credentials, trust};
 use crate::model::S3Endpoint;
 use crate::model::settings::S3Addressing;
@@ -71,6 +71,9 @@ impl ClientPool {
     }
 }
 
+/// Deadline of a question for newer credentials, which no probe waits for.
+const ASK_AGAIN_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// HTTP client and credentials that targets share.
 pub(super) struct SharedClient {
     /// Key of the client.
@@ -94,6 +97,7 @@ pub(super) struct SigningClient {
     pub(super) credentials: Credentials,
     /// File with their secret that other users may read.
     pub(super) exposed: Option<PathBuf>,
+    pub(super) renewal: Renewal,
 }
 
 impl std::fmt::Debug for SharedClient {
@@ -113,7 +117,7 @@ impl SharedClient {
     ///
     /// # Errors
     /// [`S3Failure::NoCredentials`].
-    pub(super) async fn connected(&self) -> Result<SigningClient, S3Failure> {
+    pub(super) async fn connected(self: &Arc<Self>) -> Result<SigningClient, S3Failure> {
         let asked = Instant::now();
         let mut latest = self.latest.lock().await;
         let before = latest.as_ref();
@@ -122,19 +126,65 @@ impl SharedClient {
             return loaded.outcome.clone();
         }
         let before = before.and_then(|loaded| loaded.outcome.as_ref().ok().cloned());
-        if let Some(connected) = before.as_ref().filter(|known| credentials::outlives_a_probe(&known.credentials)) {
-            return Ok(connected.clone());
+        if before.as_ref().is_some_and(|known| credentials::outlives_a_probe(&known.credentials))
+            && let Some(Loaded { outcome: Ok(known), .. }) = &mut *latest
+        {
+            self.ask_if_due(known);
+            return Ok(known.clone());
         }
         let began = Instant::now();
-        let region = Region::new(self.key.region.clone());
-        let loaded = credentials::load(&self.key.source, &region, &self.http_client).await;
-        let outcome = loaded.map(|(credentials, exposed)| {
-            let known = before.filter(|known| known.credentials == credentials);
-            let client = known.map_or_else(|| self.client(region, credentials.clone()), |known| known.client);
-            SigningClient { client, credentials, exposed }
-        });
+        let loaded = self.load().await;
+        let mut outcome = loaded.map(|(credentials, exposed)| self.signing(before, credentials, exposed));
+        if let Ok(connected) = &mut outcome {
+            self.ask_if_due(connected);
+        }
         *latest = Some(Loaded { began, outcome: outcome.clone() });
         outcome
+    }
+
+    async fn load(&self) -> Result<(Credentials, Option<PathBuf>), S3Failure> {
+        let region = Region::new(self.key.region.clone());
+        credentials::load(&self.key.source, &region, &self.http_client).await
+    }
+
+    /// Returns the client of credentials that were read. It is that of `before` if they are the same.
+    fn signing(
+        &self,
+        before: Option<SigningClient>,
+        credentials: Credentials,
+        exposed: Option<PathBuf>,
+    ) -> SigningClient {
+        if let Some(known) = before.filter(|known| known.credentials == credentials) {
+            // Credentials with an end are only read again when others are due.
+            if credentials.expiry().is_some() {
+                known.renewal.repeated();
+            }
+            return SigningClient { exposed, ..known };
+        }
+        let client = self.client(Region::new(self.key.region.clone()), credentials.clone());
+        let renewal = Renewal::at_first_read(credentials.expiry(), SystemTime::now());
+        SigningClient { client, credentials, exposed, renewal }
+    }
+
+    /// Asks the source for newer credentials if that is due. No probe waits for the answer, and a failure changes
+    /// nothing, because the known credentials are valid.
+    fn ask_if_due(self: &Arc<Self>, known: &mut SigningClient) {
+        if !known.renewal.ask(known.credentials.expiry(), SystemTime::now()) {
+            return;
+        }
+        let shared = self.clone();
+        let asked = known.credentials.clone();
+        tokio::spawn(async move {
+            let Ok(Ok((credentials, exposed))) = tokio::time::timeout(ASK_AGAIN_TIMEOUT, shared.load()).await else {
+                return;
+            };
+            let mut latest = shared.latest.lock().await;
+            if let Some(Loaded { outcome: Ok(known), .. }) = &mut *latest
+                && known.credentials == asked
+            {
+                *known = shared.signing(Some(known.clone()), credentials, exposed);
+            }
+        });
     }
 
     fn client(&self, region: Region, credentials: Credentials) -> Client {

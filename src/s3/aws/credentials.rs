@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use aws_config::default_provider::credentials::DefaultCredentialsChain;
@@ -13,9 +14,9 @@ use aws_sdk_s3::config::Region;
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use secrecy::ExposeSecret;
 
-use crate::model::BucketSecret;
 use crate::model::cause::innermost_cause;
 use crate::model::settings::S3CredentialSource;
+use crate::model::{BucketSecret, END_ANNOUNCED_BEFORE};
 use crate::s3::failure::S3Failure;
 use crate::sys::secret_file::{FileError, read_public, read_with_exposure};
 
@@ -31,10 +32,54 @@ pub(super) enum ClientSource {
     Secret(Arc<BucketSecret>),
 }
 
+/// Longest lifetime of the temporary credentials that AWS issues (`GetSessionToken`). Their sources renew them at the
+/// end of their life, so only credentials with a longer life are asked for long before.
+const SHORT_LIFE_MAX: Duration = Duration::from_secs(36 * 3600);
+
+/// Time between two questions whether the source has replaced long-lived credentials that end soon.
+const ASKED_AGAIN_AFTER: Duration = Duration::from_secs(24 * 3600);
+
 /// Returns whether credentials need not be read again. Credentials that never expire are read at every probe,
 /// because they may have been replaced.
 pub(super) fn outlives_a_probe(credentials: &Credentials) -> bool {
     credentials.expiry().is_some_and(|end| end > SystemTime::now() + CREDENTIALS_RENEWED_BEFORE_END)
+}
+
+/// Whether the source of credentials renews them, as far as it is known.
+#[derive(Debug, Clone)]
+pub(super) struct Renewal {
+    is_long_lived: bool,
+    asked_at: Option<SystemTime>,
+    /// Whether the source was asked for other credentials when they were due, and provided the same ones.
+    is_repeated: Arc<AtomicBool>,
+}
+
+impl Renewal {
+    /// Returns what is known after the first read of credentials that expire at `end`.
+    pub(super) fn at_first_read(end: Option<SystemTime>, now: SystemTime) -> Self {
+        let is_long_lived = end.is_some_and(|end| end > now + SHORT_LIFE_MAX);
+        Self { is_long_lived, asked_at: None, is_repeated: Arc::default() }
+    }
+
+    /// Returns whether the source should be asked now for credentials after those that expire at `end`. Counts as asked.
+    pub(super) fn ask(&mut self, end: Option<SystemTime>, now: SystemTime) -> bool {
+        let is_asked = self.asked_at.is_some_and(|asked| asked <= now && now < asked + ASKED_AGAIN_AFTER);
+        let is_due = self.is_long_lived && !is_asked && end.is_some_and(|end| end <= now + END_ANNOUNCED_BEFORE);
+        if is_due {
+            self.asked_at = Some(now);
+        }
+        is_due
+    }
+
+    /// Records that the source provided the same credentials again.
+    pub(super) fn repeated(&self) {
+        self.is_repeated.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns whether the source provided the same credentials when other ones were due.
+    pub(super) fn is_overdue(&self) -> bool {
+        self.is_repeated.load(Ordering::Relaxed)
+    }
 }
 
 /// Loads credentials. Also returns the file with their secret, if other users may read or change it.
@@ -111,4 +156,29 @@ fn value(path: &Path, read: Result<Vec<u8>, FileError>) -> Result<String, S3Fail
         return Err(S3Failure::NoCredentials(format!("{} does not contain exactly one value", path.display())));
     }
     Ok(value.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn source_is_asked_daily_for_successors_of_long_lived_credentials() {
+        const HOUR: Duration = Duration::from_secs(3600);
+        let now = SystemTime::UNIX_EPOCH + 365 * 24 * HOUR;
+        let asks = |days: u32, hours: &[u32]| -> Vec<bool> {
+            let end = Some(now + days * 24 * HOUR);
+            let mut renewal = Renewal::at_first_read(end, now);
+            hours.iter().map(|hours| renewal.ask(end, now + *hours * HOUR)).collect()
+        };
+        assert_eq!(asks(13, &[0, 1, 23, 24, 25, 48]), [true, false, false, true, false, true]);
+        assert_eq!(asks(15, &[0, 23, 24, 25]), [false, false, true, false]);
+        assert_eq!(asks(1, &[0, 1, 23]), [false; 3], "credentials that AWS issues for hours");
+        let mut endless = Renewal::at_first_read(None, now);
+        assert!(!endless.ask(None, now));
+        // The clock was set back.
+        let end = Some(now + 13 * 24 * HOUR);
+        let mut renewal = Renewal::at_first_read(end, now);
+        assert!(renewal.ask(end, now) && renewal.ask(end, now - HOUR));
+    }
 }

@@ -11,6 +11,7 @@ use tokio::net::TcpListener;
 use super::bucket::{AwsBucket, StatsParameter};
 use super::clients::SigningClient;
 use super::count::RequestCounter;
+use super::credentials::Renewal;
 use crate::model::S3Location;
 
 /// Heads of the requests that a service received.
@@ -52,7 +53,8 @@ pub async fn answering(answers: impl IntoIterator<Item = String>) -> (AwsBucket,
         .retry_config(RetryConfig::disabled())
         .endpoint_url(endpoint)
         .build();
-    let client = SigningClient { client: aws_sdk_s3::Client::from_conf(config), credentials, exposed: None };
+    let renewal = Renewal::at_first_read(None, std::time::SystemTime::now());
+    let client = SigningClient { client: aws_sdk_s3::Client::from_conf(config), credentials, exposed: None, renewal };
     let (stats, requests) = (StatsParameter::new(&location), RequestCounter::default());
     (AwsBucket::new(client, &location, stats, requests, Arc::default()), heads)
 }
