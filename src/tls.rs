@@ -4,6 +4,8 @@
 //! A server reads its files again on demand ([`ServerTls::reload`]). If the new files are wrong, the old ones stay in
 //! use.
 
+pub mod chain;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 

@@ -277,6 +277,9 @@ pub fn report(report: &wire::Report, style: OutputStyle) -> String {
             proof.proved_at.as_ref().map(|at| format!(", proved at {}", escape_invisible(at))).unwrap_or_default();
         let _ = writeln!(text, "  object lock {}{proved}", escape_invisible(&proof.verdict));
     }
+    if let Some(end) = &report.certificate_expires_at {
+        let _ = writeln!(text, "  certificate expires at {}", escape_invisible(end));
+    }
     if let Some(end) = &report.credentials_expire_at {
         let _ = writeln!(text, "  credentials expire at {}", escape_invisible(end));
     }

@@ -18,6 +18,7 @@
 //! probe left behind.
 
 mod canaries;
+pub mod certificate;
 mod configuration;
 pub mod listing;
 mod node_checks;
@@ -197,6 +198,7 @@ impl S3Driver {
             requests: None,
             clock_ahead_seconds,
             credentials_expire_at,
+            certificate_end: node.certificate.end().cloned(),
             in_use: None,
         };
         (found.capacity, bucket)

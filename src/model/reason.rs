@@ -108,6 +108,8 @@ named! {
         // S3.
         /// TLS could not be set up: unknown authority, wrong name or expired certificate.
         TlsFailed => "tls_failed",
+        /// A certificate that the service presents expires soon.
+        CertificateExpiresSoon => "certificate_expires_soon",
         /// No credentials were found for the bucket.
         NoCredentials => "no_credentials",
         /// The key manager has no such secret, or `secret_ref` is not one of the configured key manager.

@@ -17,7 +17,8 @@ mod lock_proof;
 pub(crate) use check_result::finding;
 pub use check_result::{CheckName, CheckResult, FINDINGS_MAX, Finding, Outcome, Scope, Severity};
 pub use kind_facts::{
-    BucketFacts, HOST_VIEWER, InUseFacts, KindFacts, MountFacts, MountTraffic, MountViewer, RequestCount,
+    BucketFacts, CertificateEnd, HOST_VIEWER, InUseFacts, KindFacts, MountFacts, MountTraffic, MountViewer,
+    RequestCount,
 };
 pub use lock_proof::{LockMode, LockProof, LockProofState, LockVerdict, ProofVerdict};
 

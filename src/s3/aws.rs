@@ -13,6 +13,7 @@ mod credentials;
 mod errors;
 #[cfg(test)]
 pub(crate) mod fake_service;
+mod handshake;
 mod objects;
 mod pages;
 mod trust;
@@ -26,9 +27,11 @@ use aws_config::profile::ProfileFileRegionProvider;
 use aws_sdk_s3::config::Region;
 use aws_sdk_s3::config::endpoint::{DefaultResolver, Params, ResolveEndpoint};
 use http::Uri;
+use jiff::Timestamp;
 
 use super::failure::S3Failure;
 use crate::model::cause::innermost_cause;
+use crate::model::report::CertificateEnd;
 use crate::model::settings::{S3AccessRule, S3Addressing, S3CredentialSource};
 use crate::model::{BucketSecret, S3Endpoint, S3Location};
 use bucket::StatsParameter;
@@ -102,8 +105,20 @@ impl BucketConnector {
     /// # Errors
     /// [`S3Failure::Agent`] for a proxy that cannot be used.
     pub fn proxy_to(&self, host: &str, port: u16) -> Result<Option<(String, u16)>, S3Failure> {
-        let plain = self.location.endpoint().is_some_and(|endpoint| !endpoint.is_tls());
-        trust::proxy_to(host, port, plain)
+        trust::proxy_to(host, port, !self.uses_tls())
+    }
+
+    /// Returns which certificate that the service presents ends first after `now`. `None` if the service does not use
+    /// TLS, or if that is not known. The caller sets a deadline.
+    pub async fn certificate_end(&self, host: &str, port: u16, now: Timestamp) -> Option<CertificateEnd> {
+        if !self.uses_tls() {
+            return None;
+        }
+        handshake::certificate_end(host, port, now).await
+    }
+
+    fn uses_tls(&self) -> bool {
+        self.location.endpoint().is_none_or(S3Endpoint::is_tls)
     }
 
     /// Returns a client with the current rule, credentials and CA bundle. The credentials of a `secret` are used

@@ -34,6 +34,7 @@ mod alerting;
 mod api_guide;
 mod bad_requests;
 mod bad_starts;
+mod certificates;
 mod clients;
 mod command_line;
 mod concurrency;

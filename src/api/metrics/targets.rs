@@ -114,6 +114,9 @@ static VALUES: &[(Family, Value)] = values! { EXPORT;
         |target| Some(number(target.bucket?.requests?.total));
     gauge "targetwatch_s3_clock_skew_seconds": "Clock of the service minus clock of this node, in whole seconds.",
         |target| target.bucket?.clock_ahead_seconds.map(|seconds| seconds as f64);
+    gauge "targetwatch_s3_certificate_expiry_timestamp_seconds":
+        "When the first certificate that the service presents expires. Absent if that is not known, or without TLS.",
+        |target| Some(seconds_of(target.bucket?.certificate_end.as_ref()?.at));
     gauge "targetwatch_s3_credentials_expiry_timestamp_seconds":
         "When the credentials expire. Absent if they do not.",
         |target| target.bucket?.credentials_expire_at.map(seconds_of);

@@ -15,8 +15,8 @@ use crate::agent::{Host, Intervals, ProcessRole, TargetView, View};
 use crate::api::wire::tests::view;
 use crate::model::MountMode;
 use crate::model::report::{
-    BucketFacts, Finding, HOST_VIEWER, KindFacts, LockProofState, MountFacts, MountTraffic, MountViewer, RequestCount,
-    Verdict,
+    BucketFacts, CertificateEnd, Finding, HOST_VIEWER, KindFacts, LockProofState, MountFacts, MountTraffic,
+    MountViewer, RequestCount, Verdict,
 };
 use crate::model::settings::AgentSettings;
 use crate::model::usage_listing::{UsageTally, WholeCount};
@@ -33,7 +33,7 @@ use crate::sys::{ChildCensus, MountTableWatch, WorkerPool, WorkerPoolSettings};
 const NFS_SERIES_MAX: usize = 29 + 2;
 
 /// Most series of an immutable S3 target with one reason.
-const S3_SERIES_MAX: usize = 32;
+const S3_SERIES_MAX: usize = 33;
 
 /// Most series of the agent itself.
 const AGENT_SERIES_MAX: usize = 350;
@@ -136,6 +136,7 @@ fn s3(export: &str) -> TargetView {
         requests: Some(RequestCount { this_probe: 1, last_hour: 60, total: 61 }),
         clock_ahead_seconds: Some(-2),
         credentials_expire_at: Some(at(3600)),
+        certificate_end: Some(CertificateEnd { at: at(7200), subject: "CN=s3".to_owned(), position: 1, of: 2 }),
         in_use: None,
     };
     let slow = Finding::new(Reason::Slow, "slow").into_warning();

@@ -145,6 +145,14 @@ impl TargetPage<'_> {
             ("Lock proof", html! { (verdict) @if let Some(proof) = bucket.lock_proof.found() { ": " (proof.why) } })
         }));
         facts.extend(bucket.object_count.map(|count| ("Objects", html! { (count) })));
+        facts.extend(bucket.certificate_end.as_ref().map(|end| {
+            let which = if end.position == 1 {
+                end.subject.clone()
+            } else {
+                format!("{}, {} of {}", end.subject, end.position, end.of)
+            };
+            ("Certificate expires", html! { (clock(end.at)) " (" (which) ")" })
+        }));
         facts.extend(bucket.credentials_expire_at.map(|end| ("Credentials expire", clock(end))));
         facts.extend(bucket.requests.map(|requests| {
             ("Requests", html! { (requests.this_probe) " by this probe, " (requests.last_hour) " in the last hour" })

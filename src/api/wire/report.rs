@@ -72,6 +72,9 @@ pub struct Report {
     pub default_retention: Option<String>,
     /// Time at which `versioning`, `object_lock` and `default_retention` were read. Not every probe reads them.
     pub bucket_configuration_read_at: Option<String>,
+    /// Time at which the first certificate that the service presents expires (`notAfter`). `null` if that is not known, or
+    /// without TLS.
+    pub certificate_expires_at: Option<String>,
     /// Time at which the credentials of the bucket expire. `null` if they do not, or if that is not known.
     pub credentials_expire_at: Option<String>,
     /// Number of requests of this probe to the S3 service.
@@ -211,6 +214,7 @@ impl From<&TargetView> for Report {
             object_lock: bucket.and_then(|bucket| bucket.object_lock),
             default_retention: bucket.and_then(|bucket| bucket.default_retention.clone()),
             bucket_configuration_read_at: bucket.and_then(|bucket| bucket.configuration_read_at).map(timestamp),
+            certificate_expires_at: bucket.and_then(|bucket| Some(timestamp(bucket.certificate_end.as_ref()?.at))),
             credentials_expire_at: bucket.and_then(|bucket| bucket.credentials_expire_at).map(timestamp),
             probe_requests: requests.map(|requests| requests.this_probe),
             requests_last_hour: requests.map(|requests| requests.last_hour),

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::Input;
 use super::canaries::Canaries;
+use super::certificate::ServiceCertificate;
 use super::secret_credentials::SecretCredentials;
 use crate::check::bucket::{FoundBucket, bucket};
 use crate::check::canary::CanaryNames;
@@ -39,6 +40,7 @@ pub(super) struct NodeChecks {
     /// Id of this instance of the driver. The keys of its canaries contain it, so that no other instance removes them.
     instance: Uuid,
     pub(super) canaries: Canaries,
+    pub(super) certificate: ServiceCertificate,
     target: TargetId,
     /// The mount of the bucket by another program.
     in_use: FirstSeen,
@@ -59,6 +61,7 @@ impl NodeChecks {
             host: host.clone(),
             instance: Uuid::new_v4(),
             canaries: Canaries::new(memory),
+            certificate: ServiceCertificate::default(),
             target,
             in_use: FirstSeen::default(),
         }
@@ -104,23 +107,30 @@ impl NodeChecks {
         canary_decides: bool,
         log: &mut CheckLog,
     ) -> Option<(AwsBucket, FoundBucket)> {
-        let Input { location, settings, rule, .. } = input;
+        let Input { location, settings, rule, depth } = input;
         let deadline = settings.probe.deadline;
+        let mut service = None;
         let connector = &self.connector;
         let credentials = self.credentials.read(input).await;
         let secret = credentials.secret();
         let reaching = async {
             match address(connector, rule, secret.map(|secret| &**secret)).await {
-                Ok((None, host, port)) => tcp_connect(&host, port, deadline).await,
-                Ok((Some((proxy, port)), host, _)) => tcp_connect(&proxy, port, deadline).await.detail(format!(
-                    "{proxy} port {port} is the proxy that HTTPS_PROXY, HTTP_PROXY or ALL_PROXY names for {host}"
-                )),
+                Ok((proxy, host, port)) => {
+                    service = Some((host.clone(), port));
+                    match proxy {
+                        None => tcp_connect(&host, port, deadline).await,
+                        Some((proxy, port)) => tcp_connect(&proxy, port, deadline).await.detail(format!(
+                            "{proxy} port {port} is the proxy that HTTPS_PROXY, HTTP_PROXY or ALL_PROXY names for {host}"
+                        )),
+                    }
+                }
                 Err(failure) => Checked::failed(failure.finding(location)),
             }
         };
         log.run(CheckName::Reachable, reaching).await?;
 
         let connector = &mut self.connector;
+        let certificate = &mut self.certificate;
         let mut api = None;
         let connecting = async {
             if let Some(finding) = credentials.failure(location) {
@@ -137,10 +147,14 @@ impl NodeChecks {
                 Ok(connected) => {
                     let api = &*api.insert(connected);
                     let prefix = &settings.s3_canary.prefix;
-                    let checked = bucket(api, location, prefix, canary_decides, deadline).await;
+                    let requests = bucket(api, location, prefix, canary_decides, deadline);
+                    let reading = certificate.read_if_due(connector, service.as_ref(), depth, deadline);
+                    let (checked, ()) = tokio::join!(requests, reading);
                     let checked =
                         checked.with_warnings(secret_exposed(api)).with_warnings(credentials.warning(location));
-                    let checked = checked.with_warnings(credentials_expire_soon(api, location, Timestamp::now()));
+                    let checked = checked
+                        .with_warnings(certificate.warning(location))
+                        .with_warnings(credentials_expire_soon(api, location, Timestamp::now()));
                     match credentials.remark(location) {
                         Some(remark) => checked.detail(remark),
                         None => checked,

@@ -166,8 +166,23 @@ pub struct BucketFacts {
     pub clock_ahead_seconds: Option<i64>,
     /// When the credentials expire. `None` if they do not, or if there are none.
     pub credentials_expire_at: Option<Timestamp>,
+    /// Which certificate that the service presents ends first. `None` if that is not known, or without TLS.
+    pub certificate_end: Option<CertificateEnd>,
     /// The mount of the bucket that another program made at the mount path, such as a FUSE file system.
     pub in_use: Option<Box<InUseFacts>>,
+}
+
+/// End of the certificate of a chain that ends first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateEnd {
+    /// When it ends (`notAfter`).
+    pub at: Timestamp,
+    /// Its subject, shortened.
+    pub subject: String,
+    /// Its position in the chain. 1 is the certificate of the server itself.
+    pub position: usize,
+    /// Number of certificates in the chain.
+    pub of: usize,
 }
 
 /// Number of requests that this agent sent for a bucket.

@@ -13,7 +13,7 @@ use aws_smithy_http_client::{Builder, Connector};
 use aws_smithy_runtime_api::client::dns::{DnsFuture, ResolveDns, ResolveDnsError};
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use http::Uri;
-use hyper_util::client::proxy::matcher::Matcher;
+use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 use tokio::time::Instant;
 
 use crate::s3::failure::S3Failure;
@@ -24,7 +24,7 @@ use crate::tls;
 const IDLE_CONNECTIONS_MAX: usize = 32;
 
 /// Deadline of a name lookup by the SDK. Callers usually set a shorter deadline for the whole call.
-const LOOKUP_TIMEOUT: Duration = Duration::from_secs(30);
+pub(super) const LOOKUP_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Reads and verifies a bundle, because the SDK would panic at a bundle that it cannot use.
 pub(super) async fn read_ca_bundle(path: &Path) -> Result<Vec<u8>, S3Failure> {
@@ -68,9 +68,7 @@ pub(super) fn http_client(plain: bool, ca_bundle: Option<&[u8]>) -> Result<Share
 /// [`S3Failure::Agent`] for an unsupported proxy, such as SOCKS.
 pub(super) fn proxy_to(host: &str, port: u16, plain: bool) -> Result<Option<(String, u16)>, S3Failure> {
     let scheme = if plain { "http" } else { "https" };
-    let bracketed = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
-    let service = format!("{scheme}://{bracketed}:{port}/").parse::<Uri>().ok();
-    let Some(intercepted) = service.and_then(|service| Matcher::from_env().intercept(&service)) else {
+    let Some(intercepted) = intercept(host, port, scheme) else {
         return Ok(None);
     };
     let proxy = intercepted.uri();
@@ -88,6 +86,13 @@ pub(super) fn proxy_to(host: &str, port: u16, plain: bool) -> Result<Option<(Str
     };
     let address = proxy.host().map(|host| host.trim_matches(['[', ']']).to_owned());
     Ok(address.map(|address| (address, proxy.port_u16().unwrap_or(port))))
+}
+
+/// Returns the proxy that the environment names for a service, if there is one. It may contain a password.
+pub(super) fn intercept(host: &str, port: u16, scheme: &str) -> Option<Intercept> {
+    let bracketed = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+    let service = format!("{scheme}://{bracketed}:{port}/").parse::<Uri>().ok()?;
+    Matcher::from_env().intercept(&service)
 }
 
 /// Returns the trusted authorities. A plain service needs no authority, and reading the system's takes time and memory.
