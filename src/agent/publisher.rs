@@ -124,8 +124,13 @@ fn put(view: &mut View, registered: &RegisteredTarget, mount_root: &Path, now: T
     let targets = &mut view.targets;
     let position = targets.iter().position(|shown| shown.target.id == registered.target.id);
     let mut shown = TargetView::not_checked(registered, mount_root, now);
-    // An earlier report does not apply if the storage or the declared immutability changed.
-    let known = position.map(|at| &targets[at]).filter(|known| known.target.spec == shown.target.spec);
+    // An earlier report does not apply if the storage or the declared immutability changed. With other options, the
+    // storage has the same status until the next probe.
+    let (before, now) = (position.map(|at| &targets[at]), &shown.target.spec);
+    let known = before.filter(|known| {
+        let spec = &known.target.spec;
+        spec.is_same_storage(now) && spec.is_immutable() == now.is_immutable()
+    });
     if let Some(known) = known {
         shown.status = known.status.clone();
         shown.report.clone_from(&known.report);

@@ -145,6 +145,25 @@ async fn silent_nfs_server_delays_no_other_target_and_no_answer() {
 }
 
 #[tokio::test]
+async fn available_target_stays_available_when_its_options_or_mode_change() {
+    let (server, workspace) = nfs().await;
+    let (daemon, id) = Daemon::with_target(&workspace, nfs_target("/backups")).await;
+    assert_eq!(daemon.check(&id).await["status"], "available");
+    let port = server.port();
+    for change in [
+        json!({ "nfs_mount_opts": format!("nfsvers=3,soft,port={port},mountport={port}") }),
+        json!({ "mount_mode": "none" }),
+        json!({ "nfs_mount_opts": "", "mount_mode": "" }),
+    ] {
+        let changed = daemon.modify(&id, change.clone()).await;
+        assert_eq!(changed["status"], "available", "{change}");
+    }
+    assert_eq!(daemon.check(&id).await["status"], "available");
+    let history = daemon.get(&format!("/backup_targets/{id}/history")).await;
+    assert_eq!(history["transitions"].as_array().expect("a list").len(), 1, "{history:#}");
+}
+
+#[tokio::test]
 async fn nfs_reason_for_each_server_failure() {
     let (server, workspace) = nfs().await;
     let daemon = Daemon::start(&workspace).await;
