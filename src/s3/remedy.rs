@@ -16,13 +16,13 @@ impl S3Failure {
                 );
             }
             Reason::WrongSecret => {
-                "the secret does not belong to the access key: correct the secret access key of its [[s3.credentials]] entry"
+                "the secret does not belong to the access key: correct the secret access key of its [[s3.credentials]] entry or of its secret_ref"
             }
             Reason::UnknownAccessKey if self.has_code(&["InvalidToken"]) => {
                 "the session token is not valid, or does not belong to the access key: renew the temporary credentials, or remove the token of credentials that have none"
             }
             Reason::UnknownAccessKey => {
-                "the service does not know the access key: correct it in its [[s3.credentials]] entry, or create the key on the service"
+                "the service does not know the access key: correct it in its [[s3.credentials]] entry or in the secret of its secret_ref, or create the key on the service"
             }
             Reason::UserSuspended => {
                 "the user of the access key is suspended: ask the service's administrator to enable it (Ceph: radosgw-admin user enable)"
@@ -82,7 +82,9 @@ impl S3Failure {
             Reason::ConnectionBroken => {
                 "check the service's log for restarts or crashes, and what lies between: proxies, firewalls, TLS on a plain port. Use https:// if the port expects TLS"
             }
-            Reason::NoCredentials => "add a [[s3.credentials]] entry for the bucket, or correct the existing one",
+            Reason::NoCredentials => {
+                "add a [[s3.credentials]] entry for the bucket, or correct the existing one. With [key_manager], set secret_ref of the target"
+            }
             _ => "this is a defect of the agent or of its configuration",
         };
         fixed.to_owned()

@@ -1,4 +1,5 @@
-//! Tests of the real binary with a real Keystone: authorization by token, and Keystone outages.
+//! Tests of the real binary with a real Keystone: authorization by token, and Keystone outages. With a real Barbican
+//! beside it: credentials of buckets.
 //!
 //! Each test has its own Keystone, which `tests/peers/keystone` starts in about ten seconds.
 
@@ -10,9 +11,17 @@
 mod daemon;
 #[path = "../support/http.rs"]
 mod http;
+#[path = "../support/report.rs"]
+mod report;
+#[path = "../integration/storage.rs"]
+mod storage;
+#[path = "../support/mod.rs"]
+mod support;
 #[path = "../support/workspace.rs"]
 mod workspace;
 
+mod barbican;
+mod bucket_secrets;
 mod command_line;
 mod discovery;
 mod flood;

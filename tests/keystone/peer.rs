@@ -74,7 +74,8 @@ impl Keystone {
         log.lines().filter(|line| line.starts_with(beginning)).count()
     }
 
-    fn path(&self) -> PathBuf {
+    /// The directory of the script.
+    pub fn path(&self) -> PathBuf {
         self.directory.path().join("k")
     }
 
@@ -90,6 +91,17 @@ impl Keystone {
         let body = if body.is_null() { String::new() } else { body.to_string() };
         let request: Request<Full<Bytes>> = request.body(Full::from(body)).expect("a request");
         with_timeout(path, over_tcp(self.address, request)).await
+    }
+
+    /// Sends a request as the admin.
+    pub async fn as_admin(&self, method: &str, path: &str, body: &Value) -> Answer {
+        self.call(method, path, &self.admin, None, body).await
+    }
+
+    /// Id of the user of a token.
+    pub async fn user_of(&self, token: &str) -> String {
+        let facts = self.call("GET", "/auth/tokens", &self.admin, Some(token), &Value::Null).await.json();
+        facts["token"]["user"]["id"].as_str().expect("an id").to_owned()
     }
 
     /// A new token of the admin, for its own project.
