@@ -44,8 +44,10 @@ pub struct Host {
     pub host_mounts: HostMounts,
     /// The processes that should see the mounts.
     pub consumers: ConsumerWatch,
-    /// The mounts that the agent made.
+    /// The mounts that the agent made below the mount root.
     pub own_mounts: OwnMounts,
+    /// The private mounts that this process made ([`crate::model::MountMode::Observe`]).
+    pub private_mounts: OwnMounts,
     /// The key manager, with the secrets that were read.
     pub key_manager: KeyManager,
     /// The S3 clients.
@@ -72,6 +74,7 @@ impl Host {
             host_mounts: HostMounts::default(),
             consumers: ConsumerWatch::default(),
             own_mounts: OwnMounts::default(),
+            private_mounts: OwnMounts::default(),
             key_manager: KeyManager::default(),
             buckets: Arc::default(),
             listing_pages: Arc::new(Semaphore::new(s3::listing::PAGES_AT_ONCE)),

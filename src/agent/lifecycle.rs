@@ -121,13 +121,19 @@ impl Agent {
         }
     }
 
-    /// Applies new settings, and probes every target with them. Ignores a change of the mount root, because the agent
-    /// would lose track of the mounts below the old root.
+    /// Applies new settings, and probes every target with them. Ignores a change of the mount roots, because the agent
+    /// would lose track of the mounts below the old ones.
     pub fn change_settings(&self, mut settings: AgentSettings) {
-        let root = &self.settings().mounts.root;
-        if settings.mounts.root != *root {
-            tracing::warn!(root = %root.display(), "a change of [mounts] root needs a restart: the old one stays in force");
-            settings.mounts.root.clone_from(root);
+        let former = &self.settings().mounts;
+        let mounts = &mut settings.mounts;
+        for (key, former, root) in
+            [("root", &former.root, &mut mounts.root), ("private_root", &former.private_root, &mut mounts.private_root)]
+        {
+            if root != former {
+                let former = former.display();
+                tracing::warn!(root = %former, "a change of [mounts] {key} needs a restart: the old one stays in force");
+            }
+            root.clone_from(former);
         }
         self.shared.settings.send_replace(Arc::new(settings));
     }

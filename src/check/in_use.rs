@@ -15,22 +15,35 @@ use jiff::Timestamp;
 use super::checked::Checked;
 use super::expected_mount::{ExpectedMount, PathMount};
 use super::mounted::{hard_warning, stacked_warning};
-use crate::model::report::{Finding, InUseFacts, Severity, finding};
+use crate::model::report::{InUseFacts, Severity, finding};
 use crate::model::settings::AgentSettings;
 use crate::model::{MountName, Outcome, Reason, TargetId};
 use crate::sys::worker::FaultKind;
 use crate::sys::{CallError, Lane, MountEntry, MountTable, MountTableWatch, Request, WorkerPool};
 
-/// When a mount was first seen.
-#[derive(Debug, Default)]
-pub struct FirstSeen(Option<(u32, Timestamp)>);
+/// What is known about the mount of another program since earlier probes.
+#[derive(Debug)]
+pub struct InUseWatch {
+    /// Owner of the worker calls. A call that hangs in the mount must not occupy the only child of the target.
+    claim: TargetId,
+    /// The mount, and when it was first seen.
+    seen: Option<(u32, Timestamp)>,
+    /// The mount that did not answer the latest call.
+    hanging: Option<u32>,
+}
 
-impl FirstSeen {
+impl Default for InUseWatch {
+    fn default() -> Self {
+        Self { claim: TargetId::new_v4(), seen: None, hanging: None }
+    }
+}
+
+impl InUseWatch {
     /// Returns when a mount was first seen. `None` stands for no mount.
-    fn of(&mut self, mount_id: Option<u32>) -> Option<Timestamp> {
-        let known = self.0.filter(|(known, _)| Some(*known) == mount_id);
-        self.0 = known.or_else(|| Some((mount_id?, Timestamp::now())));
-        self.0.map(|(_, at)| at)
+    fn first_seen(&mut self, mount_id: Option<u32>) -> Option<Timestamp> {
+        let known = self.seen.filter(|(known, _)| Some(*known) == mount_id);
+        self.seen = known.or_else(|| Some((mount_id?, Timestamp::now())));
+        self.seen.map(|(_, at)| at)
     }
 }
 
@@ -41,11 +54,21 @@ pub struct FoundMount<'t> {
     judged: Checked,
 }
 
-/// Returns the mount at the mount path of an NFS target, if there is one.
+/// Returns the mount at the mount path of an NFS target, if there is one. The kernel may show another source than the
+/// export, such as a resolved path. It then shows the same for the private mount, as `private_source`.
 #[must_use]
-pub fn nfs_at<'t>(expected: ExpectedMount<'_>, table: &'t MountTable) -> Option<FoundMount<'t>> {
+pub fn nfs_at<'t>(
+    expected: ExpectedMount<'_>,
+    private_source: Option<&str>,
+    table: &'t MountTable,
+) -> Option<FoundMount<'t>> {
     let path = expected.path;
-    match expected.at_path(table) {
+    let is_resolved = |entry: &MountEntry| entry.is_nfs() && Some(entry.source.as_str()) == private_source;
+    let found = match expected.at_path(table) {
+        PathMount::Foreign(entry) if is_resolved(entry) => PathMount::Own(entry, table.stacked_at(path)),
+        found => found,
+    };
+    match found {
         PathMount::None => None,
         PathMount::Foreign(entry) if entry.is_automount() => None,
         PathMount::Foreign(entry) => {
@@ -102,10 +125,9 @@ fn writable(path: &Path, entry: &MountEntry) -> Checked {
 /// Unless `is_measured` is set, the file system itself is not accessed.
 pub async fn in_use(
     (workers, mounts): (&WorkerPool, &MountTableWatch),
-    (target, lane): (TargetId, Lane),
     (root, name): (&Path, &MountName),
     settings: &AgentSettings,
-    first_seen: &mut FirstSeen,
+    watch: &mut InUseWatch,
     is_measured: bool,
     find: impl for<'t> Fn(&'t MountTable) -> Option<FoundMount<'t>>,
 ) -> Checked<Option<Box<InUseFacts>>> {
@@ -117,28 +139,48 @@ pub async fn in_use(
         Err(error) => return Checked::not_needed(format!("not verified: the mount table cannot be read: {error}")),
     };
     let found = find(&table);
-    let seen_at = first_seen.of(found.as_ref().map(|found| found.entry.mount_id));
+    let seen_at = watch.first_seen(found.as_ref().map(|found| found.entry.mount_id));
     let (Some(FoundMount { entry, judged }), Some(first_seen_at)) = (found, seen_at) else {
         return nothing(", which is normal while no job runs");
     };
-    let detail = format!("{} as {} with {}", entry.source, entry.fs_type, entry.super_options);
-    let options = entry.facts().options;
-    let facts = InUseFacts { source: entry.source.clone(), fs_type: entry.fs_type.clone(), options, first_seen_at };
-    let checked = if is_measured && judged.outcome() == Outcome::Passed {
-        let user = fuse_user(entry);
-        let request = Request::StatMount { root: root.to_owned(), relative: name.as_str().into(), user };
-        let answer = workers.call(target, lane, request, settings.probe.deadline).await;
-        let answered = answered(&path, entry, answer.err());
-        let is_same = |table: &MountTable| table.topmost_at(&path).is_some_and(|now| now.mount_id == entry.mount_id);
+    let is_automounted = table.entries().iter().any(|below| below.mount_point == path && below.is_automount());
+    let answered = if !is_measured {
+        not_verified("because an earlier check did not pass")
+    } else if is_automounted {
+        // An access would keep it mounted, or mount it.
+        not_verified("because an automount point is below it")
+    } else {
+        let (root, relative) = (root.to_owned(), name.as_str().into());
+        let request = Request::StatMount { root, relative, user: fuse_user(entry) };
+        let answer = workers.call(watch.claim, Lane::Suspect, request, settings.probe.deadline).await;
+        let is_same = |table: &MountTable| {
+            table.topmost_at(&path).is_some_and(|now| (now.mount_id, &now.device) == (entry.mount_id, &entry.device))
+        };
         if !mounts.reread().is_ok_and(|table| is_same(&table)) {
             return nothing(": it was unmounted during this probe");
         }
-        let detail = answered.detail.as_ref().map_or_else(|| detail.clone(), |more| format!("{detail}; {more}"));
-        judged.and(answered).detail(detail)
-    } else {
-        judged.detail(detail)
+        let known = watch.hanging.take().filter(|hanging| *hanging == entry.mount_id);
+        let hangs = matches!(answer, Err(CallError::TimedOut { .. }));
+        let is_stuck = matches!(answer, Err(CallError::Stuck(_)));
+        watch.hanging = if hangs { Some(entry.mount_id) } else { known.filter(|_| is_stuck) };
+        answered(&path, entry, answer.err(), known.is_some())
     };
-    with_severity(checked, settings.mounts.in_use_failure).with_fact(Some(Box::new(facts)))
+    let detail = format!("{} as {} with {}", entry.source, entry.fs_type, entry.super_options);
+    let detail = answered.detail.as_ref().map_or_else(|| detail.clone(), |more| format!("{detail}; {more}"));
+    let options = entry.facts().options;
+    let facts = InUseFacts { source: entry.source.clone(), fs_type: entry.fs_type.clone(), options, first_seen_at };
+    // What the mount table tells is more definite than a missing answer.
+    let checked = if judged.outcome() == Outcome::Passed {
+        let warnings = judged.findings;
+        Checked { findings: answered.findings.into_iter().chain(warnings).collect(), ..answered }
+    } else {
+        judged
+    };
+    with_severity(checked.detail(detail), settings.mounts.in_use_failure).with_fact(Some(Box::new(facts)))
+}
+
+fn not_verified(why: &str) -> Checked {
+    Checked::not_needed(format!("whether it answers is not verified, {why}"))
 }
 
 /// User and group that mounted a FUSE file system. It refuses all others, root too, unless it was mounted with
@@ -151,8 +193,9 @@ fn fuse_user(entry: &MountEntry) -> Option<(u32, u32)> {
     Some((value("user_id=")?, value("group_id=")?))
 }
 
-/// Judges the answer of the file system, from the error of the worker that measured it.
-fn answered(path: &Path, entry: &MountEntry, error: Option<CallError>) -> Checked {
+/// Judges the answer of the file system, from the error of the worker that measured it. `did_hang` says whether the same
+/// mount did not answer the call before.
+fn answered(path: &Path, entry: &MountEntry, error: Option<CallError>, did_hang: bool) -> Checked {
     let at = path.display();
     let hangs = |how: String| {
         Checked::timed_out(finding!(
@@ -165,18 +208,15 @@ fn answered(path: &Path, entry: &MountEntry, error: Option<CallError>) -> Checke
     match error {
         None => Checked::passed(()),
         Some(CallError::TimedOut { after }) => hangs(format!("does not answer within {} ms", after.as_millis())),
-        Some(error @ CallError::Stuck(_)) => hangs(format!("did not answer an earlier probe ({error})")),
-        Some(CallError::Fault(fault)) if matches!(fault.kind, FaultKind::NoMountCopies | FaultKind::Identity) => {
-            Checked::passed(()).detail(format!("whether it answers is not verified ({fault})"))
-        }
-        Some(CallError::Fault(fault)) => Checked::timed_out(finding!(
+        Some(error @ CallError::Stuck(_)) if did_hang => hangs(format!("did not answer an earlier probe ({error})")),
+        Some(CallError::Fault(fault)) if fault.kind == FaultKind::System => Checked::timed_out(finding!(
             Reason::MountBroken,
             "{} is mounted at {at} as {}, and answers with an error ({fault}): a job that uses the mount fails. Its owner must unmount it and mount it again. If nothing does so, `umount -l {at}`",
             entry.source,
             entry.fs_type
         )),
         // The failure is the agent's, and says nothing about the mount.
-        Some(error) => Checked::passed(()).detail(format!("whether it answers is not verified ({error})")),
+        Some(error) => not_verified(&format!("because {error}")),
     }
 }
 
@@ -185,7 +225,10 @@ fn with_severity(checked: Checked, severity: Severity) -> Checked<Option<Box<InU
     let Checked { outcome, findings, detail, .. } = checked;
     let checked = match severity {
         Severity::Failure => Checked { outcome, findings, detail: None, fact: None },
-        Severity::Warning => Checked::passed(None).with_warnings(findings.into_iter().map(Finding::into_warning)),
+        Severity::Warning => {
+            let outcome = if outcome == Outcome::Skipped { outcome } else { Outcome::Passed };
+            Checked { outcome, findings: Vec::new(), detail: None, fact: None }.with_warnings(findings)
+        }
     };
     Checked { detail, ..checked }
 }

@@ -62,9 +62,12 @@ pub fn run(access: ConnectionOptions, command: Command) -> anyhow::Result<ExitSt
 }
 
 fn check_one(spec: TargetSpec, options: &CheckOptions) -> anyhow::Result<ExitState> {
-    let config::Settings { agent: mut settings, registry_url, .. } = config::load(options.config.as_deref())?;
+    let config::Settings { agent: mut settings, registry_url, declared, .. } = config::load(options.config.as_deref())?;
+    let declared = declared.into_iter().map(|declared| declared.spec);
     if options.no_mount {
         settings.mounts.mode = MountMode::None;
+    } else if let Some(mode) = mode_of_target(&registry_url, &spec, declared) {
+        settings.mounts.mode = mode;
     }
     let now = Timestamp::now();
     let mount_name = MountName::derive(&spec, settings.mounts.path_key)?;
@@ -131,6 +134,18 @@ fn check_one(spec: TargetSpec, options: &CheckOptions) -> anyhow::Result<ExitSta
         }
         Ok(state(&reports))
     })?
+}
+
+/// Returns the mode of the daemon's target with the same storage, if it has its own. Otherwise this command would mount
+/// where another program does.
+fn mode_of_target(
+    registry_url: &RegistryUrl,
+    spec: &TargetSpec,
+    declared: impl Iterator<Item = TargetSpec>,
+) -> Option<MountMode> {
+    let registered = registry::file(registry_url).and_then(|file| registry::inspect(file).ok());
+    let registered = registered.map(|found| found.targets).unwrap_or_default();
+    registered.into_iter().chain(declared).find(|known| known.is_same_storage(spec))?.mount_mode()
 }
 
 /// Returns the mount that the daemon made for the same export. Without a readable registry, a mount is recognized by its

@@ -102,7 +102,7 @@ sections! {
     Mounts {
         root: Text = text("/var/trilio/triliovault-mounts"),
         mode: Text = text("kernel"),
-        private_root: Text = text("/run/targetwatch/mounts"),
+        private_root: Text = text("/run/targetwatch-mounts"),
         keep_private_mounts: bool,
         in_use_failure: Text = text("warning"),
         path_key: Text = text("path"),

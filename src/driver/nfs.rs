@@ -24,7 +24,7 @@ use async_trait::async_trait;
 use super::{Depth, DetachError, Driver, Host, Probe};
 use crate::check::canary::ProcessRole;
 use crate::check::expected_mount::ExpectedMount;
-use crate::check::in_use::FirstSeen;
+use crate::check::in_use::InUseWatch;
 use crate::check::mount_traffic::TrafficHistory;
 use crate::check::server_addresses::ServerAddresses;
 use crate::model::settings::AgentSettings;
@@ -58,7 +58,11 @@ pub struct NfsDriver {
     protected_mount: Option<u32>,
     traffic: TrafficHistory,
     /// The mount of another program at the mount path.
-    in_use: FirstSeen,
+    in_use: InUseWatch,
+    /// Source of the latest private mount, which may differ from the export.
+    private_source: Option<String>,
+    /// Whether a private mount that could not be unmounted was logged.
+    is_busy_logged: bool,
 }
 
 /// Where and how the target is mounted by the agent, or by the owner of the mount path.
@@ -96,7 +100,9 @@ impl NfsDriver {
             probed_mount: None,
             protected_mount: None,
             traffic: TrafficHistory::default(),
-            in_use: FirstSeen::default(),
+            in_use: InUseWatch::default(),
+            private_source: None,
+            is_busy_logged: false,
         }
     }
 
@@ -162,7 +168,7 @@ impl NfsDriver {
             export: &self.export,
             mapped_export: &location.mapped_export,
             addresses: &self.addresses,
-            own: &self.host.own_mounts,
+            own: if location.is_private { &self.host.private_mounts } else { &self.host.own_mounts },
             options: &location.options,
             root: location.root,
             relative: &location.relative,
@@ -229,6 +235,9 @@ impl Driver for NfsDriver {
     }
 
     async fn detach(&mut self, settings: &AgentSettings) -> Result<Option<String>, DetachError> {
+        if self.mode(settings) != MountMode::Observe {
+            self.end_private_mount(settings).await;
+        }
         if self.mode(settings) == MountMode::None {
             return Ok(None);
         }

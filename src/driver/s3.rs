@@ -9,8 +9,8 @@
 //! probe combines them. The checks of this node read only the plain data that the other half returns, so
 //! they could also use facts that another node found.
 //!
-//! A bucket may be mounted at the mount path, by a FUSE program of the backup software. Then the mount is checked first
-//! (`in_use`).
+//! A bucket may be mounted at the mount path, by a FUSE program of the backup software. Then the mount is checked last
+//! (`in_use`), so that it affects no other check.
 //!
 //! Every probe sends one request that asks whether the bucket exists and how much it contains. Canaries,
 //! configuration and lock proofs have their own intervals. So a routine probe of a healthy bucket is one
@@ -41,9 +41,8 @@ use crate::s3::{DefaultRetention, Versioning};
 use node_checks::NodeChecks;
 use target_facts::TargetFacts;
 
-/// The checks of a target that is declared immutable and is mounted by another program, in the order of the report.
+/// The checks of a target that is declared immutable and that another program has mounted, in the order of the report.
 const MOUNTED_IMMUTABLE_PLAN: &[CheckName] = &[
-    CheckName::InUse,
     CheckName::Reachable,
     CheckName::Bucket,
     CheckName::ObjectLock,
@@ -51,19 +50,39 @@ const MOUNTED_IMMUTABLE_PLAN: &[CheckName] = &[
     CheckName::Capacity,
     CheckName::WriteCanary,
     CheckName::LockProof,
+    CheckName::InUse,
 ];
 
-/// The checks of any other target that is mounted: all but the lock proof.
-const MOUNTED_PLAN: &[CheckName] = match MOUNTED_IMMUTABLE_PLAN {
+/// The same without a mount.
+const IMMUTABLE_PLAN: &[CheckName] = match MOUNTED_IMMUTABLE_PLAN {
+    [checks @ .., CheckName::InUse] => checks,
+    checks => checks,
+};
+
+/// The checks of any other target: all but the lock proof.
+const PLAN: &[CheckName] = match IMMUTABLE_PLAN {
     [checks @ .., CheckName::LockProof] => checks,
     checks => checks,
 };
 
+/// The checks of any other target that another program has mounted.
+const MOUNTED_PLAN: &[CheckName] = &[
+    CheckName::Reachable,
+    CheckName::Bucket,
+    CheckName::ObjectLock,
+    CheckName::Versioning,
+    CheckName::Capacity,
+    CheckName::WriteCanary,
+    CheckName::InUse,
+];
+
 /// Returns the checks of a target.
 fn plan(immutable: bool, is_mounted: bool) -> &'static [CheckName] {
-    match if immutable { MOUNTED_IMMUTABLE_PLAN } else { MOUNTED_PLAN } {
-        [CheckName::InUse, checks @ ..] if !is_mounted => checks,
-        checks => checks,
+    match (immutable, is_mounted) {
+        (true, true) => MOUNTED_IMMUTABLE_PLAN,
+        (true, false) => IMMUTABLE_PLAN,
+        (false, true) => MOUNTED_PLAN,
+        (false, false) => PLAN,
     }
 }
 
@@ -210,12 +229,12 @@ impl Driver for S3Driver {
     async fn probe(&mut self, settings: &AgentSettings, depth: Depth) -> Probe {
         let is_mounted = self.node.is_mounted(&self.name, settings);
         let mut log = CheckLog::new(plan(self.immutable, is_mounted), settings.probe.slow_after);
+        let before = self.node.requests().of_probes();
+        let (capacity, bucket) = self.run(settings, depth, &mut log).await;
         let in_use = match is_mounted {
             true => self.node.verify_mount(&self.name, settings, log.of(Scope::Node)).await,
             false => None,
         };
-        let before = self.node.requests().of_probes();
-        let (capacity, bucket) = self.run(settings, depth, &mut log).await;
         let requests = self.node.requests();
         let requests = RequestCount {
             this_probe: requests.of_probes() - before,

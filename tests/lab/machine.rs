@@ -16,7 +16,7 @@ use crate::api;
 /// Where the agent mounts.
 pub const MOUNT_ROOT: &str = "/var/trilio/triliovault-mounts";
 /// Where the agent mounts with `mode = "observe"`.
-pub const PRIVATE_ROOT: &str = "/run/targetwatch/mounts";
+pub const PRIVATE_ROOT: &str = "/run/targetwatch-mounts";
 /// The agent's configuration.
 pub const CONFIG: &str = "/etc/targetwatch/config.toml";
 /// The agent's registry.

@@ -16,6 +16,7 @@ use crate::machine::{
     configure, end_black_holes, eventually, mark, mount_of, mount_path, mounts, output, run, signal_user_server,
     start_user_server, succeed, systemctl,
 };
+use crate::own_mounts::{LINK_EXPORT, LINK_PATH, Link, RESOLVED};
 use crate::support::s3_server::{BucketFixture, S3Fixture, S3Server};
 
 /// A configuration that observes, with a probe and a canary every second.
@@ -44,11 +45,11 @@ fn mount_there(export: &str, options: &str, path: &str) {
     succeed("mount", &["-t", "nfs", "-o", options, export, at.to_str().expect("text")]);
 }
 
-/// Unmounts lazily. With the bare system call, because umount(8) would access the mounted file system, and in a thread,
-/// because an NFSv4 client then notifies the dead server.
-fn detach(at: &Path) {
+/// Unmounts plainly, so a mount in use stays. With the bare system call, because umount(8) would access the mounted file
+/// system, and in a thread, because an NFSv4 client then notifies the dead server.
+fn unmount_plainly(at: &Path) {
     let path = at.to_owned();
-    std::thread::spawn(move || umount2(&path, MntFlags::MNT_DETACH));
+    std::thread::spawn(move || umount2(&path, MntFlags::empty()));
     eventually("unmounted", FIRST_VERDICT, || (!mounts().iter().any(|mount| mount.path == at)).then_some(()));
 }
 
@@ -91,6 +92,7 @@ fn observed_target_is_verified_without_touching_its_mount_path() {
         // A command beside the daemon neither uses nor ends its mount.
         let checked = run("targetwatch", &["check", "nfs", export]);
         assert_eq!(checked.status.code(), Some(0), "{checked:?}");
+        assert!(String::from_utf8_lossy(&checked.stdout).contains("private mount"), "{checked:?}");
         assert_eq!(target.delete().code, 202);
         assert_eq!(mount_of(PATH), mount, "the agent unmounted what it does not own");
         eventually("no private mount", FIRST_VERDICT, || private_mounts().is_empty().then_some(()));
@@ -168,13 +170,37 @@ fn target_has_a_mode_of_its_own() {
     let _machine = Machine::start("[probe]\nnfs_interval = \"1s\"\n");
     let target = Target::create_available(EXPORT);
     let mount = mark(PATH).expect("mounted");
-    for (mode, shown) in [("observe", "observe"), ("none", "none"), ("", "kernel")] {
+    for (mode, shown) in [("observe", "observe"), ("none", "none"), ("observe", "observe"), ("", "kernel")] {
         succeed("targetwatch", &["target", "modify", EXPORT, "--mount-mode", mode]);
         eventually(shown, FIRST_VERDICT, || (target.report().get("mode") == shown).then_some(()));
         assert!(target.is_available(), "{mode}: {:?}", target.report());
+        // A command beside the daemon has the same mode.
+        let checked = run("targetwatch", &["check", "nfs", EXPORT]);
+        let text = String::from_utf8_lossy(&checked.stdout);
+        assert_eq!((checked.status.code(), text.contains("private mount")), (Some(0), mode == "observe"), "{text}");
         assert_eq!(mount_of(PATH), Some(mount.clone()), "{mode}");
     }
     eventually("no private mount", FIRST_VERDICT, || private_mounts().is_empty().then_some(()));
+}
+
+/// The kernel shows the mount of a symbolic link on the server with the resolved path.
+#[test]
+fn mount_in_use_of_a_path_that_the_server_resolves_is_the_right_one() {
+    let _machine = Machine::start(&OBSERVE.replace("[probe]", "in_use_failure = \"offline\"\n[probe]"));
+    let _link = Link::create();
+    let target = Target::create_available(LINK_EXPORT);
+    mount_there(LINK_EXPORT, OPTIONS_4, LINK_PATH);
+    let report = target.check();
+    assert_eq!((report.outcome("in_use"), findings(&report)), ("passed", vec![]), "{report:?}");
+    assert_eq!(report.get("in_use")["source"], RESOLVED);
+    // Another mode, and back: the agent's own mount is still its own.
+    succeed("umount", &[mount_path(LINK_PATH).to_str().expect("text")]);
+    for (mode, shown) in [("kernel", "kernel"), ("observe", "observe"), ("kernel", "kernel")] {
+        succeed("targetwatch", &["target", "modify", LINK_EXPORT, "--mount-mode", mode]);
+        eventually(shown, FIRST_VERDICT, || (target.report().get("mode") == shown).then_some(()));
+        target.wait_until_available(FIRST_VERDICT);
+    }
+    assert_eq!(target.history().len(), 1, "always available: {:?}", target.history());
 }
 
 #[test]
@@ -214,11 +240,12 @@ fn dead_server_of_an_observed_target_delays_nothing() {
     // A probe may have begun to mount it.
     target.wait_until_offline(&["response_timed_out", "connect_timed_out", "mount_timed_out"], MOUNT_TIMED_OUT);
     // The owner can still unmount it, and no private mount is left.
-    detach(&mount_path(USER_PATH));
+    unmount_plainly(&mount_path(USER_PATH));
     eventually("no private mount", TIMED_OUT, || {
         (!private_mounts().iter().any(|path| path.ends_with(mount_path(USER_PATH).file_name().expect("a name"))))
             .then_some(())
     });
+    other.wait_for_probes(2, FIRST_VERDICT);
     assert!(other.is_available());
     signal_user_server("CONT");
     target.wait_until_available(TIMED_OUT);
@@ -227,7 +254,7 @@ fn dead_server_of_an_observed_target_delays_nothing() {
     mount_there(EXPORT, OPTIONS, PATH);
     black_hole("10.0.0.1");
     other.wait_until_offline(&["connect_timed_out", "response_timed_out", "mount_timed_out"], MOUNT_TIMED_OUT);
-    detach(&at);
+    unmount_plainly(&at);
     end_black_holes();
     other.wait_until_available(TIMED_OUT);
     systemctl("is-active", NFS_SERVER);
@@ -309,7 +336,7 @@ secret_access_key_file = "/etc/targetwatch/fuse.secret"
     bucket.signal("KILL");
     target.wait_until_offline(&["mount_broken"], TIMED_OUT);
     assert!(target.report().message().contains("ENOTCONN"), "{}", target.report().message());
-    detach(&bucket.at);
+    umount2(&bucket.at, MntFlags::MNT_DETACH).expect("unmounted");
     target.wait_until_available(FIRST_VERDICT);
     assert!(target.report().get("in_use").is_null());
     assert!(output("journalctl", &["--unit", SERVICE, "--grep", "panicked", "--quiet"]).is_empty());

@@ -15,21 +15,21 @@ use crate::machine::{
 use crate::process::{Process, children};
 
 /// The path of a symbolic link below the server's NFSv4 root.
-const LINK_PATH: &str = "/alias";
+pub const LINK_PATH: &str = "/alias";
 /// An export that the server resolves to `/srv/exports/two`.
-const LINK_EXPORT: &str = "10.0.0.2:/alias";
+pub const LINK_EXPORT: &str = "10.0.0.2:/alias";
 /// The source that the kernel shows for it.
-const RESOLVED: &str = "10.0.0.2:/srv/exports/two";
+pub const RESOLVED: &str = "10.0.0.2:/srv/exports/two";
 /// The command that the agent runs to mount.
 const MOUNT_COMMAND: &str = "/usr/sbin/mount.nfs";
 /// Time limit of detection: a few intervals and a probe.
 const DETECTED: Duration = Duration::from_secs(6);
 
 /// The link on the server. Dropping it removes it.
-struct Link;
+pub struct Link;
 
 impl Link {
-    fn create() -> Self {
+    pub fn create() -> Self {
         let _ = fs::remove_file("/srv/nfs4/alias");
         symlink("srv/exports/two", "/srv/nfs4/alias").expect("linked");
         Self

@@ -5,6 +5,7 @@ use nix::errno::Errno;
 use super::*;
 use crate::check::own_mounts::OwnMounts;
 use crate::check::server_addresses::ServerAddresses;
+use crate::model::report::Finding;
 use crate::model::{NfsExport, NfsOptions};
 use crate::sys::WorkerFault;
 
@@ -33,7 +34,7 @@ fn of_nfs(lines: &[&str]) -> Option<(Outcome, Vec<Reason>)> {
         path: Path::new(PATH),
         is_private: false,
     };
-    judged(nfs_at(expected, &table(lines)))
+    judged(nfs_at(expected, Some("nas:/resolved"), &table(lines)))
 }
 
 fn judged(found: Option<FoundMount<'_>>) -> Option<(Outcome, Vec<Reason>)> {
@@ -51,6 +52,8 @@ fn mount_of_another_program_is_judged_by_the_mount_table() {
         (&["/m/x rw - autofs systemd-1 rw"], None),
         (&["/m/x rw - nfs nas:/b rw,vers=3,soft"], passed(&[])),
         (&["/m/x rw - nfs nas:/other rw,vers=3,soft"], failed(Reason::MountConflict)),
+        (&["/m/x rw - nfs nas:/resolved rw,vers=3,soft"], passed(&[])),
+        (&["/m/x rw - tmpfs nas:/resolved rw"], failed(Reason::MountConflict)),
         (&["/m/x rw - tmpfs tmpfs rw"], failed(Reason::MountConflict)),
         (&["/m/x rw - nfs nas:/b ro,vers=3,soft"], failed(Reason::ReadOnly)),
         (&["/m/x ro - nfs nas:/b rw,vers=3,soft"], failed(Reason::ReadOnly)),
@@ -92,7 +95,7 @@ fn mount_that_does_not_answer_is_told_from_one_with_an_error() {
     let table = table(&["/m/x rw - fuse.s3fs s3fs rw"]);
     let entry = table.topmost_at(Path::new(PATH)).expect("mounted");
     let judged = |error| {
-        let checked = answered(Path::new(PATH), entry, error);
+        let checked = answered(Path::new(PATH), entry, error, false);
         (checked.outcome(), checked.reason())
     };
     let fault = |errno| Some(CallError::Fault(WorkerFault::system("statx", Path::new(PATH), errno)));
@@ -103,7 +106,7 @@ fn mount_that_does_not_answer_is_told_from_one_with_an_error() {
         assert_eq!(judged(fault(errno)), (Outcome::TimedOut, Some(Reason::MountBroken)), "{errno}");
     }
     // What the agent cannot verify is not a problem of the mount.
-    assert_eq!(judged(Some(CallError::ShutDown)), (Outcome::Passed, None));
+    assert_eq!(judged(Some(CallError::ShutDown)), (Outcome::Skipped, None));
 }
 
 #[test]
@@ -111,17 +114,18 @@ fn failure_is_a_warning_unless_configured_otherwise() {
     let late = || Checked::timed_out(Finding::new(Reason::MountHangs, "late"));
     let warned = with_severity(late(), Severity::Warning);
     assert_eq!((warned.outcome(), warned.findings()[0].severity), (Outcome::Passed, Severity::Warning));
+    let skipped = with_severity(not_verified("because"), Severity::Warning);
+    assert_eq!((skipped.outcome(), skipped.findings()), (Outcome::Skipped, &[][..]));
     let failed = with_severity(late(), Severity::Failure);
     assert_eq!((failed.outcome(), failed.findings()[0].severity), (Outcome::TimedOut, Severity::Failure));
 }
 
 #[test]
 fn time_of_first_sight_belongs_to_one_mount() {
-    let mut seen = FirstSeen::default();
-    assert_eq!(seen.of(None), None);
-    let first = seen.of(Some(7)).expect("seen");
-    assert_eq!(seen.of(Some(7)), Some(first));
-    assert!(seen.of(Some(8)).is_some_and(|second| second >= first));
-    assert_eq!(seen.of(None), None);
-    assert_eq!(seen.0, None);
+    let mut watch = InUseWatch::default();
+    assert_eq!(watch.first_seen(None), None);
+    let first = watch.first_seen(Some(7)).expect("seen");
+    assert_eq!(watch.first_seen(Some(7)), Some(first));
+    assert!(watch.first_seen(Some(8)).is_some_and(|second| second >= first));
+    assert_eq!((watch.first_seen(None), watch.seen), (None, None));
 }

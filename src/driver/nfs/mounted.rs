@@ -17,7 +17,7 @@ use crate::driver::{Depth, Probe};
 use crate::model::MountMode;
 use crate::model::report::{Finding, KindFacts, MountFacts, finding};
 use crate::model::settings::CanarySettings;
-use crate::model::{Capacity, CheckName, Reason};
+use crate::model::{Capacity, CheckName, NfsExport, NfsOptions, Reason};
 use crate::sys::worker::FaultKind;
 use crate::sys::{CallError, Request, SWEEP_INTERVAL};
 
@@ -25,20 +25,29 @@ use crate::sys::{CallError, Request, SWEEP_INTERVAL};
 const PLAN: &[CheckName] =
     &[CheckName::Reachable, CheckName::Mounted, CheckName::Visible, CheckName::Capacity, CheckName::WriteCanary];
 
+/// Mount that a canary was written to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum MountIdentity {
+    /// A mount that stays, by its id.
+    Id(u32),
+    /// A private mount, which each probe makes again: export and options.
+    Private(NfsExport, NfsOptions),
+}
+
 /// A canary that was written, read back and removed.
 pub(super) struct VerifiedCanary {
     at: Instant,
     written_at: Timestamp,
-    /// The mount to which it was written. `None` for a private mount.
-    mount_id: Option<u32>,
+    /// The mount to which it was written.
+    mount: MountIdentity,
     settings: CanarySettings,
 }
 
 impl VerifiedCanary {
     /// Whether this canary is still current, so that the next one is not due: same mount, same settings, and within the
     /// interval.
-    fn is_current(&self, mount_id: Option<u32>, settings: &CanarySettings) -> bool {
-        self.mount_id == mount_id && self.settings == *settings && self.at.elapsed() < settings.interval
+    fn is_current(&self, mount: &MountIdentity, settings: &CanarySettings) -> bool {
+        self.mount == *mount && self.settings == *settings && self.at.elapsed() < settings.interval
     }
 }
 
@@ -122,7 +131,11 @@ impl NfsDriver {
         let measuring = capacity_of_mount(workers, self.target, self.lane, path, percent, probe.deadline);
         let capacity = log.run(CheckName::Capacity, measuring).await;
         if capacity.is_some() {
-            self.canary_if_due(location, (!location.is_private).then_some(mount.mount_id), depth, log).await;
+            let identity = match location.is_private {
+                true => MountIdentity::Private(location.mapped_export.clone(), location.options.clone()),
+                false => MountIdentity::Id(mount.mount_id),
+            };
+            self.canary_if_due(location, identity, depth, log).await;
         }
         (Some(mount), capacity)
     }
@@ -174,7 +187,7 @@ impl NfsDriver {
     async fn canary_if_due(
         &mut self,
         location: &MountLocation<'_>,
-        mount_id: Option<u32>,
+        mount: MountIdentity,
         depth: Depth,
         log: &mut CheckLog,
     ) {
@@ -183,7 +196,7 @@ impl NfsDriver {
             log.skip(CheckName::WriteCanary, "disabled in [probe.canary]: writing is not verified".to_owned());
             return;
         }
-        let current = self.canary.as_ref().filter(|last| depth == Depth::Routine && last.is_current(mount_id, canary));
+        let current = self.canary.as_ref().filter(|last| depth == Depth::Routine && last.is_current(&mount, canary));
         if let Some(last) = current {
             let (at, interval) = (last.written_at, canary.interval.as_secs());
             log.skip(
@@ -198,7 +211,7 @@ impl NfsDriver {
         let writing = write_canary(workers, self.target, self.lane, &location.path, hostname, canary, deadline);
         if log.run(CheckName::WriteCanary, writing).await.is_some() {
             let (at, written_at, settings) = (Instant::now(), Timestamp::now(), canary.clone());
-            self.canary = Some(VerifiedCanary { at, written_at, mount_id, settings });
+            self.canary = Some(VerifiedCanary { at, written_at, mount, settings });
         }
     }
 }

@@ -38,6 +38,10 @@ impl NfsDriver {
                 PathMount::Own(entry, _) => {
                     remarks.extend(self.unmount_topmost(location, entry).await?);
                 }
+                // Only the agent mounts there.
+                PathMount::Foreign(entry) if location.is_private => {
+                    remarks.extend(self.unmount_topmost(location, entry).await?);
+                }
                 PathMount::Foreign(entry) if here.may_hold_own(&table) => {
                     let lookup = match lookup.take() {
                         Some(lookup) => lookup,

@@ -11,7 +11,7 @@ use super::certificate::ServiceCertificate;
 use super::secret_credentials::SecretCredentials;
 use crate::check::bucket::{FoundBucket, bucket};
 use crate::check::canary::CanaryNames;
-use crate::check::in_use::{FirstSeen, bucket_at, in_use};
+use crate::check::in_use::{InUseWatch, bucket_at, in_use};
 use crate::check::object_canary::CanaryMemory;
 use crate::check::tcp_reachable::tcp_connect;
 use crate::check::{CheckLog, Checked};
@@ -22,7 +22,6 @@ use crate::model::settings::{AgentSettings, S3AccessRule};
 use crate::model::{BucketSecret, CheckName, END_ANNOUNCED_BEFORE, MountName, Reason, S3Location, TargetId};
 use crate::s3::aws::{AwsBucket, BucketConnector, RequestCounter};
 use crate::s3::{S3Failure, within};
-use crate::sys::Lane;
 use crate::sys::secret_file::exposure_warning;
 
 /// Identifies this host among hosts of the same name (machine-id(5)).
@@ -41,9 +40,8 @@ pub(super) struct NodeChecks {
     instance: Uuid,
     pub(super) canaries: Canaries,
     pub(super) certificate: ServiceCertificate,
-    target: TargetId,
     /// The mount of the bucket by another program.
-    in_use: FirstSeen,
+    in_use: InUseWatch,
 }
 
 impl NodeChecks {
@@ -62,8 +60,7 @@ impl NodeChecks {
             instance: Uuid::new_v4(),
             canaries: Canaries::new(memory),
             certificate: ServiceCertificate::default(),
-            target,
-            in_use: FirstSeen::default(),
+            in_use: InUseWatch::default(),
         }
     }
 
@@ -78,8 +75,7 @@ impl NodeChecks {
         self.host.mounts.current().topmost_at(&path).is_some_and(|entry| !entry.is_automount())
     }
 
-    /// Checks the mount that another program made at the mount path. A target with a mount that hangs must not delay a
-    /// healthy one.
+    /// Checks the mount that another program made at the mount path.
     pub(super) async fn verify_mount(
         &mut self,
         name: &MountName,
@@ -89,7 +85,6 @@ impl NodeChecks {
         let path = name.below(&settings.mounts.root);
         let verifying = in_use(
             (&self.host.workers, &self.host.mounts),
-            (self.target, Lane::Suspect),
             (&settings.mounts.root, name),
             settings,
             &mut self.in_use,

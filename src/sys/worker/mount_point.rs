@@ -68,10 +68,25 @@ pub(super) fn prepare(root: &Path, relative: &Path) -> Result<PreparedMountPoint
     Ok(PreparedMountPoint { created, tightened, holds_files })
 }
 
-/// Creates a mount root that only its owner may list and traverse, or changes the mode of an existing one.
+/// Creates a mount root that only its owner may list and traverse. Refuses an existing directory that others may.
 pub(super) fn make_private(root: &Path) -> Result<(), WorkerFault> {
-    let directory = open_protected(root, &Requirement { creates: true, holds_new_mount_points: true })?;
-    fchmod(reopen(&directory, root)?, PRIVATE_MODE).map_err(|errno| WorkerFault::system("chmod", root, errno))
+    let exists = match open_protected(root, &Requirement { creates: false, holds_new_mount_points: true }) {
+        Ok(directory) => Some(directory),
+        Err(fault) if fault.errno() == Some(Errno::ENOENT) => None,
+        Err(fault) => return Err(fault),
+    };
+    let Some(directory) = exists else {
+        let directory = open_protected(root, &Requirement { creates: true, holds_new_mount_points: true })?;
+        return fchmod(reopen(&directory, root)?, PRIVATE_MODE)
+            .map_err(|errno| WorkerFault::system("chmod", root, errno));
+    };
+    let stat = fstat(&directory).map_err(|errno| WorkerFault::system("fstat", root, errno))?;
+    let mode = Mode::from_bits_truncate(stat.st_mode);
+    if mode.intersects(Mode::S_IRWXG | Mode::S_IRWXO) {
+        let at = format!("{} has mode {:04o}, so other users may access private mounts", root.display(), mode.bits());
+        return Err(WorkerFault::new(FaultKind::Unprotected, at));
+    }
+    Ok(())
 }
 
 /// Requirements for the directory that contains a mount point, or for the mount root.
@@ -242,7 +257,8 @@ pub(super) fn components<'a>(root: &Path, relative: &'a Path) -> Result<Vec<&'a 
     names.filter(|names| !names.is_empty()).ok_or_else(bad)
 }
 
-fn step(directory: &OwnedFd, name: &OsStr, path: &Path) -> Result<OwnedFd, WorkerFault> {
+/// Opens a directory in another one, unless it is a symbolic link. `path` names it in errors.
+pub(super) fn step(directory: &OwnedFd, name: &OsStr, path: &Path) -> Result<OwnedFd, WorkerFault> {
     openat(directory, name, HOLD | OFlag::O_NOFOLLOW, Mode::empty())
         .map_err(|errno| WorkerFault::system("open", path, errno))
 }

@@ -254,3 +254,16 @@ fn mounted_directory_is_neither_prepared_nor_removed() {
     assert_eq!(prepared.expect_err("mounted").kind, FaultKind::Mounted);
     assert_eq!(removed.expect_err("mounted").kind, FaultKind::Mounted);
 }
+
+#[test]
+fn private_root_is_created_for_its_owner_only_and_an_open_one_refused() {
+    let (_guard, root) = root();
+    make_private(&root).expect("created");
+    assert_eq!(fs::metadata(&root).expect("there").permissions().mode() & 0o777, 0o700);
+    make_private(&root).expect("as it is");
+    fs::set_permissions(&root, fs::Permissions::from_mode(0o755)).expect("changed");
+    let fault = make_private(&root).expect_err("other users may list it");
+    assert_eq!(fault.kind, FaultKind::Unprotected);
+    assert!(fault.at.contains("has mode 0755"), "{fault}");
+    assert_eq!(fs::metadata(&root).expect("there").permissions().mode() & 0o777, 0o755, "not changed");
+}
