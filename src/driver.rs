@@ -151,6 +151,25 @@ pub async fn probe_once(
     Report { target_id: target.id, checked_at, duration, verdict, capacity, time_to_full, facts, checks }
 }
 
+/// Detaches a target. A driver that panics is replaced by a new one.
+///
+/// # Errors
+/// [`DetachError`] when the target is still attached, or after a panic.
+pub async fn detach(
+    driver: &mut Box<dyn Driver>,
+    target: &Target,
+    host: &Arc<Host>,
+    settings: &AgentSettings,
+) -> Result<Option<String>, DetachError> {
+    AssertUnwindSafe(driver.detach(settings)).catch_unwind().await.unwrap_or_else(|_| {
+        *driver = for_spec(target, host);
+        Err(DetachError::Failed(Finding::new(
+            Reason::AgentError,
+            "its removal panicked, which is a defect of the agent: report it with the source line from the agent's log",
+        )))
+    })
+}
+
 /// Adds the measured use to the history. Returns the time to full, and the probe with a warning if that is too short.
 fn with_forecast(
     mut probe: Probe,

@@ -99,7 +99,7 @@ async fn read_identity(
     certificate: &Path,
     key: &Path,
 ) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), TlsError> {
-    let chain = certificates(certificate, &read_public(certificate).await?)?;
+    let chain = certificates(&read_public(certificate).await?).map_err(|problem| content(certificate, problem))?;
     let private = PrivateKeyDer::from_pem_slice(&read_private(key).await?)
         .map_err(|error| content(key, format!("contains no private key in PEM: {error}")))?;
     Ok((chain, private))
@@ -151,20 +151,27 @@ fn provider() -> Arc<CryptoProvider> {
 /// [`TlsError`] when the file cannot be read, or contains no certificate or an unusable one.
 pub async fn read_authorities(path: &Path) -> Result<(Vec<u8>, RootCertStore), TlsError> {
     let pem = read_public(path).await?;
-    let mut roots = RootCertStore::empty();
-    for certificate in certificates(path, &pem)? {
-        roots
-            .add(certificate)
-            .map_err(|error| content(path, format!("contains a certificate that cannot be used: {error}")))?;
-    }
+    let roots = parse_authorities(&pem).map_err(|problem| content(path, problem))?;
     Ok((pem, roots))
 }
 
-fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+/// Parses PEM text of certificate authorities.
+///
+/// # Errors
+/// Problem, as the end of a sentence, when the text contains no certificate or an unusable one.
+pub fn parse_authorities(pem: &[u8]) -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(pem)? {
+        roots.add(certificate).map_err(|error| format!("contains a certificate that cannot be used: {error}"))?;
+    }
+    Ok(roots)
+}
+
+fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-    let found = found.map_err(|error| content(path, format!("is not PEM: {error}")))?;
+    let found = found.map_err(|error| format!("is not PEM: {error}"))?;
     if found.is_empty() {
-        return Err(content(path, "contains no certificate in PEM".to_owned()));
+        return Err("contains no certificate in PEM".to_owned());
     }
     Ok(found)
 }

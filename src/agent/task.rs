@@ -280,7 +280,8 @@ impl Task {
 
     async fn unmount(&mut self) -> Result<(), DetachError> {
         let settings = self.settings.borrow().clone();
-        let remark = self.driver.detach(&settings).instrument(self.span.clone()).await?;
+        let Self { driver, target, shared, span, .. } = self;
+        let remark = driver::detach(driver, target, &shared.host, &settings).instrument(span.clone()).await?;
         if let Some(remark) = remark {
             self.span.in_scope(|| tracing::warn!("deleting: {remark}"));
         }

@@ -19,13 +19,14 @@ use super::error::KeyManagerError;
 use super::href::{payload_path, secret_id, without_version};
 use crate::http_client::{self, HttpClient};
 use crate::keystone::{KEY_MANAGER, KeystoneError, OwnToken, Session};
-use crate::model::BucketSecret;
 use crate::model::cause::innermost_cause;
 use crate::model::secret_ref::SecretRef;
 use crate::model::settings::KeyManagerSettings;
 use crate::model::tally::{Tally, status_class};
+use crate::model::{BucketSecret, PayloadError};
 use crate::sys::resolve;
 use crate::sys::secret_file::read_public;
+use crate::tls::parse_authorities;
 
 /// Largest payload that is read, in bytes. Barbican stores at most 20 000 bytes by default.
 pub const PAYLOAD_MAX_BYTES: usize = 64 << 10;
@@ -89,7 +90,7 @@ impl SecretReader {
         match answer {
             Answer::Payload(payload) => {
                 session.token_accepted(&accepted).await;
-                Ok(BucketSecret::parse(&payload)?)
+                Ok(parse(&payload)?)
             }
             Answer::TokenRefused => {
                 let url = session.keystone().url().to_owned();
@@ -203,6 +204,15 @@ impl SecretReader {
             }
             status => Err(unexpected(format!("HTTP status {status}"))),
         }
+    }
+}
+
+/// Parses a payload and verifies its certificates.
+fn parse(payload: &[u8]) -> Result<BucketSecret, PayloadError> {
+    let secret = BucketSecret::parse(payload)?;
+    match secret.certificate().map(parse_authorities) {
+        Some(Err(_)) => Err(PayloadError::Certificate),
+        _ => Ok(secret),
     }
 }
 

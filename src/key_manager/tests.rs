@@ -142,12 +142,16 @@ async fn answer_of_the_key_manager_becomes_a_reason() {
     let reference = barbican.reference(ID);
     let (too_large, missing, redirect) =
         ("x".repeat(PAYLOAD_MAX_BYTES + 1), json!({ "access_key": CANARY }).to_string(), other.reference(ID));
+    let mut truncated = payload("a", "k");
+    truncated["vault_s3_ssl_cert"] = format!("-----BEGIN CERTIFICATE-----\n{CANARY}\n").into();
+    let truncated = truncated.to_string();
     for (status, body, reason, words) in [
         (StatusCode::NOT_FOUND, "fault", Reason::SecretNotFound, "no such secret"),
         (StatusCode::NOT_FOUND, CANARY, Reason::KeyManagerUnavailable, "404"),
         (StatusCode::FORBIDDEN, "fault", Reason::SecretForbidden, "acl user add"),
         (StatusCode::OK, CANARY, Reason::SecretMalformed, "not a JSON object"),
         (StatusCode::OK, &missing, Reason::SecretMalformed, "secret_key is missing"),
+        (StatusCode::OK, &truncated, Reason::SecretMalformed, "vault_s3_ssl_cert is not usable"),
         (StatusCode::OK, &too_large, Reason::SecretMalformed, "65536 bytes"),
         (StatusCode::NOT_ACCEPTABLE, "fault", Reason::SecretMalformed, "octet-stream"),
         (StatusCode::FOUND, redirect.as_str(), Reason::KeyManagerUnavailable, "not followed"),

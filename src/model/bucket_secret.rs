@@ -50,6 +50,9 @@ pub enum PayloadError {
     /// A value that cannot be used.
     #[error("{0} is not usable, expected text of visible ASCII characters")]
     NotUsable(&'static str),
+    /// PEM text without a usable certificate.
+    #[error("vault_s3_ssl_cert is not usable, expected certificates in PEM or the path of a file")]
+    Certificate,
 }
 
 macro_rules! keys {

@@ -215,7 +215,7 @@ impl Driver for Panicking {
     }
 
     async fn detach(&mut self, _: &AgentSettings) -> Result<Option<String>, DetachError> {
-        unreachable!()
+        panic!("defect")
     }
 }
 
@@ -228,6 +228,24 @@ async fn panic_of_a_probe_is_reported_and_replaces_the_driver() {
             .await;
     assert_eq!(report.verdict.finding().map(|finding| finding.reason), Some(Reason::AgentError));
     assert_ne!(driver.interval(&settings), Duration::MAX);
+}
+
+#[tokio::test]
+async fn panic_of_a_deletion_is_its_error_and_the_task_continues() {
+    let store = Arc::new(MemoryStore::default());
+    let (target, first_type) = nfs("nas:/a");
+    let writes = vec![Write::PutTarget(target.clone().into()), Write::PutType(first_type.into())];
+    store.commit(store.snapshot().revision(), writes).await.expect("committed");
+    let shared = shared(store, Vec::new());
+    let (task, ends) = task(&shared, target, Box::new(Panicking));
+    let (reply, answer) = oneshot::channel();
+    ends.commands.try_send(Command::Delete(reply)).expect("room");
+    let task = tokio::spawn(task.run(FirstProbe::Soon));
+    let error = answer.await.expect("an answer").expect_err("a panic");
+    let AgentError::Detach { finding, .. } = error else { panic!("{error}") };
+    assert_eq!(finding.reason, Reason::AgentError);
+    assert!(!task.is_finished());
+    task.abort();
 }
 
 /// A driver with a mount that is slow to unmount. It counts its probes.

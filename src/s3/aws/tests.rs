@@ -154,3 +154,17 @@ async fn service_address_is_that_of_the_requests() {
         assert_eq!((address.0.as_str(), address.1), expected, "{location} {addressing:?}");
     }
 }
+
+#[tokio::test]
+async fn unusable_certificate_of_a_secret_is_a_failure() {
+    let truncated = "-----BEGIN CERTIFICATE-----\nAAAA\n";
+    let not_a_certificate = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    for pem in [truncated, not_a_certificate] {
+        let payload = serde_json::json!({ "access_key": "a", "secret_key": "k", "vault_s3_ssl_cert": pem });
+        let secret = Arc::new(BucketSecret::parse(payload.to_string().as_bytes()).expect("credentials"));
+        let location = S3Location::parse("https://127.0.0.1:1/backups").expect("a location");
+        let mut connector = BucketConnector::new(location, &Arc::default());
+        let failure = connector.connect(None, Some(&secret)).await.err();
+        assert!(matches!(failure, Some(S3Failure::Tls(_))), "{failure:?}");
+    }
+}

@@ -26,7 +26,7 @@ const IDLE_CONNECTIONS_MAX: usize = 32;
 /// Deadline of a name lookup by the SDK. Callers usually set a shorter deadline for the whole call.
 pub(super) const LOOKUP_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Reads and verifies a bundle, because the SDK would panic at a bundle that it cannot use.
+/// Reads and verifies a bundle, so that the failure names the file.
 pub(super) async fn read_ca_bundle(path: &Path) -> Result<Vec<u8>, S3Failure> {
     tls::read_authorities(path).await.map(|(pem, _)| pem).map_err(|error| S3Failure::Tls(format!("ca_bundle {error}")))
 }
@@ -99,6 +99,8 @@ pub(super) fn intercept(host: &str, port: u16, scheme: &str) -> Option<Intercept
 fn tls_context(plain: bool, ca_bundle: Option<&[u8]>) -> Result<TlsContext, S3Failure> {
     let mut trust = if plain { TrustStore::empty() } else { TrustStore::default() };
     if let Some(pem) = ca_bundle.filter(|_| !plain) {
+        // The SDK panics at a bundle that it cannot use.
+        tls::parse_authorities(pem).map_err(|problem| S3Failure::Tls(format!("the CA bundle {problem}")))?;
         trust = trust.with_pem_certificate(pem);
     }
     TlsContext::builder().with_trust_store(trust).build().map_err(|error| S3Failure::Tls(error.to_string()))
