@@ -7,7 +7,7 @@
 //! - the content of a report ([`report`], [`reason`], [`usage_listing`]), and the display of capacity ([`capacity`]),
 //! - the visibility of target types ([`caller`]),
 //! - the content of a secret with credentials ([`bucket_secret`]),
-//! - the record of canaries ([`canary_record`]),
+//! - the canary file ([`canary_file`]), and the record of canary objects ([`canary_record`]),
 //! - the settings of the agent ([`settings`]).
 
 #[macro_use]
@@ -16,6 +16,7 @@ pub(crate) mod named;
 pub mod age;
 pub mod bucket_secret;
 pub mod caller;
+pub mod canary_file;
 pub mod canary_record;
 pub mod capacity;
 pub mod cause;

@@ -1,5 +1,6 @@
-//! `write_canary`: writes a file as the backup user, reads it back and removes it.
+//! `write_canary`: writes a file as the backup user, reads it back and removes it, through a mount or over the wire.
 
+use std::fmt::Display;
 use std::path::Path;
 use std::time::Duration;
 
@@ -7,11 +8,13 @@ use nix::errno::Errno;
 
 use super::checked::Checked;
 use super::storage_failure::{storage_failure, wrong_answer};
+use crate::model::canary_file::{CANARY_FILE_BYTES, CanaryFileNames};
 use crate::model::report::{Finding, finding};
 use crate::model::settings::{BackupUser, CanarySettings};
 use crate::model::{Reason, TargetId};
-use crate::sys::worker::{CanaryFileNames, CanaryRequest, ReadBack};
-use crate::sys::{CallError, Lane, Request, Response, WorkerFault, WorkerPool};
+use crate::nfs::{NfsError, Volume};
+use crate::sys::worker::{CanaryRequest, ReadBack};
+use crate::sys::{CallError, Lane, Request, Response, WorkerPool};
 
 /// Writes the canary into a mounted export, in a probe worker. `hostname` is the name of this node and
 /// distinguishes its canaries from those of other nodes.
@@ -40,20 +43,73 @@ pub async fn write_canary(
         Err(CallError::Fault(fault)) if matches!(fault.errno(), Some(Errno::EACCES | Errno::EPERM)) => {
             Checked::failed(denied(&fault, user))
         }
-        Err(CallError::TimedOut { after }) => Checked::timed_out(finding!(
-            Reason::StorageTimedOut,
-            "the canary file was not written within {} ms, although the file system was measured just before: check the load and the disks of the server. A server of NFSv4 that has just restarted creates no file before its grace period ends, which takes 90 s on Linux",
-            after.as_millis()
-        )),
+        Err(CallError::TimedOut { after }) => Checked::timed_out(late(after)),
         Err(error) => storage_failure(error),
     }
 }
 
-/// Finding for a refused write. The fault already describes the root of the export.
-fn denied(fault: &WorkerFault, user: BackupUser) -> Finding {
+/// Writes the canary into an export that is not mounted. Skipped if that would leave something behind on the server.
+pub async fn write_canary_over_the_wire(
+    volume: &Volume,
+    hostname: &str,
+    settings: &CanarySettings,
+    deadline: Duration,
+) -> Checked {
+    let user = settings.user;
+    let names = CanaryFileNames::new(hostname);
+    match volume.write_canary((user.uid, user.gid), &names, deadline).await {
+        None => Checked::not_needed(format!(
+            "with NFS {}, a client that writes stays on the server until its lease ends: writing is not verified",
+            volume.version()
+        )),
+        Some(Ok(())) => Checked::passed(()).detail(format!(
+            "wrote {CANARY_FILE_BYTES} bytes as {user}, read them back from the server and removed the file"
+        )),
+        Some(Err(failure)) => {
+            let (reason, described) = (failure.error.write_reason(), failure.error.to_string());
+            match reason {
+                Reason::WriteDenied => {
+                    let cause = failure.cause.map(|cause| format!("; {cause}")).unwrap_or_default();
+                    Checked::failed(denied(&format!("{}{cause}", failure.error.denial()), user))
+                }
+                Reason::StorageTimedOut => Checked::timed_out(late(match failure.error {
+                    NfsError::TimedOut { after, .. } => after,
+                    _ => deadline,
+                })),
+                Reason::StorageFull => {
+                    let used_up = volume
+                        .counts(deadline)
+                        .await
+                        .ok()
+                        .filter(|counts| counts.inodes > 0 && counts.inodes_free == 0);
+                    let cause = used_up.map(|counts| inodes_used_up(counts.inodes)).unwrap_or_default();
+                    Checked::failed(finding!(reason, "{described}{cause}"))
+                }
+                _ if failure.error.is_timeout() => Checked::timed_out(Finding::new(reason, described)),
+                _ => Checked::failed(Finding::new(reason, described)),
+            }
+        }
+    }
+}
+
+fn inodes_used_up(inodes: u64) -> String {
+    format!("; all {inodes} inodes are used, so no file can be created")
+}
+
+/// Finding for a write that did not end within the deadline.
+fn late(after: Duration) -> Finding {
+    finding!(
+        Reason::StorageTimedOut,
+        "the canary file was not written within {} ms, although the file system was measured just before: check the load and the disks of the server. A server of NFSv4 that has just restarted creates no file before its grace period ends, which takes 90 s on Linux",
+        after.as_millis()
+    )
+}
+
+/// Finding for a refused write. `refusal` already describes the root of the export.
+fn denied(refusal: &impl Display, user: BackupUser) -> Finding {
     finding!(
         Reason::WriteDenied,
-        "{fault}. The agent wrote as {user}, which is {}: let this user write there, or set uid and gid of [probe.canary] to the user that writes backups",
+        "{refusal}. The agent wrote as {user}, which is {}: let this user write there, or set uid and gid of [probe.canary] to the user that writes backups",
         user.origin
     )
 }
@@ -62,6 +118,7 @@ fn denied(fault: &WorkerFault, user: BackupUser) -> Finding {
 mod tests {
     use super::*;
     use crate::model::settings::BackupUserOrigin;
+    use crate::sys::WorkerFault;
 
     #[test]
     fn write_denied_names_the_user_and_its_origin() {

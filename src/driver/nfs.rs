@@ -7,9 +7,10 @@
 //! Observed (`mode = "observe"`, [`observed`]): another program owns the mount path. The agent verifies the export
 //! through a private mount of its own, and looks at what is mounted at the mount path.
 //!
-//! Over the wire (`mode = "none"`, [`wire`]), for hosts that cannot mount: reachable → exported → capacity.
-//! This does not verify that the export can be written to, and the report names the mode.
+//! Over the wire (`mode = "none"`, [`wire`]), for hosts that cannot mount: reachable → exported → capacity → write
+//! canary. The report names the mode.
 
+mod canary;
 mod mounted;
 mod observed;
 mod unmount;
@@ -30,7 +31,7 @@ use crate::check::server_addresses::ServerAddresses;
 use crate::model::settings::AgentSettings;
 use crate::model::{MountMode, MountName, NfsExport, NfsOptions, NfsTarget, Outcome, TargetId};
 use crate::sys::Lane;
-use mounted::VerifiedCanary;
+use canary::VerifiedCanary;
 use unmount::join_remarks;
 use wire::GrantedExport;
 
@@ -201,7 +202,7 @@ impl Driver for NfsDriver {
         let probe = match mode {
             MountMode::Kernel => self.probe_mounted(&location, depth).await,
             MountMode::Observe => self.probe_observed(&location, depth).await,
-            MountMode::None => self.probe_over_the_wire(&location).await,
+            MountMode::None => self.probe_over_the_wire(&location, depth).await,
         };
         let is_healthy = probe.checks.iter().all(|check| matches!(check.outcome, Outcome::Passed | Outcome::Skipped));
         self.lane = if is_healthy { Lane::Healthy } else { Lane::Suspect };
@@ -215,7 +216,7 @@ impl Driver for NfsDriver {
 
     fn canary_interval(&self, settings: &AgentSettings) -> Option<Duration> {
         let canary = &settings.probe.canary;
-        (self.mode(settings) != MountMode::None && canary.enabled).then_some(canary.interval)
+        canary.enabled.then_some(canary.interval)
     }
 
     async fn outdated(&mut self, settings: &AgentSettings) {

@@ -13,6 +13,17 @@ use super::transport::{self, Records};
 /// Name of the NFS service in messages.
 pub(super) const NFS: &str = "NFS";
 
+/// Pause before the next retry of a call that the server asked to repeat later.
+pub(super) struct Pause(Duration);
+
+impl Default for Pause {
+    fn default() -> Self {
+        Self(Duration::from_millis(50))
+    }
+}
+
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+
 /// Calls that share one deadline.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct BoundedCalls {
@@ -27,14 +38,16 @@ impl BoundedCalls {
 
     /// The same calls with an earlier end, which leaves a fifth of the deadline for cleaning up.
     pub(super) fn before_cleanup(&self) -> Self {
-        Self { deadline: self.deadline, end: self.end - self.deadline / 5 }
+        let reserved = self.deadline / 5;
+        Self { deadline: self.deadline - reserved, end: self.end - reserved }
     }
 
-    /// Waits before a retry. Returns whether there is time for one.
-    pub(super) async fn pause(&self, pause: Duration) -> bool {
-        let is_in_time = Instant::now() + pause < self.end;
+    /// Waits before a retry that the server asked for, longer each time. Returns whether there is time for one.
+    pub(super) async fn pause(&self, pause: &mut Pause) -> bool {
+        let is_in_time = Instant::now() + pause.0 < self.end;
         if is_in_time {
-            tokio::time::sleep(pause).await;
+            tokio::time::sleep(pause.0).await;
+            pause.0 = (pause.0 * 2).min(PAUSE_MAX);
         }
         is_in_time
     }

@@ -151,6 +151,16 @@ pub enum NfsError {
         /// Where it is, such as `nas2:/backups`.
         locations: Vec<String>,
     },
+    /// The canary that was read back differs from the one that was written.
+    #[error(
+        "{name}: {difference}: the storage does not keep the data that is written to it. Do not trust it with backups"
+    )]
+    CanaryMismatch {
+        /// Name of the file.
+        name: String,
+        /// The difference.
+        difference: String,
+    },
     /// The export demands another security flavor.
     #[error("the server does not accept AUTH_SYS for {path}: {}", security(*.needs_kerberos))]
     Security {
@@ -228,6 +238,34 @@ impl NfsError {
             Self::PathTooLong { .. } => Reason::ExportNotFound,
             Self::Moved { .. } => Reason::ExportMoved,
             Self::Security { .. } => Reason::NfsAccessRefused,
+            Self::CanaryMismatch { .. } => Reason::CanaryMismatch,
+        }
+    }
+
+    /// Returns the reason code of a call that writes.
+    #[must_use]
+    pub fn write_reason(&self) -> Reason {
+        match self {
+            Self::Status { status, .. } => status.write_reason(),
+            Self::TimedOut { .. } => Reason::StorageTimedOut,
+            _ => self.reason(),
+        }
+    }
+
+    /// Returns the message of a call that writes and was denied. The advice for other calls is about the export.
+    #[must_use]
+    pub fn denial(&self) -> String {
+        match self {
+            Self::Status { call, path, status } => format!("{call} on {path} answered {status}"),
+            other => other.to_string(),
+        }
+    }
+
+    /// Number of the status with which NFS answered.
+    pub(super) fn status(&self) -> Option<u32> {
+        match self {
+            Self::Status { status, .. } | Self::Component { status, .. } => Some(status.code()),
+            _ => None,
         }
     }
 

@@ -19,6 +19,9 @@ impl NfsStatus {
     pub(super) const IO: u32 = 5;
     pub(super) const ACCES: u32 = 13;
     pub(super) const NOTDIR: u32 = 20;
+    pub(super) const NOSPC: u32 = 28;
+    pub(super) const ROFS: u32 = 30;
+    pub(super) const DQUOT: u32 = 69;
     pub(super) const STALE: u32 = 70;
     pub(super) const BADHANDLE: u32 = 10001;
     /// `NFS3ERR_JUKEBOX` in version 3.
@@ -29,6 +32,11 @@ impl NfsStatus {
     pub(super) const MOVED: u32 = 10019;
     pub(super) const MINOR_VERS_MISMATCH: u32 = 10021;
     pub(super) const SYMLINK: u32 = 10029;
+
+    /// Status of version 3.
+    pub(super) fn v3(code: u32) -> Self {
+        Self { version: 3, code }
+    }
 
     /// Status of version 4.
     pub(super) fn v4(code: u32) -> Self {
@@ -58,6 +66,18 @@ impl NfsStatus {
         }
     }
 
+    /// Returns the reason code of a call that writes. The same reasons as of the system calls on a mount.
+    pub(super) fn write_reason(self) -> Reason {
+        match self.code {
+            Self::ACCES | Self::PERM => Reason::WriteDenied,
+            Self::ROFS => Reason::ReadOnly,
+            Self::NOSPC => Reason::StorageFull,
+            Self::DQUOT => Reason::QuotaExceeded,
+            Self::DELAY | Self::GRACE => Reason::StorageTimedOut,
+            _ => self.reason(),
+        }
+    }
+
     /// Returns what to do.
     pub(super) fn advice(self) -> &'static str {
         match self.code {
@@ -65,6 +85,9 @@ impl NfsStatus {
                 "the exported directory was replaced or is not exported any more. The next probe requests it again"
             }
             Self::ACCES | Self::PERM => "the export does not allow this host. Check the server's exports",
+            Self::ROFS => "export it read-write, and drop `ro` from the NFS options",
+            Self::NOSPC => "delete old backups, or enlarge the storage",
+            Self::DQUOT => "raise the quota of the backup user on the server",
             Self::IO => "the server cannot read its own storage. Check its log and its disks",
             Self::DELAY | Self::GRACE => {
                 "the server asks for a retry later, as it does in the grace period after its start, or while it fetches data"
@@ -97,10 +120,10 @@ impl fmt::Display for NfsStatus {
             (21, _) => "ISDIR",
             (22, _) => "INVAL",
             (27, _) => "FBIG",
-            (28, _) => "NOSPC",
-            (30, _) => "ROFS",
+            (Self::NOSPC, _) => "NOSPC",
+            (Self::ROFS, _) => "ROFS",
             (63, _) => "NAMETOOLONG",
-            (69, _) => "DQUOT",
+            (Self::DQUOT, _) => "DQUOT",
             (Self::STALE, _) => "STALE",
             (Self::BADHANDLE, _) => "BADHANDLE",
             (10004, _) => "NOTSUPP",

@@ -1,4 +1,6 @@
-//! NFS version 3 (RFC 1813) without a mount: MOUNT, FSINFO and FSSTAT.
+//! NFS version 3 (RFC 1813) without a mount: MOUNT, FSINFO and FSSTAT, and files ([`files`]).
+
+mod files;
 
 use std::io::Read;
 use std::net::{IpAddr, SocketAddr};
@@ -12,10 +14,11 @@ use nfs3_types::rpc::opaque_auth;
 use nfs3_types::xdr_codec::{self, Opaque, Unpack};
 
 use super::NfsError;
-use super::calls::{BoundedCalls, NFS, root_credential};
+use super::calls::{BoundedCalls, NFS, credential, root_credential};
 use super::transport::Records;
 use super::volume::VolumeAddress;
 use crate::model::BlockCounts;
+use files::FilesV3;
 
 const MOUNT: &str = "MOUNT";
 const PORT_MAPPER: &str = "the port mapper";
@@ -76,6 +79,12 @@ impl VolumeV3 {
                 Err(NfsError::Status { call: "FSSTAT", path: self.path.clone(), status: status.into() })
             }
         }
+    }
+
+    /// Files of the volume, accessed by a user.
+    pub(super) fn files(&self, uid: u32, gid: u32) -> FilesV3 {
+        let (server, path, root) = (self.nfs, self.path.clone(), self.root.data.as_ref().to_vec());
+        FilesV3 { server, path, root, credential: credential(uid, gid), rpc: None }
     }
 
     async fn client(&self, calls: &BoundedCalls) -> Result<Nfs3Client<Records>, NfsError> {

@@ -11,6 +11,7 @@
 mod attributes;
 mod client;
 mod compound;
+mod files;
 mod path;
 #[cfg(test)]
 mod tests;
@@ -18,12 +19,15 @@ mod tests;
 use std::net::SocketAddr;
 
 use super::NfsError;
-use super::calls::{BoundedCalls, root_credential};
+use super::calls::{BoundedCalls, credential, root_credential};
+use super::canary::{self, CanaryFailure};
 use super::status::NfsStatus;
 use crate::model::BlockCounts;
+use crate::model::canary_file::CanaryFileNames;
 use attributes::{Attributes, NUMLINKS, SPACE_AND_FILES};
 use client::V4Client;
 use compound::{Compound, GETATTR};
+use files::FilesV4;
 
 /// Longest file handle, in bytes (`NFS4_FHSIZE`, RFC 8881 §3.1).
 const HANDLE_MAX_BYTES: usize = 128;
@@ -75,5 +79,29 @@ impl VolumeV4 {
             return Err(NfsError::Status { call: GETATTR.name, path, status });
         }
         Ok(found.block_counts())
+    }
+
+    /// Writes a canary as a user. Returns `None` with minor version 0: a client that opens a file there cannot be
+    /// destroyed, and stays until its lease ends.
+    pub(super) async fn write_canary(
+        &self,
+        (uid, gid): (u32, u32),
+        names: &CanaryFileNames,
+        calls: &BoundedCalls,
+    ) -> Option<Result<(), CanaryFailure>> {
+        if self.minor == 0 {
+            return None;
+        }
+        let connecting = V4Client::connect(self.nfs, &self.path, Some(self.minor), credential(uid, gid), calls);
+        let mut client = match connecting.await {
+            Ok(client) => client,
+            Err(error) => return Some(Err(error.into())),
+        };
+        let written = match client.complete_reclaim(&calls.before_cleanup()).await {
+            Ok(()) => canary::write(&mut FilesV4 { client: &mut client, root: &self.root }, names, calls).await,
+            Err(error) => Err(error.into()),
+        };
+        client.close(calls).await;
+        Some(written)
     }
 }

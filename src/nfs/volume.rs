@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use super::NfsError;
 use super::calls::BoundedCalls;
+use super::canary::{self, CanaryFailure};
 use super::v3::VolumeV3;
 use super::v4::VolumeV4;
+use crate::model::canary_file::CanaryFileNames;
 use crate::model::nfs_options::NfsVersion;
 use crate::model::{BlockCounts, NfsOptions, Reason};
 
@@ -104,6 +106,24 @@ impl Volume {
         match &self.access {
             Access::V3(volume) => volume.counts(&calls).await,
             Access::V4(volume) => volume.counts(&calls).await,
+        }
+    }
+
+    /// Writes a canary as a user, reads it back, compares and removes it. Returns `None` if this would leave something
+    /// behind on the server, which is so for NFS 4.0.
+    ///
+    /// # Errors
+    /// [`CanaryFailure`] when this did not succeed within `deadline`.
+    pub async fn write_canary(
+        &self,
+        (uid, gid): (u32, u32),
+        names: &CanaryFileNames,
+        deadline: Duration,
+    ) -> Option<Result<(), CanaryFailure>> {
+        let calls = BoundedCalls::start(deadline);
+        match &self.access {
+            Access::V3(volume) => Some(canary::write(&mut volume.files(uid, gid), names, &calls).await),
+            Access::V4(volume) => volume.write_canary((uid, gid), names, &calls).await,
         }
     }
 }

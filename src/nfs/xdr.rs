@@ -104,6 +104,13 @@ impl<'a> Decoder<'a> {
         self.rest = rest;
         Ok(u64::from_be_bytes(*word))
     }
+    pub(super) fn bool(&mut self) -> Result<bool, Malformed> {
+        match self.u32()? {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(Malformed("a boolean of the reply is neither 0 nor 1")),
+        }
+    }
 
     /// Bytes of a length that both sides know.
     pub(super) fn fixed(&mut self, length: usize) -> Result<&'a [u8], Malformed> {
@@ -145,15 +152,17 @@ mod tests {
             word in any::<u32>(),
             double in any::<u64>(),
             bytes in prop::collection::vec(any::<u8>(), 0..64),
+            flag in any::<bool>(),
         ) {
             let mut encoder = Encoder::default();
-            encoder.u32(word).opaque(&bytes).u64(double).fixed(&bytes);
+            encoder.u32(word).opaque(&bytes).u64(double).fixed(&bytes).u32(u32::from(flag));
             prop_assert_eq!(encoder.bytes().len() % 4, 0);
             let mut decoder = Decoder::new(encoder.bytes());
             prop_assert_eq!(decoder.u32(), Ok(word));
             prop_assert_eq!(decoder.opaque(64), Ok(&bytes[..]));
             prop_assert_eq!(decoder.u64(), Ok(double));
             prop_assert_eq!(decoder.fixed(bytes.len()), Ok(&bytes[..]));
+            prop_assert_eq!(decoder.bool(), Ok(flag));
             prop_assert!(decoder.is_at_end());
         }
 
@@ -174,5 +183,6 @@ mod tests {
             encoder.u32(length).fixed(&[7; 8]);
             assert!(Decoder::new(encoder.bytes()).opaque(4).is_err());
         }
+        assert!(Decoder::new(&[0, 0, 0, 2]).bool().is_err());
     }
 }

@@ -18,8 +18,8 @@ pub mod protocol;
 use crate::model::BlockCounts;
 pub use pool::{CallError, Lane, PoolStats, WorkerPool, WorkerPoolSettings};
 pub use protocol::{
-    ARGUMENT, CanaryFileNames, CanaryRequest, CanaryWritten, FaultKind, FileSystemCounts, PreparedMountPoint, ReadBack,
-    Request, Response, UnmountHow, WorkerFault,
+    ARGUMENT, CanaryRequest, CanaryWritten, FaultKind, FileSystemCounts, PreparedMountPoint, ReadBack, Request,
+    Response, UnmountHow, WorkerFault,
 };
 
 // Not in `protocol`, so that a separate worker program could include that module without the model.

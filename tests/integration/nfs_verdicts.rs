@@ -1,11 +1,12 @@
 //! Reports about NFS exports.
 
 use serde_json::{Value, json};
+use targetwatch::model::canary_file::CanaryFileNames;
 
 use crate::daemon::{Daemon, eventually, with_timeout};
 use crate::report::{assert_healthy, assert_offline, assert_warning};
 use crate::storage::{exported_directory, exports, measure, nfs, nfs_target};
-use crate::support::nfs_server::{Behaviour, NfsServer};
+use crate::support::nfs_server::{Behaviour, NfsExportFixture, NfsServer};
 use crate::workspace::Workspace;
 
 /// Probes every second, so that the agent notices changes by itself.
@@ -50,7 +51,8 @@ async fn nfs_available_with_capacity_when_export_is_healthy() {
     .await;
     assert_healthy(&report);
     assert_eq!(report["mode"], "none");
-    let all = pairs(&[("reachable", "passed"), ("exported", "passed"), ("capacity", "passed")]);
+    let all = ["reachable", "exported", "capacity", "write_canary"].map(|check| (check, "passed"));
+    let all = pairs(&all);
     assert_eq!(outcomes(&report), all);
     assert_eq!(report["checked_at"], report["last_available_at"]);
 
@@ -78,8 +80,9 @@ async fn nfs_offline_when_server_stops_and_available_when_it_returns() {
     let report = daemon.report(&id).await;
     let message = assert_offline(&report, "connection_refused");
     assert!(message.contains(&format!("127.0.0.1 port {port}")), "{message}");
-    let skipped = pairs(&[("reachable", "failed"), ("exported", "skipped"), ("capacity", "skipped")]);
-    assert_eq!(outcomes(&report), skipped);
+    let mut skipped = ["reachable", "exported", "capacity", "write_canary"].map(|check| (check, "skipped"));
+    skipped[0].1 = "failed";
+    assert_eq!(outcomes(&report), pairs(&skipped));
     assert!(report["last_available_at"].as_str() < report["since"].as_str(), "{report:#}");
 
     let _restarted = NfsServer::start_on(port, exports()).await.expect("its port is free");
@@ -256,7 +259,8 @@ async fn impossible_counts_of_a_server_are_warnings() {
         server.set_behaviour(Behaviour::Counts(counts));
         let report = daemon.check(&id).await;
         assert_eq!((&report["status"], &report["available_bytes"]), (&json!("available"), &json!(available)));
-        let capacity = report["checks"].as_array().and_then(|checks| checks.last()).expect("a check");
+        let checks = report["checks"].as_array().expect("a list");
+        let capacity = checks.iter().find(|check| check["name"] == "capacity").expect("a check");
         let findings = capacity["findings"].as_array().expect("a list");
         let found: Vec<&str> = findings.iter().filter_map(|finding| finding["reason"].as_str()).collect();
         assert_eq!(found, reasons, "{counts:?}: {report:#}");
@@ -264,6 +268,79 @@ async fn impossible_counts_of_a_server_are_warnings() {
             assert!(report["message"].as_str().expect("a text").starts_with("all 100 inodes are used"), "{report:#}");
         }
     }
+}
+
+#[tokio::test]
+async fn canary_over_the_wire_finds_a_server_that_does_not_keep_data() {
+    let (server, workspace) = nfs().await;
+    let (daemon, id) = Daemon::with_target(&workspace, nfs_target("/backups")).await;
+    for (behaviour, reason, part) in [
+        (Behaviour::ReadOnly, "read_only", "CREATE on /backups answered NFS3ERR_ROFS"),
+        (Behaviour::CorruptData, "canary_mismatch", "4096 bytes were written, 4096 were read back, and"),
+    ] {
+        server.set_behaviour(behaviour);
+        let report = daemon.check(&id).await;
+        let message = assert_offline(&report, reason);
+        assert!(message.contains(part), "{message}");
+    }
+    server.set_behaviour(Behaviour::Healthy);
+    assert_healthy(&daemon.check(&id).await);
+}
+
+#[tokio::test]
+async fn canary_over_the_wire_is_written_once_in_an_interval() {
+    let (_server, workspace) = nfs().await;
+    workspace.configure(EVERY_SECOND);
+    let (daemon, id) = Daemon::with_target(&workspace, nfs_target("/backups")).await;
+    let canary = |report: &Value| {
+        let checks = report["checks"].as_array().expect("a list");
+        checks.iter().find(|check| check["name"] == "write_canary").expect("a check").clone()
+    };
+    let requested = daemon.check(&id).await;
+    assert_eq!(canary(&requested)["outcome"], "passed", "{requested:#}");
+    let routine = daemon.wait_for_report(&id, "a probe", |report| canary(report)["outcome"] == "skipped").await;
+    let detail = canary(&routine)["detail"].as_str().expect("a text").to_owned();
+    assert!(detail.contains("the next one is due 300 s after that"), "{detail}");
+    assert_eq!(routine["status"], "available");
+}
+
+#[tokio::test]
+async fn leftover_canaries_are_removed_over_the_wire() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let exported = |name: &str| directory.path().join(name);
+    let export = NfsExportFixture { path: "/backups".to_owned(), directory: directory.path().to_owned() };
+    let server = NfsServer::start(vec![export]).await.expect("started");
+    let workspace = Workspace::new();
+    let port = server.port();
+    workspace.configure(&format!("[mounts]\nnfs_options = \"nfsvers=3,port={port},mountport={port}\""));
+    let host = nix::unistd::gethostname().expect("a name").into_string().expect("a text");
+    let [old, young, large] = [0; 3].map(|_| CanaryFileNames::new(&host).name);
+    let foreign = CanaryFileNames::new("another host").name;
+    let hour_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(3600);
+    // More entries than a reply to READDIR has.
+    for number in 0..500 {
+        std::fs::write(exported(&format!("disk-{number}.qcow2")), "").expect("written");
+    }
+    for (name, bytes, modified) in [
+        (&old, 4096, Some(hour_ago)),
+        (&young, 4096, None),
+        (&large, 4097, Some(hour_ago)),
+        (&foreign, 0, Some(hour_ago)),
+    ] {
+        std::fs::write(exported(name), vec![7; bytes]).expect("written");
+        if let Some(modified) = modified {
+            std::fs::File::options()
+                .write(true)
+                .open(exported(name))
+                .and_then(|file| file.set_modified(modified))
+                .expect("aged");
+        }
+    }
+    let (daemon, id) = Daemon::with_target(&workspace, nfs_target("/backups")).await;
+    assert_healthy(&daemon.check(&id).await);
+    assert!(!exported(&old).exists(), "a leftover of this node");
+    assert!(exported(&young).exists() && exported(&large).exists() && exported(&foreign).exists());
+    assert_eq!(std::fs::read_dir(directory.path()).expect("a list").count(), 503, "the canary itself is gone");
 }
 
 #[tokio::test]

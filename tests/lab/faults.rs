@@ -48,13 +48,14 @@ fn connection_refused_is_reported_and_recovers() {
 }
 
 /// The kernel's NFS server, restarted with a grace period. Dropping it ends the grace period.
-struct GracePeriod;
+pub struct GracePeriod;
 
 impl GracePeriod {
     /// The kernel's helper that remembers clients. It ends the grace period at once if no client has state to reclaim.
     const HELPER: &str = "/usr/sbin/nfsdcltrack";
 
-    fn start(length: Duration) -> Self {
+    /// Restarts the server.
+    pub fn start(length: Duration) -> Self {
         systemctl("stop", NFS_SERVER);
         let period = Self;
         succeed("mount", &["--bind", "/usr/bin/true", Self::HELPER]);

@@ -45,6 +45,7 @@ mod service;
 mod startup;
 mod traffic;
 mod visibility;
+mod wire_canary;
 mod wire_mode;
 mod wire_v4;
 mod workers;

@@ -2,7 +2,7 @@
 //! flavors. The agent leaves no client behind.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ nfs_interval = "1s"
 const DETECTED: Duration = Duration::from_secs(6);
 
 /// Asserts that the server has no client whose name is that of the agent.
-fn assert_no_client_left() {
+pub fn assert_no_client_left() {
     let clients: Vec<String> = fs::read_dir("/proc/fs/nfsd/clients")
         .expect("a list")
         .filter_map(|client| fs::read_to_string(client.expect("a client").path().join("info")).ok())
@@ -172,13 +172,18 @@ fn v4_paths_begin_at_the_root_of_the_server() {
     let _machine = Machine::start(WIRE_V4);
     let one = export_directory("one");
     fs::create_dir_all(one.join("below/deeper")).expect("created");
+    for directory in ["below", "below/deeper"] {
+        fs::set_permissions(one.join(directory), fs::Permissions::from_mode(0o777)).expect("a mode");
+    }
     symlink("/srv/exports/one/below", one.join("absolute")).expect("linked");
     symlink("../one/./below/../below", one.join("relative")).expect("linked");
     symlink("loop", one.join("loop")).expect("linked");
     fs::write(one.join("file"), "").expect("written");
-    for path in ["/", "/srv/exports/one/absolute/deeper", "/srv/exports/one/relative", "/srv/exports/one/below/"] {
+    for path in ["/srv/exports/one/absolute/deeper", "/srv/exports/one/relative", "/srv/exports/one/below/"] {
         available(&format!("10.0.0.1:{path}"));
     }
+    // The root of the server is exported read-only.
+    offline("10.0.0.1:/", "read_only");
     for (path, part) in [
         ("/srv/nfs4/srv/exports/one", "(nfs4: NFS4ERR_NOENT)"),
         ("/srv/exports/one/file", "(file: NFS4ERR_NOTDIR)"),

@@ -1,4 +1,4 @@
-//! A read-only NFS server, version 3, with [failures](Behaviour) that a test can select.
+//! An NFS server, version 3, with [failures](Behaviour) that a test can select.
 //!
 //! It serves MOUNT and NFS (RFC 1813) over TCP on one port. There is no port mapper, so clients need the
 //! port in their options. FSSTAT reports the exported directory's statvfs. Exported directories must be
@@ -52,6 +52,10 @@ pub enum Behaviour {
     CloseAtOnce,
     /// Mounts, and answers `NFS3ERR_STALE` to every handle, also to new ones.
     StaleHandle,
+    /// Refuses to change anything (`NFS3ERR_ROFS`).
+    ReadOnly,
+    /// Reads other bytes than were written.
+    CorruptData,
     /// Reports these counts in FSSTAT: total, free and available bytes, and total and free inodes.
     Counts([u64; 5]),
     /// Announces a reply and closes in the middle of it.

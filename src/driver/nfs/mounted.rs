@@ -2,10 +2,9 @@
 //!
 //! A stale file handle is repaired within the probe: the driver unmounts, mounts again and reports it.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use jiff::Timestamp;
-
+use super::canary::{CanaryPlace, write_if_due};
 use super::{MountLocation, NfsDriver};
 use crate::check::mount_capacity::capacity_of_mount;
 use crate::check::mounted::{OwnMount, mounted};
@@ -14,42 +13,14 @@ use crate::check::visible::visible;
 use crate::check::write_canary::write_canary;
 use crate::check::{CheckLog, Checked};
 use crate::driver::{Depth, Probe};
-use crate::model::MountMode;
 use crate::model::report::{Finding, KindFacts, MountFacts, finding};
-use crate::model::settings::CanarySettings;
-use crate::model::{Capacity, CheckName, NfsExport, NfsOptions, Reason};
+use crate::model::{Capacity, CheckName, MountMode, Reason};
 use crate::sys::worker::FaultKind;
 use crate::sys::{CallError, Request, SWEEP_INTERVAL};
 
 /// The checks of a mounted target, in the order of the report.
 const PLAN: &[CheckName] =
     &[CheckName::Reachable, CheckName::Mounted, CheckName::Visible, CheckName::Capacity, CheckName::WriteCanary];
-
-/// Mount that a canary was written to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum MountIdentity {
-    /// A mount that stays, by its id.
-    Id(u32),
-    /// A private mount, which each probe makes again: export and options.
-    Private(NfsExport, NfsOptions),
-}
-
-/// A canary that was written, read back and removed.
-pub(super) struct VerifiedCanary {
-    at: Instant,
-    written_at: Timestamp,
-    /// The mount to which it was written.
-    mount: MountIdentity,
-    settings: CanarySettings,
-}
-
-impl VerifiedCanary {
-    /// Whether this canary is still current, so that the next one is not due: same mount, same settings, and within the
-    /// interval.
-    fn is_current(&self, mount: &MountIdentity, settings: &CanarySettings) -> bool {
-        self.mount == *mount && self.settings == *settings && self.at.elapsed() < settings.interval
-    }
-}
 
 impl NfsDriver {
     pub(super) async fn probe_mounted(&mut self, location: &MountLocation<'_>, depth: Depth) -> Probe {
@@ -131,11 +102,13 @@ impl NfsDriver {
         let measuring = capacity_of_mount(workers, self.target, self.lane, path, percent, probe.deadline);
         let capacity = log.run(CheckName::Capacity, measuring).await;
         if capacity.is_some() {
-            let identity = match location.is_private {
-                true => MountIdentity::Private(location.mapped_export.clone(), location.options.clone()),
-                false => MountIdentity::Id(mount.mount_id),
+            let place = match location.is_private {
+                true => CanaryPlace::PrivateMount(location.mapped_export.clone(), location.options.clone()),
+                false => CanaryPlace::Mount(mount.mount_id),
             };
-            self.canary_if_due(location, identity, depth, log).await;
+            let (settings, hostname) = (&probe.canary, &self.host.hostname);
+            let writing = write_canary(workers, self.target, self.lane, path, hostname, settings, probe.deadline);
+            write_if_due(&mut self.canary, place, settings, depth, log, writing).await;
         }
         (Some(mount), capacity)
     }
@@ -181,37 +154,6 @@ impl NfsDriver {
                 log.run(CheckName::Capacity, failed).await;
                 false
             }
-        }
-    }
-
-    async fn canary_if_due(
-        &mut self,
-        location: &MountLocation<'_>,
-        mount: MountIdentity,
-        depth: Depth,
-        log: &mut CheckLog,
-    ) {
-        let (canary, deadline): (_, Duration) = (&location.settings.probe.canary, location.settings.probe.deadline);
-        if !canary.enabled {
-            log.skip(CheckName::WriteCanary, "disabled in [probe.canary]: writing is not verified".to_owned());
-            return;
-        }
-        let current = self.canary.as_ref().filter(|last| depth == Depth::Routine && last.is_current(&mount, canary));
-        if let Some(last) = current {
-            let (at, interval) = (last.written_at, canary.interval.as_secs());
-            log.skip(
-                CheckName::WriteCanary,
-                format!("written at {at:.0}; the next one is due {interval} s after that"),
-            );
-            return;
-        }
-        // A failed canary leaves no record, so each probe tries again until one passes.
-        self.canary = None;
-        let (workers, hostname) = (&self.host.workers, &self.host.hostname);
-        let writing = write_canary(workers, self.target, self.lane, &location.path, hostname, canary, deadline);
-        if log.run(CheckName::WriteCanary, writing).await.is_some() {
-            let (at, written_at, settings) = (Instant::now(), Timestamp::now(), canary.clone());
-            self.canary = Some(VerifiedCanary { at, written_at, mount, settings });
         }
     }
 }

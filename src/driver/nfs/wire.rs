@@ -2,18 +2,20 @@
 
 use std::time::{Duration, Instant};
 
+use super::canary::{CanaryPlace, write_if_due};
 use super::{MountLocation, NfsDriver};
-use crate::check::CheckLog;
 use crate::check::exported::{exported, exported_earlier};
 use crate::check::mount_capacity::capacity_of_volume;
 use crate::check::nfs_reachable::nfs_reachable;
-use crate::driver::Probe;
-use crate::model::report::KindFacts;
+use crate::check::write_canary::write_canary_over_the_wire;
+use crate::check::{CheckLog, Checked};
+use crate::driver::{Depth, Probe};
+use crate::model::report::{Finding, KindFacts};
 use crate::model::{CheckName, MountMode, Reason};
 use crate::nfs::{Volume, VolumeAddress};
 
 /// The checks of a target that is verified over the wire, in the order of the report.
-const PLAN: &[CheckName] = &[CheckName::Reachable, CheckName::Exported, CheckName::Capacity];
+const PLAN: &[CheckName] = &[CheckName::Reachable, CheckName::Exported, CheckName::Capacity, CheckName::WriteCanary];
 
 /// How long a file handle is used before the driver requests a new one. The mountd of servers logs each such request. A
 /// request at every probe would only fill the server's log, because NFS itself refuses the handle of an
@@ -28,9 +30,10 @@ pub(super) struct GrantedExport {
 }
 
 impl NfsDriver {
-    pub(super) async fn probe_over_the_wire(&mut self, location: &MountLocation<'_>) -> Probe {
+    pub(super) async fn probe_over_the_wire(&mut self, location: &MountLocation<'_>, depth: Depth) -> Probe {
         let probe = &location.settings.probe;
         let options = self.options(location.settings);
+        let is_read_only = options.is_read_only();
         let mut log = CheckLog::new(PLAN, probe.slow_after);
         let mut capacity = None;
         let reachable = nfs_reachable(location.mapped_export.address(), options, probe.deadline);
@@ -54,8 +57,20 @@ impl NfsDriver {
                 capacity = log.run(CheckName::Capacity, measuring).await;
                 let since = reusable.take().map_or_else(Instant::now, |granted| granted.since);
                 if capacity.is_some() {
+                    let (place, settings) = (CanaryPlace::Wire(address.clone()), &probe.canary);
+                    let hostname = &self.host.hostname;
+                    let writing = async {
+                        // A mount with this option could not be written to either.
+                        if is_read_only {
+                            return Checked::failed(read_only_option());
+                        }
+                        write_canary_over_the_wire(&volume, hostname, settings, probe.deadline).await
+                    };
+                    write_if_due(&mut self.canary, place, settings, depth, &mut log, writing).await;
                     self.granted = Some(GrantedExport { since, address, volume });
                 } else if is_reused && log.just_failed_with(Reason::StaleHandle) {
+                    // The exported directory may be another one now.
+                    self.canary = None;
                     log.drop_from(CheckName::Exported);
                     continue;
                 }
@@ -65,4 +80,11 @@ impl NfsDriver {
         let facts = KindFacts::Nfs { mode: MountMode::None, mount: None, in_use: None };
         Probe { checks: log.finish(), capacity, facts: Some(facts) }
     }
+}
+
+fn read_only_option() -> Finding {
+    Finding::new(
+        Reason::ReadOnly,
+        "the NFS options contain `ro`, so nobody can write to a mount of this export: drop it",
+    )
 }

@@ -6,20 +6,26 @@ use crate::model::BlockCounts;
 
 /// Numbers of attributes (RFC 8881 §5.5 to §5.7, §11.16).
 pub(super) const TYPE: u32 = 1;
+pub(super) const SIZE: u32 = 4;
 const FILES_AVAIL: u32 = 21;
 const FILES_FREE: u32 = 22;
 const FILES_TOTAL: u32 = 23;
 pub(super) const FS_LOCATIONS: u32 = 24;
+pub(super) const MODE: u32 = 33;
 pub(super) const NUMLINKS: u32 = 35;
+pub(super) const OWNER: u32 = 36;
+pub(super) const OWNER_GROUP: u32 = 37;
 const SPACE_AVAIL: u32 = 42;
 const SPACE_FREE: u32 = 43;
 const SPACE_TOTAL: u32 = 44;
+pub(super) const TIME_MODIFY: u32 = 53;
 
 /// How full the file system is.
 pub(super) const SPACE_AND_FILES: &[u32] =
     &[FILES_AVAIL, FILES_FREE, FILES_TOTAL, SPACE_AVAIL, SPACE_FREE, SPACE_TOTAL];
 
 /// Types of files (`nfs_ftype4`, RFC 8881 §3.3.13).
+pub(super) const REGULAR_FILE: u32 = 1;
 pub(super) const DIRECTORY: u32 = 2;
 pub(super) const SYMBOLIC_LINK: u32 = 5;
 
@@ -27,7 +33,7 @@ pub(super) const SYMBOLIC_LINK: u32 = 5;
 pub(super) const MASK_WORDS: usize = 3;
 
 /// Maximum number of words in a bitmap of a reply.
-const REPLY_MASK_WORDS_MAX: usize = 8;
+pub(super) const REPLY_MASK_WORDS_MAX: usize = 8;
 
 /// Maximum length of the values of a reply, in bytes. The record is shorter anyway.
 const VALUES_MAX_BYTES: usize = 1 << 14;
@@ -64,6 +70,12 @@ pub(super) fn encode_mask(arguments: &mut Encoder, mask: &[u32; MASK_WORDS]) {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Attributes {
     pub(super) kind: Option<u32>,
+    pub(super) size: Option<u64>,
+    pub(super) mode: Option<u32>,
+    pub(super) owner: Option<String>,
+    pub(super) group: Option<String>,
+    /// Time of the last change, in seconds since 1970.
+    pub(super) modified: Option<i64>,
     pub(super) links: Option<u32>,
     /// Where the file system is, such as `nas2:/backups`.
     pub(super) locations: Vec<String>,
@@ -105,6 +117,14 @@ impl Attributes {
     fn decode_value(&mut self, attribute: u32, values: &mut Decoder<'_>) -> Result<(), Malformed> {
         match attribute {
             TYPE => self.kind = Some(values.u32()?),
+            SIZE => self.size = Some(values.u64()?),
+            MODE => self.mode = Some(values.u32()?),
+            OWNER => self.owner = Some(text(values)?),
+            OWNER_GROUP => self.group = Some(text(values)?),
+            TIME_MODIFY => {
+                self.modified = Some(values.u64()?.cast_signed());
+                values.u32()?;
+            }
             NUMLINKS => self.links = Some(values.u32()?),
             FILES_AVAIL..=FILES_TOTAL => self.files[(attribute - FILES_AVAIL) as usize] = Some(values.u64()?),
             SPACE_AVAIL..=SPACE_TOTAL => self.space[(attribute - SPACE_AVAIL) as usize] = Some(values.u64()?),

@@ -1,21 +1,20 @@
 //! V4Client of a version 4 server: its connection, client id and session (RFC 8881 §2.4, §2.10).
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use nfs3_client::rpc::RpcClient;
 use nfs3_types::nfs3;
 use nfs3_types::rpc::opaque_auth;
 use uuid::Uuid;
 
-use super::super::calls::{BoundedCalls, NFS};
+use super::super::calls::{BoundedCalls, NFS, Pause};
 use super::super::error::NfsError;
 use super::super::status::NfsStatus;
 use super::super::transport::{REPLY_MAX_BYTES, Records};
 use super::super::xdr::{Encoder, Received};
 use super::compound::{
-    CREATE_SESSION, Compound, DESTROY_CLIENTID, DESTROY_SESSION, EXCHANGE_ID, OPERATIONS_MAX, ReplyError, Results,
-    SEQUENCE,
+    CREATE_SESSION, Compound, DESTROY_CLIENTID, DESTROY_SESSION, EXCHANGE_ID, OPERATIONS_MAX, RECLAIM_COMPLETE,
+    ReplyError, Results, SEQUENCE,
 };
 
 /// Version of the program.
@@ -47,10 +46,6 @@ const CALLBACK_PROGRAM: u32 = 0x4000_0000;
 
 /// Largest callback, in bytes. The server of Linux refuses a session with less than about 800 (`NFSD_CB_MAX_REQ_SZ`).
 const CALLBACK_MAX_BYTES: u32 = 4096;
-
-/// Pauses before a retry that the server asked for.
-const PAUSE_FIRST: Duration = Duration::from_millis(50);
-const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// A client of the server. [`V4Client::close`] must end it.
 pub(super) struct V4Client {
@@ -103,6 +98,11 @@ impl V4Client {
         self.minor
     }
 
+    /// Id of the client. 0 without a session.
+    pub(super) fn id(&self) -> u64 {
+        self.id.unwrap_or_default()
+    }
+
     async fn create_session(&mut self, calls: &BoundedCalls) -> Result<(), NfsError> {
         if self.minor == 0 {
             return Ok(());
@@ -121,7 +121,7 @@ impl V4Client {
         compound: &Compound,
         read: impl Fn(&mut Results<'_>) -> Result<T, ReplyError>,
     ) -> Result<T, NfsError> {
-        let mut pause = PAUSE_FIRST;
+        let mut pause = Pause::default();
         loop {
             let sequence = self.session.as_mut().map(|session| {
                 session.sequence = session.sequence.wrapping_add(1);
@@ -147,10 +147,9 @@ impl V4Client {
                 }
                 Err(ReplyError::Status(call, code)) => {
                     let status = NfsStatus::v4(code);
-                    if !status.is_later() || !calls.pause(pause).await {
+                    if !status.is_later() || !calls.pause(&mut pause).await {
                         return Err(NfsError::Status { call, path: self.path.clone(), status });
                     }
-                    pause = (pause * 2).min(PAUSE_MAX);
                 }
             }
         }
@@ -173,6 +172,16 @@ impl V4Client {
         let received = calls.call(NFS, name, VERSION, answer).await?;
         self.rpc = Some(rpc);
         Ok(received)
+    }
+
+    /// Reports that this client has no state of an earlier run to reclaim (RFC 8881 §18.51). Otherwise the server lets it
+    /// open no file.
+    pub(super) async fn complete_reclaim(&mut self, calls: &BoundedCalls) -> Result<(), NfsError> {
+        let complete = Compound::new(RECLAIM_COMPLETE).with(RECLAIM_COMPLETE, |arguments| {
+            // Not only for one file system.
+            arguments.u32(0);
+        });
+        self.run(calls, &complete, |results| results.next(RECLAIM_COMPLETE).map(drop)).await
     }
 
     /// Destroys the session and the client id. If the server does not answer, they expire with their lease.

@@ -17,18 +17,25 @@ macro_rules! operations {
 }
 
 operations! {
+    CLOSE = 4,
     GETATTR = 9,
     GETFH = 10,
     LOOKUP = 15,
+    OPEN = 18,
     PUTFH = 22,
     PUTROOTFH = 24,
+    READ = 25,
+    READDIR = 26,
     READLINK = 27,
+    REMOVE = 28,
     SECINFO = 33,
+    WRITE = 38,
     EXCHANGE_ID = 42,
     CREATE_SESSION = 43,
     DESTROY_SESSION = 44,
     SEQUENCE = 53,
     DESTROY_CLIENTID = 57,
+    RECLAIM_COMPLETE = 58,
 }
 
 /// Longest tag of a reply, in bytes. Servers return the one of the request, which is empty here.

@@ -14,6 +14,7 @@ use super::compound::{
 };
 use super::*;
 use crate::model::Reason;
+use crate::model::canary_file::CanaryFileNames;
 
 const DEADLINE: Duration = Duration::from_millis(500);
 
@@ -164,6 +165,8 @@ proptest! {
             let _ = results.handle();
             let _ = client::client_id(&mut results);
         }
+        let _ = files::listed_names(&mut Decoder::new(&bytes));
+        let _ = files::opened_state(&mut Decoder::new(&bytes));
         for requested in [&[TYPE][..], SPACE_AND_FILES, &[FS_LOCATIONS, NUMLINKS]] {
             if let Ok(found) = Attributes::decode(&mut Decoder::new(&bytes), requested) {
                 prop_assert!(found.kind.is_none() || requested.contains(&TYPE));
@@ -204,6 +207,37 @@ proptest! {
         let found = Attributes::decode(&mut Decoder::new(reply.bytes()), &[FS_LOCATIONS]).expect("locations");
         prop_assert_eq!(found.locations, [format!("nas2:/{}", names.join("/"))]);
     }
+}
+
+#[test]
+fn opened_file_has_no_delegation() {
+    let reply = |delegation: &[u32]| {
+        let mut reply = Encoder::default();
+        // State id, change of the directory, flags, and two words of attributes that were set.
+        reply.fixed(&[3; 16]).fixed(&[0; 20]).u32(4).u32(2).u32(0).u32(2);
+        for word in delegation {
+            reply.u32(*word);
+        }
+        let mut decoder = Decoder::new(reply.bytes());
+        (files::opened_state(&mut decoder), decoder.is_at_end())
+    };
+    for delegation in [&[0][..], &[3, 0], &[3, 1, 1], &[3, 2, 0], &[3, 7]] {
+        assert_eq!(reply(delegation), (Ok([3; 16]), true), "{delegation:?}");
+    }
+    assert!(reply(&[1, 0, 0]).0.is_err() && reply(&[3]).0.is_err());
+}
+
+#[tokio::test]
+async fn canary_that_cannot_be_opened_leaves_no_client() {
+    let (server, seen) = serve(|operation| Some(refuse_in_session(operation, NfsStatus::ROFS))).await;
+    let volume = VolumeV4 { nfs: server, path: "/b".to_owned(), minor: 1, root: vec![1] };
+    let names = CanaryFileNames::new("here");
+    let written = volume.write_canary((1, 1), &names, &BoundedCalls::start(DEADLINE)).await.expect("not 4.0");
+    assert_eq!(written.expect_err("refused").error.write_reason(), Reason::ReadOnly);
+    let seen = seen.lock().expect("unpoisoned").clone();
+    assert!(seen.ends_with(&numbers(&[DESTROY_SESSION, DESTROY_CLIENTID])), "{seen:?}");
+    let old = VolumeV4 { minor: 0, ..volume };
+    assert!(old.write_canary((1, 1), &names, &BoundedCalls::start(DEADLINE)).await.is_none());
 }
 
 #[test]

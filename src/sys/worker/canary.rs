@@ -10,7 +10,7 @@
 //! which of the two was used.
 //!
 //! A worker that is killed leaves its file behind. The next canary of the same node removes such leftovers. A leftover
-//! is a small regular file with the name of a canary, older than [`LEFTOVER_AGE_S`] by the server's clock.
+//! is a small regular file with the name of a canary, older than [`canary_file::LEFTOVER_AGE_S`] by the server's clock.
 
 #![allow(clippy::disallowed_methods, reason = "runs in a worker, where storage may be touched")]
 
@@ -25,27 +25,16 @@ use nix::fcntl::{AtFlags, OFlag, PosixFadviseAdvice, openat, posix_fadvise};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, close, fsync, getegid, geteuid, getgroups, setfsgid, setfsuid, unlinkat};
 use rustix::fs::fstatfs;
-use uuid::Uuid;
 
 use super::directory::open_directory;
-use super::protocol::{CanaryFileNames, CanaryRequest, CanaryWritten, FaultKind, ReadBack, WorkerFault};
-
-/// Size of a canary, in bytes: one page, the smallest size for `O_DIRECT`.
-const CANARY_BYTES: usize = 4096;
-
-/// Minimum age of a leftover, in seconds. A `targetwatch check` that runs beside the daemon may still be writing a
-/// younger file.
-const LEFTOVER_AGE_S: i64 = 600;
-
-/// Maximum number of leftovers that one canary removes.
-const LEFTOVERS_MAX: u32 = 16;
-
-/// Maximum number of directory entries that are searched for leftovers.
-const NAMES_MAX: usize = 4096;
+use super::protocol::{CanaryRequest, CanaryWritten, FaultKind, ReadBack, WorkerFault};
+use crate::model::canary_file::{
+    self, CANARY_FILE_BYTES, CanaryFileNames, LEFTOVER_SEARCH_MAX, LEFTOVERS_MAX, fill, mismatch,
+};
 
 /// A page in memory, aligned as `O_DIRECT` requires.
 #[repr(align(4096))]
-struct Page([u8; CANARY_BYTES]);
+struct Page([u8; CANARY_FILE_BYTES]);
 
 /// Writes a canary, reads it back, compares and removes it.
 pub(super) fn write(request: &CanaryRequest) -> Result<CanaryWritten, WorkerFault> {
@@ -86,7 +75,8 @@ fn write_as_user(directory: &OwnedFd, request: &CanaryRequest) -> Result<CanaryW
     let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let file = openat(directory, name, flags, Mode::S_IRUSR | Mode::S_IWUSR)
         .map_err(|errno| WorkerFault::system("create", &path, errno))?;
-    let content = content();
+    let mut content = Box::new(Page([0; CANARY_FILE_BYTES]));
+    fill(&mut content.0);
     // The file exists from here on, and is always removed. It is closed first, because NFS does not remove an open file
     // but renames it (.nfsXXXX).
     let outcome =
@@ -95,22 +85,7 @@ fn write_as_user(directory: &OwnedFd, request: &CanaryRequest) -> Result<CanaryW
     let (written, read_back) = outcome?;
     removed.map_err(|errno| WorkerFault::system("remove", &path, errno))?;
     let leftovers_removed = remove_leftovers(directory, &request.names, written.st_mtime);
-    Ok(CanaryWritten { bytes: CANARY_BYTES as u64, read_back, leftovers_removed })
-}
-
-/// Returns bytes that no earlier canary had, so that stale data does not match.
-fn content() -> Box<Page> {
-    let mut page = Box::new(Page([0; CANARY_BYTES]));
-    let seed = Uuid::new_v4().as_u64_pair();
-    let mut state = seed.0 ^ seed.1;
-    for chunk in page.0.chunks_exact_mut(8) {
-        // SplitMix64. It only has to make each word different.
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        chunk.copy_from_slice(&(mixed ^ (mixed >> 31)).to_le_bytes());
-    }
-    page
+    Ok(CanaryWritten { bytes: CANARY_FILE_BYTES as u64, read_back, leftovers_removed })
 }
 
 /// Writes the content to the server's disk. Each step, even close, may report a full disk or quota.
@@ -124,7 +99,7 @@ fn store(file: OwnedFd, content: &Page, path: &Path) -> Result<FileStat, WorkerF
 }
 
 fn read_back(directory: &OwnedFd, name: &str, content: &Page, path: &Path) -> Result<ReadBack, WorkerFault> {
-    let mut page = Box::new(Page([0; CANARY_BYTES]));
+    let mut page = Box::new(Page([0; CANARY_FILE_BYTES]));
     let mut how = ReadBack::Direct;
     let mut read = read_page(directory, name, OFlag::O_DIRECT, &mut page);
     if let Err(Errno::EINVAL | Errno::EOPNOTSUPP) = read {
@@ -132,13 +107,8 @@ fn read_back(directory: &OwnedFd, name: &str, content: &Page, path: &Path) -> Re
         read = read_page(directory, name, OFlag::empty(), &mut page);
     }
     let length = read.map_err(|errno| WorkerFault::system("read", path, errno))?;
-    if length != CANARY_BYTES || page.0 != content.0 {
-        let differing = page.0.iter().zip(&content.0).filter(|(read, written)| read != written).count();
-        let at = format!(
-            "{}: {CANARY_BYTES} bytes were written, {length} were read back, and {differing} differ",
-            path.display()
-        );
-        return Err(WorkerFault::new(FaultKind::CanaryMismatch, at));
+    if let Some(difference) = mismatch(&content.0, &page.0[..length]) {
+        return Err(WorkerFault::new(FaultKind::CanaryMismatch, format!("{}: {difference}", path.display())));
     }
     Ok(how)
 }
@@ -150,7 +120,7 @@ fn read_page(directory: &OwnedFd, name: &str, direct: OFlag, page: &mut Page) ->
         posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)?;
     }
     let mut length = 0;
-    while length < CANARY_BYTES {
+    while length < CANARY_FILE_BYTES {
         match file.read(&mut page.0[length..]) {
             Ok(0) => break,
             Ok(more) => length += more,
@@ -170,7 +140,7 @@ fn remove_leftovers(directory: &OwnedFd, names: &CanaryFileNames, now: i64) -> u
         return 0;
     };
     let mut removed = 0;
-    for entry in listing.iter().take(NAMES_MAX).flatten() {
+    for entry in listing.iter().take(LEFTOVER_SEARCH_MAX).flatten() {
         let Ok(name) = entry.file_name().to_str() else {
             continue;
         };
@@ -185,12 +155,10 @@ fn remove_leftovers(directory: &OwnedFd, names: &CanaryFileNames, now: i64) -> u
 }
 
 fn is_leftover(directory: impl AsFd, name: &str, names: &CanaryFileNames, now: i64) -> bool {
-    let found = CanaryFileNames { name: name.to_owned(), leftover_prefix: names.leftover_prefix.clone() };
-    found.are_sound()
+    names.is_of_node(name)
         && fstatat(directory, name, AtFlags::AT_SYMLINK_NOFOLLOW).is_ok_and(|stat| {
             SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG
-                && stat.st_size <= CANARY_BYTES as i64
-                && stat.st_mtime.saturating_add(LEFTOVER_AGE_S) <= now
+                && canary_file::is_leftover(stat.st_size.cast_unsigned(), stat.st_mtime, now)
         })
 }
 

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
-use uuid::Uuid;
+
+use crate::model::canary_file::CanaryFileNames;
 
 /// Maximum length of a path in a batch, in bytes. [`frame::BATCH_MAX`] paths fit into a frame even if JSON needs
 /// six bytes for each byte.
@@ -14,8 +15,10 @@ const BATCH_PATH_MAX_BYTES: usize = 512;
 
 /// Identity of this protocol: the FNV-1a hash of the files that define it. A worker of another build may understand the
 /// agent only if it is the same.
-pub(in crate::sys::worker) const IDENTITY: u64 =
-    hash(hash(FNV_OFFSET_BASIS, include_bytes!("protocol.rs")), include_bytes!("protocol/frame.rs"));
+pub(in crate::sys::worker) const IDENTITY: u64 = {
+    let requests = hash(FNV_OFFSET_BASIS, include_bytes!("protocol.rs"));
+    hash(hash(requests, include_bytes!("protocol/frame.rs")), include_bytes!("../../model/canary_file.rs"))
+};
 
 /// Initial value of the 64-bit FNV-1a hash (<http://www.isthe.com/chongo/tech/comp/fnv/>).
 const FNV_OFFSET_BASIS: u64 = 0xcbf2_9ce4_8422_2325;
@@ -32,9 +35,6 @@ const fn hash(mut hash: u64, bytes: &[u8]) -> u64 {
 
 /// Argument that makes this program a probe worker.
 pub const ARGUMENT: &str = "probe-worker";
-
-/// Prefix of the names of all canary files.
-const CANARY_PREFIX: &str = ".targetwatch-canary-";
 
 /// Request to a worker. Paths must be UTF-8.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -165,38 +165,6 @@ pub struct CanaryRequest {
     pub names: CanaryFileNames,
     /// Whether anything but NFS is an error ([`FaultKind::NotNfs`]).
     pub expect_nfs: bool,
-}
-
-/// Name of a canary, and prefix of this node's canaries. Many nodes write to one export, and each removes only its
-/// own leftovers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CanaryFileNames {
-    /// Name of the file, unique for each canary.
-    pub name: String,
-    /// Prefix of the names of this node's canaries.
-    pub leftover_prefix: String,
-}
-
-impl CanaryFileNames {
-    /// Returns names for a new canary of this node: `.targetwatch-canary-<node>-<uuid>`.
-    #[must_use]
-    pub fn new(hostname: &str) -> Self {
-        // FNV-1a, 64 bits. The standard library's hasher may change with any release, but these names must stay the
-        // same.
-        let node = hostname
-            .bytes()
-            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
-        let leftover_prefix = format!("{CANARY_PREFIX}{node:016x}-");
-        Self { name: format!("{leftover_prefix}{}", Uuid::new_v4()), leftover_prefix }
-    }
-
-    /// Whether both names have the form of [`Self::new`]. Verified because a worker removes files by these names.
-    pub(super) fn are_sound(&self) -> bool {
-        let node = self.leftover_prefix.strip_prefix(CANARY_PREFIX).and_then(|rest| rest.strip_suffix('-'));
-        let id = self.name.strip_prefix(&self.leftover_prefix);
-        node.is_some_and(|node| node.len() == 16 && node.bytes().all(|byte| byte.is_ascii_hexdigit()))
-            && id.is_some_and(|id| Uuid::try_parse(id).is_ok())
-    }
 }
 
 /// Answer of a worker that executed its request.
@@ -353,23 +321,5 @@ impl WorkerFault {
     #[must_use]
     pub fn errno(&self) -> Option<Errno> {
         self.errno.map(Errno::from_raw)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn canary_name_identifies_its_node() {
-        let (one, again, other) = (CanaryFileNames::new("a"), CanaryFileNames::new("a"), CanaryFileNames::new("b"));
-        assert!(one.are_sound());
-        assert_eq!(one.leftover_prefix, again.leftover_prefix);
-        assert_eq!(one.leftover_prefix, ".targetwatch-canary-af63dc4c8601ec8c-", "the same in every release");
-        assert_ne!(one.name, again.name);
-        assert!(!other.name.starts_with(&one.leftover_prefix));
-        for (name, prefix) in [("x", ""), ("../x", ".."), (one.name.as_str(), ".targetwatch-canary-"), ("b", "b")] {
-            assert!(!CanaryFileNames { name: name.into(), leftover_prefix: prefix.into() }.are_sound(), "{prefix}");
-        }
     }
 }

@@ -4,9 +4,10 @@
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use nfs3_types::nfs3::{FSSTAT3resok, Nfs3Option, fattr3, ftype3, nfs_fh3, nfsstat3, nfstime3, specdata3};
@@ -78,6 +79,15 @@ impl Files {
         Ok(nfs_fh3 { data: Opaque::owned(bytes) })
     }
 
+    /// Forgets the handle of a removed file. Its number is used again if it was the latest one.
+    pub fn forget(&mut self, path: &Path) {
+        if let Some(number) = self.numbers.remove(path)
+            && number + 1 == self.paths.len()
+        {
+            self.paths.pop();
+        }
+    }
+
     /// The path of a handle.
     ///
     /// # Errors
@@ -103,6 +113,42 @@ impl Files {
             _ => Ok(directory.join(OsStr::from_bytes(name))),
         }
     }
+}
+
+/// Creates an empty file.
+///
+/// # Errors
+/// The status that describes why it cannot be created.
+pub fn create(path: &Path) -> Result<(), nfsstat3> {
+    File::create_new(path).map(drop).map_err(|error| status(&error))
+}
+
+/// Writes to a file.
+///
+/// # Errors
+/// The status that describes why it cannot be written.
+pub fn write(path: &Path, offset: u64, data: &[u8]) -> Result<(), nfsstat3> {
+    let file = File::options().write(true).open(path).map_err(|error| status(&error))?;
+    file.write_all_at(data, offset).map_err(|error| status(&error))
+}
+
+/// Reads from a file.
+///
+/// # Errors
+/// The status that describes why it cannot be read.
+pub fn read(path: &Path, offset: u64, count: u32) -> Result<Vec<u8>, nfsstat3> {
+    let mut data = vec![0; count as usize];
+    let length = File::open(path).and_then(|file| file.read_at(&mut data, offset)).map_err(|error| status(&error))?;
+    data.truncate(length);
+    Ok(data)
+}
+
+/// Removes a file.
+///
+/// # Errors
+/// The status that describes why it cannot be removed.
+pub fn remove(path: &Path) -> Result<(), nfsstat3> {
+    std::fs::remove_file(path).map_err(|error| status(&error))
 }
 
 fn new_generation() -> u64 {
@@ -191,6 +237,7 @@ fn status(error: &io::Error) -> nfsstat3 {
     match error.kind() {
         io::ErrorKind::NotFound => nfsstat3::NFS3ERR_NOENT,
         io::ErrorKind::PermissionDenied => nfsstat3::NFS3ERR_ACCES,
+        io::ErrorKind::AlreadyExists => nfsstat3::NFS3ERR_EXIST,
         _ => nfsstat3::NFS3ERR_IO,
     }
 }

@@ -1,17 +1,20 @@
 //! The procedures of MOUNT and NFS, version 3 (RFC 1813).
 //!
-//! Procedures that would change something answer `NFS3ERR_ROFS`. READ and READLINK are not implemented.
+//! Files can be created, written, read and removed, by every user. Other procedures that would change something answer
+//! `NFS3ERR_ROFS`. READLINK is not implemented.
 
 use std::io::Cursor;
 use std::path::Path;
 
 use nfs3_types::mount::{MOUNT_PROGRAM, dirpath, export_node, exports, fhandle3, mountres3, mountres3_ok, mountstat3};
 use nfs3_types::nfs3::{
-    ACCESS3_EXECUTE, ACCESS3_LOOKUP, ACCESS3_READ, ACCESS3args, ACCESS3res, ACCESS3resok, FSF3_HOMOGENEOUS,
-    FSF3_SYMLINK, FSINFO3args, FSINFO3res, FSINFO3resok, FSSTAT3args, FSSTAT3res, GETATTR3args, GETATTR3res,
-    GETATTR3resok, LOOKUP3args, LOOKUP3res, LOOKUP3resok, NFS_PROGRAM, Nfs3Option, Nfs3Result, PATHCONF3args,
-    PATHCONF3res, PATHCONF3resok, READDIR3args, READDIR3res, READDIR3resok, READDIRPLUS3args, READDIRPLUS3res,
-    READDIRPLUS3resok, cookieverf3, dirlist3, dirlistplus3, entry3, entryplus3, filename3, nfs_fh3, nfsstat3, nfstime3,
+    ACCESS3_EXECUTE, ACCESS3_LOOKUP, ACCESS3_READ, ACCESS3args, ACCESS3res, ACCESS3resok, CREATE3args, CREATE3res,
+    CREATE3resok, FSF3_HOMOGENEOUS, FSF3_SYMLINK, FSINFO3args, FSINFO3res, FSINFO3resok, FSSTAT3args, FSSTAT3res,
+    GETATTR3args, GETATTR3res, GETATTR3resok, LOOKUP3args, LOOKUP3res, LOOKUP3resok, NFS_PROGRAM, Nfs3Option,
+    Nfs3Result, PATHCONF3args, PATHCONF3res, PATHCONF3resok, READ3args, READ3res, READ3resok, READDIR3args,
+    READDIR3res, READDIR3resok, READDIRPLUS3args, READDIRPLUS3res, READDIRPLUS3resok, REMOVE3args, REMOVE3res,
+    REMOVE3resok, WRITE3args, WRITE3res, WRITE3resok, cookieverf3, dirlist3, dirlistplus3, entry3, entryplus3,
+    filename3, nfs_fh3, nfsstat3, nfstime3, stable_how, wcc_data, writeverf3,
 };
 use nfs3_types::rpc::auth_flavor;
 use nfs3_types::xdr_codec::{BoundedList, List, Opaque, Pack, Unpack, Void};
@@ -87,7 +90,18 @@ fn open_export(path: &[u8], files: &mut Files, behaviour: &Behaviour) -> mountre
 pub fn nfs(procedure: u32, arguments: &[u8], files: &mut Files, behaviour: &Behaviour) -> Encoded {
     let procedure = NFS_PROGRAM::try_from(procedure).map_err(|_| ProcedureError::NoSuchProcedure)?;
     let mut call = Call { files, stale: *behaviour == Behaviour::StaleHandle };
+    let is_writable = *behaviour != Behaviour::ReadOnly;
     match procedure {
+        NFS_PROGRAM::NFSPROC3_CREATE if is_writable => encode(&call.create(&decode(arguments)?)),
+        NFS_PROGRAM::NFSPROC3_WRITE if is_writable => encode(&call.write(&decode(arguments)?)),
+        NFS_PROGRAM::NFSPROC3_REMOVE if is_writable => encode(&call.remove(&decode(arguments)?)),
+        NFS_PROGRAM::NFSPROC3_READ => {
+            let mut result = call.read(&decode(arguments)?);
+            if let (Nfs3Result::Ok(read), Behaviour::CorruptData) = (&mut result, behaviour) {
+                read.data = Opaque::owned(vec![7; read.data.as_ref().len()]);
+            }
+            encode(&result)
+        }
         NFS_PROGRAM::NFSPROC3_NULL => Ok(Vec::new()),
         NFS_PROGRAM::NFSPROC3_GETATTR => encode(&call.getattr(&decode(arguments)?)),
         NFS_PROGRAM::NFSPROC3_ACCESS => encode(&call.access(&decode(arguments)?)),
@@ -106,7 +120,7 @@ pub fn nfs(procedure: u32, arguments: &[u8], files: &mut Files, behaviour: &Beha
         }
         NFS_PROGRAM::NFSPROC3_FSINFO => encode(&call.fsinfo(&decode(arguments)?)),
         NFS_PROGRAM::NFSPROC3_PATHCONF => encode(&call.pathconf(&decode(arguments)?)),
-        NFS_PROGRAM::NFSPROC3_READ | NFS_PROGRAM::NFSPROC3_READLINK => Err(ProcedureError::NoSuchProcedure),
+        NFS_PROGRAM::NFSPROC3_READLINK => Err(ProcedureError::NoSuchProcedure),
         NFS_PROGRAM::NFSPROC3_LINK => read_only(3),
         NFS_PROGRAM::NFSPROC3_RENAME => read_only(4),
         NFS_PROGRAM::NFSPROC3_SETATTR
@@ -177,6 +191,53 @@ impl Call<'_> {
                 object: self.files.handle(path)?,
                 dir_attributes: Nfs3Option::Some(attributes),
             })
+        }))
+    }
+
+    fn create(&mut self, arguments: &CREATE3args<'_>) -> CREATE3res {
+        reported(self.object(&arguments.where_.dir).and_then(|(directory, _)| {
+            let path = self.files.child(&directory, arguments.where_.name.as_ref())?;
+            files::create(&path)?;
+            Ok(CREATE3resok {
+                obj_attributes: Nfs3Option::Some(files::attributes(&path)?),
+                obj: Nfs3Option::Some(self.files.handle(path)?),
+                dir_wcc: wcc_data::default(),
+            })
+        }))
+    }
+
+    fn write(&self, arguments: &WRITE3args<'_>) -> WRITE3res {
+        reported(self.object(&arguments.file).and_then(|(path, _)| {
+            files::write(&path, arguments.offset, arguments.data.as_ref())?;
+            let after = Nfs3Option::Some(files::attributes(&path)?);
+            Ok(WRITE3resok {
+                file_wcc: wcc_data { after, ..wcc_data::default() },
+                count: arguments.count,
+                committed: stable_how::FILE_SYNC,
+                verf: writeverf3::default(),
+            })
+        }))
+    }
+
+    fn read(&self, arguments: &READ3args) -> READ3res<'static> {
+        reported(self.object(&arguments.file).and_then(|(path, attributes)| {
+            let data = files::read(&path, arguments.offset, arguments.count.min(TRANSFER_MAX_BYTES))?;
+            let length = data.len() as u64;
+            Ok(READ3resok {
+                count: u32::try_from(length).unwrap_or(u32::MAX),
+                eof: arguments.offset + length >= attributes.size,
+                file_attributes: Nfs3Option::Some(attributes),
+                data: Opaque::owned(data),
+            })
+        }))
+    }
+
+    fn remove(&mut self, arguments: &REMOVE3args<'_>) -> REMOVE3res {
+        reported(self.object(&arguments.object.dir).and_then(|(directory, _)| {
+            let path = self.files.child(&directory, arguments.object.name.as_ref())?;
+            files::remove(&path)?;
+            self.files.forget(&path);
+            Ok(REMOVE3resok { dir_wcc: wcc_data::default() })
         }))
     }
 

@@ -210,7 +210,7 @@ async fn only_idempotent_requests_are_repeated_after_a_worker_broke() {
         path: path(),
         uid: 0,
         gid: 0,
-        names: protocol::CanaryFileNames::new("node"),
+        names: crate::model::canary_file::CanaryFileNames::new("node"),
         expect_nfs: true,
     };
     for (request, is_repeated) in [
