@@ -3,6 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use tokio::task::JoinError;
+
 use super::NfsError;
 use super::calls::BoundedCalls;
 use super::canary::{self, CanaryFailure};
@@ -65,12 +67,16 @@ impl Volume {
     /// # Errors
     /// [`NfsError`] when this did not succeed within `deadline`, which bounds all calls together.
     pub async fn open(address: &VolumeAddress, deadline: Duration) -> Result<Self, NfsError> {
-        let calls = BoundedCalls::start(deadline);
+        let (address, calls) = (address.clone(), BoundedCalls::start(deadline));
+        to_the_end(async move { Self::open_within(&address, &calls).await }).await
+    }
+
+    async fn open_within(address: &VolumeAddress, calls: &BoundedCalls) -> Result<Self, NfsError> {
         if address.version == NfsVersion::V3 {
-            return Self::open_v3(address, &calls).await;
+            return Self::open_v3(address, calls).await;
         }
         let nfs = SocketAddr::new(address.server, address.nfs_port);
-        let error = match VolumeV4::open(nfs, &address.path, address.minor_version, &calls).await {
+        let error = match VolumeV4::open(nfs, &address.path, address.minor_version, calls).await {
             Ok(volume) => return Ok(Self { access: Access::V4(volume) }),
             Err(error) => error,
         };
@@ -80,7 +86,7 @@ impl Volume {
             return Err(error);
         }
         // A server that speaks only version 4 has no port mapper, so its failure explains nothing.
-        Self::open_v3(address, &calls).await.map_err(|of_v3| if is_unsupported { of_v3 } else { error })
+        Self::open_v3(address, calls).await.map_err(|of_v3| if is_unsupported { of_v3 } else { error })
     }
 
     async fn open_v3(address: &VolumeAddress, calls: &BoundedCalls) -> Result<Self, NfsError> {
@@ -102,11 +108,14 @@ impl Volume {
     /// [`NfsError`] when this did not succeed within `deadline`. Its reason is [`Reason::StaleHandle`] when the volume
     /// must be opened again.
     pub async fn counts(&self, deadline: Duration) -> Result<BlockCounts, NfsError> {
-        let calls = BoundedCalls::start(deadline);
-        match &self.access {
-            Access::V3(volume) => volume.counts(&calls).await,
-            Access::V4(volume) => volume.counts(&calls).await,
-        }
+        let (access, calls) = (self.access.clone(), BoundedCalls::start(deadline));
+        to_the_end(async move {
+            match access {
+                Access::V3(volume) => volume.counts(&calls).await,
+                Access::V4(volume) => volume.counts(&calls).await,
+            }
+        })
+        .await
     }
 
     /// Writes a canary as a user, reads it back, compares and removes it. Returns `None` if this would leave something
@@ -120,10 +129,24 @@ impl Volume {
         names: &CanaryFileNames,
         deadline: Duration,
     ) -> Option<Result<(), CanaryFailure>> {
-        let calls = BoundedCalls::start(deadline);
-        match &self.access {
-            Access::V3(volume) => Some(canary::write(&mut volume.files(uid, gid), names, &calls).await),
-            Access::V4(volume) => volume.write_canary((uid, gid), names, &calls).await,
-        }
+        let (access, names, calls) = (self.access.clone(), names.clone(), BoundedCalls::start(deadline));
+        to_the_end(async move {
+            match access {
+                Access::V3(volume) => Some(canary::write(&mut volume.files(uid, gid), &names, &calls).await),
+                Access::V4(volume) => volume.write_canary((uid, gid), &names, &calls).await,
+            }
+        })
+        .await
+    }
+}
+
+/// Completes work although its caller is dropped, as when a target is deleted during a probe. It ends what it began on
+/// the server, and its deadline bounds it.
+async fn to_the_end<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
+    match tokio::spawn(work).await.map_err(JoinError::try_into_panic) {
+        Ok(done) => done,
+        Err(Ok(panic)) => std::panic::resume_unwind(panic),
+        // The process ends.
+        Err(Err(_)) => std::future::pending().await,
     }
 }

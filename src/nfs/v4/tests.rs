@@ -1,20 +1,23 @@
 //! Sessions, retries and invalid replies, against a server in this process that answers each compound as its test says.
 
+use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures::future::{Either, select};
 use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
+use super::super::volume::{Volume, VolumeAddress};
 use super::super::xdr::{Decoder, Encoder};
 use super::attributes::{Attributes, FS_LOCATIONS, NUMLINKS, SPACE_AND_FILES, TYPE, mask};
 use super::compound::{
     CREATE_SESSION, Compound, DESTROY_CLIENTID, DESTROY_SESSION, EXCHANGE_ID, GETATTR, ReplyError, Results, SEQUENCE,
 };
 use super::*;
-use crate::model::Reason;
 use crate::model::canary_file::CanaryFileNames;
+use crate::model::{NfsOptions, Reason};
 
 const DEADLINE: Duration = Duration::from_millis(500);
 
@@ -113,6 +116,31 @@ async fn session_and_client_are_destroyed_after_a_timeout() {
     assert_eq!(open(server).await.reason(), Reason::ResponseTimedOut);
     let expected = [EXCHANGE_ID, CREATE_SESSION, SEQUENCE, DESTROY_SESSION, DESTROY_CLIENTID];
     assert_eq!(*seen.lock().expect("unpoisoned"), numbers(&expected));
+}
+
+#[tokio::test]
+async fn session_and_client_are_destroyed_although_the_caller_gave_up() {
+    let silent = SEQUENCE.number;
+    let (server, seen) =
+        serve(move |operation| (operation != silent).then(|| refuse_in_session(operation, NfsStatus::IO))).await;
+    let options = NfsOptions::parse(&format!("nfsvers=4.1,port={}", server.port())).expect("options");
+    let address = VolumeAddress::new(server.ip(), "/b", &options);
+    let last = || seen.lock().expect("unpoisoned").last().copied();
+    {
+        let opening = pin!(Volume::open(&address, DEADLINE));
+        let silence = pin!(until(|| last() == Some(silent)));
+        assert!(matches!(select(opening, silence).await, Either::Right(_)), "the caller gives up while it waits");
+    }
+    until(|| last() == Some(DESTROY_CLIENTID.number)).await;
+}
+
+/// Waits until something is so, at most ten times the deadline.
+async fn until(is_so: impl Fn() -> bool) {
+    let end = tokio::time::Instant::now() + DEADLINE * 10;
+    while !is_so() {
+        assert!(tokio::time::Instant::now() < end, "too late");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 #[tokio::test]
