@@ -8,6 +8,7 @@ use tokio::task::JoinError;
 use super::NfsError;
 use super::calls::BoundedCalls;
 use super::canary::{self, CanaryFailure};
+use super::status::NfsStatus;
 use super::v3::VolumeV3;
 use super::v4::VolumeV4;
 use crate::model::canary_file::CanaryFileNames;
@@ -61,8 +62,9 @@ enum Access {
 impl Volume {
     /// Requests the export from the server.
     ///
-    /// If the version is negotiated, version 4 is tried first, and then version 3 where `mount.nfs` does the same: if the
-    /// server does not speak version 4, or does not export the path with it to this host.
+    /// If the version is negotiated, version 4 is tried first, and then version 3 where `mount.nfs` does the same
+    /// (`nfs_autonegotiate` in nfs-utils): if the server does not speak version 4, or answers that the path does not
+    /// exist or that the operation is not permitted.
     ///
     /// # Errors
     /// [`NfsError`] when this did not succeed within `deadline`, which bounds all calls together.
@@ -80,7 +82,7 @@ impl Volume {
             Ok(volume) => return Ok(Self { access: Access::V4(volume) }),
             Err(error) => error,
         };
-        let is_refused = matches!(error.reason(), Reason::ExportNotFound | Reason::ExportDenied);
+        let is_refused = matches!(error.status(), Some(NfsStatus::NOENT | NfsStatus::PERM));
         let is_unsupported = error.reason() == Reason::NfsVersionUnsupported;
         if address.version != NfsVersion::Negotiated || !(is_refused || is_unsupported) {
             return Err(error);

@@ -123,16 +123,15 @@ impl V4Client {
     ) -> Result<T, NfsError> {
         let mut pause = Pause::default();
         loop {
-            let sequence = self.session.as_mut().map(|session| {
-                session.sequence = session.sequence.wrapping_add(1);
-                session.begin_call()
-            });
+            let sequence = self.session.as_ref().map(V4Session::next_call);
             let arguments = compound.encode(self.minor, sequence.as_ref());
             let received = self.call(calls, compound.name(), &arguments).await?;
             let results = Results::of(compound, received.decoder()).map_err(ReplyError::from);
             let result = results.and_then(|mut results| {
-                if sequence.is_some() {
+                if let Some(session) = &mut self.session {
                     read_sequence(&mut results)?;
+                    // After an error of SEQUENCE the slot is unchanged (RFC 8881 §18.46.3).
+                    session.sequence = session.sequence.wrapping_add(1);
                 }
                 read(&mut results)
             });
@@ -202,10 +201,10 @@ impl V4Client {
 }
 
 impl V4Session {
-    /// SEQUENCE of the latest call, in slot 0, whose answer the server need not keep (RFC 8881 §18.46).
-    fn begin_call(&self) -> Compound {
+    /// SEQUENCE of the next call, in slot 0, whose answer the server need not keep (RFC 8881 §18.46).
+    fn next_call(&self) -> Compound {
         Compound::new(SEQUENCE).with(SEQUENCE, |arguments| {
-            arguments.fixed(&self.id).u32(self.sequence).u32(0).u32(0).u32(0);
+            arguments.fixed(&self.id).u32(self.sequence.wrapping_add(1)).u32(0).u32(0).u32(0);
         })
     }
 }

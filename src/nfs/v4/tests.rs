@@ -24,21 +24,29 @@ const DEADLINE: Duration = Duration::from_millis(500);
 /// First operation of each compound, in the order of their arrival.
 type Seen = Arc<Mutex<Vec<u32>>>;
 
-/// Serves connections. `answer` returns the result of COMPOUND for its first operation. Without one, the server does not
+/// Status of a call whose sequence number is not the next one of its slot (RFC 8881 §15.1.11.8).
+const SEQ_MISORDERED: u32 = 10063;
+
+/// Serves connections, and verifies the sequence numbers of the session. `answer` returns the result of COMPOUND for its first operation. Without one, the server does not
 /// answer.
 async fn serve(answer: impl Fn(u32) -> Option<Encoder> + Send + Sync + 'static) -> (SocketAddr, Seen) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
     let (address, seen) = (listener.local_addr().expect("an address"), Seen::default());
-    let (answer, log) = (Arc::new(answer), seen.clone());
+    let (answer, log, slot) = (Arc::new(answer), seen.clone(), Arc::default());
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            tokio::spawn(converse(stream, answer.clone(), log.clone()));
+            tokio::spawn(converse(stream, answer.clone(), log.clone(), Arc::clone(&slot)));
         }
     });
     (address, seen)
 }
 
-async fn converse(mut stream: TcpStream, answer: Arc<impl Fn(u32) -> Option<Encoder>>, seen: Seen) {
+async fn converse(
+    mut stream: TcpStream,
+    answer: Arc<impl Fn(u32) -> Option<Encoder>>,
+    seen: Seen,
+    slot: Arc<Mutex<u32>>,
+) {
     while let Ok(mark) = stream.read_u32().await {
         let mut call = vec![0; (mark & 0x7fff_ffff) as usize];
         stream.read_exact(&mut call).await.expect("a call");
@@ -54,7 +62,19 @@ async fn converse(mut stream: TcpStream, answer: Arc<impl Fn(u32) -> Option<Enco
         decoder.u64().expect("minor version and number of operations");
         let operation = decoder.u32().expect("an operation");
         seen.lock().expect("unpoisoned").push(operation);
-        let Some(body) = answer(operation) else { continue };
+        let Some(mut body) = answer(operation) else { continue };
+        if operation == CREATE_SESSION.number {
+            *slot.lock().expect("unpoisoned") = 0;
+        }
+        if operation == SEQUENCE.number {
+            decoder.fixed(16).expect("a session");
+            let (sequence, mut latest) = (decoder.u32().expect("a number"), slot.lock().expect("unpoisoned"));
+            if sequence != *latest + 1 {
+                body = results(SEQ_MISORDERED, &[(operation, SEQ_MISORDERED, Encoder::default())]);
+            } else if first_status(&body) == Some(0) {
+                *latest = sequence;
+            }
+        }
         let mut reply = Encoder::default();
         // An accepted reply with an empty verifier.
         reply.u32(xid).u32(1).u32(0).u32(0).u32(0).u32(0).append(&body);
@@ -62,6 +82,15 @@ async fn converse(mut stream: TcpStream, answer: Arc<impl Fn(u32) -> Option<Enco
         stream.write_u32(length | 0x8000_0000).await.expect("sent");
         stream.write_all(reply.bytes()).await.expect("sent");
     }
+}
+
+/// Status of the first operation in the result of a compound.
+fn first_status(body: &Encoder) -> Option<u32> {
+    let mut decoder = Decoder::new(body.bytes());
+    decoder.u32().ok()?;
+    decoder.opaque(0).ok()?;
+    decoder.u64().ok()?;
+    decoder.u32().ok()
 }
 
 /// Result of a compound whose operations have these results.
