@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use jiff::Timestamp;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -17,6 +18,8 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio_rustls::TlsAcceptor;
 
+use crate::model::END_ANNOUNCED_BEFORE;
+use crate::model::report::CertificateEnd;
 use crate::model::settings::TlsSettings;
 use crate::sys::secret_file::{FileError, read_private, read_public};
 
@@ -46,7 +49,14 @@ pub enum TlsError {
 #[derive(Debug)]
 pub struct ServerTls {
     settings: TlsSettings,
-    config: ArcSwap<ServerConfig>,
+    files: ArcSwap<ServerFiles>,
+}
+
+/// Content of the files that were read last.
+#[derive(Debug)]
+struct ServerFiles {
+    config: Arc<ServerConfig>,
+    certificate_end: Option<CertificateEnd>,
 }
 
 impl ServerTls {
@@ -55,8 +65,8 @@ impl ServerTls {
     /// # Errors
     /// [`TlsError`] for the first file that cannot be used.
     pub async fn load(settings: TlsSettings) -> Result<Self, TlsError> {
-        let config = ArcSwap::from_pointee(server_config(&settings).await?);
-        Ok(Self { settings, config })
+        let files = ArcSwap::from_pointee(read_files(&settings).await?);
+        Ok(Self { settings, files })
     }
 
     /// Reads the files again. Open connections are not affected.
@@ -64,19 +74,40 @@ impl ServerTls {
     /// # Errors
     /// [`TlsError`] for the first file that cannot be used. The old files then stay in use.
     pub async fn reload(&self) -> Result<(), TlsError> {
-        self.config.store(Arc::new(server_config(&self.settings).await?));
+        self.files.store(Arc::new(read_files(&self.settings).await?));
         Ok(())
     }
 
     /// Returns an acceptor of connections that uses the files that were read last.
     #[must_use]
     pub fn acceptor(&self) -> TlsAcceptor {
-        TlsAcceptor::from(self.config.load_full())
+        TlsAcceptor::from(self.files.load().config.clone())
+    }
+
+    /// Returns when the first certificate of the chain in use expires, or expired. `None` if that is not known.
+    #[must_use]
+    pub fn certificate_expires_at(&self) -> Option<Timestamp> {
+        self.files.load().certificate_end.as_ref().map(|end| end.at)
+    }
+
+    /// Returns a warning if a certificate of the chain in use expires soon, or has expired.
+    #[must_use]
+    pub fn expiry_warning(&self, now: Timestamp) -> Option<String> {
+        let files = self.files.load();
+        let CertificateEnd { at, subject, .. } =
+            files.certificate_end.as_ref().filter(|end| end.at <= now + END_ANNOUNCED_BEFORE)?;
+        let path = self.settings.certificate.display();
+        let expires = if *at > now { "expires" } else { "expired" };
+        Some(format!(
+            "{path} contains a certificate with the subject \"{subject}\" that {expires} at {at:.0}: renew it, and reload the agent (`systemctl reload targetwatch`)"
+        ))
     }
 }
 
-async fn server_config(settings: &TlsSettings) -> Result<ServerConfig, TlsError> {
+async fn read_files(settings: &TlsSettings) -> Result<ServerFiles, TlsError> {
     let (chain, key) = read_identity(&settings.certificate, &settings.key).await?;
+    // Clients decide whether they need a certificate that has expired.
+    let certificate_end = chain::earliest_end(&chain, Timestamp::MIN);
     let builder = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
     let builder = match &settings.client_ca {
         None => builder.with_no_client_auth(),
@@ -92,7 +123,7 @@ async fn server_config(settings: &TlsSettings) -> Result<ServerConfig, TlsError>
     let config = builder.with_single_cert(chain, key);
     let mut config = config.map_err(|error| mismatch(&settings.certificate, &settings.key, &error))?;
     config.alpn_protocols = vec![HTTP_1_1.to_vec()];
-    Ok(config)
+    Ok(ServerFiles { config: Arc::new(config), certificate_end })
 }
 
 async fn read_identity(

@@ -42,6 +42,7 @@ use super::state::ReadNodeFacts;
 use crate::agent::{Agent, View};
 use crate::model::settings::MetricsDetail;
 use crate::notify::Notifier;
+use crate::tls::ServerTls;
 use agent::AgentSample;
 use format::Format;
 
@@ -60,6 +61,7 @@ pub struct Metrics {
     detail: MetricsDetail,
     config: ArcSwap<ConfigState>,
     http: http::HttpStatistics,
+    tls: Option<Arc<ServerTls>>,
     encodings: Semaphore,
 }
 
@@ -82,8 +84,15 @@ impl Metrics {
             detail,
             config: ArcSwap::from_pointee(config),
             http: http::HttpStatistics::default(),
+            tls: None,
             encodings: Semaphore::new(ENCODINGS_MAX),
         }
+    }
+
+    /// Adds the certificate of the API.
+    #[must_use]
+    pub fn with_tls(self, tls: Option<Arc<ServerTls>>) -> Self {
+        Self { tls, ..self }
     }
 
     /// Counts a request, when the head of its answer is known.
@@ -129,6 +138,7 @@ impl Metrics {
             config: self.config.load_full(),
             requests: self.http.requests(),
             request_durations: self.http.durations(),
+            certificate_expires_at: self.tls.as_ref().and_then(|tls| tls.certificate_expires_at()),
             keystone: self.auth.keystone_requests(),
             notifications: self.notifier.counts(),
             detail: self.detail,

@@ -192,8 +192,9 @@ impl RunningAgent {
         let config =
             ConfigState { fingerprint: settings.fingerprint(), is_last_reload_successful: true, loaded_at: started_at };
         let detail = settings.api.metrics.detail;
-        let metrics =
-            Arc::new(Metrics::new(agent.clone(), facts.clone(), auth.clone(), notifier.clone(), detail, config));
+        let metrics = Metrics::new(agent.clone(), facts.clone(), auth.clone(), notifier.clone(), detail, config)
+            .with_tls(tls.clone());
+        let metrics = Arc::new(metrics);
         let serve = |listeners: Listeners, connections_max, router| {
             let mut stopping = agent.stopping();
             let stop = async move { drop(stopping.wait_for(|stopping| *stopping).await) };
@@ -220,8 +221,9 @@ impl RunningAgent {
     async fn reload_tls(&self) -> bool {
         let Some(tls) = &self.tls else { return true };
         let reloaded = tls.reload().await;
-        if let Err(error) = &reloaded {
-            tracing::error!("cannot reload the files of [api.tls]; the old ones stay in force: {error}");
+        match &reloaded {
+            Ok(()) => warn_about_expiry(tls),
+            Err(error) => tracing::error!("cannot reload the files of [api.tls]; the old ones stay in force: {error}"),
         }
         reloaded.is_ok()
     }
@@ -260,7 +262,15 @@ async fn bind_metrics(api: &ApiSettings) -> anyhow::Result<Listeners> {
 
 async fn load_tls(api: &ApiSettings) -> anyhow::Result<Option<Arc<ServerTls>>> {
     let Some(tls) = &api.tls else { return Ok(None) };
-    Ok(Some(Arc::new(ServerTls::load(tls.clone()).await.context("[api.tls]")?)))
+    let tls = ServerTls::load(tls.clone()).await.context("[api.tls]")?;
+    warn_about_expiry(&tls);
+    Ok(Some(Arc::new(tls)))
+}
+
+fn warn_about_expiry(tls: &ServerTls) {
+    if let Some(warning) = tls.expiry_warning(Timestamp::now()) {
+        tracing::warn!("[api.tls]: {warning}");
+    }
 }
 
 async fn start_agent(

@@ -117,3 +117,28 @@ async fn clients_present_certificates_if_the_server_requires_them() {
         assert!(greeting(&server, with(stranger.issue("client")).await).await.is_err(), "required: {require}");
     }
 }
+
+#[tokio::test]
+async fn certificate_that_expires_soon_is_a_warning_until_its_replacement_is_loaded() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (authority, settings) = (Authority::new(), settings(directory.path()));
+    let issue = |days: u64| {
+        let key = KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::new(vec!["localhost".to_owned()]).expect("parameters");
+        params.not_after =
+            (std::time::SystemTime::now() + std::time::Duration::from_secs(3600 * (24 * days + 6))).into();
+        (params.signed_by(&key, &authority.0).expect("a certificate").pem(), key.serialize_pem())
+    };
+    write(&settings, &issue(13));
+    let server = ServerTls::load(settings.clone()).await.expect("good files");
+    let now = Timestamp::now();
+    let end = server.certificate_expires_at().expect("an end");
+    assert_eq!(end.duration_since(now).as_hours() / 24, 13);
+    let warning = server.expiry_warning(now).expect("a warning");
+    assert!(warning.contains("api.pem") && warning.contains("expires at") && warning.contains("reload"), "{warning}");
+    let warning = server.expiry_warning(end).expect("a warning");
+    assert!(warning.contains("expired at"), "{warning}");
+    write(&settings, &issue(15));
+    server.reload().await.expect("good files");
+    assert_eq!(server.expiry_warning(now), None);
+}

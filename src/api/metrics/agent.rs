@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 
@@ -55,6 +56,9 @@ static VALUES: &[(Family, Value)] = values! { &[];
         |sample| Some(number(sample.agent.history_counts().1));
     counter "targetwatch_log_lines_dropped": "Log lines that were dropped because standard error was not read.",
         |sample| Some(number(sample.facts.log_lines_dropped));
+    gauge "targetwatch_api_certificate_expiry_timestamp_seconds":
+        "When the first certificate in the file of [api.tls] expires. Absent without [api.tls].",
+        |sample| sample.certificate_expires_at.map(seconds_of);
     gauge "targetwatch_config_last_reload_successful":
         "Whether the latest attempt to load the configuration succeeded.",
         |sample| Some(flag(sample.config.is_last_reload_successful));
@@ -173,6 +177,7 @@ pub(super) struct AgentSample {
     pub(super) config: Arc<ConfigState>,
     pub(super) requests: Requests,
     pub(super) request_durations: Observed,
+    pub(super) certificate_expires_at: Option<Timestamp>,
     pub(super) keystone: Vec<(&'static str, u64)>,
     pub(super) notifications: Vec<ReceiverCounts>,
     pub(super) detail: MetricsDetail,

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use futures::future::join_all;
+use jiff::Timestamp;
 use tokio::time::timeout;
 
 use super::result::{HostCheck, HostCheckOutcome};
@@ -48,7 +49,10 @@ pub(super) async fn check(settings: &Settings) -> HostCheck {
     // The problems of files that cannot be read are known.
     let is_new = |problem: &String| !unread.iter().any(|path| problem.contains(path));
     match timeout(CONTENT_DEADLINE, content_problems(settings)).await {
-        Ok(problems) => {
+        Ok((problems, warning)) => {
+            if let Some(warning) = warning {
+                checked.add(HostCheckOutcome::Warning, warning);
+            }
             for problem in problems.into_iter().filter(is_new) {
                 checked.add(HostCheckOutcome::Failed, problem);
             }
@@ -87,16 +91,18 @@ fn unusable(error: &FileError) -> (HostCheckOutcome, String) {
     (HostCheckOutcome::Failed, error.to_string())
 }
 
-/// Loads the files as the agent does, and returns what is wrong with their content.
-async fn content_problems(settings: &Settings) -> Vec<String> {
-    let mut problems = Vec::new();
+/// Loads the files as the agent does. Returns what is wrong with their content, and a warning about the agent's
+/// certificate.
+async fn content_problems(settings: &Settings) -> (Vec<String>, Option<String>) {
+    let (mut problems, mut warning) = (Vec::new(), None);
     if let Err(error) = Auth::load(&settings.api).await {
         problems.push(error.to_string());
     }
-    if let Some(tls) = &settings.api.tls
-        && let Err(error) = ServerTls::load(tls.clone()).await
-    {
-        problems.push(format!("[api.tls]: {error}"));
+    if let Some(tls) = &settings.api.tls {
+        match ServerTls::load(tls.clone()).await {
+            Ok(tls) => warning = tls.expiry_warning(Timestamp::now()).map(|warning| format!("[api.tls]: {warning}")),
+            Err(error) => problems.push(format!("[api.tls]: {error}")),
+        }
     }
     if let Err(error) = notify::verify(&settings.notify).await {
         problems.push(error.to_string());
@@ -111,5 +117,5 @@ async fn content_problems(settings: &Settings) -> Vec<String> {
             }
         }
     }
-    problems
+    (problems, warning)
 }
