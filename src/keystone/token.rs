@@ -3,6 +3,8 @@
 use jiff::Timestamp;
 use secrecy::SecretString;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use super::access_rules::AccessRule;
 use super::bounded::bounded;
@@ -76,7 +78,7 @@ pub(super) struct TokenBody<T> {
 pub(super) struct IssuedTokenBody {
     pub(super) expires_at: Timestamp,
     #[serde(default)]
-    catalog: Vec<CatalogService>,
+    catalog: Value,
 }
 
 #[derive(Deserialize)]
@@ -84,7 +86,7 @@ struct CatalogService {
     #[serde(default, rename = "type")]
     service_type: String,
     #[serde(default)]
-    endpoints: Vec<CatalogServiceEndpoint>,
+    endpoints: Value,
 }
 
 #[derive(Deserialize)]
@@ -100,7 +102,7 @@ struct CatalogServiceEndpoint {
 impl IssuedTokenBody {
     /// Endpoints of the services that the agent uses. Others are not kept.
     pub(super) fn catalog(self) -> Vec<CatalogEndpoint> {
-        let services = self.catalog.into_iter().filter(|service| service.service_type == KEY_MANAGER);
+        let services = usable(self.catalog).filter(|service: &CatalogService| service.service_type == KEY_MANAGER);
         let endpoints = services.flat_map(|service| {
             let of_service = move |endpoint: CatalogServiceEndpoint| CatalogEndpoint {
                 service_type: service.service_type.clone(),
@@ -108,10 +110,19 @@ impl IssuedTokenBody {
                 region: endpoint.region.unwrap_or_default(),
                 url: endpoint.url,
             };
-            service.endpoints.into_iter().map(of_service)
+            usable(service.endpoints).map(of_service)
         });
         endpoints.take(CATALOG_ENDPOINTS_MAX).collect()
     }
+}
+
+/// Parses a list without its unusable entries. Those of services that the agent does not use must not fail its login.
+fn usable<T: DeserializeOwned>(list: Value) -> impl Iterator<Item = T> {
+    let entries = match list {
+        Value::Array(entries) => entries,
+        _ => Vec::new(),
+    };
+    entries.into_iter().filter_map(|entry| serde_json::from_value(entry).ok())
 }
 
 /// Part of a valid token's body.
@@ -158,6 +169,33 @@ impl From<ValidTokenBody> for TokenFacts {
             roles: token.roles.into_iter().map(|role| role.name).collect(),
             access_rules: token.application_credential.and_then(|credential| credential.access_rules),
             expires_at: token.expires_at,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn unusable_entry_of_the_catalog_is_skipped() {
+        let usable = json!({ "interface": "public", "region": null, "url": "https://barbican.example.com" });
+        let endpoints = json!([null, { "interface": null }, { "url": null }, { "region": 7 }, usable]);
+        let services = json!([
+            null,
+            "text",
+            { "type": null },
+            { "type": KEY_MANAGER, "endpoints": null },
+            { "type": KEY_MANAGER, "endpoints": endpoints },
+        ]);
+        for (catalog, expected) in [(services, 1), (json!(null), 0), (json!({}), 0)] {
+            let body = json!({ "expires_at": "2026-11-29T00:00:00Z", "catalog": catalog });
+            let body: IssuedTokenBody = serde_json::from_value(body).expect("a token");
+            let catalog = body.catalog();
+            assert_eq!(catalog.len(), expected, "{catalog:?}");
+            assert!(catalog.iter().all(|endpoint| endpoint.url == "https://barbican.example.com"));
         }
     }
 }
