@@ -18,6 +18,6 @@ pub use error::KeyManagerError;
 pub use reader::PAYLOAD_MAX_BYTES;
 
 #[cfg(test)]
-mod fake;
+pub(crate) mod fake;
 #[cfg(test)]
 mod tests;

@@ -183,11 +183,9 @@ impl Service {
         let (service, reference, entry) = (self.clone(), reference.clone(), entry.clone());
         let reading = async move {
             let deadline = service.reader.settings().timeout;
-            let read = async {
-                let _permit = service.permits.acquire().await;
-                service.reader.read(&reference).await
-            };
-            let outcome = timeout(deadline, read).await;
+            let permit = service.permits.acquire().await;
+            let outcome = timeout(deadline, service.reader.read(&reference)).await;
+            drop(permit);
             let outcome = outcome.unwrap_or(Err(KeyManagerError::TimedOut(deadline.as_millis())));
             let mut state = lock(&entry);
             state.ended_at = Some(Instant::now());

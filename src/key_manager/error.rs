@@ -1,5 +1,7 @@
 //! Errors of the key manager.
 
+use http::StatusCode;
+
 use crate::keystone::KeystoneError;
 use crate::model::report::{Finding, finding};
 use crate::model::{PayloadError, Reason};
@@ -46,6 +48,14 @@ pub enum KeyManagerError {
     /// No answer in time.
     #[error("the key manager did not answer within {0} ms")]
     TimedOut(u128),
+    /// An answer by which the key manager says that it cannot serve now.
+    #[error("the key manager {url} answered with HTTP status {status}")]
+    Failing {
+        /// Address of the key manager.
+        url: String,
+        /// Status of the answer.
+        status: StatusCode,
+    },
     /// An answer that says nothing about the secret.
     #[error("the key manager {url} answered with {detail}")]
     UnexpectedAnswer {
@@ -76,10 +86,21 @@ impl KeyManagerError {
             Self::NoEndpoint(_)
             | Self::Unreachable { .. }
             | Self::TimedOut(_)
+            | Self::Failing { .. }
             | Self::UnexpectedAnswer { .. }
             | Self::TokenRefused(_)
             | Self::Keystone(_)
             | Self::Tls(_) => Reason::KeyManagerUnavailable,
+        }
+    }
+
+    /// Whether nothing is known about the secret, because the key manager or Keystone is unreachable or failing.
+    #[must_use]
+    pub fn is_outage(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::TimedOut(_) | Self::Failing { .. } => true,
+            Self::Keystone(error) => error.is_outage(),
+            _ => false,
         }
     }
 

@@ -202,6 +202,9 @@ impl SecretReader {
             status if status.is_redirection() => {
                 Err(unexpected(format!("HTTP status {status}, and redirects are not followed")))
             }
+            status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
+                Err(KeyManagerError::Failing { url: url.to_owned(), status })
+            }
             status => Err(unexpected(format!("HTTP status {status}"))),
         }
     }

@@ -136,6 +136,26 @@ async fn many_secrets_are_read_with_few_requests_at_a_time() {
 }
 
 #[tokio::test]
+async fn time_in_the_queue_does_not_count_as_time_of_the_key_manager() {
+    let barbican = FakeBarbican::start().await;
+    let references: Vec<_> = (0..17).map(Uuid::from_u128).collect();
+    references.iter().for_each(|id| barbican.store(*id, payload("a", "k")));
+    let references: Vec<_> = references.iter().map(|id| barbican.reference(*id)).collect();
+    barbican.state.open.send_replace(false);
+    let (manager, settings) = (KeyManager::default(), barbican.settings());
+    let reading = references
+        .iter()
+        .map(|reference| manager.secret(&settings, reference, Freshness::Cached, Duration::from_secs(3600)));
+    let (all, ()) = tokio::join!(join_all(reading), async {
+        arrived(&barbican, 16).await;
+        advance(settings.timeout).await;
+        arrived(&barbican, 17).await;
+        barbican.state.open.send_replace(true);
+    });
+    assert_eq!(all.iter().filter(|found| found.is_ok()).count(), 1, "{all:?}");
+}
+
+#[tokio::test]
 async fn answer_of_the_key_manager_becomes_a_reason() {
     let barbican = FakeBarbican::start().await;
     let other = FakeBarbican::start().await;

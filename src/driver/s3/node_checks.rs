@@ -108,8 +108,9 @@ impl NodeChecks {
         let connector = &self.connector;
         let credentials = self.credentials.read(input).await;
         let secret = credentials.secret();
+        let known = secret.ok().flatten();
         let reaching = async {
-            match address(connector, rule, secret.map(|secret| &**secret)).await {
+            match address(connector, rule, known.map(|secret| &**secret)).await {
                 Ok((proxy, host, port)) => {
                     service = Some((host.clone(), port));
                     match proxy {
@@ -128,9 +129,13 @@ impl NodeChecks {
         let certificate = &mut self.certificate;
         let mut api = None;
         let connecting = async {
-            if let Some(finding) = credentials.failure(location) {
-                return Checked::failed(finding);
-            }
+            let secret = match secret {
+                Ok(secret) => secret,
+                Err(error) => {
+                    let finding = error.finding(&location.to_string(), false);
+                    return if error.is_outage() { Checked::timed_out(finding) } else { Checked::failed(finding) };
+                }
+            };
             let connected =
                 tokio::time::timeout(deadline, connector.connect(rule, secret)).await.unwrap_or_else(|_| {
                     Err(S3Failure::NoCredentials(format!(
@@ -181,18 +186,22 @@ impl NodeChecks {
     pub(super) async fn remove_canaries(&mut self, input: Input<'_>) -> Option<String> {
         let names = self.names(input).await;
         let deadline = input.settings.probe.deadline;
+        let remains = |why: String| {
+            let (location, folder) = (input.location, names.folder());
+            format!("{location}: a canary may remain, because it could not be removed ({why}): look below {folder}")
+        };
+        let credentials = self.credentials.read(input).await;
+        let secret = match credentials.secret() {
+            Ok(secret) => secret,
+            Err(error) => return Some(remains(error.to_string())),
+        };
         let removing = async {
-            let credentials = self.credentials.read(input).await;
-            let api = self.connector.connect(input.rule, credentials.secret()).await?;
+            let api = self.connector.connect(input.rule, secret).await?;
             self.canaries.remove_all(&api, &names, input.location, deadline).await
         };
         match within(deadline, removing).await {
             Ok(remark) => remark,
-            Err(failure) => Some(format!(
-                "{}: a canary may remain, because it could not be removed ({failure}): look below {}",
-                input.location,
-                names.folder()
-            )),
+            Err(failure) => Some(remains(failure.to_string())),
         }
     }
 }

@@ -47,22 +47,20 @@ impl SecretCredentials {
 
     /// Records that the service refused the credentials.
     pub(super) fn refused(&self, input: Input<'_>, read: &ReadCredentials) {
-        if let (Some((reference, settings)), Some(secret)) = (self.in_use(input), read.secret()) {
+        if let (Some((reference, settings)), Ok(Some(secret))) = (self.in_use(input), read.secret()) {
             self.host.key_manager.refused(settings, reference, secret);
         }
     }
 }
 
 impl ReadCredentials {
-    /// The credentials to use instead of those of the configuration.
-    pub(super) fn secret(&self) -> Option<&Arc<BucketSecret>> {
-        Some(&self.0.as_ref()?.as_ref().ok()?.secret)
-    }
-
-    /// Why the target has no credentials.
-    pub(super) fn failure(&self, location: &S3Location) -> Option<Finding> {
-        let error = self.0.as_ref()?.as_ref().err()?;
-        Some(error.finding(&location.to_string(), false))
+    /// The credentials to use instead of those of the configuration. `None` if those of the configuration apply.
+    ///
+    /// # Errors
+    /// Why the target has no credentials. Those of the configuration must not be used then.
+    pub(super) fn secret(&self) -> Result<Option<&Arc<BucketSecret>>, &KeyManagerError> {
+        let Some(read) = &self.0 else { return Ok(None) };
+        read.as_ref().map(|found| Some(&found.secret))
     }
 
     /// Why the credentials may be outdated.
@@ -73,6 +71,6 @@ impl ReadCredentials {
 
     /// A remark about the content of the secret.
     pub(super) fn remark(&self, location: &S3Location) -> Option<String> {
-        self.secret()?.remark(location)
+        self.secret().ok()??.remark(location)
     }
 }

@@ -2,16 +2,20 @@
 
 use super::canaries::Canaries;
 use super::configuration::Configuration;
+use super::node_checks::NodeChecks;
 use super::*;
 use crate::check::fake::{FakeBucket, FakeObjects};
 use crate::check::object_lock::object_lock;
 use crate::check::versioning::versioning;
+use crate::key_manager::fake::{FakeBarbican, payload};
 use crate::model::report::{Finding, LockProofState};
 use crate::model::settings::AgentSettings;
 use crate::model::{LockMode, Outcome, Reason, Scope};
 use crate::s3::aws::fake_service::{answer, answering};
 use crate::s3::{DefaultRetention, ObjectLock, RetentionLength, S3Failure};
+use axum::http::StatusCode;
 use jiff::Timestamp;
+use tokio::net::TcpListener;
 use uuid::Uuid;
 
 fn location() -> S3Location {
@@ -395,4 +399,57 @@ async fn canary_is_locked_for_seconds_when_all_other_calls_fail() {
         assert!(shown, "{reason}: {:?}", log.finish());
         assert_eq!(session.api.latest().is_some(), is_locked, "a default retention may exist: {reason}");
     }
+}
+
+/// Id of the secret of a target.
+const SECRET: Uuid = Uuid::from_u128(7);
+
+/// Checks of a target whose credentials are in a secret.
+fn checks_with_secret(location: &S3Location, barbican: &FakeBarbican) -> (NodeChecks, AgentSettings) {
+    let host = Arc::new(Host::without_workers());
+    let mut settings = settings();
+    settings.key_manager = Some(barbican.settings());
+    settings.probe.deadline = Duration::from_secs(1);
+    (NodeChecks::new(TargetId::new_v4(), location, Some(barbican.reference(SECRET)), &host), settings)
+}
+
+#[tokio::test]
+async fn outage_of_the_key_manager_is_a_timeout_and_its_refusal_a_failure() {
+    let service = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let location = format!("http://{}/backups", service.local_addr().expect("an address"));
+    let location = S3Location::parse(&location).expect("a location");
+    let mut barbican = FakeBarbican::start().await;
+    let check = async |barbican: &FakeBarbican| {
+        let (mut checks, settings) = checks_with_secret(&location, barbican);
+        let mut log = CheckLog::new(&[CheckName::Reachable, CheckName::Bucket], Duration::MAX);
+        checks.reach(Input::new(&location, &settings, Depth::Routine), false, &mut log).await;
+        let bucket = log.finish().remove(1);
+        (bucket.outcome, bucket.findings()[0].reason)
+    };
+    for (status, outcome, reason) in [
+        (StatusCode::SERVICE_UNAVAILABLE, Outcome::TimedOut, Reason::KeyManagerUnavailable),
+        (StatusCode::TOO_MANY_REQUESTS, Outcome::TimedOut, Reason::KeyManagerUnavailable),
+        (StatusCode::FOUND, Outcome::Failed, Reason::KeyManagerUnavailable),
+        (StatusCode::FORBIDDEN, Outcome::Failed, Reason::SecretForbidden),
+        (StatusCode::NOT_FOUND, Outcome::Failed, Reason::SecretNotFound),
+    ] {
+        barbican.answer_instead(Some((status, "fault")));
+        assert_eq!(check(&barbican).await, (outcome, reason), "{status}");
+    }
+    barbican.answer_instead(None);
+    barbican.state.open.send_replace(false);
+    assert_eq!(check(&barbican).await, (Outcome::TimedOut, Reason::KeyManagerUnavailable), "no answer");
+    barbican.stop().await;
+    assert_eq!(check(&barbican).await, (Outcome::TimedOut, Reason::KeyManagerUnavailable), "no connection");
+}
+
+#[tokio::test]
+async fn canaries_are_not_removed_with_other_credentials_than_those_of_the_secret() {
+    let barbican = FakeBarbican::start().await;
+    barbican.store(SECRET, payload("AKIA", "k"));
+    barbican.answer_instead(Some((StatusCode::FORBIDDEN, "fault")));
+    let location = S3Location::parse("http://127.0.0.1:1/backups").expect("a location");
+    let (mut checks, settings) = checks_with_secret(&location, &barbican);
+    let remark = checks.remove_canaries(Input::new(&location, &settings, Depth::Routine)).await.expect("a remark");
+    assert!(remark.contains("does not let the agent's user read the secret"), "{remark}");
 }
