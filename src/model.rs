@@ -63,3 +63,6 @@ pub use target_type::{TargetType, TargetTypeId};
 pub use transition::{PastFinding, Transition};
 pub use usage_history::UsageHistory;
 pub use usage_listing::UsageListing;
+
+/// Most targets of one registry. A node can probe this many in one interval, with time to spare.
+pub const TARGETS_MAX: usize = 10_000;

@@ -15,13 +15,14 @@ use tracing::Instrument as _;
 
 use super::error::KeyManagerError;
 use super::reader::SecretReader;
-use crate::model::BucketSecret;
 use crate::model::secret_ref::SecretRef;
 use crate::model::settings::KeyManagerSettings;
 use crate::model::tally::Tally;
+use crate::model::{BucketSecret, TARGETS_MAX};
 
-/// Largest number of cached secrets. The one that was not used for the longest time is dropped.
-pub const SECRETS_MAX: usize = 4096;
+/// Largest number of cached secrets: every target may have its own. With fewer, probes in turn would each drop the secret
+/// that is needed next. The one that was not used for the longest time is dropped.
+pub const SECRETS_MAX: usize = TARGETS_MAX;
 
 /// Largest number of concurrent requests to the key manager.
 const REQUESTS_MAX: usize = 16;

@@ -172,7 +172,7 @@ async fn answer_of_the_key_manager_becomes_a_reason() {
         (StatusCode::OK, CANARY, Reason::SecretMalformed, "not a JSON object"),
         (StatusCode::OK, &missing, Reason::SecretMalformed, "secret_key is missing"),
         (StatusCode::OK, &truncated, Reason::SecretMalformed, "vault_s3_ssl_cert is not usable"),
-        (StatusCode::OK, &too_large, Reason::SecretMalformed, "65536 bytes"),
+        (StatusCode::OK, &too_large, Reason::SecretMalformed, "24576 bytes"),
         (StatusCode::NOT_ACCEPTABLE, "fault", Reason::SecretMalformed, "octet-stream"),
         (StatusCode::FOUND, redirect.as_str(), Reason::KeyManagerUnavailable, "not followed"),
         (StatusCode::TEMPORARY_REDIRECT, redirect.as_str(), Reason::KeyManagerUnavailable, "not followed"),

@@ -1,7 +1,6 @@
 //! Limits of one registry. They bound memory on the node and the time of one change.
 
-/// Most targets of one registry. A node can probe this many in one interval, with time to spare.
-pub const TARGETS_MAX: usize = 10_000;
+pub use crate::model::TARGETS_MAX;
 
 /// Most target types of one registry: the first type of every target, and as many again.
 pub const TYPES_MAX: usize = 2 * TARGETS_MAX;
