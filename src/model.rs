@@ -48,7 +48,7 @@ pub use canary_record::{CanaryLeftover, CanaryRecord};
 pub use capacity::{BlockCounts, Capacity};
 pub use export::{NfsExport, S3Endpoint, S3Location};
 pub use mount_mode::MountMode;
-pub use mount_name::{MountName, PathKey};
+pub use mount_name::MountName;
 pub use nfs_options::NfsOptions;
 pub use own_mount::OwnMountId;
 pub use project::{ProjectId, TypeProject};

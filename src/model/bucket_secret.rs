@@ -11,7 +11,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::{S3Endpoint, S3Location};
+use super::export::{S3Endpoint, S3Location};
 
 /// Longest access key and region that are accepted, in bytes.
 const NAME_MAX_BYTES: usize = 256;

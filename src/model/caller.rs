@@ -2,7 +2,8 @@
 //!
 //! Authentication turns each request's token into a caller. Handlers use the caller and do not know about tokens.
 
-use super::{ProjectId, TargetType};
+use super::project::ProjectId;
+use super::target_type::TargetType;
 
 /// User and project of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]

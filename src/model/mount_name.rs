@@ -10,20 +10,10 @@ use std::path::{Component, Path, PathBuf};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::TargetSpec;
+use super::target_spec::{PathKey, TargetSpec};
 
 /// Longest directory name of a Linux file system, in bytes (`NAME_MAX`, limits.h).
 pub const NAME_MAX_BYTES: usize = 255;
-
-/// Key from which an NFS mount name is derived.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum PathKey {
-    /// The exported path, without the host.
-    #[default]
-    Path,
-    /// The whole export, `host:/path`, as releases up to 4.1 did.
-    Export,
-}
 
 /// Reason why a mount name cannot be derived, or a directory is not a mount name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

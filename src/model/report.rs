@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{Capacity, Reason, TargetId};
+use super::capacity::Capacity;
+use super::reason::Reason;
+use super::target::TargetId;
 
-mod check_result;
+pub(crate) mod check_result;
 mod kind_facts;
 mod lock_proof;
 

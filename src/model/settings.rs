@@ -13,8 +13,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::report::Severity;
-use super::{LockMode, MountMode, NfsExport, NfsOptions, PathKey, SpecFields, TargetSpec};
+use super::export::NfsExport;
+use super::mount_mode::MountMode;
+use super::nfs_options::NfsOptions;
+use super::report::{LockMode, Severity};
+use super::target_spec::{PathKey, SpecFields, TargetSpec};
 
 pub use api::{
     ApiSettings, AuthSettings, KeystoneCredential, KeystoneSettings, Listen, MetricsDetail, MetricsSettings,

@@ -6,7 +6,8 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::line::{LINE_MAX_CHARS, line_problem};
-use super::{MountName, TargetSpec};
+use super::mount_name::MountName;
+use super::target_spec::TargetSpec;
 
 /// A target's id: a version 4 UUID.
 pub type TargetId = Uuid;

@@ -6,12 +6,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::export::ExportError;
+use super::export::{ExportError, NfsExport, S3Endpoint, S3Location};
 use super::line::invisible_problem;
-use super::mount_name::PathKey;
-use super::nfs_options::NfsOptionsError;
+use super::mount_mode::MountMode;
+use super::nfs_options::{NfsOptions, NfsOptionsError};
 use super::secret_ref::{SecretRef, SecretRefError};
-use super::{MountMode, NfsExport, NfsOptions, S3Endpoint, S3Location};
 
 named! {
     /// Kind of a target.
@@ -40,6 +39,16 @@ pub enum TargetSpec {
     Nfs(NfsTarget),
     /// S3 bucket.
     S3(S3Target),
+}
+
+/// Key from which an NFS mount name is derived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PathKey {
+    /// The exported path, without the host.
+    #[default]
+    Path,
+    /// The whole export, `host:/path`, as releases up to 4.1 did.
+    Export,
 }
 
 /// Storage of an NFS target.

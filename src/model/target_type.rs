@@ -9,7 +9,8 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::line::{LINE_MAX_CHARS, invisible_problem, line_problem};
-use super::{ProjectId, TargetId, TypeProject};
+use super::project::{ProjectId, TypeProject};
+use super::target::TargetId;
 
 /// A target type's id: a version 4 UUID.
 pub type TargetTypeId = Uuid;

@@ -4,8 +4,8 @@ use std::borrow::Cow;
 
 use jiff::Timestamp;
 
-use super::report::Finding;
-use super::{Status, TargetId};
+use super::report::{Finding, Status};
+use super::target::TargetId;
 
 /// Largest length of a message in a history, in characters. A message may repeat the output of a command or a
 /// server, and histories are stored on the disk of the node.

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::Capacity;
+use super::capacity::Capacity;
 
 /// Largest number of samples of one target. A history occupies 16 bytes for each.
 pub const SAMPLES_MAX: usize = 18;

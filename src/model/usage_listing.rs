@@ -5,7 +5,7 @@
 
 use jiff::Timestamp;
 
-use super::report::Finding;
+use super::report::check_result::Finding;
 
 /// Sums over pages of a listing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use super::{ExportError, canonical_host, is_host, unbracketed};
+use super::error::ExportError;
+use super::host::{canonical_host, is_host, unbracketed};
 
 /// NFS export, `host:/path`, exactly as written. The name of the mount directory depends on the trailing slash of
 /// the path.

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use super::{ExportError, canonical_host, is_host, unbracketed};
+use super::error::ExportError;
+use super::host::{canonical_host, is_host, unbracketed};
 
 /// Canonical endpoint of the standard partition of AWS, without China and GovCloud. In each partition, a name belongs to one bucket
 /// (Amazon S3 User Guide, "General purpose bucket naming rules").

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::model::Reason;
+use crate::model::reason::Reason;
 
 named! {
     /// One named property of a target that is verified.
@@ -93,7 +93,7 @@ named! {
 /// Makes a failure of a reason and a message, which is formatted as by [`format!`].
 macro_rules! finding {
     ($reason:expr, $($message:tt)+) => {
-        $crate::model::report::Finding::new($reason, format!($($message)+))
+        $crate::model::report::check_result::Finding::new($reason, format!($($message)+))
     };
 }
 

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::LockProofState;
-use crate::model::{MountMode, UsageListing};
+use super::lock_proof::LockProofState;
+use crate::model::mount_mode::MountMode;
+use crate::model::usage_listing::UsageListing;
 
 /// Facts that only one kind of target has.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::model::Status;
+use crate::model::report::Status;
 
 /// Settings of notifications (`[notify]`).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
