@@ -91,15 +91,17 @@ impl S3Failure {
         }
     }
 
-    /// Adds the topic of the service's message and, unless a header named a region, the region in the message. Does not
-    /// keep the message.
+    /// Adds the topic of the service's message and, unless a header named a region, the region in the message. The region
+    /// that the request was `signed` for does not count. Does not keep the message.
     #[must_use]
-    pub fn with_message(mut self, message: &str) -> Self {
+    pub fn with_message(mut self, message: &str, signed: Option<&str>) -> Self {
         if let Self::Service { status, region, topic, .. } = &mut self {
-            if region.is_none() && (300..=499).contains(status) {
-                *region = expected_region(message);
+            let named = expected_region(message).filter(|named| Some(named.as_str()) != signed);
+            let about_region = named.is_some().then_some(MessageTopic::Region);
+            *topic = about_region.or_else(|| MessageTopic::of(message)).or(*topic);
+            if (300..=499).contains(status) {
+                *region = region.take().or(named);
             }
-            *topic = MessageTopic::of(message).or(*topic);
         }
         self
     }
@@ -270,7 +272,7 @@ mod tests {
     fn message_names_region_and_clock_difference() {
         let location = S3Location::parse("https://s3.example.com/backups").expect("location");
         let wrong_region = S3Failure::service(400, Some("AuthorizationHeaderMalformed"), None)
-            .with_message("the region 'us-east-1' is wrong; expecting 'eu-west-1'");
+            .with_message("the region 'us-east-1' is wrong; expecting 'eu-west-1'", None);
         assert!(wrong_region.finding(&location).message.contains("region = \"eu-west-1\""), "{wrong_region}");
         for (ahead, words) in [(960, "960 s ahead of this host's"), (-960, "960 s behind this host's")] {
             let skewed = S3Failure::service(403, Some("RequestTimeTooSkewed"), None).with_headers(Some(ahead), None);

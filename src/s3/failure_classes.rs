@@ -230,7 +230,7 @@ mod tests {
             (405, Some("MethodNotAllowed"), "", false, true),
             (500, Some("InternalError"), "the object lock is gone", false, false),
         ] {
-            let failure = S3Failure::service(status, code, None).with_message(message);
+            let failure = S3Failure::service(status, code, None).with_message(message, None);
             assert_eq!((failure.is_lock_refusal(), failure.is_refusal()), (is_lock, is_refusal), "{failure}");
         }
     }

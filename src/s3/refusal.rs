@@ -28,10 +28,8 @@ pub enum MessageTopic {
 }
 
 impl MessageTopic {
+    /// Returns the topic of a message, except a region, which needs the region of the request.
     pub(super) fn of(message: &str) -> Option<Self> {
-        if expected_region(message).is_some() {
-            return Some(Self::Region);
-        }
         let words = plain_words(message);
         let has = |phrases: &[&str]| phrases.iter().any(|phrase| words.contains(&format!(" {phrase} ")));
         let is_reached = has(&["reached", "exceed", "exceeds", "exceeded"]);
@@ -334,7 +332,7 @@ mod tests {
             (403, "AccessDenied", "The rate limit of the bucket is exceeded", Reason::AccessDenied),
             (403, "Weird", "The request was refused", Reason::RequestRefused),
         ] {
-            let failure = S3Failure::service(status, Some(code), None).with_message(message);
+            let failure = S3Failure::service(status, Some(code), None).with_message(message, None);
             assert_eq!(failure.reason(), reason, "{message}");
         }
     }
@@ -353,17 +351,17 @@ mod tests {
             (301, "PermanentRedirect", "The bucket is in this region: eu-1. Please use this region", signed),
             (404, "NoSuchBucket", "The bucket is in this region: eu-1", Reason::BucketNotFound),
         ] {
-            let failure = S3Failure::service(status, Some(code), None).with_message(message);
+            let failure = S3Failure::service(status, Some(code), None).with_message(message, None);
             assert_eq!(failure.reason(), reason, "{code}");
             let message = failure.finding_of("backups").message;
             assert!(message.contains("region = \"eu-1\""), "{message}");
         }
         for (status, code) in [(500, "InternalError"), (503, "SlowDown"), (507, "XMinioStorageFull")] {
-            let failure = S3Failure::service(status, Some(code), None).with_message(wrong);
+            let failure = S3Failure::service(status, Some(code), None).with_message(wrong, None);
             let message = failure.finding_of("backups").message;
             assert!(!message.contains("region"), "{message}");
         }
-        let header = S3Failure::service(400, Some("InvalidArgument"), Some("eu-2")).with_message(wrong);
+        let header = S3Failure::service(400, Some("InvalidArgument"), Some("eu-2")).with_message(wrong, None);
         assert!(header.finding_of("backups").message.contains("eu-2"), "{header}");
     }
 

@@ -207,7 +207,8 @@ async fn undeletable_canary_names_the_permission_and_does_not_accuse_the_service
 
 #[tokio::test]
 async fn canary_has_a_short_retention_while_the_lock_is_unknown() {
-    let refusal = |status, code, message| Some(S3Failure::service(status, Some(code), None).with_message(message));
+    let refusal =
+        |status, code, message| Some(S3Failure::service(status, Some(code), None).with_message(message, None));
     for (ignores_retention, failure, outcome, puts, left) in [
         (false, None, Outcome::Passed, 1, 1),
         (true, None, Outcome::Passed, 1, 0),

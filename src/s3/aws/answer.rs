@@ -23,9 +23,6 @@ use crate::s3::bucket::BucketUsage;
 /// bytes.
 pub const ANSWER_LIMIT_BYTES: usize = 64 * 1024;
 
-/// Header with the region of a bucket.
-pub(super) const BUCKET_REGION: &str = "x-amz-bucket-region";
-
 /// Header with the used space of a bucket.
 const BYTES_USED: &str = "x-rgw-bytes-used";
 
@@ -140,14 +137,14 @@ fn current_time(date: &str, age: Option<&str>) -> Option<i64> {
     Some(date.saturating_add(age.into()))
 }
 
-/// Removes the bucket's region from an answer if the request was signed for that region. AWS and others name the region
-/// in answers that have nothing to do with it.
+/// Adds the region that the request was signed for to its answer, as an extension of the type [`Region`]. AWS and others
+/// name that region in answers that have nothing to do with it.
 #[derive(Debug)]
-pub(super) struct OmitSignedRegion;
+pub(super) struct NoteSignedRegion;
 
-impl Intercept for OmitSignedRegion {
+impl Intercept for NoteSignedRegion {
     fn name(&self) -> &'static str {
-        "OmitSignedRegion"
+        "NoteSignedRegion"
     }
 
     fn modify_before_deserialization(
@@ -156,10 +153,8 @@ impl Intercept for OmitSignedRegion {
         _: &RuntimeComponents,
         config: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        let signed = config.load::<Region>().map(Region::as_ref);
-        let headers = context.response_mut().headers_mut();
-        if signed.is_some() && headers.get(BUCKET_REGION) == signed {
-            headers.remove(BUCKET_REGION);
+        if let Some(signed) = config.load::<Region>() {
+            context.response_mut().add_extension(signed.clone());
         }
         Ok(())
     }

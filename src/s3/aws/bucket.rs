@@ -11,7 +11,7 @@ use aws_sdk_s3::client::customize::CustomizableOperation;
 use aws_sdk_s3::types::{self, BucketVersioningStatus, ObjectLockEnabled};
 use jiff::Timestamp;
 
-use super::answer::{HeadHeaders, OmitSignedRegion, ReadHeaders, ServiceDate};
+use super::answer::{HeadHeaders, NoteSignedRegion, ReadHeaders, ServiceDate};
 use super::clients::SigningClient;
 use super::count::RequestCounter;
 use super::credentials::Renewal;
@@ -112,7 +112,7 @@ impl AwsBucket {
 
     /// Adds the interceptors of this bucket to a call. The client is shared with other buckets.
     pub(super) fn instrumented<T, E, B>(&self, call: CustomizableOperation<T, E, B>) -> CustomizableOperation<T, E, B> {
-        call.interceptor(self.clock.clone()).interceptor(self.requests.clone()).interceptor(OmitSignedRegion)
+        call.interceptor(self.clock.clone()).interceptor(self.requests.clone()).interceptor(NoteSignedRegion)
     }
 
     /// Returns the same bucket for calls outside probes. Their requests do not count as requests of probes, and their

@@ -1,13 +1,17 @@
 //! Errors of the SDK as an [`S3Failure`].
 
+use aws_sdk_s3::config::Region;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use rustls::InvalidMessage;
 
-use super::answer::{ANSWER_LIMIT_BYTES, BUCKET_REGION, clock_ahead_seconds, is_html};
+use super::answer::{ANSWER_LIMIT_BYTES, clock_ahead_seconds, is_html};
 use crate::model::cause::innermost_cause;
 use crate::s3::failure::S3Failure;
 use crate::sys::resolve::ResolveError;
+
+/// Header with the region of a bucket.
+const BUCKET_REGION: &str = "x-amz-bucket-region";
 
 /// Converts an error of the SDK.
 pub(super) fn failure<E>(error: SdkError<E, HttpResponse>) -> S3Failure
@@ -30,13 +34,15 @@ where
             if told.code().is_none() && names_tls_port(body) {
                 return S3Failure::PlainToTls;
             }
-            let region = raw.headers().get(BUCKET_REGION);
+            let signed = raw.extension::<Region>().map(Region::as_ref);
+            let is_other = |region: &&str| Some(*region) != signed;
+            let region = raw.headers().get(BUCKET_REGION).filter(is_other);
             let failure = S3Failure::service(raw.status().as_u16(), told.code(), region);
             let leads_to = raw.headers().get("location").or_else(|| element(body, "Endpoint"));
             let failure = failure.with_headers(clock_ahead_seconds(raw), leads_to);
             return failure
-                .with_message(told.message().unwrap_or_default())
-                .with_region_element(element(body, "Region"));
+                .with_message(told.message().unwrap_or_default(), signed)
+                .with_region_element(element(body, "Region").filter(is_other));
         }
         if is_html(raw) {
             return S3Failure::WebPage;

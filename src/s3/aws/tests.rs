@@ -124,6 +124,51 @@ async fn region_of_a_header_is_told_when_it_differs_from_the_signed_one() {
 }
 
 #[tokio::test]
+async fn region_of_a_message_is_told_when_it_differs_from_the_signed_one() {
+    use crate::model::Reason;
+    let location = S3Location::parse("http://s3.example.com/backups").expect("a location");
+    let (located, wrong) = ("The bucket is located in the region", "the region 'x' is wrong; expecting");
+    for (status, code, message, element, told, reason) in [
+        ("403 Forbidden", "AccessDenied", format!("{located} 'eu-1'"), "", Some("eu-1"), Reason::WrongRegion),
+        ("403 Forbidden", "AccessDenied", format!("{located} 'us-east-1'"), "", None, Reason::AccessDenied),
+        ("403 Forbidden", "SignatureDoesNotMatch", format!("{wrong} 'us-east-1'"), "", None, Reason::WrongSecret),
+        // Its other topic counts.
+        (
+            "403 Forbidden",
+            "AccessDenied",
+            format!("{located} 'us-east-1'. Bucket quota exceeded"),
+            "",
+            None,
+            Reason::QuotaExceeded,
+        ),
+        // The code itself is about the region.
+        ("400 Bad Request", "InvalidRegionName", format!("{wrong} 'us-east-1'"), "", None, Reason::WrongRegion),
+        ("400 Bad Request", "InvalidRegionName", String::new(), "us-east-1", None, Reason::WrongRegion),
+        ("400 Bad Request", "InvalidRegionName", String::new(), "eu-1", Some("eu-1"), Reason::WrongRegion),
+        // The element is read although the message names the region of the request.
+        (
+            "400 Bad Request",
+            "InvalidRegionName",
+            format!("{wrong} 'us-east-1'"),
+            "eu-1",
+            Some("eu-1"),
+            Reason::WrongRegion,
+        ),
+    ] {
+        let body = format!("<Error><Code>{code}</Code><Message>{message}</Message><Region>{element}</Region></Error>");
+        let (bucket, _) = answering([answer(status, &body)]).await;
+        let finding = bucket.list_below("canary/").await.expect_err("refused").finding(&location);
+        assert_eq!(finding.reason, reason, "{}", finding.message);
+        match told {
+            Some(region) => {
+                assert!(finding.message.contains(&format!("region = \"{region}\"")), "{}", finding.message)
+            }
+            None => assert!(!finding.message.contains("us-east-1"), "{}", finding.message),
+        }
+    }
+}
+
+#[tokio::test]
 async fn service_address_is_that_of_the_requests() {
     let rule = |addressing| S3AccessRule {
         location: LocationPattern::new("*"),

@@ -20,7 +20,7 @@ async fn writing_is_not_verified_when_the_service_refuses_a_short_retention() {
         (400, "InvalidArgument", "The retain until date is too early", Outcome::Skipped, Reason::LockUnverifiable),
     ] {
         let api = FakeObjects { upload_failure: Some(S3Failure::service(501, None, None)), ..FakeObjects::default() };
-        let failure = S3Failure::service(status, Some(code), None).with_message(message);
+        let failure = S3Failure::service(status, Some(code), None).with_message(message, None);
         api.next_puts.lock().expect("a lock").push_back(failure.clone());
         let checked = retained(&api, Some(Duration::from_secs(60))).await;
         assert_eq!((checked.outcome(), checked.reason()), (outcome, Some(reason)), "{failure} {message}");
