@@ -105,15 +105,15 @@ fn describe(listing: &UsageListing, usage: &BucketUsage) -> String {
         }
     };
     if let Some(PartialCount { tally, began_at }) = &listing.under_way {
-        let _ = write!(detail, "; the listing since {began_at:.0} has counted {}", summary(tally));
+        let _ = write!(detail, ". The listing since {began_at:.0} has counted {}", summary(tally));
     }
     let _ = match listing.next_run_at {
-        Some(at) if listing.under_way.is_some() => write!(detail, "; it continues at {at:.0}"),
-        Some(at) => write!(detail, "; the next one starts at {at:.0}"),
-        None => write!(detail, "; a run is in progress"),
+        Some(at) if listing.under_way.is_some() => write!(detail, ". It continues at {at:.0}"),
+        Some(at) => write!(detail, ". The next one starts at {at:.0}"),
+        None => write!(detail, ". A run is in progress"),
     };
     if usage.quota_bytes.is_none() {
-        detail.push_str("; the service reports no quota");
+        detail.push_str(". The service reports no quota");
     }
     detail
 }
@@ -231,7 +231,7 @@ mod tests {
         assert!(detail.contains("from 2026-11-24T08:00:00Z to 2026-11-24T09:00:05Z: 1500 versions and 3"), "{detail}");
         let (_, detail) = self::checked(&listing(Some(tally(2048, false))));
         assert!(detail.contains("1500 objects, 2.0 KB in 2 pages, without noncurrent versions"), "{detail}");
-        assert!(detail.ends_with("; the service reports no quota"), "{detail}");
+        assert!(detail.ends_with(". The service reports no quota"), "{detail}");
         let usage = BucketUsage { quota_bytes: Some(4096), ..BucketUsage::default() };
         let detail = bucket_capacity(&usage, Some(&listing(None)), 90.0).detail.unwrap_or_default();
         assert!(!detail.contains("quota"), "{detail}");

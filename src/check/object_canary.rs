@@ -153,7 +153,7 @@ pub async fn object_canary(
                     let finding = (!plan.append_only).then(|| not_deleted(location, &denied, plan));
                     let expected = if plan.append_only { " (append_only)" } else { "" };
                     Checked::passed(latest).with_warnings(finding).detail(format!(
-                        "{wrote} {CANARY_BYTES} bytes; deleting them was refused{expected}, so they remain{remark}"
+                        "{wrote} {CANARY_BYTES} bytes. Deleting them was refused{expected}, so they remain{remark}"
                     ))
                 }
                 End::Locked => Checked::passed(until).detail(format!(

@@ -64,7 +64,7 @@ async fn usage_listing_continues_in_the_next_run_and_stops_when_disabled() {
     assert_eq!((&so_far["pages"], &so_far["versions"], &so_far["bytes"]), (&json!(2), &json!(4), &json!(24)));
     assert!(so_far["ended_at"].is_null() && report["usage_listing"]["counted"].is_null(), "{report:#}");
     let detail = detail_of(&report, "capacity");
-    assert!(detail.contains("has counted 4 versions") && detail.contains("it continues at"), "{detail}");
+    assert!(detail.contains("has counted 4 versions") && detail.contains("It continues at"), "{detail}");
     assert_eq!(pages(&s3).len(), 2);
     assert_eq!(daemon.show(&id).await["used"], Value::Null);
 

@@ -73,7 +73,7 @@ async fn usage_listing_matches_gateway_usage_to_the_byte() {
     // The gateway does not fill all pages of versions.
     assert!((1500..=2000).contains(&entries), "{report:#}");
     let detail = check_named(&report, "capacity")["detail"].as_str().expect("why").to_owned();
-    assert!(detail.contains("has counted ") && detail.contains("it continues at 20"), "{detail}");
+    assert!(detail.contains("has counted ") && detail.contains("It continues at 20"), "{detail}");
 
     let report = daemon.wait_for_report(&id, "a count", |report| !report["used_bytes"].is_null()).await;
     let counted = &report["usage_listing"]["counted"];

@@ -144,7 +144,7 @@ pub struct NewTarget {
     #[serde(deserialize_with = "request::text", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<request::MountModeName>)]
     pub mount_mode: Option<String>,
-    /// URL of the secret that contains the credentials of an S3 target. It is stored and returned, but not used yet.
+    /// URL of the secret that contains the credentials of an S3 target. The agent reads it if `[key_manager]` is enabled.
     #[serde(deserialize_with = "request::text", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<request::SecretUrl>)]
     pub secret_ref: Option<String>,

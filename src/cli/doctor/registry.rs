@@ -38,7 +38,7 @@ pub(super) async fn check(settings: &Settings) -> FoundRegistry {
                 Some(content) => format!("{url} contains {content}"),
                 None => format!("{url} does not exist: the agent creates it"),
             };
-            let user = agent.map(|pid| format!("; process {pid} uses it")).unwrap_or_default();
+            let user = agent.map(|pid| format!(", and process {pid} uses it")).unwrap_or_default();
             let mut checked = HostCheck::passed(format!("{content}{user}"));
             if let Some(warning) = found.warning {
                 checked.add(HostCheckOutcome::Warning, warning);
