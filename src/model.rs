@@ -42,7 +42,7 @@ pub mod usage_history;
 pub mod usage_listing;
 
 pub use age::END_ANNOUNCED_BEFORE;
-pub use bucket_secret::{BucketSecret, PayloadError};
+pub use bucket_secret::{BucketSecret, PayloadError, SecretMismatch};
 pub use caller::Caller;
 pub use canary_record::{CanaryLeftover, CanaryRecord};
 pub use capacity::{BlockCounts, Capacity};

@@ -154,6 +154,7 @@ sections! {
         region: Option<Text>,
         refresh_interval: Text = text("10m"),
         timeout: Text = text("10s"),
+        accept_other_endpoints: bool,
         ca_bundle: Option<Text>,
     }
 

@@ -459,6 +459,7 @@ fn key_manager_uses_the_login_of_keystone_whatever_the_authentication() {
         let key_manager = settings.agent.key_manager.expect("enabled");
         assert_eq!((key_manager.keystone.url.as_str(), key_manager.refresh_interval.as_secs()), ("https://k:5000", 60));
         assert_eq!(key_manager.endpoint.as_deref(), Some("https://b:9311"));
+        assert!(!key_manager.accept_other_endpoints);
     }
     assert_eq!(
         parse(&format!("[api]\nauth = \"keystone\"\n{login}"), Path::new("c")).expect("valid").agent.key_manager,

@@ -4,7 +4,7 @@ use http::StatusCode;
 
 use crate::keystone::KeystoneError;
 use crate::model::report::{Finding, finding};
-use crate::model::{PayloadError, Reason};
+use crate::model::{PayloadError, Reason, SecretMismatch};
 use crate::tls::TlsError;
 
 /// Why a secret was not read.
@@ -26,6 +26,9 @@ pub enum KeyManagerError {
     /// The payload does not contain credentials.
     #[error("the payload of the secret is not usable: {0}; store a corrected secret")]
     Malformed(#[from] PayloadError),
+    /// The secret belongs to another target, so its keys are not sent to this one.
+    #[error(transparent)]
+    OtherTarget(#[from] SecretMismatch),
     /// The payload is too large.
     #[error("the payload of the secret is larger than {0} bytes; store the JSON object of the credentials only")]
     TooLarge(usize),
@@ -82,7 +85,9 @@ impl KeyManagerError {
         match self {
             Self::OtherKeyManager(_) | Self::NotFound(_) => Reason::SecretNotFound,
             Self::Forbidden(_) => Reason::SecretForbidden,
-            Self::Malformed(_) | Self::TooLarge(_) | Self::WrongType(_) => Reason::SecretMalformed,
+            Self::Malformed(_) | Self::OtherTarget(_) | Self::TooLarge(_) | Self::WrongType(_) => {
+                Reason::SecretMalformed
+            }
             Self::NoEndpoint(_)
             | Self::Unreachable { .. }
             | Self::TimedOut(_)
@@ -108,6 +113,10 @@ impl KeyManagerError {
     #[must_use]
     pub fn finding(&self, subject: &str, is_last_good_used: bool) -> Finding {
         let used = if is_last_good_used { ". The last good credentials stay in use" } else { "" };
-        finding!(self.reason(), "{subject}: the credentials of secret_ref were not read: {self}{used}")
+        let problem = match self {
+            Self::OtherTarget(_) => "are not used",
+            _ => "were not read",
+        };
+        finding!(self.reason(), "{subject}: the credentials of secret_ref {problem}: {self}{used}")
     }
 }

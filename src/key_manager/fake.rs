@@ -80,6 +80,7 @@ impl FakeBarbican {
             region: None,
             refresh_interval: Duration::from_secs(600),
             timeout: Duration::from_secs(10),
+            accept_other_endpoints: false,
             ca_bundle: None,
         }
     }

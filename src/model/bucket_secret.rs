@@ -2,7 +2,8 @@
 //!
 //! The payload is the JSON object that Trilio stores for a backup target. Only the credentials, the region and the
 //! certificate are used: endpoint, bucket and immutability are those of the target, TLS is always verified, and requests
-//! are always signed with version 4. Errors name a key and never quote a value.
+//! are always signed with version 4. Errors name a key and never quote a value, except the bucket and the endpoint of a
+//! secret that belongs to another target.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -12,6 +13,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::export::{S3Endpoint, S3Location};
+use super::line::{LINE_MAX_CHARS, escape_invisible};
 
 /// Longest access key and region that are accepted, in bytes.
 const NAME_MAX_BYTES: usize = 256;
@@ -53,6 +55,31 @@ pub enum PayloadError {
     /// PEM text without a usable certificate.
     #[error("vault_s3_ssl_cert is not usable, expected certificates in PEM or the path of a file")]
     Certificate,
+}
+
+/// A value of a secret that names another target.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SecretMismatch {
+    /// The secret is of another bucket.
+    #[error(
+        "its vault_s3_bucket is \"{secret}\", and the bucket of the target is \"{target}\"; set secret_ref to the secret of this bucket"
+    )]
+    Bucket {
+        /// Bucket of the secret.
+        secret: String,
+        /// Bucket of the target.
+        target: String,
+    },
+    /// The secret is of another endpoint.
+    #[error(
+        "its vault_s3_endpoint_url is \"{secret}\", and the endpoint of the target is {target}; set secret_ref to the secret of this endpoint, or, if both are the same service, set [key_manager] accept_other_endpoints = true"
+    )]
+    Endpoint {
+        /// Endpoint of the secret.
+        secret: String,
+        /// Endpoint of the target.
+        target: String,
+    },
 }
 
 macro_rules! keys {
@@ -219,27 +246,49 @@ impl BucketSecret {
         self.certificate.as_deref()
     }
 
-    /// Describes, without any value, the keys that are missing and those that contradict the target. `None` if there
-    /// are none.
+    /// Names the keys that are missing. `None` if there are none.
     #[must_use]
-    pub fn remark(&self, location: &S3Location) -> Option<String> {
-        let mut remarks = Vec::new();
-        if !self.missing.is_empty() {
-            remarks.push(format!("the secret has no {}", self.missing.join(", ")));
-        }
-        let other_bucket = self.bucket.as_deref().is_some_and(|bucket| bucket != location.bucket());
-        if other_bucket {
-            remarks.push("vault_s3_bucket of the secret is not the bucket of the target, which is used".to_owned());
-        }
-        let endpoint = self.endpoint_url.as_deref().map(|url| S3Endpoint::parse(url.trim_end_matches('/')));
-        let other_endpoint = endpoint.is_some_and(|endpoint| endpoint.ok().as_ref() != location.endpoint());
-        if other_endpoint {
-            remarks.push(
-                "vault_s3_endpoint_url of the secret is not the endpoint of the target, which is used".to_owned(),
-            );
-        }
-        (!remarks.is_empty()).then(|| remarks.join(", "))
+    pub fn missing(&self) -> Option<String> {
+        (!self.missing.is_empty()).then(|| format!("the secret has no {}", self.missing.join(", ")))
     }
+
+    /// Returns the bucket of the secret, if it is not that of the target. A secret without one fits every bucket.
+    #[must_use]
+    pub fn other_bucket(&self, location: &S3Location) -> Option<SecretMismatch> {
+        let bucket = self.bucket.as_deref().filter(|bucket| *bucket != location.bucket())?;
+        Some(SecretMismatch::Bucket { secret: self.shown(bucket), target: location.bucket().to_owned() })
+    }
+
+    /// Returns the endpoint of the secret, if it is not that of the target. A secret without one fits every endpoint.
+    /// Scheme, path and the region of AWS are not compared.
+    #[must_use]
+    pub fn other_endpoint(&self, location: &S3Location) -> Option<SecretMismatch> {
+        let origin = origin(self.endpoint_url.as_deref()?.trim());
+        let is_same = match (S3Endpoint::parse(&origin), location.endpoint()) {
+            (Ok(endpoint), Some(target)) => endpoint.is_same_service(target),
+            (Ok(endpoint), None) => endpoint.is_aws(),
+            (Err(_), _) => origin.is_empty(),
+        };
+        let target =
+            location.endpoint().map_or_else(|| "that of AWS".to_owned(), |target| format!("\"{}\"", target.url()));
+        (!is_same).then(|| SecretMismatch::Endpoint { secret: self.shown(&origin), target })
+    }
+
+    /// A value of the payload for people. A key that was stored in the wrong place is not shown.
+    fn shown(&self, value: &str) -> String {
+        if value.contains(self.secret_key.expose_secret()) || value.contains(&self.access_key) {
+            return "(not shown: it contains a key)".to_owned();
+        }
+        escape_invisible(&value.chars().take(LINE_MAX_CHARS).collect::<String>())
+    }
+}
+
+/// Scheme, host and port of a URL, without user, path and query.
+fn origin(url: &str) -> String {
+    let (scheme, rest) = url.split_once("://").map_or((None, url), |(scheme, rest)| (Some(scheme), rest));
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let address = authority.rsplit_once('@').map_or(authority, |(_, address)| address);
+    scheme.map_or_else(|| address.to_owned(), |scheme| format!("{scheme}://{address}"))
 }
 
 /// Compares everything that a client of the service depends on.
@@ -303,19 +352,19 @@ mod tests {
         let secret = parse(&with("vault_more", json!({ "a": [1, null] }))).expect("credentials");
         assert_eq!((secret.access_key(), secret.region()), ("AKIASHOWNNOWHERE", Some("eu-1")));
         assert_eq!(secret.secret_key().expose_secret(), "unmistakable/secret+key=");
-        assert_eq!((secret.certificate(), secret.remark(&location)), (None, None));
+        assert_eq!((secret.certificate(), secret.missing()), (None, None));
+        assert_eq!((secret.other_bucket(&location), secret.other_endpoint(&location)), (None, None));
         let shown = format!("{secret:?}");
         assert!(!shown.contains("AKIA") && !shown.contains("unmistakable"), "{shown}");
     }
 
     #[test]
     fn missing_key_is_named() {
-        let location = S3Location::parse("https://s3.example.com/backups").expect("a location");
         for key in whole().as_object().expect("an object").keys() {
             match parse(&without(key)) {
                 Err(error) => assert_eq!(error.to_string(), format!("{key} is missing")),
                 Ok(secret) => {
-                    assert_eq!(secret.remark(&location), Some(format!("the secret has no {key}")));
+                    assert_eq!(secret.missing(), Some(format!("the secret has no {key}")));
                     assert!(!["access_key", "secret_key"].contains(&key.as_str()));
                 }
             }
@@ -345,19 +394,69 @@ mod tests {
     }
 
     #[test]
-    fn contradiction_is_a_remark_without_values() {
+    fn secret_of_another_bucket_is_named() {
         let location = S3Location::parse("https://s3.example.com/backups").expect("a location");
-        for (key, value) in [
-            ("vault_s3_bucket", "another"),
-            ("vault_s3_endpoint_url", "https://another.example.com"),
-            ("vault_s3_endpoint_url", "another"),
+        for (bucket, shown) in [
+            ("Backups", "\"Backups\""),
+            ("tenant:backups", "\"tenant:backups\""),
+            ("\u{1b}[2Jx\r\ny", "\"\\u{1b}[2Jx\\r\\ny\""),
+            ("unmistakable/secret+key=", "contains a key"),
         ] {
-            let remark = parse(&with(key, json!(value))).expect("credentials").remark(&location).expect(key);
-            assert!(remark.contains(key) && !remark.contains("another"), "{remark}");
+            let secret = parse(&with("vault_s3_bucket", json!(bucket))).expect("credentials");
+            let mismatch = secret.other_bucket(&location).expect(bucket).to_string();
+            assert!(mismatch.contains(shown) && mismatch.contains("\"backups\""), "{mismatch}");
+            assert!(!mismatch.contains("unmistakable"), "{mismatch}");
         }
-        for empty in ["vault_s3_bucket", "vault_s3_endpoint_url"] {
-            assert_eq!(parse(&with(empty, json!(""))).expect("credentials").remark(&location), None);
+        for fits in [json!("backups"), json!(""), json!(null), json!(7)] {
+            let secret = parse(&with("vault_s3_bucket", fits.clone())).expect("credentials");
+            assert_eq!(secret.other_bucket(&location), None, "{fits}");
         }
+    }
+
+    #[test]
+    fn endpoints_of_one_service_are_equal() {
+        for (target, url, fits) in [
+            ("https://s3.example.com/backups", "https://S3.Example.Com./", true),
+            ("https://s3.example.com/backups", "http://s3.example.com", true),
+            ("https://s3.example.com/backups", " https://s3.example.com:443/backups?x=y ", true),
+            ("http://s3.example.com/backups", "s3.example.com:80", true),
+            ("https://s3.example.com:8443/backups", "http://s3.example.com:8443", true),
+            ("https://[fd00::1]:9000/backups", "https://[FD00:0::1]:9000", true),
+            ("https://s3.eu-west-1.amazonaws.com/backups", "https://s3.amazonaws.com", true),
+            ("backups", "https://s3.eu-west-1.amazonaws.com", true),
+            ("backups", "", true),
+            ("backups", "/", true),
+            ("https://s3.example.com/backups", "https://s3.example.com:8443", false),
+            ("https://s3.example.com:8443/backups", "https://s3.example.com", false),
+            ("https://s3.example.com/backups", "https://s3.example.com.evil.example", false),
+            ("https://s3.example.com/backups", "https://s3.example.com@evil.example", false),
+            ("https://s3.example.com/backups", "another", false),
+            ("https://s3.example.com/backups", "ftp://s3.example.com", false),
+            ("backups", "https://s3.example.com", false),
+            ("https://s3.example.com/backups", "https://s3.amazonaws.com", false),
+        ] {
+            let location = S3Location::parse(target).expect(target);
+            let secret = parse(&with("vault_s3_endpoint_url", json!(url))).expect("credentials");
+            assert_eq!(secret.other_endpoint(&location).is_none(), fits, "{target} {url}");
+        }
+    }
+
+    #[test]
+    fn secret_of_another_endpoint_is_named_without_user_and_path() {
+        let named = |target: &str, url: &str| {
+            let location = S3Location::parse(target).expect(target);
+            let secret = parse(&with("vault_s3_endpoint_url", json!(url))).expect("credentials");
+            secret.other_endpoint(&location).expect(url).to_string()
+        };
+        let found = named("http://s3.example.com/backups", "https://user:word@other.example:9000/path?query");
+        assert!(
+            found.contains("\"https://other.example:9000\"") && found.contains("\"http://s3.example.com\""),
+            "{found}"
+        );
+        assert!(found.contains("accept_other_endpoints = true") && !found.contains("word"), "{found}");
+        let found = named("backups", "https://evil\u{202e}.example");
+        assert!(found.contains("evil\\u{202e}.example") && found.contains("that of AWS"), "{found}");
+        assert!(named("backups", &"x".repeat(5000)).len() < 1000);
     }
 
     #[test]

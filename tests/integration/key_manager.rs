@@ -267,16 +267,60 @@ async fn secret_ref_is_not_read_without_the_section() {
 }
 
 #[tokio::test]
-async fn secret_of_another_bucket_is_a_detail() {
+async fn missing_key_of_a_secret_is_a_detail() {
     let (s3, openstack) = (s3().await, OpenStack::start().await);
     let mut short = payload(ACCESS_KEY_ID, SECRET_ACCESS_KEY);
-    short["vault_s3_bucket"] = json!("unmistakable");
     short.as_object_mut().expect("an object").remove("bucket_object_lock");
     openstack.store(&short);
     let daemon = Daemon::start(&openstack.workspace("")).await;
     let id = daemon.create(openstack.target(&s3, "plain")).await;
     let report = daemon.check(&id).await;
     assert_healthy(&report);
-    assert_contains(detail_of(&report, "bucket"), &["no bucket_object_lock", "vault_s3_bucket"]);
-    assert!(!report.to_string().contains("unmistakable"), "{report:#}");
+    assert_contains(detail_of(&report, "bucket"), &["no bucket_object_lock"]);
+}
+
+#[tokio::test]
+async fn secret_of_another_bucket_or_endpoint_is_not_used() {
+    let (s3, openstack) = (s3().await, OpenStack::start().await);
+    for (key, value, words) in [
+        ("vault_s3_bucket", "another\u{1b}[2J", r#"vault_s3_bucket is "another\u{1b}[2J""#),
+        ("vault_s3_endpoint_url", "https://user:urlPassword@another.example.com:9000/x", "another.example.com:9000"),
+    ] {
+        let mut other = payload(ACCESS_KEY_ID, SECRET_ACCESS_KEY);
+        other[key] = json!(value);
+        openstack.store(&other);
+        let daemon = Daemon::start(&openstack.workspace("")).await;
+        let before = s3.requests().len();
+        let id = daemon.create(openstack.target(&s3, "plain")).await;
+        let report = daemon.check(&id).await;
+        let message = assert_offline(&report, "secret_malformed");
+        assert_contains(&message, &["plain", "are not used", key, words, "secret_ref"]);
+        assert_eq!(s3.requests().len(), before, "a request with credentials of another target");
+        let shown = format!("{report} {}", daemon.log());
+        for secret in [ACCESS_KEY_ID, SECRET_ACCESS_KEY, "urlPassword"] {
+            assert!(!shown.contains(secret), "{secret} is shown");
+        }
+
+        // The right secret ends it.
+        openstack.store(&payload(ACCESS_KEY_ID, SECRET_ACCESS_KEY));
+        assert_healthy(&daemon.check(&id).await);
+    }
+}
+
+#[tokio::test]
+async fn secret_of_another_endpoint_is_used_if_it_is_accepted() {
+    let (s3, openstack) = (s3().await, OpenStack::start().await);
+    let mut other = payload(ACCESS_KEY_ID, SECRET_ACCESS_KEY);
+    other["vault_s3_endpoint_url"] = json!("http://internal.example.com");
+    openstack.store(&other);
+    let daemon = Daemon::start(&openstack.workspace("accept_other_endpoints = true")).await;
+    let id = daemon.create(openstack.target(&s3, "plain")).await;
+    let report = daemon.check(&id).await;
+    assert_healthy(&report);
+    assert_contains(detail_of(&report, "bucket"), &["vault_s3_endpoint_url", "internal.example.com"]);
+
+    // The name of the bucket must be right all the same.
+    other["vault_s3_bucket"] = json!("another");
+    openstack.store(&other);
+    assert_offline(&daemon.check(&id).await, "secret_malformed");
 }

@@ -35,5 +35,15 @@ pub(super) fn key_manager(raw: &raw::KeyManager, login: &raw::Keystone) -> Valid
         return Ok(None);
     }
     let keystone = keystone(login, &(raw.enabled.span(), "[key_manager] enabled = true"))?;
-    Ok(Some(KeyManagerSettings { keystone, endpoint, interface, region, refresh_interval, timeout, ca_bundle }))
+    let accept_other_endpoints = raw.accept_other_endpoints;
+    Ok(Some(KeyManagerSettings {
+        keystone,
+        endpoint,
+        interface,
+        region,
+        refresh_interval,
+        timeout,
+        accept_other_endpoints,
+        ca_bundle,
+    }))
 }

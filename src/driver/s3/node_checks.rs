@@ -155,7 +155,7 @@ impl NodeChecks {
                     let checked = checked
                         .with_warnings(certificate.warning(location))
                         .with_warnings(credentials_expire_soon(api, location, Timestamp::now()));
-                    match credentials.remark(location) {
+                    match credentials.remark() {
                         Some(remark) => checked.detail(remark),
                         None => checked,
                     }

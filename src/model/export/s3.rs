@@ -85,6 +85,20 @@ impl S3Endpoint {
         }
     }
 
+    /// Returns whether both have the same host, and the same port or each the default port of its scheme. The scheme is
+    /// not compared, and every region of AWS is the same service.
+    #[must_use]
+    pub fn is_same_service(&self, other: &Self) -> bool {
+        let is_same_address = canonical_host(&self.host) == canonical_host(&other.host) && self.port() == other.port();
+        is_same_address || self.identity() == other.identity()
+    }
+
+    /// Returns whether this is an endpoint of AWS, of any region of the standard partition.
+    #[must_use]
+    pub fn is_aws(&self) -> bool {
+        is_aws(&canonical_host(&self.host))
+    }
+
     /// Host for a resolver, without brackets.
     #[must_use]
     pub fn address(&self) -> &str {

@@ -20,6 +20,8 @@ pub struct KeyManagerSettings {
     pub refresh_interval: Duration,
     /// Deadline of reading one secret.
     pub timeout: Duration,
+    /// Whether a secret may name another endpoint than its target.
+    pub accept_other_endpoints: bool,
     /// PEM file of certificate authorities that are trusted in addition to those of the system.
     pub ca_bundle: Option<PathBuf>,
 }
