@@ -214,7 +214,7 @@ fn version_or_mountd(words: &str, version: NfsVersion, is_explained: bool) -> Op
         ),
         NfsVersion::V3 => (
             Reason::MountFailed,
-            "the server's mountd or this kernel lacks NFS version 3: check `rpcinfo -p` and `modprobe nfsv3`",
+            "the server's mountd or this kernel lacks NFS version 3, or this host lacks /etc/protocols: check `rpcinfo -p`, `modprobe nfsv3` and the package netbase",
         ),
         NfsVersion::Negotiated => (
             Reason::MountFailed,

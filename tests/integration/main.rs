@@ -38,6 +38,7 @@ mod certificates;
 mod clients;
 mod command_line;
 mod concurrency;
+mod containers;
 mod credentials;
 mod doctor;
 mod documents;
