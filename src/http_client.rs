@@ -6,6 +6,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ use tokio::time::Instant;
 use tower::Service;
 
 use crate::sys::resolve::{ResolveError, Resolver};
+use crate::tls::observed::ObservedCertificate;
 use crate::tls::{self, TlsError};
 
 /// How long an unused connection is kept. Web servers close unused connections after a few seconds.
@@ -39,15 +41,23 @@ const LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
 pub type HttpClient = Client<HttpsConnector<HttpConnector<Resolve>>, Full<Bytes>>;
 
 /// Creates a client of the service at `url`. Sends nothing yet. `ca_bundle` is trusted in addition to the system's
-/// authorities.
+/// authorities. `observed` records the certificates of the service.
 ///
 /// # Errors
 /// [`TlsError`] when the bundle cannot be used.
-pub async fn client(url: &str, ca_bundle: Option<&Path>, resolver: Resolver) -> Result<HttpClient, TlsError> {
-    let config = if url.starts_with("https:") {
-        tls::client_config(ca_bundle, None).await?
-    } else {
-        tls::without_authorities()?
+pub async fn client(
+    url: &str,
+    ca_bundle: Option<&Path>,
+    resolver: Resolver,
+    observed: Option<&Arc<ObservedCertificate>>,
+) -> Result<HttpClient, TlsError> {
+    if let Some(observed) = observed {
+        observed.set_url(url);
+    }
+    let config = match observed {
+        _ if !url.starts_with("https:") => tls::without_authorities()?,
+        Some(observed) => tls::observing_client_config(ca_bundle, observed).await?,
+        None => tls::client_config(ca_bundle, None).await?,
     };
     let mut connector = HttpConnector::new_with_resolver(Resolve(resolver));
     connector.enforce_http(false);

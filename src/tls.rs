@@ -5,12 +5,14 @@
 //! use.
 
 pub mod chain;
+pub mod observed;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
+use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -22,6 +24,7 @@ use crate::model::END_ANNOUNCED_BEFORE;
 use crate::model::report::CertificateEnd;
 use crate::model::settings::TlsSettings;
 use crate::sys::secret_file::{FileError, read_private, read_public};
+use observed::{ObservedCertificate, ObservingVerifier};
 
 /// Protocol name for ALPN (RFC 7301).
 const HTTP_1_1: &[u8] = b"http/1.1";
@@ -149,18 +152,45 @@ pub async fn client_config(
     ca_bundle: Option<&Path>,
     identity: Option<(&Path, &Path)>,
 ) -> Result<ClientConfig, TlsError> {
-    let mut roots = match ca_bundle {
-        Some(path) => read_authorities(path).await?.1,
-        None => RootCertStore::empty(),
-    };
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
-    let builder = builder.with_root_certificates(roots);
+    let builder = builder.with_root_certificates(trusted_roots(ca_bundle).await?);
     let Some((certificate, key)) = identity else {
         return Ok(builder.with_no_client_auth());
     };
     let (chain, private) = read_identity(certificate, key).await?;
     builder.with_client_auth_cert(chain, private).map_err(|error| mismatch(certificate, key, &error))
+}
+
+/// Returns the TLS configuration of a client without a certificate that records the certificates of its service. It
+/// trusts the same authorities as that of [`client_config`].
+///
+/// # Errors
+/// [`TlsError`] when the bundle cannot be used.
+pub async fn observing_client_config(
+    ca_bundle: Option<&Path>,
+    observed: &Arc<ObservedCertificate>,
+) -> Result<ClientConfig, TlsError> {
+    let roots = Arc::new(trusted_roots(ca_bundle).await?);
+    // Fails without any authority, and then no chain is accepted.
+    let Ok(verifier) = WebPkiServerVerifier::builder_with_provider(roots, provider()).build() else {
+        return without_authorities();
+    };
+    let verifier = ObservingVerifier { verifier, observed: observed.clone() };
+    let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
+    let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier));
+    let mut config = builder.with_no_client_auth();
+    config.resumption = Resumption::disabled();
+    Ok(config)
+}
+
+/// Authorities of the system, and those of the PEM file `ca_bundle`.
+async fn trusted_roots(ca_bundle: Option<&Path>) -> Result<RootCertStore, TlsError> {
+    let mut roots = match ca_bundle {
+        Some(path) => read_authorities(path).await?.1,
+        None => RootCertStore::empty(),
+    };
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    Ok(roots)
 }
 
 /// Returns a TLS configuration that trusts no authority, for a client that never uses TLS.

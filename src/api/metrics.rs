@@ -42,7 +42,7 @@ use super::state::ReadNodeFacts;
 use crate::agent::{Agent, View};
 use crate::model::settings::MetricsDetail;
 use crate::notify::Notifier;
-use crate::tls::ServerTls;
+use crate::tls::{ServerTls, observed};
 use agent::AgentSample;
 use format::Format;
 
@@ -139,6 +139,8 @@ impl Metrics {
             requests: self.http.requests(),
             request_durations: self.http.durations(),
             certificate_expires_at: self.tls.as_ref().and_then(|tls| tls.certificate_expires_at()),
+            keystone_certificate_expires_at: observed::KEYSTONE.expires_at(),
+            key_manager_certificate_expires_at: observed::KEY_MANAGER.expires_at(),
             keystone: self.auth.keystone_requests(),
             notifications: self.notifier.counts(),
             detail: self.detail,

@@ -12,6 +12,7 @@ mod clock;
 mod configuration;
 mod facts;
 mod files;
+mod keystone;
 mod mount_helper;
 mod mount_root;
 mod names;
@@ -109,6 +110,7 @@ async fn check_host(facts: &Arc<Facts>, output: &mut Output) {
     start(Check::Capabilities, capabilities::check(facts.clone()).boxed());
     start(Check::Clock, clock::check().boxed());
     start(Check::Names, names::check(facts.clone()).boxed());
+    start(Check::Keystone, keystone::check(facts.clone()).boxed());
     while let Some((name, checked)) = running.next().await {
         output.add(name, checked);
     }

@@ -26,7 +26,7 @@ use crate::model::tally::{Tally, status_class};
 use crate::model::{BucketSecret, PayloadError};
 use crate::sys::resolve;
 use crate::sys::secret_file::read_public;
-use crate::tls::parse_authorities;
+use crate::tls::{observed, parse_authorities};
 
 /// Largest payload that is read, in bytes. Barbican stores at most 20 000 bytes by default. With every secret in the cache
 /// this large, they take 234 MiB.
@@ -156,7 +156,8 @@ impl SecretReader {
         let (id, url) = (self.secret_of(reference, &addresses)?, addresses[0]);
         let cell = if url.starts_with("https:") { &connection.encrypted } else { &connection.plain };
         let ca_bundle = self.settings.ca_bundle.as_deref();
-        let client = cell.get_or_try_init(|| http_client::client(url, ca_bundle, resolve::KEY_MANAGER.clone())).await?;
+        let (resolver, observed) = (resolve::KEY_MANAGER.clone(), Some(&*observed::KEY_MANAGER));
+        let client = cell.get_or_try_init(|| http_client::client(url, ca_bundle, resolver, observed)).await?;
         // The key manager may close an unused connection at the moment at which it is reused.
         match self.exchange(client, url, id, token).await {
             Err(KeyManagerError::Unreachable { .. }) => self.exchange(client, url, id, token).await,

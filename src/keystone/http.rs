@@ -18,6 +18,7 @@ use crate::http_client::{self, HttpClient};
 use crate::model::cause::innermost_cause;
 use crate::model::tally::{Tally, status_class};
 use crate::sys::resolve::KEYSTONE;
+use crate::tls::observed;
 
 /// Largest answer that is read, in bytes. A validated token without its catalog has a few thousand bytes. An issued
 /// token comes with the catalog of a whole cloud.
@@ -46,7 +47,7 @@ impl Keystone {
     /// # Errors
     /// [`KeystoneError::Tls`] when the bundle cannot be used.
     pub async fn new(url: &str, ca_bundle: Option<&Path>) -> Result<Self, KeystoneError> {
-        let client = http_client::client(url, ca_bundle, KEYSTONE.clone()).await?;
+        let client = http_client::client(url, ca_bundle, KEYSTONE.clone(), Some(&observed::KEYSTONE)).await?;
         Ok(Self { url: url.to_owned(), client, requests: Arc::default() })
     }
 
@@ -60,6 +61,15 @@ impl Keystone {
     #[must_use]
     pub fn requests(&self) -> Vec<(&'static str, u64)> {
         self.requests.all()
+    }
+
+    /// Asks for the version of the API, which needs no token.
+    ///
+    /// # Errors
+    /// [`KeystoneError`] when Keystone does not answer, or something else answers at its address.
+    pub async fn discover(&self) -> Result<(), KeystoneError> {
+        let (head, _) = self.exchange(self.request(Method::GET, "/v3", Bytes::new())?).await?;
+        if head.status == StatusCode::OK { Ok(()) } else { Err(self.unexpected(head.status)) }
     }
 
     /// Gets a token.

@@ -39,7 +39,7 @@ impl Webhook {
             Some(path) => Some(Secrets::read(path).await?),
             None => None,
         };
-        let client = http_client::client(&settings.url, settings.ca_bundle.as_deref(), RECEIVERS.clone()).await?;
+        let client = http_client::client(&settings.url, settings.ca_bundle.as_deref(), RECEIVERS.clone(), None).await?;
         Ok(Self { settings: settings.clone(), client, secrets })
     }
 

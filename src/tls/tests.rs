@@ -1,6 +1,7 @@
 //! Tests of the certificates of server and clients, and of their replacement.
 
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::pki_types::ServerName;
@@ -8,6 +9,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio_rustls::TlsConnector;
 
 use super::*;
+
+fn in_days(days: u64) -> SystemTime {
+    SystemTime::now() + Duration::from_secs(days * 24 * 3600)
+}
 
 struct Authority(CertifiedIssuer<'static, KeyPair>);
 
@@ -24,8 +29,13 @@ impl Authority {
 
     /// Certificate and key of a name, in PEM.
     fn issue(&self, name: &str) -> (String, String) {
+        self.issue_until(name, in_days(4000))
+    }
+
+    fn issue_until(&self, name: &str, end: SystemTime) -> (String, String) {
         let key = KeyPair::generate().expect("a key");
-        let params = CertificateParams::new(vec![name.to_owned()]).expect("parameters");
+        let mut params = CertificateParams::new(vec![name.to_owned()]).expect("parameters");
+        params.not_after = end.into();
         (params.signed_by(&key, &self.0).expect("a certificate").pem(), key.serialize_pem())
     }
 }
@@ -125,8 +135,7 @@ async fn certificate_that_expires_soon_is_a_warning_until_its_replacement_is_loa
     let issue = |days: u64| {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::new(vec!["localhost".to_owned()]).expect("parameters");
-        params.not_after =
-            (std::time::SystemTime::now() + std::time::Duration::from_secs(3600 * (24 * days + 6))).into();
+        params.not_after = (SystemTime::now() + Duration::from_secs(3600 * (24 * days + 6))).into();
         (params.signed_by(&key, &authority.0).expect("a certificate").pem(), key.serialize_pem())
     };
     write(&settings, &issue(13));
@@ -141,4 +150,45 @@ async fn certificate_that_expires_soon_is_a_warning_until_its_replacement_is_loa
     write(&settings, &issue(15));
     server.reload().await.expect("good files");
     assert_eq!(server.expiry_warning(now), None);
+}
+
+#[tokio::test]
+async fn latest_certificate_of_a_service_is_observed() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    let bundle = directory.path().join("ca.pem");
+    authority.write(&bundle);
+    let settings = settings(directory.path());
+    write(&settings, &authority.issue_until("localhost", in_days(13)));
+    let server = ServerTls::load(settings.clone()).await.expect("good files");
+    let observed = ObservedCertificate::of("the service");
+    observed.set_url("https://localhost");
+    let client = observing_client_config(Some(&bundle), &observed).await.expect("a bundle");
+    let (now, soon) = (Timestamp::now(), Timestamp::try_from(in_days(14)).expect("a time"));
+    assert_eq!((observed.expires_at(), observed.expiry_warning(now)), (None, None));
+
+    greeting(&server, client.clone()).await.expect("trusted");
+    assert!(observed.expires_at().is_some_and(|end| now < end && end < soon), "{observed:?}");
+    let warning = observed.expiry_warning(now).expect("a warning");
+    assert!(
+        warning.starts_with("the service at https://localhost presents") && warning.contains(" expires at "),
+        "{warning}"
+    );
+
+    // The next connection sees the renewed certificate, because it does not resume a session.
+    write(&settings, &authority.issue_until("localhost", in_days(400)));
+    server.reload().await.expect("good files");
+    greeting(&server, client.clone()).await.expect("trusted");
+    let renewed = observed.expires_at();
+    assert!(renewed > Some(soon) && observed.expiry_warning(now).is_none(), "{observed:?}");
+
+    // A chain that is not accepted says nothing about the service.
+    write(&settings, &stranger.issue_until("localhost", in_days(1)));
+    server.reload().await.expect("good files");
+    assert!(greeting(&server, client).await.is_err());
+    assert_eq!(observed.expires_at(), renewed);
+    observed.set_url("https://localhost");
+    assert_eq!(observed.expires_at(), renewed);
+    observed.set_url("https://other.example");
+    assert_eq!(observed.expires_at(), None);
 }

@@ -13,9 +13,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
 use crate::daemon::Daemon;
+use crate::key_manager::{self, OpenStack, payload, target_with_secret};
 use crate::report::{assert_contains, assert_healthy, assert_warning};
 use crate::storage::s3;
-use crate::workspace::Workspace;
+use crate::workspace::{ACCESS_KEY_ID, SECRET_ACCESS_KEY, Workspace};
 
 /// Name of the service, which only the proxy resolves.
 const FAR_NAME: &str = "s3.nowhere.invalid";
@@ -199,4 +200,53 @@ async fn service_without_tls_has_no_certificate() {
     let report = daemon.check(&id).await;
     assert_healthy(&report);
     assert_eq!(report["certificate_expires_at"], Value::Null, "{report:#}");
+}
+
+#[tokio::test]
+async fn ends_of_the_certificates_of_keystone_and_the_key_manager_are_announced() {
+    const METRICS: [&str; 2] = [
+        "targetwatch_keystone_certificate_expiry_timestamp_seconds ",
+        "targetwatch_key_manager_certificate_expiry_timestamp_seconds ",
+    ];
+    let (s3, openstack, root) = (s3().await, OpenStack::start().await, authority());
+    openstack.store(&payload(ACCESS_KEY_ID, SECRET_ACCESS_KEY));
+    let intermediate_key = key();
+    let intermediate = authority_params("intermediate", 13).signed_by(&intermediate_key, &root).expect("a certificate");
+    let chain = [intermediate.der().clone()];
+    let front = TlsFront::start(openstack.address.port(), server_config(&root, "localhost", 400, &chain)).await;
+    let workspace = Workspace::new();
+    let text = workspace.config_text();
+    let kept: Vec<&str> = text.lines().filter(|line| !line.contains("_file = ")).collect();
+    workspace.write_config(&kept.join("\n"));
+    let bundle = format!("ca_bundle = {:?}", workspace.write("ca.pem", root.pem()).display().to_string());
+    let url = format!("https://localhost:{}", front.port);
+    key_manager::configure(&workspace, &url, &bundle, &format!("endpoint = {url:?}\n{bundle}"));
+
+    let daemon = Daemon::start(&workspace).await;
+    let metrics = async || daemon.request("GET", "/metrics", None).await.body;
+    let body = metrics().await;
+    assert!(!METRICS.iter().any(|name| body.contains(name)), "known before a connection");
+    let id = daemon.create(target_with_secret(&s3, "plain", &url)).await;
+    assert_healthy(&daemon.check(&id).await);
+    let days_left = |body: &str, name: &str| {
+        let value = body.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("no {name}"));
+        let seconds = value.parse::<f64>().expect("a number") - Timestamp::now().as_second() as f64;
+        seconds / 86400.0
+    };
+    let body = metrics().await;
+    for name in METRICS {
+        assert!((13.0..13.3).contains(&days_left(&body, name)), "{name}");
+    }
+    for service in ["Keystone", "the key manager"] {
+        let log = daemon.log();
+        let lines: Vec<_> = log.lines().filter(|line| line.contains(&format!("{service} at {url}"))).collect();
+        assert_eq!(lines.len(), 1, "{log}");
+        assert_contains(lines[0], &["WARN", "CN=intermediate", "expires at", "renew it"]);
+    }
+
+    let output = workspace.run(&["doctor", "--json", "--config", workspace.config().to_str().expect("text")]).await;
+    let checks = output.json()["checks"].take();
+    let check = checks.as_array().expect("a list").iter().find(|check| check["name"] == "keystone").expect("a check");
+    assert_eq!((&check["outcome"], output.stderr.as_str()), (&json!("warning"), ""), "{checks:#}");
+    assert_contains(&check.to_string(), &["CN=intermediate", "2 of 2", "renew it"]);
 }

@@ -16,7 +16,7 @@ const FAILED: i32 = 2;
 const UNKNOWN: i32 = 3;
 
 /// Every check, in the order of the output.
-const CHECKS: [&str; 10] = [
+const CHECKS: [&str; 11] = [
     "configuration",
     "files",
     "registry",
@@ -27,6 +27,7 @@ const CHECKS: [&str; 10] = [
     "capabilities",
     "clock",
     "names",
+    "keystone",
 ];
 
 async fn config_check(workspace: &Workspace) -> CommandOutput {
@@ -156,6 +157,7 @@ async fn doctor_creates_nothing_when_agent_never_ran() {
     assert_result(&checks, "registry", "passed", &["registry.db does not exist"]);
     assert_result(&checks, "mount_helper", "skipped", &["mode = \\\"none\\\""]);
     assert_result(&checks, "names", "skipped", &[]);
+    assert_result(&checks, "keystone", "skipped", &[]);
     assert_eq!(files(&workspace), before, "nothing was created");
 }
 

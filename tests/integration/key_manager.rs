@@ -32,8 +32,8 @@ const PASSWORD: &str = "keystonePasswordWithAnUnmistakableText";
 const TOKEN: &str = "keystoneTokenWithAnUnmistakableText";
 
 /// Keystone and Barbican on one port.
-struct OpenStack {
-    address: SocketAddr,
+pub struct OpenStack {
+    pub address: SocketAddr,
     state: Arc<Behaviour>,
 }
 
@@ -47,7 +47,7 @@ struct Behaviour {
 }
 
 impl OpenStack {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let state = Arc::new(Behaviour::default());
@@ -65,7 +65,7 @@ impl OpenStack {
         Self { address, state }
     }
 
-    fn store(&self, payload: &Value) {
+    pub fn store(&self, payload: &Value) {
         self.state.secrets.lock().expect("a lock").insert(ID.to_owned(), payload.to_string());
     }
 
@@ -88,19 +88,32 @@ impl OpenStack {
     }
 
     fn configure(&self, workspace: &Workspace, more: &str) {
-        let password = workspace.write("password", PASSWORD);
-        let address = self.address;
-        workspace.configure(&format!(
-            "[api.keystone]\nurl = \"http://{address}\"\nusername = \"targetwatch\"\npassword_file = {password:?}\n\
-             [key_manager]\nenabled = true\n{more}"
-        ));
+        configure(workspace, &self.url(), "", more);
+    }
+
+    fn url(&self) -> String {
+        format!("http://{}", self.address)
     }
 
     fn target(&self, s3: &S3Server, bucket: &str) -> Value {
-        let mut target = s3_target(s3, bucket);
-        target["secret_ref"] = json!(format!("http://{}/v1/secrets/{ID}", self.address));
-        target
+        target_with_secret(s3, bucket, &self.url())
     }
+}
+
+/// Configures the Keystone at `url`, and its key manager.
+pub fn configure(workspace: &Workspace, url: &str, keystone: &str, key_manager: &str) {
+    let password = workspace.write("password", PASSWORD);
+    workspace.configure(&format!(
+        "[api.keystone]\nurl = {url:?}\nusername = \"targetwatch\"\npassword_file = {password:?}\n{keystone}\n\
+         [key_manager]\nenabled = true\n{key_manager}"
+    ));
+}
+
+/// A target whose credentials are a secret of the key manager at `url`.
+pub fn target_with_secret(s3: &S3Server, bucket: &str, url: &str) -> Value {
+    let mut target = s3_target(s3, bucket);
+    target["secret_ref"] = json!(format!("{url}/v1/secrets/{ID}"));
+    target
 }
 
 impl Behaviour {
@@ -117,6 +130,9 @@ impl Behaviour {
                 "catalog": [{ "type": "key-manager", "endpoints": [endpoint] }] } });
             return respond(201, ("x-subject-token", TOKEN), token.to_string());
         }
+        if path == "/v3" {
+            return respond(200, json, json!({ "version": { "id": "v3.14", "status": "stable" } }).to_string());
+        }
         assert_eq!(request.headers()["x-auth-token"], TOKEN);
         self.requests.lock().expect("a lock").push(path.to_owned());
         if let Some((status, body)) = self.instead.lock().expect("a lock").clone() {
@@ -131,7 +147,7 @@ impl Behaviour {
 }
 
 /// The payload that Trilio stores.
-fn payload(access_key: &str, secret_key: &str) -> Value {
+pub fn payload(access_key: &str, secret_key: &str) -> Value {
     json!({
         "access_key": access_key, "secret_key": secret_key, "vault_s3_region_name": "", "vault_s3_endpoint_url": "",
         "vault_s3_bucket": "plain", "vault_s3_ssl": false, "vault_s3_ssl_verify": false, "vault_s3_ssl_cert": "",

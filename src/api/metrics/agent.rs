@@ -59,6 +59,12 @@ static VALUES: &[(Family, Value)] = values! { &[];
     gauge "targetwatch_api_certificate_expiry_timestamp_seconds":
         "When the first certificate in the file of [api.tls] expires. Absent without [api.tls].",
         |sample| sample.certificate_expires_at.map(seconds_of);
+    gauge "targetwatch_keystone_certificate_expiry_timestamp_seconds":
+        "When the first certificate that Keystone presents expires. Absent before the first connection, or without TLS.",
+        |sample| sample.keystone_certificate_expires_at.map(seconds_of);
+    gauge "targetwatch_key_manager_certificate_expiry_timestamp_seconds":
+        "When the first certificate that the key manager presents expires. Absent before the first connection, or without TLS.",
+        |sample| sample.key_manager_certificate_expires_at.map(seconds_of);
     gauge "targetwatch_config_last_reload_successful":
         "Whether the latest attempt to load the configuration succeeded.",
         |sample| Some(flag(sample.config.is_last_reload_successful));
@@ -178,6 +184,8 @@ pub(super) struct AgentSample {
     pub(super) requests: Requests,
     pub(super) request_durations: Observed,
     pub(super) certificate_expires_at: Option<Timestamp>,
+    pub(super) keystone_certificate_expires_at: Option<Timestamp>,
+    pub(super) key_manager_certificate_expires_at: Option<Timestamp>,
     pub(super) keystone: Vec<(&'static str, u64)>,
     pub(super) notifications: Vec<ReceiverCounts>,
     pub(super) detail: MetricsDetail,

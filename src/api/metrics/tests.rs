@@ -36,7 +36,7 @@ const NFS_SERIES_MAX: usize = 29 + 2;
 const S3_SERIES_MAX: usize = 33;
 
 /// Most series of the agent itself.
-const AGENT_SERIES_MAX: usize = 351;
+const AGENT_SERIES_MAX: usize = 353;
 
 const GOLDEN: &str = "tests/fixtures/metrics.prom";
 
@@ -222,6 +222,8 @@ fn exposition(metrics: &Metrics, targets: Vec<TargetView>, format: Format) -> St
         keystone,
         notifications,
         certificate_expires_at: Some(at(7200)),
+        keystone_certificate_expires_at: Some(at(7300)),
+        key_manager_certificate_expires_at: Some(at(7400)),
         ..metrics.agent_sample(view)
     }));
     format.encode(&registry).expect("encoded")

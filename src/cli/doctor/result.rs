@@ -32,6 +32,8 @@ named! {
         Clock => "clock",
         /// Host names have an address.
         Names => "names",
+        /// Keystone answers, and its certificate does not expire soon.
+        Keystone => "keystone",
     }
 }
 
