@@ -68,7 +68,9 @@ pub enum KeyManagerError {
         detail: String,
     },
     /// The agent's new token is invalid for the key manager.
-    #[error("the key manager {0} does not accept the agent's token, not even a new one")]
+    #[error(
+        "the key manager {0} does not accept the agent's token, not even a new one; check that it uses the Keystone of [api.keystone] url, and that its own login works: [keystone_authtoken] in barbican.conf"
+    )]
     TokenRefused(String),
     /// Keystone issues no token.
     #[error(transparent)]

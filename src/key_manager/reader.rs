@@ -2,6 +2,10 @@
 //!
 //! The payload is requested as `application/octet-stream`, which Barbican returns unchanged whatever the type with which
 //! the secret was stored. A refused token is renewed once.
+//!
+//! The documentation of Barbican gives two meanings to 401: the token is invalid, or it has no permission. A user without
+//! permission gets 403, so a 401 for a new token means that Barbican cannot validate tokens of this Keystone. That is a
+//! fault of the service, which concerns every secret.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -18,7 +22,7 @@ use uuid::Uuid;
 use super::error::KeyManagerError;
 use super::href::{payload_path, secret_id, without_version};
 use crate::http_client::{self, HttpClient};
-use crate::keystone::{KEY_MANAGER, KeystoneError, OwnToken, Session};
+use crate::keystone::{KEY_MANAGER, OwnToken, Session};
 use crate::model::cause::innermost_cause;
 use crate::model::secret_ref::SecretRef;
 use crate::model::settings::KeyManagerSettings;
@@ -93,11 +97,8 @@ impl SecretReader {
                 session.token_accepted(&accepted).await;
                 Ok(parse(&payload)?)
             }
-            Answer::TokenRefused => {
-                let url = session.keystone().url().to_owned();
-                session.new_token_refused(&accepted, &KeystoneError::OwnTokenRefused { url }).await;
-                Err(KeyManagerError::TokenRefused(self.addresses(&accepted)?[0].to_owned()))
-            }
+            // Keystone has just issued the token, so its login is not at fault and must not back off.
+            Answer::TokenRefused => Err(KeyManagerError::TokenRefused(self.addresses(&accepted)?[0].to_owned())),
         }
     }
 
