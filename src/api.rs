@@ -22,8 +22,8 @@ mod host;
 mod id;
 pub mod limits;
 pub mod listen;
-mod metrics;
-mod page;
+pub(crate) mod metrics;
+pub(crate) mod page;
 mod pieces;
 pub mod prefix;
 mod request_id;
@@ -55,6 +55,7 @@ use state::{ApiState, State};
 pub use answer_memory::ANSWERS_MAX_BYTES;
 pub use auth::{Auth, AuthError};
 pub use body::BODY_MAX_BYTES;
+pub(crate) use cache::negotiation::is_known;
 pub use listen::{CONNECTIONS_MAX, ListenError, Listeners, METRICS_CONNECTIONS_MAX, Service};
 pub use metrics::{ConfigState, Metrics};
 pub use state::ReadNodeFacts;
@@ -88,16 +89,27 @@ pub fn metrics_router(auth: Arc<Auth>, metrics: &Arc<Metrics>) -> Service {
     service(router, auth, metrics)
 }
 
+/// Returns routes of another role of this program as a service, behind the same checks and authentication.
+#[must_use]
+pub fn gated(router: Router, auth: Arc<Auth>) -> Service {
+    admitted(router, Gate { auth, metrics: None })
+}
+
 fn service(router: Router, auth: Arc<Auth>, metrics: &Arc<Metrics>) -> Service {
-    let gate = Arc::new(Gate { auth, metrics: metrics.clone() });
-    let router = router.layer(Extension(metrics.clone())).layer(from_fn_with_state(gate, admit));
+    let router = router.layer(Extension(metrics.clone()));
+    admitted(router, Gate { auth, metrics: Some(metrics.clone()) })
+}
+
+fn admitted(router: Router, gate: Gate) -> Service {
+    let router = router.layer(from_fn_with_state(Arc::new(gate), admit));
     BoxCloneSyncService::new(router.map_request(prefix::strip).map_future(request_id::with_request_id))
 }
 
 /// Checks that every request must pass.
 struct Gate {
     auth: Arc<Auth>,
-    metrics: Arc<Metrics>,
+    /// Counts of requests. `None` if they are not counted.
+    metrics: Option<Arc<Metrics>>,
 }
 
 /// Passes on a request that is within the limits and permitted, and counts it.
@@ -107,7 +119,9 @@ async fn admit(Shared(gate): Shared<Arc<Gate>>, request: Request, next: Next) ->
         Ok(()) => auth::authenticate(Shared(gate.auth.clone()), request, next).await,
         Err(fault) => fault.into_response(),
     };
-    gate.metrics.count(&began, response.status());
+    if let Some(metrics) = &gate.metrics {
+        metrics.count(&began, response.status());
+    }
     answer_memory::bounded(response).await
 }
 

@@ -6,6 +6,7 @@
 //! ([`output`]). Exit codes follow the convention of monitoring plugins ([`exit`]). Control, invisible and
 //! bidirectional characters in texts of a server are escaped ([`terminal`]).
 
+pub mod aggregate;
 pub mod check;
 pub mod client;
 mod columns;
@@ -59,6 +60,12 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
     },
+    /// Run an aggregator: poll the agents of many nodes, and answer with one status for each target
+    Aggregate {
+        /// Configuration file
+        #[arg(long, value_name = "FILE", default_value = aggregate::DEFAULT_PATH)]
+        config: PathBuf,
+    },
     /// Probe now and print every check; exits 0 available, 1 with a warning, 2 offline, 3 unknown
     #[command(subcommand)]
     Check(check::Command),
@@ -100,7 +107,7 @@ fn definition() -> clap::Command {
         let options = client::ConnectionOptions::augment_args(clap::Command::default());
         command.args(options.get_arguments().cloned().map(|option| option.hide(true)))
     };
-    let local = ["serve", "doctor", "config", "registry", "mount-path", "completions", "manual"];
+    let local = ["serve", "aggregate", "doctor", "config", "registry", "mount-path", "completions", "manual"];
     let cli = local.into_iter().fold(Cli::command(), |cli, name| cli.mut_subcommand(name, hide));
     let kinds = TargetKind::ALL.iter();
     cli.mut_subcommand("check", |check| kinds.fold(check, |check, kind| check.mut_subcommand(kind.as_str(), hide)))
@@ -121,6 +128,7 @@ pub fn main() -> ExitCode {
     };
     let outcome = match command {
         Command::Serve { config } => return serve::run(config.as_deref()),
+        Command::Aggregate { config } => return aggregate::run(&config),
         Command::Check(command) => check::run(access, command),
         Command::Status(arguments) => status::run(access, &arguments),
         Command::Target(command) => target::run(access, command),

@@ -32,6 +32,7 @@
 //! ```text
 //! cli → api → notify → agent → driver → check → nfs, s3 → sys → model
 //!       cli → config → model    agent → registry → model
+//! cli → fleet → api        fleet → keystone, http_client
 //!       driver → key_manager → keystone    cli, api → keystone    s3 → tls
 //!       key_manager, keystone, notify → http_client → tls → sys
 //! ```
@@ -45,6 +46,7 @@ pub mod check;
 pub mod cli;
 pub mod config;
 pub mod driver;
+pub mod fleet;
 pub mod http_client;
 pub mod key_manager;
 pub mod keystone;

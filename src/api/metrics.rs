@@ -31,6 +31,8 @@ use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, VARY};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::registry::Registry;
 use tokio::sync::Semaphore;
 
@@ -47,6 +49,7 @@ use agent::AgentSample;
 use format::Format;
 
 pub use config_state::ConfigState;
+pub(crate) use family::{Exposition, Family, flag, number, seconds_of};
 pub(super) use http::RequestStart;
 
 /// Most expositions that are encoded at a time. Further scrapes wait for one of them.
@@ -159,17 +162,57 @@ pub(super) async fn metrics(
     headers: HeaderMap,
 ) -> Result<Response, Response> {
     let _encoding = metrics.encodings.acquire().await;
+    let format = Format::accepted(&headers);
+    answer(&headers, format, metrics.exposition(format)).await
+}
+
+/// Answers a scrape with the families that `write` writes.
+///
+/// # Errors
+/// A fault when they cannot be encoded.
+pub(crate) async fn answer_with(
+    headers: &HeaderMap,
+    write: impl Fn(&mut Exposition<'_>) -> std::fmt::Result + Send + Sync + 'static,
+) -> Result<Response, Response> {
+    let format = Format::accepted(headers);
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(WithFunction(write)));
+    answer(headers, format, format.encode(&registry)).await
+}
+
+/// Collector that calls a function.
+struct WithFunction<F>(F);
+
+impl<F> std::fmt::Debug for WithFunction<F> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("WithFunction")
+    }
+}
+
+impl<F> Collector for WithFunction<F>
+where
+    F: Fn(&mut Exposition<'_>) -> std::fmt::Result + Send + Sync + 'static,
+{
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> std::fmt::Result {
+        (self.0)(&mut Exposition(encoder))
+    }
+}
+
+async fn answer(
+    headers: &HeaderMap,
+    format: Format,
+    encoded: Result<String, std::fmt::Error>,
+) -> Result<Response, Response> {
     let failed = |error: &dyn std::error::Error| {
         let message = format!("the metrics cannot be encoded: {error}");
         Fault::new(StatusCode::INTERNAL_SERVER_ERROR, message).into_response()
     };
-    let format = Format::accepted(&headers);
-    let body = Bytes::from(metrics.exposition(format).map_err(|error| failed(&error))?);
+    let body = Bytes::from(encoded.map_err(|error| failed(&error))?);
     let described = [
         (CONTENT_TYPE, HeaderValue::from_static(format.content_type())),
         (VARY, HeaderValue::from_static("accept, accept-encoding")),
     ];
-    if !is_compressed(body.len(), &headers) {
+    if !is_compressed(body.len(), headers) {
         return Ok((described, body).into_response());
     }
     let compressed = gzip(&[&body]).await.map_err(|error| failed(&error))?;

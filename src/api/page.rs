@@ -24,16 +24,16 @@ pub(super) struct PageParameters {
 
 /// Part of a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Page {
+pub(crate) struct Page {
     /// Largest number of items.
-    pub(super) limit: Option<NonZeroUsize>,
+    pub(crate) limit: Option<NonZeroUsize>,
     /// Id of the last item of the previous page.
-    pub(super) marker: Option<Uuid>,
+    pub(crate) marker: Option<Uuid>,
 }
 
 impl Page {
     /// The whole list.
-    pub(super) const WHOLE: Self = Self { limit: None, marker: None };
+    pub(crate) const WHOLE: Self = Self { limit: None, marker: None };
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Page {
@@ -52,6 +52,6 @@ impl<S: Send + Sync> FromRequestParts<S> for Page {
 }
 
 /// Returns the fault of a marker that is not the id of an item that the caller sees.
-pub(super) fn unknown_marker(marker: &str) -> Fault {
+pub(crate) fn unknown_marker(marker: &str) -> Fault {
     Fault::bad_request(format!("marker: {marker:?} is not in the list, expected the id of the last item of a page"))
 }

@@ -2,7 +2,9 @@
 
 use anyhow::Context as _;
 
-use crate::sys::resolve::{KEY_MANAGER_LOOKUPS_MAX, KEYSTONE_LOOKUPS_MAX, RECEIVER_LOOKUPS_MAX, STORAGE_LOOKUPS_MAX};
+use crate::sys::resolve::{
+    KEY_MANAGER_LOOKUPS_MAX, KEYSTONE_LOOKUPS_MAX, NODE_LOOKUPS_MAX, RECEIVER_LOOKUPS_MAX, STORAGE_LOOKUPS_MAX,
+};
 
 /// Number of threads that run tasks. Tasks wait for sockets and child processes, and compute little.
 pub(super) const WORKER_THREADS: u8 = 2;
@@ -14,6 +16,7 @@ const BLOCKING_THREADS_MAX: usize = 32;
 const _: () = assert!(
     BLOCKING_THREADS_MAX > STORAGE_LOOKUPS_MAX + KEYSTONE_LOOKUPS_MAX + KEY_MANAGER_LOOKUPS_MAX + RECEIVER_LOOKUPS_MAX
 );
+const _: () = assert!(BLOCKING_THREADS_MAX > NODE_LOOKUPS_MAX + KEYSTONE_LOOKUPS_MAX);
 
 /// Runs a future to completion. Does not wait for threads that are blocked in a name lookup.
 ///

@@ -30,13 +30,13 @@ use crate::sys::{ChildCensus, MountTableWatch, NodeFacts, WorkerPool, WorkerPool
 use crate::tls::ServerTls;
 
 /// Time that running requests get to finish when the daemon stops.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
+pub(super) const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long the daemon waits for the registry to be closed when it stops. Acknowledged changes are already stored.
 const REGISTRY_CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// How long the process waits for log lines to be written when it stops.
-const LOG_FLUSH_TIMEOUT: Duration = Duration::from_millis(200);
+pub(super) const LOG_FLUSH_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// Executable of probe workers: this program, even after an upgrade replaced it on disk (proc(5)).
 const THIS_PROGRAM: &str = "/proc/self/exe";
@@ -75,6 +75,15 @@ fn prepare(config: Option<&Path>) -> anyhow::Result<Prepared> {
     Ok(Prepared { settings, registry })
 }
 
+/// What a signal requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Request {
+    /// Stop.
+    Stop,
+    /// Read the configuration again.
+    Reload,
+}
+
 /// Signals that the daemon and a one-shot check handle. The daemon installs the handlers before it reports that it is
 /// ready, so that no such signal kills it.
 pub(super) struct Signals {
@@ -95,6 +104,15 @@ impl Signals {
             interrupt: handler(SignalKind::interrupt())?,
             hang_up: handler(SignalKind::hangup())?,
         })
+    }
+
+    /// Waits for the next signal.
+    pub(super) async fn next(&mut self) -> Request {
+        tokio::select! {
+            _ = self.terminate.recv() => Request::Stop,
+            _ = self.interrupt.recv() => Request::Stop,
+            _ = self.hang_up.recv() => Request::Reload,
+        }
     }
 
     /// Waits for `work`. Returns false if a signal to stop arrives first.
@@ -130,15 +148,9 @@ async fn serve(prepared: Prepared, config: Option<PathBuf>) -> anyhow::Result<()
         async move { agent.declare_targets(&declared).await }
     });
     let mut settings = settings;
-    loop {
-        tokio::select! {
-            _ = signals.terminate.recv() => break,
-            _ = signals.interrupt.recv() => break,
-            _ = signals.hang_up.recv() => {
-                if !signals.completes(reload(&running, &mut settings, config.as_deref())).await {
-                    break;
-                }
-            }
+    while signals.next().await == Request::Reload {
+        if !signals.completes(reload(&running, &mut settings, config.as_deref())).await {
+            break;
         }
     }
 
@@ -252,7 +264,7 @@ impl RunningAgent {
 }
 
 /// Binds the addresses that serve only the metrics.
-async fn bind_metrics(api: &ApiSettings) -> anyhow::Result<Listeners> {
+pub(super) async fn bind_metrics(api: &ApiSettings) -> anyhow::Result<Listeners> {
     let bound = Listeners::bind(&api.metrics.listen, api.socket_group.as_deref()).await.context("[metrics] listen")?;
     for address in bound.addresses() {
         tracing::info!(listen = %address, "serving the metrics");
@@ -260,14 +272,14 @@ async fn bind_metrics(api: &ApiSettings) -> anyhow::Result<Listeners> {
     Ok(bound)
 }
 
-async fn load_tls(api: &ApiSettings) -> anyhow::Result<Option<Arc<ServerTls>>> {
+pub(super) async fn load_tls(api: &ApiSettings) -> anyhow::Result<Option<Arc<ServerTls>>> {
     let Some(tls) = &api.tls else { return Ok(None) };
     let tls = ServerTls::load(tls.clone()).await.context("[api.tls]")?;
     warn_about_expiry(&tls);
     Ok(Some(Arc::new(tls)))
 }
 
-fn warn_about_expiry(tls: &ServerTls) {
+pub(super) fn warn_about_expiry(tls: &ServerTls) {
     if let Some(warning) = tls.expiry_warning(Timestamp::now()) {
         tracing::warn!("[api.tls]: {warning}");
     }
@@ -294,7 +306,7 @@ pub(super) async fn host(census: ChildCensus, role: ProcessRole) -> anyhow::Resu
     Ok(Host::new(workers, mounts, node::hostname(), role))
 }
 
-fn warn_about_plain_text(api: &ApiSettings) {
+pub(super) fn warn_about_plain_text(api: &ApiSettings) {
     for warning in plain_text_warnings(api) {
         tracing::warn!("{warning}");
     }
@@ -394,7 +406,7 @@ fn apply_auth(settings: &mut ApiSettings, new: &ApiSettings) {
 
 /// Sends keep-alive messages to the service manager. The task shares the runtime with the API and all
 /// other tasks, so systemd restarts the daemon when the runtime is stuck.
-async fn feed_watchdog() {
+pub(super) async fn feed_watchdog() {
     let Some(interval) = systemd::watchdog_interval() else {
         return;
     };

@@ -94,6 +94,15 @@ impl Settings {
         for command in &self.notify.commands {
             add("[[notify.command]] argv", &command.program, Program);
         }
+        if let Some(nodes_file) = &self.aggregate.nodes_file {
+            add("[aggregate] nodes_file", nodes_file, Public);
+        }
+        if let Some(token_file) = &self.aggregate.token_file {
+            add("[aggregate] token_file", token_file, Secret);
+        }
+        if let Some(ca_bundle) = &self.aggregate.ca_bundle {
+            add("[aggregate] ca_bundle", ca_bundle, Public);
+        }
         files
     }
 }
@@ -151,6 +160,10 @@ mod tests {
                 ca_bundle = "/f/hooks-ca"
                 [[notify.command]]
                 argv = ["/f/page"]
+                [aggregate]
+                nodes_file = "/f/nodes"
+                token_file = "/f/agents"
+                ca_bundle = "/f/agents-ca"
                 "#,
                 match auth {
                     "token" => "token.file = \"/f/token\"",
@@ -166,7 +179,7 @@ mod tests {
             )
         };
         let mut listed = BTreeSet::new();
-        for (auth, count) in [("token", 11), ("keystone", 13), ("application", 12)] {
+        for (auth, count) in [("token", 14), ("keystone", 16), ("application", 15)] {
             let text = text(auth).replace("\"application\"", "\"keystone\"");
             let settings = crate::config::parse(&text, Path::new("c.toml")).expect("valid");
             let files = settings.files();

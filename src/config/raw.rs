@@ -40,7 +40,18 @@ sections! {
         s3: S3,
         key_manager: KeyManager,
         notify: Notify,
+        aggregate: Aggregate,
         target: Vec<declared::Target>,
+    }
+
+    Aggregate {
+        nodes: Vec<Text>,
+        nodes_file: Option<Text>,
+        token_file: Option<Text>,
+        ca_bundle: Option<Text>,
+        interval: Text = text("10s"),
+        available_when: Text = text("all"),
+        expected_on: Text = text("all"),
     }
 
     Api {

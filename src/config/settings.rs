@@ -3,7 +3,7 @@
 use sha2::{Digest, Sha256};
 
 use crate::model::RegistryUrl;
-use crate::model::settings::{AgentSettings, ApiSettings, DeclaredTarget, NotifySettings};
+use crate::model::settings::{AgentSettings, AggregateSettings, ApiSettings, DeclaredTarget, NotifySettings};
 
 /// Length of a fingerprint, in bytes.
 const FINGERPRINT_BYTES: usize = 6;
@@ -19,6 +19,8 @@ pub struct Settings {
     pub agent: AgentSettings,
     /// Settings of notifications.
     pub notify: NotifySettings,
+    /// Settings of `targetwatch aggregate`. The agent ignores them.
+    pub aggregate: AggregateSettings,
     /// Targets to create at start-up if they do not exist.
     pub declared: Vec<DeclaredTarget>,
 }

@@ -1,5 +1,6 @@
 //! Validation of each section of the file.
 
+mod aggregate;
 mod api;
 mod backup_user;
 mod key_manager;
@@ -41,7 +42,7 @@ const CONSUMER_MAX_CHARS: usize = 64;
 const MOUNT_DEADLINES: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(600);
 
 pub(super) fn settings(raw: Raw) -> Validated<Settings> {
-    let Raw { api, metrics, ui, registry, mounts, visibility, probe, s3, key_manager, notify, target } = raw;
+    let Raw { api, metrics, ui, registry, mounts, visibility, probe, s3, key_manager, notify, aggregate, target } = raw;
     let mounts = self::mounts(mounts)?;
     let declared = declared::validate(&target, mounts.path_key)?;
     let notify = notify::notify(&notify, &mounts.root)?;
@@ -59,6 +60,7 @@ pub(super) fn settings(raw: Raw) -> Validated<Settings> {
             s3_listing: self::s3::listing(&s3.listing)?,
         },
         notify,
+        aggregate: aggregate::aggregate(&aggregate)?,
         declared,
     })
 }

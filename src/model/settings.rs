@@ -3,6 +3,7 @@
 //! Drivers and the agent receive settings without knowing about the configuration file. `config`
 //! makes them and `cli::serve` passes them on.
 
+mod aggregate;
 mod api;
 mod key_manager;
 mod notify;
@@ -19,6 +20,7 @@ use super::nfs_options::NfsOptions;
 use super::report::{LockMode, Severity};
 use super::target_spec::{PathKey, SpecFields, TargetSpec};
 
+pub use aggregate::{AddressError, AggregateSettings, AvailableWhen, ExpectedOn, NodeAddress, PolicyError};
 pub use api::{
     ApiSettings, AuthSettings, KeystoneCredential, KeystoneSettings, Listen, MetricsDetail, MetricsSettings,
     TlsSettings,

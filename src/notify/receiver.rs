@@ -10,15 +10,14 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
-use uuid::Uuid;
 
 use super::attempt::AttemptError;
 use super::delivery::Delivery;
 use super::notification::Notification;
 use super::queue::Queue;
 use super::statistics::{NotificationResult, ReceiverKind, Statistics};
-use crate::model::Status;
 use crate::model::settings::{CommandSettings, WebhookSettings};
+use crate::model::{Status, random_fraction};
 
 /// Wait after the first failed attempt.
 const BACKOFF_MIN: Duration = Duration::from_secs(1);
@@ -194,8 +193,7 @@ impl Shared {
 
 /// Returns a random factor from 0.5 to 1, so that many nodes do not retry at the same moments.
 fn jitter() -> f64 {
-    let (bits, ..) = Uuid::new_v4().as_fields();
-    1.0 - f64::from(bits) / f64::from(u32::MAX) / 2.0
+    1.0 - random_fraction() / 2.0
 }
 
 #[cfg(test)]

@@ -40,7 +40,13 @@ pub const ADDRESSES_MAX: usize = 64;
 /// Concurrent lookups of the key manager's name. The agent uses one key manager.
 pub const KEY_MANAGER_LOOKUPS_MAX: usize = 1;
 
-/// Number of names whose latest addresses each resolver keeps, except that of storage.
+/// Concurrent lookups of the names of nodes, by an aggregator.
+pub const NODE_LOOKUPS_MAX: usize = 8;
+
+/// Number of names of nodes whose latest addresses are kept.
+const NODE_NAMES_KEPT: usize = 20_000;
+
+/// Number of names whose latest addresses each resolver keeps, except those of storage and of nodes.
 const NAMES_KEPT: usize = 8;
 
 /// The resolver for storage servers and their proxies.
@@ -51,6 +57,9 @@ pub static KEYSTONE: LazyLock<Resolver> = LazyLock::new(|| Resolver::of_system(K
 
 /// The resolver for the key manager.
 pub static KEY_MANAGER: LazyLock<Resolver> = LazyLock::new(|| Resolver::of_system(KEY_MANAGER_LOOKUPS_MAX, NAMES_KEPT));
+
+/// The resolver for the nodes of an aggregator.
+pub static NODES: LazyLock<Resolver> = LazyLock::new(|| Resolver::of_system(NODE_LOOKUPS_MAX, NODE_NAMES_KEPT));
 
 /// The resolver for the receivers of notifications.
 pub static RECEIVERS: LazyLock<Resolver> = LazyLock::new(|| Resolver::of_system(RECEIVER_LOOKUPS_MAX, NAMES_KEPT));

@@ -44,6 +44,7 @@ mod doctor;
 mod documents;
 mod economy;
 mod faults;
+mod fleet;
 mod key_manager;
 mod lifetime;
 mod listing;

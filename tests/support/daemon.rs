@@ -30,6 +30,12 @@ const POLL_INTERVAL: Duration = Duration::from_millis(10);
 /// Capacity of an unread standard error in bytes: the smallest pipe that Linux provides (pipe(7)).
 const UNREAD_PIPE_BYTES: i32 = 4096;
 
+/// The command that runs an agent.
+const SERVE: &str = "serve";
+
+/// The command that runs an aggregator.
+const AGGREGATE: &str = "aggregate";
+
 /// A running agent.
 pub struct Daemon {
     child: Child,
@@ -50,7 +56,16 @@ impl Daemon {
 
     /// The same with another log filter, which must let the ready line pass.
     pub async fn start_logging(workspace: &Workspace, filter: &str) -> Self {
-        let mut daemon = Self::spawn(workspace, filter, true);
+        Self::start_as(SERVE, workspace, filter).await
+    }
+
+    /// Starts an aggregator with the configuration of a workspace, and waits until it is ready.
+    pub async fn start_aggregator(workspace: &Workspace) -> Self {
+        Self::start_as(AGGREGATE, workspace, "info").await
+    }
+
+    async fn start_as(command: &str, workspace: &Workspace, filter: &str) -> Self {
+        let mut daemon = Self::spawn(command, workspace, filter, true);
         let waiting = daemon.log.wait_for(|log| ready_line(log).is_some());
         let is_ready = with_timeout("the ready line", waiting).await.is_ok();
         let text = daemon.log();
@@ -66,7 +81,7 @@ impl Daemon {
     /// Starts an agent whose standard error is a small pipe that nothing reads until [`Daemon::read_log`], and
     /// waits for its socket.
     pub async fn start_unread(workspace: &Workspace) -> Self {
-        let daemon = Self::spawn(workspace, "info", false);
+        let daemon = Self::spawn(SERVE, workspace, "info", false);
         eventually("its socket", async || UnixStream::connect(&daemon.socket).await.ok()).await;
         daemon
     }
@@ -78,8 +93,8 @@ impl Daemon {
         (daemon, id)
     }
 
-    fn spawn(workspace: &Workspace, filter: &str, is_log_read: bool) -> Self {
-        let mut child = spawn(workspace, filter);
+    fn spawn(command: &str, workspace: &Workspace, filter: &str, is_log_read: bool) -> Self {
+        let mut child = spawn(command, workspace, filter);
         let pid = child.id().expect("a process id");
         let stderr = child.stderr.take().expect("piped");
         if !is_log_read {
@@ -98,7 +113,16 @@ impl Daemon {
 
     /// Starts an agent that must refuse to start, and returns what it printed to standard error.
     pub async fn fails_to_start(workspace: &Workspace) -> String {
-        let output = with_timeout("its exit", spawn(workspace, "info").wait_with_output()).await.expect("run");
+        Self::fails_to_start_as(SERVE, workspace).await
+    }
+
+    /// The same with an aggregator.
+    pub async fn aggregator_fails_to_start(workspace: &Workspace) -> String {
+        Self::fails_to_start_as(AGGREGATE, workspace).await
+    }
+
+    async fn fails_to_start_as(command: &str, workspace: &Workspace) -> String {
+        let output = with_timeout("its exit", spawn(command, workspace, "info").wait_with_output()).await.expect("run");
         let stderr = String::from_utf8(output.stderr).expect("text");
         assert_eq!(output.status.code(), Some(1), "{stderr}");
         assert!(!stderr.contains("ready"), "{stderr}");
@@ -294,10 +318,10 @@ pub async fn eventually<T>(what: &str, mut poll: impl AsyncFnMut() -> Option<T>)
     with_timeout(what, polling).await
 }
 
-fn spawn(workspace: &Workspace, filter: &str) -> Child {
+fn spawn(command: &str, workspace: &Workspace, filter: &str) -> Child {
     let config = workspace.config();
     workspace
-        .command(&["serve", "--config", config.to_str().expect("text")])
+        .command(&[command, "--config", config.to_str().expect("text")])
         .env("TARGETWATCH_LOG", filter)
         .stdout(Stdio::null())
         .spawn()

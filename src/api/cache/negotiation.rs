@@ -6,7 +6,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use crate::api::gzip::GZIP_MIN_BYTES;
 
 /// Whether the client has the list with this tag. The comparison is weak (RFC 9110 §13.1.2).
-pub(super) fn is_known(headers: &HeaderMap, etag: &HeaderValue) -> bool {
+pub(crate) fn is_known(headers: &HeaderMap, etag: &HeaderValue) -> bool {
     let opaque = |tag: &str| tag.strip_prefix("W/").unwrap_or(tag).to_owned();
     let Ok(etag) = etag.to_str().map(opaque) else { return false };
     elements(headers, IF_NONE_MATCH).any(|known| known == "*" || opaque(known) == etag)

@@ -8,41 +8,41 @@ use crate::model::Observed;
 
 /// A metric family.
 #[derive(Debug)]
-pub(super) struct Family {
+pub(crate) struct Family {
     /// Name without the suffix of its type.
     name: &'static str,
     kind: MetricType,
     /// Names of the labels.
     #[cfg_attr(not(test), allow(dead_code, reason = "a test compares them with the documentation"))]
-    pub(super) labels: &'static [&'static str],
+    pub(crate) labels: &'static [&'static str],
     /// Meaning, as a sentence.
-    pub(super) help: &'static str,
+    pub(crate) help: &'static str,
 }
 
 impl Family {
     /// A value that goes up and down.
-    pub(super) const fn gauge(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Self {
+    pub(crate) const fn gauge(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Self {
         Self { name, kind: MetricType::Gauge, labels, help }
     }
 
     /// A total, whose name ends with `_total`.
-    pub(super) const fn counter(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Self {
+    pub(crate) const fn counter(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Self {
         Self { name, kind: MetricType::Counter, labels, help }
     }
 
     /// Facts as labels, with a name that ends with `_info`.
-    pub(super) const fn info(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Self {
+    pub(crate) const fn info(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Self {
         Self { name, kind: MetricType::Info, labels, help }
     }
 
     /// A distribution.
-    pub(super) const fn histogram(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Self {
+    pub(crate) const fn histogram(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Self {
         Self { name, kind: MetricType::Histogram, labels, help }
     }
 
     /// Name of its series. Those of a histogram have a suffix.
     #[cfg(test)]
-    pub(super) fn series_name(&self) -> String {
+    pub(crate) fn series_name(&self) -> String {
         let suffix = match self.kind {
             MetricType::Counter => "_total",
             MetricType::Info => "_info",
@@ -51,10 +51,12 @@ impl Family {
         format!("{}{suffix}", self.name)
     }
 
-    /// Name of its type.
+    /// Its row in the table of the documentation.
     #[cfg(test)]
-    pub(super) fn type_name(&self) -> &str {
-        self.kind.as_str()
+    pub(crate) fn row(&self) -> String {
+        let labels: Vec<_> = self.labels.iter().map(|label| format!("`{label}`")).collect();
+        let help = self.help.trim_end_matches('.');
+        format!("| `{}` | {} | {} | {help} |", self.series_name(), self.kind.as_str(), labels.join(", "))
     }
 }
 
@@ -68,14 +70,14 @@ macro_rules! values {
 pub(super) use values;
 
 /// Writes families. Each family may be written only once, with all its series.
-pub(super) struct Exposition<'a>(pub(super) DescriptorEncoder<'a>);
+pub(crate) struct Exposition<'a>(pub(super) DescriptorEncoder<'a>);
 
 impl Exposition<'_> {
     /// Writes the values of a family. Values that are not finite are left out. Without values, the family is left out.
     ///
     /// # Errors
     /// Those of the sink.
-    pub(super) fn write<L: EncodeLabelSet>(
+    pub(crate) fn write<L: EncodeLabelSet>(
         &mut self,
         family: &Family,
         values: impl IntoIterator<Item = (L, f64)>,
@@ -107,7 +109,7 @@ impl Exposition<'_> {
     ///
     /// # Errors
     /// Those of the sink.
-    pub(super) fn write_one(&mut self, family: &Family, value: Option<f64>) -> std::fmt::Result {
+    pub(crate) fn write_one(&mut self, family: &Family, value: Option<f64>) -> std::fmt::Result {
         self.write(family, value.map(|value| ([("", ""); 0], value)))
     }
 
@@ -141,16 +143,16 @@ fn whole(value: f64) -> Option<i64> {
 }
 
 /// Returns 1 for true and 0 for false.
-pub(super) fn flag(value: bool) -> f64 {
+pub(crate) fn flag(value: bool) -> f64 {
     f64::from(u8::from(value))
 }
 
 /// Returns a count as a 64-bit float, which is how Prometheus stores every value.
-pub(super) fn number(value: u64) -> f64 {
+pub(crate) fn number(value: u64) -> f64 {
     value as f64
 }
 
 /// Returns the seconds since 1970, with milliseconds.
-pub(super) fn seconds_of(at: Timestamp) -> f64 {
+pub(crate) fn seconds_of(at: Timestamp) -> f64 {
     at.as_millisecond() as f64 / 1000.0
 }

@@ -446,12 +446,7 @@ fn documentation_lists_every_family() {
     let page = include_str!("../../../docs/metrics.md");
     let rows = page.lines().filter(|line| line.starts_with("| `targetwatch_") || line.starts_with("| `process_"));
     let documented: BTreeSet<&str> = rows.collect();
-    let row = |family: &family::Family| {
-        let labels: Vec<_> = family.labels.iter().map(|label| format!("`{label}`")).collect();
-        let help = family.help.trim_end_matches('.');
-        format!("| `{}` | {} | {} | {help} |", family.series_name(), family.type_name(), labels.join(", "))
-    };
-    let known: BTreeSet<String> = targets::families().chain(agent::families()).map(row).collect();
+    let known: BTreeSet<String> = targets::families().chain(agent::families()).map(family::Family::row).collect();
     let missing: Vec<_> = known.iter().filter(|row| !documented.contains(&***row)).collect();
     let unknown: Vec<_> = documented.iter().filter(|row| !known.contains(**row)).collect();
     assert!(

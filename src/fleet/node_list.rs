@@ -1,0 +1,80 @@
+//! The list of nodes: the addresses in the configuration, and those in a file, which other tools may write.
+//!
+//! A file that cannot be used changes nothing: a node must not disappear because of a typo in another line.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use crate::model::settings::{AddressError, AggregateSettings, NodeAddress};
+use crate::sys::secret_file::{FileError, read_public};
+
+/// Largest number of nodes.
+pub const NODES_MAX: usize = 20_000;
+
+/// Why the list cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeListError {
+    /// The file cannot be read.
+    #[error("[aggregate] nodes_file {0}")]
+    Unreadable(#[from] FileError),
+    /// The file is not text.
+    #[error("[aggregate] nodes_file {} is not valid UTF-8, expected one address in each line", .0.display())]
+    NotText(PathBuf),
+    /// A line is not an address.
+    #[error("[aggregate] nodes_file {}, line {line}: {error}", file.display())]
+    Line {
+        /// The file.
+        file: PathBuf,
+        /// Number of the line, from 1.
+        line: usize,
+        /// Cause.
+        error: AddressError,
+    },
+    /// There are too many nodes.
+    #[error("{0} nodes are listed, expected at most {NODES_MAX}. Run an aggregator for each part of the nodes")]
+    TooMany(usize),
+}
+
+/// Reads the list of nodes. An address that is listed twice counts once.
+///
+/// # Errors
+/// [`NodeListError`] when the file cannot be used, or when there are too many nodes.
+pub(super) async fn read(settings: &AggregateSettings) -> Result<BTreeSet<NodeAddress>, NodeListError> {
+    let mut nodes: BTreeSet<NodeAddress> = settings.nodes.iter().cloned().collect();
+    if let Some(file) = &settings.nodes_file {
+        let bytes = read_public(file).await?;
+        let text = String::from_utf8(bytes).map_err(|_| NodeListError::NotText(file.clone()))?;
+        let line = |line, error| NodeListError::Line { file: file.clone(), line, error };
+        nodes.extend(parse(&text).map_err(|(number, error)| line(number, error))?);
+    }
+    if nodes.len() > NODES_MAX { Err(NodeListError::TooMany(nodes.len())) } else { Ok(nodes) }
+}
+
+/// Parses the content of a file: one address in each line, and comments from `#` to the end of the line. The error has
+/// the number of the line.
+fn parse(text: &str) -> Result<Vec<NodeAddress>, (usize, AddressError)> {
+    let lines = text.lines().enumerate();
+    let lines = lines.map(|(index, line)| (index + 1, line.split('#').next().unwrap_or(line).trim()));
+    let addresses = lines.filter(|(_, text)| !text.is_empty());
+    addresses.map(|(number, text)| text.parse().map_err(|error| (number, error))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn file_has_one_address_in_each_line() {
+        let parsed = parse("# controllers are not here\n\nhttps://compute-1\r\n  http://compute-2:9000  # old\n");
+        let parsed: Vec<String> = parsed.expect("valid").iter().map(ToString::to_string).collect();
+        assert_eq!(parsed, ["https://compute-1:8781", "http://compute-2:9000"]);
+        assert_eq!(parse("").map(|list| list.len()), Ok(0));
+    }
+
+    #[test]
+    fn wrong_line_is_named() {
+        let (line, error) = parse("https://compute-1\n\ncompute-2 # no scheme").expect_err("wrong");
+        assert_eq!(line, 3);
+        assert!(error.to_string().starts_with("\"compute-2\" is not the address of an agent, expected"), "{error}");
+    }
+}

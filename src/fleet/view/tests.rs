@@ -1,0 +1,147 @@
+use super::*;
+
+const ALL: Policy = Policy { available_when: AvailableWhen::All, expected_on: ExpectedOn::All };
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(1_764_000_000 + second).expect("valid")
+}
+
+fn target(export: &str, state: NodeTargetState) -> NodeTarget {
+    let problem = matches!(state, NodeTargetState::Offline | NodeTargetState::Warning)
+        .then(|| Box::new((Arc::from("connect_timed_out"), "It does not answer".to_owned())));
+    let id = Uuid::new_v4();
+    NodeTarget { id, export: export.into(), state, since: Some(at(1)), observed_at: Some(at(2)), problem }
+}
+
+/// A node that answered at this second, or is silent since then.
+fn node(name: &str, answered_at: Option<i64>, is_silent: bool) -> NodeSnapshot {
+    NodeSnapshot {
+        name: name.into(),
+        is_polled: true,
+        is_silent,
+        answered_at: answered_at.map(at),
+        failure: None,
+        targets: Arc::default(),
+    }
+}
+
+fn with(node: NodeSnapshot, targets: &[NodeTarget]) -> NodeSnapshot {
+    NodeSnapshot { targets: targets.into(), ..node }
+}
+
+fn described(export: &str) -> Option<Arc<wire::Target>> {
+    let fields = serde_json::json!({
+        "id": Uuid::nil(), "type": "nfs", "created_at": "2026-01-01T00:00:00.000000",
+        "updated_at": "2026-01-01T00:00:00.000000", "version": "0.1.0", "filesystem_export": export,
+        "filesystem_export_mount_path": "/m", "nfs_export": export, "nfs_export_mount_path": "/m",
+        "s3_endpoint_url": null, "s3_bucket": null, "nfs_mount_opts": null, "secret_ref": null, "is_default": false,
+        "capacity": null, "used": null, "status": "available", "backup_target_types": [],
+        "backup_target_metadata": [],
+    });
+    Some(Arc::new(serde_json::from_value(fields).expect("a target")))
+}
+
+fn view(nodes: Vec<NodeSnapshot>, policy: Policy) -> FleetView {
+    FleetView::new(nodes, policy, described)
+}
+
+#[test]
+fn every_node_of_the_list_counts() {
+    let nodes = vec![
+        with(node("a", Some(10), false), &[target("nas:/b", NodeTargetState::Available)]),
+        with(node("b", Some(9), false), &[target("nas:/b", NodeTargetState::Warning)]),
+        with(node("c", Some(8), false), &[target("nas:/b", NodeTargetState::Offline)]),
+        with(node("d", Some(1), true), &[target("nas:/b", NodeTargetState::Available)]),
+        with(node("e", Some(11), false), &[target("nas:/b", NodeTargetState::NotProbed)]),
+        node("f", Some(12), false),
+        node("g", None, true),
+    ];
+    let view = view(nodes, ALL);
+    let target = &view.targets[0];
+    let expected = Counts { expected: 7, available: 2, warning: 1, offline: 1, unknown: 3, missing: 1 };
+    assert_eq!(target.counts, expected);
+    assert_eq!(target.status, Status::Offline);
+    assert_eq!(target.reasons, BTreeMap::from([(Arc::from("connect_timed_out"), 2)]));
+    let states: String = view.on_nodes(target).map(|on_node| on_node.state.as_str().chars().next().unwrap()).collect();
+    assert_eq!(states, "awouumu");
+    assert_eq!(view.as_of, Some(at(8)), "the oldest answer in use");
+    assert!(!view.is_complete);
+}
+
+#[test]
+fn words_of_a_silent_node_are_not_repeated() {
+    let nodes = vec![
+        with(node("a", Some(10), false), &[target("nas:/b", NodeTargetState::Available)]),
+        with(node("b", Some(5), true), &[target("nas:/b", NodeTargetState::Offline)]),
+    ];
+    let view = view(nodes, ALL);
+    let target = &view.targets[0];
+    assert_eq!((target.counts.offline, target.counts.unknown), (0, 1));
+    assert!(target.reasons.is_empty());
+    let silent = view.on_nodes(target).nth(1).expect("two nodes");
+    assert_eq!((silent.problem(), silent.since()), (None, Some(at(5))));
+}
+
+#[test]
+fn policy_makes_the_status_and_the_unknown_is_not_available() {
+    let nodes = || {
+        vec![
+            with(node("a", Some(10), false), &[target("nas:/b", NodeTargetState::Available)]),
+            with(node("b", Some(1), true), &[target("nas:/b", NodeTargetState::Available)]),
+            node("c", Some(10), false),
+        ]
+    };
+    for (available_when, expected_on, status) in [
+        (AvailableWhen::All, ExpectedOn::All, Status::Offline),
+        (AvailableWhen::Any, ExpectedOn::All, Status::Available),
+        (AvailableWhen::Ratio(0.33), ExpectedOn::All, Status::Available),
+        (AvailableWhen::Ratio(0.34), ExpectedOn::All, Status::Offline),
+        (AvailableWhen::All, ExpectedOn::Reporting, Status::Offline),
+        (AvailableWhen::Ratio(0.5), ExpectedOn::Reporting, Status::Available),
+    ] {
+        let policy = Policy { available_when, expected_on };
+        assert_eq!(view(nodes(), policy).targets[0].status, status, "{policy:?}");
+    }
+}
+
+#[test]
+fn id_depends_on_the_export_and_ids_of_agents_are_found() {
+    let on_a = target("nas:/b", NodeTargetState::Available);
+    let nodes = vec![
+        with(node("a", Some(10), false), std::slice::from_ref(&on_a)),
+        with(node("b", Some(10), false), &[target("nas:/c", NodeTargetState::Available)]),
+    ];
+    let view = view(nodes, ALL);
+    assert_eq!(view.targets.len(), 2);
+    let found = view.target(on_a.id).expect("known to an agent");
+    assert_eq!((found.id, &*found.described.filesystem_export), (id("nas:/b"), "nas:/b"));
+    assert_eq!(view.target(found.id).map(|target| target.id), Some(found.id));
+    assert!(view.target(Uuid::new_v4()).is_none());
+    assert_eq!(found.id.get_version_num(), 8);
+}
+
+#[test]
+fn common_silence_is_one_notice() {
+    let fleet = |silent: &[i64], answering: usize| {
+        let silent = silent.iter().map(|second| node("s", Some(*second), true));
+        silent.chain((0..answering).map(|_| node("a", Some(500), false))).collect::<Vec<_>>()
+    };
+    for (silent, answering, expected) in [
+        (&[][..], 10, None),
+        (&[100][..], 1, None),
+        (&[100, 110][..], 8, Some("2 of 10 nodes")),
+        (&[100, 110, 130][..], 17, None),
+        (&[100, 110, 130, 220][..], 16, Some("4 of 20 nodes")),
+        (&[100, 221, 342, 463][..], 6, None),
+        (&[0, 300, 310][..], 7, Some("2 of 10 nodes")),
+    ] {
+        let notice = view(fleet(silent, answering), ALL).notice;
+        let is_expected = match expected {
+            None => notice.is_none(),
+            Some(text) => notice.as_deref().is_some_and(|notice| notice.starts_with(text)),
+        };
+        assert!(is_expected, "{silent:?} {answering}: {notice:?}");
+    }
+    let never = vec![node("a", None, true), node("b", None, true)];
+    assert_eq!(view(never, ALL).notice, None, "they have not fallen silent");
+}

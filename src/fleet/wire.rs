@@ -1,0 +1,250 @@
+//! Wire types of the aggregator: the JSON of its answers, which extend those of an agent.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::view::{Counts, FleetTarget as Target, FleetView, NodeSnapshot, NodeState, TargetOnNode};
+use crate::api::wire::{self, timestamp};
+use crate::model::{Caller, Status};
+
+/// Largest number of nodes in the list of a target. `GET /backup_targets/{id}/nodes` answers with all of them.
+pub const NOT_AVAILABLE_MAX: usize = 20;
+
+/// How the aggregator knows the state of the nodes.
+const SOURCE: &str = "poll";
+
+/// Targets of the fleet.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FleetTargetList {
+    /// Oldest first.
+    pub backup_targets: Vec<FleetTarget>,
+    /// What the answer is based on.
+    #[serde(flatten)]
+    pub basis: AnswerBasis,
+}
+
+/// One target of the fleet. The plural key contains a single object, as in the answer of an agent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OneFleetTarget {
+    /// The target.
+    pub backup_targets: FleetTarget,
+    /// What the answer is based on.
+    #[serde(flatten)]
+    pub basis: AnswerBasis,
+}
+
+/// What an answer is based on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AnswerBasis {
+    /// Time of the oldest answer of an agent in use. `null` without any.
+    pub as_of: Option<String>,
+    /// `poll`.
+    pub source: String,
+    /// Whether every node of the list has answered lately.
+    pub complete: bool,
+    /// A sentence if many nodes fell silent together. `null` otherwise.
+    pub notice: Option<String>,
+}
+
+/// A target in the form of the agents' API. Its `status` is that of the fleet, and its other fields are those of one agent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FleetTarget {
+    /// The target.
+    #[serde(flatten)]
+    pub target: wire::Target,
+    /// Number of nodes in each state.
+    pub nodes: NodeCounts,
+    /// Nodes where it is not available or has a warning, worst first, at most [`NOT_AVAILABLE_MAX`].
+    pub not_available: Vec<TargetNode>,
+    /// Number of nodes with each reason code.
+    pub reasons: BTreeMap<String, usize>,
+}
+
+/// Number of nodes in each state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeCounts {
+    /// Nodes where the target is expected.
+    pub expected: usize,
+    /// Nodes where it is available, with and without a warning.
+    pub available: usize,
+    /// Nodes where it is available with a warning.
+    pub warning: usize,
+    /// Nodes where it is offline.
+    pub offline: usize,
+    /// Nodes that do not answer, or have not probed it yet.
+    pub unknown: usize,
+    /// Nodes that answer, but do not have it.
+    pub missing: usize,
+}
+
+/// A target on a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TargetNode {
+    /// Name of the node: host and port.
+    pub node: String,
+    /// `available`, `warning`, `offline`, `unknown` or `missing`.
+    pub state: String,
+    /// Reason code of the agent.
+    pub reason: Option<String>,
+    /// Since when the target has its status there, or since when the node is silent. `null` if it was never heard.
+    pub since: Option<String>,
+    /// What happened, and what to do.
+    pub message: Option<String>,
+}
+
+/// The nodes of a target.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TargetNodes {
+    /// The nodes, ordered by name, with the time of their latest probe.
+    pub nodes: Vec<ProbedTargetNode>,
+}
+
+/// A target on a node, with the time of the latest probe.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProbedTargetNode {
+    /// The target on the node.
+    #[serde(flatten)]
+    pub node: TargetNode,
+    /// When the latest known probe ended, according to the clock of the node.
+    pub observed_at: Option<String>,
+}
+
+/// Nodes of the list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeList {
+    /// Ordered by name.
+    pub nodes: Vec<Node>,
+}
+
+/// A node of the list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    /// Name: host and port.
+    pub node: String,
+    /// `answering` or `unknown`.
+    pub state: String,
+    /// Time of its latest answer. `null` without any.
+    pub answered_at: Option<String>,
+    /// Number of targets in its latest answer.
+    pub targets: usize,
+    /// Why the latest poll failed, and what to do. `null` if it succeeded.
+    pub message: Option<String>,
+}
+
+/// Whether the nodes have been polled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Readiness {
+    /// Whether the list of targets is answered.
+    pub ready: bool,
+    /// Number of nodes.
+    pub nodes: usize,
+    /// Number of nodes that answer.
+    pub answering: usize,
+}
+
+impl FleetTargetList {
+    pub(super) fn seen_by(caller: &Caller, view: &FleetView, targets: &[Target]) -> Self {
+        let targets = targets.iter().map(|target| FleetTarget::seen_by(caller, view, target));
+        Self { backup_targets: targets.collect(), basis: AnswerBasis::from(view) }
+    }
+}
+
+impl OneFleetTarget {
+    pub(super) fn seen_by(caller: &Caller, view: &FleetView, target: &Target) -> Self {
+        Self { backup_targets: FleetTarget::seen_by(caller, view, target), basis: AnswerBasis::from(view) }
+    }
+}
+
+impl From<&FleetView> for AnswerBasis {
+    fn from(view: &FleetView) -> Self {
+        Self {
+            as_of: view.as_of.map(timestamp),
+            source: SOURCE.to_owned(),
+            complete: view.is_complete,
+            notice: view.notice.clone(),
+        }
+    }
+}
+
+impl FleetTarget {
+    fn seen_by(caller: &Caller, view: &FleetView, target: &Target) -> Self {
+        let mut described = wire::Target::clone(&target.described);
+        described.id = target.id.to_string();
+        described.status = target.status.into();
+        if target.status == Status::Offline && target.counts.available == 0 {
+            // Old figures would look as if they had just been measured.
+            (described.capacity, described.used) = (None, None);
+        }
+        if !caller.is_admin {
+            // Agents do not say which projects may see a private type.
+            described.backup_target_types.retain(|found| found.is_public);
+        }
+        let mut not_available: Vec<_> =
+            view.on_nodes(target).filter(|on_node| on_node.state != NodeState::Available).collect();
+        not_available.sort_by_key(|on_node| on_node.state);
+        not_available.truncate(NOT_AVAILABLE_MAX);
+        Self {
+            target: described,
+            nodes: NodeCounts::from(target.counts),
+            not_available: not_available.into_iter().map(TargetNode::from).collect(),
+            reasons: target.reasons.iter().map(|(reason, count)| (reason.to_string(), *count)).collect(),
+        }
+    }
+}
+
+impl From<Counts> for NodeCounts {
+    fn from(counts: Counts) -> Self {
+        let Counts { expected, available, warning, offline, unknown, missing } = counts;
+        Self { expected, available, warning, offline, unknown, missing }
+    }
+}
+
+impl From<TargetOnNode<'_>> for TargetNode {
+    fn from(on_node: TargetOnNode<'_>) -> Self {
+        let problem = on_node.problem();
+        let own = match on_node.state {
+            NodeState::Missing => Some("The agent does not have this target. Create it there".to_owned()),
+            NodeState::Unknown if on_node.node.is_silent => Some(silence(on_node.node)),
+            NodeState::Unknown => Some("The agent has not probed this target yet".to_owned()),
+            NodeState::Available | NodeState::Warning | NodeState::Offline => None,
+        };
+        Self {
+            node: on_node.node.name.to_string(),
+            state: on_node.state.as_str().to_owned(),
+            reason: problem.map(|(reason, _)| reason.to_owned()),
+            since: on_node.since().map(timestamp),
+            message: own.or_else(|| problem.map(|(_, message)| message.to_owned())),
+        }
+    }
+}
+
+/// Why nothing is known of a silent node.
+fn silence(node: &NodeSnapshot) -> String {
+    match &node.failure {
+        Some(failure) => format!("The node is silent: {failure}"),
+        None => "The node has not been polled yet".to_owned(),
+    }
+}
+
+impl TargetNodes {
+    pub(super) fn new(view: &FleetView, target: &Target) -> Self {
+        let nodes = view.on_nodes(target).map(|on_node| ProbedTargetNode {
+            node: TargetNode::from(on_node),
+            observed_at: on_node.observed_at().map(timestamp),
+        });
+        Self { nodes: nodes.collect() }
+    }
+}
+
+impl From<&NodeSnapshot> for Node {
+    fn from(node: &NodeSnapshot) -> Self {
+        Self {
+            node: node.name.to_string(),
+            state: if node.is_silent { "unknown" } else { "answering" }.to_owned(),
+            answered_at: node.answered_at.map(timestamp),
+            targets: node.targets.len(),
+            message: node.failure.as_ref().map(ToString::to_string),
+        }
+    }
+}

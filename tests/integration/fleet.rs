@@ -1,0 +1,253 @@
+//! The aggregator beside real agents.
+
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+use crate::daemon::{Daemon, eventually};
+use crate::http;
+use crate::storage::{nfs, nfs_target};
+use crate::support::nfs_server::NfsServer;
+use crate::workspace::{Workspace, set_mode};
+
+/// An agent whose storage is this server.
+async fn agent(server: &NfsServer) -> (Workspace, Daemon) {
+    let workspace = Workspace::new();
+    let port = server.port();
+    workspace.configure(&format!("[mounts]\nnfs_options = \"nfsvers=3,port={port},mountport={port}\""));
+    let daemon = Daemon::start(&workspace).await;
+    (workspace, daemon)
+}
+
+/// Creates targets on an agent and probes them.
+async fn with_targets(daemon: &Daemon, paths: &[&str]) -> Vec<String> {
+    let mut ids = Vec::new();
+    for path in paths {
+        let id = daemon.create(nfs_target(path)).await;
+        daemon.check(&id).await;
+        ids.push(id);
+    }
+    ids
+}
+
+fn address(daemon: &Daemon) -> String {
+    format!("http://{}", daemon.address())
+}
+
+/// The configuration of an aggregator of these nodes, which it reads from a file.
+fn aggregator(nodes: &[String], more: &str) -> Workspace {
+    let workspace = Workspace::new();
+    write_nodes(&workspace, nodes);
+    let file = workspace.path("nodes");
+    workspace.configure(&format!("[aggregate]\nnodes_file = {file:?}\ninterval = \"1s\"\n{more}"));
+    workspace
+}
+
+fn write_nodes(workspace: &Workspace, nodes: &[String]) {
+    workspace.write("nodes", format!("# nodes of the test\n{}\n", nodes.join("\n")));
+}
+
+/// Waits until the list of targets meets a condition, and returns it.
+async fn list_with(aggregator: &Daemon, what: &str, condition: impl Fn(&Value) -> bool) -> Value {
+    eventually(what, async || {
+        let answer = aggregator.request("GET", "/backup_targets", None).await;
+        Some(answer.json()).filter(|list| answer.status == 200 && condition(list))
+    })
+    .await
+}
+
+fn target<'a>(list: &'a Value, path: &str) -> &'a Value {
+    let export = format!("127.0.0.1:{path}");
+    let targets = list["backup_targets"].as_array().expect("a list");
+    targets.iter().find(|target| target["filesystem_export"] == export).unwrap_or(&Value::Null)
+}
+
+fn counts(available: u64, offline: u64, unknown: u64, missing: u64) -> Value {
+    let expected = available + offline + unknown + missing;
+    json!({"expected": expected, "available": available, "warning": 0, "offline": offline, "unknown": unknown, "missing": missing})
+}
+
+#[tokio::test]
+async fn aggregator_answers_with_one_status_for_each_target() {
+    let (server, _) = nfs().await;
+    let (_a, one) = agent(&server).await;
+    let (b, mut two) = agent(&server).await;
+    let ids = with_targets(&one, &["/backups", "/one", "/not-exported"]).await;
+    with_targets(&two, &["/backups", "/not-exported"]).await;
+    let workspace = aggregator(&[address(&one), address(&two)], "");
+    let fleet = Daemon::start_aggregator(&workspace).await;
+
+    let list =
+        list_with(&fleet, "three targets", |list| list["complete"] == true && !target(list, "/one").is_null()).await;
+    let backups = target(&list, "/backups");
+    assert_eq!((&backups["status"], &backups["nodes"]), (&json!("available"), &counts(2, 0, 0, 0)), "{backups:#}");
+    assert!(backups["capacity"].is_string(), "{backups:#}");
+    let missing = target(&list, "/one");
+    assert_eq!((&missing["status"], &missing["nodes"]), (&json!("offline"), &counts(1, 0, 0, 1)), "{missing:#}");
+    assert_eq!(missing["not_available"][0]["node"], two.address().to_string());
+    assert_eq!(missing["not_available"][0]["state"], "missing");
+    let refused = target(&list, "/not-exported");
+    assert_eq!((&refused["status"], &refused["nodes"]), (&json!("offline"), &counts(0, 2, 0, 0)), "{refused:#}");
+    assert_eq!(refused["reasons"], json!({"export_denied": 2}), "{refused:#}");
+    assert!(refused["capacity"].is_null(), "{refused:#}");
+
+    // By the id of the fleet and by that of an agent.
+    let by_fleet = fleet
+        .get(&format!("/v1/0123456789abcdef0123456789abcdef/backup_targets/{}", backups["id"].as_str().expect("text")))
+        .await;
+    let by_agent = fleet.get(&format!("/backup_targets/{}", ids[0])).await;
+    assert_eq!(by_fleet["backup_targets"], by_agent["backup_targets"]);
+    assert_ne!(by_agent["backup_targets"]["id"], ids[0]);
+
+    // A client that polls gets a 304 while nothing changes.
+    let first = fleet.request("GET", "/backup_targets", None).await;
+    let mut again = http::request("GET", "/backup_targets", Vec::new());
+    again.headers_mut().insert("if-none-match", first.header("etag").parse().expect("a tag"));
+    assert_eq!(http::over_tcp(fleet.address(), again).await.status, 304);
+
+    // A node that does not answer is unknown, and neither offline nor available.
+    two.kill().await;
+    let list = list_with(&fleet, "an unknown node", |list| target(list, "/backups")["nodes"]["unknown"] == 1).await;
+    let backups = target(&list, "/backups");
+    assert_eq!((&backups["status"], &backups["nodes"]), (&json!("offline"), &counts(1, 0, 1, 0)), "{backups:#}");
+    let silent = &backups["not_available"][0];
+    assert!(silent["since"].is_string() && silent["reason"].is_null(), "{silent:#}");
+    let message = silent["message"].as_str().expect("text");
+    assert!(message.starts_with("The node is silent: the agent cannot be reached"), "{message}");
+    assert_eq!(target(&list, "/not-exported")["reasons"], json!({"export_denied": 1}), "its words are not current");
+    assert_eq!(list["complete"], false);
+    let nodes = fleet.get("/nodes").await;
+    assert_eq!(nodes["nodes"].as_array().map(Vec::len), Some(2), "{nodes:#}");
+
+    // It comes back with another address, and the list of nodes is read again.
+    let two = Daemon::start(&b).await;
+    for target in two.targets().await {
+        two.check(target["id"].as_str().expect("text")).await;
+    }
+    write_nodes(&workspace, &[address(&one), address(&two)]);
+    fleet.signal(Signal::SIGHUP);
+    let list = list_with(&fleet, "the recovery", |list| target(list, "/backups")["nodes"] == counts(2, 0, 0, 0)).await;
+    assert_eq!(list["complete"], true, "{list:#}");
+}
+
+#[tokio::test]
+async fn aggregator_with_a_policy_and_pages() {
+    let (server, _) = nfs().await;
+    let (_a, one) = agent(&server).await;
+    let (_b, two) = agent(&server).await;
+    with_targets(&one, &["/backups", "/one", "/two"]).await;
+    with_targets(&two, &["/backups"]).await;
+    let workspace = aggregator(&[address(&one), address(&two)], "available_when = \"ratio:0.5\"");
+    let mut fleet = Daemon::start_aggregator(&workspace).await;
+    let list =
+        list_with(&fleet, "three targets", |list| list["backup_targets"].as_array().map(Vec::len) == Some(3)).await;
+    assert_eq!(target(&list, "/one")["status"], "available", "on half of the nodes");
+
+    let id = target(&list, "/one")["id"].as_str().expect("text").to_owned();
+    let nodes = fleet.get(&format!("/backup_targets/{id}/nodes")).await;
+    let states: Vec<_> = nodes["nodes"].as_array().expect("a list").iter().map(|node| node["state"].clone()).collect();
+    assert!(states.contains(&json!("available")) && states.contains(&json!("missing")), "{nodes:#}");
+    let missing = fleet.get(&format!("/backup_targets/{id}/nodes?state=missing&limit=5")).await;
+    assert_eq!(missing["nodes"].as_array().map(Vec::len), Some(1), "{missing:#}");
+    let first = fleet.get("/backup_targets?limit=1").await;
+    let marker = first["backup_targets"][0]["id"].as_str().expect("text").to_owned();
+    let rest = fleet.get(&format!("/backup_targets?marker={marker}")).await;
+    assert_eq!(rest["backup_targets"].as_array().map(Vec::len), Some(2), "{rest:#}");
+
+    let metrics = fleet.request("GET", "/metrics", None).await;
+    let metrics = metrics.body;
+    for line in [
+        "targetwatch_fleet_nodes{state=\"answering\"} 2",
+        "targetwatch_fleet_target_nodes{export=\"127.0.0.1:/one\",state=\"missing\"} 1",
+        "targetwatch_fleet_target_available{export=\"127.0.0.1:/one\"} 1",
+    ] {
+        assert!(metrics.contains(line), "{line} is not in:\n{metrics}");
+    }
+
+    for (method, path, status, words) in [
+        ("POST", "/backup_targets", 405, "send changes to the agents"),
+        ("GET", "/backup_target_types", 404, "on an aggregator"),
+        ("GET", "/backup_targets/x", 404, "is not the id of a target"),
+        ("GET", "/backup_targets?limit=0", 400, "limit"),
+        ("GET", "/backup_targets?marker=00000000-0000-4000-8000-000000000000", 400, "marker"),
+        ("GET", &*format!("/backup_targets/{id}/nodes?state=fine"), 400, "expected one of offline"),
+        ("GET", &*format!("/backup_targets/{id}/nodes?marker=none"), 400, "marker"),
+        ("GET", &*format!("/backup_targets/{id}/nodes?limit=-1"), 400, "limit"),
+    ] {
+        let answer = fleet.request(method, path, None).await;
+        assert!(answer.status == status && answer.body.contains(words), "{method} {path}: {answer:?}");
+    }
+    assert!(fleet.stop().await < std::time::Duration::from_secs(2));
+}
+
+#[tokio::test]
+async fn silent_node_delays_neither_the_answers_nor_the_other_nodes() {
+    let (server, _) = nfs().await;
+    let (_a, one) = agent(&server).await;
+    with_targets(&one, &["/backups"]).await;
+    // Its kernel accepts connections, and nothing answers.
+    let silent = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+    let silent = format!("http://{}", silent.local_addr().expect("its address"));
+    let workspace = aggregator(&[address(&one), silent], "available_when = \"any\"");
+    let fleet = Daemon::start_aggregator(&workspace).await;
+    let message = fleet.request("GET", "/backup_targets", None).await.fault(503, "serviceUnavailable");
+    assert!(message.contains("have not been polled yet"), "{message}");
+    assert_eq!(fleet.request("GET", "/readyz", None).await.status, 503);
+    fleet.get("/healthz").await;
+    let list = list_with(&fleet, "a list", |_| true).await;
+    assert_eq!(target(&list, "/backups")["nodes"], counts(1, 0, 1, 0));
+    assert_eq!((&list["complete"], &target(&list, "/backups")["status"]), (&json!(false), &json!("available")));
+    assert_eq!(fleet.request("GET", "/readyz", None).await.status, 200);
+}
+
+#[tokio::test]
+async fn aggregator_sends_its_token_to_the_agents() {
+    const SECRET: &str = "a-long-secret-of-the-fleet";
+    let (server, _) = nfs().await;
+    let (a, one) = agent(&server).await;
+    with_targets(&one, &["/backups"]).await;
+    drop(one);
+    set_mode(&a.write("token", SECRET), 0o600);
+    let token = a.path("token");
+    a.configure(&format!("[api]\nauth = \"token\"\n[api.token]\nfile = {token:?}"));
+    let one = Daemon::start(&a).await;
+    for (file, state, words) in [
+        (None, "unknown", "needs a token. Set [aggregate] token_file"),
+        (Some("the-wrong-secret-of-the-fleet"), "unknown", "refuses the token"),
+        (Some(SECRET), "answering", ""),
+    ] {
+        let workspace = aggregator(&[address(&one)], "");
+        if let Some(secret) = file {
+            set_mode(&workspace.write("fleet-token", secret), 0o600);
+            let path = workspace.path("fleet-token");
+            workspace.configure(&format!("[aggregate]\ntoken_file = {path:?}"));
+        }
+        let fleet = Daemon::start_aggregator(&workspace).await;
+        let node = eventually("a poll", async || {
+            let node = fleet.get("/nodes").await["nodes"][0].clone();
+            Some(node).filter(|node| node["state"] == "answering" || !node["message"].is_null())
+        })
+        .await;
+        assert_eq!(node["state"], state, "{node:#}");
+        assert!(node["message"].as_str().unwrap_or_default().contains(words), "{node:#}");
+        assert!(!fleet.log().contains(SECRET), "{}", fleet.log());
+    }
+}
+
+#[tokio::test]
+async fn aggregator_without_a_usable_list_does_not_start() {
+    for (nodes, more, words) in [
+        (None, "", "set [aggregate] nodes or nodes_file"),
+        (None, "nodes = [\"compute-1\"]", "\"compute-1\" is not the address of an agent"),
+        (None, "nodes = [\"https://a\", \"https://A/\"]", "\"a:8781\" is listed twice"),
+        (None, "available_when = \"most\"", "expected \"all\", \"any\""),
+        (Some("https://a\nftp://b"), "", "line 2: \"ftp://b\" is not the address"),
+        (Some("\u{0}"), "", "line 1"),
+    ] {
+        let workspace = Workspace::new();
+        let file = nodes.map(|nodes| format!("nodes_file = {:?}", workspace.write("nodes", nodes))).unwrap_or_default();
+        workspace.configure(&format!("[aggregate]\n{file}\n{more}"));
+        let stderr = Daemon::aggregator_fails_to_start(&workspace).await;
+        assert!(stderr.contains(words), "{words}: {stderr}");
+    }
+}
