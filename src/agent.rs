@@ -20,6 +20,7 @@ mod canary_store;
 mod error;
 mod lifecycle;
 mod own_mount_log;
+mod private_mounts;
 mod publisher;
 mod reconcile;
 mod record;

@@ -32,6 +32,7 @@ pub use crate::check::own_mounts::OwnMounts;
 pub use crate::check::tcp_reachable::addresses_of;
 pub use crate::s3::aws::ClientPool;
 pub use crate::sys::worker::PoolStats;
+pub use nfs::PrivateMount;
 
 /// Resources of this host that all drivers share.
 #[derive(Debug)]

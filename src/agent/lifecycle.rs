@@ -10,6 +10,7 @@ use tracing::Instrument as _;
 
 use super::error::AgentError;
 use super::own_mount_log;
+use super::private_mounts;
 use super::publisher::StatusChange;
 use super::reconcile::Reconciler;
 use super::shared::Shared;
@@ -54,6 +55,10 @@ impl Agent {
             async move {
                 own_mount_log::run(&shared.registry, &shared.host.own_mounts, shared.stopping.subscribe()).await;
             }
+        });
+        tokio::spawn({
+            let shared = shared.clone();
+            async move { private_mounts::sweep(&shared).await }
         });
         Self { reconciler: Reconciler::start(shared.clone()), shared }
     }

@@ -13,6 +13,7 @@
 mod canary;
 mod mounted;
 mod observed;
+mod sweep;
 mod unmount;
 mod wire;
 
@@ -32,6 +33,7 @@ use crate::model::settings::AgentSettings;
 use crate::model::{MountMode, MountName, NfsExport, NfsOptions, NfsTarget, Outcome, TargetId};
 use crate::sys::Lane;
 use canary::VerifiedCanary;
+pub use sweep::PrivateMount;
 use unmount::join_remarks;
 use wire::GrantedExport;
 

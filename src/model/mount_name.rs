@@ -71,6 +71,15 @@ impl MountName {
         root.join(&self.0)
     }
 
+    /// Restores a name from a directory below `root`. Returns it with the key from which it was derived.
+    ///
+    /// # Errors
+    /// [`MountNameError::NotEncoded`] when the directory is not the base64 of UTF-8 text.
+    pub fn of_directory(directory: &Path, root: &Path) -> Result<(Self, String), MountNameError> {
+        let key = decode_directory(directory, root)?;
+        Ok((Self(STANDARD.encode(&key)), key))
+    }
+
     /// Returns whether targets with these names cannot both be mounted: the directories are the same, or one is inside
     /// the other, where a mount would hide it.
     #[must_use]

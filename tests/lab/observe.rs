@@ -45,6 +45,14 @@ fn mount_there(export: &str, options: &str, path: &str) {
     succeed("mount", &["-t", "nfs", "-o", options, export, at.to_str().expect("text")]);
 }
 
+/// Mounts in the directory of a path below the private root, as an earlier agent process. Returns the directory.
+fn mount_privately(arguments: &[&str], path: &str) -> PathBuf {
+    let at = Path::new(PRIVATE_ROOT).join(mount_path(path).file_name().expect("a name"));
+    fs::create_dir_all(&at).expect("created");
+    succeed("mount", &[arguments, &[at.to_str().expect("text")]].concat());
+    at
+}
+
 /// Unmounts plainly, so a mount in use stays. With the bare system call, because umount(8) would access the mounted file
 /// system, and in a thread, because an NFSv4 client then notifies the dead server.
 fn unmount_plainly(at: &Path) {
@@ -236,7 +244,28 @@ fn dead_server_of_an_observed_target_delays_nothing() {
     let target = Target::create_available(USER_EXPORT);
     mount_there(USER_EXPORT, "nfsvers=4.2,port=12049,hard", USER_PATH);
     wait_for_finding(&target, "hard_mount", FIRST_VERDICT);
+    // Private mounts of targets that are removed while the agent does not run, one with a dead server, and others.
+    let (dead, options) = ("nfsvers=4.2,port=12049,soft,nosharecache", format!("{OPTIONS},nosharecache"));
+    let removed = [
+        mount_privately(&["-t", "nfs", "-o", dead, USER_EXPORT], "/srv/removed"),
+        mount_privately(&["-t", "nfs", "-o", &options, "10.0.0.1:/srv/exports/two"], "/srv/exports/two"),
+    ];
+    let others = [
+        mount_privately(&["-t", "tmpfs", "tmpfs"], "/srv/tmpfs"),
+        mount_privately(&["-t", "nfs", "-o", OPTIONS, "10.0.0.1:/srv/exports/two"], "/srv/shared"),
+    ];
     signal_user_server("STOP");
+    systemctl("restart", SERVICE);
+    eventually("private mounts of removed targets are unmounted", TIMED_OUT, || {
+        (!private_mounts().iter().any(|at| removed.contains(at))).then_some(())
+    });
+    eventually("their directories are removed", FIRST_VERDICT, || {
+        (!removed.iter().any(|at| at.exists())).then_some(())
+    });
+    assert!(others.iter().all(|at| private_mounts().contains(at)), "the agent unmounted what it did not mount");
+    for at in &others {
+        umount2(at, MntFlags::MNT_DETACH).expect("unmounted");
+    }
     // A probe may have begun to mount it.
     target.wait_until_offline(&["response_timed_out", "connect_timed_out", "mount_timed_out"], MOUNT_TIMED_OUT);
     // The owner can still unmount it, and no private mount is left.
