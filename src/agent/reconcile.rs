@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tokio::sync::watch;
 
 use super::shared::Shared;
-use super::task::{self, FirstProbe, TaskHandle};
-use crate::model::{Target, TargetId};
+use super::task::{self, FirstProbe, Mailbox, TaskHandle};
+use crate::model::TargetId;
 use crate::registry::{Difference, Snapshot};
 
 /// Owner of the tasks.
@@ -46,9 +46,9 @@ impl Reconciler {
         }
     }
 
-    /// Returns a part of a target's task handle, if the target has a task.
-    pub(super) fn task<T>(&self, id: TargetId, get: impl FnOnce(&TaskHandle) -> T) -> Option<T> {
-        self.state().tasks.get(&id).map(get)
+    /// Returns the mailbox of a target's task, if the target has a task.
+    pub(super) fn mailbox(&self, id: TargetId) -> Option<Arc<Mailbox>> {
+        self.state().tasks.get(&id).map(|task| task.mailbox().clone())
     }
 
     fn apply(&self, state: &mut Reconciled, snapshot: &Arc<Snapshot>, first_probe: FirstProbe) {
@@ -72,13 +72,13 @@ impl Reconciler {
                 }
                 Difference::Changed(registered) => {
                     if let Some(task) = state.tasks.get(&registered.target.id) {
-                        assign(task, &registered.target);
+                        task.mailbox().assign(Some(registered.target.clone()));
                     }
                 }
                 Difference::Removed(registered) => {
                     tracing::info!(target_id = %registered.target.id, export = registered.target.spec.export(), "deleted");
                     if let Some(task) = state.tasks.remove(&registered.target.id) {
-                        task.assigned.send_replace(None);
+                        task.mailbox().assign(None);
                     }
                 }
             }
@@ -89,16 +89,6 @@ impl Reconciler {
         // After a panic some tasks may be missing. The others work.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Gives a task the current version of its target. Wakes the task only if the storage changed, which needs a new driver
-/// and a new probe.
-fn assign(task: &TaskHandle, target: &Arc<Target>) {
-    task.assigned.send_if_modified(|assigned| {
-        let is_other_storage = assigned.as_ref().is_none_or(|former| former.spec != target.spec);
-        *assigned = Some(target.clone());
-        is_other_storage
-    });
 }
 
 /// Reconciles every snapshot that the registry publishes. Holds no reference while it waits, so dropping the agent

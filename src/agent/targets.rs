@@ -5,12 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::error::AgentError;
 use super::lifecycle::{Agent, VERSION, run_to_completion};
-use super::task::Command;
+use super::task::Mailbox;
 use super::view::TargetView;
 use crate::model::settings::DeclaredTarget;
 use crate::model::{MountName, SpecFields, Target, TargetId, TargetSpec, TargetType, Transition};
@@ -110,10 +109,8 @@ impl Agent {
     /// [`AgentError::Busy`] when its mount is in use on a live server, [`AgentError`] when a rule
     /// forbids it or it cannot be made durable. The target then stays, and is mounted again.
     pub async fn delete_target(&self, id: TargetId) -> Result<(), AgentError> {
-        let commands = self.reconciler.task(id, |task| task.commands.clone()).ok_or_else(|| self.no_task(id))?;
-        let (reply, answer) = oneshot::channel();
         // The task may have ended, because another request deleted the target or the agent stops.
-        commands.send(Command::Delete(reply)).await.map_err(|_| self.no_task(id))?;
+        let answer = self.mailbox(id)?.delete().await.ok_or_else(|| self.no_task(id))?;
         let agent = self.clone();
         run_to_completion(async move {
             let snapshot = answer.await.map_err(|_| agent.no_task(id))??;
@@ -129,16 +126,13 @@ impl Agent {
     /// # Errors
     /// [`AgentError`] when there is no such target or the agent is stopping.
     pub async fn check_now(&self, id: TargetId) -> Result<Arc<TargetView>, AgentError> {
-        let request = self.reconciler.task(id, |task| {
-            task.requested.send_modify(|number| *number += 1);
-            (*task.requested.borrow(), task.served.clone())
-        });
-        let (mine, mut served) = request.ok_or_else(|| self.no_task(id))?;
+        let mailbox = self.mailbox(id)?;
+        let request = mailbox.request_probe();
         let bound = self.check_bound();
-        match tokio::time::timeout(bound, served.wait_for(|number| *number >= mine)).await {
+        match tokio::time::timeout(bound, mailbox.served(request)).await {
             Err(_) => Err(AgentError::CheckTimedOut { id, after: bound }),
-            Ok(Err(_)) => Err(self.no_task(id)),
-            Ok(Ok(_)) => self.target(id),
+            Ok(false) => Err(self.no_task(id)),
+            Ok(true) => self.target(id),
         }
     }
 
@@ -149,6 +143,10 @@ impl Agent {
     pub async fn history(&self, id: TargetId) -> Result<Vec<Transition>, AgentError> {
         self.target(id)?;
         self.shared.transitions.of_target(id).await
+    }
+
+    fn mailbox(&self, id: TargetId) -> Result<Arc<Mailbox>, AgentError> {
+        self.reconciler.mailbox(id).ok_or_else(|| self.no_task(id))
     }
 
     fn target(&self, id: TargetId) -> Result<Arc<TargetView>, AgentError> {

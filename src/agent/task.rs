@@ -5,11 +5,13 @@
 //! counted and not queued, so the next probe serves all of them. A change or deletion of the target cancels a
 //! running probe and kills its child processes, so neither waits for storage that hangs.
 
+mod mailbox;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{Instrument as _, Span};
 use uuid::Uuid;
@@ -21,6 +23,8 @@ use crate::driver::{self, Depth, DetachError, Driver};
 use crate::model::settings::AgentSettings;
 use crate::model::{Target, UsageHistory};
 use crate::registry::{Change, Snapshot};
+use mailbox::Event;
+pub(super) use mailbox::Mailbox;
 
 /// Largest deviation of an interval, as a fraction of it. A thousand nodes that were started together must not keep
 /// probing one server at the same moments.
@@ -39,23 +43,20 @@ const DUE_GAP: Duration = Duration::from_millis(500);
 /// Time between two attempts to unmount a target that was removed from the registry.
 const UNMOUNT_RETRY: Duration = Duration::from_secs(30);
 
-/// A command to a task.
-pub(super) enum Command {
-    /// Unmounts the target, removes it from the registry, and ends the task. If a step fails, the task continues.
-    /// The reply is the content of the registry without the target.
-    Delete(oneshot::Sender<Result<Arc<Snapshot>, AgentError>>),
+/// The agent's end of a task. Dropping it ends the task.
+pub(super) struct TaskHandle(Arc<Mailbox>);
+
+impl TaskHandle {
+    /// The mailbox of the task.
+    pub(super) fn mailbox(&self) -> &Arc<Mailbox> {
+        &self.0
+    }
 }
 
-/// The agent's end of a task.
-pub(super) struct TaskHandle {
-    /// Channel for one command. A second deletion waits for the first.
-    pub(super) commands: mpsc::Sender<Command>,
-    /// Number of probes that were requested.
-    pub(super) requested: watch::Sender<u64>,
-    /// The value of `requested` when the latest finished probe began.
-    pub(super) served: watch::Receiver<u64>,
-    /// The target as the registry contains it. `None` when it was removed. The task then unmounts it and ends.
-    pub(super) assigned: watch::Sender<Option<Arc<Target>>>,
+impl Drop for TaskHandle {
+    fn drop(&mut self) {
+        self.0.abandon();
+    }
 }
 
 /// When a task begins to probe.
@@ -75,42 +76,31 @@ struct Task {
     target: Arc<Target>,
     /// Its use in the last days.
     usage: UsageHistory,
-    assigned: watch::Receiver<Option<Arc<Target>>>,
+    mailbox: Arc<Mailbox>,
     settings: watch::Receiver<Arc<AgentSettings>>,
-    commands: mpsc::Receiver<Command>,
-    requested: watch::Receiver<u64>,
-    served: watch::Sender<u64>,
 }
 
-/// Event that ends a wait.
-enum Event {
-    ProbeDue,
-    Command(Command),
-    AssignmentChanged,
-    Ended,
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.mailbox.close();
+    }
 }
 
 /// Starts a target's task.
 pub(super) fn start(shared: &Arc<Shared>, target: Arc<Target>, first: FirstProbe) -> TaskHandle {
-    let (commands, command_receiver) = mpsc::channel(1);
-    let (requested, request_receiver) = watch::channel(0);
-    let (served_sender, served) = watch::channel(0);
+    let mailbox = Arc::new(Mailbox::new(target.clone()));
     let driver = driver::for_spec(&target, &shared.host);
-    let (assigned, assigned_receiver) = watch::channel(Some(target.clone()));
     let task = Task {
         span: span(&target),
         shared: shared.clone(),
         driver,
         target,
         usage: UsageHistory::default(),
-        assigned: assigned_receiver,
+        mailbox: mailbox.clone(),
         settings: shared.settings.subscribe(),
-        commands: command_receiver,
-        requested: request_receiver,
-        served: served_sender,
     };
     tokio::spawn(task.run(first));
-    TaskHandle { commands, requested, served, assigned }
+    TaskHandle(mailbox)
 }
 
 impl Task {
@@ -156,10 +146,8 @@ impl Task {
                         }
                     }
                 }
-                Event::AssignmentChanged => {
-                    let Some(target) = self.assigned.borrow_and_update().clone() else {
-                        return Box::pin(self.unmount_removed()).await;
-                    };
+                Event::Assigned(None) => return Box::pin(self.unmount_removed()).await,
+                Event::Assigned(Some(target)) => {
                     if !self.target.spec.is_same_storage(&target.spec) {
                         self.usage = UsageHistory::default();
                     }
@@ -168,7 +156,7 @@ impl Task {
                     self.target = target;
                     Event::ProbeDue
                 }
-                Event::Command(Command::Delete(reply)) => match Box::pin(self.delete()).await {
+                Event::Delete(reply) => match Box::pin(self.delete()).await {
                     Ok(snapshot) => {
                         let _ = reply.send(Ok(snapshot));
                         return;
@@ -178,21 +166,15 @@ impl Task {
                         Event::ProbeDue
                     }
                 },
-                Event::Ended => {
-                    // The agent also drops the task's handle when it removes the target.
-                    if self.assigned.borrow().is_none() {
-                        Box::pin(self.unmount_removed()).await;
-                    }
-                    return;
-                }
+                Event::Abandoned => return,
             };
         }
     }
 
     /// Probes and publishes the report. Returns the event that cancelled the probe, if any.
     async fn probe(&mut self, settings: &Arc<AgentSettings>) -> Option<Event> {
-        let serving = *self.requested.borrow_and_update();
-        let depth = if serving > *self.served.borrow() { Depth::Full } else { Depth::Routine };
+        let (request, is_requested) = self.mailbox.begin_probe();
+        let depth = if is_requested { Depth::Full } else { Depth::Routine };
         let Self { driver, target, usage, shared, .. } = self;
         let probe = async {
             shared.unmounted(&target.mount_name).await;
@@ -200,12 +182,12 @@ impl Task {
         };
         let report = tokio::select! {
             biased;
-            event = interruption(&mut self.commands, &mut self.assigned) => return Some(event),
+            event = self.mailbox.interruption() => return Some(event),
             report = probe => report,
         };
         // Stopping the agent killed the child processes, so the findings say nothing about the storage.
         if *self.shared.stopping.borrow() {
-            return Some(Event::Ended);
+            return Some(Event::Abandoned);
         }
         let Shared { views, transitions, statistics, .. } = &*self.shared;
         statistics.count(self.target.spec.kind(), &report);
@@ -213,7 +195,7 @@ impl Task {
             Intervals { probe: self.driver.interval(settings), canary: self.driver.canary_interval(settings) };
         let failures = settings.probe.failures_before_offline;
         views.publish_report(&self.target.spec, Arc::new(report), intervals, failures, transitions);
-        self.served.send_replace(serving);
+        self.mailbox.end_probe(request);
         None
     }
 
@@ -225,13 +207,12 @@ impl Task {
             self.driver.outdated(&settings).await;
         };
         let changed = tokio::select! {
-            event = interruption(&mut self.commands, &mut self.assigned) => return event,
+            event = self.mailbox.event() => return event,
             () = tokio::time::sleep_until(next) => Ok(()),
             () = outdated => Ok(()),
-            changed = self.requested.changed() => changed,
             changed = self.settings.changed() => changed,
         };
-        changed.map_or(Event::Ended, |()| Event::ProbeDue)
+        changed.map_or(Event::Abandoned, |()| Event::ProbeDue)
     }
 
     async fn delete(&mut self) -> Result<Arc<Snapshot>, AgentError> {
@@ -254,8 +235,7 @@ impl Task {
     /// because the mount is in use. Gives up when another target needs the directory.
     async fn unmount_removed(&mut self) {
         // Otherwise a request to delete the target would wait as long as the mount is in use.
-        self.commands.close();
-        while self.commands.recv().await.is_some() {}
+        self.mailbox.close();
         let mut is_logged = false;
         loop {
             // Announced before the registry is read, so that a target that is created later waits for the unmount.
@@ -297,17 +277,6 @@ impl Task {
 fn span(target: &Target) -> Span {
     // At this level, every filter that accepts any log line of the target also accepts its span.
     tracing::error_span!(parent: None, "target", target_id = %target.id, export = target.spec.export())
-}
-
-/// Waits for an event that cancels a running probe.
-async fn interruption(
-    commands: &mut mpsc::Receiver<Command>,
-    assigned: &mut watch::Receiver<Option<Arc<Target>>>,
-) -> Event {
-    tokio::select! {
-        command = commands.recv() => command.map_or(Event::Ended, Event::Command),
-        changed = assigned.changed() => if changed.is_ok() { Event::AssignmentChanged } else { Event::Ended },
-    }
 }
 
 /// Returns a random number from 0 to 1.

@@ -8,7 +8,7 @@ use crate::agent::Agent;
 use crate::agent::view::View;
 use crate::driver::Host;
 use crate::model::settings::{AgentSettings, DeclaredTarget};
-use crate::model::{NfsExport, NfsOptions, NfsTarget, SpecFields, TargetSpec, TargetType};
+use crate::model::{NfsExport, NfsOptions, NfsTarget, SpecFields, Target, TargetSpec, TargetType};
 use crate::registry::fixtures::nfs;
 use crate::registry::{MemoryStore, Registry, Store, Write};
 
@@ -68,10 +68,10 @@ async fn commit_of_another_writer_starts_changes_and_ends_the_task() {
     };
     shows(&agent, is_probed).await;
 
-    let task = agent.reconciler.task(id, |task| task.assigned.clone()).expect("a task");
+    let task = agent.reconciler.mailbox(id).expect("a task");
     commit(&store, vec![Write::DeleteTarget(id)]).await;
     shows(&agent, |view| view.targets.is_empty()).await;
-    tokio::time::timeout(WAIT_MAX, task.closed()).await.expect("the task ended");
+    assert!(!tokio::time::timeout(WAIT_MAX, task.served(u64::MAX)).await.expect("the task accepts no requests"));
     assert!(agent.check_now(id).await.is_err());
 }
 
@@ -143,15 +143,14 @@ async fn older_snapshot_does_not_replace_a_later_one() {
 }
 
 #[tokio::test]
-async fn dropped_agent_ends_its_tasks_and_unmounts_nothing() {
+async fn dropped_agent_ends_its_tasks() {
     let store = Arc::new(MemoryStore::default());
     commit(&store, writes(nfs("127.0.0.1:/a"))).await;
     let agent = agent(&store);
     let id = agent.view().targets[0].target.id;
-    let task = agent.reconciler.task(id, |task| task.assigned.clone()).expect("a task");
+    let task = agent.reconciler.mailbox(id).expect("a task");
     let reconciler = Arc::downgrade(&agent.reconciler);
     drop(agent);
     assert!(reconciler.upgrade().is_none(), "following the registry holds no reference");
-    assert!(task.borrow().is_some(), "the target was not removed");
-    drop(task);
+    assert!(!tokio::time::timeout(WAIT_MAX, task.served(u64::MAX)).await.expect("the task ended"));
 }

@@ -52,24 +52,13 @@ impl Driver for Hanging {
     }
 }
 
-/// The ends of a task's channels that the agent holds.
-struct Ends {
-    commands: mpsc::Sender<Command>,
-    _requested: watch::Sender<u64>,
-    _served: watch::Receiver<u64>,
-    assigned: watch::Sender<Option<Arc<Target>>>,
-}
-
-fn task(shared: &Arc<Shared>, target: Target, driver: Box<dyn Driver>) -> (Task, Ends) {
-    let (command_sender, commands) = mpsc::channel(1);
-    let (_requested, requested) = watch::channel(0);
-    let (served, _served) = watch::channel(0);
+fn task(shared: &Arc<Shared>, target: Target, driver: Box<dyn Driver>) -> (Task, TaskHandle) {
     let target = Arc::new(target);
-    let (assigned_sender, assigned) = watch::channel(Some(target.clone()));
+    let mailbox = Arc::new(Mailbox::new(target.clone()));
     let (shared, settings) = (shared.clone(), shared.settings.subscribe());
     let (usage, span) = (UsageHistory::default(), Span::none());
-    let task = Task { shared, driver, target, usage, assigned, settings, commands, requested, served, span };
-    (task, Ends { commands: command_sender, _requested, _served, assigned: assigned_sender })
+    let task = Task { shared, driver, target, usage, mailbox: mailbox.clone(), settings, span };
+    (task, TaskHandle(mailbox))
 }
 
 #[tokio::test]
@@ -80,7 +69,7 @@ async fn probe_ended_by_stop_publishes_no_report() {
         let shared = shared(Arc::new(MemoryStore::default()), vec![target.clone()]);
         let (began, ended) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let driver = Box::new(Hanging { began: began.clone(), ended: ended.clone() });
-        let (task, _ends) = task(&shared, target, driver);
+        let (task, _handle) = task(&shared, target, driver);
         let task = tokio::spawn(task.run(FirstProbe::Now));
         began.notified().await;
         shared.stopping.send_replace(true);
@@ -116,13 +105,13 @@ impl Driver for BusyOnce {
 #[tokio::test(start_paused = true)]
 async fn removed_target_is_unmounted_again_after_busy() {
     let shared = shared(Arc::new(MemoryStore::default()), Vec::new());
-    // The task sees the removal and the end of its channels in random order, so the test repeats.
+    // The task sees the removal and the end of its handle, so the test repeats.
     for _ in 0..50 {
         let attempts = Arc::new(AtomicU32::new(0));
-        let (task, ends) = task(&shared, target(), Box::new(BusyOnce { attempts: attempts.clone() }));
+        let (task, handle) = task(&shared, target(), Box::new(BusyOnce { attempts: attempts.clone() }));
         let task = tokio::spawn(task.run(FirstProbe::Soon));
-        ends.assigned.send_replace(None);
-        drop(ends);
+        handle.mailbox().assign(None);
+        drop(handle);
         task.await.expect("ended");
         assert_eq!(attempts.load(Ordering::Relaxed), 2);
     }
@@ -132,10 +121,9 @@ async fn removed_target_is_unmounted_again_after_busy() {
 async fn delete_of_a_removed_target_does_not_wait_for_its_busy_mount() {
     let shared = shared(Arc::new(MemoryStore::default()), Vec::new());
     let attempts = Arc::new(AtomicU32::new(0));
-    let (task, ends) = task(&shared, target(), Box::new(BusyOnce { attempts: attempts.clone() }));
-    ends.assigned.send_replace(None);
-    let (reply, answer) = oneshot::channel();
-    ends.commands.try_send(Command::Delete(reply)).expect("room");
+    let (task, handle) = task(&shared, target(), Box::new(BusyOnce { attempts: attempts.clone() }));
+    handle.mailbox().assign(None);
+    let answer = handle.mailbox().delete().await.expect("open");
     let task = tokio::spawn(task.run(FirstProbe::Soon));
     let answer = tokio::time::timeout(UNMOUNT_RETRY / 2, answer).await.expect("before the second attempt");
     assert!(!matches!(answer, Ok(Ok(_))), "there is nothing to delete");
@@ -150,20 +138,20 @@ async fn removed_target_keeps_a_mount_that_another_target_needs() {
     store.commit(store.snapshot().revision(), writes).await.expect("committed");
     let attempts = Arc::new(AtomicU32::new(0));
     let shared = shared(store, Vec::new());
-    let (task, ends) = task(&shared, target(), Box::new(BusyOnce { attempts: attempts.clone() }));
+    let (task, handle) = task(&shared, target(), Box::new(BusyOnce { attempts: attempts.clone() }));
     let task = tokio::spawn(task.run(FirstProbe::Soon));
-    ends.assigned.send_replace(None);
+    handle.mailbox().assign(None);
     task.await.expect("ended");
     assert_eq!(attempts.load(Ordering::Relaxed), 0);
 }
 
 #[tokio::test]
-async fn task_ends_without_unmounting_when_the_agent_is_dropped() {
+async fn task_handle_without_unmounting_when_the_agent_is_dropped() {
     let shared = shared(Arc::new(MemoryStore::default()), Vec::new());
     let attempts = Arc::new(AtomicU32::new(0));
-    let (task, ends) = task(&shared, target(), Box::new(BusyOnce { attempts: attempts.clone() }));
+    let (task, handle) = task(&shared, target(), Box::new(BusyOnce { attempts: attempts.clone() }));
     let task = tokio::spawn(task.run(FirstProbe::Soon));
-    drop(ends);
+    drop(handle);
     task.await.expect("ended");
     assert_eq!(attempts.load(Ordering::Relaxed), 0);
 }
@@ -192,10 +180,10 @@ impl Driver for AlwaysOutdated {
 }
 
 #[tokio::test(start_paused = true)]
-async fn outdated_report_causes_a_probe_before_the_interval_ends_but_not_a_loop() {
+async fn outdated_report_causes_a_probe_before_the_interval_handle_but_not_a_loop() {
     let shared = shared(Arc::new(MemoryStore::default()), Vec::new());
     let probes = Arc::new(AtomicU32::new(0));
-    let (task, _ends) = task(&shared, target(), Box::new(AlwaysOutdated { probes: probes.clone() }));
+    let (task, _handle) = task(&shared, target(), Box::new(AlwaysOutdated { probes: probes.clone() }));
     let task = tokio::spawn(task.run(FirstProbe::Now));
     tokio::time::sleep(OUTDATED_GAP * 10 + OUTDATED_GAP / 2).await;
     assert!((10..=11).contains(&probes.load(Ordering::Relaxed)), "{probes:?}");
@@ -237,9 +225,8 @@ async fn panic_of_a_deletion_is_its_error_and_the_task_continues() {
     let writes = vec![Write::PutTarget(target.clone().into()), Write::PutType(first_type.into())];
     store.commit(store.snapshot().revision(), writes).await.expect("committed");
     let shared = shared(store, Vec::new());
-    let (task, ends) = task(&shared, target, Box::new(Panicking));
-    let (reply, answer) = oneshot::channel();
-    ends.commands.try_send(Command::Delete(reply)).expect("room");
+    let (task, handle) = task(&shared, target, Box::new(Panicking));
+    let answer = handle.mailbox().delete().await.expect("open");
     let task = tokio::spawn(task.run(FirstProbe::Soon));
     let error = answer.await.expect("an answer").expect_err("a panic");
     let AgentError::Detach { finding, .. } = error else { panic!("{error}") };
@@ -281,14 +268,14 @@ async fn new_target_is_not_probed_while_its_directory_is_unmounted() {
     let start = |target: Target, first| {
         let probes = Arc::new(AtomicU32::new(0));
         let driver = Box::new(Slow { began: began.clone(), ended: ended.clone(), probes: probes.clone() });
-        let (task, ends) = task(&shared, target, driver);
-        (tokio::spawn(task.run(first)), ends, probes)
+        let (task, handle) = task(&shared, target, driver);
+        (tokio::spawn(task.run(first)), handle, probes)
     };
-    let (removed, ends, _) = start(former, FirstProbe::Soon);
-    ends.assigned.send_replace(None);
+    let (removed, handle, _) = start(former, FirstProbe::Soon);
+    handle.mailbox().assign(None);
     began.notified().await;
-    let (_, _new_ends, of_new) = start(new, FirstProbe::Now);
-    let (_, _other_ends, of_other) = start(other, FirstProbe::Now);
+    let (_, _new_handle, of_new) = start(new, FirstProbe::Now);
+    let (_, _other_handle, of_other) = start(other, FirstProbe::Now);
     // The paused clock of the test advances only while every task waits.
     tokio::time::sleep(Duration::from_secs(1)).await;
     let probes = || [&of_new, &of_other].map(|probes| probes.load(Ordering::Relaxed));
