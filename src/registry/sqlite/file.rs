@@ -28,6 +28,9 @@ use crate::registry::snapshot::RegisteredTarget;
 /// Longest time that a change waits for another program that locks the file, such as a backup.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Size of SQLite's page cache, in KiB.
+const CACHE_KIB: i32 = 256;
+
 /// Largest file whose pages are all checked, in bytes. The check of a larger one would delay the start.
 /// Thousands of targets take a few MiB, and the full history of one target a few hundred KiB.
 const CHECKED_MAX_BYTES: u64 = 256 << 20;
@@ -317,6 +320,8 @@ fn connect_with(path: &Path, locking_mode: &str) -> rusqlite::Result<Connection>
     connection.pragma_update(None, "locking_mode", locking_mode)?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "foreign_keys", true)?;
+    // The content is also in memory as a snapshot, so few pages are read twice. The default is 2000 KiB.
+    connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
     Ok(connection)
 }
 
