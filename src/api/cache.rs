@@ -10,15 +10,17 @@
 //!   └──least recently used─────┘
 //! ```
 //!
-//! Requests for an entry that is being rendered wait for it. Entries are bounded in number and in bytes.
+//! Requests for an entry that is being rendered wait for it. Entries are bounded in number and in bytes. The list of an
+//! entry is dropped after [`UNUSED_MAX`] without a request.
 //! [`rendered`] contains the pure part.
 
 pub(super) mod negotiation;
 mod rendered;
 
 use std::num::NonZeroUsize;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, ETAG, VARY};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
@@ -38,6 +40,9 @@ const ENTRIES_MAX: NonZeroUsize = NonZeroUsize::MIN.saturating_add(15);
 /// Largest size of all entries of one list together, plain and compressed, in bytes. Only the entry of the latest
 /// request may exceed it.
 const ENTRIES_MAX_BYTES: usize = 64 << 20;
+
+/// Longest time without a request for which a list is kept. Most of its items have then changed.
+const UNUSED_MAX: Duration = Duration::from_secs(60);
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const GZIP: HeaderValue = HeaderValue::from_static("gzip");
@@ -69,6 +74,8 @@ struct Entry<T> {
     /// Generation and list. `None` until the first request.
     current: tokio::sync::Mutex<Option<(u64, Arc<RenderedList<T>>)>>,
     bytes: AtomicUsize,
+    /// Whether the list was requested since [`drop_when_unused`] last looked.
+    is_used: AtomicBool,
 }
 
 /// A group of callers that see the same list.
@@ -80,7 +87,7 @@ enum Viewer {
     Project(Option<String>),
 }
 
-impl<T> ListCache<T> {
+impl<T: Send + Sync + 'static> ListCache<T> {
     /// An empty cache of a list.
     pub(super) fn new(source: ListSource<T>) -> Self {
         Self { source, max_bytes: ENTRIES_MAX_BYTES, entries: Mutex::new(LruCache::new(ENTRIES_MAX)) }
@@ -129,7 +136,13 @@ impl<T> ListCache<T> {
         Ok(([(CONTENT_TYPE, JSON)], list.body).into_response())
     }
 
-    async fn list(&self, entry: &Entry<T>, caller: &Caller, view: &View) -> serde_json::Result<Arc<RenderedList<T>>> {
+    async fn list(
+        &self,
+        entry: &Arc<Entry<T>>,
+        caller: &Caller,
+        view: &View,
+    ) -> serde_json::Result<Arc<RenderedList<T>>> {
+        entry.is_used.store(true, Ordering::Relaxed);
         let mut current = entry.current.lock().await;
         let generation = (self.source.generation)(view);
         // The entry was chosen for this view. A list of a later view may contain items that this caller must not see.
@@ -140,14 +153,15 @@ impl<T> ListCache<T> {
         let previous = current.as_ref().map(|(_, list)| &**list);
         let render = |item: &T| (self.source.render)(caller, item);
         let list = Arc::new(RenderedList::new(self.source.key, &items, previous, render)?);
-        *current = Some((generation, list.clone()));
+        if current.replace((generation, list.clone())).is_none() {
+            tokio::spawn(drop_when_unused(Arc::downgrade(entry)));
+        }
         self.record_bytes(entry, &list);
         Ok(list)
     }
 
     fn entry(&self, viewer: Viewer) -> Arc<Entry<T>> {
-        let empty = || Arc::new(Entry { current: tokio::sync::Mutex::new(None), bytes: AtomicUsize::new(0) });
-        self.entries().get_or_insert(viewer, empty).clone()
+        self.entries().get_or_insert(viewer, Arc::default).clone()
     }
 
     /// Records the bytes of an entry's list, and evicts other entries when they no longer fit.
@@ -172,6 +186,26 @@ impl<T> ListCache<T> {
     fn entries(&self) -> std::sync::MutexGuard<'_, LruCache<Viewer, Arc<Entry<T>>>> {
         // Every change is a single call, so a panic leaves nothing half done.
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T> Default for Entry<T> {
+    fn default() -> Self {
+        Self { current: tokio::sync::Mutex::new(None), bytes: AtomicUsize::new(0), is_used: AtomicBool::new(false) }
+    }
+}
+
+/// Drops the list of an entry after [`UNUSED_MAX`] to twice that time without a request.
+async fn drop_when_unused<T>(entry: Weak<Entry<T>>) {
+    loop {
+        tokio::time::sleep(UNUSED_MAX).await;
+        let Some(entry) = entry.upgrade() else { return };
+        let mut current = entry.current.lock().await;
+        if !entry.is_used.swap(false, Ordering::Relaxed) {
+            *current = None;
+            entry.bytes.store(0, Ordering::Relaxed);
+            return;
+        }
     }
 }
 
@@ -228,6 +262,21 @@ mod tests {
         }
         request(&cache, &restricted, "x".repeat(5000), &HeaderMap::new()).await;
         assert_eq!(cache.entries().len(), 1, "an entry that is too large alone is kept until the next one");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn list_is_dropped_when_nobody_requests_it() {
+        let cache = cache(1 << 20);
+        let restricted = crate::api::tests::view_with_a_restricted_type();
+        for _ in 0..4 {
+            request(&cache, &restricted, "x".to_owned(), &HeaderMap::new()).await;
+            tokio::time::sleep(UNUSED_MAX * 3 / 4).await;
+            assert!(kept_bytes(&cache) > 0, "in use");
+        }
+        tokio::time::sleep(UNUSED_MAX * 2).await;
+        assert_eq!(kept_bytes(&cache), 0);
+        request(&cache, &restricted, "x".to_owned(), &HeaderMap::new()).await;
+        assert!(kept_bytes(&cache) > 0, "rendered again");
     }
 
     #[tokio::test]
