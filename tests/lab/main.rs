@@ -20,6 +20,7 @@ mod ansible;
 mod capabilities;
 mod clock;
 mod command_line;
+mod containers;
 mod cycles;
 mod deletion;
 mod doctor;
