@@ -6,15 +6,19 @@
 //!
 //! Secrets are cached ([`cache`]). Targets with the same secret share one entry and one pending request. A secret that
 //! was read stays in use while the key manager cannot answer. It is read again at an interval, at a requested check,
-//! and after the service refused its credentials. Values are in memory only.
+//! and after the service refused its credentials. Values are in memory only. A key manager that is unreachable or failing
+//! is asked less and less often ([`backoff`]).
 
+mod backoff;
 mod cache;
 mod error;
+mod freshness;
 mod href;
 mod reader;
 
-pub use cache::{FoundSecret, Freshness, KeyManager, SECRETS_MAX};
+pub use cache::{FoundSecret, KeyManager, SECRETS_MAX};
 pub use error::KeyManagerError;
+pub use freshness::Freshness;
 pub use reader::PAYLOAD_MAX_BYTES;
 
 #[cfg(test)]

@@ -2,7 +2,8 @@
 //!
 //! A request is a task, so a probe that stops waiting does not cancel it for other probes. A secret that is only due
 //! for its refresh is returned at once, and the request continues in the background. The number of entries, of
-//! concurrent requests and the size of a payload are bounded.
+//! concurrent requests and the size of a payload are bounded. While the key manager fails, its backoff decides which
+//! requests are sent, and nothing waits for it.
 
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,7 +14,9 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, timeout};
 use tracing::Instrument as _;
 
+use super::backoff::{Backoff, RequestPermit};
 use super::error::KeyManagerError;
+use super::freshness::Freshness;
 use super::reader::SecretReader;
 use crate::model::secret_ref::SecretRef;
 use crate::model::settings::KeyManagerSettings;
@@ -29,15 +32,6 @@ const REQUESTS_MAX: usize = 16;
 
 /// Time after a failed request in which the secret is not requested again.
 const RETRY_WAIT: Duration = Duration::from_secs(1);
-
-/// How current a secret must be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Freshness {
-    /// At most as old as the refresh interval.
-    Cached,
-    /// Read now.
-    Now,
-}
 
 /// A secret that was read.
 #[derive(Debug, Clone)]
@@ -61,6 +55,7 @@ struct Service {
     reader: SecretReader,
     entries: Arc<Mutex<LruCache<String, Arc<CachedSecret>>>>,
     permits: Semaphore,
+    backoff: Arc<Backoff>,
 }
 
 type CachedSecret = Mutex<State>;
@@ -122,7 +117,10 @@ impl KeyManager {
         let pending = {
             let mut state = lock(&entry);
             if state.pending().is_none() && state.is_due(freshness, settings.refresh_interval) {
-                state.pending = Some(service.start_reading(reference, &entry));
+                match service.backoff.start(freshness) {
+                    Ok(attempt) => state.pending = Some(service.start_reading(reference, &entry, attempt)),
+                    Err(error) => state.failure = Some(error),
+                }
             }
             state.pending().filter(|_| state.must_wait(freshness))
         };
@@ -168,7 +166,8 @@ impl KeyManager {
             |service| service.entries.clone(),
         );
         let reader = SecretReader::new(settings.clone(), self.requests.clone());
-        current.insert(Arc::new(Service { reader, entries, permits: Semaphore::new(REQUESTS_MAX) })).clone()
+        let permits = Semaphore::new(REQUESTS_MAX);
+        current.insert(Arc::new(Service { reader, entries, permits, backoff: Arc::default() })).clone()
     }
 }
 
@@ -179,15 +178,16 @@ impl Service {
     }
 
     /// Starts a request. The receiver is closed when it ends.
-    fn start_reading(self: &Arc<Self>, reference: &SecretRef, entry: &Arc<CachedSecret>) -> watch::Receiver<()> {
+    fn start_reading(
+        self: &Arc<Self>,
+        reference: &SecretRef,
+        entry: &Arc<CachedSecret>,
+        attempt: RequestPermit,
+    ) -> watch::Receiver<()> {
         let (ended, pending) = watch::channel(());
         let (service, reference, entry) = (self.clone(), reference.clone(), entry.clone());
         let reading = async move {
-            let deadline = service.reader.settings().timeout;
-            let permit = service.permits.acquire().await;
-            let outcome = timeout(deadline, service.reader.read(&reference)).await;
-            drop(permit);
-            let outcome = outcome.unwrap_or(Err(KeyManagerError::TimedOut(deadline.as_millis())));
+            let outcome = service.read(&reference, attempt).await;
             let mut state = lock(&entry);
             state.ended_at = Some(Instant::now());
             match outcome {
@@ -201,6 +201,20 @@ impl Service {
         };
         drop(tokio::spawn(reading.in_current_span()));
         pending
+    }
+
+    /// Reads a secret, unless the key manager fails while this request waits in the queue.
+    async fn read(&self, reference: &SecretRef, mut attempt: RequestPermit) -> Result<BucketSecret, KeyManagerError> {
+        let _permit = self.permits.acquire().await;
+        if let Some(error) = attempt.overtaking_failure() {
+            return Err(error);
+        }
+        attempt.sent();
+        let deadline = self.reader.settings().timeout;
+        let outcome = timeout(deadline, self.reader.read(reference)).await;
+        let outcome = outcome.unwrap_or(Err(KeyManagerError::TimedOut(deadline.as_millis())));
+        attempt.ended(reference, &outcome);
+        outcome
     }
 }
 

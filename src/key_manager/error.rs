@@ -111,6 +111,45 @@ impl KeyManagerError {
         }
     }
 
+    /// Whether the key manager or Keystone does not serve, so that further requests would fail too. A login that Keystone
+    /// refuses has its own backoff.
+    #[must_use]
+    pub(super) fn is_failing_service(&self) -> bool {
+        self.is_outage() || matches!(self, Self::UnexpectedAnswer { .. } | Self::TokenRefused(_))
+    }
+
+    /// Whether only this secret may be the cause of a failing service.
+    #[must_use]
+    pub(super) fn may_concern_one_secret(&self) -> bool {
+        match self {
+            Self::UnexpectedAnswer { .. } => true,
+            Self::Failing { status, .. } => *status == StatusCode::INTERNAL_SERVER_ERROR,
+            _ => false,
+        }
+    }
+
+    /// Whether the key manager has answered the request for the secret.
+    #[must_use]
+    pub(super) fn is_answer(&self) -> bool {
+        match self {
+            Self::NotFound(_)
+            | Self::Forbidden(_)
+            | Self::Malformed(_)
+            | Self::OtherTarget(_)
+            | Self::TooLarge(_)
+            | Self::WrongType(_) => true,
+            Self::OtherKeyManager(_)
+            | Self::NoEndpoint(_)
+            | Self::Unreachable { .. }
+            | Self::TimedOut(_)
+            | Self::Failing { .. }
+            | Self::UnexpectedAnswer { .. }
+            | Self::TokenRefused(_)
+            | Self::Keystone(_)
+            | Self::Tls(_) => false,
+        }
+    }
+
     /// The reason with a message that begins with the subject, and tells whether the last good credentials are in use.
     #[must_use]
     pub fn finding(&self, subject: &str, is_last_good_used: bool) -> Finding {

@@ -43,6 +43,8 @@ pub struct FakeSecrets {
     requests: AtomicUsize,
     /// Requests wait while this is false.
     pub open: watch::Sender<bool>,
+    /// Requests for this secret wait.
+    pub held: watch::Sender<Option<Uuid>>,
 }
 
 /// A payload with these credentials.
@@ -60,6 +62,7 @@ impl FakeBarbican {
             instead: Mutex::default(),
             requests: AtomicUsize::new(0),
             open: watch::Sender::new(true),
+            held: watch::Sender::new(None),
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
@@ -133,6 +136,9 @@ fn fault(status: StatusCode) -> Response {
 async fn answer(State(fake): State<Arc<FakeSecrets>>, request: Request) -> Response {
     fake.requests.fetch_add(1, Ordering::SeqCst);
     fake.open.subscribe().wait_for(|open| *open).await.expect("the fake is there");
+    let id = request.uri().path().strip_prefix("/v1/secrets/").and_then(|rest| rest.strip_suffix("/payload"));
+    let id = id.and_then(|id| Uuid::try_parse(id).ok());
+    fake.held.subscribe().wait_for(|held| held.is_none() || *held != id).await.expect("the fake is there");
     if let Some((status, body)) = fake.instead.lock().expect("a lock").clone() {
         if status.is_redirection() {
             return (status, [(LOCATION, body)]).into_response();
@@ -144,8 +150,7 @@ async fn answer(State(fake): State<Arc<FakeSecrets>>, request: Request) -> Respo
     if !fake.keystone.is_own(header("x-auth-token")) {
         return fault(StatusCode::UNAUTHORIZED);
     }
-    let id = request.uri().path().strip_prefix("/v1/secrets/").and_then(|rest| rest.strip_suffix("/payload"));
-    let id = id.and_then(|id| Uuid::try_parse(id).ok()).expect("the path of a payload");
+    let id = id.expect("the path of a payload");
     match fake.secrets.lock().expect("a lock").get(&id) {
         Some(payload) => payload.clone().into_response(),
         None => fault(StatusCode::NOT_FOUND),

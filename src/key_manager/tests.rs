@@ -142,17 +142,102 @@ async fn time_in_the_queue_does_not_count_as_time_of_the_key_manager() {
     references.iter().for_each(|id| barbican.store(*id, payload("a", "k")));
     let references: Vec<_> = references.iter().map(|id| barbican.reference(*id)).collect();
     barbican.state.open.send_replace(false);
+    barbican.state.held.send_replace(Some(Uuid::from_u128(16)));
     let (manager, settings) = (KeyManager::default(), barbican.settings());
+    let most = settings.timeout * 3 / 4;
     let reading = references
         .iter()
         .map(|reference| manager.secret(&settings, reference, Freshness::Cached, Duration::from_secs(3600)));
     let (all, ()) = tokio::join!(join_all(reading), async {
         arrived(&barbican, 16).await;
-        advance(settings.timeout).await;
-        arrived(&barbican, 17).await;
+        advance(most).await;
         barbican.state.open.send_replace(true);
+        arrived(&barbican, 17).await;
+        advance(most).await;
+        barbican.state.held.send_replace(None);
     });
-    assert_eq!(all.iter().filter(|found| found.is_ok()).count(), 1, "{all:?}");
+    assert!(all.iter().all(Result::is_ok), "{all:?}");
+}
+
+#[tokio::test]
+async fn backoff_towards_a_failing_key_manager_grows_until_it_answers() {
+    let barbican = FakeBarbican::start().await;
+    barbican.store(ID, payload("a", "k"));
+    let (manager, settings, reference) = (KeyManager::default(), barbican.settings(), barbican.reference(ID));
+    barbican.answer_instead(Some((StatusCode::SERVICE_UNAVAILABLE, "fault")));
+    for _ in 0..300 {
+        let error = read(&manager, &settings, &reference).await.expect_err("no secret");
+        assert!(error.is_outage() && error.to_string().contains("503"), "{error}");
+        advance(Duration::from_secs(1)).await;
+    }
+    // After waits of up to 1, 2, 4, … 60 s, and of at least half of that.
+    assert!((8..=19).contains(&barbican.requests()), "{} requests", barbican.requests());
+
+    // A requested check need not wait.
+    let before = barbican.requests();
+    let error = manager.secret(&settings, &reference, Freshness::Now, DEADLINE).await.expect_err("no secret");
+    assert_eq!((error.is_outage(), barbican.requests()), (true, before + 1));
+
+    barbican.answer_instead(None);
+    advance(Duration::from_secs(60)).await;
+    read(&manager, &settings, &reference).await.expect("a secret");
+    // The next outage begins with the shortest wait.
+    barbican.answer_instead(Some((StatusCode::SERVICE_UNAVAILABLE, "fault")));
+    let before = barbican.requests();
+    for _ in 0..2 {
+        let found = manager.secret(&settings, &reference, Freshness::Now, DEADLINE).await;
+        assert_eq!(warning(&found), Some(Reason::KeyManagerUnavailable));
+        advance(Duration::from_secs(1)).await;
+    }
+    assert_eq!(barbican.requests(), before + 2);
+}
+
+#[tokio::test]
+async fn secrets_do_not_each_wait_for_a_hanging_key_manager() {
+    let barbican = FakeBarbican::start().await;
+    let known = barbican.reference(ID);
+    barbican.store(ID, payload("a", "k"));
+    let references: Vec<_> = (100..300).map(|number| barbican.reference(Uuid::from_u128(number))).collect();
+    let settings = KeyManagerSettings { timeout: Duration::from_millis(100), ..barbican.settings() };
+    let manager = KeyManager::default();
+    read(&manager, &settings, &known).await.expect("a secret");
+    barbican.state.open.send_replace(false);
+    let round = async || {
+        let all = join_all(references.iter().map(|reference| read(&manager, &settings, reference))).await;
+        assert!(all.iter().all(|found| found.as_ref().is_err_and(KeyManagerError::is_outage)), "{all:?}");
+        barbican.requests()
+    };
+    // The requests in the queue end with those that are sent.
+    assert_eq!(round().await, 1 + 16);
+    // Then one request at a time is tried.
+    advance(Duration::from_secs(1)).await;
+    assert_eq!(round().await, 1 + 16 + 1);
+    // Cached credentials stay in use, with a warning.
+    advance(settings.refresh_interval).await;
+    round().await;
+    let found = read(&manager, &settings, &known).await;
+    assert_eq!((key(&found), warning(&found)), ("k", Some(Reason::KeyManagerUnavailable)));
+
+    barbican.state.open.send_replace(true);
+    advance(Duration::from_secs(60)).await;
+    until(&manager, &settings, &known, |found| warning(found).is_none()).await.expect("recovered");
+}
+
+#[tokio::test]
+async fn secret_that_breaks_the_key_manager_does_not_delay_others() {
+    let barbican = FakeBarbican::start().await;
+    let broken = barbican.reference(Uuid::from_u128(1));
+    let (manager, settings) = (KeyManager::default(), barbican.settings());
+    for number in 10..20 {
+        barbican.answer_instead(Some((StatusCode::INTERNAL_SERVER_ERROR, "fault")));
+        read(&manager, &settings, &broken).await.expect_err("broken");
+        barbican.answer_instead(None);
+        barbican.store(Uuid::from_u128(number), payload("a", "k"));
+        let reference = barbican.reference(Uuid::from_u128(number));
+        read(&manager, &settings, &reference).await.expect("a secret");
+        advance(Duration::from_secs(1)).await;
+    }
+    assert_eq!(barbican.requests(), 20);
 }
 
 #[tokio::test]
