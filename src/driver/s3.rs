@@ -200,6 +200,7 @@ impl S3Driver {
         {
             log.drop_from(CheckName::Bucket);
             log.run(CheckName::Bucket, async { not_passed::<()>(&refused, location) }).await;
+            node.credentials_refused(input);
         }
         let lock_proof = facts.prove(&session, input, &configuration, log.of(Scope::Target)).await;
         self.was_healthy = !log.has_failure();

@@ -20,7 +20,7 @@ use tokio::net::TcpListener;
 use crate::daemon::{Daemon, eventually};
 use crate::report::{assert_contains, assert_healthy, assert_offline, assert_warning, detail_of};
 use crate::storage::{s3, s3_target};
-use crate::support::s3_server::S3Server;
+use crate::support::s3_server::{Denied, S3Server};
 use crate::workspace::{ACCESS_KEY_ID, SECRET_ACCESS_KEY, Workspace};
 
 const ID: &str = "5f8c2c9e-52f3-4a0b-9f6b-0f5f1f6c9a11";
@@ -193,6 +193,29 @@ async fn rotated_secret_is_read_by_the_next_probe_after_a_refusal() {
     daemon.wait_for_report(&id, "a refusal", |report| report["reason"] == "wrong_secret").await;
     openstack.store(&payload(ACCESS_KEY_ID, "rotated"));
     daemon.wait_for_report(&id, "the new credentials", |report| report["verdict"] == "available").await;
+}
+
+#[tokio::test]
+async fn secret_is_not_read_again_because_a_bucket_permits_only_writing() {
+    let (s3, openstack) = (s3().await, OpenStack::start().await);
+    openstack.store(&payload(ACCESS_KEY_ID, SECRET_ACCESS_KEY));
+    let workspace = openstack.workspace("refresh_interval = \"24h\"");
+    workspace.configure("[probe]\ns3_interval = \"1s\"");
+    s3.deny(Denied::Buckets);
+    let (daemon, id) = Daemon::with_target(&workspace, openstack.target(&s3, "plain")).await;
+    let report = daemon.wait_for_report(&id, "the first verdict", |report| report["verdict"] == "available").await;
+    assert_warning(&report, "access_denied");
+    let (before, probed) = (openstack.requests(), s3.requests().len());
+    eventually("more probes", async || (s3.requests().len() > probed + 12).then_some(())).await;
+    assert_eq!(openstack.requests(), before, "read at each probe");
+
+    // Without the permission to write, the credentials may have been replaced.
+    s3.deny(Denied::Everything);
+    assert_offline(&daemon.check(&id).await, "access_denied");
+    let before = openstack.requests();
+    eventually("another read", async || (openstack.requests() > before + 1).then_some(())).await;
+    s3.deny(Denied::Nothing);
+    daemon.wait_for_report(&id, "the permission", |report| report["reason"].is_null()).await;
 }
 
 #[tokio::test]

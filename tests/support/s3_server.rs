@@ -99,6 +99,18 @@ pub enum RetentionMode {
     Compliance,
 }
 
+/// What a policy denies to the user, whatever the signature.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Denied {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// Everything but objects, so that buckets cannot be read or listed.
+    Buckets,
+    /// Every request.
+    Everything,
+}
+
 /// The usage of a bucket before the server started. The server adds what is stored afterwards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BucketUsageFixture {
@@ -115,6 +127,7 @@ pub struct S3Server {
     listener: LoopbackServer,
     operations: Operations,
     secret_access_key: Arc<Mutex<SecretKey>>,
+    denied: Arc<Mutex<Denied>>,
 }
 
 impl S3Server {
@@ -139,10 +152,11 @@ impl S3Server {
             secret_access_key: secret_access_key.clone(),
         });
         let service = builder.build();
-        let serving = operations.clone();
-        let listener =
-            LoopbackServer::start(port, move |stream| serve(stream, service.clone(), serving.clone())).await?;
-        Ok(Self { listener, operations, secret_access_key })
+        let (serving, denied) = (operations.clone(), Arc::<Mutex<Denied>>::default());
+        let current = denied.clone();
+        let serve = move |stream| serve(stream, service.clone(), serving.clone(), current.clone());
+        let listener = LoopbackServer::start(port, serve).await?;
+        Ok(Self { listener, operations, secret_access_key, denied })
     }
 
     /// The endpoint URL: `http://127.0.0.1:PORT`.
@@ -163,6 +177,11 @@ impl S3Server {
     /// Replaces the secret access key of the user.
     pub fn set_secret(&self, secret_access_key: &str) {
         *self.secret_access_key.lock().unwrap_or_else(PoisonError::into_inner) = secret_access_key.into();
+    }
+
+    /// Denies requests from now on.
+    pub fn deny(&self, denied: Denied) {
+        *self.denied.lock().unwrap_or_else(PoisonError::into_inner) = denied;
     }
 
     /// Changes how the object lock of a bucket behaves from now on.
@@ -201,16 +220,22 @@ impl S3Server {
     }
 }
 
-async fn serve(stream: TcpStream, service: S3Service, operations: Operations) {
+async fn serve(stream: TcpStream, service: S3Service, operations: Operations, denied: Arc<Mutex<Denied>>) {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD_DEADLINE);
     let is_used = AtomicBool::new(false);
     let dated = service_fn(|request: http::Request<Incoming>| {
         let is_first = !is_used.swap(true, Ordering::Relaxed);
         operations.record_request(format!("{} {}", request.method(), request.uri()), is_first);
+        let is_of_bucket = !request.uri().path().trim_matches('/').contains('/');
+        let is_denied = match *denied.lock().unwrap_or_else(PoisonError::into_inner) {
+            Denied::Nothing => false,
+            Denied::Buckets => is_of_bucket,
+            Denied::Everything => true,
+        };
         let (answering, operations) = (service.call(request.map(Body::from)), &operations);
         async move {
-            let mut answer = answering.await?;
+            let mut answer = if is_denied { access_denied() } else { answering.await? };
             let date = jiff::Timestamp::try_from(operations.now()).unwrap_or_default();
             let text = date.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
             if let Ok(date) = HeaderValue::from_str(&text) {
@@ -221,6 +246,12 @@ async fn serve(stream: TcpStream, service: S3Service, operations: Operations) {
     });
     // An error means that the client disconnected.
     let _ = http.serve_connection(TokioIo::new(stream), dated).await;
+}
+
+fn access_denied() -> http::Response<Body> {
+    let mut answer = http::Response::new(Body::from("<Error><Code>AccessDenied</Code></Error>".to_owned()));
+    *answer.status_mut() = http::StatusCode::FORBIDDEN;
+    answer
 }
 
 /// Authentication of the only user. Unlike `s3s::auth::SimpleAuth`, it answers an unknown key as AWS and Ceph do.

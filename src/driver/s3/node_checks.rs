@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::Input;
 use super::canaries::Canaries;
 use super::certificate::ServiceCertificate;
-use super::secret_credentials::SecretCredentials;
+use super::secret_credentials::{ReadCredentials, SecretCredentials};
 use crate::check::bucket::{FoundBucket, bucket};
 use crate::check::canary::CanaryNames;
 use crate::check::in_use::{InUseWatch, bucket_at, in_use};
@@ -35,6 +35,7 @@ const REFUSALS: [Reason; 4] =
 pub(super) struct NodeChecks {
     connector: BucketConnector,
     credentials: SecretCredentials,
+    latest_credentials: Option<ReadCredentials>,
     host: Arc<Host>,
     /// Id of this instance of the driver. The keys of its canaries contain it, so that no other instance removes them.
     instance: Uuid,
@@ -56,6 +57,7 @@ impl NodeChecks {
         Self {
             connector: BucketConnector::new(location.clone(), &host.buckets),
             credentials: SecretCredentials::new(secret_ref, host),
+            latest_credentials: None,
             host: host.clone(),
             instance: Uuid::new_v4(),
             canaries: Canaries::new(memory),
@@ -164,14 +166,19 @@ impl NodeChecks {
             }
         };
         let found = log.run(CheckName::Bucket, connecting).await;
-        let is_refused = match &found {
-            Some(found) => found.unless_written.is_some(),
-            None => REFUSALS.iter().any(|reason| log.just_failed_with(*reason)),
-        };
-        if is_refused {
+        if found.is_none() && REFUSALS.iter().any(|reason| log.just_failed_with(*reason)) {
             self.credentials.refused(input, &credentials);
         }
+        self.latest_credentials = Some(credentials);
         Some((api?, found?))
+    }
+
+    /// Records that the service refuses the credentials of the latest [`Self::reach`], although that check has passed: a
+    /// canary did not show that they can write.
+    pub(super) fn credentials_refused(&self, input: Input<'_>) {
+        if let Some(credentials) = &self.latest_credentials {
+            self.credentials.refused(input, credentials);
+        }
     }
 
     /// Returns the names of this node's canaries in the bucket.
