@@ -30,14 +30,14 @@ const CONFIG: &str = "[probe]\nnfs_interval = \"1s\"\n[mounts]\nkeep_private_mou
 const OBSERVED: &str = "10.0.0.1:/srv/exports/two";
 
 /// Podman with the image, and the unit of the container in place of the agent's. Dropping it removes both.
-struct Podman {
+pub struct Podman {
     unit: String,
     image: String,
 }
 
 impl Podman {
     /// Returns `None` if the lab has no image.
-    fn prepare() -> Option<Self> {
+    pub fn prepare() -> Option<Self> {
         let Ok(images) = fs::read_to_string(IMAGES) else {
             eprintln!("left out: the lab has no image (--images of tests/lab/boot)");
             return None;
