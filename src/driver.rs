@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use crate::check::capacity::full_soon;
 use crate::key_manager::KeyManager;
 use crate::model::report::{Finding, KindFacts, Report, Verdict};
-use crate::model::settings::AgentSettings;
+use crate::model::settings::{AgentSettings, KeyManagerSettings};
 use crate::model::{Capacity, CheckName, CheckResult, Outcome, Reason, Target, TargetSpec, UsageHistory};
 use crate::sys::{ConsumerWatch, HostMounts, MountStatsCache, MountTableWatch, WorkerPool};
 
@@ -263,6 +263,14 @@ pub fn for_spec(target: &Target, host: &Arc<Host>) -> Box<dyn Driver> {
         }
         TargetSpec::S3(spec) => Box::new(s3::S3Driver::new(target.id, spec.clone(), target.mount_name.clone(), host)),
     }
+}
+
+/// Logs in to the key manager as the agent does. Returns its address.
+///
+/// # Errors
+/// The sentence that says why no secret could be read.
+pub async fn verify_key_manager(settings: &KeyManagerSettings) -> Result<String, String> {
+    KeyManager::verify(settings).await.map_err(|error| error.to_string())
 }
 
 /// Returns the host to which this node connects for a target: the server, or a proxy in front of it. It is a name or an

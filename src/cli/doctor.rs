@@ -12,6 +12,7 @@ mod clock;
 mod configuration;
 mod facts;
 mod files;
+mod key_manager;
 mod keystone;
 mod mount_helper;
 mod mount_root;
@@ -111,6 +112,7 @@ async fn check_host(facts: &Arc<Facts>, output: &mut Output) {
     start(Check::Clock, clock::check().boxed());
     start(Check::Names, names::check(facts.clone()).boxed());
     start(Check::Keystone, keystone::check(facts.clone()).boxed());
+    start(Check::KeyManager, key_manager::check(facts.clone()).boxed());
     while let Some((name, checked)) = running.next().await {
         output.add(name, checked);
     }

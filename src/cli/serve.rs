@@ -313,7 +313,7 @@ pub(super) fn warn_about_plain_text(api: &ApiSettings) {
 }
 
 /// Returns a warning if the credentials of buckets cross a network in plain text.
-fn key_manager_warning(settings: &AgentSettings) -> Option<String> {
+pub(super) fn key_manager_warning(settings: &AgentSettings) -> Option<String> {
     let key_manager = settings.key_manager.as_ref()?;
     let keystone = &key_manager.keystone;
     let plain = match &key_manager.endpoint {

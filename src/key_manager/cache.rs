@@ -138,6 +138,17 @@ impl KeyManager {
         }
     }
 
+    /// Logs in to Keystone, and asks the key manager whether it accepts the token, within the deadline of a request.
+    /// Returns the address of the key manager.
+    ///
+    /// # Errors
+    /// [`KeyManagerError`] when no secret could be read.
+    pub async fn verify(settings: &KeyManagerSettings) -> Result<String, KeyManagerError> {
+        let reader = SecretReader::new(settings.clone(), Arc::default());
+        let late = KeyManagerError::TimedOut(settings.timeout.as_millis());
+        timeout(settings.timeout, reader.verify()).await.unwrap_or(Err(late))
+    }
+
     /// Records that the service refused the credentials of a secret, so that the next use reads it again.
     pub fn refused(&self, settings: &KeyManagerSettings, reference: &SecretRef, refused: &Arc<BucketSecret>) {
         let entry = self.service(settings).entry(reference);

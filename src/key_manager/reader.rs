@@ -9,6 +9,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use http::header::{ACCEPT, HeaderName, HeaderValue};
@@ -38,6 +39,10 @@ pub const PAYLOAD_MAX_BYTES: usize = 24 << 10;
 
 const AUTH_TOKEN: HeaderName = HeaderName::from_static("x-auth-token");
 const OCTET_STREAM: HeaderValue = HeaderValue::from_static("application/octet-stream");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// Path that needs a valid token, and whose answer contains no payload.
+const LIST_PATH: &str = "/v1/secrets?limit=1";
 
 /// Client of one key manager.
 #[derive(Debug)]
@@ -45,6 +50,8 @@ pub(super) struct SecretReader {
     settings: KeyManagerSettings,
     connection: Mutex<Option<Arc<Connection>>>,
     requests: Arc<Tally<&'static str>>,
+    /// Whether the log has the warning about an address of the catalog without TLS.
+    has_warned: AtomicBool,
 }
 
 /// Everything that depends on the content of the CA bundles.
@@ -64,7 +71,7 @@ enum Answer {
 
 impl SecretReader {
     pub(super) fn new(settings: KeyManagerSettings, requests: Arc<Tally<&'static str>>) -> Self {
-        Self { settings, connection: Mutex::default(), requests }
+        Self { settings, connection: Mutex::default(), requests, has_warned: AtomicBool::new(false) }
     }
 
     pub(super) fn settings(&self) -> &KeyManagerSettings {
@@ -99,6 +106,21 @@ impl SecretReader {
             }
             // Keystone has just issued the token, so its login is not at fault and must not back off.
             Answer::TokenRefused => Err(KeyManagerError::TokenRefused(self.addresses(&accepted)?[0].to_owned())),
+        }
+    }
+
+    /// Logs in, and asks the key manager whether it accepts the token. Returns its address. The caller bounds the wait.
+    pub(super) async fn verify(&self) -> Result<String, KeyManagerError> {
+        let connection = self.connection().await?;
+        let token = connection.session.token(None).await?;
+        let url = self.addresses(&token)?[0];
+        let client = self.client(&connection, url).await?;
+        let (status, _) = self.get(client, url, LIST_PATH, JSON, &token).await?;
+        match status {
+            // A user without a role in its project may still be in the ACL of a secret.
+            StatusCode::OK | StatusCode::FORBIDDEN => Ok(url.to_owned()),
+            StatusCode::UNAUTHORIZED => Err(KeyManagerError::TokenRefused(url.to_owned())),
+            status => Err(unserved(url, status)),
         }
     }
 
@@ -155,15 +177,24 @@ impl SecretReader {
     ) -> Result<Answer, KeyManagerError> {
         let addresses = self.addresses(token)?;
         let (id, url) = (self.secret_of(reference, &addresses)?, addresses[0]);
-        let cell = if url.starts_with("https:") { &connection.encrypted } else { &connection.plain };
-        let ca_bundle = self.settings.ca_bundle.as_deref();
-        let (resolver, observed) = (resolve::KEY_MANAGER.clone(), Some(&*observed::KEY_MANAGER));
-        let client = cell.get_or_try_init(|| http_client::client(url, ca_bundle, resolver, observed)).await?;
+        if let Some(warning) = self.settings.catalog_warning(url)
+            && !self.has_warned.swap(true, Ordering::Relaxed)
+        {
+            tracing::warn!("{warning}");
+        }
+        let client = self.client(connection, url).await?;
         // The key manager may close an unused connection at the moment at which it is reused.
         match self.exchange(client, url, id, token).await {
             Err(KeyManagerError::Unreachable { .. }) => self.exchange(client, url, id, token).await,
             outcome => outcome,
         }
+    }
+
+    async fn client<'a>(&self, connection: &'a Connection, url: &str) -> Result<&'a HttpClient, KeyManagerError> {
+        let cell = if url.starts_with("https:") { &connection.encrypted } else { &connection.plain };
+        let ca_bundle = self.settings.ca_bundle.as_deref();
+        let (resolver, observed) = (resolve::KEY_MANAGER.clone(), Some(&*observed::KEY_MANAGER));
+        Ok(cell.get_or_try_init(|| http_client::client(url, ca_bundle, resolver, observed)).await?)
     }
 
     async fn exchange(
@@ -173,16 +204,36 @@ impl SecretReader {
         id: Uuid,
         token: &OwnToken,
     ) -> Result<Answer, KeyManagerError> {
-        let unexpected = |detail: String| KeyManagerError::UnexpectedAnswer { url: url.to_owned(), detail };
+        let (status, body) = self.get(client, url, &payload_path(id), OCTET_STREAM, token).await?;
+        match status {
+            StatusCode::OK => body.map(Answer::Payload),
+            StatusCode::UNAUTHORIZED => Ok(Answer::TokenRefused),
+            StatusCode::FORBIDDEN => Err(KeyManagerError::Forbidden(url.to_owned())),
+            // Another web server at this address says nothing about the secret.
+            StatusCode::NOT_FOUND if is_fault(&body?) => Err(KeyManagerError::NotFound(url.to_owned())),
+            StatusCode::NOT_ACCEPTABLE => Err(KeyManagerError::WrongType(url.to_owned())),
+            status => Err(unserved(url, status)),
+        }
+    }
+
+    /// Sends a request with the token. Returns the status, and the body or why it could not be read.
+    async fn get(
+        &self,
+        client: &HttpClient,
+        url: &str,
+        path: &str,
+        accept: HeaderValue,
+        token: &OwnToken,
+    ) -> Result<(StatusCode, Result<Bytes, KeyManagerError>), KeyManagerError> {
         let unreachable = |detail: String| KeyManagerError::Unreachable { url: url.to_owned(), detail };
         let mut request = Request::builder()
             .method(Method::GET)
-            .uri(format!("{url}{}", payload_path(id)))
-            .header(ACCEPT, OCTET_STREAM)
+            .uri(format!("{url}{path}"))
+            .header(ACCEPT, accept)
             .body(Full::new(Bytes::new()))
             .map_err(|_| unreachable("its address is not a URL".to_owned()))?;
         let mut value = HeaderValue::from_str(token.secret().expose_secret())
-            .map_err(|_| unexpected("no request, because the agent's token is not a valid header".to_owned()))?;
+            .map_err(|_| unexpected(url, "no request, because the agent's token is not a valid header".to_owned()))?;
         value.set_sensitive(true);
         request.headers_mut().insert(AUTH_TOKEN, value);
         let answer = client.request(request).await;
@@ -195,22 +246,23 @@ impl SecretReader {
             }
             unreachable("its answer could not be read".to_owned())
         });
-        match head.status {
-            StatusCode::OK => body.map(Answer::Payload),
-            StatusCode::UNAUTHORIZED => Ok(Answer::TokenRefused),
-            StatusCode::FORBIDDEN => Err(KeyManagerError::Forbidden(url.to_owned())),
-            // Another web server at this address says nothing about the secret.
-            StatusCode::NOT_FOUND if is_fault(&body?) => Err(KeyManagerError::NotFound(url.to_owned())),
-            StatusCode::NOT_ACCEPTABLE => Err(KeyManagerError::WrongType(url.to_owned())),
-            status if status.is_redirection() => {
-                Err(unexpected(format!("HTTP status {status}, and redirects are not followed")))
-            }
-            status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
-                Err(KeyManagerError::Failing { url: url.to_owned(), status })
-            }
-            status => Err(unexpected(format!("HTTP status {status}"))),
-        }
+        Ok((head.status, body))
     }
+}
+
+fn unexpected(url: &str, detail: String) -> KeyManagerError {
+    KeyManagerError::UnexpectedAnswer { url: url.to_owned(), detail }
+}
+
+/// The error of a status that is no answer to the request.
+fn unserved(url: &str, status: StatusCode) -> KeyManagerError {
+    if status.is_redirection() {
+        return unexpected(url, format!("HTTP status {status}, and redirects are not followed"));
+    }
+    if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
+        return KeyManagerError::Failing { url: url.to_owned(), status };
+    }
+    unexpected(url, format!("HTTP status {status}"))
 }
 
 /// Parses a payload and verifies its certificates.

@@ -16,7 +16,7 @@ const FAILED: i32 = 2;
 const UNKNOWN: i32 = 3;
 
 /// Every check, in the order of the output.
-const CHECKS: [&str; 11] = [
+const CHECKS: [&str; 12] = [
     "configuration",
     "files",
     "registry",
@@ -28,6 +28,7 @@ const CHECKS: [&str; 11] = [
     "clock",
     "names",
     "keystone",
+    "key_manager",
 ];
 
 async fn config_check(workspace: &Workspace) -> CommandOutput {
@@ -158,6 +159,7 @@ async fn doctor_creates_nothing_when_agent_never_ran() {
     assert_result(&checks, "mount_helper", "skipped", &["mode = \\\"none\\\""]);
     assert_result(&checks, "names", "skipped", &[]);
     assert_result(&checks, "keystone", "skipped", &[]);
+    assert_result(&checks, "key_manager", "skipped", &[]);
     assert_eq!(files(&workspace), before, "nothing was created");
 }
 

@@ -204,18 +204,21 @@ fn configuration_keys_in_documents_exist() {
 
 /// A name that ends with `…` or `*` is the beginning of test names.
 #[test]
-fn lab_tests_in_the_table_of_faults_exist() {
+fn tests_in_the_tables_of_faults_exist() {
     let page = read("docs/faults.md");
     let mut named = 0;
     for name in page.split('`').filter(|text| text.contains("::")) {
         named += 1;
         let (module, test) = name.split_once("::").expect("a path");
-        let source = read(format!("tests/lab/{module}.rs"));
-        let is_found = match test.strip_suffix('*').or_else(|| test.strip_suffix('…')) {
-            Some(beginning) => source.contains(&format!("fn {beginning}")),
-            None => source.contains(&format!("fn {test}(")),
+        let declared = match test.strip_suffix('*').or_else(|| test.strip_suffix('…')) {
+            Some(beginning) => format!("fn {beginning}"),
+            None => format!("fn {test}("),
         };
-        assert!(is_found, "docs/faults.md names {name}, which is not in tests/lab/{module}.rs");
+        let files = ["tests/lab", "tests/keystone", "tests/integration"].map(|folder| format!("{folder}/{module}.rs"));
+        let files = files.into_iter().chain([format!("src/{module}/tests.rs")]);
+        let mut files = files.filter(|file| repository().join(file).exists());
+        let is_found = files.any(|file| read(file).contains(&declared));
+        assert!(is_found, "docs/faults.md names {name}, which is not a test");
     }
     assert!(named > 20, "{named} tests found");
 }

@@ -42,6 +42,8 @@ struct Behaviour {
     secrets: Mutex<HashMap<String, String>>,
     /// Status and body that replace each answer of Barbican.
     instead: Mutex<Option<(u16, String)>>,
+    /// Address of Barbican in the catalog, instead of the one at which Keystone was asked.
+    in_catalog: Mutex<Option<String>>,
     /// Paths of the requests to Barbican.
     requests: Mutex<Vec<String>>,
 }
@@ -125,6 +127,7 @@ impl Behaviour {
         let (path, json) = (request.uri().path(), ("content-type", "application/json"));
         if request.method() == Method::POST && path == "/v3/auth/tokens" {
             let endpoint = format!("http://{}", request.headers()["host"].to_str().expect("text"));
+            let endpoint = self.in_catalog.lock().expect("a lock").clone().unwrap_or(endpoint);
             let endpoint = json!({ "interface": "public", "region": "one", "url": endpoint });
             let token = json!({ "token": { "expires_at": "2100-01-01T00:00:00.000000Z",
                 "catalog": [{ "type": "key-manager", "endpoints": [endpoint] }] } });
@@ -137,6 +140,9 @@ impl Behaviour {
         self.requests.lock().expect("a lock").push(path.to_owned());
         if let Some((status, body)) = self.instead.lock().expect("a lock").clone() {
             return respond(status, if status == 302 { ("location", body.as_str()) } else { json }, body.clone());
+        }
+        if path == "/v1/secrets" {
+            return respond(200, json, json!({ "secrets": [], "total": 0 }).to_string());
         }
         let id = path.strip_prefix("/v1/secrets/").and_then(|rest| rest.strip_suffix("/payload")).expect(path);
         match self.secrets.lock().expect("a lock").get(id) {
@@ -362,4 +368,58 @@ async fn secret_of_another_endpoint_is_used_if_it_is_accepted() {
     other["vault_s3_bucket"] = json!("another");
     openstack.store(&other);
     assert_offline(&daemon.check(&id).await, "secret_malformed");
+}
+
+/// The check `key_manager` of `targetwatch doctor`: its outcome and its text.
+async fn doctor(workspace: &Workspace) -> (String, String) {
+    let output = workspace.run(&["doctor", "--json", "--config", workspace.config().to_str().expect("text")]).await;
+    assert_eq!(output.stderr, "");
+    let checks = output.json()["checks"].take();
+    let check = checks.as_array().expect("a list").iter().find(|check| check["name"] == "key_manager");
+    let check = check.unwrap_or_else(|| panic!("no key_manager in {checks:#}"));
+    (check["outcome"].as_str().expect("text").to_owned(), check.to_string())
+}
+
+#[tokio::test]
+async fn doctor_logs_in_to_the_key_manager() {
+    let openstack = OpenStack::start().await;
+    let workspace = openstack.workspace("");
+    let (outcome, text) = doctor(&workspace).await;
+    assert_eq!(outcome, "passed", "{text}");
+    assert_contains(&text, &[&openstack.url()]);
+    for (status, expected, words) in [
+        (403, "passed", openstack.url()),
+        (401, "failed", "[keystone_authtoken]".to_owned()),
+        (503, "failed", "HTTP status 503".to_owned()),
+        (404, "failed", "HTTP status 404".to_owned()),
+    ] {
+        openstack.answer_instead(Some((status, "{}")));
+        let (outcome, text) = doctor(&workspace).await;
+        assert_eq!(outcome, expected, "{text}");
+        assert_contains(&text, &[&words]);
+        assert!(!text.contains(PASSWORD) && !text.contains(TOKEN), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn address_of_the_catalog_without_tls_is_a_warning() {
+    let (s3, openstack) = (s3().await, OpenStack::start().await);
+    openstack.store(&payload(ACCESS_KEY_ID, SECRET_ACCESS_KEY));
+    // This host as well, but not a loopback address.
+    let url = format!("http://0.0.0.0:{}", openstack.address.port());
+    *openstack.state.in_catalog.lock().expect("a lock") = Some(url.clone());
+    let workspace = openstack.workspace("");
+    let daemon = Daemon::start(&workspace).await;
+    let id = daemon.create(target_with_secret(&s3, "plain", &url)).await;
+    for _ in 0..2 {
+        assert_healthy(&daemon.check(&id).await);
+    }
+    let log = daemon.log();
+    let lines: Vec<_> = log.lines().filter(|line| line.contains("is used without TLS")).collect();
+    assert_eq!(lines.len(), 1, "{log}");
+    assert_contains(lines[0], &["WARN", &url, "catalog", "[key_manager] endpoint"]);
+
+    let (outcome, text) = doctor(&workspace).await;
+    assert_eq!(outcome, "warning", "{text}");
+    assert_contains(&text, &[&url, "is used without TLS"]);
 }

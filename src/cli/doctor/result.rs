@@ -34,6 +34,8 @@ named! {
         Names => "names",
         /// Keystone answers, and its certificate does not expire soon.
         Keystone => "keystone",
+        /// The key manager answers, and accepts the token of the agent's user.
+        KeyManager => "key_manager",
     }
 }
 

@@ -38,6 +38,17 @@ impl KeyManagerSettings {
         identity(self) == identity(other)
     }
 
+    /// Returns a warning if secrets cross a network in plain text, because Keystone's catalog has this address of the key
+    /// manager. A configured address has its own warning.
+    #[must_use]
+    pub fn catalog_warning(&self, url: &str) -> Option<String> {
+        (self.endpoint.is_none() && is_plain_text_elsewhere(url)).then(|| {
+            format!(
+                "the key manager at {url}, an address of Keystone's catalog, is used without TLS, so others on the network can read the credentials of buckets. Set an https:// URL in [key_manager] endpoint, or correct the catalog"
+            )
+        })
+    }
+
     /// Reports whether secrets cross a network in plain text, as far as the configuration shows it.
     #[must_use]
     pub fn is_plain_text_elsewhere(&self) -> bool {
