@@ -1,12 +1,14 @@
 //! Tables of targets and target types, and reports of probes.
 
+mod fleet;
+mod state;
 mod table;
 mod target_type;
 
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use comfy_table::{Cell, CellAlignment, Color, ColumnConstraint, Table};
+use comfy_table::{Cell, CellAlignment, ColumnConstraint, Table};
 use jiff::Timestamp;
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
@@ -18,11 +20,12 @@ use crate::model::MountMode;
 use crate::model::Outcome;
 use crate::model::age::in_one_unit;
 
+pub use fleet::fleet_table;
+pub(super) use state::mark;
+pub use state::{NO_TARGETS, bad};
+use state::{painted, state_cell};
 use table::{WIDE_COLUMNS, finish, gap, table};
 pub use target_type::{one_type, type_table, visible_to};
-
-/// Text instead of a table without targets.
-pub const NO_TARGETS: &str = "there are no backup targets. Create one with `targetwatch target create`\n";
 
 /// Length of a capacity bar, in characters.
 const BAR_CHARS: u8 = 10;
@@ -221,10 +224,10 @@ pub fn report(report: &wire::Report, style: OutputStyle) -> String {
     let mut text = format!("{}\n", escape_invisible(&report.filesystem_export));
     for check in &report.checks {
         let mark = match (&check.outcome, &check.reason) {
-            (Known(Outcome::Passed), None) => paint(&format!("{:<9}", "passed"), Color::Green, style),
-            (Known(Outcome::Passed), Some(_)) => paint(&format!("{:<9}", "warning"), Color::Yellow, style),
+            (Known(Outcome::Passed), None) => mark("passed", ExitState::Available, style),
+            (Known(Outcome::Passed), Some(_)) => mark("warning", ExitState::Warning, style),
             (Known(Outcome::Skipped), _) => format!("{:<9}", "skipped"),
-            (outcome, _) => paint(&format!("{:<9}", escape_invisible(outcome)), Color::Red, style),
+            (outcome, _) => mark(&escape_invisible(outcome), ExitState::Offline, style),
         };
         let _ = write!(text, "  {mark} {:<13} {:>9.1} ms", escape_invisible(&check.name), check.duration_ms);
         if let Some(reason) = &check.reason {
@@ -286,8 +289,7 @@ pub fn report(report: &wire::Report, style: OutputStyle) -> String {
     if let (Some(probe), Some(hour)) = (report.probe_requests, report.requests_last_hour) {
         let _ = writeln!(text, "  requests to the service: {probe} by this probe, {hour} in the last hour");
     }
-    let color = color(ExitState::from(report));
-    let _ = write!(text, "  {}", paint(&escape_invisible(&report.status), color, style));
+    let _ = write!(text, "  {}", painted(&escape_invisible(&report.status), ExitState::from(report), style));
     if let Some(mode) = &report.mode {
         let how = match mode {
             Known(MountMode::Kernel) => "mounted",
@@ -326,41 +328,6 @@ fn bar(percent: f64) -> String {
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to the bar")]
     let filled = (percent.clamp(0.0, 100.0) / 100.0 * f64::from(BAR_CHARS)).round() as u8;
     format!("[{}{}]", "#".repeat(filled.into()), ".".repeat(BAR_CHARS.saturating_sub(filled).into()))
-}
-
-fn color(state: ExitState) -> Color {
-    match state {
-        ExitState::Available => Color::Green,
-        ExitState::Warning => Color::Yellow,
-        ExitState::Unknown => Color::Grey,
-        ExitState::Offline => Color::Red,
-    }
-}
-
-fn state_cell(status: &str, state: ExitState, style: OutputStyle) -> Cell {
-    let cell = Cell::new(escape_invisible(status));
-    if style.has_color { cell.fg(color(state)) } else { cell }
-}
-
-/// Renders the outcome of a check as the first column of a line.
-pub(super) fn mark(outcome: &str, state: ExitState, style: OutputStyle) -> String {
-    paint(&format!("{outcome:<9}"), color(state), style)
-}
-
-/// Renders a text in the colour of what is offline.
-#[must_use]
-pub fn bad(text: &str, style: OutputStyle) -> String {
-    paint(text, Color::Red, style)
-}
-
-fn paint(text: &str, color: Color, style: OutputStyle) -> String {
-    let code = match color {
-        Color::Green => 32,
-        Color::Yellow => 33,
-        Color::Red => 31,
-        _ => 37,
-    };
-    if style.has_color { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! table. The agent may restart meanwhile.
 
 mod filter;
+mod fleet;
 mod frame;
 mod screen;
 mod watch;
@@ -32,6 +33,9 @@ pub struct Arguments {
     /// Time between two refreshes with --watch, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=3600))]
     interval: u64,
+    /// Show the targets of an aggregator, with the number of nodes in each state
+    #[arg(long, conflicts_with_all = ["watch", "states", "kinds", "reasons", "export"])]
+    fleet: bool,
     /// Selection of targets.
     #[command(flatten)]
     filter: Filter,
@@ -49,6 +53,8 @@ pub fn run(access: ConnectionOptions, arguments: &Arguments) -> anyhow::Result<E
         let client = Client::new(access);
         if arguments.watch {
             watch::watch(&client, &arguments.filter, Duration::from_secs(arguments.interval)).await
+        } else if arguments.fleet {
+            fleet::once(&client, &arguments.output).await
         } else {
             once(&client, &arguments.filter, &arguments.output).await
         }
