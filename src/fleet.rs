@@ -21,10 +21,11 @@ mod aggregator;
 mod answer;
 mod api;
 mod compute;
+mod descriptions;
 mod metrics;
 mod node;
 mod node_list;
-mod silence;
+mod outage;
 pub mod view;
 pub mod wire;
 

@@ -7,7 +7,7 @@ use axum::http::{Request, Uri};
 
 /// First segments of the routes. Any other first segment after the version is a project.
 const ROOTS: &[&str] =
-    &["backup_targets", "backup_target_types", "node", "healthz", "readyz", "metrics", "ui", "openapi.json"];
+    &["backup_targets", "backup_target_types", "node", "nodes", "healthz", "readyz", "metrics", "ui", "openapi.json"];
 
 /// The project in the prefix of a path.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -51,6 +51,11 @@ async fn serve(settings: Settings, config: &Path) -> anyhow::Result<()> {
     let mut signals = Signals::install()?;
     let listeners = Listeners::bind(&settings.api.listen, settings.api.socket_group.as_deref()).await?;
     warn_about_plain_text(&settings.api);
+    if !settings.api.metrics.listen.is_empty() {
+        tracing::warn!(
+            "[metrics] listen is not used by an aggregator: its metrics are at the addresses of [api] listen"
+        );
+    }
     let addresses: Vec<String> = listeners.addresses().iter().map(ToString::to_string).collect();
     let auth = Arc::new(Auth::load(&settings.api).await?);
     let tls = load_tls(&settings.api).await?;

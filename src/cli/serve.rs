@@ -264,7 +264,7 @@ impl RunningAgent {
 }
 
 /// Binds the addresses that serve only the metrics.
-pub(super) async fn bind_metrics(api: &ApiSettings) -> anyhow::Result<Listeners> {
+async fn bind_metrics(api: &ApiSettings) -> anyhow::Result<Listeners> {
     let bound = Listeners::bind(&api.metrics.listen, api.socket_group.as_deref()).await.context("[metrics] listen")?;
     for address in bound.addresses() {
         tracing::info!(listen = %address, "serving the metrics");

@@ -1,15 +1,16 @@
 //! Requests to the agents of other nodes, with a bound on everything that an agent can occupy.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ETAG, HeaderName, HeaderValue, IF_NONE_MATCH};
+use http::header::{CONNECTION, ETAG, HeaderName, HeaderValue, IF_NONE_MATCH};
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::{Body as _, Incoming};
 use secrecy::{ExposeSecret as _, SecretString};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
 use super::answer::{AgentAnswer, AnswerError, SharedTexts};
 use super::compute::compute;
@@ -30,9 +31,19 @@ const ANSWER_MAX_BYTES: usize = 8 << 20;
 /// Largest size of all answers that are being read, in KiB. An answer that does not fit waits.
 const ANSWERS_MAX_KIB: u32 = 256 << 10;
 
-/// Smallest answer that is decoded on a thread for blocking calls, in bytes. Decoding it takes more than a few
-/// milliseconds.
-const BLOCKING_MIN_BYTES: usize = 256 << 10;
+/// Largest answer outside of this limit, in bytes. Large answers must not delay it, and the number of polls bounds the memory
+/// of small answers.
+const SMALL_MAX_BYTES: usize = 256 << 10;
+
+/// Time between two logins because of refused tokens. Otherwise every agent that refuses would cause one for each poll.
+const LOGIN_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Deadline of getting a token.
+const TOKEN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Smallest answer that is decoded on a thread for blocking calls, in bytes. Decoding it takes about a
+/// millisecond.
+const BLOCKING_MIN_BYTES: usize = 64 << 10;
 
 const AUTH_TOKEN: HeaderName = HeaderName::from_static("x-auth-token");
 
@@ -77,6 +88,8 @@ pub(super) enum PollError {
     Unreadable,
     #[error("{0}. Check that the address is that of an agent")]
     Answer(#[from] AnswerError),
+    #[error("no token for the agents: Keystone did not answer within {} s", TOKEN_TIMEOUT.as_secs())]
+    TokenTimedOut,
     #[error("no token for the agents: {0}")]
     Token(#[from] KeystoneError),
 }
@@ -110,7 +123,9 @@ enum Token {
 pub(super) struct AgentClient {
     http: HttpClient,
     credential: Credential,
-    budget: Semaphore,
+    /// When the token was last renewed because an agent refused it.
+    renewed_at: Mutex<Option<Instant>>,
+    budget: Arc<Semaphore>,
 }
 
 impl AgentClient {
@@ -122,7 +137,12 @@ impl AgentClient {
             (None, AuthSettings::Keystone(keystone)) => Credential::Keystone(Box::new(Session::new(keystone).await?)),
             (None, AuthSettings::None | AuthSettings::Token { .. }) => Credential::None,
         };
-        Ok(Self { http, credential, budget: Semaphore::new(ANSWERS_MAX_KIB as usize) })
+        Ok(Self {
+            http,
+            credential,
+            renewed_at: Mutex::default(),
+            budget: Arc::new(Semaphore::new(ANSWERS_MAX_KIB as usize)),
+        })
     }
 
     /// Asks an agent for its targets. `known` is the tag of its latest answer.
@@ -132,28 +152,56 @@ impl AgentClient {
         known: Option<HeaderValue>,
         texts: &Arc<SharedTexts>,
     ) -> Result<Polled, PollError> {
-        let polled = tokio::time::timeout(POLL_TIMEOUT, self.ask(node, known, texts)).await;
-        polled.unwrap_or(Err(PollError::TimedOut))
+        if !matches!(self.credential, Credential::None) && node.is_plain_text_elsewhere() {
+            return Err(PollError::TokenWithheld);
+        }
+        let mut token = self.token(None).await?;
+        let mut polled = self.ask(node, known.clone(), &token, texts).await;
+        if let (Err(PollError::TokenRefused), Token::Own(refused)) = (&polled, &token)
+            && self.may_renew()
+        {
+            token = self.token(Some(refused)).await?;
+            polled = self.ask(node, known, &token, texts).await;
+        }
+        if let (Ok(_), Token::Own(token), Credential::Keystone(session)) = (&polled, &token, &self.credential) {
+            session.token_accepted(token).await;
+        }
+        polled
     }
 
     async fn ask(
         &self,
         node: &NodeAddress,
         known: Option<HeaderValue>,
+        token: &Token,
         texts: &Arc<SharedTexts>,
     ) -> Result<Polled, PollError> {
-        if !matches!(self.credential, Credential::None) && node.is_plain_text_elsewhere() {
-            return Err(PollError::TokenWithheld);
+        let polled = tokio::time::timeout(POLL_TIMEOUT, self.exchange(node, known, token, texts)).await;
+        polled.unwrap_or(Err(PollError::TimedOut))
+    }
+
+    /// Whether a refused token may be renewed now.
+    fn may_renew(&self) -> bool {
+        let mut renewed_at = self.renewed_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let may = renewed_at.is_none_or(|at| at.elapsed() >= LOGIN_INTERVAL);
+        if may {
+            *renewed_at = Some(Instant::now());
         }
-        let mut token = self.token(None).await?;
-        let mut answer = self.send(node, known.clone(), &token).await?;
-        if let (StatusCode::UNAUTHORIZED, Token::Own(refused)) = (answer.status(), &token) {
-            token = self.token(Some(refused)).await?;
-            answer = self.send(node, known, &token).await?;
-        }
-        match (answer.status(), &token) {
+        may
+    }
+
+    async fn exchange(
+        &self,
+        node: &NodeAddress,
+        known: Option<HeaderValue>,
+        token: &Token,
+        texts: &Arc<SharedTexts>,
+    ) -> Result<Polled, PollError> {
+        let is_conditional = known.is_some();
+        let answer = self.send(node, known, token).await?;
+        match (answer.status(), token) {
             (StatusCode::OK, _) => {}
-            (StatusCode::NOT_MODIFIED, _) => return Ok(Polled::Unchanged),
+            (StatusCode::NOT_MODIFIED, _) if is_conditional => return Ok(Polled::Unchanged),
             (StatusCode::UNAUTHORIZED, Token::None) => return Err(PollError::TokenNeeded),
             (StatusCode::UNAUTHORIZED, _) => return Err(PollError::TokenRefused),
             (StatusCode::FORBIDDEN, _) => return Err(PollError::Forbidden),
@@ -162,12 +210,16 @@ impl AgentClient {
         let tag = answer.headers().get(ETAG).cloned();
         let body = answer.into_body();
         let expected = body.size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok());
-        let reserved = expected.unwrap_or(ANSWER_MAX_BYTES).min(ANSWER_MAX_BYTES);
-        let reserved = u32::try_from(reserved.div_ceil(1 << 10)).unwrap_or(ANSWERS_MAX_KIB);
-        // The semaphore is never closed.
-        let _reserved = self.budget.acquire_many(reserved).await;
+        let expected = expected.unwrap_or(ANSWER_MAX_BYTES).min(ANSWER_MAX_BYTES);
+        let reserved = if expected <= SMALL_MAX_BYTES {
+            None
+        } else {
+            let kib = u32::try_from(expected.div_ceil(1 << 10)).unwrap_or(ANSWERS_MAX_KIB);
+            // The semaphore is never closed.
+            self.budget.clone().acquire_many_owned(kib).await.ok()
+        };
         let body = Limited::new(body, ANSWER_MAX_BYTES).collect().await.map_err(|_| PollError::Unreadable)?;
-        let answer = decode(body.to_bytes(), texts).await?;
+        let answer = decode(body.to_bytes(), texts, reserved).await?;
         Ok(Polled::Changed(answer, tag))
     }
 
@@ -184,6 +236,8 @@ impl AgentClient {
             .map_err(|_| unreachable("its address is not a URL"))?;
         let headers = request.headers_mut();
         headers.extend(known.map(|tag| (IF_NONE_MATCH, tag)));
+        // The next poll is later than the agent keeps an unused connection.
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
         let secret = match (token, &self.credential) {
             (Token::Own(token), _) => Some(token.secret()),
             (Token::Fixed, Credential::Token(secret)) => Some(secret),
@@ -198,19 +252,31 @@ impl AgentClient {
         self.http.request(request).await.map_err(|error| unreachable(&innermost_cause(&error)))
     }
 
-    async fn token(&self, refused: Option<&Arc<OwnToken>>) -> Result<Token, KeystoneError> {
+    async fn token(&self, refused: Option<&Arc<OwnToken>>) -> Result<Token, PollError> {
         Ok(match &self.credential {
             Credential::None => Token::None,
             Credential::Token(_) => Token::Fixed,
-            Credential::Keystone(session) => Token::Own(session.token(refused).await?),
+            Credential::Keystone(session) => {
+                let token = tokio::time::timeout(TOKEN_TIMEOUT, session.token(refused)).await;
+                Token::Own(token.map_err(|_| PollError::TokenTimedOut)??)
+            }
         })
     }
 }
 
-async fn decode(body: Bytes, texts: &Arc<SharedTexts>) -> Result<AgentAnswer, AnswerError> {
+/// Decodes an answer. Its memory is `reserved` until then.
+async fn decode(
+    body: Bytes,
+    texts: &Arc<SharedTexts>,
+    reserved: Option<OwnedSemaphorePermit>,
+) -> Result<AgentAnswer, AnswerError> {
     if body.len() < BLOCKING_MIN_BYTES {
         return AgentAnswer::decode(&body, texts);
     }
     let texts = texts.clone();
-    compute(move || AgentAnswer::decode(&body, &texts)).await.unwrap_or(Err(AnswerError::Aborted))
+    let decoding = move || {
+        let _reserved = reserved;
+        AgentAnswer::decode(&body, &texts)
+    };
+    compute(decoding).await.unwrap_or(Err(AnswerError::Aborted))
 }

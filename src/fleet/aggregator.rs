@@ -12,12 +12,12 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use super::agent_client::{AgentClient, AgentClientError, Polled};
 use super::answer::{AgentAnswer, NodeTarget, SharedTexts};
 use super::compute::compute;
+use super::descriptions::{Descriptions, TARGETS_MAX};
 use super::node::Node;
 use super::node_list::{self, NodeListError};
-use super::view::{FleetView, Policy};
-use crate::api::wire::Target;
+use super::view::{FleetView, NodeSnapshot, Policy};
+use crate::model::random_fraction;
 use crate::model::settings::{AggregateSettings, ApiSettings, NodeAddress};
-use crate::model::{Status, random_fraction};
 
 /// Time between two views.
 const VIEW_INTERVAL: Duration = Duration::from_secs(1);
@@ -25,8 +25,15 @@ const VIEW_INTERVAL: Duration = Duration::from_secs(1);
 /// Largest number of polls at a time. Each needs a file descriptor.
 const POLLS_MAX: usize = 512;
 
+/// Largest number of polls at a time of nodes whose latest poll failed. They often last until their deadline, and must not
+/// delay the others.
+const RETRIES_MAX: usize = 128;
+
 /// Longest time for which the first polls are spread, so that they do not all happen at the same moment.
 const FIRST_POLLS_WITHIN: Duration = Duration::from_secs(2);
+
+/// Age at which a view is not answered any more.
+const VIEW_AGE_MAX: Duration = Duration::from_secs(15);
 
 /// Longest time for which the API waits for the first answers of the nodes.
 const FIRST_ANSWERS_WITHIN: Duration = Duration::from_secs(15);
@@ -37,8 +44,11 @@ const JITTER: f64 = 0.2;
 /// Time between two looks at the list of nodes.
 const LIST_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How long the description of a target that no node has is kept.
-const DESCRIPTIONS_KEPT_FOR: Duration = Duration::from_secs(60);
+/// Largest number of nodes that are logged by name when many change together.
+const LOGGED_MAX: usize = 10;
+
+/// What to do about too many targets.
+const SPLIT: &str = "run an aggregator for each part of the nodes";
 
 /// Largest number of targets of all nodes together. A target of a node has about 100 bytes.
 const NODE_TARGETS_MAX: usize = 2_000_000;
@@ -46,9 +56,6 @@ const NODE_TARGETS_MAX: usize = 2_000_000;
 /// Why an aggregator cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum FleetError {
-    /// The configuration has no node.
-    #[error("no nodes are listed: set [aggregate] nodes or nodes_file to the addresses of the agents")]
-    NoNodes,
     /// The list of nodes cannot be used.
     #[error(transparent)]
     List(#[from] NodeListError),
@@ -69,9 +76,12 @@ struct Shared {
     settings: ArcSwap<AggregateSettings>,
     client: ArcSwap<AgentClient>,
     polls: Semaphore,
+    retries: Semaphore,
+    /// Held while the list of nodes is read and applied, so that an older list never replaces a newer one.
+    list: tokio::sync::Mutex<()>,
     nodes: Mutex<BTreeMap<NodeAddress, PolledNode>>,
     texts: Arc<SharedTexts>,
-    descriptions: Mutex<HashMap<Arc<str>, Description>>,
+    descriptions: Descriptions,
     view: ArcSwap<FleetView>,
     started_at: Instant,
 }
@@ -82,37 +92,27 @@ struct PolledNode {
     polling: AbortHandle,
 }
 
-/// How one of the agents describes a target.
-#[derive(Debug)]
-struct Description {
-    by: Arc<str>,
-    is_available: bool,
-    target: Arc<Target>,
-    described_at: Instant,
-}
-
 impl Fleet {
     /// Starts to poll the nodes. Does not wait for them.
     ///
     /// # Errors
     /// [`FleetError`] when no nodes are listed, or when a file that the settings name cannot be used.
     pub async fn start(settings: &AggregateSettings, api: &ApiSettings) -> Result<Self, FleetError> {
-        if settings.nodes.is_empty() && settings.nodes_file.is_none() {
-            return Err(FleetError::NoNodes);
-        }
         let listed = node_list::read(settings).await?;
         let client = AgentClient::new(settings, api).await?;
         let shared = Arc::new(Shared {
             settings: ArcSwap::from_pointee(settings.clone()),
             client: ArcSwap::from_pointee(client),
             polls: Semaphore::new(POLLS_MAX),
+            retries: Semaphore::new(RETRIES_MAX),
+            list: tokio::sync::Mutex::default(),
             nodes: Mutex::default(),
             texts: Arc::default(),
-            descriptions: Mutex::default(),
+            descriptions: Descriptions::default(),
             view: ArcSwap::from_pointee(FleetView::new(Vec::new(), policy(settings), |_| None)),
             started_at: Instant::now(),
         });
-        shared.follow(listed);
+        shared.follow(&listed, &listed);
         shared.publish();
         let tasks =
             vec![tokio::spawn(shared.clone().publish_forever()), tokio::spawn(shared.clone().read_list_forever())];
@@ -124,11 +124,15 @@ impl Fleet {
     /// # Errors
     /// As [`Fleet::start`]. The former settings then stay in force.
     pub async fn reload(&self, settings: &AggregateSettings, api: &ApiSettings) -> Result<(), FleetError> {
+        let shared = &self.shared;
+        let _list = shared.list.lock().await;
         let listed = node_list::read(settings).await?;
         let client = AgentClient::new(settings, api).await?;
-        self.shared.client.store(Arc::new(client));
-        self.shared.settings.store(Arc::new(settings.clone()));
-        self.shared.follow(listed);
+        shared.client.store(Arc::new(client));
+        shared.settings.store(Arc::new(settings.clone()));
+        shared.follow(&listed, &listed);
+        // The next poll may be as far away as the former interval.
+        shared.nodes().values_mut().for_each(|polled| polled.poll_again(shared));
         Ok(())
     }
 
@@ -138,10 +142,21 @@ impl Fleet {
         self.shared.view.load_full()
     }
 
-    /// Whether the nodes have been polled, or have had enough time to answer.
+    /// Returns why the view cannot be trusted, as a sentence, or `None` if it can.
     #[must_use]
-    pub fn is_ready(&self) -> bool {
-        self.view().is_polled || self.shared.started_at.elapsed() > FIRST_ANSWERS_WITHIN
+    pub fn problem(&self) -> Option<String> {
+        let view = self.view();
+        if !view.is_polled && self.shared.started_at.elapsed() <= FIRST_ANSWERS_WITHIN {
+            return Some("the nodes have not been polled yet: ask again in a second".to_owned());
+        }
+        if !view.has_answers {
+            let failure = view.nodes.iter().find_map(|node| Some((&node.name, node.failure.as_ref()?)));
+            let (node, failure) = failure.map_or(("any", "it has not been polled"), |(name, text)| (&**name, &**text));
+            return Some(format!("no node has answered since the start of the aggregator. {node}: {failure}"));
+        }
+        let age = view.made_at.elapsed();
+        (age > VIEW_AGE_MAX)
+            .then(|| format!("the state of the nodes is {} s old, because this host is overloaded", age.as_secs()))
     }
 }
 
@@ -157,29 +172,24 @@ impl Shared {
         self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn descriptions(&self) -> MutexGuard<'_, HashMap<Arc<str>, Description>> {
-        self.descriptions.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Starts to poll the nodes that are new in the list, and forgets those that are not in it any more.
-    fn follow(self: &Arc<Self>, listed: BTreeSet<NodeAddress>) {
+    /// Starts to poll the nodes of `listed` that are new, and forgets those that are not in `kept`.
+    fn follow(self: &Arc<Self>, listed: &BTreeSet<NodeAddress>, kept: &BTreeSet<NodeAddress>) {
         let mut nodes = self.nodes();
         nodes.retain(|address, polled| {
-            let is_listed = listed.contains(address);
-            if !is_listed {
+            let is_kept = kept.contains(address);
+            if !is_kept {
                 tracing::info!(
                     node = &**polled.node.name(),
                     "not polled any more, because it is not in the list of nodes"
                 );
                 polled.polling.abort();
             }
-            is_listed
+            is_kept
         });
         for address in listed {
             nodes.entry(address.clone()).or_insert_with(|| {
-                let node = Arc::new(Node::new(address));
-                let polling = tokio::spawn(self.clone().poll_forever(node.clone())).abort_handle();
-                PolledNode { node, polling }
+                let node = Arc::new(Node::new(address.clone()));
+                PolledNode { polling: start_polling(self, &node), node }
             });
         }
     }
@@ -195,49 +205,31 @@ impl Shared {
     }
 
     async fn poll(&self, node: &Node) {
+        let permits = if node.is_failing() { &self.retries } else { &self.polls };
         // The semaphore is never closed.
-        let _permit = self.polls.acquire().await;
+        let _permit = permits.acquire().await;
         let polled = self.client.load_full().poll(&node.address, node.tag(), &self.texts).await;
         let changed = match polled {
             Ok(Polled::Unchanged) => None,
-            Ok(Polled::Changed(answer, tag)) if self.has_room_for(&answer) => Some((self.described(node, answer), tag)),
-            Ok(Polled::Changed(..)) => {
-                return failed(
-                    node,
-                    &format!(
-                        "the nodes have more than {NODE_TARGETS_MAX} targets together. Run an aggregator for each part of the nodes"
-                    ),
-                );
-            }
-            Err(error) => return failed(node, &error.to_string()),
+            Ok(Polled::Changed(answer, tag)) => match self.accept(node, answer) {
+                Ok(targets) => Some((targets, tag)),
+                Err(limit) => return node.failed(&limit),
+            },
+            Err(error) => return node.failed(&error.to_string()),
         };
-        if node.answered(changed) {
-            tracing::info!(node = &**node.name(), "the agent answers again");
-        }
+        node.answered(changed, self.settings.load().interval);
     }
 
-    fn has_room_for(&self, answer: &AgentAnswer) -> bool {
-        let known: usize = self.view.load().targets.iter().map(|target| target.counts.expected).sum();
-        known + answer.targets.len() <= NODE_TARGETS_MAX
-    }
-
-    /// Keeps the descriptions of targets that are better than the present ones: that of an agent which finds the target
-    /// available, or else the first one. Returns the targets of the node.
-    fn described(&self, node: &Node, answer: AgentAnswer) -> Arc<[NodeTarget]> {
-        let mut descriptions = self.descriptions();
-        for (target, described) in answer.targets.iter().zip(answer.described) {
-            let is_available = described.status == Status::Available;
-            let is_better = descriptions
-                .get(&target.export)
-                .is_none_or(|present| present.by == *node.name() || (is_available && !present.is_available));
-            if is_better {
-                let (by, target_of_node) = (node.name().clone(), Arc::new(described));
-                let description =
-                    Description { by, is_available, target: target_of_node, described_at: Instant::now() };
-                descriptions.insert(target.export.clone(), description);
-            }
+    /// Returns the targets of an answer, or the limit that it exceeds.
+    fn accept(&self, node: &Node, mut answer: AgentAnswer) -> Result<Arc<[NodeTarget]>, String> {
+        let others = self.view.load().node_targets.saturating_sub(node.targets());
+        if others + answer.targets.len() > NODE_TARGETS_MAX {
+            return Err(format!("the nodes have more than {NODE_TARGETS_MAX} targets together, {SPLIT}"));
         }
-        answer.targets.into()
+        if !self.descriptions.add(node.name(), &mut answer) {
+            return Err(format!("the nodes have more than {TARGETS_MAX} different targets, {SPLIT}"));
+        }
+        Ok(answer.targets.into())
     }
 
     async fn publish_forever(self: Arc<Self>) {
@@ -257,37 +249,28 @@ impl Shared {
         let settings = self.settings.load();
         let nodes: Vec<_> = self.nodes().values().map(|polled| polled.node.clone()).collect();
         let nodes = nodes.iter().map(|node| node.snapshot(settings.interval)).collect();
-        let described: HashMap<Arc<str>, Arc<Target>> = {
-            let descriptions = self.descriptions();
-            descriptions.iter().map(|(export, description)| (export.clone(), description.target.clone())).collect()
-        };
+        let described = self.descriptions.all();
         let view = FleetView::new(nodes, policy(&settings), |export| described.get(export).cloned());
-        if view.notice.is_some() && self.view.load().notice.is_none() {
-            tracing::warn!("{}", view.notice.as_deref().unwrap_or_default());
-        }
+        log_changes(&self.view.load(), &view);
         let present: HashSet<&str> = view.targets.iter().map(|target| &*target.described.filesystem_export).collect();
-        // A description is kept before the answer that it comes from, so a new one may not be in this view yet.
-        self.descriptions().retain(|export, description| {
-            present.contains(&**export) || description.described_at.elapsed() < DESCRIPTIONS_KEPT_FOR
-        });
-        drop((present, described));
+        self.descriptions.forget_others_than(&present);
+        drop(present);
         self.view.store(Arc::new(view));
         self.texts.forget_unused();
     }
 
-    /// Reads the file of nodes again and again. A change is used at once, and a file that cannot be used is logged once.
+    /// Reads the file of nodes again and again. A file that cannot be used is logged once.
     async fn read_list_forever(self: Arc<Self>) {
-        let mut problem = None;
+        let (mut problem, mut former) = (None, BTreeSet::new());
         loop {
             sleep(LIST_INTERVAL).await;
+            let _list = self.list.lock().await;
             let settings = self.settings.load_full();
-            if settings.nodes_file.is_none() {
-                continue;
-            }
             match node_list::read(&settings).await {
                 Ok(listed) => {
-                    problem = None;
-                    self.follow(listed);
+                    // A node is forgotten if two lists do not have it: the first may have been read while it was written.
+                    self.follow(&listed, &listed.union(&former).cloned().collect());
+                    (problem, former) = (None, listed);
                 }
                 Err(error) => {
                     let new = error.to_string();
@@ -301,13 +284,48 @@ impl Shared {
     }
 }
 
-/// Records and logs a failed poll.
-fn failed(node: &Node, failure: &str) {
-    if node.failed(failure) {
-        tracing::warn!(node = &**node.name(), "a poll failed: {failure}");
+impl PolledNode {
+    /// Polls the node soon.
+    fn poll_again(&mut self, shared: &Arc<Shared>) {
+        self.polling.abort();
+        self.polling = start_polling(shared, &self.node);
+    }
+}
+
+fn start_polling(shared: &Arc<Shared>, node: &Arc<Node>) -> AbortHandle {
+    tokio::spawn(shared.clone().poll_forever(node.clone())).abort_handle()
+}
+
+/// Logs the nodes that do not answer any more and those that answer again, at most [`LOGGED_MAX`] of each. A mass outage
+/// is one line.
+fn log_changes(former: &FleetView, view: &FleetView) {
+    if let Some(notice) = view.notice.as_ref().filter(|_| former.notice.is_none()) {
+        tracing::warn!("{notice}");
+    }
+    let was_answering: HashMap<&str, bool> =
+        former.nodes.iter().filter(|node| node.is_polled).map(|node| (&*node.name, node.is_answering)).collect();
+    // A node that has just been polled for the first time is also logged if it does not answer.
+    let changed = |node: &&NodeSnapshot| node.is_polled && was_answering.get(&*node.name) != Some(&node.is_answering);
+    let (answering, others): (Vec<_>, Vec<_>) = view.nodes.iter().filter(changed).partition(|node| node.is_answering);
+    if view.notice.is_none() {
+        for node in others.iter().take(LOGGED_MAX) {
+            let failure = node.failure.as_deref().unwrap_or("its latest answer is too old");
+            tracing::warn!(node = &*node.name, "the node does not answer: {failure}");
+        }
+        if others.len() > LOGGED_MAX {
+            tracing::warn!("{} more nodes do not answer: GET /nodes lists them", others.len() - LOGGED_MAX);
+        }
+    }
+    let again = answering.iter().filter(|node| was_answering.contains_key(&*node.name));
+    let again: Vec<_> = again.collect();
+    for node in again.iter().take(LOGGED_MAX) {
+        tracing::info!(node = &*node.name, "the node answers again");
+    }
+    if again.len() > LOGGED_MAX {
+        tracing::info!("{} more nodes answer again", again.len() - LOGGED_MAX);
     }
 }
 
 fn policy(settings: &AggregateSettings) -> Policy {
-    Policy { available_when: settings.available_when, expected_on: settings.expected_on }
+    Policy { available_when: settings.available_when, expected_on: settings.expected_on, interval: settings.interval }
 }

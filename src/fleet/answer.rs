@@ -12,10 +12,17 @@ use serde::Deserialize;
 use uuid::Uuid;
 
 use crate::api::wire;
+use crate::api::wire::Extensible::{Known, Unknown};
 use crate::model;
 
 /// Largest number of targets of one node. An agent has at most as many.
 const TARGETS_MAX: usize = 10_000;
+
+/// Longest export that is accepted, in bytes. A path has at most 4,096 (PATH_MAX), and a host name 253.
+const EXPORT_MAX_BYTES: usize = 4400;
+
+/// Longest reason code that is accepted, in bytes.
+const REASON_MAX_BYTES: usize = 64;
 
 /// Longest message that is kept, in characters.
 const MESSAGE_MAX_CHARS: usize = 300;
@@ -102,16 +109,25 @@ struct Report {
 /// Why an answer cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum AnswerError {
-    #[error("the answer is not that of an agent ({0})")]
-    Malformed(#[from] serde_json::Error),
+    /// Without the text of the error, which would quote the answer.
+    #[error("the answer is not that of an agent (line {line}, column {column})")]
+    Malformed { line: usize, column: usize },
+    #[error("the answer has a target whose id is not a UUID, or whose export or reason is too long")]
+    Target,
     #[error("the answer has {0} targets, expected at most {TARGETS_MAX}")]
     TooMany(usize),
     #[error("the answer was not decoded")]
     Aborted,
 }
 
+impl From<serde_json::Error> for AnswerError {
+    fn from(error: serde_json::Error) -> Self {
+        Self::Malformed { line: error.line(), column: error.column() }
+    }
+}
+
 impl AgentAnswer {
-    /// Decodes an answer.
+    /// Decodes an answer. Of targets with the same export, only the first one counts.
     pub(super) fn decode(body: &[u8], texts: &SharedTexts) -> Result<Self, AnswerError> {
         // Decoded twice, because a flattened field would be buffered, which takes longer.
         let wire::TargetList { backup_targets: described } = serde_json::from_slice(body)?;
@@ -119,33 +135,120 @@ impl AgentAnswer {
         if described.len() > TARGETS_MAX {
             return Err(AnswerError::TooMany(described.len()));
         }
-        let pairs = described.iter().zip(details);
-        let targets = pairs.map(|(target, detail)| NodeTarget::new(target, detail.report, texts)).collect();
-        Ok(Self { targets, described })
+        let mut answer = Self { targets: Vec::with_capacity(described.len()), described: Vec::new() };
+        let mut exports = HashSet::new();
+        for (target, detail) in described.into_iter().zip(details) {
+            if exports.insert(target.filesystem_export.clone()) {
+                answer.targets.push(NodeTarget::new(&target, detail.report, texts)?);
+                answer.described.push(target);
+            }
+        }
+        Ok(answer)
     }
 }
 
 impl NodeTarget {
-    fn new(target: &wire::Target, report: Report, texts: &SharedTexts) -> Self {
-        let state = if report.verdict.is_none() {
-            NodeTargetState::NotProbed
-        } else if target.status != model::Status::Available {
-            NodeTargetState::Offline
-        } else if report.reason.is_some() {
-            NodeTargetState::Warning
-        } else {
-            NodeTargetState::Available
+    fn new(target: &wire::Target, report: Report, texts: &SharedTexts) -> Result<Self, AnswerError> {
+        let export = &target.filesystem_export;
+        let has_long_reason = report.reason.as_ref().is_some_and(|reason| reason.len() > REASON_MAX_BYTES);
+        if export.len() > EXPORT_MAX_BYTES || has_long_reason {
+            return Err(AnswerError::Target);
+        }
+        let state = match (&report.verdict, &target.status, &report.reason) {
+            (None, ..) => NodeTargetState::NotProbed,
+            (_, Known(model::Status::Offline), _) => NodeTargetState::Offline,
+            (_, Known(model::Status::Available), Some(_)) => NodeTargetState::Warning,
+            (_, Known(model::Status::Available), None) => NodeTargetState::Available,
+            // A status of another release.
+            (_, Unknown(_), _) => NodeTargetState::NotProbed,
         };
         let message = report.message.unwrap_or_default();
-        Self {
-            id: target.id.parse().unwrap_or_default(),
-            export: texts.get(&target.filesystem_export),
+        Ok(Self {
+            id: target.id.parse().map_err(|_| AnswerError::Target)?,
+            export: texts.get(export),
             state,
             since: wire::parse_timestamp(&report.since),
             observed_at: report.checked_at.as_deref().and_then(wire::parse_timestamp),
             problem: report
                 .reason
                 .map(|reason| Box::new((texts.get(&reason), message.chars().take(MESSAGE_MAX_CHARS).collect()))),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn target(export: &str, status: &str, verdict: Option<&str>, reason: Option<&str>) -> serde_json::Value {
+        serde_json::json!({
+            "id": Uuid::new_v4(), "type": "nfs", "created_at": "2026-01-01T00:00:00.000000", "updated_at": "",
+            "version": "0.1.0", "filesystem_export": export, "filesystem_export_mount_path": "/m",
+            "nfs_export": export, "nfs_export_mount_path": "/m", "s3_endpoint_url": null, "s3_bucket": null,
+            "nfs_mount_opts": null, "secret_ref": null, "is_default": false, "capacity": null, "used": null,
+            "status": status, "backup_target_types": [], "backup_target_metadata": [], "a_field_of_a_later_release": 1,
+            "report": {
+                "verdict": verdict, "reason": reason, "message": "m".repeat(400),
+                "since": "2026-01-01T00:00:00.000000", "checked_at": null,
+            },
+        })
+    }
+
+    fn decode(targets: &[serde_json::Value]) -> Result<AgentAnswer, AnswerError> {
+        let body = serde_json::json!({ "backup_targets": targets }).to_string();
+        AgentAnswer::decode(body.as_bytes(), &SharedTexts::default())
+    }
+
+    #[test]
+    fn state_is_what_the_agent_says() {
+        for (status, verdict, reason, state) in [
+            ("available", Some("available"), None, NodeTargetState::Available),
+            ("available", Some("available"), Some("storage_slow"), NodeTargetState::Warning),
+            ("offline", Some("offline"), Some("export_denied"), NodeTargetState::Offline),
+            ("offline", None, Some("not_checked"), NodeTargetState::NotProbed),
+            ("degraded", Some("available"), None, NodeTargetState::NotProbed),
+        ] {
+            let answer = decode(&[target("nas:/b", status, verdict, reason)]).expect("valid");
+            assert_eq!(answer.targets[0].state, state, "{status} {verdict:?} {reason:?}");
+            let message = answer.targets[0].problem.as_ref().map(|problem| problem.1.len());
+            assert_eq!(message, reason.map(|_| MESSAGE_MAX_CHARS));
         }
+    }
+
+    #[test]
+    fn export_that_is_listed_twice_counts_once() {
+        let twice = [
+            target("nas:/b", "available", Some("available"), None),
+            target("nas:/b", "offline", Some("offline"), Some("export_denied")),
+            target("nas:/c", "available", Some("available"), None),
+        ];
+        let answer = decode(&twice).expect("valid");
+        assert_eq!((answer.targets.len(), answer.described.len()), (2, 2));
+        assert_eq!(answer.targets[0].state, NodeTargetState::Available);
+    }
+
+    #[test]
+    fn answer_beyond_a_limit_is_refused_without_quoting_it() {
+        let (long, mut no_id) = ("x".repeat(5000), target("nas:/b", "offline", None, None));
+        no_id["id"] = "7".into();
+        for targets in [
+            vec![target(&long, "available", None, None)],
+            vec![target("nas:/b", "offline", Some("offline"), Some(&long))],
+            vec![no_id],
+            vec![serde_json::json!(long)],
+        ] {
+            let error = decode(&targets).expect_err("refused").to_string();
+            assert!(error.len() < 200, "{error}");
+        }
+    }
+
+    #[test]
+    fn texts_are_shared_and_forgotten() {
+        let texts = SharedTexts::default();
+        let (one, other) = (texts.get("nas:/b"), texts.get("nas:/b"));
+        assert!(Arc::ptr_eq(&one, &other));
+        drop((one, other));
+        texts.forget_unused();
+        assert!(texts.0.lock().expect("no panic").is_empty());
     }
 }

@@ -28,7 +28,7 @@ use uuid::Uuid;
 
 use super::aggregator::Fleet;
 use super::compute::compute;
-use super::view::{FleetTarget, FleetView, NodeState};
+use super::view::{FleetTarget, FleetView, NodeState, TargetOnNode};
 use super::{metrics, wire};
 use crate::api::fault::Fault;
 use crate::api::page::{Page, unknown_marker};
@@ -111,12 +111,16 @@ struct NodesParameters {
 
 async fn nodes_of_target(
     Shared(state): Shared<State>,
+    Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
     Query(parameters): Query<NodesParameters>,
 ) -> Result<Json<wire::TargetNodes>, Fault> {
+    if !caller.is_admin {
+        return Err(Fault::new(StatusCode::FORBIDDEN, "the names of nodes need the admin role"));
+    }
     let view = state.view()?;
     let target = target(&view, &id)?;
-    select(wire::TargetNodes::new(&view, target), &parameters).map(Json)
+    select(view.on_nodes(target), &parameters).map(Json)
 }
 
 async fn nodes(Shared(state): Shared<State>) -> Json<wire::NodeList> {
@@ -133,14 +137,14 @@ async fn healthz() -> Json<agent_wire::Health> {
 
 async fn readyz(Shared(state): Shared<State>) -> Response {
     let view = state.fleet.view();
-    let answering = view.nodes.iter().filter(|node| !node.is_silent).count();
-    let ready = state.fleet.is_ready();
+    let answering = view.nodes.iter().filter(|node| node.is_answering).count();
+    let ready = state.fleet.problem().is_none();
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(wire::Readiness { ready, nodes: view.nodes.len(), answering })).into_response()
 }
 
 async fn exposition(Shared(state): Shared<State>, headers: HeaderMap) -> Result<Response, Response> {
-    metrics::answer(state.fleet.view(), &headers).await
+    metrics::answer(state.fleet.view(), state.fleet.problem().is_none(), &headers).await
 }
 
 async fn no_such_route(uri: Uri) -> Fault {
@@ -156,14 +160,12 @@ async fn no_such_method(method: Method, uri: Uri) -> Fault {
 }
 
 impl ApiState {
-    /// Returns the view, or a 503 until the nodes have been polled: a target that is missing would look deleted.
+    /// Returns the view. A 503 if it cannot be trusted: a target that is missing from it would look deleted.
     fn view(&self) -> Result<Arc<FleetView>, Fault> {
-        if self.fleet.is_ready() {
-            return Ok(self.fleet.view());
+        match self.fleet.problem() {
+            None => Ok(self.fleet.view()),
+            Some(problem) => Err(Fault::new(StatusCode::SERVICE_UNAVAILABLE, problem)),
         }
-        let message =
-            "the nodes have not been polled yet, so the list of targets is not complete: ask again in a second";
-        Err(Fault::new(StatusCode::SERVICE_UNAVAILABLE, message))
     }
 
     /// Returns the rendered list of a view.
@@ -183,7 +185,9 @@ impl ApiState {
             let (view, caller) = (rendered.view.clone(), caller.clone());
             // It takes some milliseconds with thousands of targets.
             let rendered = compute(move || render(&caller, &view)).await;
-            rendered.ok_or_else(|| failed("a bug"))?.map_err(|error| failed(&error.to_string()))
+            rendered
+                .ok_or_else(|| failed("its rendering ended early, which the log explains"))?
+                .map_err(|error| failed(&error.to_string()))
         });
         list.await.cloned()
     }
@@ -220,33 +224,31 @@ fn part<T>(items: &[T], page: Page, id: fn(&T) -> Uuid) -> Result<&[T], Fault> {
 }
 
 /// Selects nodes of a target: those in a state, after a marker, up to a limit.
-fn select(all: wire::TargetNodes, parameters: &NodesParameters) -> Result<wire::TargetNodes, Fault> {
+fn select<'a>(
+    mut nodes: impl Iterator<Item = TargetOnNode<'a>>,
+    parameters: &NodesParameters,
+) -> Result<wire::TargetNodes, Fault> {
     let NodesParameters { state, limit, marker } = parameters;
-    let mut nodes = all.nodes;
-    if let Some(marker) = marker {
-        let at = nodes.iter().position(|found| found.node.node == *marker);
-        let at = at.ok_or_else(|| {
-            Fault::bad_request(format!(
-                "marker: {marker:?} is not in the list, expected the name of the last node of a page"
-            ))
-        })?;
-        nodes.drain(..=at);
-    }
-    if let Some(state) = state {
-        let known: Vec<&str> = NodeState::ALL.iter().map(|state| state.as_str()).collect();
-        if !known.contains(&state.as_str()) {
-            return Err(Fault::bad_request(format!(
-                "state: unknown value {state:?}, expected one of {}",
-                known.join(", ")
-            )));
-        }
-        nodes.retain(|found| found.node.state == *state);
-    }
-    if let Some(limit) = limit {
-        let count = limit.parse().ok().filter(|count| *count > 0);
-        nodes.truncate(count.ok_or_else(|| {
+    let limit = limit.as_ref().map(|limit| {
+        limit.parse().ok().filter(|count| *count > 0).ok_or_else(|| {
             Fault::bad_request(format!("limit: {limit:?} is not a positive integer, expected the number of nodes"))
-        })?);
+        })
+    });
+    let limit = limit.transpose()?.unwrap_or(usize::MAX);
+    let state = state.as_ref().map(|text| {
+        NodeState::ALL.iter().find(|state| state.as_str() == text).ok_or_else(|| {
+            let known: Vec<&str> = NodeState::ALL.iter().map(|state| state.as_str()).collect();
+            Fault::bad_request(format!("state: unknown value {text:?}, expected one of {}", known.join(", ")))
+        })
+    });
+    let state = state.transpose()?;
+    if let Some(marker) = marker
+        && !nodes.any(|on_node| *on_node.node.name == **marker)
+    {
+        return Err(Fault::bad_request(format!(
+            "marker: {marker:?} is not in the list, expected the name of the last node of a page"
+        )));
     }
-    Ok(wire::TargetNodes { nodes })
+    let selected = nodes.filter(|on_node| state.is_none_or(|state| *state == on_node.state)).take(limit);
+    Ok(wire::TargetNodes { nodes: selected.map(wire::ProbedTargetNode::from).collect() })
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use axum::http::HeaderMap;
 use axum::response::Response;
 
-use super::view::{FleetTarget, FleetView, NodeState};
+use super::view::{FleetView, NodeState};
 use crate::api::metrics::{Exposition, Family, answer_with, flag, number, seconds_of};
 use crate::model::Status;
 
@@ -17,10 +17,10 @@ static NODES: Family = Family::gauge(
     "Nodes of the list that answer, and those whose state is not known.",
 );
 
-static COMMON_SILENCE: Family = Family::gauge(
-    "targetwatch_fleet_common_silence",
+static MASS_OUTAGE: Family = Family::gauge(
+    "targetwatch_fleet_mass_outage",
     &[],
-    "1 while more than 15 % of the nodes, which fell silent within two minutes, are silent.",
+    "1 while more than 15 % of the nodes, which stopped answering together, do not answer.",
 );
 
 static AS_OF: Family =
@@ -46,19 +46,24 @@ static REASON_NODES: Family = Family::gauge(
 
 /// All families.
 #[cfg(test)]
-static FAMILIES: &[&Family] = &[&NODES, &COMMON_SILENCE, &AS_OF, &AVAILABLE, &TARGET_NODES, &REASON_NODES];
+static FAMILIES: &[&Family] = &[&NODES, &MASS_OUTAGE, &AS_OF, &AVAILABLE, &TARGET_NODES, &REASON_NODES];
 
 /// Answers a scrape.
-pub(super) async fn answer(view: Arc<FleetView>, headers: &HeaderMap) -> Result<Response, Response> {
-    answer_with(headers, move |exposition| write(&view, exposition)).await
+///
+/// Until the fleet is ready, the metrics of targets are absent: they would describe a part of the nodes.
+pub(super) async fn answer(view: Arc<FleetView>, is_ready: bool, headers: &HeaderMap) -> Result<Response, Response> {
+    answer_with(headers, move |exposition| write(&view, is_ready, exposition)).await
 }
 
-fn write(view: &FleetView, exposition: &mut Exposition<'_>) -> fmt::Result {
-    let silent = view.nodes.iter().filter(|node| node.is_silent).count();
-    let nodes = [("answering", view.nodes.len() - silent), ("unknown", silent)];
+fn write(view: &FleetView, is_ready: bool, exposition: &mut Exposition<'_>) -> fmt::Result {
+    let answering = view.nodes.iter().filter(|node| node.is_answering).count();
+    let nodes = [("answering", answering), ("unknown", view.nodes.len() - answering)];
     exposition.write(&NODES, nodes.map(|(state, count)| ([("state", state)], number(count as u64))))?;
-    exposition.write_one(&COMMON_SILENCE, Some(flag(view.notice.is_some())))?;
+    exposition.write_one(&MASS_OUTAGE, Some(flag(view.notice.is_some())))?;
     exposition.write_one(&AS_OF, view.as_of.map(seconds_of))?;
+    if !is_ready {
+        return Ok(());
+    }
     let targets = || view.targets.iter().map(|target| (&*target.described.filesystem_export, target));
     exposition.write(
         &AVAILABLE,
@@ -66,7 +71,7 @@ fn write(view: &FleetView, exposition: &mut Exposition<'_>) -> fmt::Result {
     )?;
     let in_states = targets().flat_map(|(export, target)| {
         let in_state = move |state: &NodeState| {
-            ([("export", export), ("state", state.as_str())], number(in_state(target, *state) as u64))
+            ([("export", export), ("state", state.as_str())], number(target.counts.of(*state) as u64))
         };
         NodeState::ALL.iter().map(in_state)
     });
@@ -78,17 +83,6 @@ fn write(view: &FleetView, exposition: &mut Exposition<'_>) -> fmt::Result {
             .map(move |(reason, count)| ([("export", export), ("reason", &**reason)], number(*count as u64)))
     });
     exposition.write(&REASON_NODES, with_reasons)
-}
-
-fn in_state(target: &FleetTarget, state: NodeState) -> usize {
-    let counts = target.counts;
-    match state {
-        NodeState::Available => counts.available - counts.warning,
-        NodeState::Warning => counts.warning,
-        NodeState::Offline => counts.offline,
-        NodeState::Unknown => counts.unknown,
-        NodeState::Missing => counts.missing,
-    }
 }
 
 #[cfg(test)]

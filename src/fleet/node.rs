@@ -1,14 +1,14 @@
-//! What is known of one node, and when it counts as silent.
+//! What is known of one node, and how long its answer counts.
 //!
 //! ```text
-//!            answer                      no answer for SILENT_AFTER_INTERVALS
-//! polled ───────────▶ answering ◀─────────────────────────────▶ silent
-//!    │                              answer
-//!    └── silent from the start, until the first answer
+//!                 answer
+//! not answering ──────────▶ answering
+//!       ▲                       │ no answer for ANSWER_INTERVALS
+//!       └───────────────────────┘
 //! ```
 //!
-//! One lost poll says nothing about a node, so its latest answer counts for some intervals. A clock that is set does not
-//! make a node silent.
+//! One lost poll says nothing about a node, so its latest answer counts for some intervals. If the clock is set, nothing
+//! changes.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -23,7 +23,13 @@ use super::view::NodeSnapshot;
 use crate::model::settings::NodeAddress;
 
 /// Number of intervals for which an answer counts.
-const SILENT_AFTER_INTERVALS: u32 = 3;
+const ANSWER_INTERVALS: u32 = 3;
+
+/// Longest tag of an answer that is sent back, in bytes.
+const TAG_MAX_BYTES: usize = 128;
+
+/// Longest description of a failed poll, in characters.
+const FAILURE_MAX_CHARS: usize = 300;
 
 /// Longest time between two polls of a node that does not answer, unless the interval is longer.
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
@@ -39,11 +45,19 @@ pub(super) struct Node {
 #[derive(Debug, Default)]
 struct State {
     is_polled: bool,
-    answered: Option<(Instant, Timestamp)>,
+    answered: Option<LatestAnswer>,
     failure: Option<Arc<str>>,
     failures_in_a_row: u32,
     tag: Option<HeaderValue>,
     targets: Arc<[NodeTarget]>,
+}
+
+/// When a node answered, and the time until its next poll.
+#[derive(Debug, Clone, Copy)]
+struct LatestAnswer {
+    instant: Instant,
+    at: Timestamp,
+    interval: Duration,
 }
 
 impl Node {
@@ -64,43 +78,55 @@ impl Node {
         self.state().tag.clone()
     }
 
-    /// Records an answer. `changed` has its targets and its tag, unless it is that nothing has changed. Returns whether
-    /// the poll before it failed.
-    pub(super) fn answered(&self, changed: Option<(Arc<[NodeTarget]>, Option<HeaderValue>)>) -> bool {
+    /// Records an answer. `changed` has its targets and its tag, unless it is that nothing has changed. `interval` is the time until the next poll.
+    pub(super) fn answered(&self, changed: Option<(Arc<[NodeTarget]>, Option<HeaderValue>)>, interval: Duration) {
         let mut state = self.state();
         state.is_polled = true;
-        state.answered = Some((Instant::now(), Timestamp::now()));
+        state.answered = Some(LatestAnswer { instant: Instant::now(), at: Timestamp::now(), interval });
         state.failures_in_a_row = 0;
+        state.failure = None;
         if let Some((targets, tag)) = changed {
-            (state.targets, state.tag) = (targets, tag);
+            state.targets = targets;
+            state.tag = tag.filter(|tag| tag.len() <= TAG_MAX_BYTES);
         }
-        state.failure.take().is_some()
     }
 
-    /// Records a failed poll. Returns whether it is the first one in a row.
-    pub(super) fn failed(&self, failure: &str) -> bool {
+    /// Records a failed poll.
+    pub(super) fn failed(&self, failure: &str) {
         let mut state = self.state();
         state.is_polled = true;
         state.failures_in_a_row = state.failures_in_a_row.saturating_add(1);
-        state.failure = Some(failure.into());
-        state.failures_in_a_row == 1
+        state.failure = Some(failure.chars().take(FAILURE_MAX_CHARS).collect::<String>().into());
     }
 
-    /// Returns the time until the next poll, without jitter. A silent node is polled less and less often.
+    /// Whether the latest poll failed.
+    pub(super) fn is_failing(&self) -> bool {
+        self.state().failures_in_a_row > 0
+    }
+
+    /// Number of targets in the latest answer.
+    pub(super) fn targets(&self) -> usize {
+        self.state().targets.len()
+    }
+
+    /// Returns the time until the next poll, without jitter. A node that does not answer is polled less and less often.
     pub(super) fn delay(&self, interval: Duration) -> Duration {
-        let doublings = self.state().failures_in_a_row.saturating_sub(SILENT_AFTER_INTERVALS).min(16);
+        let doublings = self.state().failures_in_a_row.saturating_sub(ANSWER_INTERVALS).min(16);
         (interval * (1 << doublings)).min(BACKOFF_MAX.max(interval))
     }
 
     /// Returns what is known now.
     pub(super) fn snapshot(&self, interval: Duration) -> NodeSnapshot {
         let state = self.state();
-        let counts_for = interval * SILENT_AFTER_INTERVALS + POLL_TIMEOUT;
+        let is_current = |answer: LatestAnswer| {
+            // The interval may have become shorter since the answer.
+            answer.instant.elapsed() <= interval.max(answer.interval) * ANSWER_INTERVALS + POLL_TIMEOUT
+        };
         NodeSnapshot {
             name: self.name.clone(),
             is_polled: state.is_polled,
-            is_silent: state.answered.is_none_or(|(at, _)| at.elapsed() > counts_for),
-            answered_at: state.answered.map(|(_, at)| at),
+            is_answering: state.answered.is_some_and(is_current),
+            answered_at: state.answered.map(|answer| answer.at),
             failure: state.failure.clone(),
             targets: state.targets.clone(),
         }
@@ -118,24 +144,35 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn node_is_silent_after_three_intervals_without_an_answer() {
+    async fn answer_counts_for_three_intervals() {
         let node = node();
-        assert!(node.snapshot(INTERVAL).is_silent, "never heard");
-        assert!(!node.answered(None));
-        assert!(!node.snapshot(INTERVAL).is_silent);
+        assert!(!node.snapshot(INTERVAL).is_answering, "it has not answered yet");
+        node.answered(None, INTERVAL);
+        assert!(node.snapshot(INTERVAL).is_answering);
         tokio::time::advance(Duration::from_secs(34)).await;
-        assert!(node.failed("it is away") && !node.failed("it is away"));
-        assert!(!node.snapshot(INTERVAL).is_silent, "some lost polls");
+        node.failed("it is away");
+        assert!(node.snapshot(INTERVAL).is_answering, "some lost polls");
         tokio::time::advance(Duration::from_secs(2)).await;
         let snapshot = node.snapshot(INTERVAL);
-        assert_eq!((snapshot.is_silent, snapshot.failure.as_deref()), (true, Some("it is away")));
-        assert!(node.answered(None), "it had failed before");
+        assert_eq!((snapshot.is_answering, snapshot.failure.as_deref()), (false, Some("it is away")));
+        node.answered(None, INTERVAL);
         let snapshot = node.snapshot(INTERVAL);
-        assert_eq!((snapshot.is_silent, snapshot.failure), (false, None));
+        assert_eq!((snapshot.is_answering, snapshot.failure), (true, None));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn shorter_interval_does_not_make_earlier_answers_old() {
+        let node = node();
+        node.answered(None, Duration::from_secs(300));
+        tokio::time::advance(Duration::from_secs(250)).await;
+        assert!(node.snapshot(INTERVAL).is_answering);
+        node.answered(None, INTERVAL);
+        tokio::time::advance(Duration::from_secs(250)).await;
+        assert!(!node.snapshot(INTERVAL).is_answering);
     }
 
     #[test]
-    fn silent_node_is_polled_less_and_less_often() {
+    fn node_that_does_not_answer_is_polled_less_and_less_often() {
         let node = node();
         let delays = |interval| {
             let node = self::node();
@@ -147,8 +184,9 @@ mod tests {
         };
         assert_eq!(delays(INTERVAL), [10, 10, 10, 20, 40, 60, 60, 60]);
         assert_eq!(delays(Duration::from_secs(300)), [300; 8]);
-        node.failed("away");
-        node.answered(None);
+        node.failed(&"x".repeat(1 << 20));
+        assert_eq!(node.snapshot(INTERVAL).failure.map(|failure| failure.len()), Some(FAILURE_MAX_CHARS));
+        node.answered(None, INTERVAL);
         assert_eq!(node.delay(INTERVAL), INTERVAL);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A file that cannot be used changes nothing: a node must not disappear because of a typo in another line.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::PathBuf;
 
 use crate::model::settings::{AddressError, AggregateSettings, NodeAddress};
@@ -30,6 +30,12 @@ pub enum NodeListError {
         /// Cause.
         error: AddressError,
     },
+    /// There is no node.
+    #[error("no nodes are listed, expected the address of at least one agent in [aggregate] nodes or nodes_file")]
+    Empty,
+    /// Two addresses have the same host and port.
+    #[error("{0} is listed with http:// and with https://, expected one address for each node")]
+    SameName(String),
     /// There are too many nodes.
     #[error("{0} nodes are listed, expected at most {NODES_MAX}. Run an aggregator for each part of the nodes")]
     TooMany(usize),
@@ -38,7 +44,7 @@ pub enum NodeListError {
 /// Reads the list of nodes. An address that is listed twice counts once.
 ///
 /// # Errors
-/// [`NodeListError`] when the file cannot be used, or when there are too many nodes.
+/// [`NodeListError`] when the file cannot be used, or when there are no nodes or too many.
 pub(super) async fn read(settings: &AggregateSettings) -> Result<BTreeSet<NodeAddress>, NodeListError> {
     let mut nodes: BTreeSet<NodeAddress> = settings.nodes.iter().cloned().collect();
     if let Some(file) = &settings.nodes_file {
@@ -47,7 +53,18 @@ pub(super) async fn read(settings: &AggregateSettings) -> Result<BTreeSet<NodeAd
         let line = |line, error| NodeListError::Line { file: file.clone(), line, error };
         nodes.extend(parse(&text).map_err(|(number, error)| line(number, error))?);
     }
-    if nodes.len() > NODES_MAX { Err(NodeListError::TooMany(nodes.len())) } else { Ok(nodes) }
+    // A file that another program is about to write can be empty.
+    if nodes.is_empty() {
+        return Err(NodeListError::Empty);
+    }
+    if nodes.len() > NODES_MAX {
+        return Err(NodeListError::TooMany(nodes.len()));
+    }
+    let mut names = HashSet::new();
+    match nodes.iter().find(|node| !names.insert(node.name())) {
+        Some(node) => Err(NodeListError::SameName(node.name().to_owned())),
+        None => Ok(nodes),
+    }
 }
 
 /// Parses the content of a file: one address in each line, and comments from `#` to the end of the line. The error has

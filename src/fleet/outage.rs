@@ -1,33 +1,34 @@
-//! Many nodes that fall silent together: more likely the network than the nodes.
-//!
-//! One notice replaces a problem of each node, as Kubernetes' node controller stops evicting when a zone is silent.
+//! Mass outages: many nodes that stop answering together. The network is then more likely the cause than the nodes.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-/// Time within which the nodes fall silent together.
-const WINDOW: Duration = Duration::from_secs(120);
+/// Shortest time within which the nodes of a mass outage stop answering.
+const WINDOW_MIN: Duration = Duration::from_secs(120);
 
-/// Part of the nodes, in percent, beyond which their silence is a common one.
+/// Part of the nodes, in percent, beyond which they stop answering for a common cause.
 const PART_MAX_PERCENT: usize = 15;
 
-/// Fewest nodes whose silence can be a common one. The silence of one node is a problem of that node.
+/// Fewest nodes of a mass outage. The outage of one node is a problem of that node.
 const NODES_MIN: usize = 2;
 
-/// Returns a sentence if more than [`PART_MAX_PERCENT`] of the nodes, and at least [`NODES_MIN`], fell silent within
-/// [`WINDOW`]. `last_heard` has the time of the latest answer of each node that is silent now, out of `nodes`.
-pub(super) fn notice(mut last_heard: Vec<Timestamp>, nodes: usize) -> Option<String> {
-    last_heard.sort_unstable();
+/// Returns a sentence if more than [`PART_MAX_PERCENT`] of the nodes, and at least [`NODES_MIN`], stopped answering
+/// together. `last_answers` has the time of the latest answer of each node that does not answer now, out of `nodes`. These
+/// times are spread over an interval between two polls.
+pub(super) fn notice(mut last_answers: Vec<Timestamp>, nodes: usize, interval: Duration) -> Option<String> {
+    let window = WINDOW_MIN.max(interval * 2);
+    last_answers.sort_unstable();
     let together = |(index, first): (usize, &Timestamp)| {
-        let is_within = |at: &Timestamp| at.duration_since(*first).unsigned_abs() <= WINDOW;
-        (last_heard[index..].partition_point(is_within), *first)
+        let is_within = |at: &Timestamp| at.duration_since(*first).unsigned_abs() <= window;
+        (last_answers[index..].partition_point(is_within), *first)
     };
-    let (most, first) = last_heard.iter().enumerate().map(together).max_by_key(|(count, _)| *count)?;
+    let (most, first) = last_answers.iter().enumerate().map(together).max_by_key(|(count, _)| *count)?;
     let is_common = most >= NODES_MIN && most * 100 > nodes * PART_MAX_PERCENT;
     is_common.then(|| {
         format!(
-            "{most} of {nodes} nodes fell silent within two minutes from {first:.0}. Check the network between this aggregator and the nodes before the nodes themselves"
+            "{most} of {nodes} nodes stopped answering within {} s from {first:.0}. Check the network between this aggregator and the nodes before the nodes themselves",
+            window.as_secs()
         )
     })
 }

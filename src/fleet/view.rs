@@ -7,7 +7,7 @@
 //! | `available` | the agent says so |
 //! | `warning` | the agent says that it is available, with a warning |
 //! | `offline` | the agent says so |
-//! | `unknown` | the node is silent, or its agent has not probed the target yet |
+//! | `unknown` | the node does not answer, or its agent has not probed the target yet |
 //! | `missing` | the agent answers, but does not have the target |
 //!
 //! An unknown state is never counted as available, and never as offline. The policy ([`AvailableWhen`]) makes the status
@@ -15,13 +15,15 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::answer::{NodeTarget, NodeTargetState};
-use super::silence;
+use super::outage;
 use crate::api::wire;
 use crate::model::Status;
 use crate::model::settings::{AvailableWhen, ExpectedOn};
@@ -33,8 +35,8 @@ pub struct NodeSnapshot {
     pub name: Arc<str>,
     /// Whether the node has been polled since the start of the aggregator.
     pub is_polled: bool,
-    /// Whether its latest answer is too old to be used, or there is none.
-    pub is_silent: bool,
+    /// Whether it has answered lately, so that its latest answer counts.
+    pub is_answering: bool,
     /// Time of its latest answer.
     pub answered_at: Option<Timestamp>,
     /// Why the latest poll failed, and what to do.
@@ -49,6 +51,8 @@ pub struct Policy {
     pub available_when: AvailableWhen,
     /// On which nodes it is expected.
     pub expected_on: ExpectedOn,
+    /// Time between two polls.
+    pub interval: Duration,
 }
 
 /// State of a target on a node.
@@ -103,15 +107,40 @@ pub struct Counts {
 impl Counts {
     fn add(&mut self, state: NodeState) {
         self.expected += 1;
+        *self.counter(state) += 1;
+        if state == NodeState::Warning {
+            self.available += 1;
+        }
+    }
+
+    /// Takes back what [`Counts::add`] added.
+    fn remove(&mut self, state: NodeState) {
+        self.expected -= 1;
+        *self.counter(state) -= 1;
+        if state == NodeState::Warning {
+            self.available -= 1;
+        }
+    }
+
+    fn counter(&mut self, state: NodeState) -> &mut usize {
         match state {
-            NodeState::Available => self.available += 1,
-            NodeState::Warning => {
-                self.available += 1;
-                self.warning += 1;
-            }
-            NodeState::Offline => self.offline += 1,
-            NodeState::Unknown => self.unknown += 1,
-            NodeState::Missing => self.missing += 1,
+            NodeState::Available => &mut self.available,
+            NodeState::Warning => &mut self.warning,
+            NodeState::Offline => &mut self.offline,
+            NodeState::Unknown => &mut self.unknown,
+            NodeState::Missing => &mut self.missing,
+        }
+    }
+
+    /// Number of nodes in exactly this state: those with a warning are not available here.
+    #[must_use]
+    pub fn of(self, state: NodeState) -> usize {
+        match state {
+            NodeState::Available => self.available - self.warning,
+            NodeState::Warning => self.warning,
+            NodeState::Offline => self.offline,
+            NodeState::Unknown => self.unknown,
+            NodeState::Missing => self.missing,
         }
     }
 }
@@ -129,16 +158,16 @@ pub struct FleetTarget {
     pub counts: Counts,
     /// Number of nodes with each reason code.
     pub reasons: BTreeMap<Arc<str>, usize>,
-    /// Where it is expected, in the order of the nodes.
-    nodes: Vec<OnNode>,
+    /// The nodes whose agents have it, in the order of the nodes. There is no entry for the others, because a view of
+    /// many nodes and targets would become too large.
+    present: Vec<OnNode>,
 }
 
-/// A target on a node: the state, and where the agent's words are.
+/// A target on a node: the indexes of the node, and of the target in its answer.
 #[derive(Debug, Clone, Copy)]
 struct OnNode {
-    state: NodeState,
-    node: usize,
-    target: Option<usize>,
+    node: u32,
+    target: u32,
 }
 
 /// A target on a node.
@@ -152,17 +181,17 @@ pub struct TargetOnNode<'a> {
 }
 
 impl<'a> TargetOnNode<'a> {
-    /// Reason code and message of the agent. `None` unless the agent's words are current.
+    /// Reason code and message of the agent. `None` unless its answer counts.
     #[must_use]
     pub fn problem(&self) -> Option<(&'a str, &'a str)> {
         let (reason, message) = &**self.current()?.problem.as_ref()?;
         Some((reason, message))
     }
 
-    /// Since when the target has its status on this node, or since when the node is silent.
+    /// Since when the target has its status on this node, or since when the node does not answer.
     #[must_use]
     pub fn since(&self) -> Option<Timestamp> {
-        if self.node.is_silent { self.node.answered_at } else { self.target?.since }
+        if self.node.is_answering { self.target?.since } else { self.node.answered_at }
     }
 
     /// When the latest probe of this node ended.
@@ -172,7 +201,7 @@ impl<'a> TargetOnNode<'a> {
     }
 
     fn current(&self) -> Option<&'a NodeTarget> {
-        self.target.filter(|_| !self.node.is_silent)
+        self.target.filter(|_| self.node.is_answering)
     }
 }
 
@@ -185,10 +214,17 @@ pub struct FleetView {
     pub is_complete: bool,
     /// Whether every node has been polled since the start of the aggregator.
     pub is_polled: bool,
-    /// Why so many nodes are silent, if more than usual fell silent together.
+    /// A sentence if many nodes stopped answering together.
     pub notice: Option<String>,
+    /// Whether a node has answered since the start of the aggregator.
+    pub has_answers: bool,
+    /// Number of targets in all answers together.
+    pub(super) node_targets: usize,
+    /// When it was made.
+    pub made_at: Instant,
     /// All nodes of the list, by name.
     pub nodes: Vec<NodeSnapshot>,
+    expected_on: ExpectedOn,
     /// All targets that a node has, oldest first.
     pub targets: Vec<FleetTarget>,
 }
@@ -202,38 +238,35 @@ impl FleetView {
     ) -> Self {
         let mut indexes: HashMap<&str, usize> = HashMap::new();
         let mut found: Vec<(Arc<str>, Vec<OnNode>)> = Vec::new();
-        for (node, snapshot) in nodes.iter().enumerate() {
-            for (target, at_node) in snapshot.targets.iter().enumerate() {
+        for (node, snapshot) in (0..).zip(&nodes) {
+            for (target, at_node) in (0..).zip(&*snapshot.targets) {
                 let index = *indexes.entry(&at_node.export).or_insert_with(|| {
                     found.push((at_node.export.clone(), Vec::new()));
                     found.len() - 1
                 });
-                let state = state(snapshot, at_node);
-                found[index].1.push(OnNode { state, node, target: Some(target) });
+                found[index].1.push(OnNode { node, target });
             }
         }
-        let with_all = |present: Vec<OnNode>| match policy.expected_on {
-            ExpectedOn::Reporting => present,
-            ExpectedOn::All => with_missing(present, &nodes),
-        };
         let targets = found.into_iter().filter_map(|(export, present)| {
-            let described = described(&export)?;
-            Some(FleetTarget::new(&export, described, with_all(present), &nodes, policy.available_when))
+            Some(FleetTarget::new(&export, described(&export)?, present, &nodes, policy))
         });
         let mut targets: Vec<FleetTarget> = targets.collect();
         targets.sort_by(|one, other| {
             let key = |target: &FleetTarget| (target.described.created_at.clone(), target.id);
             key(one).cmp(&key(other))
         });
-        let silent = nodes.iter().filter(|node| node.is_silent);
-        let notice = silence::notice(silent.filter_map(|node| node.answered_at).collect(), nodes.len());
-        let heard = nodes.iter().filter(|node| !node.is_silent);
+        let answering = nodes.iter().filter(|node| node.is_answering);
+        let others = nodes.iter().filter(|node| !node.is_answering);
         Self {
-            as_of: heard.filter_map(|node| node.answered_at).min(),
-            is_complete: nodes.iter().all(|node| !node.is_silent),
+            as_of: answering.filter_map(|node| node.answered_at).min(),
+            is_complete: !nodes.is_empty() && nodes.iter().all(|node| node.is_answering),
             is_polled: nodes.iter().all(|node| node.is_polled),
-            notice,
+            has_answers: nodes.iter().any(|node| node.answered_at.is_some()),
+            notice: outage::notice(others.filter_map(|node| node.answered_at).collect(), nodes.len(), policy.interval),
+            node_targets: nodes.iter().map(|node| node.targets.len()).sum(),
+            made_at: Instant::now(),
             nodes,
+            expected_on: policy.expected_on,
             targets,
         }
     }
@@ -249,12 +282,27 @@ impl FleetView {
         })
     }
 
-    /// Returns a target on each node where it is expected.
+    /// Returns a target on each node where it is expected, in the order of the nodes.
     pub fn on_nodes<'a>(&'a self, target: &'a FleetTarget) -> impl Iterator<Item = TargetOnNode<'a>> {
-        target.nodes.iter().map(|on_node| {
-            let node = &self.nodes[on_node.node];
-            TargetOnNode { state: on_node.state, node, target: on_node.target.map(|target| &node.targets[target]) }
+        let mut present = target.present.iter().peekable();
+        (0..).zip(&self.nodes).filter_map(move |(index, node)| {
+            let found = present.next_if(|on_node| on_node.node == index);
+            let target = found.and_then(|on_node| node.targets.get(on_node.target as usize));
+            let is_expected = target.is_some() || is_expected_without(node, self.expected_on);
+            is_expected.then(|| TargetOnNode { state: state(node, target), node, target })
         })
+    }
+
+    /// Returns up to `max` nodes where a target is not available or has a warning, the worst first.
+    pub(super) fn not_available<'a>(&'a self, target: &'a FleetTarget, max: usize) -> Vec<TargetOnNode<'a>> {
+        let mut found = Vec::new();
+        for state in NodeState::ALL.iter().filter(|state| **state != NodeState::Available) {
+            if found.len() < max && target.counts.of(*state) > 0 {
+                let in_state = self.on_nodes(target).filter(|on_node| on_node.state == *state);
+                found.extend(in_state.take(max - found.len()));
+            }
+        }
+        found
     }
 }
 
@@ -262,49 +310,49 @@ impl FleetTarget {
     fn new(
         export: &str,
         described: Arc<wire::Target>,
-        on_nodes: Vec<OnNode>,
+        present: Vec<OnNode>,
         nodes: &[NodeSnapshot],
-        policy: AvailableWhen,
+        policy: Policy,
     ) -> Self {
         let (mut counts, mut reasons) = (Counts::default(), BTreeMap::new());
-        for on_node in &on_nodes {
-            counts.add(on_node.state);
-            let node = &nodes[on_node.node];
-            let words = on_node.target.map(|target| &node.targets[target]).filter(|_| !node.is_silent);
-            if let Some(problem) = words.and_then(|target| target.problem.as_ref()) {
+        let without = nodes.iter().filter(|node| is_expected_without(node, policy.expected_on));
+        without.for_each(|node| counts.add(state(node, None)));
+        for on_node in &present {
+            let node = &nodes[on_node.node as usize];
+            let target = &node.targets[on_node.target as usize];
+            if is_expected_without(node, policy.expected_on) {
+                counts.remove(state(node, None));
+            }
+            counts.add(state(node, Some(target)));
+            if let Some(problem) = target.problem.as_ref().filter(|_| node.is_answering) {
                 *reasons.entry(problem.0.clone()).or_default() += 1;
             }
         }
-        let is_available = policy.is_met(counts.available, counts.expected);
+        let is_available = policy.available_when.is_met(counts.available, counts.expected);
         let status = if is_available { Status::Available } else { Status::Offline };
-        Self { id: id(export), described, status, counts, reasons, nodes: on_nodes }
+        Self { id: id(export), described, status, counts, reasons, present }
     }
 }
 
-fn state(node: &NodeSnapshot, target: &NodeTarget) -> NodeState {
-    match target.state {
-        _ if node.is_silent => NodeState::Unknown,
-        NodeTargetState::NotProbed => NodeState::Unknown,
-        NodeTargetState::Offline => NodeState::Offline,
-        NodeTargetState::Warning => NodeState::Warning,
-        NodeTargetState::Available => NodeState::Available,
+/// Whether a target is expected on a node even if its latest answer does not contain the target. A node that has never
+/// answered may have it.
+fn is_expected_without(node: &NodeSnapshot, expected_on: ExpectedOn) -> bool {
+    match expected_on {
+        ExpectedOn::All => true,
+        ExpectedOn::Reporting => node.answered_at.is_none(),
     }
 }
 
-/// Adds the nodes that do not have the target. `present` is in the order of the nodes.
-fn with_missing(present: Vec<OnNode>, nodes: &[NodeSnapshot]) -> Vec<OnNode> {
-    let mut all = Vec::with_capacity(nodes.len());
-    let mut present = present.into_iter().peekable();
-    for (node, snapshot) in nodes.iter().enumerate() {
-        match present.next_if(|on_node| on_node.node == node) {
-            Some(on_node) => all.push(on_node),
-            None => {
-                let state = if snapshot.is_silent { NodeState::Unknown } else { NodeState::Missing };
-                all.push(OnNode { state, node, target: None });
-            }
-        }
+/// State of a target on a node, from the node's latest answer.
+fn state(node: &NodeSnapshot, target: Option<&NodeTarget>) -> NodeState {
+    match target.map(|target| target.state) {
+        _ if !node.is_answering => NodeState::Unknown,
+        None => NodeState::Missing,
+        Some(NodeTargetState::NotProbed) => NodeState::Unknown,
+        Some(NodeTargetState::Offline) => NodeState::Offline,
+        Some(NodeTargetState::Warning) => NodeState::Warning,
+        Some(NodeTargetState::Available) => NodeState::Available,
     }
-    all
 }
 
 /// Id of a target in the fleet: a UUID of version 8 (RFC 9562 §5.8) from the SHA-256 of its export.

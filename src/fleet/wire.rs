@@ -43,7 +43,7 @@ pub struct AnswerBasis {
     pub source: String,
     /// Whether every node of the list has answered lately.
     pub complete: bool,
-    /// A sentence if many nodes fell silent together. `null` otherwise.
+    /// A sentence if many nodes stopped answering together. `null` otherwise.
     pub notice: Option<String>,
 }
 
@@ -55,7 +55,8 @@ pub struct FleetTarget {
     pub target: wire::Target,
     /// Number of nodes in each state.
     pub nodes: NodeCounts,
-    /// Nodes where it is not available or has a warning, worst first, at most [`NOT_AVAILABLE_MAX`].
+    /// Nodes where it is not available or has a warning, worst first, at most [`NOT_AVAILABLE_MAX`]. Empty for callers that
+    /// are not admins.
     pub not_available: Vec<TargetNode>,
     /// Number of nodes with each reason code.
     pub reasons: BTreeMap<String, usize>,
@@ -87,7 +88,7 @@ pub struct TargetNode {
     pub state: String,
     /// Reason code of the agent.
     pub reason: Option<String>,
-    /// Since when the target has its status there, or since when the node is silent. `null` if it was never heard.
+    /// Since when the target has its status there, or the time of the latest answer of a node that does not answer. `null` if it never did.
     pub since: Option<String>,
     /// What happened, and what to do.
     pub message: Option<String>,
@@ -180,10 +181,9 @@ impl FleetTarget {
             // Agents do not say which projects may see a private type.
             described.backup_target_types.retain(|found| found.is_public);
         }
-        let mut not_available: Vec<_> =
-            view.on_nodes(target).filter(|on_node| on_node.state != NodeState::Available).collect();
-        not_available.sort_by_key(|on_node| on_node.state);
-        not_available.truncate(NOT_AVAILABLE_MAX);
+        // Only admins learn the names of nodes, as with hypervisors in OpenStack.
+        let shown = if caller.is_admin { NOT_AVAILABLE_MAX } else { 0 };
+        let not_available = view.not_available(target, shown);
         Self {
             target: described,
             nodes: NodeCounts::from(target.counts),
@@ -205,7 +205,7 @@ impl From<TargetOnNode<'_>> for TargetNode {
         let problem = on_node.problem();
         let own = match on_node.state {
             NodeState::Missing => Some("The agent does not have this target. Create it there".to_owned()),
-            NodeState::Unknown if on_node.node.is_silent => Some(silence(on_node.node)),
+            NodeState::Unknown if !on_node.node.is_answering => Some(no_answer(on_node.node)),
             NodeState::Unknown => Some("The agent has not probed this target yet".to_owned()),
             NodeState::Available | NodeState::Warning | NodeState::Offline => None,
         };
@@ -219,21 +219,18 @@ impl From<TargetOnNode<'_>> for TargetNode {
     }
 }
 
-/// Why nothing is known of a silent node.
-fn silence(node: &NodeSnapshot) -> String {
-    match &node.failure {
-        Some(failure) => format!("The node is silent: {failure}"),
-        None => "The node has not been polled yet".to_owned(),
+/// Why a node does not answer.
+fn no_answer(node: &NodeSnapshot) -> String {
+    match (&node.failure, node.answered_at) {
+        (Some(failure), _) => format!("The node does not answer: {failure}"),
+        (None, Some(_)) => "The latest answer of the node is too old".to_owned(),
+        (None, None) => "The node has not been polled yet".to_owned(),
     }
 }
 
-impl TargetNodes {
-    pub(super) fn new(view: &FleetView, target: &Target) -> Self {
-        let nodes = view.on_nodes(target).map(|on_node| ProbedTargetNode {
-            node: TargetNode::from(on_node),
-            observed_at: on_node.observed_at().map(timestamp),
-        });
-        Self { nodes: nodes.collect() }
+impl From<TargetOnNode<'_>> for ProbedTargetNode {
+    fn from(on_node: TargetOnNode<'_>) -> Self {
+        Self { node: TargetNode::from(on_node), observed_at: on_node.observed_at().map(timestamp) }
     }
 }
 
@@ -241,7 +238,7 @@ impl From<&NodeSnapshot> for Node {
     fn from(node: &NodeSnapshot) -> Self {
         Self {
             node: node.name.to_string(),
-            state: if node.is_silent { "unknown" } else { "answering" }.to_owned(),
+            state: if node.is_answering { "answering" } else { "unknown" }.to_owned(),
             answered_at: node.answered_at.map(timestamp),
             targets: node.targets.len(),
             message: node.failure.as_ref().map(ToString::to_string),

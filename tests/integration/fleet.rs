@@ -99,6 +99,19 @@ async fn aggregator_answers_with_one_status_for_each_target() {
     assert_eq!(by_fleet["backup_targets"], by_agent["backup_targets"]);
     assert_ne!(by_agent["backup_targets"]["id"], ids[0]);
 
+    // On the command line.
+    let api = address(&fleet);
+    let status = workspace.run(&["--api", &api, "status", "--fleet"]).await;
+    assert_eq!(status.code, 2, "{status:?}");
+    for words in ["2/2", "1/2", "0/2", "(missing): The agent does not have this target", "export_denied"] {
+        assert!(status.stdout.contains(words), "{words}: {}", status.stdout);
+    }
+    let columns = ["--api", &api, "status", "--fleet", "-f", "value", "-c", "Filesystem Export", "-c", "Missing"];
+    let columns = workspace.run(&columns).await;
+    assert!(columns.stdout.contains("127.0.0.1:/one 1\n"), "{columns:?}");
+    let of_agent = workspace.run(&["--api", &address(&one), "status", "--fleet"]).await;
+    assert!(of_agent.code == 3 && of_agent.stderr.contains("is this an aggregator"), "{of_agent:?}");
+
     // A client that polls gets a 304 while nothing changes.
     let first = fleet.request("GET", "/backup_targets", None).await;
     let mut again = http::request("GET", "/backup_targets", Vec::new());
@@ -110,10 +123,10 @@ async fn aggregator_answers_with_one_status_for_each_target() {
     let list = list_with(&fleet, "an unknown node", |list| target(list, "/backups")["nodes"]["unknown"] == 1).await;
     let backups = target(&list, "/backups");
     assert_eq!((&backups["status"], &backups["nodes"]), (&json!("offline"), &counts(1, 0, 1, 0)), "{backups:#}");
-    let silent = &backups["not_available"][0];
-    assert!(silent["since"].is_string() && silent["reason"].is_null(), "{silent:#}");
-    let message = silent["message"].as_str().expect("text");
-    assert!(message.starts_with("The node is silent: the agent cannot be reached"), "{message}");
+    let stopped = &backups["not_available"][0];
+    assert!(stopped["since"].is_string() && stopped["reason"].is_null(), "{stopped:#}");
+    let message = stopped["message"].as_str().expect("text");
+    assert!(message.starts_with("The node does not answer: the agent cannot be reached"), "{message}");
     assert_eq!(target(&list, "/not-exported")["reasons"], json!({"export_denied": 1}), "its words are not current");
     assert_eq!(list["complete"], false);
     let nodes = fleet.get("/nodes").await;
@@ -193,6 +206,8 @@ async fn silent_node_delays_neither_the_answers_nor_the_other_nodes() {
     let message = fleet.request("GET", "/backup_targets", None).await.fault(503, "serviceUnavailable");
     assert!(message.contains("have not been polled yet"), "{message}");
     assert_eq!(fleet.request("GET", "/readyz", None).await.status, 503);
+    let metrics = fleet.request("GET", "/metrics", None).await.body;
+    assert!(metrics.contains("targetwatch_fleet_nodes") && !metrics.contains("targetwatch_fleet_target"), "{metrics}");
     fleet.get("/healthz").await;
     let list = list_with(&fleet, "a list", |_| true).await;
     assert_eq!(target(&list, "/backups")["nodes"], counts(1, 0, 1, 0));
@@ -235,9 +250,30 @@ async fn aggregator_sends_its_token_to_the_agents() {
 }
 
 #[tokio::test]
+async fn aggregator_that_no_agent_answers_does_not_answer_with_an_empty_list() {
+    let workspace = aggregator(&["http://127.0.0.1:9".to_owned()], "");
+    let fleet = Daemon::start_aggregator(&workspace).await;
+    let message = eventually("the first poll", async || {
+        let message = fleet.request("GET", "/backup_targets", None).await.fault(503, "serviceUnavailable");
+        Some(message).filter(|message| !message.contains("not been polled"))
+    })
+    .await;
+    assert!(message.contains("no node has answered") && message.contains("127.0.0.1:9: the agent cannot"), "{message}");
+    // A list that another program is about to write can be empty.
+    workspace.write("nodes", "");
+    fleet.signal(Signal::SIGHUP);
+    fleet.wait_for_log("no nodes are listed").await;
+    assert_eq!(fleet.get("/nodes").await["nodes"].as_array().map(Vec::len), Some(1));
+    let nodes = fleet.get("/v1/nodes").await;
+    assert!(nodes["nodes"].is_array(), "{nodes:#}");
+}
+
+#[tokio::test]
 async fn aggregator_without_a_usable_list_does_not_start() {
     for (nodes, more, words) in [
-        (None, "", "set [aggregate] nodes or nodes_file"),
+        (None, "", "no nodes are listed"),
+        (Some("# later\n"), "", "no nodes are listed"),
+        (Some("http://a\nhttps://a"), "", "a:8781 is listed with http:// and with https://"),
         (None, "nodes = [\"compute-1\"]", "\"compute-1\" is not the address of an agent"),
         (None, "nodes = [\"https://a\", \"https://A/\"]", "\"a:8781\" is listed twice"),
         (None, "available_when = \"most\"", "expected \"all\", \"any\""),

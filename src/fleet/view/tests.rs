@@ -1,6 +1,8 @@
 use super::*;
 
-const ALL: Policy = Policy { available_when: AvailableWhen::All, expected_on: ExpectedOn::All };
+const INTERVAL: Duration = Duration::from_secs(10);
+
+const ALL: Policy = Policy { available_when: AvailableWhen::All, expected_on: ExpectedOn::All, interval: INTERVAL };
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_764_000_000 + second).expect("valid")
@@ -13,12 +15,12 @@ fn target(export: &str, state: NodeTargetState) -> NodeTarget {
     NodeTarget { id, export: export.into(), state, since: Some(at(1)), observed_at: Some(at(2)), problem }
 }
 
-/// A node that answered at this second, or is silent since then.
-fn node(name: &str, answered_at: Option<i64>, is_silent: bool) -> NodeSnapshot {
+/// A node that answered at this second, or has not answered since then.
+fn node(name: &str, answered_at: Option<i64>, has_stopped: bool) -> NodeSnapshot {
     NodeSnapshot {
         name: name.into(),
         is_polled: true,
-        is_silent,
+        is_answering: !has_stopped,
         answered_at: answered_at.map(at),
         failure: None,
         targets: Arc::default(),
@@ -69,7 +71,7 @@ fn every_node_of_the_list_counts() {
 }
 
 #[test]
-fn words_of_a_silent_node_are_not_repeated() {
+fn answer_of_a_node_that_stopped_does_not_count() {
     let nodes = vec![
         with(node("a", Some(10), false), &[target("nas:/b", NodeTargetState::Available)]),
         with(node("b", Some(5), true), &[target("nas:/b", NodeTargetState::Offline)]),
@@ -78,8 +80,8 @@ fn words_of_a_silent_node_are_not_repeated() {
     let target = &view.targets[0];
     assert_eq!((target.counts.offline, target.counts.unknown), (0, 1));
     assert!(target.reasons.is_empty());
-    let silent = view.on_nodes(target).nth(1).expect("two nodes");
-    assert_eq!((silent.problem(), silent.since()), (None, Some(at(5))));
+    let stopped = view.on_nodes(target).nth(1).expect("two nodes");
+    assert_eq!((stopped.problem(), stopped.since()), (None, Some(at(5))));
 }
 
 #[test]
@@ -99,7 +101,7 @@ fn policy_makes_the_status_and_the_unknown_is_not_available() {
         (AvailableWhen::All, ExpectedOn::Reporting, Status::Offline),
         (AvailableWhen::Ratio(0.5), ExpectedOn::Reporting, Status::Available),
     ] {
-        let policy = Policy { available_when, expected_on };
+        let policy = Policy { available_when, expected_on, interval: INTERVAL };
         assert_eq!(view(nodes(), policy).targets[0].status, status, "{policy:?}");
     }
 }
@@ -121,12 +123,50 @@ fn id_depends_on_the_export_and_ids_of_agents_are_found() {
 }
 
 #[test]
-fn common_silence_is_one_notice() {
-    let fleet = |silent: &[i64], answering: usize| {
-        let silent = silent.iter().map(|second| node("s", Some(*second), true));
-        silent.chain((0..answering).map(|_| node("a", Some(500), false))).collect::<Vec<_>>()
+fn node_that_never_answered_may_have_every_target() {
+    let nodes = vec![
+        with(node("a", Some(10), false), &[target("nas:/b", NodeTargetState::Available)]),
+        node("b", Some(10), false),
+        node("c", None, true),
+    ];
+    let policy = Policy { expected_on: ExpectedOn::Reporting, ..ALL };
+    let view = view(nodes, policy);
+    let target = &view.targets[0];
+    let expected = Counts { expected: 2, available: 1, unknown: 1, ..Counts::default() };
+    assert_eq!((target.counts, target.status), (expected, Status::Offline));
+    assert_eq!(view.on_nodes(target).count(), 2);
+}
+
+#[test]
+fn view_without_nodes_is_not_complete() {
+    let view = view(Vec::new(), ALL);
+    assert!(!view.is_complete && !view.has_answers && view.targets.is_empty());
+}
+
+#[test]
+fn worst_nodes_come_first() {
+    let nodes = vec![
+        with(node("a", Some(10), false), &[target("nas:/b", NodeTargetState::Available)]),
+        with(node("b", Some(10), false), &[target("nas:/b", NodeTargetState::Warning)]),
+        node("c", None, true),
+        node("d", Some(10), false),
+        with(node("e", Some(10), false), &[target("nas:/b", NodeTargetState::Offline)]),
+    ];
+    let view = view(nodes, ALL);
+    let names = |max| {
+        let found = view.not_available(&view.targets[0], max);
+        found.iter().map(|on_node| on_node.node.name.to_string()).collect::<String>()
     };
-    for (silent, answering, expected) in [
+    assert_eq!((names(20), names(2)), ("edcb".to_owned(), "ed".to_owned()));
+}
+
+#[test]
+fn mass_outage_is_one_notice() {
+    let fleet = |stopped: &[i64], answering: usize| {
+        let stopped = stopped.iter().map(|second| node("s", Some(*second), true));
+        stopped.chain((0..answering).map(|_| node("a", Some(500), false))).collect::<Vec<_>>()
+    };
+    for (stopped, answering, expected) in [
         (&[][..], 10, None),
         (&[100][..], 1, None),
         (&[100, 110][..], 8, Some("2 of 10 nodes")),
@@ -135,13 +175,15 @@ fn common_silence_is_one_notice() {
         (&[100, 221, 342, 463][..], 6, None),
         (&[0, 300, 310][..], 7, Some("2 of 10 nodes")),
     ] {
-        let notice = view(fleet(silent, answering), ALL).notice;
+        let notice = view(fleet(stopped, answering), ALL).notice;
         let is_expected = match expected {
             None => notice.is_none(),
             Some(text) => notice.as_deref().is_some_and(|notice| notice.starts_with(text)),
         };
-        assert!(is_expected, "{silent:?} {answering}: {notice:?}");
+        assert!(is_expected, "{stopped:?} {answering}: {notice:?}");
     }
+    let long = Policy { interval: Duration::from_secs(300), ..ALL };
+    assert!(view(fleet(&[0, 290, 590], 7), long).notice.is_some(), "their latest answers are spread over an interval");
     let never = vec![node("a", None, true), node("b", None, true)];
-    assert_eq!(view(never, ALL).notice, None, "they have not fallen silent");
+    assert_eq!(view(never, ALL).notice, None, "they have not stopped");
 }
