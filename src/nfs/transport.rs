@@ -29,16 +29,22 @@ const VERIFIER_LENGTH_AT: std::ops::Range<usize> = 16..20;
 /// kernel does (`sunrpc.min_resvport` and `max_resvport`).
 const RESERVED_PORTS: std::ops::RangeInclusive<u16> = 665..=1023;
 
+/// Bit of a record mark for the last fragment of a record.
+const LAST_FRAGMENT: u32 = 0x8000_0000;
+
+/// Maximum number of fragments of a reply. Servers send one for each buffer, so a handful.
+const FRAGMENTS_MAX: usize = 64;
+
 /// Connection that reads records of a bounded length.
 pub(super) struct Records {
     stream: TcpStream,
-    /// Length of a record whose mark was read but whose content was not.
-    announced: Option<usize>,
+    /// A record that was received and of which the decoder knows only the length.
+    received: Option<Vec<u8>>,
 }
 
 impl Records {
     pub(super) fn new(stream: TcpStream) -> Self {
-        Self { stream, announced: None }
+        Self { stream, received: None }
     }
 }
 
@@ -47,15 +53,21 @@ impl AsyncRead for Records {
         self.stream.read(buf).await
     }
 
+    /// Reads a record mark, and then the record. `nfs3_client` refuses a record of several fragments, so it gets each
+    /// record as one fragment.
     async fn async_read_exact(&mut self, buf: &mut [u8]) -> io::Result<()> {
-        self.stream.read_exact(buf).await?;
-        match self.announced.take() {
-            None => self.announced = Some(record_length(buf)?),
-            Some(length) if length != buf.len() => {
-                return Err(invalid("the length of the reply differs from its record mark"));
+        let bytes = match self.received.take() {
+            None => {
+                let (record, length) = read_record(&mut self.stream).await?;
+                self.received = Some(record);
+                (LAST_FRAGMENT | length).to_be_bytes().to_vec()
             }
-            Some(_) => check_verifier(buf)?,
+            Some(record) => record,
+        };
+        if bytes.len() != buf.len() {
+            return Err(invalid("the length of the reply differs from its record mark"));
         }
+        buf.copy_from_slice(&bytes);
         Ok(())
     }
 }
@@ -70,14 +82,30 @@ impl AsyncWrite for Records {
     }
 }
 
-fn record_length(mark: &[u8]) -> io::Result<usize> {
-    let mark: [u8; RECORD_MARK_BYTES] = mark.try_into().map_err(|_| invalid("the reply has no record mark"))?;
-    // The highest bit marks the last fragment of a record.
-    let length = u32::from_be_bytes(mark) & 0x7fff_ffff;
-    if length > REPLY_MAX_BYTES {
-        return Err(invalid("the reply is longer than any valid one"));
+/// Reads the fragments of a record, and verifies it. Returns it with its length.
+async fn read_record(stream: &mut (impl tokio::io::AsyncRead + Unpin)) -> io::Result<(Vec<u8>, u32)> {
+    let (mut record, mut length) = (Vec::new(), 0);
+    for _ in 0..FRAGMENTS_MAX {
+        let mut mark = [0; RECORD_MARK_BYTES];
+        stream.read_exact(&mut mark).await?;
+        let mark = u32::from_be_bytes(mark);
+        let (begin, fragment) = (record.len(), mark & !LAST_FRAGMENT);
+        length = record_length(length, fragment)?;
+        // At most REPLY_MAX_BYTES.
+        record.resize(begin + fragment as usize, 0);
+        stream.read_exact(&mut record[begin..]).await?;
+        if mark & LAST_FRAGMENT != 0 {
+            check_verifier(&record)?;
+            return Ok((record, length));
+        }
     }
-    usize::try_from(length).map_err(|_| invalid("the reply is longer than memory"))
+    Err(invalid("the reply has more fragments than any valid one"))
+}
+
+/// Length of a record after one more fragment.
+fn record_length(before: u32, fragment: u32) -> io::Result<u32> {
+    let length = before.saturating_add(fragment);
+    if length > REPLY_MAX_BYTES { Err(invalid("the reply is longer than any valid one")) } else { Ok(length) }
 }
 
 fn check_verifier(reply: &[u8]) -> io::Result<()> {
@@ -138,11 +166,35 @@ fn socket(address: SocketAddr) -> io::Result<TcpSocket> {
 mod tests {
     use super::*;
 
+    #[tokio::test]
+    async fn fragments_are_joined_to_a_record_of_bounded_length() {
+        let read = |bytes: Vec<u8>| async move { read_record(&mut bytes.as_slice()).await.map(|(record, _)| record) };
+        let fragments = |lengths: &[u32]| {
+            let last = lengths.len() - 1;
+            let fragment = |(index, length): (usize, &u32)| {
+                let mark = length | if index == last { LAST_FRAGMENT } else { 0 };
+                let content = vec![u8::try_from(index).expect("few"); *length as usize];
+                [&mark.to_be_bytes()[..], &content].concat()
+            };
+            lengths.iter().enumerate().flat_map(fragment).collect::<Vec<u8>>()
+        };
+        assert_eq!(read(fragments(&[24])).await.expect("one"), [0; 24]);
+        let joined = read(fragments(&[20, 0, 5, 3])).await.expect("several");
+        assert_eq!(joined, [&[0; 20][..], &[2; 5], &[3; 3]].concat());
+        assert_eq!(read(fragments(&[REPLY_MAX_BYTES - 1, 1])).await.expect("long").len(), REPLY_MAX_BYTES as usize);
+        for invalid in [fragments(&[REPLY_MAX_BYTES, 1]), fragments(&[0; FRAGMENTS_MAX + 1]), b"HTTP/1.1 400".into()] {
+            let error = read(invalid).await.expect_err("not a reply");
+            assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{error}");
+        }
+        // Its content is not awaited.
+        let endless = read(vec![0xff; RECORD_MARK_BYTES]).await.expect_err("too long");
+        assert_eq!(endless.kind(), io::ErrorKind::InvalidData);
+        let cut = read(fragments(&[4, 4])[..10].to_vec()).await.expect_err("cut");
+        assert_eq!(cut.kind(), io::ErrorKind::UnexpectedEof);
+    }
+
     #[test]
-    fn oversized_reply_is_rejected_before_allocation() {
-        assert_eq!(record_length(&[0x80, 0, 0, 24]).expect("short"), 24);
-        assert!(record_length(&[0xff, 0xff, 0xff, 0xff]).is_err());
-        assert!(record_length(b"HTTP").is_err());
+    fn oversized_verifier_is_rejected() {
         let mut reply = [0_u8; 24];
         assert!(check_verifier(&reply).is_ok());
         reply[VERIFIER_LENGTH_AT].copy_from_slice(&401_u32.to_be_bytes());
