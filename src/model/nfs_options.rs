@@ -108,6 +108,7 @@ impl NfsOptions {
             mount_port: None,
             read_only: false,
         };
+        let mut minor = None;
         for option in text.split(',').filter(|option| !option.is_empty()) {
             let (name, value) = option.split_once('=').unwrap_or((option, ""));
             match name {
@@ -115,6 +116,7 @@ impl NfsOptions {
                 "v3" | "v4" | "v4.0" | "v4.1" | "v4.2" => {
                     (parsed.version, parsed.minor_version) = version(option, &name[1..])?;
                 }
+                "minorversion" => minor = Some(minor_version(option, value)?),
                 "port" => parsed.port = Some(port(name, value)?),
                 "mountport" => parsed.mount_port = Some(port(name, value)?),
                 "ro" => parsed.read_only = true,
@@ -122,6 +124,10 @@ impl NfsOptions {
                 _ if REFUSED.contains(&name) => return Err(NfsOptionsError::Refused(name.to_owned())),
                 _ => {}
             }
+        }
+        // As in nfs(5): `vers=4,minorversion=1` is `vers=4.1`. `mount.nfs` does not look at it for other versions.
+        if parsed.version == NfsVersion::V4 {
+            parsed.minor_version = parsed.minor_version.or(minor);
         }
         Ok(parsed)
     }
@@ -162,6 +168,7 @@ impl NfsOptions {
     /// (`rsize`), does not show them (`intr`), or shows them for some versions only (`nolock`).
     #[must_use]
     pub fn differences(&self, mounted: &str) -> Vec<String> {
+        let version = self.minor_version.map(|minor| format!("4.{minor}"));
         let mut wanted = BTreeMap::new();
         for option in self.text.split(',') {
             // If an option appears several times, the last one counts.
@@ -172,6 +179,10 @@ impl NfsOptions {
                 ("soft" | "softerr" | "hard", _) => wanted.insert("hard", (option, option)),
                 (name, value) => wanted.insert(name, (option, value)),
             };
+        }
+        // A minor version of an option of its own.
+        if let (Some((option, "4")), Some(version)) = (wanted.get("vers").copied(), &version) {
+            wanted.insert("vers", (option, version));
         }
         let shown = |name: &str| mounted.split(',').find_map(|option| option.strip_prefix(name)?.strip_prefix('='));
         let difference = |(name, (option, value)): (&str, (&str, &str))| {
@@ -253,6 +264,10 @@ fn version(option: &str, value: &str) -> Result<(NfsVersion, Option<u32>), NfsOp
     }
 }
 
+fn minor_version(option: &str, value: &str) -> Result<u32, NfsOptionsError> {
+    value.parse().ok().filter(|minor| *minor <= 2).ok_or_else(|| NfsOptionsError::Version(option.to_owned()))
+}
+
 fn port(option: &str, value: &str) -> Result<u16, NfsOptionsError> {
     value
         .parse()
@@ -274,8 +289,16 @@ mod tests {
             options.for_mount(),
             "nolock,soft,timeo=600,nfsvers=3,port=20490,mountport=20048,nosuid,nodev,retry=0"
         );
-        for (text, minor) in [("vers=4.2", Some(2)), ("v4.0", Some(0)), ("nfsvers=4.1,v4", None), ("v4.1,vers=3", None)]
-        {
+        for (text, minor) in [
+            ("vers=4.2", Some(2)),
+            ("v4.0", Some(0)),
+            ("nfsvers=4.1,v4", None),
+            ("v4.1,vers=3", None),
+            ("vers=4,minorversion=1", Some(1)),
+            ("minorversion=0,v4", Some(0)),
+            ("minorversion=1,minorversion=2,nfsvers=4", Some(2)),
+            ("vers=3,minorversion=1", None),
+        ] {
             assert_eq!(NfsOptions::parse(text).expect("valid").minor_version(), minor, "{text}");
         }
         assert_eq!(NfsOptions::parse("vers=4.2").expect("valid").version(), NfsVersion::V4);
@@ -314,6 +337,8 @@ mod tests {
             ("rsize=1048576,noac,port=20490,timeo=90000,sec=krb5:sys,proto=tcp,lookupcache=all", four, &[]),
             ("hard,soft,timeo=50,timeo=600", three, &[]),
             ("nfsvers=4.1", four, &["vers=4.2 instead of nfsvers=4.1"]),
+            ("nfsvers=4,minorversion=2", four, &[]),
+            ("minorversion=1,nfsvers=4", four, &["vers=4.2 instead of nfsvers=4"]),
             ("nfsvers=4", three, &["vers=3 instead of nfsvers=4"]),
             ("hard", three, &["soft instead of hard"]),
             ("softerr", four, &["hard instead of softerr"]),
@@ -337,7 +362,17 @@ mod tests {
 
     #[test]
     fn invalid_nfs_options_are_refused() {
-        let invalid = ["nfsvers=2", "nfsvers=", "port=0", "mountport=99999", "soft, hard", "soft\n", "bg", "remount"];
+        let invalid = [
+            "nfsvers=2",
+            "vers=4,minorversion=3",
+            "nfsvers=",
+            "port=0",
+            "mountport=99999",
+            "soft, hard",
+            "soft\n",
+            "bg",
+            "remount",
+        ];
         for text in invalid.into_iter().chain(["soft\u{202e}", "soft\u{200b}"]) {
             assert!(NfsOptions::parse(text).is_err(), "{text}");
         }
