@@ -269,6 +269,11 @@ impl NfsError {
         }
     }
 
+    /// Whether the server does not know the session of the client any more.
+    pub(super) fn is_lost_session(&self) -> bool {
+        matches!(self, Self::Status { status, .. } if status.is_lost_session())
+    }
+
     /// Returns whether no answer came in time, so that a later attempt may succeed.
     #[must_use]
     pub fn is_timeout(&self) -> bool {

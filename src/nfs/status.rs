@@ -29,9 +29,14 @@ impl NfsStatus {
     pub(super) const GRACE: u32 = 10013;
     pub(super) const FHEXPIRED: u32 = 10014;
     pub(super) const WRONGSEC: u32 = 10016;
+    pub(super) const RESOURCE: u32 = 10018;
     pub(super) const MOVED: u32 = 10019;
     pub(super) const MINOR_VERS_MISMATCH: u32 = 10021;
+    pub(super) const STALE_CLIENTID: u32 = 10022;
     pub(super) const SYMLINK: u32 = 10029;
+    pub(super) const BADSESSION: u32 = 10052;
+    pub(super) const TOO_MANY_OPS: u32 = 10070;
+    pub(super) const DEADSESSION: u32 = 10078;
 
     /// Status of version 3.
     pub(super) fn v3(code: u32) -> Self {
@@ -50,6 +55,11 @@ impl NfsStatus {
     /// Whether the server asks for a retry later.
     pub(super) fn is_later(self) -> bool {
         matches!(self.code, Self::DELAY | Self::GRACE)
+    }
+
+    /// Whether the server does not know the session or its client, as after a restart.
+    pub(super) fn is_lost_session(self) -> bool {
+        matches!(self.code, Self::STALE_CLIENTID | Self::BADSESSION | Self::DEADSESSION)
     }
 
     /// Returns the reason code of a call on the exported directory.
@@ -135,14 +145,16 @@ impl fmt::Display for NfsStatus {
             (Self::FHEXPIRED, _) => "FHEXPIRED",
             (Self::WRONGSEC, _) => "WRONGSEC",
             (Self::MOVED, _) => "MOVED",
-            (10018, _) => "RESOURCE",
+            (Self::RESOURCE, _) => "RESOURCE",
             (Self::MINOR_VERS_MISMATCH, _) => "MINOR_VERS_MISMATCH",
-            (10022, _) => "STALE_CLIENTID",
+            (Self::STALE_CLIENTID, _) => "STALE_CLIENTID",
             (Self::SYMLINK, _) => "SYMLINK",
             (10036, _) => "BADXDR",
-            (10052, _) => "BADSESSION",
+            (Self::BADSESSION, _) => "BADSESSION",
             (10066, _) => "REP_TOO_BIG",
             (10065, _) => "REQ_TOO_BIG",
+            (Self::TOO_MANY_OPS, _) => "TOO_MANY_OPS",
+            (Self::DEADSESSION, _) => "DEADSESSION",
             (code, version) => return write!(formatter, "status {code} of NFS {version}"),
         };
         write!(formatter, "NFS{}ERR_{name}", self.version)

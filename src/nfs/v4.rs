@@ -28,6 +28,7 @@ use attributes::{Attributes, NUMLINKS, SPACE_AND_FILES};
 use client::V4Client;
 use compound::{Compound, GETATTR};
 use files::FilesV4;
+use path::Directory;
 
 /// Longest file handle, in bytes (`NFS4_FHSIZE`, RFC 8881 §3.1).
 const HANDLE_MAX_BYTES: usize = 128;
@@ -38,7 +39,7 @@ pub(super) struct VolumeV4 {
     nfs: SocketAddr,
     path: String,
     minor: u32,
-    root: Vec<u8>,
+    directory: Directory,
 }
 
 impl VolumeV4 {
@@ -52,7 +53,7 @@ impl VolumeV4 {
         let mut client = V4Client::connect(nfs, path, minor, root_credential(), calls).await?;
         let (minor, found) = (client.minor(), path::look_up(&mut client, path, &calls.before_cleanup()).await);
         client.close(calls).await;
-        Ok(Self { nfs, path: path.to_owned(), minor, root: found? })
+        Ok(Self { nfs, path: path.to_owned(), minor, directory: found? })
     }
 
     /// Minor version that the server speaks.
@@ -60,12 +61,24 @@ impl VolumeV4 {
         self.minor
     }
 
+    /// Id of the file system and lease of the server, as far as the server names them.
+    pub(super) fn facts(&self) -> Vec<String> {
+        let fsid = self.directory.file_system.map(|fsid| format!("fsid {fsid}"));
+        let lease = self.directory.lease_seconds.map(|seconds| format!("lease {seconds} s"));
+        fsid.into_iter().chain(lease).collect()
+    }
+
+    /// Whether the directory is on the file system of the server's root. `None` if the server does not say.
+    pub(super) fn is_on_root_file_system(&self) -> Option<bool> {
+        Some(self.directory.file_system? == self.directory.root_file_system?)
+    }
+
     /// Measures the volume.
     pub(super) async fn counts(&self, calls: &BoundedCalls) -> Result<BlockCounts, NfsError> {
         let minor = Some(self.minor);
         let mut client = V4Client::connect(self.nfs, &self.path, minor, root_credential(), calls).await?;
         let requested = [SPACE_AND_FILES, &[NUMLINKS]].concat();
-        let compound = Compound::new(GETATTR).put_handle(&self.root).get_attributes(&requested);
+        let compound = Compound::new(GETATTR).put_handle(&self.directory.handle).get_attributes(&requested);
         let read = |results: &mut compound::Results<'_>| {
             results.put_handle()?;
             Attributes::decode(results.next(GETATTR)?, &requested)
@@ -98,7 +111,9 @@ impl VolumeV4 {
             Err(error) => return Some(Err(error.into())),
         };
         let written = match client.complete_reclaim(&calls.before_cleanup()).await {
-            Ok(()) => canary::write(&mut FilesV4 { client: &mut client, root: &self.root }, names, calls).await,
+            Ok(()) => {
+                canary::write(&mut FilesV4 { client: &mut client, root: &self.directory.handle }, names, calls).await
+            }
             Err(error) => Err(error.into()),
         };
         client.close(calls).await;

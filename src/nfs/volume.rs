@@ -104,6 +104,25 @@ impl Volume {
         }
     }
 
+    /// What the server says about itself and the volume, such as `lease 90 s`.
+    #[must_use]
+    pub fn facts(&self) -> Vec<String> {
+        match &self.access {
+            Access::V3(_) => Vec::new(),
+            Access::V4(volume) => volume.facts(),
+        }
+    }
+
+    /// Whether the volume is on the file system of the server's root, as a directory that is not an export of its own
+    /// is. `None` if that is unknown.
+    #[must_use]
+    pub fn is_on_root_file_system(&self) -> Option<bool> {
+        match &self.access {
+            Access::V3(_) => None,
+            Access::V4(volume) => volume.is_on_root_file_system(),
+        }
+    }
+
     /// Measures the volume.
     ///
     /// # Errors

@@ -1,5 +1,7 @@
 //! Attributes of a file (`fattr4`, RFC 8881 §3.3.9 and §5).
 
+use std::fmt;
+
 use super::super::xdr::{Decoder, Encoder, Malformed};
 use super::compound::ReplyError;
 use crate::model::BlockCounts;
@@ -7,6 +9,8 @@ use crate::model::BlockCounts;
 /// Numbers of attributes (RFC 8881 §5.5 to §5.7, §11.16).
 pub(super) const TYPE: u32 = 1;
 pub(super) const SIZE: u32 = 4;
+pub(super) const FSID: u32 = 8;
+pub(super) const LEASE_TIME: u32 = 10;
 const FILES_AVAIL: u32 = 21;
 const FILES_FREE: u32 = 22;
 const FILES_TOTAL: u32 = 23;
@@ -44,8 +48,11 @@ const NAME_MAX_BYTES: usize = 1024;
 /// Maximum number of components of a path in a reply.
 const COMPONENTS_MAX: usize = 64;
 
-/// Maximum number of locations of a file system, and of servers of a location.
-const LOCATIONS_MAX: usize = 16;
+/// Maximum number of locations of a file system that are kept. A server may list more.
+pub(super) const LOCATIONS_MAX: usize = 16;
+
+/// Upper limit of the number of elements in the values of a reply. Each has at least the four bytes of its length.
+const ELEMENTS_MAX: usize = VALUES_MAX_BYTES / 4;
 
 /// Bitmap of attributes.
 pub(super) fn mask(attributes: &[u32]) -> [u32; MASK_WORDS] {
@@ -66,11 +73,27 @@ pub(super) fn encode_mask(arguments: &mut Encoder, mask: &[u32; MASK_WORDS]) {
     }
 }
 
+/// Id of a file system on its server (`fsid4`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::nfs) struct FileSystemId {
+    major: u64,
+    minor: u64,
+}
+
+impl fmt::Display for FileSystemId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{:x}:{:x}", self.major, self.minor)
+    }
+}
+
 /// The requested attributes that the server supports.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Attributes {
     pub(super) kind: Option<u32>,
     pub(super) size: Option<u64>,
+    pub(super) file_system: Option<FileSystemId>,
+    /// Lease of clients of the server, in seconds.
+    pub(super) lease_seconds: Option<u32>,
     pub(super) mode: Option<u32>,
     pub(super) owner: Option<String>,
     pub(super) group: Option<String>,
@@ -118,6 +141,8 @@ impl Attributes {
         match attribute {
             TYPE => self.kind = Some(values.u32()?),
             SIZE => self.size = Some(values.u64()?),
+            FSID => self.file_system = Some(FileSystemId { major: values.u64()?, minor: values.u64()? }),
+            LEASE_TIME => self.lease_seconds = Some(values.u32()?),
             MODE => self.mode = Some(values.u32()?),
             OWNER => self.owner = Some(text(values)?),
             OWNER_GROUP => self.group = Some(text(values)?),
@@ -152,17 +177,21 @@ impl Attributes {
 
 const UNREQUESTED: Malformed = Malformed("the reply has an attribute that was not requested");
 
-/// `fs_locations4` (RFC 8881 §11.16).
+/// The first [`LOCATIONS_MAX`] locations of `fs_locations4` (RFC 8881 §11.16).
 fn locations(values: &mut Decoder<'_>) -> Result<Vec<String>, Malformed> {
     path(values)?;
     let mut found = Vec::new();
-    for _ in 0..values.length(LOCATIONS_MAX)? {
+    for _ in 0..values.length(ELEMENTS_MAX)? {
         let mut servers = Vec::new();
-        for _ in 0..values.length(LOCATIONS_MAX)? {
-            servers.push(text(values)?);
+        for _ in 0..values.length(ELEMENTS_MAX)? {
+            let server = text(values)?;
+            if servers.len() < LOCATIONS_MAX {
+                servers.push(server);
+            }
         }
         let path = path(values)?;
-        found.extend(servers.into_iter().map(|server| format!("{server}:{path}")));
+        let left = LOCATIONS_MAX - found.len();
+        found.extend(servers.into_iter().take(left).map(|server| format!("{server}:{path}")));
     }
     Ok(found)
 }

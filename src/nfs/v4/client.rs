@@ -1,4 +1,4 @@
-//! V4Client of a version 4 server: its connection, client id and session (RFC 8881 §2.4, §2.10).
+//! NFSv4 client: its connection to the server, client id and session (RFC 8881 §2.4, §2.10).
 
 use std::net::SocketAddr;
 
@@ -13,8 +13,8 @@ use super::super::status::NfsStatus;
 use super::super::transport::{REPLY_MAX_BYTES, Records};
 use super::super::xdr::{Encoder, Received};
 use super::compound::{
-    CREATE_SESSION, Compound, DESTROY_CLIENTID, DESTROY_SESSION, EXCHANGE_ID, OPERATIONS_MAX, RECLAIM_COMPLETE,
-    ReplyError, Results, SEQUENCE,
+    CREATE_SESSION, Compound, DESTROY_CLIENTID, DESTROY_SESSION, EXCHANGE_ID, OPERATIONS_MAX, OPERATIONS_MAX_V40,
+    RECLAIM_COMPLETE, ReplyError, Results, SEQUENCE,
 };
 
 /// Version of the program.
@@ -58,6 +58,8 @@ pub(super) struct V4Client {
     rpc: Option<RpcClient<Records>>,
     id: Option<u64>,
     session: Option<V4Session>,
+    /// Whether it opens files, so the server must know that it has nothing to reclaim.
+    opens_files: bool,
 }
 
 /// A session with one slot, so calls are sent one after the other.
@@ -65,6 +67,8 @@ struct V4Session {
     id: [u8; SESSION_ID_BYTES],
     /// Number of the latest call.
     sequence: u32,
+    /// Largest number of operations in a compound, with SEQUENCE.
+    operations_max: u32,
 }
 
 impl V4Client {
@@ -78,7 +82,8 @@ impl V4Client {
     ) -> Result<Self, NfsError> {
         let candidates = minor.as_ref().map_or(MINOR_VERSIONS, std::slice::from_ref);
         let path = path.to_owned();
-        let mut client = Self { server, path, credential, minor: 0, rpc: None, id: None, session: None };
+        let mut client =
+            Self { server, path, credential, minor: 0, rpc: None, id: None, session: None, opens_files: false };
         for (position, minor) in candidates.iter().enumerate() {
             client.minor = *minor;
             match client.create_session(&calls.before_cleanup()).await {
@@ -103,19 +108,61 @@ impl V4Client {
         self.id.unwrap_or_default()
     }
 
+    /// Number of directories that one compound can look up, beside `other` operations.
+    pub(super) fn lookups_at_once(&self, other: u32) -> usize {
+        // SEQUENCE is one of those of a session.
+        let in_session = |session: &V4Session| session.operations_max.saturating_sub(1);
+        let most = self.session.as_ref().map_or(OPERATIONS_MAX_V40, in_session);
+        most.saturating_sub(other).max(1) as usize
+    }
+
+    /// Creates client and session. If the server restarts meanwhile, once more.
     async fn create_session(&mut self, calls: &BoundedCalls) -> Result<(), NfsError> {
+        match self.try_create_session(calls).await {
+            Err(error) if error.is_lost_session() => self.try_create_session(calls).await,
+            other => other,
+        }
+    }
+
+    async fn try_create_session(&mut self, calls: &BoundedCalls) -> Result<(), NfsError> {
         if self.minor == 0 {
             return Ok(());
         }
-        let (id, sequence) = self.run(calls, &exchange_id(), client_id).await?;
+        let (id, sequence) = self.execute(calls, &exchange_id(), client_id).await?;
         self.id = Some(id);
-        let id = self.run(calls, &create_session(id, sequence), session_id).await?;
-        self.session = Some(V4Session { id, sequence: 0 });
+        let (id, operations_max) = self.execute(calls, &create_session(id, sequence), created_session).await?;
+        self.session = Some(V4Session { id, sequence: 0, operations_max });
         Ok(())
     }
 
-    /// Executes a compound, and reads its results. Repeats it while the server asks for that and there is time.
+    /// Replaces a session that the server does not know any more.
+    async fn renew_session(&mut self, calls: &BoundedCalls) -> Result<(), NfsError> {
+        self.session = None;
+        // The server may have ended only the session.
+        self.destroy_client(calls).await;
+        self.create_session(calls).await?;
+        if self.opens_files { self.reclaim(calls).await } else { Ok(()) }
+    }
+
+    /// Executes a compound, and reads its results. Repeats it while the server asks for that and there is time, and once
+    /// in a new session if the server has lost the session, as after a restart.
     pub(super) async fn run<T>(
+        &mut self,
+        calls: &BoundedCalls,
+        compound: &Compound,
+        read: impl Fn(&mut Results<'_>) -> Result<T, ReplyError>,
+    ) -> Result<T, NfsError> {
+        match self.execute(calls, compound, &read).await {
+            Err(error) if error.is_lost_session() && self.session.is_some() => {
+                self.renew_session(calls).await?;
+                self.execute(calls, compound, &read).await
+            }
+            other => other,
+        }
+    }
+
+    /// Executes a compound in the current session, if there is one.
+    async fn execute<T>(
         &mut self,
         calls: &BoundedCalls,
         compound: &Compound,
@@ -176,11 +223,19 @@ impl V4Client {
     /// Reports that this client has no state of an earlier run to reclaim (RFC 8881 §18.51). Otherwise the server lets it
     /// open no file.
     pub(super) async fn complete_reclaim(&mut self, calls: &BoundedCalls) -> Result<(), NfsError> {
+        self.opens_files = true;
+        match self.reclaim(calls).await {
+            Err(error) if error.is_lost_session() => self.renew_session(calls).await,
+            other => other,
+        }
+    }
+
+    async fn reclaim(&mut self, calls: &BoundedCalls) -> Result<(), NfsError> {
         let complete = Compound::new(RECLAIM_COMPLETE).with(RECLAIM_COMPLETE, |arguments| {
             // Not only for one file system.
             arguments.u32(0);
         });
-        self.run(calls, &complete, |results| results.next(RECLAIM_COMPLETE).map(drop)).await
+        self.execute(calls, &complete, |results| results.next(RECLAIM_COMPLETE).map(drop)).await
     }
 
     /// Destroys the session and the client id. If the server does not answer, they expire with their lease.
@@ -189,13 +244,17 @@ impl V4Client {
             let destroy = Compound::new(DESTROY_SESSION).with(DESTROY_SESSION, |arguments| {
                 arguments.fixed(&session.id);
             });
-            let _ = self.run(calls, &destroy, |results| results.next(DESTROY_SESSION).map(drop)).await;
+            let _ = self.execute(calls, &destroy, |results| results.next(DESTROY_SESSION).map(drop)).await;
         }
+        self.destroy_client(calls).await;
+    }
+
+    async fn destroy_client(&mut self, calls: &BoundedCalls) {
         if let Some(id) = self.id.take() {
             let destroy = Compound::new(DESTROY_CLIENTID).with(DESTROY_CLIENTID, |arguments| {
                 arguments.u64(id);
             });
-            let _ = self.run(calls, &destroy, |results| results.next(DESTROY_CLIENTID).map(drop)).await;
+            let _ = self.execute(calls, &destroy, |results| results.next(DESTROY_CLIENTID).map(drop)).await;
         }
     }
 }
@@ -260,7 +319,12 @@ fn channel(arguments: &mut Encoder, max_bytes: u32, operations: u32) {
     arguments.u32(0).u32(max_bytes).u32(max_bytes).u32(max_bytes).u32(operations).u32(1).u32(0);
 }
 
-fn session_id(results: &mut Results<'_>) -> Result<[u8; SESSION_ID_BYTES], ReplyError> {
-    let id = results.next(CREATE_SESSION)?.fixed(SESSION_ID_BYTES)?;
-    Ok(id.try_into().unwrap_or_default())
+/// Returns the id of the session, and the largest number of operations in a compound.
+fn created_session(results: &mut Results<'_>) -> Result<([u8; SESSION_ID_BYTES], u32), ReplyError> {
+    let decoder = results.next(CREATE_SESSION)?;
+    let id = decoder.fixed(SESSION_ID_BYTES)?.try_into().unwrap_or_default();
+    let (_sequence, _flags) = (decoder.u32()?, decoder.u32()?);
+    // `channel_attrs4` of the requests: padding, largest request, response and response that the server keeps.
+    decoder.fixed(4 * size_of::<u32>())?;
+    Ok((id, decoder.u32()?.min(OPERATIONS_MAX)))
 }

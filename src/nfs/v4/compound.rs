@@ -1,7 +1,7 @@
 //! COMPOUND: the one procedure of version 4, a list of operations on a current file handle (RFC 8881 §16.2).
 
 use super::super::xdr::{Decoder, Encoder, Malformed};
-use super::attributes::{self, MASK_WORDS};
+use super::attributes;
 
 /// An operation: its number (`nfs_opnum4`, RFC 8881 §16.2.1) and its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,8 +41,11 @@ operations! {
 /// Longest tag of a reply, in bytes. Servers return the one of the request, which is empty here.
 const TAG_MAX_BYTES: usize = 1024;
 
-/// Largest number of operations in one compound of this module, with SEQUENCE. Servers accept 8 and more.
-pub(super) const OPERATIONS_MAX: u32 = 8;
+/// Largest number of operations in one compound of this module, with SEQUENCE. A server may limit a session to fewer.
+pub(super) const OPERATIONS_MAX: u32 = 16;
+
+/// The same for minor version 0, where the server names no limit. Servers accept 8 and more.
+pub(super) const OPERATIONS_MAX_V40: u32 = 8;
 
 /// Operations to execute one after the other, until one fails.
 #[derive(Debug, Clone)]
@@ -160,5 +163,3 @@ impl<'a> Results<'a> {
         Ok(self.next(GETFH)?.opaque(super::HANDLE_MAX_BYTES)?.to_vec())
     }
 }
-
-const _: () = assert!(MASK_WORDS <= 8, "RFC 8881 §3.3.7 does not limit a bitmap, and no server sends a longer one");

@@ -8,9 +8,10 @@ use std::collections::VecDeque;
 use super::super::calls::BoundedCalls;
 use super::super::error::NfsError;
 use super::super::status::NfsStatus;
-use super::attributes::{Attributes, DIRECTORY, FS_LOCATIONS, SYMBOLIC_LINK, TYPE};
+use super::attributes::{Attributes, DIRECTORY, FS_LOCATIONS, FSID, FileSystemId, LEASE_TIME, SYMBOLIC_LINK, TYPE};
 use super::client::V4Client;
 use super::compound::{Compound, GETATTR, GETFH, LOOKUP, PUTROOTFH, READLINK, ReplyError, Results, SECINFO};
+use crate::model::line::escape_invisible;
 
 /// Maximum number of symbolic links in a path (`MAXSYMLINKS` of Linux).
 const LINKS_MAX: u32 = 40;
@@ -27,17 +28,134 @@ const FLAVORS_MAX: usize = 16;
 /// Longest object identifier of a security mechanism, in bytes. That of Kerberos has 9.
 const IDENTIFIER_MAX_BYTES: usize = 64;
 
+/// Attributes of a directory on the path.
+const DIRECTORY_ATTRIBUTES: &[u32] = &[TYPE, FSID, LEASE_TIME];
+
+/// Statuses after which each component is looked up alone: a link, a file or a referral, another security flavor, or a
+/// server that does not accept such a long compound.
+const INTERRUPTIONS: &[u32] = &[
+    NfsStatus::SYMLINK,
+    NfsStatus::NOTDIR,
+    NfsStatus::MOVED,
+    NfsStatus::WRONGSEC,
+    NfsStatus::RESOURCE,
+    NfsStatus::TOO_MANY_OPS,
+];
+
 /// Security flavor of Kerberos and other mechanisms of GSS-API (`RPCSEC_GSS`, RFC 2203 §1).
 const RPCSEC_GSS: u32 = 6;
 
-/// Returns the file handle of the directory with this path.
-pub(super) async fn look_up(client: &mut V4Client, path: &str, calls: &BoundedCalls) -> Result<Vec<u8>, NfsError> {
-    let root = Compound::new(PUTROOTFH).with(PUTROOTFH, |_| {}).with(GETFH, |_| {});
-    let read = |results: &mut Results<'_>| {
-        results.next(PUTROOTFH)?;
-        results.handle()
+/// A directory on the server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Directory {
+    pub(super) handle: Vec<u8>,
+    pub(super) file_system: Option<FileSystemId>,
+    /// File system of the root of the server.
+    pub(super) root_file_system: Option<FileSystemId>,
+    /// Lease of clients of the server, in seconds.
+    pub(super) lease_seconds: Option<u32>,
+}
+
+/// Returns the directory with this path.
+pub(super) async fn look_up(client: &mut V4Client, path: &str, calls: &BoundedCalls) -> Result<Directory, NfsError> {
+    match look_up_together(client, path, calls).await? {
+        Some(directory) => Ok(directory),
+        None => look_up_stepwise(client, path, calls).await,
+    }
+}
+
+/// How a compound with several LOOKUPs ended.
+enum Walk {
+    /// It found a file of this type. The root's file system is known if the walk began there.
+    Found { file: Directory, kind: u32 },
+    /// The component with this index does not exist.
+    Missing(usize),
+    /// The components must be looked up one by one.
+    Interrupted,
+}
+
+/// Looks up the whole path with as few compounds as possible. Returns `None` if a component is not a directory, or may
+/// be a link or a referral. It must then be looked up alone.
+async fn look_up_together(
+    client: &mut V4Client,
+    path: &str,
+    calls: &BoundedCalls,
+) -> Result<Option<Directory>, NfsError> {
+    let names: Vec<Vec<u8>> = components(path.as_bytes()).collect();
+    if names.len() > LOOKUPS_MAX as usize || names.iter().any(|name| name == b"..") {
+        return Ok(None);
+    }
+    let (mut from, mut root_file_system) = (None, None);
+    let mut rest = names.as_slice();
+    loop {
+        // Beside PUTFH or PUTROOTFH, two GETATTR, and GETFH.
+        let (now, later) = rest.split_at(rest.len().min(client.lookups_at_once(4)));
+        let file = match walk(client, from.as_deref(), now, calls).await? {
+            Walk::Found { file, kind: DIRECTORY } => file,
+            Walk::Found { .. } | Walk::Interrupted => return Ok(None),
+            Walk::Missing(index) => return Err(not_found(path, &now[index], NfsStatus::NOENT)),
+        };
+        root_file_system = root_file_system.or(file.root_file_system);
+        if later.is_empty() {
+            return Ok(Some(Directory { root_file_system, ..file }));
+        }
+        (from, rest) = (Some(file.handle), later);
+    }
+}
+
+/// Looks up components one below the other with one compound, from a directory or from the root of the server.
+async fn walk(
+    client: &mut V4Client,
+    from: Option<&[u8]>,
+    names: &[Vec<u8>],
+    calls: &BoundedCalls,
+) -> Result<Walk, NfsError> {
+    let begin = Compound::new(LOOKUP);
+    let begin = match from {
+        Some(directory) => begin.put_handle(directory),
+        None => begin.with(PUTROOTFH, |_| {}).get_attributes(&[FSID]),
     };
-    let root = client.run(calls, &root, read).await?;
+    let request = names.iter().fold(begin, |request, name| request.look_up(name));
+    let request = request.with(GETFH, |_| {}).get_attributes(DIRECTORY_ATTRIBUTES);
+    let read = |results: &mut Results<'_>| {
+        let mut found = 0;
+        match read_walk(results, from.is_none(), names.len(), &mut found) {
+            Err(ReplyError::Status(_, NfsStatus::NOENT)) if found < names.len() => Ok(Walk::Missing(found)),
+            Err(ReplyError::Status(_, status)) if INTERRUPTIONS.contains(&status) => Ok(Walk::Interrupted),
+            other => other,
+        }
+    };
+    client.run(calls, &request, read).await
+}
+
+/// Reads the results of [`walk`]. `found` is the number of LOOKUPs that succeeded.
+fn read_walk(
+    results: &mut Results<'_>,
+    is_from_root: bool,
+    lookups: usize,
+    found: &mut usize,
+) -> Result<Walk, ReplyError> {
+    let mut root_file_system = None;
+    if is_from_root {
+        results.next(PUTROOTFH)?;
+        root_file_system = Attributes::decode(results.next(GETATTR)?, &[FSID])?.file_system;
+    } else {
+        results.put_handle()?;
+    }
+    for _ in 0..lookups {
+        results.next(LOOKUP)?;
+        *found += 1;
+    }
+    let handle = results.handle()?;
+    let found = Attributes::decode(results.next(GETATTR)?, DIRECTORY_ATTRIBUTES)?;
+    let (file_system, lease_seconds) = (found.file_system, found.lease_seconds);
+    let file = Directory { handle, file_system, root_file_system, lease_seconds };
+    Ok(Walk::Found { file, kind: found.kind.unwrap_or(DIRECTORY) })
+}
+
+/// Looks up the path component by component, and follows symbolic links.
+async fn look_up_stepwise(client: &mut V4Client, path: &str, calls: &BoundedCalls) -> Result<Directory, NfsError> {
+    let root = read_root(client, calls).await?;
     let mut pending: VecDeque<Vec<u8>> = components(path.as_bytes()).collect();
     // The directories from the root to the current one, by which `..` is resolved.
     let mut directories = vec![root];
@@ -52,9 +170,13 @@ pub(super) async fn look_up(client: &mut V4Client, path: &str, calls: &BoundedCa
         if lookups > LOOKUPS_MAX {
             return Err(NfsError::PathTooLong { path: path.to_owned() });
         }
-        let (handle, kind) = look_up_component(client, path, directory, &name, calls).await?;
-        match kind {
-            DIRECTORY => directories.push(handle),
+        let root_file_system = directory.root_file_system;
+        let (handle, found) = look_up_component(client, path, &directory.handle, &name, calls).await?;
+        match found.kind.unwrap_or(DIRECTORY) {
+            DIRECTORY => {
+                let (file_system, lease_seconds) = (found.file_system, found.lease_seconds);
+                directories.push(Directory { handle, file_system, root_file_system, lease_seconds });
+            }
             SYMBOLIC_LINK => {
                 links += 1;
                 if links > LINKS_MAX {
@@ -74,32 +196,49 @@ pub(super) async fn look_up(client: &mut V4Client, path: &str, calls: &BoundedCa
     directories.pop().ok_or_else(|| NfsError::PathTooLong { path: path.to_owned() })
 }
 
+/// Returns the root of the server. A root whose attributes the server refuses is usable.
+async fn read_root(client: &mut V4Client, calls: &BoundedCalls) -> Result<Directory, NfsError> {
+    let request = Compound::new(PUTROOTFH).with(PUTROOTFH, |_| {}).with(GETFH, |_| {});
+    let request = request.get_attributes(DIRECTORY_ATTRIBUTES);
+    let read = |results: &mut Results<'_>| {
+        results.next(PUTROOTFH)?;
+        let handle = results.handle()?;
+        let found = match results.next(GETATTR) {
+            Ok(decoder) => Attributes::decode(decoder, DIRECTORY_ATTRIBUTES)?,
+            Err(_) => Attributes::default(),
+        };
+        let (file_system, lease_seconds) = (found.file_system, found.lease_seconds);
+        Ok(Directory { handle, file_system, root_file_system: file_system, lease_seconds })
+    };
+    client.run(calls, &request, read).await
+}
+
 /// The components of a path. A component `.` and empty ones have no effect.
 fn components(path: &[u8]) -> impl Iterator<Item = Vec<u8>> {
     path.split(|byte| *byte == b'/').filter(|name| !name.is_empty() && *name != b".").map(<[u8]>::to_vec)
 }
 
 fn not_found(path: &str, component: &[u8], status: u32) -> NfsError {
-    let component = String::from_utf8_lossy(component).into_owned();
+    // A component of a symbolic link comes from the server.
+    let component = escape_invisible(&String::from_utf8_lossy(component));
     NfsError::Component { path: path.to_owned(), component, status: NfsStatus::v4(status) }
 }
 
-/// Returns the handle and the type of a file in a directory.
+/// Returns the handle and the attributes of a file in a directory.
 async fn look_up_component(
     client: &mut V4Client,
     path: &str,
     directory: &[u8],
     name: &[u8],
     calls: &BoundedCalls,
-) -> Result<(Vec<u8>, u32), NfsError> {
+) -> Result<(Vec<u8>, Attributes), NfsError> {
     let request = Compound::new(LOOKUP).put_handle(directory).look_up(name);
-    let request = request.with(GETFH, |_| {}).get_attributes(&[TYPE]);
+    let request = request.with(GETFH, |_| {}).get_attributes(DIRECTORY_ATTRIBUTES);
     let read = |results: &mut Results<'_>| {
         results.put_handle()?;
         results.next(LOOKUP)?;
         let handle = results.handle()?;
-        let found = Attributes::decode(results.next(GETATTR)?, &[TYPE])?;
-        Ok((handle, found.kind.unwrap_or(DIRECTORY)))
+        Ok((handle, Attributes::decode(results.next(GETATTR)?, DIRECTORY_ATTRIBUTES)?))
     };
     let error = match client.run(calls, &request, read).await {
         Err(NfsError::Status { call, path, status }) => (call, path, status),

@@ -1,5 +1,6 @@
 //! Sessions, retries and invalid replies, against a server in this process that answers each compound as its test says.
 
+use std::collections::VecDeque;
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -11,9 +12,10 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::super::volume::{Volume, VolumeAddress};
 use super::super::xdr::{Decoder, Encoder};
-use super::attributes::{Attributes, FS_LOCATIONS, NUMLINKS, SPACE_AND_FILES, TYPE, mask};
+use super::attributes::{Attributes, DIRECTORY, FS_LOCATIONS, NUMLINKS, SPACE_AND_FILES, SYMBOLIC_LINK, TYPE, mask};
 use super::compound::{
-    CREATE_SESSION, Compound, DESTROY_CLIENTID, DESTROY_SESSION, EXCHANGE_ID, GETATTR, ReplyError, Results, SEQUENCE,
+    CREATE_SESSION, Compound, DESTROY_CLIENTID, DESTROY_SESSION, EXCHANGE_ID, GETATTR, GETFH, LOOKUP, PUTFH, PUTROOTFH,
+    READLINK, ReplyError, Results, SEQUENCE,
 };
 use super::*;
 use crate::model::canary_file::CanaryFileNames;
@@ -78,9 +80,13 @@ async fn converse(
         let mut reply = Encoder::default();
         // An accepted reply with an empty verifier.
         reply.u32(xid).u32(1).u32(0).u32(0).u32(0).u32(0).append(&body);
-        let length = u32::try_from(reply.bytes().len()).expect("short");
-        stream.write_u32(length | 0x8000_0000).await.expect("sent");
-        stream.write_all(reply.bytes()).await.expect("sent");
+        // In two fragments (RFC 5531 §11).
+        let (first, last) = reply.bytes().split_at(8);
+        for (fragment, mark) in [(first, 0), (last, 0x8000_0000)] {
+            let length = u32::try_from(fragment.len()).expect("short");
+            stream.write_u32(length | mark).await.expect("sent");
+            stream.write_all(fragment).await.expect("sent");
+        }
     }
 }
 
@@ -112,7 +118,7 @@ fn refuse_in_session(operation: u32, status: u32) -> Encoder {
             result.u64(7).u32(1).u32(0).u32(0).u64(0).opaque(b"major").opaque(b"scope").u32(0);
         }
         43 => {
-            result.fixed(&[9; 16]).u32(1).u32(0).fixed(&[0; 14 * 4]);
+            result.fixed(&[9; 16]).u32(1).u32(0).fixed(&[0; 16]).u32(8).fixed(&[0; 9 * 4]);
         }
         44 | 57 => {}
         _ => return results(status, &[(operation, status, Encoder::default())]),
@@ -193,6 +199,175 @@ async fn lower_minor_versions_are_tried() {
     assert!(error.to_string().contains("NFS 4.0"), "{error}");
     let expected = [EXCHANGE_ID, EXCHANGE_ID, compound::PUTROOTFH];
     assert_eq!(*seen.lock().expect("unpoisoned"), numbers(&expected));
+}
+
+/// Answers the compounds of a session with these results, one after the other, and the last one again. Each result is a
+/// status with the operations that were executed.
+fn in_session(script: Vec<Encoder>) -> impl Fn(u32) -> Option<Encoder> {
+    let script = Mutex::new(VecDeque::from(script));
+    move |operation| {
+        if operation != SEQUENCE.number {
+            return Some(refuse_in_session(operation, 0));
+        }
+        let mut script = script.lock().expect("unpoisoned");
+        if script.len() > 1 { script.pop_front() } else { script.front().cloned() }
+    }
+}
+
+/// Result of a compound in a session. The last operation has the status.
+fn executed(status: u32, operations: &[(compound::Operation, Encoder)]) -> Encoder {
+    let mut sequence = Encoder::default();
+    sequence.fixed(&[9; 16]).fixed(&[0; 20]);
+    let mut all = vec![(SEQUENCE.number, 0, sequence)];
+    all.extend(operations.iter().map(|(operation, result)| (operation.number, 0, result.clone())));
+    all.last_mut().expect("not empty").1 = status;
+    results(status, &all)
+}
+
+/// Attributes with a type of file, or none.
+fn of_kind(kind: Option<u32>) -> Encoder {
+    let (mut values, mut reply) = (Encoder::default(), Encoder::default());
+    kind.into_iter().for_each(|kind| {
+        values.u32(kind);
+    });
+    attributes::encode_mask(&mut reply, &mask(if kind.is_some() { &[TYPE] } else { &[] }));
+    reply.opaque(values.bytes());
+    reply
+}
+
+fn handle(number: u8) -> Encoder {
+    let mut reply = Encoder::default();
+    reply.opaque(&[number]);
+    reply
+}
+
+/// Result of one compound that looks up these directories from the root.
+fn walked(lookups: usize, number: u8) -> Encoder {
+    let mut operations = vec![(PUTROOTFH, Encoder::default()), (GETATTR, of_kind(None))];
+    operations.extend(std::iter::repeat_n((LOOKUP, Encoder::default()), lookups));
+    operations.extend([(GETFH, handle(number)), (GETATTR, of_kind(Some(DIRECTORY)))]);
+    executed(0, &operations)
+}
+
+/// Result of the lookup of the root, and of one component below a directory.
+fn root() -> Encoder {
+    executed(0, &[(PUTROOTFH, Encoder::default()), (GETFH, handle(1)), (GETATTR, of_kind(Some(DIRECTORY)))])
+}
+
+fn component(number: u8, kind: u32) -> Encoder {
+    let operations = [
+        (PUTFH, Encoder::default()),
+        (LOOKUP, Encoder::default()),
+        (GETFH, handle(number)),
+        (GETATTR, of_kind(Some(kind))),
+    ];
+    executed(0, &operations)
+}
+
+fn link_target(target: &[u8]) -> Encoder {
+    let mut text = Encoder::default();
+    text.opaque(target);
+    executed(0, &[(PUTFH, Encoder::default()), (READLINK, text)])
+}
+
+/// Opens a path. Returns the handle of its directory, and the number of compounds in the session.
+async fn open_path(path: &str, script: Vec<Encoder>) -> (Result<Vec<u8>, NfsError>, usize) {
+    let (server, seen) = serve(in_session(script)).await;
+    let opened = VolumeV4::open(server, path, Some(1), &BoundedCalls::start(DEADLINE)).await;
+    let compounds = seen.lock().expect("unpoisoned").iter().filter(|first| **first == SEQUENCE.number).count();
+    (opened.map(|volume| volume.directory.handle), compounds)
+}
+
+#[tokio::test]
+async fn path_is_looked_up_in_one_round_trip() {
+    let (found, compounds) = open_path("/a/b/c", vec![walked(3, 7)]).await;
+    assert_eq!((found.expect("found"), compounds), (vec![7], 1));
+    // The server limits a compound of this session to eight operations.
+    let operations = [(PUTFH, Encoder::default()), (LOOKUP, Encoder::default()), (GETFH, handle(8))];
+    let rest = executed(0, &[&operations[..], &[(GETATTR, of_kind(Some(DIRECTORY)))]].concat());
+    let (found, compounds) = open_path("/a/b/c/d", vec![walked(3, 7), rest]).await;
+    assert_eq!((found.expect("found"), compounds), (vec![8], 2));
+    let (found, compounds) = open_path("/", vec![walked(0, 1)]).await;
+    assert_eq!((found.expect("found"), compounds), (vec![1], 1));
+}
+
+#[tokio::test]
+async fn missing_component_is_named_after_one_round_trip() {
+    let begin = [(PUTROOTFH, Encoder::default()), (GETATTR, of_kind(None)), (LOOKUP, Encoder::default())];
+    let missing = executed(NfsStatus::NOENT, &[&begin[..], &[(LOOKUP, Encoder::default())]].concat());
+    let (found, compounds) = open_path("/a/missing/c", vec![missing]).await;
+    let error = found.expect_err("missing");
+    assert_eq!((error.reason(), compounds), (Reason::ExportNotFound, 1));
+    assert!(error.to_string().contains("(missing: NFS4ERR_NOENT)"), "{error}");
+}
+
+#[tokio::test]
+async fn symbolic_link_is_followed_component_by_component() {
+    let begin = [(PUTROOTFH, Encoder::default()), (GETATTR, of_kind(None)), (LOOKUP, Encoder::default())];
+    let link = executed(NfsStatus::SYMLINK, &[&begin[..], &[(LOOKUP, Encoder::default())]].concat());
+    let script = |target: &[u8], last| {
+        vec![link.clone(), root(), component(2, SYMBOLIC_LINK), link_target(target), component(3, DIRECTORY), last]
+    };
+    let (found, _) = open_path("/link/b", script(b"elsewhere", component(4, DIRECTORY))).await;
+    assert_eq!(found.expect("found"), [4]);
+    // The name comes from the server.
+    let missing = executed(NfsStatus::NOENT, &[(PUTFH, Encoder::default()), (LOOKUP, Encoder::default())]);
+    let (found, _) = open_path("/link", script("a/\u{1b}[2J\u{202e}b\n".as_bytes(), missing)).await;
+    let text = found.expect_err("missing").to_string();
+    assert!(text.contains(r"(\u{1b}[2J\u{202e}b\n: NFS4ERR_NOENT)"), "{text}");
+}
+
+#[tokio::test]
+async fn lost_session_is_replaced_once() {
+    for status in [NfsStatus::BADSESSION, NfsStatus::STALE_CLIENTID, NfsStatus::DEADSESSION] {
+        let (server, seen) = serve(in_session(vec![executed(status, &[]), walked(1, 7)])).await;
+        let opened = VolumeV4::open(server, "/b", Some(1), &BoundedCalls::start(DEADLINE)).await;
+        assert_eq!(opened.expect("opened").directory.handle, [7], "{status}");
+        let begin = [EXCHANGE_ID, CREATE_SESSION, SEQUENCE];
+        let expected = [&begin[..], &[DESTROY_CLIENTID], &begin, &[DESTROY_SESSION, DESTROY_CLIENTID]].concat();
+        assert_eq!(*seen.lock().expect("unpoisoned"), numbers(&expected));
+
+        let (server, seen) = serve(in_session(vec![executed(status, &[])])).await;
+        let error = VolumeV4::open(server, "/b", Some(1), &BoundedCalls::start(DEADLINE)).await.expect_err("lost");
+        assert_eq!(error.reason(), Reason::InputOutputError);
+        assert_eq!(*seen.lock().expect("unpoisoned"), numbers(&expected), "it was repeated more than once");
+    }
+}
+
+#[tokio::test]
+async fn client_that_the_server_forgot_before_its_session_is_replaced() {
+    let is_forgotten = Mutex::new(true);
+    let answers = in_session(vec![walked(1, 7)]);
+    let (server, _) = serve(move |operation| {
+        if operation == CREATE_SESSION.number && std::mem::take(&mut *is_forgotten.lock().expect("unpoisoned")) {
+            let status = NfsStatus::STALE_CLIENTID;
+            return Some(results(status, &[(operation, status, Encoder::default())]));
+        }
+        answers(operation)
+    })
+    .await;
+    let opened = VolumeV4::open(server, "/b", Some(1), &BoundedCalls::start(DEADLINE)).await;
+    assert_eq!(opened.expect("opened").directory.handle, [7]);
+}
+
+#[test]
+fn first_locations_of_a_long_referral_are_kept() {
+    let mut locations = Encoder::default();
+    locations.u32(0).u32(20);
+    for number in 0..20 {
+        // One server, or two.
+        locations.u32(1 + number % 2);
+        for _ in 0..=number % 2 {
+            locations.opaque(format!("nas{number}").as_bytes());
+        }
+        locations.u32(1).opaque(b"backups");
+    }
+    let mut reply = Encoder::default();
+    attributes::encode_mask(&mut reply, &mask(&[FS_LOCATIONS]));
+    reply.opaque(locations.bytes());
+    let found = Attributes::decode(&mut Decoder::new(reply.bytes()), &[FS_LOCATIONS]).expect("locations");
+    assert_eq!((found.locations.len(), found.locations[0].as_str()), (16, "nas0:/backups"));
+    assert_eq!(found.locations[15], "nas10:/backups");
 }
 
 #[tokio::test]
@@ -287,7 +462,8 @@ fn opened_file_has_no_delegation() {
 #[tokio::test]
 async fn canary_that_cannot_be_opened_leaves_no_client() {
     let (server, seen) = serve(|operation| Some(refuse_in_session(operation, NfsStatus::ROFS))).await;
-    let volume = VolumeV4 { nfs: server, path: "/b".to_owned(), minor: 1, root: vec![1] };
+    let directory = path::Directory { handle: vec![1], file_system: None, root_file_system: None, lease_seconds: None };
+    let volume = VolumeV4 { nfs: server, path: "/b".to_owned(), minor: 1, directory };
     let names = CanaryFileNames::new("here");
     let written = volume.write_canary((1, 1), &names, &BoundedCalls::start(DEADLINE)).await.expect("not 4.0");
     assert_eq!(written.expect_err("refused").error.write_reason(), Reason::ReadOnly);
