@@ -31,6 +31,7 @@ use crate::check::mount_traffic::TrafficHistory;
 use crate::check::server_addresses::ServerAddresses;
 use crate::model::settings::AgentSettings;
 use crate::model::{MountMode, MountName, NfsExport, NfsOptions, NfsTarget, Outcome, TargetId};
+use crate::nfs::VolumeAddress;
 use crate::sys::Lane;
 use canary::VerifiedCanary;
 pub use sweep::PrivateMount;
@@ -53,6 +54,8 @@ pub struct NfsDriver {
     canary: Option<VerifiedCanary>,
     /// Export that the server granted to a probe over the wire.
     granted: Option<GrantedExport>,
+    /// Address over the wire at which the export was on another file system than the root of its server.
+    separate: Option<VolumeAddress>,
     /// Addresses of the server's name. They help to recognize the target's mount.
     addresses: ServerAddresses,
     /// Id of the mount at the path when the latest probe ended. `None` before the first probe.
@@ -99,6 +102,7 @@ impl NfsDriver {
             lane: Lane::Suspect,
             canary: None,
             granted: None,
+            separate: None,
             addresses: ServerAddresses::default(),
             probed_mount: None,
             protected_mount: None,

@@ -232,6 +232,12 @@ fn withdrawn_v4_export_is_reported_and_recovers() {
     assert!(target.report().message().contains("allow this host in the export"), "{:?}", target.report());
     succeed("exportfs", &["-ra"]);
     target.wait_until_available(DETECTED);
+    // A directory of the server's root is seen at the path.
+    succeed("exportfs", &["-u", "*:/srv/nfs4/srv/exports/one"]);
+    target.wait_until_offline(&["export_not_found"], DETECTED);
+    assert!(target.report().message().contains("an export of its own before"), "{:?}", target.report());
+    succeed("exportfs", &["-ra"]);
+    target.wait_until_available(DETECTED);
     assert_no_client_left();
 }
 

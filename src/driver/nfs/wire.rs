@@ -42,17 +42,21 @@ impl NfsDriver {
             let granted = self.granted.take();
             let mut reusable =
                 granted.filter(|granted| granted.address == address && granted.since.elapsed() < GRANT_REUSE);
+            let was_separate = self.separate.as_ref() == Some(&address);
             loop {
                 let is_reused = reusable.is_some();
                 let exporting = async {
                     match &reusable {
                         Some(granted) => exported_earlier(&granted.volume, granted.since.elapsed()),
-                        None => exported(&address, probe.deadline).await,
+                        None => exported(&address, was_separate, probe.deadline).await,
                     }
                 };
                 let Some(volume) = log.run(CheckName::Exported, exporting).await else {
                     break;
                 };
+                if volume.is_on_root_file_system() == Some(false) {
+                    self.separate = Some(address.clone());
+                }
                 let measuring = capacity_of_volume(&volume, probe.nearly_full_percent, probe.deadline);
                 capacity = log.run(CheckName::Capacity, measuring).await;
                 let since = reusable.take().map_or_else(Instant::now, |granted| granted.since);
