@@ -10,7 +10,7 @@ use crate::peer::Keystone;
 use crate::report::{assert_contains, assert_healthy, assert_offline, assert_warning};
 use crate::storage::{s3, s3_target};
 use crate::support::s3_server::S3Server;
-use crate::workspace::{ACCESS_KEY_ID, SECRET_ACCESS_KEY};
+use crate::workspace::{ACCESS_KEY_ID, SECRET_ACCESS_KEY, Workspace};
 
 const LOGIN: &str = "POST /v3/auth/tokens";
 
@@ -37,6 +37,8 @@ async fn bucket_credentials_are_read_from_barbican() {
     let text = payload(SECRET_ACCESS_KEY).to_string();
     let mut missing = payload(SECRET_ACCESS_KEY);
     missing.as_object_mut().expect("an object").remove("access_key");
+    let mut other = payload(SECRET_ACCESS_KEY);
+    other["vault_s3_bucket"] = json!("another");
     let forbidden = barbican.store(&text).await;
     barbican.permit(&forbidden, false).await;
 
@@ -54,6 +56,7 @@ async fn bucket_credentials_are_read_from_barbican() {
         (&barbican.store_nothing().await, "secret_not_found", "no payload"),
         (&barbican.store("not JSON").await, "secret_malformed", "not a JSON object"),
         (&barbican.store(&missing.to_string()).await, "secret_malformed", "access_key is missing"),
+        (&barbican.store(&other.to_string()).await, "secret_malformed", "vault_s3_bucket is \"another\""),
         (&reference_of_another_port(&stored), "secret_not_found", "not a secret of the configured key manager"),
     ] {
         let id = daemon.create(target(&s3, "measured", reference)).await;
@@ -72,6 +75,19 @@ async fn bucket_credentials_are_read_from_barbican() {
     let daemon = Daemon::start(&workspace).await;
     let id = daemon.create(target(&s3, "plain", &stored)).await;
     assert_healthy(&daemon.check(&id).await);
+    doctor_finds(&workspace, "passed").await;
+    barbican.control("halt");
+    doctor_finds(&workspace, "failed").await;
+}
+
+/// Asserts what `targetwatch doctor` finds about the key manager. Keystone is up.
+async fn doctor_finds(workspace: &Workspace, expected: &str) {
+    let output = workspace.run(&["doctor", "--json", "--config", workspace.config().to_str().expect("text")]).await;
+    let checks = output.json()["checks"].take();
+    for (name, expected) in [("keystone", "passed"), ("key_manager", expected)] {
+        let check = checks.as_array().expect("a list").iter().find(|check| check["name"] == name).expect(name);
+        assert_eq!(check["outcome"], expected, "{checks:#}");
+    }
 }
 
 fn reference_of_another_port(reference: &str) -> String {
