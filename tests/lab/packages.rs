@@ -19,6 +19,9 @@ use crate::process::workers;
 pub const PACKAGE: &str = "/lab/targetwatch.deb";
 /// The program of the agent's workers.
 const WORKER_PROGRAM: &str = "/usr/libexec/targetwatch/targetwatch-probe-worker";
+/// The unit of the aggregator, and its configuration.
+const AGGREGATOR: &str = "targetwatch-aggregate.service";
+const AGGREGATOR_CONFIG: &str = "/etc/targetwatch/aggregate.toml";
 /// What `tests/lab/guest/init` installs, and the package replaces.
 const INSTALLED_BY_HAND: [&str; 5] = [
     "/usr/bin/targetwatch",
@@ -74,6 +77,23 @@ fn next_package() -> &'static str {
     next
 }
 
+/// Starts the aggregator of the package, which polls the agent.
+fn aggregate_in_its_unit() {
+    let config =
+        "[api]\nlisten = [\"127.0.0.1:8782\"]\n[aggregate]\nnodes = [\"http://127.0.0.1\"]\ninterval = \"1s\"\n";
+    fs::write(AGGREGATOR_CONFIG, config).expect("written");
+    systemctl("start", AGGREGATOR);
+    let status = ["--api", "http://127.0.0.1:8782", "status", "--fleet"];
+    eventually("the target is available on the node", FIRST_VERDICT, || {
+        let status = run("targetwatch", &status);
+        (status.status.success() && String::from_utf8_lossy(&status.stdout).contains("1/1")).then_some(())
+    });
+    let pid = output("systemctl", &["show", "--property=MainPID", "--value", AGGREGATOR]);
+    let user = output("stat", &["--format=%u", &format!("/proc/{}", pid.trim())]);
+    assert!(user.trim().parse::<u32>().is_ok_and(|user| user != 0), "it runs as the user {user}");
+    fs::remove_file(AGGREGATOR_CONFIG).expect("removed");
+}
+
 #[test]
 fn package_keeps_mounts_when_it_is_upgraded_removed_and_purged() {
     let _machine = Machine::stopped("");
@@ -102,6 +122,7 @@ fn package_keeps_mounts_when_it_is_upgraded_removed_and_purged() {
     systemctl("restart", SERVICE);
     let target = Target::create_available(EXPORT);
     wait_until_workers_execute_installed_program();
+    aggregate_in_its_unit();
     let mount = mark(PATH);
     let (pid, version) = (main_pid(), installed_version());
     let mut backup = File::create(mount_path(PATH).join("backup.img")).expect("created");
@@ -120,7 +141,9 @@ fn package_keeps_mounts_when_it_is_upgraded_removed_and_purged() {
 
     dpkg(&["--remove", "targetwatch"]);
     assert!(INSTALLED_BY_HAND.iter().all(|path| !Path::new(path).exists()), "the package's files are removed");
-    assert!(!run("systemctl", &["is-active", SERVICE]).status.success(), "the agent is stopped");
+    for unit in [SERVICE, AGGREGATOR] {
+        assert!(!run("systemctl", &["is-active", unit]).status.success(), "{unit} is stopped");
+    }
     assert_eq!(mount_of(PATH), mount, "it stays after the removal");
     assert!(Path::new(REGISTRY).exists() && Path::new(CONFIG).exists());
 
