@@ -11,8 +11,7 @@ use anyhow::Context as _;
 
 use super::runtime;
 use super::serve::{
-    DRAIN_TIMEOUT, LOG_FLUSH_TIMEOUT, Request, Signals, feed_watchdog, load_tls, warn_about_expiry,
-    warn_about_plain_text,
+    DRAIN_TIMEOUT, Request, Signals, feed_watchdog, load_tls, warn_about_expiry, warn_about_plain_text, with_log,
 };
 use crate::api::{Auth, CONNECTIONS_MAX, Listeners};
 use crate::config::{self, Settings};
@@ -26,25 +25,7 @@ pub(super) const DEFAULT_PATH: &str = "/etc/targetwatch/aggregate.toml";
 /// Runs the aggregator until a signal stops it.
 #[must_use]
 pub fn run(config: &Path) -> ExitCode {
-    let log = match super::log::start() {
-        Ok(log) => log,
-        Err(error) => {
-            eprintln!("targetwatch: logging cannot start: {error}");
-            return ExitCode::FAILURE;
-        }
-    };
-    let outcome = config::load(Some(config))
-        .map_err(anyhow::Error::from)
-        .and_then(|settings| runtime::block_on(serve(settings, config))?);
-    let code = match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!("{}", super::terminal::error_chain(&error));
-            ExitCode::FAILURE
-        }
-    };
-    log.flush(LOG_FLUSH_TIMEOUT);
-    code
+    with_log(|| runtime::block_on(serve(config::load(Some(config))?, config))?)
 }
 
 async fn serve(settings: Settings, config: &Path) -> anyhow::Result<()> {

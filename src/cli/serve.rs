@@ -36,7 +36,7 @@ pub(super) const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 const REGISTRY_CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// How long the process waits for log lines to be written when it stops.
-pub(super) const LOG_FLUSH_TIMEOUT: Duration = Duration::from_millis(200);
+const LOG_FLUSH_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// Executable of probe workers: this program, even after an upgrade replaced it on disk (proc(5)).
 const THIS_PROGRAM: &str = "/proc/self/exe";
@@ -45,6 +45,11 @@ const THIS_PROGRAM: &str = "/proc/self/exe";
 #[must_use]
 pub fn run(config: Option<&Path>) -> ExitCode {
     heap::configure(runtime::WORKER_THREADS);
+    with_log(|| prepare(config).and_then(|prepared| runtime::block_on(serve(prepared, config.map(Path::to_owned)))?))
+}
+
+/// Starts the log, and runs a daemon. Logs the error with which it ends, and waits until the log is written.
+pub(super) fn with_log(daemon: impl FnOnce() -> anyhow::Result<()>) -> ExitCode {
     let log = match super::log::start() {
         Ok(log) => log,
         Err(error) => {
@@ -52,8 +57,7 @@ pub fn run(config: Option<&Path>) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let outcome = prepare(config).and_then(|prepared| runtime::block_on(serve(prepared, config.map(Path::to_owned)))?);
-    let code = match outcome {
+    let code = match daemon() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{}", super::terminal::error_chain(&error));

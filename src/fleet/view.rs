@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -87,9 +88,9 @@ impl NodeState {
     }
 }
 
-/// Number of nodes in each state.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counts {
+/// Number of nodes in each state, also on the wire.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeCounts {
     /// Nodes where the target is expected.
     pub expected: usize,
     /// Nodes where it is available, with and without a warning.
@@ -98,13 +99,13 @@ pub struct Counts {
     pub warning: usize,
     /// Nodes where it is offline.
     pub offline: usize,
-    /// Nodes where its state is not known.
+    /// Nodes that do not answer, or have not probed it yet.
     pub unknown: usize,
-    /// Nodes whose agent does not have it.
+    /// Nodes that answer, but do not have it.
     pub missing: usize,
 }
 
-impl Counts {
+impl NodeCounts {
     fn add(&mut self, state: NodeState) {
         self.expected += 1;
         *self.counter(state) += 1;
@@ -113,7 +114,7 @@ impl Counts {
         }
     }
 
-    /// Takes back what [`Counts::add`] added.
+    /// Takes back what [`NodeCounts::add`] added.
     fn remove(&mut self, state: NodeState) {
         self.expected -= 1;
         *self.counter(state) -= 1;
@@ -155,7 +156,7 @@ pub struct FleetTarget {
     /// Status in the fleet, by policy.
     pub status: Status,
     /// Number of nodes in each state.
-    pub counts: Counts,
+    pub counts: NodeCounts,
     /// Number of nodes with each reason code.
     pub reasons: BTreeMap<Arc<str>, usize>,
     /// The nodes whose agents have it, in the order of the nodes. There is no entry for the others, because a view of
@@ -247,14 +248,14 @@ impl FleetView {
                 found[index].1.push(OnNode { node, target });
             }
         }
+        let mut without = NodeCounts::default();
+        let expected = nodes.iter().filter(|node| is_expected_without(node, policy.expected_on));
+        expected.for_each(|node| without.add(state(node, None)));
         let targets = found.into_iter().filter_map(|(export, present)| {
-            Some(FleetTarget::new(&export, described(&export)?, present, &nodes, policy))
+            Some(FleetTarget::new(&export, described(&export)?, present, without, &nodes, policy))
         });
         let mut targets: Vec<FleetTarget> = targets.collect();
-        targets.sort_by(|one, other| {
-            let key = |target: &FleetTarget| (target.described.created_at.clone(), target.id);
-            key(one).cmp(&key(other))
-        });
+        targets.sort_by_cached_key(|target| (target.described.created_at.clone(), target.id));
         let answering = nodes.iter().filter(|node| node.is_answering);
         let others = nodes.iter().filter(|node| !node.is_answering);
         Self {
@@ -307,16 +308,16 @@ impl FleetView {
 }
 
 impl FleetTarget {
+    /// A target that is `present` on some of the nodes. `without` counts the nodes as if no agent had it.
     fn new(
         export: &str,
         described: Arc<wire::Target>,
         present: Vec<OnNode>,
+        without: NodeCounts,
         nodes: &[NodeSnapshot],
         policy: Policy,
     ) -> Self {
-        let (mut counts, mut reasons) = (Counts::default(), BTreeMap::new());
-        let without = nodes.iter().filter(|node| is_expected_without(node, policy.expected_on));
-        without.for_each(|node| counts.add(state(node, None)));
+        let (mut counts, mut reasons) = (without, BTreeMap::new());
         for on_node in &present {
             let node = &nodes[on_node.node as usize];
             let target = &node.targets[on_node.target as usize];

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::view::{Counts, FleetTarget as Target, FleetView, NodeSnapshot, NodeState, TargetOnNode};
+use super::view::{FleetTarget as Target, FleetView, NodeCounts, NodeSnapshot, NodeState, TargetOnNode};
 use crate::api::wire::{self, timestamp};
 use crate::model::{Caller, Status};
 
@@ -62,23 +62,6 @@ pub struct FleetTarget {
     pub reasons: BTreeMap<String, usize>,
 }
 
-/// Number of nodes in each state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NodeCounts {
-    /// Nodes where the target is expected.
-    pub expected: usize,
-    /// Nodes where it is available, with and without a warning.
-    pub available: usize,
-    /// Nodes where it is available with a warning.
-    pub warning: usize,
-    /// Nodes where it is offline.
-    pub offline: usize,
-    /// Nodes that do not answer, or have not probed it yet.
-    pub unknown: usize,
-    /// Nodes that answer, but do not have it.
-    pub missing: usize,
-}
-
 /// A target on a node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TargetNode {
@@ -88,7 +71,8 @@ pub struct TargetNode {
     pub state: String,
     /// Reason code of the agent.
     pub reason: Option<String>,
-    /// Since when the target has its status there, or the time of the latest answer of a node that does not answer. `null` if it never did.
+    /// Since when the target has its status there. For a node that does not answer, the time of its latest answer. `null`
+    /// if there is none.
     pub since: Option<String>,
     /// What happened, and what to do.
     pub message: Option<String>,
@@ -186,17 +170,10 @@ impl FleetTarget {
         let not_available = view.not_available(target, shown);
         Self {
             target: described,
-            nodes: NodeCounts::from(target.counts),
+            nodes: target.counts,
             not_available: not_available.into_iter().map(TargetNode::from).collect(),
             reasons: target.reasons.iter().map(|(reason, count)| (reason.to_string(), *count)).collect(),
         }
-    }
-}
-
-impl From<Counts> for NodeCounts {
-    fn from(counts: Counts) -> Self {
-        let Counts { expected, available, warning, offline, unknown, missing } = counts;
-        Self { expected, available, warning, offline, unknown, missing }
     }
 }
 

@@ -8,12 +8,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
-use uuid::Uuid;
 
 use super::error::KeyManagerError;
 use super::freshness::Freshness;
-use crate::model::BucketSecret;
 use crate::model::secret_ref::SecretRef;
+use crate::model::{BucketSecret, random_fraction};
 
 /// First wait.
 const WAIT_MIN: Duration = Duration::from_secs(1);
@@ -111,15 +110,9 @@ impl RequestPermit {
         state.failures = state.failures.saturating_add(1);
         let at = Instant::now();
         // A random part, so that many nodes do not retry at the same moments.
-        let retry_at = at + wait.mul_f64(1.0 - random() / 2.0);
+        let retry_at = at + wait.mul_f64(1.0 - random_fraction() / 2.0);
         state.latest = Some(Failure { error: error.clone(), at, retry_at });
     }
-}
-
-/// Returns a random number from 0 to 1.
-fn random() -> f64 {
-    let (bits, ..) = Uuid::new_v4().as_fields();
-    f64::from(bits) / f64::from(u32::MAX)
 }
 
 impl Drop for RequestPermit {

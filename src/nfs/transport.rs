@@ -38,7 +38,7 @@ const FRAGMENTS_MAX: usize = 64;
 /// Connection that reads records of a bounded length.
 pub(super) struct Records {
     stream: TcpStream,
-    /// A record that was received and of which the decoder knows only the length.
+    /// A received record. The decoder was told its length, and nothing else yet.
     received: Option<Vec<u8>>,
 }
 

@@ -60,11 +60,12 @@ fn every_node_of_the_list_counts() {
     ];
     let view = view(nodes, ALL);
     let target = &view.targets[0];
-    let expected = Counts { expected: 7, available: 2, warning: 1, offline: 1, unknown: 3, missing: 1 };
+    let expected = NodeCounts { expected: 7, available: 2, warning: 1, offline: 1, unknown: 3, missing: 1 };
     assert_eq!(target.counts, expected);
     assert_eq!(target.status, Status::Offline);
     assert_eq!(target.reasons, BTreeMap::from([(Arc::from("connect_timed_out"), 2)]));
-    let states: String = view.on_nodes(target).map(|on_node| on_node.state.as_str().chars().next().unwrap()).collect();
+    let states: String =
+        view.on_nodes(target).map(|on_node| on_node.state.as_str().chars().next().expect("a name")).collect();
     assert_eq!(states, "awouumu");
     assert_eq!(view.as_of, Some(at(8)), "the oldest answer in use");
     assert!(!view.is_complete);
@@ -132,7 +133,7 @@ fn node_that_never_answered_may_have_every_target() {
     let policy = Policy { expected_on: ExpectedOn::Reporting, ..ALL };
     let view = view(nodes, policy);
     let target = &view.targets[0];
-    let expected = Counts { expected: 2, available: 1, unknown: 1, ..Counts::default() };
+    let expected = NodeCounts { expected: 2, available: 1, unknown: 1, ..NodeCounts::default() };
     assert_eq!((target.counts, target.status), (expected, Status::Offline));
     assert_eq!(view.on_nodes(target).count(), 2);
 }
