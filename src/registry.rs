@@ -24,6 +24,7 @@ pub mod limits;
 mod memory;
 mod open;
 pub mod rules;
+mod shared;
 mod snapshot;
 mod sqlite;
 mod store;
@@ -35,6 +36,7 @@ pub use limits::{ASSIGNMENTS_MAX, TARGETS_MAX, TRANSITIONS_MAX, TYPE_METADATA_TO
 pub use memory::MemoryStore;
 pub use open::{file, open};
 pub use rules::Refusal;
+pub use shared::{CloudId, SharedCommitError, SharedContent, SharedRegistry, SharedVersion, Unavailable};
 pub use snapshot::{Difference, RegisteredTarget, Revision, Snapshot, Write};
 pub use sqlite::{accept_loss, backup, inspect, lock_path, own_mount, restore};
 pub use store::{CommitError, StorageError, Store};

@@ -1,0 +1,95 @@
+//! The interface of a registry that all nodes of a cloud share.
+//!
+//! Every node keeps a copy of the content and compares its version with the shared one at an interval. So a node
+//! without a connection keeps its targets. Nothing here is needed to probe one.
+
+use std::fmt;
+
+use async_trait::async_trait;
+use uuid::Uuid;
+
+use super::snapshot::{RegisteredTarget, Snapshot, Write};
+
+/// Identity of a shared registry, chosen when it is created. Two clouds never have the same one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CloudId(pub Uuid);
+
+impl fmt::Display for CloudId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(formatter)
+    }
+}
+
+/// Version of the content of a shared registry. Every commit makes another one. The engine defines its meaning, such as
+/// the revision of a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SharedVersion {
+    /// The registry. Versions of two registries are never equal.
+    pub cloud_id: CloudId,
+    /// Number that every commit changes.
+    pub generation: i64,
+}
+
+/// The content of a shared registry at one version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SharedContent {
+    /// The version.
+    pub version: SharedVersion,
+    /// Every target with its types, both oldest first. The order is the same on all nodes.
+    pub targets: Vec<RegisteredTarget>,
+}
+
+/// Why the shared registry cannot be used now. The text is for the operator, without a final period.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Unavailable(pub String);
+
+/// Why a commit to a shared registry failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SharedCommitError {
+    /// The registry is not at the expected version. Nothing was changed.
+    #[error("the shared registry is no longer at the version for which the change was decided")]
+    Conflict,
+    /// The registry cannot be changed now. Nothing was changed.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+    /// The connection failed after the request was sent, and it is not known whether the change was made.
+    #[error("it is not known whether the change was made: {0}")]
+    Uncertain(String),
+}
+
+/// A registry that all nodes of a cloud share. Every call has a time limit.
+#[async_trait]
+pub trait SharedRegistry: Send + Sync + 'static {
+    /// Returns the id of the registry, and creates an empty registry if there is none.
+    ///
+    /// # Errors
+    /// [`Unavailable`].
+    async fn cloud_id(&self) -> Result<CloudId, Unavailable>;
+
+    /// Returns the version of the content. It is a cheap request that a member without a quorum may answer, so the
+    /// version may be an old one.
+    ///
+    /// # Errors
+    /// [`Unavailable`], also when there is no registry.
+    async fn version(&self) -> Result<SharedVersion, Unavailable>;
+
+    /// Returns the content, which includes every commit that was acknowledged before the call.
+    ///
+    /// # Errors
+    /// [`Unavailable`], also when there is no registry.
+    async fn read(&self) -> Result<SharedContent, Unavailable>;
+
+    /// Makes all writes if the registry is at the `expected` version, and returns the new version. `before` is the
+    /// content at the expected version. A commit of no writes verifies that the registry can be changed, and leaves the
+    /// version as it is.
+    ///
+    /// # Errors
+    /// [`SharedCommitError`], which says whether something was changed.
+    async fn commit(
+        &self,
+        expected: SharedVersion,
+        before: &Snapshot,
+        writes: &[Write],
+    ) -> Result<SharedVersion, SharedCommitError>;
+}
