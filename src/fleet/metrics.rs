@@ -87,7 +87,35 @@ fn write(view: &FleetView, is_ready: bool, exposition: &mut Exposition<'_>) -> f
 
 #[cfg(test)]
 mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use http_body_util::BodyExt as _;
+
     use super::*;
+    use crate::fleet::answer::NodeTargetState::{Available, NotProbed, Offline, Warning};
+    use crate::fleet::view::tests::{ALL, node, target, view, with};
+
+    const GOLDEN: &str = "tests/fixtures/fleet-metrics.prom";
+
+    async fn exposition(view: FleetView, is_ready: bool) -> String {
+        let answer = answer(Arc::new(view), is_ready, &HeaderMap::new()).await.expect("encoded");
+        let body = answer.into_body().collect().await.expect("read");
+        String::from_utf8(body.to_bytes().into()).expect("text")
+    }
+
+    /// Two targets in every state, while two nodes of six stopped answering together.
+    fn sample() -> FleetView {
+        let everywhere = |state| [target("nas:/b", state), target("https://s3.example.com/locked", Available)];
+        let nodes = vec![
+            with(node("a", Some(10), false), &everywhere(Available)),
+            with(node("b", Some(9), false), &everywhere(Warning)),
+            with(node("c", Some(8), false), &everywhere(Offline)),
+            with(node("d", Some(8), false), &everywhere(NotProbed)),
+            with(node("e", Some(1), true), &everywhere(Available)),
+            node("f", Some(2), true),
+        ];
+        view(nodes, ALL)
+    }
 
     #[test]
     fn documentation_lists_every_family() {
@@ -95,5 +123,42 @@ mod tests {
         let documented: Vec<&str> = page.lines().filter(|line| line.starts_with("| `targetwatch_fleet_")).collect();
         let known: Vec<String> = FAMILIES.iter().map(|family| family.row()).collect();
         assert_eq!(documented, known);
+    }
+
+    #[tokio::test]
+    async fn fleet_exposition_equals_its_golden_file() {
+        let text = exposition(sample(), true).await;
+        let golden = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(GOLDEN);
+        let expected = tokio::fs::read_to_string(&golden).await.unwrap_or_default();
+        if text != expected {
+            let actual = std::env::temp_dir().join("fleet-metrics.prom");
+            tokio::fs::write(&actual, &text).await.expect("written");
+            panic!(
+                "the exposition differs: compare {GOLDEN} with {}, and copy it if the change is right",
+                actual.display()
+            );
+        }
+    }
+
+    #[test]
+    fn golden_file_has_every_family_with_its_labels() {
+        let golden = include_str!("../../tests/fixtures/fleet-metrics.prom");
+        let listed: BTreeMap<String, BTreeSet<&str>> =
+            FAMILIES.iter().map(|family| (family.series_name(), family.labels.iter().copied().collect())).collect();
+        let mut written: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
+        for line in golden.lines().filter(|line| !line.starts_with('#')) {
+            let name = line.split(['{', ' ']).next().expect("a name").to_owned();
+            let labels = line.split_once('{').map_or("", |(_, labels)| labels);
+            let labels = labels.split("=\"").filter_map(|part| part.rsplit([',', '"']).next());
+            let is_name = |label: &&str| label.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+            written.entry(name).or_default().extend(labels.filter(|label| !label.is_empty()).filter(is_name));
+        }
+        assert_eq!(written, listed);
+    }
+
+    #[tokio::test]
+    async fn metrics_of_targets_are_absent_until_the_fleet_is_ready() {
+        let text = exposition(sample(), false).await;
+        assert!(text.contains("targetwatch_fleet_nodes{") && !text.contains("targetwatch_fleet_target_"), "{text}");
     }
 }

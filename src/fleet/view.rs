@@ -365,4 +365,4 @@ fn id(export: &str) -> Uuid {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -7,6 +7,7 @@ use hyper::Request;
 use nix::sys::signal::Signal;
 
 use crate::daemon::{Daemon, with_timeout};
+use crate::documents::read;
 use crate::http::{over_tcp, over_unix, request};
 use crate::promtool;
 use crate::report::assert_contains;
@@ -72,8 +73,8 @@ async fn metrics_are_accepted_by_promtool() {
     let (daemon, id) = Daemon::with_target(&workspace, nfs_target("/backups")).await;
     daemon.check(&id).await;
     let scraped = daemon.request("GET", "/metrics", None).await.body;
-    let golden = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/metrics.prom"));
-    for exposition in [scraped, golden.expect("the golden file")] {
+    let golden = ["metrics.prom", "fleet-metrics.prom"].map(|name| read(format!("tests/fixtures/{name}")));
+    for exposition in [scraped].into_iter().chain(golden) {
         assert_eq!(promtool::run(&["check", "metrics"], &exposition).await.as_deref(), Ok(""));
     }
 }

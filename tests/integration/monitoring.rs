@@ -55,7 +55,7 @@ impl Monitoring {
             rules: read(RULES),
             tests: directory("monitoring/tests"),
             dashboards: directory("monitoring/dashboards"),
-            exposition: read("tests/fixtures/metrics.prom"),
+            exposition: read("tests/fixtures/metrics.prom") + &read("tests/fixtures/fleet-metrics.prom"),
             page: read("docs/monitoring.md"),
         }
     }
@@ -70,7 +70,7 @@ impl Monitoring {
         self.dashboards.iter().map(|(name, text)| (name.as_str(), serde_json::from_str(text).expect("JSON")))
     }
 
-    /// Metrics that the agent exports, and those that Prometheus and the rules add.
+    /// Metrics that agents and aggregators export, and those that Prometheus and the rules add.
     fn known_metrics(&self) -> Metrics {
         let mut known = Metrics::from([("up".to_owned(), BTreeSet::new())]);
         for selector in self.exposition.lines().filter(|line| !line.starts_with('#')).flat_map(selectors) {

@@ -2,13 +2,16 @@ use super::*;
 
 const INTERVAL: Duration = Duration::from_secs(10);
 
-const ALL: Policy = Policy { available_when: AvailableWhen::All, expected_on: ExpectedOn::All, interval: INTERVAL };
+/// A target is available if it is on every node.
+pub(in crate::fleet) const ALL: Policy = Policy { available_when: AvailableWhen::All, expected_on: ExpectedOn::All, interval: INTERVAL };
 
-fn at(second: i64) -> Timestamp {
+/// A time of the tests.
+pub(in crate::fleet) fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_764_000_000 + second).expect("valid")
 }
 
-fn target(export: &str, state: NodeTargetState) -> NodeTarget {
+/// A target of a node.
+pub(in crate::fleet) fn target(export: &str, state: NodeTargetState) -> NodeTarget {
     let problem = matches!(state, NodeTargetState::Offline | NodeTargetState::Warning)
         .then(|| Box::new((Arc::from("connect_timed_out"), "It does not answer".to_owned())));
     let id = Uuid::new_v4();
@@ -16,7 +19,7 @@ fn target(export: &str, state: NodeTargetState) -> NodeTarget {
 }
 
 /// A node that answered at this second, or has not answered since then.
-fn node(name: &str, answered_at: Option<i64>, has_stopped: bool) -> NodeSnapshot {
+pub(in crate::fleet) fn node(name: &str, answered_at: Option<i64>, has_stopped: bool) -> NodeSnapshot {
     NodeSnapshot {
         name: name.into(),
         is_polled: true,
@@ -27,7 +30,8 @@ fn node(name: &str, answered_at: Option<i64>, has_stopped: bool) -> NodeSnapshot
     }
 }
 
-fn with(node: NodeSnapshot, targets: &[NodeTarget]) -> NodeSnapshot {
+/// The node with these targets in its answer.
+pub(in crate::fleet) fn with(node: NodeSnapshot, targets: &[NodeTarget]) -> NodeSnapshot {
     NodeSnapshot { targets: targets.into(), ..node }
 }
 
@@ -43,7 +47,8 @@ fn described(export: &str) -> Option<Arc<wire::Target>> {
     Some(Arc::new(serde_json::from_value(fields).expect("a target")))
 }
 
-fn view(nodes: Vec<NodeSnapshot>, policy: Policy) -> FleetView {
+/// The view of these nodes.
+pub(in crate::fleet) fn view(nodes: Vec<NodeSnapshot>, policy: Policy) -> FleetView {
     FleetView::new(nodes, policy, described)
 }
 
