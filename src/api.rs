@@ -15,7 +15,7 @@ mod answer_memory;
 pub mod auth;
 pub mod body;
 mod cache;
-mod description;
+pub(crate) mod description;
 pub mod fault;
 mod gzip;
 mod host;
@@ -32,7 +32,7 @@ mod target_types;
 mod targets;
 #[cfg(test)]
 mod tests;
-mod ui;
+pub(crate) mod ui;
 pub mod wire;
 
 use std::sync::Arc;

@@ -8,7 +8,7 @@
 //! node list ──▶ one task per node ──poll──▶ agents
 //!                     │ answers
 //!                     ▼
-//!               nodes ([node]) ──every second──▶ view ([view]) ──▶ API, metrics ([api], [metrics])
+//!               nodes ([node]) ──every second──▶ view ([view]) ──▶ API, pages, metrics ([api], [ui], [metrics])
 //! ```
 //!
 //! **It never hangs.** Each node has a task of its own, and each poll has a deadline, so a dead node delays nothing else.
@@ -26,6 +26,7 @@ mod metrics;
 mod node;
 mod node_list;
 mod outage;
+mod ui;
 pub mod view;
 pub mod wire;
 

@@ -38,7 +38,7 @@ const ON_CHANGE: &[(&str, &str)] = &[
 ];
 
 /// Adds the refusals and the security scheme that every route has.
-pub(super) fn complete(openapi: &mut OpenApi, auth: &Auth) {
+pub(crate) fn complete(openapi: &mut OpenApi, auth: &Auth) {
     if auth.needs_token() {
         let components = openapi.components.get_or_insert_with(Components::new);
         let header = ApiKeyValue::new(AUTH_TOKEN.as_str());

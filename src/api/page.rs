@@ -13,7 +13,7 @@ use super::fault::Fault;
 /// Query parameters of a list. Unknown ones are ignored.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-pub(super) struct PageParameters {
+pub(crate) struct PageParameters {
     /// Largest number of items in the answer.
     #[param(value_type = Option<usize>, minimum = 1)]
     limit: Option<String>,

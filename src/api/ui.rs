@@ -11,11 +11,12 @@
 //! Filter and pages are query parameters ([`query`]). Few pages are made at a time ([`super::state`]).
 
 mod banners;
-mod condition;
+pub(crate) mod condition;
 mod history;
-mod layout;
+pub(crate) mod layout;
+pub(crate) mod listing;
 mod overview;
-mod query;
+pub(crate) mod query;
 mod target;
 #[cfg(test)]
 mod tests;
@@ -41,6 +42,9 @@ use target::TargetPage;
 
 const TAG: &str = "pages";
 
+/// Path of the overview.
+const PATH: &str = "/ui";
+
 /// The targets of this node, the worst first, as a page for a browser.
 #[utoipa::path(get, path = "/ui", tag = TAG, params(Parameters), responses(
     (status = 200, description = "The page.", body = String, content_type = "text/html"),
@@ -53,7 +57,7 @@ pub(super) async fn overview(
     uri: Uri,
 ) -> Response {
     let _making = state.pages.acquire().await;
-    let query = match Query::of(&uri) {
+    let query = match Query::of(&uri, PATH) {
         Ok(query) => query,
         Err(message) => return layout::send_fault(&Fault::bad_request(message), &headers).await,
     };

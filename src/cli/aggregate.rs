@@ -42,7 +42,7 @@ async fn serve(settings: Settings, config: &Path) -> anyhow::Result<()> {
     let tls = load_tls(&settings.api).await?;
     let fleet = Arc::new(Fleet::start(&settings.aggregate, &settings.api).await?);
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let router = fleet::router(fleet.clone(), auth.clone());
+    let router = fleet::router(fleet.clone(), auth.clone(), settings.api.has_ui);
     let serving = listeners.with_tls(tls.clone()).serve(
         CONNECTIONS_MAX,
         router,

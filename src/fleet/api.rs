@@ -6,41 +6,65 @@
 //! | `GET /backup_targets/{id}` | one target, by its id in the fleet or on a node |
 //! | `GET /backup_targets/{id}/nodes` | its state on each node, with `state`, `limit` and `marker` |
 //! | `GET /nodes` | the nodes |
-//! | `GET /healthz`, `/readyz`, `/metrics`, `/` | as on an agent |
+//! | `GET /healthz`, `/readyz`, `/metrics`, `/openapi.json`, `/` | as on an agent |
+//! | `GET /ui/fleet`, `GET /ui/fleet/targets/{id}` | pages for a browser ([`super::ui`]) |
 //!
-//! Answers come from the view. A list is rendered once for each view and kind of caller.
+//! The description at `/openapi.json` is generated from the table of routes. Answers come from the view. A list is rendered once for each view and kind of caller.
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::Hasher as _;
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Query, State as Shared};
 use axum::http::header::{CONTENT_TYPE, ETAG};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
-use axum::response::{IntoResponse as _, Response};
+use axum::response::{IntoResponse as _, Redirect, Response};
 use axum::routing::get;
-use axum::{Extension, Json, Router};
+use axum::{Extension, Json};
 use bytes::Bytes;
+use jiff::Timestamp;
 use serde::Deserialize;
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, Semaphore};
+use utoipa::{IntoParams, OpenApi};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::aggregator::Fleet;
 use super::compute::compute;
 use super::view::{FleetTarget, FleetView, NodeState, TargetOnNode};
-use super::{metrics, wire};
+use super::{metrics, ui, wire};
 use crate::api::fault::Fault;
-use crate::api::page::{Page, unknown_marker};
-use crate::api::{Auth, Service, gated, is_known, wire as agent_wire};
+use crate::api::page::{Page, PageParameters, unknown_marker};
+use crate::api::ui::layout::{HtmlPage, send_fault};
+use crate::api::ui::query::{Parameters as PageQueryParameters, Query as PageQuery};
+use crate::api::{Auth, Service, description, gated, is_known, wire as agent_wire};
 use crate::model::Caller;
+
+const TAG: &str = "fleet";
+
+/// Largest number of pages for browsers that are made at a time. Further requests wait.
+const PAGES_MAX: usize = 4;
 
 type State = Arc<ApiState>;
 
 struct ApiState {
     fleet: Arc<Fleet>,
     rendered: ArcSwapOption<RenderedView>,
+    /// The OpenAPI document.
+    description: Bytes,
+    /// Permits to make a page for a browser.
+    pages: Semaphore,
 }
+
+#[derive(OpenApi)]
+#[openapi(info(
+    title = "targetwatch aggregate",
+    description = "Backup targets of many nodes, and on how many of them backups can be written. Every path is also served below /v1 and /v1/{project_id}."
+))]
+struct Description;
 
 /// The list of one view, for admins and for other callers.
 struct RenderedView {
@@ -54,24 +78,49 @@ struct RenderedList {
     tag: HeaderValue,
 }
 
-/// Returns the routes as a service, behind the authentication of `auth`.
+/// Returns the routes as a service, behind the authentication of `auth`. `has_ui` says whether pages for browsers are
+/// among them.
 #[must_use]
-pub fn router(fleet: Arc<Fleet>, auth: Arc<Auth>) -> Service {
-    let router = Router::new()
-        .route("/backup_targets", get(list))
-        .route("/backup_targets/{id}", get(show))
-        .route("/backup_targets/{id}/nodes", get(nodes_of_target))
-        .route("/nodes", get(nodes))
-        .route("/", get(versions))
-        .route("/healthz", get(healthz))
-        .route("/readyz", get(readyz))
-        .route("/metrics", get(exposition))
-        .fallback(no_such_route)
-        .method_not_allowed_fallback(no_such_method)
-        .with_state(Arc::new(ApiState { fleet, rendered: ArcSwapOption::empty() }));
-    gated(router, auth)
+pub fn router(fleet: Arc<Fleet>, auth: Arc<Auth>, has_ui: bool) -> Service {
+    let table = if has_ui { table().merge(pages()) } else { table() };
+    let (router, mut openapi) = table.split_for_parts();
+    description::complete(&mut openapi, &auth);
+    let state = ApiState {
+        fleet,
+        rendered: ArcSwapOption::empty(),
+        description: openapi.to_json().unwrap_or_default().into(),
+        pages: Semaphore::new(PAGES_MAX),
+    };
+    let router = if has_ui { router.route("/ui", get(overview_link)) } else { router };
+    let router = router.fallback(no_such_route).method_not_allowed_fallback(no_such_method);
+    gated(router.with_state(Arc::new(state)), auth)
 }
 
+fn table() -> OpenApiRouter<State> {
+    OpenApiRouter::with_openapi(Description::openapi())
+        .routes(routes!(list))
+        .routes(routes!(show))
+        .routes(routes!(nodes_of_target))
+        .routes(routes!(nodes))
+        .routes(routes!(versions))
+        .routes(routes!(healthz))
+        .routes(routes!(readyz))
+        .routes(routes!(exposition))
+        .routes(routes!(openapi))
+}
+
+/// Pages for browsers.
+fn pages() -> OpenApiRouter<State> {
+    OpenApiRouter::new().routes(routes!(overview_page)).routes(routes!(target_page))
+}
+
+/// List the targets, with their status in the fleet.
+#[utoipa::path(get, path = "/backup_targets", tag = TAG, params(PageParameters), responses(
+    (status = 200, description = "All targets, oldest first. Answers If-None-Match.", body = wire::FleetTargetList),
+    (status = 304, description = "Nothing has changed, except as_of."),
+    (status = 400, description = "The limit or the marker is wrong.", body = agent_wire::FaultBody),
+    (status = 503, description = "The nodes have not been polled yet, or none has answered.", body = agent_wire::FaultBody),
+))]
 async fn list(
     Shared(state): Shared<State>,
     Extension(caller): Extension<Caller>,
@@ -91,6 +140,12 @@ async fn list(
     Ok((described, body).into_response())
 }
 
+/// Show a target, by its id in the fleet or on a node.
+#[utoipa::path(get, path = "/backup_targets/{id}", tag = TAG, params(("id" = Uuid, Path)), responses(
+    (status = 200, description = "The target.", body = wire::OneFleetTarget),
+    (status = 404, description = "No target has this id.", body = agent_wire::FaultBody),
+    (status = 503, description = "The nodes have not been polled yet, or none has answered.", body = agent_wire::FaultBody),
+))]
 async fn show(
     Shared(state): Shared<State>,
     Extension(caller): Extension<Caller>,
@@ -102,13 +157,28 @@ async fn show(
 }
 
 /// Query parameters of the nodes of a target. Unknown ones are ignored.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 struct NodesParameters {
+    /// Only nodes in this state: offline, missing, unknown, warning or available.
+    #[param(value_type = Option<String>)]
     state: Option<String>,
+    /// Largest number of nodes.
+    #[param(value_type = Option<u32>, minimum = 1)]
     limit: Option<String>,
+    /// Name of the last node of the page before.
+    #[param(value_type = Option<String>)]
     marker: Option<String>,
 }
 
+/// List the nodes of a target, each with its state there.
+#[utoipa::path(get, path = "/backup_targets/{id}/nodes", tag = TAG, params(("id" = Uuid, Path), NodesParameters), responses(
+    (status = 200, description = "The nodes, ordered by name.", body = wire::TargetNodes),
+    (status = 400, description = "A parameter is wrong.", body = agent_wire::FaultBody),
+    (status = 403, description = "The names of nodes need the admin role.", body = agent_wire::FaultBody),
+    (status = 404, description = "No target has this id.", body = agent_wire::FaultBody),
+    (status = 503, description = "The nodes have not been polled yet, or none has answered.", body = agent_wire::FaultBody),
+))]
 async fn nodes_of_target(
     Shared(state): Shared<State>,
     Extension(caller): Extension<Caller>,
@@ -123,18 +193,35 @@ async fn nodes_of_target(
     select(view.on_nodes(target), &parameters).map(Json)
 }
 
+/// List the nodes: whether they answer, when they last did, and what to do.
+#[utoipa::path(get, path = "/nodes", tag = TAG, responses(
+    (status = 200, description = "The nodes, ordered by name.", body = wire::NodeList),
+))]
 async fn nodes(Shared(state): Shared<State>) -> Json<wire::NodeList> {
     Json(wire::NodeList { nodes: state.fleet.view().nodes.iter().map(wire::Node::from).collect() })
 }
 
+/// Versions of the API, for clients that discover it. Needs no token.
+#[utoipa::path(get, path = "/", tag = TAG, responses(
+    (status = 200, description = "The versions.", body = agent_wire::Versions),
+))]
 async fn versions() -> Json<agent_wire::Versions> {
     Json(agent_wire::Versions::default())
 }
 
+/// Whether the process is alive.
+#[utoipa::path(get, path = "/healthz", tag = TAG, responses(
+    (status = 200, description = "The process is alive.", body = agent_wire::Health),
+))]
 async fn healthz() -> Json<agent_wire::Health> {
     Json(agent_wire::Health { status: "ok".to_owned() })
 }
 
+/// Whether the list of targets is answered.
+#[utoipa::path(get, path = "/readyz", tag = TAG, responses(
+    (status = 200, description = "It is.", body = wire::Readiness),
+    (status = 503, description = "The nodes have not been polled yet, or none has answered.", body = wire::Readiness),
+))]
 async fn readyz(Shared(state): Shared<State>) -> Response {
     let view = state.fleet.view();
     let answering = view.nodes.iter().filter(|node| node.is_answering).count();
@@ -143,13 +230,69 @@ async fn readyz(Shared(state): Shared<State>) -> Response {
     (status, Json(wire::Readiness { ready, nodes: view.nodes.len(), answering })).into_response()
 }
 
+/// Metrics of the fleet, for Prometheus.
+#[utoipa::path(get, path = "/metrics", tag = TAG, responses(
+    (status = 200, description = "All metrics, as OpenMetrics 1.0.0 or as Prometheus text 0.0.4, by the Accept header.",
+        content((String = "text/plain"), (String = "application/openmetrics-text"))),
+))]
 async fn exposition(Shared(state): Shared<State>, headers: HeaderMap) -> Result<Response, Response> {
     metrics::answer(state.fleet.view(), state.fleet.problem().is_none(), &headers).await
 }
 
+/// The description of this API.
+#[utoipa::path(get, path = "/openapi.json", tag = TAG, responses(
+    (status = 200, description = "An OpenAPI 3.1 document."),
+))]
+async fn openapi(Shared(state): Shared<State>) -> Response {
+    ([(CONTENT_TYPE, HeaderValue::from_static("application/json"))], state.description.clone()).into_response()
+}
+
+/// The targets of the fleet, the worst first, as a page for a browser.
+#[utoipa::path(get, path = ui::PATH, tag = TAG, params(PageQueryParameters), responses(
+    (status = 200, description = "The page.", body = String, content_type = "text/html"),
+    (status = 400, description = "A parameter is wrong.", body = String, content_type = "text/html"),
+    (status = 503, description = "The nodes have not been polled yet, or none has answered.", body = String, content_type = "text/html"),
+))]
+async fn overview_page(Shared(state): Shared<State>, headers: HeaderMap, uri: Uri) -> Response {
+    let query = match PageQuery::of(&uri, ui::PATH) {
+        Ok(query) => query,
+        Err(message) => return send_fault(&Fault::bad_request(message), &headers).await,
+    };
+    let make = move |view: &FleetView, now| {
+        let overview = ui::FleetOverview { view, query: &query, now };
+        Ok(HtmlPage { title: overview.title(), refresh_seconds: query.refresh, now, body: overview.body() })
+    };
+    state.page(&headers, make).await
+}
+
+/// A target of the fleet: its state on each node, as a page for a browser.
+#[utoipa::path(get, path = "/ui/fleet/targets/{id}", tag = TAG, params(("id" = Uuid, Path)), responses(
+    (status = 200, description = "The page.", body = String, content_type = "text/html"),
+    (status = 404, description = "No target has this id.", body = String, content_type = "text/html"),
+    (status = 503, description = "The nodes have not been polled yet, or none has answered.", body = String, content_type = "text/html"),
+))]
+async fn target_page(
+    Shared(state): Shared<State>,
+    id: Result<Path<String>, PathRejection>,
+    headers: HeaderMap,
+) -> Response {
+    let id = id.map_or_else(|_| "that is not UTF-8".to_owned(), |Path(id)| id);
+    let make = move |view: &FleetView, now| {
+        let target = target(view, &id)?;
+        let title = target.described.filesystem_export.clone();
+        Ok(HtmlPage { title, refresh_seconds: None, now, body: ui::FleetTargetPage { view, target, now }.body() })
+    };
+    state.page(&headers, make).await
+}
+
+/// The pages of an agent begin at `/ui`.
+async fn overview_link() -> Redirect {
+    Redirect::to(ui::PATH)
+}
+
 async fn no_such_route(uri: Uri) -> Fault {
     Fault::not_found(format!(
-        "there is no route {} on an aggregator, which answers GET /backup_targets, /nodes, /healthz, /readyz and /metrics",
+        "there is no route {} on an aggregator, which answers GET /backup_targets, /nodes, /healthz, /readyz, /metrics and /openapi.json",
         uri.path()
     ))
 }
@@ -165,6 +308,28 @@ impl ApiState {
         match self.fleet.problem() {
             None => Ok(self.fleet.view()),
             Some(problem) => Err(Fault::new(StatusCode::SERVICE_UNAVAILABLE, problem)),
+        }
+    }
+
+    /// Answers with a page about the view.
+    async fn page(
+        &self,
+        headers: &HeaderMap,
+        make: impl FnOnce(&FleetView, Timestamp) -> Result<HtmlPage, Fault> + Send + 'static,
+    ) -> Response {
+        let _making = self.pages.acquire().await;
+        let made = match self.view() {
+            // It takes some milliseconds with thousands of nodes.
+            Ok(view) => compute(move || make(&view, Timestamp::now())).await,
+            Err(fault) => Some(Err(fault)),
+        };
+        match made {
+            Some(Ok(page)) => page.send(headers).await,
+            Some(Err(fault)) => send_fault(&fault, headers).await,
+            None => {
+                let message = "the page was not made, which the log explains";
+                send_fault(&Fault::new(StatusCode::INTERNAL_SERVER_ERROR, message), headers).await
+            }
         }
     }
 

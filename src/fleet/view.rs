@@ -21,6 +21,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::answer::{NodeTarget, NodeTargetState};
@@ -89,7 +90,7 @@ impl NodeState {
 }
 
 /// Number of nodes in each state, also on the wire.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NodeCounts {
     /// Nodes where the target is expected.
     pub expected: usize,
@@ -332,6 +333,14 @@ impl FleetTarget {
         let is_available = policy.available_when.is_met(counts.available, counts.expected);
         let status = if is_available { Status::Available } else { Status::Offline };
         Self { id: id(export), described, status, counts, reasons, present }
+    }
+
+    /// Returns used space and size, as texts. Neither is known while the target is available nowhere: old figures would look
+    /// as if they had just been measured.
+    #[must_use]
+    pub fn sizes(&self) -> (Option<&str>, Option<&str>) {
+        let is_measured = self.status == Status::Available || self.counts.available > 0;
+        if is_measured { (self.described.used.as_deref(), self.described.capacity.as_deref()) } else { (None, None) }
     }
 }
 

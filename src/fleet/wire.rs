@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::view::{FleetTarget as Target, FleetView, NodeCounts, NodeSnapshot, NodeState, TargetOnNode};
 use crate::api::wire::{self, timestamp};
-use crate::model::{Caller, Status};
+use crate::model::Caller;
 
 /// Largest number of nodes in the list of a target. `GET /backup_targets/{id}/nodes` answers with all of them.
 pub const NOT_AVAILABLE_MAX: usize = 20;
@@ -15,7 +16,7 @@ pub const NOT_AVAILABLE_MAX: usize = 20;
 const SOURCE: &str = "poll";
 
 /// Targets of the fleet.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct FleetTargetList {
     /// Oldest first.
     pub backup_targets: Vec<FleetTarget>,
@@ -25,7 +26,7 @@ pub struct FleetTargetList {
 }
 
 /// One target of the fleet. The plural key contains a single object, as in the answer of an agent.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct OneFleetTarget {
     /// The target.
     pub backup_targets: FleetTarget,
@@ -35,7 +36,7 @@ pub struct OneFleetTarget {
 }
 
 /// What an answer is based on.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct AnswerBasis {
     /// Time of the oldest answer of an agent in use. `null` without any.
     pub as_of: Option<String>,
@@ -48,7 +49,7 @@ pub struct AnswerBasis {
 }
 
 /// A target in the form of the agents' API. Its `status` is that of the fleet, and its other fields are those of one agent.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct FleetTarget {
     /// The target.
     #[serde(flatten)]
@@ -63,7 +64,7 @@ pub struct FleetTarget {
 }
 
 /// A target on a node.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TargetNode {
     /// Name of the node: host and port.
     pub node: String,
@@ -79,14 +80,14 @@ pub struct TargetNode {
 }
 
 /// The nodes of a target.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TargetNodes {
     /// The nodes, ordered by name, with the time of their latest probe.
     pub nodes: Vec<ProbedTargetNode>,
 }
 
 /// A target on a node, with the time of the latest probe.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ProbedTargetNode {
     /// The target on the node.
     #[serde(flatten)]
@@ -96,14 +97,14 @@ pub struct ProbedTargetNode {
 }
 
 /// Nodes of the list.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NodeList {
     /// Ordered by name.
     pub nodes: Vec<Node>,
 }
 
 /// A node of the list.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Node {
     /// Name: host and port.
     pub node: String,
@@ -118,7 +119,7 @@ pub struct Node {
 }
 
 /// Whether the nodes have been polled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Readiness {
     /// Whether the list of targets is answered.
     pub ready: bool,
@@ -157,10 +158,8 @@ impl FleetTarget {
         let mut described = wire::Target::clone(&target.described);
         described.id = target.id.to_string();
         described.status = target.status.into();
-        if target.status == Status::Offline && target.counts.available == 0 {
-            // Old figures would look as if they had just been measured.
-            (described.capacity, described.used) = (None, None);
-        }
+        let (used, capacity) = target.sizes();
+        (described.used, described.capacity) = (used.map(str::to_owned), capacity.map(str::to_owned));
         if !caller.is_admin {
             // Agents do not say which projects may see a private type.
             described.backup_target_types.retain(|found| found.is_public);

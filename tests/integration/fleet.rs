@@ -30,12 +30,13 @@ async fn with_targets(daemon: &Daemon, paths: &[&str]) -> Vec<String> {
     ids
 }
 
-fn address(daemon: &Daemon) -> String {
+/// Address of an agent or aggregator.
+pub fn address(daemon: &Daemon) -> String {
     format!("http://{}", daemon.address())
 }
 
 /// The configuration of an aggregator of these nodes, which it reads from a file.
-fn aggregator(nodes: &[String], more: &str) -> Workspace {
+pub fn aggregator(nodes: &[String], more: &str) -> Workspace {
     let workspace = Workspace::new();
     write_nodes(&workspace, nodes);
     let file = workspace.path("nodes");
@@ -48,7 +49,7 @@ fn write_nodes(workspace: &Workspace, nodes: &[String]) {
 }
 
 /// Waits until the list of targets meets a condition, and returns it.
-async fn list_with(aggregator: &Daemon, what: &str, condition: impl Fn(&Value) -> bool) -> Value {
+pub async fn list_with(aggregator: &Daemon, what: &str, condition: impl Fn(&Value) -> bool) -> Value {
     eventually(what, async || {
         let answer = aggregator.request("GET", "/backup_targets", None).await;
         Some(answer.json()).filter(|list| answer.status == 200 && condition(list))
@@ -266,6 +267,46 @@ async fn aggregator_that_no_agent_answers_does_not_answer_with_an_empty_list() {
     assert_eq!(fleet.get("/nodes").await["nodes"].as_array().map(Vec::len), Some(1));
     let nodes = fleet.get("/v1/nodes").await;
     assert!(nodes["nodes"].is_array(), "{nodes:#}");
+}
+
+#[tokio::test]
+async fn openapi_of_the_aggregator_lists_its_routes() {
+    let workspace = aggregator(&["http://127.0.0.1:9".to_owned()], "");
+    let mut fleet = Daemon::start_aggregator(&workspace).await;
+    let description = fleet.get("/openapi.json").await;
+    assert_eq!(description["info"]["title"], "targetwatch aggregate", "{description}");
+    let paths = description["paths"].as_object().expect("an object");
+    let listed: Vec<&str> = paths.keys().map(String::as_str).collect();
+    let expected = [
+        "/",
+        "/backup_targets",
+        "/backup_targets/{id}",
+        "/backup_targets/{id}/nodes",
+        "/healthz",
+        "/metrics",
+        "/nodes",
+        "/openapi.json",
+        "/readyz",
+        "/ui/fleet",
+        "/ui/fleet/targets/{id}",
+    ];
+    assert_eq!(listed, expected);
+    let text = description.to_string();
+    let schemas = description["components"]["schemas"].as_object().expect("an object");
+    for reference in text.split("\"#/components/schemas/").skip(1) {
+        let name = reference.split('"').next().expect("a name");
+        assert!(schemas.contains_key(name), "{name} is not described");
+    }
+    let counts = &schemas["FleetTarget"].to_string();
+    for field in ["not_available", "reasons", "nodes", "Target"] {
+        assert!(counts.contains(field), "{field}: {counts}");
+    }
+    // Without pages, they are not described either.
+    fleet.stop().await;
+    workspace.configure("[aggregate]\nnodes = [\"http://127.0.0.1:9\"]\n[ui]\nenabled = false");
+    let fleet = Daemon::start_aggregator(&workspace).await;
+    assert!(fleet.get("/openapi.json").await["paths"]["/ui/fleet"].is_null());
+    assert_eq!(fleet.request("GET", "/ui/fleet", None).await.status, 404);
 }
 
 #[tokio::test]

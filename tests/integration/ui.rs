@@ -6,6 +6,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
 use crate::daemon::{Daemon, with_timeout};
+use crate::fleet::{address, aggregator, list_with};
 use crate::http::{over_tcp, over_unix, request};
 use crate::report::assert_contains;
 use crate::storage::{nfs, nfs_target};
@@ -177,4 +178,47 @@ async fn page_is_off_where_other_hosts_reach_the_api_unless_it_is_asked_for() {
         let description = daemon.get("/openapi.json").await;
         assert_eq!(description["paths"]["/ui"].is_object(), status == 200, "{ui}");
     }
+}
+
+#[tokio::test]
+async fn fleet_page_has_strict_headers_and_is_whole() {
+    let (_server, workspace) = nfs().await;
+    let (agent, id) = Daemon::with_target(&workspace, nfs_target("/backups")).await;
+    agent.check(&id).await;
+    let nodes = [address(&agent), "http://127.0.0.1:9".to_owned()];
+    let workspace = aggregator(&nodes, "available_when = \"any\"");
+    let fleet = Daemon::start_aggregator(&workspace).await;
+    let unpolled = fleet.request("GET", "/ui/fleet", None).await;
+    assert!(unpolled.status == 200 || unpolled.body.contains("have not been polled yet"), "{unpolled:?}");
+    let list = list_with(&fleet, "the target", |list| list["backup_targets"][0]["nodes"]["available"] == 1).await;
+    let in_fleet = list["backup_targets"][0]["id"].as_str().expect("text");
+    for path in
+        ["/ui/fleet", "/v1/ui/fleet/", &format!("/ui/fleet/targets/{in_fleet}"), &format!("/ui/fleet/targets/{id}")]
+    {
+        let page = fleet.request("GET", path, None).await;
+        assert_eq!((page.status, page.header("content-type")), (200, "text/html; charset=utf-8"), "{path}");
+        let policy = page.header("content-security-policy");
+        assert!(policy.starts_with("default-src 'none'; style-src 'sha256-") && !policy.contains("script"), "{policy}");
+        assert_eq!((page.header("cache-control"), page.header("x-frame-options")), ("no-store", "DENY"));
+        assert_contains(&page.body, &["127.0.0.1:/backups", "1 of 2 nodes answer", "1 of 2", "127.0.0.1:9"]);
+        for absent in ["<script", "src=", "http-equiv", "style=\""] {
+            assert!(!page.body.contains(absent), "{path}: {absent}");
+        }
+    }
+    assert_eq!(fleet.request("GET", "/ui/fleet?refresh=30", None).await.header("refresh"), "30");
+    let start = fleet.request("GET", "/ui", None).await;
+    assert_eq!((start.status, start.header("location")), (303, "/ui/fleet"));
+    for (path, status, words) in [
+        ("/ui/fleet?status=dead", 400, "status: &quot;dead&quot; is not one of: offline"),
+        ("/ui/fleet/targets/none", 404, "is not the id of a target"),
+    ] {
+        let page = fleet.request("GET", path, None).await;
+        assert!(page.status == status && page.body.contains(words), "{path}: {page:?}");
+    }
+    let foreign = with_timeout("an answer", async {
+        let mut request = request("GET", "/ui/fleet", Vec::new());
+        request.headers_mut().insert(HOST, "attacker.example".parse().expect("a name"));
+        over_tcp(fleet.address(), request).await
+    });
+    assert_eq!(foreign.await.status, 403, "DNS rebinding");
 }

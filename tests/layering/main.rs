@@ -46,7 +46,7 @@ const NAMED_ONLY_IN: &[(&str, &[&str])] = &[
     ("aws_smithy_http_client", &["s3/aws/trust.rs", "s3/aws/fake_service.rs"]),
     ("aws_smithy_runtime_api", &["s3/aws.rs", "s3/aws/"]),
     ("aws_smithy_types", &["s3/aws/answer.rs", "s3/aws/count.rs", "s3/aws/xml.rs"]),
-    ("maud", &["api/ui.rs", "api/ui/"]),
+    ("maud", &["api/ui.rs", "api/ui/", "fleet/ui.rs", "fleet/ui/"]),
     ("prometheus_client", &["api/metrics.rs", "api/metrics/"]),
     ("xmlparser", &["s3/aws/xml.rs"]),
     // Each of these libraries could be replaced in one place.

@@ -1,5 +1,5 @@
-// Opens the pages in Chromium. Arguments: the address of the agent, its process id, the path of Chromium, and a directory
-// for screenshots or nothing. The agent is the demo: one target is well, one is an immutable bucket, one is offline.
+// Opens the pages in Chromium. Arguments: the address of the agent, its process id, the path of Chromium, a directory
+// for screenshots or nothing, and the address of an aggregator of the agent and of a node that does not answer. The agent is the demo: one target is well, one is an immutable bucket, one is offline.
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
@@ -7,7 +7,7 @@ import { createServer } from "node:http";
 import { createRequire } from "node:module";
 import { chromium } from "playwright-core";
 
-const [address, pid, executablePath, screenshots] = process.argv.slice(2);
+const [address, pid, executablePath, screenshots, fleet] = process.argv.slice(2);
 const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 
 // Without a network of its own: no services in the background, no updates.
@@ -80,7 +80,19 @@ const pages = {
   nothing: "/ui?q=nothing",
   wrong: "/ui?status=dead",
   missing: "/ui/targets/none",
+  fleet: `${fleet}/ui/fleet`,
+  fleetTarget: `${fleet}/ui/fleet/targets/${ids["127.0.0.1:/not-exported"]}`,
+  fleetWrong: `${fleet}/ui/fleet?status=dead`,
 };
+
+const urlOf = (path) => (path.startsWith("http") ? path : address + path);
+
+// The aggregator knows the hostile targets after its next poll.
+for (let known = false; !known; ) {
+  const answer = await fetch(`${fleet}/backup_targets/${refused}`);
+  known = answer.ok;
+  await new Promise((resolve) => setTimeout(resolve, known ? 0 : 200));
+}
 
 const browser = await chromium.launch({ executablePath, args });
 
@@ -93,8 +105,8 @@ async function open(path, options = {}) {
   page.on("request", (request) => requests.push(request.url()));
   page.on("console", (message) => problems.push(message.text()));
   page.on("pageerror", (error) => problems.push(String(error)));
-  await page.goto(address + path, { waitUntil: "load" });
-  const others = requests.filter((url) => url !== address + path && !url.startsWith("data:"));
+  await page.goto(urlOf(path), { waitUntil: "load" });
+  const others = requests.filter((url) => url !== urlOf(path) && !url.startsWith("data:"));
   assert.deepEqual(others, [], "no other request");
   const unexpected = problems.filter((text) => !/status of 40[04]/.test(text));
   assert.deepEqual(unexpected, [], "nothing in the console");
@@ -128,7 +140,8 @@ for (const [name, path] of Object.entries(pages)) {
 }
 
 await test("texts of others run no script and turn no text around", async () => {
-  for (const path of [pages.overview, pages.refused, pages.scripted, `/ui?q=${encodeURIComponent(SCRIPT)}`]) {
+  const search = `/ui?q=${encodeURIComponent(SCRIPT)}`;
+  for (const path of [pages.overview, pages.refused, pages.scripted, search, pages.fleet]) {
     const page = await open(path);
     assert.equal(await page.evaluate(() => globalThis.hostile), undefined, path);
     assert.equal(await page.locator("script").count(), 0, path);
@@ -139,7 +152,7 @@ await test("texts of others run no script and turn no text around", async () => 
 });
 
 await test("the keyboard reaches everything in order, and shows where it is", async () => {
-  for (const path of [pages.overview, pages.offline]) {
+  for (const path of [pages.overview, pages.offline, pages.fleet]) {
     const page = await open(path);
     const expected = await page.locator("a[href], input:not([type=hidden]), button, summary").count();
     const order = [];

@@ -2,6 +2,7 @@
 
 use maud::{Markup, html};
 
+use super::layout::banner;
 use crate::agent::View;
 use crate::model::{Reason, Status};
 use crate::sys::NodeFacts;
@@ -63,8 +64,4 @@ impl Banners<'_> {
                     && finding.is_some_and(|finding| NO_NETWORK.contains(&finding.reason))
             })
     }
-}
-
-fn banner(content: Markup) -> Markup {
-    html! { p.banner { span.mark.bad { span aria-hidden="true" { "■" } " problem" } " " (content) } }
 }

@@ -53,7 +53,7 @@ impl Condition {
     }
 
     /// The shape, the word and the colour.
-    pub(super) fn mark(self) -> Markup {
+    pub(crate) fn mark(self) -> Markup {
         let (shape, class) = match self {
             Self::Offline => ("■", "bad"),
             Self::NotCurrent => ("?", "bad"),
@@ -76,6 +76,7 @@ pub(super) fn outcome(outcome: Outcome, has_findings: bool) -> Markup {
     }
 }
 
-fn mark(shape: &str, class: &str, word: &str) -> Markup {
+/// A shape, a word and a colour.
+pub(crate) fn mark(shape: &str, class: &str, word: &str) -> Markup {
     html! { span.mark.(class) { span aria-hidden="true" { (shape) } " " (word) } }
 }

@@ -52,20 +52,20 @@ const HEADERS: [(HeaderName, HeaderValue); 6] = [
 ];
 
 /// A page.
-pub(super) struct HtmlPage {
+pub(crate) struct HtmlPage {
     /// Text of the element `title`.
-    pub(super) title: String,
+    pub(crate) title: String,
     /// Time between two reloads, in seconds. `None` if the reader did not ask for them.
-    pub(super) refresh_seconds: Option<u32>,
+    pub(crate) refresh_seconds: Option<u32>,
     /// When it was made.
-    pub(super) now: Timestamp,
+    pub(crate) now: Timestamp,
     /// Content of the element `body`: the landmarks.
-    pub(super) body: Markup,
+    pub(crate) body: Markup,
 }
 
 impl HtmlPage {
     /// The finished document.
-    pub(super) fn document(&self) -> String {
+    pub(crate) fn document(&self) -> String {
         let document = html! {
             (DOCTYPE)
             html lang="en" {
@@ -90,7 +90,7 @@ impl HtmlPage {
     }
 
     /// Sends the page.
-    pub(super) async fn send(self, headers: &HeaderMap) -> Response {
+    pub(crate) async fn send(self, headers: &HeaderMap) -> Response {
         self.answer(StatusCode::OK, headers).await
     }
 
@@ -113,7 +113,7 @@ impl HtmlPage {
 }
 
 /// Sends a page that shows an error.
-pub(super) async fn send_fault(fault: &Fault, headers: &HeaderMap) -> Response {
+pub(crate) async fn send_fault(fault: &Fault, headers: &HeaderMap) -> Response {
     let title = fault.status().canonical_reason().unwrap_or("Error").to_owned();
     let body = html! {
         main {
@@ -127,12 +127,12 @@ pub(super) async fn send_fault(fault: &Fault, headers: &HeaderMap) -> Response {
 }
 
 /// A time of day with its date, in UTC.
-pub(super) fn clock(at: Timestamp) -> Markup {
+pub(crate) fn clock(at: Timestamp) -> Markup {
     html! { time datetime=(at.strftime("%Y-%m-%dT%H:%M:%SZ")) { (at.strftime("%Y-%m-%d %H:%M:%S UTC")) } }
 }
 
 /// The time since an event. The element contains the time of the event.
-pub(super) fn ago(at: Timestamp, now: Timestamp) -> Markup {
+pub(crate) fn ago(at: Timestamp, now: Timestamp) -> Markup {
     let utc = at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
     html! { time datetime=(utc) title=(utc) { (age(at, now)) " ago" } }
 }
@@ -146,4 +146,9 @@ pub(super) fn milliseconds(time: Duration) -> String {
 pub(super) fn lock_verdict(state: &LockProofState, now: Timestamp) -> Option<Markup> {
     let verdict = state.verdict()?.as_str().replace('_', " ");
     Some(html! { (verdict) @if let Some(proof) = state.found() { ", " (ago(proof.proved_at, now)) } })
+}
+
+/// A problem above everything else.
+pub(crate) fn banner(content: Markup) -> Markup {
+    html! { p.banner { span.mark.bad { span aria-hidden="true" { "■" } " problem" } " " (content) } }
 }

@@ -7,7 +7,8 @@ use maud::{Markup, html};
 
 use super::banners::Banners;
 use super::condition::Condition;
-use super::layout::{OLD_AFTER_SECONDS, REFRESH_OFFER_SECONDS, ago, clock, lock_verdict, milliseconds};
+use super::layout::{ago, clock, lock_verdict, milliseconds};
+use super::listing;
 use super::query::Query;
 use crate::agent::{TargetView, View};
 use crate::model::Report;
@@ -15,9 +16,6 @@ use crate::model::age::{age, in_one_unit};
 use crate::model::capacity::format_bytes;
 use crate::model::report::KindFacts;
 use crate::sys::NodeFacts;
-
-/// Largest number of targets on one page.
-pub(super) const PAGE_TARGETS: usize = 100;
 
 /// Largest length of a message in the table, in characters. The page of the target has all of it.
 const MESSAGE_MAX_CHARS: usize = 512;
@@ -59,11 +57,7 @@ impl Overview<'_> {
             self.view.targets.iter().map(|target| (Condition::of(target, self.now), target)).collect();
         all.sort_by_cached_key(|(condition, view)| (*condition, !view.target.is_default, view.target.spec.export()));
         let found: Vec<&Row<'_>> = all.iter().filter(|row| self.is_selected(row)).collect();
-        let pages = found.len().div_ceil(PAGE_TARGETS).max(1);
-        let page = self.query.page.min(pages);
-        let first = (page - 1) * PAGE_TARGETS;
-        let shown = found.get(first..).unwrap_or_default();
-        let shown = &shown[..shown.len().min(PAGE_TARGETS)];
+        let (first, shown) = listing::page_of(self.query, &found);
         html! {
             header {
                 h1 { "Backup targets of " (self.facts.host.hostname) }
@@ -77,14 +71,14 @@ impl Overview<'_> {
                 @if let Some((condition, worst)) = all.first().filter(|(condition, _)| *condition != Condition::Available) {
                     (self.worst(*condition, worst))
                 }
-                (self.filters(&all))
-                (self.search())
+                (listing::filters(self.query, all.iter().map(|(condition, _)| *condition)))
+                (listing::search(self.query, "Export, type, id or reason contains"))
                 @if found.is_empty() {
                     p { (self.nothing_found(all.len())) }
                 } @else {
                     (self.table(shown, first, found.len(), all.len()))
                 }
-                (self.page_links(page, pages))
+                (listing::page_links(self.query, found.len()))
             }
             footer { (self.footer()) }
         }
@@ -110,64 +104,21 @@ impl Overview<'_> {
         }
     }
 
-    /// Links that filter by condition, each with its number of targets.
-    fn filters(&self, all: &[Row<'_>]) -> Markup {
-        let choices = [None].into_iter().chain(Condition::ALL.iter().copied().map(Some));
-        html! {
-            nav aria-label="Filter by status" {
-                ul.filters {
-                    @for choice in choices {
-                        @let count = all.iter().filter(|(condition, _)| choice.is_none_or(|it| it == *condition)).count();
-                        @let link = Query { status: choice, page: 1, ..self.query.clone() }.link();
-                        @let current = (self.query.status == choice).then_some("true");
-                        li {
-                            a href=(link) aria-current=[current] {
-                                (count) " "
-                                @match choice { None => "in all", Some(condition) => (condition.mark()) }
-                            }
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    fn search(&self) -> Markup {
-        html! {
-            form action="/ui" role="search" {
-                label for="q" { "Export, type, id or reason contains" }
-                " "
-                input #q type="search" name="q" maxlength="255" value=(self.query.search);
-                @if let Some(status) = self.query.status { input type="hidden" name="status" value=(status.as_str()); }
-                @if let Some(seconds) = self.query.refresh { input type="hidden" name="refresh" value=(seconds); }
-                " "
-                button { "Search" }
-            }
-        }
-    }
-
     fn nothing_found(&self, all: usize) -> Markup {
         html! {
             @if all == 0 {
                 "There are no backup targets. Create one with " code { "targetwatch target create" } "."
             } @else {
-                "None of " (all) " targets matches. " (self.all_link())
+                (listing::none_matches(self.query, all))
             }
         }
     }
 
-    fn all_link(&self) -> Markup {
-        let all = Query { status: None, search: String::new(), page: 1, refresh: self.query.refresh };
-        html! { a href=(all.link()) { "Show all targets" } }
-    }
-
     fn table(&self, shown: &[&Row<'_>], first: usize, found: usize, all: usize) -> Markup {
         html! {
-            @if self.query.is_filter() {
-                p { (found) " of " (all) " targets match, and " (all - found) " are hidden. " (self.all_link()) }
-            }
+            (listing::hidden(self.query, found, all))
             table.targets {
-                caption { "Targets " (first + 1) " to " (first + shown.len()) " of " (found) ", the worst first" }
+                (listing::caption(first, shown.len(), found))
                 thead { tr { @for column in COLUMNS { th scope="col" { (column) } } } }
                 @for (condition, view) in shown {
                     tbody { (self.row(*condition, view)) }
@@ -217,35 +168,9 @@ impl Overview<'_> {
         }
     }
 
-    fn page_links(&self, page: usize, pages: usize) -> Markup {
-        let link = |page| Query { page, ..self.query.clone() }.link();
-        html! {
-            @if pages > 1 {
-                nav aria-label="Pages" {
-                    p {
-                        @if page > 1 { a href=(link(page - 1)) rel="prev" { "Previous page" } " · " }
-                        "page " (page) " of " (pages)
-                        @if page < pages { " · " a href=(link(page + 1)) rel="next" { "Next page" } }
-                    }
-                }
-            }
-        }
-    }
-
     fn footer(&self) -> Markup {
-        let reload = |refresh| Query { refresh, ..self.query.clone() }.link();
         html! {
-            p {
-                @match self.query.refresh {
-                    Some(seconds) => {
-                        "This page reloads every " (seconds) " s. " a href=(reload(None)) { "Stop reloading" }
-                    }
-                    None => {
-                        a href=(reload(Some(REFRESH_OFFER_SECONDS))) { "Reload every " (REFRESH_OFFER_SECONDS) " s" }
-                    }
-                }
-                " · A page that is older than " (OLD_AFTER_SECONDS) " s says so."
-            }
+            (listing::reloading(self.query))
             p { a href="/metrics" { "Metrics" } " · " a href="/openapi.json" { "Description of the API" } }
         }
     }

@@ -1,4 +1,4 @@
-//! Query parameters of the overview, and links that contain them.
+//! Query parameters of an overview, and links that contain them.
 
 use std::ops::RangeInclusive;
 
@@ -19,7 +19,7 @@ const REFRESH_SECONDS: RangeInclusive<u32> = 5..=3600;
 /// Parameters as they were sent. An empty one counts as absent, because a form also sends an empty field.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-pub(in crate::api) struct Parameters {
+pub(crate) struct Parameters {
     /// Show only targets of this condition: offline, not current, not checked, warning or available.
     #[param(value_type = Option<String>)]
     status: Option<String>,
@@ -36,23 +36,25 @@ pub(in crate::api) struct Parameters {
 
 /// Valid parameters.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Query {
+pub(crate) struct Query {
+    /// Path of the overview.
+    pub(crate) path: &'static str,
     /// Only targets of this condition.
-    pub(super) status: Option<Condition>,
+    pub(crate) status: Option<Condition>,
     /// Only targets that contain this text. Empty for all.
-    pub(super) search: String,
+    pub(crate) search: String,
     /// Number of the page, from 1.
-    pub(super) page: usize,
+    pub(crate) page: usize,
     /// Time between two reloads, in seconds.
-    pub(super) refresh: Option<u32>,
+    pub(crate) refresh: Option<u32>,
 }
 
 impl Query {
-    /// The parameters of a request.
+    /// The parameters of a request for the overview at `path`.
     ///
     /// # Errors
     /// What is wrong with a parameter.
-    pub(super) fn of(uri: &Uri) -> Result<Self, String> {
+    pub(crate) fn of(uri: &Uri, path: &'static str) -> Result<Self, String> {
         let Decoded(sent) = Decoded::<Parameters>::try_from_uri(uri).map_err(|error| error.body_text())?;
         let given = |text: Option<String>| text.filter(|text| !text.is_empty());
         let status = given(sent.status).map(|text| {
@@ -73,11 +75,11 @@ impl Query {
             seconds.ok_or_else(|| format!("refresh: {text:?} is not a number of seconds from {min} to {max}"))
         });
         let page = page.transpose()?.unwrap_or(1);
-        Ok(Self { status: status.transpose()?, search, page, refresh: refresh.transpose()? })
+        Ok(Self { path, status: status.transpose()?, search, page, refresh: refresh.transpose()? })
     }
 
     /// The link to the overview with these parameters.
-    pub(super) fn link(&self) -> String {
+    pub(crate) fn link(&self) -> String {
         let mut pairs = Serializer::new(String::new());
         if let Some(status) = self.status {
             pairs.append_pair("status", status.as_str());
@@ -92,11 +94,16 @@ impl Query {
             pairs.append_pair("refresh", &seconds.to_string());
         }
         let pairs = pairs.finish();
-        if pairs.is_empty() { "/ui".to_owned() } else { format!("/ui?{pairs}") }
+        if pairs.is_empty() { self.path.to_owned() } else { format!("{}?{pairs}", self.path) }
+    }
+
+    /// The link to all targets.
+    pub(super) fn link_to_all(&self) -> String {
+        Self { status: None, search: String::new(), page: 1, ..self.clone() }.link()
     }
 
     /// Whether it selects some of the targets.
-    pub(super) fn is_filter(&self) -> bool {
+    pub(crate) fn is_filter(&self) -> bool {
         self.status.is_some() || !self.search.is_empty()
     }
 }

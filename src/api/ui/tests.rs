@@ -11,7 +11,8 @@ use super::banners::Banners;
 use super::condition::Condition;
 use super::history::{Segment, segments};
 use super::layout::{HtmlPage, OLD_AFTER_SECONDS, STYLE};
-use super::overview::{Overview, PAGE_TARGETS};
+use super::listing::PAGE_TARGETS;
+use super::overview::Overview;
 use super::query::Query;
 use super::target::TargetPage;
 use crate::agent::{Intervals, TargetView, View};
@@ -70,7 +71,7 @@ fn warning(reason: Reason) -> Option<Finding> {
 }
 
 fn query(text: &str) -> Result<Query, String> {
-    Query::of(&text.parse::<Uri>().expect("a URI"))
+    Query::of(&text.parse::<Uri>().expect("a URI"), "/ui")
 }
 
 /// The overview of these targets, 4 s after their probes.

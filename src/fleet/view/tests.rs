@@ -3,7 +3,8 @@ use super::*;
 const INTERVAL: Duration = Duration::from_secs(10);
 
 /// A target is available if it is on every node.
-pub(in crate::fleet) const ALL: Policy = Policy { available_when: AvailableWhen::All, expected_on: ExpectedOn::All, interval: INTERVAL };
+pub(in crate::fleet) const ALL: Policy =
+    Policy { available_when: AvailableWhen::All, expected_on: ExpectedOn::All, interval: INTERVAL };
 
 /// A time of the tests.
 pub(in crate::fleet) fn at(second: i64) -> Timestamp {
