@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::daemon::Daemon;
 use crate::report::{assert_contains, metadata};
 use crate::shape::{BEYOND, REPORT, assert_shape, guide, sample};
-use crate::storage::{immutable_target, nfs, nfs_target, s3, s3_target};
+use crate::storage::{immutable_target, nfs, nfs_target, prove_lock, s3, s3_target};
 use crate::workspace::Workspace;
 
 /// A sample of a target without its user. Without authentication, the agent does not know the user.
@@ -140,7 +140,7 @@ async fn set_default_by_get_moves_the_default() {
     let (_nfs, workspace) = nfs().await;
     let (daemon, former) = Daemon::with_target(&workspace, nfs_target("/one")).await;
     let id = daemon.create(immutable_target(&s3, "locked")).await;
-    daemon.wait_for_lock_proof(&id).await;
+    prove_lock(&daemon, &s3, &id).await;
     let moved = daemon.set_default(&id).await;
     assert_shape(&without_user(sample(guide!("set_default_s3.json"))), &moved, BEYOND);
     assert_eq!(moved["backup_targets"]["is_default"], true);

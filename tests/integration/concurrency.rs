@@ -32,7 +32,7 @@ use ledger::{Change, Ledger, items};
 const CLIENTS: usize = 16;
 
 /// Time for which the clients make changes.
-const DURATION: Duration = Duration::from_secs(20);
+const DURATION: Duration = Duration::from_secs(10);
 
 /// Maximum time from the end of [`DURATION`] to the kill.
 const KILLED_WITHIN: Duration = Duration::from_secs(1);

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::daemon::Daemon;
 use crate::report::{self, assert_contains, assert_healthy, check_named, metadata};
-use crate::storage::{QUOTA_BYTES, USED_BYTES, immutable_target, s3, s3_target};
+use crate::storage::{QUOTA_BYTES, USED_BYTES, immutable_target, prove_lock, s3, s3_target};
 use crate::support::s3_server::LockBehaviour;
 use crate::workspace::Workspace;
 
@@ -93,6 +93,8 @@ async fn s3_offline_when_lock_is_not_enforced() {
     assert_eq!(metadata(&target, "object_lock"), Some("0"));
     assert_eq!(metadata(&target, "object_lock_verdict"), Some("not_enforced"));
 
+    // Without a write canary, whose lock the command would wait for.
+    workspace.configure("[s3.canary]\nenabled = false");
     let output = workspace.check_s3(&s3.endpoint(), "not-enforced", &["--immutable"]).await;
     assert!(output.code == 2 && output.stdout.contains("object lock not_enforced"), "{output:?}");
 }
@@ -168,7 +170,7 @@ async fn canary_is_locked_for_seconds_when_default_retention_is_unknown() {
 async fn lock_verdict_survives_one_unreadable_bucket_configuration() {
     let s3 = s3().await;
     let (daemon, id) = Daemon::with_target(&Workspace::new(), immutable_target(&s3, "locked")).await;
-    assert_eq!(daemon.wait_for_lock_proof(&id).await["object_lock_proof"]["verdict"], "enforced");
+    assert_eq!(prove_lock(&daemon, &s3, &id).await["object_lock_proof"]["verdict"], "enforced");
     s3.set_lock_behaviour("locked", LockBehaviour::ConfigurationDenied);
     let report = daemon.check(&id).await;
     assert_offline(&report, "access_denied", &["locked"]);

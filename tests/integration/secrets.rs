@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::daemon::Daemon;
-use crate::storage::{immutable_target, s3, s3_target};
+use crate::storage::{immutable_target, prove_lock, s3, s3_target};
 use crate::workspace::{ACCESS_KEY_ID, SECRET_ACCESS_KEY, Workspace};
 
 /// Asserts that a text from this source contains no credential.
@@ -22,7 +22,7 @@ async fn credentials_appear_in_no_log_answer_or_argument() {
     let daemon = Daemon::start_logging(&workspace, "trace").await;
     let good = daemon.create(immutable_target(&s3, "locked")).await;
     let missing = daemon.create(s3_target(&s3, "missing")).await;
-    assert_eq!(daemon.wait_for_lock_proof(&good).await["status"], "available");
+    assert_eq!(prove_lock(&daemon, &s3, &good).await["status"], "available");
     assert_eq!(daemon.check(&missing).await["reason"], "bucket_not_found");
     // The service refuses this key, and may quote it in its answer.
     workspace.write("secret", format!("{SECRET_ACCESS_KEY}x"));

@@ -1,10 +1,12 @@
 //! Storage for the agents: servers in this process, and the fields of targets on them.
 
 use std::path::Path;
+use std::time::Duration;
 
 use nix::sys::statvfs::statvfs;
 use serde_json::{Value, json};
 
+use crate::daemon::Daemon;
 use crate::support::nfs_server::{NfsExportFixture, NfsServer};
 use crate::support::s3_server::{
     BucketFixture, BucketUsageFixture, LockBehaviour, ObjectLockFixture, RetentionFixture, RetentionMode, S3Fixture,
@@ -52,6 +54,20 @@ pub fn measure(path: &Path) -> (u64, u64) {
     let counts = statvfs(path).expect("measured");
     let unit = counts.fragment_size();
     (counts.blocks() * unit, (counts.blocks() - counts.blocks_free()) * unit)
+}
+
+/// Time by which the clock of a service passes the end of a retention that began just before, with the uncertainty of the
+/// clocks. It is below the difference of clocks that is a warning.
+const PAST_RETENTION: Duration = Duration::from_secs(15);
+
+/// Completes the first lock proof of an immutable target, and returns the report. The clock of the service passes the end
+/// of the retention, so that the test need not wait for it.
+pub async fn prove_lock(daemon: &Daemon, server: &S3Server, id: &str) -> Value {
+    // The first probe also makes all attempts that the lock must refuse.
+    let report = daemon.wait_for_report(id, "a first probe", |report| !report["verdict"].is_null()).await;
+    assert_eq!(report["object_lock_proof"]["verdict"], "pending", "{report:#}");
+    server.advance_clock(PAST_RETENTION);
+    daemon.check(id).await
 }
 
 /// The fields of an NFS target.
