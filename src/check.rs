@@ -5,7 +5,8 @@
 //! finds, as a list of findings. A driver declares its checks as a plan, and runs them through a
 //! [`CheckLog`]. The log times them. Checks that did not run because of an earlier failure are reported as skipped.
 //!
-//! To add a check: a file here, a [`CheckName`](crate::model::CheckName), and an entry in the plan of each driver that runs it.
+//! To add a check: a file here, a [`CheckName`](crate::model::CheckName), and an entry in the plan of each driver that
+//! runs it.
 
 pub mod bucket;
 pub mod canary;

@@ -1,10 +1,9 @@
 //! Configuration: decodes and validates one TOML file into [`Settings`].
 //!
-//! There are two stages. [`raw`] lists the keys of the file with their types and defaults.
-//! [`validate`] checks every value and builds [`Settings`], which are always valid. Every key has a
-//! default, so the agent works without a file. An unknown key, a wrong type or an impossible value
-//! is an error that names file, line, key and expectation. If the agent ignored a
-//! typo, it would silently not do what the operator configured.
+//! There are two stages. [`raw`] lists the keys of the file with their types and defaults. [`validate`] checks every
+//! value and builds [`Settings`], which are always valid. Every key has a default, so the agent works without a file.
+//! An unknown key, a wrong type or an impossible value is an error that names file, line, key and expectation. If the
+//! agent ignored a typo, it would silently not do what the operator configured.
 
 mod declared;
 mod error;

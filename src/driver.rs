@@ -128,8 +128,8 @@ impl Probe {
     }
 }
 
-/// Probes a target once and returns the report. A driver that panics is replaced by a new one. The probe adds its result
-/// to the usage history of the target.
+/// Probes a target once and returns the report. A driver that panics is replaced by a new one. The probe adds its
+/// result to the usage history of the target.
 ///
 /// Dropping the future is safe.
 pub async fn probe_once(

@@ -1,4 +1,5 @@
-//! HTTP/1.1 client for services other than storage: Keystone and the receivers of notifications.
+//! HTTP/1.1 client for services other than storage: Keystone, the key manager, the receivers of notifications, and the
+//! agents that an aggregator polls.
 //!
 //! Names are resolved by a resolver of the caller's choice, so that lookups that hang for one service do not delay
 //! another. While the name server is slow or down, the latest addresses are used. If the service moves during that

@@ -1,13 +1,13 @@
 //! OpenStack's key manager (Barbican): the credentials of buckets, as the secrets of targets contain them.
 //!
-//! A target's `secret_ref` is the URL of a secret. The agent never connects to that URL. It compares it with the address
-//! of the configured key manager, and requests the payload of the secret with that id there, with the token of its
-//! own Keystone user ([`reader`]). Redirects are not followed.
+//! A target's `secret_ref` is the URL of a secret. The agent never connects to that URL. It compares it with the
+//! address of the configured key manager, and requests the payload of the secret with that id there, with the token of
+//! its own Keystone user ([`reader`]). Redirects are not followed.
 //!
 //! Secrets are cached ([`cache`]). Targets with the same secret share one entry and one pending request. A secret that
 //! was read stays in use while the key manager cannot answer. It is read again at an interval, at a requested check,
-//! and after the service refused its credentials. Values are in memory only. A key manager that is unreachable or failing
-//! is asked less and less often ([`backoff`]).
+//! and after the service refused its credentials. Values are in memory only. A key manager that is unreachable or
+//! failing is asked less and less often ([`backoff`]).
 
 mod backoff;
 mod cache;

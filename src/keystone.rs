@@ -1,9 +1,9 @@
 //! Keystone: gets tokens, and validates the tokens of clients.
 //!
-//! [`Keystone`] makes the few calls of the Identity API v3 that the agent and its command line need.
-//! [`Session`] has the agent's own token and renews it. [`Validator`] validates the tokens of clients with it. Nothing is sent
-//! before it is needed, so an unreachable Keystone does not delay the start. Callers bound the wait, and this module
-//! bounds the answers. Tokens and secrets are [`SecretString`](secrecy::SecretString)s, which no log shows.
+//! [`Keystone`] makes the few calls of the Identity API v3 that the agent and its command line need. [`Session`] has
+//! the agent's own token and renews it. [`Validator`] validates the tokens of clients with it. Nothing is sent before
+//! it is needed, so an unreachable Keystone does not delay the start. Callers bound the wait, and this module bounds
+//! the answers. Tokens and secrets are [`SecretString`](secrecy::SecretString)s, which no log shows.
 //!
 //! The meaning of a refusal depends on its status (Identity API v3, "Validate and show information for
 //! token"). 404 is about the validated token, 401 is about the agent's own token, and 403 means that the

@@ -37,8 +37,8 @@
 //!       key_manager, keystone, notify → http_client → tls → sys
 //! ```
 //!
-//! `CONTRIBUTING.md` lists what to change to add a check, a kind of target, a reason, a route, a
-//! configuration key or a subcommand.
+//! `CONTRIBUTING.md` lists what to change to add a check, a store, a kind of target, a reason, a route, a configuration
+//! key or a subcommand.
 
 pub mod agent;
 pub mod api;

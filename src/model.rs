@@ -21,6 +21,7 @@ pub mod canary_record;
 pub mod capacity;
 pub mod cause;
 pub mod export;
+pub mod fnv;
 pub mod jitter;
 pub mod line;
 pub mod mount_mode;

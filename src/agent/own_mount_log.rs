@@ -1,9 +1,9 @@
 //! The log of own mounts: writes the identities of the mounts that this agent made to the registry.
 //!
 //! The driver records a mount in memory, and a separate task stores the changes. The driver waits for the registry's
-//! disk only before it starts `mount.nfs`, and only for a bounded time.
-//! After a restart the agent recognizes its mounts by the stored identities ([`recall`]). A mount whose identity was
-//! not stored is recognized only if its source is the target's export.
+//! disk only before it starts `mount.nfs`, and only for a bounded time. After a restart the agent recognizes its mounts
+//! by the stored identities ([`recall`]). A mount whose identity was not stored is recognized only if its source is the
+//! target's export.
 
 use std::time::Duration;
 

@@ -14,14 +14,13 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{Instrument as _, Span};
-use uuid::Uuid;
 
 use super::error::AgentError;
 use super::record::Intervals;
 use super::shared::Shared;
 use crate::driver::{self, Depth, DetachError, Driver};
 use crate::model::settings::AgentSettings;
-use crate::model::{Target, UsageHistory};
+use crate::model::{Target, UsageHistory, random_fraction};
 use crate::registry::{Change, Snapshot};
 use mailbox::Event;
 pub(super) use mailbox::Mailbox;
@@ -115,7 +114,7 @@ impl Task {
     async fn work(&mut self, first: FirstProbe) {
         let wait = match first {
             FirstProbe::Now => Duration::ZERO,
-            FirstProbe::Soon => START_SPREAD.mul_f64(random()),
+            FirstProbe::Soon => START_SPREAD.mul_f64(random_fraction()),
         };
         let mut due = None;
         let mut event = self.wait_until(Instant::now() + wait, Instant::now()).await;
@@ -131,7 +130,7 @@ impl Task {
                     // Boxed like the rare steps below, so that a waiting task takes half of the memory.
                     let interrupted = Box::pin(self.probe(&settings)).instrument(span).await;
                     let interval = self.driver.interval(&settings);
-                    let next = began + interval.mul_f64(1.0 + JITTER * (2.0 * random() - 1.0));
+                    let next = began + interval.mul_f64(1.0 + JITTER * (2.0 * random_fraction() - 1.0));
                     let next = match self.driver.next_due() {
                         Some(wait) => next.min(Instant::now() + wait.max(DUE_GAP)),
                         None => next,
@@ -277,12 +276,6 @@ impl Task {
 fn span(target: &Target) -> Span {
     // At this level, every filter that accepts any log line of the target also accepts its span.
     tracing::error_span!(parent: None, "target", target_id = %target.id, export = target.spec.export())
-}
-
-/// Returns a random number from 0 to 1.
-fn random() -> f64 {
-    let (bits, ..) = Uuid::new_v4().as_fields();
-    f64::from(bits) / f64::from(u32::MAX)
 }
 
 #[cfg(test)]

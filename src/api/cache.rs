@@ -11,8 +11,7 @@
 //! ```
 //!
 //! Requests for an entry that is being rendered wait for it. Entries are bounded in number and in bytes. The list of an
-//! entry is dropped after [`UNUSED_MAX`] without a request.
-//! [`rendered`] contains the pure part.
+//! entry is dropped after [`UNUSED_MAX`] without a request. [`rendered`] contains the pure part.
 
 pub(super) mod negotiation;
 mod rendered;

@@ -167,8 +167,8 @@ impl Listeners {
     /// Binds every address, or none. A `group`, given by name or number, may use the Unix sockets.
     ///
     /// # Errors
-    /// [`ListenError`] for the first address that cannot be bound, or when the group does not exist or the agent may not
-    /// give files to it.
+    /// [`ListenError`] for the first address that cannot be bound, or when the group does not exist or the agent may
+    /// not give files to it.
     pub async fn bind(addresses: &[Listen], group: Option<&str>) -> Result<Self, ListenError> {
         let mut listeners = Vec::with_capacity(addresses.len());
         for address in addresses {

@@ -1,6 +1,6 @@
-//! The bytes of an answer in pieces, each with its own memory. The server keeps the piece that it is sending, so a client
-//! that does not read keeps that piece in memory, and not the whole answer. All answers with the same bytes share the
-//! pieces, which are never copied.
+//! The bytes of an answer in pieces, each with its own memory. The server keeps the piece that it is sending, so a
+//! client that does not read keeps that piece in memory, and not the whole answer. All answers with the same bytes
+//! share the pieces, which are never copied.
 
 use std::ops::Range;
 use std::sync::Arc;

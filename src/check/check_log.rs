@@ -18,8 +18,8 @@ pub struct CheckLog {
 }
 
 impl CheckLog {
-    /// An empty log of the checks in `plan`, in the order of the report. A check that accesses storage, passes and takes
-    /// longer than `slow_after` gets a warning.
+    /// An empty log of the checks in `plan`, in the order of the report. A check that accesses storage, passes and
+    /// takes longer than `slow_after` gets a warning.
     #[must_use]
     pub fn new(plan: &'static [CheckName], slow_after: Duration) -> Self {
         Self { plan, slow_after, scope: None, results: Vec::with_capacity(plan.len()) }

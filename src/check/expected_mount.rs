@@ -90,8 +90,8 @@ impl ExpectedMount<'_> {
         }
     }
 
-    /// Updates the record of the agent's own mounts from a new mount table. If `mount.nfs` did not report success, a new
-    /// mount at the path is the agent's only if it is a mount of the target's server with the target's options.
+    /// Updates the record of the agent's own mounts from a new mount table. If `mount.nfs` did not report success, a
+    /// new mount at the path is the agent's only if it is a mount of the target's server with the target's options.
     pub fn settle(&self, table: &MountTable, command: MountCommand) {
         let found = table.topmost_at(self.path).filter(|entry| entry.is_nfs() && table.stacked_at(self.path) == 1);
         let fits =
@@ -109,8 +109,8 @@ impl ExpectedMount<'_> {
         }
     }
 
-    /// Whether the mount at the path may have been made by a time of the monotonic clock. If its file system was mounted
-    /// elsewhere before, the kernel only knows the time of the first mount.
+    /// Whether the mount at the path may have been made by a time of the monotonic clock. If its file system was
+    /// mounted elsewhere before, the kernel only knows the time of the first mount.
     fn is_made_by(&self, time: Duration, table: &MountTable, stats: &MountStats) -> bool {
         let counters = table.topmost_at(self.path).and_then(|entry| stats.of(self.path, &entry.source));
         let made_at = |age| monotonic_now().saturating_sub(stats.read_at.elapsed() + age + AGE_UNIT);
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn mount_of_an_interrupted_command_is_own_only_with_its_server_and_options() {
+    fn mount_of_an_interrupted_command_needs_its_server_and_options() {
         with_expected(|expected| {
             for (options, is_own) in [
                 ("rw,vers=4.2,soft,addr=10.0.0.1", true),

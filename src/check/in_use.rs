@@ -1,9 +1,9 @@
 //! `in_use`: the mount that another program made at the target's mount path.
 //!
-//! Backup software may mount a target only while a job needs it. So nothing at the path is normal. A mount there must be
-//! the right one, be writable and answer. It is measured through a copy ([`Request::StatMount`]), so that its owner can
-//! always unmount it. An owner may also abort the requests of the mount before it unmounts it (`umount -f`). So an error
-//! counts like a timeout: it becomes a failure if it lasts, and none if the mount is gone by then.
+//! Backup software may mount a target only while a job needs it. So nothing at the path is normal. A mount there must
+//! be the right one, be writable and answer. It is measured through a copy ([`Request::StatMount`]), so that its owner
+//! can always unmount it. An owner may also abort the requests of the mount before it unmounts it (`umount -f`). So an
+//! error counts like a timeout: it becomes a failure if it lasts, and none if the mount is gone by then.
 //!
 //! The storage itself is verified by the other checks. So a problem of this mount is a warning, unless
 //! `[mounts] in_use_failure` makes it a failure.
@@ -193,8 +193,8 @@ fn fuse_user(entry: &MountEntry) -> Option<(u32, u32)> {
     Some((value("user_id=")?, value("group_id=")?))
 }
 
-/// Judges the answer of the file system, from the error of the worker that measured it. `did_hang` says whether the same
-/// mount did not answer the call before.
+/// Judges the answer of the file system, from the error of the worker that measured it. `did_hang` says whether the
+/// same mount did not answer the call before.
 fn answered(path: &Path, entry: &MountEntry, error: Option<CallError>, did_hang: bool) -> Checked {
     let at = path.display();
     let hangs = |how: String| {

@@ -10,9 +10,9 @@
 //! that are possible within half of its deadline, and later probes take the others. Until the first verdict
 //! the target is offline. While a verdict is renewed, the last one counts ([`schedule`]).
 //!
-//! Before a canary is written, leftovers of earlier ones are removed. At most [`LOCKED_MAX`] are locked at a
-//! time, and none is written beside more than [`LOCKED_MAX`] of any kind, or beside one that the service locks for longer
-//! than requested. So the number of canaries is bounded whatever crashes, and each is found again by its key.
+//! Before a canary is written, leftovers of earlier ones are removed. At most [`LOCKED_MAX`] are locked at a time, and
+//! none is written beside more than [`LOCKED_MAX`] of any kind, or beside one that the service locks for longer than
+//! requested. So the number of canaries is bounded whatever crashes, and each is found again by its key.
 
 mod act;
 mod running;

@@ -17,8 +17,8 @@
 //! Some operators grant credentials that may write but not delete, to protect backups. Writing is verified, and the
 //! canary remains. In a bucket without versions the next run overwrites it. In other buckets the next run only reads it
 //! back. If the credentials may not read either, only writing is verified, which is a warning. The agent also verifies
-//! that such credentials may still write, without storing an object ([`permission`]). A command remembers nothing, so it
-//! does only that if each run could leave one more version.
+//! that such credentials may still write, without storing an object ([`permission`]). A command remembers nothing, so
+//! it does only that if each run could leave one more version.
 
 mod earlier;
 mod findings;
@@ -36,7 +36,7 @@ use super::canary::{CANARY_BYTES, ProcessRole};
 use super::checked::Checked;
 use crate::model::{CanaryLeftover, Outcome, S3Location};
 use crate::s3::{ObjectApi, S3Failure, within};
-use earlier::{Earlier, after_failed_listing, after_sweep, read_back};
+use earlier::{EarlierCanaries, after_failed_listing, after_sweep, read_back};
 use findings::{
     differs, is_late, nearly_over, not_deleted, not_read, not_stored, overlong, refused, unlisted, unrecorded,
     without_clock,
@@ -44,7 +44,7 @@ use findings::{
 pub use memory::{CanaryMemory, CanaryStore, Resolved};
 use permission::{interpret_failed_put, permission_beside_canaries, permission_to_write};
 pub use plan::{CanaryPlan, LOCKED_BY_WRITING_MAX, LOCKED_MAX, NULL_VERSION};
-use write::{End, Request, Written, write};
+use write::{CanaryEnd, Request, Written, write};
 
 /// Writes a canary. `deadline` bounds the removal of leftovers, and then also the canary itself. The fact is the end of
 /// the retention of the latest locked canary, in seconds since 1970. That canary may be from an earlier run.
@@ -70,7 +70,7 @@ pub async fn object_canary(
         Ok(swept) => {
             let earlier = after_sweep(swept, location, plan, memory);
             // A later listing may fail.
-            if let Ok(Earlier { kept: Some(kept), .. }) = &earlier {
+            if let Ok(EarlierCanaries { kept: Some(kept), .. }) = &earlier {
                 memory.keep(kept.leftover.clone(), deadline).await;
             }
             (Ok(()), earlier)
@@ -122,7 +122,7 @@ pub async fn object_canary(
             Err(why) => return Checked::skipped(unrecorded(&why, location)).with_warnings(warning),
         };
         let has_no_lock = step == Request::Put && written.as_ref().is_err_and(S3Failure::denies_object_lock);
-        let differs = matches!(written, Ok(Written { end: End::Differs, .. }));
+        let differs = matches!(written, Ok(Written { end: CanaryEnd::Differs, .. }));
         if has_no_lock && plan.is_lock_unknown && canary.until > 0 {
             canary = plan.new_canary(None, listed.is_ok(), 0);
         } else if differs
@@ -137,30 +137,30 @@ pub async fn object_canary(
         }
     };
     let until = (canary.until > 0).then_some(canary.until);
-    let Earlier { remark, latest, .. } = earlier;
+    let EarlierCanaries { remark, latest, .. } = earlier;
     let checked = match written {
         Ok(Written { end, unread }) => {
             let unread = unread.map(|denied| not_read(location, &denied, plan));
             let wrote = if unread.is_some() { "wrote" } else { "wrote and read back" };
             let checked = match end {
-                End::Removed if unread.is_some() => {
+                CanaryEnd::Removed if unread.is_some() => {
                     Checked::passed(latest).detail(format!("wrote and deleted {CANARY_BYTES} bytes{remark}"))
                 }
-                End::Removed => {
+                CanaryEnd::Removed => {
                     Checked::passed(latest).detail(format!("wrote, read back and deleted {CANARY_BYTES} bytes{remark}"))
                 }
-                End::Kept(denied) => {
+                CanaryEnd::Kept(denied) => {
                     let finding = (!plan.append_only).then(|| not_deleted(location, &denied, plan));
                     let expected = if plan.append_only { " (append_only)" } else { "" };
                     Checked::passed(latest).with_warnings(finding).detail(format!(
                         "{wrote} {CANARY_BYTES} bytes. Deleting them was refused{expected}, so they remain{remark}"
                     ))
                 }
-                End::Locked => Checked::passed(until).detail(format!(
+                CanaryEnd::Locked => Checked::passed(until).detail(format!(
                     "{wrote} {CANARY_BYTES} bytes, which are locked for a few seconds and deleted after that{remark}"
                 )),
-                End::LockedLonger => Checked::passed(latest).with_warnings([overlong(location, &canary.key)]),
-                End::Differs => Checked::failed(differs(location)),
+                CanaryEnd::LockedLonger => Checked::passed(latest).with_warnings([overlong(location, &canary.key)]),
+                CanaryEnd::Differs => Checked::failed(differs(location)),
             };
             checked.with_warnings(unread)
         }

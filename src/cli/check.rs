@@ -1,8 +1,8 @@
 //! `targetwatch check`: probes now and prints every check.
 //!
-//! `check nfs` and `check s3` need no daemon. They use the same driver and configuration as the
-//! daemon, probe one target, and unmount what the probe mounted, also after SIGINT or SIGTERM. `check all` asks the daemon to probe
-//! every target, and prints the reports.
+//! `check nfs` and `check s3` need no daemon. They use the same driver and configuration as the daemon, probe one
+//! target, and unmount what the probe mounted, also after SIGINT or SIGTERM. `check all` asks the daemon to probe every
+//! target, and prints the reports.
 
 use std::sync::Arc;
 
@@ -148,8 +148,8 @@ fn mode_of_target(
     registered.into_iter().chain(declared).find(|known| known.is_same_storage(spec))?.mount_mode()
 }
 
-/// Returns the mount that the daemon made for the same export. Without a readable registry, a mount is recognized by its
-/// source only.
+/// Returns the mount that the daemon made for the same export. Without a readable registry, a mount is recognized by
+/// its source only.
 fn own_mount_of_daemon(registry_url: &RegistryUrl, target: &Target) -> Option<OwnMountId> {
     let file = registry::file(registry_url)?;
     registry::own_mount(file, &target.mount_name, &target.spec.export()).ok().flatten()

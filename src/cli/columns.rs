@@ -7,7 +7,6 @@ use serde_json::{Map, Value, json};
 use super::output::{Column, Rows};
 use crate::api::wire::{self, MetadataEntry};
 
-/// Columns of a target.
 pub(super) const TARGET: &[Column<TargetRow>] = &[
     ("ID", |row| json!(row.target.id)),
     // A target has the name of its first type.
@@ -79,7 +78,6 @@ pub(super) struct TypeRow {
     export: Option<String>,
 }
 
-/// Returns the columns of a target with its report.
 pub(super) fn target_with_report() -> Vec<Column<TargetRow>> {
     [TARGET, REPORT].concat()
 }

@@ -1,10 +1,10 @@
 //! `targetwatch doctor`: checks what the agent needs on this host, and says what to do about each problem.
 //!
 //! Each topic has its own file, and uses the code with which the agent itself validates, opens or probes. Nothing is
-//! changed, and a running agent is not disturbed. Topics run concurrently, each for at most [`DEADLINE`](bounds::DEADLINE), and are
-//! printed in a fixed order. Paths below the mount root are accessed only by a probe worker. Blocking calls run in
-//! threads that the end of the process does not wait for. `config check` is the part that concerns the configuration
-//! file.
+//! changed, and a running agent is not disturbed. Topics run concurrently, each for at most
+//! [`DEADLINE`](bounds::DEADLINE), and are printed in a fixed order. Paths below the mount root are accessed only by a
+//! probe worker. Blocking calls run in threads that the end of the process does not wait for. `config check` is the
+//! part that concerns the configuration file.
 
 mod bounds;
 mod capabilities;

@@ -67,8 +67,8 @@ pub fn status_table(list: &wire::TargetDetailList, style: OutputStyle, now: Time
     text
 }
 
-/// Renders the table of `status` with one line for each target, after the header. If the terminal is too narrow, columns
-/// are omitted and exports are shortened.
+/// Renders the table of `status` with one line for each target, after the header. If the terminal is too narrow,
+/// columns are omitted and exports are shortened.
 #[must_use]
 pub fn status_lines(list: &wire::TargetDetailList, style: OutputStyle, now: Timestamp) -> Vec<String> {
     let mut columns = status_columns(list, style, now);

@@ -82,7 +82,6 @@ fn prepare(config: Option<&Path>) -> anyhow::Result<Prepared> {
 /// What a signal requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Request {
-    /// Stop.
     Stop,
     /// Read the configuration again.
     Reload,

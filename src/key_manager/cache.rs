@@ -23,8 +23,8 @@ use crate::model::settings::KeyManagerSettings;
 use crate::model::tally::Tally;
 use crate::model::{BucketSecret, TARGETS_MAX};
 
-/// Largest number of cached secrets: every target may have its own. With fewer, probes in turn would each drop the secret
-/// that is needed next. The one that was not used for the longest time is dropped.
+/// Largest number of cached secrets: every target may have its own. With fewer, probes in turn would each drop the
+/// secret that is needed next. The one that was not used for the longest time is dropped.
 pub const SECRETS_MAX: usize = TARGETS_MAX;
 
 /// Largest number of concurrent requests to the key manager.

@@ -111,8 +111,8 @@ impl KeyManagerError {
         }
     }
 
-    /// Whether the key manager or Keystone does not serve, so that further requests would fail too. A login that Keystone
-    /// refuses has its own backoff.
+    /// Whether the key manager or Keystone does not serve, so that further requests would fail too. A login that
+    /// Keystone refuses has its own backoff.
     #[must_use]
     pub(super) fn is_failing_service(&self) -> bool {
         self.is_outage() || matches!(self, Self::UnexpectedAnswer { .. } | Self::TokenRefused(_))
@@ -131,23 +131,7 @@ impl KeyManagerError {
     /// Whether the key manager has answered the request for the secret.
     #[must_use]
     pub(super) fn is_answer(&self) -> bool {
-        match self {
-            Self::NotFound(_)
-            | Self::Forbidden(_)
-            | Self::Malformed(_)
-            | Self::OtherTarget(_)
-            | Self::TooLarge(_)
-            | Self::WrongType(_) => true,
-            Self::OtherKeyManager(_)
-            | Self::NoEndpoint(_)
-            | Self::Unreachable { .. }
-            | Self::TimedOut(_)
-            | Self::Failing { .. }
-            | Self::UnexpectedAnswer { .. }
-            | Self::TokenRefused(_)
-            | Self::Keystone(_)
-            | Self::Tls(_) => false,
-        }
+        self.reason() != Reason::KeyManagerUnavailable && !matches!(self, Self::OtherKeyManager(_))
     }
 
     /// The reason with a message that begins with the subject, and tells whether the last good credentials are in use.

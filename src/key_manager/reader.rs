@@ -1,11 +1,11 @@
 //! Requests to the key manager, with the token of the agent's own user.
 //!
-//! The payload is requested as `application/octet-stream`, which Barbican returns unchanged whatever the type with which
-//! the secret was stored. A refused token is renewed once.
+//! The payload is requested as `application/octet-stream`, which Barbican returns unchanged whatever the type with
+//! which the secret was stored. A refused token is renewed once.
 //!
-//! The documentation of Barbican gives two meanings to 401: the token is invalid, or it has no permission. A user without
-//! permission gets 403, so a 401 for a new token means that Barbican cannot validate tokens of this Keystone. That is a
-//! fault of the service, which concerns every secret.
+//! The documentation of Barbican gives two meanings to 401: the token is invalid, or it has no permission. A user
+//! without permission gets 403, so a 401 for a new token means that Barbican cannot validate tokens of this Keystone.
+//! That is a fault of the service, which concerns every secret.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -33,8 +33,8 @@ use crate::sys::resolve;
 use crate::sys::secret_file::read_public;
 use crate::tls::{observed, parse_authorities};
 
-/// Largest payload that is read, in bytes. Barbican stores at most 20 000 bytes by default. With every secret in the cache
-/// this large, they take 234 MiB.
+/// Largest payload that is read, in bytes. Barbican stores at most 20 000 bytes by default. With every secret in the
+/// cache this large, they take 234 MiB.
 pub const PAYLOAD_MAX_BYTES: usize = 24 << 10;
 
 const AUTH_TOKEN: HeaderName = HeaderName::from_static("x-auth-token");

@@ -34,7 +34,6 @@ impl AccessRule {
 
 /// Part of a pattern.
 enum Part {
-    /// This byte.
     Byte(u8),
     /// One or more bytes other than `/`.
     Segment,

@@ -69,7 +69,7 @@ impl Keystone {
     /// [`KeystoneError`] when Keystone does not answer, or something else answers at its address.
     pub async fn discover(&self) -> Result<(), KeystoneError> {
         let (head, _) = self.exchange(self.request(Method::GET, "/v3", Bytes::new())?).await?;
-        if head.status == StatusCode::OK { Ok(()) } else { Err(self.unexpected(head.status)) }
+        if head.status == StatusCode::OK { Ok(()) } else { Err(self.unexpected_status(head.status)) }
     }
 
     /// Gets a token.
@@ -82,11 +82,11 @@ impl Keystone {
         match head.status {
             StatusCode::CREATED | StatusCode::OK => {}
             StatusCode::UNAUTHORIZED => return Err(KeystoneError::LoginRefused { url: self.url.clone() }),
-            status => return Err(self.unexpected(status)),
+            status => return Err(self.unexpected_status(status)),
         }
         let issued: TokenBody<IssuedTokenBody> = self.parsed(&answer)?;
         let token = head.headers.get(SUBJECT_TOKEN).and_then(|value| value.to_str().ok());
-        let token = token.ok_or_else(|| self.not_understood("an issued token is not in X-Subject-Token"))?;
+        let token = token.ok_or_else(|| self.unexpected_answer("an issued token is not in X-Subject-Token"))?;
         let expires_at = issued.token.expires_at;
         Ok(IssuedToken { token: SecretString::from(token), expires_at, catalog: issued.token.catalog() })
     }
@@ -105,7 +105,7 @@ impl Keystone {
             request.headers_mut().insert(ACCESS_RULES, ACCESS_RULES_VERSION);
             for (name, token) in [(AUTH_TOKEN, own), (SUBJECT_TOKEN, subject)] {
                 let mut value = HeaderValue::from_str(token.expose_secret())
-                    .map_err(|_| self.not_understood("a token is not a valid header value"))?;
+                    .map_err(|_| self.unexpected_answer("a token is not a valid header value"))?;
                 value.set_sensitive(true);
                 request.headers_mut().insert(name, value);
             }
@@ -123,12 +123,12 @@ impl Keystone {
                 if fault.error.code == StatusCode::NOT_FOUND.as_u16() {
                     Ok(None)
                 } else {
-                    Err(self.not_understood("status and body contradict each other"))
+                    Err(self.unexpected_answer("status and body contradict each other"))
                 }
             }
             StatusCode::UNAUTHORIZED => Err(KeystoneError::OwnTokenRefused { url: self.url.clone() }),
             StatusCode::FORBIDDEN => Err(KeystoneError::MayNotValidate { url: self.url.clone() }),
-            status => Err(self.unexpected(status)),
+            status => Err(self.unexpected_status(status)),
         }
     }
 
@@ -138,7 +138,7 @@ impl Keystone {
             .uri(format!("{}{path}", self.url))
             .header(CONTENT_TYPE, "application/json")
             .body(Full::new(body))
-            .map_err(|error| self.not_understood(&error.to_string()))
+            .map_err(|error| self.unexpected_answer(&error.to_string()))
     }
 
     async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<(http::response::Parts, Bytes), KeystoneError> {
@@ -155,18 +155,18 @@ impl Keystone {
     fn parsed<T: DeserializeOwned>(&self, body: &[u8]) -> Result<T, KeystoneError> {
         // The message of serde may quote the answer, which may contain secrets.
         serde_json::from_slice(body).map_err(|error| {
-            self.not_understood(&format!("an answer has unexpected content at column {}", error.column()))
+            self.unexpected_answer(&format!("an answer has unexpected content at column {}", error.column()))
         })
     }
 
-    fn unexpected(&self, status: StatusCode) -> KeystoneError {
+    fn unexpected_status(&self, status: StatusCode) -> KeystoneError {
         if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
             return KeystoneError::Failing { url: self.url.clone(), status: status.as_u16() };
         }
-        self.not_understood(&format!("HTTP status {status}"))
+        self.unexpected_answer(&format!("HTTP status {status}"))
     }
 
-    fn not_understood(&self, detail: &str) -> KeystoneError {
+    fn unexpected_answer(&self, detail: &str) -> KeystoneError {
         KeystoneError::UnexpectedAnswer { url: self.url.clone(), detail: detail.to_owned() }
     }
 }

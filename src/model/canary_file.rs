@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::fnv::{FNV_OFFSET_BASIS, fnv1a};
+
 /// Size of a canary file, in bytes: one page, the smallest size for `O_DIRECT`.
 pub const CANARY_FILE_BYTES: usize = 4096;
 
@@ -33,11 +35,7 @@ impl CanaryFileNames {
     /// Returns names for a new canary of this node: `.targetwatch-canary-<node>-<uuid>`.
     #[must_use]
     pub fn new(hostname: &str) -> Self {
-        // FNV-1a, 64 bits. The standard library's hasher may change with any release, but these names must stay the
-        // same.
-        let node = hostname
-            .bytes()
-            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
+        let node = fnv1a(FNV_OFFSET_BASIS, hostname.as_bytes());
         let leftover_prefix = format!("{PREFIX}{node:016x}-");
         Self { name: format!("{leftover_prefix}{}", Uuid::new_v4()), leftover_prefix }
     }

@@ -23,8 +23,8 @@ pub struct CanaryLeftover {
     pub key: String,
     /// Requested end of the retention, in seconds since 1970. 0 without a retention.
     pub until: i64,
-    /// Version, if the service named one. `None` while the answer to the PUT is missing, unless the PUT replaces an object
-    /// whose version is known to be `null`.
+    /// Version, if the service named one. `None` while the answer to the PUT is missing, unless the PUT replaces an
+    /// object whose version is known to be `null`.
     pub version: Option<String>,
     /// When the service accepted the PUT, by this host's clock. `None` while the answer is missing.
     pub written_at: Option<Timestamp>,

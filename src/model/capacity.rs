@@ -46,7 +46,8 @@ impl Capacity {
         }
     }
 
-    /// Returns the capacity of a bucket from its used bytes and quota. A value that the service does not report is `None`.
+    /// Returns the capacity of a bucket from its used bytes and quota. A value that the service does not report is
+    /// `None`.
     #[must_use]
     pub fn from_bucket(used_bytes: Option<u64>, quota_bytes: Option<u64>) -> Self {
         Self {

@@ -1,8 +1,8 @@
 //! Identity of a mount that the agent made.
 //!
 //! A server may resolve the path of a mount, so the source that the kernel shows may differ from the target's export.
-//! The agent therefore recognizes a mount by the numbers that the kernel assigned. They are unique among existing mounts,
-//! and are not valid after a reboot.
+//! The agent therefore recognizes a mount by the numbers that the kernel assigned. They are unique among existing
+//! mounts, and are not valid after a reboot.
 
 use serde::{Deserialize, Serialize};
 

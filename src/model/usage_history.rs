@@ -1,9 +1,9 @@
 //! Usage history: the used bytes of one target in the last days, and the time until the target is full.
 //!
-//! Backups grow in steps: some hours of writing at night, nothing during the day, and now and then a purge. So the growth
-//! is the Theil–Sen estimate: the median of the slopes between all pairs of samples. A few unusual samples do not change
-//! it (Sen, "Estimates of the regression coefficient based on Kendall's tau", 1968). The forecast is `None` where the
-//! history shows no clear growth:
+//! Backups grow in steps: some hours of writing at night, nothing during the day, and now and then a purge. So the
+//! growth is the Theil–Sen estimate: the median of the slopes between all pairs of samples. A few unusual samples do
+//! not change it (Sen, "Estimates of the regression coefficient based on Kendall's tau", 1968). The forecast is `None`
+//! where the history shows no clear growth:
 //!
 //! - with fewer than [`SAMPLES_MIN`] samples, because a history shorter than two days may be one long backup,
 //! - if use falls between more than a quarter of the pairs, as around a purge,
@@ -73,8 +73,8 @@ impl UsageHistory {
         }
     }
 
-    /// Returns the time until the available space is used up, if use continues to grow as in the history. `None` if that
-    /// is not known.
+    /// Returns the time until the available space is used up, if use continues to grow as in the history. `None` if
+    /// that is not known.
     #[must_use]
     pub fn time_to_full(&self, capacity: &Capacity) -> Option<Duration> {
         capacity.capacity_bytes.filter(|size| *size > 0)?;

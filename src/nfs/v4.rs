@@ -5,8 +5,8 @@
 //!
 //! A call of the minor versions 1 and 2 belongs to a session of a client ([`client`]). Each client of this module has a
 //! unique name and lives for one measurement, and is always destroyed. So agents with the same host name do not destroy
-//! each other's state, and nothing is left behind that would delay the grace period of the server. Minor version 0 needs
-//! no client for the calls that change nothing.
+//! each other's state, and nothing is left behind that would delay the grace period of the server. Minor version 0
+//! needs no client for the calls that change nothing.
 
 mod attributes;
 mod client;

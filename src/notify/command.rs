@@ -12,7 +12,6 @@ use crate::sys::{ChildCensus, CommandInput, run_bounded_with};
 /// Largest part of the output of a failed command that is logged, in characters.
 const OUTPUT_MAX_CHARS: usize = 512;
 
-/// A command.
 #[derive(Debug)]
 pub(super) struct Command {
     settings: CommandSettings,

@@ -91,8 +91,8 @@ impl S3Failure {
         }
     }
 
-    /// Adds the topic of the service's message and, unless a header named a region, the region in the message. The region
-    /// that the request was `signed` for does not count. Does not keep the message.
+    /// Adds the topic of the service's message and, unless a header named a region, the region in the message. The
+    /// region that the request was `signed` for does not count. Does not keep the message.
     #[must_use]
     pub fn with_message(mut self, message: &str, signed: Option<&str>) -> Self {
         if let Self::Service { status, region, topic, .. } = &mut self {

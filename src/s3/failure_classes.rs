@@ -20,9 +20,9 @@ impl S3Failure {
         matches!(self, Self::TimedOut(_))
     }
 
-    /// Returns whether the failure may concern only this request. Some services sign parameters wrongly, redirect unknown
-    /// ones, or close the connection. Credentials that are not valid and a host that cannot be reached concern every
-    /// request for the bucket.
+    /// Returns whether the failure may concern only this request. Some services sign parameters wrongly, redirect
+    /// unknown ones, or close the connection. Credentials that are not valid and a host that cannot be reached concern
+    /// every request for the bucket.
     #[must_use]
     pub fn may_concern_one_request(&self) -> bool {
         let concerns_every_request = matches!(

@@ -1,14 +1,12 @@
-//! Child setup: parent-death signal and priority of every child process.
-//!
-//! This file does not depend on the rest of the crate, so that a separate worker program can include it.
+//! Child setup: the parent-death signal of every child process.
 
 use std::io;
 
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 
-/// Sets SIGKILL as the parent-death signal (prctl(2)) and lowers the priority of this process. Makes only
-/// system calls, so it may run between fork and exec.
+/// Sets SIGKILL as the parent-death signal of this process (prctl(2)). Makes only a system call, so it may run between
+/// fork and exec.
 ///
 /// # Errors
 /// As prctl(2), `PR_SET_PDEATHSIG`.

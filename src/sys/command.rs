@@ -1,10 +1,9 @@
 //! Commands: foreign programs such as `mount.nfs`, with a deadline.
 //!
-//! A command has an environment of `PATH` and `LC_ALL=C`, its own process group, and no input unless the caller gives it
-//! one. Its messages are
-//! shown in reports and compared with known messages, so they must be English. At the deadline, or when the caller
-//! drops the future, the whole group is killed. It also dies with the agent. Otherwise a restarted agent would mount a
-//! second time while the `mount.nfs` of its predecessor is still trying.
+//! A command has an environment of `PATH` and `LC_ALL=C`, its own process group, and no input unless the caller gives
+//! it one. Its messages are shown in reports and compared with known messages, so they must be English. At the
+//! deadline, or when the caller drops the future, the whole group is killed. It also dies with the agent. Otherwise a
+//! restarted agent would mount a second time while the `mount.nfs` of its predecessor is still trying.
 //!
 //! Call `mount.nfs` directly and not through `mount`, so that the process that hangs is the child itself.
 //! `rpc.statd`, which `mount.nfs` may start, leaves the group and continues to run.

@@ -13,8 +13,8 @@ use std::path::Path;
 use nix::sys::stat::{major, minor};
 use procfs::{Current as _, Lock, LockType, Locks};
 
-/// Returns the process that holds a flock(2) lock on a file, from `/proc/locks` (proc_locks(5)). `None` if none does, or
-/// if this process may not know it.
+/// Returns the process that holds a flock(2) lock on a file, from `/proc/locks` (proc_locks(5)). `None` if none does,
+/// or if this process may not know it.
 #[must_use]
 pub fn holder(path: &Path) -> Option<u32> {
     let file = fs::metadata(path).ok()?;

@@ -1,5 +1,5 @@
-//! The malloc heap: a limit on the number of arenas, separate mappings of large blocks, and the return of free memory to
-//! the kernel. All of them reduce resident memory.
+//! The malloc heap: a limit on the number of arenas, separate mappings of large blocks, and the return of free memory
+//! to the kernel. All of them reduce resident memory.
 //!
 //! The C library gives a thread its own arena as soon as two threads contend for one. Free memory
 //! of one arena is not available to the others. Threads that mostly wait for a disk, a name server or a
@@ -9,8 +9,8 @@
 use std::time::Duration;
 use std::{io, thread};
 
-/// Size from which a block is mapped separately, in bytes (mallopt(3), `M_MMAP_THRESHOLD`). It is glibc's initial value.
-/// Unless it is set, glibc raises it to the size of the largest block that was freed, up to 32 MiB.
+/// Size from which a block is mapped separately, in bytes (mallopt(3), `M_MMAP_THRESHOLD`). It is glibc's initial
+/// value. Unless it is set, glibc raises it to the size of the largest block that was freed, up to 32 MiB.
 const MAPPED_MIN_BYTES: i32 = 128 << 10;
 
 /// Limits the number of malloc arenas (mallopt(3), `M_ARENA_MAX`), and maps each block of [`MAPPED_MIN_BYTES`] or more.

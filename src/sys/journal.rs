@@ -5,8 +5,8 @@
 //! <https://systemd.io/JOURNAL_NATIVE_PROTOCOL/>. Sending waits while the journal does not read, so only the writer
 //! thread of [`super::LogQueue`] sends.
 //!
-//! A line without such fields stays in the stream, with its priority in front (sd-daemon(3)). The journal finds the unit
-//! of a datagram by the process that sent it. If that process has ended, such as after an error at its start,
+//! A line without such fields stays in the stream, with its priority in front (sd-daemon(3)). The journal finds the
+//! unit of a datagram by the process that sent it. If that process has ended, such as after an error at its start,
 //! `journalctl --unit` would not show the line.
 //!
 //! `tracing-journald` was considered. It sends on the thread that logs, which a stopped journal would block. It also
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn stderr_is_the_journal_only_if_device_and_inode_are_those_of_the_variable() {
+    fn stderr_is_the_journal_if_device_and_inode_match_the_variable() {
         let (file, other) = (tempfile::tempfile().expect("a file"), tempfile::tempfile().expect("a file"));
         let metadata = file.metadata().expect("metadata");
         let stream = format!("{}:{}", metadata.dev(), metadata.ino());

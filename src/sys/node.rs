@@ -51,8 +51,8 @@ pub fn sees_processes_of_host() -> bool {
     std::fs::read_link("/proc/self/ns/pid").is_ok_and(|link| link.as_os_str() == INITIAL_PID_NAMESPACE)
 }
 
-/// Returns the time of `CLOCK_MONOTONIC` (clock_gettime(2)). It is the same in all processes of a boot that share a time
-/// namespace.
+/// Returns the time of `CLOCK_MONOTONIC` (clock_gettime(2)). It is the same in all processes of a boot that share a
+/// time namespace.
 #[must_use]
 pub fn monotonic_now() -> Duration {
     let now = clock_gettime(ClockId::Monotonic);

@@ -8,9 +8,10 @@
 //! - Callers that need the same name share one lookup. So a lookup that hangs blocks one thread, however many
 //!   targets use its name and however often they are probed.
 //!
-//! Storage, Keystone, the key manager and the receivers of notifications have separate resolvers ([`STORAGE`],
-//! [`KEYSTONE`], [`KEY_MANAGER`], [`RECEIVERS`]), so that hanging lookups of storage do not stop the validation of tokens. They live as long as the
-//! process. A reload of the configuration does not create new ones.
+//! Storage, Keystone, the key manager, the receivers of notifications and the nodes of an aggregator have separate
+//! resolvers ([`STORAGE`], [`KEYSTONE`], [`KEY_MANAGER`], [`RECEIVERS`], [`NODES`]), so that hanging lookups of storage
+//! do not stop the validation of tokens. They live as long as the process. A reload of the configuration does not
+//! create new ones.
 
 use std::collections::BTreeMap;
 use std::io;

@@ -1,11 +1,10 @@
 //! Probe workers: the processes that access storage for the agent, which could hang there.
 //!
 //! A worker is the program `targetwatch-probe-worker`, or this program, started as `targetwatch probe-worker`
-//! ([`WorkerPoolSettings::choose`]). It reads requests, executes them one
-//! after the other, and answers each ([`child`]). Both sides share the [`protocol`]. The agent's
-//! side is the [`pool`]. It keeps a few idle workers, so that a healthy probe costs a message and not a
-//! fork. It kills a worker at the deadline of its request. A worker keeps no state between requests, so
-//! nothing is lost when it is killed.
+//! ([`WorkerPoolSettings::choose`]). It reads requests, executes them one after the other, and answers each
+//! ([`child`]). Both sides share the [`protocol`]. The agent's side is the [`pool`]. It keeps a few idle workers, so
+//! that a healthy probe costs a message and not a fork. It kills a worker at the deadline of its request. A worker
+//! keeps no state between requests, so nothing is lost when it is killed.
 
 mod canary;
 pub mod child;
@@ -15,25 +14,8 @@ mod mount_point;
 pub mod pool;
 pub mod protocol;
 
-use crate::model::BlockCounts;
 pub use pool::{CallError, Lane, PoolStats, WorkerPool, WorkerPoolSettings};
 pub use protocol::{
     ARGUMENT, CanaryRequest, CanaryWritten, FaultKind, FileSystemCounts, PreparedMountPoint, ReadBack, Request,
     Response, UnmountHow, WorkerFault,
 };
-
-// Not in `protocol`, so that a separate worker program could include that module without the model.
-impl FileSystemCounts {
-    /// Returns the counts without the type of the file system.
-    #[must_use]
-    pub fn block_counts(&self) -> BlockCounts {
-        BlockCounts {
-            unit_bytes: self.unit_bytes,
-            blocks: self.blocks,
-            free: self.blocks_free,
-            available: self.blocks_available,
-            inodes: self.files,
-            inodes_free: self.files_free,
-        }
-    }
-}

@@ -129,7 +129,7 @@ async fn clients_present_certificates_if_the_server_requires_them() {
 }
 
 #[tokio::test]
-async fn certificate_that_expires_soon_is_a_warning_until_its_replacement_is_loaded() {
+async fn certificate_warning_ends_when_its_replacement_is_loaded() {
     let directory = tempfile::tempdir().expect("a directory");
     let (authority, settings) = (Authority::new(), settings(directory.path()));
     let issue = |days: u64| {

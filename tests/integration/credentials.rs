@@ -377,7 +377,7 @@ async fn no_warning_when_the_source_answers_with_newer_credentials() {
 }
 
 #[tokio::test]
-async fn target_stays_available_when_the_source_has_no_answer_to_a_question_for_newer_credentials() {
+async fn silent_source_of_credentials_leaves_the_target_available() {
     let s3 = s3().await;
     let workspace = Workspace::new();
     let end = format!("{:.0}", jiff::Timestamp::now() + jiff::SignedDuration::from_hours(13 * 24));

@@ -1,5 +1,5 @@
-//! The container image, run by podman as `packaging/container/targetwatch.service` says, beside a container of a program
-//! that uses the backups.
+//! The container image, run by podman as `packaging/container/targetwatch.service` says, beside a container of a
+//! program that uses the backups.
 //!
 //! `tests/lab/boot --images` gives the lab the image.
 

@@ -7,9 +7,9 @@ use crate::machine::{
     HARD, Machine, TIMED_OUT, black_hole, black_hole_data, eventually, log, mount_of, mount_path, run,
 };
 
-/// A process whose working directory is the mount of an exported path. Dropping it ends every black hole. The end of the
-/// last user of an NFSv4 mount destroys the session, and waits for the server even when the user was killed. The wait
-/// is `timeo` × (`retrans` + 1), here 11 minutes (nfs4_proc_destroy_session in the kernel's fs/nfs/nfs4proc.c).
+/// A process whose working directory is the mount of an exported path. Dropping it ends every black hole. The end of
+/// the last user of an NFSv4 mount destroys the session, and waits for the server even when the user was killed. The
+/// wait is `timeo` × (`retrans` + 1), here 11 minutes (nfs4_proc_destroy_session in the kernel's fs/nfs/nfs4proc.c).
 struct User(Child);
 
 impl User {

@@ -53,8 +53,8 @@ fn mount_privately(arguments: &[&str], path: &str) -> PathBuf {
     at
 }
 
-/// Unmounts plainly, so a mount in use stays. With the bare system call, because umount(8) would access the mounted file
-/// system, and in a thread, because an NFSv4 client then notifies the dead server.
+/// Unmounts plainly, so a mount in use stays. With the bare system call, because umount(8) would access the mounted
+/// file system, and in a thread, because an NFSv4 client then notifies the dead server.
 fn unmount_plainly(at: &Path) {
     let path = at.to_owned();
     std::thread::spawn(move || umount2(&path, MntFlags::empty()));

@@ -22,8 +22,8 @@ const POLL_EVERY: Duration = Duration::from_millis(50);
 /// Number of polls between two samples of the reports and the process.
 const LOOK_EVERY: u32 = 10;
 
-/// Median time of an [`Echo`] on the machine for which the bounds of answer times are meant, which has no other load. On
-/// a slower one, they are longer in proportion.
+/// Median time of an [`Echo`] on the machine for which the bounds of answer times are meant, which has no other load.
+/// On a slower one, they are longer in proportion.
 const ECHO_TIME: Duration = Duration::from_micros(400);
 
 /// Maximum of the median answer time, whatever storage does.

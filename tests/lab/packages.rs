@@ -1,7 +1,7 @@
 //! The Debian package: installation, first start, upgrade while a mount is in use, removal, purge.
 //!
-//! `tests/lab/boot --package` puts the package into the lab. The test ends with the package installed, so that the tests
-//! after it use the packaged agent.
+//! `tests/lab/boot --package` puts the package into the lab. The test ends with the package installed, so that the
+//! tests after it use the packaged agent.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -31,8 +31,8 @@ const INSTALLED_BY_HAND: [&str; 5] = [
     "/usr/lib/tmpfiles.d/targetwatch.conf",
 ];
 
-/// Removes the package, if an earlier test installed it, or else the agent that `tests/lab/guest/init` installed. Returns
-/// false if the lab has no package to install.
+/// Removes the package, if an earlier test installed it, or else the agent that `tests/lab/guest/init` installed.
+/// Returns false if the lab has no package to install.
 pub fn uninstall() -> bool {
     if !Path::new(PACKAGE).exists() {
         eprintln!("left out: the lab has no package (--package of tests/lab/boot)");

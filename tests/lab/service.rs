@@ -25,8 +25,8 @@ const WATCHDOG: Duration = Duration::from_secs(2);
 /// Number of threads of the agent's tokio runtime (`WORKER_THREADS` in `src/cli/runtime.rs`).
 const RUNTIME_THREADS: usize = 2;
 
-/// The stopped threads of the agent's tokio runtime, as if its tasks never yielded. Other threads of the agent continue,
-/// so the test fails if one of them notifies the watchdog.
+/// The stopped threads of the agent's tokio runtime, as if its tasks never yielded. Other threads of the agent
+/// continue, so the test fails if one of them notifies the watchdog.
 struct StoppedRuntime(Vec<Pid>);
 
 impl StoppedRuntime {
@@ -81,7 +81,8 @@ fn unit_limits_what_the_agent_may_do() {
     for pid in pids {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("running");
         let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).expect("a field").trim();
-        // Bits of linux/capability.h: CHOWN 0, DAC_READ_SEARCH 2, SETGID 6, SETUID 7, NET_BIND_SERVICE 10, SYS_ADMIN 21.
+        // Bits of linux/capability.h: CHOWN 0, DAC_READ_SEARCH 2, SETGID 6, SETUID 7, NET_BIND_SERVICE 10, SYS_ADMIN
+        // 21.
         let expected: u64 = [0, 2, 6, 7, 10, 21].into_iter().map(|bit| 1 << bit).sum();
         assert_eq!(u64::from_str_radix(field("CapEff:"), 16), Ok(expected), "{status}");
     }

@@ -20,9 +20,9 @@ fn workers() -> Vec<Process> {
     children(main_pid()).into_iter().filter(|child| child.command.ends_with("probe-worker")).collect()
 }
 
-/// Damages every worker with `break_worker`. Asserts that the agent replaces the workers in use, that targets are probed
-/// as before and stay available, and that no process is left over. Idle workers beyond those in use may stay. `delay` is
-/// how long the damage may delay one probe of each target.
+/// Damages every worker with `break_worker`. Asserts that the agent replaces the workers in use, that targets are
+/// probed as before and stay available, and that no process is left over. Idle workers beyond those in use may stay.
+/// `delay` is how long the damage may delay one probe of each target.
 fn assert_replaced(what: &str, delay: Duration, break_worker: impl Fn(&Process)) {
     let _machine = Machine::start(EVERY_SECOND);
     let third = Target::create_available("10.0.0.1:/srv/exports/three");

@@ -19,7 +19,8 @@ use source::{Source, identifiers, is_word, literals, names_from_the_crate, paths
 const ALLOWED: &[(&str, &[&str])] = &[
     ("cli", &["agent", "api", "config", "driver", "fleet", "keystone", "model", "notify", "registry", "sys", "tls"]),
     ("fleet", &["api", "http_client", "keystone", "model", "sys", "tls"]),
-    // keystone and tls for authentication, registry for the statuses of its errors, sys for node facts and secret files.
+    // keystone and tls for authentication, registry for the statuses of its errors, sys for node facts and secret
+    // files.
     ("api", &["agent", "keystone", "model", "notify", "registry", "sys", "tls"]),
     ("notify", &["agent", "http_client", "model", "sys", "tls"]),
     ("agent", &["driver", "model", "registry"]),

@@ -14,8 +14,8 @@ pub struct Source {
 }
 
 impl Source {
-    /// Module path from the crate root: `agent/task.rs` is `agent`, `task`. It is empty for the roots of the programs and
-    /// the library.
+    /// Module path from the crate root: `agent/task.rs` is `agent`, `task`. It is empty for the roots of the programs
+    /// and the library.
     pub fn modules(&self) -> Vec<String> {
         let stem = self.path.strip_suffix(".rs").expect("a Rust file");
         if matches!(stem, "lib" | "main" | "probe_worker") {
@@ -46,8 +46,8 @@ pub fn sources() -> Vec<Source> {
     sources
 }
 
-/// Collects the top-level modules of all paths that begin at the crate root. `depth` is the number of modules around the
-/// tokens.
+/// Collects the top-level modules of all paths that begin at the crate root. `depth` is the number of modules around
+/// the tokens.
 pub fn names_from_the_crate(tokens: TokenStream, depth: usize, names: &mut BTreeSet<String>) {
     let tokens: Vec<TokenTree> = tokens.into_iter().collect();
     let mut at = 0;

@@ -115,8 +115,8 @@ impl Proxy {
         self.shared.reports_usage.store(reports, Ordering::Relaxed);
     }
 
-    /// Adds this `Age` to all answers, and sets their `Date` back by as much, as a cache does (RFC 9111 §4.2.3). Varnish
-    /// sends an age of zero with answers that it did not store.
+    /// Adds this `Age` to all answers, and sets their `Date` back by as much, as a cache does (RFC 9111 §4.2.3).
+    /// Varnish sends an age of zero with answers that it did not store.
     pub fn set_age(&self, seconds: u32) {
         *lock(&self.shared.age) = Some(seconds);
     }

@@ -180,7 +180,7 @@ impl Driver for AlwaysOutdated {
 }
 
 #[tokio::test(start_paused = true)]
-async fn outdated_report_causes_a_probe_before_the_interval_handle_but_not_a_loop() {
+async fn outdated_report_causes_an_early_probe_but_not_a_loop() {
     let shared = shared(Arc::new(MemoryStore::default()), Vec::new());
     let probes = Arc::new(AtomicU32::new(0));
     let (task, _handle) = task(&shared, target(), Box::new(AlwaysOutdated { probes: probes.clone() }));

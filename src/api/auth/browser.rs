@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn get_that_changes_something_is_refused_to_browsers_and_served_to_clients() {
+    fn get_that_changes_something_is_refused_to_browsers_only() {
         const CHROME: &str =
             "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0.0.0 Safari/537.36";
         const FIREFOX: &str = "Mozilla/5.0 (X11; Linux x86_64; rv:145.0) Gecko/20100101 Firefox/145.0";

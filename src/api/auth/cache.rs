@@ -76,13 +76,10 @@ pub(super) type PendingValidation = watch::Receiver<Option<Validation>>;
 
 /// State of a token in the cache.
 pub(super) enum CachedToken {
-    /// Valid.
     Valid(Arc<Identity>),
     /// Valid but stale: the holder of the sender must revalidate it.
     Stale(Arc<Identity>, watch::Sender<Option<Validation>>),
-    /// Invalid.
     Invalid,
-    /// A validation is pending.
     Pending(PendingValidation),
     /// No valid entry: the holder of the sender must validate it.
     Missing(watch::Sender<Option<Validation>>, PendingValidation, WasValid),

@@ -111,7 +111,6 @@ fn same_type(given: Option<&str>, target_type: &TargetType) -> Result<(), Fault>
     }
 }
 
-/// The metadata as a map.
 fn map(list: Vec<MetadataEntry>) -> BTreeMap<String, String> {
     list.into_iter().map(|MetadataEntry { key, value }| (key, value)).collect()
 }

@@ -51,7 +51,6 @@ const HEADERS: [(HeaderName, HeaderValue); 6] = [
     (VARY, HeaderValue::from_static("accept-encoding")),
 ];
 
-/// A page.
 pub(crate) struct HtmlPage {
     /// Text of the element `title`.
     pub(crate) title: String,

@@ -15,7 +15,6 @@ use crate::model::{CheckResult, Report, Transition};
 
 /// What the page shows.
 pub(super) struct TargetPage<'a> {
-    /// The target.
     pub(super) view: &'a TargetView,
     /// Its changes, newest first, or why they cannot be read.
     pub(super) history: Result<&'a [Transition], &'a str>,

@@ -10,6 +10,7 @@ use std::fmt;
 use uuid::Uuid;
 
 use super::clock::ServiceClock;
+use crate::model::fnv::{FNV_OFFSET_BASIS, fnv1a};
 
 /// Age at which a canary of a one-shot command is a leftover, in seconds. Several commands may run at
 /// the same time without knowing each other.
@@ -69,11 +70,8 @@ impl CanaryNames {
     /// distinguishes this target from other targets of the same bucket, so that none removes the canaries of another.
     #[must_use]
     pub fn new(prefix: &str, node: &str, export: &str, role: ProcessRole, instance: Uuid) -> Self {
-        // FNV-1a, 64 bits: the hash must be the same in the next release.
-        let hash = [node, "\n", export]
-            .iter()
-            .flat_map(|part| part.bytes())
-            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
+        let parts = [node, "\n", export];
+        let hash = parts.iter().fold(FNV_OFFSET_BASIS, |hash, part| fnv1a(hash, part.as_bytes()));
         Self { folder: format!("{prefix}{hash:016x}/"), role, instance }
     }
 
@@ -96,8 +94,8 @@ impl CanaryNames {
     }
 
     /// Returns the key of a write canary if the service refuses to list the bucket. It is always the same, whatever the
-    /// retention, so that a later canary replaces an object that a PUT stored late. Commands may run at the same time, so
-    /// they have [`COMMAND_KEYS`] keys. Each begins with another one, and `attempt` counts those that it used.
+    /// retention, so that a later canary replaces an object that a PUT stored late. Commands may run at the same time,
+    /// so they have [`COMMAND_KEYS`] keys. Each begins with another one, and `attempt` counts those that it used.
     #[must_use]
     pub fn unlisted_key(&self, attempt: u128) -> CanaryKey {
         let number = match self.role {

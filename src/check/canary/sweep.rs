@@ -65,8 +65,8 @@ pub struct Listing {
     omits_versions: bool,
 }
 
-/// Lists and removes leftover canaries of this target on this node. `versioned`: whether the bucket has or had versions.
-/// `in_use`: the canary of this process that stays.
+/// Lists and removes leftover canaries of this target on this node. `versioned`: whether the bucket has or had
+/// versions. `in_use`: the canary of this process that stays.
 ///
 /// # Errors
 /// Those of [`list`] and [`remove`].

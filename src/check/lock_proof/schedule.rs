@@ -187,7 +187,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn proof_is_due_at_its_interval_sooner_when_unverifiable_and_when_requested() {
+    fn proof_is_due_at_its_interval_or_sooner_on_request_or_if_unverifiable() {
         let start = Instant::now();
         let mut schedule = Schedule::default();
         assert_eq!(schedule.due(&basis(), false, start), Due::Now);

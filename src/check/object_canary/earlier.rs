@@ -19,7 +19,7 @@ use crate::s3::{ObjectApi, S3Failure, StoredVersion, within};
 
 /// What is known of earlier canaries before the next one is written.
 #[derive(Default)]
-pub(super) struct Earlier {
+pub(super) struct EarlierCanaries {
     /// A canary that these credentials may not delete. It is overwritten or read back instead of writing a new one.
     pub(super) kept: Option<Kept>,
     /// End of the retention of the latest locked canary of this process.
@@ -33,7 +33,7 @@ pub(super) fn after_sweep(
     location: &S3Location,
     plan: &CanaryPlan<'_>,
     memory: &mut CanaryMemory,
-) -> Result<Earlier, NotWritten> {
+) -> Result<EarlierCanaries, NotWritten> {
     if plan.retention.is_some() {
         let overlong = swept.overlong.as_ref().map(|key| overlong(location, key));
         let left = swept.undeletable.as_ref().filter(|_| !plan.append_only);
@@ -62,7 +62,7 @@ pub(super) fn after_sweep(
     let latest = own.map(|key| key.until).max();
     let remark =
         if swept.removed > 0 { format!("; leftover canaries removed: {}", swept.removed) } else { String::new() };
-    Ok(Earlier { kept, latest, remark })
+    Ok(EarlierCanaries { kept, latest, remark })
 }
 
 /// Tries to remove the remembered canary of a bucket whose listing failed.
@@ -73,7 +73,7 @@ pub(super) async fn after_failed_listing(
     memory: &mut CanaryMemory,
     failed_listing: &S3Failure,
     deadline: Duration,
-) -> Result<Earlier, NotWritten> {
+) -> Result<EarlierCanaries, NotWritten> {
     if let Err(why) = memory.load(deadline).await {
         return Err(Box::new(Checked::skipped(unrecorded(&why, location))));
     }
@@ -83,7 +83,10 @@ pub(super) async fn after_failed_listing(
     let finding = match within(deadline, memory.resolve(api, plan)).await {
         Ok(Resolved::Gone) => return remove_late(api, location, plan, deadline).await,
         Ok(Resolved::Undeletable(denied)) if leftover.until == 0 || plan.append_only => {
-            return Ok(Earlier { kept: Some(Kept { leftover, denied, leaves_room: true }), ..Earlier::default() });
+            return Ok(EarlierCanaries {
+                kept: Some(Kept { leftover, denied, leaves_room: true }),
+                ..EarlierCanaries::default()
+            });
         }
         Ok(resolved @ (Resolved::Locked | Resolved::LockedLonger)) => {
             let permission = permission_beside_canaries(api, location, plan, memory, deadline).await?;
@@ -115,9 +118,9 @@ async fn remove_late(
     location: &S3Location,
     plan: &CanaryPlan<'_>,
     deadline: Duration,
-) -> Result<Earlier, NotWritten> {
+) -> Result<EarlierCanaries, NotWritten> {
     if plan.names.role() == ProcessRole::OneShot {
-        return Ok(Earlier::default());
+        return Ok(EarlierCanaries::default());
     }
     let key = plan.names.text(&plan.names.unlisted_key(0));
     let removing = async {
@@ -136,7 +139,7 @@ async fn remove_late(
             Err(Box::new(refused(Request::DeleteEarlier, &failure, location, plan)))
         }
         // The DELETE of the canary reports another failure.
-        _ => Ok(Earlier::default()),
+        _ => Ok(EarlierCanaries::default()),
     }
 }
 

@@ -178,8 +178,8 @@ pub(super) fn differs(location: &S3Location) -> Finding {
     )
 }
 
-/// Whether a request may have been refused because the retention of its canary, which ends at `until`, was over. Services
-/// refuse it in the same way as a missing permission.
+/// Whether a request may have been refused because the retention of its canary, which ends at `until`, was over.
+/// Services refuse it in the same way as a missing permission.
 pub(super) fn is_late(failure: &S3Failure, until: Option<i64>, plan: &CanaryPlan<'_>) -> bool {
     failure.reason() == Reason::AccessDenied && until.is_some_and(|until| plan.clock.may_be_past(until))
 }

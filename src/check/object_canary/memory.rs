@@ -73,8 +73,8 @@ impl CanaryMemory {
         self.record.leftover.as_ref()
     }
 
-    /// Whether the credentials are known to be able to write: a canary of theirs may remain, or this run found that they
-    /// are permitted to.
+    /// Whether the credentials are known to be able to write: a canary of theirs may remain, or this run found that
+    /// they are permitted to.
     #[must_use]
     pub fn shows_writing(&self) -> bool {
         self.is_permitted || self.leftover().is_some_and(|leftover| leftover.written_at.is_some())

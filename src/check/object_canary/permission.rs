@@ -1,12 +1,12 @@
 //! Whether these credentials may write, without storing an object.
 //!
-//! If every further canary would remain, the agent sends a PUT with a wrong digest. S3 services check the permission and
-//! the quota first, then refuse the digest, and store nothing. A service that does not check digests stores the object.
-//! That is remembered, so that only one such object remains.
+//! If every further canary would remain, the agent sends a PUT with a wrong digest. S3 services check the permission
+//! and the quota first, then refuse the digest, and store nothing. A service that does not check digests stores the
+//! object. That is remembered, so that only one such object remains.
 //!
 //! If the service refuses a canary with a retention, the agent uploads a part of a multipart upload without one, and
-//! aborts the upload. That shows whether the service refuses only the retention. With the retention of a canary, it does so
-//! if earlier canaries leave no room for another.
+//! aborts the upload. That shows whether the service refuses only the retention. With the retention of a canary, it
+//! does so if earlier canaries leave no room for another.
 
 use std::time::Duration;
 
@@ -86,7 +86,8 @@ pub(super) async fn permission_to_write(
     }
 }
 
-/// The same while earlier canaries leave no room for another: with a multipart upload that has the retention of a canary.
+/// The same while earlier canaries leave no room for another: with a multipart upload that has the retention of a
+/// canary.
 ///
 /// # Errors
 /// The failed check, if they may not.
@@ -103,12 +104,12 @@ pub(super) async fn permission_beside_canaries(
     }
 }
 
-/// Starts a multipart upload whose object would be locked until `until`, uploads a part, and aborts it. A PUT with a wrong
-/// digest would not do in a bucket with a default retention: a service that ignores digests would lock its object for
-/// days. An upload stores no object, and services permit it if they permit a PUT.
+/// Starts a multipart upload whose object would be locked until `until`, uploads a part, and aborts it. A PUT with a
+/// wrong digest would not do in a bucket with a default retention: a service that ignores digests would lock its object
+/// for days. An upload stores no object, and services permit it if they permit a PUT.
 ///
-/// An upload may remain if the agent crashes, or may not abort it. The next run lists the uploads of this key, and starts
-/// no further one unless it can abort them. So at most one remains for each key.
+/// An upload may remain if the agent crashes, or may not abort it. The next run lists the uploads of this key, and
+/// starts no further one unless it can abort them. So at most one remains for each key.
 async fn may_upload(
     api: &dyn ObjectApi,
     plan: &CanaryPlan<'_>,
@@ -173,7 +174,8 @@ pub(super) async fn interpret_failed_put(
     put_refused(failure, until, &without_retention, location, plan)
 }
 
-/// Whether a PUT with the right digest would fail in the same way. Services may refuse a wrong digest with unknown codes.
+/// Whether a PUT with the right digest would fail in the same way. Services may refuse a wrong digest with unknown
+/// codes.
 fn concerns_every_put(failure: &S3Failure) -> bool {
     match failure {
         S3Failure::Service { .. } => failure.is_refusal() || is_full(failure),

@@ -8,8 +8,8 @@ use crate::check::canary::{CanaryKind, CanaryNames, ServiceClock};
 use crate::model::CanaryLeftover;
 use crate::s3::Versioning;
 
-/// Number of canaries of a target on this node at which no further write canary is written. A lock proof may add one, so
-/// at most five remain.
+/// Number of canaries of a target on this node at which no further write canary is written. A lock proof may add one,
+/// so at most five remain.
 pub const LOCKED_MAX: usize = 4;
 
 /// Largest number of locked write canaries of a target on this node. It leaves room for the canary of a lock proof.
@@ -72,8 +72,8 @@ impl<'a> CanaryPlan<'a> {
         matches!(self.versioning, None | Some(Versioning::Enabled))
     }
 
-    /// Whether a PUT may add a version to an earlier canary instead of replacing it. In a bucket with versions, the answer
-    /// to the PUT of the earlier canary named one.
+    /// Whether a PUT may add a version to an earlier canary instead of replacing it. In a bucket with versions, the
+    /// answer to the PUT of the earlier canary named one.
     pub(super) fn adds_version_to(&self, earlier: &CanaryLeftover) -> bool {
         let has_version = earlier.version.as_ref().is_some_and(|version| version != NULL_VERSION);
         let is_known = self.versioning.is_some() || (self.retention.is_some() && !self.is_lock_unknown);

@@ -195,7 +195,7 @@ async fn write_canaries_leave_room_for_a_lock_proof() {
 }
 
 #[tokio::test]
-async fn undeletable_canary_names_the_permission_and_does_not_accuse_the_service() {
+async fn undeletable_canary_names_the_missing_permission() {
     let api = FakeObjects { refuses_delete: true, ..FakeObjects::default() };
     let before = names();
     api.keep(&before.text(&before.new_key(CanaryKind::Write, ServiceClock::default().now() - 60)));

@@ -61,13 +61,13 @@ impl Request {
 
 /// A canary whose PUT passed.
 pub(super) struct Written {
-    pub(super) end: End,
+    pub(super) end: CanaryEnd,
     /// Denial of its GET.
     pub(super) unread: Option<S3Failure>,
 }
 
 /// State of a canary after its last request.
-pub(super) enum End {
+pub(super) enum CanaryEnd {
     Removed,
     /// Its DELETE was denied.
     Kept(S3Failure),
@@ -126,11 +126,11 @@ pub(super) async fn write(
         }
     }
     let end = match (is_same, is_locked_longer, denied) {
-        (false, ..) => End::Differs,
-        (true, None, None) => End::Removed,
-        (true, None, Some(denied)) => End::Kept(denied),
-        (true, Some(false), _) => End::Locked,
-        (true, Some(true), _) => End::LockedLonger,
+        (false, ..) => CanaryEnd::Differs,
+        (true, None, None) => CanaryEnd::Removed,
+        (true, None, Some(denied)) => CanaryEnd::Kept(denied),
+        (true, Some(false), _) => CanaryEnd::Locked,
+        (true, Some(true), _) => CanaryEnd::LockedLonger,
     };
     Ok(Written { end, unread })
 }

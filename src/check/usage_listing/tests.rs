@@ -121,7 +121,7 @@ async fn page_request_ends_at_the_deadline_when_the_service_is_silent() {
 }
 
 #[tokio::test]
-async fn listing_restarts_when_the_answer_is_not_a_page_or_the_marker_is_rejected() {
+async fn listing_restarts_after_an_invalid_page_or_a_rejected_marker() {
     let refusals = [S3Failure::NotS3("a page".to_owned()), S3Failure::service(400, Some("InvalidArgument"), None)];
     for failure in refusals {
         let fake = FakeBucket::with_pages([page(Some(version("b", "1"))), Err(failure.clone())]);

@@ -20,7 +20,8 @@ fn at(address: Address) -> ConnectionOptions {
     ConnectionOptions { api: Some(address), ..ConnectionOptions::default() }
 }
 
-/// Sends a request to a server that answers each connection with the next text. Returns the outcome and the request heads.
+/// Sends a request to a server that answers each connection with the next text. Returns the outcome and the request
+/// heads.
 async fn request_to(
     access: ConnectionOptions,
     path: &Path,

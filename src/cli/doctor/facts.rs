@@ -35,7 +35,6 @@ impl Facts {
         self.agent.unwrap_or_else(std::process::id)
     }
 
-    /// Names [`Self::process`].
     pub(super) fn process_name(&self) -> String {
         match self.agent {
             Some(pid) => format!("the agent, process {pid}"),

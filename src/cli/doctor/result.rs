@@ -129,7 +129,6 @@ impl HostCheck {
         self.problems.push(Problem { severity, message: message.into() });
     }
 
-    /// The outcome.
     #[cfg(test)]
     pub(super) fn outcome(&self) -> HostCheckOutcome {
         self.outcome

@@ -27,7 +27,8 @@ use crate::cli::terminal::{OutputStyle, escape_invisible};
 /// Largest number of lines of the problem of the connection.
 const PROBLEM_LINES_MAX: usize = 3;
 
-/// Fewest lines below a table of all targets that are enough for the messages. With fewer, a part of the targets is hidden.
+/// Fewest lines below a table of all targets that are enough for the messages. With fewer, a part of the targets is
+/// hidden.
 const MESSAGES_MIN_LINES: usize = 4;
 
 /// Indentation of the further lines of a message, in columns.

@@ -52,8 +52,8 @@ impl Screen {
         Some(screen)
     }
 
-    /// Columns and lines that a frame may use. The last column stays free, because clearing the rest of a line that fills
-    /// it would clear the last character.
+    /// Columns and lines that a frame may use. The last column stays free, because clearing the rest of a line that
+    /// fills it would clear the last character.
     pub(super) fn size(&self) -> (u16, u16) {
         let size = tcgetwinsize(&self.stdout).map_or((0, 0), |size| (size.ws_col, size.ws_row));
         let (columns, lines) = if size.0 == 0 || size.1 == 0 { DEFAULT_SIZE } else { size };
@@ -74,7 +74,8 @@ impl Screen {
         try_print(&format!("{FRAME_BEGIN}{}{FRAME_END}", lines.join("\r\n")))
     }
 
-    /// Restores the terminal and stops this process, as the shell expects after Ctrl-Z. Continues when the process does.
+    /// Restores the terminal and stops this process, as the shell expects after Ctrl-Z. Continues when the process
+    /// does.
     pub(super) fn suspend(&mut self) {
         self.leave();
         let _ = nix::sys::signal::raise(nix::sys::signal::Signal::SIGSTOP);

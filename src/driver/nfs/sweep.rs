@@ -45,8 +45,8 @@ impl PrivateMount {
             .then_some(Self { name, source })
     }
 
-    /// Unmounts it like the private mount of a target, and removes its directory. Bounded like a probe. Returns a remark
-    /// if a plain unmount was not enough.
+    /// Unmounts it like the private mount of a target, and removes its directory. Bounded like a probe. Returns a
+    /// remark if a plain unmount was not enough.
     ///
     /// # Errors
     /// [`DetachError`] when it is still mounted.

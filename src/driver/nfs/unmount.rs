@@ -168,8 +168,8 @@ fn ending(answer: Result<Response, CallError>, is_gone: impl Fn() -> bool) -> Re
         Err(CallError::Fault(fault)) if fault.kind == FaultKind::Mounted || fault.errno() == Some(Errno::EINVAL) => {
             Ok(Ending::Elsewhere)
         }
-        // The kernel removes the mount first and then notifies the server (NFSv4), which may take long. So the mount may
-        // be removed although the call timed out.
+        // The kernel removes the mount first and then notifies the server (NFSv4), which may take long. So the mount
+        // may be removed although the call timed out.
         Err(CallError::TimedOut { .. } | CallError::WorkerDied { .. }) if is_gone() => Ok(Ending::Unconfirmed),
         Err(error) => Err(error),
     }

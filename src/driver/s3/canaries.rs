@@ -112,7 +112,7 @@ impl Canaries {
             log.skip(CheckName::WriteCanary, format!("{why}: writing is not verified"));
             return false;
         }
-        let is_refused = is_only_evidence && !configuration.may_be_told_later();
+        let is_refused = is_only_evidence && !configuration.may_be_known_later();
         let locks_by_default = configuration.locks_by_default().or(is_refused.then_some(false));
         let is_lock_unknown = locks_by_default.is_none();
         if is_lock_unknown && log.has_failure() {
@@ -136,7 +136,8 @@ impl Canaries {
             unknown_lock(input.location, reason, log.detail(CheckName::ObjectLock))
         });
         let recent = self.recent(input).filter(|latest| is_lock_unknown || latest.retention == retention);
-        // A canary from before the service refused everything else does not show that these credentials can still write.
+        // A canary from before the service refused everything else does not show that these credentials can still
+        // write.
         if let Some(latest) = recent.filter(|latest| latest.is_only_evidence || !is_only_evidence) {
             let mut detail = format!(
                 "written at {:.0}; the next one is due {} s after that",

@@ -31,7 +31,7 @@ impl Configuration {
     }
 
     /// Whether the lock is unknown only because of trouble of the service, which usually ends.
-    pub(super) fn may_be_told_later(&self) -> bool {
+    pub(super) fn may_be_known_later(&self) -> bool {
         matches!(
             self.lock_unknown,
             Some(Reason::ServerError | Reason::Throttled | Reason::ResponseTimedOut | Reason::ConnectionBroken)

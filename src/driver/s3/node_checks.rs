@@ -173,8 +173,8 @@ impl NodeChecks {
         Some((api?, found?))
     }
 
-    /// Records that the service refuses the credentials of the latest [`Self::reach`], although that check has passed: a
-    /// canary did not show that they can write.
+    /// Records that the service refuses the credentials of the latest [`Self::reach`], although that check has passed:
+    /// a canary did not show that they can write.
     pub(super) fn credentials_refused(&self, input: Input<'_>) {
         if let Some(credentials) = &self.latest_credentials {
             self.credentials.refused(input, credentials);

@@ -39,8 +39,8 @@ impl SecretCredentials {
         used.filter(|_| !is_configured)
     }
 
-    /// Reads the secret within the deadline of a check. A requested probe does not use a cached one. A secret that belongs
-    /// to another target is an error, because its keys must not be sent to this one.
+    /// Reads the secret within the deadline of a check. A requested probe does not use a cached one. A secret that
+    /// belongs to another target is an error, because its keys must not be sent to this one.
     pub(super) async fn read(&self, input: Input<'_>) -> ReadCredentials {
         let Some((reference, settings)) = self.in_use(input) else {
             return ReadCredentials { found: None, remark: None };

@@ -444,7 +444,7 @@ async fn outage_of_the_key_manager_is_a_timeout_and_its_refusal_a_failure() {
 }
 
 #[tokio::test]
-async fn canaries_are_not_removed_with_other_credentials_than_those_of_the_secret() {
+async fn canaries_are_removed_only_with_the_credentials_of_the_secret() {
     let barbican = FakeBarbican::start().await;
     barbican.store(SECRET, payload("AKIA", "k"));
     barbican.answer_instead(Some((StatusCode::FORBIDDEN, "fault")));

@@ -5,8 +5,8 @@ use std::fmt;
 use super::error::ExportError;
 use super::host::{canonical_host, is_host, unbracketed};
 
-/// Canonical endpoint of the standard partition of AWS, without China and GovCloud. In each partition, a name belongs to one bucket
-/// (Amazon S3 User Guide, "General purpose bucket naming rules").
+/// Canonical endpoint of the standard partition of AWS, without China and GovCloud. In each partition, a name belongs
+/// to one bucket (Amazon S3 User Guide, "General purpose bucket naming rules").
 const AWS: &str = "s3.amazonaws.com";
 
 /// Endpoint of an S3 service: scheme, host and optional port.

@@ -38,8 +38,8 @@ impl KeyManagerSettings {
         identity(self) == identity(other)
     }
 
-    /// Returns a warning if secrets cross a network in plain text, because Keystone's catalog has this address of the key
-    /// manager. A configured address has its own warning.
+    /// Returns a warning if secrets cross a network in plain text, because Keystone's catalog has this address of the
+    /// key manager. A configured address has its own warning.
     #[must_use]
     pub fn catalog_warning(&self, url: &str) -> Option<String> {
         (self.endpoint.is_none() && is_plain_text_elsewhere(url)).then(|| {

@@ -144,8 +144,8 @@ impl V4Client {
         if self.opens_files { self.reclaim(calls).await } else { Ok(()) }
     }
 
-    /// Executes a compound, and reads its results. Repeats it while the server asks for that and there is time, and once
-    /// in a new session if the server has lost the session, as after a restart.
+    /// Executes a compound, and reads its results. Repeats it while the server asks for that and there is time, and
+    /// once in a new session if the server has lost the session, as after a restart.
     pub(super) async fn run<T>(
         &mut self,
         calls: &BoundedCalls,
@@ -220,8 +220,8 @@ impl V4Client {
         Ok(received)
     }
 
-    /// Reports that this client has no state of an earlier run to reclaim (RFC 8881 §18.51). Otherwise the server lets it
-    /// open no file.
+    /// Reports that this client has no state of an earlier run to reclaim (RFC 8881 §18.51). Otherwise the server lets
+    /// it open no file.
     pub(super) async fn complete_reclaim(&mut self, calls: &BoundedCalls) -> Result<(), NfsError> {
         self.opens_files = true;
         match self.reclaim(calls).await {

@@ -29,8 +29,8 @@ type Seen = Arc<Mutex<Vec<u32>>>;
 /// Status of a call whose sequence number is not the next one of its slot (RFC 8881 §15.1.11.8).
 const SEQ_MISORDERED: u32 = 10063;
 
-/// Serves connections, and verifies the sequence numbers of the session. `answer` returns the result of COMPOUND for its first operation. Without one, the server does not
-/// answer.
+/// Serves connections, and verifies the sequence numbers of the session. `answer` returns the result of COMPOUND for
+/// its first operation. Without one, the server does not answer.
 async fn serve(answer: impl Fn(u32) -> Option<Encoder> + Send + Sync + 'static) -> (SocketAddr, Seen) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
     let (address, seen) = (listener.local_addr().expect("an address"), Seen::default());

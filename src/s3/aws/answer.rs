@@ -137,8 +137,8 @@ fn current_time(date: &str, age: Option<&str>) -> Option<i64> {
     Some(date.saturating_add(age.into()))
 }
 
-/// Adds the region that the request was signed for to its answer, as an extension of the type [`Region`]. AWS and others
-/// name that region in answers that have nothing to do with it.
+/// Adds the region that the request was signed for to its answer, as an extension of the type [`Region`]. AWS and
+/// others name that region in answers that have nothing to do with it.
 #[derive(Debug)]
 pub(super) struct NoteSignedRegion;
 

@@ -61,7 +61,8 @@ impl Renewal {
         Self { is_long_lived, asked_at: None, is_repeated: Arc::default() }
     }
 
-    /// Returns whether the source should be asked now for credentials after those that expire at `end`. Counts as asked.
+    /// Returns whether the source should be asked now for credentials after those that expire at `end`. Counts as
+    /// asked.
     pub(super) fn ask(&mut self, end: Option<SystemTime>, now: SystemTime) -> bool {
         let is_asked = self.asked_at.is_some_and(|asked| asked <= now && now < asked + ASKED_AGAIN_AFTER);
         let is_due = self.is_long_lived && !is_asked && end.is_some_and(|end| end <= now + END_ANNOUNCED_BEFORE);

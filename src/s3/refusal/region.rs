@@ -50,7 +50,6 @@ pub(in crate::s3) fn is_region(name: &str) -> bool {
     !name.is_empty() && name.len() <= REGION_MAX_BYTES && name.bytes().all(is_name)
 }
 
-/// A word of a message.
 struct Word<'message> {
     /// Without quotes and punctuation.
     text: &'message str,

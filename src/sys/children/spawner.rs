@@ -75,8 +75,8 @@ pub(super) async fn spawn<T: Send + 'static>(
     answer.await.map_err(|_| io::Error::other("the child could not be started because the agent is stopping"))?
 }
 
-/// Returns the queue of the thread, which the first call starts. The queue has memory for all its orders from the start, so
-/// it contains boxes.
+/// Returns the queue of the thread, which the first call starts. The queue has memory for all its orders from the
+/// start, so it contains boxes.
 fn thread() -> io::Result<&'static SyncSender<Box<Order>>> {
     static THREAD: OnceLock<SyncSender<Box<Order>>> = OnceLock::new();
     if let Some(thread) = THREAD.get() {

@@ -1,11 +1,11 @@
 //! Which processes of this host see a mount: those with the configured names, in their own mount namespaces.
 //!
 //! A process is recognized by `/proc/PID/comm`, and `/proc/PID/mountinfo` shows what it sees. The kernel answers both
-//! from memory and without a lock of that process, unlike `cmdline`, whose reader waits for the process's memory. A mount
-//! is recognized by its device number and source, and not by its path, because a container may have it elsewhere.
+//! from memory and without a lock of that process, unlike `cmdline`, whose reader waits for the process's memory. A
+//! mount is recognized by its device number and source, and not by its path, because a container may have it elsewhere.
 //!
-//! One sweep of `/proc` serves all targets for [`SWEEP_INTERVAL`]. It runs in a thread of its own, reads a bounded number
-//! of processes and bytes, and is abandoned at a deadline. An abandoned thread is not joined by a second one.
+//! One sweep of `/proc` serves all targets for [`SWEEP_INTERVAL`]. It runs in a thread of its own, reads a bounded
+//! number of processes and bytes, and is abandoned at a deadline. An abandoned thread is not joined by a second one.
 
 #![allow(clippy::disallowed_methods, reason = "procfs answers from memory: nothing here can wait for storage")]
 
@@ -35,8 +35,8 @@ const SWEEP_INTERVAL_MIN: Duration = Duration::from_secs(1);
 /// Longest time of a sweep.
 const SWEEP_DEADLINE: Duration = Duration::from_secs(5);
 
-/// Largest number of processes with one configured name whose mounts are read: those with the lowest ids. A host may run
-/// hundreds of virtual machines.
+/// Largest number of processes with one configured name whose mounts are read: those with the lowest ids. A host may
+/// run hundreds of virtual machines.
 const PROCESSES_MAX: usize = 16;
 
 /// Largest number of bytes of the mount table of one process.

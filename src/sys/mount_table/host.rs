@@ -1,9 +1,9 @@
 //! The mounts of the host: the mount table of process 1.
 //!
-//! The kernel protects the tables of all mount namespaces with one lock (`namespace_sem` in `fs/namespace.c`). NFS holds
-//! it only while memory changes. Some local file systems may read their disk for their options, such as btrfs. So reading
-//! the table of another namespace waits no longer than reading an own table with the same file systems. Like that one, it
-//! is read again only if the kernel reports a change.
+//! The kernel protects the tables of all mount namespaces with one lock (`namespace_sem` in `fs/namespace.c`). NFS
+//! holds it only while memory changes. Some local file systems may read their disk for their options, such as btrfs. So
+//! reading the table of another namespace waits no longer than reading an own table with the same file systems. Like
+//! that one, it is read again only if the kernel reports a change.
 
 use std::fs::File;
 use std::io;
@@ -45,7 +45,8 @@ impl HostMounts {
     /// Returns the current mounts of the host. `own` is the table of this process.
     ///
     /// # Errors
-    /// When this process does not see process 1 of the host, may not read its table, or the table does not stay unchanged.
+    /// When this process does not see process 1 of the host, may not read its table, or the table does not stay
+    /// unchanged.
     pub fn view(&self, own: &MountTable) -> io::Result<HostView> {
         if !node::sees_processes_of_host() {
             return Err(io::Error::other(

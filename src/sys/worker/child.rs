@@ -21,8 +21,8 @@ use super::protocol::{IDENTITY, Request, Response, WorkerFault};
 use super::{canary, directory, mount_copy, mount_point};
 use crate::sys::child_setup;
 
-/// `targetwatch-probe-worker` and `targetwatch probe-worker`: serves requests until its input ends. Returns the exit code: 0 at the end of the input,
-/// and 1 if the input is not a valid request.
+/// `targetwatch-probe-worker` and `targetwatch probe-worker`: serves requests until its input ends. Returns the exit
+/// code: 0 at the end of the input, and 1 if the input is not a valid request.
 #[must_use]
 pub fn main() -> ExitCode {
     panic::set_hook(Box::new(|panic| write_if_ready(io::stderr(), &format!("targetwatch probe-worker: {panic}\n"))));

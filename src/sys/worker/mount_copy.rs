@@ -3,8 +3,8 @@
 //! A process that resolves a path into a mount, or holds a file below it, uses the mount. If its owner unmounts it at
 //! that moment, umount(2) fails with EBUSY. So the worker copies the mounts below the mount root (open_tree(2)), which
 //! does not access them, and measures the copy. An unmount of the original then succeeds even while the copy hangs. It
-//! must not propagate to the copy, which would be busy, so the copies are private (mount_namespaces(7)). The mount point
-//! can be removed as well, because no mount namespace contains the copy.
+//! must not propagate to the copy, which would be busy, so the copies are private (mount_namespaces(7)). The mount
+//! point can be removed as well, because no mount namespace contains the copy.
 
 #![allow(clippy::disallowed_methods, reason = "runs in a worker, where storage may be touched")]
 
@@ -47,8 +47,8 @@ pub(super) fn measure(root: &Path, relative: &Path, user: Option<(u32, u32)>) ->
     }
 }
 
-/// Measures with all ids of another user, as FUSE demands (`fuse_allow_current_process` in `fs/fuse/dir.c`). Ids belong to
-/// a thread (credentials(7)), so a thread takes them and ends.
+/// Measures with all ids of another user, as FUSE demands (`fuse_allow_current_process` in `fs/fuse/dir.c`). Ids belong
+/// to a thread (credentials(7)), so a thread takes them and ends.
 fn measure_as(copy: &OwnedFd, path: &Path, uid: Uid, gid: Gid) -> Result<FileSystemCounts, WorkerFault> {
     let measuring = || {
         set_thread_res_gid(gid, gid, gid).and_then(|()| set_thread_res_uid(uid, uid, uid)).map_err(|errno| {

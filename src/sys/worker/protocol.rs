@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
+use crate::model::BlockCounts;
 use crate::model::canary_file::CanaryFileNames;
+use crate::model::fnv::{FNV_OFFSET_BASIS, fnv1a};
 
 /// Maximum length of a path in a batch, in bytes. [`frame::BATCH_MAX`] paths fit into a frame even if JSON needs
 /// six bytes for each byte.
@@ -16,22 +18,9 @@ const BATCH_PATH_MAX_BYTES: usize = 512;
 /// Identity of this protocol: the FNV-1a hash of the files that define it. A worker of another build may understand the
 /// agent only if it is the same.
 pub(in crate::sys::worker) const IDENTITY: u64 = {
-    let requests = hash(FNV_OFFSET_BASIS, include_bytes!("protocol.rs"));
-    hash(hash(requests, include_bytes!("protocol/frame.rs")), include_bytes!("../../model/canary_file.rs"))
+    let requests = fnv1a(FNV_OFFSET_BASIS, include_bytes!("protocol.rs"));
+    fnv1a(fnv1a(requests, include_bytes!("protocol/frame.rs")), include_bytes!("../../model/canary_file.rs"))
 };
-
-/// Initial value of the 64-bit FNV-1a hash (<http://www.isthe.com/chongo/tech/comp/fnv/>).
-const FNV_OFFSET_BASIS: u64 = 0xcbf2_9ce4_8422_2325;
-
-/// Continues an FNV-1a hash.
-const fn hash(mut hash: u64, bytes: &[u8]) -> u64 {
-    let mut index = 0;
-    while index < bytes.len() {
-        hash = (hash ^ bytes[index] as u64).wrapping_mul(0x0000_0100_0000_01b3);
-        index += 1;
-    }
-    hash
-}
 
 /// Argument that makes this program a probe worker.
 pub const ARGUMENT: &str = "probe-worker";
@@ -47,8 +36,8 @@ pub enum Request {
         /// Whether anything but NFS is an error ([`FaultKind::NotNfs`]).
         expect_nfs: bool,
     },
-    /// Measure the file system that is mounted at a mount point, through a private copy of the mount. So the process that
-    /// owns the mount can always unmount it and remove the mount point. Answered by [`Response::Counts`].
+    /// Measure the file system that is mounted at a mount point, through a private copy of the mount. So the process
+    /// that owns the mount can always unmount it and remove the mount point. Answered by [`Response::Counts`].
     StatMount {
         /// The mount root.
         root: PathBuf,
@@ -204,6 +193,21 @@ pub struct FileSystemCounts {
     pub files_free: u64,
     /// Magic number of the file system (statfs(2)).
     pub magic: u64,
+}
+
+impl FileSystemCounts {
+    /// Returns the counts without the type of the file system.
+    #[must_use]
+    pub fn block_counts(&self) -> BlockCounts {
+        BlockCounts {
+            unit_bytes: self.unit_bytes,
+            blocks: self.blocks,
+            free: self.blocks_free,
+            available: self.blocks_available,
+            inodes: self.files,
+            inodes_free: self.files_free,
+        }
+    }
 }
 
 /// Encoded without field names, because a sweep has a thousand of them.

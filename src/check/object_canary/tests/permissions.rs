@@ -108,7 +108,7 @@ async fn canary_that_may_not_be_read_is_deleted() {
 }
 
 #[tokio::test]
-async fn locked_canary_that_append_only_credentials_may_not_delete_is_no_warning() {
+async fn locked_canary_with_append_only_credentials_is_not_a_warning() {
     for refuses_list in [false, true] {
         let api = FakeObjects { refuses_delete: true, versioned: true, refuses_list, ..FakeObjects::default() };
         let (names, store) = (names(), Arc::new(FakeStore::default()));

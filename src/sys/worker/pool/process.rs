@@ -22,7 +22,6 @@ use crate::sys::command::DEFAULT_PATH;
 /// Name of workers in logs and the census.
 const WORKER: &str = "probe-worker";
 
-/// Answer of a worker.
 pub(super) type Answer = Result<Response, WorkerFault>;
 
 /// A worker. Dropping it kills it.

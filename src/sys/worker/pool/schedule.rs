@@ -116,7 +116,6 @@ impl<C: Call, W: IdleWorker> CallQueue<C, W> {
         self.queue.remove(index)
     }
 
-    /// Frees a slot.
     pub(super) fn free_slot(&mut self) -> Option<Dispatch<C, W>> {
         self.slots_free += 1;
         self.next()
