@@ -11,7 +11,8 @@
 //! store without a lock, and a new store is one directory that passes the contract suite. [`Registry`] joins both and
 //! is what the agent uses.
 //!
-//! Stores: a database file ([`SqliteStore`](sqlite::SqliteStore)), and memory for tests ([`MemoryStore`]).
+//! Stores: a database file ([`SqliteStore`](sqlite::SqliteStore)), a copy of a registry that all nodes share
+//! ([`ReplicaStore`]), and memory for tests ([`MemoryStore`]).
 
 mod change;
 #[cfg(test)]
@@ -21,8 +22,10 @@ mod error;
 pub(crate) mod fixtures;
 mod handle;
 pub mod limits;
+mod membership;
 mod memory;
 mod open;
+mod replica;
 pub mod rules;
 mod shared;
 mod snapshot;
@@ -33,10 +36,12 @@ pub use change::{Change, TargetChange, TypeChange};
 pub use error::{MaintenanceError, OpenError};
 pub use handle::{Registry, RegistryError, WriteResult};
 pub use limits::{ASSIGNMENTS_MAX, TARGETS_MAX, TRANSITIONS_MAX, TYPE_METADATA_TOTAL_MAX, TYPES_MAX};
+pub use membership::{Aliases, Renames, ReplicaStatus};
 pub use memory::MemoryStore;
 pub use open::{file, open};
+pub use replica::ReplicaStore;
 pub use rules::Refusal;
 pub use shared::{CloudId, SharedCommitError, SharedContent, SharedRegistry, SharedVersion, Unavailable};
 pub use snapshot::{Difference, RegisteredTarget, Revision, Snapshot, Write};
 pub use sqlite::{accept_loss, backup, inspect, lock_path, own_mount, restore};
-pub use store::{CommitError, StorageError, Store};
+pub use store::{CommitError, FleetError, StorageError, Store};

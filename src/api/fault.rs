@@ -104,9 +104,9 @@ fn of_registry(error: &RegistryError) -> StatusCode {
     match error {
         RegistryError::Refused(refusal) => of_refusal(refusal),
         RegistryError::Storage(StorageError::Failed(_)) => StatusCode::INTERNAL_SERVER_ERROR,
-        RegistryError::Storage(StorageError::ReadOnly(_) | StorageError::Uncertain(_)) | RegistryError::Contended => {
-            StatusCode::SERVICE_UNAVAILABLE
-        }
+        RegistryError::Storage(StorageError::ReadOnly(_) | StorageError::Uncertain(_))
+        | RegistryError::Fleet(_)
+        | RegistryError::Contended => StatusCode::SERVICE_UNAVAILABLE,
     }
 }
 

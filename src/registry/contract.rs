@@ -3,6 +3,7 @@
 //! A new store adds one line to `contract!`: the function that makes an empty store.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -10,6 +11,8 @@ use uuid::Uuid;
 
 use super::fixtures::{at, create, create_target, new_type, nfs, project, s3, target};
 use super::memory::MemoryStore;
+use super::replica::ReplicaStore;
+use super::replica::fake::FakeSharedRegistry;
 use super::rules::tests::properties::{change_of, operation};
 use super::sqlite::SqliteStore;
 use super::*;
@@ -31,6 +34,13 @@ fn memory() -> Fixture {
 fn sqlite() -> Fixture {
     let directory = tempfile::tempdir().expect("a directory");
     let store = SqliteStore::open(&directory.path().join("registry.db")).expect("created");
+    Fixture { store: Arc::new(store), _directory: Some(directory) }
+}
+
+fn replica() -> Fixture {
+    let directory = tempfile::tempdir().expect("a directory");
+    let copy = SqliteStore::open_copy(&directory.path().join("registry.db")).expect("created");
+    let store = ReplicaStore::new(copy, Arc::new(FakeSharedRegistry::new()), Duration::from_secs(20));
     Fixture { store: Arc::new(store), _directory: Some(directory) }
 }
 
@@ -81,7 +91,7 @@ macro_rules! contract {
     )*};
 }
 
-contract!(memory sqlite);
+contract!(memory sqlite replica);
 
 fn writes((target, first_type): (Target, TargetType)) -> Vec<Write> {
     vec![Write::PutTarget(target.into()), Write::PutType(first_type.into())]

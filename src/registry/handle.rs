@@ -6,10 +6,11 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::change::Change;
+use super::membership::ReplicaStatus;
 use super::rules::{self, Refusal};
 use super::snapshot::{Snapshot, Write};
-use super::store::{CommitError, StorageError, Store};
-use crate::model::{CanaryRecord, OwnMountId, Tally, TargetId, Transition};
+use super::store::{CommitError, FleetError, StorageError, Store};
+use crate::model::{CanaryRecord, OwnMountId, Tally, TargetId, TargetTypeId, Transition};
 
 /// Most attempts to commit one change while other writers are faster. Conflicts are rare: an agent makes one change at
 /// a time, and a shared store sees a few changes a day.
@@ -24,6 +25,9 @@ pub enum RegistryError {
     /// The change could not be made durable.
     #[error("the registry could not be changed: {0}. {effect}", effect = .0.effect())]
     Storage(#[from] StorageError),
+    /// The registry that all nodes share could not be changed.
+    #[error(transparent)]
+    Fleet(#[from] FleetError),
     /// Other writers were faster [`COMMIT_ATTEMPTS_MAX`] times.
     #[error(
         "the registry could not be changed: other writers changed it {COMMIT_ATTEMPTS_MAX} times meanwhile. Nothing was changed. Repeat the request"
@@ -89,16 +93,32 @@ impl Registry {
         self.commit(change, |_| Vec::new()).await.map(drop)
     }
 
-    /// Verifies that the store can be changed now.
+    /// Verifies that the store can be changed now, as [`Store::verify_writable`].
     ///
     /// # Errors
-    /// [`StorageError`] when it cannot.
-    pub async fn verify_writable(&self) -> Result<(), StorageError> {
-        match self.store.commit(self.snapshot().revision(), Vec::new()).await {
-            Err(CommitError::Storage(error)) => Err(error),
-            // Another writer was faster, so the store can be written.
-            Ok(_) | Err(CommitError::Conflict) => Ok(()),
-        }
+    /// [`CommitError`] when it cannot.
+    pub async fn verify_writable(&self) -> Result<(), CommitError> {
+        self.store.verify_writable().await
+    }
+
+    /// Returns the id of a target from this id, which may be a former one.
+    #[must_use]
+    pub fn current_target_id(&self, id: TargetId) -> TargetId {
+        let former = |id| self.store.aliases().targets.get(id).copied();
+        if self.snapshot().target(id).is_some() { id } else { former(&id).unwrap_or(id) }
+    }
+
+    /// Returns the id of a target type from this id, which may be a former one.
+    #[must_use]
+    pub fn current_type_id(&self, id: TargetTypeId) -> TargetTypeId {
+        let former = |id| self.store.aliases().types.get(id).copied();
+        if self.snapshot().target_type(id).is_some() { id } else { former(&id).unwrap_or(id) }
+    }
+
+    /// Returns the state of a registry that uses a shared one, as [`Store::replica_status`].
+    #[must_use]
+    pub fn replica_status(&self) -> Option<ReplicaStatus> {
+        self.store.replica_status()
     }
 
     async fn commit(
@@ -114,6 +134,7 @@ impl Registry {
                 Ok(committed) => Ok(committed),
                 Err(CommitError::Conflict) => continue,
                 Err(CommitError::Storage(error)) => Err(error.into()),
+                Err(CommitError::Fleet(error)) => Err(error.into()),
             };
             return if is_write { self.count_write(outcome) } else { outcome };
         }
@@ -156,6 +177,11 @@ impl Registry {
     /// [`StorageError`] when they cannot be read.
     pub async fn own_mounts(&self) -> Result<Vec<(TargetId, OwnMountId)>, StorageError> {
         self.store.own_mounts().await
+    }
+
+    /// Follows the changes of other nodes, as [`Store::follow`].
+    pub async fn follow(&self) {
+        self.store.follow().await;
     }
 
     /// Finishes the commits that began, and closes the store, as [`Store::close`].

@@ -18,6 +18,7 @@ mod generation;
 mod identity;
 mod inspection;
 mod maintenance;
+mod membership_rows;
 mod own_mount_rows;
 mod paths;
 mod schema;
@@ -46,6 +47,8 @@ pub use inspection::{inspect, lock_path};
 pub use maintenance::{accept_loss, backup, own_mount, restore};
 
 use super::error::OpenError;
+use super::membership::{Aliases, Renames};
+use super::shared::CloudId;
 use super::snapshot::{Revision, Snapshot, Write};
 use super::store::{CommitError, StorageError, Store};
 use crate::model::{CanaryRecord, OwnMountId, TargetId, Transition};
@@ -73,6 +76,18 @@ pub struct SqliteStore {
     identity: Arc<FileIdentity>,
     record: Arc<generation::Record>,
     snapshot: Arc<watch::Sender<Arc<Snapshot>>>,
+    cloud_id: Option<CloudId>,
+    aliases: Arc<Aliases>,
+    role: Role,
+}
+
+/// Who decides the content of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    /// This node alone.
+    Single,
+    /// A shared registry. The file is a copy of it.
+    Copy,
 }
 
 impl SqliteStore {
@@ -84,7 +99,22 @@ impl SqliteStore {
     /// [`OpenError`]. It is [`OpenError::Unwritable`] when another agent uses the file. An existing file is left as it
     /// was.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
+        Self::open_as(path, Role::Single)
+    }
+
+    /// Opens the store at `path` as the copy of a shared registry, as [`Self::open`].
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_copy(path: &Path) -> Result<Self, OpenError> {
+        Self::open_as(path, Role::Copy)
+    }
+
+    fn open_as(path: &Path, role: Role) -> Result<Self, OpenError> {
         let file::Opened { connection, lock, identity, record, targets, .. } = file::open(path, Loss::Refused)?;
+        let failed = |error: rusqlite::Error| errors::unreadable(path, &error);
+        let cloud_id = membership_rows::cloud_id(&connection).map_err(failed)?;
+        let aliases = Arc::new(membership_rows::aliases(&connection).map_err(failed)?);
         let identity = Arc::new(identity);
         let (jobs, queue) = mpsc::channel::<Job>(QUEUE_MAX);
         let cannot_start = |error: std::io::Error| errors::unwritable(path, error);
@@ -103,7 +133,30 @@ impl SqliteStore {
             })
             .map_err(cannot_start)?;
         let snapshot = Arc::new(watch::Sender::new(Arc::new(Snapshot::new(targets))));
-        Ok(Self { jobs, identity, record: Arc::new(record), snapshot })
+        Ok(Self { jobs, identity, record: Arc::new(record), snapshot, cloud_id, aliases, role })
+    }
+
+    /// Returns the shared registry of which the file was a copy when it was opened.
+    #[must_use]
+    pub fn cloud_id(&self) -> Option<CloudId> {
+        self.cloud_id
+    }
+
+    /// Stores of which shared registry the file is a copy. `None` means that it is the registry of a single node.
+    ///
+    /// # Errors
+    /// [`StorageError`] when it could not be made durable.
+    pub async fn put_cloud_id(&self, cloud_id: Option<CloudId>) -> Result<(), StorageError> {
+        self.write_rows(move |connection| membership_rows::put(connection, cloud_id)).await
+    }
+
+    /// Changes ids to those of a shared registry, keeps the former ones as aliases, orders all rows as there, and stores
+    /// the shared registry. The snapshot does not change before the file is opened again.
+    ///
+    /// # Errors
+    /// [`StorageError`] when it could not be made durable. Nothing was changed then.
+    pub async fn join(&self, cloud_id: CloudId, renames: Renames, order: Vec<TargetId>) -> Result<(), StorageError> {
+        self.write_rows(move |connection| membership_rows::join(connection, cloud_id, &renames, &order)).await
     }
 
     /// Runs `work`, a change, on the writer's thread, if the open file is still at its path. The change runs even if
@@ -203,8 +256,13 @@ impl Store for SqliteStore {
         self.snapshot.subscribe()
     }
 
+    fn aliases(&self) -> Arc<Aliases> {
+        self.aliases.clone()
+    }
+
     async fn commit(&self, expected: Revision, writes: Vec<Write>) -> Result<Arc<Snapshot>, CommitError> {
         let (snapshot, record, identity) = (self.snapshot.clone(), self.record.clone(), self.identity.clone());
+        let role = self.role;
         self.run(move |connection| {
             // Only this thread replaces the snapshot: it cannot change before the end of the job.
             let current = snapshot.borrow().clone();
@@ -214,7 +272,7 @@ impl Store for SqliteStore {
             if writes.is_empty() {
                 return Ok(current);
             }
-            write(connection, &writes).map_err(StorageError::from)?;
+            write(connection, &writes, role).map_err(StorageError::from)?;
             identity.verify_written()?;
             let next = Arc::new(current.apply(&writes, expected.next()));
             write_record(connection, &record, next.targets().len());
@@ -258,8 +316,12 @@ impl Store for SqliteStore {
 }
 
 /// Makes all writes in one transaction, or none of them.
-fn write(connection: &mut Connection, writes: &[Write]) -> rusqlite::Result<()> {
+fn write(connection: &mut Connection, writes: &[Write], role: Role) -> rusqlite::Result<()> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    if role == Role::Single {
+        // A comparison with a shared registry would undo the change.
+        membership_rows::clear(&transaction)?;
+    }
     for write in writes {
         match write {
             Write::PutTarget(target) => target_rows::put(&transaction, target)?,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio::sync::watch;
 
+use super::membership::{Aliases, ReplicaStatus};
 use super::snapshot::{Revision, Snapshot, Write};
 use crate::model::{CanaryRecord, OwnMountId, TargetId, Transition};
 
@@ -34,7 +35,26 @@ impl StorageError {
     }
 }
 
-/// Why a commit failed. Nothing was changed, except that [`StorageError::Uncertain`] leaves it open.
+/// Why a change of the registry that all nodes share failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FleetError {
+    /// The shared registry cannot be changed now.
+    #[error("fleet_unavailable: the registry of the fleet cannot be changed now: {0}. Nothing was changed")]
+    Unavailable(String),
+    /// The answer to the change did not arrive.
+    #[error(
+        "fleet_unavailable: {0}. The agent reads the registry of the fleet again as soon as it can: look there before you repeat the request"
+    )]
+    Uncertain(String),
+    /// The shared registry was changed, but the copy of this node was not.
+    #[error(
+        "fleet_unavailable: the registry of the fleet was changed, but this node cannot store its copy: {0}. The agent tries again at each comparison. Do not repeat the request"
+    )]
+    CopyFailed(StorageError),
+}
+
+/// Why a commit failed. Nothing was changed, except that [`StorageError::Uncertain`] and some [`FleetError`] leave it
+/// open.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CommitError {
     /// The store is not at the expected revision.
@@ -43,6 +63,9 @@ pub enum CommitError {
     /// The writes could not be made durable.
     #[error(transparent)]
     Storage(#[from] StorageError),
+    /// The registry that all nodes share could not be changed.
+    #[error(transparent)]
+    Fleet(#[from] FleetError),
 }
 
 /// A store of targets, their types and their histories. `registry/contract.rs` tests every
@@ -66,6 +89,28 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// [`CommitError`], which says whether something was changed.
     async fn commit(&self, expected: Revision, writes: Vec<Write>) -> Result<Arc<Snapshot>, CommitError>;
+
+    /// Verifies that the store can be changed now, as far as this can be known without a request to another host.
+    ///
+    /// # Errors
+    /// [`CommitError`], except [`CommitError::Conflict`].
+    async fn verify_writable(&self) -> Result<(), CommitError> {
+        match self.commit(self.snapshot().revision(), Vec::new()).await {
+            // With a conflict, another writer was faster, so the store can be written.
+            Ok(_) | Err(CommitError::Conflict) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Returns the former ids of targets and types.
+    fn aliases(&self) -> Arc<Aliases> {
+        Arc::default()
+    }
+
+    /// Returns the state of a store whose content is a copy of a shared registry. `None` if it is not such a store.
+    fn replica_status(&self) -> Option<ReplicaStatus> {
+        None
+    }
 
     /// Adds transitions to the histories of their targets, in this order. Each history keeps the
     /// latest [`TRANSITIONS_MAX`](super::TRANSITIONS_MAX). Transitions of a target that does not exist
@@ -107,6 +152,9 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// [`StorageError`] when they cannot be read.
     async fn own_mounts(&self) -> Result<Vec<(TargetId, OwnMountId)>, StorageError>;
+
+    /// Follows the changes of other writers, until the future is dropped. Returns if the store notices them by itself.
+    async fn follow(&self) {}
 
     /// Finishes the commits that began, and closes the store. Every later call fails.
     async fn close(&self) {}

@@ -57,7 +57,17 @@ const NAMED_ONLY_IN: &[(&str, &[&str])] = &[
     ("serde_saphyr", &["cli/token/clouds.rs"]),
     ("toml", &["config.rs", "config/"]),
     // One function selects the store. Everything else, including tests, uses the registry.
-    ("SqliteStore", &["registry/contract.rs", "registry/open.rs", "registry/sqlite.rs", "registry/sqlite/"]),
+    (
+        "SqliteStore",
+        &[
+            "registry/contract.rs",
+            "registry/open.rs",
+            "registry/replica.rs",
+            "registry/replica/",
+            "registry/sqlite.rs",
+            "registry/sqlite/",
+        ],
+    ),
     // The configuration selects the kind of store by its URL. Nothing above the registry knows it.
     ("Sqlite", &["config/tests.rs", "config/validate.rs", "model/registry_url.rs", "registry/open.rs"]),
     ("sqlite", &["registry.rs", "registry/"]),
@@ -114,6 +124,7 @@ const MAY_TOUCH_PATHS: &[(&str, &str)] = &[
     ("registry/sqlite/identity.rs", "the registry's file is on a local disk, never below the mount root"),
     ("registry/sqlite/write_ahead_log.rs", "the registry's log is on a local disk, never below the mount root"),
     ("registry/sqlite/tests.rs", "files in a temporary directory"),
+    ("registry/replica/tests.rs", "files in a temporary directory"),
     ("fleet/compute.rs", "it runs computations"),
     ("api/listen.rs", "the socket's own file is on a local file system"),
     ("cli/manual.rs", "the manual pages are files of a package's build"),

@@ -124,6 +124,20 @@ const STEPS: &[&str] = &[
         mount     TEXT NOT NULL CHECK (json_valid(mount))
     ) STRICT, WITHOUT ROWID;
     ",
+    // The shared registry of which the file is a copy: one row, or none. And the former ids of targets and types.
+    "
+    CREATE TABLE membership (
+        cloud_id TEXT NOT NULL
+    ) STRICT;
+    CREATE TABLE alias (
+        id             TEXT NOT NULL PRIMARY KEY,
+        target_id      TEXT REFERENCES target (id) ON DELETE CASCADE,
+        target_type_id TEXT REFERENCES target_type (id) ON DELETE CASCADE,
+        CHECK ((target_id IS NULL) <> (target_type_id IS NULL))
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX alias_by_target ON alias (target_id);
+    CREATE INDEX alias_by_target_type ON alias (target_type_id);
+    ",
 ];
 
 /// Returns the schema of an open file.

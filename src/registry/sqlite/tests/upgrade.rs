@@ -1,9 +1,11 @@
 //! Files of older and newer schemas.
 
+use uuid::Uuid;
+
 use super::*;
 use crate::model::{CanaryRecord, SpecFields};
-use crate::registry::TypeChange;
 use crate::registry::limits::TARGET_METADATA_MAX_BYTES;
+use crate::registry::{Aliases, CloudId, Renames, TypeChange};
 
 #[tokio::test]
 async fn every_older_schema_is_upgraded_with_its_content() {
@@ -75,8 +77,11 @@ async fn every_older_schema_is_upgraded_with_its_content() {
         let canary = CanaryRecord { is_readable: true, ..CanaryRecord::default() };
         registry.put_canary_record(second.target.id, canary.clone()).await.expect("written");
         registry.put_own_mounts(vec![(second.target.id, Some(own_mount(1)))]).await.expect("stored");
+        assert_eq!((store.cloud_id(), &*store.aliases()), (None, &Aliases::default()));
+        store.put_cloud_id(Some(CloudId(Uuid::new_v4()))).await.expect("stored");
         close(store, registry).await;
-        let (_store, registry) = open(&path);
+        let (store, registry) = open(&path);
+        assert!(store.cloud_id().is_some());
         assert_eq!(registry.snapshot().targets(), changed.targets());
         assert_eq!(registry.own_mounts().await.expect("read").len(), 1);
         let second = snapshot.targets()[1].clone();
@@ -135,4 +140,39 @@ async fn newer_schema_is_refused_in_file_and_log() {
         let error = open_error(&path);
         assert!(error.contains("has schema 99") && error.contains(&format!("up to {}", schema::KNOWN)), "{error}");
     }
+}
+
+#[tokio::test]
+async fn ids_of_a_shared_registry_replace_those_of_the_node_with_all_rows() {
+    let (_directory, path) = temporary_path();
+    let (store, registry) = open(&path);
+    let first = create(&registry, nfs("nas:/a")).await;
+    let second = create(&registry, s3("https://ceph.example/bucket")).await;
+    let new = TargetType { is_public: false, projects: vec![project(1)], ..new_type(first.target.id, "second") };
+    registry.change(&Change::CreateType(new)).await.expect("created");
+    let former = first.target.id;
+    registry.add_transitions(vec![transition(former, 1, Status::Available)]).await.expect("added");
+    registry.put_own_mounts(vec![(former, Some(own_mount(1)))]).await.expect("stored");
+    registry.put_canary_record(former, CanaryRecord::default()).await.expect("written");
+    let (id, former_type, type_id) = (Uuid::new_v4(), first.types[0].id, Uuid::new_v4());
+    let cloud_id = CloudId(Uuid::new_v4());
+    let renames = Renames { targets: vec![(former, id)], types: vec![(former_type, type_id)] };
+    store.join(cloud_id, renames, vec![Uuid::new_v4(), second.target.id, id]).await.expect("joined");
+    close(store, registry).await;
+
+    let (store, registry) = open(&path);
+    assert_eq!(store.cloud_id(), Some(cloud_id));
+    let snapshot = registry.snapshot();
+    let order: Vec<_> = snapshot.targets().iter().map(|found| found.target.id).collect();
+    assert_eq!(order, [second.target.id, id], "the order of the shared registry");
+    let renamed = &snapshot.targets()[1];
+    assert_eq!(renamed.types.iter().map(|found| found.projects.len()).collect::<Vec<_>>(), [0, 1]);
+    assert_eq!(renamed.types[0].id, type_id);
+    assert_eq!(registry.transitions(id).await.expect("read").len(), 1);
+    assert_eq!(registry.own_mounts().await.expect("read"), [(id, own_mount(1))]);
+    assert!(registry.canary_record(id).await.expect("read").is_some());
+    assert_eq!((registry.current_target_id(former), registry.current_target_id(id)), (id, id));
+    assert_eq!((registry.current_type_id(former_type), registry.current_type_id(type_id)), (type_id, type_id));
+    let unknown = Uuid::new_v4();
+    assert_eq!(registry.current_target_id(unknown), unknown);
 }

@@ -1,0 +1,312 @@
+//! The store of a node that shares its registry with other nodes: a copy in a file, and the shared registry.
+//!
+//! ```text
+//! commit ──► shared registry ──► copy ──► snapshot          compare (at an interval) ──► read ──► copy ──► snapshot
+//! ```
+//!
+//! Everything is read from the copy, so reading and probing need no other host. A change is made in the shared registry
+//! first, and then in the copy. When the shared registry is unavailable, changes fail and all else goes on. What belongs
+//! to this node alone is only in the copy: histories, canary records and mounts.
+//!
+//! A node whose registry is empty joins by itself. A node with targets of its own stays a single node until the operator
+//! lets it join ([`join`]), because its targets would otherwise be lost or doubled.
+
+mod difference;
+#[cfg(test)]
+pub(super) mod fake;
+pub(super) mod join;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use tokio::sync::{Mutex, Notify, watch};
+use tokio::time::timeout;
+
+use super::membership::{Aliases, ReplicaStatus};
+use super::shared::{CloudId, SharedCommitError, SharedRegistry, SharedVersion, Unavailable};
+use super::snapshot::{Revision, Snapshot, Write};
+use super::sqlite::SqliteStore;
+use super::store::{CommitError, FleetError, StorageError, Store};
+use crate::model::{CanaryRecord, OwnMountId, TargetId, Transition, random_fraction};
+
+/// Longest time between two comparisons while the shared registry is unavailable, unless the interval is longer.
+const RETRY_MAX: Duration = Duration::from_secs(60);
+
+/// Relative deviation of the time between two comparisons. It spreads the requests of all nodes.
+const JITTER: f64 = 0.2;
+
+/// A store that keeps a copy of a shared registry.
+pub struct ReplicaStore {
+    replica: Arc<Replica>,
+}
+
+struct Replica {
+    copy: SqliteStore,
+    shared: Arc<dyn SharedRegistry>,
+    interval: Duration,
+    /// Held during a change or a comparison.
+    state: Mutex<State>,
+    status: watch::Sender<ReplicaStatus>,
+    /// Requests a comparison before the end of the interval.
+    early: Notify,
+}
+
+struct State {
+    /// The shared registry that this node has joined.
+    cloud_id: Option<CloudId>,
+    /// Version of the copy. `None` if it is not known.
+    version: Option<SharedVersion>,
+}
+
+/// Why the copy could not be compared with the shared registry.
+#[derive(Debug, thiserror::Error)]
+enum CompareError {
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+    #[error("this node's copy cannot be stored: {0}")]
+    Copy(#[from] StorageError),
+    #[error(
+        "the registry there is {found}, and this node joined {joined}: another cloud uses the same prefix, or etcd was set up anew. Correct [registry] url. To join the other registry, stop the agent and run: targetwatch fleet join --leave"
+    )]
+    AnotherCloud { found: CloudId, joined: CloudId },
+}
+
+impl ReplicaStore {
+    /// Returns the store with this copy, which [`Store::follow`] compares at this interval, more or less.
+    #[must_use]
+    pub fn new(copy: SqliteStore, shared: Arc<dyn SharedRegistry>, interval: Duration) -> Self {
+        let cloud_id = copy.cloud_id();
+        let is_joined = cloud_id.is_some();
+        let problem = Some("not yet contacted".to_owned());
+        let status = ReplicaStatus { is_joined, compared_at: None, problem, interval };
+        let state = Mutex::new(State { cloud_id, version: None });
+        let (status, early) = (watch::Sender::new(status), Notify::new());
+        Self { replica: Arc::new(Replica { copy, shared, interval, state, status, early }) }
+    }
+
+    /// Compares the copy with the shared registry now. Returns whether that succeeded.
+    pub async fn compare(&self) -> bool {
+        self.replica.compare().await
+    }
+}
+
+/// Returns the time to the next comparison, after this number of failed ones.
+fn wait_after(interval: Duration, failures: u32) -> Duration {
+    let base = interval.saturating_mul(failures.clamp(1, 60)).min(interval.max(RETRY_MAX));
+    base.mul_f64(1.0 + JITTER * (2.0 * random_fraction() - 1.0))
+}
+
+impl Replica {
+    async fn compare(&self) -> bool {
+        let mut state = self.state.lock().await;
+        let outcome = self.update(&mut state).await;
+        self.report(&state, outcome.err().map(|error| error.to_string()))
+    }
+
+    /// Publishes the state, and logs a change of it. Returns whether there is no problem.
+    fn report(&self, state: &State, problem: Option<String>) -> bool {
+        let is_joined = state.cloud_id.is_some();
+        let former = self.status.borrow().clone();
+        match &problem {
+            None if former.problem.is_some() && is_joined => tracing::info!("the registry of the fleet is available"),
+            None if former.problem.is_some() => tracing::warn!(
+                "this node has backup targets of its own and has not joined the registry of the fleet: it works as a single node. Stop the agent and run: targetwatch fleet join --dry-run"
+            ),
+            Some(problem) if former.problem.as_ref() != Some(problem) => tracing::warn!(
+                "the registry of the fleet is unavailable: {problem}. This node goes on with its copy, and changes are refused"
+            ),
+            _ => {}
+        }
+        let is_well = problem.is_none();
+        let compared_at = if is_well && is_joined { Some(Timestamp::now()) } else { former.compared_at };
+        self.status.send_replace(ReplicaStatus { is_joined, compared_at, problem, interval: self.interval });
+        is_well
+    }
+
+    /// Makes the copy equal to the shared registry if the versions differ. Joins first if this node has no targets.
+    async fn update(&self, state: &mut State) -> Result<(), CompareError> {
+        if state.cloud_id.is_none() {
+            if self.is_single_node(state) {
+                return Ok(());
+            }
+            let cloud_id = self.shared.cloud_id().await?;
+            self.copy.put_cloud_id(Some(cloud_id)).await?;
+            tracing::info!(%cloud_id, "joined the registry of the fleet");
+            state.cloud_id = Some(cloud_id);
+        }
+        if state.version.is_some() {
+            let found = self.shared.version().await?;
+            Self::verify_cloud(state, found)?;
+            if Some(found) == state.version {
+                return Ok(());
+            }
+        }
+        self.read(state).await
+    }
+
+    async fn read(&self, state: &mut State) -> Result<(), CompareError> {
+        let content = self.shared.read().await?;
+        Self::verify_cloud(state, content.version)?;
+        let copy = self.copy.snapshot();
+        let writes = difference::writes(&copy, &content.targets);
+        if !writes.is_empty() {
+            let revision = copy.revision();
+            match self.copy.commit(revision, writes).await {
+                Ok(_) => {}
+                // Only this store writes, and it does so one after another.
+                Err(CommitError::Conflict | CommitError::Fleet(_)) => {
+                    return Err(StorageError::Failed("another writer changed it".to_owned()).into());
+                }
+                Err(CommitError::Storage(error)) => return Err(error.into()),
+            }
+        }
+        state.version = Some(content.version);
+        Ok(())
+    }
+
+    fn verify_cloud(state: &State, found: SharedVersion) -> Result<(), CompareError> {
+        match state.cloud_id {
+            Some(joined) if joined != found.cloud_id => {
+                Err(CompareError::AnotherCloud { found: found.cloud_id, joined })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether this node has targets of its own, and has not joined.
+    fn is_single_node(&self, state: &State) -> bool {
+        state.cloud_id.is_none() && !self.copy.snapshot().targets().is_empty()
+    }
+
+    async fn commit(&self, expected: Revision, writes: Vec<Write>) -> Result<Arc<Snapshot>, CommitError> {
+        let mut state = self.state.lock().await;
+        if self.is_single_node(&state) {
+            return self.copy.commit(expected, writes).await;
+        }
+        if state.version.is_none() {
+            self.update_for_change(&mut state).await?;
+        }
+        let before = self.copy.snapshot();
+        let version = match state.version {
+            Some(version) if before.revision() == expected => version,
+            _ => return Err(CommitError::Conflict),
+        };
+        match self.shared.commit(version, &before, &writes).await {
+            Ok(version) => {
+                self.report(&state, None);
+                match self.copy.commit(expected, writes).await {
+                    Ok(snapshot) => {
+                        state.version = Some(version);
+                        Ok(snapshot)
+                    }
+                    Err(CommitError::Storage(error)) => {
+                        state.version = None;
+                        self.early.notify_one();
+                        Err(FleetError::CopyFailed(error).into())
+                    }
+                    Err(error) => Err(error),
+                }
+            }
+            Err(SharedCommitError::Conflict) => {
+                state.version = None;
+                self.update_for_change(&mut state).await?;
+                Err(CommitError::Conflict)
+            }
+            Err(SharedCommitError::Unavailable(Unavailable(problem))) => {
+                self.report(&state, Some(problem.clone()));
+                Err(FleetError::Unavailable(problem).into())
+            }
+            Err(error @ SharedCommitError::Uncertain(_)) => {
+                state.version = None;
+                self.report(&state, Some(error.to_string()));
+                self.early.notify_one();
+                Err(FleetError::Uncertain(error.to_string()).into())
+            }
+        }
+    }
+
+    async fn update_for_change(&self, state: &mut State) -> Result<(), CommitError> {
+        let outcome = self.update(state).await.map_err(|error| error.to_string());
+        self.report(state, outcome.clone().err());
+        outcome.map_err(|problem| FleetError::Unavailable(problem).into())
+    }
+}
+
+#[async_trait]
+impl Store for ReplicaStore {
+    fn watch(&self) -> watch::Receiver<Arc<Snapshot>> {
+        self.replica.copy.watch()
+    }
+
+    async fn commit(&self, expected: Revision, writes: Vec<Write>) -> Result<Arc<Snapshot>, CommitError> {
+        let replica = self.replica.clone();
+        // Finished even if the caller stops waiting, so that the copy does not miss it.
+        match tokio::spawn(async move { replica.commit(expected, writes).await }).await {
+            Ok(outcome) => outcome,
+            Err(error) => Err(StorageError::Failed(format!("the change was aborted: {error}")).into()),
+        }
+    }
+
+    async fn verify_writable(&self) -> Result<(), CommitError> {
+        self.replica.copy.verify_writable().await?;
+        let ReplicaStatus { is_joined, problem, .. } = self.replica.status.borrow().clone();
+        // A single node needs no other host.
+        let is_single = !is_joined && !self.snapshot().targets().is_empty();
+        match problem {
+            Some(problem) if !is_single => Err(FleetError::Unavailable(problem).into()),
+            _ => Ok(()),
+        }
+    }
+
+    fn aliases(&self) -> Arc<Aliases> {
+        self.replica.copy.aliases()
+    }
+
+    fn replica_status(&self) -> Option<ReplicaStatus> {
+        Some(self.replica.status.borrow().clone())
+    }
+
+    async fn add_transitions(&self, transitions: Vec<Transition>) -> Result<(), StorageError> {
+        self.replica.copy.add_transitions(transitions).await
+    }
+
+    async fn transitions(&self, id: TargetId) -> Result<Vec<Transition>, StorageError> {
+        self.replica.copy.transitions(id).await
+    }
+
+    async fn put_canary_record(&self, id: TargetId, record: CanaryRecord) -> Result<(), StorageError> {
+        self.replica.copy.put_canary_record(id, record).await
+    }
+
+    async fn canary_record(&self, id: TargetId) -> Result<Option<CanaryRecord>, StorageError> {
+        self.replica.copy.canary_record(id).await
+    }
+
+    async fn put_own_mounts(&self, mounts: Vec<(TargetId, Option<OwnMountId>)>) -> Result<(), StorageError> {
+        self.replica.copy.put_own_mounts(mounts).await
+    }
+
+    async fn own_mounts(&self) -> Result<Vec<(TargetId, OwnMountId)>, StorageError> {
+        self.replica.copy.own_mounts().await
+    }
+
+    async fn follow(&self) {
+        let Replica { interval, early, .. } = &*self.replica;
+        let mut failures = 0;
+        loop {
+            failures = if self.compare().await { 0 } else { failures + 1 };
+            // An error means that the time is over.
+            let _ = timeout(wait_after(*interval, failures), early.notified()).await;
+        }
+    }
+
+    async fn close(&self) {
+        // A running change is finished first.
+        let _state = self.replica.state.lock().await;
+        self.replica.copy.close().await;
+    }
+}

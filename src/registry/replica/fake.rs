@@ -1,0 +1,130 @@
+//! A shared registry in memory, with faults.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use uuid::Uuid;
+
+use crate::registry::shared::{CloudId, SharedCommitError, SharedContent, SharedRegistry, SharedVersion, Unavailable};
+use crate::registry::snapshot::{RegisteredTarget, Snapshot, Write};
+
+/// What goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::registry) enum Fault {
+    /// No request is answered.
+    Down,
+    /// The answer to the next commit does not arrive, although it is made.
+    LostAnswer,
+    /// The next commit does not arrive.
+    LostRequest,
+    /// [`SharedRegistry::version`] answers with the version before the latest one.
+    OldVersion,
+}
+
+/// A shared registry in memory. Clones are connections to the same one.
+#[derive(Clone)]
+pub(in crate::registry) struct FakeSharedRegistry {
+    content: Arc<Mutex<FakeContent>>,
+}
+
+struct FakeContent {
+    cloud_id: CloudId,
+    generation: i64,
+    snapshot: Snapshot,
+    fault: Option<Fault>,
+    reads: u32,
+}
+
+impl FakeSharedRegistry {
+    pub(in crate::registry) fn new() -> Self {
+        let content = FakeContent {
+            cloud_id: CloudId(Uuid::new_v4()),
+            generation: 1,
+            snapshot: Snapshot::default(),
+            fault: None,
+            reads: 0,
+        };
+        Self { content: Arc::new(Mutex::new(content)) }
+    }
+
+    pub(in crate::registry) fn set(&self, fault: impl Into<Option<Fault>>) {
+        self.lock().fault = fault.into();
+    }
+
+    /// Replaces the registry by an empty one of another cloud.
+    pub(in crate::registry) fn replace(&self) {
+        let new = Self::new();
+        let new = Arc::into_inner(new.content).expect("one owner").into_inner().expect("not poisoned");
+        *self.lock() = new;
+    }
+
+    pub(in crate::registry) fn snapshot(&self) -> Snapshot {
+        self.lock().snapshot.clone()
+    }
+
+    /// Number of reads of the whole content.
+    pub(in crate::registry) fn reads(&self) -> u32 {
+        self.lock().reads
+    }
+
+    fn lock(&self) -> MutexGuard<'_, FakeContent> {
+        self.content.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn answer(&self) -> Result<MutexGuard<'_, FakeContent>, Unavailable> {
+        let content = self.lock();
+        if content.fault == Some(Fault::Down) { Err(Unavailable("no member answers".to_owned())) } else { Ok(content) }
+    }
+}
+
+impl FakeContent {
+    fn version(&self) -> SharedVersion {
+        SharedVersion { cloud_id: self.cloud_id, generation: self.generation }
+    }
+}
+
+#[async_trait]
+impl SharedRegistry for FakeSharedRegistry {
+    async fn cloud_id(&self) -> Result<CloudId, Unavailable> {
+        Ok(self.answer()?.cloud_id)
+    }
+
+    async fn version(&self) -> Result<SharedVersion, Unavailable> {
+        let content = self.answer()?;
+        let version = content.version();
+        let age = i64::from(content.fault == Some(Fault::OldVersion));
+        Ok(SharedVersion { generation: version.generation - age, ..version })
+    }
+
+    async fn read(&self) -> Result<SharedContent, Unavailable> {
+        let mut content = self.answer()?;
+        content.reads += 1;
+        let targets = content.snapshot.targets().iter().map(|registered| RegisteredTarget::clone(registered));
+        Ok(SharedContent { version: content.version(), targets: targets.collect() })
+    }
+
+    async fn commit(
+        &self,
+        expected: SharedVersion,
+        before: &Snapshot,
+        writes: &[Write],
+    ) -> Result<SharedVersion, SharedCommitError> {
+        let mut content = self.answer()?;
+        if content.version() != expected {
+            return Err(SharedCommitError::Conflict);
+        }
+        assert_eq!(before.targets(), content.snapshot.targets(), "decided for another content");
+        let fault = content.fault;
+        if !writes.is_empty() && fault != Some(Fault::LostRequest) {
+            content.generation += 1;
+            content.snapshot = content.snapshot.apply(writes, content.snapshot.revision().next());
+        }
+        match fault {
+            Some(Fault::LostAnswer | Fault::LostRequest) => {
+                content.fault = None;
+                Err(SharedCommitError::Uncertain("no answer".to_owned()))
+            }
+            _ => Ok(content.version()),
+        }
+    }
+}

@@ -1,0 +1,324 @@
+//! Tests of several nodes that share a registry, with faults of it.
+
+use std::path::{Path, PathBuf};
+
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use super::fake::{FakeSharedRegistry, Fault};
+use super::*;
+use crate::model::Status;
+use crate::model::{TargetId, TargetType};
+use crate::registry::contract::{own_mount, transition};
+use crate::registry::fixtures::{at, create, create_target, new_type, nfs, s3};
+use crate::registry::rules::tests::properties::{change_of, operation};
+use crate::registry::{Change, Refusal, Registry, RegistryError, TargetChange};
+
+const INTERVAL: Duration = Duration::from_secs(20);
+
+/// A node with its copy.
+struct Node {
+    store: Arc<ReplicaStore>,
+    registry: Registry,
+    path: PathBuf,
+    directory: TempDir,
+}
+
+impl Node {
+    fn start(shared: &FakeSharedRegistry) -> Self {
+        Self::start_in(shared, tempfile::tempdir().expect("a directory"))
+    }
+
+    fn start_in(shared: &FakeSharedRegistry, directory: TempDir) -> Self {
+        let path = directory.path().join("registry.db");
+        let copy = SqliteStore::open_copy(&path).expect("opened");
+        let store = Arc::new(ReplicaStore::new(copy, Arc::new(shared.clone()), INTERVAL));
+        Self { registry: Registry::new(store.clone()), store, path, directory }
+    }
+
+    async fn stop(self) -> TempDir {
+        self.store.close().await;
+        self.directory
+    }
+
+    async fn restart(self, shared: &FakeSharedRegistry) -> Self {
+        Self::start_in(shared, self.stop().await)
+    }
+
+    fn exports(&self) -> Vec<String> {
+        self.registry.snapshot().targets().iter().map(|found| found.target.spec.export()).collect()
+    }
+
+    async fn default(&self, id: TargetId) -> Result<(), RegistryError> {
+        let change = TargetChange { is_default: Some(true), ..TargetChange::default() };
+        self.registry.change(&Change::ModifyTarget { id, change, now: at(9) }).await.map(drop)
+    }
+
+    fn status(&self) -> ReplicaStatus {
+        self.registry.replica_status().expect("a replica")
+    }
+}
+
+/// A directory with a registry of a single node that contains these targets.
+async fn single(exports: &[&str]) -> TempDir {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = Arc::new(SqliteStore::open(&directory.path().join("registry.db")).expect("created"));
+    let registry = Registry::new(store.clone());
+    for export in exports {
+        create(&registry, nfs(export)).await;
+    }
+    store.close().await;
+    directory
+}
+
+fn is_unavailable<T>(outcome: &Result<T, RegistryError>) -> bool {
+    matches!(outcome, Err(RegistryError::Fleet(FleetError::Unavailable(_))))
+}
+
+#[tokio::test]
+async fn change_on_one_node_reaches_the_others_at_their_next_comparison() {
+    let shared = FakeSharedRegistry::new();
+    let (first, second) = (Node::start(&shared), Node::start(&shared));
+    let a = create(&first.registry, nfs("nas:/a")).await.target.id;
+    assert_eq!(first.exports(), ["nas:/a"], "visible at once where it was made");
+    assert!(second.store.compare().await);
+    let b = create(&second.registry, nfs("nas:/b")).await.target.id;
+    second.default(b).await.expect("changed");
+    assert!(first.store.compare().await);
+    assert_eq!(first.registry.snapshot().targets(), second.registry.snapshot().targets());
+    assert_eq!(first.registry.snapshot().default_target().expect("one").target.id, b);
+    first.registry.change(&Change::DeleteTarget(a)).await.expect("deleted");
+    assert!(second.store.compare().await);
+    assert_eq!(second.exports(), ["nas:/b"]);
+    let reads = shared.reads();
+    assert!(second.store.compare().await && first.store.compare().await);
+    assert_eq!(shared.reads(), reads, "nothing is read while nothing changes");
+}
+
+#[tokio::test]
+async fn change_decided_for_old_content_is_decided_again() {
+    let shared = FakeSharedRegistry::new();
+    let (first, second) = (Node::start(&shared), Node::start(&shared));
+    assert!(second.store.compare().await);
+    create(&first.registry, nfs("nas:/a")).await;
+    let refused = second.registry.change(&create_target(nfs("other:/a"))).await;
+    let refusal = refused.expect_err("refused");
+    assert!(matches!(refusal, RegistryError::Refused(Refusal::MountPathTaken { .. })), "{refusal}");
+    create(&second.registry, nfs("nas:/b")).await;
+    assert!(first.store.compare().await);
+    assert_eq!((first.exports(), second.exports()), (second.exports(), vec!["nas:/a".to_owned(), "nas:/b".to_owned()]));
+}
+
+#[tokio::test]
+async fn node_goes_on_without_the_shared_registry_and_refuses_changes() {
+    let shared = FakeSharedRegistry::new();
+    let node = Node::start(&shared);
+    let a = create(&node.registry, nfs("nas:/a")).await.target.id;
+    shared.set(Fault::Down);
+    let refused = node.registry.change(&create_target(nfs("nas:/b"))).await;
+    assert!(is_unavailable(&refused), "{refused:?}");
+    let message = refused.expect_err("refused").to_string();
+    assert!(message.starts_with("fleet_unavailable: ") && message.contains("no member answers"), "{message}");
+    assert!(is_unavailable(&node.registry.verify(&Change::DeleteTarget(a)).await));
+    let node = node.restart(&shared).await;
+    assert_eq!(node.exports(), ["nas:/a"]);
+    assert!(!node.store.compare().await);
+    assert!(node.status().is_joined && node.status().problem.is_some());
+    assert!(node.registry.verify_writable().await.is_err());
+    assert!(is_unavailable(&node.registry.change(&create_target(nfs("nas:/b"))).await));
+    node.registry.add_transitions(vec![transition(a, 1, Status::Available)]).await.expect("written");
+    node.registry.put_own_mounts(vec![(a, Some(own_mount(1)))]).await.expect("written");
+    shared.set(None);
+    assert!(node.store.compare().await);
+    node.registry.verify_writable().await.expect("writable again");
+    create(&node.registry, nfs("nas:/b")).await;
+    assert_eq!(node.exports(), ["nas:/a", "nas:/b"]);
+}
+
+#[tokio::test]
+async fn empty_node_joins_when_the_shared_registry_is_available() {
+    let shared = FakeSharedRegistry::new();
+    let first = Node::start(&shared);
+    create(&first.registry, nfs("nas:/a")).await;
+    shared.set(Fault::Down);
+    let node = Node::start(&shared);
+    assert!(!node.store.compare().await);
+    assert!(is_unavailable(&node.registry.change(&create_target(nfs("nas:/b"))).await), "it would be lost later");
+    shared.set(None);
+    assert!(node.store.compare().await);
+    assert_eq!(node.exports(), ["nas:/a"]);
+    assert!(node.status().is_joined);
+}
+
+#[tokio::test]
+async fn node_with_targets_of_its_own_stays_a_single_node() {
+    let shared = FakeSharedRegistry::new();
+    let first = Node::start(&shared);
+    create(&first.registry, nfs("nas:/a")).await;
+    for fault in [None, Some(Fault::Down)] {
+        shared.set(fault);
+        let node = Node::start_in(&shared, single(&["nas:/own"]).await);
+        assert!(node.store.compare().await);
+        assert!(!node.status().is_joined);
+        create(&node.registry, nfs("nas:/more")).await;
+        node.registry.verify_writable().await.expect("writable");
+        assert_eq!(node.exports(), ["nas:/own", "nas:/more"]);
+    }
+    assert_eq!(shared.snapshot().targets().len(), 1, "nothing was moved there");
+}
+
+#[tokio::test]
+async fn change_whose_answer_is_lost_is_found_at_the_next_comparison() {
+    for (fault, expected) in [(Fault::LostAnswer, 2), (Fault::LostRequest, 1)] {
+        let shared = FakeSharedRegistry::new();
+        let node = Node::start(&shared);
+        create(&node.registry, nfs("nas:/a")).await;
+        shared.set(fault);
+        let outcome = node.registry.change(&create_target(nfs("nas:/b"))).await;
+        assert!(matches!(outcome, Err(RegistryError::Fleet(FleetError::Uncertain(_)))), "{outcome:?}");
+        assert!(node.store.compare().await);
+        assert_eq!(node.exports().len(), expected, "{fault:?}");
+        assert_eq!(node.registry.snapshot().targets(), shared.snapshot().targets());
+    }
+}
+
+#[tokio::test]
+async fn old_version_of_a_minority_changes_nothing() {
+    let shared = FakeSharedRegistry::new();
+    let node = Node::start(&shared);
+    create(&node.registry, nfs("nas:/a")).await;
+    let before = node.registry.snapshot();
+    shared.set(Fault::OldVersion);
+    assert!(node.store.compare().await);
+    assert_eq!(node.registry.snapshot(), before);
+}
+
+#[tokio::test]
+async fn registry_of_another_cloud_is_refused() {
+    let shared = FakeSharedRegistry::new();
+    let node = Node::start(&shared);
+    create(&node.registry, nfs("nas:/a")).await;
+    shared.replace();
+    assert!(!node.store.compare().await);
+    let problem = node.status().problem.expect("a problem");
+    assert!(problem.contains("this node joined") && problem.contains("fleet join"), "{problem}");
+    assert!(is_unavailable(&node.registry.change(&create_target(nfs("nas:/b"))).await));
+    let node = node.restart(&shared).await;
+    assert!(!node.store.compare().await);
+    assert_eq!(node.exports(), ["nas:/a"], "nothing is removed");
+    assert!(shared.snapshot().targets().is_empty());
+}
+
+#[tokio::test]
+async fn copy_that_cannot_be_stored_is_reported_and_repaired() {
+    let shared = FakeSharedRegistry::new();
+    let node = Node::start(&shared);
+    create(&node.registry, nfs("nas:/a")).await;
+    // The store refuses to write to a file that is no longer at its path.
+    let away = node.path.with_extension("away");
+    #[allow(clippy::disallowed_methods, reason = "files in a temporary directory")]
+    let rename = |from: &Path, to: &Path| std::fs::rename(from, to).expect("renamed");
+    rename(&node.path, &away);
+    let outcome = node.registry.change(&create_target(nfs("nas:/b"))).await;
+    assert!(matches!(outcome, Err(RegistryError::Fleet(FleetError::CopyFailed(_)))), "{outcome:?}");
+    rename(&away, &node.path);
+    assert!(node.store.compare().await);
+    assert_eq!(node.exports(), ["nas:/a", "nas:/b"]);
+}
+
+#[tokio::test]
+async fn change_as_a_single_node_ends_the_membership() {
+    let shared = FakeSharedRegistry::new();
+    let node = Node::start(&shared);
+    create(&node.registry, nfs("nas:/a")).await;
+    let directory = node.stop().await;
+    let path = directory.path().join("registry.db");
+    for (change, is_joined) in [(None, true), (Some("nas:/own"), false)] {
+        let alone = Arc::new(SqliteStore::open(&path).expect("opened"));
+        if let Some(export) = change {
+            create(&Registry::new(alone.clone()), nfs(export)).await;
+        }
+        alone.close().await;
+        let copy = SqliteStore::open_copy(&path).expect("opened");
+        assert_eq!(copy.cloud_id().is_some(), is_joined);
+        copy.close().await;
+    }
+    let node = Node::start_in(&shared, directory);
+    assert!(node.store.compare().await);
+    assert_eq!(node.exports(), ["nas:/a", "nas:/own"], "the change is kept");
+}
+
+#[tokio::test]
+async fn names_and_defaults_that_move_between_targets_are_copied() {
+    let shared = FakeSharedRegistry::new();
+    let (first, second) = (Node::start(&shared), Node::start(&shared));
+    let a = create(&first.registry, nfs("nas:/a")).await;
+    let b = create(&first.registry, s3("https://ceph.example/bucket")).await;
+    assert!(second.store.compare().await);
+    let rename = async |id: TargetId, name: &str| {
+        let change = TargetChange { type_name: Some(name.to_owned()), ..TargetChange::default() };
+        first.registry.change(&Change::ModifyTarget { id, change, now: at(5) }).await.expect("renamed");
+    };
+    rename(a.target.id, "free").await;
+    rename(b.target.id, &a.types[0].name).await;
+    rename(a.target.id, &b.types[0].name).await;
+    first.default(b.target.id).await.expect("changed");
+    let new = TargetType { is_default: true, ..new_type(a.target.id, "second") };
+    first.registry.change(&Change::CreateType(new)).await.expect("created");
+    assert!(second.store.compare().await);
+    assert_eq!(second.registry.snapshot().targets(), first.registry.snapshot().targets());
+    // A target that was deleted and created again has the directory of the former one.
+    first.default(b.target.id).await.expect("changed");
+    first.registry.change(&Change::DeleteTarget(a.target.id)).await.expect("deleted");
+    rename(b.target.id, "free").await;
+    create(&first.registry, nfs("nas:/a")).await;
+    assert!(second.store.compare().await);
+    assert_eq!(second.registry.snapshot().targets(), first.registry.snapshot().targets());
+}
+
+#[test]
+fn waits_grow_with_failures_and_are_spread() {
+    for (failures, seconds) in [(0, 20), (1, 20), (2, 40), (3, 60), (1000, 60)] {
+        let (least, most) = (Duration::from_secs(seconds).mul_f64(0.79), Duration::from_secs(seconds).mul_f64(1.21));
+        let waits: Vec<Duration> = (0..100).map(|_| wait_after(INTERVAL, failures)).collect();
+        assert!(waits.iter().all(|wait| (least..most).contains(wait)), "{failures}: {waits:?}");
+        assert!(waits.iter().any(|wait| *wait != waits[0]));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Changes on three nodes, comparisons and faults, in any order.
+    #[test]
+    fn nodes_agree_after_any_interleaving(
+        steps in prop::collection::vec((operation(), 0..3_usize, 0..6_u8), 1..40),
+    ) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build().expect("a runtime");
+        runtime.block_on(async {
+            let shared = FakeSharedRegistry::new();
+            let nodes = [(); 3].map(|()| Node::start(&shared));
+            for (operation, at, fault) in steps {
+                shared.set(match fault {
+                    0 => Some(Fault::Down),
+                    1 => Some(Fault::LostAnswer),
+                    2 => Some(Fault::LostRequest),
+                    _ => None,
+                });
+                let node = &nodes[at];
+                let outcome = node.registry.change(&change_of(operation, &node.registry.snapshot())).await;
+                prop_assert!(fault != 0 || outcome.is_err() || outcome.is_ok_and(|now| now == node.registry.snapshot()));
+                let snapshot = shared.snapshot();
+                let defaults = snapshot.targets().iter().filter(|found| found.target.is_default).count();
+                prop_assert!(defaults <= 1);
+            }
+            shared.set(None);
+            for node in &nodes {
+                prop_assert!(node.store.compare().await, "{:?}", node.status());
+                let (copy, shared) = (node.registry.snapshot(), shared.snapshot());
+                prop_assert_eq!(copy.targets(), shared.targets());
+            }
+            Ok(())
+        })?;
+    }
+}
