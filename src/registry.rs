@@ -44,4 +44,4 @@ pub use rules::Refusal;
 pub use shared::{CloudId, SharedCommitError, SharedContent, SharedRegistry, SharedVersion, Unavailable};
 pub use snapshot::{Difference, RegisteredTarget, Revision, Snapshot, Write};
 pub use sqlite::{accept_loss, backup, inspect, lock_path, own_mount, restore};
-pub use store::{CommitError, FleetError, StorageError, Store};
+pub use store::{CommitError, SharedChangeError, StorageError, Store};

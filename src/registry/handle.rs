@@ -9,7 +9,7 @@ use super::change::Change;
 use super::membership::ReplicaStatus;
 use super::rules::{self, Refusal};
 use super::snapshot::{Snapshot, Write};
-use super::store::{CommitError, FleetError, StorageError, Store};
+use super::store::{CommitError, SharedChangeError, StorageError, Store};
 use crate::model::{CanaryRecord, OwnMountId, Tally, TargetId, TargetTypeId, Transition};
 
 /// Most attempts to commit one change while other writers are faster. Conflicts are rare: an agent makes one change at
@@ -27,7 +27,7 @@ pub enum RegistryError {
     Storage(#[from] StorageError),
     /// The registry that all nodes share could not be changed.
     #[error(transparent)]
-    Fleet(#[from] FleetError),
+    Fleet(#[from] SharedChangeError),
     /// Other writers were faster [`COMMIT_ATTEMPTS_MAX`] times.
     #[error(
         "the registry could not be changed: other writers changed it {COMMIT_ATTEMPTS_MAX} times meanwhile. Nothing was changed. Repeat the request"

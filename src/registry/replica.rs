@@ -30,7 +30,7 @@ use super::membership::{Aliases, ReplicaStatus};
 use super::shared::{CloudId, SharedCommitError, SharedRegistry, SharedVersion, Unavailable};
 use super::snapshot::{Revision, Snapshot, Write};
 use super::sqlite::SqliteStore;
-use super::store::{CommitError, FleetError, StorageError, Store};
+use super::store::{CommitError, SharedChangeError, StorageError, Store};
 use crate::model::{CanaryRecord, OwnMountId, TargetId, Transition, random_fraction};
 
 /// Longest time between two comparisons while the shared registry is unavailable, unless the interval is longer.
@@ -206,7 +206,7 @@ impl Replica {
                     Err(CommitError::Storage(error)) => {
                         state.version = None;
                         self.early.notify_one();
-                        Err(FleetError::CopyFailed(error).into())
+                        Err(SharedChangeError::CopyFailed(error).into())
                     }
                     Err(error) => Err(error),
                 }
@@ -218,13 +218,13 @@ impl Replica {
             }
             Err(SharedCommitError::Unavailable(Unavailable(problem))) => {
                 self.report(&state, Some(problem.clone()));
-                Err(FleetError::Unavailable(problem).into())
+                Err(SharedChangeError::Unavailable(problem).into())
             }
             Err(error @ SharedCommitError::Uncertain(_)) => {
                 state.version = None;
                 self.report(&state, Some(error.to_string()));
                 self.early.notify_one();
-                Err(FleetError::Uncertain(error.to_string()).into())
+                Err(SharedChangeError::Uncertain(error.to_string()).into())
             }
         }
     }
@@ -232,7 +232,7 @@ impl Replica {
     async fn update_for_change(&self, state: &mut State) -> Result<(), CommitError> {
         let outcome = self.update(state).await.map_err(|error| error.to_string());
         self.report(state, outcome.clone().err());
-        outcome.map_err(|problem| FleetError::Unavailable(problem).into())
+        outcome.map_err(|problem| SharedChangeError::Unavailable(problem).into())
     }
 }
 
@@ -257,7 +257,7 @@ impl Store for ReplicaStore {
         // A single node needs no other host.
         let is_single = !is_joined && !self.snapshot().targets().is_empty();
         match problem {
-            Some(problem) if !is_single => Err(FleetError::Unavailable(problem).into()),
+            Some(problem) if !is_single => Err(SharedChangeError::Unavailable(problem).into()),
             _ => Ok(()),
         }
     }

@@ -37,7 +37,7 @@ impl StorageError {
 
 /// Why a change of the registry that all nodes share failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum FleetError {
+pub enum SharedChangeError {
     /// The shared registry cannot be changed now.
     #[error("fleet_unavailable: the registry of the fleet cannot be changed now: {0}. Nothing was changed")]
     Unavailable(String),
@@ -53,7 +53,7 @@ pub enum FleetError {
     CopyFailed(StorageError),
 }
 
-/// Why a commit failed. Nothing was changed, except that [`StorageError::Uncertain`] and some [`FleetError`] leave it
+/// Why a commit failed. Nothing was changed, except that [`StorageError::Uncertain`] and some [`SharedChangeError`] leave it
 /// open.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CommitError {
@@ -65,7 +65,7 @@ pub enum CommitError {
     Storage(#[from] StorageError),
     /// The registry that all nodes share could not be changed.
     #[error(transparent)]
-    Fleet(#[from] FleetError),
+    Fleet(#[from] SharedChangeError),
 }
 
 /// A store of targets, their types and their histories. `registry/contract.rs` tests every

@@ -10,7 +10,7 @@ use crate::registry::snapshot::{RegisteredTarget, Snapshot, Write};
 
 /// What goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::registry) enum Fault {
+pub(in crate::registry) enum SharedFault {
     /// No request is answered.
     Down,
     /// The answer to the next commit does not arrive, although it is made.
@@ -31,7 +31,7 @@ struct FakeContent {
     cloud_id: CloudId,
     generation: i64,
     snapshot: Snapshot,
-    fault: Option<Fault>,
+    fault: Option<SharedFault>,
     reads: u32,
 }
 
@@ -47,7 +47,7 @@ impl FakeSharedRegistry {
         Self { content: Arc::new(Mutex::new(content)) }
     }
 
-    pub(in crate::registry) fn set(&self, fault: impl Into<Option<Fault>>) {
+    pub(in crate::registry) fn set(&self, fault: impl Into<Option<SharedFault>>) {
         self.lock().fault = fault.into();
     }
 
@@ -73,7 +73,11 @@ impl FakeSharedRegistry {
 
     fn answer(&self) -> Result<MutexGuard<'_, FakeContent>, Unavailable> {
         let content = self.lock();
-        if content.fault == Some(Fault::Down) { Err(Unavailable("no member answers".to_owned())) } else { Ok(content) }
+        if content.fault == Some(SharedFault::Down) {
+            Err(Unavailable("no member answers".to_owned()))
+        } else {
+            Ok(content)
+        }
     }
 }
 
@@ -92,7 +96,7 @@ impl SharedRegistry for FakeSharedRegistry {
     async fn version(&self) -> Result<SharedVersion, Unavailable> {
         let content = self.answer()?;
         let version = content.version();
-        let age = i64::from(content.fault == Some(Fault::OldVersion));
+        let age = i64::from(content.fault == Some(SharedFault::OldVersion));
         Ok(SharedVersion { generation: version.generation - age, ..version })
     }
 
@@ -115,12 +119,12 @@ impl SharedRegistry for FakeSharedRegistry {
         }
         assert_eq!(before.targets(), content.snapshot.targets(), "decided for another content");
         let fault = content.fault;
-        if !writes.is_empty() && fault != Some(Fault::LostRequest) {
+        if !writes.is_empty() && fault != Some(SharedFault::LostRequest) {
             content.generation += 1;
             content.snapshot = content.snapshot.apply(writes, content.snapshot.revision().next());
         }
         match fault {
-            Some(Fault::LostAnswer | Fault::LostRequest) => {
+            Some(SharedFault::LostAnswer | SharedFault::LostRequest) => {
                 content.fault = None;
                 Err(SharedCommitError::Uncertain("no answer".to_owned()))
             }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use proptest::prelude::*;
 use tempfile::TempDir;
 
-use super::fake::{FakeSharedRegistry, Fault};
+use super::fake::{FakeSharedRegistry, SharedFault};
 use super::*;
 use crate::model::Status;
 use crate::model::{TargetId, TargetType};
@@ -72,7 +72,7 @@ async fn single(exports: &[&str]) -> TempDir {
 }
 
 fn is_unavailable<T>(outcome: &Result<T, RegistryError>) -> bool {
-    matches!(outcome, Err(RegistryError::Fleet(FleetError::Unavailable(_))))
+    matches!(outcome, Err(RegistryError::Fleet(SharedChangeError::Unavailable(_))))
 }
 
 #[tokio::test]
@@ -114,7 +114,7 @@ async fn node_goes_on_without_the_shared_registry_and_refuses_changes() {
     let shared = FakeSharedRegistry::new();
     let node = Node::start(&shared);
     let a = create(&node.registry, nfs("nas:/a")).await.target.id;
-    shared.set(Fault::Down);
+    shared.set(SharedFault::Down);
     let refused = node.registry.change(&create_target(nfs("nas:/b"))).await;
     assert!(is_unavailable(&refused), "{refused:?}");
     let message = refused.expect_err("refused").to_string();
@@ -140,7 +140,7 @@ async fn empty_node_joins_when_the_shared_registry_is_available() {
     let shared = FakeSharedRegistry::new();
     let first = Node::start(&shared);
     create(&first.registry, nfs("nas:/a")).await;
-    shared.set(Fault::Down);
+    shared.set(SharedFault::Down);
     let node = Node::start(&shared);
     assert!(!node.store.compare().await);
     assert!(is_unavailable(&node.registry.change(&create_target(nfs("nas:/b"))).await), "it would be lost later");
@@ -155,7 +155,7 @@ async fn node_with_targets_of_its_own_stays_a_single_node() {
     let shared = FakeSharedRegistry::new();
     let first = Node::start(&shared);
     create(&first.registry, nfs("nas:/a")).await;
-    for fault in [None, Some(Fault::Down)] {
+    for fault in [None, Some(SharedFault::Down)] {
         shared.set(fault);
         let node = Node::start_in(&shared, single(&["nas:/own"]).await);
         assert!(node.store.compare().await);
@@ -169,13 +169,13 @@ async fn node_with_targets_of_its_own_stays_a_single_node() {
 
 #[tokio::test]
 async fn change_whose_answer_is_lost_is_found_at_the_next_comparison() {
-    for (fault, expected) in [(Fault::LostAnswer, 2), (Fault::LostRequest, 1)] {
+    for (fault, expected) in [(SharedFault::LostAnswer, 2), (SharedFault::LostRequest, 1)] {
         let shared = FakeSharedRegistry::new();
         let node = Node::start(&shared);
         create(&node.registry, nfs("nas:/a")).await;
         shared.set(fault);
         let outcome = node.registry.change(&create_target(nfs("nas:/b"))).await;
-        assert!(matches!(outcome, Err(RegistryError::Fleet(FleetError::Uncertain(_)))), "{outcome:?}");
+        assert!(matches!(outcome, Err(RegistryError::Fleet(SharedChangeError::Uncertain(_)))), "{outcome:?}");
         assert!(node.store.compare().await);
         assert_eq!(node.exports().len(), expected, "{fault:?}");
         assert_eq!(node.registry.snapshot().targets(), shared.snapshot().targets());
@@ -188,7 +188,7 @@ async fn old_version_of_a_minority_changes_nothing() {
     let node = Node::start(&shared);
     create(&node.registry, nfs("nas:/a")).await;
     let before = node.registry.snapshot();
-    shared.set(Fault::OldVersion);
+    shared.set(SharedFault::OldVersion);
     assert!(node.store.compare().await);
     assert_eq!(node.registry.snapshot(), before);
 }
@@ -220,7 +220,7 @@ async fn copy_that_cannot_be_stored_is_reported_and_repaired() {
     let rename = |from: &Path, to: &Path| std::fs::rename(from, to).expect("renamed");
     rename(&node.path, &away);
     let outcome = node.registry.change(&create_target(nfs("nas:/b"))).await;
-    assert!(matches!(outcome, Err(RegistryError::Fleet(FleetError::CopyFailed(_)))), "{outcome:?}");
+    assert!(matches!(outcome, Err(RegistryError::Fleet(SharedChangeError::CopyFailed(_)))), "{outcome:?}");
     rename(&away, &node.path);
     assert!(node.store.compare().await);
     assert_eq!(node.exports(), ["nas:/a", "nas:/b"]);
@@ -300,9 +300,9 @@ proptest! {
             let nodes = [(); 3].map(|()| Node::start(&shared));
             for (operation, at, fault) in steps {
                 shared.set(match fault {
-                    0 => Some(Fault::Down),
-                    1 => Some(Fault::LostAnswer),
-                    2 => Some(Fault::LostRequest),
+                    0 => Some(SharedFault::Down),
+                    1 => Some(SharedFault::LostAnswer),
+                    2 => Some(SharedFault::LostRequest),
                     _ => None,
                 });
                 let node = &nodes[at];
