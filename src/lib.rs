@@ -34,6 +34,7 @@
 //!       cli → config → model    agent → registry → model
 //! cli → fleet → api        fleet → keystone, http_client
 //!       driver → key_manager → keystone    cli, api → keystone    s3 → tls
+//!       fleet, registry → etcd → http_client
 //!       key_manager, keystone, notify → http_client → tls → sys
 //! ```
 //!
@@ -46,6 +47,7 @@ pub mod check;
 pub mod cli;
 pub mod config;
 pub mod driver;
+pub mod etcd;
 pub mod fleet;
 pub mod http_client;
 pub mod key_manager;

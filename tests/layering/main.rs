@@ -18,7 +18,7 @@ use source::{Source, identifiers, is_word, literals, names_from_the_crate, paths
 /// The modules that each top-level module may name, besides itself.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("cli", &["agent", "api", "config", "driver", "fleet", "keystone", "model", "notify", "registry", "sys", "tls"]),
-    ("fleet", &["api", "http_client", "keystone", "model", "sys", "tls"]),
+    ("fleet", &["api", "etcd", "http_client", "keystone", "model", "sys", "tls"]),
     // keystone and tls for authentication, registry for the statuses of its errors, sys for node facts and secret
     // files.
     ("api", &["agent", "keystone", "model", "notify", "registry", "sys", "tls"]),
@@ -27,7 +27,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("driver", &["check", "key_manager", "model", "nfs", "s3", "sys"]),
     ("check", &["model", "nfs", "s3", "sys"]),
     ("config", &["model"]),
-    ("registry", &["model"]),
+    ("registry", &["etcd", "model"]),
+    ("etcd", &["http_client", "model", "sys", "tls"]),
     ("key_manager", &["http_client", "keystone", "model", "sys", "tls"]),
     ("keystone", &["http_client", "model", "sys", "tls"]),
     ("http_client", &["sys", "tls"]),
@@ -137,6 +138,7 @@ const ACYCLIC: &[&str] = &[
     "check",
     "cli",
     "config",
+    "etcd",
     "fleet",
     "key_manager",
     "keystone",
